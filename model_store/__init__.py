@@ -1,0 +1,1 @@
+"""The model store: what a model is, and where its versions are kept."""

@@ -1,0 +1,143 @@
+"""The console: the options, streams and exit codes that `train`, `models` and `serve` share.
+
+    @click.command()
+    @store_option
+    @json_option
+    @verbosity_option
+    @exit_codes({JobError: 2})
+    def command(store: str, as_json: bool) -> None: ...
+
+Answers go to standard output, everything about them to standard error. Exit codes: 0 done, 1 crashed, 2 wrong usage,
+3 wrong data or input, 4 training diverged, 5 store or artifact; 130 and 141 for Ctrl-C and a reader that went away,
+as a shell expects. The last two are quiet.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+import traceback
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from typing import Any, NoReturn, TypeVar
+
+import click
+from rich.console import Console as RichConsole
+from rich.text import Text
+
+from model_store.errors import InputError, ModelStoreError
+
+Command = TypeVar("Command", bound=Callable[..., Any])
+
+_VERBOSITY = "model_store.console.verbosity"
+_EXIT_CODES: dict[type[Exception], int] = {ModelStoreError: 5, InputError: 3}
+_WIDE = 160  # columns for tables that nobody's terminal limits: a file or a pipe
+# Names and descriptions come from files of other people: they must not steer the terminal that shows them.
+_CONTROLS = {code: "\N{REPLACEMENT CHARACTER}" for code in (*range(9), *range(11, 32), *range(127, 160))}
+
+
+class Console(RichConsole):
+    """A rich console that prints strings as they are: no markup, no emoji codes, no control characters."""
+
+    def __init__(self, *, stderr: bool = False) -> None:
+        terminal = (sys.stderr if stderr else sys.stdout).isatty()
+        width = None if terminal or "COLUMNS" in os.environ else _WIDE
+        super().__init__(stderr=stderr, width=width, markup=False, emoji=False, highlight=False)
+
+    def render_str(self, text: str, **options: Any) -> Text:
+        return super().render_str(text.translate(_CONTROLS), **options)
+
+    def on_broken_pipe(self) -> None:
+        raise  # noqa: PLE0704 - rich calls this while it handles the BrokenPipeError; `exit_codes` ends the program
+
+
+stdout = Console()
+stderr = Console(stderr=True)
+
+
+def store_option(command: Command) -> Command:
+    """`--store ADDRESS`, passed as `store: str`."""
+    return click.option(
+        "--store",
+        metavar="ADDRESS",
+        envvar="MODEL_STORE",
+        default="./models",
+        show_default=True,
+        show_envvar=True,
+        help="Directory of the model store.",
+    )(command)
+
+
+def json_option(command: Command) -> Command:
+    """`--json`, passed as `as_json: bool`."""
+    return click.option("--json", "as_json", is_flag=True, help="Answer in JSON on standard output.")(command)
+
+
+def verbosity_option(command: Command) -> Command:
+    """`-v` and `-q`, each as often as wanted; read with `verbosity()`."""
+
+    def count(context: click.Context, option: click.Parameter, value: int) -> None:
+        change = -value if option.name == "quiet" else value
+        context.meta[_VERBOSITY] = context.meta.get(_VERBOSITY, 0) + change
+
+    louder = click.option("-v", "--verbose", count=True, expose_value=False, callback=count, help="Say more.")
+    quieter = click.option("-q", "--quiet", count=True, expose_value=False, callback=count, help="Say less.")
+    return louder(quieter(command))
+
+
+def verbosity() -> int:
+    """0 as a rule, one more for each `-v`, one less for each `-q`."""
+    context = click.get_current_context(silent=True)
+    return 0 if context is None else int(context.meta.get(_VERBOSITY, 0))
+
+
+def note(message: str) -> None:
+    """Tell the user what happened, on standard error; `-q` leaves it out."""
+    if verbosity() >= 0:
+        stderr.print(message, soft_wrap=True)
+
+
+def print_json(value: Any) -> None:
+    click.echo(json.dumps(value, indent=2, ensure_ascii=False, allow_nan=False))
+
+
+def fail(error: Exception | str, code: int) -> NoReturn:
+    """Say what is wrong on standard error, with all its faults (`error.faults`), and exit. `-vv` adds the traceback."""
+    if isinstance(error, Exception) and verbosity() >= 2:
+        stderr.print("".join(traceback.format_exception(error)), soft_wrap=True)
+    faults = [str(fault) for fault in getattr(error, "faults", ())]
+    total = getattr(error, "total", len(faults))
+    message = str(error) if not faults else faults[0] if total == 1 else f"{total} faults"
+    stderr.print(Text("Error: ", style="bold red").append_text(stderr.render_str(message)), soft_wrap=True)
+    if total > 1:
+        for fault in [*faults, *(["..."] if total > len(faults) else [])]:
+            stderr.print(f"  {fault}", soft_wrap=True)
+    sys.exit(code)
+
+
+@contextmanager
+def exit_codes(codes: Mapping[type[Exception], int] | None = None) -> Iterator[None]:
+    """Turn every way in which a command can fail into a message and an exit code; the closest class counts.
+
+    Decorates the function of a command, below its options. `codes` adds exceptions to the package's own.
+    """
+    known = {**_EXIT_CODES, **(codes or {})}
+    try:
+        yield
+        sys.stdout.flush()
+    except (KeyboardInterrupt, click.Abort):
+        sys.exit(130)
+    except BrokenPipeError:
+        # The interpreter flushes standard output once more when it ends: let that go nowhere.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
+        sys.exit(141)
+    except (click.ClickException, click.exceptions.Exit):
+        raise
+    except Exception as error:  # noqa: BLE001 - the last place that can turn a crash into a sentence
+        code = next((known[kind] for kind in type(error).__mro__ if kind in known), None)
+        if code is not None:
+            fail(error, code)
+        if verbosity() < 2:
+            note("This is a bug in Forward Pass, not in your input; -vv shows where it is.")
+        fail(f"{type(error).__name__}: {error}" if verbosity() < 2 else error, 1)
