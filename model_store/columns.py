@@ -1,0 +1,292 @@
+"""The columns of a signature: each parses untrusted values and encodes them as features of the network.
+
+A column works on all rows at once. What does not fit is added to `Faults`, with its place, and the work goes on, so
+that a caller learns every fault of a batch in one answer.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from functools import cached_property
+from itertools import chain
+from typing import Any, Literal
+
+import numpy as np
+
+from model_store.errors import Fault, InputError, did_you_mean
+from model_store.nn import Array as NDArray
+
+_MISSING = "no value"
+
+
+class Faults:
+    """Counts every fault, keeps the first `InputError.LIMIT`."""
+
+    def __init__(self) -> None:
+        self.kept: list[Fault] = []
+        self.total = 0
+
+    def add(self, place: str, problem: str, mend: str = "") -> None:
+        self.total += 1
+        if len(self.kept) < InputError.LIMIT:
+            self.kept.append(Fault(place, problem, mend))
+
+    def check(self) -> None:
+        if self.total:
+            raise InputError(self.kept, self.total)
+
+
+@dataclass(frozen=True)
+class Number:
+    """A column of numbers: encoded as `(value - offset) / scale`, one feature.
+
+    `fill` stands in for a missing value; without it a missing value is refused.
+    """
+
+    name: str
+    offset: float = 0.0
+    scale: float = 1.0
+    fill: float | None = None
+    statistics: Mapping[str, Any] = field(default_factory=dict)
+    kind: Literal["number"] = "number"
+    width = 1
+
+    def parse(self, values: list[Any], places: Places, faults: Faults) -> NDArray:
+        """Untrusted values as (n,) float64, NaN where one is missing."""
+        if set(map(type, values)) <= {int, float}:
+            try:
+                parsed = np.array(values, np.float64)
+            except OverflowError:  # an integer beyond float64
+                parsed = np.array([np.inf])
+            if np.isfinite(parsed).all():
+                return parsed
+        parsed = np.empty(len(values))
+        for i, value in enumerate(values):
+            parsed[i] = np.nan if value is None else _finite(value, places[i], self.name, faults)
+        return parsed
+
+    def encode(self, values: NDArray, places: Places, faults: Faults) -> NDArray:
+        missing = np.isnan(values)
+        if missing.any():
+            if self.fill is None:
+                for i in np.flatnonzero(missing):
+                    faults.add(f"{places[int(i)]}.{self.name}", "wanted a number, found none", self._mend())
+            else:
+                values = np.where(missing, self.fill, values)
+        return ((values - self.offset) / self.scale).reshape(-1, 1)
+
+    def _mend(self) -> str:
+        return "send a number; this model was trained to refuse missing values"
+
+
+@dataclass(frozen=True)
+class Category:
+    """A column of categories: one-hot, a feature for each, and one more for the unknown when `unknown` is "bucket"."""
+
+    name: str
+    categories: tuple[str, ...]
+    unknown: Literal["refuse", "bucket"] = "refuse"
+    fill: str | None = None
+    statistics: Mapping[str, Any] = field(default_factory=dict)
+    kind: Literal["category"] = "category"
+
+    @property
+    def width(self) -> int:
+        return len(self.categories) + (self.unknown == "bucket")
+
+    @cached_property
+    def _slots(self) -> dict[str, int]:
+        return {category: slot for slot, category in enumerate(self.categories)}
+
+    def parse(self, values: list[Any], places: Places, faults: Faults) -> NDArray:
+        """Untrusted values as (n,) objects, text or None. A whole number stands for its digits."""
+        parsed = np.empty(len(values), object)
+        for i, value in enumerate(values):
+            if value is None or type(value) is str:
+                parsed[i] = value
+            elif type(value) is int and abs(value) < 2**63:
+                parsed[i] = str(value)
+            else:
+                parsed[i] = _MISSING
+                faults.add(f"{places[i]}.{self.name}", f"wanted text, found {shown(value)}", self._mend(value))
+        return parsed
+
+    def encode(self, values: NDArray, places: Places, faults: Faults) -> NDArray:
+        encoded = np.zeros((len(values), self.width))
+        for i, value in enumerate(values):
+            value = self.fill if value is None else value
+            slot = self._slots.get(value) if value is not None else None
+            if slot is None and self.unknown == "bucket":
+                slot = len(self.categories)
+            if slot is not None:
+                encoded[i, slot] = 1
+            elif value is not _MISSING:
+                found = "none" if value is None else shown(value)
+                known = listed(self.categories)
+                faults.add(f"{places[i]}.{self.name}", f"wanted one of {known}; found {found}", self._mend(value))
+        return encoded
+
+    def _mend(self, value: Any) -> str:
+        return did_you_mean(value, self.categories) or "send one of the categories of training"
+
+
+@dataclass(frozen=True)
+class Array:
+    """One array a row, an image say: encoded as `(value - offset) / scale`, flattened row by row.
+
+    Values outside `low` to `high`, where given, are refused: they come from another scale.
+    """
+
+    name: str
+    shape: tuple[int, ...]
+    offset: float = 0.0
+    scale: float = 1.0
+    low: float | None = None
+    high: float | None = None
+    statistics: Mapping[str, Any] = field(default_factory=dict)
+    kind: Literal["array"] = "array"
+
+    @property
+    def width(self) -> int:
+        return math.prod(self.shape)
+
+    def parse(self, values: list[Any], places: Places, faults: Faults) -> NDArray:
+        """Untrusted arrays, nested like `shape` or flat, as (n, width) float64."""
+        parsed = self._stacked(values)
+        if parsed is None:
+            parsed = np.zeros((len(values), self.width))
+            for i, value in enumerate(values):
+                one = self._stacked([value])
+                if one is None:
+                    self._explain(value, places[i], faults)
+                else:
+                    parsed[i] = one[0]
+        return parsed
+
+    def encode(self, values: NDArray, places: Places, faults: Faults) -> NDArray:
+        flat = np.asarray(values, np.float64).reshape(len(values), self.width)
+        low = -np.inf if self.low is None else self.low
+        high = np.inf if self.high is None else self.high
+        outside = (flat < low) | (flat > high)
+        for i in np.flatnonzero(outside.any(axis=1)):
+            found = flat[i][outside[i]][0]
+            wanted = f"wanted numbers from {low:g} to {high:g}, found {found:g}"
+            faults.add(places[int(i)], wanted, "scale the values as the training data were scaled")
+        return (flat - self.offset) / self.scale
+
+    def _stacked(self, values: list[Any]) -> NDArray | None:
+        """The batch as (n, width), or None if anything in it is not a finite number in its place."""
+        leaves: list[Any] = values
+        for _ in self.shape if values and _depth(values[0]) > 1 else (1,):
+            if not set(map(type, leaves)) <= {list, tuple}:
+                return None
+            leaves = list(chain.from_iterable(leaves))
+        if not set(map(type, leaves)) <= {int, float} or len(leaves) != len(values) * self.width:
+            return None
+        try:
+            stacked = np.array(values, np.float64)
+        except (ValueError, OverflowError):  # ragged, or an integer beyond float64
+            return None
+        if stacked.shape[1:] not in {self.shape, (self.width,)} or not np.isfinite(stacked).all():
+            return None
+        return stacked.reshape(len(values), self.width)
+
+    def _explain(self, value: Any, place: str, faults: Faults) -> None:
+        wanted = f"wanted an array of {self.width} finite numbers of shape {list(self.shape)}, or flat"
+        sizes: list[int] = []
+        inner: Any = value
+        while isinstance(inner, (list, tuple)) and len(sizes) < 8:
+            sizes.append(len(inner))
+            inner = inner[0] if inner else None
+        if not sizes:
+            found = shown(value)
+        elif sizes not in ([self.width], list(self.shape)):
+            found = f"shape {sizes}"
+        else:
+            bad = next((leaf for leaf in _leaves(value) if not _is_finite_number(leaf)), None)
+            found = "rows of differing lengths" if bad is None else shown(bad)
+        faults.add(place, f"{wanted}; found {found}", "send the rows of the array as nested lists of numbers")
+
+
+class Places(Sequence[str]):
+    """The places of rows, `instances.7`, written out only when one is wanted."""
+
+    def __init__(self, prefix: str, rows: Sequence[int]) -> None:
+        self.prefix, self.rows = prefix, rows
+
+    def __len__(self) -> int:
+        return len(self.rows)
+
+    def __getitem__(self, i: Any) -> Any:
+        return f"{self.prefix}.{self.rows[i]}"
+
+
+def _finite(value: Any, place: str, name: str, faults: Faults) -> float:
+    """The number, or 0 after saying why it is none."""
+    if _is_finite_number(value):
+        return float(value)
+    if isinstance(value, str):
+        mend = "send it without quotes" if _is_number_text(value) else "send a number"
+    elif isinstance(value, bool):
+        mend = "send 0 or 1"
+    else:
+        mend = "send a finite number"
+    faults.add(f"{place}.{name}", f"wanted a number, found {shown(value)}", mend)
+    return 0.0
+
+
+def _is_finite_number(value: Any) -> bool:
+    if isinstance(value, bool) or not isinstance(value, (int, float, np.integer, np.floating)):
+        return False
+    try:
+        return math.isfinite(value)
+    except OverflowError:  # an integer beyond float64
+        return False
+
+
+def _is_number_text(text: str) -> bool:
+    try:
+        return math.isfinite(float(text))
+    except ValueError:
+        return False
+
+
+def _depth(value: Any) -> int:
+    depth = 0
+    while isinstance(value, (list, tuple)) and depth < 16:
+        depth += 1
+        value = value[0] if value else None
+    return depth
+
+
+def _leaves(value: Any) -> list[Any]:
+    stack, leaves = [value], []
+    while stack:
+        item = stack.pop()
+        if isinstance(item, (list, tuple)):
+            stack.extend(item)
+        else:
+            leaves.append(item)
+    return leaves
+
+
+def shown(value: Any) -> str:
+    """A value as JSON would have it, short enough for a sentence."""
+    if value is None or isinstance(value, bool):
+        return {None: "null", True: "true", False: "false"}[value]
+    if isinstance(value, (list, tuple)):
+        return f"a list of {len(value)}"
+    if isinstance(value, dict):
+        return "an object"
+    try:
+        text = repr(value)
+    except ValueError:  # an integer too long for Python to print
+        return "an integer of thousands of digits"
+    return text if len(text) <= 60 else text[:57] + "..."
+
+
+def listed(names: Sequence[object], most: int = 12) -> str:
+    shown = ", ".join(map(str, names[:most]))
+    return f"{shown}, ... ({len(names)} in all)" if len(names) > most else shown

@@ -1,0 +1,37 @@
+"""The network of the article: layers whose forward and backward passes stand side by side.
+
+A batch is `(batch, features)`: one sample a row. NumPy is the only import.
+"""
+
+from model_store.nn.activations import (
+    GELU,
+    Activation,
+    Identity,
+    LeakyReLU,
+    ReLU,
+    Sigmoid,
+    Softmax,
+    Tanh,
+)
+from model_store.nn.build import LAYERS, build
+from model_store.nn.linear import INITIALIZERS, Linear
+from model_store.nn.module import Array, Module
+from model_store.nn.sequential import Sequential
+
+__all__ = [
+    "GELU",
+    "INITIALIZERS",
+    "LAYERS",
+    "Activation",
+    "Array",
+    "Identity",
+    "LeakyReLU",
+    "Linear",
+    "Module",
+    "ReLU",
+    "Sequential",
+    "Sigmoid",
+    "Softmax",
+    "Tanh",
+    "build",
+]

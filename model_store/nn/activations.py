@@ -1,0 +1,155 @@
+"""Activations: functions applied to every element, each beside its derivative; and the softmax.
+
+An element-wise function `y = f(x)` passes gradients back as `∂E/∂X = ∂E/∂Y ⊙ f'(X)`. Shapes stay as they are.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+
+from model_store.nn.module import Array, Module
+
+
+class Activation(Module):
+    """`Y = f(X)`, element by element. A subclass gives `activation` (f) and `activation_prime` (f')."""
+
+    def activation(self, inputs: Array) -> Array:
+        raise NotImplementedError(f"{type(self).__name__} has no activation()")
+
+    def activation_prime(self, inputs: Array) -> Array:
+        raise NotImplementedError(f"{type(self).__name__} has no activation_prime()")
+
+    def __call__(self, inputs: Array) -> Array:
+        return self.activation(inputs)
+
+    def forward(self, inputs: Array) -> Array:
+        self.inputs = inputs
+        return self.activation(inputs)
+
+    def backward(self, output_grad: Array) -> Array:
+        return output_grad * self.activation_prime(self.inputs)
+
+
+class Identity(Activation):
+    """`f(x) = x`, `f'(x) = 1`."""
+
+    def activation(self, inputs: Array) -> Array:
+        return inputs
+
+    def activation_prime(self, inputs: Array) -> Array:
+        return np.ones_like(inputs)
+
+
+class Tanh(Activation):
+    """`f(x) = tanh x`, `f'(x) = 1 - tanh² x`."""
+
+    def activation(self, inputs: Array) -> Array:
+        return np.tanh(inputs)
+
+    def activation_prime(self, inputs: Array) -> Array:
+        y = np.tanh(inputs)
+        return 1 - y * y
+
+
+class Sigmoid(Activation):
+    """`f(x) = 1 / (1 + e⁻ˣ)`, `f'(x) = f(x) f(-x)`."""
+
+    def activation(self, inputs: Array) -> Array:
+        with np.errstate(over="ignore"):  # e⁻ˣ may be infinite: 1 / (1 + inf) is the right 0
+            y: Array = 1 / (1 + np.exp(-inputs))
+        return y
+
+    def activation_prime(self, inputs: Array) -> Array:
+        prime: Array = self.activation(inputs) * self.activation(-inputs)
+        return prime
+
+
+class ReLU(Activation):
+    """`f(x) = max(0, x)`, `f'(x) = 1 if x > 0 else 0`."""
+
+    def activation(self, inputs: Array) -> Array:
+        y: Array = np.maximum(inputs, 0)
+        return y
+
+    def activation_prime(self, inputs: Array) -> Array:
+        prime: Array = (inputs > 0).astype(inputs.dtype)
+        return prime
+
+
+class LeakyReLU(Activation):
+    """`f(x) = x if x > 0 else slope·x`, `f'(x) = 1 if x > 0 else slope`; 0 ≤ slope < 1."""
+
+    def __init__(self, slope: float = 0.01) -> None:
+        if not 0 <= slope < 1:
+            raise ValueError(f"LeakyReLU.slope: wanted a number in [0, 1), found {slope}")
+        self.slope = slope
+
+    def activation(self, inputs: Array) -> Array:
+        y: Array = np.maximum(inputs, inputs * inputs.dtype.type(self.slope))
+        return y
+
+    def activation_prime(self, inputs: Array) -> Array:
+        one, slope = inputs.dtype.type(1), inputs.dtype.type(self.slope)
+        prime: Array = np.where(inputs > 0, one, slope)
+        return prime
+
+    def config(self) -> dict[str, Any]:
+        return {"type": "LeakyReLU", "slope": self.slope}
+
+
+class GELU(Activation):
+    """`f(x) = x/2 (1 + tanh u)`, `u = √(2/π) (x + 0.044715 x³)`; Hendrycks & Gimpel 2016, the tanh form.
+
+    `f'(x) = (1 + tanh u)/2 + x/2 (1 - tanh² u) u'`, `u' = √(2/π) (1 + 3·0.044715 x²)`.
+    """
+
+    _ROOT = float(np.sqrt(2 / np.pi))
+    _CUBIC = 0.044715
+
+    def _tanh_u(self, x: Array) -> Array:
+        t: Array = np.tanh(self._ROOT * (x + self._CUBIC * x * x * x))
+        return t
+
+    def activation(self, inputs: Array) -> Array:
+        y: Array = 0.5 * inputs * (1 + self._tanh_u(inputs))
+        return y
+
+    def activation_prime(self, inputs: Array) -> Array:
+        t = self._tanh_u(inputs)
+        du = self._ROOT * (1 + 3 * self._CUBIC * inputs * inputs)
+        prime: Array = 0.5 * (1 + t) + 0.5 * inputs * (1 - t * t) * du
+        return prime
+
+
+class Softmax(Module):
+    """`yᵢ = e^(xᵢ - max x) / Σⱼ e^(xⱼ - max x)` over each row: class probabilities that sum to 1.
+
+    `∂E/∂xᵢ = yᵢ (∂E/∂yᵢ - Σⱼ ∂E/∂yⱼ yⱼ)`. Taking the maximum off changes nothing but keeps e from overflowing.
+    One class alone means nothing, so an (n, 1) input is read as the article's column vector.
+    """
+
+    outputs: Array
+
+    def __call__(self, inputs: Array) -> Array:
+        axis = self._axis(inputs)
+        y = np.exp(inputs - inputs.max(axis=axis, keepdims=True))
+        y /= y.sum(axis=axis, keepdims=True)
+        return y
+
+    def forward(self, inputs: Array) -> Array:
+        y = self(inputs)
+        # Where a probability underflows to 0, cross-entropy's -1/y would be lost against it in `backward`.
+        # Remembering the smallest normal number instead keeps their product, -1, at any logits.
+        self.outputs = np.maximum(y, np.finfo(y.dtype).tiny)
+        return y
+
+    def backward(self, output_grad: Array) -> Array:
+        y = self.outputs
+        dx: Array = y * (output_grad - (output_grad * y).sum(axis=self._axis(y), keepdims=True))
+        return dx
+
+    @staticmethod
+    def _axis(x: Array) -> int:
+        return -2 if x.ndim >= 2 and x.shape[-1] == 1 else -1

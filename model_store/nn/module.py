@@ -1,0 +1,83 @@
+"""The module: a function with parameters that knows its own derivative.
+
+Given `∂E/∂Y`, the gradient of the error with respect to its output, a module accumulates the gradient of its
+parameters and returns `∂E/∂X`, which is the `∂E/∂Y` of the module before it. That is all of backpropagation.
+"""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+Array = npt.NDArray[Any]
+
+
+class Module:
+    """A differentiable function of a batch.
+
+    `forward` remembers what `backward` needs, so it belongs to one training loop at a time. Calling the module,
+    `module(x)`, remembers nothing: any number of threads may share it.
+    """
+
+    inputs: Array
+
+    def forward(self, inputs: Array) -> Array:
+        """`Y = f(X)`: maps (batch, inputs) to (batch, outputs) and remembers what `backward` needs."""
+        raise NotImplementedError(f"{type(self).__name__} has no forward()")
+
+    def backward(self, output_grad: Array) -> Array:
+        """Takes `∂E/∂Y`, adds to `gradients()` (`+=`) and returns `∂E/∂X`, both shaped like what they derive by."""
+        raise NotImplementedError(f"{type(self).__name__} has no backward()")
+
+    def __call__(self, inputs: Array) -> Array:
+        """The forward pass of inference. A copy does the remembering, so a module with only `forward` is pure too."""
+        return copy.copy(self).forward(inputs)
+
+    def parameters(self) -> list[Array]:
+        """The arrays that training changes, in place."""
+        return []
+
+    def gradients(self) -> list[Array]:
+        """The accumulated gradient of each of `parameters()`, in the same order and shapes."""
+        return []
+
+    def arrays(self) -> dict[str, Array]:
+        """What is saved of this module, by name."""
+        return {}
+
+    def config(self) -> dict[str, Any]:
+        """What rebuilds this module, arrays apart: its type's name and its sizes, as JSON knows them."""
+        return {"type": type(self).__name__}
+
+    def bind(self, parameters: Sequence[Array], gradients: Sequence[Array]) -> bool:
+        """Moves parameters and gradients into the given arrays: views of a network's one vector.
+
+        Works for every module that keeps them in attributes of its own. False, and nothing moved, for others.
+        """
+        places = {id(value): name for name, value in vars(self).items()}
+        mine = [*self.parameters(), *self.gradients()]
+        if any(id(array) not in places for array in mine):
+            return False
+        for old, new in zip(mine, [*parameters, *gradients], strict=True):
+            new[...] = old
+            setattr(self, places[id(old)], new)
+        return True
+
+
+def as_rows(inputs: npt.ArrayLike, size: int | None, dtype: npt.DTypeLike, place: str) -> tuple[Array, bool]:
+    """`inputs` as a C-contiguous (batch, size) batch of `dtype`, and whether it was one column vector (size, 1).
+
+    The article feeds single samples as columns. A column is told from a batch by its shape; where both fit,
+    which is only (1, 1), rows win.
+    """
+    rows = np.ascontiguousarray(inputs, dtype)
+    if rows.ndim == 2:
+        if size is None or rows.shape[1] == size:
+            return rows, False
+        if rows.shape == (size, 1):
+            return rows.reshape(1, size), True
+    raise ValueError(f"{place}: wanted inputs of shape (batch, {size}), found {np.shape(inputs)}")

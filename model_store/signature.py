@@ -1,0 +1,202 @@
+"""The signature: what goes into a model and what comes out, with the preprocessing that training learned.
+
+Training and serving encode rows by this same code, so a served row meets the network exactly as a training row did.
+A signature is plain data: `config()` is JSON, `from_config()` reads it back and trusts nothing.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any, Literal
+
+import numpy as np
+import numpy.typing as npt
+
+from model_store.columns import Array, Category, Faults, Number, Places, listed, shown
+from model_store.errors import did_you_mean
+from model_store.nn import Array as NDArray
+
+__all__ = ["Array", "Category", "Classes", "Number", "Signature", "Values"]
+
+
+@dataclass(frozen=True)
+class Classes:
+    """What a classifier answers: one of `labels`, with a probability for each.
+
+    The network ends in one output a label, or in one alone for two labels: the probability of the second.
+    """
+
+    name: str
+    labels: tuple[str | int, ...]
+    kind: Literal["classes"] = "classes"
+
+
+@dataclass(frozen=True)
+class Values:
+    """What a regression answers: numbers, `output · scale + offset`, in the target's own units."""
+
+    names: tuple[str, ...]
+    offset: tuple[float, ...]
+    scale: tuple[float, ...]
+    kind: Literal["values"] = "values"
+
+
+Input = Number | Category | Array
+
+
+@dataclass(frozen=True)
+class Signature:
+    """Inputs in the order of a row, and the output."""
+
+    inputs: tuple[Input, ...]
+    output: Classes | Values
+
+    @cached_property
+    def width(self) -> int:
+        """Encoded features a row: the network's input size."""
+        return sum(column.width for column in self.inputs)
+
+    @cached_property
+    def names(self) -> tuple[str, ...]:
+        return tuple(column.name for column in self.inputs)
+
+    def encode(
+        self, instances: Sequence[Any], place: str = "instances", dtype: npt.DTypeLike = np.float32
+    ) -> NDArray:
+        """Untrusted rows as (n, width) of `dtype`: lists in column order, objects by column name, or arrays.
+
+        InputError with every fault of every row, `instances.2.island` and so on.
+        """
+        faults = Faults()
+        rows, columns = self._columns(instances, place, faults)
+        places = Places(place, rows)
+        blocks = [
+            column.encode(column.parse(values, places, faults), places, faults)
+            for column, values in zip(self.inputs, columns, strict=True)
+        ]
+        return self._joined(blocks, places, faults, dtype)
+
+    def encode_columns(
+        self, columns: Mapping[str, NDArray], dtype: npt.DTypeLike = np.float32, place: str = "rows"
+    ) -> NDArray:
+        """Typed columns as (n, width) of `dtype`: float64 with NaN for missing, objects of text or None, arrays.
+
+        InputError where a value is missing or unknown and the signature refuses it.
+        """
+        faults = Faults()
+        count = len(columns[self.names[0]])
+        places = Places(place, range(count))
+        blocks = [column.encode(columns[column.name], places, faults) for column in self.inputs]
+        return self._joined(blocks, places, faults, dtype)
+
+    def decode(self, outputs: NDArray) -> list[Any]:
+        """Raw outputs (n, outputs) as JSON-able answers, exact to the bit.
+
+        `{"label": ..., "probabilities": {label: p}}` of a classifier; a number, or `{name: number}` of several, of
+        a regression. InputError where an output is not finite: the row lies beyond what the network can compute.
+        """
+        self._check_finite(outputs)
+        if isinstance(self.output, Classes):
+            labels = self.output.labels
+            if outputs.shape[1] == 1:
+                outputs = np.concatenate([1 - outputs, outputs], axis=1)
+            names = [str(label) for label in labels]
+            best = outputs.argmax(axis=1).tolist()
+            return [
+                {"label": labels[i], "probabilities": dict(zip(names, row, strict=True))}
+                for i, row in zip(best, outputs.tolist(), strict=True)
+            ]
+        values = outputs.astype(np.float64) * self.output.scale + self.output.offset
+        if len(self.output.names) == 1:
+            flat: list[Any] = values[:, 0].tolist()
+            return flat
+        return [dict(zip(self.output.names, row, strict=True)) for row in values.tolist()]
+
+    def config(self) -> dict[str, Any]:
+        """The signature as JSON knows it."""
+        return {"inputs": [_plain(column) for column in self.inputs], "output": _plain(self.output)}
+
+    @classmethod
+    def from_config(cls, config: Any) -> Signature:
+        """Reads `config()` back. ValueError naming the place of anything that is not as it would have written it."""
+        from model_store.signature_config import load
+
+        return load(config)
+
+    def _columns(
+        self, instances: Sequence[Any], place: str, faults: Faults
+    ) -> tuple[Sequence[int], list[list[Any]]]:
+        """The instances by column, and which rows they are: those of the right form."""
+        only = self.inputs[0] if len(self.inputs) == 1 else None
+        if isinstance(only, Array):
+            return range(len(instances)), [
+                [row[only.name] if isinstance(row, dict) and row.keys() == {only.name} else row for row in instances]
+            ]
+        width = len(self.inputs)
+        if set(map(type, instances)) <= {list} and set(map(len, instances)) <= {width}:
+            return range(len(instances)), [list(column) for column in zip(*instances, strict=True)] or [[]] * width
+        rows: list[int] = []
+        table: list[list[Any]] = []
+        for i, row in enumerate(instances):
+            ordered = self._ordered(row, f"{place}.{i}", faults)
+            if ordered is not None:
+                rows.append(i)
+                table.append(ordered)
+        return rows, [list(column) for column in zip(*table, strict=True)] or [[] for _ in self.inputs]
+
+    def _ordered(self, row: Any, place: str, faults: Faults) -> list[Any] | None:
+        """One row in column order, or None after saying what is wrong with its form."""
+        if isinstance(row, (list, tuple)):
+            if len(row) == len(self.inputs):
+                return list(row)
+            wanted = f"wanted {len(self.inputs)} values, found {len(row)}"
+            faults.add(place, wanted, f"send them in this order: {listed(self.names)}")
+            return None
+        if not isinstance(row, dict):
+            mend = f"send a list, or an object with {listed(self.names)}"
+            faults.add(place, f"wanted a row, found {shown(row)}", mend)
+            return None
+        before = faults.total
+        for name in row.keys() - set(self.names):
+            mend = did_you_mean(name, self.names) or f"the columns are {listed(self.names)}"
+            faults.add(f"{place}.{name}", "wanted no such column", mend)
+        for column in self.inputs:
+            if column.name not in row and getattr(column, "fill", None) is None:
+                faults.add(f"{place}.{column.name}", "wanted a value, found none", "add this column to the row")
+        return None if faults.total > before else [row.get(name) for name in self.names]
+
+    def _joined(
+        self, blocks: list[NDArray], places: Places, faults: Faults, dtype: npt.DTypeLike
+    ) -> NDArray:
+        faults.check()
+        with np.errstate(over="ignore"):  # what does not fit dtype becomes infinite, and is named below
+            encoded = (blocks[0] if len(blocks) == 1 else np.concatenate(blocks, axis=1)).astype(dtype)
+        bad = ~np.isfinite(encoded)
+        if bad.any():
+            by_feature = [column.name for column in self.inputs for _ in range(column.width)]
+            for i, j in np.argwhere(bad):
+                faults.add(f"{places[i]}.{by_feature[j]}", f"wanted a number that fits {np.dtype(dtype)}", "send less")
+        faults.check()
+        return np.ascontiguousarray(encoded)
+
+    @staticmethod
+    def _check_finite(outputs: NDArray) -> None:
+        finite = np.isfinite(outputs).all(axis=1)
+        if not finite.all():
+            faults = Faults()
+            for i in np.flatnonzero(~finite):
+                faults.add(
+                    f"instances.{i}", "the network's answer to it is not finite", "send values like those of training"
+                )
+            faults.check()
+
+
+def _plain(part: Any) -> dict[str, Any]:
+    """A dataclass as JSON knows it: tuples are lists, `kind` first in the telling."""
+    plain: dict[str, Any] = {"kind": part.kind}
+    for name in part.__dataclass_fields__:
+        value = getattr(part, name)
+        plain[name] = list(value) if isinstance(value, tuple) else dict(value) if isinstance(value, Mapping) else value
+    return plain
