@@ -64,7 +64,7 @@ class InputError(ModelStoreError):
 
 
 def did_you_mean(word: object, known: Iterable[str]) -> str:
-    """ "did you mean 'Biscoe'?" when `word` is close to one of `known`, else an empty string."""
+    """A question, "did you mean 'Biscoe'?", when `word` is close to one of `known`; else an empty string."""
     by_fold = {name.casefold(): name for name in known}
     close = difflib.get_close_matches(str(word).casefold(), by_fold, n=1)
     return f"did you mean {by_fold[close[0]]!r}?" if close else ""

@@ -62,9 +62,7 @@ class Signature:
     def names(self) -> tuple[str, ...]:
         return tuple(column.name for column in self.inputs)
 
-    def encode(
-        self, instances: Sequence[Any], place: str = "instances", dtype: npt.DTypeLike = np.float32
-    ) -> NDArray:
+    def encode(self, instances: Sequence[Any], place: str = "instances", dtype: npt.DTypeLike = np.float32) -> NDArray:
         """Untrusted rows as (n, width) of `dtype`: lists in column order, objects by column name, or arrays.
 
         InputError with every fault of every row, `instances.2.island` and so on.
@@ -121,13 +119,11 @@ class Signature:
     @classmethod
     def from_config(cls, config: Any) -> Signature:
         """Reads `config()` back. ValueError naming the place of anything that is not as it would have written it."""
-        from model_store.signature_config import load
+        from model_store.signature_config import load  # noqa: PLC0415  # which needs this module's classes first
 
         return load(config)
 
-    def _columns(
-        self, instances: Sequence[Any], place: str, faults: Faults
-    ) -> tuple[Sequence[int], list[list[Any]]]:
+    def _columns(self, instances: Sequence[Any], place: str, faults: Faults) -> tuple[Sequence[int], list[list[Any]]]:
         """The instances by column, and which rows they are: those of the right form."""
         only = self.inputs[0] if len(self.inputs) == 1 else None
         if isinstance(only, Array):
@@ -167,9 +163,7 @@ class Signature:
                 faults.add(f"{place}.{column.name}", "wanted a value, found none", "add this column to the row")
         return None if faults.total > before else [row.get(name) for name in self.names]
 
-    def _joined(
-        self, blocks: list[NDArray], places: Places, faults: Faults, dtype: npt.DTypeLike
-    ) -> NDArray:
+    def _joined(self, blocks: list[NDArray], places: Places, faults: Faults, dtype: npt.DTypeLike) -> NDArray:
         faults.check()
         with np.errstate(over="ignore"):  # what does not fit dtype becomes infinite, and is named below
             encoded = (blocks[0] if len(blocks) == 1 else np.concatenate(blocks, axis=1)).astype(dtype)

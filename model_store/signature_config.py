@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import sys
+from collections.abc import Callable, Mapping
 from typing import Any
 
 from marshmallow import RAISE, Schema, ValidationError, fields, post_load, validate
@@ -13,20 +14,19 @@ _NAME = validate.Length(min=1, max=1000)
 _SCALE = validate.Range(min=0, min_inclusive=False)
 
 
-class _Real(fields.Float):
-    """A finite number that is written as one: no text, no booleans."""
-
-    def _deserialize(self, value: Any, attr: str | None, data: Mapping[str, Any] | None, **kwargs: Any) -> Any:
-        if isinstance(value, bool) or not isinstance(value, (int, float)):
-            raise ValidationError("wanted a number")
-        return super()._deserialize(value, attr, data, **kwargs)
+def _real(*checks: Callable[[Any], Any], **options: Any) -> fields.Field[Any]:
+    """A field for a finite number that is written as one: no text, no booleans."""
+    return fields.Raw(validate=[_is_real, *checks], **options)
 
 
-class _Label(fields.Field[Any]):
-    def _deserialize(self, value: Any, attr: str | None, data: Mapping[str, Any] | None, **kwargs: Any) -> Any:
-        if type(value) not in (str, int):
-            raise ValidationError("wanted text or a whole number")
-        return value
+def _is_real(value: Any) -> None:
+    if isinstance(value, bool) or not isinstance(value, (int, float)) or not abs(value) <= sys.float_info.max:
+        raise ValidationError("wanted a finite number")
+
+
+def _is_label(value: Any) -> None:
+    if type(value) not in (str, int):
+        raise ValidationError("wanted text or a whole number")
 
 
 class _Part(Schema):
@@ -49,9 +49,9 @@ class _Column(_Part):
 
 class _Number(_Column):
     makes = Number
-    offset = _Real(required=True)
-    scale = _Real(required=True, validate=_SCALE)
-    fill = _Real(required=True, allow_none=True)
+    offset = _real(required=True)
+    scale = _real(_SCALE, required=True)
+    fill = _real(required=True, allow_none=True)
 
 
 class _Category(_Column):
@@ -69,23 +69,23 @@ class _Array(_Column):
     shape = fields.List(
         fields.Integer(strict=True, validate=validate.Range(1, 2**31)), required=True, validate=validate.Length(1, 8)
     )
-    offset = _Real(required=True)
-    scale = _Real(required=True, validate=_SCALE)
-    low = _Real(required=True, allow_none=True)
-    high = _Real(required=True, allow_none=True)
+    offset = _real(required=True)
+    scale = _real(_SCALE, required=True)
+    low = _real(required=True, allow_none=True)
+    high = _real(required=True, allow_none=True)
 
 
 class _Classes(_Part):
     makes = Classes
     name = fields.String(required=True, validate=_NAME)
-    labels = fields.List(_Label(), required=True, validate=validate.Length(min=2))
+    labels = fields.List(fields.Raw(validate=_is_label), required=True, validate=validate.Length(min=2))
 
 
 class _Values(_Part):
     makes = Values
     names = fields.List(fields.String(validate=_NAME), required=True, validate=validate.Length(min=1))
-    offset = fields.List(_Real(), required=True)
-    scale = fields.List(_Real(validate=_SCALE), required=True)
+    offset = fields.List(_real(), required=True)
+    scale = fields.List(_real(_SCALE), required=True)
 
 
 _INPUTS: dict[str, type[_Part]] = {"number": _Number, "category": _Category, "array": _Array}

@@ -134,7 +134,7 @@ class Softmax(Module):
 
     def __call__(self, inputs: Array) -> Array:
         axis = self._axis(inputs)
-        y = np.exp(inputs - inputs.max(axis=axis, keepdims=True))
+        y: Array = np.exp(inputs - inputs.max(axis=axis, keepdims=True))
         y /= y.sum(axis=axis, keepdims=True)
         return y
 

@@ -60,7 +60,7 @@ def build(
     return Sequential(modules)
 
 
-def _checked(layer: Mapping[str, Any], place: str) -> tuple[str, dict[str, Any]]:
+def _checked(layer: Any, place: str) -> tuple[str, dict[str, Any]]:
     kind = layer.get("type") if isinstance(layer, Mapping) else None
     if not isinstance(kind, str) or kind not in LAYERS:
         raise ValueError(f"{place}.type: wanted one of {', '.join(LAYERS)}; found {kind!r}")

@@ -15,11 +15,12 @@ INITIALIZERS: dict[str, Callable[[np.random.Generator, int, int], Array]] = {
     # The article's: standard normal, whatever the size.
     "normal": lambda rng, inputs, outputs: rng.standard_normal((outputs, inputs)),
     # Glorot & Bengio 2010, equation 16: keeps the variance through tanh and sigmoid layers.
-    "glorot_uniform": lambda rng, inputs, outputs: rng.uniform(-1, 1, (outputs, inputs))
-    * np.sqrt(6 / (inputs + outputs)),
+    "glorot_uniform": lambda rng, inputs, outputs: (
+        rng.uniform(-1, 1, (outputs, inputs)) * np.sqrt(6 / (inputs + outputs))
+    ),
     # He et al. 2015, equation 10: keeps the variance through ReLU layers.
     "he_normal": lambda rng, inputs, outputs: rng.standard_normal((outputs, inputs)) * np.sqrt(2 / inputs),
-    "zeros": lambda rng, inputs, outputs: np.zeros((outputs, inputs)),
+    "zeros": lambda _, inputs, outputs: np.zeros((outputs, inputs)),
 }
 
 

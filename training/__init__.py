@@ -1,0 +1,24 @@
+"""Training: the article's losses, optimizers and loop, and the jobs that run them from data to artifact."""
+
+from training import trainer
+from training.gradient_check import GradientError, check_gradients, check_loss
+from training.losses import MAE, MSE, BinaryCrossEntropy, CrossEntropy, Huber, Loss
+from training.optimizers import SGD, Optimizer
+from training.trainer import DivergedError, train
+
+__all__ = [
+    "MAE",
+    "MSE",
+    "SGD",
+    "BinaryCrossEntropy",
+    "CrossEntropy",
+    "DivergedError",
+    "GradientError",
+    "Huber",
+    "Loss",
+    "Optimizer",
+    "check_gradients",
+    "check_loss",
+    "train",
+    "trainer",
+]

@@ -1,0 +1,86 @@
+"""Gradient checking: the derivative that a module or a loss computes, against central finite differences.
+
+`f'(x) ≈ (f(x + ε) - f(x - ε)) / 2ε`, whose error is of order ε². Use float64: in float32 rounding drowns it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import numpy as np
+
+from model_store.nn import Array, Module
+from training.losses import Loss
+
+
+class GradientError(AssertionError):
+    """An analytic gradient differs from the numeric one; the message shows both numbers and the place."""
+
+
+def check_gradients(
+    module: Module,
+    inputs: Array,
+    *,
+    rng: np.random.Generator,
+    epsilon: float = 1e-6,
+    tolerance: float = 1e-6,
+) -> float:
+    """Checks `∂E/∂X` and every `∂E/∂W` of `module` at `inputs` (batch, features), for `E = Σ R ⊙ Y` with random R.
+
+    Returns the largest error, `|analytic - numeric| / max(1, |analytic|, |numeric|)`; GradientError above
+    `tolerance`. Parameters and inputs are left as they were; gradients are left zero.
+    """
+    inputs = _float64(inputs, "inputs")
+    for parameter in module.parameters():
+        _float64(parameter, "parameters")
+    for gradient in module.gradients():
+        gradient.fill(0)
+    weighting = rng.standard_normal(module.forward(inputs).shape)
+    input_grad = module.backward(weighting)
+    pairs = [("inputs", inputs, input_grad)]
+    for i, (parameter, gradient) in enumerate(zip(module.parameters(), module.gradients(), strict=True)):
+        pairs.append((f"parameters.{i}", parameter, gradient.copy()))
+        gradient.fill(0)
+
+    def error() -> float:
+        return float(np.sum(weighting * module.forward(inputs)))
+
+    return max(_compare(name, array, analytic, error, epsilon, tolerance) for name, array, analytic in pairs)
+
+
+def check_loss(loss: Loss, y_true: Array, y_pred: Array, *, epsilon: float = 1e-6, tolerance: float = 1e-6) -> float:
+    """Checks `loss_prime` against `loss` at `y_pred`. Returns the largest error; GradientError above `tolerance`."""
+    y_pred = _float64(y_pred, "y_pred")
+    analytic = loss.loss_prime(y_true, y_pred)
+    return _compare("y_pred", y_pred, analytic, lambda: loss.loss(y_true, y_pred), epsilon, tolerance)
+
+
+def _compare(
+    name: str, array: Array, analytic: Array, error: Callable[[], float], epsilon: float, tolerance: float
+) -> float:
+    if analytic.shape != array.shape:
+        raise GradientError(f"{name}: wanted a gradient of shape {array.shape}, found {analytic.shape}")
+    worst = 0.0
+    for place in np.ndindex(array.shape):
+        kept = array[place]
+        array[place] = kept + epsilon
+        above = error()
+        array[place] = kept - epsilon
+        below = error()
+        array[place] = kept
+        numeric = (above - below) / (2 * epsilon)
+        found = float(analytic[place])
+        difference = abs(found - numeric) / max(1.0, abs(found), abs(numeric))
+        if not difference <= tolerance:  # a NaN is not within any tolerance either
+            raise GradientError(
+                f"{name}[{', '.join(map(str, place))}]: analytic {found:.10g}, numeric {numeric:.10g}; "
+                f"they differ by {difference:.3g}, allowed {tolerance:g}"
+            )
+        worst = max(worst, difference)
+    return worst
+
+
+def _float64(array: Array, name: str) -> Array:
+    if array.dtype != np.float64:
+        raise TypeError(f"{name}: wanted float64, found {array.dtype}: finite differences drown in its rounding")
+    return array

@@ -1,0 +1,172 @@
+"""Losses: how far a prediction is from the truth, each beside its derivative.
+
+`loss(y_true, y_pred)` is a mean over the batch, so gradients do not grow with it; `loss_prime` is `∂E/∂Y`, shaped
+like `y_pred` (batch, outputs). Single samples may be the article's column vectors.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+
+from model_store.nn import Array, Module, Sequential, Sigmoid, Softmax
+
+
+class Loss:
+    """`E(Y*, Y)`: `y_true` and `y_pred` have one shape, (batch, outputs)."""
+
+    def loss(self, y_true: Array, y_pred: Array) -> float:
+        raise NotImplementedError(f"{type(self).__name__} has no loss()")
+
+    def loss_prime(self, y_true: Array, y_pred: Array) -> Array:
+        raise NotImplementedError(f"{type(self).__name__} has no loss_prime()")
+
+    def fused(self, network: Module) -> tuple[Module, Loss]:
+        """The network short of its last module and the loss of what comes out there, where the two simplify.
+
+        Otherwise the network and this loss, as they are.
+        """
+        return network, self
+
+
+class MSE(Loss):
+    """`E = 1/n Σ (y* - y)²`, `∂E/∂y = 2/n (y - y*)`; n counts all elements."""
+
+    def loss(self, y_true: Array, y_pred: Array) -> float:
+        return float(np.mean((y_true - y_pred) ** 2))
+
+    def loss_prime(self, y_true: Array, y_pred: Array) -> Array:
+        prime: Array = 2 * (y_pred - y_true) / np.size(y_true)
+        return prime
+
+
+class MAE(Loss):
+    """`E = 1/n Σ |y* - y|`, `∂E/∂y = sign(y - y*) / n`, 0 where they meet."""
+
+    def loss(self, y_true: Array, y_pred: Array) -> float:
+        return float(np.mean(np.abs(y_true - y_pred)))
+
+    def loss_prime(self, y_true: Array, y_pred: Array) -> Array:
+        prime: Array = np.sign(y_pred - y_true) / np.size(y_true)
+        return prime
+
+
+class Huber(Loss):
+    """`E = 1/n Σ h(y - y*)`, `h(d) = d²/2 if |d| ≤ delta else delta (|d| - delta/2)`; Huber 1964.
+
+    `∂E/∂y = clip(y - y*, -delta, delta) / n`: square near the truth, straight far from it.
+    """
+
+    def __init__(self, delta: float = 1.0) -> None:
+        if not delta > 0:
+            raise ValueError(f"Huber.delta: wanted a number above 0, found {delta}")
+        self.delta = delta
+
+    def loss(self, y_true: Array, y_pred: Array) -> float:
+        distance = np.abs(y_pred - y_true)
+        near = np.minimum(distance, self.delta)
+        return float(np.mean(near * (distance - near / 2)))
+
+    def loss_prime(self, y_true: Array, y_pred: Array) -> Array:
+        prime: Array = np.clip(y_pred - y_true, -self.delta, self.delta) / np.size(y_true)
+        return prime
+
+
+class CrossEntropy(Loss):
+    """`E = -1/batch Σ y* ln y` over probabilities y, `∂E/∂y = -y* / y / batch`.
+
+    `y_true` has a row of probabilities a sample: one-hot, usually. A y below the smallest normal number counts as
+    that number, so that the loss of a certain mistake stays finite. Behind a `Softmax` the two are one step.
+    """
+
+    def loss(self, y_true: Array, y_pred: Array) -> float:
+        return float(-np.sum(y_true * np.log(_above_zero(y_pred))) / _batch(y_pred))
+
+    def loss_prime(self, y_true: Array, y_pred: Array) -> Array:
+        prime: Array = -y_true / _above_zero(y_pred) / _batch(y_pred)
+        return prime
+
+    def fused(self, network: Module) -> tuple[Module, Loss]:
+        if isinstance(network, Sequential) and isinstance(network.modules[-1], Softmax):
+            return network.without_last(), SoftmaxCrossEntropy()
+        return network, self
+
+
+class SoftmaxCrossEntropy(Loss):
+    """Cross-entropy of the softmax of logits z: `E = 1/batch Σ y* (ln Σⱼ e^zⱼ - z)`.
+
+    `∂E/∂z = (softmax z - y*) / batch`. The rows of `y_true` sum to 1. Exact at any logits: nothing is divided by a probability that underflowed.
+    """
+
+    _softmax = Softmax()
+
+    def loss(self, y_true: Array, y_pred: Array) -> float:
+        shifted = y_pred - y_pred.max(axis=-1, keepdims=True)
+        log_sum = np.log(np.exp(shifted).sum(axis=-1, keepdims=True))
+        return float(np.sum(y_true * (log_sum - shifted)) / _batch(y_pred))
+
+    def loss_prime(self, y_true: Array, y_pred: Array) -> Array:
+        prime: Array = (self._softmax(y_pred) - y_true) / _batch(y_pred)
+        return prime
+
+
+class BinaryCrossEntropy(Loss):
+    """`E = -1/n Σ (y* ln y + (1 - y*) ln(1 - y))`, `∂E/∂y = ((1 - y*)/(1 - y) - y*/y) / n`; n counts all elements.
+
+    Probabilities are kept a rounding error away from 0 and 1. Behind a `Sigmoid` the two are one step.
+    """
+
+    def loss(self, y_true: Array, y_pred: Array) -> float:
+        y = _inside(y_pred)
+        return float(-np.mean(y_true * np.log(y) + (1 - y_true) * np.log1p(-y)))
+
+    def loss_prime(self, y_true: Array, y_pred: Array) -> Array:
+        y = _inside(y_pred)
+        prime: Array = ((1 - y_true) / (1 - y) - y_true / y) / np.size(y_true)
+        return prime
+
+    def fused(self, network: Module) -> tuple[Module, Loss]:
+        if isinstance(network, Sequential) and isinstance(network.modules[-1], Sigmoid):
+            return network.without_last(), SigmoidBinaryCrossEntropy()
+        return network, self
+
+
+class SigmoidBinaryCrossEntropy(Loss):
+    """Binary cross-entropy of the sigmoid of logits z: `E = 1/n Σ (max(z, 0) - z y* + ln(1 + e^-|z|))`.
+
+    `∂E/∂z = (sigmoid z - y*) / n`. Exact at any logits.
+    """
+
+    _sigmoid = Sigmoid()
+
+    def loss(self, y_true: Array, y_pred: Array) -> float:
+        z = y_pred
+        return float(np.mean(np.maximum(z, 0) - z * y_true + np.log1p(np.exp(-np.abs(z)))))
+
+    def loss_prime(self, y_true: Array, y_pred: Array) -> Array:
+        prime: Array = (self._sigmoid(y_pred) - y_true) / np.size(y_true)
+        return prime
+
+
+LOSSES: dict[str, type[Loss]] = {
+    "mse": MSE,
+    "mae": MAE,
+    "huber": Huber,
+    "cross_entropy": CrossEntropy,
+    "binary_cross_entropy": BinaryCrossEntropy,
+}
+
+
+def _above_zero(y: Array) -> Array:
+    floored: Array = np.maximum(y, np.finfo(y.dtype).tiny)
+    return floored
+
+
+def _inside(y: Array) -> Array:
+    eps = np.finfo(y.dtype).eps
+    clipped: Array = np.clip(y, eps, 1 - eps)
+    return clipped
+
+
+def _batch(y: Array) -> int:
+    """Samples in `y`. One class alone means nothing, so an (n, 1) array is one sample, the article's column."""
+    return 1 if y.shape[-1] == 1 or y.ndim < 2 else y.shape[0]
