@@ -34,7 +34,7 @@ _VERBOSITY = "model_store.console.verbosity"
 _EXIT_CODES: dict[type[Exception], int] = {ModelStoreError: 5, InputError: 3}
 _WIDE = 160  # columns for tables that nobody's terminal limits: a file or a pipe
 # Names and descriptions come from files of other people: they must not steer the terminal that shows them.
-_CONTROLS = {code: "\N{REPLACEMENT CHARACTER}" for code in (*range(9), *range(11, 32), *range(127, 160))}
+_CONTROLS = dict.fromkeys((*range(9), *range(11, 32), *range(127, 160)), "\N{REPLACEMENT CHARACTER}")
 
 
 class Console(RichConsole):

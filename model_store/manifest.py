@@ -1,0 +1,146 @@
+"""The manifest: everything an artifact says about its model, as canonical JSON.
+
+Canonical means one way only: keys sorted, no spaces, UTF-8 unescaped, no NaN or infinity, numbers as Python's `repr`
+writes them. So equal models have equal bytes, and the SHA-256 of those bytes is the model's digest. Nothing in it
+depends on the clock, the machine, or the versions of Python and NumPy.
+
+    format       1
+    producer     "forward-pass 0.1.0"
+    description  text
+    dtype        "float32" or "float64", of every array
+    layers       [{"type": "Linear", "input_size": 4, "output_size": 3}, ...]     see nn.build
+    signature    {"inputs": [...], "output": {...}}                               see signature
+    training     {...}     what the training job recorded: job, data, split, metrics, baseline, history
+    golden       null, or {"instances": [...]}; the outputs are the array "golden.outputs"
+    arrays       {name: {"dtype": "<f4", "shape": [3, 4], "sha256": "..."}}
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+from marshmallow import RAISE, Schema, ValidationError, fields, validate, validates_schema
+
+from model_store.errors import ArtifactError
+
+FORMAT = 1
+PRODUCER = "forward-pass 0.1.0"
+MAX_BYTES = 16 << 20
+MAX_ARRAYS = 10_000
+DTYPES = {"float32": "<f4", "float64": "<f8"}
+
+_ARRAY_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_]*(\.[A-Za-z0-9_]+)*\Z")
+
+
+class _Text(fields.String):
+    def _deserialize(self, value: Any, attr: str | None, data: Mapping[str, Any] | None, **kwargs: Any) -> str:
+        if not isinstance(value, str):
+            raise ValidationError(f"wanted text, found {type(value).__name__}")
+        return value
+
+
+class _Object(fields.Field[dict[str, Any]]):
+    """A JSON object whose content others check."""
+
+    def _deserialize(
+        self, value: Any, attr: str | None, data: Mapping[str, Any] | None, **kwargs: Any
+    ) -> dict[str, Any]:
+        if not isinstance(value, dict):
+            raise ValidationError(f"wanted an object, found {type(value).__name__}")
+        return value
+
+
+class _Strict(Schema):
+    class Meta:
+        unknown = RAISE
+
+
+class _Array(_Strict):
+    dtype = _Text(required=True)
+    shape = fields.List(
+        fields.Integer(strict=True, validate=validate.Range(1, 2**32)), required=True, validate=validate.Length(1, 8)
+    )
+    sha256 = _Text(required=True, validate=validate.Regexp(r"[0-9a-f]{64}\Z", error="wanted 64 hexadecimal digits"))
+
+
+class _Golden(_Strict):
+    instances = fields.List(fields.Raw(allow_none=True), required=True, validate=validate.Length(min=1))
+
+
+class _Manifest(_Strict):
+    format = fields.Integer(
+        required=True, strict=True, validate=validate.Equal(FORMAT, error=f"wanted {FORMAT}, found {{input}}")
+    )
+    producer = _Text(required=True, validate=validate.Length(1, 100))
+    description = _Text(required=True, validate=validate.Length(max=10_000))
+    dtype = _Text(required=True, validate=validate.OneOf(DTYPES, error="wanted one of {choices}, found {input!r}"))
+    layers = fields.List(_Object(), required=True, validate=validate.Length(min=1))
+    signature = _Object(required=True)
+    training = _Object(required=True)
+    golden = fields.Nested(_Golden, required=True, allow_none=True)
+    arrays = fields.Dict(
+        keys=fields.String(validate=validate.Regexp(_ARRAY_NAME, error="wanted letters, digits, '_' between dots")),
+        values=fields.Nested(_Array),
+        required=True,
+        validate=validate.Length(1, MAX_ARRAYS),
+    )
+
+    @validates_schema
+    def _agree(self, data: dict[str, Any], **_: Any) -> None:
+        """The arrays have the one dtype, and golden outputs are there when golden instances are."""
+        wanted = DTYPES[data["dtype"]]
+        for name, array in data["arrays"].items():
+            if array["dtype"] != wanted:
+                raise ValidationError(f"wanted {wanted!r}, found {array['dtype']!r}", f"arrays.{name}.dtype")
+        if (data["golden"] is not None) != ("golden.outputs" in data["arrays"]):
+            raise ValidationError("wanted both golden.outputs and golden, or neither", "golden")
+
+
+_SCHEMA = _Manifest()
+
+
+def to_bytes(manifest: Mapping[str, Any]) -> bytes:
+    """The manifest in canonical JSON. ArtifactError for what the reader would refuse."""
+    try:
+        # Once around first: JSON turns number keys into text, which sorts otherwise.
+        data = _canonical(json.loads(_canonical(manifest)))
+    except (TypeError, ValueError, RecursionError) as e:
+        raise ArtifactError(f"manifest: wanted finite numbers, text, lists and objects only; {e}") from e
+    from_bytes(data)
+    return data
+
+
+def from_bytes(data: bytes) -> dict[str, Any]:
+    """The manifest that these bytes are. ArtifactError unless they are canonical and every field is in order."""
+    if len(data) > MAX_BYTES:
+        raise ArtifactError(f"manifest: wanted {MAX_BYTES} bytes at most, found {len(data)}")
+    try:
+        manifest = json.loads(data)
+        canonical = _canonical(manifest)
+    except (ValueError, RecursionError) as e:
+        raise ArtifactError(f"manifest: wanted JSON, found bytes that are not: {e}") from e
+    if canonical != data:
+        raise ArtifactError("manifest: wanted canonical JSON: keys sorted and once each, no spaces, plain UTF-8")
+    try:
+        _SCHEMA.load(manifest)
+    except ValidationError as e:
+        raise ArtifactError("; ".join(list(_sentences(e.messages, "manifest"))[:10])) from e
+    return dict(manifest)
+
+
+def _canonical(value: Any) -> bytes:
+    text = json.dumps(value, sort_keys=True, separators=(",", ":"), ensure_ascii=False, allow_nan=False)
+    return text.encode()
+
+
+def _sentences(messages: Any, place: str) -> Iterator[str]:
+    """marshmallow's tree of messages as sentences that begin with their place."""
+    if isinstance(messages, dict):
+        for key, below in messages.items():
+            yield from _sentences(below, place if key in ("_schema", "key", "value") else f"{place}.{key}")
+    else:
+        for message in messages:
+            yield f"{place}: {message}"
