@@ -94,7 +94,8 @@ class CrossEntropy(Loss):
 class SoftmaxCrossEntropy(Loss):
     """Cross-entropy of the softmax of logits z: `E = 1/batch Σ y* (ln Σⱼ e^zⱼ - z)`.
 
-    `∂E/∂z = (softmax z - y*) / batch`. The rows of `y_true` sum to 1. Exact at any logits: nothing is divided by a probability that underflowed.
+    `∂E/∂z = (softmax z - y*) / batch`. The rows of `y_true` sum to 1. Exact at any logits: nothing is divided by a
+    probability that underflowed.
     """
 
     _softmax = Softmax()

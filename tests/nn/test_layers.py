@@ -1,0 +1,192 @@
+"""Every layer: its formula, its derivative by finite differences, and its manners at the edges."""
+
+import numpy as np
+import pytest
+
+from model_store.nn import (
+    GELU,
+    INITIALIZERS,
+    Activation,
+    Identity,
+    LeakyReLU,
+    Linear,
+    Module,
+    ReLU,
+    Sequential,
+    Sigmoid,
+    Softmax,
+    Tanh,
+)
+from training import check_gradients
+
+ACTIVATIONS: list[Module] = [Identity(), Tanh(), Sigmoid(), ReLU(), LeakyReLU(0.2), GELU(), Softmax()]
+
+
+def by_name(value: object) -> str:
+    return type(value).__name__
+
+
+def away_from_zero(rng: np.random.Generator, shape: tuple[int, ...]) -> np.ndarray:
+    """Values that finite differences may straddle without meeting the corner of a ReLU."""
+    return rng.uniform(0.1, 2, shape) * rng.choice([-1, 1], shape)
+
+
+@pytest.mark.parametrize("module", ACTIVATIONS, ids=by_name)
+def test_activation_derivatives_are_the_finite_differences(module: Module) -> None:
+    rng = np.random.default_rng(1)
+    assert check_gradients(module, away_from_zero(rng, (4, 5)), rng=rng) < 1e-6
+
+
+@pytest.mark.parametrize("shape", [(1, 1, 1), (1, 3, 2), (6, 1, 4), (5, 4, 1)])
+def test_linear_derivatives_are_the_finite_differences(shape: tuple[int, int, int]) -> None:
+    batch, inputs, outputs = shape
+    rng = np.random.default_rng(2)
+    layer = Linear(inputs, outputs, dtype=np.float64, rng=rng)
+    assert check_gradients(layer, rng.standard_normal((batch, inputs)), rng=rng) < 1e-6
+
+
+@pytest.mark.parametrize("last", ACTIVATIONS, ids=by_name)
+def test_network_derivatives_are_the_finite_differences(last: Module) -> None:
+    rng = np.random.default_rng(3)
+    network = Sequential(
+        [Linear(3, 4, dtype=np.float64, rng=rng), Tanh(), Linear(4, 2, dtype=np.float64, rng=rng), last]
+    )
+    assert check_gradients(network, rng.standard_normal((5, 3)), rng=rng) < 1e-6
+
+
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+@pytest.mark.parametrize("module", ACTIVATIONS, ids=by_name)
+def test_values_and_derivatives_stay_finite_at_extreme_inputs(module: Module, dtype: type) -> None:
+    x = np.array([[-1e4, 1e4, 0, -1e4], [1e4, 1e4, 1e4, 1e4]], dtype)
+    y = module.forward(x)
+    assert np.isfinite(y).all()
+    assert y.dtype == dtype
+    assert np.isfinite(module.backward(np.ones_like(x))).all()
+
+
+@pytest.mark.parametrize(
+    ("module", "x", "y"),
+    [
+        (Tanh(), 0.5, 0.46211715726000973),
+        (Sigmoid(), -2.0, 0.11920292202211755),
+        (Sigmoid(), -30.0, 9.357622968839299e-14),  # keeps its digits far from 0
+        (ReLU(), -3.0, 0.0),
+        (LeakyReLU(0.1), -3.0, -0.3),
+        (GELU(), 1.0, 0.8411919906082768),
+        (Identity(), 7.0, 7.0),
+    ],
+    ids=by_name,
+)
+def test_activations_have_their_textbook_values(module: Module, x: float, y: float) -> None:
+    assert module(np.array([[x]]))[0, 0] == pytest.approx(y, rel=1e-12)
+
+
+def test_linear_computes_x_times_w_transposed_plus_b() -> None:
+    layer = Linear(2, 3, dtype=np.float64)
+    layer.weights = [[1, 2], [3, 4], [5, 6]]
+    layer.bias = [0.5, 0, -0.5]
+    assert layer(np.array([[1.0, 10.0], [0.0, 1.0]])).tolist() == [[21.5, 43, 64.5], [2.5, 4, 5.5]]
+
+
+def test_gradients_accumulate_until_they_are_set_to_zero() -> None:
+    layer = Linear(2, 1, dtype=np.float64)
+    for _ in range(2):
+        layer.forward(np.array([[1.0, 2.0]]))
+        layer.backward(np.array([[3.0]]))
+    assert layer.weights_grad.tolist() == [[6, 12]]
+    assert layer.bias_grad.tolist() == [6]
+
+
+def test_softmax_rows_are_probabilities_and_ignore_a_common_shift() -> None:
+    x = np.array([[1.0, 2.0, 3.0], [-5.0, 0.0, 5.0]])
+    y = Softmax()(x)
+    assert y.sum(axis=1) == pytest.approx([1, 1])
+    assert Softmax()(x + 1000) == pytest.approx(y)
+
+
+def test_a_column_vector_comes_out_as_a_column_vector() -> None:
+    rng = np.random.default_rng(4)
+    network = Sequential([Linear(3, 1, rng=rng), Tanh(), Linear(1, 4, rng=rng), Softmax()])
+    column = rng.standard_normal((3, 1)).astype(np.float32)
+    row = network.forward(column.T)
+    assert network.forward(column).tolist() == row.T.tolist()
+    assert network.backward(np.ones((4, 1), np.float32)).shape == (3, 1)
+    assert network(column).shape == (4, 1)
+    assert Linear(3, 2)(column).shape == (2, 1)
+    assert Softmax()(row.T).sum() == pytest.approx(1)
+
+
+def test_wrong_width_is_named_with_both_shapes() -> None:
+    with pytest.raises(ValueError, match=r"wanted inputs of shape \(batch, 3\), found \(4, 2\)"):
+        Linear(3, 2)(np.zeros((4, 2)))
+    with pytest.raises(ValueError, match=r"wanted inputs of shape \(batch, 3\), found \(3,\)"):
+        Sequential([Linear(3, 2)])(np.zeros(3))
+
+
+def test_assigning_weights_of_another_shape_is_refused() -> None:
+    with pytest.raises(ValueError, match=r"Linear.weights: wanted shape \(2, 3\), found \(3, 2\)"):
+        Linear(3, 2).weights = np.zeros((3, 2))
+
+
+@pytest.mark.parametrize("initializer", INITIALIZERS)
+def test_the_same_seed_draws_the_same_weights(initializer: str) -> None:
+    one, two = (Linear(5, 4, rng=np.random.default_rng(7), initializer=initializer) for _ in range(2))
+    assert (one.weights == two.weights).all()
+    assert (one.bias == two.bias).all()
+
+
+@pytest.mark.parametrize(
+    ("initializer", "variance"), [("normal", 1), ("glorot_uniform", 2 / 500), ("he_normal", 2 / 300), ("zeros", 0)]
+)
+def test_initializers_have_the_variance_of_their_papers(initializer: str, variance: float) -> None:
+    layer = Linear(300, 200, rng=np.random.default_rng(8), initializer=initializer)
+    assert layer.weights.var() == pytest.approx(variance, rel=0.03)
+
+
+def test_unknown_initializer_is_answered_with_the_known_ones() -> None:
+    with pytest.raises(ValueError, match=r"wanted one of normal, .*; found 'xavier'"):
+        Linear(2, 2, initializer="xavier")
+
+
+class Scale(Module):
+    """A layer as a reader of the article would write one: forward, backward, and nothing about calling."""
+
+    def __init__(self) -> None:
+        self.factor = np.array([2.0])
+        self.factor_grad = np.zeros(1)
+
+    def forward(self, inputs: np.ndarray) -> np.ndarray:
+        self.inputs = inputs
+        return inputs * self.factor
+
+    def backward(self, output_grad: np.ndarray) -> np.ndarray:
+        self.factor_grad += np.sum(output_grad * self.inputs)
+        return output_grad * self.factor
+
+    def parameters(self) -> list[np.ndarray]:
+        return [self.factor]
+
+    def gradients(self) -> list[np.ndarray]:
+        return [self.factor_grad]
+
+
+class Softplus(Activation):
+    def activation(self, inputs: np.ndarray) -> np.ndarray:
+        return np.logaddexp(0, inputs)
+
+    def activation_prime(self, inputs: np.ndarray) -> np.ndarray:
+        return 1 / (1 + np.exp(-inputs))
+
+
+def test_layers_of_a_readers_own_join_the_network() -> None:
+    rng = np.random.default_rng(5)
+    scale = Scale()
+    network = Sequential([Linear(2, 3, dtype=np.float64, rng=rng), Softplus(), scale])
+    assert check_gradients(network, rng.standard_normal((4, 2)), rng=rng) < 1e-6
+    assert np.shares_memory(scale.factor, network.parameter_vector)
+
+
+def test_calling_a_module_remembers_nothing_even_when_it_has_only_a_forward() -> None:
+    scale = Scale()
+    assert scale(np.ones((1, 2))).tolist() == [[2, 2]]
+    assert not hasattr(scale, "inputs")

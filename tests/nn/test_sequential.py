@@ -1,0 +1,174 @@
+"""The network: one vector of parameters, pure calls, and answers that do not depend on company."""
+
+import copy
+import pickle
+import threading
+from collections.abc import Callable
+from itertools import pairwise
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from model_store.nn import LAYERS, Linear, Module, ReLU, Sequential, Softmax, Tanh, build
+from training import MSE, SGD, check_gradients, train
+
+
+def network(*sizes: int, dtype: type = np.float32, seed: int = 0) -> Sequential:
+    rng = np.random.default_rng(seed)
+    modules: list[Module] = []
+    for inputs, outputs in pairwise(sizes):
+        modules += [Linear(inputs, outputs, dtype=dtype, rng=rng, initializer="glorot_uniform"), Tanh()]
+    return Sequential(modules)
+
+
+# The widths cross the bounds between block sizes, and the sizes between BLAS kernels.
+NETWORKS = [network(2, 3, 1), network(7, 1), network(64, 32, 10), network(300, 17, 5), network(784, 256, 10)]
+NETWORKS += [network(600, 700, 3), network(30, 64, 1, dtype=np.float64)]
+
+
+@settings(max_examples=60, deadline=None)
+@given(st.sampled_from(NETWORKS), st.integers(0, 2**32 - 1), st.integers(1, 70), st.integers(0, 69), st.data())
+def test_a_rows_answer_has_the_same_bits_whoever_shares_its_batch(
+    net: Sequential, seed: int, size: int, first: int, data: st.DataObject
+) -> None:
+    x = np.random.default_rng(seed).standard_normal((140, net.input_size or 0)).astype(net.dtype)
+    alone = np.concatenate([net(row.reshape(1, -1)) for row in x[first : first + 2]])
+    together = net(x[first : first + size])
+    assert together[:2].tobytes() == alone[: len(together)].tobytes()
+    order = data.draw(st.permutations(range(min(size, 8))))
+    rows = x[first : first + len(order)]
+    assert net(rows[order]).tobytes() == net(rows)[order].tobytes()
+
+
+@pytest.mark.parametrize("net", NETWORKS, ids=lambda net: "-".join(str(w.shape) for w in net.parameters()[::2]))
+def test_forward_in_training_agrees_with_the_call_of_inference(net: Sequential) -> None:
+    x = np.random.default_rng(1).standard_normal((50, net.input_size or 0)).astype(net.dtype)
+    np.testing.assert_allclose(net.forward(x), net(x), rtol=1e-4, atol=1e-5)
+
+
+def test_an_empty_batch_has_an_empty_answer() -> None:
+    assert network(4, 3)(np.zeros((0, 4))).shape == (0, 3)
+
+
+def test_threads_share_a_network_without_mixing_their_answers() -> None:
+    net = network(20, 30, 5)
+    batches = [np.random.default_rng(i).standard_normal((3, 20)).astype(np.float32) for i in range(8)]
+    wanted = [net(x).tobytes() for x in batches]
+    wrong: list[int] = []
+
+    def ask(i: int) -> None:
+        wrong.extend(i for _ in range(200) if net(batches[i]).tobytes() != wanted[i])
+
+    threads = [threading.Thread(target=ask, args=(i,)) for i in range(8)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert wrong == []
+
+
+def test_all_parameters_are_views_into_one_vector_and_keep_their_values() -> None:
+    rng = np.random.default_rng(2)
+    layers = [Linear(4, 3, rng=rng), Linear(3, 2, rng=rng)]
+    before = [array.copy() for layer in layers for array in layer.parameters()]
+    net = Sequential([layers[0], Sequential([Tanh(), layers[1]])])
+    assert net.parameter_vector is not None
+    assert net.parameter_vector.size == 4 * 3 + 3 + 3 * 2 + 2
+    for was, array, gradient in zip(before, net.parameters(), net.gradients(), strict=True):
+        assert (was == array).all()
+        assert np.shares_memory(array, net.parameter_vector)
+        assert np.shares_memory(gradient, net.gradient_vector)
+
+
+def test_assigned_weights_stay_views_so_that_training_still_moves_them() -> None:
+    net = network(2, 2)
+    first = net.modules[0]
+    assert isinstance(first, Linear)
+    first.weights = np.eye(2)
+    train(net, [[1, 2]], [[0, 0]], MSE(), SGD(net, 0.1), 1, on_epoch=None)
+    assert not (first.weights == np.eye(2)).all()
+
+
+def pickled(net: Sequential) -> Sequential:
+    again: Sequential = pickle.loads(pickle.dumps(net))  # noqa: S301  # its own pickle
+    return again
+
+
+@pytest.mark.parametrize("copied", [copy.deepcopy, pickled])
+def test_a_copy_is_whole_and_apart(copied: Callable[[Sequential], Sequential]) -> None:
+    net = network(3, 2)
+    twin = copied(net)
+    x = np.ones((1, 3), np.float32)
+    assert twin(x).tobytes() == net(x).tobytes()
+    train(twin, [[1, 2, 3]], [[0, 0]], MSE(), SGD(twin, 0.1), 1, on_epoch=None)
+    assert twin(x).tobytes() != net(x).tobytes()
+
+
+def test_mixed_precision_keeps_separate_arrays_and_still_trains() -> None:
+    rng = np.random.default_rng(3)
+    net = Sequential([Linear(2, 2, rng=rng), Linear(2, 1, dtype=np.float64, rng=rng)])
+    assert net.parameter_vector is None
+    errors = train(net, [[0.0, 1.0], [1.0, 0.0]], [[0.0], [1.0]], MSE(), SGD(net, 0.05), 50, on_epoch=None)
+    assert errors[-1] < errors[0]
+
+
+def test_config_and_arrays_rebuild_the_same_network() -> None:
+    rng = np.random.default_rng(4)
+    net = Sequential([Linear(5, 4, rng=rng), ReLU(), LAYERS["LeakyReLU"](), Linear(4, 3, rng=rng), Softmax()])
+    x = rng.standard_normal((6, 5)).astype(np.float32)
+    again = build(net.config(), arrays=net.arrays())
+    assert list(net.arrays()) == ["modules.0.weights", "modules.0.bias", "modules.3.weights", "modules.3.bias"]
+    assert again(x).tobytes() == net(x).tobytes()
+    assert np.shares_memory(again.parameters()[0], net.parameters()[0])
+
+
+def test_a_network_on_given_arrays_cannot_be_trained_by_mistake() -> None:
+    net = network(2, 1)
+    again = build(net.config(), arrays=net.arrays())
+    again.forward(np.ones((1, 2), np.float32))
+    with pytest.raises(ValueError, match="read-only"):
+        again.backward(np.ones((1, 1), np.float32))
+
+
+LINEAR = {"type": "Linear", "input_size": 2, "output_size": 3}
+
+
+@pytest.mark.parametrize(
+    ("config", "message"),
+    [
+        ([], "at least one Linear"),
+        (["Linear"], "modules.0.type: wanted one of"),
+        ([{"type": "os.system"}], r"modules.0.type: wanted one of Linear, .*; found 'os.system'"),
+        ([{"type": ["Linear"]}], "modules.0.type"),
+        ([{"type": "Linear", "input_size": 2}], "modules.0: wanted the fields"),
+        ([LINEAR | {"input_size": 0}], "modules.0.input_size: wanted a positive int, found 0"),
+        ([LINEAR | {"output_size": True}], "modules.0.output_size: wanted a positive int, found True"),
+        ([LINEAR | {"output_size": 2.0}], "modules.0.output_size"),
+        ([LINEAR, LINEAR], "modules.1.input_size: wanted 3, the width before it; found 2"),
+        ([LINEAR, {"type": "LeakyReLU", "slope": 2}], "LeakyReLU.slope"),
+        ([LINEAR, {"type": "Tanh", "x": 1}], "modules.1: wanted the fields"),
+    ],
+)
+def test_a_wrong_layer_is_named_with_its_place(config: list[dict[str, object]], message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        build(config)
+
+
+def test_arrays_that_do_not_fit_are_named_with_both_facts() -> None:
+    weights, bias = np.zeros((3, 2), np.float32), np.zeros(3, np.float32)
+    with pytest.raises(ValueError, match=r"modules.0.weights: wanted \(3, 2\), found \(2, 3\)"):
+        build([LINEAR], arrays={"modules.0.weights": weights.T, "modules.0.bias": bias})
+    with pytest.raises(ValueError, match=r"modules.0.bias: wanted an array of shape \(3,\), found none"):
+        build([LINEAR], arrays={"modules.0.weights": weights})
+    with pytest.raises(ValueError, match="modules.0.weights: wanted float32, found float64"):
+        build([LINEAR], arrays={"modules.0.weights": weights.astype(np.float64), "modules.0.bias": bias})
+    with pytest.raises(ValueError, match="extra: wanted no such array"):
+        build([LINEAR], arrays={"modules.0.weights": weights, "modules.0.bias": bias, "extra": bias})
+
+
+def test_the_first_layer_without_parameters_does_not_hide_the_networks_width() -> None:
+    net = Sequential([Tanh(), Linear(3, 1, dtype=np.float64)])
+    assert net.input_size == 3
+    assert check_gradients(net, np.random.default_rng(0).standard_normal((2, 3)), rng=np.random.default_rng(1)) < 1e-6

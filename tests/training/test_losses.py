@@ -1,0 +1,84 @@
+"""Every loss: its formula, its derivative, its manners at extreme answers, and its fusion with an activation."""
+
+import numpy as np
+import pytest
+
+from model_store.nn import Array, Linear, Sequential, Sigmoid, Softmax, Tanh
+from training import MAE, MSE, BinaryCrossEntropy, CrossEntropy, Huber, Loss, check_loss
+from training.losses import LOSSES, SigmoidBinaryCrossEntropy, SoftmaxCrossEntropy
+
+RNG = np.random.default_rng(0)
+ONE_HOT = np.eye(3)[[0, 2, 1, 1]]
+PROBABILITIES = Softmax()(RNG.standard_normal((4, 3)))
+NUMBERS = RNG.standard_normal((4, 3)) * 2
+CASES = [
+    (MSE(), NUMBERS, RNG.standard_normal((4, 3))),
+    (MAE(), NUMBERS, NUMBERS + RNG.choice([-0.5, 0.5], (4, 3))),
+    (Huber(), NUMBERS, NUMBERS + RNG.choice([-3.0, -0.4, 0.4, 3.0], (4, 3))),
+    (Huber(0.3), NUMBERS, NUMBERS + RNG.choice([-3.0, -0.1, 0.1, 3.0], (4, 3))),
+    (CrossEntropy(), ONE_HOT, PROBABILITIES),
+    (SoftmaxCrossEntropy(), ONE_HOT, NUMBERS),
+    (BinaryCrossEntropy(), ONE_HOT, PROBABILITIES),
+    (SigmoidBinaryCrossEntropy(), ONE_HOT, NUMBERS),
+]
+
+
+@pytest.mark.parametrize(
+    ("loss", "y_true", "y_pred"), CASES, ids=lambda v: type(v).__name__ if isinstance(v, Loss) else ""
+)
+def test_loss_derivatives_are_the_finite_differences(loss: Loss, y_true: Array, y_pred: Array) -> None:
+    assert check_loss(loss, y_true, y_pred.copy()) < 1e-6
+
+
+@pytest.mark.parametrize(("name", "wanted"), [("mse", 2.5), ("mae", 1.5), ("huber", (0.5 + 1.5) / 2)], ids=str)
+def test_losses_of_a_regression_have_their_textbook_values(name: str, wanted: float) -> None:
+    assert LOSSES[name]().loss(np.array([[1.0, 2.0]]), np.array([[2.0, 0.0]])) == pytest.approx(wanted)
+
+
+def test_cross_entropies_have_their_textbook_values() -> None:
+    y_true, y_pred = np.array([[1.0, 0.0], [0.0, 1.0]]), np.array([[0.5, 0.5], [0.75, 0.25]])
+    assert CrossEntropy().loss(y_true, y_pred) == pytest.approx((np.log(2) + np.log(4)) / 2)
+    one = BinaryCrossEntropy().loss(np.array([[1.0], [0.0]]), np.array([[0.5], [0.25]]))
+    assert one == pytest.approx((np.log(2) + np.log(4 / 3)) / 2)
+
+
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+@pytest.mark.parametrize("logit", [-1e4, 1e4])
+@pytest.mark.parametrize("loss", [CrossEntropy(), BinaryCrossEntropy()], ids=["softmax", "sigmoid"])
+def test_losses_stay_finite_and_correct_themselves_at_extreme_logits(loss: Loss, logit: float, dtype: type) -> None:
+    """A certain mistake has a gradient that points back, fused or not."""
+    last = Softmax() if isinstance(loss, CrossEntropy) else Sigmoid()
+    z, y = np.array([[logit, 0.0]], dtype), np.array([[float(logit < 0), float(logit > 0)]], dtype)
+    output = last.forward(z)
+    assert np.isfinite(loss.loss(y, output))
+    assert np.isfinite(last.backward(loss.loss_prime(y, output))).all()
+    network, fused = loss.fused(Sequential([Linear(2, 2, dtype=dtype), last]))
+    assert len(network.modules) == 1  # type: ignore[attr-defined]
+    assert np.isfinite(fused.loss(y, z))
+    assert np.sign(fused.loss_prime(y, z)[0, 0]) == np.sign(logit)
+
+
+def test_softmax_and_cross_entropy_apart_give_the_gradient_of_the_two_together() -> None:
+    for z in (NUMBERS, np.array([[1e4, 0.0, -1e4]])):
+        y = ONE_HOT[: len(z)][:, ::-1]
+        softmax = Softmax()
+        apart = softmax.backward(CrossEntropy().loss_prime(y, softmax.forward(z)))
+        np.testing.assert_allclose(apart, SoftmaxCrossEntropy().loss_prime(y, z), atol=1e-12)
+
+
+def test_a_column_vector_is_one_sample() -> None:
+    column_true, column_pred = ONE_HOT[:1].T, PROBABILITIES[:1].T
+    assert CrossEntropy().loss(column_true, column_pred) == CrossEntropy().loss(ONE_HOT[:1], PROBABILITIES[:1])
+    prime = CrossEntropy().loss_prime(column_true, column_pred)
+    assert prime.tolist() == CrossEntropy().loss_prime(ONE_HOT[:1], PROBABILITIES[:1]).T.tolist()
+
+
+def test_a_loss_behind_another_activation_is_left_as_it_is() -> None:
+    network = Sequential([Linear(2, 2), Tanh()])
+    for loss in (MSE(), CrossEntropy(), BinaryCrossEntropy()):
+        assert loss.fused(network) == (network, loss)
+
+
+def test_huber_refuses_a_delta_that_is_not_above_zero() -> None:
+    with pytest.raises(ValueError, match="wanted a number above 0, found 0"):
+        Huber(0)

@@ -1,0 +1,179 @@
+"""The training loop is the article's, batch-first: the same errors to the last digits, and the same program."""
+
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+
+from model_store.nn import Linear, Sequential, Softmax, Tanh
+from training import MSE, SGD, CrossEntropy, DivergedError, train
+
+XOR_X = [[0, 0], [0, 1], [1, 0], [1, 1]]
+XOR_Y = [[0], [1], [1], [0]]
+
+
+def xor_network(seed: int, dtype: type = np.float32) -> Sequential:
+    rng = np.random.default_rng(seed)
+    return Sequential([Linear(2, 3, dtype=dtype, rng=rng), Tanh(), Linear(3, 1, dtype=dtype, rng=rng), Tanh()])
+
+
+def article_errors(network: Sequential, epochs: int, learning_rate: float, momentum: float) -> list[float]:
+    """The article's formulas for XOR, written out one column vector at a time, sharing nothing with the library."""
+    w1, b1, w2, b2 = (np.array(p, np.float64).reshape(len(p), -1) for p in network.parameters())
+    speeds = [np.zeros_like(p) for p in (w1, b1, w2, b2)]
+    errors = []
+    for _ in range(epochs):
+        total = 0.0
+        for row, target in zip(XOR_X, XOR_Y, strict=True):
+            x, y = np.array(row, np.float64).reshape(2, 1), float(target[0])
+            h = np.tanh(w1 @ x + b1)
+            out = np.tanh(w2 @ h + b2)
+            total += (y - out.item()) ** 2
+            d2 = 2 * (out - y) * (1 - out**2)
+            d1 = (w2.T @ d2) * (1 - h**2)
+            for p, v, g in zip((w1, b1, w2, b2), speeds, (d1 @ x.T, d1, d2 @ h.T, d2), strict=True):
+                v[...] = momentum * v - learning_rate * g
+                p += v
+        errors.append(total / len(XOR_X))
+    return errors
+
+
+@pytest.mark.parametrize("momentum", [0, 0.9])
+def test_xor_errors_are_the_articles_to_the_ninth_digit(momentum: float) -> None:
+    network = xor_network(1, np.float64)
+    wanted = article_errors(network, 1000, 0.01, momentum)
+    found = train(network, XOR_X, XOR_Y, MSE(), SGD(network, 0.01, momentum), 1000, on_epoch=None)
+    np.testing.assert_allclose(found, wanted, rtol=0, atol=1e-9)
+
+
+def test_xor_is_learned_from_ten_seeds() -> None:
+    finals = []
+    for seed in range(10):
+        network = xor_network(seed)
+        finals.append(train(network, XOR_X, XOR_Y, MSE(), SGD(network), 1000, on_epoch=None)[-1])
+    assert np.median(finals) <= 0.001
+
+
+PROGRAM = """
+import numpy as np
+from model_store.nn import Linear, Sequential, Tanh
+from training import MSE, SGD, trainer
+
+x_train = np.array([[0, 0], [0, 1], [1, 0], [1, 1]]).reshape((4, 2, 1))
+y_train = np.array([[0], [1], [1], [0]]).reshape((4, 1, 1))
+
+model = Sequential([
+    Linear(2, 3),
+    Tanh(),
+    Linear(3, 1),
+    Tanh(),
+])
+
+trainer.train(
+    model,
+    x_train,
+    y_train,
+    MSE(),
+    SGD(model),
+    epochs=1000,
+)
+
+for x in x_train:
+    print(x.tolist(), model.forward(x).tolist())
+"""
+
+
+def test_the_articles_program_runs_and_prints_what_it_prints() -> None:
+    run = subprocess.run([sys.executable, "-c", PROGRAM], capture_output=True, text=True, check=True)
+    lines = run.stdout.splitlines()
+    assert len(lines) == 1004
+    assert lines[0].startswith("1/1000 error=")
+    assert lines[999].startswith("1000/1000 error=0.")
+    for line, wanted in zip(
+        lines[1000:], ("[[0], [0]] [[", "[[0], [1]] [[", "[[1], [0]] [[", "[[1], [1]] [["), strict=True
+    ):
+        assert line.startswith(wanted)
+        assert line.endswith("]]")
+
+
+@pytest.mark.parametrize("batch_size", [1, 3, 4, 100])
+def test_the_three_variants_of_gradient_descent_are_one_argument(batch_size: int) -> None:
+    """A step takes the mean gradient of its batch: checked against the sum of single samples."""
+    network, by_hand = xor_network(2, np.float64), xor_network(2, np.float64)
+    train(network, XOR_X, XOR_Y, MSE(), SGD(network, 0.1, 0.9), 2, batch_size, on_epoch=None)
+    optimizer, mse = SGD(by_hand, 0.1, 0.9), MSE()
+    for _ in range(2):
+        for start in range(0, 4, batch_size):
+            rows = list(zip(XOR_X, XOR_Y, strict=True))[start : start + batch_size]
+            for x, y in rows:
+                output = by_hand.forward(np.array([x]))
+                by_hand.backward(mse.loss_prime(np.array([y]), output) / len(rows))
+            optimizer.step()
+            optimizer.zero_gradients()
+    np.testing.assert_allclose(network.parameter_vector, by_hand.parameter_vector, rtol=1e-12)
+
+
+def test_columns_and_rows_train_alike() -> None:
+    rows, columns = xor_network(3), xor_network(3)
+    x, y = np.array(XOR_X), np.array(XOR_Y)
+    one = train(rows, x, y, MSE(), SGD(rows), 20, on_epoch=None)
+    two = train(columns, x.reshape(4, 2, 1), y.reshape(4, 1, 1), MSE(), SGD(columns), 20, on_epoch=None)
+    assert one == two
+
+
+def test_shuffling_comes_from_the_generator_alone() -> None:
+    def run(seed: int) -> list[float]:
+        network = xor_network(4)
+        return train(network, XOR_X, XOR_Y, MSE(), SGD(network), 5, rng=np.random.default_rng(seed), on_epoch=None)
+
+    assert run(1) == run(1)
+    assert run(1) != run(2)
+
+
+def test_class_numbers_are_one_hot_targets() -> None:
+    def run(targets: object) -> list[float]:
+        rng = np.random.default_rng(5)
+        network = Sequential([Linear(2, 3, rng=rng), Softmax()])
+        return train(network, XOR_X, targets, CrossEntropy(), SGD(network), 5, 2, on_epoch=None)
+
+    assert run([0, 1, 2, 1]) == run(np.eye(3)[[0, 1, 2, 1]])
+    with pytest.raises(ValueError, match="class numbers from 0 to 2"):
+        run([0, 1, 3, 1])
+
+
+def test_a_loss_that_is_no_number_stops_with_epoch_and_step() -> None:
+    network = Sequential([Linear(1, 1, rng=np.random.default_rng(0))])
+    with np.errstate(all="ignore"), pytest.raises(DivergedError, match=r"epoch \d+, step 2: try a smaller") as caught:
+        train(network, [[1.0], [1000.0]], [[1.0], [-1000.0]], MSE(), SGD(network, 10.0), 100, on_epoch=None)
+    assert caught.value.step == 2
+    assert not np.isfinite(caught.value.loss)
+
+
+def test_on_epoch_sees_every_epoch_and_may_end_the_training() -> None:
+    seen: list[tuple[int, int]] = []
+
+    def on_epoch(epoch: int, epochs: int, error: float) -> bool:
+        assert error > 0
+        seen.append((epoch, epochs))
+        return epoch == 3
+
+    network = xor_network(6)
+    assert len(train(network, XOR_X, XOR_Y, MSE(), SGD(network), 10, on_epoch=on_epoch)) == 3
+    assert seen == [(1, 10), (2, 10), (3, 10)]
+
+
+def test_targets_that_do_not_fit_are_named() -> None:
+    network = xor_network(7)
+    with pytest.raises(ValueError, match="as many targets as samples and at least one, found 3 and 4"):
+        train(network, XOR_X, XOR_Y[:3], MSE(), SGD(network), 1)
+    with pytest.raises(ValueError, match=r"targets of shape \(1, 1\) a batch, found \(1, 2\)"):
+        train(network, XOR_X, XOR_X, MSE(), SGD(network), 1)
+    with pytest.raises(ValueError, match="batch_size of at least 1, found 0"):
+        train(network, XOR_X, XOR_Y, MSE(), SGD(network), 1, 0)
+
+
+@pytest.mark.parametrize(("learning_rate", "momentum"), [(0, 0.9), (-1, 0), (0.1, 1), (0.1, -0.1)])
+def test_sgd_refuses_rates_that_cannot_descend(learning_rate: float, momentum: float) -> None:
+    with pytest.raises(ValueError, match=r"SGD\.(learning_rate|momentum): wanted"):
+        SGD(xor_network(0), learning_rate, momentum)
