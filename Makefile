@@ -1,0 +1,64 @@
+# Everything that can be made, on a machine with Python 3.11 or newer and make. `make` alone lists it.
+
+PYTHON ?= $(shell command -v python3.11 || command -v python3)
+VENV   ?= .venv
+STORE  ?= models
+PORT   ?= 8000
+UV     ?= uv
+
+BIN       := $(VENV)/bin
+INSTALLED := $(VENV)/.installed
+EXAMPLES  := xor penguins digits
+
+.DEFAULT_GOAL := help
+.PHONY: help install examples run check test lint bench lock clean
+
+help: ## this list
+	@awk -F ': .*## ' '/^[a-z]+:.* ## / { printf "  make %-9s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+	@echo "  settings: PORT=$(PORT) STORE=$(STORE) VENV=$(VENV) PYTHON=$(PYTHON)"
+
+# Every package, the build backend included, is checked against the hashes of the lock.
+$(INSTALLED): requirements-dev.lock pyproject.toml
+	@echo "Installing the locked packages into $(VENV) (about half a minute, once)"
+	@$(PYTHON) -c 'import sys; sys.version_info >= (3, 11) or sys.exit("Python 3.11 or newer is needed; found " + sys.version)'
+	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	@$(BIN)/python -m pip install -qq --disable-pip-version-check --require-hashes --requirement requirements-dev.lock
+	@$(BIN)/python -m pip install -qq --disable-pip-version-check --no-deps --no-build-isolation --editable .
+	@touch $@
+
+install: $(INSTALLED) ## the commands train, models and serve, in .venv/bin
+
+examples: $(INSTALLED) ## train and publish the examples that are not yet in the store
+	@PATH="$(CURDIR)/$(BIN):$$PATH" MODEL_STORE="$(STORE)" sh examples/publish.sh $(EXAMPLES)
+
+run: examples ## train the examples once, then serve them
+	@echo
+	@echo "Reference   http://127.0.0.1:$(PORT)/docs"
+	@echo "Try         curl http://127.0.0.1:$(PORT)/models/xor/predict --data '{\"instances\": [[0, 1], [1, 1]]}'"
+	@echo "Stop        Ctrl-C"
+	@echo
+	@exec $(BIN)/serve --store "$(STORE)" --port $(PORT)
+
+check: $(INSTALLED) ## the fast tests
+	@$(BIN)/python -m pytest -m "not slow and not containers and not browser"
+
+test: $(INSTALLED) ## all tests; those of images and pages are skipped, with the reason, where they cannot run
+	@$(BIN)/python -m pytest
+
+lint: $(INSTALLED) ## ruff, and mypy --strict on the three packages
+	@$(BIN)/ruff check .
+	@$(BIN)/mypy
+
+bench: $(INSTALLED) ## the benchmarks, side by side with their peers
+	@for script in benchmarks/bench_*.py; do $(BIN)/python $$script || exit; done
+
+# Without index addresses: a lock says what to install, the machine that installs says from where.
+COMPILE := $(UV) pip compile --quiet --upgrade --universal --python-version 3.11 --generate-hashes \
+	--no-emit-index-url --no-emit-find-links --custom-compile-command "make lock" pyproject.toml
+lock: ## resolve the dependencies anew (needs uv)
+	$(COMPILE) --output-file requirements.lock
+	$(COMPILE) --extra test --group lint --group build --constraint requirements.lock --output-file requirements-dev.lock
+
+clean: ## remove what was made, except trained models
+	rm -rf $(VENV) build dist .mypy_cache .ruff_cache .pytest_cache .hypothesis
+	find . -name __pycache__ -type d -prune -exec rm -rf {} +
