@@ -1,0 +1,199 @@
+"""Columns: what their cells mean, and the preprocessing that the model learns from them.
+
+A column is numbers when every cell that is not missing reads as a finite number, else categories. The statistics,
+offsets, scales, categories and fills of a signature are fitted on the training rows alone.
+"""
+
+from __future__ import annotations
+
+import math
+import re
+from collections import Counter
+from collections.abc import Sequence
+from typing import Any, Literal
+
+import numpy as np
+from numpy.typing import NDArray
+
+from model_store.errors import Fault
+from model_store.signature import Array, Category, Number
+from training.data import Table
+from training.errors import SHOWN, DataError
+
+Kind = Literal["number", "category"]
+Missing = Literal["impute", "refuse"]
+Unknown = Literal["refuse", "bucket"]
+
+MOST_CATEGORIES = 1000  # one-hot features of one column
+FEW_CATEGORIES = 20  # up to here a column or a whole-number target may be classes, however few rows there are
+_WHOLE = re.compile(r"[+-]?\d+(\.0*)?")
+_BIGGEST_EXACT = 2.0**53
+
+
+def number(cell: str) -> float | None:
+    """The finite number a cell says, if it says one. Python's own 1_000 and digits of other scripts do not count."""
+    try:
+        value = float(cell) if cell.isascii() and "_" not in cell else math.nan
+    except ValueError:
+        return None
+    return value if math.isfinite(value) else None
+
+
+def infer_kind(cells: Sequence[str | None]) -> Kind:
+    return "number" if all(cell is None or number(cell) is not None for cell in cells) else "category"
+
+
+def identifies(cells: Sequence[str | None]) -> bool:
+    """Whether the cells look like names of rows or free text, of no use as categories."""
+    present = [cell for cell in cells if cell is not None]
+    distinct = len(set(present))
+    return distinct > MOST_CATEGORIES or (distinct > FEW_CATEGORIES and distinct > len(present) / 2)
+
+
+def numbers(table: Table, column: str) -> NDArray[np.float64]:
+    """A column as (n,) numbers, NaN where one is missing. All cells that are no numbers are reported at once."""
+    values = np.empty(len(table))
+    faults: list[Fault] = []
+    total = 0
+    for row, cell in enumerate(table.columns[column]):
+        value = math.nan if cell is None else number(cell)
+        if value is None:
+            total += 1
+            if len(faults) < SHOWN:
+                problem = f"wanted a finite number; found {_shown(cell)}"
+                mend = "mend the cell, or empty it if the value is missing"
+                faults.append(Fault(f"line {table.lines[row]}, column {column}", problem, mend))
+            value = math.nan
+        values[row] = value
+    if faults:
+        raise DataError(table.name, faults, total)
+    return values
+
+
+def categories(table: Table, column: str, *, sure: bool) -> NDArray[np.object_]:
+    """A column as (n,) texts, None where one is missing. `sure` when the job file itself calls it a category."""
+    cells = table.columns[column]
+    distinct = len({cell for cell in cells if cell is not None})
+    if distinct > MOST_CATEGORIES or (not sure and identifies(cells)):
+        raise DataError(table.name, [_too_many(table, column, distinct)])
+    values = np.empty(len(cells), object)
+    values[:] = cells
+    return values
+
+
+def _too_many(table: Table, column: str, distinct: int) -> Fault:
+    """Numbers with a few slips among them, or ids and texts."""
+    cells = table.columns[column]
+    slips = [row for row, cell in enumerate(cells) if cell is not None and number(cell) is None]
+    if len(slips) < len(cells) / 2:
+        place = f"line {table.lines[slips[0]]}, column {column}" if slips else f"column {column}"
+        problem = f"wanted a number, as most cells of the column are; found {_shown(cells[slips[0]])}"
+        return Fault(place, problem, f"mend or empty the {len(slips)} such cells, or leave the column out")
+    problem = f"{distinct} different texts in {len(cells)} rows, too many for categories"
+    mend = "leave the column out: list the others as data.columns"
+    if distinct <= MOST_CATEGORIES:
+        mend += f", or say so if it is one: data.kinds = {{ {column} = 'category' }}"
+    return Fault(f"column {column}", problem, mend)
+
+
+# The target ----------------------------------------------------------------------------------------------------------
+
+
+def labels_of(cells: Sequence[str]) -> list[str | int]:
+    """The cells as labels: whole numbers when all of them are, else texts."""
+    if all(_WHOLE.fullmatch(cell) and abs(float(cell)) <= _BIGGEST_EXACT and not _padded(cell) for cell in cells):
+        return [int(float(cell)) for cell in cells]
+    return list(cells)
+
+
+def _padded(cell: str) -> bool:
+    """007 is a name, not the number 7."""
+    digits = cell.lstrip("+-")
+    return digits.startswith("0") and digits.partition(".")[0] != "0"
+
+
+def is_classes(cells: Sequence[str]) -> bool:
+    """Whether a target is better taken as classes than as a quantity: texts, or a few whole numbers."""
+    if infer_kind(cells) == "category":
+        return True
+    found = {float(cell) for cell in cells}
+    return len(found) <= FEW_CATEGORIES and all(value.is_integer() for value in found)
+
+
+# The preprocessing ---------------------------------------------------------------------------------------------------
+
+
+def fit_number(name: str, values: NDArray[np.float64], missing: Missing, standardise: bool) -> Number:
+    """Offset and scale are the mean and the standard deviation, the fill is the median, of the values given."""
+    present = values[~np.isnan(values)]
+    if not len(present):
+        raise _all_missing(name)
+    mean, deviation = _moments(present)
+    statistics = {
+        "count": len(present),
+        "missing": len(values) - len(present),
+        "mean": mean,
+        "std": deviation,
+        "min": float(present.min()),
+        "max": float(present.max()),
+        "deciles": [float(value) for value in np.quantile(present, np.arange(11) / 10)],
+    }
+    offset, scale = (mean, deviation or 1.0) if standardise else (0.0, 1.0)
+    fill = float(np.median(present)) if missing == "impute" else None
+    return Number(name, offset, scale, fill, statistics)
+
+
+def fit_category(name: str, values: NDArray[np.object_], missing: Missing, unknown: Unknown) -> Category:
+    """The categories in order of the alphabet; the fill is the most frequent one, of equals the first."""
+    present = [value for value in values if value is not None]
+    if not present:
+        raise _all_missing(name)
+    frequencies = dict(sorted(Counter(present).items()))
+    statistics = {"count": len(present), "missing": len(values) - len(present), "frequencies": frequencies}
+    fill = max(frequencies, key=lambda category: frequencies[category]) if missing == "impute" else None
+    return Category(name, tuple(frequencies), unknown, fill, statistics)
+
+
+def fit_array(name: str, values: NDArray[Any], standardise: bool) -> Array:
+    """Whole numbers are divided by their range; other numbers are standardised, all by one mean and deviation."""
+    mean, deviation = _moments(values.astype(np.float64))
+    low, high = float(values.min()), float(values.max())
+    statistics = {"count": len(values), "mean": mean, "std": deviation, "min": low, "max": high}
+    shape = values.shape[1:]
+    if values.dtype.kind == "f":
+        offset, scale = (mean, deviation or 1.0) if standardise else (0.0, 1.0)
+        return Array(name, shape, offset, scale, None, None, statistics)
+    if values.dtype.kind == "b":
+        return Array(name, shape, 0.0, 1.0, 0.0, 1.0, statistics)
+    limits = np.iinfo(values.dtype)
+    scale = float(limits.max) if high > limits.max // 2 else max(high, -low)
+    exact = values.dtype.itemsize <= 4
+    lowest, highest = (float(limits.min), float(limits.max)) if exact else (None, None)
+    return Array(name, shape, 0.0, (scale or 1.0) if standardise else 1.0, lowest, highest, statistics)
+
+
+def fit_values(values: NDArray[np.float64], standardise: bool) -> tuple[tuple[float, ...], tuple[float, ...]]:
+    """Offset and scale of each target of a regression, from (n, outputs)."""
+    if not standardise:
+        return (0.0,) * values.shape[1], (1.0,) * values.shape[1]
+    moments = [_moments(column) for column in values.T]
+    return tuple(mean for mean, _ in moments), tuple(deviation or 1.0 for _, deviation in moments)
+
+
+def _moments(values: NDArray[np.float64]) -> tuple[float, float]:
+    """Mean and standard deviation. A constant has the deviation 0 exactly, not a rounding error's."""
+    if values.min() == values.max():
+        return float(values.flat[0]), 0.0
+    largest = max(abs(float(values.min())), abs(float(values.max())))
+    shrink = largest if largest > 1e150 else 1.0  # squares of larger numbers overflow
+    return float((values / shrink).mean()) * shrink, float((values / shrink).std()) * shrink
+
+
+def _all_missing(name: str) -> DataError:
+    problem = "every value in the training rows is missing"
+    return DataError("data", [Fault(f"column {name}", problem, "leave the column out of data.columns")])
+
+
+def _shown(cell: str | None) -> str:
+    text = repr(cell)
+    return text if len(text) <= 60 else text[:57] + "..."

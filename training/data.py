@@ -1,0 +1,265 @@
+"""Data as it lies on disk: CSV tables, .npz arrays and IDX images, read whole and checked once.
+
+A cell of a CSV table is text without the spaces around it, or None when it is missing: empty, NA, N/A, NaN, null or ?,
+in capitals or not. Nothing here knows what a column means; `training.columns` does.
+"""
+
+from __future__ import annotations
+
+import csv
+import gzip
+import hashlib
+import struct
+import zipfile
+import zlib
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from model_store.errors import Fault, did_you_mean
+from training.errors import SHOWN, DataError
+
+MISSING = frozenset({"", "na", "n/a", "nan", "null", "?"})
+_LONGEST_CELL = 2**24  # characters; the csv module's own limit of 131072 is small for a text
+
+
+@dataclass(frozen=True)
+class Table:
+    """A CSV file: for each column its cells, and for each row the line of the file on which it starts."""
+
+    name: str
+    columns: dict[str, list[str | None]]
+    lines: list[int]
+
+    def __len__(self) -> int:
+        return len(self.lines)
+
+
+@dataclass(frozen=True)
+class Arrays:
+    """Examples as arrays: `x` (n, ...) and `y` (n,) or (n, outputs)."""
+
+    name: str
+    x: NDArray[Any]
+    y: NDArray[Any]
+
+    def __len__(self) -> int:
+        return len(self.x)
+
+
+def fingerprint(paths: Sequence[Path]) -> str:
+    """The SHA-256 of the files' bytes, one file after the other."""
+    digest = hashlib.sha256()
+    for path in paths:
+        with _opened(path) as file:
+            while block := file.read(1 << 20):
+                digest.update(block)
+    return digest.hexdigest()
+
+
+# CSV -------------------------------------------------------------------------------------------------------------
+
+
+def read_csv(path: Path) -> Table:
+    """Read a table: UTF-8 (a byte order mark is fine), commas, a header, rows as long as the header.
+
+    Empty lines are skipped. All ragged rows are reported at once.
+    """
+    name = path.name
+    rows = _rows(path)
+    try:
+        line, header = next(rows)
+    except StopIteration:
+        raise DataError(name, [Fault("", "the file is empty", "wanted a header and rows")]) from None
+    header = [cell.strip() for cell in header]
+    _check_header(name, header, line)
+    columns: list[list[str | None]] = [[] for _ in header]
+    lines: list[int] = []
+    ragged: list[Fault] = []
+    total = 0
+    for line, row in rows:
+        if len(row) != len(header):
+            total += 1
+            if len(ragged) < SHOWN:
+                problem = f"wanted {_count(len(header), 'cell')}, as in the header; found {len(row)}"
+                ragged.append(Fault(f"line {line}", problem, _ragged_mend(row, len(header))))
+            continue
+        lines.append(line)
+        for cells, cell in zip(columns, row, strict=True):
+            cells.append(_cell(cell))
+    if ragged:
+        raise DataError(name, ragged, total)
+    if not lines:
+        raise DataError(name, [Fault("", "the file has a header and no rows", "add rows of data")])
+    return Table(name, dict(zip(header, columns, strict=True)), lines)
+
+
+def _rows(path: Path) -> Iterator[tuple[int, list[str]]]:
+    """The rows that are not empty, each with the line on which it starts."""
+    before = 0
+    limit = csv.field_size_limit(_LONGEST_CELL)
+    try:
+        with _opened(path), path.open(encoding="utf-8-sig", newline="") as file:
+            reader = csv.reader(file, strict=True)
+            for row in reader:
+                if row:
+                    yield before + 1, row
+                before = reader.line_num
+    except UnicodeDecodeError as error:
+        raise DataError(path.name, [_encoding_fault(path)]) from error
+    except csv.Error as error:
+        mend = "close the quotation mark, and write a quotation mark inside quotes twice"
+        raise DataError(path.name, [Fault(f"line {before + 1}", f"not CSV: {error}", mend)]) from error
+    finally:
+        csv.field_size_limit(limit)
+
+
+def _cell(text: str) -> str | None:
+    text = text.strip()
+    return None if len(text) < 5 and text.lower() in MISSING else text
+
+
+def _check_header(name: str, header: list[str], line: int) -> None:
+    place = f"line {line}"
+    faults = []
+    seen: set[str] = set()
+    for index, column in enumerate(header, 1):
+        if not column:
+            faults.append(Fault(place, f"column {index} has no name", "give every column a name in the header"))
+        elif column in seen:
+            faults.append(Fault(place, f"two columns are named '{column}'", "rename one of them"))
+        seen.add(column)
+    if len(header) == 1 and (other := next((sign for sign in ";\t|" if sign in header[0]), None)):
+        shown = "tabs" if other == "\t" else f"'{other}'"
+        faults.append(Fault(place, f"the columns seem to be separated by {shown}", "separate them by commas"))
+    if faults:
+        raise DataError(name, faults)
+
+
+def _ragged_mend(row: list[str], wanted: int) -> str:
+    return "put quotation marks around cells that contain a comma" if len(row) > wanted else ""
+
+
+def _encoding_fault(path: Path) -> Fault:
+    with path.open("rb") as file:
+        if file.read(2) in (b"\xff\xfe", b"\xfe\xff"):
+            return Fault("", "wanted text in UTF-8; found UTF-16", "save the file as UTF-8")
+        file.seek(0)
+        for number, line in enumerate(file, 1):
+            try:
+                line.decode("utf-8")
+            except UnicodeDecodeError as error:
+                problem = f"wanted text in UTF-8; found the byte 0x{line[error.start]:02x}"
+                mend = f"save the file as UTF-8, for example: iconv -f latin1 -t utf-8 {path.name}"
+                return Fault(f"line {number}", problem, mend)
+    return Fault("", "wanted text in UTF-8", "save the file as UTF-8")
+
+
+# Arrays ----------------------------------------------------------------------------------------------------------
+
+
+def read_npz(path: Path) -> Arrays:
+    """Read the arrays `x` and `y` of an .npz file."""
+    name = path.name
+    with _opened(path):
+        pass
+    try:
+        archive = np.load(path, allow_pickle=False)
+        if not isinstance(archive, np.lib.npyio.NpzFile):
+            raise DataError(name, [Fault("", "wanted an .npz file; found a single array", "use numpy.savez")])
+        with archive:
+            faults = [
+                Fault("", f"there is no array '{key}'; found {', '.join(archive.files) or 'none'}", _savez(key))
+                for key in ("x", "y")
+                if key not in archive.files
+            ]
+            if faults:
+                raise DataError(name, faults)
+            x, y = archive["x"], archive["y"]
+    except (ValueError, OSError, EOFError, zipfile.BadZipFile, zlib.error, NotImplementedError) as error:
+        problem = f"not an .npz file that can be read: {error}"
+        raise DataError(name, [Fault("", problem, "write it with numpy.savez(path, x=x, y=y)")]) from error
+    return _checked(Arrays(name, x, y))
+
+
+def _savez(key: str) -> str:
+    what = "examples, one a row" if key == "x" else "answers"
+    return f"name the {what} '{key}': numpy.savez(path, x=x, y=y)"
+
+
+_IDX_TYPES = {0x08: ">u1", 0x09: ">i1", 0x0B: ">i2", 0x0C: ">i4", 0x0D: ">f4", 0x0E: ">f8"}
+
+
+def read_idx(images: Path, labels: Path) -> Arrays:
+    """Read a pair of IDX files, the format of MNIST, compressed by gzip or not."""
+    return _checked(Arrays(f"{images.name} and {labels.name}", _idx(images), _idx(labels)))
+
+
+def _idx(path: Path) -> NDArray[Any]:
+    """One IDX file: two zero bytes, the type, the number of dimensions, each dimension as uint32, the values."""
+    with _opened(path) as file:
+        content = file.read()
+    if content[:2] == b"\x1f\x8b":
+        try:
+            content = gzip.decompress(content)
+        except (OSError, EOFError, zlib.error) as error:
+            problem = f"damaged gzip data: {error}"
+            raise DataError(path.name, [Fault("", problem, "fetch the file again")]) from error
+    if len(content) < 4 or content[:2] != b"\0\0" or content[2] not in _IDX_TYPES:
+        problem = f"wanted an IDX file (00 00, type, dimensions); found {content[:4].hex(' ') or 'nothing'}"
+        raise DataError(path.name, [Fault("", problem, "MNIST's files are named like train-images-idx3-ubyte.gz")])
+    kind, dimensions = np.dtype(_IDX_TYPES[content[2]]), content[3]
+    start = 4 + 4 * dimensions
+    shape = struct.unpack(f">{dimensions}I", content[4:start]) if len(content) >= start else ()
+    wanted = start + kind.itemsize * int(np.prod([int(size) for size in shape], dtype=object))
+    if len(content) != wanted:
+        problem = f"wanted {wanted} bytes for the shape {shape}; found {len(content)}"
+        raise DataError(path.name, [Fault("", problem, "fetch the file again")])
+    return np.frombuffer(content, kind, offset=start).reshape(shape).astype(kind.newbyteorder("="))
+
+
+def _checked(arrays: Arrays) -> Arrays:
+    x, y = arrays.x, arrays.y
+    faults = []
+    if x.ndim < 2:
+        faults.append(Fault("x", f"wanted shape (examples, ...); found {x.shape}", "one example a row"))
+    elif 0 in x.shape:
+        faults.append(Fault("x", f"there is nothing in it: its shape is {x.shape}", "add examples"))
+    if y.ndim not in (1, 2):
+        faults.append(Fault("y", f"wanted shape (examples,) or (examples, outputs); found {y.shape}", ""))
+    elif x.ndim and len(x) != len(y):
+        faults.append(Fault("y", f"wanted as many as in x, {len(x)}; found {len(y)}", "one answer an example"))
+    if x.dtype.kind not in "buif":
+        faults.append(Fault("x", f"wanted numbers; found {x.dtype}", "encode them as numbers"))
+    if y.dtype.kind not in "buifU":
+        faults.append(Fault("y", f"wanted numbers or labels; found {y.dtype}", ""))
+    for key, array in (("x", x), ("y", y)):
+        if array.dtype.kind == "f" and not np.isfinite(array).all():
+            index = [int(i) for i in np.argwhere(~np.isfinite(array))[0]]
+            found = f"{key}[{', '.join(map(str, index))}]"
+            faults.append(Fault(found, f"wanted a finite number; found {array[tuple(index)]}", "leave the row out"))
+    if faults:
+        raise DataError(arrays.name, faults)
+    return arrays
+
+
+def _opened(path: Path) -> Any:
+    """The file opened for reading bytes, or a DataError that says what is there instead."""
+    try:
+        return path.open("rb")
+    except FileNotFoundError as error:
+        try:
+            there = sorted(entry.name for entry in path.parent.iterdir())
+        except OSError:
+            raise DataError(str(path), [Fault("", f"there is no directory {path.parent}", "")]) from error
+        raise DataError(str(path), [Fault("", "no such file", did_you_mean(path.name, there))]) from error
+    except OSError as error:
+        raise DataError(str(path), [Fault("", f"cannot be read: {error.strerror}", "")]) from error
+
+
+def _count(number: int, noun: str) -> str:
+    return f"{number} {noun}" if number == 1 else f"{number} {noun}s"

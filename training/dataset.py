@@ -1,0 +1,219 @@
+"""The dataset: what a job's files say, column by column, with the answers to learn. Nothing is fitted yet."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from model_store.errors import Fault, did_you_mean
+from training import columns, data
+from training.data import Arrays, Table
+from training.errors import DataError
+from training.settings import DataSection
+
+_LINES_NAMED = 5
+
+
+@dataclass(frozen=True)
+class Dataset:
+    """Rows of inputs and their answers.
+
+    `inputs` holds (n,) numbers with NaN for missing, (n,) texts with None for missing, or (n, ...) arrays, as
+    `Signature.encode_columns` takes them; `kinds` says which. `answers` is (n,) indices into `labels` for a
+    classification, (n, targets) numbers for a regression. `lines` says where in its file a row begins.
+    """
+
+    name: str
+    sha256: str
+    inputs: dict[str, NDArray[Any]]
+    kinds: dict[str, str]
+    targets: tuple[str, ...]
+    answers: NDArray[Any]
+    labels: tuple[str | int, ...]
+    lines: list[int] | None
+    notes: list[str]
+
+    def __len__(self) -> int:
+        return len(self.answers)
+
+    @property
+    def task(self) -> str:
+        return "classification" if self.labels else "regression"
+
+    def place(self, row: int) -> str:
+        return f"row {row}" if self.lines is None else f"line {self.lines[row]}"
+
+    def places(self, rows: Sequence[int]) -> str:
+        """A few of the rows, for a sentence."""
+        if self.lines is None:
+            return _some("row", list(rows))
+        return _some("line", [self.lines[row] for row in rows])
+
+
+def load(section: DataSection, folder: Path) -> Dataset:
+    """Read the files of a job, relative to `folder`."""
+    if section.path is None:
+        images, labels = folder / str(section.images), folder / str(section.labels)
+        return _of_arrays(data.read_idx(images, labels), data.fingerprint([images, labels]), section)
+    path = folder / section.path
+    if path.suffix.lower() == ".npz":
+        return _of_arrays(data.read_npz(path), data.fingerprint([path]), section)
+    return _of_table(data.read_csv(path), data.fingerprint([path]), section)
+
+
+# Tables --------------------------------------------------------------------------------------------------------------
+
+
+def _of_table(table: Table, sha256: str, section: DataSection) -> Dataset:
+    targets = [section.target] if isinstance(section.target, str) else list(section.target or [])
+    names = section.columns or [name for name in table.columns if name not in targets]
+    _check_names(table, targets, names, section)
+    notes: list[str] = []
+    table = _with_targets(table, targets, section, notes)
+    kinds: dict[str, str] = {name: section.kinds.get(name) or columns.infer_kind(table.columns[name]) for name in names}
+    inputs: dict[str, NDArray[Any]] = {}
+    faults: list[Fault] = []
+    total = 0
+    for name, kind in kinds.items():
+        try:
+            if kind == "number":
+                inputs[name] = columns.numbers(table, name)
+            else:
+                inputs[name] = columns.categories(table, name, sure=name in section.kinds)
+        except DataError as error:
+            faults += error.faults
+            total += error.total
+    if section.missing == "refuse":
+        refused = [fault for name in names if (fault := _missing(table, name))]
+        faults += refused
+        total += len(refused)
+    if faults:
+        raise DataError(table.name, faults, total)
+    answers, labels = _answers(table, targets, section, notes)
+    return Dataset(table.name, sha256, inputs, kinds, tuple(targets), answers, labels, table.lines, notes)
+
+
+def _check_names(table: Table, targets: list[str], names: list[str], section: DataSection) -> None:
+    faults = []
+    for place, wanted in (("data.target", targets), ("data.columns", names)):
+        for name in wanted:
+            if name not in table.columns:
+                mend = did_you_mean(name, table.columns) or f"the columns are {', '.join(table.columns)}"
+                faults.append(Fault(place, f"there is no column '{name}'", mend))
+    for name in section.kinds:
+        if name not in names:
+            mend = did_you_mean(name, names) or f"the inputs are {', '.join(names)}"
+            faults.append(Fault(f"data.kinds.{name}", f"there is no input '{name}'", mend))
+    if not names:
+        faults.append(Fault("data.columns", "no column is left but the target", "add columns to predict it from"))
+    if faults:
+        raise DataError(table.name, faults)
+
+
+def _with_targets(table: Table, targets: list[str], section: DataSection, notes: list[str]) -> Table:
+    """The rows whose target is known. The others can teach nothing: they are left out, or refused."""
+    cells = list(zip(*(table.columns[target] for target in targets), strict=True))
+    kept = [row for row, values in enumerate(cells) if None not in values]
+    if len(kept) == len(table):
+        return table
+    without = _some("line", [table.lines[row] for row, values in enumerate(cells) if None in values])
+    place = f"column {targets[0]}" if len(targets) == 1 else f"columns {', '.join(targets)}"
+    if not kept:
+        raise DataError(table.name, [Fault(place, "the target is missing in every row", "choose another target")])
+    if section.missing == "refuse":
+        mend = "leave these rows out, or write missing = 'impute' to have that done"
+        raise DataError(table.name, [Fault(place, f"the target is missing in {without}", mend)])
+    notes.append(f"{len(table) - len(kept)} rows without a target are left out: {without}")
+    selected = {name: [cells[row] for row in kept] for name, cells in table.columns.items()}
+    return Table(table.name, selected, [table.lines[row] for row in kept])
+
+
+def _missing(table: Table, name: str) -> Fault | None:
+    rows = [row for row, cell in enumerate(table.columns[name]) if cell is None]
+    if not rows:
+        return None
+    where = _some("line", [table.lines[row] for row in rows])
+    return Fault(f"column {name}", f"values are missing and refused: {where}", "write missing = 'impute' in [data]")
+
+
+def _answers(
+    table: Table, targets: list[str], section: DataSection, notes: list[str]
+) -> tuple[NDArray[Any], tuple[str | int, ...]]:
+    task = section.task
+    if task is None:
+        cells = [cell for cell in table.columns[targets[0]] if cell is not None]
+        task = "classification" if len(targets) == 1 and columns.is_classes(cells) else "regression"
+        notes.append(f"task: {task}, inferred from the target ([data] task = ... decides)")
+    if task == "regression":
+        return np.column_stack([columns.numbers(table, target) for target in targets]), ()
+    name = targets[0]
+    cells = [str(cell) for cell in table.columns[name]]
+    if columns.identifies(cells):
+        problem = f"{len(set(cells))} classes in {len(cells)} rows are too many to learn"
+        mend = "for a quantity write task = 'regression'; else choose another target"
+        raise DataError(table.name, [Fault(f"column {name}", problem, mend)])
+    return _classes(table.name, name, columns.labels_of(cells))
+
+
+# Arrays --------------------------------------------------------------------------------------------------------------
+
+
+def _of_arrays(arrays: Arrays, sha256: str, section: DataSection) -> Dataset:
+    name = "image" if arrays.x.ndim > 2 else "features"
+    notes: list[str] = []
+    y = arrays.y[:, 0] if arrays.y.ndim == 2 and arrays.y.shape[1] == 1 else arrays.y
+    task = section.task
+    if task is None:
+        classes = y.ndim == 1 and (y.dtype.kind in "bU" or (y.dtype.kind in "ui" and _few(y)))
+        task = "classification" if classes else "regression"
+        notes.append(f"task: {task}, inferred from y ([data] task = ... decides)")
+    targets = _target_names(arrays, section, task, 1 if y.ndim == 1 else y.shape[1])
+    answers: NDArray[Any]
+    labels: tuple[str | int, ...] = ()
+    if task == "classification":
+        if y.ndim != 1 or y.dtype.kind == "f":
+            fault = Fault("y", f"wanted one whole number or text an example; found {y.dtype} of shape {y.shape}")
+            raise DataError(arrays.name, [fault])
+        found = [str(label) for label in y] if y.dtype.kind == "U" else [int(label) for label in y]
+        answers, labels = _classes(arrays.name, targets[0], found)
+    elif y.dtype.kind == "U":
+        raise DataError(arrays.name, [Fault("y", "wanted numbers for a regression; found texts", "")])
+    else:
+        answers = y.astype(np.float64).reshape(len(y), -1)
+    return Dataset(arrays.name, sha256, {name: arrays.x}, {name: "array"}, targets, answers, labels, None, notes)
+
+
+def _target_names(arrays: Arrays, section: DataSection, task: str, outputs: int) -> tuple[str, ...]:
+    if section.target is None:
+        name = "label" if task == "classification" else "value"
+        return (name,) if outputs == 1 else tuple(f"{name}_{i}" for i in range(outputs))
+    names = (section.target,) if isinstance(section.target, str) else tuple(section.target)
+    if len(names) != outputs:
+        fault = Fault("data.target", f"wanted {outputs} names, one for each column of y; found {len(names)}", "")
+        raise DataError(arrays.name, [fault])
+    return names
+
+
+def _few(y: NDArray[Any]) -> bool:
+    return len(np.unique(y)) <= columns.FEW_CATEGORIES
+
+
+def _classes(source: str, name: str, found: Sequence[str | int]) -> tuple[NDArray[np.int64], tuple[str | int, ...]]:
+    """The labels in order, and for each row the index of its own."""
+    labels = sorted(set(found))
+    if len(labels) < 2:
+        fault = Fault(f"column {name}", f"wanted two classes or more; found only {labels[0]!r}", "add rows of others")
+        raise DataError(source, [fault])
+    index = {label: i for i, label in enumerate(labels)}
+    return np.array([index[label] for label in found], np.int64), tuple(labels)
+
+
+def _some(noun: str, numbers: list[int]) -> str:
+    shown = ", ".join(map(str, numbers[:_LINES_NAMED]))
+    more = f" and {len(numbers) - _LINES_NAMED} more" if len(numbers) > _LINES_NAMED else ""
+    return f"{noun} {shown}" if len(numbers) == 1 else f"{noun}s {shown}{more}"

@@ -1,0 +1,146 @@
+"""The design: the network that a job's settings and a signature ask for, the loss, and the targets it is given.
+
+Sizes of the input and the output follow from the signature, the last activation from the task.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from model_store.errors import Fault
+from model_store.nn import GELU, LeakyReLU, Linear, Module, ReLU, Sequential
+from model_store.signature import Classes, Signature, Values
+from training.errors import JobError
+from training.job_schema import ACTIVATIONS, OUTPUTS
+from training.losses import LOSSES, Loss
+from training.settings import Settings
+
+_RELU_FAMILY = (ReLU, LeakyReLU, GELU)
+_BOUNDED = ("tanh", "sigmoid", "relu")
+_CLASS_LOSSES = ("cross_entropy", "binary_cross_entropy")
+
+
+@dataclass(frozen=True)
+class Design:
+    """What is decided about a network before its first weight is drawn. `output` is None for no last activation."""
+
+    layers: Sequence[int | str]
+    initializer: str | None
+    dtype: str
+    input_size: int
+    output_size: int
+    output: str | None
+    loss: str
+
+    def network(self, rng: np.random.Generator) -> Sequential:
+        """The network, its weights drawn from `rng`."""
+        last = [] if self.output in (None, "identity") else [self.output]
+        plan = [*self.layers, self.output_size, *last]
+        modules: list[Module] = []
+        width = self.input_size
+        for i, layer in enumerate(plan):
+            if isinstance(layer, str):
+                modules.append(OUTPUTS[layer]())
+            elif layer is not None:
+                follower = plan[i + 1] if i + 1 < len(plan) else None
+                initializer = self.initializer or _initializer(follower)
+                modules.append(Linear(width, layer, dtype=np.dtype(self.dtype), rng=rng, initializer=initializer))
+                width = layer
+        return Sequential(modules)
+
+    def criterion(self) -> Loss:
+        return LOSSES[self.loss]()
+
+    def targets(self, answers: NDArray[Any], output: Classes | Values) -> NDArray[Any]:
+        """Answers (see `Dataset`) as what the network is to put out, (n, outputs)."""
+        if isinstance(output, Values):
+            scaled: NDArray[Any] = (answers - output.offset) / output.scale
+            return scaled.astype(self.dtype)
+        if self.output_size == 1:
+            return answers.reshape(-1, 1).astype(self.dtype)
+        one_hot: NDArray[Any] = np.eye(self.output_size, dtype=self.dtype)[answers]
+        return one_hot
+
+    def resolved(self, settings: Settings) -> Settings:
+        """The settings with what was inferred written out."""
+        network = replace(settings.network, output=self.output or "identity")
+        return replace(settings, network=network, train=replace(settings.train, loss=self.loss))
+
+
+def design(settings: Settings, signature: Signature, source: str = "job") -> Design:
+    """JobError where loss or output do not suit the task."""
+    network = settings.network
+    output: str | None
+    if isinstance(signature.output, Classes):
+        output, loss = _for_classes(settings, len(signature.output.labels), source)
+        size = 1 if output == "sigmoid" else len(signature.output.labels)
+    else:
+        output, loss = _for_values(settings, source)
+        size = len(signature.output.names)
+    return Design(network.layers, network.initializer, network.dtype, signature.width, size, output, loss)
+
+
+def _for_classes(settings: Settings, labels: int, source: str) -> tuple[str, str]:
+    output, loss = settings.network.output, settings.train.loss
+    faults = []
+    if output not in (None, "softmax", "sigmoid"):
+        mend = "leave it out: a classification ends in softmax"
+        faults.append(Fault("network.output", f"wanted 'softmax' or 'sigmoid'; found '{output}'", mend))
+    binary = output == "sigmoid" or (output is None and loss == "binary_cross_entropy")
+    if binary and labels != 2:
+        place = "network.output" if output == "sigmoid" else "train.loss"
+        mend = "leave it out: more classes end in softmax, with cross_entropy"
+        faults.append(Fault(place, f"wanted two classes for one probability; found {labels}", mend))
+    wrong = "cross_entropy" if binary else "binary_cross_entropy"
+    if loss == wrong and (binary or output == "softmax"):
+        ending = "sigmoid" if binary else "softmax"
+        faults.append(Fault("train.loss", f"'{wrong}' does not suit an output of '{ending}'", "leave it out"))
+    if faults:
+        raise JobError(source, faults)
+    return ("sigmoid", loss or "binary_cross_entropy") if binary else ("softmax", loss or "cross_entropy")
+
+
+def _for_values(settings: Settings, source: str) -> tuple[str | None, str]:
+    output, loss = settings.network.output, settings.train.loss
+    faults = []
+    if output == "softmax":
+        mend = f"one of {', '.join(ACTIVATIONS)}, or leave it out"
+        faults.append(Fault("network.output", "'softmax' is for classifications; found a regression", mend))
+    elif output in _BOUNDED and settings.data.scale == "standard":
+        problem = f"'{output}' cannot reach all values of a standardised target"
+        faults.append(Fault("network.output", problem, "leave it out, or write scale = 'none' in [data]"))
+    if loss in _CLASS_LOSSES:
+        faults.append(Fault("train.loss", f"'{loss}' is for classifications; found a regression", "'mse', for example"))
+    if faults:
+        raise JobError(source, faults)
+    return output, loss or "mse"
+
+
+def _initializer(follower: int | str | None) -> str:
+    activation = OUTPUTS.get(follower) if isinstance(follower, str) else None
+    return "he_normal" if activation in _RELU_FAMILY else "glorot_uniform"
+
+
+def forget_unseen(network: Sequential, x: NDArray[Any]) -> None:
+    """Zero the weights of features that no training row has: a bucket for the unknown, a pixel that is always off.
+
+    No gradient would ever reach them, so a row that has such a feature would meet the noise they were drawn from.
+    """
+    first = next(module for module in network.modules if isinstance(module, Linear))
+    if network.modules[0] is first:
+        first.weights[:, ~x.any(axis=0)] = 0
+
+
+def parameters_of(network: Sequential) -> list[tuple[str, str, int]]:
+    """Each layer's type, sizes and number of parameters."""
+    rows = []
+    for module in network.modules:
+        config = module.config()
+        sizes = f"{config['input_size']} -> {config['output_size']}" if "input_size" in config else ""
+        rows.append((config["type"], sizes, sum(array.size for array in module.parameters())))
+    return rows

@@ -1,0 +1,44 @@
+"""What can go wrong in a training job, apart from the training itself: the job file, or the data it names."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from model_store.errors import Fault
+
+SHOWN = 20  # faults printed; the rest are counted
+
+
+class TrainingError(Exception):
+    """The base of this package's errors."""
+
+
+class FaultyError(TrainingError):
+    """Something with faults, told all at once: where each is, what was wanted and found, and how to mend it."""
+
+    def __init__(self, subject: str, faults: Sequence[Fault], total: int | None = None) -> None:
+        self.subject = subject
+        self.faults = list(faults)
+        self.total = len(self.faults) if total is None else total
+        super().__init__(str(self))
+
+    def __str__(self) -> str:
+        if self.total == 1:
+            return f"{self.subject}: {_line(self.faults[0])}"
+        lines = [f"{self.subject}: {self.total} faults"]
+        lines += [f"  {_line(fault)}" for fault in self.faults[:SHOWN]]
+        if self.total > min(len(self.faults), SHOWN):
+            lines.append(f"  and {self.total - min(len(self.faults), SHOWN)} more")
+        return "\n".join(lines)
+
+
+class JobError(FaultyError):
+    """A job that cannot be run as it is written."""
+
+
+class DataError(FaultyError):
+    """Data that cannot be read, or from which the job's model cannot be trained."""
+
+
+def _line(fault: Fault) -> str:
+    return str(fault).removeprefix(": ")

@@ -1,0 +1,319 @@
+"""The job: from a job file to a model in the store.
+
+    job = load("examples/penguins.toml", {"train.epochs": 5})
+    prepared = prepare(job)             # data read, split and encoded; nothing trained
+    outcome = fit(prepared)             # a model with its metrics
+    outcome = run(job, open_store("models"))    # all of it, published: outcome.version
+
+The same job and seed give the same model, bit for bit: chance comes from generators seeded by `train.seed` alone, one
+for the split, one for the first weights, one for the order of rows; and a model records no path but those the job
+writes, no clock and no machine.
+"""
+
+from __future__ import annotations
+
+import math
+import re
+import tomllib
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from threadpoolctl import threadpool_limits  # type: ignore[import-untyped]
+
+from model_store.errors import Fault, InputError, did_you_mean
+from model_store.model import Golden, Model
+from model_store.signature import Classes, Number, Signature, Values
+from model_store.store import Store, Version
+from training import columns, dataset, metrics
+from training.dataset import Dataset
+from training.design import Design, design, forget_unseen
+from training.errors import DataError, JobError
+from training.job_schema import validate
+from training.optimizers import OPTIMIZERS
+from training.progress import OnEpoch, Watch
+from training.settings import Settings
+from training.split import Split, split
+from training.trainer import DivergedError, train
+
+GOLDEN_ROWS = 8
+_GOLDEN_NUMBERS = 100_000  # in all golden rows, so that big images do not fill the manifest
+_BLOCK = 4096  # rows encoded at a time, in float64
+
+
+@dataclass(frozen=True)
+class Job:
+    """The settings of a job file, and the folder its paths start from. `source` is what messages call it."""
+
+    settings: Settings
+    folder: Path
+    source: str = "job"
+
+
+@dataclass(frozen=True)
+class Prepared:
+    """All that a training needs. `job` has what was inferred written out."""
+
+    job: Job
+    dataset: Dataset
+    split: Split
+    signature: Signature
+    design: Design
+    notes: list[str]
+
+    def encoded(self, rows: NDArray[np.int64]) -> NDArray[Any]:
+        """These rows as the network takes them, (n, features)."""
+        encoded = np.empty((len(rows), self.signature.width), self.design.dtype)
+        for start in range(0, len(rows), _BLOCK):
+            block = rows[start : start + _BLOCK]
+            inputs = {name: values[block] for name, values in self.dataset.inputs.items()}
+            try:
+                encoded[start : start + _BLOCK] = self.signature.encode_columns(inputs, self.design.dtype)
+            except InputError as error:
+                raise self._explained(error, block) from error
+        return encoded
+
+    def targets(self, rows: NDArray[np.int64]) -> NDArray[Any]:
+        """The answers of these rows as the network is to put them out, (n, outputs)."""
+        return self.design.targets(self.dataset.answers[rows], self.signature.output)
+
+    def instances(self, rows: NDArray[np.int64]) -> list[Any]:
+        """These rows raw, as a caller of the service would send them: lists in column order, or nested arrays."""
+        values = [self.dataset.inputs[name][rows] for name in self.signature.names]
+        if self.signature.inputs[0].kind == "array":
+            arrays: list[Any] = values[0].tolist()
+            return arrays
+        return [[_json(cell) for cell in row] for row in zip(*(column.tolist() for column in values), strict=True)]
+
+    def labels(self, rows: NDArray[np.int64]) -> list[Any]:
+        """The right answers of these rows: labels, numbers, or `{name: number}` of several targets."""
+        answers = self.dataset.answers[rows]
+        if self.dataset.labels:
+            return [self.dataset.labels[i] for i in answers]
+        if len(self.dataset.targets) == 1:
+            flat: list[Any] = answers[:, 0].tolist()
+            return flat
+        return [dict(zip(self.dataset.targets, row, strict=True)) for row in answers.tolist()]
+
+    @property
+    def test_instances(self) -> list[Any]:
+        """The rows that the metrics are about: those held out, or with `test = 0` those of training."""
+        return self.instances(self.split.judged)
+
+    @property
+    def test_labels(self) -> list[Any]:
+        return self.labels(self.split.judged)
+
+    def _explained(self, error: InputError, rows: NDArray[np.int64]) -> DataError:
+        """An encoding error with the lines of the file, and what a job can do about it."""
+        faults = []
+        for fault in error.faults:
+            _, row, *column = fault.place.split(".", 2)
+            place = self.dataset.place(int(rows[int(row)])) + "".join(f", column {name}" for name in column)
+            mend = fault.mend
+            if "wanted one of" in fault.problem:
+                mend = "no training row has it: write unknown = 'bucket' in [data], or try another train.seed"
+            faults.append(Fault(place, fault.problem, mend))
+        return DataError(self.dataset.name, faults, error.total)
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """A trained model and how good it is. `version` is None until it is published."""
+
+    model: Model
+    metrics: Mapping[str, Any]
+    baseline: Mapping[str, Any]
+    epochs: int
+    best_epoch: int
+    version: Version | None = None
+
+
+def load(path: str | Path, overrides: Mapping[str, Any] | None = None) -> Job:
+    """Read a job file; `overrides` sets keys by place: `{"train.epochs": 5}`. JobError with every fault at once."""
+    path = Path(path)
+    content = _parse(path)
+    for place, value in (overrides or {}).items():
+        _set(content, place, value)
+    return from_dict(content, path.parent, str(path))
+
+
+def from_dict(content: Mapping[str, Any], folder: Path, source: str = "job") -> Job:
+    """A job from what its file would say."""
+    settings = validate(content)
+    if isinstance(settings, list):
+        raise JobError(source, settings)
+    return Job(settings, folder, source)
+
+
+def prepare(job: Job) -> Prepared:
+    """Read the data, split it, fit the preprocessing on the training rows and design the network."""
+    settings = job.settings
+    rows = dataset.load(settings.data, job.folder)
+    parts = split(
+        rows.answers, rows.labels, settings.split.test, settings.split.validation, _generators(settings)[0], rows.name
+    )
+    signature = _signature(rows, parts, settings)
+    plan = design(settings, signature, job.source)
+    data = replace(settings.data, task=rows.task)
+    if settings.data.path is not None and "array" not in rows.kinds.values():
+        data = replace(data, columns=list(rows.inputs), kinds=dict(rows.kinds))
+    resolved = plan.resolved(replace(settings, data=data))
+    return Prepared(replace(job, settings=resolved), rows, parts, signature, plan, rows.notes + _constants(signature))
+
+
+def fit(prepared: Prepared, on_epoch: OnEpoch | None = None) -> Outcome:
+    """Train the network and judge it. DivergedError when the loss stops being a number."""
+    settings = prepared.job.settings
+    with threadpool_limits(settings.train.threads, user_api="blas"), np.errstate(all="ignore"):
+        network, watch = _trained(prepared, on_epoch)
+        best = watch.restore()
+        judged = prepared.split.judged
+        outputs = network(prepared.encoded(judged))
+        golden = judged[: max(1, min(GOLDEN_ROWS, _GOLDEN_NUMBERS // prepared.signature.width))]
+        golden_outputs = network(prepared.encoded(golden))
+    if not np.isfinite(outputs).all():
+        raise DivergedError(best.number, 0, float("nan"))
+    of = "test rows" if len(prepared.split.test) else "training rows"
+    answers = prepared.dataset.answers
+    output = prepared.signature.output
+    found = {"rows": len(judged), "of": of, **metrics.evaluate(output, answers[judged], outputs)}
+    baseline = metrics.baseline(output, answers[judged], answers[prepared.split.training])
+    record = {
+        "job": {name: section for name, section in settings.as_dict().items() if name != "publish"},
+        "data": {"sha256": prepared.dataset.sha256, "rows": len(prepared.dataset)},
+        "split": {name: len(getattr(prepared.split, name)) for name in ("training", "validation", "test")},
+        "metrics": found,
+        "baseline": baseline,
+        "epochs": len(watch.history),
+        "best_epoch": best.number,
+        "history": watch.points(),
+    }
+    model = Model(
+        network,
+        prepared.signature,
+        settings.model.description,
+        record,
+        Golden(prepared.instances(golden), golden_outputs),
+    )
+    return Outcome(model, found, baseline, len(watch.history), best.number)
+
+
+def run(job: Job, store: Store | None = None, on_epoch: OnEpoch | None = None) -> Outcome:
+    """Prepare, fit and, with a store, publish."""
+    outcome = fit(prepare(job), on_epoch)
+    return outcome if store is None else publish(outcome, job, store)
+
+
+def publish(outcome: Outcome, job: Job, store: Store) -> Outcome:
+    """Publish the model as the next version of its name."""
+    return replace(outcome, version=store.publish(job.settings.model.name, outcome.model))
+
+
+def _trained(prepared: Prepared, on_epoch: OnEpoch | None) -> tuple[Any, Watch]:
+    settings, parts = prepared.job.settings.train, prepared.split
+    _, weights, order = _generators(prepared.job.settings)
+    x = prepared.encoded(parts.training)
+    network = prepared.design.network(weights)
+    forget_unseen(network, x)
+    loss = prepared.design.criterion()
+    watch = Watch(
+        network,
+        loss,
+        prepared.encoded(parts.validation),
+        prepared.targets(parts.validation),
+        settings.early_stopping,
+        on_epoch,
+    )
+    optimizer = OPTIMIZERS[settings.optimizer](
+        network, learning_rate=settings.learning_rate, momentum=settings.momentum
+    )
+    batch_size = len(x) if settings.batch_size == "all" else int(settings.batch_size)
+    y = prepared.targets(parts.training)
+    train(network, x, y, loss, optimizer, settings.epochs, batch_size, rng=order, on_epoch=watch)
+    return network, watch
+
+
+def _generators(settings: Settings) -> list[np.random.Generator]:
+    """For the split, the first weights and the order of rows, so that a change to one leaves the others alone."""
+    return [np.random.default_rng(seed) for seed in np.random.SeedSequence(settings.train.seed).spawn(3)]
+
+
+def _signature(rows: Dataset, parts: Split, settings: Settings) -> Signature:
+    """The preprocessing, fitted on the training rows."""
+    data: Any = settings.data
+    standardise = data.scale == "standard"
+    inputs: list[Any] = []
+    for name, values in rows.inputs.items():
+        learned = values[parts.training]
+        if rows.kinds[name] == "number":
+            inputs.append(columns.fit_number(name, learned, data.missing, standardise))
+        elif rows.kinds[name] == "category":
+            inputs.append(columns.fit_category(name, learned, data.missing, data.unknown))
+        else:
+            inputs.append(columns.fit_array(name, learned, standardise))
+    if rows.labels:
+        return Signature(tuple(inputs), Classes(rows.targets[0], rows.labels))
+    return Signature(
+        tuple(inputs), Values(rows.targets, *columns.fit_values(rows.answers[parts.training], standardise))
+    )
+
+
+def _constants(signature: Signature) -> list[str]:
+    return [
+        f"column {column.name} has one value in all training rows: it tells the network nothing"
+        for column in signature.inputs
+        if (column.statistics["std"] == 0 if isinstance(column, Number) else column.width == 1)
+    ]
+
+
+def _json(cell: Any) -> Any:
+    return None if isinstance(cell, float) and math.isnan(cell) else cell
+
+
+# Reading a job file --------------------------------------------------------------------------------------------------
+
+
+def _parse(path: Path) -> dict[str, Any]:
+    try:
+        text = path.read_bytes().decode("utf-8")
+        return tomllib.loads(text)
+    except FileNotFoundError as error:
+        there = [entry.name for entry in path.parent.glob("*.toml")] if path.parent.is_dir() else []
+        raise JobError(str(path), [Fault("", "no such file", did_you_mean(path.name, there))]) from error
+    except OSError as error:
+        raise JobError(str(path), [Fault("", f"cannot be read: {error.strerror}")]) from error
+    except UnicodeDecodeError as error:
+        line = error.object[: error.start].count(b"\n") + 1
+        raise JobError(str(path), [Fault(f"line {line}", "wanted text in UTF-8", "save the file as UTF-8")]) from error
+    except tomllib.TOMLDecodeError as error:
+        raise JobError(str(path), [_syntax_fault(str(error), text)]) from error
+
+
+def _syntax_fault(message: str, text: str) -> Fault:
+    """tomllib's message, the place first: "Invalid value (at line 3, column 5)", or "... (at end of document)"."""
+    if found := re.search(r" \(at line (\d+), column (\d+)\)$", message):
+        line, column = found.groups()
+    else:
+        lines = text.split("\n")
+        line, column = str(len(lines)), str(len(lines[-1]) + 1)
+    problem = re.sub(r" \(at .*\)$", "", message)
+    return Fault(f"line {line}, column {column}", f"not TOML: {problem}", _syntax_mend(text.split("\n")[int(line) - 1]))
+
+
+def _syntax_mend(line: str) -> str:
+    value = line.partition("=")[2].strip()
+    return "put texts in quotes" if re.match(r"[A-Za-z_./]", value) else ""
+
+
+def _set(content: dict[str, Any], place: str, value: Any) -> None:
+    *tables, key = place.split(".")
+    for name in tables:
+        inner = content.setdefault(name, {})
+        if not isinstance(inner, dict):
+            raise JobError("--set", [Fault(place, f"'{name}' is not a section", "write it as section.key=value")])
+        content = inner
+    content[key] = value

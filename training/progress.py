@@ -1,0 +1,99 @@
+"""Progress: what each epoch came to, when to stop, and which weights were the best."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+from model_store.nn import Array, Sequential
+from training.losses import Loss
+from training.settings import EarlyStopping
+from training.trainer import DivergedError
+
+MOST_POINTS = 500  # of a history that is kept
+
+
+@dataclass(frozen=True)
+class Epoch:
+    """An epoch that has ended. `validation_loss` is None without validation rows."""
+
+    number: int
+    of: int
+    loss: float
+    validation_loss: float | None
+
+    @property
+    def score(self) -> float:
+        """What early stopping looks at: the validation loss, for want of one the training loss."""
+        return self.loss if self.validation_loss is None else self.validation_loss
+
+
+OnEpoch = Callable[[Epoch], None]
+
+
+class Watch:
+    """Follows a training as its `on_epoch`: keeps the history, stops in time, remembers the best weights."""
+
+    def __init__(
+        self,
+        network: Sequential,
+        loss: Loss,
+        x_validation: Array,
+        y_validation: Array,
+        early_stopping: EarlyStopping | None = None,
+        on_epoch: OnEpoch | None = None,
+    ) -> None:
+        self.network = network
+        self.criterion = loss.fused(network)
+        self.validation = (x_validation, y_validation)
+        self.early_stopping = early_stopping
+        self.on_epoch = on_epoch
+        self.history: list[Epoch] = []
+        self.best: Epoch | None = None
+        self._best_weights: list[Array] = []
+        self._lowest = math.inf
+
+    def __call__(self, number: int, of: int, error: float) -> bool:
+        epoch = Epoch(number, of, error, self._validation_loss(number))
+        self.history.append(epoch)
+        if self.on_epoch is not None:
+            self.on_epoch(epoch)
+        if self.early_stopping is None:
+            self.best = epoch
+            return False
+        if self.best is None or epoch.score < self._lowest - self.early_stopping.min_delta:
+            self.best, self._lowest = epoch, epoch.score
+            self._best_weights = [array.copy() for array in self.network.parameters()]
+        return number - self.best.number >= self.early_stopping.patience
+
+    def restore(self) -> Epoch:
+        """Put the best weights back, if there was an eye on them, and say which epoch's the weights now are."""
+        for array, best in zip(self.network.parameters(), self._best_weights, strict=False):
+            array[:] = best
+        return self.best or self.history[-1]
+
+    def points(self) -> list[dict[str, Any]]:
+        """The history to keep: every epoch, or of a long training evenly chosen ones, the first, last and best too."""
+        last = len(self.history) - 1
+        chosen = {i * last // (MOST_POINTS - 1) for i in range(MOST_POINTS)} if last >= MOST_POINTS else range(last + 1)
+        numbers = {*chosen, *([self.best.number - 1] if self.best else [])}
+        return [_point(self.history[i]) for i in sorted(numbers)]
+
+    def _validation_loss(self, number: int) -> float | None:
+        x, y = self.validation
+        if not len(x):
+            return None
+        network, criterion = self.criterion
+        loss = criterion.loss(y, network(x))
+        if not math.isfinite(loss):
+            raise DivergedError(number, 0, loss)
+        return loss
+
+
+def _point(epoch: Epoch) -> dict[str, Any]:
+    point: dict[str, Any] = {"epoch": epoch.number, "loss": epoch.loss}
+    if epoch.validation_loss is not None:
+        point["validation_loss"] = epoch.validation_loss
+    return point

@@ -1,0 +1,87 @@
+"""The settings of a training job: what a job file says once it is validated, defaults filled in.
+
+What is None is inferred from the data.
+"""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass, field
+from typing import Any
+
+
+@dataclass(frozen=True)
+class ModelSection:
+    name: str
+    description: str = ""
+
+
+@dataclass(frozen=True)
+class DataSection:
+    path: str | None = None
+    images: str | None = None
+    labels: str | None = None
+    target: str | list[str] | None = None
+    task: str | None = None
+    columns: list[str] | None = None
+    kinds: dict[str, str] = field(default_factory=dict)
+    missing: str = "impute"
+    unknown: str = "refuse"
+    scale: str = "standard"
+
+
+@dataclass(frozen=True)
+class SplitSection:
+    test: float = 0.2
+    validation: float = 0.1
+
+
+@dataclass(frozen=True)
+class NetworkSection:
+    layers: list[int | str] = field(default_factory=list)
+    output: str | None = None
+    initializer: str | None = None
+    dtype: str = "float32"
+
+
+@dataclass(frozen=True)
+class EarlyStopping:
+    patience: int = 20
+    min_delta: float = 0.0
+
+
+@dataclass(frozen=True)
+class TrainSection:
+    loss: str | None = None
+    optimizer: str = "sgd"
+    learning_rate: float = 0.01
+    momentum: float = 0.9
+    epochs: int = 100
+    batch_size: int | str = 32
+    seed: int = 0
+    threads: int = 1
+    early_stopping: EarlyStopping | None = None
+
+
+@dataclass(frozen=True)
+class PublishSection:
+    alias: str | None = None
+
+
+@dataclass(frozen=True)
+class Settings:
+    """Everything a job file says."""
+
+    model: ModelSection
+    data: DataSection
+    split: SplitSection = field(default_factory=SplitSection)
+    network: NetworkSection = field(default_factory=NetworkSection)
+    train: TrainSection = field(default_factory=TrainSection)
+    publish: PublishSection = field(default_factory=PublishSection)
+
+    def as_dict(self) -> dict[str, Any]:
+        """The sections as a job file would have them: without what is None."""
+        return {name: _set(section) for name, section in asdict(self).items()}
+
+
+def _set(section: dict[str, Any]) -> dict[str, Any]:
+    return {key: value for key, value in section.items() if value is not None}
