@@ -16,6 +16,8 @@ from pathlib import Path
 from model_store import artifact
 from model_store.errors import ArtifactError, StoreError
 
+_CREATE = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC
+
 
 def localise(path: Path, cache_dir: Path) -> Path:
     """The verified copy of the artifact at `path`, made when it is not there yet.
@@ -46,10 +48,7 @@ def trim(cache_dir: Path, keep: Collection[str]) -> None:
 def _copy(path: Path, copy: Path, wanted: str) -> None:
     temporary = copy.with_name(f".tmp-{os.urandom(8).hex()}")
     try:
-        with (
-            path.open("rb") as source,
-            temporary.open("xb", opener=lambda name, flags: os.open(name, flags, 0o400)) as target,
-        ):
+        with path.open("rb") as source, os.fdopen(os.open(temporary, _CREATE, 0o400), "wb") as target:
             shutil.copyfileobj(source, target, 1 << 20)
             target.flush()
             os.fsync(target.fileno())

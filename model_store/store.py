@@ -35,6 +35,7 @@ _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}")
 _NUMBER = re.compile(r"[1-9][0-9]{0,17}")
 _VERSION_FILE = re.compile(r"([1-9][0-9]{0,17})\.(npz|removed)")
 _GENERATION_FILE = re.compile(r"([1-9][0-9]{0,17})\.json")
+_CREATE = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC
 _MENDS = {
     errno.EACCES: "check who owns it and who may write there",
     errno.EPERM: "check who owns it, and that its file system has hard links",
@@ -299,9 +300,10 @@ class Store:
 
 def _trail(moves: list[Generation], versions: list[int]) -> list[int]:
     """The versions that an alias went through on the way to where it is, without the ways it came back from."""
-    trail = versions if not moves else [number for number in versions if number < moves[0].version]
-    if moves and not moves[0].rollback:
-        trail = []
+    if not moves:
+        return versions
+    first = moves[0]
+    trail = [*(number for number in versions if first.rollback and number < first.version), first.version]
     for move in moves:
         if move.rollback:
             while trail and trail[-1] != move.version:
@@ -348,7 +350,7 @@ def _staged(directory: Path) -> Iterator[tuple[Path, BinaryIO]]:
     """A hidden new file, gone at the end; `_link` keeps what was written. Nobody may write to it later."""
     path = directory / f".tmp-{os.urandom(8).hex()}"
     try:
-        with path.open("xb", opener=lambda name, flags: os.open(name, flags, 0o444)) as file:
+        with os.fdopen(os.open(path, _CREATE, 0o444), "wb") as file:
             yield path, file
     finally:
         path.unlink(missing_ok=True)
