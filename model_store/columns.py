@@ -7,9 +7,9 @@ that a caller learns every fault of a batch in one answer.
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from functools import cached_property
+from functools import cached_property, partial
 from itertools import chain
 from typing import Any, Literal
 
@@ -22,16 +22,16 @@ _MISSING = "no value"
 
 
 class Faults:
-    """Counts every fault, keeps the first `InputError.LIMIT`."""
+    """Counts every fault, keeps the first `InputError.LIMIT`; a mend that takes work is only made for those."""
 
     def __init__(self) -> None:
         self.kept: list[Fault] = []
         self.total = 0
 
-    def add(self, place: str, problem: str, mend: str = "") -> None:
+    def add(self, place: str, problem: str, mend: str | Callable[[], str]) -> None:
         self.total += 1
         if len(self.kept) < InputError.LIMIT:
-            self.kept.append(Fault(place, problem, mend))
+            self.kept.append(Fault(place, problem, mend if isinstance(mend, str) else mend()))
 
     def check(self) -> None:
         if self.total:
@@ -52,6 +52,7 @@ class Number:
     statistics: Mapping[str, Any] = field(default_factory=dict)
     kind: Literal["number"] = "number"
     width = 1
+    _REFUSED = "send a number; this model was trained to refuse missing values"
 
     def parse(self, values: list[Any], places: Places, faults: Faults) -> NDArray:
         """Untrusted values as (n,) float64, NaN where one is missing."""
@@ -72,13 +73,10 @@ class Number:
         if missing.any():
             if self.fill is None:
                 for i in np.flatnonzero(missing):
-                    faults.add(f"{places[int(i)]}.{self.name}", "wanted a number, found none", self._mend())
+                    faults.add(f"{places[int(i)]}.{self.name}", "wanted a number, found none", self._REFUSED)
             else:
                 values = np.where(missing, self.fill, values)
         return ((values - self.offset) / self.scale).reshape(-1, 1)
-
-    def _mend(self) -> str:
-        return "send a number; this model was trained to refuse missing values"
 
 
 @dataclass(frozen=True)
@@ -110,7 +108,7 @@ class Category:
                 parsed[i] = str(value)
             else:
                 parsed[i] = _MISSING
-                faults.add(f"{places[i]}.{self.name}", f"wanted text, found {shown(value)}", self._mend(value))
+                faults.add(f"{places[i]}.{self.name}", f"wanted text, found {shown(value)}", partial(self._mend, value))
         return parsed
 
     def encode(self, values: NDArray, places: Places, faults: Faults) -> NDArray:
@@ -125,7 +123,9 @@ class Category:
             elif value is not _MISSING:
                 found = "none" if value is None else shown(value)
                 known = listed(self.categories)
-                faults.add(f"{places[i]}.{self.name}", f"wanted one of {known}; found {found}", self._mend(value))
+                faults.add(
+                    f"{places[i]}.{self.name}", f"wanted one of {known}; found {found}", partial(self._mend, value)
+                )
         return encoded
 
     def _mend(self, value: Any) -> str:
@@ -205,8 +205,8 @@ class Array:
         elif sizes not in ([self.width], list(self.shape)):
             found = f"shape {sizes}"
         else:
-            bad = next((leaf for leaf in _leaves(value) if not _is_finite_number(leaf)), None)
-            found = "rows of differing lengths" if bad is None else shown(bad)
+            bad = [leaf for leaf in _leaves(value) if not _is_finite_number(leaf)]
+            found = shown(bad[0]) if bad else "rows of differing lengths"
         faults.add(place, f"{wanted}; found {found}", "send the rows of the array as nested lists of numbers")
 
 

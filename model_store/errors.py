@@ -8,6 +8,7 @@ from __future__ import annotations
 import difflib
 from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass
+from itertools import islice
 
 
 class ModelStoreError(Exception):
@@ -64,7 +65,12 @@ class InputError(ModelStoreError):
 
 
 def did_you_mean(word: object, known: Iterable[str]) -> str:
-    """A question, "did you mean 'Biscoe'?", when `word` is close to one of `known`; else an empty string."""
-    by_fold = {name.casefold(): name for name in known}
-    close = difflib.get_close_matches(str(word).casefold(), by_fold, n=1)
+    """A question, "did you mean 'Biscoe'?", when `word` is close to one of `known`; else an empty string.
+
+    Looks at the first 1000 names and at words of up to 100 letters, for the words come from strangers.
+    """
+    if not isinstance(word, str) or len(word) > 100:
+        return ""
+    by_fold = {name.casefold(): name for name in islice(known, 1000)}
+    close = difflib.get_close_matches(word.casefold(), by_fold, n=1)
     return f"did you mean {by_fold[close[0]]!r}?" if close else ""

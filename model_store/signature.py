@@ -8,7 +8,8 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cached_property, partial
+from itertools import chain
 from typing import Any, Literal
 
 import numpy as np
@@ -68,6 +69,9 @@ class Signature:
         InputError with every fault of every row, `instances.2.island` and so on.
         """
         faults = Faults()
+        table = self._table(instances)
+        if table is not None:
+            return self._joined([table], Places(place, range(len(table))), faults, dtype)
         rows, columns = self._columns(instances, place, faults)
         places = Places(place, rows)
         blocks = [
@@ -155,13 +159,15 @@ class Signature:
             faults.add(place, f"wanted a row, found {shown(row)}", mend)
             return None
         before = faults.total
-        for name in row.keys() - set(self.names):
-            mend = did_you_mean(name, self.names) or f"the columns are {listed(self.names)}"
-            faults.add(f"{place}.{name}", "wanted no such column", mend)
+        for name in [name for name in row if name not in self.names]:
+            faults.add(f"{place}.{str(name)[:100]}", "wanted no such column", partial(self._known_columns, name))
         for column in self.inputs:
             if column.name not in row and getattr(column, "fill", None) is None:
                 faults.add(f"{place}.{column.name}", "wanted a value, found none", "add this column to the row")
         return None if faults.total > before else [row.get(name) for name in self.names]
+
+    def _known_columns(self, name: object) -> str:
+        return did_you_mean(name, self.names) or f"the columns are {listed(self.names)}"
 
     def _joined(self, blocks: list[NDArray], places: Places, faults: Faults, dtype: npt.DTypeLike) -> NDArray:
         faults.check()

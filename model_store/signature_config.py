@@ -11,17 +11,22 @@ from marshmallow import RAISE, Schema, ValidationError, fields, post_load, valid
 from model_store.signature import Array, Category, Classes, Number, Signature, Values
 
 _NAME = validate.Length(min=1, max=1000)
-_SCALE = validate.Range(min=0, min_inclusive=False)
 
 
-def _real(*checks: Callable[[Any], Any], **options: Any) -> fields.Field[Any]:
+def _real(validate: Callable[[Any], None] | None = None, **options: Any) -> fields.Field[Any]:
     """A field for a finite number that is written as one: no text, no booleans."""
-    return fields.Raw(validate=[_is_real, *checks], **options)
+    return fields.Raw(validate=validate or _is_real, **options)
 
 
 def _is_real(value: Any) -> None:
     if isinstance(value, bool) or not isinstance(value, (int, float)) or not abs(value) <= sys.float_info.max:
         raise ValidationError("wanted a finite number")
+
+
+def _is_scale(value: Any) -> None:
+    _is_real(value)
+    if value <= 0:
+        raise ValidationError("wanted a number above 0")
 
 
 def _is_label(value: Any) -> None:
@@ -50,7 +55,7 @@ class _Column(_Part):
 class _Number(_Column):
     makes = Number
     offset = _real(required=True)
-    scale = _real(_SCALE, required=True)
+    scale = _real(_is_scale, required=True)
     fill = _real(required=True, allow_none=True)
 
 
@@ -70,7 +75,7 @@ class _Array(_Column):
         fields.Integer(strict=True, validate=validate.Range(1, 2**31)), required=True, validate=validate.Length(1, 8)
     )
     offset = _real(required=True)
-    scale = _real(_SCALE, required=True)
+    scale = _real(_is_scale, required=True)
     low = _real(required=True, allow_none=True)
     high = _real(required=True, allow_none=True)
 
@@ -85,7 +90,7 @@ class _Values(_Part):
     makes = Values
     names = fields.List(fields.String(validate=_NAME), required=True, validate=validate.Length(min=1))
     offset = fields.List(_real(), required=True)
-    scale = fields.List(_real(_SCALE), required=True)
+    scale = fields.List(_real(_is_scale), required=True)
 
 
 _INPUTS: dict[str, type[_Part]] = {"number": _Number, "category": _Category, "array": _Array}

@@ -162,7 +162,7 @@ def test_arrays_that_do_not_fit_are_named_with_both_facts() -> None:
         build([LINEAR], arrays={"modules.0.weights": weights.T, "modules.0.bias": bias})
     with pytest.raises(ValueError, match=r"modules.0.bias: wanted an array of shape \(3,\), found none"):
         build([LINEAR], arrays={"modules.0.weights": weights})
-    with pytest.raises(ValueError, match="modules.0.weights: wanted float32, found float64"):
+    with pytest.raises(ValueError, match=r"modules\.0\.weights: wanted float32, found float64"):
         build([LINEAR], arrays={"modules.0.weights": weights.astype(np.float64), "modules.0.bias": bias})
     with pytest.raises(ValueError, match="extra: wanted no such array"):
         build([LINEAR], arrays={"modules.0.weights": weights, "modules.0.bias": bias, "extra": bias})
