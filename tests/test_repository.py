@@ -1,0 +1,102 @@
+"""What the repository promises of itself: locks with hashes and no addresses, one version, a wheel that is whole."""
+
+import re
+import subprocess
+import sys
+import tomllib
+import zipfile
+from importlib import metadata
+from pathlib import Path
+
+import pytest
+
+from model_store.manifest import PRODUCER
+
+ROOT = Path(__file__).parent.parent
+LOCKS = ["requirements.lock", "requirements-dev.lock"]
+PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
+
+
+def tracked_files() -> list[Path]:
+    if not (ROOT / ".git").exists():
+        pytest.skip("not a git checkout: which files belong to the project is unknown")
+    listed = subprocess.run(["git", "ls-files", "-z"], cwd=ROOT, capture_output=True, text=True, check=True).stdout
+    return [ROOT / name for name in listed.split("\0") if name and (ROOT / name).is_file()]
+
+
+def pins(lock: str) -> dict[str, list[str]]:
+    """{requirement: its hashes} of a lock file."""
+    text = (ROOT / lock).read_text(encoding="utf-8").replace("\\\n", " ")
+    lines = [line for line in text.splitlines() if line and not line.lstrip().startswith("#")]
+    return {line.split(" --hash")[0].strip(): re.findall(r"--hash=sha256:([0-9a-f]{64})\b", line) for line in lines}
+
+
+@pytest.mark.parametrize("lock", LOCKS)
+def test_everything_locked_is_one_version_with_hashes(lock):
+    found = pins(lock)
+    assert len(found) > 15
+    assert [name for name in found if not re.match(r"[a-z0-9-]+==[^ ]+( ;|$)", name)] == []
+    assert [name for name, hashes in found.items() if not hashes] == []
+
+
+@pytest.mark.parametrize("lock", LOCKS)
+def test_a_lock_says_what_but_not_from_where(lock):
+    text = (ROOT / lock).read_text(encoding="utf-8")
+    assert re.findall(r".*(?:://|file:|--index|--extra-index|--find-links|^-i |^-f |@ ).*", text, re.MULTILINE) == []
+
+
+def test_every_dependency_is_locked():
+    def names(requirements):
+        return {re.match(r"[A-Za-z0-9-]+", requirement)[0].lower() for requirement in requirements}
+
+    runtime, development = (names(pins(lock)) for lock in LOCKS)
+    assert names(PROJECT["dependencies"]) <= runtime <= development
+    assert names(PROJECT["optional-dependencies"]["test"]) <= development
+    assert {"hatchling", "ruff", "mypy"} <= development
+
+
+def test_both_locks_agree():
+    runtime, development = (pins(lock) for lock in LOCKS)
+    assert {name: development.get(name) for name in runtime} == runtime
+
+
+def test_no_file_names_a_package_registry():
+    hosts = re.compile(rb"(pypi|npmjs|pythonhosted|debian)\.(org|com|net|io)", re.IGNORECASE)
+    assert [path.name for path in tracked_files() if hosts.search(path.read_bytes())] == []
+
+
+def test_the_changelog_begins_with_the_version_of_the_package():
+    newest = re.search(r"^## \[?(\d+\.\d+\.\d+)", (ROOT / "CHANGELOG.md").read_text(encoding="utf-8"), re.MULTILINE)
+    assert newest is not None
+    assert newest[1] == PROJECT["version"]
+
+
+def test_artifacts_name_the_version_that_made_them():
+    assert f"{PROJECT['name']} {PROJECT['version']}" == PRODUCER
+
+
+def test_the_installed_package_is_this_version():
+    assert metadata.version("forward-pass") == PROJECT["version"]
+
+
+@pytest.mark.parametrize("command", ["train", "models", "serve"])
+def test_a_console_script_answers_help(command):
+    (entry,) = metadata.entry_points(group="console_scripts", name=command)
+    assert entry.value == PROJECT["scripts"][command]
+    script = Path(sys.executable).with_name(command)
+    answer = subprocess.run([script, "--help"], capture_output=True, text=True, check=False)
+    assert (answer.returncode, answer.stderr) == (0, "")
+    assert "Usage" in answer.stdout
+
+
+@pytest.mark.slow
+def test_the_wheel_holds_the_three_packages_whole(tmp_path):
+    build = [sys.executable, "-m", "hatchling", "build", "--target", "wheel", "--directory", tmp_path]
+    subprocess.run(build, cwd=ROOT, check=True, capture_output=True)
+    (wheel,) = tmp_path.glob("forward_pass-*.whl")
+    names = set(zipfile.ZipFile(wheel).namelist())
+    rooms = {"training", "model_store", "service"}
+    paths = [path.relative_to(ROOT) for path in tracked_files()]
+    assert {str(path) for path in paths if path.parts[0] in rooms} <= names
+    assert {name.partition("/")[0] for name in names} == {*rooms, f"forward_pass-{PROJECT['version']}.dist-info"}
+    assert {"static", "templates"} <= {name.split("/")[1] for name in names if name.startswith("service/")}
