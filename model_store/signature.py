@@ -127,6 +127,27 @@ class Signature:
 
         return load(config)
 
+    def _table(self, instances: Sequence[Any]) -> NDArray | None:
+        """The rows encoded at one stroke, where they are lists of finite numbers and so are all columns."""
+        if self._scaling is None or not instances or set(map(type, instances)) != {list}:
+            return None
+        if not set(map(type, chain.from_iterable(instances))) <= {int, float}:
+            return None
+        try:
+            table = np.array(instances, np.float64)
+        except (ValueError, OverflowError):  # ragged, or an integer beyond float64
+            return None
+        offset, scale = self._scaling
+        return (table - offset) / scale if table.shape[1:] == offset.shape and np.isfinite(table).all() else None
+
+    @cached_property
+    def _scaling(self) -> tuple[NDArray, NDArray] | None:
+        """Offsets and scales of columns that are all numbers."""
+        numbers = [column for column in self.inputs if isinstance(column, Number)]
+        if len(numbers) < len(self.inputs):
+            return None
+        return np.array([column.offset for column in numbers]), np.array([column.scale for column in numbers])
+
     def _columns(self, instances: Sequence[Any], place: str, faults: Faults) -> tuple[Sequence[int], list[list[Any]]]:
         """The instances by column, and which rows they are: those of the right form."""
         only = self.inputs[0] if len(self.inputs) == 1 else None
