@@ -1,0 +1,58 @@
+"""A running compose project and what a test asks of it."""
+
+import json
+import subprocess
+import time
+import urllib.request
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+PATIENCE_SECONDS = 60
+
+
+@dataclass(frozen=True)
+class Stack:
+    root: Path
+    name: str
+    address: str
+    environ: dict[str, str]
+
+    def docker(self, *words: str, check: bool = True) -> subprocess.CompletedProcess[str]:
+        environ = self.environ | {"SERVE_PUBLISH": self.address}
+        done = subprocess.run(
+            ["docker", *words], cwd=self.root, env=environ, capture_output=True, text=True, check=False
+        )
+        assert not check or done.returncode == 0, f"docker {' '.join(words)}\n{done.stdout}\n{done.stderr}"
+        return done
+
+    def compose(self, *words: str) -> str:
+        return self.docker("compose", "--project-name", self.name, *words).stdout
+
+    def inside(self, *words: str, check: bool = True) -> subprocess.CompletedProcess[str]:
+        """A command in the service's running container."""
+        return self.docker("compose", "--project-name", self.name, "exec", "-T", "service", *words, check=check)
+
+    def inspect(self) -> dict[str, Any]:
+        container = self.compose("ps", "--all", "--quiet", "service").strip()
+        return json.loads(self.docker("inspect", container).stdout)[0]
+
+    def get(self, path: str) -> Any:
+        with urllib.request.urlopen(f"http://{self.address}{path}", timeout=10) as answer:
+            return json.load(answer)
+
+    def post(self, path: str, body: Any) -> Any:
+        request = urllib.request.Request(
+            f"http://{self.address}{path}", json.dumps(body).encode(), {"Content-Type": "application/json"}
+        )
+        with urllib.request.urlopen(request, timeout=10) as answer:
+            return json.load(answer)
+
+
+def eventually(claim: Callable[[], bool]) -> None:
+    """Asks until the claim holds, for things that another process does in its own time."""
+    deadline = time.monotonic() + PATIENCE_SECONDS
+    while not claim():
+        assert time.monotonic() < deadline, f"still not so after {PATIENCE_SECONDS} s"
+        time.sleep(0.2)

@@ -1,0 +1,96 @@
+"""The images and the compose project, built and run for real."""
+
+import json
+import urllib.error
+
+import pytest
+
+from tests.containers.stack import Stack, eventually
+
+pytestmark = [pytest.mark.slow, pytest.mark.containers]
+
+PENGUIN = {
+    "island": "Biscoe",
+    "bill_length_mm": 46.5,
+    "bill_depth_mm": 13.9,
+    "flipper_length_mm": 212,
+    "body_mass_g": 4700,
+    "sex": "FEMALE",
+}
+
+
+def predict(stack: Stack, name: str, instances: list) -> dict:
+    return stack.post("/predict", {"model": name, "instances": instances})
+
+
+def test_the_three_examples_are_trained_and_served(stack):
+    assert sorted(model["name"] for model in stack.get("/models")["models"]) == ["digits", "penguins", "xor"]
+    answer = predict(stack, "penguins", [PENGUIN])
+    assert (answer["model"], answer["predictions"][0]["label"]) == ("penguins", "Gentoo")
+    assert len(predict(stack, "digits", [[[0] * 8] * 8] * 3)["predictions"]) == 3
+    assert len(predict(stack, "xor", [[0, 1], [1, 1]])["predictions"]) == 2
+
+
+def test_the_service_runs_as_a_user_without_capabilities(stack):
+    status = dict(line.split(":\t", 1) for line in stack.inside("cat", "/proc/1/status").stdout.splitlines())
+    assert status["Uid"].split() == ["10001"] * 4
+    assert {key: int(status[key], 16) for key in ("CapInh", "CapPrm", "CapEff", "CapBnd", "CapAmb")} == {
+        "CapInh": 0, "CapPrm": 0, "CapEff": 0, "CapBnd": 0, "CapAmb": 0,
+    }  # fmt: skip
+    assert status["NoNewPrivs"] == "1"
+
+
+@pytest.mark.parametrize("folder", ["/", "/app", "/opt/venv", "/models", "/models/penguins"])
+def test_the_service_can_write_neither_its_code_nor_the_store(stack, folder):
+    answer = stack.inside("touch", f"{folder}/written", check=False)
+    assert answer.returncode != 0
+    assert "Read-only file system" in answer.stderr
+
+
+def test_the_service_is_healthy_by_its_images_own_check(stack):
+    eventually(lambda: stack.inspect()["State"]["Health"]["Status"] == "healthy")
+
+
+@pytest.mark.parametrize("absent", ["training", "pip", "setuptools", "pytest"])
+def test_the_service_image_holds_nothing_to_train_or_install_with(stack, absent):
+    answer = stack.inside("python", "-c", f"import {absent}", check=False)
+    assert f"No module named '{absent}'" in answer.stderr
+
+
+def test_an_image_runs_with_the_words_of_a_hosted_platform(stack):
+    for service, word in (("service", "serve"), ("service", "models"), ("training", "train"), ("training", "models")):
+        image = f"{stack.name}-{service}"
+        assert "Usage" in stack.docker("run", "--rm", "--network", "none", image, word, "--help").stdout
+
+
+def test_the_job_leaves_published_examples_alone(stack):
+    assert stack.compose("run", "--rm", "--no-deps", "-T", "training").splitlines() == [
+        "xor: already published",
+        "penguins: already published",
+        "digits: already published",
+    ]
+
+
+def test_a_new_version_is_served_without_a_restart(stack):
+    before = stack.inspect()["State"]
+    first = predict(stack, "penguins", [PENGUIN])["version"]
+    stack.compose("run", "--rm", "-T", "training", "train", "examples/penguins.toml")
+    eventually(lambda: predict(stack, "penguins", [PENGUIN])["version"] == first + 1)
+    assert stack.inspect()["State"]["StartedAt"] == before["StartedAt"]
+
+
+def test_a_killed_service_is_started_again(stack):
+    before = stack.inspect()
+    # From outside, as the kernel would: no handler runs. The container sees the pids of the engine's host.
+    kill = f"import os; os.kill({before['State']['Pid']}, 9)"
+    image = f"{stack.name}-service"
+    stack.docker("run", "--rm", "--pid", "host", "--user", "0", image, "python", "-c", kill)
+    eventually(lambda: stack.inspect()["RestartCount"] == before["RestartCount"] + 1)
+
+    def answering() -> bool:
+        try:
+            return predict(stack, "penguins", [PENGUIN])["predictions"][0]["label"] == "Gentoo"
+        except (urllib.error.URLError, ConnectionError, json.JSONDecodeError):
+            return False
+
+    eventually(answering)
