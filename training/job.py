@@ -176,7 +176,7 @@ def fit(prepared: Prepared, on_epoch: OnEpoch | None = None) -> Outcome:
         golden = judged[: max(1, min(GOLDEN_ROWS, _GOLDEN_NUMBERS // prepared.signature.width))]
         golden_outputs = network(prepared.encoded(golden))
     if not np.isfinite(outputs).all():
-        raise DivergedError(best.number, 0, float("nan"))
+        raise DivergedError(best.number, watch.steps, math.nan)
     of = "test rows" if len(prepared.split.test) else "training rows"
     answers = prepared.dataset.answers
     output = prepared.signature.output
@@ -220,18 +220,13 @@ def _trained(prepared: Prepared, on_epoch: OnEpoch | None) -> tuple[Any, Watch]:
     network = prepared.design.network(weights)
     forget_unseen(network, x)
     loss = prepared.design.criterion()
-    watch = Watch(
-        network,
-        loss,
-        prepared.encoded(parts.validation),
-        prepared.targets(parts.validation),
-        settings.early_stopping,
-        on_epoch,
-    )
+    batch_size = len(x) if settings.batch_size == "all" else int(settings.batch_size)
+    x_validation, y_validation = prepared.encoded(parts.validation), prepared.targets(parts.validation)
+    steps = math.ceil(len(x) / batch_size)
+    watch = Watch(network, loss, x_validation, y_validation, settings.early_stopping, on_epoch, steps)
     optimizer = OPTIMIZERS[settings.optimizer](
         network, learning_rate=settings.learning_rate, momentum=settings.momentum
     )
-    batch_size = len(x) if settings.batch_size == "all" else int(settings.batch_size)
     y = prepared.targets(parts.training)
     train(network, x, y, loss, optimizer, settings.epochs, batch_size, rng=order, on_epoch=watch)
     return network, watch

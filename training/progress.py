@@ -44,12 +44,14 @@ class Watch:
         y_validation: Array,
         early_stopping: EarlyStopping | None = None,
         on_epoch: OnEpoch | None = None,
+        steps: int = 1,
     ) -> None:
         self.network = network
         self.criterion = loss.fused(network)
         self.validation = (x_validation, y_validation)
         self.early_stopping = early_stopping
         self.on_epoch = on_epoch
+        self.steps = steps  # in an epoch
         self.history: list[Epoch] = []
         self.best: Epoch | None = None
         self._best_weights: list[Array] = []
@@ -88,7 +90,7 @@ class Watch:
         network, criterion = self.criterion
         loss = criterion.loss(y, network(x))
         if not math.isfinite(loss):
-            raise DivergedError(number, 0, loss)
+            raise DivergedError(number, self.steps, loss)
         return loss
 
 

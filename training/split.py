@@ -46,8 +46,8 @@ def split(
     faults = []
     for group, rows in enumerate(groups):
         drawn = rng.permutation(rows)
-        held = _share(test, len(drawn))
-        checked = held + _share(validation, len(drawn))
+        held = share(test, len(drawn))
+        checked = held + share(validation, len(drawn))
         parts[0].append(drawn[checked:])
         parts[1].append(drawn[held:checked])
         parts[2].append(drawn[:held])
@@ -56,14 +56,15 @@ def split(
             problem = f"{what} has {len(drawn)} rows, of which none is left to learn from"
             faults.append(Fault("split", problem, "add rows, or lower test and validation"))
     training, checking, holding = (np.sort(np.concatenate(part)) for part in parts)
-    for key, share, rows in (("test", test, holding), ("validation", validation, checking)):
-        if share and not len(rows) and not faults:
-            problem = f"{share} of {len(answers)} rows is no row"
+    for key, part, rows in (("test", test, holding), ("validation", validation, checking)):
+        if part and not len(rows) and not faults:
+            problem = f"{part} of {len(answers)} rows is no row"
             faults.append(Fault(f"split.{key}", problem, f"add rows, or write {key} = 0"))
     if faults:
         raise DataError(source, faults)
     return Split(training, checking, holding)
 
 
-def _share(share: float, rows: int) -> int:
-    return int(share * rows + 0.5)
+def share(part: float, rows: int) -> int:
+    """How many of so many rows a share is."""
+    return int(part * rows + 0.5)

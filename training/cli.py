@@ -1,0 +1,230 @@
+"""`train`: run a job file, check one without training, or write a first one for a table.
+
+    train examples/penguins.toml
+    train check examples/penguins.toml
+    train init prices.csv --target price
+
+Exit codes: 0 done, 2 wrong usage or job file, 3 data, 4 diverged, 5 store.
+"""
+
+from __future__ import annotations
+
+import getpass
+import tomllib
+from collections.abc import Iterator
+from contextlib import contextmanager
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import click
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+
+from model_store import console
+from model_store.store import open_store
+from training import init as initial
+from training import job as jobs
+from training import report
+from training.errors import DataError, JobError
+from training.progress import Epoch, OnEpoch
+from training.trainer import DivergedError
+
+EXIT_CODES: dict[type[Exception], int] = {JobError: 2, DataError: 3, DivergedError: 4}
+
+
+class Train(click.Group):
+    """A group that takes what is none of its commands for the arguments of `run`."""
+
+    def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
+        if args and args[0] not in {*self.commands, "--help"}:
+            args = ["run", *args]
+        return super().parse_args(ctx, args)
+
+    def format_usage(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        formatter.write_usage(ctx.command_path, "FILE [OPTIONS]")
+        for name in ("check FILE", "init CSV"):
+            formatter.write_usage(ctx.command_path, f"{name} [OPTIONS]", prefix="       ")
+
+    def format_options(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        self.commands["run"].format_options(ctx, formatter)
+        self.format_commands(ctx, formatter)
+
+
+class Run(click.Command):
+    """The command behind `train FILE`; it calls itself `train`."""
+
+    def make_context(
+        self, info_name: str | None, args: list[str], parent: click.Context | None = None, **extra: Any
+    ) -> click.Context:
+        return super().make_context(parent.info_name if parent else info_name, args, **extra)
+
+
+@click.group(cls=Train)
+def main() -> None:
+    """Train the network that a job file describes, judge it on rows held out, and publish it in the model store."""
+
+
+class Override(click.ParamType[tuple[str, Any]]):
+    """`section.key=value`, the value as TOML has it; what is no TOML is a text."""
+
+    name = "section.key=value"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> tuple[str, Any]:
+        place, equals, text = str(value).partition("=")
+        if not equals or "." not in place or not all(place.split(".")):
+            self.fail(f"wanted section.key=value, such as train.epochs=5; found {value!r}", param, ctx)
+        try:
+            parsed = tomllib.loads(f"value = {text}")
+        except tomllib.TOMLDecodeError:
+            parsed = {}
+        return place.strip(), parsed["value"] if parsed.keys() == {"value"} else text
+
+
+overrides_option = click.option(
+    "--set",
+    "overrides",
+    type=Override(),
+    multiple=True,
+    metavar="SECTION.KEY=VALUE",
+    help="Set a key of the job, such as train.epochs=5; may be given again.",
+)
+seed_option = click.option("--seed", type=int, metavar="N", help="Short for --set train.seed=N.")
+
+
+def _load(file: str, overrides: tuple[tuple[str, Any], ...], seed: int | None) -> jobs.Job:
+    chosen = dict(overrides)
+    if seed is not None:
+        chosen["train.seed"] = seed
+    return jobs.load(file, chosen)
+
+
+@main.command("run", cls=Run, hidden=True)
+@click.argument("file")
+@overrides_option
+@seed_option
+@click.option("--no-publish", is_flag=True, help="Train and judge, but publish nothing.")
+@console.store_option
+@console.json_option
+@console.verbosity_option
+@console.exit_codes(EXIT_CODES)
+def run(
+    file: str,
+    overrides: tuple[tuple[str, Any], ...],
+    seed: int | None,
+    no_publish: bool,
+    store: str,
+    as_json: bool,
+) -> None:
+    """Train the network that the job file FILE describes, judge it on rows held out, and publish it."""
+    job = _load(file, overrides, seed)
+    target = None if no_publish else open_store(store)
+    prepared = jobs.prepare(job)
+    out: Console = console.stderr if as_json else console.stdout
+    if console.verbosity() > 0:
+        report.print_check(out, prepared)
+    elif console.verbosity() == 0:
+        out.print(report.beginning(prepared))
+    _print_notes(out, prepared)
+    try:
+        with _progress(out, prepared) as on_epoch:
+            outcome = jobs.fit(prepared, on_epoch)
+    except DivergedError as error:
+        console.fail(error if console.verbosity() > 1 else _diverged(error, job), EXIT_CODES[DivergedError])
+    alias = job.settings.publish.alias
+    if target is not None:
+        outcome = jobs.publish(outcome, job, target)
+        if alias and outcome.version:
+            name, number = outcome.version.name, outcome.version.number
+            why = f"published by train {Path(file).name}"
+            target.set_alias(name, alias, number, who=_user(), why=why, when=datetime.now(UTC))
+    if as_json:
+        console.print_json(report.as_data(outcome, prepared, store, alias))
+        return
+    if console.verbosity() >= 0:
+        out.print(report.ending(outcome, prepared))
+    report.print_metrics(out, outcome)
+    report.print_published(out, outcome, prepared, store, alias)
+
+
+@main.command()
+@click.argument("file")
+@overrides_option
+@seed_option
+@console.json_option
+@console.verbosity_option
+@console.exit_codes(EXIT_CODES)
+def check(file: str, overrides: tuple[tuple[str, Any], ...], seed: int | None, as_json: bool) -> None:
+    """Read the job FILE and its data, and show what would be trained: columns, classes, split, layers."""
+    prepared = jobs.prepare(_load(file, overrides, seed))
+    if as_json:
+        console.print_json(report.check_data(prepared))
+        return
+    report.print_check(console.stdout, prepared)
+    _print_notes(console.stdout, prepared)
+
+
+@main.command()
+@click.argument("data", metavar="CSV", type=click.Path(path_type=Path))
+@click.option("--target", metavar="COLUMN", help="The column to predict.")
+@click.option("-o", "--output", type=click.Path(path_type=Path), help="The job file; else next to the data.")
+@click.option("--name", help="The model's name; else the data's.")
+@click.option("--force", is_flag=True, help="Replace a job file that is there.")
+@console.json_option
+@console.verbosity_option
+@console.exit_codes(EXIT_CODES)
+def init(data: Path, target: str | None, output: Path | None, name: str | None, force: bool, as_json: bool) -> None:
+    """Write a commented job file for a table, with guessed kinds of columns and a network to begin with."""
+    path = output or data.with_suffix(".toml")
+    initial.write(path, initial.draft(data, target, path.parent, name), force=force)
+    if as_json:
+        console.print_json({"job": str(path)})
+        return
+    console.stdout.print(f"Wrote {path}. Look through it, then:", soft_wrap=True)
+    console.stdout.print(f"  train check {path}\n  train {path}", soft_wrap=True)
+
+
+@contextmanager
+def _progress(out: Console, prepared: jobs.Prepared) -> Iterator[OnEpoch | None]:
+    """A bar on a terminal, a line for each epoch elsewhere, nothing with -q."""
+    if console.verbosity() < 0:
+        yield None
+    elif not out.is_terminal:
+        yield lambda epoch: out.print(report.epoch_line(epoch), soft_wrap=True)
+    else:
+        text = TextColumn("{task.description}", markup=False)
+        with Progress(text, BarColumn(), MofNCompleteColumn(), TimeRemainingColumn(), console=out) as bar:
+            task = bar.add_task("epoch", total=prepared.job.settings.train.epochs)
+
+            def advance(epoch: Epoch) -> None:
+                loss = epoch.loss if epoch.validation_loss is None else epoch.validation_loss
+                which = "loss" if epoch.validation_loss is None else "validation loss"
+                bar.update(task, completed=epoch.number, description=f"{which} {loss:.5f}")
+
+            yield advance
+
+
+def _print_notes(out: Console, prepared: jobs.Prepared) -> None:
+    if console.verbosity() >= 0:
+        for note in prepared.notes:
+            out.print(f"note: {note}", soft_wrap=True)
+
+
+def _diverged(error: DivergedError, job: jobs.Job) -> str:
+    """Where it went wrong and what to try, with the job's own figures."""
+    train, data = job.settings.train, job.settings.data
+    tries = [f"a lower learning rate: --set train.learning_rate={train.learning_rate / 10:g}"]
+    if data.scale == "none":
+        tries.append("scaled numbers: --set data.scale=standard")
+    if train.momentum:
+        tries.append(f"less momentum: --set train.momentum={train.momentum / 2:g}")
+    lines = "".join(f"\n  try {line}" for line in tries)
+    where = f"epoch {error.epoch}, step {error.step}"
+    return f"diverged: the loss became {error.loss} in {where}.\nNothing is published.{lines}"
+
+
+def _user() -> str:
+    try:
+        return getpass.getuser()
+    except (OSError, KeyError):  # a container's user id without a name
+        return "train"

@@ -1,0 +1,164 @@
+"""`train init`: a first job file for a table, commented, with guessed kinds and a network of sensible size."""
+
+from __future__ import annotations
+
+import os
+import re
+import tomllib
+from collections import Counter
+from collections.abc import Sequence
+from pathlib import Path
+
+from model_store.errors import Fault, did_you_mean
+from training import columns, data
+from training.data import Table
+from training.errors import DataError, JobError
+from training.job import from_dict, prepare
+from training.job_schema import NAME
+from training.split import share
+
+_STEPS = 4000  # about as many as a small table takes to be learned
+
+
+def draft(path: Path, target: str | None, folder: Path, name: str | None = None) -> str:
+    """The text of a job file to lie in `folder`, for the table at `path`."""
+    if path.suffix.lower() == ".npz":
+        raise DataError(path.name, [Fault("", "wanted a CSV table; found .npz", "start from examples/digits.toml")])
+    table = data.read_csv(path)
+    if target is None:
+        mend = f"--target COLUMN, one of {', '.join(table.columns)}"
+        raise JobError(path.name, [Fault("", "wanted the column to predict", mend)])
+    if target not in table.columns:
+        mend = did_you_mean(target, table.columns) or f"the columns are {', '.join(table.columns)}"
+        raise DataError(path.name, [Fault("--target", f"there is no column '{target}'", mend)])
+    model = name or _name(path.stem)
+    if not NAME.fullmatch(model):
+        raise JobError("--name", [Fault("", f"wanted letters, digits, '.', '_' and '-'; found {model!r}")])
+    text = _text(table, target, model, os.path.relpath(path, folder))
+    prepare(from_dict(tomllib.loads(text), folder, path.name))  # what it finds wrong with the data is wrong now
+    return text
+
+
+def write(path: Path, text: str, *, force: bool = False) -> None:
+    """Write the job file; one that is there stays, unless `force`."""
+    if path.suffix != ".toml":
+        raise JobError(str(path), [Fault("", "wanted the name of a job file, ending in .toml")])
+    try:
+        with path.open("w" if force else "x", encoding="utf-8") as file:
+            file.write(text)
+    except FileExistsError as error:
+        raise JobError(str(path), [Fault("", "is there already", "--force replaces it, -o writes another")]) from error
+    except OSError as error:
+        raise JobError(str(path), [Fault("", f"cannot be written: {error.strerror}")]) from error
+
+
+def _text(table: Table, target: str, model: str, path: str) -> str:
+    cells = [cell for cell in table.columns[target] if cell is not None]
+    if not cells:
+        raise DataError(table.name, [Fault(f"column {target}", "the target is missing in every row", "choose another")])
+    classes = columns.is_classes(cells)
+    inputs = {name: values for name, values in table.columns.items() if name != target}
+    used = [name for name, values in inputs.items() if not _useless(values)]
+    if not used:
+        raise DataError(table.name, [Fault("", f"no column is left to predict {target} from", "add columns")])
+    batch = max(1, min(32, len(cells) // 8))
+    test, validation = _shares(cells, classes)
+    return _TEMPLATE.format(
+        model=_quoted(model),
+        description=_quoted(f"{target} from {Path(path).name}"),
+        path=_quoted(path),
+        target=_quoted(target),
+        task="classification" if classes else "regression",
+        found=f"{len(set(cells))} different values in {len(cells)} rows",
+        looks="\n".join(f"#   {_printable(name)}: {_look(values)}" for name, values in inputs.items()),
+        columns=", ".join(map(_quoted, used)),
+        test=test,
+        validation=validation,
+        size=max(8, min(64, 1 << (4 * len(used) - 1).bit_length())),
+        loss="cross_entropy" if classes else "mse",
+        epochs=max(20, min(500, _STEPS * batch // len(cells))),
+        batch=batch,
+    )
+
+
+_TEMPLATE = """\
+# A training job. `train check` shows what it would do, `train` does it; docs/jobs.md explains every key.
+
+[model]
+name = {model}
+description = {description}
+
+[data]
+path = {path}
+target = {target}
+task = "{task}"  # the target has {found}
+# The other columns, as they look:
+{looks}
+columns = [{columns}]
+# kinds = {{ year = "category" }}  # where a kind is guessed wrong: "number" or "category"
+missing = "impute"   # the median of a number, the most frequent category; or "refuse"
+unknown = "refuse"   # categories that training did not see; or "bucket", to take them as one
+scale = "standard"   # numbers to mean 0 and deviation 1; or "none"
+
+[split]
+test = {test}           # held out to judge the model
+validation = {validation}     # tells when to stop
+
+[network]
+layers = [{size}, "relu"]  # hidden sizes and relu, leaky_relu, gelu, tanh, sigmoid or identity
+
+[train]
+loss = "{loss}"
+optimizer = "sgd"
+learning_rate = 0.01
+momentum = 0.9
+epochs = {epochs}
+batch_size = {batch}
+seed = 0             # the same seed gives the same model, bit for bit
+early_stopping = {{ patience = 20 }}  # epochs to wait for a better one; the best weights are kept
+
+# [publish]
+# alias = "champion"  # moves to each new version
+"""
+
+
+def _quoted(text: str) -> str:
+    """A TOML basic string."""
+    return '"' + re.sub(r'[\x00-\x1f"\\\x7f]', lambda found: f"\\u{ord(found[0]):04x}", text) + '"'
+
+
+def _printable(text: str) -> str:
+    """Fit for a comment of one line."""
+    return "".join(character if character.isprintable() else " " for character in text)
+
+
+def _useless(cells: Sequence[str | None]) -> bool:
+    present = {cell for cell in cells if cell is not None}
+    return len(present) < 2 or (columns.infer_kind(cells) == "category" and columns.identifies(cells))
+
+
+def _look(cells: Sequence[str | None]) -> str:
+    present = [cell for cell in cells if cell is not None]
+    distinct = len(set(present))
+    if distinct < 2:
+        return "left out, it never changes" if present else "left out, it is empty"
+    if columns.infer_kind(cells) == "number":
+        found = [float(cell) for cell in present]
+        look = f"number, {min(found):g} to {max(found):g}"
+    elif columns.identifies(cells):
+        return f"left out, {distinct} different texts are no categories"
+    else:
+        look = f"category, {distinct} different texts"
+    return look if len(present) == len(cells) else f"{look}, {len(cells) - len(present)} missing"
+
+
+def _shares(cells: Sequence[str], classes: bool) -> tuple[float, float]:
+    """The usual shares, or none of a table too small to give any rows away."""
+    groups = list(Counter(cells).values()) if classes else [len(cells)]
+    enough = len(cells) >= 20 and sum(share(0.1, rows) for rows in groups) > 0
+    return (0.2, 0.1) if enough else (0.0, 0.0)
+
+
+def _name(stem: str) -> str:
+    """The file's name as a model's."""
+    return re.sub(r"[^A-Za-z0-9._-]+", "-", stem).strip("-._")[:100] or "model"

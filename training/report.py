@@ -1,0 +1,239 @@
+"""The report: what a training came to, as tables for a person and as plain data for a program."""
+
+from __future__ import annotations
+
+import json
+import shlex
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+from rich.console import Console, RenderableType
+from rich.table import Table
+
+from model_store.signature import Category, Classes, Number
+from training.design import parameters_of
+from training.job import Outcome, Prepared
+from training.progress import Epoch
+
+_MOST_CLASSES = 20  # a confusion matrix of more is no table to look at
+_MOST_SHOWN = 8
+_LONGEST_ROW = 400  # characters of a row that is still fit for a command line
+
+
+def epoch_line(epoch: Epoch) -> str:
+    line = f"epoch {epoch.number}/{epoch.of}  loss {epoch.loss:.6g}"
+    return line if epoch.validation_loss is None else f"{line}  validation loss {epoch.validation_loss:.6g}"
+
+
+def beginning(prepared: Prepared) -> str:
+    return f"{prepared.job.settings.model.name}: {_rows(prepared)} of {prepared.dataset.name}"
+
+
+def ending(outcome: Outcome, prepared: Prepared) -> str:
+    """How the training ended, and which weights are kept."""
+    early = outcome.epochs < prepared.job.settings.train.epochs
+    line = f"{'Stopped early' if early else 'Trained'} after {outcome.epochs} epochs"
+    if outcome.best_epoch != outcome.epochs:
+        line += f"; the weights are those of epoch {outcome.best_epoch}, the best"
+    return line + "."
+
+
+def print_metrics(console: Console, outcome: Outcome) -> None:
+    """Metrics, class by class or target by target, beside the baseline."""
+    console.print()
+    output = outcome.model.signature.output
+    found, baseline = outcome.metrics, outcome.baseline
+    if not isinstance(output, Classes):
+        console.print(_targets(found["targets"], baseline["targets"]))
+        console.print(
+            f"Measured on {found['rows']} {found['of']}. The baseline always answers the training rows' mean."
+        )
+        return
+    table = _table(output.name, "precision", "recall", "F1", "rows")
+    for label, row in found["classes"].items():
+        ratios = (f"{row[key]:.3f}" for key in ("precision", "recall", "f1"))
+        table.add_row(label, *ratios, str(row["support"]))
+    console.print(table)
+    if len(output.labels) <= _MOST_CLASSES:
+        console.print()
+        console.print(_confusion(output.labels, found["confusion"]))
+    right = sum(row[i] for i, row in enumerate(found["confusion"]))
+    console.print()
+    console.print(f"Accuracy {found['accuracy']:.2%}: {right} of {found['rows']} {found['of']} are right.")
+    console.print(f"The baseline, always answering {baseline['answer']!r}, has {baseline['accuracy']:.2%}.")
+
+
+def print_published(console: Console, outcome: Outcome, prepared: Prepared, store: str, alias: str | None) -> None:
+    """What was published and how to use it."""
+    version = outcome.version
+    console.print()
+    if version is None:
+        console.print("Not published.")
+        return
+    console.print(f"Published {version.name}, version {version.number}: {version.path}", soft_wrap=True)
+    console.print(f"digest {version.digest}", soft_wrap=True)
+    if alias:
+        console.print(f"The alias {alias} points to it.")
+    where = "" if store == "./models" else f" --store {shlex.quote(store)}"
+    commands = [f"serve{where}"]
+    row = json.dumps(example(prepared), ensure_ascii=False)
+    if len(row) <= _LONGEST_ROW:
+        body = json.dumps({"model": version.name, "instances": [example(prepared)]}, ensure_ascii=False)
+        commands += [
+            f"curl http://127.0.0.1:8000/predict -d {shlex.quote(body)}",
+            f"models predict {version.name} --row {shlex.quote(row)}{where}",
+        ]
+    else:
+        commands.append(f"models show {version.name}{where}")
+    console.print("\nServe it, and try it:")
+    for command in commands:
+        console.print(f"  {command}", soft_wrap=True)
+
+
+def as_data(outcome: Outcome, prepared: Prepared, store: str, alias: str | None) -> dict[str, Any]:
+    """All of it for `--json`."""
+    version = outcome.version
+    published = version and {
+        "version": version.number,
+        "digest": version.digest,
+        "path": str(version.path),
+        "store": store,
+        "alias": alias,
+    }
+    return {
+        "model": prepared.job.settings.model.name,
+        "published": published,
+        "epochs": outcome.epochs,
+        "best_epoch": outcome.best_epoch,
+        "metrics": outcome.metrics,
+        "baseline": outcome.baseline,
+        "notes": prepared.notes,
+    }
+
+
+def example(prepared: Prepared) -> Any:
+    """One real row, by column name where there are names."""
+    row = prepared.instances(prepared.split.judged[:1])[0]
+    signature = prepared.signature
+    return row if signature.inputs[0].kind == "array" else dict(zip(signature.names, row, strict=True))
+
+
+# train check ---------------------------------------------------------------------------------------------------------
+
+
+def print_check(console: Console, prepared: Prepared) -> None:
+    """What a job would train: columns, target, split and network."""
+    console.print(beginning(prepared))
+    columns = _table("column", "kind", "missing", "in the training rows", numeric=0)
+    for column in inputs(prepared):
+        columns.add_row(column["name"], column["kind"], str(column["missing"]), column["summary"])
+    console.print(columns)
+    console.print()
+    console.print(_target(prepared))
+    console.print()
+    layers = _table("layer", "sizes", "parameters", numeric=0)
+    for kind, sizes, count in network(prepared):
+        layers.add_row(kind, sizes, f"{count:,}")
+    console.print(layers)
+    train = prepared.job.settings.train
+    total = sum(count for _, _, count in network(prepared))
+    console.print(
+        f"{total:,} parameters, {prepared.design.dtype}; loss {prepared.design.loss}, optimizer {train.optimizer}"
+    )
+
+
+def check_data(prepared: Prepared) -> dict[str, Any]:
+    """The same for `--json`."""
+    return {
+        "model": prepared.job.settings.model.name,
+        "job": prepared.job.settings.as_dict(),
+        "columns": inputs(prepared),
+        "target": {"names": prepared.dataset.targets, "task": prepared.dataset.task, "classes": classes(prepared)},
+        "split": _sizes(prepared),
+        "network": [{"layer": kind, "sizes": sizes, "parameters": n} for kind, sizes, n in network(prepared)],
+        "notes": prepared.notes,
+    }
+
+
+def inputs(prepared: Prepared) -> list[dict[str, Any]]:
+    """Each input's name, kind, missing values in all rows, and a word about its values."""
+    found = []
+    for column in prepared.signature.inputs:
+        values, missing, statistics = prepared.dataset.inputs[column.name], 0, column.statistics
+        if isinstance(column, Number):
+            missing = int(np.isnan(values).sum())
+            summary = f"{statistics['min']:g} to {statistics['max']:g}, mean {statistics['mean']:.4g}"
+        elif isinstance(column, Category):
+            missing = sum(value is None for value in values)
+            summary = _listed(column.categories)
+        else:
+            shape = " x ".join(map(str, column.shape))
+            summary = f"{shape}, {statistics['min']:g} to {statistics['max']:g}"
+        found.append({"name": column.name, "kind": column.kind, "missing": missing, "summary": summary})
+    return found
+
+
+def classes(prepared: Prepared) -> dict[str, int] | None:
+    """How many rows each class has, of a classification."""
+    answers = prepared.dataset.answers
+    labels = prepared.dataset.labels
+    return {str(label): int((answers == i).sum()) for i, label in enumerate(labels)} if labels else None
+
+
+def network(prepared: Prepared) -> list[tuple[str, str, int]]:
+    """Each layer's type, sizes and number of parameters."""
+    return parameters_of(prepared.design.network(np.random.default_rng(0)))
+
+
+def _target(prepared: Prepared) -> str:
+    names = ", ".join(prepared.dataset.targets)
+    counts = classes(prepared)
+    if counts is None:
+        return f"target: {names}, regression"
+    return f"target: {names}, classification; rows a class: {_listed([f'{k} {n}' for k, n in counts.items()])}"
+
+
+def _sizes(prepared: Prepared) -> dict[str, int]:
+    parts = prepared.split
+    return {"training": len(parts.training), "validation": len(parts.validation), "test": len(parts.test)}
+
+
+def _rows(prepared: Prepared) -> str:
+    sizes = _sizes(prepared)
+    parts = [f"{sizes['training']} to learn from"]
+    if sizes["validation"]:
+        parts.append(f"{sizes['validation']} to validate with")
+    if sizes["test"]:
+        parts.append(f"{sizes['test']} held out")
+    return f"{len(prepared.dataset)} rows ({', '.join(parts)})"
+
+
+def _targets(found: Mapping[str, Any], baseline: Mapping[str, Any]) -> RenderableType:
+    table = _table("", "RMSE", "MAE", "R²")
+    for name, row in found.items():
+        for title, values in ((name, row), ("baseline", baseline[name])):
+            r2 = "-" if values["r2"] is None else f"{values['r2']:.4f}"
+            table.add_row(title, f"{values['rmse']:.5g}", f"{values['mae']:.5g}", r2)
+    return table
+
+
+def _confusion(labels: Sequence[str | int], confusion: Sequence[Sequence[int]]) -> RenderableType:
+    table = _table("true \\ answered", *map(str, labels))
+    for label, row in zip(labels, confusion, strict=True):
+        table.add_row(str(label), *(str(count) if count else "." for count in row))
+    return table
+
+
+def _table(first: str, *others: str, numeric: int = 1) -> Table:
+    """A plain table; all columns but the first hold figures, unless `numeric` is 0."""
+    table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0), header_style="bold")
+    table.add_column(first)
+    for title in others:
+        table.add_column(title, justify="right" if numeric else "left")
+    return table
+
+
+def _listed(names: Sequence[str]) -> str:
+    shown = ", ".join(names[:_MOST_SHOWN])
+    return shown if len(names) <= _MOST_SHOWN else f"{shown}, ... ({len(names)} in all)"
