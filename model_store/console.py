@@ -14,6 +14,7 @@ as a shell expects. The last two are quiet.
 
 from __future__ import annotations
 
+import getpass
 import json
 import os
 import sys
@@ -92,6 +93,14 @@ def verbosity() -> int:
     return 0 if context is None else int(context.meta.get(_VERBOSITY, 0))
 
 
+def user() -> str:
+    """Who runs this command, for the record: a name, or the number of a user that has none, as in a container."""
+    try:
+        return getpass.getuser()
+    except (KeyError, OSError):
+        return str(os.getuid())
+
+
 def note(message: str) -> None:
     """Tell the user what happened, on standard error; `-q` leaves it out."""
     if verbosity() >= 0:
@@ -103,16 +112,14 @@ def print_json(value: Any) -> None:
 
 
 def fail(error: Exception | str, code: int) -> NoReturn:
-    """Say what is wrong on standard error, with all its faults (`error.faults`), and exit. `-vv` adds the traceback."""
+    """Say what is wrong on standard error, every fault of an InputError on a line, and exit. `-vv`: the traceback."""
     if isinstance(error, Exception) and verbosity() >= 2:
         stderr.print("".join(traceback.format_exception(error)), soft_wrap=True)
-    faults = [str(fault) for fault in getattr(error, "faults", ())]
-    total = getattr(error, "total", len(faults))
-    message = str(error) if not faults else faults[0] if total == 1 else f"{total} faults"
+    message = str(error)
+    if isinstance(error, InputError) and error.total > 1:
+        more = [f"and {error.total - len(error.faults)} more"] if error.total > len(error.faults) else []
+        message = "\n  ".join([f"{error.total} faults", *map(str, error.faults), *more])
     stderr.print(Text("Error: ", style="bold red").append_text(stderr.render_str(message)), soft_wrap=True)
-    if total > 1:
-        for fault in [*faults, *(["..."] if total > len(faults) else [])]:
-            stderr.print(f"  {fault}", soft_wrap=True)
     sys.exit(code)
 
 

@@ -1,0 +1,5 @@
+"""`python -m model_store` is `models`."""
+
+from model_store.cli import main
+
+main(prog_name="models")

@@ -1,0 +1,294 @@
+"""`models`: look at what the store holds, move aliases, try a model.
+
+A reference is `penguins`, `penguins/3` or `penguins/champion`; alone, a name means the version that a request without
+one is answered by.
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable
+from datetime import UTC, datetime
+from functools import reduce
+from pathlib import Path
+from typing import Any
+
+import click
+
+from model_store import artifact, rows, tables
+from model_store.console import (
+    Command,
+    exit_codes,
+    json_option,
+    note,
+    print_json,
+    stdout,
+    store_option,
+    user,
+    verbosity_option,
+)
+from model_store.errors import ArtifactError, ModelStoreError, NotFoundError
+from model_store.signature import Signature
+from model_store.store import DEFAULT, Generation, Store, open_store
+
+
+@click.group(context_settings={"help_option_names": ["-h", "--help"]})
+def main() -> None:
+    """Look at the models in a store, move their aliases, try them.
+
+    MODEL is a name, or with a version or alias: penguins, penguins/3, penguins/champion.
+    """
+
+
+def _command(name: str) -> Callable[[Callable[..., None]], click.Command]:
+    """A command of `models` with the options that all of them have."""
+
+    def made(function: Callable[..., None]) -> click.Command:
+        options: list[Callable[[Command], Command]] = [verbosity_option, json_option, store_option]
+        return main.command(name)(reduce(lambda inner, option: option(inner), options, exit_codes()(function)))
+
+    return made
+
+
+_why = click.option("--why", default="", help="The reason, for the record.")
+
+
+@_command("list")
+def list_models(store: str, as_json: bool) -> None:
+    """List the models."""
+    opened = open_store(store)
+    found = [_summary(opened, name, state) for name, state in opened.state().items()]
+    if as_json:
+        print_json(found)
+        return
+    made = tables.table("model", ">serves", "versions", "aliases", "description")
+    for model in found:
+        aliases = ", ".join(f"{alias} → {number}" for alias, number in model["aliases"].items())
+        words = model["error"] or model["description"]
+        made.add_row(model["name"], str(model["serves"]), _ranges(model["versions"]), aliases, words)
+    tables.show(made)
+    if not found:
+        note(f"No models in {store} yet: `train` a job to publish one.")
+
+
+@_command("show")
+@click.argument("model", metavar="MODEL")
+def show(model: str, store: str, as_json: bool) -> None:
+    """Show all about a version: rows, answers, layers, metrics, job."""
+    opened = open_store(store)
+    name, number = _resolved(opened, model)
+    path = opened.path(name, number)
+    manifest, digest = artifact.read_manifest(path), artifact.digest(path)
+    aliases = [alias for alias, version in opened.aliases(name).items() if version == number]
+    file_size = path.stat().st_size
+    if as_json:
+        about = {"name": name, "version": number, "digest": digest, "bytes": file_size, "path": str(path)}
+        print_json({**about, "aliases": aliases, "manifest": manifest})
+        return
+    try:
+        signature = Signature.from_config(manifest["signature"])
+    except ValueError as e:
+        raise ArtifactError(f"{path}: {e}") from e
+    training = manifest["training"]
+    stdout.print(f"{name}/{number}", style="bold")
+    head = [
+        ("description", manifest["description"]),
+        ("aliases", aliases),
+        ("answers", tables.output(signature)),
+        ("digest", digest),
+        ("size", tables.size(file_size)),
+        ("file", path),
+        ("numbers", manifest["dtype"]),
+        ("producer", manifest["producer"]),
+    ]
+    tables.show(tables.facts(head))
+    tables.show(tables.inputs(signature))
+    tables.show(tables.layers(manifest["layers"]))
+    titles = {"metrics": "Metrics", "baseline": "Baseline", "data": "Data", "split": "Split", "job": "Job"}
+    for key, title in titles.items():
+        for part in tables.record(training.get(key), title):
+            tables.show(part)
+    rest = {key: value for key, value in training.items() if key not in titles}
+    for part in tables.record(rest, "Training"):
+        tables.show(part)
+
+
+@_command("verify")
+@click.argument("model", metavar="[MODEL]", required=False)
+def verify(model: str | None, store: str, as_json: bool) -> None:
+    """Check files byte by byte, and their golden answers.
+
+    MODEL is one version, a name for all its versions, or left out for the whole store.
+    """
+    opened = open_store(store)
+    if model is None:
+        wanted = [(name, number) for name in opened.names() for number in opened.versions(name)]
+    elif "/" in model:
+        wanted = [_resolved(opened, model)]
+    else:
+        wanted = [(model, number) for number in opened.versions(model)]
+    found = [_verified(opened, name, number) for name, number in wanted]
+    if as_json:
+        print_json(found)
+    else:
+        for one in found:
+            verdict, style = ("ok", "green") if one["ok"] else ("damaged", "bold red")
+            stdout.print(f"{one['name']}/{one['version']}", end="  ")
+            stdout.print(verdict, style=style, end="  ")
+            stdout.print(one["error"] or one["digest"], soft_wrap=True)
+    if not all(one["ok"] for one in found):
+        sys.exit(5)
+
+
+@_command("alias")
+@click.argument("name")
+@click.argument("alias", required=False)
+@click.argument("version", required=False)
+@_why
+def alias(name: str, alias: str | None, version: str | None, why: str, store: str, as_json: bool) -> None:
+    """List aliases, or point one to a version.
+
+    VERSION is a number, "latest" or another alias. The alias "default" is what a request that names no version
+    gets; without it the newest version answers.
+    """
+    opened = open_store(store)
+    if alias is None or version is None:
+        found = opened.aliases(name)
+        if alias is not None:
+            opened.history(name, alias)  # for the error of an alias that is not there
+            found = {alias: found[alias]}
+        if as_json:
+            print_json(found)
+            return
+        made = tables.table("alias", ">version")
+        for key, number in found.items():
+            made.add_row(key, str(number))
+        tables.show(made)
+        if not found:
+            note(f"{name} has no aliases: the newest version, {opened.resolve(name)}, answers.")
+        return
+    _report(name, opened.set_alias(name, alias, version, who=user(), why=why, when=datetime.now(UTC)), as_json)
+
+
+@_command("history")
+@click.argument("name")
+@click.argument("alias", required=False)
+def history(name: str, alias: str | None, store: str, as_json: bool) -> None:
+    """Show every move of an alias: when, who, why."""
+    opened = open_store(store)
+    aliases = opened.aliases(name) if alias is None else [alias]
+    moves = [move for each in aliases for move in opened.history(name, each)]
+    if as_json:
+        print_json([_plain(name, move) for move in moves])
+        return
+    tables.show(tables.history(moves))
+    if not moves:
+        note(f"No alias of {name} was ever set.")
+
+
+@_command("rollback")
+@click.argument("name")
+@click.argument("alias", default=DEFAULT)
+@_why
+def rollback(name: str, alias: str, why: str, store: str, as_json: bool) -> None:
+    """Point an alias back to the version before."""
+    opened = open_store(store)
+    _report(name, opened.rollback(name, alias, who=user(), why=why, when=datetime.now(UTC)), as_json)
+
+
+@_command("rm")
+@click.argument("model", metavar="NAME/VERSION")
+@click.option("-y", "--yes", is_flag=True, help="Do not ask.")
+def remove(model: str, yes: bool, store: str, as_json: bool) -> None:
+    """Remove a version for good; its number stays used."""
+    if "/" not in model:
+        raise click.UsageError(f"Which version of {model}? Name it: {model}/1.")
+    opened = open_store(store)
+    name, number = _resolved(opened, model)
+    if not yes:
+        if not sys.stdin.isatty():
+            raise click.UsageError(f"This removes {name}/{number} for good; confirm it with --yes.")
+        click.confirm(f"Remove {name}/{number} for good?", abort=True, err=True)
+    opened.remove(name, number)
+    if as_json:
+        print_json({"name": name, "removed": number})
+    else:
+        note(f"Removed {name}/{number}.")
+
+
+@_command("predict")
+@click.argument("model", metavar="MODEL")
+@click.argument("file", type=click.Path(exists=True, dir_okay=False, allow_dash=True), required=False)
+@click.option("--row", "row_texts", multiple=True, metavar="JSON", help="A row, as an object or a list; repeatable.")
+def predict(model: str, file: str | None, row_texts: tuple[str, ...], store: str, as_json: bool) -> None:
+    """Answer rows of a CSV or JSON file, or given ones.
+
+    "-" is standard input. CSV needs a header; an empty cell is a missing value; a column with the known answers is passed over.
+    """
+    if (file is None) == (not row_texts):
+        raise click.UsageError("Wanted rows: either a FILE, or --row.")
+    opened = open_store(store)
+    name, number = _resolved(opened, model)
+    _, loaded = opened.load(name, number)
+    if file is None:
+        instances = rows.from_options(row_texts)
+    else:
+        with click.open_file(file, "rb") as source:
+            data = source.read()
+        instances = rows.from_bytes(data, "standard input" if file == "-" else Path(file).name, loaded.signature)
+    answers = loaded.predict(instances)
+    if as_json:
+        print_json({"model": name, "version": number, "predictions": answers})
+    else:
+        tables.show(tables.predictions(answers))
+
+
+def _resolved(store: Store, model: str) -> tuple[str, int]:
+    name, _, ref = model.partition("/")
+    return name, store.resolve(name, ref or None)
+
+
+def _summary(store: Store, name: str, state: dict[str, Any]) -> dict[str, Any]:
+    """One model in a list. A damaged file is told beside the others, which are none the worse."""
+    serves, description, error = None, None, None
+    try:
+        serves = store.resolve(name)
+        description = artifact.read_manifest(store.path(name, serves))["description"]
+    except (ArtifactError, NotFoundError) as e:
+        error = str(e)
+    versions, aliases = list(state["versions"]), state["aliases"]
+    about = {"name": name, "serves": serves, "versions": versions, "aliases": aliases}
+    return {**about, "description": description, "error": error}
+
+
+def _verified(store: Store, name: str, number: int) -> dict[str, Any]:
+    digest, error = None, None
+    try:
+        version, model = store.load(name, number)
+        digest = version.digest
+        model.check_golden()
+    except ModelStoreError as e:
+        error = str(e)
+    return {"name": name, "version": number, "ok": error is None, "digest": digest, "error": error}
+
+
+def _report(name: str, move: Generation, as_json: bool) -> None:
+    if as_json:
+        print_json(_plain(name, move))
+    else:
+        note(f"{name}/{move.alias} now points to version {move.version}.")
+
+
+def _plain(name: str, move: Generation) -> dict[str, Any]:
+    return {"name": name, **vars(move), "when": move.when.isoformat()}
+
+
+def _ranges(numbers: list[int]) -> str:
+    """1-3, 5: what is there, with its gaps."""
+    runs: list[list[int]] = []
+    for number in numbers:
+        if runs and runs[-1][-1] == number - 1:
+            runs[-1][1:] = [number]
+        else:
+            runs.append([number])
+    return ", ".join("-".join(map(str, run)) for run in runs)

@@ -1,0 +1,111 @@
+"""Rows from a file or the command line, as a caller of the service would send them.
+
+CSV rows are objects by column name, with numbers where the signature has numbers; JSON is taken as it is.
+"""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+from collections.abc import Sequence
+from typing import Any
+
+from model_store.errors import Fault, InputError
+from model_store.signature import Array, Classes, Number, Signature
+
+MISSING = frozenset({"", "na", "n/a", "nan", "null", "?"})  # what a CSV cell of no value says, as in training
+_LONGEST_CELL = 1 << 24
+
+
+def from_options(texts: Sequence[str]) -> list[Any]:
+    """One JSON row a text: `--row '{"island": "Biscoe", ...}'`."""
+    return [_parsed(text, f"row {i}") for i, text in enumerate(texts)]
+
+
+def from_bytes(data: bytes, name: str, signature: Signature) -> list[Any]:
+    """The rows of a file: JSON when its name or its first character says so, else CSV."""
+    try:
+        text = data.decode("utf-8-sig")
+    except UnicodeDecodeError as e:
+        problem = f"wanted UTF-8, found byte 0x{data[e.start]:02x} at {e.start}"
+        raise InputError([Fault(name, problem, "save the file as UTF-8")]) from e
+    if name.endswith(".json") or (not name.endswith(".csv") and text.lstrip()[:1] in ("[", "{")):
+        return _json_rows(text, name)
+    return _csv_rows(text, name, signature)
+
+
+def _json_rows(text: str, name: str) -> list[Any]:
+    rows = _parsed(text, name)
+    if isinstance(rows, dict) and set(rows) == {"instances"}:
+        rows = rows["instances"]
+    if not isinstance(rows, list):
+        mend = 'wrap it: [{"column": 1}]'
+        raise InputError([Fault(name, f"wanted a list of rows, found {type(rows).__name__}", mend)])
+    return rows
+
+
+def _csv_rows(text: str, name: str, signature: Signature) -> list[Any]:
+    limit = csv.field_size_limit(_LONGEST_CELL)
+    try:
+        lines = [line for line in csv.reader(io.StringIO(text, newline=""), strict=True) if line]
+    except csv.Error as e:
+        raise InputError(
+            [Fault(name, f"wanted CSV, found a fault: {e}", "quote cells that hold quotes or commas")]
+        ) from e
+    finally:
+        csv.field_size_limit(limit)
+    numbers = {column.name for column in signature.inputs if isinstance(column, Number)}
+    if isinstance(signature.inputs[0], Array):
+        return _array_rows(lines)
+    if not lines:
+        raise InputError([Fault(name, "wanted a header and rows, found nothing", "name the columns in the first line")])
+    output = signature.output
+    targets = {output.name} if isinstance(output, Classes) else set(output.names)
+    header = [cell.strip() for cell in lines[0]]
+    faults = [
+        Fault(f"{name} row {i}", f"wanted {len(header)} cells, found {len(row)}", "quote cells that hold commas")
+        for i, row in enumerate(lines[1:])
+        if len(row) != len(header)
+    ]
+    if len(set(header)) != len(header):
+        faults.append(Fault(f"{name} header", "wanted names that differ", "rename one of the columns"))
+    if faults:
+        raise InputError(faults)
+    # A file with the known answers beside the inputs is the usual one to try a model with.
+    return [
+        {
+            column: _cell(cell, column in numbers)
+            for column, cell in zip(header, row, strict=True)
+            if column not in targets
+        }
+        for row in lines[1:]
+    ]
+
+
+def _array_rows(lines: list[list[str]]) -> list[Any]:
+    """Each row is one array, flat; a first line of names is passed over."""
+    rows = [[_cell(cell, number=True) for cell in line] for line in lines]
+    return rows[1:] if rows and any(isinstance(value, str) for value in rows[0]) else rows
+
+
+def _cell(text: str, number: bool) -> Any:
+    """The value in a cell. One that should be a number and is not stays text, which the signature then refuses."""
+    text = text.strip()
+    if text.lower() in MISSING:
+        return None
+    if not number:
+        return text
+    try:
+        return float(text)
+    except ValueError:
+        return text
+
+
+def _parsed(text: str, place: str) -> Any:
+    try:
+        return json.loads(text)
+    except ValueError as e:
+        raise InputError([Fault(place, f"wanted JSON, found a fault: {e}", "")]) from e
+    except RecursionError as e:
+        raise InputError([Fault(place, "wanted JSON, found it nested too deep", "")]) from e

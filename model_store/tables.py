@@ -1,0 +1,166 @@
+"""What `models` shows on a terminal: tables of models, of one model's parts, of moves and of predictions."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
+
+from rich.table import Table
+from rich.text import Text
+
+from model_store.console import stdout
+from model_store.signature import Array, Category, Classes, Input, Number, Signature
+from model_store.store import Generation
+
+
+def table(*headings: str, title: str | None = None) -> Table:
+    """A plain table; headings that start with ">" are of numbers."""
+    made = Table(title=title, title_justify="left", title_style="bold", box=None, pad_edge=False, header_style="dim")
+    for heading in headings:
+        made.add_column(heading.lstrip(">"), justify="right" if heading.startswith(">") else "left", overflow="fold")
+    return made
+
+
+def show(made: Table) -> None:
+    if made.row_count:
+        stdout.print(made)
+        stdout.print()
+
+
+def facts(pairs: Iterable[tuple[str, Any]], title: str | None = None) -> Table:
+    """Two columns, what and how much; what has no value is left out."""
+    made = table("", "", title=title)
+    made.show_header = False
+    for name, value in pairs:
+        if value not in (None, "", [], {}):
+            made.add_row(Text(name, style="dim"), text(value))
+    return made
+
+
+def text(value: Any) -> str:
+    """A value of a manifest in a cell: short numbers, lists cut."""
+    if isinstance(value, bool) or value is None:
+        return {True: "yes", False: "no", None: "-"}[value]
+    if isinstance(value, float):
+        return f"{value:.6g}"
+    if isinstance(value, (list, tuple)):
+        return ", ".join(map(text, value[:12])) + (f", ... ({len(value)})" if len(value) > 12 else "")
+    return str(value)
+
+
+def size(count: int) -> str:
+    amount, units = float(count), ["KiB", "MiB", "GiB"]
+    if count < 1024:
+        return f"{count} bytes"
+    while (amount := amount / 1024) >= 1024 and len(units) > 1:
+        units.pop(0)
+    return f"{amount:.1f} {units[0]}"
+
+
+def inputs(signature: Signature) -> Table:
+    made = table("column", "kind", "values", "missing", title="Inputs")
+    for column in signature.inputs:
+        made.add_row(column.name, column.kind, _values(column), _missing(column))
+    return made
+
+
+def output(signature: Signature) -> str:
+    answer = signature.output
+    if isinstance(answer, Classes):
+        return f"{answer.name}: one of {text(answer.labels)}"
+    return text(answer.names)
+
+
+def layers(config: Sequence[Mapping[str, Any]]) -> Table:
+    made = table(">#", "layer", ">inputs", ">outputs", ">parameters", title="Network")
+    for i, layer in enumerate(config):
+        rest = ", ".join(f"{key} {text(value)}" for key, value in layer.items() if key not in _LAYER_COLUMNS)
+        name = f"{layer['type']} ({rest})" if rest else str(layer["type"])
+        if "input_size" in layer:
+            inputs, outputs = layer["input_size"], layer["output_size"]
+            made.add_row(str(i), name, str(inputs), str(outputs), f"{(inputs + 1) * outputs:,}")
+        else:
+            made.add_row(str(i), name)
+    return made
+
+
+def record(found: Any, title: str) -> list[Table]:
+    """Whatever a training job recorded: its scalars as facts, and a table for each group of like objects in it."""
+    if not isinstance(found, Mapping):
+        return []
+    scalars, groups = _split(found, "")
+    return [facts(scalars, title), *(_group(name, group) for name, group in groups)]
+
+
+def history(moves: Iterable[Generation]) -> Table:
+    made = table("alias", ">move", ">version", "when", "who", "why")
+    for move in moves:
+        when = move.when.strftime("%Y-%m-%d %H:%M:%S")
+        why = " · ".join(filter(None, ["rollback" if move.rollback else "", move.why]))
+        made.add_row(move.alias, str(move.number), str(move.version), when, move.who, why)
+    return made
+
+
+def predictions(answers: Sequence[Any]) -> Table:
+    """A line for each row: the label and its probabilities, or the values."""
+    first = answers[0] if answers else None
+    if isinstance(first, Mapping) and "probabilities" in first:
+        made = table(">row", "label", *(f">{label}" for label in first["probabilities"]))
+        for i, answer in enumerate(answers):
+            made.add_row(str(i), str(answer["label"]), *(f"{p:.4f}" for p in answer["probabilities"].values()))
+        return made
+    names = list(first) if isinstance(first, Mapping) else ["prediction"]
+    made = table(">row", *(f">{name}" for name in names))
+    for i, answer in enumerate(answers):
+        made.add_row(str(i), *map(text, answer.values() if isinstance(answer, Mapping) else [answer]))
+    return made
+
+
+_LAYER_COLUMNS = ("type", "input_size", "output_size")
+
+
+def _values(column: Input) -> str:
+    if isinstance(column, Category):
+        return text(column.categories) + (", others" if column.unknown == "bucket" else "")
+    low, high = column.statistics.get("min"), column.statistics.get("max")
+    seen = "" if low is None or high is None else f"{text(low)} to {text(high)}"
+    if isinstance(column, Array):
+        return " × ".join(map(str, column.shape)) + (f", {seen}" if seen else "")
+    return seen
+
+
+def _missing(column: Input) -> str:
+    if isinstance(column, (Number, Category)) and column.fill is not None:
+        return f"filled with {text(column.fill)}"
+    return "refused"
+
+
+def _split(found: Mapping[str, Any], place: str) -> tuple[list[tuple[str, Any]], list[tuple[str, Mapping[str, Any]]]]:
+    """Leaves by their dotted place, and the groups among the branches: objects of objects with the same keys."""
+    scalars: list[tuple[str, Any]] = []
+    groups: list[tuple[str, Mapping[str, Any]]] = []
+    for key, value in found.items():
+        name = f"{place}{key}"
+        if not isinstance(value, Mapping):
+            if not (isinstance(value, list) and any(isinstance(part, (list, dict)) for part in value)):
+                scalars.append((name, value))
+        elif value and all(isinstance(part, Mapping) and part for part in value.values()) and _alike(value):
+            groups.append((name, value))
+        else:
+            below = _split(value, f"{name}.")
+            scalars += below[0]
+            groups += below[1]
+    return scalars, groups
+
+
+def _alike(group: Mapping[str, Mapping[str, Any]]) -> bool:
+    first, *others = (set(part) for part in group.values())
+    return all(keys == first for keys in others)
+
+
+def _group(name: str, group: Mapping[str, Mapping[str, Any]]) -> Table:
+    headings = next(iter(group.values()))
+    made = table(name, *(f">{heading}" for heading in headings))
+    for key, part in group.items():
+        made.add_row(key, *(text(part[heading]) for heading in headings))
+    return made
