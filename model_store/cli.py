@@ -223,7 +223,8 @@ def remove(model: str, yes: bool, store: str, as_json: bool) -> None:
 def predict(model: str, file: str | None, row_texts: tuple[str, ...], store: str, as_json: bool) -> None:
     """Answer rows of a CSV or JSON file, or given ones.
 
-    "-" is standard input. CSV needs a header; an empty cell is a missing value; a column with the known answers is passed over.
+    "-" is standard input. CSV needs a header; an empty cell is a missing value; a column with the known answers
+    is passed over.
     """
     if (file is None) == (not row_texts):
         raise click.UsageError("Wanted rows: either a FILE, or --row.")
