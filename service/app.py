@@ -1,0 +1,100 @@
+"""The application: settings in, a Flask application out.
+
+    app = create_app()                                       # settings from the environment
+    app = create_app(Settings(store="./models", port=9000))  # as a test would
+
+Models that the store has are loaded before it returns, so that workers forked afterwards share their memory.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import re
+import time
+import uuid
+
+from flask import Flask, g, request
+from werkzeug.wrappers import Response
+
+from model_store.store import open_store
+from service import errors
+from service.catalog import Catalog
+from service.metrics import Metrics
+from service.routes import health, models, pages, predict
+from service.settings import Settings
+from service.wire import add_headers
+
+access = logging.getLogger("service.access")
+
+_SANE_ID = re.compile(r"[A-Za-z0-9._~+/=:@-]{1,128}")
+_QUIET = {"health.alive", "health.ready", "health.exposition"}  # asked every few seconds, and nobody reads it
+
+
+def create_app(settings: Settings | None = None) -> Flask:
+    settings = settings or Settings.from_environ(os.environ)
+    metrics = Metrics()
+    catalog = Catalog(
+        open_store(settings.store),
+        settings.cache_path(os.environ),
+        metrics,
+        max_instances=settings.max_instances,
+        max_extra_versions=settings.max_extra_versions,
+    )
+    catalog.refresh()
+
+    app = Flask(__name__)
+    app.url_map.strict_slashes = False
+    app.extensions["catalog"] = catalog
+    errors.register(app)
+    app.register_blueprint(predict.routes(catalog, metrics, settings))
+    app.register_blueprint(models.routes(catalog))
+    app.register_blueprint(health.routes(catalog, metrics))
+    app.register_blueprint(pages.routes(catalog, settings))
+
+    @app.before_request
+    def begin() -> None:
+        g.started = time.perf_counter()
+        given = request.headers.get("X-Request-Id", "")
+        g.request_id = given if _SANE_ID.fullmatch(given) else uuid.uuid4().hex
+        g.served = g.error_code = None
+        g.rows = 0
+        metrics.in_progress.inc()
+        catalog.follow(settings.poll_seconds)  # a thread does not survive the fork that made this worker
+
+    @app.after_request
+    def end(response: Response) -> Response:
+        add_headers(response, g.request_id)
+        _count(metrics, response.status_code)
+        return response
+
+    return app
+
+
+def _count(metrics: Metrics, status: int) -> None:
+    """Metrics and the access log: one line a request, with the id that the caller was given."""
+    seconds = time.perf_counter() - g.started
+    metrics.in_progress.dec()
+    served = g.served
+    model, version = (served.name, str(served.number)) if served else ("", "")
+    rule = request.url_rule.rule if request.url_rule else "none"
+    metrics.requests.labels(rule, model, version, status).inc()
+    metrics.seconds.labels(rule, model).observe(seconds)
+    if g.error_code:
+        metrics.errors.labels(g.error_code).inc()
+    level = logging.DEBUG if request.endpoint in _QUIET and status < 400 else logging.INFO
+    if access.isEnabledFor(level):
+        answer = f" {model}/{version} rows={g.rows}" if served else ""
+        fault = f" error={g.error_code}" if g.error_code else ""
+        access.log(
+            level,
+            "%s %s %d %.1fms%s%s id=%s from=%s",
+            request.method,
+            request.full_path.rstrip("?").encode("unicode_escape").decode(),
+            status,
+            1000 * seconds,
+            answer,
+            fault,
+            g.request_id,
+            request.remote_addr,
+        )

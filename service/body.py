@@ -1,0 +1,86 @@
+"""The body of a request: read whole and once, then parsed as strict JSON.
+
+A WSGI server hands over what the client sent, be it all or not. Here a body counts only when every byte that was
+announced has come: one cut short is refused, however well its first half parses.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import orjson
+from werkzeug.wrappers import Request
+
+from model_store.errors import Fault
+from service.errors import ApiError
+
+# A plain `curl -d` says form-urlencoded, some clients say octet-stream or text, some say nothing.
+_TAKEN_AS_JSON = {"", "application/octet-stream", "application/x-www-form-urlencoded", "text/plain"}
+
+
+def read_json(request: Request, max_bytes: int) -> Any:
+    """The parsed body; ApiError 400, 413 or 415 when it cannot be taken."""
+    _check_type(request)
+    body = _read(request, max_bytes)
+    if not body:
+        raise _bad('the body is empty; send JSON such as {"instances": [...]}')
+    try:
+        return orjson.loads(body)
+    except orjson.JSONDecodeError as e:
+        raise _not_json(e, body) from e
+
+
+def _check_type(request: Request) -> None:
+    mimetype = request.mimetype
+    if mimetype not in _TAKEN_AS_JSON and mimetype != "application/json" and not mimetype.endswith("+json"):
+        message = f"Content-Type: wanted application/json, found {mimetype}"
+        raise ApiError(415, "unsupported_media_type", message)
+    coding = request.headers.get("Content-Encoding", "identity")
+    if coding != "identity":
+        raise ApiError(415, "unsupported_media_type", f"Content-Encoding: wanted none, found {coding}; send plain JSON")
+
+
+def _read(request: Request, max_bytes: int) -> bytes:
+    environ = request.environ
+    announced = request.content_length
+    if announced is None and not environ.get("wsgi.input_terminated"):
+        return b""  # neither a length nor chunks: there is no body
+    if announced is not None and announced > max_bytes:
+        raise _too_large(f"{announced} bytes", max_bytes)
+    try:
+        body: bytes = environ["wsgi.input"].read(max_bytes + 1 if announced is None else announced)
+    except Exception as e:  # whatever stops a server from reading a body, its client has broken off
+        raise _bad(f"the body ended early or is not well-formed HTTP: {e}", "broken_body") from e
+    if announced is None:
+        if len(body) > max_bytes:
+            raise _too_large("more", max_bytes)
+    elif len(body) < announced:
+        message = f"the body ended early: Content-Length says {announced} bytes, {len(body)} came"
+        raise _bad(message, "broken_body")
+    return body
+
+
+def _bad(message: str, code: str = "bad_json") -> ApiError:
+    return ApiError(400, code, message)
+
+
+def _too_large(found: str, max_bytes: int) -> ApiError:
+    return ApiError(
+        413, "body_too_large", f"the body: wanted at most {max_bytes} bytes, found {found}; send fewer rows"
+    )
+
+
+def _not_json(error: orjson.JSONDecodeError, body: bytes) -> ApiError:
+    """Where the JSON breaks, with the text around it and what is usually meant."""
+    text = body.decode("utf-8", "replace")
+    around = text[max(0, error.pos - 10) : error.pos + 20]
+    rest = text[error.pos : error.pos + 9].lstrip("-")
+    if rest.startswith(("NaN", "Inf")) or "infinity" in error.msg:
+        mend = "JSON has finite numbers only; send null for a missing value"
+    elif rest.startswith(("'", "True", "False", "None")):
+        mend = 'that is Python, not JSON: write "text", true, false and null'
+    else:
+        mend = ""
+    place = f"body, line {error.lineno} column {error.colno}"
+    fault = Fault(place, f"{error.msg.split(': line ')[0]}; found {around!r}", mend)
+    return ApiError(400, "bad_json", f"the body is not JSON: {fault}", [fault])

@@ -1,0 +1,96 @@
+"""The command `serve`: answers over HTTP for the models of a store."""
+
+from __future__ import annotations
+
+import errno
+import os
+import shutil
+import socket
+import tempfile
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from model_store import console
+from model_store.console import exit_codes, store_option, verbosity_option
+from service.gunicorn_conf import Server, bind, log_to_stderr, memory_directory, wipe_counts
+from service.settings import Settings, SettingsError
+
+if TYPE_CHECKING:
+    from flask import Flask
+
+_COUNTS = "PROMETHEUS_MULTIPROC_DIR"
+
+
+@click.command(context_settings={"help_option_names": ["-h", "--help"]})
+@store_option
+@click.option("--host", metavar="ADDRESS", help="Address to listen on.  [default: 127.0.0.1]")
+@click.option("--port", type=click.IntRange(0, 65535), help="Port to listen on; 0 takes a free one.  [default: 8000]")
+@click.option("--workers", type=click.IntRange(1, 1024), help="Worker processes.  [default: one a CPU]")
+@verbosity_option
+@exit_codes({SettingsError: 2})
+def main(store: str, host: str | None, port: int | None, workers: int | None) -> None:
+    """Serve the models of a store over HTTP.
+
+    New versions and moved aliases are picked up without a restart. Everything else is set in the environment: see
+    docs/operations.md. SIGTERM and Ctrl-C let requests under way end.
+    """
+    level = "debug" if console.verbosity() > 0 else "warning" if console.verbosity() < 0 else None
+    settings = Settings.from_environ(os.environ, store=store, host=host, port=port, workers=workers, log_level=level)
+    log_to_stderr(settings.log_level)
+    listener = _listener(settings)
+    counts = _counts_directory()
+    master = os.getpid()
+    try:
+        from service.app import create_app  # noqa: PLC0415 - prometheus_client has to see where counts are kept
+
+        app = create_app(settings)
+        Server(app, settings, listener, lambda server: _tell(app, settings, server)).run()
+    finally:
+        if os.getpid() == master and counts is not None:
+            shutil.rmtree(counts, ignore_errors=True)
+
+
+def _listener(settings: Settings) -> socket.socket:
+    place = f"{settings.host}:{settings.port}"
+    try:
+        listener = bind(settings.host, settings.port)
+    except OSError as e:
+        mends = {
+            errno.EADDRINUSE: "another program listens there; stop it, or choose another --port",
+            errno.EACCES: "ports below 1024 need privileges; choose another --port",
+            errno.EADDRNOTAVAIL: "this machine has no such address; choose another --host",
+        }
+        mend = mends.get(e.errno or 0, "choose another --host or --port")
+        console.fail(f"cannot listen on {place}: {e.strerror or e}; {mend}", 2)
+    return listener
+
+
+def _counts_directory() -> Path | None:
+    """Where the workers count requests, for /metrics to add up; returned when it is ours to delete."""
+    if _COUNTS in os.environ:
+        wipe_counts(Path(os.environ[_COUNTS]))
+        return None
+    directory = tempfile.mkdtemp(prefix="forward-pass-counts-", dir=memory_directory())
+    os.environ[_COUNTS] = directory
+    return Path(directory)
+
+
+def _tell(app: Flask, settings: Settings, server: Any) -> None:
+    """What a user wants to know once the service listens."""
+    host, port = server.LISTENERS[0].getsockname()[:2]
+    shown = {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(host, host)
+    base = f"http://[{shown}]:{port}" if ":" in shown else f"http://{shown}:{port}"
+    snapshot = app.extensions["catalog"].snapshot
+    models = ", ".join(f"{served.name}/{served.number}" for served in snapshot.answering)
+    if models:
+        console.note(f"Serving {models} from {settings.store}")
+    else:
+        console.note(
+            f"No model in {settings.store} yet, so requests are answered 503 until there is one: "
+            "train examples/penguins.toml"
+        )
+    console.note(f"  answers  {base}/predict")
+    console.note(f"  docs     {base}/docs")
+    console.note(f"  {settings.worker_count} workers, {settings.threads} threads each; Ctrl-C stops")

@@ -1,0 +1,60 @@
+"""The description: a version of a model as plain data, for /models, the OpenAPI document and the reference page."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from model_store.columns import Array, Category, Number
+from model_store.signature import Classes, Input, Values
+from service.catalog import Entry, Served
+
+# Of what training recorded: not the curve of every epoch, nor where the data lay on somebody's disk.
+_TRAINING = ("metrics", "baseline")
+
+
+def line(entry: Entry) -> dict[str, Any]:
+    """A model in the list of models."""
+    served = entry.default
+    return {
+        "name": entry.name,
+        "description": served.model.description if served else "",
+        "version": served.number if served else None,
+        "versions": list(entry.versions),
+        "aliases": {alias: served.number for alias, served in entry.targets.items() if alias in entry.aliases},
+    }
+
+
+def card(entry: Entry, served: Served) -> dict[str, Any]:
+    """Everything a caller wants to know about a version."""
+    model = served.model
+    return {
+        **line(entry),
+        "description": model.description,
+        "version": served.number,
+        "digest": served.digest,
+        "inputs": [_input(column) for column in model.signature.inputs],
+        "output": _output(model.signature.output),
+        "training": {key: model.training[key] for key in _TRAINING if key in model.training},
+        "example": {"instances": [served.example.instance], "predictions": [served.example.prediction]},
+    }
+
+
+def _input(column: Input) -> dict[str, Any]:
+    seen: Mapping[str, Any] = column.statistics
+    about: dict[str, Any] = {"name": column.name, "kind": column.kind}
+    if isinstance(column, Array):
+        return about | {"required": True, "shape": list(column.shape), "low": column.low, "high": column.high}
+    about["required"] = column.fill is None
+    if column.fill is not None:
+        about["fill"] = column.fill
+    if isinstance(column, Category):
+        return about | {"categories": list(column.categories), "unknown": column.unknown}
+    assert isinstance(column, Number)  # noqa: S101 - the last of the three kinds
+    return about | {"seen": {key: seen[key] for key in ("min", "mean", "max") if seen.get(key) is not None}}
+
+
+def _output(output: Classes | Values) -> dict[str, Any]:
+    if isinstance(output, Classes):
+        return {"kind": output.kind, "name": output.name, "labels": list(output.labels)}
+    return {"kind": output.kind, "names": list(output.names)}

@@ -1,0 +1,38 @@
+"""An example of a request and the model's own answer to it: a real row where the artifact has one."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from model_store.columns import Array, Category, Number
+from model_store.model import Model
+
+
+@dataclass(frozen=True, eq=False)
+class Example:
+    instance: Any
+    prediction: Any
+
+
+def example_of(model: Model) -> Example:
+    """Also warms the model up: this is the first pass through all of its code."""
+    columns = model.signature.inputs
+    instance = model.golden.instances[0] if model.golden else [_typical(column) for column in columns]
+    if isinstance(instance, list) and not isinstance(columns[0], Array):
+        instance = dict(zip(model.signature.names, instance, strict=True))
+    elif not model.golden:
+        instance = instance[0]
+    return Example(instance, model.predict([instance])[0])
+
+
+def _typical(column: Number | Category | Array) -> Any:
+    """A value such as training saw."""
+    if isinstance(column, Category):
+        return column.categories[0]
+    if isinstance(column, Array):
+        middle = column.offset if column.low is None or column.high is None else (column.low + column.high) / 2
+        return np.full(column.shape, middle).tolist()
+    return float(column.statistics.get("mean") or column.offset)

@@ -1,0 +1,138 @@
+"""The server: gunicorn, told by our settings and nothing else - no configuration file, no GUNICORN_CMD_ARGS.
+
+The application is loaded before the workers are forked, so that they share the memory of the models. Everything that
+needs a thread starts after the fork: a thread does not survive one.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import signal
+import socket
+import sys
+from pathlib import Path
+from typing import Any
+
+from flask import Flask
+from gunicorn.app.base import BaseApplication  # type: ignore[import-untyped]
+from gunicorn.arbiter import Arbiter  # type: ignore[import-untyped]
+from gunicorn.glogging import Logger  # type: ignore[import-untyped]
+
+from service.settings import Settings
+
+log = logging.getLogger("service")
+
+LOG_FORMAT = "%(asctime)s %(levelname)s [%(process)d] %(message)s"
+LOG_DATES = "%Y-%m-%dT%H:%M:%S%z"
+
+
+def memory_directory() -> str | None:
+    """Where small files that are written often belong: in memory, since a slow disk would stall the workers."""
+    return "/dev/shm" if os.access("/dev/shm", os.W_OK) else None  # noqa: S108 - mkdtemp makes a private place there
+
+
+def options(settings: Settings, listener: socket.socket) -> dict[str, Any]:
+    """gunicorn's options."""
+    return {
+        "bind": [f"fd://{listener.fileno()}"],
+        "workers": settings.worker_count,
+        "worker_class": "gthread",
+        "threads": settings.threads,
+        "preload_app": True,
+        "timeout": settings.timeout_seconds,
+        "graceful_timeout": settings.drain_seconds,
+        "keepalive": settings.keepalive_seconds,
+        "limit_request_line": 4094,
+        "limit_request_fields": 64,
+        "limit_request_field_size": 8190,
+        "forwarded_allow_ips": settings.forwarded_allow_ips,
+        "http_parser": "python",  # one parser everywhere, whether or not an optional one is installed
+        "control_socket_disable": True,
+        "worker_tmp_dir": memory_directory(),
+        "logger_class": ServerLogger,
+        "loglevel": "info" if settings.log_level == "debug" else "warning",  # its routine is not news
+        "accesslog": None,  # the application writes one, with the ids of requests
+        "proc_name": "forward-pass",
+        "post_worker_init": _started,
+        "child_exit": _ended,
+    }
+
+
+class ServerLogger(Logger):  # type: ignore[misc]
+    """gunicorn's own log, in the form of ours."""
+
+    error_fmt = LOG_FORMAT
+    datefmt = LOG_DATES
+
+
+class Server(BaseApplication):  # type: ignore[misc]
+    """gunicorn around an application. `run` returns by SystemExit."""
+
+    def __init__(self, app: Flask, settings: Settings, listener: socket.socket, when_ready: Any) -> None:
+        self._app = app
+        self._options = {**options(settings, listener), "when_ready": when_ready}
+        super().__init__()
+
+    def load_config(self) -> None:
+        for name, value in self._options.items():
+            self.cfg.set(name, value)
+
+    def load(self) -> Flask:
+        return self._app
+
+    def run(self) -> None:
+        DrainingArbiter(self).run()
+
+
+class DrainingArbiter(Arbiter):  # type: ignore[misc]
+    """Ctrl-C lets requests under way end, as SIGTERM does; a second one does not wait."""
+
+    def handle_term(self) -> None:
+        log.info("stopping: requests under way have %d s to end", self.cfg.graceful_timeout)
+        super().handle_term()
+
+    handle_int = handle_term
+
+
+def _started(worker: Any) -> None:
+    """In a new worker, before its first request."""
+    # A terminal sends Ctrl-C to every process; the master alone decides what it means.
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    catalog = worker.app.callable.extensions["catalog"]
+    catalog.refresh()  # a worker that replaces a lost one starts from what its master loaded long ago
+
+
+def _ended(_server: Any, worker: Any) -> None:
+    """In the master, for a worker that is gone: its requests are no longer in progress."""
+    from prometheus_client import multiprocess  # noqa: PLC0415 - see `serve`: not before its directory is known
+
+    multiprocess.mark_process_dead(worker.pid)  # type: ignore[no-untyped-call]
+
+
+def bind(host: str, port: int) -> socket.socket:
+    """A bound socket; OSError at once where the address is taken, instead of after gunicorn's five tries."""
+    family, kind, protocol, _, address = socket.getaddrinfo(host or None, port, type=socket.SOCK_STREAM)[0]
+    listener = socket.socket(family, kind, protocol)
+    try:
+        listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        listener.bind(address)
+    except OSError:
+        listener.close()
+        raise
+    return listener
+
+
+def wipe_counts(directory: Path) -> None:
+    """Counts of processes long gone would be added to today's."""
+    for file in directory.glob("*.db"):
+        file.unlink(missing_ok=True)
+
+
+def log_to_stderr(level: str) -> None:
+    handler = logging.StreamHandler(sys.stderr)
+    handler.setFormatter(logging.Formatter(LOG_FORMAT, LOG_DATES))
+    logger = logging.getLogger("service")
+    logger.handlers = [handler]
+    logger.propagate = False
+    logger.setLevel(level.upper())

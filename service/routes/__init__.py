@@ -1,0 +1,1 @@
+"""The routes: what each address answers. Every module makes one blueprint from what it needs."""

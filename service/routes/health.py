@@ -1,0 +1,51 @@
+"""Health: alive, ready, and the figures behind it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from flask import Blueprint, redirect, request
+from prometheus_client import CONTENT_TYPE_LATEST
+from prometheus_client.core import Metric
+from werkzeug.wrappers import Response
+
+from service.catalog import Catalog
+from service.metrics import Metrics, models_metrics
+from service.wire import json_response
+
+
+def routes(catalog: Catalog, metrics: Metrics) -> Blueprint:
+    blueprint = Blueprint("health", __name__)
+
+    def loaded() -> Iterator[Metric]:
+        snapshot = catalog.snapshot
+        served = ((served.name, served.number, served.digest) for served in snapshot.answering)
+        return models_metrics(served, len(snapshot.problems))
+
+    metrics.look_up(loaded)
+
+    @blueprint.get("/")
+    def root() -> Response:
+        if request.accept_mimetypes.best_match(["application/json", "text/html"]) == "text/html":
+            return redirect("docs", 302)
+        return json_response({"status": "alive"})
+
+    @blueprint.get("/healthz")
+    def alive() -> Response:
+        return json_response({"status": "ok"})
+
+    @blueprint.get("/readyz")
+    def ready() -> Response:
+        """503 only when nothing can answer: one broken model must not take the others out of rotation."""
+        snapshot = catalog.snapshot
+        defaults = {name: entry.default.number if entry.default else None for name, entry in snapshot.entries.items()}
+        status = "unavailable" if not snapshot.answering else "degraded" if snapshot.problems else "ready"
+        problems = [problem.as_dict() for problem in snapshot.problems]
+        body = {"status": status, "models": defaults, "problems": problems}
+        return json_response(body, 503 if status == "unavailable" else 200)
+
+    @blueprint.get("/metrics")
+    def exposition() -> Response:
+        return Response(metrics.exposition(), content_type=CONTENT_TYPE_LATEST)
+
+    return blueprint

@@ -1,0 +1,27 @@
+"""The models: what there is, and what each takes and gives."""
+
+from __future__ import annotations
+
+from flask import Blueprint
+from werkzeug.wrappers import Response
+
+from service import describe
+from service.catalog import Catalog
+from service.wire import json_response
+
+
+def routes(catalog: Catalog) -> Blueprint:
+    blueprint = Blueprint("models", __name__)
+
+    @blueprint.get("/models")
+    def models() -> Response:
+        return json_response({"models": [describe.line(entry) for entry in catalog.snapshot.entries.values()]})
+
+    @blueprint.get("/models/<name>")
+    @blueprint.get("/models/<name>/versions/<version>")
+    def model(name: str, version: str | None = None) -> Response:
+        snapshot = catalog.snapshot
+        served = catalog.find(name, version)
+        return json_response(describe.card(snapshot.entries[name], served))
+
+    return blueprint

@@ -1,0 +1,145 @@
+"""The settings: everything about the service that its environment decides, in one frozen dataclass.
+
+    settings = Settings.from_environ(os.environ)
+
+Every field says which variable it comes from and what it means; docs/operations.md has the same table.
+"""
+
+from __future__ import annotations
+
+import math
+import os
+import tempfile
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, fields
+from pathlib import Path
+from typing import Any
+
+from environs import Env, EnvValidationError
+from marshmallow import ValidationError
+
+LOG_LEVELS = ("debug", "info", "warning", "error")
+
+
+class SettingsError(Exception):
+    """Variables that cannot be read. `faults` has a sentence for each, so that all can be mended at once."""
+
+    def __init__(self, faults: list[str]) -> None:
+        self.faults = faults
+        super().__init__("; ".join(faults))
+
+
+def _setting(variable: str, default: Any, meaning: str, *, low: float | None = None, high: float | None = None) -> Any:
+    return field(default=default, metadata={"variable": variable, "meaning": meaning, "low": low, "high": high})
+
+
+def _cpus() -> int:
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+@dataclass(frozen=True)
+class Settings:
+    """See docs/operations.md for the table."""
+
+    store: str = _setting("MODEL_STORE", "./models", "Address of the model store.")
+    host: str = _setting("SERVE_HOST", "127.0.0.1", "Address to listen on; 0.0.0.0 is every one.")
+    port: int = _setting("SERVE_PORT", 8000, "Port to listen on; 0 takes a free one.", low=0, high=65535)
+    workers: int = _setting("SERVE_WORKERS", 0, "Worker processes; 0 is one a CPU.", low=0, high=1024)
+    threads: int = _setting("SERVE_THREADS", 4, "Threads, so requests at a time, a worker.", low=1, high=1024)
+    max_body_bytes: int = _setting("SERVE_MAX_BODY_BYTES", 16 * 2**20, "Largest body of a request.", low=1)
+    max_instances: int = _setting("SERVE_MAX_INSTANCES", 10_000, "Most rows of a request.", low=1)
+    max_extra_versions: int = _setting(
+        "SERVE_MAX_EXTRA_VERSIONS", 4, "Versions kept in memory beside the default and the aliased ones.", low=1
+    )
+    poll_seconds: float = _setting(
+        "SERVE_POLL_SECONDS", 1.0, "How often a worker looks for new versions; 0 is never.", low=0, high=86400
+    )
+    timeout_seconds: int = _setting(
+        "SERVE_TIMEOUT_SECONDS", 30, "A worker that shows no life for so long is replaced.", low=1, high=86400
+    )
+    drain_seconds: int = _setting(
+        "SERVE_DRAIN_SECONDS", 25, "Time that requests under way have to end when the service stops.", low=0, high=86400
+    )
+    keepalive_seconds: int = _setting(
+        "SERVE_KEEPALIVE_SECONDS", 75, "How long an idle connection stays open.", low=0, high=86400
+    )
+    forwarded_allow_ips: str = _setting(
+        "SERVE_FORWARDED_ALLOW_IPS", "127.0.0.1,::1", "Proxies whose X-Forwarded-Proto is believed."
+    )
+    cache_dir: str = _setting(
+        "SERVE_CACHE_DIR", "", "Where verified copies of artifacts are kept; empty is a place of the user's own."
+    )
+    log_level: str = _setting("SERVE_LOG_LEVEL", "info", f"One of {', '.join(LOG_LEVELS)}.")
+
+    @classmethod
+    def from_environ(cls, environ: Mapping[str, str], **overrides: Any) -> Settings:
+        """The environment's settings, then `overrides` that are not None. SettingsError with all faults."""
+        env = _Env(environ)
+        values = {setting.name: _read(env, setting) for setting in fields(cls)}
+        try:
+            env.seal()
+        except EnvValidationError as e:
+            by_variable: Any = e.error_messages
+            faults = [f"{variable}: {text}" for variable, texts in by_variable.items() for text in texts]
+            raise SettingsError(faults) from e
+        values.update({name: value for name, value in overrides.items() if value is not None})
+        return cls(**values)
+
+    @property
+    def worker_count(self) -> int:
+        return self.workers or _cpus()
+
+    def cache_path(self, environ: Mapping[str, str]) -> Path:
+        """Where the cache lives: SERVE_CACHE_DIR, else the user's cache directory, else one of theirs in the temporary
+        directory (a container's root may be read-only, and its user may have no home)."""
+        if self.cache_dir:
+            return Path(self.cache_dir)
+        home = environ.get("XDG_CACHE_HOME") or (f"{environ['HOME']}/.cache" if environ.get("HOME") else "")
+        if home and os.access(_nearest(Path(home)), os.W_OK):
+            return Path(home) / "forward-pass"
+        return Path(tempfile.gettempdir()) / f"forward-pass-{os.getuid()}"
+
+
+class _Env(Env):
+    """environs, reading the mapping it is given instead of the process's environment."""
+
+    def __init__(self, environ: Mapping[str, str]) -> None:
+        super().__init__(eager=False)
+        self.add_parser("number", _number)
+        self.add_parser("choice", _choice)
+        self._given = environ
+
+    def _get_value(self, env_key: str, default: Any) -> Any:
+        return self._given.get(env_key, default)
+
+
+def _read(env: _Env, setting: Any) -> Any:
+    variable, default = setting.metadata["variable"], setting.default
+    if setting.name == "log_level":
+        return env.choice(variable, default, choices=LOG_LEVELS)
+    if isinstance(default, str):
+        return env.str(variable, default)
+    return env.number(variable, default, kind=type(default), low=setting.metadata["low"], high=setting.metadata["high"])
+
+
+def _number(text: str | float, *, kind: Any, low: float, high: float | None) -> float:
+    try:
+        number: float = kind(text)
+        fits = low <= number <= (math.inf if high is None else high) and math.isfinite(number)
+    except (ValueError, OverflowError):
+        fits = False
+    if not fits:
+        bounds = f"{low} or more" if high is None else f"{low} to {high}"
+        raise ValidationError(f"wanted a {'whole ' if kind is int else ''}number, {bounds}; found {text!r}")
+    return number
+
+
+def _choice(text: str, *, choices: Sequence[str]) -> str:
+    if text.lower() not in choices:
+        raise ValidationError(f"wanted one of {', '.join(choices)}; found {text!r}")
+    return text.lower()
+
+
+def _nearest(path: Path) -> Path:
+    """The path itself or the nearest parent that exists."""
+    return next(place for place in (path, *path.parents) if place.exists())
