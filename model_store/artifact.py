@@ -17,7 +17,7 @@ and compares. It is also a plain ZIP archive of .npy files, so `numpy.load(path)
   as few zeros as start the member's data on a multiple of 64 bytes.
 - A member's data is a version 1.0 .npy header, padded with spaces to a multiple of 64 bytes, and the array. So the
   array itself starts on a multiple of 64, and can be used where it lies in a memory map.
-- The manifest has 16 MiB at most, and lists 10,000 arrays at most. The file is shorter than 4 GiB - 1: there is no
+- The manifest has 8 MiB at most, and lists 10,000 arrays at most. The file is shorter than 4 GiB - 1: there is no
   ZIP64 form, a larger model is refused.
 - The model's digest is the SHA-256 of the manifest's bytes. The manifest holds the SHA-256 of every array, so
   the digest vouches for the whole file.
@@ -272,7 +272,7 @@ def _manifest_bytes(mapped: mmap.mmap) -> bytes:
     (size,) = struct.unpack_from("<I", mapped, _SIZE_OFFSET)
     count = size - _NPY_HEADER
     if not 0 < count <= manifests.MAX_BYTES:
-        raise ArtifactError(f"wanted a manifest of 1 to {manifests.MAX_BYTES} bytes first, found none")
+        raise ArtifactError(f"wanted a manifest of 1 to {manifests.MAX_BYTES} bytes first, found {count}")
     member = _Member(MANIFEST, "|u1", (count,), 0)
     if member.end > len(mapped):
         raise ArtifactError(f"{MANIFEST}: wanted {count} bytes, found the end of the file")

@@ -28,8 +28,8 @@ from model_store.errors import ArtifactError
 
 FORMAT = 1
 PRODUCER = "forward-pass 0.1.0"
-MAX_BYTES = 16 << 20
-MAX_ARRAYS = 10_000
+MAX_BYTES = 8 << 20
+MAX_PARTS = 10_000
 DTYPES = {"float32": "<f4", "float64": "<f8"}
 
 _ARRAY_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_]*(\.[A-Za-z0-9_]+)*\Z")
@@ -53,6 +53,24 @@ class _Object(fields.Field[dict[str, Any]]):
         return value
 
 
+class _List(fields.Field[list[Any]]):
+    """A JSON list whose items others check: counted first, since a look at each of millions takes seconds."""
+
+    def _deserialize(self, value: Any, attr: str | None, data: Mapping[str, Any] | None, **kwargs: Any) -> list[Any]:
+        if not isinstance(value, list) or not 1 <= len(value) <= MAX_PARTS:
+            raise ValidationError(f"wanted a list of 1 to {MAX_PARTS} items")
+        return value
+
+
+class _Arrays(fields.Dict):
+    def deserialize(
+        self, value: Any, attr: str | None = None, data: Mapping[str, Any] | None = None, **kwargs: Any
+    ) -> Any:
+        if not isinstance(value, dict) or not 1 <= len(value) <= MAX_PARTS:
+            raise ValidationError(f"wanted an object of 1 to {MAX_PARTS} arrays")
+        return super().deserialize(value, attr, data, **kwargs)
+
+
 class _Strict(Schema):
     class Meta:
         unknown = RAISE
@@ -67,7 +85,7 @@ class _Array(_Strict):
 
 
 class _Golden(_Strict):
-    instances = fields.List(fields.Raw(allow_none=True), required=True, validate=validate.Length(min=1))
+    instances = _List(required=True)
 
 
 class _Manifest(_Strict):
@@ -77,15 +95,14 @@ class _Manifest(_Strict):
     producer = _Text(required=True, validate=validate.Length(1, 100))
     description = _Text(required=True, validate=validate.Length(max=10_000))
     dtype = _Text(required=True, validate=validate.OneOf(DTYPES, error="wanted one of {choices}, found {input!r}"))
-    layers = fields.List(_Object(), required=True, validate=validate.Length(min=1))
+    layers = _List(required=True)
     signature = _Object(required=True)
     training = _Object(required=True)
     golden = fields.Nested(_Golden, required=True, allow_none=True)
-    arrays = fields.Dict(
+    arrays = _Arrays(
         keys=fields.String(validate=validate.Regexp(_ARRAY_NAME, error="wanted letters, digits, '_' between dots")),
         values=fields.Nested(_Array),
         required=True,
-        validate=validate.Length(1, MAX_ARRAYS),
     )
 
     @validates_schema
