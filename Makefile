@@ -8,7 +8,6 @@ UV     ?= uv
 
 BIN       := $(VENV)/bin
 INSTALLED := $(VENV)/.installed
-EXAMPLES  := xor penguins digits
 
 .DEFAULT_GOAL := help
 .PHONY: help install examples run check test lint bench lock clean
@@ -29,7 +28,7 @@ $(INSTALLED): requirements-dev.lock pyproject.toml
 install: $(INSTALLED) ## the commands train, models and serve, in .venv/bin
 
 examples: $(INSTALLED) ## train and publish the examples that are not yet in the store
-	@PATH="$(CURDIR)/$(BIN):$$PATH" MODEL_STORE="$(STORE)" sh examples/publish.sh $(EXAMPLES)
+	@PATH="$(CURDIR)/$(BIN):$$PATH" MODEL_STORE="$(STORE)" sh examples/publish.sh
 
 run: examples ## train the examples once, then serve them
 	@echo
@@ -50,7 +49,7 @@ lint: $(INSTALLED) ## ruff, and mypy --strict on the three packages
 	@$(BIN)/mypy
 
 bench: $(INSTALLED) ## the benchmarks, side by side with their peers
-	@for script in benchmarks/bench_*.py; do $(BIN)/python $$script || exit; done
+	@for name in training loading; do $(BIN)/python -m benchmarks.$$name || exit; done
 
 # Without index addresses: a lock says what to install, the machine that installs says from where.
 COMPILE := $(UV) pip compile --quiet --upgrade --universal --python-version 3.11 --generate-hashes \

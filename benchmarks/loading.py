@@ -1,0 +1,96 @@
+"""Loading a 100 MB model in two processes: our mapped read beside `np.load` of the same file.
+
+    python -m benchmarks.loading
+
+A process reads every array and answers one row; the time is until then, the memory the sum over both
+processes of PSS, in which a page shared by two counts half for each. The file is in the page cache for all.
+"""
+
+import json
+import subprocess
+import sys
+import tempfile
+from collections.abc import Callable
+from functools import partial
+from pathlib import Path
+from time import perf_counter
+
+import numpy as np
+
+from benchmarks.rounds import alternate
+from model_store import artifact
+from model_store.model import Model
+from model_store.nn import Linear, Sequential, build
+from model_store.signature import Array, Signature, Values
+
+ROUNDS = 5
+PROCESSES = 2
+WIDTH = 5000  # 5000 x 5000 float32 weights are 100 MB
+
+
+def np_load(path: str) -> Sequential:
+    with np.load(path) as file:
+        config = json.loads(file["__manifest__"].tobytes())["layers"]
+        arrays = {name: file[name] for name in file.files if name.startswith("modules.")}
+    return build(config, np.float32, arrays=arrays)
+
+
+READERS: dict[str, Callable[[str], Sequential]] = {
+    "np.load": np_load,
+    "mapped, verified": lambda path: artifact.read(path).network,
+    "mapped": lambda path: artifact.read(path, verify=False).network,
+}
+
+
+def write_model(path: Path) -> None:
+    network = Sequential([Linear(WIDTH, WIDTH, rng=np.random.default_rng(0), initializer="glorot_uniform")])
+    names = tuple(f"y{i}" for i in range(WIDTH))
+    pixels = Array("x", (WIDTH,), 0.0, 1.0, None, None, {})
+    artifact.write(path, Model(network, Signature((pixels,), Values(names, (0.0,) * WIDTH, (1.0,) * WIDTH))))
+
+
+def child(reader: str, path: str) -> None:
+    """Reads, answers a row, says how long that took, and keeps everything until its input ends."""
+    begin = perf_counter()
+    network = READERS[reader](path)
+    read = perf_counter() - begin
+    network(np.ones((1, WIDTH), np.float32))
+    print(json.dumps({"read": read, "answered": perf_counter() - begin}), flush=True)
+    sys.stdin.read()
+
+
+def pss_megabytes(pid: int) -> float:
+    lines = Path(f"/proc/{pid}/smaps_rollup").read_text(encoding="ascii").splitlines()
+    return next(int(line.split()[1]) for line in lines if line.startswith("Pss:")) / 1024
+
+
+def measure(reader: str, path: Path) -> dict[str, float]:
+    words = [sys.executable, "-m", "benchmarks.loading", reader, str(path)]
+    processes = [
+        subprocess.Popen(words, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) for _ in range(PROCESSES)
+    ]
+    told = [json.loads(process.stdout.readline()) for process in processes if process.stdout]
+    memory = sum(pss_megabytes(process.pid) for process in processes)
+    for process in processes:
+        process.communicate()
+    return {"memory": memory, **{key: max(one[key] for one in told) for key in told[0]}}
+
+
+def main() -> None:
+    print(f"Loading a 100 MB model in {PROCESSES} processes, median of {ROUNDS} alternating rounds")
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / "model.npz"
+        write_model(path)
+        found = alternate({reader: partial(measure, reader, path) for reader in READERS}, ROUNDS)
+    print(f"{'reader':>18} {'read':>9} {'answered':>9} {'memory':>9}   relative to np.load")
+    peer = found["np.load"]
+    for reader, one in found.items():
+        ratios = "  ".join(f"{key} {one[key] / peer[key]:.2f}x" for key in ("answered", "memory"))
+        print(f"{reader:>18} {one['read']:>7.3f} s {one['answered']:>7.3f} s {one['memory']:>6.0f} MB   {ratios}")
+
+
+if __name__ == "__main__":
+    if len(sys.argv) > 1:
+        child(*sys.argv[1:])
+    else:
+        main()

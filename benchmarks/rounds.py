@@ -1,0 +1,26 @@
+"""Rounds: contestants measured in turn, in one run, so that a busy moment of the machine meets all of them."""
+
+from collections.abc import Callable, Mapping
+from statistics import median
+
+from threadpoolctl import threadpool_info
+
+
+def alternate(contestants: Mapping[str, Callable[[], Mapping[str, float]]], rounds: int) -> dict[str, dict[str, float]]:
+    """The medians of what each contestant measured, over rounds that begin with another one each time."""
+    names = list(contestants)
+    measured: dict[str, list[Mapping[str, float]]] = {name: [] for name in names}
+    for turn in range(rounds):
+        start = turn % len(names)
+        for name in names[start:] + names[:start]:
+            measured[name].append(contestants[name]())
+    return {name: {key: median(one[key] for one in found) for key in found[0]} for name, found in measured.items()}
+
+
+def machine() -> str:
+    """What a figure depends on beside the code: the BLAS, its kernel and its threads."""
+    return "; ".join(
+        f"{blas['internal_api']} {blas['version']}, {blas['architecture']} kernel, {blas['num_threads']} thread(s)"
+        for blas in threadpool_info()
+        if blas["user_api"] == "blas"
+    )
