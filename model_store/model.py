@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from model_store.errors import ArtifactError
+from model_store.errors import ArtifactError, InputError
 from model_store.nn import Array, Sequential
 from model_store.signature import Classes, Signature
 
@@ -63,7 +63,10 @@ class Model:
         """
         if self.golden is None:
             return
-        found = self.network(self.encode(self.golden.instances))
+        try:
+            found = self.network(self.encode(self.golden.instances))
+        except InputError as e:
+            raise ArtifactError(f"golden.instances: wanted rows that fit the signature; {e}") from e
         wanted = self.golden.outputs
         if found.shape != wanted.shape or not np.allclose(found, wanted, rtol=1e-3, atol=1e-5):
             raise ArtifactError("golden.outputs: the network does not reproduce the answers recorded in training")

@@ -1,0 +1,57 @@
+"""A small model that has everything a model can have."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from model_store import artifact
+from model_store.model import Golden, Model
+from model_store.nn import build
+from model_store.signature import Category, Classes, Number, Signature
+from model_store.store import Store, open_store
+
+MakeModel = Callable[..., Model]
+
+
+@pytest.fixture
+def make_model() -> MakeModel:
+    """A classifier of (age, town) whose weights differ from seed to seed."""
+
+    def make(seed: int = 0, description: str = "Who plays chess", dtype: str = "float32") -> Model:
+        layers = [
+            {"type": "Linear", "input_size": 3, "output_size": 4},
+            {"type": "Tanh"},
+            {"type": "Linear", "input_size": 4, "output_size": 2},
+            {"type": "Softmax"},
+        ]
+        network = build(layers, dtype, rng=np.random.default_rng(seed))
+        age = Number("age", 40.0, 12.5, fill=38.0, statistics={"min": 7.0, "max": 90.0})
+        signature = Signature((age, Category("town", ("Bath", "York"))), Classes("chess", ("no", "yes")))
+        rows = [[30, "Bath"], {"age": None, "town": "York"}]
+        golden = Golden(rows, network(signature.encode(rows, dtype=dtype)))
+        training = {"metrics": {"accuracy": 0.75}, "data": {"sha256": "ab" * 32, "rows": 40}}
+        return Model(network, signature, description, training, golden)
+
+    return make
+
+
+@pytest.fixture
+def model(make_model: MakeModel) -> Model:
+    return make_model()
+
+
+@pytest.fixture
+def written(model: Model, tmp_path: Path) -> Path:
+    """The model in a file of its own."""
+    path = tmp_path / "model.npz"
+    artifact.write(path, model)
+    return path
+
+
+@pytest.fixture
+def store(tmp_path: Path) -> Store:
+    return open_store(tmp_path / "models")
