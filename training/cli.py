@@ -10,6 +10,7 @@ Exit codes: 0 done, 2 wrong usage or job file, 3 data, 4 diverged, 5 store.
 from __future__ import annotations
 
 import getpass
+import shlex
 import tomllib
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -22,6 +23,7 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
 from model_store import console
+from model_store.errors import StoreError
 from model_store.store import open_store
 from training import init as initial
 from training import job as jobs
@@ -60,7 +62,10 @@ class Run(click.Command):
         return super().make_context(parent.info_name if parent else info_name, args, **extra)
 
 
-@click.group(cls=Train)
+@click.group(
+    cls=Train,
+    epilog="Exit codes: 0 done, 2 wrong usage or job file, 3 data, 4 diverged, 5 store. See docs/jobs.md.",
+)
 def main() -> None:
     """Train the network that a job file describes, judge it on rows held out, and publish it in the model store."""
 
@@ -124,7 +129,7 @@ def run(
     if console.verbosity() > 0:
         report.print_check(out, prepared)
     elif console.verbosity() == 0:
-        out.print(report.beginning(prepared))
+        out.print(report.beginning(prepared), soft_wrap=True)
     _print_notes(out, prepared)
     try:
         with _progress(out, prepared) as on_epoch:
@@ -137,7 +142,12 @@ def run(
         if alias and outcome.version:
             name, number = outcome.version.name, outcome.version.number
             why = f"published by train {Path(file).name}"
-            target.set_alias(name, alias, number, who=_user(), why=why, when=datetime.now(UTC))
+            try:
+                target.set_alias(name, alias, number, who=_user(), why=why, when=datetime.now(UTC))
+            except StoreError as error:
+                raise StoreError(
+                    f"{name}/{number} is published, but {alias!r} does not point to it: {error}"
+                ) from error
     if as_json:
         console.print_json(report.as_data(outcome, prepared, store, alias))
         return
@@ -147,7 +157,7 @@ def run(
     report.print_published(out, outcome, prepared, store, alias)
 
 
-@main.command()
+@main.command(short_help="Show what a job would train, and train nothing.")
 @click.argument("file")
 @overrides_option
 @seed_option
@@ -164,11 +174,11 @@ def check(file: str, overrides: tuple[tuple[str, Any], ...], seed: int | None, a
     _print_notes(console.stdout, prepared)
 
 
-@main.command()
+@main.command(short_help="Write a job file for a table, to begin with.")
 @click.argument("data", metavar="CSV", type=click.Path(path_type=Path))
 @click.option("--target", metavar="COLUMN", help="The column to predict.")
 @click.option("-o", "--output", type=click.Path(path_type=Path), help="The job file; else next to the data.")
-@click.option("--name", help="The model's name; else the data's.")
+@click.option("--name", help="The model's name; else the job file's.")
 @click.option("--force", is_flag=True, help="Replace a job file that is there.")
 @console.json_option
 @console.verbosity_option
@@ -176,12 +186,13 @@ def check(file: str, overrides: tuple[tuple[str, Any], ...], seed: int | None, a
 def init(data: Path, target: str | None, output: Path | None, name: str | None, force: bool, as_json: bool) -> None:
     """Write a commented job file for a table, with guessed kinds of columns and a network to begin with."""
     path = output or data.with_suffix(".toml")
-    initial.write(path, initial.draft(data, target, path.parent, name), force=force)
+    initial.write(path, initial.draft(data, target, path, name), force=force)
     if as_json:
         console.print_json({"job": str(path)})
         return
     console.stdout.print(f"Wrote {path}. Look through it, then:", soft_wrap=True)
-    console.stdout.print(f"  train check {path}\n  train {path}", soft_wrap=True)
+    shown = shlex.quote(str(path))
+    console.stdout.print(f"  train check {shown}\n  train {shown}", soft_wrap=True)
 
 
 @contextmanager

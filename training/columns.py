@@ -129,6 +129,7 @@ def fit_number(name: str, values: NDArray[np.float64], missing: Missing, standar
     if not len(present):
         raise _all_missing(name)
     mean, deviation = _moments(present)
+    unit = _unit(present)
     statistics = {
         "count": len(present),
         "missing": len(values) - len(present),
@@ -136,10 +137,10 @@ def fit_number(name: str, values: NDArray[np.float64], missing: Missing, standar
         "std": deviation,
         "min": float(present.min()),
         "max": float(present.max()),
-        "deciles": [float(value) for value in np.quantile(present, np.arange(11) / 10)],
+        "deciles": [float(value) * unit for value in np.quantile(present / unit, np.arange(11) / 10)],
     }
     offset, scale = (mean, deviation or 1.0) if standardise else (0.0, 1.0)
-    fill = float(np.median(present)) if missing == "impute" else None
+    fill = float(np.median(present / unit)) * unit if missing == "impute" else None
     return Number(name, offset, scale, fill, statistics)
 
 
@@ -184,9 +185,13 @@ def _moments(values: NDArray[np.float64]) -> tuple[float, float]:
     """Mean and standard deviation. A constant has the deviation 0 exactly, not a rounding error's."""
     if values.min() == values.max():
         return float(values.flat[0]), 0.0
-    largest = max(abs(float(values.min())), abs(float(values.max())))
-    shrink = largest if largest > 1e150 else 1.0  # squares of larger numbers overflow
-    return float((values / shrink).mean()) * shrink, float((values / shrink).std()) * shrink
+    unit = _unit(values)
+    return float((values / unit).mean()) * unit, float((values / unit).std()) * unit
+
+
+def _unit(values: NDArray[np.float64]) -> float:
+    """1, or for numbers whose squares and sums overflow a power of two to divide them by; that loses no bit."""
+    return 2.0**600 if np.abs(values).max() > 2.0**500 else 1.0
 
 
 def _all_missing(name: str) -> DataError:

@@ -165,21 +165,17 @@ def _encoding_fault(path: Path) -> Fault:
 def read_npz(path: Path) -> Arrays:
     """Read the arrays `x` and `y` of an .npz file."""
     name = path.name
-    with _opened(path):
-        pass
     try:
-        archive = np.load(path, allow_pickle=False)
-        if not isinstance(archive, np.lib.npyio.NpzFile):
-            raise DataError(name, [Fault("", "wanted an .npz file; found a single array", "use numpy.savez")])
-        with archive:
-            faults = [
+        with _opened(path) as file, np.load(file, allow_pickle=False) as archive:
+            if faults := [
                 Fault("", f"there is no array '{key}'; found {', '.join(archive.files) or 'none'}", _savez(key))
                 for key in ("x", "y")
                 if key not in archive.files
-            ]
-            if faults:
+            ]:
                 raise DataError(name, faults)
             x, y = archive["x"], archive["y"]
+    except TypeError as error:  # of `with`: a file that holds a single array is read as one
+        raise DataError(name, [Fault("", "wanted an .npz file; found a single array", _savez("x"))]) from error
     except (ValueError, OSError, EOFError, zipfile.BadZipFile, zlib.error, NotImplementedError) as error:
         problem = f"not an .npz file that can be read: {error}"
         raise DataError(name, [Fault("", problem, "write it with numpy.savez(path, x=x, y=y)")]) from error

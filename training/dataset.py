@@ -128,7 +128,7 @@ def _with_targets(table: Table, targets: list[str], section: DataSection, notes:
     if section.missing == "refuse":
         mend = "leave these rows out, or write missing = 'impute' to have that done"
         raise DataError(table.name, [Fault(place, f"the target is missing in {without}", mend)])
-    notes.append(f"{len(table) - len(kept)} rows without a target are left out: {without}")
+    notes.append(f"rows without a target are left out: {without}")
     selected = {name: [cells[row] for row in kept] for name, cells in table.columns.items()}
     return Table(table.name, selected, [table.lines[row] for row in kept])
 

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 from model_store.errors import Fault
 
-SHOWN = 20  # faults printed; the rest are counted
+SHOWN = 20  # faults of data; the rest are counted
 
 
 class TrainingError(Exception):
@@ -26,9 +26,9 @@ class FaultyError(TrainingError):
         if self.total == 1:
             return f"{self.subject}: {_line(self.faults[0])}"
         lines = [f"{self.subject}: {self.total} faults"]
-        lines += [f"  {_line(fault)}" for fault in self.faults[:SHOWN]]
-        if self.total > min(len(self.faults), SHOWN):
-            lines.append(f"  and {self.total - min(len(self.faults), SHOWN)} more")
+        lines += [f"  {_line(fault)}" for fault in self.faults]
+        if self.total > len(self.faults):
+            lines.append(f"  and {self.total - len(self.faults)} more")
         return "\n".join(lines)
 
 
@@ -37,7 +37,10 @@ class JobError(FaultyError):
 
 
 class DataError(FaultyError):
-    """Data that cannot be read, or from which the job's model cannot be trained."""
+    """Data that cannot be read, or from which the job's model cannot be trained. Keeps the first faults of many."""
+
+    def __init__(self, subject: str, faults: Sequence[Fault], total: int | None = None) -> None:
+        super().__init__(subject, faults[:SHOWN], len(faults) if total is None else total)
 
 
 def _line(fault: Fault) -> str:

@@ -20,8 +20,8 @@ from training.split import share
 _STEPS = 4000  # about as many as a small table takes to be learned
 
 
-def draft(path: Path, target: str | None, folder: Path, name: str | None = None) -> str:
-    """The text of a job file to lie in `folder`, for the table at `path`."""
+def draft(path: Path, target: str | None, job: Path, name: str | None = None) -> str:
+    """The text of a job file to lie at `job`, for the table at `path`."""
     if path.suffix.lower() == ".npz":
         raise DataError(path.name, [Fault("", "wanted a CSV table; found .npz", "start from examples/digits.toml")])
     table = data.read_csv(path)
@@ -31,11 +31,11 @@ def draft(path: Path, target: str | None, folder: Path, name: str | None = None)
     if target not in table.columns:
         mend = did_you_mean(target, table.columns) or f"the columns are {', '.join(table.columns)}"
         raise DataError(path.name, [Fault("--target", f"there is no column '{target}'", mend)])
-    model = name or _name(path.stem)
+    model = name or _name(job.stem)
     if not NAME.fullmatch(model):
         raise JobError("--name", [Fault("", f"wanted letters, digits, '.', '_' and '-'; found {model!r}")])
-    text = _text(table, target, model, os.path.relpath(path, folder))
-    prepare(from_dict(tomllib.loads(text), folder, path.name))  # what it finds wrong with the data is wrong now
+    text = _text(table, target, model, os.path.relpath(path, job.parent))
+    prepare(from_dict(tomllib.loads(text), job.parent, path.name))  # what it finds wrong with the data is wrong now
     return text
 
 

@@ -224,8 +224,11 @@ class DataSchema(Base):
     unknown = Choice(("refuse", "bucket"))  # type: ignore[assignment]  # fields are no attributes once collected
     scale = Choice(("standard", "none"))
 
-    @validates_schema(skip_on_field_errors=False)
-    def _files(self, data: dict[str, Any], **_: Any) -> None:
+    @validates_schema(skip_on_field_errors=False, pass_original=True)
+    def _files(self, data: dict[str, Any], original_data: Any, **_: Any) -> None:
+        if not isinstance(original_data, Mapping):
+            return
+        data = {**original_data, **data}  # a wrong value has its own fault, and is there all the same
         path, images, labels = data.get("path"), data.get("images"), data.get("labels")
         if path is None:
             if images is None and labels is None:
@@ -235,6 +238,8 @@ class DataSchema(Base):
                     raise _faulty(f"missing; wanted the IDX file that goes with '{other}'", key=key)
         elif images is not None or labels is not None:
             raise _faulty("wanted either path, or images and labels; found both", "leave one out", key="path")
+        elif not isinstance(path, str):
+            return
         elif not path.lower().endswith((".csv", ".npz")):
             mend = "for IDX files write images = ... and labels = ..."
             raise _faulty(f"wanted a .csv or .npz file; found {_shown(path)}", mend, key="path")

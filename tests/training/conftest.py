@@ -1,0 +1,60 @@
+"""A job on a small table, and the `train` command in this process."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+from click.testing import CliRunner, Result
+
+from training.cli import main
+
+EXAMPLES = Path(__file__).parents[2] / "examples"
+
+JOB = """
+[model]
+name = "flowers"
+[data]
+path = "flowers.csv"
+target = "kind"
+[network]
+layers = [4, "tanh"]
+[train]
+epochs = 3
+learning_rate = 0.1
+"""
+
+
+def flowers(rows: int = 40) -> str:
+    """A table with a number, a category, missing values and two classes that the number tells apart."""
+    lines = ["length,colour,kind"]
+    for i in range(rows):
+        length = "NA" if i == 7 else f"{i % 10 + 20 * (i % 2)}.5"
+        colour = "" if i == 8 else ("red", "white", "blue")[i % 3]
+        lines.append(f"{length},{colour},{('rose', 'lily')[i % 2]}")
+    return "\n".join(lines) + "\n"
+
+
+@pytest.fixture
+def job_file(tmp_path: Path) -> Path:
+    """A job file beside its table."""
+    (tmp_path / "flowers.csv").write_text(flowers(), encoding="utf-8")
+    path = tmp_path / "flowers.toml"
+    path.write_text(JOB, encoding="utf-8")
+    return path
+
+
+@pytest.fixture
+def train(tmp_path: Path) -> Callable[..., Result]:
+    """`train` with these arguments and a store of its own."""
+
+    def run(*arguments: object) -> Result:
+        return CliRunner(env={"MODEL_STORE": str(tmp_path / "models")}).invoke(main, [*map(str, arguments)], "train")
+
+    return run
+
+
+@pytest.fixture
+def examples() -> Path:
+    return EXAMPLES
