@@ -273,7 +273,7 @@ class Store:
             found = json.loads(data)
             version, when = int(found["version"]), datetime.fromisoformat(found["when"])
             who, why, rollback = str(found["who"]), str(found["why"]), bool(found["rollback"])
-        except (ValueError, TypeError, KeyError, RecursionError) as e:
+        except (ValueError, TypeError, KeyError, OverflowError, RecursionError) as e:
             raise StoreError(f"{path}: wanted a move of an alias, found {data[:60]!r}") from e
         return Generation(alias, number, version, who, when, why, rollback)
 
