@@ -1,0 +1,179 @@
+"""`models`, as a user runs it: tables for people, JSON for programs, and exit codes for both."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+from click.testing import CliRunner
+
+from model_store import cli, console
+from model_store.store import Store
+
+
+@pytest.fixture
+def models(store: Store, make_model, monkeypatch):
+    """Runs `models ...` on a store that holds chess 1, 2 and 3."""
+    for seed in range(3):
+        store.publish("chess", make_model(seed))
+    monkeypatch.setattr(console, "user", lambda: "ada")
+    monkeypatch.setattr(cli, "user", lambda: "ada")
+
+    def run(*arguments: str, code: int = 0, text: str | None = None) -> Any:
+        result = CliRunner().invoke(cli.main, arguments, input=text, env={"MODEL_STORE": str(store.root)})
+        assert result.exit_code == code, result.output
+        return result
+
+    return run
+
+
+def read(result: Any) -> Any:
+    return json.loads(result.stdout)
+
+
+def test_list_shows_what_each_model_serves(models) -> None:
+    models("alias", "chess", "champion", "2")
+    line = models("list").stdout.splitlines()[1].split()
+    assert line == ["chess", "3", "1-3", "champion", "→", "2", "Who", "plays", "chess"]
+    wanted = {"name": "chess", "serves": 3, "versions": [1, 2, 3], "aliases": {"champion": 2}}
+    assert read(models("list", "--json")) == [{**wanted, "description": "Who plays chess", "error": None}]
+
+
+def test_list_of_an_empty_store_says_so(models, tmp_path: Path) -> None:
+    result = models("list", "--store", str(tmp_path))
+    assert result.stdout == ""
+    assert "No models" in result.stderr
+    assert "train a model first" in models("list", "--store", str(tmp_path / "nowhere"), code=5).stderr
+
+
+def test_list_shows_the_sound_models_beside_a_damaged_one(models, store: Store, model) -> None:
+    store.publish("go", model).path.chmod(0o644)
+    store.path("go", 1).write_bytes(b"x")
+    found = {one["name"]: one for one in read(models("list", "--json"))}
+    assert found["chess"]["error"] is None
+    assert "wanted an artifact" in found["go"]["error"]
+
+
+def test_show_tells_all_about_a_version(models, store: Store) -> None:
+    models("alias", "chess", "champion", "2")
+    result = models("show", "chess/champion")
+    digest = store.load("chess", 2)[0].digest
+    for words in ("chess/2", "champion", digest, "age", "Bath, York", "filled with 38", "Softmax", "0.75", "ab" * 32):
+        assert words in result.stdout
+    found = read(models("show", "chess/2", "--json"))
+    assert (found["version"], found["digest"], found["aliases"]) == (2, digest, ["champion"])
+    assert found["bytes"] == store.path("chess", 2).stat().st_size
+    assert found["manifest"]["training"]["metrics"] == {"accuracy": 0.75}
+
+
+@pytest.mark.parametrize(("model", "count"), [(None, 3), ("chess", 3), ("chess/2", 1)])
+def test_verify_checks_one_or_all(models, model: str | None, count: int) -> None:
+    arguments = ["verify"] if model is None else ["verify", model]
+    assert len(models(*arguments).stdout.splitlines()) == count
+    found = read(models(*arguments, "--json"))
+    assert len(found) == count
+    assert all(one["ok"] for one in found)
+
+
+def test_verify_names_what_is_damaged(models, store: Store) -> None:
+    path = store.path("chess", 2)
+    data = path.read_bytes()
+    path.chmod(0o644)
+    path.write_bytes(data[:-1])
+    found = read(models("verify", "--json", code=5))
+    assert [one["ok"] for one in found] == [True, False, True]
+    assert str(path) in found[1]["error"]
+    assert "chess/2  damaged  " in models("verify", "chess", code=5).stdout
+
+
+def test_alias_moves_with_a_reason_and_is_listed(models) -> None:
+    assert "no aliases" in models("alias", "chess").stderr
+    assert "chess/champion now points to version 2" in models("alias", "chess", "champion", "2", "--why", "best").stderr
+    move = read(models("alias", "chess", "champion", "latest", "--why", "[red]newer", "--json"))
+    assert (move["version"], move["number"], move["who"], move["why"]) == (3, 2, "ada", "[red]newer")
+    assert read(models("alias", "chess", "--json")) == {"champion": 3}
+    assert read(models("alias", "chess", "champion", "--json")) == {"champion": 3}
+    assert "did you mean 'champion'" in models("alias", "chess", "champoin", code=5).stderr
+
+
+def test_history_and_rollback(models) -> None:
+    assert "No alias of chess" in models("history", "chess").stderr
+    for version in ("1", "3"):
+        models("alias", "chess", "champion", version, "--why", "better")
+    assert "version 1" in models("rollback", "chess", "champion", "--why", "worse").stderr
+    assert read(models("rollback", "chess", "--json"))["version"] == 2
+    moves = read(models("history", "chess", "champion", "--json"))
+    assert [(move["version"], move["rollback"], move["why"]) for move in moves] == [
+        (1, False, "better"),
+        (3, False, "better"),
+        (1, True, "worse"),
+    ]
+    shown = models("history", "chess").stdout
+    assert "rollback · worse" in shown
+    assert "default" in shown
+
+
+def test_rm_asks_first(models, store: Store) -> None:
+    assert "--yes" in models("rm", "chess/2", code=2).stderr
+    assert "Which version" in models("rm", "chess", "--yes", code=2).stderr
+    assert store.versions("chess") == [1, 2, 3]
+    assert "Removed chess/2" in models("rm", "chess/2", "--yes").stderr
+    assert read(models("rm", "chess/3", "--yes", "--json")) == {"name": "chess", "removed": 3}
+    assert store.versions("chess") == [1]
+    models("alias", "chess", "champion", "1")
+    assert "found champion" in models("rm", "chess/1", "--yes", code=5).stderr
+
+
+def test_predict_answers_rows_of_the_command_line(models, store: Store) -> None:
+    row = '{"age": 30, "town": "Bath"}'
+    found = read(models("predict", "chess/2", "--row", row, "--row", '[null, "York"]', "--json"))
+    wanted = store.load("chess", 2)[1].predict([[30, "Bath"], [None, "York"]])
+    assert found == {"model": "chess", "version": 2, "predictions": wanted}
+    lines = models("predict", "chess/2", "--row", row).stdout.splitlines()
+    assert lines[0].split() == ["row", "label", "no", "yes"]
+    assert lines[1].split()[1] == wanted[0]["label"]
+
+
+def test_predict_answers_files_and_standard_input(models, tmp_path: Path) -> None:
+    text = "town,age,chess\nBath,30,yes\nYork,,no\n"
+    (tmp_path / "rows.csv").write_text(text)
+    (tmp_path / "rows.json").write_text('[[30, "Bath"], {"town": "York"}]')
+    found = [
+        read(models("predict", "chess", "--json", str(tmp_path / "rows.csv"))),
+        read(models("predict", "chess", "--json", str(tmp_path / "rows.json"))),
+        read(models("predict", "chess", "--json", "-", text=text)),
+    ]
+    assert found[0] == found[1] == found[2]
+
+
+def test_predict_tells_what_is_wrong(models, tmp_path: Path) -> None:
+    message = models("predict", "chess", "--row", '{"age": "x", "town": "Yorck"}', code=3).stderr
+    assert "instances.0.age: wanted a number" in message
+    assert "did you mean 'York'" in message
+    assert "either a FILE, or --row" in models("predict", "chess", code=2).stderr
+    assert "does not exist" in models("predict", "chess", str(tmp_path / "no.csv"), code=2).stderr
+    assert "no model 'ches' in" in models("predict", "ches", "--row", "[]", code=5).stderr
+
+
+def test_every_command_has_the_common_options() -> None:
+    for command in cli.main.commands.values():
+        flags = {flag for option in command.params for flag in option.opts}
+        assert {"--store", "--json", "-v", "-q"} <= flags
+
+
+def test_python_m_model_store_is_models(models, store: Store) -> None:
+    result = subprocess.run(
+        [sys.executable, "-m", "model_store", "list", "--json", "--store", str(store.root)],
+        capture_output=True,
+        text=True,
+        check=True,
+        cwd=Path(__file__).parents[2],
+        env=os.environ,
+    )
+    assert json.loads(result.stdout)[0]["name"] == "chess"
+    assert result.stderr == ""

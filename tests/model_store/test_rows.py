@@ -1,0 +1,78 @@
+"""Rows from files and the command line are the rows that a caller of the service would send."""
+
+from __future__ import annotations
+
+import pytest
+
+import training.data
+from model_store import rows
+from model_store.errors import InputError
+from model_store.signature import Array, Category, Classes, Number, Signature, Values
+
+TOWNS = Signature((Number("age"), Category("town", ("Bath", "7"))), Classes("chess", ("no", "yes")))
+IMAGES = Signature((Array("image", (2, 2), 0.0, 16.0, 0.0, 16.0, {}),), Values(("y",), (0.0,), (1.0,)))
+
+
+def test_csv_cells_are_numbers_where_the_signature_says_so() -> None:
+    text = b"\xef\xbb\xbftown, age\n7, 30\n\n Bath ,1e3\n"
+    assert rows.from_bytes(text, "x.csv", TOWNS) == [{"town": "7", "age": 30.0}, {"town": "Bath", "age": 1000.0}]
+
+
+def test_an_empty_cell_is_a_missing_value_and_so_is_all_that_training_takes_for_one() -> None:
+    assert rows.from_bytes(b"age,town\n,NA\n", "x.csv", TOWNS) == [{"age": None, "town": None}]
+    assert rows.MISSING == training.data.MISSING
+
+
+def test_known_answers_in_a_file_are_passed_over_and_other_columns_are_not() -> None:
+    found = rows.from_bytes(b"age,town,chess,shoe\n1,Bath,yes,43\n", "x.csv", TOWNS)
+    assert found == [{"age": 1.0, "town": "Bath", "shoe": "43"}]
+    with pytest.raises(InputError, match=r"instances\.0\.shoe"):
+        TOWNS.encode(found)
+
+
+def test_a_cell_that_should_be_a_number_is_left_for_the_signature_to_refuse() -> None:
+    with pytest.raises(InputError, match=r"instances\.0\.age: wanted a number, found 'old'"):
+        TOWNS.encode(rows.from_bytes(b"age,town\nold,Bath\n", "x.csv", TOWNS))
+
+
+def test_images_are_rows_of_numbers_with_or_without_a_header() -> None:
+    wanted = [[1.0, 2.0, 3.0, 4.0]]
+    assert rows.from_bytes(b"1,2,3,4\n", "x.csv", IMAGES) == wanted
+    assert rows.from_bytes(b"a,b,c,d\n1,2,3,4\n", "x.csv", IMAGES) == wanted
+
+
+@pytest.mark.parametrize("name", ["x.json", "standard input"])
+def test_json_is_taken_as_it_is(name: str) -> None:
+    for text in (b'[[1, "Bath"]]', b' {"instances": [[1, "Bath"]]}'):
+        assert rows.from_bytes(text, name, TOWNS) == [[1, "Bath"]]
+
+
+def test_rows_of_the_command_line_are_json() -> None:
+    assert rows.from_options(['{"age": 1}', '[1, "Bath"]']) == [{"age": 1}, [1, "Bath"]]
+
+
+@pytest.mark.parametrize(
+    ("name", "data", "message"),
+    [
+        ("x.json", b"[1,", "x.json: wanted JSON"),
+        ("x.json", b"[" * 200_000, "x.json: wanted JSON, found it nested too deep"),
+        ("x.json", b'{"age": 1}', "x.json: wanted a list of rows, found dict"),
+        ("x.json", b"\xff", "x.json: wanted UTF-8, found byte 0xff at 0"),
+        ("x.csv", b"", "x.csv: wanted a header and rows"),
+        (
+            "x.csv",
+            b"age,town\n1\n1,2,3\n",
+            "x.csv row 0: wanted 2 cells, found 1.*x.csv row 1: wanted 2 cells, found 3",
+        ),
+        ("x.csv", b"age,age\n1,1\n", "x.csv header: wanted names that differ"),
+        ("x.csv", b'age,town\n"1,2\n', "x.csv: wanted CSV"),
+    ],
+)
+def test_a_file_that_is_not_rows_is_told(name: str, data: bytes, message: str) -> None:
+    with pytest.raises(InputError, match=message):
+        rows.from_bytes(data, name, TOWNS)
+
+
+def test_a_row_of_the_command_line_that_is_not_json_is_told() -> None:
+    with pytest.raises(InputError, match="row 1: wanted JSON"):
+        rows.from_options(["[1]", "{age: 1}"])
