@@ -157,15 +157,13 @@ def fit_category(name: str, values: NDArray[np.object_], missing: Missing, unkno
 
 def fit_array(name: str, values: NDArray[Any], standardise: bool) -> Array:
     """Whole numbers are divided by their range; other numbers are standardised, all by one mean and deviation."""
-    mean, deviation = _moments(values.astype(np.float64))
+    mean, deviation = _moments(values)
     low, high = float(values.min()), float(values.max())
     statistics = {"count": len(values), "mean": mean, "std": deviation, "min": low, "max": high}
     shape = values.shape[1:]
     if values.dtype.kind == "f":
         offset, scale = (mean, deviation or 1.0) if standardise else (0.0, 1.0)
         return Array(name, shape, offset, scale, None, None, statistics)
-    if values.dtype.kind == "b":
-        return Array(name, shape, 0.0, 1.0, 0.0, 1.0, statistics)
     limits = np.iinfo(values.dtype)
     scale = float(limits.max) if high > limits.max // 2 else max(high, -low)
     exact = values.dtype.itemsize <= 4
@@ -181,17 +179,18 @@ def fit_values(values: NDArray[np.float64], standardise: bool) -> tuple[tuple[fl
     return tuple(mean for mean, _ in moments), tuple(deviation or 1.0 for _, deviation in moments)
 
 
-def _moments(values: NDArray[np.float64]) -> tuple[float, float]:
+def _moments(values: NDArray[Any]) -> tuple[float, float]:
     """Mean and standard deviation. A constant has the deviation 0 exactly, not a rounding error's."""
     if values.min() == values.max():
         return float(values.flat[0]), 0.0
     unit = _unit(values)
-    return float((values / unit).mean()) * unit, float((values / unit).std()) * unit
+    values = values if unit == 1 else values / unit
+    return float(values.mean(dtype=np.float64)) * unit, float(values.std(dtype=np.float64)) * unit
 
 
-def _unit(values: NDArray[np.float64]) -> float:
+def _unit(values: NDArray[Any]) -> float:
     """1, or for numbers whose squares and sums overflow a power of two to divide them by; that loses no bit."""
-    return 2.0**600 if np.abs(values).max() > 2.0**500 else 1.0
+    return 2.0**600 if max(abs(float(values.min())), abs(float(values.max()))) > 2.0**500 else 1.0
 
 
 def _all_missing(name: str) -> DataError:

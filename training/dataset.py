@@ -185,7 +185,8 @@ def _of_arrays(arrays: Arrays, sha256: str, section: DataSection) -> Dataset:
         raise DataError(arrays.name, [Fault("y", "wanted numbers for a regression; found texts", "")])
     else:
         answers = y.astype(np.float64).reshape(len(y), -1)
-    return Dataset(arrays.name, sha256, {name: arrays.x}, {name: "array"}, targets, answers, labels, None, notes)
+    x = arrays.x.astype(np.uint8) if arrays.x.dtype.kind == "b" else arrays.x  # callers send 0 and 1
+    return Dataset(arrays.name, sha256, {name: x}, {name: "array"}, targets, answers, labels, None, notes)
 
 
 def _target_names(arrays: Arrays, section: DataSection, task: str, outputs: int) -> tuple[str, ...]:

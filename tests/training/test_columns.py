@@ -152,7 +152,6 @@ def test_categories_are_sorted_and_the_most_frequent_fills_in() -> None:
         (np.int8, [-100, 50], 100, -128, 127),
         (np.uint16, [0, 65000], 65535, 0, 65535),
         (np.int64, [0, 7], 7, None, None),
-        (np.bool_, [False, True], 1, 0, 1),
     ],
 )
 def test_whole_numbers_are_divided_by_their_range(

@@ -1,0 +1,244 @@
+"""The `train` command: what it prints, what it publishes, and its exit codes."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+from click.testing import Result
+
+from model_store.store import open_store
+
+Train = Callable[..., Result]
+
+
+def store(job_file: Path) -> Path:
+    return job_file.parent / "models"
+
+
+def test_help_shows_the_options_of_a_run_and_the_commands(train: Train) -> None:
+    found = train("--help")
+    assert found.exit_code == 0
+    for word in ("FILE", "--set", "--seed", "--no-publish", "--store", "check", "init", "Exit codes"):
+        assert word in found.output
+    assert "--no-publish" in train("x.toml", "--help").output
+
+
+def test_a_run_ends_with_metrics_a_baseline_what_was_published_and_how_to_use_it(train: Train, job_file: Path) -> None:
+    found = train(job_file)
+    assert found.exit_code == 0, found.output
+    for words in (
+        "flowers: 40 rows (28 to learn from, 4 to validate with, 8 held out) of flowers.csv",
+        "note: task: classification, inferred from the target",
+        "precision",
+        "recall",
+        "Accuracy",
+        "of 8 test rows are right",
+        "The baseline, always answering",
+        "Published flowers, version 1:",
+        "digest",
+        f"serve --store {store(job_file)}",
+        'curl http://127.0.0.1:8000/predict -d \'{"model": "flowers"',
+        "models predict flowers --row",
+    ):
+        assert words in found.stdout
+    assert open_store(store(job_file)).versions("flowers") == [1]
+
+
+def test_each_epoch_is_a_line_when_nobody_watches(train: Train, job_file: Path) -> None:
+    lines = [line for line in train(job_file).stdout.splitlines() if line.startswith("epoch ")]
+    assert [line.split()[1] for line in lines] == ["1/3", "2/3", "3/3"]
+    assert all("validation loss" in line for line in lines)
+
+
+def test_quiet_leaves_progress_out_and_verbose_adds_the_plan(train: Train, job_file: Path) -> None:
+    quiet = train(job_file, "-q").stdout
+    assert "epoch " not in quiet
+    assert "Published" in quiet
+    assert "Linear" in train(job_file, "-v").stdout
+
+
+def test_json_is_all_there_is_on_standard_output(train: Train, job_file: Path) -> None:
+    found = train(job_file, "--json")
+    answer = json.loads(found.stdout)
+    assert answer["model"] == "flowers"
+    assert answer["published"]["version"] == 1
+    assert 0 <= answer["metrics"]["accuracy"] <= 1
+    assert "epoch 1/3" in found.stderr
+
+
+def test_no_publish_leaves_no_trace(train: Train, job_file: Path) -> None:
+    found = train(job_file, "--no-publish")
+    assert found.exit_code == 0
+    assert "Not published." in found.stdout
+    assert not store(job_file).exists()
+
+
+def test_overrides_count(train: Train, job_file: Path) -> None:
+    found = train(job_file, "--set", "train.epochs=5", "--set", "network.layers=[3]", "--seed", 4, "--json")
+    assert json.loads(found.stdout)["epochs"] == 5
+    _, model = open_store(store(job_file)).load("flowers")
+    assert model.training["job"]["train"]["seed"] == 4
+    assert model.training["job"]["network"]["layers"] == [3]
+
+
+def test_the_alias_moves_to_the_new_version(train: Train, job_file: Path) -> None:
+    for number in (1, 2):
+        found = train(job_file, "--set", "publish.alias=champion")
+        assert "The alias champion points to it." in found.stdout
+        assert open_store(store(job_file)).aliases("flowers") == {"champion": number}
+    assert "flowers.toml" in open_store(store(job_file)).history("flowers", "champion")[0].why
+
+
+def test_exit_code_2_is_for_usage_and_job_files(train: Train, job_file: Path) -> None:
+    for arguments in (
+        ["--nope"],
+        [],
+        ["check"],
+        [job_file.parent / "nope.toml"],
+        [job_file, "--set", "epochs"],
+        [job_file, "--set", "train.epochs=0"],
+        [job_file, "--seed", "x"],
+        [job_file, "--set", "network.output=relu"],
+    ):
+        assert train(*arguments).exit_code == 2, arguments
+
+
+def test_exit_code_3_is_for_data(train: Train, job_file: Path) -> None:
+    found = train(job_file, "--set", "data.target=knd")
+    assert found.exit_code == 3
+    assert "did you mean 'kind'?" in found.stderr
+    (job_file.parent / "flowers.csv").unlink()
+    found = train(job_file)
+    assert found.exit_code == 3
+    assert "no such file" in found.stderr
+
+
+def test_exit_code_4_is_for_divergence_with_what_to_try_and_nothing_published(train: Train, job_file: Path) -> None:
+    found = train(
+        job_file, "--set", "train.learning_rate=1e30", "--set", "train.loss=mse", "--set", "data.target=length",
+        "--set", "data.task=regression", "--set", "data.columns=['colour']",
+    )  # fmt: skip
+    assert found.exit_code == 4, found.output
+    assert "in epoch 1, step " in found.stderr
+    assert "--set train.learning_rate=1e+29" in found.stderr
+    assert "Nothing is published" in found.stderr
+    assert not store(job_file).exists()
+
+
+def test_exit_code_5_is_for_the_store(train: Train, job_file: Path) -> None:
+    store(job_file).write_text("a file")
+    found = train(job_file)
+    assert found.exit_code == 5, found.output
+    assert "cannot publish" in found.stderr
+
+
+def test_errors_show_no_traceback(train: Train, job_file: Path) -> None:
+    assert "Traceback" not in train(job_file, "--set", "data.target=knd").output
+
+
+def test_check_shows_the_plan_and_trains_nothing(train: Train, job_file: Path) -> None:
+    found = train("check", job_file)
+    assert found.exit_code == 0, found.output
+    for words in (
+        "length  number",
+        "colour  category",
+        "lily 20, rose 20",
+        "4 -> 4",
+        "30 parameters",
+        "28 to learn from",
+    ):
+        assert words in found.stdout
+    assert "epoch" not in found.stdout
+    assert not store(job_file).exists()
+    answer = json.loads(train("check", job_file, "--json").stdout)
+    assert answer["split"] == {"training": 28, "validation": 4, "test": 8}
+    assert [column["missing"] for column in answer["columns"]] == [1, 1]
+    assert train("check", job_file, "--set", "data.target=knd").exit_code == 3
+
+
+def test_init_writes_a_job_that_checks_and_trains(train: Train, job_file: Path) -> None:
+    job_file.unlink()
+    table = job_file.with_suffix(".csv")
+    found = train("init", table, "--target", "kind")
+    assert found.exit_code == 0, found.output
+    text = job_file.read_text()
+    assert "#   length: number, 0.5 to 29.5, 1 missing" in text
+    assert "#   colour: category, 3 different texts, 1 missing" in text
+    assert train("check", job_file).exit_code == 0
+    assert train(job_file, "--set", "train.epochs=2").exit_code == 0
+    assert open_store(store(job_file)).names() == ["flowers"]
+
+
+def test_init_never_replaces_a_file_unless_forced(train: Train, job_file: Path) -> None:
+    before = job_file.read_text()
+    found = train("init", job_file.with_suffix(".csv"), "--target", "kind")
+    assert found.exit_code == 2
+    assert "--force" in found.stderr
+    assert job_file.read_text() == before
+    assert train("init", job_file.with_suffix(".csv"), "--target", "kind", "--force").exit_code == 0
+    assert job_file.read_text() != before
+
+
+def test_init_asks_for_the_target_by_listing_the_columns(train: Train, job_file: Path) -> None:
+    found = train("init", job_file.with_suffix(".csv"))
+    assert found.exit_code == 2
+    assert "length, colour, kind" in found.stderr
+    found = train("init", job_file.with_suffix(".csv"), "--target", "knd")
+    assert found.exit_code == 3
+    assert "did you mean 'kind'?" in found.stderr
+
+
+def test_init_leaves_ids_and_constants_out(train: Train, tmp_path: Path) -> None:
+    rows = "".join(f"name {i},same,{i},,{i % 7 + 0.5}\n" for i in range(60))
+    (tmp_path / "t.csv").write_text("id,fixed,size,void,price\n" + rows)
+    job = tmp_path / "jobs" / "prices.toml"
+    job.parent.mkdir()
+    found = train("init", tmp_path / "t.csv", "--target", "price", "-o", job)
+    assert found.exit_code == 0, found.output
+    text = job.read_text()
+    assert 'columns = ["size"]' in text
+    assert 'path = "../t.csv"' in text
+    assert 'name = "prices"' in text
+    assert 'task = "regression"' in text
+    assert "id: left out, 60 different texts" in text
+    assert train(job, "--set", "train.epochs=2").exit_code == 0
+
+
+@pytest.mark.parametrize("rows", [4, 19, 21, 100])
+@pytest.mark.parametrize("classes", [2, 3])
+def test_init_suits_tables_of_any_size(train: Train, tmp_path: Path, rows: int, classes: int) -> None:
+    table = 'x,"odd ""name""\n#",y\n' + "".join(f"{i},{i % 3}z,{'abc'[i % classes]}\n" for i in range(rows))
+    (tmp_path / "t.csv").write_text(table)
+    found = train("init", tmp_path / "t.csv", "--target", "y")
+    assert found.exit_code == 0, found.output
+    found = train(tmp_path / "t.toml", "--set", "train.epochs=1")
+    assert found.exit_code == 0, found.output
+
+
+@pytest.mark.parametrize("arguments", [["t.npz", "--target", "y"], ["t.csv", "--target", "y", "-o", "job.txt"]])
+def test_init_says_what_it_cannot_do(train: Train, tmp_path: Path, arguments: list[str]) -> None:
+    (tmp_path / "t.csv").write_text("x,y\n" + "1,a\n2,b\n" * 20)
+    assert train("init", tmp_path / arguments[0], *arguments[1:]).exit_code in {2, 3}
+
+
+def test_the_command_runs_as_a_module_in_a_process_of_its_own(job_file: Path) -> None:
+    root = Path(__file__).parents[2]
+    found = subprocess.run(
+        [sys.executable, "-m", "training", job_file.name, "--store", "shelf", "--set", "train.epochs=2"],
+        cwd=job_file.parent,
+        env={**os.environ, "PYTHONPATH": str(root)},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert found.returncode == 0, found.stderr
+    assert "epoch 2/2" in found.stdout
+    assert "serve --store shelf" in found.stdout
+    assert not found.stderr
+    assert (job_file.parent / "shelf" / "flowers" / "1.npz").is_file()
