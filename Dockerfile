@@ -12,8 +12,8 @@ RUN python -m venv --without-pip /opt/venv \
  && find /opt/venv/lib -type d -name tests -prune -exec rm -rf {} +
 
 FROM python:3.11-slim AS base
-# The system's pip has nothing to do in an image that is complete. The folder's owner is inherited by a fresh volume.
-RUN rm -rf /usr/local/lib/python3.11/site-packages/pip* /usr/local/bin/pip* \
+# The system's pip has nothing to do in an image that is complete. A fresh volume inherits the owner of the folder.
+RUN rm -rf /usr/local/lib/python3.11/site-packages/* /usr/local/bin/pip* \
  && useradd --uid 10001 --user-group --no-create-home --home-dir /tmp --shell /usr/sbin/nologin forward-pass \
  && install -d -o 10001 -g 10001 /models
 COPY --from=environment /opt/venv /opt/venv

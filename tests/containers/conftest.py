@@ -59,7 +59,10 @@ def stack(engine: dict[str, str]) -> Iterator[Stack]:
         address = f"127.0.0.1:{probe.getsockname()[1]}"
     stack = Stack(ROOT, f"forward-pass-test-{uuid.uuid4().hex[:8]}", address, engine)
     try:
-        stack.compose("up", "--build", "--wait", "--quiet-pull", "--detach")
+        try:
+            stack.compose("up", "--build", "--wait", "--quiet-pull")
+        except AssertionError as e:
+            pytest.fail(f"{e}\n{stack.compose('logs', '--no-color')}")
         yield stack
     finally:
         stack.compose("down", "--volumes", "--rmi", "local", "--timeout", "5")
