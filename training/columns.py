@@ -92,7 +92,7 @@ def _too_many(table: Table, column: str, distinct: int) -> Fault:
     problem = f"{distinct} different texts in {len(cells)} rows, too many for categories"
     mend = "leave the column out: list the others as data.columns"
     if distinct <= MOST_CATEGORIES:
-        mend += f", or say so if it is one: data.kinds = {{ {column} = 'category' }}"
+        mend += f", or say so if it is one: data.kinds = {{ {column!r} = 'category' }}"
     return Fault(f"column {column}", problem, mend)
 
 

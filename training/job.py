@@ -17,6 +17,7 @@ import re
 import tomllib
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -55,7 +56,7 @@ class Job:
 
 @dataclass(frozen=True)
 class Prepared:
-    """All that a training needs. `job` has what was inferred written out."""
+    """All that a training needs; `x_...` are encoded rows. `job` has written out what was inferred."""
 
     job: Job
     dataset: Dataset
@@ -63,6 +64,18 @@ class Prepared:
     signature: Signature
     design: Design
     notes: list[str]
+
+    @cached_property
+    def x_training(self) -> NDArray[Any]:
+        return self.encoded(self.split.training)
+
+    @cached_property
+    def x_validation(self) -> NDArray[Any]:
+        return self.encoded(self.split.validation)
+
+    @cached_property
+    def x_judged(self) -> NDArray[Any]:
+        return self.encoded(self.split.test) if len(self.split.test) else self.x_training
 
     def encoded(self, rows: NDArray[np.int64]) -> NDArray[Any]:
         """These rows as the network takes them, (n, features)."""
@@ -162,7 +175,11 @@ def prepare(job: Job) -> Prepared:
     if settings.data.path is not None and "array" not in rows.kinds.values():
         data = replace(data, columns=list(rows.inputs), kinds=dict(rows.kinds))
     resolved = plan.resolved(replace(settings, data=data))
-    return Prepared(replace(job, settings=resolved), rows, parts, signature, plan, rows.notes + _constants(signature))
+    notes = rows.notes + _constants(signature)
+    prepared = Prepared(replace(job, settings=resolved), rows, parts, signature, plan, notes)
+    # A row that cannot be encoded, held out or not, is to be known now and not after the training.
+    _ = prepared.x_training, prepared.x_validation, prepared.x_judged
+    return prepared
 
 
 def fit(prepared: Prepared, on_epoch: OnEpoch | None = None) -> Outcome:
@@ -172,16 +189,14 @@ def fit(prepared: Prepared, on_epoch: OnEpoch | None = None) -> Outcome:
         network, watch = _trained(prepared, on_epoch)
         best = watch.restore()
         judged = prepared.split.judged
-        outputs = network(prepared.encoded(judged))
-        golden = judged[: max(1, min(GOLDEN_ROWS, _GOLDEN_NUMBERS // prepared.signature.width))]
-        golden_outputs = network(prepared.encoded(golden))
-    if not np.isfinite(outputs).all():
-        raise DivergedError(best.number, watch.steps, math.nan)
-    of = "test rows" if len(prepared.split.test) else "training rows"
-    answers = prepared.dataset.answers
-    output = prepared.signature.output
-    found = {"rows": len(judged), "of": of, **metrics.evaluate(output, answers[judged], outputs)}
-    baseline = metrics.baseline(output, answers[judged], answers[prepared.split.training])
+        outputs = network(prepared.x_judged)
+        if not np.isfinite(outputs).all():
+            raise DivergedError(best.number, watch.steps, math.nan)
+        of = "test rows" if len(prepared.split.test) else "training rows"
+        answers, output = prepared.dataset.answers, prepared.signature.output
+        found = {"rows": len(judged), "of": of, **metrics.evaluate(output, answers[judged], outputs)}
+        baseline = metrics.baseline(output, answers[judged], answers[prepared.split.training])
+    golden = max(1, min(GOLDEN_ROWS, _GOLDEN_NUMBERS // prepared.signature.width))
     record = {
         "job": {name: section for name, section in settings.as_dict().items() if name != "publish"},
         "data": {"sha256": prepared.dataset.sha256, "rows": len(prepared.dataset)},
@@ -197,7 +212,7 @@ def fit(prepared: Prepared, on_epoch: OnEpoch | None = None) -> Outcome:
         prepared.signature,
         settings.model.description,
         record,
-        Golden(prepared.instances(golden), golden_outputs),
+        Golden(prepared.instances(judged[:golden]), outputs[:golden]),
     )
     return Outcome(model, found, baseline, len(watch.history), best.number)
 
@@ -216,14 +231,14 @@ def publish(outcome: Outcome, job: Job, store: Store) -> Outcome:
 def _trained(prepared: Prepared, on_epoch: OnEpoch | None) -> tuple[Any, Watch]:
     settings, parts = prepared.job.settings.train, prepared.split
     _, weights, order = _generators(prepared.job.settings)
-    x = prepared.encoded(parts.training)
+    x = prepared.x_training
     network = prepared.design.network(weights)
     forget_unseen(network, x)
     loss = prepared.design.criterion()
     batch_size = len(x) if settings.batch_size == "all" else int(settings.batch_size)
-    x_validation, y_validation = prepared.encoded(parts.validation), prepared.targets(parts.validation)
+    y_validation = prepared.targets(parts.validation)
     steps = math.ceil(len(x) / batch_size)
-    watch = Watch(network, loss, x_validation, y_validation, settings.early_stopping, on_epoch, steps)
+    watch = Watch(network, loss, prepared.x_validation, y_validation, settings.early_stopping, on_epoch, steps)
     optimizer = OPTIMIZERS[settings.optimizer](
         network, learning_rate=settings.learning_rate, momentum=settings.momentum
     )

@@ -25,7 +25,10 @@ def baseline(output: Classes | Values, answers: NDArray[Any], training: NDArray[
         found = classification(output.labels, answers, np.full(len(answers), majority))
         return {"answer": output.labels[majority], "accuracy": found["accuracy"]}
     means = training.mean(axis=0)
-    return {"answer": means.tolist(), **regression(output.names, answers, np.broadcast_to(means, answers.shape))}
+    return {
+        "answer": [_finite(mean) for mean in means],
+        **regression(output.names, answers, np.broadcast_to(means, answers.shape)),
+    }
 
 
 def predicted(outputs: NDArray[Any]) -> NDArray[np.intp]:
@@ -53,17 +56,24 @@ def classification(labels: Sequence[str | int], truth: NDArray[Any], found: NDAr
 
 
 def regression(names: Sequence[str], truth: NDArray[Any], found: NDArray[Any]) -> dict[str, Any]:
-    """RMSE, MAE and R² of each target. R² is None where the truth does not vary: there is nothing to explain."""
+    """RMSE, MAE and R² of each target.
+
+    R² is None where the truth does not vary, for there is nothing to explain; any is None when it overflows.
+    """
     targets = {}
     for i, name in enumerate(names):
         errors = found[:, i] - truth[:, i]
         spread = float(((truth[:, i] - truth[:, i].mean()) ** 2).sum())
         targets[name] = {
-            "rmse": float(np.sqrt((errors**2).mean())),
-            "mae": float(np.abs(errors).mean()),
-            "r2": 1 - float((errors**2).sum()) / spread if spread > 0 else None,
+            "rmse": _finite(np.sqrt((errors**2).mean())),
+            "mae": _finite(np.abs(errors).mean()),
+            "r2": _finite(1 - (errors**2).sum() / spread) if spread > 0 else None,
         }
     return {"targets": targets}
+
+
+def _finite(value: Any) -> float | None:
+    return float(value) if np.isfinite(value) else None
 
 
 def _ratio(part: Any, whole: Any) -> float:

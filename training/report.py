@@ -18,6 +18,7 @@ from training.progress import Epoch
 
 _MOST_CLASSES = 20  # a confusion matrix of more is no table to look at
 _MOST_SHOWN = 8
+_FIGURES = (("rmse", ".5g"), ("mae", ".5g"), ("r2", ".4f"))
 _LONGEST_ROW = 400  # characters of a row that is still fit for a command line
 
 
@@ -213,9 +214,12 @@ def _targets(found: Mapping[str, Any], baseline: Mapping[str, Any]) -> Renderabl
     table = _table("", "RMSE", "MAE", "R²")
     for name, row in found.items():
         for title, values in ((name, row), ("baseline", baseline[name])):
-            r2 = "-" if values["r2"] is None else f"{values['r2']:.4f}"
-            table.add_row(title, f"{values['rmse']:.5g}", f"{values['mae']:.5g}", r2)
+            table.add_row(title, *(_figure(values[key], form) for key, form in _FIGURES))
     return table
+
+
+def _figure(value: float | None, form: str) -> str:
+    return "-" if value is None else format(value, form)
 
 
 def _confusion(labels: Sequence[str | int], confusion: Sequence[Sequence[int]]) -> RenderableType:

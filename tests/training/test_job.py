@@ -134,7 +134,7 @@ def test_a_category_only_among_held_out_rows_is_named_by_line_with_a_mend(tmp_pa
     lines[held + 1] = lines[held + 1].replace("red", "green")
     table = "\n".join(lines)
     with pytest.raises(DataError) as caught:
-        fit(prepare(job(tmp_path, table)))
+        prepare(job(tmp_path, table))
     assert f"line {held + 2}, column x: wanted one of red; found 'green'" in str(caught.value)
     assert "unknown = 'bucket'" in str(caught.value)
     fit(prepare(job(tmp_path, table, data={"unknown": "bucket"})))
@@ -369,3 +369,10 @@ def test_xor_is_learned(examples: Path) -> None:
     prepared = prepare(load(examples / "xor.toml"))
     model = fit(prepared).model
     assert model.predict([[0, 0], [0, 1], [1, 0], [1, 1]]) == pytest.approx([0, 1, 1, 0], abs=0.05)
+
+
+def test_targets_of_any_size_leave_no_infinity_in_the_record(tmp_path: Path) -> None:
+    table = "x,y\n" + "".join(f"{i},{(-1) ** i * i}e306\n" for i in range(60))
+    outcome = fit(prepare(job(tmp_path, table, train={"epochs": 1})))
+    assert outcome.metrics["targets"]["y"]["rmse"] is None
+    json.dumps(outcome.model.training, allow_nan=False)
