@@ -7,6 +7,7 @@ import hashlib
 import io
 import itertools
 import json
+import tomllib
 import zipfile
 from pathlib import Path
 
@@ -111,6 +112,11 @@ def test_the_manifest_is_canonical_and_names_no_machine(written: Path) -> None:
         *("signature", "training", "golden", "arrays"),
     }
     assert np.__version__ not in text.decode()
+
+
+def test_the_producer_is_the_package_and_its_version(written: Path) -> None:
+    project = tomllib.loads((Path(__file__).parents[2] / "pyproject.toml").read_text())["project"]
+    assert artifact.read_manifest(written)["producer"] == f"{project['name']} {project['version']}"
 
 
 def test_nothing_stays_open_once_the_model_is_gone(written: Path) -> None:
