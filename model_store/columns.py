@@ -116,7 +116,7 @@ class Category:
         for i, value in enumerate(values):
             value = self.fill if value is None else value
             slot = self._slots.get(value) if value is not None else None
-            if slot is None and self.unknown == "bucket":
+            if slot is None and value is not None and self.unknown == "bucket":
                 slot = len(self.categories)
             if slot is not None:
                 encoded[i, slot] = 1

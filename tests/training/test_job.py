@@ -13,6 +13,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from model_store import artifact
+from model_store.errors import InputError
 from model_store.store import open_store
 from training import DivergedError
 from training.errors import DataError, JobError
@@ -376,3 +377,12 @@ def test_targets_of_any_size_leave_no_infinity_in_the_record(tmp_path: Path) -> 
     outcome = fit(prepare(job(tmp_path, table, train={"epochs": 1})))
     assert outcome.metrics["targets"]["y"]["rmse"] is None
     json.dumps(outcome.model.training, allow_nan=False)
+
+
+def test_refused_missing_values_are_refused_from_callers_too(tmp_path: Path) -> None:
+    table = "a,b,y\n" + "".join(f"{i},{'uv'[i % 2]},{'pq'[i % 2]}\n" for i in range(40))
+    model = fit(prepare(job(tmp_path, table, data={"missing": "refuse", "unknown": "bucket"}))).model
+    assert model.predict([[1, "w"]])
+    for row in ([None, "u"], [1, None]):
+        with pytest.raises(InputError):
+            model.predict([row])
