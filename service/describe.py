@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from typing import Any
 
 from model_store.columns import Array, Category, Number
@@ -41,17 +40,18 @@ def card(entry: Entry, served: Served) -> dict[str, Any]:
 
 
 def _input(column: Input) -> dict[str, Any]:
-    seen: Mapping[str, Any] = column.statistics
+    seen = {key: column.statistics[key] for key in ("min", "mean", "max") if column.statistics.get(key) is not None}
     about: dict[str, Any] = {"name": column.name, "kind": column.kind}
     if isinstance(column, Array):
-        return about | {"required": True, "shape": list(column.shape), "low": column.low, "high": column.high}
+        bounds = {"low": column.low, "high": column.high}
+        return about | {"required": True, "shape": list(column.shape), **bounds, "seen": seen}
     about["required"] = column.fill is None
     if column.fill is not None:
         about["fill"] = column.fill
     if isinstance(column, Category):
         return about | {"categories": list(column.categories), "unknown": column.unknown}
     assert isinstance(column, Number)  # noqa: S101 - the last of the three kinds
-    return about | {"seen": {key: seen[key] for key in ("min", "mean", "max") if seen.get(key) is not None}}
+    return about | {"seen": seen}
 
 
 def _output(output: Classes | Values) -> dict[str, Any]:

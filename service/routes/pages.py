@@ -3,16 +3,54 @@
 from __future__ import annotations
 
 import shlex
+from collections.abc import Mapping
 from typing import Any
 
 import orjson
-from flask import Blueprint, render_template, request
+from flask import Blueprint, render_template, request, url_for
 from werkzeug.wrappers import Response
 
 from service import describe
 from service.catalog import Catalog, Snapshot
 from service.openapi import document
 from service.settings import Settings
+
+_ADDRESSES = (
+    ("POST", "/predict", "Predictions of the model that the body names"),
+    ("POST", "/models/<name>/predict", "Predictions of this model"),
+    ("POST", "/models/<name>/versions/<version>/predict", "Predictions of this version; a number, an alias or latest"),
+    ("GET", "/models", "The models there are"),
+    ("GET", "/models/<name>", "What a model takes and gives, and how good it is"),
+    ("GET", "/models/<name>/versions/<version>", "The same of one version"),
+    ("GET", "/healthz", "200 while the process lives"),
+    ("GET", "/readyz", "200 while a model can answer, with all that is amiss; 503 when none can"),
+    ("GET", "/metrics", "Figures for Prometheus"),
+    ("GET", "/openapi.json", "This reference for programs: OpenAPI 3.1"),
+)
+_ERROR_CODES = (
+    (400, ("bad_json", "broken_body"), "The body is not JSON, or did not come whole."),
+    (404, ("unknown_model", "unknown_version", "not_found"), "There is no such thing; the message says what there is."),
+    (405, ("method_not_allowed",), "The address takes another method."),
+    (413, ("body_too_large",), "The body has more bytes than the limit."),
+    (415, ("unsupported_media_type",), "The Content-Type is clearly not JSON. None at all is fine."),
+    (422, ("invalid_request",), "The request was understood and does not fit; every fault is named."),
+    (500, ("internal_error",), "A bug of the service. Its log has the reason under the request_id."),
+    (503, ("no_model", "model_unavailable"), "Nothing can answer right now. Retry-After says when to try again."),
+)
+_ERROR_EXAMPLE = {
+    "error": {
+        "code": "unknown_model",
+        "message": "there is no model 'pengins'; did you mean 'penguins'?",
+        "faults": [
+            {
+                "place": "model",
+                "problem": "wanted one of digits, penguins; found 'pengins'",
+                "mend": "did you mean 'penguins'?",
+            }
+        ],
+    },
+    "request_id": "5f0c8e4b1d2a4c3f9e6b7a8091c2d3e4",
+}
 
 
 def routes(catalog: Catalog, settings: Settings) -> Blueprint:
@@ -32,26 +70,63 @@ def routes(catalog: Catalog, settings: Settings) -> Blueprint:
         cards = [describe.card(snapshot.entries[served.name], served) for served in snapshot.answering]
         return render_template(
             "docs.html",
-            cards=[_page_card(card, request.host_url) for card in cards],
+            cards=[_page_card(card) for card in cards],
             problems=snapshot.problems,
-            base=request.host_url,
+            base=request.host_url.rstrip("/"),
             settings=settings,
+            addresses=_ADDRESSES,
+            error_codes=_ERROR_CODES,
+            error_example=_pretty(_ERROR_EXAMPLE),
         )
 
     return blueprint
 
 
-def _page_card(card: dict[str, Any], base: str) -> dict[str, Any]:
+def _page_card(card: dict[str, Any]) -> dict[str, Any]:
     """A card with its example as text: a line for the shell, and the answer to it."""
     example = card["example"]
     row = orjson.dumps({"instances": example["instances"]}).decode()
-    address = shlex.quote(f"{base}models/{card['name']}/predict")
+    path = url_for("predict.predict", name=card["name"])
+    address = shlex.quote(request.host_url.rstrip("/") + path)
     return card | {
+        "path": path,
         "curl": f"curl {address} -d {shlex.quote(row)}",
-        "request": _pretty(example["instances"][0]),
+        "request": row,
         "answer": _pretty({"model": card["name"], "version": card["version"], "predictions": example["predictions"]}),
-        "schema": orjson.dumps(card["inputs"]).decode(),
+        "figures": _figures(card["training"]),
+        "drawable": _drawable(card["inputs"][0]),
     }
+
+
+def _drawable(column: Mapping[str, Any]) -> bool:
+    """An array that can be shown as an image, with room between its darkest and its lightest."""
+    seen = column.get("seen", {})
+    return len(column.get("shape", ())) == 2 and seen.get("min", 0) < seen.get("max", 0)
+
+
+def _figures(training: Mapping[str, Any]) -> dict[str, Any] | None:
+    """The metrics as a sentence and a table; nothing of them where an artifact records them in another form."""
+    metrics, baseline = training.get("metrics"), training.get("baseline", {})
+    if not isinstance(metrics, dict) or not isinstance(baseline, dict):
+        return None
+    of = f"{metrics.get('rows', '')} {metrics.get('of', 'rows')}".strip()
+    accuracy = metrics.get("accuracy")
+    summary = f"Measured on {of}."
+    if isinstance(accuracy, float):
+        summary = f"Right for {100 * accuracy:.1f} % of {of}"
+        always = baseline.get("accuracy")
+        if isinstance(always, float):
+            summary += f"; always answering “{baseline.get('answer')}” would be right for {100 * always:.1f} %"
+        summary += "."
+    by = next((key for key in ("classes", "targets") if isinstance(metrics.get(key), dict)), None)
+    table = {name: row for name, row in metrics[by].items() if isinstance(row, dict)} if by else {}
+    columns = list(next(iter(table.values()), {}))
+    rows = [(name, [_number(row.get(column)) for column in columns]) for name, row in table.items()]
+    return {"summary": summary, "by": {"classes": "class"}.get(by or "", "target"), "columns": columns, "rows": rows}
+
+
+def _number(value: Any) -> str:
+    return f"{value:.4g}" if isinstance(value, float) else str(value)
 
 
 def _pretty(value: Any) -> str:

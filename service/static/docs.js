@@ -1,0 +1,179 @@
+// The reference page's "try it": fields or a drawing write the request, and the request is what is sent.
+"use strict";
+
+const make = (tag, text, className) => {
+  const element = document.createElement(tag);
+  if (text !== undefined) element.textContent = text;
+  if (className) element.className = className;
+  return element;
+};
+
+// A number is sent as a number; what is no number goes as it stands, and the service says what it thinks of it.
+function valueOf(field) {
+  if (field.tagName === "SELECT") {
+    return field.selectedOptions[0].hasAttribute("data-missing") ? null : field.value;
+  }
+  const text = field.value.trim();
+  if (text === "") return null;
+  if (field.dataset.kind !== "number") return field.value;
+  return Number.isFinite(Number(text)) ? Number(text) : text;
+}
+
+function compact(value) {
+  // JSON with the innermost lists on one line each, so that an image looks like one.
+  return JSON.stringify(value, null, 1).replace(/\[[^[\]{}]*\]/g, (list) => list.replace(/\s+/g, " "));
+}
+
+function bars(probabilities) {
+  const box = make("div", undefined, "bars");
+  const ranked = Object.entries(probabilities).sort((a, b) => b[1] - a[1]).slice(0, 10);
+  for (const [label, share] of ranked) {
+    const bar = make("span", undefined, "bar");
+    const fill = make("i");
+    fill.style.width = `${100 * share}%`;
+    bar.append(fill);
+    const percent = share >= 0.9995 || share < 0.0005 ? share.toPrecision(3) : (100 * share).toFixed(1) + " %";
+    box.append(make("b", label), bar, make("span", share > 0.9995 ? "> 99.9 %" : share < 0.0005 ? "< 0.1 %" : percent, "share"));
+  }
+  return box;
+}
+
+function showPrediction(prediction) {
+  const box = make("div");
+  if (prediction !== null && typeof prediction === "object" && "probabilities" in prediction) {
+    box.append(make("p", String(prediction.label), "answer"), bars(prediction.probabilities));
+  } else if (typeof prediction === "object") {
+    for (const [name, value] of Object.entries(prediction)) {
+      const line = make("p", String(value), "answer");
+      line.append(" ", make("small", name));
+      box.append(line);
+    }
+  } else {
+    box.append(make("p", String(prediction), "answer"));
+  }
+  return box;
+}
+
+function showFaults(error) {
+  const list = make("ul", undefined, "faults");
+  const faults = error.faults.length ? error.faults : [{ place: error.code, problem: error.message, mend: "" }];
+  for (const fault of faults) {
+    const line = make("li");
+    line.append(make("b", fault.place), ` ${fault.problem}`);
+    if (fault.mend) line.append(make("em", fault.mend));
+    list.append(line);
+  }
+  return list;
+}
+
+function wholeAnswer(body) {
+  const details = make("details");
+  const code = make("div", undefined, "code");
+  const pre = make("pre");
+  pre.tabIndex = 0;
+  pre.append(make("code", JSON.stringify(body, null, 2)));
+  code.append(pre);
+  details.append(make("summary", "The whole answer"), code);
+  return details;
+}
+
+async function send(form, text) {
+  const [button, status, result] = [".go button", ".status", ".result"].map((name) => form.querySelector(name));
+  button.disabled = true;
+  const started = performance.now();
+  try {
+    const headers = { "Content-Type": "application/json" };
+    const response = await fetch(form.dataset.url, { method: "POST", headers, body: text });
+    const body = await response.json();
+    status.textContent = `${response.status}, ${Math.max(1, Math.round(performance.now() - started))} ms`;
+    const shown = response.ok ? body.predictions.slice(0, 20).map(showPrediction) : [showFaults(body.error)];
+    result.replaceChildren(...shown, wholeAnswer(body));
+  } catch (problem) {
+    status.textContent = "";
+    result.replaceChildren(showFaults({ code: "no answer", message: String(problem), faults: [] }));
+  } finally {
+    button.disabled = false;
+  }
+}
+
+// An image of any size on a canvas of its own resolution: a pixel of it is a number of the array.
+function drawing(canvas, read, write) {
+  const [rows, columns, low, high] = ["rows", "columns", "low", "high"].map((name) => Number(canvas.dataset[name]));
+  canvas.width = columns;
+  canvas.height = rows;
+  const context = canvas.getContext("2d");
+  let image = [];
+
+  const paint = () => {
+    image.forEach((row, i) => row.forEach((value, j) => {
+      const light = Math.round(255 * (value - low) / (high - low));
+      context.fillStyle = `rgb(${light} ${light} ${light})`;
+      context.fillRect(j, i, 1, 1);
+    }));
+  };
+  const load = () => {
+    const given = read();
+    const flat = Array.isArray(given) ? given.flat(9).map(Number) : [];
+    if (flat.length !== rows * columns || !flat.every(Number.isFinite)) return;
+    image = Array.from({ length: rows }, (_, i) => flat.slice(i * columns, (i + 1) * columns));
+    paint();
+  };
+  const touch = (event) => {
+    const box = canvas.getBoundingClientRect();
+    const x = (event.clientX - box.left) / box.width * columns - 0.5;
+    const y = (event.clientY - box.top) / box.height * rows - 0.5;
+    const reach = Math.max(0.75, columns / 14);
+    image = image.map((row, i) => row.map((value, j) => {
+      const ink = Math.max(0, 1 - Math.hypot(i - y, j - x) / (reach * 1.5));
+      return Math.min(high, Math.round(Math.max(value, low + (high - low) * Math.min(1, 1.5 * ink))));
+    }));
+    paint();
+    write(image);
+  };
+  canvas.addEventListener("pointerdown", (event) => { canvas.setPointerCapture(event.pointerId); touch(event); });
+  canvas.addEventListener("pointermove", (event) => { if (event.buttons) touch(event); });
+  const clear = () => {
+    image = Array.from({ length: rows }, () => Array(columns).fill(low));
+    paint();
+    write(image);
+  };
+  clear.load = load;
+  return clear;
+}
+
+function prepare(form) {
+  const text = form.querySelector("textarea");
+  const fields = [...form.querySelectorAll("[data-column]")];
+  const canvas = form.querySelector("canvas");
+  const write = (instance) => { text.value = compact({ instances: [instance] }); };
+  const read = () => { try { return JSON.parse(text.value).instances[0]; } catch { return undefined; } };
+  const gather = () => write(Object.fromEntries(fields.map((field) => [field.dataset.column, valueOf(field)])));
+
+  text.value = text.defaultValue = compact(JSON.parse(text.value));
+  fields.forEach((field) => field.addEventListener("input", gather));
+  if (canvas) {
+    const clear = drawing(canvas, read, write);
+    clear.load();
+    text.addEventListener("input", clear.load);
+    form.querySelector(".clear").addEventListener("click", clear);
+    form.addEventListener("reset", () => setTimeout(clear.load));
+  }
+  form.addEventListener("submit", (event) => {
+    event.preventDefault();
+    send(form, text.value);
+  });
+  form.hidden = false;
+}
+
+document.querySelectorAll("form.try").forEach(prepare);
+
+if (navigator.clipboard) {
+  document.querySelectorAll(".copy").forEach((button) => {
+    button.hidden = false;
+    button.addEventListener("click", async () => {
+      await navigator.clipboard.writeText(button.parentElement.querySelector("code").textContent);
+      button.textContent = "Copied";
+      setTimeout(() => { button.textContent = "Copy"; }, 1500);
+    });
+  });
+}

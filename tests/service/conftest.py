@@ -1,0 +1,129 @@
+"""Small models, a store of them, and the application that serves it, all in this process."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from flask.testing import FlaskClient
+
+from model_store.model import Golden, Model
+from model_store.nn import Linear, Sequential, Softmax, Tanh
+from model_store.signature import Array, Category, Classes, Number, Signature, Values
+from model_store.store import Store, open_store
+from service.app import create_app
+from service.catalog import Catalog
+from service.settings import Settings
+
+PENGUIN = {"island": "Biscoe", "mass": 4200.5, "sex": None}
+
+
+def network(inputs: int, outputs: int, seed: int, *, softmax: bool = False) -> Sequential:
+    rng = np.random.default_rng(seed)
+    layers = [Linear(inputs, 5, rng=rng, initializer="glorot_uniform"), Tanh(), Linear(5, outputs, rng=rng)]
+    return Sequential([*layers, Softmax()] if softmax else layers)
+
+
+def with_golden(model: Model, instances: list[Any]) -> Model:
+    golden = Golden(instances, model.network(model.encode(instances)))
+    return Model(model.network, model.signature, model.description, model.training, golden)
+
+
+def penguins(seed: int = 0) -> Model:
+    columns = (
+        Category("island", ("Biscoe", "Dream", "Torgersen")),
+        Number("mass", 4200.0, 800.0, statistics={"min": 2700.0, "mean": 4200.0, "max": 6300.0}),
+        Category("sex", ("FEMALE", "MALE"), fill="FEMALE"),
+    )
+    signature = Signature(columns, Classes("species", ("Adelie", "Gentoo")))
+    training = {
+        "metrics": {"accuracy": 0.9855, "of": "test rows", "rows": 69, "classes": {"Adelie": {"f1": 1.0}}},
+        "baseline": {"accuracy": 0.43, "answer": "Adelie"},
+        "history": [{"loss": 1.0}],
+        "job": {"data": {"path": "secret/penguins.csv"}},
+    }
+    model = Model(network(signature.width, 2, seed, softmax=True), signature, "Species of a penguin", training)
+    return with_golden(model, [list(PENGUIN.values())])
+
+
+def image(seed: int = 0) -> Model:
+    column = Array("pixels", (2, 2), 0.0, 16.0, 0.0, 16.0, {"min": 0.0, "mean": 4.0, "max": 16.0})
+    signature = Signature((column,), Values(("ink", "slant"), (0.0, 0.0), (1.0, 1.0)))
+    return Model(network(4, 2, seed), signature, "Ink & slant of <b>an image</b>")
+
+
+def price(seed: int = 0) -> Model:
+    signature = Signature((Number("rooms"), Number("area", fill=70.0)), Values(("price",), (100.0,), (10.0,)))
+    return Model(network(2, 1, seed), signature)
+
+
+def move(store: Store, name: str, alias: str, version: int) -> None:
+    store.set_alias(name, alias, version, who="tests", why="to see it move", when=datetime(2024, 1, 1, tzinfo=UTC))
+
+
+def break_version(store: Store, name: str, number: int) -> None:
+    """A file that was an artifact until somebody wrote into it."""
+    path = store.path(name, number)
+    damaged = bytearray(path.read_bytes())
+    damaged[-200] ^= 0xFF
+    path.chmod(0o600)
+    path.write_bytes(damaged)
+
+
+def assert_error(response: Any, status: int, code: str) -> dict[str, Any]:
+    """The one shape of every error; returns its inner object."""
+    assert response.status_code == status, response.get_data(as_text=True)
+    assert response.mimetype == "application/json"
+    body = response.get_json()
+    assert body.keys() == {"error", "request_id"}
+    error: dict[str, Any] = body["error"]
+    assert error.keys() == {"code", "message", "faults"}
+    assert error["code"] == code
+    assert error["message"]
+    assert all(fault.keys() == {"place", "problem", "mend"} for fault in error["faults"])
+    assert body["request_id"] == response.headers["X-Request-Id"]
+    return error
+
+
+def places(error: dict[str, Any]) -> list[str]:
+    return [fault["place"] for fault in error["faults"]]
+
+
+@pytest.fixture
+def store(tmp_path: Path) -> Store:
+    """Three models of different kinds."""
+    store = open_store(tmp_path / "models")
+    for name, model in {"penguins": penguins(), "image": image(), "price": price()}.items():
+        store.publish(name, model)
+    return store
+
+
+MakeClient = Callable[..., FlaskClient]
+
+
+@pytest.fixture
+def make_client(tmp_path: Path) -> MakeClient:
+    """An application over any store, that looks at the store when a test says so."""
+
+    def make(store: Store, **settings: Any) -> FlaskClient:
+        cache = str(tmp_path / "cache")
+        settings = {"store": str(store.root), "poll_seconds": 0, "cache_dir": cache, **settings}
+        return create_app(Settings(**settings)).test_client()
+
+    return make
+
+
+@pytest.fixture
+def client(store: Store, make_client: MakeClient) -> Iterator[FlaskClient]:
+    with make_client(store) as client:
+        yield client
+
+
+@pytest.fixture
+def catalog(client: FlaskClient) -> Catalog:
+    found: Catalog = client.application.extensions["catalog"]
+    return found

@@ -1,0 +1,106 @@
+"""The body: strict JSON, whole, of a type that can be taken, and within its limit."""
+
+from io import BytesIO
+
+import pytest
+
+from tests.service.conftest import assert_error
+
+GOOD = b'{"instances": [[3, 80]]}'
+ADDRESS = "/models/price/predict"
+
+
+@pytest.mark.parametrize(
+    "content_type",
+    [
+        None,
+        "application/json",
+        "application/json; charset=utf-8",
+        "application/x-www-form-urlencoded",
+        "application/octet-stream",
+        "text/plain",
+        "application/vnd.rows+json",
+    ],
+)
+def test_body_is_json_whatever_a_client_forgot_to_say(client, content_type):
+    assert client.post(ADDRESS, data=GOOD, content_type=content_type).status_code == 200
+
+
+@pytest.mark.parametrize("content_type", ["text/csv", "multipart/form-data; boundary=x", "application/xml"])
+def test_body_that_says_it_is_no_json_is_415(client, content_type):
+    assert_error(client.post(ADDRESS, data=GOOD, content_type=content_type), 415, "unsupported_media_type")
+
+
+def test_compressed_body_is_415(client):
+    response = client.post(ADDRESS, data=GOOD, headers={"Content-Encoding": "gzip"})
+    assert_error(response, 415, "unsupported_media_type")
+
+
+@pytest.mark.parametrize(
+    ("body", "hint"),
+    [
+        (b"", "empty"),
+        (b"  ", "not JSON"),
+        (b"{", "line 1 column 2"),
+        (b'{"instances": [[NaN, 1]]}', "send null for a missing value"),
+        (b'{"instances": [[Infinity, 1]]}', "finite numbers only"),
+        (b'{"instances": [[-Infinity, 1]]}', "finite numbers only"),
+        (b'{"instances": [[1e999, 1]]}', "finite numbers only"),
+        (b'{"instances": [[' + b"9" * 5000 + b", 1]]}", "finite numbers only"),
+        (b"{'instances': []}", "that is Python"),
+        (b'{"instances": [[True, 1]]}', "that is Python"),
+        (b'{"instances": [[1, 2]]} x', "unexpected content"),
+        (b"[" * 100_000, "depth limit"),
+        (b'{"instances":' + b"[" * 2000 + b"]" * 2000 + b"}", "depth limit"),
+        (b'"\xff\xfe"', "not valid UTF-8"),
+        (b'"\\ud800"', "surrogate"),
+        (b"\xef\xbb\xbf{}", "byte order mark"),
+    ],
+)
+def test_what_is_not_strict_json_is_400_with_its_place(client, body, hint):
+    error = assert_error(client.post(ADDRESS, data=body), 400, "bad_json")
+    assert hint in error["message"]
+    assert len(error["message"]) < 400
+
+
+@pytest.mark.parametrize("body", [b"[]", b"3", b'"text"', b"null", b"true"])
+def test_json_that_is_no_object_is_422(client, body):
+    error = assert_error(client.post(ADDRESS, data=body), 422, "invalid_request")
+    assert error["faults"][0]["place"] == "body"
+
+
+def test_body_over_the_limit_is_413_before_it_is_read(store, make_client):
+    client = make_client(store, max_body_bytes=len(GOOD))
+    assert client.post(ADDRESS, data=GOOD).status_code == 200
+
+    class Untouched(BytesIO):
+        def read(self, *_):
+            raise AssertionError("the body was read")
+
+    response = client.post(ADDRESS, input_stream=Untouched(), environ_overrides={"CONTENT_LENGTH": str(len(GOOD) + 1)})
+    error = assert_error(response, 413, "body_too_large")
+    assert f"at most {len(GOOD)} bytes" in error["message"]
+
+
+def test_chunked_body_over_the_limit_is_413(store, make_client):
+    client = make_client(store, max_body_bytes=len(GOOD))
+    chunked = {"wsgi.input_terminated": True, "HTTP_TRANSFER_ENCODING": "chunked"}
+    whole = client.post(ADDRESS, input_stream=BytesIO(GOOD), environ_overrides=chunked)
+    assert whole.status_code == 200
+    more = client.post(ADDRESS, input_stream=BytesIO(GOOD + b" "), environ_overrides=chunked)
+    assert_error(more, 413, "body_too_large")
+
+
+def test_body_shorter_than_announced_is_400(client):
+    response = client.post(ADDRESS, input_stream=BytesIO(GOOD), environ_overrides={"CONTENT_LENGTH": str(len(GOOD) + 1)})
+    error = assert_error(response, 400, "broken_body")
+    assert f"{len(GOOD)} came" in error["message"]
+
+
+def test_body_that_its_server_cannot_read_is_400(client):
+    class Broken(BytesIO):
+        def read(self, *_):
+            raise OSError("the connection is gone")
+
+    response = client.post(ADDRESS, input_stream=Broken(), environ_overrides={"CONTENT_LENGTH": "10"})
+    assert_error(response, 400, "broken_body")
