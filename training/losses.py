@@ -6,9 +6,12 @@ like `y_pred` (batch, outputs). Single samples may be the article's column vecto
 
 from __future__ import annotations
 
+from functools import partial
+
 import numpy as np
 
 from model_store.nn import Array, Module, Sequential, Sigmoid, Softmax
+from model_store.nn.tape import Line, copied, scalar
 
 
 class Loss:
@@ -19,6 +22,14 @@ class Loss:
 
     def loss_prime(self, y_true: Array, y_pred: Array) -> Array:
         raise NotImplementedError(f"{type(self).__name__} has no loss_prime()")
+
+    def record(self, y_true: Array, y_pred: Array, error: Array) -> tuple[Array, list[Line]]:
+        """This loss's part of a tape: the array of `∂E/∂Y`, and the calls that fill it and the 0-d `error`."""
+        prime = np.empty_like(y_pred)
+        return prime, [
+            copied(self.loss, y_true, y_pred, out=error),
+            copied(self.loss_prime, y_true, y_pred, out=prime),
+        ]
 
     def fused(self, network: Module) -> tuple[Module, Loss]:
         """The network short of its last module and the loss of what comes out there, where the two simplify.
@@ -37,6 +48,15 @@ class MSE(Loss):
     def loss_prime(self, y_true: Array, y_pred: Array) -> Array:
         prime: Array = 2 * (y_pred - y_true) / np.size(y_true)
         return prime
+
+    def record(self, y_true: Array, y_pred: Array, error: Array) -> tuple[Array, list[Line]]:
+        d, mean, prime = (np.empty_like(y_pred) for _ in range(3))
+        return prime, [
+            (np.subtract, (y_pred, y_true, d)),
+            (np.multiply, (d, scalar(1 / d.size, d), mean)),
+            (d.reshape(-1).dot, (mean.reshape(-1), error)),
+            (np.add, (mean, mean, prime)),
+        ]
 
 
 class MAE(Loss):
@@ -108,6 +128,25 @@ class SoftmaxCrossEntropy(Loss):
     def loss_prime(self, y_true: Array, y_pred: Array) -> Array:
         prime: Array = (self._softmax(y_pred) - y_true) / _batch(y_pred)
         return prime
+
+    def record(self, y_true: Array, y_pred: Array, error: Array) -> tuple[Array, list[Line]]:
+        z, m = y_pred, len(y_pred)
+        prime, summed, logs = np.empty_like(z), np.empty((m, 1), z.dtype), np.empty((m, 1), z.dtype)
+        classes, rows, met = np.ones(z.shape[1], z.dtype), np.ones(m, z.dtype), np.empty((), z.dtype)
+        return prime, [
+            (partial(np.maximum.reduce, axis=1, out=summed, keepdims=True), (z,)),
+            (np.subtract, (z, summed, z)),
+            (y_true.reshape(-1).dot, (z.reshape(-1), met)),
+            (np.exp, (z, prime)),
+            (prime.dot, (classes, summed[:, 0])),
+            (np.log, (summed, logs)),
+            (rows.dot, (logs[:, 0], error)),
+            (np.subtract, (error, met, error)),
+            (np.divide, (error, scalar(m, z), error)),
+            (np.divide, (prime, summed, prime)),
+            (np.subtract, (prime, y_true, prime)),
+            (np.multiply, (prime, scalar(1 / m, z), prime)),
+        ]
 
 
 class BinaryCrossEntropy(Loss):

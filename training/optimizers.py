@@ -7,6 +7,7 @@ from collections.abc import Callable
 import numpy as np
 
 from model_store.nn import Module, Sequential
+from model_store.nn.tape import Line, scalar
 
 
 class Optimizer:
@@ -45,15 +46,34 @@ class SGD(Optimizer):
         if not 0 <= momentum < 1:
             raise ValueError(f"SGD.momentum: wanted a number in [0, 1), found {momentum}")
         super().__init__(module)
-        self.learning_rate = learning_rate
         self.momentum = momentum
         self.velocities = [np.zeros_like(array) for array in self.parameters]
+        self._rates = [scalar(learning_rate, array) for array in self.parameters]
+        self._lines: list[Line] = []
+        for w, g, v, rate in zip(self.parameters, self.gradients, self.velocities, self._rates, strict=True):
+            step = np.empty_like(w)
+            self._lines += [
+                (np.multiply, (v, scalar(momentum, w), v)),
+                (np.multiply, (g, rate, step)),
+                (np.subtract, (v, step, v)),
+                (np.add, (w, v, w)),
+            ]
+        self.learning_rate = learning_rate
+
+    @property
+    def learning_rate(self) -> float:
+        """May be set at any time; the next step takes it."""
+        return self._learning_rate
+
+    @learning_rate.setter
+    def learning_rate(self, value: float) -> None:
+        self._learning_rate = value
+        for rate in self._rates:
+            rate[...] = value
 
     def step(self) -> None:
-        for parameter, gradient, velocity in zip(self.parameters, self.gradients, self.velocities, strict=True):
-            velocity *= self.momentum
-            velocity -= self.learning_rate * gradient
-            parameter += velocity
+        for function, operands in self._lines:
+            function(*operands)
 
 
 OPTIMIZERS: dict[str, Callable[..., Optimizer]] = {"sgd": SGD}

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 
 import numpy as np
 import numpy.typing as npt
@@ -62,32 +62,59 @@ def train(
         raise ValueError(f"train: wanted as many targets as samples and at least one, found {len(y)} and {len(x)}")
     if batch_size < 1:
         raise ValueError(f"train: wanted a batch_size of at least 1, found {batch_size}")
-    network, criterion = loss.fused(module)
+    steps: dict[int, Step] = {}
     errors = []
     for epoch in range(1, epochs + 1):
         total = 0.0
-        for step, (xs, ys) in enumerate(_batches(x, y, batch_size, rng), 1):
-            output = network.forward(xs)
-            if output.shape != ys.shape:
-                raise ValueError(f"train: wanted targets of shape {output.shape} a batch, found {ys.shape}")
-            error = criterion.loss(ys, output)
+        order = None if rng is None else rng.permutation(len(x))
+        for number, start in enumerate(range(0, len(x), batch_size), 1):
+            size = min(batch_size, len(x) - start)
+            step = steps.get(size) or steps.setdefault(size, Step(module, loss, x, y, size))
+            error = step(start, order)
             if not math.isfinite(error):
-                raise DivergedError(epoch, step, error)
-            network.backward(criterion.loss_prime(ys, output))
+                raise DivergedError(epoch, number, error)
             optimizer.step()
-            optimizer.zero_gradients()
-            total += error * len(xs)
+            total += error * size
         errors.append(total / len(x))
         if on_epoch is not None and on_epoch(epoch, epochs, errors[-1]):
             break
+    optimizer.zero_gradients()
     return errors
 
 
-def _batches(x: Array, y: Array, batch_size: int, rng: np.random.Generator | None) -> Iterator[tuple[Array, Array]]:
-    order = None if rng is None else rng.permutation(len(x))
-    for start in range(0, len(x), batch_size):
-        rows = slice(start, start + batch_size) if order is None else order[start : start + batch_size]
-        yield x[rows], y[rows]
+class Step:
+    """Forward and backward over a batch of one size, recorded once (see model_store/nn/tape.py).
+
+    Afterwards the gradients are those of the batch, whatever they were before.
+    """
+
+    def __init__(self, module: Module, loss: Loss, x: Array, y: Array, size: int) -> None:
+        network, criterion = loss.fused(module)
+        self.x, self.y, self.size = x, y, size
+        self.whole = size == len(x)  # then the samples themselves are the batch, unless they are shuffled
+        self.xs, self.ys = np.empty((size, *x.shape[1:]), x.dtype), np.empty((size, *y.shape[1:]), y.dtype)
+        np.copyto(self.xs, x[:size])
+        np.copyto(self.ys, y[:size])
+        output, forward, tape = network.record(self.xs)
+        self.error = np.empty((), output.dtype)
+        if output.shape != self.ys.shape:
+            raise ValueError(f"train: wanted targets of shape {output.shape} a batch, found {self.ys.shape}")
+        prime, compare = criterion.record(self.ys, output, self.error)
+        _, backward = tape(prime, False)
+        self.lines = [*forward, *compare, *backward]
+
+    def __call__(self, start: int, order: Array | None) -> float:
+        """The loss of the samples from `start` on, in `order`."""
+        if order is not None:
+            rows = order[start : start + self.size]
+            self.x.take(rows, 0, self.xs, "clip")
+            self.y.take(rows, 0, self.ys, "clip")
+        elif not self.whole:
+            np.copyto(self.xs, self.x[start : start + self.size])
+            np.copyto(self.ys, self.y[start : start + self.size])
+        for function, operands in self.lines:
+            function(*operands)
+        return float(self.error)
 
 
 def _samples(values: npt.ArrayLike, dtype: npt.DTypeLike | None) -> Array:

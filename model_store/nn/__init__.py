@@ -15,8 +15,9 @@ from model_store.nn.activations import (
 )
 from model_store.nn.build import LAYERS, build
 from model_store.nn.linear import INITIALIZERS, Linear
-from model_store.nn.module import Array, Module
+from model_store.nn.module import Module
 from model_store.nn.sequential import Sequential
+from model_store.nn.tape import Array
 
 __all__ = [
     "GELU",

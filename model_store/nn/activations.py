@@ -5,11 +5,13 @@ An element-wise function `y = f(x)` passes gradients back as `∂E/∂X = ∂E/�
 
 from __future__ import annotations
 
+from functools import partial
 from typing import Any
 
 import numpy as np
 
-from model_store.nn.module import Array, Module
+from model_store.nn.module import Module
+from model_store.nn.tape import Array, Backward, Line, copied, scalar
 
 
 class Activation(Module):
@@ -31,6 +33,20 @@ class Activation(Module):
     def backward(self, output_grad: Array) -> Array:
         return output_grad * self.activation_prime(self.inputs)
 
+    def record(self, inputs: Array) -> tuple[Array, list[Line], Backward]:
+        outputs, prime = np.empty_like(inputs), np.empty_like(inputs)
+        forward, derive = self.lines(inputs, outputs, prime)
+
+        def backward(output_grad: Array, wanted: bool) -> tuple[Array, list[Line]]:
+            chain: list[Line] = [*derive, (np.multiply, (output_grad, prime, output_grad))]
+            return output_grad, chain if wanted else []
+
+        return outputs, forward, backward
+
+    def lines(self, x: Array, y: Array, prime: Array) -> tuple[list[Line], list[Line]]:
+        """The calls of `y = f(x)` and, made later, of `prime = f'(x)`. To be overridden where calls save time."""
+        return [copied(self.activation, x, out=y)], [copied(self.activation_prime, x, out=prime)]
+
 
 class Identity(Activation):
     """`f(x) = x`, `f'(x) = 1`."""
@@ -51,6 +67,10 @@ class Tanh(Activation):
     def activation_prime(self, inputs: Array) -> Array:
         y = np.tanh(inputs)
         return 1 - y * y
+
+    def lines(self, x: Array, y: Array, prime: Array) -> tuple[list[Line], list[Line]]:
+        squared: Line = (np.multiply, (y, y, prime))
+        return [(np.tanh, (x, y))], [squared, (np.subtract, (scalar(1, x), prime, prime))]
 
 
 class Sigmoid(Activation):
@@ -76,6 +96,10 @@ class ReLU(Activation):
     def activation_prime(self, inputs: Array) -> Array:
         prime: Array = (inputs > 0).astype(inputs.dtype)
         return prime
+
+    def lines(self, x: Array, y: Array, prime: Array) -> tuple[list[Line], list[Line]]:
+        zeros = np.zeros_like(x)  # against an array, NumPy's maximum takes its vector path
+        return [(partial(np.maximum, out=y), (x, zeros))], [(np.greater, (x, zeros, prime))]
 
 
 class LeakyReLU(Activation):

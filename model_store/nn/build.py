@@ -10,8 +10,9 @@ import numpy.typing as npt
 
 from model_store.nn.activations import GELU, Identity, LeakyReLU, ReLU, Sigmoid, Softmax, Tanh
 from model_store.nn.linear import Linear
-from model_store.nn.module import Array, Module
+from model_store.nn.module import Module
 from model_store.nn.sequential import Sequential
+from model_store.nn.tape import Array
 
 LAYERS: dict[str, type[Module]] = {
     layer.__name__: layer for layer in (Linear, Identity, Tanh, Sigmoid, ReLU, LeakyReLU, GELU, Softmax)

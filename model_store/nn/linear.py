@@ -8,7 +8,8 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from model_store.nn.module import Array, Module, as_rows
+from model_store.nn.module import Module, as_rows
+from model_store.nn.tape import Array, Backward, Line, product
 
 # name -> weights (outputs, inputs) drawn from rng
 INITIALIZERS: dict[str, Callable[[np.random.Generator, int, int], Array]] = {
@@ -22,6 +23,10 @@ INITIALIZERS: dict[str, Callable[[np.random.Generator, int, int], Array]] = {
     "he_normal": lambda rng, inputs, outputs: rng.standard_normal((outputs, inputs)) * np.sqrt(2 / inputs),
     "zeros": lambda _, inputs, outputs: np.zeros((outputs, inputs)),
 }
+
+# Up to so many outputs, writing the bias out for every row and adding alike arrays is faster than broadcasting it:
+# 0.6 against 0.95 µs for 4 rows of 3.
+_SMALL = 2048
 
 
 class Linear(Module):
@@ -120,6 +125,28 @@ class Linear(Module):
         self.bias_grad += dy.sum(axis=0)
         input_grad: Array = dy @ self._weights
         return input_grad.T if self._column else input_grad
+
+    def record(self, inputs: Array) -> tuple[Array, list[Line], Backward]:
+        if inputs.dtype != self.dtype:  # a network of mixed precision converts as it goes
+            return super().record(inputs)
+        outputs = np.empty((len(inputs), self.output_size), self.dtype)
+        ones = np.ones((len(inputs), 1), self.dtype)  # ones·D is the sum over the batch, by the BLAS
+
+        def backward(output_grad: Array, wanted: bool) -> tuple[Array, list[Line]]:
+            lines = product(output_grad.T, inputs, self.weights_grad)
+            lines.append((ones[:, 0].dot, (output_grad, self.bias_grad)))
+            input_grad = np.empty_like(inputs)
+            if wanted:
+                lines += product(output_grad, self._weights, input_grad)
+            return input_grad, lines
+
+        forward = product(inputs, self._weights.T, outputs)
+        if outputs.size <= _SMALL:
+            biases = np.empty_like(outputs)
+            forward += [(ones.dot, (self._bias.reshape(1, -1), biases)), (np.add, (outputs, biases, outputs))]
+        else:
+            forward.append((np.add, (outputs, self._bias, outputs)))
+        return outputs, forward, backward
 
     def parameters(self) -> list[Array]:
         return [self._weights, self._bias]

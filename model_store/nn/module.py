@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-Array = npt.NDArray[Any]
+from model_store.nn.tape import Array, Backward, Line, copied
 
 
 class Module:
@@ -36,6 +36,22 @@ class Module:
     def __call__(self, inputs: Array) -> Array:
         """The forward pass of inference. A copy does the remembering, so a module with only `forward` is pure too."""
         return copy.copy(self).forward(inputs)
+
+    def record(self, inputs: Array) -> tuple[Array, list[Line], Backward]:
+        """This module's part of a tape (see tape.py), for a batch that will always lie in `inputs`.
+
+        Returns the array that the outputs will lie in, the calls of the forward pass, and what records the backward
+        pass: given the array of `∂E/∂Y` and whether `∂E/∂X` is wanted, the array of the latter and the calls. They
+        set the gradients rather than add to them, and may use up `∂E/∂Y`.
+        """
+        outputs = self.forward(inputs).copy()
+
+        def backward(output_grad: Array, _: bool) -> tuple[Array, list[Line]]:
+            input_grad = np.zeros_like(inputs)
+            zeroed: list[Line] = [(gradient.fill, (0,)) for gradient in self.gradients()]
+            return input_grad, [*zeroed, copied(self.backward, output_grad, out=input_grad)]
+
+        return outputs, [copied(self.forward, inputs, out=outputs)], backward
 
     def parameters(self) -> list[Array]:
         """The arrays that training changes, in place."""

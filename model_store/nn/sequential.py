@@ -9,7 +9,8 @@ from typing import Any
 import numpy as np
 
 from model_store.nn.linear import Linear
-from model_store.nn.module import Array, Module, as_rows
+from model_store.nn.module import Module, as_rows
+from model_store.nn.tape import Array, Backward, Line
 
 
 class Sequential(Module):
@@ -47,6 +48,26 @@ class Sequential(Module):
         for module in reversed(self.modules):
             grad = module.backward(grad)
         return grad.T if self._column else grad
+
+    def record(self, inputs: Array) -> tuple[Array, list[Line], Backward]:
+        outputs, forward, tapes = inputs, [], []
+        for module in self.modules:
+            outputs, lines, tape = module.record(outputs)
+            forward += lines
+            tapes.append(tape)
+        learns = [bool(module.parameters()) for module in self.modules]
+
+        def backward(output_grad: Array, wanted: bool) -> tuple[Array, list[Line]]:
+            """Nothing is derived by the input of the first module that learns, unless it is wanted."""
+            grad, every = output_grad, []
+            for i in reversed(range(len(tapes))):
+                if not wanted and not any(learns[: i + 1]):
+                    break
+                grad, lines = tapes[i](grad, wanted or any(learns[:i]))
+                every += lines
+            return grad, every
+
+        return outputs, forward, backward
 
     def __call__(self, inputs: Array) -> Array:
         rows, column = as_rows(inputs, self.input_size, self.dtype, "Sequential")

@@ -1,0 +1,119 @@
+"""The tape computes what forward and backward say, whatever the modules, the loss and the batch."""
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from model_store.nn import (
+    GELU,
+    Activation,
+    Array,
+    Identity,
+    LeakyReLU,
+    Linear,
+    Module,
+    ReLU,
+    Sequential,
+    Sigmoid,
+    Softmax,
+    Tanh,
+)
+from model_store.nn.tape import product
+from training import MAE, MSE, SGD, BinaryCrossEntropy, CrossEntropy, Huber, Loss, train
+from training.trainer import Step
+
+ACTIVATIONS: list[type[Module]] = [Tanh, ReLU, Sigmoid, LeakyReLU, GELU, Identity, Softmax]
+LOSSES: list[tuple[Loss, type[Module]]] = [
+    (MSE(), Tanh),
+    (MAE(), Identity),
+    (Huber(), Identity),
+    (CrossEntropy(), Softmax),
+    (BinaryCrossEntropy(), Sigmoid),
+    (CrossEntropy(), Sigmoid),
+]
+
+
+class Doubled(Activation):
+    """A reader's own, with nothing said about tapes."""
+
+    def activation(self, inputs: Array) -> Array:
+        return 2 * inputs
+
+    def activation_prime(self, inputs: Array) -> Array:
+        return np.full_like(inputs, 2)
+
+
+def network(hidden: type[Module], last: type[Module], seed: int) -> Sequential:
+    rng = np.random.default_rng(seed)
+    wide = [Linear(3, 5, dtype=np.float64, rng=rng), hidden(), Doubled()]
+    return Sequential([*wide, Sequential([Linear(5, 2, dtype=np.float64, rng=rng), last()])])
+
+
+@pytest.mark.parametrize("hidden", ACTIVATIONS)
+@pytest.mark.parametrize(("loss", "last"), LOSSES, ids=lambda v: getattr(v, "__name__", type(v).__name__))
+def test_a_taped_step_has_the_loss_and_the_gradients_of_forward_and_backward(
+    loss: Loss, last: type[Module], hidden: type[Module]
+) -> None:
+    taped, by_hand = network(hidden, last, 1), network(hidden, last, 1)
+    rng = np.random.default_rng(2)
+    x, y = rng.standard_normal((7, 3)), np.eye(2)[rng.integers(0, 2, 7)]
+    step = Step(taped, loss, x, y, 4)
+    for order in (None, rng.permutation(7)):
+        rows = np.arange(4) + 2 if order is None else order[2:6]
+        inner, fused = loss.fused(by_hand)
+        output = inner.forward(x[rows])
+        by_hand.gradient_vector.fill(0)
+        inner.backward(fused.loss_prime(y[rows], output))
+        assert step(2, order) == pytest.approx(fused.loss(y[rows], output), rel=1e-12)
+        np.testing.assert_allclose(taped.gradient_vector, by_hand.gradient_vector, rtol=1e-10, atol=1e-13)
+
+
+@settings(deadline=None, max_examples=60)
+@given(st.integers(1, 300), st.integers(1, 1200), st.integers(1, 300), st.sampled_from([np.float32, np.float64]))
+def test_a_product_in_blocks_of_rows_is_the_product(rows: int, inner: int, columns: int, dtype: type) -> None:
+    rng = np.random.default_rng(rows)
+    a, b, out = (
+        rng.standard_normal((rows, inner)),
+        rng.standard_normal((columns, inner)),
+        np.full((rows, columns), np.nan),
+    )
+    a, b, out = (array.astype(dtype) for array in (a, b, out))
+    for function, operands in product(a, b.T, out):
+        function(*operands)
+    np.testing.assert_allclose(out, a @ b.T, rtol=1e-4, atol=1e-3)
+
+
+def test_layers_before_the_first_that_learns_are_not_derived() -> None:
+    """The gradient by the data is of no use to anybody."""
+
+    class Watched(Tanh):
+        def backward(self, output_grad: Array) -> Array:
+            raise AssertionError("derived for nothing")
+
+        def activation_prime(self, inputs: Array) -> Array:
+            raise AssertionError("derived for nothing")
+
+    rng = np.random.default_rng(3)
+    net = Sequential([Watched(), Linear(2, 1, rng=rng)])
+    errors = train(net, [[0.0, 1.0]], [[1.0]], MSE(), SGD(net), 3, on_epoch=None)
+    assert errors[-1] < errors[0]
+
+
+def test_gradients_from_before_do_not_leak_into_a_training() -> None:
+    one, two = network(Tanh, Identity, 4), network(Tanh, Identity, 4)
+    two.gradient_vector[:] = 1e6
+    x, y = np.eye(3), np.ones((3, 2))
+    assert train(one, x, y, MSE(), SGD(one), 3, on_epoch=None) == train(two, x, y, MSE(), SGD(two), 3, on_epoch=None)
+    assert not two.gradient_vector.any()
+
+
+def test_the_learning_rate_may_change_between_steps() -> None:
+    net = Sequential([Linear(1, 1, dtype=np.float64, rng=np.random.default_rng(5))])
+    optimizer = SGD(net, 0.5, momentum=0)
+    before = net.parameter_vector.copy()
+    net.gradient_vector[:] = 1
+    optimizer.learning_rate = 0.25
+    optimizer.step()
+    assert optimizer.learning_rate == 0.25
+    assert net.parameter_vector.tolist() == (before - 0.25).tolist()
