@@ -79,7 +79,8 @@ def _count(metrics: Metrics, status: int) -> None:
     model, version = (served.name, str(served.number)) if served else ("", "")
     rule = request.url_rule.rule if request.url_rule else "none"
     metrics.requests.labels(rule, model, version, status).inc()
-    metrics.seconds.labels(rule, model).observe(seconds)
+    if request.endpoint not in _QUIET:
+        metrics.seconds.labels(rule, model).observe(seconds)
     if g.error_code:
         metrics.errors.labels(g.error_code).inc()
     level = logging.DEBUG if request.endpoint in _QUIET and status < 400 else logging.INFO

@@ -141,5 +141,5 @@ def _choice(text: str, *, choices: Sequence[str]) -> str:
 
 
 def _nearest(path: Path) -> Path:
-    """The path itself or the nearest parent that exists."""
-    return next(place for place in (path, *path.parents) if place.exists())
+    """The path itself or the nearest parent that is a directory."""
+    return next(place for place in (path, *path.parents) if place.is_dir())

@@ -41,7 +41,7 @@ def penguins(seed: int = 0) -> Model:
     )
     signature = Signature(columns, Classes("species", ("Adelie", "Gentoo")))
     training = {
-        "metrics": {"accuracy": 0.9855, "of": "test rows", "rows": 69, "classes": {"Adelie": {"f1": 1.0}}},
+        "metrics": {"accuracy": 0.975, "of": "test rows", "rows": 69, "classes": {"Adelie": {"f1": 1.0}}},
         "baseline": {"accuracy": 0.43, "answer": "Adelie"},
         "history": [{"loss": 1.0}],
         "job": {"data": {"path": "secret/penguins.csv"}},

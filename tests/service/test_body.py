@@ -92,7 +92,9 @@ def test_chunked_body_over_the_limit_is_413(store, make_client):
 
 
 def test_body_shorter_than_announced_is_400(client):
-    response = client.post(ADDRESS, input_stream=BytesIO(GOOD), environ_overrides={"CONTENT_LENGTH": str(len(GOOD) + 1)})
+    response = client.post(
+        ADDRESS, input_stream=BytesIO(GOOD), environ_overrides={"CONTENT_LENGTH": str(len(GOOD) + 1)}
+    )
     error = assert_error(response, 400, "broken_body")
     assert f"{len(GOOD)} came" in error["message"]
 
