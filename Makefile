@@ -46,6 +46,7 @@ test: $(INSTALLED) ## all tests; those of images and pages are skipped, with the
 
 lint: $(INSTALLED) ## ruff, and mypy --strict on the three packages
 	@$(BIN)/ruff check .
+	@$(BIN)/ruff format --check .
 	@$(BIN)/mypy
 
 bench: $(INSTALLED) ## the benchmarks, side by side with their peers
