@@ -1,0 +1,366 @@
+"""The real server: `python -m service` in processes of its own, spoken to over sockets."""
+
+from __future__ import annotations
+
+import http.client
+import json
+import os
+import re
+import signal
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from model_store.store import Store, open_store
+from tests.service.conftest import break_version, image, move, penguins, price
+
+pytestmark = pytest.mark.slow
+
+ROOT = Path(__file__).parents[2]
+PATIENCE_SECONDS = 20
+GOOD = b'{"instances": [[3, 80]]}'
+
+
+class Server:
+    """A running `serve`, on a port of its own choice."""
+
+    def __init__(self, store: Store, folder: Path, **environ: str) -> None:
+        self.store = store
+        self.log_path = folder / "serve.log"
+        defaults = {"SERVE_WORKERS": "2", "SERVE_POLL_SECONDS": "0.05", "SERVE_CACHE_DIR": str(folder / "cache")}
+        with self.log_path.open("wb") as log:
+            self.process = subprocess.Popen(
+                [sys.executable, "-m", "service", "--store", str(store.root), "--port", "0"],
+                cwd=ROOT,
+                env={**os.environ, **defaults, **environ},
+                stdout=log,
+                stderr=log,
+            )
+        self.port = int(until(self._port))
+        until(lambda: self.ask("GET", "/healthz")[0] == 200)
+
+    @property
+    def log(self) -> str:
+        return self.log_path.read_text()
+
+    def _port(self) -> str | None:
+        assert self.process.poll() is None, self.log
+        found = re.search(r"docs +http://127\.0\.0\.1:(\d+)/docs", self.log)
+        return found and found[1]
+
+    def ask(self, method: str, path: str, body: Any = None) -> tuple[int, Any]:
+        connection = http.client.HTTPConnection("127.0.0.1", self.port, timeout=PATIENCE_SECONDS)
+        try:
+            connection.request(method, path, None if body is None else json.dumps(body))
+            response = connection.getresponse()
+            text = response.read()
+            return response.status, json.loads(text) if response.headers.get_content_subtype() == "json" else text
+        finally:
+            connection.close()
+
+    def version(self, ref: str = "default") -> int:
+        status, body = self.ask("POST", f"/models/price/versions/{ref}/predict", {"instances": [[3, 80]]})
+        assert status == 200, body
+        found: int = body["version"]
+        return found
+
+    def raw(self, *pieces: bytes, half_close: bool = True) -> bytes:
+        """Sends bytes as they are, and returns all that comes back."""
+        with socket.create_connection(("127.0.0.1", self.port), timeout=PATIENCE_SECONDS) as connection:
+            for piece in pieces:
+                connection.sendall(piece)
+            if half_close:
+                connection.shutdown(socket.SHUT_WR)
+            answer = b""
+            while piece := connection.recv(65536):
+                answer += piece
+            return answer
+
+    def stop(self, how: signal.Signals = signal.SIGTERM) -> int:
+        self.process.send_signal(how)
+        return self.process.wait(PATIENCE_SECONDS)
+
+
+def until(condition: Callable[[], Any]) -> Any:
+    """What `condition` gives once it gives something, asked again and again up to a deadline."""
+    deadline = time.monotonic() + PATIENCE_SECONDS
+    while True:
+        try:
+            if found := condition():
+                return found
+        except ConnectionError:
+            pass
+        assert time.monotonic() < deadline, "this has not come true in time"
+        time.sleep(0.02)
+
+
+def post(body: bytes, *headers: bytes, length: int | None = None) -> bytes:
+    lines = [b"POST /models/price/predict HTTP/1.1", b"Host: here", *headers]
+    if length is not None:
+        lines.append(b"Content-Length: %d" % length)
+    return b"\r\n".join([*lines, b"", b""]) + body
+
+
+def status_of(answer: bytes) -> int:
+    return int(answer.split(b" ", 2)[1])
+
+
+@pytest.fixture(scope="module")
+def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
+    """Two workers that nobody disturbs: its tests leave the store as it is."""
+    folder = tmp_path_factory.mktemp("server")
+    store = open_store(folder / "models")
+    for name, model in {"penguins": penguins(), "image": image(), "price": price()}.items():
+        store.publish(name, model)
+    server = Server(store, folder)
+    yield server
+    assert server.stop() == 0, server.log
+    assert "Traceback" not in server.log
+
+
+@pytest.fixture
+def own_server(store: Store, tmp_path: Path) -> Iterator[Callable[..., Server]]:
+    """Servers of a test's own, stopped after it."""
+    started: list[Server] = []
+
+    def start(**environ: str) -> Server:
+        started.append(Server(store, tmp_path, **environ))
+        return started[-1]
+
+    yield start
+    for server in started:
+        if server.process.poll() is None:
+            assert server.stop() == 0, server.log
+
+
+def test_start_tells_models_address_and_docs(server):
+    assert "Serving image/1, penguins/1, price/1" in server.log
+    assert f"http://127.0.0.1:{server.port}/predict" in server.log
+
+
+def test_answers_over_http_equal_those_of_the_model(server):
+    rows = [[i / 3, 60 + i] for i in range(50)]
+    _, model = server.store.load("price")
+    with ThreadPoolExecutor(8) as pool:
+        answers = list(pool.map(lambda _: server.ask("POST", "/models/price/predict", {"instances": rows}), range(40)))
+    assert all(status == 200 and body["predictions"] == model.predict(rows) for status, body in answers)
+
+
+@pytest.mark.parametrize("sent", [0, 1, len(GOOD) - 1, len(GOOD)])
+def test_body_cut_short_is_never_answered_200(server, sent):
+    answer = server.raw(post(GOOD[:sent], length=len(GOOD) + 1))
+    assert status_of(answer) == 400
+    assert b'"broken_body"' in answer
+
+
+@pytest.mark.parametrize(
+    "chunks",
+    [
+        b"zz\r\n" + GOOD + b"\r\n0\r\n\r\n",  # no hexadecimal size
+        b"-5\r\nhello\r\n0\r\n\r\n",
+        b"\r\n" + GOOD + b"\r\n0\r\n\r\n",
+        b"%x\r\n" % len(GOOD) + GOOD + b"XX0\r\n\r\n",  # no end of line after the chunk
+        b"%x\r\n" % len(GOOD) + GOOD + b"\r\n",  # no last chunk
+        b"%x\r\n" % len(GOOD) + GOOD + b"\r\n0\r\n",  # no end of trailers
+        b"%x\r\n" % (len(GOOD) + 9) + GOOD,  # cut within a chunk
+        b"%x;a=\x01\r\n" % len(GOOD) + GOOD + b"\r\n0\r\n\r\n",
+        b"",
+    ],
+)
+def test_malformed_or_cut_chunks_are_400(server, chunks):
+    answer = server.raw(post(chunks, b"Transfer-Encoding: chunked"))
+    assert status_of(answer) == 400
+    assert b'"broken_body"' in answer
+
+
+def test_whole_chunks_are_taken(server):
+    chunks = b"%x\r\n%s\r\n" % (5, GOOD[:5]) + b"%x\r\n%s\r\n0\r\n\r\n" % (len(GOOD) - 5, GOOD[5:])
+    assert status_of(server.raw(post(chunks, b"Transfer-Encoding: chunked"))) == 200
+
+
+@pytest.mark.parametrize(
+    ("request_bytes", "status"),
+    [
+        (b"GARBAGE\r\n\r\n", 400),
+        (b"\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03\r\n\r\n", 400),
+        (post(GOOD, b"Content-Length: 5", length=len(GOOD)), 400),
+        (post(GOOD, b"Transfer-Encoding: chunked", length=len(GOOD)), 400),
+        (post(GOOD, b"Content-Length: -1"), 400),
+        (b"GET /healthz HTTP/1.1\r\nHost: here\r\n" + b"A: b\r\n" * 100 + b"\r\n", 431),
+        (b"GET /healthz HTTP/1.1\r\nHost: here\r\nA: " + b"b" * 9000 + b"\r\n\r\n", 431),
+        (b"GET /" + b"a" * 5000 + b" HTTP/1.1\r\nHost: here\r\n\r\n", 414),
+    ],
+)
+def test_what_is_not_http_is_refused(server, request_bytes, status):
+    assert status_of(server.raw(request_bytes)) == status
+
+
+def test_connection_is_kept_for_further_requests(server):
+    connection = http.client.HTTPConnection("127.0.0.1", server.port, timeout=PATIENCE_SECONDS)
+    connection.connect()
+    first = connection.sock
+    for body, status in ((GOOD, 200), (b"{", 400), (GOOD, 200), (b"[]", 422), (GOOD, 200)):
+        connection.request("POST", "/models/price/predict", body)
+        response = connection.getresponse()
+        assert (response.status, bool(response.read())) == (status, True)
+    assert connection.sock is first
+    connection.close()
+
+
+def test_pipelined_requests_are_answered_in_order_and_garbage_ends_them(server):
+    answer = server.raw(post(GOOD, length=len(GOOD)) + post(b"{", length=1) + b"NONSENSE\r\n\r\n")
+    assert re.findall(rb"HTTP/1.1 (\d+)", answer) == [b"200", b"400", b"400"]
+
+
+def test_body_over_the_limit_is_413_without_being_sent(server):
+    with socket.create_connection(("127.0.0.1", server.port), timeout=PATIENCE_SECONDS) as connection:
+        connection.sendall(post(b"", length=10**12))
+        answer = connection.recv(65536)
+    assert status_of(answer) == 413
+
+
+def test_client_that_leaves_in_the_middle_disturbs_nobody(server):
+    for bytes_sent in (b"POST /pre", post(GOOD[:5], length=len(GOOD)), post(b"5\r\nab", b"Transfer-Encoding: chunked")):
+        for _ in range(6):
+            connection = socket.create_connection(("127.0.0.1", server.port), timeout=PATIENCE_SECONDS)
+            connection.sendall(bytes_sent)
+            connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, b"\1\0\0\0\0\0\0\0")  # RST, no goodbye
+            connection.close()
+    assert server.version() == 1
+
+
+def test_figures_are_right_across_workers(own_server):
+    server = own_server()
+
+    def ask(_: int) -> int:
+        return server.version()
+
+    with ThreadPoolExecutor(8) as pool:
+        assert set(pool.map(ask, range(200))) == {1}
+    workers = set(re.findall(r"\[(\d+)\] POST", server.log))
+    assert len(workers) == 2
+    figures = server.ask("GET", "/metrics")[1].decode()
+    counted = re.findall(r"^forward_pass_rows_total.* ([\d.]+)$", figures, re.MULTILINE)
+    assert [float(value) for value in counted] == [200]
+    assert re.search(r"^forward_pass_requests_in_progress 1\.0$", figures, re.MULTILINE)
+
+
+def test_published_version_and_moved_alias_are_picked_up_without_a_restart(own_server, store):
+    server = own_server()
+    assert server.version() == 1
+    store.publish("price", price(1))
+    until(lambda: {server.version() for _ in range(20)} == {2})
+    move(store, "price", "default", 1)
+    move(store, "price", "champion", 2)
+    until(lambda: {server.version() for _ in range(20)} == {1})
+    until(lambda: server.ask("GET", "/models/price/versions/champion")[0] == 200)
+    until(lambda: {server.version("champion") for _ in range(20)} == {2})
+    store.publish("fresh", price(3))
+    until(lambda: server.ask("GET", "/models/fresh")[0] == 200)
+
+
+def test_no_request_fails_while_versions_change(own_server, store):
+    server = own_server()
+    seen: set[int] = set()
+    for seed in range(1, 6):
+        store.publish("price", price(seed))
+        until(lambda wanted=seed + 1: (seen.add(server.version()), wanted in seen)[1])
+    assert max(seen) == 6  # and `version` has asserted 200 each time
+
+
+def test_broken_version_leaves_the_service_answering(own_server, store):
+    server = own_server()
+    break_version(store, "price", store.publish("price", price(1)).number)
+    until(lambda: server.ask("GET", "/readyz")[1]["status"] == "degraded")
+    assert server.version() == 1
+    assert "price/2 cannot be served" in server.log
+
+
+def test_lost_worker_is_replaced_and_knows_the_newest_version(own_server, store):
+    server = own_server(SERVE_WORKERS="1")
+    store.publish("price", price(1))
+    until(lambda: server.version() == 2)
+    lost = int(re.findall(r"\[(\d+)\] POST", server.log)[-1])
+    os.kill(lost, signal.SIGKILL)
+
+    def replaced() -> bool:
+        try:
+            version = server.version()
+        except (ConnectionError, http.client.HTTPException):
+            return False
+        assert version == 2, "a new worker serves what its master loaded long ago"
+        return int(re.findall(r"\[(\d+)\] POST", server.log)[-1]) != lost
+
+    until(replaced)
+
+
+@pytest.mark.parametrize("how", [signal.SIGTERM, signal.SIGINT])
+def test_stop_lets_a_request_under_way_end(own_server, how):
+    server = own_server()
+    with socket.create_connection(("127.0.0.1", server.port), timeout=PATIENCE_SECONDS) as connection:
+        connection.sendall(post(GOOD[:5], b"Expect: 100-continue", length=len(GOOD)))
+        assert b"100 Continue" in connection.recv(100)  # now a worker waits for the rest
+        server.process.send_signal(how)
+        until(lambda: "stopping" in server.log)
+        connection.sendall(GOOD[5:])
+        assert b"HTTP/1.1 200" in connection.recv(65536)
+    assert server.process.wait(PATIENCE_SECONDS) == 0
+    assert "Traceback" not in server.log
+
+
+def serve(*words: str, **environ: str) -> subprocess.CompletedProcess[str]:
+    command = [sys.executable, "-m", "service", *words]
+    return subprocess.run(
+        command, cwd=ROOT, env={**os.environ, **environ}, capture_output=True, text=True, timeout=20, check=False
+    )
+
+
+def test_port_in_use_is_told_and_mended(server):
+    done = serve("--store", str(server.store.root), "--port", str(server.port))
+    assert done.returncode == 2
+    assert f"cannot listen on 127.0.0.1:{server.port}" in done.stderr
+    assert "choose another --port" in done.stderr
+    assert "Traceback" not in done.stderr
+
+
+def test_host_that_is_none_is_told():
+    done = serve("--host", "no.such.host.invalid", "--port", "0")
+    assert done.returncode == 2
+    assert "cannot listen on no.such.host.invalid:0" in done.stderr
+
+
+def test_wrong_settings_are_told_at_once():
+    done = serve(SERVE_THREADS="many", SERVE_POLL_SECONDS="-1")
+    assert done.returncode == 2
+    assert "SERVE_THREADS: wanted a whole number, 1 to 1024; found 'many'" in done.stderr
+    assert "SERVE_POLL_SECONDS: wanted a number, 0 to 86400; found '-1'" in done.stderr
+
+
+def test_store_without_models_is_served_and_filled_later(tmp_path):
+    (tmp_path / "empty").mkdir()
+    server = Server(open_store(tmp_path / "empty"), tmp_path)
+    try:
+        assert "train examples/penguins.toml" in server.log
+        assert server.ask("GET", "/readyz")[0] == 503
+        assert server.ask("POST", "/predict", {"instances": [1]})[0] == 503
+        server.store.publish("price", price())
+        until(lambda: server.ask("GET", "/readyz")[0] == 200)
+    finally:
+        assert server.stop() == 0
+
+
+def test_counts_of_a_run_do_not_outlive_it(own_server, tmp_path):
+    server = own_server(PROMETHEUS_MULTIPROC_DIR=str(tmp_path))
+    stale = tmp_path / "counter_1.db"
+    server.stop()
+    stale.write_bytes(b"rubbish of an earlier run")
+    again = own_server(PROMETHEUS_MULTIPROC_DIR=str(tmp_path))
+    assert not stale.exists()
+    assert again.ask("GET", "/metrics")[0] == 200
