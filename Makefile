@@ -18,7 +18,7 @@ help: ## this list
 
 # Every package, the build backend included, is checked against the hashes of the lock.
 $(INSTALLED): requirements-dev.lock pyproject.toml
-	@echo "Installing the locked packages into $(VENV) (about half a minute, once)"
+	@echo "Installing the locked packages into $(VENV) (half a minute the first time)"
 	@$(PYTHON) -c 'import sys; sys.version_info >= (3, 11) or sys.exit("Python 3.11 or newer is needed; found " + sys.version)'
 	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
 	@$(BIN)/python -m pip install -qq --disable-pip-version-check --require-hashes --requirement requirements-dev.lock
