@@ -46,7 +46,7 @@ def main(store: str, host: str | None, port: int | None, workers: int | None) ->
         from service.app import create_app  # noqa: PLC0415 - prometheus_client has to see where counts are kept
 
         app = create_app(settings)
-        Server(app, settings, listener, lambda server: _tell(app, settings, server)).run()
+        Server(app, settings, listener.detach(), lambda server: _tell(app, settings, server)).run()
     finally:
         if os.getpid() == master and counts is not None:
             shutil.rmtree(counts, ignore_errors=True)

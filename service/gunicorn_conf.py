@@ -32,10 +32,10 @@ def memory_directory() -> str | None:
     return "/dev/shm" if os.access("/dev/shm", os.W_OK) else None  # noqa: S108 - mkdtemp makes a private place there
 
 
-def options(settings: Settings, listener: socket.socket) -> dict[str, Any]:
-    """gunicorn's options."""
+def options(settings: Settings, listener: int) -> dict[str, Any]:
+    """gunicorn's options; `listener` is the descriptor of a bound socket, which becomes gunicorn's own."""
     return {
-        "bind": [f"fd://{listener.fileno()}"],
+        "bind": [f"fd://{listener}"],
         "workers": settings.worker_count,
         "worker_class": "gthread",
         "threads": settings.threads,
@@ -69,7 +69,7 @@ class ServerLogger(Logger):  # type: ignore[misc]
 class Server(BaseApplication):  # type: ignore[misc]
     """gunicorn around an application. `run` returns by SystemExit."""
 
-    def __init__(self, app: Flask, settings: Settings, listener: socket.socket, when_ready: Any) -> None:
+    def __init__(self, app: Flask, settings: Settings, listener: int, when_ready: Any) -> None:
         self._app = app
         self._options = {**options(settings, listener), "when_ready": when_ready}
         super().__init__()
@@ -125,6 +125,7 @@ def bind(host: str, port: int) -> socket.socket:
 
 def wipe_counts(directory: Path) -> None:
     """Counts of processes long gone would be added to today's."""
+    directory.mkdir(parents=True, exist_ok=True)
     for file in directory.glob("*.db"):
         file.unlink(missing_ok=True)
 

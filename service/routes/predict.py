@@ -59,11 +59,11 @@ def routes(catalog: Catalog, metrics: Metrics, settings: Settings) -> Blueprint:
             faults.append(Fault("version", problem, "leave it out, or send the request to another address"))
         total = len(faults)
         try:
-            inputs = (served.schema if served else general).load(body)["instances"]
+            inputs = (served.schema if served else general).inputs(body)
         except InputError as e:
             faults += e.faults
             total += e.total
-        if faults or served is None:
+        if faults or served is None or inputs is None:
             raise InputError(faults, total)
         return served, inputs
 
