@@ -32,8 +32,8 @@ function bars(probabilities) {
     const fill = make("i");
     fill.style.width = `${100 * share}%`;
     bar.append(fill);
-    const percent = share >= 0.9995 || share < 0.0005 ? share.toPrecision(3) : (100 * share).toFixed(1) + " %";
-    box.append(make("b", label), bar, make("span", share > 0.9995 ? "> 99.9 %" : share < 0.0005 ? "< 0.1 %" : percent, "share"));
+    const percent = share > 0.9995 ? "> 99.9 %" : share < 0.0005 ? "< 0.1 %" : `${(100 * share).toFixed(1)} %`;
+    box.append(make("b", label), bar, make("span", percent, "share"));
   }
   return box;
 }
@@ -137,8 +137,7 @@ function drawing(canvas, read, write) {
     paint();
     write(image);
   };
-  clear.load = load;
-  return clear;
+  return { load, clear };
 }
 
 function prepare(form) {
@@ -152,11 +151,11 @@ function prepare(form) {
   text.value = text.defaultValue = compact(JSON.parse(text.value));
   fields.forEach((field) => field.addEventListener("input", gather));
   if (canvas) {
-    const clear = drawing(canvas, read, write);
-    clear.load();
-    text.addEventListener("input", clear.load);
+    const { load, clear } = drawing(canvas, read, write);
+    load();
+    text.addEventListener("input", load);
     form.querySelector(".clear").addEventListener("click", clear);
-    form.addEventListener("reset", () => setTimeout(clear.load));
+    form.addEventListener("reset", () => setTimeout(load));
   }
   form.addEventListener("submit", (event) => {
     event.preventDefault();
