@@ -10,10 +10,10 @@ BIN       := $(VENV)/bin
 INSTALLED := $(VENV)/.installed
 
 .DEFAULT_GOAL := help
-.PHONY: help install examples run check test lint bench lock clean
+.PHONY: help install examples run check test lint bench bench-training lock clean
 
 help: ## this list
-	@awk -F ': .*## ' '/^[a-z]+:.* ## / { printf "  make %-9s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+	@awk -F ': .*## ' '/^[a-z-]+:.* ## / { printf "  make %-15s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 	@echo "  settings: PORT=$(PORT) STORE=$(STORE) VENV=$(VENV) PYTHON=$(PYTHON)"
 
 # Every package, the build backend included, is checked against the hashes of the lock.
@@ -52,6 +52,16 @@ lint: $(INSTALLED) ## ruff, and mypy --strict on the three packages
 bench: $(INSTALLED) ## the benchmarks, side by side with their peers
 	@for name in training loading; do $(BIN)/python -m benchmarks.$$name || exit; done
 
+# pip install takes PyTorch's CPU build where the machine offers one.
+PEERS := .venv-peers
+$(PEERS)/.installed: benchmarks/peers/requirements.txt
+	@test -x $(PEERS)/bin/python || $(PYTHON) -m venv $(PEERS)
+	@$(PEERS)/bin/python -m pip install -qq --disable-pip-version-check -r $<
+	@touch $@
+
+bench-training: $(INSTALLED) $(PEERS)/.installed ## training beside PyTorch, scikit-learn and JAX (installs them into .venv-peers)
+	@$(BIN)/python -m benchmarks.training_peers $(PEERS)/bin/python
+
 # Without index addresses: a lock says what to install, the machine that installs says from where.
 COMPILE := $(UV) pip compile --quiet --upgrade --universal --python-version 3.11 --generate-hashes \
 	--no-emit-index-url --no-emit-find-links --custom-compile-command "make lock" pyproject.toml
@@ -60,5 +70,5 @@ lock: ## resolve the dependencies anew (needs uv)
 	$(COMPILE) --extra test --group lint --group build --constraint requirements.lock --output-file requirements-dev.lock
 
 clean: ## remove what was made, except trained models
-	rm -rf $(VENV) build dist .mypy_cache .ruff_cache .pytest_cache .hypothesis
+	rm -rf $(VENV) $(PEERS) build dist .mypy_cache .ruff_cache .pytest_cache .hypothesis
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +

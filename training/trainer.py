@@ -66,7 +66,7 @@ def train(
     errors = []
     for epoch in range(1, epochs + 1):
         total = 0.0
-        order = None if rng is None else rng.permutation(len(x))
+        order = None if rng is None or batch_size >= len(x) else rng.permutation(len(x))  # one batch has no order
         for number, start in enumerate(range(0, len(x), batch_size), 1):
             size = min(batch_size, len(x) - start)
             step = steps.get(size) or steps.setdefault(size, Step(module, loss, x, y, size))

@@ -1,0 +1,120 @@
+"""Training beside PyTorch, scikit-learn, JAX and the per-sample loop: samples a second, side by side in one run.
+
+    python -m benchmarks.training_peers PEERS_PYTHON [ROUNDS]
+
+PEERS_PYTHON is the interpreter of an environment with the peers (`make bench-training` makes it). Every contestant is a
+process for each number of threads; they take turns, and its better number of threads counts for each. PyTorch's
+best eager is the better of its optimizers, fused and not.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from itertools import pairwise
+from pathlib import Path
+from time import perf_counter
+from typing import Any
+
+import numpy as np
+
+from benchmarks.per_sample import PerSample
+from benchmarks.rounds import alternate
+
+CONTESTANT = Path(__file__).parent / "peers" / "contestant.py"
+OURS = "forward pass"
+PEERS = ["torch/foreach", "torch/fused", "scikit-learn", "jax"]
+CASES: list[dict[str, Any]] = [
+    {"sizes": [2, 3, 1], "rows": 4, "batch": 4, "epochs": 2000},
+    {"sizes": [30, 64, 32, 1], "rows": 8192, "batch": 32, "epochs": 2},
+    {"sizes": [30, 64, 32, 1], "rows": 32768, "batch": 256, "epochs": 2},
+    {"sizes": [784, 100, 50, 10], "rows": 1000, "batch": 1, "epochs": 1},
+    {"sizes": [784, 100, 50, 10], "rows": 8192, "batch": 32, "epochs": 1},
+    {"sizes": [784, 100, 50, 10], "rows": 16384, "batch": 128, "epochs": 1},
+    {"sizes": [784, 100, 50, 10], "rows": 16384, "batch": 1024, "epochs": 1},
+    {"sizes": [1024, 2048, 2048, 10], "rows": 1024, "batch": 256, "epochs": 1},
+]
+
+
+class Contestant:
+    def __init__(self, python: str, name: str, threads: int) -> None:
+        environ = {**os.environ, "PYTHONPATH": str(Path.cwd())}
+        command = [python, str(CONTESTANT), name, str(threads)]
+        self.process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, env=environ)
+
+    def ask(self, command: dict[str, Any]) -> dict[str, Any]:
+        print(json.dumps(command), file=self.process.stdin, flush=True)
+        line = self.process.stdout.readline() if self.process.stdout else ""
+        if not line:
+            sys.exit(f"{self.process.args}: ended without an answer")
+        answer: dict[str, Any] = json.loads(line)
+        return answer
+
+    def close(self) -> None:
+        self.process.communicate()
+
+
+def gigaflops(case: dict[str, Any], speed: float) -> float:
+    """Of the products alone: forward, by the weights, and by the inputs of all layers but the first."""
+    products = [inputs * outputs for inputs, outputs in pairwise(case["sizes"])]
+    return (6 * sum(products) - 2 * products[0]) * speed / 1e9
+
+
+def per_sample(case: dict[str, Any]) -> Any:
+    rows = min(case["rows"], 200)
+    rng = np.random.default_rng(0)
+    network = PerSample(case["sizes"], rng, 0.001, 0.9)
+    x, y = rng.random((rows, case["sizes"][0], 1)), rng.random((rows, case["sizes"][-1], 1))
+
+    def measure() -> dict[str, float]:
+        begin = perf_counter()
+        network.epoch(x, y)
+        return {"speed": rows / (perf_counter() - begin)}
+
+    return measure
+
+
+def measured(case: dict[str, Any], python: str, rounds: int) -> tuple[dict[str, float], float]:
+    """Samples a second of every contestant with its better number of threads, and the peak of sgemm in GF/s."""
+    processes = {
+        (name, threads): Contestant(sys.executable if name == OURS else python, name, threads)
+        for name in [OURS, *PEERS]
+        for threads in sorted({1, os.cpu_count() or 1})
+    }
+    peaks = [process.ask({"prepare": case, "peak": name == OURS})["peak"] for (name, _), process in processes.items()]
+
+    def measure(process: Contestant) -> Any:
+        samples = case["rows"] * case["epochs"]
+        return lambda: {"speed": samples / process.ask({"measure": True})["seconds"]}
+
+    turns = {f"{name}#{threads}": measure(process) for (name, threads), process in processes.items()}
+    found = alternate({**turns, "per sample#1": per_sample(case)}, rounds)
+    for process in processes.values():
+        process.close()
+    best: dict[str, float] = {}
+    for key, figures in found.items():
+        name = key.partition("#")[0]
+        best[name] = max(best.get(name, 0.0), figures["speed"])
+    return best, max(peak for peak in peaks if peak)
+
+
+def main() -> None:
+    python, rounds = sys.argv[1], int(sys.argv[2]) if len(sys.argv) > 2 else 5
+    print(f"Training, float32, samples/s, medians of {rounds} alternating rounds; ratios are ours to theirs")
+    heads = ["torch", "scikit-learn", "jax", "per sample"]
+    print(
+        f"{'network':>18} {'batch':>5} {'ours':>11} " + " ".join(f"{head:>13}" for head in heads) + "   GF/s of sgemm"
+    )
+    for case in CASES:
+        best, peak = measured(case, python, rounds)
+        best["torch"] = max(speed for name, speed in best.items() if name.startswith("torch/"))
+        ratios = " ".join(f"{best[OURS] / best[head]:>12.1f}x" for head in heads)
+        ours = gigaflops(case, best[OURS])
+        name = "-".join(map(str, case["sizes"]))
+        print(f"{name:>18} {case['batch']:>5} {best[OURS]:>11,.0f} {ratios}   {ours:.1f} of {peak:.0f}", flush=True)
+
+
+if __name__ == "__main__":
+    main()
