@@ -1,0 +1,57 @@
+"""What the documents say can be done can be done, and what they point to is there."""
+
+import json
+import re
+import shlex
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from model_store.store import open_store
+from service.app import create_app
+from service.settings import Settings
+from training import job
+
+ROOT = Path(__file__).parent.parent
+DOCUMENTS = [*ROOT.glob("*.md"), *ROOT.glob("docs/*.md"), *ROOT.glob("benchmarks/*.md"), *ROOT.glob("examples/*.md")]
+
+
+@pytest.mark.parametrize("document", DOCUMENTS, ids=lambda path: str(path.relative_to(ROOT)))
+def test_every_link_to_a_file_leads_to_one(document: Path) -> None:
+    links = re.findall(r"\]\(([^)#]+)(?:#[^)]*)?\)", document.read_text(encoding="utf-8"))
+    missing = [link for link in links if "://" not in link and not (document.parent / link).exists()]
+    assert missing == []
+
+
+@pytest.mark.parametrize("document", [ROOT / "README.md", ROOT / "docs" / "mathematics.md"], ids=lambda path: path.name)
+def test_programs_in_the_documents_run(document: Path) -> None:
+    programs = re.findall(r"```python\n(import numpy.*?)```", document.read_text(encoding="utf-8"), re.DOTALL)
+    assert programs
+    for program in programs:
+        subprocess.run([sys.executable, "-c", program], check=True, capture_output=True, cwd=ROOT)
+
+
+def test_the_readmes_first_screen_trains_serves_and_calls_as_printed(tmp_path: Path) -> None:
+    readme = (ROOT / "README.md").read_text(encoding="utf-8")
+    trained = job.run(job.load(ROOT / "examples" / "penguins.toml"), open_store(str(tmp_path)))
+    accuracy = re.search(r"Accuracy ([\d.]+)%", readme)
+    assert accuracy is not None
+    # Another processor rounds differently, and may get another row or two right.
+    assert 100 * trained.metrics["accuracy"] == pytest.approx(float(accuracy[1]), abs=3)
+
+    called = re.search(r"\$ (curl .*?)\n(\{\"model\".*?\})\n```", readme, re.DOTALL)
+    assert called is not None
+    *_, body = shlex.split(called[1])
+    client = create_app(Settings(store=str(tmp_path), cache_dir=str(tmp_path / "cache"), poll_seconds=0)).test_client()
+    answer = client.post("/predict", data=body).get_json()
+    printed = json.loads(called[2].replace("\n", ""))
+    assert answer["predictions"][0]["label"] == printed["predictions"][0]["label"]
+    assert answer["predictions"][0]["probabilities"] == pytest.approx(
+        printed["predictions"][0]["probabilities"], abs=1e-3
+    )
+
+    faults = [json.loads(line) for line in re.findall(r"^\{\"place\".*\}$", readme, re.MULTILINE)]
+    wrong = body.replace('"Dream"', '"Dreem"').replace("49.5", '"49.5"')
+    assert client.post("/predict", data=wrong).get_json()["error"]["faults"] == faults
