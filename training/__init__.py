@@ -4,6 +4,7 @@ from training import trainer
 from training.gradient_check import GradientError, check_gradients, check_loss
 from training.losses import MAE, MSE, BinaryCrossEntropy, CrossEntropy, Huber, Loss
 from training.optimizers import SGD, Optimizer
+from training.schedules import Constant, Cosine, OneCycle, OnPlateau, Schedule, StepDecay, WarmUp
 from training.trainer import DivergedError, train
 
 __all__ = [
@@ -11,12 +12,19 @@ __all__ = [
     "MSE",
     "SGD",
     "BinaryCrossEntropy",
+    "Constant",
+    "Cosine",
     "CrossEntropy",
     "DivergedError",
     "GradientError",
     "Huber",
     "Loss",
+    "OnPlateau",
+    "OneCycle",
     "Optimizer",
+    "Schedule",
+    "StepDecay",
+    "WarmUp",
     "check_gradients",
     "check_loss",
     "train",

@@ -17,6 +17,8 @@ class Optimizer:
     few operations whatever the number of layers; any other module is a pair for each of its arrays.
     """
 
+    learning_rate = 0.01  # may be set at any time; the next step takes it
+
     def __init__(self, module: Module) -> None:
         self.module = module
         self.parameters, self.gradients = module.parameters(), module.gradients()

@@ -11,6 +11,7 @@ import numpy.typing as npt
 from model_store.nn import Array, Module, Sequential
 from training.losses import CrossEntropy, Loss
 from training.optimizers import Optimizer
+from training.schedules import Plan, Schedule
 
 OnEpoch = Callable[[int, int, float], bool | None]
 
@@ -42,6 +43,7 @@ def train(
     *,
     rng: np.random.Generator | None = None,
     on_epoch: OnEpoch | None = print_epoch,
+    schedule: Schedule | None = None,
 ) -> list[float]:
     """Trains `module` in place and returns the mean loss of each epoch, measured as it learns.
 
@@ -52,6 +54,7 @@ def train(
     y_train: (samples, outputs), columns likewise; for `CrossEntropy` also class numbers (samples,).
     rng: shuffles the samples anew every epoch; without it they come in their order.
     on_epoch: called with (epoch from 1, epochs, error); returning True ends the training.
+    schedule: sets the optimizer's learning rate before every step; afterwards it is what it was.
 
     DivergedError as soon as a batch's loss is not finite; ValueError where shapes do not fit.
     """
@@ -64,6 +67,9 @@ def train(
         raise ValueError(f"train: wanted a batch_size of at least 1, found {batch_size}")
     steps: dict[int, Step] = {}
     errors = []
+    taken, rate = 0, optimizer.learning_rate
+    in_epoch = math.ceil(len(x) / batch_size)
+    plan = Plan(epochs * in_epoch, in_epoch)
     for epoch in range(1, epochs + 1):
         total = 0.0
         order = None if rng is None or batch_size >= len(x) else rng.permutation(len(x))  # one batch has no order
@@ -73,11 +79,17 @@ def train(
             error = step(start, order)
             if not math.isfinite(error):
                 raise DivergedError(epoch, number, error)
+            if schedule is not None:
+                optimizer.learning_rate = rate * schedule.factor(taken, plan)
+                taken += 1
             optimizer.step()
             total += error * size
         errors.append(total / len(x))
         if on_epoch is not None and on_epoch(epoch, epochs, errors[-1]):
             break
+        if schedule is not None:
+            schedule.saw(errors[-1])
+    optimizer.learning_rate = rate
     optimizer.zero_gradients()
     return errors
 

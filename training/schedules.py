@@ -1,0 +1,189 @@
+"""Schedules: how the learning rate changes while a network trains.
+
+A schedule gives a factor for every step; the optimizer's own learning rate α is multiplied by it: `αₜ = α factor(t)`,
+t counting the steps taken so far. So it is a function of t alone, and a training that was interrupted goes on with the
+rate that it would have had. `OnPlateau`, which looks at the errors too, has a `state`.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+
+import numpy as np
+
+from model_store.nn import Array
+
+
+@dataclass(frozen=True)
+class Plan:
+    """How long a training is meant to be: `steps` in all, `epoch` of them in an epoch."""
+
+    steps: int
+    epoch: int
+
+
+class Schedule:
+    """A factor for the learning rate at every step."""
+
+    def factor(self, step: int, plan: Plan) -> float:
+        """The factor when `step` steps of `plan` have been taken."""
+        raise NotImplementedError(f"{type(self).__name__} has no factor()")
+
+    def saw(self, error: float) -> None:
+        """An epoch has ended with this training error."""
+
+    def state(self) -> dict[str, Array]:
+        """What a training that is to be continued must keep, by name."""
+        return {}
+
+    def load_state(self, state: Mapping[str, Array]) -> None:
+        """Goes on from a `state` kept before."""
+
+
+class Constant(Schedule):
+    """`factor(t) = 1`."""
+
+    def factor(self, step: int, plan: Plan) -> float:
+        return 1.0
+
+
+class StepDecay(Schedule):
+    """`factor(t) = decay^⌊t / (epochs · steps an epoch)⌋`: a stair down, one step every `epochs` epochs.
+
+    As PyTorch's `StepLR`.
+    """
+
+    def __init__(self, epochs: int = 30, decay: float = 0.1) -> None:
+        _check(epochs >= 1, "StepDecay.epochs", "a whole number of at least 1", epochs)
+        _check(0 < decay <= 1, "StepDecay.decay", "a number above 0, at most 1", decay)
+        self.epochs, self.decay = epochs, decay
+
+    def factor(self, step: int, plan: Plan) -> float:
+        return float(self.decay ** (step // (self.epochs * plan.epoch)))
+
+
+class Cosine(Schedule):
+    """`factor(t) = lowest + (1 - lowest) (1 + cos(π t / T)) / 2`, T all steps; Loshchilov & Hutter 2017.
+
+    Half a wave, from 1 down to `lowest`. As PyTorch's `CosineAnnealingLR`.
+    """
+
+    def __init__(self, lowest: float = 0.0) -> None:
+        _check(0 <= lowest <= 1, "Cosine.lowest", "a number from 0 to 1", lowest)
+        self.lowest = lowest
+
+    def factor(self, step: int, plan: Plan) -> float:
+        return self.lowest + (1 - self.lowest) * (1 + math.cos(math.pi * step / plan.steps)) / 2
+
+
+class WarmUp(Schedule):
+    """`factor(t) = start + (1 - start) t / W` for the W steps of the first `epochs` epochs, then the schedule `then`.
+
+    A line up from `start` (Goyal et al. 2017); `then`, or 1, has the rest of the plan for its own. As PyTorch's
+    `SequentialLR` of a `LinearLR` and another. Parts of an epoch count, rounded to whole steps.
+    """
+
+    def __init__(self, epochs: float = 1, then: Schedule | None = None, start: float = 0.01) -> None:
+        _check(epochs > 0, "WarmUp.epochs", "a number above 0", epochs)
+        _check(0 < start <= 1, "WarmUp.start", "a number above 0, at most 1", start)
+        self.epochs, self.start = epochs, start
+        self.then = then or Constant()
+
+    def factor(self, step: int, plan: Plan) -> float:
+        steps = min(round(self.epochs * plan.epoch), plan.steps)
+        if step < steps:
+            return self.start + (1 - self.start) * step / steps
+        return self.then.factor(step - steps, Plan(plan.steps - steps, plan.epoch))
+
+    def saw(self, error: float) -> None:
+        self.then.saw(error)
+
+    def state(self) -> dict[str, Array]:
+        return self.then.state()
+
+    def load_state(self, state: Mapping[str, Array]) -> None:
+        self.then.load_state(state)
+
+
+class OneCycle(Schedule):
+    """Up and down once, by half waves: from `first` to 1 in the share `rise` of all steps, then down to `last`.
+
+    With `wave(a, b, p) = b + (a - b) (1 + cos πp) / 2`, T all steps and the top at `t* = rise·T - 1`:
+    `factor(t) = wave(first, 1, t / t*)` for t ≤ t*, else `wave(1, last, (t - t*) / (T - 1 - t*))`; Smith & Topin 2018.
+    The optimizer's learning rate is the highest. As PyTorch's `OneCycleLR`, whose defaults these are; the momentum
+    stays.
+    """
+
+    def __init__(self, rise: float = 0.3, first: float = 1 / 25, last: float = 1 / 250_000) -> None:
+        _check(0 < rise < 1, "OneCycle.rise", "a number between 0 and 1", rise)
+        _check(0 < first <= 1, "OneCycle.first", "a number above 0, at most 1", first)
+        _check(0 <= last <= 1, "OneCycle.last", "a number from 0 to 1", last)
+        self.rise, self.first, self.last = rise, first, last
+
+    def factor(self, step: int, plan: Plan) -> float:
+        top = self.rise * plan.steps - 1
+        if step <= top and top > 0:
+            return _wave(self.first, 1, step / top)
+        return _wave(1, self.last, (step - top) / (plan.steps - 1 - top))
+
+
+class OnPlateau(Schedule):
+    """The factor is multiplied by `decay` when, for more than `patience` epochs, no error was the best so far.
+
+    Better is `error < best (1 - threshold)`. For `rest` epochs after a cut nothing is counted; the factor stays at
+    `lowest` or above. As PyTorch's `ReduceLROnPlateau`.
+
+    score: from an epoch's training error, what to watch instead of it: a validation loss, usually.
+    """
+
+    def __init__(
+        self,
+        patience: int = 10,
+        decay: float = 0.1,
+        threshold: float = 1e-4,
+        rest: int = 0,
+        lowest: float = 0.0,
+        score: Callable[[float], float] | None = None,
+    ) -> None:
+        _check(patience >= 0, "OnPlateau.patience", "a whole number of at least 0", patience)
+        _check(0 < decay < 1, "OnPlateau.decay", "a number between 0 and 1", decay)
+        _check(0 <= threshold < 1, "OnPlateau.threshold", "a number from 0 to below 1", threshold)
+        _check(rest >= 0, "OnPlateau.rest", "a whole number of at least 0", rest)
+        _check(0 <= lowest <= 1, "OnPlateau.lowest", "a number from 0 to 1", lowest)
+        self.patience, self.decay, self.threshold = patience, decay, threshold
+        self.rest, self.lowest, self.score = rest, lowest, score
+        self._factor, self._best, self._waited, self._resting = 1.0, math.inf, 0, 0
+
+    def factor(self, step: int, plan: Plan) -> float:
+        return self._factor
+
+    def saw(self, error: float) -> None:
+        score = error if self.score is None else self.score(error)
+        if score < self._best * (1 - self.threshold):
+            self._best, self._waited = score, 0
+        else:
+            self._waited += 1
+        if self._resting:
+            self._resting, self._waited = self._resting - 1, 0
+        if self._waited > self.patience:
+            self._factor = max(self._factor * self.decay, self.lowest)
+            self._resting, self._waited = self.rest, 0
+
+    def state(self) -> dict[str, Array]:
+        return {"plateau": np.array([self._factor, self._best, self._waited, self._resting])}
+
+    def load_state(self, state: Mapping[str, Array]) -> None:
+        self._factor, self._best, waited, resting = state["plateau"].tolist()
+        self._waited, self._resting = int(waited), int(resting)
+
+
+def _wave(start: float, end: float, part: float) -> float:
+    """Half a cosine wave from `start` to `end`."""
+    return end + (start - end) * (1 + math.cos(math.pi * part)) / 2
+
+
+def _check(right: bool, place: str, wanted: str, found: float) -> None:
+    if not right:
+        raise ValueError(f"{place}: wanted {wanted}, found {found}")
