@@ -6,8 +6,8 @@
     outcome = run(job, open_store("models"))    # all of it, published: outcome.version
 
 The same job and seed give the same model, bit for bit: chance comes from generators seeded by `train.seed` alone, one
-for the split, one for the first weights, one for the order of rows; and a model records no path but those the job
-writes, no clock and no machine.
+for the split, one for the first weights, one for the order of rows, one for the diagnostics; and a model records no
+path but those the job writes, no clock and no machine.
 """
 
 from __future__ import annotations
@@ -32,6 +32,7 @@ from model_store.store import Store, Version
 from training import columns, dataset, metrics
 from training.dataset import Dataset
 from training.design import Design, design, forget_unseen
+from training.diagnostics import diagnose
 from training.errors import DataError, JobError
 from training.job_schema import validate
 from training.optimizers import OPTIMIZERS
@@ -42,6 +43,7 @@ from training.trainer import DivergedError, train
 
 GOLDEN_ROWS = 8
 _GOLDEN_NUMBERS = 100_000  # in all golden rows, so that big images do not fill the manifest
+_PASSES = (20_000, 200_000)  # rows that the diagnostics send through the network, at least and at most
 _BLOCK = 4096  # rows encoded at a time, in float64
 
 
@@ -196,6 +198,15 @@ def fit(prepared: Prepared, on_epoch: OnEpoch | None = None) -> Outcome:
         answers, output = prepared.dataset.answers, prepared.signature.output
         found = {"rows": len(judged), "of": of, **metrics.evaluate(output, answers[judged], outputs)}
         baseline = metrics.baseline(output, answers[judged], answers[prepared.split.training])
+        diagnostics = diagnose(
+            network,
+            prepared.signature,
+            prepared.x_judged,
+            answers[judged],
+            outputs,
+            _generators(settings)[3],
+            passes=_passes(len(prepared.split.training) * len(watch.history)),
+        )
     golden = max(1, min(GOLDEN_ROWS, _GOLDEN_NUMBERS // prepared.signature.width))
     record = {
         "job": {name: section for name, section in settings.as_dict().items() if name != "publish"},
@@ -203,6 +214,7 @@ def fit(prepared: Prepared, on_epoch: OnEpoch | None = None) -> Outcome:
         "split": {name: len(getattr(prepared.split, name)) for name in ("training", "validation", "test")},
         "metrics": found,
         "baseline": baseline,
+        "diagnostics": diagnostics,
         "epochs": len(watch.history),
         "best_epoch": best.number,
         "history": watch.points(),
@@ -230,7 +242,7 @@ def publish(outcome: Outcome, job: Job, store: Store) -> Outcome:
 
 def _trained(prepared: Prepared, on_epoch: OnEpoch | None) -> tuple[Any, Watch]:
     settings, parts = prepared.job.settings.train, prepared.split
-    _, weights, order = _generators(prepared.job.settings)
+    _, weights, order, _ = _generators(prepared.job.settings)
     x = prepared.x_training
     network = prepared.design.network(weights)
     forget_unseen(network, x)
@@ -247,9 +259,14 @@ def _trained(prepared: Prepared, on_epoch: OnEpoch | None) -> tuple[Any, Watch]:
     return network, watch
 
 
+def _passes(trained: int) -> int:
+    """How many rows the diagnostics may send through the network: a tenth of those that training sent."""
+    return min(max(trained // 10, _PASSES[0]), _PASSES[1])
+
+
 def _generators(settings: Settings) -> list[np.random.Generator]:
-    """For the split, the first weights and the order of rows, so that a change to one leaves the others alone."""
-    return [np.random.default_rng(seed) for seed in np.random.SeedSequence(settings.train.seed).spawn(3)]
+    """For the split, the first weights, the order of rows and the diagnostics: a change to one leaves the others."""
+    return [np.random.default_rng(seed) for seed in np.random.SeedSequence(settings.train.seed).spawn(4)]
 
 
 def _signature(rows: Dataset, parts: Split, settings: Settings) -> Signature:

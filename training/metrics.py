@@ -10,6 +10,9 @@ from numpy.typing import NDArray
 
 from model_store.signature import Classes, Values
 
+MOST_CLASSES = 100  # whose confusion matrix is kept
+MOST_MISTAKES = 20
+
 
 def evaluate(output: Classes | Values, answers: NDArray[Any], outputs: NDArray[Any]) -> dict[str, Any]:
     """JSON-able metrics of a network's raw `outputs` for rows with these `answers` (see `Dataset`)."""
@@ -40,19 +43,29 @@ def predicted(outputs: NDArray[Any]) -> NDArray[np.intp]:
 
 
 def classification(labels: Sequence[str | int], truth: NDArray[Any], found: NDArray[Any]) -> dict[str, Any]:
-    """Accuracy; precision, recall, F1 and support of each class; the confusion matrix, a row for each true class.
+    """Accuracy; precision, recall, F1 and support of each class; the most frequent mistakes; the confusion matrix.
 
-    A ratio with nothing to divide by, such as the precision of a class that is never answered, is 0.
+    The matrix has a row for each true class; of more classes than anybody looks at it is left out. A ratio with
+    nothing to divide by, such as the precision of a class that is never answered, is 0.
     """
     count = len(labels)
-    confusion = np.bincount(truth * count + found, minlength=count * count).reshape(count, count)
-    right, supports, answered = confusion.diagonal(), confusion.sum(axis=1), confusion.sum(axis=0)
+    wrong = truth != found
+    right, supports, answered = (np.bincount(of, minlength=count) for of in (truth[~wrong], truth, found))
     classes = {}
     for i, label in enumerate(labels):
         precision, recall = _ratio(right[i], answered[i]), _ratio(right[i], supports[i])
         f1 = _ratio(2 * right[i], answered[i] + supports[i])
         classes[str(label)] = {"precision": precision, "recall": recall, "f1": f1, "support": int(supports[i])}
-    return {"accuracy": _ratio(right.sum(), len(truth)), "classes": classes, "confusion": confusion.tolist()}
+    pairs, rows = np.unique(truth[wrong] * count + found[wrong], return_counts=True)
+    most = np.argsort(-rows, kind="stable")[:MOST_MISTAKES]
+    mistakes = [
+        {"true": labels[pairs[i] // count], "answered": labels[pairs[i] % count], "rows": int(rows[i])} for i in most
+    ]
+    figures = {"accuracy": _ratio(right.sum(), len(truth)), "classes": classes, "mistakes": mistakes}
+    if count <= MOST_CLASSES:
+        confusion = np.bincount(truth * count + found, minlength=count * count).reshape(count, count)
+        figures["confusion"] = confusion.tolist()
+    return figures
 
 
 def regression(names: Sequence[str], truth: NDArray[Any], found: NDArray[Any]) -> dict[str, Any]:

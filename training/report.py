@@ -59,7 +59,7 @@ def print_metrics(console: Console, outcome: Outcome) -> None:
     if len(output.labels) <= _MOST_CLASSES:
         console.print()
         console.print(_confusion(output.labels, found["confusion"]))
-    right = sum(row[i] for i, row in enumerate(found["confusion"]))
+    right = round(found["accuracy"] * found["rows"])
     console.print()
     console.print(f"Accuracy {found['accuracy']:.2%}: {right} of {found['rows']} {found['of']} are right.")
     console.print(f"The baseline, always answering {baseline['answer']!r}, has {baseline['accuracy']:.2%}.")

@@ -280,7 +280,7 @@ def test_the_record_says_how_the_model_came_to_be(job_file: Path) -> None:
     record = fit(prepare(load(job_file, {"publish.alias": "x"}))).model.training
     assert json.loads(json.dumps(record, allow_nan=False)) == record
     assert set(record) == {
-        *("job", "data", "split", "metrics", "baseline", "epochs", "best_epoch", "history"),
+        *("job", "data", "split", "metrics", "baseline", "epochs", "best_epoch", "history", "diagnostics"),
     }
     assert set(record["job"]) == {"model", "data", "split", "network", "train"}
     assert record["job"]["train"]["loss"] == "cross_entropy"
