@@ -14,7 +14,8 @@ from model_store.nn.activations import (
     Tanh,
 )
 from model_store.nn.build import LAYERS, build
-from model_store.nn.linear import INITIALIZERS, Linear
+from model_store.nn.initializers import INITIALIZERS
+from model_store.nn.linear import Linear
 from model_store.nn.module import Module
 from model_store.nn.sequential import Sequential
 from model_store.nn.tape import Array

@@ -6,16 +6,22 @@ An element-wise function `y = f(x)` passes gradients back as `∂E/∂X = ∂E/�
 from __future__ import annotations
 
 from functools import partial
-from typing import Any
+from typing import ClassVar
 
 import numpy as np
 
-from model_store.nn.module import Module
+from model_store.nn.fields import NUMBER
+from model_store.nn.module import Module, Shape
 from model_store.nn.tape import Array, Backward, Line, copied, scalar
 
 
 class Activation(Module):
     """`Y = f(X)`, element by element. A subclass gives `activation` (f) and `activation_prime` (f')."""
+
+    alone = True
+
+    def output_shape(self, input_shape: Shape | None) -> Shape | None:
+        return input_shape
 
     def activation(self, inputs: Array) -> Array:
         raise NotImplementedError(f"{type(self).__name__} has no activation()")
@@ -105,6 +111,8 @@ class ReLU(Activation):
 class LeakyReLU(Activation):
     """`f(x) = x if x > 0 else slope·x`, `f'(x) = 1 if x > 0 else slope`; 0 ≤ slope < 1."""
 
+    fields: ClassVar = {"slope": NUMBER}
+
     def __init__(self, slope: float = 0.01) -> None:
         if not 0 <= slope < 1:
             raise ValueError(f"LeakyReLU.slope: wanted a number in [0, 1), found {slope}")
@@ -118,9 +126,6 @@ class LeakyReLU(Activation):
         one, slope = inputs.dtype.type(1), inputs.dtype.type(self.slope)
         prime: Array = np.where(inputs > 0, one, slope)
         return prime
-
-    def config(self) -> dict[str, Any]:
-        return {"type": "LeakyReLU", "slope": self.slope}
 
 
 class GELU(Activation):
@@ -154,7 +159,11 @@ class Softmax(Module):
     One class alone means nothing, so an (n, 1) input is read as the article's column vector.
     """
 
+    alone = True
     outputs: Array
+
+    def output_shape(self, input_shape: Shape | None) -> Shape | None:
+        return input_shape
 
     def __call__(self, inputs: Array) -> Array:
         axis = self._axis(inputs)

@@ -9,6 +9,7 @@ import numpy as np
 import numpy.typing as npt
 
 from model_store.nn.activations import GELU, Identity, LeakyReLU, ReLU, Sigmoid, Softmax, Tanh
+from model_store.nn.learned import Learned
 from model_store.nn.linear import Linear
 from model_store.nn.module import Module
 from model_store.nn.sequential import Sequential
@@ -16,10 +17,6 @@ from model_store.nn.tape import Array
 
 LAYERS: dict[str, type[Module]] = {
     layer.__name__: layer for layer in (Linear, Identity, Tanh, Sigmoid, ReLU, LeakyReLU, GELU, Softmax)
-}
-_FIELDS: dict[str, dict[str, type]] = {
-    "Linear": {"input_size": int, "output_size": int},
-    "LeakyReLU": {"slope": float},
 }
 
 
@@ -37,53 +34,43 @@ def build(
     parameters are drawn from `rng`. ValueError where a layer, a size or an array does not fit, naming the place.
     """
     modules: list[Module] = []
-    wanted: dict[str, tuple[int, ...]] = {}
-    width: int | None = None
+    places = None if arrays is None else _by_place(arrays)
     for i, layer in enumerate(config):
         place = f"modules.{i}"
         kind, fields = _checked(layer, place)
-        if kind == "Linear":
-            inputs, outputs = fields["input_size"], fields["output_size"]
-            if width is not None and inputs != width:
-                raise ValueError(f"{place}.input_size: wanted {width}, the width before it; found {inputs}")
-            width = outputs
-            wanted |= {f"{place}.weights": (outputs, inputs), f"{place}.bias": (outputs,)}
-            if arrays is None:
-                modules.append(Linear(inputs, outputs, dtype=dtype, rng=rng, initializer=initializer))
-            else:
-                modules.append(Linear.from_arrays(*(_array(arrays, name, wanted, dtype) for name in list(wanted)[-2:])))
-        else:
-            modules.append(LAYERS[kind](**fields))
-    if width is None:
+        own = None if places is None else places.get(place, {})
+        given = {"dtype": dtype, "rng": rng, "initializer": initializer, "arrays": own}
+        try:
+            modules.append(kind(**fields, **{name: given[name] for name in kind.options}))
+        except ValueError as error:
+            raise ValueError(f"{place}.{str(error).removeprefix(f'{kind.__name__}.')}") from error
+    if not any(isinstance(module, Learned) for module in modules):
         raise ValueError("modules: wanted at least one Linear layer, found none")
-    if arrays is not None and (unknown := sorted(arrays.keys() - wanted.keys())):
+    network = Sequential(modules)
+    if arrays is not None and (unknown := sorted(arrays.keys() - network.arrays().keys())):
         raise ValueError(f"{unknown[0]}: wanted no such array, for no layer uses it")
-    return Sequential(modules)
+    return network
 
 
-def _checked(layer: Any, place: str) -> tuple[str, dict[str, Any]]:
+def _checked(layer: Any, place: str) -> tuple[type[Module], dict[str, Any]]:
+    """A layer's class and the arguments that its configuration gives it."""
     kind = layer.get("type") if isinstance(layer, Mapping) else None
     if not isinstance(kind, str) or kind not in LAYERS:
         raise ValueError(f"{place}.type: wanted one of {', '.join(LAYERS)}; found {kind!r}")
-    wanted = _FIELDS.get(kind, {})
+    wanted = LAYERS[kind].fields
     found = {name: value for name, value in layer.items() if name != "type"}
     if found.keys() != wanted.keys():
         raise ValueError(f"{place}: wanted the fields {sorted(wanted)} of a {kind}, found {sorted(found)}")
     for name, value in found.items():
-        number = isinstance(value, int if wanted[name] is int else (int, float)) and not isinstance(value, bool)
-        if not number or (wanted[name] is int and not 1 <= value <= 2**31):
-            raise ValueError(f"{place}.{name}: wanted a positive {wanted[name].__name__}, found {value!r}")
-    return kind, found
+        if not wanted[name].accepts(value):
+            raise ValueError(f"{place}.{name}: wanted {wanted[name].wanted}, found {value!r}")
+    return LAYERS[kind], found
 
 
-def _array(
-    arrays: Mapping[str, Array], name: str, shapes: Mapping[str, tuple[int, ...]], dtype: npt.DTypeLike
-) -> Array:
-    if name not in arrays:
-        raise ValueError(f"{name}: wanted an array of shape {shapes[name]}, found none")
-    array = arrays[name]
-    if array.shape != shapes[name]:
-        raise ValueError(f"{name}: wanted {shapes[name]}, found {array.shape}")
-    if array.dtype != np.dtype(dtype):
-        raise ValueError(f"{name}: wanted {np.dtype(dtype)}, found {array.dtype}")
-    return array
+def _by_place(arrays: Mapping[str, Array]) -> dict[str, dict[str, Array]]:
+    """Arrays by the place of their module, then by their own name."""
+    places: dict[str, dict[str, Array]] = {}
+    for name, array in arrays.items():
+        place, _, own = name.rpartition(".")
+        places.setdefault(place, {})[own] = array
+    return places

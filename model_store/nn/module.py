@@ -7,13 +7,16 @@ parameters and returns `∂E/∂X`, which is the `∂E/∂Y` of the module befor
 from __future__ import annotations
 
 import copy
-from collections.abc import Sequence
-from typing import Any
+from collections.abc import Mapping, Sequence
+from typing import Any, ClassVar
 
 import numpy as np
 import numpy.typing as npt
 
+from model_store.nn.fields import Field
 from model_store.nn.tape import Array, Backward, Line, copied
+
+Shape = tuple[int, ...]  # of one sample: (features,), or of an image (height, width, channels)
 
 
 class Module:
@@ -23,7 +26,20 @@ class Module:
     `module(x)`, remembers nothing: any number of threads may share it.
     """
 
+    fields: ClassVar[Mapping[str, Field]] = {}  # what `config` holds beside the type, attributes and arguments alike
+    options: ClassVar[tuple[str, ...]] = ()  # what `build` passes on: of "dtype", "rng", "initializer", "arrays"
+    alone: ClassVar[bool] = False  # whether a row's answer has the same bits whoever shares its batch
+
     inputs: Array
+
+    @property
+    def input_shape(self) -> Shape | None:
+        """What a sample must look like; None where that is not known, or all the same."""
+        return None
+
+    def output_shape(self, input_shape: Shape | None) -> Shape | None:
+        """What a sample of that shape becomes; None where that is not known. ValueError where it does not fit."""
+        return None
 
     def forward(self, inputs: Array) -> Array:
         """`Y = f(X)`: maps (batch, inputs) to (batch, outputs) and remembers what `backward` needs."""
@@ -67,7 +83,9 @@ class Module:
 
     def config(self) -> dict[str, Any]:
         """What rebuilds this module, arrays apart: its type's name and its sizes, as JSON knows them."""
-        return {"type": type(self).__name__}
+        values = {name: getattr(self, name) for name in self.fields}
+        shown = {name: list(value) if isinstance(value, tuple) else value for name, value in values.items()}
+        return {"type": type(self).__name__, **shown}
 
     def bind(self, parameters: Sequence[Array], gradients: Sequence[Array]) -> bool:
         """Moves parameters and gradients into the given arrays: views of a network's one vector.

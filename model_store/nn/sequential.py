@@ -3,18 +3,22 @@
 from __future__ import annotations
 
 import copy
+import math
 from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
 
-from model_store.nn.linear import Linear
-from model_store.nn.module import Module, as_rows
+from model_store.nn.module import Module, Shape, as_rows
 from model_store.nn.tape import Array, Backward, Line
 
 
 class Sequential(Module):
     """`Y = fₙ(… f₂(f₁(X)))`.
+
+    `input_shape` is what the first module that knows takes: (features,), or (height, width, channels) of an image.
+    Images may come as such or as flat rows (batch, height · width · channels). `input_size` and `output_size` count
+    the values of a row, where those are known. ValueError where a module does not fit what comes out before it.
 
     All parameters are views into one contiguous vector, `parameter_vector`, and all gradients into another,
     `gradient_vector`; an optimizer's step is a few operations on those two. Both are None for a network whose
@@ -31,14 +35,30 @@ class Sequential(Module):
         self.gradient_vector: Array | None = None
         self._column = False
         self._flatten()
-        linears = self._linears()
-        self.input_size = linears[0].input_size if linears else None
-        self.output_size = linears[-1].output_size if linears else None
-        self.dtype = linears[0].dtype if linears else np.dtype(np.float32)
-        self.block_rows = _block_rows([layer.weights.size for layer in linears])
+        self._input_shape = next((m.input_shape for m in self.modules if m.input_shape is not None), None)
+        output_shape = self.output_shape(self._input_shape)
+        self.input_size = None if self._input_shape is None else math.prod(self._input_shape)
+        self.output_size = output_shape[0] if output_shape is not None and len(output_shape) == 1 else None
+        self.dtype = next((array.dtype for array in self.arrays().values()), np.dtype(np.float32))
+        bound = [module for module in self.modules if not module.alone]
+        self.block_rows = _block_rows([array.size for module in bound for array in module.arrays().values()])
+
+    @property
+    def input_shape(self) -> Shape | None:
+        return self._input_shape
+
+    def output_shape(self, input_shape: Shape | None) -> Shape | None:
+        shape = input_shape
+        for i, module in enumerate(self.modules):
+            try:
+                shape = module.output_shape(shape)
+            except ValueError as error:
+                raise ValueError(f"modules.{i}.{error}") from error
+        return shape
 
     def forward(self, inputs: Array) -> Array:
-        outputs, self._column = as_rows(inputs, self.input_size, self.dtype, "Sequential")
+        outputs, self._column = self._entered(inputs)
+        self._found_shape = np.shape(inputs)
         for module in self.modules:
             outputs = module.forward(outputs)
         return outputs.T if self._column else outputs
@@ -47,10 +67,12 @@ class Sequential(Module):
         grad = output_grad.T if self._column else output_grad
         for module in reversed(self.modules):
             grad = module.backward(grad)
-        return grad.T if self._column else grad
+        return grad.reshape(self._found_shape)
 
     def record(self, inputs: Array) -> tuple[Array, list[Line], Backward]:
         outputs, forward, tapes = inputs, [], []
+        if self.input_shape is not None and len(self.input_shape) > 1:
+            outputs = inputs.reshape(-1, *self.input_shape)
         for module in self.modules:
             outputs, lines, tape = module.record(outputs)
             forward += lines
@@ -65,12 +87,12 @@ class Sequential(Module):
                     break
                 grad, lines = tapes[i](grad, wanted or any(learns[:i]))
                 every += lines
-            return grad, every
+            return grad.reshape(inputs.shape), every
 
         return outputs, forward, backward
 
     def __call__(self, inputs: Array) -> Array:
-        rows, column = as_rows(inputs, self.input_size, self.dtype, "Sequential")
+        rows, column = self._entered(inputs)
         blocks = [self._block(rows[i : i + self.block_rows]) for i in range(0, len(rows), self.block_rows)]
         if not blocks:
             return self._block(rows)
@@ -78,14 +100,27 @@ class Sequential(Module):
         return outputs.T if column else outputs
 
     def _block(self, rows: Array) -> Array:
+        """The answers to at most `block_rows` rows, filled up before the first module that is not `alone`."""
         count = len(rows)
-        if count < self.block_rows:
-            padded = np.zeros((self.block_rows, rows.shape[1]), rows.dtype)
-            padded[:count] = rows
-            rows = padded
         for module in self.modules:
+            if not module.alone and len(rows) < self.block_rows:
+                padded = np.zeros((self.block_rows, *rows.shape[1:]), rows.dtype)
+                padded[: len(rows)] = rows
+                rows = padded
             rows = module(rows)
         return rows[:count]
+
+    def _entered(self, inputs: Array) -> tuple[Array, bool]:
+        """`inputs` as (batch, *input_shape) of `dtype`, and whether it was the article's one column vector."""
+        if self.input_shape is None and np.ndim(inputs) > 2:
+            return np.ascontiguousarray(inputs, self.dtype), False
+        if self.input_shape is None or len(self.input_shape) == 1:
+            return as_rows(inputs, self.input_size, self.dtype, "Sequential")
+        images = np.ascontiguousarray(inputs, self.dtype)
+        if images.shape[1:] not in (self.input_shape, (self.input_size,)):
+            wanted = f"(batch, {', '.join(map(str, self.input_shape))}) or (batch, {self.input_size})"
+            raise ValueError(f"Sequential: wanted images of shape {wanted}, found {np.shape(inputs)}")
+        return images.reshape(-1, *self.input_shape), False
 
     def without_last(self) -> Sequential:
         """This very network, modules and vectors shared, short of its last module."""
@@ -136,15 +171,6 @@ class Sequential(Module):
             start += array.size
         if self.bind(*views):
             self.parameter_vector, self.gradient_vector = vectors
-
-    def _linears(self) -> list[Linear]:
-        found: list[Linear] = []
-        for module in self.modules:
-            if isinstance(module, Sequential):
-                found += module._linears()
-            elif isinstance(module, Linear):
-                found.append(module)
-        return found
 
     # A deep copy or an unpickled network has arrays of its own, so it gathers them anew.
     def __copy__(self) -> Sequential:

@@ -136,11 +136,36 @@ def test_the_same_seed_draws_the_same_weights(initializer: str) -> None:
 
 
 @pytest.mark.parametrize(
-    ("initializer", "variance"), [("normal", 1), ("glorot_uniform", 2 / 500), ("he_normal", 2 / 300), ("zeros", 0)]
+    ("initializer", "variance"),
+    [
+        ("normal", 1),
+        ("lecun_normal", 1 / 300),
+        ("lecun_uniform", 1 / 300),
+        ("glorot_normal", 2 / 500),
+        ("glorot_uniform", 2 / 500),
+        ("he_normal", 2 / 300),
+        ("he_uniform", 2 / 300),
+        ("orthogonal", 1 / 300),
+        ("zeros", 0),
+    ],
 )
 def test_initializers_have_the_variance_of_their_papers(initializer: str, variance: float) -> None:
     layer = Linear(300, 200, rng=np.random.default_rng(8), initializer=initializer)
     assert layer.weights.var() == pytest.approx(variance, rel=0.03)
+    if initializer.endswith("uniform"):
+        assert np.abs(layer.weights).max() == pytest.approx(np.sqrt(3 * variance), rel=0.001)
+
+
+@pytest.mark.parametrize("shape", [(4, 9), (9, 4), (5, 5)])
+def test_orthogonal_weights_are_at_right_angles(shape: tuple[int, int]) -> None:
+    w = Linear(shape[1], shape[0], rng=np.random.default_rng(9), initializer="orthogonal", dtype=np.float64).weights
+    gram = w @ w.T if shape[0] <= shape[1] else w.T @ w
+    np.testing.assert_allclose(gram, np.eye(min(shape)), atol=1e-12)
+
+
+def test_an_initializer_answers_to_the_first_name_of_its_author() -> None:
+    assert INITIALIZERS["xavier_uniform"] is INITIALIZERS["glorot_uniform"]
+    assert INITIALIZERS["kaiming_normal"] is INITIALIZERS["he_normal"]
 
 
 def test_unknown_initializer_is_answered_with_the_known_ones() -> None:

@@ -147,7 +147,7 @@ LINEAR = {"type": "Linear", "input_size": 2, "output_size": 3}
         ([LINEAR | {"output_size": True}], "modules.0.output_size: wanted a positive int, found True"),
         ([LINEAR | {"output_size": 2.0}], "modules.0.output_size"),
         ([LINEAR, LINEAR], "modules.1.input_size: wanted 3, the width before it; found 2"),
-        ([LINEAR, {"type": "LeakyReLU", "slope": 2}], "LeakyReLU.slope"),
+        ([LINEAR, {"type": "LeakyReLU", "slope": 2}], r"modules.1.slope: wanted a number in \[0, 1\), found 2"),
         ([LINEAR, {"type": "Tanh", "x": 1}], "modules.1: wanted the fields"),
     ],
 )
@@ -172,3 +172,21 @@ def test_the_first_layer_without_parameters_does_not_hide_the_networks_width() -
     net = Sequential([Tanh(), Linear(3, 1, dtype=np.float64)])
     assert net.input_size == 3
     assert check_gradients(net, np.random.default_rng(0).standard_normal((2, 3)), rng=np.random.default_rng(1)) < 1e-6
+
+
+class Widened(Module):
+    """A reader's own layer that says nothing of shapes: nothing is assumed of it."""
+
+    def forward(self, inputs: np.ndarray) -> np.ndarray:
+        return np.concatenate([inputs, inputs], axis=1)
+
+    def backward(self, output_grad: np.ndarray) -> np.ndarray:
+        return np.add(*np.split(output_grad, 2, axis=1))
+
+
+def test_a_network_of_layers_that_do_not_fit_is_refused_when_it_is_made() -> None:
+    with pytest.raises(ValueError, match=r"modules.2.input_size: wanted 3, the width before it; found 4"):
+        Sequential([Linear(2, 3), Tanh(), Linear(4, 1)])
+    with pytest.raises(ValueError, match=r"modules.1.modules.0.input_size: wanted 3"):
+        Sequential([Linear(2, 3), Sequential([Linear(2, 1)])])
+    assert Sequential([Linear(2, 3), Widened(), Linear(6, 1)])(np.ones((4, 2))).shape == (4, 1)

@@ -1,0 +1,37 @@
+"""Fields: what a layer's configuration may hold, checked before a layer is made of it."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+# A sample of more values than this is refused: 64 MB in float32. What a few bytes of a manifest claim is not to
+# fill a machine's memory.
+MOST_VALUES = 2**24
+
+
+@dataclass(frozen=True)
+class Field:
+    wanted: str
+    accepts: Callable[[Any], bool]
+
+
+def _whole(value: Any, low: int) -> bool:
+    return isinstance(value, int) and not isinstance(value, bool) and low <= value <= 2**31
+
+
+def _number(value: Any) -> bool:
+    return isinstance(value, (int, float)) and not isinstance(value, bool) and math.isfinite(value)
+
+
+def _image(value: Any) -> bool:
+    is_shape = isinstance(value, list) and len(value) == 3 and all(_whole(size, 1) for size in value)
+    return is_shape and math.prod(value) <= MOST_VALUES
+
+
+SIZE = Field("a positive int", lambda value: _whole(value, 1))
+COUNT = Field("an int of at least 0", lambda value: _whole(value, 0))
+NUMBER = Field("a finite float", _number)
+IMAGE = Field(f"a list of height, width and channels, {MOST_VALUES} values at most", _image)
