@@ -6,28 +6,31 @@ job are reported at once. docs/jobs.md explains the keys to the user.
 
 from __future__ import annotations
 
-import math
 import re
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import replace
-from typing import Any, ClassVar
+from typing import Any
 
-from marshmallow import Schema, ValidationError, fields, post_load, validates_schema
+from marshmallow import ValidationError, fields, validates_schema
 
 from model_store.errors import Fault, did_you_mean
 from model_store.nn import GELU, INITIALIZERS, Identity, LeakyReLU, Module, ReLU, Sigmoid, Softmax, Tanh
-from training.losses import LOSSES
-from training.optimizers import OPTIMIZERS
-from training.settings import (
-    DataSection,
-    EarlyStopping,
-    ModelSection,
-    NetworkSection,
-    PublishSection,
-    Settings,
-    SplitSection,
-    TrainSection,
+from training.job_fields import (
+    SECTIONS,
+    Base,
+    Choice,
+    Section,
+    Setting,
+    faulty,
+    named,
+    number,
+    one_of,
+    shown,
+    text,
+    whole,
 )
+from training.settings import DataSection, ModelSection, NetworkSection, PublishSection, Settings, SplitSection
+from training.train_schema import TrainSchema
 
 ACTIVATIONS: dict[str, type[Module]] = {
     "tanh": Tanh,
@@ -41,94 +44,21 @@ OUTPUTS = {**ACTIVATIONS, "softmax": Softmax}
 NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}")
 
 
-# What faults are made of -------------------------------------------------------------------------------------------
-
-
-def _faulty(problem: str, mend: str = "", key: str | None = None) -> ValidationError:
-    faults: list[Any] = [Fault("", problem, mend)]
-    return ValidationError(faults if key is None else {key: faults})
-
-
-def _is_number(value: Any) -> bool:
-    return isinstance(value, (int, float)) and not isinstance(value, bool)
-
-
-def _whole(value: Any, low: int, high: int) -> bool:
-    return isinstance(value, int) and not isinstance(value, bool) and low <= value <= high
-
-
-def _names(names: Mapping[str, Any] | Sequence[str]) -> str:
-    return ", ".join(f"'{name}'" for name in names)
-
-
-def _one_of(names: Sequence[str]) -> str:
-    return f"one of {_names(names)}" if len(names) > 1 else _names(names)
-
-
-def _shown(value: Any) -> str:
-    text = repr(value) if not isinstance(value, bool) else str(value).lower()
-    return text if len(text) <= 60 else text[:57] + "..."
-
-
 # Fields --------------------------------------------------------------------------------------------------------------
-
-
-class Setting(fields.Field[Any]):
-    """A value that `accept` takes, or a fault saying what was `wanted`."""
-
-    def __init__(self, wanted: str, accept: Callable[[Any], bool], *, required: bool = False) -> None:
-        super().__init__(required=required, error_messages={"required": f"missing; wanted {wanted}"})
-        self.wanted = wanted
-        self.accept = accept
-
-    def _deserialize(self, value: Any, attr: str | None, data: Any, **_: Any) -> Any:
-        if not self.accept(value):
-            raise _faulty(f"wanted {self.wanted}; found {_shown(value)}", self.mend(value))
-        return value
-
-    def mend(self, value: Any) -> str:
-        """How to mend a wrong value, if one can tell: by leaving its quotes out."""
-        if not isinstance(value, str):
-            return ""
-        for kind in (int, float):
-            try:
-                return f"write {value} without quotes" if self.accept(kind(value)) else ""
-            except ValueError:
-                continue
-        return ""
-
-
-class Choice(Setting):
-    """One of a few names."""
-
-    def __init__(self, names: Sequence[str]) -> None:
-        super().__init__(_one_of(names), lambda value: isinstance(value, str) and value in names)
-        self.names = names
-
-    def mend(self, value: Any) -> str:
-        return did_you_mean(value, self.names) if isinstance(value, str) else ""
-
-
-class Section(fields.Nested):
-    """A table of the job file."""
-
-    def __init__(self, schema: type[Schema], *, required: bool = False) -> None:
-        message = "missing; wanted this section"
-        super().__init__(schema, required=required, error_messages={"required": message, "null": message})
 
 
 class Layers(fields.Field[list[int | str]]):
     """Hidden layers: sizes and names of activations."""
 
     def _deserialize(self, value: Any, attr: str | None, data: Any, **_: Any) -> list[int | str]:
-        wanted = f"a size of at least 1 or one of {_names(ACTIVATIONS)}"
+        wanted = f"a size of at least 1 or one of {named(ACTIVATIONS)}"
         if not isinstance(value, list):
-            raise _faulty(f"wanted a list such as [16, 'tanh']; found {_shown(value)}")
+            raise faulty(f"wanted a list such as [16, 'tanh']; found {shown(value)}")
         wrong: dict[str, list[Fault]] = {}
         for i, layer in enumerate(value):
-            if not (layer in ACTIVATIONS if isinstance(layer, str) else _whole(layer, 1, 2**20)):
+            if not (layer in ACTIVATIONS if isinstance(layer, str) else whole(layer, 1, 2**20)):
                 mend = did_you_mean(layer, ACTIVATIONS) if isinstance(layer, str) else ""
-                wrong[str(i)] = [Fault("", f"wanted {wanted}; found {_shown(layer)}", mend)]
+                wrong[str(i)] = [Fault("", f"wanted {wanted}; found {shown(layer)}", mend)]
         if wrong:
             raise ValidationError(wrong)
         return value
@@ -140,28 +70,15 @@ class Kinds(fields.Field[dict[str, str]]):
     def _deserialize(self, value: Any, attr: str | None, data: Any, **_: Any) -> dict[str, str]:
         kinds = ("number", "category")
         if not isinstance(value, dict):
-            raise _faulty(f"wanted a table such as {{ year = 'category' }}; found {_shown(value)}")
+            raise faulty(f"wanted a table such as {{ year = 'category' }}; found {shown(value)}")
         wrong = {
-            column: [Fault("", f"wanted {_one_of(kinds)}; found {_shown(kind)}", did_you_mean(kind, kinds))]
+            column: [Fault("", f"wanted {one_of(kinds)}; found {shown(kind)}", did_you_mean(kind, kinds))]
             for column, kind in value.items()
             if kind not in kinds
         }
         if wrong:
             raise ValidationError(wrong)
         return value
-
-
-def _text() -> Setting:
-    return Setting("a text", lambda value: isinstance(value, str))
-
-
-def _whole_number(low: int, high: int) -> Setting:
-    wanted = f"a whole number of at least {low}" if high > 2**31 else f"a whole number from {low} to {high}"
-    return Setting(wanted, lambda value: _whole(value, low, high))
-
-
-def _number(wanted: str, accept: Callable[[float], bool]) -> Setting:
-    return Setting(wanted, lambda value: _is_number(value) and math.isfinite(value) and accept(value))
 
 
 def _file() -> Setting:
@@ -180,35 +97,11 @@ def _column_names(wanted: str, single: bool) -> Setting:
 # Schemas -------------------------------------------------------------------------------------------------------------
 
 
-class Base(Schema):
-    """A section that turns into its dataclass."""
-
-    section: ClassVar[type]
-
-    @post_load
-    def _make(self, data: dict[str, Any], **_: Any) -> Any:
-        return self.section(**data)
-
-    def handle_error(self, error: ValidationError, data: Any, **_: Any) -> None:
-        """Turn marshmallow's messages for this section into faults."""
-        messages: Any = error.messages
-        for key, found in messages.items():
-            if found == [self.error_messages["unknown"]]:
-                messages[key] = [Fault("", "unknown key", self.mend_unknown(key))]
-            elif found == [self.error_messages["type"]]:
-                messages[key] = [Fault("", f"wanted a table of keys; found {_shown(data)}")]
-
-    def mend_unknown(self, key: str) -> str:
-        if elsewhere := [place for place, schema in SECTIONS.items() if key in schema._declared_fields]:
-            return f"it belongs in [{elsewhere[0]}]"
-        return did_you_mean(key, self.fields) or f"known keys: {', '.join(self.fields)}"
-
-
 class ModelSchema(Base):
     section = ModelSection
     wanted = "a name of letters, digits, '.', '_' and '-' that starts with a letter or digit, at most 100 characters"
     name = Setting(wanted, lambda value: isinstance(value, str) and bool(NAME.fullmatch(value)), required=True)
-    description = _text()
+    description = text()
 
 
 class DataSchema(Base):
@@ -232,19 +125,19 @@ class DataSchema(Base):
         path, images, labels = data.get("path"), data.get("images"), data.get("labels")
         if path is None:
             if images is None and labels is None:
-                raise _faulty("missing; wanted the path of a .csv or .npz file", key="path")
+                raise faulty("missing; wanted the path of a .csv or .npz file", key="path")
             for key, other in (("images", "labels"), ("labels", "images")):
                 if data.get(key) is None:
-                    raise _faulty(f"missing; wanted the IDX file that goes with '{other}'", key=key)
+                    raise faulty(f"missing; wanted the IDX file that goes with '{other}'", key=key)
         elif images is not None or labels is not None:
-            raise _faulty("wanted either path, or images and labels; found both", "leave one out", key="path")
+            raise faulty("wanted either path, or images and labels; found both", "leave one out", key="path")
         elif not isinstance(path, str):
             return
         elif not path.lower().endswith((".csv", ".npz")):
             mend = "for IDX files write images = ... and labels = ..."
-            raise _faulty(f"wanted a .csv or .npz file; found {_shown(path)}", mend, key="path")
+            raise faulty(f"wanted a .csv or .npz file; found {shown(path)}", mend, key="path")
         elif path.lower().endswith(".csv") and "target" not in data:
-            raise _faulty("missing; wanted the column to predict", key="target")
+            raise faulty("missing; wanted the column to predict", key="target")
 
     @validates_schema(skip_on_field_errors=False)
     def _tables_only(self, data: dict[str, Any], **_: Any) -> None:
@@ -259,24 +152,24 @@ class DataSchema(Base):
         targets = target if isinstance(target, list) else [target]
         for key, names in (("target", targets), ("columns", data.get("columns", []))):
             if double := next((name for i, name in enumerate(names) if name in names[:i]), None):
-                raise _faulty(f"'{double}' is there twice", "name each column once", key=key)
+                raise faulty(f"'{double}' is there twice", "name each column once", key=key)
         if both := next((name for name in data.get("columns", []) if name in targets), None):
-            raise _faulty(f"'{both}' is the target", "leave it out of the columns", key="columns")
+            raise faulty(f"'{both}' is the target", "leave it out of the columns", key="columns")
         if len(targets) > 1 and data.get("task") == "classification":
-            raise _faulty(f"wanted one column for a classification; found {len(targets)}", key="target")
+            raise faulty(f"wanted one column for a classification; found {len(targets)}", key="target")
 
 
 class SplitSchema(Base):
     section = SplitSection
-    test = _number("a share of the rows from 0 to below 1", lambda share: 0 <= share < 1)
-    validation = _number("a share of the rows from 0 to below 1", lambda share: 0 <= share < 1)
+    test = number("a share of the rows from 0 to below 1", lambda share: 0 <= share < 1)
+    validation = number("a share of the rows from 0 to below 1", lambda share: 0 <= share < 1)
 
     @validates_schema
     def _rest(self, data: dict[str, Any], **_: Any) -> None:
         split = SplitSection(**data)
         if split.test + split.validation >= 1:
             problem = f"wanted test + validation below 1; found {split.test} + {split.validation}"
-            raise _faulty(problem, "the rest is what the network learns from", key="validation")
+            raise faulty(problem, "the rest is what the network learns from", key="validation")
 
 
 class NetworkSchema(Base):
@@ -285,25 +178,6 @@ class NetworkSchema(Base):
     output = Choice(tuple(OUTPUTS))
     initializer = Choice(tuple(INITIALIZERS))
     dtype = Choice(("float32", "float64"))
-
-
-class EarlyStoppingSchema(Base):
-    section = EarlyStopping
-    patience = _whole_number(1, 2**53)
-    min_delta = _number("a number of at least 0", lambda value: value >= 0)
-
-
-class TrainSchema(Base):
-    section = TrainSection
-    loss = Choice(tuple(LOSSES))
-    optimizer = Choice(tuple(OPTIMIZERS))
-    learning_rate = _number("a number above 0", lambda value: value > 0)
-    momentum = _number("a number from 0 to below 1", lambda value: 0 <= value < 1)
-    epochs = _whole_number(1, 2**53)
-    batch_size = Setting("a whole number of at least 1, or 'all'", lambda size: size == "all" or _whole(size, 1, 2**53))
-    seed = _whole_number(0, 2**63)
-    threads = _whole_number(1, 1024)
-    early_stopping = Section(EarlyStoppingSchema)
 
 
 class PublishSchema(Base):
@@ -326,14 +200,14 @@ class JobSchema(Base):
     publish = Section(PublishSchema)
 
 
-SECTIONS: dict[str, type[Base]] = {
-    "model": ModelSchema,
-    "data": DataSchema,
-    "split": SplitSchema,
-    "network": NetworkSchema,
-    "train": TrainSchema,
-    "publish": PublishSchema,
-}
+SECTIONS.update(
+    model=ModelSchema,
+    data=DataSchema,
+    split=SplitSchema,
+    network=NetworkSchema,
+    train=TrainSchema,
+    publish=PublishSchema,
+)
 
 
 def validate(job: Mapping[str, Any]) -> Settings | list[Fault]:

@@ -9,8 +9,9 @@ import pytest
 
 from training.errors import JobError
 from training.job import from_dict, load
-from training.job_schema import SECTIONS, EarlyStoppingSchema
+from training.job_schema import SECTIONS
 from training.settings import EarlyStopping
+from training.train_schema import EarlyStoppingSchema
 
 MINIMAL: dict[str, Any] = {"model": {"name": "m"}, "data": {"path": "d.csv", "target": "t"}}
 
