@@ -49,7 +49,7 @@ from model_store import manifest as manifests
 from model_store.errors import ArtifactError
 from model_store.model import Golden, Model
 from model_store.nn import Array, build
-from model_store.signature import Signature
+from model_store.signature_config import read_signature
 
 ALIGNMENT = 64
 MAX_FILE_BYTES = 0xFFFFFFFE  # 0xFFFFFFFF is how ZIP says ZIP64
@@ -229,7 +229,7 @@ def _assembled(manifest: dict[str, Any], arrays: dict[str, Array], found: str) -
     if manifest["golden"] is not None:
         golden = Golden(manifest["golden"]["instances"], arrays.pop(GOLDEN))
     network = build(manifest["layers"], manifest["dtype"], arrays=arrays)
-    signature = Signature.from_config(manifest["signature"])
+    signature = read_signature(manifest["signature"])
     return Model(network, signature, manifest["description"], manifest["training"], golden, found)
 
 

@@ -28,7 +28,7 @@ from model_store.console import (
     verbosity_option,
 )
 from model_store.errors import ArtifactError, ModelStoreError, NotFoundError
-from model_store.signature import Signature
+from model_store.signature_config import read_signature
 from model_store.store import DEFAULT, Generation, Store, open_store
 
 
@@ -86,7 +86,7 @@ def show(model: str, store: str, as_json: bool) -> None:
         print_json({**about, "aliases": aliases, "manifest": manifest})
         return
     try:
-        signature = Signature.from_config(manifest["signature"])
+        signature = read_signature(manifest["signature"])
     except ValueError as e:
         raise ArtifactError(f"{path}: {e}") from e
     training = manifest["training"]

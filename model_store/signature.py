@@ -1,7 +1,7 @@
 """The signature: what goes into a model and what comes out, with the preprocessing that training learned.
 
 Training and serving encode rows by this same code, so a served row meets the network exactly as a training row did.
-A signature is plain data: `config()` is JSON, `from_config()` reads it back and trusts nothing.
+A signature is plain data: `config()` is JSON, and signature_config.py reads it back, trusting nothing.
 """
 
 from __future__ import annotations
@@ -119,13 +119,6 @@ class Signature:
     def config(self) -> dict[str, Any]:
         """The signature as JSON knows it."""
         return {"inputs": [_plain(column) for column in self.inputs], "output": _plain(self.output)}
-
-    @classmethod
-    def from_config(cls, config: Any) -> Signature:
-        """Reads `config()` back. ValueError naming the place of anything that is not as it would have written it."""
-        from model_store.signature_config import load  # noqa: PLC0415  # which needs this module's classes first
-
-        return load(config)
 
     def _table(self, instances: Sequence[Any]) -> NDArray | None:
         """The rows encoded at one stroke, where they are lists of finite numbers and so are all columns."""

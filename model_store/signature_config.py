@@ -97,7 +97,7 @@ _INPUTS: dict[str, type[_Part]] = {"number": _Number, "category": _Category, "ar
 _OUTPUTS: dict[str, type[_Part]] = {"classes": _Classes, "values": _Values}
 
 
-def load(config: Any) -> Signature:
+def read_signature(config: Any) -> Signature:
     """The signature of `Signature.config()`; ValueError naming place and fault for anything else."""
     if not isinstance(config, dict) or config.keys() != {"inputs", "output"}:
         raise ValueError("signature: wanted an object with inputs and output")

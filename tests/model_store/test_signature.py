@@ -9,6 +9,7 @@ from hypothesis import strategies as st
 
 from model_store.errors import InputError
 from model_store.signature import Array, Category, Classes, Number, Signature, Values
+from model_store.signature_config import read_signature
 
 PENGUIN = Signature(
     (
@@ -233,7 +234,7 @@ def test_an_answer_that_is_no_number_is_told_not_sent() -> None:
 
 @pytest.mark.parametrize("signature", [PENGUIN, IMAGE, XOR], ids=["penguin", "image", "xor"])
 def test_a_signature_survives_json(signature: Signature) -> None:
-    again = Signature.from_config(json.loads(json.dumps(signature.config())))
+    again = read_signature(json.loads(json.dumps(signature.config())))
     assert again == signature
     assert again.config() == signature.config()
 
@@ -282,6 +283,6 @@ def test_a_signature_that_nobody_would_write_is_refused_with_its_place(
     inputs: object, output: object, place: str
 ) -> None:
     with pytest.raises(ValueError, match=place):
-        Signature.from_config({"inputs": inputs, "output": output})
+        read_signature({"inputs": inputs, "output": output})
     with pytest.raises(ValueError, match="an object with inputs and output"):
-        Signature.from_config({"inputs": inputs, "output": output, "more": 1})
+        read_signature({"inputs": inputs, "output": output, "more": 1})
