@@ -9,15 +9,18 @@ import numpy as np
 import numpy.typing as npt
 
 from model_store.nn.activations import GELU, Identity, LeakyReLU, ReLU, Sigmoid, Softmax, Tanh
+from model_store.nn.dropout import Dropout
+from model_store.nn.images import Conv2D, Flatten, MaxPool2D
 from model_store.nn.learned import Learned
 from model_store.nn.linear import Linear
 from model_store.nn.module import Module
+from model_store.nn.norms import BatchNorm, LayerNorm
 from model_store.nn.sequential import Sequential
 from model_store.nn.tape import Array
 
-LAYERS: dict[str, type[Module]] = {
-    layer.__name__: layer for layer in (Linear, Identity, Tanh, Sigmoid, ReLU, LeakyReLU, GELU, Softmax)
-}
+_TYPES: list[type[Module]] = [Linear, Identity, Tanh, Sigmoid, ReLU, LeakyReLU, GELU, Softmax]
+_TYPES += [Conv2D, MaxPool2D, Flatten, Dropout, BatchNorm, LayerNorm]
+LAYERS: dict[str, type[Module]] = {layer.__name__: layer for layer in _TYPES}
 
 
 def build(

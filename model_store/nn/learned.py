@@ -43,7 +43,7 @@ class Learned(Module):
     learned: ClassVar[tuple[str, ...]] = ("weights", "bias")
     kept: ClassVar[tuple[str, ...]] = ()
     dtype: np.dtype[Any]
-    options = ("dtype", "rng", "initializer", "arrays")
+    options: ClassVar[tuple[str, ...]] = ("dtype", "rng", "initializer", "arrays")
 
     def shapes(self) -> dict[str, Shape]:
         """The shape of every array, by name, in the order of saving."""

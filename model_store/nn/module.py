@@ -60,7 +60,8 @@ class Module:
         pass: given the array of `∂E/∂Y` and whether `∂E/∂X` is wanted, the array of the latter and the calls. They
         set the gradients rather than add to them, and may use up `∂E/∂Y`.
         """
-        outputs = self.forward(inputs).copy()
+        # A copy is asked what comes out: `inputs` is not filled yet, and this module is to learn nothing.
+        outputs = copy.deepcopy(self).forward(np.zeros_like(inputs)).copy()
 
         def backward(output_grad: Array, _: bool) -> tuple[Array, list[Line]]:
             input_grad = np.zeros_like(inputs)

@@ -117,3 +117,19 @@ def test_the_learning_rate_may_change_between_steps() -> None:
     optimizer.step()
     assert optimizer.learning_rate == 0.25
     assert net.parameter_vector.tolist() == (before - 0.25).tolist()
+
+
+def test_writing_a_layer_on_the_tape_teaches_it_nothing() -> None:
+    class Counting(Doubled):
+        calls = 0
+
+        def forward(self, inputs: Array) -> Array:
+            self.calls += 1
+            return super().forward(inputs)
+
+        record = Module.record
+
+    counting = Counting()
+    net = Sequential([Linear(2, 2, rng=np.random.default_rng(6)), counting])
+    train(net, np.ones((4, 2)), np.ones((4, 2)), MSE(), SGD(net), 3, 2, on_epoch=None)
+    assert counting.calls == 6

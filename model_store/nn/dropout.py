@@ -1,0 +1,64 @@
+"""Dropout: chance as a teacher. In training each value is missing at times, so that none is relied upon alone."""
+
+from __future__ import annotations
+
+from typing import ClassVar
+
+import numpy as np
+
+from model_store.nn.fields import NUMBER
+from model_store.nn.module import Module, Shape
+from model_store.nn.tape import Array, Backward, Line, scalar
+
+
+class Dropout(Module):
+    """`Y = X ⊙ M`, each element of M 0 with probability `rate`, else 1/(1 - rate); Srivastava et al. 2014.
+
+    `∂E/∂X = ∂E/∂Y ⊙ M`. The mean of M is 1, so inference, `module(x)`, is the identity. M is drawn anew for every
+    batch, from `rng`.
+    """
+
+    fields: ClassVar = {"rate": NUMBER}
+    options = ("rng",)
+    alone = True
+
+    mask: Array
+
+    def __init__(self, rate: float = 0.5, *, rng: np.random.Generator | None = None) -> None:
+        if not 0 <= rate < 1:
+            raise ValueError(f"Dropout.rate: wanted a number in [0, 1), found {rate}")
+        self.rate = rate
+        self.rng = np.random.default_rng() if rng is None else rng
+
+    def output_shape(self, input_shape: Shape | None) -> Shape | None:
+        return input_shape
+
+    def __call__(self, inputs: Array) -> Array:
+        return inputs
+
+    def forward(self, inputs: Array) -> Array:
+        stays = self.rng.random(inputs.shape, np.float32) >= np.float32(self.rate)
+        self.mask = stays * inputs.dtype.type(1 / (1 - self.rate))
+        outputs: Array = inputs * self.mask
+        return outputs
+
+    def backward(self, output_grad: Array) -> Array:
+        input_grad: Array = output_grad * self.mask
+        return input_grad
+
+    def record(self, inputs: Array) -> tuple[Array, list[Line], Backward]:
+        outputs, mask, drawn = np.empty_like(inputs), np.empty_like(inputs), np.empty(inputs.shape, np.float32)
+
+        def backward(output_grad: Array, wanted: bool) -> tuple[Array, list[Line]]:
+            return output_grad, [(np.multiply, (output_grad, mask, output_grad))] if wanted else []
+
+        return (
+            outputs,
+            [
+                (self.rng.random, (None, np.float32, drawn)),
+                (np.greater_equal, (drawn, scalar(self.rate, drawn), mask)),
+                (np.multiply, (mask, scalar(1 / (1 - self.rate), mask), mask)),
+                (np.multiply, (inputs, mask, outputs)),
+            ],
+            backward,
+        )

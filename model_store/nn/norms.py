@@ -1,0 +1,162 @@
+"""Normalisation: values brought to mean 0 and variance 1, then scaled and shifted by what is learned.
+
+`x̂ = (x - mean) / σ`, `σ = √(variance + ε)`, `Y = x̂ ⊙ scale + shift`. The two layers differ in whose mean and variance
+they take: a feature's over the batch, or a sample's over its features. With `D = ∂E/∂Y ⊙ scale`, and means over the
+same values as those, the gradient that goes on is
+
+    ∂E/∂X = (D - mean D - x̂ ⊙ mean(D ⊙ x̂)) / σ
+
+since the mean and the variance depend on every x, too. The features lie in the last axis; of images, the channels.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import ClassVar
+
+import numpy as np
+import numpy.typing as npt
+
+from model_store.nn.fields import NUMBER, SIZE
+from model_store.nn.learned import Held, Learned
+from model_store.nn.module import Shape
+from model_store.nn.tape import Array
+
+
+class _Norm(Learned):
+    """What the two have in common: X (..., size), scale (size,), shift (size,), Y like X."""
+
+    learned = ("scale", "shift")
+    options = ("dtype", "arrays")
+    alone = True
+
+    scale, shift = Held(), Held()
+    _scale: Array
+    _shift: Array
+    scale_grad: Array
+    shift_grad: Array
+
+    def __init__(self, size: int, epsilon: float, dtype: npt.DTypeLike, arrays: Mapping[str, Array] | None) -> None:
+        if not epsilon > 0:
+            raise ValueError(f"{type(self).__name__}.epsilon: wanted a number above 0, found {epsilon}")
+        self.size, self.epsilon = size, epsilon
+        if arrays is not None:
+            self.adopt(dtype, arrays)
+        else:
+            zeros, ones = np.zeros(size), np.ones(size)
+            self.begin(dtype, scale=ones, shift=zeros, running_mean=zeros, running_variance=ones)
+
+    def shapes(self) -> dict[str, Shape]:
+        return dict.fromkeys((*self.learned, *self.kept), (self.size,))
+
+    def output_shape(self, input_shape: Shape | None) -> Shape | None:
+        if input_shape is not None and input_shape[-1] != self.size:
+            raise ValueError(f"size: wanted {input_shape[-1]}, the last of {input_shape} before it; found {self.size}")
+        return input_shape
+
+    def _learn(self, output_grad: Array) -> None:
+        """`∂E/∂scale += Σ ∂E/∂Y ⊙ x̂`, `∂E/∂shift += Σ ∂E/∂Y`, over all but the features."""
+        over = tuple(range(output_grad.ndim - 1))
+        self.scale_grad += (output_grad * self.normal).sum(over)
+        self.shift_grad += output_grad.sum(over)
+
+    normal: Array  # x̂, and σ, of the last forward pass
+    sigma: Array
+
+
+class LayerNorm(_Norm):
+    """Mean and variance of each sample's features, of each pixel's channels; Ba, Kiros & Hinton 2016.
+
+    A row's answer depends on the row alone, in training as in inference.
+    """
+
+    fields: ClassVar = {"size": SIZE, "epsilon": NUMBER}
+
+    def __init__(
+        self,
+        size: int,
+        epsilon: float = 1e-5,
+        *,
+        dtype: npt.DTypeLike = np.float32,
+        arrays: Mapping[str, Array] | None = None,
+    ) -> None:
+        super().__init__(size, epsilon, dtype, arrays)
+
+    def _standard(self, inputs: Array) -> tuple[Array, Array]:
+        centred: Array = inputs - inputs.mean(-1, keepdims=True)
+        sigma: Array = np.sqrt((centred * centred).mean(-1, keepdims=True) + self.epsilon)
+        centred /= sigma
+        return centred, sigma
+
+    def __call__(self, inputs: Array) -> Array:
+        return self._standard(inputs)[0] * self._scale + self._shift
+
+    def forward(self, inputs: Array) -> Array:
+        self.normal, self.sigma = self._standard(inputs)
+        return self.normal * self._scale + self._shift
+
+    def backward(self, output_grad: Array) -> Array:
+        self._learn(output_grad)
+        d = output_grad * self._scale
+        means = d.mean(-1, keepdims=True), (d * self.normal).mean(-1, keepdims=True)
+        input_grad: Array = (d - means[0] - self.normal * means[1]) / self.sigma
+        return input_grad
+
+
+class BatchNorm(_Norm):
+    """Mean and variance of each feature over the batch, of each channel over all pixels; Ioffe & Szegedy 2015.
+
+    Training measures the batch and keeps running averages, `running ← (1 - momentum) running + momentum measured`
+    (of the variance without bias, `n / (n - 1)`); inference, `module(x)`, normalises by those, so that an answer
+    depends on its row alone. One value alone has no variance: a batch of one row is normalised by the running
+    averages, which it leaves as they are.
+    """
+
+    fields: ClassVar = {"size": SIZE, "momentum": NUMBER, "epsilon": NUMBER}
+    kept = ("running_mean", "running_variance")
+
+    running_mean, running_variance = Held(), Held()
+    _running_mean: Array
+    _running_variance: Array
+
+    def __init__(
+        self,
+        size: int,
+        momentum: float = 0.1,
+        epsilon: float = 1e-5,
+        *,
+        dtype: npt.DTypeLike = np.float32,
+        arrays: Mapping[str, Array] | None = None,
+    ) -> None:
+        if not 0 < momentum <= 1:
+            raise ValueError(f"BatchNorm.momentum: wanted a number above 0 and at most 1, found {momentum}")
+        self.momentum = momentum
+        super().__init__(size, epsilon, dtype, arrays)
+        if (self._running_variance < 0).any():
+            raise ValueError("running_variance: wanted no number below 0, found one")
+
+    def __call__(self, inputs: Array) -> Array:
+        factor = self._scale / np.sqrt(self._running_variance + self.epsilon)
+        outputs: Array = (inputs - self._running_mean) * factor
+        outputs += self._shift
+        return outputs
+
+    def forward(self, inputs: Array) -> Array:
+        self.over, count = tuple(range(inputs.ndim - 1)), inputs.size // self.size
+        self.measured = count > 1
+        mean, variance = self._running_mean, self._running_variance
+        if self.measured:
+            mean, variance = inputs.mean(self.over), inputs.var(self.over)
+            self._running_mean += self.momentum * (mean - self._running_mean)
+            self._running_variance += self.momentum * (variance * (count / (count - 1)) - self._running_variance)
+        self.sigma = np.sqrt(variance + self.epsilon)
+        self.normal = (inputs - mean) / self.sigma
+        return self.normal * self._scale + self._shift
+
+    def backward(self, output_grad: Array) -> Array:
+        self._learn(output_grad)
+        d = output_grad * self._scale
+        if self.measured:
+            d = d - d.mean(self.over) - self.normal * (d * self.normal).mean(self.over)
+        input_grad: Array = d / self.sigma
+        return input_grad
