@@ -2,34 +2,41 @@
 
 A process that maps a file in a shared store dies when somebody truncates it, and answers with other weights when
 somebody rewrites it. So whoever serves models maps a copy that nobody else can write to. The same copy serves every
-worker of a machine, and its pages are in memory once.
+worker of a machine: its pages are in memory once, and it is verified once. The first that wants it hashes every array
+and asks for the golden answers, while the others wait at a lock; they then only map it.
 """
 
 from __future__ import annotations
 
+import fcntl
 import os
 import shutil
 import stat
-from collections.abc import Collection
+from collections.abc import Collection, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 from model_store import artifact
 from model_store.errors import ArtifactError, StoreError
 
 _CREATE = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC
+_LOCK = ".lock"
 
 
 def localise(path: Path, cache_dir: Path) -> Path:
     """The verified copy of the artifact at `path`, made when it is not there yet.
 
-    ArtifactError when the file is no artifact, or changes while it is copied; StoreError when the cache cannot be used.
+    ArtifactError when the file is no artifact, changes while it is copied, or does not answer here as it did in
+    training; StoreError when the cache cannot be used.
     """
     try:
         _make_private(cache_dir)
         wanted = artifact.digest(path)
         copy = cache_dir / f"{wanted}.npz"
         if not copy.exists():
-            _copy(path, copy, wanted)
+            with _alone(cache_dir):
+                if not copy.exists():
+                    _copy(path, copy, wanted)
     except OSError as e:
         raise StoreError(f"{cache_dir}: cannot keep a copy of {path}: {e.strerror or e}") from e
     return copy
@@ -53,14 +60,26 @@ def _copy(path: Path, copy: Path, wanted: str) -> None:
             target.flush()
             os.fsync(target.fileno())
         try:
-            found = artifact.read(temporary).digest
+            model = artifact.read(temporary)
+            model.check_golden()
         except ArtifactError as e:
-            raise ArtifactError(str(e).replace(str(temporary), str(path))) from e
-        if found != wanted:
+            raise ArtifactError(f"{path}: {str(e).removeprefix(f'{temporary}: ')}") from e
+        if model.digest != wanted:
             raise ArtifactError(f"{path}: wanted a file that stays as it is, found it changed while it was copied")
         temporary.replace(copy)  # of equal digest, so of equal content
     finally:
         temporary.unlink(missing_ok=True)
+
+
+@contextmanager
+def _alone(cache_dir: Path) -> Iterator[None]:
+    """One at a time, among all threads and processes; the kernel lets go of a lock whose holder dies."""
+    descriptor = os.open(cache_dir / _LOCK, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX)
+        yield
+    finally:
+        os.close(descriptor)
 
 
 def _make_private(directory: Path) -> None:

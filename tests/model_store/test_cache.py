@@ -5,17 +5,26 @@ from __future__ import annotations
 import gc
 import os
 import stat
+import subprocess
+import sys
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
 
 from model_store import artifact, cache
 from model_store.errors import ArtifactError, StoreError
+from model_store.model import Golden, Model
 
 
 @pytest.fixture
 def cache_dir(tmp_path: Path) -> Path:
     return tmp_path / "run" / "cache"
+
+
+def copies(cache_dir: Path) -> list[Path]:
+    """All that is kept beside the lock."""
+    return [path for path in cache_dir.iterdir() if path.name != ".lock"]
 
 
 def test_a_copy_is_named_by_digest_and_is_private_and_read_only(written: Path, cache_dir: Path) -> None:
@@ -24,12 +33,51 @@ def test_a_copy_is_named_by_digest_and_is_private_and_read_only(written: Path, c
     assert copy.read_bytes() == written.read_bytes()
     assert stat.S_IMODE(copy.stat().st_mode) == 0o400
     assert stat.S_IMODE(cache_dir.stat().st_mode) == 0o700
-    assert os.listdir(cache_dir) == [copy.name]  # noqa: PTH208 - names, to be compared
+    assert copies(cache_dir) == [copy]
 
 
 def test_a_copy_is_made_once(written: Path, cache_dir: Path) -> None:
     first = cache.localise(written, cache_dir).stat().st_ino
     assert cache.localise(written, cache_dir).stat().st_ino == first
+
+
+def test_a_copy_is_verified_by_one_while_the_others_wait(written: Path, cache_dir: Path, monkeypatch) -> None:
+    verified = []
+    read = artifact.read
+
+    def counting(path: Path, **options: bool) -> Model:
+        verified.append(path)
+        return read(path, **options)
+
+    monkeypatch.setattr(artifact, "read", counting)
+    with ThreadPoolExecutor(8) as pool:
+        found = set(pool.map(lambda _: cache.localise(written, cache_dir), range(8)))
+    assert len(found) == len(verified) == 1
+
+
+def test_a_holder_of_the_lock_that_dies_keeps_nobody_waiting(written: Path, cache_dir: Path) -> None:
+    holder = "import sys, time; from pathlib import Path; from model_store import cache\n"
+    holder += "lock = cache._alone(Path(sys.argv[1])); lock.__enter__(); print(flush=True); time.sleep(600)"
+    cache_dir.mkdir(mode=0o700, parents=True)
+    with subprocess.Popen([sys.executable, "-c", holder, cache_dir], stdout=subprocess.PIPE) as process:
+        assert process.stdout is not None
+        process.stdout.readline()
+        with ThreadPoolExecutor(1) as pool:
+            waiting = pool.submit(cache.localise, written, cache_dir)
+            assert not waiting.done()
+            process.kill()
+            assert waiting.result().exists()
+
+
+def test_a_copy_that_answers_otherwise_than_in_training_is_not_kept(model: Model, cache_dir: Path) -> None:
+    assert model.golden is not None
+    path = cache_dir.parent.parent / "wrong.npz"
+    golden = Golden(model.golden.instances, model.golden.outputs[::-1].copy())
+    artifact.write(path, Model(model.network, model.signature, golden=golden))
+    for _ in range(2):
+        with pytest.raises(ArtifactError, match=rf"^{path}: golden\.outputs"):
+            cache.localise(path, cache_dir)
+    assert copies(cache_dir) == []
 
 
 def test_a_mapped_copy_survives_its_original_being_cut(written: Path, cache_dir: Path) -> None:
@@ -46,7 +94,7 @@ def test_a_damaged_original_is_named_and_leaves_no_copy(written: Path, cache_dir
     written.write_bytes(data.replace(weights, weights[::-1]))
     with pytest.raises(ArtifactError, match=rf"^{written}: modules\.0\.weights: wanted SHA-256"):
         cache.localise(written, cache_dir)
-    assert list(cache_dir.iterdir()) == []
+    assert copies(cache_dir) == []
 
 
 def test_an_original_that_changes_while_it_is_copied_is_refused(
@@ -62,7 +110,7 @@ def test_an_original_that_changes_while_it_is_copied_is_refused(
     monkeypatch.setattr(artifact, "digest", changing)
     with pytest.raises(ArtifactError, match="found it changed while it was copied"):
         cache.localise(written, cache_dir)
-    assert list(cache_dir.iterdir()) == []
+    assert copies(cache_dir) == []
 
 
 def test_a_cache_that_others_can_write_to_is_refused(written: Path, cache_dir: Path) -> None:
@@ -83,6 +131,6 @@ def test_trimming_keeps_what_is_wanted_and_what_is_mapped(written: Path, cache_d
     kept = artifact.write(other, make_model(seed=5))
     copy = cache.localise(other, cache_dir)
     cache.trim(cache_dir, {kept})
-    assert list(cache_dir.iterdir()) == [copy]
+    assert copies(cache_dir) == [copy]
     assert model.predict([[30, "Bath"]])
     cache.trim(cache_dir / "nowhere", set())

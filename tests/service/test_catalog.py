@@ -251,6 +251,23 @@ def _localised(real, path, catalog):
     return copy
 
 
+def test_worker_maps_what_another_has_verified_without_a_pass_through_the_network(
+    catalog, store, tmp_path, monkeypatch
+):
+    store.publish("penguins", penguins(1))
+    asked = []
+    answer = Model.check_golden
+    monkeypatch.setattr(Model, "check_golden", lambda model: (asked.append(model.digest), answer(model)))
+    monkeypatch.setattr("service.catalog.os.getpid", lambda: 1)  # as after a fork
+    catalog.refresh()
+    assert len(asked) == 1  # by whoever made the copy
+    again = Catalog(store, tmp_path / "cache", Metrics(), max_instances=100, max_extra_versions=2)
+    again._born = 2
+    again.refresh()
+    assert len(asked) == 1
+    assert again.find("penguins").digest == catalog.find("penguins").digest == asked[0]
+
+
 def test_request_under_way_ends_with_the_version_it_began_with(client, store):
     catalog = client.application.extensions["catalog"]
     served = catalog.find("price")
