@@ -28,11 +28,12 @@ from model_store.store import open_store
 from training import init as initial
 from training import job as jobs
 from training import report
+from training.checkpoint import SECONDS, Checkpoint, CheckpointError, InterruptedTrainingError
 from training.errors import DataError, JobError
 from training.progress import Epoch, OnEpoch
 from training.trainer import DivergedError
 
-EXIT_CODES: dict[type[Exception], int] = {JobError: 2, DataError: 3, DivergedError: 4}
+EXIT_CODES: dict[type[Exception], int] = {JobError: 2, CheckpointError: 2, DataError: 3, DivergedError: 4}
 
 
 class Train(click.Group):
@@ -109,6 +110,23 @@ def _load(file: str, overrides: tuple[tuple[str, Any], ...], seed: int | None) -
 @overrides_option
 @seed_option
 @click.option("--no-publish", is_flag=True, help="Train and judge, but publish nothing.")
+@click.option("--resume", is_flag=True, help="Go on where an interrupted training of this job stopped.")
+@click.option(
+    "--checkpoint",
+    "directory",
+    metavar="DIR",
+    type=click.Path(path_type=Path, file_okay=False),
+    help="Where the training is kept in case it is interrupted; else next to the job file.",
+)
+@click.option(
+    "--checkpoint-seconds",
+    "seconds",
+    type=click.FloatRange(0),
+    default=SECONDS,
+    show_default=True,
+    metavar="N",
+    help="How often it is kept.",
+)
 @console.store_option
 @console.json_option
 @console.verbosity_option
@@ -118,12 +136,17 @@ def run(
     overrides: tuple[tuple[str, Any], ...],
     seed: int | None,
     no_publish: bool,
+    resume: bool,
+    directory: Path | None,
+    seconds: float,
     store: str,
     as_json: bool,
 ) -> None:
     """Train the network that the job file FILE describes, judge it on rows held out, and publish it."""
     job = _load(file, overrides, seed)
     target = None if no_publish else open_store(store)
+    if target is not None:
+        target.check_writable(job.settings.model.name)
     prepared = jobs.prepare(job)
     out: Console = console.stderr if as_json else console.stdout
     if console.verbosity() > 0:
@@ -131,9 +154,16 @@ def run(
     elif console.verbosity() == 0:
         out.print(report.beginning(prepared), soft_wrap=True)
     _print_notes(out, prepared)
+    checkpoint = _checkpoint(Path(file), directory, prepared, resume=resume, seconds=seconds)
+    if resume and console.verbosity() >= 0:
+        found = f"goes on from {checkpoint.path}" if checkpoint.found else f"there is no {checkpoint.path}: starts anew"
+        out.print(f"note: {found}", soft_wrap=True)
     try:
         with _progress(out, prepared) as on_epoch:
-            outcome = jobs.fit(prepared, on_epoch)
+            outcome = jobs.fit(prepared, on_epoch, checkpoint)
+    except InterruptedTrainingError as error:
+        mend = "; train --resume continues it" if error.kept else ""
+        console.fail(f"{error}{mend}", 128 + error.signal)
     except DivergedError as error:
         console.fail(error if console.verbosity() > 1 else _diverged(error, job), EXIT_CODES[DivergedError])
     alias = job.settings.publish.alias
@@ -148,6 +178,7 @@ def run(
                 raise StoreError(
                     f"{name}/{number} is published, but {alias!r} does not point to it: {error}"
                 ) from error
+    checkpoint.remove()
     if as_json:
         console.print_json(report.as_data(outcome, prepared, store, alias))
         return
@@ -213,6 +244,19 @@ def _progress(out: Console, prepared: jobs.Prepared) -> Iterator[OnEpoch | None]
                 bar.update(task, completed=epoch.number, description=f"{which} {loss:.5f}")
 
             yield advance
+
+
+def _checkpoint(
+    file: Path, directory: Path | None, prepared: jobs.Prepared, *, resume: bool, seconds: float
+) -> Checkpoint:
+    """The checkpoint of a job: `penguins.checkpoint.npz` of `penguins.toml`."""
+    if directory is not None:
+        try:
+            directory.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise click.BadParameter(f"{directory}: {error.strerror}", param_hint="--checkpoint") from error
+    path = (directory or file.parent) / f"{file.stem}.checkpoint.npz"
+    return Checkpoint(path, prepared.identity, resume=resume, seconds=seconds, warn=console.note)
 
 
 def _print_notes(out: Console, prepared: jobs.Prepared) -> None:

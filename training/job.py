@@ -16,6 +16,7 @@ import math
 import re
 import tomllib
 from collections.abc import Mapping
+from contextlib import nullcontext
 from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
@@ -30,6 +31,7 @@ from model_store.model import Golden, Model
 from model_store.signature import Classes, Number, Signature, Values
 from model_store.store import Store, Version
 from training import columns, dataset, metrics
+from training.checkpoint import Checkpoint
 from training.dataset import Dataset
 from training.design import Design, design, forget_unseen
 from training.diagnostics import diagnose
@@ -114,6 +116,12 @@ class Prepared:
         return [dict(zip(self.dataset.targets, row, strict=True)) for row in answers.tolist()]
 
     @property
+    def identity(self) -> dict[str, Any]:
+        """What decides the model, to the bit: the job, but not where it is published, and the data."""
+        job = {name: section for name, section in self.job.settings.as_dict().items() if name != "publish"}
+        return {"job": job, "data": {"sha256": self.dataset.sha256, "rows": len(self.dataset)}}
+
+    @property
     def test_instances(self) -> list[Any]:
         """The rows that the metrics are about: those held out, or with `test = 0` those of training."""
         return self.instances(self.split.judged)
@@ -184,11 +192,14 @@ def prepare(job: Job) -> Prepared:
     return prepared
 
 
-def fit(prepared: Prepared, on_epoch: OnEpoch | None = None) -> Outcome:
-    """Train the network and judge it. DivergedError when the loss stops being a number."""
+def fit(prepared: Prepared, on_epoch: OnEpoch | None = None, checkpoint: Checkpoint | None = None) -> Outcome:
+    """Train the network and judge it. DivergedError when the loss stops being a number.
+
+    With a checkpoint the training is kept in its file, for when it is interrupted; `prepared.identity` is whose it is.
+    """
     settings = prepared.job.settings
     with threadpool_limits(settings.train.threads, user_api="blas"), np.errstate(all="ignore"):
-        network, watch = _trained(prepared, on_epoch)
+        network, watch = _trained(prepared, on_epoch, checkpoint)
         best = watch.restore()
         judged = prepared.split.judged
         outputs = network(prepared.x_judged)
@@ -209,8 +220,7 @@ def fit(prepared: Prepared, on_epoch: OnEpoch | None = None) -> Outcome:
         )
     golden = max(1, min(GOLDEN_ROWS, _GOLDEN_NUMBERS // prepared.signature.width))
     record = {
-        "job": {name: section for name, section in settings.as_dict().items() if name != "publish"},
-        "data": {"sha256": prepared.dataset.sha256, "rows": len(prepared.dataset)},
+        **prepared.identity,
         "split": {name: len(getattr(prepared.split, name)) for name in ("training", "validation", "test")},
         "metrics": found,
         "baseline": baseline,
@@ -240,7 +250,7 @@ def publish(outcome: Outcome, job: Job, store: Store) -> Outcome:
     return replace(outcome, version=store.publish(job.settings.model.name, outcome.model))
 
 
-def _trained(prepared: Prepared, on_epoch: OnEpoch | None) -> tuple[Any, Watch]:
+def _trained(prepared: Prepared, on_epoch: OnEpoch | None, checkpoint: Checkpoint | None) -> tuple[Any, Watch]:
     settings, parts = prepared.job.settings.train, prepared.split
     _, weights, order, _ = _generators(prepared.job.settings)
     x = prepared.x_training
@@ -255,7 +265,13 @@ def _trained(prepared: Prepared, on_epoch: OnEpoch | None) -> tuple[Any, Watch]:
         network, learning_rate=settings.learning_rate, momentum=settings.momentum
     )
     y = prepared.targets(parts.training)
-    train(network, x, y, loss, optimizer, settings.epochs, batch_size, rng=order, on_epoch=watch)
+    if checkpoint is not None:
+        checkpoint.follow(watch=watch)
+    with nullcontext() if checkpoint is None else checkpoint.heeding_signals():
+        train(
+            network, x, y, loss, optimizer, settings.epochs, batch_size,
+            rng=order, on_epoch=watch, checkpoint=checkpoint,
+        )  # fmt: skip
     return network, watch
 
 

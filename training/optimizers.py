@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 
 import numpy as np
 
-from model_store.nn import Module, Sequential
+from model_store.nn import Array, Module, Sequential
 from model_store.nn.tape import Line, scalar
 
 
@@ -34,6 +34,13 @@ class Optimizer:
         """Gradients accumulate (`+=`) until this sets them back to zero."""
         for gradient in self.gradients:
             gradient.fill(0)
+
+    def state(self) -> dict[str, Array]:
+        """What a training that is to be continued must keep, by name."""
+        return {}
+
+    def load_state(self, state: Mapping[str, Array]) -> None:
+        """Goes on from a `state` kept before."""
 
 
 class SGD(Optimizer):
@@ -76,6 +83,13 @@ class SGD(Optimizer):
     def step(self) -> None:
         for function, operands in self._lines:
             function(*operands)
+
+    def state(self) -> dict[str, Array]:
+        return {f"velocities.{i}": velocity for i, velocity in enumerate(self.velocities)}
+
+    def load_state(self, state: Mapping[str, Array]) -> None:
+        for i, velocity in enumerate(self.velocities):
+            velocity[...] = state[f"velocities.{i}"]
 
 
 OPTIMIZERS: dict[str, Callable[..., Optimizer]] = {"sgd": SGD}

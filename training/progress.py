@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
+
+import numpy as np
 
 from model_store.nn import Array, Sequential
 from training.losses import Loss
@@ -54,7 +56,7 @@ class Watch:
         self.steps = steps  # in an epoch
         self.history: list[Epoch] = []
         self.best: Epoch | None = None
-        self._best_weights: list[Array] = []
+        self._best_arrays: dict[str, Array] = {}
         self._lowest = math.inf
 
     def __call__(self, number: int, of: int, error: float) -> bool:
@@ -67,14 +69,36 @@ class Watch:
             return False
         if self.best is None or epoch.score < self._lowest - self.early_stopping.min_delta:
             self.best, self._lowest = epoch, epoch.score
-            self._best_weights = [array.copy() for array in self.network.parameters()]
+            self._best_arrays = {name: array.copy() for name, array in self.network.arrays().items()}
         return number - self.best.number >= self.early_stopping.patience
 
     def restore(self) -> Epoch:
         """Put the best weights back, if there was an eye on them, and say which epoch's the weights now are."""
-        for array, best in zip(self.network.parameters(), self._best_weights, strict=False):
-            array[:] = best
+        arrays = self.network.arrays()
+        for name, best in self._best_arrays.items():
+            arrays[name][...] = best
         return self.best or self.history[-1]
+
+    def state(self) -> dict[str, Array]:
+        """For a checkpoint. Which loss there was is a NaN where there was none."""
+        nan = math.nan
+        history = [(e.of, e.loss, nan if e.validation_loss is None else e.validation_loss) for e in self.history]
+        return {
+            "history": np.array(history).reshape(-1, 3),
+            "best": np.array([0 if self.best is None else self.best.number, self._lowest]),
+            **{f"best/{name}": array for name, array in self._best_arrays.items()},
+        }
+
+    def load_state(self, state: Mapping[str, Array]) -> None:
+        self.history = [
+            Epoch(number, int(of), loss, None if math.isnan(validation) else validation)
+            for number, (of, loss, validation) in enumerate(state["history"].tolist(), 1)
+        ]
+        best, self._lowest = state["best"].tolist()
+        self.best = self.history[int(best) - 1] if best else None
+        self._best_arrays = {
+            name.removeprefix("best/"): array for name, array in state.items() if name.startswith("best/")
+        }
 
     def points(self) -> list[dict[str, Any]]:
         """The history to keep: every epoch, or of a long training evenly chosen ones, the first, last and best too."""

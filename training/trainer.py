@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import copy
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Mapping
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
 from model_store.nn import Array, Module, Sequential
+from training.checkpoint import Checkpoint, as_bytes, from_bytes
 from training.losses import CrossEntropy, Loss
 from training.optimizers import Optimizer
 from training.schedules import Plan, Schedule
@@ -44,6 +47,7 @@ def train(
     rng: np.random.Generator | None = None,
     on_epoch: OnEpoch | None = print_epoch,
     schedule: Schedule | None = None,
+    checkpoint: Checkpoint | None = None,
 ) -> list[float]:
     """Trains `module` in place and returns the mean loss of each epoch, measured as it learns.
 
@@ -55,6 +59,7 @@ def train(
     rng: shuffles the samples anew every epoch; without it they come in their order.
     on_epoch: called with (epoch from 1, epochs, error); returning True ends the training.
     schedule: sets the optimizer's learning rate before every step; afterwards it is what it was.
+    checkpoint: keeps the training in a file from time to time, and goes on from there where it was opened to resume.
 
     DivergedError as soon as a batch's loss is not finite; ValueError where shapes do not fit.
     """
@@ -66,32 +71,99 @@ def train(
     if batch_size < 1:
         raise ValueError(f"train: wanted a batch_size of at least 1, found {batch_size}")
     steps: dict[int, Step] = {}
-    errors = []
-    taken, rate = 0, optimizer.learning_rate
+    rate = optimizer.learning_rate
     in_epoch = math.ceil(len(x) / batch_size)
     plan = Plan(epochs * in_epoch, in_epoch)
-    for epoch in range(1, epochs + 1):
-        total = 0.0
-        order = None if rng is None or batch_size >= len(x) else rng.permutation(len(x))  # one batch has no order
-        for number, start in enumerate(range(0, len(x), batch_size), 1):
+    progress = Progress(module, rng)
+    if checkpoint is not None:
+        checkpoint.follow(training=progress, optimizer=optimizer)
+        if schedule is not None:
+            checkpoint.follow(schedule=schedule)
+        checkpoint.restore()
+    while len(progress.errors) < epochs:
+        epoch = len(progress.errors) + 1
+        total = progress.total
+        order = None if rng is None or batch_size >= len(x) else progress.order(len(x))  # one batch has no order
+        for number in range(progress.steps, in_epoch):
+            start = number * batch_size
             size = min(batch_size, len(x) - start)
             step = steps.get(size) or steps.setdefault(size, Step(module, loss, x, y, size))
             error = step(start, order)
             if not math.isfinite(error):
-                raise DivergedError(epoch, number, error)
+                raise DivergedError(epoch, number + 1, error)
             if schedule is not None:
-                optimizer.learning_rate = rate * schedule.factor(taken, plan)
-                taken += 1
+                optimizer.learning_rate = rate * schedule.factor((epoch - 1) * in_epoch + number, plan)
             optimizer.step()
             total += error * size
-        errors.append(total / len(x))
-        if on_epoch is not None and on_epoch(epoch, epochs, errors[-1]):
+            if checkpoint is not None and checkpoint.due():
+                progress.steps, progress.total = number + 1, total
+                checkpoint.save()
+        progress.end_epoch(total / len(x))
+        if on_epoch is not None and on_epoch(epoch, epochs, progress.errors[-1]):
             break
         if schedule is not None:
-            schedule.saw(errors[-1])
+            schedule.saw(progress.errors[-1])
     optimizer.learning_rate = rate
     optimizer.zero_gradients()
-    return errors
+    return progress.errors
+
+
+class Progress:
+    """How far a training is, and what it goes on from: the module's arrays, and every generator that it draws from.
+
+    `errors` are those of the epochs that are over; `steps` of the next one are taken, and `total` is the sum of their
+    samples' losses.
+    """
+
+    def __init__(self, module: Module, rng: np.random.Generator | None = None) -> None:
+        self.module, self.rng = module, rng
+        self.errors: list[float] = []
+        self.steps, self.total = 0, 0.0
+        self._before_order: Any = None  # the state of `rng` from which the present epoch's order was drawn
+        self._generators = ([] if rng is None else [rng]) + list(generators(module))
+
+    def order(self, samples: int) -> Array:
+        """The order of the samples in this epoch: drawn anew, or after `load_state` once more."""
+        if self.rng is None:
+            raise ValueError("Progress.order: wanted a generator, found none")
+        shuffler = self.rng
+        if self._before_order is None:
+            self._before_order = shuffler.bit_generator.state
+        else:
+            shuffler = copy.deepcopy(shuffler)
+            shuffler.bit_generator.state = self._before_order
+        return shuffler.permutation(samples)
+
+    def end_epoch(self, error: float) -> None:
+        self.errors.append(error)
+        self.steps, self.total, self._before_order = 0, 0.0, None
+
+    def state(self) -> dict[str, Array]:
+        chance = [self._before_order, *(generator.bit_generator.state for generator in self._generators)]
+        return {
+            "errors": np.array(self.errors),
+            "steps": np.array(self.steps),
+            "total": np.array(self.total),
+            "chance": as_bytes(chance),
+            **{name: array.copy() for name, array in self.module.arrays().items()},
+        }
+
+    def load_state(self, state: Mapping[str, Array]) -> None:
+        self.errors, self.steps = state["errors"].tolist(), int(state["steps"])
+        self.total = float(state["total"])
+        self._before_order, *chance = from_bytes(state["chance"])
+        for generator, found in zip(self._generators, chance, strict=True):
+            generator.bit_generator.state = found
+        for name, array in self.module.arrays().items():
+            array[...] = state[name]
+
+
+def generators(module: Module) -> Iterator[np.random.Generator]:
+    """The generators that a module draws from while it trains, and those of its modules."""
+    found = [value for value in vars(module).values() if isinstance(value, np.random.Generator)]
+    yield from found
+    for inner in getattr(module, "modules", ()):
+        yield from generators(inner)
 
 
 class Step:
@@ -107,7 +179,9 @@ class Step:
         self.xs, self.ys = np.empty((size, *x.shape[1:]), x.dtype), np.empty((size, *y.shape[1:]), y.dtype)
         np.copyto(self.xs, x[:size])
         np.copyto(self.ys, y[:size])
+        before = Progress(module).state()
         output, forward, tape = network.record(self.xs)
+        Progress(module).load_state(before)  # a layer without a `record` of its own runs while it is recorded
         self.error = np.empty((), output.dtype)
         if output.shape != self.ys.shape:
             raise ValueError(f"train: wanted targets of shape {output.shape} a batch, found {self.ys.shape}")
