@@ -41,6 +41,7 @@ from training.optimizers import OPTIMIZERS
 from training.progress import OnEpoch, Watch
 from training.settings import Settings
 from training.split import Split, split
+from training.suspects import suspects
 from training.trainer import DivergedError, train
 
 GOLDEN_ROWS = 8
@@ -185,7 +186,9 @@ def prepare(job: Job) -> Prepared:
     if settings.data.path is not None and "array" not in rows.kinds.values():
         data = replace(data, columns=list(rows.inputs), kinds=dict(rows.kinds))
     resolved = plan.resolved(replace(settings, data=data))
-    notes = rows.notes + _constants(signature)
+    learned = {name: values[parts.training] for name, values in rows.inputs.items()}
+    warnings = suspects(learned, rows.answers[parts.training], bool(rows.labels))
+    notes = rows.notes + _constants(signature) + warnings
     prepared = Prepared(replace(job, settings=resolved), rows, parts, signature, plan, notes)
     # A row that cannot be encoded, held out or not, is to be known now and not after the training.
     _ = prepared.x_training, prepared.x_validation, prepared.x_judged
