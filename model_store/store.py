@@ -1,13 +1,12 @@
-"""The store: names, their immutable versions, and aliases that move between versions; here, in a directory.
+"""The store: names, their immutable versions, and aliases that move between versions.
 
-    <root>/<name>/<version>.npz                          an artifact; versions count 1, 2, 3 ...
-    <root>/<name>/<version>.removed                      a tombstone: that version is gone, its number stays used
-    <root>/<name>/aliases/<alias>/<generation>.json      where the alias points: version, who, when, why
+    <name>/<version>.npz                          an artifact; versions count 1, 2, 3 ...
+    <name>/<version>.removed                      a tombstone: that version is gone, its number stays used
+    <name>/aliases/<alias>/<generation>.json      where the alias points: version, who, when, why
 
-One primitive does everything: put an object whole under a name that nobody has taken. A hidden temporary file is
-written and synced, `link(2)` gives it its name or says that somebody was first, and the directory is synced. Nothing is
-ever overwritten, so a crash leaves the new object or none. Publishing takes the next free number. Moving an alias
-adds a generation, and the highest counts: compare-and-swap, history and rollback in one. Readers write nothing.
+These are the keys of objects (objects.py), and one primitive does everything: put an object whole under a key that
+nobody has taken. Publishing takes the next free number. Moving an alias adds a generation, and the highest counts:
+compare-and-swap, history and rollback in one. Nothing is ever overwritten. Readers write nothing.
 """
 
 from __future__ import annotations
@@ -22,20 +21,20 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 from types import EllipsisType
-from typing import Any, BinaryIO
+from typing import Any
 
 from model_store import artifact
 from model_store.errors import ConflictError, NotFoundError, StoreError, did_you_mean
 from model_store.model import Model
+from model_store.objects import WORD, Directory, put
 
 DEFAULT = "default"
 LATEST = "latest"
 
-_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}")
+_NAME = re.compile(WORD)
 _NUMBER = re.compile(r"[1-9][0-9]{0,17}")
-_VERSION_FILE = re.compile(r"([1-9][0-9]{0,17})\.(npz|removed)")
-_GENERATION_FILE = re.compile(r"([1-9][0-9]{0,17})\.json")
-_CREATE = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC
+_VERSION_KEY = re.compile(rf"({WORD})/([1-9][0-9]{{0,17}})\.(npz|removed)")
+_GENERATION_KEY = re.compile(rf"({WORD})/aliases/({WORD})/([1-9][0-9]{{0,17}})\.json")
 _MENDS = {
     errno.EACCES: "check who owns it and who may write there",
     errno.EPERM: "check who owns it, and that its file system has hard links",
@@ -76,27 +75,26 @@ def open_store(address: str | os.PathLike[str]) -> Store:
     text = os.fspath(address)
     if not text or "://" in text:
         raise StoreError(f"store: wanted the path of a directory, found {text!r}")
-    return Store(Path(text).expanduser())
+    return Store(Directory(Path(text).expanduser()))
 
 
 class Store:
-    """A directory of models. Safe for any number of readers and writers at a time, in any number of processes."""
+    """Models by name. Safe for any number of readers and writers at a time, in any number of processes."""
 
-    def __init__(self, root: Path) -> None:
-        self.root = root
+    def __init__(self, objects: Directory) -> None:
+        self.objects = objects
+        self.root = objects.root
 
     def names(self) -> list[str]:
         """The models that have a version, by name."""
-        with _explained(self.root, "read the model store"), os.scandir(self.root) as entries:
-            names = sorted(entry.name for entry in entries if _NAME.fullmatch(entry.name) and entry.is_dir())
-        return [name for name in names if self._versions(name)]
+        return sorted(name for name, numbers in self._listed("*").items() if any(numbers.values()))
 
     def versions(self, name: str) -> list[int]:
         """The versions that are there, ascending."""
         versions = self._versions(name) if _NAME.fullmatch(name) else []
         if not versions:
             known = self.names()
-            raise NotFoundError(f"no model {name!r} in {self.root}{_hint(name, known)}", known)
+            raise NotFoundError(f"no model {name!r} in {self.objects.address}{_hint(name, known)}", known)
         return versions
 
     def resolve(self, name: str, ref: int | str | None = None) -> int:
@@ -136,22 +134,19 @@ class Store:
         ArtifactError, and nothing published, when the written file does not answer as the model did in training.
         """
         _check_name("model", name)
-        directory = self.root / name
-        with _explained(directory, "publish"):
-            _make_directory(directory)
-            with _staged(directory) as (staged, file):
-                digest = artifact.write(file, model)
-                _sync(file)
-                artifact.read(staged).check_golden()
-                number = max(self._numbers(name), default=0)
-                while True:
-                    number += 1
-                    path = self._path(name, number)
-                    # A number can be free of its file and used all the same: see `remove`.
-                    if _link(staged, path):
-                        if not self._tombstone(name, number).exists():
-                            return Version(name, number, digest, path)
-                        path.unlink()
+        with self._explained(name, "publish"), self.objects.draft(f"{name}/1.npz") as draft:
+            digest = artifact.write(draft.file, model)
+            draft.file.flush()
+            artifact.read(draft.path).check_golden()
+            number = max(self._numbers(name), default=0)
+            while True:
+                number += 1
+                key = f"{name}/{number}.npz"
+                # A number can be free of its file and used all the same: see `remove`.
+                if draft.keep(key):
+                    if not self.objects.keys(f"{name}/{number}.removed"):
+                        return Version(name, number, digest, self._path(name, number))
+                    self.objects.delete(key)
 
     def check_writable(self, name: str) -> None:
         """StoreError now, where `publish` would fail for want of a place to write to. Leaves nothing behind."""
@@ -168,20 +163,18 @@ class Store:
     def remove(self, name: str, number: int) -> None:
         """Remove a version for good; its number is never used again. ConflictError while an alias points to it."""
         number = self.resolve(name, number)
-        tombstone = self._tombstone(name, number)
+        tombstone = f"{name}/{number}.removed"
         self._check_unaliased(name, number)
-        with _explained(tombstone, "remove a version"):
-            with _staged(tombstone.parent) as (staged, _):
-                if not _link(staged, tombstone):
-                    raise ConflictError(f"{name}/{number}: somebody else removed it just now")
+        with self._explained(tombstone, "remove a version"):
+            if not put(self.objects, tombstone, b""):
+                raise ConflictError(f"{name}/{number}: somebody else removed it just now")
             # The version is invisible now. An alias that moved to it in between shows here, and the version stays.
             try:
                 self._check_unaliased(name, number)
             except ConflictError:
-                tombstone.unlink(missing_ok=True)
+                self.objects.delete(tombstone)
                 raise
-            self._path(name, number).unlink(missing_ok=True)
-            _sync_directory(tombstone.parent)
+            self.objects.delete(f"{name}/{number}.npz")
 
     def aliases(self, name: str) -> dict[str, int]:
         """Every alias of a model and the version it points to."""
@@ -245,24 +238,25 @@ class Store:
     def _path(self, name: str, number: int) -> Path:
         return self.root / name / f"{number}.npz"
 
-    def _tombstone(self, name: str, number: int) -> Path:
-        return self.root / name / f"{number}.removed"
+    def _listed(self, name: str) -> dict[str, dict[int, bool]]:
+        """By name ("*": of all): every number that was ever used, and whether its version is still there."""
+        names: dict[str, dict[int, bool]] = {}
+        for match in self._matches(_VERSION_KEY, f"{name}/*"):
+            numbers, number = names.setdefault(match[1], {}), int(match[2])
+            numbers[number] = match[3] == "npz" and numbers.get(number, True)
+        return names
 
     def _numbers(self, name: str) -> dict[int, bool]:
-        """Every number that was ever used, and whether its version is still there."""
-        numbers: dict[int, bool] = {}
-        for match in _matches(self.root / name, _VERSION_FILE):
-            number = int(match[1])
-            numbers[number] = match[2] == "npz" and numbers.get(number, True)
-        return numbers
+        return self._listed(name).get(name, {})
 
     def _versions(self, name: str) -> list[int]:
         return sorted(number for number, there in self._numbers(name).items() if there)
 
     def _aliases(self, name: str) -> dict[str, int]:
-        found = sorted(match[0] for match in _matches(self.root / name / "aliases", _NAME))
-        heads = {alias: self._head(name, alias) for alias in found}
-        return {alias: head.version for alias, head in heads.items() if head is not None}
+        newest: dict[str, int] = {}
+        for match in self._matches(_GENERATION_KEY, f"{name}/aliases/*/*"):
+            newest[match[2]] = max(int(match[3]), newest.get(match[2], 0))
+        return {alias: self._generation(name, alias, newest[alias]).version for alias in sorted(newest)}
 
     def _check_unaliased(self, name: str, number: int) -> None:
         holders = [alias for alias, version in self._aliases(name).items() if version == number]
@@ -270,27 +264,26 @@ class Store:
             raise ConflictError(f"{name}/{number}: wanted no alias on it, found {', '.join(holders)}; move that first")
 
     def _generations(self, name: str, alias: str) -> list[int]:
-        directory = self.root / name / "aliases" / alias
-        return sorted(int(match[1]) for match in _matches(directory, _GENERATION_FILE))
+        return sorted(int(match[3]) for match in self._matches(_GENERATION_KEY, f"{name}/aliases/{alias}/*"))
 
     def _head(self, name: str, alias: str) -> Generation | None:
         numbers = self._generations(name, alias)
         return self._generation(name, alias, numbers[-1]) if numbers else None
 
     def _generation(self, name: str, alias: str, number: int) -> Generation:
-        path = self.root / name / "aliases" / alias / f"{number}.json"
-        with _explained(path, "read an alias"):
-            data = path.read_bytes()
+        key = f"{name}/aliases/{alias}/{number}.json"
+        with self._explained(key, "read an alias"):
+            data = self.objects.get(key)
         try:
             found = json.loads(data)
             version, when = int(found["version"]), datetime.fromisoformat(found["when"])
             who, why, rollback = str(found["who"]), str(found["why"]), bool(found["rollback"])
         except (ValueError, TypeError, KeyError, OverflowError, RecursionError) as e:
-            raise StoreError(f"{path}: wanted a move of an alias, found {data[:60]!r}") from e
+            raise StoreError(f"{self._place(key)}: wanted a move of an alias, found {data[:60]!r}") from e
         return Generation(alias, number, version, who, when, why, rollback)
 
     def _append(self, name: str, move: Generation) -> Generation:
-        path = self.root / name / "aliases" / move.alias / f"{move.number}.json"
+        key = f"{name}/aliases/{move.alias}/{move.number}.json"
         record = {
             "version": move.version,
             "who": move.who,
@@ -298,16 +291,30 @@ class Store:
             "why": move.why,
             "rollback": move.rollback,
         }
-        with _explained(path, "move an alias"):
-            _make_directory(path.parent)
-            with _staged(path.parent) as (staged, file):
-                file.write(json.dumps(record, indent=2, ensure_ascii=False).encode() + b"\n")
-                _sync(file)
-                if not _link(staged, path):
-                    raise ConflictError(f"{name}/{move.alias}: somebody else moved it just now; look, and try again")
+        data = json.dumps(record, indent=2, ensure_ascii=False).encode() + b"\n"
+        with self._explained(key, "move an alias"):
+            if not put(self.objects, key, data):
+                raise ConflictError(f"{name}/{move.alias}: somebody else moved it just now; look, and try again")
         if move.version not in self._versions(name):
             raise ConflictError(f"{name}/{move.version}: removed while {move.alias!r} moved to it; move it once more")
         return move
+
+    def _matches(self, key: re.Pattern[str], *patterns: str) -> list[re.Match[str]]:
+        with self._explained("", "read the model store"):
+            return [match for found in self.objects.keys(*patterns) if (match := key.fullmatch(found))]
+
+    def _place(self, key: str) -> str:
+        return f"{self.objects.address}/{key}" if key else self.objects.address
+
+    @contextmanager
+    def _explained(self, key: str, deed: str) -> Iterator[None]:
+        """An OSError as a StoreError that says what it kept us from doing, where, and what may help."""
+        try:
+            yield
+        except OSError as e:
+            mend = _MENDS.get(e.errno or 0)
+            problem = f"{self._place(key)}: cannot {deed}: {e.strerror or e}"
+            raise StoreError(problem + (f"; {mend}" if mend else "")) from e
 
 
 def _trail(moves: list[Generation], versions: list[int]) -> list[int]:
@@ -335,64 +342,3 @@ def _check_name(kind: str, name: str) -> None:
 def _hint(word: str, known: Any) -> str:
     mend = did_you_mean(word, known)
     return "; " + (mend or (f"there are: {', '.join(known)}" if known else "there are none"))
-
-
-def _matches(directory: Path, pattern: re.Pattern[str]) -> list[re.Match[str]]:
-    """The names in a directory that match; none where there is no such directory."""
-    with _explained(directory, "read the model store"):
-        try:
-            with os.scandir(directory) as entries:
-                return [match for entry in entries if (match := pattern.fullmatch(entry.name))]
-        except (FileNotFoundError, NotADirectoryError):
-            return []
-
-
-@contextmanager
-def _explained(place: Path, deed: str) -> Iterator[None]:
-    """An OSError as a StoreError that says what it kept us from doing, where, and what may help."""
-    try:
-        yield
-    except OSError as e:
-        mend = _MENDS.get(e.errno or 0)
-        raise StoreError(f"{place}: cannot {deed}: {e.strerror or e}" + (f"; {mend}" if mend else "")) from e
-
-
-@contextmanager
-def _staged(directory: Path) -> Iterator[tuple[Path, BinaryIO]]:
-    """A hidden new file, gone at the end; `_link` keeps what was written. Nobody may write to it later."""
-    path = directory / f".tmp-{os.urandom(8).hex()}"
-    try:
-        with os.fdopen(os.open(path, _CREATE, 0o444), "wb") as file:
-            yield path, file
-    finally:
-        path.unlink(missing_ok=True)
-
-
-def _link(staged: Path, target: Path) -> bool:
-    """Give a staged file its name for good; False when the name is taken."""
-    try:
-        os.link(staged, target)
-    except FileExistsError:
-        return False
-    _sync_directory(target.parent)
-    return True
-
-
-def _sync(file: BinaryIO) -> None:
-    file.flush()
-    os.fsync(file.fileno())
-
-
-def _sync_directory(directory: Path) -> None:
-    descriptor = os.open(directory, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
-
-
-def _make_directory(directory: Path) -> None:
-    if not directory.is_dir():
-        _make_directory(directory.parent)
-        directory.mkdir(exist_ok=True)
-        _sync_directory(directory.parent)

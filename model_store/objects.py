@@ -1,0 +1,144 @@
+"""The objects under a store: bytes with a key, put whole where nobody has put any, and never changed.
+
+A key is a few words joined by slashes, such as `penguins/3.npz`. Whatever holds objects offers the five methods of
+`Objects`, and says by an OSError what it could not do. The store (store.py) decides what the keys mean.
+
+Here, they are files of a directory. A hidden temporary file is written and synced, `link(2)` gives it its name or says
+that somebody was first, and the directory is synced. Nothing is ever overwritten, so a crash leaves the new object or
+none.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+from collections.abc import Iterator
+from contextlib import AbstractContextManager, contextmanager
+from pathlib import Path
+from typing import BinaryIO, Protocol
+
+WORD = r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}"
+
+_WORD = re.compile(WORD)
+_CREATE = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC
+
+
+class Draft(Protocol):
+    """An object without a key: a private file, open for writing, until `keep` gives its content one for good."""
+
+    path: Path
+    file: BinaryIO
+
+    def keep(self, key: str) -> bool:
+        """Put the content under `key`, durable when this returns; False, and nothing put, when the key is taken."""
+
+
+class Objects(Protocol):
+    address: str
+
+    def keys(self, *patterns: str) -> list[str]:
+        """The keys that fit a pattern, in which `*` stands for any one word. What is put or deleted shows at once."""
+
+    def get(self, key: str) -> bytes:
+        """The bytes of a small object."""
+
+    def local(self, key: str) -> AbstractContextManager[Path]:
+        """A file with the bytes of an object, to read, or to map for longer."""
+
+    def draft(self, key: str) -> AbstractContextManager[Draft]:
+        """A new object, to be kept under `key` or a key beside it; dropped at the end."""
+
+    def delete(self, key: str) -> None:
+        """Delete an object, durably; nothing where there is none."""
+
+
+def put(objects: Objects, key: str, data: bytes) -> bool:
+    """Put a small object; False when the key is taken."""
+    with objects.draft(key) as draft:
+        draft.file.write(data)
+        return draft.keep(key)
+
+
+class Directory:
+    """Objects that are files. A word of a key is the name of a directory, the last one of a file."""
+
+    def __init__(self, root: Path) -> None:
+        self.root = root
+        self.address = str(root)
+
+    def keys(self, *patterns: str) -> list[str]:
+        return [key for pattern in patterns for key in self._fitting("", pattern.split("/"))]
+
+    def get(self, key: str) -> bytes:
+        return (self.root / key).read_bytes()
+
+    @contextmanager
+    def local(self, key: str) -> Iterator[Path]:
+        yield self.root / key
+
+    @contextmanager
+    def draft(self, key: str) -> Iterator[FileDraft]:
+        """A hidden file in the directory of its key. Nobody may write to it later."""
+        directory = (self.root / key).parent
+        _make_directory(directory)
+        path = directory / f".tmp-{os.urandom(8).hex()}"
+        try:
+            with os.fdopen(os.open(path, _CREATE, 0o444), "wb") as file:
+                yield FileDraft(self.root, path, file)
+        finally:
+            path.unlink(missing_ok=True)
+
+    def delete(self, key: str) -> None:
+        path = self.root / key
+        path.unlink(missing_ok=True)
+        _sync_directory(path.parent)
+
+    def _fitting(self, folder: str, words: list[str]) -> Iterator[str]:
+        word, rest = words[0], words[1:]
+        for found in self._words(folder) if word == "*" else [word]:
+            if rest:
+                yield from self._fitting(f"{folder}{found}/", rest)
+            elif word == "*" or (self.root / folder / found).exists():
+                yield folder + found
+
+    def _words(self, folder: str) -> list[str]:
+        """The names in a directory that are words; none where there is no such directory."""
+        try:
+            with os.scandir(self.root / folder) as entries:
+                return sorted(entry.name for entry in entries if _WORD.fullmatch(entry.name))
+        except (FileNotFoundError, NotADirectoryError):
+            if not folder:
+                raise
+            return []
+
+
+class FileDraft:
+    def __init__(self, root: Path, path: Path, file: BinaryIO) -> None:
+        self.path, self.file = path, file
+        self._root = root
+
+    def keep(self, key: str) -> bool:
+        self.file.flush()
+        os.fsync(self.file.fileno())
+        target = self._root / key
+        try:
+            os.link(self.path, target)
+        except FileExistsError:
+            return False
+        _sync_directory(target.parent)
+        return True
+
+
+def _sync_directory(directory: Path) -> None:
+    descriptor = os.open(directory, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def _make_directory(directory: Path) -> None:
+    if not directory.is_dir():
+        _make_directory(directory.parent)
+        directory.mkdir(exist_ok=True)
+        _sync_directory(directory.parent)
