@@ -1,6 +1,6 @@
 """The objects under a store: bytes with a key, put whole where nobody has put any, and never changed.
 
-A key is a few words joined by slashes, such as `penguins/3.npz`. Whatever holds objects offers the five methods of
+A key is a few words joined by slashes, such as `penguins/3.npz`. Whatever holds objects offers the methods of
 `Objects`, and says by an OSError what it could not do. The store (store.py) decides what the keys mean.
 
 Here, they are files of a directory. A hidden temporary file is written and synced, `link(2)` gives it its name or says
@@ -51,6 +51,9 @@ class Objects(Protocol):
     def delete(self, key: str) -> None:
         """Delete an object, durably; nothing where there is none."""
 
+    def check_writable(self, key: str) -> None:
+        """An OSError now, where `key` could not be put. Leaves nothing behind."""
+
 
 def put(objects: Objects, key: str, data: bytes) -> bool:
     """Put a small object; False when the key is taken."""
@@ -81,17 +84,32 @@ class Directory:
         """A hidden file in the directory of its key. Nobody may write to it later."""
         directory = (self.root / key).parent
         _make_directory(directory)
-        path = directory / f".tmp-{os.urandom(8).hex()}"
-        try:
-            with os.fdopen(os.open(path, _CREATE, 0o444), "wb") as file:
-                yield FileDraft(self.root, path, file)
-        finally:
-            path.unlink(missing_ok=True)
+        with self._hidden(directory) as (path, file):
+            yield FileDraft(self.root, path, file)
 
     def delete(self, key: str) -> None:
         path = self.root / key
         path.unlink(missing_ok=True)
         _sync_directory(path.parent)
+
+    def check_writable(self, key: str) -> None:
+        directory = (self.root / key).parent
+        while not directory.exists():
+            directory = directory.parent
+        with self._hidden(directory) as (path, _):
+            twin = path.with_name(f"{path.name}-link")
+            os.link(path, twin)
+            twin.unlink()
+
+    @staticmethod
+    @contextmanager
+    def _hidden(directory: Path) -> Iterator[tuple[Path, BinaryIO]]:
+        path = directory / f".tmp-{os.urandom(8).hex()}"
+        try:
+            with os.fdopen(os.open(path, _CREATE, 0o444), "wb") as file:
+                yield path, file
+        finally:
+            path.unlink(missing_ok=True)
 
     def _fitting(self, folder: str, words: list[str]) -> Iterator[str]:
         word, rest = words[0], words[1:]

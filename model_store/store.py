@@ -151,14 +151,8 @@ class Store:
     def check_writable(self, name: str) -> None:
         """StoreError now, where `publish` would fail for want of a place to write to. Leaves nothing behind."""
         _check_name("model", name)
-        directory = self.root / name
-        with _explained(directory, "publish"):
-            while not directory.exists():
-                directory = directory.parent
-            with _staged(directory) as (staged, _):
-                twin = staged.with_name(f"{staged.name}-link")
-                os.link(staged, twin)
-                twin.unlink()
+        with self._explained(name, "publish"):
+            self.objects.check_writable(f"{name}/1.npz")
 
     def remove(self, name: str, number: int) -> None:
         """Remove a version for good; its number is never used again. ConflictError while an alias points to it."""
