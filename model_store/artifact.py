@@ -48,7 +48,7 @@ import numpy as np
 from model_store import manifest as manifests
 from model_store.errors import ArtifactError
 from model_store.model import Golden, Model
-from model_store.nn import Array, build
+from model_store.nn import Array, Sequential, build
 from model_store.signature_config import read_signature
 
 ALIGNMENT = 64
@@ -222,6 +222,14 @@ def _described(model: Model) -> tuple[dict[str, Array], dict[str, Any]]:
             for name, array in arrays.items()
         },
     }
+
+
+def outline(manifest: Mapping[str, Any]) -> Sequential:
+    """The network that a manifest describes, on zeros that take no memory. ValueError where its parts do not fit."""
+    zero = np.zeros((), manifest["dtype"])
+    arrays = {name: np.broadcast_to(zero, array["shape"]) for name, array in manifest["arrays"].items()}
+    arrays.pop(GOLDEN, None)
+    return build(manifest["layers"], manifest["dtype"], arrays=arrays)
 
 
 def _assembled(manifest: dict[str, Any], arrays: dict[str, Array], found: str) -> Model:

@@ -87,6 +87,7 @@ def show(model: str, store: str, as_json: bool) -> None:
         return
     try:
         signature = read_signature(manifest["signature"])
+        network = artifact.outline(manifest)
     except ValueError as e:
         raise ArtifactError(f"{path}: {e}") from e
     training = manifest["training"]
@@ -103,7 +104,7 @@ def show(model: str, store: str, as_json: bool) -> None:
     ]
     tables.show(tables.facts(head))
     tables.show(tables.inputs(signature))
-    tables.show(tables.layers(manifest["layers"]))
+    tables.show(tables.layers(network))
     titles = {"metrics": "Metrics", "baseline": "Baseline", "data": "Data", "split": "Split", "job": "Job"}
     for key, title in titles.items():
         for part in tables.record(training.get(key), title):

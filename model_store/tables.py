@@ -9,6 +9,7 @@ from rich.table import Table
 from rich.text import Text
 
 from model_store.console import stdout
+from model_store.nn import Sequential
 from model_store.signature import Array, Category, Classes, Input, Number, Signature
 from model_store.store import Generation
 
@@ -71,16 +72,15 @@ def output(signature: Signature) -> str:
     return text(answer.names)
 
 
-def layers(config: Sequence[Mapping[str, Any]]) -> Table:
+def layers(network: Sequential) -> Table:
     made = table(">#", "layer", ">inputs", ">outputs", ">parameters", title="Network")
-    for i, layer in enumerate(config):
-        rest = ", ".join(f"{key} {text(value)}" for key, value in layer.items() if key not in _LAYER_COLUMNS)
-        name = f"{layer['type']} ({rest})" if rest else str(layer["type"])
-        if "input_size" in layer:
-            inputs, outputs = layer["input_size"], layer["output_size"]
-            made.add_row(str(i), name, str(inputs), str(outputs), f"{(inputs + 1) * outputs:,}")
-        else:
-            made.add_row(str(i), name)
+    for i, (module, (before, after)) in enumerate(zip(network.modules, network.shapes(), strict=True)):
+        settings = {key: value for key, value in module.config().items() if key not in _LAYER_COLUMNS}
+        name = type(module).__name__
+        if settings:
+            name += f" ({', '.join(f'{key} {text(value)}' for key, value in settings.items())})"
+        count = sum(array.size for array in module.parameters())
+        made.add_row(str(i), name, _shape(before), _shape(after), f"{count:,}" if count else "")
     return made
 
 
@@ -116,7 +116,11 @@ def predictions(answers: Sequence[Any]) -> Table:
     return made
 
 
-_LAYER_COLUMNS = ("type", "input_size", "output_size")
+_LAYER_COLUMNS = ("type", "input_size", "output_size", "input_shape", "filters")
+
+
+def _shape(shape: Sequence[int] | None) -> str:
+    return " × ".join(map(str, shape or ()))
 
 
 def _values(column: Input) -> str:
@@ -125,7 +129,7 @@ def _values(column: Input) -> str:
     low, high = column.statistics.get("min"), column.statistics.get("max")
     seen = "" if low is None or high is None else f"{text(low)} to {text(high)}"
     if isinstance(column, Array):
-        return " × ".join(map(str, column.shape)) + (f", {seen}" if seen else "")
+        return _shape(column.shape) + (f", {seen}" if seen else "")
     return seen
 
 

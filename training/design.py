@@ -13,14 +13,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from model_store.errors import Fault
-from model_store.nn import GELU, LeakyReLU, Linear, Module, ReLU, Sequential
-from model_store.signature import Classes, Signature, Values
+from model_store.nn import Linear, Sequential
+from model_store.signature import Array, Classes, Signature, Values
 from training.errors import JobError
-from training.job_schema import ACTIVATIONS, OUTPUTS
+from training.layers import ACTIVATIONS, Layer, modules, needs_images
 from training.losses import LOSSES, Loss
 from training.settings import Settings
 
-_RELU_FAMILY = (ReLU, LeakyReLU, GELU)
 _BOUNDED = ("tanh", "sigmoid", "relu")
 _CLASS_LOSSES = ("cross_entropy", "binary_cross_entropy")
 
@@ -29,29 +28,22 @@ _CLASS_LOSSES = ("cross_entropy", "binary_cross_entropy")
 class Design:
     """What is decided about a network before its first weight is drawn. `output` is None for no last activation."""
 
-    layers: Sequence[int | str]
+    layers: Sequence[Layer]
     initializer: str | None
     dtype: str
-    input_size: int
+    input_shape: tuple[int, ...]
     output_size: int
     output: str | None
     loss: str
+    source: str = "job"
 
     def network(self, rng: np.random.Generator) -> Sequential:
-        """The network, its weights drawn from `rng`."""
+        """The network. `rng` draws the first weights, and while it trains what its dropout layers drop."""
         last = [] if self.output in (None, "identity") else [self.output]
-        plan = [*self.layers, self.output_size, *last]
-        modules: list[Module] = []
-        width = self.input_size
-        for i, layer in enumerate(plan):
-            if isinstance(layer, str):
-                modules.append(OUTPUTS[layer]())
-            elif layer is not None:
-                follower = plan[i + 1] if i + 1 < len(plan) else None
-                initializer = self.initializer or _initializer(follower)
-                modules.append(Linear(width, layer, dtype=np.dtype(self.dtype), rng=rng, initializer=initializer))
-                width = layer
-        return Sequential(modules)
+        plan: list[Layer] = [*self.layers, self.output_size, *last]
+        return Sequential(
+            modules(plan, self.input_shape, dtype=self.dtype, rng=rng, initializer=self.initializer, source=self.source)
+        )
 
     def criterion(self) -> Loss:
         return LOSSES[self.loss]()
@@ -73,7 +65,7 @@ class Design:
 
 
 def design(settings: Settings, signature: Signature, source: str = "job") -> Design:
-    """JobError where loss or output do not suit the task."""
+    """JobError where loss or output do not suit the task, or layers the data."""
     network = settings.network
     output: str | None
     if isinstance(signature.output, Classes):
@@ -82,7 +74,23 @@ def design(settings: Settings, signature: Signature, source: str = "job") -> Des
     else:
         output, loss = _for_values(settings, source)
         size = len(signature.output.names)
-    return Design(network.layers, network.initializer, network.dtype, signature.width, size, output, loss)
+    shape = _image_shape(signature, source) if needs_images(network.layers) else (signature.width,)
+    plan = Design(network.layers, network.initializer, network.dtype, shape, size, output, loss, source)
+    if len(shape) > 1:
+        replace(plan, initializer="zeros").network(np.random.default_rng(0))  # do the shapes fit one another?
+    return plan
+
+
+def _image_shape(signature: Signature, source: str) -> tuple[int, ...]:
+    column = signature.inputs[0]
+    shape = column.shape if isinstance(column, Array) else ()
+    if len(shape) == 2:
+        return (*shape, 1)
+    if len(shape) != 3:
+        found = f"arrays of shape {shape}" if shape else "columns of a table"
+        mend = "conv and pool are for arrays of (height, width) or (height, width, channels)"
+        raise JobError(source, [Fault("network.layers", f"wanted images; found {found}", mend)])
+    return shape
 
 
 def _for_classes(settings: Settings, labels: int, source: str) -> tuple[str, str]:
@@ -121,11 +129,6 @@ def _for_values(settings: Settings, source: str) -> tuple[str | None, str]:
     return output, loss or "mse"
 
 
-def _initializer(follower: int | str | None) -> str:
-    activation = OUTPUTS.get(follower) if isinstance(follower, str) else None
-    return "he_normal" if activation in _RELU_FAMILY else "glorot_uniform"
-
-
 def forget_unseen(network: Sequential, x: NDArray[Any]) -> None:
     """Zero the weights of features that no training row has: a bucket for the unknown, a pixel that is always off.
 
@@ -137,10 +140,14 @@ def forget_unseen(network: Sequential, x: NDArray[Any]) -> None:
 
 
 def parameters_of(network: Sequential) -> list[tuple[str, str, int]]:
-    """Each layer's type, sizes and number of parameters."""
+    """Each layer's type, the shapes that go in and come out where they tell, and its number of parameters."""
     rows = []
-    for module in network.modules:
-        config = module.config()
-        sizes = f"{config['input_size']} -> {config['output_size']}" if "input_size" in config else ""
-        rows.append((config["type"], sizes, sum(array.size for array in module.parameters())))
+    for module, (before, after) in zip(network.modules, network.shapes(), strict=True):
+        tells = before and after and (before != after or module.parameters())
+        sizes = f"{_shape(before or ())} -> {_shape(after or ())}" if tells else ""
+        rows.append((type(module).__name__, sizes, sum(array.size for array in module.parameters())))
     return rows
+
+
+def _shape(shape: Sequence[int]) -> str:
+    return "x".join(map(str, shape))

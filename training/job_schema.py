@@ -14,7 +14,7 @@ from typing import Any
 from marshmallow import ValidationError, fields, validates_schema
 
 from model_store.errors import Fault, did_you_mean
-from model_store.nn import GELU, INITIALIZERS, Identity, LeakyReLU, Module, ReLU, Sigmoid, Softmax, Tanh
+from model_store.nn import INITIALIZERS
 from training.job_fields import (
     SECTIONS,
     Base,
@@ -22,46 +22,19 @@ from training.job_fields import (
     Section,
     Setting,
     faulty,
-    named,
     number,
     one_of,
     shown,
     text,
-    whole,
 )
+from training.layers import OUTPUTS, Layers
 from training.settings import DataSection, ModelSection, NetworkSection, PublishSection, Settings, SplitSection
 from training.train_schema import TrainSchema
 
-ACTIVATIONS: dict[str, type[Module]] = {
-    "tanh": Tanh,
-    "relu": ReLU,
-    "leaky_relu": LeakyReLU,
-    "sigmoid": Sigmoid,
-    "gelu": GELU,
-    "identity": Identity,
-}
-OUTPUTS = {**ACTIVATIONS, "softmax": Softmax}
 NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}")
 
 
 # Fields --------------------------------------------------------------------------------------------------------------
-
-
-class Layers(fields.Field[list[int | str]]):
-    """Hidden layers: sizes and names of activations."""
-
-    def _deserialize(self, value: Any, attr: str | None, data: Any, **_: Any) -> list[int | str]:
-        wanted = f"a size of at least 1 or one of {named(ACTIVATIONS)}"
-        if not isinstance(value, list):
-            raise faulty(f"wanted a list such as [16, 'tanh']; found {shown(value)}")
-        wrong: dict[str, list[Fault]] = {}
-        for i, layer in enumerate(value):
-            if not (layer in ACTIVATIONS if isinstance(layer, str) else whole(layer, 1, 2**20)):
-                mend = did_you_mean(layer, ACTIVATIONS) if isinstance(layer, str) else ""
-                wrong[str(i)] = [Fault("", f"wanted {wanted}; found {shown(layer)}", mend)]
-        if wrong:
-            raise ValidationError(wrong)
-        return value
 
 
 class Kinds(fields.Field[dict[str, str]]):

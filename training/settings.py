@@ -37,7 +37,7 @@ class SplitSection:
 
 @dataclass(frozen=True)
 class NetworkSection:
-    layers: list[int | str] = field(default_factory=list)
+    layers: list[int | str | dict[str, Any]] = field(default_factory=list)
     output: str | None = None
     initializer: str | None = None
     dtype: str = "float32"

@@ -48,13 +48,20 @@ class Sequential(Module):
         return self._input_shape
 
     def output_shape(self, input_shape: Shape | None) -> Shape | None:
-        shape = input_shape
+        return self.shapes(input_shape)[-1][1] if self.modules else input_shape
+
+    def shapes(self, input_shape: Shape | None = None) -> list[tuple[Shape | None, Shape | None]]:
+        """What goes into each module and what comes out, as far as known; `input_shape` goes into the first."""
+        shape = self._input_shape if input_shape is None else input_shape
+        found = []
         for i, module in enumerate(self.modules):
+            before = shape
             try:
-                shape = module.output_shape(shape)
+                shape = module.output_shape(before)
             except ValueError as error:
                 raise ValueError(f"modules.{i}.{error}") from error
-        return shape
+            found.append((before, shape))
+        return found
 
     def forward(self, inputs: Array) -> Array:
         outputs, self._column = self._entered(inputs)
