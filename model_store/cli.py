@@ -10,6 +10,7 @@ import sys
 from collections.abc import Callable
 from datetime import UTC, datetime
 from functools import reduce
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
@@ -28,6 +29,8 @@ from model_store.console import (
     verbosity_option,
 )
 from model_store.errors import ArtifactError, ModelStoreError, NotFoundError
+from model_store.report import render
+from model_store.report.record import Record
 from model_store.signature_config import read_signature
 from model_store.store import DEFAULT, Generation, Store, open_store
 
@@ -80,10 +83,10 @@ def show(model: str, store: str, as_json: bool) -> None:
     path = opened.path(name, number)
     manifest, digest = artifact.read_manifest(path), artifact.digest(path)
     aliases = [alias for alias, version in opened.aliases(name).items() if version == number]
-    file_size = path.stat().st_size
+    file_size, page = path.stat().st_size, opened.report(name, number)
     if as_json:
         about = {"name": name, "version": number, "digest": digest, "bytes": file_size, "path": str(path)}
-        print_json({**about, "aliases": aliases, "manifest": manifest})
+        print_json({**about, "report": page, "aliases": aliases, "manifest": manifest})
         return
     try:
         signature = read_signature(manifest["signature"])
@@ -99,6 +102,7 @@ def show(model: str, store: str, as_json: bool) -> None:
         ("digest", digest),
         ("size", tables.size(file_size)),
         ("file", path),
+        ("report", page),
         ("numbers", manifest["dtype"]),
         ("producer", manifest["producer"]),
     ]
@@ -106,12 +110,39 @@ def show(model: str, store: str, as_json: bool) -> None:
     tables.show(tables.inputs(signature))
     tables.show(tables.layers(network))
     titles = {"metrics": "Metrics", "baseline": "Baseline", "data": "Data", "split": "Split", "job": "Job"}
-    for key, title in titles.items():
-        for part in tables.record(training.get(key), title):
-            tables.show(part)
-    rest = {key: value for key, value in training.items() if key not in titles}
+    parts = {key: tables.record(training.get(key), title) for key, title in titles.items()}
+    parts["baseline"] += tables.diagnostics(Record.of(training))
+    for part in chain.from_iterable(parts.values()):
+        tables.show(part)
+    rest = {key: value for key, value in training.items() if key not in {*titles, "diagnostics"}}
     for part in tables.record(rest, "Training"):
         tables.show(part)
+
+
+@_command("report")
+@click.argument("model", metavar="MODEL")
+@click.option(
+    "-o",
+    "--output",
+    type=click.Path(dir_okay=False, allow_dash=True),
+    help='The file to write, "-" for standard output; else NAME-VERSION.html.',
+)
+def report(model: str, output: str | None, store: str, as_json: bool) -> None:
+    """Write a version's report: how it learned, errs and decides, as one HTML page."""
+    opened = open_store(store)
+    name, number = _resolved(opened, model)
+    version, loaded = opened.load(name, number)
+    page = render(loaded, f"{name}/{number}", version.digest)
+    target = output or f"{name}-{number}.html"
+    try:
+        with click.open_file(target, "w", encoding="utf-8", atomic=target != "-") as file:
+            file.write(page)
+    except OSError as e:
+        raise click.UsageError(f"{target}: cannot be written: {e.strerror or e}") from e
+    if as_json and target != "-":
+        print_json({"name": name, "version": number, "report": target})
+    elif target != "-":
+        note(f"Wrote {target}: open it in a browser.")
 
 
 @_command("verify")

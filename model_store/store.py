@@ -1,6 +1,7 @@
 """The store: names, their immutable versions, and aliases that move between versions.
 
     <name>/<version>.npz                          an artifact; versions count 1, 2, 3 ...
+    <name>/<version>.html                         its report, for people; the artifact has all that is in it
     <name>/<version>.removed                      a tombstone: that version is gone, its number stays used
     <name>/aliases/<alias>/<generation>.json      where the alias points: version, who, when, why
 
@@ -154,6 +155,21 @@ class Store:
         with self._explained(name, "publish"):
             self.objects.check_writable(f"{name}/1.npz")
 
+    def add_report(self, version: Version, html: str) -> str:
+        """Put a version's report beside it, unless one is there already, and say where it is."""
+        key = f"{version.name}/{version.number}.html"
+        with self._explained(key, "write a report"):
+            # Whoever removes the version at this moment either sees the report, or is seen here.
+            if put(self.objects, key, html.encode()) and version.number not in self._versions(version.name):
+                self.objects.delete(key)
+        return f"{self.objects.address}/{key}"
+
+    def report(self, name: str, number: int) -> str | None:
+        """Where the report of a version is, if it has one."""
+        key = f"{name}/{number}.html"
+        with self._explained(key, "look for a report"):
+            return f"{self.objects.address}/{key}" if self.objects.keys(key) else None
+
     def remove(self, name: str, number: int) -> None:
         """Remove a version for good; its number is never used again. ConflictError while an alias points to it."""
         number = self.resolve(name, number)
@@ -169,6 +185,7 @@ class Store:
                 self.objects.delete(tombstone)
                 raise
             self.objects.delete(f"{name}/{number}.npz")
+            self.objects.delete(f"{name}/{number}.html")
 
     def aliases(self, name: str) -> dict[str, int]:
         """Every alias of a model and the version it points to."""

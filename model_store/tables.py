@@ -10,6 +10,7 @@ from rich.text import Text
 
 from model_store.console import stdout
 from model_store.nn import Sequential
+from model_store.report.record import Record
 from model_store.signature import Array, Category, Classes, Input, Number, Signature
 from model_store.store import Generation
 
@@ -92,6 +93,19 @@ def record(found: Any, title: str) -> list[Table]:
     return [facts(scalars, title), *(_group(name, group) for name, group in groups)]
 
 
+def diagnostics(found: Record) -> list[Table]:
+    """How sure a model may be of itself, and what it relies on, in short."""
+    calibration, roc, importance = found.calibration or {}, found.roc or {}, found.importance or {}
+    pairs = [("calibration error", calibration.get("expected_error")), ("log loss", calibration.get("log_loss"))]
+    made = [facts([*pairs, ("ROC area", roc.get("area"))], "Diagnostics")]
+    if importance and not importance["grid"]:
+        costs = table("shuffled column", f">cost in {importance['measure']}", ">deviation", title="Importance")
+        for part in importance["parts"][:_MOST_PARTS]:
+            costs.add_row(part["name"], text(part["cost"]), text(part["deviation"]))
+        made.append(costs)
+    return made
+
+
 def history(moves: Iterable[Generation]) -> Table:
     made = table("alias", ">move", ">version", "when", "who", "why")
     for move in moves:
@@ -116,6 +130,7 @@ def predictions(answers: Sequence[Any]) -> Table:
     return made
 
 
+_MOST_PARTS = 8
 _LAYER_COLUMNS = ("type", "input_size", "output_size", "input_shape", "filters")
 
 

@@ -179,6 +179,8 @@ def run(
                     f"{name}/{number} is published, but {alias!r} does not point to it: {error}"
                 ) from error
     checkpoint.remove()
+    if target is not None:
+        outcome = jobs.add_report(outcome, target)
     if as_json:
         console.print_json(report.as_data(outcome, prepared, store, alias))
         return

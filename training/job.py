@@ -26,8 +26,9 @@ import numpy as np
 from numpy.typing import NDArray
 from threadpoolctl import threadpool_limits  # type: ignore[import-untyped]
 
-from model_store.errors import Fault, InputError, did_you_mean
+from model_store.errors import Fault, InputError, StoreError, did_you_mean
 from model_store.model import Golden, Model
+from model_store.report import render
 from model_store.signature import Classes, Number, Signature, Values
 from model_store.store import Store, Version
 from training import columns, dataset, metrics
@@ -146,7 +147,7 @@ class Prepared:
 
 @dataclass(frozen=True)
 class Outcome:
-    """A trained model and how good it is. `version` is None until it is published."""
+    """A trained model and how good it is. `version` is None until it is published, `report` says where that lies."""
 
     model: Model
     metrics: Mapping[str, Any]
@@ -154,6 +155,7 @@ class Outcome:
     epochs: int
     best_epoch: int
     version: Version | None = None
+    report: str | None = None
 
 
 def load(path: str | Path, overrides: Mapping[str, Any] | None = None) -> Job:
@@ -245,12 +247,25 @@ def fit(prepared: Prepared, on_epoch: OnEpoch | None = None, checkpoint: Checkpo
 def run(job: Job, store: Store | None = None, on_epoch: OnEpoch | None = None) -> Outcome:
     """Prepare, fit and, with a store, publish."""
     outcome = fit(prepare(job), on_epoch)
-    return outcome if store is None else publish(outcome, job, store)
+    return outcome if store is None else add_report(publish(outcome, job, store), store)
 
 
 def publish(outcome: Outcome, job: Job, store: Store) -> Outcome:
     """Publish the model as the next version of its name."""
     return replace(outcome, version=store.publish(job.settings.model.name, outcome.model))
+
+
+def add_report(outcome: Outcome, store: Store) -> Outcome:
+    """Put the report of what was published beside it."""
+    version = outcome.version
+    if version is None:
+        raise ValueError("add_report: wanted an outcome that is published, found one that is not")
+    reference = f"{version.name}/{version.number}"
+    try:
+        page = render(outcome.model, reference, version.digest)
+        return replace(outcome, report=store.add_report(version, page))
+    except StoreError as error:
+        raise StoreError(f"{reference} is published, but not its report: {error}") from error
 
 
 def _trained(prepared: Prepared, on_epoch: OnEpoch | None, checkpoint: Checkpoint | None) -> tuple[Any, Watch]:

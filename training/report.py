@@ -74,6 +74,7 @@ def print_published(console: Console, outcome: Outcome, prepared: Prepared, stor
         return
     console.print(f"Published {version.name}, version {version.number}: {version.path}", soft_wrap=True)
     console.print(f"digest {version.digest}", soft_wrap=True)
+    console.print(f"report {outcome.report}", soft_wrap=True)
     if alias:
         console.print(f"The alias {alias} points to it.")
     where = "" if store == "./models" else f" --store {shlex.quote(store)}"
@@ -99,6 +100,7 @@ def as_data(outcome: Outcome, prepared: Prepared, store: str, alias: str | None)
         "version": version.number,
         "digest": version.digest,
         "path": str(version.path),
+        "report": outcome.report,
         "store": store,
         "alias": alias,
     }

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -69,6 +71,42 @@ def test_show_tells_all_about_a_version(models, store: Store) -> None:
     assert (found["version"], found["digest"], found["aliases"]) == (2, digest, ["champion"])
     assert found["bytes"] == store.path("chess", 2).stat().st_size
     assert found["manifest"]["training"]["metrics"] == {"accuracy": 0.75}
+
+
+def test_report_writes_a_page_to_a_file_or_to_standard_output(models, store: Store, tmp_path: Path) -> None:
+    target = tmp_path / "chess.html"
+    assert f"Wrote {target}" in models("report", "chess/2", "-o", str(target)).stderr
+    text = target.read_text(encoding="utf-8")
+    assert text.startswith("<!doctype html>")
+    assert store.load("chess", 2)[0].digest in text
+    assert models("report", "chess/2", "-o", "-").stdout == text
+    found = read(models("report", "chess/2", "-o", str(target), "--json"))
+    assert found == {"name": "chess", "version": 2, "report": str(target)}
+
+
+def test_report_is_called_after_its_version(models, tmp_path: Path, monkeypatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    models("report", "chess")
+    assert (tmp_path / "chess-3.html").is_file()
+
+
+def test_report_says_where_it_cannot_write(models, tmp_path: Path) -> None:
+    target = tmp_path / "nowhere" / "chess.html"
+    assert f"{target}: cannot be written" in models("report", "chess", "-o", str(target), code=2).stderr
+    models("report", "go", code=5)
+
+
+def test_show_has_the_diagnostics_in_short(models, store: Store, model) -> None:
+    importance = {"measure": "accuracy", "score": 0.9, "rows": 9, "repeats": 5, "left_out": 0}
+    parts = [{"name": "town", "cost": 0.25, "deviation": 0.01}]
+    training = {"diagnostics": {"importance": {**importance, "parts": parts}}}
+    version = store.publish("go", replace(model, training=training))
+    shown = models("show", "go").stdout
+    assert re.search(r"cost in accuracy.*\ntown +0\.25 +0\.01", shown)
+    assert "report" not in shown
+    where = store.add_report(version, "<p>")
+    assert where in models("show", "go").stdout
+    assert read(models("show", "go", "--json"))["report"] == where
 
 
 @pytest.mark.parametrize(("model", "count"), [(None, 3), ("chess", 3), ("chess/2", 1)])

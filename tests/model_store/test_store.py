@@ -363,3 +363,41 @@ def test_a_damaged_move_of_an_alias_is_named(chess: Store, content: str) -> None
     path.write_bytes(content.encode("utf-8", "surrogateescape"))
     with pytest.raises(StoreError, match=r"champion/2\.json: wanted a move of an alias"):
         chess.resolve("chess", "champion")
+
+
+def test_a_report_lies_beside_its_version_and_goes_with_it(chess: Store, model: Model) -> None:
+    version = chess.publish("chess", model)
+    assert chess.report("chess", 4) is None
+    path = Path(chess.add_report(version, "<p>première</p>"))
+    assert str(path) == chess.report("chess", 4)
+    assert path == version.path.with_suffix(".html")
+    assert path.read_text(encoding="utf-8") == "<p>première</p>"
+    assert chess.versions("chess") == [1, 2, 3, 4]
+    chess.remove("chess", 4)
+    assert not path.exists()
+    assert chess.publish("chess", model).number == 5
+
+
+def test_a_report_is_never_overwritten(chess: Store, model: Model) -> None:
+    version = chess.publish("chess", model)
+    chess.add_report(version, "first")
+    assert Path(chess.add_report(version, "second")).read_text(encoding="utf-8") == "first"
+
+
+def test_a_report_of_a_version_that_was_removed_meanwhile_is_not_left(chess: Store, model: Model) -> None:
+    version = chess.publish("chess", model)
+    chess.remove("chess", 4)
+    chess.add_report(version, "late")
+    assert chess.report("chess", 4) is None
+
+
+def test_a_report_that_cannot_be_written_leaves_nothing(chess: Store, model: Model, monkeypatch) -> None:
+    def broken(*_: object) -> None:
+        raise OSError(28, "No space left on device")
+
+    version = chess.publish("chess", model)
+    before = everything(chess.root)
+    monkeypatch.setattr(os, "fsync", broken)
+    with pytest.raises(StoreError, match=r"cannot write a report: No space left on device; free some space"):
+        chess.add_report(version, "page")
+    assert everything(chess.root) == before

@@ -12,7 +12,8 @@ from pathlib import Path
 import pytest
 from click.testing import Result
 
-from model_store.store import open_store
+from model_store.errors import StoreError
+from model_store.store import Store, open_store
 
 Train = Callable[..., Result]
 
@@ -47,6 +48,30 @@ def test_a_run_ends_with_metrics_a_baseline_what_was_published_and_how_to_use_it
         "models predict flowers --row",
     ):
         assert words in found.stdout
+    assert open_store(store(job_file)).versions("flowers") == [1]
+
+
+def test_a_report_lies_beside_the_version(train: Train, job_file: Path) -> None:
+    page = store(job_file) / "flowers" / "1.html"
+    assert f"report {page}" in train(job_file).stdout
+    text = page.read_text(encoding="utf-8")
+    for words in ("flowers", "Confusion matrix", "Reliability", "ROC curve", "colour", "of 8 test rows"):
+        assert words in text
+    assert json.loads(train(job_file, "--json").stdout)["published"]["report"] == str(page.with_name("2.html"))
+    again = page.with_name("2.html").read_text(encoding="utf-8")
+    assert again == text.replace("version 1<", "version 2<").replace("flowers/1", "flowers/2")
+
+
+def test_a_report_that_cannot_be_written_is_told_with_what_was_published(
+    train: Train, job_file: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def broken(*_: object) -> None:
+        raise StoreError("1.html: cannot write a report: No space left on device; free some space")
+
+    monkeypatch.setattr(Store, "add_report", broken)
+    found = train(job_file)
+    assert found.exit_code == 5
+    assert "flowers/1 is published, but not its report: 1.html: cannot write" in found.stderr
     assert open_store(store(job_file)).versions("flowers") == [1]
 
 

@@ -1,0 +1,5 @@
+"""The report: one HTML page that shows how a version was trained and how it errs. It loads nothing and runs nothing."""
+
+from model_store.report.page import render
+
+__all__ = ["render"]

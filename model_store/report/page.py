@@ -1,0 +1,45 @@
+"""The page: a version's report as one HTML file, whole in itself, a pure function of the model."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from pathlib import Path
+
+from model_store.model import Model
+from model_store.report import sections
+from model_store.report.markup import Markup, join, tag
+from model_store.report.record import Record
+
+_STYLE = Markup((Path(__file__).parent / "style.css").read_text(encoding="utf-8"))
+# Nothing is loaded and nothing runs, whatever a label may say.
+_POLICY = "default-src 'none'; style-src 'unsafe-inline'; form-action 'none'; base-uri 'none'"
+
+
+def render(model: Model, reference: str, digest: str | None = None) -> str:
+    """The report of `model`, published as `reference` ("penguins/3"). The same model gives the same text."""
+    record = Record.of(model.training)
+    parts = [
+        sections.heading(model, reference, record),
+        sections.learned(record),
+        sections.errs(model, record),
+        sections.residuals(record),
+        sections.sure(record),
+        sections.relies(record),
+        sections.inputs(model),
+        sections.made(model, digest or model.digest),
+    ]
+    return _document(reference, [part for part in parts if part is not None])
+
+
+def _document(title: str, parts: Iterable[Markup]) -> str:
+    head = tag(
+        "head",
+        tag("meta", charset="utf-8"),
+        tag("meta", http_equiv="Content-Security-Policy", content=_POLICY),
+        tag("meta", name="viewport", content="width=device-width, initial-scale=1"),
+        tag("meta", name="color-scheme", content="light dark"),
+        tag("title", f"{title}: report"),
+        tag("style", _STYLE),
+    )
+    page = tag("html", head, tag("body", tag("main", join(parts))), lang="en")
+    return f"<!doctype html>\n{page}\n"
