@@ -46,6 +46,7 @@ def create_app(settings: Settings | None = None) -> Flask:
     app = Flask(__name__)
     app.url_map.strict_slashes = False
     app.extensions["catalog"] = catalog
+    app.extensions["metrics"] = metrics
     errors.register(app)
     app.register_blueprint(predict.routes(catalog, metrics, settings))
     app.register_blueprint(models.routes(catalog))

@@ -93,4 +93,4 @@ def _tell(app: Flask, settings: Settings, server: Any) -> None:
         )
     console.note(f"  answers  {base}/predict")
     console.note(f"  docs     {base}/docs")
-    console.note(f"  {settings.worker_count} workers, {settings.threads} threads each; Ctrl-C stops")
+    console.note(f"  {settings.worker_count} workers; Ctrl-C stops")

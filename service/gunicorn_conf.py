@@ -23,6 +23,7 @@ from service.settings import Settings
 
 log = logging.getLogger("service")
 
+WORKERS = {"event": "service.worker.EventWorker", "gthread": "gthread"}
 LOG_FORMAT = "%(asctime)s %(levelname)s [%(process)d] %(message)s"
 LOG_DATES = "%Y-%m-%dT%H:%M:%S%z"
 
@@ -37,7 +38,7 @@ def options(settings: Settings, listener: int) -> dict[str, Any]:
     return {
         "bind": [f"fd://{listener}"],
         "workers": settings.worker_count,
-        "worker_class": "gthread",
+        "worker_class": WORKERS[settings.worker],
         "threads": settings.threads,
         "preload_app": True,
         "timeout": settings.timeout_seconds,
@@ -71,6 +72,7 @@ class Server(BaseApplication):  # type: ignore[misc]
 
     def __init__(self, app: Flask, settings: Settings, listener: int, when_ready: Any) -> None:
         self._app = app
+        self.max_body_bytes = settings.max_body_bytes
         self._options = {**options(settings, listener), "when_ready": when_ready}
         super().__init__()
 
@@ -83,6 +85,10 @@ class Server(BaseApplication):  # type: ignore[misc]
 
     def run(self) -> None:
         DrainingArbiter(self).run()
+
+    def shed(self) -> None:
+        """Counts a request that the worker turned away before the application saw it."""
+        self._app.extensions["metrics"].errors.labels("overloaded").inc()
 
 
 class DrainingArbiter(Arbiter):  # type: ignore[misc]

@@ -18,6 +18,7 @@ from typing import Any
 from environs import Env, EnvValidationError
 from marshmallow import ValidationError
 
+WORKERS = ("event", "gthread")
 LOG_LEVELS = ("debug", "info", "warning", "error")
 
 
@@ -29,8 +30,17 @@ class SettingsError(Exception):
         super().__init__("; ".join(faults))
 
 
-def _setting(variable: str, default: Any, meaning: str, *, low: float | None = None, high: float | None = None) -> Any:
-    return field(default=default, metadata={"variable": variable, "meaning": meaning, "low": low, "high": high})
+def _setting(
+    variable: str,
+    default: Any,
+    meaning: str,
+    *,
+    low: float | None = None,
+    high: float | None = None,
+    choices: Sequence[str] = (),
+) -> Any:
+    limits = {"low": low, "high": high, "choices": choices}
+    return field(default=default, metadata={"variable": variable, "meaning": meaning, **limits})
 
 
 def _cpus() -> int:
@@ -45,7 +55,12 @@ class Settings:
     host: str = _setting("SERVE_HOST", "127.0.0.1", "Address to listen on; 0.0.0.0 is every one.")
     port: int = _setting("SERVE_PORT", 8000, "Port to listen on; 0 takes a free one.", low=0, high=65535)
     workers: int = _setting("SERVE_WORKERS", 0, "Worker processes; 0 is one a CPU.", low=0, high=1024)
-    threads: int = _setting("SERVE_THREADS", 4, "Threads, so requests at a time, a worker.", low=1, high=1024)
+    worker: str = _setting(
+        "SERVE_WORKER", "event", "event, one loop for all connections; or gthread, gunicorn's threads.", choices=WORKERS
+    )
+    threads: int = _setting(
+        "SERVE_THREADS", 4, "Threads, so requests at a time, of a gthread worker.", low=1, high=1024
+    )
     max_body_bytes: int = _setting("SERVE_MAX_BODY_BYTES", 16 * 2**20, "Largest body of a request.", low=1)
     max_instances: int = _setting("SERVE_MAX_INSTANCES", 10_000, "Most rows of a request.", low=1)
     max_extra_versions: int = _setting(
@@ -69,7 +84,7 @@ class Settings:
     cache_dir: str = _setting(
         "SERVE_CACHE_DIR", "", "Where verified copies of artifacts are kept; empty is a place of the user's own."
     )
-    log_level: str = _setting("SERVE_LOG_LEVEL", "info", f"One of {', '.join(LOG_LEVELS)}.")
+    log_level: str = _setting("SERVE_LOG_LEVEL", "info", f"One of {', '.join(LOG_LEVELS)}.", choices=LOG_LEVELS)
 
     @classmethod
     def from_environ(cls, environ: Mapping[str, str], **overrides: Any) -> Settings:
@@ -115,8 +130,8 @@ class _Env(Env):
 
 def _read(env: _Env, setting: Any) -> Any:
     variable, default = setting.metadata["variable"], setting.default
-    if setting.name == "log_level":
-        return env.choice(variable, default, choices=LOG_LEVELS)
+    if setting.metadata["choices"]:
+        return env.choice(variable, default, choices=setting.metadata["choices"])
     if isinstance(default, str):
         return env.str(variable, default)
     return env.number(variable, default, kind=type(default), low=setting.metadata["low"], high=setting.metadata["high"])

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import http.client
 import json
 import os
@@ -364,3 +365,41 @@ def test_counts_of_a_run_do_not_outlive_it(own_server, tmp_path):
     again = own_server(PROMETHEUS_MULTIPROC_DIR=str(tmp_path))
     assert not stale.exists()
     assert again.ask("GET", "/metrics")[0] == 200
+
+
+@contextlib.contextmanager
+def slow_clients(port: int) -> Iterator[Callable[[], None]]:
+    """64 of them: silent, stuck within the head, stuck within the body; calling it makes some say a little more."""
+    whole = post(GOOD, length=len(GOOD))
+    attackers = [socket.create_connection(("127.0.0.1", port)) for _ in range(64)]
+    for i, attacker in enumerate(attackers):
+        attacker.sendall([b"", whole[:20], whole[:-5]][i % 3])
+
+    def go_on() -> None:
+        for attacker in attackers[1::3]:
+            with contextlib.suppress(OSError):
+                attacker.sendall(b"x")
+
+    try:
+        yield go_on
+    finally:
+        for attacker in attackers:
+            attacker.close()
+
+
+def test_slow_clients_keep_no_good_one_from_its_answer(own_server: Callable[..., Server]) -> None:
+    server = own_server(SERVE_WORKERS="1")
+    with slow_clients(server.port) as go_on:
+        for turn in range(100):
+            if turn % 10 == 0:
+                go_on()
+            assert server.ask("POST", "/models/price/predict", json.loads(GOOD))[0] == 200
+
+
+def test_under_threads_the_same_slow_clients_stop_every_answer(own_server: Callable[..., Server]) -> None:
+    """The negative control of the test above."""
+    server = own_server(SERVE_WORKERS="1", SERVE_WORKER="gthread", SERVE_DRAIN_SECONDS="1")
+    with slow_clients(server.port), socket.create_connection(("127.0.0.1", server.port), timeout=2) as good:
+        good.sendall(post(GOOD, length=len(GOOD)))
+        with pytest.raises(TimeoutError):
+            good.recv(100)

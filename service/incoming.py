@@ -1,0 +1,209 @@
+"""Requests as they arrive: bytes go in, and a request comes out once all of it is there.
+
+gunicorn's own parser reads the head, with all that it knows about smuggled and malformed ones; how long the body is,
+is then the head's word and nothing else. A body that ends early, or whose chunks are not well-formed, comes out too:
+the application is handed what there is, finds it short or cannot read it, and answers so in its own words.
+"""
+
+from __future__ import annotations
+
+import io
+import re
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+from gunicorn.http.body import ChunkedReader, LengthReader  # type: ignore[import-untyped]
+from gunicorn.http.message import Request  # type: ignore[import-untyped]
+from gunicorn.http.unreader import IterUnreader  # type: ignore[import-untyped]
+
+MAX_HEAD_BYTES = 64 * 1024
+MAX_LINE_BYTES = 1024  # of a chunk's size and extensions
+MAX_TRAILER_BYTES = 16 * 1024
+
+_SIZE_LINE = re.compile(rb"([0-9A-Fa-f]{1,8})(?:[ \t]*;[\t\x20-\x7e\x80-\xff]*)?")
+
+
+class HeadTooLargeError(Exception):
+    """The head of a request has grown beyond all reason."""
+
+
+class BrokenBodyError(OSError):
+    """The body is not well-formed, or has ended before its end."""
+
+
+@dataclass
+class Arrived:
+    """A request, with its body to be read. `last`: nothing that follows on the connection can be trusted."""
+
+    head: Any
+    body: io.RawIOBase | io.BytesIO
+    last: bool = False
+
+
+class Incoming:
+    """What a connection has sent and no request has claimed yet."""
+
+    def __init__(self, cfg: Any, peer: Any, max_body_bytes: int) -> None:
+        self.buffer = bytearray()
+        self.ended = False  # the client will send no more
+        self.head: Any = None  # of a request whose body is on its way
+        self._cfg, self._peer, self._max = cfg, peer, max_body_bytes
+        self._searched = 0
+        self._chunks: _Chunks | None = None
+        self._count = 0
+
+    def feed(self, data: bytes) -> None:
+        self.buffer += data
+        self.ended = self.ended or not data
+
+    @property
+    def held(self) -> int:
+        """Bytes of memory that wait for more."""
+        return len(self.buffer) + (len(self._chunks.body) if self._chunks else 0)
+
+    def wants_continue(self) -> bool:
+        """Whether the client waits for leave to send its body. True once a request."""
+        wanted = self.head is not None and self.head._expected_100_continue
+        if wanted:
+            self.head._expected_100_continue = False
+        return bool(wanted)
+
+    def next(self) -> Arrived | None:
+        """The next request, or None while it is not whole.
+
+        gunicorn's errors (`gunicorn.http.errors`) where the head is not to be taken, HeadTooLargeError where it does
+        not end. After an error the connection is of no further use.
+        """
+        if self.head is None and not self._parse_head():
+            return None
+        body = self._body()
+        if body is not None:
+            self.head, self._chunks = None, None
+        return body
+
+    def _parse_head(self) -> bool:
+        end = self.buffer.find(b"\r\n\r\n", max(0, self._searched - 3))
+        if end < 0:
+            self._searched = len(self.buffer)
+            if len(self.buffer) > MAX_HEAD_BYTES:
+                raise HeadTooLargeError(f"wanted a head of at most {MAX_HEAD_BYTES} bytes")
+            return False
+        self._searched = 0
+        self._count += 1
+        text = bytes(self.buffer[: end + 4])
+        del self.buffer[: end + 4]
+        self.head = Request(self._cfg, IterUnreader([text]), self._peer, self._count)
+        if isinstance(self.head.body.reader, ChunkedReader):
+            self._chunks = _Chunks()
+        elif not isinstance(self.head.body.reader, LengthReader):  # pragma: no cover - gunicorn knows no third
+            raise TypeError(f"wanted a body of known length, found {self.head.body.reader}")
+        return True
+
+    def _body(self) -> Arrived | None:
+        if self._chunks is not None:
+            try:
+                whole = self._chunks.take(self.buffer, self._max)
+            except BrokenBodyError as e:
+                return Arrived(self.head, _Broken(str(e)), last=True)
+            if not whole and self.ended:
+                return Arrived(self.head, _Broken("it ended before its last chunk"), last=True)
+            too_large = len(self._chunks.body) > self._max
+            return Arrived(self.head, io.BytesIO(self._chunks.body), last=too_large) if whole or too_large else None
+        length = self.head.body.reader.length
+        if length > self._max:  # the application refuses it by its length alone
+            return Arrived(self.head, io.BytesIO(), last=True)
+        if len(self.buffer) < length and not self.ended:
+            return None
+        body = io.BytesIO(self.buffer[:length])
+        short = len(self.buffer) < length
+        del self.buffer[:length]
+        return Arrived(self.head, body, last=short)
+
+
+class _Chunks:
+    """A chunked body (RFC 9112, section 7.1), decoded as it comes. Trailers are read and dropped."""
+
+    def __init__(self) -> None:
+        self.body = bytearray()
+        self._left = 0  # bytes of the present chunk still to come
+        self._trailers = 0
+        self._state: _State | None = self._size
+
+    def take(self, buffer: bytearray, most: int) -> bool:
+        """Moves what it can from `buffer` to `body`; whether that was all. Stops once `body` is longer than `most`."""
+        while self._state is not None and len(self.body) <= most:
+            if not self._state(buffer):
+                return False
+        return self._state is None
+
+    # Each state takes its part of the buffer and says what comes next; False when there is not enough of it yet.
+
+    def _size(self, buffer: bytearray) -> bool:
+        line = _line(buffer)
+        if line is None:
+            return False
+        found = _SIZE_LINE.fullmatch(line)
+        if found is None:
+            raise BrokenBodyError(f"wanted the size of a chunk, found {line[:40]!r}")
+        self._left = int(found[1], 16)
+        self._state = self._data if self._left else self._trailer
+        return True
+
+    def _data(self, buffer: bytearray) -> bool:
+        taken = min(self._left, len(buffer))
+        self.body += buffer[:taken]
+        del buffer[:taken]
+        self._left -= taken
+        if self._left:
+            return False
+        self._state = self._end
+        return True
+
+    def _end(self, buffer: bytearray) -> bool:
+        if len(buffer) < 2:
+            return False
+        if buffer[:2] != b"\r\n":
+            raise BrokenBodyError(f"wanted the end of a chunk, found {bytes(buffer[:20])!r}")
+        del buffer[:2]
+        self._state = self._size
+        return True
+
+    def _trailer(self, buffer: bytearray) -> bool:
+        line = _line(buffer)
+        if line is None:
+            return False
+        self._trailers += len(line)
+        if line and (b":" not in line or self._trailers > MAX_TRAILER_BYTES):
+            raise BrokenBodyError(f"wanted a trailer or the end of the body, found {line[:40]!r}")
+        self._state = self._trailer if line else None
+        return True
+
+
+_State = Callable[[bytearray], bool]
+
+
+def _line(buffer: bytearray) -> bytes | None:
+    """The first line, taken from the buffer; None while it is not whole."""
+    end = buffer.find(b"\r\n", 0, MAX_LINE_BYTES)
+    start = bytes(buffer[: MAX_LINE_BYTES if end < 0 else end])
+    if b"\n" in start or b"\r" in start.removesuffix(b"\r") or (end < 0 and len(start) == MAX_LINE_BYTES):
+        raise BrokenBodyError(f"wanted a line that ends in CR LF, found {start[:40]!r}")
+    if end < 0:
+        return None
+    del buffer[: end + 2]
+    return start
+
+
+class _Broken(io.RawIOBase):
+    """A body that cannot be read."""
+
+    def __init__(self, reason: str) -> None:
+        super().__init__()
+        self._reason = reason
+
+    def read(self, size: int = -1, /) -> bytes:
+        raise BrokenBodyError(self._reason)
+
+    def readable(self) -> bool:
+        return True

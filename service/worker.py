@@ -1,0 +1,313 @@
+"""The worker: one loop that reads, answers and writes for all connections of a process.
+
+A request reaches the application only once all of it is here (incoming.py), so a client that is slow, silent or gone
+costs a little memory and nobody's time. The application runs in this thread, a request at a time: a forward pass is
+short, and handing it to another thread would take longer than many of them.
+
+Whoever waits is bounded: a request that has waited for `PATIENCE_SECONDS` is shed with 503 and Retry-After, input
+of all connections together with 503 beyond `MAX_HELD_BYTES`, a request that does not arrive within `READ_SECONDS` is
+cut off, and beyond `MAX_CONNECTIONS` the one that would be cut off first makes room. Health checks pass the queue.
+
+gunicorn forks and watches the workers (`worker_class` is its extension point), and its parser reads the heads.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import selectors
+import socket
+import time
+from collections import deque
+from typing import Any
+
+import orjson
+from gunicorn.http import errors as http_errors  # type: ignore[import-untyped]
+from gunicorn.http import wsgi
+from gunicorn.workers.base import Worker  # type: ignore[import-untyped]
+
+from service.incoming import Arrived, HeadTooLargeError, Incoming
+
+PATIENCE_SECONDS = 0.25
+READ_SECONDS = 30.0  # for a request, from its first byte to its last; and for a client to take its answer
+LINGER_SECONDS = 2.0  # for a client to see an answer that came before it had sent everything
+MAX_CONNECTIONS = 1000
+MAX_HELD_BYTES = 64 * 1024 * 1024
+RECEIVE_BYTES = 256 * 1024
+ACCEPTS = 4  # new connections a turn: the other workers want some too
+VITAL = ("/healthz", "/readyz", "/metrics")
+
+_STATUS = {
+    http_errors.LimitRequestLine: "414 URI Too Long",
+    http_errors.LimitRequestHeaders: "431 Request Header Fields Too Large",
+    HeadTooLargeError: "431 Request Header Fields Too Large",
+    http_errors.ExpectationFailed: "417 Expectation Failed",
+    http_errors.UnsupportedTransferCoding: "501 Not Implemented",
+}
+
+
+class Connection:
+    """A client: what came from it, what is on its way to it, and when we lose patience."""
+
+    def __init__(self, sock: socket.socket, peer: Any, server: Any, incoming: Incoming, deadline: float) -> None:
+        self.sock, self.peer, self.server = sock, peer, server
+        self.incoming, self.deadline = incoming, deadline
+        self.held = 0
+        self.outgoing = bytearray()
+        self.events = 0  # what it is registered for
+        self.waiting: Arrived | None = None  # its request that has its turn to come
+        self.since = 0.0  # when that was whole
+        self.closing = False  # once everything is sent
+        self.draining = False  # nothing is left to send, what still comes is thrown away
+
+    def sendall(self, data: bytes) -> None:
+        """gunicorn's response writes here."""
+        self.outgoing += data
+
+    send = sendall
+
+
+class EventWorker(Worker):  # type: ignore[misc]
+    def run(self) -> None:
+        self.open()
+        beat = 0.0
+        while self.alive and self.ppid == os.getppid():
+            self.turn(1.0)
+            now = time.monotonic()
+            if now >= beat:
+                beat = now + 1.0
+                self.notify()
+                self.expire(now)
+        self.drain()
+
+    def open(self) -> None:
+        self.selector = selectors.DefaultSelector()  # not before the fork: its descriptor would be shared
+        self.connections: set[Connection] = set()
+        self.queue: deque[Connection] = deque()
+        self.held = 0
+        for listener in self.sockets:
+            listener.setblocking(False)
+            self.selector.register(listener, selectors.EVENT_READ)
+        self.selector.register(self.PIPE[0], selectors.EVENT_READ)
+
+    def drain(self) -> None:
+        """Answers what has arrived and what is arriving, and takes nothing new."""
+        self.alive = False
+        for listener in self.sockets:
+            self.selector.unregister(listener)
+            listener.close()
+        end = time.monotonic() + self.cfg.graceful_timeout
+        idle_end = min(end, time.monotonic() + LINGER_SECONDS)
+        while self.connections and (now := time.monotonic()) < end:
+            for connection in list(self.connections):
+                if not connection.incoming.head and not connection.incoming.buffer:
+                    connection.deadline = min(connection.deadline, idle_end)
+            self.expire(now)
+            self.notify()
+            self.turn(0.05)
+        for connection in list(self.connections):
+            self._close(connection)
+
+    def turn(self, timeout: float) -> None:
+        """What has happened to the connections, then one request."""
+        for key, mask in self.selector.select(0 if self.queue else timeout):
+            connection = key.data
+            if connection is not None:
+                if mask & selectors.EVENT_WRITE and connection in self.connections:
+                    self._write(connection)
+                if mask & selectors.EVENT_READ and connection in self.connections:
+                    self._read(connection)
+            elif key.fd == self.PIPE[0]:
+                with contextlib.suppress(BlockingIOError):
+                    os.read(self.PIPE[0], 4096)
+            else:
+                self._accept(key.fileobj)
+        if self.queue:
+            connection = self.queue.popleft()
+            if connection in self.connections:
+                self._answer(connection)
+
+    def _accept(self, listener: Any) -> None:
+        for _ in range(ACCEPTS):
+            try:
+                sock, peer = listener.accept()
+            except (BlockingIOError, ConnectionAbortedError):  # another worker was faster, or the client is gone
+                return
+            sock.setblocking(False)
+            sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+            if len(self.connections) >= MAX_CONNECTIONS:
+                self._close(min(self.connections, key=lambda c: (c.waiting is not None, c.deadline)))
+            incoming = Incoming(self.cfg, peer, self.app.max_body_bytes)
+            server = listener.getsockname()
+            connection = Connection(sock, peer, server, incoming, time.monotonic() + READ_SECONDS)
+            self.connections.add(connection)
+            self._register(connection, selectors.EVENT_READ)
+
+    def _read(self, connection: Connection) -> None:
+        if connection.waiting is not None or connection.outgoing:
+            # It sends on before it has its answer: what comes can wait in its socket.
+            self._register(connection, connection.events & ~selectors.EVENT_READ)
+            return
+        try:
+            data = connection.sock.recv(RECEIVE_BYTES)
+        except (BlockingIOError, InterruptedError):
+            return
+        except OSError:
+            self._close(connection)
+            return
+        if connection.draining:
+            if not data:
+                self._close(connection)
+            return
+        incoming = connection.incoming
+        if not incoming.buffer and incoming.head is None:
+            if not data:
+                self._close(connection)
+                return
+            connection.deadline = time.monotonic() + READ_SECONDS
+        incoming.feed(data)
+        self._advance(connection)
+
+    def _advance(self, connection: Connection) -> None:
+        """Queues the connection's next request, if all of it is here."""
+        incoming = connection.incoming
+        try:
+            arrived = incoming.next()
+        except (HeadTooLargeError, http_errors.ParseException) as e:
+            status = next((s for kind, s in _STATUS.items() if isinstance(e, kind)), "400 Bad Request")
+            self.log.warning("refused a request from %s: %s", connection.peer[0], e)
+            self._refuse(connection, status, "bad_request", f"the request is not well-formed HTTP: {e}")
+            return
+        self.held += incoming.held - connection.held
+        connection.held = incoming.held
+        if arrived is not None:
+            connection.waiting, connection.since = arrived, time.monotonic()
+            vital = arrived.head.path in VITAL
+            (self.queue.appendleft if vital else self.queue.append)(connection)
+        elif incoming.ended:
+            self._close(connection)
+        elif self.held > MAX_HELD_BYTES:
+            self._shed(connection)
+        elif incoming.wants_continue():
+            connection.outgoing += b"HTTP/1.1 100 Continue\r\n\r\n"
+            self._write(connection)
+
+    def _answer(self, connection: Connection) -> None:
+        arrived = connection.waiting
+        if arrived is None:
+            return
+        now = time.monotonic()
+        if now - connection.since > PATIENCE_SECONDS and arrived.head.path not in VITAL:
+            self._shed(connection, close=arrived.last or arrived.head.should_close())
+            return
+        head = arrived.head
+        head._expected_100_continue = False
+        self.nr += 1
+        response, environ = wsgi.create(head, connection, connection.peer, connection.server, self.cfg)
+        environ["wsgi.input"] = arrived.body
+        if arrived.last or not self.alive or self.nr >= self.max_requests:
+            self.alive = self.alive and self.nr < self.max_requests
+            response.force_close()
+        try:
+            answer = self.wsgi(environ, response.start_response)
+            try:
+                for part in answer:
+                    response.write(part)
+                response.close()
+            finally:
+                if hasattr(answer, "close"):
+                    answer.close()
+        except Exception:
+            self.log.exception("%s %s crashed outside the application's own handling", head.method, head.path)
+            connection.outgoing.clear()
+            self._refuse(connection, "500 Internal Server Error", "internal_error", "the service failed")
+            return
+        self._answered(connection, close=response.should_close())
+
+    def _shed(self, connection: Connection, *, close: bool = True) -> None:
+        self.app.shed()
+        message = "more requests than can be answered in time; try again in a moment"
+        self._refuse(
+            connection, "503 Service Unavailable", "overloaded", message, close=close, more="Retry-After: 1\r\n"
+        )
+
+    def _refuse(
+        self, connection: Connection, status: str, code: str, message: str, *, close: bool = True, more: str = ""
+    ) -> None:
+        """An answer of the worker's own, in the shape of all errors."""
+        body = orjson.dumps({"error": {"code": code, "message": message, "faults": []}, "request_id": ""}) + b"\n"
+        lines = f"HTTP/1.1 {status}\r\nContent-Type: application/json\r\nContent-Length: {len(body)}\r\n{more}"
+        lines += f"Connection: {'close' if close else 'keep-alive'}\r\n\r\n"
+        connection.outgoing += lines.encode("latin-1", "replace") + body
+        self._answered(connection, close=close)
+
+    def _answered(self, connection: Connection, *, close: bool) -> None:
+        connection.waiting = None
+        connection.closing = close
+        connection.deadline = time.monotonic() + READ_SECONDS
+        self._write(connection)
+
+    def _write(self, connection: Connection) -> None:
+        if connection.outgoing:
+            try:
+                sent = connection.sock.send(connection.outgoing)
+            except (BlockingIOError, InterruptedError):
+                sent = 0
+            except OSError:
+                self._close(connection)
+                return
+            del connection.outgoing[:sent]
+            if connection.outgoing:
+                self._register(connection, selectors.EVENT_WRITE)
+                return
+        if connection.closing:
+            self._finish(connection)
+            return
+        if connection.waiting is not None:
+            return
+        if connection.incoming.head is None:
+            connection.deadline = time.monotonic() + (self.cfg.keepalive if self.alive else LINGER_SECONDS)
+        self._register(connection, selectors.EVENT_READ)
+        if connection.incoming.buffer or connection.incoming.ended:
+            self._advance(connection)
+
+    def _finish(self, connection: Connection) -> None:
+        """Says that this was all, and gives the client a moment to read it: closing at once would throw it away."""
+        if connection.incoming.ended or connection.draining:
+            self._close(connection)
+            return
+        connection.draining = True
+        connection.deadline = time.monotonic() + LINGER_SECONDS
+        try:
+            connection.sock.shutdown(socket.SHUT_WR)
+        except OSError:
+            self._close(connection)
+            return
+        self._register(connection, selectors.EVENT_READ)
+
+    def expire(self, now: float) -> None:
+        for connection in [c for c in self.connections if c.deadline < now and c.waiting is None]:
+            arriving = connection.incoming.head is not None or connection.incoming.buffer
+            if arriving and not connection.outgoing and not connection.draining and not connection.closing:
+                seconds = int(READ_SECONDS)
+                message = f"the request did not arrive within {seconds} seconds"
+                self._refuse(connection, "408 Request Timeout", "request_timeout", message)
+            else:
+                self._close(connection)
+
+    def _register(self, connection: Connection, events: int) -> None:
+        if events == connection.events:
+            return
+        if not connection.events:
+            self.selector.register(connection.sock, events, connection)
+        elif not events:
+            self.selector.unregister(connection.sock)
+        else:
+            self.selector.modify(connection.sock, events, connection)
+        connection.events = events
+
+    def _close(self, connection: Connection) -> None:
+        self._register(connection, 0)
+        self.connections.discard(connection)
+        self.held -= connection.held
+        connection.sock.close()

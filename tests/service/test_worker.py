@@ -1,0 +1,300 @@
+"""The worker's loop, turned by hand over real sockets: who is served, who waits, who is sent away."""
+
+from __future__ import annotations
+
+import json
+import os
+import socket
+import time
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import pytest
+from gunicorn.config import Config
+from gunicorn.glogging import Logger
+
+from service import worker as module
+from service.worker import EventWorker
+
+Environ = dict[str, Any]
+
+
+class App:
+    """What gunicorn's application is to the worker, and a WSGI application that answers with what it was sent."""
+
+    max_body_bytes = 1000
+
+    def __init__(self) -> None:
+        self.sheds = 0
+        self.asked: list[str] = []
+        self.crash: Exception | None = None
+
+    def shed(self) -> None:
+        self.sheds += 1
+
+    def __call__(self, environ: Environ, start_response: Callable[..., Any]) -> list[bytes]:
+        self.asked.append(environ["PATH_INFO"])
+        if self.crash:
+            raise self.crash
+        body = environ["wsgi.input"].read()
+        if environ["PATH_INFO"] == "/large":
+            body = b"x" * 5_000_000
+        start_response("200 OK", [("Content-Length", str(len(body)))])
+        return [body]
+
+
+class Loop:
+    """A worker, its listening socket, and its clients."""
+
+    def __init__(self) -> None:
+        cfg = Config()
+        cfg.set("http_parser", "python")
+        cfg.set("graceful_timeout", 5)
+        self.listener = socket.create_server(("127.0.0.1", 0))
+        self.app = App()
+        self.worker = EventWorker(1, os.getppid(), [self.listener], self.app, 30, cfg, Logger(cfg))
+        self.worker.wsgi = self.app
+        self.worker.PIPE = os.pipe()
+        os.set_blocking(self.worker.PIPE[0], False)
+        self.worker.open()
+        self.clients: list[socket.socket] = []
+
+    def client(self, *pieces: bytes) -> socket.socket:
+        sock = socket.create_connection(self.listener.getsockname())
+        sock.settimeout(10)
+        self.clients.append(sock)
+        self.turn()
+        for piece in pieces:
+            sock.sendall(piece)
+            self.turn()
+        return sock
+
+    def turn(self, times: int = 4) -> None:
+        for _ in range(times):
+            self.worker.turn(0.002)
+
+    def take(self, sock: socket.socket, *, most: int = 10_000) -> bytes:
+        """What has come for a client, when the loop has turned until nothing more does."""
+        sock.setblocking(False)
+        found = b""
+        for _ in range(most):
+            self.turn(1)
+            try:
+                piece = sock.recv(1 << 20)
+            except BlockingIOError:
+                if found and not self.worker.queue:
+                    break
+                continue
+            if not piece:
+                break
+            found += piece
+        sock.settimeout(10)
+        return found
+
+    def close(self) -> None:
+        for sock in self.clients:
+            sock.close()
+        for connection in list(self.worker.connections):
+            connection.sock.close()
+        self.worker.selector.close()
+        self.listener.close()
+        for end in self.worker.PIPE:
+            os.close(end)
+        self.worker.tmp.close()
+
+
+@pytest.fixture
+def loop() -> Iterator[Loop]:
+    it = Loop()
+    yield it
+    it.close()
+
+
+def post(path: str, body: bytes = b"", *lines: bytes) -> bytes:
+    return b"\r\n".join(
+        [b"POST %s HTTP/1.1" % path.encode(), b"Host: h", b"Content-Length: %d" % len(body), *lines, b"", body]
+    )
+
+
+def error_of(answer: bytes) -> tuple[int, str]:
+    head, _, body = answer.partition(b"\r\n\r\n")
+    return int(head.split()[1]), json.loads(body)["error"]["code"]
+
+
+def test_a_connection_is_kept_for_the_next_request(loop: Loop) -> None:
+    sock = loop.client(post("/one", b"1"))
+    assert loop.take(sock).endswith(b"\r\n\r\n1")
+    sock.sendall(post("/two", b"22", b"Connection: close"))
+    assert loop.take(sock).endswith(b"\r\n\r\n22")
+    assert loop.take(sock) == b""
+    sock.close()
+    loop.turn()
+    assert not loop.worker.connections
+
+
+def test_requests_sent_at_once_are_answered_in_their_order(loop: Loop) -> None:
+    sock = loop.client(post("/a", b"first") + post("/b", b"second") + post("/c", b"third"))
+    found = loop.take(sock)
+    while b"third" not in found:
+        found += loop.take(sock)
+    assert found.index(b"first") < found.index(b"second") < found.index(b"third")
+    assert loop.app.asked == ["/a", "/b", "/c"]
+
+
+def test_the_application_sees_only_whole_requests(loop: Loop) -> None:
+    request = post("/predict", b"0123456789")
+    sock = loop.client(*(request[i : i + 1] for i in range(len(request) - 1)))
+    assert loop.app.asked == []
+    sock.sendall(request[-1:])
+    assert loop.take(sock).endswith(b"0123456789")
+
+
+def test_slow_and_silent_clients_keep_nobody_waiting(loop: Loop) -> None:
+    for _ in range(30):
+        loop.client()
+        loop.client(b"POST / HTTP/1.1\r\nX: ")
+        loop.client(post("/slow", b"x" * 500)[:-1])
+    sock = loop.client(post("/good", b"good"))
+    assert loop.take(sock).endswith(b"good")
+    assert loop.app.asked == ["/good"]
+
+
+def test_a_client_that_does_not_read_its_answer_keeps_nobody_waiting(loop: Loop) -> None:
+    loop.client(post("/large"))
+    assert loop.take(loop.client(post("/good", b"good"))).endswith(b"good")
+
+
+def test_a_large_answer_arrives_whole(loop: Loop) -> None:
+    found = loop.take(loop.client(post("/large", b"", b"Connection: close")))
+    assert len(found.partition(b"\r\n\r\n")[2]) == 5_000_000
+
+
+def test_a_request_that_does_not_arrive_is_cut_off_and_told(loop: Loop) -> None:
+    sock = loop.client(b"POST / HTTP/1.1\r\n")
+    silent = loop.client()
+    loop.worker.expire(time.monotonic() + module.READ_SECONDS + 1)
+    assert error_of(loop.take(sock)) == (408, "request_timeout")
+    assert silent.recv(10) == b""
+
+
+def test_an_idle_connection_is_closed_after_its_time(loop: Loop) -> None:
+    sock = loop.client(post("/one", b"1"))
+    loop.take(sock)
+    loop.worker.expire(time.monotonic() + loop.worker.cfg.keepalive + 1)
+    assert sock.recv(10) == b""
+
+
+def test_a_request_that_has_waited_too_long_is_shed_and_the_connection_kept(loop: Loop) -> None:
+    sock = loop.client()
+    sock.sendall(post("/late"))
+    (connection,) = loop.worker.connections
+    loop.worker.turn(0.1)
+    if connection.waiting is None:
+        assert loop.app.asked == ["/late"]  # it was answered within the same turn; make the next one wait
+        loop.take(sock)
+    loop.app.asked.clear()
+    connection.incoming.feed(post("/late"))
+    loop.worker._advance(connection)
+    connection.since -= module.PATIENCE_SECONDS + 1
+    found = loop.take(sock)
+    assert error_of(found) == (503, "overloaded")
+    assert b"Retry-After: 1\r\n" in found
+    assert loop.app.sheds == 1
+    assert loop.app.asked == []
+    sock.sendall(post("/again", b"again"))
+    assert loop.take(sock).endswith(b"again")
+
+
+def test_health_checks_pass_the_queue_and_are_never_shed(loop: Loop) -> None:
+    others = [loop.client() for _ in range(3)]
+    health = loop.client()
+    for sock, path in zip([*others, health], ["/a", "/b", "/c", "/healthz"], strict=True):
+        sock.sendall(post(path))
+    for connection in list(loop.worker.connections):
+        loop.worker._read(connection)
+        connection.since -= module.PATIENCE_SECONDS + 1
+    loop.turn(8)
+    assert loop.app.asked == ["/healthz"]
+    assert loop.app.sheds == 3
+
+
+def test_input_that_waits_is_bounded_for_all_connections_together(loop: Loop, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, "MAX_HELD_BYTES", 2000)
+    waiting = [loop.client(post("/x", b"x" * 900)[:-1]) for _ in range(2)]
+    refused = loop.client(post("/x", b"x" * 900)[:-1])
+    assert error_of(loop.take(refused)) == (503, "overloaded")
+    waiting[0].sendall(b"x")
+    assert loop.take(waiting[0]).endswith(b"x" * 900)
+    refused.close()
+    loop.turn()
+    assert loop.worker.held < 2000
+
+
+def test_one_connection_too_many_takes_the_place_of_the_most_overdue(
+    loop: Loop, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(module, "MAX_CONNECTIONS", 3)
+    first = loop.client()
+    for _ in range(2):
+        loop.client()
+    sock = loop.client(post("/good", b"good"))
+    assert loop.take(sock).endswith(b"good")
+    assert first.recv(10) == b""
+    assert len(loop.worker.connections) == 3
+
+
+@pytest.mark.parametrize(
+    ("text", "status"),
+    [
+        (b"nonsense\r\n\r\n", 400),
+        (b"GET / HTTP/1.1\r\nHost: h\r\nContent-Length: 1\r\nTransfer-Encoding: chunked\r\n\r\n", 400),
+        (b"GET /" + b"x" * 9000 + b" HTTP/1.1\r\nHost: h\r\n\r\n", 414),
+        (b"GET / HTTP/1.1\r\nHost: h\r\nX: " + b"x" * 70_000, 431),
+        (b"GET / HTTP/1.1\r\nHost: h\r\nExpect: miracles\r\n\r\n", 417),
+        (b"GET / HTTP/1.1\r\nHost: h\r\nTransfer-Encoding: xyz\r\n\r\n", 501),
+    ],
+)
+def test_what_is_not_http_is_refused_in_the_shape_of_all_errors(loop: Loop, text: bytes, status: int) -> None:
+    sock = loop.client(text)
+    assert error_of(loop.take(sock)) == (status, "bad_request")
+    assert loop.take(sock, most=5) == b""
+    assert loop.app.asked == []
+
+
+def test_leave_to_send_the_body_is_given(loop: Loop) -> None:
+    sock = loop.client(post("/x", b"body", b"Expect: 100-continue")[:-4])
+    assert loop.take(sock) == b"HTTP/1.1 100 Continue\r\n\r\n"
+    sock.sendall(b"body")
+    found = loop.take(sock)
+    assert found.startswith(b"HTTP/1.1 200 OK")
+    assert found.endswith(b"body")
+
+
+def test_a_crash_outside_the_application_is_a_500_and_the_worker_goes_on(loop: Loop) -> None:
+    loop.app.crash = RuntimeError("boom")
+    assert error_of(loop.take(loop.client(post("/x")))) == (500, "internal_error")
+    loop.app.crash = None
+    assert loop.take(loop.client(post("/x", b"fine"))).endswith(b"fine")
+
+
+def test_a_client_that_is_gone_leaves_nothing_behind(loop: Loop) -> None:
+    for text in (b"", b"POST /", post("/x", b"x" * 100)[:-1], post("/large")):
+        sock = loop.client(text)
+        sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, b"\x01\x00\x00\x00\x00\x00\x00\x00")
+        sock.close()
+    loop.turn(20)
+    assert not loop.worker.connections
+    assert loop.worker.held == 0
+
+
+def test_draining_answers_what_has_arrived_and_ends(loop: Loop, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, "LINGER_SECONDS", 0.1)
+    loop.client()
+    sock = loop.client(post("/x", b"0123456789")[:-4])
+    sock.sendall(b"6789")
+    loop.worker.alive = False
+    loop.worker.drain()
+    found = sock.recv(10_000)
+    assert found.endswith(b"0123456789")
+    assert b"Connection: close" in found
+    assert not loop.worker.connections
