@@ -1,95 +1,189 @@
-"""Optimizers: how a gradient becomes a step."""
+"""Optimizers: how a gradient becomes a step.
+
+Each is a rule for an array of parameters w and their gradients g: the formula in the docstring, its NumPy calls in
+`rule` (see descent.py).
+"""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+import math
+from collections.abc import Callable
+from typing import Unpack
 
 import numpy as np
 
-from model_store.nn import Array, Module, Sequential
+from model_store.nn import Array, Module
 from model_store.nn.tape import Line, scalar
+from training.descent import Descent, Optimizer, Options
 
 
-class Optimizer:
-    """Changes a module's parameters in place, by its gradients.
+class SGD(Descent):
+    """Gradient descent with momentum: `v ← momentum·v + g`, `w ← w - learning_rate·v`; Polyak 1964.
 
-    A `Sequential` whose parameters are one vector is one pair of `parameters` and `gradients` here, so a step is a
-    few operations whatever the number of layers; any other module is a pair for each of its arrays.
-    """
-
-    learning_rate = 0.01  # may be set at any time; the next step takes it
-
-    def __init__(self, module: Module) -> None:
-        self.module = module
-        self.parameters, self.gradients = module.parameters(), module.gradients()
-        if isinstance(module, Sequential):
-            vectors = (module.parameter_vector, module.gradient_vector)
-            if vectors[0] is not None and vectors[1] is not None:
-                self.parameters, self.gradients = [vectors[0]], [vectors[1]]
-
-    def step(self) -> None:
-        raise NotImplementedError(f"{type(self).__name__} has no step()")
-
-    def zero_gradients(self) -> None:
-        """Gradients accumulate (`+=`) until this sets them back to zero."""
-        for gradient in self.gradients:
-            gradient.fill(0)
-
-    def state(self) -> dict[str, Array]:
-        """What a training that is to be continued must keep, by name."""
-        return {}
-
-    def load_state(self, state: Mapping[str, Array]) -> None:
-        """Goes on from a `state` kept before."""
-
-
-class SGD(Optimizer):
-    """Gradient descent with momentum: `v ← momentum·v - learning_rate·∂E/∂w`, `w ← w + v`; Polyak 1964.
+    With `nesterov` a step ahead, `w ← w - learning_rate (g + momentum·v)`; Nesterov 1983, as Sutskever et al. 2013
+    write it. The article's velocity is `-learning_rate·v`, which is the same as long as the rate is.
 
     Stochastic, mini-batch or plain gradient descent, by how many samples `train` passes before each step.
     """
 
-    def __init__(self, module: Module, learning_rate: float = 0.01, momentum: float = 0.9) -> None:
-        if not learning_rate > 0:
-            raise ValueError(f"SGD.learning_rate: wanted a number above 0, found {learning_rate}")
-        if not 0 <= momentum < 1:
-            raise ValueError(f"SGD.momentum: wanted a number in [0, 1), found {momentum}")
-        super().__init__(module)
-        self.momentum = momentum
-        self.velocities = [np.zeros_like(array) for array in self.parameters]
-        self._rates = [scalar(learning_rate, array) for array in self.parameters]
-        self._lines: list[Line] = []
-        for w, g, v, rate in zip(self.parameters, self.gradients, self.velocities, self._rates, strict=True):
-            step = np.empty_like(w)
-            self._lines += [
-                (np.multiply, (v, scalar(momentum, w), v)),
-                (np.multiply, (g, rate, step)),
-                (np.subtract, (v, step, v)),
-                (np.add, (w, v, w)),
-            ]
-        self.learning_rate = learning_rate
+    memory: tuple[str, ...] = ("velocity",)
 
-    @property
-    def learning_rate(self) -> float:
-        """May be set at any time; the next step takes it."""
-        return self._learning_rate
+    def __init__(
+        self,
+        module: Module,
+        learning_rate: float = 0.01,
+        momentum: float = 0.9,
+        nesterov: bool = False,
+        **options: Unpack[Options],
+    ) -> None:
+        self._shares(momentum=momentum)
+        self._check("nesterov", momentum > 0 or not nesterov, "a momentum above 0 to go with it", momentum)
+        self.momentum, self.nesterov = momentum, nesterov
+        if not momentum:
+            self.memory = ()
+        super().__init__(module, learning_rate, **options)
 
-    @learning_rate.setter
-    def learning_rate(self, value: float) -> None:
-        self._learning_rate = value
-        for rate in self._rates:
-            rate[...] = value
+    def rule(self, w: Array, g: Array, s: Array, *memory: Array) -> list[Line]:
+        lines: list[Line] = []
+        along = g
+        for v in memory:  # none without momentum
+            mu = scalar(self.momentum, w)
+            lines += [(np.multiply, (v, mu, v)), (np.add, (v, g, v))]
+            along = v
+            if self.nesterov:
+                lines += [(np.multiply, (v, mu, s)), (np.add, (g, s, s))]
+                along = s
+        return [*lines, (np.multiply, (along, self.operand("rate", w), s)), (np.subtract, (w, s, w))]
+
+
+class RMSProp(Descent):
+    """`v ← smoothing·v + (1 - smoothing) g²`, `w ← w - learning_rate·g / (√v + epsilon)`; Tieleman & Hinton 2012.
+
+    With momentum, `b ← momentum·b + g / (√v + epsilon)`, `w ← w - learning_rate·b`. As PyTorch's `RMSprop`.
+
+    What is kept is `V = v / (1 - smoothing)`, so the factor is taken once, at epsilon and the rate.
+    """
+
+    memory: tuple[str, ...] = ("squares", "velocity")
+
+    def __init__(
+        self,
+        module: Module,
+        learning_rate: float = 0.01,
+        momentum: float = 0.0,
+        *,
+        smoothing: float = 0.99,
+        epsilon: float = 1e-8,
+        **options: Unpack[Options],
+    ) -> None:
+        self._shares(momentum=momentum, smoothing=smoothing)
+        self._positive(epsilon=epsilon)
+        self.momentum, self.smoothing, self.epsilon = momentum, smoothing, epsilon
+        if not momentum:
+            self.memory = ("squares",)
+        super().__init__(module, learning_rate, **options)
+
+    def tune(self) -> None:
+        self.assign(rate=self.learning_rate / math.sqrt(1 - self.smoothing))
+
+    def rule(self, w: Array, g: Array, s: Array, *memory: Array) -> list[Line]:
+        squares, *velocity = memory
+        lines: list[Line] = [
+            *_decayed_squares(squares, g, s, self.smoothing),
+            (np.add, (s, scalar(self.epsilon / math.sqrt(1 - self.smoothing), s), s)),
+            (np.divide, (g, s, s)),
+        ]
+        along = s
+        for b in velocity:
+            lines += [(np.multiply, (b, scalar(self.momentum, b), b)), (np.add, (b, s, b))]
+            along = b
+        return [*lines, (np.multiply, (along, self.operand("rate", w), s)), (np.subtract, (w, s, w))]
+
+
+class Adam(Descent):
+    """`m ← beta1·m + (1 - beta1) g`, `v ← beta2·v + (1 - beta2) g²`; Kingma & Ba 2015, algorithm 1.
+
+    `w ← w - learning_rate·m̂ / (√v̂ + epsilon)`, `m̂ = m / (1 - beta1ᵗ)`, `v̂ = v / (1 - beta2ᵗ)` in step t, from 1.
+
+    What is kept is `M = m / (1 - beta1)` and `V = v / (1 - beta2)`, sums without their factors, which saves three calls
+    of thirteen: with `k = √((1 - beta2) / (1 - beta2ᵗ))` the step is `rate·M / (√V + epsilon / k)`,
+    `rate = learning_rate (1 - beta1) / (1 - beta1ᵗ) / k`.
+    """
+
+    memory: tuple[str, ...] = ("means", "squares")
+
+    def __init__(
+        self,
+        module: Module,
+        learning_rate: float = 0.001,
+        *,
+        beta1: float = 0.9,
+        beta2: float = 0.999,
+        epsilon: float = 1e-8,
+        **options: Unpack[Options],
+    ) -> None:
+        self._shares(beta1=beta1, beta2=beta2)
+        self._positive(epsilon=epsilon)
+        self.beta1, self.beta2, self.epsilon = beta1, beta2, epsilon
+        super().__init__(module, learning_rate, **options)
+
+    def tune(self) -> None:
+        t = self.steps + 1
+        k = math.sqrt((1 - self.beta2) / (1 - self.beta2**t))
+        self.assign(rate=self.learning_rate * (1 - self.beta1) / (1 - self.beta1**t) / k, epsilon=self.epsilon / k)
 
     def step(self) -> None:
-        for function, operands in self._lines:
-            function(*operands)
+        self.tune()
+        super().step()
 
-    def state(self) -> dict[str, Array]:
-        return {f"velocities.{i}": velocity for i, velocity in enumerate(self.velocities)}
+    def rule(self, w: Array, g: Array, s: Array, *memory: Array) -> list[Line]:
+        means, squares = memory
+        return [
+            (np.multiply, (means, scalar(self.beta1, w), means)),
+            (np.add, (means, g, means)),
+            *_decayed_squares(squares, g, s, self.beta2),
+            (np.add, (s, self.operand("epsilon", w), s)),
+            (np.divide, (means, s, s)),
+            (np.multiply, (s, self.operand("rate", w), s)),
+            (np.subtract, (w, s, w)),
+        ]
 
-    def load_state(self, state: Mapping[str, Array]) -> None:
-        for i, velocity in enumerate(self.velocities):
-            velocity[...] = state[f"velocities.{i}"]
+
+class AdamW(Adam):
+    """Adam with the decay beside the gradient: first `w ← w (1 - learning_rate·weight_decay)`, then Adam's step.
+
+    Loshchilov & Hutter 2019.
+    """
+
+    def __init__(
+        self,
+        module: Module,
+        learning_rate: float = 0.001,
+        *,
+        beta1: float = 0.9,
+        beta2: float = 0.999,
+        epsilon: float = 1e-8,
+        **options: Unpack[Options],
+    ) -> None:
+        options.setdefault("weight_decay", 0.01)
+        super().__init__(module, learning_rate, beta1=beta1, beta2=beta2, epsilon=epsilon, **options)
+
+    def tune(self) -> None:
+        super().tune()
+        self.assign(kept=1 - self.learning_rate * self.weight_decay)
+
+    def decayed(self, w: Array, g: Array, room: Array, s: Array) -> tuple[list[Line], Array]:
+        return [(np.multiply, (w, self.operand("kept", w), w))], g
 
 
-OPTIMIZERS: dict[str, Callable[..., Optimizer]] = {"sgd": SGD}
+OPTIMIZERS: dict[str, Callable[..., Optimizer]] = {"sgd": SGD, "rmsprop": RMSProp, "adam": Adam, "adamw": AdamW}
+
+
+def _decayed_squares(squares: Array, g: Array, s: Array, beta: float) -> list[Line]:
+    """`squares ← beta·squares + g²`, and its root in `s`."""
+    return [
+        (np.multiply, (squares, scalar(beta, squares), squares)),
+        (np.multiply, (g, g, s)),
+        (np.add, (squares, s, squares)),
+        (np.sqrt, (squares, s)),
+    ]

@@ -12,8 +12,8 @@ import numpy.typing as npt
 
 from model_store.nn import Array, Module, Sequential
 from training.checkpoint import Checkpoint, as_bytes, from_bytes
+from training.descent import Optimizer
 from training.losses import CrossEntropy, Loss
-from training.optimizers import Optimizer
 from training.schedules import Plan, Schedule
 
 OnEpoch = Callable[[int, int, float], bool | None]
