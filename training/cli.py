@@ -275,6 +275,8 @@ def _diverged(error: DivergedError, job: jobs.Job) -> str:
         tries.append("scaled numbers: --set data.scale=standard")
     if train.momentum:
         tries.append(f"less momentum: --set train.momentum={train.momentum / 2:g}")
+    if train.clip_norm is None:
+        tries.append("clipped gradients: --set train.clip_norm=1")
     lines = "".join(f"\n  try {line}" for line in tries)
     where = f"epoch {error.epoch}, step {error.step}"
     return f"diverged: the loss became {error.loss} in {where}.\nNothing is published.{lines}"

@@ -31,14 +31,13 @@ from model_store.model import Golden, Model
 from model_store.report import render
 from model_store.signature import Classes, Number, Signature, Values
 from model_store.store import Store, Version
-from training import columns, dataset, metrics
+from training import columns, dataset, metrics, recipe
 from training.checkpoint import Checkpoint
 from training.dataset import Dataset
 from training.design import Design, design, forget_unseen
 from training.diagnostics import diagnose
 from training.errors import DataError, JobError
 from training.job_schema import validate
-from training.optimizers import OPTIMIZERS
 from training.progress import OnEpoch, Watch
 from training.settings import Settings
 from training.split import Split, split
@@ -279,16 +278,15 @@ def _trained(prepared: Prepared, on_epoch: OnEpoch | None, checkpoint: Checkpoin
     y_validation = prepared.targets(parts.validation)
     steps = math.ceil(len(x) / batch_size)
     watch = Watch(network, loss, prepared.x_validation, y_validation, settings.early_stopping, on_epoch, steps)
-    optimizer = OPTIMIZERS[settings.optimizer](
-        network, learning_rate=settings.learning_rate, momentum=settings.momentum
-    )
+    optimizer = recipe.optimizer(settings, network)
+    schedule = recipe.schedule(settings, lambda _: watch.history[-1].score)
     y = prepared.targets(parts.training)
     if checkpoint is not None:
         checkpoint.follow(watch=watch)
     with nullcontext() if checkpoint is None else checkpoint.heeding_signals():
         train(
             network, x, y, loss, optimizer, settings.epochs, batch_size,
-            rng=order, on_epoch=watch, checkpoint=checkpoint,
+            rng=order, on_epoch=watch, schedule=schedule, checkpoint=checkpoint,
         )  # fmt: skip
     return network, watch
 

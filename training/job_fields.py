@@ -70,8 +70,8 @@ class Setting(fields.Field[Any]):
 class Choice(Setting):
     """One of a few names."""
 
-    def __init__(self, names: Sequence[str]) -> None:
-        super().__init__(one_of(names), lambda value: isinstance(value, str) and value in names)
+    def __init__(self, names: Sequence[str], *, required: bool = False) -> None:
+        super().__init__(one_of(names), lambda value: isinstance(value, str) and value in names, required=required)
         self.names = names
 
     def mend(self, value: Any) -> str:

@@ -141,8 +141,10 @@ def print_check(console: Console, prepared: Prepared) -> None:
     console.print(layers)
     train = prepared.job.settings.train
     total = sum(count for _, _, count in network(prepared))
+    console.print(f"{total:,} parameters, {prepared.design.dtype}")
     console.print(
-        f"{total:,} parameters, {prepared.design.dtype}; loss {prepared.design.loss}, optimizer {train.optimizer}"
+        f"loss {prepared.design.loss}, optimizer {train.optimizer}, learning rate {train.learning_rate:g}, "
+        f"schedule {train.schedule.name if train.schedule else 'constant'}"
     )
 
 

@@ -179,6 +179,15 @@ class OnPlateau(Schedule):
         self._waited, self._resting = int(waited), int(resting)
 
 
+SCHEDULES: dict[str, Callable[..., Schedule]] = {
+    "constant": Constant,
+    "step": StepDecay,
+    "cosine": Cosine,
+    "one_cycle": OneCycle,
+    "plateau": OnPlateau,
+}
+
+
 def _wave(start: float, end: float, part: float) -> float:
     """Half a cosine wave from `start` to `end`."""
     return end + (start - end) * (1 + math.cos(math.pi * part)) / 2

@@ -50,11 +50,37 @@ class EarlyStopping:
 
 
 @dataclass(frozen=True)
+class ScheduleSection:
+    """A schedule and its own keys; `warm_up` goes with each."""
+
+    name: str
+    warm_up: float | None = None
+    epochs: int | None = None
+    decay: float | None = None
+    lowest: float | None = None
+    rise: float | None = None
+    first: float | None = None
+    last: float | None = None
+    patience: int | None = None
+    threshold: float | None = None
+    rest: int | None = None
+
+
+@dataclass(frozen=True)
 class TrainSection:
     loss: str | None = None
     optimizer: str = "sgd"
     learning_rate: float = 0.01
-    momentum: float = 0.9
+    momentum: float | None = 0.9
+    nesterov: bool | None = None
+    beta1: float | None = None
+    beta2: float | None = None
+    smoothing: float | None = None
+    epsilon: float | None = None
+    weight_decay: float | None = None
+    clip_norm: float | None = None
+    clip_value: float | None = None
+    schedule: ScheduleSection | None = None
     epochs: int = 100
     batch_size: int | str = 32
     seed: int = 0
@@ -84,4 +110,6 @@ class Settings:
 
 
 def _set(section: dict[str, Any]) -> dict[str, Any]:
-    return {key: value for key, value in section.items() if value is not None}
+    return {
+        key: _set(value) if isinstance(value, dict) else value for key, value in section.items() if value is not None
+    }

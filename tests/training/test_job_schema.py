@@ -11,7 +11,7 @@ from training.errors import JobError
 from training.job import from_dict, load
 from training.job_schema import SECTIONS
 from training.settings import EarlyStopping
-from training.train_schema import EarlyStoppingSchema
+from training.train_schema import EarlyStoppingSchema, ScheduleSchema
 
 MINIMAL: dict[str, Any] = {"model": {"name": "m"}, "data": {"path": "d.csv", "target": "t"}}
 
@@ -91,7 +91,12 @@ def test_all_faults_of_a_job_are_told_at_once_in_the_order_of_the_file() -> None
         ("network", "dtype", "float16", "did you mean"),
         ("network", "initializer", "he", "wanted one of"),
         ("train", "loss", "crossentropy", "did you mean 'cross_entropy'?"),
-        ("train", "optimizer", "adam", "wanted 'sgd'"),
+        ("train", "optimizer", "adan", "did you mean 'adam'?"),
+        ("train", "beta1", 0.9, "belongs to 'adam', 'adamw'; found the optimizer 'sgd' (leave it out)"),
+        ("train", "nesterov", 1, "wanted true or false"),
+        ("train", "weight_decay", -1, "a number of at least 0"),
+        ("train", "clip_norm", 0, "a number above 0"),
+        ("train", "schedule", 3, "wanted a table of keys"),
         ("train", "learning_rate", 0, "wanted a number above 0"),
         ("train", "learning_rate", float("nan"), "wanted a number above 0"),
         ("train", "momentum", 1, "from 0 to below 1"),
@@ -111,6 +116,40 @@ def test_a_wrong_value_is_one_fault_at_its_place(section: str, key: str, value: 
     (place,) = found
     assert place in {f"{section}.{key}", f"{section}.{key}.0"}
     assert wanted in found[place]
+
+
+def test_the_optimizer_decides_the_defaults() -> None:
+    train = from_dict({**MINIMAL, "train": {"optimizer": "adamw", "beta2": 0.99}}, Path()).settings.as_dict()["train"]
+    chosen = {key: train.get(key) for key in ("learning_rate", "momentum", "beta1", "beta2", "weight_decay")}
+    assert chosen == {"learning_rate": 0.001, "momentum": None, "beta1": 0.9, "beta2": 0.99, "weight_decay": 0.01}
+
+
+@pytest.mark.parametrize(
+    ("train", "place", "wanted"),
+    [
+        ({"optimizer": "adam", "momentum": 0.5}, "train.momentum", "belongs to 'sgd', 'rmsprop'; found"),
+        ({"momentum": 0, "nesterov": True}, "train.nesterov", "wanted a momentum above 0"),
+        ({"schedule": "cosin"}, "train.schedule.name", "did you mean 'cosine'?"),
+        ({"schedule": {}}, "train.schedule.name", "missing; wanted one of"),
+        ({"schedule": {"name": "step", "rise": 0.3}}, "train.schedule.rise", "belongs to 'one_cycle'; found"),
+        ({"schedule": {"name": "step", "epoch": 3}}, "train.schedule.epoch", "did you mean 'epochs'?"),
+        ({"schedule": {"name": "plateau", "decay": 1}}, "train.schedule.decay", "above 0, below 1"),
+        ({"schedule": {"name": "cosine", "warm_up": 0}}, "train.schedule.warm_up", "a number above 0"),
+    ],
+)
+def test_keys_of_train_that_do_not_go_together_are_told(train: dict[str, Any], place: str, wanted: str) -> None:
+    found = faults(train=train)
+    assert list(found) == [place]
+    assert wanted in found[place]
+
+
+def test_a_schedules_name_is_enough() -> None:
+    by_name, by_table = (
+        from_dict({**MINIMAL, "train": {"schedule": value}}, Path()).settings
+        for value in ("cosine", {"name": "cosine"})
+    )
+    assert by_name == by_table
+    assert by_name.as_dict()["train"]["schedule"] == {"name": "cosine"}
 
 
 @pytest.mark.parametrize(
@@ -179,4 +218,4 @@ def test_every_key_of_a_job_is_in_its_reference(examples: Path) -> None:
         assert f"## `[{section}]`" in reference
         for key in schema().fields:
             assert f"`{key}`" in reference.split(f"## `[{section}]`")[1].split("\n## ")[0], f"{section}.{key}"
-    assert all(f"`{key}`" in reference for key in EarlyStoppingSchema().fields)
+    assert all(f"`{key}`" in reference for key in (*EarlyStoppingSchema().fields, *ScheduleSchema().fields))

@@ -1,0 +1,85 @@
+"""The recipe: every key of a job reaches its optimizer or schedule, and a job trains by it."""
+
+from __future__ import annotations
+
+import inspect
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from model_store.nn import Linear
+from training import job as jobs
+from training import recipe
+from training.optimizers import OPTIMIZERS
+from training.recipe import DEFAULTS, OPTIMIZER_KEYS, SCHEDULE_KEYS
+from training.schedules import SCHEDULES, OnPlateau, WarmUp
+from training.settings import ScheduleSection, TrainSection
+
+MODULE = Linear(2, 1)
+
+
+@pytest.mark.parametrize("name", OPTIMIZERS)
+def test_the_keys_and_defaults_are_those_of_the_optimizer(name: str) -> None:
+    parameters = inspect.signature(OPTIMIZERS[name]).parameters
+    assert set(OPTIMIZER_KEYS[name]) == parameters.keys() - {"module", "learning_rate", "options"}
+    for key, value in DEFAULTS[name].items():
+        if key in parameters:
+            assert value == parameters[key].default
+
+
+@pytest.mark.parametrize("name", SCHEDULES)
+def test_the_keys_are_those_of_the_schedule(name: str) -> None:
+    assert set(SCHEDULE_KEYS[name]) == inspect.signature(SCHEDULES[name]).parameters.keys() - {"score"}
+
+
+def test_every_key_reaches_the_optimizer() -> None:
+    train = TrainSection(optimizer="adamw", learning_rate=0.5, beta1=0.1, beta2=0.2, epsilon=0.3, weight_decay=0.4)
+    found: Any = recipe.optimizer(train, MODULE)
+    assert type(found) is OPTIMIZERS["adamw"]
+    assert (found.learning_rate, found.beta1, found.beta2, found.epsilon, found.weight_decay) == (
+        0.5,
+        0.1,
+        0.2,
+        0.3,
+        0.4,
+    )
+    found = recipe.optimizer(TrainSection(momentum=0.5, nesterov=True, clip_norm=2, clip_value=3), MODULE)
+    assert (found.momentum, found.nesterov, found.clip_norm, found.clip_value) == (0.5, True, 2, 3)
+
+
+def test_every_key_reaches_the_schedule() -> None:
+    section = ScheduleSection("plateau", warm_up=2, patience=1, decay=0.5, threshold=0.2, rest=3, lowest=0.1)
+    found = recipe.schedule(TrainSection(schedule=section), lambda error: 7 * error)
+    assert isinstance(found, WarmUp)
+    plateau = found.then
+    assert isinstance(plateau, OnPlateau)
+    assert (found.epochs, plateau.patience, plateau.decay, plateau.threshold) == (2, 1, 0.5, 0.2)
+    assert (plateau.rest, plateau.lowest) == (3, 0.1)
+    assert plateau.score is not None
+    assert plateau.score(2) == 14
+    assert recipe.schedule(TrainSection(), lambda error: error) is None
+
+
+@pytest.mark.parametrize("name", OPTIMIZERS)
+@pytest.mark.parametrize("schedule", [*SCHEDULES, None])
+def test_a_job_trains_with_every_optimizer_and_schedule(job_file: Path, name: str, schedule: str | None) -> None:
+    chosen: dict[str, Any] = {"train.optimizer": name, "train.learning_rate": 0.01}
+    if schedule:
+        chosen["train.schedule"] = {"name": schedule, "warm_up": 0.5}
+    history = jobs.run(jobs.load(job_file, chosen)).model.training["history"]
+    assert history[-1]["loss"] < history[0]["loss"]
+
+
+def test_a_plateau_in_a_job_watches_the_validation_loss(job_file: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    seen: list[float] = []
+    saw = OnPlateau.saw
+
+    def noted(self: OnPlateau, error: float) -> None:
+        assert self.score is not None
+        seen.append(self.score(error))
+        saw(self, error)
+
+    monkeypatch.setattr(OnPlateau, "saw", noted)
+    history = jobs.run(jobs.load(job_file, {"train.schedule": "plateau"})).model.training["history"]
+    assert seen == [point["validation_loss"] for point in history]
