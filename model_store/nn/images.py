@@ -255,7 +255,7 @@ class MaxPool2D(Module):
     def record(self, inputs: Array) -> tuple[Array, list[Line], Backward]:
         first, *others = self._seen(inputs)
         outputs, mask = np.empty(first.shape, inputs.dtype), np.empty(first.shape, np.bool_)
-        largest = np.empty(first.shape, self._numbers)
+        largest, found = (np.empty(first.shape, self._numbers) for _ in range(2))
 
         def backward(output_grad: Array, wanted: bool) -> tuple[Array, list[Line]]:
             input_grad, share = np.empty_like(inputs), np.empty_like(output_grad)
@@ -272,7 +272,8 @@ class MaxPool2D(Module):
         for number, seen in enumerate(others, 1):
             forward += [
                 (np.greater, (seen, outputs, mask)),
-                (np.copyto, (largest, np.array(number, self._numbers), "same_kind", mask)),
+                (np.multiply, (mask, np.array(number, self._numbers), found)),  # which no number before exceeds
+                (partial(np.maximum, out=largest), (largest, found)),
                 (partial(np.maximum, out=outputs), (outputs, seen)),
             ]
         return outputs, forward, backward
