@@ -28,7 +28,7 @@ from model_store.console import (
     user,
     verbosity_option,
 )
-from model_store.errors import ArtifactError, ModelStoreError, NotFoundError
+from model_store.errors import ArtifactError, ModelStoreError
 from model_store.report import render
 from model_store.report.record import Record
 from model_store.signature_config import read_signature
@@ -282,12 +282,12 @@ def _resolved(store: Store, model: str) -> tuple[str, int]:
 
 
 def _summary(store: Store, name: str, state: dict[str, Any]) -> dict[str, Any]:
-    """One model in a list. A damaged file is told beside the others, which are none the worse."""
+    """One model in a list. A damaged file or alias is told beside the others, which are none the worse."""
     serves, description, error = None, None, None
     try:
         serves = store.resolve(name)
         description = artifact.read_manifest(store.path(name, serves))["description"]
-    except (ArtifactError, NotFoundError) as e:
+    except ModelStoreError as e:
         error = str(e)
     versions, aliases = list(state["versions"]), state["aliases"]
     about = {"name": name, "serves": serves, "versions": versions, "aliases": aliases}

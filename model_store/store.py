@@ -100,23 +100,24 @@ class Store:
 
     def resolve(self, name: str, ref: int | str | None = None) -> int:
         """The version a reference means: a number, an alias, "latest", or None: the alias "default", else latest."""
-        versions = self.versions(name)
-        if ref == LATEST:
-            return versions[-1]
+        head, number = None, None
         if isinstance(ref, int) or (ref is not None and _NUMBER.fullmatch(ref)):
             number = int(ref)
-        else:
-            head = self._head(name, ref or DEFAULT) if ref is None or _NAME.fullmatch(ref) else None
-            if head is None and ref is None:
-                return versions[-1]
-            if head is None:
-                known = [*map(str, versions), *self.aliases(name), LATEST]
-                raise NotFoundError(f"no version or alias {ref!r} of {name!r}{_hint(str(ref), known)}", known)
-            number = head.version
-        if number not in versions:
-            known = [*map(str, versions), *self.aliases(name), LATEST]
-            raise NotFoundError(f"no version {number} of {name!r}; there are: {', '.join(known)}", known)
-        return number
+        elif ref != LATEST and _NAME.fullmatch(name) and _NAME.fullmatch(DEFAULT if ref is None else ref):
+            # Before the versions: whoever moved it to a new one had published that before.
+            head = self._head(name, ref or DEFAULT)
+            number = None if head is None else head.version
+        versions = self.versions(name)
+        if number in versions:
+            return number
+        if number is None and ref in {None, LATEST}:
+            return versions[-1]
+        if head is not None and head != self._head(name, head.alias):
+            return self.resolve(name, ref)  # it moved on, and where it was is removed
+        known = [*map(str, versions), *self.aliases(name), LATEST]
+        if number is None:
+            raise NotFoundError(f"no version or alias {ref!r} of {name!r}{_hint(str(ref), known)}", known)
+        raise NotFoundError(f"no version {number} of {name!r}; there are: {', '.join(known)}", known)
 
     def path(self, name: str, number: int) -> Path:
         """The artifact of a version that is there."""
@@ -210,14 +211,14 @@ class Store:
         """
         _check_name("alias", alias)
         number = self.resolve(name, version)
-        head = self._head(name, alias)
-        present = None if head is None else head.version
-        if expected is not ... and expected != present:
-            raise ConflictError(
-                f"{name}/{alias}: wanted it to point to {expected or 'nothing'}, found {present or 'nothing'}"
-            )
-        count = 1 if head is None else head.number + 1
-        return self._append(name, Generation(alias, count, number, who, when.astimezone(UTC), why))
+        generation = self._newest(name).get(alias, 0)
+        if expected is not ...:
+            present = self._generation(name, alias, generation).version if generation else None
+            if expected != present:
+                raise ConflictError(
+                    f"{name}/{alias}: wanted it to point to {expected or 'nothing'}, found {present or 'nothing'}"
+                )
+        return self._append(name, Generation(alias, generation + 1, number, who, when.astimezone(UTC), why))
 
     def history(self, name: str, alias: str = DEFAULT) -> list[Generation]:
         """Every move of an alias, oldest first."""
@@ -241,10 +242,22 @@ class Store:
         return self._append(name, move)
 
     def state(self) -> dict[str, dict[str, Any]]:
-        """All names with their versions and aliases: what followers compare, without opening an artifact."""
-        return {
-            name: {"versions": tuple(self._versions(name)), "aliases": self._aliases(name)} for name in self.names()
-        }
+        """All names with their versions and aliases: what followers compare, without opening an artifact.
+
+        An alias whose file cannot be read is among "unreadable", with the reason; all others are none the worse.
+        """
+        return {name: self._state(name) for name in self.names()}
+
+    def _state(self, name: str) -> dict[str, Any]:
+        aliases: dict[str, int] = {}
+        unreadable: dict[str, str] = {}
+        for alias, generation in self._newest(name).items():
+            try:
+                aliases[alias] = self._generation(name, alias, generation).version
+            except StoreError as e:
+                unreadable[alias] = str(e)
+        # After the aliases: whoever moves one to a new version has published that before.
+        return {"versions": tuple(self._versions(name)), "aliases": aliases, "unreadable": unreadable}
 
     def _path(self, name: str, number: int) -> Path:
         return self.root / name / f"{number}.npz"
@@ -264,10 +277,14 @@ class Store:
         return sorted(number for number, there in self._numbers(name).items() if there)
 
     def _aliases(self, name: str) -> dict[str, int]:
+        return {alias: self._generation(name, alias, number).version for alias, number in self._newest(name).items()}
+
+    def _newest(self, name: str) -> dict[str, int]:
+        """Every alias of a model and its highest generation."""
         newest: dict[str, int] = {}
         for match in self._matches(_GENERATION_KEY, f"{name}/aliases/*/*"):
             newest[match[2]] = max(int(match[3]), newest.get(match[2], 0))
-        return {alias: self._generation(name, alias, newest[alias]).version for alias in sorted(newest)}
+        return dict(sorted(newest.items()))
 
     def _check_unaliased(self, name: str, number: int) -> None:
         holders = [alias for alias, version in self._aliases(name).items() if version == number]

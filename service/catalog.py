@@ -228,7 +228,13 @@ class Catalog:
         versions, aliases = tuple(stored["versions"]), dict(stored["aliases"])
         before = old.targets if old else {}
         targets: dict[str, Served] = {}
-        for key, number in {"default": versions[-1], **aliases}.items():
+        wanted = {"default": versions[-1], **aliases}
+        for alias, reason in stored["unreadable"].items():
+            problems.append(Fault(f"{name}/{alias}", reason, f"set it again: models alias {name} {alias} VERSION"))
+            wanted.pop(alias, None)
+            if alias in before:
+                targets[alias] = before[alias]
+        for key, number in wanted.items():
             served = self._kept_or_loaded(name, number, before.values(), targets.values(), problems)
             if served is None:
                 served = before.get(key)

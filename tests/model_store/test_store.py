@@ -139,6 +139,38 @@ def test_an_alias_that_means_something_else_is_refused(chess: Store, alias: str)
         chess.set_alias("chess", alias, 1, **BY)
 
 
+def test_an_alias_that_moves_to_a_new_version_while_it_is_read_is_followed(
+    chess: Store, model: Model, monkeypatch
+) -> None:
+    chess.set_alias("chess", "champion", 1, **BY)
+    versions = Store._versions
+
+    def listed(self: Store, name: str) -> list[int]:
+        found = versions(self, name)
+        monkeypatch.setattr(Store, "_versions", versions)
+        chess.set_alias("chess", "champion", chess.publish("chess", model).number, **BY)
+        return found
+
+    monkeypatch.setattr(Store, "_versions", listed)
+    assert chess.resolve("chess", "champion") == 1
+    assert chess.resolve("chess", "champion") == 4
+
+
+def test_an_alias_that_leaves_a_removed_version_while_it_is_read_is_followed(chess: Store, monkeypatch) -> None:
+    chess.set_alias("chess", "champion", 1, **BY)
+    head = Store._head
+
+    def looked(self: Store, name: str, alias: str) -> store.Generation | None:
+        found = head(self, name, alias)
+        monkeypatch.setattr(Store, "_head", head)
+        chess.set_alias("chess", "champion", 2, **BY)
+        chess.remove("chess", 1)
+        return found
+
+    monkeypatch.setattr(Store, "_head", looked)
+    assert chess.resolve("chess", "champion") == 2
+
+
 def test_every_move_of_an_alias_is_kept_with_who_when_and_why(chess: Store) -> None:
     chess.set_alias("chess", "champion", 1, **BY)
     chess.set_alias("chess", "champion", 3, who="bob", why="", when=NOW.astimezone())
@@ -149,6 +181,19 @@ def test_every_move_of_an_alias_is_kept_with_who_when_and_why(chess: Store) -> N
     ]
     with pytest.raises(NotFoundError, match="did you mean 'champion'"):
         chess.history("chess", "champoin")
+
+
+def test_a_clock_that_jumps_changes_nothing(chess: Store, model: Model) -> None:
+    """Numbers order versions and moves; the time is for people to read."""
+    for number, year in ((1, 2026), (2, 1970), (3, 9999)):
+        chess.set_alias("chess", "champion", number, who="ada", why="", when=NOW.replace(year=year))
+        stamp = number % 2 * 10**10
+        os.utime(chess.path("chess", number), (stamp, stamp))
+        assert chess.resolve("chess", "champion") == number
+    assert [move.version for move in chess.history("chess", "champion")] == [1, 2, 3]
+    assert rolled(chess, "champion") == 2
+    assert chess.resolve("chess") == 3
+    assert chess.publish("chess", model).number == 4
 
 
 def test_an_alias_moves_from_where_it_was_expected_only(chess: Store) -> None:
@@ -162,9 +207,8 @@ def test_an_alias_moves_from_where_it_was_expected_only(chess: Store) -> None:
 
 def test_of_two_who_move_an_alias_at_once_one_is_told(chess: Store, monkeypatch) -> None:
     chess.set_alias("chess", "champion", 1, **BY)
-    head = chess._head("chess", "champion")
     chess.set_alias("chess", "champion", 2, **BY)
-    monkeypatch.setattr(Store, "_head", lambda *_: head)  # as one who looked before the second move
+    monkeypatch.setattr(Store, "_newest", lambda *_: {"champion": 1})  # as one who looked before the second move
     with pytest.raises(ConflictError, match="somebody else moved it"):
         chess.set_alias("chess", "champion", 3, **BY)
 
@@ -279,9 +323,24 @@ def test_the_state_tells_all_that_followers_compare(chess: Store, model: Model) 
     chess.publish("go", model)
     chess.set_alias("chess", "champion", 2, **BY)
     assert chess.state() == {
-        "chess": {"versions": (1, 2, 3), "aliases": {"champion": 2}},
-        "go": {"versions": (1,), "aliases": {}},
+        "chess": {"versions": (1, 2, 3), "aliases": {"champion": 2}, "unreadable": {}},
+        "go": {"versions": (1,), "aliases": {}, "unreadable": {}},
     }
+
+
+def test_an_alias_that_cannot_be_read_hides_nothing_else(chess: Store, model: Model) -> None:
+    chess.publish("go", model)
+    for name, alias in (("chess", "champion"), ("chess", "default"), ("go", "default")):
+        chess.set_alias(name, alias, 1, **BY)
+    broken = chess.root / "chess" / "aliases" / "default" / "1.json"
+    broken.chmod(0o644)
+    broken.write_text("{")
+    found = chess.state()
+    assert found["go"] == {"versions": (1,), "aliases": {"default": 1}, "unreadable": {}}
+    assert found["chess"]["aliases"] == {"champion": 1}
+    assert "1.json: wanted a move of an alias, found b'{'" in found["chess"]["unreadable"]["default"]
+    with pytest.raises(StoreError, match=r"1\.json: wanted a move of an alias"):
+        chess.resolve("chess")
 
 
 def test_reading_never_writes(chess: Store) -> None:
@@ -310,7 +369,7 @@ def test_strangers_among_the_files_are_passed_over(chess: Store) -> None:
     (chess.root / "chess" / "aliases").mkdir()
     (chess.root / "chess" / "aliases" / "README").touch()
     (chess.root / "chess" / "aliases" / "begun").mkdir()
-    assert chess.state() == {"chess": {"versions": (1, 2, 3), "aliases": {}}}
+    assert chess.state() == {"chess": {"versions": (1, 2, 3), "aliases": {}, "unreadable": {}}}
     with pytest.raises(NotFoundError):
         chess.versions("README")
 

@@ -53,6 +53,24 @@ def test_a_look_at_an_unchanged_store_changes_nothing(catalog):
     assert catalog.snapshot is before
 
 
+@pytest.mark.parametrize("alias", ["default", "champion"])
+def test_an_alias_that_cannot_be_read_keeps_what_it_had_and_nobody_else_waits(catalog, store, alias):
+    move(store, "price", alias, 1)
+    catalog.refresh()
+    broken = store.root / "price" / "aliases" / alias / "2.json"
+    broken.write_text("{")
+    store.publish("price", price(1))
+    store.publish("second", price(2))
+    catalog.refresh()
+    assert catalog.find("price", alias).number == 1
+    assert catalog.find("second").number == 1
+    assert [place for place, _ in problems(catalog)] == [f"price/{alias}"]
+    move(store, "price", alias, 2)
+    catalog.refresh()
+    assert catalog.find("price", alias).number == 2
+    assert problems(catalog) == []
+
+
 def test_new_model_appears_and_removed_model_goes(catalog, store):
     store.publish("second", price(3))
     store.remove("price", 1)

@@ -1,0 +1,135 @@
+"""What the crash tests do to a store, in processes of their own that may die at any moment.
+
+    python -m tests.crashes.deeds [SABOTAGE ...]
+
+reads lines like `publish /some/store 7` from standard input and answers each with one of JSON. After `fork` it answers
+with the number of a process, waits for a line, and only then has that process do it. So the system calls of two runs
+are the same, and `getsid` marks where the deed begins and ends.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import select
+import sys
+from collections.abc import Callable
+from datetime import UTC, datetime
+from pathlib import Path
+
+import numpy as np
+
+from model_store.errors import ModelStoreError
+from model_store.model import Golden, Model
+from model_store.nn import Linear, Sequential
+from model_store.signature import Number, Signature, Values
+from model_store.store import Store, open_store
+
+NAME, ALIAS = "line", "champion"
+NOW = datetime(2026, 1, 2, 3, 4, 5, tzinfo=UTC)
+
+
+def model(seed: int, inputs: int = 1) -> Model:
+    """Straight lines, of which no two have the same digest."""
+    network = Sequential([Linear(inputs, 1, rng=np.random.default_rng(seed))])
+    signature = Signature(tuple(Number(f"x{i}") for i in range(inputs)), Values(("y",), (0.0,), (1.0,)))
+    rows = [[float(i) for i in range(inputs)]]
+    return Model(network, signature, f"line {seed}", golden=Golden(rows, network(signature.encode(rows))))
+
+
+def publish(store: Store, seed: int) -> str:
+    version = store.publish(NAME, model(seed))
+    return f"{version.number} {version.digest}"
+
+
+def move(store: Store, version: int) -> str:
+    return str(store.set_alias(NAME, ALIAS, version, who="ada", why="", when=NOW).number)
+
+
+def remove(store: Store, version: int) -> str:
+    store.remove(NAME, version)
+    return str(version)
+
+
+DEEDS: dict[str, Callable[[Store, int], str]] = {"publish": publish, "move": move, "remove": remove}
+
+
+def _rename_for_link() -> None:
+    def link(source: Path, target: Path) -> None:
+        os.rename(source, target)  # noqa: PTH104 - in the place of os.link
+
+    os.link = link  # type: ignore[assignment]
+
+
+def _no_sync() -> None:
+    os.fsync = lambda _: None
+
+
+def _no_directory_sync() -> None:
+    fsync = os.fsync
+    os.fsync = lambda place: None if os.path.isdir(f"/proc/self/fd/{place}") else fsync(place)  # noqa: PTH112
+
+
+def _in_place() -> None:
+    """Writes where readers look."""
+
+    def link(source: Path, target: Path) -> None:
+        with Path(target).open("xb", buffering=0) as file:
+            for piece in Path(source).read_bytes().partition(b"PK"):
+                file.write(piece)
+
+    os.link = link  # type: ignore[assignment]
+
+
+SABOTAGES = {
+    "rename-for-link": _rename_for_link,
+    "no-sync": _no_sync,
+    "no-directory-sync": _no_directory_sync,
+    "in-place": _in_place,
+}
+"""What a careless store would do, for tests that must see it fail."""
+
+
+def say(something: object) -> None:
+    os.write(1, json.dumps(something).encode() + b"\n")
+
+
+def do(deed: str, root: str, number: str) -> None:
+    """Do it, and tell in one line what came of it."""
+    try:
+        told = {"done": DEEDS[deed](open_store(root), int(number))}
+    except ModelStoreError as e:
+        told = {"refused": str(e)}
+    except BaseException as e:  # noqa: BLE001 - the test judges
+        told = {"crashed": f"{type(e).__name__}: {e}"}
+    os.getsid(0)
+    say(told)
+
+
+def fork(words: list[str]) -> None:
+    """Have it done by a child, which begins when standard input says so."""
+    ready, go = os.pipe()
+    child = os.fork()
+    if child == 0:
+        select.select([ready], [], [])
+        os.getsid(0)
+        do(*words)
+        os._exit(0)
+    say(child)
+    sys.stdin.readline()
+    os.write(go, b"go")
+    _, status = os.waitpid(child, 0)
+    os.close(ready)
+    os.close(go)
+    if status:
+        say({"killed": os.waitstatus_to_exitcode(status)})
+
+
+if __name__ == "__main__":
+    for sabotage in sys.argv[1:]:
+        SABOTAGES[sabotage]()
+    for line in sys.stdin:
+        if line.startswith("fork "):
+            fork(line.split()[1:])
+        else:
+            do(*line.split())

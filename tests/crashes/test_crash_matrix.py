@@ -1,0 +1,119 @@
+"""Death, and every error, at every system call of every deed: all of it was done, or nothing.
+
+`strace` kills a process before its n-th call, or answers the call in the kernel's place.
+"""
+
+from __future__ import annotations
+
+import re
+import shutil
+from collections import Counter
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from model_store import artifact
+from model_store.errors import NotFoundError
+from model_store.store import open_store
+from tests.crashes import deeds
+from tests.crashes.deeds import ALIAS, NAME
+from tests.crashes.processes import Worker, worker
+
+HARMS = {"death": "error=EIO:signal=KILL", "EIO": "error=EIO", "ENOSPC": "error=ENOSPC", "EINTR": "error=EINTR"}
+DEEDS = {"publish": 9, "move": 2, "remove": 2}
+MEMORY = {"brk", "futex", "madvise", "mmap", "mprotect", "mremap", "munmap"}
+"""Calls that are not about the store: an error there may become any exception."""
+_CALL = re.compile(r"(\w+)\(")
+
+pytestmark = [
+    pytest.mark.slow,
+    pytest.mark.skipif(shutil.which("strace") is None, reason="there is no strace on the PATH"),
+]
+
+
+@pytest.fixture(scope="module")
+def careful(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Worker]:
+    with worker(tmp_path_factory.mktemp("warm") / "models") as made:
+        yield made
+
+
+@pytest.fixture(scope="module")
+def template(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Two versions, and an alias on the first."""
+    root = tmp_path_factory.mktemp("template") / "models"
+    store = open_store(root)
+    for seed in range(2):
+        deeds.publish(store, seed)
+    deeds.move(store, 1)
+    return root
+
+
+def harmed(deed: str, harm: str, doer: Worker, template: Path, tmp_path: Path) -> Iterator[tuple[Path, dict[str, str]]]:
+    """One store after another in which a deed was harmed, each at one call further on, and what the doer said."""
+    log = tmp_path / "log"
+    root = shutil.copytree(template, tmp_path / "unharmed")
+    assert "done" in doer.do_watched(deed, root, DEEDS[deed], "-o", str(log))
+    counts: Counter[str] = Counter()
+    for call in [match[1] for line in log.read_text().splitlines() if (match := _CALL.match(line))]:
+        counts[call] += 1
+        if counts["getsid"] != 1 or call == "getsid":
+            continue
+        root = shutil.copytree(template, tmp_path / f"{call}-{counts[call]}")
+        inject = f"inject={call}:{HARMS[harm]}:when={counts[call]}"
+        told = doer.do_watched(deed, root, DEEDS[deed], "-o", str(log), "-e", inject)
+        assert (told == {"killed": -9}) if harm == "death" else ("(INJECTED)" in log.read_text())
+        assert call in MEMORY or "crashed" not in told, (call, told)
+        yield root, told
+
+
+def judge(root: Path, deed: str, told: dict[str, str]) -> None:
+    """Whatever happened: what was acknowledged is there, what is there is whole, and the deed can be done again."""
+    store = open_store(root)
+    versions, head = store.versions(NAME), store.resolve(NAME, ALIAS)
+    for number in versions:
+        store.load(NAME, number)[1].check_golden()
+    moves = len(store.history(NAME, ALIAS))
+    done = told.get("done")
+    if deed == "publish":
+        assert (versions, head) in [([1, 2, 3], 1)] + [([1, 2], 1)] * (not done)
+        assert done is None or done == f"3 {artifact.digest(store.path(NAME, 3))}"
+        assert deeds.publish(store, 9).split()[0] == str(len(versions) + 1)
+    elif deed == "move":
+        assert (versions, moves, head) in [([1, 2], 2, 2)] + [([1, 2], 1, 1)] * (not done)
+        assert deeds.move(store, 2) == str(moves + 1)
+        assert store.resolve(NAME, ALIAS) == 2
+    else:
+        assert (versions, head) in [([1], 1)] + [([1, 2], 1)] * (not done)
+        if 2 in versions:
+            deeds.remove(store, 2)
+        with pytest.raises(NotFoundError):
+            deeds.remove(store, 2)
+        assert deeds.publish(store, 9).split()[0] == "3"  # whatever is left of 2, its number stays used
+
+
+@pytest.mark.parametrize("harm", HARMS)
+@pytest.mark.parametrize("deed", DEEDS)
+def test_a_deed_harmed_at_any_system_call_is_done_or_not_begun(
+    deed: str, harm: str, careful: Worker, template: Path, tmp_path: Path
+) -> None:
+    count = 0
+    for root, told in harmed(deed, harm, careful, template, tmp_path):
+        try:
+            judge(root, deed, told)
+        except BaseException as e:
+            e.add_note(f"{harm} at {root.name}; it said {told}")
+            raise
+        count += 1
+    assert count > 20
+
+
+def test_a_store_that_writes_where_readers_look_is_caught(template: Path, tmp_path: Path) -> None:
+    caught = 0
+    with worker(tmp_path / "warm", "in-place") as careless:
+        for root, told in harmed("publish", "death", careless, template, tmp_path):
+            try:
+                judge(root, "publish", told)
+            except Exception:  # noqa: BLE001 - a broken version breaks in many ways
+                caught += 1
+    assert caught > 0

@@ -1,0 +1,61 @@
+"""A store on a disk of one MiB: what does not fit is refused in a sentence, and all that fitted stays."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from model_store.errors import StoreError
+from model_store.store import open_store
+from tests.crashes import deeds
+from tests.crashes.deeds import ALIAS, NAME
+
+pytestmark = pytest.mark.skipif(os.geteuid() != 0, reason="only root can mount")
+
+
+@pytest.fixture
+def small_disk(tmp_path: Path) -> Iterator[Path]:
+    mounted = subprocess.run(
+        ["mount", "-t", "tmpfs", "-o", "size=1m", "small", tmp_path], capture_output=True, text=True, check=False
+    )
+    if mounted.returncode != 0:
+        pytest.skip(mounted.stderr.strip())
+    yield tmp_path
+    subprocess.run(["umount", "--lazy", tmp_path], check=True)  # artifacts may still be mapped
+
+
+def fill(disk: Path, leaving: int) -> None:
+    status = os.statvfs(disk)
+    with (disk / "ballast").open("ab") as ballast:
+        ballast.write(bytes(status.f_bavail * status.f_frsize - leaving))
+
+
+def test_a_full_disk_refuses_and_forgets_nothing(small_disk: Path) -> None:
+    store = open_store(small_disk / "models")
+    fill(small_disk, leaving=100_000)
+    for seed in range(100):
+        try:
+            deeds.publish(store, seed)
+        except StoreError as e:
+            assert "cannot publish: No space left on device; free some space" in str(e)  # noqa: PT017 - which one is open
+            break
+    assert store.versions(NAME) == list(range(1, seed + 1))
+    assert 1 < seed < 99
+    for number in store.versions(NAME):
+        store.load(NAME, number)[1].check_golden()
+    assert list(store.root.rglob(".tmp-*")) == []
+
+    fill(small_disk, leaving=0)
+    with pytest.raises(StoreError, match=r"cannot move an alias: No space left on device; free some space"):
+        deeds.move(store, 1)
+    assert store.aliases(NAME) == {}
+
+    (small_disk / "ballast").unlink()
+    store.remove(NAME, 1)
+    assert deeds.publish(store, 99).split()[0] == str(seed + 1)
+    deeds.move(store, 2)
+    assert store.resolve(NAME, ALIAS) == 2

@@ -1,0 +1,62 @@
+"""Eight publishers and four readers, killed at random: nobody's work is lost, and nobody reads half of anything."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from collections import Counter
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from model_store.store import open_store
+from tests.crashes.deeds import ALIAS, NAME
+from tests.crashes.processes import ROOT
+
+SECONDS = 10
+
+pytestmark = pytest.mark.slow
+
+
+def swarm(store: Path, seconds: float, *sabotages: str) -> dict[str, Any]:
+    words = [sys.executable, "-m", "tests.crashes.swarm", str(store), str(seconds), "4", *sabotages]
+    environ = os.environ | {"OPENBLAS_NUM_THREADS": "1"}
+    done = subprocess.run(words, cwd=ROOT, env=environ, stdout=subprocess.PIPE, check=True, timeout=seconds + 60)
+    told: dict[str, Any] = json.loads(done.stdout)
+    return told
+
+
+def told_twice(told: dict[str, Any], deed: str) -> list[int]:
+    counts = Counter(number for kind, number, *_ in (line for line in told["told"] if len(line) > 1) if kind == deed)
+    return [number for number, count in counts.items() if count > 1]
+
+
+def test_what_a_killed_swarm_was_told_is_there_once(tmp_path: Path) -> None:
+    told = swarm(tmp_path / "models", SECONDS)
+    lines = told["told"]
+    assert [line for line in lines if line[0] == "bad"] == []
+    assert told_twice(told, "published") == told_twice(told, "moved") == []
+
+    store = open_store(tmp_path / "models")
+    loaded = [store.load(NAME, number)[0] for number in store.versions(NAME)]
+    assert [version.number for version in loaded] == list(range(1, len(loaded) + 1))
+    digests = {version.number: version.digest for version in loaded}
+    assert len(set(digests.values())) == len(digests)
+    assert {
+        number: digest for kind, number, digest in (x for x in lines if x[0] == "published")
+    }.items() <= digests.items()
+
+    moves = {move.number: move.version for move in store.history(NAME, ALIAS)}
+    assert sorted(moves) == list(range(1, len(moves) + 1))
+    assert {number: version for kind, number, version in (x for x in lines if x[0] == "moved")}.items() <= moves.items()
+
+    counts = Counter(line[0] for line in lines)
+    assert min(counts["published"], counts["moved"], counts["read"], told["deaths"]) > 50
+
+
+def test_a_store_that_renames_instead_of_linking_is_caught(tmp_path: Path) -> None:
+    told = swarm(tmp_path / "models", SECONDS / 2, "rename-for-link")
+    assert told_twice(told, "published")
