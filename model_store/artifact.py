@@ -1,8 +1,9 @@
 """The artifact: one .npz file that is a model.
 
-This docstring is the specification of format 1. An artifact MUST be exactly the bytes described here, which leave a
-writer no freedom: manifest and arrays determine every byte, and a reader rebuilds what is not manifest or array
-and compares. It is also a plain ZIP archive of .npy files, so `numpy.load(path)` reads it without pickle.
+docs/artifact-format.md is the specification of format 1, rule by rule. In short: an artifact MUST be exactly the bytes
+described here, which leave a writer no freedom: manifest and arrays determine every byte, and a reader rebuilds what is
+not manifest or array and compares. It is also a plain ZIP archive of .npy files, so `numpy.load(path)` reads it without
+pickle.
 
     member 1      `__manifest__.npy`: the manifest (manifest.py), canonical JSON as one-dimensional uint8
     members 2...  `<array name>.npy`, sorted by name: the arrays that the manifest lists, no more, no fewer
@@ -64,6 +65,7 @@ _SIZE_OFFSET = 18
 _VERSION = 20
 _DATE = 1 << 5 | 1  # 1 January of year 0, which is 1980
 _ALIGN_RECORD = 0xD935
+_LONGEST = 1000  # characters of a message, which may repeat what the file says
 _NPY_HEADER = 128  # of the manifest: the length of a one-dimensional array has too few digits to need more
 
 
@@ -252,13 +254,12 @@ def _opened(
         manifest = manifests.from_bytes(text)
         members = _members(len(text), manifest["arrays"])
         yield mapped, members, _checked_frame(mapped, members), manifest, hashlib.sha256(text).hexdigest()
-    except ArtifactError as e:
-        raise ArtifactError(f"{os.fspath(path)}: {e}") from e
     except OSError as e:
         raise ArtifactError(f"{os.fspath(path)}: wanted a file to read; {e.strerror or e}") from e
     except Exception as e:
-        # A hostile file must not choose the exception that its reader sees.
-        raise ArtifactError(f"{os.fspath(path)}: {e}") from e
+        # A hostile file must choose neither the exception that its reader sees, nor what it does to a log.
+        told = "".join(letter if letter.isprintable() else "\N{REPLACEMENT CHARACTER}" for letter in str(e)[:_LONGEST])
+        raise ArtifactError(f"{os.fspath(path)}: {told}") from e
 
 
 def _mapped(path: str | os.PathLike[str]) -> mmap.mmap:

@@ -19,7 +19,7 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
 from marshmallow import RAISE, Schema, ValidationError, fields, validate, validates_schema
@@ -72,14 +72,35 @@ class _Arrays(fields.Dict):
 
 
 class _Strict(Schema):
+    error_messages = {  # noqa: RUF012 - marshmallow's own way
+        "unknown": "wanted no such field",
+        "type": "wanted an object, found something else",
+    }
+
     class Meta:
         unknown = RAISE
+
+
+class _Whole(fields.Integer):
+    """A whole number, written as one: not 1.0, "1" or true."""
+
+    def __init__(self, error: str, valid: Callable[[int], bool], **options: Any) -> None:
+        self._error, self._valid = error, valid
+        super().__init__(**options)
+
+    def _deserialize(self, value: Any, attr: str | None, data: Mapping[str, Any] | None, **kwargs: Any) -> int:
+        if type(value) is not int or not self._valid(value):
+            raise ValidationError(f"{self._error}, found {value!r}")
+        return value
 
 
 class _Array(_Strict):
     dtype = _Text(required=True)
     shape = fields.List(
-        fields.Integer(strict=True, validate=validate.Range(1, 2**32)), required=True, validate=validate.Length(1, 8)
+        _Whole("wanted a whole number from 1 to 2³²", lambda size: 1 <= size <= 2**32),
+        required=True,
+        validate=validate.Length(1, 8, error="wanted 1 to 8 dimensions"),
+        error_messages={"invalid": "wanted a list of 1 to 8 dimensions"},
     )
     sha256 = _Text(required=True, validate=validate.Regexp(r"[0-9a-f]{64}\Z", error="wanted 64 hexadecimal digits"))
 
@@ -89,11 +110,9 @@ class _Golden(_Strict):
 
 
 class _Manifest(_Strict):
-    format = fields.Integer(
-        required=True, strict=True, validate=validate.Equal(FORMAT, error=f"wanted {FORMAT}, found {{input}}")
-    )
-    producer = _Text(required=True, validate=validate.Length(1, 100))
-    description = _Text(required=True, validate=validate.Length(max=10_000))
+    format = _Whole(f"wanted {FORMAT}", lambda number: number == FORMAT, required=True)
+    producer = _Text(required=True, validate=validate.Length(1, 100, error="wanted 1 to 100 characters"))
+    description = _Text(required=True, validate=validate.Length(max=10_000, error="wanted 10000 characters at most"))
     dtype = _Text(required=True, validate=validate.OneOf(DTYPES, error="wanted one of {choices}, found {input!r}"))
     layers = _List(required=True)
     signature = _Object(required=True)

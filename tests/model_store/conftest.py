@@ -17,26 +17,26 @@ from model_store.store import Store, open_store
 MakeModel = Callable[..., Model]
 
 
+def chess(seed: int = 0, description: str = "Who plays chess", dtype: str = "float32") -> Model:
+    """A classifier of (age, town) whose weights differ from seed to seed."""
+    layers = [
+        {"type": "Linear", "input_size": 3, "output_size": 4},
+        {"type": "Tanh"},
+        {"type": "Linear", "input_size": 4, "output_size": 2},
+        {"type": "Softmax"},
+    ]
+    network = build(layers, dtype, rng=np.random.default_rng(seed))
+    age = Number("age", 40.0, 12.5, fill=38.0, statistics={"min": 7.0, "max": 90.0})
+    signature = Signature((age, Category("town", ("Bath", "York"))), Classes("chess", ("no", "yes")))
+    rows = [[30, "Bath"], {"age": None, "town": "York"}]
+    golden = Golden(rows, network(signature.encode(rows, dtype=dtype)))
+    training = {"metrics": {"accuracy": 0.75}, "data": {"sha256": "ab" * 32, "rows": 40}}
+    return Model(network, signature, description, training, golden)
+
+
 @pytest.fixture
 def make_model() -> MakeModel:
-    """A classifier of (age, town) whose weights differ from seed to seed."""
-
-    def make(seed: int = 0, description: str = "Who plays chess", dtype: str = "float32") -> Model:
-        layers = [
-            {"type": "Linear", "input_size": 3, "output_size": 4},
-            {"type": "Tanh"},
-            {"type": "Linear", "input_size": 4, "output_size": 2},
-            {"type": "Softmax"},
-        ]
-        network = build(layers, dtype, rng=np.random.default_rng(seed))
-        age = Number("age", 40.0, 12.5, fill=38.0, statistics={"min": 7.0, "max": 90.0})
-        signature = Signature((age, Category("town", ("Bath", "York"))), Classes("chess", ("no", "yes")))
-        rows = [[30, "Bath"], {"age": None, "town": "York"}]
-        golden = Golden(rows, network(signature.encode(rows, dtype=dtype)))
-        training = {"metrics": {"accuracy": 0.75}, "data": {"sha256": "ab" * 32, "rows": 40}}
-        return Model(network, signature, description, training, golden)
-
-    return make
+    return chess
 
 
 @pytest.fixture

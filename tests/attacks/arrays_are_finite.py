@@ -1,0 +1,25 @@
+"""NaN and infinity among the weights: every answer would be NaN, which JSON cannot say."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from tests.attacks.forge import Variants, Whole, main
+
+
+def hostile(whole: Whole) -> Variants:
+    def with_value(name: str, value: float) -> bytes:
+        array = whole.arrays[name].copy()
+        array.flat[-1] = value
+        return whole.holding(name, array)
+
+    return {
+        "NaN": with_value("modules.0.weights", np.nan),
+        "infinity": with_value("modules.0.weights", np.inf),
+        "minus infinity": with_value("modules.2.bias", -np.inf),
+        "in the golden outputs": with_value("golden.outputs", np.nan),
+    }
+
+
+if __name__ == "__main__":
+    main(hostile)

@@ -1,0 +1,27 @@
+"""Shapes of nothing, of truth, below zero, or of more than any file holds: NumPy takes 7 seconds and 2 GB to
+refuse some of them.
+"""
+
+from __future__ import annotations
+
+from tests.attacks.forge import Variants, Whole, main
+
+
+def hostile(whole: Whole) -> Variants:
+    place = "arrays/modules.0.bias/shape"
+    return {
+        "no dimension": whole.saying(place, []),
+        "nine dimensions": whole.saying(place, [1] * 8 + [4]),
+        "no element": whole.saying(place, [0]),
+        "below zero": whole.saying(place, [-1, -4]),
+        "truth": whole.saying(place, [True]),
+        "not whole": whole.saying(place, [4.0]),
+        "text": whole.saying(place, "4"),
+        "beyond this file": whole.saying(place, [5]),
+        "beyond any file": whole.saying(place, [2**32] * 8),
+        "beyond 64 bits": whole.saying(place, [2**64]),
+    }
+
+
+if __name__ == "__main__":
+    main(hostile)

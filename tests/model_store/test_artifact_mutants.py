@@ -1,0 +1,32 @@
+"""A mutant of a model file is refused with an ArtifactError, or is a valid model of another digest."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from tests.attacks.forge import faultless
+from tests.attacks.mutants import survey
+
+ROOT = Path(__file__).parents[2]
+
+
+def test_no_mutant_gets_through_as_what_it_is_not(tmp_path: Path) -> None:
+    found = survey(faultless(), 0, 3000, tmp_path / "mutant.npz")
+    assert found["accepted"] > 100  # other weights or words under true hashes
+    assert found["refused"] > 2000
+
+
+@pytest.mark.slow
+def test_120000_mutants_are_judged_in_bounded_time_and_memory() -> None:
+    words = [sys.executable, "-m", "tests.attacks.mutants"]
+    runs = [
+        subprocess.Popen([*words, str(seed), "60000"], cwd=ROOT, stdout=subprocess.PIPE, text=True) for seed in (1, 2)
+    ]
+    found = [json.loads(run.communicate()[0] or "{}") for run in runs]
+    assert [run.returncode for run in runs] == [0, 0]
+    assert [sum(one.values()) for one in found] == [60_000, 60_000]
