@@ -36,6 +36,7 @@ class Design:
     output: str | None
     loss: str
     source: str = "job"
+    class_weights: tuple[float, ...] | None = None
 
     def network(self, rng: np.random.Generator) -> Sequential:
         """The network. `rng` draws the first weights, and while it trains what its dropout layers drop."""
@@ -46,7 +47,7 @@ class Design:
         )
 
     def criterion(self) -> Loss:
-        return LOSSES[self.loss]()
+        return LOSSES[self.loss](*([] if self.class_weights is None else [self.class_weights]))
 
     def targets(self, answers: NDArray[Any], output: Classes | Values) -> NDArray[Any]:
         """Answers (see `Dataset`) as what the network is to put out, (n, outputs)."""

@@ -183,6 +183,8 @@ def prepare(job: Job) -> Prepared:
     )
     signature = _signature(rows, parts, settings)
     plan = design(settings, signature, job.source)
+    counts = np.bincount(rows.answers[parts.training]) if rows.labels else np.zeros(0)
+    plan = replace(plan, class_weights=recipe.class_weights(settings.train, rows.labels, counts, job.source))
     data = replace(settings.data, task=rows.task)
     if settings.data.path is not None and "array" not in rows.kinds.values():
         data = replace(data, columns=list(rows.inputs), kinds=dict(rows.kinds))

@@ -6,9 +6,11 @@ like `y_pred` (batch, outputs). Single samples may be the article's column vecto
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from functools import partial
 
 import numpy as np
+import numpy.typing as npt
 
 from model_store.nn import Array, Module, Sequential, Sigmoid, Softmax
 from model_store.nn.tape import Line, copied, scalar
@@ -92,30 +94,44 @@ class Huber(Loss):
 
 
 class CrossEntropy(Loss):
-    """`E = -1/batch Σ y* ln y` over probabilities y, `∂E/∂y = -y* / y / batch`.
+    """`E = -1/batch Σ w y* ln y` over probabilities y, `∂E/∂y = -w y* / y / batch`.
 
     `y_true` has a row of probabilities a sample: one-hot, usually. A y below the smallest normal number counts as
     that number, so that the loss of a certain mistake stays finite. Behind a `Softmax` the two are one step.
+
+    weights: w, a number for each class, or 1. The mean is over the batch, not over its weights: those of a batch of one
+    would cancel.
     """
 
+    def __init__(self, weights: npt.ArrayLike | None = None) -> None:
+        self.weights = None if weights is None else _class_weights(weights)
+
     def loss(self, y_true: Array, y_pred: Array) -> float:
-        return float(-np.sum(y_true * np.log(_above_zero(y_pred))) / _batch(y_pred))
+        return float(-np.sum(self._weighted(y_true) * np.log(_above_zero(y_pred))) / _batch(y_pred))
 
     def loss_prime(self, y_true: Array, y_pred: Array) -> Array:
-        prime: Array = -y_true / _above_zero(y_pred) / _batch(y_pred)
+        prime: Array = -self._weighted(y_true) / _above_zero(y_pred) / _batch(y_pred)
         return prime
 
     def fused(self, network: Module) -> tuple[Module, Loss]:
         if isinstance(network, Sequential) and isinstance(network.modules[-1], Softmax):
-            return network.without_last(), SoftmaxCrossEntropy()
+            return network.without_last(), SoftmaxCrossEntropy(self.weights)
         return network, self
 
+    def _weighted(self, y_true: Array) -> Array:
+        """`w y*`. One class alone means nothing, so an (n, 1) array is the article's column."""
+        if self.weights is None:
+            return y_true
+        w = self.weights.astype(y_true.dtype)
+        weighted: Array = y_true * (w.reshape(-1, 1) if y_true.shape[-1] == 1 else w)
+        return weighted
 
-class SoftmaxCrossEntropy(Loss):
-    """Cross-entropy of the softmax of logits z: `E = 1/batch Σ y* (ln Σⱼ e^zⱼ - z)`.
 
-    `∂E/∂z = (softmax z - y*) / batch`. The rows of `y_true` sum to 1. Exact at any logits: nothing is divided by a
-    probability that underflowed.
+class SoftmaxCrossEntropy(CrossEntropy):
+    """Cross-entropy of the softmax of logits z: `E = 1/batch Σ w y* (ln Σⱼ e^zⱼ - z)`.
+
+    `∂E/∂z = (c softmax z - w y*) / batch`, `c = Σᵢ wᵢ y*ᵢ` of the row, 1 without weights: the rows of `y_true` sum
+    to 1. Exact at any logits: nothing is divided by a probability that underflowed.
     """
 
     _softmax = Softmax()
@@ -123,77 +139,105 @@ class SoftmaxCrossEntropy(Loss):
     def loss(self, y_true: Array, y_pred: Array) -> float:
         shifted = y_pred - y_pred.max(axis=-1, keepdims=True)
         log_sum = np.log(np.exp(shifted).sum(axis=-1, keepdims=True))
-        return float(np.sum(y_true * (log_sum - shifted)) / _batch(y_pred))
+        return float(np.sum(self._weighted(y_true) * (log_sum - shifted)) / _batch(y_pred))
 
     def loss_prime(self, y_true: Array, y_pred: Array) -> Array:
-        prime: Array = (self._softmax(y_pred) - y_true) / _batch(y_pred)
+        y = self._weighted(y_true)
+        prime: Array = (y.sum(axis=-1, keepdims=True) * self._softmax(y_pred) - y) / _batch(y_pred)
         return prime
 
     def record(self, y_true: Array, y_pred: Array, error: Array) -> tuple[Array, list[Line]]:
-        z, m = y_pred, len(y_pred)
+        z, m, y = y_pred, len(y_pred), y_true
         prime, summed, logs = np.empty_like(z), np.empty((m, 1), z.dtype), np.empty((m, 1), z.dtype)
-        classes, rows, met = np.ones(z.shape[1], z.dtype), np.ones(m, z.dtype), np.empty((), z.dtype)
+        classes, c, met = np.ones(z.shape[1], z.dtype), np.ones((m, 1), z.dtype), np.empty((), z.dtype)
+        weigh: list[Line] = []
+        softmax: list[Line] = [(np.divide, (prime, summed, prime))]
+        if self.weights is not None:
+            y = np.empty_like(y_true)
+            weigh = [(np.multiply, (y_true, self.weights.astype(z.dtype), y)), (y.dot, (classes, c[:, 0]))]
+            softmax.append((np.multiply, (prime, c, prime)))
         return prime, [
+            *weigh,
             (partial(np.maximum.reduce, axis=1, out=summed, keepdims=True), (z,)),
             (np.subtract, (z, summed, z)),
-            (y_true.reshape(-1).dot, (z.reshape(-1), met)),
+            (y.reshape(-1).dot, (z.reshape(-1), met)),
             (np.exp, (z, prime)),
             (prime.dot, (classes, summed[:, 0])),
             (np.log, (summed, logs)),
-            (rows.dot, (logs[:, 0], error)),
+            (c[:, 0].dot, (logs[:, 0], error)),
             (np.subtract, (error, met, error)),
             (np.divide, (error, scalar(m, z), error)),
-            (np.divide, (prime, summed, prime)),
-            (np.subtract, (prime, y_true, prime)),
+            *softmax,
+            (np.subtract, (prime, y, prime)),
             (np.multiply, (prime, scalar(1 / m, z), prime)),
         ]
 
 
 class BinaryCrossEntropy(Loss):
-    """`E = -1/n Σ (y* ln y + (1 - y*) ln(1 - y))`, `∂E/∂y = ((1 - y*)/(1 - y) - y*/y) / n`; n counts all elements.
+    """`E = -1/n Σ (w₁ y* ln y + w₀ (1 - y*) ln(1 - y))`; n counts all elements.
 
-    Probabilities are kept a rounding error away from 0 and 1. Behind a `Sigmoid` the two are one step.
+    `∂E/∂y = (w₀ (1 - y*)/(1 - y) - w₁ y*/y) / n`. Probabilities are kept a rounding error away from 0 and 1. Behind a
+    `Sigmoid` the two are one step.
+
+    weights: w₀ of the class that y speaks against and w₁ of the one it speaks for, or 1 and 1.
     """
+
+    def __init__(self, weights: npt.ArrayLike = (1, 1)) -> None:
+        self.against, self.towards = _class_weights(weights, 2).tolist()
 
     def loss(self, y_true: Array, y_pred: Array) -> float:
         y = _inside(y_pred)
-        return float(-np.mean(y_true * np.log(y) + (1 - y_true) * np.log1p(-y)))
+        return float(-np.mean(self.towards * y_true * np.log(y) + self.against * (1 - y_true) * np.log1p(-y)))
 
     def loss_prime(self, y_true: Array, y_pred: Array) -> Array:
         y = _inside(y_pred)
-        prime: Array = ((1 - y_true) / (1 - y) - y_true / y) / np.size(y_true)
+        prime: Array = (self.against * (1 - y_true) / (1 - y) - self.towards * y_true / y) / np.size(y_true)
         return prime
 
     def fused(self, network: Module) -> tuple[Module, Loss]:
         if isinstance(network, Sequential) and isinstance(network.modules[-1], Sigmoid):
-            return network.without_last(), SigmoidBinaryCrossEntropy()
+            return network.without_last(), SigmoidBinaryCrossEntropy((self.against, self.towards))
         return network, self
 
 
-class SigmoidBinaryCrossEntropy(Loss):
-    """Binary cross-entropy of the sigmoid of logits z: `E = 1/n Σ (max(z, 0) - z y* + ln(1 + e^-|z|))`.
+class SigmoidBinaryCrossEntropy(BinaryCrossEntropy):
+    """Binary cross-entropy of the sigmoid of logits z: `E = 1/n Σ (c (max(z, 0) + ln(1 + e^-|z|)) - w₁ y* z)`.
 
-    `∂E/∂z = (sigmoid z - y*) / n`. Exact at any logits.
+    `∂E/∂z = (c sigmoid z - w₁ y*) / n`, `c = w₁ y* + w₀ (1 - y*)`. Exact at any logits.
     """
 
     _sigmoid = Sigmoid()
 
     def loss(self, y_true: Array, y_pred: Array) -> float:
+        y, c = self._weighted(y_true)
         z = y_pred
-        return float(np.mean(np.maximum(z, 0) - z * y_true + np.log1p(np.exp(-np.abs(z)))))
+        return float(np.mean(c * (np.maximum(z, 0) + np.log1p(np.exp(-np.abs(z)))) - y * z))
 
     def loss_prime(self, y_true: Array, y_pred: Array) -> Array:
-        prime: Array = (self._sigmoid(y_pred) - y_true) / np.size(y_true)
+        y, c = self._weighted(y_true)
+        prime: Array = (c * self._sigmoid(y_pred) - y) / np.size(y_true)
         return prime
 
+    def _weighted(self, y_true: Array) -> tuple[Array, Array]:
+        y = self.towards * y_true
+        return y, y + self.against * (1 - y_true)
 
-LOSSES: dict[str, type[Loss]] = {
+
+LOSSES: dict[str, Callable[..., Loss]] = {
     "mse": MSE,
     "mae": MAE,
     "huber": Huber,
     "cross_entropy": CrossEntropy,
     "binary_cross_entropy": BinaryCrossEntropy,
 }
+
+
+def _class_weights(weights: npt.ArrayLike, count: int | None = None) -> Array:
+    found = np.asarray(weights, np.float64)
+    if found.ndim != 1 or not np.isfinite(found).all() or (found < 0).any() or count not in (None, len(found)):
+        what = "a number" if count is None else f"{count} numbers,"
+        raise ValueError(f"weights: wanted {what} of at least 0 for each class, found {weights!r}")
+    return found
 
 
 def _above_zero(y: Array) -> Array:

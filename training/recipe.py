@@ -1,12 +1,14 @@
-"""The recipe: the optimizer and the schedule that a job's `[train]` asks for."""
+"""The recipe: the optimizer, the schedule and the class weights that a job's `[train]` asks for."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
-from model_store.nn import Module
+from model_store.errors import Fault, did_you_mean
+from model_store.nn import Array, Module
 from training.descent import Optimizer
+from training.errors import JobError
 from training.optimizers import OPTIMIZERS
 from training.schedules import SCHEDULES, OnPlateau, Schedule, WarmUp
 from training.settings import TrainSection
@@ -49,6 +51,33 @@ def schedule(train: TrainSection, score: Callable[[float], float]) -> Schedule |
     if isinstance(found, OnPlateau):
         found.score = score
     return found if wanted.warm_up is None else WarmUp(wanted.warm_up, found)
+
+
+def class_weights(
+    train: TrainSection, labels: Sequence[str | int], counts: Array, source: str = "job"
+) -> tuple[float, ...] | None:
+    """The weight of each class, if there are any; `counts` are the training rows of each.
+
+    Balanced is `n / (k·counts)`, n rows of k classes: every class then has the same say, and a row 1 in the mean.
+    """
+    wanted = train.class_weights
+    if wanted is None:
+        return None
+    place = "train.class_weights"
+    if not labels:
+        raise JobError(source, [Fault(place, "is for classifications; found a regression", "leave it out")])
+    if isinstance(wanted, str):
+        balanced: list[float] = (counts.sum() / (len(labels) * counts)).tolist()
+        return tuple(balanced)
+    names = [str(label) for label in labels]
+    faults = [
+        Fault(f"{place}.{name}", "there is no such class", did_you_mean(name, names) or f"there are {', '.join(names)}")
+        for name in wanted
+        if name not in names
+    ]
+    if faults:
+        raise JobError(source, faults)
+    return tuple(float(wanted.get(name, 1)) for name in names)
 
 
 def _given(section: object, keys: tuple[str, ...]) -> dict[str, Any]:

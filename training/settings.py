@@ -69,6 +69,7 @@ class ScheduleSection:
 @dataclass(frozen=True)
 class TrainSection:
     loss: str | None = None
+    class_weights: str | dict[str, float] | None = None
     optimizer: str = "sgd"
     learning_rate: float = 0.01
     momentum: float | None = 0.9

@@ -2,13 +2,26 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from marshmallow import ValidationError, post_load, validates_schema
+from marshmallow import ValidationError, fields, post_load, validates_schema
 
-from model_store.errors import Fault
-from training.job_fields import Base, Choice, Section, Setting, faulty, named, number, whole, whole_number
+from model_store.errors import Fault, did_you_mean
+from training.job_fields import (
+    Base,
+    Choice,
+    Section,
+    Setting,
+    faulty,
+    is_number,
+    named,
+    number,
+    shown,
+    whole,
+    whole_number,
+)
 from training.losses import LOSSES
 from training.optimizers import OPTIMIZERS
 from training.recipe import DEFAULTS, OPTIMIZER_KEYS, SCHEDULE_KEYS
@@ -79,9 +92,29 @@ class Schedule(Section):
         return super()._deserialize({"name": value} if isinstance(value, str) else value, *arguments, **options)
 
 
+class ClassWeights(fields.Field[Any]):
+    """`"balanced"`, or a table of weights by label."""
+
+    def _deserialize(self, value: Any, attr: str | None, data: Any, **_: Any) -> str | dict[str, float]:
+        if value == "balanced":
+            return "balanced"
+        if not isinstance(value, dict) or not value:
+            mend = did_you_mean(value, ["balanced"]) if isinstance(value, str) else ""
+            raise faulty(f"wanted 'balanced' or a table such as {{ rare = 5 }}; found {shown(value)}", mend)
+        wrong: dict[str, list[Fault]] = {
+            label: [Fault("", f"wanted a number above 0; found {shown(weight)}")]
+            for label, weight in value.items()
+            if not is_number(weight) or not 0 < weight < math.inf
+        }
+        if wrong:
+            raise ValidationError(wrong)
+        return value
+
+
 class TrainSchema(Base):
     section = TrainSection
     loss = Choice(tuple(LOSSES))
+    class_weights = ClassWeights()
     optimizer = Choice(tuple(OPTIMIZERS))
     learning_rate = _above_0()
     momentum = _below_1()

@@ -94,6 +94,8 @@ def test_all_faults_of_a_job_are_told_at_once_in_the_order_of_the_file() -> None
         ("train", "optimizer", "adan", "did you mean 'adam'?"),
         ("train", "beta1", 0.9, "belongs to 'adam', 'adamw'; found the optimizer 'sgd' (leave it out)"),
         ("train", "nesterov", 1, "wanted true or false"),
+        ("train", "class_weights", "balance", "did you mean 'balanced'?"),
+        ("train", "class_weights", {}, "a table such as"),
         ("train", "weight_decay", -1, "a number of at least 0"),
         ("train", "clip_norm", 0, "a number above 0"),
         ("train", "schedule", 3, "wanted a table of keys"),

@@ -1,5 +1,7 @@
 """Every loss: its formula, its derivative, its manners at extreme answers, and its fusion with an activation."""
 
+from pathlib import Path
+
 import numpy as np
 import pytest
 
@@ -20,7 +22,12 @@ CASES = [
     (SoftmaxCrossEntropy(), ONE_HOT, NUMBERS),
     (BinaryCrossEntropy(), ONE_HOT, PROBABILITIES),
     (SigmoidBinaryCrossEntropy(), ONE_HOT, NUMBERS),
+    (CrossEntropy([0.5, 1, 3]), PROBABILITIES, PROBABILITIES[::-1]),
+    (SoftmaxCrossEntropy([0.5, 1, 3]), PROBABILITIES, NUMBERS),
+    (BinaryCrossEntropy([0.5, 3]), PROBABILITIES, PROBABILITIES[::-1]),
+    (SigmoidBinaryCrossEntropy([0.5, 3]), PROBABILITIES, NUMBERS),
 ]
+PYTORCH = np.load(Path(__file__).parents[1] / "fixtures" / "pytorch_steps.npz")
 
 
 @pytest.mark.parametrize(
@@ -82,3 +89,41 @@ def test_a_loss_behind_another_activation_is_left_as_it_is() -> None:
 def test_huber_refuses_a_delta_that_is_not_above_zero() -> None:
     with pytest.raises(ValueError, match="wanted a number above 0, found 0"):
         Huber(0)
+
+
+def test_a_weighted_class_counts_as_if_its_rows_came_that_often() -> None:
+    rows = np.repeat(np.arange(4), [1, 3, 2, 2])  # of classes 0, 2, 1, 1
+    often = CrossEntropy().loss(ONE_HOT[rows], PROBABILITIES[rows]) * len(rows)
+    once = CrossEntropy([1, 2, 3]).loss(ONE_HOT, PROBABILITIES) * 4
+    assert once == pytest.approx(often)
+    positive = PROBABILITIES[:, :1]
+    often = BinaryCrossEntropy().loss(np.eye(1, 3).T, positive[[0, 1, 1]]) * 3
+    assert BinaryCrossEntropy([2, 1]).loss(np.eye(1, 2).T, positive[:2]) * 2 == pytest.approx(often)
+
+
+def test_weights_are_those_of_pytorch() -> None:
+    weights, classes, logits = (PYTORCH[name] for name in ("weights", "classes", "logits"))
+    prime = SoftmaxCrossEntropy(weights).loss_prime(np.eye(2)[classes], logits)
+    np.testing.assert_allclose(prime, PYTORCH["logits-grad"], rtol=1e-12, atol=1e-15)
+    prime = SigmoidBinaryCrossEntropy(weights).loss_prime(classes[:, None].astype(float), logits[:, :1])
+    np.testing.assert_allclose(prime, PYTORCH["score-grad"], rtol=1e-12, atol=1e-15)
+
+
+def test_the_articles_column_is_weighted_by_class_too() -> None:
+    loss = CrossEntropy([1, 2, 3])
+    row, column = loss.loss(ONE_HOT[1:2], PROBABILITIES[1:2]), loss.loss(ONE_HOT[1:2].T, PROBABILITIES[1:2].T)
+    assert row == pytest.approx(column)
+
+
+@pytest.mark.parametrize(
+    ("make", "wanted"),
+    [
+        (lambda: CrossEntropy([1, -1]), "weights: wanted a number of at least 0 for each class"),
+        (lambda: CrossEntropy(3), "weights: wanted a number"),
+        (lambda: BinaryCrossEntropy([1, 2, 3]), "weights: wanted 2 numbers, of at least 0 for each class"),
+        (lambda: BinaryCrossEntropy([1, np.inf]), "weights: wanted 2 numbers"),
+    ],
+)
+def test_weights_that_cannot_be_are_refused(make: type[Loss], wanted: str) -> None:
+    with pytest.raises(ValueError, match=wanted):
+        make()

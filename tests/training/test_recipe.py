@@ -6,11 +6,13 @@ import inspect
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 
 from model_store.nn import Linear
 from training import job as jobs
 from training import recipe
+from training.errors import JobError
 from training.optimizers import OPTIMIZERS
 from training.recipe import DEFAULTS, OPTIMIZER_KEYS, SCHEDULE_KEYS
 from training.schedules import SCHEDULES, OnPlateau, WarmUp
@@ -83,3 +85,34 @@ def test_a_plateau_in_a_job_watches_the_validation_loss(job_file: Path, monkeypa
     monkeypatch.setattr(OnPlateau, "saw", noted)
     history = jobs.run(jobs.load(job_file, {"train.schedule": "plateau"})).model.training["history"]
     assert seen == [point["validation_loss"] for point in history]
+
+
+def test_balanced_weights_give_every_class_the_same_say() -> None:
+    train = TrainSection(class_weights="balanced")
+    assert recipe.class_weights(train, ("a", "b"), np.array([30, 10])) == (40 / 60, 40 / 20)
+
+
+def test_weights_by_label_are_one_for_the_others() -> None:
+    train = TrainSection(class_weights={"7": 2.5})
+    assert recipe.class_weights(train, (3, 7), np.array([1, 1])) == (1, 2.5)
+
+
+def test_weights_of_no_class_are_told() -> None:
+    train = TrainSection(class_weights={"rosy": 2.5})
+    with pytest.raises(JobError, match=r"train.class_weights.rosy: there is no such class .*did you mean 'rose'"):
+        recipe.class_weights(train, ("lily", "rose"), np.array([1, 1]))
+    with pytest.raises(JobError, match=r"train.class_weights: is for classifications; found a regression"):
+        recipe.class_weights(train, (), np.zeros(0))
+
+
+@pytest.mark.parametrize("output", ["softmax", "sigmoid"])
+def test_a_rare_class_is_found_more_often_when_weights_are_balanced(tmp_path: Path, output: str) -> None:
+    rng = np.random.default_rng(0)
+    y = (rng.random(600) < 0.1).astype(int)
+    np.savez(tmp_path / "d.npz", x=rng.standard_normal((600, 2)) + y[:, None], y=y)
+    found = []
+    for chosen in ({}, {"class_weights": "balanced"}):
+        job = {"model": {"name": "m"}, "data": {"path": "d.npz"}, "network": {"output": output}, "train": chosen}
+        outcome = jobs.run(jobs.from_dict(job, tmp_path))
+        found.append(outcome.metrics["classes"]["1"]["recall"])
+    assert found[1] > found[0] + 0.2

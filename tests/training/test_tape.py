@@ -30,6 +30,8 @@ LOSSES: list[tuple[Loss, type[Module]]] = [
     (Huber(), Identity),
     (CrossEntropy(), Softmax),
     (BinaryCrossEntropy(), Sigmoid),
+    (CrossEntropy([0.5, 3]), Softmax),
+    (BinaryCrossEntropy([0.5, 3]), Sigmoid),
     (CrossEntropy(), Sigmoid),
 ]
 
