@@ -20,7 +20,7 @@ import numpy.typing as npt
 from model_store.nn.fields import NUMBER, SIZE
 from model_store.nn.learned import Held, Learned
 from model_store.nn.module import Shape
-from model_store.nn.tape import Array
+from model_store.nn.tape import Array, Backward, Line, scalar
 
 
 class _Norm(Learned):
@@ -160,3 +160,71 @@ class BatchNorm(_Norm):
             d = d - d.mean(self.over) - self.normal * (d * self.normal).mean(self.over)
         input_grad: Array = d / self.sigma
         return input_grad
+
+    def record(self, inputs: Array) -> tuple[Array, list[Line], Backward]:
+        count = inputs.size // self.size
+        if inputs.dtype != self.dtype or count == 1:
+            return super().record(inputs)
+        sums, spread = np.ones(count, self.dtype), _Spread(inputs)
+        normal, outputs, work = (np.empty_like(spread.rows) for _ in range(3))
+        mean, variance, inverse, change = (np.empty(self.size, self.dtype) for _ in range(4))
+        share, momentum = scalar(1 / count, mean), scalar(self.momentum, mean)
+
+        def mean_of(array: Array, out: Array) -> list[Line]:
+            return [(sums.dot, (array.reshape(count, self.size), out)), (np.multiply, (out, share, out))]
+
+        def follow(running: Array, measured: Array) -> list[Line]:
+            step: list[Line] = [(np.subtract, (measured, running, change)), (np.multiply, (change, momentum, change))]
+            return [*step, (np.add, (running, change, running))]
+
+        def backward(output_grad: Array, wanted: bool) -> tuple[Array, list[Line]]:
+            dy = output_grad.reshape(normal.shape)
+            lines: list[Line] = [
+                (sums.dot, (dy.reshape(count, self.size), self.shift_grad)),
+                (np.multiply, (dy, normal, work)),
+                (sums.dot, (work.reshape(count, self.size), self.scale_grad)),
+            ]
+            if wanted:  # (D - mean D - x̂ ⊙ mean(D ⊙ x̂)) / σ, the scale taken out of D
+                lines += [
+                    (np.multiply, (self.scale_grad, share, change)),
+                    *spread(np.multiply, normal, change, work),
+                    (np.subtract, (dy, work, dy)),
+                    (np.multiply, (self.shift_grad, share, change)),
+                    *spread(np.subtract, dy, change, dy),
+                    (np.multiply, (self._scale, inverse, change)),
+                    *spread(np.multiply, dy, change, dy),
+                ]
+            return output_grad, lines
+
+        forward: list[Line] = [
+            *mean_of(inputs, mean),
+            *spread(np.subtract, spread.rows, mean, normal),
+            (np.multiply, (normal, normal, work)),
+            *mean_of(work, variance),
+            *follow(self._running_mean, mean),
+            (np.multiply, (variance, scalar(count / (count - 1), mean), inverse)),
+            *follow(self._running_variance, inverse),
+            (np.add, (variance, scalar(self.epsilon, mean), inverse)),
+            (np.sqrt, (inverse, inverse)),
+            (np.reciprocal, (inverse, inverse)),
+            *spread(np.multiply, normal, inverse, normal),
+            *spread(np.multiply, normal, self._scale, outputs),
+            *spread(np.add, outputs, self._shift, outputs),
+        ]
+        return outputs.reshape(inputs.shape), forward, backward
+
+
+class _Spread:
+    """Calls of a ufunc between a batch and a vector of its features, for a tape.
+
+    A few channels are too short a run to broadcast fast, so the vector is written out for all pixels of an image.
+    """
+
+    def __init__(self, inputs: Array) -> None:
+        self.rows = inputs.reshape(len(inputs), -1)
+        self.written = np.empty((self.rows.shape[1] // inputs.shape[-1], inputs.shape[-1]), inputs.dtype)
+
+    def __call__(self, function: np.ufunc, rows: Array, vector: Array, out: Array) -> list[Line]:
+        if len(self.written) == 1:
+            return [(function, (rows, vector, out))]
+        return [(np.copyto, (self.written, vector)), (function, (rows, self.written.reshape(-1), out))]

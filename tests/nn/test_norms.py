@@ -90,6 +90,33 @@ def test_running_averages_are_saved_but_not_trained() -> None:
     assert norm.running_mean.any()
 
 
+@pytest.mark.parametrize("shape", [(4, 3), (2, 3), (1, 3), (4, 2, 3, 3), (1, 2, 1, 3)])
+@pytest.mark.parametrize("layer", [BatchNorm, LayerNorm])
+def test_a_taped_step_is_forward_and_backward(layer: type[BatchNorm] | type[LayerNorm], shape: tuple[int, ...]) -> None:
+    def network() -> Sequential:
+        return Sequential([filled(layer(3, dtype=np.float64)), Tanh(), filled(layer(3, dtype=np.float64))])
+
+    taped, by_hand = network(), network()
+    rng = np.random.default_rng(11)
+    x, y = np.empty(shape), rng.standard_normal(shape)
+    output, forward, tape = taped.record(x)
+    output_grad = np.empty_like(y)
+    input_grad, backward = tape(output_grad, True)
+    for _ in range(3):
+        x[...] = rng.standard_normal(shape)
+        for function, operands in forward:
+            function(*operands)
+        np.testing.assert_allclose(output, by_hand.forward(x), rtol=1e-9, atol=1e-11)
+        output_grad[...] = y
+        for function, operands in backward:
+            function(*operands)
+        by_hand.gradient_vector.fill(0)
+        np.testing.assert_allclose(input_grad, by_hand.backward(y), rtol=1e-8, atol=1e-10)
+        np.testing.assert_allclose(taped.gradient_vector, by_hand.gradient_vector, rtol=1e-8, atol=1e-10)
+        for name, array in taped.arrays().items():
+            np.testing.assert_allclose(array, by_hand.arrays()[name], rtol=1e-10)
+
+
 def test_a_running_variance_below_zero_is_refused() -> None:
     net = Sequential([Linear(2, 3), BatchNorm(3)])
     arrays = {**net.arrays(), "modules.1.running_variance": np.array([1, -1, 1], np.float32)}
