@@ -10,7 +10,7 @@ BIN       := $(VENV)/bin
 INSTALLED := $(VENV)/.installed
 
 .DEFAULT_GOAL := help
-.PHONY: help install examples run check test lint bench bench-training lock clean
+.PHONY: help install examples run check test clients lint bench bench-training lock clean
 
 help: ## this list
 	@awk -F ': .*## ' '/^[a-z-]+:.* ## / { printf "  make %-15s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -41,8 +41,20 @@ run: examples ## train the examples once, then serve them
 check: $(INSTALLED) ## the fast tests
 	@$(BIN)/python -m pytest -m "not slow and not containers and not browser"
 
-test: $(INSTALLED) ## all tests; those of images and pages are skipped, with the reason, where they cannot run
-	@$(BIN)/python -m pytest
+# Triton's client, KServe's and schemathesis, beside all that the service needs.
+CLIENTS := .venv-clients
+$(CLIENTS)/.installed: requirements-clients.lock
+	@echo "Installing the clients of other projects into $(CLIENTS)"
+	@test -x $(CLIENTS)/bin/python || $(PYTHON) -m venv $(CLIENTS)
+	@$(CLIENTS)/bin/python -m pip install -qq --disable-pip-version-check --require-hashes --requirement $<
+	@touch $@
+
+test: $(INSTALLED) $(CLIENTS)/.installed ## all tests; those of images and pages are skipped, with the reason, where they cannot run
+	@$(BIN)/python -m pytest --ignore tests/clients
+	@$(CLIENTS)/bin/python -m pytest tests/clients
+
+clients: $(CLIENTS)/.installed ## the service as the clients of other projects meet it
+	@$(CLIENTS)/bin/python -m pytest tests/clients
 
 lint: $(INSTALLED) ## ruff, and mypy --strict on the three packages
 	@$(BIN)/ruff check .
@@ -68,7 +80,8 @@ COMPILE := $(UV) pip compile --quiet --upgrade --universal --python-version 3.11
 lock: ## resolve the dependencies anew (needs uv)
 	$(COMPILE) --output-file requirements.lock
 	$(COMPILE) --extra test --group lint --group build --constraint requirements.lock --output-file requirements-dev.lock
+	$(COMPILE) --extra test --extra clients --constraint requirements.lock --output-file requirements-clients.lock
 
 clean: ## remove what was made, except trained models
-	rm -rf $(VENV) $(PEERS) build dist .mypy_cache .ruff_cache .pytest_cache .hypothesis
+	rm -rf $(VENV) $(PEERS) $(CLIENTS) build dist .mypy_cache .ruff_cache .pytest_cache .hypothesis
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +

@@ -99,22 +99,28 @@ class Signature:
         `{"label": ..., "probabilities": {label: p}}` of a classifier; a number, or `{name: number}` of several, of
         a regression. InputError where an output is not finite: the row lies beyond what the network can compute.
         """
+        found = self.tensors(outputs)
+        if isinstance(self.output, Classes):
+            names = [str(label) for label in self.output.labels]
+            return [
+                {"label": label, "probabilities": dict(zip(names, row, strict=True))}
+                for label, row in zip(found["label"].tolist(), found["probabilities"].tolist(), strict=True)
+            ]
+        rows = zip(*(values.tolist() for values in found.values()), strict=True)
+        if len(found) == 1:
+            return [value for (value,) in rows]
+        return [dict(zip(found, row, strict=True)) for row in rows]
+
+    def tensors(self, outputs: NDArray) -> dict[str, NDArray]:
+        """The same answers as arrays: `label` (n,) and `probabilities` (n, labels), or (n,) for each target by name."""
         self._check_finite(outputs)
         if isinstance(self.output, Classes):
-            labels = self.output.labels
             if outputs.shape[1] == 1:
                 outputs = np.concatenate([1 - outputs, outputs], axis=1)
-            names = [str(label) for label in labels]
-            best = outputs.argmax(axis=1).tolist()
-            return [
-                {"label": labels[i], "probabilities": dict(zip(names, row, strict=True))}
-                for i, row in zip(best, outputs.tolist(), strict=True)
-            ]
+            labels = np.array(self.output.labels, object)
+            return {"label": labels[outputs.argmax(axis=1)], "probabilities": outputs}
         values = outputs.astype(np.float64) * self.output.scale + self.output.offset
-        if len(self.output.names) == 1:
-            flat: list[Any] = values[:, 0].tolist()
-            return flat
-        return [dict(zip(self.output.names, row, strict=True)) for row in values.tolist()]
+        return dict(zip(self.output.names, values.T, strict=True))
 
     def config(self) -> dict[str, Any]:
         """The signature as JSON knows it."""

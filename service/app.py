@@ -20,35 +20,46 @@ from werkzeug.wrappers import Response
 from model_store.store import open_store
 from service import errors
 from service.catalog import Catalog
+from service.inference import Inference
 from service.metrics import Metrics
-from service.routes import health, models, pages, predict
+from service.routes import health, models, open_inference, pages, predict
 from service.settings import Settings
 from service.wire import add_headers
+from service.withdrawals import Withdrawals
 
 access = logging.getLogger("service.access")
 
 _SANE_ID = re.compile(r"[A-Za-z0-9._~+/=:@-]{1,128}")
-_QUIET = {"health.alive", "health.ready", "health.exposition"}  # asked every few seconds, and nobody reads it
+_QUIET = {
+    "health.alive",
+    "health.ready",
+    "health.exposition",
+    "open_inference.health",
+}  # asked every few seconds, and nobody reads it
 
 
 def create_app(settings: Settings | None = None) -> Flask:
     settings = settings or Settings.from_environ(os.environ)
     metrics = Metrics()
+    cache_dir = settings.cache_path(os.environ)
     catalog = Catalog(
         open_store(settings.store),
-        settings.cache_path(os.environ),
+        cache_dir,
         metrics,
         max_instances=settings.max_instances,
         max_extra_versions=settings.max_extra_versions,
+        withdrawn=Withdrawals(cache_dir / f"unloaded-{os.getpid()}") if settings.admin else None,
     )
     catalog.refresh()
+    inference = Inference(metrics)
 
     app = Flask(__name__)
     app.url_map.strict_slashes = False
     app.extensions["catalog"] = catalog
     app.extensions["metrics"] = metrics
     errors.register(app)
-    app.register_blueprint(predict.routes(catalog, metrics, settings))
+    app.register_blueprint(predict.routes(catalog, inference, settings))
+    app.register_blueprint(open_inference.routes(catalog, inference, metrics, settings))
     app.register_blueprint(models.routes(catalog))
     app.register_blueprint(health.routes(catalog, metrics))
     app.register_blueprint(pages.routes(catalog, settings))

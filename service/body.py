@@ -6,6 +6,7 @@ announced has come: one cut short is refused, however well its first half parses
 
 from __future__ import annotations
 
+import zlib
 from typing import Any
 
 import orjson
@@ -16,28 +17,54 @@ from service.errors import ApiError
 
 # A plain `curl -d` says form-urlencoded, some clients say octet-stream or text, some say nothing.
 _TAKEN_AS_JSON = {"", "application/octet-stream", "application/x-www-form-urlencoded", "text/plain"}
+_WINDOW_BITS = {"identity": 0, "gzip": 16 + zlib.MAX_WBITS, "deflate": zlib.MAX_WBITS}
 
 
 def read_json(request: Request, max_bytes: int) -> Any:
     """The parsed body; ApiError 400, 413 or 415 when it cannot be taken."""
-    _check_type(request)
-    body = _read(request, max_bytes)
+    check_json_type(request)
+    return parse_json(read_bytes(request, max_bytes))
+
+
+def parse_json(body: bytes) -> Any:
     if not body:
-        raise _bad('the body is empty; send JSON such as {"instances": [...]}')
+        raise bad('the body is empty; send JSON such as {"instances": [...]}')
     try:
         return orjson.loads(body)
     except orjson.JSONDecodeError as e:
         raise _not_json(e, body) from e
 
 
-def _check_type(request: Request) -> None:
+def check_json_type(request: Request) -> None:
     mimetype = request.mimetype
     if mimetype not in _TAKEN_AS_JSON and mimetype != "application/json" and not mimetype.endswith("+json"):
         message = f"Content-Type: wanted application/json, found {mimetype}"
         raise ApiError(415, "unsupported_media_type", message)
-    coding = request.headers.get("Content-Encoding", "identity")
-    if coding != "identity":
-        raise ApiError(415, "unsupported_media_type", f"Content-Encoding: wanted none, found {coding}; send plain JSON")
+
+
+def read_bytes(request: Request, max_bytes: int) -> bytes:
+    """The body as it came, or inflated where it was compressed (gzip, or deflate in its zlib form)."""
+    coding = request.headers.get("Content-Encoding", "identity").strip().lower()
+    if coding not in _WINDOW_BITS:
+        message = f"Content-Encoding: wanted gzip, deflate or none, found {coding}"
+        raise ApiError(415, "unsupported_media_type", message)
+    body = _read(request, max_bytes)
+    return body if coding == "identity" else _inflated(body, coding, max_bytes)
+
+
+def _inflated(body: bytes, coding: str, max_bytes: int) -> bytes:
+    """Never more than the limit in memory, however small the bomb."""
+    inflater = zlib.decompressobj(_WINDOW_BITS[coding])
+    try:
+        whole = inflater.decompress(body, max_bytes + 1)
+    except zlib.error as e:
+        raise bad(f"the body is not {coding}: {e}", "broken_body") from e
+    if len(whole) > max_bytes:
+        raise _too_large("more when it is inflated", max_bytes)
+    if not inflater.eof or inflater.unused_data:
+        found = "bytes after its end" if inflater.eof else "no end"
+        raise bad(f"the body is not {coding}: wanted one whole stream, found {found}", "broken_body")
+    return whole
 
 
 def _read(request: Request, max_bytes: int) -> bytes:
@@ -50,17 +77,17 @@ def _read(request: Request, max_bytes: int) -> bytes:
     try:
         body: bytes = environ["wsgi.input"].read(max_bytes + 1 if announced is None else announced)
     except Exception as e:  # whatever stops a server from reading a body, its client has broken off
-        raise _bad(f"the body ended early or is not well-formed HTTP: {e}", "broken_body") from e
+        raise bad(f"the body ended early or is not well-formed HTTP: {e}", "broken_body") from e
     if announced is None:
         if len(body) > max_bytes:
             raise _too_large("more", max_bytes)
     elif len(body) < announced:
         message = f"the body ended early: Content-Length says {announced} bytes, {len(body)} came"
-        raise _bad(message, "broken_body")
+        raise bad(message, "broken_body")
     return body
 
 
-def _bad(message: str, code: str = "bad_json") -> ApiError:
+def bad(message: str, code: str = "bad_json") -> ApiError:
     return ApiError(400, code, message)
 
 

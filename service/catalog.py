@@ -36,6 +36,7 @@ from model_store.model import Model
 from service.example import Example, example_of
 from service.metrics import Metrics
 from service.schemas import PredictSchema
+from service.withdrawals import Withdrawals
 
 log = logging.getLogger("service.catalog")
 
@@ -122,11 +123,13 @@ class Catalog:
         *,
         max_instances: int,
         max_extra_versions: int,
+        withdrawn: Withdrawals | None = None,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self.snapshot = Snapshot()
         self._store, self._cache_dir, self._metrics, self._clock = store, cache_dir, metrics, clock
         self._max_instances, self._max_extra = max_instances, max_extra_versions
+        self.withdrawn: Withdrawals | frozenset[str] = frozenset() if withdrawn is None else withdrawn
         self._loading = threading.Lock()  # one load at a time, so that a burst does not load a version twice
         self._extra: OrderedDict[tuple[str, int], Served] = OrderedDict()
         self._extra_lock = threading.Lock()
@@ -137,6 +140,8 @@ class Catalog:
     def find(self, name: str | None, ref: int | str | None = None) -> Served:
         """The version that answers to a model's name (None: the only one) and a number or an alias (None: default)."""
         entry = self._entry(self.snapshot, name)
+        if entry.name in self.withdrawn:
+            raise _unloaded(entry.name)
         if ref is None or (served := entry.targets.get(str(ref))) is None:
             served = entry.default if ref is None or ref == "default" else self._pinned(entry, ref)
         if served is None:
@@ -166,6 +171,22 @@ class Catalog:
             if changed:
                 self._trim()
             return changed
+
+    def withdraw(self, name: str) -> None:
+        """Takes a model out of service, in every worker at once, until `readmit`."""
+        self._withdrawals().add(self._entry(self.snapshot, name).name)
+
+    def readmit(self, name: str) -> None:
+        """Puts a model into service, as the store has it now; UnavailableError where it cannot be loaded."""
+        self.refresh()
+        entry = self._entry(self.snapshot, name)
+        self._withdrawals().discard(name)
+        if entry.default is None:
+            raise _broken(name, self.snapshot.problems)
+
+    def _withdrawals(self) -> Withdrawals:
+        assert isinstance(self.withdrawn, Withdrawals)  # noqa: S101 - who may withdraw has made a place for it
+        return self.withdrawn
 
     def follow(self, poll_seconds: float) -> None:
         """Keeps looking, in a thread of this process; a second call in the same process does nothing."""
@@ -342,6 +363,11 @@ class Catalog:
 
 def _is_number(ref: int | str) -> bool:
     return isinstance(ref, int) or (ref.isascii() and ref.isdigit() and len(ref) < 10)
+
+
+def _unloaded(name: str) -> UnavailableError:
+    mend = f"POST /v2/repository/models/{name}/load puts it back"
+    return UnavailableError("model_unavailable", f"{name} has been unloaded; {mend}", Fault(name, "is unloaded", mend))
 
 
 def _broken(name: str, problems: Iterable[Fault]) -> UnavailableError:

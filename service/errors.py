@@ -1,18 +1,20 @@
-"""What goes wrong over HTTP, in one JSON shape:
+"""What goes wrong over HTTP, in one JSON shape a protocol. Our own:
 
     {"error": {"code": "unknown_model", "message": "there is no model 'pengins'; did you mean 'penguins'?",
                "faults": [{"place": "model", "problem": "...", "mend": "..."}]}, "request_id": "4b0f..."}
 
 `code` is for programs, `message` for people, and `faults` has every single thing that is wrong with the request.
+The protocols below /v1 and /v2 know `{"error": "text"}` alone.
 """
 
 from __future__ import annotations
 
 import logging
+import re
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from flask import Flask, g
+from flask import Flask, g, request
 from werkzeug.exceptions import HTTPException
 from werkzeug.wrappers import Response
 
@@ -22,6 +24,7 @@ from service.wire import json_response
 
 log = logging.getLogger("service")
 
+_PLAIN = re.compile(r"/v[12](/|$)")
 # Errors of the framework, by status: what a program is told.
 _CODES = {400: "bad_request", 404: "not_found", 405: "method_not_allowed", 413: "body_too_large"}
 
@@ -45,6 +48,9 @@ class ApiError(Exception):
 
 def error_response(error: ApiError) -> Response:
     g.error_code = error.code
+    if _PLAIN.match(request.path):
+        status = 400 if error.status == 422 else error.status  # which these protocols do not know
+        return json_response({"error": error.message}, status, error.headers)
     body: dict[str, Any] = {
         "error": {
             "code": error.code,

@@ -10,7 +10,15 @@ from __future__ import annotations
 import os
 from collections.abc import Callable, Iterable, Iterator
 
-from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, disable_created_metrics, generate_latest
+from prometheus_client import (
+    CollectorRegistry,
+    Counter,
+    Gauge,
+    Histogram,
+    Summary,
+    disable_created_metrics,
+    generate_latest,
+)
 from prometheus_client.core import GaugeMetricFamily, Metric
 from prometheus_client.multiprocess import MultiProcessCollector
 from prometheus_client.registry import Collector
@@ -42,6 +50,12 @@ class Metrics:
             buckets=_SECONDS,
             registry=registry,
         )
+        self.inference = Summary(
+            "forward_pass_inference_seconds",
+            "Time in the network, for each request that it answered.",
+            ["model", "version"],
+            registry=registry,
+        )
         self.rows = Counter("forward_pass_rows", "Rows predicted.", ["model", "version"], registry=registry)
         self.errors = Counter("forward_pass_errors", "Answers that were errors, by code.", ["code"], registry=registry)
         self.loads = Counter(
@@ -64,16 +78,26 @@ class Metrics:
         """Adds metrics that are read off when somebody asks."""
         self._lookups.append(lookup)
 
+    def of_version(self, model: str, version: int) -> dict[str, float]:
+        """What all workers have counted for one version, by the names of the samples."""
+        wanted = {"model": model, "version": str(version)}
+        families = self._counted().collect()
+        return {s.name: s.value for family in families for s in family.samples if s.labels == wanted}
+
     def exposition(self) -> bytes:
         """Everything, in Prometheus's text format."""
+        gathering = self._counted()
+        for lookup in self._lookups:
+            gathering.register(_Relay(lookup))
+        return generate_latest(gathering)
+
+    def _counted(self) -> CollectorRegistry:
         gathering = CollectorRegistry()
         if os.environ.get("PROMETHEUS_MULTIPROC_DIR"):
             MultiProcessCollector(gathering)  # type: ignore[no-untyped-call]
         else:
             gathering.register(_Relay(self._registry.collect))
-        for lookup in self._lookups:
-            gathering.register(_Relay(lookup))
-        return generate_latest(gathering)
+        return gathering
 
 
 class _Relay(Collector):

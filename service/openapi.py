@@ -15,6 +15,7 @@ from model_store.columns import Array, Category, Number
 from model_store.signature import Classes, Input, Signature
 from service import schemas
 from service.catalog import Served, Snapshot
+from service.openapi_protocols import add_protocols
 
 Json = dict[str, Any]
 
@@ -62,6 +63,10 @@ def document(snapshot: Snapshot) -> Json:
             {"name": "models", "description": "What each model takes and gives."},
             {"name": "general", "description": "The same for any model, and what there is."},
             {"name": "health", "description": "For load balancers, orchestrators and Prometheus."},
+            {
+                "name": "open inference",
+                "description": "The Open Inference Protocol (V2) of Triton, KServe and MLServer.",
+            },
         ],
     )
     for status, text in _WRONG.items():
@@ -69,6 +74,7 @@ def document(snapshot: Snapshot) -> Json:
     for served in snapshot.answering:
         _add_model(spec, served)
     _add_general(spec)
+    add_protocols(spec)
     return spec.to_dict()
 
 

@@ -84,6 +84,9 @@ class Settings:
     cache_dir: str = _setting(
         "SERVE_CACHE_DIR", "", "Where verified copies of artifacts are kept; empty is a place of the user's own."
     )
+    admin: bool = _setting(
+        "SERVE_ADMIN", False, "Whether callers may load and unload models: /v2/repository, open to every caller."
+    )
     log_level: str = _setting("SERVE_LOG_LEVEL", "info", f"One of {', '.join(LOG_LEVELS)}.", choices=LOG_LEVELS)
 
     @classmethod
@@ -132,6 +135,8 @@ def _read(env: _Env, setting: Any) -> Any:
     variable, default = setting.metadata["variable"], setting.default
     if setting.metadata["choices"]:
         return env.choice(variable, default, choices=setting.metadata["choices"])
+    if isinstance(default, bool):
+        return env.bool(variable, default)
     if isinstance(default, str):
         return env.str(variable, default)
     return env.number(variable, default, kind=type(default), low=setting.metadata["low"], high=setting.metadata["high"])

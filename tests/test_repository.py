@@ -13,7 +13,7 @@ import pytest
 from model_store.manifest import PRODUCER
 
 ROOT = Path(__file__).parent.parent
-LOCKS = ["requirements.lock", "requirements-dev.lock"]
+LOCKS = ["requirements.lock", "requirements-dev.lock", "requirements-clients.lock"]
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
 
 
@@ -49,15 +49,17 @@ def test_every_dependency_is_locked():
     def names(requirements):
         return {re.match(r"[A-Za-z0-9-]+", requirement)[0].lower() for requirement in requirements}
 
-    runtime, development = (names(pins(lock)) for lock in LOCKS)
+    runtime, development, clients = (names(pins(lock)) for lock in LOCKS)
     assert names(PROJECT["dependencies"]) <= runtime <= development
     assert names(PROJECT["optional-dependencies"]["test"]) <= development
     assert {"hatchling", "ruff", "mypy"} <= development
+    assert names(PROJECT["dependencies"]) | names(PROJECT["optional-dependencies"]["clients"]) <= clients
 
 
-def test_both_locks_agree():
-    runtime, development = (pins(lock) for lock in LOCKS)
-    assert {name: development.get(name) for name in runtime} == runtime
+def test_the_locks_agree():
+    runtime, *others = (pins(lock) for lock in LOCKS)
+    for other in others:
+        assert {name: other.get(name) for name in runtime} == runtime
 
 
 def test_no_file_names_a_package_registry():

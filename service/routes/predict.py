@@ -4,20 +4,20 @@ from __future__ import annotations
 
 from typing import Any
 
-from flask import Blueprint, g, request
+from flask import Blueprint, request
 from werkzeug.wrappers import Response
 
 from model_store.errors import Fault, InputError
 from model_store.nn import Array
 from service.body import read_json
 from service.catalog import Catalog, Served, UnavailableError, UnknownError
-from service.metrics import Metrics
+from service.inference import Inference
 from service.schemas import PredictSchema, is_version_ref, not_an_object
 from service.settings import Settings
 from service.wire import json_response
 
 
-def routes(catalog: Catalog, metrics: Metrics, settings: Settings) -> Blueprint:
+def routes(catalog: Catalog, inference: Inference, settings: Settings) -> Blueprint:
     blueprint = Blueprint("predict", __name__)
     general = PredictSchema(settings.max_instances)
 
@@ -31,11 +31,7 @@ def routes(catalog: Catalog, metrics: Metrics, settings: Settings) -> Blueprint:
         if not isinstance(body, dict):
             raise not_an_object(body)
         served, inputs = _checked(body, name, version)
-        g.served = served
-        g.rows = len(inputs)
-        model = served.model
-        predictions = model.signature.decode(model.network(inputs))
-        metrics.rows.labels(served.name, served.number).inc(len(inputs))
+        predictions = served.model.signature.decode(inference(served, inputs))
         return json_response({"model": served.name, "version": served.number, "predictions": predictions})
 
     def _checked(body: dict[str, Any], name: str | None, version: str | None) -> tuple[Served, Array]:

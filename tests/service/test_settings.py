@@ -19,7 +19,7 @@ def test_every_variable_is_read():
     for setting in fields(Settings):
         choices = setting.metadata["choices"]
         another = [choice for choice in choices if choice != setting.default]
-        other = another[0] if choices else "other" if isinstance(setting.default, str) else "7"
+        other = another[0] if choices else {str: "other", bool: "true"}.get(type(setting.default), "7")
         found = Settings.from_environ({setting.metadata["variable"]: other})
         assert getattr(found, setting.name) != values[setting.name]
 

@@ -1,0 +1,179 @@
+"""The Open Inference Protocol (V2), below /v2: what Triton, KServe and MLServer and their clients speak."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from flask import Blueprint, request
+from werkzeug.wrappers import Response
+
+from model_store.columns import shown
+from model_store.errors import Fault, InputError
+from model_store.manifest import PRODUCER
+from service import open_inference, tensors
+from service.body import parse_json, read_bytes
+from service.catalog import Catalog, Served
+from service.errors import ApiError
+from service.inference import Inference
+from service.metrics import Metrics
+from service.settings import Settings
+from service.tensors import Tensor
+from service.wire import json_response
+
+_PLATFORM, _RELEASE = PRODUCER.split()
+_MODEL = "/v2/models/<name>"
+_VERSION = f"{_MODEL}/versions/<version>"
+
+
+def routes(catalog: Catalog, inference: Inference, metrics: Metrics, settings: Settings) -> Blueprint:
+    blueprint = Blueprint("open_inference", __name__)
+    extensions = ["binary_tensor_data", "model_configuration", "statistics"]
+    if settings.admin:
+        extensions.append("model_repository")
+
+    @blueprint.get("/v2")
+    def server() -> Response:
+        return json_response({"name": _PLATFORM, "version": _RELEASE, "extensions": extensions})
+
+    @blueprint.get("/v2/health/live")
+    @blueprint.get("/v2/health/ready")
+    def health() -> Response:
+        answering = bool(catalog.snapshot.answering)
+        down = request.path.endswith("ready") and not answering
+        return json_response({"live": True, "ready": answering}, 503 if down else 200)
+
+    @blueprint.get(_MODEL)
+    @blueprint.get(_VERSION)
+    def model(name: str, version: str | None = None) -> Response:
+        served = catalog.find(name, version)
+        return json_response(
+            {
+                "name": name,
+                "versions": [str(number) for number in catalog.snapshot.entries[name].versions],
+                "platform": _PLATFORM,
+                "inputs": [_tensor(tensor) for tensor in tensors.inputs(served.model.signature)],
+                "outputs": [_tensor(tensor) for tensor in tensors.outputs(served.model)],
+            }
+        )
+
+    @blueprint.get(f"{_MODEL}/ready")
+    @blueprint.get(f"{_VERSION}/ready")
+    def model_ready(name: str, version: str | None = None) -> Response:
+        catalog.find(name, version)  # 404 or 503 otherwise
+        return json_response({"name": name, "ready": True})
+
+    @blueprint.get(f"{_MODEL}/config")
+    @blueprint.get(f"{_VERSION}/config")
+    def config(name: str, version: str | None = None) -> Response:
+        served = catalog.find(name, version)
+        return json_response(
+            {
+                "name": name,
+                "platform": _PLATFORM,
+                "backend": _PLATFORM,
+                "max_batch_size": settings.max_instances,
+                "input": [_configured(tensor) for tensor in tensors.inputs(served.model.signature)],
+                "output": [_configured(tensor) for tensor in tensors.outputs(served.model)],
+            }
+        )
+
+    @blueprint.get("/v2/models/stats")
+    @blueprint.get(f"{_MODEL}/stats")
+    @blueprint.get(f"{_VERSION}/stats")
+    def statistics(name: str | None = None, version: str | None = None) -> Response:
+        """What all workers have counted since the service started."""
+        if name is not None:
+            served = [catalog.find(name, version)]
+        else:
+            served = catalog.snapshot.answering
+        return json_response({"model_stats": [_counted(each, metrics) for each in served]})
+
+    @blueprint.post(f"{_MODEL}/infer")
+    @blueprint.post(f"{_VERSION}/infer")
+    def infer(name: str, version: str | None = None) -> Response:
+        served = catalog.find(name, version)  # a wrong address is told before the body is read
+        asked = open_inference.read(request, served, settings.max_body_bytes)
+        inputs = tensors.encode(served.model, asked.given, settings.max_instances)
+        answers = tensors.answers(served.model, inference(served, inputs))
+        return open_inference.write(served, asked, answers, request.accept_encodings)
+
+    @blueprint.post("/v2/repository/index")
+    def index() -> Response:
+        _admin(settings)
+        wanted = _object(settings).get("ready", False)
+        found = _index(catalog)
+        return json_response([each for each in found if each["state"] == "READY"] if wanted else found)
+
+    @blueprint.post("/v2/repository/models/<name>/load")
+    def load(name: str) -> Response:
+        _admin(settings)
+        parameters = _object(settings).get("parameters") or {}
+        files = [key for key in parameters if key.startswith("file:")] if isinstance(parameters, dict) else []
+        if files:
+            mend = "publish a version to the store; the service follows it"
+            raise InputError(
+                [Fault(f"parameters.{files[0]}", "wanted no file: a model is loaded from its store", mend)]
+            )
+        catalog.readmit(name)
+        return json_response({})
+
+    @blueprint.post("/v2/repository/models/<name>/unload")
+    def unload(name: str) -> Response:
+        _admin(settings)
+        _object(settings)
+        catalog.withdraw(name)
+        return json_response({})
+
+    return blueprint
+
+
+def _admin(settings: Settings) -> None:
+    if not settings.admin:
+        raise ApiError(404, "not_found", "the repository is closed; SERVE_ADMIN=true opens it, to every caller")
+
+
+def _object(settings: Settings) -> dict[str, Any]:
+    """The body of a request to the repository, which may be empty."""
+    body = read_bytes(request, settings.max_body_bytes)
+    found = parse_json(body) if body else {}
+    if not isinstance(found, dict):
+        raise InputError([Fault("body", f"wanted an object, found {shown(found)}", "send {}")])
+    return found
+
+
+def _tensor(tensor: Tensor) -> dict[str, Any]:
+    return {"name": tensor.name, "datatype": tensor.datatype, "shape": tensor.shape}
+
+
+def _configured(tensor: Tensor) -> dict[str, Any]:
+    datatype = "TYPE_STRING" if tensor.datatype == "BYTES" else f"TYPE_{tensor.datatype}"
+    about: dict[str, Any] = {"name": tensor.name, "data_type": datatype, "dims": tensor.shape[1:]}
+    return about | ({"labels": tensor.labels} if tensor.labels else {})
+
+
+def _counted(served: Served, metrics: Metrics) -> dict[str, Any]:
+    samples = metrics.of_version(served.name, served.number)
+    count = int(samples.get("forward_pass_inference_seconds_count", 0))
+    spent = {"count": count, "ns": round(1e9 * samples.get("forward_pass_inference_seconds_sum", 0))}
+    return {
+        "name": served.name,
+        "version": str(served.number),
+        "inference_count": int(samples.get("forward_pass_rows_total", 0)),
+        "execution_count": count,
+        "inference_stats": {"success": spent, "compute_infer": spent, "queue": {"count": count, "ns": 0}},
+        "batch_stats": [],
+    }
+
+
+def _index(catalog: Catalog) -> list[dict[str, str]]:
+    """The versions in memory, and those that should be and are not, with the reason."""
+    snapshot = catalog.snapshot
+    found = []
+    for name, entry in snapshot.entries.items():
+        broken = {p.place.rpartition("/")[2]: p.problem for p in snapshot.problems if p.place.startswith(f"{name}/")}
+        numbers = {str(served.number) for served in entry.targets.values()} | broken.keys()
+        for number in sorted(numbers, key=int):
+            reason = "unloaded" if name in catalog.withdrawn else broken.get(number, "")
+            state = "UNAVAILABLE" if reason else "READY"
+            found.append({"name": name, "version": number, "state": state, "reason": reason})
+    return found
