@@ -1,5 +1,6 @@
 """The body: strict JSON, whole, of a type that can be taken, and within its limit."""
 
+import gzip
 from io import BytesIO
 
 import pytest
@@ -31,8 +32,13 @@ def test_body_that_says_it_is_no_json_is_415(client, content_type):
     assert_error(client.post(ADDRESS, data=GOOD, content_type=content_type), 415, "unsupported_media_type")
 
 
-def test_compressed_body_is_415(client):
-    response = client.post(ADDRESS, data=GOOD, headers={"Content-Encoding": "gzip"})
+def test_compressed_body_is_inflated(client):
+    response = client.post(ADDRESS, data=gzip.compress(GOOD), headers={"Content-Encoding": "gzip"})
+    assert response.json == client.post(ADDRESS, data=GOOD).json
+
+
+def test_body_compressed_in_another_way_is_415(client):
+    response = client.post(ADDRESS, data=GOOD, headers={"Content-Encoding": "br"})
     assert_error(response, 415, "unsupported_media_type")
 
 
