@@ -17,6 +17,7 @@ from typing import Any
 import click
 
 from model_store import artifact, rows, tables
+from model_store.compare import compare
 from model_store.console import (
     Command,
     exit_codes,
@@ -143,6 +144,30 @@ def report(model: str, output: str | None, store: str, as_json: bool) -> None:
         print_json({"name": name, "version": number, "report": target})
     elif target != "-":
         note(f"Wrote {target}: open it in a browser.")
+
+
+@_command("compare")
+@click.argument("first", metavar="MODEL")
+@click.argument("second", metavar="OTHER")
+def compare_models(first: str, second: str, store: str, as_json: bool) -> None:
+    """Set two versions side by side: which is better, and what differs.
+
+    Metrics, rows and answers, layers and job; with the chance that a difference of accuracy is none.
+    """
+    opened = open_store(store)
+    references = [_resolved(opened, model) for model in (first, second)]
+    names = tuple(f"{name}/{number}" for name, number in references)
+    one, other = (artifact.read_manifest(opened.path(name, number)) for name, number in references)
+    found = compare((names[0], one), (names[1], other))
+    if as_json:
+        print_json({"first": names[0], "second": names[1], **found.as_data()})
+        return
+    stdout.print(found.verdict.words, style="bold", soft_wrap=True)
+    if found.same_rows is False:
+        stdout.print("They were judged on different rows.")
+    stdout.print()
+    for part in tables.comparison(found, (names[0], names[1])):
+        tables.show(part)
 
 
 @_command("verify")

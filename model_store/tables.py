@@ -8,6 +8,7 @@ from typing import Any
 from rich.table import Table
 from rich.text import Text
 
+from model_store.compare import Comparison, Row
 from model_store.console import stdout
 from model_store.nn import Sequential
 from model_store.report.record import Record
@@ -104,6 +105,28 @@ def diagnostics(found: Record) -> list[Table]:
             costs.add_row(part["name"], text(part["cost"]), text(part["deviation"]))
         made.append(costs)
     return made
+
+
+def comparison(found: Comparison, names: tuple[str, str]) -> list[Table]:
+    """Metrics side by side, those that moved most first; then whatever else differs."""
+    metrics = table("", *(f">{name}" for name in names), ">change", title="Metrics")
+    overall = [row for row in found.metrics if "," not in row.what]
+    parts = sorted(found.metrics[len(overall) :], key=lambda row: -abs(_change(row) or 0))
+    for row in [*overall, *parts[:_MOST_PARTS]]:
+        change = _change(row)
+        metrics.add_row(row.what, text(row.first), text(row.second), f"{change:+.4g}" if change else "")
+    made = [metrics]
+    for title, rows in {"Rows and answers": found.signature, "Network": found.layers, "Job": found.job}.items():
+        differing = table("", *names, title=title)
+        for row in rows:
+            differing.add_row(row.what, text(row.first), text(row.second))
+        made.append(differing)
+    return made
+
+
+def _change(row: Row) -> float | None:
+    both = isinstance(row.first, (int, float)) and isinstance(row.second, (int, float))
+    return row.second - row.first if both else None
 
 
 def history(moves: Iterable[Generation]) -> Table:
