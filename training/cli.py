@@ -1,6 +1,7 @@
 """`train`: run a job file, check one without training, or write a first one for a table.
 
     train examples/penguins.toml
+    train examples/penguins.toml --folds 5
     train check examples/penguins.toml
     train init prices.csv --target price
 
@@ -14,6 +15,7 @@ import shlex
 import tomllib
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import asdict
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -30,7 +32,10 @@ from training import job as jobs
 from training import report
 from training.checkpoint import SECONDS, Checkpoint, CheckpointError, InterruptedTrainingError
 from training.errors import DataError, JobError
+from training.folds import cross_validate, figures, summary
 from training.progress import Epoch, OnEpoch
+from training.rates import find_rate_of
+from training.split import Fold
 from training.trainer import DivergedError
 
 EXIT_CODES: dict[type[Exception], int] = {JobError: 2, CheckpointError: 2, DataError: 3, DivergedError: 4}
@@ -127,6 +132,15 @@ def _load(file: str, overrides: tuple[tuple[str, Any], ...], seed: int | None) -
     metavar="N",
     help="How often it is kept.",
 )
+@click.option(
+    "--folds",
+    type=click.IntRange(2),
+    metavar="K",
+    help="Judge the job by K trainings, each with another K-th of the rows held out; publishes nothing.",
+)
+@click.option(
+    "--find-rate", is_flag=True, help="Show how the loss takes rising learning rates; trains and publishes nothing."
+)
 @console.store_option
 @console.json_option
 @console.verbosity_option
@@ -139,11 +153,18 @@ def run(
     resume: bool,
     directory: Path | None,
     seconds: float,
+    folds: int | None,
+    find_rate: bool,
     store: str,
     as_json: bool,
 ) -> None:
     """Train the network that the job file FILE describes, judge it on rows held out, and publish it."""
     job = _load(file, overrides, seed)
+    if folds is not None or find_rate:
+        if resume or (folds is not None and find_rate):
+            raise click.UsageError("--folds, --find-rate and --resume do not go together: give one of them.")
+        _find_rate(job, as_json) if folds is None else _cross_validate(job, folds, as_json)
+        return
     target = None if no_publish else open_store(store)
     if target is not None:
         target.check_writable(job.settings.model.name)
@@ -226,6 +247,34 @@ def init(data: Path, target: str | None, output: Path | None, name: str | None, 
     console.stdout.print(f"Wrote {path}. Look through it, then:", soft_wrap=True)
     shown = shlex.quote(str(path))
     console.stdout.print(f"  train check {shown}\n  train {shown}", soft_wrap=True)
+
+
+def _cross_validate(job: jobs.Job, count: int, as_json: bool) -> None:
+    """Train and judge with each fold held out, and print the mean and spread."""
+    out: Console = console.stderr if as_json else console.stdout
+
+    def tell(fold: Fold, outcome: jobs.Outcome) -> None:
+        if console.verbosity() >= 0:
+            out.print(report.fold_line(fold, outcome), soft_wrap=True)
+
+    try:
+        found = summary(outcomes := cross_validate(job, count, tell))
+    except DivergedError as error:
+        console.fail(error if console.verbosity() > 1 else _diverged(error, job), EXIT_CODES[DivergedError])
+    if as_json:
+        every = [figures(outcome.metrics, outcome.baseline) for outcome in outcomes]
+        console.print_json({"model": job.settings.model.name, "summary": found, "folds": every})
+    else:
+        report.print_folds(out, found, count)
+
+
+def _find_rate(job: jobs.Job, as_json: bool) -> None:
+    """Print the curve of the learning-rate finder, and its suggestion."""
+    curve = find_rate_of(jobs.prepare(job))
+    if as_json:
+        console.print_json({"model": job.settings.model.name, **asdict(curve)})
+    else:
+        report.print_rates(console.stdout, curve)
 
 
 @contextmanager

@@ -40,7 +40,7 @@ from training.errors import DataError, JobError
 from training.job_schema import validate
 from training.progress import OnEpoch, Watch
 from training.settings import Settings
-from training.split import Split, split
+from training.split import Fold, Split, split
 from training.suspects import suspects
 from training.trainer import DivergedError, train
 
@@ -174,13 +174,15 @@ def from_dict(content: Mapping[str, Any], folder: Path, source: str = "job") -> 
     return Job(settings, folder, source)
 
 
-def prepare(job: Job) -> Prepared:
-    """Read the data, split it, fit the preprocessing on the training rows and design the network."""
+def prepare(job: Job, fold: Fold | None = None) -> Prepared:
+    """Read the data, split it, fit the preprocessing on the training rows and design the network.
+
+    With a `fold`, its rows are those held out, instead of a share `split.test`.
+    """
     settings = job.settings
     rows = dataset.load(settings.data, job.folder)
-    parts = split(
-        rows.answers, rows.labels, settings.split.test, settings.split.validation, _generators(settings)[0], rows.name
-    )
+    rng, shares = _generators(settings)[0], settings.split
+    parts = split(rows.answers, rows.labels, shares.test, shares.validation, rng, rows.name, fold)
     signature = _signature(rows, parts, settings)
     plan = design(settings, signature, job.source)
     counts = np.bincount(rows.answers[parts.training]) if rows.labels else np.zeros(0)

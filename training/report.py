@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import shlex
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -13,11 +14,15 @@ from rich.table import Table
 
 from model_store.signature import Category, Classes, Number
 from training.design import parameters_of
+from training.folds import Figures, figures
 from training.job import Outcome, Prepared
 from training.progress import Epoch
+from training.rates import HIGHEST, LOWEST, RateCurve
+from training.split import Fold
 
 _MOST_CLASSES = 20  # a confusion matrix of more is no table to look at
 _MOST_SHOWN = 8
+_BAR = 30  # characters of a loss that is the first one
 _FIGURES = (("rmse", ".5g"), ("mae", ".5g"), ("r2", ".4f"))
 _LONGEST_ROW = 400  # characters of a row that is still fit for a command line
 
@@ -120,6 +125,45 @@ def example(prepared: Prepared) -> Any:
     row = prepared.instances(prepared.split.judged[:1])[0]
     signature = prepared.signature
     return row if signature.inputs[0].kind == "array" else dict(zip(signature.names, row, strict=True))
+
+
+def fold_line(fold: Fold, outcome: Outcome) -> str:
+    """How one fold went."""
+    found = figures(outcome.metrics, outcome.baseline)
+    shown = ", ".join(f"{name} {_figure(value, '.4g')}" for name, value in found.items())
+    return f"fold {fold.number}/{fold.of}: {outcome.epochs} epochs, {shown}"
+
+
+def print_folds(console: Console, found: Mapping[str, Figures], folds: int) -> None:
+    """Each figure's mean and spread over the folds."""
+    table = _table(f"over {folds} folds", "mean ± sd", "least", "greatest")
+    for name, row in found.items():
+        mean = f"{_figure(row['mean'], '.4f')} ± {_figure(row['sd'], '.4f')}"
+        table.add_row(name, mean, *(_figure(row[key], ".4f") for key in ("min", "max")))
+    console.print()
+    console.print(table)
+
+
+def print_rates(console: Console, curve: RateCurve) -> None:
+    """The curve, a bar for each third of a power of ten, and what follows from it."""
+    table = _table("rate", "loss", "")
+    table.columns[-1].justify = "left"
+    top = max(curve.losses[:1], default=1.0)
+    last = -math.inf
+    for rate, loss in zip(curve.rates, curve.losses, strict=True):
+        if math.log10(rate) > last + 1 / 3 - 1e-9:
+            last = math.log10(rate)
+            table.add_row(f"{rate:.2g}", f"{loss:.5g}", "▇" * round(_BAR * min(loss / top, 2)))
+    console.print(table)
+    console.print()
+    if curve.suggestion is None:
+        console.print(
+            f"No rate from {LOWEST:g} to {HIGHEST:g} lowered the loss: look at the data, their scale and the loss."
+        )
+    else:
+        console.print(
+            f"Suggested: --set train.learning_rate={curve.suggestion:g}, a tenth of the rate where the loss is lowest."
+        )
 
 
 # train check ---------------------------------------------------------------------------------------------------------

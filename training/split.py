@@ -29,6 +29,14 @@ class Split:
         return self.test if len(self.test) else self.training
 
 
+@dataclass(frozen=True)
+class Fold:
+    """One of `of` parts of all rows, `number` from 1, that take turns in being held out."""
+
+    number: int
+    of: int
+
+
 def split(
     answers: NDArray[Any],
     labels: Sequence[str | int],
@@ -36,17 +44,25 @@ def split(
     validation: float,
     rng: np.random.Generator,
     source: str = "data",
+    fold: Fold | None = None,
 ) -> Split:
     """Draw `test` and `validation` of the rows; of each class alike when there are labels.
 
+    With a `fold`, its rows are held out instead of `test`. All folds, drawn from equal generators, have each row once.
+
     DataError when a share comes to no row, or nothing is left to learn a class from.
     """
+    if fold is not None:
+        test = 1 / fold.of
     groups = [np.flatnonzero(answers == i) for i in range(len(labels))] if labels else [np.arange(len(answers))]
     parts: list[list[Rows]] = [[], [], []]
     faults = []
     for group, rows in enumerate(groups):
         drawn = rng.permutation(rows)
         held = share(test, len(drawn))
+        if fold is not None:
+            start, stop = ((fold.number - 1 + end) * len(drawn) // fold.of for end in (0, 1))
+            drawn, held = np.roll(drawn, -start), stop - start
         checked = held + share(validation, len(drawn))
         parts[0].append(drawn[checked:])
         parts[1].append(drawn[held:checked])
@@ -54,11 +70,12 @@ def split(
         if checked >= len(drawn):
             what = f"class {labels[group]!r}" if labels else "the data"
             problem = f"{what} has {len(drawn)} rows, of which none is left to learn from"
-            faults.append(Fault("split", problem, "add rows, or lower test and validation"))
+            mend = "add rows, or lower test and validation" if fold is None else "add rows, or lower split.validation"
+            faults.append(Fault("split", problem, mend))
     training, checking, holding = (np.sort(np.concatenate(part)) for part in parts)
     for key, part, rows in (("test", test, holding), ("validation", validation, checking)):
         if part and not len(rows) and not faults:
-            problem = f"{part} of {len(answers)} rows is no row"
+            problem = f"{part:g} of {len(answers)} rows is no row"
             faults.append(Fault(f"split.{key}", problem, f"add rows, or write {key} = 0"))
     if faults:
         raise DataError(source, faults)

@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from training.errors import DataError
-from training.split import split
+from training.split import Fold, split
 
 
 def rng() -> np.random.Generator:
@@ -58,3 +58,25 @@ def test_a_class_with_no_row_left_to_learn_from_is_refused_by_name() -> None:
 def test_a_share_that_is_no_row_is_refused(test: float, validation: float, place: str) -> None:
     with pytest.raises(DataError, match=f"{place}: 0.1 of 4 rows is no row"):
         split(np.zeros((4, 1)), (), test, validation, rng())
+
+
+@given(st.integers(2, 9), st.lists(st.integers(0, 1), min_size=30, max_size=60), st.integers(0, 99))
+def test_folds_hold_every_row_out_once_and_of_each_class_alike(count: int, labels: list[int], seed: int) -> None:
+    answers = np.array([*labels, *[0] * 10, *[1] * 10])
+    held: list[int] = []
+    for number in range(1, count + 1):
+        parts = split(answers, ("a", "b"), 0.9, 0.1, np.random.default_rng(seed), fold=Fold(number, count))
+        every = np.concatenate([parts.training, parts.validation, parts.test])
+        assert sorted(every.tolist()) == list(range(len(answers)))
+        for label in (0, 1):
+            rows = int((answers == label).sum())
+            assert abs((answers[parts.test] == label).sum() - rows / count) < 1
+        held += parts.test.tolist()
+    assert sorted(held) == list(range(len(answers)))
+
+
+def test_a_fold_that_leaves_a_class_nothing_to_learn_from_is_told() -> None:
+    with pytest.raises(DataError, match=r"class 'b' has 1 rows, of which none is left .*lower split.validation"):
+        [split(np.array([0] * 9 + [1]), ("a", "b"), 0.2, 0, rng(), fold=Fold(i, 3)) for i in (1, 2, 3)]
+    with pytest.raises(DataError, match=r"split.test: 0.25 of 3 rows is no row"):
+        split(np.zeros((3, 1)), (), 0, 0, rng(), fold=Fold(1, 4))
