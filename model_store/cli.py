@@ -7,16 +7,16 @@ one is answered by.
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from datetime import UTC, datetime
-from functools import reduce
+from functools import partial, reduce
 from itertools import chain
 from pathlib import Path
 from typing import Any
 
 import click
 
-from model_store import artifact, rows, tables
+from model_store import artifact, rows, signing, tables
 from model_store.compare import compare
 from model_store.console import (
     Command,
@@ -84,10 +84,11 @@ def show(model: str, store: str, as_json: bool) -> None:
     path = opened.path(name, number)
     manifest, digest = artifact.read_manifest(path), artifact.digest(path)
     aliases = [alias for alias, version in opened.aliases(name).items() if version == number]
+    signed_by = opened.signed_by(name, number)
     file_size, page = path.stat().st_size, opened.report(name, number)
     if as_json:
         about = {"name": name, "version": number, "digest": digest, "bytes": file_size, "path": str(path)}
-        print_json({**about, "report": page, "aliases": aliases, "manifest": manifest})
+        print_json({**about, "report": page, "aliases": aliases, "signed_by": signed_by, "manifest": manifest})
         return
     try:
         signature = read_signature(manifest["signature"])
@@ -101,6 +102,7 @@ def show(model: str, store: str, as_json: bool) -> None:
         ("aliases", aliases),
         ("answers", tables.output(signature)),
         ("digest", digest),
+        ("signed by", signed_by),
         ("size", tables.size(file_size)),
         ("file", path),
         ("report", page),
@@ -172,11 +174,19 @@ def compare_models(first: str, second: str, store: str, as_json: bool) -> None:
 
 @_command("verify")
 @click.argument("model", metavar="[MODEL]", required=False)
-def verify(model: str | None, store: str, as_json: bool) -> None:
+@click.option(
+    "--key",
+    "key_files",
+    type=click.Path(path_type=Path),
+    multiple=True,
+    help="A public key that must have signed, too; of several, one.",
+)
+def verify(model: str | None, key_files: tuple[Path, ...], store: str, as_json: bool) -> None:
     """Check files byte by byte, and their golden answers.
 
     MODEL is one version, a name for all its versions, or left out for the whole store.
     """
+    keys = [signing.public_key(path) for path in key_files]
     opened = open_store(store)
     if model is None:
         wanted = [(name, number) for name in opened.names() for number in opened.versions(name)]
@@ -184,17 +194,48 @@ def verify(model: str | None, store: str, as_json: bool) -> None:
         wanted = [_resolved(opened, model)]
     else:
         wanted = [(model, number) for number in opened.versions(model)]
-    found = [_verified(opened, name, number) for name, number in wanted]
+    found = [_verified(opened, name, number, keys) for name, number in wanted]
     if as_json:
         print_json(found)
     else:
         for one in found:
-            verdict, style = ("ok", "green") if one["ok"] else ("damaged", "bold red")
             stdout.print(f"{one['name']}/{one['version']}", end="  ")
-            stdout.print(verdict, style=style, end="  ")
+            stdout.print(one["verdict"], style="green" if one["ok"] else "bold red", end="  ")
             stdout.print(one["error"] or one["digest"], soft_wrap=True)
     if not all(one["ok"] for one in found):
         sys.exit(5)
+
+
+@main.command("keygen")
+@click.argument("file", type=click.Path(path_type=Path))
+@json_option
+@verbosity_option
+@exit_codes()
+def keygen(file: Path, as_json: bool) -> None:
+    """Make a key to sign models with: FILE, which is yours alone, and FILE.pub, for whoever trusts you."""
+    key, public = signing.fingerprint(signing.generate(file)), signing.public_path(file)
+    if as_json:
+        print_json({"key": key, "private": str(file), "public": str(public)})
+    else:
+        note(f"Made key {key}: {file} signs, keep it to yourself; {public} verifies.")
+
+
+@_command("sign")
+@click.argument("model", metavar="MODEL")
+@click.option("--key", "key_file", type=click.Path(path_type=Path), required=True, help="The private key.")
+def sign(model: str, key_file: Path, store: str, as_json: bool) -> None:
+    """Vouch for a version: put a signature of its name and digest beside it."""
+    key = signing.private_key(key_file)
+    opened = open_store(store)
+    name, number = _resolved(opened, model)
+    version, loaded = opened.load(name, number)
+    loaded.check_golden()
+    by = signing.fingerprint(key.public_key())
+    added = opened.add_signature(name, number, by, signing.sign(key, name, version.digest))
+    if as_json:
+        print_json({"name": name, "version": number, "digest": version.digest, "key": by, "added": added})
+    else:
+        note(f"{name}/{number} is signed by {by}{'' if added else ' already'}: {version.digest}")
 
 
 @_command("alias")
@@ -319,15 +360,21 @@ def _summary(store: Store, name: str, state: dict[str, Any]) -> dict[str, Any]:
     return {**about, "description": description, "error": error}
 
 
-def _verified(store: Store, name: str, number: int) -> dict[str, Any]:
-    digest, error = None, None
+def _verified(store: Store, name: str, number: int, keys: Sequence[signing.PublicKey]) -> dict[str, Any]:
+    verdict, digest, signed_by, error = "damaged", None, None, None
     try:
         version, model = store.load(name, number)
         digest = version.digest
         model.check_golden()
+        verdict = "ok"
+        if keys:
+            verdict = "untrusted"
+            signed_by = signing.check(keys, name, number, digest, partial(store.signature, name, number))
+            verdict = "ok"
     except ModelStoreError as e:
         error = str(e)
-    return {"name": name, "version": number, "ok": error is None, "digest": digest, "error": error}
+    about = {"name": name, "version": number, "ok": error is None, "verdict": verdict, "digest": digest}
+    return {**about, "signed_by": signed_by, "error": error}
 
 
 def _report(name: str, move: Generation, as_json: bool) -> None:

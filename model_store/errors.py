@@ -19,6 +19,10 @@ class ArtifactError(ModelStoreError):
     """The file is not a valid artifact; nothing of it may be used."""
 
 
+class TrustError(ModelStoreError):
+    """No key that is trusted vouches for the model, or a key cannot be used."""
+
+
 class StoreError(ModelStoreError):
     """The store cannot do what was asked: a bad name, no permission, a full disk."""
 

@@ -4,6 +4,7 @@
     <name>/<version>.html                         its report, for people; the artifact has all that is in it
     <name>/<version>.removed                      a tombstone: that version is gone, its number stays used
     <name>/aliases/<alias>/<generation>.json      where the alias points: version, who, when, why
+    <name>/signatures/<version>/<key>.sig         that the holder of a key vouches for the version (signing.py)
 
 These are the keys of objects (objects.py), and one primitive does everything: put an object whole under a key that
 nobody has taken. Publishing takes the next free number. Moving an alias adds a generation, and the highest counts:
@@ -36,6 +37,7 @@ _NAME = re.compile(WORD)
 _NUMBER = re.compile(r"[1-9][0-9]{0,17}")
 _VERSION_KEY = re.compile(rf"({WORD})/([1-9][0-9]{{0,17}})\.(npz|removed)")
 _GENERATION_KEY = re.compile(rf"({WORD})/aliases/({WORD})/([1-9][0-9]{{0,17}})\.json")
+_SIGNATURE_KEY = re.compile(rf"({WORD})/signatures/([1-9][0-9]{{0,17}})/([0-9a-f]{{16}})\.sig")
 _MENDS = {
     errno.EACCES: "check who owns it and who may write there",
     errno.EPERM: "check who owns it, and that its file system has hard links",
@@ -171,6 +173,28 @@ class Store:
         with self._explained(key, "look for a report"):
             return f"{self.objects.address}/{key}" if self.objects.keys(key) else None
 
+    def add_signature(self, name: str, number: int, key: str, signature: bytes) -> bool:
+        """Put the signature of a version by the key of that fingerprint beside it; False where it is there already."""
+        place = self._signature_key(name, number, key)
+        with self._explained(place, "sign a version"):
+            if put(self.objects, place, signature):
+                return True
+        if self.signature(name, number, key) != signature:
+            raise ConflictError(
+                f"{self._place(place)}: wanted room for a signature, found a wrong one; remove the file"
+            )
+        return False
+
+    def signature(self, name: str, number: int, key: str) -> bytes | None:
+        """The signature of a version by the key of that fingerprint, unchecked, if there is one."""
+        place = self._signature_key(name, number, key)
+        with self._explained(place, "read a signature"):
+            return self.objects.get(place) if self.objects.keys(place) else None
+
+    def signed_by(self, name: str, number: int) -> list[str]:
+        """The fingerprints of the keys that a version has signatures of, unchecked."""
+        return [match[3] for match in self._matches(_SIGNATURE_KEY, self._signature_key(name, number, "*"))]
+
     def remove(self, name: str, number: int) -> None:
         """Remove a version for good; its number is never used again. ConflictError while an alias points to it."""
         number = self.resolve(name, number)
@@ -187,6 +211,8 @@ class Store:
                 raise
             self.objects.delete(f"{name}/{number}.npz")
             self.objects.delete(f"{name}/{number}.html")
+            for key in self.signed_by(name, number):
+                self.objects.delete(self._signature_key(name, number, key))
 
     def aliases(self, name: str) -> dict[str, int]:
         """Every alias of a model and the version it points to."""
@@ -326,6 +352,10 @@ class Store:
         if move.version not in self._versions(name):
             raise ConflictError(f"{name}/{move.version}: removed while {move.alias!r} moved to it; move it once more")
         return move
+
+    @staticmethod
+    def _signature_key(name: str, number: int, key: str) -> str:
+        return f"{name}/signatures/{number}/{key if key == '*' else f'{key}.sig'}"
 
     def _matches(self, key: re.Pattern[str], *patterns: str) -> list[re.Match[str]]:
         with self._explained("", "read the model store"):

@@ -24,6 +24,7 @@ from service.inference import Inference
 from service.metrics import Metrics
 from service.routes import health, models, open_inference, pages, predict
 from service.settings import Settings
+from service.trust import voucher
 from service.wire import add_headers
 from service.withdrawals import Withdrawals
 
@@ -42,13 +43,15 @@ def create_app(settings: Settings | None = None) -> Flask:
     settings = settings or Settings.from_environ(os.environ)
     metrics = Metrics()
     cache_dir = settings.cache_path(os.environ)
+    store = open_store(settings.store)
     catalog = Catalog(
-        open_store(settings.store),
+        store,
         cache_dir,
         metrics,
         max_instances=settings.max_instances,
         max_extra_versions=settings.max_extra_versions,
         withdrawn=Withdrawals(cache_dir / f"unloaded-{os.getpid()}") if settings.admin else None,
+        vouch=voucher(settings.trusted_keys, store),
     )
     catalog.refresh()
     inference = Inference(metrics)

@@ -36,6 +36,7 @@ from model_store.model import Model
 from service.example import Example, example_of
 from service.metrics import Metrics
 from service.schemas import PredictSchema
+from service.trust import Vouch
 from service.withdrawals import Withdrawals
 
 log = logging.getLogger("service.catalog")
@@ -124,6 +125,7 @@ class Catalog:
         max_instances: int,
         max_extra_versions: int,
         withdrawn: Withdrawals | None = None,
+        vouch: Vouch | None = None,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self.snapshot = Snapshot()
@@ -136,6 +138,7 @@ class Catalog:
         self._failures: dict[tuple[str, int], _Failure] = {}
         self._follower: int | None = None  # the process whose thread follows the store
         self._born = os.getpid()
+        self._vouch = vouch
 
     def find(self, name: str | None, ref: int | str | None = None) -> Served:
         """The version that answers to a model's name (None: the only one) and a number or an alias (None: default)."""
@@ -288,6 +291,8 @@ class Catalog:
         started = self._clock()
         try:
             model, mapped = self._read(name, number)
+            if self._vouch is not None:
+                self._vouch(name, number, model.digest or "")
             if os.getpid() == self._born:
                 # A forked worker leaves this to whoever made the copy, which may be left from an older NumPy here.
                 model.check_golden()

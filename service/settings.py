@@ -87,6 +87,11 @@ class Settings:
     admin: bool = _setting(
         "SERVE_ADMIN", False, "Whether callers may load and unload models: /v2/repository, open to every caller."
     )
+    trusted_keys: str = _setting(
+        "SERVE_TRUSTED_KEYS",
+        "",
+        "Files of public keys, with commas between; set, only what one of them signed is served.",
+    )
     log_level: str = _setting("SERVE_LOG_LEVEL", "info", f"One of {', '.join(LOG_LEVELS)}.", choices=LOG_LEVELS)
 
     @classmethod

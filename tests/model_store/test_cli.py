@@ -201,7 +201,8 @@ def test_predict_tells_what_is_wrong(models, tmp_path: Path) -> None:
 def test_every_command_has_the_common_options() -> None:
     for command in cli.main.commands.values():
         flags = {flag for option in command.params for flag in option.opts}
-        assert {"--store", "--json", "-v", "-q"} <= flags
+        assert {"--json", "-v", "-q"} <= flags
+        assert "--store" in flags or command.name == "keygen"
 
 
 def test_python_m_model_store_is_models(models, store: Store) -> None:
@@ -215,3 +216,38 @@ def test_python_m_model_store_is_models(models, store: Store) -> None:
     )
     assert json.loads(result.stdout)[0]["name"] == "chess"
     assert result.stderr == ""
+
+
+def test_sign_and_verify_with_keys(models, store: Store, tmp_path: Path) -> None:
+    mine, theirs = str(tmp_path / "mine.pem"), str(tmp_path / "theirs.pem")
+    made = read(models("keygen", mine, "--json"))
+    assert (made["private"], made["public"]) == (mine, f"{mine}.pub")
+    assert "keep it to yourself" in models("keygen", theirs).stderr
+    assert "never overwritten" in models("keygen", mine, code=5).stderr
+    models("alias", "chess", "champion", "2")
+    signed = read(models("sign", "chess/champion", "--key", mine, "--json"))
+    assert (signed["version"], signed["key"], signed["added"]) == (2, made["key"], True)
+    assert signed["digest"] == store.load("chess", 2)[0].digest
+    assert "already" in models("sign", "chess/2", "--key", mine).stderr
+    assert read(models("show", "chess/2", "--json"))["signed_by"] == [made["key"]]
+    assert made["key"] in models("show", "chess/2").stdout
+
+    (one,) = read(models("verify", "chess/2", "--key", f"{mine}.pub", "--json"))
+    assert (one["ok"], one["signed_by"]) == (True, made["key"])
+    assert read(models("verify", "chess/2", "--key", f"{theirs}.pub", "--key", f"{mine}.pub", "--json"))[0]["ok"]
+    found = read(models("verify", "chess", "--key", f"{mine}.pub", "--json", code=5))
+    assert [one["verdict"] for one in found] == ["untrusted", "ok", "untrusted"]
+    assert "chess/2  untrusted  " in models("verify", "chess/2", "--key", f"{theirs}.pub", code=5).stdout
+    assert "found a private one" in models("verify", "chess", "--key", mine, code=5).stderr
+    assert all(one["ok"] for one in read(models("verify", "--json")))
+
+
+def test_a_damaged_version_is_neither_signed_nor_trusted(models, store: Store, tmp_path: Path) -> None:
+    key = str(tmp_path / "key.pem")
+    models("keygen", key)
+    models("sign", "chess/2", "--key", key)
+    path = store.path("chess", 2)
+    path.chmod(0o644)
+    path.write_bytes(path.read_bytes()[:-1])
+    assert "wanted" in models("sign", "chess/2", "--key", key, code=5).stderr
+    assert read(models("verify", "chess/2", "--key", f"{key}.pub", "--json", code=5))[0]["verdict"] == "damaged"

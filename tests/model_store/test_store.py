@@ -460,3 +460,31 @@ def test_a_report_that_cannot_be_written_leaves_nothing(chess: Store, model: Mod
     with pytest.raises(StoreError, match=r"cannot write a report: No space left on device; free some space"):
         chess.add_report(version, "page")
     assert everything(chess.root) == before
+
+
+# Signatures ------------------------------------------------------------------------------------------------------
+
+KEY = "0123456789abcdef"
+
+
+def test_a_signature_is_put_once_and_goes_with_its_version(store: Store, model: Model) -> None:
+    store.publish("chess", model)
+    assert store.signature("chess", 1, KEY) is None
+    assert store.signed_by("chess", 1) == []
+    assert store.add_signature("chess", 1, KEY, b"x" * 64)
+    assert not store.add_signature("chess", 1, KEY, b"x" * 64)
+    assert store.add_signature("chess", 1, KEY[::-1], b"y" * 64)
+    assert store.signature("chess", 1, KEY) == b"x" * 64
+    assert store.signed_by("chess", 1) == sorted([KEY, KEY[::-1]])
+    assert store.versions("chess") == [1]
+    store.publish("chess", model)
+    store.remove("chess", 1)
+    assert store.signed_by("chess", 1) == []
+    assert store.signature("chess", 1, KEY) is None
+
+
+def test_a_wrong_signature_in_the_place_of_a_right_one_is_told(store: Store, model: Model) -> None:
+    store.publish("chess", model)
+    store.add_signature("chess", 1, KEY, b"rubbish")
+    with pytest.raises(ConflictError, match=rf"chess/signatures/1/{KEY}\.sig: .* found a wrong one; remove the file"):
+        store.add_signature("chess", 1, KEY, b"x" * 64)
