@@ -63,6 +63,8 @@ def _csv_rows(text: str, name: str, signature: Signature) -> list[Any]:
     output = signature.output
     targets = {output.name} if isinstance(output, Classes) else set(output.names)
     header = [cell.strip() for cell in lines[0]]
+    if len(header) == len(signature.names) and not targets.union(signature.names) & set(header):
+        lines, header = [list(signature.names), *lines], list(signature.names)  # rows without a header, in column order
     faults = [
         Fault(f"{name} row {i}", f"wanted {len(header)} cells, found {len(row)}", "quote cells that hold commas")
         for i, row in enumerate(lines[1:])

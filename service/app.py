@@ -22,7 +22,7 @@ from service import errors
 from service.catalog import Catalog
 from service.inference import Inference
 from service.metrics import Metrics
-from service.routes import health, models, open_inference, pages, predict
+from service.routes import health, hosted, models, open_inference, pages, predict, tensorflow_serving
 from service.settings import Settings
 from service.trust import voucher
 from service.wire import add_headers
@@ -61,7 +61,10 @@ def create_app(settings: Settings | None = None) -> Flask:
     app.extensions["catalog"] = catalog
     app.extensions["metrics"] = metrics
     errors.register(app)
-    app.register_blueprint(predict.routes(catalog, inference, settings))
+    predictor = predict.Predictor(catalog, inference, settings)
+    app.register_blueprint(predict.routes(predictor))
+    app.register_blueprint(hosted.routes(catalog, predictor, settings))
+    app.register_blueprint(tensorflow_serving.routes(catalog, inference, settings))
     app.register_blueprint(open_inference.routes(catalog, inference, metrics, settings))
     app.register_blueprint(models.routes(catalog))
     app.register_blueprint(health.routes(catalog, metrics))

@@ -6,7 +6,7 @@ from typing import Any
 
 from model_store.columns import Array, Category, Number
 from model_store.signature import Classes, Input, Values
-from service.catalog import Entry, Served
+from service.catalog import Catalog, Entry, Served
 
 # Of what training recorded: not the curve of every epoch, nor where the data lay on somebody's disk.
 _TRAINING = ("metrics", "baseline")
@@ -22,6 +22,22 @@ def line(entry: Entry) -> dict[str, Any]:
         "versions": list(entry.versions),
         "aliases": {alias: served.number for alias, served in entry.targets.items() if alias in entry.aliases},
     }
+
+
+def states(catalog: Catalog, name: str) -> dict[int, str]:
+    """The versions that are in memory, or should be, and why not: "" for those that answer."""
+    snapshot = catalog.snapshot
+    if name not in snapshot.entries:
+        catalog.find(name)  # says what there is instead
+    broken = {
+        int(problem.place.rpartition("/")[2]): problem.problem
+        for problem in snapshot.problems
+        if problem.place.startswith(f"{name}/")
+    }
+    numbers = {served.number for served in snapshot.entries[name].targets.values()}
+    if name in catalog.withdrawn:
+        return dict.fromkeys(sorted(numbers | broken.keys()), "unloaded")
+    return {number: broken.get(number, "") for number in sorted(numbers | broken.keys())}
 
 
 def card(entry: Entry, served: Served) -> dict[str, Any]:

@@ -16,6 +16,7 @@ from model_store.signature import Classes, Input, Signature
 from service import schemas
 from service.catalog import Served, Snapshot
 from service.openapi_protocols import add_protocols
+from service.tables import CSV, NPY
 
 Json = dict[str, Any]
 
@@ -134,7 +135,7 @@ def _add_general(spec: APISpec) -> None:
                     "summary": "Predictions",
                     "operationId": "predict" + "_by" * bool(parameters) + "".join(f"_{p['name']}" for p in parameters),
                     "parameters": [*parameters, _REQUEST_ID],
-                    "requestBody": {"required": True, **_json_schema(schemas.PredictSchema(1))},
+                    "requestBody": {"required": True, "content": _rows()},
                     "responses": {
                         "200": {"description": "One for each row.", **_json_schema(schemas.AnswerSchema)},
                         **_wrong(),
@@ -261,6 +262,12 @@ def _json(schema: Json, example: Json) -> Json:
 
 def _json_schema(schema: Schema | type[Schema]) -> Json:
     return {"content": {"application/json": {"schema": schema}}}
+
+
+def _rows() -> Json:
+    """The bodies that rows may come in."""
+    tables: Json = {media_type: {"schema": {"type": "string"}} for media_type in (CSV, NPY)}
+    return {"application/json": {"schema": schemas.PredictSchema(1)}} | tables
 
 
 def _ref(name: str) -> Json:

@@ -67,6 +67,15 @@ _STATISTICS = _object(
     ),
 )
 _STATE = _object("name version state reason", name=_TEXT, version=_TEXT, state=_TEXT, reason=_TEXT)
+_PREDICT = _object(signature_name=_TEXT, instances=_list(_ANY), inputs=_ANY)
+_STATUS = _object(
+    "name ready model_version_status",
+    name=_TEXT,
+    ready=_FLAG,
+    model_version_status=_list(_object("version state status", version=_TEXT, state=_TEXT, status=_object())),
+)
+_METADATA = _object("model_spec metadata", model_spec=_object("name version"), metadata=_object("signature_def"))
+_V1 = ("/v1/models/{name}", "/v1/models/{name}/versions/{version}", "/v1/models/{name}/labels/{version}")
 _V2, _VERSIONED = "/v2/models/{name}", "/v2/models/{name}/versions/{version}"
 
 # Tag, method, addresses, summary, form of the request, form of the answer.
@@ -108,6 +117,40 @@ _OPERATIONS: tuple[tuple[str, str, tuple[str, ...], str, Json | None, Json], ...
         _object(parameters=_object()),
         _object(),
     ),
+    ("hosted", "get", ("/ping",), "Whether a model can answer", None, _object()),
+    (
+        "hosted",
+        "post",
+        ("/invocations",),
+        "Predictions of the only model, or of the one that the body names",
+        _object("instances", model=_TEXT, version=_ANY, instances=_list(_ANY) | {"minItems": 1}, parameters=_ANY),
+        _object("predictions", predictions=_list(_ANY)),
+    ),
+    (
+        "tensorflow serving",
+        "get",
+        ("/v1/models",),
+        "The models there are",
+        None,
+        _object("models", models=_list(_TEXT)),
+    ),
+    ("tensorflow serving", "get", _V1, "The versions in memory and their states", None, _STATUS),
+    (
+        "tensorflow serving",
+        "get",
+        tuple(f"{path}/metadata" for path in _V1),
+        "The tensors a model takes and gives",
+        None,
+        _METADATA,
+    ),
+    (
+        "tensorflow serving",
+        "post",
+        tuple(f"{path}:predict" for path in _V1),
+        "Predictions, by rows or by columns",
+        _PREDICT,
+        _object(predictions=_list(_ANY), outputs=_ANY),
+    ),
 )
 _WRONG = {
     "400": "The body is not whole, not JSON, or does not fit the model; the text names every fault.",
@@ -125,19 +168,22 @@ def add_protocols(spec: APISpec) -> None:
     for tag, method, paths, summary, asked, answered in _OPERATIONS:
         for path in paths:
             names = re.findall(r"\{(\w+)\}", path)
-            wrong = _WRONG if asked is not None else {"404", "503"} if names else {"503"} if "ready" in path else {}
+            wrong = _WRONG if asked is not None else {"404", "503"} if names else set()
+            own = tag == "hosted"  # the platforms have no form for errors: they get ours
             operation: Json = {
                 "tags": [tag],
                 "summary": summary,
                 "parameters": [{"in": "path", "name": name, "required": True, "schema": _TEXT} for name in names],
                 "responses": {
                     "200": {"description": "Yes.", **_content(answered)},
-                    **{status: f"P{status}" for status in wrong},
+                    **{status: f"{'E' if own else 'P'}{status}" for status in wrong},
                 },
             }
             if asked is not None:
-                operation["requestBody"] = {"required": "inputs" in asked["properties"], **_content(asked)}
-            if path == "/v2/health/ready":
+                operation["requestBody"] = {"required": "repository" not in path, **_content(asked)}
+            if own and asked is not None:
+                operation["responses"]["422"] = "E422"
+            if path in {"/v2/health/ready", "/ping", *_V1}:
                 operation["responses"]["503"] = {"description": "No.", **_content(answered)}
             spec.path(path, operations={method: operation})
 

@@ -92,12 +92,14 @@ class Settings:
         "",
         "Files of public keys, with commas between; set, only what one of them signed is served.",
     )
+    health_route: str = _setting("AIP_HEALTH_ROUTE", "", "One more address of `/ping`, which Vertex AI names.")
+    predict_route: str = _setting("AIP_PREDICT_ROUTE", "", "One more address of `/invocations`, which Vertex AI names.")
     log_level: str = _setting("SERVE_LOG_LEVEL", "info", f"One of {', '.join(LOG_LEVELS)}.", choices=LOG_LEVELS)
 
     @classmethod
     def from_environ(cls, environ: Mapping[str, str], **overrides: Any) -> Settings:
         """The environment's settings, then `overrides` that are not None. SettingsError with all faults."""
-        env = _Env(environ)
+        env = _Env({**environ, **_hosted(environ)})
         values = {setting.name: _read(env, setting) for setting in fields(cls)}
         try:
             env.seal()
@@ -121,6 +123,12 @@ class Settings:
         if home and os.access(_nearest(Path(home)), os.W_OK):
             return Path(home) / "forward-pass"
         return Path(tempfile.gettempdir()) / f"forward-pass-{os.getuid()}"
+
+
+def _hosted(environ: Mapping[str, str]) -> dict[str, str]:
+    """A hosted platform names the port of its containers itself, and asks from outside."""
+    port = environ.get("AIP_HTTP_PORT") or environ.get("SAGEMAKER_BIND_TO_PORT")
+    return {"SERVE_HOST": "0.0.0.0", "SERVE_PORT": port} if port else {}
 
 
 class _Env(Env):

@@ -10,7 +10,7 @@ from werkzeug.wrappers import Response
 from model_store.columns import shown
 from model_store.errors import Fault, InputError
 from model_store.manifest import PRODUCER
-from service import open_inference, tensors
+from service import describe, open_inference, tensors
 from service.body import parse_json, read_bytes
 from service.catalog import Catalog, Served
 from service.errors import ApiError
@@ -166,14 +166,8 @@ def _counted(served: Served, metrics: Metrics) -> dict[str, Any]:
 
 
 def _index(catalog: Catalog) -> list[dict[str, str]]:
-    """The versions in memory, and those that should be and are not, with the reason."""
-    snapshot = catalog.snapshot
-    found = []
-    for name, entry in snapshot.entries.items():
-        broken = {p.place.rpartition("/")[2]: p.problem for p in snapshot.problems if p.place.startswith(f"{name}/")}
-        numbers = {str(served.number) for served in entry.targets.values()} | broken.keys()
-        for number in sorted(numbers, key=int):
-            reason = "unloaded" if name in catalog.withdrawn else broken.get(number, "")
-            state = "UNAVAILABLE" if reason else "READY"
-            found.append({"name": name, "version": number, "state": state, "reason": reason})
-    return found
+    return [
+        {"name": name, "version": str(number), "state": "UNAVAILABLE" if reason else "READY", "reason": reason}
+        for name in catalog.snapshot.entries
+        for number, reason in describe.states(catalog, name).items()
+    ]

@@ -9,6 +9,7 @@ from werkzeug.wrappers import Response
 
 from model_store.errors import Fault, InputError
 from model_store.nn import Array
+from service import tables
 from service.body import read_json
 from service.catalog import Catalog, Served, UnavailableError, UnknownError
 from service.inference import Inference
@@ -17,31 +18,37 @@ from service.settings import Settings
 from service.wire import json_response
 
 
-def routes(catalog: Catalog, inference: Inference, settings: Settings) -> Blueprint:
-    blueprint = Blueprint("predict", __name__)
-    general = PredictSchema(settings.max_instances)
+class Predictor:
+    """Reads a request for predictions, in JSON or as a table, and answers it."""
 
-    @blueprint.post("/predict")
-    @blueprint.post("/models/<name>/predict")
-    @blueprint.post("/models/<name>/versions/<version>/predict")
-    def predict(name: str | None = None, version: str | None = None) -> Response:
+    def __init__(self, catalog: Catalog, inference: Inference, settings: Settings) -> None:
+        self._catalog, self._inference, self._settings = catalog, inference, settings
+        self._general = PredictSchema(settings.max_instances)
+
+    def __call__(self, name: str | None, version: str | None, *, passed_over: str = "") -> tuple[Served, list[Any]]:
+        """Who answers, and the predictions; `passed_over` is a key of the body that means nothing here."""
         if name is not None:
-            catalog.find(name, version)  # a wrong address is told before the body is read
-        body = read_json(request, settings.max_body_bytes)
-        if not isinstance(body, dict):
-            raise not_an_object(body)
-        served, inputs = _checked(body, name, version)
-        predictions = served.model.signature.decode(inference(served, inputs))
-        return json_response({"model": served.name, "version": served.number, "predictions": predictions})
+            self._catalog.find(name, version)  # a wrong address is told before the body is read
+        limits = self._settings.max_body_bytes, self._settings.max_instances
+        if request.mimetype in tables.TYPES:
+            served = self._catalog.find(name, version)
+            inputs = tables.read(request, served, *limits)
+        else:
+            body = read_json(request, limits[0])
+            if not isinstance(body, dict):
+                raise not_an_object(body)
+            body.pop(passed_over, None)
+            served, inputs = self._checked(body, name, version)
+        return served, served.model.signature.decode(self._inference(served, inputs))
 
-    def _checked(body: dict[str, Any], name: str | None, version: str | None) -> tuple[Served, Array]:
+    def _checked(self, body: dict[str, Any], name: str | None, version: str | None) -> tuple[Served, Array]:
         """Who answers and what goes in; InputError with every fault of the body."""
         model, ref = body.get("model"), body.get("version")
         intelligible = isinstance(model, str | None) and (ref is None or is_version_ref(ref))
         faults: list[Fault] = []
         served = None
         try:
-            served = catalog.find(
+            served = self._catalog.find(
                 name if name is not None else model if isinstance(model, str) else None,
                 version if version is not None else ref if is_version_ref(ref) else None,
             )
@@ -55,12 +62,23 @@ def routes(catalog: Catalog, inference: Inference, settings: Settings) -> Bluepr
             faults.append(Fault("version", problem, "leave it out, or send the request to another address"))
         total = len(faults)
         try:
-            inputs = (served.schema if served else general).inputs(body)
+            inputs = (served.schema if served else self._general).inputs(body)
         except InputError as e:
             faults += e.faults
             total += e.total
         if faults or served is None or inputs is None:
             raise InputError(faults, total)
         return served, inputs
+
+
+def routes(predictor: Predictor) -> Blueprint:
+    blueprint = Blueprint("predict", __name__)
+
+    @blueprint.post("/predict")
+    @blueprint.post("/models/<name>/predict")
+    @blueprint.post("/models/<name>/versions/<version>/predict")
+    def predict(name: str | None = None, version: str | None = None) -> Response:
+        served, predictions = predictor(name, version)
+        return json_response({"model": served.name, "version": served.number, "predictions": predictions})
 
     return blueprint

@@ -1,4 +1,4 @@
-"""kserve's InferenceRESTClient, over the second version of its protocol."""
+"""kserve's InferenceRESTClient, over both versions of its protocol."""
 
 from __future__ import annotations
 
@@ -85,3 +85,17 @@ def test_faults(ask):
     """A wrong shape is an error that names it"""
     with pytest.raises(Exception, match=r"wanted shape \[-1, 2, 2\], found \[1, 3\]"):
         ask("infer", image_request([1, 2, 3], [1, 3], False), model_name="image")
+
+
+def test_first_version(ask, server):
+    """Version 1 of the protocol: live, ready, predictions and their faults"""
+    assert ask("is_server_live", protocol="v1")
+    assert ask("is_model_ready", "penguins", protocol="v1")
+    row = {"island": "Biscoe", "mass": 4200.5, "sex": "MALE"}
+    answer = ask("infer", {"instances": [row]}, model_name="penguins", protocol="v1")
+    _, model = server.store.load("penguins")
+    (wanted,) = model.predict([row])
+    probabilities = list(wanted["probabilities"].values())
+    assert answer == {"predictions": [{"label": wanted["label"], "probabilities": probabilities}]}
+    with pytest.raises(Exception, match="did you mean 'Biscoe'"):
+        ask("infer", {"instances": [row | {"island": "Bisco"}]}, model_name="penguins", protocol="v1")

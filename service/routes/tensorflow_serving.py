@@ -1,0 +1,155 @@
+"""TensorFlow Serving's REST interface, below /v1, and the first version of KServe's, which shares its addresses."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from flask import Blueprint, request
+from werkzeug.exceptions import MethodNotAllowed
+from werkzeug.wrappers import Response
+
+from model_store.columns import Array, Faults, shown
+from model_store.nn import Array as NDArray
+from model_store.signature import Signature
+from service import describe, tensors
+from service.body import read_json
+from service.catalog import Catalog
+from service.inference import Inference, encoded
+from service.schemas import not_an_object
+from service.settings import Settings
+from service.tensors import Tensor
+from service.wire import json_response
+
+_SIGNATURE = "serving_default"
+_MODEL = "/v1/models/<name>"
+_TYPES = {"BYTES": "DT_STRING", "INT64": "DT_INT64", "FP16": "DT_HALF", "FP32": "DT_FLOAT", "FP64": "DT_DOUBLE"}
+
+
+def routes(catalog: Catalog, inference: Inference, settings: Settings) -> Blueprint:
+    blueprint = Blueprint("tensorflow_serving", __name__)
+
+    @blueprint.get("/v1/models")
+    def models() -> Response:
+        return json_response({"models": list(catalog.snapshot.entries)})
+
+    @blueprint.get(_MODEL)
+    @blueprint.get(f"{_MODEL}/versions/<version>")
+    @blueprint.get(f"{_MODEL}/labels/<version>")
+    def status(name: str, version: str | None = None) -> Response:
+        """Both protocols' keys: they ask at one address."""
+        if request.path.endswith(":predict"):
+            raise MethodNotAllowed(["POST"])
+        if version is None:
+            states = describe.states(catalog, name)
+        else:
+            states = {catalog.find(name, version).number: ""}
+        ready = "" in states.values()
+        told = [_state(number, problem) for number, problem in sorted(states.items(), reverse=True)]
+        return json_response({"name": name, "ready": ready, "model_version_status": told}, 200 if ready else 503)
+
+    @blueprint.get(f"{_MODEL}/metadata")
+    @blueprint.get(f"{_MODEL}/versions/<version>/metadata")
+    @blueprint.get(f"{_MODEL}/labels/<version>/metadata")
+    def metadata(name: str, version: str | None = None) -> Response:
+        served = catalog.find(name, version)
+        definition = {
+            "inputs": {tensor.name: _info(tensor) for tensor in tensors.inputs(served.model.signature)},
+            "outputs": {tensor.name: _info(tensor) for tensor in tensors.outputs(served.model)},
+            "method_name": "tensorflow/serving/predict",
+        }
+        return json_response(
+            {
+                "model_spec": {"name": name, "signature_name": "", "version": str(served.number)},
+                "metadata": {"signature_def": {"signature_def": {_SIGNATURE: definition}}},
+            }
+        )
+
+    @blueprint.post(f"{_MODEL}:predict")
+    @blueprint.post(f"{_MODEL}/versions/<version>:predict")
+    @blueprint.post(f"{_MODEL}/labels/<version>:predict")
+    def predict(name: str, version: str | None = None) -> Response:
+        served = catalog.find(name, version)  # a wrong address is told before the body is read
+        body = read_json(request, settings.max_body_bytes)
+        if not isinstance(body, dict):
+            raise not_an_object(body)
+        place = _form(body)
+        signature = served.model.signature
+        rows = _rows(body["inputs"], signature) if place == "inputs" else body["instances"]
+        inputs = encoded(served, rows, place, settings.max_instances)
+        found = signature.tensors(inference(served, inputs))
+        headers = {"X-Model-Version": str(served.number)}
+        if place == "inputs":
+            columns = {key: values.tolist() for key, values in found.items()}
+            answer: Any = columns if len(columns) > 1 else next(iter(columns.values()))
+            return json_response({"outputs": answer}, headers=headers)
+        return json_response({"predictions": _by_row(found)}, headers=headers)
+
+    return blueprint
+
+
+def _form(body: dict[str, Any]) -> str:
+    """Rows or columns: "instances" or "inputs", of which a request has one."""
+    faults = Faults()
+    wanted = body.get("signature_name") or _SIGNATURE
+    if wanted != _SIGNATURE:
+        faults.add("signature_name", f"wanted {_SIGNATURE!r}, found {shown(wanted)}", "leave it out")
+    forms = [form for form in ("instances", "inputs") if form in body]
+    if len(forms) != 1:
+        mend = 'rows: {"instances": [row, ...]}; columns: {"inputs": {"column": [value, ...], ...}}'
+        faults.add("body", f"wanted instances or inputs, found {' and '.join(forms) or 'neither'}", mend)
+    faults.check()
+    return forms[0]
+
+
+def _rows(columns: Any, signature: Signature) -> Any:
+    """Columns by name as rows; anything else is rows already: the whole of a model's only tensor."""
+    if not isinstance(columns, dict):
+        return columns
+    if columns.keys() == {tensors.ALL}:
+        return columns[tensors.ALL]
+    faults = Faults()
+    values = {}
+    for name, column in columns.items():
+        if not isinstance(column, list):
+            faults.add(f"inputs.{name[:100]}", f"wanted a list, found {shown(column)}", "send a value for each row")
+        else:
+            values[name] = _unwrapped(name, column, signature)
+    if len(set(map(len, values.values()))) > 1:
+        found = ", ".join(f"{name[:100]} has {len(column)}" for name, column in values.items())
+        faults.add("inputs", f"wanted one number of values, found several: {found}", "send each column for every row")
+    faults.check()
+    return [dict(zip(values, row, strict=True)) for row in zip(*values.values(), strict=True)]
+
+
+def _unwrapped(name: str, column: list[Any], signature: Signature) -> list[Any]:
+    """A column may be of shape [-1] or [-1, 1]."""
+    if any(isinstance(each, Array) and each.name == name for each in signature.inputs):
+        return column
+    single = all(isinstance(value, list) and len(value) == 1 for value in column)
+    return [value for (value,) in column] if single else column
+
+
+def _by_row(found: dict[str, NDArray]) -> list[Any]:
+    """The value alone of a single output, an object of several."""
+    if len(found) == 1:
+        (values,) = found.values()
+        alone: list[Any] = values.tolist()
+        return alone
+    rows = zip(*(values.tolist() for values in found.values()), strict=True)
+    return [dict(zip(found, row, strict=True)) for row in rows]
+
+
+def _state(number: int, problem: str) -> dict[str, Any]:
+    told = {"error_code": "UNAVAILABLE" if problem else "OK", "error_message": problem}
+    return {"version": str(number), "state": "END" if problem else "AVAILABLE", "status": told}
+
+
+def _info(tensor: Tensor) -> dict[str, Any]:
+    """Columns are scalars to this protocol: a row of them is an object of values."""
+    shape = tensor.shape[:1] if tensor.shape == (-1, 1) else tensor.shape
+    dimensions = [{"size": str(size), "name": ""} for size in shape]
+    return {
+        "dtype": _TYPES[tensor.datatype],
+        "tensor_shape": {"dim": dimensions, "unknown_rank": False},
+        "name": f"{_SIGNATURE}_{tensor.name}:0",
+    }

@@ -1,0 +1,37 @@
+"""The tables: rows that come as CSV (text/csv) or as NumPy's own file of one array (application/x-npy)."""
+
+from __future__ import annotations
+
+from io import BytesIO
+
+import numpy as np
+from werkzeug.wrappers import Request
+
+from model_store import rows
+from model_store.errors import Fault, InputError
+from model_store.nn import Array
+from service import tensors
+from service.body import bad, read_bytes
+from service.catalog import Served
+from service.inference import encoded
+
+CSV, NPY = "text/csv", "application/x-npy"
+TYPES = frozenset({CSV, NPY})
+
+
+def read(request: Request, served: Served, max_bytes: int, max_rows: int) -> Array:
+    """The body's rows as the network's input. CSV may have a header or not; an array is a model's only tensor."""
+    body = read_bytes(request, max_bytes)
+    if request.mimetype == CSV:
+        return encoded(served, rows.from_bytes(body, "body.csv", served.model.signature), "rows", max_rows)
+    tensor = tensors.sole(served.model.signature)
+    if tensor is None:
+        names = ", ".join(served.model.signature.names)
+        raise InputError([Fault("body", f"wanted the columns {names}, found one array", "send JSON or CSV")])
+    try:
+        array = np.load(BytesIO(body), allow_pickle=False)
+    except Exception as e:  # np.load leaks whatever its parsing of a header raises
+        raise bad(f"the body is not an .npy file: {e}", "broken_body") from e
+    if not isinstance(array, np.ndarray) or array.dtype.kind not in "biuf" or array.dtype.itemsize > 8:
+        raise InputError([Fault("body", "wanted one array of numbers, found something else", "numpy.save it")])
+    return tensors.encode(served.model, {tensor.name: array.astype(array.dtype.newbyteorder("<"))}, max_rows)
