@@ -46,7 +46,7 @@ from training.trainer import DivergedError, train
 
 GOLDEN_ROWS = 8
 _GOLDEN_NUMBERS = 100_000  # in all golden rows, so that big images do not fill the manifest
-_PASSES = (20_000, 200_000)  # rows that the diagnostics send through the network, at least and at most
+_PASSES = (40_000, 200_000)  # rows that the diagnostics send through the network, at least and at most
 _BLOCK = 4096  # rows encoded at a time, in float64
 
 

@@ -27,6 +27,7 @@ from model_store.report.svg import (
 
 NARROW = 10  # classes whose confusion matrix takes half a page
 _NAME = 20  # letters of a name in a chart
+_LEAN = 0.72  # how far a turned name reaches, up and to the right, of its length
 
 
 def learning(history: Sequence[Mapping[str, Any]], best: int) -> Markup:
@@ -62,11 +63,11 @@ def reliability(calibration: Mapping[str, Any]) -> Markup:
     """What came true of each probability that was said, with its 95 % interval, and how many rows said it."""
     bins = calibration["bins"]
     most = max(part["rows"] for part in bins)
-    foot = 46.0
+    foot = 50.0
 
     def marks(frame: Frame) -> Iterable[str]:
         yield tag("line", x1=frame.x(0), y1=frame.y(0), x2=frame.x(1), y2=frame.y(1), class_="ideal")
-        base = frame.bottom + 36 + foot
+        base = frame.bottom + 32 + foot
         yield tag("line", x1=frame.left, y1=base, x2=frame.right, y2=base, class_="axis")
         yield text(frame.left - 6, base, "rows", "tick end")
         for part in bins:
@@ -103,10 +104,13 @@ def confusion(labels: Sequence[str], counts: Sequence[Sequence[int]]) -> Markup:
     size = len(labels)
     wide, letters = (WIDTH, 12) if size <= NARROW else (2 * WIDTH, 18)
     names = [cut(label, letters) for label in labels]
-    left = max(40.0, max(map(width, names)) + 10)
+    longest = max(map(width, names))
+    left = max(40.0, longest + 10)
     cell = min(46.0, (wide - left - 4) / size)
-    turned = max(map(width, names)) > cell - 4
-    head = 22.0 + (max(map(width, names)) * 0.72 + 14 if turned else 18)
+    turned = longest > cell - 4
+    if turned:  # the last name leans out of the matrix
+        cell = min(46.0, (wide - left - longest * _LEAN) / (size - 0.5))
+    head = 22.0 + (longest * _LEAN + 14 if turned else 18)
     parts: list[str] = [
         text(0.0, head - 6 if turned else 11.0, "true", "title"),
         text(left, 11.0, "answered", "title"),

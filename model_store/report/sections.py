@@ -150,7 +150,8 @@ def relies(record: Record) -> Markup | None:
     if found["grid"]:
         high, wide = found["patch"]
         chart = charts.patches(found, of)
-        words += f". Patches are {high} × {wide} pixels; the darker, the costlier." if high * wide > 1 else "."
+        words += "; the stronger the colour, the more. Rows and columns count pixels from the top left"
+        words += f", in patches of {high} × {wide}." if high * wide > 1 else "."
     else:
         chart = charts.bars(found["parts"], of, points=found["measure"] == "accuracy")
         words += "; the lines are one standard deviation." if found["repeats"] > 1 else "."
@@ -209,7 +210,7 @@ def _of_classes(record: Record) -> tuple[str, list[tuple[str, str, str]]]:
         tiles.append(("baseline", percent(baseline["accuracy"]), f"always “{cut(answer, 16)}”"))
     if sure := record.calibration:
         tiles.append(("log loss", number(sure["log_loss"], 3), "0 is certain and right"))
-        tiles.append(("calibration error", percent(sure["expected_error"]), "expected"))
+        tiles.append(("calibration error", percent(sure["expected_error"]), "expected, in 10 bins"))
     if record.roc:
         tiles.append(("ROC area", number(record.roc["area"], 3), "0.5 is guessing"))
     return f"{verdict}.", tiles

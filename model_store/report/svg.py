@@ -69,13 +69,14 @@ def log_axis(title: str, values: Iterable[float]) -> Axis:
     """An axis of powers of ten, and where these are few, of their twos and fives, around values above 0."""
     low, high = _span(values)
     first, last = math.floor(math.log10(low)), math.ceil(math.log10(high))
-    steps = (1, 2, 5) if last - first <= 2 else (1,)
+    steps = (1, 2, 5) if last - first <= 3 else (1,)
     every = max(1, -(-(last - first) // 6))
     places = [step * 10.0**power for power in range(first, last + 1, every) for step in steps]
-    below = max((place for place in places if place <= low), default=low)
-    above = min((place for place in places if place >= high), default=high)
-    kept = [place for place in places if below <= place <= above]
-    return Axis(title, below, above, tuple((place, number(place, 3)) for place in kept), log=True)
+    inside = [place for place in places if low <= place <= high]
+    if len(inside) < 2:
+        inside = [max(place for place in places if place <= low), *inside, min(p for p in places if p >= high)]
+        low, high = inside[0], inside[-1]
+    return Axis(title, low, high, tuple((place, number(place, 3)) for place in inside), log=True)
 
 
 def percent_axis(title: str) -> Axis:

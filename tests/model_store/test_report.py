@@ -228,7 +228,7 @@ def test_an_image_has_a_map_of_its_patches() -> None:
     training = {"diagnostics": {"importance": {**importance, "parts": parts}}}
     signature = Signature((Array("image", (8, 12)),), Classes("digit", (0, 1)))
     page = Page(render(Model(Sequential([Linear(96, 1), Sigmoid()]), signature, training=training), "digits/1"))
-    assert "Patches are 4 × 4 pixels; the darker, the costlier." in page.words
+    assert "Rows and columns count pixels from the top left, in patches of 4 × 4." in page.words
     assert "row 1, column 2: 0.5" in page.words
 
 
