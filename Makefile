@@ -73,6 +73,7 @@ $(PEERS)/.installed: benchmarks/peers/requirements.txt
 
 bench-training: $(INSTALLED) $(PEERS)/.installed ## training beside PyTorch, scikit-learn and JAX (installs them into .venv-peers)
 	@$(BIN)/python -m benchmarks.training_peers $(PEERS)/bin/python
+	@$(PEERS)/bin/python -m benchmarks.optimizers
 
 # Without index addresses: a lock says what to install, the machine that installs says from where.
 COMPILE := $(UV) pip compile --quiet --upgrade --universal --python-version 3.11 --generate-hashes \

@@ -109,9 +109,10 @@ layers = [{size}, "relu"]  # hidden sizes and relu, leaky_relu, gelu, tanh, sigm
 
 [train]
 loss = "{loss}"
-optimizer = "sgd"
+optimizer = "sgd"    # or "adam", "adamw", "rmsprop"
 learning_rate = 0.01
 momentum = 0.9
+# schedule = "cosine"  # how the learning rate changes; or "one_cycle", "step", "plateau"
 epochs = {epochs}
 batch_size = {batch}
 seed = 0             # the same seed gives the same model, bit for bit

@@ -11,6 +11,7 @@ import pytest
 
 from model_store.nn import Array, Linear, Module, Sequential, Tanh
 from training import MSE, SGD, Adam, AdamW, Optimizer, RMSProp, descent, train
+from training.checkpoint import Checkpoint
 from training.optimizers import OPTIMIZERS
 from training.schedules import Cosine, OneCycle, OnPlateau, Plan, Schedule, StepDecay, WarmUp
 
@@ -135,6 +136,32 @@ def test_a_training_goes_on_from_a_state_with_the_same_bits(name: str) -> None:
     resumed.load_state(optimizer.state())
     train(second, x, y, MSE(), resumed, 2, 4, on_epoch=None)
     assert vector(second).tolist() == vector(whole).tolist()
+
+
+@pytest.mark.parametrize("name", SAME_AS)
+def test_a_training_killed_in_its_schedule_ends_as_if_it_had_not_been(tmp_path: Path, name: str) -> None:
+    class Killed(BaseException):
+        pass
+
+    class Mortal(Checkpoint):
+        def save(self) -> None:
+            super().save()
+            raise Killed
+
+    def run(checkpoint: Checkpoint | None) -> Array:
+        net, schedule = network(), WarmUp(0.5, OneCycle())
+        rng = np.random.default_rng(2)
+        train(
+            net, PYTORCH["x"], PYTORCH["y"], MSE(), SAME_AS[name](net), 2, 3,
+            rng=rng, schedule=schedule, checkpoint=checkpoint, on_epoch=None,
+        )  # fmt: skip
+        return vector(net)
+
+    path = tmp_path / "c.npz"
+    for step in range(6):
+        with pytest.raises(Killed):
+            run(Mortal(path, {}, resume=step > 0, seconds=0))
+    assert run(Checkpoint(path, {}, resume=True)).tolist() == run(None).tolist()
 
 
 def test_a_state_is_a_copy_and_another_optimizers_is_refused() -> None:
