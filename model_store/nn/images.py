@@ -104,8 +104,9 @@ class Conv2D(Learned):
         self.filters, self.kernel, self.stride, self.padding = filters, kernel, stride, padding
         self.window = window = _Window("Conv2D.kernel", self._input_shape, kernel, stride, padding)
         self.fan_in = kernel * kernel * window.channels
-        if window.places * max(self.fan_in, filters) > MOST_VALUES:
-            found = f"{window.places} windows of {self.fan_in} values for {filters} filters"
+        padded = window.height * window.width * window.channels
+        if max(padded, window.places * max(self.fan_in, filters)) > MOST_VALUES:
+            found = f"{padded}, and {window.places} windows of {self.fan_in} for {filters} filters"
             raise ValueError(f"Conv2D.input_shape: wanted {MOST_VALUES} values an image at most, found {found}")
         if arrays is not None:
             self.adopt(dtype, arrays)

@@ -166,3 +166,33 @@ def test_config_and_arrays_rebuild_the_same_network() -> None:
         "padding": 1,
     }
     assert again(x).tobytes() == net(x).tobytes()
+
+
+CONV = {"type": "Conv2D", "input_shape": [5, 5, 1], "filters": 2, "kernel": 3, "stride": 1, "padding": 0}
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"input_shape": [5, 5]}, "modules.0.input_shape: wanted a list of height, width and channels"),
+        ({"input_shape": [5, 5, 0]}, "modules.0.input_shape: wanted a list"),
+        ({"input_shape": [5, 5, True]}, "modules.0.input_shape: wanted a list"),
+        ({"input_shape": [2**20, 2**20, 2**20]}, "modules.0.input_shape: wanted a list"),
+        ({"input_shape": "551"}, "modules.0.input_shape: wanted a list"),
+        ({"kernel": 6}, "modules.0.kernel: wanted a window within 5 x 5, found 6 x 6"),
+        ({"kernel": 3.0}, "modules.0.kernel: wanted a positive int, found 3.0"),
+        ({"stride": 0}, "modules.0.stride: wanted a positive int, found 0"),
+        ({"padding": -1}, "modules.0.padding: wanted an int of at least 0, found -1"),
+        ({"padding": 2**31}, "modules.0.input_shape: wanted 16777216 values an image at most"),
+        ({"padding": 2**20, "stride": 2**20}, "modules.0.input_shape: wanted 16777216 values an image at most"),
+        ({"filters": 2**30}, "modules.0.input_shape: wanted 16777216 values an image at most"),
+        ({"filters": 3}, r"modules.0.weights: wanted \(3, 3, 3, 1\), found \(2, 3, 3, 1\)"),
+        ({"extra": 1}, "modules.0: wanted the fields"),
+    ],
+)
+def test_what_a_hostile_manifest_says_of_a_convolution_is_refused_before_memory_is_spent(
+    change: dict[str, object], message: str
+) -> None:
+    arrays = {"modules.0.weights": np.zeros((2, 3, 3, 1), np.float32), "modules.0.bias": np.zeros(2, np.float32)}
+    with pytest.raises(ValueError, match=message):
+        build([CONV | change], arrays=arrays)

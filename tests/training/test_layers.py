@@ -11,7 +11,7 @@ import pytest
 from model_store import artifact
 from model_store.nn import BatchNorm, Conv2D, Dropout, Flatten, LayerNorm, Linear, MaxPool2D, ReLU
 from training.errors import JobError
-from training.job import fit, from_dict, prepare
+from training.job import fit, from_dict, load, prepare
 from training.layers import modules
 
 EXAMPLE: list[Any] = [
@@ -151,3 +151,7 @@ def test_a_job_with_every_kind_of_layer_learns_is_published_and_answers_the_same
     assert model.predict(instances) == outcome.model.predict(instances)
     assert [model.predict([row])[0] for row in instances] == model.predict(instances)
     assert model.training["job"]["network"]["layers"] == EXAMPLE
+
+
+def test_every_example_is_a_job_without_faults(examples: Path) -> None:
+    assert {load(path).settings.model.name for path in examples.glob("*.toml")} >= {"xor", "mnist", "mnist-conv"}
