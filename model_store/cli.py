@@ -7,57 +7,42 @@ one is answered by.
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable, Sequence
-from datetime import UTC, datetime
-from functools import partial, reduce
+from collections.abc import Sequence
+from datetime import UTC, datetime, timedelta
+from functools import partial
 from itertools import chain
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import click
 
-from model_store import artifact, rows, signing, tables
+from model_store import alias_commands, artifact, rows, signing, tables
+from model_store.commands import command, main, resolved
 from model_store.compare import compare
-from model_store.console import (
-    Command,
-    exit_codes,
-    json_option,
-    note,
-    print_json,
-    stdout,
-    store_option,
-    user,
-    verbosity_option,
-)
+from model_store.console import exit_codes, json_option, note, print_json, stdout, verbosity_option
 from model_store.errors import ArtifactError, ModelStoreError
 from model_store.report import render
 from model_store.report.record import Record
 from model_store.signature_config import read_signature
-from model_store.store import DEFAULT, Generation, Store, open_store
+from model_store.store import Store, open_store
+
+__all__ = ["alias_commands", "main"]
 
 
-@click.group(context_settings={"help_option_names": ["-h", "--help"]})
-def main() -> None:
-    """Look at the models in a store, move their aliases, try them.
+class Duration(click.ParamType[timedelta]):
+    """30s, 15m, 24h or 7d."""
 
-    MODEL is a name, or with a version or alias: penguins, penguins/3, penguins/champion.
-    """
+    name = "duration"
+    UNITS: ClassVar = {"s": "seconds", "m": "minutes", "h": "hours", "d": "days"}
 
-
-def _command(name: str) -> Callable[[Callable[..., None]], click.Command]:
-    """A command of `models` with the options that all of them have."""
-
-    def made(function: Callable[..., None]) -> click.Command:
-        options: list[Callable[[Command], Command]] = [verbosity_option, json_option, store_option]
-        return main.command(name)(reduce(lambda inner, option: option(inner), options, exit_codes()(function)))
-
-    return made
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> timedelta:
+        number, unit = str(value)[:-1], self.UNITS.get(str(value)[-1:])
+        if unit is None or not (number.isascii() and number.isdigit() and len(number) < 8):
+            self.fail(f"wanted a duration such as 30s, 15m, 24h or 7d; found {value!r}", param, ctx)
+        return timedelta(**{unit: int(number)})
 
 
-_why = click.option("--why", default="", help="The reason, for the record.")
-
-
-@_command("list")
+@command("list")
 def list_models(store: str, as_json: bool) -> None:
     """List the models."""
     opened = open_store(store)
@@ -75,12 +60,12 @@ def list_models(store: str, as_json: bool) -> None:
         note(f"No models in {store} yet: `train` a job to publish one.")
 
 
-@_command("show")
+@command("show")
 @click.argument("model", metavar="MODEL")
 def show(model: str, store: str, as_json: bool) -> None:
     """Show all about a version: rows, answers, layers, metrics, job."""
     opened = open_store(store)
-    name, number = _resolved(opened, model)
+    name, number = resolved(opened, model)
     path = opened.path(name, number)
     manifest, digest = artifact.read_manifest(path), artifact.digest(path)
     aliases = [alias for alias, version in opened.aliases(name).items() if version == number]
@@ -122,7 +107,7 @@ def show(model: str, store: str, as_json: bool) -> None:
         tables.show(part)
 
 
-@_command("report")
+@command("report")
 @click.argument("model", metavar="MODEL")
 @click.option(
     "-o",
@@ -133,7 +118,7 @@ def show(model: str, store: str, as_json: bool) -> None:
 def report(model: str, output: str | None, store: str, as_json: bool) -> None:
     """Write a version's report: how it learned, errs and decides, as one HTML page."""
     opened = open_store(store)
-    name, number = _resolved(opened, model)
+    name, number = resolved(opened, model)
     version, loaded = opened.load(name, number)
     page = render(loaded, f"{name}/{number}", version.digest)
     target = output or f"{name}-{number}.html"
@@ -148,7 +133,7 @@ def report(model: str, output: str | None, store: str, as_json: bool) -> None:
         note(f"Wrote {target}: open it in a browser.")
 
 
-@_command("compare")
+@command("compare")
 @click.argument("first", metavar="MODEL")
 @click.argument("second", metavar="OTHER")
 def compare_models(first: str, second: str, store: str, as_json: bool) -> None:
@@ -157,7 +142,7 @@ def compare_models(first: str, second: str, store: str, as_json: bool) -> None:
     Metrics, rows and answers, layers and job; with the chance that a difference of accuracy is none.
     """
     opened = open_store(store)
-    references = [_resolved(opened, model) for model in (first, second)]
+    references = [resolved(opened, model) for model in (first, second)]
     names = tuple(f"{name}/{number}" for name, number in references)
     one, other = (artifact.read_manifest(opened.path(name, number)) for name, number in references)
     found = compare((names[0], one), (names[1], other))
@@ -172,7 +157,7 @@ def compare_models(first: str, second: str, store: str, as_json: bool) -> None:
         tables.show(part)
 
 
-@_command("verify")
+@command("verify")
 @click.argument("model", metavar="[MODEL]", required=False)
 @click.option(
     "--key",
@@ -191,7 +176,7 @@ def verify(model: str | None, key_files: tuple[Path, ...], store: str, as_json: 
     if model is None:
         wanted = [(name, number) for name in opened.names() for number in opened.versions(name)]
     elif "/" in model:
-        wanted = [_resolved(opened, model)]
+        wanted = [resolved(opened, model)]
     else:
         wanted = [(model, number) for number in opened.versions(model)]
     found = [_verified(opened, name, number, keys) for name, number in wanted]
@@ -220,14 +205,14 @@ def keygen(file: Path, as_json: bool) -> None:
         note(f"Made key {key}: {file} signs, keep it to yourself; {public} verifies.")
 
 
-@_command("sign")
+@command("sign")
 @click.argument("model", metavar="MODEL")
 @click.option("--key", "key_file", type=click.Path(path_type=Path), required=True, help="The private key.")
 def sign(model: str, key_file: Path, store: str, as_json: bool) -> None:
     """Vouch for a version: put a signature of its name and digest beside it."""
     key = signing.private_key(key_file)
     opened = open_store(store)
-    name, number = _resolved(opened, model)
+    name, number = resolved(opened, model)
     version, loaded = opened.load(name, number)
     loaded.check_golden()
     by = signing.fingerprint(key.public_key())
@@ -238,63 +223,7 @@ def sign(model: str, key_file: Path, store: str, as_json: bool) -> None:
         note(f"{name}/{number} is signed by {by}{'' if added else ' already'}: {version.digest}")
 
 
-@_command("alias")
-@click.argument("name")
-@click.argument("alias", required=False)
-@click.argument("version", required=False)
-@_why
-def alias(name: str, alias: str | None, version: str | None, why: str, store: str, as_json: bool) -> None:
-    """List aliases, or point one to a version.
-
-    VERSION is a number, "latest" or another alias. The alias "default" is what a request that names no version
-    gets; without it the newest version answers.
-    """
-    opened = open_store(store)
-    if alias is None or version is None:
-        found = opened.aliases(name)
-        if alias is not None:
-            opened.history(name, alias)  # for the error of an alias that is not there
-            found = {alias: found[alias]}
-        if as_json:
-            print_json(found)
-            return
-        made = tables.table("alias", ">version")
-        for key, number in found.items():
-            made.add_row(key, str(number))
-        tables.show(made)
-        if not found:
-            note(f"{name} has no aliases: the newest version, {opened.resolve(name)}, answers.")
-        return
-    _report(name, opened.set_alias(name, alias, version, who=user(), why=why, when=datetime.now(UTC)), as_json)
-
-
-@_command("history")
-@click.argument("name")
-@click.argument("alias", required=False)
-def history(name: str, alias: str | None, store: str, as_json: bool) -> None:
-    """Show every move of an alias: when, who, why."""
-    opened = open_store(store)
-    aliases = opened.aliases(name) if alias is None else [alias]
-    moves = [move for each in aliases for move in opened.history(name, each)]
-    if as_json:
-        print_json([_plain(name, move) for move in moves])
-        return
-    tables.show(tables.history(moves))
-    if not moves:
-        note(f"No alias of {name} was ever set.")
-
-
-@_command("rollback")
-@click.argument("name")
-@click.argument("alias", default=DEFAULT)
-@_why
-def rollback(name: str, alias: str, why: str, store: str, as_json: bool) -> None:
-    """Point an alias back to the version before."""
-    opened = open_store(store)
-    _report(name, opened.rollback(name, alias, who=user(), why=why, when=datetime.now(UTC)), as_json)
-
-
-@_command("rm")
+@command("rm")
 @click.argument("model", metavar="NAME/VERSION")
 @click.option("-y", "--yes", is_flag=True, help="Do not ask.")
 def remove(model: str, yes: bool, store: str, as_json: bool) -> None:
@@ -302,7 +231,7 @@ def remove(model: str, yes: bool, store: str, as_json: bool) -> None:
     if "/" not in model:
         raise click.UsageError(f"Which version of {model}? Name it: {model}/1.")
     opened = open_store(store)
-    name, number = _resolved(opened, model)
+    name, number = resolved(opened, model)
     if not yes:
         if not sys.stdin.isatty():
             raise click.UsageError(f"This removes {name}/{number} for good; confirm it with --yes.")
@@ -314,7 +243,32 @@ def remove(model: str, yes: bool, store: str, as_json: bool) -> None:
         note(f"Removed {name}/{number}.")
 
 
-@_command("predict")
+@command("gc")
+@click.option("--grace", type=Duration(), default="24h", show_default=True, help="Spare what was left so lately.")
+@click.option("--dry-run", is_flag=True, help="Only tell what would go.")
+def collect_garbage(grace: timedelta, dry_run: bool, store: str, as_json: bool) -> None:
+    """Delete what the dead left: unfinished files, and files of removed versions.
+
+    No version, alias or history is touched. It may run while others publish.
+    """
+    opened = open_store(store)
+    found = opened.leftovers(now=datetime.now(UTC), grace=grace)
+    for leftover in [] if dry_run else found:
+        opened.collect(leftover)
+    if as_json:
+        print_json([{**vars(leftover), "since": leftover.since.isoformat()} for leftover in found])
+        return
+    if found:
+        tables.show(tables.leftovers(found))
+    total = tables.size(sum(leftover.size for leftover in found))
+    note(
+        f"{'Would delete' if dry_run else 'Deleted'} {len(found)} objects of {total}."
+        if found
+        else "Nothing is left over."
+    )
+
+
+@command("predict")
 @click.argument("model", metavar="MODEL")
 @click.argument("file", type=click.Path(exists=True, dir_okay=False, allow_dash=True), required=False)
 @click.option("--row", "row_texts", multiple=True, metavar="JSON", help="A row, as an object or a list; repeatable.")
@@ -327,7 +281,7 @@ def predict(model: str, file: str | None, row_texts: tuple[str, ...], store: str
     if (file is None) == (not row_texts):
         raise click.UsageError("Wanted rows: either a FILE, or --row.")
     opened = open_store(store)
-    name, number = _resolved(opened, model)
+    name, number = resolved(opened, model)
     _, loaded = opened.load(name, number)
     if file is None:
         instances = rows.from_options(row_texts)
@@ -340,11 +294,6 @@ def predict(model: str, file: str | None, row_texts: tuple[str, ...], store: str
         print_json({"model": name, "version": number, "predictions": answers})
     else:
         tables.show(tables.predictions(answers))
-
-
-def _resolved(store: Store, model: str) -> tuple[str, int]:
-    name, _, ref = model.partition("/")
-    return name, store.resolve(name, ref or None)
 
 
 def _summary(store: Store, name: str, state: dict[str, Any]) -> dict[str, Any]:
@@ -375,17 +324,6 @@ def _verified(store: Store, name: str, number: int, keys: Sequence[signing.Publi
         error = str(e)
     about = {"name": name, "version": number, "ok": error is None, "verdict": verdict, "digest": digest}
     return {**about, "signed_by": signed_by, "error": error}
-
-
-def _report(name: str, move: Generation, as_json: bool) -> None:
-    if as_json:
-        print_json(_plain(name, move))
-    else:
-        note(f"{name}/{move.alias} now points to version {move.version}.")
-
-
-def _plain(name: str, move: Generation) -> dict[str, Any]:
-    return {"name": name, **vars(move), "when": move.when.isoformat()}
 
 
 def _ranges(numbers: list[int]) -> str:

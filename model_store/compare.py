@@ -70,7 +70,7 @@ def compare(first: tuple[str, Mapping[str, Any]], second: tuple[str, Mapping[str
         verdict = _of_values(names, signatures, records)
     return Comparison(
         verdict,
-        _same_rows(first[1]["training"], second[1]["training"]),
+        same_rows(first[1]["training"], second[1]["training"]),
         metrics,
         _signatures(signatures.first, signatures.second),
         [Row(str(i), *pair) for i, pair in enumerate(zip_longest(*layers))] if layers[0] != layers[1] else [],
@@ -172,7 +172,7 @@ def _either(one: tuple[Any, Any], other: tuple[Any, Any]) -> tuple[Any, Any]:
     return (one[0] if one[0] is not None else other[0], one[1] if one[1] is not None else other[1])
 
 
-def _same_rows(first: Mapping[str, Any], second: Mapping[str, Any]) -> bool | None:
+def same_rows(first: Mapping[str, Any], second: Mapping[str, Any]) -> bool | None:
     """Whether data, split and seed are one, and so the rows that were held out."""
     keys = [("data", "sha256"), ("split",), ("job", "split"), ("job", "train", "seed"), ("job", "data", "target")]
     pairs = [_Pair(first, second).get(*key) for key in keys]

@@ -10,10 +10,13 @@ none.
 
 from __future__ import annotations
 
+import fcntl
 import os
 import re
 from collections.abc import Iterator
-from contextlib import AbstractContextManager, contextmanager
+from contextlib import AbstractContextManager, contextmanager, suppress
+from dataclasses import dataclass
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import BinaryIO, Protocol
 
@@ -31,6 +34,12 @@ class Draft(Protocol):
 
     def keep(self, key: str) -> bool:
         """Put the content under `key`, durable when this returns; False, and nothing put, when the key is taken."""
+
+
+@dataclass(frozen=True)
+class About:
+    size: int
+    since: datetime
 
 
 class Objects(Protocol):
@@ -53,6 +62,12 @@ class Objects(Protocol):
 
     def check_writable(self, key: str) -> None:
         """An OSError now, where `key` could not be put. Leaves nothing behind."""
+
+    def about(self, key: str) -> About:
+        """An object's size and date."""
+
+    def abandoned(self) -> list[str]:
+        """The keys of drafts that nobody holds any more: their processes died. They are deleted as objects are."""
 
 
 def put(objects: Objects, key: str, data: bytes) -> bool:
@@ -101,12 +116,22 @@ class Directory:
             os.link(path, twin)
             twin.unlink()
 
+    def about(self, key: str) -> About:
+        status = (self.root / key).stat()
+        return About(status.st_size, datetime.fromtimestamp(status.st_mtime, UTC))
+
+    def abandoned(self) -> list[str]:
+        return [str(path.relative_to(self.root)) for path in sorted(self.root.rglob(".tmp-*")) if not _held(path)]
+
     @staticmethod
     @contextmanager
     def _hidden(directory: Path) -> Iterator[tuple[Path, BinaryIO]]:
+        """Locked for as long as its process lives and works on it."""
         path = directory / f".tmp-{os.urandom(8).hex()}"
         try:
             with os.fdopen(os.open(path, _CREATE, 0o444), "wb") as file:
+                with suppress(OSError):  # a file system without locks: the grace must do
+                    fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
                 yield path, file
         finally:
             path.unlink(missing_ok=True)
@@ -145,6 +170,21 @@ class FileDraft:
             return False
         _sync_directory(target.parent)
         return True
+
+
+def _held(path: Path) -> bool:
+    """Whether a process that lives has the lock of a draft."""
+    try:
+        descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+    except FileNotFoundError:
+        return True  # it did, until now
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return True
+    finally:
+        os.close(descriptor)
+    return False
 
 
 def _sync_directory(directory: Path) -> None:

@@ -14,20 +14,21 @@ compare-and-swap, history and rollback in one. Nothing is ever overwritten. Read
 from __future__ import annotations
 
 import errno
-import json
 import os
 import re
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from types import EllipsisType
 from typing import Any
 
 from model_store import artifact
 from model_store.errors import ConflictError, NotFoundError, StoreError, did_you_mean
+from model_store.garbage import Leftover, leftovers
 from model_store.model import Model
+from model_store.moves import Generation, is_protected, trail
 from model_store.objects import WORD, Directory, put
 
 DEFAULT = "default"
@@ -58,19 +59,6 @@ class Version:
     number: int
     digest: str
     path: Path
-
-
-@dataclass(frozen=True)
-class Generation:
-    """One move of an alias. `rollback` tells a way back from a way on, so that two rollbacks go back two steps."""
-
-    alias: str
-    number: int
-    version: int
-    who: str
-    when: datetime
-    why: str
-    rollback: bool = False
 
 
 def open_store(address: str | os.PathLike[str]) -> Store:
@@ -229,22 +217,37 @@ class Store:
         why: str,
         when: datetime,
         expected: int | EllipsisType | None = ...,
+        force: bool = False,
     ) -> Generation:
         """Point `alias` to a version (a number or another alias).
 
-        ConflictError when somebody else moved it at the same time, or when it does not point to `expected` (None:
-        nowhere) any more.
+        ConflictError when somebody else moved it at the same time, when it does not point to `expected` (None:
+        nowhere) any more, or when it is protected. `force` moves it all the same, and mends it if it cannot be read.
         """
         _check_name("alias", alias)
         number = self.resolve(name, version)
         generation = self._newest(name).get(alias, 0)
-        if expected is not ...:
-            present = self._generation(name, alias, generation).version if generation else None
-            if expected != present:
-                raise ConflictError(
-                    f"{name}/{alias}: wanted it to point to {expected or 'nothing'}, found {present or 'nothing'}"
-                )
-        return self._append(name, Generation(alias, generation + 1, number, who, when.astimezone(UTC), why))
+        try:
+            head = self._generation(name, alias, generation) if generation else None
+        except StoreError:
+            if not force:
+                raise
+            head = None
+        present = None if head is None else head.version
+        if expected is not ... and expected != present:
+            raise ConflictError(
+                f"{name}/{alias}: wanted it to point to {expected or 'nothing'}, found {present or 'nothing'}"
+            )
+        protected = is_protected(name, head, force)
+        return self._append(
+            name, Generation(alias, generation + 1, number, who, when.astimezone(UTC), why, protected=protected)
+        )
+
+    def protect(self, name: str, alias: str, *, protected: bool, who: str, why: str, when: datetime) -> Generation:
+        """Protect an alias where it is, or end its protection: a move to the same version, for the record."""
+        head = self.history(name, alias)[-1]
+        move = Generation(alias, head.number + 1, head.version, who, when.astimezone(UTC), why, protected=protected)
+        return self._append(name, move)
 
     def history(self, name: str, alias: str = DEFAULT) -> list[Generation]:
         """Every move of an alias, oldest first."""
@@ -253,18 +256,22 @@ class Store:
             raise NotFoundError(f"no alias {alias!r} of {name!r}{_hint(alias, aliases)}", list(aliases))
         return [self._generation(name, alias, number) for number in self._generations(name, alias)]
 
-    def rollback(self, name: str, alias: str = DEFAULT, *, who: str, why: str, when: datetime) -> Generation:
+    def rollback(
+        self, name: str, alias: str = DEFAULT, *, who: str, why: str, when: datetime, force: bool = False
+    ) -> Generation:
         """Point `alias` to the version it had before; once more goes back one more. Removed versions are passed over.
 
-        Where "default" was never set, the newest version answers, and the way back is to the one before.
+        Where "default" was never set, the newest version answers, and the way back is to the one before. ConflictError
+        when the alias is protected, unless by `force`.
         """
         versions = self.versions(name)
         moves = [] if alias == DEFAULT and alias not in self._aliases(name) else self.history(name, alias)
-        trail = _trail(moves, versions)
-        before = [number for number in trail[:-1] if number in versions]
+        path = trail(moves, versions)
+        before = [number for number in path[:-1] if number in versions]
         if not before:
-            raise ConflictError(f"{name}/{alias}: no version to roll back to, found only {trail[-1]}")
-        move = Generation(alias, len(moves) + 1, before[-1], who, when.astimezone(UTC), why, rollback=True)
+            raise ConflictError(f"{name}/{alias}: no version to roll back to, found only {path[-1]}")
+        protected = is_protected(name, moves[-1] if moves else None, force)
+        move = Generation(alias, len(moves) + 1, before[-1], who, when.astimezone(UTC), why, True, protected)
         return self._append(name, move)
 
     def state(self) -> dict[str, dict[str, Any]]:
@@ -284,6 +291,19 @@ class Store:
                 unreadable[alias] = str(e)
         # After the aliases: whoever moves one to a new version has published that before.
         return {"versions": tuple(self._versions(name)), "aliases": aliases, "unreadable": unreadable}
+
+    def leftovers(self, *, now: datetime, grace: timedelta) -> list[Leftover]:
+        """What the dead left, and may be collected."""
+        with self._explained("", "look for garbage"):
+            return leftovers(self.objects, self._may_be_aliased, now=now, grace=grace)
+
+    def collect(self, leftover: Leftover) -> None:
+        with self._explained(leftover.key, "collect garbage"):
+            self.objects.delete(leftover.key)
+
+    def _may_be_aliased(self, name: str, number: int) -> bool:
+        state = self._state(name)
+        return bool(state["unreadable"]) or number in state["aliases"].values()
 
     def _path(self, name: str, number: int) -> Path:
         return self.root / name / f"{number}.npz"
@@ -329,25 +349,14 @@ class Store:
         with self._explained(key, "read an alias"):
             data = self.objects.get(key)
         try:
-            found = json.loads(data)
-            version, when = int(found["version"]), datetime.fromisoformat(found["when"])
-            who, why, rollback = str(found["who"]), str(found["why"]), bool(found["rollback"])
-        except (ValueError, TypeError, KeyError, OverflowError, RecursionError) as e:
+            return Generation.from_bytes(alias, number, data)
+        except ValueError as e:
             raise StoreError(f"{self._place(key)}: wanted a move of an alias, found {data[:60]!r}") from e
-        return Generation(alias, number, version, who, when, why, rollback)
 
     def _append(self, name: str, move: Generation) -> Generation:
         key = f"{name}/aliases/{move.alias}/{move.number}.json"
-        record = {
-            "version": move.version,
-            "who": move.who,
-            "when": move.when.isoformat(),
-            "why": move.why,
-            "rollback": move.rollback,
-        }
-        data = json.dumps(record, indent=2, ensure_ascii=False).encode() + b"\n"
         with self._explained(key, "move an alias"):
-            if not put(self.objects, key, data):
+            if not put(self.objects, key, move.to_bytes()):
                 raise ConflictError(f"{name}/{move.alias}: somebody else moved it just now; look, and try again")
         if move.version not in self._versions(name):
             raise ConflictError(f"{name}/{move.version}: removed while {move.alias!r} moved to it; move it once more")
@@ -373,21 +382,6 @@ class Store:
             mend = _MENDS.get(e.errno or 0)
             problem = f"{self._place(key)}: cannot {deed}: {e.strerror or e}"
             raise StoreError(problem + (f"; {mend}" if mend else "")) from e
-
-
-def _trail(moves: list[Generation], versions: list[int]) -> list[int]:
-    """The versions that an alias went through on the way to where it is, without the ways it came back from."""
-    if not moves:
-        return versions
-    first = moves[0]
-    trail = [*(number for number in versions if first.rollback and number < first.version), first.version]
-    for move in moves:
-        if move.rollback:
-            while trail and trail[-1] != move.version:
-                trail = trail[:-1]
-        if not trail or trail[-1] != move.version:
-            trail = [*trail, move.version]
-    return trail
 
 
 def _check_name(kind: str, name: str) -> None:

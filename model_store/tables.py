@@ -10,10 +10,11 @@ from rich.text import Text
 
 from model_store.compare import Comparison, Row
 from model_store.console import stdout
+from model_store.garbage import Leftover
+from model_store.moves import Generation
 from model_store.nn import Sequential
 from model_store.report.record import Record
 from model_store.signature import Array, Category, Classes, Input, Number, Signature
-from model_store.store import Generation
 
 
 def table(*headings: str, title: str | None = None) -> Table:
@@ -133,8 +134,16 @@ def history(moves: Iterable[Generation]) -> Table:
     made = table("alias", ">move", ">version", "when", "who", "why")
     for move in moves:
         when = move.when.strftime("%Y-%m-%d %H:%M:%S")
-        why = " · ".join(filter(None, ["rollback" if move.rollback else "", move.why]))
+        marks = ["rollback" if move.rollback else "", "protected" if move.protected else ""]
+        why = " · ".join(filter(None, [*marks, move.why]))
         made.add_row(move.alias, str(move.number), str(move.version), when, move.who, why)
+    return made
+
+
+def leftovers(found: Iterable[Leftover]) -> Table:
+    made = table("object", "what", ">size", "since")
+    for leftover in found:
+        made.add_row(leftover.key, leftover.what, size(leftover.size), leftover.since.strftime("%Y-%m-%d %H:%M:%S"))
     return made
 
 

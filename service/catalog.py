@@ -254,7 +254,9 @@ class Catalog:
         targets: dict[str, Served] = {}
         wanted = {"default": versions[-1], **aliases}
         for alias, reason in stored["unreadable"].items():
-            problems.append(Fault(f"{name}/{alias}", reason, f"set it again: models alias {name} {alias} VERSION"))
+            problems.append(
+                Fault(f"{name}/{alias}", reason, f"set it again: models alias {name} {alias} VERSION --force")
+            )
             wanted.pop(alias, None)
             if alias in before:
                 targets[alias] = before[alias]

@@ -9,6 +9,7 @@ import re
 import shutil
 from collections import Counter
 from collections.abc import Iterator
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import pytest
@@ -90,6 +91,11 @@ def judge(root: Path, deed: str, told: dict[str, str]) -> None:
         with pytest.raises(NotFoundError):
             deeds.remove(store, 2)
         assert deeds.publish(store, 9).split()[0] == "3"  # whatever is left of 2, its number stays used
+    for leftover in store.leftovers(now=datetime.now(UTC), grace=timedelta(0)):
+        store.collect(leftover)
+    kept = {f"{number}.npz" for number in store.versions(NAME)}
+    assert {path.name for path in (root / NAME).iterdir()} - {"aliases", "2.removed"} == kept
+    assert {path.name for path in (root / NAME / "aliases" / ALIAS).iterdir()} <= {"1.json", "2.json", "3.json"}
 
 
 @pytest.mark.parametrize("harm", HARMS)

@@ -14,7 +14,7 @@ from typing import Any
 import pytest
 from click.testing import CliRunner
 
-from model_store import cli, console
+from model_store import alias_commands, cli, console
 from model_store.store import Store
 
 
@@ -24,7 +24,7 @@ def models(store: Store, make_model, monkeypatch):
     for seed in range(3):
         store.publish("chess", make_model(seed))
     monkeypatch.setattr(console, "user", lambda: "ada")
-    monkeypatch.setattr(cli, "user", lambda: "ada")
+    monkeypatch.setattr(alias_commands, "user", lambda: "ada")
 
     def run(*arguments: str, code: int = 0, text: str | None = None) -> Any:
         result = CliRunner().invoke(cli.main, arguments, input=text, env={"MODEL_STORE": str(store.root)})
@@ -154,6 +154,51 @@ def test_history_and_rollback(models) -> None:
     shown = models("history", "chess").stdout
     assert "rollback · worse" in shown
     assert "default" in shown
+
+
+def test_promote_moves_what_passes_and_tells_what_does_not(models, store: Store) -> None:
+    assert "champion now points to version 1" in models("promote", "chess", "1").stderr
+    result = models("promote", "chess", "2", "--if", "accuracy>=champion", "--if", "accuracy<1", "--why", "newer")
+    assert result.stdout.splitlines() == [
+        "passed  accuracy>=champion: 0.75 against 0.75 of chess/1",
+        "passed  accuracy<1: 0.75 against 1 of the gate",
+    ]
+    assert "champion now points to version 2" in result.stderr
+    failed = models("promote", "chess", "3", "--if", "accuracy>champion", "--json", code=5)
+    assert "chess/champion stays where it is: chess/3 did not pass" in failed.stderr
+    assert read(failed)["move"] is None
+    assert [gate["passed"] for gate in read(failed)["gates"]] == [False]
+    assert store.resolve("chess", "champion") == 2
+    assert store.history("chess", "champion")[-1].why.startswith("newer; accuracy>=champion: 0.75 against 0.75")
+    assert read(models("promote", "chess", "3", "--to", "default", "--json"))["move"]["alias"] == "default"
+    assert "write it as in" in models("promote", "chess", "3", "--if", "better", code=3).stderr
+
+
+def test_a_protected_alias_wants_force_or_a_gate(models, store: Store) -> None:
+    models("alias", "chess", "champion", "1")
+    assert "champion is protected" in models("protect", "chess", "champion", "--why", "it earns money").stderr
+    for words in (("alias", "chess", "champion", "2"), ("promote", "chess", "2"), ("rollback", "chess", "champion")):
+        models(*words, code=5)
+    models("promote", "chess", "2", "--if", "accuracy>0.5")
+    models("rollback", "chess", "champion", "--force")
+    models("alias", "chess", "champion", "3", "--force")
+    assert "protected · it earns money" in models("history", "chess").stdout
+    assert not read(models("protect", "chess", "champion", "--off", "--json"))["protected"]
+    models("alias", "chess", "champion", "2")
+
+
+def test_gc_tells_what_it_would_delete_and_deletes_it(models, store: Store) -> None:
+    assert "Nothing is left over" in models("gc", "--grace", "0s").stderr
+    left = store.root / "chess" / ".tmp-01"
+    left.write_bytes(b"0123456789")
+    assert "Nothing is left over" in models("gc").stderr
+    assert "Would delete 1 objects of 10 bytes" in models("gc", "--grace", "0s", "--dry-run").stderr
+    assert left.exists()
+    found = read(models("gc", "--grace", "0s", "--json"))
+    assert [(one["key"], one["size"]) for one in found] == [("chess/.tmp-01", 10)]
+    assert not left.exists()
+    for grace in ("1", "h", "1y", "-1h", "1.5h", "99999999d"):
+        assert "wanted a duration such as" in models("gc", "--grace", grace, code=2).stderr
 
 
 def test_rm_asks_first(models, store: Store) -> None:

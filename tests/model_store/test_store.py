@@ -12,6 +12,7 @@ import pytest
 from model_store import artifact, store
 from model_store.errors import ArtifactError, ConflictError, NotFoundError, StoreError
 from model_store.model import Golden, Model
+from model_store.moves import Generation
 from model_store.store import Store, open_store
 
 NOW = datetime(2026, 1, 2, 3, 4, 5, tzinfo=UTC)
@@ -160,7 +161,7 @@ def test_an_alias_that_leaves_a_removed_version_while_it_is_read_is_followed(che
     chess.set_alias("chess", "champion", 1, **BY)
     head = Store._head
 
-    def looked(self: Store, name: str, alias: str) -> store.Generation | None:
+    def looked(self: Store, name: str, alias: str) -> Generation | None:
         found = head(self, name, alias)
         monkeypatch.setattr(Store, "_head", head)
         chess.set_alias("chess", "champion", 2, **BY)
@@ -211,6 +212,52 @@ def test_of_two_who_move_an_alias_at_once_one_is_told(chess: Store, monkeypatch)
     monkeypatch.setattr(Store, "_newest", lambda *_: {"champion": 1})  # as one who looked before the second move
     with pytest.raises(ConflictError, match="somebody else moved it"):
         chess.set_alias("chess", "champion", 3, **BY)
+
+
+def test_a_protected_alias_moves_by_force_only(chess: Store) -> None:
+    chess.set_alias("chess", "champion", 1, **BY)
+    chess.set_alias("chess", "champion", 2, **BY)
+    chess.protect("chess", "champion", protected=True, **BY)
+    for move in (
+        lambda: chess.set_alias("chess", "champion", 3, **BY),
+        lambda: chess.set_alias("chess", "champion", 3, **BY, expected=2),
+        lambda: chess.rollback("chess", "champion", **BY),
+    ):
+        with pytest.raises(ConflictError, match="chess/champion: it is protected; promote"):
+            move()
+    assert chess.resolve("chess", "champion") == 2
+    assert chess.rollback("chess", "champion", **BY, force=True).version == 1
+    assert chess.set_alias("chess", "champion", 3, **BY, force=True).protected
+    chess.protect("chess", "champion", protected=False, **BY)
+    chess.set_alias("chess", "champion", 2, **BY)
+    assert [move.protected for move in chess.history("chess", "champion")] == [False, False, *[True] * 3, False, False]
+
+
+def test_only_an_alias_that_is_there_can_be_protected(chess: Store) -> None:
+    with pytest.raises(NotFoundError, match="no alias 'champion'"):
+        chess.protect("chess", "champion", protected=True, **BY)
+
+
+def test_moves_that_version_0_1_wrote_are_read(chess: Store) -> None:
+    chess.set_alias("chess", "champion", 1, **BY)
+    path = chess.root / "chess" / "aliases" / "champion" / "1.json"
+    record = json.loads(path.read_text())
+    del record["protected"]
+    path.chmod(0o644)
+    path.write_text(json.dumps(record))
+    assert not chess.history("chess", "champion")[0].protected
+
+
+def test_an_alias_that_cannot_be_read_is_mended_by_force(chess: Store) -> None:
+    for broken in (b"{", b"[]", b"null", b'{"version": 1}'):
+        head = chess.set_alias("chess", "champion", 1, **BY, force=True)
+        path = chess.root / "chess" / "aliases" / "champion" / f"{head.number}.json"
+        path.chmod(0o644)
+        path.write_bytes(broken)
+        with pytest.raises(StoreError, match="wanted a move of an alias"):
+            chess.set_alias("chess", "champion", 2, **BY)
+    chess.set_alias("chess", "champion", 2, **BY, force=True)
+    assert chess.resolve("chess", "champion") == 2
 
 
 def rolled(store: Store, alias: str = "default") -> int:

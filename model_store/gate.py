@@ -1,0 +1,136 @@
+"""A gate: what a version must show before an alias moves to it.
+
+    accuracy>=champion        its accuracy is at least that of the version the alias points to
+    mae<penguins/2            ... lower than that of version 2
+    accuracy>=0.95            ... at least that number
+
+Metrics are those that training recorded in the versions themselves. A metric inside a metric is named with a dot.
+"""
+
+from __future__ import annotations
+
+import math
+import operator
+import re
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any
+
+from model_store import artifact
+from model_store.compare import same_rows
+from model_store.errors import Fault, InputError, NotFoundError, did_you_mean
+from model_store.moves import Generation
+from model_store.store import Store
+
+_GATE = re.compile(r"\s*([\w.-]+)\s*(>=|<=|>|<)\s*([\w./+-]+)\s*", re.ASCII)
+_TESTS: dict[str, Callable[[float, float], bool]] = {
+    ">=": operator.ge,
+    "<=": operator.le,
+    ">": operator.gt,
+    "<": operator.lt,
+}
+
+
+@dataclass(frozen=True)
+class Gate:
+    """Two sides and a test. The right one is a number, an alias, or a version of any model."""
+
+    metric: str
+    test: str
+    reference: str
+
+    def __str__(self) -> str:
+        return f"{self.metric}{self.test}{self.reference}"
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """What came of a gate. `wanted` is None where there is nothing to be better than: the alias was never set."""
+
+    gate: str
+    passed: bool
+    found: float
+    wanted: float | None
+    of: str
+    same_rows: bool | None = None  # whether both sides were measured on the same; None where nobody knows
+
+    def __str__(self) -> str:
+        words = f"{self.found:g} against "
+        words += f"{self.of}, which was never set" if self.wanted is None else f"{self.wanted:g} of {self.of}"
+        return f"{self.gate}: {words}" + (", measured on other rows" if self.same_rows is False else "")
+
+
+def parse(text: str) -> Gate:
+    match = _GATE.fullmatch(text)
+    if match is None or match[3].casefold() in {"nan", "inf", "+inf", "-inf"}:
+        problem = f"wanted a metric, one of >= <= > <, and a number, alias or version; found {text!r}"
+        raise InputError([Fault("gate", problem, "write it as in 'accuracy>=champion'")])
+    return Gate(match[1], match[2], match[3])
+
+
+def promote(
+    store: Store,
+    name: str,
+    version: int | str,
+    alias: str,
+    gates: Sequence[Gate],
+    *,
+    who: str,
+    why: str,
+    when: datetime,
+) -> tuple[Generation | None, list[Verdict]]:
+    """Point `alias` to a version that passes every gate, else None; and what came of each.
+
+    A protected alias needs a gate at least. ConflictError when the alias moves while this looks at it: then the gates
+    would have judged something else.
+    """
+    number = store.resolve(name, version)
+    present = store.aliases(name).get(alias)
+    verdicts = [_judged(gate, store, name, number, alias, present) for gate in gates]
+    if not all(verdict.passed for verdict in verdicts):
+        return None, verdicts
+    reason = "; ".join(filter(None, [why, *map(str, verdicts)]))
+    move = store.set_alias(name, alias, number, who=who, why=reason, when=when, expected=present, force=bool(verdicts))
+    return move, verdicts
+
+
+def _judged(gate: Gate, store: Store, name: str, number: int, alias: str, present: int | None) -> Verdict:
+    training = _training(store, name, number)
+    found = _metric(training, gate.metric, f"{name}/{number}")
+    try:
+        wanted = float(gate.reference)
+    except ValueError:
+        if gate.reference == alias and present is None:
+            return Verdict(str(gate), True, found, None, alias)
+        other, slash, ref = gate.reference.partition("/")
+        other, ref = (other, ref) if slash else (name, other)
+        against = present if (other, ref) == (name, alias) and present is not None else store.resolve(other, ref)
+        of = f"{other}/{against}"
+        theirs = _training(store, other, against)
+        wanted = _metric(theirs, gate.metric, of)
+        same = same_rows(training, theirs)
+        return Verdict(str(gate), _TESTS[gate.test](found, wanted), found, wanted, of, same)
+    return Verdict(str(gate), _TESTS[gate.test](found, wanted), found, wanted, "the gate")
+
+
+def _training(store: Store, name: str, number: int) -> Mapping[str, Any]:
+    training: Mapping[str, Any] = artifact.read_manifest(store.path(name, number))["training"]
+    return training
+
+
+def _metric(training: Mapping[str, Any], metric: str, place: str) -> float:
+    known = dict(_numbers(training.get("metrics", {})))
+    if metric not in known:
+        hint = did_you_mean(metric, known) or f"there are: {', '.join(known) or 'none'}"
+        raise NotFoundError(f"{place}: no metric {metric!r}; {hint}", list(known))
+    return known[metric]
+
+
+def _numbers(metrics: Any, prefix: str = "") -> Iterator[tuple[str, float]]:
+    """Every number in the metrics, those deeper down with dots in their names."""
+    if isinstance(metrics, Mapping):
+        for key, value in metrics.items():
+            yield from _numbers(value, f"{prefix}.{key}" if prefix else str(key))
+    elif isinstance(metrics, (int, float)) and not isinstance(metrics, bool) and math.isfinite(metrics):
+        yield prefix, float(metrics)

@@ -1,0 +1,106 @@
+"""What the dead left is found and collected; what lives, or is of any use, is not."""
+
+from __future__ import annotations
+
+import os
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+
+import pytest
+
+from model_store.errors import StoreError
+from model_store.model import Model
+from model_store.store import Store
+
+GRACE = timedelta(hours=1)
+AT_ONCE = timedelta(0)
+
+
+def collected(store: Store, grace: timedelta = AT_ONCE, now: datetime | None = None) -> dict[str, str]:
+    found = store.leftovers(now=now or datetime.now(UTC), grace=grace)
+    for leftover in found:
+        store.collect(leftover)
+    return {leftover.key: leftover.what for leftover in found}
+
+
+def left(path: Path, ago: timedelta) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_bytes(b"left")
+    stamp = (datetime.now(UTC) - ago).timestamp()
+    os.utime(path, (stamp, stamp))
+
+
+def test_drafts_of_the_dead_are_collected_wherever_they_lie(store: Store, model: Model) -> None:
+    store.publish("chess", model)
+    places = ["chess/.tmp-01", "chess/aliases/champion/.tmp-02", "go/.tmp-03", ".tmp-04"]
+    for place in places:
+        left(store.root / place, 2 * GRACE)
+    assert list(collected(store, GRACE)) == sorted(places)
+    assert not list(store.root.rglob(".tmp-*"))
+    assert collected(store) == {}
+
+
+@pytest.mark.parametrize(("ago", "goes"), [(0.5, False), (2, True), (-0.5, False), (-2, True)])
+def test_the_grace_spares_what_is_new_by_any_clock(store: Store, model: Model, ago: float, goes: bool) -> None:
+    store.publish("chess", model)
+    left(store.root / "chess" / ".tmp-01", ago * GRACE)
+    assert bool(collected(store, GRACE)) is goes
+
+
+@pytest.mark.parametrize("jump", [timedelta(0), timedelta(days=9000), timedelta(days=-9000)])
+def test_a_publish_under_way_is_safe_wherever_the_clock_jumps_to(store: Store, model: Model, jump: timedelta) -> None:
+    store.publish("chess", model)
+    with store.objects.draft("chess/1.npz") as draft:
+        assert collected(store, now=datetime.now(UTC) + jump) == {}
+        assert draft.keep("chess/7.npz")
+    assert collected(store, now=datetime.now(UTC) + jump) == {}
+
+
+def test_what_is_left_of_a_removed_version_goes_and_its_tombstone_stays(store: Store, model: Model) -> None:
+    for _ in range(2):
+        store.publish("chess", model)
+    artifact = store.path("chess", 2).read_bytes()
+    store.remove("chess", 2)
+    keys = ["chess/2.html", "chess/2.npz", "chess/signatures/2/0123456789abcdef.sig"]
+    (store.root / "chess" / "signatures" / "2").mkdir(parents=True)
+    for key in keys:
+        (store.root / key).write_bytes(artifact)
+    assert collected(store, GRACE) == {}
+    assert collected(store, GRACE, datetime.now(UTC) + 2 * GRACE) == dict.fromkeys(keys, "of a removed version")
+    assert sorted(path.name for path in (store.root / "chess").glob("*.*")) == ["1.npz", "2.removed"]
+    assert store.publish("chess", model).number == 3
+
+
+def test_a_version_that_is_aliased_is_never_garbage(store: Store, model: Model) -> None:
+    """As when the remover died between its tombstone and seeing that an alias had come."""
+    store.publish("chess", model)
+    store.set_alias("chess", "champion", 1, who="", why="", when=datetime.now(UTC))
+    (store.root / "chess" / "1.removed").touch()
+    assert collected(store) == {}
+
+
+def test_a_report_or_signature_without_its_version_goes(store: Store, model: Model) -> None:
+    store.publish("chess", model)
+    for number in (1, 2):
+        (store.root / "chess" / f"{number}.html").write_text("report")
+        store.add_signature("chess", number, "0123456789abcdef", b"signed")
+    gone = ["chess/2.html", "chess/signatures/2/0123456789abcdef.sig"]
+    assert collected(store) == dict.fromkeys(gone, "of a version that is not there")
+    assert store.signed_by("chess", 1) == ["0123456789abcdef"]
+
+
+def test_nothing_of_use_is_garbage(store: Store, model: Model) -> None:
+    for _ in range(3):
+        store.publish("chess", model)
+    store.set_alias("chess", "champion", 1, who="", why="", when=datetime.now(UTC))
+    store.remove("chess", 3)
+    (store.root / "README").write_text("strangers are left alone")
+    (store.root / "chess" / "notes.txt").write_text("here too")
+    before = sorted(store.root.rglob("*"))
+    assert collected(store) == {}
+    assert sorted(store.root.rglob("*")) == before
+
+
+def test_a_store_that_is_not_there_is_told(store: Store) -> None:
+    with pytest.raises(StoreError, match="cannot look for garbage"):
+        collected(store)
