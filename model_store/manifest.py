@@ -10,7 +10,7 @@ depends on the clock, the machine, or the versions of Python and NumPy.
     dtype        "float32" or "float64", of every array
     layers       [{"type": "Linear", "input_size": 4, "output_size": 3}, ...]     see nn.build
     signature    {"inputs": [...], "output": {...}}                               see signature
-    training     {...}     what the training job recorded: job, data, split, metrics, baseline, history
+    training     {...}     what the training job recorded: job, data, split, metrics, baseline, diagnostics, history
     golden       null, or {"instances": [...]}; the outputs are the array "golden.outputs"
     arrays       {name: {"dtype": "<f4", "shape": [3, 4], "sha256": "..."}}
 """

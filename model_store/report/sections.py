@@ -314,7 +314,7 @@ def _job(job: Any) -> str:
     for name, section in job.items():
         if isinstance(section, dict):
             lines += [f"[{name}]", *(f"{key} = {_toml(value)}" for key, value in section.items()), ""]
-    return cut("\n".join(lines).strip(), _JOB)
+    return "\n".join(lines).strip()[:_JOB]
 
 
 def _toml(value: Any) -> str:
