@@ -77,7 +77,7 @@ def main() -> None:
 
 
 class Override(click.ParamType[tuple[str, Any]]):
-    """`section.key=value`, the value as TOML has it; what is no TOML is a text."""
+    """`section.key=value`, the value as TOML has it; what is no TOML is a text. `section.key=` leaves the key out."""
 
     name = "section.key=value"
 
@@ -85,6 +85,8 @@ class Override(click.ParamType[tuple[str, Any]]):
         place, equals, text = str(value).partition("=")
         if not equals or "." not in place or not all(place.split(".")):
             self.fail(f"wanted section.key=value, such as train.epochs=5; found {value!r}", param, ctx)
+        if not text:
+            return place.strip(), None
         try:
             parsed = tomllib.loads(f"value = {text}")
         except tomllib.TOMLDecodeError:
@@ -98,7 +100,7 @@ overrides_option = click.option(
     type=Override(),
     multiple=True,
     metavar="SECTION.KEY=VALUE",
-    help="Set a key of the job, such as train.epochs=5; may be given again.",
+    help="Set a key of the job, such as train.epochs=5, or leave it out: train.epochs=. May be given again.",
 )
 seed_option = click.option("--seed", type=int, metavar="N", help="Short for --set train.seed=N.")
 

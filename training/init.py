@@ -110,8 +110,7 @@ layers = [{size}, "relu"]  # hidden sizes and relu, leaky_relu, gelu, tanh, sigm
 [train]
 loss = "{loss}"
 optimizer = "sgd"    # or "adam", "adamw", "rmsprop"
-learning_rate = 0.01
-momentum = 0.9
+learning_rate = 0.01  # train --find-rate suggests one
 # schedule = "cosine"  # how the learning rate changes; or "one_cycle", "step", "plateau"
 epochs = {epochs}
 batch_size = {batch}

@@ -158,7 +158,10 @@ class Outcome:
 
 
 def load(path: str | Path, overrides: Mapping[str, Any] | None = None) -> Job:
-    """Read a job file; `overrides` sets keys by place: `{"train.epochs": 5}`. JobError with every fault at once."""
+    """Read a job file; `overrides` sets keys by place: `{"train.epochs": 5}`, None leaves one out.
+
+    JobError with every fault at once.
+    """
     path = Path(path)
     content = _parse(path)
     for place, value in (overrides or {}).items():
@@ -379,4 +382,7 @@ def _set(content: dict[str, Any], place: str, value: Any) -> None:
         if not isinstance(inner, dict):
             raise JobError("--set", [Fault(place, f"'{name}' is not a section", "write it as section.key=value")])
         content = inner
-    content[key] = value
+    if value is None:
+        content.pop(key, None)
+    else:
+        content[key] = value

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import json
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
+from click.testing import Result
 
 from training.errors import JobError
 from training.job import from_dict, load
@@ -212,6 +215,12 @@ def test_overrides_reach_any_key_and_are_validated(job_file: Path) -> None:
         load(job_file, {"train.epochs": "many"})
     with pytest.raises(JobError, match="is not a section"):
         load(job_file, {"train.epochs.x": 1})
+
+
+def test_an_override_can_leave_a_key_out(job_file: Path, train: Callable[..., Result]) -> None:
+    assert load(job_file, {"train.epochs": None, "split.test": None}).settings.train.epochs == 100
+    found = json.loads(train("check", job_file, "--json", "--set", "train.learning_rate=").stdout)
+    assert found["job"]["train"]["learning_rate"] == 0.01
 
 
 def test_every_key_of_a_job_is_in_its_reference(examples: Path) -> None:
