@@ -60,6 +60,15 @@ class _Norm(Learned):
         self.scale_grad += (output_grad * self.normal).sum(over)
         self.shift_grad += output_grad.sum(over)
 
+    def _learning(self, dy: Array, normal: Array, work: Array) -> list[Line]:
+        """The same on a tape; all three (values, size)."""
+        sums = np.ones(len(dy), self.dtype)
+        return [
+            (sums.dot, (dy, self.shift_grad)),
+            (np.multiply, (dy, normal, work)),
+            (sums.dot, (work, self.scale_grad)),
+        ]
+
     normal: Array  # x̂, and σ, of the last forward pass
     sigma: Array
 
@@ -101,6 +110,47 @@ class LayerNorm(_Norm):
         means = d.mean(-1, keepdims=True), (d * self.normal).mean(-1, keepdims=True)
         input_grad: Array = (d - means[0] - self.normal * means[1]) / self.sigma
         return input_grad
+
+    def record(self, inputs: Array) -> tuple[Array, list[Line], Backward]:
+        if inputs.dtype != self.dtype:
+            return super().record(inputs)
+        spread, x = _Spread(inputs), inputs.reshape(-1, self.size)
+        normal, outputs, work = (np.empty_like(x) for _ in range(3))
+        sigma, mean = (np.empty((len(x), 1), self.dtype) for _ in range(2))
+        shares = np.full(self.size, 1 / self.size, self.dtype)  # times these, a row sums up to its mean
+        flat = [array.reshape(spread.rows.shape) for array in (normal, outputs)]
+
+        def mean_of(rows: Array, out: Array) -> Line:
+            return rows.dot, (shares, out[:, 0])
+
+        def backward(output_grad: Array, wanted: bool) -> tuple[Array, list[Line]]:
+            dy = output_grad.reshape(x.shape)
+            lines = self._learning(dy, normal, work)
+            if wanted:
+                lines += [
+                    *spread(np.multiply, output_grad.reshape(spread.rows.shape), self._scale),
+                    (np.multiply, (dy, normal, work)),
+                    mean_of(work, mean),
+                    (np.multiply, (normal, mean, work)),
+                    mean_of(dy, mean),
+                    (np.subtract, (dy, mean, dy)),
+                    (np.subtract, (dy, work, dy)),
+                    (np.divide, (dy, sigma, dy)),
+                ]
+            return output_grad, lines
+
+        forward: list[Line] = [
+            mean_of(x, mean),
+            (np.subtract, (x, mean, normal)),
+            (np.multiply, (normal, normal, work)),
+            mean_of(work, sigma),
+            (np.add, (sigma, scalar(self.epsilon, sigma), sigma)),
+            (np.sqrt, (sigma, sigma)),
+            (np.divide, (normal, sigma, normal)),
+            *spread(np.multiply, flat[0], self._scale, flat[1]),
+            *spread(np.add, flat[1], self._shift),
+        ]
+        return outputs.reshape(inputs.shape), forward, backward
 
 
 class BatchNorm(_Norm):
@@ -179,20 +229,16 @@ class BatchNorm(_Norm):
 
         def backward(output_grad: Array, wanted: bool) -> tuple[Array, list[Line]]:
             dy = output_grad.reshape(normal.shape)
-            lines: list[Line] = [
-                (sums.dot, (dy.reshape(count, self.size), self.shift_grad)),
-                (np.multiply, (dy, normal, work)),
-                (sums.dot, (work.reshape(count, self.size), self.scale_grad)),
-            ]
+            lines = self._learning(*(array.reshape(count, self.size) for array in (dy, normal, work)))
             if wanted:  # (D - mean D - x̂ ⊙ mean(D ⊙ x̂)) / σ, the scale taken out of D
                 lines += [
                     (np.multiply, (self.scale_grad, share, change)),
                     *spread(np.multiply, normal, change, work),
                     (np.subtract, (dy, work, dy)),
                     (np.multiply, (self.shift_grad, share, change)),
-                    *spread(np.subtract, dy, change, dy),
+                    *spread(np.subtract, dy, change),
                     (np.multiply, (self._scale, inverse, change)),
-                    *spread(np.multiply, dy, change, dy),
+                    *spread(np.multiply, dy, change),
                 ]
             return output_grad, lines
 
@@ -207,9 +253,9 @@ class BatchNorm(_Norm):
             (np.add, (variance, scalar(self.epsilon, mean), inverse)),
             (np.sqrt, (inverse, inverse)),
             (np.reciprocal, (inverse, inverse)),
-            *spread(np.multiply, normal, inverse, normal),
+            *spread(np.multiply, normal, inverse),
             *spread(np.multiply, normal, self._scale, outputs),
-            *spread(np.add, outputs, self._shift, outputs),
+            *spread(np.add, outputs, self._shift),
         ]
         return outputs.reshape(inputs.shape), forward, backward
 
@@ -224,7 +270,9 @@ class _Spread:
         self.rows = inputs.reshape(len(inputs), -1)
         self.written = np.empty((self.rows.shape[1] // inputs.shape[-1], inputs.shape[-1]), inputs.dtype)
 
-    def __call__(self, function: np.ufunc, rows: Array, vector: Array, out: Array) -> list[Line]:
+    def __call__(self, function: np.ufunc, rows: Array, vector: Array, out: Array | None = None) -> list[Line]:
+        """Into `out`, or `rows` themselves."""
+        out = rows if out is None else out
         if len(self.written) == 1:
             return [(function, (rows, vector, out))]
         return [(np.copyto, (self.written, vector)), (function, (rows, self.written.reshape(-1), out))]

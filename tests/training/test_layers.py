@@ -155,3 +155,11 @@ def test_a_job_with_every_kind_of_layer_learns_is_published_and_answers_the_same
 
 def test_every_example_is_a_job_without_faults(examples: Path) -> None:
     assert {load(path).settings.model.name for path in examples.glob("*.toml")} >= {"xor", "mnist", "mnist-conv"}
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("name", "wanted"), [("mnist", 0.98), ("mnist-conv", 0.988)])
+def test_mnist_is_learned(examples: Path, name: str, wanted: float) -> None:
+    if not (examples / "mnist").is_dir():
+        pytest.skip("the images are not there: sh examples/fetch_mnist.sh fetches them")
+    assert fit(prepare(load(examples / f"{name}.toml"))).metrics["accuracy"] >= wanted
