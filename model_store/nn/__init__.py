@@ -1,6 +1,7 @@
 """The network of the article: layers whose forward and backward passes stand side by side.
 
-A batch is `(batch, features)`: one sample a row. NumPy is the only import.
+A batch is `(batch, features)`, one sample a row, or `(batch, height, width, channels)` of images. NumPy is the only
+import.
 """
 
 from model_store.nn.activations import (

@@ -35,6 +35,8 @@ class _Norm(Learned):
     _shift: Array
     scale_grad: Array
     shift_grad: Array
+    normal: Array  # x̂, and σ, of the last forward pass
+    sigma: Array
 
     def __init__(self, size: int, epsilon: float, dtype: npt.DTypeLike, arrays: Mapping[str, Array] | None) -> None:
         if not epsilon > 0:
@@ -68,9 +70,6 @@ class _Norm(Learned):
             (np.multiply, (dy, normal, work)),
             (sums.dot, (work, self.scale_grad)),
         ]
-
-    normal: Array  # x̂, and σ, of the last forward pass
-    sigma: Array
 
 
 class LayerNorm(_Norm):
