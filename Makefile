@@ -62,7 +62,7 @@ lint: $(INSTALLED) ## ruff, and mypy --strict on the three packages
 	@$(BIN)/mypy
 
 bench: $(INSTALLED) ## the benchmarks, side by side with their peers
-	@for name in training loading; do $(BIN)/python -m benchmarks.$$name || exit; done
+	@for name in training loading sharing; do $(BIN)/python -m benchmarks.$$name || exit; done
 
 # pip install takes PyTorch's CPU build where the machine offers one.
 PEERS := .venv-peers

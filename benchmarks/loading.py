@@ -44,12 +44,12 @@ READERS: dict[str, Callable[[str], Sequential]] = {
 }
 
 
-def write_model(path: Path) -> None:
+def write_model(path: Path, sizes: list[int] = SIZES) -> None:
     rng = np.random.default_rng(0)
-    network = Sequential([Linear(inn, out, rng=rng, initializer="glorot_uniform") for inn, out in pairwise(SIZES)])
-    outputs = tuple(f"y{i}" for i in range(SIZES[-1]))
+    network = Sequential([Linear(inn, out, rng=rng, initializer="glorot_uniform") for inn, out in pairwise(sizes)])
+    outputs = tuple(f"y{i}" for i in range(sizes[-1]))
     signature = Signature(
-        (Array("x", (SIZES[0],), 0.0, 1.0, None, None, {}),),
+        (Array("x", (sizes[0],), 0.0, 1.0, None, None, {}),),
         Values(outputs, (0.0,) * len(outputs), (1.0,) * len(outputs)),
     )
     artifact.write(path, Model(network, signature))
@@ -60,7 +60,7 @@ def child(reader: str, path: str) -> None:
     begin = perf_counter()
     network = READERS[reader](path)
     read = perf_counter()
-    network(np.ones((1, SIZES[0]), np.float32))
+    network(np.ones((1, network.input_size), np.float32))
     told = {"read": 1000 * (read - begin), "answered": 1000 * (perf_counter() - begin)}
     print(json.dumps(told), flush=True)
     sys.stdin.read()
