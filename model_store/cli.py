@@ -16,7 +16,7 @@ from typing import Any, ClassVar
 
 import click
 
-from model_store import alias_commands, artifact, rows, signing, tables
+from model_store import alias_commands, artifact, predicting, signing, tables
 from model_store.commands import command, main, resolved
 from model_store.compare import compare
 from model_store.console import exit_codes, json_option, note, print_json, stdout, verbosity_option
@@ -26,7 +26,7 @@ from model_store.report.record import Record
 from model_store.signature_config import read_signature
 from model_store.store import Store, open_store
 
-__all__ = ["alias_commands", "main"]
+__all__ = ["alias_commands", "main", "predicting"]
 
 
 class Duration(click.ParamType[timedelta]):
@@ -266,34 +266,6 @@ def collect_garbage(grace: timedelta, dry_run: bool, store: str, as_json: bool) 
         if found
         else "Nothing is left over."
     )
-
-
-@command("predict")
-@click.argument("model", metavar="MODEL")
-@click.argument("file", type=click.Path(exists=True, dir_okay=False, allow_dash=True), required=False)
-@click.option("--row", "row_texts", multiple=True, metavar="JSON", help="A row, as an object or a list; repeatable.")
-def predict(model: str, file: str | None, row_texts: tuple[str, ...], store: str, as_json: bool) -> None:
-    """Answer rows of a CSV or JSON file, or given ones.
-
-    "-" is standard input. CSV needs a header; an empty cell is a missing value; a column with the known answers
-    is passed over.
-    """
-    if (file is None) == (not row_texts):
-        raise click.UsageError("Wanted rows: either a FILE, or --row.")
-    opened = open_store(store)
-    name, number = resolved(opened, model)
-    _, loaded = opened.load(name, number)
-    if file is None:
-        instances = rows.from_options(row_texts)
-    else:
-        with click.open_file(file, "rb") as source:
-            data = source.read()
-        instances = rows.from_bytes(data, "standard input" if file == "-" else Path(file).name, loaded.signature)
-    answers = loaded.predict(instances)
-    if as_json:
-        print_json({"model": name, "version": number, "predictions": answers})
-    else:
-        tables.show(tables.predictions(answers))
 
 
 def _summary(store: Store, name: str, state: dict[str, Any]) -> dict[str, Any]:

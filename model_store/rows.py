@@ -1,6 +1,7 @@
 """Rows from a file or the command line, as a caller of the service would send them.
 
-CSV rows are objects by column name, with numbers where the signature has numbers; JSON is taken as it is.
+CSV rows are objects by column name, with numbers where the signature has numbers; JSON is taken as it is. A first line
+that names no column is a row like the others, in column order.
 """
 
 from __future__ import annotations
@@ -8,8 +9,9 @@ from __future__ import annotations
 import csv
 import io
 import json
-from collections.abc import Sequence
-from typing import Any
+from collections.abc import Generator, Iterator, Sequence
+from itertools import islice
+from typing import IO, Any
 
 from model_store.errors import Fault, InputError
 from model_store.signature import Array, Classes, Number, Signature
@@ -45,35 +47,67 @@ def _json_rows(text: str, name: str) -> list[Any]:
     return rows
 
 
-def _csv_rows(text: str, name: str, signature: Signature) -> list[Any]:
-    limit = csv.field_size_limit(_LONGEST_CELL)
+def batches(file: IO[bytes], name: str, signature: Signature, size: int) -> Generator[list[Any], None, None]:
+    """The rows of a CSV file of any length, `size` at a time."""
+    text = io.TextIOWrapper(file, "utf-8-sig", newline="")
+    reader = csv.reader(text, strict=True)
+    header: list[str] | None = None
+    start = 0
     try:
-        lines = [line for line in csv.reader(io.StringIO(text, newline=""), strict=True) if line]
-    except csv.Error as e:
-        raise InputError(
-            [Fault(name, f"wanted CSV, found a fault: {e}", "quote cells that hold quotes or commas")]
-        ) from e
+        while lines := _lines(reader, name, size):
+            if header is None:
+                header, lines = _headed(lines, signature)
+            yield _table(header, lines, name, signature, start)
+            start += len(lines)
     finally:
-        csv.field_size_limit(limit)
-    numbers = {column.name for column in signature.inputs if isinstance(column, Number)}
-    if isinstance(signature.inputs[0], Array):
-        return _array_rows(lines)
+        text.detach()  # the file is its opener's to close
+
+
+def _csv_rows(text: str, name: str, signature: Signature) -> list[Any]:
+    lines = _lines(csv.reader(io.StringIO(text, newline=""), strict=True), name, None)
     if not lines:
         raise InputError([Fault(name, "wanted a header and rows, found nothing", "name the columns in the first line")])
-    output = signature.output
-    targets = {output.name} if isinstance(output, Classes) else set(output.names)
-    header = [cell.strip() for cell in lines[0]]
-    if len(header) == len(signature.names) and not targets.union(signature.names) & set(header):
-        lines, header = [list(signature.names), *lines], list(signature.names)  # rows without a header, in column order
+    return _table(*_headed(lines, signature), name, signature, 0)
+
+
+def _lines(reader: Iterator[list[str]], name: str, most: int | None) -> list[list[str]]:
+    """The next lines, empty ones left out."""
+    limit = csv.field_size_limit(_LONGEST_CELL)
+    try:
+        return list(islice(filter(None, reader), most))
+    except csv.Error as e:
+        mend = "quote cells that hold quotes or commas"
+        raise InputError([Fault(name, f"wanted CSV, found a fault: {e}", mend)]) from e
+    except UnicodeDecodeError as e:
+        raise InputError([Fault(name, f"wanted UTF-8, found other bytes: {e}", "save the file as UTF-8")]) from e
+    finally:
+        csv.field_size_limit(limit)
+
+
+def _headed(lines: list[list[str]], signature: Signature) -> tuple[list[str], list[list[str]]]:
+    """The header and the lines below it. Arrays have none: a first line of names is passed over."""
+    first = [cell.strip() for cell in lines[0]]
+    if isinstance(signature.inputs[0], Array):
+        return [], lines[1:] if any(isinstance(_cell(cell, number=True), str) for cell in first) else lines
+    if len(first) == len(signature.names) and not set(first) & (_targets(signature) | set(signature.names)):
+        return list(signature.names), lines
+    return first, lines[1:]
+
+
+def _table(header: list[str], lines: list[list[str]], name: str, signature: Signature, start: int) -> list[Any]:
+    if not header:
+        return [[_cell(cell, number=True) for cell in line] for line in lines]
     faults = [
         Fault(f"{name} row {i}", f"wanted {len(header)} cells, found {len(row)}", "quote cells that hold commas")
-        for i, row in enumerate(lines[1:])
+        for i, row in enumerate(lines, start)
         if len(row) != len(header)
     ]
     if len(set(header)) != len(header):
         faults.append(Fault(f"{name} header", "wanted names that differ", "rename one of the columns"))
     if faults:
         raise InputError(faults)
+    numbers = {column.name for column in signature.inputs if isinstance(column, Number)}
+    targets = _targets(signature)
     # A file with the known answers beside the inputs is the usual one to try a model with.
     return [
         {
@@ -81,14 +115,13 @@ def _csv_rows(text: str, name: str, signature: Signature) -> list[Any]:
             for column, cell in zip(header, row, strict=True)
             if column not in targets
         }
-        for row in lines[1:]
+        for row in lines
     ]
 
 
-def _array_rows(lines: list[list[str]]) -> list[Any]:
-    """Each row is one array, flat; a first line of names is passed over."""
-    rows = [[_cell(cell, number=True) for cell in line] for line in lines]
-    return rows[1:] if rows and any(isinstance(value, str) for value in rows[0]) else rows
+def _targets(signature: Signature) -> set[str]:
+    output = signature.output
+    return {output.name} if isinstance(output, Classes) else set(output.names)
 
 
 def _cell(text: str, number: bool) -> Any:

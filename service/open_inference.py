@@ -70,7 +70,7 @@ def write(served: Served, asked: Asked, answers: Mapping[str, Array], accepted: 
         array = answers[name]
         output: dict[str, Any] = {"name": name, "datatype": tensors.datatype_of(array.dtype), "shape": array.shape}
         if binary:
-            tail.append(tensors.to_bytes(array))
+            tail.append(tensors.to_bytes(name, array))
             output["parameters"] = {"binary_data_size": len(tail[-1])}
         else:
             output["data"] = tensors.to_json(array)

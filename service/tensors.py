@@ -15,6 +15,7 @@ from typing import Any
 
 import numpy as np
 
+from model_store.binary import write_texts
 from model_store.columns import Array, Category, Faults, Number, listed, shown
 from model_store.errors import did_you_mean
 from model_store.model import Model
@@ -158,11 +159,8 @@ def to_json(array: NDArray) -> list[Any]:
     return flat
 
 
-def to_bytes(array: NDArray) -> bytes:
-    if array.dtype != object:
-        return array.tobytes()
-    texts = [text.encode() for text in array.ravel()]
-    return b"".join(chain.from_iterable((len(text).to_bytes(4, "little"), text) for text in texts))
+def to_bytes(name: str, array: NDArray) -> bytes:
+    return write_texts(name, array) if array.dtype == object else array.tobytes()
 
 
 def _declared(column: Input) -> Tensor:

@@ -1,0 +1,202 @@
+"""The client, against the application over a socket, and against servers that misbehave."""
+
+from __future__ import annotations
+
+import csv
+import json
+import threading
+from collections.abc import Callable, Iterator
+from http.server import BaseHTTPRequestHandler, HTTPServer
+from typing import Any
+
+import numpy as np
+import pytest
+from click.testing import CliRunner
+from werkzeug.serving import make_server
+
+from model_store import binary
+from model_store.cli import main
+from model_store.errors import InputError, NotFoundError
+from service.client import Client, ServiceError
+from tests.service.conftest import PENGUIN, move, price
+
+
+@pytest.fixture
+def url(store, make_client) -> Iterator[str]:
+    store.publish("price", price(1))
+    move(store, "price", "champion", 1)
+    server = make_server("127.0.0.1", 0, make_client(store).application, threaded=True)
+    thread = threading.Thread(target=server.serve_forever)
+    thread.start()
+    yield f"http://127.0.0.1:{server.server_port}"
+    server.shutdown()
+    thread.join()
+    server.server_close()
+
+
+Answer = tuple[int, dict[str, str], bytes]
+
+
+@pytest.fixture
+def scripted() -> Iterator[Callable[..., str]]:
+    """Servers that give the answers they are told to, in turn."""
+    servers = []
+
+    def start(*answers: Answer) -> str:
+        left = list(answers)
+
+        class Handler(BaseHTTPRequestHandler):
+            def do_POST(self) -> None:
+                self.rfile.read(int(self.headers["Content-Length"]))
+                status, headers, body = left.pop(0)
+                if not status:
+                    return  # the connection breaks off
+                self.send_response(status)
+                for name, value in {**headers, "Content-Length": str(len(body))}.items():
+                    self.send_header(name, value)
+                self.end_headers()
+                self.wfile.write(body)
+
+            def log_message(self, *_: Any) -> None:
+                pass
+
+        server = HTTPServer(("127.0.0.1", 0), Handler)
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        servers.append(server)
+        return f"http://127.0.0.1:{server.server_port}"
+
+    yield start
+    for server in servers:
+        server.shutdown()
+        server.server_close()
+
+
+GOOD: Answer = (200, {}, json.dumps({"predictions": [7.0]}).encode())
+BUSY: Answer = (503, {"Retry-After": "5"}, b'{"error": "no model"}')
+
+
+def test_rows_answer_as_the_model_does(url, store):
+    with Client(url) as client:
+        assert client.predict("price", [[3, 80]]) == store.load("price", 2)[1].predict([[3, 80]])
+        assert client.predict("price", [[3, 80]], version="champion") == store.load("price", 1)[1].predict([[3, 80]])
+        assert client.predict("penguins", [PENGUIN]) == store.load("penguins")[1].predict([PENGUIN])
+        assert [each["name"] for each in client.models()] == ["image", "penguins", "price"]
+
+
+def test_numpy_in_and_out_to_the_last_bit(url, store):
+    rng = np.random.default_rng(0)
+    with Client(url) as client:
+        table = rng.uniform(50, 90, (20, 2))
+        assert client.predict("price", table).tolist() == store.load("price", 2)[1].predict(table.tolist())
+        images = rng.integers(0, 16, (5, 2, 2)).astype(np.uint8)
+        wanted = store.load("image")[1].predict(images.tolist())
+        found = client.predict("image", images)
+        assert [dict(zip(found, row, strict=True)) for row in zip(*found.values(), strict=True)] == wanted
+        masses, islands = np.array([4200.5, np.nan]), np.array(["Biscoe", "Dream"])
+        with pytest.raises(InputError, match=r"rows\.1\.mass: wanted a number, found none"):
+            client.predict("penguins", {"island": islands, "mass": masses})
+        found = client.predict("penguins", {"island": islands[:1], "mass": masses[:1]}, version=1)
+        (wanted,) = store.load("penguins")[1].predict([PENGUIN])
+        assert found["label"].tolist() == [wanted["label"]]
+        assert found["probabilities"].tolist() == [list(wanted["probabilities"].values())]
+
+
+def test_faults_come_back_as_the_packages_own_errors(url):
+    with Client(url) as client:
+        with pytest.raises(InputError) as caught:
+            client.predict("penguins", [PENGUIN | {"island": "Bisco"}])
+        assert caught.value.faults[0].mend == "did you mean 'Biscoe'?"
+        with pytest.raises(NotFoundError, match="did you mean 'price'"):
+            client.predict("prise", [[3, 80]])
+        with pytest.raises(NotFoundError, match="no version"):
+            client.predict("price", [[3, 80]], version=9)
+        with pytest.raises(InputError, match="wanted text, found None"):
+            client.predict("penguins", {"island": np.array([None], object)})
+        with pytest.raises(InputError, match="wanted an array of numbers or text"):
+            client.predict("price", np.array([[1j, 2]]))
+
+
+@pytest.mark.parametrize("dtype", ["?", "u1", "u8", "i2", "f2", "f4", "f8", ">f8", ">i4"])
+def test_arrays_of_every_datatype_keep_their_values(dtype):
+    head, tail = binary.request({"x": np.array([[0, 1]], dtype)})
+    sent = json.loads(head)["inputs"]
+    answer = json.dumps({"outputs": sent}).encode()
+    assert np.asarray(binary.response(answer + tail, len(answer))).tolist() == [[0, 1]]
+
+
+def test_a_busy_service_is_asked_again_when_it_says(scripted):
+    waits: list[float] = []
+    client = Client(scripted(BUSY, (503, {}, b"busy"), (0, {}, b""), GOOD), sleep=waits.append)
+    assert client.predict("price", [[3, 80]]) == [7.0]
+    assert waits == [5.0, 0.2, 0.4]
+    client.close()
+
+
+def test_retries_end(scripted):
+    with pytest.raises(ServiceError, match="answered 503: no model") as caught:
+        Client(scripted(BUSY, BUSY), retries=1, sleep=lambda _: None).predict("price", [[3, 80]])
+    assert caught.value.status == 503
+    with pytest.raises(ServiceError, match="no answer") as caught:
+        Client("http://127.0.0.1:1", retries=1, sleep=lambda _: None).predict("price", [[3, 80]])
+    assert caught.value.status is None
+
+
+def test_what_is_no_answer_of_ours_is_told(scripted):
+    with pytest.raises(ServiceError, match="answered 502: <html>"):
+        Client(scripted((502, {}, b"<html>bad gateway</html>"))).predict("price", [[3, 80]])
+    for address in ("127.0.0.1:8000", "ftp://x", "http://"):
+        with pytest.raises(ServiceError, match="wanted an address such as"):
+            Client(address)
+
+
+def test_models_predict_asks_a_service(url, store):
+    row = json.dumps(PENGUIN)
+    done = CliRunner().invoke(main, ["predict", "penguins", "--row", row, "--url", url, "--json"])
+    assert done.exit_code == 0, done.stderr
+    wanted = {"model": "penguins", "version": 1, "predictions": store.load("penguins")[1].predict([PENGUIN])}
+    assert json.loads(done.stdout) == wanted
+    assert CliRunner().invoke(main, ["predict", "prise", "--row", row, "--url", url]).exit_code == 5
+    wrong = CliRunner().invoke(main, ["predict", "penguins", "--row", "{}", "--url", url])
+    assert wrong.exit_code == 3
+    assert "wanted a value, found none" in wrong.stderr
+
+
+@pytest.mark.parametrize("remote", [False, True])
+def test_a_file_is_answered_whole_by_store_and_by_service(url, store, tmp_path, remote):
+    source, output = tmp_path / "rows.csv", tmp_path / "answers.csv"
+    rows = [[rooms, 50 + rooms % 40] for rooms in range(12_001)]
+    source.write_text("rooms,area,price\n" + "".join(f"{rooms},{area},1\n" for rooms, area in rows))
+    where = ["--url", url] if remote else ["--store", str(store.root)]
+    done = CliRunner().invoke(main, ["predict", "price", str(source), "--output", str(output), *where])
+    assert done.exit_code == 0, done.stderr
+    assert "Answered 12001 rows by price/2" in done.stderr
+    with output.open(newline="") as file:
+        header, *answers = csv.reader(file)
+    assert header == ["price"]
+    assert [float(value) for (value,) in answers] == store.load("price", 2)[1].predict(rows)
+    assert {path.name for path in tmp_path.iterdir()} >= {"rows.csv", "answers.csv"}
+    assert not list(tmp_path.glob(".answers*"))
+
+
+def test_answers_of_a_classifier_have_the_label_and_every_probability(store, tmp_path):
+    source, output = tmp_path / "rows.csv", tmp_path / "answers.csv"
+    source.write_text("Biscoe,4200.5,\n")
+    words = ["predict", "penguins", str(source), "--output", str(output), "--store", str(store.root)]
+    assert CliRunner().invoke(main, words).exit_code == 0
+    header, answer = csv.reader(output.read_text().splitlines())
+    (wanted,) = store.load("penguins")[1].predict([PENGUIN])
+    assert header == ["species", "probability_Adelie", "probability_Gentoo"]
+    assert answer == [wanted["label"], *map(str, wanted["probabilities"].values())]
+
+
+def test_a_row_that_does_not_fit_is_named_and_leaves_no_answers(store, tmp_path):
+    source, output = tmp_path / "rows.csv", tmp_path / "answers.csv"
+    output.write_text("from before")
+    words = ["predict", "price", str(source), "--output", str(output), "--store", str(store.root)]
+    for line, told in (("many,80", "rows.csv row 7000.rooms"), ("3", "rows.csv row 7000: wanted 2 cells, found 1")):
+        source.write_text("rooms,area\n" + "3,80\n" * 7000 + line + "\n")
+        done = CliRunner().invoke(main, words)
+        assert done.exit_code == 3
+        assert told in done.stderr
+        assert output.read_text() == "from before"
+        assert sorted(path.name for path in tmp_path.glob("*answers*")) == ["answers.csv"]
