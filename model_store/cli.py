@@ -247,7 +247,7 @@ def remove(model: str, yes: bool, store: str, as_json: bool) -> None:
 @click.option("--grace", type=Duration(), default="24h", show_default=True, help="Spare what was left so lately.")
 @click.option("--dry-run", is_flag=True, help="Only tell what would go.")
 def collect_garbage(grace: timedelta, dry_run: bool, store: str, as_json: bool) -> None:
-    """Delete what the dead left: unfinished files, and files of removed versions.
+    """Delete what the dead left: drafts, and what belongs to versions that are not there.
 
     No version, alias or history is touched. It may run while others publish.
     """
@@ -276,6 +276,7 @@ def _summary(store: Store, name: str, state: dict[str, Any]) -> dict[str, Any]:
         description = artifact.read_manifest(store.path(name, serves))["description"]
     except ModelStoreError as e:
         error = str(e)
+    error = error or "; ".join(state["unreadable"].values()) or None
     versions, aliases = list(state["versions"]), state["aliases"]
     about = {"name": name, "serves": serves, "versions": versions, "aliases": aliases}
     return {**about, "description": description, "error": error}

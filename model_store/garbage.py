@@ -29,11 +29,14 @@ class Leftover:
 
 
 def leftovers(
-    objects: Objects, is_aliased: Callable[[str, int], bool], *, now: datetime, grace: timedelta
+    objects: Objects, aliased: Callable[[str], set[int] | None], *, now: datetime, grace: timedelta
 ) -> list[Leftover]:
-    """All that may be collected `now`. What was left less than `grace` ago may not; nor what a clock ahead dated so."""
+    """All that may be collected `now`. What was left less than `grace` ago may not; nor what a clock ahead dated so.
+
+    `aliased` tells the versions of a model that aliases point to, None when it cannot.
+    """
     found = []
-    for key, what, dated in [*_drafts(objects), *_of_versions(objects, is_aliased)]:
+    for key, what, dated in [*_drafts(objects), *_of_versions(objects, aliased)]:
         try:
             since, size = objects.about(dated).since, objects.about(key).size
         except FileNotFoundError:
@@ -48,7 +51,7 @@ def _drafts(objects: Objects) -> Iterator[tuple[str, str, str]]:
         yield key, "a draft that nobody writes any more", key
 
 
-def _of_versions(objects: Objects, is_aliased: Callable[[str, int], bool]) -> Iterator[tuple[str, str, str]]:
+def _of_versions(objects: Objects, aliased: Callable[[str], set[int] | None]) -> Iterator[tuple[str, str, str]]:
     """Of each version that is not there, whatever is not its tombstone; and the key whose date tells since when."""
     found: defaultdict[tuple[str, str], set[str]] = defaultdict(set)
     for key in objects.keys("*/*", "*/signatures/*/*"):
@@ -56,9 +59,14 @@ def _of_versions(objects: Objects, is_aliased: Callable[[str, int], bool]) -> It
             found[match[1], match[2] or match[3]].add(key)
     for (name, number), keys in found.items():
         artifact, tombstone = f"{name}/{number}.npz", f"{name}/{number}.removed"
-        if tombstone in keys:
-            rest = keys - {tombstone}
-            if rest and not is_aliased(name, int(number)):
-                yield from ((key, "of a removed version", tombstone) for key in rest)
-        elif artifact not in keys:
-            yield from ((key, "of a version that is not there", key) for key in keys)
+        if tombstone not in keys:
+            if artifact not in keys:
+                yield from ((key, "of a version that is not there", key) for key in keys)
+            continue
+        rest = keys - {tombstone}
+        held = aliased(name) if rest else None
+        if held is not None and int(number) not in held:
+            yield from ((key, "of a removed version", tombstone) for key in rest)
+        elif held is not None and artifact in keys:
+            # Its remover died before it saw that an alias had come: the version stays.
+            yield tombstone, "of a removal that an alias forbids", tombstone

@@ -295,15 +295,15 @@ class Store:
     def leftovers(self, *, now: datetime, grace: timedelta) -> list[Leftover]:
         """What the dead left, and may be collected."""
         with self._explained("", "look for garbage"):
-            return leftovers(self.objects, self._may_be_aliased, now=now, grace=grace)
+            return leftovers(self.objects, self._aliased, now=now, grace=grace)
 
     def collect(self, leftover: Leftover) -> None:
         with self._explained(leftover.key, "collect garbage"):
             self.objects.delete(leftover.key)
 
-    def _may_be_aliased(self, name: str, number: int) -> bool:
+    def _aliased(self, name: str) -> set[int] | None:
         state = self._state(name)
-        return bool(state["unreadable"]) or number in state["aliases"].values()
+        return None if state["unreadable"] else set(state["aliases"].values())
 
     def _path(self, name: str, number: int) -> Path:
         return self.root / name / f"{number}.npz"

@@ -1,4 +1,4 @@
-"""Publishers and readers that are killed at random and replaced, at one store.
+"""Publishers, readers and a collector of garbage that are killed at random and replaced, at one store.
 
     python -m tests.crashes.swarm STORE SECONDS SEED [SABOTAGE ...]
 
@@ -15,12 +15,14 @@ import signal
 import sys
 import time
 from collections.abc import Callable
+from datetime import UTC, datetime, timedelta
 
 from model_store.errors import ConflictError, ModelStoreError, NotFoundError
 from model_store.store import Store, open_store
 from tests.crashes import deeds
 
 PUBLISHERS, READERS = 8, 4
+GRACE = timedelta(seconds=1)  # longer than it takes to lock a draft that was just made
 
 
 def publisher(store: Store, tell: Callable[..., None]) -> None:
@@ -58,6 +60,18 @@ def reader(store: Store, tell: Callable[..., None]) -> None:
             tell("bad", str(e))
 
 
+def collector(store: Store, tell: Callable[..., None]) -> None:
+    while True:
+        try:
+            for leftover in store.leftovers(now=datetime.now(UTC), grace=GRACE):
+                store.collect(leftover)
+                tell("collected", leftover.key)
+        except ModelStoreError as e:
+            if store.root.exists():
+                tell("bad", str(e))
+        time.sleep(0.1)
+
+
 def start(life: Callable[[Store, Callable[..., None]], None], root: str, told: int) -> int:
     child = os.fork()
     if child == 0:
@@ -73,7 +87,7 @@ def start(life: Callable[[Store, Callable[..., None]], None], root: str, told: i
 def main(root: str, seconds: float, seed: int) -> None:
     rng = random.Random(seed)
     reading, writing = os.pipe()
-    lives = [publisher] * PUBLISHERS + [reader] * READERS
+    lives = [*[publisher] * PUBLISHERS, *[reader] * READERS, collector]
     children = [start(life, root, writing) for life in lives]
     end, deaths, data = time.monotonic() + seconds, 0, bytearray()
     victim_at = time.monotonic()

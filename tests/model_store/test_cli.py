@@ -61,6 +61,14 @@ def test_list_shows_the_sound_models_beside_a_damaged_one(models, store: Store, 
     assert "wanted an artifact" in found["go"]["error"]
 
 
+def test_list_names_an_alias_that_cannot_be_read(models, store: Store) -> None:
+    models("alias", "chess", "champion", "2")
+    (store.root / "chess" / "aliases" / "champion" / "2.json").write_text("{")
+    found = read(models("list", "--json"))[0]
+    assert found["serves"] == 3
+    assert "2.json: wanted a move of an alias" in found["error"]
+
+
 def test_show_tells_all_about_a_version(models, store: Store) -> None:
     models("alias", "chess", "champion", "2")
     result = models("show", "chess/champion")

@@ -71,11 +71,21 @@ def test_what_is_left_of_a_removed_version_goes_and_its_tombstone_stays(store: S
     assert store.publish("chess", model).number == 3
 
 
-def test_a_version_that_is_aliased_is_never_garbage(store: Store, model: Model) -> None:
+def test_a_removal_that_an_alias_forbids_is_undone(store: Store, model: Model) -> None:
     """As when the remover died between its tombstone and seeing that an alias had come."""
     store.publish("chess", model)
     store.set_alias("chess", "champion", 1, who="", why="", when=datetime.now(UTC))
     (store.root / "chess" / "1.removed").touch()
+    assert collected(store, GRACE) == {}
+    assert collected(store) == {"chess/1.removed": "of a removal that an alias forbids"}
+    assert store.resolve("chess", "champion") == 1
+
+
+def test_nothing_of_a_version_goes_while_an_alias_cannot_be_read(store: Store, model: Model) -> None:
+    store.publish("chess", model)
+    store.set_alias("chess", "champion", 1, who="", why="", when=datetime.now(UTC))
+    (store.root / "chess" / "1.removed").touch()
+    (store.root / "chess" / "aliases" / "champion" / "2.json").write_text("{")
     assert collected(store) == {}
 
 

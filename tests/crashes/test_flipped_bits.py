@@ -1,0 +1,41 @@
+"""Every bit of a published file turned over, one after another: each is found."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+from click.testing import CliRunner
+
+from model_store import cli
+from model_store.errors import ArtifactError
+from model_store.store import open_store
+from tests.crashes import deeds
+from tests.crashes.deeds import NAME
+
+
+@pytest.mark.slow
+def test_every_flipped_bit_is_found(tmp_path: Path) -> None:
+    store = open_store(tmp_path)
+    deeds.publish(store, 1)
+    path = store.path(NAME, 1)
+    path.chmod(0o644)
+    whole = path.read_bytes()
+    passed = []
+    with path.open("r+b", buffering=0) as file:
+        for bit in range(8 * len(whole)):
+            place, value = bit // 8, whole[bit // 8]
+            file.seek(place)
+            file.write(bytes([value ^ 1 << bit % 8]))
+            try:
+                store.load(NAME, 1)
+            except ArtifactError:
+                pass
+            else:
+                passed.append(bit)
+            if bit % 997 == 0:  # a command each time would take minutes
+                assert CliRunner().invoke(cli.main, ["verify", "--store", str(tmp_path)]).exit_code == 5
+            file.seek(place)
+            file.write(bytes([value]))
+    assert passed == []
+    store.load(NAME, 1)[1].check_golden()
