@@ -116,6 +116,8 @@ def comparison(found: Comparison, names: tuple[str, str]) -> list[Table]:
     for row in [*overall, *parts[:_MOST_PARTS]]:
         change = _change(row)
         metrics.add_row(row.what, text(row.first), text(row.second), f"{change:+.4g}" if change else "")
+    if len(parts) > _MOST_PARTS:
+        metrics.add_row(f"{len(parts) - _MOST_PARTS} more that moved less")
     made = [metrics]
     for title, rows in {"Rows and answers": found.signature, "Network": found.layers, "Job": found.job}.items():
         differing = table("", *names, title=title)

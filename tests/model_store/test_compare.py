@@ -209,4 +209,6 @@ def test_the_command_tells_people_and_programs(store: Store) -> None:
     assert answer["verdict"]["sure"] is True
     assert answer["same_rows"] is True
     assert {"what": "train.epochs", "first": 4, "second": 5} in answer["job"]
+    store.publish("birds", classifier(60, labels=tuple(f"bird {i}" for i in range(20))))
+    assert "12 more that moved less" in run("birds", "birds")
     assert CliRunner().invoke(cli.main, ["compare", "chess", "go", "--store", str(store.root)]).exit_code == 5
