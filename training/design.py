@@ -47,7 +47,8 @@ class Design:
         )
 
     def criterion(self) -> Loss:
-        return LOSSES[self.loss](*([] if self.class_weights is None else [self.class_weights]))
+        loss = LOSSES[self.loss]
+        return loss() if self.class_weights is None else loss(self.class_weights)
 
     def targets(self, answers: NDArray[Any], output: Classes | Values) -> NDArray[Any]:
         """Answers (see `Dataset`) as what the network is to put out, (n, outputs)."""

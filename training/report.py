@@ -190,6 +190,9 @@ def print_check(console: Console, prepared: Prepared) -> None:
         f"loss {prepared.design.loss}, optimizer {train.optimizer}, learning rate {train.learning_rate:g}, "
         f"schedule {train.schedule.name if train.schedule else 'constant'}"
     )
+    if prepared.design.class_weights is not None:
+        pairs = zip(prepared.dataset.labels, prepared.design.class_weights, strict=True)
+        console.print(f"class weights: {_listed([f'{label} {weight:.3g}' for label, weight in pairs])}")
 
 
 def check_data(prepared: Prepared) -> dict[str, Any]:

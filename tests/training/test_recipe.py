@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import inspect
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
+from click.testing import Result
 
 from model_store.nn import Linear
 from training import job as jobs
@@ -116,3 +118,8 @@ def test_a_rare_class_is_found_more_often_when_weights_are_balanced(tmp_path: Pa
         outcome = jobs.run(jobs.from_dict(job, tmp_path))
         found.append(outcome.metrics["classes"]["1"]["recall"])
     assert found[1] > found[0] + 0.2
+
+
+def test_the_check_shows_the_weights(train: Callable[..., Result], job_file: Path) -> None:
+    found = train("check", job_file, "--set", "train.class_weights={rose = 2}")
+    assert "class weights: lily 1, rose 2" in found.stdout
