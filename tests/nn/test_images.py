@@ -196,3 +196,12 @@ def test_what_a_hostile_manifest_says_of_a_convolution_is_refused_before_memory_
     arrays = {"modules.0.weights": np.zeros((2, 3, 3, 1), np.float32), "modules.0.bias": np.zeros(2, np.float32)}
     with pytest.raises(ValueError, match=message):
         build([CONV | change], arrays=arrays)
+
+
+@pytest.mark.parametrize(
+    ("initializer", "variance"), [("he_normal", 2 / 72), ("glorot_uniform", 2 / (72 + 1800)), ("orthogonal", 1 / 200)]
+)
+def test_the_first_weights_of_a_convolution_count_one_window_as_their_inputs(initializer: str, variance: float) -> None:
+    layer = Conv2D((9, 9, 8), 200, 3, rng=np.random.default_rng(9), initializer=initializer)
+    assert layer.weights.var() == pytest.approx(variance, rel=0.05)
+    assert not layer.bias.any()
