@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from functools import partial
-from typing import TypedDict, Unpack
+from typing import Any, TypedDict, Unpack
 
 import numpy as np
 
@@ -79,7 +79,7 @@ class Descent(Optimizer):
         self._check("weight_decay", self.weight_decay >= 0, "a number of at least 0", self.weight_decay)
         self.steps = 0
         self._memory = {name: [np.zeros_like(w) for w in self.parameters] for name in self.memory}
-        self._operands: dict[str, list[Array]] = {}
+        self._operands: dict[str, dict[np.dtype[Any], Array]] = {}
         self._lines = self._written()
         self.learning_rate = learning_rate
 
@@ -105,14 +105,13 @@ class Descent(Optimizer):
         self.assign(rate=self.learning_rate)
 
     def operand(self, name: str, like: Array) -> Array:
-        """A number in the rule that may change from step to step, by `assign`."""
-        operand = scalar(0, like)
-        self._operands.setdefault(name, []).append(operand)
-        return operand
+        """A number in the rule that may change from step to step, by `assign`; one for each type of number."""
+        return self._operands.setdefault(name, {}).setdefault(like.dtype, scalar(0, like))
 
     def assign(self, **values: float) -> None:
+        """Gives operands their values, from the next step on."""
         for name, value in values.items():
-            for operand in self._operands.get(name, ()):
+            for operand in self._operands.get(name, {}).values():
                 operand[...] = value
 
     def step(self) -> None:
