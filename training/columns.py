@@ -9,7 +9,8 @@ from __future__ import annotations
 import math
 import re
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any, Literal
 
 import numpy as np
@@ -127,65 +128,105 @@ def fit_number(name: str, values: NDArray[np.float64], missing: Missing, standar
     """Offset and scale are the mean and the standard deviation, the fill is the median, of the values given."""
     present = values[~np.isnan(values)]
     if not len(present):
-        raise _all_missing(name)
-    mean, deviation = _moments(present)
-    unit = _unit(present)
-    statistics = {
-        "count": len(present),
-        "missing": len(values) - len(present),
-        "mean": mean,
-        "std": deviation,
-        "min": float(present.min()),
-        "max": float(present.max()),
-        "deciles": [float(value) * unit for value in np.quantile(present / unit, np.arange(11) / 10)],
-    }
-    offset, scale = (mean, deviation or 1.0) if standardise else (0.0, 1.0)
-    fill = float(np.median(present / unit)) * unit if missing == "impute" else None
-    return Number(name, offset, scale, fill, statistics)
+        raise all_missing(name)
+    return number_of(name, summary_of(present), len(values) - len(present), deciles_of(present), missing, standardise)
+
+
+def number_of(
+    name: str, summary: Summary, absent: int, deciles: list[float], missing: Missing, standardise: bool
+) -> Number:
+    """The column of which this is known; `absent` is how many values are missing."""
+    statistics = {**summary.statistics(), "missing": absent, "deciles": deciles}
+    offset, scale = summary.scaling(standardise)
+    return Number(name, offset, scale, deciles[5] if missing == "impute" else None, statistics)
 
 
 def fit_category(name: str, values: NDArray[np.object_], missing: Missing, unknown: Unknown) -> Category:
     """The categories in order of the alphabet; the fill is the most frequent one, of equals the first."""
-    present = [value for value in values if value is not None]
-    if not present:
-        raise _all_missing(name)
-    frequencies = dict(sorted(Counter(present).items()))
-    statistics = {"count": len(present), "missing": len(values) - len(present), "frequencies": frequencies}
+    counts = Counter(values.tolist())
+    return category_of(name, counts, counts.pop(None, 0), missing, unknown)
+
+
+def category_of(name: str, counts: Mapping[str, int], absent: int, missing: Missing, unknown: Unknown) -> Category:
+    """The column of which this is known: how often each category comes, and how many are missing."""
+    if not counts:
+        raise all_missing(name)
+    frequencies = dict(sorted(counts.items()))
+    statistics = {"count": sum(counts.values()), "missing": absent, "frequencies": frequencies}
     fill = max(frequencies, key=lambda category: frequencies[category]) if missing == "impute" else None
     return Category(name, tuple(frequencies), unknown, fill, statistics)
 
 
 def fit_array(name: str, values: NDArray[Any], standardise: bool) -> Array:
     """Whole numbers are divided by their range; other numbers are standardised, all by one mean and deviation."""
-    mean, deviation = _moments(values)
-    low, high = float(values.min()), float(values.max())
-    statistics = {"count": len(values), "mean": mean, "std": deviation, "min": low, "max": high}
-    shape = values.shape[1:]
-    if values.dtype.kind == "f":
-        offset, scale = (mean, deviation or 1.0) if standardise else (0.0, 1.0)
+    return array_of(name, values.dtype, values.shape, summary_of(values), standardise)
+
+
+def array_of(name: str, dtype: np.dtype[Any], shape: Sequence[int], summary: Summary, standardise: bool) -> Array:
+    """The column of arrays of which this is known; `shape` is that of all rows."""
+    low, high = summary.low, summary.high
+    statistics = {**summary.statistics(), "count": shape[0]}
+    shape = tuple(shape[1:])
+    if dtype.kind == "f":
+        offset, scale = summary.scaling(standardise)
         return Array(name, shape, offset, scale, None, None, statistics)
-    limits = np.iinfo(values.dtype)
+    limits = np.iinfo(dtype)
     scale = float(limits.max) if high > limits.max // 2 else max(high, -low)
-    exact = values.dtype.itemsize <= 4
+    exact = dtype.itemsize <= 4
     lowest, highest = (float(limits.min), float(limits.max)) if exact else (None, None)
     return Array(name, shape, 0.0, (scale or 1.0) if standardise else 1.0, lowest, highest, statistics)
 
 
 def fit_values(values: NDArray[np.float64], standardise: bool) -> tuple[tuple[float, ...], tuple[float, ...]]:
     """Offset and scale of each target of a regression, from (n, outputs)."""
-    if not standardise:
-        return (0.0,) * values.shape[1], (1.0,) * values.shape[1]
-    moments = [_moments(column) for column in values.T]
-    return tuple(mean for mean, _ in moments), tuple(deviation or 1.0 for _, deviation in moments)
+    scaled = [summary_of(column).scaling(standardise) for column in values.T]
+    return tuple(offset for offset, _ in scaled), tuple(scale for _, scale in scaled)
 
 
-def _moments(values: NDArray[Any]) -> tuple[float, float]:
-    """Mean and standard deviation. A constant has the deviation 0 exactly, not a rounding error's."""
-    if values.min() == values.max():
-        return float(values.flat[0]), 0.0
+@dataclass(frozen=True)
+class Summary:
+    """What a single pass over numbers tells: how many, their mean, deviation, lowest and highest."""
+
+    count: int
+    mean: float
+    deviation: float
+    low: float
+    high: float
+
+    def statistics(self) -> dict[str, Any]:
+        return {"count": self.count, "mean": self.mean, "std": self.deviation, "min": self.low, "max": self.high}
+
+    def scaling(self, standardise: bool) -> tuple[float, float]:
+        """Offset and scale."""
+        return (self.mean, self.deviation or 1.0) if standardise else (0.0, 1.0)
+
+    def joined(self, other: Summary) -> Summary:
+        """The summary of both together: `n = n₁ + n₂`, `δ = m₂ - m₁`, `m = m₁ + δ n₂/n`,
+        `n s² = n₁ s₁² + n₂ s₂² + δ² n₁ n₂ / n`; Chan, Golub & LeVeque 1983.
+        """
+        count, delta = self.count + other.count, other.mean - self.mean
+        share = other.count / count
+        variance = (1 - share) * self.deviation**2 + share * other.deviation**2 + delta**2 * share * (1 - share)
+        low, high = min(self.low, other.low), max(self.high, other.high)
+        mean = self.mean + delta * share
+        return Summary(count, mean if low < high else low, math.sqrt(variance) if low < high else 0.0, low, high)
+
+
+def summary_of(values: NDArray[Any]) -> Summary:
+    """Of numbers, one at least, none missing. A constant has the deviation 0 exactly, not a rounding error's."""
+    low, high = float(values.min()), float(values.max())
+    if low == high:
+        return Summary(values.size, low, 0.0, low, high)
     unit = _unit(values)
     values = values if unit == 1 else values / unit
-    return float(values.mean(dtype=np.float64)) * unit, float(values.std(dtype=np.float64)) * unit
+    mean, deviation = float(values.mean(dtype=np.float64)) * unit, float(values.std(dtype=np.float64)) * unit
+    return Summary(values.size, mean, deviation, low, high)
+
+
+def deciles_of(values: NDArray[np.float64]) -> list[float]:
+    """The lowest number, those that tenths of all lie below, and the highest."""
+    unit = _unit(values)
+    return [float(value) * unit for value in np.quantile(values / unit, np.arange(11) / 10)]
 
 
 def _unit(values: NDArray[Any]) -> float:
@@ -193,7 +234,7 @@ def _unit(values: NDArray[Any]) -> float:
     return 2.0**600 if max(abs(float(values.min())), abs(float(values.max()))) > 2.0**500 else 1.0
 
 
-def _all_missing(name: str) -> DataError:
+def all_missing(name: str) -> DataError:
     problem = "every value in the training rows is missing"
     return DataError("data", [Fault(f"column {name}", problem, "leave the column out of data.columns")])
 

@@ -55,7 +55,7 @@ def fingerprint(paths: Sequence[Path]) -> str:
     """The SHA-256 of the files' bytes, one file after the other."""
     digest = hashlib.sha256()
     for path in paths:
-        with _opened(path) as file:
+        with opened(path) as file:
             while block := file.read(1 << 20):
                 digest.update(block)
     return digest.hexdigest()
@@ -70,40 +70,53 @@ def read_csv(path: Path) -> Table:
     Empty lines are skipped. All ragged rows are reported at once.
     """
     name = path.name
-    rows = _rows(path)
-    try:
-        line, header = next(rows)
-    except StopIteration:
-        raise DataError(name, [Fault("", "the file is empty", "wanted a header and rows")]) from None
-    header = [cell.strip() for cell in header]
-    _check_header(name, header, line)
-    columns: list[list[str | None]] = [[] for _ in header]
+    rows = rows_of(path)
+    names = header(name, rows)
+    columns: list[list[str | None]] = [[] for _ in names]
     lines: list[int] = []
-    ragged: list[Fault] = []
+    faults: list[Fault] = []
     total = 0
     for line, row in rows:
-        if len(row) != len(header):
+        if fault := ragged(line, row, len(names)):
             total += 1
-            if len(ragged) < SHOWN:
-                problem = f"wanted {_count(len(header), 'cell')}, as in the header; found {len(row)}"
-                ragged.append(Fault(f"line {line}", problem, _ragged_mend(row, len(header))))
+            if len(faults) < SHOWN:
+                faults.append(fault)
             continue
         lines.append(line)
-        for cells, cell in zip(columns, row, strict=True):
-            cells.append(_cell(cell))
-    if ragged:
-        raise DataError(name, ragged, total)
+        for cells, text in zip(columns, row, strict=True):
+            cells.append(cell(text))
+    if faults:
+        raise DataError(name, faults, total)
     if not lines:
         raise DataError(name, [Fault("", "the file has a header and no rows", "add rows of data")])
-    return Table(name, dict(zip(header, columns, strict=True)), lines)
+    return Table(name, dict(zip(names, columns, strict=True)), lines)
 
 
-def _rows(path: Path) -> Iterator[tuple[int, list[str]]]:
+def header(name: str, rows: Iterator[tuple[int, list[str]]]) -> list[str]:
+    """The names of the columns: the first of the rows."""
+    try:
+        line, names = next(rows)
+    except StopIteration:
+        raise DataError(name, [Fault("", "the file is empty", "wanted a header and rows")]) from None
+    names = [name.strip() for name in names]
+    _check_header(name, names, line)
+    return names
+
+
+def ragged(line: int, row: list[str], wanted: int) -> Fault | None:
+    """The fault of a row that is longer or shorter than the header."""
+    if len(row) == wanted:
+        return None
+    mend = "put quotation marks around cells that contain a comma" if len(row) > wanted else ""
+    return Fault(f"line {line}", f"wanted {_count(wanted, 'cell')}, as in the header; found {len(row)}", mend)
+
+
+def rows_of(path: Path) -> Iterator[tuple[int, list[str]]]:
     """The rows that are not empty, each with the line on which it starts."""
     before = 0
     limit = csv.field_size_limit(_LONGEST_CELL)
     try:
-        with _opened(path), path.open(encoding="utf-8-sig", newline="") as file:
+        with opened(path), path.open(encoding="utf-8-sig", newline="") as file:
             reader = csv.reader(file, strict=True)
             for row in reader:
                 if row:
@@ -118,7 +131,8 @@ def _rows(path: Path) -> Iterator[tuple[int, list[str]]]:
         csv.field_size_limit(limit)
 
 
-def _cell(text: str) -> str | None:
+def cell(text: str) -> str | None:
+    """What a cell says, or None where that is nothing."""
     text = text.strip()
     return None if len(text) < 5 and text.lower() in MISSING else text
 
@@ -138,10 +152,6 @@ def _check_header(name: str, header: list[str], line: int) -> None:
         faults.append(Fault(place, f"the columns seem to be separated by {shown}", "separate them by commas"))
     if faults:
         raise DataError(name, faults)
-
-
-def _ragged_mend(row: list[str], wanted: int) -> str:
-    return "put quotation marks around cells that contain a comma" if len(row) > wanted else ""
 
 
 def _encoding_fault(path: Path) -> Fault:
@@ -166,7 +176,7 @@ def read_npz(path: Path) -> Arrays:
     """Read the arrays `x` and `y` of an .npz file."""
     name = path.name
     try:
-        with _opened(path) as file, np.load(file, allow_pickle=False) as archive:
+        with opened(path) as file, np.load(file, allow_pickle=False) as archive:
             if faults := [
                 Fault("", f"there is no array '{key}'; found {', '.join(archive.files) or 'none'}", _savez(key))
                 for key in ("x", "y")
@@ -179,7 +189,7 @@ def read_npz(path: Path) -> Arrays:
     except (ValueError, OSError, EOFError, zipfile.BadZipFile, zlib.error, NotImplementedError) as error:
         problem = f"not an .npz file that can be read: {error}"
         raise DataError(name, [Fault("", problem, "write it with numpy.savez(path, x=x, y=y)")]) from error
-    return _checked(Arrays(name, x, y))
+    return checked(Arrays(name, x, y))
 
 
 def _savez(key: str) -> str:
@@ -192,12 +202,12 @@ _IDX_TYPES = {0x08: ">u1", 0x09: ">i1", 0x0B: ">i2", 0x0C: ">i4", 0x0D: ">f4", 0
 
 def read_idx(images: Path, labels: Path) -> Arrays:
     """Read a pair of IDX files, the format of MNIST, compressed by gzip or not."""
-    return _checked(Arrays(f"{images.name} and {labels.name}", _idx(images), _idx(labels)))
+    return checked(Arrays(f"{images.name} and {labels.name}", _idx(images), _idx(labels)))
 
 
 def _idx(path: Path) -> NDArray[Any]:
     """One IDX file: two zero bytes, the type, the number of dimensions, each dimension as uint32, the values."""
-    with _opened(path) as file:
+    with opened(path) as file:
         content = file.read()
     if content[:2] == b"\x1f\x8b":
         try:
@@ -205,10 +215,7 @@ def _idx(path: Path) -> NDArray[Any]:
         except (OSError, EOFError, zlib.error) as error:
             problem = f"damaged gzip data: {error}"
             raise DataError(path.name, [Fault("", problem, "fetch the file again")]) from error
-    if len(content) < 4 or content[:2] != b"\0\0" or content[2] not in _IDX_TYPES:
-        problem = f"wanted an IDX file (00 00, type, dimensions); found {content[:4].hex(' ') or 'nothing'}"
-        raise DataError(path.name, [Fault("", problem, "MNIST's files are named like train-images-idx3-ubyte.gz")])
-    kind, dimensions = np.dtype(_IDX_TYPES[content[2]]), content[3]
+    kind, dimensions = idx_type(path.name, content[:4])
     start = 4 + 4 * dimensions
     shape = struct.unpack(f">{dimensions}I", content[4:start]) if len(content) >= start else ()
     wanted = start + kind.itemsize * int(np.prod([int(size) for size in shape], dtype=object))
@@ -218,7 +225,15 @@ def _idx(path: Path) -> NDArray[Any]:
     return np.frombuffer(content, kind, offset=start).reshape(shape).astype(kind.newbyteorder("="))
 
 
-def _checked(arrays: Arrays) -> Arrays:
+def idx_type(name: str, beginning: bytes) -> tuple[np.dtype[Any], int]:
+    """The type and the number of dimensions that the first four bytes of an IDX file tell."""
+    if len(beginning) < 4 or beginning[:2] != b"\0\0" or beginning[2] not in _IDX_TYPES:
+        problem = f"wanted an IDX file (00 00, type, dimensions); found {beginning.hex(' ') or 'nothing'}"
+        raise DataError(name, [Fault("", problem, "MNIST's files are named like train-images-idx3-ubyte.gz")])
+    return np.dtype(_IDX_TYPES[beginning[2]]), beginning[3]
+
+
+def checked(arrays: Arrays) -> Arrays:
     x, y = arrays.x, arrays.y
     faults = []
     if x.ndim < 2:
@@ -243,7 +258,7 @@ def _checked(arrays: Arrays) -> Arrays:
     return arrays
 
 
-def _opened(path: Path) -> Any:
+def opened(path: Path) -> Any:
     """The file opened for reading bytes, or a DataError that says what is there instead."""
     try:
         return path.open("rb")

@@ -37,6 +37,7 @@ class Dataset:
     labels: tuple[str | int, ...]
     lines: list[int] | None
     notes: list[str]
+    noun: str = "line"  # what `lines` counts
 
     def __len__(self) -> int:
         return len(self.answers)
@@ -46,13 +47,13 @@ class Dataset:
         return "classification" if self.labels else "regression"
 
     def place(self, row: int) -> str:
-        return f"row {row}" if self.lines is None else f"line {self.lines[row]}"
+        return f"row {row}" if self.lines is None else f"{self.noun} {self.lines[row]}"
 
     def places(self, rows: Sequence[int]) -> str:
         """A few of the rows, for a sentence."""
         if self.lines is None:
             return _some("row", list(rows))
-        return _some("line", [self.lines[row] for row in rows])
+        return _some(self.noun, [self.lines[row] for row in rows])
 
 
 def load(section: DataSection, folder: Path) -> Dataset:
@@ -72,7 +73,7 @@ def load(section: DataSection, folder: Path) -> Dataset:
 def _of_table(table: Table, sha256: str, section: DataSection) -> Dataset:
     targets = [section.target] if isinstance(section.target, str) else list(section.target or [])
     names = section.columns or [name for name in table.columns if name not in targets]
-    _check_names(table, targets, names, section)
+    check_names(table, targets, names, section)
     notes: list[str] = []
     table = _with_targets(table, targets, section, notes)
     kinds: dict[str, str] = {name: section.kinds.get(name) or columns.infer_kind(table.columns[name]) for name in names}
@@ -98,7 +99,7 @@ def _of_table(table: Table, sha256: str, section: DataSection) -> Dataset:
     return Dataset(table.name, sha256, inputs, kinds, tuple(targets), answers, labels, table.lines, notes)
 
 
-def _check_names(table: Table, targets: list[str], names: list[str], section: DataSection) -> None:
+def check_names(table: Table, targets: list[str], names: list[str], section: DataSection) -> None:
     faults = []
     for place, wanted in (("data.target", targets), ("data.columns", names)):
         for name in wanted:
@@ -157,7 +158,7 @@ def _answers(
         problem = f"{len(set(cells))} classes in {len(cells)} rows are too many to learn"
         mend = "for a quantity write task = 'regression'; else choose another target"
         raise DataError(table.name, [Fault(f"column {name}", problem, mend)])
-    return _classes(table.name, name, columns.labels_of(cells))
+    return classes(table.name, name, columns.labels_of(cells))
 
 
 # Arrays --------------------------------------------------------------------------------------------------------------
@@ -169,10 +170,10 @@ def _of_arrays(arrays: Arrays, sha256: str, section: DataSection) -> Dataset:
     y = arrays.y[:, 0] if arrays.y.ndim == 2 and arrays.y.shape[1] == 1 else arrays.y
     task = section.task
     if task is None:
-        classes = y.ndim == 1 and (y.dtype.kind in "bU" or (y.dtype.kind in "ui" and _few(y)))
-        task = "classification" if classes else "regression"
+        whole = y.ndim == 1 and (y.dtype.kind in "bU" or (y.dtype.kind in "ui" and few(y)))
+        task = "classification" if whole else "regression"
         notes.append(f"task: {task}, inferred from y ([data] task = ... decides)")
-    targets = _target_names(arrays, section, task, 1 if y.ndim == 1 else y.shape[1])
+    targets = target_names(arrays, section, task, 1 if y.ndim == 1 else y.shape[1])
     answers: NDArray[Any]
     labels: tuple[str | int, ...] = ()
     if task == "classification":
@@ -180,7 +181,7 @@ def _of_arrays(arrays: Arrays, sha256: str, section: DataSection) -> Dataset:
             fault = Fault("y", f"wanted one whole number or text an example; found {y.dtype} of shape {y.shape}")
             raise DataError(arrays.name, [fault])
         found = [str(label) for label in y] if y.dtype.kind == "U" else [int(label) for label in y]
-        answers, labels = _classes(arrays.name, targets[0], found)
+        answers, labels = classes(arrays.name, targets[0], found)
     elif y.dtype.kind == "U":
         raise DataError(arrays.name, [Fault("y", "wanted numbers for a regression; found texts", "")])
     else:
@@ -189,7 +190,7 @@ def _of_arrays(arrays: Arrays, sha256: str, section: DataSection) -> Dataset:
     return Dataset(arrays.name, sha256, {name: x}, {name: "array"}, targets, answers, labels, None, notes)
 
 
-def _target_names(arrays: Arrays, section: DataSection, task: str, outputs: int) -> tuple[str, ...]:
+def target_names(arrays: Arrays, section: DataSection, task: str, outputs: int) -> tuple[str, ...]:
     if section.target is None:
         name = "label" if task == "classification" else "value"
         return (name,) if outputs == 1 else tuple(f"{name}_{i}" for i in range(outputs))
@@ -200,11 +201,11 @@ def _target_names(arrays: Arrays, section: DataSection, task: str, outputs: int)
     return names
 
 
-def _few(y: NDArray[Any]) -> bool:
+def few(y: NDArray[Any]) -> bool:
     return len(np.unique(y)) <= columns.FEW_CATEGORIES
 
 
-def _classes(source: str, name: str, found: Sequence[str | int]) -> tuple[NDArray[np.int64], tuple[str | int, ...]]:
+def classes(source: str, name: str, found: Sequence[str | int]) -> tuple[NDArray[np.int64], tuple[str | int, ...]]:
     """The labels in order, and for each row the index of its own."""
     labels = sorted(set(found))
     if len(labels) < 2:

@@ -131,14 +131,14 @@ def _for_values(settings: Settings, source: str) -> tuple[str | None, str]:
     return output, loss or "mse"
 
 
-def forget_unseen(network: Sequential, x: NDArray[Any]) -> None:
+def forget_unseen(network: Sequential, seen: NDArray[np.bool_]) -> None:
     """Zero the weights of features that no training row has: a bucket for the unknown, a pixel that is always off.
 
     No gradient would ever reach them, so a row that has such a feature would meet the noise they were drawn from.
     """
     first = next(module for module in network.modules if isinstance(module, Linear))
     if network.modules[0] is first:
-        first.weights[:, ~x.any(axis=0)] = 0
+        first.weights[:, ~seen] = 0
 
 
 def parameters_of(network: Sequential) -> list[tuple[str, str, int]]:

@@ -13,8 +13,6 @@ path but those the job writes, no clock and no machine.
 from __future__ import annotations
 
 import math
-import re
-import tomllib
 from collections.abc import Mapping
 from contextlib import nullcontext
 from dataclasses import dataclass, replace
@@ -26,12 +24,13 @@ import numpy as np
 from numpy.typing import NDArray
 from threadpoolctl import threadpool_limits  # type: ignore[import-untyped]
 
-from model_store.errors import Fault, InputError, StoreError, did_you_mean
+from model_store.errors import Fault, InputError, StoreError
 from model_store.model import Golden, Model
 from model_store.report import render
 from model_store.signature import Classes, Number, Signature, Values
 from model_store.store import Store, Version
-from training import columns, dataset, metrics, recipe
+from training import columns, dataset, job_file, metrics, recipe
+from training.batches import open_source
 from training.checkpoint import Checkpoint
 from training.dataset import Dataset
 from training.design import Design, design, forget_unseen
@@ -41,8 +40,9 @@ from training.job_schema import validate
 from training.progress import OnEpoch, Watch
 from training.settings import Settings
 from training.split import Fold, Split, split
+from training.stream import Blocks, Stream, stream, streams
 from training.suspects import suspects
-from training.trainer import DivergedError, train
+from training.trainer import DivergedError, Samples, train
 
 GOLDEN_ROWS = 8
 _GOLDEN_NUMBERS = 100_000  # in all golden rows, so that big images do not fill the manifest
@@ -61,7 +61,10 @@ class Job:
 
 @dataclass(frozen=True)
 class Prepared:
-    """All that a training needs; `x_...` are encoded rows. `job` has written out what was inferred."""
+    """All that a training needs; `x_...` are encoded rows. `job` has written out what was inferred.
+
+    Training rows that are too many for memory are in `blocks`; `dataset` and `split` then have only the others.
+    """
 
     job: Job
     dataset: Dataset
@@ -69,6 +72,24 @@ class Prepared:
     signature: Signature
     design: Design
     notes: list[str]
+    blocks: Blocks | None = None
+
+    @property
+    def stream(self) -> Stream | None:
+        return None if self.blocks is None else self.blocks.stream
+
+    @cached_property
+    def samples(self) -> Samples:
+        """The rows to learn from and their targets, as the network takes them."""
+        if self.blocks is not None:
+            return self.blocks
+        return Samples(self.x_training, self.targets(self.split.training))
+
+    @property
+    def sizes(self) -> dict[str, int]:
+        """How many rows each part has."""
+        parts = {"training": len(self.split.training if self.blocks is None else self.blocks)}
+        return {**parts, "validation": len(self.split.validation), "test": len(self.split.test)}
 
     @cached_property
     def x_training(self) -> NDArray[Any]:
@@ -120,7 +141,7 @@ class Prepared:
     def identity(self) -> dict[str, Any]:
         """What decides the model, to the bit: the job, but not where it is published, and the data."""
         job = {name: section for name, section in self.job.settings.as_dict().items() if name != "publish"}
-        return {"job": job, "data": {"sha256": self.dataset.sha256, "rows": len(self.dataset)}}
+        return {"job": job, "data": {"sha256": self.dataset.sha256, "rows": sum(self.sizes.values())}}
 
     @property
     def test_instances(self) -> list[Any]:
@@ -163,9 +184,9 @@ def load(path: str | Path, overrides: Mapping[str, Any] | None = None) -> Job:
     JobError with every fault at once.
     """
     path = Path(path)
-    content = _parse(path)
+    content = job_file.parse(path)
     for place, value in (overrides or {}).items():
-        _set(content, place, value)
+        job_file.set_key(content, place, value)
     return from_dict(content, path.parent, str(path))
 
 
@@ -183,24 +204,50 @@ def prepare(job: Job, fold: Fold | None = None) -> Prepared:
     With a `fold`, its rows are those held out, instead of a share `split.test`.
     """
     settings = job.settings
-    rows = dataset.load(settings.data, job.folder)
     rng, shares = _generators(settings)[0], settings.split
-    parts = split(rows.answers, rows.labels, shares.test, shares.validation, rng, rows.name, fold)
-    signature = _signature(rows, parts, settings)
+    found: Stream | None = None
+    if streams(settings.data, job.folder):
+        _check_streamable(job, fold)
+        found = stream(open_source(settings.data, job.folder), settings.data, shares, rng)
+        rows, parts, signature = found.held, found.split, found.signature(settings.data)
+    else:
+        rows = dataset.load(settings.data, job.folder)
+        parts = split(rows.answers, rows.labels, shares.test, shares.validation, rng, rows.name, fold)
+        signature = _signature(rows, parts, settings)
     plan = design(settings, signature, job.source)
-    counts = np.bincount(rows.answers[parts.training]) if rows.labels else np.zeros(0)
+    counts = np.zeros(0, np.int64)
+    if rows.labels:
+        counts = np.bincount(rows.answers[parts.training]) if found is None else found.class_counts
     plan = replace(plan, class_weights=recipe.class_weights(settings.train, rows.labels, counts, job.source))
-    data = replace(settings.data, task=rows.task)
+    data = replace(settings.data, task=rows.task, stream=None if found is None else True)
     if settings.data.path is not None and "array" not in rows.kinds.values():
         data = replace(data, columns=list(rows.inputs), kinds=dict(rows.kinds))
     resolved = plan.resolved(replace(settings, data=data))
-    learned = {name: values[parts.training] for name, values in rows.inputs.items()}
-    warnings = suspects(learned, rows.answers[parts.training], bool(rows.labels))
+    if found is None:
+        learned = {name: values[parts.training] for name, values in rows.inputs.items()}
+        warnings = suspects(learned, rows.answers[parts.training], bool(rows.labels))
+    else:
+        sample = found.sample()
+        warnings = suspects({name: sample[name] for name in rows.inputs}, found.answers(sample), bool(rows.labels))
     notes = rows.notes + _constants(signature) + warnings
-    prepared = Prepared(replace(job, settings=resolved), rows, parts, signature, plan, notes)
     # A row that cannot be encoded, held out or not, is to be known now and not after the training.
-    _ = prepared.x_training, prepared.x_validation, prepared.x_judged
+    blocks = None if found is None else Blocks(found, signature, plan)
+    prepared = Prepared(replace(job, settings=resolved), rows, parts, signature, plan, notes, blocks)
+    _ = prepared.samples, prepared.x_validation, prepared.x_judged
     return prepared
+
+
+def _check_streamable(job: Job, fold: Fold | None) -> None:
+    faults = []
+    if fold is not None:
+        faults.append(Fault("data.stream", "folds are drawn of rows in memory", "write stream = false, or no folds"))
+    if job.settings.train.batch_size == "all":
+        faults.append(Fault("train.batch_size", "'all' rows are too many for memory", "write a number of rows"))
+    if not job.settings.split.test:
+        problem = "a stream is judged on rows held out; found 0"
+        faults.append(Fault("split.test", problem, "write a share such as 0.1, or stream = false in [data]"))
+    if faults:
+        raise JobError(job.source, faults)
 
 
 def fit(prepared: Prepared, on_epoch: OnEpoch | None = None, checkpoint: Checkpoint | None = None) -> Outcome:
@@ -219,7 +266,8 @@ def fit(prepared: Prepared, on_epoch: OnEpoch | None = None, checkpoint: Checkpo
         of = "test rows" if len(prepared.split.test) else "training rows"
         answers, output = prepared.dataset.answers, prepared.signature.output
         found = {"rows": len(judged), "of": of, **metrics.evaluate(output, answers[judged], outputs)}
-        baseline = metrics.baseline(output, answers[judged], answers[prepared.split.training])
+        typical = answers[prepared.split.training] if prepared.stream is None else prepared.stream.typical
+        baseline = metrics.baseline(output, answers[judged], typical)
         diagnostics = diagnose(
             network,
             prepared.signature,
@@ -227,12 +275,12 @@ def fit(prepared: Prepared, on_epoch: OnEpoch | None = None, checkpoint: Checkpo
             answers[judged],
             outputs,
             _generators(settings)[3],
-            passes=_passes(len(prepared.split.training) * len(watch.history)),
+            passes=_passes(prepared.sizes["training"] * len(watch.history)),
         )
     golden = max(1, min(GOLDEN_ROWS, _GOLDEN_NUMBERS // prepared.signature.width))
     record = {
         **prepared.identity,
-        "split": {name: len(getattr(prepared.split, name)) for name in ("training", "validation", "test")},
+        "split": prepared.sizes,
         "metrics": found,
         "baseline": baseline,
         "diagnostics": diagnostics,
@@ -277,22 +325,21 @@ def add_report(outcome: Outcome, store: Store) -> Outcome:
 def _trained(prepared: Prepared, on_epoch: OnEpoch | None, checkpoint: Checkpoint | None) -> tuple[Any, Watch]:
     settings, parts = prepared.job.settings.train, prepared.split
     _, weights, order, _ = _generators(prepared.job.settings)
-    x = prepared.x_training
+    samples = prepared.samples
     network = prepared.design.network(weights)
-    forget_unseen(network, x)
+    forget_unseen(network, samples.seen)
     loss = prepared.design.criterion()
-    batch_size = len(x) if settings.batch_size == "all" else int(settings.batch_size)
+    batch_size = len(samples) if settings.batch_size == "all" else int(settings.batch_size)
     y_validation = prepared.targets(parts.validation)
-    steps = math.ceil(len(x) / batch_size)
+    steps = math.ceil(len(samples) / batch_size)
     watch = Watch(network, loss, prepared.x_validation, y_validation, settings.early_stopping, on_epoch, steps)
     optimizer = recipe.optimizer(settings, network)
     schedule = recipe.schedule(settings, lambda _: watch.history[-1].score)
-    y = prepared.targets(parts.training)
     if checkpoint is not None:
         checkpoint.follow(watch=watch)
     with nullcontext() if checkpoint is None else checkpoint.heeding_signals():
         train(
-            network, x, y, loss, optimizer, settings.epochs, batch_size,
+            network, samples, None, loss, optimizer, settings.epochs, batch_size,
             rng=order, on_epoch=watch, schedule=schedule, checkpoint=checkpoint,
         )  # fmt: skip
     return network, watch
@@ -338,51 +385,3 @@ def _constants(signature: Signature) -> list[str]:
 
 def _json(cell: Any) -> Any:
     return None if isinstance(cell, float) and math.isnan(cell) else cell
-
-
-# Reading a job file --------------------------------------------------------------------------------------------------
-
-
-def _parse(path: Path) -> dict[str, Any]:
-    try:
-        text = path.read_bytes().decode("utf-8")
-        return tomllib.loads(text)
-    except FileNotFoundError as error:
-        there = [entry.name for entry in path.parent.glob("*.toml")] if path.parent.is_dir() else []
-        raise JobError(str(path), [Fault("", "no such file", did_you_mean(path.name, there))]) from error
-    except OSError as error:
-        raise JobError(str(path), [Fault("", f"cannot be read: {error.strerror}")]) from error
-    except UnicodeDecodeError as error:
-        line = error.object[: error.start].count(b"\n") + 1
-        raise JobError(str(path), [Fault(f"line {line}", "wanted text in UTF-8", "save the file as UTF-8")]) from error
-    except tomllib.TOMLDecodeError as error:
-        raise JobError(str(path), [_syntax_fault(str(error), text)]) from error
-
-
-def _syntax_fault(message: str, text: str) -> Fault:
-    """tomllib's message, the place first: "Invalid value (at line 3, column 5)", or "... (at end of document)"."""
-    if found := re.search(r" \(at line (\d+), column (\d+)\)$", message):
-        line, column = found.groups()
-    else:
-        lines = text.split("\n")
-        line, column = str(len(lines)), str(len(lines[-1]) + 1)
-    problem = re.sub(r" \(at .*\)$", "", message)
-    return Fault(f"line {line}, column {column}", f"not TOML: {problem}", _syntax_mend(text.split("\n")[int(line) - 1]))
-
-
-def _syntax_mend(line: str) -> str:
-    value = line.partition("=")[2].strip()
-    return "put texts in quotes" if re.match(r"[A-Za-z_./]", value) else ""
-
-
-def _set(content: dict[str, Any], place: str, value: Any) -> None:
-    *tables, key = place.split(".")
-    for name in tables:
-        inner = content.setdefault(name, {})
-        if not isinstance(inner, dict):
-            raise JobError("--set", [Fault(place, f"'{name}' is not a section", "write it as section.key=value")])
-        content = inner
-    if value is None:
-        content.pop(key, None)
-    else:
-        content[key] = value

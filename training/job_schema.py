@@ -67,6 +67,9 @@ def _column_names(wanted: str, single: bool) -> Setting:
     return Setting(wanted, accept)
 
 
+TABLES = (".csv", ".parquet")
+
+
 # Schemas -------------------------------------------------------------------------------------------------------------
 
 
@@ -89,6 +92,7 @@ class DataSchema(Base):
     missing = Choice(("impute", "refuse"))
     unknown = Choice(("refuse", "bucket"))  # type: ignore[assignment]  # fields are no attributes once collected
     scale = Choice(("standard", "none"))
+    stream = Setting("true or false", lambda value: isinstance(value, bool))
 
     @validates_schema(skip_on_field_errors=False, pass_original=True)
     def _files(self, data: dict[str, Any], original_data: Any, **_: Any) -> None:
@@ -98,7 +102,7 @@ class DataSchema(Base):
         path, images, labels = data.get("path"), data.get("images"), data.get("labels")
         if path is None:
             if images is None and labels is None:
-                raise faulty("missing; wanted the path of a .csv or .npz file", key="path")
+                raise faulty("missing; wanted the path of a .csv, .parquet or .npz file", key="path")
             for key, other in (("images", "labels"), ("labels", "images")):
                 if data.get(key) is None:
                     raise faulty(f"missing; wanted the IDX file that goes with '{other}'", key=key)
@@ -106,16 +110,18 @@ class DataSchema(Base):
             raise faulty("wanted either path, or images and labels; found both", "leave one out", key="path")
         elif not isinstance(path, str):
             return
-        elif not path.lower().endswith((".csv", ".npz")):
+        elif not path.lower().endswith((*TABLES, ".npz")):
             mend = "for IDX files write images = ... and labels = ..."
-            raise faulty(f"wanted a .csv or .npz file; found {shown(path)}", mend, key="path")
-        elif path.lower().endswith(".csv") and "target" not in data:
+            raise faulty(f"wanted a .csv, .parquet or .npz file; found {shown(path)}", mend, key="path")
+        elif path.lower().endswith(TABLES) and "target" not in data:
             raise faulty("missing; wanted the column to predict", key="target")
+        elif path.lower().endswith(".parquet") and data.get("stream") is False:
+            raise faulty("Parquet is always streamed", "leave it out", key="stream")
 
     @validates_schema(skip_on_field_errors=False)
     def _tables_only(self, data: dict[str, Any], **_: Any) -> None:
-        if not str(data.get("path", ".csv")).lower().endswith(".csv") or "images" in data:
-            fault = Fault("", "only CSV files have named columns", "leave it out")
+        if not str(data.get("path", ".csv")).lower().endswith(TABLES) or "images" in data:
+            fault = Fault("", "only tables have named columns", "leave it out")
             if wrong := {key: [fault] for key in ("columns", "kinds") if key in data}:
                 raise ValidationError(wrong)
 

@@ -202,7 +202,7 @@ def check_data(prepared: Prepared) -> dict[str, Any]:
         "job": prepared.job.settings.as_dict(),
         "columns": inputs(prepared),
         "target": {"names": prepared.dataset.targets, "task": prepared.dataset.task, "classes": classes(prepared)},
-        "split": _sizes(prepared),
+        "split": prepared.sizes,
         "network": [{"layer": kind, "sizes": sizes, "parameters": n} for kind, sizes, n in network(prepared)],
         "notes": prepared.notes,
     }
@@ -213,11 +213,13 @@ def inputs(prepared: Prepared) -> list[dict[str, Any]]:
     found = []
     for column in prepared.signature.inputs:
         values, missing, statistics = prepared.dataset.inputs[column.name], 0, column.statistics
+        if prepared.stream is not None:  # then the values are those of the rows held out
+            missing = statistics.get("missing", 0)
         if isinstance(column, Number):
-            missing = int(np.isnan(values).sum())
+            missing += int(np.isnan(values).sum())
             summary = f"{statistics['min']:g} to {statistics['max']:g}, mean {statistics['mean']:.4g}"
         elif isinstance(column, Category):
-            missing = sum(value is None for value in values)
+            missing += sum(value is None for value in values)
             summary = _listed(column.categories)
         else:
             shape = " x ".join(map(str, column.shape))
@@ -228,9 +230,13 @@ def inputs(prepared: Prepared) -> list[dict[str, Any]]:
 
 def classes(prepared: Prepared) -> dict[str, int] | None:
     """How many rows each class has, of a classification."""
-    answers = prepared.dataset.answers
     labels = prepared.dataset.labels
-    return {str(label): int((answers == i).sum()) for i, label in enumerate(labels)} if labels else None
+    if not labels:
+        return None
+    counts = np.bincount(prepared.dataset.answers, minlength=len(labels))
+    if prepared.stream is not None:
+        counts = counts + prepared.stream.class_counts
+    return {str(label): int(count) for label, count in zip(labels, counts, strict=True)}
 
 
 def network(prepared: Prepared) -> list[tuple[str, str, int]]:
@@ -246,19 +252,14 @@ def _target(prepared: Prepared) -> str:
     return f"target: {names}, classification; rows a class: {_listed([f'{k} {n}' for k, n in counts.items()])}"
 
 
-def _sizes(prepared: Prepared) -> dict[str, int]:
-    parts = prepared.split
-    return {"training": len(parts.training), "validation": len(parts.validation), "test": len(parts.test)}
-
-
 def _rows(prepared: Prepared) -> str:
-    sizes = _sizes(prepared)
+    sizes = prepared.sizes
     parts = [f"{sizes['training']} to learn from"]
     if sizes["validation"]:
         parts.append(f"{sizes['validation']} to validate with")
     if sizes["test"]:
         parts.append(f"{sizes['test']} held out")
-    return f"{len(prepared.dataset)} rows ({', '.join(parts)})"
+    return f"{sum(sizes.values())} rows ({', '.join(parts)})"
 
 
 def _targets(found: Mapping[str, Any], baseline: Mapping[str, Any]) -> RenderableType:

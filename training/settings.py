@@ -27,6 +27,7 @@ class DataSection:
     missing: str = "impute"
     unknown: str = "refuse"
     scale: str = "standard"
+    stream: bool | None = None
 
 
 @dataclass(frozen=True)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import copy
 import math
 from collections.abc import Callable, Iterator, Mapping
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 import numpy.typing as npt
@@ -16,6 +16,7 @@ from training.descent import Optimizer
 from training.losses import CrossEntropy, Loss
 from training.schedules import Plan, Schedule
 
+T = TypeVar("T")  # what decides an order
 OnEpoch = Callable[[int, int, float], bool | None]
 
 
@@ -37,8 +38,8 @@ def print_epoch(epoch: int, epochs: int, error: float) -> None:
 
 def train(
     module: Module,
-    x_train: npt.ArrayLike,
-    y_train: npt.ArrayLike,
+    x_train: npt.ArrayLike | Samples,
+    y_train: npt.ArrayLike | None,
     loss: Loss,
     optimizer: Optimizer,
     epochs: int,
@@ -56,6 +57,7 @@ def train(
 
     x_train: (samples, features), or the article's column vectors (samples, features, 1).
     y_train: (samples, outputs), columns likewise; for `CrossEntropy` also class numbers (samples,).
+    Both together may be `Samples`, as x_train, with None for y_train: rows that are too many for memory, say.
     rng: shuffles the samples anew every epoch; without it they come in their order.
     on_epoch: called with (epoch from 1, epochs, error); returning True ends the training.
     schedule: sets the optimizer's learning rate before every step; afterwards it is what it was.
@@ -63,16 +65,12 @@ def train(
 
     DivergedError as soon as a batch's loss is not finite; ValueError where shapes do not fit.
     """
-    dtype = module.dtype if isinstance(module, Sequential) else None
-    x = _samples(x_train, dtype)
-    y = _targets(module, y_train, loss, dtype)
-    if len(x) != len(y) or not len(x):
-        raise ValueError(f"train: wanted as many targets as samples and at least one, found {len(y)} and {len(x)}")
+    samples = x_train if isinstance(x_train, Samples) else _in_memory(module, x_train, y_train, loss)
     if batch_size < 1:
         raise ValueError(f"train: wanted a batch_size of at least 1, found {batch_size}")
     steps: dict[int, Step] = {}
     rate = optimizer.learning_rate
-    in_epoch = math.ceil(len(x) / batch_size)
+    in_epoch = math.ceil(len(samples) / batch_size)
     plan = Plan(epochs * in_epoch, in_epoch)
     progress = Progress(module, rng)
     if checkpoint is not None:
@@ -82,23 +80,23 @@ def train(
         checkpoint.restore()
     while len(progress.errors) < epochs:
         epoch = len(progress.errors) + 1
-        total = progress.total
-        order = None if rng is None or batch_size >= len(x) else progress.order(len(x))  # one batch has no order
-        for number in range(progress.steps, in_epoch):
-            start = number * batch_size
-            size = min(batch_size, len(x) - start)
-            step = steps.get(size) or steps.setdefault(size, Step(module, loss, x, y, size))
-            error = step(start, order)
-            if not math.isfinite(error):
-                raise DivergedError(epoch, number + 1, error)
-            if schedule is not None:
-                optimizer.learning_rate = rate * schedule.factor((epoch - 1) * in_epoch + number, plan)
-            optimizer.step()
-            total += error * size
-            if checkpoint is not None and checkpoint.due():
-                progress.steps, progress.total = number + 1, total
-                checkpoint.save()
-        progress.end_epoch(total / len(x))
+        number, total = progress.steps, progress.total
+        for x, y, order, first in samples.epoch(progress, batch_size):
+            for start in range(first, len(x), batch_size):
+                size = min(batch_size, len(x) - start)
+                step = steps.get(size) or steps.setdefault(size, Step(module, loss, x, y, size))
+                error = step(x, y, start, order)
+                if not math.isfinite(error):
+                    raise DivergedError(epoch, number + 1, error)
+                if schedule is not None:
+                    optimizer.learning_rate = rate * schedule.factor((epoch - 1) * in_epoch + number, plan)
+                optimizer.step()
+                number += 1
+                total += error * size
+                if checkpoint is not None and checkpoint.due():
+                    progress.steps, progress.total = number, total
+                    checkpoint.save()
+        progress.end_epoch(total / len(samples))
         if on_epoch is not None and on_epoch(epoch, epochs, progress.errors[-1]):
             break
         if schedule is not None:
@@ -106,6 +104,31 @@ def train(
     optimizer.learning_rate = rate
     optimizer.zero_gradients()
     return progress.errors
+
+
+class Samples:
+    """Samples `x` and their targets `y`, in memory. Rows that are too many for it are a subclass (see stream.py)."""
+
+    def __init__(self, x: Array, y: Array) -> None:
+        self.x, self.y = x, y
+
+    def __len__(self) -> int:
+        return len(self.x)
+
+    @property
+    def seen(self) -> Array:
+        """Which features any sample has: is not 0 for all of them."""
+        return np.asarray(self.x.any(axis=0))
+
+    def epoch(self, progress: Progress, batch_size: int) -> Iterator[tuple[Array, Array, Array | None, int]]:
+        """What is left of an epoch, block by block: samples, targets, in which order, and where to begin.
+
+        A block holds whole batches, apart from the last one's end. It is nobody else's until the next one is asked for.
+        """
+        order = None
+        if progress.rng is not None and batch_size < len(self):  # one batch has no order
+            order = progress.draw(lambda rng: rng.permutation(len(self)))
+        yield self.x, self.y, order, progress.steps * batch_size
 
 
 class Progress:
@@ -119,27 +142,27 @@ class Progress:
         self.module, self.rng = module, rng
         self.errors: list[float] = []
         self.steps, self.total = 0, 0.0
-        self._before_order: Any = None  # the state of `rng` from which the present epoch's order was drawn
+        self._before: Any = None  # the state of `rng` from which the present epoch's order was drawn
         self._generators = ([] if rng is None else [rng]) + list(generators(module))
 
-    def order(self, samples: int) -> Array:
-        """The order of the samples in this epoch: drawn anew, or after `load_state` once more."""
+    def draw(self, order: Callable[[np.random.Generator], T]) -> T:
+        """What decides the order of this epoch: drawn from `rng` anew, or after `load_state` once more."""
         if self.rng is None:
-            raise ValueError("Progress.order: wanted a generator, found none")
-        shuffler = self.rng
-        if self._before_order is None:
-            self._before_order = shuffler.bit_generator.state
+            raise ValueError("Progress.draw: wanted a generator, found none")
+        rng = self.rng
+        if self._before is None:
+            self._before = rng.bit_generator.state
         else:
-            shuffler = copy.deepcopy(shuffler)
-            shuffler.bit_generator.state = self._before_order
-        return shuffler.permutation(samples)
+            rng = copy.deepcopy(rng)
+            rng.bit_generator.state = self._before
+        return order(rng)
 
     def end_epoch(self, error: float) -> None:
         self.errors.append(error)
-        self.steps, self.total, self._before_order = 0, 0.0, None
+        self.steps, self.total, self._before = 0, 0.0, None
 
     def state(self) -> dict[str, Array]:
-        chance = [self._before_order, *(generator.bit_generator.state for generator in self._generators)]
+        chance = [self._before, *(generator.bit_generator.state for generator in self._generators)]
         return {
             "errors": np.array(self.errors),
             "steps": np.array(self.steps),
@@ -151,7 +174,7 @@ class Progress:
     def load_state(self, state: Mapping[str, Array]) -> None:
         self.errors, self.steps = state["errors"].tolist(), int(state["steps"])
         self.total = float(state["total"])
-        self._before_order, *chance = from_bytes(state["chance"])
+        self._before, *chance = from_bytes(state["chance"])
         for generator, found in zip(self._generators, chance, strict=True):
             generator.bit_generator.state = found
         for name, array in self.module.arrays().items():
@@ -174,8 +197,8 @@ class Step:
 
     def __init__(self, module: Module, loss: Loss, x: Array, y: Array, size: int) -> None:
         network, criterion = loss.fused(module)
-        self.x, self.y, self.size = x, y, size
-        self.whole = size == len(x)  # then the samples themselves are the batch, unless they are shuffled
+        self.size = size
+        self.copied = x if size == len(x) else None  # all samples are one batch: it lies in place already
         self.xs, self.ys = np.empty((size, *x.shape[1:]), x.dtype), np.empty((size, *y.shape[1:]), y.dtype)
         np.copyto(self.xs, x[:size])
         np.copyto(self.ys, y[:size])
@@ -189,18 +212,27 @@ class Step:
         _, backward = tape(prime, False)
         self.lines = [*forward, *compare, *backward]
 
-    def __call__(self, start: int, order: Array | None) -> float:
+    def __call__(self, x: Array, y: Array, start: int, order: Array | None) -> float:
         """The loss of the samples from `start` on, in `order`."""
         if order is not None:
             rows = order[start : start + self.size]
-            self.x.take(rows, 0, self.xs, "clip")
-            self.y.take(rows, 0, self.ys, "clip")
-        elif not self.whole:
-            np.copyto(self.xs, self.x[start : start + self.size])
-            np.copyto(self.ys, self.y[start : start + self.size])
+            x.take(rows, 0, self.xs, "clip")
+            y.take(rows, 0, self.ys, "clip")
+        elif x is not self.copied:
+            np.copyto(self.xs, x[start : start + self.size])
+            np.copyto(self.ys, y[start : start + self.size])
         for function, operands in self.lines:
             function(*operands)
         return float(self.error)
+
+
+def _in_memory(module: Module, x_train: npt.ArrayLike, y_train: npt.ArrayLike | None, loss: Loss) -> Samples:
+    dtype = module.dtype if isinstance(module, Sequential) else None
+    x = _samples(x_train, dtype)
+    y = _targets(module, [] if y_train is None else y_train, loss, dtype)
+    if len(x) != len(y) or not len(x):
+        raise ValueError(f"train: wanted as many targets as samples and at least one, found {len(y)} and {len(x)}")
+    return Samples(x, y)
 
 
 def _samples(values: npt.ArrayLike, dtype: npt.DTypeLike | None) -> Array:

@@ -1,0 +1,82 @@
+"""The spool: records of a fixed size in a temporary file, and the order in which an epoch reads them."""
+
+from __future__ import annotations
+
+import math
+import os
+import tempfile
+import weakref
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+CHUNK_ROWS = 1024  # neighbours that stay together until they are shuffled within a block
+
+
+class Spool:
+    """Records in a temporary file without a name, which goes when this object does, or the process."""
+
+    def __init__(self, dtype: np.dtype[Any]) -> None:
+        self.dtype = dtype
+        self._file, name = tempfile.mkstemp()
+        weakref.finalize(self, os.close, self._file)
+        Path(name).unlink()
+        self._rows = 0
+
+    def __len__(self) -> int:
+        return self._rows
+
+    def append(self, records: NDArray[Any]) -> None:
+        content = memoryview(records.tobytes())
+        while content:
+            content = content[os.write(self._file, content) :]
+        self._rows += len(records)
+
+    def read(self, start: int, stop: int) -> NDArray[Any]:
+        return self.gather([(start, stop)])
+
+    def gather(self, ranges: list[tuple[int, int]]) -> NDArray[Any]:
+        """The records of several ranges, one after the other; for any number of threads at a time."""
+        size = self.dtype.itemsize
+        records = np.empty(sum(stop - start for start, stop in ranges), self.dtype)
+        room: Any = records.view(np.uint8).reshape(-1)
+        at = 0
+        for start, stop in ranges:
+            place, end = start * size, stop * size
+            while place < end:
+                got = os.preadv(self._file, [room[at : at + end - place]], place)
+                place, at = place + got, at + got
+        return records
+
+    def sample(self, rows: int) -> NDArray[Any]:
+        """At most so many records, evenly chosen; all of them where they are no more."""
+        if len(self) <= rows:
+            return self.read(0, len(self))
+        chunks = max(1, rows // CHUNK_ROWS)
+        starts = [i * len(self) // chunks for i in range(chunks)]
+        return self.gather([(start, min(start + rows // chunks, len(self))) for start in starts])
+
+
+class Chunks:
+    """The rows in the order of an epoch: chunks of neighbours, in an order that `seed` decides."""
+
+    def __init__(self, rows: int, seed: int | None) -> None:
+        self.rows, self.seed = rows, seed
+        count = math.ceil(rows / CHUNK_ROWS)
+        self.order = np.arange(count) if seed is None else np.random.default_rng(seed).permutation(count)
+        lengths = np.minimum((self.order + 1) * CHUNK_ROWS, rows) - self.order * CHUNK_ROWS
+        self.ends = np.cumsum(lengths)
+
+    def ranges(self, start: int, stop: int) -> list[tuple[int, int]]:
+        """Where the rows from `start` to `stop` of this order lie."""
+        found = []
+        i = int(np.searchsorted(self.ends, start, side="right"))
+        while start < stop:
+            first = int(self.order[i]) * CHUNK_ROWS
+            begin = int(self.ends[i - 1]) if i else 0
+            end = min(stop, int(self.ends[i]))
+            found.append((first + start - begin, first + end - begin))
+            start, i = end, i + 1
+        return found
