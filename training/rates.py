@@ -17,7 +17,7 @@ from training import recipe
 from training.descent import Optimizer
 from training.job import Prepared
 from training.losses import Loss
-from training.trainer import DivergedError, train
+from training.trainer import DivergedError, Progress, train
 
 LOWEST, HIGHEST, STEPS = 1e-6, 10.0, 200
 _SMOOTHING = 0.95
@@ -72,17 +72,18 @@ def find_rate(
 
 
 def find_rate_of(prepared: Prepared) -> RateCurve:
-    """The curve of a job's network, optimizer and training rows."""
+    """The curve of a job's network, optimizer and training rows; of a stream's, those of one block."""
     settings = prepared.job.settings.train
     _, weights, order = (np.random.default_rng(seed) for seed in np.random.SeedSequence(settings.seed).spawn(3))
     network = prepared.design.network(weights)
-    rows = prepared.split.training
-    size = len(rows) if settings.batch_size == "all" else int(settings.batch_size)
+    samples = prepared.samples
+    size = len(samples) if settings.batch_size == "all" else int(settings.batch_size)
+    x, y, _, _ = next(samples.epoch(Progress(network, np.random.default_rng(settings.seed)), size))
     with threadpool_limits(settings.threads, user_api="blas"), np.errstate(all="ignore"):
         return find_rate(
             network,
-            prepared.x_training,
-            prepared.targets(rows),
+            x,
+            y,
             prepared.design.criterion(),
             recipe.optimizer(settings, network),
             size,

@@ -166,7 +166,7 @@ def test_a_schedules_name_is_enough() -> None:
         ({"labels": "i"}, "data.images", "the IDX file that goes with 'labels'"),
         ({"path": "a.npz", "images": "i", "labels": "l"}, "data.path", "found both"),
         ({"path": "a.npz", "columns": ["a"]}, "data.columns", "only tables have named columns"),
-        ({"images": "i", "labels": "l", "kinds": {"a": "number"}}, "data.kinds", "only CSV files"),
+        ({"images": "i", "labels": "l", "kinds": {"a": "number"}}, "data.kinds", "only tables"),
         ({"path": "a.csv", "target": ["a", "b"], "task": "classification"}, "data.target", "wanted one column"),
     ],
 )

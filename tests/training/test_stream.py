@@ -185,6 +185,17 @@ def test_a_stream_goes_on_where_it_was_killed(path: Path, tmp_path: Path, fatal:
     assert run(Checkpoint(tmp_path / "c.npz", {}, resume=True)) == run(None)
 
 
+def test_a_learning_rate_is_found_on_a_block_and_folds_are_refused(train: Callable[..., Result], path: Path) -> None:
+    toml = path.with_suffix(".toml")
+    toml.write_text(
+        f'[model]\nname = "m"\n[data]\npath = "{path.name}"\ntarget = "kind"\nstream = true\n[train]\nepochs = 2\n'
+    )
+    assert train(toml, "--find-rate").exit_code == 0
+    found = train(toml, "--folds", 3)
+    assert found.exit_code == 2
+    assert "data.stream: folds are drawn of rows in memory" in found.stderr
+
+
 def test_no_more_rows_are_held_out_than_memory_can_bear(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(stream, "HELD", 100)
     prepared = prepare(job(path))
