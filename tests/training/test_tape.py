@@ -67,7 +67,7 @@ def test_a_taped_step_has_the_loss_and_the_gradients_of_forward_and_backward(
         output = inner.forward(x[rows])
         by_hand.gradient_vector.fill(0)
         inner.backward(fused.loss_prime(y[rows], output))
-        assert step(2, order) == pytest.approx(fused.loss(y[rows], output), rel=1e-12)
+        assert step(x, y, 2, order) == pytest.approx(fused.loss(y[rows], output), rel=1e-12)
         np.testing.assert_allclose(taped.gradient_vector, by_hand.gradient_vector, rtol=1e-10, atol=1e-13)
 
 
