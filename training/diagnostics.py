@@ -27,6 +27,7 @@ from model_store.signature import Array, Classes, Signature, Values
 from training.metrics import predicted
 
 BINS = 10  # of a reliability diagram
+MOST_JUDGED = 100_000  # rows, drawn from more: enough for any figure here, and little memory
 MOST_PARTS = 30  # columns whose importance is kept
 MOST_TARGETS = 6  # of a regression whose residuals are kept
 _MOST_POINTS = 300  # of a scatter of residuals
@@ -51,13 +52,16 @@ def diagnose(
     `passes` bounds the rows that importance may send through the network.
     """
     found: dict[str, Any] = {}
-    output = signature.output
+    output, judged, given = signature.output, answers, outputs
+    if len(answers) > MOST_JUDGED:
+        chosen = np.sort(rng.permutation(len(answers))[:MOST_JUDGED])
+        judged, given = answers[chosen], outputs[chosen]
     if isinstance(output, Classes):
-        found["calibration"] = calibration(output.labels, answers, outputs)
+        found["calibration"] = calibration(output.labels, judged, given)
         if len(output.labels) == 2:
-            found["roc"] = roc(output.labels[1], answers == 1, outputs[:, -1])
+            found["roc"] = roc(output.labels[1], judged == 1, given[:, -1])
     else:
-        found["residuals"] = residuals(output, answers, outputs, rng)
+        found["residuals"] = residuals(output, judged, given, rng)
     found["importance"] = importance(network, signature, x, answers, rng, passes)
     return found
 

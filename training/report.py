@@ -79,7 +79,8 @@ def print_published(console: Console, outcome: Outcome, prepared: Prepared, stor
         return
     console.print(f"Published {version.name}, version {version.number}: {version.path}", soft_wrap=True)
     console.print(f"digest {version.digest}", soft_wrap=True)
-    console.print(f"report {outcome.report}", soft_wrap=True)
+    if outcome.report:
+        console.print(f"report {outcome.report}", soft_wrap=True)
     if alias:
         console.print(f"The alias {alias} points to it.")
     where = "" if store == "./models" else f" --store {shlex.quote(store)}"

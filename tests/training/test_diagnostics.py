@@ -184,3 +184,16 @@ def test_a_classification_of_many_classes_keeps_its_mistakes_and_no_matrix() -> 
     assert found["accuracy"] == 0.8
     assert found["mistakes"][0] == {"true": 4000, "answered": 7, "rows": 1}
     assert len(found["mistakes"]) == 20
+
+
+def test_of_a_great_many_rows_some_are_judged_alone_and_the_record_says_how_many() -> None:
+    x = RNG(0).standard_normal((150_000, 1)).astype(np.float32)
+    signature = Signature((Number("a"),), Values(("y",), (0.0,), (1.0,)))
+    found = diagnostics.diagnose(line(1), signature, x, x.astype(np.float64), x, RNG(0), 1000)
+    assert found["residuals"]["targets"]["y"]["rows"] == 100_000
+    assert found["importance"]["rows"] == 1000
+    classes = Signature((Number("a"),), Classes("kind", ("no", "yes")))
+    p = np.clip(np.abs(x), 0, 1)
+    found = diagnostics.diagnose(line(1), classes, x, (x[:, 0] > 0).astype(np.int64), p, RNG(0), 1000)
+    assert found["calibration"]["rows"] == 100_000
+    assert sum(part["rows"] for part in found["calibration"]["bins"]) == 100_000
