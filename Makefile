@@ -79,8 +79,8 @@ bench-training: $(INSTALLED) $(PEERS)/.installed ## training beside PyTorch, sci
 COMPILE := $(UV) pip compile --quiet --upgrade --universal --python-version 3.11 --generate-hashes \
 	--no-emit-index-url --no-emit-find-links --custom-compile-command "make lock" pyproject.toml
 lock: ## resolve the dependencies anew (needs uv)
-	$(COMPILE) --output-file requirements.lock
-	$(COMPILE) --extra test --group lint --group build --constraint requirements.lock --output-file requirements-dev.lock
+	$(COMPILE) --extra buckets --output-file requirements.lock
+	$(COMPILE) --extra buckets --extra test --group lint --group build --group servers --constraint requirements.lock --output-file requirements-dev.lock
 	$(COMPILE) --extra test --extra clients --constraint requirements.lock --output-file requirements-clients.lock
 
 clean: ## remove what was made, except trained models

@@ -42,7 +42,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import TYPE_CHECKING, Any, BinaryIO, Protocol
 
 import numpy as np
 
@@ -51,6 +51,9 @@ from model_store.errors import ArtifactError
 from model_store.model import Golden, Model
 from model_store.nn import Array, Sequential, build
 from model_store.signature_config import read_signature
+
+if TYPE_CHECKING:
+    from typing_extensions import Buffer
 
 ALIGNMENT = 64
 MAX_FILE_BYTES = 0xFFFFFFFE  # 0xFFFFFFFF is how ZIP says ZIP64
@@ -67,6 +70,12 @@ _DATE = 1 << 5 | 1  # 1 January of year 0, which is 1980
 _ALIGN_RECORD = 0xD935
 _LONGEST = 1000  # characters of a message, which may repeat what the file says
 _NPY_HEADER = 128  # of the manifest: the length of a one-dimensional array has too few digits to need more
+
+
+class Reads(Protocol):
+    """Bytes in order, from a place that need not be a file."""
+
+    def read(self, size: int, /) -> Buffer: ...
 
 
 @dataclass(frozen=True)
@@ -195,6 +204,16 @@ def digest(path: str | os.PathLike[str]) -> str:
         return found
 
 
+def digest_ahead(stream: Reads) -> str:
+    """The digest alone, from the first bytes of a file that is still elsewhere. They vouch for nothing that follows."""
+    head = bytes(stream.read(_SIZE_OFFSET + 4))
+    if len(head) < _SIZE_OFFSET + 4:
+        raise ArtifactError(f"wanted an artifact, found {len(head)} bytes")
+    size = int.from_bytes(head[_SIZE_OFFSET:], "little")
+    head += bytes(stream.read(min(size, manifests.MAX_BYTES + _NPY_HEADER) + 2 * ALIGNMENT))
+    return hashlib.sha256(_manifest_bytes(head)).hexdigest()
+
+
 def _described(model: Model) -> tuple[dict[str, Array], dict[str, Any]]:
     """The arrays as the file holds them, and the manifest."""
     dtype = str(model.network.dtype)
@@ -276,7 +295,7 @@ def _mapped(path: str | os.PathLike[str]) -> mmap.mmap:
         os.close(descriptor)
 
 
-def _manifest_bytes(mapped: mmap.mmap) -> bytes:
+def _manifest_bytes(mapped: mmap.mmap | bytes) -> bytes:
     """The first member's array: found by the one length that only the file can tell."""
     (size,) = struct.unpack_from("<I", mapped, _SIZE_OFFSET)
     count = size - _NPY_HEADER

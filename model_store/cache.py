@@ -12,15 +12,28 @@ import fcntl
 import os
 import shutil
 import stat
-from collections.abc import Collection, Iterator
+import tempfile
+from collections.abc import Callable, Collection, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
+from typing import BinaryIO
 
 from model_store import artifact
 from model_store.errors import ArtifactError, StoreError
 
 _CREATE = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC
 _LOCK = ".lock"
+
+Fetch = Callable[[BinaryIO], None]
+
+
+def default_directory(environ: Mapping[str, str]) -> Path:
+    """In the user's cache directory, else in the temporary directory: a container's root may be read-only, and its
+    user may have no home."""
+    home = environ.get("XDG_CACHE_HOME") or (f"{environ['HOME']}/.cache" if environ.get("HOME") else "")
+    if home and os.access(_nearest(Path(home)), os.W_OK):
+        return Path(home) / "forward-pass"
+    return Path(tempfile.gettempdir()) / f"forward-pass-{os.getuid()}"
 
 
 def localise(path: Path, cache_dir: Path) -> Path:
@@ -29,16 +42,30 @@ def localise(path: Path, cache_dir: Path) -> Path:
     ArtifactError when the file is no artifact, changes while it is copied, or does not answer here as it did in
     training; StoreError when the cache cannot be used.
     """
+    if path.parent == cache_dir:
+        return path  # of a store that is elsewhere: the copy was made to get the file at all
+
+    def fetch(target: BinaryIO) -> None:
+        with path.open("rb") as source:
+            shutil.copyfileobj(source, target, 1 << 20)
+
+    return keep(str(path), artifact.digest(path), fetch, cache_dir)
+
+
+def keep(place: str, digest: str, fetch: Fetch, cache_dir: Path, *, anew: bool = False) -> Path:
+    """The verified copy of the artifact of that digest: what `fetch` writes, when it is not there yet or wanted anew.
+
+    Errors are those of `localise`; `place` says where the artifact comes from.
+    """
     try:
         _make_private(cache_dir)
-        wanted = artifact.digest(path)
-        copy = cache_dir / f"{wanted}.npz"
-        if not copy.exists():
+        copy = cache_dir / f"{digest}.npz"
+        if anew or not copy.exists():
             with _alone(cache_dir):
-                if not copy.exists():
-                    _copy(path, copy, wanted)
+                if anew or not copy.exists():
+                    _copy(place, digest, fetch, copy)
     except OSError as e:
-        raise StoreError(f"{cache_dir}: cannot keep a copy of {path}: {e.strerror or e}") from e
+        raise StoreError(f"{cache_dir}: cannot keep a copy of {place}: {e.strerror or e}") from e
     return copy
 
 
@@ -52,20 +79,20 @@ def trim(cache_dir: Path, keep: Collection[str]) -> None:
         raise StoreError(f"{cache_dir}: cannot drop copies: {e.strerror or e}") from e
 
 
-def _copy(path: Path, copy: Path, wanted: str) -> None:
+def _copy(place: str, wanted: str, fetch: Fetch, copy: Path) -> None:
     temporary = copy.with_name(f".tmp-{os.urandom(8).hex()}")
     try:
-        with path.open("rb") as source, os.fdopen(os.open(temporary, _CREATE, 0o400), "wb") as target:
-            shutil.copyfileobj(source, target, 1 << 20)
+        with os.fdopen(os.open(temporary, _CREATE, 0o400), "wb") as target:
+            fetch(target)
             target.flush()
             os.fsync(target.fileno())
         try:
             model = artifact.read(temporary)
             model.check_golden()
         except ArtifactError as e:
-            raise ArtifactError(f"{path}: {str(e).removeprefix(f'{temporary}: ')}") from e
+            raise ArtifactError(f"{place}: {str(e).removeprefix(f'{temporary}: ')}") from e
         if model.digest != wanted:
-            raise ArtifactError(f"{path}: wanted a file that stays as it is, found it changed while it was copied")
+            raise ArtifactError(f"{place}: wanted a file that stays as it is, found it changed while it was copied")
         temporary.replace(copy)  # of equal digest, so of equal content
     finally:
         temporary.unlink(missing_ok=True)
@@ -80,6 +107,11 @@ def _alone(cache_dir: Path) -> Iterator[None]:
         yield
     finally:
         os.close(descriptor)
+
+
+def _nearest(path: Path) -> Path:
+    """The path itself or the nearest parent that is a directory."""
+    return next(place for place in (path, *path.parents) if place.is_dir())
 
 
 def _make_private(directory: Path) -> None:

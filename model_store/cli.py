@@ -16,7 +16,7 @@ from typing import Any, ClassVar
 
 import click
 
-from model_store import alias_commands, artifact, predicting, signing, tables
+from model_store import alias_commands, artifact, predicting, proof, signing, tables
 from model_store.commands import command, main, resolved
 from model_store.compare import compare
 from model_store.console import exit_codes, json_option, note, print_json, stdout, verbosity_option
@@ -40,6 +40,20 @@ class Duration(click.ParamType[timedelta]):
         if unit is None or not (number.isascii() and number.isdigit() and len(number) < 8):
             self.fail(f"wanted a duration such as 30s, 15m, 24h or 7d; found {value!r}", param, ctx)
         return timedelta(**{unit: int(number)})
+
+
+@command("init")
+def init(store: str, as_json: bool) -> None:
+    """Prove that a place may hold a store, before anything is in it.
+
+    Writers race for objects, each of which must have one winner. A bucket whose server only pretends to honour
+    conditional writes is refused.
+    """
+    proof.prove(open_store(store).objects)
+    if as_json:
+        print_json({"store": store, "races": proof.ROUNDS, "writers": proof.WRITERS})
+    else:
+        note(f"{store} may hold models: {proof.WRITERS} writers raced {proof.ROUNDS} times, and one won each time.")
 
 
 @command("list")

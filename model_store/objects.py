@@ -10,6 +10,7 @@ none.
 
 from __future__ import annotations
 
+import errno
 import fcntl
 import os
 import re
@@ -20,10 +21,22 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import BinaryIO, Protocol
 
+from model_store.errors import StoreError
+
 WORD = r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}"
 
 _WORD = re.compile(WORD)
 _CREATE = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC
+_MENDS = {
+    errno.EACCES: "check who owns it and who may write there",
+    errno.EPERM: "check who owns it, and that its file system has hard links",
+    errno.EROFS: "it is mounted read-only: publish where it can be written",
+    errno.ENOSPC: "free some space",
+    errno.EDQUOT: "free some space",
+    errno.EEXIST: "a file stands where a directory is wanted; choose another store",
+    errno.ENOTDIR: "a file stands where a directory is wanted; choose another store",
+    errno.ENOENT: "train a model first, or choose another store",
+}
 
 
 class Draft(Protocol):
@@ -44,6 +57,7 @@ class About:
 
 class Objects(Protocol):
     address: str
+    survives_fork: bool  # whether a process that has used them may fork, and its child use them too
 
     def keys(self, *patterns: str) -> list[str]:
         """The keys that fit a pattern, in which `*` stands for any one word. What is put or deleted shows at once."""
@@ -51,8 +65,8 @@ class Objects(Protocol):
     def get(self, key: str) -> bytes:
         """The bytes of a small object."""
 
-    def local(self, key: str) -> AbstractContextManager[Path]:
-        """A file with the bytes of an object, to read, or to map for longer."""
+    def file(self, key: str, *, anew: bool = False) -> Path:
+        """An artifact as a file: its own, or a verified copy. `anew` wants a copy of what is there now."""
 
     def draft(self, key: str) -> AbstractContextManager[Draft]:
         """A new object, to be kept under `key` or a key beside it; dropped at the end."""
@@ -77,8 +91,20 @@ def put(objects: Objects, key: str, data: bytes) -> bool:
         return draft.keep(key)
 
 
+@contextmanager
+def explained(place: str, deed: str) -> Iterator[None]:
+    """An OSError as a StoreError that says what it kept us from doing, where, and what may help."""
+    try:
+        yield
+    except OSError as e:
+        mend = _MENDS.get(e.errno or 0)
+        raise StoreError(f"{place}: cannot {deed}: {e.strerror or e}" + (f"; {mend}" if mend else "")) from e
+
+
 class Directory:
     """Objects that are files. A word of a key is the name of a directory, the last one of a file."""
+
+    survives_fork = True
 
     def __init__(self, root: Path) -> None:
         self.root = root
@@ -90,9 +116,8 @@ class Directory:
     def get(self, key: str) -> bytes:
         return (self.root / key).read_bytes()
 
-    @contextmanager
-    def local(self, key: str) -> Iterator[Path]:
-        yield self.root / key
+    def file(self, key: str, *, anew: bool = False) -> Path:
+        return self.root / key
 
     @contextmanager
     def draft(self, key: str) -> Iterator[FileDraft]:
@@ -138,17 +163,18 @@ class Directory:
 
     def _fitting(self, folder: str, words: list[str]) -> Iterator[str]:
         word, rest = words[0], words[1:]
-        for found in self._words(folder) if word == "*" else [word]:
+        for found in self._words(folder, directories=bool(rest)) if word == "*" else [word]:
             if rest:
                 yield from self._fitting(f"{folder}{found}/", rest)
-            elif word == "*" or (self.root / folder / found).exists():
+            elif word == "*" or (self.root / folder / found).is_file():
                 yield folder + found
 
-    def _words(self, folder: str) -> list[str]:
-        """The names in a directory that are words; none where there is no such directory."""
+    def _words(self, folder: str, *, directories: bool) -> list[str]:
+        """The names of files or directories in a directory that are words; none where there is no such directory."""
         try:
             with os.scandir(self.root / folder) as entries:
-                return sorted(entry.name for entry in entries if _WORD.fullmatch(entry.name))
+                found = [entry for entry in entries if _WORD.fullmatch(entry.name)]
+                return sorted(entry.name for entry in found if entry.is_dir() == directories)
         except (FileNotFoundError, NotADirectoryError):
             if not folder:
                 raise

@@ -13,11 +13,9 @@ compare-and-swap, history and rollback in one. Nothing is ever overwritten. Read
 
 from __future__ import annotations
 
-import errno
 import os
 import re
-from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -25,60 +23,73 @@ from types import EllipsisType
 from typing import Any
 
 from model_store import artifact
+from model_store.cache import default_directory
 from model_store.errors import ConflictError, NotFoundError, StoreError, did_you_mean
 from model_store.garbage import Leftover, leftovers
 from model_store.model import Model
 from model_store.moves import Generation, is_protected, trail
-from model_store.objects import WORD, Directory, put
+from model_store.objects import WORD, Directory, Objects, explained, put
+from model_store.shelf import Shelf, shelves
 
+BUCKETS = ("s3", "gs", "az")
 DEFAULT = "default"
 LATEST = "latest"
 
 _NAME = re.compile(WORD)
 _NUMBER = re.compile(r"[1-9][0-9]{0,17}")
-_VERSION_KEY = re.compile(rf"({WORD})/([1-9][0-9]{{0,17}})\.(npz|removed)")
-_GENERATION_KEY = re.compile(rf"({WORD})/aliases/({WORD})/([1-9][0-9]{{0,17}})\.json")
 _SIGNATURE_KEY = re.compile(rf"({WORD})/signatures/([1-9][0-9]{{0,17}})/([0-9a-f]{{16}})\.sig")
-_MENDS = {
-    errno.EACCES: "check who owns it and who may write there",
-    errno.EPERM: "check who owns it, and that its file system has hard links",
-    errno.EROFS: "it is mounted read-only: publish where it can be written",
-    errno.ENOSPC: "free some space",
-    errno.EDQUOT: "free some space",
-    errno.EEXIST: "a file stands where a directory is wanted; choose another store",
-    errno.ENOTDIR: "a file stands where a directory is wanted; choose another store",
-    errno.ENOENT: "train a model first, or choose another store",
-}
 
 
 @dataclass(frozen=True)
 class Version:
-    """One published version. The file at `path` never changes."""
+    """One published version. What is at `place`, a path or an address, never changes."""
 
     name: str
     number: int
     digest: str
-    path: Path
+    place: str
 
 
-def open_store(address: str | os.PathLike[str]) -> Store:
-    """The store at `address`: a directory, which need not exist before the first model is published."""
+def open_store(address: str | os.PathLike[str], cache_dir: Path | None = None) -> Store:
+    """The store at `address`: a directory, which need not exist before the first model is published, or a bucket.
+
+    `cache_dir` is where copies of a bucket's artifacts are kept, if not in the user's usual place.
+    """
     text = os.fspath(address)
-    if not text or "://" in text:
-        raise StoreError(f"store: wanted the path of a directory, found {text!r}")
+    scheme, slashes, _ = text.partition("://")
+    if slashes and scheme in BUCKETS:
+        return Store(_bucket(text, cache_dir or default_directory(os.environ)))
+    if slashes or not text:
+        kinds = ", ".join(f"{known}://" for known in BUCKETS)
+        raise StoreError(f"store: wanted the path of a directory, or an address with {kinds}; found {text!r}")
     return Store(Directory(Path(text).expanduser()))
+
+
+def _bucket(address: str, cache_dir: Path) -> Objects:
+    try:
+        from model_store.bucket import Bucket  # noqa: PLC0415 - an optional part, which needs a package of its own
+    except ModuleNotFoundError as e:
+        raise StoreError(f"{address}: needs obstore; install it with: pip install 'forward-pass[buckets]'") from e
+    with explained(address, "open the model store"):
+        return Bucket(address, cache_dir)
 
 
 class Store:
     """Models by name. Safe for any number of readers and writers at a time, in any number of processes."""
 
-    def __init__(self, objects: Directory) -> None:
+    def __init__(self, objects: Objects) -> None:
         self.objects = objects
-        self.root = objects.root
+
+    @property
+    def root(self) -> Path:
+        """The directory of a store that is one."""
+        if isinstance(self.objects, Directory):
+            return self.objects.root
+        raise StoreError(f"{self.objects.address}: wanted a directory, found a store of another kind")
 
     def names(self) -> list[str]:
         """The models that have a version, by name."""
-        return sorted(name for name, numbers in self._listed("*").items() if any(numbers.values()))
+        return sorted(name for name, shelf in self._shelves("*/*").items() if shelf.versions)
 
     def versions(self, name: str) -> list[int]:
         """The versions that are there, ascending."""
@@ -110,15 +121,15 @@ class Store:
         raise NotFoundError(f"no version {number} of {name!r}; there are: {', '.join(known)}", known)
 
     def path(self, name: str, number: int) -> Path:
-        """The artifact of a version that is there."""
-        return self._path(name, self.resolve(name, number))
+        """The artifact of a version that is there: its own file, or a verified copy of one that is elsewhere."""
+        return self._file(f"{name}/{self.resolve(name, number)}.npz")
 
     def load(self, name: str, ref: int | str | None = None) -> tuple[Version, Model]:
         """A version, verified. ArtifactError when its file is not what was published."""
         number = self.resolve(name, ref)
-        path = self._path(name, number)
-        model = artifact.read(path)
-        return Version(name, number, model.digest or "", path), model
+        key = f"{name}/{number}.npz"
+        model = artifact.read(self._file(key, anew=True))
+        return Version(name, number, model.digest or "", self._place(key)), model
 
     def publish(self, name: str, model: Model) -> Version:
         """Add `model` as the next version: whole and on disk when this returns, readable by whoever reads the store.
@@ -137,7 +148,7 @@ class Store:
                 # A number can be free of its file and used all the same: see `remove`.
                 if draft.keep(key):
                     if not self.objects.keys(f"{name}/{number}.removed"):
-                        return Version(name, number, digest, self._path(name, number))
+                        return Version(name, number, digest, self._place(key))
                     self.objects.delete(key)
 
     def check_writable(self, name: str) -> None:
@@ -181,7 +192,8 @@ class Store:
 
     def signed_by(self, name: str, number: int) -> list[str]:
         """The fingerprints of the keys that a version has signatures of, unchecked."""
-        return [match[3] for match in self._matches(_SIGNATURE_KEY, self._signature_key(name, number, "*"))]
+        keys = self._keys(self._signature_key(name, number, "*"))
+        return [match[3] for key in keys if (match := _SIGNATURE_KEY.fullmatch(key))]
 
     def remove(self, name: str, number: int) -> None:
         """Remove a version for good; its number is never used again. ConflictError while an alias points to it."""
@@ -279,18 +291,19 @@ class Store:
 
         An alias whose file cannot be read is among "unreadable", with the reason; all others are none the worse.
         """
-        return {name: self._state(name) for name in self.names()}
+        # Versions after aliases: whoever moves one to a new version has published that before.
+        found = self._shelves("*/aliases/*/*", "*/*")
+        return {name: self._state(name, found[name]) for name in sorted(found) if found[name].versions}
 
-    def _state(self, name: str) -> dict[str, Any]:
+    def _state(self, name: str, shelf: Shelf) -> dict[str, Any]:
         aliases: dict[str, int] = {}
         unreadable: dict[str, str] = {}
-        for alias, generation in self._newest(name).items():
+        for alias, generation in shelf.newest.items():
             try:
                 aliases[alias] = self._generation(name, alias, generation).version
             except StoreError as e:
                 unreadable[alias] = str(e)
-        # After the aliases: whoever moves one to a new version has published that before.
-        return {"versions": tuple(self._versions(name)), "aliases": aliases, "unreadable": unreadable}
+        return {"versions": tuple(shelf.versions), "aliases": aliases, "unreadable": unreadable}
 
     def leftovers(self, *, now: datetime, grace: timedelta) -> list[Leftover]:
         """What the dead left, and may be collected."""
@@ -302,35 +315,31 @@ class Store:
             self.objects.delete(leftover.key)
 
     def _aliased(self, name: str) -> set[int] | None:
-        state = self._state(name)
+        state = self._state(name, self._shelf(name, "aliases/*/*"))
         return None if state["unreadable"] else set(state["aliases"].values())
 
-    def _path(self, name: str, number: int) -> Path:
-        return self.root / name / f"{number}.npz"
+    def _file(self, key: str, *, anew: bool = False) -> Path:
+        with self._explained(key, "fetch a version"):
+            return self.objects.file(key, anew=anew)
 
-    def _listed(self, name: str) -> dict[str, dict[int, bool]]:
-        """By name ("*": of all): every number that was ever used, and whether its version is still there."""
-        names: dict[str, dict[int, bool]] = {}
-        for match in self._matches(_VERSION_KEY, f"{name}/*"):
-            numbers, number = names.setdefault(match[1], {}), int(match[2])
-            numbers[number] = match[3] == "npz" and numbers.get(number, True)
-        return names
+    def _shelves(self, *patterns: str) -> dict[str, Shelf]:
+        """What the keys that fit say of each model."""
+        return shelves(self._keys(*patterns))
+
+    def _shelf(self, name: str, pattern: str) -> Shelf:
+        return self._shelves(f"{name}/{pattern}").get(name, Shelf())
 
     def _numbers(self, name: str) -> dict[int, bool]:
-        return self._listed(name).get(name, {})
+        return self._shelf(name, "*").numbers
 
     def _versions(self, name: str) -> list[int]:
-        return sorted(number for number, there in self._numbers(name).items() if there)
+        return self._shelf(name, "*").versions
 
     def _aliases(self, name: str) -> dict[str, int]:
         return {alias: self._generation(name, alias, number).version for alias, number in self._newest(name).items()}
 
     def _newest(self, name: str) -> dict[str, int]:
-        """Every alias of a model and its highest generation."""
-        newest: dict[str, int] = {}
-        for match in self._matches(_GENERATION_KEY, f"{name}/aliases/*/*"):
-            newest[match[2]] = max(int(match[3]), newest.get(match[2], 0))
-        return dict(sorted(newest.items()))
+        return self._shelf(name, "aliases/*/*").newest
 
     def _check_unaliased(self, name: str, number: int) -> None:
         holders = [alias for alias, version in self._aliases(name).items() if version == number]
@@ -338,7 +347,7 @@ class Store:
             raise ConflictError(f"{name}/{number}: wanted no alias on it, found {', '.join(holders)}; move that first")
 
     def _generations(self, name: str, alias: str) -> list[int]:
-        return sorted(int(match[3]) for match in self._matches(_GENERATION_KEY, f"{name}/aliases/{alias}/*"))
+        return sorted(self._shelf(name, f"aliases/{alias}/*").generations.get(alias, []))
 
     def _head(self, name: str, alias: str) -> Generation | None:
         numbers = self._generations(name, alias)
@@ -366,22 +375,15 @@ class Store:
     def _signature_key(name: str, number: int, key: str) -> str:
         return f"{name}/signatures/{number}/{key if key == '*' else f'{key}.sig'}"
 
-    def _matches(self, key: re.Pattern[str], *patterns: str) -> list[re.Match[str]]:
+    def _keys(self, *patterns: str) -> list[str]:
         with self._explained("", "read the model store"):
-            return [match for found in self.objects.keys(*patterns) if (match := key.fullmatch(found))]
+            return self.objects.keys(*patterns)
 
     def _place(self, key: str) -> str:
         return f"{self.objects.address}/{key}" if key else self.objects.address
 
-    @contextmanager
-    def _explained(self, key: str, deed: str) -> Iterator[None]:
-        """An OSError as a StoreError that says what it kept us from doing, where, and what may help."""
-        try:
-            yield
-        except OSError as e:
-            mend = _MENDS.get(e.errno or 0)
-            problem = f"{self._place(key)}: cannot {deed}: {e.strerror or e}"
-            raise StoreError(problem + (f"; {mend}" if mend else "")) from e
+    def _explained(self, key: str, deed: str) -> AbstractContextManager[None]:
+        return explained(self._place(key), deed)
 
 
 def _check_name(kind: str, name: str) -> None:

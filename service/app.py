@@ -3,7 +3,8 @@
     app = create_app()                                       # settings from the environment
     app = create_app(Settings(store="./models", port=9000))  # as a test would
 
-Models that the store has are loaded before it returns, so that workers forked afterwards share their memory.
+Models that the store has are loaded before it returns, so that workers forked afterwards share their memory. (The
+weights, by far the most of it, are shared by all who map the same copy.)
 """
 
 from __future__ import annotations
@@ -39,11 +40,12 @@ _QUIET = {
 }  # asked every few seconds, and nobody reads it
 
 
-def create_app(settings: Settings | None = None) -> Flask:
+def create_app(settings: Settings | None = None, *, forks: bool = False) -> Flask:
+    """`forks`: workers will be forked from this process, and a store that does not survive it is left to them."""
     settings = settings or Settings.from_environ(os.environ)
     metrics = Metrics()
     cache_dir = settings.cache_path(os.environ)
-    store = open_store(settings.store)
+    store = open_store(settings.store, cache_dir)
     catalog = Catalog(
         store,
         cache_dir,
@@ -53,7 +55,8 @@ def create_app(settings: Settings | None = None) -> Flask:
         withdrawn=Withdrawals(cache_dir / f"unloaded-{os.getpid()}") if settings.admin else None,
         vouch=voucher(settings.trusted_keys, store),
     )
-    catalog.refresh()
+    if store.objects.survives_fork or not forks:
+        catalog.refresh()
     inference = Inference(metrics)
 
     app = Flask(__name__)

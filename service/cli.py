@@ -45,7 +45,7 @@ def main(store: str, host: str | None, port: int | None, workers: int | None) ->
     try:
         from service.app import create_app  # noqa: PLC0415 - prometheus_client has to see where counts are kept
 
-        app = create_app(settings)
+        app = create_app(settings, forks=True)
         Server(app, settings, listener.detach(), lambda server: _tell(app, settings, server)).run()
     finally:
         if os.getpid() == master and counts is not None:
@@ -86,6 +86,8 @@ def _tell(app: Flask, settings: Settings, server: Any) -> None:
     models = ", ".join(f"{served.name}/{served.number}" for served in snapshot.answering)
     if models:
         console.note(f"Serving {models} from {settings.store}")
+    elif "://" in settings.store:  # not for this process to look into: see `create_app`
+        console.note(f"Serving {settings.store}")
     else:
         console.note(
             f"No model in {settings.store} yet, so requests are answered 503 until there is one: "

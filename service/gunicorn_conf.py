@@ -11,6 +11,9 @@ import os
 import signal
 import socket
 import sys
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -106,7 +109,26 @@ def _started(worker: Any) -> None:
     # A terminal sends Ctrl-C to every process; the master alone decides what it means.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     catalog = worker.app.callable.extensions["catalog"]
-    catalog.refresh()  # a worker that replaces a lost one starts from what its master loaded long ago
+    with _beating(worker):
+        catalog.refresh()  # a worker that replaces a lost one starts from what its master loaded long ago
+
+
+@contextmanager
+def _beating(worker: Any) -> Iterator[None]:
+    """The worker shows life meanwhile: fetching a large model may take longer than SERVE_TIMEOUT_SECONDS."""
+    done = threading.Event()
+
+    def beat() -> None:
+        while not done.wait(1.0):
+            worker.notify()
+
+    thread = threading.Thread(target=beat, name="beat", daemon=True)
+    thread.start()
+    try:
+        yield
+    finally:
+        done.set()
+        thread.join()
 
 
 def _ended(_server: Any, worker: Any) -> None:

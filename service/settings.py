@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import math
 import os
-import tempfile
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, fields
 from pathlib import Path
@@ -17,6 +16,8 @@ from typing import Any
 
 from environs import Env, EnvValidationError
 from marshmallow import ValidationError
+
+from model_store.cache import default_directory
 
 WORKERS = ("event", "gthread")
 LOG_LEVELS = ("debug", "info", "warning", "error")
@@ -115,14 +116,8 @@ class Settings:
         return self.workers or _cpus()
 
     def cache_path(self, environ: Mapping[str, str]) -> Path:
-        """Where the cache lives: SERVE_CACHE_DIR, else the user's cache directory, else one of theirs in the temporary
-        directory (a container's root may be read-only, and its user may have no home)."""
-        if self.cache_dir:
-            return Path(self.cache_dir)
-        home = environ.get("XDG_CACHE_HOME") or (f"{environ['HOME']}/.cache" if environ.get("HOME") else "")
-        if home and os.access(_nearest(Path(home)), os.W_OK):
-            return Path(home) / "forward-pass"
-        return Path(tempfile.gettempdir()) / f"forward-pass-{os.getuid()}"
+        """Where the cache lives: SERVE_CACHE_DIR, else a place of the user's own."""
+        return Path(self.cache_dir) if self.cache_dir else default_directory(environ)
 
 
 def _hosted(environ: Mapping[str, str]) -> dict[str, str]:
@@ -171,8 +166,3 @@ def _choice(text: str, *, choices: Sequence[str]) -> str:
     if text.lower() not in choices:
         raise ValidationError(f"wanted one of {', '.join(choices)}; found {text!r}")
     return text.lower()
-
-
-def _nearest(path: Path) -> Path:
-    """The path itself or the nearest parent that is a directory."""
-    return next(place for place in (path, *path.parents) if place.is_dir())

@@ -77,7 +77,7 @@ def print_published(console: Console, outcome: Outcome, prepared: Prepared, stor
     if version is None:
         console.print("Not published.")
         return
-    console.print(f"Published {version.name}, version {version.number}: {version.path}", soft_wrap=True)
+    console.print(f"Published {version.name}, version {version.number}: {version.place}", soft_wrap=True)
     console.print(f"digest {version.digest}", soft_wrap=True)
     if outcome.report:
         console.print(f"report {outcome.report}", soft_wrap=True)
@@ -105,7 +105,7 @@ def as_data(outcome: Outcome, prepared: Prepared, store: str, alias: str | None)
     published = version and {
         "version": version.number,
         "digest": version.digest,
-        "path": str(version.path),
+        "path": version.place,
         "report": outcome.report,
         "store": store,
         "alias": alias,

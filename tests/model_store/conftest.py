@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 import pytest
@@ -13,6 +14,9 @@ from model_store.model import Golden, Model
 from model_store.nn import build
 from model_store.signature import Category, Classes, Number, Signature
 from model_store.store import Store, open_store
+
+if TYPE_CHECKING:
+    from tests.model_store.s3 import S3
 
 MakeModel = Callable[..., Model]
 
@@ -52,6 +56,26 @@ def written(model: Model, tmp_path: Path) -> Path:
     return path
 
 
+@pytest.fixture(scope="session")
+def s3_server() -> Iterator[S3]:
+    from tests.model_store.s3 import running  # moto takes seconds to import
+
+    with running() as server:
+        yield server
+
+
 @pytest.fixture
-def store(tmp_path: Path) -> Store:
-    return open_store(tmp_path / "models")
+def s3(s3_server: S3, monkeypatch: pytest.MonkeyPatch) -> S3:
+    """A server with an empty bucket, which answers as it should until it is told otherwise."""
+    for name, value in s3_server.reset().items():
+        monkeypatch.setenv(name, value)
+    return s3_server
+
+
+@pytest.fixture
+def store(request: pytest.FixtureRequest, tmp_path: Path) -> Store:
+    """An empty store: in a directory, or where a test is parametrised so, in a bucket."""
+    if getattr(request, "param", "directory") == "directory":
+        return open_store(tmp_path / "models")
+    s3: S3 = request.getfixturevalue("s3")
+    return open_store(s3.address, tmp_path / "cache")

@@ -54,7 +54,7 @@ def test_list_of_an_empty_store_says_so(models, tmp_path: Path) -> None:
 
 
 def test_list_shows_the_sound_models_beside_a_damaged_one(models, store: Store, model) -> None:
-    store.publish("go", model).path.chmod(0o644)
+    Path(store.publish("go", model).place).chmod(0o644)
     store.path("go", 1).write_bytes(b"x")
     found = {one["name"]: one for one in read(models("list", "--json"))}
     assert found["chess"]["error"] is None

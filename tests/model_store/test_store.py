@@ -18,6 +18,8 @@ from model_store.store import Store, open_store
 NOW = datetime(2026, 1, 2, 3, 4, 5, tzinfo=UTC)
 BY = {"who": "ada", "why": "better", "when": NOW}
 
+everywhere = pytest.mark.parametrize("store", ["directory", "bucket"], indirect=True)
+
 
 @pytest.fixture
 def chess(store: Store, make_model) -> Store:
@@ -34,10 +36,11 @@ def everything(root: Path) -> dict[str, bytes | None]:
 def test_versions_count_from_one(chess: Store, model: Model) -> None:
     assert chess.versions("chess") == [1, 2, 3]
     version = chess.publish("chess", model)
-    assert (version.name, version.number, version.path) == ("chess", 4, chess.root / "chess" / "4.npz")
-    assert version.digest == artifact.digest(version.path)
+    assert (version.name, version.number, version.place) == ("chess", 4, str(chess.root / "chess" / "4.npz"))
+    assert version.digest == artifact.digest(version.place)
 
 
+@everywhere
 def test_what_is_published_loads_as_it_was(store: Store, model: Model) -> None:
     published = store.publish("chess", model)
     version, loaded = store.load("chess")
@@ -53,6 +56,7 @@ def test_a_published_version_is_never_overwritten(chess: Store, make_model) -> N
     assert all(not chess.path("chess", number).stat().st_mode & 0o222 for number in chess.versions("chess"))
 
 
+@everywhere
 def test_the_publisher_who_comes_second_gets_the_next_number(chess: Store, model: Model, monkeypatch) -> None:
     monkeypatch.setattr(Store, "_numbers", lambda self, name: {1: True})  # as one who looked before 2 and 3 came
     assert chess.publish("chess", model).number == 4
@@ -74,6 +78,7 @@ def test_publishing_that_fails_leaves_nothing(step: str, chess: Store, model: Mo
     assert everything(chess.root) == before
 
 
+@everywhere
 def test_a_model_that_does_not_answer_as_in_training_is_not_published(store: Store, model: Model) -> None:
     assert model.golden is not None
     other = Golden(model.golden.instances, model.golden.outputs[::-1].copy())
@@ -91,6 +96,7 @@ def test_a_half_written_version_is_not_there(chess: Store) -> None:
     assert chess.versions("chess") == [1, 2, 3]
 
 
+@everywhere
 def test_references_mean_versions(chess: Store) -> None:
     chess.set_alias("chess", "champion", 2, **BY)
     found = [chess.resolve("chess", ref) for ref in (1, "1", "champion", "latest", None)]
@@ -100,6 +106,7 @@ def test_references_mean_versions(chess: Store) -> None:
     assert chess.aliases("chess") == {"champion": 2, "default": 2}
 
 
+@everywhere
 @pytest.mark.parametrize(
     ("ref", "known"),
     [
@@ -119,6 +126,7 @@ def test_an_unknown_reference_is_told_with_the_known_ones(chess: Store, ref: int
     assert caught.value.known == ["1", "2", "3", "champion", "latest"]
 
 
+@everywhere
 @pytest.mark.parametrize("name", ["ches", "", "..", ".", "../models/chess", "chess/", "a" * 101, "chess\0", "é"])
 def test_an_unknown_model_is_told_with_the_known_ones(chess: Store, name: str) -> None:
     for look in (chess.versions, chess.resolve, chess.load, chess.aliases, chess.history):
@@ -134,12 +142,14 @@ def test_a_name_that_is_no_name_is_refused(store: Store, model: Model, name: str
     assert not store.root.exists()
 
 
+@everywhere
 @pytest.mark.parametrize("alias", ["latest", "7", "", "..", "a/b", "x" * 101])
 def test_an_alias_that_means_something_else_is_refused(chess: Store, alias: str) -> None:
     with pytest.raises(StoreError, match=r"alias .*: wanted"):
         chess.set_alias("chess", alias, 1, **BY)
 
 
+@everywhere
 def test_an_alias_that_moves_to_a_new_version_while_it_is_read_is_followed(
     chess: Store, model: Model, monkeypatch
 ) -> None:
@@ -157,6 +167,7 @@ def test_an_alias_that_moves_to_a_new_version_while_it_is_read_is_followed(
     assert chess.resolve("chess", "champion") == 4
 
 
+@everywhere
 def test_an_alias_that_leaves_a_removed_version_while_it_is_read_is_followed(chess: Store, monkeypatch) -> None:
     chess.set_alias("chess", "champion", 1, **BY)
     head = Store._head
@@ -172,6 +183,7 @@ def test_an_alias_that_leaves_a_removed_version_while_it_is_read_is_followed(che
     assert chess.resolve("chess", "champion") == 2
 
 
+@everywhere
 def test_every_move_of_an_alias_is_kept_with_who_when_and_why(chess: Store) -> None:
     chess.set_alias("chess", "champion", 1, **BY)
     chess.set_alias("chess", "champion", 3, who="bob", why="", when=NOW.astimezone())
@@ -184,6 +196,7 @@ def test_every_move_of_an_alias_is_kept_with_who_when_and_why(chess: Store) -> N
         chess.history("chess", "champoin")
 
 
+@everywhere
 def test_a_clock_that_jumps_changes_nothing(chess: Store, model: Model) -> None:
     """Numbers order versions and moves; the time is for people to read."""
     for number, year in ((1, 2026), (2, 1970), (3, 9999)):
@@ -197,6 +210,7 @@ def test_a_clock_that_jumps_changes_nothing(chess: Store, model: Model) -> None:
     assert chess.publish("chess", model).number == 4
 
 
+@everywhere
 def test_an_alias_moves_from_where_it_was_expected_only(chess: Store) -> None:
     chess.set_alias("chess", "champion", 1, **BY, expected=None)
     chess.set_alias("chess", "champion", 2, **BY, expected=1)
@@ -206,6 +220,7 @@ def test_an_alias_moves_from_where_it_was_expected_only(chess: Store) -> None:
     assert chess.resolve("chess", "champion") == 2
 
 
+@everywhere
 def test_of_two_who_move_an_alias_at_once_one_is_told(chess: Store, monkeypatch) -> None:
     chess.set_alias("chess", "champion", 1, **BY)
     chess.set_alias("chess", "champion", 2, **BY)
@@ -264,6 +279,7 @@ def rolled(store: Store, alias: str = "default") -> int:
     return store.rollback("chess", alias, **BY).version
 
 
+@everywhere
 def test_rollback_goes_back_along_the_history_step_by_step(chess: Store) -> None:
     for number in (1, 3, 2):
         chess.set_alias("chess", "champion", number, **BY)
@@ -274,12 +290,14 @@ def test_rollback_goes_back_along_the_history_step_by_step(chess: Store) -> None
     assert [move.rollback for move in chess.history("chess", "champion")] == [False, False, False, True, True]
 
 
+@everywhere
 def test_a_move_to_an_older_version_can_be_rolled_back_too(chess: Store) -> None:
     for number in (3, 1):
         chess.set_alias("chess", "champion", number, **BY)
     assert rolled(chess, "champion") == 3
 
 
+@everywhere
 def test_after_a_rollback_the_way_on_is_a_new_one(chess: Store) -> None:
     for number in (1, 2):
         chess.set_alias("chess", "champion", number, **BY)
@@ -289,6 +307,7 @@ def test_after_a_rollback_the_way_on_is_a_new_one(chess: Store) -> None:
     assert rolled(chess, "champion") == 1
 
 
+@everywhere
 def test_rollback_without_a_default_goes_back_from_the_newest(chess: Store) -> None:
     assert rolled(chess) == 2
     assert chess.resolve("chess") == 2
@@ -297,6 +316,7 @@ def test_rollback_without_a_default_goes_back_from_the_newest(chess: Store) -> N
         rolled(chess)
 
 
+@everywhere
 def test_rollback_passes_over_removed_versions(chess: Store) -> None:
     for number in (1, 2, 3):
         chess.set_alias("chess", "champion", number, **BY)
@@ -304,6 +324,7 @@ def test_rollback_passes_over_removed_versions(chess: Store) -> None:
     assert rolled(chess, "champion") == 1
 
 
+@everywhere
 def test_rollback_of_an_alias_that_was_never_set_is_an_error(chess: Store) -> None:
     with pytest.raises(NotFoundError, match="no alias 'champion'"):
         rolled(chess, "champion")
@@ -326,6 +347,7 @@ def test_a_removed_number_is_not_used_by_one_who_looked_before(chess: Store, mod
     assert sorted(path.name for path in (chess.root / "chess").glob("*.npz")) == ["1.npz", "4.npz"]
 
 
+@everywhere
 def test_a_model_without_versions_is_not_there_and_goes_on_counting(chess: Store, model: Model) -> None:
     for number in (1, 2, 3):
         chess.remove("chess", number)
@@ -335,6 +357,7 @@ def test_a_model_without_versions_is_not_there_and_goes_on_counting(chess: Store
     assert chess.publish("chess", model).number == 4
 
 
+@everywhere
 def test_an_aliased_version_cannot_be_removed(chess: Store) -> None:
     chess.set_alias("chess", "champion", 2, **BY)
     with pytest.raises(ConflictError, match="found champion; move that first"):
@@ -366,6 +389,7 @@ def test_an_alias_to_a_version_removed_meanwhile_is_told(chess: Store, monkeypat
         chess.set_alias("chess", "champion", 3, **BY)
 
 
+@everywhere
 def test_the_state_tells_all_that_followers_compare(chess: Store, model: Model) -> None:
     chess.publish("go", model)
     chess.set_alias("chess", "champion", 2, **BY)
@@ -456,8 +480,8 @@ def test_a_store_nobody_may_write_to_is_told(number: int, mend: str, chess: Stor
         chess.remove("chess", 1)
 
 
-@pytest.mark.parametrize("address", ["", "s3://bucket/models", "file:///models"])
-def test_an_address_that_is_no_directory_is_refused(address: str) -> None:
+@pytest.mark.parametrize("address", ["", "s4://bucket/models", "file:///models"])
+def test_an_address_of_no_known_kind_is_refused(address: str) -> None:
     with pytest.raises(StoreError, match="wanted the path of a directory"):
         open_store(address)
 
@@ -476,7 +500,7 @@ def test_a_report_lies_beside_its_version_and_goes_with_it(chess: Store, model: 
     assert chess.report("chess", 4) is None
     path = Path(chess.add_report(version, "<p>première</p>"))
     assert str(path) == chess.report("chess", 4)
-    assert path == version.path.with_suffix(".html")
+    assert path == Path(version.place).with_suffix(".html")
     assert path.read_text(encoding="utf-8") == "<p>première</p>"
     assert chess.versions("chess") == [1, 2, 3, 4]
     chess.remove("chess", 4)
@@ -490,6 +514,7 @@ def test_a_report_is_never_overwritten(chess: Store, model: Model) -> None:
     assert Path(chess.add_report(version, "second")).read_text(encoding="utf-8") == "first"
 
 
+@everywhere
 def test_a_report_of_a_version_that_was_removed_meanwhile_is_not_left(chess: Store, model: Model) -> None:
     version = chess.publish("chess", model)
     chess.remove("chess", 4)

@@ -333,7 +333,7 @@ def test_a_diverging_training_says_where(tmp_path: Path) -> None:
 def published(job_file: Path, store: Path, seed: int = 0) -> bytes:
     outcome = run(load(job_file, {"train.seed": seed}), open_store(store))
     assert outcome.version is not None
-    return outcome.version.path.read_bytes()
+    return Path(outcome.version.place).read_bytes()
 
 
 def test_the_same_job_and_seed_give_the_same_bytes_wherever_they_run(job_file: Path, tmp_path: Path) -> None:

@@ -1,0 +1,267 @@
+"""A bucket keeps what a directory keeps, whatever its server and the network between them do."""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+from concurrent.futures import ThreadPoolExecutor
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import pytest
+from click.testing import CliRunner
+
+from model_store import artifact, cli, proof
+from model_store.bucket import Bucket
+from model_store.errors import ArtifactError, ConflictError, NotFoundError, StoreError
+from model_store.model import Model
+from model_store.objects import Directory, Objects, put
+from model_store.store import Store, open_store
+from tests.model_store.s3 import S3
+
+BY: dict[str, Any] = {"who": "ada", "why": "better", "when": datetime(2026, 1, 2, tzinfo=UTC)}
+
+
+@pytest.fixture
+def bucket(s3: S3, tmp_path: Path) -> Bucket:
+    return Bucket(s3.address, tmp_path / "cache")
+
+
+@pytest.fixture(params=["directory", "bucket"])
+def objects(request: pytest.FixtureRequest, tmp_path: Path) -> Objects:
+    if request.param == "bucket":
+        found: Bucket = request.getfixturevalue("bucket")
+        return found
+    (tmp_path / "models").mkdir()
+    return Directory(tmp_path / "models")
+
+
+@pytest.fixture
+def remote(s3: S3, tmp_path: Path) -> Store:
+    return open_store(s3.address, tmp_path / "cache")
+
+
+def test_an_object_is_put_once_and_stays_as_it_was(objects: Objects) -> None:
+    assert put(objects, "chess/1.npz", b"first")
+    assert not put(objects, "chess/1.npz", b"second")
+    assert objects.get("chess/1.npz") == b"first"
+
+
+def test_patterns_find_the_words_of_keys_and_nothing_else(objects: Objects) -> None:
+    for key in ("chess/1.npz", "chess/aliases/best/1.json", "chess/aliases/best/2.json", "go/1.npz", "chess/.hidden"):
+        put(objects, key, b"")
+    assert sorted(objects.keys("*/*")) == ["chess/1.npz", "go/1.npz"]
+    assert objects.keys("chess/*") == ["chess/1.npz"]
+    assert objects.keys("chess/aliases/*/*") == ["chess/aliases/best/1.json", "chess/aliases/best/2.json"]
+    assert objects.keys("*/aliases/*/*", "go/*") == [*objects.keys("*/aliases/*/*"), "go/1.npz"]
+    assert objects.keys("che/*", "chess/2.npz", "chess/1.npz") == ["chess/1.npz"]
+
+
+def test_deleting_makes_a_key_free_and_deleting_again_does_nothing(objects: Objects) -> None:
+    put(objects, "chess/1.npz", b"first")
+    for _ in range(2):
+        objects.delete("chess/1.npz")
+    assert objects.keys("*/*") == []
+    with pytest.raises(FileNotFoundError):
+        objects.get("chess/1.npz")
+    assert put(objects, "chess/1.npz", b"second")
+    assert objects.get("chess/1.npz") == b"second"
+
+
+def test_a_write_whose_answer_is_lost_is_known_again(bucket: Bucket, s3: S3) -> None:
+    for number, lost in ((1, 1), (2, 100)):
+        s3.answers_to_lose = lost
+        assert put(bucket, f"chess/{number}.npz", b"mine")
+        s3.answers_to_lose = 0
+    s3.answers_to_lose = 100
+    assert not put(bucket, "chess/1.npz", b"mine")
+
+
+def test_a_conflict_in_which_nobody_wins_is_tried_again(bucket: Bucket, s3: S3) -> None:
+    s3.conflicts_to_tell = 2
+    assert put(bucket, "chess/1.npz", b"mine")
+    s3.conflicts_to_tell = 1000
+    with pytest.raises(OSError, match="though nothing has that key"):
+        put(bucket, "chess/2.npz", b"mine")
+
+
+def test_a_store_that_is_away_is_told_in_the_same_words_each_time(remote: Store, model: Model, s3: S3) -> None:
+    remote.publish("chess", model)
+    s3.away = True
+    told = set()
+    for _ in range(2):
+        with pytest.raises(
+            StoreError, match=r"s3://models/.*: cannot read the model store: .* \(SlowDown\)$"
+        ) as caught:
+            remote.state()
+        told.add(str(caught.value))
+    assert len(told) == 1
+    with pytest.raises(StoreError, match="SlowDown"):
+        remote.publish("chess", model)
+    s3.away = False
+    assert remote.versions("chess") == [1]
+
+
+def test_a_bucket_that_is_not_there_is_told(s3: S3, tmp_path: Path) -> None:
+    with pytest.raises(StoreError, match=r"s3://nobody/models: cannot read the model store: .*NoSuchBucket"):
+        open_store("s3://nobody/models", tmp_path).names()
+
+
+@pytest.mark.parametrize("address", ["s3://", "s3:///models", "az://container/models"])
+def test_an_address_that_lacks_something_is_told(address: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    for variable in [name for name in os.environ if name.startswith("AZURE_")]:
+        monkeypatch.delenv(variable)
+    with pytest.raises(StoreError, match=f"{address}: cannot open the model store"):
+        open_store(address)
+
+
+def test_without_obstore_it_is_told_how_to_install_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delitem(sys.modules, "model_store.bucket", raising=False)
+    monkeypatch.setitem(sys.modules, "obstore", None)
+    with pytest.raises(StoreError, match=r"pip install 'forward-pass\[buckets\]'"):
+        open_store("s3://bucket/models")
+
+
+def test_a_version_is_fetched_once_and_then_read_from_its_verified_copy(remote: Store, model: Model, s3: S3) -> None:
+    version = remote.publish("chess", model)
+    path = remote.path("chess", 1)
+    assert path.parent.stat().st_mode & 0o077 == 0
+    assert artifact.digest(path) == version.digest
+    inode = path.stat().st_ino
+    assert remote.path("chess", 1).stat().st_ino == inode
+    assert remote.load("chess")[0] == version
+
+
+def test_a_version_that_was_damaged_in_the_bucket_is_found_in_spite_of_its_copy(
+    remote: Store, model: Model, bucket: Bucket
+) -> None:
+    remote.publish("chess", model)
+    data = bytearray(remote.path("chess", 1).read_bytes())
+    data[-200] ^= 1
+    bucket.delete("chess/1.npz")
+    put(bucket, "chess/1.npz", bytes(data))
+    with pytest.raises(ArtifactError, match=r"^s3://models/.*/chess/1\.npz: "):
+        remote.load("chess")
+    assert artifact.read(remote.path("chess", 1)).predict([[30, "Bath"]]) == model.predict([[30, "Bath"]])
+
+
+@pytest.mark.parametrize("data", [b"", b"x", b"x" * 1000, b"PK\x03\x04" + b"\xff" * 1000])
+def test_what_is_no_artifact_is_told_with_its_address(bucket: Bucket, remote: Store, data: bytes) -> None:
+    put(bucket, "chess/1.npz", data)
+    for look in (remote.path, remote.load):
+        with pytest.raises(ArtifactError, match=r"^s3://models/.*/chess/1\.npz: wanted"):
+            look("chess", 1)
+
+
+def test_a_follower_makes_one_request_while_nothing_changes(remote: Store, model: Model, s3: S3) -> None:
+    for name in ("chess", "go"):
+        remote.publish(name, model)
+        remote.set_alias(name, "champion", 1, **BY)
+    first = remote.state()
+    s3.requests.clear()
+    assert remote.state() == first
+    assert s3.requests == ["GET /models"]
+    remote.set_alias("go", "champion", remote.publish("go", model).number, **BY)
+    assert remote.state()["go"] == {"versions": (1, 2), "aliases": {"champion": 2}, "unreadable": {}}
+
+
+def test_an_object_that_was_replaced_against_the_rules_is_read_anew(bucket: Bucket) -> None:
+    put(bucket, "chess/aliases/best/1.json", b"first")
+    assert bucket.keys("*/aliases/*/*")
+    assert bucket.get("chess/aliases/best/1.json") == b"first"
+    bucket.delete("chess/aliases/best/1.json")
+    put(bucket, "chess/aliases/best/1.json", b"other")
+    bucket.keys("*/aliases/*/*")
+    assert bucket.get("chess/aliases/best/1.json") == b"other"
+
+
+@pytest.mark.slow
+def test_a_listing_of_many_pages_is_whole(bucket: Bucket, remote: Store) -> None:
+    with ThreadPoolExecutor(8) as pool:
+        list(pool.map(lambda number: put(bucket, f"chess/{number}.npz", b""), range(1, 1101)))
+    assert remote.versions("chess") == list(range(1, 1101))
+
+
+def test_a_forked_process_is_told_instead_of_waiting_for_ever(bucket: Bucket) -> None:
+    bucket.keys("*/*")
+    reading, writing = os.pipe()
+    if (child := os.fork()) == 0:
+        try:
+            bucket.keys("*/*")
+        except OSError as e:
+            os.write(writing, str(e).encode())
+        finally:
+            os._exit(0)
+    os.waitpid(child, 0)
+    assert b"forked" in os.read(reading, 1000)
+
+
+def test_whether_a_bucket_can_be_written_is_known_beforehand(remote: Store, s3: S3) -> None:
+    remote.check_writable("chess")
+    assert remote.names() == []
+    s3.away = True
+    with pytest.raises(StoreError, match="cannot publish"):
+        remote.check_writable("chess")
+
+
+def test_the_commands_take_an_address(s3: S3, remote: Store, model: Model, tmp_path: Path) -> None:
+    remote.publish("chess", model)
+
+    def run(*arguments: str) -> str:
+        result = CliRunner().invoke(
+            cli.main, [*arguments, "--store", s3.address], env={"XDG_CACHE_HOME": str(tmp_path)}
+        )
+        assert result.exit_code == 0, result.stderr
+        return result.stdout
+
+    assert json.loads(run("list", "--json"))[0]["description"] == "Who plays chess"
+    assert "Who plays chess" in run("show", "chess")
+    assert json.loads(run("verify", "--json"))[0]["ok"]
+    assert json.loads(run("predict", "chess", "--row", '[30, "Bath"]', "--json"))["version"] == 1
+    run("alias", "chess", "champion", "1")
+    assert json.loads(run("history", "chess", "--json"))[0]["version"] == 1
+
+
+def test_a_place_where_races_have_one_winner_is_proven_and_left_empty(objects: Objects) -> None:
+    proof.prove(objects)
+    assert objects.keys("*") == []
+
+
+def test_init_makes_the_directory_of_a_store(tmp_path: Path) -> None:
+    result = CliRunner().invoke(cli.main, ["init", "--store", str(tmp_path / "a" / "b")])
+    assert result.exit_code == 0, result.stderr
+    assert "one won each time" in result.stderr
+    assert list((tmp_path / "a" / "b").iterdir()) == []
+
+
+@pytest.mark.parametrize("conditions", ["ignored", "raced"])
+def test_init_refuses_a_server_that_only_pretends_to_honour_conditions(conditions: str, s3: S3) -> None:
+    s3.conditions = conditions
+    result = CliRunner().invoke(cli.main, ["init", "--store", s3.address])
+    assert result.exit_code == 5
+    assert "wanted one of 8 who write at once to win, found" in result.stderr.replace("\n", " ")
+    assert "choose a place that honours conditional writes" in result.stderr.replace("\n", " ")
+
+
+def test_init_refuses_a_file_system_where_a_name_can_be_taken_twice(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def linked(source: Path, target: Path) -> None:
+        Path(target).write_bytes(Path(source).read_bytes())
+
+    monkeypatch.setattr(os, "link", linked)
+    with pytest.raises(StoreError, match="wanted one of 8 who write at once to win, found 8"):
+        proof.prove(Directory(tmp_path))
+
+
+def test_refusals_are_the_same_as_in_a_directory(remote: Store, model: Model) -> None:
+    remote.publish("chess", model)
+    remote.set_alias("chess", "champion", 1, **BY)
+    with pytest.raises(ConflictError, match="found champion"):
+        remote.remove("chess", 1)
+    with pytest.raises(NotFoundError, match="did you mean 'chess'"):
+        remote.versions("ches")
+    with pytest.raises(StoreError, match="wanted a directory"):
+        _ = remote.root
