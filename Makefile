@@ -81,7 +81,7 @@ COMPILE := $(UV) pip compile --quiet --upgrade --universal --python-version 3.11
 lock: ## resolve the dependencies anew (needs uv)
 	$(COMPILE) --extra buckets --output-file requirements.lock
 	$(COMPILE) --extra buckets --extra test --group lint --group build --group servers --constraint requirements.lock --output-file requirements-dev.lock
-	$(COMPILE) --extra test --extra clients --constraint requirements.lock --output-file requirements-clients.lock
+	$(COMPILE) --extra buckets --extra test --extra clients --constraint requirements.lock --output-file requirements-clients.lock
 
 clean: ## remove what was made, except trained models
 	rm -rf $(VENV) $(PEERS) $(CLIENTS) build dist .mypy_cache .ruff_cache .pytest_cache .hypothesis
