@@ -1,10 +1,11 @@
 """What goes wrong over HTTP, in one JSON shape a protocol. Our own:
 
     {"error": {"code": "unknown_model", "message": "there is no model 'pengins'; did you mean 'penguins'?",
-               "faults": [{"place": "model", "problem": "...", "mend": "..."}]}, "request_id": "4b0f..."}
+               "faults": [{"place": "model", "problem": "...", "mend": "..."}],
+               "example": {"body": {...}, "curl": "..."}}, "request_id": "4b0f..."}
 
-`code` is for programs, `message` for people, and `faults` has every single thing that is wrong with the request.
-The protocols below /v1 and /v2 know `{"error": "text"}` alone.
+`code` is for programs, `message` for people, `faults` has every single thing that is wrong with the request, and
+`example` is one that works. The protocols below /v1 and /v2 know `{"error": "text"}` alone: there the text has both.
 """
 
 from __future__ import annotations
@@ -14,12 +15,13 @@ import re
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from flask import Flask, g, request
+from flask import Flask, current_app, g, request
 from werkzeug.exceptions import HTTPException
 from werkzeug.wrappers import Response
 
 from model_store.errors import Fault, InputError
 from service.catalog import UnavailableError, UnknownError
+from service.lesson import lesson
 from service.wire import json_response
 
 log = logging.getLogger("service")
@@ -48,9 +50,13 @@ class ApiError(Exception):
 
 def error_response(error: ApiError) -> Response:
     g.error_code = error.code
+    example = None
+    if 400 <= error.status < 500:
+        example = lesson(current_app.extensions["catalog"].snapshot, error.faults)
     if _PLAIN.match(request.path):
         status = 400 if error.status == 422 else error.status  # which these protocols do not know
-        return json_response({"error": error.message}, status, error.headers)
+        text = f"{error.message}. This works: {example['curl']}" if example else error.message
+        return json_response({"error": text}, status, error.headers)
     body: dict[str, Any] = {
         "error": {
             "code": error.code,
@@ -59,6 +65,8 @@ def error_response(error: ApiError) -> Response:
         },
         "request_id": g.request_id,
     }
+    if example is not None:
+        body["error"]["example"] = example
     return json_response(body, error.status, error.headers)
 
 

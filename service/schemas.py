@@ -150,12 +150,20 @@ class FaultSchema(Schema):
     mend = fields.String(required=True, metadata={"description": "What to do about it; may be empty."})
 
 
+class LessonSchema(Schema):
+    """A request that works."""
+
+    body = fields.Dict(keys=fields.String(), values=fields.Raw(), required=True)
+    curl = fields.String(required=True, metadata={"description": "The line for a shell that sends it."})
+
+
 class ErrorBodySchema(Schema):
     code = fields.String(required=True, metadata={"description": "For programs, such as `unknown_model`."})
     message = fields.String(required=True, metadata={"description": "For people."})
     faults = fields.List(
         fields.Nested(FaultSchema), required=True, metadata={"description": "Every fault at once, up to a hundred."}
     )
+    example = fields.Nested(LessonSchema)
 
 
 class ErrorSchema(Schema):

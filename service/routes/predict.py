@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from flask import Blueprint, request
+from flask import Blueprint, g, request
 from werkzeug.wrappers import Response
 
 from model_store.errors import Fault, InputError
@@ -44,6 +44,7 @@ class Predictor:
     def _checked(self, body: dict[str, Any], name: str | None, version: str | None) -> tuple[Served, Array]:
         """Who answers and what goes in; InputError with every fault of the body."""
         model, ref = body.get("model"), body.get("version")
+        g.named, g.sent = model if isinstance(model, str) else "", body.get("instances")
         intelligible = isinstance(model, str | None) and (ref is None or is_version_ref(ref))
         faults: list[Fault] = []
         served = None

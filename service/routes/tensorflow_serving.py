@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from flask import Blueprint, request
+from flask import Blueprint, g, request
 from werkzeug.exceptions import MethodNotAllowed
 from werkzeug.wrappers import Response
 
@@ -75,6 +75,7 @@ def routes(catalog: Catalog, inference: Inference, settings: Settings) -> Bluepr
         place = _form(body)
         signature = served.model.signature
         rows = _rows(body["inputs"], signature) if place == "inputs" else body["instances"]
+        g.sent = rows
         inputs = encoded(served, rows, place, settings.max_instances)
         found = signature.tensors(inference(served, inputs))
         headers = {"X-Model-Version": str(served.number)}
