@@ -178,7 +178,8 @@ def same_rows(first: Mapping[str, Any], second: Mapping[str, Any]) -> bool | Non
     pairs = [_Pair(first, second).get(*key) for key in keys]
     if None in pairs[0] or None in pairs[1]:
         return None
-    return all(one == other for one, other in pairs)
+    streamed = _Pair(first, second).get("job", "data", "stream")  # which holds other rows out
+    return bool(streamed[0]) == bool(streamed[1]) and all(one == other for one, other in pairs)
 
 
 def _points(share: float) -> str:

@@ -173,6 +173,11 @@ def test_other_rows_are_noticed(manifest: Manifests) -> None:
     other = classifier(81)
     other = Model(other.network, other.signature, training={**other.training, "data": {"sha256": "cd" * 32}})
     assert compared(manifest, classifier(), other).same_rows is False
+    streamed = classifier()
+    job = {**streamed.training["job"], "data": {"stream": True}}
+    streamed = Model(streamed.network, streamed.signature, training={**streamed.training, "job": job})
+    assert compared(manifest, classifier(), streamed).same_rows is False
+    assert compared(manifest, streamed, streamed).same_rows is True
 
 
 def test_a_manifest_that_lies_is_an_artifact_error(manifest: Manifests) -> None:
