@@ -9,6 +9,7 @@ are the same, and `getsid` marks where the deed begins and ends.
 
 from __future__ import annotations
 
+import ctypes
 import json
 import os
 import select
@@ -26,6 +27,7 @@ from model_store.signature import Number, Signature, Values
 from model_store.store import Store, open_store
 
 NAME, ALIAS = "line", "champion"
+_PR_SET_PTRACER = 0x59616D61  # lets a strace that is no ancestor attach
 NOW = datetime(2026, 1, 2, 3, 4, 5, tzinfo=UTC)
 
 
@@ -111,6 +113,7 @@ def fork(words: list[str]) -> None:
     ready, go = os.pipe()
     child = os.fork()
     if child == 0:
+        ctypes.CDLL(None).prctl(_PR_SET_PTRACER, ctypes.c_ulong(-1))
         select.select([ready], [], [])
         os.getsid(0)
         do(*words)

@@ -7,7 +7,9 @@ right after every acknowledgement, with all that was not flushed lost, and at ra
 from __future__ import annotations
 
 import gc
+import os
 import random
+import subprocess
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -86,6 +88,15 @@ def worked(kind: str, folder: Path, *sabotages: str) -> Past:
     if reason := missing(kind):
         pytest.skip(reason)
     make_image(kind, folder / "empty")
+    try:
+        with mounted(folder / "empty", folder / "after"):
+            pass
+        opened = os.open("/dev/fuse", os.O_RDWR)
+    except subprocess.CalledProcessError as e:
+        pytest.skip(e.stderr.decode().strip())
+    except PermissionError as e:
+        pytest.skip(str(e))
+    os.close(opened)
     states, moments = [State({}, [])], [0]
     with worker(folder / "warm", *sabotages) as doer, recording(folder / "empty", folder) as (disk, point):
         for deed, number in WORK:
