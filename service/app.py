@@ -61,6 +61,7 @@ def create_app(settings: Settings | None = None, *, forks: bool = False) -> Flas
 
     app = Flask(__name__)
     app.url_map.strict_slashes = False
+    app.url_map.converters["noun"] = tensorflow_serving.Noun
     app.extensions["catalog"] = catalog
     app.extensions["metrics"] = metrics
     errors.register(app)

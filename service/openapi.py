@@ -38,8 +38,8 @@ _REQUEST_ID = {
     "in": "header",
     "name": "X-Request-Id",
     "required": False,
-    "schema": {"type": "string", "maxLength": 128},
-    "description": "Comes back in the answer and stands in the log; made up when left out.",
+    "schema": {"type": "string"},
+    "description": "Comes back in the answer and stands in the log; made up when left out, or longer than 128.",
 }
 _WRONG = {
     "400": "The body is not whole or not JSON.",
@@ -89,8 +89,8 @@ def _add_model(spec: APISpec, served: Served) -> None:
         "required": ["instances"],
         "additionalProperties": False,
         "properties": {
-            "model": {"const": name},
-            "version": {"type": ["integer", "string"]},
+            "model": {"enum": [name, None]},
+            "version": {"type": ["integer", "string", "null"]},
             "instances": {"type": "array", "minItems": 1, "items": _ref(f"{name}.instance")},
         },
     }

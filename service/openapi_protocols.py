@@ -184,7 +184,7 @@ def add_protocols(spec: APISpec) -> None:
             if own and asked is not None:
                 operation["responses"]["422"] = "E422"
             if path in {"/v2/health/ready", "/ping", *_V1}:
-                operation["responses"]["503"] = {"description": "No.", **_content(answered)}
+                operation["responses"]["503"] = {"description": "No.", **_content({"anyOf": [answered, error]})}
             spec.path(path, operations={method: operation})
 
 

@@ -101,15 +101,15 @@ def routes(catalog: Catalog, inference: Inference, metrics: Metrics, settings: S
     def index() -> Response:
         _admin(settings)
         wanted = _object(settings).get("ready", False)
+        if not isinstance(wanted, bool):
+            raise InputError([Fault("ready", f"wanted true or false, found {shown(wanted)}", "leave it out for all")])
         found = _index(catalog)
         return json_response([each for each in found if each["state"] == "READY"] if wanted else found)
 
     @blueprint.post("/v2/repository/models/<name>/load")
     def load(name: str) -> Response:
         _admin(settings)
-        parameters = _object(settings).get("parameters") or {}
-        files = [key for key in parameters if key.startswith("file:")] if isinstance(parameters, dict) else []
-        if files:
+        if files := [key for key in _object(settings).get("parameters", {}) if key.startswith("file:")]:
             mend = "publish a version to the store; the service follows it"
             raise InputError(
                 [Fault(f"parameters.{files[0]}", "wanted no file: a model is loaded from its store", mend)]
@@ -138,6 +138,9 @@ def _object(settings: Settings) -> dict[str, Any]:
     found = parse_json(body) if body else {}
     if not isinstance(found, dict):
         raise InputError([Fault("body", f"wanted an object, found {shown(found)}", "send {}")])
+    parameters = found.get("parameters", {})
+    if not isinstance(parameters, dict):
+        raise InputError([Fault("parameters", f"wanted an object, found {shown(parameters)}", "send {}")])
     return found
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from flask import Blueprint, g, request
-from werkzeug.exceptions import MethodNotAllowed
+from werkzeug.routing import BaseConverter
 from werkzeug.wrappers import Response
 
 from model_store.columns import Array, Faults, shown
@@ -25,6 +25,12 @@ _MODEL = "/v1/models/<name>"
 _TYPES = {"BYTES": "DT_STRING", "INT64": "DT_INT64", "FP16": "DT_HALF", "FP32": "DT_FLOAT", "FP64": "DT_DOUBLE"}
 
 
+class Noun(BaseConverter):
+    """A part of an address without a verb: `penguins`, not `penguins:predict`."""
+
+    regex = "[^/:]+"
+
+
 def routes(catalog: Catalog, inference: Inference, settings: Settings) -> Blueprint:
     blueprint = Blueprint("tensorflow_serving", __name__)
 
@@ -32,13 +38,11 @@ def routes(catalog: Catalog, inference: Inference, settings: Settings) -> Bluepr
     def models() -> Response:
         return json_response({"models": list(catalog.snapshot.entries)})
 
-    @blueprint.get(_MODEL)
-    @blueprint.get(f"{_MODEL}/versions/<version>")
-    @blueprint.get(f"{_MODEL}/labels/<version>")
+    @blueprint.get("/v1/models/<noun:name>")
+    @blueprint.get(f"{_MODEL}/versions/<noun:version>")
+    @blueprint.get(f"{_MODEL}/labels/<noun:version>")
     def status(name: str, version: str | None = None) -> Response:
         """Both protocols' keys: they ask at one address."""
-        if request.path.endswith(":predict"):
-            raise MethodNotAllowed(["POST"])
         if version is None:
             states = describe.states(catalog, name)
         else:

@@ -328,7 +328,9 @@ def test_load_looks_at_the_store_and_takes_no_files(store, make_client):
     refused(client.post("/v2/repository/models/nothing/unload"), 404)
     body = {"parameters": {"file:1/model": "AAAA"}}
     assert "file:1/model" in refused(client.post("/v2/repository/models/other/load", json=body))
-    refused(client.post("/v2/repository/models/other/load", json=[]))
+    for wrong in ([], {"parameters": 3}):
+        refused(client.post("/v2/repository/models/other/load", json=wrong))
+    refused(client.post("/v2/repository/index", json={"ready": 1}))
 
 
 def test_index_tells_why_a_version_is_not_served(store, make_client):
