@@ -12,7 +12,8 @@ import pytest
 from model_store import artifact
 from model_store.model import Golden, Model
 from model_store.nn import build
-from model_store.signature import Category, Classes, Number, Signature
+from model_store.signature import Array as ArrayColumn
+from model_store.signature import Category, Classes, Number, Signature, Values
 from model_store.store import Store, open_store
 
 if TYPE_CHECKING:
@@ -36,6 +37,28 @@ def chess(seed: int = 0, description: str = "Who plays chess", dtype: str = "flo
     golden = Golden(rows, network(signature.encode(rows, dtype=dtype)))
     training = {"metrics": {"accuracy": 0.75}, "data": {"sha256": "ab" * 32, "rows": 40}}
     return Model(network, signature, description, training, golden)
+
+
+def pictures(seed: int = 0) -> Model:
+    """A regression of images, in float64, through layers of every kind."""
+    layers = [
+        {"type": "Conv2D", "input_shape": [6, 6, 1], "filters": 3, "kernel": 3, "stride": 1, "padding": 1},
+        {"type": "BatchNorm", "size": 3, "momentum": 0.1, "epsilon": 1e-5},
+        {"type": "ReLU"},
+        {"type": "MaxPool2D", "input_shape": [6, 6, 3], "size": 2, "stride": 2},
+        {"type": "Flatten", "input_shape": [3, 3, 3]},
+        {"type": "Dropout", "rate": 0.5},
+        {"type": "Linear", "input_size": 27, "output_size": 4},
+        {"type": "LayerNorm", "size": 4, "epsilon": 1e-5},
+        {"type": "GELU"},
+        {"type": "Linear", "input_size": 4, "output_size": 2},
+    ]
+    network = build(layers, "float64", rng=np.random.default_rng(seed))
+    column = ArrayColumn("pixels", (6, 6, 1), 0.0, 16.0, 0.0, 16.0, {})
+    signature = Signature((column,), Values(("ink", "slant"), (0.0, 0.0), (1.0, 1.0)))
+    rows = [np.full((6, 6, 1), 3.0).tolist()]
+    golden = Golden(rows, network(signature.encode(rows, dtype="float64")))
+    return Model(network, signature, "Ink on paper", {}, golden)
 
 
 @pytest.fixture

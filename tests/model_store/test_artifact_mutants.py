@@ -11,22 +11,24 @@ import pytest
 
 from tests.attacks.forge import faultless
 from tests.attacks.mutants import survey
+from tests.model_store.conftest import chess, pictures
 
 ROOT = Path(__file__).parents[2]
 
 
-def test_no_mutant_gets_through_as_what_it_is_not(tmp_path: Path) -> None:
-    found = survey(faultless(), 0, 3000, tmp_path / "mutant.npz")
-    assert found["accepted"] > 100  # other weights or words under true hashes
-    assert found["refused"] > 2000
+@pytest.mark.parametrize("model", [chess, pictures])
+def test_no_mutant_gets_through_as_what_it_is_not(model, tmp_path: Path) -> None:
+    found = survey(faultless(model()), 0, 500, tmp_path / "mutant.npz")
+    assert found["accepted"] > 30  # other weights or words under true hashes
+    assert found["refused"] > 250
 
 
 @pytest.mark.slow
-def test_120000_mutants_are_judged_in_bounded_time_and_memory() -> None:
+def test_105000_mutants_are_judged_in_bounded_time_and_memory() -> None:
     words = [sys.executable, "-m", "tests.attacks.mutants"]
     runs = [
-        subprocess.Popen([*words, str(seed), "60000"], cwd=ROOT, stdout=subprocess.PIPE, text=True) for seed in (1, 2)
+        subprocess.Popen([*words, str(seed), "42000"], cwd=ROOT, stdout=subprocess.PIPE, text=True) for seed in (1, 2)
     ]
-    found = [json.loads(run.communicate()[0] or "{}") for run in runs]
+    found = [one for run in runs for one in json.loads(run.communicate()[0] or "[]")]
     assert [run.returncode for run in runs] == [0, 0]
-    assert [sum(one.values()) for one in found] == [60_000, 60_000]
+    assert [sum(one.values()) for one in found] == [42_000, 10_500] * 2

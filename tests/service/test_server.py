@@ -337,6 +337,13 @@ def test_host_that_is_none_is_told():
     assert "cannot listen on no.such.host.invalid:0" in done.stderr
 
 
+def test_keys_that_cannot_be_read_stop_the_start():
+    done = serve("--port", "0", SERVE_TRUSTED_KEYS="/nowhere/release.pub")
+    assert done.returncode == 2
+    assert "SERVE_TRUSTED_KEYS: /nowhere/release.pub: wanted a key to read; No such file" in done.stderr
+    assert "Traceback" not in done.stderr
+
+
 def test_wrong_settings_are_told_at_once():
     done = serve(SERVE_THREADS="many", SERVE_POLL_SECONDS="-1")
     assert done.returncode == 2
