@@ -8,6 +8,7 @@ UV     ?= uv
 
 BIN       := $(VENV)/bin
 INSTALLED := $(VENV)/.installed
+TESTABLE  := $(VENV)/.testable
 
 .DEFAULT_GOAL := help
 .PHONY: help install examples run check test clients lint bench bench-training lock clean
@@ -16,13 +17,20 @@ help: ## this list
 	@awk -F ': .*## ' '/^[a-z-]+:.* ## / { printf "  make %-15s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 	@echo "  settings: PORT=$(PORT) STORE=$(STORE) VENV=$(VENV) PYTHON=$(PYTHON)"
 
-# Every package, the build backend included, is checked against the hashes of the lock.
-$(INSTALLED): requirements-dev.lock pyproject.toml
+# Every package, the build backend included, is checked against the hashes of a lock.
+PIP := $(BIN)/python -m pip install -qq --disable-pip-version-check
+$(INSTALLED): requirements.lock requirements-build.lock pyproject.toml
 	@echo "Installing the locked packages into $(VENV) (half a minute the first time)"
 	@$(PYTHON) -c 'import sys; sys.version_info >= (3, 11) or sys.exit("Python 3.11 or newer is needed; found " + sys.version)'
 	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
-	@$(BIN)/python -m pip install -qq --disable-pip-version-check --require-hashes --requirement requirements-dev.lock
-	@$(BIN)/python -m pip install -qq --disable-pip-version-check --no-deps --no-build-isolation --editable .
+	@$(PIP) --require-hashes --requirement requirements.lock --requirement requirements-build.lock
+	@$(PIP) --no-deps --no-build-isolation --editable .
+	@touch $@
+
+# What only tests, linters and benchmarks need.
+$(TESTABLE): $(INSTALLED) requirements-dev.lock
+	@echo "Installing what the tests need"
+	@$(PIP) --require-hashes --requirement requirements-dev.lock
 	@touch $@
 
 install: $(INSTALLED) ## the commands train, models and serve, in .venv/bin
@@ -38,7 +46,7 @@ run: examples ## train the examples once, then serve them
 	@echo
 	@exec $(BIN)/serve --store "$(STORE)" --port $(PORT)
 
-check: $(INSTALLED) ## the fast tests
+check: $(TESTABLE) ## the fast tests
 	@$(BIN)/python -m pytest -m "not slow and not containers and not browser"
 
 # Triton's client, KServe's and schemathesis, beside all that the service needs.
@@ -49,19 +57,19 @@ $(CLIENTS)/.installed: requirements-clients.lock
 	@$(CLIENTS)/bin/python -m pip install -qq --disable-pip-version-check --require-hashes --requirement $<
 	@touch $@
 
-test: $(INSTALLED) $(CLIENTS)/.installed ## all tests; those of images and pages are skipped, with the reason, where they cannot run
+test: $(TESTABLE) $(CLIENTS)/.installed ## all tests; those of images and pages are skipped, with the reason, where they cannot run
 	@$(BIN)/python -m pytest --ignore tests/clients
 	@$(CLIENTS)/bin/python -m pytest tests/clients
 
 clients: $(CLIENTS)/.installed ## the service as the clients of other projects meet it
 	@$(CLIENTS)/bin/python -m pytest tests/clients
 
-lint: $(INSTALLED) ## ruff, and mypy --strict on the three packages
+lint: $(TESTABLE) ## ruff, and mypy --strict on the three packages
 	@$(BIN)/ruff check .
 	@$(BIN)/ruff format --check .
 	@$(BIN)/mypy
 
-bench: $(INSTALLED) ## the benchmarks, side by side with their peers
+bench: $(TESTABLE) ## the benchmarks, side by side with their peers
 	@for name in training loading sharing; do $(BIN)/python -m benchmarks.$$name || exit; done
 
 # pip install takes PyTorch's CPU build where the machine offers one.
@@ -71,17 +79,19 @@ $(PEERS)/.installed: benchmarks/peers/requirements.txt
 	@$(PEERS)/bin/python -m pip install -qq --disable-pip-version-check -r $<
 	@touch $@
 
-bench-training: $(INSTALLED) $(PEERS)/.installed ## training beside PyTorch, scikit-learn and JAX (installs them into .venv-peers)
+bench-training: $(TESTABLE) $(PEERS)/.installed ## training beside PyTorch, scikit-learn and JAX (installs them into .venv-peers)
 	@$(BIN)/python -m benchmarks.training_peers $(PEERS)/bin/python
 	@$(PEERS)/bin/python -m benchmarks.optimizers
 
 # Without index addresses: a lock says what to install, the machine that installs says from where.
 COMPILE := $(UV) pip compile --quiet --upgrade --universal --python-version 3.11 --generate-hashes \
-	--no-emit-index-url --no-emit-find-links --custom-compile-command "make lock" pyproject.toml
+	--no-emit-index-url --no-emit-find-links --custom-compile-command "make lock"
+AGREEING := --constraint requirements.lock --output-file
 lock: ## resolve the dependencies anew (needs uv)
-	$(COMPILE) --extra buckets --output-file requirements.lock
-	$(COMPILE) --extra buckets --extra test --group lint --group build --group servers --constraint requirements.lock --output-file requirements-dev.lock
-	$(COMPILE) --extra buckets --extra test --extra clients --constraint requirements.lock --output-file requirements-clients.lock
+	$(COMPILE) pyproject.toml --extra buckets --output-file requirements.lock
+	$(COMPILE) --group build $(AGREEING) requirements-build.lock
+	$(COMPILE) pyproject.toml --extra buckets --extra test --group lint --group build --group servers $(AGREEING) requirements-dev.lock
+	$(COMPILE) pyproject.toml --extra buckets --extra test --extra clients $(AGREEING) requirements-clients.lock
 
 clean: ## remove what was made, except trained models
 	rm -rf $(VENV) $(PEERS) $(CLIENTS) build dist .mypy_cache .ruff_cache .pytest_cache .hypothesis
