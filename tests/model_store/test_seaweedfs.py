@@ -41,9 +41,12 @@ from model_store.objects import put
 
 address, who, count = sys.argv[1:]
 bucket = Bucket(address, Path("unused"))
+numbers = list(range(1, int(count) + 1))
+start = int(who[1:]) * len(numbers) // 8  # everybody tries all; whoever leads does not lead everywhere
 print("ready", flush=True)
 sys.stdin.readline()
-print(json.dumps([n for n in range(1, int(count) + 1) if put(bucket, f"race/{n}.npz", f"{who} {n}".encode())]))
+won = [n for n in numbers[start:] + numbers[:start] if put(bucket, f"race/{n}.npz", f"{who} {n}".encode())]
+print(json.dumps(won))
 """
 
 
