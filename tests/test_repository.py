@@ -13,7 +13,13 @@ import pytest
 from model_store.manifest import PRODUCER
 
 ROOT = Path(__file__).parent.parent
-LOCKS = ["requirements.lock", "requirements-dev.lock", "requirements-clients.lock", "requirements-build.lock"]
+LOCKS = [
+    "requirements.lock",
+    "requirements-dev.lock",
+    "requirements-clients.lock",
+    "requirements-mlserver.lock",
+    "requirements-build.lock",
+]
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
 
 
@@ -49,11 +55,12 @@ def test_every_dependency_is_locked():
     def names(requirements):
         return {re.match(r"[A-Za-z0-9-]+", requirement)[0].lower() for requirement in requirements}
 
-    runtime, development, clients, _ = (names(pins(lock)) for lock in LOCKS)
+    runtime, development, clients, mlserver, _ = (names(pins(lock)) for lock in LOCKS)
     assert names(PROJECT["dependencies"]) <= runtime <= development
     assert names(PROJECT["optional-dependencies"]["test"]) <= development
     assert {"hatchling", "ruff", "mypy"} <= development
     assert names(PROJECT["dependencies"]) | names(PROJECT["optional-dependencies"]["clients"]) <= clients
+    assert names(PROJECT["dependencies"]) | names(PROJECT["optional-dependencies"]["mlserver"]) <= mlserver
 
 
 def test_the_locks_agree():
@@ -63,6 +70,7 @@ def test_the_locks_agree():
     for part, whole in [
         (found["requirements.lock"], development),
         (found["requirements.lock"], found["requirements-clients.lock"]),
+        (found["requirements.lock"], found["requirements-mlserver.lock"]),
         (found["requirements-build.lock"], development),
     ]:
         assert {name: whole.get(name) for name in part} == part

@@ -11,11 +11,16 @@ from pathlib import Path
 
 FOLDER = Path(__file__).parent
 DOCUMENT = FOLDER.parents[1] / "docs" / "open-inference-conformance.md"
-CLIENTS = {"test_triton.py": "tritonclient, sync and aio", "test_kserve.py": "kserve InferenceRESTClient"}
+CLIENTS = {
+    "test_triton.py": "tritonclient, sync and aio",
+    "test_kserve.py": "kserve InferenceRESTClient",
+    "test_mlserver.py": "mlserver types and codecs",
+}
 _HEAD = """# Open Inference Protocol: what was tried, with which client
 
 Made from the tests in `tests/clients` by `python -m tests.clients.conformance`: every mark is a test that `make test`
-runs against a running service, with the client that its project publishes.
+runs against a running service, with the client that its project publishes; MLServer publishes the types and codecs
+that its clients are made of.
 
 """
 

@@ -1,5 +1,5 @@
-"""One running service for the clients that other people wrote. They live in an environment of their own: `make test`
-makes it, and runs these tests there; elsewhere they are skipped."""
+"""One running service for the clients that other people wrote. They live in environments of their own: `make test`
+makes them, and runs these tests there; elsewhere they are skipped."""
 
 from __future__ import annotations
 

@@ -91,7 +91,8 @@ def test_model_ready(client):
 
 
 def test_metadata(client):
-    """Server and model metadata, model configuration"""
+    """Server and model metadata
+    Model configuration"""
     assert "binary_tensor_data" in client.get_server_metadata()["extensions"]
     found = client.get_model_metadata("price")
     assert found["versions"] == ["1", "2"]
@@ -184,7 +185,8 @@ def test_statistics(client):
 
 
 def test_repository(client):
-    """Repository index, load and unload, seen by every worker at once"""
+    """Repository index
+    Load and unload, seen by every worker at once"""
     columns = [tensor("rooms", [3.0], "FP64"), tensor("area", [80.0], "FP64")]
     client.unload_model("price")
     states = {each["name"]: each["state"] for each in client.get_model_repository_index()}
