@@ -96,9 +96,17 @@ def s3(s3_server: S3, monkeypatch: pytest.MonkeyPatch) -> S3:
 
 
 @pytest.fixture
+def gs(s3: S3) -> S3:
+    """The same server, spoken to as Google's."""
+    s3.speak_googles()
+    return s3
+
+
+@pytest.fixture
 def store(request: pytest.FixtureRequest, tmp_path: Path) -> Store:
     """An empty store: in a directory, or where a test is parametrised so, in a bucket."""
-    if getattr(request, "param", "directory") == "directory":
+    kind = getattr(request, "param", "directory")
+    if kind == "directory":
         return open_store(tmp_path / "models")
-    s3: S3 = request.getfixturevalue("s3")
-    return open_store(s3.address, tmp_path / "cache")
+    server: S3 = request.getfixturevalue(kind)
+    return open_store(server.address, tmp_path / "cache")

@@ -13,6 +13,8 @@ from typing import Any
 from moto.server import DomainDispatcherApplication, create_backend_app
 from werkzeug.serving import WSGIRequestHandler, make_server
 
+from tests.model_store import gs
+
 CREDENTIALS = {"AWS_ACCESS_KEY_ID": "key", "AWS_SECRET_ACCESS_KEY": "secret", "AWS_REGION": "us-east-1"}
 
 
@@ -34,10 +36,17 @@ class S3:
         self.conflicts_to_tell = 0  # instead of writing
         self.away = False
         self.requests: list[str] = []
-        return {**CREDENTIALS, "AWS_ENDPOINT_URL": self.endpoint}
+        endpoints = {"AWS_ENDPOINT_URL": self.endpoint, "GOOGLE_BASE_URL": self.endpoint}
+        return {**CREDENTIALS, **gs.CREDENTIALS, **endpoints}
+
+    def speak_googles(self) -> None:
+        """A `gs://` address from now on: a server speaks one dialect at a time."""
+        self.address = self.address.replace("s3://", "gs://")
 
     def __call__(self, environ: dict[str, Any], start_response: Any) -> Iterable[bytes]:
         self.requests.append(f"{environ['REQUEST_METHOD']} {environ['PATH_INFO']}")
+        if self.address.startswith("gs://"):
+            environ, start_response = gs.understood(environ), gs.answering(start_response)
         if self.away:
             return refuse(start_response, "503 Service Unavailable", "SlowDown")
         if environ["REQUEST_METHOD"] != "PUT" or "HTTP_IF_NONE_MATCH" not in environ:

@@ -24,23 +24,28 @@ from tests.model_store.s3 import S3
 BY: dict[str, Any] = {"who": "ada", "why": "better", "when": datetime(2026, 1, 2, tzinfo=UTC)}
 
 
+@pytest.fixture(params=["s3", "gs"])
+def server(request: pytest.FixtureRequest) -> S3:
+    found: S3 = request.getfixturevalue(request.param)
+    return found
+
+
 @pytest.fixture
-def bucket(s3: S3, tmp_path: Path) -> Bucket:
-    return Bucket(s3.address, tmp_path / "cache")
+def bucket(server: S3, tmp_path: Path) -> Bucket:
+    return Bucket(server.address, tmp_path / "cache")
 
 
-@pytest.fixture(params=["directory", "bucket"])
+@pytest.fixture(params=["directory", "s3", "gs"])
 def objects(request: pytest.FixtureRequest, tmp_path: Path) -> Objects:
-    if request.param == "bucket":
-        found: Bucket = request.getfixturevalue("bucket")
-        return found
-    (tmp_path / "models").mkdir()
-    return Directory(tmp_path / "models")
+    if request.param == "directory":
+        (tmp_path / "models").mkdir()
+        return Directory(tmp_path / "models")
+    return Bucket(request.getfixturevalue(request.param).address, tmp_path / "cache")
 
 
 @pytest.fixture
-def remote(s3: S3, tmp_path: Path) -> Store:
-    return open_store(s3.address, tmp_path / "cache")
+def remote(server: S3, tmp_path: Path) -> Store:
+    return open_store(server.address, tmp_path / "cache")
 
 
 def test_an_object_is_put_once_and_stays_as_it_was(objects: Objects) -> None:
@@ -70,43 +75,43 @@ def test_deleting_makes_a_key_free_and_deleting_again_does_nothing(objects: Obje
     assert objects.get("chess/1.npz") == b"second"
 
 
-def test_a_write_whose_answer_is_lost_is_known_again(bucket: Bucket, s3: S3) -> None:
+def test_a_write_whose_answer_is_lost_is_known_again(bucket: Bucket, server: S3) -> None:
     for number, lost in ((1, 1), (2, 100)):
-        s3.answers_to_lose = lost
+        server.answers_to_lose = lost
         assert put(bucket, f"chess/{number}.npz", b"mine")
-        s3.answers_to_lose = 0
-    s3.answers_to_lose = 100
+        server.answers_to_lose = 0
+    server.answers_to_lose = 100
     assert not put(bucket, "chess/1.npz", b"mine")
 
 
-def test_a_conflict_in_which_nobody_wins_is_tried_again(bucket: Bucket, s3: S3) -> None:
-    s3.conflicts_to_tell = 2
+def test_a_conflict_in_which_nobody_wins_is_tried_again(bucket: Bucket, server: S3) -> None:
+    server.conflicts_to_tell = 2
     assert put(bucket, "chess/1.npz", b"mine")
-    s3.conflicts_to_tell = 1000
+    server.conflicts_to_tell = 1000
     with pytest.raises(OSError, match="though nothing has that key"):
         put(bucket, "chess/2.npz", b"mine")
 
 
-def test_a_store_that_is_away_is_told_in_the_same_words_each_time(remote: Store, model: Model, s3: S3) -> None:
+def test_a_store_that_is_away_is_told_in_the_same_words_each_time(remote: Store, model: Model, server: S3) -> None:
     remote.publish("chess", model)
-    s3.away = True
+    server.away = True
     told = set()
     for _ in range(2):
         with pytest.raises(
-            StoreError, match=r"s3://models/.*: cannot read the model store: .* \(SlowDown\)$"
+            StoreError, match=r"(s3|gs)://models/.*: cannot read the model store: .* \(SlowDown\)$"
         ) as caught:
             remote.state()
         told.add(str(caught.value))
     assert len(told) == 1
     with pytest.raises(StoreError, match="SlowDown"):
         remote.publish("chess", model)
-    s3.away = False
+    server.away = False
     assert remote.versions("chess") == [1]
 
 
-def test_a_bucket_that_is_not_there_is_told(s3: S3, tmp_path: Path) -> None:
-    with pytest.raises(StoreError, match=r"s3://nobody/models: cannot read the model store: .*NoSuchBucket"):
-        open_store("s3://nobody/models", tmp_path).names()
+def test_a_bucket_that_is_not_there_is_told(server: S3, tmp_path: Path) -> None:
+    with pytest.raises(StoreError, match=r"(s3|gs)://nobody/models: cannot read the model store: .*NoSuchBucket"):
+        open_store(f"{server.address[:2]}://nobody/models", tmp_path).names()
 
 
 @pytest.mark.parametrize("address", ["s3://", "s3:///models", "az://container/models"])
@@ -124,7 +129,9 @@ def test_without_obstore_it_is_told_how_to_install_it(monkeypatch: pytest.Monkey
         open_store("s3://bucket/models")
 
 
-def test_a_version_is_fetched_once_and_then_read_from_its_verified_copy(remote: Store, model: Model, s3: S3) -> None:
+def test_a_version_is_fetched_once_and_then_read_from_its_verified_copy(
+    remote: Store, model: Model, server: S3
+) -> None:
     version = remote.publish("chess", model)
     path = remote.path("chess", 1)
     assert path.parent.stat().st_mode & 0o077 == 0
@@ -142,7 +149,7 @@ def test_a_version_that_was_damaged_in_the_bucket_is_found_in_spite_of_its_copy(
     data[-200] ^= 1
     bucket.delete("chess/1.npz")
     put(bucket, "chess/1.npz", bytes(data))
-    with pytest.raises(ArtifactError, match=r"^s3://models/.*/chess/1\.npz: "):
+    with pytest.raises(ArtifactError, match=r"^(s3|gs)://models/.*/chess/1\.npz: "):
         remote.load("chess")
     assert artifact.read(remote.path("chess", 1)).predict([[30, "Bath"]]) == model.predict([[30, "Bath"]])
 
@@ -151,18 +158,18 @@ def test_a_version_that_was_damaged_in_the_bucket_is_found_in_spite_of_its_copy(
 def test_what_is_no_artifact_is_told_with_its_address(bucket: Bucket, remote: Store, data: bytes) -> None:
     put(bucket, "chess/1.npz", data)
     for look in (remote.path, remote.load):
-        with pytest.raises(ArtifactError, match=r"^s3://models/.*/chess/1\.npz: wanted"):
+        with pytest.raises(ArtifactError, match=r"^(s3|gs)://models/.*/chess/1\.npz: wanted"):
             look("chess", 1)
 
 
-def test_a_follower_makes_one_request_while_nothing_changes(remote: Store, model: Model, s3: S3) -> None:
+def test_a_follower_makes_one_request_while_nothing_changes(remote: Store, model: Model, server: S3) -> None:
     for name in ("chess", "go"):
         remote.publish(name, model)
         remote.set_alias(name, "champion", 1, **BY)
     first = remote.state()
-    s3.requests.clear()
+    server.requests.clear()
     assert remote.state() == first
-    assert s3.requests == ["GET /models"]
+    assert server.requests == ["GET /models"]
     remote.set_alias("go", "champion", remote.publish("go", model).number, **BY)
     assert remote.state()["go"] == {"versions": (1, 2), "aliases": {"champion": 2}, "unreadable": {}}
 
@@ -198,20 +205,20 @@ def test_a_forked_process_is_told_instead_of_waiting_for_ever(bucket: Bucket) ->
     assert b"forked" in os.read(reading, 1000)
 
 
-def test_whether_a_bucket_can_be_written_is_known_beforehand(remote: Store, s3: S3) -> None:
+def test_whether_a_bucket_can_be_written_is_known_beforehand(remote: Store, server: S3) -> None:
     remote.check_writable("chess")
     assert remote.names() == []
-    s3.away = True
+    server.away = True
     with pytest.raises(StoreError, match="cannot publish"):
         remote.check_writable("chess")
 
 
-def test_the_commands_take_an_address(s3: S3, remote: Store, model: Model, tmp_path: Path) -> None:
+def test_the_commands_take_an_address(server: S3, remote: Store, model: Model, tmp_path: Path) -> None:
     remote.publish("chess", model)
 
     def run(*arguments: str) -> str:
         result = CliRunner().invoke(
-            cli.main, [*arguments, "--store", s3.address], env={"XDG_CACHE_HOME": str(tmp_path)}
+            cli.main, [*arguments, "--store", server.address], env={"XDG_CACHE_HOME": str(tmp_path)}
         )
         assert result.exit_code == 0, result.stderr
         return result.stdout
@@ -237,9 +244,9 @@ def test_init_makes_the_directory_of_a_store(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("conditions", ["ignored", "raced"])
-def test_init_refuses_a_server_that_only_pretends_to_honour_conditions(conditions: str, s3: S3) -> None:
-    s3.conditions = conditions
-    result = CliRunner().invoke(cli.main, ["init", "--store", s3.address])
+def test_init_refuses_a_server_that_only_pretends_to_honour_conditions(conditions: str, server: S3) -> None:
+    server.conditions = conditions
+    result = CliRunner().invoke(cli.main, ["init", "--store", server.address])
     assert result.exit_code == 5
     assert "wanted one of 8 who write at once to win, found" in result.stderr.replace("\n", " ")
     assert "choose a place that honours conditional writes" in result.stderr.replace("\n", " ")

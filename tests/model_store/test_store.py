@@ -18,7 +18,7 @@ from model_store.store import Store, open_store
 NOW = datetime(2026, 1, 2, 3, 4, 5, tzinfo=UTC)
 BY = {"who": "ada", "why": "better", "when": NOW}
 
-everywhere = pytest.mark.parametrize("store", ["directory", "bucket"], indirect=True)
+everywhere = pytest.mark.parametrize("store", ["directory", "s3", "gs"], indirect=True)
 
 
 @pytest.fixture
