@@ -37,6 +37,7 @@ _CHUNK = 4 << 20
 _TRIES = 5
 _MARK = "draft"
 _DURATION = re.compile(r" in [0-9.]+[a-zµ]+(, after .*?retry_timeout: \S+)? +-")
+_REFUSED = re.compile(r"status code: 40[13]\b")  # of a listing, which obstore tells as any other error
 # A follower must learn in seconds that its store is away; an upload is one request, however large.
 _CLIENT: ClientConfig = {"allow_http": True, "connect_timeout": "5s", "timeout": "30s"}
 _UPLOAD_CLIENT: ClientConfig = {**_CLIENT, "timeout": "2h"}
@@ -196,11 +197,10 @@ def _plainly() -> Iterator[None]:
         raise FileExistsError(errno.EEXIST, "the key is taken") from e
     except FileNotFoundError as e:
         raise FileNotFoundError(errno.ENOENT, _reason(e)) from e
-    except (PermissionDeniedError, UnauthenticatedError) as e:
-        mend = "check the credentials in the environment and what they may do"
-        raise OSError(errno.EIO, f"{_reason(e)}; {mend}") from e
     except BaseError as e:
-        raise OSError(errno.EIO, _reason(e)) from e
+        refused = isinstance(e, PermissionDeniedError | UnauthenticatedError) or _REFUSED.search(str(e))
+        mend = "; check the credentials in the environment and what they may do" if refused else ""
+        raise OSError(errno.EIO, f"{_reason(e)}{mend}") from e
 
 
 def _reason(error: Exception) -> str:

@@ -35,6 +35,7 @@ class S3:
         self.answers_to_lose = 0  # of writes that were made
         self.conflicts_to_tell = 0  # instead of writing
         self.away = False
+        self.forbidden = False
         self.requests: list[str] = []
         endpoints = {"AWS_ENDPOINT_URL": self.endpoint, "GOOGLE_BASE_URL": self.endpoint}
         return {**CREDENTIALS, **gs.CREDENTIALS, **endpoints}
@@ -49,6 +50,8 @@ class S3:
             environ, start_response = gs.understood(environ), gs.answering(start_response)
         if self.away:
             return refuse(start_response, "503 Service Unavailable", "SlowDown")
+        if self.forbidden:
+            return refuse(start_response, "403 Forbidden", "AccessDenied")
         if environ["REQUEST_METHOD"] != "PUT" or "HTTP_IF_NONE_MATCH" not in environ:
             return self.answer(environ, start_response)
         if self.conflicts_to_tell:

@@ -114,6 +114,12 @@ def test_a_bucket_that_is_not_there_is_told(server: S3, tmp_path: Path) -> None:
         open_store(f"{server.address[:2]}://nobody/models", tmp_path).names()
 
 
+def test_credentials_that_are_refused_are_told_as_the_cause(server: S3, tmp_path: Path) -> None:
+    server.forbidden = True
+    with pytest.raises(StoreError, match=r"\(AccessDenied\); check the credentials in the environment"):
+        open_store(server.address, tmp_path).names()
+
+
 @pytest.mark.parametrize("address", ["s3://", "s3:///models", "az://container/models"])
 def test_an_address_that_lacks_something_is_told(address: str, monkeypatch: pytest.MonkeyPatch) -> None:
     for variable in [name for name in os.environ if name.startswith("AZURE_")]:
