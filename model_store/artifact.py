@@ -42,12 +42,13 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, BinaryIO, Protocol
+from typing import IO, TYPE_CHECKING, Any, Protocol
 
 import numpy as np
 
 from model_store import manifest as manifests
 from model_store.errors import ArtifactError
+from model_store.files import replacing
 from model_store.model import Golden, Model
 from model_store.nn import Array, Sequential, build
 from model_store.signature_config import read_signature
@@ -150,14 +151,14 @@ def _directory(members: Sequence[_Member], crcs: Sequence[int]) -> bytes:
     return entries + _END.pack(b"PK\x05\x06", 0, 0, count, count, len(entries), members[-1].end, 0)
 
 
-def write(target: BinaryIO | str | os.PathLike[str], model: Model) -> str:
+def write(target: IO[bytes] | str | os.PathLike[str], model: Model) -> str:
     """Write `model` and return its digest. On a path the file appears whole, or not at all.
 
     ArtifactError when the model is not one that `read` would accept.
     """
     if isinstance(target, (str, os.PathLike)):
         path = Path(target)
-        with _replacing(path) as file:
+        with replacing(path) as file:
             return write(file, model)
     arrays, manifest = _described(model)
     text = manifests.to_bytes(manifest)
@@ -344,17 +345,3 @@ def _check_finite(name: str, array: Array) -> None:
         finite = array.size and np.isfinite(array.min()) and np.isfinite(array.max())
     if not finite:
         raise ArtifactError(f"{name}: wanted finite numbers, found NaN, infinity or nothing at all")
-
-
-@contextmanager
-def _replacing(path: Path) -> Iterator[BinaryIO]:
-    """A new file that takes the place of `path` once it is written and on disk."""
-    temporary = path.with_name(f".tmp-{path.name}-{os.urandom(8).hex()}")
-    try:
-        with temporary.open("xb") as file:
-            yield file
-            file.flush()
-            os.fsync(file.fileno())
-        temporary.replace(path)
-    finally:
-        temporary.unlink(missing_ok=True)

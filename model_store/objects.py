@@ -22,6 +22,7 @@ from pathlib import Path
 from typing import BinaryIO, Protocol
 
 from model_store.errors import StoreError
+from model_store.files import sync_directory
 
 WORD = r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}"
 
@@ -130,7 +131,7 @@ class Directory:
     def delete(self, key: str) -> None:
         path = self.root / key
         path.unlink(missing_ok=True)
-        _sync_directory(path.parent)
+        sync_directory(path.parent)
 
     def check_writable(self, key: str) -> None:
         directory = (self.root / key).parent
@@ -194,7 +195,7 @@ class FileDraft:
             os.link(self.path, target)
         except FileExistsError:
             return False
-        _sync_directory(target.parent)
+        sync_directory(target.parent)
         return True
 
 
@@ -213,16 +214,8 @@ def _held(path: Path) -> bool:
     return False
 
 
-def _sync_directory(directory: Path) -> None:
-    descriptor = os.open(directory, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
-
-
 def _make_directory(directory: Path) -> None:
     if not directory.is_dir():
         _make_directory(directory.parent)
         directory.mkdir(exist_ok=True)
-        _sync_directory(directory.parent)
+        sync_directory(directory.parent)

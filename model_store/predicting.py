@@ -7,12 +7,11 @@ answers appears when it is whole; a row that does not fit leaves none.
 from __future__ import annotations
 
 import csv
-import os
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import closing, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import IO, Any, TextIO
+from typing import IO, Any
 
 import click
 from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
@@ -22,6 +21,7 @@ from model_store.client import Client
 from model_store.commands import command, resolved
 from model_store.console import note, print_json, stderr, verbosity
 from model_store.errors import Fault, InputError
+from model_store.files import replacing
 from model_store.signature import Array, Category, Classes, Input, Number, Signature, Values
 from model_store.store import open_store
 
@@ -123,7 +123,7 @@ def _answer_file(answering: Answering, file: str, output: Path) -> int:
     with (
         click.open_file(file, "rb") as source,
         closing(rows.batches(source, title, signature, size)) as batches,
-        _whole(output) as target,
+        replacing(output, "x", encoding="utf-8", newline="") as target,
         _progress(source, file) as advance,
     ):
         writer = csv.writer(target, lineterminator="\n")
@@ -165,20 +165,6 @@ def _cells(answer: Any) -> list[Any]:
 
 def _title(file: str) -> str:
     return "standard input" if file == "-" else Path(file).name
-
-
-@contextmanager
-def _whole(path: Path) -> Iterator[TextIO]:
-    """A file that takes its place when all of it is written, or never."""
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    try:
-        with temporary.open("w", encoding="utf-8", newline="") as file:
-            yield file
-            file.flush()
-            os.fsync(file.fileno())
-        temporary.replace(path)
-    finally:
-        temporary.unlink(missing_ok=True)
 
 
 @contextmanager

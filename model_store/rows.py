@@ -16,7 +16,7 @@ from typing import IO, Any
 from model_store.errors import Fault, InputError
 from model_store.signature import Array, Classes, Number, Signature
 
-MISSING = frozenset({"", "na", "n/a", "nan", "null", "?"})  # what a CSV cell of no value says, as in training
+MISSING = frozenset({"", "na", "n/a", "nan", "null", "?"})  # what a CSV cell of no value says, in training too
 _LONGEST_CELL = 1 << 24
 
 

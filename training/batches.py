@@ -24,6 +24,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from model_store.errors import Fault
+from model_store.rows import MISSING
 from training import columns, data, dataset
 from training.data import Table
 from training.errors import SHOWN, DataError
@@ -125,7 +126,7 @@ class CsvFile(Source):
 
         kinds = {**self.kinds, **self._target_kinds()}
         types = {"number": pa.float64(), "category": pa.dictionary(pa.int32(), pa.string())}
-        spellings = ([{letter, letter.upper()} for letter in word] for word in sorted(data.MISSING))
+        spellings = ([{letter, letter.upper()} for letter in word] for word in sorted(MISSING))
         missing = sorted("".join(letters) for spelling in spellings for letters in product(*spelling))
         converting = csv.ConvertOptions(
             column_types={name: types[kind] for name, kind in kinds.items()},

@@ -8,7 +8,6 @@ checkpoint or the one before it, never half of one.
 from __future__ import annotations
 
 import json
-import os
 import signal
 import time
 import zipfile
@@ -22,6 +21,7 @@ from typing import Any, Protocol
 import numpy as np
 
 from model_store.errors import Fault
+from model_store.files import replacing, sync_directory
 from model_store.nn import Array
 from training.errors import FaultyError, TrainingError
 
@@ -139,20 +139,9 @@ class Checkpoint:
     def _write(self) -> None:
         arrays = {f"{name}/{key}": a for name, part in self._parts.items() for key, a in part.state().items()}
         arrays[_IDENTITY] = as_bytes(self.identity)
-        staged = self.path.with_name(f".{self.path.name}.{os.getpid()}")
-        try:
-            with staged.open("wb") as file:
-                np.savez(file, allow_pickle=False, **arrays)
-                file.flush()
-                os.fsync(file.fileno())
-            staged.replace(self.path)
-        finally:
-            staged.unlink(missing_ok=True)
-        directory = os.open(self.path.parent, os.O_RDONLY)
-        try:
-            os.fsync(directory)
-        finally:
-            os.close(directory)
+        with replacing(self.path) as file:
+            np.savez(file, allow_pickle=False, **arrays)
+        sync_directory(self.path.parent)
 
     def _opened(self, resume: bool) -> dict[str, Array]:
         """The arrays to go on from. CheckpointError where the file is another job's, or would be lost."""

@@ -21,9 +21,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from model_store.errors import Fault, did_you_mean
+from model_store.rows import MISSING
 from training.errors import SHOWN, DataError
 
-MISSING = frozenset({"", "na", "n/a", "nan", "null", "?"})
 _LONGEST_CELL = 2**24  # characters; the csv module's own limit of 131072 is small for a text
 
 

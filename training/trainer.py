@@ -202,9 +202,7 @@ class Step:
         self.xs, self.ys = np.empty((size, *x.shape[1:]), x.dtype), np.empty((size, *y.shape[1:]), y.dtype)
         np.copyto(self.xs, x[:size])
         np.copyto(self.ys, y[:size])
-        before = Progress(module).state()
         output, forward, tape = network.record(self.xs)
-        Progress(module).load_state(before)  # a layer without a `record` of its own runs while it is recorded
         self.error = np.empty((), output.dtype)
         if output.shape != self.ys.shape:
             raise ValueError(f"train: wanted targets of shape {output.shape} a batch, found {self.ys.shape}")
