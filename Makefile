@@ -11,7 +11,7 @@ INSTALLED := $(VENV)/.installed
 TESTABLE  := $(VENV)/.testable
 
 .DEFAULT_GOAL := help
-.PHONY: help install examples run check test clients lint bench bench-training lock clean
+.PHONY: help install examples run check test clients lint bench bench-training bench-serving lock clean
 
 help: ## this list
 	@awk -F ': .*## ' '/^[a-z-]+:.* ## / { printf "  make %-15s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -85,6 +85,19 @@ bench-training: $(TESTABLE) $(PEERS)/.installed ## training beside PyTorch, scik
 	@$(BIN)/python -m benchmarks.training_peers $(PEERS)/bin/python
 	@$(PEERS)/bin/python -m benchmarks.optimizers
 
+# The peers in serving, each in an environment of its own. One that cannot be installed is named in the table, with the reason.
+SERVING := naive fastapi starlette litserve bentoml mlserver onnx
+SERVING_PEERS := $(SERVING:%=.venv-peer-%)
+$(SERVING_PEERS:=/.installed): .venv-peer-%/.installed: benchmarks/peers/serving/requirements/%.txt
+	@echo "Installing $* into $(@D)"
+	@test -x $(@D)/bin/python || $(PYTHON) -m venv $(@D)
+	@rm -f $@; $(@D)/bin/python -m pip install -qq --disable-pip-version-check -r $< 2> $(@D)/install.log \
+		&& touch $@ || tail -n 1 $(@D)/install.log
+
+bench-serving: $(TESTABLE) $(SERVING_PEERS:=/.installed) ## serving beside Flask done naively, FastAPI, Starlette, LitServe, BentoML, MLServer (ARGS="--only ours,naive")
+	@command -v wrk > /dev/null || apt-get install -y -qq wrk > /dev/null || true  # the tool says so where it cannot be had
+	@$(BIN)/python -m benchmarks.serving $(ARGS)
+
 # Without index addresses: a lock says what to install, the machine that installs says from where.
 COMPILE := $(UV) pip compile --quiet --upgrade --universal --python-version 3.11 --generate-hashes \
 	--no-emit-index-url --no-emit-find-links --custom-compile-command "make lock"
@@ -97,5 +110,5 @@ lock: ## resolve the dependencies anew (needs uv)
 	$(COMPILE) pyproject.toml --extra buckets --extra test --extra mlserver $(AGREEING) requirements-mlserver.lock
 
 clean: ## remove what was made, except trained models
-	rm -rf $(VENV) $(PEERS) $(CLIENTS) build dist .mypy_cache .ruff_cache .pytest_cache .hypothesis .schemathesis
+	rm -rf $(VENV) $(PEERS) $(SERVING_PEERS) $(CLIENTS) build dist .mypy_cache .ruff_cache .pytest_cache .hypothesis .schemathesis
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +

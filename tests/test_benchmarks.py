@@ -1,8 +1,14 @@
 """The benchmarks compare like with like."""
 
+import importlib
+import json
+import sys
+
 import numpy as np
 import pytest
 
+from benchmarks import serving
+from benchmarks.contestants import CONTESTANTS, PEERS
 from benchmarks.per_sample import PerSample
 from benchmarks.rounds import alternate
 from model_store.nn import Linear, Sequential, Tanh
@@ -39,3 +45,42 @@ def test_contestants_take_turns_and_medians_are_reported():
     found = alternate({"a": contestant("a", [1, 9, 2]), "b": contestant("b", [5, 4, 6])}, rounds=3)
     assert found == {"a": {"figure": 2}, "b": {"figure": 5}}
     assert "".join(turns) == "abbaab"
+
+
+@pytest.mark.parametrize("name", serving.NETWORKS)
+def test_the_naive_peer_of_the_serving_benchmark_answers_what_the_network_answers(name, tmp_path, monkeypatch):
+    network = serving.Network(name, tmp_path)
+    monkeypatch.setenv("BENCH_ARTIFACT", str(network.artifact))
+    monkeypatch.syspath_prepend(str(PEERS))
+    monkeypatch.delitem(sys.modules, "naive_service", raising=False)
+    client = importlib.import_module("naive_service").app.test_client()
+    answer = client.post("/predict", json={"instances": network.rows[32]})
+    assert np.array(answer.json["predictions"]) == pytest.approx(network.wanted, abs=serving.AGREEMENT)
+
+
+def test_a_service_that_answers_something_else_is_not_measured(tmp_path):
+    network = serving.Network("xor", tmp_path)
+    contestant = CONTESTANTS[0]
+    asked = serving.bodies(contestant, network.rows, tmp_path)
+
+    class Wrong:
+        def predictions(self, body):
+            answers = network.wanted[: len(json.loads(body)["instances"])].ravel()
+            return (answers + 2e-5).tolist()
+
+    with pytest.raises(serving.FailedError, match=r"found 2\.0e-05 from them"):
+        serving.check(Wrong(), network, asked)
+
+
+def test_figures_measured_in_parts_make_one_table(tmp_path):
+    path = tmp_path / "figures.json"
+    cells = {f"{rows}/{connections}": 1.0 for rows, connections in serving.CELLS}
+    one = {f"{cell} {key}": 1.0 for cell in cells for key in ("rate", "p50", "p99")}
+    one |= {f"{cell} failed": 0.0 for cell in cells} | {"cold start": 250.0, "memory": 50.0}
+    serving.kept(path, {"xor": {"1": {"naive": one}}}, {"naive": 79.0})
+    twice = one | {f"{cell} rate": 2.0 for cell in cells}
+    figures, sizes = serving.kept(path, {"xor": {"1": {"ours": twice}}}, {"ours": 112.0})
+    table = serving.tables(figures, sizes, {"litserve": "not installed: no such package"})
+    assert "| ours | **2.0x** 2/s, 1.00 / 1.00 ms |" in table
+    assert "0.25 s | 50 MiB | 112 MB |" in table
+    assert "| litserve | not installed: no such package |" in table

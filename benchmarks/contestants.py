@@ -1,0 +1,114 @@
+"""The contestants of the serving benchmark: how each is started, asked, and understood."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+PEERS = Path(__file__).parent / "peers" / "serving"
+ROOT = PEERS.parents[2]
+
+
+@dataclass(frozen=True)
+class Setting:
+    """What a service is started with: one network, in both forms, so many workers, a port, a folder to write in."""
+
+    store: Path
+    artifact: Path
+    onnx: Path
+    workers: int
+    port: int
+    folder: Path
+
+
+@dataclass(frozen=True)
+class Contestant:
+    """A service: `command` starts it from `environment`, `body` asks it, `answers` reads what it says, row by row."""
+
+    name: str
+    says: str
+    environment: Path
+    command: Callable[[Setting], list[str]]
+    packages: tuple[str, ...]
+    path: str = "/predict"
+    environ: Callable[[Setting], Mapping[str, str]] = lambda _: {}
+    body: Callable[[list[list[float]]], dict[str, Any]] = lambda rows: {"instances": rows}
+    answers: Callable[[dict[str, Any]], list[Any]] = lambda answer: answer["predictions"]
+    folders: tuple[str, ...] = field(default=())  # of the project itself, which count as installed
+
+    @property
+    def missing(self) -> str:
+        """Why it cannot take part; empty when it can."""
+        if not self.packages or (self.environment / ".installed").exists():
+            return ""
+        log = self.environment / "install.log"
+        lines = log.read_text(encoding="utf-8").strip().splitlines() if log.exists() else []
+        return lines[-1] if lines else f"{self.environment.name} is not there: make bench-serving installs it"
+
+    def start(self, setting: Setting) -> list[str]:
+        program, *words = self.command(setting)
+        return [str(self.environment / "bin" / program), *words]
+
+
+def requirements(name: str) -> tuple[str, ...]:
+    lines = (PEERS / "requirements" / f"{name}.txt").read_text(encoding="utf-8").splitlines()
+    return tuple(line for line in lines if line and not line.startswith("#"))
+
+
+def _peer(name: str, says: str, command: Callable[[Setting], list[str]], *, env: str = "", **more: Any) -> Contestant:
+    env = env or name
+    return Contestant(name, says, ROOT / f".venv-peer-{env}", command, requirements(env), **more)
+
+
+def _ours(setting: Setting) -> list[str]:
+    words = ["serve", "--store", str(setting.store), "--port", str(setting.port), "--workers", str(setting.workers)]
+    return [*words, "--quiet"]  # no peer writes a line a request
+
+
+def _gunicorn(setting: Setting) -> list[str]:
+    words = ["gunicorn", "--bind", f"127.0.0.1:{setting.port}", "--workers", str(setting.workers), "--threads", "4"]
+    return [*words, "--no-control-socket", "naive_service:app"]
+
+
+def _uvicorn(app: str) -> Callable[[Setting], list[str]]:
+    words = ["uvicorn", app, "--no-access-log", "--log-level", "warning"]
+    return lambda setting: [*words, "--port", str(setting.port), "--workers", str(setting.workers)]
+
+
+def _granian(setting: Setting) -> list[str]:
+    words = ["granian", "--interface", "asgi", "--port", str(setting.port), "--workers", str(setting.workers)]
+    return [*words, "--loop", "uvloop", "--log-level", "warning", "starlette_service:app"]
+
+
+def _probabilities(answer: dict[str, Any]) -> list[Any]:
+    """Ours names what it answers: a label and the probability of each."""
+    rows = answer["predictions"]
+    return [list(row["probabilities"].values()) if isinstance(row, dict) else row for row in rows]
+
+
+OURS = Contestant(
+    "ours",
+    "serve",
+    Path(sys.executable).parent.parent,
+    _ours,
+    ("forward-pass",),
+    environ=lambda setting: {"SERVE_CACHE_DIR": str(setting.folder / "cache")},
+    answers=_probabilities,
+    folders=("model_store", "service"),
+)
+NAIVE = _peer("naive", "Flask, List(List(Float)), gunicorn gthread", _gunicorn)
+CONTESTANTS = [
+    OURS,
+    NAIVE,
+    _peer("fastapi", "FastAPI, onnxruntime, uvicorn", _uvicorn("fastapi_service:app")),
+    _peer(
+        "starlette-uvicorn",
+        "Starlette, orjson, onnxruntime, uvicorn",
+        _uvicorn("starlette_service:app"),
+        env="starlette",
+    ),
+    _peer("starlette-granian", "the same, granian", _granian, env="starlette"),
+]

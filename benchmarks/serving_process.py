@@ -1,0 +1,161 @@
+"""A service under measurement: started fresh, asked until it answers, weighed, loaded by wrk, and ended whole."""
+
+from __future__ import annotations
+
+import contextlib
+import http.client
+import json
+import os
+import signal
+import socket
+import subprocess
+import time
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any, Self
+
+from benchmarks.contestants import PEERS, Contestant, Setting
+from benchmarks.loading import pss_megabytes
+
+PATIENCE_SECONDS = 60
+ALIKE = {"OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1", "MKL_NUM_THREADS": "1"}  # a worker has a core
+# What this shell is set to must not favour anybody.
+UNSET = ("OPENBLAS_CORETYPE", "OPENBLAS_L2_SIZE", "GUNICORN_CMD_ARGS", "MODEL_STORE", "PYTHONPATH")
+
+
+class FailedError(Exception):
+    """A service did not start, or did not answer as it should."""
+
+
+def free_port() -> int:
+    with socket.socket() as sock:
+        sock.bind(("127.0.0.1", 0))
+        port: int = sock.getsockname()[1]
+        return port
+
+
+class Service:
+    """A contestant's processes. `cold_start` is the milliseconds from exec to the first prediction."""
+
+    def __init__(self, contestant: Contestant, setting: Setting, cores: str, body: bytes) -> None:
+        self.contestant, self.setting = contestant, setting
+        environ = {k: v for k, v in os.environ.items() if k not in UNSET and not k.startswith("SERVE_")}
+        environ |= ALIKE | {"BENCH_ARTIFACT": str(setting.artifact), "BENCH_ONNX": str(setting.onnx)}
+        environ |= {"BENCH_WORKERS": str(setting.workers), "BENCH_PORT": str(setting.port)}
+        environ |= contestant.environ(setting)
+        self.log = setting.folder / f"{contestant.name}.log"
+        words = ["taskset", "--cpu-list", cores, *contestant.start(setting)]
+        begin = time.perf_counter()
+        with self.log.open("wb") as log:
+            self.process = subprocess.Popen(
+                words, env=environ, cwd=PEERS, stdout=log, stderr=log, start_new_session=True
+            )
+        try:
+            self._until_it_answers(body)
+        except BaseException:
+            self.end()
+            raise
+        self.cold_start = 1000 * (time.perf_counter() - begin)
+
+    def _until_it_answers(self, body: bytes) -> None:
+        deadline = time.monotonic() + PATIENCE_SECONDS
+        problem = ""
+        while time.monotonic() < deadline and self.process.poll() is None:
+            try:
+                status, answer = self.ask(body)
+            except (OSError, http.client.HTTPException):
+                time.sleep(0.002)
+                continue
+            if status == 200:
+                return
+            problem = f"answered {status}: {answer[:200]!r}; "
+            time.sleep(0.002)
+        ended = "" if self.process.poll() is None else f"ended with {self.process.returncode}; "
+        lines = self.log.read_text(encoding="utf-8", errors="replace").strip().splitlines()
+        raise FailedError(f"{problem}{ended}its log ends: {' / '.join(lines[-3:])}")
+
+    def ask(self, body: bytes) -> tuple[int, bytes]:
+        connection = http.client.HTTPConnection("127.0.0.1", self.setting.port, timeout=PATIENCE_SECONDS)
+        with contextlib.closing(connection):
+            connection.request("POST", self.contestant.path, body, {"Content-Type": "application/json"})
+            response = connection.getresponse()
+            return response.status, response.read()
+
+    def predictions(self, body: bytes) -> list[Any]:
+        status, answer = self.ask(body)
+        if status != 200:
+            raise FailedError(f"answered {status}: {answer[:200]!r}")
+        return self.contestant.answers(json.loads(answer))
+
+    def load(self, body: Path, connections: int, seconds: int, cores: str) -> dict[str, float]:
+        """Successful requests a second, p50 and p99 in milliseconds, and how many requests failed."""
+        words = ["taskset", "--cpu-list", cores, "wrk", "-t1", f"-c{connections}", f"-d{seconds}s", "--timeout", "20s"]
+        words += ["-s", str(PEERS / "post.lua"), f"http://127.0.0.1:{self.setting.port}{self.contestant.path}"]
+        done = subprocess.run(
+            [*words, "--", str(body)], check=False, capture_output=True, text=True, timeout=seconds + 60
+        )
+        line = next((line for line in done.stdout.splitlines() if line.startswith("measured ")), None)
+        if line is None:
+            raise FailedError(f"wrk told nothing: {done.stdout[-300:]} {done.stderr[-300:]}")
+        told = json.loads(line.removeprefix("measured "))
+        rate = (told["requests"] - told["refused"]) / told["seconds"]
+        return {"rate": rate, "p50": told["p50"], "p99": told["p99"], "failed": told["refused"] + told["broken"]}
+
+    def memory(self) -> float:
+        """MiB of PSS over the tree of processes."""
+        total = 0.0
+        for pid in self._tree():
+            with contextlib.suppress(FileNotFoundError, ProcessLookupError, StopIteration):  # ended meanwhile
+                total += pss_megabytes(pid)
+        return total
+
+    def _tree(self) -> list[int]:
+        """The first process, all that descend from it, and all of its session."""
+        parents, sessions = {}, {}
+        for stat in Path("/proc").glob("[0-9]*/stat"):
+            with contextlib.suppress(FileNotFoundError, ProcessLookupError):
+                _, parent, _, session = stat.read_text(encoding="utf-8").rpartition(")")[2].split()[:4]
+                parents[int(stat.parent.name)], sessions[int(stat.parent.name)] = int(parent), int(session)
+        first = self.process.pid
+        tree = {first} | {pid for pid, session in sessions.items() if session == first}
+        while more := {pid for pid, parent in parents.items() if parent in tree} - tree:
+            tree |= more
+        return sorted(tree)
+
+    def end(self) -> None:
+        """SIGTERM for the group, and SIGKILL for whoever is left of the tree."""
+        tree = self._tree()
+        with contextlib.suppress(ProcessLookupError):
+            os.killpg(self.process.pid, signal.SIGTERM)
+        with contextlib.suppress(subprocess.TimeoutExpired):
+            self.process.wait(5)
+        with contextlib.suppress(ProcessLookupError):
+            os.killpg(self.process.pid, signal.SIGKILL)
+        for pid in tree:
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(pid, signal.SIGKILL)
+        self.process.wait()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.end()
+
+
+def installed_megabytes(contestant: Contestant, root: Path) -> float:
+    """What serving needs of its environment, with the project's own folders where it is ours."""
+    python = contestant.environment / "bin" / "python"
+    words = [str(python), str(PEERS / "installed.py"), *contestant.packages]
+    told = subprocess.run(words, capture_output=True, text=True, check=True).stdout
+    own = sum(f.stat().st_size for folder in contestant.folders for f in (root / folder).rglob("*") if f.is_file())
+    return (int(told.split()[0]) + own) / 1e6
+
+
+def bodies(contestant: Contestant, rows: Mapping[int, Sequence[Any]], folder: Path) -> dict[int, Path]:
+    """The contestant's requests, each a file for wrk."""
+    paths = {}
+    for count, sent in rows.items():
+        paths[count] = folder / f"{contestant.name}-{count}.json"
+        paths[count].write_text(json.dumps(contestant.body(list(sent))), encoding="utf-8")
+    return paths
