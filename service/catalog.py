@@ -311,11 +311,11 @@ class Catalog:
             attempts = failure.attempts + 1 if failure else 1
             problem = str(e) if known else f"{type(e).__name__}: {e}"
             self._failures[key] = _Failure(problem, attempts, self._clock() + min(2.0**attempts, _LONGEST_WAIT))
-            self._metrics.load_failures.labels(name).inc()
+            self._metrics.load_failures.at(name).inc()
             log.error("%s/%d cannot be served: %s", name, number, problem, exc_info=None if known else e)
             return None
         self._failures.pop(key, None)
-        self._metrics.loads.labels(name).inc()
+        self._metrics.loads.at(name).inc()
         waited, took = 1000 * (mapped - started), 1000 * (self._clock() - mapped)
         log.info("loaded %s/%d in %.1f ms, %.0f ms after asking for a verified copy", name, number, took, waited)
         return served
@@ -363,7 +363,7 @@ class Catalog:
         for name, entry in new.entries.items():
             before = old.entries[name].default if name in old.entries else None
             if before is not None and entry.default is not None and entry.default.number != before.number:
-                self._metrics.reloads.labels(name).inc()
+                self._metrics.reloads.at(name).inc()
                 log.info("%s: version %d answers, no longer %d", name, entry.default.number, before.number)
         return True
 

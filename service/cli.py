@@ -8,17 +8,17 @@ import shutil
 import socket
 import tempfile
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import click
+from flask import Flask
 
 from model_store import console
 from model_store.console import exit_codes, store_option, verbosity_option
-from service.gunicorn_conf import Server, bind, log_to_stderr, memory_directory, wipe_counts
+from service.app import create_app
+from service.counts import memory_directory
+from service.gunicorn_conf import Server, bind, log_to_stderr, wipe_counts
 from service.settings import Settings, SettingsError
-
-if TYPE_CHECKING:
-    from flask import Flask
 
 _COUNTS = "PROMETHEUS_MULTIPROC_DIR"
 
@@ -40,15 +40,13 @@ def main(store: str, host: str | None, port: int | None, workers: int | None) ->
     settings = Settings.from_environ(os.environ, store=store, host=host, port=port, workers=workers, log_level=level)
     log_to_stderr(settings.log_level)
     listener = _listener(settings)
-    counts = _counts_directory()
+    counts, temporary = _counts_directory()
     master = os.getpid()
     try:
-        from service.app import create_app  # noqa: PLC0415 - prometheus_client has to see where counts are kept
-
-        app = create_app(settings, forks=True)
+        app = create_app(settings, forks=True, counts=counts)
         Server(app, settings, listener.detach(), lambda server: _tell(app, settings, server)).run()
     finally:
-        if os.getpid() == master and counts is not None:
+        if os.getpid() == master and temporary:
             shutil.rmtree(counts, ignore_errors=True)
 
 
@@ -67,14 +65,12 @@ def _listener(settings: Settings) -> socket.socket:
     return listener
 
 
-def _counts_directory() -> Path | None:
-    """Where the workers count requests, for /metrics to add up; returned when it is ours to delete."""
+def _counts_directory() -> tuple[Path, bool]:
+    """Where the workers count requests, for /metrics to add up; and whether it is ours to delete."""
     if _COUNTS in os.environ:
         wipe_counts(Path(os.environ[_COUNTS]))
-        return None
-    directory = tempfile.mkdtemp(prefix="forward-pass-counts-", dir=memory_directory())
-    os.environ[_COUNTS] = directory
-    return Path(directory)
+        return Path(os.environ[_COUNTS]), False
+    return Path(tempfile.mkdtemp(prefix="forward-pass-counts-", dir=memory_directory())), True
 
 
 def _tell(app: Flask, settings: Settings, server: Any) -> None:

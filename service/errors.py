@@ -49,7 +49,7 @@ class ApiError(Exception):
 
 
 def error_response(error: ApiError) -> Response:
-    g.error_code = error.code
+    g.observation.error_code = error.code
     example = None
     if 400 <= error.status < 500:
         example = lesson(current_app.extensions["catalog"].snapshot, error.faults)
@@ -63,7 +63,7 @@ def error_response(error: ApiError) -> Response:
             "message": error.message,
             "faults": [fault.as_dict() for fault in error.faults],
         },
-        "request_id": g.request_id,
+        "request_id": g.observation.request_id,
     }
     if example is not None:
         body["error"]["example"] = example
@@ -111,6 +111,6 @@ _OWN_HEADERS = {"content-type", "content-length"}
 
 def _crash(error: Exception) -> Response:
     """A bug of ours. The log has the traceback, the caller only the id that finds it there."""
-    log.error("request %s crashed", g.request_id, exc_info=error)
+    log.error("request %s crashed", g.observation.request_id, exc_info=error)
     message = "the service failed on this request; its log says why, under the request_id"
     return error_response(ApiError(500, "internal_error", message))

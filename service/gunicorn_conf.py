@@ -7,7 +7,6 @@ needs a thread starts after the fork: a thread does not survive one.
 from __future__ import annotations
 
 import logging
-import os
 import signal
 import socket
 import sys
@@ -22,6 +21,7 @@ from gunicorn.app.base import BaseApplication  # type: ignore[import-untyped]
 from gunicorn.arbiter import Arbiter  # type: ignore[import-untyped]
 from gunicorn.glogging import Logger  # type: ignore[import-untyped]
 
+from service.counts import memory_directory
 from service.settings import Settings
 
 log = logging.getLogger("service")
@@ -29,11 +29,6 @@ log = logging.getLogger("service")
 WORKERS = {"event": "service.worker.EventWorker", "gthread": "gthread"}
 LOG_FORMAT = "%(asctime)s %(levelname)s [%(process)d] %(message)s"
 LOG_DATES = "%Y-%m-%dT%H:%M:%S%z"
-
-
-def memory_directory() -> str | None:
-    """Where small files that are written often belong: in memory, since a slow disk would stall the workers."""
-    return "/dev/shm" if os.access("/dev/shm", os.W_OK) else None  # noqa: S108 - mkdtemp makes a private place there
 
 
 def options(settings: Settings, listener: int) -> dict[str, Any]:
@@ -91,7 +86,7 @@ class Server(BaseApplication):  # type: ignore[misc]
 
     def shed(self) -> None:
         """Counts a request that the worker turned away before the application saw it."""
-        self._app.extensions["metrics"].errors.labels("overloaded").inc()
+        self._app.extensions["observer"].metrics.errors.at("overloaded", "", "").inc()
 
 
 class DrainingArbiter(Arbiter):  # type: ignore[misc]
@@ -133,9 +128,7 @@ def _beating(worker: Any) -> Iterator[None]:
 
 def _ended(_server: Any, worker: Any) -> None:
     """In the master, for a worker that is gone: its requests are no longer in progress."""
-    from prometheus_client import multiprocess  # noqa: PLC0415 - see `serve`: not before its directory is known
-
-    multiprocess.mark_process_dead(worker.pid)  # type: ignore[no-untyped-call]
+    worker.app.callable.extensions["observer"].metrics.counts.buried(worker.pid)
 
 
 def bind(host: str, port: int) -> socket.socket:

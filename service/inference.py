@@ -2,31 +2,28 @@
 
 from __future__ import annotations
 
-import time
 from typing import Any
-
-from flask import g
 
 from model_store.columns import Faults, shown
 from model_store.nn import Array
 from service.catalog import Served
 from service.metrics import Metrics
+from service.observation import Observation, clock
 
 
 class Inference:
-    """Runs networks, and counts what they answer. What a request was answered by stands in `g`, for its log line."""
+    """Runs networks, and notes in the observation of a request what answered it and when."""
 
     def __init__(self, metrics: Metrics) -> None:
-        self._metrics = metrics
+        self._batches = metrics.batches
 
-    def __call__(self, served: Served, inputs: Array) -> Array:
+    def __call__(self, seen: Observation, served: Served, inputs: Array) -> Array:
         """Raw outputs (n, outputs) to encoded rows (n, features)."""
-        g.served, g.rows = served, len(inputs)
-        started = time.perf_counter()
+        seen.served, seen.rows = served, len(inputs)
+        seen.parsed = seen.computing = clock()
         outputs = served.model.network(inputs)
-        labels = served.name, str(served.number)
-        self._metrics.inference.labels(*labels).observe(time.perf_counter() - started)
-        self._metrics.rows.labels(*labels).inc(len(inputs))
+        seen.computed = clock()
+        self._batches.at(served.name, str(served.number)).observe(len(inputs))
         return outputs
 
 

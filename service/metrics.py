@@ -1,31 +1,24 @@
 """The metrics: what Prometheus reads at /metrics, right across the workers.
 
-With PROMETHEUS_MULTIPROC_DIR set before prometheus_client is imported (`serve` does), every worker counts in files of
-its own there and whichever answers /metrics adds them up. Without it the one process counts in memory. What is loaded
-right now is not counted but looked up when asked, so versions that are gone leave no series behind.
+What happens is counted (counts.py). What is loaded right now is not counted but looked up when asked, so versions that
+are gone leave no series behind.
 """
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable, Iterable, Iterator
+from pathlib import Path
 
-from prometheus_client import (
-    CollectorRegistry,
-    Counter,
-    Gauge,
-    Histogram,
-    Summary,
-    disable_created_metrics,
-    generate_latest,
-)
+from prometheus_client import CollectorRegistry, generate_latest
 from prometheus_client.core import GaugeMetricFamily, Metric
-from prometheus_client.multiprocess import MultiProcessCollector
 from prometheus_client.registry import Collector
 
-_SECONDS = (0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 10.0)
+from service.counts import Counts
 
-disable_created_metrics()  # type: ignore[no-untyped-call]  # when a series began: noise, and several workers do not report it anyway
+_SECONDS = (0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 10.0)
+_STAGE_SECONDS = (0.00001, 0.000025, 0.00005, 0.0001, 0.00025, 0.0005, 0.001, 0.0025, 0.005, 0.025, 0.1, 0.5, 2.5)
+_ROWS = tuple(2.0**k for k in range(15))
+_VERSION = ("model", "version")
 
 Lookup = Callable[[], Iterable[Metric]]
 
@@ -33,71 +26,64 @@ Lookup = Callable[[], Iterable[Metric]]
 class Metrics:
     """Counts of one application; several may live in one process, as in tests."""
 
-    def __init__(self) -> None:
-        self._registry = CollectorRegistry()
+    def __init__(self, directory: Path | None = None) -> None:
+        self.counts = counts = Counts(directory)
         self._lookups: list[Lookup] = []
-        registry = self._registry
-        self.requests = Counter(
+        self.requests = counts.counter(
             "forward_pass_requests",
-            "Requests answered, by route; model and version where one answered.",
-            ["route", "model", "version", "status"],
-            registry=registry,
+            "Requests answered, by route; model and version where one was asked.",
+            ("route", *_VERSION, "status"),
         )
-        self.seconds = Histogram(
+        self.seconds = counts.histogram(
             "forward_pass_request_seconds",
-            "Time from the request's headers to its answer.",
-            ["route", "model"],
-            buckets=_SECONDS,
-            registry=registry,
+            "Time from a request's arrival to its answer.",
+            ("route", *_VERSION),
+            _SECONDS,
         )
-        self.inference = Summary(
-            "forward_pass_inference_seconds",
-            "Time in the network, for each request that it answered.",
-            ["model", "version"],
-            registry=registry,
+        self.stages = counts.histogram(
+            "forward_pass_stage_seconds",
+            "Time of a prediction in each stage: queue, parse, compute, serialise.",
+            ("stage", *_VERSION),
+            _STAGE_SECONDS,
         )
-        self.rows = Counter("forward_pass_rows", "Rows predicted.", ["model", "version"], registry=registry)
-        self.errors = Counter("forward_pass_errors", "Answers that were errors, by code.", ["code"], registry=registry)
-        self.loads = Counter(
-            "forward_pass_model_loads", "Versions loaded into a process.", ["model"], registry=registry
+        self.rows = counts.counter("forward_pass_rows", "Rows predicted.", _VERSION)
+        self.batches = counts.histogram("forward_pass_batch_rows", "Rows of a forward pass.", _VERSION, _ROWS)
+        self.errors = counts.counter(
+            "forward_pass_errors",
+            "Answers that were errors, by code; model and version where one was asked.",
+            ("code", *_VERSION),
         )
-        self.load_failures = Counter(
-            "forward_pass_model_load_failures", "Versions that could not be loaded.", ["model"], registry=registry
+        self.loads = counts.counter("forward_pass_model_loads", "Versions loaded into a process.", ("model",))
+        self.load_failures = counts.counter(
+            "forward_pass_model_load_failures", "Versions that could not be loaded.", ("model",)
         )
-        self.reloads = Counter(
-            "forward_pass_model_reloads",
-            "Switches of a model's default to another version.",
-            ["model"],
-            registry=registry,
+        self.reloads = counts.counter(
+            "forward_pass_model_reloads", "Switches of a model's default to another version.", ("model",)
         )
-        self.in_progress = Gauge(
-            "forward_pass_requests_in_progress", "Requests under way.", registry=registry, multiprocess_mode="livesum"
-        )
+        self.in_progress = counts.gauge("forward_pass_requests_in_progress", "Requests under way.").at()
 
     def look_up(self, lookup: Lookup) -> None:
         """Adds metrics that are read off when somebody asks."""
         self._lookups.append(lookup)
 
     def of_version(self, model: str, version: int) -> dict[str, float]:
-        """What all workers have counted for one version, by the names of the samples."""
+        """What all workers have counted for one version, by the names of the samples; stages by `stage_seconds`."""
         wanted = {"model": model, "version": str(version)}
-        families = self._counted().collect()
-        return {s.name: s.value for family in families for s in family.samples if s.labels == wanted}
+        found = {}
+        for family in self.counts.collect():
+            for sample in family.samples:
+                labels = dict(sample.labels)
+                stage = labels.pop("stage", "")
+                if labels == wanted:
+                    found[f"{sample.name}:{stage}" if stage else sample.name] = sample.value
+        return found
 
     def exposition(self) -> bytes:
         """Everything, in Prometheus's text format."""
-        gathering = self._counted()
-        for lookup in self._lookups:
+        gathering = CollectorRegistry()
+        for lookup in (self.counts.collect, *self._lookups):
             gathering.register(_Relay(lookup))
         return generate_latest(gathering)
-
-    def _counted(self) -> CollectorRegistry:
-        gathering = CollectorRegistry()
-        if os.environ.get("PROMETHEUS_MULTIPROC_DIR"):
-            MultiProcessCollector(gathering)  # type: ignore[no-untyped-call]
-        else:
-            gathering.register(_Relay(self._registry.collect))
-        return gathering
 
 
 class _Relay(Collector):

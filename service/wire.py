@@ -20,9 +20,8 @@ def json_response(value: Any, status: int = 200, headers: Mapping[str, str] | No
     return Response(orjson.dumps(value) + b"\n", status, headers, content_type="application/json")
 
 
-def add_headers(response: Response, request_id: str) -> None:
+def add_headers(response: Response) -> None:
     headers = response.headers
-    headers["X-Request-Id"] = request_id
     headers["X-Content-Type-Options"] = "nosniff"
     headers["Referrer-Policy"] = "no-referrer"
     page = response.mimetype == "text/html"

@@ -205,6 +205,7 @@ class EventWorker(Worker):  # type: ignore[misc]
         self.nr += 1
         response, environ = wsgi.create(head, connection, connection.peer, connection.server, self.cfg)
         environ["wsgi.input"] = arrived.body
+        environ["forward_pass.arrived"] = connection.since
         if arrived.last or not self.alive or self.nr >= self.max_requests:
             self.alive = self.alive and self.nr < self.max_requests
             response.force_close()

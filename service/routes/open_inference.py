@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from flask import Blueprint, request
+from flask import Blueprint, g, request
 from werkzeug.wrappers import Response
 
 from model_store.columns import shown
@@ -94,7 +94,7 @@ def routes(catalog: Catalog, inference: Inference, metrics: Metrics, settings: S
         served = catalog.find(name, version)  # a wrong address is told before the body is read
         asked = open_inference.read(request, served, settings.max_body_bytes)
         inputs = tensors.encode(served.model, asked.given, settings.max_instances)
-        answers = tensors.answers(served.model, inference(served, inputs))
+        answers = tensors.answers(served.model, inference(g.observation, served, inputs))
         return open_inference.write(served, asked, answers, request.accept_encodings)
 
     @blueprint.post("/v2/repository/index")
@@ -156,14 +156,20 @@ def _configured(tensor: Tensor) -> dict[str, Any]:
 
 def _counted(served: Served, metrics: Metrics) -> dict[str, Any]:
     samples = metrics.of_version(served.name, served.number)
-    count = int(samples.get("forward_pass_inference_seconds_count", 0))
-    spent = {"count": count, "ns": round(1e9 * samples.get("forward_pass_inference_seconds_sum", 0))}
+
+    def spent(stage: str) -> dict[str, int]:
+        count = int(samples.get(f"forward_pass_stage_seconds_count:{stage}", 0))
+        return {"count": count, "ns": round(1e9 * samples.get(f"forward_pass_stage_seconds_sum:{stage}", 0))}
+
+    stages = {"queue": "queue", "compute_input": "parse", "compute_infer": "compute", "compute_output": "serialise"}
+    statistics = {key: spent(stage) for key, stage in stages.items()}
+    total = {"count": statistics["queue"]["count"], "ns": sum(each["ns"] for each in statistics.values())}
     return {
         "name": served.name,
         "version": str(served.number),
         "inference_count": int(samples.get("forward_pass_rows_total", 0)),
-        "execution_count": count,
-        "inference_stats": {"success": spent, "compute_infer": spent, "queue": {"count": count, "ns": 0}},
+        "execution_count": int(samples.get("forward_pass_batch_rows_count", 0)),
+        "inference_stats": {"success": total, **statistics},
         "batch_stats": [],
     }
 

@@ -39,7 +39,7 @@ class Predictor:
                 raise not_an_object(body)
             body.pop(passed_over, None)
             served, inputs = self._checked(body, name, version)
-        return served, served.model.signature.decode(self._inference(served, inputs))
+        return served, served.model.signature.decode(self._inference(g.observation, served, inputs))
 
     def _checked(self, body: dict[str, Any], name: str | None, version: str | None) -> tuple[Served, Array]:
         """Who answers and what goes in; InputError with every fault of the body."""

@@ -81,7 +81,7 @@ def routes(catalog: Catalog, inference: Inference, settings: Settings) -> Bluepr
         rows = _rows(body["inputs"], signature) if place == "inputs" else body["instances"]
         g.sent = rows
         inputs = encoded(served, rows, place, settings.max_instances)
-        found = signature.tensors(inference(served, inputs))
+        found = signature.tensors(inference(g.observation, served, inputs))
         headers = {"X-Model-Version": str(served.number)}
         if place == "inputs":
             columns = {key: values.tolist() for key, values in found.items()}

@@ -139,8 +139,8 @@ def test_figures_count_requests_rows_and_errors(client):
     answered = (("model", "price"), route, ("status", "200"), ("version", "1"))
     assert found["forward_pass_requests_total", *answered] == 1
     assert found["forward_pass_rows_total", ("model", "price"), ("version", "1")] == 3
-    assert found["forward_pass_errors_total", ("code", "unknown_model")] == 1
-    assert found["forward_pass_request_seconds_count", ("model", "price"), route] == 1
+    assert found["forward_pass_errors_total", ("code", "unknown_model"), ("model", ""), ("version", "")] == 1
+    assert found["forward_pass_request_seconds_count", ("model", "price"), route, ("version", "1")] == 1
     assert found["forward_pass_model_loads_total", ("model", "price")] == 1
     assert found["forward_pass_requests_in_progress",] == 1
     assert [value for key, value in found.items() if key[0] == "forward_pass_model_info"] == [1, 1, 1]

@@ -1,0 +1,210 @@
+"""The counts: float64 cells in memory that all workers share, in the files that prometheus_client adds up.
+
+    counts = Counts(directory)
+    answered = counts.counter("forward_pass_requests", "Requests answered.", ("status",))
+    answered.at("200").inc()
+
+Every process counts in files of its own, so nobody waits for another; the files of workers that are gone stay, so a
+sum never goes back. `prometheus_client` writes such files itself, but its `inc` takes 0.73 us and its `observe` 1.5 us
+where a cell takes 0.17 us and a histogram 0.25 us. What is counted is there at once, and a worker that is killed
+takes nothing along.
+"""
+
+from __future__ import annotations
+
+import mmap
+import os
+import shutil
+import struct
+import tempfile
+import threading
+import weakref
+from bisect import bisect_left
+from collections.abc import Callable, Iterable, Sequence
+from pathlib import Path
+from typing import Any, Generic, TypeVar
+
+from prometheus_client.core import Metric
+from prometheus_client.mmap_dict import MmapedDict, mmap_key
+from prometheus_client.multiprocess import MultiProcessCollector, mark_process_dead
+
+_LIVE_SUM = "gauge_livesum"  # the kind of gauges that are summed over the processes that live
+_BYTES = 64 * 1024  # of a file at first, of which only what is written takes memory
+
+
+class Count:
+    """One number. Threads share it; processes have one each."""
+
+    __slots__ = ("_key", "cells", "file", "place")
+
+    def __init__(self, file: _File, key: str) -> None:
+        self.file, self._key = file, key
+        self.cells, self.place = file.cell(key)
+
+    def open(self) -> None:
+        self.cells, self.place = self.file.cell(self._key)
+
+    def inc(self, amount: float = 1.0) -> None:
+        with self.file.lock:
+            self.cells[self.place] += amount
+
+
+class Spread:
+    """How values are distributed: the counts of a histogram's buckets, and the sum."""
+
+    __slots__ = ("_bounds", "_buckets", "_sum")
+
+    def __init__(self, bounds: Sequence[float], buckets: list[Count], total: Count) -> None:
+        self._bounds, self._buckets, self._sum = bounds, buckets, total
+
+    def observe(self, value: float) -> None:
+        bucket, total = self._buckets[bisect_left(self._bounds, value)], self._sum
+        with total.file.lock:
+            bucket.cells[bucket.place] += 1.0
+            total.cells[total.place] += value
+
+
+_Cell = TypeVar("_Cell", Count, Spread)
+
+
+class Family(Generic[_Cell]):
+    """A metric: a cell for each combination of its labels' values, made when first asked for."""
+
+    def __init__(self, counts: Counts, make: Callable[[tuple[str, ...]], _Cell]) -> None:
+        self._counts = counts
+        self._make: Callable[[tuple[str, ...]], _Cell] = make
+        self._cells: dict[tuple[str, ...], _Cell] = {}
+
+    def at(self, *values: str) -> _Cell:
+        cell = self._cells.get(values)
+        if cell is None:
+            with self._counts.lock:
+                cell = self._cells.get(values) or self._make(values)
+                self._cells[values] = cell
+        return cell
+
+
+class Counts:
+    def __init__(self, directory: Path | None = None) -> None:
+        """A directory of its own in memory, which goes when the counts do, unless one is given."""
+        if directory is None:
+            directory = Path(tempfile.mkdtemp(prefix="forward-pass-counts-", dir=memory_directory()))
+            weakref.finalize(self, _remove, directory, os.getpid())
+        self.directory = directory
+        self.lock = threading.RLock()
+        self._files: dict[str, _File] = {}
+        this = weakref.ref(self)
+        os.register_at_fork(after_in_child=lambda: _reopen(this()))
+
+    def counter(self, name: str, about: str, labels: Sequence[str] = ()) -> Family[Count]:
+        return Family(self, lambda values: self._count("counter", name, f"{name}_total", labels, values, about))
+
+    def gauge(self, name: str, about: str, labels: Sequence[str] = ()) -> Family[Count]:
+        """Summed over the processes that live."""
+        return Family(self, lambda values: self._count(_LIVE_SUM, name, name, labels, values, about))
+
+    def histogram(self, name: str, about: str, labels: Sequence[str], bounds: Sequence[float]) -> Family[Spread]:
+        ends = [*map(str, bounds), "+Inf"]
+
+        def make(values: tuple[str, ...]) -> Spread:
+            buckets = [
+                self._count("histogram", name, f"{name}_bucket", (*labels, "le"), (*values, end), about) for end in ends
+            ]
+            return Spread(bounds, buckets, self._count("histogram", name, f"{name}_sum", labels, values, about))
+
+        return Family(self, make)
+
+    def collect(self) -> Iterable[Metric]:
+        """What all processes have counted."""
+        found: Iterable[Metric] = MultiProcessCollector(None, str(self.directory)).collect()  # type: ignore[no-untyped-call]
+        return found
+
+    def buried(self, pid: int) -> None:
+        """A process is gone: what its gauges said is over, what it has counted stays."""
+        mark_process_dead(pid, str(self.directory))  # type: ignore[no-untyped-call]
+
+    def _count(self, kind: str, metric: str, name: str, labels: Any, values: Any, about: str) -> Count:
+        file = self._files.get(kind)
+        if file is None:
+            file = self._files[kind] = _File(self.directory, kind)
+        return file.count(mmap_key(metric, name, labels, values, about))
+
+    def reopen(self) -> None:
+        """In a forked process, which counts from nothing in files of its own."""
+        self.lock = threading.RLock()
+        for file in self._files.values():
+            file.reopen()
+
+
+class _File:
+    """The cells of one kind that a process counts in, as prometheus_client's collector reads them:
+
+    int32 bytes in use, 4 of padding, then for each cell: int32 length of the key, the key, 1 to 8 spaces
+    up to a multiple of 8, float64 value, float64 time (of no use here).
+    """
+
+    def __init__(self, directory: Path, kind: str) -> None:
+        self._directory, self._kind = directory, kind
+        self._counts: list[Count] = []
+        self._open()
+
+    def count(self, key: str) -> Count:
+        count = Count(self, key)
+        self._counts.append(count)
+        return count
+
+    def cell(self, key: str) -> tuple[memoryview[float], int]:
+        """Where a number lies, and at which place of it."""
+        if key not in self._places:
+            text = key.encode()
+            padded = text + b" " * (8 - (4 + len(text)) % 8)
+            entry = struct.pack(f"=i{len(padded)}sdd", len(text), padded, 0.0, 0.0)
+            if self._used + len(entry) > len(self._mapped):
+                self._map(2 * len(self._mapped))
+            self._mapped[self._used : self._used + len(entry)] = entry
+            self._used += len(entry)
+            self._places[key] = (self._used - 16) // 8
+            self._mapped[:4] = struct.pack("=i", self._used)
+        return self._cells, self._places[key]
+
+    def reopen(self) -> None:
+        self._open()
+        for count in self._counts:
+            count.open()
+
+    def _open(self) -> None:
+        self.lock = threading.Lock()
+        self._path = self._directory / f"{self._kind}_{os.getpid()}.db"
+        if self._path.exists():  # of a process that had the same number: its counts go on
+            found = list(MmapedDict.read_all_values_from_file(self._path))  # type: ignore[no-untyped-call]
+            self._places = {key: place // 8 for key, _, _, place in found}
+            self._map(self._path.stat().st_size)
+            self._used = struct.unpack_from("=i", self._mapped)[0]
+        else:
+            self._places = {}
+            self._map(_BYTES)
+            self._used = 8
+            self._mapped[:4] = struct.pack("=i", self._used)
+
+    def _map(self, size: int) -> None:
+        """What was mapped before shares its memory with the new mapping, for as long as somebody counts in it."""
+        with self._path.open("ab") as file:
+            file.truncate(size)
+        with self._path.open("r+b") as file:
+            self._mapped = mmap.mmap(file.fileno(), size)
+        self._cells = memoryview(self._mapped).cast("d")
+
+
+def _reopen(counts: Counts | None) -> None:
+    if counts is not None:
+        counts.reopen()
+
+
+def _remove(directory: Path, owner: int) -> None:
+    if os.getpid() == owner:
+        shutil.rmtree(directory, ignore_errors=True)
+
+
+def memory_directory() -> str | None:
+    """Where small files that are written often belong: in memory, since a slow disk would stall the workers."""
+    return "/dev/shm" if os.access("/dev/shm", os.W_OK) else None  # noqa: S108 - mkdtemp makes a private place there

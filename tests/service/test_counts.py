@@ -1,0 +1,123 @@
+"""Counts: cells that all processes of a service share, added up."""
+
+from __future__ import annotations
+
+import os
+import signal
+import threading
+from pathlib import Path
+
+import pytest
+
+from service.counts import Counts
+
+
+def figures(counts: Counts) -> dict[tuple[str, ...], float]:
+    return {
+        (sample.name, *map("=".join, sorted(sample.labels.items()))): sample.value
+        for family in counts.collect()
+        for sample in family.samples
+    }
+
+
+@pytest.fixture
+def counts(tmp_path: Path) -> Counts:
+    return Counts(tmp_path)
+
+
+def in_a_child(deed) -> None:
+    """Runs it in a forked process that ends as a killed one does: nothing is flushed, nothing is closed."""
+    pid = os.fork()
+    if pid == 0:
+        try:
+            deed()
+        finally:
+            os.kill(os.getpid(), signal.SIGKILL)
+    assert os.WTERMSIG(os.waitpid(pid, 0)[1]) == signal.SIGKILL
+
+
+def test_counts_of_processes_are_added_up_and_outlive_a_kill(counts):
+    answered = counts.counter("answered", "Requests answered.", ("status",))
+    answered.at("200").inc()
+
+    def count() -> None:
+        for _ in range(10):
+            answered.at("200").inc()
+        answered.at("503").inc()
+
+    for _ in range(3):
+        in_a_child(count)
+    assert figures(counts) == {("answered_total", "status=200"): 31, ("answered_total", "status=503"): 3}
+
+
+def test_gauge_of_a_process_that_is_gone_is_gone(counts):
+    busy = counts.gauge("busy", "Under way.").at()
+    busy.inc()
+    in_a_child(lambda: busy.inc(5))
+    assert figures(counts) == {("busy",): 6}
+    for file in counts.directory.glob("gauge_*"):
+        pid = int(file.stem.rpartition("_")[2])
+        if pid != os.getpid():
+            counts.buried(pid)
+    assert figures(counts) == {("busy",): 1}
+
+
+def test_histogram_puts_a_value_at_a_bound_into_the_bucket_below(counts):
+    rows = counts.histogram("rows", "Rows.", ("model",), (1.0, 2.5)).at("xor")
+    for value in (0.5, 1.0, 1.1, 2.5, 2.6, 100.0):
+        rows.observe(value)
+    assert figures(counts) == {
+        ("rows_bucket", "le=1.0", "model=xor"): 2,
+        ("rows_bucket", "le=2.5", "model=xor"): 4,
+        ("rows_bucket", "le=+Inf", "model=xor"): 6,
+        ("rows_count", "model=xor"): 6,
+        ("rows_sum", "model=xor"): pytest.approx(107.7),
+    }
+
+
+def test_file_grows_and_what_was_counted_before_counts_on(counts):
+    answered = counts.counter("answered", "Requests answered.", ("route",))
+    first = answered.at("/first")
+    first.inc()
+    for number in range(2000):
+        answered.at(f"/{number}").inc(number)
+    first.inc()
+    found = figures(counts)
+    assert found["answered_total", "route=/first"] == 2
+    assert found["answered_total", "route=/1999"] == 1999
+    assert len(found) == 2001
+
+
+def test_process_with_the_number_of_an_earlier_one_counts_on_from_it(tmp_path):
+    for _ in range(2):
+        counts = Counts(tmp_path)
+        counts.counter("answered", "Requests answered.", ("route",)).at("/café").inc()
+        counts.counter("asked", "Requests.").at().inc(2)
+    assert figures(counts) == {("answered_total", "route=/café"): 2, ("asked_total",): 4}
+
+
+def test_threads_lose_no_count(counts):
+    answered = counts.counter("answered", "Requests answered.").at()
+    spread = counts.histogram("spread", "Spread.", (), (0.5,)).at()
+
+    def count() -> None:
+        for _ in range(20_000):
+            answered.inc()
+            spread.observe(1.0)
+
+    threads = [threading.Thread(target=count) for _ in range(4)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    found = figures(counts)
+    assert (found["answered_total",], found["spread_count",], found["spread_sum",]) == (80_000, 80_000, 80_000)
+
+
+def test_counts_without_a_place_have_one_of_their_own_that_goes_with_them():
+    counts = Counts()
+    place = counts.directory
+    counts.counter("answered", "Requests answered.").at().inc()
+    assert list(place.iterdir())
+    del counts
+    assert not place.exists()
