@@ -5,7 +5,8 @@
                "example": {"body": {...}, "curl": "..."}}, "request_id": "4b0f..."}
 
 `code` is for programs, `message` for people, `faults` has every single thing that is wrong with the request, and
-`example` is one that works. The protocols below /v1 and /v2 know `{"error": "text"}` alone: there the text has both.
+`example` is one that works, without its body where that is long. The protocols below /v1 and /v2 know
+`{"error": "text"}` alone: there the text has both.
 """
 
 from __future__ import annotations
@@ -52,7 +53,7 @@ def error_response(error: ApiError) -> Response:
     g.observation.error_code = error.code
     example = None
     if 400 <= error.status < 500:
-        example = lesson(current_app.extensions["catalog"].snapshot, error.faults)
+        example = lesson(current_app.extensions["catalog"], error.faults)
     if _PLAIN.match(request.path):
         status = 400 if error.status == 422 else error.status  # which these protocols do not know
         text = f"{error.message}. This works: {example['curl']}" if example else error.message

@@ -29,6 +29,7 @@ class Inference:
 
 def encoded(served: Served, rows: Any, place: str, most: int) -> Array:
     """Untrusted rows as the network's input; InputError with everything that does not fit."""
+    g.sent = rows  # for the lesson, if they do not fit
     faults = Faults()
     if not isinstance(rows, list):
         faults.add(place, f"wanted a list, found {shown(rows)}", "put the row into a list: [row]")

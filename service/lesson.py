@@ -1,6 +1,7 @@
 """The lesson: for a request that was refused, one that works - a body, and the line for a shell that sends it.
 
-The row is the caller's own with its faults mended, where one was sent, else the model's example.
+The row is the caller's own with its faults mended, where one was sent, else the model's example. A body that is too
+long for an error stays where it is: the line fetches the example, and sends it on.
 """
 
 from __future__ import annotations
@@ -10,110 +11,91 @@ import re
 import shlex
 from collections.abc import Mapping
 from typing import Any
+from urllib.parse import quote
 
 import orjson
 from flask import g, request
 
-from model_store.columns import Array, Category, Faults, Places
 from model_store.errors import Fault
-from model_store.signature import Input
 from service import tensors
-from service.catalog import Served, Snapshot
+from service.catalog import Catalog, Served, UnavailableError, UnknownError
+from service.mending import mended, row_of_tensors
+from service.withdrawals import Withdrawals
 
 _MOST_BYTES = 4096  # an error is not the place for a large image
+_REPOSITORY = "/v2/repository/"
 
 
-def lesson(snapshot: Snapshot, faults: list[Fault]) -> dict[str, Any] | None:
-    """`{"body": ..., "curl": "..."}`, or None where no model can answer or its rows are too long."""
-    served = _meant(snapshot)
+def lesson(catalog: Catalog, faults: list[Fault]) -> dict[str, Any] | None:
+    """`{"body": ..., "curl": "..."}`, without the body where it is too long; None where no model can answer."""
+    base = request.host_url.rstrip("/")
+    if request.path.startswith(_REPOSITORY) and isinstance(catalog.withdrawn, Withdrawals):
+        named = (request.view_args or {}).get("name", "")
+        path = request.path if not named or named in catalog.snapshot.entries else f"{_REPOSITORY}index"
+        return {"body": {}, "curl": f"curl -s {shlex.quote(base + quote(path))} -d '{{}}'"}
+    served, pinned = _meant(catalog)
     if served is None:
         return None
-    row = _mended(served, faults)
-    path, body = _form(served, row, alone=len(snapshot.entries) == 1)
+    body = _body(served, _row(served, faults), alone=len(catalog.snapshot.entries) == 1)
+    address = shlex.quote(base + quote(_address(served, pinned), safe="/:"))
     text = orjson.dumps(body).decode()
-    if len(text) > _MOST_BYTES:
-        return None
-    address = shlex.quote(request.host_url.rstrip("/") + path)
-    return {"body": body, "curl": f"curl -s {address} -d {shlex.quote(text)}"}
+    if len(text) <= _MOST_BYTES:
+        return {"body": body, "curl": f"curl -s {address} -d {shlex.quote(text)}"}
+    tensor = "/v2" if "inputs" in body and request.path.startswith("/v2") else ""
+    example = shlex.quote(f"{base}{tensor}/models/{served.name}/versions/{served.number}/example")
+    return {"curl": f"curl -s {example} | curl -s {address} -d @-"}
 
 
-def _meant(snapshot: Snapshot) -> Served | None:
-    """The model that the request names, or the one whose name is most like it."""
-    answering = {served.name: served for served in snapshot.answering}
-    found = re.search(r"/models/([^/:]+)", request.path)
-    name = found[1] if found else g.get("named") or ""
+def _meant(catalog: Catalog) -> tuple[Served | None, bool]:
+    """The version that the address names, and True; or the model whose name is most like the one that was named."""
+    asked = request.view_args or {}
+    name = asked.get("name") or g.get("named") or ""
+    if "name" in asked:
+        try:
+            return catalog.find(name, asked.get("version")), True
+        except (UnknownError, UnavailableError):
+            pass
+    elif found := re.search(r"/models/([^/:]+)", request.path):
+        name = found[1]
+    answering = {each.name: each for each in catalog.snapshot.answering if each.name not in catalog.withdrawn}
     close = [name] if name in answering else difflib.get_close_matches(name[:100], answering, 1, 0.0)
-    return answering[close[0]] if close else next(iter(answering.values()), None)
+    return answering[close[0]] if close else next(iter(answering.values()), None), False
 
 
-def _form(served: Served, row: Any, *, alone: bool) -> tuple[str, dict[str, Any]]:
-    """The address and the body, as the protocol that was spoken has them."""
+def _address(served: Served, pinned: bool) -> str:
+    """Where the protocol that was spoken takes predictions: where they were asked for, if that can be."""
+    path = request.path
+    if _hosted() or (pinned and request.url_rule and request.url_rule.rule.endswith(("predict", "infer"))):
+        return path
+    if path.startswith("/v2"):
+        return f"/v2/models/{served.name}/infer"
+    return f"/v1/models/{served.name}:predict" if path.startswith("/v1") else f"/models/{served.name}/predict"
+
+
+def _hosted() -> bool:
+    return request.path == "/invocations" or request.blueprint == "hosted"
+
+
+def _body(served: Served, row: Any, *, alone: bool) -> dict[str, Any]:
+    """The body as the caller would have written it: in tensors, by columns or by rows."""
+    if _hosted():
+        return ({} if alone else {"model": served.name}) | {"instances": [row]}
     if request.path.startswith("/v2"):
-        return f"/v2/models/{served.name}/infer", {"inputs": _tensors(served, row)}
-    if request.path.startswith("/v1"):
-        return f"/v1/models/{served.name}:predict", {"instances": [row]}
-    if request.path == "/invocations":
-        return "/invocations", ({} if alone else {"model": served.name}) | {"instances": [row]}
-    return f"/models/{served.name}/predict", {"instances": [row]}
+        given = g.get("tensors", ([], b""))[0]
+        names = [one.get("name") for one in given if isinstance(one, dict)] if isinstance(given, list) else []
+        return {"inputs": tensors.of_row(served.model.signature, row, as_table=names == [tensors.ALL])}
+    if g.get("columnar"):
+        return {"inputs": {name: [value] for name, value in row.items()} if isinstance(row, Mapping) else [row]}
+    return {"instances": [row]}
 
 
-def _tensors(served: Served, row: Any) -> list[dict[str, Any]]:
-    signature = served.model.signature
-    declared = tensors.inputs(signature)
-    if isinstance(signature.inputs[0], Array) and len(declared) == 1:
-        values = [row]
-    else:
-        values = [[row.get(name)] for name in signature.names] if isinstance(row, Mapping) else [[cell] for cell in row]
-    return [
-        {"name": t.name, "shape": [1, *t.shape[1:]], "datatype": t.datatype, "data": _flat(value)}
-        for t, value in zip(declared, values, strict=True)
-    ]
-
-
-def _flat(value: Any) -> list[Any]:
-    return [leaf for part in value for leaf in _flat(part)] if isinstance(value, list) else [value]
-
-
-def _mended(served: Served, faults: list[Fault]) -> Any:
-    """The first row that a fault names, mended; the model's example where there is none, or it cannot be understood."""
-    example, rows = served.example.instance, g.get("sent")
-    numbers = [found[1] for fault in faults if (found := re.match(r"(?:instances|inputs)\.(\d+)", fault.place))]
-    if not numbers or not isinstance(rows, list) or not isinstance(example, Mapping) or int(numbers[0]) >= len(rows):
-        return example
-    row, names = rows[int(numbers[0])], served.model.signature.names
-    if isinstance(row, list) and len(row) == len(names):
-        row = dict(zip(names, row, strict=True))
-    if not isinstance(row, Mapping):
-        return example
-    given = {_nearest(key, names): value for key, value in row.items()} | {n: row[n] for n in names if n in row}
-    columns = served.model.signature.inputs
-    return {column.name: _value(column, given, example[column.name]) for column in columns}
-
-
-def _value(column: Input, given: Mapping[str, Any], example: Any) -> Any:
-    """The value that was given, or the nearest that fits."""
-    value = given.get(column.name)
-    if value is None or isinstance(value, list):
-        return value if _fits(column, value) else example
-    known = column.categories if isinstance(column, Category) else ()
-    return next((each for each in (value, _number(value), _nearest(value, known)) if _fits(column, each)), example)
-
-
-def _fits(column: Input, value: Any) -> bool:
-    faults, places = Faults(), Places("", range(1))
-    parsed = column.parse([value], places, faults)
-    if not faults.total:
-        column.encode(parsed, places, faults)
-    return not faults.total
-
-
-def _number(value: Any) -> Any:
-    try:
-        return float(value)
-    except (TypeError, ValueError, OverflowError):
-        return None
-
-
-def _nearest(word: Any, known: tuple[str, ...]) -> str:
-    """The known word that is most like this one, or the word itself."""
-    return next(iter(difflib.get_close_matches(str(word)[:100], known[:1000], 1)), str(word)[:100])
+def _row(served: Served, faults: list[Fault]) -> Any:
+    """The first row that a fault names, or the first of all, mended; the example where none was sent."""
+    of_tensors = "tensors" in g  # whose faults name a row or a tensor
+    place = re.compile(r"rows\.(\d{1,9})" if of_tensors else r"(?:instances|inputs|rows)\.(\d{1,9})")
+    number = next((int(found[1]) for fault in faults if (found := place.match(fault.place))), 0)
+    if of_tensors:
+        inputs, tail = g.tensors
+        return mended(served, row_of_tensors(served, inputs, tail, number))
+    rows = g.get("sent")
+    return mended(served, rows[number]) if isinstance(rows, list) and number < len(rows) else served.example.instance

@@ -12,6 +12,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import orjson
+from flask import g
 from werkzeug.wrappers import Request, Response
 
 from model_store.columns import Faults, shown
@@ -24,7 +25,6 @@ from service.schemas import not_an_object
 from service.tensors import DATATYPES, Tensor
 
 JSON_LENGTH = "Inference-Header-Content-Length"
-_MOST_DIMENSIONS = 8
 
 
 @dataclass(frozen=True)
@@ -49,8 +49,9 @@ def read(request: Request, served: Served, max_bytes: int) -> Asked:
     document = parse_json(body[:length])
     if not isinstance(document, dict):
         raise not_an_object(document)
-    faults = Faults()
-    given, used = _inputs(document.get("inputs"), memoryview(body)[length:], faults)
+    faults, tail = Faults(), memoryview(body)[length:]
+    g.tensors = document.get("inputs"), tail  # for the lesson, if they do not fit
+    given, used = _inputs(document.get("inputs"), tail, faults)
     if not faults.total and used != len(body) - length:
         mend = "each binary input says its size in parameters.binary_data_size"
         faults.add("body", f"wanted {used} bytes after the JSON, found {len(body) - length}", mend)
@@ -133,7 +134,7 @@ def _inputs(given: Any, tail: memoryview, faults: Faults) -> tuple[dict[str, Arr
             problem = f"wanted one of {', '.join(DATATYPES)}; found {shown(datatype)}"
             faults.add(f"{place}.datatype", problem, did_you_mean(datatype, DATATYPES))
             continue
-        if not isinstance(shape, list) or not _is_shape(shape):
+        if not tensors.is_shape(shape):
             problem = f"wanted a list of whole numbers above 0, found {shown(shape)}"
             faults.add(f"{place}.shape", problem, "the first is the number of rows")
             continue
@@ -151,10 +152,6 @@ def _inputs(given: Any, tail: memoryview, faults: Faults) -> tuple[dict[str, Arr
         if array is not None:
             found[name] = array
     return found, used
-
-
-def _is_shape(shape: list[Any]) -> bool:
-    return 1 <= len(shape) <= _MOST_DIMENSIONS and all(type(size) is int and 1 <= size < 2**31 for size in shape)
 
 
 def _wanted(document: Mapping[str, Any], declared: list[Tensor], faults: Faults) -> dict[str, bool]:

@@ -153,6 +153,14 @@ def _add_general(spec: APISpec) -> None:
             schemas.ModelSchema,
             [_NAME, _VERSION],
         ),
+        ("/models/{name}/example", "general", "A body that is answered", schemas.ExampleSchema, [_NAME]),
+        (
+            "/models/{name}/versions/{version}/example",
+            "general",
+            "A body that is answered by a version",
+            schemas.ExampleSchema,
+            [_NAME, _VERSION],
+        ),
         ("/healthz", "health", "Whether the process lives", schemas.HealthSchema, []),
         ("/readyz", "health", "Whether a model can answer, and what is amiss", schemas.ReadySchema, []),
     ):

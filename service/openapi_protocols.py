@@ -91,6 +91,14 @@ _OPERATIONS: tuple[tuple[str, str, tuple[str, ...], str, Json | None, Json], ...
         None,
         _object("name ready", name=_TEXT, ready=_FLAG),
     ),
+    (
+        "open inference",
+        "get",
+        (f"{_V2}/example", f"{_VERSIONED}/example"),
+        "A body that is answered",
+        None,
+        _object("inputs", inputs=_list(_DATA)),
+    ),
     ("open inference", "get", (f"{_V2}/config", f"{_VERSIONED}/config"), "Triton's configuration", None, _CONFIG),
     (
         "open inference",

@@ -153,7 +153,9 @@ class FaultSchema(Schema):
 class LessonSchema(Schema):
     """A request that works."""
 
-    body = fields.Dict(keys=fields.String(), values=fields.Raw(), required=True)
+    body = fields.Dict(
+        keys=fields.String(), values=fields.Raw(), metadata={"description": "Left out where it is long."}
+    )
     curl = fields.String(required=True, metadata={"description": "The line for a shell that sends it."})
 
 
@@ -203,6 +205,13 @@ class ModelSchema(ModelLineSchema):
     output = fields.Dict(keys=fields.String(), values=fields.Raw(), required=True)
     training = fields.Dict(keys=fields.String(), values=fields.Raw(), required=True)
     example = fields.Dict(keys=fields.String(), values=fields.Raw(), required=True)
+
+
+class ExampleSchema(Schema):
+    """A body that is answered."""
+
+    model = fields.String(required=True)
+    instances = fields.List(fields.Raw(), required=True)
 
 
 class HealthSchema(Schema):

@@ -11,7 +11,7 @@ import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import chain
-from typing import Any
+from typing import Any, TypeGuard
 
 import numpy as np
 
@@ -31,6 +31,7 @@ DATATYPES: dict[str, np.dtype[Any]] = {
 }
 _NAMES = {dtype: name for name, dtype in DATATYPES.items()}
 ALL = "instances"  # the tensor that is a whole table of numbers
+MOST_DIMENSIONS = 8
 
 
 @dataclass(frozen=True)
@@ -57,13 +58,37 @@ def outputs(model: Model) -> list[Tensor]:
     return [Tensor(name, "FP64", (-1, 1)) for name in output.names]
 
 
+def whole(signature: Signature) -> Tensor | None:
+    """The table of numbers, of a model that has several columns and nothing but numbers in them."""
+    if len(signature.inputs) > 1 and all(isinstance(column, Number) for column in signature.inputs):
+        return Tensor(ALL, "FP64", (-1, len(signature.inputs)), signature.names)
+    return None
+
+
 def sole(signature: Signature) -> Tensor | None:
     """The one tensor that can say all: the only column, or the table of numbers."""
-    if len(signature.inputs) == 1:
-        return _declared(signature.inputs[0])
-    if all(isinstance(column, Number) for column in signature.inputs):
-        return Tensor(ALL, "FP64", (-1, len(signature.inputs)))
-    return None
+    return _declared(signature.inputs[0]) if len(signature.inputs) == 1 else whole(signature)
+
+
+def of_row(signature: Signature, row: Any, *, as_table: bool = False) -> list[dict[str, Any]]:
+    """A row in the protocol's words: a tensor for each column, or one for the table of numbers."""
+    declared = inputs(signature)
+    table = whole(signature) if as_table else None
+    values = [row.get(name) for name in signature.names] if isinstance(row, Mapping) else [row]
+    if table is not None:
+        declared, values = [table], [values]
+    return [
+        {"name": tensor.name, "shape": [1, *tensor.shape[1:]], "datatype": tensor.datatype, "data": _flat(value)}
+        for tensor, value in zip(declared, values, strict=True)
+    ]
+
+
+def is_shape(shape: Any) -> TypeGuard[list[int]]:
+    return (
+        isinstance(shape, list)
+        and 1 <= len(shape) <= MOST_DIMENSIONS
+        and all(type(size) is int and 1 <= size < 2**31 for size in shape)
+    )
 
 
 def datatype_of(dtype: np.dtype[Any]) -> str:
@@ -86,8 +111,7 @@ def encode(model: Model, given: Mapping[str, NDArray], most: int) -> NDArray:
     """Named arrays as the network's input (n, features); InputError with everything that does not fit."""
     signature = model.signature
     faults = Faults()
-    whole = sole(signature)
-    if given.keys() == {ALL} and whole is not None and whole.name == ALL:
+    if given.keys() == {ALL} and whole(signature) is not None:
         given = _split(given[ALL], signature, faults)
         faults.check()
     names = signature.names
@@ -161,6 +185,10 @@ def to_json(array: NDArray) -> list[Any]:
 
 def to_bytes(name: str, array: NDArray) -> bytes:
     return write_texts(name, array) if array.dtype == object else array.tobytes()
+
+
+def _flat(value: Any) -> list[Any]:
+    return [leaf for part in value for leaf in _flat(part)] if isinstance(value, list) else [value]
 
 
 def _declared(column: Input) -> Tensor:

@@ -24,4 +24,10 @@ def routes(catalog: Catalog) -> Blueprint:
         served = catalog.find(name, version)
         return json_response(describe.card(snapshot.entries[name], served))
 
+    @blueprint.get("/models/<name>/example")
+    @blueprint.get("/models/<name>/versions/<version>/example")
+    def example(name: str, version: str | None = None) -> Response:
+        """A body that is answered wherever rows are taken."""
+        return json_response({"model": name, "instances": [catalog.find(name, version).example.instance]})
+
     return blueprint

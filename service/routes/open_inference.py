@@ -77,6 +77,13 @@ def routes(catalog: Catalog, inference: Inference, metrics: Metrics, settings: S
             }
         )
 
+    @blueprint.get(f"{_MODEL}/example")
+    @blueprint.get(f"{_VERSION}/example")
+    def example(name: str, version: str | None = None) -> Response:
+        """A body that is answered, which the protocol does not have and an error points to."""
+        served = catalog.find(name, version)
+        return json_response({"inputs": tensors.of_row(served.model.signature, served.example.instance)})
+
     @blueprint.get("/v2/models/stats")
     @blueprint.get(f"{_MODEL}/stats")
     @blueprint.get(f"{_VERSION}/stats")

@@ -25,6 +25,7 @@ _ADDRESSES = (
     ("GET", "/models", "The models there are"),
     ("GET", "/models/<name>", "What a model takes and gives, and how good it is"),
     ("GET", "/models/<name>/versions/<version>", "The same of one version"),
+    ("GET", "/models/<name>/example", "A body that is answered; the same below versions and /v2"),
     ("GET", "/healthz", "200 while the process lives"),
     ("GET", "/readyz", "200 while a model can answer, with all that is amiss; 503 when none can"),
     ("GET", "/metrics", "Figures for Prometheus"),

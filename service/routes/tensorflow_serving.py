@@ -78,8 +78,8 @@ def routes(catalog: Catalog, inference: Inference, settings: Settings) -> Bluepr
             raise not_an_object(body)
         place = _form(body)
         signature = served.model.signature
-        rows = _rows(body["inputs"], signature) if place == "inputs" else body["instances"]
-        g.sent = rows
+        g.columnar = place == "inputs"
+        rows = _rows(body["inputs"], signature) if g.columnar else body["instances"]
         inputs = encoded(served, rows, place, settings.max_instances)
         found = signature.tensors(inference(g.observation, served, inputs))
         headers = {"X-Model-Version": str(served.number)}
@@ -112,6 +112,7 @@ def _rows(columns: Any, signature: Signature) -> Any:
         return columns
     if columns.keys() == {tensors.ALL}:
         return columns[tensors.ALL]
+    g.sent = [{name: column[0] if isinstance(column, list) and column else column for name, column in columns.items()}]
     faults = Faults()
     values = {}
     for name, column in columns.items():
