@@ -320,7 +320,7 @@ def _arrays(paths: list[Path], section: DataSection) -> ArraysFile:
     name = " and ".join(path.name for path in paths)
     x, y = map(_idx, paths) if len(paths) == 2 else (_npy(paths[0], key) for key in ("x", "y"))
     head = [_head(member, path) for member, path in zip((x, y), (paths[0], paths[-1]), strict=True)]
-    data.checked(data.Arrays(name, *head))
+    data.checked(data.Arrays(name, head[0], head[1][: len(head[0])]))  # of large rows fewer are read
     if x.shape[0] != y.shape[0]:
         fault = Fault("y", f"wanted as many as in x, {x.shape[0]}; found {y.shape[0]}", "one answer an example")
         raise DataError(name, [fault])
