@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
+from flask import g
+
 from model_store.columns import Faults, shown
 from model_store.nn import Array
 from service.catalog import Served
