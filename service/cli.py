@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import logging
 import os
 import shutil
 import socket
@@ -17,8 +18,11 @@ from model_store import console
 from model_store.console import exit_codes, store_option, verbosity_option
 from service.app import create_app
 from service.counts import memory_directory
-from service.gunicorn_conf import Server, bind, log_to_stderr, wipe_counts
+from service.gunicorn_conf import Server, bind, wipe_counts
+from service.logs import log_to_stderr
 from service.settings import Settings, SettingsError
+
+log = logging.getLogger("service")
 
 _COUNTS = "PROMETHEUS_MULTIPROC_DIR"
 
@@ -38,7 +42,7 @@ def main(store: str, host: str | None, port: int | None, workers: int | None) ->
     """
     level = "debug" if console.verbosity() > 0 else "warning" if console.verbosity() < 0 else None
     settings = Settings.from_environ(os.environ, store=store, host=host, port=port, workers=workers, log_level=level)
-    log_to_stderr(settings.log_level)
+    log_to_stderr(settings.log_level, settings.log_format)
     listener = _listener(settings)
     counts, temporary = _counts_directory()
     master = os.getpid()
@@ -81,14 +85,18 @@ def _tell(app: Flask, settings: Settings, server: Any) -> None:
     snapshot = app.extensions["catalog"].snapshot
     models = ", ".join(f"{served.name}/{served.number}" for served in snapshot.answering)
     if models:
-        console.note(f"Serving {models} from {settings.store}")
+        found = f"Serving {models} from {settings.store}"
     elif "://" in settings.store:  # not for this process to look into: see `create_app`
-        console.note(f"Serving {settings.store}")
+        found = f"Serving {settings.store}"
     else:
-        console.note(
+        found = (
             f"No model in {settings.store} yet, so requests are answered 503 until there is one: "
             "train examples/penguins.toml"
         )
+    if settings.log_format == "json":  # whoever reads the log gets nothing but JSON
+        log.info("%s at %s, with %d workers", found, base, settings.worker_count)
+        return
+    console.note(found)
     console.note(f"  answers  {base}/predict")
     console.note(f"  docs     {base}/docs")
     console.note(f"  {settings.worker_count} workers; Ctrl-C stops")

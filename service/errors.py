@@ -112,6 +112,7 @@ _OWN_HEADERS = {"content-type", "content-length"}
 
 def _crash(error: Exception) -> Response:
     """A bug of ours. The log has the traceback, the caller only the id that finds it there."""
-    log.error("request %s crashed", g.observation.request_id, exc_info=error)
+    seen = g.observation
+    log.error("request %s crashed", seen.request_id, exc_info=error, extra={"observation": seen})
     message = "the service failed on this request; its log says why, under the request_id"
     return error_response(ApiError(500, "internal_error", message))

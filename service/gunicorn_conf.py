@@ -9,7 +9,6 @@ from __future__ import annotations
 import logging
 import signal
 import socket
-import sys
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -19,16 +18,14 @@ from typing import Any
 from flask import Flask
 from gunicorn.app.base import BaseApplication  # type: ignore[import-untyped]
 from gunicorn.arbiter import Arbiter  # type: ignore[import-untyped]
-from gunicorn.glogging import Logger  # type: ignore[import-untyped]
 
 from service.counts import memory_directory
+from service.logs import ServerLogger
 from service.settings import Settings
 
 log = logging.getLogger("service")
 
 WORKERS = {"event": "service.worker.EventWorker", "gthread": "gthread"}
-LOG_FORMAT = "%(asctime)s %(levelname)s [%(process)d] %(message)s"
-LOG_DATES = "%Y-%m-%dT%H:%M:%S%z"
 
 
 def options(settings: Settings, listener: int) -> dict[str, Any]:
@@ -56,13 +53,6 @@ def options(settings: Settings, listener: int) -> dict[str, Any]:
         "post_worker_init": _started,
         "child_exit": _ended,
     }
-
-
-class ServerLogger(Logger):  # type: ignore[misc]
-    """gunicorn's own log, in the form of ours."""
-
-    error_fmt = LOG_FORMAT
-    datefmt = LOG_DATES
 
 
 class Server(BaseApplication):  # type: ignore[misc]
@@ -149,12 +139,3 @@ def wipe_counts(directory: Path) -> None:
     directory.mkdir(parents=True, exist_ok=True)
     for file in directory.glob("*.db"):
         file.unlink(missing_ok=True)
-
-
-def log_to_stderr(level: str) -> None:
-    handler = logging.StreamHandler(sys.stderr)
-    handler.setFormatter(logging.Formatter(LOG_FORMAT, LOG_DATES))
-    logger = logging.getLogger("service")
-    logger.handlers = [handler]
-    logger.propagate = False
-    logger.setLevel(level.upper())

@@ -15,7 +15,7 @@ import os
 import random
 import re
 import time
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from service.counts import Count, Spread
 from service.metrics import Metrics
@@ -36,11 +36,14 @@ _NONZERO = 1 << 64 | 1  # the last bit of the trace's id and of the span's: neit
 
 
 class Observation:
-    """One request: who asked what, who answered, and when; moments are those of `clock`, 0.0 until they come."""
+    """One request: who asked what, who answered, and when; moments are those of `clock`, 0.0 until they come.
+
+    As text it is a line of the access log, as a dict the same for programs.
+    """
 
     __slots__ = (
         "arrived", "client", "computed", "computing", "ended", "error_code", "flags", "method", "parent_id", "parsed",
-        "request_id", "rows", "served", "span_id", "started", "target", "trace_id",
+        "request_id", "route", "rows", "served", "span_id", "started", "status", "target", "trace_id",
     )  # fmt: skip
 
     def __init__(self, method: str, target: str, client: str, arrived: float) -> None:
@@ -51,12 +54,34 @@ class Observation:
         self.served: Served | None = None
         self.rows = 0
         self.error_code = self.request_id = self.trace_id = self.span_id = self.parent_id = ""
-        self.flags = 0
+        self.flags = self.status = 0
+        self.route = ""
 
     def stages(self) -> tuple[float, float, float, float]:
         """Seconds of each of `STAGES`; waiting counts as queue, be it for the loop or for a batch."""
         queue = self.started - self.arrived + self.computing - self.parsed
         return queue, self.parsed - self.started, self.computed - self.computing, self.ended - self.computed
+
+    def __str__(self) -> str:
+        answer = f" {self.served.name}/{self.served.number} rows={self.rows}" if self.served else ""
+        fault = f" error={self.error_code}" if self.error_code else ""
+        target = self.target.encode("unicode_escape").decode()
+        took = f"{1000 * (self.ended - self.arrived):.1f}ms"
+        told = f"{self.method} {target} {self.status} {took}{answer}{fault}"
+        return f"{told} id={self.request_id} from={self.client}"
+
+    def as_dict(self) -> dict[str, Any]:
+        told: dict[str, Any] = {"request_id": self.request_id, "trace_id": self.trace_id, "span_id": self.span_id}
+        told |= {"method": self.method, "target": self.target, "client": self.client}
+        if self.status:
+            told |= {"status": self.status, "seconds": round(self.ended - self.arrived, 6)}
+        if self.served:
+            told |= {"model": self.served.name, "version": self.served.number, "rows": self.rows}
+        if self.computed:
+            told |= {f"{stage}_seconds": round(spent, 6) for stage, spent in zip(STAGES, self.stages(), strict=True)}
+        if self.error_code:
+            told["error"] = self.error_code
+        return told
 
 
 class Observer:
@@ -112,6 +137,7 @@ class Observer:
     def finish(self, seen: Observation, *, route: str, status: int) -> None:
         """Metrics and the access log: one line a request, with the id that the caller was given."""
         seen.ended = seen.ended or clock()
+        seen.route, seen.status = route, status
         metrics, served = self.metrics, seen.served
         name, number = ("", 0) if served is None else (served.name, served.number)
         requests, seconds = self._answers.get((route, name, number, status)) or self._answer(
@@ -130,7 +156,7 @@ class Observer:
             metrics.errors.at(seen.error_code, name, str(number or "")).inc()
         level = logging.DEBUG if route in QUIET and status < 400 else logging.INFO
         if access.isEnabledFor(level):
-            access.log(level, "%s", _line(seen, status))
+            access.log(level, seen)
 
     def _answer(self, route: str, name: str, number: int, status: int) -> tuple[Count, Spread | None]:
         of = route, name, str(number or "")
@@ -142,13 +168,3 @@ class Observer:
         stages = [self.metrics.stages.at(stage, name, str(number)) for stage in STAGES]
         self._predictions[name, number] = cells = self.metrics.rows.at(name, str(number)), stages
         return cells
-
-
-def _line(seen: Observation, status: int) -> str:
-    answer = f" {seen.served.name}/{seen.served.number} rows={seen.rows}" if seen.served else ""
-    fault = f" error={seen.error_code}" if seen.error_code else ""
-    target = seen.target.encode("unicode_escape").decode()
-    seconds = seen.ended - seen.arrived
-    return (
-        f"{seen.method} {target} {status} {1000 * seconds:.1f}ms{answer}{fault} id={seen.request_id} from={seen.client}"
-    )

@@ -21,6 +21,7 @@ from model_store.cache import default_directory
 
 WORKERS = ("event", "gthread")
 LOG_LEVELS = ("debug", "info", "warning", "error")
+LOG_FORMATS = ("text", "json")
 
 
 class SettingsError(Exception):
@@ -96,6 +97,9 @@ class Settings:
     health_route: str = _setting("AIP_HEALTH_ROUTE", "", "One more address of `/ping`, which Vertex AI names.")
     predict_route: str = _setting("AIP_PREDICT_ROUTE", "", "One more address of `/invocations`, which Vertex AI names.")
     log_level: str = _setting("SERVE_LOG_LEVEL", "info", f"One of {', '.join(LOG_LEVELS)}.", choices=LOG_LEVELS)
+    log_format: str = _setting(
+        "SERVE_LOG_FORMAT", "text", "text, lines for people; or json, an object a line.", choices=LOG_FORMATS
+    )
 
     @classmethod
     def from_environ(cls, environ: Mapping[str, str], **overrides: Any) -> Settings:

@@ -53,7 +53,7 @@ class Server:
 
     def _port(self) -> str | None:
         assert self.process.poll() is None, self.log
-        found = re.search(r"docs +http://127\.0\.0\.1:(\d+)/docs", self.log)
+        found = re.search(r"http://127\.0\.0\.1:(\d+)", self.log)
         return found and found[1]
 
     def ask(self, method: str, path: str, body: Any = None) -> tuple[int, Any]:

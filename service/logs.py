@@ -1,0 +1,58 @@
+"""The log: to standard error, a line each, as text for people or as JSON for programs."""
+
+from __future__ import annotations
+
+import json
+import logging
+import sys
+from datetime import UTC, datetime
+from typing import Any
+
+from gunicorn.glogging import Logger  # type: ignore[import-untyped]
+
+from service.observation import Observation
+
+_TEXT = "%(asctime)s %(levelname)s [%(process)d] %(message)s"
+_DATES = "%Y-%m-%dT%H:%M:%S%z"
+
+
+class JsonFormatter(logging.Formatter):
+    """A record as one JSON object; what is known of a request stands in fields of its own."""
+
+    def format(self, record: logging.LogRecord) -> str:
+        entry: dict[str, Any] = {
+            "time": datetime.fromtimestamp(record.created, UTC).isoformat(timespec="milliseconds"),
+            "level": record.levelname.lower(),
+            "pid": record.process,
+            "logger": record.name,
+        }
+        seen = record.msg if isinstance(record.msg, Observation) else getattr(record, "observation", None)
+        entry["message"] = "answered" if seen is record.msg else record.getMessage()
+        if seen is not None:
+            entry |= seen.as_dict()
+        if record.exc_info:
+            entry["exception"] = self.formatException(record.exc_info)
+        return json.dumps(entry, ensure_ascii=True)
+
+
+def formatter(form: str) -> logging.Formatter:
+    return JsonFormatter() if form == "json" else logging.Formatter(_TEXT, _DATES)
+
+
+def log_to_stderr(level: str, form: str) -> None:
+    handler = logging.StreamHandler(sys.stderr)
+    handler.setFormatter(formatter(form))
+    logger = logging.getLogger("service")
+    logger.handlers = [handler]
+    logger.propagate = False
+    logger.setLevel(level.upper())
+
+
+class ServerLogger(Logger):  # type: ignore[misc]
+    """gunicorn's own log, in the form of ours."""
+
+    def setup(self, cfg: Any) -> None:
+        super().setup(cfg)
+        for handler in self.error_log.handlers:
+            for ours in logging.getLogger("service").handlers:
+                handler.setFormatter(ours.formatter)
