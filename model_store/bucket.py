@@ -78,7 +78,7 @@ class Bucket:
             result = obstore.get(self._store, key)
             data = bytes(result.bytes())
         with self._lock:
-            self._read[key] = (result.meta["e_tag"], data)
+            self._read[key] = (_tag(result.meta["e_tag"]), data)
         return data
 
     def file(self, key: str, *, anew: bool = False) -> Path:
@@ -138,7 +138,8 @@ class Bucket:
         fits = re.compile("|".join(re.escape(pattern).replace(r"\*", WORD) for pattern in patterns))
         with _told():
             pages = obstore.list(self._store, prefix=folder or None)
-            tags = {meta["path"]: meta["e_tag"] for page in pages for meta in page if fits.fullmatch(meta["path"])}
+            found = [meta for page in pages for meta in page if fits.fullmatch(meta["path"])]
+            tags = {meta["path"]: _tag(meta["e_tag"]) for meta in found}
         with self._lock:
             self._tags.update(tags)
         return list(tags)
@@ -201,6 +202,11 @@ def _plainly() -> Iterator[None]:
         refused = isinstance(e, PermissionDeniedError | UnauthenticatedError) or _REFUSED.search(str(e))
         mend = "; check the credentials in the environment and what they may do" if refused else ""
         raise OSError(errno.EIO, f"{_reason(e)}{mend}") from e
+
+
+def _tag(found: str | None) -> str | None:
+    """An ETag as listings and answers have it alike: Azure quotes it in the one alone."""
+    return found.strip('"') if found else None
 
 
 def _reason(error: Exception) -> str:

@@ -12,6 +12,7 @@ import pytest
 from model_store import artifact
 from model_store.model import Golden, Model
 from model_store.nn import build
+from model_store.objects import Directory, put
 from model_store.signature import Array as ArrayColumn
 from model_store.signature import Category, Classes, Number, Signature, Values
 from model_store.store import Store, open_store
@@ -79,6 +80,13 @@ def written(model: Model, tmp_path: Path) -> Path:
     return path
 
 
+# Places ----------------------------------------------------------------------------------------------------------
+
+BUCKETS = ["s3", "gs", *(pytest.param(kind, marks=pytest.mark.slow) for kind in ("seaweedfs", "az"))]
+PLACES = ["directory", *BUCKETS]
+"""Where a store may be: what holds in one of them must hold in each. Those that need a server of its own are slow."""
+
+
 @pytest.fixture(scope="session")
 def s3_server() -> Iterator[S3]:
     from tests.model_store.s3 import running  # moto takes seconds to import
@@ -87,12 +95,49 @@ def s3_server() -> Iterator[S3]:
         yield server
 
 
+@pytest.fixture(scope="session")
+def seaweedfs_endpoint(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    from tests.model_store import seaweedfs
+
+    with seaweedfs.running(tmp_path_factory.mktemp("seaweedfs")) as endpoint:
+        yield endpoint
+
+
+@pytest.fixture(scope="session")
+def azurite_endpoint(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    from tests.model_store import azurite
+
+    with azurite.running(tmp_path_factory.mktemp("azurite")) as endpoint:
+        yield endpoint
+
+
+@pytest.fixture(scope="session")
+def seaweedfs_server(seaweedfs_endpoint: str) -> Iterator[S3]:
+    from tests.model_store.s3 import S3, serving
+
+    with serving(S3(seaweedfs_endpoint)) as server:
+        yield server
+
+
+@pytest.fixture(scope="session")
+def az_server(azurite_endpoint: str) -> Iterator[S3]:
+    from tests.model_store import azurite
+    from tests.model_store.s3 import S3, serving
+
+    with serving(S3(azurite_endpoint, "az", azurite.environment)) as server:
+        yield server
+
+
+def fresh(server: S3, monkeypatch: pytest.MonkeyPatch) -> S3:
+    for name, value in server.reset().items():
+        monkeypatch.setenv(name, value)
+    return server
+
+
 @pytest.fixture
 def s3(s3_server: S3, monkeypatch: pytest.MonkeyPatch) -> S3:
     """A server with an empty bucket, which answers as it should until it is told otherwise."""
-    for name, value in s3_server.reset().items():
-        monkeypatch.setenv(name, value)
-    return s3_server
+    return fresh(s3_server, monkeypatch)
 
 
 @pytest.fixture
@@ -103,10 +148,50 @@ def gs(s3: S3) -> S3:
 
 
 @pytest.fixture
-def store(request: pytest.FixtureRequest, tmp_path: Path) -> Store:
-    """An empty store: in a directory, or where a test is parametrised so, in a bucket."""
-    kind = getattr(request, "param", "directory")
-    if kind == "directory":
+def seaweedfs(seaweedfs_server: S3, monkeypatch: pytest.MonkeyPatch) -> S3:
+    """One that stands before SeaweedFS."""
+    return fresh(seaweedfs_server, monkeypatch)
+
+
+@pytest.fixture
+def az(az_server: S3, monkeypatch: pytest.MonkeyPatch) -> S3:
+    """One that stands before Azurite."""
+    return fresh(az_server, monkeypatch)
+
+
+@pytest.fixture(params=PLACES)
+def everywhere(request: pytest.FixtureRequest, tmp_path: Path) -> Store:
+    """An empty store in each of the places."""
+    if request.param == "directory":
         return open_store(tmp_path / "models")
-    server: S3 = request.getfixturevalue(kind)
+    server: S3 = request.getfixturevalue(request.param)
     return open_store(server.address, tmp_path / "cache")
+
+
+@pytest.fixture
+def store(tmp_path: Path) -> Store:
+    """An empty store in a directory. Modules whose tests hold everywhere have another of this name."""
+    return open_store(tmp_path / "models")
+
+
+@pytest.fixture(name="chess")
+def three_versions(store: Store, make_model: MakeModel) -> Store:
+    """A store with three versions of one model."""
+    for seed in range(3):
+        store.publish("chess", make_model(seed))
+    return store
+
+
+def contents(store: Store) -> dict[str, bytes | None]:
+    """All that there is in a store, by path or key; None is a directory."""
+    if isinstance(store.objects, Directory):
+        paths = sorted(store.root.rglob("*"))
+        return {str(path.relative_to(store.root)): path.read_bytes() if path.is_file() else None for path in paths}
+    keys = store.objects.keys("*", "*/*", "*/*/*/*")
+    return {key: store.objects.get(key) for key in keys}
+
+
+def exchange(store: Store, key: str, data: bytes) -> None:
+    """Put other bytes under a key that is taken, as nobody may."""
+    store.objects.delete(key)
+    assert put(store.objects, key, data)

@@ -1,14 +1,20 @@
-"""A server of this process with a bucket: moto's S3, which can be told to go wrong as real ones do."""
+"""A server of this process with a bucket, which can be told to go wrong as real ones do.
+
+It answers by moto's S3, or by a real server that it stands before. The clients of all kinds of bucket ask it: S3's,
+Google's (gs.py translates) and, before Azurite, Azure's.
+"""
 
 from __future__ import annotations
 
+import http.client
 import threading
 import time
 import urllib.request
 import uuid
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from typing import Any
+from urllib.parse import urlsplit
 
 from moto.server import DomainDispatcherApplication, create_backend_app
 from werkzeug.serving import WSGIRequestHandler, make_server
@@ -17,28 +23,33 @@ from tests.model_store import gs
 
 CREDENTIALS = {"AWS_ACCESS_KEY_ID": "key", "AWS_SECRET_ACCESS_KEY": "secret", "AWS_REGION": "us-east-1"}
 
+Answer = Callable[[dict[str, Any], Any], list[bytes]]
+Environ = Callable[[str], dict[str, str]]
+
 
 class S3:
-    """WSGI around moto. One request at a time, since moto itself looks first and writes afterwards."""
+    """WSGI before whatever keeps the objects: moto, or a server whose endpoint is `behind`.
+
+    `scheme` is of the addresses that mean it, `environ` gives the environment in which they do.
+    """
 
     endpoint = ""
 
-    def __init__(self) -> None:
-        self.moto = DomainDispatcherApplication(create_backend_app)
-        self.lock = threading.Lock()
+    def __init__(self, behind: str = "", scheme: str = "s3", environ: Environ | None = None) -> None:
+        self.answer = of_server(behind) if behind else of_moto()
+        self.behind, self.scheme, self.environ = behind, scheme, environ or environment
         self.reset()
 
     def reset(self) -> dict[str, str]:
         """A new address, and the environment in which it means this server."""
-        self.address = f"s3://models/{uuid.uuid4().hex}"
+        self.address = f"{self.scheme}://models/{uuid.uuid4().hex}"
         self.conditions = "honoured"  # or "ignored", or "raced": looks first, writes later
         self.answers_to_lose = 0  # of writes that were made
         self.conflicts_to_tell = 0  # instead of writing
         self.away = False
         self.forbidden = False
         self.requests: list[str] = []
-        endpoints = {"AWS_ENDPOINT_URL": self.endpoint, "GOOGLE_BASE_URL": self.endpoint}
-        return {**CREDENTIALS, **gs.CREDENTIALS, **endpoints}
+        return self.environ(self.endpoint)
 
     def speak_googles(self) -> None:
         """A `gs://` address from now on: a server speaks one dialect at a time."""
@@ -65,10 +76,6 @@ class S3:
             return refuse(start_response, "500 Internal Server Error", "InternalError")
         return self.answer(environ, start_response)
 
-    def answer(self, environ: dict[str, Any], start_response: Any) -> list[bytes]:
-        with self.lock:
-            return list(self.moto(environ, start_response))
-
     def has(self, environ: dict[str, Any]) -> bool:
         told: list[str] = []
         body = environ["wsgi.input"]
@@ -78,6 +85,44 @@ class S3:
         environ["wsgi.input"] = body
         time.sleep(0.05)  # the gap between looking and writing
         return told[0].startswith("200")
+
+
+def environment(endpoint: str) -> dict[str, str]:
+    """In which `s3://` and `gs://` addresses mean the server there."""
+    return {**CREDENTIALS, **gs.CREDENTIALS, "AWS_ENDPOINT_URL": endpoint, "GOOGLE_BASE_URL": endpoint}
+
+
+def of_moto() -> Answer:
+    """One request at a time, since moto itself looks first and writes afterwards."""
+    moto, lock = DomainDispatcherApplication(create_backend_app), threading.Lock()
+
+    def answer(environ: dict[str, Any], start_response: Any) -> list[bytes]:
+        with lock:
+            return list(moto(environ, start_response))
+
+    return answer
+
+
+def of_server(endpoint: str) -> Answer:
+    """What the server there answers to the same request."""
+    host = urlsplit(endpoint).netloc
+
+    def answer(environ: dict[str, Any], start_response: Any) -> list[bytes]:
+        headers = {name[5:].replace("_", "-"): value for name, value in environ.items() if name.startswith("HTTP_")}
+        named = {"Content-Type": environ.get("CONTENT_TYPE"), "Content-Length": environ.get("CONTENT_LENGTH")}
+        headers |= {name: value for name, value in named.items() if value}
+        body = environ["wsgi.input"].read(int(environ.get("CONTENT_LENGTH") or 0))
+        connection = http.client.HTTPConnection(host, timeout=60)
+        connection.request(environ["REQUEST_METHOD"], environ["REQUEST_URI"], body or None, headers)
+        response = connection.getresponse()
+        hops = {"connection", "keep-alive", "transfer-encoding"}
+        kept = [pair for pair in response.getheaders() if pair[0].lower() not in hops]
+        start_response(f"{response.status} {response.reason}", kept)
+        data = response.read()
+        connection.close()
+        return [data]
+
+    return answer
 
 
 class Quiet(WSGIRequestHandler):
@@ -91,17 +136,22 @@ def refuse(start_response: Any, status: str, code: str) -> list[bytes]:
 
 
 @contextmanager
-def running() -> Iterator[S3]:
-    s3 = S3()
+def serving(s3: S3) -> Iterator[S3]:
     server = make_server("127.0.0.1", 0, s3, threaded=True, request_handler=Quiet)
     threading.Thread(target=server.serve_forever, daemon=True).start()
     s3.endpoint = f"http://127.0.0.1:{server.server_port}"
-    make_bucket(s3.endpoint)
     try:
         yield s3
     finally:
         server.shutdown()
         server.server_close()
+
+
+@contextmanager
+def running() -> Iterator[S3]:
+    with serving(S3()) as s3:
+        make_bucket(s3.endpoint)
+        yield s3
 
 
 def make_bucket(endpoint: str) -> None:

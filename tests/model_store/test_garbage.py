@@ -10,10 +10,13 @@ import pytest
 
 from model_store.errors import StoreError
 from model_store.model import Model
+from model_store.objects import put
 from model_store.store import Store
+from tests.model_store.conftest import contents
 
 GRACE = timedelta(hours=1)
 AT_ONCE = timedelta(0)
+KEY = "0123456789abcdef"
 
 
 def collected(store: Store, grace: timedelta = AT_ONCE, now: datetime | None = None) -> dict[str, str]:
@@ -56,59 +59,59 @@ def test_a_publish_under_way_is_safe_wherever_the_clock_jumps_to(store: Store, m
     assert collected(store, now=datetime.now(UTC) + jump) == {}
 
 
-def test_what_is_left_of_a_removed_version_goes_and_its_tombstone_stays(store: Store, model: Model) -> None:
+def test_what_is_left_of_a_removed_version_goes_and_its_tombstone_stays(everywhere: Store, model: Model) -> None:
     for _ in range(2):
-        store.publish("chess", model)
-    artifact = store.path("chess", 2).read_bytes()
-    store.remove("chess", 2)
-    keys = ["chess/2.html", "chess/2.npz", "chess/signatures/2/0123456789abcdef.sig"]
-    (store.root / "chess" / "signatures" / "2").mkdir(parents=True)
+        everywhere.publish("chess", model)
+    artifact = everywhere.path("chess", 2).read_bytes()
+    everywhere.remove("chess", 2)
+    keys = ["chess/2.html", "chess/2.npz", f"chess/signatures/2/{KEY}.sig"]
     for key in keys:
-        (store.root / key).write_bytes(artifact)
-    assert collected(store, GRACE) == {}
-    assert collected(store, GRACE, datetime.now(UTC) + 2 * GRACE) == dict.fromkeys(keys, "of a removed version")
-    assert sorted(path.name for path in (store.root / "chess").glob("*.*")) == ["1.npz", "2.removed"]
-    assert store.publish("chess", model).number == 3
+        put(everywhere.objects, key, artifact)
+    assert collected(everywhere, GRACE) == {}
+    assert collected(everywhere, GRACE, datetime.now(UTC) + 2 * GRACE) == dict.fromkeys(keys, "of a removed version")
+    assert sorted(everywhere.objects.keys("chess/*", "*/signatures/*/*")) == ["chess/1.npz", "chess/2.removed"]
+    assert everywhere.publish("chess", model).number == 3
 
 
-def test_a_removal_that_an_alias_forbids_is_undone(store: Store, model: Model) -> None:
+def test_a_removal_that_an_alias_forbids_is_undone(everywhere: Store, model: Model) -> None:
     """As when the remover died between its tombstone and seeing that an alias had come."""
-    store.publish("chess", model)
-    store.set_alias("chess", "champion", 1, who="", why="", when=datetime.now(UTC))
-    (store.root / "chess" / "1.removed").touch()
-    assert collected(store, GRACE) == {}
-    assert collected(store) == {"chess/1.removed": "of a removal that an alias forbids"}
-    assert store.resolve("chess", "champion") == 1
+    everywhere.publish("chess", model)
+    everywhere.set_alias("chess", "champion", 1, who="", why="", when=datetime.now(UTC))
+    put(everywhere.objects, "chess/1.removed", b"")
+    assert collected(everywhere, GRACE) == {}
+    assert collected(everywhere) == {"chess/1.removed": "of a removal that an alias forbids"}
+    assert everywhere.resolve("chess", "champion") == 1
 
 
-def test_nothing_of_a_version_goes_while_an_alias_cannot_be_read(store: Store, model: Model) -> None:
-    store.publish("chess", model)
-    store.set_alias("chess", "champion", 1, who="", why="", when=datetime.now(UTC))
-    (store.root / "chess" / "1.removed").touch()
-    (store.root / "chess" / "aliases" / "champion" / "2.json").write_text("{")
-    assert collected(store) == {}
+def test_nothing_of_a_version_goes_while_an_alias_cannot_be_read(everywhere: Store, model: Model) -> None:
+    everywhere.publish("chess", model)
+    everywhere.set_alias("chess", "champion", 1, who="", why="", when=datetime.now(UTC))
+    put(everywhere.objects, "chess/1.removed", b"")
+    put(everywhere.objects, "chess/aliases/champion/2.json", b"{")
+    assert collected(everywhere) == {}
 
 
-def test_a_report_or_signature_without_its_version_goes(store: Store, model: Model) -> None:
-    store.publish("chess", model)
+def test_a_report_or_signature_without_its_version_goes(everywhere: Store, model: Model) -> None:
+    everywhere.publish("chess", model)
     for number in (1, 2):
-        (store.root / "chess" / f"{number}.html").write_text("report")
-        store.add_signature("chess", number, "0123456789abcdef", b"signed")
-    gone = ["chess/2.html", "chess/signatures/2/0123456789abcdef.sig"]
-    assert collected(store) == dict.fromkeys(gone, "of a version that is not there")
-    assert store.signed_by("chess", 1) == ["0123456789abcdef"]
+        put(everywhere.objects, f"chess/{number}.html", b"report")
+        everywhere.add_signature("chess", number, KEY, b"signed")
+    gone = ["chess/2.html", f"chess/signatures/2/{KEY}.sig"]
+    assert collected(everywhere) == dict.fromkeys(gone, "of a version that is not there")
+    assert everywhere.signed_by("chess", 1) == [KEY]
 
 
-def test_nothing_of_use_is_garbage(store: Store, model: Model) -> None:
+def test_nothing_of_use_is_garbage(everywhere: Store, model: Model) -> None:
     for _ in range(3):
-        store.publish("chess", model)
-    store.set_alias("chess", "champion", 1, who="", why="", when=datetime.now(UTC))
-    store.remove("chess", 3)
-    (store.root / "README").write_text("strangers are left alone")
-    (store.root / "chess" / "notes.txt").write_text("here too")
-    before = sorted(store.root.rglob("*"))
-    assert collected(store) == {}
-    assert sorted(store.root.rglob("*")) == before
+        everywhere.publish("chess", model)
+    everywhere.set_alias("chess", "champion", 1, who="", why="", when=datetime.now(UTC))
+    everywhere.remove("chess", 3)
+    for stranger in ("README", "chess/notes.txt"):
+        put(everywhere.objects, stranger, b"strangers are left alone")
+    before = contents(everywhere)
+    assert "README" in before
+    assert collected(everywhere) == {}
+    assert contents(everywhere) == before
 
 
 def test_a_store_that_is_not_there_is_told(store: Store) -> None:

@@ -15,13 +15,13 @@ BY = {"who": "ada", "why": "", "when": datetime(2026, 1, 2, tzinfo=UTC)}
 
 
 @pytest.fixture
-def chess(store: Store, make_model) -> Store:
+def chess(everywhere: Store, make_model) -> Store:
     """Three versions, each more accurate than the one before; the last was measured on other rows."""
     for number, rows in ((1, "a"), (2, "a"), (3, "b")):
         metrics = {"accuracy": 0.7 + number / 10, "error": 0.3, "by": {"Bath": {"recall": number / 4}}, "of": "test"}
         training = {"metrics": metrics, "data": {"sha256": rows}, "split": {"test": 9}, "job": {"train": {"seed": 1}}}
-        store.publish("chess", replace(make_model(number), training=training))
-    return store
+        everywhere.publish("chess", replace(make_model(number), training=training))
+    return everywhere
 
 
 def promoted(store: Store, version: int | str, *gates: str, alias: str = "champion") -> list[str]:

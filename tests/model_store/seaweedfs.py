@@ -1,0 +1,69 @@
+"""SeaweedFS, a real object store that speaks S3's protocol, in a process of its own."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import socket
+import subprocess
+import sys
+import time
+import urllib.error
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import pytest
+
+from tests.model_store.s3 import make_bucket
+
+WEED = shutil.which("weed", path=f"{Path(sys.executable).parent}:{os.environ['PATH']}")
+
+
+@contextmanager
+def running(directory: Path) -> Iterator[str]:
+    """Its endpoint, with an empty bucket."""
+    if WEED is None:
+        pytest.skip("SeaweedFS is not installed")
+    master, volume, filer, s3 = free_ports(4)
+    command = [
+        WEED, "server", f"-dir={directory}", "-ip=127.0.0.1", f"-master.port={master}", f"-volume.port={volume}",
+        "-filer", f"-filer.port={filer}", "-s3", f"-s3.port={s3}", "-master.telemetry=false",
+        "-master.volumeSizeLimitMB=64",
+    ]  # fmt: skip
+    log = directory / "log"
+    with log.open("wb") as out:
+        server = subprocess.Popen(command, stdout=out, stderr=out)
+    try:
+        wait_for_bucket(server, f"http://127.0.0.1:{s3}", log)
+        yield f"http://127.0.0.1:{s3}"
+    finally:
+        server.kill()  # it takes its time otherwise, for data that nobody wants
+        server.wait(30)
+
+
+def free_ports(count: int) -> list[int]:
+    """Ports below 50000: the server adds 10000 to each for its own protocol."""
+    ports: list[int] = []
+    for port in range(20000 + os.getpid() % 20000, 50000):
+        with socket.socket() as one, socket.socket() as other:
+            try:
+                one.bind(("127.0.0.1", port))
+                other.bind(("127.0.0.1", port + 10000))
+            except OSError:
+                continue
+        ports.append(port)
+        if len(ports) == count:
+            break
+    return ports
+
+
+def wait_for_bucket(server: subprocess.Popen[bytes], address: str, log: Path) -> None:
+    deadline = time.monotonic() + 60
+    while True:
+        assert server.poll() is None, log.read_text()
+        try:
+            return make_bucket(address)
+        except (urllib.error.URLError, ConnectionError):
+            assert time.monotonic() < deadline, log.read_text()
+            time.sleep(0.2)
