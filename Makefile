@@ -105,7 +105,7 @@ AGREEING := --constraint requirements.lock --output-file
 lock: ## resolve the dependencies anew (needs uv)
 	$(COMPILE) pyproject.toml --extra buckets --output-file requirements.lock
 	$(COMPILE) --group build $(AGREEING) requirements-build.lock
-	$(COMPILE) pyproject.toml --extra buckets --extra test --group lint --group build --group servers $(AGREEING) requirements-dev.lock
+	$(COMPILE) pyproject.toml --extra buckets --extra otel --extra test --group lint --group build --group servers $(AGREEING) requirements-dev.lock
 	$(COMPILE) pyproject.toml --extra buckets --extra test --extra clients $(AGREEING) requirements-clients.lock
 	$(COMPILE) pyproject.toml --extra buckets --extra test --extra mlserver $(AGREEING) requirements-mlserver.lock
 
