@@ -8,6 +8,7 @@ import os
 import shutil
 import socket
 import tempfile
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -43,6 +44,7 @@ def main(store: str, host: str | None, port: int | None, workers: int | None) ->
     level = "debug" if console.verbosity() > 0 else "warning" if console.verbosity() < 0 else None
     settings = Settings.from_environ(os.environ, store=store, host=host, port=port, workers=workers, log_level=level)
     log_to_stderr(settings.log_level, settings.log_format)
+    _check_tracing(settings)
     listener = _listener(settings)
     counts, temporary = _counts_directory()
     master = os.getpid()
@@ -52,6 +54,12 @@ def main(store: str, host: str | None, port: int | None, workers: int | None) ->
     finally:
         if os.getpid() == master and temporary:
             shutil.rmtree(counts, ignore_errors=True)
+
+
+def _check_tracing(settings: Settings) -> None:
+    if settings.otlp_endpoint and find_spec("opentelemetry") is None:
+        mend = "pip install 'forward-pass[otel]', or unset it"
+        raise SettingsError([f"OTEL_EXPORTER_OTLP_ENDPOINT: wanted the extra otel installed, found it missing; {mend}"])
 
 
 def _listener(settings: Settings) -> socket.socket:

@@ -12,6 +12,7 @@ import socket
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -50,7 +51,7 @@ def options(settings: Settings, listener: int) -> dict[str, Any]:
         "loglevel": "info" if settings.log_level == "debug" else "warning",  # its routine is not news
         "accesslog": None,  # the application writes one, with the ids of requests
         "proc_name": "forward-pass",
-        "post_worker_init": _started,
+        "post_worker_init": partial(_started, settings),
         "child_exit": _ended,
     }
 
@@ -89,10 +90,12 @@ class DrainingArbiter(Arbiter):  # type: ignore[misc]
     handle_int = handle_term
 
 
-def _started(worker: Any) -> None:
+def _started(settings: Settings, worker: Any) -> None:
     """In a new worker, before its first request."""
     # A terminal sends Ctrl-C to every process; the master alone decides what it means.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
+    if settings.otlp_endpoint:
+        worker.app.callable.extensions["observer"].trace(settings.otlp_endpoint)
     catalog = worker.app.callable.extensions["catalog"]
     with _beating(worker):
         catalog.refresh()  # a worker that replaces a lost one starts from what its master loaded long ago

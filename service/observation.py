@@ -22,6 +22,7 @@ from service.metrics import Metrics
 
 if TYPE_CHECKING:
     from service.catalog import Served
+    from service.tracing import Tracing
 
 access = logging.getLogger("service.access")
 
@@ -42,8 +43,9 @@ class Observation:
     """
 
     __slots__ = (
-        "arrived", "client", "computed", "computing", "ended", "error_code", "flags", "method", "parent_id", "parsed",
-        "request_id", "route", "rows", "served", "span_id", "started", "status", "target", "trace_id",
+        "arrived", "client", "computed", "computing", "ended", "error_code", "flags", "given_flags", "method",
+        "parent_id", "parsed", "request_id", "route", "rows", "served", "span_id", "started", "status", "target",
+        "trace_id",
     )  # fmt: skip
 
     def __init__(self, method: str, target: str, client: str, arrived: float) -> None:
@@ -54,7 +56,7 @@ class Observation:
         self.served: Served | None = None
         self.rows = 0
         self.error_code = self.request_id = self.trace_id = self.span_id = self.parent_id = ""
-        self.flags = self.status = 0
+        self.flags = self.given_flags = self.status = 0
         self.route = ""
 
     def stages(self) -> tuple[float, float, float, float]:
@@ -87,11 +89,18 @@ class Observation:
 class Observer:
     def __init__(self, metrics: Metrics) -> None:
         self.metrics = metrics
+        self.tracing: Tracing | None = None
         self._random = random.Random()  # noqa: S311 - ids are no secrets
         os.register_at_fork(after_in_child=self._random.seed)  # or all workers would give the same ids
         # The cells that a request of a kind counts in: looking up five by their labels would take longer than counting.
         self._answers: dict[tuple[str, str, int, int], tuple[Count, Spread | None]] = {}
         self._predictions: dict[tuple[str, int], tuple[Count, list[Spread]]] = {}
+
+    def trace(self, endpoint: str) -> None:
+        """Sends spans to a collector from now on. Not before a fork: a thread sends them."""
+        from service.tracing import Tracing  # noqa: PLC0415 - the extra otel, and half a second to import
+
+        self.tracing = Tracing.to(endpoint)
 
     def begin(
         self,
@@ -110,7 +119,8 @@ class Observer:
         seen.span_id = chance[32:]
         given = _TRACEPARENT.fullmatch(traceparent) if traceparent else None
         if given is not None and not (given[1] == "00" and given[5]):
-            seen.trace_id, seen.parent_id, seen.flags = given[2], given[3], int(given[4], 16) & 1
+            seen.trace_id, seen.parent_id = given[2], given[3]
+            seen.flags = seen.given_flags = int(given[4], 16) & 1
         else:
             seen.trace_id = chance[:32]
         self.metrics.in_progress.inc()
@@ -119,6 +129,8 @@ class Observer:
     def headers(self, seen: Observation) -> list[tuple[str, str]]:
         """What an answer says of how it came about; its body is written by now."""
         seen.ended = clock()
+        if self.tracing is not None:
+            seen.flags = int(self.tracing.samples(seen))
         headers = [
             ("X-Request-Id", seen.request_id),
             ("traceparent", f"00-{seen.trace_id}-{seen.span_id}-0{seen.flags}"),
@@ -157,6 +169,8 @@ class Observer:
         level = logging.DEBUG if route in QUIET and status < 400 else logging.INFO
         if access.isEnabledFor(level):
             access.log(level, seen)
+        if self.tracing is not None:
+            self.tracing.record(seen)
 
     def _answer(self, route: str, name: str, number: int, status: int) -> tuple[Count, Spread | None]:
         of = route, name, str(number or "")

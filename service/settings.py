@@ -96,6 +96,11 @@ class Settings:
     )
     health_route: str = _setting("AIP_HEALTH_ROUTE", "", "One more address of `/ping`, which Vertex AI names.")
     predict_route: str = _setting("AIP_PREDICT_ROUTE", "", "One more address of `/invocations`, which Vertex AI names.")
+    otlp_endpoint: str = _setting(
+        "OTEL_EXPORTER_OTLP_ENDPOINT",
+        "",
+        "Where spans are sent, by OTLP over HTTP: http://collector:4318. Needs the extra otel.",
+    )
     log_level: str = _setting("SERVE_LOG_LEVEL", "info", f"One of {', '.join(LOG_LEVELS)}.", choices=LOG_LEVELS)
     log_format: str = _setting(
         "SERVE_LOG_FORMAT", "text", "text, lines for people; or json, an object a line.", choices=LOG_FORMATS
