@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+import socket
 import sys
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
@@ -53,9 +55,16 @@ class Contestant:
         return [str(self.environment / "bin" / program), *words]
 
 
+def free_port() -> int:
+    with socket.socket() as sock:
+        sock.bind(("127.0.0.1", 0))
+        port: int = sock.getsockname()[1]
+        return port
+
+
 def requirements(name: str) -> tuple[str, ...]:
     lines = (PEERS / "requirements" / f"{name}.txt").read_text(encoding="utf-8").splitlines()
-    return tuple(line for line in lines if line and not line.startswith("#"))
+    return tuple(line.partition("#")[0].strip() for line in lines)
 
 
 def _peer(name: str, says: str, command: Callable[[Setting], list[str]], *, env: str = "", **more: Any) -> Contestant:
@@ -81,6 +90,32 @@ def _uvicorn(app: str) -> Callable[[Setting], list[str]]:
 def _granian(setting: Setting) -> list[str]:
     words = ["granian", "--interface", "asgi", "--port", str(setting.port), "--workers", str(setting.workers)]
     return [*words, "--loop", "uvloop", "--log-level", "warning", "starlette_service:app"]
+
+
+def _bentoml(setting: Setting) -> list[str]:
+    return ["bentoml", "serve", "bentoml_service:Predictor", "--host", "127.0.0.1", "--port", str(setting.port)]
+
+
+def _bentoml_environ(setting: Setting) -> dict[str, str]:
+    return {"BENTOML_DO_NOT_TRACK": "True", "BENTOML_HOME": str(setting.folder / "bentoml")}
+
+
+def _mlserver(setting: Setting) -> list[str]:
+    """Its server runs the network itself where there is one worker, else so many processes beside it."""
+    folder = setting.folder / "network"
+    folder.mkdir(exist_ok=True)
+    settings: dict[str, Any] = {"debug": False, "host": "127.0.0.1", "http_port": setting.port}
+    settings |= {"grpc_port": free_port(), "metrics_port": free_port(), "metrics_dir": str(setting.folder / "metrics")}
+    settings["parallel_workers"] = 0 if setting.workers == 1 else setting.workers
+    (folder / "settings.json").write_text(json.dumps(settings), encoding="utf-8")
+    model = {"name": "network", "implementation": "mlserver_service.Runtime"}
+    (folder / "model-settings.json").write_text(json.dumps(model), encoding="utf-8")
+    return ["mlserver", "start", str(folder)]
+
+
+def _tensor(rows: list[list[float]]) -> dict[str, Any]:
+    flat = [value for row in rows for value in row]
+    return {"inputs": [{"name": "rows", "shape": [len(rows), len(rows[0])], "datatype": "FP32", "data": flat}]}
 
 
 def _probabilities(answer: dict[str, Any]) -> list[Any]:
@@ -111,4 +146,15 @@ CONTESTANTS = [
         env="starlette",
     ),
     _peer("starlette-granian", "the same, granian", _granian, env="starlette"),
+    _peer("litserve", "LitServe, onnxruntime", lambda _: ["python", "litserve_service.py"]),
+    _peer("bentoml", "BentoML, onnxruntime", _bentoml, environ=_bentoml_environ, answers=lambda answer: answer),
+    _peer(
+        "mlserver",
+        "MLServer, onnxruntime, V2 protocol",
+        _mlserver,
+        path="/v2/models/network/infer",
+        environ=lambda _: {"PYTHONPATH": str(PEERS)},
+        body=_tensor,
+        answers=lambda answer: answer["outputs"][0]["data"],
+    ),
 ]

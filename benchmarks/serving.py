@@ -25,9 +25,9 @@ from typing import Any
 
 import numpy as np
 
-from benchmarks.contestants import CONTESTANTS, NAIVE, PEERS, ROOT, Contestant, Setting
-from benchmarks.rounds import alternate, machine
-from benchmarks.serving_process import FailedError, Service, bodies, free_port, installed_megabytes
+from benchmarks.contestants import CONTESTANTS, NAIVE, PEERS, ROOT, Contestant, Setting, free_port
+from benchmarks.rounds import alternate
+from benchmarks.serving_process import FailedError, Service, bodies, installed_megabytes
 from model_store.model import Golden, Model
 from model_store.nn import Linear, ReLU, Sequential, Softmax, Tanh
 from model_store.signature import Array, Classes, Number, Signature, Values
@@ -161,14 +161,21 @@ def tables(figures: Figures, sizes: dict[str, float], absent: dict[str, str]) ->
                     p50, p99 = one[f"{key} p50"], one[f"{key} p99"]
                     row.append(f"{ratio}{one[f'{key} rate']:,.0f}/s, {p50:.2f} / {p99:.2f} ms{failed}")
                 lines.append(f"| {' | '.join(row)} |")
-    heads, rows = [], {name: [f"{name} ({says[name]})"] for name in sizes}
+    heads: list[str] = []
+    rows: dict[str, list[str]] = {name: [f"{name} ({says[name]})"] for name in sizes}
     for network, by_workers in figures.items():
         for workers, found in by_workers.items():
-            of = f"{NETWORKS[network][0]}, {workers} w."
-            heads += [f"cold start, {of}", f"PSS, {of}"]
+            kinds = ["cold start"] * (workers == min(by_workers)) + ["memory"]
+            of = f"{NETWORKS[network][0]}, {workers} worker{'s' * (workers != '1')}"
+            heads += [f"{'PSS' if kind == 'memory' else kind}, {of}" for kind in kinds]
             for name, row in rows.items():
                 one = found.get(name)
-                row += [f"{one['cold start'] / 1000:.2f} s", f"{one['memory']:.0f} MiB"] if one else ["", ""]
+                told = (
+                    {"cold start": f"{one['cold start'] / 1000:.2f} s", "memory": f"{one['memory']:.0f} MiB"}
+                    if one
+                    else {}
+                )
+                row += [told.get(kind, "") for kind in kinds]
     lines += ["", f"| | {' | '.join([*heads, 'installed'])} |", "|---" * (len(heads) + 2) + "|"]
     lines += [f"| {' | '.join(row)} | {sizes[name]:.0f} MB |" for name, row in rows.items()]
     lines += [f"| {name} | {reason} |" for name, reason in absent.items()]
@@ -212,7 +219,7 @@ def main() -> None:
     if options.json:
         figures, sizes = kept(options.json, figures, sizes)
     print(f"Medians of {options.rounds} alternating rounds of {options.seconds} s; ratios are to the naive service,")
-    print(f"times are p50 / p99; {platform.python_implementation()} {platform.python_version()}, {machine()}\n")
+    print(f"times are p50 / p99; {len(os.sched_getaffinity(0))} cores, Python {platform.python_version()}\n")
     print(tables(figures, sizes, absent))
 
 

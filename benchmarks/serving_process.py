@@ -7,7 +7,6 @@ import http.client
 import json
 import os
 import signal
-import socket
 import subprocess
 import time
 from collections.abc import Mapping, Sequence
@@ -25,13 +24,6 @@ UNSET = ("OPENBLAS_CORETYPE", "OPENBLAS_L2_SIZE", "GUNICORN_CMD_ARGS", "MODEL_ST
 
 class FailedError(Exception):
     """A service did not start, or did not answer as it should."""
-
-
-def free_port() -> int:
-    with socket.socket() as sock:
-        sock.bind(("127.0.0.1", 0))
-        port: int = sock.getsockname()[1]
-        return port
 
 
 class Service:
