@@ -79,7 +79,7 @@ def routes(catalog: Catalog, inference: Inference, settings: Settings) -> Bluepr
         place = _form(body)
         signature = served.model.signature
         g.columnar = place == "inputs"
-        rows = _rows(body["inputs"], signature) if g.columnar else body["instances"]
+        rows = _bare(_rows(body["inputs"], signature) if g.columnar else body["instances"], signature)
         inputs = encoded(served, rows, place, settings.max_instances)
         found = signature.tensors(inference(g.observation, served, inputs))
         headers = {"X-Model-Version": str(served.number)}
@@ -125,6 +125,13 @@ def _rows(columns: Any, signature: Signature) -> Any:
         faults.add("inputs", f"wanted one number of values, found several: {found}", "send each column for every row")
     faults.check()
     return [dict(zip(values, row, strict=True)) for row in zip(*values.values(), strict=True)]
+
+
+def _bare(rows: Any, signature: Signature) -> Any:
+    """Rows of a model's only column may be its values alone: 1.0 for [1.0]."""
+    if not isinstance(rows, list) or len(signature.inputs) > 1 or isinstance(signature.inputs[0], Array):
+        return rows
+    return [row if isinstance(row, list | dict) else [row] for row in rows]
 
 
 def _unwrapped(name: str, column: list[Any], signature: Signature) -> list[Any]:

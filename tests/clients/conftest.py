@@ -5,19 +5,31 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
+import numpy as np
 import pytest
 
+from model_store.model import Model
+from model_store.nn import Linear, Sequential
+from model_store.signature import Number, Signature, Values
 from model_store.store import open_store
 from tests.service.conftest import image, move, penguins, price
 from tests.service.test_server import Server
 
 
+def half_plus_two() -> Model:
+    """The model of TensorFlow Serving's documentation."""
+    layer = Linear(1, 1, rng=np.random.default_rng(0))
+    layer.weights[:], layer.bias[:] = 0.5, 2.0
+    return Model(Sequential([layer]), Signature((Number("x"),), Values(("y",), (0.0,), (1.0,))))
+
+
 @pytest.fixture(scope="session")
 def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
-    """Two workers over three models, of which one has two versions and an alias."""
+    """Two workers over four models, of which one has two versions and an alias."""
     folder = tmp_path_factory.mktemp("clients")
     store = open_store(folder / "models")
-    for name, model in {"penguins": penguins(), "image": image(), "price": price()}.items():
+    models = {"penguins": penguins(), "image": image(), "price": price(), "half_plus_two": half_plus_two()}
+    for name, model in models.items():
         store.publish(name, model)
     store.publish("price", price(1))
     move(store, "price", "champion", 1)

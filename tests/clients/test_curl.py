@@ -34,6 +34,20 @@ def test_predictions_by_rows_and_by_columns(server, where, number):
     assert curl(server, "-d", columns, path) == {"outputs": wanted}
 
 
+@pytest.mark.parametrize(
+    ("body", "answer"),
+    [
+        ('{"instances": [1.0, 2.0, 5.0]}', '{"predictions": [2.5, 3.0, 4.5]}'),
+        ('{"instances": [[1.0], [2.0], [5.0]]}', '{"predictions": [2.5, 3.0, 4.5]}'),
+        ('{"instances": [{"x": 1.0}, {"x": 2.0}, {"x": 5.0}]}', '{"predictions": [2.5, 3.0, 4.5]}'),
+        ('{"inputs": [1.0, 2.0, 5.0]}', '{"outputs": [2.5, 3.0, 4.5]}'),
+        ('{"inputs": {"x": [1.0, 2.0, 5.0]}}', '{"outputs": [2.5, 3.0, 4.5]}'),
+    ],
+)
+def test_half_plus_two(server, body, answer):
+    assert curl(server, "-d", body, "-X", "POST", "/v1/models/half_plus_two:predict") == json.loads(answer)
+
+
 def test_status_and_metadata(server):
     states = curl(server, "/v1/models/price")["model_version_status"]
     assert [(state["version"], state["state"]) for state in states] == [("2", "AVAILABLE"), ("1", "AVAILABLE")]

@@ -160,6 +160,7 @@ def test_repository_index(server):
         asked = types.RepositoryIndexRequest(ready=ready)
         found = ask(server, "/repository/index", types.RepositoryIndexResponse, asked)
         assert {(each.name, each.version) for each in found} == {
+            ("half_plus_two", "1"),
             ("image", "1"),
             ("penguins", "1"),
             ("price", "1"),

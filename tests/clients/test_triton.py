@@ -145,6 +145,23 @@ def test_infer_version(client, server):
         assert answer.as_numpy("price").ravel().tolist() == model.predict([[3, 80]])
 
 
+def test_infer_parameters(client, server):
+    """Inference with parameters that mean nothing here: they are passed over"""
+    answer = client.infer(
+        "penguins",
+        penguin_tensors(),
+        outputs=[triton.InferRequestedOutput("label"), triton.InferRequestedOutput("probabilities", class_count=1)],
+        sequence_id=7,
+        sequence_start=True,
+        priority=1,
+        timeout=5_000_000,  # microseconds
+        headers={"X-Other": "1"},
+        query_params={"other": "1"},
+        parameters={"own": "1"},
+    )
+    check(answer, wanted_penguins(server))
+
+
 def test_infer_at_once(server):
     """Many inferences at once"""
     client = triton.InferenceServerClient(f"127.0.0.1:{server.port}", concurrency=4)
@@ -181,7 +198,7 @@ def test_statistics(client):
     rows, requests = counted()
     client.infer("penguins", penguin_tensors())
     assert counted() == (rows + 2, requests + 1)
-    assert len(client.get_inference_statistics()["model_stats"]) == 3
+    assert len(client.get_inference_statistics()["model_stats"]) == 4
 
 
 def test_repository(client):
@@ -190,7 +207,7 @@ def test_repository(client):
     columns = [tensor("rooms", [3.0], "FP64"), tensor("area", [80.0], "FP64")]
     client.unload_model("price")
     states = {each["name"]: each["state"] for each in client.get_model_repository_index()}
-    assert states == {"image": "READY", "penguins": "READY", "price": "UNAVAILABLE"}
+    assert states == {"half_plus_two": "READY", "image": "READY", "penguins": "READY", "price": "UNAVAILABLE"}
     assert not any(client.is_model_ready("price") for _ in range(20))
     with pytest.raises(InferenceServerException, match="unloaded"):
         client.infer("price", columns)

@@ -104,6 +104,18 @@ def test_arrays_may_come_in_any_numeric_datatype(client, datatype, shape):
     assert client.post("/v2/models/image/infer", **request).json == plain
 
 
+def test_truth_is_a_number_too(client):
+    tensor = {"name": "pixels", "shape": [1, 4], "datatype": "BOOL"}
+    plain = infer(client, "image", {"inputs": [tensor | {"data": [True, False, True, True]}]}).json
+    wanted = client.post("/models/image/predict", json={"instances": [[1, 0, 1, 1]]}).json["predictions"][0]
+    assert {name: output["data"] for name, output in by_name(plain).items()} == {k: [v] for k, v in wanted.items()}
+    tail = b"\1\0\1\1"
+    request = binary({"inputs": [tensor | {"parameters": {"binary_data_size": 4}}]}, tail)
+    assert client.post("/v2/models/image/infer", **request).json == plain
+    request = binary({"inputs": [tensor | {"parameters": {"binary_data_size": 4}}]}, b"\1\0\1\2")
+    assert "wanted bytes 0 and 1 for BOOL" in refused(client.post("/v2/models/image/infer", **request))
+
+
 def test_bytes_in_bytes_out(client):
     texts = b"".join(struct.pack("<I", len(t)) + t for t in (b"Biscoe", b"Dream"))
     sexes = b"".join(struct.pack("<I", len(t)) + t for t in (b"FEMALE", b"MALE"))
