@@ -11,7 +11,7 @@ INSTALLED := $(VENV)/.installed
 TESTABLE  := $(VENV)/.testable
 
 .DEFAULT_GOAL := help
-.PHONY: help install examples run check test clients lint bench bench-training bench-serving lock clean
+.PHONY: help install examples run check test clients lint audit bench bench-training bench-serving lock clean
 
 help: ## this list
 	@awk -F ': .*## ' '/^[a-z-]+:.* ## / { printf "  make %-15s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -71,6 +71,22 @@ lint: $(TESTABLE) ## ruff, and mypy --strict on the three packages
 	@$(BIN)/ruff format --check .
 	@$(BIN)/mypy
 
+# The bill is made of an environment that holds what the images hold, checked against the same hashes.
+AUDIT := .venv-audit
+$(AUDIT)/.installed: requirements-audit.lock
+	@test -x $(@D)/bin/python || $(PYTHON) -m venv $(@D)
+	@$(@D)/bin/python -m pip install -qq --disable-pip-version-check --require-hashes --requirement $<
+	@touch $@
+
+audit: $(AUDIT)/.installed ## hadolint on the Dockerfile, and dist/sbom.json: what is shipped, in CycloneDX's JSON
+	@$(AUDIT)/bin/hadolint Dockerfile
+	@$(PYTHON) -m venv --clear --without-pip dist/shipped
+	@$(AUDIT)/bin/python -m pip --python dist/shipped/bin/python install -qq --disable-pip-version-check \
+		--require-hashes --requirement requirements.lock
+	@$(AUDIT)/bin/cyclonedx-py environment dist/shipped --pyproject pyproject.toml --output-reproducible \
+		--output-file dist/sbom.json
+	@rm -r dist/shipped
+
 bench: $(TESTABLE) ## the benchmarks, side by side with their peers
 	@for name in training loading sharing; do $(BIN)/python -m benchmarks.$$name || exit; done
 
@@ -106,9 +122,10 @@ lock: ## resolve the dependencies anew (needs uv)
 	$(COMPILE) pyproject.toml --extra buckets --output-file requirements.lock
 	$(COMPILE) --group build $(AGREEING) requirements-build.lock
 	$(COMPILE) pyproject.toml --extra buckets --extra otel --extra test --group lint --group build --group servers $(AGREEING) requirements-dev.lock
+	$(COMPILE) --group audit --output-file requirements-audit.lock
 	$(COMPILE) pyproject.toml --extra buckets --extra test --extra clients $(AGREEING) requirements-clients.lock
 	$(COMPILE) pyproject.toml --extra buckets --extra test --extra mlserver $(AGREEING) requirements-mlserver.lock
 
 clean: ## remove what was made, except trained models
-	rm -rf $(VENV) $(PEERS) $(SERVING_PEERS) $(CLIENTS) build dist .mypy_cache .ruff_cache .pytest_cache .hypothesis .schemathesis
+	rm -rf $(VENV) $(PEERS) $(SERVING_PEERS) $(CLIENTS) $(AUDIT) build dist .mypy_cache .ruff_cache .pytest_cache .hypothesis .schemathesis
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +

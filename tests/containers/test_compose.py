@@ -51,6 +51,25 @@ def test_the_service_is_healthy_by_its_images_own_check(stack):
     eventually(lambda: stack.inspect()["State"]["Health"]["Status"] == "healthy")
 
 
+def test_an_image_has_200_megabytes_at_most(stack):
+    for service in ("service", "training"):
+        asked = stack.docker("image", "inspect", f"{stack.name}-{service}", "--format", "{{.Size}}")
+        assert int(asked.stdout) <= 200_000_000
+
+
+def test_no_program_of_an_image_makes_its_caller_somebody_else(stack):
+    image = f"{stack.name}-service"
+    find = ["find", "/", "-xdev", "-type", "f", "-perm", "/6000"]
+    assert stack.docker("run", "--rm", "--user", "0", "--entrypoint", "", image, *find).stdout == ""
+    assert "/usr/bin/su" in stack.docker("run", "--rm", "python:3.11-slim", *find).stdout.splitlines()
+
+
+def test_debians_list_of_an_image_is_that_of_what_is_in_it(stack):
+    listed = stack.inside("dpkg-query", "--show", "--showformat", "${Package}\n").stdout.split()
+    assert {"libc6", "libssl3"} <= set(listed) or {"libc6", "libssl3t64"} <= set(listed)
+    assert set(listed) & {"apt", "perl-base", "login", "passwd", "mount", "util-linux"} == set()
+
+
 @pytest.mark.parametrize("absent", ["training", "pip", "setuptools", "pytest"])
 def test_the_service_image_holds_nothing_to_train_or_install_with(stack, absent):
     answer = stack.inside("python", "-c", f"import {absent}", check=False)
