@@ -54,10 +54,24 @@ HEALTHCHECK --interval=2s --timeout=5s --start-period=60s --retries=5 \
     CMD ["python", "-c", "import http.client as h; c = h.HTTPConnection('127.0.0.1', 8333, timeout=4); c.request('PUT', '/models'); raise SystemExit(c.getresponse().status not in (200, 409))"]
 CMD ["weed", "server", "-dir=/data", "-ip=127.0.0.1", "-ip.bind=0.0.0.0", "-filer", "-s3", "-master.telemetry=false"]
 
+# nginx in front of the service, for the profile edge: see examples/edge/nginx.conf.
+FROM python:3.11-slim AS edge
+# Whatever Debian has mended last.
+# hadolint ignore=DL3008
+RUN apt-get update -qq && apt-get install -qq --yes --no-install-recommends nginx-light \
+ && rm -rf /var/lib/apt/lists/*
+COPY examples/edge/nginx.conf /etc/nginx/nginx.conf
+USER 10001:10001
+EXPOSE 8443 9443
+HEALTHCHECK --interval=2s --timeout=5s --start-period=30s --retries=3 \
+    CMD ["python", "-c", "import ssl, urllib.request as u; u.urlopen('https://127.0.0.1:8443/healthz', timeout=4, context=ssl._create_unverified_context())"]
+CMD ["nginx", "-e", "stderr", "-g", "daemon off;"]
+
 FROM base AS training
 COPY training training
 COPY examples examples
-RUN printf '#!/bin/sh\nexec python -m training "$@"\n' > /opt/venv/bin/train && chmod +x /opt/venv/bin/train \
+RUN install -d -o 10001 -g 10001 /certificates \
+ && printf '#!/bin/sh\nexec python -m training "$@"\n' > /opt/venv/bin/train && chmod +x /opt/venv/bin/train \
  && PYTHONDONTWRITEBYTECODE='' python -c 'import training.cli'
 USER 10001:10001
 CMD ["train", "--help"]

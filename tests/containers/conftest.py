@@ -65,4 +65,4 @@ def stack(engine: dict[str, str]) -> Iterator[Stack]:
             pytest.fail(f"{e}\n{stack.compose('logs', '--no-color')}")
         yield stack
     finally:
-        stack.compose("down", "--volumes", "--rmi", "local", "--timeout", "5")
+        stack.compose("--profile", "*", "down", "--volumes", "--rmi", "local", "--timeout", "5")

@@ -20,7 +20,8 @@ class Stack:
     environ: dict[str, str]
 
     def docker(self, *words: str, check: bool = True) -> subprocess.CompletedProcess[str]:
-        environ = self.environ | {"SERVE_PUBLISH": self.address}
+        free = "127.0.0.1:0"  # a port that the engine finds
+        environ = {**self.environ, "SERVE_PUBLISH": self.address, "EDGE_PUBLISH": free, "EDGE_MUTUAL_PUBLISH": free}
         done = subprocess.run(
             ["docker", *words], cwd=self.root, env=environ, capture_output=True, text=True, check=False
         )

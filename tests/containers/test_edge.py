@@ -1,0 +1,52 @@
+"""The profile edge: TLS and client certificates, as `docker compose --profile edge up` sets them up."""
+
+import json
+import ssl
+import urllib.error
+import urllib.request
+from pathlib import Path
+
+import pytest
+
+pytestmark = [pytest.mark.slow, pytest.mark.containers]
+
+ROWS = json.dumps({"instances": [[0, 1]]}).encode()
+
+
+@pytest.fixture(scope="module")
+def edge(stack, tmp_path_factory) -> tuple[Path, str, str]:
+    """The folder of certificates, and the two addresses."""
+    stack.compose("--profile", "edge", "up", "--build", "--wait", "--quiet-pull", "edge")
+    folder = tmp_path_factory.mktemp("certificates")
+    for file in ("clients.crt", "client.crt", "client.key"):
+        stack.compose("--profile", "edge", "cp", f"edge:/certificates/{file}", str(folder / file))
+    ports = [stack.compose("--profile", "edge", "port", "edge", port).strip() for port in ("8443", "9443")]
+    return folder, *(f"https://{port}" for port in ports)
+
+
+def predict(folder: Path, address: str, *, certificate: bool = False) -> dict:
+    context = ssl.create_default_context(cafile=str(folder / "clients.crt"))
+    if certificate:
+        context.load_cert_chain(folder / "client.crt", folder / "client.key")
+    request = urllib.request.Request(f"{address}/models/xor/predict", ROWS)
+    with urllib.request.urlopen(request, timeout=10, context=context) as answer:
+        return json.load(answer)
+
+
+def test_everybody_is_answered_by_tls(edge):
+    folder, public, _ = edge
+    assert len(predict(folder, public)["predictions"]) == 1
+
+
+def test_the_mutual_port_answers_holders_of_a_certificate_alone(edge):
+    folder, _, mutual = edge
+    assert len(predict(folder, mutual, certificate=True)["predictions"]) == 1
+    with pytest.raises(urllib.error.HTTPError, match="403"):
+        predict(folder, mutual)
+
+
+def test_the_proxy_runs_as_a_user_without_capabilities(edge, stack):
+    status = stack.compose("--profile", "edge", "exec", "-T", "edge", "cat", "/proc/1/status")
+    found = dict(line.split(":\t", 1) for line in status.splitlines())
+    assert found["Uid"].split() == ["10001"] * 4
+    assert {found[key] for key in ("CapInh", "CapPrm", "CapEff", "CapBnd", "CapAmb")} == {"0" * 16}
