@@ -57,16 +57,20 @@ class Model:
         return self.signature.decode(self.network(self.encode(instances)))
 
     def check_golden(self) -> None:
-        """ArtifactError when this machine does not reproduce the golden outputs.
+        """ArtifactError when this machine does not reproduce the golden outputs, or gives a row other bits in company.
 
-        Close is enough: another CPU's kernels round differently (relative 1e-3 and absolute 1e-5 in float32).
+        Close is enough of the outputs: another CPU's kernels round differently (relative 1e-3 and absolute 1e-5 in
+        float32).
         """
         if self.golden is None:
             return
         try:
-            found = self.network(self.encode(self.golden.instances))
+            rows = self.encode(self.golden.instances)
         except InputError as e:
             raise ArtifactError(f"golden.instances: wanted rows that fit the signature; {e}") from e
-        wanted = self.golden.outputs
+        found, wanted = self.network(rows), self.golden.outputs
         if found.shape != wanted.shape or not np.allclose(found, wanted, rtol=1e-3, atol=1e-5):
             raise ArtifactError("golden.outputs: the network does not reproduce the answers recorded in training")
+        for i in {0, len(rows) - 1}:
+            if self.network(rows[i : i + 1]).tobytes() != found[i].tobytes():
+                raise ArtifactError(f"golden.instances.{i}: the network gives it other bits alone than in company")

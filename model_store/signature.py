@@ -68,10 +68,10 @@ class Signature:
 
         InputError with every fault of every row, `instances.2.island` and so on.
         """
-        faults = Faults()
         table = self._table(instances)
         if table is not None:
-            return self._joined([table], Places(place, range(len(table))), faults, dtype)
+            return self.encode_table(table, place, dtype)
+        faults = Faults()
         rows, columns = self._columns(instances, place, faults)
         places = Places(place, rows)
         blocks = [
@@ -79,6 +79,28 @@ class Signature:
             for column, values in zip(self.inputs, columns, strict=True)
         ]
         return self._joined(blocks, places, faults, dtype)
+
+    @cached_property
+    def table_shape(self) -> tuple[int, ...] | None:
+        """The shape of a row whose columns are all numbers, or which is one array; None of other rows."""
+        if self._scaling is not None:
+            return (len(self.inputs),)
+        only = self.inputs[0] if len(self.inputs) == 1 else None
+        return only.shape if isinstance(only, Array) else None
+
+    def encode_table(self, table: NDArray, place: str = "instances", dtype: npt.DTypeLike = np.float32) -> NDArray:
+        """Finite numbers (n, math.prod(table_shape)) in float64 as (n, width) of `dtype`, as `encode` would.
+
+        InputError where they are beyond what an array may hold, or `dtype`.
+        """
+        faults, places = Faults(), Places(place, range(len(table)))
+        if self._scaling is not None:
+            offset, scale = self._scaling
+            with np.errstate(over="ignore"):  # as below
+                block = (table - offset) / scale
+        else:
+            block = self.inputs[0].encode(table, places, faults)
+        return self._joined([block], places, faults, dtype)
 
     def encode_columns(
         self, columns: Mapping[str, NDArray], dtype: npt.DTypeLike = np.float32, place: str = "rows"
@@ -127,7 +149,7 @@ class Signature:
         return {"inputs": [_plain(column) for column in self.inputs], "output": _plain(self.output)}
 
     def _table(self, instances: Sequence[Any]) -> NDArray | None:
-        """The rows encoded at one stroke, where they are lists of finite numbers and so are all columns."""
+        """The rows at one stroke, where they are lists of finite numbers and so are all columns."""
         if self._scaling is None or not instances or set(map(type, instances)) != {list}:
             return None
         if not set(map(type, chain.from_iterable(instances))) <= {int, float}:
@@ -136,8 +158,7 @@ class Signature:
             table = np.array(instances, np.float64)
         except (ValueError, OverflowError):  # ragged, or an integer beyond float64
             return None
-        offset, scale = self._scaling
-        return (table - offset) / scale if table.shape[1:] == offset.shape and np.isfinite(table).all() else None
+        return table if table.shape[1:] == self.table_shape and np.isfinite(table).all() else None
 
     @cached_property
     def _scaling(self) -> tuple[NDArray, NDArray] | None:

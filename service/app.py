@@ -10,6 +10,7 @@ weights, by far the most of it, are shared by all who map the same copy.)
 from __future__ import annotations
 
 import os
+from functools import partial
 from pathlib import Path
 
 from flask import Flask, g, request
@@ -18,6 +19,7 @@ from werkzeug.wrappers import Response
 from model_store.store import open_store
 from service import errors
 from service.catalog import Catalog
+from service.express import Express
 from service.inference import Inference
 from service.metrics import Metrics
 from service.observation import Observer
@@ -56,6 +58,7 @@ def create_app(settings: Settings | None = None, *, forks: bool = False, counts:
     app.extensions["observer"] = observer
     errors.register(app)
     predictor = predict.Predictor(catalog, inference, settings)
+    app.extensions["express"] = partial(Express, catalog, predictor, inference, observer, settings.max_instances)
     app.register_blueprint(predict.routes(predictor))
     app.register_blueprint(hosted.routes(catalog, predictor, settings))
     app.register_blueprint(tensorflow_serving.routes(catalog, inference, settings))

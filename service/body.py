@@ -35,9 +35,14 @@ def parse_json(body: bytes) -> Any:
         raise _not_json(e, body) from e
 
 
+def is_json(mimetype: str) -> bool:
+    """Whether a body of that type, in lower case and without parameters, is read as JSON."""
+    return mimetype in _TAKEN_AS_JSON or mimetype == "application/json" or mimetype.endswith("+json")
+
+
 def check_json_type(request: Request) -> None:
     mimetype = request.mimetype
-    if mimetype not in _TAKEN_AS_JSON and mimetype != "application/json" and not mimetype.endswith("+json"):
+    if not is_json(mimetype):
         message = f"Content-Type: wanted application/json, found {mimetype}"
         raise ApiError(415, "unsupported_media_type", message)
 

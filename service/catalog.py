@@ -35,6 +35,7 @@ from model_store.errors import (
 from model_store.model import Model
 from service.example import Example, example_of
 from service.metrics import Metrics
+from service.pace import Pace
 from service.schemas import PredictSchema
 from service.trust import Vouch
 from service.withdrawals import Withdrawals
@@ -79,6 +80,7 @@ class Served:
     model: Model
     schema: PredictSchema
     example: Example
+    pace: Pace
 
 
 @dataclass(frozen=True)
@@ -305,6 +307,7 @@ class Catalog:
                 model,
                 PredictSchema(self._max_instances, name, model),
                 example_of(model),
+                Pace(model.network.block_rows),
             )
         except Exception as e:  # whatever is wrong with one version, the others keep serving
             known = isinstance(e, (ModelStoreError, OSError))

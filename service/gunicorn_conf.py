@@ -21,6 +21,7 @@ from gunicorn.app.base import BaseApplication  # type: ignore[import-untyped]
 from gunicorn.arbiter import Arbiter  # type: ignore[import-untyped]
 
 from service.counts import memory_directory
+from service.express import Express
 from service.logs import ServerLogger
 from service.settings import Settings
 
@@ -74,6 +75,11 @@ class Server(BaseApplication):  # type: ignore[misc]
 
     def run(self) -> None:
         DrainingArbiter(self).run()
+
+    def express(self) -> Express:
+        """A way past the application for plain predictions, of one worker's own."""
+        made: Express = self._app.extensions["express"]()
+        return made
 
     def shed(self) -> None:
         """Counts a request that the worker turned away before the application saw it."""

@@ -20,13 +20,20 @@ class Inference:
         self._batches = metrics.batches
 
     def __call__(self, seen: Observation, served: Served, inputs: Array) -> Array:
-        """Raw outputs (n, outputs) to encoded rows (n, features)."""
+        """Raw outputs (n, outputs) to encoded rows (n, features) of one request."""
         seen.served, seen.rows = served, len(inputs)
-        seen.parsed = seen.computing = clock()
-        outputs = served.model.network(inputs)
-        seen.computed = clock()
-        self._batches.at(served.name, str(served.number)).observe(len(inputs))
+        seen.parsed = clock()
+        outputs, seen.computing, seen.computed = self.run(served, inputs)
         return outputs
+
+    def run(self, served: Served, inputs: Array) -> tuple[Array, float, float]:
+        """The outputs to rows of one request or of several, and when that began and ended."""
+        began = clock()
+        outputs = served.model.network(inputs)
+        ended = clock()
+        served.pace.note(len(inputs), ended - began)
+        self._batches.at(served.name, str(served.number)).observe(len(inputs))
+        return outputs, began, ended
 
 
 def encoded(served: Served, rows: Any, place: str, most: int) -> Array:

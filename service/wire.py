@@ -13,20 +13,27 @@ PAGE_POLICY = (
     "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self' data:; connect-src 'self'; "
     "base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
 )
-ANSWER_POLICY = "default-src 'none'; frame-ancestors 'none'"
+# What every answer says that is no page, whoever writes it.
+ANSWER_HEADERS = {
+    "X-Content-Type-Options": "nosniff",
+    "Referrer-Policy": "no-referrer",
+    "Content-Security-Policy": "default-src 'none'; frame-ancestors 'none'",
+    "Cache-Control": "no-store",
+}
+
+
+def json_bytes(value: Any) -> bytes:
+    return orjson.dumps(value) + b"\n"
 
 
 def json_response(value: Any, status: int = 200, headers: Mapping[str, str] | None = None) -> Response:
-    return Response(orjson.dumps(value) + b"\n", status, headers, content_type="application/json")
+    return Response(json_bytes(value), status, headers, content_type="application/json")
 
 
 def add_headers(response: Response) -> None:
     headers = response.headers
-    headers["X-Content-Type-Options"] = "nosniff"
-    headers["Referrer-Policy"] = "no-referrer"
-    page = response.mimetype == "text/html"
-    headers["Content-Security-Policy"] = PAGE_POLICY if page else ANSWER_POLICY
-    if page:
+    for name, value in ANSWER_HEADERS.items():
+        headers.setdefault(name, value)
+    if response.mimetype == "text/html":
+        headers["Content-Security-Policy"] = PAGE_POLICY
         headers["Cross-Origin-Opener-Policy"] = "same-origin"
-    if "Cache-Control" not in headers:
-        headers["Cache-Control"] = "no-store"

@@ -1,8 +1,9 @@
 """The worker: one loop that reads, answers and writes for all connections of a process.
 
 A request reaches the application only once all of it is here (incoming.py), so a client that is slow, silent or gone
-costs a little memory and nobody's time. The application runs in this thread, a request at a time: a forward pass is
-short, and handing it to another thread would take longer than many of them.
+costs a little memory and nobody's time. Everything runs in this thread: a forward pass is short, and handing it to
+another thread would take longer than many of them. Plain predictions that wait at the same moment are answered
+together (express.py), everything else by Flask, a request at a time.
 
 Whoever waits is bounded: a request that has waited for `PATIENCE_SECONDS` is shed with 503 and Retry-After, input
 of all connections together with 503 beyond `MAX_HELD_BYTES`, a request that does not arrive within `READ_SECONDS` is
@@ -26,7 +27,8 @@ from gunicorn.http import errors as http_errors  # type: ignore[import-untyped]
 from gunicorn.http import wsgi
 from gunicorn.workers.base import Worker  # type: ignore[import-untyped]
 
-from service.incoming import Arrived, HeadTooLargeError, Incoming
+from service.express import Asked
+from service.incoming import Arrived, Heads, HeadTooLargeError, Incoming
 
 PATIENCE_SECONDS = 0.25
 READ_SECONDS = 30.0  # for a request, from its first byte to its last; and for a client to take its answer
@@ -35,6 +37,7 @@ MAX_CONNECTIONS = 1000
 MAX_HELD_BYTES = 64 * 1024 * 1024
 RECEIVE_BYTES = 256 * 1024
 ACCEPTS = 4  # new connections a turn: the other workers want some too
+TAKEN = 64  # requests read a turn, before the connections are looked at again
 VITAL = ("/healthz", "/readyz", "/metrics")
 
 _STATUS = {
@@ -85,6 +88,8 @@ class EventWorker(Worker):  # type: ignore[misc]
         self.connections: set[Connection] = set()
         self.queue: deque[Connection] = deque()
         self.held = 0
+        self.heads = Heads(self.cfg)
+        self.express = self.app.express()
         for listener in self.sockets:
             listener.setblocking(False)
             self.selector.register(listener, selectors.EVENT_READ)
@@ -109,7 +114,7 @@ class EventWorker(Worker):  # type: ignore[misc]
             self._close(connection)
 
     def turn(self, timeout: float) -> None:
-        """What has happened to the connections, then one request."""
+        """What has happened to the connections, then some of the requests that wait."""
         for key, mask in self.selector.select(0 if self.queue else timeout):
             connection = key.data
             if connection is not None:
@@ -123,9 +128,7 @@ class EventWorker(Worker):  # type: ignore[misc]
             else:
                 self._accept(key.fileobj)
         if self.queue:
-            connection = self.queue.popleft()
-            if connection in self.connections:
-                self._answer(connection)
+            self._serve()
 
     def _accept(self, listener: Any) -> None:
         for _ in range(ACCEPTS):
@@ -137,7 +140,7 @@ class EventWorker(Worker):  # type: ignore[misc]
             sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
             if len(self.connections) >= MAX_CONNECTIONS:
                 self._close(min(self.connections, key=lambda c: (c.waiting is not None, c.deadline)))
-            incoming = Incoming(self.cfg, peer, self.app.max_body_bytes)
+            incoming = Incoming(self.heads, peer, self.app.max_body_bytes)
             server = listener.getsockname()
             connection = Connection(sock, peer, server, incoming, time.monotonic() + READ_SECONDS)
             self.connections.add(connection)
@@ -192,22 +195,48 @@ class EventWorker(Worker):  # type: ignore[misc]
             connection.outgoing += b"HTTP/1.1 100 Continue\r\n\r\n"
             self._write(connection)
 
-    def _answer(self, connection: Connection) -> None:
-        arrived = connection.waiting
-        if arrived is None:
-            return
-        now = time.monotonic()
-        if now - connection.since > PATIENCE_SECONDS and arrived.head.path not in VITAL:
-            self._shed(connection, close=arrived.last or arrived.head.should_close())
-            return
+    def _serve(self) -> None:
+        """Plain requests of those that wait, together; or else the one that is next."""
+        groups: dict[Any, list[tuple[Connection, Asked]]] = {}
+        for _ in range(min(len(self.queue), TAKEN)):
+            connection = self.queue.popleft()
+            arrived = connection.waiting
+            if arrived is None or connection not in self.connections:
+                continue
+            head = arrived.head
+            if time.monotonic() - connection.since > PATIENCE_SECONDS and head.path not in VITAL:
+                self._shed(connection, close=arrived.last or head.should_close())
+                continue
+            self.nr += 1
+            self.alive = self.alive and self.nr < self.max_requests
+            plain = self.alive and not arrived.last
+            asked = self.express.take(head, arrived.data, connection.peer[0], connection.since) if plain else None
+            if asked is None:
+                self._answer(connection, arrived)
+                break
+            group = groups.setdefault(asked.served, [])
+            group.append((connection, asked))
+            if sum(len(asked.inputs) for _, asked in group) >= asked.served.pace.worth_joining:
+                self._answer_together(groups.pop(asked.served))
+        for group in groups.values():
+            self._answer_together(group)
+
+    def _answer_together(self, group: list[tuple[Connection, Asked]]) -> None:
+        for (connection, _), answer in zip(group, self.express.answer([asked for _, asked in group]), strict=True):
+            if answer is None and connection.waiting is not None:
+                self._answer(connection, connection.waiting)
+            elif answer is not None:
+                connection.outgoing += answer
+                self._answered(connection, close=False)
+
+    def _answer(self, connection: Connection, arrived: Arrived) -> None:
+        """By the application, through WSGI."""
         head = arrived.head
         head._expected_100_continue = False
-        self.nr += 1
         response, environ = wsgi.create(head, connection, connection.peer, connection.server, self.cfg)
         environ["wsgi.input"] = arrived.body
         environ["forward_pass.arrived"] = connection.since
-        if arrived.last or not self.alive or self.nr >= self.max_requests:
-            self.alive = self.alive and self.nr < self.max_requests
+        if arrived.last or not self.alive:
             response.force_close()
         try:
             answer = self.wsgi(environ, response.start_response)

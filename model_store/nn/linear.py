@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from functools import cached_property
 from typing import ClassVar
 
 import numpy as np
 import numpy.typing as npt
 
+from model_store.nn.blocks import block_rows, in_blocks
 from model_store.nn.fields import SIZE
 from model_store.nn.initializers import first_weights
 from model_store.nn.learned import Held, Learned
@@ -27,6 +29,7 @@ class Linear(Learned):
     """
 
     fields: ClassVar = {"input_size": SIZE, "output_size": SIZE}
+    alone = True  # rows are multiplied in blocks of one size in inference
 
     weights, bias = Held(), Held()
     _weights: Array
@@ -69,9 +72,13 @@ class Linear(Learned):
 
     def __call__(self, inputs: Array) -> Array:
         rows, column = as_rows(inputs, self.input_size, self.dtype, "Linear")
-        outputs: Array = rows @ self._weights.T
+        outputs = in_blocks(rows, self._weights.T, self.block_rows)
         outputs += self._bias
         return outputs.T if column else outputs
+
+    @cached_property
+    def block_rows(self) -> int:
+        return block_rows(self.input_size, self.output_size, self.dtype)
 
     def forward(self, inputs: Array) -> Array:
         self.inputs, self._column = as_rows(inputs, self.input_size, self.dtype, "Linear")

@@ -33,6 +33,11 @@ class Module:
     inputs: Array
 
     @property
+    def block_rows(self) -> int:
+        """Rows that inference computes in the time of one."""
+        return 1
+
+    @property
     def input_shape(self) -> Shape | None:
         """What a sample must look like; None where that is not known, or all the same."""
         return None

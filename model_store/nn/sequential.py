@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 
+from model_store.nn.blocks import SIZES, filled
 from model_store.nn.module import Module, Shape, as_rows
 from model_store.nn.tape import Array, Backward, Line
 
@@ -24,9 +25,8 @@ class Sequential(Module):
     `gradient_vector`; an optimizer's step is a few operations on those two. Both are None for a network whose
     arrays are read-only or which holds a module that cannot give its arrays up (see `Module.bind`).
 
-    `network(x)` has the same bits for a row whoever shares its batch: rows pass through in blocks of one fixed
-    size, the last filled up with zeros, so that every product that is ever computed has the same shape and takes
-    the same path through the BLAS. `forward` is for training, and takes the batch as one.
+    `network(x)` has the same bits for a row whoever shares its batch (see blocks.py). `forward` is for training, and
+    takes the batch as one.
     """
 
     def __init__(self, modules: Sequence[Module]) -> None:
@@ -40,8 +40,6 @@ class Sequential(Module):
         self.input_size = None if self._input_shape is None else math.prod(self._input_shape)
         self.output_size = output_shape[0] if output_shape is not None and len(output_shape) == 1 else None
         self.dtype = next((array.dtype for array in self.arrays().values()), np.dtype(np.float32))
-        bound = [module for module in self.modules if not module.alone]
-        self.block_rows = _block_rows([array.size for module in bound for array in module.arrays().values()])
 
     @property
     def input_shape(self) -> Shape | None:
@@ -100,22 +98,14 @@ class Sequential(Module):
 
     def __call__(self, inputs: Array) -> Array:
         rows, column = self._entered(inputs)
-        blocks = [self._block(rows[i : i + self.block_rows]) for i in range(0, len(rows), self.block_rows)]
-        if not blocks:
-            return self._block(rows)
-        outputs = blocks[0] if len(blocks) == 1 else np.concatenate(blocks)
-        return outputs.T if column else outputs
-
-    def _block(self, rows: Array) -> Array:
-        """The answers to at most `block_rows` rows, filled up before the first module that is not `alone`."""
-        count = len(rows)
         for module in self.modules:
-            if not module.alone and len(rows) < self.block_rows:
-                padded = np.zeros((self.block_rows, *rows.shape[1:]), rows.dtype)
-                padded[: len(rows)] = rows
-                rows = padded
-            rows = module(rows)
-        return rows[:count]
+            rows = module(rows) if module.alone else _by_blocks(module, rows)
+        return rows.T if column else rows
+
+    @property
+    def block_rows(self) -> int:
+        """Rows of the largest block that a dense layer computes at once."""
+        return max((module.block_rows for module in self.modules), default=1)
 
     def _entered(self, inputs: Array) -> tuple[Array, bool]:
         """`inputs` as (batch, *input_shape) of `dtype`, and whether it was the article's one column vector."""
@@ -190,15 +180,8 @@ class Sequential(Module):
         self._flatten()
 
 
-def _block_rows(weight_counts: Sequence[int]) -> int:
-    """Rows of a block, by the network's widest product.
-
-    OpenBLAS multiplies without packing while m·n·k ≤ 10⁶, which is several times faster for few rows; so as many
-    rows as stay under that, from 4 to 32. Beyond it the packing has to pay: 32. Measured, 784-256-128-10, one row:
-    blocks of 4, 8, 16, 32 rows take 64, 156, 280, 410 µs; 32 rows: 471, 616, 511, 404 µs.
-    """
-    widest = max(weight_counts, default=1)
-    for rows in (32, 16, 8, 4):
-        if rows * widest <= 1_000_000:
-            return rows
-    return 32
+def _by_blocks(module: Module, rows: Array) -> Array:
+    """The answers of a module that is not known to answer each row alone: it always sees as many rows."""
+    whole = filled(rows, SIZES[0])
+    starts = range(0, max(len(whole), 1), SIZES[0])
+    return np.concatenate([module(whole[start : start + SIZES[0]]) for start in starts])[: len(rows)]

@@ -38,13 +38,14 @@ class Predictor:
             if not isinstance(body, dict):
                 raise not_an_object(body)
             body.pop(passed_over, None)
-            served, inputs = self._checked(body, name, version)
+            model = body.get("model")
+            g.named, g.sent = model if isinstance(model, str) else "", body.get("instances")
+            served, inputs = self.checked(body, name, version)
         return served, served.model.signature.decode(self._inference(g.observation, served, inputs))
 
-    def _checked(self, body: dict[str, Any], name: str | None, version: str | None) -> tuple[Served, Array]:
+    def checked(self, body: dict[str, Any], name: str | None, version: str | None) -> tuple[Served, Array]:
         """Who answers and what goes in; InputError with every fault of the body."""
         model, ref = body.get("model"), body.get("version")
-        g.named, g.sent = model if isinstance(model, str) else "", body.get("instances")
         intelligible = isinstance(model, str | None) and (ref is None or is_version_ref(ref))
         faults: list[Fault] = []
         served = None
@@ -80,6 +81,10 @@ def routes(predictor: Predictor) -> Blueprint:
     @blueprint.post("/models/<name>/versions/<version>/predict")
     def predict(name: str | None = None, version: str | None = None) -> Response:
         served, predictions = predictor(name, version)
-        return json_response({"model": served.name, "version": served.number, "predictions": predictions})
+        return json_response(answer(served, predictions))
 
     return blueprint
+
+
+def answer(served: Served, predictions: list[Any]) -> dict[str, Any]:
+    return {"model": served.name, "version": served.number, "predictions": predictions}

@@ -7,7 +7,7 @@ import pytest
 
 from model_store.errors import ArtifactError
 from model_store.model import Golden, Model
-from model_store.nn import Linear, Sequential, Sigmoid, Softmax
+from model_store.nn import Array, Linear, Sequential, Sigmoid, Softmax
 from model_store.signature import Classes, Number, Signature, Values
 
 INPUTS = (Number("a", 1.0, 2.0), Number("b"))
@@ -36,6 +36,19 @@ def test_golden_answers_are_reproduced_or_the_model_is_refused() -> None:
     with pytest.raises(ArtifactError, match=r"golden\.outputs: the network does not reproduce"):
         other.check_golden()
     dataclasses.replace(it, golden=None).check_golden()
+
+
+def test_a_model_whose_rows_have_other_bits_in_company_is_refused() -> None:
+    class Sociable(Linear):
+        def __call__(self, inputs: Array) -> Array:
+            return super().__call__(inputs) * np.float32(1 + 1e-6 * (len(inputs) - 1))
+
+    sociable = Sequential([Sociable(2, 3, rng=np.random.default_rng(0)), Softmax()])
+    rows = [[1, 2], [3, 4.5]]
+    signature = model().signature
+    it = Model(sociable, signature, golden=Golden(rows, sociable(signature.encode(rows))))
+    with pytest.raises(ArtifactError, match=r"golden\.instances\.\d: the network gives it other bits alone"):
+        it.check_golden()
 
 
 def test_network_and_signature_must_fit() -> None:

@@ -10,7 +10,15 @@ from gunicorn.http.errors import ParseException
 from hypothesis import given
 from hypothesis import strategies as st
 
-from service.incoming import MAX_HEAD_BYTES, BrokenBodyError, HeadTooLargeError, Incoming
+from service.incoming import (
+    MAX_HEAD_BYTES,
+    MAX_KEPT_HEAD_BYTES,
+    MAX_KEPT_HEADS,
+    BrokenBodyError,
+    Heads,
+    HeadTooLargeError,
+    Incoming,
+)
 
 MOST = 1000
 BODIES = st.binary(max_size=60)
@@ -19,7 +27,7 @@ BODIES = st.binary(max_size=60)
 def incoming() -> Incoming:
     cfg = Config()
     cfg.set("http_parser", "python")
-    return Incoming(cfg, ("127.0.0.1", 1), MOST)
+    return Incoming(Heads(cfg), ("127.0.0.1", 1), MOST)
 
 
 def fed(*pieces: bytes) -> Incoming:
@@ -176,3 +184,36 @@ def test_leave_to_send_a_body_is_wanted_once() -> None:
     arriving.feed(b"{}")
     arrived: Any = arriving.next()
     assert arrived.body.read() == b"{}"
+
+
+def test_a_head_that_comes_again_is_not_parsed_again() -> None:
+    heads = Heads(Config())
+    again = head("Content-Length: 5")
+    first = heads.parse(again, ("127.0.0.1", 1), 1)
+    assert heads.parse(again, ("127.0.0.1", 2), 7) is first
+    assert heads.parse(head("Content-Length: 6"), ("127.0.0.1", 1), 1) is not first
+
+
+def test_a_head_is_not_believed_of_another_address() -> None:
+    """Which proxy may say X-Forwarded-Proto is gunicorn's decision, by the address that a request comes from."""
+    cfg = Config()
+    cfg.set("forwarded_allow_ips", "127.0.0.1")
+    heads = Heads(cfg)
+    forwarded = head("X-Forwarded-Proto: https")
+    assert heads.parse(forwarded, ("127.0.0.1", 1), 1).scheme == "https"
+    assert heads.parse(forwarded, ("127.0.0.2", 1), 1).scheme == "http"
+
+
+def test_heads_of_chunks_and_of_clients_that_wait_for_leave_are_parsed_each_time() -> None:
+    heads = Heads(Config())
+    for changing in (head("Transfer-Encoding: chunked"), head("Expect: 100-continue", "Content-Length: 5")):
+        assert heads.parse(changing, ("127.0.0.1", 1), 1) is not heads.parse(changing, ("127.0.0.1", 1), 2)
+
+
+def test_the_memory_for_heads_is_bounded() -> None:
+    heads = Heads(Config())
+    for i in range(2 * MAX_KEPT_HEADS):
+        heads.parse(head(f"X-Request-Id: {i}"), ("127.0.0.1", 1), 1)
+    long = head("X: " + "x" * MAX_KEPT_HEAD_BYTES)
+    assert heads.parse(long, ("127.0.0.1", 1), 1) is not heads.parse(long, ("127.0.0.1", 1), 1)
+    assert len(heads._kept) <= MAX_KEPT_HEADS

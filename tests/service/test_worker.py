@@ -14,9 +14,40 @@ from gunicorn.config import Config
 from gunicorn.glogging import Logger
 
 from service import worker as module
+from service.pace import Pace
 from service.worker import EventWorker
 
 Environ = dict[str, Any]
+
+
+class Version:
+    pace = Pace(3)
+
+
+class Plain:
+    """A request for /plain that stands for one of the express."""
+
+    served = Version()
+
+    def __init__(self, data: bytes) -> None:
+        self.inputs = [data]
+
+
+class StandIn:
+    """An express that answers /plain with what was sent, and leaves /plain of nothing to the application."""
+
+    def __init__(self) -> None:
+        self.passes: list[list[bytes]] = []
+
+    def take(self, head: Any, data: bytes, client: str, arrived: float) -> Plain | None:
+        return Plain(data) if head.path == "/plain" else None
+
+    def answer(self, together: list[Plain]) -> list[bytes | None]:
+        self.passes.append([plain.inputs[0] for plain in together])
+        return [
+            b"HTTP/1.1 200 OK\r\nContent-Length: %d\r\n\r\n%b" % (len(data), data) if data else None
+            for data in self.passes[-1]
+        ]
 
 
 class App:
@@ -28,6 +59,10 @@ class App:
         self.sheds = 0
         self.asked: list[str] = []
         self.crash: Exception | None = None
+        self.plain = StandIn()
+
+    def express(self) -> StandIn:
+        return self.plain
 
     def shed(self) -> None:
         self.sheds += 1
@@ -298,3 +333,40 @@ def test_draining_answers_what_has_arrived_and_ends(loop: Loop, monkeypatch: pyt
     assert found.endswith(b"0123456789")
     assert b"Connection: close" in found
     assert not loop.worker.connections
+
+
+def waiting(loop: Loop, *requests: bytes) -> list[socket.socket]:
+    """Clients whose requests are all there before the loop turns again."""
+    clients = [loop.client() for _ in requests]
+    for client, request in zip(clients, requests, strict=True):
+        client.sendall(request)
+    return clients
+
+
+def test_plain_requests_that_wait_share_passes_of_what_is_worth_joining(loop: Loop) -> None:
+    bodies = [b"1", b"2", b"3", b"4", b"5"]
+    clients = waiting(loop, *[post("/plain", body) for body in bodies])
+    loop.turn(1)
+    assert sorted(map(len, loop.app.plain.passes)) == [2, 3]
+    assert loop.app.asked == []
+    for client, body in zip(clients, bodies, strict=True):
+        assert loop.take(client).endswith(b"\r\n\r\n" + body)
+
+
+def test_a_plain_request_alone_waits_for_no_other(loop: Loop) -> None:
+    client = loop.client(post("/plain", b"alone"))
+    assert loop.app.plain.passes == [[b"alone"]]
+    assert loop.take(client).endswith(b"alone")
+
+
+def test_one_that_the_application_has_to_answer_leaves_the_others_theirs(loop: Loop) -> None:
+    clients = waiting(loop, post("/plain", b"1"), post("/plain", b""), post("/other", b"2"), post("/plain", b"3"))
+    answers = [loop.take(client) for client in clients]
+    assert [answer.rpartition(b"\r\n")[2] for answer in answers] == [b"1", b"", b"2", b"3"]
+    assert loop.app.asked.count("/plain") == 1
+    assert loop.app.asked.count("/other") == 1
+
+
+def test_requests_of_one_connection_are_answered_in_their_order(loop: Loop) -> None:
+    client = loop.client(post("/plain", b"1") + post("/other", b"2") + post("/plain", b"3"))
+    assert [part[-1:] for part in loop.take(client).split(b"HTTP/1.1 ")[1:]] == [b"1", b"2", b"3"]

@@ -1,0 +1,34 @@
+"""The pace: what a row takes alone and what it takes in company, and so whether requests should share a pass."""
+
+from __future__ import annotations
+
+import math
+
+_WORTH = 0.8  # of the time alone: what a row in company must stay under
+
+
+class Pace:
+    """Of one version's network, as it is seen at work: the least that a pass has ever taken.
+
+    A network computes in blocks of `block_rows` rows, so a pass of one row takes as long as one of a whole block where
+    dense layers do the work. Rows then share a block for nothing. Where each row is computed by itself, as
+    convolutions are, sharing would only make the first of them wait for the last.
+    """
+
+    def __init__(self, block_rows: int) -> None:
+        self._block_rows = block_rows
+        self._alone = self._shared = math.inf  # seconds a row
+        self.worth_joining = block_rows  # rows to answer at once: as many as share a block, or 1
+
+    def note(self, rows: int, seconds: float) -> None:
+        """A pass of `rows` rows has taken so long."""
+        if rows == 1:
+            if seconds >= self._alone:
+                return
+            self._alone = seconds
+        else:
+            if 2 * rows < self._block_rows or seconds >= rows * self._shared:
+                return
+            self._shared = seconds / rows
+        known = math.isfinite(self._alone) and math.isfinite(self._shared)
+        self.worth_joining = 1 if known and self._shared > _WORTH * self._alone else self._block_rows
