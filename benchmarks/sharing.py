@@ -5,8 +5,8 @@
 The peer is a process a worker that reads the same file by `np.load`. Every worker has answered a row when memory is
 measured: the sum over all processes, gunicorn's master included, of PSS, in which a page shared by four counts a
 quarter for each. Then the same weights are published under a second version, and the service's log tells how each
-worker came by it; the master goes on mapping the version it began with, so memory is told before and after. What
-`np.load` reads is not verified.
+worker came by it: one makes and verifies the copy, the others find it; each maps it, and asks it for its golden
+answers. What `np.load` reads is not verified.
 """
 
 import json
@@ -85,21 +85,21 @@ class Service:
         self.process.wait()
 
 
-def ours(folder: Path, store: Store, model: Model, workers: int) -> tuple[float, float, list[tuple[float, float]]]:
-    """Megabytes before and after a reload, and of each worker the milliseconds to map, and those until it could."""
+def ours(folder: Path, store: Store, model: Model, workers: int) -> tuple[float, float, list[list[float]]]:
+    """Megabytes before and after a reload, and of each worker the milliseconds to a verified copy, to map and check."""
     service = Service(store, folder, workers)
     try:
         service.ask_all(store.versions(NAME)[-1])
         before = service.memory()
         number = store.publish(NAME, Model(model.network, model.signature, str(workers), {}, model.golden)).number
-        line = rf"loaded {NAME}/{number} in ([\d.]+) ms, (\d+) ms after asking for a verified copy"
+        line = rf"loaded {NAME}/{number}: a verified copy in (\d+) ms, mapped in ([\d.]+) ms, checked in ([\d.]+) ms"
         found = service.until(line.replace("(", "(?:") + ".*", workers)
         times = [re.search(line, text) for text in found]
         service.ask_all(number)
         after = service.memory()
     finally:
         service.stop()
-    return before, after, sorted((float(each[1]), float(each[2])) for each in times if each)
+    return before, after, sorted([float(figure) for figure in each.groups()] for each in times if each)
 
 
 def theirs(path: Path, workers: int) -> tuple[float, list[float]]:
@@ -128,8 +128,8 @@ def main() -> None:
     tell("reloaded", mine[1][1], mine[WORKERS][1])
     read = " ".join(f"{milliseconds:.0f}" for milliseconds in peer[WORKERS][1])
     print(f"np.load   reads {read} ms, in {WORKERS} processes at a time, unverified")
-    for mapped, verified in mine[WORKERS][2]:
-        print(f"serve     loads in {mapped:.1f} ms, {verified:.0f} ms after asking for a verified copy")
+    for verified, mapped, checked in mine[WORKERS][2]:
+        print(f"serve     a verified copy in {verified:.0f} ms, mapped in {mapped:.1f} ms, checked in {checked:.1f} ms")
 
 
 def tell(who: str, one: float, many: float) -> None:

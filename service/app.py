@@ -18,6 +18,7 @@ from werkzeug.wrappers import Response
 
 from model_store.store import open_store
 from service import errors
+from service.agreement import Agreement
 from service.catalog import Catalog
 from service.express import Express
 from service.inference import Inference
@@ -31,8 +32,8 @@ from service.withdrawals import Withdrawals
 
 
 def create_app(settings: Settings | None = None, *, forks: bool = False, counts: Path | None = None) -> Flask:
-    """`forks`: workers will be forked from this process, and a store that does not survive it is left to them.
-    `counts`: where they count what they do, in memory if not given."""
+    """`forks`: workers will be forked from this process. They switch versions together, and a store that does not
+    survive a fork is left to them. `counts`: where they count what they do, in memory if not given."""
     settings = settings or Settings.from_environ(os.environ)
     metrics = Metrics(counts)
     observer = Observer(metrics)
@@ -46,6 +47,7 @@ def create_app(settings: Settings | None = None, *, forks: bool = False, counts:
         max_extra_versions=settings.max_extra_versions,
         withdrawn=Withdrawals(cache_dir / f"unloaded-{os.getpid()}") if settings.admin else None,
         vouch=voucher(settings.trusted_keys, store),
+        agreement=Agreement(shared=forks),
     )
     if store.objects.survives_fork or not forks:
         catalog.refresh()

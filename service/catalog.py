@@ -1,10 +1,11 @@
 """The catalog: the models in memory, following the store.
 
-What is served is one immutable `Snapshot`, replaced as a whole by assigning a reference, so a request sees one state
-from its first line to its last. `refresh()` looks at the store once: the default and the aliased versions of every
-model are loaded, verified against their golden answers and warmed before they are swapped in. A version that fails
-leaves the one before it serving, and is told of by `Snapshot.problems` until it is mended. Other versions are loaded
-when somebody asks for them, and forgotten again when more are asked for.
+What is served is one immutable `Snapshot`, replaced as a whole, so a request sees one state from its first line to its
+last. `refresh()` looks at the store once: the default and the aliased versions of every model are loaded, verified
+and checked against their golden answers, and all that is new becomes the next generation, which answers in all workers
+from the same instant (agreement.py). A version that fails leaves the one before it serving, and is told of by
+`Snapshot.problems` until it is mended. Other versions are loaded when somebody asks for them, and forgotten again when
+more are asked for.
 """
 
 from __future__ import annotations
@@ -16,33 +17,26 @@ import threading
 import time
 from collections import OrderedDict
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any, Protocol
 
-from model_store import artifact
-from model_store.cache import localise, trim
+from model_store.cache import trim
 from model_store.columns import listed, shown
-from model_store.errors import (
-    ArtifactError,
-    Fault,
-    InputError,
-    ModelStoreError,
-    NotFoundError,
-    StoreError,
-    did_you_mean,
-)
-from model_store.model import Model
-from service.example import Example, example_of
+from model_store.errors import Fault, InputError, ModelStoreError, NotFoundError, StoreError, did_you_mean
+from service.agreement import Agreement
+from service.loader import Files, Loader, Served
 from service.metrics import Metrics
-from service.pace import Pace
-from service.schemas import PredictSchema
+from service.snapshot import Entry, Snapshot
 from service.trust import Vouch
 from service.withdrawals import Withdrawals
 
+__all__ = ["Catalog", "Entry", "Served", "Snapshot", "UnavailableError", "UnknownError"]
+
 log = logging.getLogger("service.catalog")
 
-_LONGEST_WAIT = 60.0  # seconds before a version that failed is tried again
+_TICK_SECONDS = 0.1  # between two looks at what the other workers propose
+_READMISSION_LOOKS = 100  # while they load it too
 
 
 class UnknownError(NotFoundError):
@@ -63,58 +57,10 @@ class UnavailableError(Exception):
         super().__init__(message)
 
 
-class Followed(Protocol):
+class Followed(Files, Protocol):
     """What the catalog needs of a store."""
 
     def state(self) -> Mapping[str, Mapping[str, Any]]: ...
-    def path(self, name: str, number: int) -> Path: ...
-
-
-@dataclass(frozen=True, eq=False)
-class Served:
-    """One version in memory, checked, warmed and ready to answer."""
-
-    name: str
-    number: int
-    digest: str
-    model: Model
-    schema: PredictSchema
-    example: Example
-    pace: Pace
-
-
-@dataclass(frozen=True)
-class Entry:
-    """A model: what the store has of it, and what answers to "default" and to each alias."""
-
-    name: str
-    versions: tuple[int, ...]
-    aliases: Mapping[str, int]
-    targets: Mapping[str, Served]
-
-    @property
-    def default(self) -> Served | None:
-        return self.targets.get("default")
-
-
-@dataclass(frozen=True)
-class Snapshot:
-    """Everything that is served, at one moment."""
-
-    entries: Mapping[str, Entry] = field(default_factory=dict)
-    problems: tuple[Fault, ...] = ()
-
-    @property
-    def answering(self) -> list[Served]:
-        """The default of every model that has one."""
-        return [entry.default for entry in self.entries.values() if entry.default is not None]
-
-
-@dataclass(frozen=True)
-class _Failure:
-    problem: str
-    attempts: int
-    retry_at: float
 
 
 class Catalog:
@@ -128,54 +74,99 @@ class Catalog:
         max_extra_versions: int,
         withdrawn: Withdrawals | None = None,
         vouch: Vouch | None = None,
+        agreement: Agreement | None = None,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
-        self.snapshot = Snapshot()
-        self._store, self._cache_dir, self._metrics, self._clock = store, cache_dir, metrics, clock
-        self._max_instances, self._max_extra = max_instances, max_extra_versions
+        """Follows with all who share the `agreement`; without one, by itself."""
         self.withdrawn: Withdrawals | frozenset[str] = frozenset() if withdrawn is None else withdrawn
-        self._loading = threading.Lock()  # one load at a time, so that a burst does not load a version twice
+        self._store, self._cache_dir, self._metrics = store, cache_dir, metrics
+        self._loader = Loader(store, cache_dir, metrics, max_instances=max_instances, vouch=vouch, clock=clock)
+        self._agreement = agreement or Agreement()
+        self._held = {0: Snapshot()}  # by generation: the active one, and the one proposed once it is loaded
+        self._attempted = 0  # the generation that was loaded, or should have been
+        self._looking = threading.Lock()  # one look at the store at a time; it may take long
+        self._switching = threading.Lock()  # whoever changes what is held; never while looking
+        self._untrimmed = False
+        self._max_extra = max_extra_versions
         self._extra: OrderedDict[tuple[str, int], Served] = OrderedDict()
         self._extra_lock = threading.Lock()
-        self._failures: dict[tuple[str, int], _Failure] = {}
+        self._extra_loading = threading.Lock()  # one at a time, so that a burst does not load a version twice
         self._follower: int | None = None  # the process whose thread follows the store
-        self._born = os.getpid()
-        self._vouch = vouch
+
+    @property
+    def snapshot(self) -> Snapshot:
+        """What is served at this moment, by every worker."""
+        for _ in range(1000):
+            if (found := self._held.get(self._agreement.active)) is not None:
+                return found
+            # The generation has changed between the look at its number and the one at what is held.
+        raise RuntimeError("this process takes no part in what the workers agree on")
 
     def find(self, name: str | None, ref: int | str | None = None) -> Served:
         """The version that answers to a model's name (None: the only one) and a number or an alias (None: default)."""
-        entry = self._entry(self.snapshot, name)
+        snapshot = self.snapshot
+        entry = self._entry(snapshot, name)
         if entry.name in self.withdrawn:
             raise _unloaded(entry.name)
         if ref is None or (served := entry.targets.get(str(ref))) is None:
             served = entry.default if ref is None or ref == "default" else self._pinned(entry, ref)
         if served is None:
-            raise _broken(entry.name, self.snapshot.problems)
+            raise _broken(entry.name, snapshot.problems)
         return served
 
     def refresh(self) -> bool:
-        """Looks at the store once; whether anything that is served has changed. Never raises."""
-        with self._loading:
-            old = self.snapshot
-            problems: list[Fault] = []
+        """Looks at the store once; whether there is something new to serve, as soon as all workers are ready."""
+        with self._looking:
+            self.keep_up()
+            after = self._agreement.active
+            if not self._agreement.settled or (old := self._held.get(after)) is None:
+                return False
+            self._trim()
+            new = self._seen(old)
+            if new == old or not self._propose(after, new):
+                return False
+            self.keep_up()
+            self._trim()
+            return True
+
+    def _propose(self, after: int, new: Snapshot) -> bool:
+        with self._switching:
+            if self._agreement.active != after or not self._agreement.settled:
+                return False  # another worker was faster, and may have seen something newer
+            self._held[after + 1] = new
             try:
-                state = self._store.state()
-                if not state and old.entries:
-                    raise StoreError("it has become empty, as a volume does that is no longer mounted")
-            except (ModelStoreError, OSError) as e:
-                fault = Fault("store", f"cannot be read: {e}", "what was loaded before keeps answering")
-                kept = [problem for problem in old.problems if problem.place != "store"]
-                return self._swap(Snapshot(old.entries, (fault, *kept)))
-            entries = {
-                name: self._followed(name, state[name], old.entries.get(name), problems)
-                for name in sorted(state)
-                if state[name]["versions"]
-            }
-            self._forget(state, entries)
-            changed = self._swap(Snapshot(entries, tuple(problems)))
-            if changed:
-                self._trim()
-            return changed
+                accepted = self._agreement.propose(after, new.to_plan())
+            except OSError as e:
+                log.error("what is new cannot be told to the other workers: %s", e)
+                accepted = False
+            if not accepted:
+                del self._held[after + 1]
+            self._untrimmed = accepted
+            return accepted
+
+    def join(self) -> bool:
+        """In a new worker, until it is true: from then on the others wait for it, and it answers as they do."""
+        if not self._agreement.active:
+            self.refresh()
+        with self._switching:
+            return self._prepare(active := self._agreement.active) and self._agreement.join(active)
+
+    def leave(self, pid: int) -> None:
+        """In the master: a worker has ended."""
+        self._agreement.leave(pid)
+
+    def overdue(self, seconds: float) -> list[int]:
+        """In the master: the workers that keep all others from switching, longer than that."""
+        return self._agreement.overdue(seconds)
+
+    def look_soon(self) -> None:
+        """Lets one of the workers look at the store without delay."""
+        self._agreement.look_soon()
+
+    def release(self) -> None:
+        """In the master: lets go of what the workers have replaced. Whoever is forked from now on loads what is new."""
+        if self._agreement.active not in self._held:
+            self._held.clear()
 
     def withdraw(self, name: str) -> None:
         """Takes a model out of service, in every worker at once, until `readmit`."""
@@ -183,7 +174,10 @@ class Catalog:
 
     def readmit(self, name: str) -> None:
         """Puts a model into service, as the store has it now; UnavailableError where it cannot be loaded."""
-        self.refresh()
+        for _ in range(_READMISSION_LOOKS):
+            if self._agreement.settled and not self.refresh():
+                break
+            time.sleep(0.02)
         entry = self._entry(self.snapshot, name)
         self._withdrawals().discard(name)
         if entry.default is None:
@@ -194,19 +188,63 @@ class Catalog:
         return self.withdrawn
 
     def follow(self, poll_seconds: float) -> None:
-        """Keeps looking, in a thread of this process; a second call in the same process does nothing."""
-        if poll_seconds <= 0 or self._follower == os.getpid():
+        """Keeps following, in threads of this process; a second call in the same process does nothing.
+
+        One looks at the store, and may have to wait for it; one does what the other workers wait for.
+        """
+        if self._follower == os.getpid():
             return
         self._follower = os.getpid()
-        threading.Thread(target=self._poll, args=(poll_seconds,), name="catalog", daemon=True).start()
+        shared = self._agreement.shared
+        tick = min(poll_seconds or _TICK_SECONDS, _TICK_SECONDS) if shared else poll_seconds
+        if shared:
+            threading.Thread(target=_repeat, args=(tick, self.keep_up), name="switching", daemon=True).start()
+        if tick:
+            look = partial(self._look, poll_seconds)
+            threading.Thread(target=_repeat, args=(tick, look), name="looking", daemon=True).start()
 
-    def _poll(self, seconds: float) -> None:
-        while True:
-            time.sleep(seconds * random.uniform(0.8, 1.2))  # noqa: S311 - workers should not all look at once
-            try:
-                self.refresh()
-            except Exception:
-                log.exception("looking at the store failed; the next look is in %s s", seconds)
+    def _look(self, seconds: float) -> None:
+        if not self._agreement.shared or self._agreement.claim_look(seconds):
+            self.refresh()
+
+    def keep_up(self) -> None:
+        """Loads what another worker proposes and says so; lets go of what is active no longer."""
+        agreement = self._agreement
+        with self._switching:
+            if not agreement.settled and self._prepare(proposed := agreement.proposed) and agreement.ready(proposed):
+                self._tell(self._held.get(proposed - 1, Snapshot()), self._held[proposed])
+            active = agreement.active
+            if active in self._held and (passed := [number for number in self._held if number < active]):
+                for number in passed:
+                    del self._held[number]
+                self._forget(self._held[active])
+
+    def _prepare(self, generation: int) -> bool:
+        """Whether a generation is in memory, now if it was not before."""
+        if generation in self._held:
+            return True
+        plan = self._agreement.plan(generation)
+        if plan is None:
+            return False
+        if self._attempted != generation:
+            self._attempted = generation
+            self._loader.forget()  # what failed here did not where it was proposed
+        at_hand = {(s.name, s.digest): s for snapshot in self._held.values() for s in snapshot.targets}
+        with self._extra_lock:
+            at_hand |= {(s.name, s.digest): s for s in self._extra.values()}
+
+        def load(name: str, number: int, digest: str) -> Served | None:
+            served = at_hand.get((name, digest))
+            if served is None or served.number != number:
+                served = self._loader.load(name, number, digest)
+            if served is not None:
+                at_hand[name, digest] = served
+            return served
+
+        made = Snapshot.from_plan(plan, load)
+        if made is not None:
+            self._held[generation] = made
+        return made is not None
 
     def _entry(self, snapshot: Snapshot, name: str | None) -> Entry:
         entries = snapshot.entries
@@ -238,17 +276,35 @@ class Catalog:
             if key in self._extra:
                 self._extra.move_to_end(key)
                 return self._extra[key]
-        with self._loading:
-            found = self._extra.get(key) or self._load(*key)
+        with self._extra_loading:
+            found = self._extra.get(key) or self._loader.load(*key)
             if found is None:
-                fault = Fault(f"{entry.name}/{number}", self._failures[key].problem, "ask for another version")
+                fault = Fault(f"{entry.name}/{number}", self._loader.problem(*key), "ask for another version")
                 raise UnavailableError("model_unavailable", f"{fault.place} cannot be loaded", fault)
             with self._extra_lock:
                 self._extra[key] = found
                 while len(self._extra) > self._max_extra:
                     self._extra.popitem(last=False)
-            self._trim()
+            self._drop_copies()
         return found
+
+    def _seen(self, old: Snapshot) -> Snapshot:
+        """What the store has now, as far as it can be served; the old one where nothing has changed."""
+        problems: list[Fault] = []
+        try:
+            state = self._store.state()
+            if not state and old.entries:
+                raise StoreError("it has become empty, as a volume does that is no longer mounted")
+        except (ModelStoreError, OSError) as e:
+            fault = Fault("store", f"cannot be read: {e}", "what was loaded before keeps answering")
+            return Snapshot(old.entries, (fault, *(problem for problem in old.problems if problem.place != "store")))
+        entries = {
+            name: self._followed(name, state[name], old.entries.get(name), problems)
+            for name in sorted(state)
+            if state[name]["versions"]
+        }
+        self._loader.forget((name, number) for name in state for number in state[name]["versions"])
+        return Snapshot(entries, tuple(problems))
 
     def _followed(self, name: str, stored: Mapping[str, Any], old: Entry | None, problems: list[Fault]) -> Entry:
         versions, aliases = tuple(stored["versions"]), dict(stored["aliases"])
@@ -280,65 +336,21 @@ class Catalog:
         for served in (*now, *before):
             if served.number == number:
                 return served
-        found = self._extra.get((name, number)) or self._load(name, number)
+        found = self._extra.get((name, number)) or self._loader.load(name, number)
         place = f"{name}/{number}"
         if found is None and all(problem.place != place for problem in problems):
-            problems.append(Fault(place, self._failures[name, number].problem, f"look at it: models verify {place}"))
+            problems.append(Fault(place, self._loader.problem(name, number), f"look at it: models verify {place}"))
         return found
 
-    def _load(self, name: str, number: int) -> Served | None:
-        """Reads, verifies and warms a version; None, with the reason in `_failures`, when it cannot be served."""
-        key = (name, number)
-        failure = self._failures.get(key)
-        if failure is not None and self._clock() < failure.retry_at:
-            return None
-        started = self._clock()
-        try:
-            model, mapped = self._read(name, number)
-            if self._vouch is not None:
-                self._vouch(name, number, model.digest or "")
-            if os.getpid() == self._born:
-                # A forked worker leaves this to whoever made the copy, which may be left from an older NumPy here.
-                model.check_golden()
-            served = Served(
-                name,
-                number,
-                model.digest or "",
-                model,
-                PredictSchema(self._max_instances, name, model),
-                example_of(model),
-                Pace(model.network.block_rows),
-            )
-        except Exception as e:  # whatever is wrong with one version, the others keep serving
-            known = isinstance(e, (ModelStoreError, OSError))
-            attempts = failure.attempts + 1 if failure else 1
-            problem = str(e) if known else f"{type(e).__name__}: {e}"
-            self._failures[key] = _Failure(problem, attempts, self._clock() + min(2.0**attempts, _LONGEST_WAIT))
-            self._metrics.load_failures.at(name).inc()
-            log.error("%s/%d cannot be served: %s", name, number, problem, exc_info=None if known else e)
-            return None
-        self._failures.pop(key, None)
-        self._metrics.loads.at(name).inc()
-        waited, took = 1000 * (mapped - started), 1000 * (self._clock() - mapped)
-        log.info("loaded %s/%d in %.1f ms, %.0f ms after asking for a verified copy", name, number, took, waited)
-        return served
-
-    def _read(self, name: str, number: int) -> tuple[Model, float]:
-        """The model, and since when a verified copy was there to map."""
-        path = self._store.path(name, number)
-        while True:
-            copy = localise(path, self._cache_dir)
-            ready = self._clock()
-            try:
-                return artifact.read(copy, verify=False), ready  # `localise` has verified it
-            except ArtifactError:
-                if copy.exists():
-                    raise
-                # another worker, which does not know this version yet, has trimmed the cache in between
-
     def _trim(self) -> None:
+        """Once what this process proposed has become active, drops the copies of what was so before."""
+        if self._untrimmed and self._agreement.settled:
+            self._untrimmed = False
+            self._drop_copies()
+
+    def _drop_copies(self) -> None:
         """Drops the cached copies that this process has no use for. Others keep what they have mapped."""
-        held = {s.digest for entry in self.snapshot.entries.values() for s in entry.targets.values()}
+        held = {served.digest for snapshot in list(self._held.values()) for served in snapshot.targets}
         with self._extra_lock:
             held |= {served.digest for served in self._extra.values()}
         try:
@@ -346,21 +358,16 @@ class Catalog:
         except StoreError as e:
             log.warning("%s", e)
 
-    def _forget(self, state: Mapping[str, Mapping[str, Any]], entries: Mapping[str, Entry]) -> None:
-        """Drops what is gone from the store, or what now is among the targets."""
-        held = {(s.name, s.number) for entry in entries.values() for s in entry.targets.values()}
-        stored = {(name, number) for name in state for number in state[name]["versions"]}
+    def _forget(self, snapshot: Snapshot) -> None:
+        """Drops versions that somebody once asked for, and that are gone from the store or among the targets now."""
+        held = {(served.name, served.number) for served in snapshot.targets}
+        stored = {(entry.name, number) for entry in snapshot.entries.values() for number in entry.versions}
         with self._extra_lock:
             for key in [key for key in self._extra if key in held or key not in stored]:
                 del self._extra[key]
-        for key in self._failures.keys() - stored:
-            del self._failures[key]
 
-    def _swap(self, new: Snapshot) -> bool:
-        old = self.snapshot
-        if new == old:
-            return False
-        self.snapshot = new
+    def _tell(self, old: Snapshot, new: Snapshot) -> None:
+        """In the worker that was ready last: the log and the figures of a switch, once for all."""
         for problem in set(new.problems) - set(old.problems):
             log.warning("%s", problem)
         for name, entry in new.entries.items():
@@ -368,7 +375,15 @@ class Catalog:
             if before is not None and entry.default is not None and entry.default.number != before.number:
                 self._metrics.reloads.at(name).inc()
                 log.info("%s: version %d answers, no longer %d", name, entry.default.number, before.number)
-        return True
+
+
+def _repeat(seconds: float, do: Callable[[], object]) -> None:
+    while True:
+        time.sleep(seconds * random.uniform(0.8, 1.2))  # noqa: S311 - workers should not all begin at once
+        try:
+            do()
+        except Exception:
+            log.exception("following the store failed; it is tried again")
 
 
 def _is_number(ref: int | str) -> bool:

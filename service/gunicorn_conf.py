@@ -10,11 +10,13 @@ import logging
 import signal
 import socket
 import threading
+import time
 from collections.abc import Iterator
+from collections.abc import Set as AbstractSet
 from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from flask import Flask
 from gunicorn.app.base import BaseApplication  # type: ignore[import-untyped]
@@ -24,6 +26,9 @@ from service.counts import memory_directory
 from service.express import Express
 from service.logs import ServerLogger
 from service.settings import Settings
+
+if TYPE_CHECKING:
+    from service.catalog import Catalog
 
 log = logging.getLogger("service")
 
@@ -54,6 +59,7 @@ def options(settings: Settings, listener: int) -> dict[str, Any]:
         "proc_name": "forward-pass",
         "post_worker_init": partial(_started, settings),
         "child_exit": _ended,
+        "on_reload": lambda server: _catalog(server).look_soon(),
     }
 
 
@@ -89,11 +95,32 @@ class Server(BaseApplication):  # type: ignore[misc]
 class DrainingArbiter(Arbiter):  # type: ignore[misc]
     """Ctrl-C lets requests under way end, as SIGTERM does; a second one does not wait."""
 
+    _dismissed: AbstractSet[int] = frozenset()
+
     def handle_term(self) -> None:
         log.info("stopping: requests under way have %d s to end", self.cfg.graceful_timeout)
         super().handle_term()
 
     handle_int = handle_term
+
+    def murder_workers(self) -> None:
+        """Also replaces workers that answer, but keep all others from a new version."""
+        super().murder_workers()
+        catalog = _catalog(self)
+        catalog.release()
+        overdue = set(catalog.overdue(self.timeout))
+        for pid in overdue - self._dismissed:
+            log.error("worker %d is replaced: the others have waited %d s for it to load a version", pid, self.timeout)
+            self.kill_worker(pid, signal.SIGTERM)
+        self._dismissed = overdue
+        for pid in catalog.overdue(self.timeout + self.cfg.graceful_timeout):
+            self.kill_worker(pid, signal.SIGKILL)
+
+
+def _catalog(process: Any) -> Catalog:
+    """That of the application, in the master or in a worker."""
+    catalog: Catalog = process.app.wsgi().extensions["catalog"]
+    return catalog
 
 
 def _started(settings: Settings, worker: Any) -> None:
@@ -102,9 +129,11 @@ def _started(settings: Settings, worker: Any) -> None:
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     if settings.otlp_endpoint:
         worker.app.callable.extensions["observer"].trace(settings.otlp_endpoint)
-    catalog = worker.app.callable.extensions["catalog"]
+    catalog = _catalog(worker)
     with _beating(worker):
-        catalog.refresh()  # a worker that replaces a lost one starts from what its master loaded long ago
+        while worker.alive and not catalog.join():
+            time.sleep(0.1)
+    catalog.follow(settings.poll_seconds)
 
 
 @contextmanager
@@ -125,8 +154,9 @@ def _beating(worker: Any) -> Iterator[None]:
         thread.join()
 
 
-def _ended(_server: Any, worker: Any) -> None:
-    """In the master, for a worker that is gone: its requests are no longer in progress."""
+def _ended(server: Any, worker: Any) -> None:
+    """In the master, for a worker that is gone: nobody waits for it, its requests are no longer in progress."""
+    _catalog(server).leave(worker.pid)
     worker.app.callable.extensions["observer"].metrics.counts.buried(worker.pid)
 
 

@@ -69,7 +69,7 @@ class Settings:
         "SERVE_MAX_EXTRA_VERSIONS", 4, "Versions kept in memory beside the default and the aliased ones.", low=1
     )
     poll_seconds: float = _setting(
-        "SERVE_POLL_SECONDS", 1.0, "How often a worker looks for new versions; 0 is never.", low=0, high=86400
+        "SERVE_POLL_SECONDS", 1.0, "How often the store is looked at for new versions; 0 is never.", low=0, high=86400
     )
     timeout_seconds: int = _setting(
         "SERVE_TIMEOUT_SECONDS", 30, "A worker that shows no life for so long is replaced.", low=1, high=86400

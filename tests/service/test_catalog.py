@@ -168,13 +168,13 @@ def test_broken_version_is_tried_again_later_and_later(catalog, store, clock, mo
     good = store.path("price", number).read_bytes()
     break_version(store, "price", number)
     tries = []
-    localise = catalog._read
-    monkeypatch.setattr(catalog, "_read", lambda *version: (tries.append(clock.seconds), localise(*version))[1])
+    path = store.path
+    monkeypatch.setattr(store, "path", lambda *version: (tries.append(clock.seconds), path(*version))[1])
     for second in range(100):
         clock.seconds = float(second)
         catalog.refresh()
     assert tries == [0, 2, 6, 14, 30, 62]
-    store.path("price", number).write_bytes(good)
+    path("price", number).write_bytes(good)
     clock.seconds = 200
     catalog.refresh()
     assert catalog.find("price").number == number
@@ -256,8 +256,8 @@ def test_copy_trimmed_by_another_worker_is_made_again(catalog, store, monkeypatc
             path.unlink()
         return real(path, **options)
 
-    monkeypatch.setattr("service.catalog.artifact.read", read)
-    monkeypatch.setattr("service.catalog.localise", lambda path, _: _localised(real, path, catalog))
+    monkeypatch.setattr("service.loader.artifact.read", read)
+    monkeypatch.setattr("service.loader.localise", lambda path, _: _localised(real, path, catalog))
     catalog.refresh()
     assert trimmed
     assert catalog.find("price").number == 2
@@ -268,23 +268,6 @@ def _localised(real, path, catalog):
     if not copy.exists():
         shutil.copy(path, copy)
     return copy
-
-
-def test_worker_maps_what_another_has_verified_without_a_pass_through_the_network(
-    catalog, store, tmp_path, monkeypatch
-):
-    store.publish("penguins", penguins(1))
-    asked = []
-    answer = Model.check_golden
-    monkeypatch.setattr(Model, "check_golden", lambda model: (asked.append(model.digest), answer(model)))
-    monkeypatch.setattr("service.catalog.os.getpid", lambda: 1)  # as after a fork
-    catalog.refresh()
-    assert len(asked) == 1  # by whoever made the copy
-    again = Catalog(store, tmp_path / "cache", Metrics(), max_instances=100, max_extra_versions=2)
-    again._born = 2
-    again.refresh()
-    assert len(asked) == 1
-    assert again.find("penguins").digest == catalog.find("penguins").digest == asked[0]
 
 
 def test_request_under_way_ends_with_the_version_it_began_with(client, store):

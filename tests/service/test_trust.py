@@ -47,7 +47,7 @@ def trusting(store: Store, keys: dict[str, Path], make_client: MakeClient) -> Ca
 
 def refresh(client: FlaskClient) -> None:
     catalog = client.application.extensions["catalog"]
-    catalog._failures.clear()  # as if the wait before the next try were over
+    catalog._loader.forget()  # as if the wait before the next try were over
     catalog.refresh()
 
 

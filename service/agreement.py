@@ -1,0 +1,177 @@
+"""The agreement: which generation of models every worker answers from.
+
+A generation is all that the service serves at one moment. The worker that sees something new in the store loads it
+and proposes the next generation; every other worker loads it too and says that it is ready; when the last one is, one
+word of shared memory changes, and from that instant every request is answered from the new generation, whichever
+worker it meets. Until then all of them answer from the one before.
+
+There is one proposal at a time, and it counts only if nothing else was proposed since its proposer began to look: what
+somebody saw long ago never replaces what was seen since. A worker is waited for from `join` until the master has seen
+it end and calls `leave`, and no longer than `overdue` allows.
+
+The words are mapped before the workers are forked. Reading one takes no lock; changing one takes a lock that the
+kernel releases when its holder dies. The master takes none, since it must not wait for a worker that hangs.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import mmap
+import os
+import tempfile
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+SLOTS = 4096  # 1024 workers, twice while SIGHUP replaces them, and as many again by SIGTTIN
+_ACTIVE, _PROPOSED, _PROPOSED_AT, _LOOKED_AT, _LOOKER, _SIZES = range(6)  # _SIZES are two: of an even, of an odd plan
+_FIRST_SLOT = 8
+_SECOND = 10**9
+_LOST_AFTER = 5 * _SECOND
+
+
+class Agreement:
+    """`shared`: by this process and those that it will fork. If not, it is an agreement of this process with itself."""
+
+    def __init__(self, *, shared: bool = False, clock: Callable[[], int] = time.monotonic_ns) -> None:
+        room = 8 * (_FIRST_SLOT + (2 * SLOTS if shared else 0))
+        self.shared = shared
+        self._words = memoryview(mmap.mmap(-1, room) if shared else bytearray(room)).cast("Q")
+        self._files = [_nameless_file() for _ in range(2)] if shared else []
+        self._lock = threading.Lock()
+        self._clock = clock
+        self._mine: int | None = None
+
+    @property
+    def active(self) -> int:
+        """The number of the generation that answers; 0 before the first."""
+        return self._words[_ACTIVE]
+
+    @property
+    def proposed(self) -> int:
+        """The number of the generation that is to answer next; the active one where none is."""
+        return self._words[_PROPOSED]
+
+    @property
+    def settled(self) -> bool:
+        return self._words[_ACTIVE] == self._words[_PROPOSED]
+
+    def propose(self, after: int, plan: bytes) -> bool:
+        """Makes `plan` the generation that follows `after`; False where that is active and settled no longer."""
+        words = self._words
+        with self._alone():
+            if not words[_ACTIVE] == words[_PROPOSED] == after:
+                return False
+            self._write(after + 1, plan)
+            words[_PROPOSED_AT] = self._clock()
+            words[_PROPOSED] = after + 1
+        return True
+
+    def plan(self, generation: int) -> bytes | None:
+        """What was proposed under that number; None where it neither answers nor is to."""
+        with self._alone():
+            if not self._files or generation not in {self.active, self.proposed}:
+                return None
+            odd = generation % 2
+            return os.pread(self._files[odd], self._words[_SIZES + odd], 0)
+
+    def ready(self, generation: int) -> bool:
+        """Says that this process can answer from a generation; whether that makes it the active one."""
+        words = self._words
+        with self._alone():
+            if self._mine is not None:
+                words[self._mine + 1] = generation
+            if words[_ACTIVE] == generation or words[_PROPOSED] != generation or self._behind(generation):
+                return False
+            words[_ACTIVE] = generation
+        return True
+
+    def join(self, generation: int) -> bool:
+        """From now on this process is waited for; False where the generation it is ready for is active no longer."""
+        words = self._words
+        with self._alone():
+            if words[_ACTIVE] != generation:
+                return False
+            if not self.shared:
+                return True
+            free = next((i for i, pid in enumerate(self._pids()) if not pid), None)
+            if free is None:
+                raise RuntimeError(f"wanted at most {SLOTS} workers, found one more")
+            self._mine = _FIRST_SLOT + 2 * free
+            words[self._mine + 1] = generation
+            words[self._mine] = os.getpid()
+        return True
+
+    def leave(self, pid: int) -> None:
+        """In the master: a process is gone, and waited for no longer."""
+        for i, found in enumerate(self._pids()):
+            if found == pid:
+                self._words[_FIRST_SLOT + 2 * i] = 0
+
+    def overdue(self, seconds: float) -> list[int]:
+        """In the master: the processes that the others have waited for, longer than that."""
+        proposed, since = self.proposed, self._words[_PROPOSED_AT]  # in this order: see `propose`
+        if self.settled or self._clock() - since <= seconds * _SECOND:
+            return []
+        behind = self._behind(proposed)
+        return behind if proposed == self.proposed else []
+
+    def claim_look(self, seconds: float) -> bool:
+        """Whether this process should look at the store now, for all: every so many seconds, or when asked to.
+
+        The same one looks as long as it lives and does so in time; it knows best what it could not load.
+        """
+        me, words = os.getpid(), self._words
+        if words[_LOOKED_AT] and (not seconds or self._clock() - words[_LOOKED_AT] < seconds * _SECOND):
+            return False
+        with self._alone():
+            passed = self._clock() - words[_LOOKED_AT]
+            stranger = words[_LOOKER] != me and words[_LOOKER] in self._pids()
+            least = 3 * seconds * _SECOND + _LOST_AFTER if stranger else seconds * _SECOND
+            if words[_LOOKED_AT] and passed < least:
+                return False
+            words[_LOOKER], words[_LOOKED_AT] = me, self._clock()
+        return True
+
+    def look_soon(self) -> None:
+        """Whoever asks `claim_look` next is told to look."""
+        self._words[_LOOKED_AT] = 0
+
+    def _behind(self, generation: int) -> list[int]:
+        """The processes that are not ready for a generation."""
+        readied = self._words[_FIRST_SLOT + 1 :: 2].tolist()
+        return [pid for pid, ready in zip(self._pids(), readied, strict=True) if pid and ready < generation]
+
+    def _pids(self) -> list[int]:
+        return self._words[_FIRST_SLOT::2].tolist()
+
+    def _write(self, generation: int, plan: bytes) -> None:
+        """In the place of the plan before the active one, which a worker that starts may still have to read."""
+        if self._files:
+            odd = generation % 2
+            written = 0
+            while written < len(plan):
+                written += os.pwrite(self._files[odd], plan[written:], written)
+            self._words[_SIZES + odd] = len(plan)
+
+    @contextmanager
+    def _alone(self) -> Iterator[None]:
+        """One at a time, among the threads of this process and among all processes."""
+        with self._lock:
+            if not self._files:
+                yield
+                return
+            fcntl.lockf(self._files[0], fcntl.LOCK_EX)
+            try:
+                yield
+            finally:
+                fcntl.lockf(self._files[0], fcntl.LOCK_UN)
+
+
+def _nameless_file() -> int:
+    """The descriptor of a file that goes with the last process that has it."""
+    descriptor, path = tempfile.mkstemp(prefix="forward-pass-")
+    Path(path).unlink()
+    return descriptor
