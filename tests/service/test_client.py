@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import json
+import socket
 import threading
 from collections.abc import Callable, Iterator
 from http.server import BaseHTTPRequestHandler, HTTPServer
@@ -130,6 +131,23 @@ def test_a_busy_service_is_asked_again_when_it_says(scripted):
     assert client.predict("price", [[3, 80]]) == [7.0]
     assert waits == [5.0, 0.2, 0.4]
     client.close()
+
+
+def test_nobody_waits_longer_than_half_a_minute_or_for_what_is_no_number(scripted):
+    waits: list[float] = []
+    odd = [(503, {"Retry-After": text}, b"") for text in ("9999", "Wed, 21 Oct 2015 07:28:00 GMT", "-1")]
+    client = Client(scripted(*odd, GOOD), sleep=waits.append)
+    assert client.predict("price", [[3, 80]]) == [7.0]
+    assert waits == [30.0, 0.2, 0.4]
+    client.close()
+
+
+def test_a_service_that_does_not_answer_is_given_up_and_not_asked_again():
+    with socket.create_server(("127.0.0.1", 0)) as silent:
+        client = Client(f"http://127.0.0.1:{silent.getsockname()[1]}", timeout_seconds=0.05, sleep=pytest.fail)
+        with pytest.raises(ServiceError, match="no answer: timed out") as caught:
+            client.predict("price", [[3, 80]])
+        assert caught.value.status is None
 
 
 def test_retries_end(scripted):
