@@ -31,6 +31,7 @@ from model_store.signature import Classes, Number, Signature, Values
 from model_store.store import Store, Version
 from training import columns, dataset, job_file, metrics, recipe
 from training.batches import open_source
+from training.blocks import Blocks
 from training.checkpoint import Checkpoint
 from training.dataset import Dataset
 from training.design import Design, design, forget_unseen
@@ -40,7 +41,7 @@ from training.job_schema import validate
 from training.progress import OnEpoch, Watch
 from training.settings import Settings
 from training.split import Fold, Split, split
-from training.stream import Blocks, Stream, stream, streams
+from training.stream import Stream, stream, streams
 from training.suspects import suspects
 from training.trainer import DivergedError, Samples, train
 

@@ -17,7 +17,7 @@ from training import recipe
 from training.descent import Optimizer
 from training.job import Prepared
 from training.losses import Loss
-from training.trainer import DivergedError, Progress, train
+from training.trainer import DivergedError, train
 
 LOWEST, HIGHEST, STEPS = 1e-6, 10.0, 200
 _SMOOTHING = 0.95
@@ -78,7 +78,10 @@ def find_rate_of(prepared: Prepared) -> RateCurve:
     network = prepared.design.network(weights)
     samples = prepared.samples
     size = len(samples) if settings.batch_size == "all" else int(settings.batch_size)
-    x, y, _, _ = next(samples.epoch(Progress(network, np.random.default_rng(settings.seed)), size))
+    if prepared.blocks is None:
+        x, y = samples.x, samples.y
+    else:
+        x, y = prepared.blocks.some(STEPS * size, np.random.default_rng(settings.seed))
     with threadpool_limits(settings.threads, user_api="blas"), np.errstate(all="ignore"):
         return find_rate(
             network,

@@ -6,32 +6,43 @@ import math
 import os
 import tempfile
 import weakref
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from model_store.errors import Fault
+from training.errors import DataError
+
 CHUNK_ROWS = 1024  # neighbours that stay together until they are shuffled within a block
 
 
 class Spool:
-    """Records in a temporary file without a name, which goes when this object does, or the process."""
+    """Records in a temporary file without a name, which goes at `close`, or when this object does, or the process.
 
-    def __init__(self, dtype: np.dtype[Any]) -> None:
-        self.dtype = dtype
-        self._file, name = tempfile.mkstemp()
-        weakref.finalize(self, os.close, self._file)
-        Path(name).unlink()
+    `source` is what a message says that they are of.
+    """
+
+    def __init__(self, dtype: np.dtype[Any], source: str) -> None:
+        self.dtype, self.source = dtype, source
         self._rows = 0
+        with self._room():
+            self._file, name = tempfile.mkstemp()
+        self.close = weakref.finalize(self, os.close, self._file)
+        Path(name).unlink()
 
     def __len__(self) -> int:
         return self._rows
 
     def append(self, records: NDArray[Any]) -> None:
+        """DataError where there is no room for them."""
         content = memoryview(records.tobytes())
-        while content:
-            content = content[os.write(self._file, content) :]
+        with self._room():
+            while content:
+                content = content[os.write(self._file, content) :]
         self._rows += len(records)
 
     def read(self, start: int, stop: int) -> NDArray[Any]:
@@ -49,6 +60,14 @@ class Spool:
                 got = os.preadv(self._file, [room[at : at + end - place]], place)
                 place, at = place + got, at + got
         return records
+
+    @contextmanager
+    def _room(self) -> Iterator[None]:
+        try:
+            yield
+        except OSError as error:
+            problem = f"its rows cannot be kept in {tempfile.gettempdir()}: {error.strerror}"
+            raise DataError(self.source, [Fault("", problem, "set TMPDIR to a directory with more room")]) from error
 
     def sample(self, rows: int) -> NDArray[Any]:
         """At most so many records, evenly chosen; all of them where they are no more."""

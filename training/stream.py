@@ -1,17 +1,12 @@
 """The stream: training rows too many for memory. They lie in a file of records and come to the network in blocks.
 
 The source is read once. Each row's part is drawn as it passes: the rows of validation and test stay in memory, those of
-training are written as records to a temporary file, and their statistics grow along. An epoch then reads the records in
-chunks from random places, shuffles a block of chunks, and encodes it on a thread of its own while the network learns
-from the block before. Memory holds two blocks, whatever the size of the file.
+training are written as records to a temporary file, and their statistics grow along. How the network then learns from
+them is in blocks.py.
 """
 
 from __future__ import annotations
 
-import math
-import tempfile
-from collections.abc import Iterator
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -19,25 +14,20 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from model_store.columns import Category, Faults, Places
 from model_store.errors import Fault
 from model_store.signature import Classes, Input, Signature, Values
 from training import columns
 from training.batches import Batch, Source, Texts
 from training.columns import Summary
 from training.dataset import Dataset, classes
-from training.design import Design
 from training.errors import DataError
 from training.settings import DataSection, SplitSection
 from training.split import Split
-from training.spool import Chunks, Spool
-from training.trainer import Progress, Samples
+from training.spool import Spool
 
 STREAM_BYTES = 256 << 20  # from this size on files are streamed
 HELD = 200_000  # rows held out, at most about as many for each purpose
 SAMPLE_ROWS, SAMPLE_BYTES = 1_000_000, 64 << 20  # of which deciles and medians are taken
-BLOCK_ROWS, BLOCK_NUMBERS = 65_536, 4 << 20
-_ENCODED_NUMBERS = 1 << 20  # encoded at a time, in float64
 
 
 def streams(section: DataSection, folder: Path) -> bool:
@@ -159,76 +149,6 @@ class Stream:
         return Values(self.source.targets, tuple(mean for mean, _ in scaled), tuple(scale for _, scale in scaled))
 
 
-class Blocks(Samples):
-    """The training rows of a stream as the network takes them."""
-
-    def __init__(self, stream: Stream, signature: Signature, design: Design) -> None:
-        self.stream, self.signature, self.design = stream, signature, design
-        self.width = signature.width
-        self._features = {
-            column.name: _one_hot(column, stream.tally.texts[column.name]).astype(design.dtype)
-            for column in signature.inputs
-            if isinstance(column, Category)
-        }
-        self._seen = self._checked()
-
-    def __len__(self) -> int:
-        return len(self.stream.spool)
-
-    @property
-    def seen(self) -> NDArray[np.bool_]:
-        return self._seen
-
-    def epoch(self, progress: Progress, batch_size: int) -> Iterator[tuple[Any, Any, None, int]]:
-        seed = None if progress.rng is None else progress.draw(lambda rng: int(rng.integers(2**63)))
-        size = batch_size * max(1, min(BLOCK_ROWS, BLOCK_NUMBERS // self.width) // batch_size)
-        chunks = Chunks(len(self), seed)
-        block, skipped = divmod(progress.steps * batch_size, size)
-        with ThreadPoolExecutor(1, "stream") as ahead:
-            following = ahead.submit(self._block, chunks, block, size)
-            for number in range(block, math.ceil(len(self) / size)):
-                x, y = following.result()
-                following = ahead.submit(self._block, chunks, number + 1, size)
-                yield x, y, None, skipped
-                skipped = 0
-
-    def encoded(self, records: NDArray[Any]) -> NDArray[Any]:
-        """Records as the network takes them, (n, features); what does not fit its type is infinite."""
-        x = np.empty((len(records), self.width), self.design.dtype)
-        with np.errstate(over="ignore"):
-            at = 0
-            for column in self.signature.inputs:
-                part = x[:, at : at + column.width]
-                at += column.width
-                if isinstance(column, Category):
-                    part[...] = self._features[column.name].take(records[column.name], axis=0)
-                    continue
-                step = max(1, _ENCODED_NUMBERS // column.width)
-                for start in range(0, len(records), step):
-                    values = records[column.name][start : start + step]
-                    part[start : start + step] = column.encode(values, Places("", ()), Faults())
-        return x
-
-    def _block(self, chunks: Chunks, number: int, size: int) -> tuple[NDArray[Any], NDArray[Any]]:
-        records = self.stream.spool.gather(chunks.ranges(number * size, min((number + 1) * size, len(self))))
-        if chunks.seed is not None:
-            # `take` moves records 30 to 100 times as fast as an index does.
-            records = records.take(np.random.default_rng([chunks.seed, number]).permutation(len(records)))
-        return self.encoded(records), self.design.targets(self.stream.answers(records), self.signature.output)
-
-    def _checked(self) -> NDArray[np.bool_]:
-        """Which features any row has. DataError where a row cannot be encoded: to be known now, not in the training."""
-        seen = np.zeros(self.width, bool)
-        size = max(1, min(BLOCK_ROWS, BLOCK_NUMBERS // self.width))
-        for start in range(0, len(self), size):
-            x = self.encoded(self.stream.spool.read(start, min(start + size, len(self))))
-            if not np.isfinite(x).all():
-                problem = f"a number does not fit {self.design.dtype} once it is scaled"
-                raise DataError(self.stream.source.name, [Fault("", problem, "write dtype = 'float64' in [network]")])
-            seen |= x.any(axis=0)
-        return seen
-
-
 def stream(source: Source, section: DataSection, shares: SplitSection, rng: np.random.Generator) -> Stream:
     """Read a source to its end, drawing for each row whether it teaches, validates or tests."""
     tally = Tally()
@@ -247,12 +167,8 @@ def stream(source: Source, section: DataSection, shares: SplitSection, rng: np.r
             part.append((records.compress(chosen), numbers[chosen]))
         learned = records.compress(chance >= test + validation)
         tally.add(learned)
-        try:
-            spool = spool or Spool(records.dtype)
-            spool.append(learned)
-        except OSError as error:
-            problem = f"its rows cannot be kept in {tempfile.gettempdir()}: {error.strerror}"
-            raise DataError(source.name, [Fault("", problem, "set TMPDIR to a directory with more room")]) from error
+        spool = spool or Spool(records.dtype, source.name)
+        spool.append(learned)
     if spool is None or not rows:
         raise DataError(source.name, [Fault("", "there are no rows in it", "add rows of data")])
     if without == rows:
@@ -338,7 +254,7 @@ def _held(
     numbers = np.concatenate([numbers for part in held for _, numbers in part])
     checking = sum(len(records) for records, _ in held[0])
     inputs = {
-        name: _objects(tally.texts[name])[records[name]] if kind == "category" else records[name].copy()
+        name: texts_of(tally.texts[name])[records[name]] if kind == "category" else records[name].copy()
         for name, kind in source.kinds.items()
     }
     answers = _answers(records, source, by_code)
@@ -367,12 +283,7 @@ def _check_split(found: Stream, shares: SplitSection) -> None:
         raise DataError(found.source.name, faults)
 
 
-def _one_hot(column: Category, texts: dict[Any, int]) -> NDArray[Any]:
-    """The features of each text by its code. Texts that no training row has are zeros, and will not be asked for."""
-    return column.encode(_objects(texts), Places("", range(len(texts))), Faults())
-
-
-def _objects(texts: dict[Any, int]) -> NDArray[np.object_]:
+def texts_of(texts: dict[Any, int]) -> NDArray[np.object_]:
     """Texts by their codes."""
     found = np.empty(len(texts), object)
     found[:] = list(texts)

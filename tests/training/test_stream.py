@@ -17,7 +17,7 @@ from pyarrow import csv, parquet
 
 from model_store.nn import Linear, Sequential, Tanh
 from model_store.store import open_store
-from training import MSE, SGD, batches, spool, stream, train
+from training import MSE, SGD, batches, blocks, spool, stream, train
 from training.checkpoint import Checkpoint
 from training.columns import Summary, summary_of
 from training.errors import DataError, JobError
@@ -45,7 +45,8 @@ def table(rows: int = ROWS) -> dict[str, list[Any]]:
 def small_pieces(monkeypatch: pytest.MonkeyPatch) -> None:
     """Pieces so small that a few thousand rows are many of them."""
     monkeypatch.setattr(spool, "CHUNK_ROWS", 32)
-    monkeypatch.setattr(stream, "BLOCK_ROWS", 512)
+    monkeypatch.setattr(blocks, "BLOCK_ROWS", 512)
+    monkeypatch.setattr(blocks, "PIECE_NUMBERS", 700)
     monkeypatch.setattr(batches, "_BYTES", 1 << 14)
     monkeypatch.setattr(batches, "_ROWS", 700)
 
@@ -71,7 +72,7 @@ def job(path: Path, **sections: dict[str, Any]) -> Any:
 
 def everything(prepared: Prepared) -> tuple[np.ndarray, np.ndarray]:
     """All training rows of a stream, in their order."""
-    found = [(x, y) for x, y, _, _ in prepared.samples.epoch(Progress(Sequential([])), 50)]
+    found = [(x.copy(), y.copy()) for x, y, _, _ in prepared.samples.epoch(Progress(Sequential([])), 50)]
     return np.concatenate([x for x, _ in found]), np.concatenate([y for _, y in found])
 
 
@@ -108,6 +109,7 @@ def test_the_signature_is_that_of_the_rows_in_memory(path: Path, tmp_path: Path)
         for key, value in theirs.statistics.items():
             assert mine.statistics[key] == (pytest.approx(value, rel=1e-12) if key in {"mean", "std"} else value)
     x, y = everything(prepared)
+    assert np.array_equal(x, prepared.signature.encode_columns(wanted.dataset.inputs))
     assert np.allclose(x, wanted.x_training, atol=1e-6)
     assert np.array_equal(y, wanted.samples.y)
 
@@ -130,14 +132,32 @@ def test_an_epoch_has_every_row_once_and_in_another_order_each_time(path: Path) 
     rng = np.random.default_rng(0)
     seen = []
     for _ in range(2):
-        blocks = [x for x, _, order, first in prepared.samples.epoch(Progress(Sequential([]), rng), 50)]
-        assert all(len(block) % 50 == 0 for block in blocks[:-1])
-        seen.append(np.concatenate(blocks))
+        pieces = [x.copy() for x, _, order, first in prepared.samples.epoch(Progress(Sequential([]), rng), 50)]
+        assert len(pieces) > len(wanted) / 512
+        assert all(len(piece) % 50 == 0 for piece in pieces[:-1])
+        seen.append(np.concatenate(pieces))
     for found in seen:
         assert np.array_equal(np.sort(found.view("V20").ravel()), np.sort(wanted.view("V20").ravel()))
     assert not np.array_equal(seen[0], seen[1])
     moved = np.abs(np.argsort(seen[0][:, 1], kind="stable") - np.argsort(wanted[:, 1], kind="stable"))
     assert np.median(moved) > len(wanted) / 10
+
+
+def test_what_was_yielded_before_may_be_written_over_but_no_batch_is_learned_twice(path: Path) -> None:
+    """A batch as long as a piece is a piece's whole memory: `train` must take the rows that are in it now."""
+    seen = []
+
+    class Noting(MSE):
+        def record(self, y: Any, output: Any, error: Any) -> Any:
+            prime, lines = super().record(y, output, error)
+            return prime, [*lines, (lambda: seen.append(output.copy()), ())]
+
+    prepared = prepare(job(path))
+    size = blocks.PIECE_NUMBERS // prepared.signature.width
+    network = Sequential([Linear(5, 2, rng=np.random.default_rng(0))])
+    train(network, prepared.samples, None, Noting(), SGD(network, 1e-12), 2, size, on_epoch=None)
+    x, _ = everything(prepared)
+    assert np.allclose(np.concatenate(seen), np.tile(network(x), (2, 1)), atol=1e-5)
 
 
 def test_the_same_job_gives_the_same_bytes_whatever_the_pieces(
@@ -266,6 +286,28 @@ def test_arrays_stream(tmp_path: Path, form: str, monkeypatch: pytest.MonkeyPatc
     assert outcome.model.predict(prepared.test_instances[:3])
 
 
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+@pytest.mark.parametrize("scale", ["standard", "none"])
+@pytest.mark.parametrize("given", ["u1", "i1", "u2", "i2", "i4", "i8", "f4", "f8"])
+def test_the_network_is_given_what_the_service_gives_it_to_the_bit(
+    tmp_path: Path, given: str, scale: str, dtype: str
+) -> None:
+    rng = np.random.default_rng(3)
+    x = (rng.standard_normal((300, 7)) * 40).astype(given)
+    np.savez(tmp_path / "t.npz", x=x, y=rng.standard_normal(300))
+    content = {
+        "model": {"name": "m"},
+        "data": {"path": "t.npz", "stream": True, "scale": scale},
+        "network": {"dtype": dtype},
+        "split": {"validation": 0},
+    }
+    prepared = prepare(from_dict(content, tmp_path))
+    taught = np.setdiff1d(np.arange(300), np.array(prepared.dataset.lines) - 1)
+    found, _ = everything(prepared)
+    assert found.dtype == dtype
+    assert np.array_equal(found, prepared.signature.encode_columns({"features": x[taught]}, dtype))
+
+
 # What is refused -----------------------------------------------------------------------------------------------------
 
 
@@ -334,7 +376,7 @@ def test_a_full_temporary_directory_is_told(path: Path, monkeypatch: pytest.Monk
     def fails(*_: Any) -> None:
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr(spool.Spool, "append", fails)
+    monkeypatch.setattr(spool.os, "write", fails)
     with pytest.raises(DataError, match=r"No space left on device .set TMPDIR to a directory with more room"):
         prepare(job(path))
 
