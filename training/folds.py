@@ -10,6 +10,7 @@ import statistics
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
+from training.dataset import Dataset
 from training.job import Job, Outcome, fit, prepare
 from training.split import Fold
 
@@ -18,10 +19,13 @@ Figures = dict[str, float | None]
 
 def cross_validate(job: Job, folds: int, on_fold: Callable[[Fold, Outcome], None] | None = None) -> list[Outcome]:
     """The job's outcome with each fold held out. Nothing is published."""
-    outcomes = []
+    outcomes: list[Outcome] = []
+    rows: Dataset | None = None
     for number in range(1, folds + 1):
         fold = Fold(number, folds)
-        outcomes.append(fit(prepare(job, fold)))
+        prepared = prepare(job, fold, rows)
+        rows = prepared.dataset
+        outcomes.append(fit(prepared, diagnostics=False))
         if on_fold is not None:
             on_fold(fold, outcomes[-1])
     return outcomes

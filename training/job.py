@@ -199,10 +199,10 @@ def from_dict(content: Mapping[str, Any], folder: Path, source: str = "job") -> 
     return Job(settings, folder, source)
 
 
-def prepare(job: Job, fold: Fold | None = None) -> Prepared:
+def prepare(job: Job, fold: Fold | None = None, rows: Dataset | None = None) -> Prepared:
     """Read the data, split it, fit the preprocessing on the training rows and design the network.
 
-    With a `fold`, its rows are those held out, instead of a share `split.test`.
+    With a `fold`, its rows are those held out, instead of a share `split.test`; `rows` are the job's, if they are read.
     """
     settings = job.settings
     rng, shares = _generators(settings)[0], settings.split
@@ -212,7 +212,7 @@ def prepare(job: Job, fold: Fold | None = None) -> Prepared:
         found = stream(open_source(settings.data, job.folder), settings.data, shares, rng)
         rows, parts, signature = found.held, found.split, found.signature(settings.data)
     else:
-        rows = dataset.load(settings.data, job.folder)
+        rows = rows or dataset.load(settings.data, job.folder)
         parts = split(rows.answers, rows.labels, shares.test, shares.validation, rng, rows.name, fold)
         signature = _signature(rows, parts, settings)
     plan = design(settings, signature, job.source)
@@ -251,10 +251,17 @@ def _check_streamable(job: Job, fold: Fold | None) -> None:
         raise JobError(job.source, faults)
 
 
-def fit(prepared: Prepared, on_epoch: OnEpoch | None = None, checkpoint: Checkpoint | None = None) -> Outcome:
+def fit(
+    prepared: Prepared,
+    on_epoch: OnEpoch | None = None,
+    checkpoint: Checkpoint | None = None,
+    *,
+    diagnostics: bool = True,
+) -> Outcome:
     """Train the network and judge it. DivergedError when the loss stops being a number.
 
     With a checkpoint the training is kept in its file, for when it is interrupted; `prepared.identity` is whose it is.
+    Without `diagnostics` the model has metrics, but not all that its report draws.
     """
     settings = prepared.job.settings
     with threadpool_limits(settings.train.threads, user_api="blas"), np.errstate(all="ignore"):
@@ -269,22 +276,24 @@ def fit(prepared: Prepared, on_epoch: OnEpoch | None = None, checkpoint: Checkpo
         found = {"rows": len(judged), "of": of, **metrics.evaluate(output, answers[judged], outputs)}
         typical = answers[prepared.split.training] if prepared.stream is None else prepared.stream.typical
         baseline = metrics.baseline(output, answers[judged], typical)
-        diagnostics = diagnose(
-            network,
-            prepared.signature,
-            prepared.x_judged,
-            answers[judged],
-            outputs,
-            _generators(settings)[3],
-            passes=_passes(prepared.sizes["training"] * len(watch.history)),
-        )
+        drawn: dict[str, Any] = {}
+        if diagnostics:
+            drawn["diagnostics"] = diagnose(
+                network,
+                prepared.signature,
+                prepared.x_judged,
+                answers[judged],
+                outputs,
+                _generators(settings)[3],
+                passes=_passes(prepared.sizes["training"] * len(watch.history)),
+            )
     golden = max(1, min(GOLDEN_ROWS, _GOLDEN_NUMBERS // prepared.signature.width))
     record = {
         **prepared.identity,
         "split": prepared.sizes,
         "metrics": found,
         "baseline": baseline,
-        "diagnostics": diagnostics,
+        **drawn,
         "epochs": len(watch.history),
         "best_epoch": best.number,
         "history": watch.points(),

@@ -34,6 +34,17 @@ def test_every_row_judges_once_and_the_figures_are_those_of_the_folds(job_file: 
     }
 
 
+def test_the_data_is_read_once_and_nothing_is_drawn_that_nobody_sees(
+    job_file: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    read: list[Path] = []
+    load = jobs.dataset.load
+    monkeypatch.setattr(jobs.dataset, "load", lambda section, folder: read.append(folder) or load(section, folder))
+    monkeypatch.delattr(jobs, "diagnose")
+    cross_validate(jobs.load(job_file), 4)
+    assert read == [job_file.parent]
+
+
 def test_a_fold_is_a_job_with_those_rows_held_out(job_file: Path) -> None:
     job = jobs.load(job_file)
     held = [jobs.prepare(job, Fold(number, 4)).split.test for number in (1, 2, 3, 4)]
