@@ -205,14 +205,16 @@ def digest(path: str | os.PathLike[str]) -> str:
         return found
 
 
-def digest_ahead(stream: Reads) -> str:
-    """The digest alone, from the first bytes of a file that is still elsewhere. They vouch for nothing that follows."""
+def read_ahead(stream: Reads, place: str) -> tuple[dict[str, Any], str]:
+    """Manifest and digest, from the first bytes of a file that is still elsewhere; of what follows they say nothing."""
     head = bytes(stream.read(_SIZE_OFFSET + 4))
     if len(head) < _SIZE_OFFSET + 4:
-        raise ArtifactError(f"wanted an artifact, found {len(head)} bytes")
+        raise ArtifactError(f"{place}: wanted an artifact, found {len(head)} bytes")
     size = int.from_bytes(head[_SIZE_OFFSET:], "little")
     head += bytes(stream.read(min(size, manifests.MAX_BYTES + _NPY_HEADER) + 2 * ALIGNMENT))
-    return hashlib.sha256(_manifest_bytes(head)).hexdigest()
+    with _refused(place):
+        text = _manifest_bytes(head)
+        return manifests.from_bytes(text), hashlib.sha256(text).hexdigest()
 
 
 def _described(model: Model) -> tuple[dict[str, Array], dict[str, Any]]:
@@ -268,18 +270,25 @@ def _opened(
     path: str | os.PathLike[str],
 ) -> Iterator[tuple[mmap.mmap, list[_Member], list[int], dict[str, Any], str]]:
     """A map of the file, its members and their CRCs, its manifest and its digest, after the frame was checked."""
-    try:
+    with _refused(os.fspath(path)):
         mapped = _mapped(path)
         text = _manifest_bytes(mapped)
         manifest = manifests.from_bytes(text)
         members = _members(len(text), manifest["arrays"])
         yield mapped, members, _checked_frame(mapped, members), manifest, hashlib.sha256(text).hexdigest()
+
+
+@contextmanager
+def _refused(place: str) -> Iterator[None]:
+    """Whatever goes wrong, as an ArtifactError that names the place."""
+    try:
+        yield
     except OSError as e:
-        raise ArtifactError(f"{os.fspath(path)}: wanted a file to read; {e.strerror or e}") from e
+        raise ArtifactError(f"{place}: wanted a file to read; {e.strerror or e}") from e
     except Exception as e:
         # A hostile file must choose neither the exception that its reader sees, nor what it does to a log.
         told = "".join(letter if letter.isprintable() else "\N{REPLACEMENT CHARACTER}" for letter in str(e)[:_LONGEST])
-        raise ArtifactError(f"{os.fspath(path)}: {told}") from e
+        raise ArtifactError(f"{place}: {told}") from e
 
 
 def _mapped(path: str | os.PathLike[str]) -> mmap.mmap:

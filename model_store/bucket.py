@@ -27,13 +27,13 @@ from obstore.exceptions import AlreadyExistsError, BaseError, PermissionDeniedEr
 from obstore.store import from_url
 
 from model_store import artifact, cache
-from model_store.errors import ArtifactError
-from model_store.objects import WORD, About
+from model_store.objects import SMALL, WORD, About, small
 
 if TYPE_CHECKING:
     from obstore.store import ClientConfig, ObjectStore, RetryConfig
 
 _CHUNK = 4 << 20
+_FIRST_CHUNK = 64 << 10  # most manifests
 _TRIES = 5
 _MARK = "draft"
 _DURATION = re.compile(r" in [0-9.]+[a-zµ]+(, after .*?retry_timeout: \S+)? +-")
@@ -76,10 +76,17 @@ class Bucket:
                 return data
         with _told():
             result = obstore.get(self._store, key)
-            data = bytes(result.bytes())
+            size = result.meta["size"]
+            data = small(bytes(result.bytes()) if size <= SMALL else b"", size)
         with self._lock:
             self._read[key] = (_tag(result.meta["e_tag"]), data)
         return data
+
+    def manifest(self, key: str) -> tuple[dict[str, Any], str]:
+        with _told():
+            return artifact.read_ahead(
+                obstore.open_reader(self._store, key, buffer_size=_FIRST_CHUNK), f"{self.address}/{key}"
+            )
 
     def file(self, key: str, *, anew: bool = False) -> Path:
         with _told():
@@ -90,10 +97,7 @@ class Bucket:
                 shutil.copyfileobj(source, target, _CHUNK)
 
             place = f"{self.address}/{key}"
-            try:
-                digest = artifact.digest_ahead(source)
-            except ArtifactError as e:
-                raise ArtifactError(f"{place}: {e}") from e
+            _, digest = artifact.read_ahead(source, place)
             return cache.keep(place, digest, fetch, self.cache_dir, anew=anew)
 
     @contextmanager

@@ -80,30 +80,29 @@ def show(model: str, store: str, as_json: bool) -> None:
     """Show all about a version: rows, answers, layers, metrics, job."""
     opened = open_store(store)
     name, number = resolved(opened, model)
-    path = opened.path(name, number)
-    manifest, digest = artifact.read_manifest(path), artifact.digest(path)
+    version, manifest = opened.manifest(name, number)
     aliases = [alias for alias, version in opened.aliases(name).items() if version == number]
     signed_by = opened.signed_by(name, number)
-    file_size, page = path.stat().st_size, opened.report(name, number)
+    file_size, page = opened.size(name, number), opened.report(name, number)
     if as_json:
-        about = {"name": name, "version": number, "digest": digest, "bytes": file_size, "path": str(path)}
+        about = {"name": name, "version": number, "digest": version.digest, "bytes": file_size, "path": version.place}
         print_json({**about, "report": page, "aliases": aliases, "signed_by": signed_by, "manifest": manifest})
         return
     try:
         signature = read_signature(manifest["signature"])
         network = artifact.outline(manifest)
     except ValueError as e:
-        raise ArtifactError(f"{path}: {e}") from e
+        raise ArtifactError(f"{version.place}: {e}") from e
     training = manifest["training"]
     stdout.print(f"{name}/{number}", style="bold")
     head = [
         ("description", manifest["description"]),
         ("aliases", aliases),
         ("answers", tables.output(signature)),
-        ("digest", digest),
+        ("digest", version.digest),
         ("signed by", signed_by),
         ("size", tables.size(file_size)),
-        ("file", path),
+        ("file", version.place),
         ("report", page),
         ("numbers", manifest["dtype"]),
         ("producer", manifest["producer"]),
@@ -158,7 +157,7 @@ def compare_models(first: str, second: str, store: str, as_json: bool) -> None:
     opened = open_store(store)
     references = [resolved(opened, model) for model in (first, second)]
     names = tuple(f"{name}/{number}" for name, number in references)
-    one, other = (artifact.read_manifest(opened.path(name, number)) for name, number in references)
+    one, other = (opened.manifest(name, number)[1] for name, number in references)
     found = compare((names[0], one), (names[1], other))
     if as_json:
         print_json({"first": names[0], "second": names[1], **found.as_data()})
@@ -287,7 +286,7 @@ def _summary(store: Store, name: str, state: dict[str, Any]) -> dict[str, Any]:
     serves, description, error = None, None, None
     try:
         serves = store.resolve(name)
-        description = artifact.read_manifest(store.path(name, serves))["description"]
+        description = store.manifest(name, serves)[1]["description"]
     except ModelStoreError as e:
         error = str(e)
     error = error or "; ".join(state["unreadable"].values()) or None

@@ -19,11 +19,13 @@ from contextlib import AbstractContextManager, contextmanager, suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import BinaryIO, Protocol
+from typing import Any, BinaryIO, Protocol
 
+from model_store import artifact
 from model_store.errors import StoreError
 from model_store.files import sync_directory
 
+SMALL = 1 << 20  # bytes of a move or a signature; whoever may write to the store must not choose our memory
 WORD = r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}"
 
 _WORD = re.compile(WORD)
@@ -64,7 +66,10 @@ class Objects(Protocol):
         """The keys that fit a pattern, in which `*` stands for any one word. What is put or deleted shows at once."""
 
     def get(self, key: str) -> bytes:
-        """The bytes of a small object."""
+        """The bytes of a small object; an OSError where it has more than SMALL of them."""
+
+    def manifest(self, key: str) -> tuple[dict[str, Any], str]:
+        """The manifest of an artifact and its digest, without a look at its arrays."""
 
     def file(self, key: str, *, anew: bool = False) -> Path:
         """An artifact as a file: its own, or a verified copy. `anew` wants a copy of what is there now."""
@@ -92,6 +97,13 @@ def put(objects: Objects, key: str, data: bytes) -> bool:
         return draft.keep(key)
 
 
+def small(data: bytes, size: int) -> bytes:
+    """The data of an object of that size, unless there are too many."""
+    if size > SMALL:
+        raise OSError(errno.EFBIG, f"wanted {SMALL} bytes at most, found more")
+    return data
+
+
 @contextmanager
 def explained(place: str, deed: str) -> Iterator[None]:
     """An OSError as a StoreError that says what it kept us from doing, where, and what may help."""
@@ -115,7 +127,14 @@ class Directory:
         return [key for pattern in patterns for key in self._fitting("", pattern.split("/"))]
 
     def get(self, key: str) -> bytes:
-        return (self.root / key).read_bytes()
+        # A pipe would keep a plain open waiting for its writer.
+        with os.fdopen(os.open(self.root / key, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK), "rb") as file:
+            data = file.read(SMALL + 1)
+        return small(data, len(data))
+
+    def manifest(self, key: str) -> tuple[dict[str, Any], str]:
+        path = self.root / key
+        return artifact.read_manifest(path), artifact.digest(path)
 
     def file(self, key: str, *, anew: bool = False) -> Path:
         return self.root / key

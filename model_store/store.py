@@ -28,7 +28,7 @@ from model_store.errors import ConflictError, NotFoundError, StoreError, did_you
 from model_store.garbage import Leftover, leftovers
 from model_store.model import Model
 from model_store.moves import Generation, is_protected, trail
-from model_store.objects import WORD, Directory, Objects, explained, put
+from model_store.objects import SMALL, WORD, Directory, Objects, explained, put
 from model_store.shelf import Shelf, shelves
 
 BUCKETS = ("s3", "gs", "az")
@@ -123,6 +123,19 @@ class Store:
     def path(self, name: str, number: int) -> Path:
         """The artifact of a version that is there: its own file, or a verified copy of one that is elsewhere."""
         return self._file(f"{name}/{self.resolve(name, number)}.npz")
+
+    def manifest(self, name: str, number: int) -> tuple[Version, dict[str, Any]]:
+        """A version and what it says of itself. Its arrays are neither fetched nor verified."""
+        key = f"{name}/{self.resolve(name, number)}.npz"
+        with self._explained(key, "read a version"):
+            manifest, digest = self.objects.manifest(key)
+        return Version(name, number, digest, self._place(key)), manifest
+
+    def size(self, name: str, number: int) -> int:
+        """The bytes of a version."""
+        key = f"{name}/{number}.npz"
+        with self._explained(key, "look at a version"):
+            return self.objects.about(key).size
 
     def load(self, name: str, ref: int | str | None = None) -> tuple[Version, Model]:
         """A version, verified. ArtifactError when its file is not what was published."""
@@ -364,8 +377,11 @@ class Store:
 
     def _append(self, name: str, move: Generation) -> Generation:
         key = f"{name}/aliases/{move.alias}/{move.number}.json"
+        data = move.to_bytes()
+        if len(data) > SMALL:
+            raise StoreError(f"{name}/{move.alias}: wanted a reason that fits into {SMALL} bytes, found a longer one")
         with self._explained(key, "move an alias"):
-            if not put(self.objects, key, move.to_bytes()):
+            if not put(self.objects, key, data):
                 raise ConflictError(f"{name}/{move.alias}: somebody else moved it just now; look, and try again")
         if move.version not in self._versions(name):
             raise ConflictError(f"{name}/{move.version}: removed while {move.alias!r} moved to it; move it once more")

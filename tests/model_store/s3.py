@@ -49,6 +49,7 @@ class S3:
         self.away = False
         self.forbidden = False
         self.requests: list[str] = []
+        self.sent = 0  # bytes
         return self.environ(self.endpoint)
 
     def speak_googles(self) -> None:
@@ -64,7 +65,9 @@ class S3:
         if self.forbidden:
             return refuse(start_response, "403 Forbidden", "AccessDenied")
         if environ["REQUEST_METHOD"] != "PUT" or "HTTP_IF_NONE_MATCH" not in environ:
-            return self.answer(environ, start_response)
+            pieces = self.answer(environ, start_response)
+            self.sent += sum(map(len, pieces))
+            return pieces
         if self.conflicts_to_tell:
             self.conflicts_to_tell -= 1
             return refuse(start_response, "409 Conflict", "ConditionalRequestConflict")

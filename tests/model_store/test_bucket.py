@@ -13,11 +13,12 @@ from typing import Any
 import pytest
 from click.testing import CliRunner
 
+from benchmarks.loading import write_model
 from model_store import artifact, cli, proof, signing
 from model_store.bucket import Bucket
 from model_store.errors import ArtifactError, ConflictError, NotFoundError, StoreError
 from model_store.model import Model
-from model_store.objects import Directory, Objects, put
+from model_store.objects import SMALL, Directory, Objects, put
 from model_store.store import Store, open_store
 from tests.model_store.conftest import BUCKETS, PLACES, MakeModel
 from tests.model_store.s3 import S3
@@ -165,9 +166,30 @@ def test_a_version_that_was_damaged_in_the_bucket_is_found_in_spite_of_its_copy(
 @pytest.mark.parametrize("data", [b"", b"x", b"x" * 1000, b"PK\x03\x04" + b"\xff" * 1000])
 def test_what_is_no_artifact_is_told_with_its_address(bucket: Bucket, remote: Store, data: bytes) -> None:
     put(bucket, "chess/1.npz", data)
-    for look in (remote.path, remote.load):
+    for look in (remote.path, remote.load, remote.manifest):
         with pytest.raises(ArtifactError, match=r"^(s3|gs|az)://models/.*/chess/1\.npz: wanted"):
             look("chess", 1)
+
+
+def test_a_look_at_a_manifest_fetches_no_arrays(remote: Store, server: S3, tmp_path: Path) -> None:
+    write_model(tmp_path / "large.npz", [64, 500, 500, 10])
+    large = artifact.read(tmp_path / "large.npz")
+    remote.publish("chess", large)
+    server.sent = 0
+    version, manifest = remote.manifest("chess", 1)
+    assert (version.digest, version.place) == (artifact.digest(tmp_path / "large.npz"), f"{server.address}/chess/1.npz")
+    assert manifest == artifact.read_manifest(tmp_path / "large.npz")
+    assert server.sent < 100_000 < remote.size("chess", 1)
+    with pytest.raises(NotFoundError, match="no version 2"):
+        remote.manifest("chess", 2)
+
+
+def test_an_object_too_large_to_be_small_is_not_fetched(objects: Objects) -> None:
+    for size, name in ((SMALL, "1"), (SMALL + 1, "2")):
+        put(objects, f"chess/aliases/best/{name}.json", bytes(size))
+    assert len(objects.get("chess/aliases/best/1.json")) == SMALL
+    with pytest.raises(OSError, match="wanted 1048576 bytes at most, found more"):
+        objects.get("chess/aliases/best/2.json")
 
 
 def test_a_follower_makes_one_request_while_nothing_changes(remote: Store, model: Model, server: S3) -> None:

@@ -73,6 +73,14 @@ def test_strangers_among_the_files_are_passed_over(chess: Store) -> None:
         chess.versions("README")
 
 
+def test_a_pipe_in_the_place_of_a_move_keeps_nobody_waiting(chess: Store) -> None:
+    chess.set_alias("chess", "champion", 2, **BY)
+    os.mkfifo(chess.root / "chess" / "aliases" / "champion" / "2.json")
+    with pytest.raises(StoreError, match=r"2\.json: wanted a move of an alias"):
+        chess.history("chess", "champion")
+    assert chess.state()["chess"]["versions"] == (1, 2, 3)
+
+
 def test_a_store_that_is_not_there_is_told(tmp_path: Path) -> None:
     missing = open_store(tmp_path / "nowhere")
     for look in (missing.names, missing.state, lambda: missing.resolve("chess")):

@@ -168,6 +168,12 @@ def test_every_move_of_an_alias_is_kept_with_who_when_and_why(chess: Store) -> N
         chess.history("chess", "champoin")
 
 
+def test_a_reason_too_long_to_be_read_again_is_refused(chess: Store) -> None:
+    with pytest.raises(StoreError, match="chess/champion: wanted a reason that fits into"):
+        chess.set_alias("chess", "champion", 1, who="ada", why="x" * (1 << 20), when=NOW)
+    assert chess.aliases("chess") == {}
+
+
 def test_a_clock_that_jumps_changes_nothing(chess: Store, model: Model) -> None:
     """Numbers order versions and moves; the time is for people to read."""
     for number, year in ((1, 2026), (2, 1970), (3, 9999)):
