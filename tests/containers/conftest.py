@@ -11,6 +11,7 @@ import socket
 import subprocess
 import uuid
 from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
@@ -51,13 +52,13 @@ def engine() -> dict[str, str]:
     return started_by_script()
 
 
-@pytest.fixture(scope="session")
-def stack(engine: dict[str, str]) -> Iterator[Stack]:
+@contextmanager
+def up(engine: dict[str, str], service: str) -> Iterator[Stack]:
     """The compose project, built and up, under a name and on a port of this run's own; gone in the end."""
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         address = f"127.0.0.1:{probe.getsockname()[1]}"
-    stack = Stack(ROOT, f"forward-pass-test-{uuid.uuid4().hex[:8]}", address, engine)
+    stack = Stack(ROOT, f"forward-pass-test-{uuid.uuid4().hex[:8]}", address, engine, service)
     try:
         try:
             stack.compose("up", "--build", "--wait", "--quiet-pull")
@@ -66,3 +67,16 @@ def stack(engine: dict[str, str]) -> Iterator[Stack]:
         yield stack
     finally:
         stack.compose("--profile", "*", "down", "--volumes", "--rmi", "local", "--timeout", "5")
+
+
+@pytest.fixture(scope="session")
+def stack(engine: dict[str, str]) -> Iterator[Stack]:
+    with up(engine, "service") as stack:
+        yield stack
+
+
+@pytest.fixture(scope="module")
+def s3_stack(engine: dict[str, str]) -> Iterator[Stack]:
+    """As `docker compose --profile s3 up` makes it; what is asked is the service over the bucket."""
+    with up(engine, "service-s3") as stack:
+        yield stack

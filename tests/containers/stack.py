@@ -10,18 +10,23 @@ from pathlib import Path
 from typing import Any
 
 PATIENCE_SECONDS = 60
+PUBLISHED = {"service": "SERVE_PUBLISH", "service-s3": "SERVE_S3_PUBLISH"}
 
 
 @dataclass(frozen=True)
 class Stack:
+    """`service` is the one that is asked, at `address`; "service-s3" brings the profile s3 up with it."""
+
     root: Path
     name: str
     address: str
     environ: dict[str, str]
+    service: str = "service"
 
     def docker(self, *words: str, check: bool = True) -> subprocess.CompletedProcess[str]:
         free = "127.0.0.1:0"  # a port that the engine finds
-        environ = {**self.environ, "SERVE_PUBLISH": self.address, "EDGE_PUBLISH": free, "EDGE_MUTUAL_PUBLISH": free}
+        published = dict.fromkeys(["EDGE_PUBLISH", "EDGE_MUTUAL_PUBLISH", *PUBLISHED.values()], free)
+        environ = self.environ | published | {PUBLISHED[self.service]: self.address}
         done = subprocess.run(
             ["docker", *words], cwd=self.root, env=environ, capture_output=True, text=True, check=False
         )
@@ -29,15 +34,19 @@ class Stack:
         return done
 
     def compose(self, *words: str) -> str:
-        return self.docker("compose", "--project-name", self.name, *words).stdout
+        return self.docker("compose", *self._project(), *words).stdout
 
     def inside(self, *words: str, check: bool = True) -> subprocess.CompletedProcess[str]:
         """A command in the service's running container."""
-        return self.docker("compose", "--project-name", self.name, "exec", "-T", "service", *words, check=check)
+        return self.docker("compose", *self._project(), "exec", "-T", self.service, *words, check=check)
 
     def inspect(self) -> dict[str, Any]:
-        container = self.compose("ps", "--all", "--quiet", "service").strip()
+        container = self.compose("ps", "--all", "--quiet", self.service).strip()
         return json.loads(self.docker("inspect", container).stdout)[0]
+
+    def _project(self) -> list[str]:
+        profile = ["--profile", "s3"] if self.service == "service-s3" else []
+        return ["--project-name", self.name, *profile]
 
     def get(self, path: str) -> Any:
         with urllib.request.urlopen(f"http://{self.address}{path}", timeout=10) as answer:
