@@ -112,6 +112,15 @@ def turn(contestant: Contestant, network: Network, workers: int, seconds: int) -
     return found
 
 
+def turn_again(contestant: Contestant, network: Network, workers: int, seconds: int) -> dict[str, float]:
+    """A turn; and if it fails, one more, so that a mishap after many rounds does not cost all of them."""
+    try:
+        return turn(contestant, network, workers, seconds)
+    except FailedError as e:
+        print(f"{contestant.name} failed, and has one more try: {e}", file=sys.stderr, flush=True)
+        return turn(contestant, network, workers, seconds)
+
+
 def able(names: list[str], networks: list[Network], most_workers: int) -> tuple[list[Contestant], dict[str, str]]:
     """Who takes part: is there, starts and gives the right answers for every network; and why others do not."""
     taking, absent = [], {}
@@ -135,7 +144,7 @@ def measure(
     for network in networks:
         for count in workers:
             print(f"{NETWORKS[network.name][0]}, {count} worker(s): {rounds} rounds", file=sys.stderr, flush=True)
-            turns = {one.name: partial(turn, one, network, count, seconds) for one in contestants}
+            turns = {one.name: partial(turn_again, one, network, count, seconds) for one in contestants}
             figures.setdefault(network.name, {})[str(count)] = alternate(turns, rounds)
     return figures
 
@@ -178,7 +187,7 @@ def tables(figures: Figures, sizes: dict[str, float], absent: dict[str, str]) ->
                 row += [told.get(kind, "") for kind in kinds]
     lines += ["", f"| | {' | '.join([*heads, 'installed'])} |", "|---" * (len(heads) + 2) + "|"]
     lines += [f"| {' | '.join(row)} | {sizes[name]:.0f} MB |" for name, row in rows.items()]
-    lines += [f"| {name} | {reason} |" for name, reason in absent.items()]
+    lines += [f"| {name} | {reason.replace('|', '/')} |" for name, reason in absent.items()]
     return "\n".join(lines).strip()
 
 
