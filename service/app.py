@@ -20,6 +20,7 @@ from model_store.store import open_store
 from service import errors
 from service.agreement import Agreement
 from service.catalog import Catalog
+from service.drift import Drift
 from service.express import Express
 from service.inference import Inference
 from service.metrics import Metrics
@@ -51,7 +52,8 @@ def create_app(settings: Settings | None = None, *, forks: bool = False, counts:
     )
     if store.objects.survives_fork or not forks:
         catalog.refresh()
-    inference = Inference(metrics)
+    drift = Drift(metrics.input_bins)
+    inference = Inference(metrics, drift)
 
     app = Flask(__name__)
     app.url_map.strict_slashes = False
@@ -66,7 +68,7 @@ def create_app(settings: Settings | None = None, *, forks: bool = False, counts:
     app.register_blueprint(tensorflow_serving.routes(catalog, inference, settings))
     app.register_blueprint(open_inference.routes(catalog, inference, metrics, settings))
     app.register_blueprint(models.routes(catalog))
-    app.register_blueprint(health.routes(catalog, metrics))
+    app.register_blueprint(health.routes(catalog, metrics, drift))
     app.register_blueprint(pages.routes(catalog, settings))
 
     @app.before_request

@@ -48,6 +48,9 @@ class Count:
         with self.file.lock:
             self.cells[self.place] += amount
 
+    def set(self, value: float) -> None:
+        self.cells[self.place] = value
+
 
 class Spread:
     """How values are distributed: the counts of a histogram's buckets, and the sum."""

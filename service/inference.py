@@ -9,6 +9,7 @@ from flask import g
 from model_store.columns import Faults, shown
 from model_store.nn import Array
 from service.catalog import Served
+from service.drift import Drift
 from service.metrics import Metrics
 from service.observation import Observation, clock
 
@@ -16,8 +17,8 @@ from service.observation import Observation, clock
 class Inference:
     """Runs networks, and notes in the observation of a request what answered it and when."""
 
-    def __init__(self, metrics: Metrics) -> None:
-        self._batches = metrics.batches
+    def __init__(self, metrics: Metrics, drift: Drift) -> None:
+        self._batches, self._drift = metrics.batches, drift
 
     def __call__(self, seen: Observation, served: Served, inputs: Array) -> Array:
         """Raw outputs (n, outputs) to encoded rows (n, features) of one request."""
@@ -33,6 +34,7 @@ class Inference:
         ended = clock()
         served.pace.note(len(inputs), ended - began)
         self._batches.at(served.name, str(served.number)).observe(len(inputs))
+        self._drift.add(served, inputs)
         return outputs, began, ended
 
 

@@ -6,12 +6,11 @@ are gone leave no series behind.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path
 
-from prometheus_client import CollectorRegistry, generate_latest
+from prometheus_client import generate_latest
 from prometheus_client.core import GaugeMetricFamily, Metric
-from prometheus_client.registry import Collector
 
 from service.counts import Counts
 
@@ -20,7 +19,11 @@ _STAGE_SECONDS = (0.00001, 0.000025, 0.00005, 0.0001, 0.00025, 0.0005, 0.001, 0.
 _ROWS = tuple(2.0**k for k in range(15))
 _VERSION = ("model", "version")
 
-Lookup = Callable[[], Iterable[Metric]]
+_BIN = (*_VERSION, "column", "bin")
+_INPUT_BINS = "forward_pass_input_bins"  # for `Drift` alone
+
+Recent = Mapping[tuple[str, ...], float]  # rows in each bin of each column, of all workers
+Lookup = Callable[[Recent], Iterable[Metric]]
 
 
 class Metrics:
@@ -60,6 +63,7 @@ class Metrics:
         self.reloads = counts.counter(
             "forward_pass_model_reloads", "Switches of a model's default to another version.", ("model",)
         )
+        self.input_bins = counts.gauge(_INPUT_BINS, "Recent rows in each bin.", _BIN)
         self.in_progress = counts.gauge("forward_pass_requests_in_progress", "Requests under way.").at()
 
     def look_up(self, lookup: Lookup) -> None:
@@ -80,21 +84,27 @@ class Metrics:
 
     def exposition(self) -> bytes:
         """Everything, in Prometheus's text format."""
-        gathering = CollectorRegistry()
-        for lookup in (self.counts.collect, *self._lookups):
-            gathering.register(_Relay(lookup))
-        return generate_latest(gathering)
+        counted = list(self.counts.collect())
+        recent = {
+            tuple(sample.labels[label] for label in _BIN): sample.value
+            for family in counted
+            if family.name == _INPUT_BINS
+            for sample in family.samples
+        }
+        found = [family for family in counted if family.name != _INPUT_BINS]
+        for lookup in self._lookups:
+            found += lookup(recent)
+        return generate_latest(_Collected(found))
 
 
-class _Relay(Collector):
-    def __init__(self, lookup: Lookup) -> None:
-        self._lookup = lookup
+class _Collected:
+    """What `generate_latest` asks of a registry."""
 
-    def collect(self) -> Iterable[Metric]:
-        return self._lookup()
+    def __init__(self, metrics: list[Metric]) -> None:
+        self._metrics = metrics
 
-    def describe(self) -> Iterable[Metric]:
-        return ()
+    def collect(self) -> list[Metric]:
+        return self._metrics
 
 
 def models_metrics(served: Iterable[tuple[str, int, str]], problems: int) -> Iterator[Metric]:

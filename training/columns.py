@@ -129,16 +129,17 @@ def fit_number(name: str, values: NDArray[np.float64], missing: Missing, standar
     present = values[~np.isnan(values)]
     if not len(present):
         raise all_missing(name)
-    return number_of(name, summary_of(present), len(values) - len(present), deciles_of(present), missing, standardise)
+    return number_of(name, summary_of(present), len(values) - len(present), present, missing, standardise)
 
 
 def number_of(
-    name: str, summary: Summary, absent: int, deciles: list[float], missing: Missing, standardise: bool
+    name: str, summary: Summary, absent: int, sample: NDArray[np.float64], missing: Missing, standardise: bool
 ) -> Number:
-    """The column of which this is known; `absent` is how many values are missing."""
-    statistics = {**summary.statistics(), "missing": absent, "deciles": deciles}
+    """The column of which this is known; `absent` is how many values are missing, `sample` is of those that are not."""
+    spread = spread_of(sample if len(sample) else np.array([summary.mean]))
     offset, scale = summary.scaling(standardise)
-    return Number(name, offset, scale, deciles[5] if missing == "impute" else None, statistics)
+    fill = spread["deciles"][5] if missing == "impute" else None
+    return Number(name, offset, scale, fill, {**summary.statistics(), "missing": absent, **spread})
 
 
 def fit_category(name: str, values: NDArray[np.object_], missing: Missing, unknown: Unknown) -> Category:
@@ -159,13 +160,18 @@ def category_of(name: str, counts: Mapping[str, int], absent: int, missing: Miss
 
 def fit_array(name: str, values: NDArray[Any], standardise: bool) -> Array:
     """Whole numbers are divided by their range; other numbers are standardised, all by one mean and deviation."""
-    return array_of(name, values.dtype, values.shape, summary_of(values), standardise)
+    return array_of(name, values.dtype, values.shape, summary_of(values), values, standardise)
 
 
-def array_of(name: str, dtype: np.dtype[Any], shape: Sequence[int], summary: Summary, standardise: bool) -> Array:
-    """The column of arrays of which this is known; `shape` is that of all rows."""
+def array_of(
+    name: str, dtype: np.dtype[Any], shape: Sequence[int], summary: Summary, sample: NDArray[Any], standardise: bool
+) -> Array:
+    """The column of arrays of which this is known; `shape` is that of all rows, `sample` is of them."""
     low, high = summary.low, summary.high
-    statistics = {**summary.statistics(), "count": shape[0]}
+    unit = _unit(sample)
+    rows = (sample if unit == 1 else sample / unit).reshape(len(sample), -1)
+    means = rows.mean(axis=1, dtype=np.float64) * unit
+    statistics = {**summary.statistics(), "count": shape[0], "means": spread_of(means)}
     shape = tuple(shape[1:])
     if dtype.kind == "f":
         offset, scale = summary.scaling(standardise)
@@ -221,6 +227,17 @@ def summary_of(values: NDArray[Any]) -> Summary:
     values = values if unit == 1 else values / unit
     mean, deviation = float(values.mean(dtype=np.float64)) * unit, float(values.std(dtype=np.float64)) * unit
     return Summary(values.size, mean, deviation, low, high)
+
+
+def spread_of(values: NDArray[np.float64]) -> dict[str, Any]:
+    """How numbers are spread: `deciles`, and `counts` of the values up to each decile, of equal ones once.
+
+    So the first counts those that equal the lowest, and a value that comes often has a count of its own.
+    """
+    deciles = deciles_of(values)
+    ends = np.unique(deciles)
+    at = np.minimum(np.searchsorted(ends, values), len(ends) - 1)  # a quantile may be rounded below the highest
+    return {"deciles": deciles, "counts": np.bincount(at, minlength=len(ends)).tolist()}
 
 
 def deciles_of(values: NDArray[np.float64]) -> list[float]:

@@ -100,7 +100,7 @@ class Stream:
     def signature(self, section: DataSection) -> Signature:
         """The preprocessing, fitted on the training rows."""
         standardise = section.scale == "standard"
-        sample = self.sample() if "number" in self.source.kinds.values() else None
+        sample = self.sample()
         inputs: list[Input] = []
         missing: Any = section.missing
         unknown: Any = section.unknown
@@ -111,13 +111,14 @@ class Stream:
             if name not in self.tally.summaries:
                 raise columns.all_missing(name)
             summary = self.tally.summaries[name]
-            if kind == "number" and sample is not None:
+            if kind == "number":
                 present = sample[name][~np.isnan(sample[name])]
-                deciles = columns.deciles_of(present) if len(present) else [summary.mean] * 11
-                inputs.append(columns.number_of(name, summary, self.tally.missing[name], deciles, missing, standardise))
+                inputs.append(columns.number_of(name, summary, self.tally.missing[name], present, missing, standardise))
             else:
                 kind_of, shape = self.spool.dtype[name].subdtype or (self.spool.dtype[name], ())
-                inputs.append(columns.array_of(name, kind_of, (len(self.spool), *shape), summary, standardise))
+                inputs.append(
+                    columns.array_of(name, kind_of, (len(self.spool), *shape), summary, sample[name], standardise)
+                )
         return Signature(tuple(inputs), self._output(standardise))
 
     def sample(self) -> NDArray[Any]:

@@ -10,19 +10,25 @@ from prometheus_client.core import Metric
 from werkzeug.wrappers import Response
 
 from service.catalog import Catalog
-from service.metrics import Metrics, models_metrics
+from service.drift import Drift
+from service.metrics import Metrics, Recent, models_metrics
 from service.wire import json_response
 
 
-def routes(catalog: Catalog, metrics: Metrics) -> Blueprint:
+def routes(catalog: Catalog, metrics: Metrics, drift: Drift) -> Blueprint:
     blueprint = Blueprint("health", __name__)
 
-    def loaded() -> Iterator[Metric]:
+    def loaded(_: Recent) -> Iterator[Metric]:
         snapshot = catalog.snapshot
         served = ((served.name, served.number, served.digest) for served in snapshot.answering)
         return models_metrics(served, len(snapshot.problems))
 
+    def drifted(recent: Recent) -> Iterator[Metric]:
+        entries = catalog.snapshot.entries.values()
+        return drift.metrics({served for entry in entries for served in entry.targets.values()}, recent)
+
     metrics.look_up(loaded)
+    metrics.look_up(drifted)
 
     @blueprint.get("/")
     def root() -> Response:
@@ -46,6 +52,7 @@ def routes(catalog: Catalog, metrics: Metrics) -> Blueprint:
 
     @blueprint.get("/metrics")
     def exposition() -> Response:
+        drift.flush()
         return Response(metrics.exposition(), content_type=CONTENT_TYPE_LATEST)
 
     return blueprint

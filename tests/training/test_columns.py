@@ -102,6 +102,25 @@ def test_a_number_learns_mean_deviation_median_and_deciles() -> None:
     assert (found.statistics["deciles"][0], found.statistics["deciles"][10]) == (1.0, 10.0)
 
 
+@given(st.lists(st.floats(allow_nan=False, allow_infinity=False), min_size=1))
+def test_every_value_is_counted_at_one_decile(values: list[float]) -> None:
+    found = columns.spread_of(np.array(values))
+    assert sum(found["counts"]) == len(values)
+    assert len(found["counts"]) == len(set(found["deciles"]))
+
+
+def test_value_that_comes_often_has_a_count_of_its_own() -> None:
+    found = columns.spread_of(np.array([0.0] * 7 + [1.0] * 3))
+    assert dict(zip(sorted(set(found["deciles"])), found["counts"], strict=True))[0.0] == 7
+
+
+def test_arrays_know_how_the_means_of_their_rows_are_spread() -> None:
+    images = np.arange(40, dtype=np.uint8).reshape(10, 2, 2)
+    found = columns.fit_array("pixels", images, True).statistics["means"]
+    assert (found["deciles"][0], found["deciles"][10]) == (1.5, 37.5)
+    assert sum(found["counts"]) == 10
+
+
 def test_refused_missing_values_have_no_fill() -> None:
     assert columns.fit_number("a", np.array([1.0, 2]), "refuse", True).fill is None
     assert columns.fit_category("a", np.array(["x"], object), "refuse", "refuse").fill is None
