@@ -16,7 +16,7 @@ from flask import g
 from werkzeug.wrappers import Request, Response
 
 from model_store.columns import Faults, shown
-from model_store.errors import InputError, did_you_mean
+from model_store.errors import did_you_mean
 from model_store.nn import Array
 from service import tensors
 from service.body import bad, check_json_type, parse_json, read_bytes
@@ -138,8 +138,7 @@ def _inputs(given: Any, tail: memoryview, faults: Faults) -> tuple[dict[str, Arr
             problem = f"wanted a list of whole numbers above 0, found {shown(shape)}"
             faults.add(f"{place}.shape", problem, "the first is the number of rows")
             continue
-        parameters = one.get("parameters")
-        size = parameters.get("binary_data_size") if isinstance(parameters, dict) else None
+        size = _parameters(one, f"{place}.parameters", faults).get("binary_data_size")
         if size is None:
             array = tensors.from_json(datatype, shape, one.get("data"), f"{place}.data", faults)
         elif type(size) is not int or not 0 <= size <= len(tail) - used or "data" in one:
@@ -157,27 +156,36 @@ def _inputs(given: Any, tail: memoryview, faults: Faults) -> tuple[dict[str, Arr
 def _wanted(document: Mapping[str, Any], declared: list[Tensor], faults: Faults) -> dict[str, bool]:
     """Which outputs, in which order, and whether each is to come as bytes."""
     known = [tensor.name for tensor in declared]
-    all_binary = _flag(document, "binary_data_output", False)
+    all_binary = _flag(document, "parameters", "binary_data_output", False, faults)
     asked = document.get("outputs")
     if asked is None or asked == []:
         return dict.fromkeys(known, all_binary)
     wanted: dict[str, bool] = {}
-    for i, one in enumerate(asked if isinstance(asked, list) else [asked]):
+    if not isinstance(asked, list):
+        faults.add("outputs", f"wanted a list, found {shown(asked)}", 'send [{"name": ...}]')
+        return wanted
+    for i, one in enumerate(asked):
         name = one.get("name") if isinstance(one, dict) else one
         if not isinstance(one, dict) or name not in known:
             problem = f"wanted the name of one of {', '.join(known)}; found {shown(name)}"
             faults.add(f"outputs.{i}.name", problem, did_you_mean(name, known) or 'send [{"name": ...}]')
         else:
-            wanted[name] = _flag(one, "binary_data", all_binary)
+            wanted[name] = _flag(one, f"outputs.{i}.parameters", "binary_data", all_binary, faults)
     return wanted
 
 
-def _flag(part: Mapping[str, Any], name: str, default: bool) -> bool:
+def _flag(part: Mapping[str, Any], place: str, name: str, default: bool, faults: Faults) -> bool:
     """A parameter that is true or false; others are none of ours, and passed over."""
-    parameters = part.get("parameters")
-    found = parameters.get(name, default) if isinstance(parameters, dict) else default
-    if not isinstance(found, bool):
-        faults = Faults()
-        faults.add(f"parameters.{name}", f"wanted true or false, found {shown(found)}", "")
-        raise InputError(faults.kept)
-    return found
+    found = _parameters(part, place, faults).get(name, default)
+    if isinstance(found, bool):
+        return found
+    faults.add(f"{place}.{name}", f"wanted true or false, found {shown(found)}", "")
+    return default
+
+
+def _parameters(part: Mapping[str, Any], place: str, faults: Faults) -> Mapping[str, Any]:
+    found = part.get("parameters")
+    if found is None or isinstance(found, dict):
+        return found or {}
+    faults.add(place, f"wanted an object, found {shown(found)}", "leave it out")
+    return {}

@@ -1,6 +1,7 @@
 """The OpenAPI document: every address, and for each model what exactly goes in and comes out.
 
-The general addresses are described by the marshmallow schemas that check them; a model's own address by its signature.
+The general addresses are described by the marshmallow schemas that check them; a model's own addresses by its signature
+(`openapi_models`), the other protocols' by what those prescribe (`openapi_protocols`).
 """
 
 from __future__ import annotations
@@ -11,10 +12,9 @@ from apispec import APISpec
 from apispec.ext.marshmallow import MarshmallowPlugin
 from marshmallow import Schema
 
-from model_store.columns import Array, Category, Number
-from model_store.signature import Classes, Input, Signature
 from service import schemas
-from service.catalog import Served, Snapshot
+from service.catalog import Snapshot
+from service.openapi_models import add_model
 from service.openapi_protocols import add_protocols
 from service.tables import CSV, NPY
 
@@ -64,6 +64,8 @@ def document(snapshot: Snapshot) -> Json:
             {"name": "models", "description": "What each model takes and gives."},
             {"name": "general", "description": "The same for any model, and what there is."},
             {"name": "health", "description": "For load balancers, orchestrators and Prometheus."},
+            {"name": "tensorflow serving", "description": "TensorFlow Serving's REST and KServe's first version."},
+            {"name": "hosted", "description": "What Amazon SageMaker and Google Vertex AI ask of a container."},
             {
                 "name": "open inference",
                 "description": "The Open Inference Protocol (V2) of Triton, KServe and MLServer.",
@@ -73,52 +75,10 @@ def document(snapshot: Snapshot) -> Json:
     for status, text in _WRONG.items():
         spec.components.response(f"E{status}", {"description": text, **_json_schema(schemas.ErrorSchema)})
     for served in snapshot.answering:
-        _add_model(spec, served)
+        add_model(spec, served, [_REQUEST_ID], _WRONG)
     _add_general(spec)
     add_protocols(spec)
     return spec.to_dict()
-
-
-def _add_model(spec: APISpec, served: Served) -> None:
-    name, signature = served.name, served.model.signature
-    row = {"anyOf": _instance(signature)} if len(_instance(signature)) > 1 else _instance(signature)[0]
-    spec.components.schema(f"{name}.instance", row)
-    spec.components.schema(f"{name}.prediction", _prediction(signature))
-    request: Json = {
-        "type": "object",
-        "required": ["instances"],
-        "additionalProperties": False,
-        "properties": {
-            "model": {"enum": [name, None]},
-            "version": {"type": ["integer", "string", "null"]},
-            "instances": {"type": "array", "minItems": 1, "items": _ref(f"{name}.instance")},
-        },
-    }
-    answer: Json = {
-        "type": "object",
-        "required": ["model", "version", "predictions"],
-        "properties": {
-            "model": {"const": name},
-            "version": {"type": "integer"},
-            "predictions": {"type": "array", "items": _ref(f"{name}.prediction")},
-        },
-    }
-    example = served.example
-    answered = {"model": name, "version": served.number, "predictions": [example.prediction]}
-    spec.path(
-        f"/models/{name}/predict",
-        operations={
-            "post": {
-                "tags": ["models"],
-                "operationId": f"predict_{name}",
-                "summary": served.model.description or f"Predictions of {name}",
-                "description": f"Version {served.number} answers.",
-                "parameters": [_REQUEST_ID],
-                "requestBody": {"required": True, **_json(request, {"instances": [example.instance]})},
-                "responses": {"200": {"description": "One for each row.", **_json(answer, answered)}, **_wrong()},
-            }
-        },
-    )
 
 
 def _add_general(spec: APISpec) -> None:
@@ -175,97 +135,8 @@ def _add_general(spec: APISpec) -> None:
     spec.path("/metrics", operations={"get": {"tags": ["health"], "summary": "Figures", "responses": metrics}})
 
 
-def _instance(signature: Signature) -> list[Json]:
-    """The forms that a row may take."""
-    columns = signature.inputs
-    first = columns[0]
-    if len(columns) == 1 and isinstance(first, Array):
-        return _arrays(first)
-    by_name = {
-        "type": "object",
-        "required": [column.name for column in columns if getattr(column, "fill", None) is None],
-        "additionalProperties": False,
-        "properties": {column.name: _column(column) for column in columns},
-    }
-    in_order = {
-        "type": "array",
-        "prefixItems": [_column(column) for column in columns],
-        "minItems": len(columns),
-        "maxItems": len(columns),
-    }
-    return [by_name, in_order]
-
-
-def _column(column: Input) -> Json:
-    if isinstance(column, Array):
-        return _arrays(column)[0]
-    missing = column.fill is not None
-    note = f"Missing: null stands for {column.fill}." if missing else ""
-    if isinstance(column, Category):
-        form: Json = {"type": ["string", "null"] if missing else "string"}
-        if column.unknown == "refuse":
-            form["enum"] = [*column.categories, *([None] if missing else [])]
-        else:
-            form["examples"] = list(column.categories)
-            note = f"Others than the examples are taken as unknown. {note}"
-        return form | ({"description": note.strip()} if note else {})
-    return {
-        "type": ["number", "null"] if missing else "number",
-        "description": " ".join(part for part in (_seen(column), note) if part),
-    }
-
-
-def _seen(column: Number) -> str:
-    low, high = column.statistics.get("min"), column.statistics.get("max")
-    return "" if low is None or high is None else f"{low:g} to {high:g} in training."
-
-
-def _arrays(column: Array) -> list[Json]:
-    """Nested as the shape says, and flat."""
-    number: Json = {"type": "number"}
-    if column.low is not None:
-        number["minimum"] = column.low
-    if column.high is not None:
-        number["maximum"] = column.high
-    nested = number
-    for size in reversed(column.shape):
-        nested = {"type": "array", "minItems": size, "maxItems": size, "items": nested}
-    flat = {"type": "array", "minItems": column.width, "maxItems": column.width, "items": number}
-    return [nested] if len(column.shape) == 1 else [nested, flat]
-
-
-def _prediction(signature: Signature) -> Json:
-    output = signature.output
-    if isinstance(output, Classes):
-        names = [str(label) for label in output.labels]
-        probability = {"type": "number", "minimum": 0, "maximum": 1}
-        return {
-            "type": "object",
-            "required": ["label", "probabilities"],
-            "properties": {
-                "label": {"enum": list(output.labels)},
-                "probabilities": {
-                    "type": "object",
-                    "required": names,
-                    "properties": dict.fromkeys(names, probability),
-                },
-            },
-        }
-    if len(output.names) == 1:
-        return {"type": "number", "description": output.names[0]}
-    return {
-        "type": "object",
-        "required": list(output.names),
-        "properties": {name: {"type": "number"} for name in output.names},
-    }
-
-
 def _wrong() -> Json:
     return {status: f"E{status}" for status in _WRONG}
-
-
-def _json(schema: Json, example: Json) -> Json:
-    return {"content": {"application/json": {"schema": schema, "examples": {"real": {"value": example}}}}}
 
 
 def _json_schema(schema: Schema | type[Schema]) -> Json:
@@ -276,7 +147,3 @@ def _rows() -> Json:
     """The bodies that rows may come in."""
     tables: Json = {media_type: {"schema": {"type": "string"}} for media_type in (CSV, NPY)}
     return {"application/json": {"schema": schemas.PredictSchema(1)}} | tables
-
-
-def _ref(name: str) -> Json:
-    return {"$ref": f"#/components/schemas/{name}"}

@@ -21,16 +21,18 @@ def _list(items: Json) -> Json:
 _TEXT: Json = {"type": "string"}
 _FLAG: Json = {"type": "boolean"}
 _ANY: Json = {}
+_VERSION: Json = {"type": ["integer", "string", "null"]}
+_OPTIONS: Json = {"type": ["object", "null"]}
 _COUNT: Json = {"type": "integer", "minimum": 0}
 _SHAPE = _list({"type": "integer"})
 _TENSOR = _object("name datatype shape", name=_TEXT, datatype=_TEXT, shape=_SHAPE)
-_DATA = _object("name datatype shape", name=_TEXT, datatype=_TEXT, shape=_SHAPE, data=_list(_ANY), parameters=_object())
+_DATA = _object("name datatype shape", name=_TEXT, datatype=_TEXT, shape=_SHAPE, data=_list(_ANY), parameters=_OPTIONS)
 _INFER = _object(
     "inputs",
-    id=_TEXT,
-    parameters=_object(),
+    id={"type": ["string", "null"]},
+    parameters=_OPTIONS,
     inputs=_list(_DATA) | {"minItems": 1},
-    outputs=_list(_object("name", name=_TEXT, parameters=_object())),
+    outputs=_list(_object("name", name=_TEXT, parameters=_OPTIONS)) | {"type": ["array", "null"]},
 )
 _INFERRED = _object(
     "model_name model_version outputs", model_name=_TEXT, model_version=_TEXT, id=_TEXT, outputs=_list(_DATA)
@@ -131,7 +133,13 @@ _OPERATIONS: tuple[tuple[str, str, tuple[str, ...], str, Json | None, Json], ...
         "post",
         ("/invocations",),
         "Predictions of the only model, or of the one that the body names",
-        _object("instances", model=_TEXT, version=_ANY, instances=_list(_ANY) | {"minItems": 1}, parameters=_ANY),
+        _object(
+            "instances",
+            model=_TEXT,
+            version={"type": ["integer", "string", "null"]},
+            instances=_list(_ANY) | {"minItems": 1},
+            parameters=_ANY,
+        ),
         _object("predictions", predictions=_list(_ANY)),
     ),
     (

@@ -95,8 +95,8 @@ def routes(catalog: Catalog, inference: Inference, settings: Settings) -> Bluepr
 def _form(body: dict[str, Any]) -> str:
     """Rows or columns: "instances" or "inputs", of which a request has one."""
     faults = Faults()
-    wanted = body.get("signature_name") or _SIGNATURE
-    if wanted != _SIGNATURE:
+    wanted = body.get("signature_name")
+    if wanted not in (None, "", _SIGNATURE):
         faults.add("signature_name", f"wanted {_SIGNATURE!r}, found {shown(wanted)}", "leave it out")
     forms = [form for form in ("instances", "inputs") if form in body]
     if len(forms) != 1:

@@ -22,9 +22,10 @@ from service.settings import Settings
 PENGUIN = {"island": "Biscoe", "mass": 4200.5, "sex": None}
 
 
-def network(inputs: int, outputs: int, seed: int, *, softmax: bool = False) -> Sequential:
+def network(inputs: int, outputs: int, seed: int, *, softmax: bool = False, dtype: str = "float32") -> Sequential:
     rng = np.random.default_rng(seed)
-    layers = [Linear(inputs, 5, rng=rng, initializer="glorot_uniform"), Tanh(), Linear(5, outputs, rng=rng)]
+    first = Linear(inputs, 5, rng=rng, initializer="glorot_uniform", dtype=dtype)
+    layers = [first, Tanh(), Linear(5, outputs, rng=rng, dtype=dtype)]
     return Sequential([*layers, Softmax()] if softmax else layers)
 
 
@@ -33,7 +34,7 @@ def with_golden(model: Model, instances: list[Any]) -> Model:
     return Model(model.network, model.signature, model.description, model.training, golden)
 
 
-def penguins(seed: int = 0) -> Model:
+def penguins(seed: int = 0, dtype: str = "float32") -> Model:
     columns = (
         Category("island", ("Biscoe", "Dream", "Torgersen")),
         Number("mass", 4200.0, 800.0, statistics={"min": 2700.0, "mean": 4200.0, "max": 6300.0}),
@@ -46,7 +47,9 @@ def penguins(seed: int = 0) -> Model:
         "history": [{"loss": 1.0}],
         "job": {"data": {"path": "secret/penguins.csv"}},
     }
-    model = Model(network(signature.width, 2, seed, softmax=True), signature, "Species of a penguin", training)
+    model = Model(
+        network(signature.width, 2, seed, softmax=True, dtype=dtype), signature, "Species of a penguin", training
+    )
     return with_golden(model, [list(PENGUIN.values())])
 
 
@@ -56,9 +59,9 @@ def image(seed: int = 0) -> Model:
     return Model(network(4, 2, seed), signature, "Ink & slant of <b>an image</b>")
 
 
-def price(seed: int = 0) -> Model:
+def price(seed: int = 0, dtype: str = "float32") -> Model:
     signature = Signature((Number("rooms"), Number("area", fill=70.0)), Values(("price",), (100.0,), (10.0,)))
-    return Model(network(2, 1, seed), signature)
+    return Model(network(2, 1, seed, dtype=dtype), signature)
 
 
 def move(store: Store, name: str, alias: str, version: int) -> None:

@@ -173,6 +173,13 @@ def test_log_has_a_line_for_a_request_and_none_for_health(client, caplog):
     assert "\x1b" not in bad
 
 
+COLUMNS = {
+    "penguins": {"island": ["Biscoe"], "mass": [4200.5]},
+    "price": {"rooms": [3, 4], "area": [80, None]},
+    "image": {"pixels": [[[1, 2], [3, 4]], [1, 2, 3, 4]]},
+}
+
+
 def test_openapi_document_is_valid_and_typed_for_each_model(client):
     document = client.get("/openapi.json").json
     validate(document)
@@ -206,22 +213,39 @@ def test_real_requests_and_answers_are_as_the_document_says(client):
             answer = document["components"]["responses"][answer["$ref"].rpartition("/")[2]]
         return answer["content"]["application/json"]["schema"]
 
+    def asked(path):
+        return document["paths"][path]["post"]["requestBody"]["content"]["application/json"]["schema"]
+
     for name in ("penguins", "price", "image"):
         path = f"/models/{name}/predict"
         body = {"instances": client.get(f"/models/{name}").json["example"]["instances"]}
-        operation = document["paths"][path]["post"]
-        check(body, operation["requestBody"]["content"]["application/json"]["schema"])
+        check(body, asked(path))
         check(client.post(path, json=body).json, schema(path, "post", "200"))
         check(client.post("/predict", json={"model": name, **body}).json, schema("/predict", "post", "200"))
         check(client.post(path, json={}).json, schema(path, "post", "422"))
         check(client.post(path, data="{").json, schema(path, "post", "400"))
         check(client.get(f"/models/{name}").json, schema("/models/{name}", "get", "200"))
+        for columns in ({"instances": body["instances"]}, {"inputs": COLUMNS[name]}):
+            check(columns, asked(f"/v1/models/{name}:predict"))
+            response = client.post(f"/v1/models/{name}:predict", json=columns)
+            check(response.json, schema(f"/v1/models/{name}:predict", "post", "200"))
+        tensors = client.get(f"/v2/models/{name}/example").json
+        check(tensors, asked(f"/v2/models/{name}/infer"))
+        answer = client.post(f"/v2/models/{name}/infer", json=tensors).json
+        check(answer, schema(f"/v2/models/{name}/infer", "post", "200"))
+        for path, wrong in (
+            (f"/v1/models/{name}:predict", {"inputs": 3}),
+            (f"/v2/models/{name}/infer", {"inputs": []}),
+        ):
+            with pytest.raises(jsonschema.ValidationError):
+                check(wrong, asked(path))
+            check(client.post(path, json=wrong).json, schema(path, "post", "400"))
+    table = {"inputs": [{"name": "instances", "shape": [2, 2], "datatype": "INT8", "data": [3, 80, 4, 90]}]}
+    check(table, asked("/v2/models/price/infer"))
     for path in ("/models", "/healthz", "/readyz"):
         check(client.get(path).json, schema(path, "get", "200"))
-    operation = document["paths"]["/models/penguins/predict"]["post"]
-    wanted = operation["requestBody"]["content"]["application/json"]["schema"]
     with pytest.raises(jsonschema.ValidationError):
-        check({"instances": [{**PENGUIN, "island": "Bisco"}]}, wanted)
+        check({"instances": [{**PENGUIN, "island": "Bisco"}]}, asked("/models/penguins/predict"))
 
 
 def test_openapi_document_follows_the_store(client, store, catalog):

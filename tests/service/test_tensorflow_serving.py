@@ -85,6 +85,7 @@ def test_curl_needs_no_content_type(client):
         ({}, "found neither"),
         ({"instances": [[3, 80]], "inputs": [[3, 80]]}, "found instances and inputs"),
         ({"instances": [[3, 80]], "signature_name": "classify"}, "signature_name: wanted 'serving_default'"),
+        ({"instances": [[3, 80]], "signature_name": {}}, "signature_name: wanted 'serving_default'"),
         ({"instances": []}, "wanted 1 to 10000 rows, found 0"),
         ({"instances": 3}, "instances: wanted a list, found 3"),
         ({"instances": {"rooms": 3}}, "put the row into a list"),
