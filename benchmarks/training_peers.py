@@ -3,8 +3,8 @@
     python -m benchmarks.training_peers PEERS_PYTHON [ROUNDS]
 
 PEERS_PYTHON is the interpreter of an environment with the peers (`make bench-training` makes it). Every contestant is a
-process for each number of threads; they take turns, and its better number of threads counts for each. PyTorch's
-best eager is the better of its optimizers, fused and not.
+process for each number of threads; they take turns, and its better number of threads counts for each. PyTorch's best
+eager is the best of its three optimizers, plain, foreach and fused; the last column names it, and its threads.
 """
 
 from __future__ import annotations
@@ -21,11 +21,11 @@ from typing import Any
 import numpy as np
 
 from benchmarks.per_sample import PerSample
-from benchmarks.rounds import alternate
+from benchmarks.rounds import alternate, unpinned
 
 CONTESTANT = Path(__file__).parent / "peers" / "contestant.py"
 OURS = "forward pass"
-PEERS = ["torch/foreach", "torch/fused", "scikit-learn", "jax"]
+PEERS = ["torch/plain", "torch/foreach", "torch/fused", "scikit-learn", "jax"]
 CASES: list[dict[str, Any]] = [
     {"sizes": [2, 3, 1], "rows": 4, "batch": 4, "epochs": 2000},
     {"sizes": [30, 64, 32, 1], "rows": 8192, "batch": 32, "epochs": 2},
@@ -40,7 +40,7 @@ CASES: list[dict[str, Any]] = [
 
 class Contestant:
     def __init__(self, python: str, name: str, threads: int) -> None:
-        environ = {**os.environ, "PYTHONPATH": str(Path.cwd())}
+        environ = {**unpinned(os.environ), "PYTHONPATH": str(Path.cwd())}
         command = [python, str(CONTESTANT), name, str(threads)]
         self.process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, env=environ)
 
@@ -77,7 +77,7 @@ def per_sample(case: dict[str, Any]) -> Any:
 
 
 def measured(case: dict[str, Any], python: str, rounds: int) -> tuple[dict[str, float], float]:
-    """Samples a second of every contestant with its better number of threads, and the peak of sgemm in GF/s."""
+    """Samples a second of every contestant and number of threads, `name#threads`, and the peak of sgemm in GF/s."""
     processes = {
         (name, threads): Contestant(sys.executable if name == OURS else python, name, threads)
         for name in [OURS, *PEERS]
@@ -93,27 +93,28 @@ def measured(case: dict[str, Any], python: str, rounds: int) -> tuple[dict[str, 
     found = alternate({**turns, "per sample#1": per_sample(case)}, rounds)
     for process in processes.values():
         process.close()
-    best: dict[str, float] = {}
-    for key, figures in found.items():
-        name = key.partition("#")[0]
-        best[name] = max(best.get(name, 0.0), figures["speed"])
-    return best, max(peak for peak in peaks if peak)
+    speeds = {key: figures["speed"] for key, figures in found.items()}
+    return speeds, max(peak for peak in peaks if peak)
 
 
 def main() -> None:
     python, rounds = sys.argv[1], int(sys.argv[2]) if len(sys.argv) > 2 else 5
     print(f"Training, float32, samples/s, medians of {rounds} alternating rounds; ratios are ours to theirs")
     heads = ["torch", "scikit-learn", "jax", "per sample"]
-    print(
-        f"{'network':>18} {'batch':>5} {'ours':>11} " + " ".join(f"{head:>13}" for head in heads) + "   GF/s of sgemm"
-    )
+    titles = " ".join(f"{head:>13}" for head in heads)
+    print(f"{'network':>18} {'batch':>5} {'ours':>11} {titles}  {'GF/s of sgemm':>14}  best eager torch")
     for case in CASES:
-        best, peak = measured(case, python, rounds)
-        best["torch"] = max(speed for name, speed in best.items() if name.startswith("torch/"))
-        ratios = " ".join(f"{best[OURS] / best[head]:>12.1f}x" for head in heads)
-        ours = gigaflops(case, best[OURS])
+        speeds, peak = measured(case, python, rounds)
+        best = {head: max((key for key in speeds if key.startswith(head)), key=speeds.__getitem__) for head in heads}
+        ours = max(speed for key, speed in speeds.items() if key.startswith(OURS))
+        ratios = " ".join(f"{ours / speeds[best[head]]:>12.1f}x" for head in heads)
         name = "-".join(map(str, case["sizes"]))
-        print(f"{name:>18} {case['batch']:>5} {best[OURS]:>11,.0f} {ratios}   {ours:.1f} of {peak:.0f}", flush=True)
+        work = f"{gigaflops(case, ours):.1f} of {peak:.0f}"
+        kind, _, threads = best["torch"].removeprefix("torch/").partition("#")
+        print(
+            f"{name:>18} {case['batch']:>5} {ours:>11,.0f} {ratios}  {work:>14}  {kind}, {threads} thread(s)",
+            flush=True,
+        )
 
 
 if __name__ == "__main__":

@@ -25,13 +25,17 @@ class Loss:
     def loss_prime(self, y_true: Array, y_pred: Array) -> Array:
         raise NotImplementedError(f"{type(self).__name__} has no loss_prime()")
 
-    def record(self, y_true: Array, y_pred: Array, error: Array) -> tuple[Array, list[Line]]:
-        """This loss's part of a tape: the array of `∂E/∂Y`, and the calls that fill it and the 0-d `error`."""
+    def record(self, y_true: Array, y_pred: Array, error: Array) -> tuple[Array, list[Line], float]:
+        """This loss's part of a tape: the array of `∂E/∂Y`, the calls that fill it and the 0-d `error`, and a share.
+
+        The loss is `error` times the share, so a factor costs no call.
+        """
         prime = np.empty_like(y_pred)
-        return prime, [
+        lines = [
             copied(self.loss, y_true, y_pred, out=error),
             copied(self.loss_prime, y_true, y_pred, out=prime),
         ]
+        return prime, lines, 1.0
 
     def fused(self, network: Module) -> tuple[Module, Loss]:
         """The network short of its last module and the loss of what comes out there, where the two simplify.
@@ -51,14 +55,14 @@ class MSE(Loss):
         prime: Array = 2 * (y_pred - y_true) / np.size(y_true)
         return prime
 
-    def record(self, y_true: Array, y_pred: Array, error: Array) -> tuple[Array, list[Line]]:
-        d, mean, prime = (np.empty_like(y_pred) for _ in range(3))
-        return prime, [
+    def record(self, y_true: Array, y_pred: Array, error: Array) -> tuple[Array, list[Line], float]:
+        d, prime = np.empty_like(y_pred), np.empty_like(y_pred)
+        lines: list[Line] = [
             (np.subtract, (y_pred, y_true, d)),
-            (np.multiply, (d, scalar(1 / d.size, d), mean)),
-            (d.reshape(-1).dot, (mean.reshape(-1), error)),
-            (np.add, (mean, mean, prime)),
+            (np.multiply, (d, scalar(2 / d.size, d), prime)),
+            (d.reshape(-1).dot, (prime.reshape(-1), error)),  # 2E
         ]
+        return prime, lines, 0.5
 
 
 class MAE(Loss):
@@ -146,31 +150,34 @@ class SoftmaxCrossEntropy(CrossEntropy):
         prime: Array = (y.sum(axis=-1, keepdims=True) * self._softmax(y_pred) - y) / _batch(y_pred)
         return prime
 
-    def record(self, y_true: Array, y_pred: Array, error: Array) -> tuple[Array, list[Line]]:
+    def record(self, y_true: Array, y_pred: Array, error: Array) -> tuple[Array, list[Line], float]:
         z, m, y = y_pred, len(y_pred), y_true
-        prime, summed, logs = np.empty_like(z), np.empty((m, 1), z.dtype), np.empty((m, 1), z.dtype)
-        classes, c, met = np.ones(z.shape[1], z.dtype), np.ones((m, 1), z.dtype), np.empty((), z.dtype)
+        prime, turned = np.empty_like(z), np.empty(z.shape[::-1], z.dtype)
+        summed, logs = np.empty((m, 1), z.dtype), np.empty((m, 1), z.dtype)
+        classes, c = np.ones(z.shape[1], z.dtype), np.ones((m, 1), z.dtype)
+        met, total = np.empty((), z.dtype), np.empty((), z.dtype)
         weigh: list[Line] = []
         softmax: list[Line] = [(np.divide, (prime, summed, prime))]
         if self.weights is not None:
             y = np.empty_like(y_true)
             weigh = [(np.multiply, (y_true, self.weights.astype(z.dtype), y)), (y.dot, (classes, c[:, 0]))]
             softmax.append((np.multiply, (prime, c, prime)))
-        return prime, [
+        lines: list[Line] = [
             *weigh,
-            (partial(np.maximum.reduce, axis=1, out=summed, keepdims=True), (z,)),
+            (np.copyto, (turned, z.T)),  # the maximum of 1024 rows of 10 takes 44 µs along rows, 4 µs along columns
+            (partial(np.maximum.reduce, axis=0, out=summed[:, 0]), (turned,)),
             (np.subtract, (z, summed, z)),
             (y.reshape(-1).dot, (z.reshape(-1), met)),
             (np.exp, (z, prime)),
             (prime.dot, (classes, summed[:, 0])),
             (np.log, (summed, logs)),
-            (c[:, 0].dot, (logs[:, 0], error)),
-            (np.subtract, (error, met, error)),
-            (np.divide, (error, scalar(m, z), error)),
+            (c[:, 0].dot, (logs[:, 0], total)),
+            (np.subtract, (total, met, error)),
             *softmax,
             (np.subtract, (prime, y, prime)),
             (np.multiply, (prime, scalar(1 / m, z), prime)),
         ]
+        return prime, lines, 1 / m
 
 
 class BinaryCrossEntropy(Loss):

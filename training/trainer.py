@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import copy
 import math
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from math import isfinite
 from typing import Any, TypeVar
 
 import numpy as np
@@ -70,7 +71,8 @@ def train(
         raise ValueError(f"train: wanted a batch_size of at least 1, found {batch_size}")
     steps: dict[int, Step] = {}
     rate = optimizer.learning_rate
-    in_epoch = math.ceil(len(samples) / batch_size)
+    count = len(samples)
+    in_epoch = math.ceil(count / batch_size)
     plan = Plan(epochs * in_epoch, in_epoch)
     progress = Progress(module, rng)
     if checkpoint is not None:
@@ -78,15 +80,15 @@ def train(
         if schedule is not None:
             checkpoint.follow(schedule=schedule)
         checkpoint.restore()
-    while len(progress.errors) < epochs:
-        epoch = len(progress.errors) + 1
+    for epoch in range(len(progress.errors) + 1, epochs + 1):
         number, total = progress.steps, progress.total
         for x, y, order, first in samples.epoch(progress, batch_size):
-            for start in range(first, len(x), batch_size):
-                size = min(batch_size, len(x) - start)
+            rows = len(x)
+            for start in range(first, rows, batch_size):
+                size = batch_size if start + batch_size <= rows else rows - start
                 step = steps.get(size) or steps.setdefault(size, Step(module, loss, x, y, size))
                 error = step(x, y, start, order)
-                if not math.isfinite(error):
+                if not isfinite(error):
                     raise DivergedError(epoch, number + 1, error)
                 if schedule is not None:
                     optimizer.learning_rate = rate * schedule.factor((epoch - 1) * in_epoch + number, plan)
@@ -96,11 +98,12 @@ def train(
                 if checkpoint is not None and checkpoint.due():
                     progress.steps, progress.total = number, total
                     checkpoint.save()
-        progress.end_epoch(total / len(samples))
-        if on_epoch is not None and on_epoch(epoch, epochs, progress.errors[-1]):
+        error = total / count
+        progress.end_epoch(error)
+        if on_epoch is not None and on_epoch(epoch, epochs, error):
             break
         if schedule is not None:
-            schedule.saw(progress.errors[-1])
+            schedule.saw(error)
     optimizer.learning_rate = rate
     optimizer.zero_gradients()
     return progress.errors
@@ -120,7 +123,7 @@ class Samples:
         """Which features any sample has: is not 0 for all of them."""
         return np.asarray(self.x.any(axis=0))
 
-    def epoch(self, progress: Progress, batch_size: int) -> Iterator[tuple[Array, Array, Array | None, int]]:
+    def epoch(self, progress: Progress, batch_size: int) -> Iterable[tuple[Array, Array, Array | None, int]]:
         """What is left of an epoch, block by block: samples, targets, in which order, and where to begin.
 
         A block holds whole batches, apart from the last one's end. It is nobody else's until the next one is asked for.
@@ -128,7 +131,7 @@ class Samples:
         order = None
         if progress.rng is not None and batch_size < len(self):  # one batch has no order
             order = progress.draw(lambda rng: rng.permutation(len(self)))
-        yield self.x, self.y, order, progress.steps * batch_size
+        return [(self.x, self.y, order, progress.steps * batch_size)]
 
 
 class Progress:
@@ -206,7 +209,7 @@ class Step:
         self.error = np.empty((), output.dtype)
         if output.shape != self.ys.shape:
             raise ValueError(f"train: wanted targets of shape {output.shape} a batch, found {self.ys.shape}")
-        prime, compare = criterion.record(self.ys, output, self.error)
+        prime, compare, self.share = criterion.record(self.ys, output, self.error)
         _, backward = tape(prime, False)
         self.lines = [*forward, *compare, *backward]
 
@@ -221,7 +224,7 @@ class Step:
             np.copyto(self.ys, y[start : start + self.size])
         for function, operands in self.lines:
             function(*operands)
-        return float(self.error)
+        return float(self.error) * self.share
 
 
 def _in_memory(module: Module, x_train: npt.ArrayLike, y_train: npt.ArrayLike | None, loss: Loss) -> Samples:

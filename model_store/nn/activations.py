@@ -40,18 +40,21 @@ class Activation(Module):
         return output_grad * self.activation_prime(self.inputs)
 
     def record(self, inputs: Array) -> tuple[Array, list[Line], Backward]:
-        outputs, prime = np.empty_like(inputs), np.empty_like(inputs)
-        forward, derive = self.lines(inputs, outputs, prime)
+        outputs = np.empty_like(inputs)
 
         def backward(output_grad: Array, wanted: bool) -> tuple[Array, list[Line]]:
-            chain: list[Line] = [*derive, (np.multiply, (output_grad, prime, output_grad))]
-            return output_grad, chain if wanted else []
+            return output_grad, self.chain(inputs, outputs, output_grad) if wanted else []
 
-        return outputs, forward, backward
+        return outputs, self.lines(inputs, outputs), backward
 
-    def lines(self, x: Array, y: Array, prime: Array) -> tuple[list[Line], list[Line]]:
-        """The calls of `y = f(x)` and, made later, of `prime = f'(x)`. To be overridden where calls save time."""
-        return [copied(self.activation, x, out=y)], [copied(self.activation_prime, x, out=prime)]
+    def lines(self, x: Array, y: Array) -> list[Line]:
+        """The calls of `y = f(x)`. To be overridden, as `chain`, where calls save time."""
+        return [copied(self.activation, x, out=y)]
+
+    def chain(self, x: Array, y: Array, dy: Array) -> list[Line]:
+        """The calls that turn `dy`, `∂E/∂Y`, into `∂E/∂X`: `dy ← dy ⊙ f'(x)`; y is still `f(x)`."""
+        prime = np.empty_like(x)
+        return [copied(self.activation_prime, x, out=prime), (np.multiply, (dy, prime, dy))]
 
 
 class Identity(Activation):
@@ -74,9 +77,16 @@ class Tanh(Activation):
         y = np.tanh(inputs)
         return 1 - y * y
 
-    def lines(self, x: Array, y: Array, prime: Array) -> tuple[list[Line], list[Line]]:
-        squared: Line = (np.multiply, (y, y, prime))
-        return [(np.tanh, (x, y))], [squared, (np.subtract, (scalar(1, x), prime, prime))]
+    def lines(self, x: Array, y: Array) -> list[Line]:
+        return [(np.tanh, (x, y))]
+
+    def chain(self, x: Array, y: Array, dy: Array) -> list[Line]:
+        prime = np.empty_like(x)
+        return [
+            (np.square, (y, prime)),
+            (np.subtract, (scalar(1, x), prime, prime)),
+            (np.multiply, (dy, prime, dy)),
+        ]
 
 
 class Sigmoid(Activation):
@@ -103,9 +113,24 @@ class ReLU(Activation):
         prime: Array = (inputs > 0).astype(inputs.dtype)
         return prime
 
-    def lines(self, x: Array, y: Array, prime: Array) -> tuple[list[Line], list[Line]]:
+    def lines(self, x: Array, y: Array) -> list[Line]:
         zeros = np.zeros_like(x)  # against an array, NumPy's maximum takes its vector path
-        return [(partial(np.maximum, out=y), (x, zeros))], [(np.greater, (x, zeros, prime))]
+        return [(partial(np.maximum, out=y), (x, zeros))]
+
+    def chain(self, x: Array, y: Array, dy: Array) -> list[Line]:
+        """By bits, so that no number changes its type: those of y are an integer above 0, or 0.
+
+        Its negative's sign, shifted through, is a mask that keeps dy or clears it. 256 x 64 take 3.1 µs, where a
+        comparison that becomes numbers takes 4.2.
+        """
+        integer = np.dtype(f"i{x.itemsize}")
+        mask, kept = np.empty(x.shape, integer), dy.view(integer)
+        sign = np.array(8 * x.itemsize - 1, integer)
+        return [
+            (np.negative, (y.view(integer), mask)),
+            (np.right_shift, (mask, sign, mask)),
+            (np.bitwise_and, (kept, mask, kept)),
+        ]
 
 
 class LeakyReLU(Activation):

@@ -108,10 +108,16 @@ class Linear(Learned):
                 lines += product(output_grad, self._weights, input_grad)
             return input_grad, lines
 
-        forward = product(inputs, self._weights.T, outputs)
-        if outputs.size <= _SMALL:
-            biases = np.empty_like(outputs)
-            forward += [(ones.dot, (self._bias.reshape(1, -1), biases)), (np.add, (outputs, biases, outputs))]
+        if outputs.size > _SMALL:
+            added: Line = (np.add, (outputs, self._bias, outputs))
+            return outputs, [*product(inputs, self._weights.T, outputs), added], backward
+        weighted = np.empty_like(outputs)  # in place, one number takes NumPy 0.6 µs; from array to array, 0.2
+        forward = product(inputs, self._weights.T, weighted)
+        biases: Array = np.empty_like(outputs)
+        if self.output_size == 1:
+            biases = self._bias.reshape(())
+        elif len(inputs) == 1:
+            biases = self._bias.reshape(1, -1)
         else:
-            forward.append((np.add, (outputs, self._bias, outputs)))
-        return outputs, forward, backward
+            forward.append((ones.dot, (self._bias.reshape(1, -1), biases)))
+        return outputs, [*forward, (np.add, (weighted, biases, outputs))], backward

@@ -135,3 +135,27 @@ def test_writing_a_layer_on_the_tape_teaches_it_nothing() -> None:
     net = Sequential([Linear(2, 2, rng=np.random.default_rng(6)), counting])
     train(net, np.ones((4, 2)), np.ones((4, 2)), MSE(), SGD(net), 3, 2, on_epoch=None)
     assert counting.calls == 6
+
+
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+def test_relu_passes_gradients_where_its_input_is_above_zero_and_nowhere_else(dtype: type) -> None:
+    tiny = np.finfo(dtype).smallest_subnormal
+    x = np.array([[-1, -tiny, -0.0, 0.0, tiny, 1, 3, np.inf]], dtype)
+    outputs, forward, tape = ReLU().record(x)
+    dy = np.linspace(-2, 2, x.size, dtype=dtype).reshape(x.shape)
+    _, backward = tape(dy, True)
+    wanted = dy * (x > 0)
+    for function, operands in [*forward, *backward]:
+        function(*operands)
+    assert outputs.tolist() == np.maximum(x, 0).tolist()
+    assert dy.tolist() == wanted.tolist()
+
+
+@pytest.mark.parametrize(("rows", "outputs"), [(1, 1), (1, 3), (5, 1), (5, 3), (900, 3)])
+def test_every_way_of_adding_a_bias_adds_it(rows: int, outputs: int) -> None:
+    rng = np.random.default_rng(7)
+    layer, x = Linear(2, outputs, dtype=np.float64, rng=rng), rng.standard_normal((rows, 2))
+    found, forward, _ = layer.record(x)
+    for function, operands in forward:
+        function(*operands)
+    np.testing.assert_allclose(found, x @ layer.weights.T + layer.bias, rtol=1e-12, atol=1e-15)
