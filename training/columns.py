@@ -89,7 +89,8 @@ def _too_many(table: Table, column: str, distinct: int) -> Fault:
     if len(slips) < len(cells) / 2:
         place = f"line {table.lines[slips[0]]}, column {column}" if slips else f"column {column}"
         problem = f"wanted a number, as most cells of the column are; found {_shown(cells[slips[0]])}"
-        return Fault(place, problem, f"mend or empty the {len(slips)} such cells, or leave the column out")
+        those = "that cell" if len(slips) == 1 else f"the {len(slips)} such cells"
+        return Fault(place, problem, f"mend or empty {those}, or leave the column out")
     problem = f"{distinct} different texts in {len(cells)} rows, too many for categories"
     mend = "leave the column out: list the others as data.columns"
     if distinct <= MOST_CATEGORIES:

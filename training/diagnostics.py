@@ -175,7 +175,7 @@ def importance(
             x[:, part.features] = kept[rng.permutation(rows)]
             losses.append(loss(network(x)) - before)
         x[:, part.features] = kept
-        costs.append({"name": part.name, "cost": _finite(np.mean(losses)), "deviation": _finite(np.std(losses))})
+        costs.append({"name": part.name, "cost": _finite(_mean(losses)), "deviation": _finite(np.std(losses))})
     score = 1 - before if measure == "accuracy" else before
     found = {"measure": measure, "score": _finite(score), "rows": rows, "repeats": repeats}
     if grid is not None:
@@ -233,6 +233,12 @@ def _log_loss(p: NDArray[np.float64], answers: NDArray[Any]) -> float:
     """`-mean ln p(true label)`; a probability of 0 counts as the smallest normal number."""
     true = p[np.arange(len(p)), answers]
     return float(-np.log(np.maximum(true, np.finfo(np.float64).tiny)).mean())
+
+
+def _mean(values: Sequence[float]) -> float:
+    """0 exactly where the values cancel each other out, but for rounding."""
+    mean = float(np.mean(values))
+    return 0.0 if abs(mean) <= 1e-12 * np.abs(values).max() else mean
 
 
 def _widened(low: Any, high: Any) -> tuple[float, float]:

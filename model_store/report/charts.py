@@ -144,30 +144,32 @@ def bars(parts: Sequence[Mapping[str, Any]], title: str, *, points: bool) -> Mar
     times = 100.0 if points else 1.0
     known = [(p["name"], p["cost"] * times, (p["deviation"] or 0.0) * times) for p in parts if p["cost"] is not None]
     names = [cut(name, _NAME) for name, _, _ in known]
+    shown = [number(cost, 3) for _, cost, _ in known]
     left = max(map(width, names), default=0.0) + 10
+    right = WIDTH - max(52.0, *(width(words) + 8 for words in shown))
     row = 22.0
     ends = [end for _, cost, spread in known for end in (cost - spread, cost + spread)]
     x = axis(title, [0.0, *ends], tight=True)
-    scale = x.scale(left, WIDTH - 52)
+    scale = x.scale(left, right)
     bottom = row * len(known) + 4
     drawn: list[str] = []
-    for place, name in _some(x, WIDTH - 52 - left):
+    for place, name in _some(x, right - left):
         drawn.append(tag("line", x1=scale(place), y1=0, x2=scale(place), y2=bottom, class_="grid"))
         drawn.append(text(scale(place), bottom + 15, name, "tick middle"))
-    for i, ((full, cost, spread), name) in enumerate(zip(known, names, strict=True)):
+    for i, ((full, cost, spread), name, said) in enumerate(zip(known, names, shown, strict=True)):
         y = i * row + 4
         start, end = sorted((scale(0), scale(cost)))
-        words = f"{full}: {number(cost, 3)} ± {number(spread, 2)}"
+        words = f"{full}: {said} ± {number(spread, 2)}"
         drawn.append(text(left - 8, y + 13, name, "tick end"))
         bar = tag("rect", x=start, y=y + 2, width=max(end - start, 1.0), height=row - 8, class_="fill a soft")
         spread_line = tag(
             "line", x1=scale(cost - spread), y1=y + 9, x2=scale(cost + spread), y2=y + 9, class_="whisker ink"
         )
         drawn.append(tag("g", hint(words), bar, spread_line))
-        drawn.append(text(scale(max(cost, 0) + spread) + 6, y + 13, number(cost, 3), "value"))
+        drawn.append(text(scale(max(cost + spread, 0.0)) + 6, y + 13, said, "value"))
     drawn.append(tag("line", x1=scale(0), y1=0, x2=scale(0), y2=bottom, class_="axis"))
-    drawn.append(text(WIDTH - 52, bottom + 32, title, "title end"))
-    label = f"{title}: {names[0]} {number(known[0][1], 3)}" if known else title
+    drawn.append(text(right, bottom + 32, title, "title end"))
+    label = f"{title}: {names[0]} {shown[0]}" if known else title
     return drawing(label, bottom + 38, drawn)
 
 

@@ -17,7 +17,7 @@ from hypothesis import strategies as st
 
 from model_store.model import Model
 from model_store.nn import Linear, Sequential, Sigmoid, Softmax
-from model_store.report import charts, render
+from model_store.report import charts, render, svg
 from model_store.report.markup import Markup, cut, number, tag
 from model_store.report.record import Record
 from model_store.report.svg import axis, log_axis
@@ -220,6 +220,14 @@ def test_of_many_columns_the_first_are_shown_and_the_page_says_so() -> None:
     signature = Signature(tuple(Number(f"c{i}") for i in range(200)), Values(("y",), (0.0,), (1.0,)))
     page = Page(render(Model(Sequential([Linear(200, 1)]), signature), "wide/1"))
     assert "140 more columns are left out." in page.words
+
+
+@pytest.mark.parametrize("cost", [0.264, 1.11e-12, -0.000123, 12345.6])
+def test_the_figure_at_the_end_of_a_bar_stays_in_the_drawing(cost: float) -> None:
+    parts = [{"name": "a column of numbers", "cost": cost, "deviation": abs(cost) * 3}]
+    drawn = str(charts.bars(parts, "rise of the RMSE", points=False))
+    (found,) = re.findall(r'<text x="([\d.]+)"[^>]*class="value"[^>]*>([^<]+)</text>', drawn)
+    assert float(found[0]) + svg.width(found[1]) <= svg.WIDTH
 
 
 def test_an_image_has_a_map_of_its_patches() -> None:

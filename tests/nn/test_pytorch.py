@@ -42,6 +42,13 @@ def assert_same(found: Any, wanted: Array) -> None:
     np.testing.assert_allclose(found, wanted, rtol=1e-9, atol=1e-11)
 
 
+def test_no_layer_and_no_loss_is_without_figures_of_pytorch() -> None:
+    """Flatten is among the layers of the ten steps, and what Dropout drops is a case of its own."""
+    configs = [json.loads(str(array)) for name, array in FIGURES.items() if name.endswith("/config")]
+    assert {layer["type"] for layers in configs for layer in layers} | {"Dropout"} == set(LAYERS)
+    assert set(names("loss/")) == set(LOSSES)
+
+
 @pytest.mark.parametrize("name", names("layer/"))
 def test_a_layer_has_the_values_and_the_gradients_of_pytorch(name: str) -> None:
     case = below(f"layer/{name}/")

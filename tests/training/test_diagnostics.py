@@ -112,6 +112,11 @@ def test_a_column_that_the_model_does_not_use_costs_nothing_and_the_one_it_uses_
     assert (found["measure"], found["score"], found["rows"], found["repeats"]) == ("rmse", 0.0, 400, 5)
 
 
+def test_gains_and_losses_that_cancel_each_other_out_cost_nothing() -> None:
+    assert diagnostics._mean([0.1, 0.2, -0.3]) == 0.0 != np.mean([0.1, 0.2, -0.3])
+    assert diagnostics._mean([1e-30, 3e-30]) == 2e-30
+
+
 def test_importance_leaves_the_rows_as_they_were_and_repeats_with_its_generator() -> None:
     x = RNG(0).standard_normal((50, 2))
     signature = Signature((Number("a"), Number("b")), Values(("y",), (0.0,), (1.0,)))

@@ -61,6 +61,11 @@ def vector(net: Sequential) -> Array:
     return net.parameter_vector
 
 
+def test_no_optimizer_is_without_figures_of_pytorch() -> None:
+    made = {type(make(network())) for make in SAME_AS.values()}
+    assert made == set(OPTIMIZERS.values())
+
+
 @pytest.mark.parametrize("name", SAME_AS)
 def test_ten_steps_are_those_of_pytorch(name: str) -> None:
     net = network()
