@@ -9,9 +9,10 @@ import click
 
 from model_store import gate, tables
 from model_store.commands import command, why_option
-from model_store.console import fail, note, print_json, stdout, user
+from model_store.console import fail, note, print_json, user
 from model_store.moves import Generation
 from model_store.store import DEFAULT, open_store
+from model_store.terminal import stdout
 
 _force = click.option("--force", is_flag=True, help="Move it although it is protected, or cannot be read.")
 

@@ -19,12 +19,13 @@ import click
 from model_store import alias_commands, artifact, predicting, proof, signing, tables
 from model_store.commands import command, main, resolved
 from model_store.compare import compare
-from model_store.console import exit_codes, json_option, note, print_json, stdout, verbosity_option
+from model_store.console import exit_codes, json_option, note, print_json, verbosity_option
 from model_store.errors import ArtifactError, ModelStoreError
 from model_store.report import render
 from model_store.report.record import Record
 from model_store.signature_config import read_signature
 from model_store.store import Store, open_store
+from model_store.terminal import stdout
 
 __all__ = ["alias_commands", "main", "predicting"]
 

@@ -24,8 +24,6 @@ from contextlib import contextmanager
 from typing import Any, NoReturn, TypeVar
 
 import click
-from rich.console import Console as RichConsole
-from rich.text import Text
 
 from model_store.errors import InputError, ModelStoreError
 
@@ -33,28 +31,8 @@ Command = TypeVar("Command", bound=Callable[..., Any])
 
 _VERBOSITY = "model_store.console.verbosity"
 _EXIT_CODES: dict[type[Exception], int] = {ModelStoreError: 5, InputError: 3}
-_WIDE = 160  # columns for tables that nobody's terminal limits: a file or a pipe
 # Names and descriptions come from files of other people: they must not steer the terminal that shows them.
 _CONTROLS = dict.fromkeys((*range(9), *range(11, 32), *range(127, 160)), "\N{REPLACEMENT CHARACTER}")
-
-
-class Console(RichConsole):
-    """A rich console that prints strings as they are: no markup, no emoji codes, no control characters."""
-
-    def __init__(self, *, stderr: bool = False) -> None:
-        terminal = (sys.stderr if stderr else sys.stdout).isatty()
-        width = None if terminal or "COLUMNS" in os.environ else _WIDE
-        super().__init__(stderr=stderr, width=width, markup=False, emoji=False, highlight=False)
-
-    def render_str(self, text: str, **options: Any) -> Text:
-        return super().render_str(text.translate(_CONTROLS), **options)
-
-    def on_broken_pipe(self) -> None:
-        raise  # noqa: PLE0704 - rich calls this while it handles the BrokenPipeError; `exit_codes` ends the program
-
-
-stdout = Console()
-stderr = Console(stderr=True)
 
 
 def store_option(command: Command) -> Command:
@@ -101,10 +79,15 @@ def user() -> str:
         return str(os.getuid())
 
 
+def harmless(text: str) -> str:
+    """The text without characters that steer a terminal."""
+    return text.translate(_CONTROLS)
+
+
 def note(message: str) -> None:
     """Tell the user what happened, on standard error; `-q` leaves it out."""
     if verbosity() >= 0:
-        stderr.print(message, soft_wrap=True)
+        click.echo(harmless(message), err=True)
 
 
 def print_json(value: Any) -> None:
@@ -114,12 +97,13 @@ def print_json(value: Any) -> None:
 def fail(error: Exception | str, code: int) -> NoReturn:
     """Say what is wrong on standard error, every fault of an InputError on a line, and exit. `-vv`: the traceback."""
     if isinstance(error, Exception) and verbosity() >= 2:
-        stderr.print("".join(traceback.format_exception(error)), soft_wrap=True)
+        click.echo(harmless("".join(traceback.format_exception(error))), err=True)
     message = str(error)
     if isinstance(error, InputError) and error.total > 1:
         more = [f"and {error.total - len(error.faults)} more"] if error.total > len(error.faults) else []
         message = "\n  ".join([f"{error.total} faults", *map(str, error.faults), *more])
-    stderr.print(Text("Error: ", style="bold red").append_text(stderr.render_str(message)), soft_wrap=True)
+    plain = False if os.environ.get("NO_COLOR") else None
+    click.echo(click.style("Error: ", fg="red", bold=True) + harmless(message), err=True, color=plain)
     sys.exit(code)
 
 

@@ -19,11 +19,12 @@ from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 from model_store import rows, tables
 from model_store.client import Client
 from model_store.commands import command, resolved
-from model_store.console import note, print_json, stderr, verbosity
+from model_store.console import note, print_json, verbosity
 from model_store.errors import Fault, InputError
 from model_store.files import replacing
 from model_store.signature import Array, Category, Classes, Input, Number, Signature, Values
 from model_store.store import open_store
+from model_store.terminal import stderr
 
 _BATCH_CELLS = 100_000  # a few thousand rows of a table, a hundred images: some megabytes in memory
 

@@ -9,12 +9,12 @@ from rich.table import Table
 from rich.text import Text
 
 from model_store.compare import Comparison, Row
-from model_store.console import stdout
 from model_store.garbage import Leftover
 from model_store.moves import Generation
 from model_store.nn import Sequential
 from model_store.report.record import Record
 from model_store.signature import Array, Category, Classes, Input, Number, Signature
+from model_store.terminal import stdout
 
 
 def table(*headings: str, title: str | None = None) -> Table:

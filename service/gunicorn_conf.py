@@ -6,6 +6,7 @@ needs a thread starts after the fork: a thread does not survive one.
 
 from __future__ import annotations
 
+import gc
 import logging
 import signal
 import socket
@@ -80,6 +81,9 @@ class Server(BaseApplication):  # type: ignore[misc]
         return self._app
 
     def run(self) -> None:
+        # The workers share what is here now until somebody writes to it, as a collection of garbage does to all of it.
+        gc.collect()
+        gc.freeze()
         DrainingArbiter(self).run()
 
     def express(self) -> Express:

@@ -1,6 +1,7 @@
 """The arrows of the house: training -> model_store <- service, and NumPy alone under model_store/nn."""
 
 import ast
+import subprocess
 import sys
 from collections.abc import Iterator
 from pathlib import Path
@@ -52,6 +53,14 @@ def test_the_network_imports_only_numpy_and_itself():
 @pytest.mark.parametrize("room", ROOMS)
 def test_no_room_imports_the_tests(room):
     assert [pair for pair in imported(room) if top(pair[1]) in {"tests", "benchmarks"}] == []
+
+
+def test_the_service_starts_without_what_it_seldom_needs():
+    """Each costs time at every start, or memory in every process."""
+    seldom = {"rich", "cryptography", "numpy.random", "obstore", "opentelemetry", "training"}
+    code = f"import sys, service.cli, service.worker; print({seldom} & set(sys.modules))"
+    found = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True)
+    assert found.stdout == "set()\n"
 
 
 def test_relative_imports_are_seen(tmp_path, monkeypatch):

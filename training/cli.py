@@ -24,7 +24,7 @@ import click
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
-from model_store import console
+from model_store import console, terminal
 from model_store.errors import StoreError
 from model_store.store import open_store
 from training import init as initial
@@ -171,7 +171,7 @@ def run(
     if target is not None:
         target.check_writable(job.settings.model.name)
     prepared = jobs.prepare(job)
-    out: Console = console.stderr if as_json else console.stdout
+    out: Console = terminal.stderr if as_json else terminal.stdout
     if console.verbosity() > 0:
         report.print_check(out, prepared)
     elif console.verbosity() == 0:
@@ -226,8 +226,8 @@ def check(file: str, overrides: tuple[tuple[str, Any], ...], seed: int | None, a
     if as_json:
         console.print_json(report.check_data(prepared))
         return
-    report.print_check(console.stdout, prepared)
-    _print_notes(console.stdout, prepared)
+    report.print_check(terminal.stdout, prepared)
+    _print_notes(terminal.stdout, prepared)
 
 
 @main.command(short_help="Write a job file for a table, to begin with.")
@@ -246,14 +246,14 @@ def init(data: Path, target: str | None, output: Path | None, name: str | None, 
     if as_json:
         console.print_json({"job": str(path)})
         return
-    console.stdout.print(f"Wrote {path}. Look through it, then:", soft_wrap=True)
+    terminal.stdout.print(f"Wrote {path}. Look through it, then:", soft_wrap=True)
     shown = shlex.quote(str(path))
-    console.stdout.print(f"  train check {shown}\n  train {shown}", soft_wrap=True)
+    terminal.stdout.print(f"  train check {shown}\n  train {shown}", soft_wrap=True)
 
 
 def _cross_validate(job: jobs.Job, count: int, as_json: bool) -> None:
     """Train and judge with each fold held out, and print the mean and spread."""
-    out: Console = console.stderr if as_json else console.stdout
+    out: Console = terminal.stderr if as_json else terminal.stdout
 
     def tell(fold: Fold, outcome: jobs.Outcome) -> None:
         if console.verbosity() >= 0:
@@ -276,7 +276,7 @@ def _find_rate(job: jobs.Job, as_json: bool) -> None:
     if as_json:
         console.print_json({"model": job.settings.model.name, **asdict(curve)})
     else:
-        report.print_rates(console.stdout, curve)
+        report.print_rates(terminal.stdout, curve)
 
 
 @contextmanager

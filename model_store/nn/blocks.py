@@ -42,7 +42,7 @@ def block_rows(inputs: int, outputs: int, dtype: npt.DTypeLike) -> int:
 @lru_cache
 def is_even(rows: int, inputs: int, outputs: int, dtype: np.dtype[np.generic]) -> bool:
     """Whether this machine's BLAS, with the threads it has now, gives a row the same bits at every place of a block."""
-    chance = np.random.default_rng(0).standard_normal(997).astype(dtype)
+    chance = np.sin(np.arange(997.0)).astype(dtype)
     matrix = np.resize(chance, (outputs, inputs)).T
     some = np.resize(chance, (1 + 32 // outputs, inputs))  # one value in a few may round alike by chance
     return all(

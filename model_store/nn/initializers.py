@@ -15,7 +15,7 @@ import numpy as np
 import numpy.typing as npt
 
 Array = npt.NDArray[Any]
-Initializer = Callable[[np.random.Generator, tuple[int, ...], int, int], Array]
+Initializer = Callable[["np.random.Generator", tuple[int, ...], int, int], Array]  # as text: its import takes time
 
 
 def _normal(

@@ -12,8 +12,9 @@ import pytest
 from click.testing import CliRunner
 
 from model_store import console
-from model_store.console import exit_codes, json_option, note, print_json, stdout, store_option, verbosity_option
+from model_store.console import exit_codes, json_option, note, print_json, store_option, verbosity_option
 from model_store.errors import ArtifactError, Fault, InputError, NotFoundError
+from model_store.terminal import stdout
 
 
 class JobError(Exception):
@@ -119,7 +120,8 @@ def test_text_of_others_cannot_steer_the_terminal() -> None:
 def test_a_reader_that_goes_away_ends_the_command_quietly() -> None:
     program = """
 import click
-from model_store.console import exit_codes, stdout
+from model_store.console import exit_codes
+from model_store.terminal import stdout
 @click.command()
 @exit_codes()
 def command():
