@@ -16,7 +16,7 @@ from typing import Any, ClassVar
 
 import click
 
-from model_store import alias_commands, artifact, predicting, proof, signing, tables
+from model_store import alias_commands, artifact, predicting, proof, replaying, signing, tables
 from model_store.commands import command, main, resolved
 from model_store.compare import compare
 from model_store.console import exit_codes, json_option, note, print_json, verbosity_option
@@ -27,7 +27,7 @@ from model_store.signature_config import read_signature
 from model_store.store import Store, open_store
 from model_store.terminal import stdout
 
-__all__ = ["alias_commands", "main", "predicting"]
+__all__ = ["alias_commands", "main", "predicting", "replaying"]
 
 
 class Duration(click.ParamType[timedelta]):

@@ -41,6 +41,19 @@ _REQUEST_ID = {
     "schema": {"type": "string"},
     "description": "Comes back in the answer and stands in the log; made up when left out, or longer than 128.",
 }
+_EXTRAS = [
+    {
+        "in": "query",
+        "name": name,
+        "required": False,
+        "schema": {"type": "string", "enum": ["true", "false"]},
+        "description": text,
+    }
+    for name, text in (
+        ("warnings", "Whether the answer names values beyond what training saw."),
+        ("receipt", "Whether the answer has a receipt, with which it can be proved and repeated."),
+    )
+]
 _WRONG = {
     "400": "The body is not whole or not JSON.",
     "404": "There is no such model or version; the answer names those there are.",
@@ -94,7 +107,7 @@ def _add_general(spec: APISpec) -> None:
                     "tags": ["general"],
                     "summary": "Predictions",
                     "operationId": "predict" + "_by" * bool(parameters) + "".join(f"_{p['name']}" for p in parameters),
-                    "parameters": [*parameters, _REQUEST_ID],
+                    "parameters": [*parameters, *_EXTRAS, _REQUEST_ID],
                     "requestBody": {"required": True, "content": _rows()},
                     "responses": {
                         "200": {"description": "One for each row.", **_json_schema(schemas.AnswerSchema)},

@@ -175,12 +175,26 @@ class ErrorSchema(Schema):
     request_id = fields.String(required=True, metadata={"description": "The same as the header X-Request-Id."})
 
 
+class ReceiptSchema(Schema):
+    """What was asked, what was answered, and which model did it."""
+
+    model = fields.String(required=True)
+    version = fields.Integer(required=True)
+    digest = fields.String(required=True, metadata={"description": "Of the model."})
+    input_sha256 = fields.String(required=True, metadata={"description": "Of the body, inflated."})
+    predictions_sha256 = fields.String(required=True, metadata={"description": "Of the predictions as compact JSON."})
+
+
 class AnswerSchema(Schema):
     """Predictions, one for each instance and in their order."""
 
     model = fields.String(required=True)
     version = fields.Integer(required=True)
     predictions = fields.List(fields.Raw(), required=True)
+    warnings = fields.List(
+        fields.Nested(FaultSchema), metadata={"description": "When asked for: values beyond what training saw."}
+    )
+    receipt = fields.Nested(ReceiptSchema, metadata={"description": "When asked for: what `models replay` takes."})
 
 
 class ModelLineSchema(Schema):

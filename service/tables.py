@@ -5,13 +5,12 @@ from __future__ import annotations
 from io import BytesIO
 
 import numpy as np
-from werkzeug.wrappers import Request
 
 from model_store import rows
 from model_store.errors import Fault, InputError
 from model_store.nn import Array
 from service import tensors
-from service.body import bad, read_bytes
+from service.body import bad
 from service.catalog import Served
 from service.inference import encoded
 
@@ -19,10 +18,9 @@ CSV, NPY = "text/csv", "application/x-npy"
 TYPES = frozenset({CSV, NPY})
 
 
-def read(request: Request, served: Served, max_bytes: int, max_rows: int) -> Array:
+def read(body: bytes, kind: str, served: Served, max_rows: int) -> Array:
     """The body's rows as the network's input. CSV may have a header or not; an array is a model's only tensor."""
-    body = read_bytes(request, max_bytes)
-    if request.mimetype == CSV:
+    if kind == CSV:
         return encoded(served, rows.from_bytes(body, "body.csv", served.model.signature), "rows", max_rows)
     tensor = tensors.sole(served.model.signature)
     if tensor is None:

@@ -22,8 +22,8 @@ def routes(catalog: Catalog, predictor: Predictor, settings: Settings) -> Bluepr
         return json_response({}, 200 if catalog.snapshot.answering else 503)
 
     def invocations() -> Response:
-        served, predictions = predictor(None, None, passed_over="parameters")
-        return json_response({"predictions": predictions}, headers={"X-Model-Version": str(served.number)})
+        done = predictor(None, None, passed_over="parameters")
+        return json_response({"predictions": done.predictions}, headers={"X-Model-Version": str(done.served.number)})
 
     blueprint.add_url_rule("/ping", view_func=ping, methods=["GET"])
     blueprint.add_url_rule("/invocations", view_func=invocations, methods=["POST"])

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import Any
 
 from flask import Blueprint, g, request
@@ -9,13 +10,25 @@ from werkzeug.wrappers import Response
 
 from model_store.errors import Fault, InputError
 from model_store.nn import Array
+from model_store.receipt import receipt
 from service import tables
-from service.body import read_json
+from service.body import check_json_type, parse_json, read_bytes
 from service.catalog import Catalog, Served, UnavailableError, UnknownError
 from service.inference import Inference
+from service.remarks import remarks
 from service.schemas import PredictSchema, is_version_ref, not_an_object
 from service.settings import Settings
 from service.wire import json_response
+
+
+@dataclass(frozen=True)
+class Predicted:
+    """Who answered, what was sent, what went into the network, and the predictions."""
+
+    served: Served
+    sent: bytes
+    inputs: Array
+    predictions: list[Any]
 
 
 class Predictor:
@@ -25,23 +38,26 @@ class Predictor:
         self._catalog, self._inference, self._settings = catalog, inference, settings
         self._general = PredictSchema(settings.max_instances)
 
-    def __call__(self, name: str | None, version: str | None, *, passed_over: str = "") -> tuple[Served, list[Any]]:
-        """Who answers, and the predictions; `passed_over` is a key of the body that means nothing here."""
+    def __call__(self, name: str | None, version: str | None, *, passed_over: str = "") -> Predicted:
+        """`passed_over` is a key of the body that means nothing here."""
         if name is not None:
             self._catalog.find(name, version)  # a wrong address is told before the body is read
-        limits = self._settings.max_body_bytes, self._settings.max_instances
         if request.mimetype in tables.TYPES:
             served = self._catalog.find(name, version)
-            inputs = tables.read(request, served, *limits)
+            sent = read_bytes(request, self._settings.max_body_bytes)
+            inputs = tables.read(sent, request.mimetype, served, self._settings.max_instances)
         else:
-            body = read_json(request, limits[0])
+            check_json_type(request)
+            sent = read_bytes(request, self._settings.max_body_bytes)
+            body = parse_json(sent)
             if not isinstance(body, dict):
                 raise not_an_object(body)
             body.pop(passed_over, None)
             model = body.get("model")
             g.named, g.sent = model if isinstance(model, str) else "", body.get("instances")
             served, inputs = self.checked(body, name, version)
-        return served, served.model.signature.decode(self._inference(g.observation, served, inputs))
+        outputs = self._inference(g.observation, served, inputs)
+        return Predicted(served, sent, inputs, served.model.signature.decode(outputs))
 
     def checked(self, body: dict[str, Any], name: str | None, version: str | None) -> tuple[Served, Array]:
         """Who answers and what goes in; InputError with every fault of the body."""
@@ -80,11 +96,25 @@ def routes(predictor: Predictor) -> Blueprint:
     @blueprint.post("/models/<name>/predict")
     @blueprint.post("/models/<name>/versions/<version>/predict")
     def predict(name: str | None = None, version: str | None = None) -> Response:
-        served, predictions = predictor(name, version)
-        return json_response(answer(served, predictions))
+        asked = {option: _flag(option) for option in ("warnings", "receipt")}
+        done = predictor(name, version)
+        served = done.served
+        told = answer(served, done.predictions)
+        if asked["warnings"]:
+            told["warnings"] = [remark.as_dict() for remark in remarks(served.model, done.inputs)]
+        if asked["receipt"]:
+            told["receipt"] = receipt(served.name, served.number, served.digest, done.sent, done.predictions)
+        return json_response(told)
 
     return blueprint
 
 
 def answer(served: Served, predictions: list[Any]) -> dict[str, Any]:
     return {"model": served.name, "version": served.number, "predictions": predictions}
+
+
+def _flag(name: str) -> bool:
+    found = request.args.get(name, "false")
+    if found not in {"true", "false"}:
+        raise InputError([Fault(name, f"wanted true or false, found {found[:100]!r}", f"ask for it: ?{name}=true")])
+    return found == "true"

@@ -1,0 +1,44 @@
+"""Remarks: what of the rows lies beyond anything that training saw, so that their answers are guesses."""
+
+from __future__ import annotations
+
+from itertools import accumulate
+from typing import Any
+
+import numpy as np
+
+from model_store.columns import Category
+from model_store.errors import Fault, InputError
+from model_store.model import Model
+from model_store.nn import Array as NDArray
+
+_MEND = "the answer is extrapolated; check the value and its unit"
+
+
+def remarks(model: Model, inputs: NDArray) -> list[Fault]:
+    """For encoded rows (n, features): the first hundred values that training had nothing like."""
+    found = []
+    columns = model.signature.inputs
+    for column, stop in zip(columns, accumulate(column.width for column in columns), strict=True):
+        values = inputs[:, stop - column.width : stop]
+        if isinstance(column, Category):
+            if column.unknown == "bucket":
+                problem = "a category that training has not seen"
+                found += [(i, column.name, problem) for i in np.flatnonzero(values[:, -1])]
+            continue
+        low, high = _range(column.statistics)
+        with np.errstate(over="ignore"):
+            ends = ((np.array([low, high]) - column.offset) / column.scale).astype(values.dtype)
+        outside = (values < ends[0]) | (values > ends[1])
+        for i in np.flatnonzero(outside.any(axis=1))[: InputError.LIMIT]:
+            value = float(values[i][outside[i]][0]) * column.scale + column.offset
+            found.append((i, column.name, f"{value:.4g} lies beyond what training saw, {low:g} to {high:g}"))
+    found.sort(key=lambda remark: remark[0])
+    return [Fault(f"instances.{i}.{name}", problem, _MEND) for i, name, problem in found[: InputError.LIMIT]]
+
+
+def _range(statistics: Any) -> tuple[float, float]:
+    """The lowest and the highest value of training, infinite where an artifact does not say."""
+    low, high = statistics.get("min"), statistics.get("max")
+    known = [type(value) in (int, float) and abs(value) < 1e300 for value in (low, high)]
+    return low if known[0] else -np.inf, high if known[1] else np.inf
