@@ -19,7 +19,8 @@ import sys
 import tempfile
 import threading
 import time
-from contextlib import ExitStack
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
@@ -158,16 +159,25 @@ def published(folder: Path, moves: int) -> tuple[Store, list[int]]:
     return store, versions
 
 
-def driven(
-    service: Service, store: Store, versions: list[int], connections: int = CONNECTIONS
-) -> tuple[Record, list[float]]:
-    """Moves the alias through all versions under load; what was seen, and the seconds until each move was."""
+@contextmanager
+def load(service: Service, versions: list[int]) -> Iterator[Record]:
+    """All connections ask meanwhile; what they see."""
     record = Record({version: i for i, version in enumerate(versions)})
-    threads = [threading.Thread(target=record.ask, args=(service.port,)) for _ in range(connections)]
+    threads = [threading.Thread(target=record.ask, args=(service.port,)) for _ in range(CONNECTIONS)]
     for thread in threads:
         thread.start()
-    times = []
     try:
+        yield record
+    finally:
+        record.ended = True
+        for thread in threads:
+            thread.join()
+
+
+def driven(service: Service, store: Store, versions: list[int]) -> tuple[Record, list[float]]:
+    """Moves the alias through all versions under load; what was seen, and the seconds until each move was."""
+    times = []
+    with load(service, versions) as record:
         for i, version in enumerate(versions[1:], 1):
             started = time.monotonic()
             move(store, version)
@@ -176,10 +186,6 @@ def driven(
                     raise RuntimeError(f"move {i} was not seen in {PATIENCE_SECONDS} s: {service.log}")
                 time.sleep(0.002)
             times.append(time.monotonic() - started)
-    finally:
-        record.ended = True
-        for thread in threads:
-            thread.join()
     return record, times
 
 

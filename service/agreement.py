@@ -28,6 +28,7 @@ from pathlib import Path
 SLOTS = 4096  # 1024 workers, twice while SIGHUP replaces them, and as many again by SIGTTIN
 _ACTIVE, _PROPOSED, _PROPOSED_AT, _LOOKED_AT, _LOOKER, _SIZES = range(6)  # _SIZES are two: of an even, of an odd plan
 _FIRST_SLOT = 8
+_PID, _READY, _SINCE, _SLOT = range(4)  # of a slot: who, for which generation it is ready, when it joined; its size
 _SECOND = 10**9
 _LOST_AFTER = 5 * _SECOND
 
@@ -36,7 +37,7 @@ class Agreement:
     """`shared`: by this process and those that it will fork. If not, it is an agreement of this process with itself."""
 
     def __init__(self, *, shared: bool = False, clock: Callable[[], int] = time.monotonic_ns) -> None:
-        room = 8 * (_FIRST_SLOT + (2 * SLOTS if shared else 0))
+        room = 8 * (_FIRST_SLOT + (_SLOT * SLOTS if shared else 0))
         self.shared = shared
         self._words = memoryview(mmap.mmap(-1, room) if shared else bytearray(room)).cast("Q")
         self._files = [_nameless_file() for _ in range(2)] if shared else []
@@ -82,7 +83,7 @@ class Agreement:
         words = self._words
         with self._alone():
             if self._mine is not None:
-                words[self._mine + 1] = generation
+                words[self._mine + _READY] = generation
             if words[_ACTIVE] == generation or words[_PROPOSED] != generation or self._behind(generation):
                 return False
             words[_ACTIVE] = generation
@@ -99,23 +100,26 @@ class Agreement:
             free = next((i for i, pid in enumerate(self._pids()) if not pid), None)
             if free is None:
                 raise RuntimeError(f"wanted at most {SLOTS} workers, found one more")
-            self._mine = _FIRST_SLOT + 2 * free
-            words[self._mine + 1] = generation
-            words[self._mine] = os.getpid()
+            self._mine = _FIRST_SLOT + _SLOT * free
+            words[self._mine + _READY] = generation
+            words[self._mine + _SINCE] = self._clock()
+            words[self._mine + _PID] = os.getpid()
         return True
 
     def leave(self, pid: int) -> None:
         """In the master: a process is gone, and waited for no longer."""
         for i, found in enumerate(self._pids()):
             if found == pid:
-                self._words[_FIRST_SLOT + 2 * i] = 0
+                self._words[_FIRST_SLOT + _SLOT * i + _PID] = 0
 
     def overdue(self, seconds: float) -> list[int]:
         """In the master: the processes that the others have waited for, longer than that."""
         proposed, since = self.proposed, self._words[_PROPOSED_AT]  # in this order: see `propose`
-        if self.settled or self._clock() - since <= seconds * _SECOND:
+        latest = self._clock() - int(seconds * _SECOND)
+        if self.settled or since >= latest:
             return []
-        behind = self._behind(proposed)
+        joined = dict(zip(self._pids(), self._column(_SINCE), strict=True))
+        behind = [pid for pid in self._behind(proposed) if joined.get(pid, latest) < latest]
         return behind if proposed == self.proposed else []
 
     def claim_look(self, seconds: float) -> bool:
@@ -141,11 +145,15 @@ class Agreement:
 
     def _behind(self, generation: int) -> list[int]:
         """The processes that are not ready for a generation."""
-        readied = self._words[_FIRST_SLOT + 1 :: 2].tolist()
-        return [pid for pid, ready in zip(self._pids(), readied, strict=True) if pid and ready < generation]
+        readied = zip(self._pids(), self._column(_READY), strict=True)
+        return [pid for pid, ready in readied if pid and ready < generation]
 
     def _pids(self) -> list[int]:
-        return self._words[_FIRST_SLOT::2].tolist()
+        return self._column(_PID)
+
+    def _column(self, word: int) -> list[int]:
+        """One word of all slots."""
+        return self._words[_FIRST_SLOT + word :: _SLOT].tolist()
 
     def _write(self, generation: int, plan: bytes) -> None:
         """In the place of the plan before the active one, which a worker that starts may still have to read."""

@@ -10,6 +10,7 @@ more are asked for.
 
 from __future__ import annotations
 
+import gc
 import logging
 import os
 import random
@@ -165,8 +166,9 @@ class Catalog:
 
     def release(self) -> None:
         """In the master: lets go of what the workers have replaced. Whoever is forked from now on loads what is new."""
-        if self._agreement.active not in self._held:
+        if self._held and self._agreement.active not in self._held:
             self._held.clear()
+            gc.collect()  # for a process that allocates next to nothing, what refers to itself would stay
 
     def withdraw(self, name: str) -> None:
         """Takes a model out of service, in every worker at once, until `readmit`."""

@@ -149,6 +149,7 @@ def _beating(worker: Any) -> Iterator[None]:
         while not done.wait(1.0):
             worker.notify()
 
+    worker.notify()  # before which gunicorn would never find that it hangs
     thread = threading.Thread(target=beat, name="beat", daemon=True)
     thread.start()
     try:
