@@ -5,10 +5,10 @@
     client.predict("digits", images)                          # NumPy in, NumPy out, as bytes: (n, 8, 8)
     client.predict("penguins", {"island": names, "mass": masses}, version="champion")     # NumPy by column
 
-A 503 is asked again when its Retry-After says so, and so is a connection that is refused or breaks: a prediction
-changes nothing. What goes wrong in the end is an exception of `model_store.errors`, with the service's own words:
-InputError for rows that do not fit, NotFoundError for names that are not there, ServiceError for all else. A client
-keeps one connection open and belongs to one thread.
+Where the service asks for keys, `Client(url, key=...)` sends one. A 503 is asked again when its Retry-After says so,
+and so is a connection that is refused or breaks: a prediction changes nothing. What goes wrong in the end is an
+exception of `model_store.errors`, with the service's own words: InputError for rows that do not fit, NotFoundError for
+names that are not there, ServiceError for all else. A client keeps one connection open and belongs to one thread.
 """
 
 from __future__ import annotations
@@ -39,6 +39,7 @@ class Client:
         self,
         url: str,
         *,
+        key: str | None = None,
         timeout_seconds: float = 30.0,
         retries: int = 4,
         sleep: Callable[[float], None] = time.sleep,
@@ -49,6 +50,9 @@ class Client:
         kind = http.client.HTTPSConnection if parts.scheme == "https" else http.client.HTTPConnection
         self._connection = kind(parts.hostname, parts.port, timeout=timeout_seconds)
         self._url, self._base = url, parts.path.rstrip("/")
+        if key is not None and not (key.isascii() and key.isprintable()):
+            raise ServiceError(f"{url}: wanted a key of printable ASCII letters; serve keygen makes such keys")
+        self._key = {} if key is None else {"Authorization": f"Bearer {key}"}
         self._retries, self._sleep = retries, sleep
         self._tensors: dict[str, list[dict[str, Any]]] = {}
 
@@ -108,7 +112,7 @@ class Client:
         for attempt in range(self._retries + 1):
             last = attempt == self._retries
             try:
-                self._connection.request(method, self._base + path, body, dict(headers))
+                self._connection.request(method, self._base + path, body, {**headers, **self._key})
                 response = self._connection.getresponse()
                 answer = response.read()
             except (OSError, http.client.HTTPException) as e:

@@ -45,6 +45,13 @@ class Answering:
 @click.option("--row", "row_texts", multiple=True, metavar="JSON", help="A row, as an object or a list; repeatable.")
 @click.option("--url", metavar="URL", help="Ask a running service, such as http://127.0.0.1:8000, not the store.")
 @click.option(
+    "--key",
+    metavar="KEY",
+    envvar="FORWARD_PASS_KEY",
+    show_envvar=True,
+    help="The key, where the service asks for one. Others on this machine may see an option: better set the variable.",
+)
+@click.option(
     "--output", type=click.Path(dir_okay=False, path_type=Path), help="Answer a CSV file of any size into one."
 )
 def predict(
@@ -52,6 +59,7 @@ def predict(
     file: str | None,
     row_texts: tuple[str, ...],
     url: str | None,
+    key: str | None,
     output: Path | None,
     store: str,
     as_json: bool,
@@ -65,7 +73,7 @@ def predict(
         raise click.UsageError("Wanted rows: either a FILE, or --row.")
     if output is not None and file is None:
         raise click.UsageError("Wanted a FILE: --output answers a whole file.")
-    answering = _stored(store, model) if url is None else _served(url, model)
+    answering = _stored(store, model) if url is None else _served(url, key, model)
     name = answering.name
     if file is not None and output is not None:
         count = _answer_file(answering, file, output)
@@ -92,9 +100,9 @@ def _stored(address: str, model: str) -> Answering:
     return Answering(name, version.number, loaded.signature, loaded.predict)
 
 
-def _served(url: str, model: str) -> Answering:
+def _served(url: str, key: str | None, model: str) -> Answering:
     """One version answers every batch, whatever is published meanwhile."""
-    client = Client(url)
+    client = Client(url, key=key)
     name, _, ref = model.partition("/")
     card = client.model(name, ref or None)
     number = card["version"]

@@ -14,11 +14,13 @@ from functools import partial
 from pathlib import Path
 
 from flask import Flask, g, request
+from werkzeug.exceptions import NotFound
 from werkzeug.wrappers import Response
 
 from model_store.store import open_store
 from service import errors
 from service.agreement import Agreement
+from service.auth import Keys, KeysError
 from service.catalog import Catalog
 from service.drift import Drift
 from service.express import Express
@@ -26,7 +28,7 @@ from service.inference import Inference
 from service.metrics import Metrics
 from service.observation import Observer
 from service.routes import health, hosted, models, open_inference, pages, predict, tensorflow_serving
-from service.settings import Settings
+from service.settings import Settings, SettingsError
 from service.trust import voucher
 from service.wire import add_headers
 from service.withdrawals import Withdrawals
@@ -40,6 +42,7 @@ def create_app(settings: Settings | None = None, *, forks: bool = False, counts:
     observer = Observer(metrics)
     cache_dir = settings.cache_path(os.environ)
     store = open_store(settings.store, cache_dir)
+    keys = _keys(settings)
     catalog = Catalog(
         store,
         cache_dir,
@@ -59,16 +62,17 @@ def create_app(settings: Settings | None = None, *, forks: bool = False, counts:
     app.url_map.strict_slashes = False
     app.url_map.converters["noun"] = tensorflow_serving.Noun
     app.extensions["catalog"] = catalog
+    app.extensions["keys"] = keys
     app.extensions["observer"] = observer
     errors.register(app)
     predictor = predict.Predictor(catalog, inference, settings)
-    app.extensions["express"] = partial(Express, catalog, predictor, inference, observer, settings.max_instances)
+    app.extensions["express"] = partial(Express, catalog, predictor, inference, observer, keys, settings.max_instances)
     app.register_blueprint(predict.routes(predictor))
     app.register_blueprint(hosted.routes(catalog, predictor, settings))
     app.register_blueprint(tensorflow_serving.routes(catalog, inference, settings))
     app.register_blueprint(open_inference.routes(catalog, inference, metrics, settings))
     app.register_blueprint(models.routes(catalog))
-    app.register_blueprint(health.routes(catalog, metrics, drift))
+    app.register_blueprint(health.routes(catalog, metrics, drift, keys))
     app.register_blueprint(pages.routes(catalog, settings))
 
     @app.before_request
@@ -83,6 +87,7 @@ def create_app(settings: Settings | None = None, *, forks: bool = False, counts:
             arrived=environ.get("forward_pass.arrived", 0.0),
         )
         catalog.follow(settings.poll_seconds)  # a thread does not survive the fork that made this worker
+        _admit(keys, settings)
 
     @app.after_request
     def end(response: Response) -> Response:
@@ -93,3 +98,33 @@ def create_app(settings: Settings | None = None, *, forks: bool = False, counts:
         return response
 
     return app
+
+
+# What a key needs to be good for; everything else is `predict`, an address that does not exist included.
+_SCOPES = {
+    "health.exposition": "metrics",
+    "open_inference.index": "admin",
+    "open_inference.load": "admin",
+    "open_inference.unload": "admin",
+}
+# Health is open: who asks for it every few seconds should need no secret.
+_OPEN = frozenset(
+    {"health.root", "health.alive", "health.ready", "hosted.ping", "hosted.health", "open_inference.health"}
+)
+
+
+def _keys(settings: Settings) -> Keys:
+    try:
+        return Keys(Path(settings.keys_file) if settings.keys_file else None)
+    except KeysError as e:
+        raise SettingsError([f"SERVE_KEYS_FILE: {fault}" for fault in e.faults]) from e
+
+
+def _admit(keys: Keys, settings: Settings) -> None:
+    """Returns for a request that may be answered on this listener, to this caller."""
+    endpoint = request.endpoint or ""
+    scope = _SCOPES.get(endpoint, "predict")
+    if scope != "predict" and settings.admin_port and request.environ["SERVER_PORT"] != str(settings.admin_port):
+        raise NotFound
+    if endpoint not in _OPEN:
+        keys.check(request.environ.get("HTTP_AUTHORIZATION"), scope)

@@ -18,6 +18,7 @@ from flask import Flask
 from model_store import console
 from model_store.console import exit_codes, store_option, verbosity_option
 from service.app import create_app
+from service.auth import SCOPES, KeysError, append, generate
 from service.counts import memory_directory
 from service.gunicorn_conf import Server, bind, wipe_counts
 from service.logs import log_to_stderr
@@ -28,32 +29,73 @@ log = logging.getLogger("service")
 _COUNTS = "PROMETHEUS_MULTIPROC_DIR"
 
 
-@click.command(context_settings={"help_option_names": ["-h", "--help"]})
+@click.group(invoke_without_command=True, context_settings={"help_option_names": ["-h", "--help"]})
+@click.pass_context
 @store_option
 @click.option("--host", metavar="ADDRESS", help="Address to listen on.  [default: 127.0.0.1]")
 @click.option("--port", type=click.IntRange(0, 65535), help="Port to listen on; 0 takes a free one.  [default: 8000]")
 @click.option("--workers", type=click.IntRange(1, 1024), help="Worker processes.  [default: one a CPU]")
 @verbosity_option
 @exit_codes({SettingsError: 2})
-def main(store: str, host: str | None, port: int | None, workers: int | None) -> None:
+def main(context: click.Context, store: str, host: str | None, port: int | None, workers: int | None) -> None:
     """Serve the models of a store over HTTP.
 
     New versions and moved aliases are picked up without a restart. Everything else is set in the environment: see
     docs/operations.md. SIGTERM and Ctrl-C let requests under way end.
     """
+    if context.invoked_subcommand is not None:
+        return
     level = "debug" if console.verbosity() > 0 else "warning" if console.verbosity() < 0 else None
     settings = Settings.from_environ(os.environ, store=store, host=host, port=port, workers=workers, log_level=level)
     log_to_stderr(settings.log_level, settings.log_format)
     _check_tracing(settings)
-    listener = _listener(settings)
+    listeners = [_listener(settings.host, settings.port, "--host or --port")]
+    if settings.admin_port:
+        admin = "SERVE_ADMIN_HOST or SERVE_ADMIN_PORT"
+        listeners.append(_listener(settings.admin_host, settings.admin_port, admin))
     counts, temporary = _counts_directory()
     master = os.getpid()
     try:
         app = create_app(settings, forks=True, counts=counts)
-        Server(app, settings, listener.detach(), lambda server: _tell(app, settings, server)).run()
+        bound = [listener.detach() for listener in listeners]
+        Server(app, settings, bound, lambda server: _tell(app, settings, server)).run()
     finally:
         if os.getpid() == master and temporary:
             shutil.rmtree(counts, ignore_errors=True)
+
+
+@main.command()
+@click.argument("name")
+@click.option(
+    "--scope",
+    "scopes",
+    type=click.Choice(SCOPES),
+    multiple=True,
+    default=["predict"],
+    show_default=True,
+    help="What the key is good for; repeatable.",
+)
+@click.option(
+    "--file",
+    "file",
+    type=click.Path(dir_okay=False, path_type=Path),
+    envvar="SERVE_KEYS_FILE",
+    show_envvar=True,
+    help="File of keys to add it to; without one, its line is shown.",
+)
+@exit_codes({OSError: 2, KeysError: 2})
+def keygen(name: str, scopes: tuple[str, ...], file: Path | None) -> None:
+    """Make a key for a caller, called NAME.
+
+    The key is printed, and kept nowhere: the file holds its hash. A service that runs takes it within a second.
+    """
+    secret, key = generate(name, scopes)
+    if file is None:
+        console.note(f"For the file of keys:  {key}")
+    else:
+        append(file, key)
+        console.note(f"Added {name} to {file}. This is the key, shown once:")
+    click.echo(secret)
 
 
 def _check_tracing(settings: Settings) -> None:
@@ -62,19 +104,17 @@ def _check_tracing(settings: Settings) -> None:
         raise SettingsError([f"OTEL_EXPORTER_OTLP_ENDPOINT: wanted the extra otel installed, found it missing; {mend}"])
 
 
-def _listener(settings: Settings) -> socket.socket:
-    place = f"{settings.host}:{settings.port}"
+def _listener(host: str, port: int, choice: str) -> socket.socket:
     try:
-        listener = bind(settings.host, settings.port)
+        return bind(host, port)
     except OSError as e:
         mends = {
-            errno.EADDRINUSE: "another program listens there; stop it, or choose another --port",
-            errno.EACCES: "ports below 1024 need privileges; choose another --port",
-            errno.EADDRNOTAVAIL: "this machine has no such address; choose another --host",
+            errno.EADDRINUSE: f"another program listens there; stop it, or choose another {choice}",
+            errno.EACCES: f"ports below 1024 need privileges; choose another {choice}",
+            errno.EADDRNOTAVAIL: f"this machine has no such address; choose another {choice}",
         }
-        mend = mends.get(e.errno or 0, "choose another --host or --port")
-        console.fail(f"cannot listen on {place}: {e.strerror or e}; {mend}", 2)
-    return listener
+        mend = mends.get(e.errno or 0, f"choose another {choice}")
+        console.fail(f"cannot listen on {host}:{port}: {e.strerror or e}; {mend}", 2)
 
 
 def _counts_directory() -> tuple[Path, bool]:
@@ -87,9 +127,7 @@ def _counts_directory() -> tuple[Path, bool]:
 
 def _tell(app: Flask, settings: Settings, server: Any) -> None:
     """What a user wants to know once the service listens."""
-    host, port = server.LISTENERS[0].getsockname()[:2]
-    shown = {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(host, host)
-    base = f"http://[{shown}]:{port}" if ":" in shown else f"http://{shown}:{port}"
+    base, *more = map(_url, server.LISTENERS)
     snapshot = app.extensions["catalog"].snapshot
     models = ", ".join(f"{served.name}/{served.number}" for served in snapshot.answering)
     if models:
@@ -107,4 +145,12 @@ def _tell(app: Flask, settings: Settings, server: Any) -> None:
     console.note(found)
     console.note(f"  answers  {base}/predict")
     console.note(f"  docs     {base}/docs")
+    for admin in more:
+        console.note(f"  metrics  {admin}/metrics{' and ' + admin + '/v2/repository' if settings.admin else ''}")
     console.note(f"  {settings.worker_count} workers; Ctrl-C stops")
+
+
+def _url(listener: Any) -> str:
+    host, port = listener.getsockname()[:2]
+    shown = {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(host, host)
+    return f"http://[{shown}]:{port}" if ":" in shown else f"http://{shown}:{port}"

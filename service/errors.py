@@ -21,6 +21,7 @@ from werkzeug.exceptions import HTTPException
 from werkzeug.wrappers import Response
 
 from model_store.errors import Fault, InputError
+from service.auth import RefusedError
 from service.catalog import UnavailableError, UnknownError
 from service.lesson import lesson
 from service.wire import json_response
@@ -28,6 +29,7 @@ from service.wire import json_response
 log = logging.getLogger("service")
 
 _PLAIN = re.compile(r"/v[12](/|$)")
+_STRANGERS = (401, 403)  # are told nothing about the models
 # Errors of the framework, by status: what a program is told.
 _CODES = {400: "bad_request", 404: "not_found", 405: "method_not_allowed", 413: "body_too_large"}
 
@@ -52,7 +54,7 @@ class ApiError(Exception):
 def error_response(error: ApiError) -> Response:
     g.observation.error_code = error.code
     example = None
-    if 400 <= error.status < 500:
+    if 400 <= error.status < 500 and error.status not in _STRANGERS:
         example = lesson(current_app.extensions["catalog"], error.faults)
     if _PLAIN.match(request.path):
         status = 400 if error.status == 422 else error.status  # which these protocols do not know
@@ -74,6 +76,7 @@ def error_response(error: ApiError) -> Response:
 def register(app: Flask) -> None:
     app.register_error_handler(ApiError, error_response)
     app.register_error_handler(InputError, _misfit)
+    app.register_error_handler(RefusedError, _refused)
     app.register_error_handler(UnknownError, _unknown)
     app.register_error_handler(UnavailableError, _unavailable)
     app.register_error_handler(HTTPException, _framework_error)
@@ -84,6 +87,11 @@ def _misfit(error: InputError) -> Response:
     """A request that was understood and does not fit."""
     count = "1 fault" if error.total == 1 else f"{error.total} faults"
     return error_response(ApiError(422, "invalid_request", f"{count} in the request: {error}", error.faults))
+
+
+def _refused(error: RefusedError) -> Response:
+    challenge = {"WWW-Authenticate": error.challenge}
+    return error_response(ApiError(error.status, error.code, str(error), [error.fault], challenge))
 
 
 def _unknown(error: UnknownError) -> Response:

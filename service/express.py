@@ -19,6 +19,7 @@ import orjson
 
 from model_store.errors import InputError
 from model_store.nn import Array
+from service.auth import Keys, RefusedError
 from service.body import is_json
 from service.catalog import Catalog, Served, UnavailableError, UnknownError
 from service.inference import Inference
@@ -32,17 +33,18 @@ _PATH = re.compile(r"(?:/models/([A-Za-z0-9._-]+)(?:/versions/([A-Za-z0-9._-]+))
 _ROUTES = ("/predict", "/models/<name>/predict", "/models/<name>/versions/<version>/predict")
 # What of a request's head says something about its body or its answer, and so is no business of the express.
 _NOT_PLAIN = {"CONTENT-ENCODING", "TRANSFER-ENCODING", "EXPECT", "UPGRADE", "SCRIPT_NAME"}
-_REFUSALS = (InputError, UnknownError, UnavailableError, orjson.JSONDecodeError)
+_REFUSALS = (RefusedError, InputError, UnknownError, UnavailableError, orjson.JSONDecodeError)
 
 
 class Target:
     """What the head of a plain request says. Heads repeat, so this is worked out once for each that differs."""
 
-    __slots__ = ("name", "request_id", "route", "traceparent", "uri", "version")
+    __slots__ = ("authorization", "name", "request_id", "route", "traceparent", "uri", "version")
 
     def __init__(self, uri: str, name: str | None, version: str | None, headers: Mapping[str, str]) -> None:
         self.uri, self.name, self.version = uri, name, version
         self.route = _ROUTES[(name is not None) + (version is not None)]
+        self.authorization = headers.get("AUTHORIZATION")
         self.request_id, self.traceparent = headers.get("X-REQUEST-ID", ""), headers.get("TRACEPARENT", "")
 
 
@@ -63,10 +65,16 @@ class Express:
     """Belongs to one thread."""
 
     def __init__(
-        self, catalog: Catalog, predictor: Predictor, inference: Inference, observer: Observer, max_instances: int
+        self,
+        catalog: Catalog,
+        predictor: Predictor,
+        inference: Inference,
+        observer: Observer,
+        keys: Keys,
+        max_instances: int,
     ) -> None:
         self._catalog, self._predictor, self._inference, self._observer = catalog, predictor, inference, observer
-        self._max_instances = max_instances
+        self._keys, self._max_instances = keys, max_instances
         self._reader = PlainReader()
         self._fixed = "".join(f"{name}: {value}\r\n" for name, value in ANSWER_HEADERS.items())
         self._second, self._start = 0, ""
@@ -82,6 +90,7 @@ class Express:
         asked = Asked()
         asked.started = clock()
         try:
+            self._keys.check(target.authorization, "predict")
             found = self._table(body, target) or self._rows(body, target)
         except _REFUSALS:  # Flask will say so
             return None

@@ -12,7 +12,7 @@ import signal
 import socket
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from collections.abc import Set as AbstractSet
 from contextlib import contextmanager
 from functools import partial
@@ -36,10 +36,10 @@ log = logging.getLogger("service")
 WORKERS = {"event": "service.worker.EventWorker", "gthread": "gthread"}
 
 
-def options(settings: Settings, listener: int) -> dict[str, Any]:
-    """gunicorn's options; `listener` is the descriptor of a bound socket, which becomes gunicorn's own."""
+def options(settings: Settings, listeners: Sequence[int]) -> dict[str, Any]:
+    """gunicorn's options; `listeners` are descriptors of bound sockets, which become gunicorn's own."""
     return {
-        "bind": [f"fd://{listener}"],
+        "bind": [f"fd://{listener}" for listener in listeners],
         "workers": settings.worker_count,
         "worker_class": WORKERS[settings.worker],
         "threads": settings.threads,
@@ -67,10 +67,10 @@ def options(settings: Settings, listener: int) -> dict[str, Any]:
 class Server(BaseApplication):  # type: ignore[misc]
     """gunicorn around an application. `run` returns by SystemExit."""
 
-    def __init__(self, app: Flask, settings: Settings, listener: int, when_ready: Any) -> None:
+    def __init__(self, app: Flask, settings: Settings, listeners: Sequence[int], when_ready: Any) -> None:
         self._app = app
         self.max_body_bytes = settings.max_body_bytes
-        self._options = {**options(settings, listener), "when_ready": when_ready}
+        self._options = {**options(settings, listeners), "when_ready": when_ready}
         super().__init__()
 
     def load_config(self) -> None:

@@ -14,7 +14,7 @@ from typing import Any
 from urllib.parse import quote
 
 import orjson
-from flask import g, request
+from flask import current_app, g, request
 
 from model_store.errors import Fault
 from service import tensors
@@ -28,11 +28,13 @@ _REPOSITORY = "/v2/repository/"
 
 def lesson(catalog: Catalog, faults: list[Fault]) -> dict[str, Any] | None:
     """`{"body": ..., "curl": "..."}`, without the body where it is too long; None where no model can answer."""
-    base = request.host_url.rstrip("/")
+    base, curl = request.host_url.rstrip("/"), "curl -s"
+    if current_app.extensions["keys"]:
+        curl += ' -H "Authorization: Bearer $FORWARD_PASS_KEY"'
     if request.path.startswith(_REPOSITORY) and isinstance(catalog.withdrawn, Withdrawals):
         named = (request.view_args or {}).get("name", "")
         path = request.path if not named or named in catalog.snapshot.entries else f"{_REPOSITORY}index"
-        return {"body": {}, "curl": f"curl -s {shlex.quote(base + quote(path))} -d '{{}}'"}
+        return {"body": {}, "curl": f"{curl} {shlex.quote(base + quote(path))} -d '{{}}'"}
     served, pinned = _meant(catalog)
     if served is None:
         return None
@@ -40,10 +42,10 @@ def lesson(catalog: Catalog, faults: list[Fault]) -> dict[str, Any] | None:
     address = shlex.quote(base + quote(_address(served, pinned), safe="/:"))
     text = orjson.dumps(body).decode()
     if len(text) <= _MOST_BYTES:
-        return {"body": body, "curl": f"curl -s {address} -d {shlex.quote(text)}"}
+        return {"body": body, "curl": f"{curl} {address} -d {shlex.quote(text)}"}
     tensor = "/v2" if "inputs" in body and request.path.startswith("/v2") else ""
     example = shlex.quote(f"{base}{tensor}/models/{served.name}/versions/{served.number}/example")
-    return {"curl": f"curl -s {example} | curl -s {address} -d @-"}
+    return {"curl": f"{curl} {example} | {curl} {address} -d @-"}
 
 
 def _meant(catalog: Catalog) -> tuple[Served | None, bool]:

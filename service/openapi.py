@@ -64,8 +64,11 @@ _WRONG = {
 }
 
 
-def document(snapshot: Snapshot) -> Json:
-    """The whole document, as JSON knows it."""
+_OPEN = ("/", "/healthz", "/readyz", "/ping", "/v2/health/live", "/v2/health/ready")  # asked without a key
+
+
+def document(snapshot: Snapshot, *, keys: bool = False) -> Json:
+    """The whole document, as JSON knows it. `keys`: callers need one."""
     spec = APISpec(
         title="Forward Pass",
         version="1",
@@ -91,7 +94,23 @@ def document(snapshot: Snapshot) -> Json:
         add_model(spec, served, [_REQUEST_ID], _WRONG)
     _add_general(spec)
     add_protocols(spec)
-    return spec.to_dict()
+    found: Json = spec.to_dict()
+    return _with_keys(found) if keys else found
+
+
+def _with_keys(document: Json) -> Json:
+    document["components"]["securitySchemes"] = {"key": {"type": "http", "scheme": "bearer"}}
+    document["security"] = [{"key": []}]
+    for path, operations in document["paths"].items():
+        for operation in operations.values():
+            if path in _OPEN:
+                operation["security"] = []
+            else:
+                operation["responses"] |= {
+                    "401": {"description": "No key, or none that is known."},
+                    "403": {"description": "A key without the scope that this needs."},
+                }
+    return document
 
 
 def _add_general(spec: APISpec) -> None:

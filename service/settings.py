@@ -86,8 +86,19 @@ class Settings:
     cache_dir: str = _setting(
         "SERVE_CACHE_DIR", "", "Where verified copies of artifacts are kept; empty is a place of the user's own."
     )
+    keys_file: str = _setting(
+        "SERVE_KEYS_FILE", "", "File of the keys that callers need, made by `serve keygen`; empty asks nobody for one."
+    )
     admin: bool = _setting(
-        "SERVE_ADMIN", False, "Whether callers may load and unload models: /v2/repository, open to every caller."
+        "SERVE_ADMIN", False, "Whether callers may load and unload models: /v2/repository, on SERVE_ADMIN_PORT alone."
+    )
+    admin_host: str = _setting("SERVE_ADMIN_HOST", "127.0.0.1", "Address of the second listener.")
+    admin_port: int = _setting(
+        "SERVE_ADMIN_PORT",
+        0,
+        "Port of a second listener, the only one then that answers /metrics and /v2/repository; 0 is none.",
+        low=0,
+        high=65535,
     )
     trusted_keys: str = _setting(
         "SERVE_TRUSTED_KEYS",
@@ -117,6 +128,8 @@ class Settings:
             by_variable: Any = e.error_messages
             faults = [f"{variable}: {text}" for variable, texts in by_variable.items() for text in texts]
             raise SettingsError(faults) from e
+        if values["admin"] and not values["admin_port"]:
+            raise SettingsError(["SERVE_ADMIN: wanted a listener of its own, found none; set SERVE_ADMIN_PORT"])
         values.update({name: value for name, value in overrides.items() if value is not None})
         return cls(**values)
 

@@ -57,9 +57,8 @@ def unchecked_installs(text: str) -> list[str]:
     lines = [line for line in text.replace("\\\n", " ").splitlines() if ":=" not in line and not line.startswith("#")]
     commands = [command for line in lines for command in line.split("&&")]
     installs = [command for command in commands if re.search(r"pip .*install |\$\(PIP\) ", command)]
-    ours = re.compile(
-        r"--require-hashes|--no-deps --no-build-isolation --editable \.|\$\(PEERS\)|> \$\(@D\)/install\.log"
-    )
+    peers = r"\$\(PEERS\)|> \$\(@D\)/install\.log"
+    ours = re.compile(rf"--require-hashes|--no-deps --no-build-isolation --editable \.|{peers}")
     return [command for command in installs if not ours.search(command)]
 
 

@@ -9,19 +9,25 @@ from prometheus_client import CONTENT_TYPE_LATEST
 from prometheus_client.core import Metric
 from werkzeug.wrappers import Response
 
+from model_store.errors import Fault
+from service.auth import Keys
 from service.catalog import Catalog
 from service.drift import Drift
 from service.metrics import Metrics, Recent, models_metrics
 from service.wire import json_response
 
 
-def routes(catalog: Catalog, metrics: Metrics, drift: Drift) -> Blueprint:
+def routes(catalog: Catalog, metrics: Metrics, drift: Drift, keys: Keys) -> Blueprint:
     blueprint = Blueprint("health", __name__)
+
+    def problems() -> list[Fault]:
+        keys.look()
+        return [*catalog.snapshot.problems, *filter(None, [keys.problem])]
 
     def loaded(_: Recent) -> Iterator[Metric]:
         snapshot = catalog.snapshot
         served = ((served.name, served.number, served.digest) for served in snapshot.answering)
-        return models_metrics(served, len(snapshot.problems))
+        return models_metrics(served, len(problems()))
 
     def drifted(recent: Recent) -> Iterator[Metric]:
         entries = catalog.snapshot.entries.values()
@@ -45,9 +51,9 @@ def routes(catalog: Catalog, metrics: Metrics, drift: Drift) -> Blueprint:
         """503 only when nothing can answer: one broken model must not take the others out of rotation."""
         snapshot = catalog.snapshot
         defaults = {name: entry.default.number if entry.default else None for name, entry in snapshot.entries.items()}
-        status = "unavailable" if not snapshot.answering else "degraded" if snapshot.problems else "ready"
-        problems = [problem.as_dict() for problem in snapshot.problems]
-        body = {"status": status, "models": defaults, "problems": problems}
+        found = problems()
+        status = "unavailable" if not snapshot.answering else "degraded" if found else "ready"
+        body = {"status": status, "models": defaults, "problems": [problem.as_dict() for problem in found]}
         return json_response(body, 503 if status == "unavailable" else 200)
 
     @blueprint.get("/metrics")

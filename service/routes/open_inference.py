@@ -136,7 +136,7 @@ def routes(catalog: Catalog, inference: Inference, metrics: Metrics, settings: S
 
 def _admin(settings: Settings) -> None:
     if not settings.admin:
-        raise ApiError(404, "not_found", "the repository is closed; SERVE_ADMIN=true opens it, to every caller")
+        raise ApiError(404, "not_found", "the repository is closed; SERVE_ADMIN=true opens it, on SERVE_ADMIN_PORT")
 
 
 def _object(settings: Settings) -> dict[str, Any]:

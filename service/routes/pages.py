@@ -33,6 +33,8 @@ _ADDRESSES = (
 )
 _ERROR_CODES = (
     (400, ("bad_json", "broken_body"), "The body is not JSON, or did not come whole."),
+    (401, ("unauthorized",), "The service asks for a key, and the request has none that is known."),
+    (403, ("forbidden",), "The key has not the scope that the address needs."),
     (404, ("unknown_model", "unknown_version", "not_found"), "There is no such thing; the message says what there is."),
     (405, ("method_not_allowed",), "The address takes another method."),
     (413, ("body_too_large",), "The body has more bytes than the limit."),
@@ -65,7 +67,7 @@ def routes(catalog: Catalog, settings: Settings) -> Blueprint:
     def openapi() -> Response:
         snapshot = catalog.snapshot
         if not latest or latest[0][0] is not snapshot:
-            latest[:] = [(snapshot, orjson.dumps(document(snapshot)))]
+            latest[:] = [(snapshot, orjson.dumps(document(snapshot, keys=bool(settings.keys_file))))]
         return Response(latest[0][1], content_type="application/json")
 
     @blueprint.get("/docs")

@@ -13,7 +13,7 @@ from model_store.nn import Linear, Sequential
 from model_store.signature import Number, Signature, Values
 from model_store.store import open_store
 from tests.service.conftest import image, move, penguins, price
-from tests.service.test_server import Server
+from tests.service.test_server import Server, free_port
 
 
 def half_plus_two() -> Model:
@@ -33,7 +33,9 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
         store.publish(name, model)
     store.publish("price", price(1))
     move(store, "price", "champion", 1)
-    server = Server(store, folder, SERVE_ADMIN="true")
+    second = free_port()
+    server = Server(store, folder, SERVE_ADMIN="true", SERVE_ADMIN_PORT=str(second))
+    server.port = second  # where all of it is answered, the repository too
     yield server
     assert server.stop() == 0, server.log
     assert "Traceback" not in server.log

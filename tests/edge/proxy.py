@@ -12,6 +12,8 @@ import time
 from collections.abc import Iterator
 from pathlib import Path
 
+from tests.service.test_server import free_port
+
 EDGE = Path(__file__).parents[2] / "examples" / "edge"
 NGINX = shutil.which("nginx", path="/usr/sbin:/usr/local/sbin:/usr/bin:/usr/local/bin")
 PATIENCE_SECONDS = 20
@@ -21,12 +23,6 @@ assert _spec is not None
 assert _spec.loader is not None
 certificates = importlib.util.module_from_spec(_spec)
 _spec.loader.exec_module(certificates)
-
-
-def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
 
 
 class Proxy:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -17,6 +18,7 @@ from model_store.model import Model
 from model_store.nn import Linear, Sequential
 from model_store.signature import Number, Signature, Values
 from model_store.store import Store
+from service.auth import generate
 from service.express import Asked, Express
 from service.incoming import Heads
 from service.observation import clock
@@ -196,3 +198,23 @@ def test_a_version_that_is_published_answers_the_next_request(client: FlaskClien
     store.publish("price", price(1))
     client.application.extensions["catalog"].refresh()
     assert taken(express, body(*PRICES)).served.number == 2
+
+
+def test_who_needs_a_key_needs_it_here_too(store: Store, make_client: MakeClient, tmp_path: Path) -> None:
+    made = {scope: generate(scope, (scope,)) for scope in ("predict", "metrics")}
+    file = tmp_path / "keys"
+    file.write_text("".join(f"{key}\n" for _, key in made.values()))
+    client = make_client(store, keys_file=str(file))
+    express, path, data = express_of(client), "/models/price/predict", body(*PRICES)
+    good = head(path, f"Authorization: Bearer {made['predict'][0]}")
+    assert express.take(good, data, "127.0.0.1", clock()) is not None
+    for lines in (
+        [],
+        ["Authorization: Bearer fp_nobody"],
+        [f"Authorization: Bearer {made['metrics'][0]}"],
+        [f"Authorization: Bearer {made['predict'][0]}", "Authorization: Bearer fp_nobody"],
+    ):
+        assert take(express, data, path, *lines) is None
+    file.write_text(f"{made['metrics'][1]}\n")
+    client.application.extensions["keys"].look()
+    assert express.take(good, data, "127.0.0.1", clock()) is None  # the same head, whose key is good no more

@@ -29,6 +29,12 @@ PATIENCE_SECONDS = 20
 GOOD = b'{"instances": [[3, 80]]}'
 
 
+def free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
+
+
 class Server:
     """A running `serve`, on a port of its own choice."""
 
