@@ -1,5 +1,14 @@
 """The hosted platforms' contracts, and rows that come as tables."""
 
+import json
+import os
+import signal
+import socket
+import subprocess
+import sys
+import time
+import urllib.error
+import urllib.request
 from io import BytesIO
 
 import numpy as np
@@ -101,3 +110,46 @@ def test_a_table_needs_a_model_in_the_address_where_there_are_several(client, lo
     lone.publish("price", price(1))
     answer = make_client(lone).post("/predict", data="3,80\n", content_type="text/csv").json
     assert (answer["model"], answer["version"]) == ("price", 2)
+
+
+SAGEMAKER = {"SERVE_PORT": "{port}", "SERVE_HOST": "0.0.0.0"}  # the image's own host
+BINDING = {"SAGEMAKER_BIND_TO_PORT": "{port}"}  # what it says to containers that share an instance
+VERTEX = {"AIP_HTTP_PORT": "{port}", "AIP_HEALTH_ROUTE": "/v1/health", "AIP_PREDICT_ROUTE": "/v1/endpoints/7:predict"}
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("environ", "health", "predict"),
+    [(SAGEMAKER, "/ping", "/invocations"), (BINDING, "/ping", "/invocations"), (VERTEX, *list(VERTEX.values())[1:])],
+    ids=["sagemaker", "sagemaker, port by name", "vertex"],
+)
+def test_a_platform_starts_asks_and_stops_the_service_as_its_contract_says(lone, tmp_path, environ, health, predict):
+    with socket.create_server(("127.0.0.1", 0)) as free:
+        port = free.getsockname()[1]
+    own = {name: text.format(port=port) for name, text in environ.items()}
+    platform = {**os.environ, **own, "MODEL_STORE": str(lone.root), "SERVE_CACHE_DIR": str(tmp_path / "cache")}
+    base = f"http://127.0.0.2:{port}"  # where only those are found that listen on every address
+    with (tmp_path / "log").open("wb") as log:
+        process = subprocess.Popen([sys.executable, "-m", "service"], env=platform, stdout=log, stderr=log)
+    try:
+        while True:
+            try:
+                # SageMaker gives /ping two seconds.
+                with urllib.request.urlopen(base + health, timeout=2) as answer:
+                    assert answer.status == 200
+                    break
+            except urllib.error.URLError:
+                assert process.poll() is None, (tmp_path / "log").read_text()
+                time.sleep(0.1)
+        _, model = lone.load("price")
+        for data, kind in (
+            (b'{"instances": [[3, 80]], "parameters": {}}', "application/json"),
+            (b"3,80\n", "text/csv"),
+            (npy(np.array([[3.0, 80.0]])), "application/x-npy"),
+        ):
+            request = urllib.request.Request(base + predict, data, {"Content-Type": kind})
+            with urllib.request.urlopen(request, timeout=5) as answer:
+                assert json.load(answer) == {"predictions": model.predict([[3, 80]])}
+    finally:
+        process.send_signal(signal.SIGTERM)
+        assert process.wait(30) == 0  # SIGKILL comes after thirty seconds
