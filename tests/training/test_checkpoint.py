@@ -18,6 +18,7 @@ import pytest
 from click.testing import Result
 
 from model_store.nn import Array, Linear, Module, Sequential, Tanh
+from tests.training.conftest import flowers
 from training import MSE, SGD, OnPlateau, train
 from training.checkpoint import Checkpoint, CheckpointError, InterruptedTrainingError
 from training.progress import Watch
@@ -268,10 +269,17 @@ def published(job_file: Path, store: str) -> bytes:
     return (job_file.parent / store / "flowers" / "1.npz").read_bytes()
 
 
-@pytest.fixture
-def long_job(job_file: Path) -> Path:
-    """A job of a second or so, and its model in the store `whole`."""
-    job_file.write_text(job_file.read_text().replace("epochs = 3", "epochs = 3000\nbatch_size = 5"))
+@pytest.fixture(params=["memory", "stream"])
+def long_job(request: pytest.FixtureRequest, job_file: Path) -> Path:
+    """A job of a second or more, and its model in the store `whole`. A stream of three blocks, or rows in memory."""
+    content = job_file.read_text()
+    if request.param == "stream":
+        (job_file.parent / "flowers.csv").write_text(flowers(220_000))
+        content = content.replace("epochs = 3", "epochs = 60\nbatch_size = 128")
+        content = content.replace('target = "kind"', 'target = "kind"\nstream = true')
+    else:
+        content = content.replace("epochs = 3", "epochs = 3000\nbatch_size = 5")
+    job_file.write_text(content)
     subprocess.run(command(job_file, "whole"), env=environment(), check=True, capture_output=True)
     return job_file
 
@@ -308,22 +316,6 @@ def test_a_job_killed_at_ten_random_moments_ends_with_the_bytes_of_one_that_was_
     subprocess.run(command(long_job, "cut", "--resume"), env=environment(), check=True, capture_output=True)
     assert published(long_job, "cut") == published(long_job, "whole")
     assert not path.exists()
-
-
-@pytest.fixture
-def small_disk(tmp_path: Path) -> Any:
-    """A file system of 100 kB."""
-    place = tmp_path / "disk"
-    place.mkdir()
-    options = ["-t", "tmpfs", "-o", "size=100k", "tmpfs", str(place)]
-    try:
-        mounted = subprocess.run(["mount", *options], check=False, capture_output=True, text=True)
-    except FileNotFoundError:
-        pytest.skip("there is no mount command")
-    if mounted.returncode:
-        pytest.skip(f"a small disk cannot be mounted: {mounted.stderr.strip()}")
-    yield place
-    subprocess.run(["umount", str(place)], check=True)
 
 
 @pytest.mark.slow
