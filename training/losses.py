@@ -75,6 +75,16 @@ class MAE(Loss):
         prime: Array = np.sign(y_pred - y_true) / np.size(y_true)
         return prime
 
+    def record(self, y_true: Array, y_pred: Array, error: Array) -> tuple[Array, list[Line], float]:
+        d, prime = np.empty_like(y_pred), np.empty_like(y_pred)
+        lines: list[Line] = [
+            (np.subtract, (y_pred, y_true, d)),
+            (np.sign, (d, prime)),
+            (np.multiply, (prime, scalar(1 / d.size, d), prime)),
+            (d.reshape(-1).dot, (prime.reshape(-1), error)),
+        ]
+        return prime, lines, 1.0
+
 
 class Huber(Loss):
     """`E = 1/n Σ h(y - y*)`, `h(d) = d²/2 if |d| ≤ delta else delta (|d| - delta/2)`; Huber 1964.
@@ -95,6 +105,20 @@ class Huber(Loss):
     def loss_prime(self, y_true: Array, y_pred: Array) -> Array:
         prime: Array = np.clip(y_pred - y_true, -self.delta, self.delta) / np.size(y_true)
         return prime
+
+    def record(self, y_true: Array, y_pred: Array, error: Array) -> tuple[Array, list[Line], float]:
+        """`h(d) = c (d - c/2)`, `c = clip(d, -delta, delta)`: the signs cancel."""
+        d, c, prime = (np.empty_like(y_pred) for _ in range(3))
+        lines: list[Line] = [
+            (np.subtract, (y_pred, y_true, d)),
+            (partial(np.minimum, out=c), (d, scalar(self.delta, d))),
+            (partial(np.maximum, out=c), (c, scalar(-self.delta, d))),
+            (np.multiply, (c, scalar(1 / d.size, d), prime)),
+            (np.multiply, (c, scalar(0.5, d), c)),
+            (np.subtract, (d, c, d)),
+            (d.reshape(-1).dot, (prime.reshape(-1), error)),
+        ]
+        return prime, lines, 1.0
 
 
 class CrossEntropy(Loss):
@@ -224,6 +248,30 @@ class SigmoidBinaryCrossEntropy(BinaryCrossEntropy):
         y, c = self._weighted(y_true)
         prime: Array = (c * self._sigmoid(y_pred) - y) / np.size(y_true)
         return prime
+
+    def record(self, y_true: Array, y_pred: Array, error: Array) -> tuple[Array, list[Line], float]:
+        z, n = y_pred, y_pred.size
+        y, c, likely, prime, soft = (np.empty_like(z) for _ in range(5))
+        flat, met, total = soft.reshape(-1), np.empty((), z.dtype), np.empty((), z.dtype)
+        lines: list[Line] = [
+            (np.multiply, (y_true, scalar(self.towards, z), y)),
+            (np.multiply, (y_true, scalar(self.towards - self.against, z), c)),
+            (np.add, (c, scalar(self.against, z), c)),
+            *self._sigmoid.lines(z, likely),
+            (np.absolute, (z, soft)),
+            (np.negative, (soft, soft)),
+            (np.exp, (soft, soft)),
+            (np.log1p, (soft, soft)),
+            (partial(np.maximum, out=prime), (z, np.zeros_like(z))),
+            (np.add, (soft, prime, soft)),
+            (flat.dot, (c.reshape(-1), total)),
+            (y.reshape(-1).dot, (z.reshape(-1), met)),
+            (np.subtract, (total, met, error)),
+            (np.multiply, (likely, c, prime)),
+            (np.subtract, (prime, y, prime)),
+            (np.multiply, (prime, scalar(1 / n, z), prime)),
+        ]
+        return prime, lines, 1 / n
 
     def _weighted(self, y_true: Array) -> tuple[Array, Array]:
         y = self.towards * y_true

@@ -101,6 +101,19 @@ class Sigmoid(Activation):
         prime: Array = self.activation(inputs) * self.activation(-inputs)
         return prime
 
+    def lines(self, x: Array, y: Array) -> list[Line]:
+        """`f(x) = (1 + tanh x/2) / 2`, in which nothing overflows."""
+        half = scalar(0.5, x)
+        return [(np.multiply, (x, half, y)), (np.tanh, (y, y)), (np.multiply, (y, half, y)), (np.add, (y, half, y))]
+
+    def chain(self, x: Array, y: Array, dy: Array) -> list[Line]:
+        prime = np.empty_like(x)
+        return [
+            (np.subtract, (scalar(1, x), y, prime)),
+            (np.multiply, (prime, y, prime)),
+            (np.multiply, (dy, prime, dy)),
+        ]
+
 
 class ReLU(Activation):
     """`f(x) = max(0, x)`, `f'(x) = 1 if x > 0 else 0`."""
@@ -152,6 +165,17 @@ class LeakyReLU(Activation):
         prime: Array = np.where(inputs > 0, one, slope)
         return prime
 
+    def lines(self, x: Array, y: Array) -> list[Line]:
+        return [(np.multiply, (x, scalar(self.slope, x), y)), (partial(np.maximum, out=y), (x, y))]
+
+    def chain(self, x: Array, y: Array, dy: Array) -> list[Line]:
+        prime, zeros = np.empty_like(x), np.zeros_like(x)
+        return [
+            (np.greater, (x, zeros, prime)),
+            (partial(np.maximum, out=prime), (prime, np.full_like(x, self.slope))),
+            (np.multiply, (dy, prime, dy)),
+        ]
+
 
 class GELU(Activation):
     """`f(x) = x/2 (1 + tanh u)`, `u = √(2/π) (x + 0.044715 x³)`; Hendrycks & Gimpel 2016, the tanh form.
@@ -175,6 +199,37 @@ class GELU(Activation):
         du = self._ROOT * (1 + 3 * self._CUBIC * inputs * inputs)
         prime: Array = 0.5 * (1 + t) + 0.5 * inputs * (1 - t * t) * du
         return prime
+
+    def lines(self, x: Array, y: Array) -> list[Line]:
+        one, half = scalar(1, x), scalar(0.5, x)
+        return [*self._tanh_lines(x, y), (np.add, (y, one, y)), (np.multiply, (y, x, y)), (np.multiply, (y, half, y))]
+
+    def chain(self, x: Array, y: Array, dy: Array) -> list[Line]:
+        t, u, s = (np.empty_like(x) for _ in range(3))
+        one, half = scalar(1, x), scalar(0.5, x)
+        return [
+            *self._tanh_lines(x, t),
+            (np.square, (x, u)),  # u becomes x/2 u'
+            (np.multiply, (u, scalar(1.5 * self._CUBIC * self._ROOT, x), u)),
+            (np.add, (u, scalar(0.5 * self._ROOT, x), u)),
+            (np.multiply, (u, x, u)),
+            (np.square, (t, s)),
+            (np.subtract, (one, s, s)),
+            (np.multiply, (s, u, s)),
+            (np.add, (t, one, t)),
+            (np.multiply, (t, half, t)),
+            (np.add, (t, s, t)),
+            (np.multiply, (dy, t, dy)),
+        ]
+
+    def _tanh_lines(self, x: Array, t: Array) -> list[Line]:
+        return [
+            (np.square, (x, t)),
+            (np.multiply, (t, scalar(self._CUBIC * self._ROOT, x), t)),
+            (np.add, (t, scalar(self._ROOT, x), t)),
+            (np.multiply, (t, x, t)),
+            (np.tanh, (t, t)),
+        ]
 
 
 class Softmax(Module):

@@ -2,12 +2,43 @@
 
 import subprocess
 import sys
+import tracemalloc
+from collections.abc import Callable
 
 import numpy as np
 import pytest
 
-from model_store.nn import Linear, Sequential, Softmax, Tanh
-from training import MSE, SGD, CrossEntropy, DivergedError, train
+from model_store.nn import (
+    GELU,
+    BatchNorm,
+    Conv2D,
+    Dropout,
+    Flatten,
+    LayerNorm,
+    LeakyReLU,
+    Linear,
+    MaxPool2D,
+    Module,
+    ReLU,
+    Sequential,
+    Sigmoid,
+    Softmax,
+    Tanh,
+)
+from training import (
+    MAE,
+    MSE,
+    SGD,
+    Adam,
+    BinaryCrossEntropy,
+    CrossEntropy,
+    DivergedError,
+    Huber,
+    Loss,
+    Optimizer,
+    RMSProp,
+    train,
+)
 
 XOR_X = [[0, 0], [0, 1], [1, 0], [1, 1]]
 XOR_Y = [[0], [1], [1], [0]]
@@ -177,3 +208,55 @@ def test_targets_that_do_not_fit_are_named() -> None:
 def test_sgd_refuses_rates_that_cannot_descend(learning_rate: float, momentum: float) -> None:
     with pytest.raises(ValueError, match=r"SGD\.(learning_rate|momentum): wanted"):
         SGD(xor_network(0), learning_rate, momentum)
+
+
+WIDE, BATCH, BATCHES = 256, 512, 4
+RNG = np.random.default_rng(8)
+LAYERS: dict[str, list[Module]] = {
+    "relu": [Linear(64, WIDE), ReLU(), Dropout(0.1, rng=RNG)],
+    "leaky relu": [Linear(64, WIDE), LeakyReLU()],
+    "tanh": [Linear(64, WIDE), Tanh()],
+    "sigmoid": [Linear(64, WIDE), Sigmoid()],
+    "gelu": [Linear(64, WIDE), GELU()],
+    "norms": [Linear(64, WIDE), BatchNorm(WIDE), LayerNorm(WIDE)],
+    "images": [Conv2D((8, 8, 1), WIDE // 9, 3), ReLU(), MaxPool2D((6, 6, WIDE // 9), 2), Flatten((3, 3, WIDE // 9))],
+}
+LOSSES: list[tuple[Loss, list[Module]]] = [
+    (CrossEntropy([1, 2]), [Softmax()]),
+    (MSE(), []),
+    (MAE(), []),
+    (Huber(), []),
+    (BinaryCrossEntropy([1, 2]), [Sigmoid()]),
+]
+
+
+@pytest.mark.parametrize(
+    ("layers", "loss", "last"),
+    [(layers, *LOSSES[i % len(LOSSES)]) for i, layers in enumerate(LAYERS.values())],
+    ids=list(LAYERS),
+)
+@pytest.mark.parametrize("make", [SGD, Adam, RMSProp])
+def test_after_the_first_epoch_no_step_allocates(
+    layers: list[Module], loss: Loss, last: list[Module], make: Callable[..., Optimizer]
+) -> None:
+    """But for the order of an epoch, and for what NumPy takes to walk through arrays of unlike shapes: 8192 numbers."""
+    width = 9 * (WIDE // 9) if isinstance(layers[0], Conv2D) else WIDE
+    network = Sequential([*layers, Linear(width, 2, initializer="zeros"), *last])
+    x, y = (
+        RNG.random((BATCH * BATCHES, 64), np.float32),
+        np.eye(2, dtype=np.float32)[RNG.integers(0, 2, BATCH * BATCHES)],
+    )
+    peaks, before = [], 0
+
+    def on_epoch(*_: object) -> None:
+        nonlocal before
+        peaks.append(tracemalloc.get_traced_memory()[1] - before)
+        tracemalloc.reset_peak()
+        before = tracemalloc.get_traced_memory()[0]
+
+    tracemalloc.start()
+    train(network, x, y, loss, make(network, 1e-4, clip_norm=1.0), 3, BATCH, rng=RNG, on_epoch=on_epoch)
+    tracemalloc.stop()
+    one_layer, order, walking = 4 * BATCH * WIDE, 8 * BATCH * BATCHES, 3 * 4 * 8192
+    assert peaks[0] > one_layer
+    assert max(peaks[1:]) < order + walking + 10_000 < one_layer / 2
