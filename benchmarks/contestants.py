@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import json
+import re
 import socket
 import sys
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
+from importlib.metadata import requires
 from pathlib import Path
 from typing import Any
 
@@ -44,7 +46,7 @@ class Contestant:
     @property
     def missing(self) -> str:
         """Why it cannot take part; empty when it can."""
-        if not self.packages or (self.environment / ".installed").exists():
+        if self.folders or (self.environment / ".installed").exists():
             return ""
         log = self.environment / "install.log"
         lines = log.read_text(encoding="utf-8").strip().splitlines() if log.exists() else []
@@ -65,6 +67,12 @@ def free_port() -> int:
 def requirements(name: str) -> tuple[str, ...]:
     lines = (PEERS / "requirements" / f"{name}.txt").read_text(encoding="utf-8").splitlines()
     return tuple(line.partition("#")[0].strip() for line in lines)
+
+
+def service_requirements() -> tuple[str, ...]:
+    """What the project requires, less what only draws on a terminal or serves training: the service runs without."""
+    needed = [line for line in requires("forward-pass") or [] if "extra ==" not in line]
+    return tuple(line for line in needed if re.match(r"[\w-]+", line)[0] not in {"rich", "threadpoolctl"})  # type: ignore[index]
 
 
 def _peer(name: str, says: str, command: Callable[[Setting], list[str]], *, env: str = "", **more: Any) -> Contestant:
@@ -129,7 +137,7 @@ OURS = Contestant(
     "serve",
     Path(sys.executable).parent.parent,
     _ours,
-    ("forward-pass",),
+    service_requirements(),
     environ=lambda setting: {"SERVE_CACHE_DIR": str(setting.folder / "cache")},
     answers=_probabilities,
     folders=("model_store", "service"),

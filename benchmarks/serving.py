@@ -21,13 +21,14 @@ import tempfile
 from functools import partial
 from itertools import pairwise
 from pathlib import Path
+from statistics import median
 from typing import Any
 
 import numpy as np
 
 from benchmarks.contestants import CONTESTANTS, NAIVE, PEERS, ROOT, Contestant, Setting, free_port
 from benchmarks.rounds import alternate
-from benchmarks.serving_process import FailedError, Service, bodies, installed_megabytes
+from benchmarks.serving_process import FailedError, Service, bodies, free_share, installed_megabytes
 from model_store.model import Golden, Model
 from model_store.nn import Linear, ReLU, Sequential, Softmax, Tanh
 from model_store.signature import Array, Classes, Number, Signature, Values
@@ -99,7 +100,7 @@ def turn(contestant: Contestant, network: Network, workers: int, seconds: int) -
     cores = [str(core) for core in sorted(os.sched_getaffinity(0))]
     served_on, loaded_from = (cores[0], cores[1]) if workers == 1 else (",".join(cores), ",".join(cores))
     asked = bodies(contestant, network.rows, network.folder)
-    found: dict[str, float] = {}
+    found = {"free": free_share(int(core) for core in cores[:2])}
     with Service(contestant, network.setting(workers), served_on, asked[1].read_bytes()) as service:
         found["cold start"] = service.cold_start
         check(service, network, asked)
@@ -157,6 +158,11 @@ def tables(figures: Figures, sizes: dict[str, float], absent: dict[str, str]) ->
         for workers, found in by_workers.items():
             place = "on a core of its own" if workers == "1" else "unpinned"
             lines += ["", f"**{NETWORKS[network][0]}, {workers} worker{'s' * (workers != '1')}, {place}**", ""]
+            free = [one["free"] for one in found.values()]
+            lines += [
+                f"Before the turns the cores were free to {median(free):.0%} in the median.",
+                "",
+            ]
             cells = [f"{rows} row{'s' * (rows > 1)}, {c} conn." for rows, c in CELLS]
             base = found.get(NAIVE.name)
             lines.append(f"| | {' | '.join(cells)} |")

@@ -76,7 +76,7 @@ def test_figures_measured_in_parts_make_one_table(tmp_path):
     path = tmp_path / "figures.json"
     cells = {f"{rows}/{connections}": 1.0 for rows, connections in serving.CELLS}
     one = {f"{cell} {key}": 1.0 for cell in cells for key in ("rate", "p50", "p99")}
-    one |= {f"{cell} failed": 0.0 for cell in cells} | {"cold start": 250.0, "memory": 50.0}
+    one |= {f"{cell} failed": 0.0 for cell in cells} | {"cold start": 250.0, "memory": 50.0, "free": 0.9}
     serving.kept(path, {"xor": {"1": {"naive": one}}}, {"naive": 79.0})
     twice = one | {f"{cell} rate": 2.0 for cell in cells}
     figures, sizes = serving.kept(path, {"xor": {"1": {"ours": twice}}}, {"ours": 112.0})
