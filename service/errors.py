@@ -12,7 +12,6 @@
 from __future__ import annotations
 
 import logging
-import re
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -24,11 +23,10 @@ from model_store.errors import Fault, InputError
 from service.auth import RefusedError
 from service.catalog import UnavailableError, UnknownError
 from service.lesson import lesson
-from service.wire import json_response
+from service.wire import has_plain_errors, json_response
 
 log = logging.getLogger("service")
 
-_PLAIN = re.compile(r"/v[12](/|$)")
 _STRANGERS = (401, 403)  # are told nothing about the models
 # Errors of the framework, by status: what a program is told.
 _CODES = {400: "bad_request", 404: "not_found", 405: "method_not_allowed", 413: "body_too_large"}
@@ -56,7 +54,7 @@ def error_response(error: ApiError) -> Response:
     example = None
     if 400 <= error.status < 500 and error.status not in _STRANGERS:
         example = lesson(current_app.extensions["catalog"], error.faults)
-    if _PLAIN.match(request.path):
+    if has_plain_errors(request.path):
         status = 400 if error.status == 422 else error.status  # which these protocols do not know
         text = f"{error.message}. This works: {example['curl']}" if example else error.message
         return json_response({"error": text}, status, error.headers)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from typing import Any
 
@@ -20,6 +21,12 @@ ANSWER_HEADERS = {
     "Content-Security-Policy": "default-src 'none'; frame-ancestors 'none'",
     "Cache-Control": "no-store",
 }
+_PLAIN = re.compile(r"/v[12](/|$)")
+
+
+def has_plain_errors(path: str) -> bool:
+    """Whether the protocol that is spoken there knows `{"error": "text"}` alone."""
+    return _PLAIN.match(path) is not None
 
 
 def json_bytes(value: Any) -> bytes:

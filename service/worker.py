@@ -22,13 +22,13 @@ import time
 from collections import deque
 from typing import Any
 
-import orjson
 from gunicorn.http import errors as http_errors  # type: ignore[import-untyped]
 from gunicorn.http import wsgi
 from gunicorn.workers.base import Worker  # type: ignore[import-untyped]
 
 from service.express import Asked
 from service.incoming import Arrived, Heads, HeadTooLargeError, Incoming
+from service.wire import has_plain_errors, json_bytes
 
 PATIENCE_SECONDS = 0.25
 READ_SECONDS = 30.0  # for a request, from its first byte to its last; and for a client to take its answer
@@ -264,8 +264,12 @@ class EventWorker(Worker):  # type: ignore[misc]
     def _refuse(
         self, connection: Connection, status: str, code: str, message: str, *, close: bool = True, more: str = ""
     ) -> None:
-        """An answer of the worker's own, in the shape of all errors."""
-        body = orjson.dumps({"error": {"code": code, "message": message, "faults": []}, "request_id": ""}) + b"\n"
+        """An answer of the worker's own, in the shape of all errors of the protocol."""
+        asked = connection.waiting.head if connection.waiting is not None else connection.incoming.head
+        if asked is not None and has_plain_errors(asked.path):
+            body = json_bytes({"error": message})
+        else:
+            body = json_bytes({"error": {"code": code, "message": message, "faults": []}, "request_id": ""})
         lines = f"HTTP/1.1 {status}\r\nContent-Type: application/json\r\nContent-Length: {len(body)}\r\n{more}"
         lines += f"Connection: {'close' if close else 'keep-alive'}\r\n\r\n"
         connection.outgoing += lines.encode("latin-1", "replace") + body

@@ -240,6 +240,22 @@ def test_a_request_that_has_waited_too_long_is_shed_and_the_connection_kept(loop
     assert loop.take(sock).endswith(b"again")
 
 
+@pytest.mark.parametrize("path", ["/v1/models/m:predict", "/v2/models/m/infer"])
+def test_who_is_shed_or_cut_off_is_told_in_the_shape_of_the_protocol(loop: Loop, path: str) -> None:
+    late, slow = loop.client(), loop.client(post(path, b"body")[:-1])
+    (connection,) = [c for c in loop.worker.connections if c.incoming.head is None]
+    connection.incoming.feed(post(path))
+    loop.worker._advance(connection)
+    connection.since -= module.PATIENCE_SECONDS + 1
+    shed = loop.take(late)
+    loop.worker.expire(time.monotonic() + module.READ_SECONDS + 1)
+    for answer, status in ((shed, b"503"), (loop.take(slow), b"408")):
+        head, _, body = answer.partition(b"\r\n\r\n")
+        assert head.split()[1] == status
+        assert isinstance(json.loads(body)["error"], str)
+        assert b"Content-Type: application/json\r\n" in head
+
+
 def test_health_checks_pass_the_queue_and_are_never_shed(loop: Loop) -> None:
     others = [loop.client() for _ in range(3)]
     health = loop.client()
