@@ -129,7 +129,7 @@ class Samples:
         A block holds whole batches, apart from the last one's end. It is nobody else's until the next one is asked for.
         """
         order = None
-        if progress.rng is not None and batch_size < len(self):  # one batch has no order
+        if progress.rng is not None and batch_size < len(self.x):  # one batch has no order
             order = progress.draw(lambda rng: rng.permutation(len(self)))
         return [(self.x, self.y, order, progress.steps * batch_size)]
 
