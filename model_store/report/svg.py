@@ -122,11 +122,9 @@ def figure(
             parts.append(tag("line", x1=left, y1=at, x2=frame.right, y2=at, class_="grid"))
         parts.append(text(left - 6, at + 4, name, "tick end"))
     parts.append(tag("line", x1=left, y1=frame.bottom, x2=frame.right, y2=frame.bottom, class_="axis"))
-    shown = _apart([(frame.x(place), name) for place, name in x.ticks])
-    for at, name in shown:
+    for at, middle, name in _apart([(frame.x(place), name) for place, name in x.ticks]):
         parts.append(tag("line", x1=at, y1=frame.bottom, x2=at, y2=frame.bottom + 4, class_="axis"))
-        half = width(name) / 2
-        parts.append(text(min(max(at, half), WIDTH - half), frame.bottom + 16, name, "tick middle"))
+        parts.append(text(middle, frame.bottom + 16, name, "tick middle"))
     parts.append(text(frame.right, frame.bottom + 32, x.title, "title end"))
     return drawing(label, height, [*parts, *marks(frame)])
 
@@ -166,12 +164,16 @@ def width(words: str) -> float:
     return _LETTER * len(words)
 
 
-def _apart(ticks: list[tuple[float, str]]) -> list[tuple[float, str]]:
-    """Ticks whose names do not touch."""
-    shown: list[tuple[float, str]] = []
+def _apart(ticks: list[tuple[float, str]]) -> list[tuple[float, float, str]]:
+    """Ticks whose names do not touch: place, middle of the name, which stays in the drawing, and the name."""
+    shown: list[tuple[float, float, str]] = []
+    free = -math.inf
     for at, name in ticks:
-        if not shown or at - shown[-1][0] > (width(name) + width(shown[-1][1])) / 2 + 6:
-            shown.append((at, name))
+        half = width(name) / 2
+        middle = min(max(at, half), WIDTH - half)
+        if middle - half > free:
+            shown.append((at, middle, name))
+            free = middle + half + 6
     return shown
 
 

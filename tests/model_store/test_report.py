@@ -6,8 +6,9 @@ import json
 import math
 import random
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from html.parser import HTMLParser
+from itertools import pairwise
 from typing import Any
 
 import numpy as np
@@ -107,13 +108,13 @@ def record(labels: tuple[Any, ...], rows: int = 90) -> dict[str, Any]:
     }
 
 
-def regression(names: tuple[str, ...] = ("price",)) -> Model:
+def regression(names: tuple[str, ...] = ("price",), points: Sequence[Any] = ([1.0, 1.5], [2.0, 1.5])) -> Model:
     target = {
         "rows": 40,
         "bias": -0.5,
         "median": 1.0,
         "p90": 2.0,
-        "points": [[1.0, 1.5], [2.0, 1.5]],
+        "points": [list(point) for point in points],
         "edges": [-2.0, 0.0, 2.0],
         "counts": [10, 30],
         "outside": 0,
@@ -228,6 +229,17 @@ def test_the_figure_at_the_end_of_a_bar_stays_in_the_drawing(cost: float) -> Non
     drawn = str(charts.bars(parts, "rise of the RMSE", points=False))
     (found,) = re.findall(r'<text x="([\d.]+)"[^>]*class="value"[^>]*>([^<]+)</text>', drawn)
     assert float(found[0]) + svg.width(found[1]) <= svg.WIDTH
+
+
+@pytest.mark.parametrize("size", [1e-6, 1.0, 9.7e5, 3.9e6, 3.9e15])
+def test_names_of_ticks_do_not_touch_and_stay_in_the_drawing(size: float) -> None:
+    drawn = str(charts.scatter("t", {"points": [[-0.9 * size, 0.0], [size, size]], "rows": 2}))
+    names = re.findall(r'<text x="([\d.]+)"[^>]*class="tick middle"[^>]*>([^<]+)</text>', drawn)
+    ends = [(float(x) - svg.width(name) / 2, float(x) + svg.width(name) / 2) for x, name in names]
+    assert len(ends) > 1
+    assert all(before < start for (_, before), (start, _) in pairwise(ends))
+    assert ends[0][0] >= 0
+    assert ends[-1][1] <= svg.WIDTH
 
 
 def test_an_image_has_a_map_of_its_patches() -> None:

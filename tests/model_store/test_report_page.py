@@ -22,11 +22,19 @@ pytestmark = [
 ]
 
 MANY = tuple(f"a bird with a long name {i}" for i in range(15))
+# Names of ticks that touch their neighbour on the axis below a drawing.
+TOUCHING = """() => [...document.querySelectorAll("svg")].flatMap(svg => {
+  const places = [...svg.querySelectorAll("text.tick.middle")].map(text => [text.getBoundingClientRect(), text]);
+  return places.flatMap(([one, text]) => places.filter(([other]) =>
+    other.left > one.left && other.left < one.right && Math.abs(other.top - one.top) < 1
+  ).map(([, other]) => text.textContent + "|" + other.textContent));
+})"""
 MODELS = {
     "two": classifier(("no", "yes"), record(("no", "yes"))),
     "many": classifier(MANY, record(MANY, 1000)),
     "hostile": classifier((EVIL, "yes"), record((EVIL, "yes")), EVIL, description=EVIL),
     "values": regression(("price", "a target with a rather long name")),
+    "large": regression(points=[[-3.4e6, -3.3e6], [3.9e6, 3.8e6]]),
 }
 # Texts of drawings that reach out of them, by more than a pixel.
 CUT_OFF = """() => [...document.querySelectorAll("svg")].flatMap(svg => {
@@ -65,6 +73,7 @@ def test_a_report_fits_its_screen_without_a_complaint(
     assert page.locator("svg").count() > 0
     assert page.evaluate("document.documentElement.scrollWidth <= innerWidth")
     assert page.evaluate(CUT_OFF) == []
+    assert page.evaluate(TOUCHING) == []
     dark = page.evaluate("getComputedStyle(document.body).backgroundColor") == "rgb(18, 21, 29)"
     assert dark == (scheme == "dark")
     page.emulate_media(media="print")
