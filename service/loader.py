@@ -102,6 +102,8 @@ class Loader:
             return None
         self._failures.pop(key, None)
         self._metrics.loads.at(name).inc()
+        for counter in (self._metrics.load_failures, self._metrics.reloads):
+            counter.at(name)  # is 0 from now on: Prometheus sees no increase in a counter that begins at 1
         times = [1000 * (b - a) for a, b in ((started, found), (found, mapped), (mapped, self._clock()))]
         log.info(
             "loaded %s/%d: a verified copy in %.0f ms, mapped in %.1f ms, checked in %.1f ms", name, number, *times

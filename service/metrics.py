@@ -56,6 +56,7 @@ class Metrics:
             "Answers that were errors, by code; model and version where one was asked.",
             ("code", *_VERSION),
         )
+        self.errors.at("overloaded", "", "")  # is 0 from now on: Prometheus sees no increase from nothing to 1
         self.loads = counts.counter("forward_pass_model_loads", "Versions loaded into a process.", ("model",))
         self.load_failures = counts.counter(
             "forward_pass_model_load_failures", "Versions that could not be loaded.", ("model",)
