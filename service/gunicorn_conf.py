@@ -69,7 +69,7 @@ class Server(BaseApplication):  # type: ignore[misc]
 
     def __init__(self, app: Flask, settings: Settings, listeners: Sequence[int], when_ready: Any) -> None:
         self._app = app
-        self.max_body_bytes = settings.max_body_bytes
+        self.max_body_bytes, self.health_route = settings.max_body_bytes, settings.health_route
         self._options = {**options(settings, listeners), "when_ready": when_ready}
         super().__init__()
 

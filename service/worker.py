@@ -38,7 +38,7 @@ MAX_HELD_BYTES = 64 * 1024 * 1024
 RECEIVE_BYTES = 256 * 1024
 ACCEPTS = 4  # new connections a turn: the other workers want some too
 TAKEN = 64  # requests read a turn, before the connections are looked at again
-VITAL = ("/healthz", "/readyz", "/metrics")
+VITAL = {"/healthz", "/readyz", "/metrics", "/ping", "/v2/health/live", "/v2/health/ready"}
 
 _STATUS = {
     http_errors.LimitRequestLine: "414 URI Too Long",
@@ -185,7 +185,7 @@ class EventWorker(Worker):  # type: ignore[misc]
         connection.held = incoming.held
         if arrived is not None:
             connection.waiting, connection.since = arrived, time.monotonic()
-            vital = arrived.head.path in VITAL
+            vital = self._is_vital(arrived.head.path)
             (self.queue.appendleft if vital else self.queue.append)(connection)
         elif incoming.ended:
             self._close(connection)
@@ -204,7 +204,7 @@ class EventWorker(Worker):  # type: ignore[misc]
             if arrived is None or connection not in self.connections:
                 continue
             head = arrived.head
-            if time.monotonic() - connection.since > PATIENCE_SECONDS and head.path not in VITAL:
+            if time.monotonic() - connection.since > PATIENCE_SECONDS and not self._is_vital(head.path):
                 self._shed(connection, close=arrived.last or head.should_close())
                 continue
             self.nr += 1
@@ -253,6 +253,10 @@ class EventWorker(Worker):  # type: ignore[misc]
             self._refuse(connection, "500 Internal Server Error", "internal_error", "the service failed")
             return
         self._answered(connection, close=response.should_close())
+
+    def _is_vital(self, path: str) -> bool:
+        """Health checks: whoever is not told in time that the service lives may end it, at the worst of moments."""
+        return path in VITAL or path == self.app.health_route
 
     def _shed(self, connection: Connection, *, close: bool = True) -> None:
         self.app.shed()

@@ -37,11 +37,12 @@ _ERROR_CODES = (
     (403, ("forbidden",), "The key has not the scope that the address needs."),
     (404, ("unknown_model", "unknown_version", "not_found"), "There is no such thing; the message says what there is."),
     (405, ("method_not_allowed",), "The address takes another method."),
+    (408, ("request_timeout",), "The request did not arrive within half a minute."),
     (413, ("body_too_large",), "The body has more bytes than the limit."),
     (415, ("unsupported_media_type",), "The Content-Type is clearly not JSON. None at all is fine."),
     (422, ("invalid_request",), "The request was understood and does not fit; every fault is named."),
     (500, ("internal_error",), "A bug of the service. Its log has the reason under the request_id."),
-    (503, ("no_model", "model_unavailable"), "Nothing can answer right now. Retry-After says when to try again."),
+    (503, ("overloaded", "no_model", "model_unavailable"), "Nothing can answer now; Retry-After says how long."),
 )
 _ERROR_EXAMPLE = {
     "error": {

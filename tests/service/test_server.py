@@ -333,7 +333,7 @@ def test_port_in_use_is_told_and_mended(server):
     done = serve("--store", str(server.store.root), "--port", str(server.port))
     assert done.returncode == 2
     assert f"cannot listen on 127.0.0.1:{server.port}" in done.stderr
-    assert "choose another --port" in done.stderr
+    assert "choose another --host or --port" in done.stderr
     assert "Traceback" not in done.stderr
 
 

@@ -53,7 +53,7 @@ class StandIn:
 class App:
     """What gunicorn's application is to the worker, and a WSGI application that answers with what it was sent."""
 
-    max_body_bytes = 1000
+    max_body_bytes, health_route = 1000, "/where/vertex/asks"
 
     def __init__(self) -> None:
         self.sheds = 0
@@ -256,16 +256,17 @@ def test_who_is_shed_or_cut_off_is_told_in_the_shape_of_the_protocol(loop: Loop,
         assert b"Content-Type: application/json\r\n" in head
 
 
-def test_health_checks_pass_the_queue_and_are_never_shed(loop: Loop) -> None:
+@pytest.mark.parametrize("path", ["/healthz", "/ping", "/v2/health/ready", "/where/vertex/asks"])
+def test_health_checks_pass_the_queue_and_are_never_shed(loop: Loop, path: str) -> None:
     others = [loop.client() for _ in range(3)]
     health = loop.client()
-    for sock, path in zip([*others, health], ["/a", "/b", "/c", "/healthz"], strict=True):
-        sock.sendall(post(path))
+    for sock, address in zip([*others, health], ["/a", "/b", "/c", path], strict=True):
+        sock.sendall(post(address))
     for connection in list(loop.worker.connections):
         loop.worker._read(connection)
         connection.since -= module.PATIENCE_SECONDS + 1
     loop.turn(8)
-    assert loop.app.asked == ["/healthz"]
+    assert loop.app.asked == [path]
     assert loop.app.sheds == 3
 
 
