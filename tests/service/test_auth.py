@@ -436,3 +436,24 @@ def test_keygen_leaves_a_file_alone_that_is_not_one_of_keys(tmp_path: Path) -> N
     assert (done.exit_code, done.stdout) == (2, "")
     assert path.read_text() == "buy milk\n"
     assert CliRunner().invoke(main, ["keygen", "no such name"]).exit_code == 2
+
+
+# --- the lesson
+
+
+def test_the_line_that_is_taught_has_the_callers_key_from_the_shell_and_never_in_print(guarded):
+    paths = ("/models/price/predict", "/v1/models/price:predict", "/v2/models/price/infer")
+    for path, scope in (*((path, "predict") for path in paths), ("/v2/repository/models/price/load", "admin")):
+        response = guarded.post(path, json=[], headers=bearer(scope))
+        text = response.get_data(as_text=True).replace('\\"', '"')
+        assert 'curl -s -H "Authorization: Bearer $FORWARD_PASS_KEY" http://localhost' in text
+        assert KEY_OF[scope] not in text
+
+
+@pytest.mark.parametrize("path", ["/nothing", "/models/price/example", "/v2/models/price/example", "/models/pric"])
+def test_a_stranger_is_taught_nothing_of_the_models(guarded, path):
+    for method in ("GET", "POST"):
+        response = guarded.open(path, method=method)
+        assert response.status_code in {401, 404, 405}
+        assert "instances" not in response.get_data(as_text=True)
+        assert "rooms" not in response.get_data(as_text=True)
