@@ -27,6 +27,7 @@ from obstore.exceptions import AlreadyExistsError, BaseError, PermissionDeniedEr
 from obstore.store import from_url
 
 from model_store import artifact, cache
+from model_store.errors import ArtifactError
 from model_store.objects import SMALL, WORD, About, small
 
 if TYPE_CHECKING:
@@ -36,6 +37,7 @@ _CHUNK = 4 << 20
 _FIRST_CHUNK = 64 << 10  # most manifests
 _TRIES = 5
 _MARK = "draft"
+_PROBE = re.compile(r"(^|/)\.probe-[0-9a-f]{16}$")
 _DURATION = re.compile(r" in [0-9.]+[a-zµ]+(, after .*?retry_timeout: \S+)? +-")
 _REFUSED = re.compile(r"status code: 40[13]\b")  # of a listing, which obstore tells as any other error
 # A follower must learn in seconds that its store is away; an upload is one request, however large.
@@ -98,6 +100,8 @@ class Bucket:
 
             place = f"{self.address}/{key}"
             _, digest = artifact.read_ahead(source, place)
+            if source.size > artifact.MAX_FILE_BYTES:  # the cache's disk is not for whoever may write to the bucket
+                raise ArtifactError(f"{place}: wanted an artifact, found {source.size} bytes")
             return cache.keep(place, digest, fetch, self.cache_dir, anew=anew)
 
     @contextmanager
@@ -121,8 +125,9 @@ class Bucket:
         return About(meta["size"], meta["last_modified"])
 
     def abandoned(self) -> list[str]:
-        """None: drafts are temporary files of the machines that make them."""
-        return []
+        """What `check_writable` left when it died. Drafts are temporary files of the machines that make them."""
+        with _told():
+            return [meta["path"] for page in obstore.list(self._store) for meta in page if _PROBE.search(meta["path"])]
 
     def mark(self, key: str) -> str | None:
         """The mark of the draft that was kept under a key; None where there is none."""

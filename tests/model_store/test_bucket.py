@@ -6,7 +6,7 @@ import json
 import os
 import sys
 from concurrent.futures import ThreadPoolExecutor
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
@@ -182,6 +182,29 @@ def test_a_look_at_a_manifest_fetches_no_arrays(remote: Store, server: S3, tmp_p
     assert server.sent < 100_000 < remote.size("chess", 1)
     with pytest.raises(NotFoundError, match="no version 2"):
         remote.manifest("chess", 2)
+
+
+def test_an_object_larger_than_any_artifact_does_not_fill_the_cache(
+    remote: Store, model: Model, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    remote.publish("chess", model)
+    monkeypatch.setattr(artifact, "MAX_FILE_BYTES", remote.size("chess", 1) - 1)
+    with pytest.raises(ArtifactError, match=r"chess/1\.npz: wanted an artifact, found \d+ bytes"):
+        remote.path("chess", 1)
+    assert list(tmp_path.glob("cache/*.npz")) == []
+
+
+def test_what_a_look_for_a_place_to_write_to_left_is_garbage(remote: Store, bucket: Bucket, model: Model) -> None:
+    remote.publish("chess", model)
+    left = ["chess/.probe-0123456789abcdef", "go/.probe-fedcba9876543210"]
+    for key in left:
+        put(bucket, key, b"")
+    found = remote.leftovers(now=datetime.now(UTC), grace=timedelta(0))
+    assert [leftover.key for leftover in found] == left
+    for leftover in found:
+        remote.collect(leftover)
+    assert remote.leftovers(now=datetime.now(UTC), grace=timedelta(0)) == []
+    assert remote.versions("chess") == [1]
 
 
 def test_an_object_too_large_to_be_small_is_not_fetched(objects: Objects) -> None:
