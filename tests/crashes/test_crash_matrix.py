@@ -50,17 +50,26 @@ def template(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return root
 
 
-def harmed(deed: str, harm: str, doer: Worker, template: Path, tmp_path: Path) -> Iterator[tuple[Path, dict[str, str]]]:
-    """One store after another in which a deed was harmed, each at one call further on, and what the doer said."""
+def harmed(
+    deed: str, harm: str, doer: Worker, template: Path | None, tmp_path: Path
+) -> Iterator[tuple[Path, dict[str, str]]]:
+    """One store after another in which a deed was harmed, each at one call further on, and what the doer said.
+
+    The stores are copies of the template; without one, they are not there yet.
+    """
+
+    def fresh(name: str) -> Path:
+        return shutil.copytree(template, tmp_path / name) if template else tmp_path / name
+
     log = tmp_path / "log"
-    root = shutil.copytree(template, tmp_path / "unharmed")
+    root = fresh("unharmed")
     assert "done" in doer.do_watched(deed, root, DEEDS[deed], "-o", str(log))
     counts: Counter[str] = Counter()
     for call in [match[1] for line in log.read_text().splitlines() if (match := _CALL.match(line))]:
         counts[call] += 1
         if counts["getsid"] != 1 or call == "getsid":
             continue
-        root = shutil.copytree(template, tmp_path / f"{call}-{counts[call]}")
+        root = fresh(f"{call}-{counts[call]}")
         inject = f"inject={call}:{HARMS[harm]}:when={counts[call]}"
         told = doer.do_watched(deed, root, DEEDS[deed], "-o", str(log), "-e", inject)
         assert (told == {"killed": -9}) if harm == "death" else ("(INJECTED)" in log.read_text())
@@ -112,6 +121,27 @@ def test_a_deed_harmed_at_any_system_call_is_done_or_not_begun(
             raise
         count += 1
     assert count > 20
+
+
+@pytest.mark.parametrize("harm", HARMS)
+def test_a_first_publish_harmed_at_any_system_call_leaves_a_store_or_none(
+    harm: str, careful: Worker, tmp_path: Path
+) -> None:
+    """Where the directories of the store and of the model are yet to be made."""
+    made = 0
+    for root, told in harmed("publish", harm, careful, None, tmp_path):
+        try:
+            store = open_store(root)
+            versions = store.versions(NAME) if root.exists() and store.names() else []
+            assert versions in [[1]] + [[]] * ("done" not in told)
+            assert deeds.publish(store, 9).split()[0] == str(len(versions) + 1)
+            for number in store.versions(NAME):
+                store.load(NAME, number)[1].check_golden()
+        except BaseException as e:
+            e.add_note(f"{harm} at {root.name}; it said {told}")
+            raise
+        made += root.name.startswith("mkdir-")
+    assert made == 2
 
 
 def test_a_store_that_writes_where_readers_look_is_caught(template: Path, tmp_path: Path) -> None:
