@@ -236,5 +236,6 @@ class ReadySchema(Schema):
     """Whether there is a model to answer, and everything that is amiss."""
 
     status = fields.String(required=True, metadata={"description": "ready, degraded or unavailable"})
-    models = fields.Dict(keys=fields.String(), values=fields.Integer(allow_none=True), required=True)
-    problems = fields.List(fields.Nested(FaultSchema), required=True)
+    # Who has no key, where one is needed, is told the status alone.
+    models = fields.Dict(keys=fields.String(), values=fields.Integer(allow_none=True))
+    problems = fields.List(fields.Nested(FaultSchema))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from typing import Any
 
 from flask import Blueprint, redirect, request
 from prometheus_client import CONTENT_TYPE_LATEST
@@ -48,12 +49,17 @@ def routes(catalog: Catalog, metrics: Metrics, drift: Drift, keys: Keys) -> Blue
 
     @blueprint.get("/readyz")
     def ready() -> Response:
-        """503 only when nothing can answer: one broken model must not take the others out of rotation."""
+        """503 only when nothing can answer: one broken model must not take the others out of rotation.
+
+        Where there are keys, who has none is told the status alone.
+        """
         snapshot = catalog.snapshot
         defaults = {name: entry.default.number if entry.default else None for name, entry in snapshot.entries.items()}
         found = problems()
         status = "unavailable" if not snapshot.answering else "degraded" if found else "ready"
-        body = {"status": status, "models": defaults, "problems": [problem.as_dict() for problem in found]}
+        body: dict[str, Any] = {"status": status}
+        if keys.known(request.headers.get("Authorization")):
+            body |= {"models": defaults, "problems": [problem.as_dict() for problem in found]}
         return json_response(body, 503 if status == "unavailable" else 200)
 
     @blueprint.get("/metrics")

@@ -68,7 +68,7 @@ class Clock:
         ("shop predict sha256:" + 63 * "0", "64 hexadecimal digits"),
         ("shop predict " + 64 * "0", "wanted sha256:"),
         ("shop predict fp_thekeyitself", "serve keygen makes such a line"),
-        ("shop everything sha256:" + 64 * "0", "wanted scopes of predict, metrics, admin, found 'everything'"),
+        ("shop everything sha256:" + 64 * "0", "wanted scopes of predict, metrics, admin"),
         ("sh/op predict sha256:" + 64 * "0", "wanted a name"),
     ],
 )
@@ -76,6 +76,15 @@ def test_a_file_that_is_not_one_of_keys_is_refused_with_the_place(text: str, sai
     with pytest.raises(KeysError, match="keys") as refused:
         parse(text, "keys")
     assert said in str(refused.value)
+
+
+@pytest.mark.parametrize(
+    "text", ["fp_secret", "shop fp_secret sha256:x", "fp_secret! predict x", "a predict fp_secret"]
+)
+def test_a_key_that_stands_where_it_should_not_is_not_repeated(text: str) -> None:
+    with pytest.raises(KeysError) as refused:
+        parse(text, "keys")
+    assert "secret" not in str(refused.value)
 
 
 def test_all_faults_of_a_file_are_told_at_once() -> None:
@@ -219,7 +228,7 @@ def test_a_file_that_cannot_be_read_any_more_leaves_its_keys_in_force_and_is_tol
     else:
         file.write_text("" if damage == "empty" else good[:-2])
     with caplog.at_level(logging.ERROR, "service"):
-        ready = client.get("/readyz").get_json()
+        ready = client.get("/readyz", headers=bearer("metrics")).get_json()
         client.get("/readyz")
     assert ready["status"] == "degraded"
     assert [problem["place"] for problem in ready["problems"]] == ["keys"]
@@ -229,7 +238,7 @@ def test_a_file_that_cannot_be_read_any_more_leaves_its_keys_in_force_and_is_tol
     assert "forward_pass_problems 1.0" in client.get("/metrics", headers=bearer("metrics")).get_data(as_text=True)
 
     file.write_text(good + line("one-more", "predict", "fp_more"))
-    assert client.get("/readyz").get_json()["problems"] == []
+    assert client.get("/readyz", headers=bearer("metrics")).get_json()["problems"] == []
     assert (
         client.post("/models/price/predict", json=ROWS, headers={"Authorization": "Bearer fp_more"}).status_code == 200
     )
@@ -246,6 +255,13 @@ def test_without_a_file_nobody_needs_a_key(client: FlaskClient) -> None:
 @pytest.mark.parametrize("path", HEALTH)
 def test_health_is_open(guarded: FlaskClient, path: str) -> None:
     assert guarded.get(path).status_code == 200
+
+
+def test_who_has_no_key_is_told_the_status_alone(guarded: FlaskClient, client: FlaskClient) -> None:
+    assert guarded.get("/readyz").get_json() == {"status": "ready"}
+    assert guarded.get("/readyz", headers={"Authorization": "Bearer fp_nobody"}).get_json() == {"status": "ready"}
+    assert "price" in guarded.get("/readyz", headers=bearer("metrics")).get_json()["models"]
+    assert "price" in client.get("/readyz").get_json()["models"]  # where nobody needs a key
 
 
 def refusals(client: FlaskClient) -> dict[tuple[str, str], int]:

@@ -102,6 +102,7 @@ def test_a_body_cut_short_comes_out_short_and_ends_the_connection() -> None:
         b"5\nhello\r\n0\r\n\r\n",
         b"5\r\nhello!\r\n0\r\n\r\n",
         b"5\r\nhello0\r\n\r\n",
+        b"5\r\nhelloxx0\r\n\r\n",
         b"fffffffff\r\n",
         b"5;" + b"x" * 2000 + b"\r\nhello\r\n0\r\n\r\n",
         b"5;a=\r1\r\nhello\r\n0\r\n\r\n",

@@ -1,0 +1,180 @@
+"""Defences are proved by tests that fail without them: each is taken out of a copy of the project, and its test is run.
+
+`SECURITY.md` tells what each is for. A test that would pass without its defence proves nothing, and is found here.
+"""
+
+from __future__ import annotations
+
+import ast
+import re
+import shutil
+import subprocess
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parent.parent
+COPIED = ("model_store", "service", "training", "tests", "examples", "pyproject.toml")
+DOCUMENT = ROOT / "SECURITY.md"
+
+
+@dataclass(frozen=True)
+class Defence:
+    """`line` of `file` is the defence; the house without it has `without` there, and `test` falls."""
+
+    file: str
+    line: str
+    without: str
+    test: str
+
+
+AUTH, CHECKS = "service/auth.py", "tests/service/test_auth.py"
+DEFENCES = {
+    "a key is asked for by Flask": Defence(
+        "service/app.py", 'keys.check(request.environ.get("HTTP_AUTHORIZATION"), scope)', "pass",
+        f"{CHECKS}::test_every_other_address_asks_for_a_key",
+    ),
+    "a key is asked for by the express": Defence(
+        "service/express.py", 'self._keys.check(target.authorization, "predict")', "pass",
+        "tests/service/test_express.py::test_who_needs_a_key_needs_it_here_too",
+    ),
+    "a key is good for its scopes alone": Defence(
+        AUTH, "if granted & _BITS[scope]:", "if granted:", f"{CHECKS}::test_a_key_is_good_for_its_scopes_and_no_others"
+    ),
+    "every key is compared in constant time": Defence(
+        AUTH, "hmac.compare_digest(known, digest)", "(known == digest)",
+        f"{CHECKS}::test_every_key_is_compared_in_constant_time_whichever_it_is",
+    ),
+    "a broken file leaves the keys before it in force": Defence(
+        AUTH, " self.problem = fault\n", " self.problem, self._granted = fault, []\n",
+        f"{CHECKS}::test_a_file_that_cannot_be_read_any_more_leaves_its_keys_in_force_and_is_told_of",
+    ),
+    "what a file of keys holds is not repeated": Defence(
+        AUTH, "with commas between and no spaces", "found {scopes}",
+        f"{CHECKS}::test_a_key_that_stands_where_it_should_not_is_not_repeated",
+    ),
+    "strangers are told nothing of the models": Defence(
+        "service/errors.py", " and error.status not in _STRANGERS", "",
+        f"{CHECKS}::test_a_refusal_has_the_shape_of_its_protocol_and_says_nothing_of_the_models",
+    ),
+    "strangers are told whether it is ready, and no more": Defence(
+        "service/routes/health.py", 'if keys.known(request.headers.get("Authorization")):', "if True:",
+        f"{CHECKS}::test_who_has_no_key_is_told_the_status_alone",
+    ),
+    "the second listener alone is administrative": Defence(
+        "service/app.py", 'if scope != "predict" and settings', 'if scope == "nothing" and settings',
+        f"{CHECKS}::test_what_is_administrative_is_answered_by_the_second_listener_alone",
+    ),
+    "the repository has a listener of its own": Defence(
+        "service/settings.py", 'if values["admin"] and not values["admin_port"]:', "if False:",
+        f"{CHECKS}::test_the_repository_is_closed_by_default_and_opens_on_a_listener_of_its_own",
+    ),
+    "no file is taken from a caller": Defence(
+        "service/routes/open_inference.py", 'startswith("file:")', 'startswith("nothing:")',
+        f"{CHECKS}::test_the_repository_takes_no_file_from_a_caller",
+    ),
+    "a body cut short is refused": Defence(
+        "service/body.py", "elif len(body) < announced:", "elif False:",
+        "tests/service/test_body.py::test_body_shorter_than_announced_is_400",
+    ),
+    "a body has a limit": Defence(
+        "service/body.py", "if announced is not None and announced > max_bytes:", "if False:",
+        "tests/service/test_body.py::test_body_over_the_limit_is_413_before_it_is_read",
+    ),
+    "chunks are well-formed": Defence(
+        "service/incoming.py", 'if buffer[:2] != b"\\r\\n":', "if False:",
+        "tests/service/test_incoming.py::"
+        "test_a_chunked_body_that_is_not_well_formed_cannot_be_read_and_ends_the_connection",
+    ),
+    "who waits too long is shed": Defence(
+        "service/worker.py", "- connection.since > PATIENCE_SECONDS", "- connection.since > 1e9",
+        "tests/service/test_worker.py::"
+        "test_a_request_that_has_waited_too_long_is_shed_and_the_connection_kept",
+    ),
+    "input that waits is bounded": Defence(
+        "service/worker.py", "elif self.held > MAX_HELD_BYTES:", "elif False:",
+        "tests/service/test_worker.py::test_input_that_waits_is_bounded_for_all_connections_together",
+    ),
+    "a model's bytes are those that were published": Defence(
+        "model_store/artifact.py", "if hashlib.sha256(_bytes(array)).hexdigest() != sha256:", "if False:",
+        "tests/model_store/test_artifact_format.py::test_hashes_are_true",
+    ),
+    "a model's numbers are finite": Defence(
+        "model_store/artifact.py", "    if not finite:\n", "    if False:\n",
+        "tests/model_store/test_artifact_format.py::test_arrays_are_finite",
+    ),
+    "a signature is verified": Defence(
+        "model_store/signing.py", "            key.verify(signature, statement(name, digest))\n", "            pass\n",
+        "tests/service/test_trust.py::test_a_foreign_signature_or_one_for_another_name_is_refused",
+    ),
+    "the cache is nobody else's": Defence(
+        "model_store/cache.py", "or stat.S_IMODE(status.st_mode) & 0o022:", "or False:",
+        "tests/model_store/test_cache.py::test_a_cache_that_others_can_write_to_is_refused",
+    ),
+}  # fmt: skip
+
+
+def run(folder: Path, *tests: str) -> subprocess.CompletedProcess[str]:
+    words = [sys.executable, "-m", "pytest", "-q", "-x", "-p", "no:cacheprovider", *tests]
+    return subprocess.run(words, cwd=folder, capture_output=True, text=True, check=False, timeout=300)
+
+
+@pytest.fixture(scope="module")
+def copy(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("house")
+    for name in COPIED:
+        if (ROOT / name).is_dir():
+            shutil.copytree(ROOT / name, folder / name, ignore=shutil.ignore_patterns("__pycache__", "mnist"))
+        else:
+            shutil.copy(ROOT / name, folder / name)
+    return folder
+
+
+@pytest.mark.slow
+def test_every_defences_test_passes_with_it(copy: Path) -> None:
+    done = run(copy, *sorted({defence.test for defence in DEFENCES.values()}))
+    assert done.returncode == 0, done.stdout
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", DEFENCES)
+def test_a_defences_test_fails_without_it(copy: Path, name: str) -> None:
+    defence = DEFENCES[name]
+    path = copy / defence.file
+    whole = path.read_text(encoding="utf-8")
+    assert whole.count(defence.line) == 1, f"{defence.file}: wanted this once: {defence.line}"
+    path.write_text(whole.replace(defence.line, defence.without), encoding="utf-8")
+    try:
+        done = run(copy, defence.test)
+    finally:
+        path.write_text(whole, encoding="utf-8")
+    assert done.returncode == 1, done.stdout + done.stderr  # failed, rather than not found
+    assert re.search(r"^FAILED ", done.stdout, re.MULTILINE), done.stdout
+
+
+def exists(test: str) -> bool:
+    """Whether there is a test of that name: `tests/file.py::test_name`."""
+    file, _, name = test.partition("::")
+    if not (ROOT / file).is_file():
+        return False
+    found = ast.walk(ast.parse((ROOT / file).read_text(encoding="utf-8")))
+    return any(isinstance(node, ast.FunctionDef) and node.name == name for node in found)
+
+
+def named_tests(mark: str = "") -> list[str]:
+    """The tests in the document's tables, or of the rows with a mark."""
+    rows = [row for row in DOCUMENT.read_text(encoding="utf-8").splitlines() if row.startswith("| ") and mark in row]
+    return re.findall(r"`(tests/[\w/]+\.py::test_\w+)`", "\n".join(rows))
+
+
+def test_every_test_that_the_threat_model_names_is_there() -> None:
+    named = named_tests()
+    assert len(named) > 40
+    assert [test for test in named if not exists(test)] == []
+    assert not exists("tests/test_defences.py::test_that_is_not_there")
+
+
+def test_the_threat_model_marks_the_defences_that_are_taken_out() -> None:
+    assert sorted(named_tests("✂")) == sorted(defence.test for defence in DEFENCES.values())
