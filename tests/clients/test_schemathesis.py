@@ -10,8 +10,8 @@ from pathlib import Path
 import pytest
 
 from model_store.store import open_store
-from tests.clients.conftest import Server
 from tests.service.conftest import image, penguins, price
+from tests.service.test_server import Server, free_port
 
 pytest.importorskip("schemathesis", reason="the clients of others are installed by make test")
 
@@ -40,7 +40,9 @@ def own_server(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Serve
     models = {"penguins": penguins(dtype="float64"), "image": image(), "price": price(dtype="float64")}
     for name, model in models.items():
         store.publish(name, model)
-    server = Server(store, tmp_path, SERVE_WORKERS="1", SERVE_ADMIN=request.param)
+    second = free_port()
+    server = Server(store, tmp_path, SERVE_WORKERS="1", SERVE_ADMIN=request.param, SERVE_ADMIN_PORT=str(second))
+    server.port = second  # where all of it is answered
     yield server
     assert server.stop() == 0, server.log
     assert "Traceback" not in server.log
