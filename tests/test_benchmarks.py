@@ -10,7 +10,7 @@ import pytest
 from benchmarks import serving
 from benchmarks.contestants import CONTESTANTS, PEERS
 from benchmarks.per_sample import PerSample
-from benchmarks.rounds import alternate
+from benchmarks.rounds import alternate, unpinned
 from model_store.nn import Linear, Sequential, Tanh
 from training import MSE, SGD, train
 
@@ -84,3 +84,9 @@ def test_figures_measured_in_parts_make_one_table(tmp_path):
     assert "| ours | **2.0x** 2/s, 1.00 / 1.00 ms |" in table
     assert "0.25 s | 50 MiB | 112 MB |" in table
     assert "| litserve | not installed: no such package |" in table
+
+
+def test_contestants_choose_their_blas_kernel_themselves():
+    environ = {"OPENBLAS_CORETYPE": "Haswell", "OPENBLAS_L2_SIZE": "512", "PATH": "/bin"}
+    assert unpinned(environ) == {"PATH": "/bin"}
+    assert len(environ) == 3
