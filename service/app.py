@@ -66,7 +66,7 @@ def create_app(settings: Settings | None = None, *, forks: bool = False, counts:
     app.extensions["observer"] = observer
     errors.register(app)
     predictor = predict.Predictor(catalog, inference, settings)
-    app.extensions["express"] = partial(Express, catalog, predictor, inference, observer, keys, settings.max_instances)
+    app.extensions["express"] = partial(Express, catalog, predictor, inference, observer, keys, settings)
     app.register_blueprint(predict.routes(predictor))
     app.register_blueprint(hosted.routes(catalog, predictor, settings))
     app.register_blueprint(tensorflow_serving.routes(catalog, inference, settings))

@@ -20,13 +20,14 @@ import orjson
 from model_store.errors import InputError
 from model_store.nn import Array
 from service.auth import Keys, RefusedError
-from service.body import is_json
+from service.body import is_dense, is_json
 from service.catalog import Catalog, Served, UnavailableError, UnknownError
 from service.inference import Inference
 from service.observation import Observer, clock
 from service.plain import PlainReader
 from service.routes.predict import Predictor, answer
 from service.schemas import is_version_ref
+from service.settings import Settings
 from service.wire import ANSWER_HEADERS, json_bytes
 
 _PATH = re.compile(r"(?:/models/([A-Za-z0-9._-]+)(?:/versions/([A-Za-z0-9._-]+))?)?/predict")
@@ -71,10 +72,10 @@ class Express:
         inference: Inference,
         observer: Observer,
         keys: Keys,
-        max_instances: int,
+        settings: Settings,
     ) -> None:
         self._catalog, self._predictor, self._inference, self._observer = catalog, predictor, inference, observer
-        self._keys, self._max_instances = keys, max_instances
+        self._keys, self._settings = keys, settings
         self._reader = PlainReader()
         self._fixed = "".join(f"{name}: {value}\r\n" for name, value in ANSWER_HEADERS.items())
         self._second, self._start = 0, ""
@@ -85,7 +86,7 @@ class Express:
             target = head.express
         except AttributeError:
             target = head.express = _target(head)
-        if target is None:
+        if target is None or is_dense(body, self._settings.max_body_bytes):
             return None
         asked = Asked()
         asked.started = clock()
@@ -125,7 +126,7 @@ class Express:
         signature = served.model.signature
         if signature.table_shape is None:
             return None
-        table = plain.table(signature.table_shape, self._max_instances)
+        table = plain.table(signature.table_shape, self._settings.max_instances)
         return None if table is None else (served, signature.encode_table(table, dtype=served.model.network.dtype))
 
     def _rows(self, body: bytes, target: Target) -> tuple[Served, Array] | None:

@@ -51,6 +51,7 @@ def options(settings: Settings, listeners: Sequence[int]) -> dict[str, Any]:
         "limit_request_fields": 64,
         "limit_request_field_size": 8190,
         "forwarded_allow_ips": settings.forwarded_allow_ips,
+        "forwarder_headers": "",  # nobody says SCRIPT_NAME or PATH_INFO to us, a proxy neither
         "http_parser": "python",  # one parser everywhere, whether or not an optional one is installed
         "control_socket_disable": True,
         "worker_tmp_dir": memory_directory(),

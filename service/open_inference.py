@@ -46,7 +46,7 @@ def read(request: Request, served: Served, max_bytes: int) -> Asked:
     declared = tensors.outputs(served.model)
     if announced is not None and length == 0:
         return Asked(_raw(body, served), {tensor.name: True for tensor in declared})
-    document = parse_json(body[:length])
+    document = parse_json(body[:length], max_bytes)
     if not isinstance(document, dict):
         raise not_an_object(document)
     faults, tail = Faults(), memoryview(body)[length:]

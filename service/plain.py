@@ -21,12 +21,13 @@ try:
 except ImportError:  # there are no wheels for Python 3.14 yet
     simdjson = None
 
+MAX_KEPT_BYTES = 1 << 20  # a larger body has a parser of its own, whose memory goes with it
 _KEYS = ({"instances"}, {"model", "instances"}, {"version", "instances"}, {"model", "version", "instances"})
 _NOT_PLAIN = (ValueError, TypeError, KeyError, RuntimeError)  # what simdjson raises
 
 
 class PlainReader:
-    """Belongs to one thread: its memory is used again for the next body."""
+    """Belongs to one thread: its memory, several times that of the largest body, is used again for the next."""
 
     def __init__(self) -> None:
         self._parser = simdjson.Parser() if simdjson else None
@@ -35,9 +36,10 @@ class PlainReader:
         """The body, where it is an object with the keys of a request for predictions; let it go before the next."""
         if self._parser is None or not body.startswith(b"{"):  # simdjson would pass over a byte order mark
             return None
+        parser = self._parser if len(body) <= MAX_KEPT_BYTES else simdjson.Parser()
         try:
-            document = self._parser.parse(body)
-            keys = list(document.keys())
+            document = parser.parse(body)
+            keys = list(document.keys()) if len(document) <= len(_KEYS[-1]) else []
         except _NOT_PLAIN:
             return None
         return PlainBody(body, document, keys) if set(keys) in _KEYS and len(set(keys)) == len(keys) else None

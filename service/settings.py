@@ -63,7 +63,12 @@ class Settings:
     threads: int = _setting(
         "SERVE_THREADS", 4, "Threads, so requests at a time, of a gthread worker.", low=1, high=1024
     )
-    max_body_bytes: int = _setting("SERVE_MAX_BODY_BYTES", 16 * 2**20, "Largest body of a request.", low=1)
+    max_body_bytes: int = _setting(
+        "SERVE_MAX_BODY_BYTES",
+        8 * 2**20,
+        "Largest body of a request; JSON has a value for each 16 bytes of it at most.",
+        low=1,
+    )
     max_instances: int = _setting("SERVE_MAX_INSTANCES", 10_000, "Most rows of a request.", low=1)
     max_extra_versions: int = _setting(
         "SERVE_MAX_EXTRA_VERSIONS", 4, "Versions kept in memory beside the default and the aliased ones.", low=1

@@ -34,7 +34,7 @@ PATIENCE_SECONDS = 0.25
 READ_SECONDS = 30.0  # for a request, from its first byte to its last; and for a client to take its answer
 LINGER_SECONDS = 2.0  # for a client to see an answer that came before it had sent everything
 MAX_CONNECTIONS = 1000
-MAX_HELD_BYTES = 64 * 1024 * 1024
+MAX_HELD_BYTES = 32 * 1024 * 1024
 RECEIVE_BYTES = 256 * 1024
 ACCEPTS = 4  # new connections a turn: the other workers want some too
 TAKEN = 64  # requests read a turn, before the connections are looked at again
@@ -233,7 +233,11 @@ class EventWorker(Worker):  # type: ignore[misc]
         """By the application, through WSGI."""
         head = arrived.head
         head._expected_100_continue = False
-        response, environ = wsgi.create(head, connection, connection.peer, connection.server, self.cfg)
+        try:
+            response, environ = wsgi.create(head, connection, connection.peer, connection.server, self.cfg)
+        except (http_errors.ConfigurationProblem, ValueError) as e:  # a head that no address of ours can have
+            self._refuse(connection, "400 Bad Request", "bad_request", f"the request is not well-formed HTTP: {e}")
+            return
         environ["wsgi.input"] = arrived.body
         environ["forward_pass.arrived"] = connection.since
         if arrived.last or not self.alive:

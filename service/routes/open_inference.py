@@ -142,7 +142,7 @@ def _admin(settings: Settings) -> None:
 def _object(settings: Settings) -> dict[str, Any]:
     """The body of a request to the repository, which may be empty."""
     body = read_bytes(request, settings.max_body_bytes)
-    found = parse_json(body) if body else {}
+    found = parse_json(body, settings.max_body_bytes) if body else {}
     if not isinstance(found, dict):
         raise InputError([Fault("body", f"wanted an object, found {shown(found)}", "send {}")])
     parameters = found.get("parameters", {})

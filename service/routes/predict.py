@@ -49,7 +49,7 @@ class Predictor:
         else:
             check_json_type(request)
             sent = read_bytes(request, self._settings.max_body_bytes)
-            body = parse_json(sent)
+            body = parse_json(sent, self._settings.max_body_bytes)
             if not isinstance(body, dict):
                 raise not_an_object(body)
             body.pop(passed_over, None)

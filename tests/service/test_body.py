@@ -85,7 +85,7 @@ def test_body_over_the_limit_is_413_before_it_is_read(store, make_client):
 
     response = client.post(ADDRESS, input_stream=Untouched(), environ_overrides={"CONTENT_LENGTH": str(len(GOOD) + 1)})
     error = assert_error(response, 413, "body_too_large")
-    assert f"at most {len(GOOD)} bytes" in error["message"]
+    assert f"at most {len(GOOD):,} bytes" in error["message"]
 
 
 def test_chunked_body_over_the_limit_is_413(store, make_client):
@@ -95,6 +95,19 @@ def test_chunked_body_over_the_limit_is_413(store, make_client):
     assert whole.status_code == 200
     more = client.post(ADDRESS, input_stream=BytesIO(GOOD + b" "), environ_overrides=chunked)
     assert_error(more, 413, "body_too_large")
+
+
+def test_json_of_more_values_than_its_limit_has_room_for_is_413(store, make_client):
+    """Python takes 32 bytes for a number that JSON writes in two: a body of 8 MB would take 125."""
+    client = make_client(store, max_body_bytes=2**21)
+    many = b'{"instances": [[' + b"1," * (2**21 // 16) + b"1]]}"
+    padding = b" " * (2**20 - len(many))
+    assert len(many + padding) == 2**20
+    assert_error(client.post(ADDRESS, data=many + padding), 422, "invalid_request")
+    for path in (ADDRESS, "/v1/models/price:predict", "/v2/models/price/infer"):
+        response = client.post(path, data=many + padding + b" ")
+        assert response.status_code == 413, path
+        assert "at most 131,072 values in JSON, found about 131,073; send fewer rows" in response.get_data(as_text=True)
 
 
 def test_body_shorter_than_announced_is_400(client):

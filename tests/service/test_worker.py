@@ -387,3 +387,11 @@ def test_one_that_the_application_has_to_answer_leaves_the_others_theirs(loop: L
 def test_requests_of_one_connection_are_answered_in_their_order(loop: Loop) -> None:
     client = loop.client(post("/plain", b"1") + post("/other", b"2") + post("/plain", b"3"))
     assert [part[-1:] for part in loop.take(client).split(b"HTTP/1.1 ")[1:]] == [b"1", b"2", b"3"]
+
+
+def test_a_head_that_no_address_can_have_is_refused_and_the_worker_goes_on(loop: Loop) -> None:
+    """gunicorn's default lets a proxy on this machine say SCRIPT_NAME, and raises where the path is not below it."""
+    loop.worker.cfg.set("forwarder_headers", "SCRIPT_NAME")
+    client = loop.client(b"GET /models HTTP/1.1\r\nHost: h\r\nSCRIPT_NAME: /y\r\n\r\n")
+    assert loop.take(client).startswith(b"HTTP/1.1 400 Bad Request\r\n")
+    assert loop.take(loop.client(post("/plain", b"1"))).endswith(b"1")

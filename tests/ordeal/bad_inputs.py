@@ -1,0 +1,204 @@
+"""Bad inputs: whatever bytes come, nobody gets a 500, no worker dies, and half a body is never answered as a whole.
+
+The inputs are named cases (cases.py), and endless variations drawn by a seed: JSON made by a grammar that knows the
+words of every protocol, good requests with bytes flipped, cut and spliced, heads and chunks likewise.
+"""
+
+from __future__ import annotations
+
+import random
+import re
+import socket
+import tempfile
+import threading
+import zlib
+from collections import Counter
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import orjson
+
+from tests.ordeal import cases
+from tests.ordeal.cases import Case, sized
+from tests.ordeal.trial import Outcome, Watched, serving
+from tests.service.test_server import Server
+
+MOST_MEGABYTES = 100
+TIMEOUT_SECONDS = 60
+CLIENTS = 4
+
+_STATUS = re.compile(rb"HTTP/1\.[01] (\d{3}) ")
+_KEYS = [
+    *("instances", "inputs", "outputs", "model", "version", "name", "shape", "datatype", "data", "parameters", "id"),
+    *("signature_name", "binary_data_size", "binary_data", "warnings", "receipt"),
+    *("rooms", "area", "island", "mass", "sex", "pixels", "x", "y"),
+]
+_WORDS = ["price", "penguins", "image", "1", "latest", "default", "FP32", "BYTES", "INT64", "serving_default", "Biscoe"]
+_SCALARS = [b"null", b"true", b"false", b"0", b"-1", b"1e308", b"-0.0", b"1e-400", b"9" * 30, b'""', b'"\\u0000"']
+_BROKEN = [b"NaN", b"-Infinity", b"1e999", b"01", b"+1", b"'a'", b"undefined", b'"\\ud800"', b"\xff", b"{", b"]", b","]
+
+
+def trial(*, short: bool = False, seed: int = 0, count: int | None = None) -> Outcome:
+    """100,000 variations and every named case; 6,000 in the short form."""
+    outcome = Outcome("bad inputs")
+    wanted = count or (6_000 if short else 100_000)
+    with tempfile.TemporaryDirectory() as folder, serving(Path(folder)) as server, Watched(server) as watched:
+        statuses: Counter[str] = Counter()
+        for case in cases.named():
+            judge(outcome, statuses, case, answered(server, case))
+        lock = threading.Lock()
+
+        def client(number: int) -> None:
+            rng = random.Random(f"{seed}-{number}")
+            for _ in range(wanted // CLIENTS):
+                case = variation(rng)
+                found = answered(server, case)
+                with lock:
+                    judge(outcome, statuses, case, found)
+
+        threads = [threading.Thread(target=client, args=(number,)) for number in range(CLIENTS)]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join()
+        status, _ = server.ask("POST", "/models/price/predict", {"instances": [[3, 80]]})
+        if status != 200:
+            outcome.lose(f"a good request afterwards was answered {status}")
+        outcome.figures["answered"] = ", ".join(f"{status}: {n:,}" for status, n in sorted(statuses.items()))
+        outcome.figures["workers that died"] = str(watched.deaths)
+        if watched.deaths:
+            outcome.lose(f"{watched.deaths} workers died: {server.log[-2000:]}", watched.deaths)
+    outcome.bound("memory above idle", watched.growth, MOST_MEGABYTES, "MiB")
+    return outcome
+
+
+def judge(outcome: Outcome, statuses: Counter[str], case: Case, answer: bytes | None) -> None:
+    outcome.tried += 1
+    if answer is None:
+        outcome.lose(f"{case.name}: no end of its answer within {TIMEOUT_SECONDS} s: {case.request[:300]!r}")
+        return
+    found = [int(status) for status in _STATUS.findall(answer) if status != b"100"]
+    statuses.update(map(str, found) if found else ["closed"])
+    if 500 in found:
+        outcome.lose(f"{case.name}: answered 500: {case.request[:300]!r}")
+    if case.cut and 200 in found:
+        outcome.lose(f"{case.name}: half a body was answered 200: {case.request[:300]!r}")
+    if case.most_answers is not None and len(found) > case.most_answers:
+        outcome.lose(f"{case.name}: {len(found)} answers to one request: {found} {case.request[:300]!r}")
+
+
+def answered(server: Server, case: Case) -> bytes | None:
+    """All that comes back, up to the end of the connection; None where it does not end."""
+    answer = b""
+    try:
+        with socket.create_connection(("127.0.0.1", server.port), timeout=TIMEOUT_SECONDS) as sock:
+            for piece in case.pieces:
+                sock.sendall(piece)
+            sock.shutdown(socket.SHUT_WR)
+            while piece := sock.recv(1 << 16):
+                answer += piece
+    except TimeoutError:
+        return None
+    except OSError:  # it was cut off: what had come, counts
+        pass
+    return answer
+
+
+def variation(rng: random.Random) -> Case:
+    make: Callable[[random.Random], Case] = rng.choice(_KINDS)
+    return make(rng)
+
+
+def _by_grammar(rng: random.Random) -> Case:
+    return Case("grammar", sized(rng.choice(cases.PATHS), b"".join(_object(rng, 0))))
+
+
+def _flipped(rng: random.Random) -> Case:
+    path, body = rng.choice(cases.GOOD)
+    return Case("damaged body", sized(path, bytes(_damaged(rng, bytearray(body)))))
+
+
+def _damaged_head(rng: random.Random) -> Case:
+    path, body = rng.choice(cases.GOOD)
+    head, _, _ = sized(path, body).partition(b"\r\n\r\n")
+    return Case("damaged head", bytes(_damaged(rng, bytearray(head))) + b"\r\n\r\n" + body)
+
+
+def _damaged_chunks(rng: random.Random) -> Case:
+    path, body = rng.choice(cases.GOOD)
+    cut = rng.randrange(1, len(body))
+    chunks = b"".join(b"%x\r\n%b\r\n" % (len(part), part) for part in (body[:cut], body[cut:])) + b"0\r\n\r\n"
+    return Case(
+        "damaged chunks", cases.head(path, b"Transfer-Encoding: chunked") + bytes(_damaged(rng, bytearray(chunks)))
+    )
+
+
+def _cut_short(rng: random.Random) -> Case:
+    path, body = rng.choice(cases.GOOD)
+    whole = sized(path, body)
+    return Case("cut short", whole[: -rng.randrange(1, len(body))], cut=True)
+
+
+def _compressed(rng: random.Random) -> Case:
+    path, body = rng.choice(cases.GOOD)
+    packed = zlib.compress(body, wbits=rng.choice([zlib.MAX_WBITS, 16 + zlib.MAX_WBITS, -zlib.MAX_WBITS]))
+    coding = rng.choice([b"gzip", b"deflate", b"br", b"gzip, gzip"])
+    return Case("compressed", sized(path, bytes(_damaged(rng, bytearray(packed))), b"Content-Encoding: " + coding))
+
+
+def _binary(rng: random.Random) -> Case:
+    """Tensors whose bytes do not keep to their JSON."""
+    size = rng.choice([0, 1, 4, 8, 16, 2**31, 2**63, -1])
+    shape = [rng.choice([0, 1, 2, 4, -1, 2**31, 2**62]) for _ in range(rng.randrange(4))]
+    tensor = {
+        "name": "pixels",
+        "shape": shape,
+        "datatype": rng.choice(_WORDS),
+        "parameters": {"binary_data_size": size},
+    }
+    head = orjson.dumps({"inputs": [tensor] * rng.randrange(3)})
+    length = rng.choice([len(head), 0, 1, len(head) + 1, 10**12, -1])
+    body = head + rng.randbytes(rng.choice([0, 1, 16, 64]))
+    return Case("binary", sized("/v2/models/image/infer", body, b"Inference-Header-Content-Length: %d" % length))
+
+
+_KINDS = [_by_grammar, _by_grammar, _flipped, _damaged_head, _damaged_chunks, _cut_short, _compressed, _binary]
+
+
+def _damaged(rng: random.Random, data: bytearray) -> bytearray:
+    for _ in range(rng.choice([1, 1, 2, 5])):
+        at = rng.randrange(len(data) + 1)
+        harm = rng.randrange(4)
+        if harm == 0 and at < len(data):
+            data[at] ^= 1 << rng.randrange(8)
+        elif harm == 1:
+            del data[at : at + rng.randrange(1, 9)]
+        elif harm == 2:
+            data[at:at] = rng.choice([*_BROKEN, *_SCALARS, b"\r\n", b"\x00", b":", b" ", rng.randbytes(3)])
+        else:
+            other = rng.randrange(len(data) + 1)
+            data[at:at] = data[other : other + rng.randrange(1, 30)]
+    return data
+
+
+def _object(rng: random.Random, depth: int) -> Iterator[bytes]:
+    """JSON with the words of the protocols in unlikely places; now and then none at all."""
+    kind = rng.randrange(10) if depth < 6 else 9
+    if kind < 4:
+        yield b"{"
+        for i in range(rng.randrange(5)):
+            yield (b"," if i else b"") + orjson.dumps(rng.choice(_KEYS)) + b":"
+            yield from _object(rng, depth + 1)
+        yield b"}"
+    elif kind < 8:
+        yield b"["
+        for i in range(rng.choice([0, 1, 2, 3, 4, 9])):
+            yield b"," if i else b""
+            yield from _object(rng, depth + 1)
+        yield b"]"
+    else:
+        yield rng.choice(
+            [*_SCALARS, orjson.dumps(rng.choice(_WORDS)), orjson.dumps(rng.gauss(0, 100)), b"%d" % rng.randrange(9)]
+            if rng.random() < 0.97
+            else _BROKEN
+        )
