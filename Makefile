@@ -117,14 +117,15 @@ bench-serving: $(TESTABLE) $(SERVING_PEERS:=/.installed) ## serving beside Flask
 # Without index addresses: a lock says what to install, the machine that installs says from where.
 COMPILE := $(UV) pip compile --quiet --upgrade --universal --python-version 3.11 --generate-hashes \
 	--no-emit-index-url --no-emit-find-links --custom-compile-command "make lock"
+WHOLE := pyproject.toml --extra buckets --extra signing
 AGREEING := --constraint requirements.lock --output-file
 lock: ## resolve the dependencies anew (needs uv)
-	$(COMPILE) pyproject.toml --extra buckets --output-file requirements.lock
+	$(COMPILE) $(WHOLE) --output-file requirements.lock
 	$(COMPILE) --group build $(AGREEING) requirements-build.lock
-	$(COMPILE) pyproject.toml --extra buckets --extra otel --extra test --group lint --group build --group servers $(AGREEING) requirements-dev.lock
+	$(COMPILE) $(WHOLE) --extra otel --extra test --group lint --group build --group servers $(AGREEING) requirements-dev.lock
 	$(COMPILE) --group audit --output-file requirements-audit.lock
-	$(COMPILE) pyproject.toml --extra buckets --extra test --extra clients $(AGREEING) requirements-clients.lock
-	$(COMPILE) pyproject.toml --extra buckets --extra test --extra mlserver $(AGREEING) requirements-mlserver.lock
+	$(COMPILE) $(WHOLE) --extra test --extra clients $(AGREEING) requirements-clients.lock
+	$(COMPILE) $(WHOLE) --extra test --extra mlserver $(AGREEING) requirements-mlserver.lock
 
 clean: ## remove what was made, except trained models
 	rm -rf $(VENV) $(PEERS) $(SERVING_PEERS) $(CLIENTS) $(AUDIT) build dist .mypy_cache .ruff_cache .pytest_cache .hypothesis .schemathesis

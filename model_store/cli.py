@@ -16,7 +16,7 @@ from typing import Any, ClassVar
 
 import click
 
-from model_store import alias_commands, artifact, predicting, proof, replaying, signing, tables
+from model_store import alias_commands, artifact, predicting, proof, replaying, tables
 from model_store.commands import command, main, resolved
 from model_store.compare import compare
 from model_store.console import exit_codes, json_option, note, print_json, verbosity_option
@@ -185,7 +185,7 @@ def verify(model: str | None, key_files: tuple[Path, ...], store: str, as_json: 
 
     MODEL is one version, a name for all its versions, or left out for the whole store.
     """
-    keys = [signing.public_key(path) for path in key_files]
+    keys = [_signing().public_key(path) for path in key_files]
     opened = open_store(store)
     if model is None:
         wanted = [(name, number) for name in opened.names() for number in opened.versions(name)]
@@ -212,6 +212,7 @@ def verify(model: str | None, key_files: tuple[Path, ...], store: str, as_json: 
 @exit_codes()
 def keygen(file: Path, as_json: bool) -> None:
     """Make a key to sign models with: FILE, which is yours alone, and FILE.pub, for whoever trusts you."""
+    signing = _signing()
     key, public = signing.fingerprint(signing.generate(file)), signing.public_path(file)
     if as_json:
         print_json({"key": key, "private": str(file), "public": str(public)})
@@ -224,6 +225,7 @@ def keygen(file: Path, as_json: bool) -> None:
 @click.option("--key", "key_file", type=click.Path(path_type=Path), required=True, help="The private key.")
 def sign(model: str, key_file: Path, store: str, as_json: bool) -> None:
     """Vouch for a version: put a signature of its name and digest beside it."""
+    signing = _signing()
     key = signing.private_key(key_file)
     opened = open_store(store)
     name, number = resolved(opened, model)
@@ -296,7 +298,14 @@ def _summary(store: Store, name: str, state: dict[str, Any]) -> dict[str, Any]:
     return {**about, "description": description, "error": error}
 
 
-def _verified(store: Store, name: str, number: int, keys: Sequence[signing.PublicKey]) -> dict[str, Any]:
+def _signing() -> Any:
+    """Loaded when it is asked for: it takes 40 ms, and a package of its own. TrustError where that is missing."""
+    from model_store import signing  # noqa: PLC0415
+
+    return signing
+
+
+def _verified(store: Store, name: str, number: int, keys: Sequence[Any]) -> dict[str, Any]:
     verdict, digest, signed_by, error = "damaged", None, None, None
     try:
         version, model = store.load(name, number)
@@ -305,7 +314,7 @@ def _verified(store: Store, name: str, number: int, keys: Sequence[signing.Publi
         verdict = "ok"
         if keys:
             verdict = "untrusted"
-            signed_by = signing.check(keys, name, number, digest, partial(store.signature, name, number))
+            signed_by = _signing().check(keys, name, number, digest, partial(store.signature, name, number))
             verdict = "ok"
     except ModelStoreError as e:
         error = str(e)

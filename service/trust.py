@@ -17,7 +17,10 @@ def voucher(trusted_keys: str, store: Store) -> Vouch | None:
     """None where every model is served. SettingsError for keys that cannot be read: better nothing than everything."""
     if not trusted_keys:
         return None
-    from model_store import signing  # noqa: PLC0415 - 40 ms and 10 MB, for those who ask for it
+    try:
+        from model_store import signing  # noqa: PLC0415 - 40 ms and 10 MB, for those who ask for it
+    except TrustError as e:
+        raise SettingsError([f"SERVE_TRUSTED_KEYS: {e}"]) from e
 
     keys, faults = [], []
     for path in trusted_keys.split(","):

@@ -6,14 +6,21 @@ import hashlib
 import shutil
 import stat
 import subprocess
+import sys
 from pathlib import Path
 
 import pytest
+from click.testing import CliRunner
 from cryptography.hazmat.primitives.asymmetric import ed25519, rsa
 from cryptography.hazmat.primitives.serialization import BestAvailableEncryption, Encoding, NoEncryption, PrivateFormat
 
+import model_store
 from model_store import signing
+from model_store.cli import main
 from model_store.errors import TrustError
+from model_store.store import open_store
+from service.settings import SettingsError
+from service.trust import voucher
 
 DIGEST = hashlib.sha256(b"a manifest").hexdigest()
 OTHER = hashlib.sha256(b"another").hexdigest()
@@ -142,3 +149,17 @@ def test_openssl_makes_keys_for_us_and_verifies_what_we_sign(tmp_path: Path) -> 
     (tmp_path / "signature").write_bytes(signing.sign(key, "xor", DIGEST))
     verify = ("pkeyutl", "-verify", "-pubin", "-inkey", "theirs.pub", "-rawin", "-in", "statement")
     assert "Verified Successfully" in openssl(*verify, "-sigfile", "signature")
+
+
+def test_without_the_package_that_signs_it_is_named_and_everything_else_works(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(sys.modules, "cryptography.exceptions", None)
+    monkeypatch.delitem(sys.modules, "model_store.signing")
+    monkeypatch.delattr(model_store, "signing")
+    refused = CliRunner().invoke(main, ["keygen", str(tmp_path / "release.pem")])
+    assert refused.exit_code == 5
+    assert "signatures need cryptography; install it with: pip install 'forward-pass[signing]'" in refused.stderr
+    with pytest.raises(SettingsError, match="SERVE_TRUSTED_KEYS: signatures need cryptography"):
+        voucher("release.pem.pub", open_store(str(tmp_path)))
+    assert CliRunner().invoke(main, ["list", "--store", str(tmp_path)]).exit_code == 0
