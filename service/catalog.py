@@ -97,10 +97,13 @@ class Catalog:
     @property
     def snapshot(self) -> Snapshot:
         """What is served at this moment, by every worker."""
+        return self._held.get(self._agreement.active) or self._moved_on()
+
+    def _moved_on(self) -> Snapshot:
+        """The generation changed between the look at its number and the one at what is held."""
         for _ in range(1000):
             if (found := self._held.get(self._agreement.active)) is not None:
                 return found
-            # The generation has changed between the look at its number and the one at what is held.
         raise RuntimeError("this process takes no part in what the workers agree on")
 
     def find(self, name: str | None, ref: int | str | None = None) -> Served:

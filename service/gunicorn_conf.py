@@ -59,6 +59,7 @@ def options(settings: Settings, listeners: Sequence[int]) -> dict[str, Any]:
         "loglevel": "info" if settings.log_level == "debug" else "warning",  # its routine is not news
         "accesslog": None,  # the application writes one, with the ids of requests
         "proc_name": "forward-pass",
+        "post_fork": _forked,
         "post_worker_init": partial(_started, settings),
         "child_exit": _ended,
         "on_reload": lambda server: _catalog(server).look_soon(),
@@ -128,8 +129,16 @@ def _catalog(process: Any) -> Catalog:
     return catalog
 
 
+def _forked(server: Any, worker: Any) -> None:
+    """In a new worker, at once."""
+    worker.early_signals = server.SIG_QUEUE  # where its master's handlers put what comes before it has its own
+
+
 def _started(settings: Settings, worker: Any) -> None:
     """In a new worker, before its first request."""
+    while not worker.early_signals.empty():
+        if worker.early_signals.get() in {signal.SIGTERM, signal.SIGQUIT}:
+            worker.alive = False
     # A terminal sends Ctrl-C to every process; the master alone decides what it means.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     if settings.otlp_endpoint:
