@@ -26,7 +26,7 @@ from training.spool import Chunks, Spool
 from training.stream import Stream, texts_of
 from training.trainer import Progress, Samples
 
-BLOCK_ROWS, BLOCK_BYTES = 65_536, 8 << 20  # shuffled together, at most
+BLOCK_ROWS, BLOCK_BYTES = 65_536, 32 << 20  # shuffled together, at most
 PIECE_NUMBERS = 1 << 18  # expanded at a time: a megabyte, still in the cache when the network learns from it
 
 
@@ -90,7 +90,7 @@ class Blocks(Samples):
 
     def epoch(self, progress: Progress, batch_size: int) -> Iterator[tuple[Any, Any, None, int]]:
         seed = None if progress.rng is None else progress.draw(lambda rng: int(rng.integers(2**63)))
-        blocks = self._blocks(Chunks(len(self), seed), progress.steps * batch_size, batch_size)
+        blocks = self._blocks(self._spool.order(seed), progress.steps * batch_size, batch_size)
         size = _whole(PIECE_NUMBERS // self.width, batch_size)
         room = self._room(size)
         with ThreadPoolExecutor(1, "stream") as ahead:
@@ -102,7 +102,7 @@ class Blocks(Samples):
 
     def some(self, rows: int, rng: np.random.Generator) -> tuple[NDArray[Any], NDArray[Any]]:
         """At most so many rows and their targets, of one block."""
-        records = next(self._blocks(Chunks(len(self), int(rng.integers(2**63))), 0, 1))[:rows]
+        records = next(self._blocks(self._spool.order(int(rng.integers(2**63))), 0, 1))[:rows]
         return self._expanded(records, *self._room(len(records)))
 
     def _blocks(self, chunks: Chunks, start: int, batch_size: int) -> Iterator[NDArray[Any]]:

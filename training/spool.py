@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from model_store.errors import Fault
 from training.errors import DataError
 
-CHUNK_ROWS = 1024  # neighbours that stay together until they are shuffled within a block
+CHUNK_ROWS, CHUNK_BYTES = 1024, 256 << 10  # neighbours that stay together until they are shuffled in a block, at most
 
 
 class Spool:
@@ -36,6 +36,11 @@ class Spool:
 
     def __len__(self) -> int:
         return self._rows
+
+    @property
+    def chunk_rows(self) -> int:
+        """Neighbours that are read together: few where they are large, so that a block has many chunks."""
+        return max(1, min(CHUNK_ROWS, CHUNK_BYTES // self.dtype.itemsize))
 
     def append(self, records: NDArray[Any]) -> None:
         """DataError where there is no room for them."""
@@ -69,23 +74,27 @@ class Spool:
             problem = f"its rows cannot be kept in {tempfile.gettempdir()}: {error.strerror}"
             raise DataError(self.source, [Fault("", problem, "set TMPDIR to a directory with more room")]) from error
 
+    def order(self, seed: int | None) -> Chunks:
+        """That of an epoch; without a seed, the one they came in."""
+        return Chunks(len(self), self.chunk_rows, seed)
+
     def sample(self, rows: int) -> NDArray[Any]:
         """At most so many records, evenly chosen; all of them where they are no more."""
         if len(self) <= rows:
             return self.read(0, len(self))
-        chunks = max(1, rows // CHUNK_ROWS)
+        chunks = max(1, rows // self.chunk_rows)
         starts = [i * len(self) // chunks for i in range(chunks)]
         return self.gather([(start, min(start + rows // chunks, len(self))) for start in starts])
 
 
 class Chunks:
-    """The rows in the order of an epoch: chunks of neighbours, in an order that `seed` decides."""
+    """The rows in the order of an epoch: chunks of `length` neighbours, in an order that `seed` decides."""
 
-    def __init__(self, rows: int, seed: int | None) -> None:
-        self.rows, self.seed = rows, seed
-        count = math.ceil(rows / CHUNK_ROWS)
+    def __init__(self, rows: int, length: int, seed: int | None) -> None:
+        self.rows, self.length, self.seed = rows, length, seed
+        count = math.ceil(rows / length)
         self.order = np.arange(count) if seed is None else np.random.default_rng(seed).permutation(count)
-        lengths = np.minimum((self.order + 1) * CHUNK_ROWS, rows) - self.order * CHUNK_ROWS
+        lengths = np.minimum((self.order + 1) * length, rows) - self.order * length
         self.ends = np.cumsum(lengths)
 
     def ranges(self, start: int, stop: int) -> list[tuple[int, int]]:
@@ -93,7 +102,7 @@ class Chunks:
         found = []
         i = int(np.searchsorted(self.ends, start, side="right"))
         while start < stop:
-            first = int(self.order[i]) * CHUNK_ROWS
+            first = int(self.order[i]) * self.length
             begin = int(self.ends[i - 1]) if i else 0
             end = min(stop, int(self.ends[i]))
             found.append((first + start - begin, first + end - begin))

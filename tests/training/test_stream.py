@@ -6,6 +6,7 @@ import gzip
 import json
 import struct
 from collections.abc import Callable
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -284,6 +285,23 @@ def test_arrays_stream(tmp_path: Path, form: str, monkeypatch: pytest.MonkeyPatc
     outcome = fit(prepared)
     assert outcome.metrics["accuracy"] == 1
     assert outcome.model.predict(prepared.test_instances[:3])
+
+
+def test_large_rows_that_lie_sorted_by_class_come_to_the_network_mixed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A block of rows of 3 KB is a few thousand: it needs short chunks to have its share of every class."""
+    monkeypatch.undo()
+    monkeypatch.setattr(blocks, "BLOCK_BYTES", 4 << 20)
+    monkeypatch.setattr(spool, "CHUNK_BYTES", 32 << 10)
+    rows, classes = 5000, 10
+    x = np.random.default_rng(0).standard_normal((rows, 784), np.float32)
+    np.savez(tmp_path / "t.npz", x=x, y=(np.arange(rows) * classes // rows).astype(np.uint8))
+    content = {"model": {"name": "m"}, "data": {"path": "t.npz", "stream": True, "task": "classification"}}
+    samples = prepare(from_dict(content, tmp_path)).samples
+    learned = samples.epoch(Progress(Sequential([]), np.random.default_rng(0)), 50)
+    first = np.concatenate([y.copy() for _, y, _, _ in islice(learned, 4)])  # of one block
+    assert first.sum(axis=0).min() > len(first) / classes / 2
 
 
 @pytest.mark.parametrize("dtype", ["float32", "float64"])
