@@ -26,6 +26,7 @@ from gunicorn.arbiter import Arbiter  # type: ignore[import-untyped]
 from service.counts import memory_directory
 from service.express import Express
 from service.logs import ServerLogger
+from service.observation import Observer
 from service.settings import Settings
 
 if TYPE_CHECKING:
@@ -93,9 +94,11 @@ class Server(BaseApplication):  # type: ignore[misc]
         made: Express = self._app.extensions["express"]()
         return made
 
-    def shed(self) -> None:
-        """Counts a request that the worker turned away before the application saw it."""
-        self._app.extensions["observer"].metrics.errors.at("overloaded", "", "").inc()
+    @property
+    def observer(self) -> Observer:
+        """For requests that the worker answers by itself."""
+        observer: Observer = self._app.extensions["observer"]
+        return observer
 
 
 class DrainingArbiter(Arbiter):  # type: ignore[misc]

@@ -166,7 +166,9 @@ class Observer:
                 stage.observe(spent)
         if seen.error_code:
             metrics.errors.at(seen.error_code, name, str(number or "")).inc()
-        level = logging.DEBUG if route in QUIET and status < 400 else logging.INFO
+        # A line for each request that is turned away would make a flood of requests one of lines.
+        quiet = (route in QUIET and status < 400) or seen.error_code == "overloaded"
+        level = logging.DEBUG if quiet else logging.INFO
         if access.isEnabledFor(level):
             access.log(level, seen)
         if self.tracing is not None:

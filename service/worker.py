@@ -28,6 +28,7 @@ from gunicorn.workers.base import Worker  # type: ignore[import-untyped]
 
 from service.express import Asked
 from service.incoming import Arrived, Heads, HeadTooLargeError, Incoming
+from service.observation import Observation
 from service.wire import has_plain_errors, json_bytes
 
 PATIENCE_SECONDS = 0.25
@@ -263,7 +264,6 @@ class EventWorker(Worker):  # type: ignore[misc]
         return path in VITAL or path == self.app.health_route
 
     def _shed(self, connection: Connection, *, close: bool = True) -> None:
-        self.app.shed()
         message = "more requests than can be answered in time; try again in a moment"
         self._refuse(
             connection, "503 Service Unavailable", "overloaded", message, close=close, more="Retry-After: 1\r\n"
@@ -274,14 +274,32 @@ class EventWorker(Worker):  # type: ignore[misc]
     ) -> None:
         """An answer of the worker's own, in the shape of all errors of the protocol."""
         asked = connection.waiting.head if connection.waiting is not None else connection.incoming.head
+        seen = self._observed(connection, asked, code)
         if asked is not None and has_plain_errors(asked.path):
             body = json_bytes({"error": message})
         else:
-            body = json_bytes({"error": {"code": code, "message": message, "faults": []}, "request_id": ""})
+            error = {"code": code, "message": message, "faults": []}
+            body = json_bytes({"error": error, "request_id": seen.request_id})
+        more += "".join([f"{name}: {value}\r\n" for name, value in self.app.observer.headers(seen)])
+        self.app.observer.finish(seen, route="none", status=int(status[:3]))
         lines = f"HTTP/1.1 {status}\r\nContent-Type: application/json\r\nContent-Length: {len(body)}\r\n{more}"
         lines += f"Connection: {'close' if close else 'keep-alive'}\r\n\r\n"
         connection.outgoing += lines.encode("latin-1", "replace") + body
         self._answered(connection, close=close)
+
+    def _observed(self, connection: Connection, head: Any, code: str) -> Observation:
+        """A request that the application does not see, as far as its head has been read."""
+        given = dict(head.headers) if head is not None else {}
+        seen: Observation = self.app.observer.begin(
+            getattr(head, "method", None) or "-",
+            getattr(head, "uri", None) or "-",
+            request_id=given.get("X-REQUEST-ID", ""),
+            traceparent=given.get("TRACEPARENT", ""),
+            client=connection.peer[0] if connection.peer else "",
+            arrived=connection.since if connection.waiting is not None else 0.0,
+        )
+        seen.error_code = code
+        return seen
 
     def _answered(self, connection: Connection, *, close: bool) -> None:
         connection.waiting = None

@@ -14,6 +14,8 @@ from gunicorn.config import Config
 from gunicorn.glogging import Logger
 
 from service import worker as module
+from service.metrics import Metrics
+from service.observation import Observer
 from service.pace import Pace
 from service.worker import EventWorker
 
@@ -56,7 +58,7 @@ class App:
     max_body_bytes, health_route = 1000, "/where/vertex/asks"
 
     def __init__(self) -> None:
-        self.sheds = 0
+        self.observer = Observer(Metrics())
         self.asked: list[str] = []
         self.crash: Exception | None = None
         self.plain = StandIn()
@@ -64,8 +66,12 @@ class App:
     def express(self) -> StandIn:
         return self.plain
 
-    def shed(self) -> None:
-        self.sheds += 1
+    @property
+    def refusals(self) -> dict[str, float]:
+        """How many requests the worker has answered by itself, by the code of the error."""
+        families = {family.name: family for family in self.observer.metrics.counts.collect()}
+        samples = families["forward_pass_errors"].samples
+        return {sample.labels["code"]: sample.value for sample in samples if sample.value}
 
     def __call__(self, environ: Environ, start_response: Callable[..., Any]) -> list[bytes]:
         self.asked.append(environ["PATH_INFO"])
@@ -219,7 +225,8 @@ def test_an_idle_connection_is_closed_after_its_time(loop: Loop) -> None:
     assert sock.recv(10) == b""
 
 
-def test_a_request_that_has_waited_too_long_is_shed_and_the_connection_kept(loop: Loop) -> None:
+def test_a_request_that_has_waited_too_long_is_shed_and_the_connection_kept(loop: Loop, caplog) -> None:
+    caplog.set_level("INFO", "service.access")
     sock = loop.client()
     sock.sendall(post("/late"))
     (connection,) = loop.worker.connections
@@ -234,10 +241,34 @@ def test_a_request_that_has_waited_too_long_is_shed_and_the_connection_kept(loop
     found = loop.take(sock)
     assert error_of(found) == (503, "overloaded")
     assert b"Retry-After: 1\r\n" in found
-    assert loop.app.sheds == 1
+    assert loop.app.refusals == {"overloaded": 1}
     assert loop.app.asked == []
+    assert "id=" not in caplog.text  # a flood of requests is none of lines
     sock.sendall(post("/again", b"again"))
     assert loop.take(sock).endswith(b"again")
+
+
+def test_what_the_worker_answers_itself_is_observed_as_everything_else(loop: Loop, caplog) -> None:
+    sock = loop.client()
+    trace = "0af7651916cd43dd8448eb211c80319c"
+    head = f"X-Request-Id: mine\r\ntraceparent: 00-{trace}-b7ad6b7169203331-01\r\n"
+    with caplog.at_level("INFO", "service.access"):
+        sock.sendall(b"POST /a HTTP/1.1\r\nHost: x\r\nContent-Length: x\r\n\r\n")
+        refused = loop.take(sock)
+        late = loop.client()
+        late.sendall(f"POST /late HTTP/1.1\r\nHost: x\r\nContent-Length: 9\r\n{head}\r\n".encode())
+        loop.turn()
+        loop.worker.expire(time.monotonic() + module.READ_SECONDS + 1)
+        cut = loop.take(late)
+    told = json.loads(refused.partition(b"\r\n\r\n")[2])["request_id"]
+    assert f"X-Request-Id: {told}\r\n".encode() in refused
+    assert f"traceparent: 00-{trace}-".encode() in cut
+    assert b"X-Request-Id: mine\r\n" in cut
+    assert loop.app.refusals == {"bad_request": 1, "request_timeout": 1}
+    lines = [record.getMessage() for record in caplog.records if record.name == "service.access"]
+    assert f"error=bad_request id={told}" in lines[0]
+    assert lines[1].startswith("POST /late 408 ")
+    assert lines[1].endswith("error=request_timeout id=mine from=127.0.0.1")
 
 
 @pytest.mark.parametrize("path", ["/v1/models/m:predict", "/v2/models/m/infer"])
@@ -267,7 +298,7 @@ def test_health_checks_pass_the_queue_and_are_never_shed(loop: Loop, path: str) 
         connection.since -= module.PATIENCE_SECONDS + 1
     loop.turn(8)
     assert loop.app.asked == [path]
-    assert loop.app.sheds == 3
+    assert loop.app.refusals == {"overloaded": 3}
 
 
 def test_input_that_waits_is_bounded_for_all_connections_together(loop: Loop, monkeypatch: pytest.MonkeyPatch) -> None:
