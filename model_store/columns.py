@@ -169,11 +169,12 @@ class Array:
         flat = np.asarray(values, np.float64).reshape(len(values), self.width)
         low = -np.inf if self.low is None else self.low
         high = np.inf if self.high is None else self.high
-        outside = (flat < low) | (flat > high)
-        for i in np.flatnonzero(outside.any(axis=1)):
-            found = flat[i][outside[i]][0]
-            wanted = f"wanted numbers from {low:g} to {high:g}, found {found:g}"
-            faults.add(places[int(i)], wanted, "scale the values as the training data were scaled")
+        if flat.size and not (flat.min() >= low and flat.max() <= high):
+            outside = (flat < low) | (flat > high)
+            for i in np.flatnonzero(outside.any(axis=1)):
+                found = flat[i][outside[i]][0]
+                wanted = f"wanted numbers from {low:g} to {high:g}, found {found:g}"
+                faults.add(places[int(i)], wanted, "scale the values as the training data were scaled")
         return (flat - self.offset) / self.scale
 
     def _stacked(self, values: list[Any]) -> NDArray | None:
