@@ -5,8 +5,8 @@
 The peer is a process a worker that reads the same file by `np.load`. Every worker has answered a row when memory is
 measured: the sum over all processes, gunicorn's master included, of PSS, in which a page shared by four counts a
 quarter for each. Then the same weights are published under a second version, and the service's log tells how each
-worker came by it: one makes and verifies the copy, the others find it; each maps it, and asks it for its golden
-answers. What `np.load` reads is not verified.
+worker came by it: one makes and verifies the copy and asks it for its golden answers, the others find and map it. What
+`np.load` reads is not verified.
 """
 
 import json
