@@ -6,6 +6,7 @@ checks a whole batch by the model's signature. The other schemas say what answer
 
 from __future__ import annotations
 
+import weakref
 from collections.abc import Mapping
 from itertools import chain, islice
 from typing import Any
@@ -44,9 +45,13 @@ class VersionRef(fields.Field[int | str]):
 
 
 class Instances(fields.Field[Array | None]):
-    """Rows in, the network's input out."""
+    """Rows in, the network's input out.
 
-    model: Model | None = None
+    A schema and its fields refer to each other, so they go when garbage is collected, which may be hours later. The
+    model's map of its file must not wait for that: whoever serves it holds it, and this only points to it.
+    """
+
+    model: weakref.ref[Model] | None = None
     most = 0
 
     def make_error(self, key: str, **kwargs: Any) -> ValidationError:
@@ -64,8 +69,11 @@ class Instances(fields.Field[Array | None]):
             raise _refusal("instances", problem, "send them in several requests")
         if self.model is None:
             return None
+        model = self.model()
+        if model is None:
+            raise ReferenceError("a schema was used longer than its model was held")
         try:
-            return self.model.encode(value)
+            return model.encode(value)
         except InputError as e:
             raise ValidationError([e.with_traceback(None)]) from None
 
@@ -98,7 +106,7 @@ class PredictSchema(Schema):
         super().__init__()
         for field in self.fields.values():  # a schema has copies of its own of the class's fields
             if isinstance(field, Instances):
-                field.model, field.most = model, max_instances
+                field.model, field.most = None if model is None else weakref.ref(model), max_instances
             elif isinstance(field, ModelName):
                 field.served = name
 

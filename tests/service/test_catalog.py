@@ -1,6 +1,8 @@
 """The catalog: follows the store, and never serves less than it did because something there went wrong."""
 
+import gc
 import shutil
+import weakref
 from datetime import UTC, datetime
 
 import pytest
@@ -308,3 +310,17 @@ def test_readiness_tells_of_a_broken_version_and_stays_ready(client, store):
     assert 'forward_pass_model_load_failures_total{model="price"} 1.0' in figures
     assert "forward_pass_problems 1.0" in figures
     assert_error(client.post("/models/price/versions/2/predict", json=ROW), 503, "model_unavailable")
+
+
+def test_a_version_that_was_replaced_is_let_go_of_at_once(catalog, store):
+    """Its map of a file, which may be as large as a model can be, does not wait until garbage is collected."""
+    replaced = weakref.ref(catalog.find("price").model)
+    gc.collect()
+    gc.disable()
+    try:
+        store.publish("price", price(1))
+        catalog.refresh()
+        assert catalog.find("price").number == 2
+        assert replaced() is None
+    finally:
+        gc.enable()
