@@ -5,13 +5,14 @@
 
 FROM python:3.11-slim AS environment
 COPY requirements.lock /tmp/
-# Hash-checked wheels into an environment without pip. The packages' tests, headers and stubs stay behind; what is
-# imported is compiled below, once it is known.
+# Hash-checked wheels into an environment without pip. The packages' tests, stubs and C++ stay behind; what is imported
+# is compiled below, once it is known.
 RUN python -m venv --without-pip /opt/venv \
  && pip --python /opt/venv/bin/python install --quiet --no-cache-dir --no-compile --disable-pip-version-check \
         --require-hashes --only-binary :all: --requirement /tmp/requirements.lock \
  && rm /tmp/requirements.lock \
- && find /opt/venv/lib \( -type d \( -name tests -o -name include \) -o -name '*.pyi' -o -name '*.a' \) \
+ && find /opt/venv/lib \( -type d \( -name tests -o -name include \) \
+        -o -name '*.pyi' -o -name '*.pyx' -o -name '*.pxd' -o -name '*.cpp' -o -name '*.h' -o -name '*.a' \) \
         -prune -exec rm -rf {} +
 # A fresh volume inherits the owner of the folder.
 RUN useradd --uid 10001 --user-group --no-create-home --home-dir /tmp --shell /usr/sbin/nologin forward-pass \

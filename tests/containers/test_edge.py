@@ -45,6 +45,17 @@ def test_the_mutual_port_answers_holders_of_a_certificate_alone(edge):
         predict(folder, mutual)
 
 
+def test_the_figures_are_on_the_mutual_port_alone(edge, stack):
+    folder, public, mutual = edge
+    context = ssl.create_default_context(cafile=str(folder / "clients.crt"))
+    context.load_cert_chain(folder / "client.crt", folder / "client.key")
+    with urllib.request.urlopen(f"{mutual}/metrics", timeout=10, context=context) as answer:
+        assert b"forward_pass_requests_total" in answer.read()
+    for address in (public, f"http://{stack.address}"):
+        with pytest.raises(urllib.error.HTTPError, match="404"):
+            urllib.request.urlopen(f"{address}/metrics", timeout=10, context=context)
+
+
 def test_the_proxy_runs_as_a_user_without_capabilities(edge, stack):
     status = stack.compose("--profile", "edge", "exec", "-T", "edge", "cat", "/proc/1/status")
     found = dict(line.split(":\t", 1) for line in status.splitlines())

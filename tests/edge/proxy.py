@@ -28,7 +28,9 @@ _spec.loader.exec_module(certificates)
 class Proxy:
     """A running nginx. `changes` are made to the configuration: what a test shortens, or a control takes out."""
 
-    def __init__(self, folder: Path, upstream: int, changes: dict[str, str] | None = None) -> None:
+    def __init__(
+        self, folder: Path, upstream: int, changes: dict[str, str] | None = None, second: int | None = None
+    ) -> None:
         self.folder, self.certificates = folder, folder / "certificates"
         certificates.make(self.certificates, ("localhost", "127.0.0.1"))
         self.public, self.mutual = free_port(), free_port()
@@ -40,6 +42,7 @@ class Proxy:
             "/dev/stdout": str(scratch / "access.log"),
             "stderr warn": f"{scratch / 'error.log'} warn",
             "server service:8000": f"server 127.0.0.1:{upstream}",
+            "server service:8001": f"server 127.0.0.1:{second or upstream}",
             "listen 8443": f"listen 127.0.0.1:{self.public}",
             "listen 9443": f"listen 127.0.0.1:{self.mutual}",
             **(changes or {}),
@@ -91,8 +94,10 @@ class Proxy:
 
 
 @contextlib.contextmanager
-def proxy(folder: Path, upstream: int, changes: dict[str, str] | None = None) -> Iterator[Proxy]:
-    running = Proxy(folder, upstream, changes)
+def proxy(
+    folder: Path, upstream: int, changes: dict[str, str] | None = None, second: int | None = None
+) -> Iterator[Proxy]:
+    running = Proxy(folder, upstream, changes, second)
     try:
         yield running
     finally:

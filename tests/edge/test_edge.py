@@ -19,7 +19,9 @@ import pytest
 from model_store.store import open_store
 from tests.edge.proxy import EDGE, NGINX, PATIENCE_SECONDS, Proxy, Recorder, certificates, proxy
 from tests.service.conftest import price
-from tests.service.test_server import GOOD, Server
+from tests.service.test_server import GOOD, Server, free_port
+
+SECOND = free_port()
 
 pytestmark = [pytest.mark.slow, pytest.mark.skipif(NGINX is None, reason="nginx is not installed")]
 
@@ -29,7 +31,7 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
     folder = tmp_path_factory.mktemp("service")
     store = open_store(folder / "models")
     store.publish("price", price())
-    server = Server(store, folder)
+    server = Server(store, folder, SERVE_ADMIN_PORT=str(SECOND))
     yield server
     server.process.terminate()
     server.process.wait(PATIENCE_SECONDS)
@@ -37,7 +39,7 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
 
 @pytest.fixture(scope="module")
 def edge(server: Server, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Proxy]:
-    with proxy(tmp_path_factory.mktemp("edge"), server.port) as running:
+    with proxy(tmp_path_factory.mktemp("edge"), server.port, second=SECOND) as running:
         yield running
 
 

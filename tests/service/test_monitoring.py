@@ -90,8 +90,8 @@ class Prometheus:
 
     def __init__(self, folder: Path, service: int) -> None:
         text = (FOLDER / "prometheus.yml").read_text()
-        assert "service:8000" in text
-        text = text.replace("service:8000", f"127.0.0.1:{service}").replace("15s", "500ms")
+        assert "service:8001" in text
+        text = text.replace("service:8001", f"127.0.0.1:{service}").replace("15s", "500ms")
         (folder / "prometheus.yml").write_text(text)
         shutil.copy(FOLDER / "alerts.yml", folder)
         with socket.create_server(("127.0.0.1", 0)) as free:
