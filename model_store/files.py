@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import glob
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -21,6 +22,12 @@ def replacing(path: Path, mode: str = "xb", **options: Any) -> Iterator[IO[Any]]
         temporary.replace(path)
     finally:
         temporary.unlink(missing_ok=True)
+
+
+def remove_unfinished(path: Path) -> None:
+    """Removes what writers of `path` left that were killed before they were done. None may be at it now."""
+    for unfinished in path.parent.glob(f".tmp-{glob.escape(path.name)}-*"):
+        unfinished.unlink(missing_ok=True)
 
 
 def sync_directory(directory: Path) -> None:

@@ -21,7 +21,7 @@ from typing import Any, Protocol
 import numpy as np
 
 from model_store.errors import Fault
-from model_store.files import replacing, sync_directory
+from model_store.files import remove_unfinished, replacing, sync_directory
 from model_store.nn import Array
 from training.errors import FaultyError, TrainingError
 
@@ -76,6 +76,8 @@ class Checkpoint:
         self._signal: int | None = None
         self._next = clock() + seconds
         self._arrays = self._opened(resume)
+        if resume:
+            self._tidy()
 
     @property
     def found(self) -> bool:
@@ -116,8 +118,14 @@ class Checkpoint:
 
     def remove(self) -> None:
         """The training has come to its end: nothing is left to continue."""
+        self._tidy()
         with suppress(OSError):
             self.path.unlink(missing_ok=True)
+
+    def _tidy(self) -> None:
+        """Remove what trainings that were killed in the middle of `save` left: each may be as large as a checkpoint."""
+        with suppress(OSError):
+            remove_unfinished(self.path)
 
     @contextmanager
     def heeding_signals(self) -> Iterator[None]:

@@ -105,6 +105,22 @@ def test_a_training_may_be_killed_again_and_again(tmp_path: Path) -> None:
     assert training(Checkpoint(path, IDENTITY, resume=True)) == training(None)
 
 
+def test_what_a_killed_writer_left_is_removed_and_nothing_else(tmp_path: Path) -> None:
+    """By the next life, and by the end of a training that was never resumed."""
+    path = tmp_path / "job[1].checkpoint.npz"
+    left = tmp_path / f".tmp-{path.name}-0123456789abcdef"
+    others = {tmp_path / ".tmp-job1.checkpoint.npz-0123456789abcdef", tmp_path / "job1.toml"}
+    checkpoint = Checkpoint(path, IDENTITY)
+    checkpoint.save()
+    for file in (left, *others):
+        file.write_bytes(b"half")
+    Checkpoint(path, IDENTITY, resume=True)
+    assert set(tmp_path.iterdir()) == {path, *others}
+    left.write_bytes(b"half")
+    checkpoint.remove()
+    assert set(tmp_path.iterdir()) == others
+
+
 def test_without_a_file_there_is_nothing_to_go_on_from(tmp_path: Path) -> None:
     checkpoint = Checkpoint(tmp_path / "none.npz", IDENTITY, resume=True)
     assert not checkpoint.found
@@ -315,7 +331,8 @@ def test_a_job_killed_at_ten_random_moments_ends_with_the_bytes_of_one_that_was_
         assert process.returncode == -signal.SIGKILL
     subprocess.run(command(long_job, "cut", "--resume"), env=environment(), check=True, capture_output=True)
     assert published(long_job, "cut") == published(long_job, "whole")
-    assert not path.exists()
+    assert not list(long_job.parent.glob("*checkpoint*"))
+    assert not list(long_job.parent.glob(".tmp-*"))
 
 
 @pytest.mark.slow
