@@ -4,14 +4,15 @@
     answered = counts.counter("forward_pass_requests", "Requests answered.", ("status",))
     answered.at("200").inc()
 
-Every process counts in files of its own, so nobody waits for another; the files of workers that are gone stay, so a
-sum never goes back. `prometheus_client` writes such files itself, but its `inc` takes 0.73 us and its `observe` 1.5 us
-where a cell takes 0.17 us and a histogram 0.25 us. What is counted is there at once, and a worker that is killed
+Every process counts in files of its own, so nobody waits for another; what workers that are gone have counted stays,
+so a sum never goes back. `prometheus_client` writes such files itself, but its `inc` takes 0.73 us and its `observe`
+1.5 us where a cell takes 0.17 us and a histogram 0.25 us. What is counted is there at once, and a worker that is killed
 takes nothing along.
 """
 
 from __future__ import annotations
 
+import fcntl
 import mmap
 import os
 import shutil
@@ -20,7 +21,8 @@ import tempfile
 import threading
 import weakref
 from bisect import bisect_left
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Generic, TypeVar
 
@@ -119,18 +121,38 @@ class Counts:
 
     def collect(self) -> Iterable[Metric]:
         """What all processes have counted."""
-        found: Iterable[Metric] = MultiProcessCollector(None, str(self.directory)).collect()  # type: ignore[no-untyped-call]
+        with self._agreed(fcntl.LOCK_SH):
+            found: Iterable[Metric] = MultiProcessCollector(None, str(self.directory)).collect()  # type: ignore[no-untyped-call]
         return found
 
-    def buried(self, pid: int) -> None:
-        """A process is gone: what its gauges said is over, what it has counted stays."""
-        mark_process_dead(pid, str(self.directory))  # type: ignore[no-untyped-call]
+    def bury(self, pid: int) -> None:
+        """A process is gone: what its gauges said is over, what it has counted is counted here from now on.
+
+        Or a service whose workers are replaced again and again would add up more and more files.
+        """
+        with self._agreed(fcntl.LOCK_EX):
+            mark_process_dead(pid, str(self.directory))  # type: ignore[no-untyped-call]
+            for path in self.directory.glob(f"*_{pid}.db"):
+                file = self._file(path.name.rpartition("_")[0])
+                for key, value, _, _ in MmapedDict.read_all_values_from_file(path):  # type: ignore[no-untyped-call]
+                    cells, place = file.cell(key)
+                    cells[place] += value
+                path.unlink()
+
+    @contextmanager
+    def _agreed(self, how: int) -> Iterator[None]:
+        """While counts are handed over nobody adds them up, or they would be missing, or there twice."""
+        with (self.directory / "lock").open("w") as lock:
+            fcntl.flock(lock, how)
+            yield
 
     def _count(self, kind: str, metric: str, name: str, labels: Any, values: Any, about: str) -> Count:
-        file = self._files.get(kind)
-        if file is None:
-            file = self._files[kind] = _File(self.directory, kind)
-        return file.count(mmap_key(metric, name, labels, values, about))
+        return self._file(kind).count(mmap_key(metric, name, labels, values, about))
+
+    def _file(self, kind: str) -> _File:
+        if kind not in self._files:
+            self._files[kind] = _File(self.directory, kind)
+        return self._files[kind]
 
     def reopen(self) -> None:
         """In a forked process, which counts from nothing in files of its own."""

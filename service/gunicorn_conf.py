@@ -175,7 +175,7 @@ def _beating(worker: Any) -> Iterator[None]:
 def _ended(server: Any, worker: Any) -> None:
     """In the master, for a worker that is gone: nobody waits for it, its requests are no longer in progress."""
     _catalog(server).leave(worker.pid)
-    worker.app.callable.extensions["observer"].metrics.counts.buried(worker.pid)
+    worker.app.callable.extensions["observer"].metrics.counts.bury(worker.pid)
 
 
 def bind(host: str, port: int) -> socket.socket:

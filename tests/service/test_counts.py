@@ -36,6 +36,12 @@ def in_a_child(deed) -> None:
     assert os.WTERMSIG(os.waitpid(pid, 0)[1]) == signal.SIGKILL
 
 
+def bury(counts: Counts) -> None:
+    """All processes but this one are gone."""
+    for pid in {int(file.stem.rpartition("_")[2]) for file in counts.directory.glob("*.db")} - {os.getpid()}:
+        counts.bury(pid)
+
+
 def test_counts_of_processes_are_added_up_and_outlive_a_kill(counts):
     answered = counts.counter("answered", "Requests answered.", ("status",))
     answered.at("200").inc()
@@ -55,11 +61,49 @@ def test_gauge_of_a_process_that_is_gone_is_gone(counts):
     busy.inc()
     in_a_child(lambda: busy.inc(5))
     assert figures(counts) == {("busy",): 6}
-    for file in counts.directory.glob("gauge_*"):
-        pid = int(file.stem.rpartition("_")[2])
-        if pid != os.getpid():
-            counts.buried(pid)
+    bury(counts)
     assert figures(counts) == {("busy",): 1}
+
+
+def test_counts_of_processes_that_are_gone_move_into_the_files_of_one_that_lives(counts):
+    answered = counts.counter("answered", "Requests answered.", ("status",))
+    rows = counts.histogram("rows", "Rows.", (), (1.0, 2.5)).at()
+
+    def count() -> None:
+        answered.at("200").inc(3)
+        rows.observe(2.0)
+
+    count()
+    for _ in range(3):
+        in_a_child(count)
+    before = figures(counts)
+    bury(counts)
+    assert figures(counts) == before
+    assert before["answered_total", "status=200"] == 12
+    assert {file.name for file in counts.directory.glob("*.db")} == {
+        f"{kind}_{os.getpid()}.db" for kind in ("counter", "histogram")
+    }
+    count()
+    assert figures(counts)["rows_count",] == 5
+
+
+def test_sum_never_goes_back_or_ahead_while_counts_move(counts):
+    answered = counts.counter("answered", "Requests answered.")
+    for _ in range(30):
+        in_a_child(lambda: answered.at().inc())
+    seen = []
+    over = threading.Event()
+
+    def watch() -> None:
+        while not over.is_set():
+            seen.append(figures(counts)["answered_total",])
+
+    watcher = threading.Thread(target=watch)
+    watcher.start()
+    bury(counts)
+    over.set()
+    watcher.join()
+    assert set(seen) == {30}
 
 
 def test_histogram_puts_a_value_at_a_bound_into_the_bucket_below(counts):
