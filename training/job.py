@@ -241,7 +241,9 @@ def prepare(job: Job, fold: Fold | None = None, rows: Dataset | None = None) -> 
 def _check_streamable(job: Job, fold: Fold | None) -> None:
     faults = []
     if fold is not None:
-        faults.append(Fault("data.stream", "folds are drawn of rows in memory", "write stream = false, or no folds"))
+        parquet = str(job.settings.data.path).lower().endswith(".parquet")
+        mend = "Parquet is always streamed: write the rows as CSV" if parquet else "write stream = false, or no folds"
+        faults.append(Fault("data.stream", "folds are drawn of rows in memory", mend))
     if job.settings.train.batch_size == "all":
         faults.append(Fault("train.batch_size", "'all' rows are too many for memory", "write a number of rows"))
     if not job.settings.split.test:
