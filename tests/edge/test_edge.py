@@ -121,6 +121,15 @@ def test_what_is_spoken_keeps_past_talk_secret(edge, version):
     assert bits >= 128
 
 
+@pytest.mark.parametrize("path", ["/healthz", "/metrics", "/v2/repository/index"])
+def test_every_answer_asks_for_tls_from_now_on_and_has_an_id(edge, path):
+    answer = edge.raw(f"GET {path} HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n".encode())
+    head = answer.partition(b"\r\n\r\n")[0].decode()
+    assert "\r\nStrict-Transport-Security: max-age=" in head
+    assert re.search(r"\r\nX-Request-Id: [0-9a-f]{32}(\r\n|$)", head)
+    assert "nginx/" not in head  # which one it is
+
+
 def test_plain_http_on_a_tls_port_is_told_so(edge):
     with socket.create_connection(("127.0.0.1", edge.public)) as plain:
         plain.sendall(b"GET /healthz HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n")
