@@ -35,13 +35,23 @@ class JsonFormatter(logging.Formatter):
         return json.dumps(entry, ensure_ascii=True)
 
 
-def formatter(form: str) -> logging.Formatter:
-    return JsonFormatter() if form == "json" else logging.Formatter(_TEXT, _DATES)
+class TextFormatter(logging.Formatter):
+    """A record as a line for people. Lines of one second share the text of its time."""
+
+    _second, _told = 0, ""
+
+    def formatTime(self, record: logging.LogRecord, datefmt: str | None = None) -> str:  # noqa: N802
+        if int(record.created) != self._second:
+            self._told, self._second = super().formatTime(record, datefmt), int(record.created)
+        return self._told
 
 
 def log_to_stderr(level: str, form: str) -> None:
+    # What no line of ours tells need not be found out for each: where in the code it was logged, and by which thread.
+    logging._srcfile = None
+    logging.logThreads = logging.logMultiprocessing = False
     handler = logging.StreamHandler(sys.stderr)
-    handler.setFormatter(formatter(form))
+    handler.setFormatter(JsonFormatter() if form == "json" else TextFormatter(_TEXT, _DATES))
     logger = logging.getLogger("service")
     logger.handlers = [handler]
     logger.propagate = False
