@@ -7,7 +7,8 @@ together (express.py), everything else by Flask, a request at a time.
 
 Whoever waits is bounded: a request that has waited for `PATIENCE_SECONDS` is shed with 503 and Retry-After, input
 of all connections together with 503 beyond `MAX_HELD_BYTES`, a request that does not arrive within `READ_SECONDS` is
-cut off, and beyond `MAX_CONNECTIONS` the one that would be cut off first makes room. Health checks pass the queue.
+cut off, and beyond `MAX_CONNECTIONS` the one that would be cut off first makes room. Health checks pass the queue,
+one at a time.
 
 gunicorn forks and watches the workers (`worker_class` is its extension point), and its parser reads the heads.
 """
@@ -88,6 +89,7 @@ class EventWorker(Worker):  # type: ignore[misc]
         self.selector = selectors.DefaultSelector()  # not before the fork: its descriptor would be shared
         self.connections: set[Connection] = set()
         self.queue: deque[Connection] = deque()
+        self.vital: deque[Connection] = deque()
         self.held = 0
         self.heads = Heads(self.cfg)
         self.express = self.app.express()
@@ -116,7 +118,7 @@ class EventWorker(Worker):  # type: ignore[misc]
 
     def turn(self, timeout: float) -> None:
         """What has happened to the connections, then some of the requests that wait."""
-        for key, mask in self.selector.select(0 if self.queue else timeout):
+        for key, mask in self.selector.select(0 if self.queue or self.vital else timeout):
             connection = key.data
             if connection is not None:
                 if mask & selectors.EVENT_WRITE and connection in self.connections:
@@ -128,6 +130,10 @@ class EventWorker(Worker):  # type: ignore[misc]
                     os.read(self.PIPE[0], 4096)
             else:
                 self._accept(key.fileobj)
+        if self.vital:  # one a turn: a flood of them would keep everybody else waiting
+            connection = self.vital.popleft()
+            if connection.waiting is not None and connection in self.connections:
+                self._answer(connection, connection.waiting)
         if self.queue:
             self._serve()
 
@@ -187,7 +193,7 @@ class EventWorker(Worker):  # type: ignore[misc]
         if arrived is not None:
             connection.waiting, connection.since = arrived, time.monotonic()
             vital = self._is_vital(arrived.head.path)
-            (self.queue.appendleft if vital else self.queue.append)(connection)
+            (self.vital if vital else self.queue).append(connection)
         elif incoming.ended:
             self._close(connection)
         elif self.held > MAX_HELD_BYTES:
@@ -205,7 +211,7 @@ class EventWorker(Worker):  # type: ignore[misc]
             if arrived is None or connection not in self.connections:
                 continue
             head = arrived.head
-            if time.monotonic() - connection.since > PATIENCE_SECONDS and not self._is_vital(head.path):
+            if time.monotonic() - connection.since > PATIENCE_SECONDS:
                 self._shed(connection, close=arrived.last or head.should_close())
                 continue
             self.nr += 1

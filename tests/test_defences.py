@@ -93,6 +93,11 @@ DEFENCES = {
         "tests/service/test_worker.py::"
         "test_a_request_that_has_waited_too_long_is_shed_and_the_connection_kept",
     ),
+    "a flood of health checks has a turn like others": Defence(
+        "service/worker.py", "(self.vital if vital else self.queue).append(connection)",
+        "(self.queue.appendleft if vital else self.queue.append)(connection)",
+        "tests/service/test_worker.py::test_a_flood_of_health_checks_keeps_nobody_waiting",
+    ),
     "input that waits is bounded": Defence(
         "service/worker.py", "elif self.held > MAX_HELD_BYTES:", "elif False:",
         "tests/service/test_worker.py::test_input_that_waits_is_bounded_for_all_connections_together",

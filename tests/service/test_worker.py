@@ -123,7 +123,7 @@ class Loop:
             try:
                 piece = sock.recv(1 << 20)
             except BlockingIOError:
-                if found and not self.worker.queue:
+                if found and not self.worker.queue and not self.worker.vital:
                     break
                 continue
             if not piece:
@@ -299,6 +299,21 @@ def test_health_checks_pass_the_queue_and_are_never_shed(loop: Loop, path: str) 
     loop.turn(8)
     assert loop.app.asked == [path]
     assert loop.app.refusals == {"overloaded": 3}
+
+
+@pytest.mark.parametrize("path", ["/healthz", "/metrics"])
+def test_a_flood_of_health_checks_keeps_nobody_waiting(loop: Loop, path: str) -> None:
+    flood = [loop.client() for _ in range(4)]
+    good = loop.client()
+    for sock in flood:
+        sock.sendall(post(path) * 50)
+    for connection in list(loop.worker.connections):
+        loop.worker._read(connection)
+    good.sendall(post("/a"))
+    loop.turn(20)
+    assert "/a" in loop.app.asked[:10]
+    loop.turn(250)
+    assert loop.app.asked.count(path) == 200  # and all of them are answered, too
 
 
 def test_input_that_waits_is_bounded_for_all_connections_together(loop: Loop, monkeypatch: pytest.MonkeyPatch) -> None:
