@@ -55,7 +55,7 @@ def create_app(settings: Settings | None = None, *, forks: bool = False, counts:
     )
     if store.objects.survives_fork or not forks:
         catalog.refresh()
-    drift = Drift(metrics.input_bins)
+    drift = Drift(metrics.counts)
     inference = Inference(metrics, drift)
 
     app = Flask(__name__)

@@ -31,6 +31,7 @@ from prometheus_client.mmap_dict import MmapedDict, mmap_key
 from prometheus_client.multiprocess import MultiProcessCollector, mark_process_dead
 
 _LIVE_SUM = "gauge_livesum"  # the kind of gauges that are summed over the processes that live
+_SHARES = "shares"  # the kind of what is no metric
 _BYTES = 64 * 1024  # of a file at first, of which only what is written takes memory
 
 
@@ -119,6 +120,19 @@ class Counts:
 
         return Family(self, make)
 
+    def share(self, key: str) -> Count:
+        """This process's share of a number that is no metric; `shares` adds up those of the processes that live."""
+        with self.lock:
+            return self._file(_SHARES).count(key)
+
+    def shares(self) -> dict[str, float]:
+        found: dict[str, float] = {}
+        with self._agreed(fcntl.LOCK_SH):
+            for path in self.directory.glob(f"{_SHARES}_*"):
+                for key, value, _, _ in MmapedDict.read_all_values_from_file(path):  # type: ignore[no-untyped-call]
+                    found[key] = found.get(key, 0.0) + value
+        return found
+
     def collect(self) -> Iterable[Metric]:
         """What all processes have counted."""
         with self._agreed(fcntl.LOCK_SH):
@@ -132,6 +146,7 @@ class Counts:
         """
         with self._agreed(fcntl.LOCK_EX):
             mark_process_dead(pid, str(self.directory))  # type: ignore[no-untyped-call]
+            (self.directory / f"{_SHARES}_{pid}.cells").unlink(missing_ok=True)
             for path in self.directory.glob(f"*_{pid}.db"):
                 file = self._file(path.name.rpartition("_")[0])
                 for key, value, _, _ in MmapedDict.read_all_values_from_file(path):  # type: ignore[no-untyped-call]
@@ -199,7 +214,8 @@ class _File:
 
     def _open(self) -> None:
         self.lock = threading.Lock()
-        self._path = self._directory / f"{self._kind}_{os.getpid()}.db"
+        suffix = "cells" if self._kind == _SHARES else "db"  # which prometheus_client reads
+        self._path = self._directory / f"{self._kind}_{os.getpid()}.{suffix}"
         if self._path.exists():  # of a process that had the same number: its counts go on
             found = list(MmapedDict.read_all_values_from_file(self._path))  # type: ignore[no-untyped-call]
             self._places = {key: place // 8 for key, _, _, place in found}

@@ -12,8 +12,9 @@ ones come, so that it knows about the last `MEMORY`; a scrape adds up what all w
 
 from __future__ import annotations
 
+import json
 import threading
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from itertools import accumulate
 from typing import Any
@@ -27,7 +28,7 @@ from model_store.model import Model
 from model_store.nn import Array as NDArray
 from model_store.signature import Input
 from service.catalog import Served
-from service.counts import Count, Family
+from service.counts import Counts
 from service.observation import clock
 
 SAMPLE = 256  # rows a second
@@ -60,8 +61,11 @@ class Bins:
 class Watch:
     """The recent rows of one version, in bins. The cells are this process's share of what all workers know."""
 
-    def __init__(self, bins: Sequence[Bins], cells: Sequence[Count]) -> None:
-        self.bins, self._cells = bins, cells
+    def __init__(self, counts: Counts, served: Served) -> None:
+        self.bins = list(bins_of(served.model))
+        of = served.name, served.number
+        self.keys = [[json.dumps([*of, bins.name, i]) for i in range(len(bins.expected))] for bins in self.bins]
+        self._cells = cells = [counts.share(key) for keys in self.keys for key in keys]
         self._recent = np.zeros(len(cells))
         self._rows = 0.0
         self._kept: list[NDArray] = []
@@ -94,10 +98,10 @@ class Watch:
 
 
 class Drift:
-    """The watches over all versions that answer. `cells` has one for each model, version, column and bin."""
+    """The watches over all versions that answer; each bin of a column is a number that the workers share in."""
 
-    def __init__(self, cells: Family[Count]) -> None:
-        self._cells = cells
+    def __init__(self, counts: Counts) -> None:
+        self._counts = counts
         self._watches: WeakKeyDictionary[Served, Watch] = WeakKeyDictionary()
 
     def add(self, served: Served, inputs: NDArray) -> None:
@@ -107,10 +111,7 @@ class Drift:
     def watch(self, served: Served) -> Watch:
         watch = self._watches.get(served)
         if watch is None:
-            bins = list(bins_of(served.model))
-            of = served.name, str(served.number)
-            cells = [self._cells.at(*of, each.name, str(i)) for each in bins for i in range(len(each.expected))]
-            watch = self._watches[served] = Watch(bins, cells)
+            watch = self._watches[served] = Watch(self._counts, served)
         return watch
 
     def flush(self) -> None:
@@ -118,8 +119,8 @@ class Drift:
         for watch in list(self._watches.values()):
             watch.flush()
 
-    def metrics(self, served: Iterable[Served], recent: Mapping[tuple[str, ...], float]) -> Iterator[Metric]:
-        """The indices of versions; `recent` is what all workers know, by the labels of the cells."""
+    def metrics(self, served: Iterable[Served], recent: Mapping[str, float]) -> Iterator[Metric]:
+        """The indices of versions; `recent` is what all workers know, by the keys of the watches."""
         labels = ["model", "version"]
         indices = GaugeMetricFamily(
             "forward_pass_input_drift",
@@ -130,8 +131,8 @@ class Drift:
         for each in sorted(served, key=lambda each: (each.name, each.number)):
             watch, of = self.watch(each), (each.name, str(each.number))
             total = 0.0
-            for bins in watch.bins:
-                found = np.array([recent.get((*of, bins.name, str(i)), 0.0) for i in range(len(bins.expected))])
+            for bins, keys in zip(watch.bins, watch.keys, strict=True):
+                found = np.array([recent.get(key, 0.0) for key in keys])
                 total = max(total, float(found.sum()))
                 if found.sum() >= ENOUGH:
                     indices.add_metric([*of, bins.name], stability_index(bins.expected, found))

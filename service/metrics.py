@@ -19,10 +19,8 @@ _STAGE_SECONDS = (0.00001, 0.000025, 0.00005, 0.0001, 0.00025, 0.0005, 0.001, 0.
 _ROWS = tuple(2.0**k for k in range(15))
 _VERSION = ("model", "version")
 
-_BIN = (*_VERSION, "column", "bin")
-_INPUT_BINS = "forward_pass_input_bins"  # for `Drift` alone
 
-Recent = Mapping[tuple[str, ...], float]  # rows in each bin of each column, of all workers
+Recent = Mapping[str, float]  # what all workers know of recent rows, see `Drift`
 Lookup = Callable[[Recent], Iterable[Metric]]
 
 
@@ -64,7 +62,6 @@ class Metrics:
         self.reloads = counts.counter(
             "forward_pass_model_reloads", "Switches of a model's default to another version.", ("model",)
         )
-        self.input_bins = counts.gauge(_INPUT_BINS, "Recent rows in each bin.", _BIN)
         self.in_progress = counts.gauge("forward_pass_requests_in_progress", "Requests under way.").at()
 
     def look_up(self, lookup: Lookup) -> None:
@@ -85,14 +82,8 @@ class Metrics:
 
     def exposition(self) -> bytes:
         """Everything, in Prometheus's text format."""
-        counted = list(self.counts.collect())
-        recent = {
-            tuple(sample.labels[label] for label in _BIN): sample.value
-            for family in counted
-            if family.name == _INPUT_BINS
-            for sample in family.samples
-        }
-        found = [family for family in counted if family.name != _INPUT_BINS]
+        recent = self.counts.shares()
+        found = list(self.counts.collect())
         for lookup in self._lookups:
             found += lookup(recent)
         return generate_latest(_Collected(found))

@@ -106,6 +106,21 @@ def test_sum_never_goes_back_or_ahead_while_counts_move(counts):
     assert set(seen) == {30}
 
 
+def test_shares_are_added_up_over_the_processes_that_live_and_are_no_metric(counts):
+    share = counts.share('["houses", 1, "größe", 0]')
+    share.set(5.0)
+    in_a_child(lambda: share.set(2.0))
+    assert counts.shares() == {'["houses", 1, "größe", 0]': 7.0}
+    assert figures(counts) == {}
+    (of_the_child,) = [
+        int(file.stem.partition("_")[2])
+        for file in counts.directory.glob("*.cells")
+        if str(os.getpid()) not in file.name
+    ]
+    counts.bury(of_the_child)
+    assert counts.shares() == {'["houses", 1, "größe", 0]': 5.0}
+
+
 def test_histogram_puts_a_value_at_a_bound_into_the_bucket_below(counts):
     rows = counts.histogram("rows", "Rows.", ("model",), (1.0, 2.5)).at("xor")
     for value in (0.5, 1.0, 1.1, 2.5, 2.6, 100.0):
