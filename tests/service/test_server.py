@@ -286,9 +286,14 @@ def test_no_request_fails_while_versions_change(own_server, store):
     assert max(seen) == 6  # and `version` has asserted 200 each time
 
 
-def test_broken_version_leaves_the_service_answering(own_server, store):
+def test_broken_version_leaves_the_service_answering(own_server, store, tmp_path):
     server = own_server()
-    break_version(store, "price", store.publish("price", price(1)).number)
+    aside = open_store(tmp_path / "aside")
+    aside.publish("price", price())
+    break_version(aside, "price", aside.publish("price", price(1)).number)
+    aside.path("price", 2).rename(
+        store.path("price", 1).with_name("2.npz")
+    )  # broken from the first look that the service takes
     until(lambda: server.ask("GET", "/readyz")[1]["status"] == "degraded")
     assert server.version() == 1
     assert "price/2 cannot be served" in server.log
