@@ -26,7 +26,8 @@ from training.spool import Chunks, Spool
 from training.stream import Stream, texts_of
 from training.trainer import Progress, Samples
 
-BLOCK_ROWS, BLOCK_BYTES = 65_536, 32 << 20  # shuffled together, at most
+# Shuffled together, at most. No larger, since the network waits for the first block of an epoch.
+BLOCK_ROWS, BLOCK_BYTES = 65_536, 8 << 20
 PIECE_NUMBERS = 1 << 18  # expanded at a time: a megabyte, still in the cache when the network learns from it
 
 

@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from model_store.errors import Fault
 from training.errors import DataError
 
-CHUNK_ROWS, CHUNK_BYTES = 1024, 256 << 10  # neighbours that stay together until they are shuffled in a block, at most
+CHUNK_ROWS, CHUNK_BYTES = 1024, 128 << 10  # neighbours that stay together until they are shuffled in a block, at most
 
 
 class Spool:
