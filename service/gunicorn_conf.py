@@ -6,6 +6,7 @@ needs a thread starts after the fork: a thread does not survive one.
 
 from __future__ import annotations
 
+import ctypes
 import gc
 import logging
 import signal
@@ -34,6 +35,7 @@ if TYPE_CHECKING:
 
 log = logging.getLogger("service")
 
+_M_TRIM_THRESHOLD, _M_MMAP_THRESHOLD = -1, -3  # malloc.h
 WORKERS = {"event": "service.worker.EventWorker", "gthread": "gthread"}
 
 
@@ -84,6 +86,7 @@ class Server(BaseApplication):  # type: ignore[misc]
         return self._app
 
     def run(self) -> None:
+        return_large_memory()
         # The workers share what is here now until somebody writes to it, as a collection of garbage does to all of it.
         gc.collect()
         gc.freeze()
@@ -176,6 +179,19 @@ def _ended(server: Any, worker: Any) -> None:
     """In the master, for a worker that is gone: nobody waits for it, its requests are no longer in progress."""
     _catalog(server).leave(worker.pid)
     worker.app.callable.extensions["observer"].metrics.counts.bury(worker.pid)
+
+
+def return_large_memory() -> None:
+    """Has glibc give blocks of 1 MiB and more back to the kernel as they are freed, in this process and its forks.
+
+    Left alone it expects the next block to be as large and keeps them: a worker was 52 MiB above idle after large
+    bodies of every kind, against 23. The other threshold is what glibc derives from this one. Other C libraries keep
+    nothing.
+    """
+    mallopt = getattr(ctypes.CDLL(None), "mallopt", None)
+    if mallopt is not None:
+        mallopt(_M_MMAP_THRESHOLD, 1 << 20)
+        mallopt(_M_TRIM_THRESHOLD, 1 << 21)
 
 
 def bind(host: str, port: int) -> socket.socket:

@@ -90,6 +90,11 @@ class Incoming:
         self.buffer += data
         self.ended = self.ended or not data
 
+    def forget(self) -> None:
+        """Lets go of what has come: the connection takes no further request."""
+        self.buffer = bytearray()
+        self.head, self._chunks = None, None
+
     @property
     def held(self) -> int:
         """Bytes of memory that wait for more."""

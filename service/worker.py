@@ -5,10 +5,10 @@ costs a little memory and nobody's time. Everything runs in this thread: a forwa
 another thread would take longer than many of them. Plain predictions that wait at the same moment are answered
 together (express.py), everything else by Flask, a request at a time.
 
-Whoever waits is bounded: a request that has waited for `PATIENCE_SECONDS` is shed with 503 and Retry-After, input
-of all connections together with 503 beyond `MAX_HELD_BYTES`, a request that does not arrive within `READ_SECONDS` is
-cut off, and beyond `MAX_CONNECTIONS` the one that would be cut off first makes room. Health checks pass the queue,
-one at a time.
+Whoever waits is bounded: a request that has waited for `PATIENCE_SECONDS` is shed with 503 and Retry-After, one that
+does not arrive within `READ_SECONDS` is cut off, and beyond `MAX_CONNECTIONS` the one that would be cut off first makes
+room. So do the slowest where more than `MAX_HELD_BYTES` have come and wait, or are answers that nobody takes: whoever
+holds memory on purpose keeps nobody else from it. Health checks pass the queue, one at a time.
 
 gunicorn forks and watches the workers (`worker_class` is its extension point), and its parser reads the heads.
 """
@@ -36,7 +36,8 @@ PATIENCE_SECONDS = 0.25
 READ_SECONDS = 30.0  # for a request, from its first byte to its last; and for a client to take its answer
 LINGER_SECONDS = 2.0  # for a client to see an answer that came before it had sent everything
 MAX_CONNECTIONS = 1000
-MAX_HELD_BYTES = 32 * 1024 * 1024
+MAX_HELD_BYTES = 32 * 1024 * 1024  # of input, and of answers
+SLOW_SECONDS = 1.0  # for input to come, or for anything of an answer to be taken
 RECEIVE_BYTES = 256 * 1024
 ACCEPTS = 4  # new connections a turn: the other workers want some too
 TAKEN = 64  # requests read a turn, before the connections are looked at again
@@ -57,8 +58,9 @@ class Connection:
     def __init__(self, sock: socket.socket, peer: Any, server: Any, incoming: Incoming, deadline: float) -> None:
         self.sock, self.peer, self.server = sock, peer, server
         self.incoming, self.deadline = incoming, deadline
-        self.held = 0
+        self.held = self.unread = 0  # bytes of input and of answers, as the worker has counted them
         self.outgoing = bytearray()
+        self.moved = 0.0  # when something of that was last taken
         self.events = 0  # what it is registered for
         self.waiting: Arrived | None = None  # its request that has its turn to come
         self.since = 0.0  # when that was whole
@@ -90,7 +92,7 @@ class EventWorker(Worker):  # type: ignore[misc]
         self.connections: set[Connection] = set()
         self.queue: deque[Connection] = deque()
         self.vital: deque[Connection] = deque()
-        self.held = 0
+        self.held = self.unread = 0
         self.heads = Heads(self.cfg)
         self.express = self.app.express()
         for listener in self.sockets:
@@ -136,6 +138,8 @@ class EventWorker(Worker):  # type: ignore[misc]
                 self._answer(connection, connection.waiting)
         if self.queue:
             self._serve()
+        if self.unread > MAX_HELD_BYTES:
+            self._close_unread()
 
     def _accept(self, listener: Any) -> None:
         for _ in range(ACCEPTS):
@@ -188,19 +192,45 @@ class EventWorker(Worker):  # type: ignore[misc]
             self.log.warning("refused a request from %s: %s", connection.peer[0], e)
             self._refuse(connection, status, "bad_request", f"the request is not well-formed HTTP: {e}")
             return
-        self.held += incoming.held - connection.held
-        connection.held = incoming.held
         if arrived is not None:
             connection.waiting, connection.since = arrived, time.monotonic()
+        self._count(connection)
+        if self.held > MAX_HELD_BYTES and not self._make_room(connection):
+            self._shed(connection, close=arrived is None or arrived.last or arrived.head.should_close())
+        elif arrived is not None:
             vital = self._is_vital(arrived.head.path)
             (self.vital if vital else self.queue).append(connection)
         elif incoming.ended:
             self._close(connection)
-        elif self.held > MAX_HELD_BYTES:
-            self._shed(connection)
         elif incoming.wants_continue():
             connection.outgoing += b"HTTP/1.1 100 Continue\r\n\r\n"
             self._write(connection)
+
+    def _count(self, connection: Connection) -> None:
+        waiting = len(connection.waiting.data) if connection.waiting is not None else 0
+        held, unread = connection.incoming.held + waiting, len(connection.outgoing)
+        self.held += held - connection.held
+        self.unread += unread - connection.unread
+        connection.held, connection.unread = held, unread
+
+    def _make_room(self, newest: Connection) -> bool:
+        """Sheds those whose input has been coming for too long, the slowest first; whether that was enough."""
+        slow_before = time.monotonic() + READ_SECONDS - SLOW_SECONDS
+        for connection in sorted(self.connections, key=lambda c: c.deadline):
+            if self.held <= MAX_HELD_BYTES or connection.deadline > slow_before:
+                break
+            if connection.held and connection.waiting is None and not connection.closing and connection is not newest:
+                self._shed(connection)
+        return self.held <= MAX_HELD_BYTES
+
+    def _close_unread(self) -> None:
+        """Closes those who have taken nothing of their answer for too long, the slowest first."""
+        slow_before = time.monotonic() - SLOW_SECONDS
+        for connection in sorted(self.connections, key=lambda c: c.moved):
+            if self.unread <= MAX_HELD_BYTES or connection.moved > slow_before:
+                break
+            if connection.outgoing:
+                self._close(connection)
 
     def _serve(self) -> None:
         """Plain requests of those that wait, together; or else the one that is next."""
@@ -310,7 +340,10 @@ class EventWorker(Worker):  # type: ignore[misc]
     def _answered(self, connection: Connection, *, close: bool) -> None:
         connection.waiting = None
         connection.closing = close
-        connection.deadline = time.monotonic() + READ_SECONDS
+        if close:
+            connection.incoming.forget()
+        connection.moved = time.monotonic()
+        connection.deadline = connection.moved + READ_SECONDS
         self._write(connection)
 
     def _write(self, connection: Connection) -> None:
@@ -323,7 +356,10 @@ class EventWorker(Worker):  # type: ignore[misc]
                 self._close(connection)
                 return
             del connection.outgoing[:sent]
+            self._count(connection)
             if connection.outgoing:
+                if sent:
+                    connection.moved = time.monotonic()
                 self._register(connection, selectors.EVENT_WRITE)
                 return
         if connection.closing:
@@ -376,4 +412,5 @@ class EventWorker(Worker):  # type: ignore[misc]
         self._register(connection, 0)
         self.connections.discard(connection)
         self.held -= connection.held
+        self.unread -= connection.unread
         connection.sock.close()

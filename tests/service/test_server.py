@@ -331,6 +331,34 @@ def test_stop_lets_a_request_under_way_end(own_server, how):
     assert "Traceback" not in server.log
 
 
+LARGE_BODIES = """
+from pathlib import Path
+from service.gunicorn_conf import return_large_memory
+
+def resident():
+    return int(Path("/proc/self/statm").read_text().split()[1]) * 4096
+
+{first}
+for _ in range(2):  # the second is where the first was, and something small comes to lie behind it
+    large = bytearray(b"x") * (8 << 20)
+    small = bytearray(b"x") * 1000
+    before = resident()
+    del large
+print(before - resident())
+"""
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="glibc's habit")
+def test_the_memory_of_a_large_body_goes_back_with_it_as_it_would_not_by_itself() -> None:
+    def freed(first: str) -> int:
+        text = LARGE_BODIES.format(first=first)
+        done = subprocess.run([sys.executable, "-c", text], cwd=ROOT, capture_output=True, text=True, check=True)
+        return int(done.stdout)
+
+    assert freed("return_large_memory()") > 7 << 20
+    assert freed("") < 1 << 20
+
+
 def serve(*words: str, **environ: str) -> subprocess.CompletedProcess[str]:
     command = [sys.executable, "-m", "service", *words]
     return subprocess.run(

@@ -321,11 +321,65 @@ def test_input_that_waits_is_bounded_for_all_connections_together(loop: Loop, mo
     waiting = [loop.client(post("/x", b"x" * 900)[:-1]) for _ in range(2)]
     refused = loop.client(post("/x", b"x" * 900)[:-1])
     assert error_of(loop.take(refused)) == (503, "overloaded")
+    assert loop.worker.held < 2000
     waiting[0].sendall(b"x")
     assert loop.take(waiting[0]).endswith(b"x" * 900)
-    refused.close()
+
+
+def test_whole_requests_that_wait_are_counted_too(loop: Loop, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, "MAX_HELD_BYTES", 2000)
+    clients = [loop.client() for _ in range(4)]
+    for client in clients:
+        client.sendall(post("/x", b"x" * 900))
+    for connection in list(loop.worker.connections):
+        loop.worker._read(connection)
+    assert loop.worker.held == 1800
+    found = [loop.take(client).split()[1] for client in clients]
+    assert sorted(found) == [b"200", b"200", b"503", b"503"]
+    assert loop.worker.held == 0
+
+
+def test_who_holds_memory_by_being_slow_makes_room_for_others(loop: Loop, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, "MAX_HELD_BYTES", 2000)
+    slow = [loop.client(post("/x", b"x" * 900)[:-1]) for _ in range(2)]
+    for connection in loop.worker.connections:
+        connection.deadline -= module.SLOW_SECONDS + 1
+    good = loop.client(post("/x", b"x" * 900)[:-1])
+    good.sendall(b"x")
+    assert loop.take(good).endswith(b"x" * 900)
+    assert [error_of(loop.take(sock)) for sock in slow[:1]] == [(503, "overloaded")]
+    slow[1].sendall(b"x")  # one was enough
+    assert loop.take(slow[1]).endswith(b"x" * 900)
+
+
+def test_answers_that_nobody_takes_are_bounded_for_all_connections_together(
+    loop: Loop, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(module, "MAX_HELD_BYTES", 1000)
+    loop.client(post("/large"))
+    taking = loop.client(post("/large", b"", b"Connection: close"))
+    for connection in loop.worker.connections:
+        connection.moved -= module.SLOW_SECONDS + 1
+    came = 0
+    while came < 2_000_000:
+        came += len(taking.recv(1 << 20))
     loop.turn()
-    assert loop.worker.held < 2000
+    assert len(loop.worker.connections) == 1  # the other is closed: it has taken nothing
+    assert came + len(loop.take(taking)) > 5_000_000
+    assert loop.worker.unread == 0
+
+
+@pytest.mark.parametrize("place", ["method", "target", "header"])
+def test_a_request_that_is_refused_cannot_steer_the_terminal_that_shows_the_log(
+    loop: Loop, caplog: pytest.LogCaptureFixture, place: str
+) -> None:
+    loop.worker.log.error_log.propagate = True
+    forged = b"\x1b[2J\x9b\r2026 INFO all is well"
+    head = {"method": b"G%bT / HTTP/1.1", "target": b"GET /%b HTTP/1.1", "header": b"GET / HTTP/1.1\r\nX%b: y"}
+    assert loop.take(loop.client(head[place] % forged + b"\r\nHost: h\r\n\r\n")).startswith(b"HTTP/1.1 400")
+    told = caplog.messages[0]
+    assert told.startswith("refused a request")
+    assert not any(character < " " or "\x7f" <= character < "\xa0" for character in told)
 
 
 def test_one_connection_too_many_takes_the_place_of_the_most_overdue(
