@@ -195,7 +195,7 @@ class EventWorker(Worker):  # type: ignore[misc]
         if arrived is not None:
             connection.waiting, connection.since = arrived, time.monotonic()
         self._count(connection)
-        if self.held > MAX_HELD_BYTES and not self._make_room(connection):
+        if self.held > MAX_HELD_BYTES and connection.held and not self._make_room(connection):
             self._shed(connection, close=arrived is None or arrived.last or arrived.head.should_close())
         elif arrived is not None:
             vital = self._is_vital(arrived.head.path)

@@ -324,6 +324,8 @@ def test_input_that_waits_is_bounded_for_all_connections_together(loop: Loop, mo
     assert loop.worker.held < 2000
     waiting[0].sendall(b"x")
     assert loop.take(waiting[0]).endswith(b"x" * 900)
+    monkeypatch.setattr(module, "MAX_HELD_BYTES", 0)
+    assert loop.take(loop.client(post("/x"))).startswith(b"HTTP/1.1 200")  # it has nothing to hold
 
 
 def test_whole_requests_that_wait_are_counted_too(loop: Loop, monkeypatch: pytest.MonkeyPatch) -> None:
