@@ -11,6 +11,7 @@ from typing import Any
 
 PATIENCE_SECONDS = 60
 PUBLISHED = {"service": "SERVE_PUBLISH", "service-s3": "SERVE_S3_PUBLISH"}
+OTHERS = ("EDGE_PUBLISH", "EDGE_MUTUAL_PUBLISH", "PROMETHEUS_PUBLISH", "GRAFANA_PUBLISH")
 
 
 @dataclass(frozen=True)
@@ -25,7 +26,7 @@ class Stack:
 
     def docker(self, *words: str, check: bool = True) -> subprocess.CompletedProcess[str]:
         free = "127.0.0.1:0"  # a port that the engine finds
-        published = dict.fromkeys(["EDGE_PUBLISH", "EDGE_MUTUAL_PUBLISH", *PUBLISHED.values()], free)
+        published = dict.fromkeys([*OTHERS, *PUBLISHED.values()], free)
         environ = self.environ | published | {PUBLISHED[self.service]: self.address}
         done = subprocess.run(
             ["docker", *words], cwd=self.root, env=environ, capture_output=True, text=True, check=False
