@@ -102,6 +102,18 @@ DEFENCES = {
         "service/worker.py", "if self.held > MAX_HELD_BYTES and connection.held and", "if False and",
         "tests/service/test_worker.py::test_input_that_waits_is_bounded_for_all_connections_together",
     ),
+    "the proxy alone says how it was asked": Defence(
+        "examples/edge/nginx.conf", "proxy_set_header X-Forwarded-Proto https;", "",
+        "tests/edge/test_edge.py::test_a_client_cannot_speak_for_the_proxy",
+    ),
+    "the proxy alone says who asked": Defence(
+        "examples/edge/nginx.conf", 'proxy_set_header Forwarded "";', "",
+        "tests/edge/test_edge.py::test_a_client_cannot_speak_for_the_proxy",
+    ),
+    "the proxy takes no more than the service would": Defence(
+        "examples/edge/nginx.conf", "client_max_body_size 8m;", "client_max_body_size 0;",
+        "tests/edge/test_edge.py::test_a_body_over_the_limit_is_refused_before_it_is_sent",
+    ),
     "a model's bytes are those that were published": Defence(
         "model_store/artifact.py", "if hashlib.sha256(_bytes(array)).hexdigest() != sha256:", "if False:",
         "tests/model_store/test_artifact_format.py::test_hashes_are_true",
@@ -155,6 +167,8 @@ def test_a_defences_test_fails_without_it(copy: Path, name: str) -> None:
         done = run(copy, defence.test)
     finally:
         path.write_text(whole, encoding="utf-8")
+    if re.search(r"\d skipped", done.stdout):
+        pytest.skip("this machine lacks what the test needs")
     assert done.returncode == 1, done.stdout + done.stderr  # failed, rather than not found
     assert re.search(r"^FAILED ", done.stdout, re.MULTILINE), done.stdout
 
@@ -182,4 +196,6 @@ def test_every_test_that_the_threat_model_names_is_there() -> None:
 
 
 def test_the_threat_model_marks_the_defences_that_are_taken_out() -> None:
-    assert sorted(named_tests("✂")) == sorted(defence.test for defence in DEFENCES.values())
+    marked = named_tests("✂")
+    assert len(marked) == len(set(marked))
+    assert set(marked) == {defence.test for defence in DEFENCES.values()}

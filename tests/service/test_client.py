@@ -218,3 +218,9 @@ def test_a_row_that_does_not_fit_is_named_and_leaves_no_answers(store, tmp_path)
         assert told in done.stderr
         assert output.read_text() == "from before"
         assert sorted(path.name for path in tmp_path.glob("*answers*")) == ["answers.csv"]
+
+
+@pytest.mark.parametrize("key", ["fp_a\r\nX-Admin: yes", "fp_\N{SNOWMAN}", "fp_\x00"])
+def test_a_key_that_would_be_more_than_a_header_is_not_sent(key: str) -> None:
+    with pytest.raises(ServiceError, match="printable"):
+        Client("http://127.0.0.1:1", key=key)
