@@ -30,6 +30,8 @@ from prometheus_client.core import Metric
 from prometheus_client.mmap_dict import MmapedDict, mmap_key
 from prometheus_client.multiprocess import MultiProcessCollector, mark_process_dead
 
+from service.figures import Figures
+
 _LIVE_SUM = "gauge_livesum"  # the kind of gauges that are summed over the processes that live
 _SHARES = "shares"  # the kind of what is no metric
 _BYTES = 64 * 1024  # of a file at first, of which only what is written takes memory
@@ -98,6 +100,7 @@ class Counts:
             weakref.finalize(self, _remove, directory, os.getpid())
         self.directory = directory
         self.lock = threading.RLock()
+        self._figures = Figures(directory)
         self._files: dict[str, _File] = {}
         this = weakref.ref(self)
         os.register_at_fork(after_in_child=lambda: _reopen(this()))
@@ -138,6 +141,11 @@ class Counts:
         with self._agreed(fcntl.LOCK_SH):
             found: Iterable[Metric] = MultiProcessCollector(None, str(self.directory)).collect()  # type: ignore[no-untyped-call]
         return found
+
+    def text(self) -> str:
+        """The same in Prometheus's text format."""
+        with self.lock, self._agreed(fcntl.LOCK_SH):
+            return self._figures.text()
 
     def bury(self, pid: int) -> None:
         """A process is gone: what its gauges said is over, what it has counted is counted here from now on.

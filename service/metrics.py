@@ -83,10 +83,8 @@ class Metrics:
     def exposition(self) -> bytes:
         """Everything, in Prometheus's text format."""
         recent = self.counts.shares()
-        found = list(self.counts.collect())
-        for lookup in self._lookups:
-            found += lookup(recent)
-        return generate_latest(_Collected(found))
+        found = [metric for lookup in self._lookups for metric in lookup(recent)]
+        return self.counts.text().encode() + generate_latest(_Collected(found))
 
 
 class _Collected:

@@ -8,6 +8,7 @@ import threading
 from pathlib import Path
 
 import pytest
+from prometheus_client.parser import text_string_to_metric_families
 
 from service.counts import Counts
 
@@ -23,6 +24,15 @@ def figures(counts: Counts) -> dict[tuple[str, ...], float]:
 @pytest.fixture
 def counts(tmp_path: Path) -> Counts:
     return Counts(tmp_path)
+
+
+def told(counts: Counts) -> dict[tuple[str, ...], float]:
+    """The same by the text that Prometheus is given."""
+    return {
+        (sample.name, *map("=".join, sorted(sample.labels.items()))): sample.value
+        for family in text_string_to_metric_families(counts.text())
+        for sample in family.samples
+    }
 
 
 def in_a_child(deed) -> None:
@@ -96,7 +106,7 @@ def test_sum_never_goes_back_or_ahead_while_counts_move(counts):
 
     def watch() -> None:
         while not over.is_set():
-            seen.append(figures(counts)["answered_total",])
+            seen.extend([figures(counts)["answered_total",], told(counts)["answered_total",]])
 
     watcher = threading.Thread(target=watch)
     watcher.start()
@@ -104,6 +114,55 @@ def test_sum_never_goes_back_or_ahead_while_counts_move(counts):
     over.set()
     watcher.join()
     assert set(seen) == {30}
+
+
+def test_text_says_what_the_library_adds_up_whatever_has_come_and_gone_since_the_last_one(counts):
+    answered = counts.counter("answered", 'Requests "answered",\nby\\route.', ("route", "status"))
+    busy = counts.gauge("busy", "Under way.").at()
+    spread = counts.histogram("spread", "Seconds.", ("model",), (0.001, 0.5, 2.0))
+    alone = counts.histogram("alone", "Rows.", (), (1.0,))
+
+    def count() -> None:
+        busy.inc()
+        answered.at('a\\"b"\nc, d=}', "200").inc(3)
+        answered.at(f"/{os.getpid()}", "404").inc()
+        for value in (0.0001, 0.5, 0.7, 9.0):
+            spread.at("größe").observe(value)
+        alone.at().observe(1.0)
+
+    for _ in range(3):
+        count()
+        in_a_child(count)
+        assert told(counts) == figures(counts)
+    for number in range(1000):  # beyond the first mapping
+        answered.at(f"/{number}", "200").inc(number)
+    assert told(counts) == figures(counts)
+    bury(counts)
+    assert told(counts) == figures(counts)
+    assert told(counts)["busy",] == 3
+    assert len(told(counts)) > 1000
+    kinds = {
+        family.name: (family.type, family.documentation) for family in text_string_to_metric_families(counts.text())
+    }
+    assert kinds["answered"] == ("counter", 'Requests "answered",\nby\\route.')
+    assert {name: kind for name, (kind, _) in kinds.items()} == {
+        "answered": "counter",
+        "busy": "gauge",
+        "spread": "histogram",
+        "alone": "histogram",
+    }
+
+
+def test_process_with_the_number_of_one_that_is_gone_is_read_anew(tmp_path):
+    reader = Counts(tmp_path)
+    path = tmp_path / "counter_77777.db"
+    for name in ("first", "other"):
+        made = Counts(tmp_path / name)
+        (tmp_path / name).mkdir()
+        made.counter(name, "A number.").at().inc(5)
+        (tmp_path / name / f"counter_{os.getpid()}.db").rename(path)
+        assert f"{name}_total 5.0" in reader.text()
+    assert "first_total 0.0" in reader.text()
 
 
 def test_shares_are_added_up_over_the_processes_that_live_and_are_no_metric(counts):
