@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import json
 import struct
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -101,18 +101,22 @@ class Figures:
             head = f"{metric}_total" if kind == "counter" else metric
             text = about.replace("\\", r"\\").replace("\n", r"\n")
             told = self._metrics[metric] = _Metric(f"# HELP {head} {text}\n# TYPE {head} {kind}\n", metric)
+        line = f"{name}{_written(labels)} "
         bound = labels.pop("le", None)
-        written = ",".join(f'{label}="{str(value).translate(_ESCAPES)}"' for label, value in sorted(labels.items()))
         if kind != "histogram":
-            told.lines.append((f"{name}{{{written}}} " if written else f"{name} ", number))
+            told.lines.append((line, number))
             return
-        spread = told.spreads.setdefault(written, _Spread(f"{{{written}}}" if written else ""))
+        spread = told.spreads.setdefault(_written(labels), _Spread(_written(labels)))
         if bound is None:
             spread.total = number
         else:
-            comma = "," if written else ""
-            spread.buckets.append((float(bound), f'{name}{{{written}{comma}le="{bound}"}} ', number))
+            spread.buckets.append((float(bound), line, number))
             spread.buckets.sort()
+
+
+def _written(labels: Mapping[str, str]) -> str:
+    written = ",".join(f'{label}="{value.translate(_ESCAPES)}"' for label, value in sorted(labels.items()))
+    return f"{{{written}}}" if written else ""
 
 
 def _told(metric: _Metric, totals: list[float]) -> Iterator[str]:
