@@ -56,6 +56,8 @@ def create_app(settings: Settings | None = None, *, forks: bool = False, counts:
     if store.objects.survives_fork or not forks:
         catalog.refresh()
     drift = Drift(metrics.counts)
+    for served in catalog.snapshot.answering:
+        drift.watch(served)  # no request should wait for that
     inference = Inference(metrics, drift)
 
     app = Flask(__name__)

@@ -163,7 +163,7 @@ def _numbers(column: Input, dtype: Any) -> tuple[NDArray, NDArray, None] | None:
     statistics: Any = column.statistics.get("means") if isinstance(column, Array) else column.statistics
     if not isinstance(statistics, Mapping) or not isinstance(column, Number | Array):
         return None
-    ends = np.unique(np.array(_numbers_of(statistics.get("deciles")), np.float64))
+    ends = np.array(sorted(set(_numbers_of(statistics.get("deciles")))), np.float64)  # np.unique imports numpy.ma
     counts = _numbers_of(statistics.get("counts"))
     if not len(ends) == len(counts) > 0 or min(counts) < 0 or not sum(counts):
         return None
