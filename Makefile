@@ -11,7 +11,7 @@ INSTALLED := $(VENV)/.installed
 TESTABLE  := $(VENV)/.testable
 
 .DEFAULT_GOAL := help
-.PHONY: help install examples run check test clients lint audit bench bench-training bench-serving lock clean
+.PHONY: help install examples run check test clients lint audit ordeal bench bench-training bench-serving lock clean
 
 help: ## this list
 	@awk -F ': .*## ' '/^[a-z-]+:.* ## / { printf "  make %-15s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -86,6 +86,9 @@ audit: $(AUDIT)/.installed ## hadolint on the Dockerfile, and dist/sbom.json: wh
 	@$(AUDIT)/bin/cyclonedx-py environment dist/shipped --pyproject pyproject.toml --output-reproducible \
 		--output-file dist/sbom.json
 	@rm -r dist/shipped
+
+ordeal: $(TESTABLE) ## what the service and the jobs promise, tried out for half an hour (ARGS="--short soak")
+	@$(BIN)/python -m tests.ordeal $(ARGS)
 
 bench: $(TESTABLE) ## the benchmarks, side by side with their peers
 	@for name in training loading sharing; do $(BIN)/python -m benchmarks.$$name || exit; done

@@ -6,9 +6,9 @@ import argparse
 import sys
 import time
 
-from tests.ordeal import bad_inputs
+from tests.ordeal import bad_inputs, overload, slow_clients
 
-TRIALS = {"bad-inputs": bad_inputs.trial}
+TRIALS = {"bad-inputs": bad_inputs, "slow-clients": slow_clients, "overload": overload}
 
 
 def main() -> int:
@@ -22,7 +22,7 @@ def main() -> int:
     print(f"{'trial':32} {'tried':>10} {'survived':>10} {'lost':>8}  took")
     for name in arguments.trials or TRIALS:
         began = time.monotonic()
-        outcome = TRIALS[name](short=arguments.short)
+        outcome = TRIALS[name].trial(short=arguments.short)
         took = time.monotonic() - began
         survived = outcome.tried - outcome.lost
         print(f"{outcome.name:32} {outcome.tried:10,} {survived:10,} {outcome.lost:8,}  {took:.0f} s", flush=True)
@@ -31,6 +31,10 @@ def main() -> int:
         for fault in [*outcome.faults, *outcome.missed]:
             print(f"  NOT KEPT  {fault}")
         kept = kept and not outcome.lost and not outcome.missed
+        for control in TRIALS[name].controls():
+            verdict = "seen to fail" if control.hurt else "NOT SEEN TO FAIL"
+            print(f"  without {control.without}: {verdict}: {control.seen}", flush=True)
+            kept = kept and control.hurt
     return 0 if kept else 1
 
 

@@ -11,6 +11,7 @@ import re
 import socket
 import tempfile
 import threading
+import time
 import zlib
 from collections import Counter
 from collections.abc import Callable, Iterator
@@ -20,10 +21,10 @@ import orjson
 
 from tests.ordeal import cases
 from tests.ordeal.cases import Case, sized
-from tests.ordeal.trial import Outcome, Watched, serving
+from tests.ordeal.trial import Control, Outcome, Watched, serving
 from tests.service.test_server import Server
 
-MOST_MEGABYTES = 100
+MOST_MEGABYTES, MOST_KEPT_MEGABYTES = 100, 80
 TIMEOUT_SECONDS = 60
 CLIENTS = 4
 
@@ -69,7 +70,32 @@ def trial(*, short: bool = False, seed: int = 0, count: int | None = None) -> Ou
         if watched.deaths:
             outcome.lose(f"{watched.deaths} workers died: {server.log[-2000:]}", watched.deaths)
     outcome.bound("memory above idle", watched.growth, MOST_MEGABYTES, "MiB")
+    outcome.bound("memory kept afterwards", watched.kept, MOST_KEPT_MEGABYTES, "MiB")
     return outcome
+
+
+def controls() -> Iterator[Control]:
+    """The cases that each defence is for, on a service without it."""
+    whole = [case for case in cases.named() if case.cut]
+    yield _control("the check of length", whole, lambda outcome, _: outcome.lost > 0)
+    bombs = [case for case in cases.named() if ": a bomb of 200 MB" in case.name]
+    yield _control("the limit of inflating", bombs, lambda _, watched: watched.growth > MOST_MEGABYTES)
+    large = [case for case in cases.named() if len(case.request) > 1 << 22] * 2
+    yield _control("returning memory", large, lambda _, watched: watched.kept > MOST_KEPT_MEGABYTES)
+
+
+def _control(without: str, harm: list[Case], hurt: Callable[[Outcome, Watched], bool]) -> Control:
+    outcome, statuses = Outcome(without), Counter[str]()
+    with (
+        tempfile.TemporaryDirectory() as folder,
+        serving(Path(folder), without=without) as server,
+        Watched(server) as watched,
+    ):
+        for case in harm:
+            judge(outcome, statuses, case, answered(server, case))
+        time.sleep(0.5)
+    memory = f"memory {watched.growth:.0f} MiB above idle, and {watched.kept:.0f} afterwards"
+    return Control(without, hurt(outcome, watched), f"{outcome.lost} of {outcome.tried} answered wrongly, {memory}")
 
 
 def judge(outcome: Outcome, statuses: Counter[str], case: Case, answer: bytes | None) -> None:

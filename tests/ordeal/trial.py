@@ -49,10 +49,20 @@ def models(folder: Path) -> Store:
     return store
 
 
+@dataclass(frozen=True)
+class Control:
+    """The same harm with a defence taken out. `hurt`: it was seen to; `seen`: how."""
+
+    without: str
+    hurt: bool
+    seen: str
+
+
 @contextmanager
-def serving(folder: Path, store: Store | None = None, **environ: str) -> Iterator[Server]:
-    """Two workers, which write no line a request."""
-    server = Server(store or models(folder), folder, **{"SERVE_LOG_LEVEL": "warning", **environ})
+def serving(folder: Path, store: Store | None = None, *, without: str = "", **environ: str) -> Iterator[Server]:
+    """Two workers, which write no line a request; `without` one of the defences of without.py."""
+    program = ("-m", "tests.ordeal.without", without) if without else ("-m", "service")
+    server = Server(store or models(folder), folder, program, **{"SERVE_LOG_LEVEL": "warning", **environ})
     try:
         yield server
     finally:
@@ -85,6 +95,7 @@ class Watched:
         self._done = threading.Event()
         self._thread = threading.Thread(target=self._watch, daemon=True)
         self.idle = self.peak = megabytes(self._pid)
+        self.kept = 0.0  # above idle, at the end
         self._workers = children(self._pid)
 
     def _watch(self) -> None:
@@ -108,3 +119,4 @@ class Watched:
     ) -> None:
         self._done.set()
         self._thread.join()
+        self.kept = megabytes(self._pid) - self.idle

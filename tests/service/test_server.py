@@ -13,7 +13,7 @@ import socket
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
@@ -40,15 +40,15 @@ def free_port() -> int:
 
 
 class Server:
-    """A running `serve`, on a port of its own choice."""
+    """A running `serve`, on a port of its own choice; or another program that is one, but for a defence."""
 
-    def __init__(self, store: Store, folder: Path, **environ: str) -> None:
+    def __init__(self, store: Store, folder: Path, program: Sequence[str] = ("-m", "service"), **environ: str) -> None:
         self.store = store
         self.log_path = folder / "serve.log"
         defaults = {"SERVE_WORKERS": "2", "SERVE_POLL_SECONDS": "0.05", "SERVE_CACHE_DIR": str(folder / "cache")}
         with self.log_path.open("wb") as log:
             self.process = subprocess.Popen(
-                [sys.executable, "-m", "service", "--store", str(store.root), "--port", "0"],
+                [sys.executable, *program, "--store", str(store.root), "--port", "0"],
                 cwd=ROOT,
                 env={**os.environ, **defaults, **environ},
                 stdout=log,

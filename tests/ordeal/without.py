@@ -1,0 +1,54 @@
+"""The service without one of its defences: `python -m tests.ordeal.without DEFENCE [words of serve]`.
+
+What a control runs, to see that the defence is what keeps a trial's promise.
+"""
+
+from __future__ import annotations
+
+import math
+import sys
+from collections.abc import Callable
+from typing import Any
+
+from service import body, cli, gunicorn_conf, worker
+
+
+def patience() -> None:
+    worker.PATIENCE_SECONDS = math.inf
+
+
+def vital_requests() -> None:
+    worker.VITAL = set()
+
+
+def making_room() -> None:
+    worker.SLOW_SECONDS = math.inf
+
+
+def the_check_of_length() -> None:
+    def read(request: Any, max_bytes: int) -> bytes:
+        found: bytes = request.environ["wsgi.input"].read(max_bytes)
+        return found
+
+    body._read = read
+
+
+def the_limit_of_inflating() -> None:
+    whole = body._inflated
+    body._inflated = lambda packed, coding, _: whole(packed, coding, 1 << 40)
+
+
+def returning_memory() -> None:
+    gunicorn_conf.return_large_memory = lambda: None
+
+
+DEFENCES: dict[str, Callable[[], None]] = {
+    defence.__name__.replace("_", " "): defence
+    for defence in (
+        patience, vital_requests, making_room, the_check_of_length, the_limit_of_inflating, returning_memory,
+    )
+}  # fmt: skip
+
+if __name__ == "__main__":
+    DEFENCES[sys.argv.pop(1)]()
+    cli.main(prog_name="serve")
