@@ -66,8 +66,8 @@ def predict(
 ) -> None:
     """Answer rows of a CSV or JSON file, or given ones.
 
-    "-" is standard input. CSV has a header, or its cells are in column order; an empty cell is a missing value; a
-    column with the known answers is passed over.
+    "-" is standard input. CSV has a header, or its cells are in column order; an empty cell is a missing value; columns
+    that the model does not take are passed over, and told.
     """
     if (file is None) == (not row_texts):
         raise click.UsageError("Wanted rows: either a FILE, or --row.")
@@ -85,7 +85,9 @@ def predict(
         instances = rows.from_options(row_texts)
     else:
         with click.open_file(file, "rb") as source:
-            instances = rows.from_bytes(source.read(), _title(file), answering.signature)
+            others: list[str] = []
+            instances = rows.from_bytes(source.read(), _title(file), answering.signature, others)
+        _tell(others, answering.signature)
     answers = answering.predict(instances)
     if as_json:
         print_json({"model": name, "version": answering.version, "predictions": answers})
@@ -128,10 +130,10 @@ def _answer_file(answering: Answering, file: str, output: Path) -> int:
     signature, title = answering.signature, _title(file)
     width = sum(column.width if isinstance(column, Array) else 1 for column in signature.inputs)
     size = max(1, min(5_000, _BATCH_CELLS // width))
-    count = 0
+    count, others = 0, list[str]()
     with (
         click.open_file(file, "rb") as source,
-        closing(rows.batches(source, title, signature, size)) as batches,
+        closing(rows.batches(source, title, signature, size, others)) as batches,
         replacing(output, "x", encoding="utf-8", newline="") as target,
         _progress(source, file) as advance,
     ):
@@ -141,7 +143,13 @@ def _answer_file(answering: Answering, file: str, output: Path) -> int:
             writer.writerows(map(_cells, _answered(answering, batch, title, count)))
             count += len(batch)
             advance()
+    _tell(others, signature)
     return count
+
+
+def _tell(others: list[str], signature: Signature) -> None:
+    if others:
+        note(f"Passed over {', '.join(others)}: the model takes {', '.join(signature.names)}.")
 
 
 def _answered(answering: Answering, batch: list[Any], title: str, start: int) -> list[Any]:

@@ -34,7 +34,8 @@ def replay(receipt: Path, body: Path, store: str, as_json: bool) -> None:
     found = hashlib.sha256(data).hexdigest()
     if found != told["input_sha256"]:
         problem = f"wanted the body of SHA-256 {told['input_sha256']}, found {found}"
-        raise InputError([Fault(str(body), problem, "give the file that was sent, byte for byte")])
+        mend = "give the file that was sent, byte for byte; curl sends it so with --data-binary, not with -d"
+        raise InputError([Fault(str(body), problem, mend)])
     name, number = told["model"], told["version"]
     _, model = open_store(store).load(name, number)
     if model.digest != told["digest"]:

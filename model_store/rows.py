@@ -13,7 +13,7 @@ from collections.abc import Generator, Iterator, Sequence
 from itertools import islice
 from typing import IO, Any
 
-from model_store.errors import Fault, InputError
+from model_store.errors import Fault, InputError, did_you_mean
 from model_store.signature import Array, Classes, Number, Signature
 
 MISSING = frozenset({"", "na", "n/a", "nan", "null", "?"})  # what a CSV cell of no value says, in training too
@@ -25,8 +25,12 @@ def from_options(texts: Sequence[str]) -> list[Any]:
     return [_parsed(text, f"row {i}") for i, text in enumerate(texts)]
 
 
-def from_bytes(data: bytes, name: str, signature: Signature) -> list[Any]:
-    """The rows of a file: JSON when its name or its first character says so, else CSV."""
+def from_bytes(data: bytes, name: str, signature: Signature, others: list[str] | None = None) -> list[Any]:
+    """The rows of a file: JSON when its name or its first character says so, else CSV.
+
+    Of a CSV table, columns that the model does not take are left in the rows, for the signature to refuse. With a list
+    of `others` they are left out, and their names appended to it, so long as all that the model does take are there.
+    """
     try:
         text = data.decode("utf-8-sig")
     except UnicodeDecodeError as e:
@@ -34,7 +38,7 @@ def from_bytes(data: bytes, name: str, signature: Signature) -> list[Any]:
         raise InputError([Fault(name, problem, "save the file as UTF-8")]) from e
     if name.endswith(".json") or (not name.endswith(".csv") and text.lstrip()[:1] in ("[", "{")):
         return _json_rows(text, name)
-    return _csv_rows(text, name, signature)
+    return _csv_rows(text, name, signature, others)
 
 
 def _json_rows(text: str, name: str) -> list[Any]:
@@ -47,8 +51,10 @@ def _json_rows(text: str, name: str) -> list[Any]:
     return rows
 
 
-def batches(file: IO[bytes], name: str, signature: Signature, size: int) -> Generator[list[Any], None, None]:
-    """The rows of a CSV file of any length, `size` at a time."""
+def batches(
+    file: IO[bytes], name: str, signature: Signature, size: int, others: list[str]
+) -> Generator[list[Any], None, None]:
+    """The rows of a CSV file of any length, `size` at a time; `others` as in `from_bytes`."""
     text = io.TextIOWrapper(file, "utf-8-sig", newline="")
     reader = csv.reader(text, strict=True)
     header: list[str] | None = None
@@ -57,17 +63,21 @@ def batches(file: IO[bytes], name: str, signature: Signature, size: int) -> Gene
         while lines := _lines(reader, name, size):
             if header is None:
                 header, lines = _headed(lines, signature)
-            yield _table(header, lines, name, signature, start)
+                others += _others(header, name, signature)
+            yield _table(header, lines, name, signature, start, others)
             start += len(lines)
     finally:
         text.detach()  # the file is its opener's to close
 
 
-def _csv_rows(text: str, name: str, signature: Signature) -> list[Any]:
+def _csv_rows(text: str, name: str, signature: Signature, others: list[str] | None) -> list[Any]:
     lines = _lines(csv.reader(io.StringIO(text, newline=""), strict=True), name, None)
     if not lines:
         raise InputError([Fault(name, "wanted a header and rows, found nothing", "name the columns in the first line")])
-    return _table(*_headed(lines, signature), name, signature, 0)
+    header, lines = _headed(lines, signature)
+    if others is not None:
+        others += _others(header, name, signature)
+    return _table(header, lines, name, signature, 0, others or [])
 
 
 def _lines(reader: Iterator[list[str]], name: str, most: int | None) -> list[list[str]]:
@@ -94,7 +104,22 @@ def _headed(lines: list[list[str]], signature: Signature) -> tuple[list[str], li
     return first, lines[1:]
 
 
-def _table(header: list[str], lines: list[list[str]], name: str, signature: Signature, start: int) -> list[Any]:
+def _others(header: list[str], name: str, signature: Signature) -> list[str]:
+    """The columns that the model neither takes nor answers. InputError where one that it takes may be among them,
+    under another name: left out, that one would be filled in.
+    """
+    others = [column for column in header if column not in {*signature.names, *_targets(signature)}]
+    missing = [column for column in signature.names if column not in header]
+    if header and others and missing:
+        problem = f"wanted {', '.join(signature.names)}; found no {', '.join(missing)}, but {', '.join(others)}"
+        mends = {did_you_mean(column, missing) for column in others} - {""}
+        raise InputError([Fault(f"{name} header", problem, " ".join(sorted(mends)) or "name the columns so")])
+    return others
+
+
+def _table(
+    header: list[str], lines: list[list[str]], name: str, signature: Signature, start: int, others: Sequence[str]
+) -> list[Any]:
     if not header:
         return [[_cell(cell, number=True) for cell in line] for line in lines]
     faults = [
@@ -107,13 +132,13 @@ def _table(header: list[str], lines: list[list[str]], name: str, signature: Sign
     if faults:
         raise InputError(faults)
     numbers = {column.name for column in signature.inputs if isinstance(column, Number)}
-    targets = _targets(signature)
+    left_out = {*_targets(signature), *others}
     # A file with the known answers beside the inputs is the usual one to try a model with.
     return [
         {
             column: _cell(cell, column in numbers)
             for column, cell in zip(header, row, strict=True)
-            if column not in targets
+            if column not in left_out
         }
         for row in lines
     ]

@@ -108,6 +108,8 @@ def public_path(path: Path) -> Path:
 
 def private_key(path: Path) -> PrivateKey:
     data, mode = _read(path)
+    if b"PUBLIC KEY" in data:
+        raise TrustError(f"{path}: wanted a private key, found a public one; sign with the one that it belongs to")
     if mode & 0o077:
         raise TrustError(f"{path}: wanted a key that its owner alone can read, found mode {mode:o}; chmod 600 {path}")
     try:

@@ -17,6 +17,7 @@ import orjson
 from flask import current_app, g, request
 
 from model_store.errors import Fault
+from model_store.signature import Array
 from service import tensors
 from service.catalog import Catalog, Served, UnavailableError, UnknownError
 from service.mending import mended, row_of_tensors
@@ -49,7 +50,9 @@ def lesson(catalog: Catalog, faults: list[Fault]) -> dict[str, Any] | None:
 
 
 def _meant(catalog: Catalog) -> tuple[Served | None, bool]:
-    """The version that the address names, and True; or the model whose name is most like the one that was named."""
+    """The version that the address names, and True; or the model whose name is most like the one that was named, and
+    where none was, whose columns are most like those that were sent.
+    """
     asked = request.view_args or {}
     name = asked.get("name") or g.get("named") or ""
     if "name" in asked:
@@ -60,8 +63,23 @@ def _meant(catalog: Catalog) -> tuple[Served | None, bool]:
     elif found := re.search(r"/models/([^/:]+)", request.path):
         name = found[1]
     answering = {each.name: each for each in catalog.snapshot.answering if each.name not in catalog.withdrawn}
+    if not name:
+        return max(answering.values(), key=lambda served: (_likeness(served), served.name), default=None), False
     close = [name] if name in answering else difflib.get_close_matches(name[:100], answering, 1, 0.0)
     return answering[close[0]] if close else next(iter(answering.values()), None), False
+
+
+def _likeness(served: Served) -> int:
+    """How many of the model's columns the first row that was sent has, by name or in their order."""
+    rows, signature = g.get("sent"), served.model.signature
+    row = rows[0] if isinstance(rows, list) and rows else None
+    if isinstance(row, Mapping):
+        return sum(name in row for name in signature.names)
+    if not isinstance(row, list) or not row:
+        return 0
+    if isinstance(signature.inputs[0], Array):
+        return int(isinstance(row[0], list))
+    return len(row) if len(row) == len(signature.names) and not isinstance(row[0], list) else 0
 
 
 def _address(served: Served, pinned: bool) -> str:

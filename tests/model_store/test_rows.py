@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import io
+
 import pytest
 
 import training.data
@@ -28,6 +30,22 @@ def test_known_answers_in_a_file_are_passed_over_and_other_columns_are_not() -> 
     assert found == [{"age": 1.0, "town": "Bath", "shoe": "43"}]
     with pytest.raises(InputError, match=r"instances\.0\.shoe"):
         TOWNS.encode(found)
+
+
+def test_columns_that_the_model_does_not_take_are_passed_over_and_told_where_that_is_asked_for() -> None:
+    others: list[str] = []
+    found = rows.from_bytes(b"shoe,age,town,chess\n43,1,Bath,yes\n", "x.csv", TOWNS, others)
+    assert (found, others) == ([{"age": 1.0, "town": "Bath"}], ["shoe"])
+
+    told: list[str] = []
+    batches = list(rows.batches(io.BytesIO(b"shoe,age,town\n43,1,Bath\n44,2,7\n"), "x.csv", TOWNS, 2, told))
+    assert (batches, told) == ([[{"age": 1.0, "town": "Bath"}], [{"age": 2.0, "town": "7"}]], ["shoe"])
+
+
+def test_a_column_under_another_name_is_not_passed_over() -> None:
+    wanted = r"^x\.csv header: wanted age, town; found no town, but twon, shoe \(did you mean 'town'\?\)$"
+    with pytest.raises(InputError, match=wanted):
+        rows.from_bytes(b"age,twon,shoe\n1,Bath,43\n", "x.csv", TOWNS, [])
 
 
 def test_a_cell_that_should_be_a_number_is_left_for_the_signature_to_refuse() -> None:

@@ -118,7 +118,7 @@ def test_what_is_no_key_is_told(tmp_path: Path, key_path: Path, key) -> None:
     rsa_key = rsa.generate_private_key(65537, 2048)
     for data, message in (
         (b"", "wanted a private key in PEM"),
-        (signing.public_path(key_path).read_bytes(), "wanted a private key in PEM"),
+        (signing.public_path(key_path).read_bytes(), "wanted a private key, found a public one"),
         (rsa_key.private_bytes(pem, private, NoEncryption()), "wanted an Ed25519 key"),
         (key.private_bytes(pem, private, BestAvailableEncryption(b"x")), "found it encrypted"),
     ):

@@ -103,6 +103,20 @@ def test_a_key_that_looks_like_a_place_of_a_row_is_none(client):
     example_of(client.post(NATIVE, json={"instances.99": 1, "instances": [PENGUIN]}))
 
 
+@pytest.mark.parametrize(
+    ("name", "row"),
+    [
+        ("small", {"mass": 2.5, "isle of": "it's"}),
+        ("small", [2.5, "it's"]),
+        ("one", [2.5]),
+        ("large", [[0.0] * 64] * 64),
+    ],
+)
+def test_where_no_model_is_named_the_one_that_takes_such_rows_is_taught(kinds, make_client, name, row):
+    error = make_client(kinds).post("/predict", json={"instances": [row]}).json["error"]
+    assert f"/models/{name}/predict" in error["example"]["curl"]
+
+
 def test_there_is_no_lesson_without_a_model(make_client, tmp_path):
     assert "example" not in make_client(open_store(tmp_path / "empty")).get("/nothing").json["error"]
 
