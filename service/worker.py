@@ -104,6 +104,7 @@ class EventWorker(Worker):  # type: ignore[misc]
         """Answers what has arrived and what is arriving, and takes nothing new."""
         self.alive = False
         for listener in self.sockets:
+            self._accept(listener, MAX_CONNECTIONS)  # whoever is connected, and may have asked: closing resets them
             self.selector.unregister(listener)
             listener.close()
         end = time.monotonic() + self.cfg.graceful_timeout
@@ -141,8 +142,8 @@ class EventWorker(Worker):  # type: ignore[misc]
         if self.unread > MAX_HELD_BYTES:
             self._close_unread()
 
-    def _accept(self, listener: Any) -> None:
-        for _ in range(ACCEPTS):
+    def _accept(self, listener: Any, most: int = ACCEPTS) -> None:
+        for _ in range(most):
             try:
                 sock, peer = listener.accept()
             except (BlockingIOError, ConnectionAbortedError):  # another worker was faster, or the client is gone

@@ -6,9 +6,9 @@ import argparse
 import sys
 import time
 
-from tests.ordeal import bad_inputs, overload, slow_clients
+from tests.ordeal import bad_inputs, overload, signals, slow_clients
 
-TRIALS = {"bad-inputs": bad_inputs, "slow-clients": slow_clients, "overload": overload}
+TRIALS = {"bad-inputs": bad_inputs, "slow-clients": slow_clients, "overload": overload, "signals": signals}
 
 
 def main() -> int:

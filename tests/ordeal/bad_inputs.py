@@ -80,7 +80,7 @@ def controls() -> Iterator[Control]:
     yield _control("the check of length", whole, lambda outcome, _: outcome.lost > 0)
     bombs = [case for case in cases.named() if ": a bomb of 200 MB" in case.name]
     yield _control("the limit of inflating", bombs, lambda _, watched: watched.growth > MOST_MEGABYTES)
-    large = [case for case in cases.named() if len(case.request) > 1 << 22] * 2
+    large = [case for case in cases.named() if len(case.request) > 1 << 19] * 2
     yield _control("returning memory", large, lambda _, watched: watched.kept > MOST_KEPT_MEGABYTES)
 
 

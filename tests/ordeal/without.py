@@ -25,6 +25,14 @@ def making_room() -> None:
     worker.SLOW_SECONDS = math.inf
 
 
+def draining() -> None:
+    def drain(self: worker.EventWorker) -> None:
+        for connection in list(self.connections):
+            self._close(connection)
+
+    worker.EventWorker.drain = drain  # type: ignore[method-assign]
+
+
 def the_check_of_length() -> None:
     def read(request: Any, max_bytes: int) -> bytes:
         found: bytes = request.environ["wsgi.input"].read(max_bytes)
@@ -45,7 +53,7 @@ def returning_memory() -> None:
 DEFENCES: dict[str, Callable[[], None]] = {
     defence.__name__.replace("_", " "): defence
     for defence in (
-        patience, vital_requests, making_room, the_check_of_length, the_limit_of_inflating, returning_memory,
+        patience, vital_requests, making_room, draining, the_check_of_length, the_limit_of_inflating, returning_memory,
     )
 }  # fmt: skip
 

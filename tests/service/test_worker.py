@@ -454,6 +454,18 @@ def test_draining_answers_what_has_arrived_and_ends(loop: Loop, monkeypatch: pyt
     assert not loop.worker.connections
 
 
+def test_who_has_connected_when_the_draining_begins_is_answered(loop: Loop, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The kernel resets connections that nobody has accepted when their listening socket is closed."""
+    monkeypatch.setattr(module, "LINGER_SECONDS", 0.1)
+    clients = [socket.create_connection(loop.listener.getsockname(), timeout=10) for _ in range(module.ACCEPTS + 2)]
+    for client in clients:
+        client.sendall(post("/x", b"in time"))
+    loop.worker.drain()
+    assert all(client.recv(10_000).endswith(b"in time") for client in clients)
+    for client in clients:
+        client.close()
+
+
 def waiting(loop: Loop, *requests: bytes) -> list[socket.socket]:
     """Clients whose requests are all there before the loop turns again."""
     clients = [loop.client() for _ in requests]
