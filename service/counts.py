@@ -102,6 +102,7 @@ class Counts:
         self.lock = threading.RLock()
         self._figures = Figures(directory)
         self._files: dict[str, _File] = {}
+        self._shares: dict[str, Count] = {}
         this = weakref.ref(self)
         os.register_at_fork(after_in_child=lambda: _reopen(this()))
 
@@ -126,7 +127,9 @@ class Counts:
     def share(self, key: str) -> Count:
         """This process's share of a number that is no metric; `shares` adds up those of the processes that live."""
         with self.lock:
-            return self._file(_SHARES).count(key)
+            if key not in self._shares:
+                self._shares[key] = self._file(_SHARES).count(key)
+            return self._shares[key]
 
     def shares(self) -> dict[str, float]:
         found: dict[str, float] = {}

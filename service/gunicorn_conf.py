@@ -210,5 +210,6 @@ def bind(host: str, port: int) -> socket.socket:
 def wipe_counts(directory: Path) -> None:
     """Counts of processes long gone would be added to today's."""
     directory.mkdir(parents=True, exist_ok=True)
-    for file in directory.glob("*.db"):
-        file.unlink(missing_ok=True)
+    for kind in ("*.db", "*.cells"):
+        for file in directory.glob(kind):
+            file.unlink(missing_ok=True)

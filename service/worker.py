@@ -16,6 +16,8 @@ gunicorn forks and watches the workers (`worker_class` is its extension point), 
 from __future__ import annotations
 
 import contextlib
+import errno
+import heapq
 import os
 import selectors
 import socket
@@ -27,10 +29,10 @@ from gunicorn.http import errors as http_errors  # type: ignore[import-untyped]
 from gunicorn.http import wsgi
 from gunicorn.workers.base import Worker  # type: ignore[import-untyped]
 
+from service.connection import Connection
 from service.express import Asked
 from service.incoming import Arrived, Heads, HeadTooLargeError, Incoming
-from service.observation import Observation
-from service.wire import has_plain_errors, json_bytes
+from service.refusal import refusal, status_of
 
 PATIENCE_SECONDS = 0.25
 READ_SECONDS = 30.0  # for a request, from its first byte to its last; and for a client to take its answer
@@ -40,38 +42,9 @@ MAX_HELD_BYTES = 32 * 1024 * 1024  # of input, and of answers
 SLOW_SECONDS = 1.0  # for input to come, or for anything of an answer to be taken
 RECEIVE_BYTES = 256 * 1024
 ACCEPTS = 4  # new connections a turn: the other workers want some too
+SPARE = 16  # descriptors that are left for files where the system allows fewer than we have connections
 TAKEN = 64  # requests read a turn, before the connections are looked at again
 VITAL = {"/healthz", "/readyz", "/metrics", "/ping", "/v2/health/live", "/v2/health/ready"}
-
-_STATUS = {
-    http_errors.LimitRequestLine: "414 URI Too Long",
-    http_errors.LimitRequestHeaders: "431 Request Header Fields Too Large",
-    HeadTooLargeError: "431 Request Header Fields Too Large",
-    http_errors.ExpectationFailed: "417 Expectation Failed",
-    http_errors.UnsupportedTransferCoding: "501 Not Implemented",
-}
-
-
-class Connection:
-    """A client: what came from it, what is on its way to it, and when we lose patience."""
-
-    def __init__(self, sock: socket.socket, peer: Any, server: Any, incoming: Incoming, deadline: float) -> None:
-        self.sock, self.peer, self.server = sock, peer, server
-        self.incoming, self.deadline = incoming, deadline
-        self.held = self.unread = 0  # bytes of input and of answers, as the worker has counted them
-        self.outgoing = bytearray()
-        self.moved = 0.0  # when something of that was last taken
-        self.events = 0  # what it is registered for
-        self.waiting: Arrived | None = None  # its request that has its turn to come
-        self.since = 0.0  # when that was whole
-        self.closing = False  # once everything is sent
-        self.draining = False  # nothing is left to send, what still comes is thrown away
-
-    def sendall(self, data: bytes) -> None:
-        """gunicorn's response writes here."""
-        self.outgoing += data
-
-    send = sendall
 
 
 class EventWorker(Worker):  # type: ignore[misc]
@@ -93,6 +66,7 @@ class EventWorker(Worker):  # type: ignore[misc]
         self.queue: deque[Connection] = deque()
         self.vital: deque[Connection] = deque()
         self.held = self.unread = 0
+        self.room = MAX_CONNECTIONS
         self.heads = Heads(self.cfg)
         self.express = self.app.express()
         for listener in self.sockets:
@@ -111,7 +85,8 @@ class EventWorker(Worker):  # type: ignore[misc]
         idle_end = min(end, time.monotonic() + LINGER_SECONDS)
         while self.connections and (now := time.monotonic()) < end:
             for connection in list(self.connections):
-                if not connection.incoming.head and not connection.incoming.buffer:
+                incoming = connection.incoming
+                if not incoming.head and not incoming.buffer and not connection.outgoing:
                     connection.deadline = min(connection.deadline, idle_end)
             self.expire(now)
             self.notify()
@@ -146,17 +121,32 @@ class EventWorker(Worker):  # type: ignore[misc]
         for _ in range(most):
             try:
                 sock, peer = listener.accept()
-            except (BlockingIOError, ConnectionAbortedError):  # another worker was faster, or the client is gone
+            except OSError as e:  # another worker was faster, or the client is gone
+                if e.errno in {errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM}:
+                    self._spare(e)
                 return
             sock.setblocking(False)
             sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-            if len(self.connections) >= MAX_CONNECTIONS:
-                self._close(min(self.connections, key=lambda c: (c.waiting is not None, c.deadline)))
+            if len(self.connections) >= self.room:
+                self._close_overdue(1)
             incoming = Incoming(self.heads, peer, self.app.max_body_bytes)
             server = listener.getsockname()
             connection = Connection(sock, peer, server, incoming, time.monotonic() + READ_SECONDS)
             self.connections.add(connection)
             self._register(connection, selectors.EVENT_READ)
+
+    def _spare(self, error: OSError) -> None:
+        """The system gives no descriptor for another connection: so many are room for no more than that."""
+        room = max(1, len(self.connections) - SPARE)
+        if room < self.room:
+            self.room = room
+            self.log.warning("room for %d connections, not %d: %s", room, MAX_CONNECTIONS, error.strerror)
+        self._close_overdue(len(self.connections) - room)
+
+    def _close_overdue(self, count: int) -> None:
+        """Closes those that would be cut off first."""
+        for connection in heapq.nsmallest(count, self.connections, lambda c: (c.waiting is not None, c.deadline)):
+            self._close(connection)
 
     def _read(self, connection: Connection) -> None:
         if connection.waiting is not None or connection.outgoing:
@@ -189,15 +179,15 @@ class EventWorker(Worker):  # type: ignore[misc]
         try:
             arrived = incoming.next()
         except (HeadTooLargeError, http_errors.ParseException) as e:
-            status = next((s for kind, s in _STATUS.items() if isinstance(e, kind)), "400 Bad Request")
-            self.log.warning("refused a request from %s: %s", connection.peer[0], e)
-            self._refuse(connection, status, "bad_request", f"the request is not well-formed HTTP: {e}")
+            self.log.warning("refused a request from %s: %s", connection.client, e)
+            self._refuse(connection, status_of(e), "bad_request", f"the request is not well-formed HTTP: {e}")
             return
         if arrived is not None:
             connection.waiting, connection.since = arrived, time.monotonic()
         self._count(connection)
         if self.held > MAX_HELD_BYTES and connection.held and not self._make_room(connection):
-            self._shed(connection, close=arrived is None or arrived.last or arrived.head.should_close())
+            # What it has sent after this request goes with it: the next one would be shed within this one's call.
+            self._shed(connection, close=arrived is None or bool(incoming.buffer) or arrived.closes)
         elif arrived is not None:
             vital = self._is_vital(arrived.head.path)
             (self.vital if vital else self.queue).append(connection)
@@ -241,14 +231,13 @@ class EventWorker(Worker):  # type: ignore[misc]
             arrived = connection.waiting
             if arrived is None or connection not in self.connections:
                 continue
-            head = arrived.head
             if time.monotonic() - connection.since > PATIENCE_SECONDS:
-                self._shed(connection, close=arrived.last or head.should_close())
+                self._shed(connection, close=arrived.closes)
                 continue
             self.nr += 1
             self.alive = self.alive and self.nr < self.max_requests
             plain = self.alive and not arrived.last
-            asked = self.express.take(head, arrived.data, connection.peer[0], connection.since) if plain else None
+            asked = self._taken(connection, arrived) if plain else None
             if asked is None:
                 self._answer(connection, arrived)
                 break
@@ -259,8 +248,21 @@ class EventWorker(Worker):  # type: ignore[misc]
         for group in groups.values():
             self._answer_together(group)
 
+    def _taken(self, connection: Connection, arrived: Arrived) -> Asked | None:
+        asked: Asked | None = None
+        try:
+            asked = self.express.take(arrived.head, arrived.data, connection.client, connection.since)
+        except Exception:
+            self.log.exception("%s failed on its short way; the application answers it", arrived.head.path)
+        return asked
+
     def _answer_together(self, group: list[tuple[Connection, Asked]]) -> None:
-        for (connection, _), answer in zip(group, self.express.answer([asked for _, asked in group]), strict=True):
+        answers: list[bytes | None] = [None] * len(group)
+        try:
+            answers = self.express.answer([asked for _, asked in group])
+        except Exception:
+            self.log.exception("%d requests failed together; the application answers them", len(group))
+        for (connection, _), answer in zip(group, answers, strict=True):
             if answer is None and connection.waiting is not None:
                 self._answer(connection, connection.waiting)
             elif answer is not None:
@@ -309,34 +311,9 @@ class EventWorker(Worker):  # type: ignore[misc]
     def _refuse(
         self, connection: Connection, status: str, code: str, message: str, *, close: bool = True, more: str = ""
     ) -> None:
-        """An answer of the worker's own, in the shape of all errors of the protocol."""
-        asked = connection.waiting.head if connection.waiting is not None else connection.incoming.head
-        seen = self._observed(connection, asked, code)
-        if asked is not None and has_plain_errors(asked.path):
-            body = json_bytes({"error": message})
-        else:
-            error = {"code": code, "message": message, "faults": []}
-            body = json_bytes({"error": error, "request_id": seen.request_id})
-        more += "".join([f"{name}: {value}\r\n" for name, value in self.app.observer.headers(seen)])
-        self.app.observer.finish(seen, route="none", status=int(status[:3]))
-        lines = f"HTTP/1.1 {status}\r\nContent-Type: application/json\r\nContent-Length: {len(body)}\r\n{more}"
-        lines += f"Connection: {'close' if close else 'keep-alive'}\r\n\r\n"
-        connection.outgoing += lines.encode("latin-1", "replace") + body
+        """An answer of the worker's own."""
+        connection.outgoing += refusal(self.app.observer, connection, status, code, message, close=close, more=more)
         self._answered(connection, close=close)
-
-    def _observed(self, connection: Connection, head: Any, code: str) -> Observation:
-        """A request that the application does not see, as far as its head has been read."""
-        given = dict(head.headers) if head is not None else {}
-        seen: Observation = self.app.observer.begin(
-            getattr(head, "method", None) or "-",
-            getattr(head, "uri", None) or "-",
-            request_id=given.get("X-REQUEST-ID", ""),
-            traceparent=given.get("TRACEPARENT", ""),
-            client=connection.peer[0] if connection.peer else "",
-            arrived=connection.since if connection.waiting is not None else 0.0,
-        )
-        seen.error_code = code
-        return seen
 
     def _answered(self, connection: Connection, *, close: bool) -> None:
         connection.waiting = None
@@ -368,10 +345,12 @@ class EventWorker(Worker):  # type: ignore[misc]
             return
         if connection.waiting is not None:
             return
-        if connection.incoming.head is None:
-            connection.deadline = time.monotonic() + (self.cfg.keepalive if self.alive else LINGER_SECONDS)
+        incoming = connection.incoming
+        if incoming.head is None:  # of the next request something may have come before it had this answer
+            idle = self.cfg.keepalive if self.alive else LINGER_SECONDS
+            connection.deadline = time.monotonic() + (READ_SECONDS if incoming.buffer else idle)
         self._register(connection, selectors.EVENT_READ)
-        if connection.incoming.buffer or connection.incoming.ended:
+        if incoming.buffer or incoming.ended:
             self._advance(connection)
 
     def _finish(self, connection: Connection) -> None:

@@ -11,6 +11,7 @@ import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
 from service.counts import Counts
+from service.gunicorn_conf import wipe_counts
 
 
 def figures(counts: Counts) -> dict[tuple[str, ...], float]:
@@ -239,3 +240,16 @@ def test_counts_without_a_place_have_one_of_their_own_that_goes_with_them():
     assert list(place.iterdir())
     del counts
     assert not place.exists()
+
+
+def test_a_share_that_is_asked_for_again_is_the_same(counts):
+    assert counts.share("bin") is counts.share("bin")
+
+
+def test_what_an_earlier_service_has_counted_and_shared_is_wiped(counts):
+    counts.counter("answered", "Requests answered.").at().inc()
+    counts.share("bin").set(5.0)
+    wipe_counts(counts.directory)
+    later = Counts(counts.directory)
+    assert not list(later.collect())
+    assert later.shares() == {}

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 import socket
+import threading
 import time
 from collections.abc import Callable, Iterator
 from typing import Any
@@ -17,6 +19,7 @@ from service import worker as module
 from service.metrics import Metrics
 from service.observation import Observer
 from service.pace import Pace
+from service.wire import ANSWER_HEADERS
 from service.worker import EventWorker
 
 Environ = dict[str, Any]
@@ -385,9 +388,9 @@ def test_a_request_that_is_refused_cannot_steer_the_terminal_that_shows_the_log(
 
 
 def test_one_connection_too_many_takes_the_place_of_the_most_overdue(
-    loop: Loop, monkeypatch: pytest.MonkeyPatch
+    loop: Loop,
 ) -> None:
-    monkeypatch.setattr(module, "MAX_CONNECTIONS", 3)
+    loop.worker.room = 3
     first = loop.client()
     for _ in range(2):
         loop.client()
@@ -509,3 +512,90 @@ def test_a_head_that_no_address_can_have_is_refused_and_the_worker_goes_on(loop:
     client = loop.client(b"GET /models HTTP/1.1\r\nHost: h\r\nSCRIPT_NAME: /y\r\n\r\n")
     assert loop.take(client).startswith(b"HTTP/1.1 400 Bad Request\r\n")
     assert loop.take(loop.client(post("/plain", b"1"))).endswith(b"1")
+
+
+@pytest.mark.parametrize("step", ["take", "answer"])
+def test_what_fails_on_the_short_way_is_answered_by_the_application_and_told(
+    loop: Loop, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture, step: str
+) -> None:
+    def fail(*_: object) -> None:
+        raise RuntimeError("boom")
+
+    monkeypatch.setattr(loop.app.plain, step, fail)
+    clients = waiting(loop, post("/plain", b"1"), post("/plain", b"2"))
+    assert [loop.take(client)[-1:] for client in clients] == [b"1", b"2"]
+    assert loop.app.asked == ["/plain", "/plain"]
+    assert "RuntimeError: boom" in caplog.text
+
+
+def test_requests_sent_at_once_while_memory_is_short_are_shed_with_their_connection(
+    loop: Loop, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Each of them would else be shed within the call of the one before, deeper than Python goes."""
+    monkeypatch.setattr(module, "MAX_HELD_BYTES", 1000)
+    for _ in range(2):
+        loop.client(post("/x", b"x" * 900)[:-1])
+    found = loop.take(loop.client(post("/x") * 1000))
+    assert error_of(found) == (503, "overloaded")
+    assert b"Connection: close\r\n" in found
+
+
+def test_head_is_refused_without_a_body_that_would_be_taken_for_the_next_answer(
+    loop: Loop, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(module, "PATIENCE_SECONDS", -1.0)
+    found = loop.take(loop.client(b"HEAD /x HTTP/1.1\r\nHost: h\r\n\r\n"))
+    assert found.startswith(b"HTTP/1.1 503 ")
+    assert b"Connection: keep-alive\r\n" in found
+    assert found.endswith(b"\r\n\r\n")
+
+
+def test_a_refusal_says_what_every_answer_says(loop: Loop) -> None:
+    found = loop.take(loop.client(b"nonsense\r\n\r\n"))
+    assert all(f"\r\n{name}: {value}\r\n".encode() in found for name, value in ANSWER_HEADERS.items())
+
+
+class Exhausted:
+    """A listener where the system has no descriptor left."""
+
+    def accept(self) -> None:
+        raise OSError(errno.EMFILE, "Too many open files")
+
+
+def test_fewer_descriptors_than_connections_make_room_as_too_many_connections_do(
+    loop: Loop, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr(module, "SPARE", 2)
+    idle = [loop.client() for _ in range(4)]
+    loop.worker._accept(Exhausted())
+    assert [sock.recv(10) for sock in idle[:2]] == [b"", b""]
+    assert len(loop.worker.connections) == 2
+    assert "room for 2 connections, not 1000: Too many open files" in caplog.text
+    assert loop.take(loop.client(post("/good", b"good"))).endswith(b"good")
+    assert len(loop.worker.connections) == 2  # so many from now on
+
+
+def test_draining_lets_an_answer_be_taken_to_its_end(loop: Loop, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, "LINGER_SECONDS", 0.1)
+    sock = loop.client(post("/large"))
+    found = bytearray()
+
+    def read() -> None:
+        time.sleep(0.5)
+        while piece := sock.recv(1 << 20):
+            found.extend(piece)
+
+    reader = threading.Thread(target=read)
+    reader.start()
+    loop.worker.drain()
+    reader.join()
+    assert len(found.partition(b"\r\n\r\n")[2]) == 5_000_000
+
+
+def test_a_request_that_began_before_the_answer_to_another_has_as_long_as_any(loop: Loop) -> None:
+    sock = loop.client()
+    sock.sendall(post("/one", b"1") + post("/two", b"22")[:-1])
+    assert loop.take(sock).endswith(b"1")
+    loop.worker.expire(time.monotonic() + loop.worker.cfg.keepalive + 1)
+    sock.sendall(b"2")
+    assert loop.take(sock).endswith(b"22")

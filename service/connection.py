@@ -1,0 +1,32 @@
+"""A connection of the worker's: what came from a client, what is on its way to it, and when we lose patience."""
+
+from __future__ import annotations
+
+import socket
+from typing import Any
+
+from service.incoming import Arrived, Incoming
+
+
+class Connection:
+    def __init__(self, sock: socket.socket, peer: Any, server: Any, incoming: Incoming, deadline: float) -> None:
+        self.sock, self.peer, self.server = sock, peer, server
+        self.incoming, self.deadline = incoming, deadline
+        self.held = self.unread = 0  # bytes of input and of answers, as the worker has counted them
+        self.outgoing = bytearray()
+        self.moved = 0.0  # when something of that was last taken
+        self.events = 0  # what it is registered for
+        self.waiting: Arrived | None = None  # its request that has its turn to come
+        self.since = 0.0  # when that was whole
+        self.closing = False  # once everything is sent
+        self.draining = False  # nothing is left to send, what still comes is thrown away
+
+    @property
+    def client(self) -> str:
+        return self.peer[0] if self.peer else ""
+
+    def sendall(self, data: bytes) -> None:
+        """gunicorn's response writes here."""
+        self.outgoing += data
+
+    send = sendall
