@@ -9,7 +9,7 @@ import shutil
 import signal
 import socket
 import subprocess
-import time
+import urllib.error
 import urllib.parse
 import urllib.request
 from collections.abc import Iterator
@@ -189,7 +189,9 @@ def answered(prometheus: Prometheus, query: str) -> list[float]:
     """The numbers, none of which may be NaN; nothing as long as it cannot answer."""
     try:
         numbers = prometheus.numbers(query)
+    except urllib.error.HTTPError as e:  # it is starting
+        e.close()
+        return []
     except OSError:
-        time.sleep(0.1)
         return []
     return numbers if all(number == number for number in numbers) else []  # noqa: PLR0124 - NaN is not itself
