@@ -41,6 +41,13 @@ def from_bytes(data: bytes, name: str, signature: Signature, others: list[str] |
     return _csv_rows(text, name, signature, others)
 
 
+def as_written(row: Sequence[Any]) -> list[Any]:
+    """A row of a table as people write it: 195, not 195.0."""
+    return [
+        int(value) if isinstance(value, float) and value.is_integer() and abs(value) < 2**53 else value for value in row
+    ]
+
+
 def _json_rows(text: str, name: str) -> list[Any]:
     rows = _parsed(text, name)
     if isinstance(rows, dict) and set(rows) == {"instances"}:

@@ -9,6 +9,7 @@ import numpy as np
 
 from model_store.columns import Array, Category, Number
 from model_store.model import Model
+from model_store.rows import as_written
 
 
 @dataclass(frozen=True, eq=False)
@@ -22,7 +23,7 @@ def example_of(model: Model) -> Example:
     columns = model.signature.inputs
     instance = model.golden.instances[0] if model.golden else [_typical(column) for column in columns]
     if isinstance(instance, list) and not isinstance(columns[0], Array):
-        instance = dict(zip(model.signature.names, instance, strict=True))
+        instance = dict(zip(model.signature.names, as_written(instance), strict=True))
     elif not model.golden:
         instance = instance[0]
     if model.golden:

@@ -87,7 +87,10 @@ def _candidates(column: Input, value: Any) -> list[Any]:
         value = value[0] if len(value) == 1 else None
     if value is None:
         return [value]
-    return [value, _number(value), nearest(value, column.categories if isinstance(column, Category) else ())]
+    if isinstance(column, Category):
+        return [value, nearest(value, column.categories)]
+    number = _number(value)
+    return [value] if number is None else [value, number]  # not None, which fits wherever a value may be missing
 
 
 def _fits(served: Served, column: Input, value: Any) -> bool:

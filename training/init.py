@@ -144,12 +144,43 @@ def _look(cells: Sequence[str | None]) -> str:
         return "left out, it never changes" if present else "left out, it is empty"
     if columns.infer_kind(cells) == "number":
         found = [float(cell) for cell in present]
-        look = f"number, {min(found):g} to {max(found):g}"
+        look, remark = f"number, {min(found):g} to {max(found):g}", _doubt(present, found)
     elif columns.identifies(cells):
-        return f"left out, {distinct} different texts are no categories"
+        return f"left out, {distinct} different texts are no categories{_kind_to_be(present)}"
     else:
-        look = f"category, {distinct} different texts"
-    return look if len(present) == len(cells) else f"{look}, {len(cells) - len(present)} missing"
+        look, remark = f"category, {distinct} different texts", _kind_to_be(present)
+    if len(present) < len(cells):
+        look += f", {len(cells) - len(present)} missing"
+    return look + remark
+
+
+_DATE = re.compile(r"\d{4}([-/.])\d\d?\1\d\d?([T ].*)?|\d\d?([-/.])\d\d?\3\d{2,4}([T ].*)?")
+_ADORNED = re.compile(r"[$€£¥]?\s*[+-]?\d[\d.,' ]*\s*([%$€£¥]|[A-Za-z]{1,3})?")
+_CODE = re.compile(r"0\d+")
+
+
+def _kind_to_be(present: Sequence[str]) -> str:
+    """What texts could be instead, if somebody wrote them otherwise."""
+    if all(_DATE.fullmatch(cell) for cell in present):
+        return "; dates: write what counts as numbers, such as year, month, age in days"
+    odd = [cell for cell in present if columns.number(cell) is None]
+    if 10 * len(odd) <= len(present):
+        return (
+            f"; numbers but for {len(odd)}, such as {_printable(odd[0][:40])!r}: empty those cells if they are missing"
+        )
+    if all(_ADORNED.fullmatch(cell) for cell in present):
+        return f"; numbers, if {odd[0]!r} is written with a point alone, without commas and units"
+    return ""
+
+
+def _doubt(present: Sequence[str], found: Sequence[float]) -> str:
+    """Why numbers may be none."""
+    code = next((cell for cell in present if _CODE.fullmatch(cell)), None)
+    if code is not None:
+        return f"; a code, as {code} begins with 0? Then it is a category"
+    if all(map(float.is_integer, found)) and len(set(found)) == len(found) == max(found) - min(found) + 1 >= 20:
+        return "; the number of the row? Then leave it out"
+    return ""
 
 
 def _shares(cells: Sequence[str], classes: bool) -> tuple[float, float]:

@@ -12,6 +12,7 @@ import numpy as np
 from rich.console import Console, RenderableType
 from rich.table import Table
 
+from model_store.rows import as_written
 from model_store.signature import Category, Classes, Number
 from training.design import parameters_of
 from training.folds import Figures, figures
@@ -24,7 +25,7 @@ _MOST_CLASSES = 20  # a confusion matrix of more is no table to look at
 _MOST_SHOWN = 8
 _BAR = 30  # characters of a loss that is the first one
 _FIGURES = (("rmse", ".5g"), ("mae", ".5g"), ("r2", ".4f"))
-_LONGEST_ROW = 400  # characters of a row that is still fit for a command line
+_LONGEST_ROW = 250  # characters of a row that is still fit for a command line
 
 
 def epoch_line(epoch: Epoch) -> str:
@@ -93,7 +94,8 @@ def print_published(console: Console, outcome: Outcome, prepared: Prepared, stor
             f"models predict {version.name} --row {shlex.quote(row)}{where}",
         ]
     else:
-        commands.append(f"models show {version.name}{where}")
+        address = f"http://127.0.0.1:8000/models/{version.name}"
+        commands.append(f"curl -s {address}/example | curl {address}/predict -d @-")
     console.print("\nServe it, and try it:")
     for command in commands:
         console.print(f"  {command}", soft_wrap=True)
@@ -125,7 +127,7 @@ def example(prepared: Prepared) -> Any:
     """One real row, by column name where there are names."""
     row = prepared.instances(prepared.split.judged[:1])[0]
     signature = prepared.signature
-    return row if signature.inputs[0].kind == "array" else dict(zip(signature.names, row, strict=True))
+    return row if signature.inputs[0].kind == "array" else dict(zip(signature.names, as_written(row), strict=True))
 
 
 def fold_line(fold: Fold, outcome: Outcome) -> str:

@@ -94,3 +94,9 @@ def test_a_file_that_is_not_rows_is_told(name: str, data: bytes, message: str) -
 def test_a_row_of_the_command_line_that_is_not_json_is_told() -> None:
     with pytest.raises(InputError, match="row 1: wanted JSON"):
         rows.from_options(["[1]", "{age: 1}"])
+
+
+def test_whole_numbers_are_written_without_a_point_where_they_are_exact() -> None:
+    assert list(map(str, rows.as_written([195.0, -3.0, 0.5, None, "7", 1e300]))) == [
+        "195", "-3", "0.5", "None", "7", "1e+300"
+    ]  # fmt: skip

@@ -99,6 +99,21 @@ def test_what_cannot_be_mended_is_the_models_example(client):
     assert body["instances"][0]["mass"] == PENGUIN["mass"]
 
 
+def test_a_value_that_is_nearly_right_is_put_right_where_it_could_have_been_missing_too(store, make_client):
+    columns = (Number("age", fill=40.0), Category("town", ("Bath", "York"), fill="Bath"))
+    signature = Signature(columns, Values(("price",), (0.0,), (1.0,)))
+    store.publish("homes", Model(network(signature.width, 1, 0), signature))
+    client = make_client(store)
+    for row, mended in (
+        ({"age": "7", "town": "Yorck"}, {"age": 7.0, "town": "York"}),
+        (
+            {"age": "old", "town": "York"},
+            {"age": client.get("/models/homes/example").json["instances"][0]["age"], "town": "York"},
+        ),
+    ):
+        assert example_of(client.post("/models/homes/predict", json={"instances": [row]}))[1] == {"instances": [mended]}
+
+
 def test_a_key_that_looks_like_a_place_of_a_row_is_none(client):
     example_of(client.post(NATIVE, json={"instances.99": 1, "instances": [PENGUIN]}))
 

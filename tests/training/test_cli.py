@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import subprocess
 import sys
 from collections.abc import Callable
 from pathlib import Path
 
+import numpy as np
 import pytest
 from click.testing import Result
 
@@ -49,6 +51,15 @@ def test_a_run_ends_with_metrics_a_baseline_what_was_published_and_how_to_use_it
     ):
         assert words in found.stdout
     assert open_store(store(job_file)).versions("flowers") == [1]
+
+
+def test_a_row_too_long_for_a_line_is_fetched_from_the_service(train: Train, job_file: Path) -> None:
+    values = np.arange(1600.0).reshape(8, 200)
+    np.savez(job_file.with_suffix(".npz"), x=values, y=values[:, 0])
+    job_file.write_text('[model]\nname = "long"\n[data]\npath = "flowers.npz"\n[split]\ntest = 0\nvalidation = 0\n')
+    found = train(job_file, "--set", "train.epochs=1")
+    model = "http://127.0.0.1:8000/models/long"
+    assert f"  curl -s {model}/example | curl {model}/predict -d @-\n" in found.stdout, found.output
 
 
 def test_a_report_lies_beside_the_version(train: Train, job_file: Path) -> None:
@@ -244,6 +255,29 @@ def test_init_suits_tables_of_any_size(train: Train, tmp_path: Path, rows: int, 
     assert found.exit_code == 0, found.output
     found = train(tmp_path / "t.toml", "--set", "train.epochs=1")
     assert found.exit_code == 0, found.output
+
+
+def test_init_says_what_a_column_may_be_instead(train: Train, tmp_path: Path) -> None:
+    lines = [
+        f"{i},2025-0{i % 9 + 1}-{i % 28 + 1} 10:00,{i % 28 + 1}.{i % 12 + 1}.25,0{i * 37},{i}.5,"
+        f'"{i},25",{"?" if i == 3 else "none" if i == 7 else i * i},{i % 3}kg,{"ab"[i % 2]},{i * 1.5}'
+        for i in range(60)
+    ]
+    header = "row,sold on,built,postcode,size,worth,yards,weight,letter,price"
+    (tmp_path / "t.csv").write_text("\n".join([header, *lines]))
+    assert train("init", tmp_path / "t.csv", "--target", "price").exit_code == 0
+    text = (tmp_path / "t.toml").read_text()
+    assert "#   row: number, 0 to 59; the number of the row? Then leave it out\n" in text
+    for dates in ("sold on", "built"):
+        assert re.search(rf"#   {dates}: left out, \d+ different texts are no categories; dates: write what", text)
+    assert "#   postcode: number, 0 to 2183; a code, as 00 begins with 0? Then it is a category\n" in text
+    assert "#   size: number, 0.5 to 59.5\n" in text
+    assert (
+        "#   worth: left out, 60 different texts are no categories; numbers, if '0,25' is written with a point" in text
+    )
+    assert "no categories; numbers but for 1, such as 'none': empty those cells if they are missing\n" in text
+    assert "#   weight: category, 3 different texts; numbers, if '0kg' is written with a point alone" in text
+    assert "#   letter: category, 2 different texts\n" in text
 
 
 @pytest.mark.parametrize("arguments", [["t.npz", "--target", "y"], ["t.csv", "--target", "y", "-o", "job.txt"]])
