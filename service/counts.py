@@ -21,14 +21,13 @@ import tempfile
 import threading
 import weakref
 from bisect import bisect_left
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Generic, TypeVar
 
-from prometheus_client.core import Metric
 from prometheus_client.mmap_dict import MmapedDict, mmap_key
-from prometheus_client.multiprocess import MultiProcessCollector, mark_process_dead
+from prometheus_client.multiprocess import mark_process_dead
 
 from service.figures import Figures
 
@@ -139,16 +138,15 @@ class Counts:
                     found[key] = found.get(key, 0.0) + value
         return found
 
-    def collect(self) -> Iterable[Metric]:
-        """What all processes have counted."""
-        with self._agreed(fcntl.LOCK_SH):
-            found: Iterable[Metric] = MultiProcessCollector(None, str(self.directory)).collect()  # type: ignore[no-untyped-call]
-        return found
-
     def text(self) -> str:
-        """The same in Prometheus's text format."""
+        """What all processes have counted, in Prometheus's text format."""
         with self.lock, self._agreed(fcntl.LOCK_SH):
             return self._figures.text()
+
+    def of_versions(self) -> dict[tuple[str, str], dict[str, float]]:
+        """What they have counted of each model and version."""
+        with self.lock, self._agreed(fcntl.LOCK_SH):
+            return self._figures.of_versions()
 
     def bury(self, pid: int) -> None:
         """A process is gone: what its gauges said is over, what it has counted is counted here from now on.
@@ -234,9 +232,11 @@ class _File:
             self._used = struct.unpack_from("=i", self._mapped)[0]
         else:
             self._places = {}
-            self._map(_BYTES)
             self._used = 8
-            self._mapped[:4] = struct.pack("=i", self._used)
+            unseen = self._path.with_suffix(".new")  # whoever adds up reads no file that is still empty
+            unseen.write_bytes(struct.pack("=i4x", self._used))
+            unseen.replace(self._path)
+            self._map(_BYTES)
 
     def _map(self, size: int) -> None:
         """What was mapped before shares its memory with the new mapping, for as long as somebody counts in it."""

@@ -56,10 +56,21 @@ class Figures:
         self._files: dict[Path, _Read] = {}
         self._numbers: dict[str, int] = {}  # by their keys
         self._metrics: dict[str, _Metric] = {}
+        self._versions: dict[tuple[str, str], list[tuple[str, int]]] = {}  # what is of a version and nothing else
 
     def text(self) -> str:
         totals = self._totals()
         return "".join(line for name in sorted(self._metrics) for line in _told(self._metrics[name], totals))
+
+    def of_versions(self) -> dict[tuple[str, str], dict[str, float]]:
+        """By model and version what is not split any further, but by stages: `..._count:parse`."""
+        totals = self._totals()
+        found: dict[tuple[str, str], dict[str, float]] = {}
+        for version, numbers in self._versions.items():
+            counted = found[version] = {}
+            for name, number in numbers:
+                counted[name] = counted.get(name, 0.0) + totals[number]
+        return found
 
     def _totals(self) -> list[float]:
         read: list[tuple[_Read, Array]] = []
@@ -101,6 +112,10 @@ class Figures:
             head = f"{metric}_total" if kind == "counter" else metric
             text = about.replace("\\", r"\\").replace("\n", r"\n")
             told = self._metrics[metric] = _Metric(f"# HELP {head} {text}\n# TYPE {head} {kind}\n", metric)
+        if {"model", "version"} <= labels.keys() <= {"model", "version", "stage", "le"}:
+            sample = f"{metric}_count" if "le" in labels else name
+            sample += f":{labels['stage']}" if "stage" in labels else ""
+            self._versions.setdefault((labels["model"], labels["version"]), []).append((sample, number))
         line = f"{name}{_written(labels)} "
         bound = labels.pop("le", None)
         if kind != "histogram":

@@ -68,18 +68,6 @@ class Metrics:
         """Adds metrics that are read off when somebody asks."""
         self._lookups.append(lookup)
 
-    def of_version(self, model: str, version: int) -> dict[str, float]:
-        """What all workers have counted for one version, by the names of the samples; stages by `stage_seconds`."""
-        wanted = {"model": model, "version": str(version)}
-        found = {}
-        for family in self.counts.collect():
-            for sample in family.samples:
-                labels = dict(sample.labels)
-                stage = labels.pop("stage", "")
-                if labels == wanted:
-                    found[f"{sample.name}:{stage}" if stage else sample.name] = sample.value
-        return found
-
     def exposition(self) -> bytes:
         """Everything, in Prometheus's text format."""
         recent = self.counts.shares()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
 from flask import Blueprint, g, request
@@ -93,7 +94,8 @@ def routes(catalog: Catalog, inference: Inference, metrics: Metrics, settings: S
             served = [catalog.find(name, version)]
         else:
             served = catalog.snapshot.answering
-        return json_response({"model_stats": [_counted(each, metrics) for each in served]})
+        counted = metrics.counts.of_versions()
+        return json_response({"model_stats": [_counted(each, counted) for each in served]})
 
     @blueprint.post(f"{_MODEL}/infer")
     @blueprint.post(f"{_VERSION}/infer")
@@ -161,8 +163,8 @@ def _configured(tensor: Tensor) -> dict[str, Any]:
     return about | ({"labels": tensor.labels} if tensor.labels else {})
 
 
-def _counted(served: Served, metrics: Metrics) -> dict[str, Any]:
-    samples = metrics.of_version(served.name, served.number)
+def _counted(served: Served, counted: Mapping[tuple[str, str], Mapping[str, float]]) -> dict[str, Any]:
+    samples = counted.get((served.name, str(served.number)), {})
 
     def spent(stage: str) -> dict[str, int]:
         count = int(samples.get(f"forward_pass_stage_seconds_count:{stage}", 0))

@@ -14,6 +14,7 @@ from typing import Any
 import pytest
 from gunicorn.config import Config
 from gunicorn.glogging import Logger
+from prometheus_client.parser import text_string_to_metric_families
 
 from service import worker as module
 from service.metrics import Metrics
@@ -72,8 +73,8 @@ class App:
     @property
     def refusals(self) -> dict[str, float]:
         """How many requests the worker has answered by itself, by the code of the error."""
-        families = {family.name: family for family in self.observer.metrics.counts.collect()}
-        samples = families["forward_pass_errors"].samples
+        families = text_string_to_metric_families(self.observer.metrics.counts.text())
+        samples = next(family.samples for family in families if family.name == "forward_pass_errors")
         return {sample.labels["code"]: sample.value for sample in samples if sample.value}
 
     def __call__(self, environ: Environ, start_response: Callable[..., Any]) -> list[bytes]:
