@@ -6,8 +6,8 @@ training's rows in a bin and q that of recent ones. 0 is no difference; beyond 0
 Bins come from the statistics in the artifact: up to each decile for numbers, with one more beyond the highest value of
 training; each category; the means of arrays. A model without such statistics, or a column of it, is not watched.
 
-Rows are looked at as the network meets them. Each worker takes up to `SAMPLE` rows a second and forgets old ones as new
-ones come, so that it knows about the last `MEMORY`; a scrape adds up what all workers know.
+Rows are looked at as the network meets them. Each worker takes up to `SAMPLE` rows a second, of `MOST_BYTES` in all,
+and forgets old ones as new ones come, so that it knows about the last `MEMORY`; a scrape adds up what all workers know.
 """
 
 from __future__ import annotations
@@ -32,6 +32,7 @@ from service.counts import Counts
 from service.observation import clock
 
 SAMPLE = 256  # rows a second
+MOST_BYTES = 4 << 20  # of rows that are kept until they are looked at: large images are sampled less
 MEMORY = 10_000  # rows
 ENOUGH = 200  # rows; fewer say nothing: of n equal rows, chance alone makes an index of about (bins - 1) / n
 MOST_COLUMNS = 100
@@ -69,7 +70,8 @@ class Watch:
         self._recent = np.zeros(len(cells))
         self._rows = 0.0
         self._kept: list[NDArray] = []
-        self._room, self._due = SAMPLE, 0.0
+        self._row_bytes = served.model.signature.width * served.model.network.dtype.itemsize
+        self._room, self._due = self._sample(), 0.0
         self._lock = threading.Lock()
 
     def add(self, inputs: NDArray) -> None:
@@ -94,7 +96,10 @@ class Watch:
             self._rows = kept_on + len(inputs)
             for cell, value in zip(self._cells, self._recent.tolist(), strict=True):
                 cell.set(value)
-            self._room, self._due = SAMPLE, begun + max(1.0, 100 * (clock() - begun))
+            self._room, self._due = self._sample(), begun + max(1.0, 100 * (clock() - begun))
+
+    def _sample(self) -> int:
+        return max(1, min(SAMPLE, MOST_BYTES // self._row_bytes))
 
 
 class Drift:

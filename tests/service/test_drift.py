@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import tracemalloc
 from typing import Any
 
 import numpy as np
@@ -14,6 +15,7 @@ from model_store.nn import Linear, Sequential
 from model_store.signature import Array, Category, Number, Signature, Values
 from model_store.store import open_store
 from service import drift
+from service.counts import Counts
 from service.drift import bins_of, stability_index
 from tests.service.conftest import MakeClient
 from tests.service.test_api import figures
@@ -106,6 +108,24 @@ def test_no_more_than_a_sample_of_the_rows_is_looked_at(ask, monkeypatch):
     monkeypatch.setattr(drift, "clock", lambda: 5.0)  # within one second
     found = [ask(rooms(1000), area(1000), town(1000))["rows"] for _ in range(3)]
     assert found == [1000, 1256, 1512]  # each scrape makes room for another sample
+
+
+def test_rows_that_are_kept_to_be_looked_at_take_little_memory_however_large_they_are(make_client, tmp_path):
+    """A sample of images of 256 by 256 pixels in colour would be 200 MB; here 12 MB."""
+    images = RNG.normal(size=(200, 64, 64, 3)).astype(np.float32)
+    store = open_store(tmp_path / "store")
+    store.publish("houses", houses(fit_array("image", images, False)))
+    catalog = make_client(store).application.extensions["catalog"]
+    watches = drift.Drift(Counts(tmp_path))
+    watches.watch(catalog.find("houses"))._due = drift.clock() + 60  # not looked at meanwhile
+    tracemalloc.start()
+    try:
+        for _ in range(20):
+            watches.add(catalog.find("houses"), images.reshape(len(images), -1))
+        kept, _ = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+    assert 1_000_000 < kept < 2 * drift.MOST_BYTES
 
 
 def test_missing_values_are_expected_where_training_had_them():
