@@ -22,7 +22,7 @@ import threading
 import weakref
 from bisect import bisect_left
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any, Generic, TypeVar
 
@@ -102,6 +102,7 @@ class Counts:
         self._figures = Figures(directory)
         self._files: dict[str, _File] = {}
         self._shares: dict[str, Count] = {}
+        self._gone: set[int] = set()  # processes whose counts are yet to be taken over
         this = weakref.ref(self)
         os.register_at_fork(after_in_child=lambda: _reopen(this()))
 
@@ -148,20 +149,28 @@ class Counts:
         with self.lock, self._agreed(fcntl.LOCK_SH):
             return self._figures.of_versions()
 
-    def bury(self, pid: int) -> None:
-        """A process is gone: what its gauges said is over, what it has counted is counted here from now on.
+    def bury(self, *pids: int) -> None:
+        """Processes are gone: what their gauges said is over, what they have counted is counted here from now on.
 
-        Or a service whose workers are replaced again and again would add up more and more files.
+        Or a service whose workers are replaced again and again would add up more and more files. Nobody is waited for:
+        while somebody adds up, who may have been stopped at it, they are left to the next call.
         """
-        with self._agreed(fcntl.LOCK_EX):
-            mark_process_dead(pid, str(self.directory))  # type: ignore[no-untyped-call]
-            (self.directory / f"{_SHARES}_{pid}.cells").unlink(missing_ok=True)
-            for path in self.directory.glob(f"*_{pid}.db"):
-                file = self._file(path.name.rpartition("_")[0])
-                for key, value, _, _ in MmapedDict.read_all_values_from_file(path):  # type: ignore[no-untyped-call]
-                    cells, place = file.cell(key)
-                    cells[place] += value
-                path.unlink()
+        self._gone.update(pids)
+        if not self._gone:
+            return
+        with suppress(BlockingIOError), self._agreed(fcntl.LOCK_EX | fcntl.LOCK_NB):
+            while self._gone:
+                self._take_over(self._gone.pop())
+
+    def _take_over(self, pid: int) -> None:
+        mark_process_dead(pid, str(self.directory))  # type: ignore[no-untyped-call]
+        (self.directory / f"{_SHARES}_{pid}.cells").unlink(missing_ok=True)
+        for path in self.directory.glob(f"*_{pid}.db"):
+            file = self._file(path.name.rpartition("_")[0])
+            for key, value, _, _ in MmapedDict.read_all_values_from_file(path):  # type: ignore[no-untyped-call]
+                cells, place = file.cell(key)
+                cells[place] += value
+            path.unlink()
 
     @contextmanager
     def _agreed(self, how: int) -> Iterator[None]:

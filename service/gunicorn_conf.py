@@ -24,7 +24,7 @@ from flask import Flask
 from gunicorn.app.base import BaseApplication  # type: ignore[import-untyped]
 from gunicorn.arbiter import Arbiter  # type: ignore[import-untyped]
 
-from service.counts import memory_directory
+from service.counts import Counts, memory_directory
 from service.express import Express
 from service.logs import ServerLogger
 from service.observation import Observer
@@ -120,6 +120,7 @@ class DrainingArbiter(Arbiter):  # type: ignore[misc]
         super().murder_workers()
         catalog = _catalog(self)
         catalog.release()
+        _counts(self).bury()
         overdue = set(catalog.overdue(self.timeout))
         for pid in overdue - self._dismissed:
             log.error("worker %d is replaced: the others have waited %d s for it to load a version", pid, self.timeout)
@@ -133,6 +134,11 @@ def _catalog(process: Any) -> Catalog:
     """That of the application, in the master or in a worker."""
     catalog: Catalog = process.app.wsgi().extensions["catalog"]
     return catalog
+
+
+def _counts(server: Any) -> Counts:
+    counts: Counts = server.app.wsgi().extensions["observer"].metrics.counts
+    return counts
 
 
 def _forked(server: Any, worker: Any) -> None:
@@ -178,7 +184,7 @@ def _beating(worker: Any) -> Iterator[None]:
 def _ended(server: Any, worker: Any) -> None:
     """In the master, for a worker that is gone: nobody waits for it, its requests are no longer in progress."""
     _catalog(server).leave(worker.pid)
-    worker.app.callable.extensions["observer"].metrics.counts.bury(worker.pid)
+    _counts(server).bury(worker.pid)
 
 
 def return_large_memory() -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import fcntl
 import os
 import signal
 import threading
@@ -290,3 +291,17 @@ def test_what_is_counted_of_a_version_is_that_of_all_processes(counts):
         ("m", "1"): {"rows_total": 6, "stage_count:parse": 6, "stage_sum:parse": 23},
         ("m", "2"): {"rows_total": 1},
     }
+
+
+def test_who_hangs_while_he_adds_up_keeps_nobody_from_a_burial_only_its_counts(counts):
+    """As a worker does that is stopped then: the master, which would end it, must not wait for it."""
+    answered = counts.counter("answered", "Requests answered.")
+    in_a_child(lambda: answered.at().inc())
+    (left,) = counts.directory.glob("counter_*.db")
+    pid = int(left.stem.rpartition("_")[2])
+    with counts._agreed(fcntl.LOCK_SH):
+        counts.bury(pid)
+        assert left.exists()
+    counts.bury()
+    assert not left.exists()
+    assert told(counts) == {("answered_total",): 1}

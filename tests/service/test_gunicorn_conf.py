@@ -10,6 +10,8 @@ import pytest
 from gunicorn.arbiter import Arbiter
 
 from service.gunicorn_conf import DrainingArbiter, _forked, _started
+from service.metrics import Metrics
+from service.observation import Observer
 from service.settings import Settings
 
 
@@ -35,7 +37,8 @@ class Catalog:
 
 
 def application(catalog: Catalog) -> SimpleNamespace:
-    return SimpleNamespace(wsgi=lambda: SimpleNamespace(extensions={"catalog": catalog}))
+    extensions = {"catalog": catalog, "observer": Observer(Metrics())}
+    return SimpleNamespace(wsgi=lambda: SimpleNamespace(extensions=extensions))
 
 
 def test_workers_that_keep_all_others_waiting_are_asked_to_end_once_and_then_made_to(
