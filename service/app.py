@@ -39,7 +39,7 @@ def create_app(settings: Settings | None = None, *, forks: bool = False, counts:
     survive a fork is left to them. `counts`: where they count what they do, in memory if not given."""
     settings = settings or Settings.from_environ(os.environ)
     metrics = Metrics(counts)
-    observer = Observer(metrics)
+    observer = Observer(metrics, settings.health_route)
     cache_dir = settings.cache_path(os.environ)
     store = open_store(settings.store, cache_dir)
     keys = _keys(settings)

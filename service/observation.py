@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 access = logging.getLogger("service.access")
 
 # Asked every few seconds, and nobody reads it.
-QUIET = frozenset({"/healthz", "/readyz", "/metrics", "/v2/health/live", "/v2/health/ready"})
+QUIET = frozenset({"/healthz", "/readyz", "/metrics", "/ping", "/v2/health/live", "/v2/health/ready"})
 STAGES = ("queue", "parse", "compute", "serialise")
 clock = time.monotonic
 
@@ -87,8 +87,10 @@ class Observation:
 
 
 class Observer:
-    def __init__(self, metrics: Metrics) -> None:
+    def __init__(self, metrics: Metrics, health_route: str = "") -> None:
+        """`health_route` is quiet as well."""
         self.metrics = metrics
+        self._quiet = QUIET | {health_route}
         self.tracing: Tracing | None = None
         self._random = random.Random()  # noqa: S311 - ids are no secrets
         os.register_at_fork(after_in_child=self._random.seed)  # or all workers would give the same ids
@@ -167,7 +169,7 @@ class Observer:
         if seen.error_code:
             metrics.errors.at(seen.error_code, name, str(number or "")).inc()
         # A line for each request that is turned away would make a flood of requests one of lines.
-        quiet = (route in QUIET and status < 400) or seen.error_code == "overloaded"
+        quiet = (route in self._quiet and status < 400) or seen.error_code == "overloaded"
         level = logging.DEBUG if quiet else logging.INFO
         if access.isEnabledFor(level):
             access.log(level, seen)
@@ -176,7 +178,8 @@ class Observer:
 
     def _answer(self, route: str, name: str, number: int, status: int) -> tuple[Count, Spread | None]:
         of = route, name, str(number or "")
-        cells = self.metrics.requests.at(*of, str(status)), None if route in QUIET else self.metrics.seconds.at(*of)
+        spread = None if route in self._quiet else self.metrics.seconds.at(*of)
+        cells = self.metrics.requests.at(*of, str(status)), spread
         self._answers[route, name, number, status] = cells
         return cells
 

@@ -32,6 +32,7 @@ from gunicorn.workers.base import Worker  # type: ignore[import-untyped]
 from service.connection import Connection
 from service.express import Asked
 from service.incoming import Arrived, Heads, HeadTooLargeError, Incoming
+from service.observation import QUIET
 from service.refusal import refusal, status_of
 
 PATIENCE_SECONDS = 0.25
@@ -44,7 +45,7 @@ RECEIVE_BYTES = 256 * 1024
 ACCEPTS = 4  # new connections a turn: the other workers want some too
 SPARE = 16  # descriptors that are left for files where the system allows fewer than we have connections
 TAKEN = 64  # requests read a turn, before the connections are looked at again
-VITAL = {"/healthz", "/readyz", "/metrics", "/ping", "/v2/health/live", "/v2/health/ready"}
+VITAL = QUIET
 
 
 class EventWorker(Worker):  # type: ignore[misc]

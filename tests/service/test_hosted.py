@@ -65,6 +65,15 @@ def test_the_addresses_that_vertex_names_are_served(lone, make_client):
     assert answer.json.keys() == {"predictions"}
 
 
+@pytest.mark.parametrize("path", ["/ping", "/alive", "/healthz"])
+def test_what_a_platform_asks_every_few_seconds_is_no_line_of_the_log(lone, make_client, caplog, path):
+    client = make_client(lone, health_route="/alive")
+    with caplog.at_level("INFO", "service.access"):
+        client.get("/models")
+        client.get(path)
+    assert [record.msg.route for record in caplog.records] == ["/models"]
+
+
 @pytest.mark.parametrize("path", ["/models/penguins/predict", "/models/penguins/versions/1/predict"])
 @pytest.mark.parametrize("header", ["island,mass,sex\n", "sex,mass,island\n", ""])
 def test_csv_is_rows_with_a_header_or_without(client, path, header):
