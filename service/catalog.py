@@ -23,13 +23,14 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from model_store.cache import trim
-from model_store.columns import listed, shown
-from model_store.errors import Fault, InputError, ModelStoreError, NotFoundError, StoreError, did_you_mean
+from model_store.columns import listed
+from model_store.errors import Fault, InputError, ModelStoreError, StoreError
 from service.agreement import Agreement
 from service.loader import Files, Loader, Served
 from service.metrics import Metrics
 from service.snapshot import Entry, Snapshot
 from service.trust import Vouch
+from service.unanswered import UnavailableError, UnknownError, broken, unloaded
 from service.withdrawals import Withdrawals
 
 __all__ = ["Catalog", "Entry", "Served", "Snapshot", "UnavailableError", "UnknownError"]
@@ -38,24 +39,6 @@ log = logging.getLogger("service.catalog")
 
 _TICK_SECONDS = 0.1  # between two looks at what the other workers propose
 _READMISSION_LOOKS = 100  # while they load it too
-
-
-class UnknownError(NotFoundError):
-    """Asked for a model or version that is not there. `known` are those that are."""
-
-    def __init__(self, place: str, found: object, known: list[str]) -> None:
-        self.code = f"unknown_{place}"
-        hint = did_you_mean(found, known)
-        self.fault = Fault(place, f"wanted one of {listed(known)}; found {shown(found)}", hint)
-        super().__init__(f"there is no {place} {shown(found)}; {hint or 'there are ' + listed(known)}", known)
-
-
-class UnavailableError(Exception):
-    """Known, but nothing in memory can answer."""
-
-    def __init__(self, code: str, message: str, fault: Fault) -> None:
-        self.code, self.fault = code, fault
-        super().__init__(message)
 
 
 class Followed(Files, Protocol):
@@ -111,11 +94,11 @@ class Catalog:
         snapshot = self.snapshot
         entry = self._entry(snapshot, name)
         if entry.name in self.withdrawn:
-            raise _unloaded(entry.name)
+            raise unloaded(entry.name)
         if ref is None or (served := entry.targets.get(str(ref))) is None:
             served = entry.default if ref is None or ref == "default" else self._pinned(entry, ref)
         if served is None:
-            raise _broken(entry.name, snapshot.problems)
+            raise broken(entry.name, snapshot.problems)
         return served
 
     def refresh(self) -> bool:
@@ -186,7 +169,7 @@ class Catalog:
         entry = self._entry(self.snapshot, name)
         self._withdrawals().discard(name)
         if entry.default is None:
-            raise _broken(name, self.snapshot.problems)
+            raise broken(name, self.snapshot.problems)
 
     def _withdrawals(self) -> Withdrawals:
         assert isinstance(self.withdrawn, Withdrawals)  # noqa: S101 - who may withdraw has made a place for it
@@ -209,7 +192,8 @@ class Catalog:
             threading.Thread(target=_repeat, args=(tick, look), name="looking", daemon=True).start()
 
     def _look(self, seconds: float) -> None:
-        if not self._agreement.shared or self._agreement.claim_look(seconds):
+        agreement = self._agreement
+        if not agreement.shared or (agreement.settled and agreement.claim_look(seconds)):  # else it would see nothing
             self.refresh()
 
     def keep_up(self) -> None:
@@ -393,14 +377,3 @@ def _repeat(seconds: float, do: Callable[[], object]) -> None:
 
 def _is_number(ref: int | str) -> bool:
     return isinstance(ref, int) or (ref.isascii() and ref.isdigit() and len(ref) < 10)
-
-
-def _unloaded(name: str) -> UnavailableError:
-    mend = f"POST /v2/repository/models/{name}/load puts it back"
-    return UnavailableError("model_unavailable", f"{name} has been unloaded; {mend}", Fault(name, "is unloaded", mend))
-
-
-def _broken(name: str, problems: Iterable[Fault]) -> UnavailableError:
-    reasons = [problem for problem in problems if problem.place.startswith(f"{name}/")]
-    reason = reasons[0] if reasons else Fault(name, "cannot be loaded")
-    return UnavailableError("model_unavailable", f"no version of {name} can answer", reason)

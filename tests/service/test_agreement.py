@@ -120,6 +120,22 @@ def test_all_that_changed_changes_at_once(service: Service, store: Store) -> Non
             worker.find("image")
 
 
+def test_a_look_that_is_asked_for_while_workers_switch_is_taken_after_it(service: Service, store: Store) -> None:
+    """Where nobody looks unless asked, it would be the only one."""
+    first, second = service.workers
+    store.publish("price", price(1))
+    first.look_soon()
+    first._look(0)
+    store.publish("price", price(2))
+    first.look_soon()
+    first._look(0)
+    second.keep_up()
+    assert service.answering() == [2, 2]
+    first._look(0)
+    second.keep_up()
+    assert service.answering() == [3, 3]
+
+
 def test_a_worker_that_died_is_waited_for_no_longer(service: Service, store: Store) -> None:
     first, _ = service.workers
     store.publish("price", price(1))
