@@ -16,6 +16,7 @@ import sys
 import time
 from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
+from pathlib import Path
 
 from model_store.errors import ConflictError, ModelStoreError, NotFoundError
 from model_store.store import Store, open_store
@@ -86,6 +87,7 @@ def start(life: Callable[[Store, Callable[..., None]], None], root: str, told: i
 
 def main(root: str, seconds: float, seed: int) -> None:
     rng = random.Random(seed)
+    Path(root).mkdir(parents=True, exist_ok=True)  # a reader may be sooner there than all publishers
     reading, writing = os.pipe()
     lives = [*[publisher] * PUBLISHERS, *[reader] * READERS, collector]
     children = [start(life, root, writing) for life in lives]

@@ -24,7 +24,7 @@ from tests.crashes.processes import Worker, worker
 HARMS = {"death": "error=EIO:signal=KILL", "EIO": "error=EIO", "ENOSPC": "error=ENOSPC", "EINTR": "error=EINTR"}
 DEEDS = {"publish": 9, "move": 2, "remove": 2}
 MEMORY = {"brk", "futex", "madvise", "mmap", "mprotect", "mremap", "munmap"}
-"""Calls that are not about the store: an error there may become any exception."""
+"""Calls that are not about the store: an error there may become any exception, and their number varies."""
 _CALL = re.compile(r"(\w+)\(")
 
 pytestmark = [
@@ -72,7 +72,10 @@ def harmed(
         root = fresh(f"{call}-{counts[call]}")
         inject = f"inject={call}:{HARMS[harm]}:when={counts[call]}"
         told = doer.do_watched(deed, root, DEEDS[deed], "-o", str(log), "-e", inject)
-        assert (told == {"killed": -9}) if harm == "death" else ("(INJECTED)" in log.read_text())
+        met = told == {"killed": -9} if harm == "death" else "(INJECTED)" in log.read_text()
+        if call in MEMORY and not met:
+            continue  # memory is asked for as it is needed: a time more in one run than in another
+        assert met, (call, counts[call], told)
         assert call in MEMORY or "crashed" not in told, (call, told)
         yield root, told
 

@@ -17,7 +17,7 @@ import pytest
 
 from benchmarks.switching import MOVES, NAME, Service, driven, load, move, published, small
 from model_store import signing
-from model_store.store import Store
+from model_store.store import Store, open_store
 from tests.attacks import arrays_are_finite
 from tests.attacks.forge import faultless
 from tests.service.conftest import break_version
@@ -114,7 +114,12 @@ def test_workers_that_come_and_go_keep_nobody_from_switching(
 
 
 def corrupt(store: Store) -> None:
-    break_version(store, NAME, store.publish(NAME, small(9)).number)
+    """Broken from the first look that anybody takes."""
+    aside = open_store(store.root.parent / "aside")
+    for seed in (8, 9):
+        aside.publish(NAME, small(seed))
+    break_version(aside, NAME, 2)
+    aside.path(NAME, 2).rename(store.root / NAME / "2.npz")
 
 
 def unsigned(store: Store) -> None:
