@@ -29,11 +29,11 @@ def states(catalog: Catalog, name: str) -> dict[int, str]:
     snapshot = catalog.snapshot
     if name not in snapshot.entries:
         catalog.find(name)  # says what there is instead
-    broken = {
-        int(problem.place.rpartition("/")[2]): problem.problem
-        for problem in snapshot.problems
-        if problem.place.startswith(f"{name}/")
-    }
+    broken = {}
+    for problem in snapshot.problems:
+        of, _, version = problem.place.partition("/")
+        if of == name and version.isdigit():  # or it is an alias
+            broken[int(version)] = problem.problem
     numbers = {served.number for served in snapshot.entries[name].targets.values()}
     if name in catalog.withdrawn:
         return dict.fromkeys(sorted(numbers | broken.keys()), "unloaded")

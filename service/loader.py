@@ -39,7 +39,7 @@ class Files(Protocol):
 
 @dataclass(frozen=True, eq=False)
 class Served:
-    """One version in memory, checked, warmed and ready to answer."""
+    """One version in memory, checked and ready to answer."""
 
     name: str
     number: int

@@ -155,3 +155,11 @@ def test_metadata_tells_the_tensors(client):
     sizes = [dim["size"] for dim in definition["outputs"]["probabilities"]["tensor_shape"]["dim"]]
     assert sizes == ["-1", "2"]
     assert client.get("/v1/models/price/labels/champion/metadata").json["model_spec"]["version"] == "1"
+
+
+def test_status_of_a_model_with_an_alias_that_cannot_be_read_is_that_of_its_versions(client, store):
+    (store.root / "price" / "aliases" / "champion" / "2.json").write_text("{")
+    client.application.extensions["catalog"].refresh()
+    assert client.get("/readyz").json["status"] == "degraded"
+    states = client.get("/v1/models/price").json["model_version_status"]
+    assert [(each["version"], each["state"]) for each in states] == [("2", "AVAILABLE"), ("1", "AVAILABLE")]
