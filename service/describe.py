@@ -7,6 +7,7 @@ from typing import Any
 from model_store.columns import Array, Category, Number
 from model_store.signature import Classes, Input, Values
 from service.catalog import Catalog, Entry, Served
+from service.seen import seen
 
 # Of what training recorded: not the curve of every epoch, nor where the data lay on somebody's disk.
 _TRAINING = ("metrics", "baseline")
@@ -56,18 +57,17 @@ def card(entry: Entry, served: Served) -> dict[str, Any]:
 
 
 def _input(column: Input) -> dict[str, Any]:
-    seen = {key: column.statistics[key] for key in ("min", "mean", "max") if column.statistics.get(key) is not None}
     about: dict[str, Any] = {"name": column.name, "kind": column.kind}
     if isinstance(column, Array):
         bounds = {"low": column.low, "high": column.high}
-        return about | {"required": True, "shape": list(column.shape), **bounds, "seen": seen}
+        return about | {"required": True, "shape": list(column.shape), **bounds, "seen": seen(column)}
     about["required"] = column.fill is None
     if column.fill is not None:
         about["fill"] = column.fill
     if isinstance(column, Category):
         return about | {"categories": list(column.categories), "unknown": column.unknown}
     assert isinstance(column, Number)  # noqa: S101 - the last of the three kinds
-    return about | {"seen": seen}
+    return about | {"seen": seen(column)}
 
 
 def _output(output: Classes | Values) -> dict[str, Any]:

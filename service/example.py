@@ -10,6 +10,7 @@ import numpy as np
 from model_store.columns import Array, Category, Number
 from model_store.model import Model
 from model_store.rows import as_written
+from service.seen import seen
 
 
 @dataclass(frozen=True, eq=False)
@@ -38,4 +39,4 @@ def _typical(column: Number | Category | Array) -> Any:
     if isinstance(column, Array):
         middle = column.offset if column.low is None or column.high is None else (column.low + column.high) / 2
         return np.full(column.shape, middle).tolist()
-    return float(column.statistics.get("mean") or column.offset)
+    return float(seen(column).get("mean") or column.offset)

@@ -15,6 +15,7 @@ from model_store.columns import Array, Category, Number
 from model_store.signature import Classes, Input, Signature
 from service import tensors
 from service.catalog import Served
+from service.seen import seen
 
 Json = dict[str, Any]
 
@@ -189,7 +190,8 @@ def _column(column: Input) -> Json:
 
 
 def _seen(column: Number) -> str:
-    low, high = column.statistics.get("min"), column.statistics.get("max")
+    known = seen(column)
+    low, high = known.get("min"), known.get("max")
     return "" if low is None or high is None else f"{low:g} to {high:g} in training."
 
 

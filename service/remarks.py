@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from itertools import accumulate
-from typing import Any
 
 import numpy as np
 
@@ -11,6 +10,7 @@ from model_store.columns import Category
 from model_store.errors import Fault, InputError
 from model_store.model import Model
 from model_store.nn import Array as NDArray
+from service.seen import seen
 
 _MEND = "the answer is extrapolated; check the value and its unit"
 
@@ -26,7 +26,8 @@ def remarks(model: Model, inputs: NDArray) -> list[Fault]:
                 problem = "a category that training has not seen"
                 found += [(i, column.name, problem) for i in np.flatnonzero(values[:, -1])]
             continue
-        low, high = _range(column.statistics)
+        known = seen(column)
+        low, high = known.get("min", -np.inf), known.get("max", np.inf)
         with np.errstate(over="ignore"):
             ends = ((np.array([low, high]) - column.offset) / column.scale).astype(values.dtype)
         outside = (values < ends[0]) | (values > ends[1])
@@ -35,10 +36,3 @@ def remarks(model: Model, inputs: NDArray) -> list[Fault]:
             found.append((i, column.name, f"{value:.4g} lies beyond what training saw, {low:g} to {high:g}"))
     found.sort(key=lambda remark: remark[0])
     return [Fault(f"instances.{i}.{name}", problem, _MEND) for i, name, problem in found[: InputError.LIMIT]]
-
-
-def _range(statistics: Any) -> tuple[float, float]:
-    """The lowest and the highest value of training, infinite where an artifact does not say."""
-    low, high = statistics.get("min"), statistics.get("max")
-    known = [type(value) in (int, float) and abs(value) < 1e300 for value in (low, high)]
-    return low if known[0] else -np.inf, high if known[1] else np.inf

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shlex
+import weakref
 from collections.abc import Mapping
 from typing import Any
 
@@ -62,13 +63,14 @@ _ERROR_EXAMPLE = {
 
 def routes(catalog: Catalog, settings: Settings) -> Blueprint:
     blueprint = Blueprint("pages", __name__)
-    latest: list[tuple[Snapshot, bytes]] = []  # the document of the snapshot that was last asked about
+    # The document of the snapshot that was last asked about, which nobody but the catalog is to keep.
+    latest: list[tuple[weakref.ref[Snapshot], bytes]] = []
 
     @blueprint.get("/openapi.json")
     def openapi() -> Response:
         snapshot = catalog.snapshot
-        if not latest or latest[0][0] is not snapshot:
-            latest[:] = [(snapshot, orjson.dumps(document(snapshot, keys=bool(settings.keys_file))))]
+        if not latest or latest[0][0]() is not snapshot:
+            latest[:] = [(weakref.ref(snapshot), orjson.dumps(document(snapshot, keys=bool(settings.keys_file))))]
         return Response(latest[0][1], content_type="application/json")
 
     @blueprint.get("/docs")

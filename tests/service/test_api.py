@@ -1,13 +1,19 @@
 """What every answer has in common: one shape of errors, an id, safe headers, figures and a line in the log."""
 
+import gc
 import logging
 import re
+import weakref
 
 import jsonschema
 import pytest
 from openapi_spec_validator import validate
 from prometheus_client.parser import text_string_to_metric_families
 
+from model_store.model import Model
+from model_store.nn import Linear, Sequential
+from model_store.signature import Array, Number, Signature, Values
+from model_store.store import open_store
 from tests.service.conftest import PENGUIN, assert_error, move, price
 
 ROW = {"instances": [[3.0, 80.0]]}
@@ -282,3 +288,26 @@ def test_reference_page_bears_metrics_of_any_form(make_client, store, training):
     model = price(1)
     store.publish("price", Model(model.network, model.signature, training=training))
     assert make_client(store).get("/docs").status_code == 200
+
+
+@pytest.mark.parametrize("statistics", [{"min": "a", "max": 3}, {"min": {}, "max": []}, {"mean": "x"}, {"mean": [1]}])
+def test_statistics_of_any_form_keep_no_page_from_its_readers(make_client, tmp_path, statistics):
+    store = open_store(tmp_path / "odd")
+    for column in (Number("x", statistics=statistics), Array("image", (2, 2), statistics=statistics)):
+        signature = Signature((column,), Values(("y",), (0.0,), (1.0,)))
+        store.publish(column.kind, Model(Sequential([Linear(signature.width, 1)]), signature))
+    client = make_client(store)
+    assert client.get("/readyz").json["status"] == "ready"
+    for path in ("/docs", "/openapi.json", "/models/number", "/models/array"):
+        assert client.get(path).status_code == 200
+    assert client.post("/models/number/predict?warnings=true", json={"instances": [[1]]}).json["warnings"] == []
+
+
+def test_the_openapi_document_keeps_no_version_that_was_replaced(client, store, catalog):
+    replaced = weakref.ref(catalog.find("price").model)
+    client.get("/openapi.json")
+    store.publish("price", price(1))
+    catalog.refresh()
+    gc.collect()
+    assert replaced() is None
+    assert client.get("/openapi.json").status_code == 200
