@@ -130,7 +130,10 @@ def show(model: str, store: str, as_json: bool) -> None:
     help='The file to write, "-" for standard output; else NAME-VERSION.html.',
 )
 def report(model: str, output: str | None, store: str, as_json: bool) -> None:
-    """Write a version's report: how it learned, errs and decides, as one HTML page."""
+    """Write a version's report, one HTML page.
+
+    How it learned, how it errs, and what decides its answers.
+    """
     opened = open_store(store)
     name, number = resolved(opened, model)
     version, loaded = opened.load(name, number)
@@ -151,7 +154,7 @@ def report(model: str, output: str | None, store: str, as_json: bool) -> None:
 @click.argument("first", metavar="MODEL")
 @click.argument("second", metavar="OTHER")
 def compare_models(first: str, second: str, store: str, as_json: bool) -> None:
-    """Set two versions side by side: which is better, and what differs.
+    """Say which of two versions is better, and what differs.
 
     Metrics, rows and answers, layers and job; with the chance that a difference of accuracy is none.
     """
@@ -211,7 +214,10 @@ def verify(model: str | None, key_files: tuple[Path, ...], store: str, as_json: 
 @verbosity_option
 @exit_codes()
 def keygen(file: Path, as_json: bool) -> None:
-    """Make a key to sign models with: FILE, which is yours alone, and FILE.pub, for whoever trusts you."""
+    """Make a key to sign models with.
+
+    FILE is yours alone, FILE.pub is for whoever trusts you.
+    """
     signing = _signing()
     key, public = signing.fingerprint(signing.generate(file)), signing.public_path(file)
     if as_json:
@@ -224,7 +230,7 @@ def keygen(file: Path, as_json: bool) -> None:
 @click.argument("model", metavar="MODEL")
 @click.option("--key", "key_file", type=click.Path(path_type=Path), required=True, help="The private key.")
 def sign(model: str, key_file: Path, store: str, as_json: bool) -> None:
-    """Vouch for a version: put a signature of its name and digest beside it."""
+    """Vouch for a version: sign its name and digest."""
     signing = _signing()
     key = signing.private_key(key_file)
     opened = open_store(store)
@@ -263,9 +269,10 @@ def remove(model: str, yes: bool, store: str, as_json: bool) -> None:
 @click.option("--grace", type=Duration(), default="24h", show_default=True, help="Spare what was left so lately.")
 @click.option("--dry-run", is_flag=True, help="Only tell what would go.")
 def collect_garbage(grace: timedelta, dry_run: bool, store: str, as_json: bool) -> None:
-    """Delete what the dead left: drafts, and what belongs to versions that are not there.
+    """Delete drafts and files that the dead left.
 
-    No version, alias or history is touched. It may run while others publish.
+    The files are those of versions that are not there. No version, alias or history is touched. It may run while others
+    publish.
     """
     opened = open_store(store)
     found = opened.leftovers(now=datetime.now(UTC), grace=grace)

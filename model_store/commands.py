@@ -7,11 +7,12 @@ from functools import reduce
 
 import click
 
-from model_store.console import Command, exit_codes, json_option, store_option, verbosity_option
+from model_store.console import Command, exit_codes, json_option, store_option, verbosity_option, version_option
 from model_store.store import Store
 
 
 @click.group(context_settings={"help_option_names": ["-h", "--help"]})
+@version_option
 def main() -> None:
     """Look at the models in a store, move their aliases, try them.
 

@@ -26,6 +26,7 @@ from typing import Any, NoReturn, TypeVar
 import click
 
 from model_store.errors import InputError, ModelStoreError
+from model_store.manifest import PRODUCER
 
 Command = TypeVar("Command", bound=Callable[..., Any])
 
@@ -44,13 +45,19 @@ def store_option(command: Command) -> Command:
         default="./models",
         show_default=True,
         show_envvar=True,
-        help="Directory of the model store.",
+        help="Directory or bucket of the model store.",
     )(command)
 
 
 def json_option(command: Command) -> Command:
     """`--json`, passed as `as_json: bool`."""
     return click.option("--json", "as_json", is_flag=True, help="Answer in JSON on standard output.")(command)
+
+
+def version_option(command: Command) -> Command:
+    """`--version`, of the package that all the commands come with."""
+    program, _, version = PRODUCER.partition(" ")
+    return click.version_option(version, "--version", prog_name=program)(command)
 
 
 def verbosity_option(command: Command) -> Command:

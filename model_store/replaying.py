@@ -25,7 +25,7 @@ from model_store.store import open_store
 @click.argument("receipt", type=click.Path(exists=True, dir_okay=False, path_type=Path))
 @click.argument("body", type=click.Path(exists=True, dir_okay=False, path_type=Path))
 def replay(receipt: Path, body: Path, store: str, as_json: bool) -> None:
-    """Answer a request again, and prove that the answer is the one of its receipt.
+    """Answer a request again, and prove its receipt.
 
     RECEIPT is the answer that has it, or the receipt alone; BODY is what was sent, byte for byte.
     """

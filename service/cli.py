@@ -16,7 +16,7 @@ import click
 from flask import Flask
 
 from model_store import console
-from model_store.console import exit_codes, store_option, verbosity_option
+from model_store.console import exit_codes, store_option, verbosity_option, version_option
 from service.app import create_app
 from service.auth import SCOPES, KeysError, append, generate
 from service.counts import memory_directory
@@ -36,6 +36,7 @@ _COUNTS = "PROMETHEUS_MULTIPROC_DIR"
 @click.option("--port", type=click.IntRange(0, 65535), help="Port to listen on; 0 takes a free one.  [default: 8000]")
 @click.option("--workers", type=click.IntRange(1, 1024), help="Worker processes.  [default: one a CPU]")
 @verbosity_option
+@version_option
 @exit_codes({SettingsError: 2})
 def main(context: click.Context, store: str, host: str | None, port: int | None, workers: int | None) -> None:
     """Serve the models of a store over HTTP.

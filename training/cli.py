@@ -45,7 +45,7 @@ class Train(click.Group):
     """A group that takes what is none of its commands for the arguments of `run`."""
 
     def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
-        if args and args[0] not in {*self.commands, "--help"}:
+        if args and args[0] not in {*self.commands, "-h", "--help", "--version"}:
             args = ["run", *args]
         return super().parse_args(ctx, args)
 
@@ -70,8 +70,10 @@ class Run(click.Command):
 
 @click.group(
     cls=Train,
+    context_settings={"help_option_names": ["-h", "--help"]},
     epilog="Exit codes: 0 done, 2 wrong usage or job file, 3 data, 4 diverged, 5 store. See docs/jobs.md.",
 )
+@console.version_option
 def main() -> None:
     """Train the network that a job file describes, judge it on rows held out, and publish it in the model store."""
 

@@ -25,6 +25,9 @@ def parse(path: Path) -> dict[str, Any]:
         line = error.object[: error.start].count(b"\n") + 1
         raise JobError(str(path), [Fault(f"line {line}", "wanted text in UTF-8", "save the file as UTF-8")]) from error
     except tomllib.TOMLDecodeError as error:
+        if path.suffix.lower() == ".csv":
+            mend = f"train init {path} --target COLUMN writes one for this table"
+            raise JobError(str(path), [Fault("", "wanted a job file in TOML, found a table", mend)]) from error
         raise JobError(str(path), [_syntax_fault(str(error), text)]) from error
 
 

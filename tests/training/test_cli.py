@@ -12,10 +12,12 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from click.testing import Result
+from click.testing import CliRunner, Result
 
+from model_store.cli import main as models
 from model_store.errors import StoreError
 from model_store.store import Store, open_store
+from service.cli import main as serve
 
 Train = Callable[..., Result]
 
@@ -30,6 +32,19 @@ def test_help_shows_the_options_of_a_run_and_the_commands(train: Train) -> None:
     for word in ("FILE", "--set", "--seed", "--no-publish", "--store", "check", "init", "Exit codes"):
         assert word in found.output
     assert "--no-publish" in train("x.toml", "--help").output
+
+
+def test_every_command_tells_its_version_and_knows_the_short_word_for_help(train: Train) -> None:
+    for told in (train("--version"), CliRunner().invoke(models, "--version"), CliRunner().invoke(serve, "--version")):
+        assert (told.exit_code, told.output) == (0, "forward-pass, version 0.1.0\n")
+    assert train("-h").output == train("--help").output
+    assert "..." not in CliRunner().invoke(models, "-h", terminal_width=80).output.partition("Commands:")[2]
+
+
+def test_a_table_in_place_of_a_job_is_sent_to_init(train: Train, job_file: Path) -> None:
+    found = train(job_file.with_suffix(".csv"))
+    assert found.exit_code == 2
+    assert "flowers.csv --target COLUMN writes one for this table" in found.stderr
 
 
 def test_a_run_ends_with_metrics_a_baseline_what_was_published_and_how_to_use_it(train: Train, job_file: Path) -> None:
