@@ -89,9 +89,12 @@ class Catalog:
                 return found
         raise RuntimeError("this process takes no part in what the workers agree on")
 
-    def find(self, name: str | None, ref: int | str | None = None) -> Served:
-        """The version that answers to a model's name (None: the only one) and a number or an alias (None: default)."""
-        snapshot = self.snapshot
+    def find(self, name: str | None, ref: int | str | None = None, snapshot: Snapshot | None = None) -> Served:
+        """The version that answers to a model's name (None: the only one) and a number or an alias (None: default).
+
+        `snapshot`: for whoever reads more of it.
+        """
+        snapshot = snapshot or self.snapshot
         entry = self._entry(snapshot, name)
         if entry.name in self.withdrawn:
             raise unloaded(entry.name)

@@ -6,7 +6,7 @@ from typing import Any
 
 from model_store.columns import Array, Category, Number
 from model_store.signature import Classes, Input, Values
-from service.catalog import Catalog, Entry, Served
+from service.catalog import Catalog, Entry, Served, Snapshot
 from service.seen import seen
 
 # Of what training recorded: not the curve of every epoch, nor where the data lay on somebody's disk.
@@ -25,11 +25,10 @@ def line(entry: Entry) -> dict[str, Any]:
     }
 
 
-def states(catalog: Catalog, name: str) -> dict[int, str]:
+def states(catalog: Catalog, name: str, snapshot: Snapshot) -> dict[int, str]:
     """The versions that are in memory, or should be, and why not: "" for those that answer."""
-    snapshot = catalog.snapshot
     if name not in snapshot.entries:
-        catalog.find(name)  # says what there is instead
+        catalog.find(name, snapshot=snapshot)  # says what there is instead
     broken = {}
     for problem in snapshot.problems:
         of, _, version = problem.place.partition("/")

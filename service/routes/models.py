@@ -21,7 +21,7 @@ def routes(catalog: Catalog) -> Blueprint:
     @blueprint.get("/models/<name>/versions/<version>")
     def model(name: str, version: str | None = None) -> Response:
         snapshot = catalog.snapshot
-        served = catalog.find(name, version)
+        served = catalog.find(name, version, snapshot)
         return json_response(describe.card(snapshot.entries[name], served))
 
     @blueprint.get("/models/<name>/example")

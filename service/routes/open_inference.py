@@ -46,11 +46,12 @@ def routes(catalog: Catalog, inference: Inference, metrics: Metrics, settings: S
     @blueprint.get(_MODEL)
     @blueprint.get(_VERSION)
     def model(name: str, version: str | None = None) -> Response:
-        served = catalog.find(name, version)
+        snapshot = catalog.snapshot
+        served = catalog.find(name, version, snapshot)
         return json_response(
             {
                 "name": name,
-                "versions": [str(number) for number in catalog.snapshot.entries[name].versions],
+                "versions": [str(number) for number in snapshot.entries[name].versions],
                 "platform": _PLATFORM,
                 "inputs": [_tensor(tensor) for tensor in tensors.inputs(served.model.signature)],
                 "outputs": [_tensor(tensor) for tensor in tensors.outputs(served.model)],
@@ -184,8 +185,9 @@ def _counted(served: Served, counted: Mapping[tuple[str, str], Mapping[str, floa
 
 
 def _index(catalog: Catalog) -> list[dict[str, str]]:
+    snapshot = catalog.snapshot
     return [
         {"name": name, "version": str(number), "state": "UNAVAILABLE" if reason else "READY", "reason": reason}
-        for name in catalog.snapshot.entries
-        for number, reason in describe.states(catalog, name).items()
+        for name in snapshot.entries
+        for number, reason in describe.states(catalog, name, snapshot).items()
     ]

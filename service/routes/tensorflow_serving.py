@@ -44,7 +44,7 @@ def routes(catalog: Catalog, inference: Inference, settings: Settings) -> Bluepr
     def status(name: str, version: str | None = None) -> Response:
         """Both protocols' keys: they ask at one address."""
         if version is None:
-            states = describe.states(catalog, name)
+            states = describe.states(catalog, name, catalog.snapshot)
         else:
             states = {catalog.find(name, version).number: ""}
         ready = "" in states.values()

@@ -324,3 +324,15 @@ def test_a_version_that_was_replaced_is_let_go_of_at_once(catalog, store):
         assert replaced() is None
     finally:
         gc.enable()
+
+
+@pytest.mark.parametrize("path", ["/models/fresh", "/v2/models/fresh", "/v1/models/fresh"])
+@pytest.mark.parametrize("comes", [True, False])
+def test_a_request_sees_one_state_while_its_model_comes_or_goes(client, store, monkeypatch, path, comes):
+    catalog = client.application.extensions["catalog"]
+    without = catalog.snapshot
+    store.publish("fresh", price(1))
+    catalog.refresh()
+    states = [without, catalog.snapshot] if comes else [catalog.snapshot, without]
+    monkeypatch.setattr(Catalog, "snapshot", property(lambda _: states.pop(0) if len(states) > 1 else states[0]))
+    assert client.get(path).status_code == (404 if comes else 200)
