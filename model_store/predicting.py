@@ -10,6 +10,7 @@ import csv
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import closing, contextmanager
 from dataclasses import dataclass
+from http import HTTPStatus
 from pathlib import Path
 from typing import IO, Any
 
@@ -17,7 +18,7 @@ import click
 from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 
 from model_store import rows, tables
-from model_store.client import Client
+from model_store.client import Client, ServiceError
 from model_store.commands import command, resolved
 from model_store.console import note, print_json, verbosity
 from model_store.errors import Fault, InputError
@@ -106,7 +107,12 @@ def _served(url: str, key: str | None, model: str) -> Answering:
     """One version answers every batch, whatever is published meanwhile."""
     client = Client(url, key=key)
     name, _, ref = model.partition("/")
-    card = client.model(name, ref or None)
+    try:
+        card = client.model(name, ref or None)
+    except ServiceError as e:
+        if e.status != HTTPStatus.UNAUTHORIZED:
+            raise
+        raise ServiceError(f"{e}; here that is FORWARD_PASS_KEY, or --key", e.status) from e
     number = card["version"]
     signature = Signature(tuple(map(_column, card["inputs"])), _output(card["output"]))
     return Answering(name, number, signature, lambda batch: list(client.predict(name, batch, version=number)))
