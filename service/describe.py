@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from model_store.columns import Array, Category, Number
+from model_store.rows import as_written
 from model_store.signature import Classes, Input, Values
 from service.catalog import Catalog, Entry, Served, Snapshot
 from service.seen import seen
@@ -62,7 +63,7 @@ def _input(column: Input) -> dict[str, Any]:
         return about | {"required": True, "shape": list(column.shape), **bounds, "seen": seen(column)}
     about["required"] = column.fill is None
     if column.fill is not None:
-        about["fill"] = column.fill
+        about["fill"] = as_written([column.fill])[0]
     if isinstance(column, Category):
         return about | {"categories": list(column.categories), "unknown": column.unknown}
     assert isinstance(column, Number)  # noqa: S101 - the last of the three kinds

@@ -265,6 +265,8 @@ def test_reference_page_shows_models_safely(client):
     page = client.get("/docs").get_data(as_text=True)
     assert "Ink &amp; slant of &lt;b&gt;an image&lt;/b&gt;" in page
     assert "Right for 97.5 % of 69 test rows" in page
+    assert "?warnings=true" in page
+    assert "?receipt=true" in page
     assert "http://localhost/models/penguins/predict" in page
     assert " style=" not in page
     assert "onclick" not in page
