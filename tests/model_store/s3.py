@@ -48,6 +48,8 @@ class S3:
         self.conflicts_to_tell = 0  # instead of writing
         self.away = False
         self.forbidden = False
+        self.flowing = threading.Event()  # cleared, it takes requests and says nothing
+        self.flowing.set()
         self.requests: list[str] = []
         self.sent = 0  # bytes
         return self.environ(self.endpoint)
@@ -57,6 +59,7 @@ class S3:
         self.address = self.address.replace("s3://", "gs://")
 
     def __call__(self, environ: dict[str, Any], start_response: Any) -> Iterable[bytes]:
+        self.flowing.wait()
         self.requests.append(f"{environ['REQUEST_METHOD']} {environ['PATH_INFO']}")
         if self.address.startswith("gs://"):
             environ, start_response = gs.understood(environ), gs.answering(start_response)

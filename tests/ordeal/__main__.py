@@ -6,9 +6,15 @@ import argparse
 import sys
 import time
 
-from tests.ordeal import bad_inputs, overload, signals, slow_clients
+from tests.ordeal import bad_inputs, overload, signals, slow_clients, store_faults
 
-TRIALS = {"bad-inputs": bad_inputs, "slow-clients": slow_clients, "overload": overload, "signals": signals}
+TRIALS = {
+    "bad-inputs": bad_inputs,
+    "slow-clients": slow_clients,
+    "overload": overload,
+    "signals": signals,
+    "store-faults": store_faults,
+}
 
 
 def main() -> int:

@@ -76,10 +76,12 @@ class Account:
     dropped: list[tuple[object, str]] = field(default_factory=list)  # the caller's port, and how
     seconds: list[float] = field(default_factory=list)  # that each answer took
     away: int = 0  # nobody listened
+    turned_away: int = 0  # 503 for want of time, to be asked again: counted beside all others
+    told: list[str] = field(default_factory=list)  # by the first answers that were no 200
 
     @property
     def sent(self) -> int:
-        return self.statuses.total() + len(self.dropped)
+        return self.statuses.total() + len(self.dropped) + self.turned_away
 
     @property
     def served(self) -> int:
@@ -123,6 +125,8 @@ class Callers:
             whole.dropped += one.dropped
             whole.seconds += one.seconds
             whole.away += one.away
+            whole.turned_away += one.turned_away
+            whole.told += one.told
         return whole
 
     @property
@@ -140,12 +144,17 @@ class Callers:
                 continue
             began = time.monotonic()
             try:
-                status, _ = caller.ask(self._request)
+                status, body = caller.ask(self._request)
             except DroppedError as e:
                 account.dropped.append((caller.address, str(e)))
                 continue
             account.seconds.append(time.monotonic() - began)
+            if status == 503 and b'"overloaded"' in body:
+                account.turned_away += 1
+                continue
             account.statuses[status] += 1
+            if status != 200 and len(account.told) < 3:
+                account.told.append(f"{status} after {1000 * account.seconds[-1]:.0f} ms: {body[:300]!r}")
             if anew:
                 caller.close()
         caller.close()

@@ -92,8 +92,7 @@ def trial(*, short: bool = False) -> Outcome:
             time.sleep(3 if short else 60)
         account = callers.account
         deaths = watched.deaths
-    outcome.tried, outcome.lost = account.sent, account.sent - account.served
-    outcome.faults = [f"{len(account.dropped)} dropped, the others: {dict(account.statuses)}"] * (outcome.lost > 0)
+    outcome.count(account)
     outcome.figures["median"] = f"{account.percentile(0.5):.2f} ms"
     outcome.bound("p99", account.percentile(0.99), MOST_MILLISECONDS, "ms")
     outcome.bound("memory above idle", watched.growth, 100, "MiB")
@@ -101,8 +100,8 @@ def trial(*, short: bool = False) -> Outcome:
         outcome.lose(f"{deaths} workers died", deaths)
     large = greedy()
     outcome.tried += large.sent
-    if large.sent > large.served:
-        outcome.lose(f"large bodies, while others held memory: {large.statuses}", large.sent - large.served)
+    if not large.served:
+        outcome.lose(f"large bodies, while others held memory: {large.turned_away} turned away", large.sent)
     return outcome
 
 
@@ -137,4 +136,8 @@ def controls() -> Iterator[Control]:
             "the event worker (SERVE_WORKER=gthread)", not answer, f"in 3 s came {answer[:15] or 'nothing'!r}"
         )
     account = greedy(without="making room")
-    yield Control("making room for others", account.statuses[503] > 0, f"large bodies: {dict(account.statuses)}")
+    yield Control(
+        "making room for others",
+        not account.served,
+        f"{account.turned_away} of {account.sent} large bodies turned away",
+    )

@@ -12,8 +12,11 @@ from types import TracebackType
 from typing import Self
 
 from model_store.store import Store, open_store
+from tests.ordeal.callers import Account
 from tests.service.conftest import image, penguins, price
 from tests.service.test_server import Server
+
+MOST_TURNED_AWAY = 0.1  # percent
 
 
 @dataclass
@@ -33,6 +36,14 @@ class Outcome:
         self.lost += count
         if len(self.faults) < self.FEW:
             self.faults.append(what)
+
+    def count(self, account: Account, where: str = "") -> None:
+        """Takes in what became of callers who mean well. Who was turned away is not lost, but few may be."""
+        self.tried += account.sent
+        if lost := account.sent - account.served - account.turned_away:
+            self.lose(f"{where}{dict(account.statuses)} {account.told}, dropped {account.dropped[:3]}", lost)
+        if account.turned_away:
+            self.bound(f"{where}turned away", 100 * account.turned_away / account.sent, MOST_TURNED_AWAY, "%")
 
     def bound(self, what: str, found: float, most: float, unit: str) -> None:
         """A figure that is to stay under a bound: told, and missed where it does not."""
