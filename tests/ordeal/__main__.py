@@ -6,7 +6,7 @@ import argparse
 import sys
 import time
 
-from tests.ordeal import bad_inputs, overload, signals, slow_clients, store_faults
+from tests.ordeal import bad_inputs, jobs, overload, signals, slow_clients, soak, store_faults
 
 TRIALS = {
     "bad-inputs": bad_inputs,
@@ -14,6 +14,8 @@ TRIALS = {
     "overload": overload,
     "signals": signals,
     "store-faults": store_faults,
+    "soak": soak,
+    "jobs": jobs,
 }
 
 
@@ -39,7 +41,7 @@ def main() -> int:
         kept = kept and not outcome.lost and not outcome.missed
         for control in TRIALS[name].controls():
             verdict = "seen to fail" if control.hurt else "NOT SEEN TO FAIL"
-            print(f"  without {control.without}: {verdict}: {control.seen}", flush=True)
+            print(f"  {control.what}: {verdict}: {control.seen}", flush=True)
             kept = kept and control.hurt
     return 0 if kept else 1
 

@@ -95,7 +95,9 @@ def _control(without: str, harm: list[Case], hurt: Callable[[Outcome, Watched], 
             judge(outcome, statuses, case, answered(server, case))
         time.sleep(0.5)
     memory = f"memory {watched.growth:.0f} MiB above idle, and {watched.kept:.0f} afterwards"
-    return Control(without, hurt(outcome, watched), f"{outcome.lost} of {outcome.tried} answered wrongly, {memory}")
+    return Control(
+        f"without {without}", hurt(outcome, watched), f"{outcome.lost} of {outcome.tried} answered wrongly, {memory}"
+    )
 
 
 def judge(outcome: Outcome, statuses: Counter[str], case: Case, answer: bytes | None) -> None:

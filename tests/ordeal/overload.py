@@ -179,7 +179,7 @@ def measured(server: Server, seconds: float = 2.0) -> float:
 def controls() -> Iterator[Control]:
     load, _, _ = overloaded(5, without="patience")
     late, turned = load.account.percentile(0.99), load.account.statuses[503]
-    yield Control("patience", not turned, f"{turned} turned away, p99 of those answered {late:,.0f} ms")
+    yield Control("without patience", not turned, f"{turned} turned away, p99 of those answered {late:,.0f} ms")
     _, health, _ = overloaded(5, without="vital requests")
     turned = health.sent - health.served
-    yield Control("letting health checks pass the queue", turned > 0, f"{turned} of {health.sent} not answered")
+    yield Control("without letting health checks pass the queue", turned > 0, f"{turned} of {health.sent} not answered")

@@ -118,4 +118,4 @@ def controls() -> Iterator[Control]:
             return len(callers.account.dropped)
 
     lost = dropped("draining", lambda server: [reload(server) for _ in range(5)])
-    yield Control("draining", lost > 0, f"{lost} dropped by 5 SIGHUP")
+    yield Control("without draining", lost > 0, f"{lost} dropped by 5 SIGHUP")

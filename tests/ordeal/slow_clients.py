@@ -133,11 +133,11 @@ def controls() -> Iterator[Control]:
             except TimeoutError:
                 answer = b""
         yield Control(
-            "the event worker (SERVE_WORKER=gthread)", not answer, f"in 3 s came {answer[:15] or 'nothing'!r}"
+            "without the event worker (SERVE_WORKER=gthread)", not answer, f"in 3 s came {answer[:15] or 'nothing'!r}"
         )
     account = greedy(without="making room")
     yield Control(
-        "making room for others",
+        "without making room for others",
         not account.served,
         f"{account.turned_away} of {account.sent} large bodies turned away",
     )

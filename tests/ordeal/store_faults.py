@@ -145,7 +145,7 @@ def read_only(folder: Path) -> Iterator[Case | None]:
     """Whoever only reads does not mind."""
     with ExitStack() as stack:
         (folder / "models").mkdir()
-        if not _mounted(stack, folder / "models", "size=64m"):
+        if not mounted(stack, folder / "models", "size=64m"):
             yield None
             return
 
@@ -164,7 +164,7 @@ def full(folder: Path) -> Iterator[Case | None]:
     with ExitStack() as stack:
         cache = folder / "small"
         cache.mkdir()
-        if not _mounted(stack, cache, "size=1m"):
+        if not mounted(stack, cache, "size=1m"):
             yield None
             return
         store = models(folder)
@@ -231,7 +231,7 @@ def slow(folder: Path) -> Iterator[Case | None]:
 FAULTS = {"gone": gone, "empty": emptied, "read-only": read_only, "full": full, "corrupt": corrupt, "slow": slow}
 
 
-def _mounted(stack: ExitStack, path: Path, options: str) -> bool:
+def mounted(stack: ExitStack, path: Path, options: str) -> bool:
     words = ["mount", "-t", "tmpfs", "-o", options, "ordeal", str(path)]
     if os.geteuid() != 0 or subprocess.run(words, capture_output=True, check=False).returncode != 0:
         return False
@@ -261,11 +261,15 @@ def controls() -> Iterator[Control]:
             status = until(lambda: (found := server.ask("GET", "/readyz")[0]) != 200 and found)
             asked, _ = server.ask("POST", "/models/price/predict", {"instances": [[3, 80]]})
             yield Control(
-                "keeping what answered", asked != 200, f"the store gone, readiness {status}, predictions {asked}"
+                "without keeping what answered",
+                asked != 200,
+                f"the store gone, readiness {status}, predictions {asked}",
             )
     with tempfile.TemporaryDirectory() as folder:
         store = models(Path(folder))
         with serving(Path(folder), store, without="verifying copies") as server:
             flip_a_weight(store, "price", store.publish("price", price(8)).number)
             until(lambda: server.version() == 2)
-            yield Control("verifying copies", server.version() == 2, "a version of which a bit was flipped answers")
+            yield Control(
+                "without verifying copies", server.version() == 2, "a version of which a bit was flipped answers"
+            )

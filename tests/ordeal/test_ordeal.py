@@ -22,4 +22,4 @@ def test_nothing_is_lost(trial: ModuleType) -> None:
 def test_each_defence_is_seen_to_be_missing_where_it_is_taken_out(trial: ModuleType) -> None:
     controls = list(trial.controls())
     assert controls
-    assert [f"without {control.without}: {control.seen}" for control in controls if not control.hurt] == []
+    assert [f"{control.what}: {control.seen}" for control in controls if not control.hurt] == []

@@ -64,7 +64,7 @@ def models(folder: Path) -> Store:
 class Control:
     """The same harm with a defence taken out. `hurt`: it was seen to; `seen`: how."""
 
-    without: str
+    what: str
     hurt: bool
     seen: str
 

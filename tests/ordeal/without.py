@@ -1,19 +1,29 @@
-"""The service without one of its defences: `python -m tests.ordeal.without DEFENCE [words of serve]`.
+"""`serve` or `train` without one of its defences: `python -m tests.ordeal.without DEFENCE [its words]`.
 
 What a control runs, to see that the defence is what keeps a trial's promise.
 """
 
 from __future__ import annotations
 
+import io
 import math
+import os
+import random
 import shutil
 import sys
-from collections.abc import Callable
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
-from service import body, cli, gunicorn_conf, loader, worker
-from service.catalog import Catalog, Snapshot
+from model_store.nn import Array
+from service import body, gunicorn_conf, loader, worker
+from service.catalog import Catalog, Served, Snapshot
+from service.cli import main as serve
+from service.inference import Inference
+from training import checkpoint
+from training.cli import main as train
 
 
 def patience() -> None:
@@ -74,14 +84,66 @@ def verifying_copies() -> None:
     loader.localise = localise
 
 
+def tidiness() -> None:
+    """No defence, but what a house without one would be like."""
+    run, kept, files = Inference.run, [], []
+
+    def leaky(self: Inference, served: Served, inputs: Array) -> tuple[Array, float, float]:
+        kept.append(bytearray(1000))
+        if len(kept) % 100 == 0:
+            files.append(os.open(os.devnull, os.O_RDONLY))
+        return run(self, served, inputs)
+
+    Inference.run = leaky  # type: ignore[method-assign]
+
+
+def publishing_whole() -> None:
+    link = os.link
+
+    def in_place(source: Path, target: Path) -> None:
+        if target.suffix == ".npz":
+            with target.open("xb") as file:
+                _slowly(file, source.read_bytes())
+        else:
+            link(source, target)
+
+    os.link = in_place  # type: ignore[assignment]
+
+
+def whole_checkpoints() -> None:
+    @contextmanager
+    def in_place(path: Path) -> Iterator[io.BytesIO]:
+        yield (written := io.BytesIO())
+        with path.open("wb") as file:
+            _slowly(file, written.getvalue())
+
+    checkpoint.replacing = in_place  # type: ignore[assignment]
+
+
+def _slowly(file: BinaryIO, data: bytes) -> None:
+    file.write(data[: len(data) // 2])
+    file.flush()
+    time.sleep(60)
+    file.write(data[len(data) // 2 :])
+
+
+def a_steady_clock() -> None:
+    """Ten years to and fro, at every look."""
+    steady = time.time
+    time.time = lambda: steady() + random.choice([-1, 1]) * 10 * 365 * 86400
+
+
+TRAINING = {"publishing whole", "whole checkpoints", "a steady clock"}
 DEFENCES: dict[str, Callable[[], None]] = {
     defence.__name__.replace("_", " "): defence
     for defence in (
         patience, vital_requests, making_room, draining, the_check_of_length, the_limit_of_inflating, returning_memory,
-        keeping_what_answered, verifying_copies,
+        keeping_what_answered, verifying_copies, tidiness, publishing_whole, whole_checkpoints, a_steady_clock,
     )
 }  # fmt: skip
 
 if __name__ == "__main__":
-    DEFENCES[sys.argv.pop(1)]()
-    cli.main(prog_name="serve")
+    taken_out = sys.argv.pop(1)
+    DEFENCES[taken_out]()
+    main = train if taken_out in TRAINING else serve
+    main()

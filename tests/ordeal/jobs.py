@@ -1,0 +1,210 @@
+"""Training jobs: killed, out of disk, with a clock that jumps, on tables that are damaged.
+
+Whatever is done to a job, the store has no version that is not whole, and `train --resume` ends with the bytes of a job
+that nobody disturbed.
+"""
+
+from __future__ import annotations
+
+import os
+import random
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack, suppress
+from pathlib import Path
+
+from model_store.errors import ModelStoreError
+from model_store.store import open_store
+from tests.crashes.test_full_disk import fill
+from tests.ordeal.store_faults import mounted
+from tests.ordeal.trial import Control, Outcome
+from tests.service.test_server import ROOT, until
+from tests.training.conftest import JOB, flowers
+
+TRAIN = ("-m", "training")
+JUMPING = ("-m", "tests.ordeal.without", "a steady clock")
+KEEPING = ("--checkpoint-seconds", "0.01", "--resume")
+YEARS = (0, 4102444800)  # 1970, 2100: the dates that files are given
+_JUNK = [b"\0", b"\xff\xfe", b'"', b",", b"\n", b"\r", b"1e999", b"NaN", b"-", b"\xe2\x80\xa8", b"'", b";", b"=1+1"]
+
+
+class Job:
+    """A job in a folder of its own, on a table of three kinds of column, that takes half a second to train."""
+
+    def __init__(self, folder: Path, epochs: int = 1500) -> None:
+        self.folder, self.store, self.checkpoints = folder, folder / "models", folder / "kept"
+        folder.mkdir(exist_ok=True)
+        (folder / "flowers.csv").write_text(flowers())
+        (folder / "flowers.toml").write_text(JOB.replace("epochs = 3", f"epochs = {epochs}\nbatch_size = 5"))
+
+    def start(self, *options: str, program: Sequence[str] = TRAIN) -> subprocess.Popen[str]:
+        places = ["--store", str(self.store), "--checkpoint", str(self.checkpoints)]
+        words = [sys.executable, *program, str(self.folder / "flowers.toml"), "-q", *places, *options]
+        return subprocess.Popen(words, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+
+    def run(self, *options: str, program: Sequence[str] = TRAIN) -> tuple[int, str]:
+        with self.start(*options, program=program) as process:
+            said, complaint = process.communicate(timeout=60)
+        return process.returncode, said + complaint
+
+    @property
+    def published(self) -> bytes:
+        path = self.store / "flowers" / "1.npz"
+        return path.read_bytes() if path.exists() else b""
+
+    def broken(self) -> list[str]:
+        """What is wrong with the versions that the store has."""
+        if not self.store.exists():
+            return []
+        store, found = open_store(self.store), []
+        for name in store.names():
+            for number in store.versions(name):
+                try:
+                    store.load(name, number)[1].check_golden()
+                except ModelStoreError as e:
+                    found.append(f"{name}/{number}: {e}")
+        return found
+
+
+def trial(*, short: bool = False) -> Outcome:
+    """60 kills, 20 with a clock that jumps, 20 full disks, 40 damaged tables; a tenth of each in the short form."""
+    outcome = Outcome("training jobs")
+    rng = random.Random(0)
+    with tempfile.TemporaryDirectory() as folder:
+        whole = Job(Path(folder) / "whole")
+        began = time.monotonic()
+        code, said = whole.run()
+        took = time.monotonic() - began
+        if code:
+            raise RuntimeError(said)
+        share = 10 if short else 1
+        jobs = {name: Job(Path(folder) / name.replace(" ", "-")) for name in ("SIGKILL", "a clock that jumps")}
+        killed(outcome, "SIGKILL", jobs["SIGKILL"], whole, 60 // share, took, rng)
+        killed(outcome, "a clock that jumps", jobs["a clock that jumps"], whole, 20 // share, took, rng, JUMPING)
+        full_disk(outcome, Path(folder) / "disk", whole, 20 // share, took, rng)
+        damaged_tables(outcome, Path(folder) / "damaged", 40 // share, rng)
+    return outcome
+
+
+def killed(
+    outcome: Outcome, name: str, job: Job, whole: Job, times: int, took: float, rng: random.Random,
+    program: Sequence[str] = TRAIN,
+) -> None:  # fmt: skip
+    """At any moment from its start to after its end; what is left is gone on with."""
+    ends = 0
+    for _ in range(times):
+        with job.start(*KEEPING, program=program) as process:
+            time.sleep(rng.uniform(0, 1.2 * took))
+            process.kill()
+            process.communicate()
+        outcome.tried += 1
+        for fault in job.broken():
+            outcome.lose(f"{name}: {fault}")
+        if program is JUMPING:
+            for path in (job.folder / "flowers.csv", *job.checkpoints.glob("*"), *job.store.rglob("*.npz")):
+                os.utime(path, (rng.choice(YEARS),) * 2)
+        if process.returncode == 0 or job.published:
+            ends += 1
+            _same(outcome, name, job, whole)
+    code, said = job.run(*KEEPING, program=program)
+    outcome.tried += 1
+    if code:
+        outcome.lose(f"{name}: resuming ended with {code}: {said[-300:]}")
+    _same(outcome, name, job, whole)
+    outcome.figures[name] = f"{times} kills, {ends + 1} trainings came to their end, with the same bytes"
+
+
+def _same(outcome: Outcome, name: str, job: Job, whole: Job) -> None:
+    """The published bytes; and begins again."""
+    if job.published != whole.published:
+        outcome.lose(f"{name}: {len(job.published)} other bytes than those of a job that nobody disturbed")
+    (job.store / "flowers" / "1.npz").unlink(missing_ok=True)
+
+
+def full_disk(outcome: Outcome, folder: Path, whole: Job, times: int, took: float, rng: random.Random) -> None:
+    """Its store and checkpoints on a disk of a megabyte, that fills up before it begins or meanwhile."""
+    refused = 0
+    with ExitStack() as stack:
+        folder.mkdir()
+        if not mounted(stack, folder, "size=1m"):
+            outcome.figures["a full disk"] = "cannot be made here: mounting needs root"
+            return
+        for _ in range(times):
+            job = Job(folder)
+            with job.start(*KEEPING) as process:
+                time.sleep(rng.uniform(0, took))
+                with suppress(OSError):  # it may be faster
+                    fill(folder, leaving=rng.choice([0, 0, 4096, 12288]))
+                said = "".join(process.communicate(timeout=60))
+            outcome.tried += 1
+            if process.returncode not in {0, 2, 3, 5} or "Traceback" in said:
+                outcome.lose(f"a full disk: ended with {process.returncode}: {said[-300:]}")
+            refused += process.returncode != 0
+            (folder / "ballast").unlink(missing_ok=True)
+            for fault in job.broken():
+                outcome.lose(f"a full disk: {fault}")
+            if process.returncode and "is published, but not its report" not in said:
+                code, said = job.run(*KEEPING)
+                if code:
+                    outcome.lose(f"a full disk: resuming ended with {code}: {said[-300:]}")
+            _same(outcome, "a full disk", job, whole)
+        outcome.figures["a full disk"] = f"{refused} of {times} jobs were stopped, and gone on with, to the same bytes"
+
+
+def damaged_tables(outcome: Outcome, folder: Path, times: int, rng: random.Random) -> None:
+    """Bytes flipped, cut, doubled, put in. It trains on what is a table, and says what is not."""
+    codes: dict[int, int] = {}
+    for _ in range(times):
+        job = Job(folder, epochs=3)
+        table = bytearray(flowers().encode())
+        for _ in range(rng.choice([1, 1, 2, 20])):
+            at, harm = rng.randrange(len(table)), rng.randrange(4)
+            if harm == 0:
+                table[at] ^= 1 << rng.randrange(8)
+            elif harm == 1:
+                del table[at : at + rng.choice([1, 10, 1000])]
+            elif harm == 2:
+                table[at:at] = rng.choice(_JUNK) * rng.choice([1, 1, 100])
+            else:
+                table[at:at] = table[: rng.randrange(200)]
+            table = table or bytearray(b"\n")
+        (folder / "flowers.csv").write_bytes(table)
+        code, said = job.run()
+        outcome.tried += 1
+        codes[code] = codes.get(code, 0) + 1
+        if code not in {0, 2, 3, 4} or "Traceback" in said:
+            outcome.lose(f"a damaged table: ended with {code}: {said[-300:]}: {bytes(table)[:200]!r}")
+        for fault in job.broken():
+            outcome.lose(f"a damaged table: {fault}")
+        if bool(job.published) != (code == 0):
+            outcome.lose(f"a damaged table: ended with {code}, published {len(job.published)} bytes")
+        (job.store / "flowers" / "1.npz").unlink(missing_ok=True)
+    told = ", ".join(f"{code}: {n}" for code, n in sorted(codes.items()))
+    outcome.figures["damaged tables"] = f"exit codes {told}"
+
+
+def controls() -> Iterator[Control]:
+    with tempfile.TemporaryDirectory() as folder:
+        job = Job(Path(folder), epochs=3)
+        path = job.store / "flowers" / "1.npz"
+        with job.start(program=("-m", "tests.ordeal.without", "publishing whole")) as process:
+            until(path.exists)
+            process.kill()
+            process.communicate()
+        try:
+            open_store(job.store).load("flowers", 1)
+            seen = "a whole version"
+        except ModelStoreError as e:
+            seen = f"a broken version: {str(e).rpartition(': ')[2]}"
+        yield Control("without publishing whole", seen.startswith("a broken"), f"a kill left {seen}")
+    with tempfile.TemporaryDirectory() as folder:
+        job = Job(Path(folder))
+        with job.start(*KEEPING, program=("-m", "tests.ordeal.without", "whole checkpoints")) as process:
+            until(lambda: list(job.checkpoints.glob("*.npz")))
+            process.kill()
+            process.communicate()
+        code, _ = job.run(*KEEPING)
+        yield Control("without whole checkpoints", code != 0, f"after a kill, resuming ended with {code}")
