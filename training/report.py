@@ -25,7 +25,7 @@ _MOST_CLASSES = 20  # a confusion matrix of more is no table to look at
 _MOST_SHOWN = 8
 _BAR = 30  # characters of a loss that is the first one
 _FIGURES = (("rmse", ".5g"), ("mae", ".5g"), ("r2", ".4f"))
-_LONGEST_ROW = 250  # characters of a row that is still fit for a command line
+_LONGEST_ROW = 200  # characters of a row that is still fit for a command line
 
 
 def epoch_line(epoch: Epoch) -> str:
