@@ -19,7 +19,14 @@ from benchmarks.loading import pss_megabytes
 PATIENCE_SECONDS = 60
 ALIKE = {"OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1", "MKL_NUM_THREADS": "1"}  # a worker has a core
 # What this shell is set to must not favour anybody.
-UNSET = ("OPENBLAS_CORETYPE", "OPENBLAS_L2_SIZE", "GUNICORN_CMD_ARGS", "MODEL_STORE", "PYTHONPATH")
+UNSET = (
+    "OPENBLAS_CORETYPE",
+    "OPENBLAS_L2_SIZE",
+    "GUNICORN_CMD_ARGS",
+    "MODEL_STORE",
+    "PYTHONPATH",
+    "PYTHONDONTWRITEBYTECODE",
+)
 
 
 class FailedError(Exception):
