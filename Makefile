@@ -87,7 +87,7 @@ audit: $(AUDIT)/.installed ## hadolint on the Dockerfile, and dist/sbom.json: wh
 		--output-file dist/sbom.json
 	@rm -r dist/shipped
 
-ordeal: $(TESTABLE) ## what the service and the jobs promise, tried out for half an hour (ARGS="--short soak")
+ordeal: $(TESTABLE) ## what the service and the jobs promise, tried out for ten minutes (ARGS="--short soak")
 	@$(BIN)/python -m tests.ordeal $(ARGS)
 
 bench: $(TESTABLE) ## the benchmarks, side by side with their peers

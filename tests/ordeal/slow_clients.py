@@ -132,9 +132,7 @@ def controls() -> Iterator[Control]:
                 answer = good.recv(100)
             except TimeoutError:
                 answer = b""
-        yield Control(
-            "without the event worker (SERVE_WORKER=gthread)", not answer, f"in 3 s came {answer[:15] or 'nothing'!r}"
-        )
+        yield Control("without the event worker (SERVE_WORKER=gthread)", not answer, f"in 3 s came {answer[:15]!r}")
     account = greedy(without="making room")
     yield Control(
         "without making room for others",

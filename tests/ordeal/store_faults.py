@@ -80,7 +80,7 @@ def suffered(outcome: Outcome, name: str, case: Case) -> str:
         except AssertionError as e:
             lose(f"does not mend itself: {e}: {server.ask('GET', '/readyz')}")
     outcome.count(callers.account, f"{name}: ")
-    return said or "nothing is amiss"
+    return said.replace(f"{server.log_path.parent}/", "")[:110] or "nothing is amiss"
 
 
 def patiently(condition: Callable[[], str]) -> str:
@@ -94,7 +94,7 @@ def patiently(condition: Callable[[], str]) -> str:
 
 def problem(server: Server) -> str:
     status, body = server.ask("GET", "/readyz")
-    return "; ".join(f"{each['place']}: {each['problem']}" for each in body["problems"])[:150] if status == 200 else ""
+    return "; ".join(f"{each['place']}: {each['problem']}" for each in body["problems"]) if status == 200 else ""
 
 
 def problems_counted(server: Server) -> bool:

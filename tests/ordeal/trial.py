@@ -47,7 +47,7 @@ class Outcome:
 
     def bound(self, what: str, found: float, most: float, unit: str) -> None:
         """A figure that is to stay under a bound: told, and missed where it does not."""
-        self.figures[what] = f"{found:.3g} {unit}"
+        self.figures[what] = f"{found:.3g} {unit} of {most:g}"
         if not found <= most:
             self.missed.append(f"{what}: wanted at most {most:g} {unit}, found {found:.3g} {unit}")
 
