@@ -6,19 +6,15 @@ The general addresses are described by the marshmallow schemas that check them; 
 
 from __future__ import annotations
 
-from typing import Any
-
 from apispec import APISpec
 from apispec.ext.marshmallow import MarshmallowPlugin
-from marshmallow import Schema
 
 from service import schemas
 from service.catalog import Snapshot
+from service.json_schema import Json, content
 from service.openapi_models import add_model
 from service.openapi_protocols import add_protocols
 from service.tables import CSV, NPY
-
-Json = dict[str, Any]
 
 _NAME = {
     "in": "path",
@@ -89,7 +85,7 @@ def document(snapshot: Snapshot, *, keys: bool = False) -> Json:
         ],
     )
     for status, text in _WRONG.items():
-        spec.components.response(f"E{status}", {"description": text, **_json_schema(schemas.ErrorSchema)})
+        spec.components.response(f"E{status}", {"description": text, **content(schemas.ErrorSchema)})
     for served in snapshot.answering:
         add_model(spec, served, [_REQUEST_ID], _WRONG)
     _add_general(spec)
@@ -129,7 +125,7 @@ def _add_general(spec: APISpec) -> None:
                     "parameters": [*parameters, *_EXTRAS, _REQUEST_ID],
                     "requestBody": {"required": True, "content": _rows()},
                     "responses": {
-                        "200": {"description": "One for each row.", **_json_schema(schemas.AnswerSchema)},
+                        "200": {"description": "One for each row.", **content(schemas.AnswerSchema)},
                         **_wrong(),
                     },
                 }
@@ -156,11 +152,11 @@ def _add_general(spec: APISpec) -> None:
         ("/healthz", "health", "Whether the process lives", schemas.HealthSchema, []),
         ("/readyz", "health", "Whether a model can answer, and what is amiss", schemas.ReadySchema, []),
     ):
-        responses: Json = {"200": {"description": "Yes.", **_json_schema(schema)}}
+        responses: Json = {"200": {"description": "Yes.", **content(schema)}}
         if parameters:
             responses |= {status: f"E{status}" for status in ("404", "503")}
         if path == "/readyz":
-            responses["503"] = {"description": "No.", **_json_schema(schema)}
+            responses["503"] = {"description": "No.", **content(schema)}
         operation = {"tags": [tag], "summary": text, "parameters": parameters, "responses": responses}
         spec.path(path, operations={"get": operation})
     metrics = {"200": {"description": "Prometheus's text format.", "content": {"text/plain": {}}}}
@@ -169,10 +165,6 @@ def _add_general(spec: APISpec) -> None:
 
 def _wrong() -> Json:
     return {status: f"E{status}" for status in _WRONG}
-
-
-def _json_schema(schema: Schema | type[Schema]) -> Json:
-    return {"content": {"application/json": {"schema": schema}}}
 
 
 def _rows() -> Json:

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from typing import Any
 
 from apispec import APISpec
 
@@ -15,12 +14,10 @@ from model_store.columns import Array, Category, Number
 from model_store.signature import Classes, Input, Signature
 from service import tensors
 from service.catalog import Served
+from service.json_schema import OPTIONS, TEXT, VERSION, Json, content, list_of, object_of
 from service.seen import seen
 
-Json = dict[str, Any]
-
 _WHOLE: Json = {"type": "integer"}
-_OPTIONS: Json = {"type": ["object", "null"]}
 _SIZE: Json = {"type": "integer", "minimum": 1}
 
 
@@ -30,14 +27,14 @@ def add_model(spec: APISpec, served: Served, parameters: list[Json], refusals: M
     spec.components.schema(f"{name}.instance", _either(_instance(signature)))
     spec.components.schema(f"{name}.prediction", _prediction(signature))
     rows = {"type": "array", "minItems": 1, "items": _ref(f"{name}.instance")}
-    request = _object(
+    request = object_of(
         "instances",
         model={"enum": [name, None]},
-        version={"type": ["integer", "string", "null"]},
+        version=VERSION,
         instances=rows,
     ) | {"additionalProperties": False}
-    predictions = {"type": "array", "items": _ref(f"{name}.prediction")}
-    answer = _object("model version predictions", model={"const": name}, version=_WHOLE, predictions=predictions)
+    predictions = list_of(_ref(f"{name}.prediction"))
+    answer = object_of("model version predictions", model={"const": name}, version=_WHOLE, predictions=predictions)
     answered = {"model": name, "version": served.number, "predictions": [example.prediction]}
 
     def add(path: str, tag: str, operation: str, asked: tuple[Json, Json], given: Json, refused: str) -> None:
@@ -47,19 +44,19 @@ def add_model(spec: APISpec, served: Served, parameters: list[Json], refusals: M
             "summary": served.model.description or f"Predictions of {name}",
             "description": f"Version {served.number} answers.",
             "parameters": parameters,
-            "requestBody": {"required": True, **_content(*asked)},
+            "requestBody": {"required": True, **content(*asked)},
             "responses": {"200": {"description": "One for each row.", **given}}
             | {status: f"{refused}{status}" for status in refusals if refused == "E" or status != "422"},
         }
         spec.path(path, operations={"post": about})
 
     instances = {"instances": [example.instance]}
-    add(f"/models/{name}/predict", "models", "predict", (request, instances), _content(answer, answered), "E")
+    add(f"/models/{name}/predict", "models", "predict", (request, instances), content(answer, answered), "E")
     request, answer = _by_columns(served, rows)
-    add(f"/v1/models/{name}:predict", "tensorflow serving", "v1", (request, instances), _content(answer), "P")
+    add(f"/v1/models/{name}:predict", "tensorflow serving", "v1", (request, instances), content(answer), "P")
     request, answer = _as_tensors(served)
     given = {"inputs": tensors.of_row(signature, example.instance)}
-    add(f"/v2/models/{name}/infer", "open inference", "v2", (request, given), _content(answer), "P")
+    add(f"/v2/models/{name}/infer", "open inference", "v2", (request, given), content(answer), "P")
 
 
 def _by_columns(served: Served, rows: Json) -> tuple[Json, Json]:
@@ -67,14 +64,14 @@ def _by_columns(served: Served, rows: Json) -> tuple[Json, Json]:
     signature, columns = served.model.signature, {}
     for column in signature.inputs:
         columns[column.name] = {"type": "array", "minItems": 1, "items": _column(column)}
-    named = _object(_required(signature), **columns) | {"additionalProperties": False}
+    named = object_of(_required(signature), **columns) | {"additionalProperties": False}
     if len(columns) == 1 and not isinstance(signature.inputs[0], Array):
         rows = rows | {"items": _either([rows["items"], _column(signature.inputs[0])])}
     signature_name = {"enum": ["serving_default", "", None]}
     request = {
         "oneOf": [
-            _object("instances", signature_name=signature_name, instances=rows) | {"not": {"required": ["inputs"]}},
-            _object("inputs", signature_name=signature_name, inputs=named) | {"not": {"required": ["instances"]}},
+            object_of("instances", signature_name=signature_name, instances=rows) | {"not": {"required": ["inputs"]}},
+            object_of("inputs", signature_name=signature_name, inputs=named) | {"not": {"required": ["instances"]}},
         ]
     }
     one: dict[str, Json] = {}
@@ -86,10 +83,10 @@ def _by_columns(served: Served, rows: Json) -> tuple[Json, Json]:
             value = {"type": "array", "minItems": tensor.shape[1], "maxItems": tensor.shape[1], "items": value}
         one[tensor.name] = value
     several = len(one) > 1
-    row = _object(list(one), **one) if several else next(iter(one.values()))
-    by_column = {name: {"type": "array", "items": value} for name, value in one.items()}
-    outputs = _object(list(one), **by_column) if several else next(iter(by_column.values()))
-    answer = _object(predictions={"type": "array", "items": row}, outputs=outputs)
+    row = object_of(list(one), **one) if several else next(iter(one.values()))
+    by_column = {name: list_of(value) for name, value in one.items()}
+    outputs = object_of(list(one), **by_column) if several else next(iter(by_column.values()))
+    answer = object_of(predictions=list_of(row), outputs=outputs)
     return request, answer | {"minProperties": 1, "maxProperties": 1}
 
 
@@ -104,20 +101,20 @@ def _as_tensors(served: Served) -> tuple[Json, Json]:
         alone = {"type": "array", "minItems": 1, "maxItems": 1, "items": _tensor(table)}
         inputs = {"anyOf": [inputs, alone]}
     outputs = tensors.outputs(served.model)
-    wanted = _object("name", name={"enum": [each.name for each in outputs]}, parameters=_OPTIONS)
-    request = _object(
+    wanted = object_of("name", name={"enum": [each.name for each in outputs]}, parameters=OPTIONS)
+    request = object_of(
         "inputs",
         id={"type": ["string", "null"]},
-        parameters=_OPTIONS,
+        parameters=OPTIONS,
         inputs=inputs,
         outputs={"type": ["array", "null"], "items": wanted},
     )
-    answer = _object(
+    answer = object_of(
         "model_name model_version outputs",
         model_name={"const": served.name},
-        model_version={"type": "string"},
-        id={"type": "string"},
-        outputs={"type": "array", "items": {"anyOf": [_tensor(each, answered=True) for each in outputs]}},
+        model_version=TEXT,
+        id=TEXT,
+        outputs=list_of({"anyOf": [_tensor(each, answered=True) for each in outputs]}),
     )
     return request, answer
 
@@ -130,13 +127,13 @@ def _tensor(tensor: tensors.Tensor, *, answered: bool = False) -> Json:
         shapes.append((-1,))
     elif not answered and len(tensor.shape) > 2:
         shapes.append((-1, math.prod(tensor.shape[1:])))
-    return _object(
+    return object_of(
         "name datatype shape data",
         name={"const": tensor.name},
         datatype={"const": tensor.datatype} if answered else {"enum": kinds},
         shape=_either([_shape(shape) for shape in shapes]),
         data={"type": "array"},
-        parameters=_OPTIONS,
+        parameters=OPTIONS,
     )
 
 
@@ -235,18 +232,8 @@ def _prediction(signature: Signature) -> Json:
     }
 
 
-def _content(schema: Json, example: Json | None = None) -> Json:
-    shown = {} if example is None else {"examples": {"real": {"value": example}}}
-    return {"content": {"application/json": {"schema": schema, **shown}}}
-
-
 def _either(forms: list[Json]) -> Json:
     return {"anyOf": forms} if len(forms) > 1 else forms[0]
-
-
-def _object(required: str | list[str] = "", **properties: Json) -> Json:
-    required = required.split() if isinstance(required, str) else required
-    return {"type": "object", "required": required, "properties": properties}
 
 
 def _ref(name: str) -> Json:

@@ -3,80 +3,67 @@
 from __future__ import annotations
 
 import re
-from typing import Any
 
 from apispec import APISpec
 
-Json = dict[str, Any]
+from service.json_schema import OPTIONS, TEXT, VERSION, Json, content, list_of, object_of
 
-
-def _object(required: str = "", **properties: Json) -> Json:
-    return {"type": "object", "required": required.split(), "properties": properties}
-
-
-def _list(items: Json) -> Json:
-    return {"type": "array", "items": items}
-
-
-_TEXT: Json = {"type": "string"}
 _FLAG: Json = {"type": "boolean"}
 _ANY: Json = {}
-_VERSION: Json = {"type": ["integer", "string", "null"]}
-_OPTIONS: Json = {"type": ["object", "null"]}
 _COUNT: Json = {"type": "integer", "minimum": 0}
-_SHAPE = _list({"type": "integer"})
-_TENSOR = _object("name datatype shape", name=_TEXT, datatype=_TEXT, shape=_SHAPE)
-_DATA = _object("name datatype shape", name=_TEXT, datatype=_TEXT, shape=_SHAPE, data=_list(_ANY), parameters=_OPTIONS)
-_INFER = _object(
+_SHAPE = list_of({"type": "integer"})
+_TENSOR = object_of("name datatype shape", name=TEXT, datatype=TEXT, shape=_SHAPE)
+_DATA = object_of("name datatype shape", name=TEXT, datatype=TEXT, shape=_SHAPE, data=list_of(_ANY), parameters=OPTIONS)
+_INFER = object_of(
     "inputs",
     id={"type": ["string", "null"]},
-    parameters=_OPTIONS,
-    inputs=_list(_DATA) | {"minItems": 1},
-    outputs=_list(_object("name", name=_TEXT, parameters=_OPTIONS)) | {"type": ["array", "null"]},
+    parameters=OPTIONS,
+    inputs=list_of(_DATA) | {"minItems": 1},
+    outputs=list_of(object_of("name", name=TEXT, parameters=OPTIONS)) | {"type": ["array", "null"]},
 )
-_INFERRED = _object(
-    "model_name model_version outputs", model_name=_TEXT, model_version=_TEXT, id=_TEXT, outputs=_list(_DATA)
+_INFERRED = object_of(
+    "model_name model_version outputs", model_name=TEXT, model_version=TEXT, id=TEXT, outputs=list_of(_DATA)
 )
-_SERVER = _object("name version extensions", name=_TEXT, version=_TEXT, extensions=_list(_TEXT))
-_HEALTH = _object("live ready", live=_FLAG, ready=_FLAG)
-_MODEL = _object(
+_SERVER = object_of("name version extensions", name=TEXT, version=TEXT, extensions=list_of(TEXT))
+_HEALTH = object_of("live ready", live=_FLAG, ready=_FLAG)
+_MODEL = object_of(
     "name versions platform inputs outputs",
-    name=_TEXT,
-    versions=_list(_TEXT),
-    platform=_TEXT,
-    inputs=_list(_TENSOR),
-    outputs=_list(_TENSOR),
+    name=TEXT,
+    versions=list_of(TEXT),
+    platform=TEXT,
+    inputs=list_of(_TENSOR),
+    outputs=list_of(_TENSOR),
 )
-_CONFIG = _object(
+_CONFIG = object_of(
     "name platform max_batch_size input output",
-    name=_TEXT,
-    platform=_TEXT,
+    name=TEXT,
+    platform=TEXT,
     max_batch_size=_COUNT,
-    input=_list(_object("name data_type dims")),
-    output=_list(_object("name data_type dims")),
+    input=list_of(object_of("name data_type dims")),
+    output=list_of(object_of("name data_type dims")),
 )
-_STATISTICS = _object(
+_STATISTICS = object_of(
     "model_stats",
-    model_stats=_list(
-        _object(
+    model_stats=list_of(
+        object_of(
             "name version inference_count execution_count inference_stats",
-            name=_TEXT,
-            version=_TEXT,
+            name=TEXT,
+            version=TEXT,
             inference_count=_COUNT,
             execution_count=_COUNT,
-            inference_stats=_object("success compute_infer queue"),
+            inference_stats=object_of("success compute_infer queue"),
         )
     ),
 )
-_STATE = _object("name version state reason", name=_TEXT, version=_TEXT, state=_TEXT, reason=_TEXT)
-_PREDICT = _object(signature_name=_TEXT, instances=_list(_ANY), inputs=_ANY)
-_STATUS = _object(
+_STATE = object_of("name version state reason", name=TEXT, version=TEXT, state=TEXT, reason=TEXT)
+_PREDICT = object_of(signature_name=TEXT, instances=list_of(_ANY), inputs=_ANY)
+_STATUS = object_of(
     "name ready model_version_status",
-    name=_TEXT,
+    name=TEXT,
     ready=_FLAG,
-    model_version_status=_list(_object("version state status", version=_TEXT, state=_TEXT, status=_object())),
+    model_version_status=list_of(object_of("version state status", version=TEXT, state=TEXT, status=object_of())),
 )
-_METADATA = _object("model_spec metadata", model_spec=_object("name version"), metadata=_object("signature_def"))
+_METADATA = object_of("model_spec metadata", model_spec=object_of("name version"), metadata=object_of("signature_def"))
 _V1 = ("/v1/models/{name}", "/v1/models/{name}/versions/{version}", "/v1/models/{name}/labels/{version}")
 _V2, _VERSIONED = "/v2/models/{name}", "/v2/models/{name}/versions/{version}"
 
@@ -91,7 +78,7 @@ _OPERATIONS: tuple[tuple[str, str, tuple[str, ...], str, Json | None, Json], ...
         (f"{_V2}/ready", f"{_VERSIONED}/ready"),
         "Whether a model can answer",
         None,
-        _object("name ready", name=_TEXT, ready=_FLAG),
+        object_of("name ready", name=TEXT, ready=_FLAG),
     ),
     (
         "open inference",
@@ -99,7 +86,7 @@ _OPERATIONS: tuple[tuple[str, str, tuple[str, ...], str, Json | None, Json], ...
         (f"{_V2}/example", f"{_VERSIONED}/example"),
         "A body that is answered",
         None,
-        _object("inputs", inputs=_list(_DATA)),
+        object_of("inputs", inputs=list_of(_DATA)),
     ),
     ("open inference", "get", (f"{_V2}/config", f"{_VERSIONED}/config"), "Triton's configuration", None, _CONFIG),
     (
@@ -116,31 +103,31 @@ _OPERATIONS: tuple[tuple[str, str, tuple[str, ...], str, Json | None, Json], ...
         "post",
         ("/v2/repository/index",),
         "Models and their states, where SERVE_ADMIN is on",
-        _object(ready=_FLAG),
-        _list(_STATE),
+        object_of(ready=_FLAG),
+        list_of(_STATE),
     ),
     (
         "open inference",
         "post",
         ("/v2/repository/models/{name}/load", "/v2/repository/models/{name}/unload"),
         "Into service and out of it, where SERVE_ADMIN is on",
-        _object(parameters=_object()),
-        _object(),
+        object_of(parameters=object_of()),
+        object_of(),
     ),
-    ("hosted", "get", ("/ping",), "Whether a model can answer", None, _object()),
+    ("hosted", "get", ("/ping",), "Whether a model can answer", None, object_of()),
     (
         "hosted",
         "post",
         ("/invocations",),
         "Predictions of the only model, or of the one that the body names",
-        _object(
+        object_of(
             "instances",
-            model=_TEXT,
-            version={"type": ["integer", "string", "null"]},
-            instances=_list(_ANY) | {"minItems": 1},
+            model=TEXT,
+            version=VERSION,
+            instances=list_of(_ANY) | {"minItems": 1},
             parameters=_ANY,
         ),
-        _object("predictions", predictions=_list(_ANY)),
+        object_of("predictions", predictions=list_of(_ANY)),
     ),
     (
         "tensorflow serving",
@@ -148,7 +135,7 @@ _OPERATIONS: tuple[tuple[str, str, tuple[str, ...], str, Json | None, Json], ...
         ("/v1/models",),
         "The models there are",
         None,
-        _object("models", models=_list(_TEXT)),
+        object_of("models", models=list_of(TEXT)),
     ),
     ("tensorflow serving", "get", _V1, "The versions in memory and their states", None, _STATUS),
     (
@@ -165,7 +152,7 @@ _OPERATIONS: tuple[tuple[str, str, tuple[str, ...], str, Json | None, Json], ...
         tuple(f"{path}:predict" for path in _V1),
         "Predictions, by rows or by columns",
         _PREDICT,
-        _object(predictions=_list(_ANY), outputs=_ANY),
+        object_of(predictions=list_of(_ANY), outputs=_ANY),
     ),
 )
 _WRONG = {
@@ -178,9 +165,9 @@ _WRONG = {
 
 
 def add_protocols(spec: APISpec) -> None:
-    error = _object("error", error=_TEXT)
+    error = object_of("error", error=TEXT)
     for status, text in _WRONG.items():
-        spec.components.response(f"P{status}", {"description": text, **_content(error)})
+        spec.components.response(f"P{status}", {"description": text, **content(error)})
     for tag, method, paths, summary, asked, answered in _OPERATIONS:
         for path in paths:
             names = re.findall(r"\{(\w+)\}", path)
@@ -189,20 +176,16 @@ def add_protocols(spec: APISpec) -> None:
             operation: Json = {
                 "tags": [tag],
                 "summary": summary,
-                "parameters": [{"in": "path", "name": name, "required": True, "schema": _TEXT} for name in names],
+                "parameters": [{"in": "path", "name": name, "required": True, "schema": TEXT} for name in names],
                 "responses": {
-                    "200": {"description": "Yes.", **_content(answered)},
+                    "200": {"description": "Yes.", **content(answered)},
                     **{status: f"{'E' if own else 'P'}{status}" for status in wrong},
                 },
             }
             if asked is not None:
-                operation["requestBody"] = {"required": "repository" not in path, **_content(asked)}
+                operation["requestBody"] = {"required": "repository" not in path, **content(asked)}
             if own and asked is not None:
                 operation["responses"]["422"] = "E422"
             if path in {"/v2/health/ready", "/ping", *_V1}:
-                operation["responses"]["503"] = {"description": "No.", **_content({"anyOf": [answered, error]})}
+                operation["responses"]["503"] = {"description": "No.", **content({"anyOf": [answered, error]})}
             spec.path(path, operations={method: operation})
-
-
-def _content(schema: Json) -> Json:
-    return {"content": {"application/json": {"schema": schema}}}

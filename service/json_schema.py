@@ -1,0 +1,27 @@
+"""JSON Schema in a line: the pieces that the OpenAPI document is put together from."""
+
+from __future__ import annotations
+
+from typing import Any
+
+Json = dict[str, Any]
+
+TEXT: Json = {"type": "string"}
+VERSION: Json = {"type": ["integer", "string", "null"]}
+OPTIONS: Json = {"type": ["object", "null"]}
+
+
+def object_of(required: str | list[str] = "", **properties: Json) -> Json:
+    """`required`: names, with blanks between them where it is a text."""
+    required = required.split() if isinstance(required, str) else required
+    return {"type": "object", "required": required, "properties": properties}
+
+
+def list_of(items: Json) -> Json:
+    return {"type": "array", "items": items}
+
+
+def content(schema: Any, example: Json | None = None) -> Json:
+    """A body of JSON, asked for or answered; `schema` may be one of marshmallow's."""
+    shown = {} if example is None else {"examples": {"real": {"value": example}}}
+    return {"content": {"application/json": {"schema": schema, **shown}}}
