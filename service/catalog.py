@@ -30,7 +30,7 @@ from service.loader import Files, Loader, Served
 from service.metrics import Metrics
 from service.snapshot import Entry, Snapshot
 from service.trust import Vouch
-from service.unanswered import UnavailableError, UnknownError, broken, unloaded
+from service.unanswered import UnavailableError, UnknownError, WouldBlock, broken, unloadable, unloaded
 from service.withdrawals import Withdrawals
 
 __all__ = ["Catalog", "Entry", "Served", "Snapshot", "UnavailableError", "UnknownError"]
@@ -75,6 +75,7 @@ class Catalog:
         self._extra: OrderedDict[tuple[str, int], Served] = OrderedDict()
         self._extra_lock = threading.Lock()
         self._extra_loading = threading.Lock()  # one at a time, so that a burst does not load a version twice
+        self.loop: int | None = None  # the thread that serves everybody, and so waits for no load
         self._follower: int | None = None  # the process whose thread follows the store
 
     @property
@@ -89,20 +90,35 @@ class Catalog:
                 return found
         raise RuntimeError("this process takes no part in what the workers agree on")
 
-    def find(self, name: str | None, ref: int | str | None = None, snapshot: Snapshot | None = None) -> Served:
+    def find(
+        self,
+        name: str | None,
+        ref: int | str | None = None,
+        snapshot: Snapshot | None = None,
+        *,
+        load: bool = True,
+    ) -> Served:
         """The version that answers to a model's name (None: the only one) and a number or an alias (None: default).
 
-        `snapshot`: for whoever reads more of it.
+        `snapshot`: for whoever reads more of it. WouldBlock, in the loop or without leave to `load`, where it is not in
+        memory.
         """
         snapshot = snapshot or self.snapshot
         entry = self._entry(snapshot, name)
         if entry.name in self.withdrawn:
             raise unloaded(entry.name)
         if ref is None or (served := entry.targets.get(str(ref))) is None:
-            served = entry.default if ref is None or ref == "default" else self._pinned(entry, ref)
+            served = entry.default if ref is None or ref == "default" else self._pinned(entry, ref, load)
         if served is None:
             raise broken(entry.name, snapshot.problems)
         return served
+
+    def number(self, name: str, ref: int | str | None = None) -> int:
+        """That of the version which answers, or would once somebody asks for it: nothing is loaded to know."""
+        try:
+            return self.find(name, ref, load=False).number
+        except WouldBlock as e:
+            return e.number
 
     def refresh(self) -> bool:
         """Looks at the store once; whether there is something new to serve, as soon as all workers are ready."""
@@ -165,6 +181,8 @@ class Catalog:
 
     def readmit(self, name: str) -> None:
         """Puts a model into service, as the store has it now; UnavailableError where it cannot be loaded."""
+        if self._in_loop():
+            raise WouldBlock
         for _ in range(_READMISSION_LOOKS):
             if self._agreement.settled and not self.refresh():
                 break
@@ -255,7 +273,10 @@ class Catalog:
             raise InputError([Fault("model", wanted, f"send one of {listed(known)}")])
         raise UnknownError("model", name, known)
 
-    def _pinned(self, entry: Entry, ref: int | str) -> Served:
+    def _in_loop(self) -> bool:
+        return threading.get_ident() == self.loop
+
+    def _pinned(self, entry: Entry, ref: int | str, load: bool) -> Served:
         """A version by its number, or the newest by `latest`."""
         number = entry.versions[-1] if ref == "latest" else int(ref) if _is_number(ref) else None
         if number not in entry.versions or number is None:
@@ -268,11 +289,14 @@ class Catalog:
             if key in self._extra:
                 self._extra.move_to_end(key)
                 return self._extra[key]
+        if self._loader.rests(*key):
+            raise unloadable(*key, self._loader.problem(*key))
+        if not load or self._in_loop():
+            raise WouldBlock(number)
         with self._extra_loading:
             found = self._extra.get(key) or self._loader.load(*key)
             if found is None:
-                fault = Fault(f"{entry.name}/{number}", self._loader.problem(*key), "ask for another version")
-                raise UnavailableError("model_unavailable", f"{fault.place} cannot be loaded", fault)
+                raise unloadable(*key, self._loader.problem(*key))
             with self._extra_lock:
                 self._extra[key] = found
                 while len(self._extra) > self._max_extra:

@@ -28,13 +28,14 @@ from service.plain import PlainReader
 from service.routes.predict import Predictor, answer
 from service.schemas import is_version_ref
 from service.settings import Settings
+from service.unanswered import WouldBlock
 from service.wire import ANSWER_HEADERS, json_bytes
 
 _PATH = re.compile(r"(?:/models/([A-Za-z0-9._-]+)(?:/versions/([A-Za-z0-9._-]+))?)?/predict")
 _ROUTES = ("/predict", "/models/<name>/predict", "/models/<name>/versions/<version>/predict")
 # What of a request's head says something about its body or its answer, and so is no business of the express.
 _NOT_PLAIN = {"CONTENT-ENCODING", "TRANSFER-ENCODING", "EXPECT", "UPGRADE", "SCRIPT_NAME"}
-_REFUSALS = (RefusedError, InputError, UnknownError, UnavailableError, orjson.JSONDecodeError)
+_REFUSALS = (RefusedError, InputError, UnknownError, UnavailableError, WouldBlock, orjson.JSONDecodeError)
 
 
 class Target:

@@ -93,7 +93,8 @@ class Server(BaseApplication):  # type: ignore[misc]
         DrainingArbiter(self).run()
 
     def express(self) -> Express:
-        """A way past the application for plain predictions, of one worker's own."""
+        """A way past the application for plain predictions, of one worker's own; whose loop waits for no load."""
+        self._app.extensions["catalog"].loop = threading.get_ident()
         made: Express = self._app.extensions["express"]()
         return made
 

@@ -21,6 +21,7 @@ from model_store.signature import Array
 from service import tensors
 from service.catalog import Catalog, Served, UnavailableError, UnknownError
 from service.mending import mended, row_of_tensors
+from service.unanswered import WouldBlock
 from service.withdrawals import Withdrawals
 
 _MOST_BYTES = 4096  # an error is not the place for a large image
@@ -57,8 +58,8 @@ def _meant(catalog: Catalog) -> tuple[Served | None, bool]:
     name = asked.get("name") or g.get("named") or ""
     if "name" in asked:
         try:
-            return catalog.find(name, asked.get("version")), True
-        except (UnknownError, UnavailableError):
+            return catalog.find(name, asked.get("version"), load=False), True
+        except (UnknownError, UnavailableError, WouldBlock):
             pass
     elif found := re.search(r"/models/([^/:]+)", request.path):
         name = found[1]

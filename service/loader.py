@@ -78,9 +78,9 @@ class Loader:
         `vouched` is the digest of what another process has verified, and been told to trust: nothing else will do.
         """
         key = (name, number)
-        failure = self._failures.get(key)
-        if failure is not None and self._clock() < failure.retry_at:
+        if self.rests(*key):
             return None
+        failure = self._failures.get(key)
         started = self._clock()
         try:
             model, found = self._read(name, number, vouched)
@@ -109,6 +109,11 @@ class Loader:
             "loaded %s/%d: a verified copy in %.0f ms, mapped in %.1f ms, checked in %.1f ms", name, number, *times
         )
         return served
+
+    def rests(self, name: str, number: int) -> bool:
+        """Whether a version failed so lately that it is not tried again yet."""
+        failure = self._failures.get((name, number))
+        return failure is not None and self._clock() < failure.retry_at
 
     def problem(self, name: str, number: int) -> str:
         """Why a version was not loaded the last time."""

@@ -128,6 +128,10 @@ class Observer:
         self.metrics.in_progress.inc()
         return seen
 
+    def begin_anew(self) -> None:
+        """A request was begun in a thread that could not answer it, and will be once more, in another."""
+        self.metrics.in_progress.inc(-1.0)
+
     def headers(self, seen: Observation) -> list[tuple[str, str]]:
         """What an answer says of how it came about; its body is written by now."""
         seen.ended = clock()

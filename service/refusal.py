@@ -26,7 +26,14 @@ def status_of(error: Exception) -> str:
 
 
 def refusal(
-    observer: Observer, connection: Connection, status: str, code: str, message: str, *, close: bool, more: str
+    observer: Observer,
+    connection: Connection,
+    status: str,
+    code: str,
+    message: str,
+    *,
+    close: bool = True,
+    more: str = "",
 ) -> bytes:
     """The whole answer to what a connection has sent, observed as everything else, as far as its head was read."""
     waiting = connection.waiting

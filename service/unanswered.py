@@ -26,9 +26,25 @@ class UnavailableError(Exception):
         super().__init__(message)
 
 
+class WouldBlock(BaseException):
+    """An answer has to wait for a load, and whoever asks must not. No error, so that nothing takes it for one.
+
+    `number` is the version that is to be loaded.
+    """
+
+    def __init__(self, number: int = 0) -> None:
+        self.number = number
+        super().__init__("this has to wait for a load")
+
+
 def unloaded(name: str) -> UnavailableError:
     mend = f"POST /v2/repository/models/{name}/load puts it back"
     return UnavailableError("model_unavailable", f"{name} has been unloaded; {mend}", Fault(name, "is unloaded", mend))
+
+
+def unloadable(name: str, number: int, problem: str) -> UnavailableError:
+    fault = Fault(f"{name}/{number}", problem, "ask for another version")
+    return UnavailableError("model_unavailable", f"{fault.place} cannot be loaded", fault)
 
 
 def broken(name: str, problems: Iterable[Fault]) -> UnavailableError:

@@ -8,7 +8,8 @@ together (express.py), everything else by Flask, a request at a time.
 Whoever waits is bounded: a request that has waited for `PATIENCE_SECONDS` is shed with 503 and Retry-After, one that
 does not arrive within `READ_SECONDS` is cut off, and beyond `MAX_CONNECTIONS` the one that would be cut off first makes
 room. So do the slowest where more than `MAX_HELD_BYTES` have come and wait, or are answers that nobody takes: whoever
-holds memory on purpose keeps nobody else from it. Health checks pass the queue, one at a time.
+holds memory on purpose keeps nobody else from it. Health checks pass the queue, one at a time. What has to wait for a
+version to be loaded does so aside (aside.py).
 
 gunicorn forks and watches the workers (`worker_class` is its extension point), and its parser reads the heads.
 """
@@ -29,11 +30,13 @@ from gunicorn.http import errors as http_errors  # type: ignore[import-untyped]
 from gunicorn.http import wsgi
 from gunicorn.workers.base import Worker  # type: ignore[import-untyped]
 
+from service.aside import Aside
 from service.connection import Connection
 from service.express import Asked
 from service.incoming import Arrived, Heads, HeadTooLargeError, Incoming
 from service.observation import QUIET
 from service.refusal import refusal, status_of
+from service.unanswered import WouldBlock
 
 PATIENCE_SECONDS = 0.25
 READ_SECONDS = 30.0  # for a request, from its first byte to its last; and for a client to take its answer
@@ -67,6 +70,7 @@ class EventWorker(Worker):  # type: ignore[misc]
         self.queue: deque[Connection] = deque()
         self.vital: deque[Connection] = deque()
         self.held = self.unread = 0
+        self.aside = Aside(self._written, self._wake)
         self.room = MAX_CONNECTIONS
         self.heads = Heads(self.cfg)
         self.express = self.app.express()
@@ -83,6 +87,7 @@ class EventWorker(Worker):  # type: ignore[misc]
             self.selector.unregister(listener)
             listener.close()
         end = time.monotonic() + self.cfg.graceful_timeout
+        self.aside.end = end - 1.0  # to say so: at the end the master kills
         idle_end = min(end, time.monotonic() + LINGER_SECONDS)
         while self.connections and (now := time.monotonic()) < end:
             for connection in list(self.connections):
@@ -107,6 +112,7 @@ class EventWorker(Worker):  # type: ignore[misc]
             elif key.fd == self.PIPE[0]:
                 with contextlib.suppress(BlockingIOError):
                     os.read(self.PIPE[0], 4096)
+                self._take_back()
             else:
                 self._accept(key.fileobj)
         if self.vital:  # one a turn: a flood of them would keep everybody else waiting
@@ -271,14 +277,46 @@ class EventWorker(Worker):  # type: ignore[misc]
                 self._answered(connection, close=False)
 
     def _answer(self, connection: Connection, arrived: Arrived) -> None:
-        """By the application, through WSGI."""
+        """By the application, here or aside."""
+        try:
+            last = self._written(connection, arrived)
+        except WouldBlock:
+            self._put_aside(connection, arrived)
+        else:
+            self._answered(connection, close=last)
+
+    def _put_aside(self, connection: Connection, arrived: Arrived) -> None:
+        self.app.observer.begin_anew()
+        if self.aside.put(connection, arrived):
+            self.held -= connection.held  # aside has a bound of its own: others have all of theirs
+            connection.held = 0
+        else:
+            self._give_up(connection, arrived, "is not in memory, and too many wait for what is not")
+
+    def _take_back(self) -> None:
+        """What has been answered aside goes to those who still wait."""
+        for connection, answer, last in self.aside.answers():
+            connection.outgoing += answer
+            self._answered(connection, close=last)
+
+    def _give_up(self, connection: Connection, arrived: Arrived, why: str) -> None:
+        message, close = f"what was asked for {why}; ask again in a moment", arrived.closes or not self.alive
+        self._refuse(connection, "503 Service Unavailable", "loading", message, close=close, more="Retry-After: 5\r\n")
+
+    def _wake(self) -> None:
+        with contextlib.suppress(BlockingIOError):  # full, it wakes as well
+            os.write(self.PIPE[1], b".")
+
+    def _written(self, connection: Connection, arrived: Arrived) -> bool:
+        """Has the application write its answer, through WSGI; whether nothing may follow it."""
         head = arrived.head
         head._expected_100_continue = False
         try:
             response, environ = wsgi.create(head, connection, connection.peer, connection.server, self.cfg)
         except (http_errors.ConfigurationProblem, ValueError) as e:  # a head that no address of ours can have
-            self._refuse(connection, "400 Bad Request", "bad_request", f"the request is not well-formed HTTP: {e}")
-            return
+            message = f"the request is not well-formed HTTP: {e}"
+            connection.outgoing += refusal(self.app.observer, connection, "400 Bad Request", "bad_request", message)
+            return True
         environ["wsgi.input"] = arrived.body
         environ["forward_pass.arrived"] = connection.since
         if arrived.last or not self.alive:
@@ -294,10 +332,10 @@ class EventWorker(Worker):  # type: ignore[misc]
                     answer.close()
         except Exception:
             self.log.exception("%s %s crashed outside the application's own handling", head.method, head.path)
-            connection.outgoing.clear()
-            self._refuse(connection, "500 Internal Server Error", "internal_error", "the service failed")
-            return
-        self._answered(connection, close=response.should_close())
+            status, message = "500 Internal Server Error", "the service failed"
+            connection.outgoing[:] = refusal(self.app.observer, connection, status, "internal_error", message)
+            return True
+        return bool(response.should_close())
 
     def _is_vital(self, path: str) -> bool:
         """Health checks: whoever is not told in time that the service lives may end it, at the worst of moments."""
@@ -369,6 +407,8 @@ class EventWorker(Worker):  # type: ignore[misc]
         self._register(connection, selectors.EVENT_READ)
 
     def expire(self, now: float) -> None:
+        for connection, arrived in self.aside.overdue(now):
+            self._give_up(connection, arrived, "is still being loaded")
         for connection in [c for c in self.connections if c.deadline < now and c.waiting is None]:
             arriving = connection.incoming.head is not None or connection.incoming.buffer
             if arriving and not connection.outgoing and not connection.draining and not connection.closing:
@@ -392,6 +432,7 @@ class EventWorker(Worker):  # type: ignore[misc]
     def _close(self, connection: Connection) -> None:
         self._register(connection, 0)
         self.connections.discard(connection)
+        self.aside.drop(connection)
         self.held -= connection.held
         self.unread -= connection.unread
         connection.sock.close()

@@ -98,6 +98,18 @@ DEFENCES = {
         "(self.queue.appendleft if vital else self.queue.append)(connection)",
         "tests/service/test_worker.py::test_a_flood_of_health_checks_keeps_nobody_waiting",
     ),
+    "a load keeps nobody else waiting": Defence(
+        "service/catalog.py", "if not load or self._in_loop():", "if not load:",
+        "tests/service/test_aside.py::test_a_version_that_loads_keeps_nobody_else_waiting",
+    ),
+    "a version that cannot be loaded rests": Defence(
+        "service/catalog.py", "if self._loader.rests(*key):", "if False:",
+        "tests/service/test_aside.py::test_a_version_that_cannot_be_loaded_is_told_as_ever_and_rests",
+    ),
+    "who waits for a load takes no room of others": Defence(
+        "service/worker.py", "self.held -= connection.held  # aside", "return  # aside",
+        "tests/service/test_aside.py::test_those_who_wait_are_bounded_and_take_no_room_of_others",
+    ),
     "input that waits is bounded": Defence(
         "service/worker.py", "if self.held > MAX_HELD_BYTES and connection.held and", "if False and",
         "tests/service/test_worker.py::test_input_that_waits_is_bounded_for_all_connections_together",

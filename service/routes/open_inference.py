@@ -61,7 +61,7 @@ def routes(catalog: Catalog, inference: Inference, metrics: Metrics, settings: S
     @blueprint.get(f"{_MODEL}/ready")
     @blueprint.get(f"{_VERSION}/ready")
     def model_ready(name: str, version: str | None = None) -> Response:
-        catalog.find(name, version)  # 404 or 503 otherwise
+        catalog.number(name, version)  # 404 or 503 otherwise
         return json_response({"name": name, "ready": True})
 
     @blueprint.get(f"{_MODEL}/config")

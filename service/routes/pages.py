@@ -43,7 +43,11 @@ _ERROR_CODES = (
     (415, ("unsupported_media_type",), "The Content-Type is clearly not JSON. None at all is fine."),
     (422, ("invalid_request",), "The request was understood and does not fit; every fault is named."),
     (500, ("internal_error",), "A bug of the service. Its log has the reason under the request_id."),
-    (503, ("overloaded", "no_model", "model_unavailable"), "Nothing can answer now; Retry-After says how long."),
+    (
+        503,
+        ("overloaded", "loading", "no_model", "model_unavailable"),
+        "Nothing can answer now; Retry-After says how long.",
+    ),
 )
 _ERROR_EXAMPLE = {
     "error": {

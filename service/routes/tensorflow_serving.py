@@ -46,7 +46,7 @@ def routes(catalog: Catalog, inference: Inference, settings: Settings) -> Bluepr
         if version is None:
             states = describe.states(catalog, name, catalog.snapshot)
         else:
-            states = {catalog.find(name, version).number: ""}
+            states = {catalog.number(name, version): ""}
         ready = "" in states.values()
         told = [_state(number, problem) for number, problem in sorted(states.items(), reverse=True)]
         return json_response({"name": name, "ready": ready, "model_version_status": told}, 200 if ready else 503)

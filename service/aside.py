@@ -1,0 +1,73 @@
+"""The aside: a thread that answers the requests that have to wait for a load, one at a time, while the loop serves on.
+
+A version that nobody has asked for lately is fetched, verified and checked before it answers, which takes seconds for a
+large model. Who asks for one waits; who asks for what is in memory does not. The thread answers such a request from its
+beginning, as any WSGI server's would, and hands the bytes back to the loop, which alone touches connections.
+"""
+
+from __future__ import annotations
+
+import copy
+import math
+import threading
+from collections.abc import Callable, Iterator
+from queue import SimpleQueue
+
+from service.connection import Connection
+from service.incoming import Arrived
+
+LOAD_SECONDS = 30.0  # that a request waits at most
+MAX_REQUESTS = 256
+MAX_BYTES = 32 * 1024 * 1024  # of their bodies
+
+
+class Aside:
+    def __init__(self, answer: Callable[[Connection, Arrived], bool], wake: Callable[[], None]) -> None:
+        """`answer` writes to what a connection sends, and says whether nothing may follow; `wake` tells the loop."""
+        self._answer, self._wake = answer, wake
+        self._waiting: dict[Connection, Arrived] = {}  # changed by the loop alone
+        self._asked: SimpleQueue[tuple[Connection, Arrived]] = SimpleQueue()
+        self._answered: SimpleQueue[tuple[Connection, Arrived, bytes, bool]] = SimpleQueue()
+        self._running = False
+        self.end = math.inf  # when nobody may wait any more
+
+    def put(self, connection: Connection, arrived: Arrived) -> bool:
+        """Takes a request, if there is room."""
+        held = len(arrived.data) + sum(len(other.data) for other in self._waiting.values())
+        if len(self._waiting) >= MAX_REQUESTS or held > MAX_BYTES:
+            return False
+        self._waiting[connection] = arrived
+        self._asked.put((connection, arrived))
+        if not self._running:
+            self._running = True
+            threading.Thread(target=self._run, name="aside", daemon=True).start()
+        return True
+
+    def drop(self, connection: Connection) -> None:
+        """The connection waits no longer, if it did."""
+        self._waiting.pop(connection, None)
+
+    def overdue(self, now: float) -> Iterator[tuple[Connection, Arrived]]:
+        """Those that have waited for too long, and wait no longer."""
+        for connection, arrived in list(self._waiting.items()):
+            if now > min(connection.since + LOAD_SECONDS, self.end):
+                self.drop(connection)
+                yield connection, arrived
+
+    def answers(self) -> Iterator[tuple[Connection, bytes, bool]]:
+        """What has been answered since, and whether nothing may follow it."""
+        while not self._answered.empty():
+            connection, arrived, answer, last = self._answered.get()
+            if self._waiting.get(connection) is arrived:
+                self.drop(connection)
+                yield connection, answer, last
+
+    def _run(self) -> None:
+        while True:
+            connection, arrived = self._asked.get()
+            if self._waiting.get(connection) is arrived:
+                own = copy.copy(connection)
+                own.outgoing = bytearray()
+                last = self._answer(own, arrived)
+                self._answered.put((connection, arrived, bytes(own.outgoing), last))
+                self._wake()
