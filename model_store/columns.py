@@ -175,7 +175,7 @@ class Array:
                 found = flat[i][outside[i]][0]
                 wanted = f"wanted numbers from {low:g} to {high:g}, found {found:g}"
                 faults.add(places[int(i)], wanted, "scale the values as the training data were scaled")
-        return (flat - self.offset) / self.scale
+        return flat if self.offset == 0 and self.scale == 1 else (flat - self.offset) / self.scale
 
     def _stacked(self, values: list[Any]) -> NDArray | None:
         """The batch as (n, width), or None if anything in it is not a finite number in its place."""

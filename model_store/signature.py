@@ -94,13 +94,14 @@ class Signature:
         InputError where they are beyond what an array may hold, or `dtype`.
         """
         faults, places = Faults(), Places(place, range(len(table)))
-        if self._scaling is not None:
-            offset, scale = self._scaling
-            with np.errstate(over="ignore"):  # as below
-                block = (table - offset) / scale
-        else:
-            block = self.inputs[0].encode(table, places, faults)
-        return self._joined([block], places, faults, dtype)
+        with np.errstate(over="ignore"):  # what does not fit becomes infinite, and is named by `_checked`
+            if self._scaling is not None:
+                offset, scale = self._scaling
+                encoded = ((table - offset) / scale).astype(dtype)
+            else:
+                encoded = self.inputs[0].encode(table, places, faults).astype(dtype)
+        faults.check()
+        return self._checked(encoded, places, faults)
 
     def encode_columns(
         self, columns: Mapping[str, NDArray], dtype: npt.DTypeLike = np.float32, place: str = "rows"
@@ -123,14 +124,14 @@ class Signature:
         """
         found = self.tensors(outputs)
         if isinstance(self.output, Classes):
-            names = [str(label) for label in self.output.labels]
+            names = self._label_names
             return [
                 {"label": label, "probabilities": dict(zip(names, row, strict=True))}
                 for label, row in zip(found["label"].tolist(), found["probabilities"].tolist(), strict=True)
             ]
-        rows = zip(*(values.tolist() for values in found.values()), strict=True)
         if len(found) == 1:
-            return [value for (value,) in rows]
+            return [value for values in found.values() for value in values.tolist()]
+        rows = zip(*(values.tolist() for values in found.values()), strict=True)
         return [dict(zip(found, row, strict=True)) for row in rows]
 
     def tensors(self, outputs: NDArray) -> dict[str, NDArray]:
@@ -139,10 +140,9 @@ class Signature:
         if isinstance(self.output, Classes):
             if outputs.shape[1] == 1:
                 outputs = np.concatenate([1 - outputs, outputs], axis=1)
-            labels = np.array(self.output.labels, object)
-            return {"label": labels[outputs.argmax(axis=1)], "probabilities": outputs}
-        values = outputs.astype(np.float64) * self.output.scale + self.output.offset
-        return dict(zip(self.output.names, values.T, strict=True))
+            return {"label": self._labels[outputs.argmax(axis=1)], "probabilities": outputs}
+        scale, offset = self._units
+        return dict(zip(self.output.names, (outputs.astype(np.float64) * scale + offset).T, strict=True))
 
     def config(self) -> dict[str, Any]:
         """The signature as JSON knows it."""
@@ -167,6 +167,20 @@ class Signature:
         if len(numbers) < len(self.inputs):
             return None
         return np.array([column.offset for column in numbers]), np.array([column.scale for column in numbers])
+
+    @cached_property
+    def _labels(self) -> NDArray:
+        return np.array(self.output.labels if isinstance(self.output, Classes) else (), object)
+
+    @cached_property
+    def _label_names(self) -> list[str]:
+        return [str(label) for label in self._labels]
+
+    @cached_property
+    def _units(self) -> tuple[NDArray, NDArray]:
+        """Scale and offset of each value."""
+        values = self.output
+        return (np.array(values.scale), np.array(values.offset)) if isinstance(values, Values) else (np.ones(0),) * 2
 
     def _columns(self, instances: Sequence[Any], place: str, faults: Faults) -> tuple[Sequence[int], list[list[Any]]]:
         """The instances by column, and which rows they are: those of the right form."""
@@ -212,22 +226,26 @@ class Signature:
 
     def _joined(self, blocks: list[NDArray], places: Places, faults: Faults, dtype: npt.DTypeLike) -> NDArray:
         faults.check()
-        with np.errstate(over="ignore"):  # what does not fit dtype becomes infinite, and is named below
+        with np.errstate(over="ignore"):  # as above
             encoded = (blocks[0] if len(blocks) == 1 else np.concatenate(blocks, axis=1)).astype(dtype)
-        bad = ~np.isfinite(encoded)
-        if bad.any():
+        return np.ascontiguousarray(self._checked(encoded, places, faults))
+
+    def _checked(self, encoded: NDArray, places: Places, faults: Faults) -> NDArray:
+        """The features, all finite; InputError where one was too large for their type."""
+        finite = np.isfinite(encoded)
+        if not finite.all():
             by_feature = [column.name for column in self.inputs for _ in range(column.width)]
-            for i, j in np.argwhere(bad):
-                faults.add(f"{places[i]}.{by_feature[j]}", f"wanted a number that fits {np.dtype(dtype)}", "send less")
-        faults.check()
-        return np.ascontiguousarray(encoded)
+            for i, j in np.argwhere(~finite):
+                faults.add(f"{places[i]}.{by_feature[j]}", f"wanted a number that fits {encoded.dtype}", "send less")
+            faults.check()
+        return encoded
 
     @staticmethod
     def _check_finite(outputs: NDArray) -> None:
-        finite = np.isfinite(outputs).all(axis=1)
+        finite = np.isfinite(outputs)
         if not finite.all():
             faults = Faults()
-            for i in np.flatnonzero(~finite):
+            for i in np.flatnonzero(~finite.all(axis=1)):
                 faults.add(
                     f"instances.{i}", "the network's answer to it is not finite", "send values like those of training"
                 )

@@ -17,7 +17,8 @@ class Connection:
         self.moved = 0.0  # when something of that was last taken
         self.events = 0  # what it is registered for
         self.waiting: Arrived | None = None  # its request that has its turn to come
-        self.since = 0.0  # when that was whole
+        self.since = 0.0  # when the last of that could be read
+        self.readable = 0.0  # since when there is something to be read, 0.0 while there is not
         self.closing = False  # once everything is sent
         self.draining = False  # nothing is left to send, what still comes is thrown away
 

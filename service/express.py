@@ -23,7 +23,7 @@ from service.auth import Keys, RefusedError
 from service.body import is_dense, is_json
 from service.catalog import Catalog, Served, UnavailableError, UnknownError
 from service.inference import Inference
-from service.observation import Observer, clock
+from service.observation import Observation, Observer, clock
 from service.plain import PlainReader
 from service.routes.predict import Predictor, answer
 from service.schemas import is_version_ref
@@ -53,7 +53,7 @@ class Target:
 class Asked:
     """A request that was read, and the version that answers it."""
 
-    __slots__ = ("arrived", "client", "inputs", "parsed", "served", "started", "target")
+    __slots__ = ("arrived", "client", "inputs", "parsed", "seen", "served", "started", "target")
     target: Target
     served: Served
     inputs: Array
@@ -61,6 +61,7 @@ class Asked:
     arrived: float
     started: float
     parsed: float
+    seen: Observation | None  # once it has its answer
 
 
 class Express:
@@ -80,6 +81,7 @@ class Express:
         self._reader = PlainReader()
         self._fixed = "".join(f"{name}: {value}\r\n" for name, value in ANSWER_HEADERS.items())
         self._second, self._start = 0, ""
+        self._passed: tuple[Served, Array, float] | None = None  # the last pass, until it is noted
 
     def take(self, head: Any, body: bytes, client: str, arrived: float) -> Asked | None:
         """A request as gunicorn parsed its head, with the whole of its body; None where it is not plain."""
@@ -90,7 +92,7 @@ class Express:
         if target is None or is_dense(body, self._settings.max_body_bytes):
             return None
         asked = Asked()
-        asked.started = clock()
+        asked.started, asked.seen = clock(), None
         try:
             self._keys.check(target.authorization, "predict")
             found = self._table(body, target) or self._rows(body, target)
@@ -104,16 +106,32 @@ class Express:
         return asked
 
     def answer(self, together: Sequence[Asked]) -> list[bytes | None]:
-        """The whole answers to requests for one version; None for one that Flask has to explain."""
+        """The whole answers to requests for one version; None for one that Flask has to explain.
+
+        To be followed by `note`, once they are sent.
+        """
         served = together[0].served
         inputs = together[0].inputs if len(together) == 1 else np.concatenate([asked.inputs for asked in together])
-        outputs, computing, computed = self._inference.run(served, inputs)
-        answers, start = [], 0
+        computing = clock()
+        outputs = served.model.network(inputs)
+        computed = clock()
+        self._passed = served, inputs, computed - computing
+        answers: list[bytes | None] = []
+        start = 0
         for asked in together:
             end = start + len(asked.inputs)
             answers.append(self._written(asked, outputs[start:end], computing, computed))
             start = end
         return answers
+
+    def note(self, together: Sequence[Asked]) -> None:
+        """Counts what `answer` did, and logs it."""
+        if self._passed is not None:
+            self._inference.note(*self._passed)
+            self._passed = None
+        for asked in together:
+            if asked.seen is not None:
+                self._observer.finish(asked.seen, route=asked.target.route, status=200)
 
     def _table(self, body: bytes, target: Target) -> tuple[Served, Array] | None:
         plain = self._reader.open(body)
@@ -152,7 +170,7 @@ class Express:
         seen.started, seen.parsed, seen.computing, seen.computed = asked.started, asked.parsed, computing, computed
         seen.served, seen.rows = served, len(outputs)
         told = "".join([f"{name}: {value}\r\n" for name, value in observer.headers(seen)])
-        observer.finish(seen, route=target.route, status=200)
+        asked.seen = seen
         return f"{self._head()}Content-Length: {len(body)}\r\n{told}\r\n".encode("latin-1") + body
 
     def _head(self) -> str:

@@ -33,7 +33,7 @@ class BrokenBodyError(OSError):
     """The body is not well-formed, or has ended before its end."""
 
 
-@dataclass
+@dataclass(slots=True)
 class Arrived:
     """A request, and what came of its body. `broken` says why that is not all. `last`: nothing that follows on the
     connection can be trusted."""
@@ -66,24 +66,35 @@ class Heads:
         self._kept: dict[tuple[str, bytes], Any] = {}
 
     def parse(self, text: bytes, peer: Any, count: int) -> Any:
-        """gunicorn's request; its errors where the head is not to be taken."""
+        """gunicorn's request, with the bytes `announced` of its body, None where it comes in chunks.
+
+        gunicorn's errors where the head is not to be taken.
+        """
         key = peer[0] if isinstance(peer, tuple) else "", text
         head = self._kept.get(key)
         if head is None:
             head = Request(self._cfg, IterUnreader([text]), peer, count)
-            plain = isinstance(head.body.reader, LengthReader) and not head._expected_100_continue
-            if plain and len(text) <= MAX_KEPT_HEAD_BYTES:
+            head.announced = _announced(head.body.reader)
+            if head.announced is not None and not head._expected_100_continue and len(text) <= MAX_KEPT_HEAD_BYTES:
                 if len(self._kept) >= MAX_KEPT_HEADS:
                     self._kept.clear()
                 self._kept[key] = head
         return head
 
 
+def _announced(reader: Any) -> int | None:
+    if isinstance(reader, ChunkedReader):
+        return None
+    if isinstance(reader, LengthReader):
+        return int(reader.length)
+    raise TypeError(f"wanted a body of known length, found {reader}")  # pragma: no cover - gunicorn knows no third
+
+
 class Incoming:
     """What a connection has sent and no request has claimed yet."""
 
     def __init__(self, heads: Heads, peer: Any, max_body_bytes: int) -> None:
-        self.buffer = bytearray()
+        self.buffer: bytes | bytearray = b""  # bytes while they are of one piece: most requests are
         self.ended = False  # the client will send no more
         self.head: Any = None  # of a request whose body is on its way
         self._heads, self._peer, self._max = heads, peer, max_body_bytes
@@ -92,12 +103,16 @@ class Incoming:
         self._count = 0
 
     def feed(self, data: bytes) -> None:
-        self.buffer += data
-        self.ended = self.ended or not data
+        if not data:
+            self.ended = True
+        elif self.buffer:
+            self._growing().extend(data)
+        else:
+            self.buffer = data
 
     def forget(self) -> None:
         """Lets go of what has come: the connection takes no further request."""
-        self.buffer = bytearray()
+        self.buffer = b""
         self.head, self._chunks = None, None
 
     @property
@@ -134,34 +149,49 @@ class Incoming:
             return False
         self._searched = 0
         self._count += 1
-        text = bytes(self.buffer[: end + 4])
-        del self.buffer[: end + 4]
-        self.head = self._heads.parse(text, self._peer, self._count)
-        if isinstance(self.head.body.reader, ChunkedReader):
+        self.head = self._heads.parse(self._take(end + 4), self._peer, self._count)
+        if self.head.announced is None:
             self._chunks = _Chunks()
-        elif not isinstance(self.head.body.reader, LengthReader):  # pragma: no cover - gunicorn knows no third
-            raise TypeError(f"wanted a body of known length, found {self.head.body.reader}")
         return True
 
     def _body(self) -> Arrived | None:
         if self._chunks is not None:
             try:
-                whole = self._chunks.take(self.buffer, self._max)
+                whole = self._chunks.take(self._growing(), self._max)
             except BrokenBodyError as e:
                 return Arrived(self.head, b"", last=True, broken=str(e))
             if not whole and self.ended:
                 return Arrived(self.head, b"", last=True, broken="it ended before its last chunk")
             too_large = len(self._chunks.body) > self._max
             return Arrived(self.head, bytes(self._chunks.body), last=too_large) if whole or too_large else None
-        length = self.head.body.reader.length
+        length = self.head.announced
         if length > self._max:  # the application refuses it by its length alone
             return Arrived(self.head, b"", last=True)
         came = len(self.buffer)
         if came < length and not self.ended:
             return None
-        data = bytes(self.buffer if came <= length else self.buffer[:length])
-        del self.buffer[:length]
-        return Arrived(self.head, data, last=came < length)
+        if came > length:
+            self._growing()  # many requests in one piece: of bytes, each would copy all that follow it
+        return Arrived(self.head, self._take(length), last=came < length)
+
+    def _take(self, count: int) -> bytes:
+        """So many bytes from the beginning of the buffer, or all."""
+        buffer = self.buffer
+        if count >= len(buffer):
+            self.buffer = b""
+            return bytes(buffer)
+        if isinstance(buffer, bytes):
+            self.buffer = buffer[count:]
+            return buffer[:count]
+        taken = bytes(buffer[:count])
+        del buffer[:count]
+        return taken
+
+    def _growing(self) -> bytearray:
+        """The buffer, as one that can grow."""
+        if isinstance(self.buffer, bytes):
+            self.buffer = bytearray(self.buffer)
+        return self.buffer
 
 
 class _Chunks:

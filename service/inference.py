@@ -24,18 +24,17 @@ class Inference:
         """Raw outputs (n, outputs) to encoded rows (n, features) of one request."""
         seen.served, seen.rows = served, len(inputs)
         seen.parsed = clock()
-        outputs, seen.computing, seen.computed = self.run(served, inputs)
+        seen.computing = clock()
+        outputs = served.model.network(inputs)
+        seen.computed = clock()
+        self.note(served, inputs, seen.computed - seen.computing)
         return outputs
 
-    def run(self, served: Served, inputs: Array) -> tuple[Array, float, float]:
-        """The outputs to rows of one request or of several, and when that began and ended."""
-        began = clock()
-        outputs = served.model.network(inputs)
-        ended = clock()
-        served.pace.note(len(inputs), ended - began)
+    def note(self, served: Served, inputs: Array, seconds: float) -> None:
+        """A forward pass over the rows of one request or of several has taken so long."""
+        served.pace.note(len(inputs), seconds)
         self._batches.at(served.name, str(served.number)).observe(len(inputs))
         self._drift.add(served, inputs)
-        return outputs, began, ended
 
 
 def encoded(served: Served, rows: Any, place: str, most: int) -> Array:

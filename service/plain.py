@@ -65,13 +65,22 @@ class PlainBody:
             if not isinstance(rows, simdjson.Array) or not 1 <= len(rows) <= most:
                 return None
             width = math.prod(shape)
-            brackets = np.count_nonzero(np.frombuffer(self._body, np.uint8) == _BRACKET)  # six times as fast as `count`
+            brackets = _brackets_in(self._body, 2 * len(rows))
             found = (width,) if brackets == 1 + len(rows) else shape
             if brackets != 1 + len(rows) * _brackets(found) or not _fits(rows, (len(rows), *found)):
                 return None
             return np.frombuffer(rows.as_buffer(of_type="d"), np.float64).reshape(len(rows), width)
         except _NOT_PLAIN:
             return None
+
+
+def _brackets_in(body: bytes, few: int) -> int:
+    """How many `[` there are. Of 500 kB with `few`, skipping from one to the next takes 6 µs, comparing all 21, and
+    `bytes.count` 120."""
+    count, place = 0, body.find(b"[")
+    while place >= 0 and count <= few:
+        count, place = count + 1, body.find(b"[", place + 1)
+    return count if place < 0 else int(np.count_nonzero(np.frombuffer(body, np.uint8) == _BRACKET))
 
 
 def _brackets(shape: tuple[int, ...]) -> int:

@@ -45,6 +45,7 @@ MAX_CONNECTIONS = 1000
 MAX_HELD_BYTES = 32 * 1024 * 1024  # of input, and of answers
 SLOW_SECONDS = 1.0  # for input to come, or for anything of an answer to be taken
 RECEIVE_BYTES = 256 * 1024
+TURN_BYTES = 512 * 1024  # read a turn, once a request waits; what is not read yet takes none of our memory
 ACCEPTS = 4  # new connections a turn: the other workers want some too
 SPARE = 16  # descriptors that are left for files where the system allows fewer than we have connections
 TAKEN = 64  # requests read a turn, before the connections are looked at again
@@ -67,6 +68,7 @@ class EventWorker(Worker):  # type: ignore[misc]
     def open(self) -> None:
         self.selector = selectors.DefaultSelector()  # not before the fork: its descriptor would be shared
         self.connections: set[Connection] = set()
+        self.readable: deque[Connection] = deque()
         self.queue: deque[Connection] = deque()
         self.vital: deque[Connection] = deque()
         self.held = self.unread = 0
@@ -102,19 +104,25 @@ class EventWorker(Worker):  # type: ignore[misc]
 
     def turn(self, timeout: float) -> None:
         """What has happened to the connections, then some of the requests that wait."""
-        for key, mask in self.selector.select(0 if self.queue or self.vital else timeout):
+        busy = self.queue or self.vital or self.readable
+        happened = self.selector.select(0 if busy else timeout)
+        now = time.monotonic()
+        for key, mask in happened:
             connection = key.data
             if connection is not None:
                 if mask & selectors.EVENT_WRITE and connection in self.connections:
                     self._write(connection)
-                if mask & selectors.EVENT_READ and connection in self.connections:
-                    self._read(connection)
+                if mask & selectors.EVENT_READ and not connection.readable:
+                    connection.readable = now
+                    self.readable.append(connection)
             elif key.fd == self.PIPE[0]:
                 with contextlib.suppress(BlockingIOError):
                     os.read(self.PIPE[0], 4096)
                 self._take_back()
             else:
                 self._accept(key.fileobj)
+        if self.readable:
+            self._receive()
         if self.vital:  # one a turn: a flood of them would keep everybody else waiting
             connection = self.vital.popleft()
             if connection.waiting is not None and connection in self.connections:
@@ -155,32 +163,43 @@ class EventWorker(Worker):  # type: ignore[misc]
         for connection in heapq.nsmallest(count, self.connections, lambda c: (c.waiting is not None, c.deadline)):
             self._close(connection)
 
-    def _read(self, connection: Connection) -> None:
+    def _receive(self) -> None:
+        """Reads from the connections in their order, until there is enough to do."""
+        read = 0
+        while self.readable and (read < TURN_BYTES or not self.queue):
+            connection = self.readable.popleft()
+            since, connection.readable = connection.readable, 0.0
+            if connection in self.connections:
+                read += self._read(connection, since)
+
+    def _read(self, connection: Connection, since: float) -> int:
+        """How many bytes came; `since`: when the first of them could be read."""
         if connection.waiting is not None or connection.outgoing:
             # It sends on before it has its answer: what comes can wait in its socket.
             self._register(connection, connection.events & ~selectors.EVENT_READ)
-            return
+            return 0
         try:
             data = connection.sock.recv(RECEIVE_BYTES)
         except (BlockingIOError, InterruptedError):
-            return
+            return 0
         except OSError:
             self._close(connection)
-            return
+            return 0
         if connection.draining:
             if not data:
                 self._close(connection)
-            return
+            return len(data)
         incoming = connection.incoming
         if not incoming.buffer and incoming.head is None:
             if not data:
                 self._close(connection)
-                return
-            connection.deadline = time.monotonic() + READ_SECONDS
+                return 0
+            connection.deadline = since + READ_SECONDS
         incoming.feed(data)
-        self._advance(connection)
+        self._advance(connection, since)
+        return len(data)
 
-    def _advance(self, connection: Connection) -> None:
+    def _advance(self, connection: Connection, since: float) -> None:
         """Queues the connection's next request, if all of it is here."""
         incoming = connection.incoming
         try:
@@ -190,7 +209,7 @@ class EventWorker(Worker):  # type: ignore[misc]
             self._refuse(connection, status_of(e), "bad_request", f"the request is not well-formed HTTP: {e}")
             return
         if arrived is not None:
-            connection.waiting, connection.since = arrived, time.monotonic()
+            connection.waiting, connection.since = arrived, since
         self._count(connection)
         if self.held > MAX_HELD_BYTES and connection.held and not self._make_room(connection):
             # What it has sent after this request goes with it: the next one would be shed within this one's call.
@@ -233,6 +252,7 @@ class EventWorker(Worker):  # type: ignore[misc]
     def _serve(self) -> None:
         """Plain requests of those that wait, together; or else the one that is next."""
         groups: dict[Any, list[tuple[Connection, Asked]]] = {}
+        rows: dict[Any, int] = {}
         for _ in range(min(len(self.queue), TAKEN)):
             connection = self.queue.popleft()
             arrived = connection.waiting
@@ -248,10 +268,12 @@ class EventWorker(Worker):  # type: ignore[misc]
             if asked is None:
                 self._answer(connection, arrived)
                 break
-            group = groups.setdefault(asked.served, [])
-            group.append((connection, asked))
-            if sum(len(asked.inputs) for _, asked in group) >= asked.served.pace.worth_joining:
-                self._answer_together(groups.pop(asked.served))
+            served = asked.served
+            groups.setdefault(served, []).append((connection, asked))
+            rows[served] = rows.get(served, 0) + len(asked.inputs)
+            if rows[served] >= served.pace.worth_joining:
+                self._answer_together(groups.pop(served))
+                del rows[served]
         for group in groups.values():
             self._answer_together(group)
 
@@ -264,9 +286,10 @@ class EventWorker(Worker):  # type: ignore[misc]
         return asked
 
     def _answer_together(self, group: list[tuple[Connection, Asked]]) -> None:
+        together = [asked for _, asked in group]
         answers: list[bytes | None] = [None] * len(group)
         try:
-            answers = self.express.answer([asked for _, asked in group])
+            answers = self.express.answer(together)
         except Exception:
             self.log.exception("%d requests failed together; the application answers them", len(group))
         for (connection, _), answer in zip(group, answers, strict=True):
@@ -275,6 +298,10 @@ class EventWorker(Worker):  # type: ignore[misc]
             elif answer is not None:
                 connection.outgoing += answer
                 self._answered(connection, close=False)
+        try:
+            self.express.note(together)  # they have their answers by now: nobody waits for what is counted
+        except Exception:
+            self.log.exception("%d requests were answered, and not counted", len(group))
 
     def _answer(self, connection: Connection, arrived: Arrived) -> None:
         """By the application, here or aside."""
@@ -390,7 +417,7 @@ class EventWorker(Worker):  # type: ignore[misc]
             connection.deadline = time.monotonic() + (READ_SECONDS if incoming.buffer else idle)
         self._register(connection, selectors.EVENT_READ)
         if incoming.buffer or incoming.ended:
-            self._advance(connection)
+            self._advance(connection, time.monotonic())
 
     def _finish(self, connection: Connection) -> None:
         """Says that this was all, and gives the client a moment to read it: closing at once would throw it away."""
@@ -409,7 +436,7 @@ class EventWorker(Worker):  # type: ignore[misc]
     def expire(self, now: float) -> None:
         for connection, arrived in self.aside.overdue(now):
             self._give_up(connection, arrived, "is still being loaded")
-        for connection in [c for c in self.connections if c.deadline < now and c.waiting is None]:
+        for connection in [c for c in self.connections if c.deadline < now and c.waiting is None and not c.readable]:
             arriving = connection.incoming.head is not None or connection.incoming.buffer
             if arriving and not connection.outgoing and not connection.draining and not connection.closing:
                 seconds = int(READ_SECONDS)

@@ -182,6 +182,7 @@ def test_a_request_is_counted_and_named_as_flask_does_it(client: FlaskClient) ->
     trace = "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01"
     asked = taken(express, body(*PRICES), "/models/price/predict", "X-Request-Id: mine", f"traceparent: {trace}")
     _, headers, _ = split(express.answer([asked])[0])
+    express.note([asked])
     assert headers["X-Request-Id"] == "mine"
     assert headers["traceparent"].split("-")[1] == trace.split("-")[1]
     assert re.fullmatch(r"(\w+;dur=[\d.]+(, )?){4}", headers["Server-Timing"])

@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from model_store.nn import Array as Values
 from model_store.signature import Array, Number, Signature
 from model_store.signature import Values as Targets
-from service.plain import PlainReader
+from service.plain import PlainReader, _brackets_in
 
 pytest.importorskip("simdjson", reason="simdjson is not installed: nothing is read as plain")
 
@@ -31,6 +31,11 @@ def table(body: bytes, signature: Signature, most: int = 5) -> Values | None:
 
 def written(*instances: Any, **more: Any) -> bytes:
     return json.dumps({"instances": list(instances), **more}).encode()
+
+
+@given(st.text("[]1, ", max_size=200), st.integers(0, 50))
+def test_brackets_are_counted_alike_be_they_few_or_many(text: str, few: int) -> None:
+    assert _brackets_in(text.encode(), few) == text.count("[")
 
 
 @pytest.mark.parametrize(

@@ -44,6 +44,7 @@ class StandIn:
 
     def __init__(self) -> None:
         self.passes: list[list[bytes]] = []
+        self.on_note: Callable[[], Any] = lambda: None
 
     def take(self, head: Any, data: bytes, client: str, arrived: float) -> Plain | None:
         return Plain(data) if head.path == "/plain" else None
@@ -54,6 +55,9 @@ class StandIn:
             b"HTTP/1.1 200 OK\r\nContent-Length: %d\r\n\r\n%b" % (len(data), data) if data else None
             for data in self.passes[-1]
         ]
+
+    def note(self, together: list[Plain]) -> None:
+        self.on_note()
 
 
 class App:
@@ -240,7 +244,7 @@ def test_a_request_that_has_waited_too_long_is_shed_and_the_connection_kept(loop
         loop.take(sock)
     loop.app.asked.clear()
     connection.incoming.feed(post("/late"))
-    loop.worker._advance(connection)
+    loop.worker._advance(connection, time.monotonic())
     connection.since -= module.PATIENCE_SECONDS + 1
     found = loop.take(sock)
     assert error_of(found) == (503, "overloaded")
@@ -280,7 +284,7 @@ def test_who_is_shed_or_cut_off_is_told_in_the_shape_of_the_protocol(loop: Loop,
     late, slow = loop.client(), loop.client(post(path, b"body")[:-1])
     (connection,) = [c for c in loop.worker.connections if c.incoming.head is None]
     connection.incoming.feed(post(path))
-    loop.worker._advance(connection)
+    loop.worker._advance(connection, time.monotonic())
     connection.since -= module.PATIENCE_SECONDS + 1
     shed = loop.take(late)
     loop.worker.expire(time.monotonic() + module.READ_SECONDS + 1)
@@ -298,7 +302,7 @@ def test_health_checks_pass_the_queue_and_are_never_shed(loop: Loop, path: str) 
     for sock, address in zip([*others, health], ["/a", "/b", "/c", path], strict=True):
         sock.sendall(post(address))
     for connection in list(loop.worker.connections):
-        loop.worker._read(connection)
+        loop.worker._read(connection, time.monotonic())
         connection.since -= module.PATIENCE_SECONDS + 1
     loop.turn(8)
     assert loop.app.asked == [path]
@@ -312,7 +316,7 @@ def test_a_flood_of_health_checks_keeps_nobody_waiting(loop: Loop, path: str) ->
     for sock in flood:
         sock.sendall(post(path) * 50)
     for connection in list(loop.worker.connections):
-        loop.worker._read(connection)
+        loop.worker._read(connection, time.monotonic())
     good.sendall(post("/a"))
     loop.turn(20)
     assert "/a" in loop.app.asked[:10]
@@ -338,7 +342,7 @@ def test_whole_requests_that_wait_are_counted_too(loop: Loop, monkeypatch: pytes
     for client in clients:
         client.sendall(post("/x", b"x" * 900))
     for connection in list(loop.worker.connections):
-        loop.worker._read(connection)
+        loop.worker._read(connection, time.monotonic())
     assert loop.worker.held == 1800
     found = [loop.take(client).split()[1] for client in clients]
     assert sorted(found) == [b"200", b"200", b"503", b"503"]
@@ -492,6 +496,50 @@ def test_a_plain_request_alone_waits_for_no_other(loop: Loop) -> None:
     client = loop.client(post("/plain", b"alone"))
     assert loop.app.plain.passes == [[b"alone"]]
     assert loop.take(client).endswith(b"alone")
+
+
+def test_what_is_counted_is_counted_after_the_answer_is_sent(loop: Loop) -> None:
+    seen: list[bytes] = []
+    loop.app.plain.on_note = lambda: seen.append(loop.clients[-1].recv(1000, socket.MSG_DONTWAIT))
+    loop.client(post("/plain", b"at once"))
+    assert len(seen) == 1
+    assert seen[0].endswith(b"at once")
+
+
+def test_an_answer_that_cannot_be_counted_was_given_and_the_log_says_so(loop: Loop, caplog) -> None:
+    def fail() -> None:
+        raise OSError("no room for counts")
+
+    loop.app.plain.on_note = fail
+    sock = loop.client(post("/plain", b"all the same"))
+    assert loop.take(sock).endswith(b"all the same")
+    assert "no room for counts" in caplog.text
+    assert loop.app.asked == []
+
+
+def test_no_more_is_read_than_a_turn_has_use_for(loop: Loop, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Else whoever sends much at once would fill the memory with requests that nobody can answer yet."""
+    monkeypatch.setattr(module, "TURN_BYTES", 10)
+    socks = [loop.client() for _ in range(3)]
+    for i, sock in enumerate(socks):
+        sock.sendall(post(f"/{i}", b"x" * 100))
+    loop.turn(1)
+    assert loop.app.asked == ["/0"]
+    assert loop.worker.held == 0
+    socks[0].sendall(post("/again", b"x" * 100))
+    loop.turn(3)
+    assert loop.app.asked == ["/0", "/1", "/2", "/again"]
+
+
+def test_the_time_that_a_request_has_waited_to_be_read_counts(loop: Loop, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, "TURN_BYTES", 10)
+    first, second = loop.client(), loop.client()
+    for sock in (first, second):
+        sock.sendall(post("/", b"x" * 100))
+    loop.turn(1)
+    (unread,) = loop.worker.readable
+    unread.readable -= module.PATIENCE_SECONDS + 1
+    assert error_of(loop.take(second)) == (503, "overloaded")
 
 
 def test_one_that_the_application_has_to_answer_leaves_the_others_theirs(loop: Loop) -> None:
