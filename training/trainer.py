@@ -12,6 +12,7 @@ import numpy as np
 import numpy.typing as npt
 
 from model_store.nn import Array, Module, Sequential
+from model_store.nn.tape import Line
 from training.checkpoint import Checkpoint, as_bytes, from_bytes
 from training.descent import Optimizer
 from training.losses import CrossEntropy, Loss
@@ -86,13 +87,14 @@ def train(
             rows = len(x)
             for start in range(first, rows, batch_size):
                 size = batch_size if start + batch_size <= rows else rows - start
-                step = steps.get(size) or steps.setdefault(size, Step(module, loss, x, y, size))
+                step = steps.get(size) or steps.setdefault(size, Step(module, loss, x, y, size, optimizer.scale))
+                if schedule is not None:
+                    optimizer.learning_rate = rate * schedule.factor((epoch - 1) * in_epoch + number, plan)
+                    step.rescale(optimizer.scale)
                 error = step(x, y, start, order)
                 if not isfinite(error):
                     raise DivergedError(epoch, number + 1, error)
-                if schedule is not None:
-                    optimizer.learning_rate = rate * schedule.factor((epoch - 1) * in_epoch + number, plan)
-                optimizer.step()
+                optimizer.scaled_step()
                 number += 1
                 total += error * size
                 if checkpoint is not None and checkpoint.due():
@@ -195,10 +197,10 @@ def generators(module: Module) -> Iterator[np.random.Generator]:
 class Step:
     """Forward and backward over a batch of one size, recorded once (see model_store/nn/tape.py).
 
-    Afterwards the gradients are those of the batch, whatever they were before.
+    Afterwards the gradients are those of the batch, times `scale`, whatever they were before.
     """
 
-    def __init__(self, module: Module, loss: Loss, x: Array, y: Array, size: int) -> None:
+    def __init__(self, module: Module, loss: Loss, x: Array, y: Array, size: int, scale: float = 1.0) -> None:
         network, criterion = loss.fused(module)
         self.size = size
         self.copied = x if size == len(x) else None  # all samples are one batch: it lies in place already
@@ -209,9 +211,15 @@ class Step:
         self.error = np.empty((), output.dtype)
         if output.shape != self.ys.shape:
             raise ValueError(f"train: wanted targets of shape {output.shape} a batch, found {self.ys.shape}")
-        prime, compare, self.share = criterion.record(self.ys, output, self.error)
+        prime, compare, self.factor, self.share = criterion.record(self.ys, output, self.error)
+        self.scale = np.empty((), prime.dtype)
+        self.rescale(scale)
         _, backward = tape(prime, False)
-        self.lines = [*forward, *compare, *backward]
+        self.lines: list[Line] = [*forward, *compare, (np.multiply, (prime, self.scale, prime)), *backward]
+
+    def rescale(self, scale: float) -> None:
+        """From now on the gradients are to come multiplied by this."""
+        self.scale[...] = self.factor * scale
 
     def __call__(self, x: Array, y: Array, start: int, order: Array | None) -> float:
         """The loss of the samples from `start` on, in `order`."""

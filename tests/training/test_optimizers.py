@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 import pytest
@@ -212,6 +212,42 @@ def test_float32_stays_float32_and_a_new_rate_counts_at_once(make: Callable[...,
     optimizer.learning_rate = 0.5
     optimizer.step()
     assert (optimizer.parameters[0] < 1).all()
+
+
+@pytest.mark.parametrize("nesterov", [False, True])
+def test_the_velocity_outlives_every_rate_even_a_rate_of_zero(nesterov: bool) -> None:
+    """Against the formula, written out, by steps that are scaled and by steps that are not."""
+    rates = [0.1, 0.1, 0.0, 0.0, 0.0, 0.3, 0.3, 0.01]
+    plain, scaled = (Arrays(np.linspace(-1, 1, 5)) for _ in range(2))
+    optimizers = [SGD(module, 0.2, 0.9, nesterov) for module in (plain, scaled)]
+    w, v = np.linspace(-1, 1, 5), np.zeros(5)
+    for i, rate in enumerate(rates):
+        g = np.cos(np.arange(5.0) + i)
+        v = 0.9 * v + g
+        w = w - rate * (g + 0.9 * v if nesterov else v)
+        for optimizer in optimizers:
+            optimizer.learning_rate = rate
+        plain.gradients()[0][:] = g
+        optimizers[0].step()
+        scaled.gradients()[0][:] = g * optimizers[1].scale
+        optimizers[1].scaled_step()
+        for module in (plain, scaled):
+            np.testing.assert_allclose(module.parameters()[0], w, rtol=1e-12, atol=1e-14)
+
+
+def test_an_optimizer_whose_step_is_ones_own_sees_the_gradients_as_they_are() -> None:
+    class Watched(SGD):
+        seen: ClassVar[list[Array]] = []
+
+        def step(self) -> None:
+            self.seen.append(self.gradients[0].copy())
+            super().step()
+
+    net, by_hand = network(), network()
+    x, y = PYTORCH["x"], PYTORCH["y"]
+    train(net, x, y, MSE(), Watched(net, 0.125), 1, len(x), on_epoch=None)
+    by_hand.backward(MSE().loss_prime(y, by_hand.forward(x)))
+    np.testing.assert_allclose(Watched.seen[0], by_hand.gradient_vector, rtol=1e-12)
 
 
 def test_an_optimizer_of_ones_own_needs_a_step_alone() -> None:

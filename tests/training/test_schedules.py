@@ -36,15 +36,14 @@ class Seen(Schedule):
 
 def test_every_step_is_taken_with_the_scheduled_rate() -> None:
     net, schedule = network(), Seen()
-    optimizer = SGD(net, 0.5)
     rates: list[float] = []
-    step = optimizer.step
 
-    def watched() -> None:
-        rates.append(optimizer.learning_rate)
-        step()
+    class Watched(SGD):
+        def step(self) -> None:
+            rates.append(self.learning_rate)
+            super().step()
 
-    optimizer.step = watched  # type: ignore[method-assign]
+    optimizer = Watched(net, 0.5)
     errors = train(net, X, Y, MSE(), optimizer, 2, 3, schedule=schedule, on_epoch=None)
     assert schedule.asked == [(i, Plan(6, 3)) for i in range(6)]
     assert rates == [0.5 / (1 + i) for i in range(6)]
