@@ -80,6 +80,8 @@ def trim(cache_dir: Path, keep: Collection[str]) -> None:
 
 
 def _copy(place: str, wanted: str, fetch: Fetch, copy: Path) -> None:
+    for unfinished in copy.parent.glob(".tmp-*"):  # whoever copies is alone: its process is gone
+        unfinished.unlink(missing_ok=True)
     temporary = copy.with_name(f".tmp-{os.urandom(8).hex()}")
     try:
         with os.fdopen(os.open(temporary, _CREATE, 0o400), "wb") as target:

@@ -69,6 +69,13 @@ def test_a_holder_of_the_lock_that_dies_keeps_nobody_waiting(written: Path, cach
             assert waiting.result().exists()
 
 
+def test_what_a_process_left_that_died_while_it_copied_goes(written: Path, cache_dir: Path) -> None:
+    cache_dir.mkdir(mode=0o700, parents=True)
+    (cache_dir / ".tmp-0123456789abcdef").write_bytes(b"the beginning of a large model")
+    copy = cache.localise(written, cache_dir)
+    assert copies(cache_dir) == [copy]
+
+
 def test_a_copy_that_answers_otherwise_than_in_training_is_not_kept(model: Model, cache_dir: Path) -> None:
     assert model.golden is not None
     path = cache_dir.parent.parent / "wrong.npz"
