@@ -13,7 +13,7 @@ from model_store.errors import Fault, InputError
 from model_store.manifest import PRODUCER
 from service import describe, open_inference, tensors
 from service.body import parse_json, read_bytes
-from service.catalog import Catalog, Served
+from service.catalog import Catalog
 from service.errors import ApiError
 from service.inference import Inference
 from service.metrics import Metrics
@@ -92,11 +92,11 @@ def routes(catalog: Catalog, inference: Inference, metrics: Metrics, settings: S
     def statistics(name: str | None = None, version: str | None = None) -> Response:
         """What all workers have counted since the service started."""
         if name is not None:
-            served = [catalog.find(name, version)]
+            asked = [(name, catalog.number(name, version))]
         else:
-            served = catalog.snapshot.answering
+            asked = [(served.name, served.number) for served in catalog.snapshot.answering]
         counted = metrics.counts.of_versions()
-        return json_response({"model_stats": [_counted(each, counted) for each in served]})
+        return json_response({"model_stats": [_counted(*each, counted) for each in asked]})
 
     @blueprint.post(f"{_MODEL}/infer")
     @blueprint.post(f"{_VERSION}/infer")
@@ -164,8 +164,8 @@ def _configured(tensor: Tensor) -> dict[str, Any]:
     return about | ({"labels": tensor.labels} if tensor.labels else {})
 
 
-def _counted(served: Served, counted: Mapping[tuple[str, str], Mapping[str, float]]) -> dict[str, Any]:
-    samples = counted.get((served.name, str(served.number)), {})
+def _counted(name: str, number: int, counted: Mapping[tuple[str, str], Mapping[str, float]]) -> dict[str, Any]:
+    samples = counted.get((name, str(number)), {})
 
     def spent(stage: str) -> dict[str, int]:
         count = int(samples.get(f"forward_pass_stage_seconds_count:{stage}", 0))
@@ -175,8 +175,8 @@ def _counted(served: Served, counted: Mapping[tuple[str, str], Mapping[str, floa
     statistics = {key: spent(stage) for key, stage in stages.items()}
     total = {"count": statistics["queue"]["count"], "ns": sum(each["ns"] for each in statistics.values())}
     return {
-        "name": served.name,
-        "version": str(served.number),
+        "name": name,
+        "version": str(number),
         "inference_count": int(samples.get("forward_pass_rows_total", 0)),
         "execution_count": int(samples.get("forward_pass_batch_rows_count", 0)),
         "inference_stats": {"success": total, **statistics},

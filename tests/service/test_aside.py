@@ -282,6 +282,12 @@ def test_health_of_a_version_neither_loads_nor_waits(service: Service, path: str
     assert service.says(path.replace("2", "9"), b"", "GET")[0] == 404
 
 
+def test_what_was_counted_of_a_version_is_told_without_loading_it(service: Service) -> None:
+    status, answer = service.says("/v2/models/price/versions/2/stats", b"", "GET")
+    assert (status, answer["model_stats"][0]["version"]) == (200, "2")
+    assert not service.gate.reached.is_set()
+
+
 def test_a_version_that_cannot_be_loaded_is_told_as_ever_and_rests(service: Service, store: Store) -> None:
     break_version(store, "price", 2)
     service.gate.open.set()
