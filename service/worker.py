@@ -44,8 +44,8 @@ LINGER_SECONDS = 2.0  # for a client to see an answer that came before it had se
 MAX_CONNECTIONS = 1000
 MAX_HELD_BYTES = 32 * 1024 * 1024  # of input, and of answers
 SLOW_SECONDS = 1.0  # for input to come, or for anything of an answer to be taken
-RECEIVE_BYTES = 256 * 1024
-TURN_BYTES = 512 * 1024  # read a turn, once a request waits; what is not read yet takes none of our memory
+RECEIVE_BYTES = 512 * 1024
+TURN_BYTES = 512 * 1024  # read a turn, and a little more: what has not been read takes none of our memory
 ACCEPTS = 4  # new connections a turn: the other workers want some too
 SPARE = 16  # descriptors that are left for files where the system allows fewer than we have connections
 TAKEN = 64  # requests read a turn, before the connections are looked at again
@@ -164,13 +164,17 @@ class EventWorker(Worker):  # type: ignore[misc]
             self._close(connection)
 
     def _receive(self) -> None:
-        """Reads from the connections in their order, until there is enough to do."""
+        """Reads from the connections in their order, one after another to the end of its request."""
         read = 0
-        while self.readable and (read < TURN_BYTES or not self.queue):
+        while self.readable and read < TURN_BYTES:
             connection = self.readable.popleft()
             since, connection.readable = connection.readable, 0.0
             if connection in self.connections:
-                read += self._read(connection, since)
+                came = self._read(connection, since)
+                read += came
+                if came == RECEIVE_BYTES:  # there is more, or it will be found that there is not
+                    connection.readable = since
+                    self.readable.appendleft(connection)
 
     def _read(self, connection: Connection, since: float) -> int:
         """How many bytes came; `since`: when the first of them could be read."""
