@@ -12,7 +12,7 @@ import numpy as np
 import numpy.typing as npt
 
 from model_store.nn import Array, Module, Sequential
-from model_store.nn.tape import Line
+from model_store.nn.tape import FEW_FEATURES, FEW_ROWS, Line, beside_ones
 from training.checkpoint import Checkpoint, as_bytes, from_bytes
 from training.descent import Optimizer
 from training.losses import CrossEntropy, Loss
@@ -204,7 +204,9 @@ class Step:
         network, criterion = loss.fused(module)
         self.size = size
         self.copied = x if size == len(x) else None  # all samples are one batch: it lies in place already
-        self.xs, self.ys = np.empty((size, *x.shape[1:]), x.dtype), np.empty((size, *y.shape[1:]), y.dtype)
+        few = self.copied is not None and x.ndim == 2 and size <= FEW_ROWS and x.shape[1] <= FEW_FEATURES
+        self.xs = beside_ones(x) if few else np.empty((size, *x.shape[1:]), x.dtype)
+        self.ys = np.empty((size, *y.shape[1:]), y.dtype)
         np.copyto(self.xs, x[:size])
         np.copyto(self.ys, y[:size])
         output, forward, tape = network.record(self.xs)

@@ -12,13 +12,14 @@ import numpy as np
 
 from model_store.nn.fields import NUMBER
 from model_store.nn.module import Module, Shape
-from model_store.nn.tape import Array, Backward, Line, copied, scalar
+from model_store.nn.tape import Array, Backward, Line, beside_ones, by_features, copied, scalar
 
 
 class Activation(Module):
     """`Y = f(X)`, element by element. A subclass gives `activation` (f) and `activation_prime` (f')."""
 
     alone = True
+    by_features = True
 
     def output_shape(self, input_shape: Shape | None) -> Shape | None:
         return input_shape
@@ -40,7 +41,7 @@ class Activation(Module):
         return output_grad * self.activation_prime(self.inputs)
 
     def record(self, inputs: Array) -> tuple[Array, list[Line], Backward]:
-        outputs = np.empty_like(inputs)
+        outputs = beside_ones(inputs) if by_features(inputs) else np.empty_like(inputs)
 
         def backward(output_grad: Array, wanted: bool) -> tuple[Array, list[Line]]:
             return output_grad, self.chain(inputs, outputs, output_grad) if wanted else []
@@ -137,7 +138,7 @@ class ReLU(Activation):
         comparison that becomes numbers takes 4.2.
         """
         integer = np.dtype(f"i{x.itemsize}")
-        mask, kept = np.empty(x.shape, integer), dy.view(integer)
+        mask, kept = np.empty_like(x, integer), dy.view(integer)
         sign = np.array(8 * x.itemsize - 1, integer)
         return [
             (np.negative, (y.view(integer), mask)),

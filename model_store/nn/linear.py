@@ -8,13 +8,24 @@ from typing import ClassVar
 
 import numpy as np
 import numpy.typing as npt
+from numpy.lib.stride_tricks import as_strided
 
 from model_store.nn.blocks import block_rows, in_blocks
 from model_store.nn.fields import SIZE
 from model_store.nn.initializers import first_weights
 from model_store.nn.learned import Held, Learned
 from model_store.nn.module import Shape, as_rows
-from model_store.nn.tape import Array, Backward, Line, product
+from model_store.nn.tape import (
+    FEW_FEATURES,
+    FEW_ROWS,
+    Array,
+    Backward,
+    Line,
+    by_features,
+    by_rows,
+    product,
+    with_ones,
+)
 
 # Up to so many outputs, writing the bias out for every row and adding alike arrays is faster than broadcasting it:
 # 0.6 against 0.95 µs for 4 rows of 3.
@@ -30,6 +41,7 @@ class Linear(Learned):
 
     fields: ClassVar = {"input_size": SIZE, "output_size": SIZE}
     alone = True  # rows are multiplied in blocks of one size in inference
+    by_features = True
 
     weights, bias = Held(), Held()
     _weights: Array
@@ -54,10 +66,15 @@ class Linear(Learned):
             return
         rng = np.random.default_rng() if rng is None else rng
         weights, bias = first_weights(initializer, rng, (output_size, input_size), input_size, output_size)
-        self.begin(dtype, weights=weights, bias=bias)
+        self.begin(dtype, weights=np.asfortranarray(weights) if self._few else weights, bias=bias)
 
     def shapes(self) -> dict[str, Shape]:
         return {"weights": (self.output_size, self.input_size), "bias": (self.output_size,)}
+
+    @property
+    def _few(self) -> bool:
+        """Whether the weights lie input after input, and the bias after them."""
+        return max(self.input_size, self.output_size) <= FEW_FEATURES
 
     @property
     def input_shape(self) -> Shape:
@@ -72,7 +89,7 @@ class Linear(Learned):
 
     def __call__(self, inputs: Array) -> Array:
         rows, column = as_rows(inputs, self.input_size, self.dtype, "Linear")
-        outputs = in_blocks(rows, self._weights.T, self.block_rows)
+        outputs = in_blocks(rows, np.ascontiguousarray(self._weights).T, self.block_rows)  # in the order of artifacts
         outputs += self._bias
         return outputs.T if column else outputs
 
@@ -97,11 +114,18 @@ class Linear(Learned):
     def record(self, inputs: Array) -> tuple[Array, list[Line], Backward]:
         if inputs.dtype != self.dtype:  # a network of mixed precision converts as it goes
             return super().record(inputs)
+        joined, joined_grad = _joined(self._weights, self._bias), _joined(self.weights_grad, self.bias_grad)
+        if self._few and len(inputs) <= FEW_ROWS and joined is not None and joined_grad is not None:
+            return self._record_joined(inputs, joined, joined_grad)
+        inputs, entered = by_rows(inputs)
         outputs = np.empty((len(inputs), self.output_size), self.dtype)
         ones = np.ones((len(inputs), 1), self.dtype)  # ones·D is the sum over the batch, by the BLAS
 
         def backward(output_grad: Array, wanted: bool) -> tuple[Array, list[Line]]:
-            lines = product(output_grad.T, inputs, self.weights_grad)
+            if by_features(self.weights_grad):
+                lines = product(inputs.T, output_grad, self.weights_grad.T)
+            else:
+                lines = product(output_grad.T, inputs, self.weights_grad)
             lines.append((ones[:, 0].dot, (output_grad, self.bias_grad)))
             input_grad = np.empty_like(inputs)
             if wanted:
@@ -110,9 +134,9 @@ class Linear(Learned):
 
         if outputs.size > _SMALL:
             added: Line = (np.add, (outputs, self._bias, outputs))
-            return outputs, [*product(inputs, self._weights.T, outputs), added], backward
+            return outputs, [*entered, *product(inputs, self._weights.T, outputs), added], backward
         weighted = np.empty_like(outputs)  # in place, one number takes NumPy 0.6 µs; from array to array, 0.2
-        forward = product(inputs, self._weights.T, weighted)
+        forward = [*entered, *product(inputs, self._weights.T, weighted)]
         biases: Array = np.empty_like(outputs)
         if self.output_size == 1:
             biases = self._bias.reshape(())
@@ -121,3 +145,32 @@ class Linear(Learned):
         else:
             forward.append((ones.dot, (self._bias.reshape(1, -1), biases)))
         return outputs, [*forward, (np.add, (weighted, biases, outputs))], backward
+
+    def _record_joined(self, inputs: Array, joined: Array, joined_grad: Array) -> tuple[Array, list[Line], Backward]:
+        """Of a small layer: `Y = [X 1] [Wᵀ; b]`, one product, and one for both gradients."""
+        forward: list[Line] = []
+        whole = with_ones(inputs)
+        if whole is None:
+            whole = np.ones((len(inputs), self.input_size + 1), self.dtype)
+            forward.append((np.copyto, (whole[:, :-1], inputs)))
+        outputs = np.empty((self.output_size, len(inputs)), self.dtype).T
+        forward.append((joined.T.dot, (whole.T, outputs.T)))
+
+        def backward(output_grad: Array, wanted: bool) -> tuple[Array, list[Line]]:
+            lines: list[Line] = [(whole.T.dot, (output_grad, joined_grad))]
+            input_grad = np.empty_like(inputs)
+            if wanted and by_features(input_grad):
+                lines.append((joined[:-1].dot, (output_grad.T, input_grad.T)))
+            elif wanted:
+                lines.append((output_grad.dot, (joined[:-1].T, input_grad)))
+            return input_grad, lines
+
+        return outputs, forward, backward
+
+
+def _joined(weights: Array, bias: Array) -> Array | None:
+    """`[Wᵀ; b]`, (inputs + 1, outputs), where the one lies after the other: as a network's vector has small layers."""
+    together = weights.base is not None and weights.base is bias.base
+    if not together or not by_features(weights) or weights.ctypes.data + weights.nbytes != bias.ctypes.data:
+        return None
+    return as_strided(weights.T, (weights.shape[1] + 1, weights.shape[0]))

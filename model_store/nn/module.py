@@ -30,6 +30,8 @@ class Module:
     options: ClassVar[tuple[str, ...]] = ()  # what `build` passes on: of "dtype", "rng", "initializer", "arrays"
     alone: ClassVar[bool] = False  # whether a row's answer has the same bits whoever shares its batch
 
+    by_features: ClassVar[bool] = False  # whether `record` takes inputs whose features lie one after the other
+
     inputs: Array
 
     @property

@@ -5,13 +5,13 @@ from __future__ import annotations
 import copy
 import math
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 
 from model_store.nn.blocks import SIZES, filled
 from model_store.nn.module import Module, Shape, as_rows
-from model_store.nn.tape import Array, Backward, Line
+from model_store.nn.tape import Array, Backward, Line, by_rows
 
 
 class Sequential(Module):
@@ -79,9 +79,14 @@ class Sequential(Module):
         if self.input_shape is not None and len(self.input_shape) > 1:
             outputs = inputs.reshape(-1, *self.input_shape)
         for module in self.modules:
+            if not module.by_features:
+                outputs, lines = by_rows(outputs)
+                forward += lines
             outputs, lines, tape = module.record(outputs)
             forward += lines
             tapes.append(tape)
+        outputs, lines = by_rows(outputs)
+        forward += lines
         learns = [bool(module.parameters()) for module in self.modules]
 
         def backward(output_grad: Array, wanted: bool) -> tuple[Array, list[Line]]:
@@ -164,7 +169,8 @@ class Sequential(Module):
         start = 0
         for array in parameters:
             for vector, into in zip(vectors, views, strict=True):
-                into.append(vector[start : start + array.size].reshape(array.shape))
+                order: Literal["C", "F"] = "C" if array.flags.c_contiguous else "F"
+                into.append(vector[start : start + array.size].reshape(array.shape, order=order))
             start += array.size
         if self.bind(*views):
             self.parameter_vector, self.gradient_vector = vectors

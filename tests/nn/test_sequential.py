@@ -83,6 +83,15 @@ def test_forward_in_training_agrees_with_the_call_of_inference(net: Sequential) 
     np.testing.assert_allclose(net.forward(x), net(x), rtol=1e-4, atol=1e-5)
 
 
+@pytest.mark.parametrize("net", NETWORKS, ids=lambda net: "-".join(str(w.shape) for w in net.parameters()[::2]))
+def test_a_network_that_learned_answers_with_the_bits_of_its_artifact(net: Sequential) -> None:
+    """The weights of a small layer lie in another order while it learns, and a BLAS rounds by the order."""
+    arrays = {name: np.ascontiguousarray(array) for name, array in net.arrays().items()}
+    served = build(net.config(), arrays=arrays, dtype=net.dtype)
+    x = np.random.default_rng(3).standard_normal((50, net.input_size or 0)).astype(net.dtype)
+    assert served(x).tobytes() == net(x).tobytes()
+
+
 def test_an_empty_batch_has_an_empty_answer() -> None:
     assert network(4, 3)(np.zeros((0, 4))).shape == (0, 3)
 

@@ -9,7 +9,9 @@ from model_store.nn import (
     GELU,
     Activation,
     Array,
+    BatchNorm,
     Identity,
+    LayerNorm,
     LeakyReLU,
     Linear,
     Module,
@@ -19,7 +21,7 @@ from model_store.nn import (
     Softmax,
     Tanh,
 )
-from model_store.nn.tape import product
+from model_store.nn.tape import FEW_FEATURES, FEW_ROWS, beside_ones, product, with_ones
 from training import MAE, MSE, SGD, BinaryCrossEntropy, CrossEntropy, Huber, Loss, train
 from training.trainer import Step
 
@@ -69,6 +71,60 @@ def test_a_taped_step_has_the_loss_and_the_gradients_of_forward_and_backward(
         inner.backward(fused.loss_prime(y[rows], output))
         assert step(x, y, 2, order) == pytest.approx(fused.loss(y[rows], output), rel=1e-12)
         np.testing.assert_allclose(taped.gradient_vector, by_hand.gradient_vector, rtol=1e-10, atol=1e-13)
+
+
+@pytest.mark.parametrize("rows", [1, 4, FEW_ROWS, FEW_ROWS + 1])
+@pytest.mark.parametrize("width", [1, 5, FEW_FEATURES, FEW_FEATURES + 1])
+@pytest.mark.parametrize("between", [Tanh, ReLU, BatchNorm, LayerNorm, Softmax])
+@pytest.mark.parametrize("whole", [True, False])
+def test_small_layers_and_large_ones_learn_alike_whatever_stands_between(
+    rows: int, width: int, between: type[Module], whole: bool
+) -> None:
+    """The small ones have their bias in the product, and their arrays in another order of memory."""
+
+    def made() -> Sequential:
+        rng = np.random.default_rng(width)
+        modules: list[Module] = []
+        for inputs, outputs in ((5, width), (width, 3), (3, FEW_FEATURES + 1), (FEW_FEATURES + 1, 2)):
+            middle = between(outputs, dtype=np.float64) if between in (BatchNorm, LayerNorm) else between()
+            modules += [Linear(inputs, outputs, dtype=np.float64, rng=rng), middle]
+        return Sequential(modules)
+
+    taped, by_hand = made(), made()
+    rng = np.random.default_rng(rows)
+    x, y = rng.standard_normal((rows if whole else 2 * rows, 5)), rng.standard_normal((rows if whole else 2 * rows, 2))
+    first = 0 if whole else rows
+    for order in (None, rng.permutation(len(x))):
+        step = Step(taped, MSE(), x, y, rows)
+        some = slice(first, first + rows) if order is None else order[first : first + rows]
+        output = by_hand.forward(x[some])
+        by_hand.gradient_vector.fill(0)
+        by_hand.backward(MSE().loss_prime(y[some], output))
+        assert step(x, y, first, order) == pytest.approx(MSE().loss(y[some], output), rel=1e-12)
+        np.testing.assert_allclose(taped.gradient_vector, by_hand.gradient_vector, rtol=1e-7, atol=1e-10)
+
+
+def test_a_small_layer_takes_one_product_forward_and_one_for_its_gradients() -> None:
+    """Of the article's XOR network these are all calls."""
+    net = Sequential([Linear(2, 3), Tanh(), Linear(3, 1), Tanh()])
+    step = Step(net, MSE(), np.zeros((4, 2), np.float32), np.zeros((4, 1), np.float32), 4)
+    names = [function.__name__ for function, _ in step.lines]
+    assert names == [
+        *("dot", "tanh", "dot", "tanh"),
+        *("subtract", "dot", "multiply"),
+        *("square", "subtract", "multiply", "dot", "dot"),
+        *("square", "subtract", "multiply", "dot"),
+    ]
+
+
+def test_only_an_array_that_was_made_beside_ones_is_taken_to_lie_there() -> None:
+    room = beside_ones(np.zeros((4, 3)))
+    room[...] = 7
+    whole = with_ones(room)
+    assert whole is not None
+    assert whole.tolist() == [[7, 7, 7, 1]] * 4
+    for other in (np.zeros((4, 3)), np.zeros((4, 4)).T[:-1].T, np.zeros((3, 4)).T, room[1:], room[:, 1:]):
+        assert with_ones(other) is None
 
 
 @settings(deadline=None, max_examples=60)
