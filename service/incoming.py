@@ -39,7 +39,7 @@ class Arrived:
     connection can be trusted."""
 
     head: Any
-    data: bytes
+    data: bytes | bytearray
     last: bool = False
     broken: str = ""
 
@@ -149,7 +149,7 @@ class Incoming:
             return False
         self._searched = 0
         self._count += 1
-        self.head = self._heads.parse(self._take(end + 4), self._peer, self._count)
+        self.head = self._heads.parse(bytes(self._take(end + 4)), self._peer, self._count)
         if self.head.announced is None:
             self._chunks = _Chunks()
         return True
@@ -163,7 +163,7 @@ class Incoming:
             if not whole and self.ended:
                 return Arrived(self.head, b"", last=True, broken="it ended before its last chunk")
             too_large = len(self._chunks.body) > self._max
-            return Arrived(self.head, bytes(self._chunks.body), last=too_large) if whole or too_large else None
+            return Arrived(self.head, self._chunks.body, last=too_large) if whole or too_large else None
         length = self.head.announced
         if length > self._max:  # the application refuses it by its length alone
             return Arrived(self.head, b"", last=True)
@@ -174,12 +174,12 @@ class Incoming:
             self._growing()  # many requests in one piece: of bytes, each would copy all that follow it
         return Arrived(self.head, self._take(length), last=came < length)
 
-    def _take(self, count: int) -> bytes:
+    def _take(self, count: int) -> bytes | bytearray:
         """So many bytes from the beginning of the buffer, or all."""
         buffer = self.buffer
         if count >= len(buffer):
             self.buffer = b""
-            return bytes(buffer)
+            return buffer
         if isinstance(buffer, bytes):
             self.buffer = buffer[count:]
             return buffer[:count]

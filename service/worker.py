@@ -44,8 +44,8 @@ LINGER_SECONDS = 2.0  # for a client to see an answer that came before it had se
 MAX_CONNECTIONS = 1000
 MAX_HELD_BYTES = 32 * 1024 * 1024  # of input, and of answers
 SLOW_SECONDS = 1.0  # for input to come, or for anything of an answer to be taken
-RECEIVE_BYTES = 512 * 1024
-TURN_BYTES = 512 * 1024  # read a turn, and a little more: what has not been read takes none of our memory
+PIECE_BYTES = 64 * 1024  # that are read of whatever comes, at once
+TURN_BYTES = 512 * 1024  # that are read a turn of what is larger: what has not been read takes none of our memory
 ACCEPTS = 4  # new connections a turn: the other workers want some too
 SPARE = 16  # descriptors that are left for files where the system allows fewer than we have connections
 TAKEN = 64  # requests read a turn, before the connections are looked at again
@@ -112,7 +112,8 @@ class EventWorker(Worker):  # type: ignore[misc]
             if connection is not None:
                 if mask & selectors.EVENT_WRITE and connection in self.connections:
                     self._write(connection)
-                if mask & selectors.EVENT_READ and not connection.readable:
+                unread = mask & selectors.EVENT_READ and not connection.readable and connection in self.connections
+                if unread and self._read(connection, now, PIECE_BYTES) == PIECE_BYTES:
                     connection.readable = now
                     self.readable.append(connection)
             elif key.fd == self.PIPE[0]:
@@ -164,26 +165,26 @@ class EventWorker(Worker):  # type: ignore[misc]
             self._close(connection)
 
     def _receive(self) -> None:
-        """Reads from the connections in their order, one after another to the end of its request."""
+        """Reads on in large requests, one after another to its end."""
         read = 0
         while self.readable and read < TURN_BYTES:
             connection = self.readable.popleft()
             since, connection.readable = connection.readable, 0.0
             if connection in self.connections:
-                came = self._read(connection, since)
+                came = self._read(connection, since, TURN_BYTES)
                 read += came
-                if came == RECEIVE_BYTES:  # there is more, or it will be found that there is not
+                if came == TURN_BYTES:
                     connection.readable = since
                     self.readable.appendleft(connection)
 
-    def _read(self, connection: Connection, since: float) -> int:
-        """How many bytes came; `since`: when the first of them could be read."""
+    def _read(self, connection: Connection, since: float, most: int) -> int:
+        """How many bytes have come; `since`: when the first of them could be read."""
         if connection.waiting is not None or connection.outgoing:
             # It sends on before it has its answer: what comes can wait in its socket.
             self._register(connection, connection.events & ~selectors.EVENT_READ)
             return 0
         try:
-            data = connection.sock.recv(RECEIVE_BYTES)
+            data = connection.sock.recv(most)
         except (BlockingIOError, InterruptedError):
             return 0
         except OSError:

@@ -26,7 +26,7 @@ from tests.service.test_server import Server
 TIMES = 3
 MOST_MILLISECONDS = 500
 CONNECTIONS = 900
-ROWS = 200
+ROWS = 600  # of 200 a worker answers so many that three times as many need more connections than it takes
 REQUEST = sized("/models/penguins/predict", orjson.dumps({"instances": orjson.loads(PENGUIN)["instances"] * ROWS}))
 HEALTH = head("/healthz", method=b"GET")
 

@@ -302,7 +302,7 @@ def test_health_checks_pass_the_queue_and_are_never_shed(loop: Loop, path: str) 
     for sock, address in zip([*others, health], ["/a", "/b", "/c", path], strict=True):
         sock.sendall(post(address))
     for connection in list(loop.worker.connections):
-        loop.worker._read(connection, time.monotonic())
+        loop.worker._read(connection, time.monotonic(), module.PIECE_BYTES)
         connection.since -= module.PATIENCE_SECONDS + 1
     loop.turn(8)
     assert loop.app.asked == [path]
@@ -316,7 +316,7 @@ def test_a_flood_of_health_checks_keeps_nobody_waiting(loop: Loop, path: str) ->
     for sock in flood:
         sock.sendall(post(path) * 50)
     for connection in list(loop.worker.connections):
-        loop.worker._read(connection, time.monotonic())
+        loop.worker._read(connection, time.monotonic(), module.PIECE_BYTES)
     good.sendall(post("/a"))
     loop.turn(20)
     assert "/a" in loop.app.asked[:10]
@@ -342,7 +342,7 @@ def test_whole_requests_that_wait_are_counted_too(loop: Loop, monkeypatch: pytes
     for client in clients:
         client.sendall(post("/x", b"x" * 900))
     for connection in list(loop.worker.connections):
-        loop.worker._read(connection, time.monotonic())
+        loop.worker._read(connection, time.monotonic(), module.PIECE_BYTES)
     assert loop.worker.held == 1800
     found = [loop.take(client).split()[1] for client in clients]
     assert sorted(found) == [b"200", b"200", b"503", b"503"]
@@ -517,37 +517,38 @@ def test_an_answer_that_cannot_be_counted_was_given_and_the_log_says_so(loop: Lo
     assert loop.app.asked == []
 
 
-def test_no_more_is_read_than_a_turn_has_use_for(loop: Loop, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Else whoever sends much at once would fill the memory with requests that nobody can answer yet."""
-    monkeypatch.setattr(module, "TURN_BYTES", 10)
-    socks = [loop.client() for _ in range(3)]
-    for i, sock in enumerate(socks):
-        sock.sendall(post(f"/{i}", b"x" * 100))
-    loop.turn(1)
-    assert loop.app.asked == ["/0"]
-    assert loop.worker.held == 0
-    socks[0].sendall(post("/again", b"x" * 100))
+@pytest.fixture
+def small_pieces(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What is larger than a hundred bytes counts as large."""
+    monkeypatch.setattr(module, "PIECE_BYTES", 100)
+    monkeypatch.setattr(module, "TURN_BYTES", 200)
+
+
+@pytest.mark.usefixtures("small_pieces")
+def test_no_more_of_large_requests_is_read_than_a_turn_has_use_for(loop: Loop) -> None:
+    """Else many of them would fill the memory with what nobody can answer yet."""
+    clients = waiting(loop, *[post(f"/{i}", b"x" * 500) for i in range(3)])
     loop.turn(3)
+    assert loop.app.asked == ["/0"]
+    assert loop.worker.held <= 2 * module.TURN_BYTES
+    clients[0].sendall(post("/again", b"x" * 500))
+    loop.turn(20)
     assert loop.app.asked == ["/0", "/1", "/2", "/again"]
-
-
-def test_a_request_is_read_to_its_end_before_the_next(loop: Loop, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(module, "TURN_BYTES", 150)
-    monkeypatch.setattr(module, "RECEIVE_BYTES", 40)
-    waiting(loop, *[post(f"/{i}", b"x" * 100) for i in range(2)])
-    loop.turn(1)
-    assert len(loop.app.asked) == 1
     assert loop.worker.held == 0
 
 
-def test_the_time_that_a_request_has_waited_to_be_read_counts(loop: Loop, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(module, "TURN_BYTES", 10)
-    first, second = loop.client(), loop.client()
-    for sock in (first, second):
-        sock.sendall(post("/", b"x" * 100))
+@pytest.mark.usefixtures("small_pieces")
+def test_small_requests_wait_for_no_large_one_to_be_read(loop: Loop) -> None:
+    waiting(loop, *[post(f"/{i}", b"x" * 500) for i in range(3)], post("/small"))
+    loop.turn(2)
+    assert loop.app.asked == ["/small"]
+
+
+@pytest.mark.usefixtures("small_pieces")
+def test_the_time_that_a_large_request_has_waited_to_be_read_counts(loop: Loop) -> None:
+    _, second = waiting(loop, post("/0", b"x" * 250), post("/1", b"x" * 250))
     loop.turn(1)
-    (unread,) = loop.worker.readable
-    unread.readable -= module.PATIENCE_SECONDS + 1
+    loop.worker.readable[-1].readable -= module.PATIENCE_SECONDS + 1
     assert error_of(loop.take(second)) == (503, "overloaded")
 
 
