@@ -12,6 +12,7 @@ from model_store.compare import Comparison, Row
 from model_store.garbage import Leftover
 from model_store.moves import Generation
 from model_store.nn import Sequential
+from model_store.report.markup import number
 from model_store.report.record import Record
 from model_store.signature import Array, Category, Classes, Input, Number, Signature
 from model_store.terminal import stdout
@@ -83,7 +84,7 @@ def layers(network: Sequential) -> Table:
         if settings:
             name += f" ({', '.join(f'{key} {text(value)}' for key, value in settings.items())})"
         count = sum(array.size for array in module.parameters())
-        made.add_row(str(i), name, _shape(before), _shape(after), f"{count:,}" if count else "")
+        made.add_row(str(i), name, _shape(before), _shape(after), number(count) if count else "")
     return made
 
 

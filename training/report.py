@@ -12,6 +12,7 @@ import numpy as np
 from rich.console import Console, RenderableType
 from rich.table import Table
 
+from model_store.report.markup import number
 from model_store.rows import as_written
 from model_store.signature import Category, Classes, Number
 from training.design import parameters_of
@@ -184,11 +185,11 @@ def print_check(console: Console, prepared: Prepared) -> None:
     console.print()
     layers = _table("layer", "sizes", "parameters", numeric=0)
     for kind, sizes, count in network(prepared):
-        layers.add_row(kind, sizes, f"{count:,}")
+        layers.add_row(kind, sizes, number(count))
     console.print(layers)
     train = prepared.job.settings.train
     total = sum(count for _, _, count in network(prepared))
-    console.print(f"{total:,} parameters, {prepared.design.dtype}")
+    console.print(f"{number(total)} parameters, {prepared.design.dtype}")
     console.print(
         f"loss {prepared.design.loss}, optimizer {train.optimizer}, learning rate {train.learning_rate:g}, "
         f"schedule {train.schedule.name if train.schedule else 'constant'}"
@@ -220,13 +221,13 @@ def inputs(prepared: Prepared) -> list[dict[str, Any]]:
             missing = statistics.get("missing", 0)
         if isinstance(column, Number):
             missing += int(np.isnan(values).sum())
-            summary = f"{statistics['min']:g} to {statistics['max']:g}, mean {statistics['mean']:.4g}"
+            summary = f"{number(statistics['min'])} to {number(statistics['max'])}, mean {number(statistics['mean'])}"
         elif isinstance(column, Category):
             missing += sum(value is None for value in values)
             summary = _listed(column.categories)
         else:
             shape = " x ".join(map(str, column.shape))
-            summary = f"{shape}, {statistics['min']:g} to {statistics['max']:g}"
+            summary = f"{shape}, {number(statistics['min'])} to {number(statistics['max'])}"
         found.append({"name": column.name, "kind": column.kind, "missing": missing, "summary": summary})
     return found
 

@@ -46,7 +46,7 @@ def learning(history: Sequence[Mapping[str, Any]], best: int) -> Markup:
             at = frame.x(max(best, history[0]["epoch"]))
             yield tag("line", x1=at, y1=frame.top, x2=at, y2=frame.bottom, class_="mark")
             end = at > (frame.left + frame.right) / 2
-            yield text(at - 5 if end else at + 5, frame.top + 8, f"kept: {best:,}", "note end" if end else "note")
+            yield text(at - 5 if end else at + 5, frame.top + 8, f"kept: {number(best)}", "note end" if end else "note")
         for _, class_, points in lines:
             places = [(frame.x(epoch), frame.y(loss)) for epoch, loss in points]
             yield path(places, f"line {class_}")
@@ -74,7 +74,7 @@ def reliability(calibration: Mapping[str, Any]) -> Markup:
             low, high = interval(part["found"] * part["rows"], part["rows"])
             at = frame.x(part["said"])
             yield tag("line", x1=at, y1=frame.y(low), x2=at, y2=frame.y(high), class_="whisker a")
-            words = f"{part['rows']:,} rows: said {percent(part['said'])}, came true {percent(part['found'])}"
+            words = f"{number(part['rows'])} rows: said {percent(part['said'])}, came true {percent(part['found'])}"
             yield tag("g", hint(words), tag("circle", cx=at, cy=frame.y(part["found"]), r=4.5, class_="dot a"))
             left, right = frame.x(part["low"]) + 1, frame.x(part["high"]) - 1
             tall = max(1.0, 24 * part["rows"] / most)
@@ -125,7 +125,7 @@ def confusion(labels: Sequence[str], counts: Sequence[Sequence[int]]) -> Markup:
         for j, count in enumerate(row):
             share = count / total if total else 0.0
             x, y = left + j * cell, head + i * cell
-            words = f"{labels[i]} answered as {labels[j]}: {count:,} of {total:,} ({percent(share)})"
+            words = f"{labels[i]} answered as {labels[j]}: {number(count)} of {number(total)} ({percent(share)})"
             shape = {"x": x + 0.75, "y": y + 0.75, "width": cell - 1.5, "height": cell - 1.5, "rx": 2}
             inner: list[str] = [hint(words), tag("rect", **shape, class_="cell")]
             if count:
@@ -230,7 +230,7 @@ def spread(name: str, residuals: Mapping[str, Any]) -> Markup:
             bar = tag(
                 "rect", x=left, y=top, width=max(right - left - 1, 0.5), height=frame.bottom - top, class_="fill a"
             )
-            yield tag("g", hint(f"{number(low, 3)} to {number(high, 3)}: {count:,} rows"), bar)
+            yield tag("g", hint(f"{number(low, 3)} to {number(high, 3)}: {number(count)} rows"), bar)
         if frame.x.inside(0):
             yield tag("line", x1=frame.x(0), y1=frame.top, x2=frame.x(0), y2=frame.bottom, class_="mark")
 

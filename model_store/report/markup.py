@@ -57,23 +57,30 @@ def cut(text: object, most: int) -> str:
 
 
 def number(value: float | None, digits: int = 4) -> str:
-    """A number for people: so many significant digits, thousands apart, powers of ten beyond six places."""
+    """A number for people: so many significant digits, powers of ten beyond six places."""
     if value is None:
         return "–"
     if isinstance(value, int) and abs(value) < 10**15:
-        return f"{value:,}".replace("-", "−")
+        return grouped(value)
     if value == 0 or not math.isfinite(value):
         return "0" if value == 0 else str(value)
     mantissa, _, power = f"{value:.{digits - 1}e}".partition("e")
     exponent = int(power)
     if not -4 <= exponent <= 6:
-        return f"{_trimmed(mantissa)} × 10{str(exponent).translate(_SUPERSCRIPTS)}"
-    return _trimmed(f"{value:,.{max(0, digits - 1 - exponent)}f}")
+        return f"{_trimmed(mantissa.replace('-', '−'))} × 10{str(exponent).translate(_SUPERSCRIPTS)}"
+    return _trimmed(grouped(value, max(0, digits - 1 - exponent)))
+
+
+def grouped(value: float, decimals: int = 0) -> str:
+    """Thousands apart from 10,000 on: four digits are often a year. With a true minus."""
+    plain = f"{value:.{decimals}f}"
+    whole = plain.lstrip("-").partition(".")[0]
+    return (plain if len(whole) < 5 else f"{value:,.{decimals}f}").replace("-", "−")
 
 
 def _trimmed(text: str) -> str:
-    """Without zeros that say nothing, with a true minus."""
-    return (text.rstrip("0").rstrip(".") if "." in text else text).replace("-", "−")
+    """Without zeros that say nothing."""
+    return text.rstrip("0").rstrip(".") if "." in text else text
 
 
 def percent(share: float | None, digits: int = 1) -> str:

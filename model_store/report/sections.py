@@ -40,7 +40,7 @@ def heading(model: Model, reference: str, record: Record) -> Markup:
         parts.append(tag("p", "Measured on the rows it learned from: expect less on new ones.", class_="warning"))
     if record.history:
         kept = record.history["best_epoch"]
-        tiles.append(("epochs", number(record.history["epochs"]), f"weights of epoch {kept:,}"))
+        tiles.append(("epochs", number(record.history["epochs"]), f"weights of epoch {number(kept)}"))
     return tag("header", *parts, tag("div", *map(_tile, tiles), class_="tiles"))
 
 
@@ -55,8 +55,9 @@ def learned(record: Record) -> Markup | None:
     validated = [p for p in points if p["validation_loss"] is not None]
     if validated:
         least = min(validated, key=lambda p: p["validation_loss"])
-        words += f"; the validation loss was lowest, {number(least['validation_loss'])}, in epoch {least['epoch']:,}"
-    words += f". The weights are those of epoch {best:,}."
+        lowest, epoch = number(least["validation_loss"]), number(least["epoch"])
+        words += f"; the validation loss was lowest, {lowest}, in epoch {epoch}"
+    words += f". The weights are those of epoch {number(best)}."
     if validated and (gap := _gap(points, best)):
         words += gap
     return _section("How it learned", _figure("Loss by epoch", charts.learning(points, best), words))
@@ -79,7 +80,7 @@ def errs(model: Model, record: Record) -> Markup | None:
             for m in found["mistakes"][:_MOST_MISTAKES]
         ]
         wrong = round((1 - found["accuracy"]) * found["rows"])
-        words = f"{wrong:,} of {found['rows']:,} {found['of']} {'is' if wrong == 1 else 'are'} wrong."
+        words = f"{number(wrong)} of {number(found['rows'])} {found['of']} {'is' if wrong == 1 else 'are'} wrong."
         tables.append(_figure("Most frequent mistakes", _table(["true", "answered", ">rows"], rows), words))
     beside = len(figures) == 1 and len(labels) <= NARROW
     return _section("How it errs", *figures, *([tag("div", *tables, class_="stack")] if beside else tables))
@@ -96,13 +97,13 @@ def residuals(record: Record) -> Markup | None:
         half, most = number(target["median"], 3), number(target["p90"], 3)
         words = f"Half of the answers are off by at most {half}, nine in ten by at most {most}."
         if len(target["points"]) < target["rows"]:
-            words += f" {len(target['points']):,} of {target['rows']:,} rows, drawn by lot."
+            words += f" {number(len(target['points']))} of {number(target['rows'])} rows, drawn by lot."
         figures.append(_figure(f"{shown}: answered and true", charts.scatter(name, target), words))
         words = (
             f"On average it answers {number(abs(target['bias']), 3)} too {'much' if target['bias'] > 0 else 'little'}."
         )
         if target["outside"]:
-            words += f" {target['outside']:,} of {target['rows']:,} errors, the outermost, are left out."
+            words += f" {number(target['outside'])} of {number(target['rows'])} errors, the outermost, are left out."
         figures.append(_figure(f"{shown}: errors", charts.spread(name, target), words))
     note = f"{found['left_out']} more targets are left out." if found["left_out"] else None
     return _section("How it errs", *figures, note=note)
@@ -144,8 +145,8 @@ def relies(record: Record) -> Markup | None:
     names = {"accuracy": "an accuracy", "log_loss": "a log loss", "rmse": "an RMSE"}
     times = "once" if found["repeats"] == 1 else f"{found['repeats']} times"
     words = (
-        f"What it costs to shuffle {'a patch' if found['grid'] else 'a column'} among {found['rows']:,} rows, {times}, "
-        f"from {names[found['measure']]} of {score}"
+        f"What it costs to shuffle {'a patch' if found['grid'] else 'a column'} among {number(found['rows'])} rows, "
+        f"{times}, from {names[found['measure']]} of {score}"
     )
     if found["grid"]:
         high, wide = found["patch"]
@@ -157,7 +158,7 @@ def relies(record: Record) -> Markup | None:
         words += "; the lines are one standard deviation." if found["repeats"] > 1 else "."
         words += " Columns that say the same share their importance: each alone can look idle."
         if found["left_out"]:
-            words += f" {found['left_out']:,} columns that cost less are left out."
+            words += f" {number(found['left_out'])} columns that cost less are left out."
     return _section("What it relies on", _figure(of[0].upper() + of[1:], chart, words))
 
 
@@ -172,7 +173,7 @@ def inputs(model: Model) -> Markup:
             "Spread: from the least to the largest value, thick between the outer deciles, a stroke at the median."
         )
     if len(columns) > MOST_COLUMNS:
-        notes.append(f"{len(columns) - MOST_COLUMNS:,} more columns are left out.")
+        notes.append(f"{number(len(columns) - MOST_COLUMNS)} more columns are left out.")
     return _section("What goes in", tag("div", table, class_="wide scroll"), note=" ".join(notes) or None)
 
 
@@ -202,7 +203,7 @@ def _of_classes(record: Record) -> tuple[str, list[tuple[str, str, str]]]:
     right, rows = round(found["accuracy"] * found["rows"]), found["rows"]
     low, high = interval(right, rows)
     between = f"{100 * low:.1f} to {percent(high)}"
-    verdict = f"Right for {percent(found['accuracy'])} of {rows:,} {found['of']} (95 % interval {between})"
+    verdict = f"Right for {percent(found['accuracy'])} of {number(rows)} {found['of']} (95 % interval {between})"
     tiles = [("accuracy", percent(found["accuracy"]), between)]
     if baseline:
         answer = cut(baseline["answer"], _LABEL)
@@ -230,7 +231,7 @@ def _of_values(record: Record) -> tuple[str, list[tuple[str, str, str]]]:
         against = f"baseline {number(base[name]['rmse'], 3)}" if name in base else ""
         tiles.append((f"RMSE, {cut(name, 20)}", number(target["rmse"], 3), against))
         tiles.append((f"R², {cut(name, 20)}", number(target["r2"], 3), "1 is perfect"))
-    return f"On {found['rows']:,} {found['of']}: {' '.join(words)}", tiles
+    return f"On {number(found['rows'])} {found['of']}: {' '.join(words)}", tiles
 
 
 def _gap(points: Sequence[Mapping[str, Any]], best: int) -> str:
@@ -277,7 +278,7 @@ def _seen(column: Input) -> list[str]:
         words = [f"{cut(name, 24)} {percent(count / total, 0)}" for name, count in frequencies[:_MOST_CATEGORIES]]
         more = len(column.categories) - len(words)
         if more > 0:
-            words.append(f"{more:,} more" if words else f"{more:,} categories")
+            words.append(f"{number(more)} more" if words else f"{number(more)} categories")
         return [", ".join(words), ""]
     if found["min"] is None or found["max"] is None:
         return ["", ""]

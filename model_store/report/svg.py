@@ -9,12 +9,11 @@ import math
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 
-from model_store.report.markup import Markup, join, number, tag
+from model_store.report.markup import Markup, grouped, join, number, tag
 
 WIDTH = 360.0
 LINE = 15.0  # of type
 _LETTER = 6.8  # width of an average letter, generously
-_MINUS = "−"
 NOTHING = 1e-99  # what is smaller is drawn as 0
 
 
@@ -200,7 +199,7 @@ def _tick(place: float, step: float) -> str:
     if abs(place) >= 1e6 or step < 1e-4:
         return number(place, 3)
     decimals = max(0, -math.floor(math.log10(step) + 1e-9))
-    return f"{place:,.{decimals}f}".replace("-", _MINUS)
+    return grouped(place, decimals)
 
 
 def _log(value: float) -> float:

@@ -328,11 +328,18 @@ def test_a_logarithmic_axis_holds_its_values(values: list[float]) -> None:
     [
         (0.0, "0"), (1.0, "1"), (0.98765, "0.9877"), (12345.678, "12,346"), (0.000123456, "0.0001235"), (-2.5, "−2.5"),
         (1.5e-7, "1.5 × 10⁻⁷"), (3e20, "3 × 10²⁰"), (999999.6, "1,000,000"), (7, "7"), (-1234567, "−1,234,567"),
-        (None, "–"), (9.9999, "10"),
+        (None, "–"), (9.9999, "10"), (2007, "2007"), (-2007.25, "−2007"), (9999.7, "10,000"), (10_000, "10,000"),
     ],
 )  # fmt: skip
 def test_numbers_are_short_and_whole(value: float | None, shown: str) -> None:
     assert number(value) == shown
+
+
+def test_years_are_written_as_years_on_axes_and_in_words() -> None:
+    assert [name for _, name in axis("year", [2007, 2009]).ticks][::2] == ["2007.0", "2008.0", "2009.0"]
+    assert [name for _, name in axis("year", [1950, 2020], whole=True).ticks][:2] == ["1940", "1960"]
+    assert [name for _, name in axis("price", [0, 20_000], most=4).ticks] == ["0", "5000", "10,000", "15,000", "20,000"]
+    assert number(2007) == number(2007.0) == "2007"
 
 
 @given(st.floats(allow_nan=False, allow_infinity=False))
