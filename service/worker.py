@@ -27,12 +27,12 @@ from collections import deque
 from typing import Any
 
 from gunicorn.http import errors as http_errors  # type: ignore[import-untyped]
-from gunicorn.http import wsgi
 from gunicorn.workers.base import Worker  # type: ignore[import-untyped]
 
 from service.aside import Aside
 from service.connection import Connection
 from service.express import Asked
+from service.gateway import Gateway
 from service.incoming import Arrived, Heads, HeadTooLargeError, Incoming
 from service.observation import QUIET
 from service.refusal import refusal, status_of
@@ -72,6 +72,7 @@ class EventWorker(Worker):  # type: ignore[misc]
         self.queue: deque[Connection] = deque()
         self.vital: deque[Connection] = deque()
         self.held = self.unread = 0
+        self.gateway = Gateway(self.wsgi, self.cfg, self.app.observer, self.log)
         self.aside = Aside(self._written, self._wake)
         self.room = MAX_CONNECTIONS
         self.heads = Heads(self.cfg)
@@ -340,34 +341,7 @@ class EventWorker(Worker):  # type: ignore[misc]
             os.write(self.PIPE[1], b".")
 
     def _written(self, connection: Connection, arrived: Arrived) -> bool:
-        """Has the application write its answer, through WSGI; whether nothing may follow it."""
-        head = arrived.head
-        head._expected_100_continue = False
-        try:
-            response, environ = wsgi.create(head, connection, connection.peer, connection.server, self.cfg)
-        except (http_errors.ConfigurationProblem, ValueError) as e:  # a head that no address of ours can have
-            message = f"the request is not well-formed HTTP: {e}"
-            connection.outgoing += refusal(self.app.observer, connection, "400 Bad Request", "bad_request", message)
-            return True
-        environ["wsgi.input"] = arrived.body
-        environ["forward_pass.arrived"] = connection.since
-        if arrived.last or not self.alive:
-            response.force_close()
-        try:
-            answer = self.wsgi(environ, response.start_response)
-            try:
-                for part in answer:
-                    response.write(part)
-                response.close()
-            finally:
-                if hasattr(answer, "close"):
-                    answer.close()
-        except Exception:
-            self.log.exception("%s %s crashed outside the application's own handling", head.method, head.path)
-            status, message = "500 Internal Server Error", "the service failed"
-            connection.outgoing[:] = refusal(self.app.observer, connection, status, "internal_error", message)
-            return True
-        return bool(response.should_close())
+        return self.gateway.answer(connection, arrived, last=arrived.last or not self.alive)
 
     def _is_vital(self, path: str) -> bool:
         """Health checks: whoever is not told in time that the service lives may end it, at the worst of moments."""

@@ -205,8 +205,7 @@ class Service:
 
         monkeypatch.setattr(loader, "_read", slow)
         monkeypatch.setattr(loader, "_clock", lambda: self.now)
-        self.loop = Loop(Server(app, settings, [], lambda _: None))
-        self.loop.worker.wsgi = app
+        self.loop = Loop(Server(app, settings, [], lambda _: None), app)
 
     def ask(self, path: str, body: bytes = GOOD, method: str = "POST") -> socket.socket:
         head = f"{method} {path} HTTP/1.1\r\nHost: h\r\nContent-Length: {len(body)}\r\n\r\n"

@@ -95,14 +95,14 @@ class App:
 class Loop:
     """A worker, its listening socket, and its clients."""
 
-    def __init__(self, app: Any = None) -> None:
+    def __init__(self, app: Any = None, application: Any = None) -> None:
         cfg = Config()
         cfg.set("http_parser", "python")
         cfg.set("graceful_timeout", 5)
         self.listener = socket.create_server(("127.0.0.1", 0))
         self.app = app or App()
         self.worker = EventWorker(1, os.getppid(), [self.listener], self.app, 30, cfg, Logger(cfg))
-        self.worker.wsgi = self.app
+        self.worker.wsgi = application or self.app
         self.worker.PIPE = os.pipe()
         os.set_blocking(self.worker.PIPE[0], False)
         self.worker.open()
