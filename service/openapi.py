@@ -87,7 +87,7 @@ def document(snapshot: Snapshot, *, keys: bool = False) -> Json:
     for status, text in _WRONG.items():
         spec.components.response(f"E{status}", {"description": text, **content(schemas.ErrorSchema)})
     for served in snapshot.answering:
-        add_model(spec, served, [_REQUEST_ID], _WRONG)
+        add_model(spec, served, [_REQUEST_ID], _EXTRAS, _WRONG)
     _add_general(spec)
     add_protocols(spec)
     found: Json = spec.to_dict()

@@ -21,8 +21,12 @@ _WHOLE: Json = {"type": "integer"}
 _SIZE: Json = {"type": "integer", "minimum": 1}
 
 
-def add_model(spec: APISpec, served: Served, parameters: list[Json], refusals: Mapping[str, str]) -> None:
-    """The addresses of one model; `parameters` and `refusals` are those of every address for predictions."""
+def add_model(
+    spec: APISpec, served: Served, parameters: list[Json], extras: list[Json], refusals: Mapping[str, str]
+) -> None:
+    """The addresses of one model; `parameters` and `refusals` are those of every address for predictions, `extras` are
+    more parameters of our own.
+    """
     name, signature, example = served.name, served.model.signature, served.example
     spec.components.schema(f"{name}.instance", _either(_instance(signature)))
     spec.components.schema(f"{name}.prediction", _prediction(signature))
@@ -34,7 +38,14 @@ def add_model(spec: APISpec, served: Served, parameters: list[Json], refusals: M
         instances=rows,
     ) | {"additionalProperties": False}
     predictions = list_of(_ref(f"{name}.prediction"))
-    answer = object_of("model version predictions", model={"const": name}, version=_WHOLE, predictions=predictions)
+    answer = object_of(
+        "model version predictions",
+        model={"const": name},
+        version=_WHOLE,
+        predictions=predictions,
+        warnings=list_of(_ref("Fault")),
+        receipt=_ref("Receipt"),
+    )
     answered = {"model": name, "version": served.number, "predictions": [example.prediction]}
 
     def add(path: str, tag: str, operation: str, asked: tuple[Json, Json], given: Json, refused: str) -> None:
@@ -43,7 +54,7 @@ def add_model(spec: APISpec, served: Served, parameters: list[Json], refusals: M
             "operationId": f"{operation}_{name}",
             "summary": served.model.description or f"Predictions of {name}",
             "description": f"Version {served.number} answers.",
-            "parameters": parameters,
+            "parameters": [*extras, *parameters] if refused == "E" else parameters,
             "requestBody": {"required": True, **content(*asked)},
             "responses": {"200": {"description": "One for each row.", **given}}
             | {status: f"{refused}{status}" for status in refusals if refused == "E" or status != "422"},

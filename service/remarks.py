@@ -33,6 +33,7 @@ def remarks(model: Model, inputs: NDArray) -> list[Fault]:
         outside = (values < ends[0]) | (values > ends[1])
         for i in np.flatnonzero(outside.any(axis=1))[: InputError.LIMIT]:
             value = float(values[i][outside[i]][0]) * column.scale + column.offset
-            found.append((i, column.name, f"{value:.4g} lies beyond what training saw, {low:g} to {high:g}"))
+            value = float(f"{value:.4g}")  # float32 holds little more of what is far off
+            found.append((i, column.name, f"{value:g} lies beyond what training saw, {low:g} to {high:g}"))
     found.sort(key=lambda remark: remark[0])
     return [Fault(f"instances.{i}.{name}", problem, _MEND) for i, name, problem in found[: InputError.LIMIT]]

@@ -8,7 +8,7 @@ from typing import Any
 from flask import Blueprint, g, request
 from werkzeug.wrappers import Response
 
-from model_store.errors import Fault, InputError
+from model_store.errors import Fault, InputError, did_you_mean
 from model_store.nn import Array
 from model_store.receipt import receipt
 from service import tables
@@ -96,13 +96,13 @@ def routes(predictor: Predictor) -> Blueprint:
     @blueprint.post("/models/<name>/predict")
     @blueprint.post("/models/<name>/versions/<version>/predict")
     def predict(name: str | None = None, version: str | None = None) -> Response:
-        asked = {option: _flag(option) for option in ("warnings", "receipt")}
+        asked = _asked()
         done = predictor(name, version)
         served = done.served
         told = answer(served, done.predictions)
-        if asked["warnings"]:
+        if "warnings" in asked:
             told["warnings"] = [remark.as_dict() for remark in remarks(served.model, done.inputs)]
-        if asked["receipt"]:
+        if "receipt" in asked:
             told["receipt"] = receipt(served.name, served.number, served.digest, done.sent, done.predictions)
         return json_response(told)
 
@@ -113,8 +113,22 @@ def answer(served: Served, predictions: list[Any]) -> dict[str, Any]:
     return {"model": served.name, "version": served.number, "predictions": predictions}
 
 
-def _flag(name: str) -> bool:
-    found = request.args.get(name, "false")
-    if found not in {"true", "false"}:
-        raise InputError([Fault(name, f"wanted true or false, found {found[:100]!r}", f"ask for it: ?{name}=true")])
-    return found == "true"
+_EXTRAS = ("warnings", "receipt")
+
+
+def _asked() -> set[str]:
+    """The extras that the address asks for. Others than there are would be missed only once they are needed.
+
+    What stands behind an unknown name may be a secret, and is not repeated.
+    """
+    faults = []
+    for name, found in request.args.items():
+        if name not in _EXTRAS:
+            mend = did_you_mean(name, _EXTRAS) or f"the parameters are {' and '.join(_EXTRAS)}"
+            place = name if len(name) <= 100 else name[:97] + "..."
+            faults.append(Fault(place, "wanted no such parameter in the address", mend))
+        elif found not in {"true", "false"}:
+            faults.append(Fault(name, f"wanted true or false, found {found[:100]!r}", f"ask for it: ?{name}=true"))
+    if faults:
+        raise InputError(faults)
+    return {name for name, found in request.args.items() if found == "true"}

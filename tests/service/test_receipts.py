@@ -77,14 +77,19 @@ def test_replay_refuses_another_body_another_model_and_other_answers(client, rep
 
 
 def test_warnings_name_values_beyond_training(client):
-    rows = [["Biscoe", 4200, None], ["Dream", 99.5, None], ["Dream", 6300, None], ["Dream", 2700, None]]
+    rows = [["Biscoe", 4200, None], ["Dream", 99.5, None], ["Dream", 6300, None], ["Dream", 38000, None]]
     told = client.post("/models/penguins/predict?warnings=true", json={"instances": rows}).json
     assert told["warnings"] == [
         {
             "place": "instances.1.mass",
             "problem": "99.5 lies beyond what training saw, 2700 to 6300",
             "mend": "the answer is extrapolated; check the value and its unit",
-        }
+        },
+        {
+            "place": "instances.3.mass",
+            "problem": "38000 lies beyond what training saw, 2700 to 6300",
+            "mend": "the answer is extrapolated; check the value and its unit",
+        },
     ]
     assert len(told["predictions"]) == 4
 
@@ -109,6 +114,41 @@ def test_warnings_are_a_hundred_at_most(client):
 def test_wrong_word_for_an_extra_is_told(client):
     error = assert_error(client.post("/models/price/predict?receipt=yes", data=BODY), 422, "invalid_request")
     assert places(error) == ["receipt"]
+
+
+@pytest.mark.parametrize("path", ["/predict", "/models/price/predict", "/models/price/versions/1/predict"])
+def test_a_parameter_that_means_nothing_is_told_with_the_one_that_was_meant(client, path):
+    given = client.post(f"{path}?warning=true&token=secret&receipt=yes", data=BODY)
+    error = assert_error(given, 422, "invalid_request")
+    assert places(error) == ["warning", "token", "receipt"]
+    assert [fault["mend"] for fault in error["faults"]][:2] == [
+        "did you mean 'warnings'?",
+        "the parameters are warnings and receipt",
+    ]
+    assert "secret" not in given.text
+
+
+def test_a_parameter_that_means_nothing_is_told_before_a_fault_of_the_body(client):
+    error = assert_error(client.post("/models/price/predict?Warnings=true", data=b"{"), 422, "invalid_request")
+    assert [fault["mend"] for fault in error["faults"]] == ["did you mean 'warnings'?"]
+
+
+@pytest.mark.parametrize(
+    ("path", "body"),
+    [
+        ("/invocations", {"model": "price", "instances": [[3, 80]]}),
+        ("/v1/models/price:predict", {"instances": [[3, 80]]}),
+        (
+            "/v2/models/image/infer",
+            {"inputs": [{"name": "pixels", "shape": [1, 2, 2], "datatype": "FP64", "data": [0] * 4}]},
+        ),
+        ("/models", None),
+        ("/healthz", None),
+    ],
+)
+def test_addresses_of_platforms_and_those_that_are_read_pass_over_what_a_gateway_appends(client, path, body):
+    asked = f"{path}?warning=true&key=1"
+    assert (client.get(asked) if body is None else client.post(asked, json=body)).status_code == 200
 
 
 def test_values_of_training_itself_are_never_warned_of(client, store, make_client):
