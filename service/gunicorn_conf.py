@@ -155,7 +155,9 @@ def _started(settings: Settings, worker: Any) -> None:
     # A terminal sends Ctrl-C to every process; the master alone decides what it means.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     if settings.otlp_endpoint:
-        worker.app.callable.extensions["observer"].trace(settings.otlp_endpoint)
+        from service.tracing import Tracing  # noqa: PLC0415 - the extra otel, and half a second to import
+
+        worker.app.callable.extensions["observer"].tracing = Tracing.to(settings.otlp_endpoint)
     catalog = _catalog(worker)
     with _beating(worker):
         while worker.alive and not catalog.join():

@@ -15,14 +15,13 @@ import os
 import random
 import re
 import time
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Protocol
 
 from service.counts import Count, Spread
 from service.metrics import Metrics
 
 if TYPE_CHECKING:
     from service.catalog import Served
-    from service.tracing import Tracing
 
 access = logging.getLogger("service.access")
 
@@ -86,23 +85,25 @@ class Observation:
         return told
 
 
+class Tracing(Protocol):
+    """Who keeps spans of requests, as tracing.py does."""
+
+    def samples(self, seen: Observation) -> bool: ...
+
+    def record(self, seen: Observation) -> None: ...
+
+
 class Observer:
     def __init__(self, metrics: Metrics, health_route: str = "") -> None:
         """`health_route` is quiet as well."""
         self.metrics = metrics
         self._quiet = QUIET | {health_route}
-        self.tracing: Tracing | None = None
+        self.tracing: Tracing | None = None  # set after a fork: a thread sends the spans
         self._random = random.Random()  # noqa: S311 - ids are no secrets
         os.register_at_fork(after_in_child=self._random.seed)  # or all workers would give the same ids
         # The cells that a request of a kind counts in: looking up five by their labels would take longer than counting.
         self._answers: dict[tuple[str, str, int, int], tuple[Count, Spread | None]] = {}
         self._predictions: dict[tuple[str, int], tuple[Count, list[Spread]]] = {}
-
-    def trace(self, endpoint: str) -> None:
-        """Sends spans to a collector from now on. Not before a fork: a thread sends them."""
-        from service.tracing import Tracing  # noqa: PLC0415 - the extra otel, and half a second to import
-
-        self.tracing = Tracing.to(endpoint)
 
     def begin(
         self,
