@@ -137,7 +137,7 @@ def test_a_request_that_cannot_be_answered_leaves_the_others_theirs(store: Store
     [
         ("/models/price", ()),
         ("/models/price/predict/", ()),
-        ("/models/price/predict?x=1", ()),
+        ("/models/price/predict?receipt=true", ()),
         ("/models/pric%65/predict", ()),
         ("/v1/models/price:predict", ()),
         ("/models/price/predict", ("Content-Type: text/csv",)),

@@ -36,7 +36,7 @@ def lines():
 
 def test_prediction_is_one_line_with_its_trace_and_the_time_of_each_stage(client, lines):
     trace = {"traceparent": f"00-{TRACE}-{SPAN}-01", "X-Request-Id": "mine"}
-    answer = client.post("/models/price/predict?so", json=ROW, headers=trace)
+    answer = client.post("/models/price/predict?receipt=false", json=ROW, headers=trace)
     (line,) = lines
     assert line["trace_id"] == TRACE
     assert answer.headers["traceparent"] == f"00-{TRACE}-{line['span_id']}-01"
@@ -46,7 +46,7 @@ def test_prediction_is_one_line_with_its_trace_and_the_time_of_each_stage(client
         "message": "answered",
         "request_id": "mine",
         "method": "POST",
-        "target": "/models/price/predict?so",
+        "target": "/models/price/predict?receipt=false",
         "status": 200,
         "model": "price",
         "rows": 1,

@@ -33,7 +33,9 @@ def spans(client):
 
 
 def test_prediction_is_a_span_with_its_stages_below(client, spans):
-    answer = client.post("/models/price/predict?x=1", json=ROW, headers={"traceparent": f"00-{TRACE}-{SPAN}-01"})
+    answer = client.post(
+        "/models/price/predict?receipt=false", json=ROW, headers={"traceparent": f"00-{TRACE}-{SPAN}-01"}
+    )
     *stages, request = spans()
     assert request.name == "POST /models/<name>/predict"
     assert request.kind is SpanKind.SERVER
