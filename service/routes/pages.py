@@ -81,9 +81,10 @@ def routes(catalog: Catalog, settings: Settings) -> Blueprint:
     def docs() -> str:
         snapshot = catalog.snapshot
         cards = [describe.card(snapshot.entries[served.name], served) for served in snapshot.answering]
+        curl = 'curl -H "Authorization: Bearer $FORWARD_PASS_KEY"' if settings.keys_file else "curl"
         return render_template(
             "docs.html",
-            cards=[_page_card(card) for card in cards],
+            cards=[_page_card(card, curl) for card in cards],
             problems=snapshot.problems,
             base=request.host_url.rstrip("/"),
             settings=settings,
@@ -95,7 +96,7 @@ def routes(catalog: Catalog, settings: Settings) -> Blueprint:
     return blueprint
 
 
-def _page_card(card: dict[str, Any]) -> dict[str, Any]:
+def _page_card(card: dict[str, Any], curl: str) -> dict[str, Any]:
     """A card with its example as text: a line for the shell, and the answer to it."""
     example = card["example"]
     row = orjson.dumps({"instances": example["instances"]}).decode()
@@ -103,7 +104,7 @@ def _page_card(card: dict[str, Any]) -> dict[str, Any]:
     address = shlex.quote(request.host_url.rstrip("/") + path)
     return card | {
         "path": path,
-        "curl": f"curl {address} -d {shlex.quote(row)}",
+        "curl": f"{curl} {address} -d {shlex.quote(row)}",
         "request": row,
         "answer": _pretty({"model": card["name"], "version": card["version"], "predictions": example["predictions"]}),
         "figures": _figures(card["training"]),

@@ -473,3 +473,9 @@ def test_a_stranger_is_taught_nothing_of_the_models(guarded, path):
         assert response.status_code in {401, 404, 405}
         assert "instances" not in response.get_data(as_text=True)
         assert "rooms" not in response.get_data(as_text=True)
+
+
+def test_the_curl_lines_of_the_page_send_a_key_where_one_is_needed(guarded: FlaskClient, client: FlaskClient) -> None:
+    sent = "-H &#34;Authorization: Bearer $FORWARD_PASS_KEY&#34; http://localhost/models/price/predict -d "
+    assert sent in guarded.get("/docs", headers=bearer("predict")).text
+    assert "FORWARD_PASS_KEY" not in client.get("/docs").text
