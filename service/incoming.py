@@ -46,7 +46,10 @@ class Arrived:
     @property
     def body(self) -> io.RawIOBase | io.BytesIO:
         """The body, to be read."""
-        return _Broken(self.broken) if self.broken else io.BytesIO(self.data)
+        if self.broken:
+            return _Broken(self.broken)
+        self.data = bytes(self.data)  # which BytesIO hands on as they are, where it would copy a bytearray
+        return io.BytesIO(self.data)
 
     @property
     def closes(self) -> bool:
