@@ -19,7 +19,7 @@ from pathlib import Path
 import numpy as np
 
 from benchmarks.contestants import CONTESTANTS, ROOT, Contestant, Setting, free_port
-from benchmarks.rounds import alternate, machine
+from benchmarks.rounds import alternate, machine, unpin
 from benchmarks.serving_process import Service, bodies
 from model_store.model import Model
 from model_store.nn import Linear, Module, ReLU, Sequential, Softmax
@@ -87,4 +87,5 @@ def main() -> None:
 
 
 if __name__ == "__main__":
+    unpin()
     main()

@@ -19,7 +19,7 @@ from time import perf_counter
 
 import numpy as np
 
-from benchmarks.rounds import alternate
+from benchmarks.rounds import alternate, unpin
 from model_store import artifact
 from model_store.model import Model
 from model_store.nn import Linear, Sequential, build
@@ -100,6 +100,7 @@ def main() -> None:
 
 
 if __name__ == "__main__":
+    unpin()
     if len(sys.argv) > 1:
         child(*sys.argv[1:])
     else:

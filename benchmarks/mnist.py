@@ -22,6 +22,7 @@ from typing import Any
 
 import numpy as np
 
+from benchmarks.rounds import unpin
 from training import dataset, job
 from training.settings import DataSection
 
@@ -76,4 +77,5 @@ def main() -> None:
 
 
 if __name__ == "__main__":
+    unpin()
     main()

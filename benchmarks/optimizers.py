@@ -12,7 +12,7 @@ from time import perf_counter
 import numpy as np
 import torch
 
-from benchmarks.rounds import alternate
+from benchmarks.rounds import alternate, unpin
 from model_store.nn import Linear, Sequential
 from training import SGD, Adam, AdamW, Optimizer, RMSProp
 
@@ -75,4 +75,5 @@ def main() -> None:
 
 
 if __name__ == "__main__":
+    unpin()
     main()

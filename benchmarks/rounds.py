@@ -1,5 +1,7 @@
 """Rounds: contestants measured in turn, in one run, so that a busy moment of the machine meets all of them."""
 
+import os
+import sys
 from collections.abc import Callable, Mapping
 from statistics import median
 
@@ -23,6 +25,13 @@ def unpinned(environ: Mapping[str, str]) -> dict[str, str]:
     Some machines pin OpenBLAS to an older kernel for the sake of older builds, which costs NumPy half of its speed.
     """
     return {name: value for name, value in environ.items() if name not in ("OPENBLAS_CORETYPE", "OPENBLAS_L2_SIZE")}
+
+
+def unpin() -> None:
+    """Begins this program anew, in its place, where the environment pins the kernel: NumPy has heeded that by now."""
+    if (environ := unpinned(os.environ)) != os.environ:
+        sys.stdout.flush()
+        os.execve(sys.executable, [sys.executable, *sys.orig_argv[1:]], environ)  # noqa: S606 - itself
 
 
 def machine() -> str:

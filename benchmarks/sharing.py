@@ -24,6 +24,7 @@ from pathlib import Path
 import numpy as np
 
 from benchmarks.loading import pss_megabytes, write_model
+from benchmarks.rounds import unpin
 from model_store import artifact
 from model_store.model import Golden, Model
 from model_store.store import Store, open_store
@@ -139,4 +140,5 @@ def tell(who: str, one: float, many: float) -> None:
 
 
 if __name__ == "__main__":
+    unpin()
     main()

@@ -25,7 +25,7 @@ import pyarrow as pa
 from pyarrow import csv, parquet
 from threadpoolctl import threadpool_limits
 
-from benchmarks.rounds import alternate, machine
+from benchmarks.rounds import alternate, machine, unpin
 from training import SGD
 from training import train as train_network
 from training.job import Prepared, fit, from_dict, prepare
@@ -194,4 +194,5 @@ def main() -> None:
 
 
 if __name__ == "__main__":
+    unpin()
     main()

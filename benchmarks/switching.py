@@ -28,6 +28,7 @@ from statistics import median
 
 import numpy as np
 
+from benchmarks.rounds import unpin
 from model_store.model import Golden, Model
 from model_store.nn import Linear, Sequential, Tanh
 from model_store.signature import Number, Signature, Values
@@ -205,4 +206,5 @@ def main() -> None:
 
 
 if __name__ == "__main__":
+    unpin()
     main()

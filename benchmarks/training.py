@@ -14,7 +14,7 @@ import numpy as np
 from threadpoolctl import threadpool_limits
 
 from benchmarks.per_sample import PerSample
-from benchmarks.rounds import alternate, machine
+from benchmarks.rounds import alternate, machine, unpin
 from model_store.nn import Array, Linear, Sequential, Tanh
 from training import MSE, SGD, train
 
@@ -78,4 +78,5 @@ def main() -> None:
 
 
 if __name__ == "__main__":
+    unpin()
     main()

@@ -2,6 +2,8 @@
 
 import importlib
 import json
+import os
+import subprocess
 import sys
 
 import numpy as np
@@ -90,3 +92,12 @@ def test_contestants_choose_their_blas_kernel_themselves():
     environ = {"OPENBLAS_CORETYPE": "Haswell", "OPENBLAS_L2_SIZE": "512", "PATH": "/bin"}
     assert unpinned(environ) == {"PATH": "/bin"}
     assert len(environ) == 3
+
+
+def test_a_benchmark_whose_kernel_is_pinned_begins_anew_without_the_pin():
+    program = "from benchmarks.rounds import unpin; unpin(); import os, sys; print(sys.argv[1:], *os.environ)"
+    environ = os.environ | {"OPENBLAS_CORETYPE": "Haswell"}
+    command = [sys.executable, "-c", program, "peers/bin/python"]
+    told = subprocess.run(command, env=environ, capture_output=True, text=True, check=True).stdout
+    assert told.startswith("['peers/bin/python'] ")
+    assert "OPENBLAS_CORETYPE" not in told
