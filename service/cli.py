@@ -148,7 +148,7 @@ def _tell(app: Flask, settings: Settings, server: Any) -> None:
     console.note(f"  docs     {base}/docs")
     for admin in more:
         console.note(f"  metrics  {admin}/metrics{' and ' + admin + '/v2/repository' if settings.admin else ''}")
-    console.note(f"  {settings.worker_count} workers; Ctrl-C stops")
+    console.note(f"  {settings.worker_count} worker{'s' * (settings.worker_count > 1)}; Ctrl-C stops")
 
 
 def _url(listener: Any) -> str:

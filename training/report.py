@@ -25,7 +25,6 @@ from training.split import Fold
 _MOST_CLASSES = 20  # a confusion matrix of more is no table to look at
 _MOST_SHOWN = 8
 _BAR = 30  # characters of a loss that is the first one
-_FIGURES = (("rmse", ".5g"), ("mae", ".5g"), ("r2", ".4f"))
 _LONGEST_ROW = 200  # characters of a row that is still fit for a command line
 
 
@@ -134,7 +133,7 @@ def example(prepared: Prepared) -> Any:
 def fold_line(fold: Fold, outcome: Outcome) -> str:
     """How one fold went."""
     found = figures(outcome.metrics, outcome.baseline)
-    shown = ", ".join(f"{name} {_figure(value, '.4g')}" for name, value in found.items())
+    shown = ", ".join(f"{name} {number(value)}" for name, value in found.items())
     return f"fold {fold.number}/{fold.of}: {outcome.epochs} epochs, {shown}"
 
 
@@ -142,8 +141,8 @@ def print_folds(console: Console, found: Mapping[str, Figures], folds: int) -> N
     """Each figure's mean and spread over the folds."""
     table = _table(f"over {folds} folds", "mean ± sd", "least", "greatest")
     for name, row in found.items():
-        mean = f"{_figure(row['mean'], '.4f')} ± {_figure(row['sd'], '.4f')}"
-        table.add_row(name, mean, *(_figure(row[key], ".4f") for key in ("min", "max")))
+        mean = f"{_figure(row['mean'])} ± {_figure(row['sd'])}"
+        table.add_row(name, mean, *(_figure(row[key]) for key in ("min", "max")))
     console.print()
     console.print(table)
 
@@ -270,12 +269,12 @@ def _targets(found: Mapping[str, Any], baseline: Mapping[str, Any]) -> Renderabl
     table = _table("", "RMSE", "MAE", "R²")
     for name, row in found.items():
         for title, values in ((name, row), ("baseline", baseline[name])):
-            table.add_row(title, *(_figure(values[key], form) for key, form in _FIGURES))
+            table.add_row(title, number(values["rmse"], 5), number(values["mae"], 5), _figure(values["r2"]))
     return table
 
 
-def _figure(value: float | None, form: str) -> str:
-    return "-" if value is None else format(value, form)
+def _figure(value: float | None) -> str:
+    return "-" if value is None else f"{value:.4f}"
 
 
 def _confusion(labels: Sequence[str | int], confusion: Sequence[Sequence[int]]) -> RenderableType:

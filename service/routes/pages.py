@@ -140,7 +140,9 @@ def _figures(training: Mapping[str, Any]) -> dict[str, Any] | None:
 
 
 def _number(value: Any) -> str:
-    return f"{value:.4g}" if isinstance(value, float) else str(value)
+    if not isinstance(value, float):
+        return str(value)
+    return f"{value:,.0f}" if 9999.5 <= abs(value) < 1e7 else f"{value:.4g}"
 
 
 def _pretty(value: Any) -> str:

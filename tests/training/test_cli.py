@@ -17,7 +17,9 @@ from click.testing import CliRunner, Result
 from model_store.cli import main as models
 from model_store.errors import StoreError
 from model_store.store import Store, open_store
+from service.app import create_app
 from service.cli import main as serve
+from service.settings import Settings
 
 Train = Callable[..., Result]
 
@@ -66,6 +68,20 @@ def test_a_run_ends_with_metrics_a_baseline_what_was_published_and_how_to_use_it
     ):
         assert words in found.stdout
     assert open_store(store(job_file)).versions("flowers") == [1]
+
+
+def test_large_errors_are_written_out_on_the_terminal_and_on_the_page(train: Train, job_file: Path) -> None:
+    rows = "".join(f"{i},{300_000 * (i % 2)}\n" for i in range(40))
+    job_file.with_suffix(".csv").write_text(f"a,price\n{rows}", encoding="utf-8")
+    job_file.write_text(
+        '[model]\nname = "houses"\n[data]\npath = "flowers.csv"\ntarget = "price"\ntask = "regression"\n'
+    )
+    found = train(job_file, "--set", "train.epochs=1")
+    assert re.search(r"price +\d\d\d,\d\d\d +\d\d\d,\d\d\d +-?\d", found.stdout), found.output
+    assert "e+0" not in found.stdout
+    settings = Settings(store=str(store(job_file)), cache_dir=str(job_file.parent / "cache"), poll_seconds=0)
+    page = create_app(settings).test_client().get("/docs").text
+    assert len(re.findall(r"<td[^>]*>\d\d\d,\d\d\d</td>", page)) == 2
 
 
 def test_a_row_too_long_for_a_line_is_fetched_from_the_service(train: Train, job_file: Path) -> None:
