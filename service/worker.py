@@ -166,15 +166,22 @@ class EventWorker(Worker):  # type: ignore[misc]
             self._close(connection)
 
     def _receive(self) -> None:
-        """Reads on in large requests, one after another to its end."""
+        """Reads on in large requests, one after another to its end.
+
+        What is said beside a body of small chunks may be a thousand times as much, and lets the others have their turn.
+        """
         read = 0
         while self.readable and read < TURN_BYTES:
             connection = self.readable.popleft()
             since, connection.readable = connection.readable, 0.0
             if connection in self.connections:
+                held = connection.held
                 came = self._read(connection, since, TURN_BYTES)
                 read += came
-                if came == TURN_BYTES:
+                if came == TURN_BYTES and 2 * (connection.held - held) < came:
+                    connection.readable = time.monotonic()
+                    self.readable.append(connection)
+                elif came == TURN_BYTES:
                     connection.readable = since
                     self.readable.appendleft(connection)
 
@@ -194,7 +201,7 @@ class EventWorker(Worker):  # type: ignore[misc]
         if connection.draining:
             if not data:
                 self._close(connection)
-            return len(data)
+            return 0  # nobody waits for that: it is no large request
         incoming = connection.incoming
         if not incoming.buffer and incoming.head is None:
             if not data:
@@ -415,7 +422,8 @@ class EventWorker(Worker):  # type: ignore[misc]
     def expire(self, now: float) -> None:
         for connection, arrived in self.aside.overdue(now):
             self._give_up(connection, arrived, "is still being loaded")
-        for connection in [c for c in self.connections if c.deadline < now and c.waiting is None and not c.readable]:
+        # What could be read in time, and has not been, is no fault of the client's.
+        for connection in [c for c in self.connections if c.deadline < (c.readable or now) and c.waiting is None]:
             arriving = connection.incoming.head is not None or connection.incoming.buffer
             if arriving and not connection.outgoing and not connection.draining and not connection.closing:
                 seconds = int(READ_SECONDS)

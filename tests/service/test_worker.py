@@ -552,6 +552,51 @@ def test_the_time_that_a_large_request_has_waited_to_be_read_counts(loop: Loop) 
     assert error_of(loop.take(second)) == (503, "overloaded")
 
 
+def in_small_chunks(path: str, count: int) -> bytes:
+    """A body of which each byte comes with 40 that say nothing."""
+    return f"POST {path} HTTP/1.1\r\nHost: h\r\nTransfer-Encoding: chunked\r\n\r\n".encode() + count * (
+        b"1;" + b"e" * 34 + b"\r\nx\r\n"
+    )
+
+
+@pytest.mark.usefixtures("small_pieces")
+def test_what_comes_with_small_chunks_keeps_no_large_request_from_being_read(loop: Loop) -> None:
+    waiting(loop, in_small_chunks("/chunks", 300), post("/large", b"x" * 500))
+    loop.turn(15)
+    assert loop.app.asked == ["/large"]
+
+
+@pytest.mark.usefixtures("small_pieces")
+def test_a_request_that_comes_for_too_long_is_cut_off_however_fast_it_comes(loop: Loop) -> None:
+    (sock,) = waiting(loop, in_small_chunks("/chunks", 300))
+    loop.turn(2)
+    (connection,) = loop.worker.readable
+    connection.deadline = time.monotonic()
+    loop.turn(2)
+    loop.worker.expire(time.monotonic())
+    assert error_of(loop.take(sock)) == (408, "request_timeout")
+
+
+@pytest.mark.usefixtures("small_pieces")
+def test_what_could_be_read_in_time_is_not_late(loop: Loop) -> None:
+    _, second = waiting(loop, post("/0", b"x" * 900), post("/1", b"x" * 900))
+    loop.turn(1)
+    connection = loop.worker.readable[-1]
+    assert not connection.waiting
+    loop.worker.expire(connection.deadline + 1)
+    assert loop.take(second).endswith(b"x" * 900)
+
+
+@pytest.mark.usefixtures("small_pieces")
+def test_who_sends_on_after_a_last_answer_is_closed_in_time(loop: Loop) -> None:
+    (sock,) = waiting(loop, b"nonsense\r\n\r\n" + b"x" * 10_000)
+    loop.turn(3)
+    (connection,) = loop.worker.connections
+    assert connection.draining
+    loop.worker.expire(connection.deadline + 1)
+    assert not loop.worker.connections
+
+
 def test_one_that_the_application_has_to_answer_leaves_the_others_theirs(loop: Loop) -> None:
     clients = waiting(loop, post("/plain", b"1"), post("/plain", b""), post("/other", b"2"), post("/plain", b"3"))
     answers = [loop.take(client) for client in clients]
