@@ -589,7 +589,7 @@ def test_what_could_be_read_in_time_is_not_late(loop: Loop) -> None:
 
 @pytest.mark.usefixtures("small_pieces")
 def test_who_sends_on_after_a_last_answer_is_closed_in_time(loop: Loop) -> None:
-    (sock,) = waiting(loop, b"nonsense\r\n\r\n" + b"x" * 10_000)
+    waiting(loop, b"nonsense\r\n\r\n" + b"x" * 10_000)
     loop.turn(3)
     (connection,) = loop.worker.connections
     assert connection.draining
