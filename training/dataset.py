@@ -1,4 +1,7 @@
-"""The dataset: what a job's files say, column by column, with the answers to learn. Nothing is fitted yet."""
+"""The dataset: what a job's files say, column by column, with the answers to learn.
+
+Nothing is fitted before `Dataset.signature`, which is told the rows to learn from.
+"""
 
 from __future__ import annotations
 
@@ -11,6 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from model_store.errors import Fault, did_you_mean
+from model_store.signature import Classes, Input, Signature, Values
 from training import columns, data
 from training.data import Arrays, Table
 from training.errors import DataError
@@ -45,6 +49,25 @@ class Dataset:
     @property
     def task(self) -> str:
         return "classification" if self.labels else "regression"
+
+    def signature(self, section: DataSection, training: NDArray[np.int64]) -> Signature:
+        """The preprocessing, fitted on the training rows."""
+        standardise = section.scale == "standard"
+        missing: Any = section.missing
+        unknown: Any = section.unknown
+        inputs: list[Input] = []
+        for name, values in self.inputs.items():
+            learned = values[training]
+            if self.kinds[name] == "number":
+                inputs.append(columns.fit_number(name, learned, missing, standardise))
+            elif self.kinds[name] == "category":
+                inputs.append(columns.fit_category(name, learned, missing, unknown))
+            else:
+                inputs.append(columns.fit_array(name, learned, standardise))
+        if self.labels:
+            return Signature(tuple(inputs), Classes(self.targets[0], self.labels))
+        output = Values(self.targets, *columns.fit_values(self.answers[training], standardise))
+        return Signature(tuple(inputs), output)
 
     def place(self, row: int) -> str:
         return f"row {row}" if self.lines is None else f"{self.noun} {self.lines[row]}"

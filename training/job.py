@@ -27,9 +27,9 @@ from threadpoolctl import threadpool_limits  # type: ignore[import-untyped]
 from model_store.errors import Fault, InputError, StoreError
 from model_store.model import Golden, Model
 from model_store.report import render
-from model_store.signature import Classes, Number, Signature, Values
+from model_store.signature import Signature
 from model_store.store import Store, Version
-from training import columns, dataset, job_file, metrics, recipe
+from training import dataset, job_file, metrics, recipe
 from training.batches import open_source
 from training.blocks import Blocks
 from training.checkpoint import Checkpoint
@@ -42,7 +42,7 @@ from training.progress import OnEpoch, Watch
 from training.settings import Settings
 from training.split import Fold, Split, split
 from training.stream import Stream, stream, streams
-from training.suspects import suspects
+from training.suspects import constants, suspects
 from training.trainer import DivergedError, Samples, train
 
 GOLDEN_ROWS = 8
@@ -214,7 +214,7 @@ def prepare(job: Job, fold: Fold | None = None, rows: Dataset | None = None) -> 
     else:
         rows = rows or dataset.load(settings.data, job.folder)
         parts = split(rows.answers, rows.labels, shares.test, shares.validation, rng, rows.name, fold)
-        signature = _signature(rows, parts, settings)
+        signature = rows.signature(settings.data, parts.training)
     plan = design(settings, signature, job.source)
     counts = np.zeros(0, np.int64)
     if rows.labels:
@@ -230,7 +230,7 @@ def prepare(job: Job, fold: Fold | None = None, rows: Dataset | None = None) -> 
     else:
         sample = found.sample()
         warnings = suspects({name: sample[name] for name in rows.inputs}, found.answers(sample), bool(rows.labels))
-    notes = rows.notes + _constants(signature) + warnings
+    notes = rows.notes + constants(signature) + warnings
     # A row that cannot be encoded, held out or not, is to be known now and not after the training.
     blocks = None if found is None else Blocks(found, signature, plan)
     prepared = Prepared(replace(job, settings=resolved), rows, parts, signature, plan, notes, blocks)
@@ -365,34 +365,6 @@ def _passes(trained: int) -> int:
 def _generators(settings: Settings) -> list[np.random.Generator]:
     """For the split, the first weights, the order of rows and the diagnostics: a change to one leaves the others."""
     return [np.random.default_rng(seed) for seed in np.random.SeedSequence(settings.train.seed).spawn(4)]
-
-
-def _signature(rows: Dataset, parts: Split, settings: Settings) -> Signature:
-    """The preprocessing, fitted on the training rows."""
-    data: Any = settings.data
-    standardise = data.scale == "standard"
-    inputs: list[Any] = []
-    for name, values in rows.inputs.items():
-        learned = values[parts.training]
-        if rows.kinds[name] == "number":
-            inputs.append(columns.fit_number(name, learned, data.missing, standardise))
-        elif rows.kinds[name] == "category":
-            inputs.append(columns.fit_category(name, learned, data.missing, data.unknown))
-        else:
-            inputs.append(columns.fit_array(name, learned, standardise))
-    if rows.labels:
-        return Signature(tuple(inputs), Classes(rows.targets[0], rows.labels))
-    return Signature(
-        tuple(inputs), Values(rows.targets, *columns.fit_values(rows.answers[parts.training], standardise))
-    )
-
-
-def _constants(signature: Signature) -> list[str]:
-    return [
-        f"column {column.name} has one value in all training rows: it tells the network nothing"
-        for column in signature.inputs
-        if (column.statistics["std"] == 0 if isinstance(column, Number) else column.width == 1)
-    ]
 
 
 def _json(cell: Any) -> Any:

@@ -1,5 +1,5 @@
-"""Suspects: columns that tell too much. One that alone all but gives the answer away is rarely there when a model is
-asked: it was filled in afterwards, or is the target in other words.
+"""Suspects: columns that tell too much, or nothing. One that alone all but gives the answer away is rarely there when a
+model is asked: it was filled in afterwards, or is the target in other words.
 """
 
 from __future__ import annotations
@@ -9,6 +9,8 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
+
+from model_store.signature import Number, Signature
 
 FEWEST_ROWS = 50  # among fewer, chance alone finds a column
 MOST_ROWS = 100_000  # that are looked at
@@ -37,6 +39,15 @@ def suspects(inputs: Mapping[str, NDArray[Any]], answers: NDArray[Any], classes:
                 "when the model is asked, leave it out: list the others as data.columns"
             )
     return warnings
+
+
+def constants(signature: Signature) -> list[str]:
+    """A note for each column that was the same in every training row."""
+    return [
+        f"column {column.name} has one value in all training rows: it tells the network nothing"
+        for column in signature.inputs
+        if (column.statistics["std"] == 0 if isinstance(column, Number) else column.width == 1)
+    ]
 
 
 def _classes_told(ranked: NDArray[Any]) -> str:
