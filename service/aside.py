@@ -28,7 +28,7 @@ class Aside:
         self._waiting: dict[Connection, Arrived] = {}  # changed by the loop alone
         self._asked: SimpleQueue[tuple[Connection, Arrived]] = SimpleQueue()
         self._answered: SimpleQueue[tuple[Connection, Arrived, bytes, bool]] = SimpleQueue()
-        self._running = False
+        self._thread: threading.Thread | None = None
         self.end = math.inf  # when nobody may wait any more
 
     def put(self, connection: Connection, arrived: Arrived) -> bool:
@@ -38,14 +38,16 @@ class Aside:
             return False
         self._waiting[connection] = arrived
         self._asked.put((connection, arrived))
-        if not self._running:
-            self._running = True
-            threading.Thread(target=self._run, name="aside", daemon=True).start()
+        if self._thread is None or not self._thread.is_alive():  # one that crashed has said so, and is replaced
+            self._thread = threading.Thread(target=self._run, name="aside", daemon=True)
+            self._thread.start()
         return True
 
     def drop(self, connection: Connection) -> None:
-        """The connection waits no longer, if it did."""
-        self._waiting.pop(connection, None)
+        """The connection waits no longer, if it did. Its request takes no memory until the thread passes it over."""
+        arrived = self._waiting.pop(connection, None)
+        if arrived is not None:
+            arrived.data = b""
 
     def overdue(self, now: float) -> Iterator[tuple[Connection, Arrived]]:
         """Those that have waited for too long, and wait no longer."""

@@ -169,6 +169,38 @@ def test_a_crash_aside_is_a_500_and_the_next_one_is_answered(loop: Loop) -> None
     assert waited(loop, good).endswith(b"fine")
 
 
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnhandledThreadExceptionWarning")
+def test_a_thread_that_crashes_is_replaced(loop: Loop, monkeypatch: pytest.MonkeyPatch) -> None:
+    crashed = threading.Event()
+
+    def crash(*_: object, **__: object) -> bool:
+        if threading.get_ident() == loop.app.gate.loop:
+            raise WouldBlock
+        crashed.set()
+        raise MemoryError
+
+    with monkeypatch.context() as patch:
+        patch.setattr(loop.worker.gateway, "answer", crash)
+        loop.client(post("/load"))
+        assert crashed.wait(20)
+        loop.worker.aside._thread.join(20)
+    loop.app.gate.open.set()
+    assert waited(loop, loop.client(post("/load", b"fine"))).endswith(b"fine")
+
+
+def test_a_request_whose_client_waits_no_longer_takes_no_memory(loop: Loop) -> None:
+    """While one load hangs, others could fill it, 30 seconds after 30 seconds."""
+    loop.client(post("/load", b"hangs"))
+    assert loop.app.gate.reached.wait(20)
+    loop.client(post("/load", b"x" * 900))
+    (connection,) = [c for c in loop.worker.connections if c.waiting and c.waiting.data == b"x" * 900]
+    arrived = connection.waiting
+    connection.since -= module.LOAD_SECONDS
+    loop.worker.expire(time.monotonic())
+    assert connection.waiting is None
+    assert arrived.data == b""
+
+
 def test_draining_waits_for_a_load(loop: Loop, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(worker_module, "LINGER_SECONDS", 0.1)
     sock = loop.client(post("/load", b"loaded"))
