@@ -108,6 +108,7 @@ class Drift:
     def __init__(self, counts: Counts) -> None:
         self._counts = counts
         self._watches: WeakKeyDictionary[Served, Watch] = WeakKeyDictionary()
+        self._lock = threading.Lock()  # whoever goes through them, and whoever adds one: it may be the thread aside
 
     def add(self, served: Served, inputs: NDArray) -> None:
         """Rows as the network meets them, (n, features)."""
@@ -116,12 +117,16 @@ class Drift:
     def watch(self, served: Served) -> Watch:
         watch = self._watches.get(served)
         if watch is None:
-            watch = self._watches[served] = Watch(self._counts, served)
+            with self._lock:
+                watch = self._watches.get(served) or Watch(self._counts, served)
+                self._watches[served] = watch
         return watch
 
     def flush(self) -> None:
         """Puts the rows that this process has kept into their bins, for whoever adds them up."""
-        for watch in list(self._watches.values()):
+        with self._lock:
+            watches = list(self._watches.values())
+        for watch in watches:
             watch.flush()
 
     def metrics(self, served: Iterable[Served], recent: Mapping[str, float]) -> Iterator[Metric]:

@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+import threading
 import tracemalloc
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -126,6 +130,26 @@ def test_rows_that_are_kept_to_be_looked_at_take_little_memory_however_large_the
     finally:
         tracemalloc.stop()
     assert 1_000_000 < kept < 2 * drift.MOST_BYTES
+
+
+def test_threads_that_meet_a_version_at_once_share_its_watch(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Else each would tell the index of its own rows, and the last to speak would be heard."""
+    entered = threading.Barrier(2)
+
+    class Slow(drift.Watch):
+        def __init__(self, *of: Any) -> None:
+            with suppress(threading.BrokenBarrierError):
+                entered.wait(0.2)
+            super().__init__(*of)
+
+    class Version(SimpleNamespace):
+        __hash__ = object.__hash__
+
+    monkeypatch.setattr(drift, "Watch", Slow)
+    watches, version = drift.Drift(Counts()), Version(name="houses", number=1, model=trained())
+    with ThreadPoolExecutor(2) as pool:
+        first, second = pool.map(watches.watch, [version, version])
+    assert first is second
 
 
 def test_missing_values_are_expected_where_training_had_them():
