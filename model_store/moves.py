@@ -6,7 +6,9 @@ import json
 from dataclasses import dataclass
 from datetime import datetime
 
-from model_store.errors import ConflictError
+from model_store.errors import ConflictError, StoreError
+from model_store.objects import SMALL, Objects, explained, put
+from model_store.shelf import shelf
 
 
 @dataclass(frozen=True)
@@ -47,6 +49,56 @@ class Generation:
         except (ValueError, TypeError, KeyError, AttributeError, OverflowError, RecursionError) as e:
             raise ValueError(str(e)) from e
         return cls(alias, number, version, who, when, why, rollback, protected)
+
+
+class Moves:
+    """All moves that are kept, of every alias of every model. The highest generation of an alias counts."""
+
+    def __init__(self, objects: Objects) -> None:
+        self._objects = objects
+
+    def aliases(self, name: str) -> dict[str, int]:
+        """Every alias of a model and the version it points to."""
+        newest = self.newest(name)
+        return {alias: self.get(name, alias, number).version for alias, number in newest.items()}
+
+    def newest(self, name: str) -> dict[str, int]:
+        """Every alias of a model and its highest generation."""
+        return shelf(self._objects, name, "aliases/*/*").newest
+
+    def head(self, name: str, alias: str) -> Generation | None:
+        """The move that counts, where there is one."""
+        numbers = self._numbers(name, alias)
+        return self.get(name, alias, numbers[-1]) if numbers else None
+
+    def history(self, name: str, alias: str) -> list[Generation]:
+        """Every move of an alias, oldest first."""
+        return [self.get(name, alias, number) for number in self._numbers(name, alias)]
+
+    def get(self, name: str, alias: str, number: int) -> Generation:
+        place = f"{self._objects.address}/{_key(name, alias, number)}"
+        with explained(place, "read an alias"):
+            data = self._objects.get(_key(name, alias, number))
+        try:
+            return Generation.from_bytes(alias, number, data)
+        except ValueError as e:
+            raise StoreError(f"{place}: wanted a move of an alias, found {data[:60]!r}") from e
+
+    def add(self, name: str, move: Generation) -> None:
+        """ConflictError when somebody else was first."""
+        key, data = _key(name, move.alias, move.number), move.to_bytes()
+        if len(data) > SMALL:
+            raise StoreError(f"{name}/{move.alias}: wanted a reason that fits into {SMALL} bytes, found a longer one")
+        with explained(f"{self._objects.address}/{key}", "move an alias"):
+            if not put(self._objects, key, data):
+                raise ConflictError(f"{name}/{move.alias}: somebody else moved it just now; look, and try again")
+
+    def _numbers(self, name: str, alias: str) -> list[int]:
+        return sorted(shelf(self._objects, name, f"aliases/{alias}/*").generations.get(alias, []))
+
+
+def _key(name: str, alias: str, number: int) -> str:
+    return f"{name}/aliases/{alias}/{number}.json"
 
 
 def trail(moves: list[Generation], versions: list[int]) -> list[int]:

@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable
 from dataclasses import dataclass, field
 
-from model_store.objects import WORD
+from model_store.objects import WORD, Objects, explained
 
 _VERSION_KEY = re.compile(rf"({WORD})/([1-9][0-9]{{0,17}})\.(npz|removed)")
 _GENERATION_KEY = re.compile(rf"({WORD})/aliases/({WORD})/([1-9][0-9]{{0,17}})\.json")
@@ -29,9 +28,16 @@ class Shelf:
         return {alias: max(self.generations[alias]) for alias in sorted(self.generations)}
 
 
-def shelves(keys: Iterable[str]) -> dict[str, Shelf]:
-    """The shelf of each model that has a key here. Keys that mean something else are passed over."""
+def shelf(objects: Objects, name: str, pattern: str) -> Shelf:
+    """What the keys below a model's name say that fit."""
+    return shelves(objects, f"{name}/{pattern}").get(name, Shelf())
+
+
+def shelves(objects: Objects, *patterns: str) -> dict[str, Shelf]:
+    """What the keys that fit say of each model. Those that mean something else are passed over."""
     found: dict[str, Shelf] = {}
+    with explained(objects.address, "read the model store"):
+        keys = objects.keys(*patterns)
     for key in keys:
         if match := _VERSION_KEY.fullmatch(key):
             numbers, number = found.setdefault(match[1], Shelf()).numbers, int(match[2])

@@ -27,9 +27,9 @@ from model_store.cache import default_directory
 from model_store.errors import ConflictError, NotFoundError, StoreError, did_you_mean
 from model_store.garbage import Leftover, leftovers
 from model_store.model import Model
-from model_store.moves import Generation, is_protected, trail
-from model_store.objects import SMALL, WORD, Directory, Objects, explained, put
-from model_store.shelf import Shelf, shelves
+from model_store.moves import Generation, Moves, is_protected, trail
+from model_store.objects import WORD, Directory, Objects, explained, put
+from model_store.shelf import Shelf, shelf, shelves
 
 BUCKETS = ("s3", "gs", "az")
 DEFAULT = "default"
@@ -79,6 +79,7 @@ class Store:
 
     def __init__(self, objects: Objects) -> None:
         self.objects = objects
+        self._moves = Moves(objects)
 
     @property
     def root(self) -> Path:
@@ -89,7 +90,7 @@ class Store:
 
     def names(self) -> list[str]:
         """The models that have a version, by name."""
-        return sorted(name for name, shelf in self._shelves("*/*").items() if shelf.versions)
+        return sorted(name for name, found in shelves(self.objects, "*/*").items() if found.versions)
 
     def versions(self, name: str) -> list[int]:
         """The versions that are there, ascending."""
@@ -106,14 +107,14 @@ class Store:
             number = int(ref)
         elif ref != LATEST and _NAME.fullmatch(name) and _NAME.fullmatch(DEFAULT if ref is None else ref):
             # Before the versions: whoever moved it to a new one had published that before.
-            head = self._head(name, ref or DEFAULT)
+            head = self._moves.head(name, ref or DEFAULT)
             number = None if head is None else head.version
         versions = self.versions(name)
         if number in versions:
             return number
         if number is None and ref in {None, LATEST}:
             return versions[-1]
-        if head is not None and head != self._head(name, head.alias):
+        if head is not None and head != self._moves.head(name, head.alias):
             return self.resolve(name, ref)  # it moved on, and where it was is removed
         known = [*map(str, versions), *self.aliases(name), LATEST]
         if number is None:
@@ -205,7 +206,8 @@ class Store:
 
     def signed_by(self, name: str, number: int) -> list[str]:
         """The fingerprints of the keys that a version has signatures of, unchecked."""
-        keys = self._keys(self._signature_key(name, number, "*"))
+        with self._explained("", "read the model store"):
+            keys = self.objects.keys(self._signature_key(name, number, "*"))
         return [match[3] for key in keys if (match := _SIGNATURE_KEY.fullmatch(key))]
 
     def remove(self, name: str, number: int) -> None:
@@ -230,7 +232,7 @@ class Store:
     def aliases(self, name: str) -> dict[str, int]:
         """Every alias of a model and the version it points to."""
         self.versions(name)
-        return self._aliases(name)
+        return self._moves.aliases(name)
 
     def set_alias(
         self,
@@ -251,9 +253,9 @@ class Store:
         """
         _check_name("alias", alias)
         number = self.resolve(name, version)
-        generation = self._newest(name).get(alias, 0)
+        generation = self._moves.newest(name).get(alias, 0)
         try:
-            head = self._generation(name, alias, generation) if generation else None
+            head = self._moves.get(name, alias, generation) if generation else None
         except StoreError:
             if not force:
                 raise
@@ -264,7 +266,7 @@ class Store:
                 f"{name}/{alias}: wanted it to point to {expected or 'nothing'}, found {present or 'nothing'}"
             )
         protected = is_protected(name, head, force)
-        return self._append(
+        return self._move(
             name, Generation(alias, generation + 1, number, who, when.astimezone(UTC), why, protected=protected)
         )
 
@@ -272,14 +274,14 @@ class Store:
         """Protect an alias where it is, or end its protection: a move to the same version, for the record."""
         head = self.history(name, alias)[-1]
         move = Generation(alias, head.number + 1, head.version, who, when.astimezone(UTC), why, protected=protected)
-        return self._append(name, move)
+        return self._move(name, move)
 
     def history(self, name: str, alias: str = DEFAULT) -> list[Generation]:
         """Every move of an alias, oldest first."""
         aliases = self.aliases(name)
         if alias not in aliases:
             raise NotFoundError(f"no alias {alias!r} of {name!r}{_hint(alias, aliases)}", list(aliases))
-        return [self._generation(name, alias, number) for number in self._generations(name, alias)]
+        return self._moves.history(name, alias)
 
     def rollback(
         self, name: str, alias: str = DEFAULT, *, who: str, why: str, when: datetime, force: bool = False
@@ -290,14 +292,14 @@ class Store:
         when the alias is protected, unless by `force`.
         """
         versions = self.versions(name)
-        moves = [] if alias == DEFAULT and alias not in self._aliases(name) else self.history(name, alias)
+        moves = [] if alias == DEFAULT and alias not in self._moves.aliases(name) else self.history(name, alias)
         path = trail(moves, versions)
         before = [number for number in path[:-1] if number in versions]
         if not before:
             raise ConflictError(f"{name}/{alias}: no version to roll back to, found only {path[-1]}")
         protected = is_protected(name, moves[-1] if moves else None, force)
         move = Generation(alias, len(moves) + 1, before[-1], who, when.astimezone(UTC), why, True, protected)
-        return self._append(name, move)
+        return self._move(name, move)
 
     def state(self) -> dict[str, dict[str, Any]]:
         """All names with their versions and aliases: what followers compare, without opening an artifact.
@@ -305,18 +307,18 @@ class Store:
         An alias whose file cannot be read is among "unreadable", with the reason; all others are none the worse.
         """
         # Versions after aliases: whoever moves one to a new version has published that before.
-        found = self._shelves("*/aliases/*/*", "*/*")
+        found = shelves(self.objects, "*/aliases/*/*", "*/*")
         return {name: self._state(name, found[name]) for name in sorted(found) if found[name].versions}
 
-    def _state(self, name: str, shelf: Shelf) -> dict[str, Any]:
+    def _state(self, name: str, found: Shelf) -> dict[str, Any]:
         aliases: dict[str, int] = {}
         unreadable: dict[str, str] = {}
-        for alias, generation in shelf.newest.items():
+        for alias, generation in found.newest.items():
             try:
-                aliases[alias] = self._generation(name, alias, generation).version
+                aliases[alias] = self._moves.get(name, alias, generation).version
             except StoreError as e:
                 unreadable[alias] = str(e)
-        return {"versions": tuple(shelf.versions), "aliases": aliases, "unreadable": unreadable}
+        return {"versions": tuple(found.versions), "aliases": aliases, "unreadable": unreadable}
 
     def leftovers(self, *, now: datetime, grace: timedelta) -> list[Leftover]:
         """What the dead left, and may be collected."""
@@ -328,61 +330,26 @@ class Store:
             self.objects.delete(leftover.key)
 
     def _aliased(self, name: str) -> set[int] | None:
-        state = self._state(name, self._shelf(name, "aliases/*/*"))
+        state = self._state(name, shelf(self.objects, name, "aliases/*/*"))
         return None if state["unreadable"] else set(state["aliases"].values())
 
     def _file(self, key: str, *, anew: bool = False) -> Path:
         with self._explained(key, "fetch a version"):
             return self.objects.file(key, anew=anew)
 
-    def _shelves(self, *patterns: str) -> dict[str, Shelf]:
-        """What the keys that fit say of each model."""
-        return shelves(self._keys(*patterns))
-
-    def _shelf(self, name: str, pattern: str) -> Shelf:
-        return self._shelves(f"{name}/{pattern}").get(name, Shelf())
-
     def _numbers(self, name: str) -> dict[int, bool]:
-        return self._shelf(name, "*").numbers
+        return shelf(self.objects, name, "*").numbers
 
     def _versions(self, name: str) -> list[int]:
-        return self._shelf(name, "*").versions
-
-    def _aliases(self, name: str) -> dict[str, int]:
-        return {alias: self._generation(name, alias, number).version for alias, number in self._newest(name).items()}
-
-    def _newest(self, name: str) -> dict[str, int]:
-        return self._shelf(name, "aliases/*/*").newest
+        return shelf(self.objects, name, "*").versions
 
     def _check_unaliased(self, name: str, number: int) -> None:
-        holders = [alias for alias, version in self._aliases(name).items() if version == number]
+        holders = [alias for alias, version in self._moves.aliases(name).items() if version == number]
         if holders:
             raise ConflictError(f"{name}/{number}: wanted no alias on it, found {', '.join(holders)}; move that first")
 
-    def _generations(self, name: str, alias: str) -> list[int]:
-        return sorted(self._shelf(name, f"aliases/{alias}/*").generations.get(alias, []))
-
-    def _head(self, name: str, alias: str) -> Generation | None:
-        numbers = self._generations(name, alias)
-        return self._generation(name, alias, numbers[-1]) if numbers else None
-
-    def _generation(self, name: str, alias: str, number: int) -> Generation:
-        key = f"{name}/aliases/{alias}/{number}.json"
-        with self._explained(key, "read an alias"):
-            data = self.objects.get(key)
-        try:
-            return Generation.from_bytes(alias, number, data)
-        except ValueError as e:
-            raise StoreError(f"{self._place(key)}: wanted a move of an alias, found {data[:60]!r}") from e
-
-    def _append(self, name: str, move: Generation) -> Generation:
-        key = f"{name}/aliases/{move.alias}/{move.number}.json"
-        data = move.to_bytes()
-        if len(data) > SMALL:
-            raise StoreError(f"{name}/{move.alias}: wanted a reason that fits into {SMALL} bytes, found a longer one")
-        with self._explained(key, "move an alias"):
-            if not put(self.objects, key, data):
-                raise ConflictError(f"{name}/{move.alias}: somebody else moved it just now; look, and try again")
+    def _move(self, name: str, move: Generation) -> Generation:
+        self._moves.add(name, move)
         if move.version not in self._versions(name):
             raise ConflictError(f"{name}/{move.version}: removed while {move.alias!r} moved to it; move it once more")
         return move
@@ -390,10 +357,6 @@ class Store:
     @staticmethod
     def _signature_key(name: str, number: int, key: str) -> str:
         return f"{name}/signatures/{number}/{key if key == '*' else f'{key}.sig'}"
-
-    def _keys(self, *patterns: str) -> list[str]:
-        with self._explained("", "read the model store"):
-            return self.objects.keys(*patterns)
 
     def _place(self, key: str) -> str:
         return f"{self.objects.address}/{key}" if key else self.objects.address

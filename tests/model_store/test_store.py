@@ -12,7 +12,7 @@ from model_store import artifact
 from model_store import store as stores
 from model_store.errors import ArtifactError, ConflictError, NotFoundError, StoreError
 from model_store.model import Golden, Model
-from model_store.moves import Generation
+from model_store.moves import Generation, Moves
 from model_store.objects import Objects, put
 from model_store.store import Store, open_store
 from tests.model_store.conftest import contents, exchange
@@ -143,16 +143,16 @@ def test_an_alias_that_moves_to_a_new_version_while_it_is_read_is_followed(
 
 def test_an_alias_that_leaves_a_removed_version_while_it_is_read_is_followed(chess: Store, monkeypatch) -> None:
     chess.set_alias("chess", "champion", 1, **BY)
-    head = Store._head
+    head = Moves.head
 
-    def looked(self: Store, name: str, alias: str) -> Generation | None:
+    def looked(self: Moves, name: str, alias: str) -> Generation | None:
         found = head(self, name, alias)
-        monkeypatch.setattr(Store, "_head", head)
+        monkeypatch.setattr(Moves, "head", head)
         chess.set_alias("chess", "champion", 2, **BY)
         chess.remove("chess", 1)
         return found
 
-    monkeypatch.setattr(Store, "_head", looked)
+    monkeypatch.setattr(Moves, "head", looked)
     assert chess.resolve("chess", "champion") == 2
 
 
@@ -199,7 +199,7 @@ def test_an_alias_moves_from_where_it_was_expected_only(chess: Store) -> None:
 def test_of_two_who_move_an_alias_at_once_one_is_told(chess: Store, monkeypatch) -> None:
     chess.set_alias("chess", "champion", 1, **BY)
     chess.set_alias("chess", "champion", 2, **BY)
-    monkeypatch.setattr(Store, "_newest", lambda *_: {"champion": 1})  # as one who looked before the second move
+    monkeypatch.setattr(Moves, "newest", lambda *_: {"champion": 1})  # as one who looked before the second move
     with pytest.raises(ConflictError, match="somebody else moved it"):
         chess.set_alias("chess", "champion", 3, **BY)
 
