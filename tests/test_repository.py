@@ -106,6 +106,13 @@ def test_the_changelog_begins_with_the_version_of_the_package():
     assert newest[1] == PROJECT["version"]
 
 
+def test_no_line_of_the_changelog_stands_twice():
+    """.gitattributes has Git merge it by union, which keeps both of two wordings."""
+    lines = re.split(r"^(?:- |#.*\n)", (ROOT / "CHANGELOG.md").read_text(encoding="utf-8"), flags=re.MULTILINE)
+    beginnings = [" ".join(line.split())[:50] for line in lines if line.strip()]
+    assert sorted(set(beginnings)) == sorted(beginnings)
+
+
 def test_artifacts_name_the_version_that_made_them():
     assert f"{PROJECT['name']} {PROJECT['version']}" == PRODUCER
 
