@@ -12,7 +12,7 @@ import numpy as np
 
 from model_store.nn.fields import NUMBER
 from model_store.nn.module import Module, Shape
-from model_store.nn.tape import Array, Backward, Line, beside_ones, by_features, copied, scalar
+from model_store.nn.tape import Array, Backward, Line, copied, outputs_like, scalar
 
 
 class Activation(Module):
@@ -41,7 +41,7 @@ class Activation(Module):
         return output_grad * self.activation_prime(self.inputs)
 
     def record(self, inputs: Array) -> tuple[Array, list[Line], Backward]:
-        outputs = beside_ones(inputs) if by_features(inputs) else np.empty_like(inputs)
+        outputs = outputs_like(inputs)
 
         def backward(output_grad: Array, wanted: bool) -> tuple[Array, list[Line]]:
             return output_grad, self.chain(inputs, outputs, output_grad) if wanted else []

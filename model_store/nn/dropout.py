@@ -8,19 +8,20 @@ import numpy as np
 
 from model_store.nn.fields import NUMBER
 from model_store.nn.module import Module, Shape
-from model_store.nn.tape import Array, Backward, Line, scalar
+from model_store.nn.tape import Array, Backward, Line, outputs_like, scalar
 
 
 class Dropout(Module):
     """`Y = X ⊙ M`, each element of M 0 with probability `rate`, else 1/(1 - rate); Srivastava et al. 2014.
 
     `∂E/∂X = ∂E/∂Y ⊙ M`. The mean of M is 1, so inference, `module(x)`, is the identity. M is drawn anew for every
-    batch, from `rng`.
+    batch, from `rng`, in the order in which X lies in memory.
     """
 
     fields: ClassVar = {"rate": NUMBER}
     options = ("rng",)
     alone = True
+    by_features = True
 
     mask: Array
 
@@ -47,7 +48,7 @@ class Dropout(Module):
         return input_grad
 
     def record(self, inputs: Array) -> tuple[Array, list[Line], Backward]:
-        outputs, mask, drawn = np.empty_like(inputs), np.empty_like(inputs), np.empty(inputs.shape, np.float32)
+        outputs, mask, drawn = outputs_like(inputs), np.empty_like(inputs), np.empty_like(inputs, np.float32)
 
         def backward(output_grad: Array, wanted: bool) -> tuple[Array, list[Line]]:
             return output_grad, [(np.multiply, (output_grad, mask, output_grad))] if wanted else []

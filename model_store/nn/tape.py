@@ -51,6 +51,11 @@ def beside_ones(like: Array) -> Array:
     return whole[:-1].T
 
 
+def outputs_like(inputs: Array) -> Array:
+    """Memory for outputs shaped like the inputs, in the same order: beside ones where feature lies after feature."""
+    return beside_ones(inputs) if by_features(inputs) else np.empty_like(inputs)
+
+
 def with_ones(x: Array) -> Array | None:
     """An array made by `beside_ones` and its ones, (batch, features + 1); None for any other."""
     whole = x.base

@@ -8,7 +8,8 @@ from collections.abc import Callable
 import numpy as np
 import pytest
 
-from model_store.nn import BatchNorm, Dropout, LayerNorm, Linear, Sequential, Tanh, build
+from model_store.nn import Array, BatchNorm, Dropout, LayerNorm, Linear, Sequential, Tanh, build
+from model_store.nn.tape import FEW_FEATURES
 from training import MSE, SGD, check_gradients, train
 from training.trainer import Step
 
@@ -141,14 +142,25 @@ def test_inference_drops_nothing() -> None:
     assert layer(x) is x
 
 
-@pytest.mark.parametrize("dtype", [np.float32, np.float64])
-def test_a_taped_step_drops_what_forward_drops(dtype: type) -> None:
-    def network() -> Sequential:
-        rng = np.random.default_rng(9)
-        layers = [Linear(4, 6, dtype=dtype, rng=rng), Dropout(0.4, rng=rng), Linear(6, 2, dtype=dtype, rng=rng)]
-        return Sequential([*layers, Dropout(0.2, rng=rng)])
+class ByFeatures(Dropout):
+    """Draws for feature after feature, as a tape does behind a small layer, whose outputs lie so."""
 
-    taped, by_hand = network(), network()
+    def forward(self, inputs: Array) -> Array:
+        drawn = self.rng.random(inputs.shape[::-1], np.float32).T
+        stays = drawn >= np.float32(self.rate)
+        self.mask = stays * inputs.dtype.type(1 / (1 - self.rate))
+        return inputs * self.mask
+
+
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+@pytest.mark.parametrize(("width", "order"), [(6, ByFeatures), (FEW_FEATURES + 1, Dropout)])
+def test_a_taped_step_drops_what_forward_drops(dtype: type, width: int, order: type[Dropout]) -> None:
+    def network(dropout: type[Dropout]) -> Sequential:
+        rng = np.random.default_rng(9)
+        layers = [Linear(4, width, dtype=dtype, rng=rng), dropout(0.4, rng=rng), Linear(width, 2, dtype=dtype, rng=rng)]
+        return Sequential([*layers, dropout(0.2, rng=rng)])
+
+    taped, by_hand = network(Dropout), network(order)
     x, y = np.random.default_rng(10).standard_normal((2, 5, 4)).astype(dtype), np.ones((5, 2), dtype)
     step = Step(taped, MSE(), x[0], y, 5)
     taped.modules[1].rng.bit_generator.state = by_hand.modules[1].rng.bit_generator.state  # type: ignore[attr-defined]
