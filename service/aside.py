@@ -18,7 +18,7 @@ from service.incoming import Arrived
 
 LOAD_SECONDS = 30.0  # that a request waits at most
 MAX_REQUESTS = 256
-MAX_BYTES = 32 * 1024 * 1024  # of their bodies
+MAX_BYTES = 32 * 1024 * 1024  # of their bodies, and of what has come after them
 
 
 class Aside:
@@ -33,7 +33,8 @@ class Aside:
 
     def put(self, connection: Connection, arrived: Arrived) -> bool:
         """Takes a request, if there is room."""
-        held = len(arrived.data) + sum(len(other.data) for other in self._waiting.values())
+        together = [(connection, arrived), *self._waiting.items()]
+        held = sum(len(each.data) + of.incoming.held for of, each in together)
         if len(self._waiting) >= MAX_REQUESTS or held > MAX_BYTES:
             return False
         self._waiting[connection] = arrived

@@ -162,6 +162,16 @@ def test_those_who_wait_are_bounded_and_take_no_room_of_others(loop: Loop, monke
     assert loop.worker.held == 0
 
 
+def test_what_has_come_after_a_request_that_waits_counts_as_well(loop: Loop, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, "MAX_BYTES", 1000)
+    after = post("/other", b"x" * 600)
+    first = loop.client(post("/load", b"loaded") + after)
+    assert error_of(loop.take(loop.client(post("/load") + after[:-1]))) == (503, "loading")
+    loop.app.gate.open.set()
+    assert b"loaded" in waited(loop, first)
+    assert loop.app.asked.count("/other") == 1
+
+
 def test_a_crash_aside_is_a_500_and_the_next_one_is_answered(loop: Loop) -> None:
     crash, good = loop.client(post("/crash")), loop.client(post("/load", b"fine"))
     loop.app.gate.open.set()
