@@ -69,8 +69,8 @@ def create_app(settings: Settings | None = None, *, forks: bool = False, counts:
     errors.register(app)
     predictor = predict.Predictor(catalog, inference, settings)
     app.extensions["express"] = partial(Express, catalog, predictor, inference, observer, keys, settings)
+    app.register_blueprint(hosted.routes(catalog, predictor, settings))  # first: it may be told an address of ours
     app.register_blueprint(predict.routes(predictor))
-    app.register_blueprint(hosted.routes(catalog, predictor, settings))
     app.register_blueprint(tensorflow_serving.routes(catalog, inference, settings))
     app.register_blueprint(open_inference.routes(catalog, inference, metrics, settings))
     app.register_blueprint(models.routes(catalog))

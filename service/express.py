@@ -88,7 +88,7 @@ class Express:
         try:
             target = head.express
         except AttributeError:
-            target = head.express = _target(head)
+            target = head.express = None if head.path == self._settings.predict_route else _target(head)
         if target is None or is_dense(body, self._settings.max_body_bytes):
             return None
         asked = Asked()

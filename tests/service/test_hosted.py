@@ -17,6 +17,7 @@ import pytest
 from model_store.store import Store, open_store
 from service.settings import Settings
 from tests.service.conftest import PENGUIN, assert_error, places, price
+from tests.service.test_express import express_of, take
 
 
 def npy(array: np.ndarray) -> bytes:
@@ -63,6 +64,14 @@ def test_the_addresses_that_vertex_names_are_served(lone, make_client):
     assert client.get("/alive").status_code == 200
     answer = client.post("/v1/endpoints/7:predict", json={"instances": [[3, 80]], "parameters": {}})
     assert answer.json.keys() == {"predictions"}
+
+
+def test_vertex_may_name_an_address_of_ours(lone, make_client):
+    client = make_client(lone, health_route="/healthz", predict_route="/predict")
+    answer = client.post("/predict?gateway=1", json={"instances": [[3, 80]], "parameters": {"confidence": 1}})
+    assert answer.json.keys() == {"predictions"}
+    assert take(express_of(client), b'{"instances": [[3, 80]]}', "/predict") is None
+    assert client.post("/models/price/predict", json={"instances": [[3, 80]]}).json.keys() > {"predictions"}
 
 
 @pytest.mark.parametrize("path", ["/ping", "/alive", "/healthz"])
