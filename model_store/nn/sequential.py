@@ -11,7 +11,7 @@ import numpy as np
 
 from model_store.nn.blocks import SIZES, filled
 from model_store.nn.module import Module, Shape, as_rows
-from model_store.nn.tape import Array, Backward, Line, by_rows
+from model_store.nn.tape import Array, Backward, Line, aligned_zeros, by_rows
 
 
 class Sequential(Module):
@@ -164,7 +164,7 @@ class Sequential(Module):
         if not all(array.flags.writeable for array in parameters):
             return
         size = sum(array.size for array in parameters)
-        vectors = [np.zeros(size, parameters[0].dtype) for _ in range(2)]
+        vectors = [aligned_zeros((size,), parameters[0].dtype) for _ in range(2)]
         views: list[list[Array]] = [[], []]
         start = 0
         for array in parameters:

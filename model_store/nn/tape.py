@@ -7,6 +7,7 @@ training loop makes them one after the other. What they compute is what `forward
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from typing import Any
 
@@ -22,6 +23,8 @@ Backward = Callable[[Array, bool], tuple[Array, list[Line]]]
 _UNPACKED = 1_000_000
 _FEW_ROWS = 256
 _LEAST_ROWS = 4
+
+_CACHE_LINE = 64  # bytes
 
 # With so many features and rows at most, calls take longer than their arithmetic, and saving some is worth another
 # order in memory. 30-64-32-1 and 32 rows take 12.9 µs so, 15.3 otherwise; with 1024 rows it would be 300 and 215.
@@ -39,6 +42,17 @@ def product(a: Array, b: Array, out: Array) -> list[Line]:
             block = -(-rows // count)
             return [(a[i : i + block].dot, (b, out[i : i + block])) for i in range(0, rows, block)]
     return [(a.dot, (b, out))]
+
+
+def aligned_zeros(shape: tuple[int, ...], dtype: npt.DTypeLike) -> Array:
+    """Zeros that begin where a cache line does, as NumPy's own seldom do: of a vector register no load then takes two.
+
+    SGD's three passes over 84,060 float32 take 9.5 µs so, and 13 from 16 bytes further on.
+    """
+    size = math.prod(shape) * np.dtype(dtype).itemsize
+    room = np.zeros(size + _CACHE_LINE, np.uint8)
+    start = -room.ctypes.data % _CACHE_LINE
+    return room[start : start + size].view(dtype).reshape(shape)
 
 
 def beside_ones(like: Array) -> Array:

@@ -126,6 +126,14 @@ def test_all_parameters_are_views_into_one_vector_and_keep_their_values() -> Non
         assert np.shares_memory(gradient, net.gradient_vector)
 
 
+def test_what_a_step_passes_over_begins_where_a_cache_line_does() -> None:
+    for net in (network(2, 3, 1), network(30, 64, 1, dtype=np.float64), copy.deepcopy(network(300, 17, 5))):
+        velocity = SGD(net)._memory["velocity"][0]
+        for vector in (net.parameter_vector, net.gradient_vector, velocity):
+            assert vector is not None
+            assert vector.ctypes.data % 64 == 0
+
+
 def test_assigned_weights_stay_views_so_that_training_still_moves_them() -> None:
     net = network(2, 2)
     first = net.modules[0]
