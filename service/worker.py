@@ -46,7 +46,8 @@ MAX_HELD_BYTES = 32 * 1024 * 1024  # of input, and of answers
 SLOW_SECONDS = 1.0  # for input to come, or for anything of an answer to be taken
 PIECE_BYTES = 64 * 1024  # that are read of whatever comes, at once
 TURN_BYTES = 512 * 1024  # that are read a turn of what is larger: what has not been read takes none of our memory
-ACCEPTS = 4  # new connections a turn: the other workers want some too
+ACCEPTS = 4  # new connections a turn of a busy worker
+BURST_SECONDS = 0.0002  # between connections that come together
 SPARE = 16  # descriptors that are left for files where the system allows fewer than we have connections
 TAKEN = 64  # requests read a turn, before the connections are looked at again
 VITAL = QUIET
@@ -72,6 +73,7 @@ class EventWorker(Worker):  # type: ignore[misc]
         self.queue: deque[Connection] = deque()
         self.vital: deque[Connection] = deque()
         self.held = self.unread = 0
+        self.accepted = 0.0
         self.gateway = Gateway(self.wsgi, self.cfg, self.app.observer, self.log)
         self.aside = Aside(self._written, self._wake)
         self.room = MAX_CONNECTIONS
@@ -122,7 +124,7 @@ class EventWorker(Worker):  # type: ignore[misc]
                     os.read(self.PIPE[0], 4096)
                 self._take_back()
             else:
-                self._accept(key.fileobj)
+                self._welcome(key.fileobj, now)
         if self.readable:
             self._receive()
         if self.vital:  # one a turn: a flood of them would keep everybody else waiting
@@ -133,6 +135,14 @@ class EventWorker(Worker):  # type: ignore[misc]
             self._serve()
         if self.unread > MAX_HELD_BYTES:
             self._close_unread()
+
+    def _welcome(self, listener: Any, now: float) -> None:
+        """Whoever is idle and quick would take all connections of a burst, and then be busy while others are idle."""
+        shared = self.cfg.workers > 1 and not self.queue
+        if shared and now - self.accepted < BURST_SECONDS:
+            time.sleep(1e-6)  # that another worker may be woken, which takes longer
+        self._accept(listener, 1 if shared else ACCEPTS)
+        self.accepted = now
 
     def _accept(self, listener: Any, most: int = ACCEPTS) -> None:
         for _ in range(most):

@@ -198,6 +198,16 @@ def test_the_application_sees_only_whole_requests(loop: Loop) -> None:
     assert loop.take(sock).endswith(b"0123456789")
 
 
+def test_a_worker_that_is_idle_leaves_others_of_a_burst_to_the_other_workers(loop: Loop) -> None:
+    for workers, taken in ((1, [4, 8]), (2, [9, 10])):
+        loop.worker.cfg.set("workers", workers)
+        burst = [socket.create_connection(loop.listener.getsockname()) for _ in range(8)]
+        loop.clients += burst
+        for count in taken:
+            loop.turn(1)
+            assert len(loop.worker.connections) == count
+
+
 def test_slow_and_silent_clients_keep_nobody_waiting(loop: Loop) -> None:
     for _ in range(30):
         loop.client()
