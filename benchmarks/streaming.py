@@ -157,7 +157,6 @@ def speed(path: Path) -> dict[str, float]:
 
     with threadpool_limits(1, user_api="blas"):
         found = alternate({"stream": contestant(blocks), "memory": contestant(Samples(x, y))}, ROUNDS)
-        print(machine(), file=sys.stderr)
     return {"stream": found["stream"]["speed"], "memory": found["memory"]["speed"]}
 
 
@@ -176,7 +175,8 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         write(repeated(Path(sys.argv[2]), rows) if len(sys.argv) > 2 else flights(rows), folder)
-        print(f"Streaming {rows:,} rows, batch 256, each job in a process of its own")
+        with threadpool_limits(1, user_api="blas"):
+            print(f"Streaming {rows:,} rows, batch 256, each job in a process of its own; {machine()}")
         write_arrays(rows, folder)
         os.sync()  # else the first to be measured shares the machine with the writing
         print(f"{'':>8} {'':>8} {'':>9} {'a job':>25}   an epoch, rows/s, median of {ROUNDS} rounds")
