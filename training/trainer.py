@@ -102,8 +102,11 @@ def train(
                     checkpoint.save()
         error = total / count
         progress.end_epoch(error)
-        if on_epoch is not None and on_epoch(epoch, epochs, error):
-            break
+        if on_epoch is not None:
+            if on_epoch(epoch, epochs, error):
+                break
+            for step in steps.values():  # it may have set another learning rate
+                step.rescale(optimizer.scale)
         if schedule is not None:
             schedule.saw(error)
     optimizer.learning_rate = rate

@@ -177,6 +177,23 @@ def test_the_learning_rate_may_change_between_steps() -> None:
     assert net.parameter_vector.tolist() == (before - 0.25).tolist()
 
 
+def test_a_learning_rate_that_is_set_after_an_epoch_is_that_of_the_next() -> None:
+    class Own(SGD):
+        """Whose gradients come as they are, without the rate in them."""
+
+    found = []
+    for kind in (SGD, Own):
+        net = network(Tanh, Identity, 4)
+        optimizer = kind(net, 0.1, 0.9)
+
+        def slow_down(epoch: int, epochs: int, error: float, optimizer: SGD = optimizer) -> None:
+            optimizer.learning_rate = 0.1 / (epoch + 1)
+
+        train(net, np.eye(3), np.ones((3, 2)), MSE(), optimizer, 5, 2, on_epoch=slow_down)
+        found.append(net.parameter_vector)
+    np.testing.assert_allclose(found[0], found[1], rtol=1e-12)
+
+
 def test_writing_a_layer_on_the_tape_teaches_it_nothing() -> None:
     class Counting(Doubled):
         calls = 0
