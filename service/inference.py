@@ -24,11 +24,16 @@ class Inference:
         """Raw outputs (n, outputs) to encoded rows (n, features) of one request."""
         seen.served, seen.rows = served, len(inputs)
         seen.parsed = clock()
-        seen.computing = clock()
-        outputs = served.model.network(inputs)
-        seen.computed = clock()
+        outputs, seen.computing, seen.computed = self.run(served, inputs)
         self.note(served, inputs, seen.computed - seen.computing)
         return outputs
+
+    @staticmethod
+    def run(served: Served, inputs: Array) -> tuple[Array, float, float]:
+        """The outputs to rows of one request or of several, and when that began and ended; to be noted."""
+        began = clock()
+        outputs = served.model.network(inputs)
+        return outputs, began, clock()
 
     def note(self, served: Served, inputs: Array, seconds: float) -> None:
         """A forward pass over the rows of one request or of several has taken so long."""
