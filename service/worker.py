@@ -117,8 +117,7 @@ class EventWorker(Worker):  # type: ignore[misc]
                     self._write(connection)
                 unread = mask & selectors.EVENT_READ and not connection.readable and connection in self.connections
                 if unread and self._read(connection, now, PIECE_BYTES) == PIECE_BYTES:
-                    connection.readable = now
-                    self.readable.append(connection)
+                    self._read_later(connection, now)
             elif key.fd == self.PIPE[0]:
                 with contextlib.suppress(BlockingIOError):
                     os.read(self.PIPE[0], 4096)
@@ -176,24 +175,27 @@ class EventWorker(Worker):  # type: ignore[misc]
             self._close(connection)
 
     def _receive(self) -> None:
-        """Reads on in large requests, one after another to its end.
-
-        What is said beside a body of small chunks may be a thousand times as much, and lets the others have their turn.
-        """
+        """Reads on in large requests, one after another to its end; in those of small chunks a few, then others'."""
         read = 0
         while self.readable and read < TURN_BYTES:
             connection = self.readable.popleft()
             since, connection.readable = connection.readable, 0.0
-            if connection in self.connections:
-                held = connection.held
-                came = self._read(connection, since, TURN_BYTES)
-                read += came
-                if came == TURN_BYTES and 2 * (connection.held - held) < came:
-                    connection.readable = time.monotonic()
-                    self.readable.append(connection)
-                elif came == TURN_BYTES:
-                    connection.readable = since
-                    self.readable.appendleft(connection)
+            if connection not in self.connections:
+                continue
+            if connection.incoming.more:
+                self._advance(connection, time.monotonic())
+                break
+            came = self._read(connection, since, TURN_BYTES)
+            read += came
+            if came == TURN_BYTES and not connection.readable:
+                connection.readable = since
+                self.readable.appendleft(connection)
+
+    def _read_later(self, connection: Connection, since: float) -> None:
+        """Once those have had their turn that have been waiting for it."""
+        if not connection.readable:
+            connection.readable = since
+            self.readable.append(connection)
 
     def _read(self, connection: Connection, since: float, most: int) -> int:
         """How many bytes have come; `since`: when the first of them could be read."""
@@ -240,6 +242,8 @@ class EventWorker(Worker):  # type: ignore[misc]
         elif arrived is not None:
             vital = self._is_vital(arrived.head.path)
             (self.vital if vital else self.queue).append(connection)
+        elif incoming.more:
+            self._read_later(connection, time.monotonic())  # not `since`: else it would never be late
         elif incoming.ended:
             self._close(connection)
         elif incoming.wants_continue():

@@ -88,6 +88,10 @@ DEFENCES = {
         "tests/service/test_incoming.py::"
         "test_a_chunked_body_that_is_not_well_formed_cannot_be_read_and_ends_the_connection",
     ),
+    "small chunks have a turn like others": Defence(
+        "service/incoming.py", "for _ in range(3 * CHUNKS):", "while True:",
+        "tests/service/test_worker.py::test_a_body_of_small_chunks_is_read_while_others_are_answered",
+    ),
     "who waits too long is shed": Defence(
         "service/worker.py", "- connection.since > PATIENCE_SECONDS", "- connection.since > 1e9",
         "tests/service/test_worker.py::"

@@ -7,10 +7,12 @@ from typing import Any
 import pytest
 from gunicorn.config import Config
 from gunicorn.http.errors import ParseException
-from hypothesis import given
+from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from service import incoming as module
 from service.incoming import (
+    CHUNKS,
     MAX_HEAD_BYTES,
     MAX_KEPT_HEAD_BYTES,
     MAX_KEPT_HEADS,
@@ -57,6 +59,13 @@ def chunked(body: bytes, *sizes: int, path: str = "/predict") -> bytes:
     return head("Transfer-Encoding: chunked", path=path) + b"".join(pieces) + b"0\r\nTrailer: x\r\n\r\n"
 
 
+@pytest.fixture
+def few_chunks(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, "CHUNKS", 2)
+
+
+@pytest.mark.usefixtures("few_chunks")
+@settings(suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(st.lists(st.tuples(BODIES, st.none() | st.lists(st.integers(1, 20), max_size=5)), min_size=1), st.data())
 def test_requests_come_out_whole_and_in_order_wherever_their_bytes_are_cut(
     requests: list[tuple[bytes, list[int] | None]], data: st.DataObject
@@ -71,7 +80,9 @@ def test_requests_come_out_whole_and_in_order_wherever_their_bytes_are_cut(
         if start == end:
             continue
         arriving.feed(stream[start:end])
-        while (arrived := arriving.next()) is not None:
+        while (arrived := arriving.next()) is not None or arriving.more:
+            if arrived is None:
+                continue
             assert not arrived.last
             found.append((arrived.head.path, arrived.body.read()))
     assert found == [(f"/{i}", body) for i, (body, _) in enumerate(requests)]
@@ -111,8 +122,9 @@ def test_a_body_cut_short_comes_out_short_and_ends_the_connection() -> None:
     ],
 )
 def test_a_chunked_body_that_is_not_well_formed_cannot_be_read_and_ends_the_connection(body: bytes) -> None:
-    arrived = fed(head("Transfer-Encoding: chunked") + body, b"").next()
-    assert arrived is not None
+    arriving = fed(head("Transfer-Encoding: chunked") + body, b"")
+    while (arrived := arriving.next()) is None:
+        assert arriving.more
     assert arrived.last
     with pytest.raises(BrokenBodyError):
         arrived.body.read(10)
@@ -174,6 +186,18 @@ def test_a_chunked_body_that_grows_too_large_is_handed_on_once_it_is() -> None:
     assert arrived is not None
     assert arrived.last
     assert len(arrived.body.read()) > MOST
+
+
+def test_a_body_of_small_chunks_comes_out_after_as_many_looks_as_it_has_hundreds_of_them() -> None:
+    body = b"x" * (5 * CHUNKS)
+    arriving, looks = fed(chunked(body, *[1] * len(body)) + head()), 1
+    while (arrived := arriving.next()) is None:
+        assert arriving.more
+        looks += 1
+    assert not arriving.more
+    assert looks == 6
+    assert arrived.body.read() == body
+    assert arriving.next() is not None
 
 
 def test_leave_to_send_a_body_is_wanted_once() -> None:

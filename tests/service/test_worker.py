@@ -16,6 +16,7 @@ from gunicorn.config import Config
 from gunicorn.glogging import Logger
 from prometheus_client.parser import text_string_to_metric_families
 
+from service import incoming
 from service import worker as module
 from service.metrics import Metrics
 from service.observation import Observer
@@ -532,6 +533,7 @@ def small_pieces(monkeypatch: pytest.MonkeyPatch) -> None:
     """What is larger than a hundred bytes counts as large."""
     monkeypatch.setattr(module, "PIECE_BYTES", 100)
     monkeypatch.setattr(module, "TURN_BYTES", 200)
+    monkeypatch.setattr(incoming, "CHUNKS", 5)
 
 
 @pytest.mark.usefixtures("small_pieces")
@@ -562,11 +564,42 @@ def test_the_time_that_a_large_request_has_waited_to_be_read_counts(loop: Loop) 
     assert error_of(loop.take(second)) == (503, "overloaded")
 
 
+LAST_CHUNK = b"0\r\n\r\n"
+
+
 def in_small_chunks(path: str, count: int) -> bytes:
     """A body of which each byte comes with 40 that say nothing."""
     return f"POST {path} HTTP/1.1\r\nHost: h\r\nTransfer-Encoding: chunked\r\n\r\n".encode() + count * (
         b"1;" + b"e" * 34 + b"\r\nx\r\n"
     )
+
+
+def test_a_body_of_small_chunks_is_read_while_others_are_answered(loop: Loop) -> None:
+    waiting(loop, in_small_chunks("/chunks", 900) + LAST_CHUNK, post("/good"))
+    loop.turn(1)
+    assert loop.app.asked == ["/good"]
+    loop.turn(900 // incoming.CHUNKS - 3)
+    assert loop.app.asked == ["/good"]
+    loop.turn(4)
+    assert loop.app.asked == ["/good", "/chunks"]
+
+
+def test_bodies_of_small_chunks_are_read_in_turn(loop: Loop) -> None:
+    """However many there are, a turn takes some of one."""
+    several = [f"/{i}" for i in range(5)]
+    waiting(loop, *[in_small_chunks(path, 900) + LAST_CHUNK for path in several])
+    loop.turn(5 * (900 // incoming.CHUNKS) - 10)
+    assert loop.app.asked == []
+    loop.turn(12)
+    assert sorted(loop.app.asked) == several
+
+
+def test_a_body_of_small_chunks_that_ends_before_its_last_is_told_as_broken(loop: Loop) -> None:
+    sock = loop.client(in_small_chunks("/chunks", 900))
+    sock.shutdown(socket.SHUT_WR)
+    assert error_of(loop.take(sock)) == (500, "internal_error")  # of this application: it cannot read its input
+    loop.turn()
+    assert not loop.worker.connections
 
 
 @pytest.mark.usefixtures("small_pieces")
