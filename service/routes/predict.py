@@ -122,11 +122,14 @@ def _asked() -> set[str]:
     What stands behind an unknown name may be a secret, and is not repeated.
     """
     faults = []
-    for name, found in request.args.items():
+    for name, values in request.args.lists():
+        found = values[0]
         if name not in _EXTRAS:
             mend = did_you_mean(name, _EXTRAS) or f"the parameters are {' and '.join(_EXTRAS)}"
             place = name if len(name) <= 100 else name[:97] + "..."
             faults.append(Fault(place, "wanted no such parameter in the address", mend))
+        elif len(values) > 1:
+            faults.append(Fault(name, f"wanted once, found {len(values)} times", f"ask for it once: ?{name}=true"))
         elif found not in {"true", "false"}:
             faults.append(Fault(name, f"wanted true or false, found {found[:100]!r}", f"ask for it: ?{name}=true"))
     if faults:

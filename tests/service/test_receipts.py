@@ -116,6 +116,15 @@ def test_wrong_word_for_an_extra_is_told(client):
     assert places(error) == ["receipt"]
 
 
+@pytest.mark.parametrize("second", ["true", "false"])
+def test_a_parameter_that_is_given_twice_is_told(client, second):
+    """Either might be meant."""
+    path = f"/models/price/predict?receipt=true&warnings=true&receipt={second}"
+    error = assert_error(client.post(path, data=BODY), 422, "invalid_request")
+    told = {"place": "receipt", "problem": "wanted once, found 2 times", "mend": "ask for it once: ?receipt=true"}
+    assert error["faults"] == [told]
+
+
 @pytest.mark.parametrize("path", ["/predict", "/models/price/predict", "/models/price/versions/1/predict"])
 def test_a_parameter_that_means_nothing_is_told_with_the_one_that_was_meant(client, path):
     given = client.post(f"{path}?warning=true&token=secret&receipt=yes", data=BODY)
@@ -147,7 +156,7 @@ def test_a_parameter_that_means_nothing_is_told_before_a_fault_of_the_body(clien
     ],
 )
 def test_addresses_of_platforms_and_those_that_are_read_pass_over_what_a_gateway_appends(client, path, body):
-    asked = f"{path}?warning=true&key=1"
+    asked = f"{path}?warning=true&key=1&key=2"
     assert (client.get(asked) if body is None else client.post(asked, json=body)).status_code == 200
 
 
