@@ -119,8 +119,7 @@ def test_any_chain_of_layers_learns_on_a_tape_what_it_learns_by_forward_and_back
         modules: list[Module] = []
         for inputs, outputs, kinds in zip(widths[:-1], [*widths[1:-1], 2], chosen, strict=True):
             modules.append(Linear(inputs, outputs, dtype=np.float64, rng=rng, initializer="glorot_normal"))
-            for kind in kinds:
-                modules.append(kind(outputs, dtype=np.float64) if kind in (BatchNorm, LayerNorm) else kind())
+            modules += [kind(outputs, dtype=float) if kind in (BatchNorm, LayerNorm) else kind() for kind in kinds]
         return Sequential([*modules, last()])
 
     taped, by_hand = made(), made()
