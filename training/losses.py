@@ -13,13 +13,17 @@ import numpy as np
 import numpy.typing as npt
 
 from model_store.nn import Array, Module, Sequential, Sigmoid, Softmax
-from model_store.nn.tape import Line, copied, scalar
+from model_store.nn.tape import Line, copied, scalar, unless_changed
 
 Recorded = tuple[Array, list[Line], float, float]
 
 
 class Loss:
     """`E(Y*, Y)`: `y_true` and `y_pred` have one shape, (batch, outputs)."""
+
+    def __init_subclass__(cls) -> None:
+        super().__init_subclass__()
+        unless_changed(cls, Loss, {"loss", "loss_prime"}, {"record", "fused"})
 
     def loss(self, y_true: Array, y_pred: Array) -> float:
         raise NotImplementedError(f"{type(self).__name__} has no loss()")

@@ -12,7 +12,7 @@ import numpy as np
 
 from model_store.nn.fields import NUMBER
 from model_store.nn.module import Module, Shape
-from model_store.nn.tape import Array, Backward, Line, copied, outputs_like, scalar
+from model_store.nn.tape import Array, Backward, Line, copied, outputs_like, scalar, unless_changed
 
 
 class Activation(Module):
@@ -20,6 +20,10 @@ class Activation(Module):
 
     alone = True
     by_features = True
+
+    def __init_subclass__(cls) -> None:
+        super().__init_subclass__()
+        unless_changed(cls, Activation, {"activation", "activation_prime"}, {"lines", "chain"})
 
     def output_shape(self, input_shape: Shape | None) -> Shape | None:
         return input_shape

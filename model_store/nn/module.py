@@ -14,7 +14,7 @@ import numpy as np
 import numpy.typing as npt
 
 from model_store.nn.fields import Field
-from model_store.nn.tape import Array, Backward, Line, copied
+from model_store.nn.tape import Array, Backward, Line, copied, unless_changed
 
 Shape = tuple[int, ...]  # of one sample: (features,), or of an image (height, width, channels)
 
@@ -29,10 +29,13 @@ class Module:
     fields: ClassVar[Mapping[str, Field]] = {}  # what `config` holds beside the type, attributes and arguments alike
     options: ClassVar[tuple[str, ...]] = ()  # what `build` passes on: of "dtype", "rng", "initializer", "arrays"
     alone: ClassVar[bool] = False  # whether a row's answer has the same bits whoever shares its batch
-
     by_features: ClassVar[bool] = False  # whether `record` takes inputs whose features lie one after the other
 
     inputs: Array
+
+    def __init_subclass__(cls) -> None:
+        super().__init_subclass__()
+        unless_changed(cls, Module, {"forward", "backward"}, {"record"})
 
     @property
     def block_rows(self) -> int:

@@ -100,6 +100,20 @@ def copied(function: Callable[..., Any], *operands: Any, out: Array) -> Line:
     return call, ()
 
 
+def unless_changed(kind: type, base: type, passes: set[str], recorded: set[str]) -> None:
+    """Has a class that changes one of the `passes` recorded as `base` is, by those passes. For `__init_subclass__`.
+
+    What it inherits of `recorded` would go by the passes of the class above it.
+    """
+
+    def depth(names: set[str]) -> int:
+        return next(i for i, above in enumerate(kind.__mro__) if names & vars(above).keys())
+
+    for name in recorded:
+        if depth(passes) < depth({name}):
+            setattr(kind, name, vars(base)[name])
+
+
 def scalar(value: float, like: Array) -> Array:
     """A constant as an operand: a 0-d array saves NumPy the conversion at every call."""
     return np.array(value, like.dtype)

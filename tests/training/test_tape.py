@@ -133,6 +133,73 @@ def test_any_chain_of_layers_learns_on_a_tape_what_it_learns_by_forward_and_back
     np.testing.assert_allclose(taped.gradient_vector / size, by_hand.gradient_vector / size, rtol=0, atol=1e-6)
 
 
+class Steep(Tanh):
+    """`tanh 2x`."""
+
+    def activation(self, inputs: Array) -> Array:
+        return super().activation(2 * inputs)
+
+    def activation_prime(self, inputs: Array) -> Array:
+        return 2 * super().activation_prime(2 * inputs)
+
+
+class NoBias(Module):
+    """To be mixed in."""
+
+    def forward(self, inputs: Array) -> Array:
+        return super().forward(inputs) - vars(self)["_bias"]
+
+    def backward(self, output_grad: Array) -> Array:
+        input_grad = super().backward(output_grad)
+        vars(self)["bias_grad"].fill(0)
+        return input_grad
+
+
+class Straight(NoBias, Linear):
+    pass
+
+
+class Smoothed(CrossEntropy):
+    """Of labels that leave a tenth to all classes alike."""
+
+    def loss(self, y_true: Array, y_pred: Array) -> float:
+        return super().loss(0.9 * y_true + 0.05, y_pred)
+
+    def loss_prime(self, y_true: Array, y_pred: Array) -> Array:
+        return super().loss_prime(0.9 * y_true + 0.05, y_pred)
+
+
+class Doubt(MSE):
+    """Half the error."""
+
+    def loss(self, y_true: Array, y_pred: Array) -> float:
+        return super().loss(y_true, y_pred) / 2
+
+    def loss_prime(self, y_true: Array, y_pred: Array) -> Array:
+        return super().loss_prime(y_true, y_pred) / 2
+
+
+@pytest.mark.parametrize("rows", [4, FEW_ROWS + 1])
+@pytest.mark.parametrize(
+    ("layer", "middle", "loss"),
+    [(Linear, Steep, MSE()), (Straight, Tanh, MSE()), (Linear, Tanh, Smoothed()), (Linear, Tanh, Doubt())],
+)
+def test_a_subclass_is_trained_by_its_own_passes_and_not_by_those_it_changed(
+    layer: type[Linear], middle: type[Tanh], loss: Loss, rows: int
+) -> None:
+    def made() -> Sequential:
+        rng = np.random.default_rng(8)
+        return Sequential([layer(3, 2, dtype=np.float64, rng=rng), middle(), Softmax()])
+
+    taped, by_hand = made(), made()
+    rng = np.random.default_rng(9)
+    x, y = rng.standard_normal((rows, 3)), np.eye(2)[rng.integers(0, 2, rows)]
+    output = by_hand.forward(x)
+    by_hand.backward(loss.loss_prime(y, output))
+    assert Step(taped, loss, x, y, rows)(x, y, 0, None) == pytest.approx(loss.loss(y, output), rel=1e-12)
+    np.testing.assert_allclose(taped.gradient_vector, by_hand.gradient_vector, rtol=1e-10, atol=1e-13)
+
+
 def test_a_small_layer_takes_one_product_forward_and_one_for_its_gradients() -> None:
     """Of the article's XOR network these are all calls."""
     net = Sequential([Linear(2, 3), Tanh(), Linear(3, 1), Tanh()])
