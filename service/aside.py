@@ -8,6 +8,7 @@ beginning, as any WSGI server's would, and hands the bytes back to the loop, whi
 from __future__ import annotations
 
 import copy
+import logging
 import math
 import threading
 from collections.abc import Callable, Iterator
@@ -15,6 +16,8 @@ from queue import SimpleQueue
 
 from service.connection import Connection
 from service.incoming import Arrived
+
+log = logging.getLogger("service.aside")
 
 LOAD_SECONDS = 30.0  # that a request waits at most
 MAX_REQUESTS = 256
@@ -31,18 +34,22 @@ class Aside:
         self._thread: threading.Thread | None = None
         self.end = math.inf  # when nobody may wait any more
 
-    def put(self, connection: Connection, arrived: Arrived) -> bool:
-        """Takes a request, if there is room."""
+    def put(self, connection: Connection, arrived: Arrived) -> str:
+        """Takes a request; or says why not."""
         together = [(connection, arrived), *self._waiting.items()]
         held = sum(len(each.data) + of.incoming.held for of, each in together)
         if len(self._waiting) >= MAX_REQUESTS or held > MAX_BYTES:
-            return False
-        self._waiting[connection] = arrived
-        self._asked.put((connection, arrived))
+            return "too many wait for what is not"
         if self._thread is None or not self._thread.is_alive():  # one that crashed has said so, and is replaced
             self._thread = threading.Thread(target=self._run, name="aside", daemon=True)
-            self._thread.start()
-        return True
+            try:
+                self._thread.start()
+            except RuntimeError as e:  # the system allows no more of them
+                log.error("nothing can be loaded aside: %s", e)
+                return "nothing can be loaded now"
+        self._waiting[connection] = arrived
+        self._asked.put((connection, arrived))
+        return ""
 
     def drop(self, connection: Connection) -> None:
         """The connection waits no longer, if it did. Its request takes no memory until the thread passes it over."""

@@ -114,22 +114,32 @@ class Express:
         inputs = together[0].inputs if len(together) == 1 else np.concatenate([asked.inputs for asked in together])
         outputs, computing, computed = self._inference.run(served, inputs)
         self._passed = served, inputs, computed - computing
-        answers: list[bytes | None] = []
+        bodies: list[bytes | None] = []
         start = 0
         for asked in together:
             end = start + len(asked.inputs)
-            answers.append(self._written(asked, outputs[start:end], computing, computed))
+            bodies.append(_body(served, outputs[start:end]))
             start = end
-        return answers
+        # What may fail has been done: Flask answers either all of them or none, and each is observed once.
+        return [
+            None if body is None else self._written(asked, body, computing, computed)
+            for asked, body in zip(together, bodies, strict=True)
+        ]
 
     def note(self, together: Sequence[Asked]) -> None:
-        """Counts what `answer` did, and logs it."""
-        if self._passed is not None:
-            self._inference.note(*self._passed)
-            self._passed = None
+        """Counts what `answer` did, and logs it. What cannot be counted keeps nothing else from it."""
+        failure: Exception | None = None
         for asked in together:
             if asked.seen is not None:
-                self._observer.finish(asked.seen, route=asked.target.route, status=200)
+                try:
+                    self._observer.finish(asked.seen, route=asked.target.route, status=200)
+                except Exception as e:  # noqa: BLE001 - it is raised once the others are counted
+                    failure = e
+        passed, self._passed = self._passed, None
+        if passed is not None:
+            self._inference.note(*passed)
+        if failure is not None:
+            raise failure
 
     def _table(self, body: bytes, target: Target) -> tuple[Served, Array] | None:
         plain = self._reader.open(body)
@@ -150,12 +160,7 @@ class Express:
         parsed = orjson.loads(body)
         return self._predictor.checked(parsed, target.name, target.version) if isinstance(parsed, dict) else None
 
-    def _written(self, asked: Asked, outputs: Array, computing: float, computed: float) -> bytes | None:
-        served = asked.served
-        try:
-            body = json_bytes(answer(served, served.model.signature.decode(outputs)))
-        except InputError:
-            return None
+    def _written(self, asked: Asked, body: bytes, computing: float, computed: float) -> bytes:
         observer, target = self._observer, asked.target
         seen = observer.begin(
             "POST",
@@ -166,7 +171,7 @@ class Express:
             arrived=asked.arrived,
         )
         seen.started, seen.parsed, seen.computing, seen.computed = asked.started, asked.parsed, computing, computed
-        seen.served, seen.rows = served, len(outputs)
+        seen.served, seen.rows = asked.served, len(asked.inputs)
         told = "".join([f"{name}: {value}\r\n" for name, value in observer.headers(seen)])
         asked.seen = seen
         return f"{self._head()}Content-Length: {len(body)}\r\n{told}\r\n".encode("latin-1") + body
@@ -182,6 +187,13 @@ class Express:
                 f"Content-Type: application/json\r\n{self._fixed}"
             )
         return self._start
+
+
+def _body(served: Served, outputs: Array) -> bytes | None:
+    try:
+        return json_bytes(answer(served, served.model.signature.decode(outputs)))
+    except InputError:
+        return None
 
 
 def _target(head: Any) -> Target | None:

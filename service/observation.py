@@ -155,14 +155,15 @@ class Observer:
 
     def finish(self, seen: Observation, *, route: str, status: int) -> None:
         """Metrics and the access log: one line a request, with the id that the caller was given."""
+        metrics, served = self.metrics, seen.served
+        if not seen.status:  # else this was tried before, and failed: Flask then answers anew
+            metrics.in_progress.inc(-1.0)
         seen.ended = seen.ended or clock()
         seen.route, seen.status = route, status
-        metrics, served = self.metrics, seen.served
         name, number = ("", 0) if served is None else (served.name, served.number)
         requests, seconds = self._answers.get((route, name, number, status)) or self._answer(
             route, name, number, status
         )
-        metrics.in_progress.inc(-1.0)
         requests.inc()
         if seconds is not None:
             seconds.observe(seen.ended - seen.arrived)

@@ -341,11 +341,11 @@ class EventWorker(Worker):  # type: ignore[misc]
 
     def _put_aside(self, connection: Connection, arrived: Arrived) -> None:
         self.app.observer.begin_anew()
-        if self.aside.put(connection, arrived):
+        if refused := self.aside.put(connection, arrived):
+            self._give_up(connection, arrived, f"is not in memory, and {refused}")
+        else:
             self.held -= connection.held  # aside has a bound of its own: others have all of theirs
             connection.held = 0
-        else:
-            self._give_up(connection, arrived, "is not in memory, and too many wait for what is not")
 
     def _take_back(self) -> None:
         """What has been answered aside goes to those who still wait."""

@@ -198,6 +198,25 @@ def test_a_thread_that_crashes_is_replaced(loop: Loop, monkeypatch: pytest.Monke
     assert waited(loop, loop.client(post("/load", b"fine"))).endswith(b"fine")
 
 
+def test_where_the_system_has_no_thread_to_load_in_whoever_asks_is_told_and_may_ask_again(
+    loop: Loop, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    def fail(_: threading.Thread) -> None:
+        raise RuntimeError("can't start new thread")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(threading.Thread, "start", fail)
+        sock = loop.client(post("/load"))
+        found = loop.take(sock)
+    assert error_of(found) == (503, "loading")
+    assert b"is not in memory, and nothing can be loaded now; ask again" in found
+    assert "can't start new thread" in caplog.text
+    loop.app.gate.open.set()
+    sock.sendall(post("/load", b"loaded"))
+    assert waited(loop, sock).endswith(b"loaded")
+    assert loop.worker.held == 0
+
+
 def test_a_request_whose_client_waits_no_longer_takes_no_memory(loop: Loop) -> None:
     """While one load hangs, others could fill it, 30 seconds after 30 seconds."""
     loop.client(post("/load", b"hangs"))

@@ -18,6 +18,7 @@ from model_store.model import Model
 from model_store.nn import Linear, Sequential
 from model_store.signature import Number, Signature, Values
 from model_store.store import Store
+from service import express as module
 from service.auth import generate
 from service.express import Asked, Express
 from service.incoming import Heads
@@ -191,6 +192,66 @@ def test_a_request_is_counted_and_named_as_flask_does_it(client: FlaskClient) ->
     counted = 'forward_pass_requests_total{model="price",route="/models/<name>/predict",status="200",version="1"} 2.0'
     assert counted in exposition
     assert 'forward_pass_rows_total{model="price",version="1"} 6.0' in exposition
+
+
+def figures_of(client: FlaskClient) -> str:
+    return client.application.extensions["observer"].metrics.counts.text()
+
+
+COUNTED = 'forward_pass_requests_total{model="price",route="/models/<name>/predict",status="200",version="1"} '
+
+
+@pytest.mark.parametrize("failing", ["pass", "request"])
+def test_what_cannot_be_counted_keeps_nothing_else_from_it(
+    client: FlaskClient, monkeypatch: pytest.MonkeyPatch, failing: str
+) -> None:
+    """As where a file of counts has to grow, and the process has no descriptor left."""
+    express, metrics = express_of(client), client.application.extensions["observer"].metrics
+    family = metrics.batches if failing == "pass" else metrics.requests
+    at, left = family.at, [OSError("Too many open files")]
+
+    def once(*values: str) -> Any:
+        if left:
+            raise left.pop()
+        return at(*values)
+
+    monkeypatch.setattr(family, "at", once)
+    together = [taken(express, body(*PRICES)) for _ in range(3)]
+    express.answer(together)
+    with pytest.raises(OSError, match="Too many open files"):
+        express.note(together)
+    figures = figures_of(client)
+    assert "forward_pass_requests_in_progress 0.0" in figures
+    assert f"{COUNTED}{3.0 if failing == 'pass' else 2.0}" in figures
+    express.answer(together[:1])
+    express.note(together[:1])
+    rows = 3.0 if failing == "pass" else 12.0  # what failed is not counted with the next pass
+    assert f'forward_pass_batch_rows_sum{{model="price",version="1"}} {rows}' in figures_of(client)
+
+
+def test_a_group_that_fails_at_one_of_its_answers_is_counted_by_whoever_answers_it(
+    client: FlaskClient, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    made: list[bytes] = []
+
+    def short_of_memory(told: Any) -> bytes:
+        if made:
+            raise MemoryError
+        made.append(b"{}")
+        return made[0]
+
+    express = express_of(client)
+    monkeypatch.setattr(module, "json_bytes", short_of_memory)
+    together = [taken(express, body(*PRICES)) for _ in range(2)]
+    with pytest.raises(MemoryError):
+        express.answer(together)
+    express.note(together)
+    assert len(made) == 1
+    figures = figures_of(client)
+    assert COUNTED not in figures
+    assert "forward_pass_requests_in_progress 0.0" in figures
+    assert client.post("/models/price/predict", data=body(*PRICES)).status_code == 200
+    assert f"{COUNTED}1.0" in figures_of(client)
 
 
 def test_a_version_that_is_published_answers_the_next_request(client: FlaskClient, store: Store) -> None:

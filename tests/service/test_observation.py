@@ -106,6 +106,18 @@ def test_address_in_the_log_cannot_forge_a_line(observer, caplog):
     assert caplog.messages[0].startswith("GET /a\\nb\\x1b[0m 404 ")
 
 
+def test_a_request_that_cannot_be_counted_is_no_longer_in_progress(client, monkeypatch):
+    """Flask answers 500 then, and tries to count that as well."""
+    metrics = client.application.extensions["observer"].metrics
+
+    def fail(*_):
+        raise OSError("Too many open files")
+
+    monkeypatch.setattr(metrics.requests, "at", fail)
+    assert client.post("/models/price/predict", json=ROW).status_code == 500
+    assert "forward_pass_requests_in_progress 0.0" in metrics.counts.text()
+
+
 def test_stages_are_counted_by_model_and_version(client):
     client.post("/models/price/predict", json={"instances": ROW["instances"] * 3})
     text = client.get("/metrics").get_data(as_text=True)
