@@ -34,11 +34,11 @@ from service.wire import add_headers
 from service.withdrawals import Withdrawals
 
 
-def create_app(settings: Settings | None = None, *, forks: bool = False, counts: Path | None = None) -> Flask:
+def create_app(settings: Settings | None = None, *, forks: bool = False) -> Flask:
     """`forks`: workers will be forked from this process. They switch versions together, and a store that does not
-    survive a fork is left to them. `counts`: where they count what they do, in memory if not given."""
+    survive a fork is left to them."""
     settings = settings or Settings.from_environ(os.environ)
-    metrics = Metrics(counts)
+    metrics = _metrics(settings)
     observer = Observer(metrics, settings.health_route)
     cache_dir = settings.cache_path(os.environ)
     store = open_store(settings.store, cache_dir)
@@ -113,6 +113,16 @@ _SCOPES = {
 _OPEN = frozenset(
     {"health.root", "health.alive", "health.ready", "hosted.ping", "hosted.health", "open_inference.health"}
 )
+
+
+def _metrics(settings: Settings) -> Metrics:
+    try:
+        if settings.counts_dir:
+            Path(settings.counts_dir).mkdir(parents=True, exist_ok=True)
+        return Metrics(settings.counts_dir)
+    except OSError as e:
+        fault = f"PROMETHEUS_MULTIPROC_DIR: wanted a directory to write to, found {settings.counts_dir!r}: {e.strerror}"
+        raise SettingsError([fault]) from e
 
 
 def _keys(settings: Settings) -> Keys:

@@ -5,9 +5,7 @@ from __future__ import annotations
 import errno
 import logging
 import os
-import shutil
 import socket
-import tempfile
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
@@ -19,14 +17,11 @@ from model_store import console
 from model_store.console import exit_codes, store_option, verbosity_option, version_option
 from service.app import create_app
 from service.auth import SCOPES, KeysError, append, generate
-from service.counts import memory_directory
-from service.gunicorn_conf import Server, bind, wipe_counts
+from service.gunicorn_conf import Server, bind
 from service.logs import log_to_stderr
 from service.settings import Settings, SettingsError
 
 log = logging.getLogger("service")
-
-_COUNTS = "PROMETHEUS_MULTIPROC_DIR"
 
 
 @click.group(invoke_without_command=True, context_settings={"help_option_names": ["-h", "--help"]})
@@ -54,15 +49,9 @@ def main(context: click.Context, store: str, host: str | None, port: int | None,
     if settings.admin_port:
         admin = "SERVE_ADMIN_HOST or SERVE_ADMIN_PORT"
         listeners.append(_listener(settings.admin_host, settings.admin_port, admin))
-    counts, temporary = _counts_directory()
-    master = os.getpid()
-    try:
-        app = create_app(settings, forks=True, counts=counts)
-        bound = [listener.detach() for listener in listeners]
-        Server(app, settings, bound, lambda server: _tell(app, settings, server)).run()
-    finally:
-        if os.getpid() == master and temporary:
-            shutil.rmtree(counts, ignore_errors=True)
+    app = create_app(settings, forks=True)
+    bound = [listener.detach() for listener in listeners]
+    Server(app, settings, bound, lambda server: _tell(app, settings, server)).run()
 
 
 @main.command()
@@ -116,14 +105,6 @@ def _listener(host: str, port: int, choice: str) -> socket.socket:
         }
         mend = mends.get(e.errno or 0, f"choose another {choice}")
         console.fail(f"cannot listen on {host}:{port}: {e.strerror or e}; {mend}", 2)
-
-
-def _counts_directory() -> tuple[Path, bool]:
-    """Where the workers count requests, for /metrics to add up; and whether it is ours to delete."""
-    if _COUNTS in os.environ:
-        wipe_counts(Path(os.environ[_COUNTS]))
-        return Path(os.environ[_COUNTS]), False
-    return Path(tempfile.mkdtemp(prefix="forward-pass-counts-", dir=memory_directory())), True
 
 
 def _tell(app: Flask, settings: Settings, server: Any) -> None:

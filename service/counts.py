@@ -92,10 +92,11 @@ class Family(Generic[_Cell]):
 
 
 class Counts:
-    def __init__(self, directory: Path | None = None) -> None:
-        """A directory of its own in memory, which goes when the counts do, unless one is given."""
+    def __init__(self, directory: Path | None = None, *, within: str = "") -> None:
+        """A directory of its own, `within` another or else in memory, which goes when the counts do or the process that
+        made it ends, unless one is given."""
         if directory is None:
-            directory = Path(tempfile.mkdtemp(prefix="forward-pass-counts-", dir=memory_directory()))
+            directory = Path(tempfile.mkdtemp(prefix="forward-pass-counts-", dir=within or memory_directory()))
             weakref.finalize(self, _remove, directory, os.getpid())
         self.directory = directory
         self.lock = threading.RLock()

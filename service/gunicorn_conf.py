@@ -17,7 +17,6 @@ from collections.abc import Iterator, Sequence
 from collections.abc import Set as AbstractSet
 from contextlib import contextmanager
 from functools import partial
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from flask import Flask
@@ -215,11 +214,3 @@ def bind(host: str, port: int) -> socket.socket:
         listener.close()
         raise
     return listener
-
-
-def wipe_counts(directory: Path) -> None:
-    """Counts of processes long gone would be added to today's."""
-    directory.mkdir(parents=True, exist_ok=True)
-    for kind in ("*.db", "*.cells"):
-        for file in directory.glob(kind):
-            file.unlink(missing_ok=True)

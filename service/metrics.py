@@ -7,7 +7,6 @@ are gone leave no series behind.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from pathlib import Path
 
 from prometheus_client import generate_latest
 from prometheus_client.core import GaugeMetricFamily, Metric
@@ -27,8 +26,9 @@ Lookup = Callable[[Recent], Iterable[Metric]]
 class Metrics:
     """Counts of one application; several may live in one process, as in tests."""
 
-    def __init__(self, directory: Path | None = None) -> None:
-        self.counts = counts = Counts(directory)
+    def __init__(self, within: str = "") -> None:
+        """`within`: the directory that counts are kept below, if not in memory."""
+        self.counts = counts = Counts(within=within)
         self._lookups: list[Lookup] = []
         self.requests = counts.counter(
             "forward_pass_requests",

@@ -117,6 +117,9 @@ class Settings:
         "",
         "Where spans are sent, by OTLP over HTTP: http://collector:4318. Needs the extra otel.",
     )
+    counts_dir: str = _setting(
+        "PROMETHEUS_MULTIPROC_DIR", "", "Directory that /metrics is counted below; empty is one in memory."
+    )
     log_level: str = _setting("SERVE_LOG_LEVEL", "info", f"One of {', '.join(LOG_LEVELS)}.", choices=LOG_LEVELS)
     log_format: str = _setting(
         "SERVE_LOG_FORMAT", "text", "text, lines for people; or json, an object a line.", choices=LOG_FORMATS

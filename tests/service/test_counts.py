@@ -14,7 +14,6 @@ from prometheus_client.multiprocess import MultiProcessCollector
 from prometheus_client.parser import text_string_to_metric_families
 
 from service.counts import Counts, _File
-from service.gunicorn_conf import wipe_counts
 
 
 def figures(counts: Counts) -> dict[tuple[str, ...], float]:
@@ -248,15 +247,6 @@ def test_counts_without_a_place_have_one_of_their_own_that_goes_with_them():
 
 def test_a_share_that_is_asked_for_again_is_the_same(counts):
     assert counts.share("bin") is counts.share("bin")
-
-
-def test_what_an_earlier_service_has_counted_and_shared_is_wiped(counts):
-    counts.counter("answered", "Requests answered.").at().inc()
-    counts.share("bin").set(5.0)
-    wipe_counts(counts.directory)
-    later = Counts(counts.directory)
-    assert later.text() == ""
-    assert later.shares() == {}
 
 
 def test_a_file_that_a_new_process_makes_is_never_read_empty(counts):

@@ -413,14 +413,21 @@ def test_store_without_models_is_served_and_filled_later(tmp_path):
         assert server.stop() == 0
 
 
-def test_counts_of_a_run_do_not_outlive_it(own_server, tmp_path):
-    server = own_server(PROMETHEUS_MULTIPROC_DIR=str(tmp_path))
-    stale = tmp_path / "counter_1.db"
+def test_counts_of_a_run_do_not_outlive_it_and_leave_the_files_of_others_alone(own_server, tmp_path):
+    place = tmp_path / "counts"
+    own_server(PROMETHEUS_MULTIPROC_DIR=str(place)).stop()
+    (place / "counter_1.db").write_bytes(b"a database of somebody else")
+    server = own_server(PROMETHEUS_MULTIPROC_DIR=str(place))
+    assert server.ask("GET", "/metrics")[0] == 200
+    assert len(list(place.iterdir())) == 2
     server.stop()
-    stale.write_bytes(b"rubbish of an earlier run")
-    again = own_server(PROMETHEUS_MULTIPROC_DIR=str(tmp_path))
-    assert not stale.exists()
-    assert again.ask("GET", "/metrics")[0] == 200
+    assert [file.read_bytes() for file in place.iterdir()] == [b"a database of somebody else"]
+
+
+def test_a_place_for_counts_that_cannot_be_written_to_is_told(store):
+    done = serve("--store", str(store.root), "--port", "0", PROMETHEUS_MULTIPROC_DIR="/proc/nowhere")
+    assert done.returncode == 2
+    assert "PROMETHEUS_MULTIPROC_DIR: wanted a directory to write to, found '/proc/nowhere'" in done.stderr
 
 
 @contextlib.contextmanager
