@@ -5,7 +5,9 @@ from __future__ import annotations
 import errno
 import logging
 import os
+import signal
 import socket
+import sys
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
@@ -42,6 +44,8 @@ def main(context: click.Context, store: str, host: str | None, port: int | None,
     if context.invoked_subcommand is not None:
         return
     level = "debug" if console.verbosity() > 0 else "warning" if console.verbosity() < 0 else None
+    # Until gunicorn has handlers of its own. By itself the first process of a container would pass over SIGTERM.
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))
     settings = Settings.from_environ(os.environ, store=store, host=host, port=port, workers=workers, log_level=level)
     log_to_stderr(settings.log_level, settings.log_format)
     _check_tracing(settings)

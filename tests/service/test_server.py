@@ -323,6 +323,30 @@ def test_lost_worker_is_replaced_and_knows_the_newest_version(own_server, store)
     until(replaced)
 
 
+def test_a_service_that_is_told_to_stop_while_it_loads_stops_and_leaves_nothing(store, tmp_path):
+    """The first process of a container has no handler of SIGTERM but its own: without one only SIGKILL would end it."""
+    slow = """
+import time
+from service import app, cli
+app.Catalog.refresh = lambda _: print("loading", flush=True) or time.sleep(60)
+cli.main()
+"""
+    place = tmp_path / "counts"
+    loading = subprocess.Popen(
+        [sys.executable, "-c", slow, "--store", str(store.root), "--port", "0"],
+        cwd=ROOT,
+        env={**os.environ, "PROMETHEUS_MULTIPROC_DIR": str(place)},
+        stdout=subprocess.PIPE,
+    )
+    with loading:
+        assert loading.stdout is not None
+        assert loading.stdout.readline() == b"loading\n"
+        assert list(place.iterdir())
+        loading.terminate()
+        assert loading.wait(PATIENCE_SECONDS) == 0
+    assert not list(place.iterdir())
+
+
 @pytest.mark.parametrize("how", [signal.SIGTERM, signal.SIGINT])
 def test_stop_lets_a_request_under_way_end(own_server, how):
     server = own_server()
