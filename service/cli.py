@@ -21,7 +21,7 @@ from service.app import create_app
 from service.auth import SCOPES, KeysError, append, generate
 from service.gunicorn_conf import Server, bind
 from service.logs import log_to_stderr
-from service.settings import Settings, SettingsError
+from service.settings import Settings, SettingsError, unknown
 
 log = logging.getLogger("service")
 
@@ -48,6 +48,8 @@ def main(context: click.Context, store: str, host: str | None, port: int | None,
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))
     settings = Settings.from_environ(os.environ, store=store, host=host, port=port, workers=workers, log_level=level)
     log_to_stderr(settings.log_level, settings.log_format)
+    for fault in unknown(os.environ):
+        log.warning("%s", fault)
     _check_tracing(settings)
     listeners = [_listener(settings.host, settings.port, "--host or --port")]
     if settings.admin_port:
@@ -93,9 +95,16 @@ def keygen(name: str, scopes: tuple[str, ...], file: Path | None) -> None:
 
 
 def _check_tracing(settings: Settings) -> None:
-    if settings.otlp_endpoint and find_spec("opentelemetry") is None:
+    if settings.otlp_endpoint and not _installed("opentelemetry.exporter.otlp.proto.http"):
         mend = "pip install 'forward-pass[otel]', or unset it"
         raise SettingsError([f"OTEL_EXPORTER_OTLP_ENDPOINT: wanted the extra otel installed, found it missing; {mend}"])
+
+
+def _installed(module: str) -> bool:
+    try:
+        return find_spec(module) is not None
+    except ModuleNotFoundError:  # what it would be a part of
+        return False
 
 
 def _listener(host: str, port: int, choice: str) -> socket.socket:

@@ -7,9 +7,12 @@ Every field says which variable it comes from and what it means; docs/operations
 
 from __future__ import annotations
 
+import difflib
+import ipaddress
 import math
 import os
-from collections.abc import Mapping, Sequence
+import re
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import Any
@@ -22,6 +25,10 @@ from model_store.cache import default_directory
 WORKERS = ("event", "gthread")
 LOG_LEVELS = ("debug", "info", "warning", "error")
 LOG_FORMATS = ("text", "json")
+_PREFIX = "SERVE_"
+_SWITCH = {
+    word: on for on, words in ((True, "true yes on 1 t y"), (False, "false no off 0 f n")) for word in words.split()
+}
 
 
 class SettingsError(Exception):
@@ -40,9 +47,26 @@ def _setting(
     low: float | None = None,
     high: float | None = None,
     choices: Sequence[str] = (),
+    check: Callable[[str], None] | None = None,
 ) -> Any:
-    limits = {"low": low, "high": high, "choices": choices}
+    limits = {"low": low, "high": high, "choices": choices, "check": check}
     return field(default=default, metadata={"variable": variable, "meaning": meaning, **limits})
+
+
+def _proxies(text: str) -> None:
+    """As gunicorn takes them, which would say what is wrong, but not where."""
+    for proxy in filter(None, text.split(",")):
+        try:
+            if proxy.strip() != "*":
+                ipaddress.ip_network(proxy.strip())
+        except ValueError:
+            found = proxy.strip()
+            raise ValidationError(f"wanted addresses or networks with commas between; found {found!r}") from None
+
+
+def _path(text: str) -> None:
+    if not re.fullmatch(r"/[^\s<>?#]*", text):
+        raise ValidationError(f"wanted the path of an address, such as /route; found {text!r}")
 
 
 def _cpus() -> int:
@@ -86,7 +110,10 @@ class Settings:
         "SERVE_KEEPALIVE_SECONDS", 75, "How long an idle connection stays open.", low=0, high=86400
     )
     forwarded_allow_ips: str = _setting(
-        "SERVE_FORWARDED_ALLOW_IPS", "127.0.0.1,::1", "Proxies whose X-Forwarded-Proto is believed."
+        "SERVE_FORWARDED_ALLOW_IPS",
+        "127.0.0.1,::1",
+        "Proxies whose X-Forwarded-Proto is believed.",
+        check=_proxies,
     )
     cache_dir: str = _setting(
         "SERVE_CACHE_DIR", "", "Where verified copies of artifacts are kept; empty is a place of the user's own."
@@ -110,8 +137,12 @@ class Settings:
         "",
         "Files of public keys, with commas between; set, only what one of them signed is served.",
     )
-    health_route: str = _setting("AIP_HEALTH_ROUTE", "", "One more address of `/ping`, which Vertex AI names.")
-    predict_route: str = _setting("AIP_PREDICT_ROUTE", "", "One more address of `/invocations`, which Vertex AI names.")
+    health_route: str = _setting(
+        "AIP_HEALTH_ROUTE", "", "One more address of `/ping`, which Vertex AI names.", check=_path
+    )
+    predict_route: str = _setting(
+        "AIP_PREDICT_ROUTE", "", "One more address of `/invocations`, which Vertex AI names.", check=_path
+    )
     otlp_endpoint: str = _setting(
         "OTEL_EXPORTER_OTLP_ENDPOINT",
         "",
@@ -139,6 +170,11 @@ class Settings:
         if values["admin"] and not values["admin_port"]:
             raise SettingsError(["SERVE_ADMIN: wanted a listener of its own, found none; set SERVE_ADMIN_PORT"])
         values.update({name: value for name, value in overrides.items() if value is not None})
+        if values["port"] and values["port"] == values["admin_port"]:
+            # A request is known by the port it came to: everybody could ask what operators may.
+            raise SettingsError(
+                [f"SERVE_ADMIN_PORT: wanted a port of its own, found that of SERVE_PORT, {values['port']}"]
+            )
         return cls(**values)
 
     @property
@@ -148,6 +184,21 @@ class Settings:
     def cache_path(self, environ: Mapping[str, str]) -> Path:
         """Where the cache lives: SERVE_CACHE_DIR, else a place of the user's own."""
         return Path(self.cache_dir) if self.cache_dir else default_directory(environ)
+
+
+def unknown(environ: Mapping[str, str]) -> list[str]:
+    """Of each variable that looks as if it were one of ours, and is none, that it does nothing."""
+    variables = [setting.metadata["variable"] for setting in fields(Settings)]
+    ours, given = (
+        [variable.removeprefix(_PREFIX) for variable in each if variable.startswith(_PREFIX)]
+        for each in (variables, environ)
+    )
+    faults = []
+    for name in sorted(set(given) - set(ours)):
+        close = difflib.get_close_matches(name, ours, 1)
+        mend = f"; did you mean {_PREFIX}{close[0]}?" if close else ""
+        faults.append(f"{_PREFIX}{name} is no setting and does nothing{mend}")
+    return faults
 
 
 def _hosted(environ: Mapping[str, str]) -> dict[str, str]:
@@ -161,12 +212,14 @@ class _Env(Env):
 
     def __init__(self, environ: Mapping[str, str]) -> None:
         super().__init__(eager=False)
+        self.add_parser("switch", _switch)
         self.add_parser("number", _number)
         self.add_parser("choice", _choice)
         self._given = environ
 
     def _get_value(self, env_key: str, default: Any) -> Any:
-        return self._given.get(env_key, default)
+        given = self._given.get(env_key, "")
+        return given if given.strip() else default
 
 
 def _read(env: _Env, setting: Any) -> Any:
@@ -174,9 +227,9 @@ def _read(env: _Env, setting: Any) -> Any:
     if setting.metadata["choices"]:
         return env.choice(variable, default, choices=setting.metadata["choices"])
     if isinstance(default, bool):
-        return env.bool(variable, default)
+        return env.switch(variable, default)
     if isinstance(default, str):
-        return env.str(variable, default)
+        return env.str(variable, default, validate=setting.metadata["check"])
     return env.number(variable, default, kind=type(default), low=setting.metadata["low"], high=setting.metadata["high"])
 
 
@@ -190,6 +243,13 @@ def _number(text: str | float, *, kind: Any, low: float, high: float | None) -> 
         bounds = f"{low} or more" if high is None else f"{low} to {high}"
         raise ValidationError(f"wanted a {'whole ' if kind is int else ''}number, {bounds}; found {text!r}")
     return number
+
+
+def _switch(text: str | bool) -> bool:
+    found = _SWITCH.get(str(text).strip().lower())
+    if found is None:
+        raise ValidationError(f"wanted true or false; found {text!r}")
+    return found
 
 
 def _choice(text: str, *, choices: Sequence[str]) -> str:

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from service.settings import Settings, SettingsError
+from service.settings import Settings, SettingsError, unknown
 
 DOCUMENT = Path(__file__).parents[2] / "docs" / "operations.md"
 
@@ -19,7 +19,8 @@ def test_every_variable_is_read():
     for setting in fields(Settings):
         choices = setting.metadata["choices"]
         another = [choice for choice in choices if choice != setting.default]
-        other = another[0] if choices else {str: "other", bool: "true"}.get(type(setting.default), "7")
+        text = "10.0.0.1" if setting.name == "forwarded_allow_ips" else "/other"
+        other = another[0] if choices else {str: text, bool: "true"}.get(type(setting.default), "7")
         needed = {"SERVE_ADMIN_PORT": "7"} if setting.name == "admin" else {}
         found = Settings.from_environ({setting.metadata["variable"]: other} | needed)
         assert getattr(found, setting.name) != values[setting.name]
@@ -31,6 +32,61 @@ def test_all_faults_are_told_at_once():
         Settings.from_environ(wrong)
     assert len(caught.value.faults) == 4
     assert "SERVE_PORT: wanted a whole number, 0 to 65535; found 'http'" in caught.value.faults
+
+
+@pytest.mark.parametrize("setting", fields(Settings), ids=lambda setting: setting.name)
+@pytest.mark.parametrize("empty", ["", "  "])
+def test_a_variable_that_is_empty_is_as_one_that_is_not_set(setting, empty):
+    """A file for compose, or a chart, hands on what nobody has set."""
+    assert Settings.from_environ({setting.metadata["variable"]: empty}) == Settings()
+
+
+@pytest.mark.parametrize(
+    ("variable", "found", "told"),
+    [
+        ("SERVE_ADMIN", "ture", "wanted true or false; found 'ture'"),
+        ("SERVE_FORWARDED_ALLOW_IPS", "::1,proxy", "wanted addresses or networks with commas between; found 'proxy'"),
+        (
+            "SERVE_FORWARDED_ALLOW_IPS",
+            "10.0.0.1/8",
+            "wanted addresses or networks with commas between; found '10.0.0.1/8'",
+        ),
+        ("AIP_HEALTH_ROUTE", "health", "wanted the path of an address, such as /route; found 'health'"),
+        ("AIP_PREDICT_ROUTE", "/<model>", "wanted the path of an address, such as /route; found '/<model>'"),
+    ],
+)
+def test_what_cannot_be_meant_is_told_with_its_variable(variable, found, told):
+    with pytest.raises(SettingsError) as caught:
+        Settings.from_environ({variable: found})
+    assert caught.value.faults == [f"{variable}: {told}"]
+
+
+@pytest.mark.parametrize(("text", "on"), [("true", True), ("YES", True), ("1", True), ("off", False), ("0", False)])
+def test_a_switch_takes_the_usual_words(text, on):
+    assert Settings.from_environ({"SERVE_ADMIN": text, "SERVE_ADMIN_PORT": "1"}).admin is on
+
+
+@pytest.mark.parametrize("proxies", ["*", "10.0.0.0/8, ::1", "127.0.0.1,"])
+def test_proxies_are_addresses_and_networks(proxies):
+    assert Settings.from_environ({"SERVE_FORWARDED_ALLOW_IPS": proxies}).forwarded_allow_ips == proxies
+
+
+@pytest.mark.parametrize("options", [{}, {"port": 8001}])
+def test_the_second_listener_has_a_port_of_its_own(options):
+    """A request is known by the port that it came to: by one port for both, everybody could ask what operators may."""
+    environ = {"SERVE_ADMIN_PORT": "8001", "SERVE_ADMIN_HOST": "127.0.0.2"}
+    environ |= {} if options else {"SERVE_PORT": "8001"}
+    with pytest.raises(SettingsError) as caught:
+        Settings.from_environ(environ, **options)
+    assert caught.value.faults == ["SERVE_ADMIN_PORT: wanted a port of its own, found that of SERVE_PORT, 8001"]
+
+
+def test_a_variable_that_means_nothing_is_noticed_with_the_one_that_was_meant():
+    environ = {"SERVE_KEY_FILE": "keys", "SERVE_WORKERS": "1", "SERVED": "x", "SERVE_X": ""}
+    assert unknown(environ) == [
+        "SERVE_KEY_FILE is no setting and does nothing; did you mean SERVE_KEYS_FILE?",
+        "SERVE_X is no setting and does nothing",
+    ]
 
 
 def test_options_of_the_command_come_before_the_environment():

@@ -93,6 +93,8 @@ def test_sampler_of_the_environment_decides_where_the_caller_does_not(client, mo
 
 def test_endpoint_without_the_extra_stops_the_start_with_the_mend(monkeypatch, capsys):
     monkeypatch.setattr("service.cli.find_spec", lambda _: None)
+    for outlives_the_test in ("service.cli.signal.signal", "service.cli.log_to_stderr"):
+        monkeypatch.setattr(outlives_the_test, lambda *_: None)
     monkeypatch.setenv("OTEL_EXPORTER_OTLP_ENDPOINT", "http://127.0.0.1:4318")
     with pytest.raises(SystemExit) as ended:
         main(["--port", "0"])
