@@ -6,9 +6,9 @@ model_store/nn/tape.py), and a step makes them, so it allocates nothing.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from functools import partial
-from typing import Any, TypedDict, Unpack
+from typing import Any, NoReturn, SupportsIndex, TypedDict, Unpack
 
 import numpy as np
 
@@ -26,6 +26,9 @@ class Optimizer:
 
     A `Sequential` whose parameters are one vector is one pair of `parameters` and `gradients` here, so a step is a
     few operations whatever the number of layers; any other module is a pair for each of its arrays.
+
+    It changes those arrays and no others, so it cannot be copied: a copy of the module has another optimizer made for
+    it, which may go on from the `state` of this one.
     """
 
     learning_rate = 0.01
@@ -33,11 +36,24 @@ class Optimizer:
 
     def __init__(self, module: Module) -> None:
         self.module = module
-        self.parameters, self.gradients = module.parameters(), module.gradients()
-        if isinstance(module, Sequential):
-            vectors = (module.parameter_vector, module.gradient_vector)
-            if vectors[0] is not None and vectors[1] is not None:
-                self.parameters, self.gradients = [vectors[0]], [vectors[1]]
+        self.parameters, self.gradients = _arrays_of(module)
+        self._places = _places(self.parameters)
+
+    def check(self, module: Module) -> None:
+        """ValueError where a step would not change `module`, or not all of the module that this is an optimizer of."""
+        if _places(_arrays_of(self.module)[0]) != self._places:
+            problem = "found one whose parameters have moved into a network that was made of them since"
+        elif module is self.module or not _owners(module).isdisjoint(_owners(self.module)):
+            return
+        else:
+            problem = "found one of another module"
+        raise ValueError(f"{type(self).__name__}: wanted an optimizer of the module, {problem}: make it anew")
+
+    def __reduce_ex__(self, protocol: SupportsIndex, /) -> NoReturn:
+        name = type(self).__name__
+        raise TypeError(
+            f"{name}: wanted no copy, for it changes one module: make a {name} of the other and load_state()"
+        )
 
     def step(self) -> None:
         raise NotImplementedError(f"{type(self).__name__} has no step()")
@@ -57,6 +73,24 @@ class Optimizer:
 
     def load_state(self, state: Mapping[str, Array]) -> None:
         """Goes on from a `state` kept before."""
+
+
+def _arrays_of(module: Module) -> tuple[list[Array], list[Array]]:
+    """Parameters and gradients, in as few arrays as may be."""
+    if isinstance(module, Sequential):
+        parameters, gradients = module.parameter_vector, module.gradient_vector
+        if parameters is not None and gradients is not None:
+            return [parameters], [gradients]
+    return module.parameters(), module.gradients()
+
+
+def _places(arrays: Sequence[Array]) -> list[tuple[int, int]]:
+    return [(array.ctypes.data, array.nbytes) for array in arrays]
+
+
+def _owners(module: Module) -> set[int]:
+    """Of the memory that its parameters lie in."""
+    return {id(array if array.base is None else array.base) for array in module.parameters()}
 
 
 class Options(TypedDict, total=False):

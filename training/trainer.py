@@ -70,6 +70,7 @@ def train(
     samples = x_train if isinstance(x_train, Samples) else _in_memory(module, x_train, y_train, loss)
     if batch_size < 1:
         raise ValueError(f"train: wanted a batch_size of at least 1, found {batch_size}")
+    optimizer.check(module)
     steps: dict[int, Step] = {}
     rate = optimizer.learning_rate
     count = len(samples)

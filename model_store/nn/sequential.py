@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import copy
 import math
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any, Literal
 
 import numpy as np
@@ -25,15 +25,18 @@ class Sequential(Module):
     `gradient_vector`; an optimizer's step is a few operations on those two. Both are None for a network whose
     arrays are read-only or which holds a module that cannot give its arrays up (see `Module.bind`).
 
+    A module comes once in a network, since it remembers one forward pass. It may be in several networks, which then
+    share what it learns: a run of another network's modules stays in that one's vectors, and other modules move into
+    those of the network that was made last, which leaves the one before without.
+
     `network(x)` has the same bits for a row whoever shares its batch (see blocks.py). `forward` is for training, and
     takes the batch as one.
     """
 
     def __init__(self, modules: Sequence[Module]) -> None:
         self.modules = list(modules)
-        self.parameter_vector: Array | None = None
-        self.gradient_vector: Array | None = None
         self._column = False
+        self._check_places()
         self._flatten()
         self._input_shape = next((m.input_shape for m in self.modules if m.input_shape is not None), None)
         output_shape = self.output_shape(self._input_shape)
@@ -155,13 +158,22 @@ class Sequential(Module):
             parameters, gradients = parameters[count:], gradients[count:]
         return moved
 
+    @property
+    def parameter_vector(self) -> Array | None:
+        return _vector_of(self.parameters())
+
+    @property
+    def gradient_vector(self) -> Array | None:
+        return _vector_of(self.gradients())
+
     def _flatten(self) -> None:
         """Gathers all parameters into one vector and all gradients into another, and leaves views in their place."""
-        self.parameter_vector = self.gradient_vector = None
         parameters = self.parameters()
         if not parameters or len({array.dtype for array in parameters}) > 1:
             return
         if not all(array.flags.writeable for array in parameters):
+            return
+        if self.parameter_vector is not None and self.gradient_vector is not None:  # of a network these are a part of
             return
         size = sum(array.size for array in parameters)
         vectors = [aligned_zeros((size,), parameters[0].dtype) for _ in range(2)]
@@ -172,8 +184,14 @@ class Sequential(Module):
                 order: Literal["C", "F"] = "C" if array.flags.c_contiguous else "F"
                 into.append(vector[start : start + array.size].reshape(array.shape, order=order))
             start += array.size
-        if self.bind(*views):
-            self.parameter_vector, self.gradient_vector = vectors
+        self.bind(*views)
+
+    def _check_places(self) -> None:
+        places: dict[int, str] = {}
+        for place, module in _walked(self):
+            before = places.setdefault(id(module), place)
+            if before != place:
+                raise ValueError(f"{place}: wanted a module of its own, found that of {before}: make another")
 
     # A deep copy or an unpickled network has arrays of its own, so it gathers them anew.
     def __copy__(self) -> Sequential:
@@ -184,6 +202,27 @@ class Sequential(Module):
     def __setstate__(self, state: dict[str, Any]) -> None:
         self.__dict__.update(state)
         self._flatten()
+
+
+def _walked(network: Sequential, place: str = "modules") -> Iterator[tuple[str, Module]]:
+    """Every module and its place, those of networks within included."""
+    for i, module in enumerate(network.modules):
+        yield f"{place}.{i}", module
+        if isinstance(module, Sequential):
+            yield from _walked(module, f"{place}.{i}.modules")
+
+
+def _vector_of(arrays: Sequence[Array]) -> Array | None:
+    """The vector whose pieces these arrays are, one after the other; None where they are no such pieces."""
+    room = arrays[0].base if arrays else None
+    if not isinstance(room, np.ndarray) or room.dtype != np.uint8 or room.ndim != 1:  # see `aligned_zeros`
+        return None
+    first = start = arrays[0].ctypes.data - room.ctypes.data
+    for array in arrays:
+        if array.base is not room or array.ctypes.data - room.ctypes.data != start or not array.flags.writeable:
+            return None
+        start += array.nbytes
+    return room[first:start].view(arrays[0].dtype)
 
 
 def _by_blocks(module: Module, rows: Array) -> Array:

@@ -158,6 +158,51 @@ def test_a_copy_is_whole_and_apart(copied: Callable[[Sequential], Sequential]) -
     assert twin(x).tobytes() != net(x).tobytes()
 
 
+@pytest.mark.parametrize("where", [lambda layer: [layer, layer], lambda layer: [layer, Sequential([Tanh(), layer])]])
+def test_a_module_comes_once_in_a_network(where: Callable[[Module], list[Module]]) -> None:
+    """It remembers one forward pass: the second would take the first one's place, in silence."""
+    with pytest.raises(
+        ValueError, match=r"modules\.1(\.modules\.1)?: wanted a module of its own, found that of modules\.0"
+    ):
+        Sequential(where(Linear(2, 2)))
+
+
+def trained_by(optimizer: SGD, net: Sequential) -> list[bool]:
+    """Which parameters of the network a training changes."""
+    before = [array.copy() for array in net.parameters()]
+    x = np.ones((4, net.input_size or 0))
+    train(net, x, np.ones((4, net.output_size or 0)), MSE(), optimizer, 2, on_epoch=None)
+    return [bool((was != array).any()) for was, array in zip(before, net.parameters(), strict=True)]
+
+
+def test_a_run_of_a_networks_modules_is_a_network_in_the_same_vectors() -> None:
+    net = network(4, 3, 2, 1)
+    optimizer = SGD(net, 0.1)
+    vector, first = net.parameter_vector, Sequential(net.modules[:2])
+    assert vector is not None
+    assert first.parameter_vector is not None
+    assert first.parameter_vector.size == 4 * 3 + 3
+    assert np.shares_memory(first.parameter_vector, vector)
+    assert all(trained_by(optimizer, net))
+    assert all(trained_by(SGD(first, 0.1), first))
+    assert (first.parameter_vector == vector[: 4 * 3 + 3]).all()
+
+
+def test_a_network_whose_modules_another_took_still_trains_them() -> None:
+    net = network(4, 3, 2)
+    other = Sequential([*net.modules[:2], Linear(3, 1, rng=np.random.default_rng(1))])
+    assert net.parameter_vector is None
+    assert other.parameter_vector is not None
+    assert all(trained_by(SGD(net, 0.1), net))
+    assert all(trained_by(SGD(other, 0.1), other))
+
+
+def test_a_network_within_a_network_still_trains_alone() -> None:
+    inner = network(4, 3)
+    Sequential([inner, Linear(3, 2)])
+    assert all(trained_by(SGD(inner, 0.1), inner))
+
+
 def test_mixed_precision_keeps_separate_arrays_and_still_trains() -> None:
     rng = np.random.default_rng(3)
     net = Sequential([Linear(2, 2, rng=rng), Linear(2, 1, dtype=np.float64, rng=rng)])

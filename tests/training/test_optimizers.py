@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import copy
+import pickle
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, ClassVar
@@ -57,6 +59,33 @@ def network() -> Sequential:
         array[...] = PYTORCH["first"][start : start + array.size].reshape(array.shape)
         start += array.size
     return net
+
+
+def test_an_optimizer_that_would_not_change_the_module_is_refused() -> None:
+    net, x, y = network(), PYTORCH["x"], PYTORCH["y"]
+    with pytest.raises(ValueError, match=r"Adam: wanted an optimizer of the module, found one of another module"):
+        train(net, x, y, MSE(), Adam(network()), 1, on_epoch=None)
+    optimizer = Adam(net)
+    Sequential([net.modules[0], Tanh()])  # as it lies in the network
+    train(net, x, y, MSE(), optimizer, 1, on_epoch=None)
+    Sequential([net.modules[2], Linear(2, 1, dtype=np.float64)])
+    with pytest.raises(ValueError, match=r"Adam: wanted .*, found one whose parameters have moved .*: make it anew"):
+        train(net, x, y, MSE(), optimizer, 1, on_epoch=None)
+
+
+def test_an_optimizer_of_a_part_leaves_the_rest_of_a_network_as_it_is() -> None:
+    net = network()
+    before = [array.copy() for array in net.parameters()]
+    train(net, PYTORCH["x"], PYTORCH["y"], MSE(), SGD(net.modules[2]), 1, on_epoch=None)
+    changed = [bool((was != array).any()) for was, array in zip(before, net.parameters(), strict=True)]
+    assert changed == [False, False, True, True]
+
+
+@pytest.mark.parametrize("copied", [copy.copy, copy.deepcopy, pickle.dumps])
+def test_an_optimizer_is_not_copied_since_the_copy_would_change_nothing(copied: Callable[[Any], Any]) -> None:
+    net = network()
+    with pytest.raises(TypeError, match=r"SGD: wanted no copy, .*: make a SGD of the other and load_state\(\)"):
+        copied((net, SGD(net))) if copied is not copy.copy else copied(SGD(net))
 
 
 def vector(net: Sequential) -> Array:
