@@ -13,6 +13,7 @@ import math
 import os
 import re
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import Any
@@ -69,8 +70,15 @@ def _path(text: str) -> None:
         raise ValidationError(f"wanted the path of an address, such as /route; found {text!r}")
 
 
-def _cpus() -> int:
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+def cpus(cgroup: Path = Path("/sys/fs/cgroup")) -> int:
+    """Those that this process may use. The limit of a container is a share of their time, which the system counts in
+    cgroups: of 64 processors it may see all and have the time of two."""
+    allowed = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    for files in (("cpu.max",), ("cpu/cpu.cfs_quota_us", "cpu/cpu.cfs_period_us")):  # of version 2, and 1
+        with suppress(OSError, ValueError):  # no such file, or "max": no limit
+            quota, period = (int(number) for file in files for number in (cgroup / file).read_text().split())
+            return min(allowed, math.ceil(quota / period)) if quota > 0 else allowed
+    return allowed
 
 
 @dataclass(frozen=True)
@@ -80,7 +88,9 @@ class Settings:
     store: str = _setting("MODEL_STORE", "./models", "Address of the model store.")
     host: str = _setting("SERVE_HOST", "127.0.0.1", "Address to listen on; 0.0.0.0 is every one.")
     port: int = _setting("SERVE_PORT", 8000, "Port to listen on; 0 takes a free one.", low=0, high=65535)
-    workers: int = _setting("SERVE_WORKERS", 0, "Worker processes; 0 is one a CPU.", low=0, high=1024)
+    workers: int = _setting(
+        "SERVE_WORKERS", 0, "Worker processes; 0 is one a CPU that a container's limit leaves.", low=0, high=1024
+    )
     worker: str = _setting(
         "SERVE_WORKER", "event", "event, one loop for all connections; or gthread, gunicorn's threads.", choices=WORKERS
     )
@@ -179,7 +189,7 @@ class Settings:
 
     @property
     def worker_count(self) -> int:
-        return self.workers or _cpus()
+        return self.workers or cpus()
 
     def cache_path(self, environ: Mapping[str, str]) -> Path:
         """Where the cache lives: SERVE_CACHE_DIR, else a place of the user's own."""

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from service.settings import Settings, SettingsError, unknown
+from service.settings import Settings, SettingsError, cpus, unknown
 
 DOCUMENT = Path(__file__).parents[2] / "docs" / "operations.md"
 
@@ -92,6 +92,28 @@ def test_a_variable_that_means_nothing_is_noticed_with_the_one_that_was_meant():
 def test_options_of_the_command_come_before_the_environment():
     settings = Settings.from_environ({"SERVE_PORT": "1", "SERVE_HOST": "a"}, port=2, host=None)
     assert (settings.port, settings.host) == (2, "a")
+
+
+@pytest.mark.parametrize(
+    ("files", "found"),
+    [
+        ({}, 8),
+        ({"cpu.max": "max 100000\n"}, 8),
+        ({"cpu.max": "200000 100000\n"}, 2),
+        ({"cpu.max": "150000 100000\n"}, 2),
+        ({"cpu.max": "10000 100000\n"}, 1),
+        ({"cpu.max": "1600000 100000\n"}, 8),
+        ({"cpu/cpu.cfs_quota_us": "-1\n", "cpu/cpu.cfs_period_us": "100000\n"}, 8),
+        ({"cpu/cpu.cfs_quota_us": "250000\n", "cpu/cpu.cfs_period_us": "100000\n"}, 3),
+    ],
+)
+def test_there_are_as_many_workers_as_a_containers_limit_leaves_processors(tmp_path, monkeypatch, files, found):
+    """One for each of the machine's would take their memory, and turns at the little time there is."""
+    monkeypatch.setattr("os.sched_getaffinity", lambda _: set(range(8)))
+    (tmp_path / "cpu").mkdir()
+    for name, text in files.items():
+        (tmp_path / name).write_text(text)
+    assert cpus(tmp_path) == found
 
 
 def test_cache_is_where_the_user_can_write(tmp_path, monkeypatch):
