@@ -63,7 +63,7 @@ class Figures:
         return "".join(line for name in sorted(self._metrics) for line in _told(self._metrics[name], totals))
 
     def of_versions(self) -> dict[tuple[str, str], dict[str, float]]:
-        """By model and version what is not split any further, but by stages: `..._count:parse`."""
+        """By model and version what is split by nothing else but stages (`..._count:parse`), or by what is added up."""
         totals = self._totals()
         found: dict[tuple[str, str], dict[str, float]] = {}
         for version, numbers in self._versions.items():
@@ -112,7 +112,7 @@ class Figures:
             head = f"{metric}_total" if kind == "counter" else metric
             text = about.replace("\\", r"\\").replace("\n", r"\n")
             told = self._metrics[metric] = _Metric(f"# HELP {head} {text}\n# TYPE {head} {kind}\n", metric)
-        if {"model", "version"} <= labels.keys() <= {"model", "version", "stage", "le"}:
+        if {"model", "version"} <= labels.keys() <= {"model", "version", "stage", "le", "code", "route"}:
             sample = f"{metric}_count" if "le" in labels else name
             sample += f":{labels['stage']}" if "stage" in labels else ""
             self._versions.setdefault((labels["model"], labels["version"]), []).append((sample, number))

@@ -167,7 +167,7 @@ class Observer:
         requests.inc()
         if seconds is not None:
             seconds.observe(seen.ended - seen.arrived)
-        if seen.computed:
+        if seen.computed and status < 400:  # what was computed and could not be answered is no prediction
             rows, stages = self._predictions.get((name, number)) or self._prediction(name, number)
             rows.inc(seen.rows)
             for stage, spent in zip(stages, seen.stages(), strict=True):

@@ -101,7 +101,7 @@ def routes(catalog: Catalog, inference: Inference, metrics: Metrics, settings: S
     @blueprint.post(f"{_MODEL}/infer")
     @blueprint.post(f"{_VERSION}/infer")
     def infer(name: str, version: str | None = None) -> Response:
-        served = catalog.find(name, version)  # a wrong address is told before the body is read
+        g.observation.served = served = catalog.find(name, version)  # a wrong address is told before the body is read
         asked = open_inference.read(request, served, settings.max_body_bytes)
         inputs = tensors.encode(served.model, asked.given, settings.max_instances)
         answers = tensors.answers(served.model, inference(g.observation, served, inputs))
@@ -174,12 +174,17 @@ def _counted(name: str, number: int, counted: Mapping[tuple[str, str], Mapping[s
     stages = {"queue": "queue", "compute_input": "parse", "compute_infer": "compute", "compute_output": "serialise"}
     statistics = {key: spent(stage) for key, stage in stages.items()}
     total = {"count": statistics["queue"]["count"], "ns": sum(each["ns"] for each in statistics.values())}
+    failed = int(samples.get("forward_pass_errors_total", 0))
+    spent_in_all = round(1e9 * samples.get("forward_pass_request_seconds_sum", 0))
+    nothing = {"count": 0, "ns": 0}
+    fail = {"count": failed, "ns": max(0, spent_in_all - total["ns"])} if failed else nothing
+    caches = {"cache_hit": nothing, "cache_miss": nothing}  # there is none of answers
     return {
         "name": name,
         "version": str(number),
         "inference_count": int(samples.get("forward_pass_rows_total", 0)),
         "execution_count": int(samples.get("forward_pass_batch_rows_count", 0)),
-        "inference_stats": {"success": total, **statistics},
+        "inference_stats": {"success": total, "fail": fail, **statistics, **caches},
         "batch_stats": [],
     }
 

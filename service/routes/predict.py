@@ -15,6 +15,7 @@ from service import tables
 from service.body import check_json_type, parse_json, read_bytes
 from service.catalog import Catalog, Served, UnavailableError, UnknownError
 from service.inference import Inference
+from service.observation import Observation
 from service.remarks import remarks
 from service.schemas import PredictSchema, is_version_ref, not_an_object
 from service.settings import Settings
@@ -40,10 +41,10 @@ class Predictor:
 
     def __call__(self, name: str | None, version: str | None, *, passed_over: str = "") -> Predicted:
         """`passed_over` is a key of the body that means nothing here."""
-        if name is not None:
-            self._catalog.find(name, version)  # a wrong address is told before the body is read
+        seen: Observation = g.observation
+        if name is not None or request.mimetype in tables.TYPES:
+            seen.served = served = self._catalog.find(name, version)  # a wrong address is told before the body is read
         if request.mimetype in tables.TYPES:
-            served = self._catalog.find(name, version)
             sent = read_bytes(request, self._settings.max_body_bytes)
             inputs = tables.read(sent, request.mimetype, served, self._settings.max_instances)
         else:
@@ -55,12 +56,14 @@ class Predictor:
             body.pop(passed_over, None)
             model = body.get("model")
             g.named, g.sent = model if isinstance(model, str) else "", body.get("instances")
-            served, inputs = self.checked(body, name, version)
-        outputs = self._inference(g.observation, served, inputs)
+            served, inputs = self.checked(body, name, version, seen)
+        outputs = self._inference(seen, served, inputs)
         return Predicted(served, sent, inputs, served.model.signature.decode(outputs))
 
-    def checked(self, body: dict[str, Any], name: str | None, version: str | None) -> tuple[Served, Array]:
-        """Who answers and what goes in; InputError with every fault of the body."""
+    def checked(
+        self, body: dict[str, Any], name: str | None, version: str | None, seen: Observation | None = None
+    ) -> tuple[Served, Array]:
+        """Who answers and what goes in; InputError with every fault of the body. `seen` is told who was asked."""
         model, ref = body.get("model"), body.get("version")
         intelligible = isinstance(model, str | None) and (ref is None or is_version_ref(ref))
         faults: list[Fault] = []
@@ -75,6 +78,8 @@ class Predictor:
             if intelligible and not isinstance(e, InputError):
                 raise
             faults += e.faults if intelligible and isinstance(e, InputError) else []
+        if seen is not None:
+            seen.served = served
         if version is not None and is_version_ref(ref) and str(ref) != version:
             problem = f"wanted {version!r}, which the address names; found {ref!r}"
             faults.append(Fault("version", problem, "leave it out, or send the request to another address"))

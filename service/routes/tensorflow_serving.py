@@ -72,7 +72,7 @@ def routes(catalog: Catalog, inference: Inference, settings: Settings) -> Bluepr
     @blueprint.post(f"{_MODEL}/versions/<version>:predict")
     @blueprint.post(f"{_MODEL}/labels/<version>:predict")
     def predict(name: str, version: str | None = None) -> Response:
-        served = catalog.find(name, version)  # a wrong address is told before the body is read
+        g.observation.served = served = catalog.find(name, version)  # a wrong address is told before the body is read
         body = read_json(request, settings.max_body_bytes)
         if not isinstance(body, dict):
             raise not_an_object(body)

@@ -153,6 +153,37 @@ def test_figures_count_requests_rows_and_errors(client):
     assert "nobody" not in str(found)
 
 
+@pytest.mark.parametrize(
+    ("path", "body", "status"),
+    [
+        ("/models/price/predict", {"instances": [["x", 1]]}, 422),
+        ("/models/price/versions/1/predict", b"{", 400),
+        ("/predict", {"model": "price", "instances": [["x", 1]]}, 422),
+        ("/invocations", {"model": "price", "instances": [["x", 1]]}, 422),
+        ("/v1/models/price:predict", {"instances": [["x", 1]]}, 400),
+        ("/v2/models/price/infer", {"inputs": []}, 400),
+    ],
+)
+def test_a_refusal_is_counted_and_logged_for_the_model_that_was_asked(client, caplog, path, body, status):
+    with caplog.at_level(logging.INFO, "service.access"):
+        answer = client.post(path, **({"data": body} if isinstance(body, bytes) else {"json": body}))
+    assert answer.status_code == status
+    counted = [
+        dict(key[1:]) for key, value in figures(client).items() if key[0] == "forward_pass_errors_total" and value
+    ]
+    assert [(labels["model"], labels["version"]) for labels in counted] == [("price", "1")]
+    assert "price/1 rows=0 error=" in caplog.text
+    assert not [key for key in figures(client) if key[0] == "forward_pass_rows_total"]
+
+
+def test_what_was_computed_and_could_not_be_answered_is_an_error_and_no_prediction(client, monkeypatch):
+    monkeypatch.setattr("model_store.signature.Signature.decode", lambda *_: 1 / 0)
+    assert client.post("/models/price/predict", json=ROW).status_code == 500
+    found = figures(client)
+    assert found["forward_pass_errors_total", ("code", "internal_error"), ("model", "price"), ("version", "1")] == 1
+    assert not [key for key in found if key[0] in {"forward_pass_rows_total", "forward_pass_stage_seconds_count"}]
+
+
 def test_figures_follow_a_switch_of_versions(client, store, catalog):
     store.publish("price", price(1))
     catalog.refresh()

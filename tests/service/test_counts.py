@@ -267,7 +267,10 @@ def test_a_file_that_a_new_process_makes_is_never_read_empty(counts):
 def test_what_is_counted_of_a_version_is_that_of_all_processes(counts):
     rows = counts.counter("rows", "Rows.", ("model", "version"))
     stages = counts.histogram("stage", "Seconds.", ("stage", "model", "version"), (1.0, 2.5))
-    counts.counter("answered", "Requests answered.", ("route", "model", "version")).at("/predict", "m", "1").inc()
+    counts.counter("answered", "Requests answered.", ("status", "model", "version")).at("200", "m", "1").inc()
+    errors = counts.counter("errors", "Answers that were errors.", ("code", "model", "version"))
+    for code in ("bad_json", "invalid_request"):
+        errors.at(code, "m", "1").inc()
 
     def count() -> None:
         rows.at("m", "1").inc(3)
@@ -278,7 +281,7 @@ def test_what_is_counted_of_a_version_is_that_of_all_processes(counts):
     in_a_child(count)
     rows.at("m", "2").inc()
     assert counts.of_versions() == {
-        ("m", "1"): {"rows_total": 6, "stage_count:parse": 6, "stage_sum:parse": 23},
+        ("m", "1"): {"rows_total": 6, "stage_count:parse": 6, "stage_sum:parse": 23, "errors_total": 2},
         ("m", "2"): {"rows_total": 1},
     }
 

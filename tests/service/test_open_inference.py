@@ -316,6 +316,13 @@ def test_statistics_count_rows_and_requests(client):
     (found,) = client.get("/v2/models/penguins/stats").json["model_stats"]
     assert (found["inference_count"], found["execution_count"], found["version"]) == (4, 2, "1")
     assert found["inference_stats"]["compute_infer"]["count"] == 2
+    assert found["inference_stats"]["fail"] == {"count": 0, "ns": 0}
+    refused(infer(client, "penguins", PRICE), 400)
+    (found,) = client.get("/v2/models/penguins/stats").json["model_stats"]
+    assert found["inference_stats"]["success"]["count"] == 2
+    assert found["inference_stats"]["fail"]["count"] == 1
+    assert 0 < found["inference_stats"]["fail"]["ns"] < 1e9
+    assert found["inference_stats"]["cache_hit"] == {"count": 0, "ns": 0}
     assert len(client.get("/v2/models/stats").json["model_stats"]) == 3
 
 
