@@ -151,9 +151,16 @@ class CrossEntropy(Loss):
         """`w y*`. One class alone means nothing, so an (n, 1) array is the article's column."""
         if self.weights is None:
             return y_true
-        w = self.weights.astype(y_true.dtype)
-        weighted: Array = y_true * (w.reshape(-1, 1) if y_true.shape[-1] == 1 else w)
+        column = y_true.shape[-1] == 1
+        w = self._weights_of(y_true.shape[-2 if column else -1], y_true.dtype)
+        weighted: Array = y_true * (w.reshape(-1, 1) if column else w)
         return weighted
+
+    def _weights_of(self, classes: int, dtype: npt.DTypeLike) -> Array:
+        w = np.ones(classes) if self.weights is None else self.weights
+        if len(w) != classes:
+            raise ValueError(f"CrossEntropy.weights: wanted {classes} numbers, one for each class; found {len(w)}")
+        return w.astype(dtype)
 
 
 class SoftmaxCrossEntropy(CrossEntropy):
@@ -185,7 +192,8 @@ class SoftmaxCrossEntropy(CrossEntropy):
         softmax: list[Line] = [(np.divide, (prime, summed, prime))]
         if self.weights is not None:
             y = np.empty_like(y_true)
-            weigh = [(np.multiply, (y_true, self.weights.astype(z.dtype), y)), (y.dot, (classes, c[:, 0]))]
+            w = self._weights_of(z.shape[1], z.dtype)
+            weigh = [(np.multiply, (y_true, w, y)), (y.dot, (classes, c[:, 0]))]
             softmax.append((np.multiply, (prime, c, prime)))
         lines: list[Line] = [
             *weigh,

@@ -12,7 +12,7 @@ import numpy as np
 import numpy.typing as npt
 
 from model_store.nn import Array, Module, Sequential
-from model_store.nn.tape import FEW_FEATURES, FEW_ROWS, Line, beside_ones
+from model_store.nn.tape import FEW_FEATURES, FEW_ROWS, Line, beside_ones, by_rows
 from training.checkpoint import Checkpoint, as_bytes, from_bytes
 from training.descent import Optimizer
 from training.losses import CrossEntropy, Loss
@@ -82,36 +82,38 @@ def train(
         if schedule is not None:
             checkpoint.follow(schedule=schedule)
         checkpoint.restore()
-    for epoch in range(len(progress.errors) + 1, epochs + 1):
-        number, total = progress.steps, progress.total
-        for x, y, order, first in samples.epoch(progress, batch_size):
-            rows = len(x)
-            for start in range(first, rows, batch_size):
-                size = batch_size if start + batch_size <= rows else rows - start
-                step = steps.get(size) or steps.setdefault(size, Step(module, loss, x, y, size, optimizer.scale))
-                if schedule is not None:
-                    optimizer.learning_rate = rate * schedule.factor((epoch - 1) * in_epoch + number, plan)
+    try:
+        for epoch in range(len(progress.errors) + 1, epochs + 1):
+            number, total = progress.steps, progress.total
+            for x, y, order, first in samples.epoch(progress, batch_size):
+                rows = len(x)
+                for start in range(first, rows, batch_size):
+                    size = batch_size if start + batch_size <= rows else rows - start
+                    step = steps.get(size) or steps.setdefault(size, Step(module, loss, x, y, size, optimizer.scale))
+                    if schedule is not None:
+                        optimizer.learning_rate = rate * schedule.factor((epoch - 1) * in_epoch + number, plan)
+                        step.rescale(optimizer.scale)
+                    error = step(x, y, start, order)
+                    if not isfinite(error):
+                        raise DivergedError(epoch, number + 1, error)
+                    optimizer.scaled_step()
+                    number += 1
+                    total += error * size
+                    if checkpoint is not None and checkpoint.due():
+                        progress.steps, progress.total = number, total
+                        checkpoint.save()
+            error = total / count
+            progress.end_epoch(error)
+            if on_epoch is not None:
+                if on_epoch(epoch, epochs, error):
+                    break
+                for step in steps.values():  # it may have set another learning rate
                     step.rescale(optimizer.scale)
-                error = step(x, y, start, order)
-                if not isfinite(error):
-                    raise DivergedError(epoch, number + 1, error)
-                optimizer.scaled_step()
-                number += 1
-                total += error * size
-                if checkpoint is not None and checkpoint.due():
-                    progress.steps, progress.total = number, total
-                    checkpoint.save()
-        error = total / count
-        progress.end_epoch(error)
-        if on_epoch is not None:
-            if on_epoch(epoch, epochs, error):
-                break
-            for step in steps.values():  # it may have set another learning rate
-                step.rescale(optimizer.scale)
-        if schedule is not None:
-            schedule.saw(error)
-    optimizer.learning_rate = rate
-    optimizer.zero_gradients()
+            if schedule is not None:
+                schedule.saw(error)
+    finally:
+        optimizer.learning_rate = rate
+        optimizer.zero_gradients()
     return progress.errors
 
 
@@ -208,12 +210,14 @@ class Step:
         network, criterion = loss.fused(module)
         self.size = size
         self.copied = x if size == len(x) else None  # all samples are one batch: it lies in place already
-        few = self.copied is not None and x.ndim == 2 and size <= FEW_ROWS and x.shape[1] <= FEW_FEATURES
-        self.xs = beside_ones(x) if few else np.empty((size, *x.shape[1:]), x.dtype)
+        few = x.ndim == 2 and size <= FEW_ROWS and x.shape[1] <= FEW_FEATURES and network.by_features
+        self.xs = beside_ones(x) if few and self.copied is not None else np.empty((size, *x.shape[1:]), x.dtype)
         self.ys = np.empty((size, *y.shape[1:]), y.dtype)
         np.copyto(self.xs, x[:size])
         np.copyto(self.ys, y[:size])
         output, forward, tape = network.record(self.xs)
+        output, lines = by_rows(output)
+        forward += lines
         self.error = np.empty((), output.dtype)
         if output.shape != self.ys.shape:
             raise ValueError(f"train: wanted targets of shape {output.shape} a batch, found {self.ys.shape}")
@@ -243,7 +247,10 @@ class Step:
 
 def _in_memory(module: Module, x_train: npt.ArrayLike, y_train: npt.ArrayLike | None, loss: Loss) -> Samples:
     dtype = module.dtype if isinstance(module, Sequential) else None
-    x = _samples(x_train, dtype)
+    x, wanted = _samples(x_train, dtype), module.input_shape
+    if wanted is not None and x.shape[1:] not in (wanted, (math.prod(wanted),)):
+        shown = ", ".join(["samples", *map(str, wanted)])
+        raise ValueError(f"train: wanted x_train of shape ({shown}), found {np.shape(x_train)}")
     y = _targets(module, [] if y_train is None else y_train, loss, dtype)
     if len(x) != len(y) or not len(x):
         raise ValueError(f"train: wanted as many targets as samples and at least one, found {len(y)} and {len(x)}")

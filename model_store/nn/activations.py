@@ -243,6 +243,8 @@ class Softmax(Module):
     outputs: Array
 
     def output_shape(self, input_shape: Shape | None) -> Shape | None:
+        if input_shape is not None and input_shape[-1] == 1:
+            raise ValueError("inputs: wanted two values a row or more for a Softmax, found 1; a Sigmoid is for one")
         return input_shape
 
     def __call__(self, inputs: Array) -> Array:

@@ -33,6 +33,8 @@ class Sequential(Module):
     takes the batch as one.
     """
 
+    by_features = True
+
     def __init__(self, modules: Sequence[Module]) -> None:
         self.modules = list(modules)
         self._column = False

@@ -116,6 +116,11 @@ def test_a_column_vector_comes_out_as_a_column_vector() -> None:
     assert Softmax()(row.T).sum() == pytest.approx(1)
 
 
+def test_a_softmax_of_one_value_is_refused_since_it_would_mix_the_rows_of_a_batch() -> None:
+    with pytest.raises(ValueError, match=r"modules\.1\.inputs: wanted two values a row or more for a Softmax, found 1"):
+        Sequential([Linear(2, 1), Softmax()])
+
+
 def test_wrong_width_is_named_with_both_shapes() -> None:
     with pytest.raises(ValueError, match=r"wanted inputs of shape \(batch, 3\), found \(4, 2\)"):
         Linear(3, 2)(np.zeros((4, 2)))

@@ -1,9 +1,11 @@
 """The training loop is the article's, batch-first: the same errors to the last digits, and the same program."""
 
+import re
 import subprocess
 import sys
 import tracemalloc
 from collections.abc import Callable
+from contextlib import suppress
 
 import numpy as np
 import pytest
@@ -37,6 +39,7 @@ from training import (
     Loss,
     Optimizer,
     RMSProp,
+    WarmUp,
     train,
 )
 
@@ -202,6 +205,38 @@ def test_targets_that_do_not_fit_are_named() -> None:
         train(network, XOR_X, XOR_X, MSE(), SGD(network), 1)
     with pytest.raises(ValueError, match="batch_size of at least 1, found 0"):
         train(network, XOR_X, XOR_Y, MSE(), SGD(network), 1, 0)
+
+
+@pytest.mark.parametrize("shape", [(4,), (4, 3), (4, 2, 2), (4, 1, 2)])
+def test_samples_that_do_not_fit_are_named(shape: tuple[int, ...]) -> None:
+    network = xor_network(7)
+    with pytest.raises(ValueError, match=rf"wanted x_train of shape \(samples, 2\), found {re.escape(str(shape))}"):
+        train(network, np.zeros(shape), XOR_Y, MSE(), SGD(network), 1)
+
+
+def test_class_weights_that_do_not_fit_are_named() -> None:
+    network = Sequential([Linear(2, 3), Softmax()])
+    message = r"CrossEntropy\.weights: wanted 3 numbers, one for each class; found 2"
+    with pytest.raises(ValueError, match=message):
+        train(network, XOR_X, [0, 1, 2, 0], CrossEntropy([1, 2]), SGD(network), 1)
+    with pytest.raises(ValueError, match=message):
+        CrossEntropy([1, 2]).loss(np.eye(3), np.eye(3))
+
+
+@pytest.mark.parametrize("ends", ["well", "by an exception"])
+def test_the_learning_rate_is_what_it_was_however_a_training_ends(ends: str) -> None:
+    network = xor_network(7)
+    optimizer = SGD(network, 0.1)
+
+    def on_epoch(*_: object) -> None:
+        assert optimizer.learning_rate < 0.1
+        if ends != "well":
+            raise KeyboardInterrupt
+
+    with suppress(KeyboardInterrupt):
+        train(network, XOR_X, XOR_Y, MSE(), optimizer, 3, on_epoch=on_epoch, schedule=WarmUp(100))
+    assert optimizer.learning_rate == 0.1
+    assert not any(gradient.any() for gradient in network.gradients())
 
 
 @pytest.mark.parametrize(("learning_rate", "momentum"), [(0, 0.9), (-1, 0), (0.1, 1), (0.1, -0.1)])
