@@ -3,16 +3,19 @@
 from __future__ import annotations
 
 import socket
+import time
 from typing import Any
 
 from service.incoming import Arrived, Incoming
 
+READ_SECONDS = 30.0  # for a request, from its first byte to its last; and for a client to take its answer
+
 
 class Connection:
-    def __init__(self, sock: socket.socket, peer: Any, server: Any, incoming: Incoming, deadline: float) -> None:
-        self.sock, self.peer, self.server = sock, peer, server
-        self.incoming, self.deadline = incoming, deadline
-        self.held = self.unread = 0  # bytes of input and of answers, as the worker has counted them
+    def __init__(self, sock: socket.socket, peer: Any, server: Any, incoming: Incoming) -> None:
+        self.sock, self.peer, self.server, self.incoming = sock, peer, server, incoming
+        self.deadline = time.monotonic() + READ_SECONDS
+        self.held = self.unread = 0  # bytes of input and of answers, as they are counted
         self.outgoing = bytearray()
         self.moved = 0.0  # when something of that was last taken
         self.events = 0  # what it is registered for

@@ -6,10 +6,9 @@ another thread would take longer than many of them. Plain predictions that wait 
 together (express.py), everything else by Flask, a request at a time.
 
 Whoever waits is bounded: a request that has waited for `PATIENCE_SECONDS` is shed with 503 and Retry-After, one that
-does not arrive within `READ_SECONDS` is cut off, and beyond `MAX_CONNECTIONS` the one that would be cut off first makes
-room. So do the slowest where more than `MAX_HELD_BYTES` have come and wait, or are answers that nobody takes: whoever
-holds memory on purpose keeps nobody else from it. Health checks pass the queue, one at a time. What has to wait for a
-version to be loaded does so aside (aside.py).
+does not arrive within `READ_SECONDS` is cut off, and where there are too many or they hold too much, some make room for
+the others (room.py). Health checks pass the queue, one at a time. What has to wait for a version to be loaded does so
+aside (aside.py).
 
 gunicorn forks and watches the workers (`worker_class` is its extension point), and its parser reads the heads.
 """
@@ -18,7 +17,6 @@ from __future__ import annotations
 
 import contextlib
 import errno
-import heapq
 import os
 import selectors
 import socket
@@ -30,25 +28,21 @@ from gunicorn.http import errors as http_errors  # type: ignore[import-untyped]
 from gunicorn.workers.base import Worker  # type: ignore[import-untyped]
 
 from service.aside import Aside
-from service.connection import Connection
+from service.connection import READ_SECONDS, Connection
 from service.express import Asked
 from service.gateway import Gateway
 from service.incoming import Arrived, Heads, HeadTooLargeError, Incoming
 from service.observation import QUIET
 from service.refusal import refusal, status_of
+from service.room import MAX_CONNECTIONS, Room
 from service.unanswered import WouldBlock
 
 PATIENCE_SECONDS = 0.25
-READ_SECONDS = 30.0  # for a request, from its first byte to its last; and for a client to take its answer
 LINGER_SECONDS = 2.0  # for a client to see an answer that came before it had sent everything
-MAX_CONNECTIONS = 1000
-MAX_HELD_BYTES = 32 * 1024 * 1024  # of input, and of answers
-SLOW_SECONDS = 1.0  # for input to come, or for anything of an answer to be taken
 PIECE_BYTES = 64 * 1024  # that are read of whatever comes, at once
 TURN_BYTES = 512 * 1024  # that are read a turn of what is larger: what has not been read takes none of our memory
 ACCEPTS = 4  # new connections a turn of a busy worker
 BURST_SECONDS = 0.0002  # between connections that come together
-SPARE = 16  # descriptors that are left for files where the system allows fewer than we have connections
 TAKEN = 64  # requests read a turn, before the connections are looked at again
 VITAL = QUIET
 
@@ -68,15 +62,14 @@ class EventWorker(Worker):  # type: ignore[misc]
 
     def open(self) -> None:
         self.selector = selectors.DefaultSelector()  # not before the fork: its descriptor would be shared
-        self.connections: set[Connection] = set()
+        self.room = Room()
+        self.connections = self.room.connections
         self.readable: deque[Connection] = deque()
         self.queue: deque[Connection] = deque()
         self.vital: deque[Connection] = deque()
-        self.held = self.unread = 0
         self.accepted = 0.0
         self.gateway = Gateway(self.wsgi, self.cfg, self.app.observer, self.log)
         self.aside = Aside(self._written, self._wake)
-        self.room = MAX_CONNECTIONS
         self.heads = Heads(self.cfg)
         self.express = self.app.express()
         for listener in self.sockets:
@@ -132,8 +125,8 @@ class EventWorker(Worker):  # type: ignore[misc]
                 self._answer(connection, connection.waiting)
         if self.queue:
             self._serve()
-        if self.unread > MAX_HELD_BYTES:
-            self._close_unread()
+        for connection in self.room.slow_to_take():
+            self._close(connection)
 
     def _welcome(self, listener: Any, now: float) -> None:
         """Whoever is idle and quick would take all connections of a burst, and then be busy while others are idle."""
@@ -153,25 +146,21 @@ class EventWorker(Worker):  # type: ignore[misc]
                 return
             sock.setblocking(False)
             sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-            if len(self.connections) >= self.room:
+            if self.room.is_full:
                 self._close_overdue(1)
             incoming = Incoming(self.heads, peer, self.app.max_body_bytes)
-            server = listener.getsockname()
-            connection = Connection(sock, peer, server, incoming, time.monotonic() + READ_SECONDS)
+            connection = Connection(sock, peer, listener.getsockname(), incoming)
             self.connections.add(connection)
             self._register(connection, selectors.EVENT_READ)
 
     def _spare(self, error: OSError) -> None:
-        """The system gives no descriptor for another connection: so many are room for no more than that."""
-        room = max(1, len(self.connections) - SPARE)
-        if room < self.room:
-            self.room = room
-            self.log.warning("room for %d connections, not %d: %s", room, MAX_CONNECTIONS, error.strerror)
-        self._close_overdue(len(self.connections) - room)
+        """The system gives no descriptor for another connection."""
+        if self.room.shrink():
+            self.log.warning("room for %d connections, not %d: %s", self.room.most, MAX_CONNECTIONS, error.strerror)
+        self._close_overdue(len(self.connections) - self.room.most)
 
     def _close_overdue(self, count: int) -> None:
-        """Closes those that would be cut off first."""
-        for connection in heapq.nsmallest(count, self.connections, lambda c: (c.waiting is not None, c.deadline)):
+        for connection in self.room.overdue(count):
             self._close(connection)
 
     def _receive(self) -> None:
@@ -235,8 +224,8 @@ class EventWorker(Worker):  # type: ignore[misc]
             return
         if arrived is not None:
             connection.waiting, connection.since = arrived, since
-        self._count(connection)
-        if self.held > MAX_HELD_BYTES and connection.held and not self._make_room(connection):
+        self.room.count(connection)
+        if self.room.holds_too_much and connection.held and not self._make_room(connection):
             # What it has sent after this request goes with it: the next one would be shed within this one's call.
             self._shed(connection, close=arrived is None or bool(incoming.buffer) or arrived.closes)
         elif arrived is not None:
@@ -250,31 +239,11 @@ class EventWorker(Worker):  # type: ignore[misc]
             connection.outgoing += b"HTTP/1.1 100 Continue\r\n\r\n"
             self._write(connection)
 
-    def _count(self, connection: Connection) -> None:
-        waiting = len(connection.waiting.data) if connection.waiting is not None else 0
-        held, unread = connection.incoming.held + waiting, len(connection.outgoing)
-        self.held += held - connection.held
-        self.unread += unread - connection.unread
-        connection.held, connection.unread = held, unread
-
     def _make_room(self, newest: Connection) -> bool:
-        """Sheds those whose input has been coming for too long, the slowest first; whether that was enough."""
-        slow_before = time.monotonic() + READ_SECONDS - SLOW_SECONDS
-        for connection in sorted(self.connections, key=lambda c: c.deadline):
-            if self.held <= MAX_HELD_BYTES or connection.deadline > slow_before:
-                break
-            if connection.held and connection.waiting is None and not connection.closing and connection is not newest:
-                self._shed(connection)
-        return self.held <= MAX_HELD_BYTES
-
-    def _close_unread(self) -> None:
-        """Closes those who have taken nothing of their answer for too long, the slowest first."""
-        slow_before = time.monotonic() - SLOW_SECONDS
-        for connection in sorted(self.connections, key=lambda c: c.moved):
-            if self.unread <= MAX_HELD_BYTES or connection.moved > slow_before:
-                break
-            if connection.outgoing:
-                self._close(connection)
+        """Sheds those whose input has been coming for too long; whether that was enough."""
+        for connection in self.room.slow_to_send(newest):
+            self._shed(connection)
+        return not self.room.holds_too_much
 
     def _serve(self) -> None:
         """Plain requests of those that wait, together; or else the one that is next."""
@@ -344,8 +313,7 @@ class EventWorker(Worker):  # type: ignore[misc]
         if refused := self.aside.put(connection, arrived):
             self._give_up(connection, arrived, f"is not in memory, and {refused}")
         else:
-            self.held -= connection.held  # aside has a bound of its own: others have all of theirs
-            connection.held = 0
+            self.room.let_go(connection)  # aside has a bound of its own: others have all of theirs
 
     def _take_back(self) -> None:
         """What has been answered aside goes to those who still wait."""
@@ -400,7 +368,7 @@ class EventWorker(Worker):  # type: ignore[misc]
                 self._close(connection)
                 return
             del connection.outgoing[:sent]
-            self._count(connection)
+            self.room.count(connection)
             if connection.outgoing:
                 if sent:
                     connection.moved = time.monotonic()
@@ -459,8 +427,6 @@ class EventWorker(Worker):  # type: ignore[misc]
 
     def _close(self, connection: Connection) -> None:
         self._register(connection, 0)
-        self.connections.discard(connection)
+        self.room.leave(connection)
         self.aside.drop(connection)
-        self.held -= connection.held
-        self.unread -= connection.unread
         connection.sock.close()

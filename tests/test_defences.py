@@ -111,11 +111,11 @@ DEFENCES = {
         "tests/service/test_aside.py::test_a_version_that_cannot_be_loaded_is_told_as_ever_and_rests",
     ),
     "who waits for a load takes no room of others": Defence(
-        "service/worker.py", "self.held -= connection.held  # aside", "return  # aside",
+        "service/worker.py", "self.room.let_go(connection)  # aside", "return  # aside",
         "tests/service/test_aside.py::test_those_who_wait_are_bounded_and_take_no_room_of_others",
     ),
     "input that waits is bounded": Defence(
-        "service/worker.py", "if self.held > MAX_HELD_BYTES and connection.held and", "if False and",
+        "service/worker.py", "if self.room.holds_too_much and connection.held and", "if False and",
         "tests/service/test_worker.py::test_input_that_waits_is_bounded_for_all_connections_together",
     ),
     "the proxy alone says how it was asked": Defence(

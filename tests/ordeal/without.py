@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import Any, BinaryIO
 
 from model_store.nn import Array
-from service import body, gunicorn_conf, loader, worker
+from service import body, gunicorn_conf, loader, room, worker
 from service.catalog import Catalog, Served, Snapshot
 from service.cli import main as serve
 from service.inference import Inference
@@ -35,7 +35,7 @@ def vital_requests() -> None:
 
 
 def making_room() -> None:
-    worker.SLOW_SECONDS = math.inf
+    room.SLOW_SECONDS = math.inf
 
 
 def draining() -> None:

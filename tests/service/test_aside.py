@@ -14,6 +14,7 @@ import pytest
 
 from model_store.store import Store
 from service import aside as module
+from service import room
 from service import worker as worker_module
 from service.app import create_app
 from service.catalog import Catalog
@@ -94,7 +95,7 @@ def test_a_request_that_waits_for_a_load_is_answered_after_it_and_others_meanwhi
     found = waited(loop, waiting)
     assert found.startswith(b"HTTP/1.1 200")
     assert found.endswith(b"loaded")
-    assert loop.worker.held == 0
+    assert loop.worker.room.held == 0
 
 
 def test_what_follows_on_the_connection_is_answered_in_its_order(loop: Loop) -> None:
@@ -149,7 +150,7 @@ def test_a_load_that_takes_too_long_is_told_and_its_answer_goes_to_nobody(loop: 
 
 
 def test_those_who_wait_are_bounded_and_take_no_room_of_others(loop: Loop, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(worker_module, "MAX_HELD_BYTES", 1000)
+    monkeypatch.setattr(room, "MAX_HELD_BYTES", 1000)
     monkeypatch.setattr(module, "MAX_REQUESTS", 2)
     monkeypatch.setattr(module, "MAX_BYTES", 1000)
     waiting = [loop.client(post("/load", b"x" * 600))]
@@ -159,7 +160,7 @@ def test_those_who_wait_are_bounded_and_take_no_room_of_others(loop: Loop, monke
     assert loop.take(loop.client(post("/other", b"x" * 900))).endswith(b"x" * 900)
     loop.app.gate.open.set()
     assert all(waited(loop, sock).startswith(b"HTTP/1.1 200") for sock in waiting)
-    assert loop.worker.held == 0
+    assert loop.worker.room.held == 0
 
 
 def test_what_has_come_after_a_request_that_waits_counts_as_well(loop: Loop, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -214,7 +215,7 @@ def test_where_the_system_has_no_thread_to_load_in_whoever_asks_is_told_and_may_
     loop.app.gate.open.set()
     sock.sendall(post("/load", b"loaded"))
     assert waited(loop, sock).endswith(b"loaded")
-    assert loop.worker.held == 0
+    assert loop.worker.room.held == 0
 
 
 def test_a_request_whose_client_waits_no_longer_takes_no_memory(loop: Loop) -> None:

@@ -16,8 +16,9 @@ from gunicorn.config import Config
 from gunicorn.glogging import Logger
 from prometheus_client.parser import text_string_to_metric_families
 
-from service import incoming
+from service import incoming, room
 from service import worker as module
+from service.connection import READ_SECONDS
 from service.metrics import Metrics
 from service.observation import Observer
 from service.pace import Pace
@@ -232,7 +233,7 @@ def test_a_large_answer_arrives_whole(loop: Loop) -> None:
 def test_a_request_that_does_not_arrive_is_cut_off_and_told(loop: Loop) -> None:
     sock = loop.client(b"POST / HTTP/1.1\r\n")
     silent = loop.client()
-    loop.worker.expire(time.monotonic() + module.READ_SECONDS + 1)
+    loop.worker.expire(time.monotonic() + READ_SECONDS + 1)
     assert error_of(loop.take(sock)) == (408, "request_timeout")
     assert silent.recv(10) == b""
 
@@ -277,7 +278,7 @@ def test_what_the_worker_answers_itself_is_observed_as_everything_else(loop: Loo
         late = loop.client()
         late.sendall(f"POST /late HTTP/1.1\r\nHost: x\r\nContent-Length: 9\r\n{head}\r\n".encode())
         loop.turn()
-        loop.worker.expire(time.monotonic() + module.READ_SECONDS + 1)
+        loop.worker.expire(time.monotonic() + READ_SECONDS + 1)
         cut = loop.take(late)
     told = json.loads(refused.partition(b"\r\n\r\n")[2])["request_id"]
     assert f"X-Request-Id: {told}\r\n".encode() in refused
@@ -298,7 +299,7 @@ def test_who_is_shed_or_cut_off_is_told_in_the_shape_of_the_protocol(loop: Loop,
     loop.worker._advance(connection, time.monotonic())
     connection.since -= module.PATIENCE_SECONDS + 1
     shed = loop.take(late)
-    loop.worker.expire(time.monotonic() + module.READ_SECONDS + 1)
+    loop.worker.expire(time.monotonic() + READ_SECONDS + 1)
     for answer, status in ((shed, b"503"), (loop.take(slow), b"408")):
         head, _, body = answer.partition(b"\r\n\r\n")
         assert head.split()[1] == status
@@ -336,35 +337,35 @@ def test_a_flood_of_health_checks_keeps_nobody_waiting(loop: Loop, path: str) ->
 
 
 def test_input_that_waits_is_bounded_for_all_connections_together(loop: Loop, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(module, "MAX_HELD_BYTES", 2000)
+    monkeypatch.setattr(room, "MAX_HELD_BYTES", 2000)
     waiting = [loop.client(post("/x", b"x" * 900)[:-1]) for _ in range(2)]
     refused = loop.client(post("/x", b"x" * 900)[:-1])
     assert error_of(loop.take(refused)) == (503, "overloaded")
-    assert loop.worker.held < 2000
+    assert loop.worker.room.held < 2000
     waiting[0].sendall(b"x")
     assert loop.take(waiting[0]).endswith(b"x" * 900)
-    monkeypatch.setattr(module, "MAX_HELD_BYTES", 0)
+    monkeypatch.setattr(room, "MAX_HELD_BYTES", 0)
     assert loop.take(loop.client(post("/x"))).startswith(b"HTTP/1.1 200")  # it has nothing to hold
 
 
 def test_whole_requests_that_wait_are_counted_too(loop: Loop, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(module, "MAX_HELD_BYTES", 2000)
+    monkeypatch.setattr(room, "MAX_HELD_BYTES", 2000)
     clients = [loop.client() for _ in range(4)]
     for client in clients:
         client.sendall(post("/x", b"x" * 900))
     for connection in list(loop.worker.connections):
         loop.worker._read(connection, time.monotonic(), module.PIECE_BYTES)
-    assert loop.worker.held == 1800
+    assert loop.worker.room.held == 1800
     found = [loop.take(client).split()[1] for client in clients]
     assert sorted(found) == [b"200", b"200", b"503", b"503"]
-    assert loop.worker.held == 0
+    assert loop.worker.room.held == 0
 
 
 def test_who_holds_memory_by_being_slow_makes_room_for_others(loop: Loop, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(module, "MAX_HELD_BYTES", 2000)
+    monkeypatch.setattr(room, "MAX_HELD_BYTES", 2000)
     slow = [loop.client(post("/x", b"x" * 900)[:-1]) for _ in range(2)]
     for connection in loop.worker.connections:
-        connection.deadline -= module.SLOW_SECONDS + 1
+        connection.deadline -= room.SLOW_SECONDS + 1
     good = loop.client(post("/x", b"x" * 900)[:-1])
     good.sendall(b"x")
     assert loop.take(good).endswith(b"x" * 900)
@@ -376,18 +377,18 @@ def test_who_holds_memory_by_being_slow_makes_room_for_others(loop: Loop, monkey
 def test_answers_that_nobody_takes_are_bounded_for_all_connections_together(
     loop: Loop, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(module, "MAX_HELD_BYTES", 1000)
+    monkeypatch.setattr(room, "MAX_HELD_BYTES", 1000)
     loop.client(post("/large"))
     taking = loop.client(post("/large", b"", b"Connection: close"))
     for connection in loop.worker.connections:
-        connection.moved -= module.SLOW_SECONDS + 1
+        connection.moved -= room.SLOW_SECONDS + 1
     came = 0
     while came < 2_000_000:
         came += len(taking.recv(1 << 20))
     loop.turn()
     assert len(loop.worker.connections) == 1  # the other is closed: it has taken nothing
     assert came + len(loop.take(taking)) > 5_000_000
-    assert loop.worker.unread == 0
+    assert loop.worker.room.unread == 0
 
 
 @pytest.mark.parametrize("place", ["method", "target", "header"])
@@ -406,7 +407,7 @@ def test_a_request_that_is_refused_cannot_steer_the_terminal_that_shows_the_log(
 def test_one_connection_too_many_takes_the_place_of_the_most_overdue(
     loop: Loop,
 ) -> None:
-    loop.worker.room = 3
+    loop.worker.room.most = 3
     first = loop.client()
     for _ in range(2):
         loop.client()
@@ -457,7 +458,7 @@ def test_a_client_that_is_gone_leaves_nothing_behind(loop: Loop) -> None:
         sock.close()
     loop.turn(20)
     assert not loop.worker.connections
-    assert loop.worker.held == 0
+    assert loop.worker.room.held == 0
 
 
 def test_draining_answers_what_has_arrived_and_ends(loop: Loop, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -542,11 +543,11 @@ def test_no_more_of_large_requests_is_read_than_a_turn_has_use_for(loop: Loop) -
     clients = waiting(loop, *[post(f"/{i}", b"x" * 500) for i in range(3)])
     loop.turn(3)
     assert loop.app.asked == ["/0"]
-    assert loop.worker.held <= 2 * module.TURN_BYTES
+    assert loop.worker.room.held <= 2 * module.TURN_BYTES
     clients[0].sendall(post("/again", b"x" * 500))
     loop.turn(20)
     assert loop.app.asked == ["/0", "/1", "/2", "/again"]
-    assert loop.worker.held == 0
+    assert loop.worker.room.held == 0
 
 
 @pytest.mark.usefixtures("small_pieces")
@@ -679,7 +680,7 @@ def test_requests_sent_at_once_while_memory_is_short_are_shed_with_their_connect
     loop: Loop, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Each of them would else be shed within the call of the one before, deeper than Python goes."""
-    monkeypatch.setattr(module, "MAX_HELD_BYTES", 1000)
+    monkeypatch.setattr(room, "MAX_HELD_BYTES", 1000)
     for _ in range(2):
         loop.client(post("/x", b"x" * 900)[:-1])
     found = loop.take(loop.client(post("/x") * 1000))
@@ -712,7 +713,7 @@ class Exhausted:
 def test_fewer_descriptors_than_connections_make_room_as_too_many_connections_do(
     loop: Loop, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    monkeypatch.setattr(module, "SPARE", 2)
+    monkeypatch.setattr(room, "SPARE", 2)
     idle = [loop.client() for _ in range(4)]
     loop.worker._accept(Exhausted())
     assert [sock.recv(10) for sock in idle[:2]] == [b"", b""]
