@@ -1,11 +1,9 @@
 """The catalog: the models in memory, following the store.
 
 What is served is one immutable `Snapshot`, replaced as a whole, so a request sees one state from its first line to its
-last. `refresh()` looks at the store once: the default and the aliased versions of every model are loaded, verified
-and checked against their golden answers, and all that is new becomes the next generation, which answers in all workers
-from the same instant (agreement.py). A version that fails leaves the one before it serving, and is told of by
-`Snapshot.problems` until it is mended. Other versions are loaded when somebody asks for them, and forgotten again when
-more are asked for.
+last. `refresh()` looks at the store once (look.py), and what is new there becomes the next generation, which answers in
+all workers from the same instant (agreement.py). Versions that are neither a default nor have an alias are loaded when
+somebody asks for them, and forgotten again when more are asked for.
 """
 
 from __future__ import annotations
@@ -17,16 +15,16 @@ import random
 import threading
 import time
 from collections import OrderedDict
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable
 from functools import partial
 from pathlib import Path
-from typing import Any, Protocol
 
 from model_store.cache import trim
 from model_store.columns import listed
-from model_store.errors import Fault, InputError, ModelStoreError, StoreError
+from model_store.errors import Fault, InputError, StoreError
 from service.agreement import Agreement
-from service.loader import Files, Loader, Served
+from service.loader import Loader, Served
+from service.look import Followed, look
 from service.metrics import Metrics
 from service.snapshot import Entry, Snapshot
 from service.trust import Vouch
@@ -39,12 +37,6 @@ log = logging.getLogger("service.catalog")
 
 _TICK_SECONDS = 0.1  # between two looks at what the other workers propose
 _READMISSION_LOOKS = 100  # while they load it too
-
-
-class Followed(Files, Protocol):
-    """What the catalog needs of a store."""
-
-    def state(self) -> Mapping[str, Mapping[str, Any]]: ...
 
 
 class Catalog:
@@ -128,7 +120,7 @@ class Catalog:
             if not self._agreement.settled or (old := self._held.get(after)) is None:
                 return False
             self._trim()
-            new = self._seen(old)
+            new = look(self._store, self._loader, self._extra, old)
             if new == old or not self._propose(after, new):
                 return False
             self.keep_up()
@@ -302,60 +294,6 @@ class Catalog:
                 while len(self._extra) > self._max_extra:
                     self._extra.popitem(last=False)
             self._drop_copies()
-        return found
-
-    def _seen(self, old: Snapshot) -> Snapshot:
-        """What the store has now, as far as it can be served; the old one where nothing has changed."""
-        problems: list[Fault] = []
-        try:
-            state = self._store.state()
-            if not state and old.entries:
-                raise StoreError("it has become empty, as a volume does that is no longer mounted")
-        except (ModelStoreError, OSError) as e:
-            fault = Fault("store", f"cannot be read: {e}", "what was loaded before keeps answering")
-            return Snapshot(old.entries, (fault, *(problem for problem in old.problems if problem.place != "store")))
-        entries = {
-            name: self._followed(name, state[name], old.entries.get(name), problems)
-            for name in sorted(state)
-            if state[name]["versions"]
-        }
-        self._loader.forget((name, number) for name in state for number in state[name]["versions"])
-        return Snapshot(entries, tuple(problems))
-
-    def _followed(self, name: str, stored: Mapping[str, Any], old: Entry | None, problems: list[Fault]) -> Entry:
-        versions, aliases = tuple(stored["versions"]), dict(stored["aliases"])
-        before = old.targets if old else {}
-        targets: dict[str, Served] = {}
-        wanted = {"default": versions[-1], **aliases}
-        for alias, reason in stored["unreadable"].items():
-            problems.append(
-                Fault(f"{name}/{alias}", reason, f"set it again: models alias {name} {alias} VERSION --force")
-            )
-            wanted.pop(alias, None)
-            if alias in before:
-                targets[alias] = before[alias]
-        for key, number in wanted.items():
-            served = self._kept_or_loaded(name, number, before.values(), targets.values(), problems)
-            if served is None:
-                served = before.get(key)
-            if served is None and key == "default" and "default" not in aliases:
-                # Nothing to keep, as after a start: the newest that works, as would be serving without the restart.
-                older = (self._kept_or_loaded(name, n, (), targets.values(), problems) for n in versions[-2::-1])
-                served = next((found for found in older if found), None)
-            if served is not None:
-                targets[key] = served
-        return Entry(name, versions, aliases, targets)
-
-    def _kept_or_loaded(
-        self, name: str, number: int, before: Iterable[Served], now: Iterable[Served], problems: list[Fault]
-    ) -> Served | None:
-        for served in (*now, *before):
-            if served.number == number:
-                return served
-        found = self._extra.get((name, number)) or self._loader.load(name, number)
-        place = f"{name}/{number}"
-        if found is None and all(problem.place != place for problem in problems):
-            problems.append(Fault(place, self._loader.problem(name, number), f"look at it: models verify {place}"))
         return found
 
     def _trim(self) -> None:
