@@ -48,7 +48,8 @@ class Observation:
     )  # fmt: skip
 
     def __init__(self, method: str, target: str, client: str, arrived: float) -> None:
-        self.method, self.target, self.client = method, target, client
+        self.method, self.client = method, client
+        self.target = target.partition("?")[0]  # where some put what should be in no log
         self.started = clock()
         self.arrived = arrived or self.started
         self.parsed = self.computing = self.computed = self.ended = 0.0

@@ -94,7 +94,7 @@ def _about(seen: Observation) -> dict[str, str | int]:
         "http.request.method": seen.method,
         "http.route": seen.route,
         "http.response.status_code": seen.status,
-        "url.path": seen.target.partition("?")[0],
+        "url.path": seen.target,
         "client.address": seen.client,
         "forward_pass.request_id": seen.request_id,
     }

@@ -105,10 +105,12 @@ def proxy(
 
 
 class Recorder:
-    """A server that keeps what it is sent, by connection, and answers every request 200."""
+    """A server that keeps what it is sent, by connection, and answers every request 200, once it may."""
 
     def __init__(self) -> None:
         self.connections: list[bytearray] = []
+        self.may_answer = threading.Event()
+        self.may_answer.set()
         self._listener = socket.create_server(("127.0.0.1", 0))
         self.port = int(self._listener.getsockname()[1])
         threading.Thread(target=self._accept, daemon=True).start()
@@ -134,6 +136,7 @@ class Recorder:
                 whole = re.findall(rb"\r\n\r\n", bytes(received))
                 if len(whole) > answered:  # the tests' bodies have no empty lines
                     answered = len(whole)
+                    self.may_answer.wait(PATIENCE_SECONDS)
                     connection.sendall(b"HTTP/1.1 200 OK\r\nContent-Length: 3\r\n\r\nok\n")
 
     def close(self) -> None:

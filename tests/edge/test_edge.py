@@ -5,12 +5,14 @@ from __future__ import annotations
 import http.client
 import json
 import re
+import signal
 import socket
 import ssl
 import subprocess
 import sys
 import time
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +21,7 @@ import pytest
 from model_store.store import open_store
 from tests.edge.proxy import EDGE, NGINX, PATIENCE_SECONDS, Proxy, Recorder, certificates, proxy
 from tests.service.conftest import price
-from tests.service.test_server import GOOD, Server, free_port
+from tests.service.test_server import GOOD, ROOT, Server, free_port, until
 
 SECOND = free_port()
 
@@ -220,6 +222,42 @@ def test_connections_to_the_service_are_kept_open(recorder, tmp_path):
     (tmp_path / "closed").mkdir()
     with proxy(tmp_path / "closed", recorder.port, one | {"keepalive 32;": ""}) as control:
         assert connections(control) == 8
+
+
+def test_the_log_has_no_word_of_what_stands_behind_the_question_mark(recorder, tmp_path):
+    with proxy(tmp_path, recorder.port) as running:
+        assert ask(running, "GET", "/healthz?key=fp_secret")[0] == 200
+        assert ask(running, "GET", "/metrics?key=fp_secret")[0] == 404
+    told = (tmp_path / "tmp" / "access.log").read_text()
+    assert '"GET /healthz HTTP/1.1" 200' in told
+    assert '"GET /metrics HTTP/1.1" 404' in told
+    assert "fp_" not in told
+
+
+@pytest.mark.parametrize("how", ["the image's", "SIGTERM"])
+def test_a_request_under_way_ends_when_the_image_is_stopped_as_it_asks_to_be(recorder, tmp_path, how):
+    """SIGTERM, which a container gets otherwise, is the control: nginx leaves at once then."""
+    image = (ROOT / "Dockerfile").read_text(encoding="utf-8").partition(" AS edge\n")[2].partition("\nFROM ")[0]
+    found = re.search(r"^STOPSIGNAL (\w+)$", image, re.MULTILINE)
+    assert found is not None
+    recorder.may_answer.clear()
+    with ThreadPoolExecutor() as pool, proxy(tmp_path, recorder.port) as running:
+        asked = pool.submit(ask, running, "GET", "/healthz")
+        until(lambda: recorder.heads)
+        running.process.send_signal(signal.Signals[found[1] if how != "SIGTERM" else how])
+        if how == "SIGTERM":
+            with pytest.raises((http.client.HTTPException, OSError)):
+                asked.result(PATIENCE_SECONDS)
+        until(lambda: not listens(running.public))
+        recorder.may_answer.set()
+        if how != "SIGTERM":
+            assert asked.result(PATIENCE_SECONDS)[0] == 200
+        assert running.process.wait(PATIENCE_SECONDS) == 0
+
+
+def listens(port: int) -> bool:
+    with socket.socket() as probe:
+        return probe.connect_ex(("127.0.0.1", port)) == 0
 
 
 # --- bounds

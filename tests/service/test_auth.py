@@ -335,6 +335,18 @@ def test_examples_that_a_holder_of_a_key_is_given_send_it(guarded: FlaskClient, 
     )
 
 
+@pytest.mark.parametrize("path", ["/models/price/predict", "/v2/models/price/infer", "/nowhere"])
+def test_what_stands_behind_the_question_mark_is_never_logged(
+    guarded: FlaskClient, caplog: pytest.LogCaptureFixture, path: str
+) -> None:
+    """There a key stands that was put into the address."""
+    with caplog.at_level(logging.DEBUG, "service"):
+        answer = guarded.post(f"{path}?key=fp_secret", json=ROWS, headers=bearer("predict"))
+    assert answer.status_code >= 400
+    assert f"POST {path} {answer.status_code}" in caplog.text
+    assert "fp_" not in caplog.text + answer.get_data(as_text=True)
+
+
 def test_a_key_is_never_logged(guarded: FlaskClient, caplog: pytest.LogCaptureFixture) -> None:
     with caplog.at_level(logging.DEBUG, "service"):
         guarded.post("/models/price/predict", json=ROWS, headers=bearer("predict"))

@@ -46,7 +46,7 @@ def test_prediction_is_one_line_with_its_trace_and_the_time_of_each_stage(client
         "message": "answered",
         "request_id": "mine",
         "method": "POST",
-        "target": "/models/price/predict?receipt=false",
+        "target": "/models/price/predict",
         "status": 200,
         "model": "price",
         "rows": 1,
