@@ -213,13 +213,9 @@ class Signature:
             mend = f"send a list, or an object with {listed(self.names)}"
             faults.add(place, f"wanted a row, found {shown(row)}", mend)
             return None
-        before = faults.total
         for name in [name for name in row if name not in self.names]:
             faults.add(f"{place}.{str(name)[:100]}", "wanted no such column", partial(self._known_columns, name))
-        for column in self.inputs:
-            if column.name not in row and getattr(column, "fill", None) is None:
-                faults.add(f"{place}.{column.name}", "wanted a value, found none", "add this column to the row")
-        return None if faults.total > before else [row.get(name) for name in self.names]
+        return [row.get(name) for name in self.names]
 
     def _known_columns(self, name: object) -> str:
         return did_you_mean(name, self.names) or f"the columns are {listed(self.names)}"
