@@ -21,7 +21,7 @@ from model_store.commands import command, main, resolved
 from model_store.compare import compare
 from model_store.console import exit_codes, json_option, note, print_json, verbosity_option
 from model_store.errors import ArtifactError, ModelStoreError
-from model_store.report import render
+from model_store.report.page import render
 from model_store.report.record import Record
 from model_store.signature_config import read_signature
 from model_store.store import Store, open_store
@@ -50,7 +50,10 @@ def init(store: str, as_json: bool) -> None:
     Writers race for objects, each of which must have one winner. A bucket whose server only pretends to honour
     conditional writes is refused.
     """
-    proof.prove(open_store(store).objects)
+    opened = open_store(store)
+    if "://" in store:
+        note(f"{proof.WRITERS} writers race {proof.ROUNDS} times; in a bucket that may take a minute.")
+    proof.prove(opened.objects)
     if as_json:
         print_json({"store": store, "races": proof.ROUNDS, "writers": proof.WRITERS})
     else:

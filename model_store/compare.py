@@ -11,7 +11,7 @@ from typing import Any
 from model_store import artifact
 from model_store.chance import difference
 from model_store.errors import ArtifactError
-from model_store.report.markup import percent
+from model_store.report.markup import TITLES, percent
 from model_store.report.record import Record
 from model_store.signature import Array, Category, Classes, Input, Number, Signature
 from model_store.signature_config import read_signature
@@ -162,9 +162,9 @@ def _metrics(records: _Pair) -> list[Row]:
     for part, figures in (("classes", ("f1",)), ("targets", ("rmse", "mae", "r2"))):
         groups = [one or {} for one in records.get({"classes": "classification"}.get(part, "regression"), part)]
         for name in dict.fromkeys([*groups[0], *groups[1]]):
-            for figure in figures:
-                title = {"f1": "F1", "rmse": "RMSE", "mae": "MAE", "r2": "R²"}[figure]
-                rows.append(Row(f"{title}, {name}", *(group.get(name, {}).get(figure) for group in groups)))
+            for key in figures:
+                figure = (group.get(name, {}).get(key) for group in groups)
+                rows.append(Row(f"{TITLES[key]}, {name}", *figure))
     return [row for row in rows if (row.first, row.second) != (None, None)]
 
 

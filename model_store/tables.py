@@ -47,10 +47,16 @@ def text(value: Any) -> str:
     if isinstance(value, bool) or value is None:
         return {True: "yes", False: "no", None: "-"}[value]
     if isinstance(value, float):
-        return f"{value:.6g}"
+        return figure(value)
     if isinstance(value, (list, tuple)):
         return ", ".join(map(text, value[:12])) + (f", ... ({len(value)})" if len(value) > 12 else "")
     return str(value)
+
+
+def figure(value: float, digits: int = 6) -> str:
+    """A short number, written out where it is large: 1,234,567.9 and not 1.23457e+06."""
+    large = 9999.5 <= abs(value) < 1e15
+    return f"{value:,.1f}".removesuffix(".0") if large else f"{value:.{digits}g}"
 
 
 def size(count: int) -> str:
@@ -116,7 +122,12 @@ def comparison(found: Comparison, names: tuple[str, str]) -> list[Table]:
     parts = sorted(found.metrics[len(overall) :], key=lambda row: -abs(_change(row) or 0))
     for row in [*overall, *parts[:_MOST_PARTS]]:
         change = _change(row)
-        metrics.add_row(row.what, text(row.first), text(row.second), f"{change:+.4g}" if change else "")
+        metrics.add_row(
+            row.what,
+            text(row.first),
+            text(row.second),
+            f"{'+' if change > 0 else ''}{figure(change, 4)}" if change else "",
+        )
     if len(parts) > _MOST_PARTS:
         metrics.add_row(f"{len(parts) - _MOST_PARTS} more that moved less")
     made = [metrics]

@@ -31,7 +31,7 @@ def read_json(request: Request, max_bytes: int) -> Any:
 def parse_json(body: bytes, max_bytes: int) -> Any:
     """ApiError 400 where it is not JSON, 413 where it would take many times `max_bytes` in memory."""
     if is_dense(body, max_bytes):
-        found = f"about {body.count(b',') + 1:,}"
+        found = f"about {body.count(b',') + 1}"
         raise _too_large(found, max_bytes // _BYTES_A_VALUE, "values in JSON", "send fewer rows, or binary tensors")
     if not body:
         raise bad('the body is empty; send JSON such as {"instances": [...]}')
@@ -89,7 +89,7 @@ def _read(request: Request, max_bytes: int) -> bytes:
     if announced is None and not environ.get("wsgi.input_terminated"):
         return b""  # neither a length nor chunks: there is no body
     if announced is not None and announced > max_bytes:
-        raise _too_large(f"{announced:,}", max_bytes)
+        raise _too_large(str(announced), max_bytes)
     try:
         body: bytes = environ["wsgi.input"].read(max_bytes + 1 if announced is None else announced)
     except Exception as e:  # whatever stops a server from reading a body, its client has broken off
@@ -108,7 +108,7 @@ def bad(message: str, code: str = "bad_json") -> ApiError:
 
 
 def _too_large(found: str, most: int, what: str = "bytes", mend: str = "send fewer rows") -> ApiError:
-    return ApiError(413, "body_too_large", f"the body: wanted at most {most:,} {what}, found {found}; {mend}")
+    return ApiError(413, "body_too_large", f"the body: wanted at most {most} {what}, found {found}; {mend}")
 
 
 def _not_json(error: orjson.JSONDecodeError, body: bytes) -> ApiError:

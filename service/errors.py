@@ -56,7 +56,8 @@ def error_response(error: ApiError) -> Response:
         example = lesson(current_app.extensions["catalog"], error.faults)
     if has_plain_errors(request.path):
         status = 400 if error.status == 422 else error.status  # which these protocols do not know
-        text = f"{error.message}. This works: {example['curl']}" if example else error.message
+        stop = "" if error.message.endswith("?") else "."
+        text = f"{error.message}{stop} This works: {example['curl']}" if example else error.message
         return json_response({"error": text}, status, error.headers)
     body: dict[str, Any] = {
         "error": {

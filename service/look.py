@@ -31,7 +31,8 @@ def look(store: Followed, loader: Loader, extra: Versions, old: Snapshot) -> Sna
         if not state and old.entries:
             raise StoreError("it has become empty, as a volume does that is no longer mounted")
     except (ModelStoreError, OSError) as e:
-        fault = Fault("store", f"cannot be read: {e}", "what was loaded before keeps answering")
+        meanwhile = "what was loaded before keeps answering" if old.entries else "until it can, the answer is 503"
+        fault = Fault("store", f"cannot be read: {e}", meanwhile)
         return Snapshot(old.entries, (fault, *(problem for problem in old.problems if problem.place != "store")))
     found = _Look(loader, extra)
     entries = {

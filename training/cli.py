@@ -25,7 +25,7 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
 from model_store import console, terminal
-from model_store.errors import StoreError
+from model_store.errors import StoreError, did_you_mean
 from model_store.store import open_store
 from training import init as initial
 from training import job as jobs
@@ -45,7 +45,10 @@ class Train(click.Group):
     """A group that takes what is none of its commands for the arguments of `run`."""
 
     def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
-        if args and args[0] not in {*self.commands, "-h", "--help", "--version"}:
+        if args and args[0] not in {*self.commands, "-h", "--help"}:
+            meant = "" if Path(args[0]).suffix else did_you_mean(args[0], ("check", "init"))
+            if meant and not Path(args[0]).exists():
+                ctx.fail(f"{args[0]}: no such command and no such file; {meant}")
             args = ["run", *args]
         return super().parse_args(ctx, args)
 
@@ -73,7 +76,6 @@ class Run(click.Command):
     context_settings={"help_option_names": ["-h", "--help"]},
     epilog="Exit codes: 0 done, 2 wrong usage or job file, 3 data, 4 diverged, 5 store. See docs/jobs.md.",
 )
-@console.version_option
 def main() -> None:
     """Train the network that a job file describes, judge it on rows held out, and publish it in the model store."""
 
@@ -134,7 +136,7 @@ def _load(file: str, overrides: tuple[tuple[str, Any], ...], seed: int | None) -
     default=SECONDS,
     show_default=True,
     metavar="N",
-    help="How often it is kept.",
+    help="How often it is kept, in seconds.",
 )
 @click.option(
     "--folds",
@@ -148,6 +150,7 @@ def _load(file: str, overrides: tuple[tuple[str, Any], ...], seed: int | None) -
 @console.store_option
 @console.json_option
 @console.verbosity_option
+@console.version_option
 @console.exit_codes(EXIT_CODES)
 def run(
     file: str,

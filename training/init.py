@@ -76,7 +76,7 @@ def _text(table: Table, target: str, model: str, path: str) -> str:
         validation=validation,
         size=max(8, min(64, 1 << (4 * len(used) - 1).bit_length())),
         loss="cross_entropy" if classes else "mse",
-        epochs=max(20, min(500, _STEPS * batch // len(cells))),
+        epochs=round(max(20, min(500, _STEPS * batch // len(cells))), -1),
         batch=batch,
     )
 

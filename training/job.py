@@ -26,7 +26,7 @@ from threadpoolctl import threadpool_limits  # type: ignore[import-untyped]
 
 from model_store.errors import Fault, InputError, StoreError
 from model_store.model import Golden, Model
-from model_store.report import render
+from model_store.report.page import render
 from model_store.signature import Signature
 from model_store.store import Store, Version
 from training import dataset, job_file, metrics, recipe

@@ -10,9 +10,21 @@ from typing import Any
 from model_store.errors import Fault, did_you_mean
 from training.errors import JobError
 
+# Data that are given in place of the job file that names them.
+_NAMED = "write one that names it: [data] path = ..."
+_DATA = {
+    ".csv": ("a table", "train init {path} --target COLUMN writes one for this table"),
+    ".parquet": ("a table", _NAMED),
+    ".npz": ("arrays", _NAMED),
+}
+
 
 def parse(path: Path) -> dict[str, Any]:
     """What a job file says. JobError where it cannot be read or is no TOML."""
+    kind = path.suffix.lower()
+    if kind in _DATA and path.is_file():
+        problem, mend = _DATA[kind]
+        raise JobError(str(path), [Fault("", f"wanted a job file in TOML, found {problem}", mend.format(path=path))])
     try:
         text = path.read_bytes().decode("utf-8")
         return tomllib.loads(text)
@@ -25,9 +37,6 @@ def parse(path: Path) -> dict[str, Any]:
         line = error.object[: error.start].count(b"\n") + 1
         raise JobError(str(path), [Fault(f"line {line}", "wanted text in UTF-8", "save the file as UTF-8")]) from error
     except tomllib.TOMLDecodeError as error:
-        if path.suffix.lower() == ".csv":
-            mend = f"train init {path} --target COLUMN writes one for this table"
-            raise JobError(str(path), [Fault("", "wanted a job file in TOML, found a table", mend)]) from error
         raise JobError(str(path), [_syntax_fault(str(error), text)]) from error
 
 

@@ -1,5 +1,1 @@
 """The report: one HTML page that shows how a version was trained and how it errs. It loads nothing and runs nothing."""
-
-from model_store.report.page import render
-
-__all__ = ["render"]

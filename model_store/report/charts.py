@@ -13,6 +13,7 @@ from model_store.report.svg import (
     WIDTH,
     Axis,
     Frame,
+    apart,
     axis,
     beside,
     drawing,
@@ -153,9 +154,9 @@ def bars(parts: Sequence[Mapping[str, Any]], title: str, *, points: bool) -> Mar
     scale = x.scale(left, right)
     bottom = row * len(known) + 4
     drawn: list[str] = []
-    for place, name in _some(x, right - left):
-        drawn.append(tag("line", x1=scale(place), y1=0, x2=scale(place), y2=bottom, class_="grid"))
-        drawn.append(text(scale(place), bottom + 15, name, "tick middle"))
+    for at, middle, name in apart([(scale(place), name) for place, name in x.ticks]):
+        drawn.append(tag("line", x1=at, y1=0, x2=at, y2=bottom, class_="grid"))
+        drawn.append(text(middle, bottom + 15, name, "tick middle"))
     for i, ((full, cost, spread), name, said) in enumerate(zip(known, names, shown, strict=True)):
         y = i * row + 4
         start, end = sorted((scale(0), scale(cost)))
@@ -247,10 +248,3 @@ def deciles(low: float, high: float, tenths: Sequence[float]) -> Markup:
         tag("line", x1=median, y1=2, x2=median, y2=14, class_="whisker ink"),
     ]
     return drawing(f"deciles from {number(tenths[1])} to {number(tenths[9])}", 16, parts, wide=100)
-
-
-def _some(x: Axis, room: float) -> list[tuple[float, str]]:
-    """Every tick, or as many as there is room for."""
-    widest = max(width(name) for _, name in x.ticks) + 10
-    every = max(1, round(widest * len(x.ticks) / room + 0.49)) if widest * len(x.ticks) > room else 1
-    return list(x.ticks[::every])

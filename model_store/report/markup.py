@@ -14,6 +14,16 @@ from collections.abc import Iterable
 _UNSHOWN = (*range(9), *range(11, 32), *range(127, 160), *range(0x202A, 0x202F), *range(0x2066, 0x206A))
 _UNSAFE = dict.fromkeys(_UNSHOWN, "\N{REPLACEMENT CHARACTER}")
 _SUPERSCRIPTS = str.maketrans("-0123456789", "⁻⁰¹²³⁴⁵⁶⁷⁸⁹")
+# Figures of a class and of a target by what people call them, in the order in which they are read.
+TITLES = {
+    "precision": "precision",
+    "recall": "recall",
+    "f1": "F1",
+    "support": "rows",
+    "rmse": "RMSE",
+    "mae": "MAE",
+    "r2": "R²",
+}
 _VOID = ("meta", "rect", "line", "circle", "path", "polyline")
 
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 
 from model_store.report.markup import Markup, grouped, join, number, tag
 
@@ -121,7 +122,7 @@ def figure(
             parts.append(tag("line", x1=left, y1=at, x2=frame.right, y2=at, class_="grid"))
         parts.append(text(left - 6, at + 4, name, "tick end"))
     parts.append(tag("line", x1=left, y1=frame.bottom, x2=frame.right, y2=frame.bottom, class_="axis"))
-    for at, middle, name in _apart([(frame.x(place), name) for place, name in x.ticks]):
+    for at, middle, name in apart([(frame.x(place), name) for place, name in x.ticks]):
         parts.append(tag("line", x1=at, y1=frame.bottom, x2=at, y2=frame.bottom + 4, class_="axis"))
         parts.append(text(middle, frame.bottom + 16, name, "tick middle"))
     parts.append(text(frame.right, frame.bottom + 32, x.title, "title end"))
@@ -163,17 +164,20 @@ def width(words: str) -> float:
     return _LETTER * len(words)
 
 
-def _apart(ticks: list[tuple[float, str]]) -> list[tuple[float, float, str]]:
-    """Ticks whose names do not touch: place, middle of the name, which stays in the drawing, and the name."""
-    shown: list[tuple[float, float, str]] = []
-    free = -math.inf
-    for at, name in ticks:
-        half = width(name) / 2
-        middle = min(max(at, half), WIDTH - half)
-        if middle - half > free:
-            shown.append((at, middle, name))
-            free = middle + half + 6
-    return shown
+def apart(ticks: Sequence[tuple[float, str]]) -> list[tuple[float, float, str]]:
+    """Every tick, or every second, third ... of them, that their names do not touch; 0 stays where there is one.
+
+    A tick's place, the middle of its name, which stays in the drawing, and the name.
+    """
+    zero = next((i for i, (_, name) in enumerate(ticks) if name == "0"), 0)
+    for every in range(1, len(ticks) + 1):
+        shown = []
+        for at, name in ticks[zero % every :: every]:
+            half = width(name) / 2
+            shown.append((at, min(max(at, half), WIDTH - half), name))
+        if all(b - a > (width(left) + width(right)) / 2 + 6 for (_, a, left), (_, b, right) in pairwise(shown)):
+            return shown
+    return []
 
 
 def _span(values: Iterable[float]) -> tuple[float, float]:

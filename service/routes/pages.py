@@ -11,6 +11,7 @@ import orjson
 from flask import Blueprint, render_template, request, url_for
 from werkzeug.wrappers import Response
 
+from model_store.report.markup import TITLES, grouped, number, percent
 from service import describe
 from service.catalog import Catalog, Snapshot
 from service.openapi import document
@@ -91,6 +92,7 @@ def routes(catalog: Catalog, settings: Settings) -> Blueprint:
             addresses=_ADDRESSES,
             error_codes=_ERROR_CODES,
             error_example=_pretty(_ERROR_EXAMPLE),
+            grouped=grouped,
         )
 
     return blueprint
@@ -125,24 +127,43 @@ def _figures(training: Mapping[str, Any]) -> dict[str, Any] | None:
         return None
     of = f"{metrics.get('rows', '')} {metrics.get('of', 'rows')}".strip()
     accuracy = metrics.get("accuracy")
+    by = next((key for key in ("classes", "targets") if isinstance(metrics.get(key), dict)), "")
+    table = _rows(metrics.get(by))
+    beside = _rows(baseline.get(by))
     summary = f"Measured on {of}."
     if isinstance(accuracy, float):
-        summary = f"Right for {100 * accuracy:.1f} % of {of}"
+        summary = f"Right for {percent(accuracy)} of {of}"
         always = baseline.get("accuracy")
         if isinstance(always, float):
-            summary += f"; always answering “{baseline.get('answer')}” would be right for {100 * always:.1f} %"
+            summary += f"; always answering “{baseline.get('answer')}” would be right for {percent(always)}"
         summary += "."
-    by = next((key for key in ("classes", "targets") if isinstance(metrics.get(key), dict)), None)
-    table = {name: row for name, row in metrics[by].items() if isinstance(row, dict)} if by else {}
-    columns = list(next(iter(table.values()), {}))
-    rows = [(name, [_number(row.get(column)) for column in columns]) for name, row in table.items()]
-    return {"summary": summary, "by": {"classes": "class"}.get(by or "", "target"), "columns": columns, "rows": rows}
+    elif beside:
+        summary += " The baseline always answers the training rows' mean."
+    first = next(iter(table.values()), {})
+    columns = [*(key for key in TITLES if key in first), *(key for key in first if key not in TITLES)]
+    lines = [
+        (title, [_figure(row.get(column)) for column in columns])
+        for name, figures in table.items()
+        for title, row in ((name, figures), ("baseline", beside.get(name)))
+        if row is not None
+    ]
+    return {
+        "summary": summary,
+        "by": {"classes": "class"}.get(by, "target"),
+        "columns": [TITLES.get(column, column) for column in columns],
+        "rows": lines,
+    }
 
 
-def _number(value: Any) -> str:
-    if not isinstance(value, float):
-        return str(value)
-    return f"{value:,.0f}" if 9999.5 <= abs(value) < 1e7 else f"{value:.4g}"
+def _rows(group: Any) -> dict[str, dict[str, Any]]:
+    """The figures of each class or target."""
+    return {name: row for name, row in group.items() if isinstance(row, dict)} if isinstance(group, dict) else {}
+
+
+def _figure(value: Any) -> str:
+    """A figure of an artifact, which may be anything."""
+    short = value is None or isinstance(value, float) or (type(value) is int and abs(value) < 10**15)
+    return number(value) if short else str(value)
 
 
 def _pretty(value: Any) -> str:

@@ -319,6 +319,7 @@ def test_init_refuses_a_server_that_only_pretends_to_honour_conditions(condition
     server.conditions = conditions
     result = CliRunner().invoke(cli.main, ["init", "--store", server.address])
     assert result.exit_code == 5
+    assert "8 writers race 25 times; in a bucket that may take a minute." in result.stderr
     assert "wanted one of 8 who write at once to win, found" in result.stderr.replace("\n", " ")
     assert "choose a place that honours conditional writes" in result.stderr.replace("\n", " ")
 

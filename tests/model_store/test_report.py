@@ -18,8 +18,9 @@ from hypothesis import strategies as st
 
 from model_store.model import Model
 from model_store.nn import Linear, Sequential, Sigmoid, Softmax
-from model_store.report import charts, render, svg
+from model_store.report import charts, svg
 from model_store.report.markup import Markup, cut, number, tag
+from model_store.report.page import render
 from model_store.report.record import Record
 from model_store.report.svg import axis, log_axis
 from model_store.signature import Array, Category, Classes, Number, Signature, Values
@@ -240,6 +241,13 @@ def test_names_of_ticks_do_not_touch_and_stay_in_the_drawing(size: float) -> Non
     assert all(before < start for (_, before), (start, _) in pairwise(ends))
     assert ends[0][0] >= 0
     assert ends[-1][1] <= svg.WIDTH
+
+
+def test_ticks_that_have_no_room_are_left_out_evenly_and_0_stays() -> None:
+    ticks = [(40.0 * i, f"{50_000 * (i - 3):,}") for i in range(9)]
+    assert [name for _, _, name in svg.apart(ticks)] == ["-100,000", "0", "100,000", "200,000"]
+    assert [name for _, _, name in svg.apart([(0.0, "one"), (300.0, "two")])] == ["one", "two"]
+    assert svg.apart([]) == []
 
 
 def test_an_image_has_a_map_of_its_patches() -> None:

@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from model_store.report import render
+from model_store.report.page import render
 from tests.model_store.test_report import EVIL, classifier, record, regression
 from tests.service.test_page import FLAGS
 

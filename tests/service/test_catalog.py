@@ -210,6 +210,15 @@ def test_store_that_fails_in_any_way_leaves_everything_serving(catalog, store, m
         catalog.refresh()
         assert catalog.find("price").number == 1
         assert "no permission" in problems(catalog)[0][1]
+        assert catalog.snapshot.problems[0].mend == "what was loaded before keeps answering"
+
+
+def test_a_store_that_cannot_be_read_at_the_start_is_not_said_to_be_answered_from(tmp_path):
+    catalog = Catalog(open_store(tmp_path / "no"), tmp_path / "cache", Metrics(), max_instances=1, max_extra_versions=1)
+    catalog.refresh()
+    (problem,) = catalog.snapshot.problems
+    assert "train a model first, or choose another store" in problem.problem
+    assert problem.mend == "until it can, the answer is 503"
 
 
 def test_file_rewritten_in_the_store_does_not_change_what_is_served(catalog, store):

@@ -176,7 +176,7 @@ def test_models_predict_asks_a_service(url, store):
     assert CliRunner().invoke(main, ["predict", "prise", "--row", row, "--url", url]).exit_code == 5
     wrong = CliRunner().invoke(main, ["predict", "penguins", "--row", "{}", "--url", url])
     assert wrong.exit_code == 3
-    assert "wanted a value, found none" in wrong.stderr
+    assert "instances.0.mass: wanted a number, found none" in wrong.stderr
 
 
 @pytest.mark.parametrize("remote", [False, True])

@@ -103,7 +103,7 @@ def test_every_fault_is_told_with_its_place(client, body, told):
 
 
 def test_errors_have_the_protocols_shape(client):
-    assert "did you mean 'price'" in refused(client.post("/v1/models/prise:predict", json={}), 404)
+    assert "did you mean 'price'? This works: curl" in refused(client.post("/v1/models/prise:predict", json={}), 404)
     refused(client.post("/v1/models/price/versions/9:predict", json={"instances": [[3, 80]]}), 404)
     refused(client.post("/v1/models/price/labels/none:predict", json={"instances": [[3, 80]]}), 404)
     refused(client.get(ADDRESS), 405)

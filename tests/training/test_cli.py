@@ -31,7 +31,7 @@ def store(job_file: Path) -> Path:
 def test_help_shows_the_options_of_a_run_and_the_commands(train: Train) -> None:
     found = train("--help")
     assert found.exit_code == 0
-    for word in ("FILE", "--set", "--seed", "--no-publish", "--store", "check", "init", "Exit codes"):
+    for word in ("FILE", "--set", "--seed", "--no-publish", "--store", "--version", "check", "init", "Exit codes"):
         assert word in found.output
     assert "--no-publish" in train("x.toml", "--help").output
 
@@ -47,6 +47,22 @@ def test_a_table_in_place_of_a_job_is_sent_to_init(train: Train, job_file: Path)
     found = train(job_file.with_suffix(".csv"))
     assert found.exit_code == 2
     assert "flowers.csv --target COLUMN writes one for this table" in found.stderr
+
+
+@pytest.mark.parametrize("name", ["images.npz", "flights.parquet"])
+def test_data_in_place_of_a_job_are_told_to_be_named_in_one(train: Train, tmp_path: Path, name: str) -> None:
+    data = tmp_path / name
+    data.write_bytes(b"PK\x03\x04\xff")
+    found = train(data)
+    assert found.exit_code == 2
+    assert f"{name}: wanted a job file in TOML, found" in found.stderr
+    assert "(write one that names it: [data] path = ...)" in found.stderr
+
+
+def test_a_command_that_is_misspelt_is_told_the_one_that_was_meant(train: Train, job_file: Path) -> None:
+    found = train("chek", job_file)
+    assert found.exit_code == 2
+    assert "chek: no such command and no such file; did you mean 'check'?" in found.stderr
 
 
 def test_a_run_ends_with_metrics_a_baseline_what_was_published_and_how_to_use_it(train: Train, job_file: Path) -> None:
@@ -81,7 +97,12 @@ def test_large_errors_are_written_out_on_the_terminal_and_on_the_page(train: Tra
     assert "e+0" not in found.stdout
     settings = Settings(store=str(store(job_file)), cache_dir=str(job_file.parent / "cache"), poll_seconds=0)
     page = create_app(settings).test_client().get("/docs").text
-    assert len(re.findall(r"<td[^>]*>\d\d\d,\d\d\d</td>", page)) == 2
+    assert len(re.findall(r"<td[^>]*>\d\d\d,\d\d\d</td>", page)) == 4  # RMSE and MAE, and those of the baseline
+    assert re.findall(r'<th scope="col">(RMSE|MAE|R²)</th>', page) == ["RMSE", "MAE", "R²"]
+    assert "The baseline always answers the training rows" in page
+    shown = CliRunner().invoke(models, ["show", "houses", "--store", str(store(job_file))])
+    assert re.search(r"price +\d\d\d,\d\d\d", shown.stdout)
+    assert "e+0" not in shown.stdout
 
 
 def test_a_row_too_long_for_a_line_is_fetched_from_the_service(train: Train, job_file: Path) -> None:
