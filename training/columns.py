@@ -63,7 +63,7 @@ def numbers(table: Table, column: str) -> NDArray[np.float64]:
             if len(faults) < SHOWN:
                 problem = f"wanted a finite number; found {_shown(cell)}"
                 mend = "mend the cell, or empty it if the value is missing"
-                faults.append(Fault(f"line {table.lines[row]}, column {column}", problem, mend))
+                faults.append(Fault(f"{table.noun} {table.lines[row]}, column {column}", problem, mend))
             value = math.nan
         values[row] = value
     if faults:
@@ -85,17 +85,47 @@ def categories(table: Table, column: str, *, sure: bool) -> NDArray[np.object_]:
 def _too_many(table: Table, column: str, distinct: int) -> Fault:
     """Numbers with a few slips among them, or ids and texts."""
     cells = table.columns[column]
-    slips = [row for row, cell in enumerate(cells) if cell is not None and number(cell) is None]
+    slips = _no_numbers(cells)
     if len(slips) < len(cells) / 2:
-        place = f"line {table.lines[slips[0]]}, column {column}" if slips else f"column {column}"
-        problem = f"wanted a number, as most cells of the column are; found {_shown(cells[slips[0]])}"
-        those = "that cell" if len(slips) == 1 else f"the {len(slips)} such cells"
-        return Fault(place, problem, f"mend or empty {those}, or leave the column out")
+        return _slip(table, column, slips, "or leave the column out")
     problem = f"{distinct} different texts in {len(cells)} rows, too many for categories"
     mend = "leave the column out: list the others as data.columns"
     if distinct <= MOST_CATEGORIES:
         mend += f", or say so if it is one: data.kinds = {{ {column!r} = 'category' }}"
     return Fault(f"column {column}", problem, mend)
+
+
+def _no_numbers(cells: Sequence[str | None]) -> list[int]:
+    return [row for row, cell in enumerate(cells) if cell is not None and number(cell) is None]
+
+
+def _slip(table: Table, column: str, slips: Sequence[int], otherwise: str) -> Fault:
+    place = f"{table.noun} {table.lines[slips[0]]}, column {column}" if slips else f"column {column}"
+    problem = f"wanted a number, as most cells of the column are; found {_shown(table.columns[column][slips[0]])}"
+    those = "that cell" if len(slips) == 1 else f"the {len(slips)} such cells"
+    return Fault(place, problem, f"mend or empty {those}, {otherwise}")
+
+
+def few_slips(cells: Sequence[str | None]) -> list[int]:
+    """The rows whose cells are no numbers, where they are few among many different numbers."""
+    slips = _no_numbers(cells)
+    present = len(cells) - cells.count(None)
+    few = 0 < 10 * len(slips) <= present
+    return slips if few and len(set(cells)) - len(slips) > FEW_CATEGORIES + 1 else []
+
+
+def doubts(table: Table, kinds: Mapping[str, str], given: Mapping[str, str]) -> list[str]:
+    """A note for each column that a few cells alone make categories of; `given` are the kinds that a job states."""
+    notes = []
+    for name, kind in kinds.items():
+        if kind == "category" and name not in given and (slips := few_slips(table.columns[name])):
+            first = f"{_shown(table.columns[name][slips[0]])} in {table.noun} {table.lines[slips[0]]}"
+            notes.append(
+                f"column {name} counts as categories, for {len(slips)} of its {len(table)} cells "
+                f"{'is no number' if len(slips) == 1 else 'are no numbers'}, such as {first}: empty such cells if they "
+                f"are missing, or write kinds = {{ {name!r} = 'category' }} in [data]"
+            )
+    return notes
 
 
 # The target ----------------------------------------------------------------------------------------------------------
@@ -112,6 +142,17 @@ def _padded(cell: str) -> bool:
     """007 is a name, not the number 7."""
     digits = cell.lstrip("+-")
     return digits.startswith("0") and digits.partition(".")[0] != "0"
+
+
+def task_of(table: Table, targets: Sequence[str]) -> str:
+    """Classification or regression. DataError where a few cells alone make texts of a target of numbers."""
+    if len(targets) > 1:
+        return "regression"
+    (target,) = targets
+    if slips := few_slips(table.columns[target]):
+        fault = _slip(table, target, slips, "or write task = 'classification' in [data] if they are classes")
+        raise DataError(table.name, [fault])
+    return "classification" if is_classes([c for c in table.columns[target] if c is not None]) else "regression"
 
 
 def is_classes(cells: Sequence[str]) -> bool:
@@ -254,7 +295,8 @@ def _unit(values: NDArray[Any]) -> float:
 
 def all_missing(name: str) -> DataError:
     problem = "every value in the training rows is missing"
-    return DataError("data", [Fault(f"column {name}", problem, "leave the column out of data.columns")])
+    mend = "leave the column out: list the others as data.columns"
+    return DataError("data", [Fault(f"column {name}", problem, mend)])
 
 
 def _shown(cell: str | None) -> str:

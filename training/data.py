@@ -29,11 +29,15 @@ _LONGEST_CELL = 2**24  # characters; the csv module's own limit of 131072 is sma
 
 @dataclass(frozen=True)
 class Table:
-    """A CSV file: for each column its cells, and for each row the line of the file on which it starts."""
+    """A CSV file: for each column its cells, and for each row the line of the file on which it starts.
+
+    `noun` is what `lines` counts.
+    """
 
     name: str
     columns: dict[str, list[str | None]]
     lines: list[int]
+    noun: str = "line"
 
     def __len__(self) -> int:
         return len(self.lines)
@@ -99,7 +103,7 @@ def header(name: str, rows: Iterator[tuple[int, list[str]]]) -> list[str]:
     except StopIteration:
         raise DataError(name, [Fault("", "the file is empty", "wanted a header and rows")]) from None
     names = [name.strip() for name in names]
-    _check_header(name, names, line)
+    check_header(name, names, f"line {line}")
     return names
 
 
@@ -137,13 +141,13 @@ def cell(text: str) -> str | None:
     return None if len(text) < 5 and text.lower() in MISSING else text
 
 
-def _check_header(name: str, header: list[str], line: int) -> None:
-    place = f"line {line}"
+def check_header(name: str, header: list[str], place: str = "") -> None:
+    """DataError where columns cannot be told apart by their names."""
     faults = []
     seen: set[str] = set()
     for index, column in enumerate(header, 1):
         if not column:
-            faults.append(Fault(place, f"column {index} has no name", "give every column a name in the header"))
+            faults.append(Fault(place, f"column {index} has no name", _unnamed(index)))
         elif column in seen:
             faults.append(Fault(place, f"two columns are named '{column}'", "rename one of them"))
         seen.add(column)
@@ -152,6 +156,12 @@ def _check_header(name: str, header: list[str], line: int) -> None:
         faults.append(Fault(place, f"the columns seem to be separated by {shown}", "separate them by commas"))
     if faults:
         raise DataError(name, faults)
+
+
+def _unnamed(index: int) -> str:
+    """How to mend a column without a name: the first is most often the numbers of pandas' rows."""
+    mend = "give every column a name in the header"
+    return f"{mend}; of numbered rows of pandas: to_csv(..., index=False)" if index == 1 else mend
 
 
 def _encoding_fault(path: Path) -> Fault:
@@ -174,22 +184,52 @@ def _encoding_fault(path: Path) -> Fault:
 
 def read_npz(path: Path) -> Arrays:
     """Read the arrays `x` and `y` of an .npz file."""
-    name = path.name
+    check_members(path)
     try:
         with opened(path) as file, np.load(file, allow_pickle=False) as archive:
-            if faults := [
-                Fault("", f"there is no array '{key}'; found {', '.join(archive.files) or 'none'}", _savez(key))
-                for key in ("x", "y")
-                if key not in archive.files
-            ]:
-                raise DataError(name, faults)
             x, y = archive["x"], archive["y"]
-    except TypeError as error:  # of `with`: a file that holds a single array is read as one
-        raise DataError(name, [Fault("", "wanted an .npz file; found a single array", _savez("x"))]) from error
-    except (ValueError, OSError, EOFError, zipfile.BadZipFile, zlib.error, NotImplementedError) as error:
+    except (ValueError, OSError, EOFError, zipfile.BadZipFile, zlib.error) as error:
         problem = f"not an .npz file that can be read: {error}"
-        raise DataError(name, [Fault("", problem, "write it with numpy.savez(path, x=x, y=y)")]) from error
-    return checked(Arrays(name, x, y))
+        raise DataError(path.name, [Fault("", problem, "write it with numpy.savez(path, x=x, y=y)")]) from error
+    return checked(Arrays(path.name, x, y))
+
+
+def check_members(path: Path) -> None:
+    """DataError where a file is no .npz file with the arrays `x` and `y`, or these hold Python objects."""
+    faults = []
+    try:
+        with opened(path) as file, zipfile.ZipFile(file) as archive:
+            there = [name.removesuffix(".npy") for name in archive.namelist()]
+            for key in ("x", "y"):
+                if key not in there:
+                    problem = f"there is no array '{key}'; found {', '.join(there) or 'none'}"
+                    faults.append(Fault("", problem, _savez(key)))
+                    continue
+                with archive.open(f"{key}.npy") as member:
+                    if npy_header(member)[2].hasobject:
+                        mend = (
+                            "save x.astype(float)"
+                            if key == "x"
+                            else "save y.astype(str), or of numbers y.astype(float)"
+                        )
+                        faults.append(Fault(key, "wanted plain values; found Python objects", mend))
+    except (ValueError, KeyError, OSError, EOFError, zipfile.BadZipFile, zlib.error, NotImplementedError) as error:
+        with opened(path) as file:
+            if file.read(6) == np.lib.format.MAGIC_PREFIX:
+                fault = Fault("", "wanted an .npz file; found a single array", _savez("x"))
+                raise DataError(path.name, [fault]) from error
+        problem = f"not an .npz file that can be read: {error}"
+        raise DataError(path.name, [Fault("", problem, "write it with numpy.savez(path, x=x, y=y)")]) from error
+    if faults:
+        raise DataError(path.name, faults)
+
+
+def npy_header(file: Any) -> tuple[tuple[int, ...], bool, np.dtype[Any]]:
+    """What an .npy file says of itself before its values: shape, whether column by column, and type."""
+    version = np.lib.format.read_magic(file)
+    read = np.lib.format.read_array_header_1_0 if version == (1, 0) else np.lib.format.read_array_header_2_0
+    header: tuple[tuple[int, ...], bool, np.dtype[Any]] = read(file)
+    return header
 
 
 def _savez(key: str) -> str:
@@ -247,7 +287,7 @@ def checked(arrays: Arrays) -> Arrays:
     if x.dtype.kind not in "buif":
         faults.append(Fault("x", f"wanted numbers; found {x.dtype}", "encode them as numbers"))
     if y.dtype.kind not in "buifU":
-        faults.append(Fault("y", f"wanted numbers or labels; found {y.dtype}", ""))
+        faults.append(Fault("y", f"wanted numbers or labels; found {y.dtype}", "labels are whole numbers or texts"))
     for key, array in (("x", x), ("y", y)):
         if array.dtype.kind == "f" and not np.isfinite(array).all():
             index = [int(i) for i in np.argwhere(~np.isfinite(array))[0]]

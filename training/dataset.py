@@ -5,6 +5,7 @@ Nothing is fitted before `Dataset.signature`, which is told the rows to learn fr
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -56,14 +57,20 @@ class Dataset:
         missing: Any = section.missing
         unknown: Any = section.unknown
         inputs: list[Input] = []
+        faults: list[Fault] = []
         for name, values in self.inputs.items():
             learned = values[training]
-            if self.kinds[name] == "number":
-                inputs.append(columns.fit_number(name, learned, missing, standardise))
-            elif self.kinds[name] == "category":
-                inputs.append(columns.fit_category(name, learned, missing, unknown))
-            else:
-                inputs.append(columns.fit_array(name, learned, standardise))
+            try:
+                if self.kinds[name] == "number":
+                    inputs.append(columns.fit_number(name, learned, missing, standardise))
+                elif self.kinds[name] == "category":
+                    inputs.append(columns.fit_category(name, learned, missing, unknown))
+                else:
+                    inputs.append(columns.fit_array(name, learned, standardise))
+            except DataError as error:
+                faults += error.faults
+        if faults:
+            raise DataError(self.name, faults)
         if self.labels:
             return Signature(tuple(inputs), Classes(self.targets[0], self.labels))
         output = Values(self.targets, *columns.fit_values(self.answers[training], standardise))
@@ -119,6 +126,7 @@ def _of_table(table: Table, sha256: str, section: DataSection) -> Dataset:
     if faults:
         raise DataError(table.name, faults, total)
     answers, labels = _answers(table, targets, section, notes)
+    notes += columns.doubts(table, kinds, section.kinds)
     return Dataset(table.name, sha256, inputs, kinds, tuple(targets), answers, labels, table.lines, notes)
 
 
@@ -170,8 +178,7 @@ def _answers(
 ) -> tuple[NDArray[Any], tuple[str | int, ...]]:
     task = section.task
     if task is None:
-        cells = [cell for cell in table.columns[targets[0]] if cell is not None]
-        task = "classification" if len(targets) == 1 and columns.is_classes(cells) else "regression"
+        task = columns.task_of(table, targets)
         notes.append(f"task: {task}, inferred from the target ([data] task = ... decides)")
     if task == "regression":
         return np.column_stack([columns.numbers(table, target) for target in targets]), ()
@@ -201,8 +208,7 @@ def _of_arrays(arrays: Arrays, sha256: str, section: DataSection) -> Dataset:
     labels: tuple[str | int, ...] = ()
     if task == "classification":
         if y.ndim != 1 or y.dtype.kind == "f":
-            fault = Fault("y", f"wanted one whole number or text an example; found {y.dtype} of shape {y.shape}")
-            raise DataError(arrays.name, [fault])
+            raise DataError(arrays.name, [no_labels(y.dtype, y.shape)])
         found = [str(label) for label in y] if y.dtype.kind == "U" else [int(label) for label in y]
         answers, labels = classes(arrays.name, targets[0], found)
     elif y.dtype.kind == "U":
@@ -222,6 +228,12 @@ def target_names(arrays: Arrays, section: DataSection, task: str, outputs: int) 
         fault = Fault("data.target", f"wanted {outputs} names, one for each column of y; found {len(names)}", "")
         raise DataError(arrays.name, [fault])
     return names
+
+
+def no_labels(dtype: np.dtype[Any], shape: tuple[int, ...]) -> Fault:
+    """The fault of answers that are no classes."""
+    mend = "save y.astype(int) if they are whole" if math.prod(shape[1:]) == 1 else "of one-hot rows y.argmax(axis=1)"
+    return Fault("y", f"wanted one whole number or text an example; found {dtype} of shape {shape}", mend)
 
 
 def few(y: NDArray[Any]) -> bool:

@@ -42,7 +42,7 @@ from training.progress import OnEpoch, Watch
 from training.settings import Settings
 from training.split import Fold, Split, split
 from training.stream import Stream, stream, streams
-from training.suspects import constants, suspects
+from training.suspects import constants, suspects, unjudged
 from training.trainer import DivergedError, Samples, train
 
 GOLDEN_ROWS = 8
@@ -230,6 +230,8 @@ def prepare(job: Job, fold: Fold | None = None, rows: Dataset | None = None) -> 
     else:
         sample = found.sample()
         warnings = suspects({name: sample[name] for name in rows.inputs}, found.answers(sample), bool(rows.labels))
+    if rows.labels:
+        warnings += unjudged(rows.labels, rows.answers[parts.test])
     notes = rows.notes + constants(signature) + warnings
     # A row that cannot be encoded, held out or not, is to be known now and not after the training.
     blocks = None if found is None else Blocks(found, signature, plan)

@@ -104,12 +104,17 @@ class Stream:
         inputs: list[Input] = []
         missing: Any = section.missing
         unknown: Any = section.unknown
+        faults: list[Fault] = []
         for name, kind in self.source.kinds.items():
             if kind == "category":
-                inputs.append(columns.category_of(name, *self.tally.frequencies(name), missing, unknown))
+                try:
+                    inputs.append(columns.category_of(name, *self.tally.frequencies(name), missing, unknown))
+                except DataError as error:
+                    faults += error.faults
                 continue
             if name not in self.tally.summaries:
-                raise columns.all_missing(name)
+                faults += columns.all_missing(name).faults
+                continue
             summary = self.tally.summaries[name]
             if kind == "number":
                 present = sample[name][~np.isnan(sample[name])]
@@ -119,6 +124,8 @@ class Stream:
                 inputs.append(
                     columns.array_of(name, kind_of, (len(self.spool), *shape), summary, sample[name], standardise)
                 )
+        if faults:
+            raise DataError(self.source.name, faults)
         return Signature(tuple(inputs), self._output(standardise))
 
     def sample(self) -> NDArray[Any]:

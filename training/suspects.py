@@ -1,20 +1,22 @@
-"""Suspects: columns that tell too much, or nothing. One that alone all but gives the answer away is rarely there when a
-model is asked: it was filled in afterwards, or is the target in other words.
+"""Suspects: columns that tell too much, or nothing, and classes that no held-out row has. A column that alone all but
+gives the answer away is rarely there when a model is asked: it was filled in afterwards, or is the target in other
+words.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from model_store.signature import Number, Signature
+from model_store.signature import Category, Signature
 
 FEWEST_ROWS = 50  # among fewer, chance alone finds a column
 MOST_ROWS = 100_000  # that are looked at
 _CLASSES_WRONG = 0.005  # of the rows, and no more than a tenth of what the most frequent class gets wrong
+_NAMED = 5  # classes
 _UNEXPLAINED = 0.001  # of the variance of a quantity's ranks
 
 
@@ -46,8 +48,21 @@ def constants(signature: Signature) -> list[str]:
     return [
         f"column {column.name} has one value in all training rows: it tells the network nothing"
         for column in signature.inputs
-        if (column.statistics["std"] == 0 if isinstance(column, Number) else column.width == 1)
+        if (len(column.categories) == 1 if isinstance(column, Category) else column.statistics["std"] == 0)
     ]
+
+
+def unjudged(labels: Sequence[str | int], answers: NDArray[Any]) -> list[str]:
+    """A note of the classes that none of the rows held out has; `answers` are theirs."""
+    absent = [
+        repr(label) for label, rows in zip(labels, np.bincount(answers, minlength=len(labels)), strict=True) if not rows
+    ]
+    if not absent or not len(answers):
+        return []
+    names = ", ".join(absent[:_NAMED]) + (", ..." if len(absent) > _NAMED else "")
+    classes = f"class {names} has" if len(absent) == 1 else f"{len(absent)} classes have"
+    shown = "" if len(absent) == 1 else f" ({names})"
+    return [f"{classes} no row among those held out{shown}: the metrics do not tell how well it is known"]
 
 
 def _classes_told(ranked: NDArray[Any]) -> str:

@@ -105,7 +105,14 @@ def test_npz_arrays_are_read_as_they_are(tmp_path: Path) -> None:
         ({"x": np.zeros((0, 3)), "y": np.zeros(0)}, "there is nothing in it"),
         ({"x": np.array([[1, np.nan]]), "y": np.zeros(1)}, "x[0, 1]: wanted a finite number; found nan"),
         ({"x": np.array([["a"]]), "y": np.zeros(1)}, "wanted numbers; found <U1"),
-        ({"x": np.array([[{}]], dtype=object), "y": np.zeros(1)}, "cannot be loaded"),
+        (
+            {"x": np.array([[{}]], dtype=object), "y": np.zeros(1)},
+            "x: wanted plain values; found Python objects (save x.astype(float))",
+        ),
+        (
+            {"x": np.zeros((2, 2)), "y": np.array([{}, {}])},
+            "y: wanted plain values; found Python objects (save y.astype",
+        ),
     ],
 )
 def test_npz_arrays_that_do_not_fit_are_refused(tmp_path: Path, arrays: dict[str, np.ndarray], wanted: str) -> None:

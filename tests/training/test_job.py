@@ -101,7 +101,9 @@ def test_several_targets_make_one_regression(tmp_path: Path) -> None:
         ("y\na\nb\n", {}, "no column is left but the target"),
         (rows(30, "{i}x,{c}"), {}, "30 different texts in 30 rows"),
         (rows(30, "{i}x,{c}"), {"data": {"kinds": {"x": "number"}}}, "line 2, column x: wanted a finite number"),
-        (rows(30, ",{c}"), {}, "column x: every value in the training rows is missing"),
+        (rows(30, ",{c}"), {}, "t.csv: column x: every value in the training rows is missing"),
+        ("w,x,y\n" + ",,a\n,,b\n" * 15, {}, "2 faults"),
+        (rows(300, "{c},{i}") + "a,?\na,n.a.\n", {}, "line 303, column y: wanted a number, as most cells"),
         (rows(30, "NA,{c}"), {"data": {"missing": "refuse"}}, "lines 2, 3, 4, 5, 6 and 25 more"),
         (rows(30, "{i},"), {}, "the target is missing in every row"),
         (rows(30) + "3,\n", {"data": {"missing": "refuse"}}, "the target is missing in line 32"),
@@ -149,6 +151,29 @@ def test_rows_without_a_target_are_left_out_and_counted(tmp_path: Path) -> None:
 
 def test_a_constant_column_is_a_note(tmp_path: Path) -> None:
     assert any("column x has one value" in note for note in prepare(job(tmp_path, rows(30, "1,{c}"))).notes)
+
+
+def test_an_array_of_one_number_is_no_constant(tmp_path: Path) -> None:
+    np.savez(tmp_path / "t.npz", x=np.arange(40.0)[:, None], y=np.arange(40) % 2)
+    content = {"model": {"name": "m"}, "data": {"path": "t.npz"}}
+    assert not [note for note in prepare(from_dict(content, tmp_path)).notes if "one value" in note]
+
+
+def test_a_few_slips_that_make_categories_of_numbers_are_told(tmp_path: Path) -> None:
+    ages = "x,y\n" + "".join(f"{i % 60},{'ab'[i % 2]}\n" for i in range(300)) + "unknown,a\n"
+    (note,) = [note for note in prepare(job(tmp_path, ages)).notes if "categories" in note]
+    assert note.startswith("column x counts as categories, for 1 of its 301 cells is no number, such as 'unknown' in ")
+    assert "line 302: empty such cells" in note
+    stated = prepare(job(tmp_path, ages, data={"kinds": {"x": "category"}})).notes
+    few = prepare(job(tmp_path, ages.replace("unknown", "5"), data={"columns": ["x"]})).notes
+    codes = prepare(job(tmp_path, "x,y\n" + "1,a\n2,b\n3,a\n" * 50 + "other,a\n" * 5)).notes
+    assert not [note for note in [*stated, *few, *codes] if "counts as categories" in note]
+
+
+def test_a_class_that_no_held_out_row_has_is_a_note(tmp_path: Path) -> None:
+    notes = prepare(job(tmp_path, rows(60) + "3,c\n")).notes
+    assert any(note.startswith("class 'c' has no row among those held out") for note in notes)
+    assert not any("no row among" in note for note in prepare(job(tmp_path, rows(60))).notes)
 
 
 # What is prepared ----------------------------------------------------------------------------------------------------

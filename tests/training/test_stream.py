@@ -334,11 +334,11 @@ def test_the_network_is_given_what_the_service_gives_it_to_the_bit(
     ("content", "sections", "wanted"),
     [
         ("size,kind\n1,a\n2,b\n3\n" + "4,a\n" * 30, {}, "line 4: wanted 2 cells, as in the header; found 1"),
-        ("size,kind\n" + "1,a\n2,b\n" * 6000 + "x,a\n", {}, "line 12002, column size: wanted a finite"),
+        ("size,kind\n" + "1,a\n2,b\n" * 6000 + "x,a\n", {}, "(mend the cell, or write kinds = { 'size' ="),
         ("size,kind\n" + "1,a\n2,b\n" * 60 + "inf,a\n", {"data": {"kinds": {"size": "number"}}}, "wanted a finite"),
         ("size,kind\n" + "1,a\n2,a\n" * 60, {}, "wanted two classes or more; found only 'a'"),
         ("size,kind\n" + "1,\n2,\n" * 60, {"data": {"task": "classification"}}, "the target is missing in every row"),
-        ("size,kind\n" + ",a\n,b\n" * 60, {}, "column size: every value in the training rows is missing"),
+        ("size,kind\n" + ",a\n,b\n" * 60, {}, "t.csv: column size: every value in the training rows is missing"),
         ("size,kind\n" + "1,a\n,b\n" * 60, {"data": {"missing": "refuse"}}, "values are missing and refused: row 2"),
         ("size,kind\n", {}, "a header and no rows"),
         ("", {}, "the file is empty"),
@@ -383,6 +383,77 @@ def test_big_files_are_streamed_unasked(path: Path, monkeypatch: pytest.MonkeyPa
     prepared = prepare(from_dict({"model": {"name": "m"}, "data": {"path": path.name, "target": "kind"}}, path.parent))
     assert prepared.stream is not None
     assert csv_job.settings.data.stream is True
+
+
+@pytest.mark.parametrize("kind", ["csv", pa.string(), pa.large_string(), pa.dictionary(pa.int16(), pa.string())])
+def test_a_missing_number_may_have_spaces_as_in_memory(tmp_path: Path, kind: Any) -> None:
+    cells = [(" ", " NA", "null ", "?", f" {i}.5 ", f"{i}")[i % 6] for i in range(600)]
+    kinds = [f"{'ab'[i % 2]}" for i in range(600)]
+    (tmp_path / "t.csv").write_text("size,kind\n" + "".join(f"{a},{b}\n" for a, b in zip(cells, kinds, strict=True)))
+    columns = {"target": "kind", "columns": ["size"]}
+    if kind == "csv":
+        found = prepare(job(tmp_path / "t.csv", data=columns))
+    else:
+        content = pa.table({"size": pa.array(cells).cast(kind), "kind": kinds})
+        parquet.write_table(content, tmp_path / "t.parquet")
+        found = prepare(job(tmp_path / "t.parquet", data=columns))
+    held = dict(zip(found.dataset.lines or [], found.dataset.inputs["size"], strict=True))
+    for row, value in held.items():
+        np.testing.assert_equal(value, np.nan if (row - 1) % 6 < 4 else row - 1 + 0.5 * ((row - 1) % 6 == 4))
+    assert found.signature.inputs[0].statistics["missing"] + np.isnan(list(held.values())).sum() == 400
+
+
+@pytest.mark.parametrize(
+    ("columns", "wanted"),
+    [
+        ({"a": [1.0] * 30, "": [2.0] * 30}, "column 2 has no name"),
+        ({"a": pa.array([1.0] * 30), "b": pa.array([5] * 30, pa.duration("s"))}, "column b: "),
+        ({"a": ["1"] * 29 + ["x"]}, "column a: Failed to parse string: 'x'"),
+        ({"a": [1.0] * 29 + [float("inf")]}, "row 30, column a: wanted a finite number"),
+    ],
+)
+def test_columns_of_parquet_that_are_no_inputs_are_named(tmp_path: Path, columns: Any, wanted: str) -> None:
+    parquet.write_table(pa.table({**columns, "kind": ["u", "v"] * 15}), tmp_path / "t.parquet")
+    names = [name for name in columns if name]
+    with pytest.raises(DataError) as caught:
+        prepare(job(tmp_path / "t.parquet", data={"columns": names, "kinds": dict.fromkeys(names, "number")}))
+    assert wanted in str(caught.value)
+
+
+def test_two_columns_of_parquet_with_one_name_are_refused(tmp_path: Path) -> None:
+    values = pa.array([1.0, 2.0])
+    parquet.write_table(pa.Table.from_arrays([values, values], names=["a", "a"]), tmp_path / "t.parquet")
+    with pytest.raises(DataError, match="two columns are named 'a'"):
+        prepare(job(tmp_path / "t.parquet"))
+
+
+def test_nested_columns_and_the_index_of_pandas_are_left_out_and_told(tmp_path: Path) -> None:
+    odd = {"tags": [[1]] * 200, "raw": [b"x"] * 200, "__index_level_0__": list(range(200))}
+    content = pa.table({"size": np.arange(200.0), **odd, "kind": ["u", "v"] * 100})
+    parquet.write_table(content, tmp_path / "t.parquet")
+    plain = {"model": {"name": "m"}, "data": {"path": "t.parquet", "target": "kind"}}
+    prepared = prepare(from_dict(plain, tmp_path))
+    assert prepared.signature.names == ("size",)
+    assert any(note.endswith("tags, raw, __index_level_0__") for note in prepared.notes)
+    with pytest.raises(DataError, match="column tags: wanted numbers or texts; found lists"):
+        prepare(job(tmp_path / "t.parquet", data={"columns": ["size", "tags"]}))
+
+
+@pytest.mark.parametrize(
+    ("arrays", "wanted"),
+    [
+        ({"x": np.zeros((30, 0)), "y": np.zeros(30)}, "x: there is nothing in it: its shape is (30, 0)"),
+        ({"x": np.zeros((30, 2)), "y": np.array(["a"] * 30, object)}, "y: wanted plain values; found Python objects"),
+        ({"x_train": np.zeros((30, 2)), "y": np.zeros(30)}, "there is no array 'x'; found x_train, y"),
+    ],
+)
+def test_arrays_that_cannot_be_streamed_are_told_as_in_memory(tmp_path: Path, arrays: Any, wanted: str) -> None:
+    np.savez(tmp_path / "t.npz", **arrays)
+    for streamed in (True, False):
+        data = {"path": "t.npz", "stream": streamed}
+        with pytest.raises(DataError) as caught:
+            prepare(from_dict({"model": {"name": "m"}, "data": data}, tmp_path))
+        assert wanted in str(caught.value)
 
 
 def test_without_pyarrow_the_message_says_how_to_get_it(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

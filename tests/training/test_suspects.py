@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from training.job import load, prepare
-from training.suspects import FEWEST_ROWS, suspects
+from training.suspects import FEWEST_ROWS, suspects, unjudged
 
 RNG = np.random.default_rng(0)
 CLASSES = RNG.integers(0, 3, 400)
@@ -74,3 +74,12 @@ def test_the_examples_have_no_suspects(examples: Path) -> None:
         job = load(path)
         if (job.folder / str(job.settings.data.path)).exists():
             assert not [note for note in prepare(job).notes if "suspicious" in note], path.name
+
+
+def test_classes_without_a_row_among_those_held_out_are_told() -> None:
+    (note,) = unjudged(["a", "b"], np.zeros(9, np.int64))
+    assert note.startswith("class 'b' has no row among those held out: the metrics do not tell")
+    (note,) = unjudged(range(9), np.array([0, 1]))
+    assert note.startswith("7 classes have no row among those held out (2, 3, 4, 5, 6, ...)")
+    assert unjudged(["a", "b"], np.array([0, 1])) == []
+    assert unjudged(["a", "b"], np.empty(0, np.int64)) == []
