@@ -50,7 +50,7 @@ from model_store import manifest as manifests
 from model_store.errors import ArtifactError
 from model_store.files import replacing
 from model_store.model import Golden, Model
-from model_store.nn import Array, Sequential, build
+from model_store.nn import LAYERS, Array, Sequential, build
 from model_store.signature_config import read_signature
 
 if TYPE_CHECKING:
@@ -162,6 +162,10 @@ def write(target: IO[bytes] | str | os.PathLike[str], model: Model) -> str:
             return write(file, model)
     arrays, manifest = _described(model)
     text = manifests.to_bytes(manifest)
+    try:
+        _assembled(manifest, dict(arrays), "")
+    except ValueError as e:
+        raise ArtifactError(str(e)) from e
     members = _members(len(text), manifest["arrays"])
     contents: list[bytes | memoryview] = [text, *(_bytes(arrays[member.name]) for member in members[1:])]
     crcs = [member.crc(data) for member, data in zip(members, contents, strict=True)]
@@ -222,7 +226,15 @@ def _described(model: Model) -> tuple[dict[str, Array], dict[str, Any]]:
     dtype = str(model.network.dtype)
     if dtype not in manifests.DTYPES:
         raise ArtifactError(f"dtype: wanted one of {', '.join(manifests.DTYPES)}, found {dtype}")
+    for i, module in enumerate(model.network.modules):
+        kind = type(module)
+        if LAYERS.get(kind.__name__) is not kind:
+            found_there = f"{kind.__qualname__} of {kind.__module__}"
+            raise ArtifactError(f"modules.{i}: wanted one of {', '.join(LAYERS)}; found {found_there}")
     found = dict(model.network.arrays())
+    for name, array in found.items():
+        if array.dtype != dtype:
+            raise ArtifactError(f"{name}: wanted {dtype}, as the first array is; found {array.dtype}")
     if model.golden is not None:
         found[GOLDEN] = model.golden.outputs
     arrays = {name: np.ascontiguousarray(array, manifests.DTYPES[dtype]) for name, array in found.items()}

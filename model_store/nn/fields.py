@@ -10,6 +10,8 @@ from typing import Any
 # A sample of more values than this is refused: 64 MB in float32. What a few bytes of a manifest claim is not to
 # fill a machine's memory.
 MOST_VALUES = 2**24
+# So many pixels high and wide a window is at most: pooling goes over its pixels one by one, and needs no array for it.
+WIDEST = 255
 
 
 @dataclass(frozen=True)
@@ -18,8 +20,8 @@ class Field:
     accepts: Callable[[Any], bool]
 
 
-def _whole(value: Any, low: int) -> bool:
-    return isinstance(value, int) and not isinstance(value, bool) and low <= value <= 2**31
+def _whole(value: Any, low: int, high: int = 2**31) -> bool:
+    return isinstance(value, int) and not isinstance(value, bool) and low <= value <= high
 
 
 def _number(value: Any) -> bool:
@@ -33,5 +35,6 @@ def _image(value: Any) -> bool:
 
 SIZE = Field("a positive int", lambda value: _whole(value, 1))
 COUNT = Field("an int of at least 0", lambda value: _whole(value, 0))
+WINDOW = Field(f"an int from 1 to {WIDEST}", lambda value: _whole(value, 1, WIDEST))
 NUMBER = Field("a finite float", _number)
 IMAGE = Field(f"a list of height, width and channels, {MOST_VALUES} values at most", _image)

@@ -7,7 +7,7 @@ shape of the images that it takes, as `Linear` names its inputs.
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from functools import partial
 from itertools import product as pairs
 from typing import ClassVar
@@ -16,7 +16,7 @@ import numpy as np
 import numpy.typing as npt
 from numpy.lib.stride_tricks import sliding_window_view
 
-from model_store.nn.fields import COUNT, IMAGE, MOST_VALUES, SIZE
+from model_store.nn.fields import COUNT, IMAGE, MOST_VALUES, SIZE, WINDOW
 from model_store.nn.initializers import first_weights
 from model_store.nn.learned import Held, Learned
 from model_store.nn.module import Module, Shape
@@ -34,7 +34,11 @@ class _Window:
             raise ValueError(f"{layer}: wanted a window within {self.height} x {self.width}, found {size} x {size}")
         self.rows, self.columns = (self.height - size) // stride + 1, (self.width - size) // stride + 1
         self.places = self.rows * self.columns
-        self.offsets = list(pairs(range(size), range(size)))
+
+    @property
+    def offsets(self) -> Iterable[tuple[int, int]]:
+        """Of every pixel of the window."""
+        return pairs(range(self.size), range(self.size))
 
     def seen(self, images: Array, u: int, v: int) -> Array:
         """The pixels at (u, v) of every window: a view (batch, rows, columns, channels)."""
@@ -78,7 +82,7 @@ class Conv2D(Learned):
     product, `Y = P Wᵀ + b` (Chellapilla et al. 2006).
     """
 
-    fields: ClassVar = {"input_shape": IMAGE, "filters": SIZE, "kernel": SIZE, "stride": SIZE, "padding": COUNT}
+    fields: ClassVar = {"input_shape": IMAGE, "filters": SIZE, "kernel": WINDOW, "stride": SIZE, "padding": COUNT}
     alone = True  # each image has a product of its own in inference
 
     weights, bias = Held(), Held()
@@ -212,7 +216,7 @@ class MaxPool2D(Module):
     the bottom, where no whole window fits, is seen by none. `stride` is `size` unless given.
     """
 
-    fields: ClassVar = {"input_shape": IMAGE, "size": SIZE, "stride": SIZE}
+    fields: ClassVar = {"input_shape": IMAGE, "size": WINDOW, "stride": SIZE}
     alone = True
 
     def __init__(self, input_shape: Sequence[int], size: int = 2, stride: int | None = None) -> None:

@@ -15,6 +15,9 @@ def hostile(whole: Whole) -> Variants:
         "a size of text": whole.saying("layers/0/input_size", "3"),
         "a size of truth": whole.saying("layers/0/input_size", True),
         "a size below zero": whole.saying("layers/0/output_size", -4),
+        "a window of millions of pixels": whole.saying(
+            "layers/0", {"type": "MaxPool2D", "input_shape": [4096, 4096, 1], "size": 4096, "stride": 1}
+        ),
         "not objects": whole.saying("layers", [1, None]),
     }
 

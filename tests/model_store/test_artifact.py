@@ -16,7 +16,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from model_store import artifact
+from model_store import artifact, nn
 from model_store.errors import ArtifactError
 from model_store.model import Golden, Model
 from model_store.nn import build
@@ -158,6 +158,42 @@ def test_weights_that_are_not_finite_are_not_written(model: Model, value: float,
 def test_what_json_cannot_say_is_not_written(model: Model, training: dict, tmp_path: Path) -> None:
     with pytest.raises(ArtifactError, match="manifest: wanted"):
         artifact.write(tmp_path / "m.npz", Model(model.network, model.signature, training=training))
+    assert list(tmp_path.iterdir()) == []
+
+
+class Tanh(nn.Tanh):
+    """Of another formula than its name says to a reader."""
+
+    def activation(self, inputs: np.ndarray) -> np.ndarray:
+        return 2 * super().activation(inputs)
+
+
+PLAIN = Signature((Number("a"), Number("b")), Values(("y",), (0.0,), (1.0,)))
+
+
+@pytest.mark.parametrize(
+    ("modules", "signature", "wanted"),
+    [
+        ([nn.Linear(2, 1), Tanh()], PLAIN, r"modules\.1: wanted one of Linear, .*; found Tanh of .*test_artifact"),
+        ([nn.Sequential([nn.Linear(2, 1)])], PLAIN, r"modules\.0: wanted .*; found Sequential of"),
+        (
+            [nn.Linear(2, 2), nn.Linear(2, 1, dtype=np.float64)],
+            PLAIN,
+            r"modules\.1\.weights: wanted float32, as the first array is; found float64",
+        ),
+        (
+            [nn.Linear(2, 1)],
+            Signature((Number("a", scale=0.0), Number("b")), PLAIN.output),
+            r"signature\.inputs\.0: .*wanted a number above 0",
+        ),
+        ([nn.Linear(2, 1)], Signature((Number("a"), Number("a")), PLAIN.output), "inputs: wanted names that differ"),
+    ],
+)
+def test_what_a_reader_would_refuse_or_take_for_another_model_is_not_written(
+    modules: list[nn.Module], signature: Signature, wanted: str, tmp_path: Path
+) -> None:
+    with pytest.raises(ArtifactError, match=wanted):
+        artifact.write(tmp_path / "m.npz", Model(nn.Sequential(modules), signature))
     assert list(tmp_path.iterdir()) == []
 
 

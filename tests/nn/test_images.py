@@ -180,7 +180,8 @@ CONV = {"type": "Conv2D", "input_shape": [5, 5, 1], "filters": 2, "kernel": 3, "
         ({"input_shape": [2**20, 2**20, 2**20]}, "modules.0.input_shape: wanted a list"),
         ({"input_shape": "551"}, "modules.0.input_shape: wanted a list"),
         ({"kernel": 6}, "modules.0.kernel: wanted a window within 5 x 5, found 6 x 6"),
-        ({"kernel": 3.0}, "modules.0.kernel: wanted a positive int, found 3.0"),
+        ({"kernel": 3.0}, "modules.0.kernel: wanted an int from 1 to 255, found 3.0"),
+        ({"kernel": 256, "padding": 128}, "modules.0.kernel: wanted an int from 1 to 255, found 256"),
         ({"stride": 0}, "modules.0.stride: wanted a positive int, found 0"),
         ({"padding": -1}, "modules.0.padding: wanted an int of at least 0, found -1"),
         ({"padding": 2**31}, "modules.0.input_shape: wanted 16777216 values an image at most"),
@@ -196,6 +197,13 @@ def test_what_a_hostile_manifest_says_of_a_convolution_is_refused_before_memory_
     arrays = {"modules.0.weights": np.zeros((2, 3, 3, 1), np.float32), "modules.0.bias": np.zeros(2, np.float32)}
     with pytest.raises(ValueError, match=message):
         build([CONV | change], arrays=arrays)
+
+
+def test_a_hostile_manifest_cannot_have_a_pooling_layer_look_at_millions_of_pixels() -> None:
+    """Which takes no array: a file of 2 kB filled 2.4 GB."""
+    pool = {"type": "MaxPool2D", "input_shape": [4096, 4096, 1], "size": 4096, "stride": 1}
+    with pytest.raises(ValueError, match=r"modules\.0\.size: wanted an int from 1 to 255, found 4096"):
+        build([pool], arrays={})
 
 
 @pytest.mark.parametrize(
