@@ -70,7 +70,7 @@ class Heads:
         self._kept: dict[tuple[str, bytes], Any] = {}
 
     def parse(self, text: bytes, peer: Any, count: int) -> Any:
-        """gunicorn's request, with the bytes `announced` of its body, None where it comes in chunks.
+        """gunicorn's request, with the bytes that it `holds`, and those `announced` of its body, None of one in chunks.
 
         gunicorn's errors where the head is not to be taken.
         """
@@ -79,6 +79,7 @@ class Heads:
         if head is None:
             head = Request(self._cfg, IterUnreader([text]), peer, count)
             head.announced = _announced(head.body.reader)
+            head.holds = 2 * len(text)  # as it came, and as the fields that were made of it
             if head.announced is not None and not head._expected_100_continue and len(text) <= MAX_KEPT_HEAD_BYTES:
                 if len(self._kept) >= MAX_KEPT_HEADS:
                     self._kept.clear()
@@ -122,7 +123,8 @@ class Incoming:
     @property
     def held(self) -> int:
         """Bytes of memory that wait for more."""
-        return len(self.buffer) + (len(self._chunks.body) if self._chunks else 0)
+        head = self.head.holds if self.head is not None else 0
+        return head + len(self.buffer) + (len(self._chunks.body) if self._chunks else 0)
 
     def wants_continue(self) -> bool:
         """Whether the client waits for leave to send its body. True once a request."""

@@ -211,6 +211,16 @@ def test_leave_to_send_a_body_is_wanted_once() -> None:
     assert arrived.body.read() == b"{}"
 
 
+def test_a_head_whose_body_is_on_its_way_is_held() -> None:
+    text = head("Content-Length: 3", "X: " + "x" * 5000)
+    arriving = fed(text, b"ab")
+    assert arriving.next() is None
+    assert arriving.held == 2 * len(text) + 2
+    arriving.feed(b"c")
+    assert arriving.next() is not None
+    assert arriving.held == 0
+
+
 def test_a_head_that_comes_again_is_not_parsed_again() -> None:
     heads = Heads(Config())
     again = head("Content-Length: 5")
