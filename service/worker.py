@@ -246,9 +246,10 @@ class EventWorker(Worker):  # type: ignore[misc]
         return not self.room.holds_too_much
 
     def _serve(self) -> None:
-        """Plain requests of those that wait, together; or else the one that is next."""
+        """Plain requests of those that wait, together, and then the first that is not plain."""
         groups: dict[Any, list[tuple[Connection, Asked]]] = {}
         rows: dict[Any, int] = {}
+        other: tuple[Connection, Arrived] | None = None
         for _ in range(min(len(self.queue), TAKEN)):
             connection = self.queue.popleft()
             arrived = connection.waiting
@@ -262,7 +263,7 @@ class EventWorker(Worker):  # type: ignore[misc]
             plain = self.alive and not arrived.last
             asked = self._taken(connection, arrived) if plain else None
             if asked is None:
-                self._answer(connection, arrived)
+                other = connection, arrived
                 break
             served = asked.served
             groups.setdefault(served, []).append((connection, asked))
@@ -272,6 +273,8 @@ class EventWorker(Worker):  # type: ignore[misc]
                 del rows[served]
         for group in groups.values():
             self._answer_together(group)
+        if other is not None:
+            self._answer(*other)
 
     def _taken(self, connection: Connection, arrived: Arrived) -> Asked | None:
         asked: Asked | None = None

@@ -71,6 +71,7 @@ class App:
         self.observer = Observer(Metrics())
         self.asked: list[str] = []
         self.crash: Exception | None = None
+        self.on_call: Callable[[], Any] = lambda: None
         self.plain = StandIn()
 
     def express(self) -> StandIn:
@@ -85,6 +86,7 @@ class App:
 
     def __call__(self, environ: Environ, start_response: Callable[..., Any]) -> list[bytes]:
         self.asked.append(environ["PATH_INFO"])
+        self.on_call()
         if self.crash:
             raise self.crash
         body = environ["wsgi.input"].read()
@@ -658,6 +660,14 @@ def test_one_that_the_application_has_to_answer_leaves_the_others_theirs(loop: L
     assert [answer.rpartition(b"\r\n")[2] for answer in answers] == [b"1", b"", b"2", b"3"]
     assert loop.app.asked.count("/plain") == 1
     assert loop.app.asked.count("/other") == 1
+
+
+def test_what_is_plain_waits_for_none_that_came_after_it(loop: Loop) -> None:
+    seen: list[bytes] = []
+    loop.app.on_call = lambda: seen.append(loop.clients[0].recv(1000, socket.MSG_DONTWAIT))
+    _, other = waiting(loop, post("/plain", b"first"), post("/other", b"second"))
+    assert loop.take(other).endswith(b"second")
+    assert seen[0].endswith(b"first")
 
 
 def test_requests_of_one_connection_are_answered_in_their_order(loop: Loop) -> None:
