@@ -12,7 +12,6 @@ import math
 import re
 import struct
 import zipfile
-import zlib
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, field
@@ -28,7 +27,7 @@ from model_store.errors import Fault
 from model_store.rows import MISSING
 from training import columns, data, dataset
 from training.data import Table
-from training.errors import SHOWN, DataError
+from training.errors import DAMAGED, SHOWN, DataError
 from training.settings import DataSection
 
 HEAD = 10_000  # rows that decide kinds and task
@@ -330,7 +329,7 @@ class ArraysFile(Source):
                     if len(x) < count or len(y) < count:
                         raise EOFError(f"wanted {self.rows} rows; found {first + min(len(x), len(y))}")
                     yield {name: x, **self._answers(y)}
-        except (OSError, EOFError, zipfile.BadZipFile, zlib.error) as error:
+        except DAMAGED as error:
             raise DataError(
                 self.name, [Fault("", f"cannot be read: {_first_line(error)}", "fetch it again")]
             ) from error
@@ -375,7 +374,7 @@ def _head(member: Member, path: Path) -> NDArray[Any]:
         with member.opened() as file:
             file.read(member.start)
             return member.read(file, min(HEAD, max(1, _BYTES // max(1, math.prod(member.shape[1:])))))
-    except (OSError, EOFError, zipfile.BadZipFile, zlib.error) as error:
+    except DAMAGED as error:
         raise DataError(path.name, [Fault("", f"cannot be read: {_first_line(error)}", "fetch it again")]) from error
 
 
@@ -389,7 +388,7 @@ def _idx(path: Path) -> Member:
             start = file.read(4)
             kind, dimensions = data.idx_type(path.name, start)
             shape = struct.unpack(f">{dimensions}I", file.read(4 * dimensions))
-    except (OSError, EOFError, zlib.error, struct.error) as error:
+    except DAMAGED as error:
         raise DataError(path.name, [Fault("", f"cannot be read: {_first_line(error)}", "fetch it again")]) from error
     return Member(opened, 4 + 4 * dimensions, kind, shape)
 
@@ -405,6 +404,6 @@ def _npy(path: Path, key: str) -> Member:
             if fortran and len(shape) > 1:
                 raise ValueError("its columns lie one after the other: write numpy.ascontiguousarray of it")
             return Member(opened, file.tell(), dtype, shape)
-    except (ValueError, OSError, EOFError, zipfile.BadZipFile, zlib.error) as error:
+    except DAMAGED as error:
         problem = f"cannot be read: {_first_line(error)}"
         raise DataError(path.name, [Fault(key, problem, "write it with numpy.savez(path, x=x, y=y)")]) from error

@@ -10,8 +10,6 @@ from __future__ import annotations
 import json
 import signal
 import time
-import zipfile
-import zlib
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -23,7 +21,7 @@ import numpy as np
 from model_store.errors import Fault
 from model_store.files import remove_unfinished, replacing, sync_directory
 from model_store.nn import Array
-from training.errors import FaultyError, TrainingError
+from training.errors import DAMAGED, FaultyError, TrainingError
 
 SECONDS = 60.0
 _IDENTITY = "identity"
@@ -89,12 +87,19 @@ class Checkpoint:
         self._parts.update(parts)
 
     def restore(self) -> bool:
-        """Bring all parts to where the file left them; False where there is nothing to go on from."""
+        """Bring all parts to where the file left them; False where there is nothing to go on from.
+
+        CheckpointError where a part cannot be: of another version of this package it may keep something else.
+        """
         if not self.found:
             return False
         for name, part in self._parts.items():
             mine = name + "/"
-            part.load_state({key.removeprefix(mine): a for key, a in self._arrays.items() if key.startswith(mine)})
+            try:
+                part.load_state({key.removeprefix(mine): a for key, a in self._arrays.items() if key.startswith(mine)})
+            except (TypeError, *DAMAGED) as error:
+                fault = Fault(name, f"wanted what this version keeps; found {error}", "remove it to start anew")
+                raise CheckpointError(str(self.path), [fault]) from error
         self._arrays = {}
         return True
 
@@ -159,7 +164,7 @@ class Checkpoint:
             identity = from_bytes(arrays.pop(_IDENTITY))
         except FileNotFoundError:
             return {}
-        except (OSError, ValueError, KeyError, TypeError, EOFError, zipfile.BadZipFile, zlib.error) as error:
+        except (TypeError, *DAMAGED) as error:
             if not resume:
                 return {}  # of no use to anybody: the next checkpoint takes its place
             fault = Fault("", f"wanted a checkpoint of a training; found {error}", "remove it to start anew")

@@ -11,7 +11,6 @@ import gzip
 import hashlib
 import struct
 import zipfile
-import zlib
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -22,7 +21,7 @@ from numpy.typing import NDArray
 
 from model_store.errors import Fault, did_you_mean
 from model_store.rows import MISSING
-from training.errors import SHOWN, DataError
+from training.errors import DAMAGED, SHOWN, DataError
 
 _LONGEST_CELL = 2**24  # characters; the csv module's own limit of 131072 is small for a text
 
@@ -188,7 +187,7 @@ def read_npz(path: Path) -> Arrays:
     try:
         with opened(path) as file, np.load(file, allow_pickle=False) as archive:
             x, y = archive["x"], archive["y"]
-    except (ValueError, OSError, EOFError, zipfile.BadZipFile, zlib.error) as error:
+    except DAMAGED as error:
         problem = f"not an .npz file that can be read: {error}"
         raise DataError(path.name, [Fault("", problem, "write it with numpy.savez(path, x=x, y=y)")]) from error
     return checked(Arrays(path.name, x, y))
@@ -213,7 +212,7 @@ def check_members(path: Path) -> None:
                             else "save y.astype(str), or of numbers y.astype(float)"
                         )
                         faults.append(Fault(key, "wanted plain values; found Python objects", mend))
-    except (ValueError, KeyError, OSError, EOFError, zipfile.BadZipFile, zlib.error, NotImplementedError) as error:
+    except DAMAGED as error:
         with opened(path) as file:
             if file.read(6) == np.lib.format.MAGIC_PREFIX:
                 fault = Fault("", "wanted an .npz file; found a single array", _savez("x"))
@@ -252,7 +251,7 @@ def _idx(path: Path) -> NDArray[Any]:
     if content[:2] == b"\x1f\x8b":
         try:
             content = gzip.decompress(content)
-        except (OSError, EOFError, zlib.error) as error:
+        except DAMAGED as error:
             problem = f"damaged gzip data: {error}"
             raise DataError(path.name, [Fault("", problem, "fetch the file again")]) from error
     kind, dimensions = idx_type(path.name, content[:4])
@@ -282,6 +281,8 @@ def checked(arrays: Arrays) -> Arrays:
         faults.append(Fault("x", f"there is nothing in it: its shape is {x.shape}", "add examples"))
     if y.ndim not in (1, 2):
         faults.append(Fault("y", f"wanted shape (examples,) or (examples, outputs); found {y.shape}", ""))
+    elif 0 in y.shape[1:]:
+        faults.append(Fault("y", f"there is nothing in it: its shape is {y.shape}", "add answers"))
     elif x.ndim and len(x) != len(y):
         faults.append(Fault("y", f"wanted as many as in x, {len(x)}; found {len(y)}", "one answer an example"))
     if x.dtype.kind not in "buif":

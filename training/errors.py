@@ -2,11 +2,28 @@
 
 from __future__ import annotations
 
+import struct
+import zipfile
+import zlib
 from collections.abc import Sequence
 
 from model_store.errors import Fault
 
 SHOWN = 20  # faults of data; the rest are counted
+
+# What zipfile, gzip, struct and NumPy raise for a damaged file, or for what it claims.
+DAMAGED = (
+    OSError,
+    EOFError,
+    ValueError,
+    KeyError,
+    RuntimeError,  # NotImplementedError and RecursionError too
+    OverflowError,
+    MemoryError,
+    struct.error,
+    zipfile.BadZipFile,
+    zlib.error,
+)
 
 
 class TrainingError(Exception):

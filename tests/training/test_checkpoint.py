@@ -180,6 +180,16 @@ def test_a_checkpoint_cut_anywhere_is_refused(tmp_path: Path) -> None:
             Checkpoint(path, IDENTITY, resume=True)
 
 
+def test_a_checkpoint_of_a_version_that_kept_something_else_is_refused(tmp_path: Path) -> None:
+    path = tmp_path / "c.npz"
+    training(Checkpoint(path, IDENTITY, seconds=0))
+    with np.load(path) as archive:
+        arrays = {name: array for name, array in archive.items() if name != "optimizer/rate"}
+    np.savez(path, **arrays)
+    with pytest.raises(CheckpointError, match=r"optimizer: wanted what this version keeps; found SGD\.state: wanted"):
+        training(Checkpoint(path, IDENTITY, resume=True))
+
+
 class Full:
     """Something that cannot be written: the disk is full."""
 

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import csv
 import gzip
+import random
 import struct
+from contextlib import suppress
 from pathlib import Path
 
 import numpy as np
@@ -12,8 +14,11 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from training.batches import open_source
+from training.checkpoint import Checkpoint
 from training.data import MISSING, fingerprint, read_csv, read_idx, read_npz
-from training.errors import DataError
+from training.errors import DataError, FaultyError
+from training.settings import DataSection
 
 CELLS = st.text(st.characters(codec="utf-8"), max_size=8)
 
@@ -103,6 +108,7 @@ def test_npz_arrays_are_read_as_they_are(tmp_path: Path) -> None:
         ({"x": np.zeros((3, 2)), "y": np.zeros(2)}, "wanted as many as in x, 3; found 2"),
         ({"x": np.zeros(3), "y": np.zeros(3)}, "wanted shape (examples, ...)"),
         ({"x": np.zeros((0, 3)), "y": np.zeros(0)}, "there is nothing in it"),
+        ({"x": np.zeros((3, 3)), "y": np.zeros((3, 0))}, "y: there is nothing in it: its shape is (3, 0)"),
         ({"x": np.array([[1, np.nan]]), "y": np.zeros(1)}, "x[0, 1]: wanted a finite number; found nan"),
         ({"x": np.array([["a"]]), "y": np.zeros(1)}, "wanted numbers; found <U1"),
         (
@@ -127,6 +133,41 @@ def test_what_is_no_npz_is_a_data_error(tmp_path: Path, content: bytes) -> None:
     (tmp_path / "a.npz").write_bytes(content)
     with pytest.raises(DataError, match=r"not an .npz file"):
         read_npz(tmp_path / "a.npz")
+
+
+def damaged(rng: random.Random, content: bytes) -> bytes:
+    """With a few bytes changed, taken out or put in."""
+    found = bytearray(content)
+    for _ in range(rng.randint(1, 3)):
+        at, length = rng.randrange(len(found)), rng.randint(1, 12)
+        match rng.randrange(4):
+            case 0:
+                del found[at : at + length]
+            case 1:
+                found[at:at] = rng.randbytes(length)
+            case _:
+                found[at] = rng.randrange(256)
+    return bytes(found)
+
+
+@pytest.mark.parametrize("read", ["memory", "stream", "checkpoint"])
+def test_a_damaged_archive_has_the_error_of_its_reader_and_no_other(tmp_path: Path, read: str) -> None:
+    """Such as one whose bytes say that it is encrypted, or packed in a way that nobody knows."""
+    path = tmp_path / "a.npz"
+    if read == "checkpoint":
+        Checkpoint(path, {}).save()
+    else:
+        np.savez(path, x=np.arange(12.0).reshape(6, 2), y=np.arange(6) % 2)
+    whole, rng = path.read_bytes(), random.Random(1)
+    for _ in range(1000):
+        path.write_bytes(damaged(rng, whole))
+        with suppress(FaultyError):
+            if read == "memory":
+                read_npz(path)
+            elif read == "stream":
+                list(open_source(DataSection(path=path.name), tmp_path).batches())
+            else:
+                Checkpoint(path, {}, resume=True)
 
 
 def test_a_single_array_is_no_npz(tmp_path: Path) -> None:
