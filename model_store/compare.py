@@ -68,6 +68,11 @@ def compare(first: tuple[str, Mapping[str, Any]], second: tuple[str, Mapping[str
         verdict = _of_classes(names, signatures, records)
     else:
         verdict = _of_values(names, signatures, records)
+    learned = [name for name, (_, one) in zip(names, (first, second), strict=True) if judged_as_taught(one["training"])]
+    if verdict.ahead and learned:
+        were = "was judged on the rows it" if len(learned) == 1 else "were each judged on the rows they"
+        words = f"Nobody knows which is better: {' and '.join(learned)} {were} learned from."
+        verdict = Verdict(None, False, words)
     return Comparison(
         verdict,
         same_rows(first[1]["training"], second[1]["training"]),
@@ -145,9 +150,8 @@ def _of_values(names: tuple[str, str], signatures: _Pair, records: _Pair) -> Ver
     ahead = int(change < 1)
     less = 1 - min(change, 1 / change)
     mean = "on average over the targets, " if len(ratios) > 1 else ""
-    return Verdict(
-        ("first", "second")[ahead], False, f"{names[ahead]} is ahead: {mean}its RMSE is {percent(less)} lower."
-    )
+    words = f"{names[ahead]} is ahead: {mean}its RMSE is {percent(less)} lower; whether by chance is not known."
+    return Verdict(("first", "second")[ahead], False, words)
 
 
 def _metrics(records: _Pair) -> list[Row]:
@@ -180,6 +184,12 @@ def same_rows(first: Mapping[str, Any], second: Mapping[str, Any]) -> bool | Non
         return None
     streamed = _Pair(first, second).get("job", "data", "stream")  # which holds other rows out
     return bool(streamed[0]) == bool(streamed[1]) and all(one == other for one, other in pairs)
+
+
+def judged_as_taught(training: Mapping[str, Any]) -> bool:
+    """Whether the metrics are of the rows that the model learned from."""
+    metrics = training.get("metrics")
+    return isinstance(metrics, Mapping) and metrics.get("of") == "training rows"
 
 
 def _points(share: float) -> str:

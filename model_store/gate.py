@@ -4,7 +4,8 @@
     mae<penguins/2            ... lower than that of version 2
     accuracy>=0.95            ... at least that number
 
-Metrics are those that training recorded in the versions themselves. A metric inside a metric is named with a dot.
+Metrics are those that training recorded in the versions themselves. A metric inside a metric is named with a dot, or by
+its own name where there is one of it: the mae of a regression with one target.
 """
 
 from __future__ import annotations
@@ -18,9 +19,10 @@ from datetime import datetime
 from typing import Any
 
 from model_store import artifact
-from model_store.compare import same_rows
+from model_store.compare import judged_as_taught, same_rows
 from model_store.errors import Fault, InputError, NotFoundError, did_you_mean
 from model_store.moves import Generation
+from model_store.report.markup import number as written
 from model_store.store import Store
 
 _GATE = re.compile(r"\s*([\w.-]+)\s*(>=|<=|>|<)\s*([\w./+-]+)\s*", re.ASCII)
@@ -54,11 +56,21 @@ class Verdict:
     wanted: float | None
     of: str
     same_rows: bool | None = None  # whether both sides were measured on the same; None where nobody knows
+    as_taught: bool = False  # whether what was found is of the rows that the version learned from
 
     def __str__(self) -> str:
-        words = f"{self.found:g} against "
-        words += f"{self.of}, which was never set" if self.wanted is None else f"{self.wanted:g} of {self.of}"
-        return f"{self.gate}: {words}" + (", measured on other rows" if self.same_rows is False else "")
+        words = f"{_figure(self.found)} against "
+        words += f"{self.of}, which was never set" if self.wanted is None else f"{_figure(self.wanted)} of {self.of}"
+        if self.as_taught:
+            words += ", measured on the rows it learned from"
+        elif self.same_rows is False:
+            words += ", measured on other rows"
+        return f"{self.gate}: {words}"
+
+
+def _figure(value: float) -> str:
+    """As in `models show`, but for the minus, which a gate is written with too."""
+    return written(value, 6).replace("−", "-")
 
 
 def parse(text: str) -> Gate:
@@ -98,11 +110,12 @@ def promote(
 def _judged(gate: Gate, store: Store, name: str, number: int, alias: str, present: int | None) -> Verdict:
     training = _training(store, name, number)
     found = _metric(training, gate.metric, f"{name}/{number}")
+    taught = judged_as_taught(training)
     try:
         wanted = float(gate.reference)
     except ValueError:
         if gate.reference == alias and present is None:
-            return Verdict(str(gate), True, found, None, alias)
+            return Verdict(str(gate), True, found, None, alias, as_taught=taught)
         other, slash, ref = gate.reference.partition("/")
         other, ref = (other, ref) if slash else (name, other)
         against = present if (other, ref) == (name, alias) and present is not None else store.resolve(other, ref)
@@ -110,8 +123,8 @@ def _judged(gate: Gate, store: Store, name: str, number: int, alias: str, presen
         theirs = _training(store, other, against)
         wanted = _metric(theirs, gate.metric, of)
         same = same_rows(training, theirs)
-        return Verdict(str(gate), _TESTS[gate.test](found, wanted), found, wanted, of, same)
-    return Verdict(str(gate), _TESTS[gate.test](found, wanted), found, wanted, "the gate")
+        return Verdict(str(gate), _TESTS[gate.test](found, wanted), found, wanted, of, same, taught)
+    return Verdict(str(gate), _TESTS[gate.test](found, wanted), found, wanted, "the gate", as_taught=taught)
 
 
 def _training(store: Store, name: str, number: int) -> Mapping[str, Any]:
@@ -121,6 +134,9 @@ def _training(store: Store, name: str, number: int) -> Mapping[str, Any]:
 
 def _metric(training: Mapping[str, Any], metric: str, place: str) -> float:
     known = dict(_numbers(training.get("metrics", {})))
+    meant = [name for name in known if name.endswith(f".{metric}")] if metric not in known else [metric]
+    if len(meant) == 1:
+        return known[meant[0]]
     if metric not in known:
         hint = did_you_mean(metric, known) or f"there are: {', '.join(known) or 'none'}"
         raise NotFoundError(f"{place}: no metric {metric!r}; {hint}", list(known))

@@ -73,6 +73,7 @@ class Checkpoint:
         self._parts: dict[str, Stateful] = {}
         self._signal: int | None = None
         self._next = clock() + seconds
+        self._mine = False  # whether the file is this training's
         self._arrays = self._opened(resume)
         if resume:
             self._tidy()
@@ -122,10 +123,11 @@ class Checkpoint:
         self._next = self._clock() + self.seconds
 
     def remove(self) -> None:
-        """The training has come to its end: nothing is left to continue."""
+        """The training has come to its end: nothing is left to continue. What another one left stays."""
         self._tidy()
         with suppress(OSError):
-            self.path.unlink(missing_ok=True)
+            if self._mine:
+                self.path.unlink(missing_ok=True)
 
     def _tidy(self) -> None:
         """Remove what trainings that were killed in the middle of `save` left: each may be as large as a checkpoint."""
@@ -154,6 +156,7 @@ class Checkpoint:
         arrays[_IDENTITY] = as_bytes(self.identity)
         with replacing(self.path) as file:
             np.savez(file, allow_pickle=False, **arrays)
+        self._mine = True
         sync_directory(self.path.parent)
 
     def _opened(self, resume: bool) -> dict[str, Array]:
@@ -166,7 +169,8 @@ class Checkpoint:
             return {}
         except (TypeError, *DAMAGED) as error:
             if not resume:
-                return {}  # of no use to anybody: the next checkpoint takes its place
+                self._mine = True  # of no use to anybody: the next checkpoint takes its place
+                return {}
             fault = Fault("", f"wanted a checkpoint of a training; found {error}", "remove it to start anew")
             raise CheckpointError(str(self.path), [fault]) from error
         differences = list(_differences(identity, self.identity))
@@ -182,7 +186,15 @@ class Checkpoint:
             raise CheckpointError(
                 str(self.path), [Fault("", problem, "--resume continues it; remove it to start anew")]
             )
-        return arrays if resume else {}
+        if not resume:
+            settings = "; ".join(f"{place} {kept}, here {found}" for place, kept, found in differences)
+            self._warn(
+                f"{self.path} keeps another training that was interrupted ({settings}): "
+                "it is lost once this one is kept there, unless you move it away"
+            )
+            return {}
+        self._mine = True
+        return arrays
 
 
 def as_bytes(value: Any) -> Array:

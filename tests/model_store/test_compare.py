@@ -99,13 +99,28 @@ def test_a_model_beside_itself_is_the_same(manifest: Manifests) -> None:
 
 def test_regressions_are_compared_by_their_rmse(manifest: Manifests) -> None:
     found = compared(manifest, regression(2.0), regression(1.0)).verdict
-    assert (found.ahead, found.words) == ("second", "chess/2 is ahead: its RMSE is 50.0 % lower.")
+    assert (found.ahead, found.words) == (
+        "second",
+        "chess/2 is ahead: its RMSE is 50.0 % lower; whether by chance is not known.",
+    )
     found = compared(manifest, regression(1.0, 8.0), regression(2.0, 9.0)).verdict
     assert (found.ahead, found.words) == (
         "first",
-        "chess/1 is ahead: on average over the targets, its RMSE is 33.3 % lower.",
+        "chess/1 is ahead: on average over the targets, its RMSE is 33.3 % lower; whether by chance is not known.",
     )
     assert compared(manifest, regression(1.0), regression(1.0)).verdict.ahead is None
+
+
+def test_a_model_judged_on_the_rows_it_learned_from_is_ahead_of_nobody(manifest: Manifests) -> None:
+    def taught(model: Model) -> Model:
+        metrics = {**model.training["metrics"], "of": "training rows"}
+        return Model(model.network, model.signature, training={**model.training, "metrics": metrics})
+
+    found = compared(manifest, classifier(60), taught(classifier(99))).verdict
+    assert (found.ahead, found.sure) == (None, False)
+    assert found.words == "Nobody knows which is better: chess/2 was judged on the rows it learned from."
+    found = compared(manifest, taught(regression(2.0)), taught(regression(1.0))).verdict
+    assert found.words.endswith("chess/1 and chess/2 were each judged on the rows they learned from.")
 
 
 @pytest.mark.parametrize("other", [classifier(labels=("no", "maybe", "yes")), regression(1.0)])

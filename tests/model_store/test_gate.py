@@ -55,6 +55,23 @@ def test_a_version_moves_in_when_it_passes_every_gate(
     assert found[-1] == ("moved to 2" if moves else "stayed")
 
 
+def test_a_figure_of_which_there_is_one_is_named_by_itself(chess: Store) -> None:
+    """`mae<houses/2`: a regression with one target has one mae."""
+    assert promoted(chess, 2, "recall>=0.5")[0] == "recall>=0.5: 0.5 against 0.5 of the gate"
+    with pytest.raises(NotFoundError, match="no metric 'call'"):
+        promoted(chess, 2, "call>=0.5")
+
+
+def test_two_figures_of_one_name_are_told_apart(everywhere: Store, make_model) -> None:
+    training = {"metrics": {"targets": {"a": {"mae": 2.0}, "b": {"mae": 1234567.0}}, "of": "training rows"}}
+    everywhere.publish("chess", replace(make_model(1), training=training))
+    with pytest.raises(NotFoundError, match=r"no metric 'mae'.*targets\.a\.mae"):
+        promoted(everywhere, 1, "mae<3")
+    assert promoted(everywhere, 1, "b.mae>3")[0] == (
+        "b.mae>3: 1,234,567 against 3 of the gate, measured on the rows it learned from"
+    )
+
+
 def test_the_history_tells_by_what_a_version_was_promoted(chess: Store) -> None:
     promoted(chess, 1)
     promoted(chess, "latest", "accuracy>=champion")

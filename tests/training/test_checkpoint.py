@@ -154,6 +154,22 @@ def test_a_checkpoint_of_another_job_or_of_other_data_is_refused(tmp_path: Path,
     assert not Checkpoint(path, IDENTITY).found  # a new training takes its place
 
 
+def test_a_training_that_never_kept_anything_leaves_what_another_one_kept(tmp_path: Path) -> None:
+    path = tmp_path / "c.npz"
+    Checkpoint(path, {"job": {"train": {"seed": 4}}}).save()
+    kept, told = path.read_bytes(), []
+    other = Checkpoint(path, {"job": {"train": {"seed": 0}}}, warn=told.append)
+    assert told == [
+        f"{path} keeps another training that was interrupted (job.train.seed 4, here 0): "
+        "it is lost once this one is kept there, unless you move it away"
+    ]
+    other.remove()
+    assert path.read_bytes() == kept
+    other.save()
+    other.remove()
+    assert not path.exists()
+
+
 def test_an_interrupted_training_is_not_thrown_away_by_mistake(tmp_path: Path) -> None:
     Checkpoint(tmp_path / "c.npz", IDENTITY).save()
     with pytest.raises(CheckpointError, match="--resume continues it; remove it to start anew"):
