@@ -179,7 +179,9 @@ class Agreement:
 
 
 def _nameless_file() -> int:
-    """The descriptor of a file that goes with the last process that has it."""
+    """The descriptor of a file that goes with the last process that has it: in memory, where the system offers that."""
+    if hasattr(os, "memfd_create"):
+        return os.memfd_create("forward-pass")
     descriptor, path = tempfile.mkstemp(prefix="forward-pass-")
     Path(path).unlink()
     return descriptor

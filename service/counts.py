@@ -13,6 +13,7 @@ takes nothing along.
 from __future__ import annotations
 
 import fcntl
+import logging
 import mmap
 import os
 import shutil
@@ -24,16 +25,18 @@ from bisect import bisect_left
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import Any, Generic, TypeVar
+from typing import IO, Any, Generic, TypeVar
 
 from prometheus_client.mmap_dict import MmapedDict, mmap_key
 from prometheus_client.multiprocess import mark_process_dead
 
 from service.figures import Figures
 
+log = logging.getLogger("service")
+
 _LIVE_SUM = "gauge_livesum"  # the kind of gauges that are summed over the processes that live
 _SHARES = "shares"  # the kind of what is no metric
-_BYTES = 64 * 1024  # of a file at first, of which only what is written takes memory
+_BYTES = 16 * 1024  # of a file at first
 
 
 class Count:
@@ -219,7 +222,7 @@ class _File:
             padded = text + b" " * (8 - (4 + len(text)) % 8)
             entry = struct.pack(f"=i{len(padded)}sdd", len(text), padded, 0.0, 0.0)
             if self._used + len(entry) > len(self._mapped):
-                self._map(2 * len(self._mapped))
+                self._map(self._path, 2 * len(self._mapped))
             self._mapped[self._used : self._used + len(entry)] = entry
             self._used += len(entry)
             self._places[key] = (self._used - 16) // 8
@@ -233,28 +236,50 @@ class _File:
 
     def _open(self) -> None:
         self.lock = threading.Lock()
+        self._unseen = False
         suffix = "cells" if self._kind == _SHARES else "db"  # which prometheus_client reads
         self._path = self._directory / f"{self._kind}_{os.getpid()}.{suffix}"
         if self._path.exists():  # of a process that had the same number: its counts go on
             found = list(MmapedDict.read_all_values_from_file(self._path))  # type: ignore[no-untyped-call]
             self._places = {key: place // 8 for key, _, _, place in found}
-            self._map(self._path.stat().st_size)
-            self._used = struct.unpack_from("=i", self._mapped)[0]
+            self._map(self._path, self._path.stat().st_size)
+            self._used = struct.unpack_from("=i", self._mapped)[0] or 8
         else:
             self._places = {}
             self._used = 8
             unseen = self._path.with_suffix(".new")  # whoever adds up reads no file that is still empty
-            unseen.write_bytes(struct.pack("=i4x", self._used))
-            unseen.replace(self._path)
-            self._map(_BYTES)
+            self._map(unseen, _BYTES)
+            self._mapped[:4] = struct.pack("=i", self._used)
+            if self._unseen:
+                unseen.unlink(missing_ok=True)
+            else:
+                unseen.replace(self._path)
 
-    def _map(self, size: int) -> None:
-        """What was mapped before shares its memory with the new mapping, for as long as somebody counts in it."""
-        with self._path.open("ab") as file:
-            file.truncate(size)
-        with self._path.open("r+b") as file:
-            self._mapped = mmap.mmap(file.fileno(), size)
+    def _map(self, path: Path, size: int) -> None:
+        """What was mapped before shares its memory with the new mapping, for as long as somebody counts in it.
+
+        Where the file cannot have its memory, what is new is counted in memory of the process's own: a page that is not
+        there when somebody writes to it would end him.
+        """
+        if not self._unseen:
+            try:
+                with path.open("a+b") as file:
+                    _extend(file, size)
+                    self._mapped = mmap.mmap(file.fileno(), size)
+            except OSError as e:
+                self._unseen = True
+                log.error("%s: %s; what this process counts anew is missing in /metrics", self._path, e.strerror)
+        if self._unseen:
+            self._mapped = mmap.mmap(-1, size)
         self._cells = memoryview(self._mapped).cast("d")
+
+
+def _extend(file: IO[bytes], size: int) -> None:
+    """With memory for all of it, where the system can tell."""
+    held = file.seek(0, os.SEEK_END)
+    file.truncate(size)
+    if size > held and hasattr(os, "posix_fallocate"):
+        os.posix_fallocate(file.fileno(), held, size - held)
 
 
 def _reopen(counts: Counts | None) -> None:

@@ -193,7 +193,13 @@ class Settings:
 
     def cache_path(self, environ: Mapping[str, str]) -> Path:
         """Where the cache lives: SERVE_CACHE_DIR, else a place of the user's own."""
-        return Path(self.cache_dir) if self.cache_dir else default_directory(environ)
+        if self.cache_dir:
+            return Path(self.cache_dir)
+        try:
+            return default_directory(environ)
+        except FileNotFoundError as e:  # a root that is read-only, and no /tmp
+            fault = "SERVE_CACHE_DIR: wanted a directory to write to, found none; set it, or mount a writable /tmp"
+            raise SettingsError([fault]) from e
 
 
 def unknown(environ: Mapping[str, str]) -> list[str]:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import errno
 import fcntl
+import logging
 import os
 import signal
 import threading
@@ -208,6 +210,31 @@ def test_file_grows_and_what_was_counted_before_counts_on(counts):
     assert found["answered_total", "route=/first"] == 2
     assert found["answered_total", "route=/1999"] == 1999
     assert len(found) == 2001
+
+
+def test_where_no_memory_is_left_counting_goes_on_unseen_and_is_told_of(counts, monkeypatch, caplog):
+    """Whoever wrote to a page that the file system cannot find would be ended by the kernel: SIGBUS."""
+    answered = counts.counter("answered", "Requests answered.", ("route",))
+    first = answered.at("/first")
+    first.inc()
+
+    def full(*_: object) -> None:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    monkeypatch.setattr("os.posix_fallocate", full)
+    with caplog.at_level(logging.ERROR, "service"):
+        for number in range(2000):
+            answered.at(f"/{number}").inc()
+        counts.counter("asked", "Requests.").at().inc()
+        counts.histogram("seconds", "Seconds.", (), (1.0,)).at().observe(0.5)
+    first.inc()
+    found = figures(counts)
+    assert found["answered_total", "route=/first"] == 2
+    assert 1 < len(found) < 2000
+    assert not list(counts.directory.glob("*.new"))
+    said = [record.getMessage() for record in caplog.records]
+    assert len(said) == 2  # for each file once
+    assert all("No space left on device" in line for line in said)
 
 
 def test_process_with_the_number_of_an_earlier_one_counts_on_from_it(tmp_path):

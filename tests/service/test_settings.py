@@ -126,6 +126,15 @@ def test_cache_is_where_the_user_can_write(tmp_path, monkeypatch):
     assert "forward-pass-" in Settings().cache_path(home).name
 
 
+def test_a_container_without_a_place_to_write_to_is_told_so(monkeypatch):
+    def none() -> str:
+        raise FileNotFoundError("No usable temporary directory found in ['/tmp', '/var/tmp']")
+
+    monkeypatch.setattr("tempfile.gettempdir", none)
+    with pytest.raises(SettingsError, match="SERVE_CACHE_DIR: wanted a directory to write to, found none"):
+        Settings().cache_path({})
+
+
 @pytest.mark.parametrize("setting", fields(Settings), ids=lambda setting: setting.name)
 def test_every_setting_is_documented(setting):
     rows = [line for line in DOCUMENT.read_text().splitlines() if f"`{setting.metadata['variable']}`" in line]
