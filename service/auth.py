@@ -41,6 +41,7 @@ _REALM = 'Bearer realm="forward-pass"'
 _BITS = {scope: 2 << place for place, scope in enumerate(SCOPES)}
 _KNOWN = 1
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._@-]{0,63}")
+_NAMED = "wanted a name of letters, digits and . _ @ -, 64 at most"
 _HASH = re.compile(r"sha256:([0-9a-f]{64})")
 _MEND = "send `Authorization: Bearer` and a key"
 
@@ -74,10 +75,10 @@ class Key:
 
 def generate(name: str, scopes: tuple[str, ...]) -> tuple[str, Key]:
     """A new key: what its owner keeps, and what the service keeps."""
+    if not _NAME.fullmatch(name):
+        raise KeysError([f"NAME: {_NAMED}; found {name!r}"])
     secret = PREFIX + secrets.token_urlsafe(32)
-    key = Key(name, scopes, hashlib.sha256(secret.encode()).digest())
-    parse(f"{key}\n", "key")
-    return secret, key
+    return secret, Key(name, scopes, hashlib.sha256(secret.encode()).digest())
 
 
 def parse(text: str, place: str) -> list[Key]:
@@ -94,7 +95,7 @@ def parse(text: str, place: str) -> list[Key]:
             continue
         name, scopes, digest = words[0], tuple(words[1].split(",")), _HASH.fullmatch(words[2])
         if not _NAME.fullmatch(name):
-            faults.append(f"{here}: wanted a name of letters, digits and . _ @ -, 64 at most")
+            faults.append(f"{here}: {_NAMED}")
         if not set(scopes) <= set(SCOPES):
             faults.append(f"{here}: wanted scopes of {', '.join(SCOPES)}, with commas between and no spaces")
         if digest is None:
@@ -149,7 +150,8 @@ class Keys:
         if not granted:
             fault = Fault("Authorization", "wanted a key that is known here, found another", _MEND)
             raise RefusedError(401, "unauthorized", fault, f'{_REALM}, error="invalid_token"')
-        fault = Fault("Authorization", f"wanted a key with the scope {scope}, found one without it", _MEND)
+        mend = f"send one that has it; serve keygen NAME --scope {scope} makes one"
+        fault = Fault("Authorization", f"wanted a key with the scope {scope}, found one without it", mend)
         raise RefusedError(403, "forbidden", fault, f'{_REALM}, error="insufficient_scope", scope="{scope}"')
 
     def known(self, authorization: str | None) -> bool:

@@ -129,6 +129,8 @@ def _tell(app: Flask, settings: Settings, server: Any) -> None:
         found = f"Serving {models} from {settings.store}"
     elif "://" in settings.store:  # not for this process to look into: see `create_app`
         found = f"Serving {settings.store}"
+    elif snapshot.entries:
+        found = f"No model in {settings.store} can be served, so requests are answered 503; what is wrong stands above"
     else:
         found = (
             f"No model in {settings.store} yet, so requests are answered 503 until there is one: "

@@ -95,7 +95,7 @@ class Loader:
         except Exception as e:  # whatever is wrong with one version, the others keep serving
             known = isinstance(e, (ModelStoreError, OSError))
             attempts = failure.attempts + 1 if failure else 1
-            problem = str(e) if known else f"{type(e).__name__}: {e}"
+            problem = str(e).removeprefix(f"{name}/{number}: ") if known else f"{type(e).__name__}: {e}"
             self._failures[key] = _Failure(problem, attempts, self._clock() + min(2.0**attempts, _LONGEST_WAIT))
             self._metrics.load_failures.at(name).inc()
             log.error("%s/%d cannot be served: %s", name, number, problem, exc_info=None if known else e)

@@ -19,10 +19,25 @@ DOCUMENTS = [*ROOT.glob("*.md"), *ROOT.glob("docs/*.md"), *ROOT.glob("benchmarks
 
 
 @pytest.mark.parametrize("document", DOCUMENTS, ids=lambda path: str(path.relative_to(ROOT)))
-def test_every_link_to_a_file_leads_to_one(document: Path) -> None:
-    links = re.findall(r"\]\(([^)#]+)(?:#[^)]*)?\)", document.read_text(encoding="utf-8"))
-    missing = [link for link in links if "://" not in link and not (document.parent / link).exists()]
+def test_every_link_to_a_file_leads_to_one_and_to_a_heading_in_it(document: Path) -> None:
+    links = re.findall(r"\]\(([^)#\s]*)(?:#([^)\s]*))?\)", document.read_text(encoding="utf-8"))
+    missing = [
+        f"{file}#{heading}"
+        for file, heading in links
+        if "://" not in file
+        for place in [document.parent / file if file else document]
+        if not place.exists() or (heading and heading not in headings(place))
+    ]
     assert missing == []
+
+
+def headings(document: Path) -> set[str]:
+    """What a link calls the headings: words in lower case with hyphens between, marks left out."""
+    text = re.sub(r"^```.*?^```", "", document.read_text(encoding="utf-8"), flags=re.DOTALL | re.MULTILINE)
+    return {
+        re.sub(r"[^\w\- ]", "", heading).lower().replace(" ", "-")
+        for heading in re.findall(r"^#+ (.*)$", text, flags=re.MULTILINE)
+    }
 
 
 @pytest.mark.parametrize("document", [ROOT / "README.md", ROOT / "docs" / "mathematics.md"], ids=lambda path: path.name)

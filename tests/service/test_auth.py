@@ -124,6 +124,7 @@ def test_a_key_is_good_for_its_scopes_and_no_others(file: Path) -> None:
             with pytest.raises(RefusedError) as refused:
                 keys.check(f"Bearer {KEY_OF[scope]}", other)
             assert (refused.value.status, refused.value.code) == (403, "forbidden")
+            assert refused.value.fault.mend == f"send one that has it; serve keygen NAME --scope {other} makes one"
             assert f'scope="{other}"' in refused.value.challenge
 
 
@@ -463,7 +464,9 @@ def test_keygen_leaves_a_file_alone_that_is_not_one_of_keys(tmp_path: Path) -> N
     done = CliRunner().invoke(main, ["keygen", "shop", "--file", str(path)])
     assert (done.exit_code, done.stdout) == (2, "")
     assert path.read_text() == "buy milk\n"
-    assert CliRunner().invoke(main, ["keygen", "no such name"]).exit_code == 2
+    named = CliRunner().invoke(main, ["keygen", "no such name"])
+    assert named.exit_code == 2
+    assert "NAME: wanted a name of letters, digits and . _ @ -, 64 at most; found 'no such name'" in named.stderr
 
 
 # --- the lesson

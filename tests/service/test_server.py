@@ -156,6 +156,15 @@ def test_start_tells_models_address_and_docs(server):
     assert f"http://127.0.0.1:{server.port}/predict" in server.log
 
 
+def test_start_with_nothing_but_broken_models_does_not_call_the_store_empty(own_server, store):
+    for name, state in store.state().items():
+        for number in state["versions"]:
+            break_version(store, name, number)
+    server = own_server()
+    assert re.search(r"No model in .* can be served, so requests are answered 503", server.log)
+    assert "train examples" not in server.log
+
+
 def test_answers_over_http_equal_those_of_the_model(server):
     rows = [[i / 3, 60 + i] for i in range(50)]
     _, model = server.store.load("price")
