@@ -272,7 +272,7 @@ def remove(model: str, yes: bool, store: str, as_json: bool) -> None:
 @click.option("--grace", type=Duration(), default="24h", show_default=True, help="Spare what was left so lately.")
 @click.option("--dry-run", is_flag=True, help="Only tell what would go.")
 def collect_garbage(grace: timedelta, dry_run: bool, store: str, as_json: bool) -> None:
-    """Delete drafts and files that processes left when they were killed.
+    """Delete drafts and files that killed processes left.
 
     The files are those of versions that are not there. No version, alias or history is touched. It may run while others
     publish.
