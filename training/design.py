@@ -110,6 +110,9 @@ def _for_classes(settings: Settings, labels: int, source: str) -> tuple[str, str
     if loss == wrong and (binary or output == "softmax"):
         ending = "sigmoid" if binary else "softmax"
         faults.append(Fault("train.loss", f"'{wrong}' does not suit an output of '{ending}'", "leave it out"))
+    if settings.train.class_weights is not None and loss not in (None, *_CLASS_LOSSES):
+        mend = "leave the loss out, or the weights"
+        faults.append(Fault("train.class_weights", f"wanted a loss that weighs classes; found '{loss}'", mend))
     if faults:
         raise JobError(source, faults)
     return ("sigmoid", loss or "binary_cross_entropy") if binary else ("softmax", loss or "cross_entropy")

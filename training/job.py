@@ -118,7 +118,16 @@ class Prepared:
 
     def targets(self, rows: NDArray[np.int64]) -> NDArray[Any]:
         """The answers of these rows as the network is to put them out, (n, outputs)."""
-        return self.design.targets(self.dataset.answers[rows], self.signature.output)
+        answers, dtype = self.dataset.answers[rows], self.design.dtype
+        with np.errstate(over="ignore"):
+            found = self.design.targets(answers, self.signature.output)
+        if len(wrong := np.argwhere(~np.isfinite(found))):
+            row, target = wrong[0]
+            place = f"{self.dataset.place(int(rows[row]))}, column {self.dataset.targets[target]}"
+            problem = f"wanted a number that fits {dtype}; found {answers[row, target]:g}"
+            mend = "write scale = 'standard' in [data], or dtype = 'float64' in [network]"
+            raise DataError(self.dataset.name, [Fault(place, problem, mend)])
+        return found
 
     def instances(self, rows: NDArray[np.int64]) -> list[Any]:
         """These rows raw, as a caller of the service would send them: lists in column order, or nested arrays."""

@@ -116,6 +116,16 @@ def test_several_targets_make_one_regression(tmp_path: Path) -> None:
         (rows(30, "1,{i}.5"), {"train": {"loss": "cross_entropy"}}, "'cross_entropy' is for classifications"),
         (rows(30, "1,{i}.5"), {"network": {"output": "softmax"}}, "'softmax' is for classifications"),
         (rows(30, "1,{i}.5"), {"network": {"output": "tanh"}}, "cannot reach all values"),
+        (
+            rows(30),
+            {"train": {"loss": "huber", "class_weights": "balanced"}},
+            "a loss that weighs classes; found 'huber'",
+        ),
+        (
+            rows(30, "1,{i}e50"),
+            {"data": {"scale": "none"}, "split": {"test": 0, "validation": 0}},
+            "line 3, column y: wanted a number that fits float32; found 1e+50 (write scale = 'standard'",
+        ),
         ("x,y\n" + "1,a\n2,b\n3,c\n" * 9, {"train": {"loss": "binary_cross_entropy"}}, "wanted two classes"),
     ],
 )
