@@ -38,7 +38,9 @@ ENV PATH=/opt/venv/bin:/usr/local/bin:/usr/bin:/bin \
     MODEL_STORE=/models
 WORKDIR /app
 COPY model_store model_store
-RUN printf '#!/bin/sh\nexec python -m model_store "$@"\n' > /opt/venv/bin/models && chmod +x /opt/venv/bin/models \
+# Files have the modes of the checkout: its user may have let nobody else read them.
+RUN find . ! -perm -o=r -exec chmod go+rX {} + \
+ && printf '#!/bin/sh\nexec python -m model_store "$@"\n' > /opt/venv/bin/models && chmod +x /opt/venv/bin/models \
  && PYTHONDONTWRITEBYTECODE='' python -c 'import model_store.cli, model_store.bucket, model_store.signing'
 
 # An S3 server to try buckets with: SeaweedFS, whose data are in /data.
@@ -61,7 +63,7 @@ FROM python:3.11-slim AS edge
 # hadolint ignore=DL3008
 RUN apt-get update -qq && apt-get install -qq --yes --no-install-recommends nginx-light \
  && rm -rf /var/lib/apt/lists/*
-COPY examples/edge/nginx.conf /etc/nginx/nginx.conf
+COPY --chmod=644 examples/edge/nginx.conf /etc/nginx/nginx.conf
 USER 10001:10001
 EXPOSE 8443 9443
 # Requests under way end; SIGTERM would break them off.
@@ -73,7 +75,8 @@ CMD ["nginx", "-e", "stderr", "-g", "daemon off;"]
 FROM base AS training
 COPY training training
 COPY examples examples
-RUN install -d -o 10001 -g 10001 /certificates \
+RUN find . ! -perm -o=r -exec chmod go+rX {} + \
+ && install -d -o 10001 -g 10001 /certificates \
  && printf '#!/bin/sh\nexec python -m training "$@"\n' > /opt/venv/bin/train && chmod +x /opt/venv/bin/train \
  && PYTHONDONTWRITEBYTECODE='' python -c 'import training.cli'
 USER 10001:10001
@@ -81,7 +84,8 @@ CMD ["train", "--help"]
 
 FROM base AS service
 COPY service service
-RUN printf '#!/bin/sh\nexec python -m service "$@"\n' > /opt/venv/bin/serve && chmod +x /opt/venv/bin/serve \
+RUN find . ! -perm -o=r -exec chmod go+rX {} + \
+ && printf '#!/bin/sh\nexec python -m service "$@"\n' > /opt/venv/bin/serve && chmod +x /opt/venv/bin/serve \
  && PYTHONDONTWRITEBYTECODE='' python -c 'import service.app, service.cli, service.worker'
 ENV SERVE_HOST=0.0.0.0 \
     SERVE_PORT=8000

@@ -1,10 +1,13 @@
 """The images and the compose project, built and run for real."""
 
 import json
+import shutil
+import subprocess
 import urllib.error
 
 import pytest
 
+from tests.containers.conftest import ROOT
 from tests.containers.stack import Stack, eventually
 
 pytestmark = [pytest.mark.slow, pytest.mark.containers]
@@ -87,6 +90,23 @@ def test_an_image_runs_with_the_words_of_a_hosted_platform(stack):
     for service, word in (("service", "serve"), ("service", "models"), ("training", "train"), ("training", "models")):
         image = f"{stack.name}-{service}"
         assert "Usage" in stack.docker("run", "--rm", "--network", "none", image, word, "--help").stdout
+
+
+def test_an_image_runs_whoever_may_read_the_checkout_that_it_was_built_from(engine, tmp_path):
+    """As after `umask 077; git clone`."""
+    for name in ("Dockerfile", ".dockerignore", "requirements.lock", "requirements-dev.lock"):
+        shutil.copy(ROOT / name, tmp_path)
+    for folder in ("model_store", "training", "service", "examples"):
+        shutil.copytree(ROOT / folder, tmp_path / folder, ignore=shutil.ignore_patterns("__pycache__", "mnist"))
+    for path in tmp_path.rglob("*"):
+        path.chmod(0o700 if path.is_dir() else 0o600)
+    for target, words in {"service": ["serve", "--help"], "training": ["train", "check", "examples/xor.toml"]}.items():
+        build = ["docker", "build", "--quiet", "--target", target, tmp_path]
+        image = subprocess.run(build, env=engine, capture_output=True, text=True, check=True).stdout.strip()
+        run = ["docker", "run", "--rm", image, *words]
+        done = subprocess.run(run, env=engine, capture_output=True, text=True, check=False)
+        subprocess.run(["docker", "rmi", "--force", image], env=engine, capture_output=True, check=True)
+        assert done.returncode == 0, done.stderr
 
 
 def test_the_job_leaves_published_examples_alone(stack):

@@ -56,6 +56,10 @@ def test_the_figures_are_on_the_mutual_port_alone(edge, stack):
             urllib.request.urlopen(f"{address}/metrics", timeout=10, context=context)
 
 
+def test_the_proxy_is_stopped_so_that_requests_under_way_end(edge, stack):
+    assert json.loads(stack.docker("inspect", f"{stack.name}-edge").stdout)[0]["Config"]["StopSignal"] == "SIGQUIT"
+
+
 def test_the_proxy_runs_as_a_user_without_capabilities(edge, stack):
     status = stack.compose("--profile", "edge", "exec", "-T", "edge", "cat", "/proc/1/status")
     found = dict(line.split(":\t", 1) for line in status.splitlines())
