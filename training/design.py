@@ -20,7 +20,7 @@ from training.layers import ACTIVATIONS, Layer, modules, needs_images
 from training.losses import LOSSES, Loss
 from training.settings import Settings
 
-_BOUNDED = ("tanh", "sigmoid", "relu")
+_BOUNDED = ("tanh", "sigmoid", "relu", "gelu")
 _CLASS_LOSSES = ("cross_entropy", "binary_cross_entropy")
 
 

@@ -22,9 +22,16 @@ _STEPS = 4000  # about as many as a small table takes to be learned
 
 def draft(path: Path, target: str | None, job: Path, name: str | None = None) -> str:
     """The text of a job file to lie at `job`, for the table at `path`."""
-    if path.suffix.lower() == ".npz":
-        raise DataError(path.name, [Fault("", "wanted a CSV table; found .npz", "start from examples/digits.toml")])
+    if path.suffix.lower() != ".csv" and path.is_file():
+        mend = (
+            "start from examples/digits.toml"
+            if path.suffix.lower() == ".npz"
+            else "docs/jobs.md shows a whole job file"
+        )
+        raise DataError(path.name, [Fault("", f"wanted a .csv file; found {path.suffix or 'no ending'}", mend)])
     table = data.read_csv(path)
+    if len(table) == 1:
+        raise DataError(path.name, [Fault("", "there is one row of data", "add rows: a model learns from many")])
     if target is None:
         mend = f"--target COLUMN, one of {', '.join(table.columns)}"
         raise JobError(path.name, [Fault("", "wanted the column to predict", mend)])
@@ -56,7 +63,7 @@ def _text(table: Table, target: str, model: str, path: str) -> str:
     cells = [cell for cell in table.columns[target] if cell is not None]
     if not cells:
         raise DataError(table.name, [Fault(f"column {target}", "the target is missing in every row", "choose another")])
-    classes = columns.is_classes(cells)
+    classes = columns.task_of(table, [target]) == "classification"
     inputs = {name: values for name, values in table.columns.items() if name != target}
     used = [name for name, values in inputs.items() if not _useless(values)]
     if not used:

@@ -74,17 +74,20 @@ class Layers(fields.Field[list[Layer]]):
         return value
 
 
+_WIDEST = 2**20
+
+
 def _faults(layer: Any) -> Any:
     """What is wrong with a layer: faults, or faults by key, or nothing."""
     if isinstance(layer, dict):
         return _table_faults(layer)
-    if layer in NAMES if isinstance(layer, str) else whole(layer, 1, 2**20):
+    if layer in NAMES if isinstance(layer, str) else whole(layer, 1, _WIDEST):
         return []
     mend = ""
     if isinstance(layer, str):
         meant = layer if layer in TABLES else ""
         mend = f"write {_EXAMPLES[meant]}" if meant else did_you_mean(layer, [*NAMES, *TABLES])
-    wanted = f"a size of at least 1, one of {named(NAMES)}, or a table such as {_EXAMPLES['conv']}"
+    wanted = f"a size from 1 to {_WIDEST}, one of {named(NAMES)}, or a table such as {_EXAMPLES['conv']}"
     return [Fault("", f"wanted {wanted}; found {shown(layer)}", mend)]
 
 

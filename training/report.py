@@ -23,6 +23,7 @@ from training.rates import HIGHEST, LOWEST, RateCurve
 from training.split import Fold
 
 _MOST_CLASSES = 20  # a confusion matrix of more is no table to look at
+_MOST_ROWS = 30  # classes of which a table tells how well they are known
 _MOST_SHOWN = 8
 _BAR = 30  # characters of a loss that is the first one
 _LONGEST_ROW = 200  # characters of a row that is still fit for a command line
@@ -58,10 +59,15 @@ def print_metrics(console: Console, outcome: Outcome) -> None:
         )
         return
     table = _table(output.name, "precision", "recall", "F1", "rows")
-    for label, row in found["classes"].items():
-        ratios = (f"{row[key]:.3f}" for key in ("precision", "recall", "f1"))
+    classes, count = list(found["classes"].items()), len(output.labels)
+    if count > _MOST_ROWS:
+        classes = sorted(classes, key=lambda one: (not one[1]["support"], one[1]["f1"]))[:_MOST_ROWS]
+    for label, row in classes:
+        ratios = (f"{row[key]:.3f}" if row["support"] else "-" for key in ("precision", "recall", "f1"))
         table.add_row(label, *ratios, str(row["support"]))
     console.print(table)
+    if count > _MOST_ROWS:
+        console.print(f"The {_MOST_ROWS} of {count} classes with the lowest F1; --json has all.")
     if len(output.labels) <= _MOST_CLASSES:
         console.print()
         console.print(_confusion(output.labels, found["confusion"]))
@@ -141,8 +147,8 @@ def print_folds(console: Console, found: Mapping[str, Figures], folds: int) -> N
     """Each figure's mean and spread over the folds."""
     table = _table(f"over {folds} folds", "mean ± sd", "least", "greatest")
     for name, row in found.items():
-        mean = f"{_figure(row['mean'])} ± {_figure(row['sd'])}"
-        table.add_row(name, mean, *(_figure(row[key]) for key in ("min", "max")))
+        shown = _size if name.endswith(("rmse", "mae")) else _figure
+        table.add_row(name, f"{shown(row['mean'])} ± {shown(row['sd'])}", *(shown(row[key]) for key in ("min", "max")))
     console.print()
     console.print(table)
 
@@ -269,8 +275,13 @@ def _targets(found: Mapping[str, Any], baseline: Mapping[str, Any]) -> Renderabl
     table = _table("", "RMSE", "MAE", "R²")
     for name, row in found.items():
         for title, values in ((name, row), ("baseline", baseline[name])):
-            table.add_row(title, number(values["rmse"], 5), number(values["mae"], 5), _figure(values["r2"]))
+            table.add_row(title, _size(values["rmse"]), _size(values["mae"]), _figure(values["r2"]))
     return table
+
+
+def _size(value: float | None) -> str:
+    """The size of errors, in the target's own unit."""
+    return number(value, 5)
 
 
 def _figure(value: float | None) -> str:

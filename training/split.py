@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -52,25 +53,35 @@ def split(
 
     DataError when a share comes to no row, or nothing is left to learn a class from.
     """
+    groups = [np.flatnonzero(answers == i) for i in range(len(labels))] if labels else [np.arange(len(answers))]
     if fold is not None:
         test = 1 / fold.of
-    groups = [np.flatnonzero(answers == i) for i in range(len(labels))] if labels else [np.arange(len(answers))]
+        if fold.of > (most := max(map(len, groups))):
+            what = f"the largest class has {most} rows" if labels else f"there are {most} rows"
+            raise DataError(source, [Fault("folds", f"{what}; found {fold.of} folds", f"take {most} at most")])
     parts: list[list[Rows]] = [[], [], []]
     faults = []
     for group, rows in enumerate(groups):
         drawn = rng.permutation(rows)
-        held = share(test, len(drawn))
+        most = held = share(test, len(drawn))
         if fold is not None:
             start, stop = ((fold.number - 1 + end) * len(drawn) // fold.of for end in (0, 1))
-            drawn, held = np.roll(drawn, -start), stop - start
+            drawn, held, most = np.roll(drawn, -start), stop - start, math.ceil(len(drawn) / fold.of)
         checked = held + share(validation, len(drawn))
         parts[0].append(drawn[checked:])
         parts[1].append(drawn[held:checked])
         parts[2].append(drawn[:held])
-        if checked >= len(drawn):
+        if checked + most - held >= len(drawn):  # of folds the largest counts: it is known before the first is learned
             what = f"class {labels[group]!r}" if labels else "the data"
-            problem = f"{what} has {len(drawn)} rows, of which none is left to learn from"
-            mend = "add rows, or lower test and validation" if fold is None else "add rows, or lower split.validation"
+            count = "1 row" if len(drawn) == 1 else f"{len(drawn)} rows"
+            problem = f"{what} has {count}, of which none is left to learn from" + (
+                " in one of the folds" if fold else ""
+            )
+            mend = (
+                "add rows, or lower test and validation"
+                if fold is None
+                else "add rows, lower split.validation, or leave the class out"
+            )
             faults.append(Fault("split", problem, mend))
     training, checking, holding = (np.sort(np.concatenate(part)) for part in parts)
     for key, part, rows in (("test", test, holding), ("validation", validation, checking)):

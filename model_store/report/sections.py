@@ -257,10 +257,14 @@ def _confusion(labels: list[str], counts: list[list[int]]) -> Markup:
 def _classes(name: str, classes: Mapping[str, Mapping[str, Any]]) -> Markup:
     shown, words = list(classes.items()), None
     if len(shown) > MOST_CLASSES:
-        shown = sorted(shown, key=lambda item: item[1]["f1"])[:MOST_CLASSES]
+        shown = sorted(shown, key=lambda item: (not item[1]["support"], item[1]["f1"]))[:MOST_CLASSES]
         words = f"The {MOST_CLASSES} of {len(classes)} classes with the lowest F1."
     rows = [
-        [cut(label, _LABEL), *(percent(row[key]) for key in ("precision", "recall", "f1")), number(row["support"])]
+        [
+            cut(label, _LABEL),
+            *(percent(row[key] if row["support"] else None) for key in ("precision", "recall", "f1")),
+            number(row["support"]),
+        ]
         for label, row in shown
     ]
     return _figure("Class by class", _table([cut(name, _LABEL), ">precision", ">recall", ">F1", ">rows"], rows), words)

@@ -309,6 +309,22 @@ def test_init_suits_tables_of_any_size(train: Train, tmp_path: Path, rows: int, 
     assert found.exit_code == 0, found.output
 
 
+def test_of_many_classes_those_least_known_are_shown_and_none_without_rows_gets_a_grade(
+    train: Train, job_file: Path
+) -> None:
+    lines = [f"{i % 40},red,k{i % 40}" for i in range(400)] + ["3.5,red,alone"]
+    (job_file.parent / "flowers.csv").write_text("\n".join(["length,colour,kind", *lines]))
+    found = train(job_file, "--no-publish")
+    assert "The 30 of 41 classes with the lowest F1; --json has all." in found.stdout
+    assert "alone" not in found.stdout.split("kind")[-1]
+    lines = lines[-1:] + [f"{i % 10 + 20 * (i % 2)},red,{'ab'[i % 2]}" for i in range(60)]
+    (job_file.parent / "flowers.csv").write_text("\n".join(["length,colour,kind", *lines]))
+    found = train(job_file)
+    assert re.search(r"^alone +- +- +- +0 *$", found.stdout, re.MULTILINE)
+    page = (job_file.parent / "models" / "flowers" / "1.html").read_text(encoding="utf-8")
+    assert re.search(r"<th[^>]*>alone</th>(<td[^>]*>–</td>){3}<td[^>]*>0</td>", page)
+
+
 def test_init_says_what_a_column_may_be_instead(train: Train, tmp_path: Path) -> None:
     lines = [
         f"{i},2025-0{i % 9 + 1}-{i % 28 + 1} 10:00,{i % 28 + 1}.{i % 12 + 1}.25,0{i * 37},{i}.5,"
@@ -332,10 +348,28 @@ def test_init_says_what_a_column_may_be_instead(train: Train, tmp_path: Path) ->
     assert "#   letter: category, 2 different texts\n" in text
 
 
-@pytest.mark.parametrize("arguments", [["t.npz", "--target", "y"], ["t.csv", "--target", "y", "-o", "job.txt"]])
-def test_init_says_what_it_cannot_do(train: Train, tmp_path: Path, arguments: list[str]) -> None:
-    (tmp_path / "t.csv").write_text("x,y\n" + "1,a\n2,b\n" * 20)
-    assert train("init", tmp_path / arguments[0], *arguments[1:]).exit_code in {2, 3}
+@pytest.mark.parametrize(
+    ("file", "content", "options", "wanted"),
+    [
+        ("t.npz", "", [], "wanted a .csv file; found .npz (start from examples/digits.toml)"),
+        ("t.parquet", "PAR1", [], "wanted a .csv file; found .parquet (docs/jobs.md shows"),
+        ("t.csv", "x,y\n1,2\n2,3\n", ["-o", "job.txt"], "ending in .toml"),
+        ("t.csv", "x,y\n1,2\n", [], "there is one row of data (add rows"),
+        (
+            "t.csv",
+            "x,y\n" + "".join(f"{i},{i}\n" for i in range(99)) + "1,inf\n",
+            [],
+            "line 101, column y: wanted a num",
+        ),
+    ],
+)
+def test_init_says_what_it_cannot_do(
+    train: Train, tmp_path: Path, file: str, content: str, options: list[str], wanted: str
+) -> None:
+    (tmp_path / file).write_text(content)
+    found = train("init", tmp_path / file, "--target", "y", *options)
+    assert found.exit_code in (2, 3)
+    assert wanted in found.stderr
 
 
 def test_the_command_runs_as_a_module_in_a_process_of_its_own(job_file: Path) -> None:

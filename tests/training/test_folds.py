@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import statistics
 from collections.abc import Callable
 from pathlib import Path
@@ -77,3 +78,22 @@ def test_the_command_prints_a_line_a_fold_and_a_table_and_publishes_nothing(trai
 @pytest.mark.parametrize("flags", [("--folds", 3, "--resume"), ("--find-rate", "--folds", 3), ("--folds", 1)])
 def test_what_does_not_go_together_is_wrong_usage(train: Train, job_file: Path, flags: tuple[object, ...]) -> None:
     assert train(job_file, *flags).exit_code == 2
+
+
+def test_what_a_later_fold_would_lack_is_known_before_the_first(train: Train, job_file: Path) -> None:
+    table = job_file.parent / "flowers.csv"
+    table.write_text(table.read_text() + "3.5,red,tulip\n")
+    found = train(job_file, "--folds", 5)
+    assert (found.exit_code, found.stdout) == (3, "")
+    assert "class 'tulip' has 1 row, of which none is left to learn from in one of the folds" in found.stderr
+    found = train(job_file, "--folds", 21)
+    assert (found.exit_code, found.stdout) == (3, "")
+    assert "folds: the largest class has 20 rows; found 21 folds (take 20 at most)" in found.stderr
+
+
+def test_errors_of_folds_are_shown_in_the_digits_they_deserve(train: Train, job_file: Path) -> None:
+    for unit, wanted in ((1e6, r"rmse +\d[\d,]* ± [\d,.]+ "), (1e-6, r"rmse +[\d.]+ × 10⁻\S+ ± ")):
+        lines = [f"{i},{(i % 7) * unit!r}" for i in range(60)]
+        (job_file.parent / "flowers.csv").write_text("\n".join(["length,kind", *lines]))
+        found = train(job_file, "--folds", 3, "--set", "data.task=regression")
+        assert re.search(wanted, found.stdout), found.output

@@ -126,6 +126,7 @@ def test_several_targets_make_one_regression(tmp_path: Path) -> None:
             {"data": {"scale": "none"}, "split": {"test": 0, "validation": 0}},
             "line 3, column y: wanted a number that fits float32; found 1e+50 (write scale = 'standard'",
         ),
+        (rows(30, "1,{i}.5"), {"network": {"output": "gelu"}}, "cannot reach all values"),
         ("x,y\n" + "1,a\n2,b\n3,c\n" * 9, {"train": {"loss": "binary_cross_entropy"}}, "wanted two classes"),
     ],
 )

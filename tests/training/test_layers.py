@@ -91,7 +91,7 @@ def test_flatten_may_be_written_and_is_added_where_it_is_not() -> None:
         ("batchnorm", ".0", "did you mean 'batch_norm'?"),
         ("conv", ".0", "write { conv = 16, kernel = 3 }"),
         ("dropout", ".0", "write { dropout = 0.5 }"),
-        ("softmax", ".0", "wanted a size of at least 1, one of 'tanh'"),
+        ("softmax", ".0", "wanted a size from 1 to 1048576, one of 'tanh'"),
         ({"cov": 16}, ".0", "did you mean 'conv'?"),
         ({}, ".0", "found none (such as { conv = 16, kernel = 3 })"),
         ({"conv": 16, "pool": 2}, ".0", "wanted one of the keys 'conv', 'pool', 'dropout' in a table"),
