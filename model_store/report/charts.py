@@ -147,7 +147,7 @@ def bars(parts: Sequence[Mapping[str, Any]], title: str, *, points: bool) -> Mar
     names = [cut(name, _NAME) for name, _, _ in known]
     shown = [number(cost, 3) for _, cost, _ in known]
     left = max(map(width, names), default=0.0) + 10
-    right = WIDTH - max(52.0, *(width(words) + 8 for words in shown))
+    right = WIDTH - max([52.0, *(width(words) + 8 for words in shown)])
     row = 22.0
     ends = [end for _, cost, spread in known for end in (cost - spread, cost + spread)]
     x = axis(title, [0.0, *ends], tight=True)

@@ -307,7 +307,7 @@ def _facts(training: Mapping[str, Any]) -> list[tuple[str, str | None]]:
     data, split = ({} if not isinstance(part, dict) else part for part in (training.get("data"), training.get("split")))
     sha256 = data.get("sha256")
     sizes = [(key, split.get(key)) for key in ("training", "validation", "test")]
-    words = ", ".join(f"{number(count)} {key}" for key, count in sizes if type(count) is int)
+    words = ", ".join(f"{number(count)} {key}" for key, count in sizes if type(count) is int and 0 <= count <= 2**53)
     return [("data, SHA-256", sha256[:64] if isinstance(sha256, str) else None), ("rows", words or None)]
 
 

@@ -293,6 +293,21 @@ def test_a_record_of_another_form_costs_its_part_alone(model: Model) -> None:
         Page(render(Model(model.network, model.signature, training=found), "x/1"))
 
 
+def test_an_importance_that_no_number_can_say_is_drawn_without_bars() -> None:
+    """As training leaves it where the errors overflow."""
+    found = record(("no", "yes"))
+    parts = [{"name": name, "cost": None, "deviation": None} for name in ("size", "town")]
+    found["diagnostics"]["importance"] |= {"score": None, "parts": parts}
+    assert "What it relies on" in Page(render(classifier(("no", "yes"), found), "x/1")).words
+
+
+def test_counts_of_rows_that_cannot_be_are_left_out() -> None:
+    found = record(("no", "yes")) | {"split": {"training": 10**400, "validation": -1, "test": 90}}
+    words = Page(render(classifier(("no", "yes"), found), "x/1")).words
+    assert "90 test" in words
+    assert "validation" not in words.partition("Provenance")[2].partition("The job")[0]
+
+
 @pytest.mark.parametrize("wrong", [{"min": "x"}, {"deciles": [1]}, {"min": 5, "max": 1}, {"frequencies": 3}])
 def test_statistics_of_another_form_are_left_out(wrong: dict[str, Any]) -> None:
     signature = Signature(
