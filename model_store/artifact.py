@@ -274,7 +274,8 @@ def _assembled(manifest: dict[str, Any], arrays: dict[str, Array], found: str) -
         golden = Golden(manifest["golden"]["instances"], arrays.pop(GOLDEN))
     network = build(manifest["layers"], manifest["dtype"], arrays=arrays)
     signature = read_signature(manifest["signature"])
-    return Model(network, signature, manifest["description"], manifest["training"], golden, found)
+    training = signature.ordered(manifest["training"])
+    return Model(network, signature, manifest["description"], training, golden, found)
 
 
 @contextmanager

@@ -97,7 +97,7 @@ def show(model: str, store: str, as_json: bool) -> None:
         network = artifact.outline(manifest)
     except ValueError as e:
         raise ArtifactError(f"{version.place}: {e}") from e
-    training = manifest["training"]
+    training = signature.ordered(manifest["training"])
     stdout.print(f"{name}/{number}", style="bold")
     head = [
         ("description", manifest["description"]),

@@ -63,6 +63,14 @@ class Signature:
     def names(self) -> tuple[str, ...]:
         return tuple(column.name for column in self.inputs)
 
+    def ordered(self, training: Mapping[str, Any]) -> dict[str, Any]:
+        """What training recorded of each label or target, in their order: a manifest has its keys sorted."""
+        output = self.output
+        names = self._label_names if isinstance(output, Classes) else output.names
+        for path in _OF_ANSWERS:
+            training = _reordered(training, path, names)
+        return dict(training)
+
     def encode(self, instances: Sequence[Any], place: str = "instances", dtype: npt.DTypeLike = np.float32) -> NDArray:
         """Untrusted rows as (n, width) of `dtype`: lists in column order, objects by column name, or arrays.
 
@@ -246,6 +254,23 @@ class Signature:
                     f"instances.{i}", "the network's answer to it is not finite", "send values like those of training"
                 )
             faults.check()
+
+
+_OF_ANSWERS = (
+    ("metrics", "classes"),
+    ("metrics", "targets"),
+    ("baseline", "targets"),
+    ("diagnostics", "residuals", "targets"),
+)
+
+
+def _reordered(found: Any, path: Sequence[str], names: Sequence[str]) -> Any:
+    """The same, the object at that path with these keys first; it may be anything, for others write manifests too."""
+    if not isinstance(found, Mapping):
+        return found
+    if not path:
+        return {key: found[key] for key in dict.fromkeys((*names, *found)) if key in found}
+    return {key: _reordered(value, path[1:], names) if key == path[0] else value for key, value in found.items()}
 
 
 def _plain(part: Any) -> dict[str, Any]:

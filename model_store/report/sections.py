@@ -22,6 +22,7 @@ _MOST_MISTAKES = 8
 _MOST_CATEGORIES = 5
 _LABEL = 40  # letters of a label in a table
 _JOB = 20_000  # letters of a job
+_SECTIONS = ("model", "data", "split", "network", "train", "publish")
 
 
 def heading(model: Model, reference: str, record: Record) -> Markup:
@@ -312,19 +313,22 @@ def _facts(training: Mapping[str, Any]) -> list[tuple[str, str | None]]:
 
 
 def _job(job: Any) -> str:
-    """The job as its file would have it."""
+    """The job as its file would have it, keys in one order, be they from a training or from a manifest."""
     if not isinstance(job, dict):
         return ""
     lines = []
-    for name, section in job.items():
-        if isinstance(section, dict):
-            lines += [f"[{name}]", *(f"{key} = {_toml(value)}" for key, value in section.items()), ""]
+    for name in [key for key in dict.fromkeys((*_SECTIONS, *sorted(job))) if isinstance(job.get(key), dict)]:
+        lines += [f"[{name}]", *(f"{key} = {_toml(value)}" for key, value in sorted(job[name].items())), ""]
     return "\n".join(lines).strip()[:_JOB]
 
 
 def _toml(value: Any) -> str:
     if isinstance(value, dict):
-        return "{ " + ", ".join(f"{key} = {_toml(inner)}" for key, inner in value.items()) + " }" if value else "{}"
+        return (
+            "{ " + ", ".join(f"{key} = {_toml(inner)}" for key, inner in sorted(value.items())) + " }"
+            if value
+            else "{}"
+        )
     return json.dumps(value, ensure_ascii=False)
 
 

@@ -101,6 +101,18 @@ def test_every_fault_of_every_row_is_told_at_once() -> None:
     ]
 
 
+def test_what_was_recorded_of_labels_and_targets_is_in_their_order() -> None:
+    labels = tuple(range(11))
+    classifier = Signature((Number("a"),), Classes("digit", labels))
+    metrics = {"accuracy": 1.0, "classes": {name: {"f1": 1.0} for name in sorted(map(str, labels))}}
+    assert list(classifier.ordered({"metrics": metrics})["metrics"]["classes"]) == [str(label) for label in labels]
+    regression = Signature((Number("a"),), Values(("up", "down"), (0.0, 0.0), (1.0, 1.0)))
+    training = {"baseline": {"targets": {"down": 1, "other": 2, "up": 3}}, "metrics": [], "epochs": 3}
+    found = regression.ordered(training)
+    assert found == training
+    assert list(found["baseline"]["targets"]) == ["up", "down", "other"]
+
+
 def test_a_flood_of_faults_is_counted_but_not_kept() -> None:
     with pytest.raises(InputError) as caught:
         XOR.encode([["x", "y"]] * 1000)

@@ -49,6 +49,18 @@ def test_a_table_in_place_of_a_job_is_sent_to_init(train: Train, job_file: Path)
     assert "flowers.csv --target COLUMN writes one for this table" in found.stderr
 
 
+def test_the_report_that_is_made_again_is_the_one_that_training_left(train: Train, job_file: Path) -> None:
+    rows = "".join(f"{i},{i % 7},{-i}\n" for i in range(40))
+    job_file.with_suffix(".csv").write_text(f"a,up,down\n{rows}", encoding="utf-8")
+    job_file.write_text(
+        '[model]\nname = "lift"\n[data]\npath = "flowers.csv"\ntask = "regression"\ntarget = ["up", "down"]\n'
+    )
+    assert train(job_file, "--set", "train.epochs=1").exit_code == 0
+    again = CliRunner().invoke(models, ["report", "lift", "-o", "-", "--store", str(store(job_file))])
+    assert again.stdout == (store(job_file) / "lift" / "1.html").read_text(encoding="utf-8")
+    assert again.stdout.index("up: errors") < again.stdout.index("down: errors")
+
+
 @pytest.mark.parametrize("name", ["images.npz", "flights.parquet"])
 def test_data_in_place_of_a_job_are_told_to_be_named_in_one(train: Train, tmp_path: Path, name: str) -> None:
     data = tmp_path / name
