@@ -102,7 +102,7 @@ class Sequential(Module):
                     break
                 grad, lines = tapes[i](grad, wanted or any(learns[:i]))
                 every += lines
-            return grad.reshape(inputs.shape), every
+            return grad.reshape(inputs.shape) if wanted else inputs, every
 
         return outputs, forward, backward
 

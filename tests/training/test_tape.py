@@ -12,10 +12,12 @@ from model_store.nn import (
     Activation,
     Array,
     BatchNorm,
+    Flatten,
     Identity,
     LayerNorm,
     LeakyReLU,
     Linear,
+    MaxPool2D,
     Module,
     ReLU,
     Sequential,
@@ -273,6 +275,16 @@ def test_layers_before_the_first_that_learns_are_not_derived() -> None:
     net = Sequential([Watched(), Linear(2, 1, rng=rng)])
     errors = train(net, [[0.0, 1.0]], [[1.0]], MSE(), SGD(net), 3, on_epoch=None)
     assert errors[-1] < errors[0]
+
+
+def test_images_may_be_pooled_before_anything_is_learned() -> None:
+    """What has no parameters before it makes no gradient, in whatever shape."""
+    first: list[Module] = [MaxPool2D((4, 4, 1), 2), Flatten((2, 2, 1))]
+    taped, by_hand = (Sequential([*first, Linear(4, 1, dtype=np.float64, rng=np.random.default_rng(3))]) for _ in "ab")
+    x, y = np.random.default_rng(4).standard_normal((5, 16)), np.ones((5, 1))
+    Step(taped, MSE(), x, y, 5)(x, y, 0, None)
+    by_hand.backward(MSE().loss_prime(y, by_hand.forward(x)))
+    np.testing.assert_allclose(taped.gradient_vector, by_hand.gradient_vector, rtol=1e-12)
 
 
 def test_gradients_from_before_do_not_leak_into_a_training() -> None:
