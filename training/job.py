@@ -42,7 +42,7 @@ from training.progress import OnEpoch, Watch
 from training.settings import Settings
 from training.split import Fold, Split, split
 from training.stream import Stream, stream, streams
-from training.suspects import constants, suspects, unjudged
+from training.suspects import channels_first, constants, suspects, unjudged
 from training.trainer import DivergedError, Samples, train
 
 GOLDEN_ROWS = 8
@@ -241,7 +241,7 @@ def prepare(job: Job, fold: Fold | None = None, rows: Dataset | None = None) -> 
         warnings = suspects({name: sample[name] for name in rows.inputs}, found.answers(sample), bool(rows.labels))
     if rows.labels:
         warnings += unjudged(rows.labels, rows.answers[parts.test])
-    notes = rows.notes + constants(signature) + warnings
+    notes = rows.notes + constants(signature) + channels_first(plan.input_shape) + warnings
     # A row that cannot be encoded, held out or not, is to be known now and not after the training.
     blocks = None if found is None else Blocks(found, signature, plan)
     prepared = Prepared(replace(job, settings=resolved), rows, parts, signature, plan, notes, blocks)

@@ -12,7 +12,7 @@ from functools import partial
 import numpy as np
 import numpy.typing as npt
 
-from model_store.nn import Array, Module, Sequential, Sigmoid, Softmax
+from model_store.nn import Array, Linear, Module, Sequential, Sigmoid, Softmax
 from model_store.nn.tape import Line, copied, scalar, unless_changed
 
 Recorded = tuple[Array, list[Line], float, float]
@@ -145,6 +145,7 @@ class CrossEntropy(Loss):
     def fused(self, network: Module) -> tuple[Module, Loss]:
         if isinstance(network, Sequential) and isinstance(network.modules[-1], Softmax):
             return network.without_last(), SoftmaxCrossEntropy(self.weights)
+        _check_ending(self, network, Softmax)
         return network, self
 
     def _weighted(self, y_true: Array) -> Array:
@@ -236,6 +237,7 @@ class BinaryCrossEntropy(Loss):
     def fused(self, network: Module) -> tuple[Module, Loss]:
         if isinstance(network, Sequential) and isinstance(network.modules[-1], Sigmoid):
             return network.without_last(), SigmoidBinaryCrossEntropy((self.against, self.towards))
+        _check_ending(self, network, Sigmoid)
         return network, self
 
 
@@ -292,6 +294,14 @@ LOSSES: dict[str, Callable[..., Loss]] = {
     "cross_entropy": CrossEntropy,
     "binary_cross_entropy": BinaryCrossEntropy,
 }
+
+
+def _check_ending(loss: Loss, network: Module, wanted: type[Module]) -> None:
+    """ValueError for logits, of which other libraries' losses take the softmax or sigmoid themselves."""
+    if isinstance(network, Sequential) and network.modules and isinstance(network.modules[-1], Linear):
+        raise ValueError(
+            f"{type(loss).__name__}: wanted probabilities; found a network that ends in Linear: add {wanted.__name__}()"
+        )
 
 
 def _class_weights(weights: npt.ArrayLike, count: int | None = None) -> Array:

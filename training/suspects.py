@@ -52,6 +52,17 @@ def constants(signature: Signature) -> list[str]:
     ]
 
 
+def channels_first(shape: Sequence[int]) -> list[str]:
+    """A note where images that are convolved look as other libraries keep them, (channels, height, width)."""
+    if len(shape) != 3 or shape[0] not in (1, 3, 4) or min(shape[1:]) <= 4:
+        return []
+    height, width, channels = shape
+    return [
+        f"images are taken as {height} high and {width} wide, with {channels} channels; "
+        "if the channels come first, save np.moveaxis(x, 1, -1)"
+    ]
+
+
 def unjudged(labels: Sequence[str | int], answers: NDArray[Any]) -> list[str]:
     """A note of the classes that none of the rows held out has; `answers` are theirs."""
     absent = [

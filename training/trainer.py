@@ -15,7 +15,7 @@ from model_store.nn import Array, Module, Sequential
 from model_store.nn.tape import FEW_FEATURES, FEW_ROWS, Line, beside_ones, by_rows
 from training.checkpoint import Checkpoint, as_bytes, from_bytes
 from training.descent import Optimizer
-from training.losses import CrossEntropy, Loss
+from training.losses import BinaryCrossEntropy, CrossEntropy, Loss
 from training.schedules import Plan, Schedule
 
 T = TypeVar("T")  # what decides an order
@@ -254,6 +254,12 @@ def _in_memory(module: Module, x_train: npt.ArrayLike, y_train: npt.ArrayLike | 
     y = _targets(module, [] if y_train is None else y_train, loss, dtype)
     if len(x) != len(y) or not len(x):
         raise ValueError(f"train: wanted as many targets as samples and at least one, found {len(y)} and {len(x)}")
+    for name, values in (("x_train", x), ("y_train", y)):
+        if not np.isfinite(values).all():
+            at = tuple(map(int, np.argwhere(~np.isfinite(values))[0]))
+            raise ValueError(f"train: wanted finite numbers; found {values[at]} in sample {at[0]} of {name}")
+    if isinstance(loss, BinaryCrossEntropy) and not 0 <= y.min() <= y.max() <= 1:
+        raise ValueError(f"train: wanted targets from 0 to 1 for {type(loss).__name__}; found {y.min()} to {y.max()}")
     return Samples(x, y)
 
 

@@ -7,8 +7,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from training.job import load, prepare
-from training.suspects import FEWEST_ROWS, suspects, unjudged
+from training.job import from_dict, load, prepare
+from training.suspects import FEWEST_ROWS, channels_first, suspects, unjudged
 
 RNG = np.random.default_rng(0)
 CLASSES = RNG.integers(0, 3, 400)
@@ -83,3 +83,12 @@ def test_classes_without_a_row_among_those_held_out_are_told() -> None:
     assert note.startswith("7 classes have no row among those held out (2, 3, 4, 5, 6, ...)")
     assert unjudged(["a", "b"], np.array([0, 1])) == []
     assert unjudged(["a", "b"], np.empty(0, np.int64)) == []
+
+
+def test_images_with_their_channels_first_are_told_where_they_are_convolved(tmp_path: Path) -> None:
+    x, y = np.zeros((40, 3, 8, 9), np.uint8), np.arange(40) % 2
+    np.savez(tmp_path / "t.npz", x=x + y[:, None, None, None].astype(np.uint8), y=y)
+    content = {"model": {"name": "m"}, "data": {"path": "t.npz"}, "network": {"layers": [{"conv": 2}]}}
+    notes = prepare(from_dict(content, tmp_path)).notes
+    assert any(note.startswith("images are taken as 3 high and 8 wide, with 9 channels; if the ch") for note in notes)
+    assert [channels_first(shape) for shape in ((8, 9, 3), (28, 28, 1), (3, 28, 1), (3, 4, 4), (12,))] == [[]] * 5

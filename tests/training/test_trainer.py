@@ -207,6 +207,25 @@ def test_targets_that_do_not_fit_are_named() -> None:
         train(network, XOR_X, XOR_Y, MSE(), SGD(network), 1, 0)
 
 
+@pytest.mark.parametrize(("loss", "ending"), [(CrossEntropy(), "Softmax"), (BinaryCrossEntropy(), "Sigmoid")])
+def test_logits_are_no_probabilities(loss: Loss, ending: str) -> None:
+    """Other libraries' cross-entropies take the softmax themselves; here the loss would fall below 0, and for ever."""
+    network = Sequential([Linear(2, 1)])
+    with pytest.raises(ValueError, match=rf"found a network that ends in Linear: add {ending}\(\)"):
+        train(network, XOR_X, XOR_Y, loss, SGD(network), 1)
+
+
+def test_numbers_that_nobody_can_learn_from_are_named_and_no_learning_rate_is_blamed() -> None:
+    network = Sequential([Linear(2, 1), Sigmoid()])
+    hole = np.array([[0.0, 0], [0, 1], [np.nan, 0], [1, 1]])
+    with pytest.raises(ValueError, match="wanted finite numbers; found nan in sample 2 of x_train"):
+        train(network, hole, XOR_Y, MSE(), SGD(network), 1)
+    with pytest.raises(ValueError, match="wanted finite numbers; found inf in sample 0 of y_train"):
+        train(network, XOR_X, [np.inf, 0, 0, 0], MSE(), SGD(network), 1)
+    with pytest.raises(ValueError, match=r"targets from 0 to 1 for BinaryCrossEntropy; found -1\.0 to 1\.0"):
+        train(network, XOR_X, [-1, 1, 1, -1], BinaryCrossEntropy(), SGD(network), 1)
+
+
 @pytest.mark.parametrize("shape", [(4,), (4, 3), (4, 2, 2), (4, 1, 2)])
 def test_samples_that_do_not_fit_are_named(shape: tuple[int, ...]) -> None:
     network = xor_network(7)
