@@ -1,8 +1,8 @@
 """The room: how many connections a worker has and what they hold, and who makes room where either is too much.
 
 It counts and chooses; the worker sheds and closes. Whoever is quick keeps what he has: room is made by those that would
-be cut off first, and by those whose input has been coming, or whose answer has been waiting to be taken, for longer
-than `SLOW_SECONDS`.
+be cut off first, by those whose input has been coming for longer than `SLOW_SECONDS`, and by those who have taken
+nothing of their answers for so long; where all take a little and it is still too much, by who has taken for longest.
 """
 
 from __future__ import annotations
@@ -14,7 +14,8 @@ from collections.abc import Iterator
 from service.connection import READ_SECONDS, Connection
 
 MAX_CONNECTIONS = 1000
-MAX_HELD_BYTES = 32 * 1024 * 1024  # of input, and of answers
+MAX_HELD_BYTES = 32 * 1024 * 1024  # of input, and of answers of which nothing is taken
+MAX_UNREAD_BYTES = 128 * 1024 * 1024  # of answers, be they taken or not
 SLOW_SECONDS = 1.0  # for input to come, or for anything of an answer to be taken
 SPARE = 16  # descriptors that are left for files where the system allows fewer than we have connections
 
@@ -75,8 +76,14 @@ class Room:
         if self.unread <= MAX_HELD_BYTES:
             return
         slow_before = time.monotonic() - SLOW_SECONDS
-        for connection in sorted(self.connections, key=lambda c: c.moved):
+        for connection in sorted(self._taking(), key=lambda c: c.moved):
             if self.unread <= MAX_HELD_BYTES or connection.moved > slow_before:
                 break
-            if connection.outgoing:
-                yield connection
+            yield connection
+        for connection in sorted(self._taking(), key=lambda c: c.deadline)[:-1]:  # the newest may be as large as it is
+            if self.unread <= MAX_UNREAD_BYTES:
+                break
+            yield connection
+
+    def _taking(self) -> list[Connection]:
+        return [connection for connection in self.connections if connection.outgoing]

@@ -404,6 +404,21 @@ def test_answers_that_nobody_takes_are_bounded_for_all_connections_together(
     assert loop.worker.room.unread == 0
 
 
+def test_answers_that_are_taken_little_by_little_are_bounded_as_well(
+    loop: Loop, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The oldest make room; one answer alone may be as large as it is."""
+    monkeypatch.setattr(room, "MAX_HELD_BYTES", 1000)
+    first, last = (loop.client(post("/large", b"", b"Connection: close")) for _ in range(2))
+    assert len(loop.worker.connections) == 2
+    monkeypatch.setattr(room, "MAX_UNREAD_BYTES", 1000)
+    loop.turn(1)
+    (connection,) = loop.worker.connections
+    assert connection.unread == loop.worker.room.unread > 1000
+    assert len(loop.take(last).partition(b"\r\n\r\n")[2]) == 5_000_000
+    assert len(loop.take(first)) < 5_000_000
+
+
 @pytest.mark.parametrize("place", ["method", "target", "header"])
 def test_a_request_that_is_refused_cannot_steer_the_terminal_that_shows_the_log(
     loop: Loop, caplog: pytest.LogCaptureFixture, place: str
