@@ -95,8 +95,12 @@ def create_app(settings: Settings | None = None, *, forks: bool = False) -> Flas
     def end(response: Response) -> Response:
         add_headers(response)
         response.headers.extend(observer.headers(g.observation))
-        route = request.url_rule.rule if request.url_rule else "none"
-        observer.finish(g.observation, route=route, status=response.status_code)
+        asked = request.environ.get("forward_pass.request")
+        if asked is not None and asked.given_up:
+            observer.forget()
+        else:
+            route = request.url_rule.rule if request.url_rule else "none"
+            observer.finish(g.observation, route=route, status=response.status_code)
         return response
 
     return app

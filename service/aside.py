@@ -62,6 +62,7 @@ class Aside:
         for connection, arrived in list(self._waiting.items()):
             if now > min(connection.since + LOAD_SECONDS, self.end):
                 self.drop(connection)
+                arrived.given_up = True
                 yield connection, arrived
 
     def answers(self) -> Iterator[tuple[Connection, bytes, bool]]:

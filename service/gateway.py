@@ -30,7 +30,7 @@ class Gateway:
             connection.outgoing += refusal(self._observer, connection, "400 Bad Request", "bad_request", message)
             return True
         environ["wsgi.input"] = arrived.body
-        environ["forward_pass.arrived"] = connection.since
+        environ["forward_pass.arrived"], environ["forward_pass.request"] = connection.since, arrived
         if last:
             response.force_close()
         try:

@@ -37,12 +37,13 @@ class BrokenBodyError(OSError):
 @dataclass(slots=True)
 class Arrived:
     """A request, and what came of its body. `broken` says why that is not all. `last`: nothing that follows on the
-    connection can be trusted."""
+    connection can be trusted. `given_up`: its caller was told to wait no longer, whoever is still answering it."""
 
     head: Any
     data: bytes | bytearray
     last: bool = False
     broken: str = ""
+    given_up: bool = False
 
     @property
     def body(self) -> io.RawIOBase | io.BytesIO:

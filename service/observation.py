@@ -130,8 +130,8 @@ class Observer:
         self.metrics.in_progress.inc()
         return seen
 
-    def begin_anew(self) -> None:
-        """A request was begun in a thread that could not answer it, and will be once more, in another."""
+    def forget(self) -> None:
+        """A request was begun that is answered elsewhere, and counted there."""
         self.metrics.in_progress.inc(-1.0)
 
     def headers(self, seen: Observation) -> list[tuple[str, str]]:

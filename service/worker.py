@@ -312,7 +312,7 @@ class EventWorker(Worker):  # type: ignore[misc]
             self._answered(connection, close=last)
 
     def _put_aside(self, connection: Connection, arrived: Arrived) -> None:
-        self.app.observer.begin_anew()
+        self.app.observer.forget()
         if refused := self.aside.put(connection, arrived):
             self._give_up(connection, arrived, f"is not in memory, and {refused}")
         else:

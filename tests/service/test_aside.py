@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import socket
 import threading
 import time
@@ -330,6 +331,21 @@ def test_requests_that_wait_for_a_version_are_counted_and_timed_once(service: Se
     figures = service.loop.app.observer.metrics.counts.text()
     of = 'model="price",route="/models/<name>/versions/<version>/predict",status="200",version="2"'
     assert f"forward_pass_requests_total{{{of}}} 1.0" in figures
+    assert "forward_pass_requests_in_progress 0.0" in figures
+
+
+def test_a_request_that_is_given_up_is_counted_as_that_alone(service: Service) -> None:
+    asker = service.ask("/models/price/versions/2/predict")
+    assert service.gate.reached.wait(20)
+    (connection,) = service.loop.worker.connections
+    connection.since -= module.LOAD_SECONDS
+    service.loop.worker.expire(time.monotonic())
+    assert service.answer(asker)[0] == 503
+    service.gate.open.set()
+    assert service.says("/models/price/versions/3/predict")[0] == 200  # after it, since the thread is one
+    figures = service.loop.app.observer.metrics.counts.text()
+    told = re.findall(r'^forward_pass_requests_total.*status="(\d+)",version="(\d?)"} (.*)$', figures, re.MULTILINE)
+    assert told == [("503", "", "1.0"), ("200", "3", "1.0")]
     assert "forward_pass_requests_in_progress 0.0" in figures
 
 
