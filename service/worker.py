@@ -432,4 +432,5 @@ class EventWorker(Worker):  # type: ignore[misc]
         self._register(connection, 0)
         self.room.leave(connection)
         self.aside.drop(connection)
+        connection.incoming.forget()  # the thread aside may come to know of it much later
         connection.sock.close()

@@ -232,6 +232,15 @@ def test_a_request_whose_client_waits_no_longer_takes_no_memory(loop: Loop) -> N
     assert arrived.data == b""
 
 
+def test_what_came_after_a_request_takes_no_memory_once_its_client_is_gone(loop: Loop) -> None:
+    loop.client(post("/load", b"hangs"))
+    assert loop.app.gate.reached.wait(20)
+    loop.client(post("/load", b"x") + post("/other", b"x" * 900))
+    (connection,) = [c for c in loop.worker.connections if c.incoming.buffer]
+    loop.worker._close(connection)
+    assert connection.incoming.held == 0
+
+
 def test_draining_waits_for_a_load(loop: Loop, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(worker_module, "LINGER_SECONDS", 0.1)
     sock = loop.client(post("/load", b"loaded"))
