@@ -144,7 +144,7 @@ def _error(status: int, answer: bytes, place: str) -> StoreError | InputError:
     try:
         error = json.loads(answer)["error"]
         if isinstance(error, str):
-            error = {"message": error, "faults": []}
+            error = {"message": error.partition(" This works: curl ")[0], "faults": []}  # that is for a shell
         faults = [Fault(each["place"], each["problem"], each["mend"]) for each in error["faults"]]
         message = str(error["message"])
     except (ValueError, KeyError, TypeError):

@@ -16,6 +16,7 @@ import numpy as np
 
 from model_store.columns import Array, Category, Faults, Places
 from model_store.errors import InputError
+from model_store.rows import as_written
 from model_store.signature import Input
 from service import tensors
 from service.catalog import Served
@@ -113,12 +114,13 @@ def _within(column: Array, value: Any) -> Any:
     if numbers.size != column.width:
         return None
     low = -np.inf if column.low is None else column.low
-    return np.clip(numbers, low, np.inf if column.high is None else column.high).reshape(column.shape).tolist()
+    clipped = np.clip(numbers, low, np.inf if column.high is None else column.high)
+    return np.reshape(np.array(as_written(clipped.tolist()), object), column.shape).tolist()
 
 
 def _number(value: Any) -> Any:
     try:
-        return float(value)
+        return as_written([float(value)])[0]
     except (TypeError, ValueError, OverflowError):
         return None
 
