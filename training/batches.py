@@ -139,7 +139,12 @@ class CsvFile(Source):
         try:
             with csv.open_csv(
                 self.path,
-                csv.ReadOptions(block_size=_BYTES, column_names=_header(self.path), skip_rows=1, use_threads=False),
+                csv.ReadOptions(
+                    block_size=_BYTES,
+                    column_names=_header(self.path),
+                    skip_rows=_header_end(self.path),
+                    use_threads=False,
+                ),
                 csv.ParseOptions(newlines_in_values=True),
                 converting,
             ) as reader:
@@ -220,6 +225,12 @@ def _csv_head(path: Path) -> Table:
 
 def _header(path: Path) -> list[str]:
     return data.header(path.name, data.rows_of(path))
+
+
+def _header_end(path: Path) -> int:
+    """The line on which the header ends: empty lines may come before it, and names may have line breaks."""
+    line, names = next(data.rows_of(path))
+    return line + sum(len(re.findall(r"\r\n?|\n", name)) for name in names)
 
 
 def _parquet_head(path: Path) -> tuple[Table, int, list[str]]:

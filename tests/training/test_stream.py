@@ -357,6 +357,19 @@ def test_what_cannot_be_streamed_is_told(tmp_path: Path, content: str, sections:
     assert wanted in str(caught.value)
 
 
+@pytest.mark.parametrize("header", ["size,kind", "\n\nsize,kind", '"size\nin mm","kind\r\n"', '\r\n"\rsize",kind'])
+def test_a_header_ends_where_it_ends_in_memory(tmp_path: Path, header: str) -> None:
+    content = header + "\n" + "".join(f"{i}.5,{'ab'[i % 2]}\n" for i in range(60))
+    (tmp_path / "t.csv").write_bytes(content.encode())
+    data = {"path": "t.csv", "target": "kind"}
+    streamed, in_memory = (
+        prepare(from_dict({"model": {"name": "m"}, "data": {**data, "stream": stream}}, tmp_path))
+        for stream in (True, False)
+    )
+    assert streamed.signature.names == in_memory.signature.names
+    assert sum(streamed.sizes.values()) == sum(in_memory.sizes.values()) == 60
+
+
 def test_a_category_that_only_rows_held_out_have_is_told_with_its_row(tmp_path: Path) -> None:
     rows = "".join(
         f"{'rare' if i % 40 == 5 else 'often'}{i if i % 40 == 5 else ''},{'ab'[i % 2]}\n" for i in range(400)
