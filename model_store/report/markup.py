@@ -67,7 +67,7 @@ def cut(text: object, most: int) -> str:
 
 
 def number(value: float | None, digits: int = 4) -> str:
-    """A number for people: so many significant digits, powers of ten beyond six places."""
+    """A number for people: so many significant digits, powers of ten from a billion on and below 0.0001."""
     if value is None:
         return "–"
     if isinstance(value, int) and abs(value) < 10**15:
@@ -76,7 +76,7 @@ def number(value: float | None, digits: int = 4) -> str:
         return "0" if value == 0 else str(value)
     mantissa, _, power = f"{value:.{digits - 1}e}".partition("e")
     exponent = int(power)
-    if not -4 <= exponent <= 6:
+    if not -4 <= exponent <= 8:
         return f"{_trimmed(mantissa.replace('-', '−'))} × 10{str(exponent).translate(_SUPERSCRIPTS)}"
     return _trimmed(grouped(value, max(0, digits - 1 - exponent)))
 
