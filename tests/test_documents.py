@@ -5,9 +5,13 @@ import re
 import shlex
 import subprocess
 import sys
+from collections.abc import Iterator
+from itertools import pairwise
 from pathlib import Path
+from typing import Any
 
 import pytest
+from flask.testing import FlaskClient
 
 from model_store.store import open_store
 from service.app import create_app
@@ -70,3 +74,53 @@ def test_the_readmes_first_screen_trains_serves_and_calls_as_printed(tmp_path: P
     faults = [json.loads(line) for line in re.findall(r"^\{\"place\".*\}$", readme, re.MULTILINE)]
     wrong = body.replace('"Dream"', '"Dreem"').replace("49.5", '"49.5"')
     assert client.post("/predict", data=wrong).get_json()["error"]["faults"] == faults
+
+
+@pytest.fixture(scope="module")
+def examples(tmp_path_factory: pytest.TempPathFactory) -> FlaskClient:
+    """The service over the three examples, as `make run` trains them."""
+    folder = tmp_path_factory.mktemp("examples")
+    store = open_store(str(folder / "models"))
+    for name in ("digits", "penguins", "xor"):
+        job.run(job.load(ROOT / "examples" / f"{name}.toml"), store)
+    settings = Settings(store=str(folder / "models"), cache_dir=str(folder / "cache"), poll_seconds=0)
+    return create_app(settings).test_client()
+
+
+def asked() -> Iterator[Any]:
+    """Each curl line of a document that an answer follows: `$ curl -s localhost:8000/...`, and `{...}` below it."""
+    for document in DOCUMENTS:
+        text = document.read_text(encoding="utf-8")
+        for command, answer in re.findall(r"^\$ (curl -s (?:[^>|$]|\$')*?)\n(\{.*\})$", text, re.MULTILINE):
+            yield pytest.param(command, answer, id=f"{document.name}-{command[8:60]}")
+
+
+@pytest.mark.parametrize(("command", "answer"), [*asked()])
+def test_what_the_documents_ask_is_answered_as_printed(examples: FlaskClient, command: str, answer: str) -> None:
+    _, *words = shlex.split(command.replace("$'", "'"))
+    (path,) = (word.partition("localhost:8000")[2] for word in words if "localhost:8000" in word)
+    sent = dict(pairwise(words))
+    body = sent.get("-d", sent.get("--data-binary"))
+    found = examples.open(
+        path,
+        method="GET" if body is None else "POST",
+        data=body and body.replace("\\n", "\n"),
+        headers=[sent["-H"].split(": ")] if "-H" in sent else [],
+    )
+    assert_alike(found.get_json(), json.loads(answer.replace("{...}", '"..."').replace("[...]", '"..."')))
+
+
+def assert_alike(found: Any, printed: Any) -> None:
+    """Equal, but for what another processor rounds, what is left out as "...", and names of requests."""
+    if isinstance(printed, dict):
+        assert found.keys() == printed.keys()
+        for key in printed.keys() - {"request_id"}:
+            assert_alike(found[key], printed[key])
+    elif isinstance(printed, list):
+        assert len(found) == len(printed)
+        for one, other in zip(found, printed, strict=True):
+            assert_alike(one, other)
+    elif isinstance(printed, float):
+        assert found == pytest.approx(printed, abs=1e-3)
+    else:
+        assert printed in ("...", found)
