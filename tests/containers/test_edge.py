@@ -1,6 +1,8 @@
 """The profile edge: TLS and client certificates, as `docker compose --profile edge up` sets them up."""
 
+import contextlib
 import json
+import socket
 import ssl
 import urllib.error
 import urllib.request
@@ -54,6 +56,22 @@ def test_the_figures_are_on_the_mutual_port_alone(edge, stack):
     for address in (public, f"http://{stack.address}"):
         with pytest.raises(urllib.error.HTTPError, match="404"):
             urllib.request.urlopen(f"{address}/metrics", timeout=10, context=context)
+
+
+def test_many_large_bodies_at_once_do_not_end_the_proxy(edge, stack):
+    """80 of 8 MB are more than the memory that it has."""
+    folder, public, _ = edge
+    context = ssl.create_default_context(cafile=str(folder / "clients.crt"))
+    head = b"POST /predict HTTP/1.1\r\nHost: localhost\r\nContent-Length: 8388608\r\n\r\n"
+    with contextlib.ExitStack() as held:
+        for _ in range(80):
+            plain = held.enter_context(socket.create_connection(("127.0.0.1", int(public.rpartition(":")[2])), 10))
+            client = held.enter_context(context.wrap_socket(plain, server_hostname="localhost"))
+            with contextlib.suppress(OSError):  # it is refused before all has been sent
+                client.sendall(head + bytes(8_388_000))
+        assert predict(folder, public)["version"] == 1
+    state = json.loads(stack.docker("inspect", f"{stack.name}-edge-1").stdout)[0]
+    assert (state["State"]["OOMKilled"], state["RestartCount"]) == (False, 0)
 
 
 def test_the_proxy_is_stopped_so_that_requests_under_way_end(edge, stack):

@@ -40,7 +40,7 @@ class Proxy:
             "/tmp/": f"{scratch}/",  # noqa: S108
             "/certificates/": f"{self.certificates}/",
             "/dev/stdout": str(scratch / "access.log"),
-            "stderr warn": f"{scratch / 'error.log'} warn",
+            "stderr error": f"{scratch / 'error.log'} error",
             "server service:8000": f"server 127.0.0.1:{upstream}",
             "server service:8001": f"server 127.0.0.1:{second or upstream}",
             "listen 8443": f"listen 127.0.0.1:{self.public}",

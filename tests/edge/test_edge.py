@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import http.client
 import json
+import os
 import re
 import signal
 import socket
@@ -215,7 +216,7 @@ def test_connections_to_the_service_are_kept_open(recorder, tmp_path):
             assert ask(running, "GET", "/healthz")[0] == 200
         return len(recorder.connections) - before
 
-    one = {"worker_processes auto": "worker_processes 1"}  # each has connections of its own
+    one = {"worker_processes 2": "worker_processes 1"}  # each has connections of its own
     (tmp_path / "kept").mkdir()
     with proxy(tmp_path / "kept", recorder.port, one) as running:
         assert connections(running) == 1
@@ -283,6 +284,28 @@ def test_a_client_that_stalls_is_gone_before_the_service_hears_of_it(recorder, t
     with proxy(tmp_path, recorder.port, soon) as running:
         running.raw(start)  # returns once nginx closes
         assert recorder.heads == []
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root can mount")
+def test_a_body_without_room_is_refused_for_now_and_shorter_ones_are_taken(server, tmp_path):
+    room = tmp_path / "room"
+    room.mkdir()
+    mount = ["mount", "-t", "tmpfs", "-o", "size=1m", "room", room]
+    mounted = subprocess.run(mount, capture_output=True, text=True, check=False)
+    if mounted.returncode != 0:
+        pytest.skip(mounted.stderr.strip())
+    try:
+        small = {f"client_body_temp_path {tmp_path / 'tmp' / 'body'}": f"client_body_temp_path {room}"}
+        with proxy(tmp_path, server.port, small) as edge:
+            status, body = ask(edge, "POST", "/models/price/predict", GOOD + b" " * 2_000_000)
+            assert (status, body["error"]["code"]) == (503, "overloaded")
+            assert predict(edge)[0] == 200
+    finally:
+        subprocess.run(["umount", "--lazy", room], check=True)
+
+
+def test_a_method_that_nginx_refuses_is_told_as_one(edge):
+    assert ask(edge, "TRACE", "/predict")[1]["error"]["code"] == "method_not_allowed"
 
 
 @pytest.mark.parametrize("path", ["/predict", "/v2/models/price/infer", "/v1/models/price:predict"])
