@@ -229,7 +229,7 @@ def _finite(value: Any, place: str, name: str, faults: Faults) -> float:
     if _is_finite_number(value):
         return float(value)
     if isinstance(value, str):
-        mend = "send it without quotes" if _is_number_text(value) else "send a number"
+        mend = "send a number" if number_in(value) is None else "send it without quotes"
     elif isinstance(value, bool):
         mend = "send 0 or 1"
     else:
@@ -247,11 +247,13 @@ def _is_finite_number(value: Any) -> bool:
         return False
 
 
-def _is_number_text(text: str) -> bool:
+def number_in(text: str) -> float | None:
+    """The finite number that a text says, if it says one. 1_000 is none, nor are digits of other scripts."""
     try:
-        return math.isfinite(float(text))
+        value = float(text) if text.isascii() and "_" not in text else math.nan
     except ValueError:
-        return False
+        return None
+    return value if math.isfinite(value) else None
 
 
 def _depth(value: Any) -> int:

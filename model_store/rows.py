@@ -13,6 +13,7 @@ from collections.abc import Generator, Iterator, Sequence
 from itertools import islice
 from typing import IO, Any
 
+from model_store.columns import number_in
 from model_store.errors import Fault, InputError, did_you_mean
 from model_store.signature import Array, Classes, Number, Signature
 
@@ -161,12 +162,8 @@ def _cell(text: str, number: bool) -> Any:
     text = text.strip()
     if text.lower() in MISSING:
         return None
-    if not number:
-        return text
-    try:
-        return float(text)
-    except ValueError:
-        return text
+    value = number_in(text) if number else None
+    return text if value is None else value
 
 
 def _parsed(text: str, place: str) -> Any:

@@ -23,6 +23,7 @@ from typing import Any, BinaryIO
 import numpy as np
 from numpy.typing import NDArray
 
+from model_store.columns import number_in
 from model_store.errors import Fault
 from model_store.rows import MISSING
 from training import columns, data, dataset
@@ -282,7 +283,7 @@ def _explained(path: Path, kinds: Mapping[str, str], error: Exception) -> DataEr
 
 
 def _no_number(cell: str | None) -> bool:
-    return cell is not None and columns.number(cell) is None
+    return cell is not None and number_in(cell) is None
 
 
 def _first_line(error: Exception) -> str:

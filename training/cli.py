@@ -10,7 +10,6 @@ Exit codes: 0 done, 2 wrong usage or job file, 3 data, 4 diverged, 5 store.
 
 from __future__ import annotations
 
-import getpass
 import shlex
 import tomllib
 from collections.abc import Iterator
@@ -201,7 +200,7 @@ def run(
             name, number = outcome.version.name, outcome.version.number
             why = f"published by train {Path(file).name}"
             try:
-                target.set_alias(name, alias, number, who=_user(), why=why, when=datetime.now(UTC))
+                target.set_alias(name, alias, number, who=console.user(), why=why, when=datetime.now(UTC))
             except StoreError as error:
                 raise StoreError(
                     f"{name}/{number} is published, but {alias!r} does not point to it: {error}"
@@ -336,10 +335,3 @@ def _diverged(error: DivergedError, job: jobs.Job) -> str:
     lines = "".join(f"\n  try {line}" for line in tries)
     where = f"epoch {error.epoch}, step {error.step}"
     return f"diverged: the loss became {error.loss} in {where}.\nNothing is published.{lines}"
-
-
-def _user() -> str:
-    try:
-        return getpass.getuser()
-    except (OSError, KeyError):  # a container's user id without a name
-        return "train"

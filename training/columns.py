@@ -16,6 +16,7 @@ from typing import Any, Literal
 import numpy as np
 from numpy.typing import NDArray
 
+from model_store.columns import number_in
 from model_store.errors import Fault
 from model_store.signature import Array, Category, Number
 from training.data import Table
@@ -31,17 +32,8 @@ _WHOLE = re.compile(r"[+-]?\d+(\.0*)?")
 _BIGGEST_EXACT = 2.0**53
 
 
-def number(cell: str) -> float | None:
-    """The finite number a cell says, if it says one. Python's own 1_000 and digits of other scripts do not count."""
-    try:
-        value = float(cell) if cell.isascii() and "_" not in cell else math.nan
-    except ValueError:
-        return None
-    return value if math.isfinite(value) else None
-
-
 def infer_kind(cells: Sequence[str | None]) -> Kind:
-    return "number" if all(cell is None or number(cell) is not None for cell in cells) else "category"
+    return "number" if all(cell is None or number_in(cell) is not None for cell in cells) else "category"
 
 
 def identifies(cells: Sequence[str | None]) -> bool:
@@ -57,7 +49,7 @@ def numbers(table: Table, column: str) -> NDArray[np.float64]:
     faults: list[Fault] = []
     total = 0
     for row, cell in enumerate(table.columns[column]):
-        value = math.nan if cell is None else number(cell)
+        value = math.nan if cell is None else number_in(cell)
         if value is None:
             total += 1
             if len(faults) < SHOWN:
@@ -96,7 +88,7 @@ def _too_many(table: Table, column: str, distinct: int) -> Fault:
 
 
 def _no_numbers(cells: Sequence[str | None]) -> list[int]:
-    return [row for row, cell in enumerate(cells) if cell is not None and number(cell) is None]
+    return [row for row, cell in enumerate(cells) if cell is not None and number_in(cell) is None]
 
 
 def _slip(table: Table, column: str, slips: Sequence[int], otherwise: str) -> Fault:

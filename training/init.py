@@ -9,6 +9,7 @@ from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
 
+from model_store.columns import number_in
 from model_store.errors import Fault, did_you_mean
 from training import columns, data
 from training.data import Table
@@ -170,7 +171,7 @@ def _kind_to_be(present: Sequence[str]) -> str:
     """What texts could be instead, if somebody wrote them otherwise."""
     if all(_DATE.fullmatch(cell) for cell in present):
         return "; dates: write what counts as numbers, such as year, month, age in days"
-    odd = [cell for cell in present if columns.number(cell) is None]
+    odd = [cell for cell in present if number_in(cell) is None]
     if 10 * len(odd) <= len(present):
         return (
             f"; numbers but for {len(odd)}, such as {_printable(odd[0][:40])!r}: empty those cells if they are missing"

@@ -10,6 +10,7 @@ import training.data
 from model_store import rows
 from model_store.errors import InputError
 from model_store.signature import Array, Category, Classes, Number, Signature, Values
+from training.columns import infer_kind
 
 TOWNS = Signature((Number("age"), Category("town", ("Bath", "7"))), Classes("chess", ("no", "yes")))
 IMAGES = Signature((Array("image", (2, 2), 0.0, 16.0, 0.0, 16.0, {}),), Values(("y",), (0.0,), (1.0,)))
@@ -51,6 +52,13 @@ def test_a_column_under_another_name_is_not_passed_over() -> None:
 def test_a_cell_that_should_be_a_number_is_left_for_the_signature_to_refuse() -> None:
     with pytest.raises(InputError, match=r"instances\.0\.age: wanted a number, found 'old'"):
         TOWNS.encode(rows.from_bytes(b"age,town\nold,Bath\n", "x.csv", TOWNS))
+
+
+@pytest.mark.parametrize("cell", ["1_000", "\u0661\u0662", "inf", "0x10"])
+def test_what_training_does_not_take_for_a_number_is_none_here_either(cell: str) -> None:
+    assert infer_kind([cell]) == "category"
+    with pytest.raises(InputError, match=r"instances\.0\.age: wanted a number, found .* \(send a number\)"):
+        TOWNS.encode(rows.from_bytes(f"age,town\n{cell},Bath\n".encode(), "x.csv", TOWNS))
 
 
 def test_images_are_rows_of_numbers_with_or_without_a_header() -> None:
