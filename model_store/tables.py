@@ -145,17 +145,21 @@ def _change(row: Row) -> float | None:
 
 
 def history(moves: Iterable[Generation]) -> Table:
-    made = table("alias", ">move", ">version", "when", "who", "why")
+    made = table("alias", ">move", ">version", "when (UTC)", "who", "why")
+    guarded: dict[str, bool] = {}
     for move in moves:
         when = move.when.strftime("%Y-%m-%d %H:%M:%S")
-        marks = ["rollback" if move.rollback else "", "protected" if move.protected else ""]
+        ended = guarded.get(move.alias, False) and not move.protected
+        guarded[move.alias] = move.protected
+        protection = "protected" if move.protected else "no longer protected" if ended else ""
+        marks = ["rollback" if move.rollback else "", protection]
         why = " · ".join(filter(None, [*marks, move.why]))
         made.add_row(move.alias, str(move.number), str(move.version), when, move.who, why)
     return made
 
 
 def leftovers(found: Iterable[Leftover]) -> Table:
-    made = table("object", "what", ">size", "since")
+    made = table("object", "what", ">size", "since (UTC)")
     for leftover in found:
         made.add_row(leftover.key, leftover.what, size(leftover.size), leftover.since.strftime("%Y-%m-%d %H:%M:%S"))
     return made
@@ -172,7 +176,8 @@ def predictions(answers: Sequence[Any]) -> Table:
     names = list(first) if isinstance(first, Mapping) else ["prediction"]
     made = table(">row", *(f">{name}" for name in names))
     for i, answer in enumerate(answers):
-        made.add_row(str(i), *map(text, answer.values() if isinstance(answer, Mapping) else [answer]))
+        values = answer.values() if isinstance(answer, Mapping) else [answer]
+        made.add_row(str(i), *(text(value).replace(",", "") for value in values))  # as other programs read numbers
     return made
 
 

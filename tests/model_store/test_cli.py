@@ -193,6 +193,7 @@ def test_a_protected_alias_wants_force_or_a_gate(models, store: Store) -> None:
     assert "protected · it earns money" in models("history", "chess").stdout
     assert not read(models("protect", "chess", "champion", "--off", "--json"))["protected"]
     models("alias", "chess", "champion", "2")
+    assert models("history", "chess").stdout.count("no longer protected") == 1
 
 
 def test_gc_tells_what_it_would_delete_and_deletes_it(models, store: Store) -> None:

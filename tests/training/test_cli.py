@@ -114,6 +114,8 @@ def test_large_errors_are_written_out_on_the_terminal_and_on_the_page(train: Tra
     assert "The baseline always answers the training rows" in page
     shown = CliRunner().invoke(models, ["show", "houses", "--store", str(store(job_file))])
     assert re.search(r"price +\d\d\d,\d\d\d", shown.stdout)
+    answered = CliRunner().invoke(models, ["predict", "houses", "--row", "[1]", "--store", str(store(job_file))])
+    assert re.search(r" 0 +-?\d{5,}(\.\d)?\n", answered.stdout)  # as other programs read it
     assert "e+0" not in shown.stdout
 
 
