@@ -217,6 +217,11 @@ def array_of(
     return Array(name, shape, 0.0, (scale or 1.0) if standardise else 1.0, lowest, highest, statistics)
 
 
+def constant_target(name: str, value: float) -> Fault:
+    problem = f"wanted a quantity that varies; found {value:g} in every training row"
+    return Fault(f"column {name}", problem, "choose another target, or add rows of others")
+
+
 def fit_values(values: NDArray[np.float64], standardise: bool) -> tuple[tuple[float, ...], tuple[float, ...]]:
     """Offset and scale of each target of a regression, from (n, outputs)."""
     scaled = [summary_of(column).scaling(standardise) for column in values.T]

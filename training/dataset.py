@@ -69,11 +69,15 @@ class Dataset:
                     inputs.append(columns.fit_array(name, learned, standardise))
             except DataError as error:
                 faults += error.faults
+        answers = self.answers[training]
+        if not self.labels:
+            alike = zip(self.targets, answers[0], (answers == answers[0]).all(axis=0), strict=True)
+            faults += [columns.constant_target(name, value) for name, value, one in alike if one]
         if faults:
             raise DataError(self.name, faults)
         if self.labels:
             return Signature(tuple(inputs), Classes(self.targets[0], self.labels))
-        output = Values(self.targets, *columns.fit_values(self.answers[training], standardise))
+        output = Values(self.targets, *columns.fit_values(answers, standardise))
         return Signature(tuple(inputs), output)
 
     def place(self, row: int) -> str:

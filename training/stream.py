@@ -124,6 +124,9 @@ class Stream:
                 inputs.append(
                     columns.array_of(name, kind_of, (len(self.spool), *shape), summary, sample[name], standardise)
                 )
+        for name in () if self.held.labels else self.source.targets:
+            summary = self.tally.summaries[name]
+            faults += [columns.constant_target(name, summary.low)] if summary.low == summary.high else []
         if faults:
             raise DataError(self.source.name, faults)
         return Signature(tuple(inputs), self._output(standardise))

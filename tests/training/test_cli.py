@@ -119,6 +119,13 @@ def test_large_errors_are_written_out_on_the_terminal_and_on_the_page(train: Tra
     assert "e+0" not in shown.stdout
 
 
+def test_a_model_far_worse_than_the_mean_has_a_short_r2(train: Train, job_file: Path) -> None:
+    lines = [f"{1e12 if i == 50 else i % 7},red,{i / 100}" for i in range(300)]
+    (job_file.parent / "flowers.csv").write_text("\n".join(["length,colour,kind", *lines]))
+    found = train(job_file, "--no-publish", "--set", "network.layers=[]")
+    assert re.search(r"^kind .* −[\d.]+ × 10\S+ *$", found.stdout, re.MULTILINE), found.stdout
+
+
 def test_a_row_too_long_for_a_line_is_fetched_from_the_service(train: Train, job_file: Path) -> None:
     values = np.arange(1600.0).reshape(8, 200)
     np.savez(job_file.with_suffix(".npz"), x=values, y=values[:, 0])

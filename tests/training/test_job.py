@@ -108,6 +108,7 @@ def test_several_targets_make_one_regression(tmp_path: Path) -> None:
         (rows(30, "{i},"), {}, "the target is missing in every row"),
         (rows(30) + "3,\n", {"data": {"missing": "refuse"}}, "the target is missing in line 32"),
         (rows(30, "1,a"), {}, "wanted two classes or more; found only 'a'"),
+        (rows(30, "{i},1.5"), {}, "column y: wanted a quantity that varies; found 1.5 in every training row"),
         (rows(30, "1,name {i}"), {}, "30 classes in 30 rows are too many"),
         (rows(30), {"data": {"task": "regression"}}, "line 2, column y: wanted a finite number; found 'a'"),
         (rows(30), {"train": {"loss": "mae"}, "network": {"output": "relu"}}, "network.output: wanted 'softmax'"),

@@ -340,6 +340,7 @@ def test_the_network_is_given_what_the_service_gives_it_to_the_bit(
         ("size,kind\n" + "1,\n2,\n" * 60, {"data": {"task": "classification"}}, "the target is missing in every row"),
         ("size,kind\n" + ",a\n,b\n" * 60, {}, "t.csv: column size: every value in the training rows is missing"),
         ("size,kind\n" + "1,a\n,b\n" * 60, {"data": {"missing": "refuse"}}, "values are missing and refused: row 2"),
+        ("size,kind\n" + "1,2.5\n2,2.5\n" * 60, {}, "t.csv: column kind: wanted a quantity that varies; found 2.5"),
         ("size,kind\n", {}, "a header and no rows"),
         ("", {}, "the file is empty"),
         ("size,knd\n1,a\n", {}, "data.target: there is no column 'kind' (did you mean 'knd'?)"),
