@@ -11,6 +11,7 @@ from pathlib import Path
 
 from model_store.columns import number_in
 from model_store.errors import Fault, did_you_mean
+from model_store.files import replacing
 from training import columns, data
 from training.data import Table
 from training.errors import DataError, JobError
@@ -48,14 +49,14 @@ def draft(path: Path, target: str | None, job: Path, name: str | None = None) ->
 
 
 def write(path: Path, text: str, *, force: bool = False) -> None:
-    """Write the job file; one that is there stays, unless `force`."""
+    """Write the job file, whole or not at all; one that is there stays, unless `force`."""
     if path.suffix != ".toml":
         raise JobError(str(path), [Fault("", "wanted the name of a job file, ending in .toml")])
+    if path.exists() and not force:
+        raise JobError(str(path), [Fault("", "is there already", "--force replaces it, -o writes another")])
     try:
-        with path.open("w" if force else "x", encoding="utf-8") as file:
+        with replacing(path, "x", encoding="utf-8") as file:
             file.write(text)
-    except FileExistsError as error:
-        raise JobError(str(path), [Fault("", "is there already", "--force replaces it, -o writes another")]) from error
     except OSError as error:
         raise JobError(str(path), [Fault("", f"cannot be written: {error.strerror}")]) from error
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 import re
@@ -20,6 +21,8 @@ from model_store.store import Store, open_store
 from service.app import create_app
 from service.cli import main as serve
 from service.settings import Settings
+from training import init
+from training.errors import JobError
 
 Train = Callable[..., Result]
 
@@ -269,6 +272,18 @@ def test_check_shows_the_plan_and_trains_nothing(train: Train, job_file: Path) -
     assert answer["split"] == {"training": 28, "validation": 4, "test": 8}
     assert [column["missing"] for column in answer["columns"]] == [1, 1]
     assert train("check", job_file, "--set", "data.target=knd").exit_code == 3
+
+
+def test_a_job_file_is_written_whole_or_not_at_all(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = tmp_path / "a.toml"
+    init.write(path, "old")
+    with pytest.raises(JobError, match=r"is there already \(--force replaces it"):
+        init.write(path, "new")
+    monkeypatch.setattr(os, "fsync", lambda _: (_ for _ in ()).throw(OSError(errno.ENOSPC, "No space left on device")))
+    for target in (path, tmp_path / "b.toml"):
+        with pytest.raises(JobError, match=r"cannot be written: No space left on device"):
+            init.write(target, "new", force=True)
+    assert [(found.name, found.read_text()) for found in tmp_path.iterdir()] == [("a.toml", "old")]
 
 
 def test_init_writes_a_job_that_checks_and_trains(train: Train, job_file: Path) -> None:
