@@ -49,10 +49,10 @@ class Model:
         if self.network.output_size not in sizes:
             raise ValueError(f"modules: wanted an output size of {wanted}; found {self.network.output_size}")
 
-    def encode(self, instances: Sequence[Any]) -> Array:
+    def encode(self, instances: Sequence[Any] | Array) -> Array:
         return self.signature.encode(instances, dtype=self.network.dtype)
 
-    def predict(self, instances: Sequence[Any]) -> list[Any]:
+    def predict(self, instances: Sequence[Any] | Array) -> list[Any]:
         """Answers to untrusted rows (see `Signature.encode` and `decode`). Thread-safe; InputError with all faults."""
         return self.signature.decode(self.network(self.encode(instances)))
 

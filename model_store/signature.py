@@ -71,16 +71,19 @@ class Signature:
             training = _reordered(training, path, names)
         return dict(training)
 
-    def encode(self, instances: Sequence[Any], place: str = "instances", dtype: npt.DTypeLike = np.float32) -> NDArray:
+    def encode(
+        self, instances: Sequence[Any] | NDArray, place: str = "instances", dtype: npt.DTypeLike = np.float32
+    ) -> NDArray:
         """Untrusted rows as (n, width) of `dtype`: lists in column order, objects by column name, or arrays.
 
         InputError with every fault of every row, `instances.2.island` and so on.
         """
-        table = self._table(instances)
+        given: Sequence[Any] = np.atleast_1d(instances).tolist() if isinstance(instances, np.ndarray) else instances
+        table = self._table(given)
         if table is not None:
             return self.encode_table(table, place, dtype)
         faults = Faults()
-        rows, columns = self._columns(instances, place, faults)
+        rows, columns = self._columns(given, place, faults)
         places = Places(place, rows)
         blocks = [
             column.encode(column.parse(values, places, faults), places, faults)

@@ -44,6 +44,15 @@ def test_lists_and_objects_encode_alike() -> None:
     assert PENGUIN.encode([row, in_order])[0].tolist() == PENGUIN.encode([row, in_order])[1].tolist()
 
 
+def test_rows_may_come_in_one_numpy_array() -> None:
+    for signature, rows in ((XOR, [[0, 1], [2, 3.5]]), (IMAGE, [[[1, 2], [3, 4]]]), (PENGUIN, [["Dream", 1, 2, None]])):
+        given = np.array(rows, object if signature is PENGUIN else np.float64)
+        assert signature.encode(given).tolist() == signature.encode(rows).tolist()
+    assert XOR.encode(np.zeros((0, 2))).shape == (0, 2)
+    with pytest.raises(InputError, match=r"instances\.0: wanted a row"):
+        XOR.encode(np.array(3.0))
+
+
 def test_missing_values_are_filled_where_training_learned_how() -> None:
     wanted = PENGUIN.encode([["Biscoe", 4000, 200, "male"]]).tolist()
     assert PENGUIN.encode([["Biscoe", 4000, None, None]]).tolist() == wanted
