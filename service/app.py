@@ -49,7 +49,7 @@ def create_app(settings: Settings | None = None, *, forks: bool = False) -> Flas
         metrics,
         max_instances=settings.max_instances,
         max_extra_versions=settings.max_extra_versions,
-        withdrawn=Withdrawals(cache_dir / f"unloaded-{os.getpid()}") if settings.admin else None,
+        withdrawn=Withdrawals(metrics.counts.directory / "unloaded") if settings.admin else None,
         vouch=voucher(settings.trusted_keys, store),
         agreement=Agreement(shared=forks),
     )

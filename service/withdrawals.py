@@ -5,15 +5,13 @@ They last as long as the service runs: a model that should be gone for good is r
 
 from __future__ import annotations
 
-import shutil
 from pathlib import Path
 
 
 class Withdrawals:
     def __init__(self, directory: Path) -> None:
-        """Makes the directory, empty; what an earlier service with the same process number left there goes."""
-        shutil.rmtree(directory, ignore_errors=True)
-        directory.mkdir(mode=0o700, parents=True)
+        """Makes the directory, which nobody else may have."""
+        directory.mkdir(mode=0o700)
         self._directory = directory
 
     def __contains__(self, name: str) -> bool:

@@ -355,6 +355,15 @@ def test_models_are_unloaded_and_loaded_again(store, make_client):
     assert infer(client, "price", PRICE).status_code == 200
 
 
+def test_what_is_unloaded_stays_so_when_another_service_starts_on_the_same_cache(store, make_client):
+    """Two containers share a cache, and each has the process number 1."""
+    client = make_client(store, admin=True)
+    client.post("/v2/repository/models/price/unload")
+    assert infer(make_client(store, admin=True), "price", PRICE).status_code == 200
+    assert "unloaded" in refused(infer(client, "price", PRICE), 503)
+    assert client.post("/v2/repository/models/image/unload").status_code == 200
+
+
 def test_load_looks_at_the_store_and_takes_no_files(store, make_client):
     client = make_client(store, admin=True)
     store.publish("other", with_golden(price(5), [[3, 80]]))
