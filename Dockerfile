@@ -91,6 +91,7 @@ ENV SERVE_HOST=0.0.0.0 \
     SERVE_PORT=8000
 USER 10001:10001
 EXPOSE 8000
-HEALTHCHECK --interval=5s --timeout=3s --start-period=30s --retries=3 \
+# Large models may take their time to load, from a bucket too.
+HEALTHCHECK --interval=5s --timeout=3s --start-period=300s --retries=3 \
     CMD ["python", "-c", "import os, urllib.request as u; u.urlopen('http://127.0.0.1:' + os.environ['SERVE_PORT'] + '/readyz', timeout=2)"]
 CMD ["serve"]

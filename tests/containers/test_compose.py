@@ -80,6 +80,12 @@ def test_debians_list_of_an_image_is_that_of_what_is_in_it(stack):
     assert set(listed) & {"apt", "perl-base", "login", "passwd", "mount", "util-linux"} == set()
 
 
+def test_what_a_service_logs_fills_no_disk(stack):
+    kept = stack.inspect()["HostConfig"]["LogConfig"]["Config"]
+    assert kept == {"max-size": "20m", "max-file": "3"}
+    assert "loaded xor/1" in stack.compose("logs", "--no-color", "service")
+
+
 @pytest.mark.parametrize("absent", ["training", "pip", "setuptools", "pytest"])
 def test_the_service_image_holds_nothing_to_train_or_install_with(stack, absent):
     answer = stack.inside("python", "-c", f"import {absent}", check=False)

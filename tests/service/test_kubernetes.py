@@ -1,0 +1,45 @@
+"""The example for Kubernetes: what it asks of the service is there. What it asks of a cluster, no test here knows."""
+
+from __future__ import annotations
+
+import pytest
+import yaml
+
+from service.settings import Settings, unknown
+from tests.service.test_server import ROOT
+
+DEPLOYMENT, SERVICE = yaml.safe_load_all((ROOT / "examples" / "kubernetes.yaml").read_text(encoding="utf-8"))
+POD = DEPLOYMENT["spec"]["template"]["spec"]
+(CONTAINER,) = POD["containers"]
+VARIABLES = {each["name"]: each["value"] for each in CONTAINER["env"]}
+PORTS = {each["name"]: each["containerPort"] for each in CONTAINER["ports"]}
+
+
+def test_its_variables_are_settings_and_its_ports_are_theirs():
+    assert unknown(VARIABLES) == []
+    settings = Settings.from_environ(VARIABLES)
+    assert (settings.port, settings.admin_port) == (PORTS["http"], PORTS["admin"])
+    assert [port["targetPort"] for port in SERVICE["spec"]["ports"]] == ["http"]
+
+
+@pytest.mark.parametrize("probe", ["startupProbe", "livenessProbe", "readinessProbe"])
+def test_its_probes_are_answered_without_a_key(client, probe):
+    asked = CONTAINER[probe]["httpGet"]
+    assert asked["port"] == "http"
+    assert client.get(asked["path"]).status_code == 200
+
+
+def test_a_pod_is_killed_only_after_requests_under_way_had_their_time():
+    pause = int(CONTAINER["lifecycle"]["preStop"]["exec"]["command"][1])
+    assert POD["terminationGracePeriodSeconds"] > pause + Settings.from_environ(VARIABLES).drain_seconds
+
+
+def test_it_is_as_hardened_as_the_compose_project():
+    confined = yaml.safe_load((ROOT / "docker-compose.yml").read_text(encoding="utf-8"))["services"]["service"]
+    context = CONTAINER["securityContext"]
+    assert context["readOnlyRootFilesystem"] == confined["read_only"]
+    assert context["capabilities"]["drop"] == confined["cap_drop"]
+    assert not context["allowPrivilegeEscalation"]
+    assert POD["securityContext"]["runAsNonRoot"]
+    mounts = {each["mountPath"]: each.get("readOnly", False) for each in CONTAINER["volumeMounts"]}
+    assert mounts == {"/models": True, "/tmp": False}  # noqa: S108
