@@ -21,8 +21,8 @@ from tests.ordeal.trial import Control, Outcome, Watched, serving
 
 ATTACKERS = 64
 MOST_MILLISECONDS = 50
-HELD = 8 << 20  # bytes of a body that does not end
-GREEDY = 5  # of them hold more than a worker takes in all
+GREEDY = 5  # of them hold next to all that a worker takes
+HELD = (32 << 20) // GREEDY - (64 << 10)  # bytes of a body that does not end
 
 _WHOLE = sized("/models/price/predict", PRICE)
 _HEAD, _BODY = _WHOLE[: -len(PRICE)], PRICE
