@@ -193,11 +193,13 @@ class Progress:
 
 
 def generators(module: Module) -> Iterator[np.random.Generator]:
-    """The generators that a module draws from while it trains, and those of its modules."""
-    found = [value for value in vars(module).values() if isinstance(value, np.random.Generator)]
-    yield from found
-    for inner in getattr(module, "modules", ()):
-        yield from generators(inner)
+    """The generators that a module draws from while it trains, and those of the modules in its attributes."""
+    for value in vars(module).values():
+        for found in value if isinstance(value, (list, tuple)) else [value]:
+            if isinstance(found, np.random.Generator):
+                yield found
+            elif isinstance(found, Module):
+                yield from generators(found)
 
 
 class Step:

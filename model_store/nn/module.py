@@ -60,8 +60,12 @@ class Module:
         raise NotImplementedError(f"{type(self).__name__} has no backward()")
 
     def __call__(self, inputs: Array) -> Array:
-        """The forward pass of inference. A copy does the remembering, so a module with only `forward` is pure too."""
-        return copy.copy(self).forward(inputs)
+        """The forward pass of inference. A copy does the remembering, so a module with only `forward` is pure too.
+
+        One that has modules in its attributes and whose inference is not its training, since a Dropout or a BatchNorm
+        is among them, calls them here.
+        """
+        return _apart(self).forward(inputs)
 
     def record(self, inputs: Array) -> tuple[Array, list[Line], Backward]:
         """This module's part of a tape (see tape.py), for a batch that will always lie in `inputs`.
@@ -111,6 +115,17 @@ class Module:
             new[...] = old
             setattr(self, places[id(old)], new)
         return True
+
+
+def _apart(module: Module) -> Module:
+    """A copy that remembers things for itself, as the modules in its attributes do; arrays are shared."""
+    twin = copy.copy(module)
+    for name, value in vars(module).items():
+        if isinstance(value, Module):
+            vars(twin)[name] = _apart(value)
+        elif isinstance(value, (list, tuple)) and any(isinstance(inner, Module) for inner in value):
+            vars(twin)[name] = [_apart(inner) if isinstance(inner, Module) else inner for inner in value]
+    return twin
 
 
 def as_rows(inputs: npt.ArrayLike, size: int | None, dtype: npt.DTypeLike, place: str) -> tuple[Array, bool]:

@@ -4,6 +4,7 @@ import copy
 import pickle
 import threading
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from itertools import pairwise
 
 import numpy as np
@@ -111,6 +112,39 @@ def test_threads_share_a_network_without_mixing_their_answers() -> None:
     for thread in threads:
         thread.join()
     assert wrong == []
+
+
+class Waiting(Module):
+    """Remembers its inputs, waits for another thread that does likewise, and gives what it remembers."""
+
+    def __init__(self, barrier: threading.Barrier) -> None:
+        self.barrier = barrier
+
+    def forward(self, inputs: np.ndarray) -> np.ndarray:
+        self.inputs = inputs
+        self.barrier.wait(10)
+        return self.inputs
+
+
+class Residual(Module):
+    """A reader's own module of modules."""
+
+    def __init__(self, inner: Module, *others: Module) -> None:
+        self.inner, self.others = inner, list(others)
+
+    def forward(self, inputs: np.ndarray) -> np.ndarray:
+        outputs = self.inner.forward(inputs)
+        for other in self.others:
+            outputs = other.forward(outputs)
+        return inputs + outputs
+
+
+def test_threads_share_a_module_that_is_made_of_modules() -> None:
+    barrier = threading.Barrier(2)
+    net = Sequential([Residual(Waiting(barrier), Waiting(barrier), Residual(Waiting(barrier)))])
+    with ThreadPoolExecutor(2) as pool:
+        answers = list(pool.map(lambda value: net(np.full((1, 2), value))[0, 0], [1.0, 10.0]))
+    assert answers == [3.0, 30.0]
 
 
 def test_all_parameters_are_views_into_one_vector_and_keep_their_values() -> None:

@@ -44,6 +44,22 @@ class Mortal(Checkpoint):
             raise Killed
 
 
+class Around(Module):
+    """A layer that has another in an attribute."""
+
+    def __init__(self, inner: Module) -> None:
+        self.inner = inner
+
+    def forward(self, inputs: Array) -> Array:
+        return self.inner.forward(inputs)
+
+    def backward(self, output_grad: Array) -> Array:
+        return self.inner.backward(output_grad)
+
+    def arrays(self) -> dict[str, Array]:
+        return self.inner.arrays()
+
+
 class Noise(Module):
     """A layer with a generator of its own and an array that every forward pass changes; it has no `record`."""
 
@@ -67,7 +83,7 @@ def training(checkpoint: Checkpoint | None) -> dict[str, Any]:
     rng = np.random.default_rng(1)
     x = rng.standard_normal((11, 3))
     y = np.tanh(x[:, :1] - x[:, 1:2])
-    layers = [Linear(3, 4, dtype=np.float64, rng=rng), Noise(np.random.default_rng(2)), Tanh()]
+    layers = [Linear(3, 4, dtype=np.float64, rng=rng), Around(Noise(np.random.default_rng(2))), Tanh()]
     network = Sequential([*layers, Linear(4, 1, dtype=np.float64, rng=rng)])
     watch = Watch(network, MSE(), x[:4], y[:4], EarlyStopping(patience=6))
     optimizer = SGD(network, 0.05)
