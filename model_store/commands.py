@@ -11,7 +11,10 @@ from model_store.console import Command, exit_codes, json_option, store_option, 
 from model_store.store import Store
 
 
-@click.group(context_settings={"help_option_names": ["-h", "--help"]})
+@click.group(
+    context_settings={"help_option_names": ["-h", "--help"]},
+    epilog="Exit codes: 0 done, 2 wrong usage, 3 wrong input, 5 store or model. See docs/versions.md.",
+)
 @version_option
 def main() -> None:
     """Look at the models in a store, move their aliases, try them.

@@ -26,7 +26,11 @@ from service.settings import Settings, SettingsError, unknown
 log = logging.getLogger("service")
 
 
-@click.group(invoke_without_command=True, context_settings={"help_option_names": ["-h", "--help"]})
+@click.group(
+    invoke_without_command=True,
+    context_settings={"help_option_names": ["-h", "--help"]},
+    epilog="Exit codes: 0 stopped, 2 wrong settings or address, 5 store.",
+)
 @click.pass_context
 @store_option
 @click.option("--host", metavar="ADDRESS", help="Address to listen on.  [default: 127.0.0.1]")
