@@ -166,8 +166,11 @@ def relies(record: Record) -> Markup | None:
 def inputs(model: Model) -> Markup:
     """The columns, as the training rows had them."""
     columns = model.signature.inputs
-    rows = [[cut(column.name, _LABEL), column.kind, *_seen(column), _fill(column)] for column in columns[:MOST_COLUMNS]]
-    table = _table(["column", "kind", "in the training rows", "spread", "missing"], rows)
+    rows = []
+    for column in columns[:MOST_COLUMNS]:
+        words, drawn = _seen(column)
+        rows.append([cut(column.name, _LABEL), column.kind, words, _fill(column), drawn])
+    table = _table(["column", "kind", "in training", "missing", "spread"], rows, stacks=True)
     notes = []
     if any(isinstance(column, Number) for column in columns):
         notes.append(
@@ -348,14 +351,18 @@ def _tile(tile: tuple[str, str, str]) -> Markup:
     return tag("div", tag("span", name), tag("b", value), tag("small", words))
 
 
-def _table(headings: Sequence[str], rows: Sequence[Sequence[str]]) -> Markup:
-    """A table; headings that start with ">" are of numbers. The first column names its row."""
+def _table(headings: Sequence[str], rows: Sequence[Sequence[str]], *, stacks: bool = False) -> Markup:
+    """A table; headings that start with ">" are of numbers. The first column names its row. A phone shows the cells of
+    a row that `stacks` one below the other, each beside its heading."""
     sides = ["n" if heading.startswith(">") else None for heading in headings]
     head = [
         tag("th", heading.lstrip(">"), scope="col", class_=side) for heading, side in zip(headings, sides, strict=True)
     ]
     body = []
     for first, *others in rows:
-        cells = [tag("td", cell, class_=side) for cell, side in zip(others, sides[1:], strict=True)]
+        cells = [
+            tag("td", cell, class_=side, data_label=heading if stacks else None)
+            for heading, cell, side in zip(headings[1:], others, sides[1:], strict=True)
+        ]
         body.append(tag("tr", tag("th", first, scope="row", class_=sides[0]), *cells))
-    return tag("table", tag("thead", tag("tr", *head)), tag("tbody", *body))
+    return tag("table", tag("thead", tag("tr", *head)), tag("tbody", *body), class_="stacks" if stacks else None)
