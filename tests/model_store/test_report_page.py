@@ -73,7 +73,7 @@ def test_a_report_fits_its_screen_without_a_complaint(
     assert page.locator("svg").count() > 0
     assert page.evaluate("document.documentElement.scrollWidth <= innerWidth")
     assert page.evaluate("[...document.querySelectorAll('table.stacks')].every(t => t.scrollWidth <= innerWidth - 32)")
-    assert page.evaluate("[...document.querySelectorAll('.tiles b')].every(b => b.getClientRects().length == 1)")
+    assert page.evaluate("[...document.querySelectorAll('.tiles b')].every(b => b.offsetHeight < 40)")
     assert page.evaluate(CUT_OFF) == []
     assert page.evaluate(TOUCHING) == []
     dark = page.evaluate("getComputedStyle(document.body).backgroundColor") == "rgb(18, 21, 29)"
