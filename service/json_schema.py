@@ -8,6 +8,7 @@ Json = dict[str, Any]
 
 TEXT: Json = {"type": "string"}
 VERSION: Json = {"type": ["integer", "string", "null"]}
+BINARY = "application/octet-stream"  # JSON, and then the bytes of tensors
 OPTIONS: Json = {"type": ["object", "null"]}
 
 
@@ -19,6 +20,20 @@ def object_of(required: str | list[str] = "", **properties: Json) -> Json:
 
 def list_of(items: Json) -> Json:
     return {"type": "array", "items": items}
+
+
+def header(name: str, text: str) -> Json:
+    """A header of an answer."""
+    return {"headers": {name: {"schema": TEXT, "description": text}}}
+
+
+RETRY = header("Retry-After", "Seconds after which it may be worth another try.")
+
+
+def also(body: Json, *media_types: str) -> Json:
+    """A body that may come in other types as well, of which a schema says nothing more."""
+    body["content"] |= {media_type: {"schema": TEXT} for media_type in media_types}
+    return body
 
 
 def content(schema: Any, example: Json | None = None) -> Json:

@@ -11,10 +11,11 @@ from apispec.ext.marshmallow import MarshmallowPlugin
 
 from service import schemas
 from service.catalog import Snapshot
-from service.json_schema import Json, content
+from service.json_schema import RETRY, Json, also, content, header
 from service.openapi_models import add_model
 from service.openapi_protocols import add_protocols
 from service.tables import CSV, NPY
+from service.wire import has_plain_errors
 
 _NAME = {
     "in": "path",
@@ -85,7 +86,8 @@ def document(snapshot: Snapshot, *, keys: bool = False) -> Json:
         ],
     )
     for status, text in _WRONG.items():
-        spec.components.response(f"E{status}", {"description": text, **content(schemas.ErrorSchema)})
+        retry = RETRY if status == "503" else {}
+        spec.components.response(f"E{status}", {"description": text, **retry, **content(schemas.ErrorSchema)})
     for served in snapshot.answering:
         add_model(spec, served, [_REQUEST_ID], _EXTRAS, _WRONG)
     _add_general(spec)
@@ -97,14 +99,20 @@ def document(snapshot: Snapshot, *, keys: bool = False) -> Json:
 def _with_keys(document: Json) -> Json:
     document["components"]["securitySchemes"] = {"key": {"type": "http", "scheme": "bearer"}}
     document["security"] = [{"key": []}]
+    responses = document["components"]["responses"]
+    challenge = header("WWW-Authenticate", "Which kind of key is wanted.")
+    for kind in "EP":
+        error = {"content": responses[f"{kind}404"]["content"], **challenge}
+        responses[f"{kind}401"] = {"description": "No key, or none that is known.", **error}
+        responses[f"{kind}403"] = {"description": "A key without the scope that this needs.", **error}
     for path, operations in document["paths"].items():
         for operation in operations.values():
             if path in _OPEN:
                 operation["security"] = []
             else:
+                kind = "P" if has_plain_errors(path) else "E"
                 operation["responses"] |= {
-                    "401": {"description": "No key, or none that is known."},
-                    "403": {"description": "A key without the scope that this needs."},
+                    status: {"$ref": f"#/components/responses/{kind}{status}"} for status in ("401", "403")
                 }
     return document
 
@@ -123,7 +131,7 @@ def _add_general(spec: APISpec) -> None:
                     "summary": "Predictions",
                     "operationId": "predict" + "_by" * bool(parameters) + "".join(f"_{p['name']}" for p in parameters),
                     "parameters": [*parameters, *_EXTRAS, _REQUEST_ID],
-                    "requestBody": {"required": True, "content": _rows()},
+                    "requestBody": {"required": True, **also(content(schemas.PredictSchema(1)), CSV, NPY)},
                     "responses": {
                         "200": {"description": "One for each row.", **content(schemas.AnswerSchema)},
                         **_wrong(),
@@ -165,9 +173,3 @@ def _add_general(spec: APISpec) -> None:
 
 def _wrong() -> Json:
     return {status: f"E{status}" for status in _WRONG}
-
-
-def _rows() -> Json:
-    """The bodies that rows may come in."""
-    tables: Json = {media_type: {"schema": {"type": "string"}} for media_type in (CSV, NPY)}
-    return {"application/json": {"schema": schemas.PredictSchema(1)}} | tables

@@ -14,7 +14,7 @@ from model_store.columns import Array, Category, Number
 from model_store.signature import Classes, Input, Signature
 from service import tensors
 from service.catalog import Served
-from service.json_schema import OPTIONS, TEXT, VERSION, Json, content, list_of, object_of
+from service.json_schema import BINARY, OPTIONS, TEXT, VERSION, Json, also, content, list_of, object_of
 from service.seen import seen
 
 _WHOLE: Json = {"type": "integer"}
@@ -49,7 +49,7 @@ def add_model(
     answered = {"model": name, "version": served.number, "predictions": [example.prediction]}
 
     def add(path: str, tag: str, operation: str, asked: tuple[Json, Json], given: Json, refused: str) -> None:
-        about = {
+        about: Json = {
             "tags": [tag],
             "operationId": f"{operation}_{name}",
             "summary": served.model.description or f"Predictions of {name}",
@@ -59,6 +59,9 @@ def add_model(
             "responses": {"200": {"description": "One for each row.", **given}}
             | {status: f"{refused}{status}" for status in refusals if refused == "E" or status != "422"},
         }
+        if path.endswith("/infer"):
+            also(about["requestBody"], BINARY)
+            also(about["responses"]["200"], BINARY)
         spec.path(path, operations={"post": about})
 
     instances = {"instances": [example.instance]}

@@ -6,7 +6,8 @@ import re
 
 from apispec import APISpec
 
-from service.json_schema import OPTIONS, TEXT, VERSION, Json, content, list_of, object_of
+from service.json_schema import BINARY, OPTIONS, RETRY, TEXT, VERSION, Json, also, content, list_of, object_of
+from service.tables import CSV, NPY
 
 _FLAG: Json = {"type": "boolean"}
 _ANY: Json = {}
@@ -167,7 +168,8 @@ _WRONG = {
 def add_protocols(spec: APISpec) -> None:
     error = object_of("error", error=TEXT)
     for status, text in _WRONG.items():
-        spec.components.response(f"P{status}", {"description": text, **content(error)})
+        retry = RETRY if status == "503" else {}
+        spec.components.response(f"P{status}", {"description": text, **retry, **content(error)})
     for tag, method, paths, summary, asked, answered in _OPERATIONS:
         for path in paths:
             names = re.findall(r"\{(\w+)\}", path)
@@ -186,6 +188,10 @@ def add_protocols(spec: APISpec) -> None:
                 operation["requestBody"] = {"required": "repository" not in path, **content(asked)}
             if own and asked is not None:
                 operation["responses"]["422"] = "E422"
+                also(operation["requestBody"], CSV, NPY)
+            if path.endswith("/infer"):
+                also(operation["requestBody"], BINARY)
+                also(operation["responses"]["200"], BINARY)
             if path in {"/v2/health/ready", "/ping", *_V1}:
                 operation["responses"]["503"] = {"description": "No.", **content({"anyOf": [answered, error]})}
             spec.path(path, operations={method: operation})

@@ -285,6 +285,19 @@ def test_real_requests_and_answers_are_as_the_document_says(client):
         check({"instances": [{**PENGUIN, "island": "Bisco"}]}, asked("/models/penguins/predict"))
 
 
+def test_openapi_document_tells_the_types_of_bodies_and_when_to_come_back(client):
+    document = client.get("/openapi.json").json
+    binary, tables = "application/octet-stream", {"text/csv", "application/x-npy"}
+    for path in ("/v2/models/{name}/infer", "/v2/models/price/infer"):
+        operation = document["paths"][path]["post"]
+        assert binary in operation["requestBody"]["content"]
+        assert binary in operation["responses"]["200"]["content"]
+    for path in ("/predict", "/invocations"):
+        assert tables <= document["paths"][path]["post"]["requestBody"]["content"].keys()
+    for kind in ("E503", "P503"):
+        assert "Retry-After" in document["components"]["responses"][kind]["headers"]
+
+
 def test_openapi_document_follows_the_store(client, store, catalog):
     client.get("/openapi.json")
     store.publish("rent", price(1))

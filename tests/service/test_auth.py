@@ -10,6 +10,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import jsonschema
 import pytest
 from click.testing import CliRunner
 from flask.testing import FlaskClient
@@ -365,6 +366,13 @@ def test_the_openapi_document_says_that_keys_are_needed(guarded: FlaskClient, cl
         if any(op.get("security") == [] for op in operations.values())
     }
     assert paths == set(HEALTH) & found["paths"].keys()
+    for path, method in (("/predict", "post"), ("/v1/models", "get"), ("/v2/models/price/infer", "post")):
+        answer = found["components"]["responses"][
+            found["paths"][path][method]["responses"]["401"]["$ref"].split("/")[-1]
+        ]
+        assert "WWW-Authenticate" in answer["headers"]
+        schema = answer["content"]["application/json"]["schema"] | {"components": found["components"]}
+        jsonschema.Draft202012Validator(schema).validate(guarded.open(path, method=method).json)
     assert "securitySchemes" not in client.get("/openapi.json").get_json()["components"]
 
 
