@@ -132,6 +132,9 @@ def exit_codes(codes: Mapping[type[Exception], int] | None = None) -> Iterator[N
         sys.exit(141)
     except (click.ClickException, click.exceptions.Exit):
         raise
+    except MemoryError as error:
+        mend = "take a smaller model, fewer rows at a time, or more memory"
+        fail(f"not enough memory: {str(error) or 'none is left'}; {mend}", 1)
     except Exception as error:  # noqa: BLE001 - the last place that can turn a crash into a sentence
         code = next((known[kind] for kind in type(error).__mro__ if kind in known), None)
         if code is not None:

@@ -58,7 +58,8 @@ def write(path: Path, text: str, *, force: bool = False) -> None:
         with replacing(path, "x", encoding="utf-8") as file:
             file.write(text)
     except OSError as error:
-        raise JobError(str(path), [Fault("", f"cannot be written: {error.strerror}")]) from error
+        fault = Fault("", f"cannot be written: {error.strerror}", "-o writes it elsewhere")
+        raise JobError(str(path), [fault]) from error
 
 
 def _text(table: Table, target: str, model: str, path: str) -> str:

@@ -245,7 +245,13 @@ def prepare(job: Job, fold: Fold | None = None, rows: Dataset | None = None) -> 
     # A row that cannot be encoded, held out or not, is to be known now and not after the training.
     blocks = None if found is None else Blocks(found, signature, plan)
     prepared = Prepared(replace(job, settings=resolved), rows, parts, signature, plan, notes, blocks)
-    _ = prepared.samples, prepared.x_validation, prepared.x_judged
+    try:
+        _ = prepared.samples, prepared.x_validation, prepared.x_judged
+    except MemoryError as error:
+        problem = f"the rows do not fit in memory once they are encoded, {signature.width} numbers each: {error}"
+        fewer = "leave columns of many categories out"
+        mend = f"write stream = true in [data], or {fewer}" if found is None else f"lower split.test, or {fewer}"
+        raise DataError(rows.name, [Fault("", problem, mend)]) from error
     return prepared
 
 

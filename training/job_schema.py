@@ -111,7 +111,7 @@ class DataSchema(Base):
         elif not isinstance(path, str):
             return
         elif not path.lower().endswith((*TABLES, ".npz")):
-            mend = "for IDX files write images = ... and labels = ..."
+            mend = "save a table as CSV or Parquet; for IDX files write images = ... and labels = ..."
             raise faulty(f"wanted a .csv, .parquet or .npz file; found {shown(path)}", mend, key="path")
         elif path.lower().endswith(TABLES) and "target" not in data:
             raise faulty("missing; wanted the column to predict", key="target")

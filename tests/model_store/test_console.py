@@ -61,6 +61,15 @@ def test_each_kind_of_failure_has_its_exit_code(error: BaseException, code: int)
     assert str(error) in result.stderr
 
 
+def test_too_little_memory_is_no_bug() -> None:
+    result = run(raises(MemoryError("Unable to allocate 119. GiB for an array")))
+    assert result.exit_code == 1
+    assert result.stderr.startswith(
+        "Error: not enough memory: Unable to allocate 119. GiB for an array; take a smaller"
+    )
+    assert "bug" not in result.stderr
+
+
 def test_every_fault_has_a_line() -> None:
     faults = [Fault(f"row {i}", "wanted a number", "send one") for i in range(150)]
     lines = run(raises(InputError(faults))).stderr.splitlines()

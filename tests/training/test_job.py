@@ -137,6 +137,16 @@ def test_data_and_jobs_that_do_not_fit_are_refused(
     assert wanted in refusal(tmp_path, table, **sections)
 
 
+def test_rows_that_do_not_fit_in_memory_are_sent_to_a_stream(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def encoded(*_: Any) -> None:
+        raise MemoryError("Unable to allocate 50.0 MiB")
+
+    monkeypatch.setattr(Prepared, "encoded", encoded)
+    found = refusal(tmp_path, rows(30))
+    assert "once they are encoded, 1 numbers each: Unable to allocate 50.0 MiB (write stream = true in [data]" in found
+    assert "(lower split.test, or leave" in refusal(tmp_path, rows(200), data={"stream": True})
+
+
 def test_faults_of_several_columns_are_told_at_once(tmp_path: Path) -> None:
     table = "w,x,y\n" + "".join(f"{i}w,{i}x,{'ab'[i % 2]}\n" for i in range(40))
     assert "2 faults" in refusal(tmp_path, table)
