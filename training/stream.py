@@ -17,11 +17,11 @@ from numpy.typing import NDArray
 from model_store.errors import Fault
 from model_store.signature import Classes, Input, Signature, Values
 from training import columns
-from training.batches import Batch, Source, Texts
 from training.columns import Summary
 from training.dataset import Dataset, classes
 from training.errors import DataError
 from training.settings import DataSection, SplitSection
+from training.sources import Batch, Source, Texts
 from training.split import Split
 from training.spool import Spool
 

@@ -18,7 +18,7 @@ from pyarrow import csv, parquet
 
 from model_store.nn import Linear, Sequential, Tanh
 from model_store.store import open_store
-from training import MSE, SGD, batches, blocks, spool, stream, train
+from training import MSE, SGD, blocks, sources, spool, stream, train
 from training.checkpoint import Checkpoint
 from training.columns import Summary, summary_of
 from training.errors import DataError, JobError
@@ -48,8 +48,8 @@ def small_pieces(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(spool, "CHUNK_ROWS", 32)
     monkeypatch.setattr(blocks, "BLOCK_ROWS", 512)
     monkeypatch.setattr(blocks, "PIECE_NUMBERS", 700)
-    monkeypatch.setattr(batches, "_BYTES", 1 << 14)
-    monkeypatch.setattr(batches, "_ROWS", 700)
+    monkeypatch.setattr(sources, "BYTES", 1 << 14)
+    monkeypatch.setattr(sources, "ROWS", 700)
 
 
 @pytest.fixture(params=["csv", "parquet"])
@@ -167,8 +167,8 @@ def test_the_same_job_gives_the_same_bytes_whatever_the_pieces(
     store = open_store(tmp_path / "models")
     digests = []
     for size in (1 << 12, 1 << 16):
-        monkeypatch.setattr(batches, "_BYTES", size)
-        monkeypatch.setattr(batches, "_ROWS", size >> 6)
+        monkeypatch.setattr(sources, "BYTES", size)
+        monkeypatch.setattr(sources, "ROWS", size >> 6)
         prepared = prepare(job(path))
         digests.append(([prepared.dataset.lines], prepared.sizes))
     assert digests[0] == digests[1]
@@ -268,7 +268,7 @@ def idx(path: Path, values: np.ndarray) -> None:
 @pytest.mark.parametrize("form", ["npz", "packed", "idx", "gz"])
 def test_arrays_stream(tmp_path: Path, form: str, monkeypatch: pytest.MonkeyPatch) -> None:
     x, y = images()
-    monkeypatch.setattr(batches, "_BYTES", 1 << 12)  # fewer images than labels are looked at first
+    monkeypatch.setattr(sources, "BYTES", 1 << 12)  # fewer images than labels are looked at first
     if form in {"npz", "packed"}:
         (np.savez if form == "npz" else np.savez_compressed)(tmp_path / "t.npz", x=x, y=y)
         data = {"path": "t.npz", "stream": True}
