@@ -64,7 +64,8 @@ class EventWorker(Worker):  # type: ignore[misc]
         self.selector = selectors.DefaultSelector()  # not before the fork: its descriptor would be shared
         self.room = Room()
         self.connections = self.room.connections
-        self.readable: deque[Connection] = deque()
+        self.readable: deque[Connection] = deque()  # in these two, or in neither, as `Connection.readable` says
+        self.in_chunks: deque[Connection] = deque()
         self.queue: deque[Connection] = deque()
         self.vital: deque[Connection] = deque()
         self.accepted = 0.0
@@ -100,7 +101,7 @@ class EventWorker(Worker):  # type: ignore[misc]
 
     def turn(self, timeout: float) -> None:
         """What has happened to the connections, then some of the requests that wait."""
-        busy = self.queue or self.vital or self.readable
+        busy = self.queue or self.vital or self.readable or self.in_chunks
         happened = self.selector.select(0 if busy else timeout)
         now = time.monotonic()
         for key, mask in happened:
@@ -109,8 +110,9 @@ class EventWorker(Worker):  # type: ignore[misc]
                 if mask & selectors.EVENT_WRITE and connection in self.connections:
                     self._write(connection)
                 unread = mask & selectors.EVENT_READ and not connection.readable and connection in self.connections
-                if unread and self._read(connection, now, PIECE_BYTES) == PIECE_BYTES:
-                    self._read_later(connection, now)
+                if unread and self._read(connection, now, PIECE_BYTES) == PIECE_BYTES and not connection.readable:
+                    connection.readable = now
+                    self.readable.append(connection)
             elif key.fd == self.PIPE[0]:
                 with contextlib.suppress(BlockingIOError):
                     os.read(self.PIPE[0], 4096)
@@ -119,7 +121,12 @@ class EventWorker(Worker):  # type: ignore[misc]
                 self._welcome(key.fileobj, now)
         if self.readable:
             self._receive()
-        if self.vital:  # one a turn: a flood of them would keep everybody else waiting
+        if self.in_chunks:  # some of one a turn
+            connection = self.in_chunks.popleft()
+            connection.readable = 0.0
+            if connection in self.connections:
+                self._advance(connection, time.monotonic())  # not since it came: else it would never be late
+        if self.vital:  # one a turn: a flood of either would keep everybody else waiting
             connection = self.vital.popleft()
             if connection.waiting is not None and connection in self.connections:
                 self._answer(connection, connection.waiting)
@@ -164,27 +171,17 @@ class EventWorker(Worker):  # type: ignore[misc]
             self._close(connection)
 
     def _receive(self) -> None:
-        """Reads on in large requests, one after another to its end; in those of small chunks a few, then others'."""
+        """Reads on in large requests, one after another to its end."""
         read = 0
         while self.readable and read < TURN_BYTES:
             connection = self.readable.popleft()
             since, connection.readable = connection.readable, 0.0
-            if connection not in self.connections:
-                continue
-            if connection.incoming.more:
-                self._advance(connection, time.monotonic())
-                break
-            came = self._read(connection, since, TURN_BYTES)
-            read += came
-            if came == TURN_BYTES and not connection.readable:
-                connection.readable = since
-                self.readable.appendleft(connection)
-
-    def _read_later(self, connection: Connection, since: float) -> None:
-        """Once those have had their turn that have been waiting for it."""
-        if not connection.readable:
-            connection.readable = since
-            self.readable.append(connection)
+            if connection in self.connections:
+                came = self._read(connection, since, TURN_BYTES)
+                read += came
+                if came == TURN_BYTES and not connection.readable:
+                    connection.readable = since
+                    self.readable.appendleft(connection)
 
     def _read(self, connection: Connection, since: float, most: int) -> int:
         """How many bytes have come; `since`: when the first of them could be read."""
@@ -232,7 +229,9 @@ class EventWorker(Worker):  # type: ignore[misc]
             vital = self._is_vital(arrived.head.path)
             (self.vital if vital else self.queue).append(connection)
         elif incoming.more:
-            self._read_later(connection, time.monotonic())  # not `since`: else it would never be late
+            if not connection.readable:  # else it has its turn to come
+                connection.readable = since
+                self.in_chunks.append(connection)
         elif incoming.ended:
             self._close(connection)
         elif incoming.wants_continue():

@@ -562,7 +562,7 @@ def small_pieces(monkeypatch: pytest.MonkeyPatch) -> None:
     """What is larger than a hundred bytes counts as large."""
     monkeypatch.setattr(module, "PIECE_BYTES", 100)
     monkeypatch.setattr(module, "TURN_BYTES", 200)
-    monkeypatch.setattr(incoming, "CHUNKS", 5)
+    monkeypatch.setattr(incoming, "CHUNKS", 2)
 
 
 @pytest.mark.usefixtures("small_pieces")
@@ -623,6 +623,13 @@ def test_bodies_of_small_chunks_are_read_in_turn(loop: Loop) -> None:
     assert sorted(loop.app.asked) == several
 
 
+def test_large_requests_wait_for_none_of_small_chunks(loop: Loop, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, "PIECE_BYTES", 500)
+    waiting(loop, *[in_small_chunks(f"/{i}", 900) for i in range(9)], post("/large", b"x" * 900))
+    loop.turn(2)
+    assert loop.app.asked == ["/large"]
+
+
 def test_a_body_of_small_chunks_that_ends_before_its_last_is_told_as_broken(loop: Loop) -> None:
     sock = loop.client(in_small_chunks("/chunks", 900))
     sock.shutdown(socket.SHUT_WR)
@@ -642,7 +649,7 @@ def test_what_comes_with_small_chunks_keeps_no_large_request_from_being_read(loo
 def test_a_request_that_comes_for_too_long_is_cut_off_however_fast_it_comes(loop: Loop) -> None:
     (sock,) = waiting(loop, in_small_chunks("/chunks", 300))
     loop.turn(2)
-    (connection,) = loop.worker.readable
+    (connection,) = loop.worker.connections
     connection.deadline = time.monotonic()
     loop.turn(2)
     loop.worker.expire(time.monotonic())
