@@ -27,7 +27,8 @@ Missing = Literal["impute", "refuse"]
 Unknown = Literal["refuse", "bucket"]
 
 MOST_CATEGORIES = 1000  # one-hot features of one column
-FEW_CATEGORIES = 20  # up to here a column or a whole-number target may be classes, however few rows there are
+FEW_CATEGORIES = 20  # up to here a column may be categories, however few rows there are
+_PLAINLY_FEW = 3  # different whole numbers, in however few rows
 _WHOLE = re.compile(r"[+-]?\d+(\.0*)?")
 _BIGGEST_EXACT = 2.0**53
 
@@ -152,7 +153,12 @@ def is_classes(cells: Sequence[str]) -> bool:
     if infer_kind(cells) == "category":
         return True
     found = {float(cell) for cell in cells}
-    return len(found) <= FEW_CATEGORIES and all(value.is_integer() for value in found)
+    return few_classes(len(found), len(cells)) and all(value.is_integer() for value in found)
+
+
+def few_classes(distinct: int, rows: int) -> bool:
+    """Whether so many different whole numbers may be classes: of quantities most come once, where rows are few."""
+    return distinct <= min(FEW_CATEGORIES, max(_PLAINLY_FEW, rows // 2))
 
 
 # The preprocessing ---------------------------------------------------------------------------------------------------

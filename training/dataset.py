@@ -241,7 +241,7 @@ def no_labels(dtype: np.dtype[Any], shape: tuple[int, ...]) -> Fault:
 
 
 def few(y: NDArray[Any]) -> bool:
-    return len(np.unique(y)) <= columns.FEW_CATEGORIES
+    return columns.few_classes(len(np.unique(y)), len(y))
 
 
 def classes(source: str, name: str, found: Sequence[str | int]) -> tuple[NDArray[np.int64], tuple[str | int, ...]]:

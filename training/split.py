@@ -86,7 +86,8 @@ def split(
     training, checking, holding = (np.sort(np.concatenate(part)) for part in parts)
     for key, part, rows in (("test", test, holding), ("validation", validation, checking)):
         if part and not len(rows) and not faults:
-            problem = f"{part:g} of {len(answers)} rows is no row"
+            of = f"the rows of each class, {max(map(len, groups))} at most," if labels else f"{len(answers)} rows"
+            problem = f"{part:g} of {of} is no row"
             faults.append(Fault(f"split.{key}", problem, f"add rows, or write {key} = 0"))
     if faults:
         raise DataError(source, faults)

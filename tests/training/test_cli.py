@@ -361,6 +361,17 @@ def test_of_many_classes_those_least_known_are_shown_and_none_without_rows_gets_
     assert re.search(r"<th[^>]*>alone</th>(<td[^>]*>–</td>){3}<td[^>]*>0</td>", page)
 
 
+def test_the_job_that_init_writes_learns_a_small_table_of_skewed_numbers(train: Train, tmp_path: Path) -> None:
+    rng = np.random.default_rng(7)
+    x = rng.lognormal(0, 1.5, (20, 3)).round(2)
+    lines = [",".join(map(str, [*row, answer])) for row, answer in zip(x, (x @ [3, -2, 1]).round(2), strict=True)]
+    (tmp_path / "t.csv").write_text("\n".join(["a,b,c,y", *lines]))
+    assert train("init", tmp_path / "t.csv", "--target", "y").exit_code == 0
+    found = train(tmp_path / "t.toml", "--no-publish")
+    assert found.exit_code == 0, found.output
+    assert train(tmp_path / "t.toml", "--no-publish", "--set", "train.clip_norm=").exit_code == 4
+
+
 def test_init_says_what_a_column_may_be_instead(train: Train, tmp_path: Path) -> None:
     lines = [
         f"{i},2025-0{i % 9 + 1}-{i % 28 + 1} 10:00,{i % 28 + 1}.{i % 12 + 1}.25,0{i * 37},{i}.5,"

@@ -60,6 +60,11 @@ def test_a_share_that_is_no_row_is_refused(test: float, validation: float, place
         split(np.zeros((4, 1)), (), test, validation, rng())
 
 
+def test_a_share_of_small_classes_is_told_by_their_size() -> None:
+    with pytest.raises(DataError, match=r"split\.test: 0\.2 of the rows of each class, 2 at most, is no row"):
+        split(np.repeat(np.arange(50), 2), [str(i) for i in range(50)], 0.2, 0, rng())
+
+
 @given(st.integers(2, 9), st.lists(st.integers(0, 1), min_size=30, max_size=60), st.integers(0, 99))
 def test_folds_hold_every_row_out_once_and_of_each_class_alike(count: int, labels: list[int], seed: int) -> None:
     answers = np.array([*labels, *[0] * 10, *[1] * 10])
