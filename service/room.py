@@ -53,7 +53,7 @@ class Room:
         return self.held > MAX_HELD_BYTES
 
     def shrink(self) -> bool:
-        """The system has no descriptor for another connection: so many are room for fewer. Whether that is news."""
+        """There is no descriptor for another connection: so many are room for fewer. Whether that is news."""
         most = max(1, len(self.connections) - SPARE)
         is_news, self.most = most < self.most, min(most, self.most)
         return is_news

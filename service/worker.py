@@ -147,8 +147,8 @@ class EventWorker(Worker):  # type: ignore[misc]
         for _ in range(most):
             try:
                 sock, peer = listener.accept()
-            except OSError as e:  # another worker was faster, or the client is gone
-                if e.errno in {errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM}:
+            except OSError as e:  # another worker was faster, the client is gone, or the system is short of what passes
+                if e.errno == errno.EMFILE:
                     self._spare(e)
                 return
             sock.setblocking(False)
@@ -161,7 +161,7 @@ class EventWorker(Worker):  # type: ignore[misc]
             self._register(connection, selectors.EVENT_READ)
 
     def _spare(self, error: OSError) -> None:
-        """The system gives no descriptor for another connection."""
+        """This process may have no descriptor more."""
         if self.room.shrink():
             self.log.warning("room for %d connections, not %d: %s", self.room.most, MAX_CONNECTIONS, error.strerror)
         self._close_overdue(len(self.connections) - self.room.most)

@@ -747,10 +747,13 @@ def test_a_refusal_says_what_every_answer_says(loop: Loop) -> None:
 
 
 class Exhausted:
-    """A listener where the system has no descriptor left."""
+    """A listener where something is short, descriptors if nothing else."""
+
+    def __init__(self, code: int = errno.EMFILE) -> None:
+        self.code = code
 
     def accept(self) -> None:
-        raise OSError(errno.EMFILE, "Too many open files")
+        raise OSError(self.code, os.strerror(self.code))
 
 
 def test_fewer_descriptors_than_connections_make_room_as_too_many_connections_do(
@@ -764,6 +767,17 @@ def test_fewer_descriptors_than_connections_make_room_as_too_many_connections_do
     assert "room for 2 connections, not 1000: Too many open files" in caplog.text
     assert loop.take(loop.client(post("/good", b"good"))).endswith(b"good")
     assert len(loop.worker.connections) == 2  # so many from now on
+
+
+@pytest.mark.parametrize("code", [errno.ENFILE, errno.ENOBUFS, errno.ENOMEM])
+def test_a_shortage_of_the_system_closes_nobody_and_leaves_room_for_when_it_has_passed(loop: Loop, code: int) -> None:
+    """It goes on for many turns, each of which would take some more."""
+    for _ in range(40):
+        loop.client()
+    for _ in range(10):
+        loop.worker._accept(Exhausted(code))
+    assert len(loop.worker.connections) == 40
+    assert loop.worker.room.most == room.MAX_CONNECTIONS
 
 
 def test_draining_lets_an_answer_be_taken_to_its_end(loop: Loop, monkeypatch: pytest.MonkeyPatch) -> None:
