@@ -192,29 +192,32 @@ def run(
         mend = "; train --resume continues it" if error.kept else ""
         console.fail(f"{error}{mend}", 128 + error.signal)
     except DivergedError as error:
+        checkpoint.remove()  # from there it would diverge again
         console.fail(error if console.verbosity() > 1 else _diverged(error, job), EXIT_CODES[DivergedError])
-    alias = job.settings.publish.alias
+    alias, refused = job.settings.publish.alias, None
     if target is not None:
         outcome = jobs.publish(outcome, job, target)
-        if alias and outcome.version:
-            name, number = outcome.version.name, outcome.version.number
-            why = f"published by train {Path(file).name}"
-            try:
-                target.set_alias(name, alias, number, who=console.user(), why=why, when=datetime.now(UTC))
-            except StoreError as error:
-                raise StoreError(
-                    f"{name}/{number} is published, but {alias!r} does not point to it: {error}"
-                ) from error
     checkpoint.remove()
+    if target is not None and alias and outcome.version:
+        name, number = outcome.version.name, outcome.version.number
+        why = f"published by train {Path(file).name}"
+        try:
+            target.set_alias(name, alias, number, who=console.user(), why=why, when=datetime.now(UTC))
+        except StoreError as error:
+            refused = StoreError(f"{name}/{number} is published, but {alias!r} does not point to it: {error}")
+            refused.__cause__ = error
+            alias = None
     if target is not None:
         outcome = jobs.add_report(outcome, target)
     if as_json:
         console.print_json(report.as_data(outcome, prepared, store, alias))
-        return
-    if console.verbosity() >= 0:
-        out.print(report.ending(outcome, prepared))
-    report.print_metrics(out, outcome)
-    report.print_published(out, outcome, prepared, store, alias)
+    else:
+        if console.verbosity() >= 0:
+            out.print(report.ending(outcome, prepared))
+        report.print_metrics(out, outcome)
+        report.print_published(out, outcome, prepared, store, alias)
+    if refused is not None:
+        raise refused
 
 
 @main.command(short_help="Show what a job would train, and train nothing.")

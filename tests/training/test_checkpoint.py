@@ -10,6 +10,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Mapping
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +19,7 @@ import pytest
 from click.testing import Result
 
 from model_store.nn import Array, Linear, Module, Sequential, Tanh
+from model_store.store import open_store
 from tests.training.conftest import flowers
 from training import MSE, SGD, OnPlateau, train
 from training.checkpoint import Checkpoint, CheckpointError, InterruptedTrainingError
@@ -303,6 +305,28 @@ def test_a_training_that_was_not_published_can_be_published_later(
     found = train(job_file, "--checkpoint", job_file.parent / "kept", "--resume")
     assert found.exit_code == 0, found.output
     assert not list((job_file.parent / "kept").iterdir())
+
+
+def test_a_training_that_diverged_leaves_nothing_to_resume(train: Callable[..., Result], job_file: Path) -> None:
+    wild = ["--set", "data.task=regression", "--set", "data.target=length", "--set", "data.columns=['colour']"]
+    found = train(job_file, *wild, "--set", "train.learning_rate=1e8", "--checkpoint-seconds", 0)
+    assert found.exit_code == 4, found.output
+    assert not list(job_file.parent.glob("*checkpoint*"))
+
+
+def test_a_version_whose_alias_does_not_move_is_shown_whole_and_leaves_nothing_to_resume(
+    train: Callable[..., Result], job_file: Path
+) -> None:
+    store = open_store(str(job_file.parent / "models"))
+    assert train(job_file, "--set", "publish.alias=champion").exit_code == 0
+    store.protect("flowers", "champion", protected=True, who="ada", why="", when=datetime(2026, 1, 2, tzinfo=UTC))
+    found = train(job_file, "--set", "publish.alias=champion", "--checkpoint-seconds", 0)
+    assert found.exit_code == 5
+    assert "Error: flowers/2 is published, but 'champion' does not point to it: " in found.stderr
+    assert "Published flowers, version 2" in found.stdout
+    assert "champion points to it" not in found.stdout
+    assert (job_file.parent / "models" / "flowers" / "2.html").is_file()
+    assert not list(job_file.parent.glob("*checkpoint*"))
 
 
 def test_a_store_that_cannot_be_written_is_noticed_before_the_training(
