@@ -48,6 +48,7 @@ from training.trainer import DivergedError, Samples, train
 GOLDEN_ROWS = 8
 _GOLDEN_NUMBERS = 100_000  # in all golden rows, so that big images do not fill the manifest
 _PASSES = (40_000, 200_000)  # rows that the diagnostics send through the network, at least and at most
+_ROOMY = 2**30  # bytes of encoded rows that nobody needs to be told of
 _BLOCK = 4096  # rows encoded at a time, in float64
 
 
@@ -242,6 +243,11 @@ def prepare(job: Job, fold: Fold | None = None, rows: Dataset | None = None) -> 
     if rows.labels:
         warnings += unjudged(rows.labels, rows.answers[parts.test])
     notes = rows.notes + constants(signature) + channels_first(plan.input_shape) + warnings
+    encoded = len(rows) * signature.width * np.dtype(plan.dtype).itemsize
+    if found is None and encoded > _ROOMY:
+        notes.append(
+            f"encoded, the rows take {encoded / 2**30:.1f} GiB of memory; stream = true in [data] takes less"
+        )
     # A row that cannot be encoded, held out or not, is to be known now and not after the training.
     blocks = None if found is None else Blocks(found, signature, plan)
     prepared = Prepared(replace(job, settings=resolved), rows, parts, signature, plan, notes, blocks)

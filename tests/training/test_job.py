@@ -147,6 +147,13 @@ def test_rows_that_do_not_fit_in_memory_are_sent_to_a_stream(tmp_path: Path, mon
     assert "(lower split.test, or leave" in refusal(tmp_path, rows(200), data={"stream": True})
 
 
+def test_rows_that_take_much_memory_are_told_of_streams(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    assert not any("stream" in note for note in prepare(job(tmp_path, rows(200))).notes)
+    monkeypatch.setattr("training.job._ROOMY", 700)
+    assert any("GiB of memory; stream = true" in note for note in prepare(job(tmp_path, rows(200))).notes)
+    assert not any("GiB" in note for note in prepare(job(tmp_path, rows(200), data={"stream": True})).notes)
+
+
 def test_faults_of_several_columns_are_told_at_once(tmp_path: Path) -> None:
     table = "w,x,y\n" + "".join(f"{i}w,{i}x,{'ab'[i % 2]}\n" for i in range(40))
     assert "2 faults" in refusal(tmp_path, table)
