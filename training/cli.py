@@ -174,8 +174,8 @@ def run(
     target = None if no_publish else open_store(store)
     if target is not None:
         target.check_writable(job.settings.model.name)
-    prepared = jobs.prepare(job)
     out: Console = terminal.stderr if as_json else terminal.stdout
+    prepared = _prepared(out, job)
     if console.verbosity() > 0:
         report.print_check(out, prepared)
     elif console.verbosity() == 0:
@@ -229,7 +229,7 @@ def run(
 @console.exit_codes(EXIT_CODES)
 def check(file: str, overrides: tuple[tuple[str, Any], ...], seed: int | None, as_json: bool) -> None:
     """Read the job FILE and its data, and show what would be trained: columns, classes, split, layers."""
-    prepared = jobs.prepare(_load(file, overrides, seed))
+    prepared = _prepared(terminal.stderr if as_json else terminal.stdout, _load(file, overrides, seed))
     if as_json:
         console.print_json(report.check_data(prepared))
         return
@@ -284,6 +284,15 @@ def _find_rate(job: jobs.Job, as_json: bool) -> None:
         console.print_json({"model": job.settings.model.name, **asdict(curve)})
     else:
         report.print_rates(terminal.stdout, curve)
+
+
+def _prepared(out: Console, job: jobs.Job) -> jobs.Prepared:
+    """The job, prepared. A terminal is told what it waits for: a table of 60 MB is read for some seconds."""
+    if console.verbosity() < 0 or not out.is_terminal:
+        return jobs.prepare(job)
+    data = job.settings.data
+    with out.status(f"Reading {data.path or data.images}"):
+        return jobs.prepare(job)
 
 
 @contextmanager

@@ -245,9 +245,7 @@ def prepare(job: Job, fold: Fold | None = None, rows: Dataset | None = None) -> 
     notes = rows.notes + constants(signature) + channels_first(plan.input_shape) + warnings
     encoded = len(rows) * signature.width * np.dtype(plan.dtype).itemsize
     if found is None and encoded > _ROOMY:
-        notes.append(
-            f"encoded, the rows take {encoded / 2**30:.1f} GiB of memory; stream = true in [data] takes less"
-        )
+        notes.append(f"encoded, the rows take {encoded / 2**30:.1f} GiB of memory; stream = true in [data] takes less")
     # A row that cannot be encoded, held out or not, is to be known now and not after the training.
     blocks = None if found is None else Blocks(found, signature, plan)
     prepared = Prepared(replace(job, settings=resolved), rows, parts, signature, plan, notes, blocks)

@@ -5,10 +5,12 @@ from __future__ import annotations
 import errno
 import json
 import os
+import pty
 import re
 import subprocess
 import sys
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 
 import numpy as np
@@ -166,6 +168,23 @@ def test_each_epoch_is_a_line_when_nobody_watches(train: Train, job_file: Path) 
     lines = [line for line in train(job_file).stdout.splitlines() if line.startswith("epoch ")]
     assert [line.split()[1] for line in lines] == ["1/3", "2/3", "3/3"]
     assert all("validation loss" in line for line in lines)
+
+
+@pytest.mark.parametrize(("options", "shown"), [([], True), (["-q"], False)])
+def test_a_terminal_is_told_what_is_read(job_file: Path, options: list[str], shown: bool) -> None:
+    ours, theirs = pty.openpty()
+    command = [sys.executable, "-m", "training", "check", str(job_file), *options]
+    environment = {**os.environ, "PYTHONPATH": str(Path(__file__).parents[2]), "TERM": "xterm"}
+    with subprocess.Popen(command, stdin=theirs, stdout=theirs, stderr=theirs, env=environment) as process:
+        os.close(theirs)
+        said = b""
+        with suppress(OSError):  # of a terminal that nobody writes to any more
+            while part := os.read(ours, 4096):
+                said += part
+    os.close(ours)
+    assert process.returncode == 0
+    assert (b"Reading flowers.csv" in said) is shown
+    assert b"40 rows" in said
 
 
 def test_quiet_leaves_progress_out_and_verbose_adds_the_plan(train: Train, job_file: Path) -> None:
