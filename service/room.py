@@ -71,13 +71,15 @@ class Room:
             if connection.held and connection.waiting is None and not connection.closing and connection is not newest:
                 yield connection
 
+    @property
+    def holds_too_many_answers(self) -> bool:
+        return self.unread > MAX_HELD_BYTES
+
     def slow_to_take(self) -> Iterator[Connection]:
         """The slowest first, until what they leave makes room enough."""
-        if self.unread <= MAX_HELD_BYTES:
-            return
         slow_before = time.monotonic() - SLOW_SECONDS
         for connection in sorted(self._taking(), key=lambda c: c.moved):
-            if self.unread <= MAX_HELD_BYTES or connection.moved > slow_before:
+            if not self.holds_too_many_answers or connection.moved > slow_before:
                 break
             yield connection
         for connection in sorted(self._taking(), key=lambda c: c.deadline)[:-1]:  # the newest may be as large as it is

@@ -69,6 +69,7 @@ class EventWorker(Worker):  # type: ignore[misc]
         self.queue: deque[Connection] = deque()
         self.vital: deque[Connection] = deque()
         self.accepted = 0.0
+        self.keepalive = self.cfg.keepalive  # which gunicorn looks up for half a microsecond
         self.gateway = Gateway(self.wsgi, self.cfg, self.app.observer, self.log)
         self.aside = Aside(self._written, self._wake)
         self.heads = Heads(self.cfg)
@@ -132,8 +133,9 @@ class EventWorker(Worker):  # type: ignore[misc]
                 self._answer(connection, connection.waiting)
         if self.queue:
             self._serve()
-        for connection in self.room.slow_to_take():
-            self._close(connection)
+        if self.room.holds_too_many_answers:
+            for connection in self.room.slow_to_take():
+                self._close(connection)
 
     def _welcome(self, listener: Any, now: float) -> None:
         """Whoever is idle and quick would take all connections of a burst, and then be busy while others are idle."""
@@ -383,7 +385,7 @@ class EventWorker(Worker):  # type: ignore[misc]
             return
         incoming = connection.incoming
         if incoming.head is None:  # of the next request something may have come before it had this answer
-            idle = self.cfg.keepalive if self.alive else LINGER_SECONDS
+            idle = self.keepalive if self.alive else LINGER_SECONDS
             connection.deadline = time.monotonic() + (READ_SECONDS if incoming.buffer else idle)
         self._register(connection, selectors.EVENT_READ)
         if incoming.buffer or incoming.ended:
