@@ -69,23 +69,39 @@ def categories(table: Table, column: str, *, sure: bool) -> NDArray[np.object_]:
     cells = table.columns[column]
     distinct = len({cell for cell in cells if cell is not None})
     if distinct > MOST_CATEGORIES or (not sure and identifies(cells)):
-        raise DataError(table.name, [_too_many(table, column, distinct)])
+        raise DataError(table.name, [_too_many(table, column, distinct, sure=sure)])
     values = np.empty(len(cells), object)
     values[:] = cells
     return values
 
 
-def _too_many(table: Table, column: str, distinct: int) -> Fault:
+def _too_many(table: Table, column: str, distinct: int, *, sure: bool) -> Fault:
     """Numbers with a few slips among them, or ids and texts."""
     cells = table.columns[column]
     slips = _no_numbers(cells)
-    if len(slips) < len(cells) / 2:
+    if not sure and len(slips) < len(cells) / 2:
         return _slip(table, column, slips, "or leave the column out")
-    problem = f"{distinct} different texts in {len(cells)} rows, too many for categories"
-    mend = "leave the column out: list the others as data.columns"
-    if distinct <= MOST_CATEGORIES:
+    most = f"; {MOST_CATEGORIES} at most" if distinct > MOST_CATEGORIES else ""
+    problem = f"{distinct} different texts in {len(cells)} rows, too many for categories{most}"
+    meant = kind_meant([cell for cell in cells if cell is not None])
+    mend = (f"{meant}; or " if meant else "") + "leave the column out: list the others as data.columns"
+    if not sure and distinct <= MOST_CATEGORIES:
         mend += f", or say so if it is one: data.kinds = {{ {column!r} = 'category' }}"
     return Fault(f"column {column}", problem, mend)
+
+
+_DATE = re.compile(r"\d{4}([-/.])\d\d?\1\d\d?([T ].*)?|\d\d?([-/.])\d\d?\3\d{2,4}([T ].*)?")
+_ADORNED = re.compile(r"[$€£¥]?\s*[+-]?\d[\d.,' ]*\s*([%$€£¥]|[A-Za-z]{1,3})?")
+
+
+def kind_meant(present: Sequence[str]) -> str:
+    """What texts could be instead, if somebody wrote them otherwise."""
+    if all(_DATE.fullmatch(cell) for cell in present):
+        return "dates: write what counts as numbers, such as year, month, age in days"
+    odd = next((cell for cell in present if number_in(cell) is None), None)
+    if odd is not None and all(_ADORNED.fullmatch(cell) for cell in present):
+        return f"numbers, if {odd!r} is written with a point alone, without commas and units"
+    return ""
 
 
 def _no_numbers(cells: Sequence[str | None]) -> list[int]:
@@ -108,16 +124,23 @@ def few_slips(cells: Sequence[str | None]) -> list[int]:
 
 
 def doubts(table: Table, kinds: Mapping[str, str], given: Mapping[str, str]) -> list[str]:
-    """A note for each column that a few cells alone make categories of; `given` are the kinds that a job states."""
+    """A note for each column whose many categories may be numbers or dates; `given` are the kinds that a job states."""
     notes = []
-    for name, kind in kinds.items():
-        if kind == "category" and name not in given and (slips := few_slips(table.columns[name])):
-            first = f"{_shown(table.columns[name][slips[0]])} in {table.noun} {table.lines[slips[0]]}"
-            notes.append(
-                f"column {name} counts as categories, for {len(slips)} of its {len(table)} cells "
-                f"{'is no number' if len(slips) == 1 else 'are no numbers'}, such as {first}: empty such cells if they "
-                f"are missing, or write kinds = {{ {name!r} = 'category' }} in [data]"
-            )
+    for name in (name for name, kind in kinds.items() if kind == "category" and name not in given):
+        cells = table.columns[name]
+        present = [cell for cell in cells if cell is not None]
+        if slips := few_slips(cells):
+            first = f"{_shown(cells[slips[0]])} in {table.noun} {table.lines[slips[0]]}"
+            are = "is no number" if len(slips) == 1 else "are no numbers"
+            why = f", for {len(slips)} of its {len(table)} cells {are}"
+            meant = f", such as {first}: empty such cells if they are missing"
+        elif len(set(present)) > FEW_CATEGORIES and (meant := kind_meant(present)):
+            why, meant = "", f": {meant}"
+        else:
+            continue
+        notes.append(
+            f"column {name} counts as categories{why}{meant}, or write kinds = {{ {name!r} = 'category' }} in [data]"
+        )
     return notes
 
 

@@ -169,23 +169,18 @@ def _look(cells: Sequence[str | None]) -> str:
     return look + remark
 
 
-_DATE = re.compile(r"\d{4}([-/.])\d\d?\1\d\d?([T ].*)?|\d\d?([-/.])\d\d?\3\d{2,4}([T ].*)?")
-_ADORNED = re.compile(r"[$€£¥]?\s*[+-]?\d[\d.,' ]*\s*([%$€£¥]|[A-Za-z]{1,3})?")
 _CODE = re.compile(r"0\d+")
 
 
 def _kind_to_be(present: Sequence[str]) -> str:
     """What texts could be instead, if somebody wrote them otherwise."""
-    if all(_DATE.fullmatch(cell) for cell in present):
-        return "; dates: write what counts as numbers, such as year, month, age in days"
     odd = [cell for cell in present if number_in(cell) is None]
     if 10 * len(odd) <= len(present):
         return (
             f"; numbers but for {len(odd)}, such as {_printable(odd[0][:40])!r}: empty those cells if they are missing"
         )
-    if all(_ADORNED.fullmatch(cell) for cell in present):
-        return f"; numbers, if {odd[0]!r} is written with a point alone, without commas and units"
-    return ""
+    meant = columns.kind_meant(present)
+    return f"; {meant}" if meant else ""
 
 
 def _doubt(present: Sequence[str], found: Sequence[float]) -> str:

@@ -59,6 +59,24 @@ def test_more_categories_than_can_be_features_are_refused_though_the_job_asks() 
         columns.categories(table(*(f"name {i}" for i in range(columns.MOST_CATEGORIES + 1))), "a", sure=True)
 
 
+def test_numbers_that_the_job_calls_categories_are_counted_and_no_slip_is_looked_for() -> None:
+    numbers = table(*map(str, range(columns.MOST_CATEGORIES + 1)))
+    with pytest.raises(DataError, match="1001 different texts in 1001 rows, too many for categories; 1000 at most"):
+        columns.categories(numbers, "a", sure=True)
+
+
+def test_numbers_and_dates_in_disguise_are_told() -> None:
+    with pytest.raises(
+        DataError, match=r"numbers, if '0,5 €' is written with a point alone, without commas and units; or"
+    ):
+        columns.categories(table(*(f"{i},5 €" for i in range(50))), "a", sure=False)
+    dates = table(*(f"2025-01-{i % 28 + 1:02}" for i in range(90)))
+    (note,) = columns.doubts(dates, {"a": "category"}, {})
+    assert note.startswith("column a counts as categories: dates: write what counts as numbers")
+    assert columns.doubts(dates, {"a": "category"}, {"a": "category"}) == []
+    assert columns.doubts(table(*("red", "blue") * 40), {"a": "category"}, {}) == []
+
+
 def test_one_slip_among_numbers_is_named_instead_of_making_categories_of_them() -> None:
     with pytest.raises(DataError, match=r"line 52, column a: wanted a number.*found 'O.5'"):
         columns.categories(table(*map(str, range(50)), "O.5"), "a", sure=False)
