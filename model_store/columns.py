@@ -34,8 +34,14 @@ class Faults:
             self.kept.append(Fault(place, problem, mend if isinstance(mend, str) else mend()))
 
     def check(self) -> None:
+        """InputError where there are any, row by row."""
         if self.total:
-            raise InputError(self.kept, self.total)
+            raise InputError(sorted(self.kept, key=_row), self.total)
+
+
+def _row(fault: Fault) -> int:
+    """The row of `instances.7.island`, and -1 of what is no row's."""
+    return next((int(part) for part in fault.place.split(".") if part.isascii() and part.isdigit()), -1)
 
 
 @dataclass(frozen=True)

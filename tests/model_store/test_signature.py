@@ -122,6 +122,14 @@ def test_what_was_recorded_of_labels_and_targets_is_in_their_order() -> None:
     assert list(found["baseline"]["targets"]) == ["up", "down", "other"]
 
 
+def test_faults_are_told_row_by_row() -> None:
+    rows = [["Bisco", "1", 2, "male"], {"island": "Dream", "masss": 1, "mass": 1, "flipper": 2, "sex": "male"}, 7]
+    assert [fault.partition(":")[0] for fault in faults(PENGUIN, [*rows, *rows])] == [
+        "instances.0.island", "instances.0.mass", "instances.1.masss", "instances.2",
+        "instances.3.island", "instances.3.mass", "instances.4.masss", "instances.5",
+    ]  # fmt: skip
+
+
 def test_a_flood_of_faults_is_counted_but_not_kept() -> None:
     with pytest.raises(InputError) as caught:
         XOR.encode([["x", "y"]] * 1000)

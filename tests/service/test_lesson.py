@@ -243,8 +243,8 @@ def test_the_callers_own_tensors_are_mended(client, sent, wanted):
 
 
 def test_tensors_that_came_as_bytes_are_mended(client):
-    texts = [b"".join(struct.pack("<I", len(t)) + t for t in two) for two in ((b"Biscoe", b"Dreem"), (b"", b"MALE"))]
-    tails = [texts[0], np.array([4000, 3210.5], "<f4").tobytes(), texts[1]]
+    texts = [b"".join(struct.pack("<I", len(t)) + t for t in two) for two in ((b"Dreem", b"Biscoe"), (b"MALE", b""))]
+    tails = [texts[0], np.array([3210.5, 4000], "<f4").tobytes(), texts[1]]
     sent = [
         {"name": name, "shape": [2, 1], "datatype": datatype, "parameters": {"binary_data_size": len(tail)}}
         for name, datatype, tail in zip(("island", "mass", "sex"), ("BYTES", "FP32", "BYTES"), tails, strict=True)
