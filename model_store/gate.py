@@ -10,15 +10,16 @@ its own name where there is one of it: the mae of a regression with one target.
 
 from __future__ import annotations
 
-import math
 import operator
 import re
+import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 
 from model_store import artifact
+from model_store.columns import number_in
 from model_store.compare import judged_as_taught, same_rows
 from model_store.errors import Fault, InputError, NotFoundError, did_you_mean
 from model_store.moves import Generation
@@ -111,9 +112,8 @@ def _judged(gate: Gate, store: Store, name: str, number: int, alias: str, presen
     training = _training(store, name, number)
     found = _metric(training, gate.metric, f"{name}/{number}")
     taught = judged_as_taught(training)
-    try:
-        wanted = float(gate.reference)
-    except ValueError:
+    wanted = number_in(gate.reference)
+    if wanted is None:
         if gate.reference == alias and present is None:
             return Verdict(str(gate), True, found, None, alias, as_taught=taught)
         other, slash, ref = gate.reference.partition("/")
@@ -148,5 +148,5 @@ def _numbers(metrics: Any, prefix: str = "") -> Iterator[tuple[str, float]]:
     if isinstance(metrics, Mapping):
         for key, value in metrics.items():
             yield from _numbers(value, f"{prefix}.{key}" if prefix else str(key))
-    elif isinstance(metrics, (int, float)) and not isinstance(metrics, bool) and math.isfinite(metrics):
+    elif type(metrics) in (int, float) and abs(metrics) <= sys.float_info.max:
         yield prefix, float(metrics)

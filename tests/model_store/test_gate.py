@@ -72,6 +72,16 @@ def test_two_figures_of_one_name_are_told_apart(everywhere: Store, make_model) -
     )
 
 
+def test_a_figure_that_no_float_can_hold_is_none(everywhere: Store, make_model) -> None:
+    training = {"metrics": {"accuracy": 0.9, "rows": 10**400}}
+    everywhere.publish("chess", replace(make_model(1), training=training))
+    assert promoted(everywhere, 1, "accuracy>0.5")[-1] == "moved to 1"
+    with pytest.raises(NotFoundError, match="no metric 'rows'; there are: accuracy"):
+        promoted(everywhere, 1, "rows>0.5")
+    with pytest.raises(NotFoundError, match="no version or alias '1e999'"):
+        promoted(everywhere, 1, "accuracy<1e999")
+
+
 def test_the_history_tells_by_what_a_version_was_promoted(chess: Store) -> None:
     promoted(chess, 1)
     promoted(chess, "latest", "accuracy>=champion")
