@@ -20,6 +20,7 @@ import shutil
 import struct
 import tempfile
 import threading
+import time
 import weakref
 from bisect import bisect_left
 from collections.abc import Callable, Iterator, Sequence
@@ -36,6 +37,7 @@ log = logging.getLogger("service")
 
 _LIVE_SUM = "gauge_livesum"  # the kind of gauges that are summed over the processes that live
 _SHARES = "shares"  # the kind of what is no metric
+_PREFIX, _HELD, _NEW_SECONDS = "forward-pass-counts-", "held", 60.0
 _BYTES = 16 * 1024  # of a file at first
 
 
@@ -99,8 +101,9 @@ class Counts:
         """A directory of its own, `within` another or else in memory, which goes when the counts do or the process that
         made it ends, unless one is given."""
         if directory is None:
-            directory = Path(tempfile.mkdtemp(prefix="forward-pass-counts-", dir=within or memory_directory()))
-            weakref.finalize(self, _remove, directory, os.getpid())
+            directory = Path(tempfile.mkdtemp(prefix=_PREFIX, dir=within or memory_directory()))
+            _sweep(directory.parent)
+            weakref.finalize(self, _remove, directory, os.getpid(), _hold(directory))
         self.directory = directory
         self.lock = threading.RLock()
         self._figures = Figures(directory)
@@ -287,7 +290,29 @@ def _reopen(counts: Counts | None) -> None:
         counts.reopen()
 
 
-def _remove(directory: Path, owner: int) -> None:
+def _hold(directory: Path) -> int:
+    """Shows that somebody counts there, for as long as this process lives or one that it has forked."""
+    descriptor = os.open(directory / _HELD, os.O_WRONLY | os.O_CREAT | os.O_CLOEXEC, 0o600)
+    fcntl.flock(descriptor, fcntl.LOCK_EX)
+    return descriptor
+
+
+def _sweep(place: Path) -> None:
+    """Removes what services of this user have left there that were killed. One that is new may be about to be held."""
+    for path in place.glob(f"{_PREFIX}*/{_HELD}"):
+        with suppress(OSError):
+            held = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_NOFOLLOW | os.O_CLOEXEC)  # be it whatever it may
+            try:
+                found = os.fstat(held)
+                if found.st_uid == os.geteuid() and time.time() - found.st_mtime > _NEW_SECONDS:
+                    fcntl.flock(held, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                    shutil.rmtree(path.parent, ignore_errors=True)
+            finally:
+                os.close(held)
+
+
+def _remove(directory: Path, owner: int, held: int) -> None:
+    os.close(held)
     if os.getpid() == owner:
         shutil.rmtree(directory, ignore_errors=True)
 

@@ -272,6 +272,35 @@ def test_counts_without_a_place_have_one_of_their_own_that_goes_with_them():
     assert not place.exists()
 
 
+@pytest.mark.parametrize("lives", ["nobody", "a worker"])
+def test_what_a_service_left_that_was_killed_goes_with_the_next_start_once_nobody_of_it_lives(tmp_path, lives):
+    """A service that is killed again and again by the system would fill the memory that it is short of."""
+    reader, writer = os.pipe()
+    pid = os.fork()
+    if pid == 0:
+        try:
+            counts = Counts(within=str(tmp_path))
+            counts.counter("answered", "Requests answered.").at().inc()
+            os.close(writer)
+            if lives == "a worker" and os.fork() == 0:
+                os.read(reader, 1)  # until the test ends, however it does
+        finally:
+            os.kill(os.getpid(), signal.SIGKILL)
+    os.close(reader)
+    try:
+        os.waitpid(pid, 0)
+        (left,) = tmp_path.iterdir()
+        beside = Counts(within=str(tmp_path))
+        assert left.exists()  # so new that it may be about to begin
+        for directory in (left, beside.directory):
+            os.utime(directory / "held", (1, 1))
+        Counts(within=str(tmp_path))
+        assert left.exists() == (lives == "a worker")
+        assert beside.directory.exists()
+    finally:
+        os.close(writer)
+
+
 def test_a_share_that_is_asked_for_again_is_the_same(counts):
     assert counts.share("bin") is counts.share("bin")
 
