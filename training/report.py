@@ -25,6 +25,7 @@ from training.split import Fold
 _MOST_CLASSES = 20  # a confusion matrix of more is no table to look at
 _MOST_ROWS = 30  # classes of which a table tells how well they are known
 _MOST_SHOWN = 8
+_WORSE = 1.1  # times the lowest validation loss, which chance alone reaches
 _BAR = 30  # characters of a loss that is the first one
 _LONGEST_ROW = 200  # characters of a row that is still fit for a command line
 
@@ -44,7 +45,21 @@ def ending(outcome: Outcome, prepared: Prepared) -> str:
     line = f"{'Stopped early' if early else 'Trained'} after {outcome.epochs} epochs"
     if outcome.best_epoch != outcome.epochs:
         line += f"; the weights are those of epoch {outcome.best_epoch}, the best"
-    return line + "."
+    return line + "." + _missed(outcome, prepared)
+
+
+def _missed(outcome: Outcome, prepared: Prepared) -> str:
+    """What early stopping would have kept, where a training without it went well past its best."""
+    history = [point for point in outcome.model.training["history"] if "validation_loss" in point]
+    if not history or prepared.job.settings.train.early_stopping is not None:
+        return ""
+    last, least = history[-1], min(history, key=lambda point: point["validation_loss"])
+    if last["validation_loss"] <= _WORSE * least["validation_loss"]:
+        return ""
+    return (
+        f"\nIn epoch {least['epoch']} the validation loss was {least['validation_loss']:.4g}, at the end it is "
+        f"{last['validation_loss']:.4g}: early_stopping = {{ patience = 20 }} in [train] keeps the best weights."
+    )
 
 
 def print_metrics(console: Console, outcome: Outcome) -> None:

@@ -187,6 +187,19 @@ def test_a_terminal_is_told_what_is_read(job_file: Path, options: list[str], sho
     assert b"40 rows" in said
 
 
+def test_a_training_that_went_past_its_best_is_told_of_early_stopping(train: Train, job_file: Path) -> None:
+    rng = np.random.default_rng(0)
+    lines = [f"{rng.random()},red,{'ab'[rng.integers(2)]}" for _ in range(90)]
+    (job_file.parent / "flowers.csv").write_text("\n".join(["length,colour,kind", *lines]))
+    options = ["--no-publish", "--set", "network.layers=[64, 'relu', 64, 'relu']", "--set", "train.epochs=300"]
+    found = train(job_file, *options)
+    wanted = r"300 epochs\.\nIn epoch \d+ the validation loss was [\d.]+, at the end it is [\d.]+: early_stopping = "
+    assert re.search(wanted, found.stdout), found.stdout
+    found = train(job_file, *options, "--set", "train.early_stopping={ patience = 300 }")
+    assert "the validation loss was" not in found.stdout
+    assert "the validation loss was" not in train(job_file, "--no-publish").stdout
+
+
 def test_quiet_leaves_progress_out_and_verbose_adds_the_plan(train: Train, job_file: Path) -> None:
     quiet = train(job_file, "-q").stdout
     assert "epoch " not in quiet
