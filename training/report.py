@@ -70,7 +70,7 @@ def print_metrics(console: Console, outcome: Outcome) -> None:
     if not isinstance(output, Classes):
         console.print(_targets(found["targets"], baseline["targets"]))
         console.print(
-            f"Measured on {found['rows']} {found['of']}. The baseline always answers the training rows' mean."
+            f"Measured on {number(found['rows'])} {found['of']}. The baseline always answers the training rows' mean."
         )
         return
     table = _table(output.name, "precision", "recall", "F1", "rows")
@@ -79,16 +79,16 @@ def print_metrics(console: Console, outcome: Outcome) -> None:
         classes = sorted(classes, key=lambda one: (not one[1]["support"], one[1]["f1"]))[:_MOST_ROWS]
     for label, row in classes:
         ratios = (f"{row[key]:.3f}" if row["support"] else "-" for key in ("precision", "recall", "f1"))
-        table.add_row(label, *ratios, str(row["support"]))
+        table.add_row(label, *ratios, number(row["support"]))
     console.print(table)
     if count > _MOST_ROWS:
         console.print(f"The {_MOST_ROWS} of {count} classes with the lowest F1; --json has all.")
     if len(output.labels) <= _MOST_CLASSES:
         console.print()
         console.print(_confusion(output.labels, found["confusion"]))
-    right = round(found["accuracy"] * found["rows"])
+    right, rows = number(round(found["accuracy"] * found["rows"])), number(found["rows"])
     console.print()
-    console.print(f"Accuracy {found['accuracy']:.2%}: {right} of {found['rows']} {found['of']} are right.")
+    console.print(f"Accuracy {found['accuracy']:.2%}: {right} of {rows} {found['of']} are right.")
     console.print(f"The baseline, always answering {baseline['answer']!r}, has {baseline['accuracy']:.2%}.")
 
 
@@ -273,17 +273,17 @@ def _target(prepared: Prepared) -> str:
     counts = classes(prepared)
     if counts is None:
         return f"target: {names}, regression"
-    return f"target: {names}, classification; rows a class: {_listed([f'{k} {n}' for k, n in counts.items()])}"
+    return f"target: {names}, classification; rows a class: {_listed([f'{k} {number(n)}' for k, n in counts.items()])}"
 
 
 def _rows(prepared: Prepared) -> str:
     sizes = prepared.sizes
-    parts = [f"{sizes['training']} to learn from"]
+    parts = [f"{number(sizes['training'])} to learn from"]
     if sizes["validation"]:
-        parts.append(f"{sizes['validation']} to validate with")
+        parts.append(f"{number(sizes['validation'])} to validate with")
     if sizes["test"]:
-        parts.append(f"{sizes['test']} held out")
-    return f"{sum(sizes.values())} rows ({', '.join(parts)})"
+        parts.append(f"{number(sizes['test'])} held out")
+    return f"{number(sum(sizes.values()))} rows ({', '.join(parts)})"
 
 
 def _targets(found: Mapping[str, Any], baseline: Mapping[str, Any]) -> RenderableType:

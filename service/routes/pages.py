@@ -125,7 +125,7 @@ def _figures(training: Mapping[str, Any]) -> dict[str, Any] | None:
     metrics, baseline = training.get("metrics"), training.get("baseline", {})
     if not isinstance(metrics, dict) or not isinstance(baseline, dict):
         return None
-    of = f"{metrics.get('rows', '')} {metrics.get('of', 'rows')}".strip()
+    of = f"{_figure(metrics.get('rows', ''))} {metrics.get('of', 'rows')}".strip()
     accuracy = metrics.get("accuracy")
     by = next((key for key in ("classes", "targets") if isinstance(metrics.get(key), dict)), "")
     table = _rows(metrics.get(by))

@@ -54,6 +54,17 @@ def test_a_table_in_place_of_a_job_is_sent_to_init(train: Train, job_file: Path)
     assert "flowers.csv --target COLUMN writes one for this table" in found.stderr
 
 
+def test_many_rows_are_counted_with_their_thousands_apart(train: Train, job_file: Path) -> None:
+    rows = "".join(f"{i},{'ab'[i % 2]}\n" for i in range(20_000))
+    job_file.with_suffix(".csv").write_text(f"a,kind\n{rows}", encoding="utf-8")
+    job_file.write_text('[model]\nname = "ab"\n[data]\npath = "flowers.csv"\ntarget = "kind"\n[split]\ntest = 0.6\n')
+    found = train(job_file, "--set", "train.epochs=1")
+    assert "20,000 rows (6000 to learn from, 2000 to validate with, 12,000 held out)" in found.stdout
+    assert "of 12,000 test rows are right" in found.stdout
+    settings = Settings(store=str(store(job_file)), cache_dir=str(job_file.parent / "cache"), poll_seconds=0)
+    assert "of 12,000 test rows" in create_app(settings).test_client().get("/docs").text
+
+
 def test_the_report_that_is_made_again_is_the_one_that_training_left(train: Train, job_file: Path) -> None:
     rows = "".join(f"{i},{i % 7},{-i}\n" for i in range(40))
     job_file.with_suffix(".csv").write_text(f"a,up,down\n{rows}", encoding="utf-8")
