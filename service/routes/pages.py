@@ -35,6 +35,7 @@ _ADDRESSES = (
 )
 _ERROR_CODES = (
     (400, ("bad_json", "broken_body"), "The body is not JSON, or did not come whole."),
+    (400, ("bad_request",), "What came is not well-formed HTTP; also 414, 417, 431 and 501."),
     (401, ("unauthorized",), "The service asks for a key, and the request has none that is known."),
     (403, ("forbidden",), "The key has not the scope that the address needs."),
     (404, ("unknown_model", "unknown_version", "not_found"), "There is no such thing; the message says what there is."),

@@ -14,7 +14,9 @@ from model_store.model import Model
 from model_store.nn import Linear, Sequential
 from model_store.signature import Array, Number, Signature, Values
 from model_store.store import open_store
+from service.routes.pages import _ERROR_CODES
 from tests.service.conftest import PENGUIN, assert_error, move, price
+from tests.service.test_server import ROOT
 
 ROW = {"instances": [[3.0, 80.0]]}
 PAGES = ("/", "/healthz", "/readyz", "/models", "/models/price", "/models/price/versions/1", "/openapi.json", "/docs")
@@ -98,6 +100,15 @@ def test_crash_is_500_that_tells_the_caller_nothing_and_the_log_all(client, monk
     assert "1234" not in str(error)
     assert "the password is 1234" in caplog.text
     assert response.json["request_id"] in caplog.text
+
+
+def test_the_page_and_the_documents_tell_the_same_codes_of_errors():
+    table = (ROOT / "docs" / "api.md").read_text(encoding="utf-8")
+    rows = [row for row in table.splitlines() if re.match(r"\| [45]\d\d[, \d]* \| `", row)]
+    documented = {code for row in rows for code in re.findall(r"`(\w+)`", row.split("|")[2])}
+    on_the_page = {code for _, codes, _ in _ERROR_CODES for code in codes}
+    assert documented == on_the_page
+    assert "bad_request" in documented  # which the worker itself answers, before there is an address
 
 
 @pytest.mark.parametrize("given", ["abc-123", "0af7651916cd43dd8448eb211c80319c", "a" * 128])
