@@ -12,6 +12,7 @@ from pathlib import Path
 from model_store.columns import number_in
 from model_store.errors import Fault, did_you_mean
 from model_store.files import replacing
+from model_store.report.markup import number
 from training import columns, data
 from training.data import Table
 from training.errors import DataError, JobError
@@ -134,7 +135,7 @@ early_stopping = {{ patience = 20 }}  # epochs to wait for a better one; the bes
 
 
 # Of 120 small tables, half of them skewed, 4 diverged without it and none with it.
-_CLIP = "clip_norm = 1.0      # a row far from all others moves the weights no further than this\n"
+_CLIP = "clip_norm = 1.0      # longer gradients are cut to this, so that a few extreme rows throw no weights far\n"
 
 
 def _quoted(text: str) -> str:
@@ -159,7 +160,7 @@ def _look(cells: Sequence[str | None]) -> str:
         return "left out, it never changes" if present else "left out, it is empty"
     if columns.infer_kind(cells) == "number":
         found = [float(cell) for cell in present]
-        look, remark = f"number, {min(found):g} to {max(found):g}", _doubt(present, found)
+        look, remark = f"number, {number(min(found), 6)} to {number(max(found), 6)}", _doubt(present, found)
     elif columns.identifies(cells):
         return f"left out, {distinct} different texts are no categories{_kind_to_be(present)}"
     else:

@@ -418,10 +418,10 @@ def test_the_job_that_init_writes_learns_a_small_table_of_skewed_numbers(train: 
 def test_init_says_what_a_column_may_be_instead(train: Train, tmp_path: Path) -> None:
     lines = [
         f"{i},2025-0{i % 9 + 1}-{i % 28 + 1} 10:00,{i % 28 + 1}.{i % 12 + 1}.25,0{i * 37},{i}.5,"
-        f'"{i},25",{"?" if i == 3 else "none" if i == 7 else i * i},{i % 3}kg,{"ab"[i % 2]},{i * 1.5}'
+        f'"{i},25",{"?" if i == 3 else "none" if i == 7 else i * i},{i % 3}kg,{"ab"[i % 2]},{i * -5e4},{i * 1.5}'
         for i in range(60)
     ]
-    header = "row,sold on,built,postcode,size,worth,yards,weight,letter,price"
+    header = "row,sold on,built,postcode,size,worth,yards,weight,letter,debt,price"
     (tmp_path / "t.csv").write_text("\n".join([header, *lines]))
     assert train("init", tmp_path / "t.csv", "--target", "price").exit_code == 0
     text = (tmp_path / "t.toml").read_text()
@@ -430,6 +430,7 @@ def test_init_says_what_a_column_may_be_instead(train: Train, tmp_path: Path) ->
         assert re.search(rf"#   {dates}: left out, \d+ different texts are no categories; dates: write what", text)
     assert "#   postcode: number, 0 to 2183; a code, as 00 begins with 0? Then it is a category\n" in text
     assert "#   size: number, 0.5 to 59.5\n" in text
+    assert "#   debt: number, −2,950,000 to 0\n" in text
     assert (
         "#   worth: left out, 60 different texts are no categories; numbers, if '0,25' is written with a point" in text
     )
