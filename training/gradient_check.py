@@ -30,7 +30,7 @@ def check_gradients(
     Returns the largest error, `|analytic - numeric| / max(1, |analytic|, |numeric|)`; GradientError above
     `tolerance`. Parameters and inputs are left as they were; gradients are left zero.
     """
-    inputs = _float64(inputs, "inputs")
+    inputs = _float64(inputs, "inputs").copy()
     for parameter in module.parameters():
         _float64(parameter, "parameters")
     for gradient in module.gradients():
@@ -50,7 +50,7 @@ def check_gradients(
 
 def check_loss(loss: Loss, y_true: Array, y_pred: Array, *, epsilon: float = 1e-6, tolerance: float = 1e-6) -> float:
     """Checks `loss_prime` against `loss` at `y_pred`. Returns the largest error; GradientError above `tolerance`."""
-    y_pred = _float64(y_pred, "y_pred")
+    y_pred = _float64(y_pred, "y_pred").copy()
     analytic = loss.loss_prime(y_true, y_pred)
     return _compare("y_pred", y_pred, analytic, lambda: loss.loss(y_true, y_pred), epsilon, tolerance)
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from functools import cached_property
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import numpy as np
 import numpy.typing as npt
@@ -96,6 +96,10 @@ class Linear(Learned):
     @cached_property
     def block_rows(self) -> int:
         return block_rows(self.input_size, self.output_size, self.dtype)
+
+    def __getstate__(self) -> dict[str, Any]:
+        """Without the size of a block, which is this machine's: another's BLAS may treat that one unevenly."""
+        return {name: value for name, value in vars(self).items() if name != "block_rows"}
 
     def forward(self, inputs: Array) -> Array:
         self.inputs, self._column = as_rows(inputs, self.input_size, self.dtype, "Linear")

@@ -29,6 +29,7 @@ from model_store.nn import (
     Softmax,
     Tanh,
     build,
+    linear,
 )
 from training import MSE, SGD, check_gradients, train
 
@@ -190,6 +191,15 @@ def test_a_copy_is_whole_and_apart(copied: Callable[[Sequential], Sequential]) -
     assert twin(x).tobytes() == net(x).tobytes()
     train(twin, [[1, 2, 3]], [[0, 0]], MSE(), SGD(twin, 0.1), 1, on_epoch=None)
     assert twin(x).tobytes() != net(x).tobytes()
+
+
+def test_an_unpickled_network_finds_the_blocks_of_the_machine_it_is_on(monkeypatch: pytest.MonkeyPatch) -> None:
+    net = network(30, 20)
+    net(np.ones((1, 30)))
+    content = pickle.dumps(net)
+    monkeypatch.setattr(linear, "block_rows", lambda *_: 1)
+    assert net.block_rows > 1
+    assert pickle.loads(content).block_rows == 1  # noqa: S301  # its own pickle
 
 
 @pytest.mark.parametrize("where", [lambda layer: [layer, layer], lambda layer: [layer, Sequential([Tanh(), layer])]])

@@ -38,3 +38,15 @@ def test_float32_is_refused_for_its_rounding() -> None:
         check_gradients(Tanh(), np.zeros((1, 1), np.float32), rng=np.random.default_rng(0))
     with pytest.raises(TypeError, match="parameters: wanted float64"):
         check_gradients(Linear(1, 1), np.zeros((1, 1)), rng=np.random.default_rng(0))
+
+
+def test_what_is_checked_may_be_read_only_and_is_left_as_it_was() -> None:
+    rng = np.random.default_rng(0)
+    x = rng.standard_normal((3, 2))
+    x.flags.writeable = False
+    layer = Linear(2, 2, dtype=np.float64, rng=rng)
+    before = [array.copy() for array in layer.parameters()]
+    assert check_gradients(layer, x, rng=rng) < 1e-6
+    assert check_loss(MSE(), np.zeros((3, 2)), x) < 1e-6
+    assert [array.tolist() for array in layer.parameters()] == [array.tolist() for array in before]
+    assert not any(gradient.any() for gradient in layer.gradients())
