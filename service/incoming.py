@@ -20,7 +20,7 @@ from gunicorn.http.unreader import IterUnreader  # type: ignore[import-untyped]
 MAX_HEAD_BYTES = 64 * 1024
 MAX_LINE_BYTES = 1024  # of a chunk's size and extensions
 MAX_TRAILER_BYTES = 16 * 1024
-CHUNKS = 100  # that are read at once: one takes 2 µs, and 512 kB may have 87,000
+CHUNKS = 32  # that are read at once: one takes 2 µs, and 512 kB may have 87,000
 MAX_KEPT_HEADS, MAX_KEPT_HEAD_BYTES = 512, 2048
 
 _SIZE_LINE = re.compile(rb"([0-9A-Fa-f]{1,8})(?:[ \t]*;[\t\x20-\x7e\x80-\xff]*)?")

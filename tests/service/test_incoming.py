@@ -188,7 +188,7 @@ def test_a_chunked_body_that_grows_too_large_is_handed_on_once_it_is() -> None:
     assert len(arrived.body.read()) > MOST
 
 
-def test_a_body_of_small_chunks_comes_out_after_as_many_looks_as_it_has_hundreds_of_them() -> None:
+def test_a_body_of_small_chunks_comes_out_after_as_many_looks_as_their_number_asks_for() -> None:
     body = b"x" * (5 * CHUNKS)
     arriving, looks = fed(chunked(body, *[1] * len(body)) + head()), 1
     while (arrived := arriving.next()) is None:
