@@ -15,6 +15,7 @@ as a shell expects. The last two are quiet.
 from __future__ import annotations
 
 import getpass
+import io
 import json
 import os
 import sys
@@ -98,7 +99,8 @@ def note(message: str) -> None:
 
 
 def print_json(value: Any) -> None:
-    click.echo(json.dumps(value, indent=2, ensure_ascii=False, allow_nan=False))
+    plain = (sys.stdout.encoding or "").lower() not in {"utf-8", "utf8"}
+    click.echo(json.dumps(value, indent=2, ensure_ascii=plain, allow_nan=False))
 
 
 def fail(error: Exception | str, code: int) -> NoReturn:
@@ -121,6 +123,9 @@ def exit_codes(codes: Mapping[type[Exception], int] | None = None) -> Iterator[N
     Decorates the function of a command, below its options. `codes` adds exceptions to the package's own.
     """
     known = {**_EXIT_CODES, **(codes or {})}
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="replace")  # a ? for what a terminal without UTF-8 has no letter for
     try:
         yield
         sys.stdout.flush()

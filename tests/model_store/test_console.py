@@ -158,3 +158,17 @@ def test_somebody_always_ran_the_command(monkeypatch) -> None:
 
     monkeypatch.setattr(console.getpass, "getuser", nobody)
     assert console.user() == str(os.getuid())
+
+
+def test_a_terminal_without_utf_8_gets_question_marks_and_programs_get_escapes() -> None:
+    program = """
+import sys
+from model_store.console import exit_codes, print_json
+from model_store.terminal import stdout
+with exit_codes():
+    stdout.print("R\u00b2 \u2192 1")
+    print_json("K\u00f6ln")
+"""
+    environ = {**os.environ, "PYTHONIOENCODING": "ascii"}
+    done = subprocess.run([sys.executable, "-c", program], env=environ, capture_output=True, text=True, check=True)
+    assert done.stdout == 'R? ? 1\n"K\\u00f6ln"\n'
