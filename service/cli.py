@@ -140,15 +140,16 @@ def _tell(app: Flask, settings: Settings, server: Any) -> None:
             f"No model in {settings.store} yet, so requests are answered 503 until there is one: "
             "train examples/penguins.toml"
         )
+    workers = f"{settings.worker_count} worker{'s' * (settings.worker_count > 1)}"
     if settings.log_format == "json":  # whoever reads the log gets nothing but JSON
-        log.info("%s at %s, with %d workers", found, base, settings.worker_count)
+        log.info("%s at %s, with %s", found, base, workers)
         return
     console.note(found)
     console.note(f"  answers  {base}/predict")
     console.note(f"  docs     {base}/docs")
     for admin in more:
         console.note(f"  metrics  {admin}/metrics{' and ' + admin + '/v2/repository' if settings.admin else ''}")
-    console.note(f"  {settings.worker_count} worker{'s' * (settings.worker_count > 1)}; Ctrl-C stops")
+    console.note(f"  {workers}; Ctrl-C stops")
 
 
 def _url(listener: Any) -> str:

@@ -56,6 +56,9 @@ def log_to_stderr(level: str, form: str) -> None:
     logger.handlers = [handler]
     logger.propagate = False
     logger.setLevel(level.upper())
+    # What libraries have to say, of which logging by itself would write the words alone.
+    logging.captureWarnings(True)
+    logging.basicConfig(level=logging.WARNING, handlers=[handler])
 
 
 class ServerLogger(Logger):  # type: ignore[misc]

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import json
 import logging
+import socket
 
 import pytest
 
 from service.logs import JsonFormatter
-from tests.service.test_server import Server
+from tests.service.test_server import Server, until
 
 ROW = {"instances": [{"rooms": 3, "area": 80.0}]}
 TRACE, SPAN = "0af7651916cd43dd8448eb211c80319c", "b7ad6b7169203331"
@@ -82,3 +83,20 @@ def test_served_with_json_every_line_is_json(store, tmp_path):
     assert {"service", "service.access", "gunicorn.error"} <= {line["logger"] for line in lines}
     statuses = [line["status"] for line in lines if line["message"] == "answered"]
     assert sorted(statuses[-2:]) == [200, 404]  # of two workers, each of which logs when it has sent its answer
+
+
+@pytest.mark.slow
+def test_what_libraries_have_to_say_is_json_too(store, tmp_path):
+    """Of spans that nobody takes, say; by itself logging writes their words alone, without time, level or form."""
+    pytest.importorskip("opentelemetry.exporter.otlp.proto.http")
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        nobody = f"http://127.0.0.1:{taken.getsockname()[1]}"
+    soon = {"OTEL_BSP_SCHEDULE_DELAY": "100", "OTEL_EXPORTER_OTLP_TIMEOUT": "1"}
+    server = Server(store, tmp_path, SERVE_LOG_FORMAT="json", OTEL_EXPORTER_OTLP_ENDPOINT=nobody, **soon)
+    try:
+        server.ask("POST", "/models/price/predict", ROW)
+        until(lambda: "Failed to export" in server.log)
+    finally:
+        assert server.stop() == 0
+    lines = [json.loads(line) for line in server.log.splitlines()]
+    assert any(line["logger"].startswith("opentelemetry") for line in lines)
