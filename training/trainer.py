@@ -266,8 +266,12 @@ def _in_memory(module: Module, x_train: npt.ArrayLike, y_train: npt.ArrayLike | 
 
 
 def _samples(values: npt.ArrayLike, dtype: npt.DTypeLike | None) -> Array:
-    """Samples as rows: the article's columns (samples, features, 1) lose their last axis."""
-    rows = np.asarray(values, dtype)
+    """Samples as rows: the article's columns (samples, features, 1) lose their last axis.
+
+    One after the other in memory, for `take` copies all of an array that lies otherwise: 50,000 rows of 30 that pandas
+    keeps column by column took 26 times as long.
+    """
+    rows = np.ascontiguousarray(values, dtype)
     if rows.ndim == 3 and rows.shape[2] == 1:
         rows = rows[:, :, 0]
     return rows

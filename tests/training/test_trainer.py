@@ -226,6 +226,29 @@ def test_numbers_that_nobody_can_learn_from_are_named_and_no_learning_rate_is_bl
         train(network, XOR_X, [-1, 1, 1, -1], BinaryCrossEntropy(), SGD(network), 1)
 
 
+def test_samples_that_lie_column_by_column_are_copied_once_and_not_at_every_step() -> None:
+    rng = np.random.default_rng(9)
+    x, y = rng.random((4000, 50), np.float32), rng.random((4000, 1), np.float32)
+    found, peaks = [], []
+
+    def on_epoch(*_: object) -> None:
+        peaks.append(tracemalloc.get_traced_memory()[1] - tracemalloc.get_traced_memory()[0])
+        tracemalloc.reset_peak()
+
+    tracemalloc.start()
+    for order in ("C", "F"):
+        network = Sequential([Linear(50, 1, initializer="zeros")])
+        found.append(
+            train(
+                network, np.asarray(x, order=order), np.asarray(y[::-1], order=order), MSE(), SGD(network), 2, 100,
+                rng=np.random.default_rng(1), on_epoch=on_epoch,
+            )
+        )  # fmt: skip
+    tracemalloc.stop()
+    assert found[0] == found[1]
+    assert peaks[3] < x.nbytes / 2
+
+
 @pytest.mark.parametrize("shape", [(4,), (4, 3), (4, 2, 2), (4, 1, 2)])
 def test_samples_that_do_not_fit_are_named(shape: tuple[int, ...]) -> None:
     network = xor_network(7)
