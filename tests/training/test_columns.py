@@ -201,6 +201,16 @@ def test_whole_numbers_are_divided_by_their_range(
     assert (found.offset, found.scale, found.low, found.high, found.shape) == (0, scale, low, high, (2, 1))
 
 
+def test_statistics_of_arrays_are_theirs_however_large_the_numbers() -> None:
+    """Powers of two lose no bit, and the squares of the large ones overflow."""
+    values = np.random.default_rng(0).standard_normal((50, 4))
+    small, large = (columns.fit_array("x", values * factor, True).statistics for factor in (1.0, 2.0**700))
+    for key in ("mean", "std", "min", "max"):
+        assert large[key] == pytest.approx(small[key] * 2.0**700, rel=1e-12)
+    assert large["means"]["deciles"] == pytest.approx([value * 2.0**700 for value in small["means"]["deciles"]])
+    assert large["means"]["counts"] == small["means"]["counts"]
+
+
 def test_real_numbers_in_arrays_are_standardised() -> None:
     found = columns.fit_array("x", np.array([[1.0, 3.0]]), True)
     assert (found.offset, found.scale, found.low) == (2.0, 1.0, None)

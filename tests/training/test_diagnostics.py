@@ -25,10 +25,8 @@ def test_expected_calibration_error_weighs_each_bins_gap_by_its_rows() -> None:
     outputs = np.array([[0.2, 0.8], [0.2, 0.8], [0.2, 0.8], [0.2, 0.8], [0.65, 0.35]])
     found = diagnostics.calibration(("no", "yes"), np.array([1, 1, 1, 0, 0]), outputs)
     assert found["of"] == "yes"
-    assert [(part["low"], part["rows"], part["said"], part["found"]) for part in found["bins"]] == [
-        (0.3, 1, 0.35, 0.0),
-        (0.8, 4, 0.8, 0.75),
-    ]
+    assert [tuple(part.values()) for part in found["bins"]] == [(0.3, 0.4, 1, 0.35, 0.0), (0.8, 0.9, 4, 0.8, 0.75)]
+    assert list(found["bins"][0]) == ["low", "high", "rows", "said", "found"]
     assert found["expected_error"] == pytest.approx((1 * 0.35 + 4 * 0.05) / 5)
     assert found["log_loss"] == pytest.approx(-(3 * np.log(0.8) + np.log(0.2) + np.log(0.65)) / 5)
 
@@ -110,6 +108,25 @@ def test_a_column_that_the_model_does_not_use_costs_nothing_and_the_one_it_uses_
     assert found["parts"][2] == {"name": "idle", "cost": 0.0, "deviation": 0.0}
     assert found["parts"][0]["cost"] == pytest.approx(2 * 3 * 2**0.5, rel=0.1)  # the RMSE of two draws of 2·3·x
     assert (found["measure"], found["score"], found["rows"], found["repeats"]) == ("rmse", 0.0, 400, 5)
+
+
+@pytest.mark.parametrize(
+    ("inputs", "measure", "score", "cost"),
+    [
+        ((Number("a"), Number("b")), "accuracy", 0.75, 0.25),  # a quarter is wrong; shuffled, half
+        ((Array("x", (2,)),), "log_loss", -np.log(0.8) * 0.75 - np.log(0.2) * 0.25, 0.25 * np.log(4)),
+    ],
+)
+def test_a_cost_is_counted_from_what_the_model_gets_wrong_anyway(inputs, measure, score, cost) -> None:
+    """Of a model that says 0.8 of the class that its first feature names, and is right three times in four."""
+    named, idle = np.tile([0.2, 0.8], 1000), RNG(0).random(2000)
+    answers = (named > 0.5).astype(np.int64) ^ (np.arange(2000) % 8 < 2)
+    signature = Signature(inputs, Classes("kind", ("no", "yes")))
+    found = diagnostics.importance(line(1, 0), signature, np.column_stack([named, idle]), answers, RNG(1), 40_000)
+    assert found is not None
+    assert (found["measure"], found["score"]) == (measure, pytest.approx(score))
+    costs = [part["cost"] for part in found["parts"]]
+    assert costs == [pytest.approx(cost, abs=0.03), pytest.approx(0, abs=1e-12)]
 
 
 def test_gains_and_losses_that_cancel_each_other_out_cost_nothing() -> None:
