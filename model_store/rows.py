@@ -26,8 +26,11 @@ def from_options(texts: Sequence[str]) -> list[Any]:
     return [_parsed(text, f"row {i}") for i, text in enumerate(texts)]
 
 
-def from_bytes(data: bytes, name: str, signature: Signature, others: list[str] | None = None) -> list[Any]:
-    """The rows of a file: JSON when its name or its first character says so, else CSV.
+def from_bytes(
+    data: bytes, name: str, signature: Signature, others: list[str] | None = None, most: int | None = None
+) -> list[Any]:
+    """The rows of a file: JSON when its name or its first character says so, else CSV, of which not many more than
+    `most` are read.
 
     Of a CSV table, columns that the model does not take are left in the rows, for the signature to refuse. With a list
     of `others` they are left out, and their names appended to it, so long as all that the model does take are there.
@@ -39,7 +42,7 @@ def from_bytes(data: bytes, name: str, signature: Signature, others: list[str] |
         raise InputError([Fault(name, problem, "save the file as UTF-8")]) from e
     if name.endswith(".json") or (not name.endswith(".csv") and text.lstrip()[:1] in ("[", "{")):
         return _json_rows(text, name)
-    return _csv_rows(text, name, signature, others)
+    return _csv_rows(text, name, signature, others, most)
 
 
 def as_written(row: Sequence[Any]) -> list[Any]:
@@ -78,8 +81,8 @@ def batches(
         text.detach()  # the file is its opener's to close
 
 
-def _csv_rows(text: str, name: str, signature: Signature, others: list[str] | None) -> list[Any]:
-    lines = _lines(csv.reader(io.StringIO(text, newline=""), strict=True), name, None)
+def _csv_rows(text: str, name: str, signature: Signature, others: list[str] | None, most: int | None) -> list[Any]:
+    lines = _lines(csv.reader(io.StringIO(text, newline=""), strict=True), name, None if most is None else most + 2)
     if not lines:
         raise InputError([Fault(name, "wanted a header and rows, found nothing", "name the columns in the first line")])
     header, lines = _headed(lines, signature)

@@ -30,15 +30,19 @@ def read_json(request: Request, max_bytes: int) -> Any:
 
 def parse_json(body: bytes, max_bytes: int) -> Any:
     """ApiError 400 where it is not JSON, 413 where it would take many times `max_bytes` in memory."""
-    if is_dense(body, max_bytes):
-        found = f"about {body.count(b',') + 1}"
-        raise _too_large(found, max_bytes // _BYTES_A_VALUE, "values in JSON", "send fewer rows, or binary tensors")
+    check_density(body, max_bytes, "JSON")
     if not body:
         raise bad('the body is empty; send JSON such as {"instances": [...]}')
     try:
         return orjson.loads(body)
     except orjson.JSONDecodeError as e:
         raise _not_json(e, body) from e
+
+
+def check_density(body: bytes, max_bytes: int, kind: str) -> None:
+    if is_dense(body, max_bytes):
+        found = f"about {body.count(b',') + 1}"
+        raise _too_large(found, max_bytes // _BYTES_A_VALUE, f"values in {kind}", "send fewer rows, or binary tensors")
 
 
 def is_dense(body: bytes, max_bytes: int) -> bool:

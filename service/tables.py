@@ -10,18 +10,25 @@ from model_store import rows
 from model_store.errors import Fault, InputError
 from model_store.nn import Array
 from service import tensors
-from service.body import bad
+from service.body import bad, check_density
 from service.catalog import Served
 from service.inference import encoded
+from service.settings import Settings
 
 CSV, NPY = "text/csv", "application/x-npy"
 TYPES = frozenset({CSV, NPY})
 
 
-def read(body: bytes, kind: str, served: Served, max_rows: int) -> Array:
+def read(body: bytes, kind: str, served: Served, settings: Settings) -> Array:
     """The body's rows as the network's input. CSV may have a header or not; an array is a model's only tensor."""
+    max_rows = settings.max_instances
     if kind == CSV:
-        return encoded(served, rows.from_bytes(body, "body.csv", served.model.signature), "rows", max_rows)
+        check_density(body, settings.max_body_bytes, "CSV")
+        found = rows.from_bytes(body, "body.csv", served.model.signature, most=max_rows)
+        if len(found) > max_rows:
+            problem = f"wanted 1 to {max_rows} rows, found more"
+            raise InputError([Fault("rows", problem, "send them in several requests")])
+        return encoded(served, found, "rows", max_rows)
     tensor = tensors.sole(served.model.signature)
     if tensor is None:
         names = ", ".join(served.model.signature.names)

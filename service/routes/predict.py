@@ -46,7 +46,7 @@ class Predictor:
             seen.served = served = self._catalog.find(name, version)  # a wrong address is told before the body is read
         if request.mimetype in tables.TYPES:
             sent = read_bytes(request, self._settings.max_body_bytes)
-            inputs = tables.read(sent, request.mimetype, served, self._settings.max_instances)
+            inputs = tables.read(sent, request.mimetype, served, self._settings)
         else:
             check_json_type(request)
             sent = read_bytes(request, self._settings.max_body_bytes)

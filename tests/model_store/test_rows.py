@@ -16,6 +16,12 @@ TOWNS = Signature((Number("age"), Category("town", ("Bath", "7"))), Classes("che
 IMAGES = Signature((Array("image", (2, 2), 0.0, 16.0, 0.0, 16.0, {}),), Values(("y",), (0.0,), (1.0,)))
 
 
+def test_of_a_table_longer_than_asked_for_little_more_is_read() -> None:
+    for header in (b"", b"age,town\n"):
+        assert len(rows.from_bytes(header + b"1,Bath\n" * 10, "x.csv", TOWNS, most=10)) == 10
+        assert 10 < len(rows.from_bytes(header + b"1,Bath\n" * 1000, "x.csv", TOWNS, most=10)) <= 12
+
+
 def test_csv_cells_are_numbers_where_the_signature_says_so() -> None:
     text = b"\xef\xbb\xbftown, age\n7, 30\n\n Bath ,1e3\n"
     assert rows.from_bytes(text, "x.csv", TOWNS) == [{"town": "7", "age": 30.0}, {"town": "Bath", "age": 1000.0}]

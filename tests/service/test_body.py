@@ -110,6 +110,13 @@ def test_json_of_more_values_than_its_limit_has_room_for_is_413(store, make_clie
         assert "at most 131072 values in JSON, found about 131073; send fewer rows" in response.get_data(as_text=True)
 
 
+def test_csv_of_more_values_than_its_limit_has_room_for_is_413(store, make_client):
+    client = make_client(store, max_body_bytes=2**21)
+    response = client.post(ADDRESS, data=b"1," * (2**21 // 16) + b"1" * 2**20, content_type="text/csv")
+    assert response.status_code == 413
+    assert "at most 131072 values in CSV, found about 131073; send fewer rows" in response.get_data(as_text=True)
+
+
 def test_body_shorter_than_announced_is_400(client):
     response = client.post(
         ADDRESS, input_stream=BytesIO(GOOD), environ_overrides={"CONTENT_LENGTH": str(len(GOOD) + 1)}

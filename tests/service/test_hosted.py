@@ -102,6 +102,16 @@ def test_csv_that_does_not_fit_is_told_by_row(client):
         assert response.status_code == 422, wrong
 
 
+def test_csv_of_more_rows_than_are_taken_is_told_so(store, make_client):
+    client = make_client(store, max_instances=3)
+    for header in ("", "rooms,area\n"):
+        bodies = [header + "3,80\n" * count for count in (3, 4)]
+        told = [client.post("/models/price/predict", data=body, content_type="text/csv") for body in bodies]
+        assert told[0].status_code == 200
+        assert places(error := assert_error(told[1], 422, "invalid_request")) == ["rows"]
+        assert "wanted 1 to 3 rows, found more" in error["message"]
+
+
 @pytest.mark.parametrize("dtype", ["<f4", "<f8", ">f8", "<i2", "|u1"])
 def test_npy_is_the_only_tensor(client, dtype):
     for name, rows in (("image", np.arange(8).reshape(2, 2, 2)), ("price", np.array([[3, 80], [4, 90]]))):
