@@ -163,6 +163,12 @@ def _numbers(array: Any) -> NDArray[np.float64]:
     return values
 
 
+def first_rows(path: Path) -> Table:
+    """The rows of a table that decide what its columns are."""
+    _pyarrow(path.name)
+    return _parquet_head(path)[0] if path.suffix.lower() == ".parquet" else _csv_head(path)
+
+
 def _csv_head(path: Path) -> Table:
     rows = list(islice(data.rows_of(path), HEAD + 1))
     names = _header(path)

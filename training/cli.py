@@ -53,7 +53,7 @@ class Train(click.Group):
 
     def format_usage(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
         formatter.write_usage(ctx.command_path, "FILE [OPTIONS]")
-        for name in ("check FILE", "init CSV"):
+        for name in ("check FILE", "init TABLE"):
             formatter.write_usage(ctx.command_path, f"{name} [OPTIONS]", prefix="       ")
 
     def format_options(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
@@ -238,7 +238,7 @@ def check(file: str, overrides: tuple[tuple[str, Any], ...], seed: int | None, a
 
 
 @main.command(short_help="Write a job file for a table, to begin with.")
-@click.argument("data", metavar="CSV", type=click.Path(path_type=Path))
+@click.argument("data", metavar="TABLE", type=click.Path(path_type=Path))
 @click.option("--target", metavar="COLUMN", help="The column to predict.")
 @click.option("-o", "--output", type=click.Path(path_type=Path), help="The job file; else next to the data.")
 @click.option("--name", help="The model's name; else the job file's.")
@@ -247,7 +247,7 @@ def check(file: str, overrides: tuple[tuple[str, Any], ...], seed: int | None, a
 @console.verbosity_option
 @console.exit_codes(EXIT_CODES)
 def init(data: Path, target: str | None, output: Path | None, name: str | None, force: bool, as_json: bool) -> None:
-    """Write a commented job file for a table, with guessed kinds of columns and a network to begin with."""
+    """Write a commented job file for a CSV or Parquet TABLE, with guessed kinds and a network to begin with."""
     path = output or data.with_suffix(".toml")
     initial.write(path, initial.draft(data, target, path, name), force=force)
     if as_json:

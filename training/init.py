@@ -13,26 +13,26 @@ from model_store.columns import number_in
 from model_store.errors import Fault, did_you_mean
 from model_store.files import replacing
 from model_store.report.markup import number
-from training import columns, data
+from training import batches, columns, data
 from training.data import Table
 from training.errors import DataError, JobError
 from training.job import from_dict, prepare
-from training.job_schema import NAME
+from training.job_schema import NAME, TABLES
+from training.settings import DataSection
 from training.split import share
+from training.stream import streams
 
 _STEPS = 4000  # about as many as a small table takes to be learned
 
 
 def draft(path: Path, target: str | None, job: Path, name: str | None = None) -> str:
     """The text of a job file to lie at `job`, for the table at `path`."""
-    if path.suffix.lower() != ".csv" and path.is_file():
-        mend = (
-            "start from examples/digits.toml"
-            if path.suffix.lower() == ".npz"
-            else "docs/jobs.md shows a whole job file"
-        )
-        raise DataError(path.name, [Fault("", f"wanted a .csv file; found {path.suffix or 'no ending'}", mend)])
-    table = data.read_csv(path)
+    kind = path.suffix.lower()
+    if kind not in TABLES and path.is_file():
+        mend = "start from examples/digits.toml" if kind == ".npz" else "docs/jobs.md shows a whole job file"
+        raise DataError(path.name, [Fault("", f"wanted a .csv or .parquet file; found {kind or 'no ending'}", mend)])
+    streamed = streams(DataSection(path=path.name), path.parent)
+    table = batches.first_rows(path) if streamed else data.read_csv(path)
     if len(table) == 1:
         raise DataError(path.name, [Fault("", "there is one row of data", "add rows: a model learns from many")])
     if target is None:
@@ -44,7 +44,7 @@ def draft(path: Path, target: str | None, job: Path, name: str | None = None) ->
     model = name or _name(job.stem)
     if not NAME.fullmatch(model):
         raise JobError("--name", [Fault("", f"wanted letters, digits, '.', '_' and '-'; found {model!r}")])
-    text = _text(table, target, model, os.path.relpath(path, job.parent))
+    text = _text(table, target, model, os.path.relpath(path, job.parent), streamed=streamed)
     prepare(from_dict(tomllib.loads(text), job.parent, path.name))  # what it finds wrong with the data is wrong now
     return text
 
@@ -63,7 +63,8 @@ def write(path: Path, text: str, *, force: bool = False) -> None:
         raise JobError(str(path), [fault]) from error
 
 
-def _text(table: Table, target: str, model: str, path: str) -> str:
+def _text(table: Table, target: str, model: str, path: str, *, streamed: bool) -> str:
+    """The job file, as the table has it; of one that is `streamed` there are the first rows alone."""
     cells = [cell for cell in table.columns[target] if cell is not None]
     if not cells:
         raise DataError(table.name, [Fault(f"column {target}", "the target is missing in every row", "choose another")])
@@ -73,14 +74,14 @@ def _text(table: Table, target: str, model: str, path: str) -> str:
     if not used:
         raise DataError(table.name, [Fault("", f"no column is left to predict {target} from", "add columns")])
     batch = max(1, min(32, len(cells) // 8))
-    test, validation = _shares(cells, classes)
+    test, validation = (0.2, 0.1) if streamed else _shares(cells, classes)
     return _TEMPLATE.format(
         model=_quoted(model),
         description=_quoted(f"{target} from {Path(path).name}"),
         path=_quoted(path),
         target=_quoted(target),
         task="classification" if classes else "regression",
-        found=f"{len(set(cells))} different values in {len(cells)} rows",
+        found=f"{len(set(cells))} different values in {'the first ' if streamed else ''}{len(cells)} rows",
         looks="\n".join(f"#   {_printable(name)}: {_look(values)}" for name, values in inputs.items()),
         columns=", ".join(map(_quoted, used)),
         test=test,

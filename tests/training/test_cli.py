@@ -14,8 +14,10 @@ from contextlib import suppress
 from pathlib import Path
 
 import numpy as np
+import pyarrow as pa
 import pytest
 from click.testing import CliRunner, Result
+from pyarrow import csv, parquet
 
 from model_store.cli import main as models
 from model_store.errors import StoreError
@@ -404,6 +406,24 @@ def test_of_many_classes_those_least_known_are_shown_and_none_without_rows_gets_
     assert re.search(r"<th[^>]*>alone</th>(<td[^>]*>–</td>){3}<td[^>]*>0</td>", page)
 
 
+@pytest.mark.parametrize("kind", ["csv", "parquet"])
+def test_init_loads_no_table_that_is_streamed(
+    train: Train, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, kind: str
+) -> None:
+    """A CSV of 303 MB took init 2.7 GB and 57 s, and one of 3 GB all the memory there is."""
+    monkeypatch.setattr("training.stream.STREAM_BYTES", 1000)
+    monkeypatch.delattr("training.data.read_csv")
+    monkeypatch.setattr("training.batches.HEAD", 200)
+    content = pa.table({"size": np.arange(900.0), "id": [f"n{i}" for i in range(900)], "y": ["u", "v"] * 450})
+    (csv.write_csv if kind == "csv" else parquet.write_table)(content, tmp_path / f"t.{kind}")
+    found = train("init", tmp_path / f"t.{kind}", "--target", "y")
+    assert found.exit_code == 0, found.output
+    text = (tmp_path / "t.toml").read_text()
+    assert "the target has 2 different values in the first 200 rows" in text
+    assert 'columns = ["size"]' in text
+    assert train(tmp_path / "t.toml", "--no-publish").exit_code == 0
+
+
 def test_the_job_that_init_writes_learns_a_small_table_of_skewed_numbers(train: Train, tmp_path: Path) -> None:
     rng = np.random.default_rng(7)
     x = rng.lognormal(0, 1.5, (20, 3)).round(2)
@@ -442,8 +462,9 @@ def test_init_says_what_a_column_may_be_instead(train: Train, tmp_path: Path) ->
 @pytest.mark.parametrize(
     ("file", "content", "options", "wanted"),
     [
-        ("t.npz", "", [], "wanted a .csv file; found .npz (start from examples/digits.toml)"),
-        ("t.parquet", "PAR1", [], "wanted a .csv file; found .parquet (docs/jobs.md shows"),
+        ("t.npz", "", [], "wanted a .csv or .parquet file; found .npz (start from examples/digits.toml)"),
+        ("t.tsv", "x\ty\n", [], "wanted a .csv or .parquet file; found .tsv (docs/jobs.md shows"),
+        ("t.parquet", "PAR1", [], "not a Parquet file that can be read"),
         ("t.csv", "x,y\n1,2\n2,3\n", ["-o", "job.txt"], "ending in .toml"),
         ("t.csv", "x,y\n1,2\n", [], "there is one row of data (add rows"),
         (
