@@ -65,8 +65,7 @@ def train(
     schedule: sets the optimizer's learning rate before every step; afterwards it is what it was.
     checkpoint: keeps the training in a file from time to time, and goes on from there where it was opened to resume.
 
-    DivergedError as soon as a batch's loss is not finite; ValueError where shapes do not fit, or where that loss comes
-    of a sample or a target that is not finite.
+    DivergedError as soon as a batch's loss is not finite; ValueError where shapes do not fit.
     """
     samples = x_train if isinstance(x_train, Samples) else _in_memory(module, x_train, y_train, loss)
     if batch_size < 1:
@@ -96,8 +95,6 @@ def train(
                         step.rescale(optimizer.scale)
                     error = step(x, y, start, order)
                     if not isfinite(error):
-                        if samples is not x_train:
-                            _check_finite(x_train=samples.x, y_train=samples.y)
                         raise DivergedError(epoch, number + 1, error)
                     optimizer.scaled_step()
                     number += 1
@@ -266,13 +263,6 @@ def _in_memory(module: Module, x_train: npt.ArrayLike, y_train: npt.ArrayLike | 
     if isinstance(loss, BinaryCrossEntropy) and not 0 <= y.min() <= y.max() <= 1:
         raise ValueError(f"train: wanted targets from 0 to 1 for {type(loss).__name__}; found {y.min()} to {y.max()}")
     return Samples(x, y)
-
-
-def _check_finite(**arrays: Array) -> None:
-    for name, array in arrays.items():
-        if len(wrong := np.argwhere(~np.isfinite(array))):
-            place = tuple(wrong[0].tolist())
-            raise ValueError(f"train: wanted finite numbers, found {array[place]} at {name}{list(place)}")
 
 
 def _samples(values: npt.ArrayLike, dtype: npt.DTypeLike | None) -> Array:

@@ -184,15 +184,6 @@ def test_a_loss_that_is_no_number_stops_with_epoch_and_step() -> None:
     assert not np.isfinite(caught.value.loss)
 
 
-@pytest.mark.parametrize(("name", "value"), [("x_train", np.nan), ("y_train", np.inf)])
-def test_samples_and_targets_that_are_no_numbers_are_named_and_not_called_a_divergence(name: str, value: float) -> None:
-    samples = {"x_train": np.array(XOR_X, np.float64), "y_train": np.array(XOR_Y, np.float64)}
-    samples[name][2, 0] = value
-    network = xor_network(6)
-    with np.errstate(all="ignore"), pytest.raises(ValueError, match=rf"found {value} at {name}\[2, 0\]"):
-        train(network, **samples, loss=MSE(), optimizer=SGD(network), epochs=2, on_epoch=None)
-
-
 def test_on_epoch_sees_every_epoch_and_may_end_the_training() -> None:
     seen: list[tuple[int, int]] = []
 
