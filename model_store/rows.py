@@ -77,6 +77,8 @@ def batches(
                 others += _others(header, name, signature)
             yield _table(header, lines, name, signature, start, others)
             start += len(lines)
+        if header is None:
+            raise _nothing(name)
     finally:
         text.detach()  # the file is its opener's to close
 
@@ -84,11 +86,16 @@ def batches(
 def _csv_rows(text: str, name: str, signature: Signature, others: list[str] | None, most: int | None) -> list[Any]:
     lines = _lines(csv.reader(io.StringIO(text, newline=""), strict=True), name, None if most is None else most + 2)
     if not lines:
-        raise InputError([Fault(name, "wanted a header and rows, found nothing", "name the columns in the first line")])
+        raise _nothing(name)
     header, lines = _headed(lines, signature)
     if others is not None:
         others += _others(header, name, signature)
     return _table(header, lines, name, signature, 0, others or [])
+
+
+def _nothing(name: str) -> InputError:
+    problem = "wanted a header and rows, found nothing"
+    return InputError([Fault(name, problem, "name the columns in the first line")])
 
 
 def _lines(reader: Iterator[list[str]], name: str, most: int | None) -> list[list[str]]:

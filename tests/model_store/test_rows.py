@@ -103,6 +103,9 @@ def test_rows_of_the_command_line_are_json() -> None:
 def test_a_file_that_is_not_rows_is_told(name: str, data: bytes, message: str) -> None:
     with pytest.raises(InputError, match=message):
         rows.from_bytes(data, name, TOWNS)
+    if name.endswith(".csv"):
+        with pytest.raises(InputError, match=message):
+            list(rows.batches(io.BytesIO(data), name, TOWNS, 100, []))
 
 
 def test_a_row_of_the_command_line_that_is_not_json_is_told() -> None:
