@@ -12,6 +12,7 @@ import gc
 import logging
 import os
 import random
+import re
 import threading
 import time
 from collections import OrderedDict
@@ -35,6 +36,7 @@ __all__ = ["Catalog", "Entry", "Served", "Snapshot", "UnavailableError", "Unknow
 
 log = logging.getLogger("service.catalog")
 
+_VERSION = re.compile(r"/\d+$")
 _TICK_SECONDS = 0.1  # between two looks at what the other workers propose
 _READMISSION_LOOKS = 100  # while they load it too
 
@@ -322,8 +324,9 @@ class Catalog:
 
     def _tell(self, old: Snapshot, new: Snapshot) -> None:
         """In the worker that was ready last: the log and the figures of a switch, once for all."""
-        for problem in set(new.problems) - set(old.problems):
-            log.warning("%s", problem)
+        for problem in new.problems:
+            if problem not in old.problems and not _VERSION.search(problem.place):  # of which the loader has told
+                log.warning("%s", problem)
         for name, entry in new.entries.items():
             before = old.entries[name].default if name in old.entries else None
             if before is not None and entry.default is not None and entry.default.number != before.number:

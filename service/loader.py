@@ -57,6 +57,11 @@ class _Failure:
     retry_at: float
 
 
+def mend(name: str, number: int) -> str:
+    """What to do about a version that cannot be served."""
+    return f"look at it: models verify {name}/{number}"
+
+
 class Loader:
     def __init__(
         self,
@@ -98,7 +103,8 @@ class Loader:
             problem = str(e).removeprefix(f"{name}/{number}: ") if known else f"{type(e).__name__}: {e}"
             self._failures[key] = _Failure(problem, attempts, self._clock() + min(2.0**attempts, _LONGEST_WAIT))
             self._metrics.load_failures.at(name).inc()
-            log.error("%s/%d cannot be served: %s", name, number, problem, exc_info=None if known else e)
+            trace = None if known else e
+            log.error("%s/%d cannot be served: %s (%s)", name, number, problem, mend(name, number), exc_info=trace)
             return None
         self._failures.pop(key, None)
         self._metrics.loads.at(name).inc()

@@ -11,7 +11,7 @@ from collections.abc import Iterable, Mapping
 from typing import Any, Protocol
 
 from model_store.errors import Fault, ModelStoreError, StoreError
-from service.loader import Files, Loader, Served
+from service.loader import Files, Loader, Served, mend
 from service.snapshot import Entry, Snapshot
 
 
@@ -78,5 +78,5 @@ class _Look:
         place = f"{name}/{number}"
         if found is None and all(problem.place != place for problem in self.problems):
             problem = self._loader.problem(name, number)
-            self.problems.append(Fault(place, problem, f"look at it: models verify {place}"))
+            self.problems.append(Fault(place, problem, mend(name, number)))
         return found

@@ -312,6 +312,7 @@ def test_broken_version_leaves_the_service_answering(own_server, store, tmp_path
     until(lambda: server.ask("GET", "/readyz")[1]["status"] == "degraded")
     assert server.version() == 1
     assert "price/2 cannot be served" in server.log
+    assert all("cannot be served" in line for line in server.log.splitlines() if "models verify price/2" in line)
 
 
 def test_lost_worker_is_replaced_and_knows_the_newest_version(own_server, store):
