@@ -273,6 +273,13 @@ def test_a_network_on_given_arrays_cannot_be_trained_by_mistake() -> None:
         again.backward(np.ones((1, 1), np.float32))
 
 
+def test_a_deep_copy_of_a_network_on_given_arrays_learns_on() -> None:
+    net = network(3, 2)
+    again = copy.deepcopy(build(net.config(), arrays=net.arrays()))
+    assert all(trained_by(SGD(again, 0.1), again))
+    assert again.parameter_vector is not None
+
+
 LINEAR = {"type": "Linear", "input_size": 2, "output_size": 3}
 
 
