@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any, ClassVar
+from typing import Any, ClassVar, overload
 
 import numpy as np
 import numpy.typing as npt
@@ -18,7 +18,13 @@ class Held:
     def __set_name__(self, owner: type, name: str) -> None:
         self.name = name
 
-    def __get__(self, layer: Any, owner: type | None = None) -> Array:
+    @overload
+    def __get__(self, layer: None, owner: type) -> Held: ...
+    @overload
+    def __get__(self, layer: object, owner: type | None = None) -> Array: ...
+    def __get__(self, layer: object | None, owner: type | None = None) -> Held | Array:
+        if layer is None:  # of the class, which has none
+            return self
         array: Array = vars(layer)[f"_{self.name}"]
         return array
 

@@ -102,6 +102,11 @@ class Module:
         shown = {name: list(value) if isinstance(value, tuple) else value for name, value in values.items()}
         return {"type": type(self).__name__, **shown}
 
+    def __repr__(self) -> str:
+        """As it is written in a program: `Linear(input_size=2, output_size=3)`."""
+        kind, *sizes = self.config().items()
+        return f"{kind[1]}({', '.join(f'{name}={value!r}' for name, value in sizes)})"
+
     def bind(self, parameters: Sequence[Array], gradients: Sequence[Array]) -> bool:
         """Moves parameters and gradients into the given arrays: views of a network's one vector.
 

@@ -152,6 +152,10 @@ class Sequential(Module):
     def config(self) -> list[dict[str, Any]]:  # type: ignore[override]  # a list of its modules', not one
         return [module.config() for module in self.modules]
 
+    def __repr__(self) -> str:
+        lines = "".join(f"    {line}\n" for module in self.modules for line in f"{module!r},".splitlines())
+        return f"{type(self).__name__}([\n{lines}])"
+
     def bind(self, parameters: Sequence[Array], gradients: Sequence[Array]) -> bool:
         moved = True
         for module in self.modules:

@@ -1,6 +1,7 @@
 """The network: one vector of parameters, pure calls, and answers that do not depend on company."""
 
 import copy
+import inspect
 import pickle
 import threading
 from collections.abc import Callable
@@ -278,6 +279,24 @@ def test_a_deep_copy_of_a_network_on_given_arrays_learns_on() -> None:
     again = copy.deepcopy(build(net.config(), arrays=net.arrays()))
     assert all(trained_by(SGD(again, 0.1), again))
     assert again.parameter_vector is not None
+
+
+def test_a_network_is_shown_as_a_program_writes_it() -> None:
+    net = Sequential(
+        [Conv2D((4, 4, 1), 2), Flatten((2, 2, 2)), Sequential([Linear(8, 2), LAYERS["LeakyReLU"]()]), Widened()]
+    )
+    assert repr(net).splitlines() == [
+        "Sequential([",
+        "    Conv2D(input_shape=[4, 4, 1], filters=2, kernel=3, stride=1, padding=0),",
+        "    Flatten(input_shape=[2, 2, 2]),",
+        "    Sequential([",
+        "        Linear(input_size=8, output_size=2),",
+        "        LeakyReLU(slope=0.01),",
+        "    ]),",
+        "    Widened(),",
+        "])",
+    ]
+    assert dict(inspect.getmembers(Linear))["weights"].name == "weights"
 
 
 LINEAR = {"type": "Linear", "input_size": 2, "output_size": 3}
