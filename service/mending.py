@@ -22,6 +22,7 @@ from service import tensors
 from service.catalog import Served
 
 _MOST_STRANGERS = 20  # names that are looked up among the model's: each costs a comparison with all of them
+_MOST_TEXTS = 10_000  # of a tensor, that are read to find those of one row
 
 
 def mended(served: Served, sent: Any) -> Any:
@@ -142,5 +143,7 @@ def _from_bytes(one: Mapping[str, Any], tensor: tensors.Tensor, data: memoryview
         datatype = tensor.datatype
     size, shape = tensors.DATATYPES[datatype].itemsize, one.get("shape")
     count = len(data) // size if datatype != "BYTES" else math.prod(shape) if tensors.is_shape(shape) else 0
+    if datatype == "BYTES" and count > _MOST_TEXTS:
+        return []
     found = tensors.from_bytes(datatype, [count], data, "", Faults())
     return [] if found is None else found.ravel().tolist()

@@ -6,9 +6,11 @@ extension). A header says where the JSON ends.
 
 from __future__ import annotations
 
+import math
 import zlib
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any
 
 import orjson
@@ -16,12 +18,13 @@ from flask import g
 from werkzeug.wrappers import Request, Response
 
 from model_store.columns import Faults, shown
-from model_store.errors import did_you_mean
+from model_store.errors import InputError, did_you_mean
 from model_store.nn import Array
 from service import tensors
 from service.body import bad, check_json_type, parse_json, read_bytes
 from service.catalog import Served
 from service.schemas import not_an_object
+from service.settings import Settings
 from service.tensors import DATATYPES, Tensor
 
 JSON_LENGTH = "Inference-Header-Content-Length"
@@ -36,9 +39,9 @@ class Asked:
     id: str | None = None
 
 
-def read(request: Request, served: Served, max_bytes: int) -> Asked:
+def read(request: Request, served: Served, settings: Settings) -> Asked:
     """ApiError where the body cannot be taken apart, InputError with every fault of what is in it."""
-    announced = request.headers.get(JSON_LENGTH)
+    announced, max_bytes = request.headers.get(JSON_LENGTH), settings.max_body_bytes
     if announced is None:
         check_json_type(request)
     body = read_bytes(request, max_bytes)
@@ -51,7 +54,8 @@ def read(request: Request, served: Served, max_bytes: int) -> Asked:
         raise not_an_object(document)
     faults, tail = Faults(), memoryview(body)[length:]
     g.tensors = document.get("inputs"), tail  # for the lesson, if they do not fit
-    given, used = _inputs(document.get("inputs"), tail, faults)
+    columns = len(served.model.signature.inputs)
+    given, used = _inputs(document.get("inputs"), tail, columns, settings.max_instances, faults)
     if not faults.total and used != len(body) - length:
         mend = "each binary input says its size in parameters.binary_data_size"
         faults.add("body", f"wanted {used} bytes after the JSON, found {len(body) - length}", mend)
@@ -114,13 +118,16 @@ def _raw(body: bytes, served: Served) -> dict[str, Array]:
     return {tensor.name: array} if tensor is not None and array is not None else {}
 
 
-def _inputs(given: Any, tail: memoryview, faults: Faults) -> tuple[dict[str, Array], int]:
+def _inputs(given: Any, tail: memoryview, columns: int, max_rows: int, faults: Faults) -> tuple[dict[str, Array], int]:
     """The arrays by name, and how many bytes of the tail they took."""
     found: dict[str, Array] = {}
     used = 0
     if not isinstance(given, list) or not given:
         problem = f"wanted a list of tensors, found {shown(given)}"
         faults.add("inputs", problem, 'send {"inputs": [{"name", "shape", "datatype", "data"}, ...]}')
+        return found, used
+    if len(given) > columns + InputError.LIMIT:  # of so many, not every fault would be told
+        faults.add("inputs", f"wanted up to {columns} tensors, found {len(given)}", "send one for each column")
         return found, used
     for i, one in enumerate(given):
         place = f"inputs.{i}"
@@ -132,11 +139,15 @@ def _inputs(given: Any, tail: memoryview, faults: Faults) -> tuple[dict[str, Arr
         datatype, shape = one.get("datatype"), one.get("shape")
         if not isinstance(datatype, str) or datatype not in DATATYPES:
             problem = f"wanted one of {', '.join(DATATYPES)}; found {shown(datatype)}"
-            faults.add(f"{place}.datatype", problem, did_you_mean(datatype, DATATYPES))
+            faults.add(f"{place}.datatype", problem, partial(did_you_mean, datatype, DATATYPES))
             continue
         if not tensors.is_shape(shape):
             problem = f"wanted a list of whole numbers above 0, found {shown(shape)}"
             faults.add(f"{place}.shape", problem, "the first is the number of rows")
+            continue
+        if datatype == "BYTES" and (count := math.prod(shape)) > max_rows:  # each text is an object of Python's
+            problem = f"wanted 1 to {max_rows} texts, found a shape of {count}"
+            faults.add(f"{place}.shape", problem, "send the rows in several requests")
             continue
         size = _parameters(one, f"{place}.parameters", faults).get("binary_data_size")
         if size is None:
@@ -168,10 +179,14 @@ def _wanted(document: Mapping[str, Any], declared: list[Tensor], faults: Faults)
         name = one.get("name") if isinstance(one, dict) else one
         if not isinstance(one, dict) or name not in known:
             problem = f"wanted the name of one of {', '.join(known)}; found {shown(name)}"
-            faults.add(f"outputs.{i}.name", problem, did_you_mean(name, known) or 'send [{"name": ...}]')
+            faults.add(f"outputs.{i}.name", problem, partial(_meant, name, known))
         else:
             wanted[name] = _flag(one, f"outputs.{i}.parameters", "binary_data", all_binary, faults)
     return wanted
+
+
+def _meant(name: object, known: list[str]) -> str:
+    return did_you_mean(name, known) or 'send [{"name": ...}]'
 
 
 def _flag(part: Mapping[str, Any], place: str, name: str, default: bool, faults: Faults) -> bool:

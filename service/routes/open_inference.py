@@ -102,7 +102,7 @@ def routes(catalog: Catalog, inference: Inference, metrics: Metrics, settings: S
     @blueprint.post(f"{_VERSION}/infer")
     def infer(name: str, version: str | None = None) -> Response:
         g.observation.served = served = catalog.find(name, version)  # a wrong address is told before the body is read
-        asked = open_inference.read(request, served, settings.max_body_bytes)
+        asked = open_inference.read(request, served, settings)
         inputs = tensors.encode(served.model, asked.given, settings.max_instances)
         answers = tensors.answers(served.model, inference(g.observation, served, inputs))
         return open_inference.write(served, asked, answers, request.accept_encodings)

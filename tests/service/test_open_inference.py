@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 
 from model_store.store import open_store
+from service import tensors
 from service.figures import Figures
 from tests.service.conftest import break_version, price, with_golden
 
@@ -285,6 +286,26 @@ def test_bytes_that_are_too_few_too_many_or_no_text_are_400(client, tail):
         binary({"inputs": [tensor, *PENGUINS["inputs"][1:]]}, tail + b"more"),
     ):
         refused(client.post("/v2/models/penguins/infer", **request))
+
+
+@pytest.mark.parametrize("shape", [[10_001], [1, 10_001]])
+def test_of_more_texts_than_rows_are_taken_none_is_read(client, monkeypatch, shape):
+    """Neither for an answer nor for the lesson: 1.6 million of them, in 8 MB, take seconds."""
+    read = []
+    monkeypatch.setattr(tensors, "_texts", lambda count, *_: read.append(count))
+    tail = b"\1\0\0\0a" * 10_001
+    tensor = {"name": "island", "shape": shape, "datatype": "BYTES", "parameters": {"binary_data_size": len(tail)}}
+    told = refused(client.post("/v2/models/penguins/infer", **binary({"inputs": [tensor]}, tail)))
+    assert "inputs.0.shape: wanted 1 to 10000 texts, found a shape of 10001" in told
+    assert read == []
+
+
+def test_of_many_more_tensors_than_a_model_takes_none_is_read(client, monkeypatch):
+    read = []
+    monkeypatch.setattr(tensors, "from_json", lambda *given: read.append(given))
+    many = [{"name": f"x{i}", "shape": [1], "datatype": "FP64", "data": [1]} for i in range(200)]
+    assert "inputs: wanted up to 2 tensors, found 200" in refused(infer(client, "price", {"inputs": many}))
+    assert read == []
 
 
 @pytest.mark.parametrize("fuzz", range(200))
