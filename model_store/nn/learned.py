@@ -57,7 +57,9 @@ class Learned(Module):
 
     def begin(self, dtype: npt.DTypeLike, **first: Array) -> None:
         """Start from these values."""
-        self.dtype = np.dtype(dtype)
+        self.dtype = np.dtype(dtype).newbyteorder("=")
+        if self.dtype not in (np.float32, np.float64, np.float16):
+            raise ValueError(f"{type(self).__name__}.dtype: wanted float32, float64 or float16, found {self.dtype}")
         for name in self.shapes():
             array = first[name].astype(self.dtype)
             setattr(self, f"_{name}", array)

@@ -121,6 +121,17 @@ def test_a_softmax_of_one_value_is_refused_since_it_would_mix_the_rows_of_a_batc
         Sequential([Linear(2, 1), Softmax()])
 
 
+@pytest.mark.parametrize("dtype", [int, bool, complex, object, np.longdouble])
+def test_a_type_that_is_no_plain_float_is_refused(dtype: type) -> None:
+    with pytest.raises(ValueError, match=r"Linear\.dtype: wanted float32, float64 or float16, found "):
+        Linear(2, 3, dtype=dtype)
+
+
+def test_numbers_of_the_other_byte_order_are_taken_as_this_machines() -> None:
+    layer = Linear(2, 3, dtype=">f4")
+    assert layer.dtype == layer(np.ones((1, 2), ">f8")).dtype == np.float32
+
+
 def test_wrong_width_is_named_with_both_shapes() -> None:
     with pytest.raises(ValueError, match=r"wanted inputs of shape \(batch, 3\), found \(4, 2\)"):
         Linear(3, 2)(np.zeros((4, 2)))
