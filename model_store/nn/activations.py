@@ -152,9 +152,10 @@ class LeakyReLU(Activation):
     fields: ClassVar = {"slope": NUMBER}
 
     def __init__(self, slope: float = 0.01) -> None:
+        self.slope = slope
+        self._check_fields()
         if not 0 <= slope < 1:
             raise ValueError(f"LeakyReLU.slope: wanted a number in [0, 1), found {slope}")
-        self.slope = slope
 
     def activation(self, inputs: Array) -> Array:
         y: Array = np.maximum(inputs, inputs * inputs.dtype.type(self.slope))

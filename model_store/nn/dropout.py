@@ -26,9 +26,10 @@ class Dropout(Module):
     mask: Array
 
     def __init__(self, rate: float = 0.5, *, rng: np.random.Generator | None = None) -> None:
+        self.rate = rate
+        self._check_fields()
         if not 0 <= rate < 1:
             raise ValueError(f"Dropout.rate: wanted a number in [0, 1), found {rate}")
-        self.rate = rate
         self.rng = np.random.default_rng() if rng is None else rng
 
     def output_shape(self, input_shape: Shape | None) -> Shape | None:

@@ -106,18 +106,19 @@ class Conv2D(Learned):
     ) -> None:
         self._input_shape = _image_shape(input_shape, "Conv2D")
         self.filters, self.kernel, self.stride, self.padding = filters, kernel, stride, padding
-        self.window = window = _Window("Conv2D.kernel", self._input_shape, kernel, stride, padding)
-        self.fan_in = kernel * kernel * window.channels
+        self._check_fields()
+        self.window = window = _Window("Conv2D.kernel", self._input_shape, self.kernel, self.stride, self.padding)
+        self.fan_in = self.kernel**2 * window.channels
         padded = window.height * window.width * window.channels
-        if max(padded, window.places * max(self.fan_in, filters)) > MOST_VALUES:
-            found = f"{padded}, and {window.places} windows of {self.fan_in} for {filters} filters"
+        if max(padded, window.places * max(self.fan_in, self.filters)) > MOST_VALUES:
+            found = f"{padded}, and {window.places} windows of {self.fan_in} for {self.filters} filters"
             raise ValueError(f"Conv2D.input_shape: wanted {MOST_VALUES} values an image at most, found {found}")
         if arrays is not None:
             self.adopt(dtype, arrays)
             return
         rng = np.random.default_rng() if rng is None else rng
         shape = self.shapes()["weights"]
-        weights, bias = first_weights(initializer, rng, shape, self.fan_in, kernel * kernel * filters)
+        weights, bias = first_weights(initializer, rng, shape, self.fan_in, self.kernel**2 * self.filters)
         self.begin(dtype, weights=weights, bias=bias)
 
     def shapes(self) -> dict[str, Shape]:
@@ -222,8 +223,9 @@ class MaxPool2D(Module):
     def __init__(self, input_shape: Sequence[int], size: int = 2, stride: int | None = None) -> None:
         self._input_shape = _image_shape(input_shape, "MaxPool2D")
         self.size, self.stride = size, size if stride is None else stride
-        self.window = _Window("MaxPool2D.size", self._input_shape, size, self.stride)
-        self._numbers = np.min_scalar_type(size * size - 1)
+        self._check_fields()
+        self.window = _Window("MaxPool2D.size", self._input_shape, self.size, self.stride)
+        self._numbers = np.min_scalar_type(self.size**2 - 1)
 
     @property
     def input_shape(self) -> Shape:
@@ -315,9 +317,10 @@ class Flatten(Module):
 
 
 def _image_shape(shape: Sequence[int], layer: str) -> Shape:
-    if not IMAGE.accepts(list(shape)):
+    found = [size.item() if isinstance(size, np.generic) else size for size in shape]
+    if not IMAGE.accepts(found):
         raise ValueError(f"{layer}.input_shape: wanted {IMAGE.wanted}; found {shape!r}")
-    return tuple(shape)
+    return tuple(found)
 
 
 def _check_shape(wanted: Shape, found: Shape | None) -> None:

@@ -60,12 +60,14 @@ class Linear(Learned):
         arrays: Mapping[str, Array] | None = None,
     ) -> None:
         self.input_size, self.output_size = input_size, output_size
+        self._check_fields()
         self._column = False
         if arrays is not None:
             self.adopt(dtype, arrays)
             return
         rng = np.random.default_rng() if rng is None else rng
-        weights, bias = first_weights(initializer, rng, (output_size, input_size), input_size, output_size)
+        shape = self.shapes()["weights"]
+        weights, bias = first_weights(initializer, rng, shape, self.input_size, self.output_size)
         self.begin(dtype, weights=np.asfortranarray(weights) if self._few else weights, bias=bias)
 
     def shapes(self) -> dict[str, Shape]:

@@ -107,6 +107,18 @@ class Module:
         kind, *sizes = self.config().items()
         return f"{kind[1]}({', '.join(f'{name}={value!r}' for name, value in sizes)})"
 
+    def _check_fields(self) -> None:
+        """ValueError where an attribute is not what `fields` want of it. A number of NumPy's becomes one of Python's,
+        as JSON knows it.
+        """
+        for name, field in self.fields.items():
+            value = getattr(self, name)
+            if isinstance(value, np.generic):
+                value = value.item()
+                setattr(self, name, value)
+            if not field.accepts(list(value) if isinstance(value, tuple) else value):
+                raise ValueError(f"{type(self).__name__}.{name}: wanted {field.wanted}, found {value!r}")
+
     def bind(self, parameters: Sequence[Array], gradients: Sequence[Array]) -> bool:
         """Moves parameters and gradients into the given arrays: views of a network's one vector.
 

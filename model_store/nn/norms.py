@@ -39,13 +39,14 @@ class _Norm(Learned):
     sigma: Array
 
     def __init__(self, size: int, epsilon: float, dtype: npt.DTypeLike, arrays: Mapping[str, Array] | None) -> None:
+        self.size, self.epsilon = size, epsilon
+        self._check_fields()
         if not epsilon > 0:
             raise ValueError(f"{type(self).__name__}.epsilon: wanted a number above 0, found {epsilon}")
-        self.size, self.epsilon = size, epsilon
         if arrays is not None:
             self.adopt(dtype, arrays)
         else:
-            zeros, ones = np.zeros(size), np.ones(size)
+            zeros, ones = np.zeros(self.size), np.ones(self.size)
             self.begin(dtype, scale=ones, shift=zeros, running_mean=zeros, running_variance=ones)
 
     def shapes(self) -> dict[str, Shape]:
@@ -177,10 +178,10 @@ class BatchNorm(_Norm):
         dtype: npt.DTypeLike = np.float32,
         arrays: Mapping[str, Array] | None = None,
     ) -> None:
-        if not 0 < momentum <= 1:
-            raise ValueError(f"BatchNorm.momentum: wanted a number above 0 and at most 1, found {momentum}")
         self.momentum = momentum
         super().__init__(size, epsilon, dtype, arrays)
+        if not 0 < momentum <= 1:
+            raise ValueError(f"BatchNorm.momentum: wanted a number above 0 and at most 1, found {momentum}")
         if (self._running_variance < 0).any():
             raise ValueError("running_variance: wanted no number below 0, found one")
 

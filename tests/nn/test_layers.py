@@ -1,5 +1,8 @@
 """Every layer: its formula, its derivative by finite differences, and its manners at the edges."""
 
+import json
+from collections.abc import Callable
+
 import numpy as np
 import pytest
 
@@ -7,9 +10,14 @@ from model_store.nn import (
     GELU,
     INITIALIZERS,
     Activation,
+    BatchNorm,
+    Conv2D,
+    Dropout,
     Identity,
+    LayerNorm,
     LeakyReLU,
     Linear,
+    MaxPool2D,
     Module,
     ReLU,
     Sequential,
@@ -119,6 +127,33 @@ def test_a_column_vector_comes_out_as_a_column_vector() -> None:
 def test_a_softmax_of_one_value_is_refused_since_it_would_mix_the_rows_of_a_batch() -> None:
     with pytest.raises(ValueError, match=r"modules\.1\.inputs: wanted two values a row or more for a Softmax, found 1"):
         Sequential([Linear(2, 1), Softmax()])
+
+
+@pytest.mark.parametrize(
+    ("make", "message"),
+    [
+        (lambda: Linear(0, 3), r"Linear\.input_size: wanted a positive int, found 0"),
+        (lambda: Linear(2, 2.5), r"Linear\.output_size: wanted a positive int, found 2\.5"),
+        (lambda: Conv2D((8, 8, 1), 2, kernel=0), r"Conv2D\.kernel: wanted an int from 1 to 255, found 0"),
+        (lambda: Conv2D((8, 8, 1), 2, stride=0), r"Conv2D\.stride: wanted a positive int, found 0"),
+        (lambda: Conv2D((8, 8, 1), 2, padding=-1), r"Conv2D\.padding: wanted an int of at least 0, found -1"),
+        (lambda: MaxPool2D((8, 8, 1), 0), r"MaxPool2D\.size: wanted an int from 1 to 255, found 0"),
+        (lambda: LayerNorm(3, np.inf), r"LayerNorm\.epsilon: wanted a finite float, found inf"),
+        (lambda: BatchNorm(0), r"BatchNorm\.size: wanted a positive int, found 0"),
+        (lambda: Dropout("a"), r"Dropout\.rate: wanted a finite float, found 'a'"),
+    ],
+)
+def test_a_layer_of_no_size_is_refused_when_it_is_made(make: Callable[[], Module], message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        make()
+
+
+def test_sizes_that_numpy_counted_are_whole_numbers_too() -> None:
+    """An artifact is written in JSON, which has none of NumPy's."""
+    eight, three = np.array([8, 3])
+    layers = [Conv2D((eight, eight, np.int8(1)), three), LayerNorm(three, np.float32(1e-5)), Dropout(np.float64(0.5))]
+    for layer in [*layers, Linear(eight, three)]:
+        assert json.dumps(layer.config())
 
 
 @pytest.mark.parametrize("dtype", [int, bool, complex, object, np.longdouble])
