@@ -100,7 +100,7 @@ class Settings:
     max_body_bytes: int = _setting(
         "SERVE_MAX_BODY_BYTES",
         8 * 2**20,
-        "Largest body of a request; JSON has a value for each 16 bytes of it at most.",
+        "Largest body of a request; JSON and CSV have a value for each 16 bytes of it at most.",
         low=1,
     )
     max_instances: int = _setting("SERVE_MAX_INSTANCES", 10_000, "Most rows of a request.", low=1)
