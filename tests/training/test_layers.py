@@ -153,6 +153,12 @@ def test_a_job_with_every_kind_of_layer_learns_is_published_and_answers_the_same
     assert model.training["job"]["network"]["layers"] == EXAMPLE
 
 
+@pytest.mark.parametrize("layers", [[{"pool": 2}, 8, "relu"], [{"conv": 2}]])
+def test_a_pool_or_a_convolution_alone_makes_a_network_of_images(images: Path, layers: list[Any]) -> None:
+    outcome = fit(prepare(from_dict(job(layers, train={"epochs": 60, "learning_rate": 0.1}), images)))
+    assert outcome.metrics["accuracy"] > 0.9
+
+
 def test_every_example_is_a_job_without_faults(examples: Path) -> None:
     assert {load(path).settings.model.name for path in examples.glob("*.toml")} >= {"xor", "mnist", "mnist-conv"}
 
