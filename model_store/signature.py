@@ -63,6 +63,11 @@ class Signature:
     def names(self) -> tuple[str, ...]:
         return tuple(column.name for column in self.inputs)
 
+    @cached_property
+    def _known(self) -> frozenset[str]:
+        """The same, to look one up: of 500 columns, a row by their names took 1.7 ms to be put in order."""
+        return frozenset(self.names)
+
     def ordered(self, training: Mapping[str, Any]) -> dict[str, Any]:
         """What training recorded of each label or target, in their order: a manifest has its keys sorted."""
         output = self.output
@@ -224,7 +229,8 @@ class Signature:
             mend = f"send a list, or an object with {listed(self.names)}"
             faults.add(place, f"wanted a row, found {shown(row)}", mend)
             return None
-        for name in [name for name in row if name not in self.names]:
+        strangers = () if row.keys() <= self._known else [name for name in row if name not in self._known]
+        for name in strangers:
             faults.add(f"{place}.{str(name)[:100]}", "wanted no such column", partial(self._known_columns, name))
         return [row.get(name) for name in self.names]
 
