@@ -96,7 +96,7 @@ def check(service: Service, network: Network, asked: dict[int, Path]) -> None:
 
 
 def turn(contestant: Contestant, network: Network, workers: int, seconds: int) -> dict[str, float]:
-    """A start, all loads, an end."""
+    """A start, all loads, an end; a load of no seconds is none."""
     cores = [str(core) for core in sorted(os.sched_getaffinity(0))]
     served_on, loaded_from = (cores[0], cores[1]) if workers == 1 else (",".join(cores), ",".join(cores))
     asked = bodies(contestant, network.rows, network.folder)
@@ -104,7 +104,7 @@ def turn(contestant: Contestant, network: Network, workers: int, seconds: int) -
     with Service(contestant, network.setting(workers), served_on, asked[1].read_bytes()) as service:
         found["cold start"] = service.cold_start
         check(service, network, asked)
-        for rows, connections in CELLS:
+        for rows, connections in CELLS if seconds else ():
             for _ in range(WARM_UP):
                 service.ask(asked[rows].read_bytes())
             for key, value in service.load(asked[rows], connections, seconds, loaded_from).items():

@@ -74,6 +74,14 @@ def test_a_service_that_answers_something_else_is_not_measured(tmp_path):
         serving.check(Wrong(), network, asked)
 
 
+@pytest.mark.slow
+def test_who_takes_part_is_started_and_checked_but_not_loaded(tmp_path):
+    network = serving.Network("xor", tmp_path)
+    taking, absent = serving.able(["ours"], [network], 2)
+    assert [one.name for one in taking] == ["ours"]
+    assert not absent
+
+
 def test_figures_measured_in_parts_make_one_table(tmp_path):
     path = tmp_path / "figures.json"
     cells = {f"{rows}/{connections}": 1.0 for rows, connections in serving.CELLS}
