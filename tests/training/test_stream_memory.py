@@ -62,7 +62,7 @@ def test_four_million_rows_are_trained_in_the_memory_of_one(tmp_path: Path) -> N
         for _ in range(2):  # how far pyarrow reads ahead goes by chance, and by what else the machine does
             done = trained(path)
             assert done.returncode == 0, done.stderr
-            assert f"{rows} rows (" in done.stdout
+            assert f"{rows:,} rows (" in done.stdout
             found.append(int(re.findall(r"^peak (\d+)$", done.stdout, re.MULTILINE)[0]))
         peaks.append(min(found))
     assert peaks[1] < peaks[0] + ROOM_KIB
