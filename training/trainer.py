@@ -93,7 +93,7 @@ def train(
                     if schedule is not None:
                         optimizer.learning_rate = rate * schedule.factor((epoch - 1) * in_epoch + number, plan)
                         step.rescale(optimizer.scale)
-                    error = step(x, y, start, order)
+                    error = step.run(x, y, start, order)
                     if not isfinite(error):
                         raise DivergedError(epoch, number + 1, error)
                     optimizer.scaled_step()
@@ -233,7 +233,7 @@ class Step:
         """From now on the gradients are to come multiplied by this."""
         self.scale[...] = self.factor * scale
 
-    def __call__(self, x: Array, y: Array, start: int, order: Array | None) -> float:
+    def run(self, x: Array, y: Array, start: int, order: Array | None) -> float:
         """The loss of the samples from `start` on, in `order`."""
         if order is not None:
             rows = order[start : start + self.size]

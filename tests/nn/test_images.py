@@ -99,7 +99,7 @@ def test_a_taped_step_of_a_convolutional_network_is_forward_and_backward(padding
             output = inner.forward(rows[order[:4]])
             by_hand.gradient_vector.fill(0)
             inner.backward(fused.loss_prime(y[order[:4]], output))
-            assert step(rows, y, 0, order) == pytest.approx(fused.loss(y[order[:4]], output), rel=1e-12)
+            assert step.run(rows, y, 0, order) == pytest.approx(fused.loss(y[order[:4]], output), rel=1e-12)
             np.testing.assert_allclose(taped.gradient_vector, by_hand.gradient_vector, rtol=1e-9, atol=1e-12)
 
 

@@ -168,7 +168,7 @@ def test_a_taped_step_drops_what_forward_drops(dtype: type, width: int, order: t
         output = by_hand.forward(x[0])
         by_hand.gradient_vector.fill(0)
         by_hand.backward(MSE().loss_prime(y, output))
-        assert step(x[0], y, 0, None) == pytest.approx(MSE().loss(y, output), rel=1e-6)
+        assert step.run(x[0], y, 0, None) == pytest.approx(MSE().loss(y, output), rel=1e-6)
         np.testing.assert_allclose(taped.gradient_vector, by_hand.gradient_vector, rtol=1e-5, atol=1e-7)
 
 

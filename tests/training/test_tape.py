@@ -73,7 +73,7 @@ def test_a_taped_step_has_the_loss_and_the_gradients_of_forward_and_backward(
         output = inner.forward(x[rows])
         by_hand.gradient_vector.fill(0)
         inner.backward(fused.loss_prime(y[rows], output))
-        assert step(x, y, 2, order) == pytest.approx(fused.loss(y[rows], output), rel=1e-12)
+        assert step.run(x, y, 2, order) == pytest.approx(fused.loss(y[rows], output), rel=1e-12)
         np.testing.assert_allclose(taped.gradient_vector, by_hand.gradient_vector, rtol=1e-10, atol=1e-13)
 
 
@@ -105,7 +105,7 @@ def test_small_layers_and_large_ones_learn_alike_whatever_stands_between(
         output = by_hand.forward(x[some])
         by_hand.gradient_vector.fill(0)
         by_hand.backward(MSE().loss_prime(y[some], output))
-        assert step(x, y, first, order) == pytest.approx(MSE().loss(y[some], output), rel=1e-12)
+        assert step.run(x, y, first, order) == pytest.approx(MSE().loss(y[some], output), rel=1e-12)
         np.testing.assert_allclose(taped.gradient_vector, by_hand.gradient_vector, rtol=1e-7, atol=1e-10)
 
 
@@ -134,7 +134,7 @@ def test_any_chain_of_layers_learns_on_a_tape_what_it_learns_by_forward_and_back
     inner, fused = loss.fused(by_hand)
     output = inner.forward(x)
     inner.backward(fused.loss_prime(y, output))
-    assert Step(taped, loss, x, y, rows)(x, y, 0, None) == pytest.approx(fused.loss(y, output), rel=1e-6)
+    assert Step(taped, loss, x, y, rows).run(x, y, 0, None) == pytest.approx(fused.loss(y, output), rel=1e-6)
     size = max(1, np.abs(by_hand.gradient_vector).max())
     np.testing.assert_allclose(taped.gradient_vector / size, by_hand.gradient_vector / size, rtol=0, atol=1e-6)
 
@@ -202,7 +202,7 @@ def test_a_subclass_is_trained_by_its_own_passes_and_not_by_those_it_changed(
     x, y = rng.standard_normal((rows, 3)), np.eye(2)[rng.integers(0, 2, rows)]
     output = by_hand.forward(x)
     by_hand.backward(loss.loss_prime(y, output))
-    assert Step(taped, loss, x, y, rows)(x, y, 0, None) == pytest.approx(loss.loss(y, output), rel=1e-12)
+    assert Step(taped, loss, x, y, rows).run(x, y, 0, None) == pytest.approx(loss.loss(y, output), rel=1e-12)
     np.testing.assert_allclose(taped.gradient_vector, by_hand.gradient_vector, rtol=1e-10, atol=1e-13)
 
 
@@ -218,7 +218,7 @@ def test_a_layer_alone_learns_from_whatever_lies_in_its_batch(make: Callable[[],
         for gradient in by_hand.gradients():
             gradient.fill(0)
         by_hand.backward(MSE().loss_prime(y, output))
-        assert step(x, y, 0, None) == pytest.approx(MSE().loss(y, output), rel=1e-9)
+        assert step.run(x, y, 0, None) == pytest.approx(MSE().loss(y, output), rel=1e-9)
         for gradient, wanted in zip(taped.gradients(), by_hand.gradients(), strict=True):
             np.testing.assert_allclose(gradient, wanted, rtol=1e-9, atol=1e-12)
 
@@ -282,7 +282,7 @@ def test_images_may_be_pooled_before_anything_is_learned() -> None:
     first: list[Module] = [MaxPool2D((4, 4, 1), 2), Flatten((2, 2, 1))]
     taped, by_hand = (Sequential([*first, Linear(4, 1, dtype=np.float64, rng=np.random.default_rng(3))]) for _ in "ab")
     x, y = np.random.default_rng(4).standard_normal((5, 16)), np.ones((5, 1))
-    Step(taped, MSE(), x, y, 5)(x, y, 0, None)
+    Step(taped, MSE(), x, y, 5).run(x, y, 0, None)
     by_hand.backward(MSE().loss_prime(y, by_hand.forward(x)))
     np.testing.assert_allclose(taped.gradient_vector, by_hand.gradient_vector, rtol=1e-12)
 
