@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import subprocess
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -13,19 +12,13 @@ from model_store.errors import StoreError
 from model_store.store import open_store
 from tests.crashes import deeds
 from tests.crashes.deeds import ALIAS, NAME
+from tests.small_disk import small_disk
 
-pytestmark = pytest.mark.skipif(os.geteuid() != 0, reason="only root can mount")
 
-
-@pytest.fixture
-def small_disk(tmp_path: Path) -> Iterator[Path]:
-    mounted = subprocess.run(
-        ["mount", "-t", "tmpfs", "-o", "size=1m", "small", tmp_path], capture_output=True, text=True, check=False
-    )
-    if mounted.returncode != 0:
-        pytest.skip(mounted.stderr.strip())
-    yield tmp_path
-    subprocess.run(["umount", "--lazy", tmp_path], check=True)  # artifacts may still be mapped
+@pytest.fixture(name="small_disk")
+def disk_of_one_mib(tmp_path: Path) -> Iterator[Path]:
+    with small_disk(tmp_path, "1m") as place:
+        yield place
 
 
 def fill(disk: Path, leaving: int) -> None:

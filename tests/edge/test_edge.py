@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import http.client
 import json
-import os
 import re
 import signal
 import socket
@@ -23,6 +22,7 @@ from model_store.store import open_store
 from tests.edge.proxy import EDGE, NGINX, PATIENCE_SECONDS, Proxy, Recorder, certificates, proxy
 from tests.service.conftest import price
 from tests.service.test_server import GOOD, ROOT, Server, free_port, until
+from tests.small_disk import small_disk
 
 SECOND = free_port()
 
@@ -286,22 +286,13 @@ def test_a_client_that_stalls_is_gone_before_the_service_hears_of_it(recorder, t
         assert recorder.heads == []
 
 
-@pytest.mark.skipif(os.geteuid() != 0, reason="only root can mount")
 def test_a_body_without_room_is_refused_for_now_and_shorter_ones_are_taken(server, tmp_path):
-    room = tmp_path / "room"
-    room.mkdir()
-    mount = ["mount", "-t", "tmpfs", "-o", "size=1m", "room", room]
-    mounted = subprocess.run(mount, capture_output=True, text=True, check=False)
-    if mounted.returncode != 0:
-        pytest.skip(mounted.stderr.strip())
-    try:
+    with small_disk(tmp_path / "room", "1m") as room:
         small = {f"client_body_temp_path {tmp_path / 'tmp' / 'body'}": f"client_body_temp_path {room}"}
         with proxy(tmp_path, server.port, small) as edge:
             status, body = ask(edge, "POST", "/models/price/predict", GOOD + b" " * 2_000_000)
             assert (status, body["error"]["code"]) == (503, "overloaded")
             assert predict(edge)[0] == 200
-    finally:
-        subprocess.run(["umount", "--lazy", room], check=True)
 
 
 def test_a_method_that_nginx_refuses_is_told_as_one(edge):

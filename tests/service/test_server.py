@@ -22,6 +22,7 @@ import pytest
 
 from model_store.store import Store, open_store
 from tests.service.conftest import break_version, image, move, penguins, price
+from tests.small_disk import small_disk
 
 pytestmark = pytest.mark.slow
 
@@ -458,16 +459,9 @@ def test_counts_of_a_run_do_not_outlive_it_and_leave_the_files_of_others_alone(o
     assert [file.read_bytes() for file in place.iterdir()] == [b"a database of somebody else"]
 
 
-@pytest.mark.skipif(os.geteuid() != 0, reason="only root can mount")
 def test_a_full_place_for_counts_keeps_no_request_from_its_answer(own_server, tmp_path):
     """In memory a container has 64 MB for files, of which others may have taken all."""
-    place = tmp_path / "small"
-    place.mkdir()
-    mount = ["mount", "-t", "tmpfs", "-o", "size=64k", "small", place]
-    mounted = subprocess.run(mount, capture_output=True, text=True, check=False)
-    if mounted.returncode != 0:
-        pytest.skip(mounted.stderr.strip())
-    try:
+    with small_disk(tmp_path / "small", "64k") as place:
         server = own_server(PROMETHEUS_MULTIPROC_DIR=str(place))
         for path in ("/models/price", "/models", "/readyz", "/openapi.json", "/nowhere", "/v2", "/v1/models") * 5:
             assert server.ask("GET", path)[0] in {200, 404}
@@ -476,8 +470,6 @@ def test_a_full_place_for_counts_keeps_no_request_from_its_answer(own_server, tm
         assert server.stop() == 0
         assert "is missing in /metrics" in server.log
         assert "SIGBUS" not in server.log
-    finally:
-        subprocess.run(["umount", "--lazy", place], check=True)
 
 
 def test_a_place_for_counts_that_cannot_be_written_to_is_told(store):

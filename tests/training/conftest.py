@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import subprocess
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
 from click.testing import CliRunner, Result
 
+from tests.small_disk import small_disk
 from training.cli import main
 
 EXAMPLES = Path(__file__).parents[2] / "examples"
@@ -61,17 +61,7 @@ def examples() -> Path:
     return EXAMPLES
 
 
-@pytest.fixture
-def small_disk(tmp_path: Path) -> Iterator[Path]:
-    """A file system of 100 kB."""
-    place = tmp_path / "disk"
-    place.mkdir()
-    options = ["-t", "tmpfs", "-o", "size=100k", "tmpfs", str(place)]
-    try:
-        mounted = subprocess.run(["mount", *options], check=False, capture_output=True, text=True)
-    except FileNotFoundError:
-        pytest.skip("there is no mount command")
-    if mounted.returncode:
-        pytest.skip(f"a small disk cannot be mounted: {mounted.stderr.strip()}")
-    yield place
-    subprocess.run(["umount", str(place)], check=True)
+@pytest.fixture(name="small_disk")
+def disk_of_100_kb(tmp_path: Path) -> Iterator[Path]:
+    with small_disk(tmp_path / "disk", "100k", lazy=False) as place:
+        yield place
