@@ -53,8 +53,8 @@ class _Look:
         targets: dict[str, Served] = {}
         wanted = {"default": versions[-1], **aliases}
         for alias, reason in stored["unreadable"].items():
-            mend = f"set it again: models alias {name} {alias} VERSION --force"
-            self.problems.append(Fault(f"{name}/{alias}", reason, mend))
+            again = f"set it again: models alias {name} {alias} VERSION --force"
+            self.problems.append(Fault(f"{name}/{alias}", reason, again))
             wanted.pop(alias, None)
             if alias in before:
                 targets[alias] = before[alias]

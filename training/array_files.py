@@ -7,7 +7,7 @@ import math
 import struct
 import zipfile
 from collections.abc import Callable, Iterator
-from contextlib import ExitStack
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -50,19 +50,16 @@ class ArraysFile(Source):
     def batches(self) -> Iterator[Batch]:
         (name,) = self.kinds
         rows = max(1, min(sources.ROWS, sources.BYTES // (self.x.dtype.itemsize * math.prod(self.x.shape[1:]))))
-        try:
-            with ExitStack() as stack:
-                files = [stack.enter_context(member.opened()) for member in (self.x, self.y)]
-                for member, file in zip((self.x, self.y), files, strict=True):
-                    file.read(member.start)
-                for first in range(0, self.rows, rows):
-                    count = min(rows, self.rows - first)
-                    x, y = (m.read(f, count) for m, f in zip((self.x, self.y), files, strict=True))
-                    if len(x) < count or len(y) < count:
-                        raise EOFError(f"wanted {self.rows} rows; found {first + min(len(x), len(y))}")
-                    yield {name: x, **self._answers(y)}
-        except DAMAGED as error:
-            raise DataError(self.name, [Fault("", f"cannot be read: {first_line(error)}", "fetch it again")]) from error
+        with _whole(self.name), ExitStack() as stack:
+            files = [stack.enter_context(member.opened()) for member in (self.x, self.y)]
+            for member, file in zip((self.x, self.y), files, strict=True):
+                file.read(member.start)
+            for first in range(0, self.rows, rows):
+                count = min(rows, self.rows - first)
+                x, y = (m.read(f, count) for m, f in zip((self.x, self.y), files, strict=True))
+                if len(x) < count or len(y) < count:
+                    raise EOFError(f"wanted {self.rows} rows; found {first + min(len(x), len(y))}")
+                yield {name: x, **self._answers(y)}
 
     def _answers(self, y: NDArray[Any]) -> Batch:
         y = y.reshape(len(y), -1)
@@ -96,16 +93,22 @@ def open_arrays(paths: list[Path], section: DataSection) -> ArraysFile:
     return ArraysFile(name, sha256, x.shape[0], kinds, targets, task, notes, True, x=x, y=y)
 
 
+@contextmanager
+def _whole(name: str) -> Iterator[None]:
+    """DataError where what is read turns out to be damaged."""
+    try:
+        yield
+    except DAMAGED as error:
+        raise DataError(name, [Fault("", f"cannot be read: {first_line(error)}", "fetch it again")]) from error
+
+
 def _head(member: Member, path: Path) -> NDArray[Any]:
     """The first rows."""
     if 0 in member.shape:
         return np.empty(member.shape, member.dtype)
-    try:
-        with member.opened() as file:
-            file.read(member.start)
-            return member.read(file, min(HEAD, max(1, sources.BYTES // max(1, math.prod(member.shape[1:])))))
-    except DAMAGED as error:
-        raise DataError(path.name, [Fault("", f"cannot be read: {first_line(error)}", "fetch it again")]) from error
+    with _whole(path.name), member.opened() as file:
+        file.read(member.start)
+        return member.read(file, min(HEAD, max(1, sources.BYTES // max(1, math.prod(member.shape[1:])))))
 
 
 def _idx(path: Path) -> Member:
@@ -113,13 +116,10 @@ def _idx(path: Path) -> Member:
     with data.opened(path) as file:
         packed = file.read(2) == b"\x1f\x8b"
     opened: Callable[[], Any] = partial(gzip.open, path) if packed else partial(path.open, "rb")
-    try:
-        with opened() as file:
-            start = file.read(4)
-            kind, dimensions = data.idx_type(path.name, start)
-            shape = struct.unpack(f">{dimensions}I", file.read(4 * dimensions))
-    except DAMAGED as error:
-        raise DataError(path.name, [Fault("", f"cannot be read: {first_line(error)}", "fetch it again")]) from error
+    with _whole(path.name), opened() as file:
+        start = file.read(4)
+        kind, dimensions = data.idx_type(path.name, start)
+        shape = struct.unpack(f">{dimensions}I", file.read(4 * dimensions))
     return Member(opened, 4 + 4 * dimensions, kind, shape)
 
 

@@ -109,7 +109,7 @@ def _no_numbers(cells: Sequence[str | None]) -> list[int]:
 
 
 def _slip(table: Table, column: str, slips: Sequence[int], otherwise: str) -> Fault:
-    place = f"{table.noun} {table.lines[slips[0]]}, column {column}" if slips else f"column {column}"
+    place = f"{table.noun} {table.lines[slips[0]]}, column {column}"
     problem = f"wanted a number, as most cells of the column are; found {_shown(table.columns[column][slips[0]])}"
     those = "that cell" if len(slips) == 1 else f"the {len(slips)} such cells"
     return Fault(place, problem, f"mend or empty {those}, {otherwise}")

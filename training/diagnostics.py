@@ -24,7 +24,7 @@ from numpy.typing import NDArray
 
 from model_store.nn import Sequential
 from model_store.signature import Array, Classes, Signature, Values
-from training.metrics import predicted
+from training.metrics import finite, predicted
 
 BINS = 10  # of a reliability diagram
 MOST_JUDGED = 100_000  # rows, drawn from more: enough for any figure here, and little memory
@@ -175,9 +175,9 @@ def importance(
             x[:, part.features] = kept[rng.permutation(rows)]
             losses.append(loss(network(x)) - before)
         x[:, part.features] = kept
-        costs.append({"name": part.name, "cost": _finite(_mean(losses)), "deviation": _finite(np.std(losses))})
+        costs.append({"name": part.name, "cost": finite(_mean(losses)), "deviation": finite(np.std(losses))})
     score = 1 - before if measure == "accuracy" else before
-    found = {"measure": measure, "score": _finite(score), "rows": rows, "repeats": repeats}
+    found = {"measure": measure, "score": finite(score), "rows": rows, "repeats": repeats}
     if grid is not None:
         return {**found, **grid, "parts": costs}
     costs.sort(key=lambda part: -np.inf if part["cost"] is None else part["cost"], reverse=True)
@@ -246,7 +246,3 @@ def _widened(low: Any, high: Any) -> tuple[float, float]:
     middle, half = (float(low) + float(high)) / 2, (float(high) - float(low)) / 2
     half = max(half, abs(middle) * 1e-6, 1e-9)
     return middle - half, middle + half
-
-
-def _finite(value: Any) -> float | None:
-    return float(value) if np.isfinite(value) else None

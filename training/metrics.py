@@ -29,7 +29,7 @@ def baseline(output: Classes | Values, answers: NDArray[Any], training: NDArray[
         return {"answer": output.labels[majority], "accuracy": found["accuracy"]}
     means = training.mean(axis=0)
     return {
-        "answer": [_finite(mean) for mean in means],
+        "answer": [finite(mean) for mean in means],
         **regression(output.names, answers, np.broadcast_to(means, answers.shape)),
     }
 
@@ -78,14 +78,15 @@ def regression(names: Sequence[str], truth: NDArray[Any], found: NDArray[Any]) -
         errors = found[:, i] - truth[:, i]
         spread = float(((truth[:, i] - truth[:, i].mean()) ** 2).sum())
         targets[name] = {
-            "rmse": _finite(np.sqrt((errors**2).mean())),
-            "mae": _finite(np.abs(errors).mean()),
-            "r2": _finite(1 - (errors**2).sum() / spread) if spread > 0 else None,
+            "rmse": finite(np.sqrt((errors**2).mean())),
+            "mae": finite(np.abs(errors).mean()),
+            "r2": finite(1 - (errors**2).sum() / spread) if spread > 0 else None,
         }
     return {"targets": targets}
 
 
-def _finite(value: Any) -> float | None:
+def finite(value: Any) -> float | None:
+    """A figure as JSON can hold it."""
     return float(value) if np.isfinite(value) else None
 
 
