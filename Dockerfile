@@ -41,7 +41,7 @@ COPY model_store model_store
 # Files have the modes of the checkout: its user may have let nobody else read them.
 RUN find . ! -perm -o=r -exec chmod go+rX {} + \
  && printf '#!/bin/sh\nexec python -m model_store "$@"\n' > /opt/venv/bin/models && chmod +x /opt/venv/bin/models \
- && PYTHONDONTWRITEBYTECODE='' python -c 'import model_store.cli, model_store.bucket, model_store.signing'
+ && PYTHONDONTWRITEBYTECODE='' python -c 'import model_store.cli.main, model_store.storage.bucket, model_store.registry.signing'
 
 # An S3 server to try buckets with: SeaweedFS, whose data are in /data.
 FROM python:3.11-slim AS bucket
@@ -79,7 +79,7 @@ COPY examples examples
 RUN find . ! -perm -o=r -exec chmod go+rX {} + \
  && install -d -o 10001 -g 10001 /certificates \
  && printf '#!/bin/sh\nexec python -m training "$@"\n' > /opt/venv/bin/train && chmod +x /opt/venv/bin/train \
- && PYTHONDONTWRITEBYTECODE='' python -c 'import training.cli'
+ && PYTHONDONTWRITEBYTECODE='' python -c 'import training.cli.main'
 USER 10001:10001
 CMD ["train", "--help"]
 
@@ -87,7 +87,7 @@ FROM base AS service
 COPY service service
 RUN find . ! -perm -o=r -exec chmod go+rX {} + \
  && printf '#!/bin/sh\nexec python -m service "$@"\n' > /opt/venv/bin/serve && chmod +x /opt/venv/bin/serve \
- && PYTHONDONTWRITEBYTECODE='' python -c 'import service.app, service.cli, service.worker'
+ && PYTHONDONTWRITEBYTECODE='' python -c 'import service.app, service.cli, service.server.event_worker'
 ENV SERVE_HOST=0.0.0.0 \
     SERVE_PORT=8000
 USER 10001:10001

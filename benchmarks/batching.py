@@ -21,10 +21,10 @@ import numpy as np
 from benchmarks.contestants import CONTESTANTS, ROOT, Contestant, Setting, free_port
 from benchmarks.rounds import alternate, machine, unpin
 from benchmarks.serving_process import Service, bodies
-from model_store.model import Model
+from model_store.artifact.model import Model
 from model_store.nn import Linear, Module, ReLU, Sequential, Softmax
-from model_store.signature import Array, Classes, Signature
-from model_store.store import open_store
+from model_store.registry.store import open_store
+from model_store.schema.signature import Array, Classes, Signature
 
 SIZES = [2048, 4096, 2048, 10]  # 16.8 million float32 parameters
 CONNECTIONS = (1, 32)
@@ -32,7 +32,7 @@ ROUNDS, SECONDS = 3, 4
 
 APART = """
 import sys
-from service.pace import Pace
+from service.registry.batching_policy import Pace
 Pace.worth_joining = property(lambda pace: 1, lambda pace, rows: None)
 from service.cli import main
 sys.argv[0] = "serve"

@@ -20,10 +20,10 @@ from time import perf_counter
 import numpy as np
 
 from benchmarks.rounds import alternate, unpin
-from model_store import artifact
-from model_store.model import Model
+from model_store.artifact import npz
+from model_store.artifact.model import Model
 from model_store.nn import Linear, Sequential, build
-from model_store.signature import Array, Signature, Values
+from model_store.schema.signature import Array, Signature, Values
 
 ROUNDS = 7
 PROCESSES = 2
@@ -39,8 +39,8 @@ def np_load(path: str) -> Sequential:
 
 READERS: dict[str, Callable[[str], Sequential]] = {
     "np.load": np_load,
-    "mapped, verified": lambda path: artifact.read(path).network,
-    "mapped": lambda path: artifact.read(path, verify=False).network,
+    "mapped, verified": lambda path: npz.read(path).network,
+    "mapped": lambda path: npz.read(path, verify=False).network,
 }
 
 
@@ -52,7 +52,7 @@ def write_model(path: Path, sizes: list[int] = SIZES) -> None:
         (Array("x", (sizes[0],), 0.0, 1.0, None, None, {}),),
         Values(outputs, (0.0,) * len(outputs), (1.0,) * len(outputs)),
     )
-    artifact.write(path, Model(network, signature))
+    npz.write(path, Model(network, signature))
 
 
 def child(reader: str, path: str) -> None:

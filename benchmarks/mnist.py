@@ -23,8 +23,9 @@ from typing import Any
 import numpy as np
 
 from benchmarks.rounds import unpin
-from training import dataset, job
-from training.settings import DataSection
+from training.config.settings import DataSection
+from training.data import dataset
+from training.pipeline import job
 
 ROOT = Path(__file__).parents[1]
 PEER = Path(__file__).parent / "peers" / "mnist.py"

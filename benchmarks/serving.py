@@ -29,10 +29,10 @@ import numpy as np
 from benchmarks.contestants import CONTESTANTS, NAIVE, PEERS, ROOT, Contestant, Setting, free_port
 from benchmarks.rounds import alternate
 from benchmarks.serving_process import FailedError, Service, bodies, free_share, installed_megabytes
-from model_store.model import Golden, Model
+from model_store.artifact.model import Golden, Model
 from model_store.nn import Linear, ReLU, Sequential, Softmax, Tanh
-from model_store.signature import Array, Classes, Number, Signature, Values
-from model_store.store import open_store
+from model_store.registry.store import open_store
+from model_store.schema.signature import Array, Classes, Number, Signature, Values
 
 ROWS = (1, 32)
 CONNECTIONS = (1, 32)

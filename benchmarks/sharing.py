@@ -25,9 +25,9 @@ import numpy as np
 
 from benchmarks.loading import pss_megabytes, write_model
 from benchmarks.rounds import unpin
-from model_store import artifact
-from model_store.model import Golden, Model
-from model_store.store import Store, open_store
+from model_store.artifact import npz
+from model_store.artifact.model import Golden, Model
+from model_store.registry.store import Store, open_store
 
 SIZES = [64, 9950, 9950, 10]  # 100 million float32 parameters
 WORKERS = 4
@@ -40,7 +40,7 @@ MASTER_SECONDS = 5  # gunicorn's master lets go of what was replaced when it nex
 def published(folder: Path) -> tuple[Store, Model]:
     """A store with one version, golden answers included, and its model."""
     write_model(folder / "model.npz", SIZES)
-    found = artifact.read(folder / "model.npz")
+    found = npz.read(folder / "model.npz")
     golden = Golden([[1.0] * SIZES[0]], found.network(np.ones((1, SIZES[0]), np.float32)))
     model = Model(found.network, found.signature, golden=golden)
     store = open_store(str(folder / "models"))

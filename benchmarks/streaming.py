@@ -28,8 +28,8 @@ from threadpoolctl import threadpool_limits
 from benchmarks.rounds import alternate, machine, unpin
 from training import SGD
 from training import train as train_network
-from training.job import Prepared, fit, from_dict, prepare
-from training.trainer import Progress, Samples
+from training.engine.loop import Progress, Samples
+from training.pipeline.job import Prepared, fit, from_dict, prepare
 
 ROWS, ROUNDS, PIECE = 18_000_000, 5, 500_000
 AIRPORTS = [f"A{i:02}" for i in range(20)]

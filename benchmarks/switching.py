@@ -29,10 +29,10 @@ from statistics import median
 import numpy as np
 
 from benchmarks.rounds import unpin
-from model_store.model import Golden, Model
+from model_store.artifact.model import Golden, Model
 from model_store.nn import Linear, Sequential, Tanh
-from model_store.signature import Number, Signature, Values
-from model_store.store import Store, open_store
+from model_store.registry.store import Store, open_store
+from model_store.schema.signature import Number, Signature, Values
 
 MOVES = 100
 CONNECTIONS = 8
@@ -42,7 +42,7 @@ PATIENCE_SECONDS = 60
 BODY = b'{"instances": [[1, 2]]}'
 REQUEST = b"POST /predict HTTP/1.1\r\nHost: here\r\nContent-Length: %d\r\n\r\n%s" % (len(BODY), BODY)
 BY_ITSELF = """
-from service.agreement import Agreement
+from service.registry.switch_barrier import Agreement
 shared = Agreement.__init__
 Agreement.__init__ = lambda self, **_: shared(self)
 """

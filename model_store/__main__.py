@@ -1,5 +1,5 @@
 """`python -m model_store` is `models`."""
 
-from model_store.cli import main
+from model_store.cli.main import main
 
 main(prog_name="models")

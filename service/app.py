@@ -17,21 +17,21 @@ from flask import Flask, g, request
 from werkzeug.exceptions import NotFound
 from werkzeug.wrappers import Response
 
-from model_store.store import open_store
-from service import errors
-from service.agreement import Agreement
-from service.auth import Keys, KeysError
-from service.catalog import Catalog
-from service.drift import Drift
-from service.express import Express
-from service.inference import Inference
-from service.metrics import Metrics
-from service.observation import Observer
-from service.routes import health, hosted, models, open_inference, pages, predict, tensorflow_serving
-from service.settings import Settings, SettingsError
-from service.trust import voucher
-from service.wire import add_headers
-from service.withdrawals import Withdrawals
+from model_store.registry.store import open_store
+from service.config import Settings, SettingsError
+from service.http import exceptions
+from service.http.responses import add_headers
+from service.inference.drift import Drift
+from service.inference.runner import Inference
+from service.registry.registry import Catalog
+from service.registry.signature_policy import voucher
+from service.registry.switch_barrier import Agreement
+from service.registry.unloaded_models import Withdrawals
+from service.routes import docs, health, models, open_inference, predict, sagemaker_vertex, tensorflow_serving
+from service.security.api_keys import Keys, KeysError
+from service.server.fast_path import Express
+from service.telemetry.metrics import Metrics
+from service.telemetry.request_record import Observer
 
 
 def create_app(settings: Settings | None = None, *, forks: bool = False) -> Flask:
@@ -66,16 +66,17 @@ def create_app(settings: Settings | None = None, *, forks: bool = False) -> Flas
     app.extensions["catalog"] = catalog
     app.extensions["keys"] = keys
     app.extensions["observer"] = observer
-    errors.register(app)
+    exceptions.register(app)
     predictor = predict.Predictor(catalog, inference, settings)
     app.extensions["express"] = partial(Express, catalog, predictor, inference, observer, keys, settings)
-    app.register_blueprint(hosted.routes(catalog, predictor, settings))  # first: it may be told an address of ours
+    # First: it may be told an address of ours.
+    app.register_blueprint(sagemaker_vertex.routes(catalog, predictor, settings))
     app.register_blueprint(predict.routes(predictor))
     app.register_blueprint(tensorflow_serving.routes(catalog, inference, settings))
     app.register_blueprint(open_inference.routes(catalog, inference, metrics, settings))
     app.register_blueprint(models.routes(catalog))
     app.register_blueprint(health.routes(catalog, metrics, drift, keys))
-    app.register_blueprint(pages.routes(catalog, settings))
+    app.register_blueprint(docs.routes(catalog, settings))
 
     @app.before_request
     def begin() -> None:

@@ -15,13 +15,13 @@ from typing import Any
 import click
 from flask import Flask
 
-from model_store import console
-from model_store.console import exit_codes, store_option, verbosity_option, version_option
+from model_store.cli import common
+from model_store.cli.common import exit_codes, store_option, verbosity_option, version_option
 from service.app import create_app
-from service.auth import SCOPES, KeysError, append, generate
-from service.gunicorn_conf import Server, bind
-from service.logs import log_to_stderr
-from service.settings import Settings, SettingsError, unknown
+from service.config import Settings, SettingsError, unknown
+from service.security.api_keys import SCOPES, KeysError, append, generate
+from service.server.gunicorn_app import Server, bind
+from service.telemetry.logging import log_to_stderr
 
 log = logging.getLogger("service")
 
@@ -47,7 +47,7 @@ def main(context: click.Context, store: str, host: str | None, port: int | None,
     """
     if context.invoked_subcommand is not None:
         return
-    level = "debug" if console.verbosity() > 0 else "warning" if console.verbosity() < 0 else None
+    level = "debug" if common.verbosity() > 0 else "warning" if common.verbosity() < 0 else None
     # Until gunicorn has handlers of its own. By itself the first process of a container would pass over SIGTERM.
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))
     settings = Settings.from_environ(os.environ, store=store, host=host, port=port, workers=workers, log_level=level)
@@ -91,10 +91,10 @@ def keygen(name: str, scopes: tuple[str, ...], file: Path | None) -> None:
     """
     secret, key = generate(name, scopes)
     if file is None:
-        console.note(f"For the file of keys:  {key}")
+        common.note(f"For the file of keys:  {key}")
     else:
         append(file, key)
-        console.note(f"Added {name} to {file}. This is the key, shown once:")
+        common.note(f"Added {name} to {file}. This is the key, shown once:")
     click.echo(secret)
 
 
@@ -121,7 +121,7 @@ def _listener(host: str, port: int, choice: str) -> socket.socket:
             errno.EADDRNOTAVAIL: f"this machine has no such address; choose another {choice}",
         }
         mend = mends.get(e.errno or 0, f"choose another {choice}")
-        console.fail(f"cannot listen on {host}:{port}: {e.strerror or e}; {mend}", 2)
+        common.fail(f"cannot listen on {host}:{port}: {e.strerror or e}; {mend}", 2)
 
 
 def _tell(app: Flask, settings: Settings, server: Any) -> None:
@@ -144,12 +144,12 @@ def _tell(app: Flask, settings: Settings, server: Any) -> None:
     if settings.log_format == "json":  # whoever reads the log gets nothing but JSON
         log.info("%s at %s, with %s", found, base, workers)
         return
-    console.note(found)
-    console.note(f"  answers  {base}/predict")
-    console.note(f"  docs     {base}/docs")
+    common.note(found)
+    common.note(f"  answers  {base}/predict")
+    common.note(f"  docs     {base}/docs")
     for admin in more:
-        console.note(f"  metrics  {admin}/metrics{' and ' + admin + '/v2/repository' if settings.admin else ''}")
-    console.note(f"  {workers}; Ctrl-C stops")
+        common.note(f"  metrics  {admin}/metrics{' and ' + admin + '/v2/repository' if settings.admin else ''}")
+    common.note(f"  {workers}; Ctrl-C stops")
 
 
 def _url(listener: Any) -> str:

@@ -30,15 +30,15 @@ class Defence:
     test: str
 
 
-AUTH, CHECKS = "service/auth.py", "tests/service/test_auth.py"
+AUTH, CHECKS = "service/security/api_keys.py", "tests/service/security/test_api_keys.py"
 DEFENCES = {
     "a key is asked for by Flask": Defence(
         "service/app.py", 'keys.check(request.environ.get("HTTP_AUTHORIZATION"), scope)', "pass",
         f"{CHECKS}::test_every_other_address_asks_for_a_key",
     ),
     "a key is asked for by the express": Defence(
-        "service/express.py", 'self._keys.check(target.authorization, "predict")', "pass",
-        "tests/service/test_express.py::test_who_needs_a_key_needs_it_here_too",
+        "service/server/fast_path.py", 'self._keys.check(target.authorization, "predict")', "pass",
+        "tests/service/server/test_fast_path.py::test_who_needs_a_key_needs_it_here_too",
     ),
     "a key is good for its scopes alone": Defence(
         AUTH, "if granted & _BITS[scope]:", "if granted:", f"{CHECKS}::test_a_key_is_good_for_its_scopes_and_no_others"
@@ -56,7 +56,7 @@ DEFENCES = {
         f"{CHECKS}::test_a_key_that_stands_where_it_should_not_is_not_repeated",
     ),
     "strangers are told nothing of the models": Defence(
-        "service/errors.py", " and error.status not in _STRANGERS", "",
+        "service/http/exceptions.py", " and error.status not in _STRANGERS", "",
         f"{CHECKS}::test_a_refusal_has_the_shape_of_its_protocol_and_says_nothing_of_the_models",
     ),
     "strangers are told whether it is ready, and no more": Defence(
@@ -68,7 +68,7 @@ DEFENCES = {
         f"{CHECKS}::test_what_is_administrative_is_answered_by_the_second_listener_alone",
     ),
     "the repository has a listener of its own": Defence(
-        "service/settings.py", 'if values["admin"] and not values["admin_port"]:', "if False:",
+        "service/config.py", 'if values["admin"] and not values["admin_port"]:', "if False:",
         f"{CHECKS}::test_the_repository_is_closed_by_default_and_opens_on_a_listener_of_its_own",
     ),
     "no file is taken from a caller": Defence(
@@ -76,47 +76,47 @@ DEFENCES = {
         f"{CHECKS}::test_the_repository_takes_no_file_from_a_caller",
     ),
     "a body cut short is refused": Defence(
-        "service/body.py", "elif len(body) < announced:", "elif False:",
-        "tests/service/test_body.py::test_body_shorter_than_announced_is_400",
+        "service/http/request_body.py", "elif len(body) < announced:", "elif False:",
+        "tests/service/http/test_request_body.py::test_body_shorter_than_announced_is_400",
     ),
     "a body has a limit": Defence(
-        "service/body.py", "if announced is not None and announced > max_bytes:", "if False:",
-        "tests/service/test_body.py::test_body_over_the_limit_is_413_before_it_is_read",
+        "service/http/request_body.py", "if announced is not None and announced > max_bytes:", "if False:",
+        "tests/service/http/test_request_body.py::test_body_over_the_limit_is_413_before_it_is_read",
     ),
     "chunks are well-formed": Defence(
-        "service/incoming.py", 'if buffer[:2] != b"\\r\\n":', "if False:",
-        "tests/service/test_incoming.py::"
+        "service/server/request_reader.py", 'if buffer[:2] != b"\\r\\n":', "if False:",
+        "tests/service/server/test_request_reader.py::"
         "test_a_chunked_body_that_is_not_well_formed_cannot_be_read_and_ends_the_connection",
     ),
     "small chunks have a turn like others": Defence(
-        "service/incoming.py", "for _ in range(3 * CHUNKS):", "while True:",
-        "tests/service/test_worker.py::test_a_body_of_small_chunks_is_read_while_others_are_answered",
+        "service/server/request_reader.py", "for _ in range(3 * CHUNKS):", "while True:",
+        "tests/service/server/test_event_worker.py::test_a_body_of_small_chunks_is_read_while_others_are_answered",
     ),
     "who waits too long is shed": Defence(
-        "service/worker.py", "- connection.since > PATIENCE_SECONDS", "- connection.since > 1e9",
-        "tests/service/test_worker.py::"
+        "service/server/event_worker.py", "- connection.since > PATIENCE_SECONDS", "- connection.since > 1e9",
+        "tests/service/server/test_event_worker.py::"
         "test_a_request_that_has_waited_too_long_is_shed_and_the_connection_kept",
     ),
     "a flood of health checks has a turn like others": Defence(
-        "service/worker.py", "(self.vital if vital else self.queue).append(connection)",
+        "service/server/event_worker.py", "(self.vital if vital else self.queue).append(connection)",
         "(self.queue.appendleft if vital else self.queue.append)(connection)",
-        "tests/service/test_worker.py::test_a_flood_of_health_checks_keeps_nobody_waiting",
+        "tests/service/server/test_event_worker.py::test_a_flood_of_health_checks_keeps_nobody_waiting",
     ),
     "a load keeps nobody else waiting": Defence(
-        "service/catalog.py", "if not load or self._in_loop():", "if not load:",
-        "tests/service/test_aside.py::test_a_version_that_loads_keeps_nobody_else_waiting",
+        "service/registry/registry.py", "if not load or self._in_loop():", "if not load:",
+        "tests/service/server/test_blocking_executor.py::test_a_version_that_loads_keeps_nobody_else_waiting",
     ),
     "a version that cannot be loaded rests": Defence(
-        "service/catalog.py", "if self._loader.rests(*key):", "if False:",
-        "tests/service/test_aside.py::test_a_version_that_cannot_be_loaded_is_told_as_ever_and_rests",
+        "service/registry/registry.py", "if self._loader.rests(*key):", "if False:",
+        "tests/service/server/test_blocking_executor.py::test_a_version_that_cannot_be_loaded_is_told_as_ever_and_rests",
     ),
     "who waits for a load takes no room of others": Defence(
-        "service/worker.py", "self.room.let_go(connection)  # aside", "return  # aside",
-        "tests/service/test_aside.py::test_those_who_wait_are_bounded_and_take_no_room_of_others",
+        "service/server/event_worker.py", "self.room.let_go(connection)  # aside", "return  # aside",
+        "tests/service/server/test_blocking_executor.py::test_those_who_wait_are_bounded_and_take_no_room_of_others",
     ),
     "input that waits is bounded": Defence(
-        "service/worker.py", "if self.room.holds_too_much and connection.held and", "if False and",
-        "tests/service/test_worker.py::test_input_that_waits_is_bounded_for_all_connections_together",
+        "service/server/event_worker.py", "if self.room.holds_too_much and connection.held and", "if False and",
+        "tests/service/server/test_event_worker.py::test_input_that_waits_is_bounded_for_all_connections_together",
     ),
     "the proxy alone says how it was asked": Defence(
         "examples/edge/nginx.conf", "proxy_set_header X-Forwarded-Proto https;", "",
@@ -131,20 +131,21 @@ DEFENCES = {
         "tests/edge/test_edge.py::test_a_body_over_the_limit_is_refused_before_it_is_sent",
     ),
     "a model's bytes are those that were published": Defence(
-        "model_store/artifact.py", "if hashlib.sha256(_bytes(array)).hexdigest() != sha256:", "if False:",
-        "tests/model_store/test_artifact_format.py::test_hashes_are_true",
+        "model_store/artifact/npz.py", "if hashlib.sha256(_bytes(array)).hexdigest() != sha256:", "if False:",
+        "tests/model_store/artifact/test_format.py::test_hashes_are_true",
     ),
     "a model's numbers are finite": Defence(
-        "model_store/artifact.py", "    if not finite:\n", "    if False:\n",
-        "tests/model_store/test_artifact_format.py::test_arrays_are_finite",
+        "model_store/artifact/npz.py", "    if not finite:\n", "    if False:\n",
+        "tests/model_store/artifact/test_format.py::test_arrays_are_finite",
     ),
     "a signature is verified": Defence(
-        "model_store/signing.py", "            key.verify(signature, statement(name, digest))\n", "            pass\n",
-        "tests/service/test_trust.py::test_a_foreign_signature_or_one_for_another_name_is_refused",
+        "model_store/registry/signing.py", "            key.verify(signature, statement(name, digest))\n",
+        "            pass\n",
+        "tests/service/registry/test_signature_policy.py::test_a_foreign_signature_or_one_for_another_name_is_refused",
     ),
     "the cache is nobody else's": Defence(
-        "model_store/cache.py", "or stat.S_IMODE(status.st_mode) & 0o022:", "or False:",
-        "tests/model_store/test_cache.py::test_a_cache_that_others_can_write_to_is_refused",
+        "model_store/storage/artifact_cache.py", "or stat.S_IMODE(status.st_mode) & 0o022:", "or False:",
+        "tests/model_store/storage/test_artifact_cache.py::test_a_cache_that_others_can_write_to_is_refused",
     ),
 }  # fmt: skip
 

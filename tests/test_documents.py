@@ -13,10 +13,10 @@ from typing import Any
 import pytest
 from flask.testing import FlaskClient
 
-from model_store.store import open_store
+from model_store.registry.store import open_store
 from service.app import create_app
-from service.settings import Settings
-from training import job
+from service.config import Settings
+from training.pipeline import job
 
 ROOT = Path(__file__).parent.parent
 DOCUMENTS = [*ROOT.glob("*.md"), *ROOT.glob("docs/*.md"), *ROOT.glob("benchmarks/*.md"), *ROOT.glob("examples/*.md")]

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from model_store.manifest import PRODUCER
+from model_store.artifact.manifest import PRODUCER
 
 ROOT = Path(__file__).parent.parent
 LOCKS = [

@@ -1,12 +1,12 @@
 """Training: the article's losses, optimizers and loop, and the jobs that run them from data to artifact."""
 
-from training import trainer
-from training.descent import Optimizer
-from training.gradient_check import GradientError, check_gradients, check_loss
+from training.engine import loop as trainer
+from training.engine.gradient_check import GradientError, check_gradients, check_loss
+from training.engine.loop import DivergedError, train
 from training.losses import MAE, MSE, BinaryCrossEntropy, CrossEntropy, Huber, Loss
-from training.optimizers import SGD, Adam, AdamW, RMSProp
-from training.schedules import Constant, Cosine, OneCycle, OnPlateau, Schedule, StepDecay, WarmUp
-from training.trainer import DivergedError, train
+from training.optim.base import Optimizer
+from training.optim.lr_schedulers import Constant, Cosine, OneCycle, OnPlateau, Schedule, StepDecay, WarmUp
+from training.optim.optimizers import SGD, Adam, AdamW, RMSProp
 
 __all__ = [
     "MAE",

@@ -1,5 +1,5 @@
 """`python -m training` is `train`."""
 
-from training.cli import main
+from training.cli.main import main
 
 main(prog_name="train")

@@ -14,13 +14,13 @@ from model_store.nn.activations import (
     Softmax,
     Tanh,
 )
-from model_store.nn.build import LAYERS, build
+from model_store.nn.conv import Conv2D, Flatten, MaxPool2D
 from model_store.nn.dropout import Dropout
-from model_store.nn.images import Conv2D, Flatten, MaxPool2D
+from model_store.nn.from_config import LAYERS, build
 from model_store.nn.initializers import INITIALIZERS
 from model_store.nn.linear import Linear
 from model_store.nn.module import Module
-from model_store.nn.norms import BatchNorm, LayerNorm
+from model_store.nn.normalization import BatchNorm, LayerNorm
 from model_store.nn.sequential import Sequential
 from model_store.nn.tape import Array
 

@@ -10,7 +10,7 @@ from typing import ClassVar
 
 import numpy as np
 
-from model_store.nn.fields import NUMBER
+from model_store.nn.config_fields import NUMBER
 from model_store.nn.module import Module, Shape
 from model_store.nn.tape import Array, Backward, Line, copied, outputs_like, scalar, unless_changed
 

@@ -10,11 +10,11 @@ import numpy as np
 import numpy.typing as npt
 from numpy.lib.stride_tricks import as_strided
 
-from model_store.nn.blocks import block_rows, in_blocks
-from model_store.nn.fields import SIZE
+from model_store.nn.batch_invariant import block_rows, in_blocks
+from model_store.nn.config_fields import SIZE
 from model_store.nn.initializers import first_weights
-from model_store.nn.learned import Held, Learned
 from model_store.nn.module import Shape, as_rows
+from model_store.nn.parametrized import Held, Learned
 from model_store.nn.tape import (
     FEW_FEATURES,
     FEW_ROWS,

@@ -13,7 +13,7 @@ from typing import Any, ClassVar
 import numpy as np
 import numpy.typing as npt
 
-from model_store.nn.fields import Field
+from model_store.nn.config_fields import Field
 from model_store.nn.tape import Array, Backward, Line, copied, unless_changed
 
 Shape = tuple[int, ...]  # of one sample: (features,), or of an image (height, width, channels)

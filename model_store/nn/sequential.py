@@ -9,7 +9,7 @@ from typing import Any, Literal
 
 import numpy as np
 
-from model_store.nn.blocks import SIZES, filled
+from model_store.nn.batch_invariant import SIZES, filled
 from model_store.nn.module import Module, Shape, as_rows
 from model_store.nn.tape import Array, Backward, Line, aligned_zeros, by_rows
 

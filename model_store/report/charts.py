@@ -6,7 +6,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from math import sqrt
 from typing import Any
 
-from model_store.chance import interval
+from model_store.evaluation.confidence import interval
 from model_store.report.markup import Markup, cut, number, percent, tag
 from model_store.report.svg import (
     NOTHING,

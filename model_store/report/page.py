@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Iterable
 from pathlib import Path
 
-from model_store.model import Model
+from model_store.artifact.model import Model
+from model_store.evaluation.record import Record
 from model_store.report import sections
 from model_store.report.markup import Markup, join, tag
-from model_store.report.record import Record
 
 _STYLE = Markup((Path(__file__).parent / "style.css").read_text(encoding="utf-8"))
 # Nothing is loaded and nothing runs, whatever a label may say.

@@ -8,13 +8,13 @@ from typing import Any
 
 from marshmallow import ValidationError
 
-from model_store.chance import interval
-from model_store.model import Model
+from model_store.artifact.model import Model
+from model_store.evaluation.confidence import interval
+from model_store.evaluation.record import Record, statistics
 from model_store.report import charts
 from model_store.report.charts import NARROW
 from model_store.report.markup import Markup, cut, join, number, percent, tag
-from model_store.report.record import Record, statistics
-from model_store.signature import Array, Category, Classes, Input, Number
+from model_store.schema.signature import Array, Category, Classes, Input, Number
 
 MOST_CLASSES = 30
 MOST_COLUMNS = 60

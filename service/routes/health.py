@@ -11,11 +11,11 @@ from prometheus_client.core import Metric
 from werkzeug.wrappers import Response
 
 from model_store.errors import Fault
-from service.auth import Keys
-from service.catalog import Catalog
-from service.drift import Drift
-from service.metrics import Metrics, Recent, models_metrics
-from service.wire import json_response
+from service.http.responses import json_response
+from service.inference.drift import Drift
+from service.registry.registry import Catalog
+from service.security.api_keys import Keys
+from service.telemetry.metrics import Metrics, Recent, models_metrics
 
 
 def routes(catalog: Catalog, metrics: Metrics, drift: Drift, keys: Keys) -> Blueprint:

@@ -5,9 +5,9 @@ from __future__ import annotations
 from flask import Blueprint
 from werkzeug.wrappers import Response
 
-from service import describe
-from service.catalog import Catalog
-from service.wire import json_response
+from service.http.responses import json_response
+from service.protocols import model_metadata
+from service.registry.registry import Catalog
 
 
 def routes(catalog: Catalog) -> Blueprint:
@@ -15,14 +15,14 @@ def routes(catalog: Catalog) -> Blueprint:
 
     @blueprint.get("/models")
     def models() -> Response:
-        return json_response({"models": [describe.line(entry) for entry in catalog.snapshot.entries.values()]})
+        return json_response({"models": [model_metadata.line(entry) for entry in catalog.snapshot.entries.values()]})
 
     @blueprint.get("/models/<name>")
     @blueprint.get("/models/<name>/versions/<version>")
     def model(name: str, version: str | None = None) -> Response:
         snapshot = catalog.snapshot
         served = catalog.find(name, version, snapshot)
-        return json_response(describe.card(snapshot.entries[name], served))
+        return json_response(model_metadata.card(snapshot.entries[name], served))
 
     @blueprint.get("/models/<name>/example")
     @blueprint.get("/models/<name>/versions/<version>/example")

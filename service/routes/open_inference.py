@@ -8,18 +8,18 @@ from typing import Any
 from flask import Blueprint, g, request
 from werkzeug.wrappers import Response
 
-from model_store.columns import shown
+from model_store.artifact.manifest import PRODUCER
 from model_store.errors import Fault, InputError
-from model_store.manifest import PRODUCER
-from service import describe, open_inference, tensors
-from service.body import parse_json, read_bytes
-from service.catalog import Catalog
-from service.errors import ApiError
-from service.inference import Inference
-from service.metrics import Metrics
-from service.settings import Settings
-from service.tensors import Tensor
-from service.wire import json_response
+from model_store.schema.columns import shown
+from service.config import Settings
+from service.http.exceptions import ApiError
+from service.http.request_body import parse_json, read_bytes
+from service.http.responses import json_response
+from service.inference.runner import Inference
+from service.protocols import model_metadata, open_inference, tensors
+from service.protocols.tensors import Tensor
+from service.registry.registry import Catalog
+from service.telemetry.metrics import Metrics
 
 _PLATFORM, _RELEASE = PRODUCER.split()
 _MODEL = "/v2/models/<name>"
@@ -194,5 +194,5 @@ def _index(catalog: Catalog) -> list[dict[str, str]]:
     return [
         {"name": name, "version": str(number), "state": "UNAVAILABLE" if reason else "READY", "reason": reason}
         for name in snapshot.entries
-        for number, reason in describe.states(catalog, name, snapshot).items()
+        for number, reason in model_metadata.states(catalog, name, snapshot).items()
     ]

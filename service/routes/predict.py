@@ -8,18 +8,18 @@ from typing import Any
 from flask import Blueprint, g, request
 from werkzeug.wrappers import Response
 
+from model_store.artifact.receipt import receipt
 from model_store.errors import Fault, InputError, did_you_mean
 from model_store.nn import Array
-from model_store.receipt import receipt
-from service import tables
-from service.body import check_json_type, parse_json, read_bytes
-from service.catalog import Catalog, Served, UnavailableError, UnknownError
-from service.inference import Inference
-from service.observation import Observation
-from service.remarks import remarks
-from service.schemas import PredictSchema, is_version_ref, not_an_object
-from service.settings import Settings
-from service.wire import json_response
+from service.config import Settings
+from service.http.request_body import check_json_type, parse_json, read_bytes
+from service.http.responses import json_response
+from service.inference.range_warnings import remarks
+from service.inference.runner import Inference
+from service.protocols import csv_npy
+from service.registry.registry import Catalog, Served, UnavailableError, UnknownError
+from service.telemetry.request_record import Observation
+from service.validation.predict_request import PredictSchema, is_version_ref, not_an_object
 
 
 @dataclass(frozen=True)
@@ -42,11 +42,11 @@ class Predictor:
     def __call__(self, name: str | None, version: str | None, *, passed_over: str = "") -> Predicted:
         """`passed_over` is a key of the body that means nothing here."""
         seen: Observation = g.observation
-        if name is not None or request.mimetype in tables.TYPES:
+        if name is not None or request.mimetype in csv_npy.TYPES:
             seen.served = served = self._catalog.find(name, version)  # a wrong address is told before the body is read
-        if request.mimetype in tables.TYPES:
+        if request.mimetype in csv_npy.TYPES:
             sent = read_bytes(request, self._settings.max_body_bytes)
-            inputs = tables.read(sent, request.mimetype, served, self._settings)
+            inputs = csv_npy.read(sent, request.mimetype, served, self._settings)
         else:
             check_json_type(request)
             sent = read_bytes(request, self._settings.max_body_bytes)

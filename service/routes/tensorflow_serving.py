@@ -8,17 +8,17 @@ from flask import Blueprint, g, request
 from werkzeug.routing import BaseConverter
 from werkzeug.wrappers import Response
 
-from model_store.columns import Array, Faults, shown
 from model_store.nn import Array as NDArray
-from model_store.signature import Signature
-from service import describe, tensors
-from service.body import read_json
-from service.catalog import Catalog
-from service.inference import Inference, encoded
-from service.schemas import not_an_object
-from service.settings import Settings
-from service.tensors import Tensor
-from service.wire import json_response
+from model_store.schema.columns import Array, Faults, shown
+from model_store.schema.signature import Signature
+from service.config import Settings
+from service.http.request_body import read_json
+from service.http.responses import json_response
+from service.inference.runner import Inference, encoded
+from service.protocols import model_metadata, tensors
+from service.protocols.tensors import Tensor
+from service.registry.registry import Catalog
+from service.validation.predict_request import not_an_object
 
 _SIGNATURE = "serving_default"
 _MODEL = "/v1/models/<name>"
@@ -44,7 +44,7 @@ def routes(catalog: Catalog, inference: Inference, settings: Settings) -> Bluepr
     def status(name: str, version: str | None = None) -> Response:
         """Both protocols' keys: they ask at one address."""
         if version is None:
-            states = describe.states(catalog, name, catalog.snapshot)
+            states = model_metadata.states(catalog, name, catalog.snapshot)
         else:
             states = {catalog.number(name, version): ""}
         ready = "" in states.values()

@@ -26,7 +26,7 @@ from typing import Any
 
 import numpy as np
 
-from model_store import artifact
+from model_store.artifact import npz
 from tests.model_store.conftest import chess
 
 Variants = dict[str, bytes]
@@ -140,9 +140,9 @@ class Whole:
         return self.data.index(b"PK\x05\x06")
 
 
-def faultless(model: artifact.Model | None = None) -> Whole:
+def faultless(model: npz.Model | None = None) -> Whole:
     with tempfile.TemporaryFile() as file:
-        artifact.write(file, model or chess())
+        npz.write(file, model or chess())
         file.seek(0)
         data = file.read()
     with np.load(io.BytesIO(data)) as members:

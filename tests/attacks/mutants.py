@@ -25,7 +25,7 @@ from typing import Any
 
 import numpy as np
 
-from model_store import artifact
+from model_store.artifact import npz
 from model_store.errors import ArtifactError
 from tests.attacks.forge import Whole, canonical, faultless
 from tests.model_store.conftest import pictures
@@ -122,7 +122,7 @@ def survey(
     """How many mutants were accepted, each a valid model of another digest, and how many refused."""
     rng = random.Random(seed)
     path.write_bytes(whole.data)
-    digest = artifact.digest(path)
+    digest = npz.digest(path)
     found = {"accepted": 0, "refused": 0}
     while sum(found.values()) < count:
         data = mutant(whole, rng)
@@ -132,7 +132,7 @@ def survey(
         path.write_bytes(data)
         before()
         try:
-            model = artifact.read(path)
+            model = npz.read(path)
             with np.errstate(all="ignore"):  # weights may be as large as they like
                 model.check_golden()
         except ArtifactError:

@@ -8,12 +8,12 @@ from collections.abc import Iterator
 import numpy as np
 import pytest
 
-from model_store.model import Model
+from model_store.artifact.model import Model
 from model_store.nn import Linear, Sequential
-from model_store.signature import Number, Signature, Values
-from model_store.store import open_store
+from model_store.registry.store import open_store
+from model_store.schema.signature import Number, Signature, Values
 from tests.service.conftest import image, move, penguins, price
-from tests.service.test_server import Server, free_port
+from tests.service.server.test_server import Server, free_port
 
 
 def half_plus_two() -> Model:

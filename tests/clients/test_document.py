@@ -9,11 +9,11 @@ from pathlib import Path
 
 import pytest
 
-from model_store.store import open_store
+from model_store.registry.store import open_store
 from tests.clients.conftest import Server
 
 pytest.importorskip("tritonclient.http", reason="the clients of others are installed by make test")
-job = pytest.importorskip("training.job")
+job = pytest.importorskip("training.pipeline.job")
 
 pytestmark = pytest.mark.slow
 

@@ -9,9 +9,9 @@ from pathlib import Path
 
 import pytest
 
-from model_store.store import open_store
+from model_store.registry.store import open_store
 from tests.service.conftest import image, penguins, price
-from tests.service.test_server import Server, free_port
+from tests.service.server.test_server import Server, free_port
 
 pytest.importorskip("schemathesis", reason="the clients of others are installed by make test")
 

@@ -20,11 +20,11 @@ from pathlib import Path
 
 import numpy as np
 
+from model_store.artifact.model import Golden, Model
 from model_store.errors import ModelStoreError
-from model_store.model import Golden, Model
 from model_store.nn import Linear, Sequential
-from model_store.signature import Number, Signature, Values
-from model_store.store import Store, open_store
+from model_store.registry.store import Store, open_store
+from model_store.schema.signature import Number, Signature, Values
 
 NAME, ALIAS = "line", "champion"
 _PR_SET_PTRACER = 0x59616D61  # lets a strace that is no ancestor attach

@@ -19,7 +19,7 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 from model_store.errors import ConflictError, ModelStoreError, NotFoundError
-from model_store.store import Store, open_store
+from model_store.registry.store import Store, open_store
 from tests.crashes import deeds
 
 PUBLISHERS, READERS = 8, 4

@@ -14,9 +14,9 @@ from pathlib import Path
 
 import pytest
 
-from model_store import artifact
+from model_store.artifact import npz
 from model_store.errors import NotFoundError
-from model_store.store import open_store
+from model_store.registry.store import open_store
 from tests.crashes import deeds
 from tests.crashes.deeds import ALIAS, NAME
 from tests.crashes.processes import Worker, worker
@@ -90,7 +90,7 @@ def judge(root: Path, deed: str, told: dict[str, str]) -> None:
     done = told.get("done")
     if deed == "publish":
         assert (versions, head) in [([1, 2, 3], 1)] + [([1, 2], 1)] * (not done)
-        assert done is None or done == f"3 {artifact.digest(store.path(NAME, 3))}"
+        assert done is None or done == f"3 {npz.digest(store.path(NAME, 3))}"
         assert deeds.publish(store, 9).split()[0] == str(len(versions) + 1)
     elif deed == "move":
         assert (versions, moves, head) in [([1, 2], 2, 2)] + [([1, 2], 1, 1)] * (not done)

@@ -7,9 +7,9 @@ from pathlib import Path
 import pytest
 from click.testing import CliRunner
 
-from model_store import cli
+from model_store.cli import main
 from model_store.errors import ArtifactError
-from model_store.store import open_store
+from model_store.registry.store import open_store
 from tests.crashes import deeds
 from tests.crashes.deeds import NAME
 
@@ -34,7 +34,7 @@ def test_every_flipped_bit_is_found(tmp_path: Path) -> None:
             else:
                 passed.append(bit)
             if bit % 997 == 0:  # a command each time would take minutes
-                assert CliRunner().invoke(cli.main, ["verify", "--store", str(tmp_path)]).exit_code == 5
+                assert CliRunner().invoke(main.main, ["verify", "--store", str(tmp_path)]).exit_code == 5
             file.seek(place)
             file.write(bytes([value]))
     assert passed == []

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from model_store.errors import StoreError
-from model_store.store import open_store
+from model_store.registry.store import open_store
 from tests.crashes import deeds
 from tests.crashes.deeds import ALIAS, NAME
 from tests.small_disk import small_disk

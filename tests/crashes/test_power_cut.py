@@ -16,7 +16,7 @@ from pathlib import Path
 import pytest
 
 from model_store.errors import StoreError
-from model_store.store import open_store
+from model_store.registry.store import open_store
 from tests.crashes import deeds
 from tests.crashes.deeds import ALIAS, NAME
 from tests.crashes.disk import Disk, make_image, missing, mounted, recording

@@ -16,7 +16,7 @@ from typing import Any
 
 import pytest
 
-from model_store.store import open_store
+from model_store.registry.store import open_store
 from tests.crashes.deeds import ALIAS, NAME
 from tests.crashes.processes import ROOT
 

@@ -18,10 +18,10 @@ from typing import Any
 
 import pytest
 
-from model_store.store import open_store
+from model_store.registry.store import open_store
 from tests.edge.proxy import EDGE, NGINX, PATIENCE_SECONDS, Proxy, Recorder, certificates, proxy
 from tests.service.conftest import price
-from tests.service.test_server import GOOD, ROOT, Server, free_port, until
+from tests.service.server.test_server import GOOD, ROOT, Server, free_port, until
 from tests.small_disk import small_disk
 
 SECOND = free_port()

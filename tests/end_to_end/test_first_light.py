@@ -2,9 +2,9 @@
 
 import pytest
 
-from model_store.store import open_store
+from model_store.registry.store import open_store
 from tests.end_to_end.commands import EXAMPLES, ROOT, run_training
-from training import job as jobs
+from training.pipeline import job as jobs
 
 pytestmark = pytest.mark.slow
 

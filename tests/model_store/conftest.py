@@ -9,13 +9,13 @@ from typing import TYPE_CHECKING
 import numpy as np
 import pytest
 
-from model_store import artifact
-from model_store.model import Golden, Model
+from model_store.artifact import npz
+from model_store.artifact.model import Golden, Model
 from model_store.nn import build
-from model_store.objects import Directory, put
-from model_store.signature import Array as ArrayColumn
-from model_store.signature import Category, Classes, Number, Signature, Values
-from model_store.store import Store, open_store
+from model_store.registry.store import Store, open_store
+from model_store.schema.signature import Array as ArrayColumn
+from model_store.schema.signature import Category, Classes, Number, Signature, Values
+from model_store.storage.base import Directory, put
 
 if TYPE_CHECKING:
     from tests.model_store.s3 import S3
@@ -76,7 +76,7 @@ def model(make_model: MakeModel) -> Model:
 def written(model: Model, tmp_path: Path) -> Path:
     """The model in a file of its own."""
     path = tmp_path / "model.npz"
-    artifact.write(path, model)
+    npz.write(path, model)
     return path
 
 

@@ -13,10 +13,10 @@ from pathlib import Path
 
 import numpy as np
 
-from model_store import artifact
-from model_store.model import Golden, Model
+from model_store.artifact import npz
+from model_store.artifact.model import Golden, Model
 from model_store.nn import Array, build
-from model_store.signature import Category, Classes, Number, Signature
+from model_store.schema.signature import Category, Classes, Number, Signature
 
 
 def numbers(*shape: int) -> Array:
@@ -48,9 +48,9 @@ def fixed() -> Model:
 
 if __name__ == "__main__":
     first, *rest = map(Path, sys.argv[1:])
-    artifact.write(first, fixed())
+    npz.write(first, fixed())
     for path in rest:
-        artifact.write(first.with_suffix(".anew"), artifact.read(path))
+        npz.write(first.with_suffix(".anew"), npz.read(path))
     files = [first, *(first.with_suffix(".anew") for _ in rest)]
     hashes = [hashlib.sha256(path.read_bytes()).hexdigest() for path in files]
     told = {"python": platform.python_version(), "numpy": np.__version__, "sha256": hashes}

@@ -22,7 +22,7 @@ import orjson
 from tests.ordeal import cases
 from tests.ordeal.cases import Case, sized
 from tests.ordeal.trial import Control, Outcome, Watched, serving
-from tests.service.test_server import Server
+from tests.service.server.test_server import Server
 
 MOST_MEGABYTES, MOST_KEPT_MEGABYTES = 100, 80
 TIMEOUT_SECONDS = 60

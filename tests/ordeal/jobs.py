@@ -17,11 +17,11 @@ from contextlib import ExitStack, suppress
 from pathlib import Path
 
 from model_store.errors import ModelStoreError
-from model_store.store import open_store
+from model_store.registry.store import open_store
 from tests.crashes.test_full_disk import fill
 from tests.ordeal.store_faults import mounted
 from tests.ordeal.trial import Control, Outcome
-from tests.service.test_server import ROOT, until
+from tests.service.server.test_server import ROOT, until
 from tests.training.conftest import JOB, flowers
 
 TRAIN = ("-m", "training")

@@ -21,7 +21,7 @@ import orjson
 from tests.ordeal.callers import Account, Callers
 from tests.ordeal.cases import PENGUIN, head, sized
 from tests.ordeal.trial import Control, Outcome, children, serving
-from tests.service.test_server import Server
+from tests.service.server.test_server import Server
 
 TIMES = 3
 MOST_MILLISECONDS = 500

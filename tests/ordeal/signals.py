@@ -17,7 +17,7 @@ from pathlib import Path
 
 from tests.ordeal.callers import Callers
 from tests.ordeal.trial import Control, Outcome, children, serving
-from tests.service.test_server import Server, until
+from tests.service.server.test_server import Server, until
 
 CALLERS = 8
 MOST_SECONDS = 1.0  # until another worker serves in place of one that was killed

@@ -19,7 +19,7 @@ from tests.ordeal.cases import GOOD, PENGUIN, PRICE, TENSORS, head, sized
 from tests.ordeal.signals import links
 from tests.ordeal.trial import Control, Outcome, children, megabytes, models, serving
 from tests.service.conftest import move, price
-from tests.service.test_server import Server
+from tests.service.server.test_server import Server
 
 LOOKS = 60
 WARM_UP = 0.5  # of them, and of the requests

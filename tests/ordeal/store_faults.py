@@ -19,12 +19,12 @@ from pathlib import Path
 import pytest
 
 from model_store.errors import ModelStoreError
-from model_store.store import Store, open_store
+from model_store.registry.store import Store, open_store
 from tests.model_store import s3
 from tests.ordeal.callers import Callers
 from tests.ordeal.trial import Control, Outcome, models, serving
 from tests.service.conftest import break_version, price
-from tests.service.test_server import Server, until
+from tests.service.server.test_server import Server, until
 
 Mend = Callable[[], object]
 

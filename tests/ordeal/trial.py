@@ -11,10 +11,10 @@ from pathlib import Path
 from types import TracebackType
 from typing import Self
 
-from model_store.store import Store, open_store
+from model_store.registry.store import Store, open_store
 from tests.ordeal.callers import Account
 from tests.service.conftest import image, penguins, price
-from tests.service.test_server import Server
+from tests.service.server.test_server import Server
 
 MOST_TURNED_AWAY = 0.1  # percent
 

@@ -18,32 +18,34 @@ from pathlib import Path
 from typing import Any, BinaryIO
 
 from model_store.nn import Array
-from service import body, catalog, gunicorn_conf, loader, room, worker
-from service.catalog import Served, Snapshot
 from service.cli import main as serve
-from service.inference import Inference
-from training import checkpoint
-from training.cli import main as train
+from service.http import request_body
+from service.inference.runner import Inference
+from service.registry import loader, registry
+from service.registry.registry import Served, Snapshot
+from service.server import admission, event_worker, gunicorn_app
+from training.cli.main import main as train
+from training.engine import checkpoint
 
 
 def patience() -> None:
-    worker.PATIENCE_SECONDS = math.inf
+    event_worker.PATIENCE_SECONDS = math.inf
 
 
 def vital_requests() -> None:
-    worker.VITAL = set()
+    event_worker.VITAL = set()
 
 
 def making_room() -> None:
-    room.SLOW_SECONDS = math.inf
+    admission.SLOW_SECONDS = math.inf
 
 
 def draining() -> None:
-    def drain(self: worker.EventWorker) -> None:
+    def drain(self: event_worker.EventWorker) -> None:
         for connection in list(self.connections):
             self._close(connection)
 
-    worker.EventWorker.drain = drain  # type: ignore[method-assign]
+    event_worker.EventWorker.drain = drain  # type: ignore[method-assign]
 
 
 def the_check_of_length() -> None:
@@ -51,27 +53,27 @@ def the_check_of_length() -> None:
         found: bytes = request.environ["wsgi.input"].read(max_bytes)
         return found
 
-    body._read = read
+    request_body._read = read
 
 
 def the_limit_of_inflating() -> None:
-    whole = body._inflated
-    body._inflated = lambda packed, coding, _: whole(packed, coding, 1 << 40)
+    whole = request_body._inflated
+    request_body._inflated = lambda packed, coding, _: whole(packed, coding, 1 << 40)
 
 
 def returning_memory() -> None:
-    gunicorn_conf.return_large_memory = lambda: None
+    gunicorn_app.return_large_memory = lambda: None
 
 
 def keeping_what_answered() -> None:
-    look = catalog.look
+    look = registry.look
 
     def forgetful(*of: Any) -> Snapshot:
         new = look(*of)
         lost = any(problem.place == "store" for problem in new.problems)
         return Snapshot({}, new.problems) if lost else new
 
-    catalog.look = forgetful
+    registry.look = forgetful
 
 
 def verifying_copies() -> None:

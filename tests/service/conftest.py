@@ -11,13 +11,13 @@ import numpy as np
 import pytest
 from flask.testing import FlaskClient
 
-from model_store.model import Golden, Model
+from model_store.artifact.model import Golden, Model
 from model_store.nn import Linear, Sequential, Softmax, Tanh
-from model_store.signature import Array, Category, Classes, Number, Signature, Values
-from model_store.store import Store, open_store
+from model_store.registry.store import Store, open_store
+from model_store.schema.signature import Array, Category, Classes, Number, Signature, Values
 from service.app import create_app
-from service.catalog import Catalog
-from service.settings import Settings
+from service.config import Settings
+from service.registry.registry import Catalog
 
 PENGUIN = {"island": "Biscoe", "mass": 4200.5, "sex": None}
 

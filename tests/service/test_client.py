@@ -15,8 +15,8 @@ import pytest
 from click.testing import CliRunner
 from werkzeug.serving import make_server
 
-from model_store import binary
-from model_store.cli import main
+from model_store.cli.main import main
+from model_store.client import tensors
 from model_store.errors import InputError, NotFoundError
 from service.client import Client, ServiceError
 from tests.service.conftest import PENGUIN, move, price
@@ -120,10 +120,10 @@ def test_faults_come_back_as_the_packages_own_errors(url):
 
 @pytest.mark.parametrize("dtype", ["?", "u1", "u8", "i2", "f2", "f4", "f8", ">f8", ">i4"])
 def test_arrays_of_every_datatype_keep_their_values(dtype):
-    head, tail = binary.request({"x": np.array([[0, 1]], dtype)})
+    head, tail = tensors.request({"x": np.array([[0, 1]], dtype)})
     sent = json.loads(head)["inputs"]
     answer = json.dumps({"outputs": sent}).encode()
-    assert np.asarray(binary.response(answer + tail, len(answer))).tolist() == [[0, 1]]
+    assert np.asarray(tensors.response(answer + tail, len(answer))).tolist() == [[0, 1]]
 
 
 def test_a_busy_service_is_asked_again_when_it_says(scripted):

@@ -5,8 +5,8 @@ from __future__ import annotations
 import pytest
 import yaml
 
-from service.settings import Settings, unknown
-from tests.service.test_server import ROOT
+from service.config import Settings, unknown
+from tests.service.server.test_server import ROOT
 
 DEPLOYMENT, SERVICE = yaml.safe_load_all((ROOT / "examples" / "kubernetes.yaml").read_text(encoding="utf-8"))
 POD = DEPLOYMENT["spec"]["template"]["spec"]

@@ -9,7 +9,7 @@ import pytest
 from click.testing import CliRunner, Result
 
 from tests.small_disk import small_disk
-from training.cli import main
+from training.cli.main import main
 
 EXAMPLES = Path(__file__).parents[2] / "examples"
 

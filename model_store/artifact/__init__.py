@@ -1,0 +1,1 @@
+"""The artifact: one .npz file that is a model."""

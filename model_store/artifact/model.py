@@ -1,0 +1,76 @@
+"""The model: a network, the signature of its rows, and the record of how it was trained."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+
+from model_store.errors import ArtifactError, InputError
+from model_store.nn import Array, Sequential
+from model_store.schema.signature import Classes, Signature
+
+
+@dataclass(frozen=True)
+class Golden:
+    """Real rows, as a caller sends them, with the trained network's raw outputs (n, outputs)."""
+
+    instances: list[Any]
+    outputs: Array
+
+
+@dataclass(frozen=True)
+class Model:
+    """What an artifact holds. `digest` is the SHA-256 of its manifest, None until it is written."""
+
+    network: Sequential
+    signature: Signature
+    description: str = ""
+    training: Mapping[str, Any] = field(default_factory=dict)
+    golden: Golden | None = None
+    digest: str | None = None
+
+    def __post_init__(self) -> None:
+        """ValueError where network and signature do not fit together."""
+        if self.network.input_size != self.signature.width:
+            raise ValueError(
+                f"modules.0.input_size: wanted {self.signature.width}, the signature's encoded width; "
+                f"found {self.network.input_size}"
+            )
+        output = self.signature.output
+        if isinstance(output, Classes):
+            sizes, wanted = {len(output.labels)}, f"{len(output.labels)}, one output a label"
+            if len(output.labels) == 2:
+                sizes |= {1}
+        else:
+            sizes, wanted = {len(output.names)}, f"{len(output.names)}, one output a target"
+        if self.network.output_size not in sizes:
+            raise ValueError(f"modules: wanted an output size of {wanted}; found {self.network.output_size}")
+
+    def encode(self, instances: Sequence[Any] | Array) -> Array:
+        return self.signature.encode(instances, dtype=self.network.dtype)
+
+    def predict(self, instances: Sequence[Any] | Array) -> list[Any]:
+        """Answers to untrusted rows (see `Signature.encode` and `decode`). Thread-safe; InputError with all faults."""
+        return self.signature.decode(self.network(self.encode(instances)))
+
+    def check_golden(self) -> None:
+        """ArtifactError when this machine does not reproduce the golden outputs, or gives a row other bits in company.
+
+        Close is enough of the outputs: another CPU's kernels round differently (relative 1e-3 and absolute 1e-5 in
+        float32).
+        """
+        if self.golden is None:
+            return
+        try:
+            rows = self.encode(self.golden.instances)
+        except InputError as e:
+            raise ArtifactError(f"golden.instances: wanted rows that fit the signature; {e}") from e
+        found, wanted = self.network(rows), self.golden.outputs
+        if found.shape != wanted.shape or not np.allclose(found, wanted, rtol=1e-3, atol=1e-5):
+            raise ArtifactError("golden.outputs: the network does not reproduce the answers recorded in training")
+        for i in {0, len(rows) - 1}:
+            if self.network(rows[i : i + 1]).tobytes() != found[i].tobytes():
+                raise ArtifactError(f"golden.instances.{i}: the network gives it other bits alone than in company")

@@ -1,0 +1,369 @@
+"""The artifact: one .npz file that is a model.
+
+docs/artifact-format.md is the specification of format 1, rule by rule. In short: an artifact MUST be exactly the bytes
+described here, which leave a writer no freedom: manifest and arrays determine every byte, and a reader rebuilds what is
+not manifest or array and compares. It is also a plain ZIP archive of .npy files, so `numpy.load(path)` reads it without
+pickle.
+
+    member 1      `__manifest__.npy`: the manifest (manifest.py), canonical JSON as one-dimensional uint8
+    members 2...  `<array name>.npy`, sorted by name: the arrays that the manifest lists, no more, no fewer
+    directory     ZIP's central directory, then its end record; the file ends there
+
+- Numbers are little-endian. Arrays are C-contiguous `<f4` or `<f8`, of 1 to 8 dimensions and at least one
+  element; every element is finite.
+- A member is a local header, its data and nothing else; the next follows at once, the directory follows the last.
+  Members are STORED. Headers say version 20, no flags, 1980-01-01 00:00, the true CRC-32 and size; no comments, no
+  data descriptors. Directory entries say "made by 20", attributes 0, and have no extra field.
+- A local header's extra field is one record of type 0xD935, the ZIP alignment record: the number 64 in 16 bits, then
+  as few zeros as start the member's data on a multiple of 64 bytes.
+- A member's data is a version 1.0 .npy header, padded with spaces to a multiple of 64 bytes, and the array. So the
+  array itself starts on a multiple of 64, and can be used where it lies in a memory map.
+- The manifest has 8 MiB at most, and lists 10,000 arrays at most. The file is shorter than 4 GiB - 1: there is no
+  ZIP64 form, a larger model is refused.
+- The model's digest is the SHA-256 of the manifest's bytes. The manifest holds the SHA-256 of every array, so
+  the digest vouches for the whole file.
+
+A reader trusts nothing: whatever is wrong with a file, the answer is an ArtifactError, before memory is spent on what
+the file merely claims. Arrays are read-only views into a map of the file. Whoever truncates a mapped file kills the
+process that mapped it, and whoever rewrites it changes the weights: map files nobody writes to (see cache.py).
+"""
+
+from __future__ import annotations
+
+import hashlib
+import math
+import mmap
+import os
+import stat
+import struct
+import zlib
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import IO, TYPE_CHECKING, Any, Protocol
+
+import numpy as np
+
+from model_store.artifact import manifest as manifests
+from model_store.artifact.model import Golden, Model
+from model_store.errors import ArtifactError
+from model_store.nn import LAYERS, Array, Sequential, build
+from model_store.schema.signature_json import read_signature
+from model_store.utils.atomic_write import replacing
+
+if TYPE_CHECKING:
+    from typing_extensions import Buffer
+
+ALIGNMENT = 64
+MAX_FILE_BYTES = 0xFFFFFFFE  # 0xFFFFFFFF is how ZIP says ZIP64
+MANIFEST = "__manifest__"
+GOLDEN = "golden.outputs"
+
+_LOCAL = struct.Struct("<4s5H3I2H")
+_ENTRY = struct.Struct("<4s6H3I5H2I")
+_END = struct.Struct("<4s4H2IH")
+_CRC_OFFSET = 14
+_SIZE_OFFSET = 18
+_VERSION = 20
+_DATE = 1 << 5 | 1  # 1 January of year 0, which is 1980
+_ALIGN_RECORD = 0xD935
+_LONGEST = 1000  # characters of a message, which may repeat what the file says
+_NPY_HEADER = 128  # of the manifest: the length of a one-dimensional array has too few digits to need more
+
+
+class Reads(Protocol):
+    """Bytes in order, from a place that need not be a file."""
+
+    def read(self, size: int, /) -> Buffer: ...
+
+
+@dataclass(frozen=True)
+class _Member:
+    """One array's place in the file: bytes that any reader can foretell, from `start` to `data`, then its own."""
+
+    name: str
+    dtype: str
+    shape: tuple[int, ...]
+    start: int
+
+    @cached_property
+    def file_name(self) -> bytes:
+        return f"{self.name}.npy".encode("ascii")
+
+    @cached_property
+    def npy_header(self) -> bytes:
+        text = f"{{'descr': '{self.dtype}', 'fortran_order': False, 'shape': {self.shape!r}, }}".encode("ascii")
+        padding = -(10 + len(text) + 1) % ALIGNMENT
+        return b"\x93NUMPY\x01\x00" + struct.pack("<H", len(text) + padding + 1) + text + b" " * padding + b"\n"
+
+    @cached_property
+    def extra(self) -> bytes:
+        padding = -(self.start + _LOCAL.size + len(self.file_name) + 6) % ALIGNMENT
+        return struct.pack("<3H", _ALIGN_RECORD, 2 + padding, ALIGNMENT) + bytes(padding)
+
+    @cached_property
+    def nbytes(self) -> int:
+        return math.prod(self.shape) * np.dtype(self.dtype).itemsize
+
+    @cached_property
+    def size(self) -> int:
+        """Of the ZIP member: .npy header and array."""
+        return len(self.npy_header) + self.nbytes
+
+    @cached_property
+    def data(self) -> int:
+        return self.start + _LOCAL.size + len(self.file_name) + len(self.extra) + len(self.npy_header)
+
+    @cached_property
+    def end(self) -> int:
+        return self.data + self.nbytes
+
+    def crc(self, data: bytes | memoryview) -> int:
+        return zlib.crc32(data, zlib.crc32(self.npy_header))
+
+    def head(self, crc: int) -> bytes:
+        """Local header, name, extra field and .npy header: all that precedes the array."""
+        name, extra = self.file_name, self.extra
+        fixed = _LOCAL.pack(b"PK\x03\x04", _VERSION, 0, 0, 0, _DATE, crc, self.size, self.size, len(name), len(extra))
+        return fixed + name + extra + self.npy_header
+
+    def entry(self, crc: int) -> bytes:
+        """Its entry in the central directory."""
+        name = self.file_name
+        fixed = (b"PK\x01\x02", _VERSION, _VERSION, 0, 0, 0, _DATE, crc, self.size, self.size)
+        return _ENTRY.pack(*fixed, len(name), 0, 0, 0, 0, 0, self.start) + name
+
+
+def _members(manifest_size: int, arrays: Mapping[str, Mapping[str, Any]]) -> list[_Member]:
+    """The members of a file whose manifest has that size and lists those arrays."""
+    members = [_Member(MANIFEST, "|u1", (manifest_size,), 0)]
+    for name, array in sorted(arrays.items()):
+        members.append(_Member(name, array["dtype"], tuple(array["shape"]), members[-1].end))
+    return members
+
+
+def _directory(members: Sequence[_Member], crcs: Sequence[int]) -> bytes:
+    """Central directory and end record: all that follows the last array."""
+    entries = b"".join(member.entry(crc) for member, crc in zip(members, crcs, strict=True))
+    count = len(members)
+    return entries + _END.pack(b"PK\x05\x06", 0, 0, count, count, len(entries), members[-1].end, 0)
+
+
+def write(target: IO[bytes] | str | os.PathLike[str], model: Model) -> str:
+    """Write `model` and return its digest. On a path the file appears whole, or not at all.
+
+    ArtifactError when the model is not one that `read` would accept.
+    """
+    if isinstance(target, (str, os.PathLike)):
+        path = Path(target)
+        with replacing(path) as file:
+            return write(file, model)
+    arrays, manifest = _described(model)
+    text = manifests.to_bytes(manifest)
+    try:
+        _assembled(manifest, dict(arrays), "")
+    except ValueError as e:
+        raise ArtifactError(str(e)) from e
+    members = _members(len(text), manifest["arrays"])
+    contents: list[bytes | memoryview] = [text, *(_bytes(arrays[member.name]) for member in members[1:])]
+    crcs = [member.crc(data) for member, data in zip(members, contents, strict=True)]
+    directory = _directory(members, crcs) if members[-1].end <= MAX_FILE_BYTES else b""
+    if not directory or members[-1].end + len(directory) > MAX_FILE_BYTES:
+        raise ArtifactError(f"file: wanted {MAX_FILE_BYTES} bytes at most, found a model of {members[-1].end}")
+    for member, crc, data in zip(members, crcs, contents, strict=True):
+        target.write(member.head(crc))
+        target.write(data)
+    target.write(directory)
+    return hashlib.sha256(text).hexdigest()
+
+
+def read(path: str | os.PathLike[str], *, verify: bool = True) -> Model:
+    """The model in the file at `path`, its arrays mapped read-only.
+
+    `verify` hashes every array and looks for numbers that are not finite; without it only the frame is checked.
+    """
+    with _opened(path) as (mapped, members, crcs, manifest, digest):
+        arrays = {
+            member.name: np.frombuffer(mapped, np.dtype(member.dtype), math.prod(member.shape), member.data).reshape(
+                member.shape
+            )
+            for member in members[1:]
+        }
+        if verify:
+            for member, crc in zip(members[1:], crcs[1:], strict=True):
+                _check(member, arrays[member.name], crc, manifest["arrays"][member.name]["sha256"])
+        return _assembled(manifest, arrays, digest)
+
+
+def read_manifest(path: str | os.PathLike[str]) -> dict[str, Any]:
+    """The manifest alone. The file's frame is checked, its arrays are not read."""
+    with _opened(path) as (_, _, _, manifest, _):
+        return manifest
+
+
+def digest(path: str | os.PathLike[str]) -> str:
+    """The digest alone, at the same price."""
+    with _opened(path) as (_, _, _, _, found):
+        return found
+
+
+def read_ahead(stream: Reads, place: str) -> tuple[dict[str, Any], str]:
+    """Manifest and digest, from the first bytes of a file that is still elsewhere; of what follows they say nothing."""
+    head = bytes(stream.read(_SIZE_OFFSET + 4))
+    if len(head) < _SIZE_OFFSET + 4:
+        raise ArtifactError(f"{place}: wanted an artifact, found {len(head)} bytes")
+    size = int.from_bytes(head[_SIZE_OFFSET:], "little")
+    head += bytes(stream.read(min(size, manifests.MAX_BYTES + _NPY_HEADER) + 2 * ALIGNMENT))
+    with _refused(place):
+        text = _manifest_bytes(head)
+        return manifests.from_bytes(text), hashlib.sha256(text).hexdigest()
+
+
+def _described(model: Model) -> tuple[dict[str, Array], dict[str, Any]]:
+    """The arrays as the file holds them, and the manifest."""
+    dtype = str(model.network.dtype)
+    if dtype not in manifests.DTYPES:
+        raise ArtifactError(f"dtype: wanted one of {', '.join(manifests.DTYPES)}, found {dtype}")
+    for i, module in enumerate(model.network.modules):
+        kind = type(module)
+        if LAYERS.get(kind.__name__) is not kind:
+            found_there = f"{kind.__qualname__} of {kind.__module__}"
+            raise ArtifactError(f"modules.{i}: wanted one of {', '.join(LAYERS)}; found {found_there}")
+    found = dict(model.network.arrays())
+    for name, array in found.items():
+        if array.dtype != dtype:
+            raise ArtifactError(f"{name}: wanted {dtype}, as the first array is; found {array.dtype}")
+    if model.golden is not None:
+        found[GOLDEN] = model.golden.outputs
+    arrays = {name: np.ascontiguousarray(array, manifests.DTYPES[dtype]) for name, array in found.items()}
+    for name, array in arrays.items():
+        _check_finite(name, array)
+    return arrays, {
+        "format": manifests.FORMAT,
+        "producer": manifests.PRODUCER,
+        "description": model.description,
+        "dtype": dtype,
+        "layers": model.network.config(),
+        "signature": model.signature.config(),
+        "training": dict(model.training),
+        "golden": None if model.golden is None else {"instances": model.golden.instances},
+        "arrays": {
+            name: {
+                "dtype": array.dtype.newbyteorder("<").str,
+                "shape": list(array.shape),
+                "sha256": hashlib.sha256(_bytes(array)).hexdigest(),
+            }
+            for name, array in arrays.items()
+        },
+    }
+
+
+def outline(manifest: Mapping[str, Any]) -> Sequential:
+    """The network that a manifest describes, on zeros that take no memory. ValueError where its parts do not fit."""
+    zero = np.zeros((), manifest["dtype"])
+    arrays = {name: np.broadcast_to(zero, array["shape"]) for name, array in manifest["arrays"].items()}
+    arrays.pop(GOLDEN, None)
+    return build(manifest["layers"], manifest["dtype"], arrays=arrays)
+
+
+def _assembled(manifest: dict[str, Any], arrays: dict[str, Array], found: str) -> Model:
+    golden = None
+    if manifest["golden"] is not None:
+        golden = Golden(manifest["golden"]["instances"], arrays.pop(GOLDEN))
+    network = build(manifest["layers"], manifest["dtype"], arrays=arrays)
+    signature = read_signature(manifest["signature"])
+    training = signature.ordered(manifest["training"])
+    return Model(network, signature, manifest["description"], training, golden, found)
+
+
+@contextmanager
+def _opened(
+    path: str | os.PathLike[str],
+) -> Iterator[tuple[mmap.mmap, list[_Member], list[int], dict[str, Any], str]]:
+    """A map of the file, its members and their CRCs, its manifest and its digest, after the frame was checked."""
+    with _refused(os.fspath(path)):
+        mapped = _mapped(path)
+        text = _manifest_bytes(mapped)
+        manifest = manifests.from_bytes(text)
+        members = _members(len(text), manifest["arrays"])
+        yield mapped, members, _checked_frame(mapped, members), manifest, hashlib.sha256(text).hexdigest()
+
+
+@contextmanager
+def _refused(place: str) -> Iterator[None]:
+    """Whatever goes wrong, as an ArtifactError that names the place."""
+    try:
+        yield
+    except OSError as e:
+        raise ArtifactError(f"{place}: wanted a file to read; {e.strerror or e}") from e
+    except Exception as e:
+        # A hostile file must choose neither the exception that its reader sees, nor what it does to a log.
+        told = "".join(letter if letter.isprintable() else "\N{REPLACEMENT CHARACTER}" for letter in str(e)[:_LONGEST])
+        raise ArtifactError(f"{place}: {told}") from e
+
+
+def _mapped(path: str | os.PathLike[str]) -> mmap.mmap:
+    # A pipe would keep a plain open waiting for its writer.
+    descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)
+    try:
+        status = os.fstat(descriptor)
+        if not stat.S_ISREG(status.st_mode):
+            raise ArtifactError("wanted a file, found something else")
+        if not _END.size + _LOCAL.size < status.st_size <= MAX_FILE_BYTES:
+            raise ArtifactError(f"wanted an artifact, found a file of {status.st_size} bytes")
+        return mmap.mmap(descriptor, status.st_size, access=mmap.ACCESS_READ)
+    finally:
+        os.close(descriptor)
+
+
+def _manifest_bytes(mapped: mmap.mmap | bytes) -> bytes:
+    """The first member's array: found by the one length that only the file can tell."""
+    (size,) = struct.unpack_from("<I", mapped, _SIZE_OFFSET)
+    count = size - _NPY_HEADER
+    if not 0 < count <= manifests.MAX_BYTES:
+        raise ArtifactError(f"wanted a manifest of 1 to {manifests.MAX_BYTES} bytes first, found {count}")
+    member = _Member(MANIFEST, "|u1", (count,), 0)
+    if member.end > len(mapped):
+        raise ArtifactError(f"{MANIFEST}: wanted {count} bytes, found the end of the file")
+    text = mapped[member.data : member.end]
+    if mapped[: member.data] != member.head(member.crc(text)):
+        raise ArtifactError("wanted an artifact, found another kind of file or a damaged one")
+    return text
+
+
+def _checked_frame(mapped: mmap.mmap, members: Sequence[_Member]) -> list[int]:
+    """The CRCs of the members, when all else that is neither manifest nor array is what the writer would write."""
+    if members[-1].end > len(mapped):
+        raise ArtifactError(f"wanted {members[-1].end} bytes and a directory, found a file of {len(mapped)}")
+    crcs = [int.from_bytes(mapped[m.start + _CRC_OFFSET : m.start + _CRC_OFFSET + 4], "little") for m in members]
+    for member, crc in zip(members, crcs, strict=True):
+        if mapped[member.start : member.data] != member.head(crc):
+            raise ArtifactError(f"{member.name}: wanted the header that the manifest foretells, found another")
+    directory = _directory(members, crcs)
+    if len(mapped) != members[-1].end + len(directory):
+        raise ArtifactError(f"wanted {members[-1].end + len(directory)} bytes, found {len(mapped)}")
+    if mapped[members[-1].end :] != directory:
+        raise ArtifactError("directory: wanted the one that the manifest foretells, found another")
+    return crcs
+
+
+def _check(member: _Member, array: Array, crc: int, sha256: str) -> None:
+    if hashlib.sha256(_bytes(array)).hexdigest() != sha256:
+        raise ArtifactError(f"{member.name}: wanted SHA-256 {sha256[:12]}..., found other bytes")
+    if member.crc(_bytes(array)) != crc:
+        raise ArtifactError(f"{member.name}: wanted its own CRC-32, found another")
+    _check_finite(member.name, array)
+
+
+def _bytes(array: Array) -> memoryview:
+    return array.reshape(-1).view(np.uint8).data
+
+
+def _check_finite(name: str, array: Array) -> None:
+    """By the extremes, which a NaN spreads to: an array as large as the weights is not needed."""
+    with np.errstate(invalid="ignore"):
+        finite = array.size and np.isfinite(array.min()) and np.isfinite(array.max())
+    if not finite:
+        raise ArtifactError(f"{name}: wanted finite numbers, found NaN, infinity or nothing at all")

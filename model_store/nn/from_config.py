@@ -1,0 +1,79 @@
+"""From a list of layers, as a manifest or a job file has it, to a network. The table of types is closed."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from model_store.nn.activations import GELU, Identity, LeakyReLU, ReLU, Sigmoid, Softmax, Tanh
+from model_store.nn.conv import Conv2D, Flatten, MaxPool2D
+from model_store.nn.dropout import Dropout
+from model_store.nn.linear import Linear
+from model_store.nn.module import Module
+from model_store.nn.normalization import BatchNorm, LayerNorm
+from model_store.nn.parametrized import Learned
+from model_store.nn.sequential import Sequential
+from model_store.nn.tape import Array
+
+_TYPES: list[type[Module]] = [Linear, Identity, Tanh, Sigmoid, ReLU, LeakyReLU, GELU, Softmax]
+_TYPES += [Conv2D, MaxPool2D, Flatten, Dropout, BatchNorm, LayerNorm]
+LAYERS: dict[str, type[Module]] = {layer.__name__: layer for layer in _TYPES}
+
+
+def build(
+    config: Sequence[Mapping[str, Any]],
+    dtype: npt.DTypeLike = np.float32,
+    *,
+    arrays: Mapping[str, Array] | None = None,
+    rng: np.random.Generator | None = None,
+    initializer: str = "normal",
+) -> Sequential:
+    """The network that `config` (see `Sequential.config`) describes.
+
+    With `arrays` (see `Sequential.arrays`) the network infers on those very arrays, uncopied; without, its
+    parameters are drawn from `rng`. ValueError where a layer, a size or an array does not fit, naming the place.
+    """
+    modules: list[Module] = []
+    places = None if arrays is None else _by_place(arrays)
+    for i, layer in enumerate(config):
+        place = f"modules.{i}"
+        kind, fields = _checked(layer, place)
+        own = None if places is None else places.get(place, {})
+        given = {"dtype": dtype, "rng": rng, "initializer": initializer, "arrays": own}
+        try:
+            modules.append(kind(**fields, **{name: given[name] for name in kind.options}))
+        except ValueError as error:
+            raise ValueError(f"{place}.{str(error).removeprefix(f'{kind.__name__}.')}") from error
+    if not any(isinstance(module, Learned) for module in modules):
+        raise ValueError("modules: wanted at least one Linear layer, found none")
+    network = Sequential(modules)
+    if arrays is not None and (unknown := sorted(arrays.keys() - network.arrays().keys())):
+        raise ValueError(f"{unknown[0]}: wanted no such array, for no layer uses it")
+    return network
+
+
+def _checked(layer: Any, place: str) -> tuple[type[Module], dict[str, Any]]:
+    """A layer's class and the arguments that its configuration gives it."""
+    kind = layer.get("type") if isinstance(layer, Mapping) else None
+    if not isinstance(kind, str) or kind not in LAYERS:
+        raise ValueError(f"{place}.type: wanted one of {', '.join(LAYERS)}; found {kind!r}")
+    wanted = LAYERS[kind].fields
+    found = {name: value for name, value in layer.items() if name != "type"}
+    if found.keys() != wanted.keys():
+        raise ValueError(f"{place}: wanted the fields {sorted(wanted)} of a {kind}, found {sorted(found)}")
+    for name, value in found.items():
+        if not wanted[name].accepts(value):
+            raise ValueError(f"{place}.{name}: wanted {wanted[name].wanted}, found {value!r}")
+    return LAYERS[kind], found
+
+
+def _by_place(arrays: Mapping[str, Array]) -> dict[str, dict[str, Array]]:
+    """Arrays by the place of their module, then by their own name."""
+    places: dict[str, dict[str, Array]] = {}
+    for name, array in arrays.items():
+        place, _, own = name.rpartition(".")
+        places.setdefault(place, {})[own] = array
+    return places

@@ -1,0 +1,1 @@
+"""Versions, aliases, signatures and promotion gates."""

@@ -1,0 +1,125 @@
+"""The moves of an alias: each is one small object of JSON, and all together are its history."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from datetime import datetime
+
+from model_store.errors import ConflictError, StoreError
+from model_store.registry.index import shelf
+from model_store.storage.base import SMALL, Objects, explained, put
+
+
+@dataclass(frozen=True)
+class Generation:
+    """One move of an alias. `rollback` tells a way back from a way on, so that two rollbacks go back two steps.
+
+    An alias that is `protected` moves only by force, or through a gate.
+    """
+
+    alias: str
+    number: int
+    version: int
+    who: str
+    when: datetime
+    why: str
+    rollback: bool = False
+    protected: bool = False
+
+    def to_bytes(self) -> bytes:
+        record = {
+            "version": self.version,
+            "who": self.who,
+            "when": self.when.isoformat(),
+            "why": self.why,
+            "rollback": self.rollback,
+            "protected": self.protected,
+        }
+        return json.dumps(record, indent=2, ensure_ascii=False).encode() + b"\n"
+
+    @classmethod
+    def from_bytes(cls, alias: str, number: int, data: bytes) -> Generation:
+        """ValueError when that is not what `to_bytes` wrote."""
+        try:
+            found = json.loads(data)
+            version, when = int(found["version"]), datetime.fromisoformat(found["when"])
+            who, why, rollback = str(found["who"]), str(found["why"]), bool(found["rollback"])
+            protected = bool(found.get("protected", False))  # which version 0.1 did not write
+        except (ValueError, TypeError, KeyError, AttributeError, OverflowError, RecursionError) as e:
+            raise ValueError(str(e)) from e
+        return cls(alias, number, version, who, when, why, rollback, protected)
+
+
+class Moves:
+    """All moves that are kept, of every alias of every model. The highest generation of an alias counts."""
+
+    def __init__(self, objects: Objects) -> None:
+        self._objects = objects
+
+    def aliases(self, name: str) -> dict[str, int]:
+        """Every alias of a model and the version it points to."""
+        newest = self.newest(name)
+        return {alias: self.get(name, alias, number).version for alias, number in newest.items()}
+
+    def newest(self, name: str) -> dict[str, int]:
+        """Every alias of a model and its highest generation."""
+        return shelf(self._objects, name, "aliases/*/*").newest
+
+    def head(self, name: str, alias: str) -> Generation | None:
+        """The move that counts, where there is one."""
+        numbers = self._numbers(name, alias)
+        return self.get(name, alias, numbers[-1]) if numbers else None
+
+    def history(self, name: str, alias: str) -> list[Generation]:
+        """Every move of an alias, oldest first."""
+        return [self.get(name, alias, number) for number in self._numbers(name, alias)]
+
+    def get(self, name: str, alias: str, number: int) -> Generation:
+        place = f"{self._objects.address}/{_key(name, alias, number)}"
+        with explained(place, "read an alias"):
+            data = self._objects.get(_key(name, alias, number))
+        try:
+            return Generation.from_bytes(alias, number, data)
+        except ValueError as e:
+            raise StoreError(f"{place}: wanted a move of an alias, found {data[:60]!r}") from e
+
+    def add(self, name: str, move: Generation) -> None:
+        """ConflictError when somebody else was first."""
+        key, data = _key(name, move.alias, move.number), move.to_bytes()
+        if len(data) > SMALL:
+            raise StoreError(f"{name}/{move.alias}: wanted a reason that fits into {SMALL} bytes, found a longer one")
+        with explained(f"{self._objects.address}/{key}", "move an alias"):
+            if not put(self._objects, key, data):
+                raise ConflictError(f"{name}/{move.alias}: somebody else moved it just now; look, and try again")
+
+    def _numbers(self, name: str, alias: str) -> list[int]:
+        return sorted(shelf(self._objects, name, f"aliases/{alias}/*").generations.get(alias, []))
+
+
+def _key(name: str, alias: str, number: int) -> str:
+    return f"{name}/aliases/{alias}/{number}.json"
+
+
+def trail(moves: list[Generation], versions: list[int]) -> list[int]:
+    """The versions that an alias went through on the way to where it is, without the ways it came back from."""
+    if not moves:
+        return versions
+    first = moves[0]
+    found = [*(number for number in versions if first.rollback and number < first.version), first.version]
+    for move in moves:
+        if move.rollback:
+            while found and found[-1] != move.version:
+                found = found[:-1]
+        if not found or found[-1] != move.version:
+            found = [*found, move.version]
+    return found
+
+
+def is_protected(name: str, head: Generation | None, force: bool) -> bool:
+    """Whether the alias is; ConflictError where that keeps it from moving."""
+    if head is None or not head.protected:
+        return False
+    if not force:
+        raise ConflictError(f"{name}/{head.alias}: it is protected; promote a version through a gate, or use --force")
+    return True

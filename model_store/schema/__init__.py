@@ -1,0 +1,1 @@
+"""The signature of a model: its columns, outputs and row parser."""

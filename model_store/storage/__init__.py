@@ -1,0 +1,1 @@
+"""Storage backends: a directory or a bucket."""

@@ -1,0 +1,274 @@
+"""The settings: everything about the service that its environment decides, in one frozen dataclass.
+
+    settings = Settings.from_environ(os.environ)
+
+Every field says which variable it comes from and what it means; docs/operations.md has the same table.
+"""
+
+from __future__ import annotations
+
+import difflib
+import ipaddress
+import math
+import os
+import re
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
+from dataclasses import dataclass, field, fields
+from pathlib import Path
+from typing import Any
+
+from environs import Env, EnvValidationError
+from marshmallow import ValidationError
+
+from model_store.storage.artifact_cache import default_directory
+
+WORKERS = ("event", "gthread")
+LOG_LEVELS = ("debug", "info", "warning", "error")
+LOG_FORMATS = ("text", "json")
+_PREFIX = "SERVE_"
+_SWITCH = {
+    word: on for on, words in ((True, "true yes on 1 t y"), (False, "false no off 0 f n")) for word in words.split()
+}
+
+
+class SettingsError(Exception):
+    """Variables that cannot be read. `faults` has a sentence for each, so that all can be mended at once."""
+
+    def __init__(self, faults: list[str]) -> None:
+        self.faults = faults
+        super().__init__("; ".join(faults))
+
+
+def _setting(
+    variable: str,
+    default: Any,
+    meaning: str,
+    *,
+    low: float | None = None,
+    high: float | None = None,
+    choices: Sequence[str] = (),
+    check: Callable[[str], None] | None = None,
+) -> Any:
+    limits = {"low": low, "high": high, "choices": choices, "check": check}
+    return field(default=default, metadata={"variable": variable, "meaning": meaning, **limits})
+
+
+def _proxies(text: str) -> None:
+    """As gunicorn takes them, which would say what is wrong, but not where."""
+    for proxy in filter(None, text.split(",")):
+        try:
+            if proxy.strip() != "*":
+                ipaddress.ip_network(proxy.strip())
+        except ValueError:
+            found = proxy.strip()
+            raise ValidationError(f"wanted addresses or networks with commas between; found {found!r}") from None
+
+
+def _path(text: str) -> None:
+    if not re.fullmatch(r"/[^\s<>?#]*", text):
+        raise ValidationError(f"wanted the path of an address, such as /route; found {text!r}")
+
+
+def cpus(cgroup: Path = Path("/sys/fs/cgroup")) -> int:
+    """Those that this process may use. The limit of a container is a share of their time, which the system counts in
+    cgroups: of 64 processors it may see all and have the time of two."""
+    allowed = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    for files in (("cpu.max",), ("cpu/cpu.cfs_quota_us", "cpu/cpu.cfs_period_us")):  # of version 2, and 1
+        with suppress(OSError, ValueError):  # no such file, or "max": no limit
+            quota, period = (int(number) for file in files for number in (cgroup / file).read_text().split())
+            return min(allowed, math.ceil(quota / period)) if quota > 0 else allowed
+    return allowed
+
+
+@dataclass(frozen=True)
+class Settings:
+    """See docs/operations.md for the table."""
+
+    store: str = _setting("MODEL_STORE", "./models", "Address of the model store.")
+    host: str = _setting("SERVE_HOST", "127.0.0.1", "Address to listen on; 0.0.0.0 is every one.")
+    port: int = _setting("SERVE_PORT", 8000, "Port to listen on; 0 takes a free one.", low=0, high=65535)
+    workers: int = _setting(
+        "SERVE_WORKERS", 0, "Worker processes; 0 is one a CPU that a container's limit leaves.", low=0, high=1024
+    )
+    worker: str = _setting(
+        "SERVE_WORKER", "event", "event, one loop for all connections; or gthread, gunicorn's threads.", choices=WORKERS
+    )
+    threads: int = _setting(
+        "SERVE_THREADS", 4, "Threads, so requests at a time, of a gthread worker.", low=1, high=1024
+    )
+    max_body_bytes: int = _setting(
+        "SERVE_MAX_BODY_BYTES",
+        8 * 2**20,
+        "Largest body of a request; JSON and CSV have a value for each 16 bytes of it at most.",
+        low=1,
+    )
+    max_instances: int = _setting("SERVE_MAX_INSTANCES", 10_000, "Most rows of a request.", low=1)
+    max_extra_versions: int = _setting(
+        "SERVE_MAX_EXTRA_VERSIONS", 4, "Versions kept in memory beside the default and the aliased ones.", low=1
+    )
+    poll_seconds: float = _setting(
+        "SERVE_POLL_SECONDS", 1.0, "How often the store is looked at for new versions; 0 is never.", low=0, high=86400
+    )
+    timeout_seconds: int = _setting(
+        "SERVE_TIMEOUT_SECONDS", 30, "A worker that shows no life for so long is replaced.", low=1, high=86400
+    )
+    drain_seconds: int = _setting(
+        "SERVE_DRAIN_SECONDS", 25, "Time that requests under way have to end when the service stops.", low=0, high=86400
+    )
+    keepalive_seconds: int = _setting(
+        "SERVE_KEEPALIVE_SECONDS", 75, "How long an idle connection stays open.", low=0, high=86400
+    )
+    forwarded_allow_ips: str = _setting(
+        "SERVE_FORWARDED_ALLOW_IPS",
+        "127.0.0.1,::1",
+        "Proxies whose X-Forwarded-Proto is believed.",
+        check=_proxies,
+    )
+    cache_dir: str = _setting(
+        "SERVE_CACHE_DIR", "", "Where verified copies of artifacts are kept; empty is a place of the user's own."
+    )
+    keys_file: str = _setting(
+        "SERVE_KEYS_FILE", "", "File of the keys that callers need, made by `serve keygen`; empty asks nobody for one."
+    )
+    admin: bool = _setting(
+        "SERVE_ADMIN", False, "Whether callers may load and unload models: /v2/repository, on SERVE_ADMIN_PORT alone."
+    )
+    admin_host: str = _setting("SERVE_ADMIN_HOST", "127.0.0.1", "Address of the second listener.")
+    admin_port: int = _setting(
+        "SERVE_ADMIN_PORT",
+        0,
+        "Port of a second listener, the only one then that answers /metrics and /v2/repository; 0 is none.",
+        low=0,
+        high=65535,
+    )
+    trusted_keys: str = _setting(
+        "SERVE_TRUSTED_KEYS",
+        "",
+        "Files of public keys, with commas between; set, only what one of them signed is served.",
+    )
+    health_route: str = _setting(
+        "AIP_HEALTH_ROUTE", "", "One more address of `/ping`, which Vertex AI names.", check=_path
+    )
+    predict_route: str = _setting(
+        "AIP_PREDICT_ROUTE", "", "One more address of `/invocations`, which Vertex AI names.", check=_path
+    )
+    otlp_endpoint: str = _setting(
+        "OTEL_EXPORTER_OTLP_ENDPOINT",
+        "",
+        "Where spans are sent, by OTLP over HTTP: http://collector:4318. Needs the extra otel.",
+    )
+    counts_dir: str = _setting(
+        "PROMETHEUS_MULTIPROC_DIR", "", "Directory that /metrics is counted below; empty is one in memory."
+    )
+    log_level: str = _setting("SERVE_LOG_LEVEL", "info", f"One of {', '.join(LOG_LEVELS)}.", choices=LOG_LEVELS)
+    log_format: str = _setting(
+        "SERVE_LOG_FORMAT", "text", "text, lines for people; or json, an object a line.", choices=LOG_FORMATS
+    )
+
+    @classmethod
+    def from_environ(cls, environ: Mapping[str, str], **overrides: Any) -> Settings:
+        """The environment's settings, then `overrides` that are not None. SettingsError with all faults."""
+        env = _Env({**environ, **_hosted(environ)})
+        values = {setting.name: _read(env, setting) for setting in fields(cls)}
+        try:
+            env.seal()
+        except EnvValidationError as e:
+            by_variable: Any = e.error_messages
+            faults = [f"{variable}: {text}" for variable, texts in by_variable.items() for text in texts]
+            raise SettingsError(faults) from e
+        if values["admin"] and not values["admin_port"]:
+            raise SettingsError(["SERVE_ADMIN: wanted a listener of its own, found none; set SERVE_ADMIN_PORT"])
+        values.update({name: value for name, value in overrides.items() if value is not None})
+        if values["port"] and values["port"] == values["admin_port"]:
+            # A request is known by the port it came to: everybody could ask what operators may.
+            raise SettingsError(
+                [f"SERVE_ADMIN_PORT: wanted a port of its own, found that of SERVE_PORT, {values['port']}"]
+            )
+        return cls(**values)
+
+    @property
+    def worker_count(self) -> int:
+        return self.workers or cpus()
+
+    def cache_path(self, environ: Mapping[str, str]) -> Path:
+        """Where the cache lives: SERVE_CACHE_DIR, else a place of the user's own."""
+        if self.cache_dir:
+            return Path(self.cache_dir)
+        try:
+            return default_directory(environ)
+        except FileNotFoundError as e:  # a root that is read-only, and no /tmp
+            fault = "SERVE_CACHE_DIR: wanted a directory to write to, found none; set it, or mount a writable /tmp"
+            raise SettingsError([fault]) from e
+
+
+def unknown(environ: Mapping[str, str]) -> list[str]:
+    """Of each variable that looks as if it were one of ours, and is none, that it does nothing."""
+    variables = [setting.metadata["variable"] for setting in fields(Settings)]
+    ours, given = (
+        [variable.removeprefix(_PREFIX) for variable in each if variable.startswith(_PREFIX)]
+        for each in (variables, environ)
+    )
+    faults = []
+    for name in sorted(set(given) - set(ours)):
+        close = difflib.get_close_matches(name, ours, 1)
+        mend = f"; did you mean {_PREFIX}{close[0]}?" if close else ""
+        faults.append(f"{_PREFIX}{name} is no setting and does nothing{mend}")
+    return faults
+
+
+def _hosted(environ: Mapping[str, str]) -> dict[str, str]:
+    """A hosted platform names the port of its containers itself, and asks from outside."""
+    port = environ.get("AIP_HTTP_PORT") or environ.get("SAGEMAKER_BIND_TO_PORT")
+    return {"SERVE_HOST": "0.0.0.0", "SERVE_PORT": port} if port else {}
+
+
+class _Env(Env):
+    """environs, reading the mapping it is given instead of the process's environment."""
+
+    def __init__(self, environ: Mapping[str, str]) -> None:
+        super().__init__(eager=False)
+        self.add_parser("switch", _switch)
+        self.add_parser("number", _number)
+        self.add_parser("choice", _choice)
+        self._given = environ
+
+    def _get_value(self, env_key: str, default: Any) -> Any:
+        given = self._given.get(env_key, "")
+        return given if given.strip() else default
+
+
+def _read(env: _Env, setting: Any) -> Any:
+    variable, default = setting.metadata["variable"], setting.default
+    if setting.metadata["choices"]:
+        return env.choice(variable, default, choices=setting.metadata["choices"])
+    if isinstance(default, bool):
+        return env.switch(variable, default)
+    if isinstance(default, str):
+        return env.str(variable, default, validate=setting.metadata["check"])
+    return env.number(variable, default, kind=type(default), low=setting.metadata["low"], high=setting.metadata["high"])
+
+
+def _number(text: str | float, *, kind: Any, low: float, high: float | None) -> float:
+    try:
+        number: float = kind(text)
+        fits = low <= number <= (math.inf if high is None else high) and math.isfinite(number)
+    except (ValueError, OverflowError):
+        fits = False
+    if not fits:
+        bounds = f"{low} or more" if high is None else f"{low} to {high}"
+        raise ValidationError(f"wanted a {'whole ' if kind is int else ''}number, {bounds}; found {text!r}")
+    return number
+
+
+def _switch(text: str | bool) -> bool:
+    found = _SWITCH.get(str(text).strip().lower())
+    if found is None:
+        raise ValidationError(f"wanted true or false; found {text!r}")
+    return found
+
+
+def _choice(text: str, *, choices: Sequence[str]) -> str:
+    if text.lower() not in choices:
+        raise ValidationError(f"wanted one of {', '.join(choices)}; found {text!r}")
+    return text.lower()

@@ -1,0 +1,1 @@
+"""Request bodies, response headers and errors over HTTP."""

@@ -1,0 +1,1 @@
+"""Forward passes, drift statistics and range warnings."""

@@ -1,0 +1,211 @@
+"""Drift: how far the rows that are asked about have moved from those of training, column by column.
+
+The population stability index of two distributions over the same bins is `Σ (q - p) ln(q / p)`, with p the share of
+training's rows in a bin and q that of recent ones. 0 is no difference; beyond 0.1 a column has moved, beyond 0.25 far.
+
+Bins come from the statistics in the artifact: up to each decile for numbers, with one more beyond the highest value of
+training; each category; the means of arrays. A model without such statistics, or a column of it, is not watched.
+
+Rows are looked at as the network meets them. Each worker takes up to `SAMPLE` rows a second, of `MOST_BYTES` in all,
+and forgets old ones as new ones come, so that it knows about the last `MEMORY`; a scrape adds up what all workers know.
+"""
+
+from __future__ import annotations
+
+import json
+import threading
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass
+from itertools import accumulate
+from typing import Any
+from weakref import WeakKeyDictionary
+
+import numpy as np
+from prometheus_client.core import GaugeMetricFamily, Metric
+
+from model_store.artifact.model import Model
+from model_store.nn import Array as NDArray
+from model_store.schema.columns import Array, Category, Number
+from model_store.schema.signature import Input
+from service.registry.registry import Served
+from service.telemetry.mmap_counters import Counts
+from service.telemetry.request_record import clock
+
+SAMPLE = 256  # rows a second
+MOST_BYTES = 4 << 20  # of rows that are kept until they are looked at: large images are sampled less
+MEMORY = 10_000  # rows
+ENOUGH = 200  # rows; fewer say nothing: of n equal rows, chance alone makes an index of about (bins - 1) / n
+MOST_COLUMNS = 100
+MOST_CATEGORIES = 20  # the most frequent ones; the others share a bin
+
+
+@dataclass(frozen=True)
+class Bins:
+    """Those of one column: where it lies among the network's inputs, and training's rows in each bin."""
+
+    name: str
+    start: int
+    stop: int
+    expected: NDArray
+    ends: NDArray | None  # of numbers, scaled as the network meets them
+    slots: NDArray | None  # of categories: the bin of each
+
+    def count(self, inputs: NDArray) -> NDArray:
+        """How many of the rows (n, features) fall into each bin."""
+        rows = inputs[:, self.start : self.stop]
+        if self.slots is not None:
+            return np.bincount(self.slots, rows.sum(axis=0), len(self.expected))
+        values = rows[:, 0] if rows.shape[1] == 1 else rows.mean(axis=1, dtype=np.float64)
+        return np.bincount(np.searchsorted(self.ends, values), minlength=len(self.expected))  # type: ignore[arg-type]
+
+
+class Watch:
+    """The recent rows of one version, in bins. The cells are this process's share of what all workers know."""
+
+    def __init__(self, counts: Counts, served: Served) -> None:
+        self.bins = list(bins_of(served.model))
+        of = served.name, served.number
+        self.keys = [[json.dumps([*of, bins.name, i]) for i in range(len(bins.expected))] for bins in self.bins]
+        self._cells = cells = [counts.share(key) for keys in self.keys for key in keys]
+        self._recent = np.zeros(len(cells))
+        self._rows = 0.0
+        self._kept: list[NDArray] = []
+        self._row_bytes = served.model.signature.width * served.model.network.dtype.itemsize
+        self._room, self._due = self._sample(), 0.0
+        self._lock = threading.Lock()
+
+    def add(self, inputs: NDArray) -> None:
+        if self._room > 0 and self.bins:
+            kept = np.array(inputs[: self._room])
+            self._room -= len(kept)
+            self._kept.append(kept)
+        if self._kept and clock() >= self._due:
+            self.flush()
+
+    def flush(self) -> None:
+        """Puts what was kept into the bins, and rests: a second, and a hundred times as long as it took."""
+        with self._lock:
+            begun = clock()
+            kept, self._kept = self._kept, []
+            if not kept:
+                return
+            inputs = np.concatenate(kept)
+            found = np.concatenate([bins.count(inputs) for bins in self.bins])
+            kept_on = min(self._rows, max(0.0, MEMORY - len(inputs)))  # of the rows known so far
+            self._recent = self._recent * (kept_on / max(1.0, self._rows)) + found
+            self._rows = kept_on + len(inputs)
+            for cell, value in zip(self._cells, self._recent.tolist(), strict=True):
+                cell.set(value)
+            self._room, self._due = self._sample(), begun + max(1.0, 100 * (clock() - begun))
+
+    def _sample(self) -> int:
+        return max(1, min(SAMPLE, MOST_BYTES // self._row_bytes))
+
+
+class Drift:
+    """The watches over all versions that answer; each bin of a column is a number that the workers share in."""
+
+    def __init__(self, counts: Counts) -> None:
+        self._counts = counts
+        self._watches: WeakKeyDictionary[Served, Watch] = WeakKeyDictionary()
+        self._lock = threading.Lock()  # whoever goes through them, and whoever adds one: it may be the thread aside
+
+    def add(self, served: Served, inputs: NDArray) -> None:
+        """Rows as the network meets them, (n, features)."""
+        self.watch(served).add(inputs)
+
+    def watch(self, served: Served) -> Watch:
+        watch = self._watches.get(served)
+        if watch is None:
+            with self._lock:
+                watch = self._watches.get(served) or Watch(self._counts, served)
+                self._watches[served] = watch
+        return watch
+
+    def flush(self) -> None:
+        """Puts the rows that this process has kept into their bins, for whoever adds them up."""
+        with self._lock:
+            watches = list(self._watches.values())
+        for watch in watches:
+            watch.flush()
+
+    def metrics(self, served: Iterable[Served], recent: Mapping[str, float]) -> Iterator[Metric]:
+        """The indices of versions; `recent` is what all workers know, by the keys of the watches."""
+        labels = ["model", "version"]
+        indices = GaugeMetricFamily(
+            "forward_pass_input_drift",
+            "Population stability index of recent rows against those of training.",
+            labels=[*labels, "column"],
+        )
+        rows = GaugeMetricFamily("forward_pass_input_drift_rows", "Recent rows that the index is of.", labels=labels)
+        for each in sorted(served, key=lambda each: (each.name, each.number)):
+            watch, of = self.watch(each), (each.name, str(each.number))
+            total = 0.0
+            for bins, keys in zip(watch.bins, watch.keys, strict=True):
+                found = np.array([recent.get(key, 0.0) for key in keys])
+                total = max(total, float(found.sum()))
+                if found.sum() >= ENOUGH:
+                    indices.add_metric([*of, bins.name], stability_index(bins.expected, found))
+            if watch.bins:
+                rows.add_metric(of, round(total))
+        yield indices
+        yield rows
+
+
+def stability_index(expected: NDArray, found: NDArray) -> float:
+    """Of counts in the same bins. Half a row more in each keeps an empty one from making it infinite."""
+    p, q = ((counts + 0.5) / (counts + 0.5).sum() for counts in (expected, found))
+    return float(((q - p) * np.log(q / p)).sum())
+
+
+def bins_of(model: Model) -> Iterator[Bins]:
+    """The columns that can be watched; statistics are read warily, since an artifact may say anything."""
+    inputs, dtype = model.signature.inputs, model.network.dtype
+    ends = accumulate(column.width for column in inputs)
+    for column, stop in list(zip(inputs, ends, strict=True))[:MOST_COLUMNS]:
+        start = stop - column.width
+        found = _categories(column) if isinstance(column, Category) else _numbers(column, dtype)
+        if found is not None:
+            yield Bins(column.name, start, stop, *found)
+
+
+def _numbers(column: Input, dtype: Any) -> tuple[NDArray, NDArray, None] | None:
+    statistics: Any = column.statistics.get("means") if isinstance(column, Array) else column.statistics
+    if not isinstance(statistics, Mapping) or not isinstance(column, Number | Array):
+        return None
+    ends = np.array(sorted(set(_numbers_of(statistics.get("deciles")))), np.float64)  # np.unique imports numpy.ma
+    counts = _numbers_of(statistics.get("counts"))
+    if not len(ends) == len(counts) > 0 or min(counts) < 0 or not sum(counts):
+        return None
+    expected = np.array([*counts, 0], np.float64)
+    if isinstance(column, Number) and column.fill is not None:  # which the network meets where a value is missing
+        expected[np.searchsorted(ends, column.fill)] += _missing(statistics)
+    with np.errstate(over="ignore"):
+        return expected, ((ends - column.offset) / column.scale).astype(dtype), None
+
+
+def _categories(column: Category) -> tuple[NDArray, None, NDArray] | None:
+    frequencies = column.statistics.get("frequencies")
+    if not isinstance(frequencies, Mapping):
+        return None
+    counts = _numbers_of([frequencies.get(category, 0) for category in column.categories])
+    if not counts or min(counts) < 0 or not sum(counts):
+        return None
+    if column.fill in column.categories:
+        counts[column.categories.index(column.fill)] += _missing(column.statistics)
+    counts += [0] * (column.width - len(counts))  # of the unknown, which share a feature
+    frequent = np.argsort([-count for count in counts], kind="stable")[:MOST_CATEGORIES]
+    slots = np.full(len(counts), len(frequent))
+    slots[frequent] = np.arange(len(frequent))
+    return np.bincount(slots, counts, int(slots.max()) + 1), None, slots
+
+
+def _missing(statistics: Mapping[str, Any]) -> float:
+    return max(0, *_numbers_of([statistics.get("missing")]), 0)
+
+
+def _numbers_of(found: Any) -> list[float]:
+    """A list of finite numbers; an empty one for anything else."""
+    if not isinstance(found, list) or not all(type(value) in (int, float) and abs(value) < 1e300 for value in found):
+        return []
+    return found

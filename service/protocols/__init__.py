@@ -1,0 +1,1 @@
+"""Codecs of the request and response formats, without Flask."""

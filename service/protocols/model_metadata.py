@@ -1,0 +1,76 @@
+"""The description: a version of a model as plain data, for /models, the OpenAPI document and the reference page."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from model_store.schema.columns import Array, Category, Number
+from model_store.schema.row_parser import as_written
+from model_store.schema.signature import Classes, Input, Values
+from service.registry.column_stats import seen
+from service.registry.registry import Catalog, Entry, Served, Snapshot
+
+# Of what training recorded: not the curve of every epoch, nor where the data lay on somebody's disk.
+_TRAINING = ("metrics", "baseline")
+
+
+def line(entry: Entry) -> dict[str, Any]:
+    """A model in the list of models."""
+    served = entry.default
+    return {
+        "name": entry.name,
+        "description": served.model.description if served else "",
+        "version": served.number if served else None,
+        "versions": list(entry.versions),
+        "aliases": {alias: served.number for alias, served in entry.targets.items() if alias in entry.aliases},
+    }
+
+
+def states(catalog: Catalog, name: str, snapshot: Snapshot) -> dict[int, str]:
+    """The versions that are in memory, or should be, and why not: "" for those that answer."""
+    if name not in snapshot.entries:
+        catalog.find(name, snapshot=snapshot)  # says what there is instead
+    broken = {}
+    for problem in snapshot.problems:
+        of, _, version = problem.place.partition("/")
+        if of == name and version.isdigit():  # or it is an alias
+            broken[int(version)] = problem.problem
+    numbers = {served.number for served in snapshot.entries[name].targets.values()}
+    if name in catalog.withdrawn:
+        return dict.fromkeys(sorted(numbers | broken.keys()), "unloaded")
+    return {number: broken.get(number, "") for number in sorted(numbers | broken.keys())}
+
+
+def card(entry: Entry, served: Served) -> dict[str, Any]:
+    """Everything a caller wants to know about a version."""
+    model = served.model
+    return {
+        **line(entry),
+        "description": model.description,
+        "version": served.number,
+        "digest": served.digest,
+        "inputs": [_input(column) for column in model.signature.inputs],
+        "output": _output(model.signature.output),
+        "training": {key: model.training[key] for key in _TRAINING if key in model.training},
+        "example": {"instances": [served.example.instance], "predictions": [served.example.prediction]},
+    }
+
+
+def _input(column: Input) -> dict[str, Any]:
+    about: dict[str, Any] = {"name": column.name, "kind": column.kind}
+    if isinstance(column, Array):
+        bounds = {"low": column.low, "high": column.high}
+        return about | {"required": True, "shape": list(column.shape), **bounds, "seen": seen(column)}
+    about["required"] = column.fill is None
+    if column.fill is not None:
+        about["fill"] = as_written([column.fill])[0]
+    if isinstance(column, Category):
+        return about | {"categories": list(column.categories), "unknown": column.unknown}
+    assert isinstance(column, Number)  # noqa: S101 - the last of the three kinds
+    return about | {"seen": seen(column)}
+
+
+def _output(output: Classes | Values) -> dict[str, Any]:
+    if isinstance(output, Classes):
+        return {"kind": output.kind, "name": output.name, "labels": list(output.labels)}
+    return {"kind": output.kind, "names": list(output.names)}

@@ -1,0 +1,258 @@
+"""The tensors: a model's rows and answers as named arrays, for protocols that speak of tensors instead of rows.
+
+Each column is a tensor of its own: numbers FP64 [-1, 1], categories BYTES [-1, 1], arrays FP32 [-1, *shape]. A client
+may send any numeric datatype for numbers and arrays, and leave out the second dimension of a column. Columns that are
+all numbers may also come as one tensor, `instances` [-1, columns]. NaN is a missing number.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from itertools import chain
+from typing import Any, TypeGuard
+
+import numpy as np
+
+from model_store.artifact.model import Model
+from model_store.client.tensors import write_texts
+from model_store.errors import did_you_mean
+from model_store.nn import Array as NDArray
+from model_store.schema.columns import Array, Category, Faults, Number, listed, shown
+from model_store.schema.signature import Classes, Input, Signature
+
+DATATYPES: dict[str, np.dtype[Any]] = {
+    "BOOL": np.dtype("?"),
+    **{f"UINT{8 * size}": np.dtype(f"<u{size}") for size in (1, 2, 4, 8)},
+    **{f"INT{8 * size}": np.dtype(f"<i{size}") for size in (1, 2, 4, 8)},
+    **{f"FP{8 * size}": np.dtype(f"<f{size}") for size in (2, 4, 8)},
+    "BYTES": np.dtype(object),
+}
+_NAMES = {dtype: name for name, dtype in DATATYPES.items()}
+ALL = "instances"  # the tensor that is a whole table of numbers
+MOST_DIMENSIONS = 8
+
+
+@dataclass(frozen=True)
+class Tensor:
+    """What a tensor is declared as; -1 is the number of rows."""
+
+    name: str
+    datatype: str
+    shape: tuple[int, ...]
+    labels: tuple[str, ...] = ()  # what each number along its last dimension is for
+
+
+def inputs(signature: Signature) -> list[Tensor]:
+    return [_declared(column) for column in signature.inputs]
+
+
+def outputs(model: Model) -> list[Tensor]:
+    output = model.signature.output
+    if isinstance(output, Classes):
+        datatype = "INT64" if all(isinstance(label, int) for label in output.labels) else "BYTES"
+        labels = tuple(map(str, output.labels))
+        probabilities = Tensor("probabilities", datatype_of(model.network.dtype), (-1, len(labels)), labels)
+        return [Tensor("label", datatype, (-1, 1)), probabilities]
+    return [Tensor(name, "FP64", (-1, 1)) for name in output.names]
+
+
+def whole(signature: Signature) -> Tensor | None:
+    """The table of numbers, of a model that has several columns and nothing but numbers in them."""
+    if len(signature.inputs) > 1 and all(isinstance(column, Number) for column in signature.inputs):
+        return Tensor(ALL, "FP64", (-1, len(signature.inputs)), signature.names)
+    return None
+
+
+def sole(signature: Signature) -> Tensor | None:
+    """The one tensor that can say all: the only column, or the table of numbers."""
+    return _declared(signature.inputs[0]) if len(signature.inputs) == 1 else whole(signature)
+
+
+def of_row(signature: Signature, row: Any, *, as_table: bool = False) -> list[dict[str, Any]]:
+    """A row in the protocol's words: a tensor for each column, or one for the table of numbers."""
+    declared = inputs(signature)
+    table = whole(signature) if as_table else None
+    values = [row.get(name) for name in signature.names] if isinstance(row, Mapping) else [row]
+    if table is not None:
+        declared, values = [table], [values]
+    return [
+        {"name": tensor.name, "shape": [1, *tensor.shape[1:]], "datatype": tensor.datatype, "data": _flat(value)}
+        for tensor, value in zip(declared, values, strict=True)
+    ]
+
+
+def is_shape(shape: Any) -> TypeGuard[list[int]]:
+    return (
+        isinstance(shape, list)
+        and 1 <= len(shape) <= MOST_DIMENSIONS
+        and all(type(size) is int and 1 <= size < 2**31 for size in shape)
+    )
+
+
+def datatype_of(dtype: np.dtype[Any]) -> str:
+    return _NAMES[dtype.newbyteorder("<")]
+
+
+def answers(model: Model, raw: NDArray) -> dict[str, NDArray]:
+    """The network's outputs as arrays of the datatypes and shapes that `outputs` declares."""
+    found = model.signature.tensors(raw)
+    made = {}
+    for tensor in outputs(model):
+        values = found[tensor.name]
+        if tensor.datatype == "BYTES":
+            values = np.array([str(value) for value in values], object)
+        made[tensor.name] = values.astype(DATATYPES[tensor.datatype]).reshape(-1, *tensor.shape[1:])
+    return made
+
+
+def encode(model: Model, given: Mapping[str, NDArray], most: int) -> NDArray:
+    """Named arrays as the network's input (n, features); InputError with everything that does not fit."""
+    signature = model.signature
+    faults = Faults()
+    if given.keys() == {ALL} and whole(signature) is not None:
+        given = _split(given[ALL], signature, faults)
+        faults.check()
+    names = signature.names
+    for name in given.keys() - set(names):
+        faults.add(f"inputs.{name[:100]}", "wanted no such tensor", _mend_name(name, names))
+    counts = {len(array): name for name, array in given.items() if array.ndim}
+    if len(counts) > 1:
+        found = ", ".join(f"{name} has {count}" for count, name in counts.items())
+        faults.add("inputs", f"wanted one number of rows, found several: {found}", "send each column for every row")
+    count = max(counts, default=0)
+    if not 1 <= count <= most:
+        faults.add("inputs", f"wanted 1 to {most} rows, found {count}", "send them in several requests")
+    faults.check()
+    columns = {column.name: _column(column, given.get(column.name), count, faults) for column in signature.inputs}
+    faults.check()
+    return signature.encode_columns(columns, model.network.dtype, "rows")
+
+
+def from_json(datatype: str, shape: Sequence[int], data: Any, place: str, faults: Faults) -> NDArray | None:
+    """JSON data, flat or nested like its shape, as an array; None after saying what is wrong with it."""
+    if not isinstance(data, list):
+        faults.add(place, f"wanted a list of {datatype}, found {shown(data)}", "send the values flat, row by row")
+        return None
+    leaves, depth = data, 0
+    while leaves and set(map(type, leaves)) == {list}:
+        if len(data) != shape[0] or depth + 1 == len(shape) or set(map(len, leaves)) != {shape[depth + 1]}:
+            faults.add(place, f"wanted rows as shape {list(shape)} says, found others", "send the values flat")
+            return None
+        leaves, depth = list(chain.from_iterable(leaves)), depth + 1
+    if len(leaves) != math.prod(shape):
+        problem = f"wanted {math.prod(shape)} values for shape {list(shape)}, found {len(leaves)}"
+        faults.add(place, problem, "send as many values as the shape has places")
+        return None
+    dtype = DATATYPES[datatype]
+    if dtype.kind not in "fO":
+        allowed: set[type] = {bool} if dtype.kind == "b" else {int}
+    else:  # null is a missing value
+        allowed = {str, type(None)} if dtype.kind == "O" else {int, float, type(None)}
+    if not set(map(type, leaves)) <= allowed:
+        wrong = next(value for value in leaves if type(value) not in allowed)
+        faults.add(place, f"wanted values of {datatype}, found {shown(wrong)}", "change the datatype, or the value")
+        return None
+    try:
+        with np.errstate(over="ignore"):  # what does not fit becomes infinite, and is refused with its row
+            flat = np.array(leaves, np.float64).astype(dtype) if dtype.kind == "f" else np.array(leaves, dtype)
+    except OverflowError:
+        faults.add(place, f"wanted values of {datatype}, found one beyond its range", "choose a wider datatype")
+        return None
+    return flat.reshape(tuple(shape))
+
+
+def from_bytes(datatype: str, shape: Sequence[int], data: memoryview, place: str, faults: Faults) -> NDArray | None:
+    """Little-endian bytes without gaps as an array; None after saying what is wrong with them."""
+    count, dtype = math.prod(shape), DATATYPES[datatype]
+    if datatype == "BYTES":
+        return _texts(count, shape, data, place, faults)
+    if len(data) != count * dtype.itemsize:
+        problem = f"wanted {count * dtype.itemsize} bytes for {datatype} {list(shape)}, found {len(data)}"
+        faults.add(place, problem, "send the values little-endian and without gaps")
+        return None
+    if datatype == "BOOL" and not np.isin(np.frombuffer(data, np.uint8), (0, 1)).all():
+        faults.add(place, "wanted bytes 0 and 1 for BOOL, found others", "send one byte for each value")
+        return None
+    return np.frombuffer(data, dtype).reshape(tuple(shape))
+
+
+def to_json(array: NDArray) -> list[Any]:
+    flat: list[Any] = array.ravel().tolist()
+    return flat
+
+
+def to_bytes(name: str, array: NDArray) -> bytes:
+    return write_texts(name, array) if array.dtype == object else array.tobytes()
+
+
+def _flat(value: Any) -> list[Any]:
+    return [leaf for part in value for leaf in _flat(part)] if isinstance(value, list) else [value]
+
+
+def _declared(column: Input) -> Tensor:
+    if isinstance(column, Array):
+        return Tensor(column.name, "FP32", (-1, *column.shape))
+    return Tensor(column.name, "BYTES" if isinstance(column, Category) else "FP64", (-1, 1))
+
+
+def _split(table: NDArray, signature: Signature, faults: Faults) -> dict[str, NDArray]:
+    """A table of numbers by column."""
+    if table.ndim != 2 or table.shape[1] != len(signature.names):
+        problem = f"wanted shape [-1, {len(signature.names)}], found {list(table.shape)}"
+        faults.add(f"inputs.{ALL}", problem, f"send a row as {listed(signature.names)}")
+        return {}
+    return dict(zip(signature.names, table.T, strict=True))
+
+
+def _column(column: Input, given: NDArray | None, count: int, faults: Faults) -> NDArray:
+    """One tensor as its column wants it: float64 with NaN, objects of text and None, or (n, width) float64."""
+    missing = np.full(count, None if isinstance(column, Category) else np.nan)
+    place, declared = f"inputs.{column.name}", _declared(column)
+    if given is None:
+        if getattr(column, "fill", None) is None:
+            mend = f"send {declared.datatype} {list(declared.shape)}"
+            faults.add(place, "wanted a tensor, found none", mend)
+        return missing
+    shapes = [(count, column.width), (count, *column.shape)] if isinstance(column, Array) else [(count,), (count, 1)]
+    if given.shape not in shapes:
+        problem = f"wanted shape {list(declared.shape)}, found {list(given.shape)}"
+        faults.add(place, problem, "the first dimension is the rows")
+        return missing
+    if isinstance(column, Category):
+        if given.dtype.kind not in "Oui":
+            faults.add(place, f"wanted BYTES, found {datatype_of(given.dtype)}", "send the categories as text")
+            return missing
+        texts = (value if value is None else str(value) for value in given.ravel().tolist())
+        return np.fromiter(texts, object, count)
+    if given.dtype == object:
+        faults.add(place, f"wanted {declared.datatype} or another number, found BYTES", "send numbers")
+        return missing
+    numbers = given.astype(np.float64)
+    return numbers if isinstance(column, Array) else numbers.ravel()
+
+
+def _mend_name(name: str, names: Sequence[str]) -> Callable[[], str]:
+    return lambda: did_you_mean(name, names) or f"the tensors are {listed(names)}"
+
+
+def _texts(count: int, shape: Sequence[int], data: memoryview, place: str, faults: Faults) -> NDArray | None:
+    """Each text is its length, four bytes, and then its bytes in UTF-8."""
+    texts: list[str] = []
+    at = 0
+    try:
+        while at < len(data) and len(texts) < count:
+            size = int.from_bytes(data[at : at + 4], "little")
+            if at + 4 + size > len(data):
+                break
+            texts.append(str(data[at + 4 : at + 4 + size], "utf-8"))
+            at += 4 + size
+    except UnicodeDecodeError:
+        faults.add(place, "wanted UTF-8, found other bytes", "encode the text as UTF-8")
+        return None
+    if at != len(data) or len(texts) != count:
+        problem = f"wanted {count} texts, each its length in 4 bytes and then the text; found {len(texts)} and a rest"
+        faults.add(place, problem, "send as many texts as the shape has places")
+        return None
+    return np.array(texts, object).reshape(tuple(shape))

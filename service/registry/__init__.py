@@ -1,0 +1,1 @@
+"""The models in memory, kept in step with the store."""

@@ -1,0 +1,53 @@
+"""The unanswered: why nothing in memory can answer a request, which is nobody's fault or the caller's."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+from model_store.errors import Fault, NotFoundError, did_you_mean
+from model_store.schema.columns import listed, shown
+
+
+class UnknownError(NotFoundError):
+    """Asked for a model or version that is not there. `known` are those that are."""
+
+    def __init__(self, place: str, found: object, known: list[str]) -> None:
+        self.code = f"unknown_{place}"
+        hint = did_you_mean(found, known)
+        self.fault = Fault(place, f"wanted one of {listed(known)}; found {shown(found)}", hint)
+        super().__init__(f"there is no {place} {shown(found)}; {hint or 'there are ' + listed(known)}", known)
+
+
+class UnavailableError(Exception):
+    """Known, but nothing in memory can answer."""
+
+    def __init__(self, code: str, message: str, fault: Fault) -> None:
+        self.code, self.fault = code, fault
+        super().__init__(message)
+
+
+class WouldBlock(BaseException):
+    """An answer has to wait for a load, and whoever asks must not. No error, so that nothing takes it for one.
+
+    `number` is the version that is to be loaded.
+    """
+
+    def __init__(self, number: int = 0) -> None:
+        self.number = number
+        super().__init__("this has to wait for a load")
+
+
+def unloaded(name: str) -> UnavailableError:
+    mend = f"POST /v2/repository/models/{name}/load puts it back"
+    return UnavailableError("model_unavailable", f"{name} has been unloaded; {mend}", Fault(name, "is unloaded", mend))
+
+
+def unloadable(name: str, number: int, problem: str) -> UnavailableError:
+    fault = Fault(f"{name}/{number}", problem, "ask for another version")
+    return UnavailableError("model_unavailable", f"{fault.place} cannot be loaded", fault)
+
+
+def broken(name: str, problems: Iterable[Fault]) -> UnavailableError:
+    reasons = [problem for problem in problems if problem.place.startswith(f"{name}/")]
+    reason = reasons[0] if reasons else Fault(name, "cannot be loaded")
+    return UnavailableError("model_unavailable", f"no version of {name} can answer", reason)

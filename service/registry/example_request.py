@@ -1,0 +1,42 @@
+"""An example of a request and the model's own answer to it: a real row where the artifact has one."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from model_store.artifact.model import Model
+from model_store.schema.columns import Array, Category, Number
+from model_store.schema.row_parser import as_written
+from service.registry.column_stats import seen
+
+
+@dataclass(frozen=True, eq=False)
+class Example:
+    instance: Any
+    prediction: Any
+
+
+def example_of(model: Model) -> Example:
+    """Without golden rows the network is asked; with them the answer is on record, and a reload costs no pass."""
+    columns = model.signature.inputs
+    instance = model.golden.instances[0] if model.golden else [_typical(column) for column in columns]
+    if isinstance(instance, list) and not isinstance(columns[0], Array):
+        instance = dict(zip(model.signature.names, as_written(instance), strict=True))
+    elif not model.golden:
+        instance = instance[0]
+    if model.golden:
+        return Example(instance, model.signature.decode(model.golden.outputs[:1])[0])
+    return Example(instance, model.predict([instance])[0])
+
+
+def _typical(column: Number | Category | Array) -> Any:
+    """A value such as training saw."""
+    if isinstance(column, Category):
+        return column.categories[0]
+    if isinstance(column, Array):
+        middle = column.offset if column.low is None or column.high is None else (column.low + column.high) / 2
+        return np.full(column.shape, middle).tolist()
+    return float(seen(column).get("mean") or column.offset)

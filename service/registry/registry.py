@@ -1,0 +1,347 @@
+"""The catalog: the models in memory, following the store.
+
+What is served is one immutable `Snapshot`, replaced as a whole, so a request sees one state from its first line to its
+last. `refresh()` looks at the store once (look.py), and what is new there becomes the next generation, which answers in
+all workers from the same instant (agreement.py). Versions that are neither a default nor have an alias are loaded when
+somebody asks for them, and forgotten again when more are asked for.
+"""
+
+from __future__ import annotations
+
+import gc
+import logging
+import os
+import random
+import re
+import threading
+import time
+from collections import OrderedDict
+from collections.abc import Callable
+from functools import partial
+from pathlib import Path
+
+from model_store.errors import Fault, InputError, StoreError
+from model_store.schema.columns import listed
+from model_store.storage.artifact_cache import trim
+from service.registry.errors import UnavailableError, UnknownError, WouldBlock, broken, unloadable, unloaded
+from service.registry.loader import Loader, Served
+from service.registry.signature_policy import Vouch
+from service.registry.snapshot import Entry, Snapshot
+from service.registry.store_sync import Followed, look
+from service.registry.switch_barrier import Agreement
+from service.registry.unloaded_models import Withdrawals
+from service.telemetry.metrics import Metrics
+
+__all__ = ["Catalog", "Entry", "Served", "Snapshot", "UnavailableError", "UnknownError"]
+
+log = logging.getLogger("service.registry.registry")
+
+_VERSION = re.compile(r"/\d+$")
+_TICK_SECONDS = 0.1  # between two looks at what the other workers propose
+_READMISSION_LOOKS = 100  # while they load it too
+
+
+class Catalog:
+    def __init__(
+        self,
+        store: Followed,
+        cache_dir: Path,
+        metrics: Metrics,
+        *,
+        max_instances: int,
+        max_extra_versions: int,
+        withdrawn: Withdrawals | None = None,
+        vouch: Vouch | None = None,
+        agreement: Agreement | None = None,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        """Follows with all who share the `agreement`; without one, by itself."""
+        self.withdrawn: Withdrawals | frozenset[str] = frozenset() if withdrawn is None else withdrawn
+        self._store, self._cache_dir, self._metrics = store, cache_dir, metrics
+        self._loader = Loader(store, cache_dir, metrics, max_instances=max_instances, vouch=vouch, clock=clock)
+        self._agreement = agreement or Agreement()
+        self._held = {0: Snapshot()}  # by generation: the active one, and the one proposed once it is loaded
+        self._attempted = 0  # the generation that was loaded, or should have been
+        self._looking = threading.Lock()  # one look at the store at a time; it may take long
+        self._switching = threading.Lock()  # whoever changes what is held; never while looking
+        self._untrimmed = False
+        self._max_extra = max_extra_versions
+        self._extra: OrderedDict[tuple[str, int], Served] = OrderedDict()
+        self._extra_lock = threading.Lock()
+        self._extra_loading = threading.Lock()  # one at a time, so that a burst does not load a version twice
+        self.loop: int | None = None  # the thread that serves everybody, and so waits for no load
+        self._follower: int | None = None  # the process whose thread follows the store
+
+    @property
+    def snapshot(self) -> Snapshot:
+        """What is served at this moment, by every worker."""
+        return self._held.get(self._agreement.active) or self._moved_on()
+
+    def _moved_on(self) -> Snapshot:
+        """The generation changed between the look at its number and the one at what is held."""
+        for _ in range(1000):
+            if (found := self._held.get(self._agreement.active)) is not None:
+                return found
+        raise RuntimeError("this process takes no part in what the workers agree on")
+
+    def find(
+        self,
+        name: str | None,
+        ref: int | str | None = None,
+        snapshot: Snapshot | None = None,
+        *,
+        load: bool = True,
+    ) -> Served:
+        """The version that answers to a model's name (None: the only one) and a number or an alias (None: default).
+
+        `snapshot`: for whoever reads more of it. WouldBlock, in the loop or without leave to `load`, where it is not in
+        memory.
+        """
+        snapshot = snapshot or self.snapshot
+        entry = self._entry(snapshot, name)
+        if entry.name in self.withdrawn:
+            raise unloaded(entry.name)
+        if ref is None or (served := entry.targets.get(str(ref))) is None:
+            served = entry.default if ref is None or ref == "default" else self._pinned(entry, ref, load)
+        if served is None:
+            raise broken(entry.name, snapshot.problems)
+        return served
+
+    def number(self, name: str, ref: int | str | None = None) -> int:
+        """That of the version which answers, or would once somebody asks for it: nothing is loaded to know."""
+        try:
+            return self.find(name, ref, load=False).number
+        except WouldBlock as e:
+            return e.number
+
+    def refresh(self) -> bool:
+        """Looks at the store once; whether there is something new to serve, as soon as all workers are ready."""
+        with self._looking:
+            self.keep_up()
+            after = self._agreement.active
+            if not self._agreement.settled or (old := self._held.get(after)) is None:
+                return False
+            self._trim()
+            new = look(self._store, self._loader, self._extra, old)
+            if new == old or not self._propose(after, new):
+                return False
+            self.keep_up()
+            self._trim()
+            return True
+
+    def _propose(self, after: int, new: Snapshot) -> bool:
+        with self._switching:
+            if self._agreement.active != after or not self._agreement.settled:
+                return False  # another worker was faster, and may have seen something newer
+            self._held[after + 1] = new
+            try:
+                accepted = self._agreement.propose(after, new.to_plan())
+            except OSError as e:
+                log.error("what is new cannot be told to the other workers: %s", e)
+                accepted = False
+            if not accepted:
+                del self._held[after + 1]
+            self._untrimmed = accepted
+            return accepted
+
+    def join(self) -> bool:
+        """In a new worker, until it is true: from then on the others wait for it, and it answers as they do."""
+        if not self._agreement.active:
+            self.refresh()
+        with self._switching:
+            return self._prepare(active := self._agreement.active) and self._agreement.join(active)
+
+    def leave(self, pid: int) -> None:
+        """In the master: a worker has ended."""
+        self._agreement.leave(pid)
+
+    def overdue(self, seconds: float) -> list[int]:
+        """In the master: the workers that keep all others from switching, longer than that."""
+        return self._agreement.overdue(seconds)
+
+    def look_soon(self) -> None:
+        """Lets one of the workers look at the store without delay."""
+        self._agreement.look_soon()
+
+    def release(self) -> None:
+        """In the master: lets go of what the workers have replaced. Whoever is forked from now on loads what is new."""
+        if self._held and self._agreement.active not in self._held:
+            self._held.clear()
+            gc.collect()  # for a process that allocates next to nothing, what refers to itself would stay
+
+    def withdraw(self, name: str) -> None:
+        """Takes a model out of service, in every worker at once, until `readmit`."""
+        self._withdrawals().add(self._entry(self.snapshot, name).name)
+
+    def readmit(self, name: str) -> None:
+        """Puts a model into service, as the store has it now; UnavailableError where it cannot be loaded."""
+        if self._in_loop():
+            raise WouldBlock
+        for _ in range(_READMISSION_LOOKS):
+            if self._agreement.settled and not self.refresh():
+                break
+            time.sleep(0.02)
+        entry = self._entry(self.snapshot, name)
+        self._withdrawals().discard(name)
+        if entry.default is None:
+            raise broken(name, self.snapshot.problems)
+
+    def _withdrawals(self) -> Withdrawals:
+        assert isinstance(self.withdrawn, Withdrawals)  # noqa: S101 - who may withdraw has made a place for it
+        return self.withdrawn
+
+    def follow(self, poll_seconds: float) -> None:
+        """Keeps following, in threads of this process; a second call in the same process does nothing.
+
+        One looks at the store, and may have to wait for it; one does what the other workers wait for.
+        """
+        if self._follower == os.getpid():
+            return
+        self._follower = os.getpid()
+        shared = self._agreement.shared
+        tick = min(poll_seconds or _TICK_SECONDS, _TICK_SECONDS) if shared else poll_seconds
+        if shared:
+            threading.Thread(target=_repeat, args=(tick, self.keep_up), name="switching", daemon=True).start()
+        if tick:
+            look = partial(self._look, poll_seconds)
+            threading.Thread(target=_repeat, args=(tick, look), name="looking", daemon=True).start()
+
+    def _look(self, seconds: float) -> None:
+        agreement = self._agreement
+        if not agreement.shared or (agreement.settled and agreement.claim_look(seconds)):  # else it would see nothing
+            self.refresh()
+
+    def keep_up(self) -> None:
+        """Loads what another worker proposes and says so; lets go of what is active no longer."""
+        agreement = self._agreement
+        with self._switching:
+            if not agreement.settled and self._prepare(proposed := agreement.proposed) and agreement.ready(proposed):
+                self._tell(self._held.get(proposed - 1, Snapshot()), self._held[proposed])
+            active = agreement.active
+            if active in self._held and (passed := [number for number in self._held if number < active]):
+                for number in passed:
+                    del self._held[number]
+                self._forget(self._held[active])
+
+    def _prepare(self, generation: int) -> bool:
+        """Whether a generation is in memory, now if it was not before."""
+        if generation in self._held:
+            return True
+        plan = self._agreement.plan(generation)
+        if plan is None:
+            return False
+        if self._attempted != generation:
+            self._attempted = generation
+            self._loader.forget()  # what failed here did not where it was proposed
+        at_hand = {(s.name, s.digest): s for snapshot in self._held.values() for s in snapshot.targets}
+        with self._extra_lock:
+            at_hand |= {(s.name, s.digest): s for s in self._extra.values()}
+
+        def load(name: str, number: int, digest: str) -> Served | None:
+            served = at_hand.get((name, digest))
+            if served is None or served.number != number:
+                served = self._loader.load(name, number, digest)
+            if served is not None:
+                at_hand[name, digest] = served
+            return served
+
+        made = Snapshot.from_plan(plan, load)
+        if made is not None:
+            self._held[generation] = made
+        return made is not None
+
+    def _entry(self, snapshot: Snapshot, name: str | None) -> Entry:
+        entries = snapshot.entries
+        if name is not None and name in entries:
+            return entries[name]
+        if not entries:
+            train = "train one: train examples/penguins.toml"
+            raise UnavailableError(
+                "no_model", f"there is no model to answer; {train}", Fault("store", "is empty", train)
+            )
+        known = list(entries)
+        if name is None:
+            if len(known) == 1:
+                return entries[known[0]]
+            wanted = f"wanted the name of one of {len(known)} models, found none"
+            raise InputError([Fault("model", wanted, f"send one of {listed(known)}")])
+        raise UnknownError("model", name, known)
+
+    def _in_loop(self) -> bool:
+        return threading.get_ident() == self.loop
+
+    def _pinned(self, entry: Entry, ref: int | str, load: bool) -> Served:
+        """A version by its number, or the newest by `latest`."""
+        number = entry.versions[-1] if ref == "latest" else int(ref) if _is_number(ref) else None
+        if number not in entry.versions or number is None:
+            raise UnknownError("version", ref, [*map(str, entry.versions), *entry.aliases, "latest"])
+        for served in entry.targets.values():
+            if served.number == number:
+                return served
+        key = (entry.name, number)
+        with self._extra_lock:
+            if key in self._extra:
+                self._extra.move_to_end(key)
+                return self._extra[key]
+        if self._loader.rests(*key):
+            raise unloadable(*key, self._loader.problem(*key))
+        if not load or self._in_loop():
+            raise WouldBlock(number)
+        with self._extra_loading:
+            found = self._extra.get(key) or self._loader.load(*key)
+            if found is None:
+                raise unloadable(*key, self._loader.problem(*key))
+            with self._extra_lock:
+                self._extra[key] = found
+                while len(self._extra) > self._max_extra:
+                    self._extra.popitem(last=False)
+            self._drop_copies()
+        return found
+
+    def _trim(self) -> None:
+        """Once what this process proposed has become active, drops the copies of what was so before."""
+        if self._untrimmed and self._agreement.settled:
+            self._untrimmed = False
+            self._drop_copies()
+
+    def _drop_copies(self) -> None:
+        """Drops the cached copies that this process has no use for. Others keep what they have mapped."""
+        held = {served.digest for snapshot in list(self._held.values()) for served in snapshot.targets}
+        with self._extra_lock:
+            held |= {served.digest for served in self._extra.values()}
+        try:
+            trim(self._cache_dir, held)
+        except StoreError as e:
+            log.warning("%s", e)
+
+    def _forget(self, snapshot: Snapshot) -> None:
+        """Drops versions that somebody once asked for, and that are gone from the store or among the targets now."""
+        held = {(served.name, served.number) for served in snapshot.targets}
+        stored = {(entry.name, number) for entry in snapshot.entries.values() for number in entry.versions}
+        with self._extra_lock:
+            for key in [key for key in self._extra if key in held or key not in stored]:
+                del self._extra[key]
+
+    def _tell(self, old: Snapshot, new: Snapshot) -> None:
+        """In the worker that was ready last: the log and the figures of a switch, once for all."""
+        for problem in new.problems:
+            if problem not in old.problems and not _VERSION.search(problem.place):  # of which the loader has told
+                log.warning("%s", problem)
+        for name, entry in new.entries.items():
+            before = old.entries[name].default if name in old.entries else None
+            if before is not None and entry.default is not None and entry.default.number != before.number:
+                self._metrics.reloads.at(name).inc()
+                log.info("%s: version %d answers, no longer %d", name, entry.default.number, before.number)
+
+
+def _repeat(seconds: float, do: Callable[[], object]) -> None:
+    while True:
+        time.sleep(seconds * random.uniform(0.8, 1.2))  # noqa: S311 - workers should not all begin at once
+        try:
+            do()
+        except Exception:
+            log.exception("following the store failed; it is tried again")
+
+
+def _is_number(ref: int | str) -> bool:
+    return isinstance(ref, int) or (ref.isascii() and ref.isdigit() and len(ref) < 10)

@@ -1,0 +1,64 @@
+"""The snapshot: everything that is served at one moment, and the plan by which another process makes the same."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+
+import orjson
+
+from model_store.errors import Fault
+from service.registry.loader import Served
+
+
+@dataclass(frozen=True)
+class Entry:
+    """A model: what the store has of it, and what answers to "default" and to each alias."""
+
+    name: str
+    versions: tuple[int, ...]
+    aliases: Mapping[str, int]
+    targets: Mapping[str, Served]
+
+    @property
+    def default(self) -> Served | None:
+        return self.targets.get("default")
+
+
+@dataclass(frozen=True)
+class Snapshot:
+    """Everything that is served, at one moment."""
+
+    entries: Mapping[str, Entry] = field(default_factory=dict)
+    problems: tuple[Fault, ...] = ()
+
+    @property
+    def answering(self) -> list[Served]:
+        """The default of every model that has one."""
+        return [entry.default for entry in self.entries.values() if entry.default is not None]
+
+    @property
+    def targets(self) -> list[Served]:
+        """Whatever answers to a default or an alias, some of it several times."""
+        return [served for entry in self.entries.values() for served in entry.targets.values()]
+
+    def to_plan(self) -> bytes:
+        """What it is made of, versions by number and digest."""
+        entries = [
+            [e.name, e.versions, e.aliases, {alias: [s.number, s.digest] for alias, s in e.targets.items()}]
+            for e in self.entries.values()
+        ]
+        return orjson.dumps([entries, [[p.place, p.problem, p.mend] for p in self.problems]])
+
+    @classmethod
+    def from_plan(cls, plan: bytes, load: Callable[[str, int, str], Served | None]) -> Snapshot | None:
+        """The same in this process, whose versions `load` finds; None where it does not find one, after all others."""
+        entries, problems = orjson.loads(plan)
+        made: dict[str, Entry] = {}
+        missing = False
+        for name, versions, aliases, targets in entries:
+            found = {alias: load(name, number, digest) for alias, (number, digest) in targets.items()}
+            there = {alias: served for alias, served in found.items() if served is not None}
+            missing |= len(there) < len(found)
+            made[name] = Entry(name, tuple(versions), aliases, there)
+        return None if missing else cls(made, tuple(Fault(*problem) for problem in problems))

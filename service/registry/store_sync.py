@@ -1,0 +1,82 @@
+"""The look: what the store has at this moment, as far as it can be served.
+
+The default and the aliased versions of every model are loaded, verified and checked against their golden answers. A
+version that fails leaves the one before it serving, and is told of by `Snapshot.problems` until it is mended; so does a
+store that cannot be read.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from typing import Any, Protocol
+
+from model_store.errors import Fault, ModelStoreError, StoreError
+from service.registry.loader import Files, Loader, Served, mend
+from service.registry.snapshot import Entry, Snapshot
+
+
+class Followed(Files, Protocol):
+    """What is needed of a store."""
+
+    def state(self) -> Mapping[str, Mapping[str, Any]]: ...
+
+
+Versions = Mapping[tuple[str, int], Served]
+
+
+def look(store: Followed, loader: Loader, extra: Versions, old: Snapshot) -> Snapshot:
+    """What can be served now; the old one where nothing has changed. `extra`: what is in memory beside that."""
+    try:
+        state = store.state()
+        if not state and old.entries:
+            raise StoreError("it has become empty, as a volume does that is no longer mounted")
+    except (ModelStoreError, OSError) as e:
+        meanwhile = "what was loaded before keeps answering" if old.entries else "until it can, the answer is 503"
+        fault = Fault("store", f"cannot be read: {e}", meanwhile)
+        return Snapshot(old.entries, (fault, *(problem for problem in old.problems if problem.place != "store")))
+    found = _Look(loader, extra)
+    entries = {
+        name: found.entry(name, state[name], old.entries.get(name)) for name in sorted(state) if state[name]["versions"]
+    }
+    loader.forget((name, number) for name in state for number in state[name]["versions"])
+    return Snapshot(entries, tuple(found.problems))
+
+
+class _Look:
+    def __init__(self, loader: Loader, extra: Versions) -> None:
+        self._loader, self._extra = loader, extra
+        self.problems: list[Fault] = []
+
+    def entry(self, name: str, stored: Mapping[str, Any], old: Entry | None) -> Entry:
+        versions, aliases = tuple(stored["versions"]), dict(stored["aliases"])
+        before = old.targets if old else {}
+        targets: dict[str, Served] = {}
+        wanted = {"default": versions[-1], **aliases}
+        for alias, reason in stored["unreadable"].items():
+            again = f"set it again: models alias {name} {alias} VERSION --force"
+            self.problems.append(Fault(f"{name}/{alias}", reason, again))
+            wanted.pop(alias, None)
+            if alias in before:
+                targets[alias] = before[alias]
+        for key, number in wanted.items():
+            served = self._kept_or_loaded(name, number, (*targets.values(), *before.values()))
+            if served is None:
+                served = before.get(key)
+            if served is None and key == "default" and "default" not in aliases:
+                # Nothing to keep, as after a start: the newest that works, as would be serving without the restart.
+                older = (self._kept_or_loaded(name, n, targets.values()) for n in versions[-2::-1])
+                served = next((found for found in older if found), None)
+            if served is not None:
+                targets[key] = served
+        return Entry(name, versions, aliases, targets)
+
+    def _kept_or_loaded(self, name: str, number: int, kept: Iterable[Served]) -> Served | None:
+        for served in kept:
+            if served.number == number:
+                return served
+        found = self._extra.get((name, number)) or self._loader.load(name, number)
+        place = f"{name}/{number}"
+        if found is None and all(problem.place != place for problem in self.problems):
+            problem = self._loader.problem(name, number)
+            self.problems.append(Fault(place, problem, mend(name, number)))
+        return found

@@ -1,0 +1,171 @@
+"""The pages: the OpenAPI document, and a reference that people read, both made from what is served right now."""
+
+from __future__ import annotations
+
+import shlex
+import weakref
+from collections.abc import Mapping
+from typing import Any
+
+import orjson
+from flask import Blueprint, render_template, request, url_for
+from werkzeug.wrappers import Response
+
+from model_store.report.markup import TITLES, grouped, number, percent
+from service.config import Settings
+from service.openapi.document import document
+from service.protocols import model_metadata
+from service.registry.registry import Catalog, Snapshot
+
+_ADDRESSES = (
+    ("POST", "/predict", "Predictions of the model that the body names"),
+    ("POST", "/models/<name>/predict", "Predictions of this model"),
+    ("POST", "/models/<name>/versions/<version>/predict", "Predictions of this version; a number, an alias or latest"),
+    ("POST", "/v2/models/<name>/infer", "The same in tensors: the Open Inference Protocol, with all its addresses"),
+    ("POST", "/v1/models/<name>:predict", "The same as TensorFlow Serving answers it, with its status and metadata"),
+    ("POST", "/invocations", "The same for hosted platforms, beside GET /ping"),
+    ("GET", "/models", "The models there are"),
+    ("GET", "/models/<name>", "What a model takes and gives, and how good it is"),
+    ("GET", "/models/<name>/versions/<version>", "The same of one version"),
+    ("GET", "/models/<name>/example", "A body that is answered; the same below versions and /v2"),
+    ("GET", "/healthz", "200 while the process lives"),
+    ("GET", "/readyz", "200 while a model can answer, with all that is amiss; 503 when none can"),
+    ("GET", "/metrics", "Figures for Prometheus"),
+    ("GET", "/openapi.json", "This reference for programs: OpenAPI 3.1"),
+)
+_ERROR_CODES = (
+    (400, ("bad_json", "broken_body"), "The body is not JSON, or did not come whole."),
+    (400, ("bad_request",), "What came is not well-formed HTTP; also 414, 417, 431 and 501."),
+    (401, ("unauthorized",), "The service asks for a key, and the request has none that is known."),
+    (403, ("forbidden",), "The key has not the scope that the address needs."),
+    (404, ("unknown_model", "unknown_version", "not_found"), "There is no such thing; the message says what there is."),
+    (405, ("method_not_allowed",), "The address takes another method."),
+    (408, ("request_timeout",), "The request did not arrive within half a minute."),
+    (413, ("body_too_large",), "The body has more bytes than the limit."),
+    (415, ("unsupported_media_type",), "The Content-Type is clearly not JSON. None at all is fine."),
+    (422, ("invalid_request",), "The request was understood and does not fit; every fault is named."),
+    (500, ("internal_error",), "A bug of the service. Its log has the reason under the request_id."),
+    (
+        503,
+        ("overloaded", "loading", "no_model", "model_unavailable"),
+        "Nothing can answer now; Retry-After says how long.",
+    ),
+)
+_ERROR_EXAMPLE = {
+    "error": {
+        "code": "unknown_model",
+        "message": "there is no model 'pengins'; did you mean 'penguins'?",
+        "faults": [
+            {
+                "place": "model",
+                "problem": "wanted one of digits, penguins; found 'pengins'",
+                "mend": "did you mean 'penguins'?",
+            }
+        ],
+    },
+    "request_id": "5f0c8e4b1d2a4c3f9e6b7a8091c2d3e4",
+}
+
+
+def routes(catalog: Catalog, settings: Settings) -> Blueprint:
+    blueprint = Blueprint("pages", __name__)
+    # The document of the snapshot that was last asked about, which nobody but the catalog is to keep.
+    latest: list[tuple[weakref.ref[Snapshot], bytes]] = []
+
+    @blueprint.get("/openapi.json")
+    def openapi() -> Response:
+        snapshot = catalog.snapshot
+        if not latest or latest[0][0]() is not snapshot:
+            latest[:] = [(weakref.ref(snapshot), orjson.dumps(document(snapshot, keys=bool(settings.keys_file))))]
+        return Response(latest[0][1], content_type="application/json")
+
+    @blueprint.get("/docs")
+    def docs() -> str:
+        snapshot = catalog.snapshot
+        cards = [model_metadata.card(snapshot.entries[served.name], served) for served in snapshot.answering]
+        curl = 'curl -H "Authorization: Bearer $FORWARD_PASS_KEY"' if settings.keys_file else "curl"
+        return render_template(
+            "docs.html",
+            cards=[_page_card(card, curl) for card in cards],
+            problems=snapshot.problems,
+            base=request.host_url.rstrip("/"),
+            settings=settings,
+            addresses=_ADDRESSES,
+            error_codes=_ERROR_CODES,
+            error_example=_pretty(_ERROR_EXAMPLE),
+            grouped=grouped,
+        )
+
+    return blueprint
+
+
+def _page_card(card: dict[str, Any], curl: str) -> dict[str, Any]:
+    """A card with its example as text: a line for the shell, and the answer to it."""
+    example = card["example"]
+    row = orjson.dumps({"instances": example["instances"]}).decode()
+    path = url_for("predict.predict", name=card["name"])
+    address = shlex.quote(request.host_url.rstrip("/") + path)
+    return card | {
+        "path": path,
+        "curl": f"{curl} {address} -d {shlex.quote(row)}",
+        "request": row,
+        "answer": _pretty({"model": card["name"], "version": card["version"], "predictions": example["predictions"]}),
+        "figures": _figures(card["training"]),
+        "drawable": _drawable(card["inputs"][0]),
+    }
+
+
+def _drawable(column: Mapping[str, Any]) -> bool:
+    """An array that can be shown as an image, with room between its darkest and its lightest."""
+    seen = column.get("seen", {})
+    return len(column.get("shape", ())) == 2 and seen.get("min", 0) < seen.get("max", 0)
+
+
+def _figures(training: Mapping[str, Any]) -> dict[str, Any] | None:
+    """The metrics as a sentence and a table; nothing of them where an artifact records them in another form."""
+    metrics, baseline = training.get("metrics"), training.get("baseline", {})
+    if not isinstance(metrics, dict) or not isinstance(baseline, dict):
+        return None
+    of = f"{_figure(metrics.get('rows', ''))} {metrics.get('of', 'rows')}".strip()
+    accuracy = metrics.get("accuracy")
+    by = next((key for key in ("classes", "targets") if isinstance(metrics.get(key), dict)), "")
+    table = _rows(metrics.get(by))
+    beside = _rows(baseline.get(by))
+    summary = f"Measured on {of}."
+    if isinstance(accuracy, float):
+        summary = f"Right for {percent(accuracy)} of {of}"
+        always = baseline.get("accuracy")
+        if isinstance(always, float):
+            summary += f"; always answering “{baseline.get('answer')}” would be right for {percent(always)}"
+        summary += "."
+    elif beside:
+        summary += " The baseline always answers the training rows' mean."
+    first = next(iter(table.values()), {})
+    columns = [*(key for key in TITLES if key in first), *(key for key in first if key not in TITLES)]
+    lines = [
+        (title, [_figure(row.get(column)) for column in columns])
+        for name, figures in table.items()
+        for title, row in ((name, figures), ("baseline", beside.get(name)))
+        if row is not None
+    ]
+    return {
+        "summary": summary,
+        "by": {"classes": "class"}.get(by, "target"),
+        "columns": [TITLES.get(column, column) for column in columns],
+        "rows": lines,
+    }
+
+
+def _rows(group: Any) -> dict[str, dict[str, Any]]:
+    """The figures of each class or target."""
+    return {name: row for name, row in group.items() if isinstance(row, dict)} if isinstance(group, dict) else {}
+
+
+def _figure(value: Any) -> str:
+    """A figure of an artifact, which may be anything."""
+    short = value is None or isinstance(value, float) or (type(value) is int and abs(value) < 10**15)
+    return number(value) if short else str(value)
+
+
+def _pretty(value: Any) -> str:
+    return orjson.dumps(value, option=orjson.OPT_INDENT_2).decode()

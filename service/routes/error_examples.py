@@ -1,0 +1,122 @@
+"""The lesson: for a request that was refused, one that works - a body, and the line for a shell that sends it.
+
+The row is the caller's own with its faults mended, where one was sent, else the model's example. A body that is too
+long for an error stays where it is: the line fetches the example, and sends it on.
+"""
+
+from __future__ import annotations
+
+import difflib
+import re
+import shlex
+from collections.abc import Mapping
+from typing import Any
+from urllib.parse import quote
+
+import orjson
+from flask import current_app, g, request
+
+from model_store.errors import Fault
+from model_store.schema.signature import Array
+from service.protocols import tensors
+from service.registry.errors import WouldBlock
+from service.registry.registry import Catalog, Served, UnavailableError, UnknownError
+from service.registry.unloaded_models import Withdrawals
+from service.routes.row_repair import mended, row_of_tensors
+
+_MOST_BYTES = 4096  # an error is not the place for a large image
+_REPOSITORY = "/v2/repository/"
+
+
+def lesson(catalog: Catalog, faults: list[Fault]) -> dict[str, Any] | None:
+    """`{"body": ..., "curl": "..."}`, without the body where it is too long; None where no model can answer."""
+    base, curl = request.host_url.rstrip("/"), "curl -s"
+    if current_app.extensions["keys"]:
+        curl += ' -H "Authorization: Bearer $FORWARD_PASS_KEY"'
+    if request.path.startswith(_REPOSITORY) and isinstance(catalog.withdrawn, Withdrawals):
+        named = (request.view_args or {}).get("name", "")
+        path = request.path if not named or named in catalog.snapshot.entries else f"{_REPOSITORY}index"
+        return {"body": {}, "curl": f"{curl} {shlex.quote(base + quote(path))} -d '{{}}'"}
+    served, pinned = _meant(catalog)
+    if served is None:
+        return None
+    body = _body(served, _row(served, faults), alone=len(catalog.snapshot.entries) == 1)
+    address = shlex.quote(base + quote(_address(served, pinned), safe="/:"))
+    text = orjson.dumps(body).decode()
+    if len(text) <= _MOST_BYTES:
+        return {"body": body, "curl": f"{curl} {address} -d {shlex.quote(text)}"}
+    tensor = "/v2" if "inputs" in body and request.path.startswith("/v2") else ""
+    example = shlex.quote(f"{base}{tensor}/models/{served.name}/versions/{served.number}/example")
+    return {"curl": f"{curl} {example} | {curl} {address} -d @-"}
+
+
+def _meant(catalog: Catalog) -> tuple[Served | None, bool]:
+    """The version that the address names, and True; or the model whose name is most like the one that was named, and
+    where none was, whose columns are most like those that were sent.
+    """
+    asked = request.view_args or {}
+    name = asked.get("name") or g.get("named") or ""
+    if "name" in asked:
+        try:
+            return catalog.find(name, asked.get("version"), load=False), True
+        except (UnknownError, UnavailableError, WouldBlock):
+            pass
+    elif found := re.search(r"/models/([^/:]+)", request.path):
+        name = found[1]
+    answering = {each.name: each for each in catalog.snapshot.answering if each.name not in catalog.withdrawn}
+    if not name:
+        return max(answering.values(), key=lambda served: (_likeness(served), served.name), default=None), False
+    close = [name] if name in answering else difflib.get_close_matches(name[:100], answering, 1, 0.0)
+    return answering[close[0]] if close else next(iter(answering.values()), None), False
+
+
+def _likeness(served: Served) -> int:
+    """How many of the model's columns the first row that was sent has, by name or in their order."""
+    rows, signature = g.get("sent"), served.model.signature
+    row = rows[0] if isinstance(rows, list) and rows else None
+    if isinstance(row, Mapping):
+        return sum(name in row for name in signature.names)
+    if not isinstance(row, list) or not row:
+        return 0
+    if isinstance(signature.inputs[0], Array):
+        return int(isinstance(row[0], list))
+    return len(row) if len(row) == len(signature.names) and not isinstance(row[0], list) else 0
+
+
+def _address(served: Served, pinned: bool) -> str:
+    """Where the protocol that was spoken takes predictions: where they were asked for, if that can be."""
+    path = request.path
+    if _hosted() or (pinned and request.url_rule and request.url_rule.rule.endswith(("predict", "infer"))):
+        return path
+    if path.startswith("/v2"):
+        return f"/v2/models/{served.name}/infer"
+    return f"/v1/models/{served.name}:predict" if path.startswith("/v1") else f"/models/{served.name}/predict"
+
+
+def _hosted() -> bool:
+    return request.path == "/invocations" or request.blueprint == "hosted"
+
+
+def _body(served: Served, row: Any, *, alone: bool) -> dict[str, Any]:
+    """The body as the caller would have written it: in tensors, by columns or by rows."""
+    if _hosted():
+        return ({} if alone else {"model": served.name}) | {"instances": [row]}
+    if request.path.startswith("/v2"):
+        given = g.get("tensors", ([], b""))[0]
+        names = [one.get("name") for one in given if isinstance(one, dict)] if isinstance(given, list) else []
+        return {"inputs": tensors.of_row(served.model.signature, row, as_table=names == [tensors.ALL])}
+    if g.get("columnar"):
+        return {"inputs": {name: [value] for name, value in row.items()} if isinstance(row, Mapping) else [row]}
+    return {"instances": [row]}
+
+
+def _row(served: Served, faults: list[Fault]) -> Any:
+    """The first row that a fault names, or the first of all, mended; the example where none was sent."""
+    of_tensors = "tensors" in g  # whose faults name a row or a tensor
+    place = re.compile(r"rows\.(\d{1,9})" if of_tensors else r"(?:instances|inputs|rows)\.(\d{1,9})")
+    number = next((int(found[1]) for fault in faults if (found := place.match(fault.place))), 0)
+    if of_tensors:
+        inputs, tail = g.tensors
+        return mended(served, row_of_tensors(served, inputs, tail, number))
+    rows = g.get("sent")
+    return mended(served, rows[number]) if isinstance(rows, list) and number < len(rows) else served.example.instance

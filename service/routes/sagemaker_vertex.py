@@ -1,0 +1,34 @@
+"""The hosted platforms: what Amazon SageMaker and Google Vertex AI ask of a container.
+
+SageMaker asks /ping and /invocations. Vertex AI names its addresses in AIP_HEALTH_ROUTE and AIP_PREDICT_ROUTE, and
+sends `parameters` beside the instances, of which there are none here.
+"""
+
+from __future__ import annotations
+
+from flask import Blueprint
+from werkzeug.wrappers import Response
+
+from service.config import Settings
+from service.http.responses import json_response
+from service.registry.registry import Catalog
+from service.routes.predict import Predictor
+
+
+def routes(catalog: Catalog, predictor: Predictor, settings: Settings) -> Blueprint:
+    blueprint = Blueprint("hosted", __name__)
+
+    def ping() -> Response:
+        return json_response({}, 200 if catalog.snapshot.answering else 503)
+
+    def invocations() -> Response:
+        done = predictor(None, None, passed_over="parameters")
+        return json_response({"predictions": done.predictions}, headers={"X-Model-Version": str(done.served.number)})
+
+    blueprint.add_url_rule("/ping", view_func=ping, methods=["GET"])
+    blueprint.add_url_rule("/invocations", view_func=invocations, methods=["POST"])
+    if settings.health_route:
+        blueprint.add_url_rule(settings.health_route, "health", ping, methods=["GET"])
+    if settings.predict_route:
+        blueprint.add_url_rule(settings.predict_route, "predict", invocations, methods=["POST"])
+    return blueprint

@@ -1,0 +1,223 @@
+"""The keys: who may ask the service what, by bearer keys that each have scopes.
+
+    # name     scopes           SHA-256 of the key
+    shop       predict          sha256:4c0f8b3f1b8c3f0d...
+    grafana    metrics          sha256:9a3b6d5e27c1f0aa...
+
+    keys = Keys(Path("keys"))                               # KeysError where they cannot be read
+    keys.check(request.headers.get("Authorization"), "predict")     # returns, or raises RefusedError
+
+A file holds hashes alone, so whoever reads it can ask nothing. A key is 32 random bytes: nothing that could be
+guessed, so its plain SHA-256 is enough. One name may have several keys, as it does while one is exchanged for another.
+
+The file is looked at again once a second at most, by whoever checks a key. One that cannot be read any more leaves the
+keys before it in force, and `problem` says so until it is mended: losing the file must neither open nor close the
+house.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import hmac
+import logging
+import re
+import secrets
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+from model_store.errors import Fault
+from model_store.utils.atomic_write import replacing
+
+log = logging.getLogger("service")
+
+SCOPES = ("predict", "metrics", "admin")
+PREFIX = "fp_"  # so that a key that lies where it should not is found by those who look for such things
+LOOK_SECONDS = 1.0
+MAX_FILE_BYTES = 1_000_000
+
+_REALM = 'Bearer realm="forward-pass"'
+_BITS = {scope: 2 << place for place, scope in enumerate(SCOPES)}
+_KNOWN = 1
+_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._@-]{0,63}")
+_NAMED = "wanted a name of letters, digits and . _ @ -, 64 at most"
+_HASH = re.compile(r"sha256:([0-9a-f]{64})")
+_MEND = "send `Authorization: Bearer` and a key"
+
+
+class KeysError(Exception):
+    """A file of keys that cannot be read; a sentence for each fault."""
+
+    def __init__(self, faults: list[str]) -> None:
+        self.faults = faults
+        super().__init__("; ".join(faults))
+
+
+class RefusedError(Exception):
+    """Who asks is not known (401), or may not ask this (403). `challenge` is the answer's WWW-Authenticate."""
+
+    def __init__(self, status: int, code: str, fault: Fault, challenge: str) -> None:
+        self.status, self.code, self.fault, self.challenge = status, code, fault, challenge
+        super().__init__(str(fault))
+
+
+@dataclass(frozen=True)
+class Key:
+    name: str
+    scopes: tuple[str, ...]
+    digest: bytes
+
+    def __str__(self) -> str:
+        """Its line in the file."""
+        return f"{self.name} {','.join(self.scopes)} sha256:{self.digest.hex()}"
+
+
+def generate(name: str, scopes: tuple[str, ...]) -> tuple[str, Key]:
+    """A new key: what its owner keeps, and what the service keeps."""
+    if not _NAME.fullmatch(name):
+        raise KeysError([f"NAME: {_NAMED}; found {name!r}"])
+    secret = PREFIX + secrets.token_urlsafe(32)
+    return secret, Key(name, scopes, hashlib.sha256(secret.encode()).digest())
+
+
+def parse(text: str, place: str) -> list[Key]:
+    """The keys of a file. KeysError with everything that is wrong with it, and nothing of what stands there: a secret
+    in the wrong place would find its way into the log and into /readyz."""
+    keys, faults = [], []
+    for number, line in enumerate(text.splitlines(), 1):
+        words = line.partition("#")[0].split()
+        if not words:
+            continue
+        here = f"{place} line {number}"
+        if len(words) != 3:
+            faults.append(f"{here}: wanted a name, its scopes and the hash of its key, found {len(words)} words")
+            continue
+        name, scopes, digest = words[0], tuple(words[1].split(",")), _HASH.fullmatch(words[2])
+        if not _NAME.fullmatch(name):
+            faults.append(f"{here}: {_NAMED}")
+        if not set(scopes) <= set(SCOPES):
+            faults.append(f"{here}: wanted scopes of {', '.join(SCOPES)}, with commas between and no spaces")
+        if digest is None:
+            faults.append(f"{here}: wanted sha256: and 64 hexadecimal digits; serve keygen makes such a line")
+        else:
+            keys.append(Key(name, scopes, bytes.fromhex(digest[1])))
+    if not keys and not faults:
+        faults.append(f"{place}: wanted at least one key, found none; serve keygen makes one")
+    if faults:
+        raise KeysError(faults)
+    return keys
+
+
+def append(path: Path, key: Key) -> None:
+    """Adds a key to a file, which may be new. KeysError where the file is not one of keys: nothing is written then."""
+    before = _text(path) if path.exists() else ""
+    text = f"{before}{'' if before.endswith(chr(10)) or not before else chr(10)}{key}\n"
+    parse(text, str(path))
+    with replacing(path, "x", encoding="utf-8") as file:
+        file.write(text)
+
+
+class Keys:
+    """The keys in force. Without a file there are none, and everybody may ask everything."""
+
+    def __init__(self, path: Path | None = None, clock: Callable[[], float] = time.monotonic) -> None:
+        self.problem: Fault | None = None
+        self._path, self._clock = path, clock
+        self._look_at = 0.0
+        self._seen: tuple[int, ...] | None = None
+        self._granted: list[tuple[bytes, int]] = []  # of each key its hash, and what it may as bits
+        if path is not None:
+            self._seen = _state(path)
+            self._take(_read(path))
+            self._look_at = clock() + LOOK_SECONDS
+
+    def __bool__(self) -> bool:
+        return self._path is not None
+
+    def check(self, authorization: str | None, scope: str) -> None:
+        """Returns for a key that has the scope, RefusedError otherwise.
+
+        Every key is compared, in constant time, whichever of them it is.
+        """
+        if self._path is None:
+            return
+        granted = self._granted_to(authorization)
+        if granted & _BITS[scope]:
+            return
+        if not authorization:
+            raise RefusedError(401, "unauthorized", Fault("Authorization", "wanted a key, found none", _MEND), _REALM)
+        if not granted:
+            fault = Fault("Authorization", "wanted a key that is known here, found another", _MEND)
+            raise RefusedError(401, "unauthorized", fault, f'{_REALM}, error="invalid_token"')
+        mend = f"send one that has it; serve keygen NAME --scope {scope} makes one"
+        fault = Fault("Authorization", f"wanted a key with the scope {scope}, found one without it", mend)
+        raise RefusedError(403, "forbidden", fault, f'{_REALM}, error="insufficient_scope", scope="{scope}"')
+
+    def known(self, authorization: str | None) -> bool:
+        """Whether a caller may be told what strangers are not."""
+        return self._path is None or bool(self._granted_to(authorization))
+
+    def _granted_to(self, authorization: str | None) -> int:
+        if self._clock() >= self._look_at:
+            self.look()
+        kind, _, secret = (authorization or "").partition(" ")
+        if kind.lower() != "bearer":
+            return 0
+        digest = hashlib.sha256(secret.strip().encode("utf-8", "replace")).digest()
+        granted = 0
+        for known, bits in self._granted:
+            granted |= bits * hmac.compare_digest(known, digest)
+        return granted
+
+    def look(self) -> None:
+        """Takes the file's keys where it has changed."""
+        if self._path is None:
+            return
+        self._look_at = self._clock() + LOOK_SECONDS
+        state = _state(self._path)
+        if state == self._seen and state is not None:
+            return
+        self._seen = state
+        try:
+            found = _read(self._path)
+        except KeysError as e:
+            fault = Fault("keys", str(e), "mend the file; the keys before it stay in force")
+            if fault != self.problem:
+                log.error("%s", fault)
+            self.problem = fault
+            return
+        self._take(found)
+        self.problem = None
+        log.info("took %d keys from %s", len(found), self._path)
+
+    def _take(self, keys: list[Key]) -> None:
+        # One assignment: whoever is checking meanwhile goes through one list or the other.
+        self._granted = [(key.digest, _KNOWN | sum(_BITS[scope] for scope in set(key.scopes))) for key in keys]
+
+
+def _state(path: Path) -> tuple[int, ...] | None:
+    """What changes with the file: it is rewritten, replaced or, in a cluster, a link to it is turned elsewhere."""
+    try:
+        found = path.stat()
+    except OSError:
+        return None
+    return found.st_dev, found.st_ino, found.st_mtime_ns, found.st_ctime_ns, found.st_size
+
+
+def _read(path: Path) -> list[Key]:
+    return parse(_text(path), str(path))
+
+
+def _text(path: Path) -> str:
+    try:
+        with path.open("rb") as file:
+            content = file.read(MAX_FILE_BYTES + 1)
+    except OSError as e:
+        raise KeysError([f"{path}: cannot be read: {e.strerror or e}"]) from e
+    if len(content) > MAX_FILE_BYTES:
+        raise KeysError([f"{path}: wanted {MAX_FILE_BYTES} bytes at most"])
+    try:
+        return content.decode()
+    except UnicodeDecodeError as e:
+        raise KeysError([f"{path}: wanted text in UTF-8"]) from e

@@ -1,0 +1,1 @@
+"""The HTTP server below Flask: a gunicorn worker class and its parts."""

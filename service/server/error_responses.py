@@ -1,0 +1,62 @@
+"""The refusal: what the worker answers by itself, in the shape of all errors of the protocol that was spoken."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from gunicorn.http import errors as http_errors  # type: ignore[import-untyped]
+
+from service.http.responses import ANSWER_HEADERS, has_plain_errors, json_bytes
+from service.server.connection import Connection
+from service.server.request_reader import HeadTooLargeError
+from service.telemetry.request_record import Observer
+
+_STATUS = {
+    http_errors.LimitRequestLine: "414 URI Too Long",
+    http_errors.LimitRequestHeaders: "431 Request Header Fields Too Large",
+    HeadTooLargeError: "431 Request Header Fields Too Large",
+    http_errors.ExpectationFailed: "417 Expectation Failed",
+    http_errors.UnsupportedTransferCoding: "501 Not Implemented",
+}
+
+
+def status_of(error: Exception) -> str:
+    """For a head that is not to be taken."""
+    return next((status for kind, status in _STATUS.items() if isinstance(error, kind)), "400 Bad Request")
+
+
+def refusal(
+    observer: Observer,
+    connection: Connection,
+    status: str,
+    code: str,
+    message: str,
+    *,
+    close: bool = True,
+    more: str = "",
+) -> bytes:
+    """The whole answer to what a connection has sent, observed as everything else, as far as its head was read."""
+    waiting = connection.waiting
+    head: Any = waiting.head if waiting is not None else connection.incoming.head
+    given = dict(head.headers) if head is not None else {}
+    seen = observer.begin(
+        getattr(head, "method", None) or "-",
+        getattr(head, "uri", None) or "-",
+        request_id=given.get("X-REQUEST-ID", ""),
+        traceparent=given.get("TRACEPARENT", ""),
+        client=connection.client,
+        arrived=connection.since if waiting is not None else 0.0,
+    )
+    seen.error_code = code
+    if head is not None and has_plain_errors(head.path):
+        body = json_bytes({"error": message})
+    else:
+        error = {"code": code, "message": message, "faults": []}
+        body = json_bytes({"error": error, "request_id": seen.request_id})
+    more += "".join([f"{name}: {value}\r\n" for name, value in (*ANSWER_HEADERS.items(), *observer.headers(seen))])
+    observer.finish(seen, route="none", status=int(status[:3]))
+    lines = f"HTTP/1.1 {status}\r\nContent-Type: application/json\r\nContent-Length: {len(body)}\r\n{more}"
+    lines += f"Connection: {'close' if close else 'keep-alive'}\r\n\r\n"
+    if seen.method == "HEAD":  # whoever asks so would take a body for the beginning of the next answer
+        body = b""
+    return lines.encode("latin-1", "replace") + body

@@ -1,0 +1,50 @@
+"""The gateway: a request that is here goes through the WSGI application, and its answer is put up to be sent."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable
+from typing import Any
+
+from gunicorn.http import errors as http_errors  # type: ignore[import-untyped]
+from gunicorn.http import wsgi
+
+from service.server.connection import Connection
+from service.server.error_responses import refusal
+from service.server.request_reader import Arrived
+from service.telemetry.request_record import Observer
+
+
+class Gateway:
+    def __init__(self, application: Callable[..., Any], cfg: Any, observer: Observer, log: logging.Logger) -> None:
+        self._application, self._cfg, self._observer, self.log = application, cfg, observer, log
+
+    def answer(self, connection: Connection, arrived: Arrived, *, last: bool) -> bool:
+        """Has the application write to what the connection sends; whether nothing may follow, as `last` wants it."""
+        head = arrived.head
+        head._expected_100_continue = False
+        try:
+            response, environ = wsgi.create(head, connection, connection.peer, connection.server, self._cfg)
+        except (http_errors.ConfigurationProblem, ValueError) as e:  # a head that no address of ours can have
+            message = f"the request is not well-formed HTTP: {e}"
+            connection.outgoing += refusal(self._observer, connection, "400 Bad Request", "bad_request", message)
+            return True
+        environ["wsgi.input"] = arrived.body
+        environ["forward_pass.arrived"], environ["forward_pass.request"] = connection.since, arrived
+        if last:
+            response.force_close()
+        try:
+            answer = self._application(environ, response.start_response)
+            try:
+                for part in answer:
+                    response.write(part)
+                response.close()
+            finally:
+                if hasattr(answer, "close"):
+                    answer.close()
+        except Exception:
+            self.log.exception("%s %s crashed outside the application's own handling", head.method, head.path)
+            status, message = "500 Internal Server Error", "the service failed"
+            connection.outgoing[:] = refusal(self._observer, connection, status, "internal_error", message)
+            return True
+        return bool(response.should_close())

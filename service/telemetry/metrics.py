@@ -1,0 +1,96 @@
+"""The metrics: what Prometheus reads at /metrics, right across the workers.
+
+What happens is counted (counts.py). What is loaded right now is not counted but looked up when asked, so versions that
+are gone leave no series behind.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator, Mapping
+
+from prometheus_client import generate_latest
+from prometheus_client.core import GaugeMetricFamily, Metric
+
+from service.telemetry.mmap_counters import Counts
+
+_SECONDS = (0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 10.0)
+_STAGE_SECONDS = (0.00001, 0.000025, 0.00005, 0.0001, 0.00025, 0.0005, 0.001, 0.0025, 0.005, 0.025, 0.1, 0.5, 2.5)
+_ROWS = tuple(2.0**k for k in range(15))
+_VERSION = ("model", "version")
+
+
+Recent = Mapping[str, float]  # what all workers know of recent rows, see `Drift`
+Lookup = Callable[[Recent], Iterable[Metric]]
+
+
+class Metrics:
+    """Counts of one application; several may live in one process, as in tests."""
+
+    def __init__(self, within: str = "") -> None:
+        """`within`: the directory that counts are kept below, if not in memory."""
+        self.counts = counts = Counts(within=within)
+        self._lookups: list[Lookup] = []
+        self.requests = counts.counter(
+            "forward_pass_requests",
+            "Requests answered, by route; model and version where one was asked.",
+            ("route", *_VERSION, "status"),
+        )
+        self.seconds = counts.histogram(
+            "forward_pass_request_seconds",
+            "Time from a request's arrival to its answer.",
+            ("route", *_VERSION),
+            _SECONDS,
+        )
+        self.stages = counts.histogram(
+            "forward_pass_stage_seconds",
+            "Time of a prediction in each stage: queue, parse, compute, serialise.",
+            ("stage", *_VERSION),
+            _STAGE_SECONDS,
+        )
+        self.rows = counts.counter("forward_pass_rows", "Rows predicted.", _VERSION)
+        self.batches = counts.histogram("forward_pass_batch_rows", "Rows of a forward pass.", _VERSION, _ROWS)
+        self.errors = counts.counter(
+            "forward_pass_errors",
+            "Answers that were errors, by code; model and version where one was asked.",
+            ("code", *_VERSION),
+        )
+        self.errors.at("overloaded", "", "")  # is 0 from now on: Prometheus sees no increase from nothing to 1
+        self.loads = counts.counter("forward_pass_model_loads", "Versions loaded into a process.", ("model",))
+        self.load_failures = counts.counter(
+            "forward_pass_model_load_failures", "Versions that could not be loaded.", ("model",)
+        )
+        self.reloads = counts.counter(
+            "forward_pass_model_reloads", "Switches of a model's default to another version.", ("model",)
+        )
+        self.in_progress = counts.gauge("forward_pass_requests_in_progress", "Requests under way.").at()
+
+    def look_up(self, lookup: Lookup) -> None:
+        """Adds metrics that are read off when somebody asks."""
+        self._lookups.append(lookup)
+
+    def exposition(self) -> bytes:
+        """Everything, in Prometheus's text format."""
+        recent = self.counts.shares()
+        found = [metric for lookup in self._lookups for metric in lookup(recent)]
+        return self.counts.text().encode() + generate_latest(_Collected(found))
+
+
+class _Collected:
+    """What `generate_latest` asks of a registry."""
+
+    def __init__(self, metrics: list[Metric]) -> None:
+        self._metrics = metrics
+
+    def collect(self) -> list[Metric]:
+        return self._metrics
+
+
+def models_metrics(served: Iterable[tuple[str, int, str]], problems: int) -> Iterator[Metric]:
+    """Which version of each model answers by default, and how much is amiss."""
+    info = GaugeMetricFamily(
+        "forward_pass_model_info", "The version that answers by default.", labels=["model", "version", "digest"]
+    )
+    for name, number, digest in served:
+        info.add_metric([name, str(number), digest], 1)
+    yield info
+    yield GaugeMetricFamily("forward_pass_problems", "Faults that /readyz tells of.", value=problems)

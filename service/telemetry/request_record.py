@@ -1,0 +1,196 @@
+"""What is observed of a request, whoever answers it: Flask's application or the worker itself.
+
+    observation = observer.begin("POST", "/predict", request_id="", traceparent="", client="10.0.0.7")
+    ...                                    # marks when it was parsed, when computing began and ended
+    headers = observer.headers(observation)
+    observer.finish(observation, route="/predict", status=200)
+
+A trace goes on as W3C Trace Context says: the caller's trace keeps its id, this request is a span of its own in it.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import random
+import re
+import time
+from typing import TYPE_CHECKING, Any, Protocol
+
+from service.telemetry.metrics import Metrics
+from service.telemetry.mmap_counters import Count, Spread
+
+if TYPE_CHECKING:
+    from service.registry.registry import Served
+
+access = logging.getLogger("service.access")
+
+# Asked every few seconds, and nobody reads it.
+QUIET = frozenset({"/healthz", "/readyz", "/metrics", "/ping", "/v2/health/live", "/v2/health/ready"})
+STAGES = ("queue", "parse", "compute", "serialise")
+clock = time.monotonic
+
+_SANE_ID = re.compile(r"[A-Za-z0-9._~+/=:@-]{1,128}")
+_TRACEPARENT = re.compile(r"(?!ff)([0-9a-f]{2})-(?!0{32})([0-9a-f]{32})-(?!0{16})([0-9a-f]{16})-([0-9a-f]{2})(-.*)?")
+_NONZERO = 1 << 64 | 1  # the last bit of the trace's id and of the span's: neither may be zero
+
+
+class Observation:
+    """One request: who asked what, who answered, and when; moments are those of `clock`, 0.0 until they come.
+
+    As text it is a line of the access log, as a dict the same for programs.
+    """
+
+    __slots__ = (
+        "arrived", "client", "computed", "computing", "ended", "error_code", "flags", "given_flags", "method",
+        "parent_id", "parsed", "request_id", "route", "rows", "served", "span_id", "started", "status", "target",
+        "trace_id",
+    )  # fmt: skip
+
+    def __init__(self, method: str, target: str, client: str, arrived: float) -> None:
+        self.method, self.client = method, client
+        self.target = target.partition("?")[0]  # where some put what should be in no log
+        self.started = clock()
+        self.arrived = arrived or self.started
+        self.parsed = self.computing = self.computed = self.ended = 0.0
+        self.served: Served | None = None
+        self.rows = 0
+        self.error_code = self.request_id = self.trace_id = self.span_id = self.parent_id = ""
+        self.flags = self.given_flags = self.status = 0
+        self.route = ""
+
+    def stages(self) -> tuple[float, float, float, float]:
+        """Seconds of each of `STAGES`; waiting counts as queue, be it for the loop or for a batch."""
+        queue = self.started - self.arrived + self.computing - self.parsed
+        return queue, self.parsed - self.started, self.computed - self.computing, self.ended - self.computed
+
+    def __str__(self) -> str:
+        answer = f" {self.served.name}/{self.served.number} rows={self.rows}" if self.served else ""
+        fault = f" error={self.error_code}" if self.error_code else ""
+        target = self.target.encode("unicode_escape").decode()
+        took = f"{1000 * (self.ended - self.arrived):.1f}ms"
+        told = f"{self.method} {target} {self.status} {took}{answer}{fault}"
+        return f"{told} id={self.request_id} from={self.client}"
+
+    def as_dict(self) -> dict[str, Any]:
+        told: dict[str, Any] = {"request_id": self.request_id, "trace_id": self.trace_id, "span_id": self.span_id}
+        told |= {"method": self.method, "target": self.target, "client": self.client}
+        if self.status:
+            told |= {"status": self.status, "seconds": round(self.ended - self.arrived, 6)}
+        if self.served:
+            told |= {"model": self.served.name, "version": self.served.number, "rows": self.rows}
+        if self.computed:
+            told |= {f"{stage}_seconds": round(spent, 6) for stage, spent in zip(STAGES, self.stages(), strict=True)}
+        if self.error_code:
+            told["error"] = self.error_code
+        return told
+
+
+class Tracing(Protocol):
+    """Who keeps spans of requests, as tracing.py does."""
+
+    def samples(self, seen: Observation) -> bool: ...
+
+    def record(self, seen: Observation) -> None: ...
+
+
+class Observer:
+    def __init__(self, metrics: Metrics, health_route: str = "") -> None:
+        """`health_route` is quiet as well."""
+        self.metrics = metrics
+        self._quiet = QUIET | {health_route}
+        self.tracing: Tracing | None = None  # set after a fork: a thread sends the spans
+        self._random = random.Random()  # noqa: S311 - ids are no secrets
+        os.register_at_fork(after_in_child=self._random.seed)  # or all workers would give the same ids
+        # The cells that a request of a kind counts in: looking up five by their labels would take longer than counting.
+        self._answers: dict[tuple[str, str, int, int], tuple[Count, Spread | None]] = {}
+        self._predictions: dict[tuple[str, int], tuple[Count, list[Spread]]] = {}
+
+    def begin(
+        self,
+        method: str,
+        target: str,
+        *,
+        request_id: str = "",
+        traceparent: str = "",
+        client: str = "",
+        arrived: float = 0.0,
+    ) -> Observation:
+        """`arrived`: when the request was whole, where that is known."""
+        seen = Observation(method, target, client, arrived)
+        chance = f"{self._random.getrandbits(192) | _NONZERO:048x}"
+        seen.request_id = request_id if request_id and _SANE_ID.fullmatch(request_id) else chance[:32]
+        seen.span_id = chance[32:]
+        given = _TRACEPARENT.fullmatch(traceparent) if traceparent else None
+        if given is not None and not (given[1] == "00" and given[5]):
+            seen.trace_id, seen.parent_id = given[2], given[3]
+            seen.flags = seen.given_flags = int(given[4], 16) & 1
+        else:
+            seen.trace_id = chance[:32]
+        self.metrics.in_progress.inc()
+        return seen
+
+    def forget(self) -> None:
+        """A request was begun that is answered elsewhere, and counted there."""
+        self.metrics.in_progress.inc(-1.0)
+
+    def headers(self, seen: Observation) -> list[tuple[str, str]]:
+        """What an answer says of how it came about; its body is written by now."""
+        seen.ended = clock()
+        if self.tracing is not None:
+            seen.flags = int(self.tracing.samples(seen))
+        headers = [
+            ("X-Request-Id", seen.request_id),
+            ("traceparent", f"00-{seen.trace_id}-{seen.span_id}-0{seen.flags}"),
+        ]
+        if seen.computed:
+            queue, parse, compute, serialise = seen.stages()
+            headers.append(
+                (
+                    "Server-Timing",
+                    f"queue;dur={1e3 * queue:.3f}, parse;dur={1e3 * parse:.3f}, "
+                    f"compute;dur={1e3 * compute:.3f}, serialise;dur={1e3 * serialise:.3f}",
+                )
+            )
+        return headers
+
+    def finish(self, seen: Observation, *, route: str, status: int) -> None:
+        """Metrics and the access log: one line a request, with the id that the caller was given."""
+        metrics, served = self.metrics, seen.served
+        if not seen.status:  # else this was tried before, and failed: Flask then answers anew
+            metrics.in_progress.inc(-1.0)
+        seen.ended = seen.ended or clock()
+        seen.route, seen.status = route, status
+        name, number = ("", 0) if served is None else (served.name, served.number)
+        requests, seconds = self._answers.get((route, name, number, status)) or self._answer(
+            route, name, number, status
+        )
+        requests.inc()
+        if seconds is not None:
+            seconds.observe(seen.ended - seen.arrived)
+        if seen.computed and status < 400:  # what was computed and could not be answered is no prediction
+            rows, stages = self._predictions.get((name, number)) or self._prediction(name, number)
+            rows.inc(seen.rows)
+            for stage, spent in zip(stages, seen.stages(), strict=True):
+                stage.observe(spent)
+        if seen.error_code:
+            metrics.errors.at(seen.error_code, name, str(number or "")).inc()
+        # A line for each request that is turned away would make a flood of requests one of lines.
+        quiet = (route in self._quiet and status < 400) or seen.error_code == "overloaded"
+        level = logging.DEBUG if quiet else logging.INFO
+        if access.isEnabledFor(level):
+            access.log(level, seen)
+        if self.tracing is not None:
+            self.tracing.record(seen)
+
+    def _answer(self, route: str, name: str, number: int, status: int) -> tuple[Count, Spread | None]:
+        of = route, name, str(number or "")
+        spread = None if route in self._quiet else self.metrics.seconds.at(*of)
+        cells = self.metrics.requests.at(*of, str(status)), spread
+        self._answers[route, name, number, status] = cells
+        return cells
+
+    def _prediction(self, name: str, number: int) -> tuple[Count, list[Spread]]:
+        stages = [self.metrics.stages.at(stage, name, str(number)) for stage in STAGES]
+        self._predictions[name, number] = cells = self.metrics.rows.at(name, str(number)), stages
+        return cells

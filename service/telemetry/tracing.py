@@ -1,0 +1,106 @@
+"""Tracing: requests as OpenTelemetry spans, sent by OTLP to whatever collects them. Imported only where that is wanted.
+
+A request is a span of the ids that its answer tells, with the spans `parse`, `compute` and `serialise` below it. They
+are made of what was observed anyway, when the request is over. OpenTelemetry's own variables (OTEL_SERVICE_NAME,
+OTEL_TRACES_SAMPLER, OTEL_BSP_SCHEDULE_DELAY ...) hold.
+"""
+
+from __future__ import annotations
+
+import threading
+import time
+
+from opentelemetry.context import Context
+from opentelemetry.exporter.otlp.proto.http.trace_exporter import OTLPSpanExporter
+from opentelemetry.sdk.resources import OTELResourceDetector, Resource
+from opentelemetry.sdk.trace import SpanProcessor, TracerProvider
+from opentelemetry.sdk.trace.export import BatchSpanProcessor
+from opentelemetry.sdk.trace.id_generator import RandomIdGenerator
+from opentelemetry.trace import NonRecordingSpan, SpanContext, SpanKind, Status, StatusCode, TraceFlags
+from opentelemetry.trace import set_span_in_context as within
+
+from service.telemetry.request_record import Observation, clock
+
+
+class Tracing:
+    def __init__(self, processor: SpanProcessor) -> None:
+        """`processor` takes the spans that have ended."""
+        named = Resource({"service.name": "forward-pass"}).merge(OTELResourceDetector().detect())
+        self._ids = _Ids()
+        self._starting = threading.Lock()  # two threads would take one another's ids
+        self._provider = TracerProvider(resource=named, id_generator=self._ids)
+        self._provider.add_span_processor(processor)
+        self._tracer = self._provider.get_tracer("forward_pass")
+
+    @classmethod
+    def to(cls, endpoint: str) -> Tracing:
+        """To a collector, by a thread of this process, which also sends what is left when the process ends."""
+        return cls(BatchSpanProcessor(OTLPSpanExporter(endpoint=f"{endpoint.rstrip('/')}/v1/traces")))
+
+    def samples(self, seen: Observation) -> bool:
+        """Whether this request's spans are kept: as its caller decided, else as OTEL_TRACES_SAMPLER says."""
+        found = self._provider.sampler.should_sample(_parent(seen), int(seen.trace_id, 16), "request")
+        return bool(found.decision.is_sampled())
+
+    def record(self, seen: Observation) -> None:
+        now, today = clock(), time.time_ns()
+
+        def at(moment: float) -> int:
+            return today - round(1e9 * (now - moment))
+
+        with self._starting:
+            self._ids.told = int(seen.trace_id, 16), int(seen.span_id, 16)
+            span = self._tracer.start_span(
+                f"{seen.method} {seen.route}", _parent(seen), SpanKind.SERVER, _about(seen), start_time=at(seen.arrived)
+            )
+        if seen.status >= 500:
+            span.set_status(Status(StatusCode.ERROR, seen.error_code))
+        if seen.computed:
+            stages = {
+                "parse": (seen.started, seen.parsed),
+                "compute": (seen.computing, seen.computed),
+                "serialise": (seen.computed, seen.ended),
+            }
+            for stage, (begun, ended) in stages.items():
+                self._tracer.start_span(stage, within(span, Context()), start_time=at(begun)).end(at(ended))
+        span.end(at(seen.ended))
+
+
+class _Ids(RandomIdGenerator):  # type: ignore[misc]
+    """Gives the ids of a trace and of a span that it was told, once; else random ones."""
+
+    told: tuple[int, int] | None = None
+
+    def generate_trace_id(self) -> int:
+        return self.told[0] if self.told else super().generate_trace_id()
+
+    def generate_span_id(self) -> int:
+        told, self.told = self.told, None
+        return told[1] if told else super().generate_span_id()
+
+
+def _parent(seen: Observation) -> Context:
+    """The caller's span; nothing where the trace begins here."""
+    if not seen.parent_id:
+        return Context()
+    flags = TraceFlags(seen.given_flags)
+    remote = SpanContext(int(seen.trace_id, 16), int(seen.parent_id, 16), is_remote=True, trace_flags=flags)
+    return within(NonRecordingSpan(remote), Context())
+
+
+def _about(seen: Observation) -> dict[str, str | int]:
+    """Attributes, by OpenTelemetry's names where it has one."""
+    about: dict[str, str | int] = {
+        "http.request.method": seen.method,
+        "http.route": seen.route,
+        "http.response.status_code": seen.status,
+        "url.path": seen.target,
+        "client.address": seen.client,
+        "forward_pass.request_id": seen.request_id,
+    }
+    if seen.served is not None:
+        about |= {"forward_pass.model": seen.served.name, "forward_pass.version": seen.served.number}
+        about["forward_pass.rows"] = seen.rows
+    if seen.error_code:
+        about["error.type"] = seen.error_code
+    return about

@@ -1,0 +1,275 @@
+"""Every MUST of docs/artifact-format.md has a test of its name here, and a script in tests/attacks that breaks it."""
+
+from __future__ import annotations
+
+import importlib
+import os
+import re
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import pytest
+
+from model_store.artifact import npz
+from model_store.errors import ArtifactError
+from tests.attacks.forge import Variants, Whole, faultless
+
+ROOT = Path(__file__).parents[3]
+SCRIPTS = sorted(
+    path.stem for path in (ROOT / "tests" / "attacks").glob("*.py") if path.stem not in ("forge", "mutants")
+)
+FRAME = "wanted the header that the manifest foretells|wanted an artifact, found another kind"
+DIRECTORY = "directory: wanted the one that the manifest foretells|wanted [0-9]+ bytes, found [0-9]+$"
+
+Refused = Callable[[str, str], None]
+
+
+@pytest.fixture(scope="module")
+def whole() -> Whole:
+    return faultless()
+
+
+def hostile(rule: str, whole: Whole) -> Variants:
+    variants: Variants = importlib.import_module(f"tests.attacks.{rule}").hostile(whole)
+    return variants
+
+
+@pytest.fixture
+def refused(whole: Whole, tmp_path: Path) -> Refused:
+    """That all hostile files of a rule are refused, each in the words that match."""
+
+    def check(rule: str, words: str) -> None:
+        path = tmp_path / "hostile.npz"
+        for variant, data in hostile(rule, whole).items():
+            assert data != whole.data, variant
+            path.write_bytes(data)
+            with pytest.raises(ArtifactError) as caught:
+                npz.read(path)
+            message = str(caught.value)
+            assert message.startswith(f"{path}: "), variant
+            assert re.search(words, message.removeprefix(f"{path}: ")), (variant, message)
+
+    return check
+
+
+@contextmanager
+def noted() -> Iterator[list[str]]:
+    """What an ArtifactError says, if there is one: not every reader looks at everything."""
+    told: list[str] = []
+    try:
+        yield told
+    except ArtifactError as e:
+        told.append(str(e))
+
+
+def rules() -> dict[str, str]:
+    """The rules of the document, by name."""
+    text = (ROOT / "docs" / "artifact-format.md").read_text(encoding="utf-8")
+    return dict(re.findall(r"^- `([a-z0-9_]+)`: (.*?)(?=^- |^$|\Z)", text, re.MULTILINE | re.DOTALL))
+
+
+def test_every_must_has_a_name_a_test_and_an_attack() -> None:
+    assert list(rules()) == [name.removeprefix("test_") for name in globals() if name.removeprefix("test_") in rules()]
+    assert sorted(rule for rule in rules() if not rule.startswith("readers_")) == SCRIPTS
+
+
+def test_there_is_no_must_outside_of_the_rules() -> None:
+    assert [rule for rule, text in rules().items() if "MUST" not in text] == []
+    text = (ROOT / "docs" / "artifact-format.md").read_text(encoding="utf-8")
+    after_the_opening = text.partition("\n## ")[2]
+    assert after_the_opening.count("MUST") == sum(rule.count("MUST") for rule in rules().values())
+
+
+def test_a_second_writer_made_from_the_document_writes_the_same_bytes(whole: Whole) -> None:
+    assert whole.forged() == whole.data
+
+
+def test_scripts_write_their_hostile_files(tmp_path: Path) -> None:
+    words = [sys.executable, "-m", "tests.attacks.crcs_are_true", str(tmp_path)]
+    subprocess.run(words, check=True, cwd=ROOT, capture_output=True)
+    assert {path.name for path in tmp_path.iterdir()} == {
+        "crcs_are_true-of-an-array.npz",
+        "crcs_are_true-of-the-manifest.npz",
+        "crcs_are_true-in-the-header-alone.npz",
+    }
+
+
+def test_file_is_regular_and_below_4_gib(refused: Refused, tmp_path: Path) -> None:
+    refused("file_is_regular_and_below_4_gib", r"found a file of|found the end of the file|wanted \d+ bytes, found")
+    os.mkfifo(tmp_path / "pipe")  # nobody writes to it: a reader that waits hangs here
+    (tmp_path / "loop").symlink_to("loop")
+    for name in ("missing", "pipe", "loop", ".", "/dev/zero"):
+        with pytest.raises(ArtifactError, match="wanted a file"):
+            npz.read(tmp_path / name)
+    with (tmp_path / "large").open("wb") as file:
+        file.truncate(2**32)  # a hole, which takes no space
+    with pytest.raises(ArtifactError, match="found a file of 4294967296 bytes"):
+        npz.read(tmp_path / "large")
+
+
+def test_manifest_comes_first(refused: Refused) -> None:
+    refused("manifest_comes_first", "wanted a manifest of 1 to 8388608 bytes first|wanted an artifact, found another")
+
+
+def test_members_are_those_the_manifest_lists(refused: Refused) -> None:
+    refused("members_are_those_the_manifest_lists", f"{FRAME}|{DIRECTORY}")
+
+
+def test_members_are_sorted(refused: Refused) -> None:
+    refused("members_are_sorted", FRAME)
+
+
+def test_nothing_lies_between(refused: Refused) -> None:
+    refused("nothing_lies_between", f"{FRAME}|{DIRECTORY}|__manifest__: wanted")
+
+
+def test_nothing_follows_the_end_record(refused: Refused) -> None:
+    refused("nothing_follows_the_end_record", DIRECTORY)
+
+
+def test_members_are_stored(refused: Refused) -> None:
+    refused("members_are_stored", FRAME)
+
+
+def test_headers_say_nothing_else(refused: Refused) -> None:
+    refused("headers_say_nothing_else", f"{FRAME}|{DIRECTORY}")
+
+
+def test_crcs_are_true(refused: Refused) -> None:
+    refused("crcs_are_true", f"{FRAME}|{DIRECTORY}|wanted its own CRC-32")
+
+
+def test_sizes_are_true(refused: Refused) -> None:
+    refused("sizes_are_true", f"{FRAME}|wanted a manifest of 1 to|__manifest__: wanted")
+
+
+def test_zip64_is_not_used(refused: Refused) -> None:
+    refused("zip64_is_not_used", f"{FRAME}|{DIRECTORY}|wanted a manifest of 1 to")
+
+
+def test_arrays_lie_on_multiples_of_64(refused: Refused, whole: Whole, tmp_path: Path) -> None:
+    refused("arrays_lie_on_multiples_of_64", FRAME)
+    (tmp_path / "whole.npz").write_bytes(whole.data)
+    for array in npz.read(tmp_path / "whole.npz").network.arrays().values():
+        assert array.ctypes.data % 64 == 0
+
+
+def test_directory_repeats_the_headers(refused: Refused) -> None:
+    refused("directory_repeats_the_headers", DIRECTORY)
+
+
+def test_npy_headers_are_canonical(refused: Refused) -> None:
+    refused("npy_headers_are_canonical", FRAME)
+
+
+def test_nothing_is_pickled(refused: Refused) -> None:
+    refused("nothing_is_pickled", f"{FRAME}|{DIRECTORY}|dtype: wanted")
+
+
+def test_arrays_are_little_endian_floats(refused: Refused) -> None:
+    refused("arrays_are_little_endian_floats", "dtype: wanted")
+
+
+def test_arrays_have_1_to_8_dimensions_and_an_element(refused: Refused) -> None:
+    words = rf"modules\.0\.bias\.shape(\.0)?: wanted|{FRAME}|wanted \d+ bytes and a directory"
+    refused("arrays_have_1_to_8_dimensions_and_an_element", words)
+
+
+def test_arrays_are_finite(refused: Refused) -> None:
+    refused("arrays_are_finite", r"(modules\.\d\.\w+|golden\.outputs): wanted finite numbers")
+
+
+def test_hashes_are_true(refused: Refused, whole: Whole, tmp_path: Path) -> None:
+    refused("hashes_are_true", r"modules\.0\.weights: wanted SHA-256|bias: wanted SHA-256|wanted 64 hexadecimal digits")
+    path = tmp_path / "hostile.npz"
+    path.write_bytes(hostile("hashes_are_true", whole)["one bit"])
+    npz.read(path, verify=False)  # which looks at the frame alone
+
+
+def test_manifest_has_8_mib_at_most(refused: Refused) -> None:
+    refused("manifest_has_8_mib_at_most", "wanted a manifest of 1 to 8388608 bytes first")
+
+
+def test_manifest_is_canonical_json(refused: Refused) -> None:
+    refused("manifest_is_canonical_json", "manifest: wanted (canonical )?JSON")
+
+
+def test_manifest_has_these_fields_and_no_others(refused: Refused) -> None:
+    refused("manifest_has_these_fields_and_no_others", r"manifest(\.[a-z0-9.]+)?: (wanted|Missing)")
+
+
+def test_format_is_1(refused: Refused) -> None:
+    refused("format_is_1", r"manifest\.format: wanted 1, found")
+
+
+def test_lists_have_10000_items_at_most(refused: Refused) -> None:
+    refused("lists_have_10000_items_at_most", "wanted (a list|an object) of 1 to 10000")
+
+
+def test_array_names_are_plain(refused: Refused) -> None:
+    refused("array_names_are_plain", r"manifest\.arrays\..*: wanted letters, digits, '_' between dots")
+
+
+def test_layers_are_of_the_closed_table(refused: Refused) -> None:
+    refused("layers_are_of_the_closed_table", r"modules\.[01](\.\w+)?: wanted")
+
+
+def test_layers_and_arrays_agree(refused: Refused) -> None:
+    refused("layers_and_arrays_agree", r"modules\.[0-9]\.(weights|bias): wanted")
+
+
+def test_signature_fits_the_network(refused: Refused) -> None:
+    refused("signature_fits_the_network", r"(signature|modules)(\.[a-z0-9_.]+)?: .*wanted")
+
+
+def test_golden_is_whole(refused: Refused) -> None:
+    refused("golden_is_whole", r"manifest\.golden: wanted both")
+
+
+def test_readers_raise_artifact_error_alone(whole: Whole, tmp_path: Path) -> None:
+    """In words that neither steer a terminal nor fill a log."""
+    path = tmp_path / "hostile.npz"
+    ugly = "\x1b[31m" + "x" * 1_000_000 + "\n"
+    arrays = {**whole.manifest["arrays"], ugly: whole.manifest["arrays"]["modules.0.bias"]}
+    for data in (
+        whole.saying("dtype", ugly),
+        whole.saying("arrays", arrays),
+        whole.saying("layers/0/type", ugly),
+        whole.saying("signature/inputs/0/kind", ugly),
+    ):
+        path.write_bytes(data)
+        for reader in (npz.read, npz.read_manifest, npz.digest):
+            with noted() as told:
+                reader(path)
+            assert "".join(told).isprintable()
+            assert len("".join(told)) < 1500
+
+
+@pytest.mark.slow
+def test_readers_spend_nothing_on_claims(whole: Whole, tmp_path: Path) -> None:
+    """All the hostile files, and manifests made to be costly, in 512 MB of address space beyond the start's."""
+    costly = {
+        "empty objects": b"[" + b",".join([b"{}"] * 2_700_000) + b"]",
+        "empty lists": b"[" + b",".join([b"[]"] * 2_700_000) + b"]",
+        "numbers": b"[" + b",".join([b"1.5"] * 2_000_000) + b"]",
+        "keys": b"{" + b",".join(b'"%07d":0' % i for i in range(600_000)) + b"}",
+    }
+    files = {name: whole.forged(text) for name, text in costly.items()}
+    files |= {f"{rule}-{variant}": data for rule in SCRIPTS for variant, data in hostile(rule, whole).items()}
+    for i, data in enumerate(files.values()):
+        (tmp_path / f"{i}.npz").write_bytes(data)
+    reader = "import resource, signal, sys; from pathlib import Path; from model_store import artifact, errors\n"
+    reader += "used = int(Path('/proc/self/statm').read_text().split()[0]) * resource.getpagesize()\n"
+    reader += "resource.setrlimit(resource.RLIMIT_AS, (used + (512 << 20),) * 2)\n"
+    reader += "for path in Path(sys.argv[1]).iterdir():\n"
+    reader += "    signal.alarm(20)\n"
+    reader += "    try: npz.read(path)\n"
+    reader += "    except errors.ArtifactError as e: assert not isinstance(e.__cause__, MemoryError), path\n"
+    reader += "    else: raise SystemExit(f'{path} was read')\n"
+    done = subprocess.run(
+        [sys.executable, "-c", reader, str(tmp_path)], cwd=ROOT, capture_output=True, text=True, check=False
+    )
+    assert (done.returncode, done.stderr) == (0, "")

@@ -1,0 +1,62 @@
+"""A model answers rows, fits its signature, and knows whether it still answers as it was trained."""
+
+import dataclasses
+
+import numpy as np
+import pytest
+
+from model_store.artifact.model import Golden, Model
+from model_store.errors import ArtifactError
+from model_store.nn import Array, Linear, Sequential, Sigmoid, Softmax
+from model_store.schema.signature import Classes, Number, Signature, Values
+
+INPUTS = (Number("a", 1.0, 2.0), Number("b"))
+
+
+def model() -> Model:
+    network = Sequential([Linear(2, 3, rng=np.random.default_rng(0)), Softmax()])
+    signature = Signature(INPUTS, Classes("kind", ("x", "y", "z")))
+    rows = [[1, 2], {"a": 3, "b": 4.5}]
+    return Model(network, signature, golden=Golden(rows, network(signature.encode(rows))))
+
+
+def test_predictions_are_the_networks_own_answers() -> None:
+    it = model()
+    rows = [[1.5, -2], [0, 0]]
+    wanted = it.network(np.array([[0.25, -2], [-0.5, 0]], np.float32))
+    found = [list(answer["probabilities"].values()) for answer in it.predict(rows)]
+    assert np.array(found, np.float32).tobytes() == wanted.tobytes()
+
+
+def test_golden_answers_are_reproduced_or_the_model_is_refused() -> None:
+    it = model()
+    it.check_golden()
+    assert it.golden is not None
+    other = dataclasses.replace(it, golden=Golden(it.golden.instances, it.golden.outputs[::-1]))
+    with pytest.raises(ArtifactError, match=r"golden\.outputs: the network does not reproduce"):
+        other.check_golden()
+    dataclasses.replace(it, golden=None).check_golden()
+
+
+def test_a_model_whose_rows_have_other_bits_in_company_is_refused() -> None:
+    class Sociable(Linear):
+        def __call__(self, inputs: Array) -> Array:
+            return super().__call__(inputs) * np.float32(1 + 1e-6 * (len(inputs) - 1))
+
+    sociable = Sequential([Sociable(2, 3, rng=np.random.default_rng(0)), Softmax()])
+    rows = [[1, 2], [3, 4.5]]
+    signature = model().signature
+    it = Model(sociable, signature, golden=Golden(rows, sociable(signature.encode(rows))))
+    with pytest.raises(ArtifactError, match=r"golden\.instances\.\d: the network gives it other bits alone"):
+        it.check_golden()
+
+
+def test_network_and_signature_must_fit() -> None:
+    three = Sequential([Linear(2, 3)])
+    with pytest.raises(ValueError, match="output size of 1, one output a target; found 3"):
+        Model(three, Signature(INPUTS, Values(("y",), (0.0,), (1.0,))))
+    with pytest.raises(ValueError, match="input_size: wanted 1, the signature's encoded width; found 2"):
+        Model(three, Signature(INPUTS[:1], Classes("kind", ("x", "y", "z"))))
+    with pytest.raises(ValueError, match="output size of 2, one output a label; found 3"):
+        Model(three, Signature(INPUTS, Classes("kind", ("x", "y"))))
+    Model(Sequential([Linear(2, 1), Sigmoid()]), Signature(INPUTS, Classes("kind", ("x", "y"))))

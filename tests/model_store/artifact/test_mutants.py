@@ -1,0 +1,34 @@
+"""A mutant of a model file is refused with an ArtifactError, or is a valid model of another digest."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from tests.attacks.forge import faultless
+from tests.attacks.mutants import survey
+from tests.model_store.conftest import chess, pictures
+
+ROOT = Path(__file__).parents[3]
+
+
+@pytest.mark.parametrize("model", [chess, pictures])
+def test_no_mutant_gets_through_as_what_it_is_not(model, tmp_path: Path) -> None:
+    found = survey(faultless(model()), 0, 500, tmp_path / "mutant.npz")
+    assert found["accepted"] > 30  # other weights or words under true hashes
+    assert found["refused"] > 250
+
+
+@pytest.mark.slow
+def test_105000_mutants_are_judged_in_bounded_time_and_memory() -> None:
+    words = [sys.executable, "-m", "tests.attacks.mutants"]
+    runs = [
+        subprocess.Popen([*words, str(seed), "42000"], cwd=ROOT, stdout=subprocess.PIPE, text=True) for seed in (1, 2)
+    ]
+    found = [one for run in runs for one in json.loads(run.communicate()[0] or "[]")]
+    assert [run.returncode for run in runs] == [0, 0]
+    assert [sum(one.values()) for one in found] == [42_000, 10_500] * 2

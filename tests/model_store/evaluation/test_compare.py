@@ -1,0 +1,235 @@
+"""Comparing versions: the better one is named, chance is told from skill, and what a caller must know is there."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+from click.testing import CliRunner
+
+from model_store.artifact import npz
+from model_store.artifact.model import Model
+from model_store.cli import main
+from model_store.errors import ArtifactError
+from model_store.evaluation.compare import Comparison, compare
+from model_store.nn import Linear, Sequential, Softmax, Tanh
+from model_store.registry.store import Store
+from model_store.schema.signature import Array, Category, Classes, Number, Signature, Values
+
+Manifests = Callable[..., dict[str, Any]]
+
+
+@pytest.fixture
+def manifest(tmp_path: Path) -> Manifests:
+    """The manifest of a model, as its file has it."""
+
+    def made(model: Model) -> dict[str, Any]:
+        npz.write(tmp_path / "model.npz", model)
+        return npz.read_manifest(tmp_path / "model.npz")
+
+    return made
+
+
+def classifier(right: int = 80, rows: int = 100, hidden: int = 4, labels: tuple[str, ...] = ("no", "yes")) -> Model:
+    figures = {"precision": 0.5, "recall": 0.5, "f1": right / rows, "support": rows // 2}
+    training = {
+        "metrics": {
+            "rows": rows,
+            "of": "test rows",
+            "accuracy": right / rows,
+            "classes": dict.fromkeys(labels, figures),
+        },
+        "data": {"sha256": "ab" * 32, "rows": 500},
+        "split": {"training": 400, "validation": 0, "test": 100},
+        "job": {"model": {"name": "chess"}, "train": {"epochs": hidden, "seed": 0}, "network": {"layers": [hidden]}},
+    }
+    signature = Signature((Number("age"), Category("town", ("Bath", "York"))), Classes("chess", labels))
+    network = Sequential([Linear(3, hidden), Tanh(), Linear(hidden, len(labels)), Softmax()])
+    return Model(network, signature, training=training)
+
+
+def with_log_loss(model: Model, loss: float) -> Model:
+    bins = [{"low": 0.8, "high": 0.9, "rows": 9, "said": 0.85, "found": 0.8}]
+    calibration = {"of": None, "rows": 9, "expected_error": 0.05, "log_loss": loss, "bins": bins}
+    return Model(
+        model.network, model.signature, training={**model.training, "diagnostics": {"calibration": calibration}}
+    )
+
+
+def regression(*errors: float) -> Model:
+    names = tuple(f"y{i}" for i in range(len(errors)))
+    targets = {name: {"rmse": error, "mae": error, "r2": 0.5} for name, error in zip(names, errors, strict=True)}
+    signature = Signature((Number("size"),), Values(names, (0.0,) * len(names), (1.0,) * len(names)))
+    training = {"metrics": {"rows": 40, "of": "test rows", "targets": targets}}
+    return Model(Sequential([Linear(1, len(names))]), signature, training=training)
+
+
+def compared(manifest: Manifests, first: Model, second: Model) -> Comparison:
+    return compare(("chess/1", manifest(first)), ("chess/2", manifest(second)))
+
+
+def test_a_difference_beyond_chance_names_the_better_one(manifest: Manifests) -> None:
+    found = compared(manifest, classifier(60), classifier(90)).verdict
+    assert (found.ahead, found.sure) == ("second", True)
+    assert found.words.startswith("chess/2 is better: 30.0 points more accurate (95 % interval 18.")
+    assert compared(manifest, classifier(90), classifier(60)).verdict.ahead == "first"
+
+
+def test_a_difference_within_chance_is_called_that(manifest: Manifests) -> None:
+    found = compared(manifest, classifier(80), classifier(82)).verdict
+    assert (found.ahead, found.sure) == ("second", False)
+    assert "chess/2 is ahead: 2.0 points more accurate, which chance may explain (95 % interval −" in found.words
+
+
+def test_equally_accurate_models_are_told_apart_by_their_log_loss(manifest: Manifests) -> None:
+    one, other = with_log_loss(classifier(), 0.5), with_log_loss(classifier(hidden=3), 0.25)
+    found = compared(manifest, one, other).verdict
+    assert found.words == "They are equally accurate; chess/2 has the lower log loss, 0.25 against 0.5."
+    assert compared(manifest, classifier(), classifier()).verdict.words == "They are equally accurate."
+
+
+def test_a_model_beside_itself_is_the_same(manifest: Manifests) -> None:
+    same = manifest(classifier())
+    found = compare(("chess/1", same), ("chess/champion", same))
+    assert found.verdict.words == "chess/1 and chess/champion are the same model."
+    assert (found.signature, found.layers, found.job, found.same_rows) == ([], [], [], True)
+
+
+def test_regressions_are_compared_by_their_rmse(manifest: Manifests) -> None:
+    found = compared(manifest, regression(2.0), regression(1.0)).verdict
+    assert (found.ahead, found.words) == (
+        "second",
+        "chess/2 is ahead: its RMSE is 50.0 % lower; whether by chance is not known.",
+    )
+    found = compared(manifest, regression(1.0, 8.0), regression(2.0, 9.0)).verdict
+    assert (found.ahead, found.words) == (
+        "first",
+        "chess/1 is ahead: on average over the targets, its RMSE is 33.3 % lower; whether by chance is not known.",
+    )
+    assert compared(manifest, regression(1.0), regression(1.0)).verdict.ahead is None
+
+
+def test_a_model_judged_on_the_rows_it_learned_from_is_ahead_of_nobody(manifest: Manifests) -> None:
+    def taught(model: Model) -> Model:
+        metrics = {**model.training["metrics"], "of": "training rows"}
+        return Model(model.network, model.signature, training={**model.training, "metrics": metrics})
+
+    found = compared(manifest, classifier(60), taught(classifier(99))).verdict
+    assert (found.ahead, found.sure) == (None, False)
+    assert found.words == "Nobody knows which is better: chess/2 was judged on the rows it learned from."
+    found = compared(manifest, taught(regression(2.0)), taught(regression(1.0))).verdict
+    assert found.words.endswith("chess/1 and chess/2 were each judged on the rows they learned from.")
+
+
+@pytest.mark.parametrize("other", [classifier(labels=("no", "maybe", "yes")), regression(1.0)])
+def test_different_questions_have_no_winner(manifest: Manifests, other: Model) -> None:
+    for found in (compared(manifest, classifier(), other), compared(manifest, other, classifier())):
+        assert found.verdict.ahead is None
+        assert "They answer different questions" in found.verdict.words
+
+
+def test_models_without_metrics_have_no_winner(manifest: Manifests) -> None:
+    bare = Model(classifier().network, classifier().signature)
+    found = compared(manifest, bare, classifier())
+    assert "one of them records none" in found.verdict.words
+    assert found.same_rows is None
+
+
+def test_what_differs_is_listed_and_what_does_not_is_not(manifest: Manifests) -> None:
+    found = compared(manifest, classifier(hidden=4), classifier(hidden=5))
+    assert [(row.what, row.first, row.second) for row in found.job] == [
+        ("network.layers", [4], [5]),
+        ("train.epochs", 4, 5),
+    ]
+    assert (found.layers[0].first, found.layers[0].second) == ("Linear 3 → 4", "Linear 3 → 5")
+    assert found.signature == []
+    assert [row.what for row in found.metrics] == ["rows", "accuracy", "F1, no", "F1, yes"]
+    assert found.same_rows is True
+
+
+def test_what_a_caller_must_know_is_listed(manifest: Manifests) -> None:
+    def model(*inputs: Any, labels: tuple[Any, ...] = ("no", "yes")) -> Model:
+        signature = Signature(inputs, Classes("chess", labels))
+        return Model(Sequential([Linear(signature.width, len(labels)), Softmax()]), signature)
+
+    first = model(Number("age", fill=3.0), Category("town", ("Bath", "York")), Number("height"))
+    second = model(
+        Number("height"),
+        Number("age"),
+        Category("town", ("Bath", "Hull"), unknown="bucket"),
+        Number("weight"),
+        labels=("no", "maybe", "yes"),
+    )
+    found = compared(manifest, first, second).signature
+    assert [(row.what, row.first, row.second) for row in found] == [
+        ("column age", "number", "number, never missing"),
+        ("column town", "category, York, never missing", "category, Hull, any unknown one, never missing"),
+        ("column weight", None, "number, never missing"),
+        ("order of columns", ["age", "town", "height"], ["height", "age", "town"]),
+        ("labels", ["no", "yes"], ["no", "maybe", "yes"]),
+    ]
+    small, large = model(Array("image", (8, 8), high=16.0)), model(Array("image", (4, 4)))
+    (row,) = compared(manifest, small, large).signature
+    assert (row.first, row.second) == ("array, 8 × 8, None to 16.0", "array, 4 × 4")
+
+
+def test_statistics_and_scales_are_no_difference_to_a_caller(manifest: Manifests) -> None:
+    def model(**options: Any) -> Model:
+        signature = Signature((Number("age", **options),), Classes("chess", ("no", "yes")))
+        return Model(Sequential([Linear(1, 2), Softmax()]), signature)
+
+    found = compared(manifest, model(offset=1.0, fill=2.0, statistics={"mean": 1.0}), model(offset=9.0, fill=3.0))
+    assert found.signature == []
+
+
+def test_other_rows_are_noticed(manifest: Manifests) -> None:
+    other = classifier(81)
+    other = Model(other.network, other.signature, training={**other.training, "data": {"sha256": "cd" * 32}})
+    assert compared(manifest, classifier(), other).same_rows is False
+    streamed = classifier()
+    job = {**streamed.training["job"], "data": {"stream": True}}
+    streamed = Model(streamed.network, streamed.signature, training={**streamed.training, "job": job})
+    assert compared(manifest, classifier(), streamed).same_rows is False
+    assert compared(manifest, streamed, streamed).same_rows is True
+
+
+def test_a_manifest_that_lies_is_an_artifact_error(manifest: Manifests) -> None:
+    sound = manifest(classifier())
+    for broken in ({**sound, "layers": [{"type": "Nope"}]}, {**sound, "signature": {}}):
+        with pytest.raises(ArtifactError, match="chess/2: "):
+            compare(("chess/1", sound), ("chess/2", broken))
+
+
+def test_a_job_of_any_depth_is_compared(manifest: Manifests) -> None:
+    deep: Any = 1
+    for _ in range(300):
+        deep = {"a": deep}
+    model = classifier()
+    other = Model(model.network, model.signature, training={**model.training, "job": deep})
+    assert compared(manifest, model, other).job
+
+
+def test_the_command_tells_people_and_programs(store: Store) -> None:
+    for model in (classifier(60), classifier(90, hidden=5)):
+        store.publish("chess", model)
+
+    def run(*arguments: str) -> str:
+        found = CliRunner().invoke(main.main, ["compare", *arguments, "--store", str(store.root)])
+        assert found.exit_code == 0, found.output
+        return found.stdout
+
+    shown = run("chess/1", "chess")
+    for words in ("chess/2 is better", "accuracy", "+0.3", "Linear 3 → 5", "train.epochs"):
+        assert words in shown
+    answer = json.loads(run("chess/1", "chess/2", "--json"))
+    assert (answer["first"], answer["second"]) == ("chess/1", "chess/2")
+    assert answer["verdict"]["ahead"] == "second"
+    assert answer["verdict"]["sure"] is True
+    assert answer["same_rows"] is True
+    assert {"what": "train.epochs", "first": 4, "second": 5} in answer["job"]
+    store.publish("birds", classifier(60, labels=tuple(f"bird {i}" for i in range(20))))
+    assert "12 more that moved less" in run("birds", "birds")
+    assert CliRunner().invoke(main.main, ["compare", "chess", "go", "--store", str(store.root)]).exit_code == 5

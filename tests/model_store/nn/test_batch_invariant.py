@@ -1,0 +1,69 @@
+"""Blocks of rows: every row of a block gets the same bits, on every kernel that OpenBLAS has for this processor."""
+
+from __future__ import annotations
+
+import os
+import platform
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from model_store.nn.batch_invariant import SIZES, block_rows, filled, in_blocks
+
+KERNELS = {"Nehalem": "sse4_2", "Sandybridge": "avx", "Haswell": "avx2", "Zen": "avx2", "SkylakeX": "avx512f"}
+
+# Rows in a random company, at random places: how many of the shapes give one of them other bits.
+COUNT_UNSTEADY = """
+import numpy as np
+from model_store.nn import batch_invariant
+{defence_taken_out}
+rng = np.random.default_rng(1)
+unsteady = 0
+for dtype in (np.float32, np.float64):
+    for inputs, outputs in ((2, 3), (30, 64), (64, 10), (784, 256), (900, 1), (17, 33), (700, 1500)):
+        matrix = rng.standard_normal((outputs, inputs)).astype(dtype).T
+        rows = rng.standard_normal((50, inputs)).astype(dtype)
+        size = batch_invariant.block_rows(inputs, outputs, dtype)
+        alone = np.concatenate([batch_invariant.in_blocks(row[None], matrix, size) for row in rows])
+        order = rng.permutation(50)
+        unsteady += (batch_invariant.in_blocks(rows[order], matrix, size) != alone[order]).any()
+print(unsteady)
+"""
+
+
+def unsteady_shapes(kernel: str, defence_taken_out: str = "") -> int:
+    flags = Path("/proc/cpuinfo").read_text().split() if Path("/proc/cpuinfo").exists() else []
+    if platform.machine() != "x86_64" or KERNELS[kernel] not in flags:
+        pytest.skip(f"this processor cannot run OpenBLAS's kernel for {kernel}")
+    code = COUNT_UNSTEADY.format(defence_taken_out=defence_taken_out)
+    environ = {**os.environ, "OPENBLAS_CORETYPE": kernel, "OPENBLAS_NUM_THREADS": "1"}
+    found = subprocess.run([sys.executable, "-c", code], env=environ, capture_output=True, text=True, check=True)
+    return int(found.stdout)
+
+
+@pytest.mark.parametrize("kernel", KERNELS)
+def test_a_row_has_the_same_bits_at_every_place_of_a_block(kernel: str) -> None:
+    assert unsteady_shapes(kernel) == 0
+
+
+def test_without_trying_sizes_out_a_row_at_another_place_gets_other_bits() -> None:
+    """The control: Haswell's kernel treats twelve rows of sixteen one way and four another."""
+    assert unsteady_shapes("Haswell", "batch_invariant.is_even = lambda *_: True") > 0
+
+
+def test_small_products_stay_on_the_fast_path_and_large_ones_share_their_packing() -> None:
+    for dtype in (np.float32, np.float64):
+        assert block_rows(784, 256, dtype) <= 4
+        assert block_rows(256, 128, dtype) in {1, 8}
+        assert block_rows(10_000, 10_000, dtype) in {1, *SIZES}
+
+
+@pytest.mark.parametrize("count", [0, 1, 7, 8, 9, 40])
+def test_any_number_of_rows_is_multiplied(count: int) -> None:
+    rng = np.random.default_rng(0)
+    rows, matrix = rng.standard_normal((count, 5)), rng.standard_normal((5, 3))
+    np.testing.assert_allclose(in_blocks(rows, matrix, 8), rows @ matrix, rtol=1e-12)
+    assert len(filled(rows, 8)) % 8 == 0

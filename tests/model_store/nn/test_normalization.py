@@ -1,0 +1,188 @@
+"""Dropout and the norms: what they do in training, and that inference does not depend on chance or company."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Callable
+
+import numpy as np
+import pytest
+
+from model_store.nn import Array, BatchNorm, Dropout, LayerNorm, Linear, Sequential, Tanh, build
+from model_store.nn.tape import FEW_FEATURES
+from training import MSE, SGD, check_gradients, train
+from training.engine.loop import Step
+
+SHAPES = [(5, 3), (2, 3, 4, 3)]
+
+
+def filled(norm: BatchNorm | LayerNorm) -> BatchNorm | LayerNorm:
+    norm.scale, norm.shift = [0.5, -1.0, 2.0], [0.1, 0.2, 0.3]
+    return norm
+
+
+@pytest.mark.parametrize("shape", SHAPES)
+@pytest.mark.parametrize("layer", [BatchNorm, LayerNorm])
+def test_derivatives_are_the_finite_differences(
+    layer: type[BatchNorm] | type[LayerNorm], shape: tuple[int, ...]
+) -> None:
+    rng = np.random.default_rng(1)
+    norm = filled(layer(3, dtype=np.float64))
+    assert check_gradients(norm, rng.standard_normal(shape), rng=rng) < 1e-6
+
+
+@pytest.mark.parametrize("shape", SHAPES)
+def test_batch_norm_brings_each_feature_of_the_batch_to_mean_0_and_deviation_1(shape: tuple[int, ...]) -> None:
+    x = np.random.default_rng(2).normal(5, 3, shape)
+    y = BatchNorm(3, epsilon=1e-12, dtype=np.float64).forward(x).reshape(-1, 3)
+    np.testing.assert_allclose(y.mean(0), 0, atol=1e-12)
+    np.testing.assert_allclose(y.std(0), 1, rtol=1e-9)
+
+
+@pytest.mark.parametrize("shape", SHAPES)
+def test_layer_norm_brings_each_row_to_mean_0_and_deviation_1(shape: tuple[int, ...]) -> None:
+    x = np.random.default_rng(3).normal(5, 3, shape)
+    norm = LayerNorm(3, epsilon=1e-12, dtype=np.float64)
+    y = norm(x)
+    np.testing.assert_allclose(y.mean(-1), 0, atol=1e-12)
+    np.testing.assert_allclose(y.std(-1), 1, rtol=1e-9)
+    assert y.tobytes() == norm.forward(x).tobytes()
+
+
+def test_the_running_averages_approach_what_the_batches_measure() -> None:
+    rng = np.random.default_rng(4)
+    norm = BatchNorm(2, dtype=np.float64)
+    for _ in range(400):
+        norm.forward(rng.normal([3, -1], [2, 0.5], (50, 2)))
+    np.testing.assert_allclose(norm.running_mean, [3, -1], atol=0.2)
+    np.testing.assert_allclose(norm.running_variance, [4, 0.25], rtol=0.2)
+    y = norm(rng.normal([3, -1], [2, 0.5], (10_000, 2)))
+    np.testing.assert_allclose([y.mean(0), y.std(0)], [[0, 0], [1, 1]], atol=0.15)
+
+
+def test_inference_leaves_the_running_averages_alone() -> None:
+    norm = BatchNorm(2)
+    norm(np.ones((4, 2), np.float32))
+    assert (norm.running_mean.tolist(), norm.running_variance.tolist()) == ([0, 0], [1, 1])
+
+
+def test_a_batch_of_one_row_is_normalised_by_the_running_averages() -> None:
+    rng = np.random.default_rng(5)
+    norm = filled(BatchNorm(3, dtype=np.float64))
+    norm.forward(rng.standard_normal((6, 3)))
+    before = copy.deepcopy(norm.arrays())
+    x = rng.standard_normal((1, 3))
+    np.testing.assert_allclose(norm.forward(x), norm(x), rtol=1e-12)
+    assert all((before[name] == array).all() for name, array in norm.arrays().items())
+    assert check_gradients(norm, x, rng=rng) < 1e-6
+
+
+def test_running_averages_are_saved_but_not_trained() -> None:
+    norm = BatchNorm(3)
+    assert list(norm.arrays()) == ["scale", "shift", "running_mean", "running_variance"]
+    assert len(norm.parameters()) == 2
+    rng = np.random.default_rng(6)
+    net = Sequential([Linear(2, 3, rng=rng), norm, Tanh(), Linear(3, 1, rng=rng)])
+    assert np.shares_memory(norm.scale, net.parameter_vector)
+    x = rng.standard_normal((8, 2)).astype(np.float32)
+    train(net, x, x[:, :1], MSE(), SGD(net), 3, 4, on_epoch=None)
+    again = build(net.config(), arrays=net.arrays())
+    assert again(x).tobytes() == net(x).tobytes()
+    assert norm.running_mean.any()
+
+
+@pytest.mark.parametrize("shape", [(4, 3), (2, 3), (1, 3), (4, 2, 3, 3), (1, 2, 1, 3)])
+@pytest.mark.parametrize("layer", [BatchNorm, LayerNorm])
+def test_a_taped_step_is_forward_and_backward(layer: type[BatchNorm] | type[LayerNorm], shape: tuple[int, ...]) -> None:
+    def network() -> Sequential:
+        return Sequential([filled(layer(3, dtype=np.float64)), Tanh(), filled(layer(3, dtype=np.float64))])
+
+    taped, by_hand = network(), network()
+    rng = np.random.default_rng(11)
+    x, y = np.empty(shape), rng.standard_normal(shape)
+    output, forward, tape = taped.record(x)
+    output_grad = np.empty_like(y)
+    input_grad, backward = tape(output_grad, True)
+    for _ in range(3):
+        x[...] = rng.standard_normal(shape)
+        for function, operands in forward:
+            function(*operands)
+        np.testing.assert_allclose(output, by_hand.forward(x), rtol=1e-9, atol=1e-11)
+        output_grad[...] = y
+        for function, operands in backward:
+            function(*operands)
+        by_hand.gradient_vector.fill(0)
+        np.testing.assert_allclose(input_grad, by_hand.backward(y), rtol=1e-8, atol=1e-10)
+        np.testing.assert_allclose(taped.gradient_vector, by_hand.gradient_vector, rtol=1e-8, atol=1e-10)
+        for name, array in taped.arrays().items():
+            np.testing.assert_allclose(array, by_hand.arrays()[name], rtol=1e-10)
+
+
+def test_a_running_variance_below_zero_is_refused() -> None:
+    net = Sequential([Linear(2, 3), BatchNorm(3)])
+    arrays = {**net.arrays(), "modules.1.running_variance": np.array([1, -1, 1], np.float32)}
+    with pytest.raises(ValueError, match=r"modules\.1\.running_variance: wanted no number below 0"):
+        build(net.config(), arrays=arrays)
+
+
+def test_dropout_drops_its_rate_and_keeps_the_mean() -> None:
+    layer = Dropout(0.3, rng=np.random.default_rng(7))
+    x = np.ones((200, 500))
+    y = layer.forward(x)
+    assert set(np.unique(y)) == {0, 1 / 0.7}
+    assert (y == 0).mean() == pytest.approx(0.3, abs=0.01)
+    assert y.mean() == pytest.approx(1, abs=0.01)
+    assert layer.backward(np.full_like(x, 2)).tolist() == (2 * y).tolist()
+    assert layer.forward(x).tobytes() != y.tobytes()
+
+
+def test_inference_drops_nothing() -> None:
+    layer = Dropout(0.9, rng=np.random.default_rng(8))
+    x = np.ones((3, 4))
+    assert layer(x) is x
+
+
+class ByFeatures(Dropout):
+    """Draws for feature after feature, as a tape does behind a small layer, whose outputs lie so."""
+
+    def forward(self, inputs: Array) -> Array:
+        drawn = self.rng.random(inputs.shape[::-1], np.float32).T
+        stays = drawn >= np.float32(self.rate)
+        self.mask = stays * inputs.dtype.type(1 / (1 - self.rate))
+        return inputs * self.mask
+
+
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+@pytest.mark.parametrize(("width", "order"), [(6, ByFeatures), (FEW_FEATURES + 1, Dropout)])
+def test_a_taped_step_drops_what_forward_drops(dtype: type, width: int, order: type[Dropout]) -> None:
+    def network(dropout: type[Dropout]) -> Sequential:
+        rng = np.random.default_rng(9)
+        layers = [Linear(4, width, dtype=dtype, rng=rng), dropout(0.4, rng=rng), Linear(width, 2, dtype=dtype, rng=rng)]
+        return Sequential([*layers, dropout(0.2, rng=rng)])
+
+    taped, by_hand = network(Dropout), network(order)
+    x, y = np.random.default_rng(10).standard_normal((2, 5, 4)).astype(dtype), np.ones((5, 2), dtype)
+    step = Step(taped, MSE(), x[0], y, 5)
+    taped.modules[1].rng.bit_generator.state = by_hand.modules[1].rng.bit_generator.state  # type: ignore[attr-defined]
+    for _ in range(3):
+        output = by_hand.forward(x[0])
+        by_hand.gradient_vector.fill(0)
+        by_hand.backward(MSE().loss_prime(y, output))
+        assert step.run(x[0], y, 0, None) == pytest.approx(MSE().loss(y, output), rel=1e-6)
+        np.testing.assert_allclose(taped.gradient_vector, by_hand.gradient_vector, rtol=1e-5, atol=1e-7)
+
+
+@pytest.mark.parametrize(
+    ("make", "message"),
+    [
+        (lambda: Dropout(1), r"Dropout.rate: wanted a number in \[0, 1\), found 1"),
+        (lambda: BatchNorm(3, epsilon=0), "BatchNorm.epsilon: wanted a number above 0, found 0"),
+        (lambda: LayerNorm(3, epsilon=-1), "LayerNorm.epsilon: wanted a number above 0"),
+        (lambda: BatchNorm(3, momentum=0), "BatchNorm.momentum: wanted a number above 0 and at most 1, found 0"),
+        (lambda: Sequential([Linear(2, 3), LayerNorm(4)]), r"modules.1.size: wanted 3, .*; found 4"),
+        (lambda: build([{"type": "Dropout", "rate": float("nan")}]), "modules.0.rate: wanted a finite float"),
+    ],
+)
+def test_a_wrong_setting_is_refused(make: Callable[[], object], message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        make()

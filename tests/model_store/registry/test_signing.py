@@ -1,0 +1,165 @@
+"""A signature says who vouches for a model, and nobody else can say it."""
+
+from __future__ import annotations
+
+import hashlib
+import shutil
+import stat
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from click.testing import CliRunner
+from cryptography.hazmat.primitives.asymmetric import ed25519, rsa
+from cryptography.hazmat.primitives.serialization import BestAvailableEncryption, Encoding, NoEncryption, PrivateFormat
+
+from model_store import registry
+from model_store.cli.main import main
+from model_store.errors import TrustError
+from model_store.registry import signing
+from model_store.registry.store import open_store
+from service.config import SettingsError
+from service.registry.signature_policy import voucher
+
+DIGEST = hashlib.sha256(b"a manifest").hexdigest()
+OTHER = hashlib.sha256(b"another").hexdigest()
+
+
+@pytest.fixture
+def key_path(tmp_path: Path) -> Path:
+    path = tmp_path / "release.pem"
+    signing.generate(path)
+    return path
+
+
+@pytest.fixture
+def key(key_path: Path) -> ed25519.Ed25519PrivateKey:
+    return signing.private_key(key_path)
+
+
+@pytest.fixture
+def other() -> ed25519.Ed25519PrivateKey:
+    return ed25519.Ed25519PrivateKey.generate()
+
+
+def vouched(keys: list[ed25519.Ed25519PrivateKey], signatures: dict[str, bytes]) -> str:
+    return signing.check([key.public_key() for key in keys], "penguins", 3, DIGEST, signatures.get)
+
+
+def test_any_one_of_the_trusted_keys_is_enough(key, other) -> None:
+    called = signing.fingerprint(key.public_key())
+    signatures = {called: signing.sign(key, "penguins", DIGEST)}
+    assert vouched([key], signatures) == vouched([other, key], signatures) == called
+
+
+def test_a_model_that_nobody_signed_or_another_did_is_refused(key, other) -> None:
+    called = signing.fingerprint(key.public_key())
+    theirs = {signing.fingerprint(other.public_key()): signing.sign(other, "penguins", DIGEST)}
+    for signatures in ({}, theirs):
+        with pytest.raises(TrustError, match=f"^penguins/3: wanted a signature by {called}, found none; look at it"):
+            vouched([key], signatures)
+
+
+def test_a_signature_of_another_model_name_or_key_is_refused(key, other) -> None:
+    called = signing.fingerprint(key.public_key())
+    good = signing.sign(key, "penguins", DIGEST)
+    wrong = [
+        *(signing.sign(key, "xor", DIGEST), signing.sign(key, "penguins", OTHER), key.sign(DIGEST.encode())),
+        *(signing.sign(other, "penguins", DIGEST), b"", bytes(64), good + b"\0", good[:-1]),
+        *(good[:at] + bytes([good[at] ^ 1]) + good[at + 1 :] for at in range(64)),
+    ]
+    for signature in wrong:
+        with pytest.raises(TrustError, match=f"found one of {called} for something else"):
+            vouched([key], {called: signature})
+
+
+def test_a_signature_has_64_bytes_and_is_the_same_every_time(key) -> None:
+    assert len(signing.sign(key, "penguins", DIGEST)) == signing.SIGNATURE_BYTES
+    assert signing.sign(key, "penguins", DIGEST) == signing.sign(key, "penguins", DIGEST)
+
+
+def test_a_private_key_is_its_owners_alone_and_never_overwritten(key_path: Path) -> None:
+    assert stat.S_IMODE(key_path.stat().st_mode) == 0o600
+    before = key_path.read_bytes()
+    with pytest.raises(TrustError, match="never overwritten"):
+        signing.generate(key_path)
+    assert key_path.read_bytes() == before
+    fresh = key_path.with_name("fresh.pem")
+    signing.public_path(fresh).write_text("somebody's")
+    with pytest.raises(TrustError, match=r"fresh\.pem\.pub: wanted a new name"):
+        signing.generate(fresh)
+    assert not fresh.exists()
+    with pytest.raises(TrustError, match="cannot write the key"):
+        signing.generate(key_path.parent / "nowhere" / "key.pem")
+
+
+def test_the_public_half_is_that_of_the_private(key_path: Path, key) -> None:
+    public = signing.public_key(signing.public_path(key_path))
+    assert signing.fingerprint(public) == signing.fingerprint(key.public_key())
+
+
+def test_a_key_that_others_can_read_is_not_used(key_path: Path) -> None:
+    key_path.chmod(0o640)
+    with pytest.raises(TrustError, match="found mode 640; chmod 600"):
+        signing.private_key(key_path)
+
+
+def test_what_is_no_key_is_told(tmp_path: Path, key_path: Path, key) -> None:
+    path = tmp_path / "key"
+
+    def put(data: bytes) -> Path:
+        path.unlink(missing_ok=True)
+        path.touch(0o600)
+        path.write_bytes(data)
+        return path
+
+    pem, private = Encoding.PEM, PrivateFormat.PKCS8
+    rsa_key = rsa.generate_private_key(65537, 2048)
+    for data, message in (
+        (b"", "wanted a private key in PEM"),
+        (signing.public_path(key_path).read_bytes(), "wanted a private key, found a public one"),
+        (rsa_key.private_bytes(pem, private, NoEncryption()), "wanted an Ed25519 key"),
+        (key.private_bytes(pem, private, BestAvailableEncryption(b"x")), "found it encrypted"),
+    ):
+        with pytest.raises(TrustError, match=message):
+            signing.private_key(put(data))
+    for data, message in (
+        (b"rubbish", "wanted a public key in PEM"),
+        (key_path.read_bytes(), r"found a private one; keep that, and give .*key\.pub"),
+    ):
+        with pytest.raises(TrustError, match=message):
+            signing.public_key(put(data))
+    with pytest.raises(TrustError, match="wanted a key to read; No such file"):
+        signing.public_key(tmp_path / "missing")
+
+
+@pytest.mark.skipif(shutil.which("openssl") is None, reason="OpenSSL's command is not installed")
+def test_openssl_makes_keys_for_us_and_verifies_what_we_sign(tmp_path: Path) -> None:
+    def openssl(*words: str) -> str:
+        return subprocess.run(["openssl", *words], cwd=tmp_path, capture_output=True, text=True, check=True).stdout
+
+    openssl("genpkey", "-algorithm", "ed25519", "-out", "theirs.pem")
+    openssl("pkey", "-in", "theirs.pem", "-pubout", "-out", "theirs.pub")
+    key = signing.private_key(tmp_path / "theirs.pem")
+    signing.check(
+        [signing.public_key(tmp_path / "theirs.pub")], "xor", 1, DIGEST, lambda _: signing.sign(key, "xor", DIGEST)
+    )
+    (tmp_path / "statement").write_text(f"forward-pass model 1\nxor\n{DIGEST}\n")
+    (tmp_path / "signature").write_bytes(signing.sign(key, "xor", DIGEST))
+    verify = ("pkeyutl", "-verify", "-pubin", "-inkey", "theirs.pub", "-rawin", "-in", "statement")
+    assert "Verified Successfully" in openssl(*verify, "-sigfile", "signature")
+
+
+def test_without_the_package_that_signs_it_is_named_and_everything_else_works(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(sys.modules, "cryptography.exceptions", None)
+    monkeypatch.delitem(sys.modules, "model_store.registry.signing")
+    monkeypatch.delattr(registry, "signing")
+    refused = CliRunner().invoke(main, ["keygen", str(tmp_path / "release.pem")])
+    assert refused.exit_code == 5
+    assert "signatures need cryptography; install it with: pip install 'forward-pass[signing]'" in refused.stderr
+    with pytest.raises(SettingsError, match="SERVE_TRUSTED_KEYS: signatures need cryptography"):
+        voucher("release.pem.pub", open_store(str(tmp_path)))
+    assert CliRunner().invoke(main, ["list", "--store", str(tmp_path)]).exit_code == 0

@@ -1,0 +1,262 @@
+"""The store keeps versions for good, removes none with an alias on it, and never writes when it reads: everywhere."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime
+
+import pytest
+
+from model_store.artifact import npz
+from model_store.artifact.model import Golden, Model
+from model_store.errors import ArtifactError, ConflictError, NotFoundError, StoreError
+from model_store.registry import store as stores
+from model_store.registry.alias_log import Generation
+from model_store.registry.store import Store, open_store
+from model_store.storage.base import Objects, put
+from tests.model_store.conftest import contents, exchange
+
+NOW = datetime(2026, 1, 2, 3, 4, 5, tzinfo=UTC)
+BY = {"who": "ada", "why": "better", "when": NOW}
+
+
+@pytest.fixture
+def store(everywhere: Store) -> Store:
+    return everywhere
+
+
+def test_versions_count_from_one(chess: Store, model: Model) -> None:
+    assert chess.versions("chess") == [1, 2, 3]
+    version = chess.publish("chess", model)
+    assert (version.name, version.number, version.place) == ("chess", 4, f"{chess.objects.address}/chess/4.npz")
+    assert version.digest == npz.digest(chess.path("chess", 4))
+
+
+def test_what_is_published_loads_as_it_was(store: Store, model: Model) -> None:
+    published = store.publish("chess", model)
+    version, loaded = store.load("chess")
+    assert version == published
+    assert loaded.digest == version.digest
+    assert loaded.predict([[30, "Bath"]]) == model.predict([[30, "Bath"]])
+
+
+def test_the_publisher_who_comes_second_gets_the_next_number(chess: Store, model: Model, monkeypatch) -> None:
+    monkeypatch.setattr(Store, "_numbers", lambda self, name: {1: True})  # as one who looked before 2 and 3 came
+    assert chess.publish("chess", model).number == 4
+
+
+def test_nothing_but_versions_is_left_by_publishing(chess: Store) -> None:
+    assert sorted(contents(chess).keys() - {"chess"}) == ["chess/1.npz", "chess/2.npz", "chess/3.npz"]
+
+
+def test_a_published_version_is_never_overwritten(chess: Store, make_model) -> None:
+    before = contents(chess)
+    chess.publish("chess", make_model(9))
+    assert before.items() <= contents(chess).items()
+
+
+def test_reading_changes_nothing(chess: Store) -> None:
+    chess.set_alias("chess", "champion", 2, **BY)
+    before = contents(chess)
+    chess.load("chess", "champion")
+    chess.state()
+    chess.names()
+    chess.history("chess", "champion")
+    assert contents(chess) == before
+
+
+def test_a_model_that_does_not_answer_as_in_training_is_not_published(store: Store, model: Model) -> None:
+    assert model.golden is not None
+    other = Golden(model.golden.instances, model.golden.outputs[::-1].copy())
+    with pytest.raises(ArtifactError, match=r"golden\.outputs"):
+        store.publish("chess", Model(model.network, model.signature, golden=other))
+    assert store.names() == []
+
+
+def test_references_mean_versions(chess: Store) -> None:
+    chess.set_alias("chess", "champion", 2, **BY)
+    found = [chess.resolve("chess", ref) for ref in (1, "1", "champion", "latest", None)]
+    assert found == [1, 1, 2, 3, 3]
+    chess.set_alias("chess", "default", "champion", **BY)
+    assert chess.resolve("chess") == 2
+    assert chess.aliases("chess") == {"champion": 2, "default": 2}
+
+
+@pytest.mark.parametrize(
+    ("ref", "known"),
+    [
+        (4, "no version 4 of 'chess'; there are: 1, 2, 3, champion, latest"),
+        (0, "no version 0"),
+        ("9" * 5000, "no version or alias"),
+        ("01", "no version or alias '01'"),
+        ("champ", "did you mean 'champion'"),
+        ("../chess/1", "no version or alias"),
+        ("", "no version or alias"),
+    ],
+)
+def test_an_unknown_reference_is_told_with_the_known_ones(chess: Store, ref: int | str, known: str) -> None:
+    chess.set_alias("chess", "champion", 2, **BY)
+    with pytest.raises(NotFoundError, match=known) as caught:
+        chess.resolve("chess", ref)
+    assert caught.value.known == ["1", "2", "3", "champion", "latest"]
+
+
+@pytest.mark.parametrize("name", ["ches", "", "..", ".", "../models/chess", "chess/", "a" * 101, "chess\0", "é"])
+def test_an_unknown_model_is_told_with_the_known_ones(chess: Store, name: str) -> None:
+    for look in (chess.versions, chess.resolve, chess.load, chess.aliases, chess.history):
+        with pytest.raises(NotFoundError, match="no model") as caught:
+            look(name)
+        assert caught.value.known == ["chess"]
+
+
+@pytest.mark.parametrize("name", ["", "..", ".hidden", "a/b", "a b", "-x", "é", "a\n", "a" * 101])
+def test_a_name_that_is_no_name_is_refused(store: Store, model: Model, name: str) -> None:
+    with pytest.raises(StoreError, match="wanted a letter or digit"):
+        store.publish(name, model)
+    store.publish("chess", model)
+    assert store.names() == ["chess"]
+
+
+def test_a_removed_number_is_never_used_again(chess: Store, model: Model) -> None:
+    chess.remove("chess", 3)
+    assert chess.versions("chess") == [1, 2]
+    assert sorted(chess.objects.keys("chess/*")) == ["chess/1.npz", "chess/2.npz", "chess/3.removed"]
+    assert chess.publish("chess", model).number == 4
+    with pytest.raises(NotFoundError, match="no version 3"):
+        chess.resolve("chess", 3)
+
+
+def test_a_removed_number_is_not_used_by_one_who_looked_before(chess: Store, model: Model, monkeypatch) -> None:
+    chess.remove("chess", 2)
+    chess.remove("chess", 3)
+    monkeypatch.setattr(Store, "_numbers", lambda self, name: {1: True})
+    assert chess.publish("chess", model).number == 4
+    assert [key for key in sorted(chess.objects.keys("chess/*")) if key.endswith("npz")] == [
+        "chess/1.npz",
+        "chess/4.npz",
+    ]
+
+
+def test_a_model_without_versions_is_not_there_and_goes_on_counting(chess: Store, model: Model) -> None:
+    for number in (1, 2, 3):
+        chess.remove("chess", number)
+    assert chess.names() == []
+    with pytest.raises(NotFoundError, match="there are none"):
+        chess.versions("chess")
+    assert chess.publish("chess", model).number == 4
+
+
+def test_an_aliased_version_cannot_be_removed(chess: Store) -> None:
+    chess.set_alias("chess", "champion", 2, **BY)
+    with pytest.raises(ConflictError, match="found champion; move that first"):
+        chess.remove("chess", 2)
+    assert chess.versions("chess") == [1, 2, 3]
+
+
+def test_an_alias_that_comes_while_a_version_is_removed_keeps_it(chess: Store, monkeypatch) -> None:
+    def putting(objects: Objects, key: str, data: bytes) -> bool:
+        done = put(objects, key, data)
+        if key.endswith(".removed"):
+            put(objects, "chess/aliases/champion/1.json", Generation("champion", 1, 2, "", NOW, "").to_bytes())
+        return done
+
+    monkeypatch.setattr(stores, "put", putting)
+    with pytest.raises(ConflictError, match="found champion"):
+        chess.remove("chess", 2)
+    assert chess.resolve("chess", "champion") == 2
+
+
+def test_an_alias_to_a_version_removed_meanwhile_is_told(chess: Store, monkeypatch) -> None:
+    monkeypatch.setattr(Store, "resolve", lambda *_: 3)
+    put(chess.objects, "chess/3.removed", b"")
+    with pytest.raises(ConflictError, match="removed while 'champion' moved to it"):
+        chess.set_alias("chess", "champion", 3, **BY)
+
+
+def test_the_state_tells_all_that_followers_compare(chess: Store, model: Model) -> None:
+    chess.publish("go", model)
+    chess.set_alias("chess", "champion", 2, **BY)
+    assert chess.state() == {
+        "chess": {"versions": (1, 2, 3), "aliases": {"champion": 2}, "unreadable": {}},
+        "go": {"versions": (1,), "aliases": {}, "unreadable": {}},
+    }
+
+
+def test_an_alias_that_cannot_be_read_hides_nothing_else(chess: Store, model: Model) -> None:
+    chess.publish("go", model)
+    for name, alias in (("chess", "champion"), ("chess", "default"), ("go", "default")):
+        chess.set_alias(name, alias, 1, **BY)
+    exchange(chess, "chess/aliases/default/1.json", b"{")
+    found = chess.state()
+    assert found["go"] == {"versions": (1,), "aliases": {"default": 1}, "unreadable": {}}
+    assert found["chess"]["aliases"] == {"champion": 1}
+    assert "1.json: wanted a move of an alias, found b'{'" in found["chess"]["unreadable"]["default"]
+    with pytest.raises(StoreError, match=r"1\.json: wanted a move of an alias"):
+        chess.resolve("chess")
+
+
+@pytest.mark.parametrize("address", ["", "s4://bucket/models", "file:///models"])
+def test_an_address_of_no_known_kind_is_refused(address: str) -> None:
+    with pytest.raises(StoreError, match="wanted the path of a directory"):
+        open_store(address)
+
+
+@pytest.mark.parametrize("content", ["", "{", "[]", "{}", '{"version": "x"}', "\udcff", '{"version": 1e999}'])
+def test_a_damaged_move_of_an_alias_is_named(chess: Store, content: str) -> None:
+    chess.set_alias("chess", "champion", 1, **BY)
+    put(chess.objects, "chess/aliases/champion/2.json", content.encode("utf-8", "surrogateescape"))
+    with pytest.raises(StoreError, match=r"champion/2\.json: wanted a move of an alias"):
+        chess.resolve("chess", "champion")
+
+
+def test_a_report_lies_beside_its_version_and_goes_with_it(chess: Store, model: Model) -> None:
+    version = chess.publish("chess", model)
+    assert chess.report("chess", 4) is None
+    place = chess.add_report(version, "<p>première</p>")
+    assert place == chess.report("chess", 4) == version.place.replace(".npz", ".html")
+    assert chess.objects.get("chess/4.html").decode() == "<p>première</p>"
+    assert chess.versions("chess") == [1, 2, 3, 4]
+    chess.remove("chess", 4)
+    assert chess.report("chess", 4) is None
+    assert chess.publish("chess", model).number == 5
+
+
+def test_a_report_is_never_overwritten(chess: Store, model: Model) -> None:
+    version = chess.publish("chess", model)
+    chess.add_report(version, "first")
+    assert chess.add_report(version, "second") == chess.report("chess", 4)
+    assert chess.objects.get("chess/4.html") == b"first"
+
+
+def test_a_report_of_a_version_that_was_removed_meanwhile_is_not_left(chess: Store, model: Model) -> None:
+    version = chess.publish("chess", model)
+    chess.remove("chess", 4)
+    chess.add_report(version, "late")
+    assert chess.report("chess", 4) is None
+
+
+# Signatures ------------------------------------------------------------------------------------------------------
+
+KEY = "0123456789abcdef"
+
+
+def test_a_signature_is_put_once_and_goes_with_its_version(store: Store, model: Model) -> None:
+    store.publish("chess", model)
+    assert store.signature("chess", 1, KEY) is None
+    assert store.signed_by("chess", 1) == []
+    assert store.add_signature("chess", 1, KEY, b"x" * 64)
+    assert not store.add_signature("chess", 1, KEY, b"x" * 64)
+    assert store.add_signature("chess", 1, KEY[::-1], b"y" * 64)
+    assert store.signature("chess", 1, KEY) == b"x" * 64
+    assert store.signed_by("chess", 1) == sorted([KEY, KEY[::-1]])
+    assert store.versions("chess") == [1]
+    store.publish("chess", model)
+    store.remove("chess", 1)
+    assert store.signed_by("chess", 1) == []
+    assert store.signature("chess", 1, KEY) is None
+
+
+def test_a_wrong_signature_in_the_place_of_a_right_one_is_told(store: Store, model: Model) -> None:
+    store.publish("chess", model)
+    store.add_signature("chess", 1, KEY, b"rubbish")
+    with pytest.raises(ConflictError, match=rf"chess/signatures/1/{KEY}\.sig: .* found a wrong one; remove the file"):
+        store.add_signature("chess", 1, KEY, b"x" * 64)

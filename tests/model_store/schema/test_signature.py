@@ -1,0 +1,318 @@
+"""The signature: rows become features by one code, and every fault is told with its place and its mend."""
+
+import json
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from model_store.errors import InputError
+from model_store.schema.signature import Array, Category, Classes, Number, Signature, Values
+from model_store.schema.signature_json import read_signature
+
+PENGUIN = Signature(
+    (
+        Category("island", ("Biscoe", "Dream", "Torgersen")),
+        Number("mass", offset=4000, scale=800),
+        Number("flipper", fill=200.0, statistics={"count": 3}),
+        Category("sex", ("female", "male"), unknown="bucket", fill="male"),
+    ),
+    Classes("species", ("Adelie", "Gentoo")),
+)
+IMAGE = Signature((Array("pixels", (2, 2), scale=16, low=0, high=16),), Classes("digit", (0, 1, 2)))
+XOR = Signature((Number("a"), Number("b")), Values(("y",), (0.0,), (1.0,)))
+
+
+def faults(signature: Signature, rows: list[object]) -> list[str]:
+    with pytest.raises(InputError) as caught:
+        signature.encode(rows)
+    return [str(fault) for fault in caught.value.faults]
+
+
+def test_numbers_are_standardised_and_categories_are_one_hot() -> None:
+    encoded = PENGUIN.encode([["Dream", 4800, 210.5, "female"]])
+    assert encoded.tolist() == [[0, 1, 0, 1, 210.5, 1, 0, 0]]
+    assert encoded.dtype == np.float32
+    assert PENGUIN.width == 8
+
+
+def test_lists_and_objects_encode_alike() -> None:
+    row = {"sex": "female", "mass": 3600, "flipper": 190, "island": "Biscoe"}
+    in_order = [row[name] for name in PENGUIN.names]
+    assert PENGUIN.encode([row]).tolist() == PENGUIN.encode([in_order]).tolist()
+    assert PENGUIN.encode([row, in_order])[0].tolist() == PENGUIN.encode([row, in_order])[1].tolist()
+
+
+def test_rows_may_come_in_one_numpy_array() -> None:
+    for signature, rows in ((XOR, [[0, 1], [2, 3.5]]), (IMAGE, [[[1, 2], [3, 4]]]), (PENGUIN, [["Dream", 1, 2, None]])):
+        given = np.array(rows, object if signature is PENGUIN else np.float64)
+        assert signature.encode(given).tolist() == signature.encode(rows).tolist()
+    assert XOR.encode(np.zeros((0, 2))).shape == (0, 2)
+    with pytest.raises(InputError, match=r"instances\.0: wanted a row"):
+        XOR.encode(np.array(3.0))
+
+
+def test_missing_values_are_filled_where_training_learned_how() -> None:
+    wanted = PENGUIN.encode([["Biscoe", 4000, 200, "male"]]).tolist()
+    assert PENGUIN.encode([["Biscoe", 4000, None, None]]).tolist() == wanted
+    assert PENGUIN.encode([{"island": "Biscoe", "mass": 4000}]).tolist() == wanted
+
+
+def test_missing_values_are_refused_where_it_did_not() -> None:
+    refused = [
+        "instances.0.island: wanted one of Biscoe, Dream, Torgersen; found none "
+        "(send one of the categories of training)",
+        "instances.0.mass: wanted a number, found none "
+        "(send a number; this model was trained to refuse missing values)",
+    ]
+    assert faults(PENGUIN, [[None, None, 1, "male"]]) == refused
+    assert faults(PENGUIN, [{"flipper": 1}]) == refused
+
+
+def test_an_unknown_category_is_bucketed_or_refused() -> None:
+    assert PENGUIN.encode([["Biscoe", 4000, 200, "unsure"]])[0, -3:].tolist() == [0, 0, 1]
+    assert faults(PENGUIN, [["Bisco", 4000, 200, "male"]]) == [
+        "instances.0.island: wanted one of Biscoe, Dream, Torgersen; found 'Bisco' (did you mean 'Biscoe'?)"
+    ]
+
+
+def test_whole_numbers_stand_for_categories_of_their_digits() -> None:
+    signature = Signature((Category("class", ("1", "2", "3")),), Values(("y",), (0.0,), (1.0,)))
+    assert signature.encode([[2], ["2"]]).tolist() == [[0, 1, 0], [0, 1, 0]]
+
+
+def test_every_fault_of_every_row_is_told_at_once() -> None:
+    rows: list[object] = [
+        ["Biscoe", "4000", 200, "male"],
+        {"island": "Dreem", "masss": 1, "flipper": "2", "sex": "male"},
+        ["Biscoe", True, 200, 1.5],
+        ["Biscoe"],
+        "row",
+        ["Biscoe", float("nan"), 10**400, "male"],
+        ["Biscoe", [1], {"a": 1}, "male"],
+    ]
+    assert sorted(faults(PENGUIN, rows)) == [
+        "instances.0.mass: wanted a number, found '4000' (send it without quotes)",
+        "instances.1.flipper: wanted a number, found '2' (send it without quotes)",
+        "instances.1.island: wanted one of Biscoe, Dream, Torgersen; found 'Dreem' (did you mean 'Dream'?)",
+        "instances.1.mass: wanted a number, found none "
+        "(send a number; this model was trained to refuse missing values)",
+        "instances.1.masss: wanted no such column (did you mean 'mass'?)",
+        "instances.2.mass: wanted a number, found true (send 0 or 1)",
+        "instances.2.sex: wanted text, found 1.5 (send one of the categories of training)",
+        "instances.3: wanted 4 values, found 1 (send them in this order: island, mass, flipper, sex)",
+        "instances.4: wanted a row, found 'row' (send a list, or an object with island, mass, flipper, sex)",
+        "instances.5.flipper: wanted a number, found 1" + "0" * 56 + "... (send a finite number)",
+        "instances.5.mass: wanted a number, found nan (send a finite number)",
+        "instances.6.flipper: wanted a number, found an object (send a finite number)",
+        "instances.6.mass: wanted a number, found a list of 1 (send a finite number)",
+    ]
+
+
+def test_what_was_recorded_of_labels_and_targets_is_in_their_order() -> None:
+    labels = tuple(range(11))
+    classifier = Signature((Number("a"),), Classes("digit", labels))
+    metrics = {"accuracy": 1.0, "classes": {name: {"f1": 1.0} for name in sorted(map(str, labels))}}
+    assert list(classifier.ordered({"metrics": metrics})["metrics"]["classes"]) == [str(label) for label in labels]
+    regression = Signature((Number("a"),), Values(("up", "down"), (0.0, 0.0), (1.0, 1.0)))
+    training = {"baseline": {"targets": {"down": 1, "other": 2, "up": 3}}, "metrics": [], "epochs": 3}
+    found = regression.ordered(training)
+    assert found == training
+    assert list(found["baseline"]["targets"]) == ["up", "down", "other"]
+
+
+def test_faults_are_told_row_by_row() -> None:
+    rows = [["Bisco", "1", 2, "male"], {"island": "Dream", "masss": 1, "mass": 1, "flipper": 2, "sex": "male"}, 7]
+    assert [fault.partition(":")[0] for fault in faults(PENGUIN, [*rows, *rows])] == [
+        "instances.0.island", "instances.0.mass", "instances.1.masss", "instances.2",
+        "instances.3.island", "instances.3.mass", "instances.4.masss", "instances.5",
+    ]  # fmt: skip
+
+
+def test_a_flood_of_faults_is_counted_but_not_kept() -> None:
+    with pytest.raises(InputError) as caught:
+        XOR.encode([["x", "y"]] * 1000)
+    assert len(caught.value.faults) == 100
+    assert caught.value.total == 2000
+
+
+@pytest.mark.parametrize("value", [1e300, -1e300, 10**300])
+def test_a_number_beyond_float32_is_refused_not_infinite(value: float) -> None:
+    assert faults(XOR, [[0, value]]) == ["instances.0.b: wanted a number that fits float32 (send less)"]
+
+
+def test_an_integer_of_thousands_of_digits_is_told_without_printing_it() -> None:
+    assert "an integer of thousands of digits" in faults(XOR, [[0, 10**5000]])[0]
+
+
+def test_arrays_come_nested_flat_or_named() -> None:
+    wanted = [[0.25, 0.5, 0.75, 1.0]]
+    for row in ([[4, 8], [12, 16]], [4, 8, 12, 16], {"pixels": [[4, 8], [12, 16]]}):
+        assert IMAGE.encode([row]).tolist() == wanted
+    assert IMAGE.encode([[4, 8, 12, 16], [[4, 8], [12, 16.0]]]).tolist() == wanted * 2
+
+
+@pytest.mark.parametrize(
+    ("row", "found"),
+    [
+        ([[1, 2], [3]], "rows of differing lengths"),
+        ([1, 2, 3], "shape [3]"),
+        ([[[1, 2], [3, 4]]], "shape [1, 2, 2]"),
+        (5, "5"),
+        (None, "null"),
+        ({"p": 1}, "an object"),
+        ([[1, "a"], [1, 2]], "'a'"),
+        ([[1, None], [1, 2]], "null"),
+        ([1, 2, 3, True], "true"),
+        ([1, 2, 3, float("inf")], "inf"),
+        ([], "shape [0]"),
+    ],
+    ids=str,
+)
+def test_an_array_of_another_form_is_told_with_its_shape(row: object, found: str) -> None:
+    (fault,) = faults(IMAGE, [row])
+    assert fault.startswith("instances.0: wanted an array of 4 finite numbers of shape [2, 2], or flat; found ")
+    assert f"found {found} (" in fault
+
+
+def test_values_outside_an_arrays_range_are_refused() -> None:
+    assert faults(IMAGE, [[1, 2, 3, 4], [0, 255, 17, -1]]) == [
+        "instances.1: wanted numbers from 0 to 16, found 255 (scale the values as the training data were scaled)"
+    ]
+
+
+def test_deeply_nested_rows_do_not_exhaust_the_stack() -> None:
+    deep: list[object] = []
+    for _ in range(100_000):
+        deep = [deep]
+    assert faults(IMAGE, [deep])
+    assert faults(PENGUIN, [[deep, deep, deep, deep]])
+
+
+def test_training_encodes_columns_as_serving_encodes_rows() -> None:
+    rows = [["Biscoe", 4000.5, None, "male"], ["Dream", 1.25, 3.5, None], ["Torgersen", -7.125, 0.1, "other"]]
+    columns = {
+        "island": np.array(["Biscoe", "Dream", "Torgersen"], object),
+        "mass": np.array([4000.5, 1.25, -7.125]),
+        "flipper": np.array([np.nan, 3.5, 0.1]),
+        "sex": np.array(["male", None, "other"], object),
+    }
+    assert PENGUIN.encode_columns(columns).tobytes() == PENGUIN.encode(rows).tobytes()
+    with pytest.raises(InputError, match=r"rows.1.island: wanted one of Biscoe.*; found 'Dreem'"):
+        PENGUIN.encode_columns(columns | {"island": np.array(["Biscoe", "Dreem", "Dream"], object)})
+
+
+@given(st.lists(st.lists(st.floats(width=32, allow_nan=False, allow_infinity=False), min_size=2, max_size=2)))
+def test_float32_numbers_pass_through_json_to_the_network_unchanged(rows: list[list[float]]) -> None:
+    sent = json.loads(json.dumps(rows))
+    assert XOR.encode(sent).tobytes() == np.array(rows, np.float32).reshape(-1, 2).tobytes()
+
+
+@given(st.lists(st.tuples(st.floats(-1e30, 1e30), st.integers(-(2**70), 2**70)), min_size=1))
+def test_a_table_of_numbers_encodes_as_its_columns_do(rows: list[tuple[float, int]]) -> None:
+    """Lists of numbers take a short cut; objects of the same numbers do not."""
+    scaled = Signature((Number("a", 0.1, 0.3), Number("b", -7.7, 1e3)), XOR.output)
+    objects = [{"a": a, "b": b} for a, b in rows]
+    assert scaled.encode([list(row) for row in rows]).tobytes() == scaled.encode(objects).tobytes()
+
+
+@given(st.lists(st.recursive(st.none() | st.booleans() | st.floats() | st.text() | st.integers(), st.lists)))
+def test_any_json_at_all_encodes_or_is_told_why_not(rows: list[object]) -> None:
+    for signature in (PENGUIN, IMAGE, XOR):
+        try:
+            encoded = signature.encode(rows)
+        except InputError as e:
+            told = e
+        else:
+            told = None
+            assert encoded.shape == (len(rows), signature.width)
+            assert np.isfinite(encoded).all()
+        assert told is None or 0 < len(told.faults) <= told.total
+
+
+def test_a_classifiers_answer_has_the_label_and_every_probability() -> None:
+    outputs = np.array([[0.25, 0.75]], np.float32)
+    assert PENGUIN.decode(outputs) == [{"label": "Gentoo", "probabilities": {"Adelie": 0.25, "Gentoo": 0.75}}]
+    (digit,) = IMAGE.decode(np.array([[0.5, 0.25, 0.25]], np.float32))
+    assert digit == {"label": 0, "probabilities": {"0": 0.5, "1": 0.25, "2": 0.25}}
+
+
+def test_one_output_for_two_labels_is_the_probability_of_the_second() -> None:
+    yes, no = PENGUIN.decode(np.array([[0.75], [0.25]], np.float32))
+    assert yes == {"label": "Gentoo", "probabilities": {"Adelie": 0.25, "Gentoo": 0.75}}
+    assert no["label"] == "Adelie"
+
+
+def test_a_regressions_answer_is_in_the_targets_own_units() -> None:
+    two = Signature((Number("x"),), Values(("low", "high"), (10.0, 100.0), (2.0, 50.0)))
+    assert two.decode(np.array([[1, 2]], np.float32)) == [{"low": 12.0, "high": 200.0}]
+    assert XOR.decode(np.array([[0.5], [1.0]], np.float32)) == [0.5, 1.0]
+
+
+def test_answers_keep_every_bit_of_the_network() -> None:
+    outputs = np.random.default_rng(0).random((50, 3)).astype(np.float32)
+    answers = json.loads(json.dumps(IMAGE.decode(outputs)))
+    again = np.array([list(answer["probabilities"].values()) for answer in answers], np.float32)
+    assert again.tobytes() == outputs.tobytes()
+
+
+def test_an_answer_that_is_no_number_is_told_not_sent() -> None:
+    with pytest.raises(InputError, match=r"instances.1: the network's answer to it is not finite"):
+        XOR.decode(np.array([[0.0], [np.inf]], np.float32))
+
+
+@pytest.mark.parametrize("signature", [PENGUIN, IMAGE, XOR], ids=["penguin", "image", "xor"])
+def test_a_signature_survives_json(signature: Signature) -> None:
+    again = read_signature(json.loads(json.dumps(signature.config())))
+    assert again == signature
+    assert again.config() == signature.config()
+
+
+NUMBER = {"kind": "number", "name": "a", "offset": 0, "scale": 1, "fill": None, "statistics": {}}
+OUTPUT = {"kind": "values", "names": ["y"], "offset": [0], "scale": [1]}
+CATEGORY = {
+    "kind": "category",
+    "name": "c",
+    "categories": ["x"],
+    "unknown": "refuse",
+    "fill": None,
+    "statistics": {},
+}
+ARRAY = {"kind": "array", "name": "p", "shape": [2], "offset": 0, "scale": 1, "low": None, "high": None}
+
+
+@pytest.mark.parametrize(
+    ("inputs", "output", "place"),
+    [
+        ([], OUTPUT, "signature.inputs"),
+        ("x", OUTPUT, "signature.inputs"),
+        ([NUMBER, NUMBER], OUTPUT, "names that differ"),
+        ([NUMBER | {"kind": "text"}], OUTPUT, "signature.inputs.0.kind"),
+        ([NUMBER | {"scale": 0}], OUTPUT, "signature.inputs.0: .*scale"),
+        ([NUMBER | {"scale": "1"}], OUTPUT, "signature.inputs.0: .*scale"),
+        ([NUMBER | {"scale": True}], OUTPUT, "signature.inputs.0: .*scale"),
+        ([NUMBER | {"offset": float("nan")}], OUTPUT, "signature.inputs.0: .*offset"),
+        ([NUMBER | {"offset": 10**400}], OUTPUT, "signature.inputs.0: .*offset"),
+        ([NUMBER | {"more": 1}], OUTPUT, "signature.inputs.0: .*more"),
+        ([{"kind": "number"}], OUTPUT, "signature.inputs.0: .*name"),
+        ([CATEGORY | {"categories": []}], OUTPUT, "signature.inputs.0: .*categories"),
+        ([CATEGORY | {"categories": ["x", "x"]}], OUTPUT, "categories that differ"),
+        ([CATEGORY | {"fill": "y"}], OUTPUT, "signature.inputs.0.fill"),
+        ([CATEGORY | {"unknown": "guess"}], OUTPUT, "signature.inputs.0: .*unknown"),
+        ([ARRAY | {"statistics": {}, "shape": [0]}], OUTPUT, "signature.inputs.0: .*shape"),
+        ([NUMBER, ARRAY | {"statistics": {}}], OUTPUT, "an array to be the only input"),
+        ([NUMBER], {"kind": "classes", "name": "y", "labels": ["a"]}, "signature.output: .*labels"),
+        ([NUMBER], {"kind": "classes", "name": "y", "labels": ["1", 1]}, "labels that differ"),
+        ([NUMBER], {"kind": "classes", "name": "y", "labels": ["1", 1.5]}, "signature.output: .*labels"),
+        ([NUMBER], OUTPUT | {"scale": [1, 2]}, "as many offsets and scales as names"),
+        ([NUMBER], None, "signature.output.kind"),
+    ],
+)
+def test_a_signature_that_nobody_would_write_is_refused_with_its_place(
+    inputs: object, output: object, place: str
+) -> None:
+    with pytest.raises(ValueError, match=place):
+        read_signature({"inputs": inputs, "output": output})
+    with pytest.raises(ValueError, match="an object with inputs and output"):
+        read_signature({"inputs": inputs, "output": output, "more": 1})

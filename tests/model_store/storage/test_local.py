@@ -1,0 +1,128 @@
+"""A store in a directory: what only files, links and errors of the kernel can show."""
+
+from __future__ import annotations
+
+import os
+from datetime import UTC, datetime
+from pathlib import Path
+
+import pytest
+
+from model_store.artifact.model import Model
+from model_store.errors import NotFoundError, StoreError
+from model_store.registry import store as stores
+from model_store.registry.store import Store, open_store
+from tests.model_store.conftest import contents
+
+BY = {"who": "ada", "why": "better", "when": datetime(2026, 1, 2, 3, 4, 5, tzinfo=UTC)}
+
+
+def test_nobody_may_write_to_a_published_version(chess: Store) -> None:
+    assert all(not chess.path("chess", number).stat().st_mode & 0o222 for number in chess.versions("chess"))
+
+
+@pytest.mark.parametrize("step", ["write", "fsync", "link"])
+def test_publishing_that_fails_leaves_nothing(step: str, chess: Store, model: Model, monkeypatch) -> None:
+    def broken(*_: object, **__: object) -> None:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(*{"write": (stores.npz, step), "fsync": (os, step), "link": (os, step)}[step], broken)
+    before = contents(chess)
+    with pytest.raises(StoreError, match=r"chess: cannot publish: No space left on device; free some space"):
+        chess.publish("chess", model)
+    assert contents(chess) == before
+
+
+def test_a_half_written_version_is_not_there(chess: Store) -> None:
+    """What a publisher leaves that dies at any moment: a hidden file without a number."""
+    (chess.root / "chess" / ".tmp-0123").write_bytes(chess.path("chess", 1).read_bytes()[:100])
+    (chess.root / "go").mkdir()
+    (chess.root / "go" / ".tmp-0123").touch()
+    assert chess.names() == ["chess"]
+    assert chess.versions("chess") == [1, 2, 3]
+
+
+def test_reading_never_writes(chess: Store) -> None:
+    chess.set_alias("chess", "champion", 2, **BY)
+    paths = [chess.root, *chess.root.rglob("*")]
+    before = [(path, path.stat().st_mtime_ns) for path in paths]
+    for path in paths:
+        path.chmod(0o555)
+    try:
+        chess.load("chess", "champion")
+        chess.state()
+        chess.names()
+        chess.history("chess", "champion")
+    finally:
+        for path in paths:
+            path.chmod(0o755)
+    assert [(path, path.stat().st_mtime_ns) for path in [chess.root, *chess.root.rglob("*")]] == before
+
+
+def test_strangers_among_the_files_are_passed_over(chess: Store) -> None:
+    (chess.root / "README").write_text("hello")
+    (chess.root / "lost+found").mkdir()
+    (chess.root / "empty").mkdir()
+    (chess.root / "chess" / "notes.npz").touch()
+    (chess.root / "chess" / "07.npz").touch()
+    (chess.root / "chess" / "aliases").mkdir()
+    (chess.root / "chess" / "aliases" / "README").touch()
+    (chess.root / "chess" / "aliases" / "begun").mkdir()
+    assert chess.state() == {"chess": {"versions": (1, 2, 3), "aliases": {}, "unreadable": {}}}
+    with pytest.raises(NotFoundError):
+        chess.versions("README")
+
+
+def test_a_pipe_in_the_place_of_a_move_keeps_nobody_waiting(chess: Store) -> None:
+    chess.set_alias("chess", "champion", 2, **BY)
+    os.mkfifo(chess.root / "chess" / "aliases" / "champion" / "2.json")
+    with pytest.raises(StoreError, match=r"2\.json: wanted a move of an alias"):
+        chess.history("chess", "champion")
+    assert chess.state()["chess"]["versions"] == (1, 2, 3)
+
+
+def test_a_store_that_is_not_there_is_told(tmp_path: Path) -> None:
+    missing = open_store(tmp_path / "nowhere")
+    for look in (missing.names, missing.state, lambda: missing.resolve("chess")):
+        with pytest.raises(StoreError, match=r"nowhere: cannot read the model store: .*train a model first"):
+            look()
+    assert not (tmp_path / "nowhere").exists()
+
+
+def test_a_file_where_a_directory_should_be_is_told(tmp_path: Path, store: Store, model: Model) -> None:
+    (tmp_path / "file").write_text("x")
+    for root in (tmp_path / "file", tmp_path / "file" / "models"):
+        with pytest.raises(StoreError, match="a file stands where a directory is wanted"):
+            open_store(root).names()
+        with pytest.raises(StoreError, match=r"cannot publish: .*a file stands where a directory is wanted"):
+            open_store(root).publish("chess", model)
+    store.root.mkdir()
+    (store.root / "chess").write_text("x")
+    with pytest.raises(StoreError, match="a file stands where a directory is wanted"):
+        store.publish("chess", model)
+
+
+@pytest.mark.parametrize(("number", "mend"), [(13, "who may write there"), (30, "mounted read-only")])
+def test_a_store_nobody_may_write_to_is_told(number: int, mend: str, chess: Store, model: Model, monkeypatch) -> None:
+    def refused(*_: object, **__: object) -> None:
+        raise OSError(number, os.strerror(number))
+
+    monkeypatch.setattr(os, "open", refused)
+    with pytest.raises(StoreError, match=f"cannot publish: .*{mend}"):
+        chess.publish("chess", model)
+    with pytest.raises(StoreError, match=f"cannot move an alias: .*{mend}"):
+        chess.set_alias("chess", "champion", 1, **BY)
+    with pytest.raises(StoreError, match=f"cannot remove a version: .*{mend}"):
+        chess.remove("chess", 1)
+
+
+def test_a_report_that_cannot_be_written_leaves_nothing(chess: Store, model: Model, monkeypatch) -> None:
+    def broken(*_: object) -> None:
+        raise OSError(28, "No space left on device")
+
+    version = chess.publish("chess", model)
+    before = contents(chess)
+    monkeypatch.setattr(os, "fsync", broken)
+    with pytest.raises(StoreError, match=r"cannot write a report: No space left on device; free some space"):
+        chess.add_report(version, "page")
+    assert contents(chess) == before

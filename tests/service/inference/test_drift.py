@@ -1,0 +1,226 @@
+"""Drift: an index that rises when the rows that are asked about are no longer those of training."""
+
+from __future__ import annotations
+
+import threading
+import tracemalloc
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
+from types import SimpleNamespace
+from typing import Any
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from model_store.artifact.model import Model
+from model_store.nn import Linear, Sequential
+from model_store.registry.store import open_store
+from model_store.schema.signature import Array, Category, Number, Signature, Values
+from service.inference import drift
+from service.inference.drift import bins_of, stability_index
+from service.telemetry.mmap_counters import Counts
+from tests.service.conftest import MakeClient
+from tests.service.routes.test_api import figures
+from training.data.type_inference import fit_array, fit_category, fit_number
+
+RNG = np.random.default_rng(7)
+
+
+def rooms(count: int) -> np.ndarray:
+    return RNG.integers(1, 6, count).astype(np.float64)
+
+
+def area(count: int) -> np.ndarray:
+    return RNG.normal(80, 20, count)
+
+
+def town(count: int, shares: tuple[float, ...] = (0.6, 0.3, 0.1)) -> np.ndarray:
+    return RNG.choice(np.array(["Bern", "Chur", "Genf"], object), count, p=shares)
+
+
+def houses(*columns: Number | Category | Array, dtype: str = "float32") -> Model:
+    signature = Signature(columns, Values(("price",), (0.0,), (1.0,)))
+    return Model(Sequential([Linear(signature.width, 1, dtype=dtype)]), signature)
+
+
+def trained() -> Model:
+    columns = {"rooms": rooms(2000), "area": area(2000)}
+    numbers = [fit_number(name, values, "impute", True) for name, values in columns.items()]
+    return houses(*numbers, fit_category("town", town(2000), "impute", "bucket"))
+
+
+@pytest.fixture
+def ask(tmp_path, make_client: MakeClient, monkeypatch):
+    """A service of houses: asks about rows, and returns the indices that /metrics tells then."""
+    monkeypatch.setattr(drift, "SAMPLE", 100_000)
+    store = open_store(tmp_path / "houses")
+    store.publish("houses", trained())
+    client = make_client(store)
+
+    def ask(*columns: Any) -> dict[str, float]:
+        rows = [list(row) for row in zip(*(np.asarray(column).tolist() for column in columns), strict=True)]
+        assert client.post("/predict", json={"instances": rows}).status_code == 200
+        found = figures(client)
+        return {
+            dict(key[1:])["column"]: value for key, value in found.items() if key[0] == "forward_pass_input_drift"
+        } | {"rows": found["forward_pass_input_drift_rows", ("model", "houses"), ("version", "1")]}
+
+    return ask
+
+
+def test_rows_like_those_of_training_have_an_index_near_zero(ask):
+    found = ask(rooms(3000), area(3000), town(3000))
+    assert found.pop("rows") == 3000
+    assert found.keys() == {"rooms", "area", "town"}
+    assert max(found.values()) < 0.02
+
+
+def test_column_that_moves_is_named_by_its_index(ask):
+    found = ask(rooms(3000), area(3000) + 20, town(3000))
+    assert found["area"] > 0.25
+    assert max(found["rooms"], found["town"]) < 0.02
+    found = ask(rooms(9000), area(9000), town(9000, (0.2, 0.3, 0.5)))
+    assert found["town"] > 0.25
+
+
+def test_values_beyond_the_highest_of_training_have_a_bin_of_their_own(ask):
+    found = ask(np.where(np.arange(3000) % 10 == 0, 50, rooms(3000)), area(3000), town(3000))
+    assert found["rooms"] > 0.25
+
+
+def test_unknown_categories_have_a_bin_of_their_own(ask):
+    found = ask(rooms(3000), area(3000), np.where(np.arange(3000) % 5 == 0, "Rom", town(3000)))
+    assert found["town"] > 0.25
+
+
+def test_too_few_rows_have_no_index(ask):
+    assert ask(rooms(100), area(100), town(100)) == {"rows": 100}
+
+
+def test_old_rows_are_forgotten(ask):
+    ask(rooms(9000), area(9000) + 40, town(9000))
+    for _ in range(4):
+        found = ask(rooms(9000), area(9000), town(9000))
+    assert found["area"] < 0.05
+    assert found["rows"] <= drift.MEMORY
+
+
+def test_no_more_than_a_sample_of_the_rows_is_looked_at(ask, monkeypatch):
+    monkeypatch.setattr(drift, "SAMPLE", 256)  # once the first rows, of which `ask` lets all in, have been looked at
+    monkeypatch.setattr(drift, "clock", lambda: 5.0)  # within one second
+    found = [ask(rooms(1000), area(1000), town(1000))["rows"] for _ in range(3)]
+    assert found == [1000, 1256, 1512]  # each scrape makes room for another sample
+
+
+def test_rows_that_are_kept_to_be_looked_at_take_little_memory_however_large_they_are(make_client, tmp_path):
+    """A sample of images of 256 by 256 pixels in colour would be 200 MB; here 12 MB."""
+    images = RNG.normal(size=(200, 64, 64, 3)).astype(np.float32)
+    store = open_store(tmp_path / "store")
+    store.publish("houses", houses(fit_array("image", images, False)))
+    catalog = make_client(store).application.extensions["catalog"]
+    watches = drift.Drift(Counts(tmp_path))
+    watches.watch(catalog.find("houses"))._due = drift.clock() + 60  # not looked at meanwhile
+    tracemalloc.start()
+    try:
+        for _ in range(20):
+            watches.add(catalog.find("houses"), images.reshape(len(images), -1))
+        kept, _ = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+    assert 1_000_000 < kept < 2 * drift.MOST_BYTES
+
+
+def test_threads_that_meet_a_version_at_once_share_its_watch(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Else each would tell the index of its own rows, and the last to speak would be heard."""
+    entered = threading.Barrier(2)
+
+    class Slow(drift.Watch):
+        def __init__(self, *of: Any) -> None:
+            with suppress(threading.BrokenBarrierError):
+                entered.wait(0.2)
+            super().__init__(*of)
+
+    class Version(SimpleNamespace):
+        __hash__ = object.__hash__
+
+    monkeypatch.setattr(drift, "Watch", Slow)
+    watches, version = drift.Drift(Counts()), Version(name="houses", number=1, model=trained())
+    with ThreadPoolExecutor(2) as pool:
+        first, second = pool.map(watches.watch, [version, version])
+    assert first is second
+
+
+def test_missing_values_are_expected_where_training_had_them():
+    values = np.where(np.arange(1000) % 2 == 0, np.nan, np.arange(1000.0))
+    bins = next(bins_of(houses(fit_number("a", values, "impute", True))))
+    assert bins.expected.sum() == 1000
+    assert bins.expected.max() > 500
+
+
+def test_images_are_watched_by_their_means():
+    model = houses(fit_array("pixels", RNG.integers(0, 256, (500, 3, 3)).astype(np.uint8), True))
+    bins = next(bins_of(model))
+    dark = model.encode([np.full((3, 3), 5).tolist()] * 4)
+    assert bins.count(dark).tolist() == [4, *[0] * (len(bins.expected) - 1)]
+
+
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+def test_training_rows_themselves_fall_into_the_bins_that_training_counted(dtype):
+    values = np.concatenate([RNG.normal(0.1, 0.3, 500), np.full(500, 0.1)])
+    model = houses(fit_number("a", values, "impute", True), dtype=dtype)
+    bins = next(bins_of(model))
+    found = bins.count(model.encode([[value] for value in values.tolist()]))
+    assert abs(found - bins.expected).sum() <= 2  # two numbers that float32 does not tell apart
+
+
+def test_frequent_categories_have_bins_and_the_others_share_one():
+    names = [f"t{i}" for i in range(100) for _ in range(100 - i)]
+    model = houses(fit_category("town", np.array(names, object), "impute", "refuse"))
+    bins = next(bins_of(model))
+    assert len(bins.expected) == drift.MOST_CATEGORIES + 1
+    assert bins.expected.sum() == len(names)
+    assert bins.count(model.encode([["t0"], ["t99"], ["t98"]])).tolist() == [1, *[0] * 19, 2]
+
+
+DECILES = [float(i) for i in range(11)]
+
+
+@pytest.mark.parametrize(
+    "statistics",
+    [
+        {},
+        {"deciles": DECILES},
+        {"deciles": DECILES, "counts": [1] * 10},
+        {"deciles": DECILES, "counts": [0] * 11},
+        {"deciles": DECILES, "counts": [-1] * 11},
+        {"deciles": DECILES, "counts": ["1"] * 11},
+        {"deciles": [None] * 11, "counts": [1] * 11},
+        {"deciles": [1e308] * 11, "counts": [1]},
+        {"deciles": [], "counts": []},
+        {"deciles": 3, "counts": 3},
+        {"means": 3, "frequencies": [1]},
+        {"frequencies": {"x": "many"}},
+        {"frequencies": {"x": -1}},
+        {"frequencies": {"z": 5}},
+    ],
+)
+def test_statistics_of_another_form_are_not_watched(statistics):
+    for column in (Number("a", statistics=statistics), Category("a", ("x", "y"), statistics=statistics)):
+        assert list(bins_of(houses(column))) == []
+    assert list(bins_of(houses(Array("a", (2,), statistics=statistics)))) == []
+
+
+def test_index_is_that_of_the_formula():
+    found = stability_index(np.array([9.5, 89.5]), np.array([49.5, 49.5]))
+    p, q = np.array([0.1, 0.9]), np.array([0.5, 0.5])
+    assert found == pytest.approx(((q - p) * np.log(q / p)).sum())
+
+
+@given(st.lists(st.integers(0, 1000), min_size=2, max_size=12), st.data())
+def test_index_is_finite_and_never_below_zero(expected, data):
+    found = data.draw(st.lists(st.integers(0, 1000), min_size=len(expected), max_size=len(expected)))
+    index = stability_index(np.array(expected, float), np.array(found, float))
+    assert np.isfinite(index)
+    assert index >= -1e-12

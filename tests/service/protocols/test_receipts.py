@@ -1,0 +1,168 @@
+"""Extras of an answer, when asked for: warnings of values beyond training, and a receipt that can be replayed."""
+
+from __future__ import annotations
+
+import hashlib
+import io
+import json
+from typing import Any
+
+import numpy as np
+import pytest
+from click.testing import CliRunner
+
+from model_store.artifact.model import Model
+from model_store.cli import main
+from model_store.schema.signature import Category, Number, Signature, Values
+from tests.service.conftest import assert_error, network, places
+
+BODY = b'{"instances": [{"rooms": 3, "area": 0.1}, [1e3, null]], "version": 1}'
+
+
+@pytest.fixture
+def replay(store, tmp_path):
+    """Runs `models replay` on an answer and a body, as files."""
+
+    def run(told: Any, body: bytes, *words: str, code: int = 0) -> Any:
+        (tmp_path / "answer.json").write_text(json.dumps(told))
+        (tmp_path / "body").write_bytes(body)
+        files = [str(tmp_path / "answer.json"), str(tmp_path / "body")]
+        result = CliRunner().invoke(main.main, ["replay", *files, *words], env={"MODEL_STORE": str(store.root)})
+        assert result.exit_code == code, result.output
+        return result
+
+    return run
+
+
+def test_answer_has_no_extras_unless_asked_for(client):
+    assert client.post("/models/price/predict", data=BODY).json.keys() == {"model", "version", "predictions"}
+
+
+def test_receipt_names_the_model_and_what_went_in(client):
+    told = client.post("/models/price/predict?receipt=true", data=BODY).json
+    digest = client.get("/models/price").json["digest"]
+    assert told["receipt"]["digest"] == digest
+    assert told["receipt"]["input_sha256"] == hashlib.sha256(BODY).hexdigest()
+    assert (told["receipt"]["model"], told["receipt"]["version"]) == ("price", 1)
+
+
+def test_replay_gives_the_same_bits(client, replay):
+    told = client.post("/models/price/predict?receipt=true", data=BODY).json
+    again = json.loads(replay(told, BODY, "--json").stdout)
+    assert again["predictions"] == told["predictions"]
+    assert again["same"] is True
+    assert "bit for bit" in replay(told["receipt"], BODY).stderr
+
+
+def test_replay_takes_every_form_of_a_body(client, replay):
+    array = io.BytesIO()
+    np.save(array, np.arange(8, dtype=np.float32).reshape(2, 2, 2))
+    for path, kind, body in (
+        ("/models/price", "text/csv", b"area,rooms\n80,3\n,1.5\n"),
+        ("/models/image", "application/x-npy", array.getvalue()),
+        ("/models/penguins", "application/json", b'{"instances": [["Dream", 4000, "MALE"]]}'),
+    ):
+        told = client.post(f"{path}/predict?receipt=true", data=body, content_type=kind).json
+        assert json.loads(replay(told, body, "--json").stdout)["predictions"] == told["predictions"]
+
+
+def test_replay_refuses_another_body_another_model_and_other_answers(client, replay, store):
+    told = client.post("/models/price/predict?receipt=true", data=BODY).json["receipt"]
+    assert "byte for byte" in replay(told, BODY + b"\n", code=3).stderr
+    assert "wanted the digest" in replay({**told, "digest": "0" * 64}, BODY, code=5).stderr
+    assert "wanted predictions" in replay({**told, "predictions_sha256": "0" * 64}, BODY, code=5).stderr
+    assert "no version 9" in replay({**told, "version": 9}, BODY, code=5).stderr
+    for wrong in ([], {"receipt": 3}, {**told, "version": "1"}, {"model": "price"}):
+        assert "receipt=true" in replay(wrong, BODY, code=3).stderr
+
+
+def test_warnings_name_values_beyond_training(client):
+    rows = [["Biscoe", 4200, None], ["Dream", 99.5, None], ["Dream", 6300, None], ["Dream", 38000, None]]
+    told = client.post("/models/penguins/predict?warnings=true", json={"instances": rows}).json
+    assert told["warnings"] == [
+        {
+            "place": "instances.1.mass",
+            "problem": "99.5 lies beyond what training saw, 2700 to 6300",
+            "mend": "the answer is extrapolated; check the value and its unit",
+        },
+        {
+            "place": "instances.3.mass",
+            "problem": "38000 lies beyond what training saw, 2700 to 6300",
+            "mend": "the answer is extrapolated; check the value and its unit",
+        },
+    ]
+    assert len(told["predictions"]) == 4
+
+
+def test_warnings_name_unknown_categories_and_pixels(client, store, make_client):
+    dark = [[0, 0], [0, 0]]
+    told = client.post("/models/image/predict?warnings=true", json={"instances": [dark, [[1, 2], [3, 16]]]}).json
+    assert told["warnings"] == []
+    columns = (Category("town", ("Bern",), "bucket"), Number("size", statistics={"min": "small", "max": 3}))
+    model = Model(network(3, 1, 0), Signature(columns, Values(("y",), (0.0,), (1.0,))))
+    store.publish("towns", model)
+    rows = [["Bern", -1e30], ["Rom", 4.0]]
+    told = make_client(store).post("/models/towns/predict?warnings=true", json={"instances": rows}).json
+    assert [warning["place"] for warning in told["warnings"]] == ["instances.1.town", "instances.1.size"]
+
+
+def test_warnings_are_a_hundred_at_most(client):
+    told = client.post("/models/penguins/predict?warnings=true", json={"instances": [["Dream", 1, None]] * 300}).json
+    assert len(told["warnings"]) == 100
+
+
+def test_wrong_word_for_an_extra_is_told(client):
+    error = assert_error(client.post("/models/price/predict?receipt=yes", data=BODY), 422, "invalid_request")
+    assert places(error) == ["receipt"]
+
+
+@pytest.mark.parametrize("second", ["true", "false"])
+def test_a_parameter_that_is_given_twice_is_told(client, second):
+    """Either might be meant."""
+    path = f"/models/price/predict?receipt=true&warnings=true&receipt={second}"
+    error = assert_error(client.post(path, data=BODY), 422, "invalid_request")
+    told = {"place": "receipt", "problem": "wanted once, found 2 times", "mend": "ask for it once: ?receipt=true"}
+    assert error["faults"] == [told]
+
+
+@pytest.mark.parametrize("path", ["/predict", "/models/price/predict", "/models/price/versions/1/predict"])
+def test_a_parameter_that_means_nothing_is_told_with_the_one_that_was_meant(client, path):
+    given = client.post(f"{path}?warning=true&token=secret&receipt=yes", data=BODY)
+    error = assert_error(given, 422, "invalid_request")
+    assert places(error) == ["warning", "token", "receipt"]
+    assert [fault["mend"] for fault in error["faults"]][:2] == [
+        "did you mean 'warnings'?",
+        "the parameters are warnings and receipt",
+    ]
+    assert "secret" not in given.text
+
+
+def test_a_parameter_that_means_nothing_is_told_before_a_fault_of_the_body(client):
+    error = assert_error(client.post("/models/price/predict?Warnings=true", data=b"{"), 422, "invalid_request")
+    assert [fault["mend"] for fault in error["faults"]] == ["did you mean 'warnings'?"]
+
+
+@pytest.mark.parametrize(
+    ("path", "body"),
+    [
+        ("/invocations", {"model": "price", "instances": [[3, 80]]}),
+        ("/v1/models/price:predict", {"instances": [[3, 80]]}),
+        (
+            "/v2/models/image/infer",
+            {"inputs": [{"name": "pixels", "shape": [1, 2, 2], "datatype": "FP64", "data": [0] * 4}]},
+        ),
+        ("/models", None),
+        ("/healthz", None),
+    ],
+)
+def test_addresses_of_platforms_and_those_that_are_read_pass_over_what_a_gateway_appends(client, path, body):
+    asked = f"{path}?warning=true&key=1&key=2"
+    assert (client.get(asked) if body is None else client.post(asked, json=body)).status_code == 200
+
+
+def test_values_of_training_itself_are_never_warned_of(client, store, make_client):
+    low, high = 0.1, 0.7000000000000001
+    number = Number("mass", 0.3, 0.07, statistics={"min": low, "max": high})
+    store.publish("fine", Model(network(1, 1, 0), Signature((number,), Values(("y",), (0.0,), (1.0,)))))
+    told = make_client(store).post("/models/fine/predict?warnings=true", json={"instances": [[low], [high]]}).json
+    assert told["warnings"] == []

@@ -1,0 +1,82 @@
+"""The service over a bucket: its workers, forked from one process, follow it and outlive it."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+import time
+import urllib.error
+import urllib.request
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from model_store.registry.store import open_store
+from tests.model_store.s3 import running
+from tests.service.conftest import price
+
+pytestmark = pytest.mark.slow
+
+ROOT = Path(__file__).parents[3]
+
+
+def asked(base: str, path: str, body: dict[str, Any] | None = None) -> tuple[int, Any]:
+    request = urllib.request.Request(base + path, None if body is None else json.dumps(body).encode())
+    try:
+        with urllib.request.urlopen(request, timeout=5) as answer:
+            return answer.status, json.load(answer)
+    except urllib.error.HTTPError as e:
+        return e.code, json.load(e)
+
+
+def eventually(claim: Callable[[], bool]) -> None:
+    deadline = time.monotonic() + 30
+    while not claim():
+        assert time.monotonic() < deadline
+        time.sleep(0.1)
+
+
+def test_workers_follow_a_bucket_and_keep_answering_while_it_is_away(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with running() as s3:
+        for name, value in s3.reset().items():
+            monkeypatch.setenv(name, value)
+        store = open_store(s3.address, tmp_path / "mine")
+        store.publish("price", price())
+        settings = {"SERVE_CACHE_DIR": str(tmp_path / "cache"), "SERVE_POLL_SECONDS": "0.2"}
+        server = subprocess.Popen(
+            [sys.executable, "-m", "service", "--store", s3.address, "--port", "0", "--workers", "2"],
+            cwd=ROOT, env={**os.environ, **settings}, stderr=subprocess.PIPE, text=True,
+        )  # fmt: skip
+        try:
+            assert server.stderr is not None
+            assert s3.address in server.stderr.readline()
+            base = server.stderr.readline().split()[-1].removesuffix("/predict")
+
+            def answering() -> set[int]:
+                """The versions that twenty requests, so both workers, are answered by."""
+                answers = [asked(base, "/predict", {"instances": [[3, 70.0]]}) for _ in range(20)]
+                assert {status for status, _ in answers} == {200}
+                return {answer["version"] for _, answer in answers}
+
+            eventually(lambda: asked(base, "/readyz")[0] == 200)
+            assert answering() == {1}
+            store.publish("price", price(1))
+            eventually(lambda: answering() == {2})
+            s3.away = True
+            eventually(lambda: asked(base, "/readyz")[1]["status"] == "degraded")
+            assert answering() == {2}
+            assert "SlowDown" in asked(base, "/readyz")[1]["problems"][0]["problem"]
+            s3.away = False
+            store.publish("price", price(2))
+            eventually(lambda: answering() == {3})
+            assert sum(request.startswith("GET") and request.endswith("3.npz") for request in s3.requests) <= 4
+        finally:
+            server.terminate()
+            server.communicate(timeout=30)
+    assert server.returncode == 0

@@ -1,0 +1,123 @@
+"""With trusted keys set, the service serves what one of them signed, and nothing else."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+from flask.testing import FlaskClient
+
+from model_store.registry import signing
+from model_store.registry.store import Store
+from service.config import SettingsError
+from tests.service.conftest import MakeClient, assert_error, move, price
+
+ROW = {"instances": [[3.0, 80.0]]}
+
+Sign = Callable[..., None]
+
+
+@pytest.fixture
+def keys(tmp_path: Path) -> dict[str, Path]:
+    paths = {name: tmp_path / f"{name}.pem" for name in ("ours", "second", "foreign")}
+    for path in paths.values():
+        signing.generate(path)
+    return paths
+
+
+@pytest.fixture
+def sign(store: Store, keys: dict[str, Path]) -> Sign:
+    """What `models sign` does."""
+
+    def sign(number: int, by: str = "ours", name: str = "price", under: str = "price") -> None:
+        key = signing.private_key(keys[by])
+        digest = store.load(name, number)[0].digest
+        store.add_signature(name, number, signing.fingerprint(key.public_key()), signing.sign(key, under, digest))
+
+    return sign
+
+
+@pytest.fixture
+def trusting(store: Store, keys: dict[str, Path], make_client: MakeClient) -> Callable[[], FlaskClient]:
+    trusted = f"{signing.public_path(keys['second'])}, {signing.public_path(keys['ours'])}"
+    return lambda: make_client(store, trusted_keys=trusted)
+
+
+def refresh(client: FlaskClient) -> None:
+    catalog = client.application.extensions["catalog"]
+    catalog._loader.forget()  # as if the wait before the next try were over
+    catalog.refresh()
+
+
+def version(client: FlaskClient) -> int:
+    found: int = client.post("/models/price/predict", json=ROW).get_json()["version"]
+    return found
+
+
+def test_unsigned_models_are_refused_and_signed_ones_served(trusting, sign) -> None:
+    client = trusting()
+    error = assert_error(client.post("/models/price/predict", json=ROW), 503, "model_unavailable")
+    assert "wanted a signature by" in error["faults"][0]["problem"]
+    assert "models sign price/1 --key FILE" in error["faults"][0]["problem"]
+    sign(1)
+    refresh(client)
+    assert version(client) == 1
+    assert_error(client.post("/models/penguins/predict", json=ROW), 503, "model_unavailable")
+
+
+def test_any_of_the_trusted_keys_will_do(trusting, sign) -> None:
+    sign(1, by="second")
+    assert version(trusting()) == 1
+
+
+def test_the_version_before_keeps_serving_until_the_new_one_is_signed(trusting, sign, store: Store) -> None:
+    sign(1)
+    client = trusting()
+    store.publish("price", price(1))
+    refresh(client)
+    assert version(client) == 1
+    ready = client.get("/readyz").get_json()
+    assert ready["status"] == "degraded"
+    assert "price/2" in {problem["place"] for problem in ready["problems"]}
+    sign(2)
+    refresh(client)
+    assert version(client) == 2
+
+
+@pytest.mark.parametrize("wrong", [{"by": "foreign"}, {"under": "penguins"}])
+def test_a_foreign_signature_or_one_for_another_name_is_refused(trusting, sign, store: Store, wrong) -> None:
+    sign(1)
+    sign(store.publish("price", price(1)).number, **wrong)
+    client = trusting()
+    assert version(client) == 1
+    assert_error(client.post("/models/price/versions/2/predict", json=ROW), 503, "model_unavailable")
+    move(store, "price", "default", 2)
+    refresh(client)
+    assert version(client) == 1
+
+
+def test_a_signature_does_not_cover_another_model_put_in_its_place(trusting, sign, store: Store) -> None:
+    sign(1)
+    other = store.path("price", store.publish("price", price(1)).number).read_bytes()
+    path = store.path("price", 1)
+    path.chmod(0o600)
+    path.write_bytes(other)
+    assert_error(trusting().post("/models/price/predict", json=ROW), 503, "model_unavailable")
+
+
+def test_a_copy_in_the_cache_is_no_way_round_the_signature(store, make_client, trusting) -> None:
+    assert version(make_client(store)) == 1  # without keys: its copy is in the cache now
+    assert_error(trusting().post("/models/price/predict", json=ROW), 503, "model_unavailable")
+
+
+def test_keys_that_cannot_be_read_stop_the_start(store: Store, keys, make_client, tmp_path: Path) -> None:
+    for paths in (" ", ",", "/nowhere.pub", f"{signing.public_path(keys['ours'])},", str(keys["ours"])):
+        with pytest.raises(SettingsError, match=r"SERVE_TRUSTED_KEYS: .*wanted a (public )?key"):
+            make_client(store, trusted_keys=paths)
+
+
+def test_the_statement_is_what_the_document_says() -> None:
+    digest = hashlib.sha256(b"").hexdigest()
+    assert signing.statement("price", digest).decode() == f"forward-pass model 1\nprice\n{digest}\n"

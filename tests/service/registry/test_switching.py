@@ -1,0 +1,186 @@
+"""Workers switch together: nobody who has seen a version is answered by what came before it."""
+
+from __future__ import annotations
+
+import os
+import re
+import shutil
+import signal
+import threading
+import time
+import urllib.request
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import pytest
+
+from benchmarks.switching import MOVES, NAME, Service, driven, load, move, published, small
+from model_store.registry import signing
+from model_store.registry.store import Store, open_store
+from tests.attacks import arrays_are_finite
+from tests.attacks.forge import faultless
+from tests.service.conftest import break_version
+
+pytestmark = pytest.mark.slow
+
+PATIENCE_SECONDS = 30
+
+
+def until(condition: Callable[[], object]) -> None:
+    deadline = time.monotonic() + PATIENCE_SECONDS
+    while not condition():
+        assert time.monotonic() < deadline, "this has not come true in time"
+        time.sleep(0.02)
+
+
+def workers(service: Service) -> list[int]:
+    pid = service.process.pid
+    return [int(child) for child in Path(f"/proc/{pid}/task/{pid}/children").read_text().split()]
+
+
+@pytest.mark.parametrize("worker", ["event", "gthread"])
+def test_hundred_moves_under_load_fail_no_request_and_never_go_back(tmp_path: Path, worker: str) -> None:
+    store, versions = published(tmp_path, MOVES)
+    with Service(store, tmp_path, SERVE_WORKER=worker) as service:
+        record, _ = driven(service, store, versions)
+    assert record.latest == MOVES
+    assert record.failures == []
+    assert record.backwards == 0
+    assert "Traceback" not in service.log
+
+
+def test_workers_that_follow_by_themselves_are_seen_to_go_back(tmp_path: Path) -> None:
+    """The negative control of the test above."""
+    store, versions = published(tmp_path, MOVES)
+    with Service(store, tmp_path, together=False) as service:
+        record, _ = driven(service, store, versions)
+    assert record.failures == []
+    assert record.backwards > 0
+
+
+def replacing(service: Service, master: int) -> None:
+    """All workers by others, one more, one fewer."""
+    for how in (signal.SIGHUP, signal.SIGTTIN, signal.SIGTTOU):
+        os.kill(master, how)
+        time.sleep(1)
+
+
+def killing(service: Service, master: int) -> None:
+    os.kill(workers(service)[0], signal.SIGKILL)
+    time.sleep(0.5)
+
+
+def hanging(service: Service, master: int) -> None:
+    """A worker that does nothing any more, until the master has noticed."""
+    time.sleep(0.5)
+    hung = workers(service)[0]  # the oldest
+    os.kill(hung, signal.SIGSTOP)
+    until(lambda: hung not in workers(service))
+    until(lambda: len(workers(service)) == 2)
+
+
+@contextmanager
+def repeated(disturbance: Callable[[Service, int], None], service: Service) -> Iterator[None]:
+    ended = threading.Event()
+
+    def disturb() -> None:
+        while not ended.is_set():
+            disturbance(service, service.process.pid)
+
+    thread = threading.Thread(target=disturb)
+    thread.start()
+    try:
+        yield
+    finally:
+        ended.set()
+        thread.join()
+
+
+@pytest.mark.parametrize(("disturbance", "moves"), [(replacing, 30), (killing, 30), (hanging, 4)])
+def test_workers_that_come_and_go_keep_nobody_from_switching(
+    tmp_path: Path, disturbance: Callable[[Service, int], None], moves: int
+) -> None:
+    store, versions = published(tmp_path, moves)
+    with Service(store, tmp_path, SERVE_TIMEOUT_SECONDS="2") as service:
+        until(lambda: len(workers(service)) == 2)
+        with repeated(disturbance, service):
+            record, _ = driven(service, store, versions)
+    assert record.latest == moves
+    assert record.backwards == 0
+    if disturbance is replacing:
+        assert record.failures == []
+    assert all(b"Connection" in failure for failure in record.failures), "only who is cut off goes without an answer"
+
+
+def corrupt(store: Store) -> None:
+    """Broken from the first look that anybody takes."""
+    aside = open_store(store.root.parent / "aside")
+    for seed in (8, 9):
+        aside.publish(NAME, small(seed))
+    break_version(aside, NAME, 2)
+    aside.path(NAME, 2).rename(store.root / NAME / "2.npz")
+
+
+def unsigned(store: Store) -> None:
+    store.publish(NAME, small(9))
+
+
+def not_a_number(store: Store) -> None:
+    (store.root / NAME / "2.npz").write_bytes(arrays_are_finite.hostile(faultless())["NaN"])
+
+
+@pytest.mark.parametrize(
+    ("candidate", "reason"),
+    [(corrupt, "found another"), (not_a_number, "finite"), (unsigned, "wanted a signature")],
+)
+def test_bad_candidate_leaves_the_old_version_serving_and_is_told_once(
+    tmp_path: Path, candidate: Callable[[Store], None], reason: str
+) -> None:
+    store, versions = published(tmp_path, 0)
+    key = tmp_path / "key.pem"
+    signing.generate(key)
+    private = signing.private_key(key)
+    signature = signing.sign(private, NAME, store.load(NAME, 1)[0].digest)
+    store.add_signature(NAME, 1, signing.fingerprint(private.public_key()), signature)
+    trusted = str(signing.public_path(key)) if candidate is unsigned else ""
+    with Service(store, tmp_path, SERVE_TRUSTED_KEYS=trusted) as service, load(service, [*versions, 2]) as record:
+        candidate(store)
+        move(store, 2)
+        until(lambda: f"{NAME}/2 cannot be served" in service.log)
+        assert service.log.count(f"{NAME}/2 cannot be served") == 1
+        figure = rf'^forward_pass_model_load_failures_total{{model="{NAME}"}} 1(\.0)?$'
+        until(lambda: re.search(figure, asked(service, "/metrics"), re.MULTILINE))
+        until(lambda: all('"degraded"' in asked(service, "/readyz") for _ in range(10)))
+        seen = record.answers
+        until(lambda: record.answers > seen + 100)
+    assert reason in service.log
+    assert (record.latest, record.failures) == (0, [])
+
+
+def test_a_worker_in_the_place_of_another_needs_no_store_and_the_master_keeps_nothing_old(tmp_path: Path) -> None:
+    store, versions = published(tmp_path, 1)
+    with Service(store, tmp_path) as service:
+        with load(service, versions) as record:
+            until(lambda: len(workers(service)) == 2)
+            first, second = (store.load(NAME, version)[0].digest for version in versions)
+            master = Path(f"/proc/{service.process.pid}/maps")
+            assert first in master.read_text()
+            move(store, versions[1])
+            until(lambda: record.latest)
+        until(lambda: first not in master.read_text())
+        shutil.move(store.root, tmp_path / "away")
+        before = workers(service)
+        for worker in before:
+            os.kill(worker, signal.SIGKILL)
+        until(lambda: len(set(workers(service)) - set(before)) == 2)
+        until(lambda: all(second in Path(f"/proc/{worker}/maps").read_text() for worker in workers(service)))
+        with load(service, versions) as later:
+            until(lambda: later.answers > 100)
+    assert (later.latest, later.failures) == (1, [])
+
+
+def asked(service: Service, path: str) -> str:
+    with urllib.request.urlopen(f"http://127.0.0.1:{service.port}{path}", timeout=PATIENCE_SECONDS) as response:
+        text: str = response.read().decode()
+        return text

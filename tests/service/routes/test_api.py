@@ -1,0 +1,370 @@
+"""What every answer has in common: one shape of errors, an id, safe headers, figures and a line in the log."""
+
+import gc
+import logging
+import re
+import weakref
+
+import jsonschema
+import pytest
+from openapi_spec_validator import validate
+from prometheus_client.parser import text_string_to_metric_families
+
+from model_store.artifact.model import Model
+from model_store.nn import Linear, Sequential
+from model_store.registry.store import open_store
+from model_store.schema.signature import Array, Number, Signature, Values
+from service.routes.docs import _ERROR_CODES
+from tests.service.conftest import PENGUIN, assert_error, move, price
+from tests.service.server.test_server import ROOT
+
+ROW = {"instances": [[3.0, 80.0]]}
+PAGES = ("/", "/healthz", "/readyz", "/models", "/models/price", "/models/price/versions/1", "/openapi.json", "/docs")
+
+
+def test_root_is_json_for_programs_and_the_reference_for_browsers(client):
+    assert client.get("/").json == {"status": "alive"}
+    assert client.get("/", headers={"Accept": "*/*"}).json == {"status": "alive"}
+    browser = client.get("/", headers={"Accept": "text/html,application/xhtml+xml;q=0.9,*/*;q=0.8"})
+    assert browser.status_code == 302
+    assert client.get(browser.headers["Location"]).status_code == 200
+
+
+def test_health_is_told(client):
+    assert client.get("/healthz").json == {"status": "ok"}
+    ready = client.get("/readyz")
+    assert ready.status_code == 200
+    assert ready.json == {"status": "ready", "models": {"image": 1, "penguins": 1, "price": 1}, "problems": []}
+
+
+def test_models_are_listed_with_versions_and_aliases(client, store, catalog):
+    store.publish("price", price(1))
+    move(store, "price", "champion", 1)
+    catalog.refresh()
+    listed = {model["name"]: model for model in client.get("/models").json["models"]}
+    assert listed.keys() == {"image", "penguins", "price"}
+    assert listed["price"]["version"] == 2
+    assert listed["price"]["versions"] == [1, 2]
+    assert listed["price"]["aliases"] == {"champion": 1}
+    assert client.get("/models/price/versions/champion").json["version"] == 1
+
+
+def test_model_tells_what_goes_in_and_out_and_how_good_it_is(client):
+    model = client.get("/models/penguins").json
+    by_name = {column["name"]: column for column in model["inputs"]}
+    assert by_name["island"]["categories"] == ["Biscoe", "Dream", "Torgersen"]
+    assert by_name["mass"]["seen"]["max"] == 6300.0
+    assert (by_name["sex"]["required"], by_name["sex"]["fill"]) == (False, "FEMALE")
+    assert model["output"] == {"kind": "classes", "name": "species", "labels": ["Adelie", "Gentoo"]}
+    assert model["training"]["metrics"]["accuracy"] == 0.975
+    assert len(model["digest"]) == 64
+
+
+def test_what_training_read_stays_private(client):
+    for page in PAGES:
+        assert "secret" not in client.get(page).get_data(as_text=True)
+        assert "secret" not in client.get("/models/penguins").get_data(as_text=True)
+
+
+def test_example_of_a_model_is_answered_as_it_says(client):
+    for name in ("penguins", "price", "image"):
+        example = client.get(f"/models/{name}").json["example"]
+        answer = client.post(f"/models/{name}/predict", json={"instances": example["instances"]})
+        assert answer.json["predictions"] == example["predictions"]
+    assert client.get("/models/penguins").json["example"]["instances"] == [PENGUIN]
+
+
+@pytest.mark.parametrize("path", ["/nowhere", "/predict/price", "/models/price/nothing", "/static/../app.py", "/%00"])
+def test_unknown_address_is_404_in_the_one_shape(client, path):
+    assert_error(client.get(path), 404, "not_found")
+
+
+@pytest.mark.parametrize(
+    ("method", "path"),
+    [("GET", "/predict"), ("PUT", "/models/price/predict"), ("POST", "/models"), ("DELETE", "/docs")],
+)
+def test_wrong_method_is_405_and_tells_the_right_one(client, method, path):
+    response = client.open(path, method=method)
+    assert_error(response, 405, "method_not_allowed")
+    assert response.headers["Allow"]
+
+
+def test_crash_is_500_that_tells_the_caller_nothing_and_the_log_all(client, monkeypatch, caplog):
+    def crash(*_):
+        raise RuntimeError("the password is 1234")
+
+    monkeypatch.setattr("model_store.schema.signature.Signature.decode", crash)
+    with caplog.at_level(logging.ERROR, "service"):
+        response = client.post("/models/price/predict", json=ROW)
+    error = assert_error(response, 500, "internal_error")
+    assert "1234" not in str(error)
+    assert "the password is 1234" in caplog.text
+    assert response.json["request_id"] in caplog.text
+
+
+def test_the_page_and_the_documents_tell_the_same_codes_of_errors():
+    table = (ROOT / "docs" / "api.md").read_text(encoding="utf-8")
+    rows = [row for row in table.splitlines() if re.match(r"\| [45]\d\d[, \d]* \| `", row)]
+    documented = {code for row in rows for code in re.findall(r"`(\w+)`", row.split("|")[2])}
+    on_the_page = {code for _, codes, _ in _ERROR_CODES for code in codes}
+    assert documented == on_the_page
+    assert "bad_request" in documented  # which the worker itself answers, before there is an address
+
+
+@pytest.mark.parametrize("given", ["abc-123", "0af7651916cd43dd8448eb211c80319c", "a" * 128])
+def test_request_id_of_the_caller_is_kept(client, given):
+    assert client.get("/healthz", headers={"X-Request-Id": given}).headers["X-Request-Id"] == given
+
+
+@pytest.mark.parametrize("given", ["", "a" * 129, "two words", "<script>", "ä", "a\tb"])
+def test_request_id_that_is_not_sane_is_replaced(client, given):
+    found = client.get("/healthz", headers={"X-Request-Id": given}).headers["X-Request-Id"]
+    assert len(found) == 32
+    assert found != given
+
+
+@pytest.mark.parametrize("path", [*PAGES, "/metrics", "/nowhere", "/static/docs.js"])
+def test_every_answer_has_safe_headers(client, path):
+    with client.get(path) as response:
+        headers = response.headers
+    assert headers["X-Content-Type-Options"] == "nosniff"
+    assert headers["Referrer-Policy"] == "no-referrer"
+    assert "default-src 'none'" in headers["Content-Security-Policy"]
+    assert "unsafe" not in headers["Content-Security-Policy"]
+    assert headers["Cache-Control"] == ("no-cache" if path.startswith("/static") else "no-store")
+
+
+def test_head_and_options_are_answered(client):
+    assert client.head("/healthz").status_code == 200
+    assert "POST" in client.options("/predict").headers["Allow"]
+
+
+def figures(client):
+    text = client.get("/metrics").get_data(as_text=True)
+    return {
+        (sample.name, *sorted(sample.labels.items())): sample.value
+        for family in text_string_to_metric_families(text)
+        for sample in family.samples
+    }
+
+
+def test_figures_count_requests_rows_and_errors(client):
+    client.post("/models/price/predict", json={"instances": ROW["instances"] * 3})
+    client.post("/predict", json={"model": "nobody", **ROW})
+    found = figures(client)
+    route = ("route", "/models/<name>/predict")
+    answered = (("model", "price"), route, ("status", "200"), ("version", "1"))
+    assert found["forward_pass_requests_total", *answered] == 1
+    assert found["forward_pass_rows_total", ("model", "price"), ("version", "1")] == 3
+    assert found["forward_pass_errors_total", ("code", "unknown_model"), ("model", ""), ("version", "")] == 1
+    assert found["forward_pass_request_seconds_count", ("model", "price"), route, ("version", "1")] == 1
+    assert found["forward_pass_model_loads_total", ("model", "price")] == 1
+    assert found["forward_pass_requests_in_progress",] == 1
+    assert [value for key, value in found.items() if key[0] == "forward_pass_model_info"] == [1, 1, 1]
+    assert "nobody" not in str(found)
+
+
+@pytest.mark.parametrize(
+    ("path", "body", "status"),
+    [
+        ("/models/price/predict", {"instances": [["x", 1]]}, 422),
+        ("/models/price/versions/1/predict", b"{", 400),
+        ("/predict", {"model": "price", "instances": [["x", 1]]}, 422),
+        ("/invocations", {"model": "price", "instances": [["x", 1]]}, 422),
+        ("/v1/models/price:predict", {"instances": [["x", 1]]}, 400),
+        ("/v2/models/price/infer", {"inputs": []}, 400),
+    ],
+)
+def test_a_refusal_is_counted_and_logged_for_the_model_that_was_asked(client, caplog, path, body, status):
+    with caplog.at_level(logging.INFO, "service.access"):
+        answer = client.post(path, **({"data": body} if isinstance(body, bytes) else {"json": body}))
+    assert answer.status_code == status
+    counted = [
+        dict(key[1:]) for key, value in figures(client).items() if key[0] == "forward_pass_errors_total" and value
+    ]
+    assert [(labels["model"], labels["version"]) for labels in counted] == [("price", "1")]
+    assert "price/1 rows=0 error=" in caplog.text
+    assert not [key for key in figures(client) if key[0] == "forward_pass_rows_total"]
+
+
+def test_what_was_computed_and_could_not_be_answered_is_an_error_and_no_prediction(client, monkeypatch):
+    monkeypatch.setattr("model_store.schema.signature.Signature.decode", lambda *_: 1 / 0)
+    assert client.post("/models/price/predict", json=ROW).status_code == 500
+    found = figures(client)
+    assert found["forward_pass_errors_total", ("code", "internal_error"), ("model", "price"), ("version", "1")] == 1
+    assert not [key for key in found if key[0] in {"forward_pass_rows_total", "forward_pass_stage_seconds_count"}]
+
+
+def test_figures_follow_a_switch_of_versions(client, store, catalog):
+    store.publish("price", price(1))
+    catalog.refresh()
+    found = figures(client)
+    assert found["forward_pass_model_reloads_total", ("model", "price")] == 1
+    labels = [dict(key[1:]) for key in found if key[0] == "forward_pass_model_info"]
+    assert {label["model"]: label["version"] for label in labels} == {"image": "1", "penguins": "1", "price": "2"}
+    assert len(labels) == 3
+
+
+def test_log_has_a_line_for_a_request_and_none_for_health(client, caplog):
+    with caplog.at_level(logging.INFO, "service.access"):
+        client.get("/healthz")
+        client.get("/readyz")
+        client.get("/metrics")
+        assert not caplog.records
+        client.post("/models/price/predict", json=ROW, headers={"X-Request-Id": "mine"})
+        client.get("/models/pengins%0Aforged%1b[31m")
+    good, bad = (record.getMessage() for record in caplog.records)
+    assert "POST /models/price/predict 200" in good
+    assert "price/1 rows=1 id=mine" in good
+    assert "error=unknown_model" in bad
+    assert "\n" not in bad
+    assert "\x1b" not in bad
+
+
+COLUMNS = {
+    "penguins": {"island": ["Biscoe"], "mass": [4200.5]},
+    "price": {"rooms": [3, 4], "area": [80, None]},
+    "image": {"pixels": [[[1, 2], [3, 4]], [1, 2, 3, 4]]},
+}
+
+
+def test_openapi_document_is_valid_and_typed_for_each_model(client):
+    document = client.get("/openapi.json").json
+    validate(document)
+    assert document["openapi"] == "3.1.0"
+    instance = document["components"]["schemas"]["penguins.instance"]["anyOf"][0]
+    assert instance["properties"]["island"]["enum"] == ["Biscoe", "Dream", "Torgersen"]
+    assert instance["properties"]["sex"]["type"] == ["string", "null"]
+    assert instance["required"] == ["island", "mass"]
+    assert "2700 to 6300" in instance["properties"]["mass"]["description"]
+    pixels = document["components"]["schemas"]["image.instance"]["anyOf"][0]
+    assert (pixels["minItems"], pixels["items"]["items"]["maximum"]) == (2, 16.0)
+
+
+def test_openapi_document_tells_every_address(client):
+    told = client.get("/openapi.json").json["paths"].keys()
+    for rule in client.application.url_map.iter_rules():
+        path = re.sub(r"<(?:noun:)?(\w+)>", r"{\1}", rule.rule)
+        if rule.endpoint not in {"static", "health.root", "pages.docs", "pages.openapi"}:
+            assert path in told
+
+
+def test_real_requests_and_answers_are_as_the_document_says(client):
+    document = client.get("/openapi.json").json
+
+    def check(value, schema):
+        jsonschema.Draft202012Validator({**schema, "components": document["components"]}).validate(value)
+
+    def schema(path, method, status):
+        answer = document["paths"][path][method]["responses"][status]
+        while "$ref" in answer:
+            answer = document["components"]["responses"][answer["$ref"].rpartition("/")[2]]
+        return answer["content"]["application/json"]["schema"]
+
+    def asked(path):
+        return document["paths"][path]["post"]["requestBody"]["content"]["application/json"]["schema"]
+
+    for name in ("penguins", "price", "image"):
+        path = f"/models/{name}/predict"
+        body = {"instances": client.get(f"/models/{name}").json["example"]["instances"]}
+        check(body, asked(path))
+        check(client.post(path, json=body).json, schema(path, "post", "200"))
+        check(client.post("/predict", json={"model": name, **body}).json, schema("/predict", "post", "200"))
+        check(client.post(path, json={}).json, schema(path, "post", "422"))
+        check(client.post(path, data="{").json, schema(path, "post", "400"))
+        check(client.get(f"/models/{name}").json, schema("/models/{name}", "get", "200"))
+        for columns in ({"instances": body["instances"]}, {"inputs": COLUMNS[name]}):
+            check(columns, asked(f"/v1/models/{name}:predict"))
+            response = client.post(f"/v1/models/{name}:predict", json=columns)
+            check(response.json, schema(f"/v1/models/{name}:predict", "post", "200"))
+        tensors = client.get(f"/v2/models/{name}/example").json
+        check(tensors, asked(f"/v2/models/{name}/infer"))
+        answer = client.post(f"/v2/models/{name}/infer", json=tensors).json
+        check(answer, schema(f"/v2/models/{name}/infer", "post", "200"))
+        for path, wrong in (
+            (f"/v1/models/{name}:predict", {"inputs": 3}),
+            (f"/v2/models/{name}/infer", {"inputs": []}),
+        ):
+            with pytest.raises(jsonschema.ValidationError):
+                check(wrong, asked(path))
+            check(client.post(path, json=wrong).json, schema(path, "post", "400"))
+    table = {"inputs": [{"name": "instances", "shape": [2, 2], "datatype": "INT8", "data": [3, 80, 4, 90]}]}
+    check(table, asked("/v2/models/price/infer"))
+    for path in ("/models", "/healthz", "/readyz"):
+        check(client.get(path).json, schema(path, "get", "200"))
+    with pytest.raises(jsonschema.ValidationError):
+        check({"instances": [{**PENGUIN, "island": "Bisco"}]}, asked("/models/penguins/predict"))
+
+
+def test_openapi_document_tells_the_types_of_bodies_and_when_to_come_back(client):
+    document = client.get("/openapi.json").json
+    binary, tables = "application/octet-stream", {"text/csv", "application/x-npy"}
+    for path in ("/v2/models/{name}/infer", "/v2/models/price/infer"):
+        operation = document["paths"][path]["post"]
+        assert binary in operation["requestBody"]["content"]
+        assert binary in operation["responses"]["200"]["content"]
+    for path in ("/predict", "/invocations"):
+        assert tables <= document["paths"][path]["post"]["requestBody"]["content"].keys()
+    for kind in ("E503", "P503"):
+        assert "Retry-After" in document["components"]["responses"][kind]["headers"]
+
+
+def test_openapi_document_follows_the_store(client, store, catalog):
+    client.get("/openapi.json")
+    store.publish("rent", price(1))
+    catalog.refresh()
+    assert "/models/rent/predict" in client.get("/openapi.json").json["paths"]
+
+
+def test_reference_page_shows_models_safely(client):
+    page = client.get("/docs").get_data(as_text=True)
+    assert "Ink &amp; slant of &lt;b&gt;an image&lt;/b&gt;" in page
+    assert "Right for 97.5 % of 69 test rows" in page
+    assert "?warnings=true" in page
+    assert "?receipt=true" in page
+    assert "http://localhost/models/penguins/predict" in page
+    assert " style=" not in page
+    assert "onclick" not in page
+    assert "<script>" not in page
+
+
+def test_reference_page_without_a_model_says_how_to_get_one(make_client, tmp_path):
+    from model_store.registry.store import open_store
+
+    page = make_client(open_store(tmp_path / "none")).get("/docs")
+    assert page.status_code == 200
+    assert "train examples/penguins.toml" in page.get_data(as_text=True)
+
+
+@pytest.mark.parametrize(
+    "training", [{}, {"metrics": 3}, {"metrics": {"classes": {"a": 1}}}, {"metrics": {}, "baseline": []}]
+)
+def test_reference_page_bears_metrics_of_any_form(make_client, store, training):
+    from model_store.artifact.model import Model
+
+    model = price(1)
+    store.publish("price", Model(model.network, model.signature, training=training))
+    assert make_client(store).get("/docs").status_code == 200
+
+
+@pytest.mark.parametrize("statistics", [{"min": "a", "max": 3}, {"min": {}, "max": []}, {"mean": "x"}, {"mean": [1]}])
+def test_statistics_of_any_form_keep_no_page_from_its_readers(make_client, tmp_path, statistics):
+    store = open_store(tmp_path / "odd")
+    for column in (Number("x", statistics=statistics), Array("image", (2, 2), statistics=statistics)):
+        signature = Signature((column,), Values(("y",), (0.0,), (1.0,)))
+        store.publish(column.kind, Model(Sequential([Linear(signature.width, 1)]), signature))
+    client = make_client(store)
+    assert client.get("/readyz").json["status"] == "ready"
+    for path in ("/docs", "/openapi.json", "/models/number", "/models/array"):
+        assert client.get(path).status_code == 200
+    assert client.post("/models/number/predict?warnings=true", json={"instances": [[1]]}).json["warnings"] == []
+
+
+def test_the_openapi_document_keeps_no_version_that_was_replaced(client, store, catalog):
+    replaced = weakref.ref(catalog.find("price").model)
+    client.get("/openapi.json")
+    store.publish("price", price(1))
+    catalog.refresh()
+    gc.collect()
+    assert replaced() is None
+    assert client.get("/openapi.json").status_code == 200

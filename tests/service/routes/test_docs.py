@@ -1,0 +1,91 @@
+"""The reference page in a real browser: loads under its own strict policy, and its form works."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+
+from tests.service.server.test_server import Server, own_server  # noqa: F401 - a fixture
+
+CHROMIUM = shutil.which("chromium")
+FLAGS = [
+    "--no-sandbox",
+    "--disable-gpu",
+    "--disable-quic",
+    "--no-first-run",
+    "--disable-background-networking",
+    "--disable-component-update",
+    "--disable-sync",
+]
+
+pytestmark = [
+    pytest.mark.browser,
+    pytest.mark.slow,
+    pytest.mark.skipif(CHROMIUM is None, reason="there is no chromium on the PATH"),
+]
+
+
+@pytest.fixture
+def page(own_server) -> Iterator[Any]:  # noqa: F811
+    sync_api = pytest.importorskip("playwright.sync_api")
+    server: Server = own_server()
+    with sync_api.sync_playwright() as playwright:
+        browser = playwright.chromium.launch(executable_path=CHROMIUM, args=FLAGS)
+        page = browser.new_page(viewport={"width": 390, "height": 844})
+        page.complaints = []
+        page.on("console", lambda message: page.complaints.append(message.text) if message.type == "error" else None)
+        page.on("pageerror", lambda error: page.complaints.append(str(error)))
+        page.on("requestfailed", lambda request: page.complaints.append(request.url))
+        page.add_init_script(
+            "document.addEventListener('securitypolicyviolation', e => console.error(e.violatedDirective))"
+        )
+        page.goto(f"http://127.0.0.1:{server.port}/docs")
+        yield page
+        browser.close()
+
+
+def test_page_loads_without_a_complaint_and_fits_a_phone(page):
+    assert page.title() == "Forward Pass: reference"
+    assert page.locator("section.model h2").all_inner_texts()[1].startswith("penguins")
+    assert page.evaluate("document.documentElement.scrollWidth <= innerWidth")
+    assert page.evaluate("document.styleSheets.length === 1 && getComputedStyle(document.body).margin === '0px'")
+    assert page.complaints == []
+
+
+def test_form_shows_the_answer_of_the_model(page):
+    form = page.locator("form[data-model=penguins]")
+    form.get_by_label("mass").fill("5100")
+    form.get_by_role("button", name="Predict").click()
+    form.locator(".bars").wait_for()
+    assert form.locator(".answer").inner_text() in {"Adelie", "Gentoo"}
+    assert form.locator(".status").inner_text().startswith("200")
+    assert page.complaints == []
+
+
+def test_form_shows_faults_with_their_places(page):
+    form = page.locator("form[data-model=penguins]")
+    form.get_by_label("mass").fill("heavy")
+    form.get_by_role("button", name="Predict").click()
+    form.locator(".faults li").wait_for()
+    assert "instances.0.mass" in form.locator(".faults").inner_text()
+    assert "found 'heavy'" in form.locator(".faults").inner_text()
+
+
+def test_drawing_on_an_image_writes_the_request(page):
+    form = page.locator("form[data-model=image]")
+    form.get_by_role("button", name="Clear").click()
+    assert (
+        page.evaluate("JSON.parse(document.querySelector('form[data-model=image] textarea').value).instances[0][0][0]")
+        == 0
+    )
+    form.locator("canvas").click(position={"x": 30, "y": 30})
+    assert (
+        page.evaluate("JSON.parse(document.querySelector('form[data-model=image] textarea').value).instances[0][0][0]")
+        > 0
+    )
+    form.get_by_role("button", name="Predict").click()
+    form.locator(".answer").first.wait_for()
+    assert page.complaints == []

@@ -1,0 +1,352 @@
+"""The lesson of an error: a request that works, in the caller's protocol and with the caller's values."""
+
+from __future__ import annotations
+
+import json
+import shlex
+import shutil
+import struct
+import subprocess
+import threading
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import numpy as np
+import pytest
+from werkzeug.serving import make_server
+
+from model_store.artifact.model import Model
+from model_store.registry.store import Store, open_store
+from model_store.schema.signature import Array, Category, Number, Signature, Values
+from service.routes import row_repair
+from tests.service.conftest import PENGUIN, MakeClient, move, network, price
+
+NATIVE, V1, V2 = "/models/penguins/predict", "/v1/models/penguins:predict", "/v2/models/penguins/infer"
+
+
+def example_of(response: Any) -> tuple[str, dict[str, Any]]:
+    """The path and the body of the curl line in an error, whichever protocol's."""
+    assert 400 <= response.status_code < 500, response.data
+    error = response.json["error"]
+    line = error.partition("This works: ")[2] if isinstance(error, str) else error["example"]["curl"]
+    command, silent, address, data, text = shlex.split(line)
+    assert (command, silent, data) == ("curl", "-s", "-d")
+    body = json.loads(text)
+    if not isinstance(error, str):
+        assert error["example"]["body"] == body
+    return address.removeprefix("http://localhost"), body
+
+
+REFUSED: list[tuple[str, str, dict[str, Any]]] = [
+    ("POST", path, words)
+    for path in (NATIVE, V1, V2, "/v1/models/image:predict", "/v2/models/image/infer", "/models/price/predict")
+    for words in (
+        {"data": "{"},
+        {"data": ""},
+        {"json": {}},
+        {"json": []},
+        {"json": {"instances": [{"island": 3}], "inputs": 3}},
+        {"data": "<a/>", "content_type": "text/xml"},
+        {"data": "{}", "headers": {"Content-Encoding": "br"}},
+    )
+] + [
+    ("POST", "/predict", {"json": {"model": "pengins", "instances": [PENGUIN]}}),
+    ("POST", "/predict", {"json": {"instances": [PENGUIN]}}),
+    ("POST", "/invocations", {"json": {"instances": [PENGUIN]}}),
+    ("POST", "/models/pengins/predict", {"json": {}}),
+    ("POST", "/models/penguins/versions/9/predict", {"json": {}}),
+    ("GET", NATIVE, {}),
+    ("GET", V1, {}),
+    ("GET", V2, {}),
+    ("GET", "/nothing", {}),
+    ("GET", "/v1/nothing", {}),
+    ("GET", "/v2/models/pengins", {}),
+]
+
+
+@pytest.mark.parametrize(("method", "path", "words"), REFUSED)
+def test_every_4xx_has_a_request_that_works_in_the_same_protocol(client, method, path, words):
+    address, body = example_of(client.open(path, method=method, **words))
+    assert address.split("/")[1] in {path.split("/")[1], "models"}
+    assert client.post(address, json=body).status_code == 200
+
+
+def test_a_body_over_the_limit_is_taught_too(store, make_client):
+    for path in (NATIVE, V1, V2):
+        address, body = example_of(make_client(store, max_body_bytes=10).post(path, json={"instances": [PENGUIN]}))
+        assert make_client(store).post(address, json=body).status_code == 200
+
+
+@pytest.mark.parametrize(("path", "key"), [(NATIVE, "instances"), (V1, "instances")])
+@pytest.mark.parametrize(
+    "wrong",
+    [
+        {"island": "Bisco", "mass": 3210.5, "sex": "MALE"},
+        {"island": "Biscoe", "mass": "3210.5", "sex": "MALE"},
+        {"isle": 3, "iland": "Biscoe", "mass": 3210.5, "sex": "MALE"},
+        ["Bisco", 3210.5, "MALE"],
+    ],
+)
+def test_the_callers_own_row_is_mended(client, path, key, wrong):
+    _, body = example_of(client.post(path, json={key: [PENGUIN, wrong]}))
+    assert body == {"instances": [{"island": "Biscoe", "mass": 3210.5, "sex": "MALE"}]}
+
+
+def test_what_cannot_be_mended_is_the_models_example(client):
+    wrong = {"island": "the moon", "mass": None, "sex": 5.5}
+    address, body = example_of(client.post(NATIVE, json={"instances": [wrong]}))
+    assert client.post(address, json=body).status_code == 200
+    assert body["instances"][0]["mass"] == PENGUIN["mass"]
+
+
+def test_a_value_that_is_nearly_right_is_put_right_where_it_could_have_been_missing_too(store, make_client):
+    columns = (Number("age", fill=40.0), Category("town", ("Bath", "York"), fill="Bath"))
+    signature = Signature(columns, Values(("price",), (0.0,), (1.0,)))
+    store.publish("homes", Model(network(signature.width, 1, 0), signature))
+    client = make_client(store)
+    for row, mended in (
+        ({"age": "7", "town": "Yorck"}, {"age": 7.0, "town": "York"}),
+        (
+            {"age": "old", "town": "York"},
+            {"age": client.get("/models/homes/example").json["instances"][0]["age"], "town": "York"},
+        ),
+    ):
+        assert example_of(client.post("/models/homes/predict", json={"instances": [row]}))[1] == {"instances": [mended]}
+
+
+def test_a_key_that_looks_like_a_place_of_a_row_is_none(client):
+    example_of(client.post(NATIVE, json={"instances.99": 1, "instances": [PENGUIN]}))
+
+
+@pytest.mark.parametrize(
+    ("name", "row"),
+    [
+        ("small", {"mass": 2.5, "isle of": "it's"}),
+        ("small", [2.5, "it's"]),
+        ("one", [2.5]),
+        ("large", [[0.0] * 64] * 64),
+    ],
+)
+def test_where_no_model_is_named_the_one_that_takes_such_rows_is_taught(kinds, make_client, name, row):
+    error = make_client(kinds).post("/predict", json={"instances": [row]}).json["error"]
+    assert f"/models/{name}/predict" in error["example"]["curl"]
+
+
+def test_there_is_no_lesson_without_a_model(make_client, tmp_path):
+    assert "example" not in make_client(open_store(tmp_path / "empty")).get("/nothing").json["error"]
+
+
+def test_a_model_that_is_unloaded_teaches_nothing(store, make_client):
+    client = make_client(store, admin=True)
+    for name in ("image", "penguins"):
+        client.post(f"/v2/repository/models/{name}/unload")
+    assert example_of(client.get("/models/imag"))[0] == "/models/price/predict"
+    client.post("/v2/repository/models/price/unload")
+    assert "example" not in client.get("/models/imag").json["error"]
+
+
+def test_a_value_that_the_network_cannot_hold_is_not_taught(client):
+    for value in (1e99, -1e99, "1e99"):
+        address, body = example_of(client.post("/models/price/predict", json={"instances": [[value, 80]]}))
+        assert client.post(address, json=body).status_code == 200
+        assert body["instances"][0]["area"] == 80
+
+
+def test_a_fault_elsewhere_keeps_the_first_row(client):
+    _, body = example_of(client.post(NATIVE, json={"instances": [PENGUIN | {"mass": 3333}], "versoin": 1}))
+    assert body == {"instances": [PENGUIN | {"mass": 3333}]}
+
+
+def test_a_pixel_out_of_range_is_brought_into_it(client):
+    for sent in ([[1, 2], [3, 99]], [1, 2, 3, 99], [["1", 2], [3, 99]]):
+        _, body = example_of(client.post("/models/image/predict", json={"instances": [sent]}))
+        assert json.dumps(body) == '{"instances": [[[1, 2], [3, 16]]]}'  # and not 16.0
+
+
+def test_a_row_of_a_csv_body_is_mended(client):
+    text = "island,mass,sex\nDream,4000,MALE\nBisco,4100,MALE\n"
+    _, body = example_of(client.post(NATIVE, data=text, content_type="text/csv"))
+    assert body == {"instances": [{"island": "Biscoe", "mass": 4100, "sex": "MALE"}]}
+
+
+def test_columns_are_taught_as_columns(client):
+    for columns in ({"rooms": [3], "aria": [81]}, {"rooms": 3, "area": [81, 90]}, {"rooms": [["3"]], "area": [[81]]}):
+        _, body = example_of(client.post("/v1/models/price:predict", json={"inputs": columns}))
+        assert body == {"inputs": {"rooms": [3], "area": [81]}}
+    _, body = example_of(client.post("/v1/models/image:predict", json={"inputs": [[[1, 2], [3, 99]]]}))
+    assert body == {"inputs": [[[1, 2], [3, 16]]]}
+
+
+@pytest.mark.parametrize(
+    "path",
+    [
+        "/models/price/versions/1/predict",
+        "/models/price/versions/champion/predict",
+        "/v1/models/price/versions/1:predict",
+        "/v1/models/price/labels/champion:predict",
+        "/v2/models/price/versions/champion/infer",
+    ],
+)
+def test_the_version_that_was_asked_is_the_one_that_is_taught(store, make_client, path):
+    store.publish("price", price(1))
+    move(store, "price", "champion", 1)
+    client = make_client(store)
+    address, body = example_of(client.post(path, json={}))
+    assert address == path
+    assert client.post(address, json=body).status_code == 200
+
+
+def test_the_address_that_a_platform_names_is_taught(store, make_client):
+    client = make_client(store, predict_route="/v1/endpoints/7:predict")
+    address, body = example_of(client.post("/v1/endpoints/7:predict", json={"model": "price", "instances": [3]}))
+    assert (address, body["model"]) == ("/v1/endpoints/7:predict", "price")
+    assert client.post(address, json=body).status_code == 200
+
+
+def test_a_wrong_body_for_the_repository_is_answered_with_a_right_one(store, make_client):
+    client = make_client(store, admin=True)
+    for path, words, wanted in (
+        ("models/price/load", {"parameters": {"file:1/model": "AAAA"}}, "models/price/load"),
+        ("models/price/unload", [], "models/price/unload"),
+        ("models/prise/unload", {}, "index"),  # not to unload what was not meant
+        ("index", {"ready": 3}, "index"),
+    ):
+        assert example_of(client.post(f"/v2/repository/{path}", json=words)) == (f"/v2/repository/{wanted}", {})
+        assert client.post(f"/v2/repository/{wanted}", json={}).status_code == 200
+
+
+def tensor(name: str, datatype: str, *data: Any, shape: Any = None) -> dict[str, Any]:
+    return {"name": name, "datatype": datatype, "shape": shape or [len(data), 1], "data": list(data)}
+
+
+ISLANDS, MASSES = tensor("island", "BYTES", "Biscoe", "Dream"), tensor("mass", "FP64", 4000, 3210.5)
+SEXES = tensor("sex", "BYTES", "FEMALE", "MALE")
+SECOND = [tensor("island", "BYTES", "Dream"), tensor("mass", "FP64", 3210.5), tensor("sex", "BYTES", "MALE")]
+FIRST = [tensor("island", "BYTES", "Biscoe"), tensor("mass", "FP64", 4000), tensor("sex", "BYTES", "FEMALE")]
+
+
+@pytest.mark.parametrize(
+    ("sent", "wanted"),
+    [
+        ([ISLANDS | {"data": ["Biscoe", "Dreem"]}, MASSES, SEXES], SECOND),
+        ([ISLANDS | {"name": "iland"}, MASSES, SEXES], FIRST),
+        ([ISLANDS | {"datatype": "BITES"}, MASSES, SEXES], FIRST),
+        ([ISLANDS, MASSES | {"datatype": "BYTES", "data": ["4000", "x"]}, SEXES], FIRST),
+        ([ISLANDS, MASSES | {"data": [[4000, 3210.5]]}, SEXES | {"shape": [9, 9]}], FIRST),
+        ([SEXES, MASSES, ISLANDS | {"data": ["Bisco", "Dream"]}, 3, {"name": []}], FIRST),
+    ],
+)
+def test_the_callers_own_tensors_are_mended(client, sent, wanted):
+    address, body = example_of(client.post(V2, json={"inputs": sent}))
+    assert body == {"inputs": wanted}
+    assert client.post(address, json=body).status_code == 200
+
+
+def test_tensors_that_came_as_bytes_are_mended(client):
+    texts = [b"".join(struct.pack("<I", len(t)) + t for t in two) for two in ((b"Dreem", b"Biscoe"), (b"MALE", b""))]
+    tails = [texts[0], np.array([3210.5, 4000], "<f4").tobytes(), texts[1]]
+    sent = [
+        {"name": name, "shape": [2, 1], "datatype": datatype, "parameters": {"binary_data_size": len(tail)}}
+        for name, datatype, tail in zip(("island", "mass", "sex"), ("BYTES", "FP32", "BYTES"), tails, strict=True)
+    ]
+    head = json.dumps({"inputs": sent}).encode()
+    headers = {"Inference-Header-Content-Length": str(len(head))}
+    answer = client.post(V2, data=head + b"".join(tails), headers=headers, content_type="application/octet-stream")
+    assert [each["data"] for each in example_of(answer)[1]["inputs"]] == [["Dream"], [3210.5], ["MALE"]]
+    sent[0]["parameters"] = {"binary_data_size": 10**9}
+    example_of(client.post(V2, data=json.dumps({"inputs": sent}), content_type="application/json"))
+
+
+def test_a_table_is_taught_as_a_table(client):
+    wrong = tensor("instances", "FP64", 3, 80, 1e300, 90, shape=[2, 2])
+    _, body = example_of(client.post("/v2/models/price/infer", json={"inputs": [wrong]}))
+    (told,) = body["inputs"]
+    assert (told["name"], told["shape"], told["data"][1]) == ("instances", [1, 2], 90)
+
+
+def test_an_image_in_tensors_is_mended(client):
+    wrong = tensor("pixel", "FP32", 1, 2, 3, 99, shape=[1, 4])
+    _, body = example_of(client.post("/v2/models/image/infer", json={"inputs": [wrong]}))
+    assert body == {"inputs": [tensor("pixels", "FP32", 1, 2, 3, 16, shape=[1, 2, 2])]}
+
+
+def test_strange_names_are_looked_up_a_bounded_number_of_times(client, monkeypatch):
+    looked_up = []
+    nearest = row_repair.nearest
+    monkeypatch.setattr(row_repair, "nearest", lambda *words: looked_up.append(words) or nearest(*words))
+    example_of(client.post(NATIVE, json={"instances": [{f"islan{i}": i for i in range(20_000)}]}))
+    example_of(client.post(V2, json={"inputs": [tensor(f"islan{i}", "BYTES", "x") for i in range(20_000)]}))
+    assert 0 < len(looked_up) < 100
+
+
+def test_lists_within_lists_are_followed_as_deep_as_arrays_go(client, monkeypatch):
+    nested: Any = json.loads("[" * 900 + "]" * 900)
+    example_of(client.post("/models/image/predict", json={"instances": [[*[0] * 20_000, nested]]}))
+    deep = tensor("pixels", "FP32", *[0] * 20_000, nested)
+    example_of(client.post("/v2/models/image/infer", json={"inputs": [deep]}))
+
+
+@pytest.fixture
+def kinds(tmp_path) -> Store:
+    """An image that is too large for a line, and rows that a shell would gladly take apart."""
+    store = open_store(tmp_path / "kinds")
+    image, output = Array("pixels", (64, 64), low=0.0, high=1.0), Values(("ink",), (0.0,), (1.0,))
+    for name, columns in {
+        "large": (image,),
+        "small": (Number("mass"), Category("isle of", ("it's", '"Biscoe"', "$HOME `x` \\n @"))),
+        "one": (Number("mass"),),
+    }.items():
+        signature = Signature(columns, output)
+        store.publish(name, Model(network(signature.width, 1, 0), signature))
+    return store
+
+
+@pytest.fixture
+def shell(kinds: Store, make_client: MakeClient) -> Iterator[Callable[[str, str, Any], Any]]:
+    """Sends a request to a running service, and runs the line that the error teaches as a user would."""
+    client = make_client(kinds, predict_route="/vertex")
+    server = make_server("127.0.0.1", 0, client.application, threaded=True)
+    thread = threading.Thread(target=server.serve_forever, args=(0.01,))
+    thread.start()
+    base = f"http://127.0.0.1:{server.server_port}"
+
+    def teach(path: str, body: Any) -> tuple[str, Any]:
+        refused = client.post(path, json=body, base_url=base).json["error"]
+        line = refused.partition("This works: ")[2] if isinstance(refused, str) else refused["example"]["curl"]
+        done = subprocess.run(["sh", "-c", line], capture_output=True, check=True, timeout=20)
+        return line, json.loads(done.stdout)
+
+    yield teach
+    server.shutdown()
+    thread.join()
+    server.server_close()
+
+
+@pytest.mark.skipif(shutil.which("curl") is None, reason="curl is not installed")
+@pytest.mark.parametrize("name", ["large", "small", "one"])
+@pytest.mark.parametrize(
+    "address", ["/models/{}/predict", "/v1/models/{}:predict", "/v2/models/{}/infer", "/invocations", "/vertex"]
+)
+def test_the_line_works_as_it_is_printed(shell, kinds, name, address):
+    path = address.format(name)
+    for body in ({}, {"inputs": 3}, {"model": name, "instances": [{"mass": "2"}]}):
+        line, answer = shell(path, body)
+        assert path in line
+        assert answer.keys() & {"predictions", "outputs"}, answer
+        assert ("example" in line) == (
+            name in {"large", "mixed", "last"} and (address.find("{}") > 0 or "model" in body)
+        )
+
+
+@pytest.mark.parametrize("where", ["", "/versions/1", "/versions/latest"])
+def test_the_example_is_a_body_that_is_answered_wherever_rows_are_taken(kinds, make_client, where):
+    client = make_client(kinds)
+    for name in ("large", "small", "one"):
+        body = client.get(f"/models/{name}{where}/example").json
+        for path in (f"/models/{name}/predict", "/predict", "/invocations", f"/v1/models/{name}:predict"):
+            assert client.post(path, json=body).status_code == 200, path
+        tensors = client.get(f"/v2/models/{name}{where}/example").json
+        answer = client.post(f"/v2/models/{name}/infer", json=tensors)
+        assert answer.json["outputs"][0]["shape"] == [1, 1]
+    assert client.get("/models/lage/example").status_code == 404
+    assert client.get("/v2/models/lage/example").json.keys() == {"error"}

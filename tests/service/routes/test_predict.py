@@ -1,0 +1,179 @@
+"""Predictions: what comes out is the network's own answer, and what does not fit is told of in one go."""
+
+import numpy as np
+import pytest
+
+from model_store.registry.store import open_store
+from service.config import Settings
+from tests.service.conftest import PENGUIN, assert_error, penguins, places, price
+
+ROW = [3.0, 80.0]
+
+
+def test_answer_is_that_of_the_network_to_the_last_bit(client, store):
+    rows = [[rooms / 7, area / 3] for rooms in range(1, 20) for area in range(50, 60)]
+    _, model = store.load("price")
+    answer = client.post("/predict", json={"model": "price", "instances": rows}).json
+    assert answer == {"model": "price", "version": 1, "predictions": model.predict(rows)}
+
+
+def test_rows_as_objects_and_as_lists_answer_alike(client):
+    as_object, as_list = (
+        client.post("/models/penguins/predict", json={"instances": [row]}).json
+        for row in (PENGUIN, list(PENGUIN.values()))
+    )
+    assert as_object == as_list
+    assert as_object["predictions"][0]["label"] in {"Adelie", "Gentoo"}
+    assert sum(as_object["predictions"][0]["probabilities"].values()) == pytest.approx(1)
+
+
+def test_array_rows_nested_and_flat_answer_alike(client):
+    bodies = ({"instances": [[[1, 2], [3, 4]]]}, {"instances": [[1, 2, 3, 4]]})
+    nested, flat = (client.post("/models/image/predict", json=body).json["predictions"] for body in bodies)
+    assert nested == flat
+    assert nested[0].keys() == {"ink", "slant"}
+
+
+@pytest.mark.parametrize(
+    ("address", "body"),
+    [
+        ("/predict", {"model": "price"}),
+        ("/predict", {"model": "price", "version": 1}),
+        ("/predict", {"model": "price", "version": "1"}),
+        ("/predict", {"model": "price", "version": "latest"}),
+        ("/predict", {"model": "price", "version": None}),
+        ("/models/price/predict", {}),
+        ("/models/price/predict", {"model": "price", "version": 1}),
+        ("/models/price/predict/", {}),
+        ("/models/price/versions/1/predict", {}),
+        ("/models/price/versions/latest/predict", {"model": None}),
+        ("/models/price/versions/default/predict", {"version": "default"}),
+    ],
+)
+def test_every_way_to_name_a_version_finds_it(client, address, body):
+    response = client.post(address, json={**body, "instances": [ROW]})
+    assert (response.status_code, response.json["version"]) == (200, 1)
+
+
+def test_model_may_be_left_out_when_there_is_one_alone(make_client, tmp_path):
+    store = open_store(tmp_path / "one")
+    store.publish("price", price())
+    assert make_client(store).post("/predict", json={"instances": [ROW]}).json["model"] == "price"
+
+
+def test_model_left_out_among_several_is_told_with_the_other_faults(client):
+    error = assert_error(client.post("/predict", json={"instances": 3, "colour": 1}), 422, "invalid_request")
+    assert places(error) == ["model", "colour", "instances"]
+    assert "image, penguins, price" in error["faults"][0]["mend"]
+
+
+def test_unknown_model_is_404_with_the_known_names(client):
+    for response in (
+        client.post("/predict", json={"model": "pengins", "instances": [ROW]}),
+        client.post("/models/pengins/predict", json={"instances": [ROW]}),
+        client.get("/models/pengins"),
+    ):
+        error = assert_error(response, 404, "unknown_model")
+        assert "image, penguins, price" in error["faults"][0]["problem"]
+        assert "did you mean 'penguins'" in error["message"]
+
+
+@pytest.mark.parametrize("version", [7, 0, -1, "7", "champion", "٣", "1.0", "9" * 500])
+def test_unknown_version_is_404_with_the_known_ones(client, version):
+    response = client.post("/predict", json={"model": "price", "version": version, "instances": [ROW]})
+    error = assert_error(response, 404, "unknown_version")
+    assert "1, latest" in error["faults"][0]["problem"]
+
+
+def test_every_fault_of_a_request_is_told_at_once(client):
+    rows = [{**PENGUIN, "island": "Bisco"}, {**PENGUIN, "mass": "heavy"}, [1], {"isle": 1}]
+    error = assert_error(
+        client.post("/models/penguins/predict", json={"instanses": 1, "model": "price", "instances": rows}),
+        422,
+        "invalid_request",
+    )
+    assert {"instanses", "model", "instances.0.island", "instances.1.mass", "instances.2", "instances.3.isle"} <= set(
+        places(error)
+    )
+    mends = {fault["place"]: fault["mend"] for fault in error["faults"]}
+    assert mends["instanses"] == "did you mean 'instances'?"
+    assert mends["instances.0.island"] == "did you mean 'Biscoe'?"
+
+
+def test_faults_beyond_a_hundred_are_counted(client):
+    response = client.post("/models/price/predict", json={"instances": [["x", "y"]] * 300, "a": 1})
+    error = assert_error(response, 422, "invalid_request")
+    assert len(error["faults"]) == 100
+    assert error["message"].startswith("601 faults")
+
+
+def test_a_flood_of_unknown_keys_is_answered_shortly(client):
+    body = {"k" * 300 + str(i): i for i in range(5000)} | {"instances": [ROW]}
+    response = client.post("/models/price/predict", json=body)
+    error = assert_error(response, 422, "invalid_request")
+    assert error["message"].startswith("5000 faults")
+    assert len(response.data) < 40_000
+
+
+@pytest.mark.parametrize(
+    ("instances", "problem"),
+    [
+        (None, "found null"),
+        ({"rooms": 1}, "found an object"),
+        ("text", "found 'text'"),
+        ([], "wanted at least one row"),
+        ([[1]], "wanted 2 values, found 1"),
+        ([[[[[1]]]]], "wanted 2 values, found 1"),
+        ([[None, 1]], "found none"),
+        ([[True, 1]], "found true"),
+        ([[1, 10**30]], ""),
+        ([[1e300, 1]], "fits float32"),
+    ],
+)
+def test_rows_that_do_not_fit_are_422(client, instances, problem):
+    response = client.post("/models/price/predict", json={"instances": instances})
+    if problem:
+        error = assert_error(response, 422, "invalid_request")
+        assert problem in error["message"]
+        assert all(fault["place"].startswith("instances") for fault in error["faults"])
+    else:
+        assert response.status_code == 200
+        assert np.isfinite(response.json["predictions"]).all()
+
+
+@pytest.mark.parametrize("model", [3, True, [], {}, 1.5])
+def test_model_of_a_wrong_type_is_told_with_its_place(client, model):
+    error = assert_error(client.post("/predict", json={"model": model, "instances": [ROW]}), 422, "invalid_request")
+    assert places(error) == ["model"]
+
+
+@pytest.mark.parametrize("version", [True, 1.5, [], {}])
+def test_version_of_a_wrong_type_is_told_with_its_place(client, version):
+    body = {"model": "price", "version": version, "instances": [["x", 1]]}
+    error = assert_error(client.post("/predict", json=body), 422, "invalid_request")
+    assert places(error) == ["version", "instances.0.rooms"]
+
+
+def test_body_that_contradicts_its_address_is_refused(client):
+    body = {"model": "penguins", "version": 2, "instances": [ROW]}
+    error = assert_error(client.post("/models/price/versions/1/predict", json=body), 422, "invalid_request")
+    assert places(error) == ["version", "model"]
+
+
+def test_more_rows_than_the_limit_are_refused(store, make_client):
+    client = make_client(store, max_instances=2)
+    assert client.post("/models/price/predict", json={"instances": [ROW] * 2}).status_code == 200
+    error = assert_error(client.post("/models/price/predict", json={"instances": [ROW] * 3}), 422, "invalid_request")
+    assert "at most 2 rows" in error["message"]
+
+
+def test_an_answer_has_the_same_bits_whoever_shares_the_request(client):
+    rows = [[i / 3, 60 + i] for i in range(70)]
+    together = client.post("/models/price/predict", json={"instances": rows}).json["predictions"]
+    alone = [client.post("/models/price/predict", json={"instances": [row]}).json["predictions"][0] for row in rows]
+    assert together == alone
+
+
+def test_defaults_of_settings_serve(tmp_path):
+    assert Settings().max_instances >= 1
+    assert penguins().predict([PENGUIN])

@@ -1,0 +1,183 @@
+"""The hosted platforms' contracts, and rows that come as tables."""
+
+import json
+import os
+import signal
+import socket
+import subprocess
+import sys
+import time
+import urllib.error
+import urllib.request
+from io import BytesIO
+
+import numpy as np
+import pytest
+
+from model_store.registry.store import Store, open_store
+from service.config import Settings
+from tests.service.conftest import PENGUIN, assert_error, places, price
+from tests.service.server.test_fast_path import express_of, take
+
+
+def npy(array: np.ndarray) -> bytes:
+    file = BytesIO()
+    np.save(file, array)
+    return file.getvalue()
+
+
+@pytest.fixture
+def lone(tmp_path) -> Store:
+    store = open_store(tmp_path / "lone")
+    store.publish("price", price())
+    return store
+
+
+def test_ping_is_503_until_a_model_can_answer(client, make_client, tmp_path):
+    assert client.get("/ping").status_code == 200
+    assert make_client(open_store(tmp_path / "empty")).get("/ping").status_code == 503
+
+
+def test_invocations_answer_with_the_only_model(lone, make_client):
+    client = make_client(lone)
+    _, model = lone.load("price")
+    body = {"instances": [[3, 80]], "parameters": {"confidence": 1}}
+    response = client.post("/invocations", json=body)
+    assert response.json == {"predictions": model.predict([[3, 80]])}
+    assert response.headers["X-Model-Version"] == "1"
+    assert_error(client.post("/predict", json=body), 422, "invalid_request")
+
+
+def test_invocations_of_several_models_name_one(client):
+    error = assert_error(client.post("/invocations", json={"instances": [[3, 80]]}), 422, "invalid_request")
+    assert places(error) == ["model"]
+    assert client.post("/invocations", json={"model": "price", "instances": [[3, 80]]}).status_code == 200
+
+
+def test_the_addresses_that_vertex_names_are_served(lone, make_client):
+    settings = Settings.from_environ(
+        {"AIP_HTTP_PORT": "8080", "AIP_HEALTH_ROUTE": "/alive", "AIP_PREDICT_ROUTE": "/v1/endpoints/7:predict"}
+        | {"SERVE_HOST": "127.0.0.1", "SERVE_PORT": "8000"}
+    )
+    assert (settings.host, settings.port) == ("0.0.0.0", 8080)
+    client = make_client(lone, health_route=settings.health_route, predict_route=settings.predict_route)
+    assert client.get("/alive").status_code == 200
+    answer = client.post("/v1/endpoints/7:predict", json={"instances": [[3, 80]], "parameters": {}})
+    assert answer.json.keys() == {"predictions"}
+
+
+def test_vertex_may_name_an_address_of_ours(lone, make_client):
+    client = make_client(lone, health_route="/healthz", predict_route="/predict")
+    answer = client.post("/predict?gateway=1", json={"instances": [[3, 80]], "parameters": {"confidence": 1}})
+    assert answer.json.keys() == {"predictions"}
+    assert take(express_of(client), b'{"instances": [[3, 80]]}', "/predict") is None
+    assert client.post("/models/price/predict", json={"instances": [[3, 80]]}).json.keys() > {"predictions"}
+
+
+@pytest.mark.parametrize("path", ["/ping", "/alive", "/healthz"])
+def test_what_a_platform_asks_every_few_seconds_is_no_line_of_the_log(lone, make_client, caplog, path):
+    client = make_client(lone, health_route="/alive")
+    with caplog.at_level("INFO", "service.access"):
+        client.get("/models")
+        client.get(path)
+    assert [record.msg.route for record in caplog.records] == ["/models"]
+
+
+@pytest.mark.parametrize("path", ["/models/penguins/predict", "/models/penguins/versions/1/predict"])
+@pytest.mark.parametrize("header", ["island,mass,sex\n", "sex,mass,island\n", ""])
+def test_csv_is_rows_with_a_header_or_without(client, path, header):
+    cells = ["Biscoe", "4200.5", ""]
+    text = header + ",".join(reversed(cells) if header.startswith("sex") else cells) + "\n"
+    wanted = client.post("/models/penguins/predict", json={"instances": [PENGUIN]}).json
+    assert client.post(path, data=text, content_type="text/csv; charset=utf-8").json == wanted
+
+
+def test_csv_that_does_not_fit_is_told_by_row(client):
+    text = "island,mass,sex\nBiscoe,4000,MALE\nBisco,heavy,MALE\n"
+    response = client.post("/models/penguins/predict", data=text, content_type="text/csv")
+    assert set(places(assert_error(response, 422, "invalid_request"))) == {"rows.1.mass", "rows.1.island"}
+    for wrong in ("", "island,mass,sex\n", "\xff", 'island,mass,sex\n"Biscoe'):
+        data = wrong.encode("latin-1")
+        response = client.post("/models/penguins/predict", data=data, content_type="text/csv")
+        assert response.status_code == 422, wrong
+
+
+def test_csv_of_more_rows_than_are_taken_is_told_so(store, make_client):
+    client = make_client(store, max_instances=3)
+    for header in ("", "rooms,area\n"):
+        bodies = [header + "3,80\n" * count for count in (3, 4)]
+        told = [client.post("/models/price/predict", data=body, content_type="text/csv") for body in bodies]
+        assert told[0].status_code == 200
+        assert places(error := assert_error(told[1], 422, "invalid_request")) == ["rows"]
+        assert "wanted 1 to 3 rows, found more" in error["message"]
+
+
+@pytest.mark.parametrize("dtype", ["<f4", "<f8", ">f8", "<i2", "|u1"])
+def test_npy_is_the_only_tensor(client, dtype):
+    for name, rows in (("image", np.arange(8).reshape(2, 2, 2)), ("price", np.array([[3, 80], [4, 90]]))):
+        wanted = client.post(f"/models/{name}/predict", json={"instances": rows.tolist()}).json
+        data = npy(np.asfortranarray(rows.astype(dtype)))
+        assert client.post(f"/models/{name}/predict", data=data, content_type="application/x-npy").json == wanted
+
+
+def test_npy_that_cannot_be_taken_is_told(client):
+    def post(name: str, data: bytes):
+        return client.post(f"/models/{name}/predict", data=data, content_type="application/x-npy")
+
+    whole = npy(np.ones((1, 2)))
+    assert_error(post("penguins", whole), 422, "invalid_request")
+    assert_error(post("price", npy(np.ones((1, 3)))), 422, "invalid_request")
+    assert_error(post("price", npy(np.array(["a", "b"]))), 422, "invalid_request")
+    for wrong in (b"", whole[:-1], whole[:20], b"\x93NUMPY\x01\x00\xff\xff" + b"(" * 70000, npy(np.array([{}]))):
+        assert_error(post("price", wrong), 400, "broken_body")
+
+
+def test_a_table_needs_a_model_in_the_address_where_there_are_several(client, lone, make_client):
+    response = client.post("/predict", data="3,80\n", content_type="text/csv")
+    assert places(assert_error(response, 422, "invalid_request")) == ["model"]
+    lone.publish("price", price(1))
+    answer = make_client(lone).post("/predict", data="3,80\n", content_type="text/csv").json
+    assert (answer["model"], answer["version"]) == ("price", 2)
+
+
+SAGEMAKER = {"SERVE_PORT": "{port}", "SERVE_HOST": "0.0.0.0"}  # the image's own host
+BINDING = {"SAGEMAKER_BIND_TO_PORT": "{port}"}  # what it says to containers that share an instance
+VERTEX = {"AIP_HTTP_PORT": "{port}", "AIP_HEALTH_ROUTE": "/v1/health", "AIP_PREDICT_ROUTE": "/v1/endpoints/7:predict"}
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("environ", "health", "predict"),
+    [(SAGEMAKER, "/ping", "/invocations"), (BINDING, "/ping", "/invocations"), (VERTEX, *list(VERTEX.values())[1:])],
+    ids=["sagemaker", "sagemaker, port by name", "vertex"],
+)
+def test_a_platform_starts_asks_and_stops_the_service_as_its_contract_says(lone, tmp_path, environ, health, predict):
+    with socket.create_server(("127.0.0.1", 0)) as free:
+        port = free.getsockname()[1]
+    own = {name: text.format(port=port) for name, text in environ.items()}
+    platform = {**os.environ, **own, "MODEL_STORE": str(lone.root), "SERVE_CACHE_DIR": str(tmp_path / "cache")}
+    base = f"http://127.0.0.2:{port}"  # where only those are found that listen on every address
+    with (tmp_path / "log").open("wb") as log:
+        process = subprocess.Popen([sys.executable, "-m", "service"], env=platform, stdout=log, stderr=log)
+    try:
+        while True:
+            try:
+                # SageMaker gives /ping two seconds.
+                with urllib.request.urlopen(base + health, timeout=2) as answer:
+                    assert answer.status == 200
+                    break
+            except urllib.error.URLError:
+                assert process.poll() is None, (tmp_path / "log").read_text()
+                time.sleep(0.1)
+        _, model = lone.load("price")
+        for data, kind in (
+            (b'{"instances": [[3, 80]], "parameters": {}}', "application/json"),
+            (b"3,80\n", "text/csv"),
+            (npy(np.array([[3.0, 80.0]])), "application/x-npy"),
+        ):
+            request = urllib.request.Request(base + predict, data, {"Content-Type": kind})
+            with urllib.request.urlopen(request, timeout=5) as answer:
+                assert json.load(answer) == {"predictions": model.predict([[3, 80]])}
+    finally:
+        process.send_signal(signal.SIGTERM)
+        assert process.wait(30) == 0  # SIGKILL comes after thirty seconds

@@ -1,0 +1,165 @@
+"""TensorFlow Serving's REST interface and KServe's first: rows, columns, versions, labels, status and metadata."""
+
+from typing import Any
+
+import pytest
+
+from model_store.registry.store import Store, open_store
+from tests.service.conftest import PENGUIN, break_version, move, price
+
+ADDRESS = "/v1/models/price:predict"
+
+
+@pytest.fixture
+def store(store: Store) -> Store:
+    store.publish("price", price(1))
+    move(store, "price", "champion", 1)
+    return store
+
+
+def refused(response: Any, status: int = 400) -> str:
+    assert response.status_code == status, response.data
+    assert response.headers["Content-Type"] == "application/json"
+    assert response.json.keys() == {"error"}
+    text: str = response.json["error"]
+    return text
+
+
+@pytest.mark.parametrize(
+    ("address", "number"),
+    [
+        (ADDRESS, 2),
+        ("/v1/models/price/versions/1:predict", 1),
+        ("/v1/models/price/versions/2:predict", 2),
+        ("/v1/models/price/labels/champion:predict", 1),
+    ],
+)
+def test_rows_are_answered_by_the_version_that_the_address_names(client, store, address, number):
+    response = client.post(address, json={"signature_name": "serving_default", "instances": [[3, 80], [4, 90]]})
+    _, model = store.load("price", number)
+    assert response.json == {"predictions": model.predict([[3, 80], [4, 90]])}
+    assert response.headers["X-Model-Version"] == str(number)
+
+
+@pytest.mark.parametrize(
+    "columns",
+    [
+        {"rooms": [3, 4], "area": [80, 90]},
+        {"rooms": [[3], [4]], "area": [[80], [90]]},
+        {"instances": [[3, 80], [4, 90]]},
+        [[3, 80], [4, 90]],
+    ],
+)
+def test_columns_answer_as_rows_do(client, store, columns):
+    _, model = store.load("price", 2)
+    response = client.post(ADDRESS, json={"inputs": columns})
+    assert response.json == {"outputs": model.predict([[3, 80], [4, 90]])}
+
+
+def test_several_outputs_are_objects_by_row_and_by_column(client, store):
+    _, model = store.load("penguins")
+    (wanted,) = model.predict([PENGUIN])
+    row = {"label": wanted["label"], "probabilities": list(wanted["probabilities"].values())}
+    address = "/v1/models/penguins:predict"
+    assert client.post(address, json={"instances": [PENGUIN]}).json == {"predictions": [row]}
+    columns = {"island": ["Biscoe"], "mass": [4200.5]}
+    assert client.post(address, json={"inputs": columns}).json == {"outputs": {k: [v] for k, v in row.items()}}
+
+
+@pytest.mark.parametrize("form", ["instances", "inputs"])
+def test_arrays_are_rows(client, form):
+    for rows in ([[[1, 2], [3, 4]]], {"pixels": [[[1, 2], [3, 4]]]}):
+        if form == "inputs" or isinstance(rows, list):
+            response = client.post("/v1/models/image:predict", json={form: rows})
+            assert response.status_code == 200, response.data
+
+
+def test_curl_needs_no_content_type(client):
+    data, form = '{"instances": [[3, 80]]}', "application/x-www-form-urlencoded"
+    assert client.post(ADDRESS, data=data, content_type=form).status_code == 200
+
+
+@pytest.mark.parametrize(
+    ("body", "told"),
+    [
+        ({}, "found neither"),
+        ({"instances": [[3, 80]], "inputs": [[3, 80]]}, "found instances and inputs"),
+        ({"instances": [[3, 80]], "signature_name": "classify"}, "signature_name: wanted 'serving_default'"),
+        ({"instances": [[3, 80]], "signature_name": {}}, "signature_name: wanted 'serving_default'"),
+        ({"instances": []}, "wanted 1 to 10000 rows, found 0"),
+        ({"instances": 3}, "instances: wanted a list, found 3"),
+        ({"instances": {"rooms": 3}}, "put the row into a list"),
+        ({"instances": [["3", 80]]}, "instances.0.rooms"),
+        ({"inputs": {"rooms": 3, "area": [80]}}, "inputs.rooms: wanted a list"),
+        ({"inputs": {"rooms": [3], "area": [80, 90]}}, "area has 2, rooms has 1"),
+        ({"inputs": {"room": [3], "area": [80]}}, "did you mean 'rooms'?"),
+        ({"inputs": {}}, "found 0"),
+        ({"inputs": None}, "inputs: wanted a list, found null"),
+        ([], "wanted an object"),
+    ],
+)
+def test_every_fault_is_told_with_its_place(client, body, told):
+    assert told in refused(client.post(ADDRESS, json=body))
+
+
+def test_errors_have_the_protocols_shape(client):
+    assert "did you mean 'price'? This works: curl" in refused(client.post("/v1/models/prise:predict", json={}), 404)
+    refused(client.post("/v1/models/price/versions/9:predict", json={"instances": [[3, 80]]}), 404)
+    refused(client.post("/v1/models/price/labels/none:predict", json={"instances": [[3, 80]]}), 404)
+    refused(client.get(ADDRESS), 405)
+    refused(client.get("/v1/models/price/versions/1:predict"), 405)
+    refused(client.get("/v1/nothing"), 404)
+    refused(client.post(ADDRESS, data="{"))
+    refused(client.post(ADDRESS, data="<a/>", content_type="text/xml"), 415)
+
+
+def test_too_large_a_body_is_413_in_the_protocols_shape(store, make_client):
+    refused(make_client(store, max_body_bytes=10).post(ADDRESS, json={"instances": [[3, 80]]}), 413)
+
+
+def test_status_has_both_protocols_keys(client):
+    found = client.get("/v1/models/price").json
+    available = {"state": "AVAILABLE", "status": {"error_code": "OK", "error_message": ""}}
+    states = [{"version": "2", **available}, {"version": "1", **available}]
+    assert found == {"name": "price", "ready": True, "model_version_status": states}
+    for path in ("versions/1", "labels/champion"):
+        assert client.get(f"/v1/models/price/{path}").json["model_version_status"] == [states[1]]
+    assert client.get("/v1/models").json == {"models": ["image", "penguins", "price"]}
+    refused(client.get("/v1/models/prise"), 404)
+
+
+def test_status_of_a_broken_version_says_why(store, make_client, tmp_path):
+    store.publish("price", price(2))
+    break_version(store, "price", 3)
+    newest, *_ = make_client(store).get("/v1/models/price").json["model_version_status"]
+    assert (newest["version"], newest["state"]) == ("3", "END")
+    assert newest["status"]["error_message"]
+    alone = open_store(tmp_path / "alone")
+    alone.publish("price", price())
+    break_version(alone, "price", 1)
+    response = make_client(alone).get("/v1/models/price")
+    assert (response.status_code, response.json["ready"]) == (503, False)
+
+
+def test_metadata_tells_the_tensors(client):
+    found = client.get("/v1/models/penguins/metadata").json
+    assert found["model_spec"] == {"name": "penguins", "signature_name": "", "version": "1"}
+    definition = found["metadata"]["signature_def"]["signature_def"]["serving_default"]
+    assert definition["method_name"] == "tensorflow/serving/predict"
+    assert definition["inputs"]["island"] == {
+        "dtype": "DT_STRING",
+        "tensor_shape": {"dim": [{"size": "-1", "name": ""}], "unknown_rank": False},
+        "name": "serving_default_island:0",
+    }
+    assert definition["outputs"]["probabilities"]["dtype"] == "DT_FLOAT"
+    sizes = [dim["size"] for dim in definition["outputs"]["probabilities"]["tensor_shape"]["dim"]]
+    assert sizes == ["-1", "2"]
+    assert client.get("/v1/models/price/labels/champion/metadata").json["model_spec"]["version"] == "1"
+
+
+def test_status_of_a_model_with_an_alias_that_cannot_be_read_is_that_of_its_versions(client, store):
+    (store.root / "price" / "aliases" / "champion" / "2.json").write_text("{")
+    client.application.extensions["catalog"].refresh()
+    assert client.get("/readyz").json["status"] == "degraded"
+    states = client.get("/v1/models/price").json["model_version_status"]
+    assert [(each["version"], each["state"]) for each in states] == [("2", "AVAILABLE"), ("1", "AVAILABLE")]

@@ -1,0 +1,136 @@
+"""The room's books add up whatever clients do: half a request, five at once, gone in between, taking no answer."""
+
+from __future__ import annotations
+
+import contextlib
+import random
+import socket
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from types import SimpleNamespace
+
+import pytest
+
+from model_store.registry.store import Store
+from service.app import create_app
+from service.config import Settings
+from service.server import admission, blocking_executor, connection, event_worker, request_reader
+from service.server.gunicorn_app import Server
+from tests.service.conftest import price, with_golden
+from tests.service.server.test_event_worker import LAST_CHUNK, Loop, in_small_chunks, post
+
+GOOD, BAD = b'{"instances": [[3, 80]]}', b'{"instances": [[3, "x"]]}'
+PREDICT = "/models/price/predict"
+REQUESTS = [
+    post(PREDICT, GOOD),
+    post(PREDICT, BAD),
+    post(PREDICT, GOOD + b" " * 900),
+    post(PREDICT, GOOD)[:-5],
+    post(PREDICT, GOOD, b"Expect: 100-continue"),
+    post(PREDICT, GOOD, b"Connection: close"),
+    *[post(f"/models/price/versions/{number}/predict", GOOD) for number in (1, 2, 3, 9)],
+    post("/healthz"),
+    b"GET /openapi.json HTTP/1.1\r\nHost: h\r\n\r\n",
+    b"HEAD /healthz HTTP/1.1\r\nHost: h\r\n\r\n",
+    b"nonsense\r\n\r\n",
+    in_small_chunks(PREDICT, 20) + LAST_CHUNK,
+    in_small_chunks(PREDICT, 5) + b"no chunk\r\n",
+]
+
+
+class Clock:
+    """Time as the loop sees it, which a test sets forward."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        self.ahead = 0.0
+        seen = SimpleNamespace(monotonic=self.now, sleep=time.sleep)
+        for module in (event_worker, admission, connection):
+            monkeypatch.setattr(module, "time", seen)
+
+    def now(self) -> float:
+        return time.monotonic() + self.ahead
+
+
+@pytest.fixture
+def loop(store: Store, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Loop]:
+    """The real application, with versions to load aside, in a loop that has little room."""
+    for module, name, value in (
+        (admission, "MAX_HELD_BYTES", 6000), (admission, "MAX_UNREAD_BYTES", 20_000),
+        (admission, "MAX_CONNECTIONS", 30),
+        (event_worker, "PIECE_BYTES", 300), (event_worker, "TURN_BYTES", 900), (request_reader, "CHUNKS", 3),
+        (blocking_executor, "MAX_REQUESTS", 5),
+    ):  # fmt: skip
+        monkeypatch.setattr(module, name, value)
+    for seed in range(3):
+        store.publish("price", with_golden(price(seed), [[3, 80]]))
+    cache = str(tmp_path / "cache")
+    settings = Settings(store=str(store.root), cache_dir=cache, poll_seconds=0, max_extra_versions=1)
+    app = create_app(settings)
+    it = Loop(Server(app, settings, [], lambda _: None), app)
+    it.listener.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 4096)  # the kernel takes no large answer whole
+    yield it
+    it.close()
+
+
+def do_something(rng: random.Random, loop: Loop) -> None:
+    """One client does, or one more comes; none cares whether it can."""
+    choice = rng.random()
+    if choice < 0.12 or not loop.clients:
+        loop.clients.append(socket.socket())
+        loop.clients[-1].setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
+        loop.clients[-1].connect(loop.listener.getsockname())
+        loop.clients[-1].setblocking(False)
+    sock = rng.choice(loop.clients)
+    with contextlib.suppress(OSError):
+        if choice < 0.6:
+            sent = b"".join(rng.choices(REQUESTS, k=rng.choice([1, 1, 2, 5])))
+            sock.send(sent[: rng.randint(0, len(sent))] if rng.random() < 0.3 else sent)
+        elif choice < 0.85:
+            sock.recv(rng.choice([100, 1 << 20]))
+        elif choice < 0.9:
+            sock.shutdown(socket.SHUT_WR)
+        elif choice < 0.95:
+            loop.clients.remove(sock)
+            sock.close()
+
+
+def check(loop: Loop) -> None:
+    of = loop.worker
+    for each in of.connections:
+        waits = each.waiting is not None
+        places = [each in of.aside._waiting, *(other is each for queue in (of.queue, of.vital) for other in queue)]
+        assert sum(places) == waits
+        assert sum(other is each for queue in (of.readable, of.in_chunks) for other in queue) == bool(each.readable)
+        elsewhere = each in of.aside._waiting  # which has a bound of its own
+        assert each.held == (0 if elsewhere else each.incoming.held + (len(each.waiting.data) if waits else 0))
+        assert each.unread == len(each.outgoing)
+    assert of.room.held == sum(each.held for each in of.connections)
+    assert of.room.unread == sum(each.unread for each in of.connections)
+    assert len(of.connections) <= admission.MAX_CONNECTIONS
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_what_is_held_and_what_is_in_progress_adds_up_whatever_clients_do(
+    loop: Loop, monkeypatch: pytest.MonkeyPatch, seed: int
+) -> None:
+    rng, clock = random.Random(seed), Clock(monkeypatch)
+    for _ in range(1000):
+        do_something(rng, loop)
+        if rng.random() < 0.05:
+            clock.ahead += rng.choice([0.1, 0.3, 1.2, 3, 31])
+            loop.worker.expire(clock.now())
+        loop.worker.turn(0)
+        check(loop)
+    for sock in loop.clients:
+        sock.close()
+    for _ in range(3):
+        loop.turn(50)
+        clock.ahead += 100
+        loop.worker.expire(clock.now())
+    assert not loop.worker.connections
+    assert loop.worker.room.held == loop.worker.room.unread == 0
+    end = time.monotonic() + 20
+    while "forward_pass_requests_in_progress 0.0" not in loop.app.observer.metrics.counts.text():
+        assert time.monotonic() < end  # the thread aside may still be at one that is given up
+        loop.turn(10)

@@ -1,0 +1,73 @@
+"""The master's and the workers' hooks, called as gunicorn calls them."""
+
+from __future__ import annotations
+
+import queue
+import signal
+from types import SimpleNamespace
+
+import pytest
+from gunicorn.arbiter import Arbiter
+
+from service.config import Settings
+from service.server.gunicorn_app import DrainingArbiter, _forked, _started
+from service.telemetry.metrics import Metrics
+from service.telemetry.request_record import Observer
+
+
+class Catalog:
+    """One that others wait for, of which the master's clock knows."""
+
+    def __init__(self) -> None:
+        self.waited = {101: 31, 102: 61}
+        self.joined = self.followed = False
+
+    def overdue(self, seconds: float) -> list[int]:
+        return [pid for pid, waited in self.waited.items() if waited > seconds]
+
+    def release(self) -> None:
+        pass
+
+    def join(self) -> bool:
+        self.joined = True
+        return True
+
+    def follow(self, _: float) -> None:
+        self.followed = True
+
+
+def application(catalog: Catalog) -> SimpleNamespace:
+    extensions = {"catalog": catalog, "observer": Observer(Metrics())}
+    return SimpleNamespace(wsgi=lambda: SimpleNamespace(extensions=extensions))
+
+
+def test_workers_that_keep_all_others_waiting_are_asked_to_end_once_and_then_made_to(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr(Arbiter, "murder_workers", lambda _: None)
+    master = DrainingArbiter.__new__(DrainingArbiter)
+    master.app, master.timeout, master.cfg = application(Catalog()), 30, SimpleNamespace(graceful_timeout=25)
+    sent: list[tuple[int, int]] = []
+    master.kill_worker = lambda pid, how: sent.append((pid, how))
+    master.murder_workers()
+    assert sorted(sent) == [(101, signal.SIGTERM), (102, signal.SIGKILL), (102, signal.SIGTERM)]
+    assert len(caplog.records) == 2
+    sent.clear()
+    master.murder_workers()
+    assert sent == [(102, signal.SIGKILL)]
+
+
+@pytest.mark.parametrize("early", [signal.SIGTERM, signal.SIGQUIT, signal.SIGCHLD])
+def test_a_worker_told_to_end_before_it_can_listen_ends(early: signal.Signals) -> None:
+    handled = signal.getsignal(signal.SIGINT)
+    catalog = Catalog()
+    signals: queue.SimpleQueue[int] = queue.SimpleQueue()
+    worker = SimpleNamespace(alive=True, app=application(catalog), notify=lambda: None)
+    _forked(SimpleNamespace(SIG_QUEUE=signals), worker)
+    signals.put(early)
+    try:
+        _started(Settings(), worker)
+    finally:
+        signal.signal(signal.SIGINT, handled)
+    assert worker.alive == catalog.joined == (early == signal.SIGCHLD)
+    assert catalog.followed

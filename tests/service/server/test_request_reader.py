@@ -1,0 +1,254 @@
+"""Requests as they arrive: whole or not at all, wherever the bytes are cut, and never one inside another."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+from gunicorn.config import Config
+from gunicorn.http.errors import ParseException
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from service.server import request_reader as module
+from service.server.request_reader import (
+    CHUNKS,
+    MAX_HEAD_BYTES,
+    MAX_KEPT_HEAD_BYTES,
+    MAX_KEPT_HEADS,
+    BrokenBodyError,
+    Heads,
+    HeadTooLargeError,
+    Incoming,
+)
+
+MOST = 1000
+BODIES = st.binary(max_size=60)
+
+
+def incoming() -> Incoming:
+    cfg = Config()
+    cfg.set("http_parser", "python")
+    return Incoming(Heads(cfg), ("127.0.0.1", 1), MOST)
+
+
+def fed(*pieces: bytes) -> Incoming:
+    arriving = incoming()
+    for piece in pieces:
+        arriving.feed(piece)
+    return arriving
+
+
+def head(*lines: str, method: str = "POST", path: str = "/predict") -> bytes:
+    return "\r\n".join([f"{method} {path} HTTP/1.1", "Host: here", *lines, "", ""]).encode()
+
+
+def sized(body: bytes, path: str = "/predict") -> bytes:
+    return head(f"Content-Length: {len(body)}", path=path) + body
+
+
+def chunked(body: bytes, *sizes: int, path: str = "/predict") -> bytes:
+    pieces, start = [], 0
+    for size in sizes:
+        piece = body[start : start + size]
+        start += size
+        if piece:
+            pieces.append(b"%x\r\n%s\r\n" % (len(piece), piece))
+    rest = body[start:]
+    pieces += [b"%X;name=value\r\n%s\r\n" % (len(rest), rest)] if rest else []
+    return head("Transfer-Encoding: chunked", path=path) + b"".join(pieces) + b"0\r\nTrailer: x\r\n\r\n"
+
+
+@pytest.fixture
+def few_chunks(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, "CHUNKS", 2)
+
+
+@pytest.mark.usefixtures("few_chunks")
+@settings(suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(st.lists(st.tuples(BODIES, st.none() | st.lists(st.integers(1, 20), max_size=5)), min_size=1), st.data())
+def test_requests_come_out_whole_and_in_order_wherever_their_bytes_are_cut(
+    requests: list[tuple[bytes, list[int] | None]], data: st.DataObject
+) -> None:
+    stream = b"".join(
+        sized(body, f"/{i}") if sizes is None else chunked(body, *sizes, path=f"/{i}")
+        for i, (body, sizes) in enumerate(requests)
+    )
+    cuts = sorted(data.draw(st.lists(st.integers(0, len(stream)), max_size=12)))
+    arriving, found = incoming(), []
+    for start, end in zip([0, *cuts], [*cuts, len(stream)], strict=True):
+        if start == end:
+            continue
+        arriving.feed(stream[start:end])
+        while (arrived := arriving.next()) is not None or arriving.more:
+            if arrived is None:
+                continue
+            assert not arrived.last
+            found.append((arrived.head.path, arrived.body.read()))
+    assert found == [(f"/{i}", body) for i, (body, _) in enumerate(requests)]
+    assert arriving.held == 0
+
+
+def test_a_body_cut_short_comes_out_short_and_ends_the_connection() -> None:
+    arriving = fed(sized(b"0123456789")[:-3])
+    assert arriving.next() is None
+    arriving.feed(b"")
+    arrived = arriving.next()
+    assert arrived is not None
+    assert arrived.last
+    assert arrived.body.read() == b"0123456"
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        b"5\r\nhello\r\n0\r\n",
+        b"5\r\nhel",
+        b"",
+        b"xyz\r\n",
+        b"-5\r\nhello\r\n0\r\n\r\n",
+        b"+5\r\nhello\r\n0\r\n\r\n",
+        b"0x5\r\nhello\r\n0\r\n\r\n",
+        b"5 \r\nhello\r\n0\r\n\r\n",
+        b"5\nhello\r\n0\r\n\r\n",
+        b"5\r\nhello!\r\n0\r\n\r\n",
+        b"5\r\nhello0\r\n\r\n",
+        b"5\r\nhelloxx0\r\n\r\n",
+        b"fffffffff\r\n",
+        b"5;" + b"x" * 2000 + b"\r\nhello\r\n0\r\n\r\n",
+        b"5;a=\r1\r\nhello\r\n0\r\n\r\n",
+        b"0\r\nGET / HTTP/1.1\r\n\r\n",
+        b"0\r\n" + b"a: b\r\n" * 5000 + b"\r\n",
+    ],
+)
+def test_a_chunked_body_that_is_not_well_formed_cannot_be_read_and_ends_the_connection(body: bytes) -> None:
+    arriving = fed(head("Transfer-Encoding: chunked") + body, b"")
+    while (arrived := arriving.next()) is None:
+        assert arriving.more
+    assert arrived.last
+    with pytest.raises(BrokenBodyError):
+        arrived.body.read(10)
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        head("Content-Length: 5", "Transfer-Encoding: chunked"),
+        head("Content-Length: 5", "Content-Length: 5"),
+        head("Content-Length: 5, 5"),
+        head("Content-Length: +5"),
+        head("Content-Length: -5"),
+        head("Content-Length: 5_0"),
+        head("Content-Length: 0x5"),
+        head("Transfer-Encoding: xchunked"),
+        head("Transfer-Encoding: chunked, chunked"),
+        head("Transfer-Encoding: chunked, identity"),
+        head("Transfer-Encoding: gzip"),
+        head("Transfer-Encoding : chunked"),
+        head("Transfer-Encoding: chunked").replace(b"HTTP/1.1", b"HTTP/1.0"),
+        head("Folded: a", " Content-Length: 5"),
+        head("Bare: a\nContent-Length: 5"),
+        head("No colon here"),
+        head(": nameless"),
+        head("Content-Length\x00: 5"),
+        head().replace(b"POST", b"PO ST"),
+        head().replace(b"HTTP/1.1", b"HTTP/9.9"),
+        head().replace(b"/predict", b"no-slash-and\x00nul"),
+        head(*(f"X-{i}: y" for i in range(300))),
+        b"\r\n\r\n\r\n",
+        b"\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03\r\n\r\n",
+    ],
+)
+def test_heads_that_another_server_might_read_otherwise_are_refused(text: bytes) -> None:
+    with pytest.raises(ParseException):
+        fed(text + b"0\r\n\r\nGET /smuggled HTTP/1.1\r\nHost: here\r\n\r\n").next()
+
+
+def test_a_head_without_end_is_refused() -> None:
+    with pytest.raises(HeadTooLargeError):
+        fed(b"GET / HTTP/1.1\r\n", b"X: " + b"y" * MAX_HEAD_BYTES).next()
+
+
+def test_a_body_announced_too_large_is_handed_on_at_once_for_the_application_to_refuse() -> None:
+    arrived = fed(head(f"Content-Length: {MOST + 1}")).next()
+    assert arrived is not None
+    assert arrived.last
+    assert arrived.body.read() == b""
+
+
+def test_a_chunked_body_that_grows_too_large_is_handed_on_once_it_is() -> None:
+    arriving = fed(head("Transfer-Encoding: chunked"))
+    for _ in range(MOST // 100):
+        arriving.feed(b"64\r\n" + b"x" * 100 + b"\r\n")
+        assert arriving.next() is None
+    arriving.feed(b"64\r\n" + b"x" * 100 + b"\r\n")
+    arrived = arriving.next()
+    assert arrived is not None
+    assert arrived.last
+    assert len(arrived.body.read()) > MOST
+
+
+def test_a_body_of_small_chunks_comes_out_after_as_many_looks_as_their_number_asks_for() -> None:
+    body = b"x" * (5 * CHUNKS)
+    arriving, looks = fed(chunked(body, *[1] * len(body)) + head()), 1
+    while (arrived := arriving.next()) is None:
+        assert arriving.more
+        looks += 1
+    assert not arriving.more
+    assert looks == 6
+    assert arrived.body.read() == body
+    assert arriving.next() is not None
+
+
+def test_leave_to_send_a_body_is_wanted_once() -> None:
+    arriving = fed(head("Content-Length: 2", "Expect: 100-continue"))
+    assert not arriving.wants_continue()
+    assert arriving.next() is None
+    assert arriving.wants_continue()
+    assert not arriving.wants_continue()
+    arriving.feed(b"{}")
+    arrived: Any = arriving.next()
+    assert arrived.body.read() == b"{}"
+
+
+def test_a_head_whose_body_is_on_its_way_is_held() -> None:
+    text = head("Content-Length: 3", "X: " + "x" * 5000)
+    arriving = fed(text, b"ab")
+    assert arriving.next() is None
+    assert arriving.held == 2 * len(text) + 2
+    arriving.feed(b"c")
+    assert arriving.next() is not None
+    assert arriving.held == 0
+
+
+def test_a_head_that_comes_again_is_not_parsed_again() -> None:
+    heads = Heads(Config())
+    again = head("Content-Length: 5")
+    first = heads.parse(again, ("127.0.0.1", 1), 1)
+    assert heads.parse(again, ("127.0.0.1", 2), 7) is first
+    assert heads.parse(head("Content-Length: 6"), ("127.0.0.1", 1), 1) is not first
+
+
+def test_a_head_is_not_believed_of_another_address() -> None:
+    """Which proxy may say X-Forwarded-Proto is gunicorn's decision, by the address that a request comes from."""
+    cfg = Config()
+    cfg.set("forwarded_allow_ips", "127.0.0.1")
+    heads = Heads(cfg)
+    forwarded = head("X-Forwarded-Proto: https")
+    assert heads.parse(forwarded, ("127.0.0.1", 1), 1).scheme == "https"
+    assert heads.parse(forwarded, ("127.0.0.2", 1), 1).scheme == "http"
+
+
+def test_heads_of_chunks_and_of_clients_that_wait_for_leave_are_parsed_each_time() -> None:
+    heads = Heads(Config())
+    for changing in (head("Transfer-Encoding: chunked"), head("Expect: 100-continue", "Content-Length: 5")):
+        assert heads.parse(changing, ("127.0.0.1", 1), 1) is not heads.parse(changing, ("127.0.0.1", 1), 2)
+
+
+def test_the_memory_for_heads_is_bounded() -> None:
+    heads = Heads(Config())
+    for i in range(2 * MAX_KEPT_HEADS):
+        heads.parse(head(f"X-Request-Id: {i}"), ("127.0.0.1", 1), 1)
+    long = head("X: " + "x" * MAX_KEPT_HEAD_BYTES)
+    assert heads.parse(long, ("127.0.0.1", 1), 1) is not heads.parse(long, ("127.0.0.1", 1), 1)
+    assert len(heads._kept) <= MAX_KEPT_HEADS

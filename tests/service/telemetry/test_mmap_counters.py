@@ -1,0 +1,356 @@
+"""Counts: cells that all processes of a service share, added up."""
+
+from __future__ import annotations
+
+import errno
+import fcntl
+import logging
+import os
+import signal
+import threading
+from contextlib import suppress
+from pathlib import Path
+
+import pytest
+from prometheus_client.multiprocess import MultiProcessCollector
+from prometheus_client.parser import text_string_to_metric_families
+
+from service.telemetry.mmap_counters import Counts, _File
+
+
+def figures(counts: Counts) -> dict[tuple[str, ...], float]:
+    """What all processes have counted, as prometheus_client itself adds it up."""
+    return {
+        (sample.name, *map("=".join, sorted(sample.labels.items()))): sample.value
+        for family in MultiProcessCollector(None, str(counts.directory)).collect()
+        for sample in family.samples
+    }
+
+
+@pytest.fixture
+def counts(tmp_path: Path) -> Counts:
+    return Counts(tmp_path)
+
+
+def told(counts: Counts) -> dict[tuple[str, ...], float]:
+    """The same by the text that Prometheus is given."""
+    return {
+        (sample.name, *map("=".join, sorted(sample.labels.items()))): sample.value
+        for family in text_string_to_metric_families(counts.text())
+        for sample in family.samples
+    }
+
+
+def in_a_child(deed) -> None:
+    """Runs it in a forked process that ends as a killed one does: nothing is flushed, nothing is closed."""
+    pid = os.fork()
+    if pid == 0:
+        try:
+            deed()
+        finally:
+            os.kill(os.getpid(), signal.SIGKILL)
+    assert os.WTERMSIG(os.waitpid(pid, 0)[1]) == signal.SIGKILL
+
+
+def bury(counts: Counts) -> None:
+    """All processes but this one are gone."""
+    for pid in {int(file.stem.rpartition("_")[2]) for file in counts.directory.glob("*.db")} - {os.getpid()}:
+        counts.bury(pid)
+
+
+def test_counts_of_processes_are_added_up_and_outlive_a_kill(counts):
+    answered = counts.counter("answered", "Requests answered.", ("status",))
+    answered.at("200").inc()
+
+    def count() -> None:
+        for _ in range(10):
+            answered.at("200").inc()
+        answered.at("503").inc()
+
+    for _ in range(3):
+        in_a_child(count)
+    assert figures(counts) == {("answered_total", "status=200"): 31, ("answered_total", "status=503"): 3}
+
+
+def test_gauge_of_a_process_that_is_gone_is_gone(counts):
+    busy = counts.gauge("busy", "Under way.").at()
+    busy.inc()
+    in_a_child(lambda: busy.inc(5))
+    assert figures(counts) == {("busy",): 6}
+    bury(counts)
+    assert figures(counts) == {("busy",): 1}
+
+
+def test_counts_of_processes_that_are_gone_move_into_the_files_of_one_that_lives(counts):
+    answered = counts.counter("answered", "Requests answered.", ("status",))
+    rows = counts.histogram("rows", "Rows.", (), (1.0, 2.5)).at()
+
+    def count() -> None:
+        answered.at("200").inc(3)
+        rows.observe(2.0)
+
+    count()
+    for _ in range(3):
+        in_a_child(count)
+    before = figures(counts)
+    bury(counts)
+    assert figures(counts) == before
+    assert before["answered_total", "status=200"] == 12
+    assert {file.name for file in counts.directory.glob("*.db")} == {
+        f"{kind}_{os.getpid()}.db" for kind in ("counter", "histogram")
+    }
+    count()
+    assert figures(counts)["rows_count",] == 5
+
+
+def test_sum_never_goes_back_or_ahead_while_counts_move(counts):
+    answered = counts.counter("answered", "Requests answered.")
+    for _ in range(30):
+        in_a_child(lambda: answered.at().inc())
+    seen = []
+    over = threading.Event()
+
+    def watch() -> None:
+        while not over.is_set():
+            seen.append(told(counts)["answered_total",])
+
+    watcher = threading.Thread(target=watch)
+    watcher.start()
+    bury(counts)
+    over.set()
+    watcher.join()
+    assert set(seen) == {30}
+
+
+def test_text_says_what_the_library_adds_up_whatever_has_come_and_gone_since_the_last_one(counts):
+    answered = counts.counter("answered", 'Requests "answered",\nby\\route.', ("route", "status"))
+    busy = counts.gauge("busy", "Under way.").at()
+    spread = counts.histogram("spread", "Seconds.", ("model",), (0.001, 0.5, 2.0))
+    alone = counts.histogram("alone", "Rows.", (), (1.0,))
+
+    def count() -> None:
+        busy.inc()
+        answered.at('a\\"b"\nc, d=}', "200").inc(3)
+        answered.at(f"/{os.getpid()}", "404").inc()
+        for value in (0.0001, 0.5, 0.7, 9.0):
+            spread.at("größe").observe(value)
+        alone.at().observe(1.0)
+
+    for _ in range(3):
+        count()
+        in_a_child(count)
+        assert told(counts) == figures(counts)
+    for number in range(1000):  # beyond the first mapping
+        answered.at(f"/{number}", "200").inc(number)
+    assert told(counts) == figures(counts)
+    bury(counts)
+    assert told(counts) == figures(counts)
+    assert told(counts)["busy",] == 3
+    assert len(told(counts)) > 1000
+    kinds = {
+        family.name: (family.type, family.documentation) for family in text_string_to_metric_families(counts.text())
+    }
+    assert kinds["answered"] == ("counter", 'Requests "answered",\nby\\route.')
+    assert {name: kind for name, (kind, _) in kinds.items()} == {
+        "answered": "counter",
+        "busy": "gauge",
+        "spread": "histogram",
+        "alone": "histogram",
+    }
+
+
+def test_process_with_the_number_of_one_that_is_gone_is_read_anew(tmp_path):
+    reader = Counts(tmp_path)
+    path = tmp_path / "counter_77777.db"
+    for name in ("first", "other"):
+        made = Counts(tmp_path / name)
+        (tmp_path / name).mkdir()
+        made.counter(name, "A number.").at().inc(5)
+        (tmp_path / name / f"counter_{os.getpid()}.db").rename(path)
+        assert f"{name}_total 5.0" in reader.text()
+    assert "first_total 0.0" in reader.text()
+
+
+def test_shares_are_added_up_over_the_processes_that_live_and_are_no_metric(counts):
+    share = counts.share('["houses", 1, "größe", 0]')
+    share.set(5.0)
+    in_a_child(lambda: share.set(2.0))
+    assert counts.shares() == {'["houses", 1, "größe", 0]': 7.0}
+    assert figures(counts) == {}
+    (of_the_child,) = [
+        int(file.stem.partition("_")[2])
+        for file in counts.directory.glob("*.cells")
+        if str(os.getpid()) not in file.name
+    ]
+    counts.bury(of_the_child)
+    assert counts.shares() == {'["houses", 1, "größe", 0]': 5.0}
+
+
+def test_histogram_puts_a_value_at_a_bound_into_the_bucket_below(counts):
+    rows = counts.histogram("rows", "Rows.", ("model",), (1.0, 2.5)).at("xor")
+    for value in (0.5, 1.0, 1.1, 2.5, 2.6, 100.0):
+        rows.observe(value)
+    assert figures(counts) == {
+        ("rows_bucket", "le=1.0", "model=xor"): 2,
+        ("rows_bucket", "le=2.5", "model=xor"): 4,
+        ("rows_bucket", "le=+Inf", "model=xor"): 6,
+        ("rows_count", "model=xor"): 6,
+        ("rows_sum", "model=xor"): pytest.approx(107.7),
+    }
+
+
+def test_file_grows_and_what_was_counted_before_counts_on(counts):
+    answered = counts.counter("answered", "Requests answered.", ("route",))
+    first = answered.at("/first")
+    first.inc()
+    for number in range(2000):
+        answered.at(f"/{number}").inc(number)
+    first.inc()
+    found = figures(counts)
+    assert found["answered_total", "route=/first"] == 2
+    assert found["answered_total", "route=/1999"] == 1999
+    assert len(found) == 2001
+
+
+def test_where_no_memory_is_left_counting_goes_on_unseen_and_is_told_of(counts, monkeypatch, caplog):
+    """Whoever wrote to a page that the file system cannot find would be ended by the kernel: SIGBUS."""
+    answered = counts.counter("answered", "Requests answered.", ("route",))
+    first = answered.at("/first")
+    first.inc()
+
+    def full(*_: object) -> None:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    monkeypatch.setattr("os.posix_fallocate", full)
+    with caplog.at_level(logging.ERROR, "service"):
+        for number in range(2000):
+            answered.at(f"/{number}").inc()
+        counts.counter("asked", "Requests.").at().inc()
+        counts.histogram("seconds", "Seconds.", (), (1.0,)).at().observe(0.5)
+    first.inc()
+    found = figures(counts)
+    assert found["answered_total", "route=/first"] == 2
+    assert 1 < len(found) < 2000
+    assert not list(counts.directory.glob("*.new"))
+    said = [record.getMessage() for record in caplog.records]
+    assert len(said) == 2  # for each file once
+    assert all("No space left on device" in line for line in said)
+
+
+def test_process_with_the_number_of_an_earlier_one_counts_on_from_it(tmp_path):
+    for _ in range(2):
+        counts = Counts(tmp_path)
+        counts.counter("answered", "Requests answered.", ("route",)).at("/café").inc()
+        counts.counter("asked", "Requests.").at().inc(2)
+    assert figures(counts) == {("answered_total", "route=/café"): 2, ("asked_total",): 4}
+
+
+def test_threads_lose_no_count(counts):
+    answered = counts.counter("answered", "Requests answered.").at()
+    spread = counts.histogram("spread", "Spread.", (), (0.5,)).at()
+
+    def count() -> None:
+        for _ in range(20_000):
+            answered.inc()
+            spread.observe(1.0)
+
+    threads = [threading.Thread(target=count) for _ in range(4)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    found = figures(counts)
+    assert (found["answered_total",], found["spread_count",], found["spread_sum",]) == (80_000, 80_000, 80_000)
+
+
+def test_counts_without_a_place_have_one_of_their_own_that_goes_with_them():
+    counts = Counts()
+    place = counts.directory
+    counts.counter("answered", "Requests answered.").at().inc()
+    assert list(place.iterdir())
+    del counts
+    assert not place.exists()
+
+
+@pytest.mark.parametrize("lives", ["nobody", "a worker"])
+def test_what_a_service_left_that_was_killed_goes_with_the_next_start_once_nobody_of_it_lives(tmp_path, lives):
+    """A service that is killed again and again by the system would fill the memory that it is short of."""
+    reader, writer = os.pipe()
+    pid = os.fork()
+    if pid == 0:
+        try:
+            counts = Counts(within=str(tmp_path))
+            counts.counter("answered", "Requests answered.").at().inc()
+            os.close(writer)
+            if lives == "a worker" and os.fork() == 0:
+                os.read(reader, 1)  # until the test ends, however it does
+        finally:
+            os.kill(os.getpid(), signal.SIGKILL)
+    os.close(reader)
+    try:
+        os.waitpid(pid, 0)
+        (left,) = tmp_path.iterdir()
+        beside = Counts(within=str(tmp_path))
+        assert left.exists()  # so new that it may be about to begin
+        for directory in (left, beside.directory):
+            os.utime(directory / "held", (1, 1))
+        Counts(within=str(tmp_path))
+        assert left.exists() == (lives == "a worker")
+        assert beside.directory.exists()
+    finally:
+        os.close(writer)
+
+
+def test_a_share_that_is_asked_for_again_is_the_same(counts):
+    assert counts.share("bin") is counts.share("bin")
+
+
+def test_a_file_that_a_new_process_makes_is_never_read_empty(counts):
+    """A thousand are made while they are added up; of those that are made in place a dozen are met empty."""
+    counts.counter("answered", "Requests answered.").at().inc()
+    pid = os.fork()
+    if pid == 0:
+        try:
+            for number in range(1000):
+                _File(counts.directory, f"kind{number}")._path.rename(counts.directory / f"gone{number}")
+        finally:
+            os.kill(os.getpid(), signal.SIGKILL)
+    while os.waitpid(pid, os.WNOHANG) == (0, 0):
+        with suppress(FileNotFoundError):  # it was renamed meanwhile
+            counts.text()
+
+
+def test_what_is_counted_of_a_version_is_that_of_all_processes(counts):
+    rows = counts.counter("rows", "Rows.", ("model", "version"))
+    stages = counts.histogram("stage", "Seconds.", ("stage", "model", "version"), (1.0, 2.5))
+    counts.counter("answered", "Requests answered.", ("status", "model", "version")).at("200", "m", "1").inc()
+    errors = counts.counter("errors", "Answers that were errors.", ("code", "model", "version"))
+    for code in ("bad_json", "invalid_request"):
+        errors.at(code, "m", "1").inc()
+
+    def count() -> None:
+        rows.at("m", "1").inc(3)
+        for seconds in (0.5, 2.0, 9.0):
+            stages.at("parse", "m", "1").observe(seconds)
+
+    count()
+    in_a_child(count)
+    rows.at("m", "2").inc()
+    assert counts.of_versions() == {
+        ("m", "1"): {"rows_total": 6, "stage_count:parse": 6, "stage_sum:parse": 23, "errors_total": 2},
+        ("m", "2"): {"rows_total": 1},
+    }
+
+
+def test_who_hangs_while_he_adds_up_keeps_nobody_from_a_burial_only_its_counts(counts):
+    """As a worker does that is stopped then: the master, which would end it, must not wait for it."""
+    answered = counts.counter("answered", "Requests answered.")
+    in_a_child(lambda: answered.at().inc())
+    (left,) = counts.directory.glob("counter_*.db")
+    pid = int(left.stem.rpartition("_")[2])
+    with counts._agreed(fcntl.LOCK_SH):
+        counts.bury(pid)
+        assert left.exists()
+    counts.bury()
+    assert not left.exists()
+    assert told(counts) == {("answered_total",): 1}

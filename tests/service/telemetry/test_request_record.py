@@ -1,0 +1,127 @@
+"""Observations: ids, traces, times and the log line of a request."""
+
+from __future__ import annotations
+
+import logging
+import os
+import re
+
+import pytest
+
+from service.telemetry.metrics import Metrics
+from service.telemetry.request_record import Observer, clock
+
+TRACE, SPAN = "0af7651916cd43dd8448eb211c80319c", "b7ad6b7169203331"
+ROW = {"instances": [{"rooms": 3, "area": 80.0}]}
+
+
+@pytest.fixture
+def observer() -> Observer:
+    return Observer(Metrics())
+
+
+@pytest.mark.parametrize("given", [f"00-{TRACE}-{SPAN}-01", f"00-{TRACE}-{SPAN}-00", f"cc-{TRACE}-{SPAN}-01-what-else"])
+def test_trace_of_the_caller_goes_on_with_a_span_of_our_own(observer, given):
+    seen = observer.begin("POST", "/predict", traceparent=given)
+    told = dict(observer.headers(seen))["traceparent"]
+    version, trace, span, flags = told.split("-")
+    assert (version, trace, flags) == ("00", TRACE, given.split("-")[3])
+    assert span != SPAN
+    assert re.fullmatch("[0-9a-f]{16}", span)
+    assert seen.parent_id == SPAN
+
+
+@pytest.mark.parametrize(
+    "given",
+    [
+        "",
+        "00",
+        f"ff-{TRACE}-{SPAN}-01",
+        f"00-{TRACE}-{SPAN}-01-more",
+        f"cc-{TRACE}-{SPAN}-01more",
+        f"00-{TRACE.upper()}-{SPAN}-01",
+        f"00-{'0' * 32}-{SPAN}-01",
+        f"00-{TRACE}-{'0' * 16}-01",
+        f"00-{TRACE[1:]}-{SPAN}-01",
+        f"00-{TRACE}-{SPAN}-1",
+        f"00-{TRACE}-{SPAN}-01,00-{TRACE}-{SPAN}-01",
+        f"00-{TRACE}-{SPAN}-01\n",
+    ],
+)
+def test_trace_that_is_none_is_replaced_by_a_new_one(observer, given):
+    told = dict(observer.headers(observer.begin("POST", "/predict", traceparent=given)))["traceparent"]
+    found = re.fullmatch("00-([0-9a-f]{32})-([0-9a-f]{16})-00", told)
+    assert found
+    assert found[1] != TRACE
+    assert int(found[1], 16)
+    assert int(found[2], 16)
+
+
+def test_request_without_an_id_is_named_after_its_trace(observer):
+    seen = observer.begin("POST", "/predict")
+    assert seen.request_id == seen.trace_id
+    again = [observer.begin("POST", "/predict", traceparent=f"00-{TRACE}-{SPAN}-01") for _ in range(2)]
+    assert again[0].request_id != again[1].request_id  # a trace may hold several requests
+
+
+def test_ids_of_forked_processes_differ(observer):
+    read, write = os.pipe()
+    for _ in range(4):
+        if os.fork() == 0:
+            os.write(write, f"{observer.begin('GET', '/').request_id}\n".encode())
+            os._exit(0)
+        os.wait()
+    os.close(write)
+    with os.fdopen(read) as told:
+        assert len(set(told)) == 4
+
+
+def test_stages_add_up_to_the_whole_and_waiting_is_queue(observer):
+    seen = observer.begin("POST", "/predict", arrived=clock() - 2.0)
+    seen.parsed, seen.computing, seen.computed, seen.ended = (seen.started + offset for offset in (1, 4, 9, 16))
+    queue, parse, compute, serialise = seen.stages()
+    assert queue == pytest.approx(2 + 3, abs=0.1)
+    assert [parse, compute, serialise] == pytest.approx([1, 5, 7])
+    assert sum(seen.stages()) == pytest.approx(seen.ended - seen.arrived)
+
+
+def test_prediction_says_where_its_time_went(client):
+    answer = client.post("/models/price/predict", json=ROW)
+    timing = re.findall(r"(\w+);dur=(\d+\.\d{3})", answer.headers["Server-Timing"])
+    assert [stage for stage, _ in timing] == ["queue", "parse", "compute", "serialise"]
+    assert float(timing[1][1]) > 0
+    assert "Server-Timing" not in client.get("/healthz").headers
+
+
+def test_every_answer_goes_on_with_the_trace(client):
+    for answer in (client.get("/nowhere"), client.post("/models/price/predict", json=ROW), client.get("/docs")):
+        assert re.fullmatch(r"00-[0-9a-f]{32}-[0-9a-f]{16}-00", answer.headers["traceparent"])
+    answer = client.post("/models/price/predict", json=ROW, headers={"traceparent": f"00-{TRACE}-{SPAN}-01"})
+    assert answer.headers["traceparent"].startswith(f"00-{TRACE}-")
+
+
+def test_address_in_the_log_cannot_forge_a_line(observer, caplog):
+    with caplog.at_level(logging.INFO, "service.access"):
+        observer.finish(observer.begin("GET", "/a\nb\x1b[0m"), route="none", status=404)
+    assert caplog.messages[0].startswith("GET /a\\nb\\x1b[0m 404 ")
+
+
+def test_a_request_that_cannot_be_counted_is_no_longer_in_progress(client, monkeypatch):
+    """Flask answers 500 then, and tries to count that as well."""
+    metrics = client.application.extensions["observer"].metrics
+
+    def fail(*_):
+        raise OSError("Too many open files")
+
+    monkeypatch.setattr(metrics.requests, "at", fail)
+    assert client.post("/models/price/predict", json=ROW).status_code == 500
+    assert "forward_pass_requests_in_progress 0.0" in metrics.counts.text()
+
+
+def test_stages_are_counted_by_model_and_version(client):
+    client.post("/models/price/predict", json={"instances": ROW["instances"] * 3})
+    text = client.get("/metrics").get_data(as_text=True)
+    for stage in ("queue", "parse", "compute", "serialise"):
+        assert f'forward_pass_stage_seconds_count{{model="price",stage="{stage}",version="1"}} 1.0' in text
+    assert 'forward_pass_batch_rows_bucket{le="2.0",model="price",version="1"} 0.0' in text
+    assert 'forward_pass_batch_rows_bucket{le="4.0",model="price",version="1"} 1.0' in text

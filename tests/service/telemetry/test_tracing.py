@@ -1,0 +1,148 @@
+"""Tracing: spans as OpenTelemetry's own exporters receive them."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+import threading
+from http.server import BaseHTTPRequestHandler, HTTPServer
+
+import pytest
+
+pytest.importorskip("opentelemetry.sdk", reason="needs the extra otel")
+
+from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTraceServiceRequest
+from opentelemetry.sdk.trace.export import SimpleSpanProcessor
+from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
+from opentelemetry.trace import SpanKind
+
+from service.cli import main
+from service.telemetry.tracing import Tracing
+from tests.service.server.test_server import ROOT, Server
+
+TRACE, SPAN = "0af7651916cd43dd8448eb211c80319c", "b7ad6b7169203331"
+ROW = {"instances": [{"rooms": 3, "area": 80.0}]}
+
+
+@pytest.fixture
+def spans(client):
+    """Those that the client's requests leave."""
+    exporter = InMemorySpanExporter()
+    client.application.extensions["observer"].tracing = Tracing(SimpleSpanProcessor(exporter))
+    return exporter.get_finished_spans
+
+
+def test_prediction_is_a_span_with_its_stages_below(client, spans):
+    answer = client.post(
+        "/models/price/predict?receipt=false", json=ROW, headers={"traceparent": f"00-{TRACE}-{SPAN}-01"}
+    )
+    *stages, request = spans()
+    assert request.name == "POST /models/<name>/predict"
+    assert request.kind is SpanKind.SERVER
+    assert answer.headers["traceparent"] == f"00-{TRACE}-{request.context.span_id:016x}-01"
+    assert (f"{request.context.trace_id:032x}", f"{request.parent.span_id:016x}") == (TRACE, SPAN)
+    assert request.resource.attributes["service.name"] == "forward-pass"
+    assert dict(request.attributes) == {
+        "http.request.method": "POST",
+        "http.route": "/models/<name>/predict",
+        "http.response.status_code": 200,
+        "url.path": "/models/price/predict",
+        "client.address": "127.0.0.1",
+        "forward_pass.request_id": answer.headers["X-Request-Id"],
+        "forward_pass.model": "price",
+        "forward_pass.version": 1,
+        "forward_pass.rows": 1,
+    }
+    assert [span.name for span in stages] == ["parse", "compute", "serialise"]
+    assert {span.parent.span_id for span in stages} == {request.context.span_id}
+    assert len({span.context.span_id for span in (*stages, request)}) == 4
+    moments = [request.start_time, stages[0].start_time, stages[1].end_time, stages[2].end_time, request.end_time]
+    assert moments == sorted(moments)
+
+
+def test_trace_that_begins_here_has_the_ids_that_the_answer_tells(client, spans):
+    answer = client.get("/models/nobody")
+    (request,) = spans()
+    told = f"00-{request.context.trace_id:032x}-{request.context.span_id:016x}-01"
+    assert answer.headers["traceparent"] == told
+    assert request.parent is None
+    assert request.attributes["error.type"] == "unknown_model"
+    assert request.status.is_ok or request.status.is_unset
+
+
+def test_crash_is_a_span_in_error(client, spans, monkeypatch):
+    monkeypatch.setattr("model_store.schema.signature.Signature.decode", lambda *_: 1 / 0)
+    client.post("/models/price/predict", json=ROW)
+    assert not spans()[-1].status.is_ok
+    assert spans()[-1].status.description == "internal_error"
+
+
+def test_trace_that_its_caller_does_not_sample_leaves_no_span(client, spans):
+    answer = client.post("/models/price/predict", json=ROW, headers={"traceparent": f"00-{TRACE}-{SPAN}-00"})
+    assert answer.headers["traceparent"].endswith("-00")
+    assert spans() == ()
+
+
+def test_sampler_of_the_environment_decides_where_the_caller_does_not(client, monkeypatch):
+    monkeypatch.setenv("OTEL_TRACES_SAMPLER", "parentbased_always_off")
+    exporter = InMemorySpanExporter()
+    client.application.extensions["observer"].tracing = Tracing(SimpleSpanProcessor(exporter))
+    assert client.get("/models").headers["traceparent"].endswith("-00")
+    assert exporter.get_finished_spans() == ()
+
+
+def test_endpoint_without_the_extra_stops_the_start_with_the_mend(monkeypatch, capsys):
+    monkeypatch.setattr("service.cli.find_spec", lambda _: None)
+    for outlives_the_test in ("service.cli.signal.signal", "service.cli.log_to_stderr"):
+        monkeypatch.setattr(outlives_the_test, lambda *_: None)
+    monkeypatch.setenv("OTEL_EXPORTER_OTLP_ENDPOINT", "http://127.0.0.1:4318")
+    with pytest.raises(SystemExit) as ended:
+        main(["--port", "0"])
+    assert ended.value.code == 2
+    assert "pip install 'forward-pass[otel]'" in capsys.readouterr().err
+
+
+def test_without_an_endpoint_nothing_of_opentelemetry_is_imported():
+    asked = "import sys; from service import cli; print([name for name in sys.modules if 'opentelemetry' in name])"
+    done = subprocess.run([sys.executable, "-c", asked], cwd=ROOT, capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "[]"
+
+
+class Collector(HTTPServer):
+    """What OTLP is sent to; it keeps the spans."""
+
+    def __init__(self) -> None:
+        super().__init__(("127.0.0.1", 0), Receiver)
+        self.spans: list = []
+        self.names: set[str] = set()
+
+
+class Receiver(BaseHTTPRequestHandler):
+    def do_POST(self) -> None:
+        assert self.path == "/v1/traces"
+        sent = ExportTraceServiceRequest.FromString(self.rfile.read(int(self.headers["Content-Length"])))
+        for group in sent.resource_spans:
+            self.server.names |= {a.value.string_value for a in group.resource.attributes if a.key == "service.name"}
+            self.server.spans += [span for scope in group.scope_spans for span in scope.spans]
+        self.send_response(200)
+        self.send_header("Content-Length", "0")
+        self.end_headers()
+
+    def log_message(self, *_) -> None: ...
+
+
+@pytest.mark.slow
+def test_workers_send_every_span_until_their_end(store, tmp_path):
+    with Collector() as collector:
+        threading.Thread(target=collector.serve_forever, daemon=True).start()
+        endpoint = f"http://127.0.0.1:{collector.server_port}"
+        server = Server(store, tmp_path, OTEL_EXPORTER_OTLP_ENDPOINT=endpoint, OTEL_SERVICE_NAME="pricing")
+        try:
+            for _ in range(20):
+                assert server.ask("POST", "/models/price/predict", ROW)[0] == 200
+        finally:
+            assert server.stop() == 0
+        collector.shutdown()
+    assert collector.names == {"pricing"}
+    names = [span.name for span in collector.spans]
+    assert names.count("POST /models/<name>/predict") == names.count("parse") == names.count("compute") == 20

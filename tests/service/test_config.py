@@ -1,0 +1,144 @@
+"""The settings: from the environment, all faults at once, and every one of them documented."""
+
+from dataclasses import fields
+from pathlib import Path
+
+import pytest
+
+from service.config import Settings, SettingsError, cpus, unknown
+
+DOCUMENT = Path(__file__).parents[2] / "docs" / "operations.md"
+
+
+def test_empty_environment_gives_the_defaults():
+    assert Settings.from_environ({}) == Settings()
+
+
+def test_every_variable_is_read():
+    values = {setting.name: setting.default for setting in fields(Settings)}
+    for setting in fields(Settings):
+        choices = setting.metadata["choices"]
+        another = [choice for choice in choices if choice != setting.default]
+        text = "10.0.0.1" if setting.name == "forwarded_allow_ips" else "/other"
+        other = another[0] if choices else {str: text, bool: "true"}.get(type(setting.default), "7")
+        needed = {"SERVE_ADMIN_PORT": "7"} if setting.name == "admin" else {}
+        found = Settings.from_environ({setting.metadata["variable"]: other} | needed)
+        assert getattr(found, setting.name) != values[setting.name]
+
+
+def test_all_faults_are_told_at_once():
+    wrong = {"SERVE_PORT": "http", "SERVE_THREADS": "0", "SERVE_POLL_SECONDS": "nan", "SERVE_LOG_LEVEL": "loud"}
+    with pytest.raises(SettingsError) as caught:
+        Settings.from_environ(wrong)
+    assert len(caught.value.faults) == 4
+    assert "SERVE_PORT: wanted a whole number, 0 to 65535; found 'http'" in caught.value.faults
+
+
+@pytest.mark.parametrize("setting", fields(Settings), ids=lambda setting: setting.name)
+@pytest.mark.parametrize("empty", ["", "  "])
+def test_a_variable_that_is_empty_is_as_one_that_is_not_set(setting, empty):
+    """A file for compose, or a chart, hands on what nobody has set."""
+    assert Settings.from_environ({setting.metadata["variable"]: empty}) == Settings()
+
+
+@pytest.mark.parametrize(
+    ("variable", "found", "told"),
+    [
+        ("SERVE_ADMIN", "ture", "wanted true or false; found 'ture'"),
+        ("SERVE_FORWARDED_ALLOW_IPS", "::1,proxy", "wanted addresses or networks with commas between; found 'proxy'"),
+        (
+            "SERVE_FORWARDED_ALLOW_IPS",
+            "10.0.0.1/8",
+            "wanted addresses or networks with commas between; found '10.0.0.1/8'",
+        ),
+        ("AIP_HEALTH_ROUTE", "health", "wanted the path of an address, such as /route; found 'health'"),
+        ("AIP_PREDICT_ROUTE", "/<model>", "wanted the path of an address, such as /route; found '/<model>'"),
+    ],
+)
+def test_what_cannot_be_meant_is_told_with_its_variable(variable, found, told):
+    with pytest.raises(SettingsError) as caught:
+        Settings.from_environ({variable: found})
+    assert caught.value.faults == [f"{variable}: {told}"]
+
+
+@pytest.mark.parametrize(("text", "on"), [("true", True), ("YES", True), ("1", True), ("off", False), ("0", False)])
+def test_a_switch_takes_the_usual_words(text, on):
+    assert Settings.from_environ({"SERVE_ADMIN": text, "SERVE_ADMIN_PORT": "1"}).admin is on
+
+
+@pytest.mark.parametrize("proxies", ["*", "10.0.0.0/8, ::1", "127.0.0.1,"])
+def test_proxies_are_addresses_and_networks(proxies):
+    assert Settings.from_environ({"SERVE_FORWARDED_ALLOW_IPS": proxies}).forwarded_allow_ips == proxies
+
+
+@pytest.mark.parametrize("options", [{}, {"port": 8001}])
+def test_the_second_listener_has_a_port_of_its_own(options):
+    """A request is known by the port that it came to: by one port for both, everybody could ask what operators may."""
+    environ = {"SERVE_ADMIN_PORT": "8001", "SERVE_ADMIN_HOST": "127.0.0.2"}
+    environ |= {} if options else {"SERVE_PORT": "8001"}
+    with pytest.raises(SettingsError) as caught:
+        Settings.from_environ(environ, **options)
+    assert caught.value.faults == ["SERVE_ADMIN_PORT: wanted a port of its own, found that of SERVE_PORT, 8001"]
+
+
+def test_a_variable_that_means_nothing_is_noticed_with_the_one_that_was_meant():
+    environ = {"SERVE_KEY_FILE": "keys", "SERVE_WORKERS": "1", "SERVED": "x", "SERVE_X": ""}
+    assert unknown(environ) == [
+        "SERVE_KEY_FILE is no setting and does nothing; did you mean SERVE_KEYS_FILE?",
+        "SERVE_X is no setting and does nothing",
+    ]
+
+
+def test_options_of_the_command_come_before_the_environment():
+    settings = Settings.from_environ({"SERVE_PORT": "1", "SERVE_HOST": "a"}, port=2, host=None)
+    assert (settings.port, settings.host) == (2, "a")
+
+
+@pytest.mark.parametrize(
+    ("files", "found"),
+    [
+        ({}, 8),
+        ({"cpu.max": "max 100000\n"}, 8),
+        ({"cpu.max": "200000 100000\n"}, 2),
+        ({"cpu.max": "150000 100000\n"}, 2),
+        ({"cpu.max": "10000 100000\n"}, 1),
+        ({"cpu.max": "1600000 100000\n"}, 8),
+        ({"cpu/cpu.cfs_quota_us": "-1\n", "cpu/cpu.cfs_period_us": "100000\n"}, 8),
+        ({"cpu/cpu.cfs_quota_us": "250000\n", "cpu/cpu.cfs_period_us": "100000\n"}, 3),
+    ],
+)
+def test_there_are_as_many_workers_as_a_containers_limit_leaves_processors(tmp_path, monkeypatch, files, found):
+    """One for each of the machine's would take their memory, and turns at the little time there is."""
+    monkeypatch.setattr("os.sched_getaffinity", lambda _: set(range(8)))
+    (tmp_path / "cpu").mkdir()
+    for name, text in files.items():
+        (tmp_path / name).write_text(text)
+    assert cpus(tmp_path) == found
+
+
+def test_cache_is_where_the_user_can_write(tmp_path, monkeypatch):
+    assert Settings(cache_dir="/somewhere").cache_path({}) == Path("/somewhere")
+    home = {"HOME": str(tmp_path)}
+    assert Settings().cache_path(home) == tmp_path / ".cache" / "forward-pass"
+    assert Settings().cache_path({**home, "XDG_CACHE_HOME": f"{tmp_path}/xdg"}) == tmp_path / "xdg" / "forward-pass"
+    assert "forward-pass-" in Settings().cache_path({}).name
+    monkeypatch.setattr("os.access", lambda *_: False)
+    assert "forward-pass-" in Settings().cache_path(home).name
+
+
+def test_a_container_without_a_place_to_write_to_is_told_so(monkeypatch):
+    def none() -> str:
+        raise FileNotFoundError("No usable temporary directory found in ['/tmp', '/var/tmp']")
+
+    monkeypatch.setattr("tempfile.gettempdir", none)
+    with pytest.raises(SettingsError, match="SERVE_CACHE_DIR: wanted a directory to write to, found none"):
+        Settings().cache_path({})
+
+
+@pytest.mark.parametrize("setting", fields(Settings), ids=lambda setting: setting.name)
+def test_every_setting_is_documented(setting):
+    rows = [line for line in DOCUMENT.read_text().splitlines() if f"`{setting.metadata['variable']}`" in line]
+    row = next((line for line in rows if line.startswith("|")), "")
+    assert setting.metadata["meaning"] in row
+    default = {"workers": "one a CPU", "cache_dir": "user's own"}.get(setting.name, str(setting.default))
+    assert default in row.replace(",", "") or default in row

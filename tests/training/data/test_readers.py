@@ -1,0 +1,218 @@
+"""Files as they lie on disk: what is read, and what is said about what cannot be."""
+
+from __future__ import annotations
+
+import csv
+import gzip
+import random
+import struct
+from contextlib import suppress
+from pathlib import Path
+
+import numpy as np
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from training.config.settings import DataSection
+from training.data.readers import MISSING, fingerprint, read_csv, read_idx, read_npz
+from training.data.streaming.table_reader import open_source
+from training.engine.checkpoint import Checkpoint
+from training.errors import DataError, FaultyError
+
+CELLS = st.text(st.characters(codec="utf-8"), max_size=8)
+
+
+def table(folder: Path, content: str | bytes) -> Path:
+    path = folder / "table.csv"
+    path.write_bytes(content.encode() if isinstance(content, str) else content)
+    return path
+
+
+def message(path: Path) -> str:
+    with pytest.raises(DataError) as caught:
+        read_csv(path)
+    return str(caught.value)
+
+
+@given(rows=st.integers(1, 4).flatmap(lambda n: st.lists(st.lists(CELLS, min_size=n, max_size=n), min_size=1)))
+@settings(suppress_health_check=[HealthCheck.function_scoped_fixture], deadline=None)
+def test_whatever_the_csv_module_writes_is_read_back(tmp_path: Path, rows: list[list[str]]) -> None:
+    header = [f"c{i}" for i in range(len(rows[0]))]
+    path = tmp_path / "table.csv"
+    with path.open("w", newline="", encoding="utf-8") as file:
+        csv.writer(file).writerows([header, *rows])
+    found = read_csv(path)
+    wanted = [[None if cell.strip().lower() in MISSING else cell.strip() for cell in row] for row in rows]
+    assert [list(row) for row in zip(*found.columns.values(), strict=True)] == wanted
+
+
+def test_a_byte_order_mark_is_no_part_of_the_header(tmp_path: Path) -> None:
+    assert list(read_csv(table(tmp_path, b"\xef\xbb\xbfa,b\n1,2\n")).columns) == ["a", "b"]
+
+
+def test_rows_know_their_lines_behind_quoted_newlines_and_empty_lines(tmp_path: Path) -> None:
+    assert read_csv(table(tmp_path, 'a,b\n1,"x\ny"\n\n2,z\r\n3,w\n')).lines == [2, 5, 6]
+
+
+@pytest.mark.parametrize("cell", ["", " ", "NA", "NaN", "nan", "null", "NULL", "?", "n/a"])
+def test_missing_is_written_in_many_ways(tmp_path: Path, cell: str) -> None:
+    assert read_csv(table(tmp_path, f"a,b\n{cell},1\n")).columns["a"] == [None]
+
+
+@pytest.mark.parametrize(
+    ("content", "wanted"),
+    [
+        ("", "the file is empty"),
+        ("a,b\n", "a header and no rows"),
+        ("a,b\n1,2\n1,2,3\n4,5\n6\n", "line 3: wanted 2 cells, as in the header; found 3"),
+        ("a,b\n1,2\n1,2,3\n4,5\n6\n", "line 5: wanted 2 cells, as in the header; found 1"),
+        ("a,,c\n1,2,3\n", "column 2 has no name"),
+        ("a,b,a\n1,2,3\n", "two columns are named 'a'"),
+        ("a;b\n1;2\n", "separated by ';'"),
+        ("a\tb\n1\t2\n", "separated by tabs"),
+        ('a,b\n1,2\n3,"4\n', "line 3: not CSV"),
+        (b"a,b\n1,2\n3,caf\xe9\n", "line 3: wanted text in UTF-8; found the byte 0xe9"),
+        ("a,b\n1,2\n".encode("utf-16"), "found UTF-16"),
+    ],
+)
+def test_a_table_that_cannot_be_read_says_where_and_why(tmp_path: Path, content: str | bytes, wanted: str) -> None:
+    assert wanted in message(table(tmp_path, content))
+
+
+def test_of_many_ragged_rows_the_first_are_shown_and_all_counted(tmp_path: Path) -> None:
+    text = message(table(tmp_path, "a,b\n" + "1\n" * 50))
+    assert "50 faults" in text
+    assert "and 30 more" in text
+
+
+def test_a_missing_file_is_a_data_error_that_knows_its_neighbours(tmp_path: Path) -> None:
+    table(tmp_path, "a\n1\n")
+    assert "did you mean 'table.csv'" in message(tmp_path / "tabel.csv")
+    assert "there is no directory" in message(tmp_path / "nowhere" / "table.csv")
+    assert "cannot be read" in message(tmp_path)
+
+
+def test_npz_arrays_are_read_as_they_are(tmp_path: Path) -> None:
+    x, y = np.arange(12, dtype=np.uint8).reshape(3, 2, 2), np.array([0, 1, 0])
+    np.savez(tmp_path / "a.npz", x=x, y=y)
+    found = read_npz(tmp_path / "a.npz")
+    np.testing.assert_array_equal(found.x, x)
+    np.testing.assert_array_equal(found.y, y)
+
+
+@pytest.mark.parametrize(
+    ("arrays", "wanted"),
+    [
+        ({"x": np.zeros((3, 2))}, "there is no array 'y'"),
+        ({"x": np.zeros((3, 2)), "y": np.zeros(2)}, "wanted as many as in x, 3; found 2"),
+        ({"x": np.zeros(3), "y": np.zeros(3)}, "wanted shape (examples, ...)"),
+        ({"x": np.zeros((0, 3)), "y": np.zeros(0)}, "there is nothing in it"),
+        ({"x": np.zeros((3, 3)), "y": np.zeros((3, 0))}, "y: there is nothing in it: its shape is (3, 0)"),
+        ({"x": np.array([[1, np.nan]]), "y": np.zeros(1)}, "x[0, 1]: wanted a finite number; found nan"),
+        ({"x": np.array([["a"]]), "y": np.zeros(1)}, "wanted numbers; found <U1"),
+        (
+            {"x": np.array([[{}]], dtype=object), "y": np.zeros(1)},
+            "x: wanted plain values; found Python objects (save x.astype(float))",
+        ),
+        (
+            {"x": np.zeros((2, 2)), "y": np.array([{}, {}])},
+            "y: wanted plain values; found Python objects (save y.astype",
+        ),
+    ],
+)
+def test_npz_arrays_that_do_not_fit_are_refused(tmp_path: Path, arrays: dict[str, np.ndarray], wanted: str) -> None:
+    np.savez(tmp_path / "a.npz", **arrays)
+    with pytest.raises(DataError) as caught:
+        read_npz(tmp_path / "a.npz")
+    assert wanted in str(caught.value)
+
+
+@pytest.mark.parametrize("content", [b"", b"not an archive", b"PK\x03\x04 cut"])
+def test_what_is_no_npz_is_a_data_error(tmp_path: Path, content: bytes) -> None:
+    (tmp_path / "a.npz").write_bytes(content)
+    with pytest.raises(DataError, match=r"not an .npz file"):
+        read_npz(tmp_path / "a.npz")
+
+
+def damaged(rng: random.Random, content: bytes) -> bytes:
+    """With a few bytes changed, taken out or put in."""
+    found = bytearray(content)
+    for _ in range(rng.randint(1, 3)):
+        at, length = rng.randrange(len(found)), rng.randint(1, 12)
+        match rng.randrange(4):
+            case 0:
+                del found[at : at + length]
+            case 1:
+                found[at:at] = rng.randbytes(length)
+            case _:
+                found[at] = rng.randrange(256)
+    return bytes(found)
+
+
+@pytest.mark.parametrize("read", ["memory", "stream", "checkpoint"])
+def test_a_damaged_archive_has_the_error_of_its_reader_and_no_other(tmp_path: Path, read: str) -> None:
+    """Such as one whose bytes say that it is encrypted, or packed in a way that nobody knows."""
+    path = tmp_path / "a.npz"
+    if read == "checkpoint":
+        Checkpoint(path, {}).save()
+    else:
+        np.savez(path, x=np.arange(12.0).reshape(6, 2), y=np.arange(6) % 2)
+    whole, rng = path.read_bytes(), random.Random(1)
+    for _ in range(1000):
+        path.write_bytes(damaged(rng, whole))
+        with suppress(FaultyError):
+            if read == "memory":
+                read_npz(path)
+            elif read == "stream":
+                list(open_source(DataSection(path=path.name), tmp_path).batches())
+            else:
+                Checkpoint(path, {}, resume=True)
+
+
+def test_a_single_array_is_no_npz(tmp_path: Path) -> None:
+    with (tmp_path / "a.npz").open("wb") as file:
+        np.save(file, np.zeros((2, 2)))
+    with pytest.raises(DataError, match="found a single array"):
+        read_npz(tmp_path / "a.npz")
+
+
+def idx(array: np.ndarray, kind: int) -> bytes:
+    return bytes([0, 0, kind, array.ndim]) + struct.pack(f">{array.ndim}I", *array.shape) + array.tobytes()
+
+
+@pytest.mark.parametrize("compress", [bytes, gzip.compress])
+def test_idx_images_and_labels_are_read(tmp_path: Path, compress: type[bytes]) -> None:
+    images, labels = np.arange(24, dtype=np.uint8).reshape(2, 3, 4), np.array([7, 2], dtype=">i4")
+    (tmp_path / "images").write_bytes(compress(idx(images, 0x08)))
+    (tmp_path / "labels").write_bytes(compress(idx(labels, 0x0C)))
+    found = read_idx(tmp_path / "images", tmp_path / "labels")
+    np.testing.assert_array_equal(found.x, images)
+    assert found.y.tolist() == [7, 2]
+    assert found.y.dtype.isnative
+
+
+@pytest.mark.parametrize(
+    ("content", "wanted"),
+    [
+        (b"", "wanted an IDX file"),
+        (b"\0\0\x07\x01\0\0\0\0", "wanted an IDX file"),
+        (b"\0\0\x08\x02\0\0\0\x02", "wanted"),
+        (b"\0\0\x08\x01\0\0\0\x02a", "wanted 10 bytes for the shape (2,); found 9"),
+        (b"\0\0\x08\x01\xff\xff\xff\xffa", "bytes for the shape (4294967295,)"),
+        (b"\x1f\x8bnot gzip", "damaged gzip"),
+    ],
+)
+def test_a_damaged_idx_file_says_what_is_wrong(tmp_path: Path, content: bytes, wanted: str) -> None:
+    (tmp_path / "images").write_bytes(content)
+    (tmp_path / "labels").write_bytes(idx(np.array([1], np.uint8), 0x08))
+    with pytest.raises(DataError) as caught:
+        read_idx(tmp_path / "images", tmp_path / "labels")
+    assert wanted in str(caught.value)
+
+
+def test_the_fingerprint_is_of_the_bytes_alone(tmp_path: Path) -> None:
+    first, second = tmp_path / "a", tmp_path / "b"
+    first.write_bytes(b"12")
+    second.write_bytes(b"3")
+    assert fingerprint([first, second]) == "a665a45920422f9d417e4867efdc4fb8a04a1f3fff1fa07e998e86f7f7a27ae3"

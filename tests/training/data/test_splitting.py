@@ -1,0 +1,88 @@
+"""The split of rows into those that teach, those that validate and those held out."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from training.data.splitting import Fold, split
+from training.errors import DataError
+
+
+def rng() -> np.random.Generator:
+    return np.random.default_rng(0)
+
+
+@given(st.lists(st.integers(0, 2), min_size=30).filter(lambda labels: len(set(labels)) == 3), st.integers(0, 99))
+def test_every_row_is_in_exactly_one_part_and_every_class_is_learned(labels: list[int], seed: int) -> None:
+    answers = np.array(labels)
+    parts = split(answers, ("a", "b", "c"), 0.2, 0.1, np.random.default_rng(seed))
+    every = np.concatenate([parts.training, parts.validation, parts.test])
+    assert sorted(every.tolist()) == list(range(len(labels)))
+    assert set(answers[parts.training]) == {0, 1, 2}
+
+
+def test_each_class_gives_its_share() -> None:
+    answers = np.repeat([0, 1], [100, 50])
+    parts = split(answers, ("a", "b"), 0.2, 0.1, rng())
+    assert np.bincount(answers[parts.test]).tolist() == [20, 10]
+    assert np.bincount(answers[parts.validation]).tolist() == [10, 5]
+
+
+def test_the_generator_alone_decides() -> None:
+    answers = np.zeros((50, 1))
+    np.random.seed(1)  # noqa: NPY002 - the global state that must not matter
+    first = split(answers, (), 0.2, 0.1, rng())
+    np.random.seed(2)  # noqa: NPY002
+    second = split(answers, (), 0.2, 0.1, rng())
+    other = split(answers, (), 0.2, 0.1, np.random.default_rng(1))
+    assert first.test.tolist() == second.test.tolist()
+    assert first.test.tolist() != other.test.tolist()
+
+
+def test_without_shares_all_rows_teach_in_their_order_and_are_judged() -> None:
+    parts = split(np.zeros((4, 1)), (), 0, 0, rng())
+    assert parts.training.tolist() == [0, 1, 2, 3]
+    assert parts.judged.tolist() == [0, 1, 2, 3]
+    assert not len(parts.test)
+
+
+def test_a_class_with_no_row_left_to_learn_from_is_refused_by_name() -> None:
+    with pytest.raises(DataError, match="class 'rare' has 1 row, of which none is left"):
+        split(np.repeat([0, 1], [9, 1]), ("often", "rare"), 0.6, 0.1, rng())
+
+
+@pytest.mark.parametrize(("test", "validation", "place"), [(0.1, 0, "split.test"), (0, 0.1, "split.validation")])
+def test_a_share_that_is_no_row_is_refused(test: float, validation: float, place: str) -> None:
+    with pytest.raises(DataError, match=f"{place}: 0.1 of 4 rows is no row"):
+        split(np.zeros((4, 1)), (), test, validation, rng())
+
+
+def test_a_share_of_small_classes_is_told_by_their_size() -> None:
+    with pytest.raises(DataError, match=r"split\.test: 0\.2 of the rows of each class, 2 at most, is no row"):
+        split(np.repeat(np.arange(50), 2), [str(i) for i in range(50)], 0.2, 0, rng())
+
+
+@given(st.integers(2, 9), st.lists(st.integers(0, 1), min_size=30, max_size=60), st.integers(0, 99))
+def test_folds_hold_every_row_out_once_and_of_each_class_alike(count: int, labels: list[int], seed: int) -> None:
+    answers = np.array([*labels, *[0] * 10, *[1] * 10])
+    held: list[int] = []
+    for number in range(1, count + 1):
+        parts = split(answers, ("a", "b"), 0.9, 0.1, np.random.default_rng(seed), fold=Fold(number, count))
+        every = np.concatenate([parts.training, parts.validation, parts.test])
+        assert sorted(every.tolist()) == list(range(len(answers)))
+        for label in (0, 1):
+            rows = int((answers == label).sum())
+            assert abs((answers[parts.test] == label).sum() - rows / count) < 1
+        held += parts.test.tolist()
+    assert sorted(held) == list(range(len(answers)))
+
+
+def test_a_fold_that_leaves_a_class_nothing_to_learn_from_is_told() -> None:
+    wanted = "class 'b' has 1 row, of which none is left to learn from in one of the folds .*lower split.validation"
+    with pytest.raises(DataError, match=wanted):
+        split(np.array([0] * 9 + [1]), ("a", "b"), 0.2, 0, rng(), fold=Fold(1, 3))  # though the third would lack it
+    with pytest.raises(DataError, match=r"folds: there are 3 rows; found 4 folds .take 3 at most"):
+        split(np.zeros((3, 1)), (), 0, 0, rng(), fold=Fold(1, 4))

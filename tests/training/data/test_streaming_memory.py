@@ -1,0 +1,76 @@
+"""Memory: a stream's peak does not grow with its file, and a disk too small for it is told."""
+
+from __future__ import annotations
+
+import os
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+pytestmark = pytest.mark.slow
+
+ROOT = Path(__file__).parents[3]
+# The command, and the most memory it ever held, which a parent's own figure for its child would mix with the parent's.
+PROGRAM = """
+import sys
+from pathlib import Path
+from training.cli.main import main
+try:
+    main(sys.argv[1:])
+finally:
+    status = Path("/proc/self/status").read_text()
+    print("peak", next(line for line in status.splitlines() if line.startswith("VmHWM")).split()[1])
+"""
+FEW, MANY = 1_200_000, 4_000_000
+HELD = 20_000  # rows of either, so that what is in memory for good is the same
+ROOM_KIB = 48 * 1024  # the rows between them have 65 MB as records, and 120 MB as text
+
+
+def job(path: Path, rows: int) -> Path:
+    """A job on so many rows, as CSV: ten thousand of them, again and again."""
+    rng = np.random.default_rng(0)
+    x = rng.standard_normal((10_000, 2)).round(6)
+    lines = "".join(f"{a},{b},{'ab'[a > b]}{'xyz'[i % 3]}\n" for i, (a, b) in enumerate(x.tolist()))
+    with path.with_suffix(".csv").open("w") as file:
+        file.write("first,second,kind\n")
+        for _ in range(rows // 10_000):
+            file.write(lines)
+    path.write_text(
+        f'[model]\nname = "m"\n[data]\npath = "{path.stem}.csv"\ntarget = "kind"\nstream = true\n'
+        f"[split]\ntest = {HELD / rows}\nvalidation = 0\n[network]\nlayers = [8, 'tanh']\n"
+        "[train]\nepochs = 2\nbatch_size = 512\n"
+    )
+    return path
+
+
+def trained(path: Path, **environ: str) -> subprocess.CompletedProcess[str]:
+    command = [sys.executable, "-c", PROGRAM, str(path), "--no-publish", "--checkpoint-seconds", "0.5"]
+    environ = {**os.environ, "PYTHONPATH": str(ROOT), **environ}
+    return subprocess.run(command, env=environ, capture_output=True, text=True, timeout=300, check=False)
+
+
+@pytest.mark.skipif(not Path("/proc/self/status").exists(), reason="there is no /proc to read memory from")
+def test_four_million_rows_are_trained_in_the_memory_of_one(tmp_path: Path) -> None:
+    peaks = []
+    for rows in (FEW, MANY):
+        path = job(tmp_path / f"t{rows}.toml", rows)
+        found = []
+        for _ in range(2):  # how far pyarrow reads ahead goes by chance, and by what else the machine does
+            done = trained(path)
+            assert done.returncode == 0, done.stderr
+            assert f"{rows:,} rows (" in done.stdout
+            found.append(int(re.findall(r"^peak (\d+)$", done.stdout, re.MULTILINE)[0]))
+        peaks.append(min(found))
+    assert peaks[1] < peaks[0] + ROOM_KIB
+    assert peaks[1] < 600 * 1024
+
+
+def test_a_disk_too_small_for_the_rows_is_told(tmp_path: Path, small_disk: Path) -> None:
+    done = trained(job(tmp_path / "t.toml", 100_000), TMPDIR=str(small_disk))
+    assert done.returncode == 3
+    assert f"kept in {small_disk}: No space left on device (set TMPDIR to a directory with more room)" in done.stderr
+    assert not list(small_disk.iterdir())

@@ -1,0 +1,366 @@
+"""The tape computes what forward and backward say, whatever the modules, the loss and the batch."""
+
+from collections.abc import Callable
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from model_store.nn import (
+    GELU,
+    Activation,
+    Array,
+    BatchNorm,
+    Flatten,
+    Identity,
+    LayerNorm,
+    LeakyReLU,
+    Linear,
+    MaxPool2D,
+    Module,
+    ReLU,
+    Sequential,
+    Sigmoid,
+    Softmax,
+    Tanh,
+)
+from model_store.nn.tape import FEW_FEATURES, FEW_ROWS, beside_ones, product, with_ones
+from training import MAE, MSE, SGD, BinaryCrossEntropy, CrossEntropy, Huber, Loss, train
+from training.engine.loop import Step
+
+ACTIVATIONS: list[type[Module]] = [Tanh, ReLU, Sigmoid, LeakyReLU, GELU, Identity, Softmax]
+LOSSES: list[tuple[Loss, type[Module]]] = [
+    (MSE(), Tanh),
+    (MAE(), Identity),
+    (Huber(), Identity),
+    (CrossEntropy(), Softmax),
+    (BinaryCrossEntropy(), Sigmoid),
+    (CrossEntropy([0.5, 3]), Softmax),
+    (BinaryCrossEntropy([0.5, 3]), Sigmoid),
+    (CrossEntropy(), Sigmoid),
+]
+
+
+class Doubled(Activation):
+    """A reader's own, with nothing said about tapes."""
+
+    def activation(self, inputs: Array) -> Array:
+        return 2 * inputs
+
+    def activation_prime(self, inputs: Array) -> Array:
+        return np.full_like(inputs, 2)
+
+
+def network(hidden: type[Module], last: type[Module], seed: int) -> Sequential:
+    rng = np.random.default_rng(seed)
+    wide = [Linear(3, 5, dtype=np.float64, rng=rng), hidden(), Doubled()]
+    return Sequential([*wide, Sequential([Linear(5, 2, dtype=np.float64, rng=rng), last()])])
+
+
+@pytest.mark.parametrize("hidden", ACTIVATIONS)
+@pytest.mark.parametrize(("loss", "last"), LOSSES, ids=lambda v: getattr(v, "__name__", type(v).__name__))
+def test_a_taped_step_has_the_loss_and_the_gradients_of_forward_and_backward(
+    loss: Loss, last: type[Module], hidden: type[Module]
+) -> None:
+    taped, by_hand = network(hidden, last, 1), network(hidden, last, 1)
+    rng = np.random.default_rng(2)
+    x, y = rng.standard_normal((7, 3)), np.eye(2)[rng.integers(0, 2, 7)]
+    step = Step(taped, loss, x, y, 4)
+    for order in (None, rng.permutation(7)):
+        rows = np.arange(4) + 2 if order is None else order[2:6]
+        inner, fused = loss.fused(by_hand)
+        output = inner.forward(x[rows])
+        by_hand.gradient_vector.fill(0)
+        inner.backward(fused.loss_prime(y[rows], output))
+        assert step.run(x, y, 2, order) == pytest.approx(fused.loss(y[rows], output), rel=1e-12)
+        np.testing.assert_allclose(taped.gradient_vector, by_hand.gradient_vector, rtol=1e-10, atol=1e-13)
+
+
+@pytest.mark.parametrize("rows", [1, 4, FEW_ROWS, FEW_ROWS + 1])
+@pytest.mark.parametrize("width", [1, 5, FEW_FEATURES, FEW_FEATURES + 1])
+@pytest.mark.parametrize("between", [Tanh, ReLU, BatchNorm, LayerNorm, Softmax])
+@pytest.mark.parametrize("whole", [True, False])
+def test_small_layers_and_large_ones_learn_alike_whatever_stands_between(
+    rows: int, width: int, between: type[Module], whole: bool
+) -> None:
+    """The small ones have their bias in the product, and their arrays in another order of memory."""
+
+    def made() -> Sequential:
+        rng = np.random.default_rng(width)
+        modules: list[Module] = []
+        for inputs, outputs in ((5, width), (width, 3), (3, FEW_FEATURES + 1), (FEW_FEATURES + 1, 2)):
+            modules.append(Linear(inputs, outputs, dtype=np.float64, rng=rng))
+            if between is not Softmax or outputs > 1:
+                modules.append(between(outputs, dtype=np.float64) if between in (BatchNorm, LayerNorm) else between())
+        return Sequential(modules)
+
+    taped, by_hand = made(), made()
+    rng = np.random.default_rng(rows)
+    x, y = rng.standard_normal((rows if whole else 2 * rows, 5)), rng.standard_normal((rows if whole else 2 * rows, 2))
+    first = 0 if whole else rows
+    for order in (None, rng.permutation(len(x))):
+        step = Step(taped, MSE(), x, y, rows)
+        some = slice(first, first + rows) if order is None else order[first : first + rows]
+        output = by_hand.forward(x[some])
+        by_hand.gradient_vector.fill(0)
+        by_hand.backward(MSE().loss_prime(y[some], output))
+        assert step.run(x, y, first, order) == pytest.approx(MSE().loss(y[some], output), rel=1e-12)
+        np.testing.assert_allclose(taped.gradient_vector, by_hand.gradient_vector, rtol=1e-7, atol=1e-10)
+
+
+@settings(deadline=None, max_examples=60)
+@given(st.data())
+def test_any_chain_of_layers_learns_on_a_tape_what_it_learns_by_forward_and_backward(data: st.DataObject) -> None:
+    """To six digits: the tape's sigmoid rounds a probability near 0 in another place."""
+    rows, seed = data.draw(st.integers(1, 40) | st.just(FEW_ROWS + 1)), data.draw(st.integers(0, 2**32 - 1))
+    widths = data.draw(st.lists(st.sampled_from([1, 2, 5, FEW_FEATURES, FEW_FEATURES + 1]), min_size=2, max_size=4))
+    between = [BatchNorm, LayerNorm, Doubled, *ACTIVATIONS]
+    chosen = [data.draw(st.lists(st.sampled_from(between), max_size=2)) for _ in widths[1:]]
+    loss, last = data.draw(st.sampled_from(LOSSES))
+
+    def made() -> Sequential:
+        rng = np.random.default_rng(seed)
+        modules: list[Module] = []
+        for inputs, outputs, kinds in zip(widths[:-1], [*widths[1:-1], 2], chosen, strict=True):
+            modules.append(Linear(inputs, outputs, dtype=np.float64, rng=rng, initializer="glorot_normal"))
+            kinds = [kind for kind in kinds if kind is not Softmax or outputs > 1]
+            modules += [kind(outputs, dtype=float) if kind in (BatchNorm, LayerNorm) else kind() for kind in kinds]
+        return Sequential([*modules, last()])
+
+    taped, by_hand = made(), made()
+    rng = np.random.default_rng(seed)
+    x, y = rng.standard_normal((rows, widths[0])), np.eye(2)[rng.integers(0, 2, rows)]
+    inner, fused = loss.fused(by_hand)
+    output = inner.forward(x)
+    inner.backward(fused.loss_prime(y, output))
+    assert Step(taped, loss, x, y, rows).run(x, y, 0, None) == pytest.approx(fused.loss(y, output), rel=1e-6)
+    size = max(1, np.abs(by_hand.gradient_vector).max())
+    np.testing.assert_allclose(taped.gradient_vector / size, by_hand.gradient_vector / size, rtol=0, atol=1e-6)
+
+
+class Steep(Tanh):
+    """`tanh 2x`."""
+
+    def activation(self, inputs: Array) -> Array:
+        return super().activation(2 * inputs)
+
+    def activation_prime(self, inputs: Array) -> Array:
+        return 2 * super().activation_prime(2 * inputs)
+
+
+class NoBias(Module):
+    """To be mixed in."""
+
+    def forward(self, inputs: Array) -> Array:
+        return super().forward(inputs) - vars(self)["_bias"]
+
+    def backward(self, output_grad: Array) -> Array:
+        input_grad = super().backward(output_grad)
+        vars(self)["bias_grad"].fill(0)
+        return input_grad
+
+
+class Straight(NoBias, Linear):
+    pass
+
+
+class Smoothed(CrossEntropy):
+    """Of labels that leave a tenth to all classes alike."""
+
+    def loss(self, y_true: Array, y_pred: Array) -> float:
+        return super().loss(0.9 * y_true + 0.05, y_pred)
+
+    def loss_prime(self, y_true: Array, y_pred: Array) -> Array:
+        return super().loss_prime(0.9 * y_true + 0.05, y_pred)
+
+
+class Doubt(MSE):
+    """Half the error."""
+
+    def loss(self, y_true: Array, y_pred: Array) -> float:
+        return super().loss(y_true, y_pred) / 2
+
+    def loss_prime(self, y_true: Array, y_pred: Array) -> Array:
+        return super().loss_prime(y_true, y_pred) / 2
+
+
+@pytest.mark.parametrize("rows", [4, FEW_ROWS + 1])
+@pytest.mark.parametrize(
+    ("layer", "middle", "loss"),
+    [(Linear, Steep, MSE()), (Straight, Tanh, MSE()), (Linear, Tanh, Smoothed()), (Linear, Tanh, Doubt())],
+)
+def test_a_subclass_is_trained_by_its_own_passes_and_not_by_those_it_changed(
+    layer: type[Linear], middle: type[Tanh], loss: Loss, rows: int
+) -> None:
+    def made() -> Sequential:
+        rng = np.random.default_rng(8)
+        return Sequential([layer(3, 2, dtype=np.float64, rng=rng), middle(), Softmax()])
+
+    taped, by_hand = made(), made()
+    rng = np.random.default_rng(9)
+    x, y = rng.standard_normal((rows, 3)), np.eye(2)[rng.integers(0, 2, rows)]
+    output = by_hand.forward(x)
+    by_hand.backward(loss.loss_prime(y, output))
+    assert Step(taped, loss, x, y, rows).run(x, y, 0, None) == pytest.approx(loss.loss(y, output), rel=1e-12)
+    np.testing.assert_allclose(taped.gradient_vector, by_hand.gradient_vector, rtol=1e-10, atol=1e-13)
+
+
+@pytest.mark.parametrize("make", [lambda: LayerNorm(3, dtype=float), lambda: BatchNorm(3, dtype=float), Tanh, Doubled])
+def test_a_layer_alone_learns_from_whatever_lies_in_its_batch(make: Callable[[], Module]) -> None:
+    """Also one whose inputs or outputs lie feature after feature, and that is asked again with others."""
+    taped, by_hand = make(), make()
+    rng = np.random.default_rng(11)
+    step = Step(taped, MSE(), rng.standard_normal((6, 3)), rng.standard_normal((6, 3)), 6)
+    for _ in range(2):
+        x, y = rng.standard_normal((6, 3)), rng.standard_normal((6, 3))
+        output = by_hand.forward(x)
+        for gradient in by_hand.gradients():
+            gradient.fill(0)
+        by_hand.backward(MSE().loss_prime(y, output))
+        assert step.run(x, y, 0, None) == pytest.approx(MSE().loss(y, output), rel=1e-9)
+        for gradient, wanted in zip(taped.gradients(), by_hand.gradients(), strict=True):
+            np.testing.assert_allclose(gradient, wanted, rtol=1e-9, atol=1e-12)
+
+
+def test_a_small_layer_takes_one_product_forward_and_one_for_its_gradients() -> None:
+    """Of the article's XOR network these are all calls."""
+    net = Sequential([Linear(2, 3), Tanh(), Linear(3, 1), Tanh()])
+    step = Step(net, MSE(), np.zeros((4, 2), np.float32), np.zeros((4, 1), np.float32), 4)
+    names = [function.__name__ for function, _ in step.lines]
+    assert names == [
+        *("dot", "tanh", "dot", "tanh"),
+        *("subtract", "dot", "multiply"),
+        *("square", "subtract", "multiply", "dot", "dot"),
+        *("square", "subtract", "multiply", "dot"),
+    ]
+
+
+def test_only_an_array_that_was_made_beside_ones_is_taken_to_lie_there() -> None:
+    room = beside_ones(np.zeros((4, 3)))
+    room[...] = 7
+    whole = with_ones(room)
+    assert whole is not None
+    assert whole.tolist() == [[7, 7, 7, 1]] * 4
+    for other in (np.zeros((4, 3)), np.zeros((4, 4)).T[:-1].T, np.zeros((3, 4)).T, room[1:], room[:, 1:]):
+        assert with_ones(other) is None
+
+
+@settings(deadline=None, max_examples=60)
+@given(st.integers(1, 300), st.integers(1, 1200), st.integers(1, 300), st.sampled_from([np.float32, np.float64]))
+def test_a_product_in_blocks_of_rows_is_the_product(rows: int, inner: int, columns: int, dtype: type) -> None:
+    rng = np.random.default_rng(rows)
+    a, b, out = (
+        rng.standard_normal((rows, inner)),
+        rng.standard_normal((columns, inner)),
+        np.full((rows, columns), np.nan),
+    )
+    a, b, out = (array.astype(dtype) for array in (a, b, out))
+    for function, operands in product(a, b.T, out):
+        function(*operands)
+    np.testing.assert_allclose(out, a @ b.T, rtol=1e-4, atol=1e-3)
+
+
+def test_layers_before_the_first_that_learns_are_not_derived() -> None:
+    """The gradient by the data is of no use to anybody."""
+
+    class Watched(Tanh):
+        def backward(self, output_grad: Array) -> Array:
+            raise AssertionError("derived for nothing")
+
+        def activation_prime(self, inputs: Array) -> Array:
+            raise AssertionError("derived for nothing")
+
+    rng = np.random.default_rng(3)
+    net = Sequential([Watched(), Linear(2, 1, rng=rng)])
+    errors = train(net, [[0.0, 1.0]], [[1.0]], MSE(), SGD(net), 3, on_epoch=None)
+    assert errors[-1] < errors[0]
+
+
+def test_images_may_be_pooled_before_anything_is_learned() -> None:
+    """What has no parameters before it makes no gradient, in whatever shape."""
+    first: list[Module] = [MaxPool2D((4, 4, 1), 2), Flatten((2, 2, 1))]
+    taped, by_hand = (Sequential([*first, Linear(4, 1, dtype=np.float64, rng=np.random.default_rng(3))]) for _ in "ab")
+    x, y = np.random.default_rng(4).standard_normal((5, 16)), np.ones((5, 1))
+    Step(taped, MSE(), x, y, 5).run(x, y, 0, None)
+    by_hand.backward(MSE().loss_prime(y, by_hand.forward(x)))
+    np.testing.assert_allclose(taped.gradient_vector, by_hand.gradient_vector, rtol=1e-12)
+
+
+def test_gradients_from_before_do_not_leak_into_a_training() -> None:
+    one, two = network(Tanh, Identity, 4), network(Tanh, Identity, 4)
+    two.gradient_vector[:] = 1e6
+    x, y = np.eye(3), np.ones((3, 2))
+    assert train(one, x, y, MSE(), SGD(one), 3, on_epoch=None) == train(two, x, y, MSE(), SGD(two), 3, on_epoch=None)
+    assert not two.gradient_vector.any()
+
+
+def test_the_learning_rate_may_change_between_steps() -> None:
+    net = Sequential([Linear(1, 1, dtype=np.float64, rng=np.random.default_rng(5))])
+    optimizer = SGD(net, 0.5, momentum=0)
+    before = net.parameter_vector.copy()
+    net.gradient_vector[:] = 1
+    optimizer.learning_rate = 0.25
+    optimizer.step()
+    assert optimizer.learning_rate == 0.25
+    assert net.parameter_vector.tolist() == (before - 0.25).tolist()
+
+
+def test_a_learning_rate_that_is_set_after_an_epoch_is_that_of_the_next() -> None:
+    class Own(SGD):
+        """Whose gradients come as they are, without the rate in them."""
+
+    found = []
+    for kind in (SGD, Own):
+        net = network(Tanh, Identity, 4)
+        optimizer = kind(net, 0.1, 0.9)
+
+        def slow_down(epoch: int, epochs: int, error: float, optimizer: SGD = optimizer) -> None:
+            optimizer.learning_rate = 0.1 / (epoch + 1)
+
+        train(net, np.eye(3), np.ones((3, 2)), MSE(), optimizer, 5, 2, on_epoch=slow_down)
+        found.append(net.parameter_vector)
+    np.testing.assert_allclose(found[0], found[1], rtol=1e-12)
+
+
+def test_writing_a_layer_on_the_tape_teaches_it_nothing() -> None:
+    class Counting(Doubled):
+        calls = 0
+
+        def forward(self, inputs: Array) -> Array:
+            self.calls += 1
+            return super().forward(inputs)
+
+        record = Module.record
+
+    counting = Counting()
+    net = Sequential([Linear(2, 2, rng=np.random.default_rng(6)), counting])
+    train(net, np.ones((4, 2)), np.ones((4, 2)), MSE(), SGD(net), 3, 2, on_epoch=None)
+    assert counting.calls == 6
+
+
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+@pytest.mark.parametrize("times", [1, 2, 3, 5, 64])
+def test_relu_passes_gradients_where_its_input_is_above_zero_and_nowhere_else(dtype: type, times: int) -> None:
+    """Of any length, since a vector loop does what is left of one in another way: -0.0 must become 0.0 there, too."""
+    tiny = np.finfo(dtype).smallest_subnormal
+    x = np.tile(np.array([[-0.0, -1, -tiny, 0.0, tiny, 1, 3, np.inf, -0.0]], dtype), times)
+    outputs, forward, tape = ReLU().record(x)
+    dy = np.linspace(-2, 2, x.size, dtype=dtype).reshape(x.shape)
+    _, backward = tape(dy, True)
+    wanted = dy * (x > 0)
+    for function, operands in [*forward, *backward]:
+        function(*operands)
+    assert outputs.tolist() == np.maximum(x, 0).tolist()
+    assert not np.signbit(outputs).any()
+    assert dy.tolist() == wanted.tolist()
+
+
+@pytest.mark.parametrize(("rows", "outputs"), [(1, 1), (1, 3), (5, 1), (5, 3), (900, 3)])
+def test_every_way_of_adding_a_bias_adds_it(rows: int, outputs: int) -> None:
+    rng = np.random.default_rng(7)
+    layer, x = Linear(2, outputs, dtype=np.float64, rng=rng), rng.standard_normal((rows, 2))
+    found, forward, _ = layer.record(x)
+    for function, operands in forward:
+        function(*operands)
+    np.testing.assert_allclose(found, x @ layer.weights.T + layer.bias, rtol=1e-12, atol=1e-15)

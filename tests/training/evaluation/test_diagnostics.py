@@ -1,0 +1,221 @@
+"""Diagnostics against figures worked out by hand, and within their bounds."""
+
+from __future__ import annotations
+
+import json
+
+import numpy as np
+import pytest
+
+from model_store.nn import Linear, Sequential
+from model_store.schema.signature import Array, Category, Classes, Number, Signature, Values
+from training.evaluation import diagnostics, metrics
+
+RNG = np.random.default_rng
+
+
+def line(*weights: float) -> Sequential:
+    """A network of one output, the sum of its weighted inputs."""
+    layer = Linear(len(weights), 1, dtype=np.float64)
+    layer.weights, layer.bias = np.array([weights]), np.zeros(1)
+    return Sequential([layer])
+
+
+def test_expected_calibration_error_weighs_each_bins_gap_by_its_rows() -> None:
+    outputs = np.array([[0.2, 0.8], [0.2, 0.8], [0.2, 0.8], [0.2, 0.8], [0.65, 0.35]])
+    found = diagnostics.calibration(("no", "yes"), np.array([1, 1, 1, 0, 0]), outputs)
+    assert found["of"] == "yes"
+    assert [tuple(part.values()) for part in found["bins"]] == [(0.3, 0.4, 1, 0.35, 0.0), (0.8, 0.9, 4, 0.8, 0.75)]
+    assert list(found["bins"][0]) == ["low", "high", "rows", "said", "found"]
+    assert found["expected_error"] == pytest.approx((1 * 0.35 + 4 * 0.05) / 5)
+    assert found["log_loss"] == pytest.approx(-(3 * np.log(0.8) + np.log(0.2) + np.log(0.65)) / 5)
+
+
+def test_one_output_or_two_give_the_same_calibration() -> None:
+    p, answers = np.array([[0.1], [0.9], [0.6]]), np.array([0, 1, 0])
+    both = np.concatenate([1 - p, p], axis=1)
+    labels = ("no", "yes")
+    assert diagnostics.calibration(labels, answers, p) == diagnostics.calibration(labels, answers, both)
+
+
+def test_of_more_than_two_labels_the_likeliest_is_held_to_its_probability() -> None:
+    outputs = np.array([[0.9, 0.05, 0.05], [0.1, 0.1, 0.8]])
+    found = diagnostics.calibration(("a", "b", "c"), np.array([0, 0]), outputs)
+    assert found["of"] is None
+    assert [(part["said"], part["found"]) for part in found["bins"]] == [(0.8, 0.0), (0.9, 1.0)]
+
+
+def test_a_certain_mistake_has_a_finite_log_loss() -> None:
+    found = diagnostics.calibration(("a", "b"), np.array([1]), np.array([[1.0, 0.0]], np.float32))
+    assert found["log_loss"] == pytest.approx(708.4, abs=0.1)
+    assert json.dumps(found, allow_nan=False)
+
+
+def test_the_roc_curves_area_is_the_share_of_pairs_in_the_right_order() -> None:
+    truth, score = np.array([True, True, False, True, False]), np.array([0.9, 0.8, 0.8, 0.4, 0.1])
+    found = diagnostics.roc("yes", truth, score)
+    assert found is not None
+    assert found["area"] == pytest.approx((2 + 1.5 + 1) / 6)  # 0.8 against 0.8 counts half
+    assert found["points"] == [[0, 0], [0, 1 / 3], [0.5, 2 / 3], [0.5, 1], [1, 1]]
+    assert diagnostics.roc("yes", np.array([True]), np.array([0.5])) is None
+
+
+def test_the_roc_curve_is_bounded_and_ends_at_its_corners() -> None:
+    found = diagnostics.roc("yes", RNG(0).random(5000) < 0.5, RNG(1).random(5000))
+    assert found is not None
+    assert len(found["points"]) <= 100
+    assert (found["points"][0], found["points"][-1]) == ([0, 0], [1, 1])
+
+
+def test_residuals_are_in_the_targets_own_units() -> None:
+    output = Values(("price",), (10.0,), (2.0,))
+    outputs = np.array([[0.0], [1.0], [2.0]])  # 10, 12, 14
+    found = diagnostics.residuals(output, np.array([[9.0], [12.0], [20.0]]), outputs, RNG(0))
+    assert found is not None
+    price = found["targets"]["price"]
+    assert (price["bias"], price["median"], price["rows"]) == (pytest.approx(-5 / 3), 1.0, 3)
+    assert price["points"] == [[9.0, 10.0], [12.0, 12.0], [20.0, 14.0]]
+    assert sum(price["counts"]) + price["outside"] == 3
+    assert (price["edges"][0], price["edges"][-1]) == (-6, 1)
+
+
+@pytest.mark.parametrize("size", [0.0, 1.0, 1e12, 1e-300])
+def test_residuals_of_a_perfect_model_can_be_drawn(size: float) -> None:
+    answers = np.full((300, 1), size)
+    found = diagnostics.residuals(Values(("y",), (0.0,), (1.0,)), answers, answers, RNG(0))
+    assert found is not None
+    assert np.diff(found["targets"]["y"]["edges"]).min() > 0
+
+
+def test_residuals_beyond_numbers_are_none_and_many_are_bounded() -> None:
+    assert diagnostics.residuals(Values(("y",), (0.0,), (1.0,)), np.array([[1e200]]), np.array([[0.0]]), RNG(0)) is None
+    names = tuple(f"y{i}" for i in range(50))
+    answers = RNG(0).standard_normal((3000, 50))
+    found = diagnostics.residuals(Values(names, (0.0,) * 50, (1.0,) * 50), answers, answers * 0.9, RNG(0))
+    assert found is not None
+    assert list(found["targets"]) == list(names[:6])
+    assert found["left_out"] == 44
+    assert len(json.dumps(found)) < 100_000
+
+
+def test_a_column_that_the_model_does_not_use_costs_nothing_and_the_one_it_uses_costs_most() -> None:
+    x = RNG(0).standard_normal((400, 3))
+    signature = Signature((Number("idle"), Number("main"), Number("minor")), Values(("y",), (0.0,), (2.0,)))
+    answers = 2 * (x @ [0.0, 3.0, 1.0]).reshape(-1, 1)
+    found = diagnostics.importance(line(0, 3, 1), signature, x, answers, RNG(1), 10_000)
+    assert found is not None
+    assert [part["name"] for part in found["parts"]] == ["main", "minor", "idle"]
+    assert found["parts"][2] == {"name": "idle", "cost": 0.0, "deviation": 0.0}
+    assert found["parts"][0]["cost"] == pytest.approx(2 * 3 * 2**0.5, rel=0.1)  # the RMSE of two draws of 2·3·x
+    assert (found["measure"], found["score"], found["rows"], found["repeats"]) == ("rmse", 0.0, 400, 5)
+
+
+@pytest.mark.parametrize(
+    ("inputs", "measure", "score", "cost"),
+    [
+        ((Number("a"), Number("b")), "accuracy", 0.75, 0.25),  # a quarter is wrong; shuffled, half
+        ((Array("x", (2,)),), "log_loss", -np.log(0.8) * 0.75 - np.log(0.2) * 0.25, 0.25 * np.log(4)),
+    ],
+)
+def test_a_cost_is_counted_from_what_the_model_gets_wrong_anyway(inputs, measure, score, cost) -> None:
+    """Of a model that says 0.8 of the class that its first feature names, and is right three times in four."""
+    named, idle = np.tile([0.2, 0.8], 1000), RNG(0).random(2000)
+    answers = (named > 0.5).astype(np.int64) ^ (np.arange(2000) % 8 < 2)
+    signature = Signature(inputs, Classes("kind", ("no", "yes")))
+    found = diagnostics.importance(line(1, 0), signature, np.column_stack([named, idle]), answers, RNG(1), 40_000)
+    assert found is not None
+    assert (found["measure"], found["score"]) == (measure, pytest.approx(score))
+    costs = [part["cost"] for part in found["parts"]]
+    assert costs == [pytest.approx(cost, abs=0.03), pytest.approx(0, abs=1e-12)]
+
+
+def test_gains_and_losses_that_cancel_each_other_out_cost_nothing() -> None:
+    assert diagnostics._mean([0.1, 0.2, -0.3]) == 0.0 != np.mean([0.1, 0.2, -0.3])
+    assert diagnostics._mean([1e-30, 3e-30]) == 2e-30
+
+
+def test_importance_leaves_the_rows_as_they_were_and_repeats_with_its_generator() -> None:
+    x = RNG(0).standard_normal((50, 2))
+    signature = Signature((Number("a"), Number("b")), Values(("y",), (0.0,), (1.0,)))
+    before = x.copy()
+    found = [diagnostics.importance(line(1, 2), signature, x, x[:, :1], RNG(7), 10_000) for _ in range(2)]
+    assert found[0] == found[1]
+    assert (x == before).all()
+
+
+def test_the_features_of_a_category_are_shuffled_together() -> None:
+    x = np.eye(3)[RNG(0).integers(0, 3, 90)]
+    signature = Signature((Category("colour", ("red", "white", "blue")),), Values(("y",), (0.0,), (1.0,)))
+    seen = []
+
+    class Spy(Sequential):
+        def __call__(self, inputs):
+            seen.append(inputs.copy())
+            return super().__call__(inputs)
+
+    diagnostics.importance(Spy(line(1, 2, 3).modules), signature, x, x[:, :1], RNG(0), 10_000)
+    assert all((rows.sum(axis=1) == 1).all() and (rows.sum(axis=0) == x.sum(axis=0)).all() for rows in seen)
+
+
+def test_importance_keeps_to_its_budget_and_to_the_columns_that_count() -> None:
+    x = RNG(0).standard_normal((5000, 40))
+    signature = Signature(tuple(Number(f"c{i}") for i in range(40)), Values(("y",), (0.0,), (1.0,)))
+    found = diagnostics.importance(line(*range(40)), signature, x, x[:, :1], RNG(0), 40_000)
+    assert found is not None
+    assert found["rows"] * found["repeats"] * 40 <= 40_000
+    assert (len(found["parts"]), found["left_out"]) == (30, 10)
+    assert found["parts"][0]["name"] == "c39"
+
+
+@pytest.mark.parametrize(
+    ("shape", "grid", "patch"),
+    [((8, 8), [8, 8], [1, 1]), ((28, 28), [7, 7], [4, 4]), ((5, 30, 3), [5, 8], [1, 4]), ((3, 3), [3, 3], [1, 1])],
+)
+def test_an_image_is_shuffled_patch_by_patch(shape, grid, patch) -> None:
+    size = int(np.prod(shape))
+    x = RNG(0).standard_normal((20, size))
+    signature = Signature((Array("image", shape),), Values(("y",), (0.0,), (1.0,)))
+    found = diagnostics.importance(line(*np.ones(size)), signature, x, x[:, :1], RNG(0), 1000)
+    assert found is not None
+    assert (found["grid"], found["patch"]) == (grid, patch)
+    assert len(found["parts"]) == grid[0] * grid[1]
+    assert all(part["cost"] != 0 for part in found["parts"])  # each pixel is in a patch
+
+
+def test_a_long_array_is_shuffled_in_runs() -> None:
+    x = RNG(0).standard_normal((20, 1000))
+    signature = Signature((Array("spectrum", (1000,)),), Values(("y",), (0.0,), (1.0,)))
+    found = diagnostics.importance(line(*np.ones(1000)), signature, x, x[:, :1], RNG(0), 1000)
+    assert found is not None
+    assert len(found["parts"]) + found["left_out"] == 64
+    assert found["parts"][0]["name"].startswith("spectrum ")
+
+
+def test_one_row_has_no_importance() -> None:
+    signature = Signature((Number("a"),), Values(("y",), (0.0,), (1.0,)))
+    assert diagnostics.importance(line(1), signature, np.ones((1, 1)), np.ones((1, 1)), RNG(0), 100) is None
+
+
+def test_a_classification_of_many_classes_keeps_its_mistakes_and_no_matrix() -> None:
+    labels = Classes("word", tuple(range(5000)))
+    answers = np.arange(5000)
+    outputs = np.zeros((5000, 5000), np.float32)
+    outputs[answers, np.where(answers < 4000, answers, 7)] = 1
+    found = metrics.evaluate(labels, answers, outputs)
+    assert "confusion" not in found
+    assert found["accuracy"] == 0.8
+    assert found["mistakes"][0] == {"true": 4000, "answered": 7, "rows": 1}
+    assert len(found["mistakes"]) == 20
+
+
+def test_of_a_great_many_rows_some_are_judged_alone_and_the_record_says_how_many() -> None:
+    x = RNG(0).standard_normal((150_000, 1)).astype(np.float32)
+    signature = Signature((Number("a"),), Values(("y",), (0.0,), (1.0,)))
+    found = diagnostics.diagnose(line(1), signature, x, x.astype(np.float64), x, RNG(0), 1000)
+    assert found["residuals"]["targets"]["y"]["rows"] == 100_000
+    assert found["importance"]["rows"] == 1000
+    classes = Signature((Number("a"),), Classes("kind", ("no", "yes")))
+    p = np.clip(np.abs(x), 0, 1)
+    found = diagnostics.diagnose(line(1), classes, x, (x[:, 0] > 0).astype(np.int64), p, RNG(0), 1000)
+    assert found["calibration"]["rows"] == 100_000
+    assert sum(part["rows"] for part in found["calibration"]["bins"]) == 100_000

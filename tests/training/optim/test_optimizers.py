@@ -1,0 +1,312 @@
+"""Optimizers: step for step what PyTorch computes, on one vector or many arrays, in pieces or whole."""
+
+from __future__ import annotations
+
+import copy
+import pickle
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, ClassVar
+
+import numpy as np
+import pytest
+
+from model_store.nn import Array, Linear, Module, Sequential, Tanh
+from training import MSE, SGD, Adam, AdamW, Optimizer, RMSProp, train
+from training.engine.checkpoint import Checkpoint
+from training.optim import base
+from training.optim.lr_schedulers import Cosine, OneCycle, OnPlateau, Plan, Schedule, StepDecay, WarmUp
+from training.optim.optimizers import OPTIMIZERS
+
+Make = Callable[[Module], Optimizer]
+PYTORCH = np.load(Path(__file__).parents[2] / "fixtures" / "pytorch_steps.npz")
+
+SAME_AS: dict[str, Make] = {
+    "sgd": lambda m: SGD(m, 0.1, 0),
+    "sgd-momentum": lambda m: SGD(m, 0.1, 0.9),
+    "sgd-nesterov": lambda m: SGD(m, 0.1, 0.9, nesterov=True),
+    "sgd-decay": lambda m: SGD(m, 0.1, 0.9, weight_decay=0.02),
+    "adam": lambda m: Adam(m, 0.05),
+    "adam-betas": lambda m: Adam(m, 0.05, beta1=0.8, beta2=0.95, epsilon=1e-3),
+    "adam-decay": lambda m: Adam(m, 0.05, weight_decay=0.02),
+    "adamw": lambda m: AdamW(m, 0.05),
+    "adamw-decay": lambda m: AdamW(m, 0.05, weight_decay=0.3),
+    "rmsprop": lambda m: RMSProp(m, 0.05),
+    "rmsprop-momentum": lambda m: RMSProp(m, 0.05, 0.9, smoothing=0.9, epsilon=1e-4, weight_decay=0.02),
+    "clip-norm": lambda m: SGD(m, 0.1, 0.9, clip_norm=0.3),
+    "clip-norm-decay": lambda m: Adam(m, 0.05, clip_norm=0.3, weight_decay=0.02),
+    "clip-value": lambda m: SGD(m, 0.1, 0.9, clip_value=0.05),
+}
+
+
+class Arrays(Module):
+    """Parameters that are no vector: of any shape, one of them a single number."""
+
+    def __init__(self, *arrays: Array) -> None:
+        self.arrays_, self.gradients_ = list(arrays), [np.zeros_like(array) for array in arrays]
+
+    def parameters(self) -> list[Array]:
+        return self.arrays_
+
+    def gradients(self) -> list[Array]:
+        return self.gradients_
+
+
+def network() -> Sequential:
+    rng = np.random.default_rng(0)
+    net = Sequential([Linear(3, 4, dtype=np.float64, rng=rng), Tanh(), Linear(4, 2, dtype=np.float64, rng=rng)])
+    start = 0
+    for array in net.parameters():
+        array[...] = PYTORCH["first"][start : start + array.size].reshape(array.shape)
+        start += array.size
+    return net
+
+
+def test_an_optimizer_that_would_not_change_the_module_is_refused() -> None:
+    net, x, y = network(), PYTORCH["x"], PYTORCH["y"]
+    with pytest.raises(ValueError, match=r"Adam: wanted an optimizer of the module, found one of another module"):
+        train(net, x, y, MSE(), Adam(network()), 1, on_epoch=None)
+    optimizer = Adam(net)
+    Sequential([net.modules[0], Tanh()])  # as it lies in the network
+    train(net, x, y, MSE(), optimizer, 1, on_epoch=None)
+    Sequential([net.modules[2], Linear(2, 1, dtype=np.float64)])
+    with pytest.raises(ValueError, match=r"Adam: wanted .*, found one whose parameters have moved .*: make it anew"):
+        train(net, x, y, MSE(), optimizer, 1, on_epoch=None)
+
+
+def test_an_optimizer_of_a_part_leaves_the_rest_of_a_network_as_it_is() -> None:
+    net = network()
+    before = [array.copy() for array in net.parameters()]
+    train(net, PYTORCH["x"], PYTORCH["y"], MSE(), SGD(net.modules[2]), 1, on_epoch=None)
+    changed = [bool((was != array).any()) for was, array in zip(before, net.parameters(), strict=True)]
+    assert changed == [False, False, True, True]
+
+
+@pytest.mark.parametrize("copied", [copy.copy, copy.deepcopy, pickle.dumps])
+def test_an_optimizer_is_not_copied_since_the_copy_would_change_nothing(copied: Callable[[Any], Any]) -> None:
+    net = network()
+    with pytest.raises(TypeError, match=r"SGD: wanted no copy, .*: make a SGD of the other and load_state\(\)"):
+        copied((net, SGD(net))) if copied is not copy.copy else copied(SGD(net))
+
+
+def vector(net: Sequential) -> Array:
+    assert net.parameter_vector is not None
+    return net.parameter_vector
+
+
+def test_no_optimizer_is_without_figures_of_pytorch() -> None:
+    made = {type(make(network())) for make in SAME_AS.values()}
+    assert made == set(OPTIMIZERS.values())
+
+
+@pytest.mark.parametrize("name", SAME_AS)
+def test_ten_steps_are_those_of_pytorch(name: str) -> None:
+    net = network()
+    found: list[Array] = []
+
+    def on_epoch(*_: Any) -> None:
+        found.append(np.concatenate([array.reshape(-1) for array in net.parameters()]))
+
+    x, y = PYTORCH["x"], PYTORCH["y"]
+    train(net, x, y, MSE(), SAME_AS[name](net), 10, len(x), on_epoch=on_epoch)
+    np.testing.assert_allclose(found, PYTORCH[name], rtol=1e-9, atol=1e-12)
+
+
+@pytest.mark.parametrize(
+    ("name", "schedule"),
+    [
+        ("step", StepDecay(3, 0.5)),
+        ("cosine", Cosine(0.1)),
+        ("one-cycle", OneCycle()),
+        ("warm-up", WarmUp(2, Cosine(), start=0.1)),
+    ],
+)
+def test_a_schedules_rates_are_those_of_pytorch(name: str, schedule: Schedule) -> None:
+    found = [0.2 * schedule.factor(step, Plan(60, 5)) for step in range(60)]
+    np.testing.assert_allclose(found, PYTORCH[name], rtol=1e-9, atol=1e-12)
+
+
+def test_a_plateau_is_that_of_pytorch() -> None:
+    schedule = OnPlateau(patience=1, decay=0.5, threshold=1e-3, rest=2, lowest=0.15)
+    found = []
+    for error in PYTORCH["errors"]:
+        schedule.saw(error)
+        found.append(0.2 * schedule.factor(0, Plan(20, 1)))
+    np.testing.assert_allclose(found, PYTORCH["plateau"], rtol=1e-12)
+
+
+@pytest.mark.parametrize("name", SAME_AS)
+def test_pieces_and_separate_arrays_step_as_one_vector_does(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    rng = np.random.default_rng(1)
+    first = rng.standard_normal(26)
+
+    def arrays() -> Arrays:
+        parts = [first[:12].reshape(4, 3), first[12:24].reshape(2, 3, 2), first[24:25], np.array(first[25])]
+        return Arrays(*(part.copy() for part in parts))
+
+    whole, apart = Arrays(first.copy()), arrays()
+    one, many = SAME_AS[name](whole), SAME_AS[name](apart)
+    monkeypatch.setattr(base, "_PIECE", 7)
+    in_pieces = Arrays(first.copy())
+    pieces = SAME_AS[name](in_pieces)
+    for _ in range(5):
+        gradients = rng.standard_normal(26)
+        for module, optimizer in ((whole, one), (apart, many), (in_pieces, pieces)):
+            start = 0
+            for gradient in module.gradients():
+                gradient[...] = gradients[start : start + gradient.size].reshape(gradient.shape)
+                start += gradient.size
+            optimizer.step()
+    for module in (apart, in_pieces):
+        found = np.concatenate([array.reshape(-1) for array in module.parameters()])
+        np.testing.assert_allclose(found, whole.parameters()[0], rtol=1e-13)
+
+
+@pytest.mark.parametrize("name", SAME_AS)
+def test_a_training_goes_on_from_a_state_with_the_same_bits(name: str) -> None:
+    whole, first, second = network(), network(), network()
+    x, y = PYTORCH["x"], PYTORCH["y"]
+    train(whole, x, y, MSE(), SAME_AS[name](whole), 6, 4, on_epoch=None)
+    optimizer = SAME_AS[name](first)
+    train(first, x, y, MSE(), optimizer, 4, 4, on_epoch=None)
+    vector(second)[:] = vector(first)
+    resumed = SAME_AS[name](second)
+    resumed.load_state(optimizer.state())
+    train(second, x, y, MSE(), resumed, 2, 4, on_epoch=None)
+    assert vector(second).tolist() == vector(whole).tolist()
+
+
+@pytest.mark.parametrize("name", SAME_AS)
+def test_a_training_killed_in_its_schedule_ends_as_if_it_had_not_been(tmp_path: Path, name: str) -> None:
+    class Killed(BaseException):
+        pass
+
+    class Mortal(Checkpoint):
+        def save(self) -> None:
+            super().save()
+            raise Killed
+
+    def run(checkpoint: Checkpoint | None) -> Array:
+        net, schedule = network(), WarmUp(0.5, OneCycle())
+        rng = np.random.default_rng(2)
+        train(
+            net, PYTORCH["x"], PYTORCH["y"], MSE(), SAME_AS[name](net), 2, 3,
+            rng=rng, schedule=schedule, checkpoint=checkpoint, on_epoch=None,
+        )  # fmt: skip
+        return vector(net)
+
+    path = tmp_path / "c.npz"
+    for step in range(6):
+        with pytest.raises(Killed):
+            run(Mortal(path, {}, resume=step > 0, seconds=0))
+    assert run(Checkpoint(path, {}, resume=True)).tolist() == run(None).tolist()
+
+
+def test_a_state_is_a_copy_and_another_optimizers_is_refused() -> None:
+    net = network()
+    optimizer = SGD(net)
+    state = optimizer.state()
+    train(net, PYTORCH["x"], PYTORCH["y"], MSE(), optimizer, 1, on_epoch=None)
+    assert not state["velocity.0"].any()
+    with pytest.raises(ValueError, match=r"Adam\.state: wanted \['steps', 'means\.0', 'squares\.0'\], found \["):
+        Adam(net).load_state(state)
+    with pytest.raises(ValueError, match=r"SGD\.state\.velocity\.0: wanted float64 \(26,\), found float32 \(26,\)"):
+        optimizer.load_state({**state, "velocity.0": state["velocity.0"].astype(np.float32)})
+
+
+@pytest.mark.parametrize("name", SAME_AS)
+def test_a_step_leaves_the_gradients_alone_and_finds_all_memory_there(name: str) -> None:
+    module = Arrays(np.zeros(100_000, np.float32))
+    optimizer = SAME_AS[name](module)
+    gradients = module.gradients()[0]
+    gradients[:] = np.linspace(-1, 1, 100_000)
+    before = gradients.copy()
+    optimizer.step()
+    import tracemalloc
+
+    tracemalloc.start()
+    for _ in range(3):
+        optimizer.step()
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert (gradients == before).all()
+    assert peak < 10_000
+
+
+@pytest.mark.parametrize("make", OPTIMIZERS.values())
+def test_float32_stays_float32_and_a_new_rate_counts_at_once(make: Callable[..., Optimizer]) -> None:
+    module = Arrays(np.ones(3, np.float32))
+    optimizer = make(module, 0.5)
+    module.gradients()[0][:] = 1
+    optimizer.learning_rate = 0.0
+    optimizer.step()
+    assert optimizer.parameters[0].dtype == np.float32
+    assert optimizer.parameters[0].tolist() == [1, 1, 1]
+    optimizer.learning_rate = 0.5
+    optimizer.step()
+    assert (optimizer.parameters[0] < 1).all()
+
+
+@pytest.mark.parametrize("nesterov", [False, True])
+def test_the_velocity_outlives_every_rate_even_a_rate_of_zero(nesterov: bool) -> None:
+    """Against the formula, written out, by steps that are scaled and by steps that are not."""
+    rates = [0.1, 0.1, 0.0, 0.0, 0.0, 0.3, 0.3, 0.01]
+    plain, scaled = (Arrays(np.linspace(-1, 1, 5)) for _ in range(2))
+    optimizers = [SGD(module, 0.2, 0.9, nesterov) for module in (plain, scaled)]
+    w, v = np.linspace(-1, 1, 5), np.zeros(5)
+    for i, rate in enumerate(rates):
+        g = np.cos(np.arange(5.0) + i)
+        v = 0.9 * v + g
+        w = w - rate * (g + 0.9 * v if nesterov else v)
+        for optimizer in optimizers:
+            optimizer.learning_rate = rate
+        plain.gradients()[0][:] = g
+        optimizers[0].step()
+        scaled.gradients()[0][:] = g * optimizers[1].scale
+        optimizers[1].scaled_step()
+        for module in (plain, scaled):
+            np.testing.assert_allclose(module.parameters()[0], w, rtol=1e-12, atol=1e-14)
+
+
+def test_an_optimizer_whose_step_is_ones_own_sees_the_gradients_as_they_are() -> None:
+    class Watched(SGD):
+        seen: ClassVar[list[Array]] = []
+
+        def step(self) -> None:
+            self.seen.append(self.gradients[0].copy())
+            super().step()
+
+    net, by_hand = network(), network()
+    x, y = PYTORCH["x"], PYTORCH["y"]
+    train(net, x, y, MSE(), Watched(net, 0.125), 1, len(x), on_epoch=None)
+    by_hand.backward(MSE().loss_prime(y, by_hand.forward(x)))
+    np.testing.assert_allclose(Watched.seen[0], by_hand.gradient_vector, rtol=1e-12)
+
+
+def test_an_optimizer_of_ones_own_needs_a_step_alone() -> None:
+    class Signs(Optimizer):
+        def step(self) -> None:
+            for w, g in zip(self.parameters, self.gradients, strict=True):
+                w -= self.learning_rate * np.sign(g)
+
+    net = network()
+    errors = train(net, PYTORCH["x"], PYTORCH["y"], MSE(), Signs(net), 20, 8, schedule=Cosine(), on_epoch=None)
+    assert errors[-1] < errors[0]
+
+
+@pytest.mark.parametrize(
+    ("make", "wanted"),
+    [
+        (lambda m: Adam(m, 0), r"Adam\.learning_rate: wanted a number above 0, found 0"),
+        (lambda m: Adam(m, beta1=1), r"Adam\.beta1: wanted a number in \[0, 1\), found 1"),
+        (lambda m: AdamW(m, weight_decay=-1), r"AdamW\.weight_decay: wanted a number of at least 0, found -1"),
+        (lambda m: RMSProp(m, smoothing=1), r"RMSProp\.smoothing: wanted"),
+        (lambda m: RMSProp(m, epsilon=0), r"RMSProp\.epsilon: wanted a number above 0"),
+        (lambda m: SGD(m, 0.1, 0, nesterov=True), r"SGD\.nesterov: wanted a momentum above 0 to go with it, found 0"),
+        (lambda m: SGD(m, clip_norm=0), r"SGD\.clip_norm: wanted a number above 0, found 0"),
+        (lambda m: SGD(m, clip_value=-1), r"SGD\.clip_value: wanted"),
+    ],
+)
+def test_a_number_that_cannot_be_is_named(make: Make, wanted: str) -> None:
+    with pytest.raises(ValueError, match=wanted):
+        make(network())

@@ -1,0 +1,442 @@
+"""The job as a whole: what is prepared, what is learned, what is recorded, and that it repeats to the bit."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from model_store.artifact import npz
+from model_store.errors import InputError
+from model_store.registry.store import open_store
+from training import DivergedError
+from training.errors import DataError, JobError
+from training.pipeline.job import Job, Prepared, fit, from_dict, load, prepare, run
+
+CELL = st.one_of(st.none(), st.sampled_from(["1", "-2.5", "3e4", "0.1"]))
+WORD = st.one_of(st.none(), st.sampled_from(["red", "white", "blue, pale", 'say "x"', "1"]))
+
+
+def job(folder: Path, table: str, **sections: dict[str, Any]) -> Job:
+    """A job on `table`, whose target is its column y."""
+    (folder / "t.csv").write_text(table, encoding="utf-8")
+    content: dict[str, Any] = {"model": {"name": "m"}, "data": {"path": "t.csv", "target": "y"}}
+    for name, keys in sections.items():
+        content[name] = {**content.get(name, {}), **keys}
+    content.setdefault("train", {}).setdefault("epochs", 2)
+    return from_dict(content, folder)
+
+
+def refusal(folder: Path, table: str, **sections: dict[str, Any]) -> str:
+    with pytest.raises((DataError, JobError)) as caught:
+        prepare(job(folder, table, **sections))
+    return str(caught.value)
+
+
+def rows(count: int, line: str = "{i},{c}") -> str:
+    """A table of x and y: `line` with the row's number i, and c, which is a or b."""
+    return "x,y\n" + "".join(line.format(i=i, c="ab"[i % 2]) + "\n" for i in range(count))
+
+
+# What is inferred ----------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("answers", "task", "labels"),
+    [
+        (["yes", "no"], "classification", ("no", "yes")),
+        (["1", "0"], "classification", (0, 1)),
+        ([f"{i}.5" for i in range(20)], "regression", ()),
+        ([str(i) for i in range(30)], "regression", ()),
+    ],
+)
+def test_the_task_is_inferred_from_the_target_and_said(
+    tmp_path: Path, answers: list[str], task: str, labels: tuple[object, ...]
+) -> None:
+    table = "x,y\n" + "".join(f"{i},{answers[i % len(answers)]}\n" for i in range(60))
+    prepared = prepare(job(tmp_path, table))
+    assert prepared.job.settings.data.task == task
+    assert prepared.dataset.labels == labels
+    assert any("task" in note for note in prepared.notes)
+
+
+def test_all_columns_but_the_target_are_inputs_in_their_order(job_file: Path) -> None:
+    prepared = prepare(load(job_file))
+    assert prepared.signature.names == ("length", "colour")
+    assert prepared.job.settings.data.columns == ["length", "colour"]
+    assert prepared.job.settings.data.kinds == {"length": "number", "colour": "category"}
+
+
+def test_chosen_columns_and_kinds_are_heeded(job_file: Path) -> None:
+    prepared = prepare(load(job_file, {"data.columns": ["colour"]}))
+    assert prepared.signature.names == ("colour",)
+    prepared = prepare(load(job_file, {"data.kinds.length": "category"}))
+    assert [column.kind for column in prepared.signature.inputs] == ["category", "category"]
+
+
+def test_several_targets_make_one_regression(tmp_path: Path) -> None:
+    table = "x,y,z\n" + "".join(f"{i},{i},{2 * i + 0.5}\n" for i in range(30))
+    prepared = prepare(job(tmp_path, table, data={"target": ["y", "z"]}))
+    outcome = fit(prepared)
+    assert list(outcome.metrics["targets"]) == ["y", "z"]
+    assert set(prepared.test_labels[0]) == {"y", "z"}
+    assert set(outcome.model.predict(prepared.test_instances)[0]) == {"y", "z"}
+
+
+# What is refused -----------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("table", "sections", "wanted"),
+    [
+        (rows(30), {"data": {"target": "z"}}, "data.target: there is no column 'z' (the columns are x, y)"),
+        (rows(30), {"data": {"columns": ["X"]}}, "data.columns: there is no column 'X' (did you mean 'x'?)"),
+        (rows(30), {"data": {"kinds": {"xx": "number"}}}, "data.kinds.xx: there is no input 'xx'"),
+        ("y\na\nb\n", {}, "no column is left but the target"),
+        (rows(30, "{i}x,{c}"), {}, "30 different texts in 30 rows"),
+        (rows(30, "{i}x,{c}"), {"data": {"kinds": {"x": "number"}}}, "line 2, column x: wanted a finite number"),
+        (rows(30, ",{c}"), {}, "t.csv: column x: every value in the training rows is missing"),
+        ("w,x,y\n" + ",,a\n,,b\n" * 15, {}, "2 faults"),
+        (rows(300, "{c},{i}") + "a,?\na,n.a.\n", {}, "line 303, column y: wanted a number, as most cells"),
+        (rows(30, "NA,{c}"), {"data": {"missing": "refuse"}}, "lines 2, 3, 4, 5, 6 and 25 more"),
+        (rows(30, "{i},"), {}, "the target is missing in every row"),
+        (rows(30) + "3,\n", {"data": {"missing": "refuse"}}, "the target is missing in line 32"),
+        (rows(30, "1,a"), {}, "wanted two classes or more; found only 'a'"),
+        (rows(30, "{i},1.5"), {}, "column y: wanted a quantity that varies; found 1.5 in every training row"),
+        (rows(30, "1,name {i}"), {}, "30 classes in 30 rows are too many"),
+        (rows(30), {"data": {"task": "regression"}}, "line 2, column y: wanted a finite number; found 'a'"),
+        (rows(30), {"train": {"loss": "mae"}, "network": {"output": "relu"}}, "network.output: wanted 'softmax'"),
+        (rows(30), {"train": {"loss": "cross_entropy"}, "network": {"output": "sigmoid"}}, "does not suit"),
+        (rows(30), {"network": {"output": "softmax"}, "train": {"loss": "binary_cross_entropy"}}, "does not suit"),
+        (rows(30, "1,{i}.5"), {"train": {"loss": "cross_entropy"}}, "'cross_entropy' is for classifications"),
+        (rows(30, "1,{i}.5"), {"network": {"output": "softmax"}}, "'softmax' is for classifications"),
+        (rows(30, "1,{i}.5"), {"network": {"output": "tanh"}}, "cannot reach all values"),
+        (
+            rows(30),
+            {"train": {"loss": "huber", "class_weights": "balanced"}},
+            "a loss that weighs classes; found 'huber'",
+        ),
+        (
+            rows(30, "1,{i}e50"),
+            {"data": {"scale": "none"}, "split": {"test": 0, "validation": 0}},
+            "line 3, column y: wanted a number that fits float32; found 1e+50 (write scale = 'standard'",
+        ),
+        (rows(30, "1,{i}.5"), {"network": {"output": "gelu"}}, "cannot reach all values"),
+        ("x,y\n" + "1,a\n2,b\n3,c\n" * 9, {"train": {"loss": "binary_cross_entropy"}}, "wanted two classes"),
+    ],
+)
+def test_data_and_jobs_that_do_not_fit_are_refused(
+    tmp_path: Path, table: str, sections: dict[str, dict[str, Any]], wanted: str
+) -> None:
+    assert wanted in refusal(tmp_path, table, **sections)
+
+
+def test_rows_that_do_not_fit_in_memory_are_sent_to_a_stream(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def encoded(*_: Any) -> None:
+        raise MemoryError("Unable to allocate 50.0 MiB")
+
+    monkeypatch.setattr(Prepared, "encoded", encoded)
+    found = refusal(tmp_path, rows(30))
+    assert "once they are encoded, 1 numbers each: Unable to allocate 50.0 MiB (write stream = true in [data]" in found
+    assert "(lower split.test, or leave" in refusal(tmp_path, rows(200), data={"stream": True})
+
+
+def test_rows_that_take_much_memory_are_told_of_streams(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    assert not any("stream" in note for note in prepare(job(tmp_path, rows(200))).notes)
+    monkeypatch.setattr("training.pipeline.job._ROOMY", 700)
+    assert any("GiB of memory; stream = true" in note for note in prepare(job(tmp_path, rows(200))).notes)
+    assert not any("GiB" in note for note in prepare(job(tmp_path, rows(200), data={"stream": True})).notes)
+
+
+def test_faults_of_several_columns_are_told_at_once(tmp_path: Path) -> None:
+    table = "w,x,y\n" + "".join(f"{i}w,{i}x,{'ab'[i % 2]}\n" for i in range(40))
+    assert "2 faults" in refusal(tmp_path, table)
+
+
+def test_a_category_only_among_held_out_rows_is_named_by_line_with_a_mend(tmp_path: Path) -> None:
+    table = rows(40, "red,{c}")
+    held = int(prepare(job(tmp_path, table)).split.test[0])
+    lines = table.splitlines()
+    lines[held + 1] = lines[held + 1].replace("red", "green")
+    table = "\n".join(lines)
+    with pytest.raises(DataError) as caught:
+        prepare(job(tmp_path, table))
+    assert f"line {held + 2}, column x: wanted one of red; found 'green'" in str(caught.value)
+    assert "unknown = 'bucket'" in str(caught.value)
+    fit(prepare(job(tmp_path, table, data={"unknown": "bucket"})))
+
+
+def test_rows_without_a_target_are_left_out_and_counted(tmp_path: Path) -> None:
+    prepared = prepare(job(tmp_path, rows(30) + "3,\n4,?\n"))
+    assert len(prepared.dataset) == 30
+    assert "rows without a target are left out: lines 32, 33" in prepared.notes
+
+
+def test_a_constant_column_is_a_note(tmp_path: Path) -> None:
+    assert any("column x has one value" in note for note in prepare(job(tmp_path, rows(30, "1,{c}"))).notes)
+
+
+def test_an_array_of_one_number_is_no_constant(tmp_path: Path) -> None:
+    np.savez(tmp_path / "t.npz", x=np.arange(40.0)[:, None], y=np.arange(40) % 2)
+    content = {"model": {"name": "m"}, "data": {"path": "t.npz"}}
+    assert not [note for note in prepare(from_dict(content, tmp_path)).notes if "one value" in note]
+
+
+def test_a_few_slips_that_make_categories_of_numbers_are_told(tmp_path: Path) -> None:
+    ages = "x,y\n" + "".join(f"{i % 60},{'ab'[i % 2]}\n" for i in range(300)) + "unknown,a\n"
+    (note,) = [note for note in prepare(job(tmp_path, ages)).notes if "categories" in note]
+    assert note.startswith("column x counts as categories, for 1 of its 301 cells is no number, such as 'unknown' in ")
+    assert "line 302: empty such cells" in note
+    stated = prepare(job(tmp_path, ages, data={"kinds": {"x": "category"}})).notes
+    few = prepare(job(tmp_path, ages.replace("unknown", "5"), data={"columns": ["x"]})).notes
+    codes = prepare(job(tmp_path, "x,y\n" + "1,a\n2,b\n3,a\n" * 50 + "other,a\n" * 5)).notes
+    assert not [note for note in [*stated, *few, *codes] if "counts as categories" in note]
+
+
+def test_a_class_that_no_held_out_row_has_is_a_note(tmp_path: Path) -> None:
+    notes = prepare(job(tmp_path, rows(60) + "3,c\n")).notes
+    assert any(note.startswith("class 'c' has no row among those held out") for note in notes)
+    assert not any("no row among" in note for note in prepare(job(tmp_path, rows(60))).notes)
+
+
+# What is prepared ----------------------------------------------------------------------------------------------------
+
+
+@given(cells=st.lists(st.tuples(CELL, WORD), min_size=20, max_size=30), seed=st.integers(0, 9))
+@settings(suppress_health_check=[HealthCheck.function_scoped_fixture], deadline=None, max_examples=50)
+def test_rows_sent_to_a_service_are_encoded_as_in_training(
+    tmp_path: Path, cells: list[tuple[str | None, str | None]], seed: int
+) -> None:
+    quoted = [(a or "", '"' + (b or "").replace('"', '""') + '"') for a, b in cells]
+    table = (
+        "a,b,y\n" + "1,red,p\n2,white,q\n" * 3 + "".join(f"{a},{b},{'pq'[i % 2]}\n" for i, (a, b) in enumerate(quoted))
+    )
+    prepared = prepare(job(tmp_path, table, data={"unknown": "bucket"}, train={"seed": seed}))
+    every = np.arange(len(prepared.dataset))
+    raw = json.loads(json.dumps(prepared.instances(every), allow_nan=False))
+    np.testing.assert_array_equal(prepared.signature.encode(raw), prepared.encoded(every))
+    named = [dict(zip(prepared.signature.names, row, strict=True)) for row in raw]
+    np.testing.assert_array_equal(prepared.signature.encode(named), prepared.encoded(every))
+
+
+def test_preprocessing_is_learned_from_training_rows_alone(tmp_path: Path) -> None:
+    prepared = prepare(job(tmp_path, rows(50)))
+    learned = prepared.dataset.inputs["x"][prepared.split.training]
+    assert prepared.signature.inputs[0].statistics["count"] == len(learned)
+    assert prepared.encoded(prepared.split.training).mean() == pytest.approx(0, abs=1e-6)
+
+
+def test_missing_numbers_are_sent_as_null_and_answered(job_file: Path) -> None:
+    prepared = prepare(load(job_file))
+    raw = prepared.instances(np.arange(len(prepared.dataset)))
+    assert raw[7][0] is None
+    assert raw[8][1] is None
+    assert len(fit(prepared).model.predict(raw)) == 40
+
+
+def test_images_are_sent_as_nested_lists(tmp_path: Path) -> None:
+    x = np.arange(40 * 6, dtype=np.uint8).reshape(40, 2, 3)
+    np.savez(tmp_path / "a.npz", x=x, y=np.arange(40) % 2)
+    made = from_dict({"model": {"name": "m"}, "data": {"path": "a.npz"}, "train": {"epochs": 1}}, tmp_path)
+    prepared = prepare(made)
+    assert prepared.test_instances[0] == x[prepared.split.test[0]].tolist()
+    assert prepared.signature.output.name == "label"  # type: ignore[union-attr]
+    np.testing.assert_array_equal(
+        prepared.signature.encode(prepared.test_instances), prepared.encoded(prepared.split.test)
+    )
+    assert json.loads(json.dumps(fit(prepared).model.training))["data"]["rows"] == 40
+
+
+@pytest.mark.parametrize(
+    ("y", "extra", "wanted"),
+    [
+        (np.arange(40) + 0.5, {"task": "classification"}, "wanted one whole number or text"),
+        (np.array(["a", "b"] * 20), {"task": "regression"}, "wanted numbers for a regression"),
+        (np.zeros((40, 2)), {"target": "one"}, "wanted 2 names"),
+    ],
+)
+def test_arrays_that_do_not_suit_the_task_are_refused(
+    tmp_path: Path, y: np.ndarray, extra: dict[str, Any], wanted: str
+) -> None:
+    np.savez(tmp_path / "a.npz", x=np.zeros((40, 3)), y=y)
+    with pytest.raises(DataError, match=wanted):
+        prepare(from_dict({"model": {"name": "m"}, "data": {"path": "a.npz", **extra}}, tmp_path))
+
+
+@pytest.mark.parametrize(
+    ("y", "target", "labels"),
+    [
+        (np.array(["b", "a"] * 20), "label", ("a", "b")),
+        (np.array([True, False] * 20), "label", (0, 1)),
+        (np.arange(40.0), "value", ()),
+    ],
+)
+def test_the_answers_of_arrays_tell_their_task(
+    tmp_path: Path, y: np.ndarray, target: str, labels: tuple[object, ...]
+) -> None:
+    np.savez(tmp_path / "a.npz", x=np.random.default_rng(0).random((40, 3)), y=y)
+    prepared = prepare(from_dict({"model": {"name": "m"}, "data": {"path": "a.npz"}}, tmp_path))
+    assert prepared.dataset.targets == (target,)
+    assert prepared.dataset.labels == labels
+
+
+# What is learned and recorded ----------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("sections", "outputs", "last"),
+    [
+        ({}, 2, "Softmax"),
+        ({"train": {"loss": "binary_cross_entropy"}}, 1, "Sigmoid"),
+        ({"network": {"output": "sigmoid"}}, 1, "Sigmoid"),
+        ({"network": {"output": "sigmoid"}, "train": {"loss": "mse"}}, 1, "Sigmoid"),
+        ({"train": {"loss": "mse"}}, 2, "Softmax"),
+    ],
+)
+def test_two_classes_are_learned_with_one_output_or_two(
+    job_file: Path, sections: dict[str, dict[str, Any]], outputs: int, last: str
+) -> None:
+    overrides = {f"{name}.{key}": value for name, keys in sections.items() for key, value in keys.items()}
+    prepared = prepare(load(job_file, {"train.epochs": 60, "train.batch_size": 4, **overrides}))
+    outcome = fit(prepared)
+    assert outcome.model.network.output_size == outputs
+    assert outcome.model.network.config()[-1]["type"] == last
+    assert outcome.metrics["accuracy"] == 1.0
+    answered = [answer["label"] for answer in outcome.model.predict(prepared.test_instances)]
+    assert answered == prepared.test_labels
+
+
+def test_a_regression_answers_in_the_targets_own_units(tmp_path: Path) -> None:
+    table = "x,y\n" + "".join(f"{i},{1000 + 50 * i}\n" for i in range(60))
+    prepared = prepare(job(tmp_path, table, train={"epochs": 100, "learning_rate": 0.1}))
+    outcome = fit(prepared)
+    found = outcome.metrics["targets"]["y"]
+    assert found["r2"] > 0.999
+    assert found["rmse"] < outcome.baseline["targets"]["y"]["rmse"] / 10
+    assert outcome.model.predict(prepared.test_instances) == pytest.approx(prepared.test_labels, rel=0.02)
+
+
+def test_the_metrics_are_those_of_the_models_own_answers(job_file: Path) -> None:
+    prepared = prepare(load(job_file))
+    outcome = fit(prepared)
+    answers = [answer["label"] for answer in outcome.model.predict(prepared.test_instances)]
+    right = sum(a == b for a, b in zip(answers, prepared.test_labels, strict=True))
+    assert outcome.metrics["accuracy"] == right / len(answers)
+
+
+def test_the_record_says_how_the_model_came_to_be(job_file: Path) -> None:
+    record = fit(prepare(load(job_file, {"publish.alias": "x"}))).model.training
+    assert json.loads(json.dumps(record, allow_nan=False)) == record
+    assert set(record) == {
+        *("job", "data", "split", "metrics", "baseline", "epochs", "best_epoch", "history", "diagnostics"),
+    }
+    assert set(record["job"]) == {"model", "data", "split", "network", "train"}
+    assert record["job"]["train"]["loss"] == "cross_entropy"
+    assert record["job"]["network"]["output"] == "softmax"
+    assert record["job"]["data"]["path"] == "flowers.csv"
+    assert record["split"] == {"training": 28, "validation": 4, "test": 8}
+    assert [point["epoch"] for point in record["history"]] == [1, 2, 3]
+    assert set(record["history"][0]) == {"epoch", "loss", "validation_loss"}
+
+
+def test_the_recorded_job_trains_the_same_model_again(job_file: Path) -> None:
+    first = fit(prepare(load(job_file)))
+    again = fit(prepare(from_dict(first.model.training["job"], job_file.parent)))
+    np.testing.assert_array_equal(first.model.network.parameter_vector, again.model.network.parameter_vector)
+    assert again.model.training == first.model.training
+
+
+def test_golden_rows_are_the_first_held_out_with_the_networks_outputs(job_file: Path) -> None:
+    prepared = prepare(load(job_file))
+    model = fit(prepared).model
+    assert model.golden is not None
+    assert model.golden.instances == prepared.test_instances[:8]
+    np.testing.assert_array_equal(model.golden.outputs, model.network(model.encode(model.golden.instances)))
+
+
+def test_without_held_out_rows_the_training_rows_are_judged_and_it_is_said(job_file: Path) -> None:
+    outcome = fit(prepare(load(job_file, {"split.test": 0, "split.validation": 0})))
+    assert (outcome.metrics["of"], outcome.metrics["rows"]) == ("training rows", 40)
+    assert "validation_loss" not in outcome.model.training["history"][0]
+
+
+def test_features_that_no_training_row_has_get_no_weight(job_file: Path) -> None:
+    network = fit(prepare(load(job_file, {"data.unknown": "bucket"}))).model.network
+    weights = network.arrays()["modules.0.weights"]
+    assert not weights[:, -1].any()
+    assert weights[:, :-1].all()
+
+
+def test_a_diverging_training_says_where(tmp_path: Path) -> None:
+    table = "x,y\n" + "".join(f"{i},{i * i}.5\n" for i in range(60))
+    with pytest.raises(DivergedError) as caught:
+        fit(prepare(job(tmp_path, table, data={"scale": "none"}, train={"learning_rate": 10.0, "epochs": 50})))
+    assert caught.value.epoch >= 1
+    assert caught.value.step >= 1
+
+
+# That it repeats -----------------------------------------------------------------------------------------------------
+
+
+def published(job_file: Path, store: Path, seed: int = 0) -> bytes:
+    outcome = run(load(job_file, {"train.seed": seed}), open_store(store))
+    assert outcome.version is not None
+    return Path(outcome.version.place).read_bytes()
+
+
+def test_the_same_job_and_seed_give_the_same_bytes_wherever_they_run(job_file: Path, tmp_path: Path) -> None:
+    moved = tmp_path / "some" / "where" / "else"
+    shutil.copytree(job_file.parent, moved, ignore=shutil.ignore_patterns("some"))
+    first = published(job_file, tmp_path / "a")
+    np.random.default_rng(1).random()
+    assert published(moved / job_file.name, tmp_path / "b") == first
+    assert published(job_file, tmp_path / "c", seed=1) != first
+    assert str(tmp_path).encode() not in first
+
+
+@pytest.mark.parametrize("name", ["xor", "penguins", "digits"])
+def test_the_examples_retrain_to_the_same_bytes(examples: Path, tmp_path: Path, name: str) -> None:
+    made = load(examples / f"{name}.toml", {"train.epochs": 3})
+    digests = {npz.write(tmp_path / f"{i}.npz", fit(prepare(made)).model) for i in range(2)}
+    assert len(digests) == 1
+
+
+# The examples --------------------------------------------------------------------------------------------------------
+
+
+def accuracy(prepared: Prepared) -> float:
+    return float(fit(prepared).metrics["accuracy"])
+
+
+@pytest.mark.parametrize(("name", "wanted"), [("penguins", 0.95), ("digits", 0.94)])
+@pytest.mark.parametrize("seed", [0, 1, 2])
+def test_examples_are_learned_with_any_seed(examples: Path, name: str, wanted: float, seed: int) -> None:
+    assert accuracy(prepare(load(examples / f"{name}.toml", {"train.seed": seed}))) >= wanted
+
+
+def test_xor_is_learned(examples: Path) -> None:
+    prepared = prepare(load(examples / "xor.toml"))
+    model = fit(prepared).model
+    assert model.predict([[0, 0], [0, 1], [1, 0], [1, 1]]) == pytest.approx([0, 1, 1, 0], abs=0.05)
+
+
+def test_targets_of_any_size_leave_no_infinity_in_the_record(tmp_path: Path) -> None:
+    table = "x,y\n" + "".join(f"{i},{(-1) ** i * i}e306\n" for i in range(60))
+    outcome = fit(prepare(job(tmp_path, table, train={"epochs": 1})))
+    assert outcome.metrics["targets"]["y"]["rmse"] is None
+    json.dumps(outcome.model.training, allow_nan=False)
+
+
+def test_refused_missing_values_are_refused_from_callers_too(tmp_path: Path) -> None:
+    table = "a,b,y\n" + "".join(f"{i},{'uv'[i % 2]},{'pq'[i % 2]}\n" for i in range(40))
+    model = fit(prepare(job(tmp_path, table, data={"missing": "refuse", "unknown": "bucket"}))).model
+    assert model.predict([[1, "w"]])
+    for row in ([None, "u"], [1, None]):
+        with pytest.raises(InputError):
+            model.predict([row])

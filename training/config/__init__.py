@@ -1,0 +1,1 @@
+"""The job file: its schema, defaults and settings."""

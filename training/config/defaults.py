@@ -1,0 +1,84 @@
+"""The recipe: the optimizer, the schedule and the class weights that a job's `[train]` asks for."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+from model_store.errors import Fault, did_you_mean
+from model_store.nn import Array, Module
+from training.config.settings import TrainSection
+from training.errors import JobError
+from training.optim.base import Optimizer
+from training.optim.lr_schedulers import SCHEDULES, OnPlateau, Schedule, WarmUp
+from training.optim.optimizers import OPTIMIZERS
+
+# What each takes beside the learning rate, the weight decay and the clipping.
+OPTIMIZER_KEYS: Mapping[str, tuple[str, ...]] = {
+    "sgd": ("momentum", "nesterov"),
+    "rmsprop": ("momentum", "smoothing", "epsilon"),
+    "adam": ("beta1", "beta2", "epsilon"),
+    "adamw": ("beta1", "beta2", "epsilon"),
+}
+SCHEDULE_KEYS: Mapping[str, tuple[str, ...]] = {
+    "constant": (),
+    "step": ("epochs", "decay"),
+    "cosine": ("lowest",),
+    "one_cycle": ("rise", "first", "last"),
+    "plateau": ("patience", "decay", "threshold", "rest", "lowest"),
+}
+# What a job gets that leaves them out, so that they can be read in the model's record.
+DEFAULTS: Mapping[str, Mapping[str, Any]] = {
+    "sgd": {"learning_rate": 0.01, "momentum": 0.9},
+    "rmsprop": {"learning_rate": 0.01, "momentum": 0.0, "smoothing": 0.99},
+    "adam": {"learning_rate": 0.001, "momentum": None, "beta1": 0.9, "beta2": 0.999},
+    "adamw": {"learning_rate": 0.001, "momentum": None, "beta1": 0.9, "beta2": 0.999, "weight_decay": 0.01},
+}
+_EVERY = ("learning_rate", "weight_decay", "clip_norm", "clip_value")
+
+
+def optimizer(train: TrainSection, module: Module) -> Optimizer:
+    """The optimizer of `module`'s parameters."""
+    return OPTIMIZERS[train.optimizer](module, **_given(train, (*_EVERY, *OPTIMIZER_KEYS[train.optimizer])))
+
+
+def schedule(train: TrainSection, score: Callable[[float], float]) -> Schedule | None:
+    """The schedule, if there is one; `score` is what a plateau watches (see `OnPlateau`)."""
+    wanted = train.schedule
+    if wanted is None:
+        return None
+    found = SCHEDULES[wanted.name](**_given(wanted, SCHEDULE_KEYS[wanted.name]))
+    if isinstance(found, OnPlateau):
+        found.score = score
+    return found if wanted.warm_up is None else WarmUp(wanted.warm_up, found)
+
+
+def class_weights(
+    train: TrainSection, labels: Sequence[str | int], counts: Array, source: str = "job"
+) -> tuple[float, ...] | None:
+    """The weight of each class, if there are any; `counts` are the training rows of each.
+
+    Balanced is `n / (k·counts)`, n rows of k classes: every class then has the same say, and a row 1 in the mean.
+    """
+    wanted = train.class_weights
+    if wanted is None:
+        return None
+    place = "train.class_weights"
+    if not labels:
+        raise JobError(source, [Fault(place, "is for classifications; found a regression", "leave it out")])
+    if isinstance(wanted, str):
+        balanced: list[float] = (counts.sum() / (len(labels) * counts)).tolist()
+        return tuple(balanced)
+    names = [str(label) for label in labels]
+    faults = [
+        Fault(f"{place}.{name}", "there is no such class", did_you_mean(name, names) or f"there are {', '.join(names)}")
+        for name in wanted
+        if name not in names
+    ]
+    if faults:
+        raise JobError(source, faults)
+    return tuple(float(wanted.get(name, 1)) for name in names)
+
+
+def _given(section: object, keys: tuple[str, ...]) -> dict[str, Any]:
+    return {key: value for key in keys if (value := getattr(section, key)) is not None}

@@ -1,0 +1,1 @@
+"""Data files, type inference, preprocessing and splits."""

@@ -1,0 +1,262 @@
+"""The dataset: what a job's files say, column by column, with the answers to learn.
+
+Nothing is fitted before `Dataset.signature`, which is told the rows to learn from.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from model_store.errors import Fault, did_you_mean
+from model_store.schema.signature import Classes, Input, Signature, Values
+from training.config.settings import DataSection
+from training.data import readers, type_inference
+from training.data.readers import Arrays, Table
+from training.errors import DataError
+
+_LINES_NAMED = 5
+
+
+@dataclass(frozen=True)
+class Dataset:
+    """Rows of inputs and their answers.
+
+    `inputs` holds (n,) numbers with NaN for missing, (n,) texts with None for missing, or (n, ...) arrays, as
+    `Signature.encode_columns` takes them; `kinds` says which. `answers` is (n,) indices into `labels` for a
+    classification, (n, targets) numbers for a regression. `lines` says where in its file a row begins.
+    """
+
+    name: str
+    sha256: str
+    inputs: dict[str, NDArray[Any]]
+    kinds: dict[str, str]
+    targets: tuple[str, ...]
+    answers: NDArray[Any]
+    labels: tuple[str | int, ...]
+    lines: list[int] | None
+    notes: list[str]
+    noun: str = "line"  # what `lines` counts
+
+    def __len__(self) -> int:
+        return len(self.answers)
+
+    @property
+    def task(self) -> str:
+        return "classification" if self.labels else "regression"
+
+    def signature(self, section: DataSection, training: NDArray[np.int64]) -> Signature:
+        """The preprocessing, fitted on the training rows."""
+        standardise = section.scale == "standard"
+        missing: Any = section.missing
+        unknown: Any = section.unknown
+        inputs: list[Input] = []
+        faults: list[Fault] = []
+        for name, values in self.inputs.items():
+            learned = values[training]
+            try:
+                if self.kinds[name] == "number":
+                    inputs.append(type_inference.fit_number(name, learned, missing, standardise))
+                elif self.kinds[name] == "category":
+                    inputs.append(type_inference.fit_category(name, learned, missing, unknown))
+                else:
+                    inputs.append(type_inference.fit_array(name, learned, standardise))
+            except DataError as error:
+                faults += error.faults
+        answers = self.answers[training]
+        if not self.labels:
+            alike = zip(self.targets, answers[0], (answers == answers[0]).all(axis=0), strict=True)
+            faults += [type_inference.constant_target(name, value) for name, value, one in alike if one]
+        if faults:
+            raise DataError(self.name, faults)
+        if self.labels:
+            return Signature(tuple(inputs), Classes(self.targets[0], self.labels))
+        output = Values(self.targets, *type_inference.fit_values(answers, standardise))
+        return Signature(tuple(inputs), output)
+
+    def place(self, row: int) -> str:
+        return f"row {row}" if self.lines is None else f"{self.noun} {self.lines[row]}"
+
+    def places(self, rows: Sequence[int]) -> str:
+        """A few of the rows, for a sentence."""
+        if self.lines is None:
+            return _some("row", list(rows))
+        return _some(self.noun, [self.lines[row] for row in rows])
+
+
+def load(section: DataSection, folder: Path) -> Dataset:
+    """Read the files of a job, relative to `folder`."""
+    if section.path is None:
+        images, labels = folder / str(section.images), folder / str(section.labels)
+        return _of_arrays(readers.read_idx(images, labels), readers.fingerprint([images, labels]), section)
+    path = folder / section.path
+    if path.suffix.lower() == ".npz":
+        return _of_arrays(readers.read_npz(path), readers.fingerprint([path]), section)
+    return _of_table(readers.read_csv(path), readers.fingerprint([path]), section)
+
+
+# Tables --------------------------------------------------------------------------------------------------------------
+
+
+def _of_table(table: Table, sha256: str, section: DataSection) -> Dataset:
+    targets = [section.target] if isinstance(section.target, str) else list(section.target or [])
+    names = section.columns or [name for name in table.columns if name not in targets]
+    check_names(table, targets, names, section)
+    notes: list[str] = []
+    table = _with_targets(table, targets, section, notes)
+    kinds: dict[str, str] = {
+        name: section.kinds.get(name) or type_inference.infer_kind(table.columns[name]) for name in names
+    }
+    inputs: dict[str, NDArray[Any]] = {}
+    faults: list[Fault] = []
+    total = 0
+    for name, kind in kinds.items():
+        try:
+            if kind == "number":
+                inputs[name] = type_inference.numbers(table, name)
+            else:
+                inputs[name] = type_inference.categories(table, name, sure=name in section.kinds)
+        except DataError as error:
+            faults += error.faults
+            total += error.total
+    if section.missing == "refuse":
+        refused = [fault for name in names if (fault := _missing(table, name))]
+        faults += refused
+        total += len(refused)
+    if faults:
+        raise DataError(table.name, faults, total)
+    answers, labels = _answers(table, targets, section, notes)
+    notes += type_inference.doubts(table, kinds, section.kinds)
+    return Dataset(table.name, sha256, inputs, kinds, tuple(targets), answers, labels, table.lines, notes)
+
+
+def check_names(table: Table, targets: list[str], names: list[str], section: DataSection) -> None:
+    faults = []
+    for place, wanted in (("data.target", targets), ("data.columns", names)):
+        for name in wanted:
+            if name not in table.columns:
+                mend = did_you_mean(name, table.columns) or f"the columns are {', '.join(table.columns)}"
+                faults.append(Fault(place, f"there is no column '{name}'", mend))
+    for name in section.kinds:
+        if name not in names:
+            mend = did_you_mean(name, names) or f"the inputs are {', '.join(names)}"
+            faults.append(Fault(f"data.kinds.{name}", f"there is no input '{name}'", mend))
+    if not names:
+        faults.append(Fault("data.columns", "no column is left but the target", "add columns to predict it from"))
+    if faults:
+        raise DataError(table.name, faults)
+
+
+def _with_targets(table: Table, targets: list[str], section: DataSection, notes: list[str]) -> Table:
+    """The rows whose target is known. The others can teach nothing: they are left out, or refused."""
+    cells = list(zip(*(table.columns[target] for target in targets), strict=True))
+    kept = [row for row, values in enumerate(cells) if None not in values]
+    if len(kept) == len(table):
+        return table
+    without = _some("line", [table.lines[row] for row, values in enumerate(cells) if None in values])
+    place = f"column {targets[0]}" if len(targets) == 1 else f"columns {', '.join(targets)}"
+    if not kept:
+        raise DataError(table.name, [Fault(place, "the target is missing in every row", "choose another target")])
+    if section.missing == "refuse":
+        mend = "leave these rows out, or write missing = 'impute' to have that done"
+        raise DataError(table.name, [Fault(place, f"the target is missing in {without}", mend)])
+    notes.append(f"rows without a target are left out: {without}")
+    selected = {name: [cells[row] for row in kept] for name, cells in table.columns.items()}
+    return Table(table.name, selected, [table.lines[row] for row in kept])
+
+
+def _missing(table: Table, name: str) -> Fault | None:
+    rows = [row for row, cell in enumerate(table.columns[name]) if cell is None]
+    if not rows:
+        return None
+    where = _some("line", [table.lines[row] for row in rows])
+    return Fault(f"column {name}", f"values are missing and refused: {where}", "write missing = 'impute' in [data]")
+
+
+def _answers(
+    table: Table, targets: list[str], section: DataSection, notes: list[str]
+) -> tuple[NDArray[Any], tuple[str | int, ...]]:
+    task = section.task
+    if task is None:
+        task = type_inference.task_of(table, targets)
+        notes.append(f"task: {task}, inferred from the target ([data] task = ... decides)")
+    if task == "regression":
+        return np.column_stack([type_inference.numbers(table, target) for target in targets]), ()
+    name = targets[0]
+    cells = [str(cell) for cell in table.columns[name]]
+    if type_inference.identifies(cells):
+        problem = f"{len(set(cells))} classes in {len(cells)} rows are too many to learn"
+        mend = "for a quantity write task = 'regression'; else choose another target"
+        raise DataError(table.name, [Fault(f"column {name}", problem, mend)])
+    return classes(table.name, name, type_inference.labels_of(cells))
+
+
+# Arrays --------------------------------------------------------------------------------------------------------------
+
+
+def _of_arrays(arrays: Arrays, sha256: str, section: DataSection) -> Dataset:
+    name = "image" if arrays.x.ndim > 2 else "features"
+    notes: list[str] = []
+    y = arrays.y[:, 0] if arrays.y.ndim == 2 and arrays.y.shape[1] == 1 else arrays.y
+    task = section.task
+    if task is None:
+        whole = y.ndim == 1 and (y.dtype.kind in "bU" or (y.dtype.kind in "ui" and few(y)))
+        task = "classification" if whole else "regression"
+        notes.append(f"task: {task}, inferred from y ([data] task = ... decides)")
+    targets = target_names(arrays, section, task, 1 if y.ndim == 1 else y.shape[1])
+    answers: NDArray[Any]
+    labels: tuple[str | int, ...] = ()
+    if task == "classification":
+        if y.ndim != 1 or y.dtype.kind == "f":
+            raise DataError(arrays.name, [no_labels(y.dtype, y.shape)])
+        found = [str(label) for label in y] if y.dtype.kind == "U" else [int(label) for label in y]
+        answers, labels = classes(arrays.name, targets[0], found)
+    elif y.dtype.kind == "U":
+        raise DataError(arrays.name, [Fault("y", "wanted numbers for a regression; found texts", "")])
+    else:
+        answers = y.astype(np.float64).reshape(len(y), -1)
+    x = arrays.x.astype(np.uint8) if arrays.x.dtype.kind == "b" else arrays.x  # callers send 0 and 1
+    return Dataset(arrays.name, sha256, {name: x}, {name: "array"}, targets, answers, labels, None, notes)
+
+
+def target_names(arrays: Arrays, section: DataSection, task: str, outputs: int) -> tuple[str, ...]:
+    if section.target is None:
+        name = "label" if task == "classification" else "value"
+        return (name,) if outputs == 1 else tuple(f"{name}_{i}" for i in range(outputs))
+    names = (section.target,) if isinstance(section.target, str) else tuple(section.target)
+    if len(names) != outputs:
+        fault = Fault("data.target", f"wanted {outputs} names, one for each column of y; found {len(names)}", "")
+        raise DataError(arrays.name, [fault])
+    return names
+
+
+def no_labels(dtype: np.dtype[Any], shape: tuple[int, ...]) -> Fault:
+    """The fault of answers that are no classes."""
+    mend = "save y.astype(int) if they are whole" if math.prod(shape[1:]) == 1 else "of one-hot rows y.argmax(axis=1)"
+    return Fault("y", f"wanted one whole number or text an example; found {dtype} of shape {shape}", mend)
+
+
+def few(y: NDArray[Any]) -> bool:
+    return type_inference.few_classes(len(np.unique(y)), len(y))
+
+
+def classes(source: str, name: str, found: Sequence[str | int]) -> tuple[NDArray[np.int64], tuple[str | int, ...]]:
+    """The labels in order, and for each row the index of its own."""
+    labels = sorted(set(found))
+    if len(labels) < 2:
+        fault = Fault(f"column {name}", f"wanted two classes or more; found only {labels[0]!r}", "add rows of others")
+        raise DataError(source, [fault])
+    index = {label: i for i, label in enumerate(labels)}
+    return np.array([index[label] for label in found], np.int64), tuple(labels)
+
+
+def _some(noun: str, numbers: list[int]) -> str:
+    shown = ", ".join(map(str, numbers[:_LINES_NAMED]))
+    more = f" and {len(numbers) - _LINES_NAMED} more" if len(numbers) > _LINES_NAMED else ""
+    return f"{noun} {shown}" if len(numbers) == 1 else f"{noun}s {shown}{more}"

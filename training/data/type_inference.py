@@ -1,0 +1,330 @@
+"""Columns: what their cells mean, and the preprocessing that the model learns from them.
+
+A column is numbers when every cell that is not missing reads as a finite number, else categories. The statistics,
+offsets, scales, categories and fills of a signature are fitted on the training rows alone.
+"""
+
+from __future__ import annotations
+
+import math
+import re
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import numpy as np
+from numpy.typing import NDArray
+
+from model_store.errors import Fault
+from model_store.schema.columns import number_in
+from model_store.schema.signature import Array, Category, Number
+from training.data.readers import Table
+from training.errors import SHOWN, DataError
+
+Kind = Literal["number", "category"]
+Missing = Literal["impute", "refuse"]
+Unknown = Literal["refuse", "bucket"]
+
+MOST_CATEGORIES = 1000  # one-hot features of one column
+FEW_CATEGORIES = 20  # up to here a column may be categories, however few rows there are
+_PLAINLY_FEW = 3  # different whole numbers, in however few rows
+_WHOLE = re.compile(r"[+-]?\d+(\.0*)?")
+_BIGGEST_EXACT = 2.0**53
+
+
+def infer_kind(cells: Sequence[str | None]) -> Kind:
+    return "number" if all(cell is None or number_in(cell) is not None for cell in cells) else "category"
+
+
+def identifies(cells: Sequence[str | None]) -> bool:
+    """Whether the cells look like names of rows or free text, of no use as categories."""
+    present = [cell for cell in cells if cell is not None]
+    distinct = len(set(present))
+    return distinct > MOST_CATEGORIES or (distinct > FEW_CATEGORIES and distinct > len(present) / 2)
+
+
+def numbers(table: Table, column: str) -> NDArray[np.float64]:
+    """A column as (n,) numbers, NaN where one is missing. All cells that are no numbers are reported at once."""
+    values = np.empty(len(table))
+    faults: list[Fault] = []
+    total = 0
+    for row, cell in enumerate(table.columns[column]):
+        value = math.nan if cell is None else number_in(cell)
+        if value is None:
+            total += 1
+            if len(faults) < SHOWN:
+                problem = f"wanted a finite number; found {_shown(cell)}"
+                mend = "mend the cell, or empty it if the value is missing"
+                faults.append(Fault(f"{table.noun} {table.lines[row]}, column {column}", problem, mend))
+            value = math.nan
+        values[row] = value
+    if faults:
+        raise DataError(table.name, faults, total)
+    return values
+
+
+def categories(table: Table, column: str, *, sure: bool) -> NDArray[np.object_]:
+    """A column as (n,) texts, None where one is missing. `sure` when the job file itself calls it a category."""
+    cells = table.columns[column]
+    distinct = len({cell for cell in cells if cell is not None})
+    if distinct > MOST_CATEGORIES or (not sure and identifies(cells)):
+        raise DataError(table.name, [_too_many(table, column, distinct, sure=sure)])
+    values = np.empty(len(cells), object)
+    values[:] = cells
+    return values
+
+
+def _too_many(table: Table, column: str, distinct: int, *, sure: bool) -> Fault:
+    """Numbers with a few slips among them, or ids and texts."""
+    cells = table.columns[column]
+    slips = _no_numbers(cells)
+    if not sure and len(slips) < len(cells) / 2:
+        return _slip(table, column, slips, "or leave the column out")
+    most = f"; {MOST_CATEGORIES} at most" if distinct > MOST_CATEGORIES else ""
+    problem = f"{distinct} different texts in {len(cells)} rows, too many for categories{most}"
+    meant = kind_meant([cell for cell in cells if cell is not None])
+    mend = (f"{meant}; or " if meant else "") + "leave the column out: list the others as data.columns"
+    if not sure and distinct <= MOST_CATEGORIES:
+        mend += f", or say so if it is one: data.kinds = {{ {column!r} = 'category' }}"
+    return Fault(f"column {column}", problem, mend)
+
+
+_DATE = re.compile(r"\d{4}([-/.])\d\d?\1\d\d?([T ].*)?|\d\d?([-/.])\d\d?\3\d{2,4}([T ].*)?")
+_ADORNED = re.compile(r"[$€£¥]?\s*[+-]?\d[\d.,' ]*\s*([%$€£¥]|[A-Za-z]{1,3})?")
+
+
+def kind_meant(present: Sequence[str]) -> str:
+    """What texts could be instead, if somebody wrote them otherwise."""
+    if all(_DATE.fullmatch(cell) for cell in present):
+        return "dates: write what counts as numbers, such as year, month, age in days"
+    odd = next((cell for cell in present if number_in(cell) is None), None)
+    if odd is not None and all(_ADORNED.fullmatch(cell) for cell in present):
+        return f"numbers, if {odd!r} is written with a point alone, without commas and units"
+    return ""
+
+
+def _no_numbers(cells: Sequence[str | None]) -> list[int]:
+    return [row for row, cell in enumerate(cells) if cell is not None and number_in(cell) is None]
+
+
+def _slip(table: Table, column: str, slips: Sequence[int], otherwise: str) -> Fault:
+    place = f"{table.noun} {table.lines[slips[0]]}, column {column}"
+    problem = f"wanted a number, as most cells of the column are; found {_shown(table.columns[column][slips[0]])}"
+    those = "that cell" if len(slips) == 1 else f"the {len(slips)} such cells"
+    return Fault(place, problem, f"mend or empty {those}, {otherwise}")
+
+
+def few_slips(cells: Sequence[str | None]) -> list[int]:
+    """The rows whose cells are no numbers, where they are few among many different numbers."""
+    slips = _no_numbers(cells)
+    present = len(cells) - cells.count(None)
+    few = 0 < 10 * len(slips) <= present
+    return slips if few and len(set(cells)) - len(slips) > FEW_CATEGORIES + 1 else []
+
+
+def doubts(table: Table, kinds: Mapping[str, str], given: Mapping[str, str]) -> list[str]:
+    """A note for each column whose many categories may be numbers or dates; `given` are the kinds that a job states."""
+    notes = []
+    for name in (name for name, kind in kinds.items() if kind == "category" and name not in given):
+        cells = table.columns[name]
+        present = [cell for cell in cells if cell is not None]
+        if slips := few_slips(cells):
+            first = f"{_shown(cells[slips[0]])} in {table.noun} {table.lines[slips[0]]}"
+            are = "is no number" if len(slips) == 1 else "are no numbers"
+            why = f", for {len(slips)} of its {len(table)} cells {are}"
+            meant = f", such as {first}: empty such cells if they are missing"
+        elif len(set(present)) > FEW_CATEGORIES and (meant := kind_meant(present)):
+            why, meant = "", f": {meant}"
+        else:
+            continue
+        notes.append(
+            f"column {name} counts as categories{why}{meant}, or write kinds = {{ {name!r} = 'category' }} in [data]"
+        )
+    return notes
+
+
+# The target ----------------------------------------------------------------------------------------------------------
+
+
+def labels_of(cells: Sequence[str]) -> list[str | int]:
+    """The cells as labels: whole numbers when all of them are, else texts."""
+    if all(_WHOLE.fullmatch(cell) and abs(float(cell)) <= _BIGGEST_EXACT and not _padded(cell) for cell in cells):
+        return [int(float(cell)) for cell in cells]
+    return list(cells)
+
+
+def _padded(cell: str) -> bool:
+    """007 is a name, not the number 7."""
+    digits = cell.lstrip("+-")
+    return digits.startswith("0") and digits.partition(".")[0] != "0"
+
+
+def task_of(table: Table, targets: Sequence[str]) -> str:
+    """Classification or regression. DataError where a few cells alone make texts of a target of numbers."""
+    if len(targets) > 1:
+        return "regression"
+    (target,) = targets
+    if slips := few_slips(table.columns[target]):
+        fault = _slip(table, target, slips, "or write task = 'classification' in [data] if they are classes")
+        raise DataError(table.name, [fault])
+    return "classification" if is_classes([c for c in table.columns[target] if c is not None]) else "regression"
+
+
+def is_classes(cells: Sequence[str]) -> bool:
+    """Whether a target is better taken as classes than as a quantity: texts, or a few whole numbers."""
+    if infer_kind(cells) == "category":
+        return True
+    found = {float(cell) for cell in cells}
+    return few_classes(len(found), len(cells)) and all(value.is_integer() for value in found)
+
+
+def few_classes(distinct: int, rows: int) -> bool:
+    """Whether so many different whole numbers may be classes: of quantities most come once, where rows are few."""
+    return distinct <= min(FEW_CATEGORIES, max(_PLAINLY_FEW, rows // 2))
+
+
+# The preprocessing ---------------------------------------------------------------------------------------------------
+
+
+def fit_number(name: str, values: NDArray[np.float64], missing: Missing, standardise: bool) -> Number:
+    """Offset and scale are the mean and the standard deviation, the fill is the median, of the values given."""
+    present = values[~np.isnan(values)]
+    if not len(present):
+        raise all_missing(name)
+    return number_of(name, summary_of(present), len(values) - len(present), present, missing, standardise)
+
+
+def number_of(
+    name: str, summary: Summary, absent: int, sample: NDArray[np.float64], missing: Missing, standardise: bool
+) -> Number:
+    """The column of which this is known; `absent` is how many values are missing, `sample` is of those that are not."""
+    spread = spread_of(sample if len(sample) else np.array([summary.mean]))
+    offset, scale = summary.scaling(standardise)
+    fill = spread["deciles"][5] if missing == "impute" else None
+    return Number(name, offset, scale, fill, {**summary.statistics(), "missing": absent, **spread})
+
+
+def fit_category(name: str, values: NDArray[np.object_], missing: Missing, unknown: Unknown) -> Category:
+    """The categories in order of the alphabet; the fill is the most frequent one, of equals the first."""
+    counts = Counter(values.tolist())
+    return category_of(name, counts, counts.pop(None, 0), missing, unknown)
+
+
+def category_of(name: str, counts: Mapping[str, int], absent: int, missing: Missing, unknown: Unknown) -> Category:
+    """The column of which this is known: how often each category comes, and how many are missing."""
+    if not counts:
+        raise all_missing(name)
+    frequencies = dict(sorted(counts.items()))
+    statistics = {"count": sum(counts.values()), "missing": absent, "frequencies": frequencies}
+    fill = max(frequencies, key=lambda category: frequencies[category]) if missing == "impute" else None
+    return Category(name, tuple(frequencies), unknown, fill, statistics)
+
+
+def fit_array(name: str, values: NDArray[Any], standardise: bool) -> Array:
+    """Whole numbers are divided by their range; other numbers are standardised, all by one mean and deviation."""
+    return array_of(name, values.dtype, values.shape, summary_of(values), values, standardise)
+
+
+def array_of(
+    name: str, dtype: np.dtype[Any], shape: Sequence[int], summary: Summary, sample: NDArray[Any], standardise: bool
+) -> Array:
+    """The column of arrays of which this is known; `shape` is that of all rows, `sample` is of them."""
+    low, high = summary.low, summary.high
+    unit = _unit(sample)
+    rows = (sample if unit == 1 else sample / unit).reshape(len(sample), -1)
+    means = rows.mean(axis=1, dtype=np.float64) * unit
+    statistics = {**summary.statistics(), "count": shape[0], "means": spread_of(means)}
+    shape = tuple(shape[1:])
+    if dtype.kind == "f":
+        offset, scale = summary.scaling(standardise)
+        return Array(name, shape, offset, scale, None, None, statistics)
+    limits = np.iinfo(dtype)
+    scale = float(limits.max) if high > limits.max // 2 else max(high, -low)
+    exact = dtype.itemsize <= 4
+    lowest, highest = (float(limits.min), float(limits.max)) if exact else (None, None)
+    return Array(name, shape, 0.0, (scale or 1.0) if standardise else 1.0, lowest, highest, statistics)
+
+
+def constant_target(name: str, value: float) -> Fault:
+    problem = f"wanted a quantity that varies; found {value:g} in every training row"
+    return Fault(f"column {name}", problem, "choose another target, or add rows of others")
+
+
+def fit_values(values: NDArray[np.float64], standardise: bool) -> tuple[tuple[float, ...], tuple[float, ...]]:
+    """Offset and scale of each target of a regression, from (n, outputs)."""
+    scaled = [summary_of(column).scaling(standardise) for column in values.T]
+    return tuple(offset for offset, _ in scaled), tuple(scale for _, scale in scaled)
+
+
+@dataclass(frozen=True)
+class Summary:
+    """What a single pass over numbers tells: how many, their mean, deviation, lowest and highest."""
+
+    count: int
+    mean: float
+    deviation: float
+    low: float
+    high: float
+
+    def statistics(self) -> dict[str, Any]:
+        return {"count": self.count, "mean": self.mean, "std": self.deviation, "min": self.low, "max": self.high}
+
+    def scaling(self, standardise: bool) -> tuple[float, float]:
+        """Offset and scale."""
+        return (self.mean, self.deviation or 1.0) if standardise else (0.0, 1.0)
+
+    def joined(self, other: Summary) -> Summary:
+        """The summary of both together: `n = n₁ + n₂`, `δ = m₂ - m₁`, `m = m₁ + δ n₂/n`,
+        `n s² = n₁ s₁² + n₂ s₂² + δ² n₁ n₂ / n`; Chan, Golub & LeVeque 1983.
+        """
+        count, delta = self.count + other.count, other.mean - self.mean
+        share = other.count / count
+        variance = (1 - share) * self.deviation**2 + share * other.deviation**2 + delta**2 * share * (1 - share)
+        low, high = min(self.low, other.low), max(self.high, other.high)
+        mean = self.mean + delta * share
+        return Summary(count, mean if low < high else low, math.sqrt(variance) if low < high else 0.0, low, high)
+
+
+def summary_of(values: NDArray[Any]) -> Summary:
+    """Of numbers, one at least, none missing. A constant has the deviation 0 exactly, not a rounding error's."""
+    low, high = float(values.min()), float(values.max())
+    if low == high:
+        return Summary(values.size, low, 0.0, low, high)
+    unit = _unit(values)
+    values = values if unit == 1 else values / unit
+    mean, deviation = float(values.mean(dtype=np.float64)) * unit, float(values.std(dtype=np.float64)) * unit
+    return Summary(values.size, mean, deviation, low, high)
+
+
+def spread_of(values: NDArray[np.float64]) -> dict[str, Any]:
+    """How numbers are spread: `deciles`, and `counts` of the values up to each decile, of equal ones once.
+
+    So the first counts those that equal the lowest, and a value that comes often has a count of its own.
+    """
+    deciles = deciles_of(values)
+    ends = np.unique(deciles)
+    at = np.minimum(np.searchsorted(ends, values), len(ends) - 1)  # a quantile may be rounded below the highest
+    return {"deciles": deciles, "counts": np.bincount(at, minlength=len(ends)).tolist()}
+
+
+def deciles_of(values: NDArray[np.float64]) -> list[float]:
+    """The lowest number, those that tenths of all lie below, and the highest."""
+    unit = _unit(values)
+    return [float(value) * unit for value in np.quantile(values / unit, np.arange(11) / 10)]
+
+
+def _unit(values: NDArray[Any]) -> float:
+    """1, or for numbers whose squares and sums overflow a power of two to divide them by; that loses no bit."""
+    return 2.0**600 if max(abs(float(values.min())), abs(float(values.max()))) > 2.0**500 else 1.0
+
+
+def all_missing(name: str) -> DataError:
+    problem = "every value in the training rows is missing"
+    mend = "leave the column out: list the others as data.columns"
+    return DataError("data", [Fault(f"column {name}", problem, mend)])
+
+
+def _shown(cell: str | None) -> str:
+    text = repr(cell)
+    return text if len(text) <= 60 else text[:57] + "..."

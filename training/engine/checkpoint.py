@@ -1,0 +1,221 @@
+"""The checkpoint: one .npz file from which an interrupted training goes on, to the bytes it would have come to.
+
+It holds the `state()` of everything that changes while a network trains, and the identity of the job it belongs to:
+settings and data. It is written under another name, synced and renamed, so that a crash at any moment leaves the last
+checkpoint or the one before it, never half of one.
+"""
+
+from __future__ import annotations
+
+import json
+import signal
+import time
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from types import FrameType
+from typing import Any, Protocol
+
+import numpy as np
+
+from model_store.errors import Fault
+from model_store.nn import Array
+from model_store.utils.atomic_write import remove_unfinished, replacing, sync_directory
+from training.errors import DAMAGED, FaultyError, TrainingError
+
+SECONDS = 60.0
+_IDENTITY = "identity"
+
+
+class Stateful(Protocol):
+    """Something that changes while a network trains."""
+
+    def state(self) -> Mapping[str, Array]:
+        """All of it, as arrays by name."""
+        ...
+
+    def load_state(self, state: Mapping[str, Array]) -> None:
+        """Becomes what `state()` told of."""
+        ...
+
+
+class CheckpointError(FaultyError):
+    """A checkpoint that cannot be continued from, or one that would be lost."""
+
+
+class InterruptedTrainingError(TrainingError):
+    """A signal ended the training; `kept` says whether the checkpoint holds all of it."""
+
+    def __init__(self, number: int, path: Path, problem: str) -> None:
+        self.signal, self.path, self.kept = signal.Signals(number), path, not problem
+        super().__init__(f"stopped by {self.signal.name}; {problem or f'what it has learned is kept in {path}'}")
+
+
+class Checkpoint:
+    """Keeps a training in the file `path`: every so many `seconds`, and when a signal ends it.
+
+    `train` tells when a step is over, registers what it keeps (`follow`) and goes on from the file where `resume` is
+    true (`restore`). A checkpoint that cannot be written is no reason to end a training: `warn` is told, once.
+    """
+
+    def __init__(
+        self,
+        path: Path,
+        identity: Mapping[str, Any],
+        *,
+        resume: bool = False,
+        seconds: float = SECONDS,
+        warn: Callable[[str], None] = lambda _: None,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self.path, self.identity, self.seconds = path, json.loads(json.dumps(identity)), seconds
+        self._warn, self._clock = warn, clock
+        self._parts: dict[str, Stateful] = {}
+        self._signal: int | None = None
+        self._next = clock() + seconds
+        self._mine = False  # whether the file is this training's
+        self._arrays = self._opened(resume)
+        if resume:
+            self._tidy()
+
+    @property
+    def found(self) -> bool:
+        """Whether there is something to go on from."""
+        return bool(self._arrays)
+
+    def follow(self, **parts: Stateful) -> None:
+        """Keep these too, by name."""
+        self._parts.update(parts)
+
+    def restore(self) -> bool:
+        """Bring all parts to where the file left them; False where there is nothing to go on from.
+
+        CheckpointError where a part cannot be: of another version of this package it may keep something else.
+        """
+        if not self.found:
+            return False
+        for name, part in self._parts.items():
+            mine = name + "/"
+            try:
+                part.load_state({key.removeprefix(mine): a for key, a in self._arrays.items() if key.startswith(mine)})
+            except (TypeError, *DAMAGED) as error:
+                fault = Fault(name, f"wanted what this version keeps; found {error}", "remove it to start anew")
+                raise CheckpointError(str(self.path), [fault]) from error
+        self._arrays = {}
+        return True
+
+    def due(self) -> bool:
+        """Whether it is time for `save`."""
+        return self._signal is not None or self._clock() >= self._next
+
+    def save(self) -> None:
+        """Write the file. InterruptedTrainingError afterwards, where a signal wants the training to end."""
+        problem = ""
+        try:
+            self._write()
+        except OSError as error:
+            problem = f"the checkpoint {self.path} could not be written: {error.strerror or error}"
+            if self._signal is None:
+                self._warn(f"{problem}; the training goes on")
+                self._warn = lambda _: None
+        if self._signal is not None:
+            raise InterruptedTrainingError(self._signal, self.path, problem)
+        self._next = self._clock() + self.seconds
+
+    def remove(self) -> None:
+        """The training has come to its end: nothing is left to continue. What another one left stays."""
+        self._tidy()
+        with suppress(OSError):
+            if self._mine:
+                self.path.unlink(missing_ok=True)
+
+    def _tidy(self) -> None:
+        """Remove what trainings that were killed in the middle of `save` left: each may be as large as a checkpoint."""
+        with suppress(OSError):
+            remove_unfinished(self.path)
+
+    @contextmanager
+    def heeding_signals(self) -> Iterator[None]:
+        """Within, SIGTERM and SIGINT end the training after its step, and keep it; a second one ends it at once."""
+
+        def note(number: int, _: FrameType | None) -> None:
+            self._signal = number
+            signal.signal(number, before[number])
+
+        before: dict[int, Any] = {}
+        try:
+            with suppress(ValueError):  # of a thread that is not the main one: there signals are not ours to heed
+                before = {number: signal.signal(number, note) for number in (signal.SIGTERM, signal.SIGINT)}
+            yield
+        finally:
+            for number, handler in before.items():
+                signal.signal(number, handler)
+
+    def _write(self) -> None:
+        arrays = {f"{name}/{key}": a for name, part in self._parts.items() for key, a in part.state().items()}
+        arrays[_IDENTITY] = as_bytes(self.identity)
+        with replacing(self.path) as file:
+            np.savez(file, allow_pickle=False, **arrays)
+        self._mine = True
+        sync_directory(self.path.parent)
+
+    def _opened(self, resume: bool) -> dict[str, Array]:
+        """The arrays to go on from. CheckpointError where the file is another job's, or would be lost."""
+        try:
+            with self.path.open("rb") as file, np.load(file, allow_pickle=False) as archive:
+                arrays = dict(archive)
+            identity = from_bytes(arrays.pop(_IDENTITY))
+        except FileNotFoundError:
+            return {}
+        except (TypeError, *DAMAGED) as error:
+            if not resume:
+                self._mine = True  # of no use to anybody: the next checkpoint takes its place
+                return {}
+            fault = Fault("", f"wanted a checkpoint of a training; found {error}", "remove it to start anew")
+            raise CheckpointError(str(self.path), [fault]) from error
+        differences = list(_differences(identity, self.identity))
+        if resume and differences:
+            mend = "go back to that, or leave --resume out to start anew"
+            faults = [
+                Fault(place, f"wanted {kept}, as the training began; found {found}", mend)
+                for place, kept, found in differences
+            ]
+            raise CheckpointError(str(self.path), faults)
+        if not resume and not differences:
+            problem = "an interrupted training of this very job is kept there"
+            raise CheckpointError(
+                str(self.path), [Fault("", problem, "--resume continues it; remove it to start anew")]
+            )
+        if not resume:
+            settings = "; ".join(f"{place} {kept}, here {found}" for place, kept, found in differences)
+            self._warn(
+                f"{self.path} keeps another training that was interrupted ({settings}): "
+                "it is lost once this one is kept there, unless you move it away"
+            )
+            return {}
+        self._mine = True
+        return arrays
+
+
+def as_bytes(value: Any) -> Array:
+    """Plain data as an array of its JSON's bytes."""
+    text = json.dumps(value, default=lambda array: array.tolist())
+    return np.frombuffer(text.encode(), np.uint8)
+
+
+def from_bytes(array: Array) -> Any:
+    return json.loads(array.tobytes())
+
+
+def _differences(kept: Any, found: Any, place: str = "") -> Iterator[tuple[str, str, str]]:
+    """Where two pieces of plain data differ, and how."""
+    if isinstance(kept, dict) and isinstance(found, dict):
+        for key in dict.fromkeys([*kept, *found]):
+            inner = f"{place}.{key}".removeprefix(".")
+            yield from _differences(kept.get(key), found.get(key), inner)
+    elif kept != found:
+        yield place, _told(kept), _told(found)
+
+
+def _told(value: Any) -> str:
+    return "nothing" if value is None else json.dumps(value, ensure_ascii=False)

@@ -1,0 +1,290 @@
+"""The training loop: forward, loss, backward, step, again."""
+
+from __future__ import annotations
+
+import copy
+import math
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from math import isfinite
+from typing import Any, TypeVar
+
+import numpy as np
+import numpy.typing as npt
+
+from model_store.nn import Array, Module, Sequential
+from model_store.nn.tape import FEW_FEATURES, FEW_ROWS, Line, beside_ones, by_rows
+from training.engine.checkpoint import Checkpoint, as_bytes, from_bytes
+from training.losses import BinaryCrossEntropy, CrossEntropy, Loss
+from training.optim.base import Optimizer
+from training.optim.lr_schedulers import Plan, Schedule
+
+T = TypeVar("T")  # what decides an order
+OnEpoch = Callable[[int, int, float], bool | None]
+
+
+class DivergedError(ArithmeticError):
+    """The loss is no longer a number. `epoch` and `step` count from 1; the parameters are of no use any more."""
+
+    def __init__(self, epoch: int, step: int, loss: float) -> None:
+        super().__init__(
+            f"the loss became {loss} in epoch {epoch}, step {step}: try a smaller learning rate, "
+            "scaled inputs, or smaller initial weights"
+        )
+        self.epoch, self.step, self.loss = epoch, step, loss
+
+
+def print_epoch(epoch: int, epochs: int, error: float) -> None:
+    """The article's line: `1/1000 error=2.19182`."""
+    print(f"{epoch}/{epochs} error={error:.5f}")  # noqa: T201  # printing is what it is for
+
+
+def train(
+    module: Module,
+    x_train: npt.ArrayLike | Samples,
+    y_train: npt.ArrayLike | None,
+    loss: Loss,
+    optimizer: Optimizer,
+    epochs: int,
+    batch_size: int = 1,
+    *,
+    rng: np.random.Generator | None = None,
+    on_epoch: OnEpoch | None = print_epoch,
+    schedule: Schedule | None = None,
+    checkpoint: Checkpoint | None = None,
+) -> list[float]:
+    """Trains `module` in place and returns the mean loss of each epoch, measured as it learns.
+
+    `batch_size` chooses the variant: 1 is stochastic, n mini-batch, `len(x_train)` plain gradient descent. Gradients
+    are averaged over a batch; the last batch of an epoch may be smaller.
+
+    x_train: (samples, features), or the article's column vectors (samples, features, 1).
+    y_train: (samples, outputs), columns likewise; for `CrossEntropy` also class numbers (samples,).
+    Both together may be `Samples`, as x_train, with None for y_train: rows that are too many for memory, say.
+    rng: shuffles the samples anew every epoch; without it they come in their order.
+    on_epoch: called with (epoch from 1, epochs, error); returning True ends the training.
+    schedule: sets the optimizer's learning rate before every step; afterwards it is what it was.
+    checkpoint: keeps the training in a file from time to time, and goes on from there where it was opened to resume.
+
+    DivergedError as soon as a batch's loss is not finite; ValueError where shapes do not fit.
+    """
+    samples = x_train if isinstance(x_train, Samples) else _in_memory(module, x_train, y_train, loss)
+    if batch_size < 1:
+        raise ValueError(f"train: wanted a batch_size of at least 1, found {batch_size}")
+    optimizer.check(module)
+    steps: dict[int, Step] = {}
+    rate = optimizer.learning_rate
+    count = len(samples)
+    in_epoch = math.ceil(count / batch_size)
+    plan = Plan(epochs * in_epoch, in_epoch)
+    progress = Progress(module, rng)
+    if checkpoint is not None:
+        checkpoint.follow(training=progress, optimizer=optimizer)
+        if schedule is not None:
+            checkpoint.follow(schedule=schedule)
+        checkpoint.restore()
+    try:
+        for epoch in range(len(progress.errors) + 1, epochs + 1):
+            number, total = progress.steps, progress.total
+            for x, y, order, first in samples.epoch(progress, batch_size):
+                rows = len(x)
+                for start in range(first, rows, batch_size):
+                    size = batch_size if start + batch_size <= rows else rows - start
+                    step = steps.get(size) or steps.setdefault(size, Step(module, loss, x, y, size, optimizer.scale))
+                    if schedule is not None:
+                        optimizer.learning_rate = rate * schedule.factor((epoch - 1) * in_epoch + number, plan)
+                        step.rescale(optimizer.scale)
+                    error = step.run(x, y, start, order)
+                    if not isfinite(error):
+                        raise DivergedError(epoch, number + 1, error)
+                    optimizer.scaled_step()
+                    number += 1
+                    total += error * size
+                    if checkpoint is not None and checkpoint.due():
+                        progress.steps, progress.total = number, total
+                        checkpoint.save()
+            error = total / count
+            progress.end_epoch(error)
+            if on_epoch is not None:
+                if on_epoch(epoch, epochs, error):
+                    break
+                for step in steps.values():  # it may have set another learning rate
+                    step.rescale(optimizer.scale)
+            if schedule is not None:
+                schedule.saw(error)
+    finally:
+        optimizer.learning_rate = rate
+        optimizer.zero_gradients()
+    return progress.errors
+
+
+class Samples:
+    """Samples `x` and their targets `y`, in memory. Rows that are too many for it are a subclass (see stream.py)."""
+
+    def __init__(self, x: Array, y: Array) -> None:
+        self.x, self.y = x, y
+
+    def __len__(self) -> int:
+        return len(self.x)
+
+    @property
+    def seen(self) -> Array:
+        """Which features any sample has: is not 0 for all of them."""
+        return np.asarray(self.x.any(axis=0))
+
+    def epoch(self, progress: Progress, batch_size: int) -> Iterable[tuple[Array, Array, Array | None, int]]:
+        """What is left of an epoch, block by block: samples, targets, in which order, and where to begin.
+
+        A block holds whole batches, apart from the last one's end. It is nobody else's until the next one is asked for.
+        """
+        order = None
+        if progress.rng is not None and batch_size < len(self.x):  # one batch has no order
+            order = progress.draw(lambda rng: rng.permutation(len(self)))
+        return [(self.x, self.y, order, progress.steps * batch_size)]
+
+
+class Progress:
+    """How far a training is, and what it goes on from: the module's arrays, and every generator that it draws from.
+
+    `errors` are those of the epochs that are over; `steps` of the next one are taken, and `total` is the sum of their
+    samples' losses.
+    """
+
+    def __init__(self, module: Module, rng: np.random.Generator | None = None) -> None:
+        self.module, self.rng = module, rng
+        self.errors: list[float] = []
+        self.steps, self.total = 0, 0.0
+        self._before: Any = None  # the state of `rng` from which the present epoch's order was drawn
+        self._generators = ([] if rng is None else [rng]) + list(generators(module))
+
+    def draw(self, order: Callable[[np.random.Generator], T]) -> T:
+        """What decides the order of this epoch: drawn from `rng` anew, or after `load_state` once more."""
+        if self.rng is None:
+            raise ValueError("Progress.draw: wanted a generator, found none")
+        rng = self.rng
+        if self._before is None:
+            self._before = rng.bit_generator.state
+        else:
+            rng = copy.deepcopy(rng)
+            rng.bit_generator.state = self._before
+        return order(rng)
+
+    def end_epoch(self, error: float) -> None:
+        self.errors.append(error)
+        self.steps, self.total, self._before = 0, 0.0, None
+
+    def state(self) -> dict[str, Array]:
+        chance = [self._before, *(generator.bit_generator.state for generator in self._generators)]
+        return {
+            "errors": np.array(self.errors),
+            "steps": np.array(self.steps),
+            "total": np.array(self.total),
+            "chance": as_bytes(chance),
+            **{name: array.copy() for name, array in self.module.arrays().items()},
+        }
+
+    def load_state(self, state: Mapping[str, Array]) -> None:
+        self.errors, self.steps = state["errors"].tolist(), int(state["steps"])
+        self.total = float(state["total"])
+        self._before, *chance = from_bytes(state["chance"])
+        for generator, found in zip(self._generators, chance, strict=True):
+            generator.bit_generator.state = found
+        for name, array in self.module.arrays().items():
+            array[...] = state[name]
+
+
+def generators(module: Module) -> Iterator[np.random.Generator]:
+    """The generators that a module draws from while it trains, and those of the modules in its attributes."""
+    for value in vars(module).values():
+        for found in value if isinstance(value, (list, tuple)) else [value]:
+            if isinstance(found, np.random.Generator):
+                yield found
+            elif isinstance(found, Module):
+                yield from generators(found)
+
+
+class Step:
+    """Forward and backward over a batch of one size, recorded once (see model_store/nn/tape.py).
+
+    Afterwards the gradients are those of the batch, times `scale`, whatever they were before.
+    """
+
+    def __init__(self, module: Module, loss: Loss, x: Array, y: Array, size: int, scale: float = 1.0) -> None:
+        network, criterion = loss.fused(module)
+        self.size = size
+        self.copied = x if size == len(x) else None  # all samples are one batch: it lies in place already
+        few = x.ndim == 2 and size <= FEW_ROWS and x.shape[1] <= FEW_FEATURES and network.by_features
+        self.xs = beside_ones(x) if few and self.copied is not None else np.empty((size, *x.shape[1:]), x.dtype)
+        self.ys = np.empty((size, *y.shape[1:]), y.dtype)
+        np.copyto(self.xs, x[:size])
+        np.copyto(self.ys, y[:size])
+        output, forward, tape = network.record(self.xs)
+        output, lines = by_rows(output)
+        forward += lines
+        self.error = np.empty((), output.dtype)
+        if output.shape != self.ys.shape:
+            raise ValueError(f"train: wanted targets of shape {output.shape} a batch, found {self.ys.shape}")
+        prime, compare, self.factor, self.share = criterion.record(self.ys, output, self.error)
+        self.scale = np.empty((), prime.dtype)
+        self.rescale(scale)
+        _, backward = tape(prime, False)
+        self.lines: list[Line] = [*forward, *compare, (np.multiply, (prime, self.scale, prime)), *backward]
+
+    def rescale(self, scale: float) -> None:
+        """From now on the gradients are to come multiplied by this."""
+        self.scale[...] = self.factor * scale
+
+    def run(self, x: Array, y: Array, start: int, order: Array | None) -> float:
+        """The loss of the samples from `start` on, in `order`."""
+        if order is not None:
+            rows = order[start : start + self.size]
+            x.take(rows, 0, self.xs, "clip")
+            y.take(rows, 0, self.ys, "clip")
+        elif x is not self.copied:
+            np.copyto(self.xs, x[start : start + self.size])
+            np.copyto(self.ys, y[start : start + self.size])
+        for function, operands in self.lines:
+            function(*operands)
+        return float(self.error) * self.share
+
+
+def _in_memory(module: Module, x_train: npt.ArrayLike, y_train: npt.ArrayLike | None, loss: Loss) -> Samples:
+    dtype = module.dtype if isinstance(module, Sequential) else None
+    x, wanted = _samples(x_train, dtype), module.input_shape
+    if wanted is not None and x.shape[1:] not in (wanted, (math.prod(wanted),)):
+        shown = ", ".join(["samples", *map(str, wanted)])
+        raise ValueError(f"train: wanted x_train of shape ({shown}), found {np.shape(x_train)}")
+    y = _targets(module, [] if y_train is None else y_train, loss, dtype)
+    if len(x) != len(y) or not len(x):
+        raise ValueError(f"train: wanted as many targets as samples and at least one, found {len(y)} and {len(x)}")
+    for name, values in (("x_train", x), ("y_train", y)):
+        if not np.isfinite(values).all():
+            at = tuple(map(int, np.argwhere(~np.isfinite(values))[0]))
+            raise ValueError(f"train: wanted finite numbers; found {values[at]} in sample {at[0]} of {name}")
+    if isinstance(loss, BinaryCrossEntropy) and not 0 <= y.min() <= y.max() <= 1:
+        raise ValueError(f"train: wanted targets from 0 to 1 for {type(loss).__name__}; found {y.min()} to {y.max()}")
+    return Samples(x, y)
+
+
+def _samples(values: npt.ArrayLike, dtype: npt.DTypeLike | None) -> Array:
+    """Samples as rows: the article's columns (samples, features, 1) lose their last axis.
+
+    One after the other in memory, for `take` copies all of an array that lies otherwise: 50,000 rows of 30 that pandas
+    keeps column by column took 26 times as long.
+    """
+    rows = np.ascontiguousarray(values, dtype)
+    if rows.ndim == 3 and rows.shape[2] == 1:
+        rows = rows[:, :, 0]
+    return rows
+
+
+def _targets(module: Module, y_train: npt.ArrayLike, loss: Loss, dtype: npt.DTypeLike | None) -> Array:
+    targets = np.asarray(y_train)
+    if targets.ndim == 1 and isinstance(loss, CrossEntropy) and isinstance(module, Sequential):
+        classes = module.output_size or 0
+        if targets.dtype.kind not in "iu" or targets.min(initial=0) < 0 or targets.max(initial=0) >= classes:
+            raise ValueError(f"train: wanted class numbers from 0 to {classes - 1} in y_train")
+        one_hot: Array = np.eye(classes, dtype=dtype)[targets]
+        return one_hot
+    if targets.ndim == 1:
+        targets = targets.reshape(-1, 1)
+    return _samples(targets, dtype)

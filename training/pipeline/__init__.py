@@ -1,0 +1,1 @@
+"""The job: from a job file to a published model."""
