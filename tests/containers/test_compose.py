@@ -100,9 +100,9 @@ def test_an_image_runs_with_the_words_of_a_hosted_platform(stack):
 
 def test_an_image_runs_whoever_may_read_the_checkout_that_it_was_built_from(engine, tmp_path):
     """As after `umask 077; git clone`."""
-    for name in ("Dockerfile", ".dockerignore", "requirements.lock", "requirements-dev.lock"):
+    for name in ("Dockerfile", ".dockerignore"):
         shutil.copy(ROOT / name, tmp_path)
-    for folder in ("model_store", "training", "service", "examples"):
+    for folder in ("requirements", "model_store", "training", "service", "examples"):
         shutil.copytree(ROOT / folder, tmp_path / folder, ignore=shutil.ignore_patterns("__pycache__", "mnist"))
     for path in tmp_path.rglob("*"):
         path.chmod(0o700 if path.is_dir() else 0o600)
