@@ -89,7 +89,8 @@ def train(
                 rows = len(x)
                 for start in range(first, rows, batch_size):
                     size = batch_size if start + batch_size <= rows else rows - start
-                    step = steps.get(size) or steps.setdefault(size, Step(module, loss, x, y, size, optimizer.scale))
+                    if (step := steps.get(size)) is None:
+                        step = steps[size] = Step(module, loss, x, y, size, optimizer.scale, whole=size == count)
                     if schedule is not None:
                         optimizer.learning_rate = rate * schedule.factor((epoch - 1) * in_epoch + number, plan)
                         step.rescale(optimizer.scale)
@@ -208,10 +209,16 @@ class Step:
     Afterwards the gradients are those of the batch, times `scale`, whatever they were before.
     """
 
-    def __init__(self, module: Module, loss: Loss, x: Array, y: Array, size: int, scale: float = 1.0) -> None:
+    def __init__(
+        self, module: Module, loss: Loss, x: Array, y: Array, size: int, scale: float = 1.0, *, whole: bool = False
+    ) -> None:
+        """
+        whole: True if every batch is all samples. The layout of the batch in memory, which decides the path that the
+            BLAS takes and so the last bits, depends on this and on shapes, never on how a stream was cut into blocks.
+        """
         network, criterion = loss.fused(module)
         self.size = size
-        self.copied = x if size == len(x) else None  # all samples are one batch: it lies in place already
+        self.copied = x if whole else None  # all samples are one batch: it lies in place already
         few = x.ndim == 2 and size <= FEW_ROWS and x.shape[1] <= FEW_FEATURES and network.by_features
         self.xs = beside_ones(x) if few and self.copied is not None else np.empty((size, *x.shape[1:]), x.dtype)
         self.ys = np.empty((size, *y.shape[1:]), y.dtype)

@@ -4,14 +4,16 @@ import re
 import subprocess
 import sys
 import tracemalloc
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from contextlib import suppress
+from itertools import pairwise
 
 import numpy as np
 import pytest
 
 from model_store.nn import (
     GELU,
+    Array,
     BatchNorm,
     Conv2D,
     Dropout,
@@ -42,6 +44,7 @@ from training import (
     WarmUp,
     train,
 )
+from training.engine.loop import Progress, Samples
 
 XOR_X = [[0, 0], [0, 1], [1, 0], [1, 1]]
 XOR_Y = [[0], [1], [1], [0]]
@@ -338,3 +341,28 @@ def test_after_the_first_epoch_no_step_allocates(
     one_layer, order, walking = 4 * BATCH * WIDE, 8 * BATCH * BATCHES, 3 * 4 * 8192
     assert peaks[0] > one_layer
     assert max(peaks[1:]) < order + walking + 10_000 < one_layer / 2
+
+
+class Pieces(Samples):
+    """Samples that arrive in pieces of the given sizes."""
+
+    def __init__(self, x: Array, y: Array, sizes: list[int]) -> None:
+        super().__init__(x, y)
+        self.ends = np.cumsum(sizes).tolist()
+
+    def epoch(self, progress: Progress, batch_size: int) -> Iterator[tuple[Array, Array, None, int]]:
+        for start, end in pairwise([0, *self.ends]):
+            yield self.x[start:end], self.y[start:end], None, 0
+
+
+@pytest.mark.parametrize("width", [6, 65])
+def test_learned_bits_do_not_depend_on_how_a_stream_is_cut(width: int) -> None:
+    """A first piece of one batch had the batch laid out as all samples are, and the BLAS rounded differently."""
+    x = np.random.default_rng(20).standard_normal((150, 5)).astype(np.float32)
+    learned = set()
+    for sizes in ([150], [50, 100], [100, 50], [50, 50, 50]):
+        rng = np.random.default_rng(21)
+        network = Sequential([Linear(5, width, rng=rng), Tanh(), Linear(width, 2, rng=rng)])
+        train(network, Pieces(x, x[:, :2], sizes), None, MSE(), SGD(network), 3, 50, on_epoch=None)
+        learned.add(b"".join(array.tobytes() for array in network.parameters()))
+    assert len(learned) == 1
