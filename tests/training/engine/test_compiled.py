@@ -66,7 +66,7 @@ def test_a_taped_step_has_the_loss_and_the_gradients_of_forward_and_backward(
     taped, by_hand = network(hidden, last, 1), network(hidden, last, 1)
     rng = np.random.default_rng(2)
     x, y = rng.standard_normal((7, 3)), np.eye(2)[rng.integers(0, 2, 7)]
-    step = Step(taped, loss, x, y, 4)
+    step = Step(taped, loss, x, y, 4, whole=True)
     for order in (None, rng.permutation(7)):
         rows = np.arange(4) + 2 if order is None else order[2:6]
         inner, fused = loss.fused(by_hand)
@@ -100,7 +100,7 @@ def test_small_layers_and_large_ones_learn_alike_whatever_stands_between(
     x, y = rng.standard_normal((rows if whole else 2 * rows, 5)), rng.standard_normal((rows if whole else 2 * rows, 2))
     first = 0 if whole else rows
     for order in (None, rng.permutation(len(x))):
-        step = Step(taped, MSE(), x, y, rows)
+        step = Step(taped, MSE(), x, y, rows, whole=True)
         some = slice(first, first + rows) if order is None else order[first : first + rows]
         output = by_hand.forward(x[some])
         by_hand.gradient_vector.fill(0)
@@ -134,7 +134,9 @@ def test_any_chain_of_layers_learns_on_a_tape_what_it_learns_by_forward_and_back
     inner, fused = loss.fused(by_hand)
     output = inner.forward(x)
     inner.backward(fused.loss_prime(y, output))
-    assert Step(taped, loss, x, y, rows).run(x, y, 0, None) == pytest.approx(fused.loss(y, output), rel=1e-6)
+    assert Step(taped, loss, x, y, rows, whole=True).run(x, y, 0, None) == pytest.approx(
+        fused.loss(y, output), rel=1e-6
+    )
     size = max(1, np.abs(by_hand.gradient_vector).max())
     np.testing.assert_allclose(taped.gradient_vector / size, by_hand.gradient_vector / size, rtol=0, atol=1e-6)
 
@@ -202,7 +204,9 @@ def test_a_subclass_is_trained_by_its_own_passes_and_not_by_those_it_changed(
     x, y = rng.standard_normal((rows, 3)), np.eye(2)[rng.integers(0, 2, rows)]
     output = by_hand.forward(x)
     by_hand.backward(loss.loss_prime(y, output))
-    assert Step(taped, loss, x, y, rows).run(x, y, 0, None) == pytest.approx(loss.loss(y, output), rel=1e-12)
+    assert Step(taped, loss, x, y, rows, whole=True).run(x, y, 0, None) == pytest.approx(
+        loss.loss(y, output), rel=1e-12
+    )
     np.testing.assert_allclose(taped.gradient_vector, by_hand.gradient_vector, rtol=1e-10, atol=1e-13)
 
 
@@ -211,7 +215,7 @@ def test_a_layer_alone_learns_from_whatever_lies_in_its_batch(make: Callable[[],
     """Also one whose inputs or outputs lie feature after feature, and that is asked again with others."""
     taped, by_hand = make(), make()
     rng = np.random.default_rng(11)
-    step = Step(taped, MSE(), rng.standard_normal((6, 3)), rng.standard_normal((6, 3)), 6)
+    step = Step(taped, MSE(), rng.standard_normal((6, 3)), rng.standard_normal((6, 3)), 6, whole=True)
     for _ in range(2):
         x, y = rng.standard_normal((6, 3)), rng.standard_normal((6, 3))
         output = by_hand.forward(x)
@@ -226,7 +230,7 @@ def test_a_layer_alone_learns_from_whatever_lies_in_its_batch(make: Callable[[],
 def test_a_small_layer_takes_one_product_forward_and_one_for_its_gradients() -> None:
     """Of the article's XOR network these are all calls."""
     net = Sequential([Linear(2, 3), Tanh(), Linear(3, 1), Tanh()])
-    step = Step(net, MSE(), np.zeros((4, 2), np.float32), np.zeros((4, 1), np.float32), 4)
+    step = Step(net, MSE(), np.zeros((4, 2), np.float32), np.zeros((4, 1), np.float32), 4, whole=True)
     names = [function.__name__ for function, _ in step.lines]
     assert names == [
         *("dot", "tanh", "dot", "tanh"),
@@ -282,7 +286,7 @@ def test_images_may_be_pooled_before_anything_is_learned() -> None:
     first: list[Module] = [MaxPool2D((4, 4, 1), 2), Flatten((2, 2, 1))]
     taped, by_hand = (Sequential([*first, Linear(4, 1, dtype=np.float64, rng=np.random.default_rng(3))]) for _ in "ab")
     x, y = np.random.default_rng(4).standard_normal((5, 16)), np.ones((5, 1))
-    Step(taped, MSE(), x, y, 5).run(x, y, 0, None)
+    Step(taped, MSE(), x, y, 5, whole=True).run(x, y, 0, None)
     by_hand.backward(MSE().loss_prime(y, by_hand.forward(x)))
     np.testing.assert_allclose(taped.gradient_vector, by_hand.gradient_vector, rtol=1e-12)
 
