@@ -92,7 +92,7 @@ def test_a_taped_step_of_a_convolutional_network_is_forward_and_backward(padding
     x, y = rng.standard_normal((5, 7, 6, 1)), np.eye(3)[[0, 1, 2, 1, 0]]
     loss = CrossEntropy()
     for rows in (x, x.reshape(5, -1)):
-        step = Step(taped, loss, rows, y, 4, whole=True)
+        step = Step(taped, loss, rows, y, 4)
         for _ in range(2):
             order = rng.permutation(5)
             inner, fused = loss.fused(by_hand)

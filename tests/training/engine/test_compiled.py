@@ -66,7 +66,7 @@ def test_a_taped_step_has_the_loss_and_the_gradients_of_forward_and_backward(
     taped, by_hand = network(hidden, last, 1), network(hidden, last, 1)
     rng = np.random.default_rng(2)
     x, y = rng.standard_normal((7, 3)), np.eye(2)[rng.integers(0, 2, 7)]
-    step = Step(taped, loss, x, y, 4, whole=True)
+    step = Step(taped, loss, x, y, 4)
     for order in (None, rng.permutation(7)):
         rows = np.arange(4) + 2 if order is None else order[2:6]
         inner, fused = loss.fused(by_hand)
@@ -100,7 +100,7 @@ def test_small_layers_and_large_ones_learn_alike_whatever_stands_between(
     x, y = rng.standard_normal((rows if whole else 2 * rows, 5)), rng.standard_normal((rows if whole else 2 * rows, 2))
     first = 0 if whole else rows
     for order in (None, rng.permutation(len(x))):
-        step = Step(taped, MSE(), x, y, rows, whole=True)
+        step = Step(taped, MSE(), x, y, rows, whole=whole)
         some = slice(first, first + rows) if order is None else order[first : first + rows]
         output = by_hand.forward(x[some])
         by_hand.gradient_vector.fill(0)
