@@ -46,8 +46,8 @@ run: examples ## train the examples once, then serve them
 	@echo
 	@exec $(BIN)/serve --store "$(STORE)" --port $(PORT)
 
-check: $(TESTABLE) ## the fast tests
-	@$(BIN)/python -m pytest -m "not slow and not containers and not browser"
+check: $(TESTABLE) ## the fast tests, in parallel
+	@$(BIN)/python -m pytest -n auto --maxprocesses 4 --dist loadfile -m "not slow and not containers and not browser"
 
 # Triton's client, KServe's and schemathesis, beside all that the service needs; and MLServer, which does not go with them.
 CLIENTS := .venv-clients .venv-mlserver

@@ -16,6 +16,7 @@ from tests.model_store.conftest import chess, pictures
 ROOT = Path(__file__).parents[3]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("model", [chess, pictures])
 def test_no_mutant_gets_through_as_what_it_is_not(model, tmp_path: Path) -> None:
     found = survey(faultless(model()), 0, 500, tmp_path / "mutant.npz")

@@ -44,6 +44,7 @@ def unsteady_shapes(kernel: str, defence_taken_out: str = "") -> int:
     return int(found.stdout)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kernel", KERNELS)
 def test_a_row_has_the_same_bits_at_every_place_of_a_block(kernel: str) -> None:
     assert unsteady_shapes(kernel) == 0

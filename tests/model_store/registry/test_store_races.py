@@ -98,6 +98,7 @@ def raced(program: str, place: tuple[Store, int, int]) -> list[str]:
     return told
 
 
+@pytest.mark.slow
 def test_every_acknowledged_version_and_move_is_there_once(place: tuple[Store, int, int]) -> None:
     """On SeaweedFS, eight processes publish 1000 versions."""
     told = [line.split() for text in raced(PUBLISHER, place) for line in text.splitlines()]
@@ -117,6 +118,7 @@ def test_every_acknowledged_version_and_move_is_there_once(place: tuple[Store, i
         assert not list(store.root.rglob(".tmp-*"))
 
 
+@pytest.mark.slow
 def test_all_race_for_every_key_and_each_has_one_winner(place: tuple[Store, int, int]) -> None:
     """On SeaweedFS, eight processes each try to put every one of 1000."""
     won = {f"p{i}": json.loads(line) for i, line in enumerate(raced(RACER, place))}

@@ -208,6 +208,7 @@ def test_of_many_classes_the_most_confused_are_shown_and_the_page_says_so(labels
     assert len(text) < 400_000
 
 
+@pytest.mark.slow
 def test_thousands_of_classes_have_a_report_without_a_matrix() -> None:
     names = tuple(range(3000))
     found = record(names, 6000)
@@ -286,6 +287,7 @@ def spoiled(value: Any) -> Iterator[Any]:
         yield from ([other, *value[1:]] for other in spoiled(value[0]))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("model", [classifier(("no", "yes"), record(("no", "yes"))), regression()])
 def test_a_record_of_another_form_costs_its_part_alone(model: Model) -> None:
     every = [found for found in spoiled(dict(model.training)) if isinstance(found, dict)]

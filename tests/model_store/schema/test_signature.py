@@ -217,6 +217,7 @@ def test_a_table_of_numbers_encodes_as_its_columns_do(rows: list[tuple[float, in
     assert scaled.encode([list(row) for row in rows]).tobytes() == scaled.encode(objects).tobytes()
 
 
+@pytest.mark.slow
 @given(st.lists(st.recursive(st.none() | st.booleans() | st.floats() | st.text() | st.integers(), st.lists)))
 def test_any_json_at_all_encodes_or_is_told_why_not(rows: list[object]) -> None:
     for signature in (PENGUIN, IMAGE, XOR):

@@ -269,6 +269,7 @@ def test_whether_a_bucket_can_be_written_is_known_beforehand(remote: Store, serv
         remote.check_writable("chess")
 
 
+@pytest.mark.slow
 def test_every_command_takes_an_address(
     server: S3, remote: Store, make_model: MakeModel, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -304,6 +305,7 @@ def test_every_command_takes_an_address(
     assert remote.state()["chess"]["versions"] == (2, 3)
 
 
+@pytest.mark.slow
 def test_a_place_where_races_have_one_winner_is_proven_and_left_empty(objects: Objects) -> None:
     conformance.prove(objects)
     assert objects.keys("*") == []

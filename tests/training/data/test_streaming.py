@@ -163,6 +163,7 @@ def test_what_was_yielded_before_may_be_written_over_but_no_batch_is_learned_twi
     assert np.allclose(np.concatenate(seen), np.tile(network(x), (2, 1)), atol=1e-5)
 
 
+@pytest.mark.slow
 def test_the_same_job_gives_the_same_bytes_whatever_the_pieces(
     path: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
