@@ -11,7 +11,7 @@ INSTALLED := $(VENV)/.installed
 TESTABLE  := $(VENV)/.testable
 
 .DEFAULT_GOAL := help
-.PHONY: help install examples run check test clients lint audit ordeal bench bench-training bench-serving lock clean
+.PHONY: help install examples run check test clients docs lint audit ordeal bench bench-training bench-serving lock clean
 
 help: ## this list
 	@awk -F ': .*## ' '/^[a-z-]+:.* ## / { printf "  make %-15s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -57,7 +57,19 @@ $(CLIENTS:=/.installed): .venv-%/.installed: requirements/%.lock
 	@$(@D)/bin/python -m pip install -qq --disable-pip-version-check --require-hashes --requirement $<
 	@touch $@
 
-test: $(TESTABLE) $(CLIENTS:=/.installed) ## all tests; those of images and pages are skipped, with the reason, where they cannot run
+# The site is built in an environment of its own; make test builds it too, and fails on a warning.
+SITE := .venv-docs
+$(SITE)/.installed: requirements/docs.lock
+	@echo "Installing what the documentation site needs"
+	@test -x $(@D)/bin/python || $(PYTHON) -m venv $(@D)
+	@$(@D)/bin/python -m pip install -qq --disable-pip-version-check --require-hashes --requirement $<
+	@touch $@
+
+docs: $(SITE)/.installed ## the documentation as a site, in site/
+	@PATH="$(CURDIR)/$(SITE)/bin:$$PATH" NO_MKDOCS_2_WARNING=1 $(SITE)/bin/mkdocs build --quiet --strict
+	@echo "Open site/index.html, or serve it: $(PYTHON) -m http.server --directory site"
+
+test: $(TESTABLE) $(CLIENTS:=/.installed) $(SITE)/.installed ## all tests; those of images and pages are skipped, with the reason, where they cannot run
 	@$(BIN)/python -m pytest --ignore tests/clients
 	@$(MAKE) --no-print-directory clients
 
@@ -133,5 +145,5 @@ lock: ## resolve the dependencies anew, all at their newest versions (needs uv; 
 	$(COMPILE) $(WHOLE) --extra test --extra mlserver $(AGREEING) requirements/mlserver.lock
 
 clean: ## remove what was made, except trained models
-	rm -rf $(VENV) $(PEERS) $(SERVING_PEERS) $(CLIENTS) $(AUDIT) build dist .mypy_cache .ruff_cache .pytest_cache .hypothesis .schemathesis
+	rm -rf $(VENV) $(PEERS) $(SERVING_PEERS) $(CLIENTS) $(AUDIT) $(SITE) build dist site .mypy_cache .ruff_cache .pytest_cache .hypothesis .schemathesis
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +

@@ -1,0 +1,48 @@
+"""The documentation site builds without a warning and loads nothing from another host."""
+
+import os
+import re
+import subprocess
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parent.parent
+MKDOCS = ROOT / ".venv-docs" / "bin" / "mkdocs"
+
+
+@pytest.fixture(scope="module")
+def site(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    if not MKDOCS.exists():
+        pytest.skip("make docs has not installed MkDocs")
+    folder = tmp_path_factory.mktemp("site")
+    environment = {**os.environ, "PATH": f"{MKDOCS.parent}:{os.environ['PATH']}", "NO_MKDOCS_2_WARNING": "1"}
+    command = [MKDOCS, "build", "--quiet", "--strict", "--site-dir", folder]
+    done = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stdout, done.stderr) == (0, "", "")
+    return folder
+
+
+@pytest.mark.slow
+def test_no_page_loads_anything_from_another_host(site: Path) -> None:
+    loaded = re.compile(r"(?:src=|<link [^>]*href=|url\(|@import )[\"']?(?:https?:)?//[^\"' )>]*")
+    pages = [*site.rglob("*.html"), *site.rglob("*.css")]
+    assert len(pages) > 20
+    assert [found for page in pages for found in loaded.findall(page.read_text(encoding="utf-8"))] == []
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("page", "names"),
+    [
+        ("training", ["training.train", "training.losses.MSE", "training.optim.optimizers.SGD"]),
+        ("training", ["training.engine.gradient_check.check_gradients", "training.optim.lr_schedulers.Cosine"]),
+        ("networks", ["model_store.nn.linear.Linear", "model_store.nn.sequential.Sequential"]),
+        ("store", ["model_store.registry.store.open_store", "model_store.artifact.npz.read"]),
+        ("jobs", [f"training.pipeline.job.{name}" for name in ("load", "prepare", "fit", "run")]),
+        ("client", ["service.client.Client", "service.client.Client.predict"]),
+    ],
+)
+def test_the_reference_has_the_names_that_users_import(site: Path, page: str, names: list[str]) -> None:
+    text = (site / "reference" / f"{page}.html").read_text(encoding="utf-8")
+    assert [name for name in names if f'id="{name}"' not in text] == []
