@@ -24,7 +24,7 @@ from benchmarks.serving_process import Service, bodies
 from model_store.artifact.model import Model
 from model_store.nn import Linear, Module, ReLU, Sequential, Softmax
 from model_store.registry.store import open_store
-from model_store.schema.signature import Array, Classes, Signature
+from model_store.schema.signature import ArrayColumn, ClassificationOutput, Signature
 
 SIZES = [2048, 4096, 2048, 10]  # 16.8 million float32 parameters
 CONNECTIONS = (1, 32)
@@ -32,7 +32,7 @@ ROUNDS, SECONDS = 3, 4
 
 APART = """
 import sys
-from service.registry.batching_policy import Pace
+from service.registry.batching_policy import BatchingPolicy
 Pace.worth_joining = property(lambda pace: 1, lambda pace, rows: None)
 from service.cli import main
 sys.argv[0] = "serve"
@@ -46,7 +46,10 @@ def wide() -> Model:
     for inputs, outputs in pairwise(SIZES):
         layers += [Linear(inputs, outputs, rng=rng, initializer="he_normal"), ReLU()]
     network = Sequential([*layers[:-1], Softmax()])
-    return Model(network, Signature((Array("x", (SIZES[0],), 0.0, 1.0),), Classes("y", tuple(range(SIZES[-1])))))
+    return Model(
+        network,
+        Signature((ArrayColumn("x", (SIZES[0],), 0.0, 1.0),), ClassificationOutput("y", tuple(range(SIZES[-1])))),
+    )
 
 
 def apart(setting: Setting) -> list[str]:

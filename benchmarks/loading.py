@@ -23,7 +23,7 @@ from benchmarks.rounds import alternate, unpin
 from model_store.artifact import npz
 from model_store.artifact.model import Model
 from model_store.nn import Linear, Sequential, build
-from model_store.schema.signature import Array, Signature, Values
+from model_store.schema.signature import ArrayColumn, RegressionOutput, Signature
 
 ROUNDS = 7
 PROCESSES = 2
@@ -49,8 +49,8 @@ def write_model(path: Path, sizes: list[int] = SIZES) -> None:
     network = Sequential([Linear(inn, out, rng=rng, initializer="glorot_uniform") for inn, out in pairwise(sizes)])
     outputs = tuple(f"y{i}" for i in range(sizes[-1]))
     signature = Signature(
-        (Array("x", (sizes[0],), 0.0, 1.0, None, None, {}),),
-        Values(outputs, (0.0,) * len(outputs), (1.0,) * len(outputs)),
+        (ArrayColumn("x", (sizes[0],), 0.0, 1.0, None, None, {}),),
+        RegressionOutput(outputs, (0.0,) * len(outputs), (1.0,) * len(outputs)),
     )
     npz.write(path, Model(network, signature))
 

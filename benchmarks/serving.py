@@ -32,7 +32,7 @@ from benchmarks.serving_process import FailedError, Service, bodies, free_share,
 from model_store.artifact.model import Golden, Model
 from model_store.nn import Linear, ReLU, Sequential, Softmax, Tanh
 from model_store.registry.store import open_store
-from model_store.schema.signature import Array, Classes, Number, Signature, Values
+from model_store.schema.signature import ArrayColumn, ClassificationOutput, NumberColumn, RegressionOutput, Signature
 
 ROWS = (1, 32)
 CONNECTIONS = (1, 32)
@@ -50,7 +50,9 @@ def mnist(rng: np.random.Generator) -> tuple[Model, list[list[float]]]:
         layers += [Linear(inputs, outputs, rng=rng, initializer="glorot_uniform"), ReLU()]
     network = Sequential([*layers[:-1], Softmax()])
     rows = (rng.integers(0, 256, (max(ROWS), sizes[0])) / 255).tolist()
-    signature = Signature((Array("pixels", (784,), 0.0, 1.0, 0.0, 1.0),), Classes("digit", tuple(range(10))))
+    signature = Signature(
+        (ArrayColumn("pixels", (784,), 0.0, 1.0, 0.0, 1.0),), ClassificationOutput("digit", tuple(range(10)))
+    )
     return Model(network, signature, golden=Golden(rows[:1], network(np.array(rows[:1], np.float32)))), rows
 
 
@@ -58,7 +60,7 @@ def xor(rng: np.random.Generator) -> tuple[Model, list[list[float]]]:
     """The network of examples/xor.toml."""
     network = Sequential([Linear(2, 3, rng=rng), Tanh(), Linear(3, 1, rng=rng), Tanh()])
     rows = rng.integers(0, 2, (max(ROWS), 2)).astype(float).tolist()
-    signature = Signature((Number("a"), Number("b")), Values(("xor",), (0.0,), (1.0,)))
+    signature = Signature((NumberColumn("a"), NumberColumn("b")), RegressionOutput(("xor",), (0.0,), (1.0,)))
     return Model(network, signature, golden=Golden(rows[:1], network(np.array(rows[:1], np.float32)))), rows
 
 
@@ -73,7 +75,7 @@ class Network:
         self.folder.mkdir()
         model, rows = NETWORKS[name][1](np.random.default_rng(0))
         self.rows = {count: rows[:count] for count in ROWS}
-        self.wanted = model.network(np.array(rows, np.float32))
+        self.expected = model.network(np.array(rows, np.float32))
         store = open_store(str(self.folder / "models"))
         store.publish(name, model)
         self.artifact, self.onnx = store.path(name, 1), self.folder / "model.onnx"
@@ -89,10 +91,10 @@ def check(service: Service, network: Network, asked: dict[int, Path]) -> None:
     """Every row is answered as the network answers it."""
     for count, path in asked.items():
         answers = np.array(service.predictions(path.read_bytes()), float).reshape(count, -1)
-        wanted = network.wanted[:count]
-        if answers.shape != wanted.shape or not (gap := float(np.abs(answers - wanted).max())) <= AGREEMENT:
-            found = f"{gap:.1e} from them" if answers.shape == wanted.shape else f"{answers.shape}"
-            raise FailedError(f"wanted the network's own answers {wanted.shape}, found {found}")
+        expected = network.expected[:count]
+        if answers.shape != expected.shape or not (gap := float(np.abs(answers - expected).max())) <= AGREEMENT:
+            found = f"{gap:.1e} from them" if answers.shape == expected.shape else f"{answers.shape}"
+            raise FailedError(f"expected the network's own answers {expected.shape}, found {found}")
 
 
 def turn(contestant: Contestant, network: Network, workers: int, seconds: int) -> dict[str, float]:
@@ -156,8 +158,8 @@ def tables(figures: Figures, sizes: dict[str, float], absent: dict[str, str]) ->
     says = {one.name: one.says for one in CONTESTANTS}
     for network, by_workers in figures.items():
         for workers, found in by_workers.items():
-            place = "on a core of its own" if workers == "1" else "unpinned"
-            lines += ["", f"**{NETWORKS[network][0]}, {workers} worker{'s' * (workers != '1')}, {place}**", ""]
+            location = "on a core of its own" if workers == "1" else "unpinned"
+            lines += ["", f"**{NETWORKS[network][0]}, {workers} worker{'s' * (workers != '1')}, {location}**", ""]
             free = [one["free"] for one in found.values()]
             lines += [
                 f"Before the turns the cores were free to {median(free):.0%} in the median.",
@@ -203,7 +205,7 @@ def arguments() -> argparse.Namespace:
     def some(known: list[str]) -> Any:
         def parse(text: str) -> list[str]:
             if unknown := set(text.split(",")) - set(known):
-                raise argparse.ArgumentTypeError(f"wanted some of {','.join(known)}; found {', '.join(unknown)}")
+                raise argparse.ArgumentTypeError(f"expected some of {','.join(known)}; found {', '.join(unknown)}")
             return [one for one in known if one in text.split(",")]
 
         return parse
@@ -224,7 +226,7 @@ def main() -> None:
         if shutil.which(program) is None:
             sys.exit(f"{program} generates or places the load and is not installed: apt-get install {package}")
     if len(os.sched_getaffinity(0)) < 2:
-        sys.exit("wanted two cores, one to serve on and one to ask from; found one")
+        sys.exit("expected two cores, one to serve on and one to ask from; found one")
     workers = [int(count) for count in options.workers]
     with tempfile.TemporaryDirectory(prefix="bench-serving-") as name:
         networks = [Network(network, Path(name)) for network in options.networks]

@@ -32,7 +32,7 @@ from benchmarks.rounds import unpin
 from model_store.artifact.model import Golden, Model
 from model_store.nn import Linear, Sequential, Tanh
 from model_store.registry.store import Store, open_store
-from model_store.schema.signature import Number, Signature, Values
+from model_store.schema.signature import NumberColumn, RegressionOutput, Signature
 
 MOVES = 100
 CONNECTIONS = 8
@@ -42,7 +42,7 @@ PATIENCE_SECONDS = 60
 BODY = b'{"instances": [[1, 2]]}'
 REQUEST = b"POST /predict HTTP/1.1\r\nHost: here\r\nContent-Length: %d\r\n\r\n%s" % (len(BODY), BODY)
 BY_ITSELF = """
-from service.registry.switch_barrier import Agreement
+from service.registry.switch_barrier import SwitchBarrier
 shared = Agreement.__init__
 Agreement.__init__ = lambda self, **_: shared(self)
 """
@@ -54,7 +54,11 @@ def small(seed: int) -> Model:
     rng = np.random.default_rng(seed)
     network = Sequential([Linear(2, 3, rng=rng), Tanh(), Linear(3, 1, rng=rng)])
     golden = Golden([[1.0, 2.0]], network(np.array([[1.0, 2.0]], np.float32)))
-    return Model(network, Signature((Number("a"), Number("b")), Values(("c",), (0.0,), (1.0,))), golden=golden)
+    return Model(
+        network,
+        Signature((NumberColumn("a"), NumberColumn("b")), RegressionOutput(("c",), (0.0,), (1.0,))),
+        golden=golden,
+    )
 
 
 def move(store: Store, version: int) -> None:

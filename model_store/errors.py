@@ -1,6 +1,6 @@
 """What can go wrong with models, and the sentence that says so.
 
-Every message names a place, what was wanted there and what was found; a `Fault` adds how to mend it.
+Every message names a place, what was expected there and what was found; a `Fault` adds how to mend it.
 """
 
 from __future__ import annotations
@@ -43,12 +43,12 @@ class ConflictError(StoreError):
 class Fault:
     """One thing wrong with an input: where, what, and what to do about it."""
 
-    place: str
+    location: str
     problem: str
-    mend: str = ""
+    fix: str = ""
 
     def __str__(self) -> str:
-        return f"{self.place}: {self.problem}" + (f" ({self.mend})" if self.mend else "")
+        return f"{self.location}: {self.problem}" + (f" ({self.fix})" if self.fix else "")
 
     def as_dict(self) -> dict[str, str]:
         return asdict(self)

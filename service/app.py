@@ -21,17 +21,17 @@ from model_store.registry.store import open_store
 from service.config import Settings, SettingsError
 from service.http import exceptions
 from service.http.responses import add_headers
-from service.inference.drift import Drift
-from service.inference.runner import Inference
-from service.registry.registry import Catalog
-from service.registry.signature_policy import voucher
-from service.registry.switch_barrier import Agreement
-from service.registry.unloaded_models import Withdrawals
+from service.inference.drift import DriftMonitor
+from service.inference.runner import InferenceRunner
+from service.registry.registry import ModelRegistry
+from service.registry.signature_policy import signature_check
+from service.registry.switch_barrier import SwitchBarrier
+from service.registry.unloaded_models import UnloadedModels
 from service.routes import docs, health, models, open_inference, predict, sagemaker_vertex, tensorflow_serving
-from service.security.api_keys import Keys, KeysError
-from service.server.fast_path import Express
+from service.security.api_keys import ApiKeys, KeyFileError
+from service.server.fast_path import FastPath
 from service.telemetry.metrics import Metrics
-from service.telemetry.request_record import Observer
+from service.telemetry.request_record import RequestRecorder
 
 
 def create_app(settings: Settings | None = None, *, forks: bool = False) -> Flask:
@@ -39,49 +39,49 @@ def create_app(settings: Settings | None = None, *, forks: bool = False) -> Flas
     survive a fork is left to them."""
     settings = settings or Settings.from_environ(os.environ)
     metrics = _metrics(settings)
-    observer = Observer(metrics, settings.health_route)
+    recorder = RequestRecorder(metrics, settings.health_route)
     cache_dir = settings.cache_path(os.environ)
     store = open_store(settings.store, cache_dir)
     keys = _keys(settings)
-    catalog = Catalog(
+    registry = ModelRegistry(
         store,
         cache_dir,
         metrics,
         max_instances=settings.max_instances,
         max_extra_versions=settings.max_extra_versions,
-        withdrawn=Withdrawals(metrics.counts.directory / "unloaded") if settings.admin else None,
-        vouch=voucher(settings.trusted_keys, store),
-        agreement=Agreement(shared=forks),
+        unloaded_models=UnloadedModels(metrics.counts.directory / "unloaded") if settings.admin else None,
+        vouch=signature_check(settings.trusted_keys, store),
+        barrier=SwitchBarrier(shared=forks),
     )
     if store.objects.survives_fork or not forks:
-        catalog.refresh()
-    drift = Drift(metrics.counts)
-    for served in catalog.snapshot.answering:
+        registry.refresh()
+    drift = DriftMonitor(metrics.counts)
+    for served in registry.snapshot.answering:
         drift.watch(served)  # no request should wait for that
-    inference = Inference(metrics, drift)
+    inference = InferenceRunner(metrics, drift)
 
     app = Flask(__name__)
     app.url_map.strict_slashes = False
     app.url_map.converters["noun"] = tensorflow_serving.Noun
-    app.extensions["catalog"] = catalog
+    app.extensions["registry"] = registry
     app.extensions["keys"] = keys
-    app.extensions["observer"] = observer
+    app.extensions["recorder"] = recorder
     exceptions.register(app)
-    predictor = predict.Predictor(catalog, inference, settings)
-    app.extensions["express"] = partial(Express, catalog, predictor, inference, observer, keys, settings)
+    predictor = predict.Predictor(registry, inference, settings)
+    app.extensions["express"] = partial(FastPath, registry, predictor, inference, recorder, keys, settings)
     # First: it may be told an address of ours.
-    app.register_blueprint(sagemaker_vertex.routes(catalog, predictor, settings))
+    app.register_blueprint(sagemaker_vertex.routes(registry, predictor, settings))
     app.register_blueprint(predict.routes(predictor))
-    app.register_blueprint(tensorflow_serving.routes(catalog, inference, settings))
-    app.register_blueprint(open_inference.routes(catalog, inference, metrics, settings))
-    app.register_blueprint(models.routes(catalog))
-    app.register_blueprint(health.routes(catalog, metrics, drift, keys))
-    app.register_blueprint(docs.routes(catalog, settings))
+    app.register_blueprint(tensorflow_serving.routes(registry, inference, settings))
+    app.register_blueprint(open_inference.routes(registry, inference, metrics, settings))
+    app.register_blueprint(models.routes(registry))
+    app.register_blueprint(health.routes(registry, metrics, drift, keys))
+    app.register_blueprint(docs.routes(registry, settings))
 
     @app.before_request
     def begin() -> None:
         environ = request.environ
-        g.observation = observer.begin(
+        g.request_record = recorder.begin(
             request.method,
             environ.get("RAW_URI") or request.full_path.rstrip("?"),
             request_id=environ.get("HTTP_X_REQUEST_ID", ""),
@@ -89,19 +89,19 @@ def create_app(settings: Settings | None = None, *, forks: bool = False) -> Flas
             client=request.remote_addr or "",
             arrived=environ.get("forward_pass.arrived", 0.0),
         )
-        catalog.follow(settings.poll_seconds)  # a thread does not survive the fork that made this worker
+        registry.follow(settings.poll_seconds)  # a thread does not survive the fork that made this worker
         _admit(keys, settings)
 
     @app.after_request
     def end(response: Response) -> Response:
         add_headers(response)
-        response.headers.extend(observer.headers(g.observation))
+        response.headers.extend(recorder.headers(g.request_record))
         asked = request.environ.get("forward_pass.request")
         if asked is not None and asked.given_up:
-            observer.forget()
+            recorder.forget()
         else:
             route = request.url_rule.rule if request.url_rule else "none"
-            observer.finish(g.observation, route=route, status=response.status_code)
+            recorder.finish(g.request_record, route=route, status=response.status_code)
         return response
 
     return app
@@ -126,18 +126,20 @@ def _metrics(settings: Settings) -> Metrics:
             Path(settings.counts_dir).mkdir(parents=True, exist_ok=True)
         return Metrics(settings.counts_dir)
     except OSError as e:
-        fault = f"PROMETHEUS_MULTIPROC_DIR: wanted a directory to write to, found {settings.counts_dir!r}: {e.strerror}"
+        fault = (
+            f"PROMETHEUS_MULTIPROC_DIR: expected a directory to write to, found {settings.counts_dir!r}: {e.strerror}"
+        )
         raise SettingsError([fault]) from e
 
 
-def _keys(settings: Settings) -> Keys:
+def _keys(settings: Settings) -> ApiKeys:
     try:
-        return Keys(Path(settings.keys_file) if settings.keys_file else None)
-    except KeysError as e:
+        return ApiKeys(Path(settings.keys_file) if settings.keys_file else None)
+    except KeyFileError as e:
         raise SettingsError([f"SERVE_KEYS_FILE: {fault}" for fault in e.faults]) from e
 
 
-def _admit(keys: Keys, settings: Settings) -> None:
+def _admit(keys: ApiKeys, settings: Settings) -> None:
     """Returns for a request that may be answered on this listener, to this caller."""
     endpoint = request.endpoint or ""
     scope = _SCOPES.get(endpoint, "predict")

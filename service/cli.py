@@ -19,7 +19,7 @@ from model_store.cli import common
 from model_store.cli.common import exit_codes, store_option, verbosity_option, version_option
 from service.app import create_app
 from service.config import Settings, SettingsError, unknown
-from service.security.api_keys import SCOPES, KeysError, append, generate
+from service.security.api_keys import SCOPES, KeyFileError, append, generate
 from service.server.gunicorn_app import Server, bind
 from service.telemetry.logging import log_to_stderr
 
@@ -83,7 +83,7 @@ def main(context: click.Context, store: str, host: str | None, port: int | None,
     show_envvar=True,
     help="File of keys to add it to; without one, its line is shown.",
 )
-@exit_codes({OSError: 2, KeysError: 2})
+@exit_codes({OSError: 2, KeyFileError: 2})
 def keygen(name: str, scopes: tuple[str, ...], file: Path | None) -> None:
     """Make a key for a caller, called NAME.
 
@@ -100,8 +100,10 @@ def keygen(name: str, scopes: tuple[str, ...], file: Path | None) -> None:
 
 def _check_tracing(settings: Settings) -> None:
     if settings.otlp_endpoint and not _installed("opentelemetry.exporter.otlp.proto.http"):
-        mend = "pip install 'forward-pass[otel]', or unset it"
-        raise SettingsError([f"OTEL_EXPORTER_OTLP_ENDPOINT: wanted the extra otel installed, found it missing; {mend}"])
+        fix = "pip install 'forward-pass[otel]', or unset it"
+        raise SettingsError(
+            [f"OTEL_EXPORTER_OTLP_ENDPOINT: expected the extra otel installed, found it missing; {fix}"]
+        )
 
 
 def _installed(module: str) -> bool:
@@ -115,19 +117,19 @@ def _listener(host: str, port: int, choice: str) -> socket.socket:
     try:
         return bind(host, port)
     except OSError as e:
-        mends = {
+        fixes = {
             errno.EADDRINUSE: f"another program listens there; stop it, or choose another {choice}",
             errno.EACCES: f"ports below 1024 need privileges; choose another {choice}",
             errno.EADDRNOTAVAIL: f"this machine has no such address; choose another {choice}",
         }
-        mend = mends.get(e.errno or 0, f"choose another {choice}")
-        common.fail(f"cannot listen on {host}:{port}: {e.strerror or e}; {mend}", 2)
+        fix = fixes.get(e.errno or 0, f"choose another {choice}")
+        common.fail(f"cannot listen on {host}:{port}: {e.strerror or e}; {fix}", 2)
 
 
 def _tell(app: Flask, settings: Settings, server: Any) -> None:
     """What a user wants to know once the service listens."""
     base, *more = map(_url, server.LISTENERS)
-    snapshot = app.extensions["catalog"].snapshot
+    snapshot = app.extensions["registry"].snapshot
     models = ", ".join(f"{served.name}/{served.number}" for served in snapshot.answering)
     if models:
         found = f"Serving {models} from {settings.store}"

@@ -62,12 +62,12 @@ def _proxies(text: str) -> None:
                 ipaddress.ip_network(proxy.strip())
         except ValueError:
             found = proxy.strip()
-            raise ValidationError(f"wanted addresses or networks with commas between; found {found!r}") from None
+            raise ValidationError(f"expected addresses or networks with commas between; found {found!r}") from None
 
 
 def _path(text: str) -> None:
     if not re.fullmatch(r"/[^\s<>?#]*", text):
-        raise ValidationError(f"wanted the path of an address, such as /route; found {text!r}")
+        raise ValidationError(f"expected the path of an address, such as /route; found {text!r}")
 
 
 def cpus(cgroup: Path = Path("/sys/fs/cgroup")) -> int:
@@ -178,12 +178,12 @@ class Settings:
             faults = [f"{variable}: {text}" for variable, texts in by_variable.items() for text in texts]
             raise SettingsError(faults) from e
         if values["admin"] and not values["admin_port"]:
-            raise SettingsError(["SERVE_ADMIN: wanted a listener of its own, found none; set SERVE_ADMIN_PORT"])
+            raise SettingsError(["SERVE_ADMIN: expected a listener of its own, found none; set SERVE_ADMIN_PORT"])
         values.update({name: value for name, value in overrides.items() if value is not None})
         if values["port"] and values["port"] == values["admin_port"]:
             # A request is known by the port it came to: everybody could ask what operators may.
             raise SettingsError(
-                [f"SERVE_ADMIN_PORT: wanted a port of its own, found that of SERVE_PORT, {values['port']}"]
+                [f"SERVE_ADMIN_PORT: expected a port of its own, found that of SERVE_PORT, {values['port']}"]
             )
         return cls(**values)
 
@@ -198,7 +198,7 @@ class Settings:
         try:
             return default_directory(environ)
         except FileNotFoundError as e:  # a root that is read-only, and no /tmp
-            fault = "SERVE_CACHE_DIR: wanted a directory to write to, found none; set it, or mount a writable /tmp"
+            fault = "SERVE_CACHE_DIR: expected a directory to write to, found none; set it, or mount a writable /tmp"
             raise SettingsError([fault]) from e
 
 
@@ -212,8 +212,8 @@ def unknown(environ: Mapping[str, str]) -> list[str]:
     faults = []
     for name in sorted(set(given) - set(ours)):
         close = difflib.get_close_matches(name, ours, 1)
-        mend = f"; did you mean {_PREFIX}{close[0]}?" if close else ""
-        faults.append(f"{_PREFIX}{name} is no setting and does nothing{mend}")
+        fix = f"; did you mean {_PREFIX}{close[0]}?" if close else ""
+        faults.append(f"{_PREFIX}{name} is no setting and does nothing{fix}")
     return faults
 
 
@@ -257,18 +257,18 @@ def _number(text: str | float, *, kind: Any, low: float, high: float | None) -> 
         fits = False
     if not fits:
         bounds = f"{low} or more" if high is None else f"{low} to {high}"
-        raise ValidationError(f"wanted a {'whole ' if kind is int else ''}number, {bounds}; found {text!r}")
+        raise ValidationError(f"expected a {'whole ' if kind is int else ''}number, {bounds}; found {text!r}")
     return number
 
 
 def _switch(text: str | bool) -> bool:
     found = _SWITCH.get(str(text).strip().lower())
     if found is None:
-        raise ValidationError(f"wanted true or false; found {text!r}")
+        raise ValidationError(f"expected true or false; found {text!r}")
     return found
 
 
 def _choice(text: str, *, choices: Sequence[str]) -> str:
     if text.lower() not in choices:
-        raise ValidationError(f"wanted one of {', '.join(choices)}; found {text!r}")
+        raise ValidationError(f"expected one of {', '.join(choices)}; found {text!r}")
     return text.lower()

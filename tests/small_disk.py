@@ -13,19 +13,19 @@ import pytest
 
 
 @contextmanager
-def small_disk(place: Path, size: str, *, lazy: bool = True) -> Iterator[Path]:
+def small_disk(location: Path, size: str, *, lazy: bool = True) -> Iterator[Path]:
     """Mounts one of so many bytes, `100k` say, at a directory, or skips the test where that cannot be had.
 
     Unless it is `lazy`, nobody may hold a file of it at the end; artifacts may still be mapped.
     """
     if os.geteuid() != 0 or shutil.which("mount") is None:
         pytest.skip("only root can mount, where there is a mount command")
-    place.mkdir(exist_ok=True)
-    words = ["mount", "-t", "tmpfs", "-o", f"size={size}", "small", place]
+    location.mkdir(exist_ok=True)
+    words = ["mount", "-t", "tmpfs", "-o", f"size={size}", "small", location]
     mounted = subprocess.run(words, capture_output=True, text=True, check=False)
     if mounted.returncode != 0:
         pytest.skip(f"a small disk cannot be mounted: {mounted.stderr.strip()}")
     try:
-        yield place
+        yield location
     finally:
-        subprocess.run(["umount", *(["--lazy"] if lazy else []), place], check=True)
+        subprocess.run(["umount", *(["--lazy"] if lazy else []), location], check=True)

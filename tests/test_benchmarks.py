@@ -57,7 +57,7 @@ def test_the_naive_peer_of_the_serving_benchmark_answers_what_the_network_answer
     monkeypatch.delitem(sys.modules, "naive_service", raising=False)
     client = importlib.import_module("naive_service").app.test_client()
     answer = client.post("/predict", json={"instances": network.rows[32]})
-    assert np.array(answer.json["predictions"]) == pytest.approx(network.wanted, abs=serving.AGREEMENT)
+    assert np.array(answer.json["predictions"]) == pytest.approx(network.expected, abs=serving.AGREEMENT)
 
 
 def test_a_service_that_answers_something_else_is_not_measured(tmp_path):
@@ -67,7 +67,7 @@ def test_a_service_that_answers_something_else_is_not_measured(tmp_path):
 
     class Wrong:
         def predictions(self, body):
-            answers = network.wanted[: len(json.loads(body)["instances"])].ravel()
+            answers = network.expected[: len(json.loads(body)["instances"])].ravel()
             return (answers + 2e-5).tolist()
 
     with pytest.raises(serving.FailedError, match=r"found 2\.0e-05 from them"):

@@ -107,15 +107,15 @@ DEFENCES = {
         "tests/service/server/test_blocking_executor.py::test_a_version_that_loads_keeps_nobody_else_waiting",
     ),
     "a version that cannot be loaded rests": Defence(
-        "service/registry/registry.py", "if self._loader.rests(*key):", "if False:",
+        "service/registry/registry.py", "if self._loader.in_backoff(*key):", "if False:",
         "tests/service/server/test_blocking_executor.py::test_a_version_that_cannot_be_loaded_is_told_as_ever_and_rests",
     ),
     "who waits for a load takes no room of others": Defence(
-        "service/server/event_worker.py", "self.room.let_go(connection)  # aside", "return  # aside",
+        "service/server/event_worker.py", "self.admission.let_go(connection)  # aside", "return  # aside",
         "tests/service/server/test_blocking_executor.py::test_those_who_wait_are_bounded_and_take_no_room_of_others",
     ),
     "input that waits is bounded": Defence(
-        "service/server/event_worker.py", "if self.room.holds_too_much and connection.held and", "if False and",
+        "service/server/event_worker.py", "if self.admission.holds_too_much and connection.held and", "if False and",
         "tests/service/server/test_event_worker.py::test_input_that_waits_is_bounded_for_all_connections_together",
     ),
     "the proxy alone says how it was asked": Defence(
@@ -178,7 +178,7 @@ def test_a_defences_test_fails_without_it(copy: Path, name: str) -> None:
     defence = DEFENCES[name]
     path = copy / defence.file
     whole = path.read_text(encoding="utf-8")
-    assert whole.count(defence.line) == 1, f"{defence.file}: wanted this once: {defence.line}"
+    assert whole.count(defence.line) == 1, f"{defence.file}: expected this once: {defence.line}"
     path.write_text(whole.replace(defence.line, defence.without), encoding="utf-8")
     try:
         done = run(copy, defence.test)

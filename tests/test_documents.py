@@ -29,8 +29,8 @@ def test_every_link_to_a_file_leads_to_one_and_to_a_heading_in_it(document: Path
         f"{file}#{heading}"
         for file, heading in links
         if "://" not in file
-        for place in [document.parent / file if file else document]
-        if not place.exists() or (heading and heading not in headings(place))
+        for location in [document.parent / file if file else document]
+        if not location.exists() or (heading and heading not in headings(location))
     ]
     assert missing == []
 
@@ -71,7 +71,7 @@ def test_the_readmes_first_screen_trains_serves_and_calls_as_printed(tmp_path: P
         printed["predictions"][0]["probabilities"], abs=1e-3
     )
 
-    faults = [json.loads(line) for line in re.findall(r"^\{\"place\".*\}$", readme, re.MULTILINE)]
+    faults = [json.loads(line) for line in re.findall(r"^\{\"location\".*\}$", readme, re.MULTILINE)]
     wrong = body.replace('"Dream"', '"Dreem"').replace("49.5", '"49.5"')
     assert client.post("/predict", data=wrong).get_json()["error"]["faults"] == faults
 

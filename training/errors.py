@@ -31,7 +31,7 @@ class TrainingError(Exception):
 
 
 class FaultyError(TrainingError):
-    """Something with faults, told all at once: where each is, what was wanted and found, and how to mend it."""
+    """Something with faults, told all at once: where each is, what was expected and found, and how to mend it."""
 
     def __init__(self, subject: str, faults: Sequence[Fault], total: int | None = None) -> None:
         self.subject = subject

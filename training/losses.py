@@ -96,7 +96,7 @@ class Huber(Loss):
 
     def __init__(self, delta: float = 1.0) -> None:
         if not delta > 0:
-            raise ValueError(f"Huber.delta: wanted a number above 0, found {delta}")
+            raise ValueError(f"Huber.delta: expected a number above 0, found {delta}")
         self.delta = delta
 
     def loss(self, y_true: Array, y_pred: Array) -> float:
@@ -160,7 +160,7 @@ class CrossEntropy(Loss):
     def _weights_of(self, classes: int, dtype: npt.DTypeLike) -> Array:
         w = np.ones(classes) if self.weights is None else self.weights
         if len(w) != classes:
-            raise ValueError(f"CrossEntropy.weights: wanted {classes} numbers, one for each class; found {len(w)}")
+            raise ValueError(f"CrossEntropy.weights: expected {classes} numbers, one for each class; found {len(w)}")
         return w.astype(dtype)
 
 
@@ -296,11 +296,11 @@ LOSSES: dict[str, Callable[..., Loss]] = {
 }
 
 
-def _check_ending(loss: Loss, network: Module, wanted: type[Module]) -> None:
+def _check_ending(loss: Loss, network: Module, expected: type[Module]) -> None:
     """ValueError for logits, of which other libraries' losses take the softmax or sigmoid themselves."""
     if isinstance(network, Sequential) and network.modules and isinstance(network.modules[-1], Linear):
         raise ValueError(
-            f"{type(loss).__name__}: wanted probabilities; found a network that ends in Linear: add {wanted.__name__}()"
+            f"{type(loss).__name__}: expected probabilities, found a network that ends in Linear: add {expected.__name__}()"
         )
 
 
@@ -308,7 +308,7 @@ def _class_weights(weights: npt.ArrayLike, count: int | None = None) -> Array:
     found = np.asarray(weights, np.float64)
     if found.ndim != 1 or not np.isfinite(found).all() or (found < 0).any() or count not in (None, len(found)):
         what = "a number" if count is None else f"{count} numbers,"
-        raise ValueError(f"weights: wanted {what} of at least 0 for each class, found {weights!r}")
+        raise ValueError(f"weights: expected {what} of at least 0 for each class, found {weights!r}")
     return found
 
 

@@ -38,7 +38,7 @@ _ARRAY_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_]*(\.[A-Za-z0-9_]+)*\Z")
 class _Text(fields.String):
     def _deserialize(self, value: Any, attr: str | None, data: Mapping[str, Any] | None, **kwargs: Any) -> str:
         if not isinstance(value, str):
-            raise ValidationError(f"wanted text, found {type(value).__name__}")
+            raise ValidationError(f"expected text, found {type(value).__name__}")
         return value
 
 
@@ -49,7 +49,7 @@ class _Object(fields.Field[dict[str, Any]]):
         self, value: Any, attr: str | None, data: Mapping[str, Any] | None, **kwargs: Any
     ) -> dict[str, Any]:
         if not isinstance(value, dict):
-            raise ValidationError(f"wanted an object, found {type(value).__name__}")
+            raise ValidationError(f"expected an object, found {type(value).__name__}")
         return value
 
 
@@ -58,7 +58,7 @@ class _List(fields.Field[list[Any]]):
 
     def _deserialize(self, value: Any, attr: str | None, data: Mapping[str, Any] | None, **kwargs: Any) -> list[Any]:
         if not isinstance(value, list) or not 1 <= len(value) <= MAX_PARTS:
-            raise ValidationError(f"wanted a list of 1 to {MAX_PARTS} items")
+            raise ValidationError(f"expected a list of 1 to {MAX_PARTS} items")
         return value
 
 
@@ -67,14 +67,14 @@ class _Arrays(fields.Dict):
         self, value: Any, attr: str | None = None, data: Mapping[str, Any] | None = None, **kwargs: Any
     ) -> Any:
         if not isinstance(value, dict) or not 1 <= len(value) <= MAX_PARTS:
-            raise ValidationError(f"wanted an object of 1 to {MAX_PARTS} arrays")
+            raise ValidationError(f"expected an object of 1 to {MAX_PARTS} arrays")
         return super().deserialize(value, attr, data, **kwargs)
 
 
 class _Strict(Schema):
     error_messages = {  # noqa: RUF012 - marshmallow's own way
-        "unknown": "wanted no such field",
-        "type": "wanted an object, found something else",
+        "unknown": "expected no such field",
+        "type": "expected an object, found something else",
     }
 
     class Meta:
@@ -97,12 +97,12 @@ class _Whole(fields.Integer):
 class _Array(_Strict):
     dtype = _Text(required=True)
     shape = fields.List(
-        _Whole("wanted a whole number from 1 to 2³²", lambda size: 1 <= size <= 2**32),
+        _Whole("expected a whole number from 1 to 2³²", lambda size: 1 <= size <= 2**32),
         required=True,
-        validate=validate.Length(1, 8, error="wanted 1 to 8 dimensions"),
-        error_messages={"invalid": "wanted a list of 1 to 8 dimensions"},
+        validate=validate.Length(1, 8, error="expected 1 to 8 dimensions"),
+        error_messages={"invalid": "expected a list of 1 to 8 dimensions"},
     )
-    sha256 = _Text(required=True, validate=validate.Regexp(r"[0-9a-f]{64}\Z", error="wanted 64 hexadecimal digits"))
+    sha256 = _Text(required=True, validate=validate.Regexp(r"[0-9a-f]{64}\Z", error="expected 64 hexadecimal digits"))
 
 
 class _Golden(_Strict):
@@ -110,16 +110,16 @@ class _Golden(_Strict):
 
 
 class _Manifest(_Strict):
-    format = _Whole(f"wanted {FORMAT}", lambda number: number == FORMAT, required=True)
-    producer = _Text(required=True, validate=validate.Length(1, 100, error="wanted 1 to 100 characters"))
-    description = _Text(required=True, validate=validate.Length(max=10_000, error="wanted 10000 characters at most"))
-    dtype = _Text(required=True, validate=validate.OneOf(DTYPES, error="wanted one of {choices}, found {input!r}"))
+    format = _Whole(f"expected {FORMAT}", lambda number: number == FORMAT, required=True)
+    producer = _Text(required=True, validate=validate.Length(1, 100, error="expected 1 to 100 characters"))
+    description = _Text(required=True, validate=validate.Length(max=10_000, error="expected 10000 characters at most"))
+    dtype = _Text(required=True, validate=validate.OneOf(DTYPES, error="expected one of {choices}, found {input!r}"))
     layers = _List(required=True)
     signature = _Object(required=True)
     training = _Object(required=True)
     golden = fields.Nested(_Golden, required=True, allow_none=True)
     arrays = _Arrays(
-        keys=fields.String(validate=validate.Regexp(_ARRAY_NAME, error="wanted letters, digits, '_' between dots")),
+        keys=fields.String(validate=validate.Regexp(_ARRAY_NAME, error="expected letters, digits, '_' between dots")),
         values=fields.Nested(_Array),
         required=True,
     )
@@ -127,12 +127,12 @@ class _Manifest(_Strict):
     @validates_schema
     def _agree(self, data: dict[str, Any], **_: Any) -> None:
         """The arrays have the one dtype, and golden outputs are there when golden instances are."""
-        wanted = DTYPES[data["dtype"]]
+        expected = DTYPES[data["dtype"]]
         for name, array in data["arrays"].items():
-            if array["dtype"] != wanted:
-                raise ValidationError(f"wanted {wanted!r}, found {array['dtype']!r}", f"arrays.{name}.dtype")
+            if array["dtype"] != expected:
+                raise ValidationError(f"expected {expected!r}, found {array['dtype']!r}", f"arrays.{name}.dtype")
         if (data["golden"] is not None) != ("golden.outputs" in data["arrays"]):
-            raise ValidationError("wanted both golden.outputs and golden, or neither", "golden")
+            raise ValidationError("expected both golden.outputs and golden, or neither", "golden")
 
 
 _SCHEMA = _Manifest()
@@ -144,7 +144,7 @@ def to_bytes(manifest: Mapping[str, Any]) -> bytes:
         # Once around first: JSON turns number keys into text, which sorts otherwise.
         data = _canonical(json.loads(_canonical(manifest)))
     except (TypeError, ValueError, RecursionError) as e:
-        raise ArtifactError(f"manifest: wanted finite numbers, text, lists and objects only; {e}") from e
+        raise ArtifactError(f"manifest: expected finite numbers, text, lists and objects only; {e}") from e
     from_bytes(data)
     return data
 
@@ -152,14 +152,14 @@ def to_bytes(manifest: Mapping[str, Any]) -> bytes:
 def from_bytes(data: bytes) -> dict[str, Any]:
     """The manifest that these bytes are. ArtifactError unless they are canonical and every field is in order."""
     if len(data) > MAX_BYTES:
-        raise ArtifactError(f"manifest: wanted {MAX_BYTES} bytes at most, found {len(data)}")
+        raise ArtifactError(f"manifest: expected {MAX_BYTES} bytes at most, found {len(data)}")
     try:
         manifest = json.loads(data)
         canonical = _canonical(manifest)
     except (ValueError, RecursionError) as e:
-        raise ArtifactError(f"manifest: wanted JSON, found bytes that are not: {e}") from e
+        raise ArtifactError(f"manifest: expected JSON, found bytes that are not: {e}") from e
     if canonical != data:
-        raise ArtifactError("manifest: wanted canonical JSON: keys sorted and once each, no spaces, plain UTF-8")
+        raise ArtifactError("manifest: expected canonical JSON: keys sorted and once each, no spaces, plain UTF-8")
     try:
         _SCHEMA.load(manifest)
     except ValidationError as e:
@@ -172,11 +172,11 @@ def _canonical(value: Any) -> bytes:
     return text.encode()
 
 
-def _sentences(messages: Any, place: str) -> Iterator[str]:
+def _sentences(messages: Any, location: str) -> Iterator[str]:
     """marshmallow's tree of messages as sentences that begin with their place."""
     if isinstance(messages, dict):
         for key, below in messages.items():
-            yield from _sentences(below, place if key in ("_schema", "key", "value") else f"{place}.{key}")
+            yield from _sentences(below, location if key in ("_schema", "key", "value") else f"{location}.{key}")
     else:
         for message in messages:
-            yield f"{place}: {message}"
+            yield f"{location}: {message}"

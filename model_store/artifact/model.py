@@ -10,7 +10,7 @@ import numpy as np
 
 from model_store.errors import ArtifactError, InputError
 from model_store.nn import Array, Sequential
-from model_store.schema.signature import Classes, Signature
+from model_store.schema.signature import ClassificationOutput, Signature
 
 
 @dataclass(frozen=True)
@@ -36,18 +36,18 @@ class Model:
         """ValueError where network and signature do not fit together."""
         if self.network.input_size != self.signature.width:
             raise ValueError(
-                f"modules.0.input_size: wanted {self.signature.width}, the signature's encoded width; "
+                f"modules.0.input_size: expected {self.signature.width}, the signature's encoded width; "
                 f"found {self.network.input_size}"
             )
         output = self.signature.output
-        if isinstance(output, Classes):
-            sizes, wanted = {len(output.labels)}, f"{len(output.labels)}, one output a label"
+        if isinstance(output, ClassificationOutput):
+            sizes, expected = {len(output.labels)}, f"{len(output.labels)}, one output a label"
             if len(output.labels) == 2:
                 sizes |= {1}
         else:
-            sizes, wanted = {len(output.names)}, f"{len(output.names)}, one output a target"
+            sizes, expected = {len(output.names)}, f"{len(output.names)}, one output a target"
         if self.network.output_size not in sizes:
-            raise ValueError(f"modules: wanted an output size of {wanted}; found {self.network.output_size}")
+            raise ValueError(f"modules: expected an output size of {expected}; found {self.network.output_size}")
 
     def encode(self, instances: Sequence[Any] | Array) -> Array:
         return self.signature.encode(instances, dtype=self.network.dtype)
@@ -67,9 +67,9 @@ class Model:
         try:
             rows = self.encode(self.golden.instances)
         except InputError as e:
-            raise ArtifactError(f"golden.instances: wanted rows that fit the signature; {e}") from e
-        found, wanted = self.network(rows), self.golden.outputs
-        if found.shape != wanted.shape or not np.allclose(found, wanted, rtol=1e-3, atol=1e-5):
+            raise ArtifactError(f"golden.instances: expected rows that fit the signature; {e}") from e
+        found, expected = self.network(rows), self.golden.outputs
+        if found.shape != expected.shape or not np.allclose(found, expected, rtol=1e-3, atol=1e-5):
             raise ArtifactError("golden.outputs: the network does not reproduce the answers recorded in training")
         for i in {0, len(rows) - 1}:
             if self.network(rows[i : i + 1]).tobytes() != found[i].tobytes():

@@ -171,7 +171,7 @@ def write(target: IO[bytes] | str | os.PathLike[str], model: Model) -> str:
     crcs = [member.crc(data) for member, data in zip(members, contents, strict=True)]
     directory = _directory(members, crcs) if members[-1].end <= MAX_FILE_BYTES else b""
     if not directory or members[-1].end + len(directory) > MAX_FILE_BYTES:
-        raise ArtifactError(f"file: wanted {MAX_FILE_BYTES} bytes at most, found a model of {members[-1].end}")
+        raise ArtifactError(f"file: expected {MAX_FILE_BYTES} bytes at most, found a model of {members[-1].end}")
     for member, crc, data in zip(members, crcs, contents, strict=True):
         target.write(member.head(crc))
         target.write(data)
@@ -209,14 +209,14 @@ def digest(path: str | os.PathLike[str]) -> str:
         return found
 
 
-def read_ahead(stream: Reads, place: str) -> tuple[dict[str, Any], str]:
+def read_ahead(stream: Reads, location: str) -> tuple[dict[str, Any], str]:
     """Manifest and digest, from the first bytes of a file that is still elsewhere; of what follows they say nothing."""
     head = bytes(stream.read(_SIZE_OFFSET + 4))
     if len(head) < _SIZE_OFFSET + 4:
-        raise ArtifactError(f"{place}: wanted an artifact, found {len(head)} bytes")
+        raise ArtifactError(f"{location}: expected an artifact, found {len(head)} bytes")
     size = int.from_bytes(head[_SIZE_OFFSET:], "little")
     head += bytes(stream.read(min(size, manifests.MAX_BYTES + _NPY_HEADER) + 2 * ALIGNMENT))
-    with _refused(place):
+    with _refused(location):
         text = _manifest_bytes(head)
         return manifests.from_bytes(text), hashlib.sha256(text).hexdigest()
 
@@ -225,16 +225,16 @@ def _described(model: Model) -> tuple[dict[str, Array], dict[str, Any]]:
     """The arrays as the file holds them, and the manifest."""
     dtype = str(model.network.dtype)
     if dtype not in manifests.DTYPES:
-        raise ArtifactError(f"dtype: wanted one of {', '.join(manifests.DTYPES)}, found {dtype}")
+        raise ArtifactError(f"dtype: expected one of {', '.join(manifests.DTYPES)}, found {dtype}")
     for i, module in enumerate(model.network.modules):
         kind = type(module)
         if LAYERS.get(kind.__name__) is not kind:
             found_there = f"{kind.__qualname__} of {kind.__module__}"
-            raise ArtifactError(f"modules.{i}: wanted one of {', '.join(LAYERS)}; found {found_there}")
+            raise ArtifactError(f"modules.{i}: expected one of {', '.join(LAYERS)}; found {found_there}")
     found = dict(model.network.arrays())
     for name, array in found.items():
         if array.dtype != dtype:
-            raise ArtifactError(f"{name}: wanted {dtype}, as the first array is; found {array.dtype}")
+            raise ArtifactError(f"{name}: expected {dtype}, as the first array is; found {array.dtype}")
     if model.golden is not None:
         found[GOLDEN] = model.golden.outputs
     arrays = {name: np.ascontiguousarray(array, manifests.DTYPES[dtype]) for name, array in found.items()}
@@ -292,16 +292,16 @@ def _opened(
 
 
 @contextmanager
-def _refused(place: str) -> Iterator[None]:
+def _refused(location: str) -> Iterator[None]:
     """Whatever goes wrong, as an ArtifactError that names the place."""
     try:
         yield
     except OSError as e:
-        raise ArtifactError(f"{place}: wanted a file to read; {e.strerror or e}") from e
+        raise ArtifactError(f"{location}: expected a file to read; {e.strerror or e}") from e
     except Exception as e:
         # A hostile file must choose neither the exception that its reader sees, nor what it does to a log.
         told = "".join(letter if letter.isprintable() else "\N{REPLACEMENT CHARACTER}" for letter in str(e)[:_LONGEST])
-        raise ArtifactError(f"{place}: {told}") from e
+        raise ArtifactError(f"{location}: {told}") from e
 
 
 def _mapped(path: str | os.PathLike[str]) -> mmap.mmap:
@@ -310,9 +310,9 @@ def _mapped(path: str | os.PathLike[str]) -> mmap.mmap:
     try:
         status = os.fstat(descriptor)
         if not stat.S_ISREG(status.st_mode):
-            raise ArtifactError("wanted a file, found something else")
+            raise ArtifactError("expected a file, found something else")
         if not _END.size + _LOCAL.size < status.st_size <= MAX_FILE_BYTES:
-            raise ArtifactError(f"wanted an artifact, found a file of {status.st_size} bytes")
+            raise ArtifactError(f"expected an artifact, found a file of {status.st_size} bytes")
         return mmap.mmap(descriptor, status.st_size, access=mmap.ACCESS_READ)
     finally:
         os.close(descriptor)
@@ -323,37 +323,37 @@ def _manifest_bytes(mapped: mmap.mmap | bytes) -> bytes:
     (size,) = struct.unpack_from("<I", mapped, _SIZE_OFFSET)
     count = size - _NPY_HEADER
     if not 0 < count <= manifests.MAX_BYTES:
-        raise ArtifactError(f"wanted a manifest of 1 to {manifests.MAX_BYTES} bytes first, found {count}")
+        raise ArtifactError(f"expected a manifest of 1 to {manifests.MAX_BYTES} bytes first, found {count}")
     member = _Member(MANIFEST, "|u1", (count,), 0)
     if member.end > len(mapped):
-        raise ArtifactError(f"{MANIFEST}: wanted {count} bytes, found the end of the file")
+        raise ArtifactError(f"{MANIFEST}: expected {count} bytes, found the end of the file")
     text = mapped[member.data : member.end]
     if mapped[: member.data] != member.head(member.crc(text)):
-        raise ArtifactError("wanted an artifact, found another kind of file or a damaged one")
+        raise ArtifactError("expected an artifact, found another kind of file or a damaged one")
     return text
 
 
 def _checked_frame(mapped: mmap.mmap, members: Sequence[_Member]) -> list[int]:
     """The CRCs of the members, when all else that is neither manifest nor array is what the writer would write."""
     if members[-1].end > len(mapped):
-        raise ArtifactError(f"wanted {members[-1].end} bytes and a directory, found a file of {len(mapped)}")
+        raise ArtifactError(f"expected {members[-1].end} bytes and a directory, found a file of {len(mapped)}")
     crcs = [int.from_bytes(mapped[m.start + _CRC_OFFSET : m.start + _CRC_OFFSET + 4], "little") for m in members]
     for member, crc in zip(members, crcs, strict=True):
         if mapped[member.start : member.data] != member.head(crc):
-            raise ArtifactError(f"{member.name}: wanted the header that the manifest foretells, found another")
+            raise ArtifactError(f"{member.name}: expected the header that the manifest foretells, found another")
     directory = _directory(members, crcs)
     if len(mapped) != members[-1].end + len(directory):
-        raise ArtifactError(f"wanted {members[-1].end + len(directory)} bytes, found {len(mapped)}")
+        raise ArtifactError(f"expected {members[-1].end + len(directory)} bytes, found {len(mapped)}")
     if mapped[members[-1].end :] != directory:
-        raise ArtifactError("directory: wanted the one that the manifest foretells, found another")
+        raise ArtifactError("directory: expected the one that the manifest foretells, found another")
     return crcs
 
 
 def _check(member: _Member, array: Array, crc: int, sha256: str) -> None:
     if hashlib.sha256(_bytes(array)).hexdigest() != sha256:
-        raise ArtifactError(f"{member.name}: wanted SHA-256 {sha256[:12]}..., found other bytes")
+        raise ArtifactError(f"{member.name}: expected SHA-256 {sha256[:12]}..., found other bytes")
     if member.crc(_bytes(array)) != crc:
-        raise ArtifactError(f"{member.name}: wanted its own CRC-32, found another")
+        raise ArtifactError(f"{member.name}: expected its own CRC-32, found another")
     _check_finite(member.name, array)
 
 
@@ -366,4 +366,4 @@ def _check_finite(name: str, array: Array) -> None:
     with np.errstate(invalid="ignore"):
         finite = array.size and np.isfinite(array.min()) and np.isfinite(array.max())
     if not finite:
-        raise ArtifactError(f"{name}: wanted finite numbers, found NaN, infinity or nothing at all")
+        raise ArtifactError(f"{name}: expected finite numbers, found NaN, infinity or nothing at all")

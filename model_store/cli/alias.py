@@ -12,7 +12,7 @@ from model_store.cli.common import fail, note, print_json, user
 from model_store.cli.group import command, why_option
 from model_store.cli.terminal import stdout
 from model_store.registry import promotion
-from model_store.registry.alias_log import Generation
+from model_store.registry.alias_log import AliasRevision
 from model_store.registry.store import DEFAULT, open_store
 
 _force = click.option("--force", is_flag=True, help="Move it although it is protected, or cannot be read.")
@@ -122,12 +122,12 @@ def protect(name: str, alias: str, off: bool, why: str, store: str, as_json: boo
         note(f"{name}/{alias} is {'no longer ' if off else ''}protected; it points to version {move.version}.")
 
 
-def _report(name: str, move: Generation, as_json: bool) -> None:
+def _report(name: str, move: AliasRevision, as_json: bool) -> None:
     if as_json:
         print_json(_plain(name, move))
     else:
         note(f"{name}/{move.alias} now points to version {move.version}.")
 
 
-def _plain(name: str, move: Generation) -> dict[str, Any]:
+def _plain(name: str, move: AliasRevision) -> dict[str, Any]:
     return {"name": name, **vars(move), "when": move.when.isoformat()}

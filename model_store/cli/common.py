@@ -62,7 +62,7 @@ def version_option(command: Command) -> Command:
 
 
 def verbosity_option(command: Command) -> Command:
-    """`-v` and `-q`, each as often as wanted; read with `verbosity()`."""
+    """`-v` and `-q`, each as often as expected; read with `verbosity()`."""
 
     def count(context: click.Context, option: click.Parameter, value: int) -> None:
         change = -value if option.name == "quiet" else value
@@ -138,8 +138,8 @@ def exit_codes(codes: Mapping[type[Exception], int] | None = None) -> Iterator[N
     except (click.ClickException, click.exceptions.Exit):
         raise
     except MemoryError as error:
-        mend = "take a smaller model, fewer rows at a time, or more memory"
-        fail(f"not enough memory: {str(error) or 'none is left'}; {mend}", 1)
+        fix = "take a smaller model, fewer rows at a time, or more memory"
+        fail(f"not enough memory: {str(error) or 'none is left'}; {fix}", 1)
     except Exception as error:  # noqa: BLE001 - the last place that can turn a crash into a sentence
         code = next((known[kind] for kind in type(error).__mro__ if kind in known), None)
         if code is not None:

@@ -42,7 +42,7 @@ class Duration(click.ParamType[timedelta]):
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> timedelta:
         number, unit = str(value)[:-1], self.UNITS.get(str(value)[-1:])
         if unit is None or not (number.isascii() and number.isdigit() and len(number) < 8):
-            self.fail(f"wanted a duration such as 30s, 15m, 24h or 7d; found {value!r}", param, ctx)
+            self.fail(f"expected a duration such as 30s, 15m, 24h or 7d; found {value!r}", param, ctx)
         return timedelta(**{unit: int(number)})
 
 
@@ -95,14 +95,20 @@ def show(model: str, store: str, as_json: bool) -> None:
     signed_by = opened.signed_by(name, number)
     file_size, page = opened.size(name, number), opened.report(name, number)
     if as_json:
-        about = {"name": name, "version": number, "digest": version.digest, "bytes": file_size, "path": version.place}
+        about = {
+            "name": name,
+            "version": number,
+            "digest": version.digest,
+            "bytes": file_size,
+            "path": version.location,
+        }
         print_json({**about, "report": page, "aliases": aliases, "signed_by": signed_by, "manifest": manifest})
         return
     try:
         signature = read_signature(manifest["signature"])
         network = npz.outline(manifest)
     except ValueError as e:
-        raise ArtifactError(f"{version.place}: {e}") from e
+        raise ArtifactError(f"{version.location}: {e}") from e
     training = signature.ordered(manifest["training"])
     stdout.print(f"{name}/{number}", style="bold")
     head = [
@@ -112,7 +118,7 @@ def show(model: str, store: str, as_json: bool) -> None:
         ("digest", version.digest),
         ("signed by", signed_by),
         ("size", tables.size(file_size)),
-        ("file", version.place),
+        ("file", version.location),
         ("report", page),
         ("numbers", manifest["dtype"]),
         ("producer", manifest["producer"]),
@@ -200,12 +206,12 @@ def verify(model: str | None, key_files: tuple[Path, ...], store: str, as_json: 
     keys = [_signing().public_key(path) for path in key_files]
     opened = open_store(store)
     if model is None:
-        wanted = [(name, number) for name in opened.names() for number in opened.versions(name)]
+        expected = [(name, number) for name in opened.names() for number in opened.versions(name)]
     elif "/" in model:
-        wanted = [resolved(opened, model)]
+        expected = [resolved(opened, model)]
     else:
-        wanted = [(model, number) for number in opened.versions(model)]
-    found = [_verified(opened, name, number, keys) for name, number in wanted]
+        expected = [(model, number) for number in opened.versions(model)]
+    found = [_verified(opened, name, number, keys) for name, number in expected]
     if as_json:
         print_json(found)
     else:

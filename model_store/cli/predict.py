@@ -25,7 +25,15 @@ from model_store.client.http import Client, ServiceError
 from model_store.errors import Fault, InputError
 from model_store.registry.store import open_store
 from model_store.schema import row_parser
-from model_store.schema.signature import Array, Category, Classes, Input, Number, Signature, Values
+from model_store.schema.signature import (
+    ArrayColumn,
+    CategoryColumn,
+    ClassificationOutput,
+    Input,
+    NumberColumn,
+    RegressionOutput,
+    Signature,
+)
 from model_store.utils.atomic_write import replacing
 
 _BATCH_CELLS = 100_000  # a few thousand rows of a table, a hundred images: some megabytes in memory
@@ -72,9 +80,9 @@ def predict(
     that the model does not take are passed over, and told.
     """
     if (file is None) == (not row_texts):
-        raise click.UsageError("Wanted rows: either a FILE, or --row.")
+        raise click.UsageError("Expected rows: either a FILE, or --row.")
     if output is not None and file is None:
-        raise click.UsageError("Wanted a FILE: --output answers a whole file.")
+        raise click.UsageError("Expected a FILE: --output answers a whole file.")
     answering = _stored(store, model) if url is None else _served(url, key, model)
     name = answering.name
     if file is not None and output is not None:
@@ -122,20 +130,24 @@ def _served(url: str, key: str | None, model: str) -> Answering:
 def _column(about: Mapping[str, Any]) -> Input:
     """As much of a column as reading a file needs."""
     if about["kind"] == "array":
-        return Array(about["name"], tuple(about["shape"]))
-    return Category(about["name"], tuple(about["categories"])) if about["kind"] == "category" else Number(about["name"])
+        return ArrayColumn(about["name"], tuple(about["shape"]))
+    return (
+        CategoryColumn(about["name"], tuple(about["categories"]))
+        if about["kind"] == "category"
+        else NumberColumn(about["name"])
+    )
 
 
-def _output(about: Mapping[str, Any]) -> Classes | Values:
+def _output(about: Mapping[str, Any]) -> ClassificationOutput | RegressionOutput:
     if about["kind"] == "classes":
-        return Classes(about["name"], tuple(about["labels"]))
-    return Values(tuple(about["names"]), (0.0,) * len(about["names"]), (1.0,) * len(about["names"]))
+        return ClassificationOutput(about["name"], tuple(about["labels"]))
+    return RegressionOutput(tuple(about["names"]), (0.0,) * len(about["names"]), (1.0,) * len(about["names"]))
 
 
 def _answer_file(answering: Answering, file: str, output: Path) -> int:
     """How many rows there were. InputError with the numbers of rows that do not fit."""
     signature, title = answering.signature, _title(file)
-    width = sum(column.width if isinstance(column, Array) else 1 for column in signature.inputs)
+    width = sum(column.width if isinstance(column, ArrayColumn) else 1 for column in signature.inputs)
     size = max(1, min(5_000, _BATCH_CELLS // width))
     count, others = 0, list[str]()
     with (
@@ -168,15 +180,15 @@ def _answered(answering: Answering, batch: list[Any], title: str, start: int) ->
 
 def _placed(fault: Fault, title: str, start: int) -> Fault:
     """A row of a batch as a row of the file: `instances.2.island` is `row_parser.csv row 5002.island`."""
-    head, _, rest = fault.place.partition(".")
+    head, _, rest = fault.location.partition(".")
     number, dot, column = rest.partition(".")
     if head != "instances" or not number.isdigit():
         return fault
-    return Fault(f"{title} row {start + int(number)}{dot}{column}", fault.problem, fault.mend)
+    return Fault(f"{title} row {start + int(number)}{dot}{column}", fault.problem, fault.fix)
 
 
-def _heading(output: Classes | Values) -> list[str]:
-    if isinstance(output, Classes):
+def _heading(output: ClassificationOutput | RegressionOutput) -> list[str]:
+    if isinstance(output, ClassificationOutput):
         return [output.name, *(f"probability_{label}" for label in output.labels)]
     return list(output.names)
 

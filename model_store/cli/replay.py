@@ -34,17 +34,17 @@ def replay(receipt: Path, body: Path, store: str, as_json: bool) -> None:
     data = body.read_bytes()
     found = hashlib.sha256(data).hexdigest()
     if found != told["input_sha256"]:
-        problem = f"wanted the body of SHA-256 {told['input_sha256']}, found {found}"
-        mend = "give the file that was sent, byte for byte; curl sends it so with --data-binary, not with -d"
-        raise InputError([Fault(str(body), problem, mend)])
+        problem = f"expected the body of SHA-256 {told['input_sha256']}, found {found}"
+        fix = "give the file that was sent, byte for byte; curl sends it so with --data-binary, not with -d"
+        raise InputError([Fault(str(body), problem, fix)])
     name, number = told["model"], told["version"]
     _, model = open_store(store).load(name, number)
     if model.digest != told["digest"]:
-        raise ArtifactError(f"{name}/{number}: wanted the digest {told['digest']}, found {model.digest}")
+        raise ArtifactError(f"{name}/{number}: expected the digest {told['digest']}, found {model.digest}")
     predictions = model.predict(_instances(data, model.signature, body.name))
     if hashed(predictions) != told["predictions_sha256"]:
         raise ArtifactError(
-            f"{name}/{number}: wanted predictions of SHA-256 {told['predictions_sha256']}, found "
+            f"{name}/{number}: expected predictions of SHA-256 {told['predictions_sha256']}, found "
             f"{hashed(predictions)}; another CPU or NumPy may round otherwise"
         )
     if as_json:
@@ -58,11 +58,11 @@ def _read(path: Path) -> Mapping[str, Any]:
     try:
         told = json.loads(path.read_bytes())
     except ValueError as e:
-        raise InputError([Fault(str(path), f"wanted a receipt as JSON, found something else: {e}")]) from e
+        raise InputError([Fault(str(path), f"expected a receipt as JSON, found something else: {e}")]) from e
     told = told.get("receipt", told) if isinstance(told, dict) else {}
     wrong = [key for key, kind in KEYS.items() if not isinstance(told, dict) or type(told.get(key)) is not kind]
     if wrong:
-        problem = f"wanted a receipt with {', '.join(KEYS)}; found none of {', '.join(wrong)}"
+        problem = f"expected a receipt with {', '.join(KEYS)}; found none of {', '.join(wrong)}"
         raise InputError([Fault(str(path), problem, "ask for one: POST /predict?receipt=true")])
     found: Mapping[str, Any] = told
     return found

@@ -12,10 +12,17 @@ from model_store.cli.terminal import stdout
 from model_store.evaluation.compare import Comparison, Row
 from model_store.evaluation.record import Record
 from model_store.nn import Sequential
-from model_store.registry.alias_log import Generation
+from model_store.registry.alias_log import AliasRevision
 from model_store.registry.garbage_collection import Leftover
 from model_store.report.markup import number
-from model_store.schema.signature import Array, Category, Classes, Input, Number, Signature
+from model_store.schema.signature import (
+    ArrayColumn,
+    CategoryColumn,
+    ClassificationOutput,
+    Input,
+    NumberColumn,
+    Signature,
+)
 
 
 def table(*headings: str, title: str | None = None) -> Table:
@@ -77,7 +84,7 @@ def inputs(signature: Signature) -> Table:
 
 def output(signature: Signature) -> str:
     answer = signature.output
-    if isinstance(answer, Classes):
+    if isinstance(answer, ClassificationOutput):
         return f"{answer.name}: one of {text(answer.labels)}"
     return text(answer.names)
 
@@ -144,7 +151,7 @@ def _change(row: Row) -> float | None:
     return row.second - row.first if both else None
 
 
-def history(moves: Iterable[Generation]) -> Table:
+def history(moves: Iterable[AliasRevision]) -> Table:
     made = table("alias", ">move", ">version", "when (UTC)", "who", "why")
     guarded: dict[str, bool] = {}
     for move in moves:
@@ -190,27 +197,29 @@ def _shape(shape: Sequence[int] | None) -> str:
 
 
 def _values(column: Input) -> str:
-    if isinstance(column, Category):
+    if isinstance(column, CategoryColumn):
         return text(column.categories) + (", others" if column.unknown == "bucket" else "")
     low, high = column.statistics.get("min"), column.statistics.get("max")
     seen = "" if low is None or high is None else f"{text(low)} to {text(high)}"
-    if isinstance(column, Array):
+    if isinstance(column, ArrayColumn):
         return _shape(column.shape) + (f", {seen}" if seen else "")
     return seen
 
 
 def _missing(column: Input) -> str:
-    if isinstance(column, (Number, Category)) and column.fill is not None:
+    if isinstance(column, (NumberColumn, CategoryColumn)) and column.fill is not None:
         return f"filled with {text(column.fill)}"
     return "refused"
 
 
-def _split(found: Mapping[str, Any], place: str) -> tuple[list[tuple[str, Any]], list[tuple[str, Mapping[str, Any]]]]:
+def _split(
+    found: Mapping[str, Any], location: str
+) -> tuple[list[tuple[str, Any]], list[tuple[str, Mapping[str, Any]]]]:
     """Leaves by their dotted place, and the groups among the branches: objects of objects with the same keys."""
     scalars: list[tuple[str, Any]] = []
     groups: list[tuple[str, Mapping[str, Any]]] = []
     for key, value in found.items():
-        name = f"{place}{key}"
+        name = f"{location}{key}"
         if not isinstance(value, Mapping):
             if not (isinstance(value, list) and any(isinstance(part, (list, dict)) for part in value)):
                 scalars.append((name, value))

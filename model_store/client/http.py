@@ -46,12 +46,12 @@ class Client:
     ) -> None:
         parts = urlsplit(url)
         if parts.scheme not in {"http", "https"} or not parts.hostname:
-            raise ServiceError(f"{url}: wanted an address such as http://127.0.0.1:8000")
+            raise ServiceError(f"{url}: expected an address such as http://127.0.0.1:8000")
         kind = http.client.HTTPSConnection if parts.scheme == "https" else http.client.HTTPConnection
         self._connection = kind(parts.hostname, parts.port, timeout=timeout_seconds)
         self._url, self._base = url, parts.path.rstrip("/")
         if key is not None and not (key.isascii() and key.isprintable()):
-            raise ServiceError(f"{url}: wanted a key of printable ASCII letters; serve keygen makes such keys")
+            raise ServiceError(f"{url}: expected a key of printable ASCII letters; serve keygen makes such keys")
         self._key = {} if key is None else {"Authorization": f"Bearer {key}"}
         self._retries, self._sleep = retries, sleep
         self._tensors: dict[str, list[dict[str, Any]]] = {}
@@ -139,18 +139,18 @@ def _seconds(text: str | None, otherwise: float) -> float:
     return float(text) if text is not None and text.isascii() and text.isdigit() else otherwise
 
 
-def _error(status: int, answer: bytes, place: str) -> StoreError | InputError:
+def _error(status: int, answer: bytes, location: str) -> StoreError | InputError:
     """The exception for an answer that is an error, in the service's own words."""
     try:
         error = json.loads(answer)["error"]
         if isinstance(error, str):
             error = {"message": error.partition(" This works: curl ")[0], "faults": []}  # that is for a shell
-        faults = [Fault(each["place"], each["problem"], each["mend"]) for each in error["faults"]]
+        faults = [Fault(each["location"], each["problem"], each["fix"]) for each in error["faults"]]
         message = str(error["message"])
     except (ValueError, KeyError, TypeError):
-        return ServiceError(f"{place}: answered {status}: {answer[:200].decode('utf-8', 'replace')}", status)
+        return ServiceError(f"{location}: answered {status}: {answer[:200].decode('utf-8', 'replace')}", status)
     if status in {400, 422}:
         return InputError(faults or [Fault("request", message)])
     if status == 404:
         return NotFoundError(message)
-    return ServiceError(f"{place}: answered {status}: {message}", status)
+    return ServiceError(f"{location}: answered {status}: {message}", status)

@@ -48,7 +48,7 @@ def _datatype(name: str, array: Array) -> str:
     if kind in "USO":
         return "BYTES"
     if kind not in _KINDS or array.dtype.itemsize > 8:
-        problem = f"wanted an array of numbers or text, found {array.dtype}"
+        problem = f"expected an array of numbers or text, found {array.dtype}"
         raise InputError([Fault(name, problem, "convert it with .astype(float)")])
     return "BOOL" if kind == "b" else f"{_KINDS[kind]}{8 * array.dtype.itemsize}"
 
@@ -64,8 +64,8 @@ def write_texts(name: str, array: Array) -> bytes:
     texts = []
     for i, value in enumerate(array.ravel().tolist()):
         if not isinstance(value, (str, bytes)):
-            mend = "a missing value is null in rows of JSON: send a list of rows"
-            raise InputError([Fault(f"{name}.{i}", f"wanted text, found {value!r}", mend)])
+            fix = "a missing value is null in rows of JSON: send a list of rows"
+            raise InputError([Fault(f"{name}.{i}", f"expected text, found {value!r}", fix)])
         texts.append(value.encode() if isinstance(value, str) else value)
     return b"".join(chain.from_iterable((len(text).to_bytes(4, "little"), text) for text in texts))
 

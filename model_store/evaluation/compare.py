@@ -13,7 +13,14 @@ from model_store.errors import ArtifactError
 from model_store.evaluation.confidence import difference
 from model_store.evaluation.record import Record
 from model_store.report.markup import TITLES, percent
-from model_store.schema.signature import Array, Category, Classes, Input, Number, Signature
+from model_store.schema.signature import (
+    ArrayColumn,
+    CategoryColumn,
+    ClassificationOutput,
+    Input,
+    NumberColumn,
+    Signature,
+)
 from model_store.schema.signature_json import read_signature
 
 _NAMED = 5  # categories or labels that one has and the other has not
@@ -31,7 +38,7 @@ class Row:
 
 
 @dataclass(frozen=True)
-class Verdict:
+class ComparisonVerdict:
     """Which is ahead: "first", "second" or None, and whether the figures are enough to be sure of it."""
 
     ahead: str | None
@@ -43,7 +50,7 @@ class Verdict:
 class Comparison:
     """`same_rows` when both were judged on the same rows; None where their records do not tell."""
 
-    verdict: Verdict
+    verdict: ComparisonVerdict
     same_rows: bool | None
     metrics: list[Row]
     signature: list[Row]
@@ -63,8 +70,8 @@ def compare(first: tuple[str, Mapping[str, Any]], second: tuple[str, Mapping[str
     layers = [_layers(*one) for one in (first, second)]
     metrics = _metrics(records)
     if first[1] == second[1]:
-        verdict = Verdict(None, True, f"{names[0]} and {names[1]} are the same model.")
-    elif isinstance(signatures.first.output, Classes):
+        verdict = ComparisonVerdict(None, True, f"{names[0]} and {names[1]} are the same model.")
+    elif isinstance(signatures.first.output, ClassificationOutput):
         verdict = _of_classes(names, signatures, records)
     else:
         verdict = _of_values(names, signatures, records)
@@ -72,7 +79,7 @@ def compare(first: tuple[str, Mapping[str, Any]], second: tuple[str, Mapping[str
     if verdict.ahead and learned:
         were = "was judged on the rows it" if len(learned) == 1 else "were each judged on the rows they"
         words = f"Nobody knows which is better: {' and '.join(learned)} {were} learned from."
-        verdict = Verdict(None, False, words)
+        verdict = ComparisonVerdict(None, False, words)
     return Comparison(
         verdict,
         same_rows(first[1]["training"], second[1]["training"]),
@@ -105,13 +112,13 @@ class _Pair:
 # Which is better -----------------------------------------------------------------------------------------------------
 
 
-def _of_classes(names: tuple[str, str], signatures: _Pair, records: _Pair) -> Verdict:
+def _of_classes(names: tuple[str, str], signatures: _Pair, records: _Pair) -> ComparisonVerdict:
     labels = [set(getattr(signature.output, "labels", ())) for signature in (signatures.first, signatures.second)]
     found = records.get("classification")
     if labels[0] != labels[1]:
-        return Verdict(None, False, "They answer different questions: their labels differ.")
+        return ComparisonVerdict(None, False, "They answer different questions: their labels differ.")
     if None in found:
-        return Verdict(None, False, "Their metrics cannot be compared: one of them records none.")
+        return ComparisonVerdict(None, False, "Their metrics cannot be compared: one of them records none.")
     right = [(round(one["accuracy"] * one["rows"]), one["rows"]) for one in found]
     gap = found[1]["accuracy"] - found[0]["accuracy"]
     if gap == 0:
@@ -122,36 +129,36 @@ def _of_classes(names: tuple[str, str], signatures: _Pair, records: _Pair) -> Ve
     words = f"{names[ahead]} is {'better' if sure else 'ahead'}: {_points(abs(gap))} more accurate"
     between = f"95 % interval {100 * low:.1f} to {_points(high)}".replace("-", "−")
     words += f" ({between})." if sure else f", which chance may explain ({between})."
-    return Verdict(("first", "second")[ahead], sure, words)
+    return ComparisonVerdict(("first", "second")[ahead], sure, words)
 
 
-def _by_log_loss(names: tuple[str, str], records: _Pair) -> Verdict:
+def _by_log_loss(names: tuple[str, str], records: _Pair) -> ComparisonVerdict:
     losses = records.get("calibration", "log_loss")
     words = "They are equally accurate"
     if None in losses or losses[0] == losses[1]:
-        return Verdict(None, False, f"{words}.")
+        return ComparisonVerdict(None, False, f"{words}.")
     ahead = int(losses[1] < losses[0])
     words += f"; {names[ahead]} has the lower log loss, {losses[ahead]:.4g} against {losses[1 - ahead]:.4g}."
-    return Verdict(("first", "second")[ahead], False, words)
+    return ComparisonVerdict(("first", "second")[ahead], False, words)
 
 
-def _of_values(names: tuple[str, str], signatures: _Pair, records: _Pair) -> Verdict:
+def _of_values(names: tuple[str, str], signatures: _Pair, records: _Pair) -> ComparisonVerdict:
     targets = [set(getattr(signature.output, "names", ())) for signature in (signatures.first, signatures.second)]
     found = records.get("regression", "targets")
     if targets[0] != targets[1]:
-        return Verdict(None, False, "They answer different questions: their targets differ.")
+        return ComparisonVerdict(None, False, "They answer different questions: their targets differ.")
     if None in found:
-        return Verdict(None, False, "Their metrics cannot be compared: one of them records none.")
+        return ComparisonVerdict(None, False, "Their metrics cannot be compared: one of them records none.")
     errors = [(found[0][name]["rmse"], found[1][name]["rmse"]) for name in found[0].keys() & found[1].keys()]
     ratios = [log(b / a) for a, b in errors if a and b and a > 0 and b > 0]
     if not ratios or sum(ratios) == 0:
-        return Verdict(None, False, "Their errors are the same.")
+        return ComparisonVerdict(None, False, "Their errors are the same.")
     change = exp(sum(ratios) / len(ratios))
     ahead = int(change < 1)
     less = 1 - min(change, 1 / change)
     mean = "on average over the targets, " if len(ratios) > 1 else ""
     words = f"{names[ahead]} is ahead: {mean}its RMSE is {percent(less)} lower; whether by chance is not known."
-    return Verdict(("first", "second")[ahead], False, words)
+    return ComparisonVerdict(("first", "second")[ahead], False, words)
 
 
 def _metrics(records: _Pair) -> list[Row]:
@@ -234,10 +241,11 @@ def _signatures(first: Signature, second: Signature) -> list[Row]:
     if common[0] != common[1]:
         rows.append(Row("order of columns", *common))
     outputs = [
-        list(one.output.labels if isinstance(one.output, Classes) else one.output.names) for one in (first, second)
+        list(one.output.labels if isinstance(one.output, ClassificationOutput) else one.output.names)
+        for one in (first, second)
     ]
     if outputs[0] != outputs[1]:
-        rows.append(Row("labels" if isinstance(second.output, Classes) else "targets", *outputs))
+        rows.append(Row("labels" if isinstance(second.output, ClassificationOutput) else "targets", *outputs))
     return rows
 
 
@@ -246,22 +254,22 @@ def _told(column: Input | None, other: Input | None) -> str | None:
     if column is None:
         return None
     words = [str(column.kind)]
-    if isinstance(column, Array):
+    if isinstance(column, ArrayColumn):
         words.append(_shape(column.shape))
         words += [f"{column.low} to {column.high}"] if (column.low, column.high) != (None, None) else []
-    if isinstance(column, Category):
-        known = set(other.categories) if isinstance(other, Category) else set()
+    if isinstance(column, CategoryColumn):
+        known = set(other.categories) if isinstance(other, CategoryColumn) else set()
         only = [category for category in column.categories if category not in known]
         more = [f"{len(only) - _NAMED} more"] if len(only) > _NAMED else []
         words += [*only[:_NAMED], *more]
         words += ["any unknown one"] if column.unknown == "bucket" else []
-    if isinstance(column, (Number, Category)) and column.fill is None:
+    if isinstance(column, (NumberColumn, CategoryColumn)) and column.fill is None:
         words.append("never missing")
     return ", ".join(words)
 
 
-def _leaves(value: Any, place: str = "") -> list[tuple[str, Any]]:
+def _leaves(value: Any, location: str = "") -> list[tuple[str, Any]]:
     """The settings of a job by their dotted place."""
-    if not isinstance(value, Mapping) or place.count(".") > _DEPTH:
-        return [(place.rstrip("."), value)] if place else []
-    return [leaf for key, inner in value.items() for leaf in _leaves(inner, f"{place}{key}.")]
+    if not isinstance(value, Mapping) or location.count(".") > _DEPTH:
+        return [(location.rstrip("."), value)] if location else []
+    return [leaf for key, inner in value.items() for leaf in _leaves(inner, f"{location}{key}.")]

@@ -26,7 +26,7 @@ _Word = partial(fields.Raw, required=True, validate=lambda value: isinstance(val
 class _List(fields.List[Any]):
     def _deserialize(self, value: Any, attr: str | None, data: Mapping[str, Any] | None, **kwargs: Any) -> list[Any]:
         if not isinstance(value, list) or not 1 <= len(value) <= _MOST:
-            raise ValidationError(f"wanted a list of 1 to {_MOST} items")
+            raise ValidationError(f"expected a list of 1 to {_MOST} items")
         return super()._deserialize(value, attr, data, **kwargs)
 
 
@@ -38,7 +38,7 @@ class _Named(fields.Dict):
 
     def _deserialize(self, value: Any, attr: str | None, data: Mapping[str, Any] | None, **kwargs: Any) -> Any:
         if not isinstance(value, dict) or not 1 <= len(value) <= _MOST:
-            raise ValidationError(f"wanted an object of 1 to {_MOST} parts")
+            raise ValidationError(f"expected an object of 1 to {_MOST} parts")
         return super()._deserialize(value, attr, data, **kwargs)  # type: ignore[no-untyped-call]
 
 
@@ -85,7 +85,7 @@ class _Classification(_Part):
         if data["confusion"] and any(
             len(row) != len(data["classes"]) for row in [data["confusion"], *data["confusion"]]
         ):
-            raise ValidationError("wanted a row and a column for each class", "confusion")
+            raise ValidationError("expected a row and a column for each class", "confusion")
 
 
 class _Target(_Part):
@@ -145,7 +145,7 @@ class _Residuals(_Part):
     def _ascending(self, data: dict[str, Any], **_: Any) -> None:
         edges = data["edges"]
         if len(edges) != len(data["counts"]) + 1 or any(high <= low for low, high in pairwise(edges)):
-            raise ValidationError("wanted ascending edges, one more than counts", "edges")
+            raise ValidationError("expected ascending edges, one more than counts", "edges")
 
 
 class _AllResiduals(_Part):
@@ -173,7 +173,7 @@ class _Importance(_Part):
     def _gridded(self, data: dict[str, Any], **_: Any) -> None:
         grid = data["grid"]
         if grid and (grid[0] * grid[1] != len(data["parts"]) or not data["patch"]):
-            raise ValidationError("wanted a part for each patch", "grid")
+            raise ValidationError("expected a part for each patch", "grid")
 
 
 _NO: dict[str, Any] = {}
@@ -232,7 +232,7 @@ class _Statistics(_Part):
     def _ordered(self, data: dict[str, Any], **_: Any) -> None:
         values = [value for value in (data["min"], *(data["deciles"] or ()), data["max"]) if value is not None]
         if values != sorted(values):
-            raise ValidationError("wanted min, deciles and max to ascend")
+            raise ValidationError("expected min, deciles and max to ascend")
 
 
 def statistics(found: Mapping[str, Any]) -> dict[str, Any]:

@@ -47,8 +47,8 @@ class Activation(Module):
     def record(self, inputs: Array) -> tuple[Array, list[Line], Backward]:
         outputs = outputs_like(inputs)
 
-        def backward(output_grad: Array, wanted: bool) -> tuple[Array, list[Line]]:
-            return output_grad, self.chain(inputs, outputs, output_grad) if wanted else []
+        def backward(output_grad: Array, expected: bool) -> tuple[Array, list[Line]]:
+            return output_grad, self.chain(inputs, outputs, output_grad) if expected else []
 
         return outputs, self.lines(inputs, outputs), backward
 
@@ -155,7 +155,7 @@ class LeakyReLU(Activation):
         self.slope = slope
         self._check_fields()
         if not 0 <= slope < 1:
-            raise ValueError(f"LeakyReLU.slope: wanted a number in [0, 1), found {slope}")
+            raise ValueError(f"LeakyReLU.slope: expected a number in [0, 1), found {slope}")
 
     def activation(self, inputs: Array) -> Array:
         y: Array = np.maximum(inputs, inputs * inputs.dtype.type(self.slope))
@@ -245,7 +245,7 @@ class Softmax(Module):
 
     def output_shape(self, input_shape: Shape | None) -> Shape | None:
         if input_shape is not None and input_shape[-1] == 1:
-            raise ValueError("inputs: wanted two values a row or more for a Softmax, found 1; a Sigmoid is for one")
+            raise ValueError("inputs: expected two values a row or more for a Softmax, found 1; a Sigmoid is for one")
         return input_shape
 
     def __call__(self, inputs: Array) -> Array:

@@ -33,10 +33,10 @@ def block_rows(inputs: int, outputs: int, dtype: npt.DTypeLike) -> int:
     | 256, 128        | 3.5, 11.3   | 4.6, 11.0   | 18, 33     | 23, 23     |
     | 2048, 4096      | 4200, 51000 | 8800, 19000 | 5000, 9600 | 7900, 6500 |
     """
-    wanted = next((rows for rows in (8, 4) if rows * inputs * outputs <= _UNPACKED), SIZES[0])
+    expected = next((rows for rows in (8, 4) if rows * inputs * outputs <= _UNPACKED), SIZES[0])
     inputs = min(inputs, _MOST_INPUTS)
     outputs = min(outputs, _MOST_WEIGHTS // inputs)
-    return next((rows for rows in SIZES if rows <= wanted and is_even(rows, inputs, outputs, np.dtype(dtype))), 1)
+    return next((rows for rows in SIZES if rows <= expected and is_even(rows, inputs, outputs, np.dtype(dtype))), 1)
 
 
 @lru_cache

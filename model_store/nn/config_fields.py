@@ -16,7 +16,7 @@ WIDEST = 255
 
 @dataclass(frozen=True)
 class Field:
-    wanted: str
+    expected: str
     accepts: Callable[[Any], bool]
 
 

@@ -31,9 +31,9 @@ class _Window:
         self.size, self.stride, self.padding = size, stride, padding
         self.height, self.width = height + 2 * padding, width + 2 * padding
         if size > min(self.height, self.width):
-            raise ValueError(f"{layer}: wanted a window within {self.height} x {self.width}, found {size} x {size}")
+            raise ValueError(f"{layer}: expected a window within {self.height} x {self.width}, found {size} x {size}")
         self.rows, self.columns = (self.height - size) // stride + 1, (self.width - size) // stride + 1
-        self.places = self.rows * self.columns
+        self.locations = self.rows * self.columns
 
     @property
     def offsets(self) -> Iterable[tuple[int, int]]:
@@ -65,7 +65,7 @@ class _Window:
         The windows of one channel overlap in runs too short to copy fast, so their matrix lies transposed: 64 images
         of 28 x 28, kernel 3, take 0.1 ms rather than 0.7. With more channels rows are faster: 0.2 against 1.0 ms.
         """
-        count, values = batch * self.places, self.size * self.size * self.channels
+        count, values = batch * self.locations, self.size * self.size * self.channels
         shape = (batch, self.rows, self.columns, self.size, self.size, self.channels)
         if self.channels > 1:
             rows = np.empty((count, values), dtype)
@@ -110,9 +110,9 @@ class Conv2D(Learned):
         self.window = window = _Window("Conv2D.kernel", self._input_shape, self.kernel, self.stride, self.padding)
         self.fan_in = self.kernel**2 * window.channels
         padded = window.height * window.width * window.channels
-        if max(padded, window.places * max(self.fan_in, self.filters)) > MOST_VALUES:
-            found = f"{padded}, and {window.places} windows of {self.fan_in} for {self.filters} filters"
-            raise ValueError(f"Conv2D.input_shape: wanted {MOST_VALUES} values an image at most, found {found}")
+        if max(padded, window.locations * max(self.fan_in, self.filters)) > MOST_VALUES:
+            found = f"{padded}, and {window.locations} windows of {self.fan_in} for {self.filters} filters"
+            raise ValueError(f"Conv2D.input_shape: expected {MOST_VALUES} values an image at most, found {found}")
         if arrays is not None:
             self.adopt(dtype, arrays)
             return
@@ -136,7 +136,7 @@ class Conv2D(Learned):
         """Image by image: little memory, and products of one shape, whose bits no other image can change."""
         windows = self.window.all(self._padded(inputs))
         room, patches = self.window.room(1, self.dtype)
-        outputs = np.empty((len(inputs), self.window.places, self.filters), self.dtype)
+        outputs = np.empty((len(inputs), self.window.locations, self.filters), self.dtype)
         for seen, output in zip(windows, outputs, strict=True):
             np.copyto(room[0], seen)
             patches.dot(self._matrix.T, output)
@@ -167,14 +167,14 @@ class Conv2D(Learned):
         window, batch = self.window, len(inputs)
         padded = window.blank(batch, self.dtype) if self.padding else inputs
         room, patches = window.room(batch, self.dtype)
-        outputs = np.empty((batch * window.places, self.filters), self.dtype)
-        biases = np.empty((window.places, self.filters), self.dtype)  # of one image: long runs are added faster
+        outputs = np.empty((batch * window.locations, self.filters), self.dtype)
+        biases = np.empty((window.locations, self.filters), self.dtype)  # of one image: long runs are added faster
 
-        def backward(output_grad: Array, wanted: bool) -> tuple[Array, list[Line]]:
+        def backward(output_grad: Array, expected: bool) -> tuple[Array, list[Line]]:
             dy, ones = output_grad.reshape(-1, self.filters), np.ones(len(patches), self.dtype)
             lines = product(dy.T, patches, self.weights_grad.reshape(self.filters, -1))
             lines.append((ones.dot, (dy, self.bias_grad)))
-            if not wanted:
+            if not expected:
                 return inputs, lines
             input_grad = window.blank(batch, self.dtype)
             handed = np.empty((len(patches), window.channels), self.dtype)
@@ -264,7 +264,7 @@ class MaxPool2D(Module):
         outputs, mask = np.empty(first.shape, inputs.dtype), np.empty(first.shape, np.bool_)
         largest, found = (np.empty(first.shape, self._numbers) for _ in range(2))
 
-        def backward(output_grad: Array, wanted: bool) -> tuple[Array, list[Line]]:
+        def backward(output_grad: Array, expected: bool) -> tuple[Array, list[Line]]:
             input_grad, share = np.empty_like(inputs), np.empty_like(output_grad)
             lines: list[Line] = [(input_grad.fill, (0,))]
             for number, seen in enumerate(self._seen(input_grad)):
@@ -273,7 +273,7 @@ class MaxPool2D(Module):
                     lines.append((np.multiply, (output_grad, mask, seen)))
                 else:
                     lines += [(np.multiply, (output_grad, mask, share)), (np.add, (seen, share, seen))]
-            return input_grad, lines if wanted else []
+            return input_grad, lines if expected else []
 
         forward: list[Line] = [(np.copyto, (outputs, first)), (largest.fill, (0,))]
         for number, seen in enumerate(others, 1):
@@ -319,10 +319,10 @@ class Flatten(Module):
 def _image_shape(shape: Sequence[int], layer: str) -> Shape:
     found = [size.item() if isinstance(size, np.generic) else size for size in shape]
     if not IMAGE.accepts(found):
-        raise ValueError(f"{layer}.input_shape: wanted {IMAGE.wanted}; found {shape!r}")
+        raise ValueError(f"{layer}.input_shape: expected {IMAGE.expected}; found {shape!r}")
     return tuple(found)
 
 
-def _check_shape(wanted: Shape, found: Shape | None) -> None:
-    if found not in (None, wanted):
-        raise ValueError(f"input_shape: wanted {found}, the shape before it; found {wanted}")
+def _check_shape(expected: Shape, found: Shape | None) -> None:
+    if found not in (None, expected):
+        raise ValueError(f"input_shape: expected {found}, the shape before it; found {expected}")

@@ -29,7 +29,7 @@ class Dropout(Module):
         self.rate = rate
         self._check_fields()
         if not 0 <= rate < 1:
-            raise ValueError(f"Dropout.rate: wanted a number in [0, 1), found {rate}")
+            raise ValueError(f"Dropout.rate: expected a number in [0, 1), found {rate}")
         self.rng = np.random.default_rng() if rng is None else rng
 
     def output_shape(self, input_shape: Shape | None) -> Shape | None:
@@ -51,8 +51,8 @@ class Dropout(Module):
     def record(self, inputs: Array) -> tuple[Array, list[Line], Backward]:
         outputs, mask, drawn = outputs_like(inputs), np.empty_like(inputs), np.empty_like(inputs, np.float32)
 
-        def backward(output_grad: Array, wanted: bool) -> tuple[Array, list[Line]]:
-            return output_grad, [(np.multiply, (output_grad, mask, output_grad))] if wanted else []
+        def backward(output_grad: Array, expected: bool) -> tuple[Array, list[Line]]:
+            return output_grad, [(np.multiply, (output_grad, mask, output_grad))] if expected else []
 
         return (
             outputs,

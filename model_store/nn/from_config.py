@@ -37,43 +37,43 @@ def build(
     parameters are drawn from `rng`. ValueError where a layer, a size or an array does not fit, naming the place.
     """
     modules: list[Module] = []
-    places = None if arrays is None else _by_place(arrays)
+    locations = None if arrays is None else _by_place(arrays)
     for i, layer in enumerate(config):
-        place = f"modules.{i}"
-        kind, fields = _checked(layer, place)
-        own = None if places is None else places.get(place, {})
+        location = f"modules.{i}"
+        kind, fields = _checked(layer, location)
+        own = None if locations is None else locations.get(location, {})
         given = {"dtype": dtype, "rng": rng, "initializer": initializer, "arrays": own}
         try:
             modules.append(kind(**fields, **{name: given[name] for name in kind.options}))
         except ValueError as error:
-            raise ValueError(f"{place}.{str(error).removeprefix(f'{kind.__name__}.')}") from error
+            raise ValueError(f"{location}.{str(error).removeprefix(f'{kind.__name__}.')}") from error
     if not any(isinstance(module, Learned) for module in modules):
-        raise ValueError("modules: wanted at least one Linear layer, found none")
+        raise ValueError("modules: expected at least one Linear layer, found none")
     network = Sequential(modules)
     if arrays is not None and (unknown := sorted(arrays.keys() - network.arrays().keys())):
-        raise ValueError(f"{unknown[0]}: wanted no such array, for no layer uses it")
+        raise ValueError(f"{unknown[0]}: expected no such array, for no layer uses it")
     return network
 
 
-def _checked(layer: Any, place: str) -> tuple[type[Module], dict[str, Any]]:
+def _checked(layer: Any, location: str) -> tuple[type[Module], dict[str, Any]]:
     """A layer's class and the arguments that its configuration gives it."""
     kind = layer.get("type") if isinstance(layer, Mapping) else None
     if not isinstance(kind, str) or kind not in LAYERS:
-        raise ValueError(f"{place}.type: wanted one of {', '.join(LAYERS)}; found {kind!r}")
-    wanted = LAYERS[kind].fields
+        raise ValueError(f"{location}.type: expected one of {', '.join(LAYERS)}; found {kind!r}")
+    expected = LAYERS[kind].fields
     found = {name: value for name, value in layer.items() if name != "type"}
-    if found.keys() != wanted.keys():
-        raise ValueError(f"{place}: wanted the fields {sorted(wanted)} of a {kind}, found {sorted(found)}")
+    if found.keys() != expected.keys():
+        raise ValueError(f"{location}: expected the fields {sorted(expected)} of a {kind}, found {sorted(found)}")
     for name, value in found.items():
-        if not wanted[name].accepts(value):
-            raise ValueError(f"{place}.{name}: wanted {wanted[name].wanted}, found {value!r}")
+        if not expected[name].accepts(value):
+            raise ValueError(f"{location}.{name}: expected {expected[name].expected}, found {value!r}")
     return LAYERS[kind], found
 
 
 def _by_place(arrays: Mapping[str, Array]) -> dict[str, dict[str, Array]]:
     """Arrays by the place of their module, then by their own name."""
-    places: dict[str, dict[str, Array]] = {}
+    locations: dict[str, dict[str, Array]] = {}
     for name, array in arrays.items():
-        place, _, own = name.rpartition(".")
-        places.setdefault(place, {})[own] = array
-    return places
+        location, _, own = name.rpartition(".")
+        locations.setdefault(location, {})[own] = array
+    return locations

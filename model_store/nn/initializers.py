@@ -82,6 +82,6 @@ def first_weights(
     ValueError for a name that is none of `INITIALIZERS`.
     """
     if name not in INITIALIZERS:
-        raise ValueError(f"initializer: wanted one of {', '.join(INITIALIZERS)}; found {name!r}")
+        raise ValueError(f"initializer: expected one of {', '.join(INITIALIZERS)}; found {name!r}")
     bias = rng.standard_normal(shape[0]) if name == "normal" else np.zeros(shape[0])
     return INITIALIZERS[name](rng, shape, fan_in, fan_out), bias

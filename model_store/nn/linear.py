@@ -84,9 +84,9 @@ class Linear(Learned):
 
     def output_shape(self, input_shape: Shape | None) -> Shape:
         if input_shape is not None and len(input_shape) != 1:
-            raise ValueError(f"input_size: wanted a Flatten before it, for images of {input_shape}; found none")
+            raise ValueError(f"input_size: expected a Flatten before it, for images of {input_shape}; found none")
         if input_shape not in (None, (self.input_size,)):
-            raise ValueError(f"input_size: wanted {input_shape[0]}, the width before it; found {self.input_size}")
+            raise ValueError(f"input_size: expected {input_shape[0]}, the width before it; found {self.input_size}")
         return (self.output_size,)
 
     def __call__(self, inputs: Array) -> Array:
@@ -127,14 +127,14 @@ class Linear(Learned):
         outputs = np.empty((len(inputs), self.output_size), self.dtype)
         ones = np.ones((len(inputs), 1), self.dtype)  # ones·D is the sum over the batch, by the BLAS
 
-        def backward(output_grad: Array, wanted: bool) -> tuple[Array, list[Line]]:
+        def backward(output_grad: Array, expected: bool) -> tuple[Array, list[Line]]:
             if by_features(self.weights_grad):
                 lines = product(inputs.T, output_grad, self.weights_grad.T)
             else:
                 lines = product(output_grad.T, inputs, self.weights_grad)
             lines.append((ones[:, 0].dot, (output_grad, self.bias_grad)))
             input_grad = np.empty_like(inputs)
-            if wanted:
+            if expected:
                 lines += product(output_grad, self._weights, input_grad)
             return input_grad, lines
 
@@ -162,12 +162,12 @@ class Linear(Learned):
         outputs = np.empty((self.output_size, len(inputs)), self.dtype).T
         forward.append((joined.T.dot, (whole.T, outputs.T)))
 
-        def backward(output_grad: Array, wanted: bool) -> tuple[Array, list[Line]]:
+        def backward(output_grad: Array, expected: bool) -> tuple[Array, list[Line]]:
             lines: list[Line] = [(whole.T.dot, (output_grad, joined_grad))]
             input_grad = np.empty_like(inputs)
-            if wanted and by_features(input_grad):
+            if expected and by_features(input_grad):
                 lines.append((joined[:-1].dot, (output_grad.T, input_grad.T)))
-            elif wanted:
+            elif expected:
                 lines.append((output_grad.dot, (joined[:-1].T, input_grad)))
             return input_grad, lines
 

@@ -71,7 +71,7 @@ class Module:
         """This module's part of a tape (see tape.py), for a batch that will always lie in `inputs`.
 
         Returns the array that the outputs will lie in, the calls of the forward pass, and what records the backward
-        pass: given the array of `∂E/∂Y` and whether `∂E/∂X` is wanted, the array of the latter and the calls. They
+        pass: given the array of `∂E/∂Y` and whether `∂E/∂X` is expected, the array of the latter and the calls. They
         set the gradients rather than add to them, and may use up `∂E/∂Y`.
         """
         # A copy is asked what comes out: `inputs` is not filled yet, and this module is to learn nothing.
@@ -117,20 +117,20 @@ class Module:
                 value = value.item()
                 setattr(self, name, value)
             if not field.accepts(list(value) if isinstance(value, tuple) else value):
-                raise ValueError(f"{type(self).__name__}.{name}: wanted {field.wanted}, found {value!r}")
+                raise ValueError(f"{type(self).__name__}.{name}: expected {field.expected}, found {value!r}")
 
     def bind(self, parameters: Sequence[Array], gradients: Sequence[Array]) -> bool:
         """Moves parameters and gradients into the given arrays: views of a network's one vector.
 
         Works for every module that keeps them in attributes of its own. False, and nothing moved, for others.
         """
-        places = {id(value): name for name, value in vars(self).items()}
+        locations = {id(value): name for name, value in vars(self).items()}
         mine = [*self.parameters(), *self.gradients()]
-        if any(id(array) not in places for array in mine):
+        if any(id(array) not in locations for array in mine):
             return False
         for old, new in zip(mine, [*parameters, *gradients], strict=True):
             new[...] = old
-            setattr(self, places[id(old)], new)
+            setattr(self, locations[id(old)], new)
         return True
 
 
@@ -145,7 +145,7 @@ def _apart(module: Module) -> Module:
     return twin
 
 
-def as_rows(inputs: npt.ArrayLike, size: int | None, dtype: npt.DTypeLike, place: str) -> tuple[Array, bool]:
+def as_rows(inputs: npt.ArrayLike, size: int | None, dtype: npt.DTypeLike, location: str) -> tuple[Array, bool]:
     """`inputs` as a C-contiguous (batch, size) batch of `dtype`, and whether it was one column vector (size, 1).
 
     The article feeds single samples as columns. A column is told from a batch by its shape; where both fit,
@@ -157,4 +157,4 @@ def as_rows(inputs: npt.ArrayLike, size: int | None, dtype: npt.DTypeLike, place
             return rows, False
         if rows.shape == (size, 1):
             return rows.reshape(1, size), True
-    raise ValueError(f"{place}: wanted inputs of shape (batch, {size}), found {np.shape(inputs)}")
+    raise ValueError(f"{location}: expected inputs of shape (batch, {size}), found {np.shape(inputs)}")

@@ -42,7 +42,7 @@ class _Norm(Learned):
         self.size, self.epsilon = size, epsilon
         self._check_fields()
         if not epsilon > 0:
-            raise ValueError(f"{type(self).__name__}.epsilon: wanted a number above 0, found {epsilon}")
+            raise ValueError(f"{type(self).__name__}.epsilon: expected a number above 0, found {epsilon}")
         if arrays is not None:
             self.adopt(dtype, arrays)
         else:
@@ -54,7 +54,9 @@ class _Norm(Learned):
 
     def output_shape(self, input_shape: Shape | None) -> Shape | None:
         if input_shape is not None and input_shape[-1] != self.size:
-            raise ValueError(f"size: wanted {input_shape[-1]}, the last of {input_shape} before it; found {self.size}")
+            raise ValueError(
+                f"size: expected {input_shape[-1]}, the last of {input_shape} before it; found {self.size}"
+            )
         return input_shape
 
     def _learn(self, output_grad: Array) -> None:
@@ -123,10 +125,10 @@ class LayerNorm(_Norm):
         def mean_of(rows: Array, out: Array) -> Line:
             return rows.dot, (shares, out[:, 0])
 
-        def backward(output_grad: Array, wanted: bool) -> tuple[Array, list[Line]]:
+        def backward(output_grad: Array, expected: bool) -> tuple[Array, list[Line]]:
             dy = output_grad.reshape(x.shape)
             lines = self._learning(dy, normal, work)
-            if wanted:
+            if expected:
                 lines += [
                     *spread(np.multiply, output_grad.reshape(spread.rows.shape), self._scale),
                     (np.multiply, (dy, normal, work)),
@@ -181,9 +183,9 @@ class BatchNorm(_Norm):
         self.momentum = momentum
         super().__init__(size, epsilon, dtype, arrays)
         if not 0 < momentum <= 1:
-            raise ValueError(f"BatchNorm.momentum: wanted a number above 0 and at most 1, found {momentum}")
+            raise ValueError(f"BatchNorm.momentum: expected a number above 0 and at most 1, found {momentum}")
         if (self._running_variance < 0).any():
-            raise ValueError("running_variance: wanted no number below 0, found one")
+            raise ValueError("running_variance: expected no number below 0, found one")
 
     def __call__(self, inputs: Array) -> Array:
         factor = self._scale / np.sqrt(self._running_variance + self.epsilon)
@@ -227,10 +229,10 @@ class BatchNorm(_Norm):
             step: list[Line] = [(np.subtract, (measured, running, change)), (np.multiply, (change, momentum, change))]
             return [*step, (np.add, (running, change, running))]
 
-        def backward(output_grad: Array, wanted: bool) -> tuple[Array, list[Line]]:
+        def backward(output_grad: Array, expected: bool) -> tuple[Array, list[Line]]:
             dy = output_grad.reshape(normal.shape)
             lines = self._learning(*(array.reshape(count, self.size) for array in (dy, normal, work)))
-            if wanted:  # (D - mean D - x̂ ⊙ mean(D ⊙ x̂)) / σ, the scale taken out of D
+            if expected:  # (D - mean D - x̂ ⊙ mean(D ⊙ x̂)) / σ, the scale taken out of D
                 lines += [
                     (np.multiply, (self.scale_grad, share, change)),
                     *spread(np.multiply, normal, change, work),

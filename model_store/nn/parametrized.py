@@ -36,7 +36,7 @@ class Held:
         if array.ndim == 1 and found.shape == (*array.shape, 1):  # the article's column
             found = found[:, 0]
         if found.shape != array.shape:
-            raise ValueError(f"{type(layer).__name__}.{self.name}: wanted shape {array.shape}, found {found.shape}")
+            raise ValueError(f"{type(layer).__name__}.{self.name}: expected shape {array.shape}, found {found.shape}")
         array[...] = found
 
 
@@ -59,7 +59,7 @@ class Learned(Module):
         """Start from these values."""
         self.dtype = np.dtype(dtype).newbyteorder("=")
         if self.dtype not in (np.float32, np.float64, np.float16):
-            raise ValueError(f"{type(self).__name__}.dtype: wanted float32, float64 or float16, found {self.dtype}")
+            raise ValueError(f"{type(self).__name__}.dtype: expected float32, float64 or float16, found {self.dtype}")
         for name in self.shapes():
             array = first[name].astype(self.dtype)
             setattr(self, f"_{name}", array)
@@ -91,10 +91,10 @@ class Learned(Module):
 
 def _fitting(arrays: Mapping[str, Array], name: str, shape: Shape, dtype: np.dtype[Any]) -> Array:
     if name not in arrays:
-        raise ValueError(f"{name}: wanted an array of shape {shape}, found none")
+        raise ValueError(f"{name}: expected an array of shape {shape}, found none")
     array = arrays[name]
     if array.shape != shape:
-        raise ValueError(f"{name}: wanted {shape}, found {array.shape}")
+        raise ValueError(f"{name}: expected {shape}, found {array.shape}")
     if array.dtype != dtype:
-        raise ValueError(f"{name}: wanted {dtype}, found {array.dtype}")
+        raise ValueError(f"{name}: expected {dtype}, found {array.dtype}")
     return array

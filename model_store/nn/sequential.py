@@ -94,15 +94,15 @@ class Sequential(Module):
         forward += lines
         learns = [bool(module.parameters()) for module in self.modules]
 
-        def backward(output_grad: Array, wanted: bool) -> tuple[Array, list[Line]]:
-            """Nothing is derived by the input of the first module that learns, unless it is wanted."""
+        def backward(output_grad: Array, expected: bool) -> tuple[Array, list[Line]]:
+            """Nothing is derived by the input of the first module that learns, unless it is expected."""
             grad, every = output_grad, []
             for i in reversed(range(len(tapes))):
-                if not wanted and not any(learns[: i + 1]):
+                if not expected and not any(learns[: i + 1]):
                     break
-                grad, lines = tapes[i](grad, wanted or any(learns[:i]))
+                grad, lines = tapes[i](grad, expected or any(learns[:i]))
                 every += lines
-            return grad.reshape(inputs.shape) if wanted else inputs, every
+            return grad.reshape(inputs.shape) if expected else inputs, every
 
         return outputs, forward, backward
 
@@ -125,8 +125,8 @@ class Sequential(Module):
             return as_rows(inputs, self.input_size, self.dtype, "Sequential")
         images = np.ascontiguousarray(inputs, self.dtype)
         if images.shape[1:] not in (self.input_shape, (self.input_size,)):
-            wanted = f"(batch, {', '.join(map(str, self.input_shape))}) or (batch, {self.input_size})"
-            raise ValueError(f"Sequential: wanted images of shape {wanted}, found {np.shape(inputs)}")
+            expected = f"(batch, {', '.join(map(str, self.input_shape))}) or (batch, {self.input_size})"
+            raise ValueError(f"Sequential: expected images of shape {expected}, found {np.shape(inputs)}")
         return images.reshape(-1, *self.input_shape), False
 
     def without_last(self) -> Sequential:
@@ -193,11 +193,11 @@ class Sequential(Module):
         self.bind(*views)
 
     def _check_places(self) -> None:
-        places: dict[int, str] = {}
-        for place, module in _walked(self):
-            before = places.setdefault(id(module), place)
-            if before != place:
-                raise ValueError(f"{place}: wanted a module of its own, found that of {before}: make another")
+        locations: dict[int, str] = {}
+        for location, module in _walked(self):
+            before = locations.setdefault(id(module), location)
+            if before != location:
+                raise ValueError(f"{location}: expected a module of its own, found that of {before}: make another")
 
     # A deep copy or an unpickled network has arrays of its own, so it gathers them anew.
     def __copy__(self) -> Sequential:
@@ -210,12 +210,12 @@ class Sequential(Module):
         self._flatten()
 
 
-def _walked(network: Sequential, place: str = "modules") -> Iterator[tuple[str, Module]]:
+def _walked(network: Sequential, location: str = "modules") -> Iterator[tuple[str, Module]]:
     """Every module and its place, those of networks within included."""
     for i, module in enumerate(network.modules):
-        yield f"{place}.{i}", module
+        yield f"{location}.{i}", module
         if isinstance(module, Sequential):
-            yield from _walked(module, f"{place}.{i}.modules")
+            yield from _walked(module, f"{location}.{i}.modules")
 
 
 def _vector_of(arrays: Sequence[Array]) -> Array | None:

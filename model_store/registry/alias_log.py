@@ -7,12 +7,12 @@ from dataclasses import dataclass
 from datetime import datetime
 
 from model_store.errors import ConflictError, StoreError
-from model_store.registry.index import shelf
-from model_store.storage.base import SMALL, Objects, explained, put
+from model_store.registry.index import model_index
+from model_store.storage.base import SMALL, StorageBackend, put, translate_os_errors
 
 
 @dataclass(frozen=True)
-class Generation:
+class AliasRevision:
     """One move of an alias. `rollback` tells a way back from a way on, so that two rollbacks go back two steps.
 
     An alias that is `protected` moves only by force, or through a gate.
@@ -39,7 +39,7 @@ class Generation:
         return json.dumps(record, indent=2, ensure_ascii=False).encode() + b"\n"
 
     @classmethod
-    def from_bytes(cls, alias: str, number: int, data: bytes) -> Generation:
+    def from_bytes(cls, alias: str, number: int, data: bytes) -> AliasRevision:
         """ValueError when that is not what `to_bytes` wrote."""
         try:
             found = json.loads(data)
@@ -51,10 +51,10 @@ class Generation:
         return cls(alias, number, version, who, when, why, rollback, protected)
 
 
-class Moves:
+class AliasLog:
     """All moves that are kept, of every alias of every model. The highest generation of an alias counts."""
 
-    def __init__(self, objects: Objects) -> None:
+    def __init__(self, objects: StorageBackend) -> None:
         self._objects = objects
 
     def aliases(self, name: str) -> dict[str, int]:
@@ -64,44 +64,44 @@ class Moves:
 
     def newest(self, name: str) -> dict[str, int]:
         """Every alias of a model and its highest generation."""
-        return shelf(self._objects, name, "aliases/*/*").newest
+        return model_index(self._objects, name, "aliases/*/*").newest
 
-    def head(self, name: str, alias: str) -> Generation | None:
+    def head(self, name: str, alias: str) -> AliasRevision | None:
         """The move that counts, where there is one."""
         numbers = self._numbers(name, alias)
         return self.get(name, alias, numbers[-1]) if numbers else None
 
-    def history(self, name: str, alias: str) -> list[Generation]:
+    def history(self, name: str, alias: str) -> list[AliasRevision]:
         """Every move of an alias, oldest first."""
         return [self.get(name, alias, number) for number in self._numbers(name, alias)]
 
-    def get(self, name: str, alias: str, number: int) -> Generation:
-        place = f"{self._objects.address}/{_key(name, alias, number)}"
-        with explained(place, "read an alias"):
+    def get(self, name: str, alias: str, number: int) -> AliasRevision:
+        location = f"{self._objects.address}/{_key(name, alias, number)}"
+        with translate_os_errors(location, "read an alias"):
             data = self._objects.get(_key(name, alias, number))
         try:
-            return Generation.from_bytes(alias, number, data)
+            return AliasRevision.from_bytes(alias, number, data)
         except ValueError as e:
-            raise StoreError(f"{place}: wanted a move of an alias, found {data[:60]!r}") from e
+            raise StoreError(f"{location}: expected a move of an alias, found {data[:60]!r}") from e
 
-    def add(self, name: str, move: Generation) -> None:
+    def add(self, name: str, move: AliasRevision) -> None:
         """ConflictError when somebody else was first."""
         key, data = _key(name, move.alias, move.number), move.to_bytes()
         if len(data) > SMALL:
-            raise StoreError(f"{name}/{move.alias}: wanted a reason that fits into {SMALL} bytes, found a longer one")
-        with explained(f"{self._objects.address}/{key}", "move an alias"):
+            raise StoreError(f"{name}/{move.alias}: expected a reason that fits into {SMALL} bytes, found a longer one")
+        with translate_os_errors(f"{self._objects.address}/{key}", "move an alias"):
             if not put(self._objects, key, data):
                 raise ConflictError(f"{name}/{move.alias}: somebody else moved it just now; look, and try again")
 
     def _numbers(self, name: str, alias: str) -> list[int]:
-        return sorted(shelf(self._objects, name, f"aliases/{alias}/*").generations.get(alias, []))
+        return sorted(model_index(self._objects, name, f"aliases/{alias}/*").generations.get(alias, []))
 
 
 def _key(name: str, alias: str, number: int) -> str:
     return f"{name}/aliases/{alias}/{number}.json"
 
 
-def trail(moves: list[Generation], versions: list[int]) -> list[int]:
+def rollback_stack(moves: list[AliasRevision], versions: list[int]) -> list[int]:
     """The versions that an alias went through on the way to where it is, without the ways it came back from."""
     if not moves:
         return versions
@@ -116,7 +116,7 @@ def trail(moves: list[Generation], versions: list[int]) -> list[int]:
     return found
 
 
-def is_protected(name: str, head: Generation | None, force: bool) -> bool:
+def is_protected(name: str, head: AliasRevision | None, force: bool) -> bool:
     """Whether the alias is; ConflictError where that keeps it from moving."""
     if head is None or not head.protected:
         return False

@@ -13,7 +13,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 
-from model_store.storage.base import WORD, Objects
+from model_store.storage.base import WORD, StorageBackend
 
 _OF_VERSION = re.compile(rf"({WORD})/(?:([1-9][0-9]{{0,17}})\.|signatures/([1-9][0-9]{{0,17}})/){WORD}")
 
@@ -29,7 +29,7 @@ class Leftover:
 
 
 def leftovers(
-    objects: Objects, aliased: Callable[[str], set[int] | None], *, now: datetime, grace: timedelta
+    objects: StorageBackend, aliased: Callable[[str], set[int] | None], *, now: datetime, grace: timedelta
 ) -> list[Leftover]:
     """All that may be collected `now`. What was left less than `grace` ago may not; nor what a clock ahead dated so.
 
@@ -46,12 +46,12 @@ def leftovers(
     return sorted(found, key=lambda leftover: leftover.key)
 
 
-def _drafts(objects: Objects) -> Iterator[tuple[str, str, str]]:
+def _drafts(objects: StorageBackend) -> Iterator[tuple[str, str, str]]:
     for key in objects.abandoned():
         yield key, "a draft that nobody writes any more", key
 
 
-def _of_versions(objects: Objects, aliased: Callable[[str], set[int] | None]) -> Iterator[tuple[str, str, str]]:
+def _of_versions(objects: StorageBackend, aliased: Callable[[str], set[int] | None]) -> Iterator[tuple[str, str, str]]:
     """Of each version that is not there, whatever is not its tombstone; and the key whose date tells since when."""
     found: defaultdict[tuple[str, str], set[str]] = defaultdict(set)
     for key in objects.keys("*/*", "*/signatures/*/*"):

@@ -21,7 +21,7 @@ from typing import Any
 from model_store.artifact import npz
 from model_store.errors import Fault, InputError, NotFoundError, did_you_mean
 from model_store.evaluation.compare import judged_as_taught, same_rows
-from model_store.registry.alias_log import Generation
+from model_store.registry.alias_log import AliasRevision
 from model_store.registry.store import Store
 from model_store.report.markup import number as written
 from model_store.schema.columns import number_in
@@ -48,20 +48,20 @@ class Gate:
 
 
 @dataclass(frozen=True)
-class Verdict:
-    """What came of a gate. `wanted` is None where there is nothing to be better than: the alias was never set."""
+class GateResult:
+    """What came of a gate. `expected` is None where there is nothing to be better than: the alias was never set."""
 
     gate: str
     passed: bool
     found: float
-    wanted: float | None
+    expected: float | None
     of: str
     same_rows: bool | None = None  # whether both sides were measured on the same; None where nobody knows
     as_taught: bool = False  # whether what was found is of the rows that the version learned from
 
     def __str__(self) -> str:
         words = f"{_figure(self.found)} against "
-        words += f"{self.of}, which was never set" if self.wanted is None else f"{_figure(self.wanted)} of {self.of}"
+        words += f"{self.of}, which was never set" if self.expected is None else f"{_figure(self.expected)} of {self.of}"
         if self.as_taught:
             words += ", measured on the rows it learned from"
         elif self.same_rows is False:
@@ -77,7 +77,7 @@ def _figure(value: float) -> str:
 def parse(text: str) -> Gate:
     match = _GATE.fullmatch(text)
     if match is None or match[3].casefold() in {"nan", "inf", "+inf", "-inf"}:
-        problem = f"wanted a metric, one of >= <= > <, and a number, alias or version; found {text!r}"
+        problem = f"expected a metric, one of >= <= > <, and a number, alias or version; found {text!r}"
         raise InputError([Fault("gate", problem, "write it as in 'accuracy>=champion'")])
     return Gate(match[1], match[2], match[3])
 
@@ -92,7 +92,7 @@ def promote(
     who: str,
     why: str,
     when: datetime,
-) -> tuple[Generation | None, list[Verdict]]:
+) -> tuple[AliasRevision | None, list[GateResult]]:
     """Point `alias` to a version that passes every gate, else None; and what came of each.
 
     A protected alias needs a gate at least. ConflictError when the alias moves while this looks at it: then the gates
@@ -108,23 +108,23 @@ def promote(
     return move, verdicts
 
 
-def _judged(gate: Gate, store: Store, name: str, number: int, alias: str, present: int | None) -> Verdict:
+def _judged(gate: Gate, store: Store, name: str, number: int, alias: str, present: int | None) -> GateResult:
     training = _training(store, name, number)
     found = _metric(training, gate.metric, f"{name}/{number}")
     taught = judged_as_taught(training)
-    wanted = number_in(gate.reference)
-    if wanted is None:
+    expected = number_in(gate.reference)
+    if expected is None:
         if gate.reference == alias and present is None:
-            return Verdict(str(gate), True, found, None, alias, as_taught=taught)
+            return GateResult(str(gate), True, found, None, alias, as_taught=taught)
         other, slash, ref = gate.reference.partition("/")
         other, ref = (other, ref) if slash else (name, other)
         against = present if (other, ref) == (name, alias) and present is not None else store.resolve(other, ref)
         of = f"{other}/{against}"
         theirs = _training(store, other, against)
-        wanted = _metric(theirs, gate.metric, of)
+        expected = _metric(theirs, gate.metric, of)
         same = same_rows(training, theirs)
-        return Verdict(str(gate), _TESTS[gate.test](found, wanted), found, wanted, of, same, taught)
-    return Verdict(str(gate), _TESTS[gate.test](found, wanted), found, wanted, "the gate", as_taught=taught)
+        return GateResult(str(gate), _TESTS[gate.test](found, expected), found, expected, of, same, taught)
+    return GateResult(str(gate), _TESTS[gate.test](found, expected), found, expected, "the gate", as_taught=taught)
 
 
 def _training(store: Store, name: str, number: int) -> Mapping[str, Any]:
@@ -132,14 +132,14 @@ def _training(store: Store, name: str, number: int) -> Mapping[str, Any]:
     return training
 
 
-def _metric(training: Mapping[str, Any], metric: str, place: str) -> float:
+def _metric(training: Mapping[str, Any], metric: str, location: str) -> float:
     known = dict(_numbers(training.get("metrics", {})))
     meant = [name for name in known if name.endswith(f".{metric}")] if metric not in known else [metric]
     if len(meant) == 1:
         return known[meant[0]]
     if metric not in known:
         hint = did_you_mean(metric, known) or f"there are: {', '.join(known) or 'none'}"
-        raise NotFoundError(f"{place}: no metric {metric!r}; {hint}", list(known))
+        raise NotFoundError(f"{location}: no metric {metric!r}; {hint}", list(known))
     return known[metric]
 
 

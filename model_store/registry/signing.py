@@ -80,9 +80,9 @@ def check(keys: Sequence[PublicKey], name: str, number: int, digest: str, find: 
             wrong = wrong or f"one of {called} for something else"
         else:
             return called
-    wanted = " or ".join(fingerprint(key) for key in keys)
+    expected = " or ".join(fingerprint(key) for key in keys)
     raise TrustError(
-        f"{name}/{number}: wanted a signature by {wanted}, found {wrong or 'none'}; "
+        f"{name}/{number}: expected a signature by {expected}, found {wrong or 'none'}; "
         f"look at it, then: models sign {name}/{number} --key FILE"
     )
 
@@ -109,30 +109,30 @@ def public_path(path: Path) -> Path:
 def private_key(path: Path) -> PrivateKey:
     data, mode = _read(path)
     if b"PUBLIC KEY" in data:
-        raise TrustError(f"{path}: wanted a private key, found a public one; sign with the one that it belongs to")
+        raise TrustError(f"{path}: expected a private key, found a public one; sign with the one that it belongs to")
     if mode & 0o077:
-        raise TrustError(f"{path}: wanted a key that its owner alone can read, found mode {mode:o}; chmod 600 {path}")
+        raise TrustError(f"{path}: expected a key that its owner alone can read, found mode {mode:o}; chmod 600 {path}")
     try:
         key = load_pem_private_key(data, None)
     except TypeError as e:
-        raise TrustError(f"{path}: wanted a key without a passphrase, found it encrypted") from e
+        raise TrustError(f"{path}: expected a key without a passphrase, found it encrypted") from e
     except (ValueError, UnsupportedAlgorithm) as e:
-        raise TrustError(f"{path}: wanted a private key in PEM, found something else; models keygen makes one") from e
+        raise TrustError(f"{path}: expected a private key in PEM, found something else; models keygen makes one") from e
     if not isinstance(key, PrivateKey):
-        raise TrustError(f"{path}: wanted an Ed25519 key, found another kind; models keygen makes one")
+        raise TrustError(f"{path}: expected an Ed25519 key, found another kind; models keygen makes one")
     return key
 
 
 def public_key(path: Path) -> PublicKey:
     data, _ = _read(path)
     if b"PRIVATE KEY" in data:
-        raise TrustError(f"{path}: wanted a public key, found a private one; keep that, and give {public_path(path)}")
+        raise TrustError(f"{path}: expected a public key, found a private one; keep that, and give {public_path(path)}")
     try:
         key = load_pem_public_key(data)
     except (ValueError, UnsupportedAlgorithm) as e:
-        raise TrustError(f"{path}: wanted a public key in PEM, found something else; models keygen makes one") from e
+        raise TrustError(f"{path}: expected a public key in PEM, found something else; models keygen makes one") from e
     if not isinstance(key, PublicKey):
-        raise TrustError(f"{path}: wanted an Ed25519 key, found another kind; models keygen makes one")
+        raise TrustError(f"{path}: expected an Ed25519 key, found another kind; models keygen makes one")
     return key
 
 
@@ -141,7 +141,7 @@ def _read(path: Path) -> tuple[bytes, int]:
         with path.open("rb") as file:
             return file.read(_MAX_KEY_BYTES), stat.S_IMODE(os.fstat(file.fileno()).st_mode)
     except OSError as e:
-        raise TrustError(f"{path}: wanted a key to read; {e.strerror or e}") from e
+        raise TrustError(f"{path}: expected a key to read; {e.strerror or e}") from e
 
 
 def _create(path: Path, data: bytes, mode: int) -> None:
@@ -149,6 +149,6 @@ def _create(path: Path, data: bytes, mode: int) -> None:
         with os.fdopen(os.open(path, _CREATE, mode), "wb") as file:
             file.write(data)
     except FileExistsError as e:
-        raise TrustError(f"{path}: wanted a new name for the key, found a file; a key is never overwritten") from e
+        raise TrustError(f"{path}: expected a new name for the key, found a file; a key is never overwritten") from e
     except OSError as e:
         raise TrustError(f"{path}: cannot write the key: {e.strerror or e}") from e

@@ -25,11 +25,11 @@ from typing import Any
 from model_store.artifact import npz
 from model_store.artifact.model import Model
 from model_store.errors import ConflictError, NotFoundError, StoreError, did_you_mean
-from model_store.registry.alias_log import Generation, Moves, is_protected, trail
+from model_store.registry.alias_log import AliasLog, AliasRevision, is_protected, rollback_stack
 from model_store.registry.garbage_collection import Leftover, leftovers
-from model_store.registry.index import Shelf, shelf, shelves
+from model_store.registry.index import ModelIndex, model_index, model_indexes
 from model_store.storage.artifact_cache import default_directory
-from model_store.storage.base import WORD, Directory, Objects, explained, put
+from model_store.storage.base import WORD, LocalStorage, StorageBackend, put, translate_os_errors
 
 BUCKETS = ("s3", "gs", "az")
 DEFAULT = "default"
@@ -47,7 +47,7 @@ class Version:
     name: str
     number: int
     digest: str
-    place: str
+    location: str
 
 
 def open_store(address: str | os.PathLike[str], cache_dir: Path | None = None) -> Store:
@@ -61,36 +61,36 @@ def open_store(address: str | os.PathLike[str], cache_dir: Path | None = None) -
         return Store(_bucket(text, cache_dir or default_directory(os.environ)))
     if slashes or not text:
         kinds = ", ".join(f"{known}://" for known in BUCKETS)
-        raise StoreError(f"store: wanted the path of a directory, or an address with {kinds}; found {text!r}")
-    return Store(Directory(Path(text).expanduser()))
+        raise StoreError(f"store: expected the path of a directory, or an address with {kinds}; found {text!r}")
+    return Store(LocalStorage(Path(text).expanduser()))
 
 
-def _bucket(address: str, cache_dir: Path) -> Objects:
+def _bucket(address: str, cache_dir: Path) -> StorageBackend:
     try:
-        from model_store.storage.bucket import Bucket  # noqa: PLC0415 - an optional part, which needs a package of its own
+        from model_store.storage.bucket import BucketStorage  # noqa: PLC0415 - an optional part, which needs a package of its own
     except ModuleNotFoundError as e:
         raise StoreError(f"{address}: needs obstore; install it with: pip install 'forward-pass[buckets]'") from e
-    with explained(address, "open the model store"):
-        return Bucket(address, cache_dir)
+    with translate_os_errors(address, "open the model store"):
+        return BucketStorage(address, cache_dir)
 
 
 class Store:
     """Models by name. Safe for any number of readers and writers at a time, in any number of processes."""
 
-    def __init__(self, objects: Objects) -> None:
+    def __init__(self, objects: StorageBackend) -> None:
         self.objects = objects
-        self._moves = Moves(objects)
+        self._moves = AliasLog(objects)
 
     @property
     def root(self) -> Path:
         """The directory of a store that is one."""
-        if isinstance(self.objects, Directory):
+        if isinstance(self.objects, LocalStorage):
             return self.objects.root
-        raise StoreError(f"{self.objects.address}: wanted a directory, found a store of another kind")
+        raise StoreError(f"{self.objects.address}: expected a directory, found a store of another kind")
 
     def names(self) -> list[str]:
         """The models that have a version, by name."""
-        return sorted(name for name, found in shelves(self.objects, "*/*").items() if found.versions)
+        return sorted(name for name, found in model_indexes(self.objects, "*/*").items() if found.versions)
 
     def versions(self, name: str) -> list[int]:
         """The versions that are there, ascending."""
@@ -188,21 +188,21 @@ class Store:
 
     def add_signature(self, name: str, number: int, key: str, signature: bytes) -> bool:
         """Put the signature of a version by the key of that fingerprint beside it; False where it is there already."""
-        place = self._signature_key(name, number, key)
-        with self._explained(place, "sign a version"):
-            if put(self.objects, place, signature):
+        location = self._signature_key(name, number, key)
+        with self._explained(location, "sign a version"):
+            if put(self.objects, location, signature):
                 return True
         if self.signature(name, number, key) != signature:
             raise ConflictError(
-                f"{self._place(place)}: wanted room for a signature, found a wrong one; remove the file"
+                f"{self._place(location)}: expected room for a signature, found a wrong one; remove the file"
             )
         return False
 
     def signature(self, name: str, number: int, key: str) -> bytes | None:
         """The signature of a version by the key of that fingerprint, unchecked, if there is one."""
-        place = self._signature_key(name, number, key)
-        with self._explained(place, "read a signature"):
-            return self.objects.get(place) if self.objects.keys(place) else None
+        location = self._signature_key(name, number, key)
+        with self._explained(location, "read a signature"):
+            return self.objects.get(location) if self.objects.keys(location) else None
 
     def signed_by(self, name: str, number: int) -> list[str]:
         """The fingerprints of the keys that a version has signatures of, unchecked."""
@@ -245,7 +245,7 @@ class Store:
         when: datetime,
         expected: int | EllipsisType | None = ...,
         force: bool = False,
-    ) -> Generation:
+    ) -> AliasRevision:
         """Point `alias` to a version (a number or another alias).
 
         ConflictError when somebody else moved it at the same time, when it does not point to `expected` (None:
@@ -263,20 +263,20 @@ class Store:
         present = None if head is None else head.version
         if expected is not ... and expected != present:
             raise ConflictError(
-                f"{name}/{alias}: wanted it to point to {expected or 'nothing'}, found {present or 'nothing'}"
+                f"{name}/{alias}: expected it to point to {expected or 'nothing'}, found {present or 'nothing'}"
             )
         protected = is_protected(name, head, force)
         return self._move(
-            name, Generation(alias, generation + 1, number, who, when.astimezone(UTC), why, protected=protected)
+            name, AliasRevision(alias, generation + 1, number, who, when.astimezone(UTC), why, protected=protected)
         )
 
-    def protect(self, name: str, alias: str, *, protected: bool, who: str, why: str, when: datetime) -> Generation:
+    def protect(self, name: str, alias: str, *, protected: bool, who: str, why: str, when: datetime) -> AliasRevision:
         """Protect an alias where it is, or end its protection: a move to the same version, for the record."""
         head = self.history(name, alias)[-1]
-        move = Generation(alias, head.number + 1, head.version, who, when.astimezone(UTC), why, protected=protected)
+        move = AliasRevision(alias, head.number + 1, head.version, who, when.astimezone(UTC), why, protected=protected)
         return self._move(name, move)
 
-    def history(self, name: str, alias: str = DEFAULT) -> list[Generation]:
+    def history(self, name: str, alias: str = DEFAULT) -> list[AliasRevision]:
         """Every move of an alias, oldest first."""
         aliases = self.aliases(name)
         if alias not in aliases:
@@ -285,7 +285,7 @@ class Store:
 
     def rollback(
         self, name: str, alias: str = DEFAULT, *, who: str, why: str, when: datetime, force: bool = False
-    ) -> Generation:
+    ) -> AliasRevision:
         """Point `alias` to the version it had before; once more goes back one more. Removed versions are passed over.
 
         Where "default" was never set, the newest version answers, and the way back is to the one before. ConflictError
@@ -293,12 +293,12 @@ class Store:
         """
         versions = self.versions(name)
         moves = [] if alias == DEFAULT and alias not in self._moves.aliases(name) else self.history(name, alias)
-        path = trail(moves, versions)
+        path = rollback_stack(moves, versions)
         before = [number for number in path[:-1] if number in versions]
         if not before:
             raise ConflictError(f"{name}/{alias}: no version to roll back to, found only {path[-1]}")
         protected = is_protected(name, moves[-1] if moves else None, force)
-        move = Generation(alias, len(moves) + 1, before[-1], who, when.astimezone(UTC), why, True, protected)
+        move = AliasRevision(alias, len(moves) + 1, before[-1], who, when.astimezone(UTC), why, True, protected)
         return self._move(name, move)
 
     def state(self) -> dict[str, dict[str, Any]]:
@@ -307,10 +307,10 @@ class Store:
         An alias whose file cannot be read is among "unreadable", with the reason; all others are none the worse.
         """
         # Versions after aliases: whoever moves one to a new version has published that before.
-        found = shelves(self.objects, "*/aliases/*/*", "*/*")
+        found = model_indexes(self.objects, "*/aliases/*/*", "*/*")
         return {name: self._state(name, found[name]) for name in sorted(found) if found[name].versions}
 
-    def _state(self, name: str, found: Shelf) -> dict[str, Any]:
+    def _state(self, name: str, found: ModelIndex) -> dict[str, Any]:
         aliases: dict[str, int] = {}
         unreadable: dict[str, str] = {}
         for alias, generation in found.newest.items():
@@ -330,7 +330,7 @@ class Store:
             self.objects.delete(leftover.key)
 
     def _aliased(self, name: str) -> set[int] | None:
-        state = self._state(name, shelf(self.objects, name, "aliases/*/*"))
+        state = self._state(name, model_index(self.objects, name, "aliases/*/*"))
         return None if state["unreadable"] else set(state["aliases"].values())
 
     def _file(self, key: str, *, anew: bool = False) -> Path:
@@ -338,17 +338,19 @@ class Store:
             return self.objects.file(key, anew=anew)
 
     def _numbers(self, name: str) -> dict[int, bool]:
-        return shelf(self.objects, name, "*").numbers
+        return model_index(self.objects, name, "*").numbers
 
     def _versions(self, name: str) -> list[int]:
-        return shelf(self.objects, name, "*").versions
+        return model_index(self.objects, name, "*").versions
 
     def _check_unaliased(self, name: str, number: int) -> None:
         holders = [alias for alias, version in self._moves.aliases(name).items() if version == number]
         if holders:
-            raise ConflictError(f"{name}/{number}: wanted no alias on it, found {', '.join(holders)}; move that first")
+            raise ConflictError(
+                f"{name}/{number}: expected no alias on it, found {', '.join(holders)}; move that first"
+            )
 
-    def _move(self, name: str, move: Generation) -> Generation:
+    def _move(self, name: str, move: AliasRevision) -> AliasRevision:
         self._moves.add(name, move)
         if move.version not in self._versions(name):
             raise ConflictError(f"{name}/{move.version}: removed while {move.alias!r} moved to it; move it once more")
@@ -362,16 +364,16 @@ class Store:
         return f"{self.objects.address}/{key}" if key else self.objects.address
 
     def _explained(self, key: str, deed: str) -> AbstractContextManager[None]:
-        return explained(self._place(key), deed)
+        return translate_os_errors(self._place(key), deed)
 
 
 def _check_name(kind: str, name: str) -> None:
     if not _NAME.fullmatch(name):
-        raise StoreError(f"{kind} {name!r}: wanted a letter or digit, then up to 99 more of them or '.', '_', '-'")
+        raise StoreError(f"{kind} {name!r}: expected a letter or digit, then up to 99 more of them or '.', '_', '-'")
     if kind == "alias" and (name == LATEST or name.isdigit()):
-        raise StoreError(f"alias {name!r}: wanted a word, since numbers and 'latest' mean versions already")
+        raise StoreError(f"alias {name!r}: expected a word, since numbers and 'latest' mean versions already")
 
 
 def _hint(word: str, known: Any) -> str:
-    mend = did_you_mean(word, known)
-    return "; " + (mend or (f"there are: {', '.join(known)}" if known else "there are none"))
+    fix = did_you_mean(word, known)
+    return "; " + (fix or (f"there are: {', '.join(known)}" if known else "there are none"))

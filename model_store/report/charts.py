@@ -49,10 +49,10 @@ def learning(history: Sequence[Mapping[str, Any]], best: int) -> Markup:
             end = at > (frame.left + frame.right) / 2
             yield text(at - 5 if end else at + 5, frame.top + 8, f"kept: {number(best)}", "note end" if end else "note")
         for _, class_, points in lines:
-            places = [(frame.x(epoch), frame.y(loss)) for epoch, loss in points]
-            yield path(places, f"line {class_}")
-            if len(places) == 1:
-                yield tag("circle", cx=places[0][0], cy=places[0][1], r=3, class_=f"dot {class_}")
+            locations = [(frame.x(epoch), frame.y(loss)) for epoch, loss in points]
+            yield path(locations, f"line {class_}")
+            if len(locations) == 1:
+                yield tag("circle", cx=locations[0][0], cy=locations[0][1], r=3, class_=f"dot {class_}")
         ends = [(frame.y(points[-1][1]), name, f"name {class_}") for name, class_, points in lines]
         yield from beside(ends, frame.right + 6, frame.top + 4, frame.bottom - 4)
 
@@ -154,7 +154,7 @@ def bars(parts: Sequence[Mapping[str, Any]], title: str, *, points: bool) -> Mar
     scale = x.scale(left, right)
     bottom = row * len(known) + 4
     drawn: list[str] = []
-    for at, middle, name in apart([(scale(place), name) for place, name in x.ticks]):
+    for at, middle, name in apart([(scale(location), name) for location, name in x.ticks]):
         drawn.append(tag("line", x1=at, y1=0, x2=at, y2=bottom, class_="grid"))
         drawn.append(text(middle, bottom + 15, name, "tick middle"))
     for i, ((full, cost, spread), name, said) in enumerate(zip(known, names, shown, strict=True)):

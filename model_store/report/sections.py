@@ -14,7 +14,7 @@ from model_store.evaluation.record import Record, statistics
 from model_store.report import charts
 from model_store.report.charts import NARROW
 from model_store.report.markup import Markup, cut, join, number, percent, tag
-from model_store.schema.signature import Array, Category, Classes, Input, Number
+from model_store.schema.signature import ArrayColumn, CategoryColumn, ClassificationOutput, Input, NumberColumn
 
 MOST_CLASSES = 30
 MOST_COLUMNS = 60
@@ -68,7 +68,7 @@ def errs(model: Model, record: Record) -> Markup | None:
     """The confusion matrix, the classes one by one, and the most frequent mistakes."""
     found = record.classification
     output = model.signature.output
-    if found is None or not isinstance(output, Classes):
+    if found is None or not isinstance(output, ClassificationOutput):
         return None
     labels = [str(label) for label in output.labels]
     figures: list[Markup] = []
@@ -172,7 +172,7 @@ def inputs(model: Model) -> Markup:
         rows.append([cut(column.name, _LABEL), column.kind, words, _fill(column), drawn])
     table = _table(["column", "kind", "in training", "missing", "spread"], rows, stacks=True)
     notes = []
-    if any(isinstance(column, Number) for column in columns):
+    if any(isinstance(column, NumberColumn) for column in columns):
         notes.append(
             "Spread: from the least to the largest value, thick between the outer deciles, a stroke at the median."
         )
@@ -280,7 +280,7 @@ def _seen(column: Input) -> list[str]:
         found = statistics(column.statistics)
     except ValidationError:
         return ["", ""]
-    if isinstance(column, Category):
+    if isinstance(column, CategoryColumn):
         frequencies = sorted(found["frequencies"].items(), key=lambda item: (-item[1], item[0]))
         total = sum(found["frequencies"].values()) or 1
         words = [f"{cut(name, 24)} {percent(count / total, 0)}" for name, count in frequencies[:_MOST_CATEGORIES]]
@@ -293,14 +293,14 @@ def _seen(column: Input) -> list[str]:
     words = [f"{number(found['min'])} to {number(found['max'])}"]
     if found["mean"] is not None and found["std"] is not None:
         words.append(f"mean {number(found['mean'])} ± {number(found['std'], 3)}")
-    if isinstance(column, Array):
+    if isinstance(column, ArrayColumn):
         words.insert(0, " × ".join(map(str, column.shape)))
     drawn = charts.deciles(found["min"], found["max"], found["deciles"]) if found["deciles"] else ""
     return [", ".join(words), drawn]
 
 
 def _fill(column: Input) -> str:
-    fill = column.fill if isinstance(column, (Number, Category)) else None
+    fill = column.fill if isinstance(column, (NumberColumn, CategoryColumn)) else None
     if fill is None:
         return "refused"
     return f"filled with {cut(fill, 24) if isinstance(fill, str) else number(fill)}"

@@ -59,10 +59,10 @@ def axis(title: str, values: Iterable[float], *, most: int = 6, whole: bool = Fa
     first, last = math.floor(low / step + 1e-9), math.ceil(high / step - 1e-9)
     if tight:
         first, last = math.ceil(low / step - 1e-9), math.floor(high / step + 1e-9)
-    places = [i * step for i in range(first, last + 1)]
+    locations = [i * step for i in range(first, last + 1)]
     if not tight:
-        low, high = places[0], places[-1]
-    return Axis(title, low, high, tuple((place, _tick(place, step)) for place in places))
+        low, high = locations[0], locations[-1]
+    return Axis(title, low, high, tuple((location, _tick(location, step)) for location in locations))
 
 
 def log_axis(title: str, values: Iterable[float]) -> Axis:
@@ -71,12 +71,16 @@ def log_axis(title: str, values: Iterable[float]) -> Axis:
     first, last = math.floor(math.log10(low)), math.ceil(math.log10(high))
     steps = (1, 2, 5) if last - first <= 3 else (1,)
     every = max(1, -(-(last - first) // 6))
-    places = [step * 10.0**power for power in range(first, last + 1, every) for step in steps]
-    inside = [place for place in places if low <= place <= high]
+    locations = [step * 10.0**power for power in range(first, last + 1, every) for step in steps]
+    inside = [location for location in locations if low <= location <= high]
     if len(inside) < 2:
-        inside = [max(place for place in places if place <= low), *inside, min(p for p in places if p >= high)]
+        inside = [
+            max(location for location in locations if location <= low),
+            *inside,
+            min(p for p in locations if p >= high),
+        ]
         low, high = inside[0], inside[-1]
-    return Axis(title, low, high, tuple((place, number(place, 3)) for place in inside), log=True)
+    return Axis(title, low, high, tuple((location, number(location, 3)) for location in inside), log=True)
 
 
 def percent_axis(title: str) -> Axis:
@@ -116,13 +120,13 @@ def figure(
         x.scale(left, WIDTH - margin_right), y.scale(frame_bottom, 24.0), left, 24.0, WIDTH - margin_right, frame_bottom
     )
     parts: list[str] = [text(0.0, 11.0, y.title, "title")]
-    for place, name in y.ticks:
-        at = frame.y(place)
+    for location, name in y.ticks:
+        at = frame.y(location)
         if grid:
             parts.append(tag("line", x1=left, y1=at, x2=frame.right, y2=at, class_="grid"))
         parts.append(text(left - 6, at + 4, name, "tick end"))
     parts.append(tag("line", x1=left, y1=frame.bottom, x2=frame.right, y2=frame.bottom, class_="axis"))
-    for at, middle, name in apart([(frame.x(place), name) for place, name in x.ticks]):
+    for at, middle, name in apart([(frame.x(location), name) for location, name in x.ticks]):
         parts.append(tag("line", x1=at, y1=frame.bottom, x2=at, y2=frame.bottom + 4, class_="axis"))
         parts.append(text(middle, frame.bottom + 16, name, "tick middle"))
     parts.append(text(frame.right, frame.bottom + 32, x.title, "title end"))
@@ -147,13 +151,13 @@ def hint(words: str) -> Markup:
     return tag("title", words)
 
 
-def beside(places: Sequence[tuple[float, str, str]], x: float, low: float, high: float) -> list[Markup]:
+def beside(locations: Sequence[tuple[float, str, str]], x: float, low: float, high: float) -> list[Markup]:
     """Direct labels (place, words, class) at the end of lines, moved apart where they would overlap."""
     labels: list[Markup] = []
     free = low
-    ordered = sorted(places)
-    for i, (place, words, class_) in enumerate(ordered):
-        at = max(free, min(place, high - LINE * (len(ordered) - 1 - i)))
+    ordered = sorted(locations)
+    for i, (location, words, class_) in enumerate(ordered):
+        at = max(free, min(location, high - LINE * (len(ordered) - 1 - i)))
         labels.append(text(x, at + 4, words, class_))
         free = at + LINE
     return labels
@@ -196,14 +200,14 @@ def _round_step(least: float) -> float:
     return next(step * power for step in (1, 2, 5, 10) if step * power >= least * (1 - 1e-9))
 
 
-def _tick(place: float, step: float) -> str:
+def _tick(location: float, step: float) -> str:
     """A tick's name: as many decimals as its step has."""
-    if abs(place) < step / 1000:
+    if abs(location) < step / 1000:
         return "0"
-    if abs(place) >= 1e6 or step < 1e-4:
-        return number(place, 3)
+    if abs(location) >= 1e6 or step < 1e-4:
+        return number(location, 3)
     decimals = max(0, -math.floor(math.log10(step) + 1e-9))
-    return grouped(place, decimals)
+    return grouped(location, decimals)
 
 
 def _log(value: float) -> float:

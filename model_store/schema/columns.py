@@ -1,7 +1,7 @@
 """The columns of a signature: each parses untrusted values and encodes them as features of the network.
 
-A column works on all rows at once. What does not fit is added to `Faults`, with its place, and the work goes on, so
-that a caller learns every fault of a batch in one answer.
+A column works on all rows at once. What does not fit is added to `FaultCollector`, and the work goes on,
+so that a caller learns every fault of a batch in one answer.
 """
 
 from __future__ import annotations
@@ -16,22 +16,22 @@ from typing import Any, Literal
 import numpy as np
 
 from model_store.errors import Fault, InputError, did_you_mean
-from model_store.nn import Array as NDArray
+from model_store.nn import Array
 
 _MISSING = "no value"
 
 
-class Faults:
+class FaultCollector:
     """Counts every fault, keeps the first `InputError.LIMIT`; a mend that takes work is only made for those."""
 
     def __init__(self) -> None:
         self.kept: list[Fault] = []
         self.total = 0
 
-    def add(self, place: str, problem: str, mend: str | Callable[[], str]) -> None:
+    def add(self, location: str, problem: str, fix: str | Callable[[], str]) -> None:
         self.total += 1
         if len(self.kept) < InputError.LIMIT:
-            self.kept.append(Fault(place, problem, mend if isinstance(mend, str) else mend()))
+            self.kept.append(Fault(location, problem, fix if isinstance(fix, str) else fix()))
 
     def check(self) -> None:
         """InputError where there are any, row by row."""
@@ -41,11 +41,11 @@ class Faults:
 
 def _row(fault: Fault) -> int:
     """The row of `instances.7.island`, and -1 of what is no row's."""
-    return next((int(part) for part in fault.place.split(".") if part.isascii() and part.isdigit()), -1)
+    return next((int(part) for part in fault.location.split(".") if part.isascii() and part.isdigit()), -1)
 
 
 @dataclass(frozen=True)
-class Number:
+class NumberColumn:
     """A column of numbers: encoded as `(value - offset) / scale`, one feature.
 
     `fill` stands in for a missing value; without it a missing value is refused.
@@ -60,7 +60,7 @@ class Number:
     width = 1
     _REFUSED = "send a number; this model was trained to refuse missing values"
 
-    def parse(self, values: list[Any], places: Places, faults: Faults) -> NDArray:
+    def parse(self, values: list[Any], locations: Places, faults: FaultCollector) -> Array:
         """Untrusted values as (n,) float64, NaN where one is missing."""
         if set(map(type, values)) <= {int, float}:
             try:
@@ -71,22 +71,22 @@ class Number:
                 return parsed
         parsed = np.empty(len(values))
         for i, value in enumerate(values):
-            parsed[i] = np.nan if value is None else _finite(value, places[i], self.name, faults)
+            parsed[i] = np.nan if value is None else _finite(value, locations[i], self.name, faults)
         return parsed
 
-    def encode(self, values: NDArray, places: Places, faults: Faults) -> NDArray:
+    def encode(self, values: Array, locations: Places, faults: FaultCollector) -> Array:
         missing = np.isnan(values)
         if missing.any():
             if self.fill is None:
                 for i in np.flatnonzero(missing):
-                    faults.add(f"{places[int(i)]}.{self.name}", "wanted a number, found none", self._REFUSED)
+                    faults.add(f"{locations[int(i)]}.{self.name}", "expected a number, found none", self._REFUSED)
             else:
                 values = np.where(missing, self.fill, values)
         return ((values - self.offset) / self.scale).reshape(-1, 1)
 
 
 @dataclass(frozen=True)
-class Category:
+class CategoryColumn:
     """A column of categories: one-hot, a feature for each, and one more for the unknown when `unknown` is "bucket"."""
 
     name: str
@@ -104,7 +104,7 @@ class Category:
     def _slots(self) -> dict[str, int]:
         return {category: slot for slot, category in enumerate(self.categories)}
 
-    def parse(self, values: list[Any], places: Places, faults: Faults) -> NDArray:
+    def parse(self, values: list[Any], locations: Places, faults: FaultCollector) -> Array:
         """Untrusted values as (n,) objects, text or None. A whole number stands for its digits."""
         parsed = np.empty(len(values), object)
         for i, value in enumerate(values):
@@ -114,10 +114,12 @@ class Category:
                 parsed[i] = str(value)
             else:
                 parsed[i] = _MISSING
-                faults.add(f"{places[i]}.{self.name}", f"wanted text, found {shown(value)}", partial(self._mend, value))
+                faults.add(
+                    f"{locations[i]}.{self.name}", f"expected text, found {shown(value)}", partial(self._fix, value)
+                )
         return parsed
 
-    def encode(self, values: NDArray, places: Places, faults: Faults) -> NDArray:
+    def encode(self, values: Array, locations: Places, faults: FaultCollector) -> Array:
         encoded = np.zeros((len(values), self.width))
         for i, value in enumerate(values):
             value = self.fill if value is None else value
@@ -130,16 +132,16 @@ class Category:
                 found = "none" if value is None else shown(value)
                 known = listed(self.categories)
                 faults.add(
-                    f"{places[i]}.{self.name}", f"wanted one of {known}; found {found}", partial(self._mend, value)
+                    f"{locations[i]}.{self.name}", f"expected one of {known}; found {found}", partial(self._fix, value)
                 )
         return encoded
 
-    def _mend(self, value: Any) -> str:
+    def _fix(self, value: Any) -> str:
         return did_you_mean(value, self.categories) or "send one of the categories of training"
 
 
 @dataclass(frozen=True)
-class Array:
+class ArrayColumn:
     """One array a row, an image say: encoded as `(value - offset) / scale`, flattened row by row.
 
     Values outside `low` to `high`, where given, are refused: they come from another scale.
@@ -158,7 +160,7 @@ class Array:
     def width(self) -> int:
         return math.prod(self.shape)
 
-    def parse(self, values: list[Any], places: Places, faults: Faults) -> NDArray:
+    def parse(self, values: list[Any], locations: Places, faults: FaultCollector) -> Array:
         """Untrusted arrays, nested like `shape` or flat, as (n, width) float64."""
         parsed = self._stacked(values)
         if parsed is None:
@@ -166,12 +168,12 @@ class Array:
             for i, value in enumerate(values):
                 one = self._stacked([value])
                 if one is None:
-                    self._explain(value, places[i], faults)
+                    self._explain(value, locations[i], faults)
                 else:
                     parsed[i] = one[0]
         return parsed
 
-    def encode(self, values: NDArray, places: Places, faults: Faults) -> NDArray:
+    def encode(self, values: Array, locations: Places, faults: FaultCollector) -> Array:
         flat = np.asarray(values, np.float64).reshape(len(values), self.width)
         low = -np.inf if self.low is None else self.low
         high = np.inf if self.high is None else self.high
@@ -179,11 +181,11 @@ class Array:
             outside = (flat < low) | (flat > high)
             for i in np.flatnonzero(outside.any(axis=1)):
                 found = flat[i][outside[i]][0]
-                wanted = f"wanted numbers from {low:g} to {high:g}, found {found:g}"
-                faults.add(places[int(i)], wanted, "scale the values as the training data were scaled")
+                expected = f"expected numbers from {low:g} to {high:g}, found {found:g}"
+                faults.add(locations[int(i)], expected, "scale the values as the training data were scaled")
         return flat if self.offset == 0 and self.scale == 1 else (flat - self.offset) / self.scale
 
-    def _stacked(self, values: list[Any]) -> NDArray | None:
+    def _stacked(self, values: list[Any]) -> Array | None:
         """The batch as (n, width), or None if anything in it is not a finite number in its place."""
         leaves: list[Any] = values
         for _ in self.shape if values and _depth(values[0]) > 1 else (1,):
@@ -200,8 +202,8 @@ class Array:
             return None
         return stacked.reshape(len(values), self.width)
 
-    def _explain(self, value: Any, place: str, faults: Faults) -> None:
-        wanted = f"wanted an array of {self.width} finite numbers of shape {list(self.shape)}, or flat"
+    def _explain(self, value: Any, location: str, faults: FaultCollector) -> None:
+        expected = f"expected an array of {self.width} finite numbers of shape {list(self.shape)}, or flat"
         sizes: list[int] = []
         inner: Any = value
         while isinstance(inner, (list, tuple)) and len(sizes) < 8:
@@ -214,11 +216,11 @@ class Array:
         else:
             bad = [leaf for leaf in _leaves(value) if not _is_finite_number(leaf)]
             found = shown(bad[0]) if bad else "rows of differing lengths"
-        faults.add(place, f"{wanted}; found {found}", "send the rows of the array as nested lists of numbers")
+        faults.add(location, f"{expected}; found {found}", "send the rows of the array as nested lists of numbers")
 
 
 class Places(Sequence[str]):
-    """The places of rows, `instances.7`, written out only when one is wanted."""
+    """The places of rows, `instances.7`, written out only when one is expected."""
 
     def __init__(self, prefix: str, rows: Sequence[int]) -> None:
         self.prefix, self.rows = prefix, rows
@@ -230,17 +232,17 @@ class Places(Sequence[str]):
         return f"{self.prefix}.{self.rows[i]}"
 
 
-def _finite(value: Any, place: str, name: str, faults: Faults) -> float:
+def _finite(value: Any, location: str, name: str, faults: FaultCollector) -> float:
     """The number, or 0 after saying why it is none."""
     if _is_finite_number(value):
         return float(value)
     if isinstance(value, str):
-        mend = "send a number" if number_in(value) is None else "send it without quotes"
+        fix = "send a number" if number_in(value) is None else "send it without quotes"
     elif isinstance(value, bool):
-        mend = "send 0 or 1"
+        fix = "send 0 or 1"
     else:
-        mend = "send a finite number"
-    faults.add(f"{place}.{name}", f"wanted a number, found {shown(value)}", mend)
+        fix = "send a finite number"
+    faults.add(f"{location}.{name}", f"expected a number, found {shown(value)}", fix)
     return 0.0
 
 

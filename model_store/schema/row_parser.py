@@ -15,7 +15,7 @@ from typing import IO, Any
 
 from model_store.errors import Fault, InputError, did_you_mean
 from model_store.schema.columns import number_in
-from model_store.schema.signature import Array, Classes, Number, Signature
+from model_store.schema.signature import ArrayColumn, ClassificationOutput, NumberColumn, Signature
 
 MISSING = frozenset({"", "na", "n/a", "nan", "null", "?"})  # what a CSV cell of no value says, in training too
 _LONGEST_CELL = 1 << 24
@@ -38,7 +38,7 @@ def from_bytes(
     try:
         text = data.decode("utf-8-sig")
     except UnicodeDecodeError as e:
-        problem = f"wanted UTF-8, found byte 0x{data[e.start]:02x} at {e.start}"
+        problem = f"expected UTF-8, found byte 0x{data[e.start]:02x} at {e.start}"
         raise InputError([Fault(name, problem, "save the file as UTF-8")]) from e
     if name.endswith(".json") or (not name.endswith(".csv") and text.lstrip()[:1] in ("[", "{")):
         return _json_rows(text, name)
@@ -57,8 +57,8 @@ def _json_rows(text: str, name: str) -> list[Any]:
     if isinstance(rows, dict) and set(rows) == {"instances"}:
         rows = rows["instances"]
     if not isinstance(rows, list):
-        mend = 'wrap it: [{"column": 1}]'
-        raise InputError([Fault(name, f"wanted a list of rows, found {type(rows).__name__}", mend)])
+        fix = 'wrap it: [{"column": 1}]'
+        raise InputError([Fault(name, f"expected a list of rows, found {type(rows).__name__}", fix)])
     return rows
 
 
@@ -94,7 +94,7 @@ def _csv_rows(text: str, name: str, signature: Signature, others: list[str] | No
 
 
 def _nothing(name: str) -> InputError:
-    problem = "wanted a header and rows, found nothing"
+    problem = "expected a header and rows, found nothing"
     return InputError([Fault(name, problem, "name the columns in the first line")])
 
 
@@ -104,10 +104,10 @@ def _lines(reader: Iterator[list[str]], name: str, most: int | None) -> list[lis
     try:
         return list(islice(filter(None, reader), most))
     except csv.Error as e:
-        mend = "quote cells that hold quotes or commas"
-        raise InputError([Fault(name, f"wanted CSV, found a fault: {e}", mend)]) from e
+        fix = "quote cells that hold quotes or commas"
+        raise InputError([Fault(name, f"expected CSV, found a fault: {e}", fix)]) from e
     except UnicodeDecodeError as e:
-        raise InputError([Fault(name, f"wanted UTF-8, found other bytes: {e}", "save the file as UTF-8")]) from e
+        raise InputError([Fault(name, f"expected UTF-8, found other bytes: {e}", "save the file as UTF-8")]) from e
     finally:
         csv.field_size_limit(limit)
 
@@ -115,7 +115,7 @@ def _lines(reader: Iterator[list[str]], name: str, most: int | None) -> list[lis
 def _headed(lines: list[list[str]], signature: Signature) -> tuple[list[str], list[list[str]]]:
     """The header and the lines below it. Arrays have none: a first line of names is passed over."""
     first = [cell.strip() for cell in lines[0]]
-    if isinstance(signature.inputs[0], Array):
+    if isinstance(signature.inputs[0], ArrayColumn):
         return [], lines[1:] if any(isinstance(_cell(cell, number=True), str) for cell in first) else lines
     if len(first) == len(signature.names) and not set(first) & (_targets(signature) | set(signature.names)):
         return list(signature.names), lines
@@ -129,9 +129,9 @@ def _others(header: list[str], name: str, signature: Signature) -> list[str]:
     others = [column for column in header if column not in {*signature.names, *_targets(signature)}]
     missing = [column for column in signature.names if column not in header]
     if header and others and missing:
-        problem = f"wanted {', '.join(signature.names)}; found no {', '.join(missing)}, but {', '.join(others)}"
-        mends = {did_you_mean(column, missing) for column in others} - {""}
-        raise InputError([Fault(f"{name} header", problem, " ".join(sorted(mends)) or "name the columns so")])
+        problem = f"expected {', '.join(signature.names)}; found no {', '.join(missing)}, but {', '.join(others)}"
+        fixes = {did_you_mean(column, missing) for column in others} - {""}
+        raise InputError([Fault(f"{name} header", problem, " ".join(sorted(fixes)) or "name the columns so")])
     return others
 
 
@@ -141,15 +141,15 @@ def _table(
     if not header:
         return [[_cell(cell, number=True) for cell in line] for line in lines]
     faults = [
-        Fault(f"{name} row {i}", f"wanted {len(header)} cells, found {len(row)}", "quote cells that hold commas")
+        Fault(f"{name} row {i}", f"expected {len(header)} cells, found {len(row)}", "quote cells that hold commas")
         for i, row in enumerate(lines, start)
         if len(row) != len(header)
     ]
     if len(set(header)) != len(header):
-        faults.append(Fault(f"{name} header", "wanted names that differ", "rename one of the columns"))
+        faults.append(Fault(f"{name} header", "expected names that differ", "rename one of the columns"))
     if faults:
         raise InputError(faults)
-    numbers = {column.name for column in signature.inputs if isinstance(column, Number)}
+    numbers = {column.name for column in signature.inputs if isinstance(column, NumberColumn)}
     left_out = {*_targets(signature), *others}
     # A file with the known answers beside the inputs is the usual one to try a model with.
     return [
@@ -164,7 +164,7 @@ def _table(
 
 def _targets(signature: Signature) -> set[str]:
     output = signature.output
-    return {output.name} if isinstance(output, Classes) else set(output.names)
+    return {output.name} if isinstance(output, ClassificationOutput) else set(output.names)
 
 
 def _cell(text: str, number: bool) -> Any:
@@ -176,10 +176,10 @@ def _cell(text: str, number: bool) -> Any:
     return text if value is None else value
 
 
-def _parsed(text: str, place: str) -> Any:
+def _parsed(text: str, location: str) -> Any:
     try:
         return json.loads(text)
     except ValueError as e:
-        raise InputError([Fault(place, f"wanted JSON, found a fault: {e}", "")]) from e
+        raise InputError([Fault(location, f"expected JSON, found a fault: {e}", "")]) from e
     except RecursionError as e:
-        raise InputError([Fault(place, "wanted JSON, found it nested too deep", "")]) from e
+        raise InputError([Fault(location, "expected JSON, found it nested too deep", "")]) from e

@@ -16,14 +16,14 @@ import numpy as np
 import numpy.typing as npt
 
 from model_store.errors import did_you_mean
-from model_store.nn import Array as NDArray
-from model_store.schema.columns import Array, Category, Faults, Number, Places, listed, shown
+from model_store.nn import Array
+from model_store.schema.columns import ArrayColumn, CategoryColumn, FaultCollector, NumberColumn, Places, listed, shown
 
-__all__ = ["Array", "Category", "Classes", "Number", "Signature", "Values"]
+__all__ = ["ArrayColumn", "CategoryColumn", "ClassificationOutput", "NumberColumn", "RegressionOutput", "Signature"]
 
 
 @dataclass(frozen=True)
-class Classes:
+class ClassificationOutput:
     """What a classifier answers: one of `labels`, with a probability for each.
 
     The network ends in one output a label, or in one alone for two labels: the probability of the second.
@@ -35,7 +35,7 @@ class Classes:
 
 
 @dataclass(frozen=True)
-class Values:
+class RegressionOutput:
     """What a regression answers: numbers, `output · scale + offset`, in the target's own units."""
 
     names: tuple[str, ...]
@@ -44,7 +44,7 @@ class Values:
     kind: Literal["values"] = "values"
 
 
-Input = Number | Category | Array
+Input = NumberColumn | CategoryColumn | ArrayColumn
 
 
 @dataclass(frozen=True)
@@ -52,7 +52,7 @@ class Signature:
     """Inputs in the order of a row, and the output."""
 
     inputs: tuple[Input, ...]
-    output: Classes | Values
+    output: ClassificationOutput | RegressionOutput
 
     @cached_property
     def width(self) -> int:
@@ -71,14 +71,14 @@ class Signature:
     def ordered(self, training: Mapping[str, Any]) -> dict[str, Any]:
         """What training recorded of each label or target, in their order: a manifest has its keys sorted."""
         output = self.output
-        names = self._label_names if isinstance(output, Classes) else output.names
+        names = self._label_names if isinstance(output, ClassificationOutput) else output.names
         for path in _OF_ANSWERS:
             training = _reordered(training, path, names)
         return dict(training)
 
     def encode(
-        self, instances: Sequence[Any] | NDArray, place: str = "instances", dtype: npt.DTypeLike = np.float32
-    ) -> NDArray:
+        self, instances: Sequence[Any] | Array, location: str = "instances", dtype: npt.DTypeLike = np.float32
+    ) -> Array:
         """Untrusted rows as (n, width) of `dtype`: lists in column order, objects by column name, or arrays.
 
         InputError with every fault of every row, `instances.2.island` and so on.
@@ -86,15 +86,15 @@ class Signature:
         given: Sequence[Any] = np.atleast_1d(instances).tolist() if isinstance(instances, np.ndarray) else instances
         table = self._table(given)
         if table is not None:
-            return self.encode_table(table, place, dtype)
-        faults = Faults()
-        rows, columns = self._columns(given, place, faults)
-        places = Places(place, rows)
+            return self.encode_table(table, location, dtype)
+        faults = FaultCollector()
+        rows, columns = self._columns(given, location, faults)
+        locations = Places(location, rows)
         blocks = [
-            column.encode(column.parse(values, places, faults), places, faults)
+            column.encode(column.parse(values, locations, faults), locations, faults)
             for column, values in zip(self.inputs, columns, strict=True)
         ]
-        return self._joined(blocks, places, faults, dtype)
+        return self._joined(blocks, locations, faults, dtype)
 
     @cached_property
     def table_shape(self) -> tuple[int, ...] | None:
@@ -102,44 +102,44 @@ class Signature:
         if self._scaling is not None:
             return (len(self.inputs),)
         only = self.inputs[0] if len(self.inputs) == 1 else None
-        return only.shape if isinstance(only, Array) else None
+        return only.shape if isinstance(only, ArrayColumn) else None
 
-    def encode_table(self, table: NDArray, place: str = "instances", dtype: npt.DTypeLike = np.float32) -> NDArray:
+    def encode_table(self, table: Array, location: str = "instances", dtype: npt.DTypeLike = np.float32) -> Array:
         """Finite numbers (n, math.prod(table_shape)) in float64 as (n, width) of `dtype`, as `encode` would.
 
         InputError where they are beyond what an array may hold, or `dtype`.
         """
-        faults, places = Faults(), Places(place, range(len(table)))
+        faults, locations = FaultCollector(), Places(location, range(len(table)))
         with np.errstate(over="ignore"):  # what does not fit becomes infinite, and is named by `_checked`
             if self._scaling is not None:
                 offset, scale = self._scaling
                 encoded = ((table - offset) / scale).astype(dtype)
             else:
-                encoded = self.inputs[0].encode(table, places, faults).astype(dtype)
+                encoded = self.inputs[0].encode(table, locations, faults).astype(dtype)
         faults.check()
-        return self._checked(encoded, places, faults)
+        return self._checked(encoded, locations, faults)
 
     def encode_columns(
-        self, columns: Mapping[str, NDArray], dtype: npt.DTypeLike = np.float32, place: str = "rows"
-    ) -> NDArray:
+        self, columns: Mapping[str, Array], dtype: npt.DTypeLike = np.float32, location: str = "rows"
+    ) -> Array:
         """Typed columns as (n, width) of `dtype`: float64 with NaN for missing, objects of text or None, arrays.
 
         InputError where a value is missing or unknown and the signature refuses it.
         """
-        faults = Faults()
+        faults = FaultCollector()
         count = len(columns[self.names[0]])
-        places = Places(place, range(count))
-        blocks = [column.encode(columns[column.name], places, faults) for column in self.inputs]
-        return self._joined(blocks, places, faults, dtype)
+        locations = Places(location, range(count))
+        blocks = [column.encode(columns[column.name], locations, faults) for column in self.inputs]
+        return self._joined(blocks, locations, faults, dtype)
 
-    def decode(self, outputs: NDArray) -> list[Any]:
+    def decode(self, outputs: Array) -> list[Any]:
         """Raw outputs (n, outputs) as JSON-able answers, exact to the bit.
 
         `{"label": ..., "probabilities": {label: p}}` of a classifier; a number, or `{name: number}` of several, of
         a regression. InputError where an output is not finite: the row lies beyond what the network can compute.
         """
         found = self.tensors(outputs)
-        if isinstance(self.output, Classes):
+        if isinstance(self.output, ClassificationOutput):
             names = self._label_names
             return [
                 {"label": label, "probabilities": dict(zip(names, row, strict=True))}
@@ -150,10 +150,10 @@ class Signature:
         rows = zip(*(values.tolist() for values in found.values()), strict=True)
         return [dict(zip(found, row, strict=True)) for row in rows]
 
-    def tensors(self, outputs: NDArray) -> dict[str, NDArray]:
+    def tensors(self, outputs: Array) -> dict[str, Array]:
         """The same answers as arrays: `label` (n,) and `probabilities` (n, labels), or (n,) for each target by name."""
         self._check_finite(outputs)
-        if isinstance(self.output, Classes):
+        if isinstance(self.output, ClassificationOutput):
             if outputs.shape[1] == 1:
                 outputs = np.concatenate([1 - outputs, outputs], axis=1)
             return {"label": self._labels[outputs.argmax(axis=1)], "probabilities": outputs}
@@ -164,7 +164,7 @@ class Signature:
         """The signature as JSON knows it."""
         return {"inputs": [_plain(column) for column in self.inputs], "output": _plain(self.output)}
 
-    def _table(self, instances: Sequence[Any]) -> NDArray | None:
+    def _table(self, instances: Sequence[Any]) -> Array | None:
         """The rows at one stroke, where they are lists of finite numbers and so are all columns."""
         if self._scaling is None or not instances or set(map(type, instances)) != {list}:
             return None
@@ -177,31 +177,37 @@ class Signature:
         return table if table.shape[1:] == self.table_shape and np.isfinite(table).all() else None
 
     @cached_property
-    def _scaling(self) -> tuple[NDArray, NDArray] | None:
+    def _scaling(self) -> tuple[Array, Array] | None:
         """Offsets and scales of columns that are all numbers."""
-        numbers = [column for column in self.inputs if isinstance(column, Number)]
+        numbers = [column for column in self.inputs if isinstance(column, NumberColumn)]
         if len(numbers) < len(self.inputs):
             return None
         return np.array([column.offset for column in numbers]), np.array([column.scale for column in numbers])
 
     @cached_property
-    def _labels(self) -> NDArray:
-        return np.array(self.output.labels if isinstance(self.output, Classes) else (), object)
+    def _labels(self) -> Array:
+        return np.array(self.output.labels if isinstance(self.output, ClassificationOutput) else (), object)
 
     @cached_property
     def _label_names(self) -> list[str]:
         return [str(label) for label in self._labels]
 
     @cached_property
-    def _units(self) -> tuple[NDArray, NDArray]:
+    def _units(self) -> tuple[Array, Array]:
         """Scale and offset of each value."""
         values = self.output
-        return (np.array(values.scale), np.array(values.offset)) if isinstance(values, Values) else (np.ones(0),) * 2
+        return (
+            (np.array(values.scale), np.array(values.offset))
+            if isinstance(values, RegressionOutput)
+            else (np.ones(0),) * 2
+        )
 
-    def _columns(self, instances: Sequence[Any], place: str, faults: Faults) -> tuple[Sequence[int], list[list[Any]]]:
+    def _columns(
+        self, instances: Sequence[Any], location: str, faults: FaultCollector
+    ) -> tuple[Sequence[int], list[list[Any]]]:
         """The instances by column, and which rows they are: those of the right form."""
         only = self.inputs[0] if len(self.inputs) == 1 else None
-        if isinstance(only, Array):
+        if isinstance(only, ArrayColumn):
             return range(len(instances)), [
                 [row[only.name] if isinstance(row, dict) and row.keys() == {only.name} else row for row in instances]
             ]
@@ -211,53 +217,55 @@ class Signature:
         rows: list[int] = []
         table: list[list[Any]] = []
         for i, row in enumerate(instances):
-            ordered = self._ordered(row, f"{place}.{i}", faults)
+            ordered = self._ordered(row, f"{location}.{i}", faults)
             if ordered is not None:
                 rows.append(i)
                 table.append(ordered)
         return rows, [list(column) for column in zip(*table, strict=True)] or [[] for _ in self.inputs]
 
-    def _ordered(self, row: Any, place: str, faults: Faults) -> list[Any] | None:
+    def _ordered(self, row: Any, location: str, faults: FaultCollector) -> list[Any] | None:
         """One row in column order, or None after saying what is wrong with its form."""
         if isinstance(row, (list, tuple)):
             if len(row) == len(self.inputs):
                 return list(row)
-            wanted = f"wanted {len(self.inputs)} values, found {len(row)}"
-            faults.add(place, wanted, f"send them in this order: {listed(self.names)}")
+            expected = f"expected {len(self.inputs)} values, found {len(row)}"
+            faults.add(location, expected, f"send them in this order: {listed(self.names)}")
             return None
         if not isinstance(row, dict):
-            mend = f"send a list, or an object with {listed(self.names)}"
-            faults.add(place, f"wanted a row, found {shown(row)}", mend)
+            fix = f"send a list, or an object with {listed(self.names)}"
+            faults.add(location, f"expected a row, found {shown(row)}", fix)
             return None
         strangers = () if row.keys() <= self._known else [name for name in row if name not in self._known]
         for name in strangers:
-            faults.add(f"{place}.{str(name)[:100]}", "wanted no such column", partial(self._known_columns, name))
+            faults.add(f"{location}.{str(name)[:100]}", "expected no such column", partial(self._known_columns, name))
         return [row.get(name) for name in self.names]
 
     def _known_columns(self, name: object) -> str:
         return did_you_mean(name, self.names) or f"the columns are {listed(self.names)}"
 
-    def _joined(self, blocks: list[NDArray], places: Places, faults: Faults, dtype: npt.DTypeLike) -> NDArray:
+    def _joined(self, blocks: list[Array], locations: Places, faults: FaultCollector, dtype: npt.DTypeLike) -> Array:
         faults.check()
         with np.errstate(over="ignore"):  # as above
             encoded = (blocks[0] if len(blocks) == 1 else np.concatenate(blocks, axis=1)).astype(dtype)
-        return np.ascontiguousarray(self._checked(encoded, places, faults))
+        return np.ascontiguousarray(self._checked(encoded, locations, faults))
 
-    def _checked(self, encoded: NDArray, places: Places, faults: Faults) -> NDArray:
+    def _checked(self, encoded: Array, locations: Places, faults: FaultCollector) -> Array:
         """The features, all finite; InputError where one was too large for their type."""
         finite = np.isfinite(encoded)
         if not finite.all():
             by_feature = [column.name for column in self.inputs for _ in range(column.width)]
             for i, j in np.argwhere(~finite):
-                faults.add(f"{places[i]}.{by_feature[j]}", f"wanted a number that fits {encoded.dtype}", "send less")
+                faults.add(
+                    f"{locations[i]}.{by_feature[j]}", f"expected a number that fits {encoded.dtype}", "send less"
+                )
             faults.check()
         return encoded
 
     @staticmethod
-    def _check_finite(outputs: NDArray) -> None:
+    def _check_finite(outputs: Array) -> None:
         finite = np.isfinite(outputs)
         if not finite.all():
-            faults = Faults()
+            faults = FaultCollector()
             for i in np.flatnonzero(~finite.all(axis=1)):
                 faults.add(
                     f"instances.{i}", "the network's answer to it is not finite", "send values like those of training"

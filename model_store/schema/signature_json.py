@@ -8,7 +8,14 @@ from typing import Any
 
 from marshmallow import RAISE, Schema, ValidationError, fields, post_load, validate
 
-from model_store.schema.signature import Array, Category, Classes, Number, Signature, Values
+from model_store.schema.signature import (
+    ArrayColumn,
+    CategoryColumn,
+    ClassificationOutput,
+    NumberColumn,
+    RegressionOutput,
+    Signature,
+)
 
 _NAME = validate.Length(min=1, max=1000)
 
@@ -20,18 +27,18 @@ def _real(validate: Callable[[Any], None] | None = None, **options: Any) -> fiel
 
 def _is_real(value: Any) -> None:
     if isinstance(value, bool) or not isinstance(value, (int, float)) or not abs(value) <= sys.float_info.max:
-        raise ValidationError("wanted a finite number")
+        raise ValidationError("expected a finite number")
 
 
 def _is_scale(value: Any) -> None:
     _is_real(value)
     if value <= 0:
-        raise ValidationError("wanted a number above 0")
+        raise ValidationError("expected a number above 0")
 
 
 def _is_label(value: Any) -> None:
     if type(value) not in (str, int):
-        raise ValidationError("wanted text or a whole number")
+        raise ValidationError("expected text or a whole number")
 
 
 class _Part(Schema):
@@ -53,14 +60,14 @@ class _Column(_Part):
 
 
 class _Number(_Column):
-    makes = Number
+    makes = NumberColumn
     offset = _real(required=True)
     scale = _real(_is_scale, required=True)
     fill = _real(required=True, allow_none=True)
 
 
 class _Category(_Column):
-    makes = Category
+    makes = CategoryColumn
     # `unknown` is a word of Schema's own, so the field goes by another name inside
     bucket = fields.String(
         required=True, data_key="unknown", attribute="unknown", validate=validate.OneOf(["refuse", "bucket"])
@@ -70,7 +77,7 @@ class _Category(_Column):
 
 
 class _Array(_Column):
-    makes = Array
+    makes = ArrayColumn
     shape = fields.List(
         fields.Integer(strict=True, validate=validate.Range(1, 2**31)), required=True, validate=validate.Length(1, 8)
     )
@@ -81,13 +88,13 @@ class _Array(_Column):
 
 
 class _Classes(_Part):
-    makes = Classes
+    makes = ClassificationOutput
     name = fields.String(required=True, validate=_NAME)
     labels = fields.List(fields.Raw(validate=_is_label), required=True, validate=validate.Length(min=2))
 
 
 class _Values(_Part):
-    makes = Values
+    makes = RegressionOutput
     names = fields.List(fields.String(validate=_NAME), required=True, validate=validate.Length(min=1))
     offset = fields.List(_real(), required=True)
     scale = fields.List(_real(_is_scale), required=True)
@@ -100,34 +107,34 @@ _OUTPUTS: dict[str, type[_Part]] = {"classes": _Classes, "values": _Values}
 def read_signature(config: Any) -> Signature:
     """The signature of `Signature.config()`; ValueError naming place and fault for anything else."""
     if not isinstance(config, dict) or config.keys() != {"inputs", "output"}:
-        raise ValueError("signature: wanted an object with inputs and output")
+        raise ValueError("signature: expected an object with inputs and output")
     if not isinstance(config["inputs"], list) or not config["inputs"]:
-        raise ValueError("signature.inputs: wanted a list of at least one column")
+        raise ValueError("signature.inputs: expected a list of at least one column")
     inputs = tuple(_part(part, _INPUTS, f"signature.inputs.{i}") for i, part in enumerate(config["inputs"]))
     output = _part(config["output"], _OUTPUTS, "signature.output")
     names = [column.name for column in inputs]
     if len(set(names)) != len(names):
-        raise ValueError("signature.inputs: wanted names that differ")
-    if len(inputs) > 1 and any(isinstance(column, Array) for column in inputs):
-        raise ValueError("signature.inputs: wanted an array to be the only input")
+        raise ValueError("signature.inputs: expected names that differ")
+    if len(inputs) > 1 and any(isinstance(column, ArrayColumn) for column in inputs):
+        raise ValueError("signature.inputs: expected an array to be the only input")
     for i, column in enumerate(inputs):
-        if isinstance(column, Category):
+        if isinstance(column, CategoryColumn):
             if len(set(column.categories)) != len(column.categories):
-                raise ValueError(f"signature.inputs.{i}.categories: wanted categories that differ")
+                raise ValueError(f"signature.inputs.{i}.categories: expected categories that differ")
             if column.fill is not None and column.fill not in column.categories and column.unknown == "refuse":
-                raise ValueError(f"signature.inputs.{i}.fill: wanted one of the categories")
-    if isinstance(output, Classes) and len(set(map(str, output.labels))) != len(output.labels):
-        raise ValueError("signature.output.labels: wanted labels that differ")
-    if isinstance(output, Values) and not len(output.names) == len(output.offset) == len(output.scale):
-        raise ValueError("signature.output: wanted as many offsets and scales as names")
+                raise ValueError(f"signature.inputs.{i}.fill: expected one of the categories")
+    if isinstance(output, ClassificationOutput) and len(set(map(str, output.labels))) != len(output.labels):
+        raise ValueError("signature.output.labels: expected labels that differ")
+    if isinstance(output, RegressionOutput) and not len(output.names) == len(output.offset) == len(output.scale):
+        raise ValueError("signature.output: expected as many offsets and scales as names")
     return Signature(inputs, output)
 
 
-def _part(config: Any, kinds: Mapping[str, type[_Part]], place: str) -> Any:
+def _part(config: Any, kinds: Mapping[str, type[_Part]], location: str) -> Any:
     kind = config.get("kind") if isinstance(config, dict) else None
     if not isinstance(kind, str) or kind not in kinds:
-        raise ValueError(f"{place}.kind: wanted one of {', '.join(kinds)}; found {kind!r}")
+        raise ValueError(f"{location}.kind: expected one of {', '.join(kinds)}; found {kind!r}")
     try:
         return kinds[kind]().load(config)
     except ValidationError as e:
-        raise ValueError(f"{place}: {e.messages}") from e
+        raise ValueError(f"{location}: {e.messages}") from e

@@ -52,8 +52,8 @@ def localise(path: Path, cache_dir: Path) -> Path:
     return keep(str(path), npz.digest(path), fetch, cache_dir)
 
 
-def keep(place: str, digest: str, fetch: Fetch, cache_dir: Path, *, anew: bool = False) -> Path:
-    """The verified copy of the artifact of that digest: what `fetch` writes, when it is not there yet or wanted anew.
+def keep(location: str, digest: str, fetch: Fetch, cache_dir: Path, *, anew: bool = False) -> Path:
+    """The verified copy of the artifact of that digest: what `fetch` writes, when it is not there yet or expected anew.
 
     Errors are those of `localise`; `place` says where the artifact comes from.
     """
@@ -63,9 +63,9 @@ def keep(place: str, digest: str, fetch: Fetch, cache_dir: Path, *, anew: bool =
         if anew or not copy.exists():
             with _alone(cache_dir):
                 if anew or not copy.exists():
-                    _copy(place, digest, fetch, copy)
+                    _copy(location, digest, fetch, copy)
     except OSError as e:
-        raise StoreError(f"{cache_dir}: cannot keep a copy of {place}: {e.strerror or e}") from e
+        raise StoreError(f"{cache_dir}: cannot keep a copy of {location}: {e.strerror or e}") from e
     return copy
 
 
@@ -79,7 +79,7 @@ def trim(cache_dir: Path, keep: Collection[str]) -> None:
         raise StoreError(f"{cache_dir}: cannot drop copies: {e.strerror or e}") from e
 
 
-def _copy(place: str, wanted: str, fetch: Fetch, copy: Path) -> None:
+def _copy(location: str, expected: str, fetch: Fetch, copy: Path) -> None:
     for unfinished in copy.parent.glob(".tmp-*"):  # whoever copies is alone: its process is gone
         unfinished.unlink(missing_ok=True)
     temporary = copy.with_name(f".tmp-{os.urandom(8).hex()}")
@@ -92,9 +92,11 @@ def _copy(place: str, wanted: str, fetch: Fetch, copy: Path) -> None:
             model = npz.read(temporary)
             model.check_golden()
         except ArtifactError as e:
-            raise ArtifactError(f"{place}: {str(e).removeprefix(f'{temporary}: ')}") from e
-        if model.digest != wanted:
-            raise ArtifactError(f"{place}: wanted a file that stays as it is, found it changed while it was copied")
+            raise ArtifactError(f"{location}: {str(e).removeprefix(f'{temporary}: ')}") from e
+        if model.digest != expected:
+            raise ArtifactError(
+                f"{location}: expected a file that stays as it is, found it changed while it was copied"
+            )
         temporary.replace(copy)  # of equal digest, so of equal content
     finally:
         temporary.unlink(missing_ok=True)
@@ -113,7 +115,7 @@ def _alone(cache_dir: Path) -> Iterator[None]:
 
 def _nearest(path: Path) -> Path:
     """The path itself or the nearest parent that is a directory."""
-    return next(place for place in (path, *path.parents) if place.is_dir())
+    return next(location for location in (path, *path.parents) if location.is_dir())
 
 
 def _make_private(directory: Path) -> None:
@@ -121,6 +123,6 @@ def _make_private(directory: Path) -> None:
     status = directory.stat()
     if status.st_uid != os.geteuid() or stat.S_IMODE(status.st_mode) & 0o022:
         raise StoreError(
-            f"{directory}: wanted a directory that only this user can write to, found mode "
+            f"{directory}: expected a directory that only this user can write to, found mode "
             f"{stat.S_IMODE(status.st_mode):o} of user {status.st_uid}; choose another, or chmod go-w"
         )

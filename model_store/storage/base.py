@@ -1,7 +1,7 @@
 """The objects under a store: bytes with a key, put whole where nobody has put any, and never changed.
 
 A key is a few words joined by slashes, such as `penguins/3.npz`. Whatever holds objects offers the methods of
-`Objects`, and says by an OSError what it could not do. The store (store.py) decides what the keys mean.
+`StorageBackend`, and says by an OSError what it could not do. The store (store.py) decides what the keys mean.
 
 Here, they are files of a directory. A hidden temporary file is written and synced, `link(2)` gives it its name or says
 that somebody was first, and the directory is synced. Nothing is ever overwritten, so a crash leaves the new object or
@@ -30,14 +30,14 @@ WORD = r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}"
 
 _WORD = re.compile(WORD)
 _CREATE = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC
-_MENDS = {
+_FIXES = {
     errno.EACCES: "check who owns it and who may write there",
     errno.EPERM: "check who owns it, and that its file system has hard links",
     errno.EROFS: "it is mounted read-only: publish where it can be written",
     errno.ENOSPC: "free some space",
     errno.EDQUOT: "free some space",
-    errno.EEXIST: "a file stands where a directory is wanted; choose another store",
-    errno.ENOTDIR: "a file stands where a directory is wanted; choose another store",
+    errno.EEXIST: "a file stands where a directory is expected; choose another store",
+    errno.ENOTDIR: "a file stands where a directory is expected; choose another store",
     errno.ENOENT: "train a model first, or choose another store",
 }
 
@@ -53,12 +53,12 @@ class Draft(Protocol):
 
 
 @dataclass(frozen=True)
-class About:
+class ObjectInfo:
     size: int
     since: datetime
 
 
-class Objects(Protocol):
+class StorageBackend(Protocol):
     address: str
     survives_fork: bool  # whether a process that has used them may fork, and its child use them too
 
@@ -83,14 +83,14 @@ class Objects(Protocol):
     def check_writable(self, key: str) -> None:
         """An OSError now, where `key` could not be put. Leaves nothing behind."""
 
-    def about(self, key: str) -> About:
+    def about(self, key: str) -> ObjectInfo:
         """An object's size and date."""
 
     def abandoned(self) -> list[str]:
         """The keys of drafts that nobody holds any more: their processes died. They are deleted as objects are."""
 
 
-def put(objects: Objects, key: str, data: bytes) -> bool:
+def put(objects: StorageBackend, key: str, data: bytes) -> bool:
     """Put a small object; False when the key is taken."""
     with objects.draft(key) as draft:
         draft.file.write(data)
@@ -100,21 +100,21 @@ def put(objects: Objects, key: str, data: bytes) -> bool:
 def small(data: bytes, size: int) -> bytes:
     """The data of an object of that size, unless there are too many."""
     if size > SMALL:
-        raise OSError(errno.EFBIG, f"wanted {SMALL} bytes at most, found more")
+        raise OSError(errno.EFBIG, f"expected {SMALL} bytes at most, found more")
     return data
 
 
 @contextmanager
-def explained(place: str, deed: str) -> Iterator[None]:
+def translate_os_errors(location: str, deed: str) -> Iterator[None]:
     """An OSError as a StoreError that says what it kept us from doing, where, and what may help."""
     try:
         yield
     except OSError as e:
-        mend = _MENDS.get(e.errno or 0)
-        raise StoreError(f"{place}: cannot {deed}: {e.strerror or e}" + (f"; {mend}" if mend else "")) from e
+        fix = _FIXES.get(e.errno or 0)
+        raise StoreError(f"{location}: cannot {deed}: {e.strerror or e}" + (f"; {fix}" if fix else "")) from e
 
 
-class Directory:
+class LocalStorage:
     """Objects that are files. A word of a key is the name of a directory, the last one of a file."""
 
     survives_fork = True
@@ -161,9 +161,9 @@ class Directory:
             os.link(path, twin)
             twin.unlink()
 
-    def about(self, key: str) -> About:
+    def about(self, key: str) -> ObjectInfo:
         status = (self.root / key).stat()
-        return About(status.st_size, datetime.fromtimestamp(status.st_mtime, UTC))
+        return ObjectInfo(status.st_size, datetime.fromtimestamp(status.st_mtime, UTC))
 
     def abandoned(self) -> list[str]:
         return [str(path.relative_to(self.root)) for path in sorted(self.root.rglob(".tmp-*")) if not _held(path)]

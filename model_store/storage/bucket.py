@@ -29,7 +29,7 @@ from obstore.store import from_url
 from model_store.artifact import npz
 from model_store.errors import ArtifactError
 from model_store.storage import artifact_cache
-from model_store.storage.base import SMALL, WORD, About, small
+from model_store.storage.base import SMALL, WORD, ObjectInfo, small
 
 if TYPE_CHECKING:
     from obstore.store import ClientConfig, ObjectStore, RetryConfig
@@ -49,7 +49,7 @@ _RETRY: RetryConfig = {"max_retries": 3, "retry_timeout": timedelta(seconds=10)}
 _used_by: list[int] = []  # the process whose threads obstore uses
 
 
-class Bucket:
+class BucketStorage:
     """Objects in a bucket. Artifacts are read from verified copies in `cache_dir`."""
 
     survives_fork = False
@@ -99,11 +99,11 @@ class Bucket:
                 source.seek(0)
                 shutil.copyfileobj(source, target, _CHUNK)
 
-            place = f"{self.address}/{key}"
-            _, digest = npz.read_ahead(source, place)
+            location = f"{self.address}/{key}"
+            _, digest = npz.read_ahead(source, location)
             if source.size > npz.MAX_FILE_BYTES:  # the cache's disk is not for whoever may write to the bucket
-                raise ArtifactError(f"{place}: wanted an artifact, found {source.size} bytes")
-            return artifact_cache.keep(place, digest, fetch, self.cache_dir, anew=anew)
+                raise ArtifactError(f"{location}: expected an artifact, found {source.size} bytes")
+            return artifact_cache.keep(location, digest, fetch, self.cache_dir, anew=anew)
 
     @contextmanager
     def draft(self, key: str) -> Iterator[Upload]:
@@ -120,10 +120,10 @@ class Bucket:
             draft.keep(probe)
         self.delete(probe)
 
-    def about(self, key: str) -> About:
+    def about(self, key: str) -> ObjectInfo:
         with _told():
             meta = obstore.head(self._store, key)
-        return About(meta["size"], meta["last_modified"])
+        return ObjectInfo(meta["size"], meta["last_modified"])
 
     def abandoned(self) -> list[str]:
         """What `check_writable` left when it died. Drafts are temporary files of the machines that make them."""
@@ -158,7 +158,7 @@ class Bucket:
 class Upload:
     """A temporary file, and what is known of it where it is put."""
 
-    def __init__(self, bucket: Bucket, path: Path, file: Any) -> None:
+    def __init__(self, bucket: BucketStorage, path: Path, file: Any) -> None:
         self.path, self.file = path, file
         self._bucket, self._mark = bucket, secrets.token_hex(16)
 
@@ -210,8 +210,8 @@ def _plainly() -> Iterator[None]:
         raise FileNotFoundError(errno.ENOENT, _reason(e)) from e
     except BaseError as e:
         refused = isinstance(e, PermissionDeniedError | UnauthenticatedError) or _REFUSED.search(str(e))
-        mend = "; check the credentials in the environment and what they may do" if refused else ""
-        raise OSError(errno.EIO, f"{_reason(e)}{mend}") from e
+        fix = "; check the credentials in the environment and what they may do" if refused else ""
+        raise OSError(errno.EIO, f"{_reason(e)}{fix}") from e
 
 
 def _tag(found: str | None) -> str | None:

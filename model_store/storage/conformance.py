@@ -11,16 +11,16 @@ import threading
 from concurrent.futures import ThreadPoolExecutor
 
 from model_store.errors import StoreError
-from model_store.storage.base import Objects, explained, put
+from model_store.storage.base import StorageBackend, put, translate_os_errors
 
 WRITERS = 8
 ROUNDS = 25
 
 
-def prove(objects: Objects) -> None:
+def prove(objects: StorageBackend) -> None:
     """StoreError unless races have one winner, whose object stays, is listed at once, and is gone when deleted."""
     word = f"init-{os.urandom(8).hex()}"
-    with explained(objects.address, "put and delete objects"), ThreadPoolExecutor(WRITERS) as pool:
+    with translate_os_errors(objects.address, "put and delete objects"), ThreadPoolExecutor(WRITERS) as pool:
         for number in range(ROUNDS):
             key = f"{word}-{number}"
             try:
@@ -31,7 +31,7 @@ def prove(objects: Objects) -> None:
             raise _unfit(objects, "what is deleted to be gone at once", f"{len(left)} objects still listed")
 
 
-def _race(objects: Objects, key: str, pool: ThreadPoolExecutor) -> None:
+def _race(objects: StorageBackend, key: str, pool: ThreadPoolExecutor) -> None:
     start = threading.Barrier(WRITERS)
 
     def write(data: bytes) -> bool:
@@ -50,6 +50,6 @@ def _race(objects: Objects, key: str, pool: ThreadPoolExecutor) -> None:
         raise _unfit(objects, "what is put to be listed at once", "it missing")
 
 
-def _unfit(objects: Objects, wanted: str, found: str) -> StoreError:
-    mend = "versions would be lost here: choose a place that honours conditional writes"
-    return StoreError(f"{objects.address}: wanted {wanted}, found {found}; {mend}")
+def _unfit(objects: StorageBackend, expected: str, found: str) -> StoreError:
+    fix = "versions would be lost here: choose a place that honours conditional writes"
+    return StoreError(f"{objects.address}: expected {expected}, found {found}; {fix}")

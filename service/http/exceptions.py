@@ -1,7 +1,7 @@
 """What goes wrong over HTTP, in one JSON shape a protocol. Our own:
 
     {"error": {"code": "unknown_model", "message": "there is no model 'pengins'; did you mean 'penguins'?",
-               "faults": [{"place": "model", "problem": "...", "mend": "..."}],
+               "faults": [{"location": "model", "problem": "...", "fix": "..."}],
                "example": {"body": {...}, "curl": "..."}}, "request_id": "4b0f..."}
 
 `code` is for programs, `message` for people, `faults` has every single thing that is wrong with the request, and
@@ -22,8 +22,8 @@ from werkzeug.wrappers import Response
 from model_store.errors import Fault, InputError
 from service.http.responses import has_plain_errors, json_response
 from service.registry.registry import UnavailableError, UnknownError
-from service.routes.error_examples import lesson
-from service.security.api_keys import RefusedError
+from service.routes.error_examples import error_example
+from service.security.api_keys import AccessDeniedError
 
 log = logging.getLogger("service")
 
@@ -50,10 +50,10 @@ class ApiError(Exception):
 
 
 def error_response(error: ApiError) -> Response:
-    g.observation.error_code = error.code
+    g.request_record.error_code = error.code
     example = None
     if 400 <= error.status < 500 and error.status not in _STRANGERS:
-        example = lesson(current_app.extensions["catalog"], error.faults)
+        example = error_example(current_app.extensions["registry"], error.faults)
     if has_plain_errors(request.path):
         status = 400 if error.status == 422 else error.status  # which these protocols do not know
         stop = "" if error.message.endswith("?") else "."
@@ -65,7 +65,7 @@ def error_response(error: ApiError) -> Response:
             "message": error.message,
             "faults": [fault.as_dict() for fault in error.faults],
         },
-        "request_id": g.observation.request_id,
+        "request_id": g.request_record.request_id,
     }
     if example is not None:
         body["error"]["example"] = example
@@ -75,7 +75,7 @@ def error_response(error: ApiError) -> Response:
 def register(app: Flask) -> None:
     app.register_error_handler(ApiError, error_response)
     app.register_error_handler(InputError, _misfit)
-    app.register_error_handler(RefusedError, _refused)
+    app.register_error_handler(AccessDeniedError, _refused)
     app.register_error_handler(UnknownError, _unknown)
     app.register_error_handler(UnavailableError, _unavailable)
     app.register_error_handler(HTTPException, _framework_error)
@@ -88,7 +88,7 @@ def _misfit(error: InputError) -> Response:
     return error_response(ApiError(422, "invalid_request", f"{count} in the request: {error}", error.faults))
 
 
-def _refused(error: RefusedError) -> Response:
+def _refused(error: AccessDeniedError) -> Response:
     challenge = {"WWW-Authenticate": error.challenge}
     return error_response(ApiError(error.status, error.code, str(error), [error.fault], challenge))
 
@@ -119,7 +119,7 @@ _OWN_HEADERS = {"content-type", "content-length"}
 
 def _crash(error: Exception) -> Response:
     """A bug of ours. The log has the traceback, the caller only the id that finds it there."""
-    seen = g.observation
-    log.error("request %s crashed", seen.request_id, exc_info=error, extra={"observation": seen})
+    record = g.request_record
+    log.error("request %s crashed", record.request_id, exc_info=error, extra={"request_record": record})
     message = "the service failed on this request; its log says why, under the request_id"
     return error_response(ApiError(500, "internal_error", message))

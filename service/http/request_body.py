@@ -68,7 +68,7 @@ def is_json(mimetype: str) -> bool:
 def check_json_type(request: Request) -> None:
     mimetype = request.mimetype
     if not is_json(mimetype):
-        message = f"Content-Type: wanted application/json, found {mimetype}"
+        message = f"Content-Type: expected application/json, found {mimetype}"
         raise ApiError(415, "unsupported_media_type", message)
 
 
@@ -76,7 +76,7 @@ def read_bytes(request: Request, max_bytes: int) -> bytes:
     """The body as it came, or inflated where it was compressed (gzip, or deflate in its zlib form)."""
     coding = request.headers.get("Content-Encoding", "identity").strip().lower()
     if coding not in _WINDOW_BITS:
-        message = f"Content-Encoding: wanted gzip, deflate or none, found {coding}"
+        message = f"Content-Encoding: expected gzip, deflate or none, found {coding}"
         raise ApiError(415, "unsupported_media_type", message)
     body = _read(request, max_bytes)
     return body if coding == "identity" else _inflated(body, coding, max_bytes)
@@ -93,7 +93,7 @@ def _inflated(body: bytes, coding: str, max_bytes: int) -> bytes:
         raise _too_large("more when it is inflated", max_bytes)
     if not inflater.eof or inflater.unused_data:
         found = "bytes after its end" if inflater.eof else "no end"
-        raise bad(f"the body is not {coding}: wanted one whole stream, found {found}", "broken_body")
+        raise bad(f"the body is not {coding}: expected one whole stream, found {found}", "broken_body")
     return whole
 
 
@@ -121,8 +121,8 @@ def bad(message: str, code: str = "bad_json") -> ApiError:
     return ApiError(400, code, message)
 
 
-def _too_large(found: str, most: int, what: str = "bytes", mend: str = "send fewer rows") -> ApiError:
-    return ApiError(413, "body_too_large", f"the body: wanted at most {most} {what}, found {found}; {mend}")
+def _too_large(found: str, most: int, what: str = "bytes", fix: str = "send fewer rows") -> ApiError:
+    return ApiError(413, "body_too_large", f"the body: expected at most {most} {what}, found {found}; {fix}")
 
 
 def _not_json(error: orjson.JSONDecodeError, body: bytes) -> ApiError:
@@ -131,11 +131,11 @@ def _not_json(error: orjson.JSONDecodeError, body: bytes) -> ApiError:
     around = text[max(0, error.pos - 10) : error.pos + 20]
     rest = text[error.pos : error.pos + 9].lstrip("-")
     if rest.startswith(("NaN", "Inf")) or "infinity" in error.msg:
-        mend = "JSON has finite numbers only; send null for a missing value"
+        fix = "JSON has finite numbers only; send null for a missing value"
     elif rest.startswith(("'", "True", "False", "None")):
-        mend = 'that is Python, not JSON: write "text", true, false and null'
+        fix = 'that is Python, not JSON: write "text", true, false and null'
     else:
-        mend = ""
-    place = f"body, line {error.lineno} column {error.colno}"
-    fault = Fault(place, f"{error.msg.split(': line ')[0]}; found {around!r}", mend)
+        fix = ""
+    location = f"body, line {error.lineno} column {error.colno}"
+    fault = Fault(location, f"{error.msg.split(': line ')[0]}; found {around!r}", fix)
     return ApiError(400, "bad_json", f"the body is not JSON: {fault}", [fault])

@@ -24,11 +24,11 @@ import numpy as np
 from prometheus_client.core import GaugeMetricFamily, Metric
 
 from model_store.artifact.model import Model
-from model_store.nn import Array as NDArray
-from model_store.schema.columns import Array, Category, Number
+from model_store.nn import Array
+from model_store.schema.columns import ArrayColumn, CategoryColumn, NumberColumn
 from model_store.schema.signature import Input
-from service.registry.registry import Served
-from service.telemetry.mmap_counters import Counts
+from service.registry.registry import LoadedVersion
+from service.telemetry.mmap_counters import MmapCounters
 from service.telemetry.request_record import clock
 
 SAMPLE = 256  # rows a second
@@ -46,11 +46,11 @@ class Bins:
     name: str
     start: int
     stop: int
-    expected: NDArray
-    ends: NDArray | None  # of numbers, scaled as the network meets them
-    slots: NDArray | None  # of categories: the bin of each
+    expected: Array
+    ends: Array | None  # of numbers, scaled as the network meets them
+    slots: Array | None  # of categories: the bin of each
 
-    def count(self, inputs: NDArray) -> NDArray:
+    def count(self, inputs: Array) -> Array:
         """How many of the rows (n, features) fall into each bin."""
         rows = inputs[:, self.start : self.stop]
         if self.slots is not None:
@@ -59,22 +59,22 @@ class Bins:
         return np.bincount(np.searchsorted(self.ends, values), minlength=len(self.expected))  # type: ignore[arg-type]
 
 
-class Watch:
+class DriftWindow:
     """The recent rows of one version, in bins. The cells are this process's share of what all workers know."""
 
-    def __init__(self, counts: Counts, served: Served) -> None:
+    def __init__(self, counts: MmapCounters, served: LoadedVersion) -> None:
         self.bins = list(bins_of(served.model))
         of = served.name, served.number
         self.keys = [[json.dumps([*of, bins.name, i]) for i in range(len(bins.expected))] for bins in self.bins]
         self._cells = cells = [counts.share(key) for keys in self.keys for key in keys]
         self._recent = np.zeros(len(cells))
         self._rows = 0.0
-        self._kept: list[NDArray] = []
+        self._kept: list[Array] = []
         self._row_bytes = served.model.signature.width * served.model.network.dtype.itemsize
         self._room, self._due = self._sample(), 0.0
         self._lock = threading.Lock()
 
-    def add(self, inputs: NDArray) -> None:
+    def add(self, inputs: Array) -> None:
         if self._room > 0 and self.bins:
             kept = np.array(inputs[: self._room])
             self._room -= len(kept)
@@ -102,23 +102,23 @@ class Watch:
         return max(1, min(SAMPLE, MOST_BYTES // self._row_bytes))
 
 
-class Drift:
+class DriftMonitor:
     """The watches over all versions that answer; each bin of a column is a number that the workers share in."""
 
-    def __init__(self, counts: Counts) -> None:
+    def __init__(self, counts: MmapCounters) -> None:
         self._counts = counts
-        self._watches: WeakKeyDictionary[Served, Watch] = WeakKeyDictionary()
+        self._watches: WeakKeyDictionary[LoadedVersion, DriftWindow] = WeakKeyDictionary()
         self._lock = threading.Lock()  # whoever goes through them, and whoever adds one: it may be the thread aside
 
-    def add(self, served: Served, inputs: NDArray) -> None:
+    def add(self, served: LoadedVersion, inputs: Array) -> None:
         """Rows as the network meets them, (n, features)."""
         self.watch(served).add(inputs)
 
-    def watch(self, served: Served) -> Watch:
+    def watch(self, served: LoadedVersion) -> DriftWindow:
         watch = self._watches.get(served)
         if watch is None:
             with self._lock:
-                watch = self._watches.get(served) or Watch(self._counts, served)
+                watch = self._watches.get(served) or DriftWindow(self._counts, served)
                 self._watches[served] = watch
         return watch
 
@@ -129,7 +129,7 @@ class Drift:
         for watch in watches:
             watch.flush()
 
-    def metrics(self, served: Iterable[Served], recent: Mapping[str, float]) -> Iterator[Metric]:
+    def metrics(self, served: Iterable[LoadedVersion], recent: Mapping[str, float]) -> Iterator[Metric]:
         """The indices of versions; `recent` is what all workers know, by the keys of the watches."""
         labels = ["model", "version"]
         indices = GaugeMetricFamily(
@@ -152,7 +152,7 @@ class Drift:
         yield rows
 
 
-def stability_index(expected: NDArray, found: NDArray) -> float:
+def stability_index(expected: Array, found: Array) -> float:
     """Of counts in the same bins. Half a row more in each keeps an empty one from making it infinite."""
     p, q = ((counts + 0.5) / (counts + 0.5).sum() for counts in (expected, found))
     return float(((q - p) * np.log(q / p)).sum())
@@ -164,27 +164,27 @@ def bins_of(model: Model) -> Iterator[Bins]:
     ends = accumulate(column.width for column in inputs)
     for column, stop in list(zip(inputs, ends, strict=True))[:MOST_COLUMNS]:
         start = stop - column.width
-        found = _categories(column) if isinstance(column, Category) else _numbers(column, dtype)
+        found = _categories(column) if isinstance(column, CategoryColumn) else _numbers(column, dtype)
         if found is not None:
             yield Bins(column.name, start, stop, *found)
 
 
-def _numbers(column: Input, dtype: Any) -> tuple[NDArray, NDArray, None] | None:
-    statistics: Any = column.statistics.get("means") if isinstance(column, Array) else column.statistics
-    if not isinstance(statistics, Mapping) or not isinstance(column, Number | Array):
+def _numbers(column: Input, dtype: Any) -> tuple[Array, Array, None] | None:
+    statistics: Any = column.statistics.get("means") if isinstance(column, ArrayColumn) else column.statistics
+    if not isinstance(statistics, Mapping) or not isinstance(column, NumberColumn | ArrayColumn):
         return None
     ends = np.array(sorted(set(_numbers_of(statistics.get("deciles")))), np.float64)  # np.unique imports numpy.ma
     counts = _numbers_of(statistics.get("counts"))
     if not len(ends) == len(counts) > 0 or min(counts) < 0 or not sum(counts):
         return None
     expected = np.array([*counts, 0], np.float64)
-    if isinstance(column, Number) and column.fill is not None:  # which the network meets where a value is missing
+    if isinstance(column, NumberColumn) and column.fill is not None:  # which the network meets where a value is missing
         expected[np.searchsorted(ends, column.fill)] += _missing(statistics)
     with np.errstate(over="ignore"):
         return expected, ((ends - column.offset) / column.scale).astype(dtype), None
 
 
-def _categories(column: Category) -> tuple[NDArray, None, NDArray] | None:
+def _categories(column: CategoryColumn) -> tuple[Array, None, Array] | None:
     frequencies = column.statistics.get("frequencies")
     if not isinstance(frequencies, Mapping):
         return None

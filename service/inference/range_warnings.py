@@ -9,24 +9,24 @@ import numpy as np
 from model_store.artifact.model import Model
 from model_store.errors import Fault, InputError
 from model_store.nn import Array as NDArray
-from model_store.schema.columns import Category
-from service.registry.column_stats import seen
+from model_store.schema.columns import CategoryColumn
+from service.registry.column_stats import column_range
 
-_MEND = "the answer is extrapolated; check the value and its unit"
+_FIX = "the answer is extrapolated; check the value and its unit"
 
 
-def remarks(model: Model, inputs: NDArray) -> list[Fault]:
+def range_warnings(model: Model, inputs: NDArray) -> list[Fault]:
     """For encoded rows (n, features): the first hundred values that training had nothing like."""
     found = []
     columns = model.signature.inputs
     for column, stop in zip(columns, accumulate(column.width for column in columns), strict=True):
         values = inputs[:, stop - column.width : stop]
-        if isinstance(column, Category):
+        if isinstance(column, CategoryColumn):
             if column.unknown == "bucket":
                 problem = "a category that training has not seen"
                 found += [(i, column.name, problem) for i in np.flatnonzero(values[:, -1])]
             continue
-        known = seen(column)
+        known = column_range(column)
         low, high = known.get("min", -np.inf), known.get("max", np.inf)
         with np.errstate(over="ignore"):
             ends = ((np.array([low, high]) - column.offset) / column.scale).astype(values.dtype)
@@ -36,4 +36,4 @@ def remarks(model: Model, inputs: NDArray) -> list[Fault]:
             value = float(f"{value:.4g}")  # float32 holds little more of what is far off
             found.append((i, column.name, f"{value:g} lies beyond what training saw, {low:g} to {high:g}"))
     found.sort(key=lambda remark: remark[0])
-    return [Fault(f"instances.{i}.{name}", problem, _MEND) for i, name, problem in found[: InputError.LIMIT]]
+    return [Fault(f"instances.{i}.{name}", problem, _FIX) for i, name, problem in found[: InputError.LIMIT]]

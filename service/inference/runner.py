@@ -7,48 +7,48 @@ from typing import Any
 from flask import g
 
 from model_store.nn import Array
-from model_store.schema.columns import Faults, shown
-from service.inference.drift import Drift
-from service.registry.registry import Served
+from model_store.schema.columns import FaultCollector, shown
+from service.inference.drift import DriftMonitor
+from service.registry.registry import LoadedVersion
 from service.telemetry.metrics import Metrics
-from service.telemetry.request_record import Observation, clock
+from service.telemetry.request_record import RequestRecord, clock
 
 
-class Inference:
+class InferenceRunner:
     """Runs networks, and notes in the observation of a request what answered it and when."""
 
-    def __init__(self, metrics: Metrics, drift: Drift) -> None:
+    def __init__(self, metrics: Metrics, drift: DriftMonitor) -> None:
         self._batches, self._drift = metrics.batches, drift
 
-    def __call__(self, seen: Observation, served: Served, inputs: Array) -> Array:
+    def __call__(self, record: RequestRecord, served: LoadedVersion, inputs: Array) -> Array:
         """Raw outputs (n, outputs) to encoded rows (n, features) of one request."""
-        seen.served, seen.rows = served, len(inputs)
-        seen.parsed = clock()
-        outputs, seen.computing, seen.computed = self.run(served, inputs)
-        self.note(served, inputs, seen.computed - seen.computing)
+        record.served, record.rows = served, len(inputs)
+        record.parsed = clock()
+        outputs, record.computing, record.computed = self.run(served, inputs)
+        self.note(served, inputs, record.computed - record.computing)
         return outputs
 
     @staticmethod
-    def run(served: Served, inputs: Array) -> tuple[Array, float, float]:
+    def run(served: LoadedVersion, inputs: Array) -> tuple[Array, float, float]:
         """The outputs to rows of one request or of several, and when that began and ended; to be noted."""
         began = clock()
         outputs = served.model.network(inputs)
         return outputs, began, clock()
 
-    def note(self, served: Served, inputs: Array, seconds: float) -> None:
+    def note(self, served: LoadedVersion, inputs: Array, seconds: float) -> None:
         """A forward pass over the rows of one request or of several has taken so long."""
-        served.pace.note(len(inputs), seconds)
+        served.batching.note(len(inputs), seconds)
         self._batches.at(served.name, str(served.number)).observe(len(inputs))
         self._drift.add(served, inputs)
 
 
-def encoded(served: Served, rows: Any, place: str, most: int) -> Array:
+def encode_rows(served: LoadedVersion, rows: Any, location: str, most: int) -> Array:
     """Untrusted rows as the network's input; InputError with everything that does not fit."""
     g.sent = rows  # for the lesson, if they do not fit
-    faults = Faults()
+    faults = FaultCollector()
     if not isinstance(rows, list):
-        faults.add(place, f"wanted a list, found {shown(rows)}", "put the row into a list: [row]")
+        faults.add(location, f"expected a list, found {shown(rows)}", "put the row into a list: [row]")
     elif not 1 <= len(rows) <= most:
-        faults.add(place, f"wanted 1 to {most} rows, found {len(rows)}", "send them in several requests")
+        faults.add(location, f"expected 1 to {most} rows, found {len(rows)}", "send them in several requests")
     faults.check()
-    return served.model.signature.encode(rows, place, served.model.network.dtype)
+    return served.model.signature.encode(rows, location, served.model.network.dtype)

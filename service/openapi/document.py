@@ -100,7 +100,7 @@ def _with_keys(document: Json) -> Json:
     document["components"]["securitySchemes"] = {"key": {"type": "http", "scheme": "bearer"}}
     document["security"] = [{"key": []}]
     responses = document["components"]["responses"]
-    challenge = header("WWW-Authenticate", "Which kind of key is wanted.")
+    challenge = header("WWW-Authenticate", "Which kind of key is expected.")
     for kind in "EP":
         error = {"content": responses[f"{kind}404"]["content"], **challenge}
         responses[f"{kind}401"] = {"description": "No key, or none that is known.", **error}

@@ -10,19 +10,19 @@ from collections.abc import Mapping
 
 from apispec import APISpec
 
-from model_store.schema.columns import Array, Category, Number
-from model_store.schema.signature import Classes, Input, Signature
+from model_store.schema.columns import ArrayColumn, CategoryColumn, NumberColumn
+from model_store.schema.signature import ClassificationOutput, Input, Signature
 from service.openapi.json_schema import BINARY, OPTIONS, TEXT, VERSION, Json, also, content, list_of, object_of
 from service.protocols import tensors
-from service.registry.column_stats import seen
-from service.registry.registry import Served
+from service.registry.column_stats import column_range
+from service.registry.registry import LoadedVersion
 
 _WHOLE: Json = {"type": "integer"}
 _SIZE: Json = {"type": "integer", "minimum": 1}
 
 
 def add_model(
-    spec: APISpec, served: Served, parameters: list[Json], extras: list[Json], refusals: Mapping[str, str]
+    spec: APISpec, served: LoadedVersion, parameters: list[Json], extras: list[Json], refusals: Mapping[str, str]
 ) -> None:
     """The addresses of one model; `parameters` and `refusals` are those of every address for predictions, `extras` are
     more parameters of our own.
@@ -73,13 +73,13 @@ def add_model(
     add(f"/v2/models/{name}/infer", "open inference", "v2", (request, given), content(answer), "P")
 
 
-def _by_columns(served: Served, rows: Json) -> tuple[Json, Json]:
+def _by_columns(served: LoadedVersion, rows: Json) -> tuple[Json, Json]:
     """TensorFlow Serving's request, by rows or by columns, and its answer."""
     signature, columns = served.model.signature, {}
     for column in signature.inputs:
         columns[column.name] = {"type": "array", "minItems": 1, "items": _column(column)}
     named = object_of(_required(signature), **columns) | {"additionalProperties": False}
-    if len(columns) == 1 and not isinstance(signature.inputs[0], Array):
+    if len(columns) == 1 and not isinstance(signature.inputs[0], ArrayColumn):
         rows = rows | {"items": _either([rows["items"], _column(signature.inputs[0])])}
     signature_name = {"enum": ["serving_default", "", None]}
     request = {
@@ -91,7 +91,7 @@ def _by_columns(served: Served, rows: Json) -> tuple[Json, Json]:
     one: dict[str, Json] = {}
     for tensor in tensors.outputs(served.model):
         value: Json = {"type": "number"}
-        if tensor.name == "label" and isinstance(signature.output, Classes):
+        if tensor.name == "label" and isinstance(signature.output, ClassificationOutput):
             value = {"enum": list(signature.output.labels)}
         elif tensor.shape != (-1, 1):
             value = {"type": "array", "minItems": tensor.shape[1], "maxItems": tensor.shape[1], "items": value}
@@ -104,7 +104,7 @@ def _by_columns(served: Served, rows: Json) -> tuple[Json, Json]:
     return request, answer | {"minProperties": 1, "maxProperties": 1}
 
 
-def _as_tensors(served: Served) -> tuple[Json, Json]:
+def _as_tensors(served: LoadedVersion) -> tuple[Json, Json]:
     """The Open Inference Protocol's request and answer, for tensors in JSON."""
     signature = served.model.signature
     declared = tensors.inputs(signature)
@@ -115,13 +115,13 @@ def _as_tensors(served: Served) -> tuple[Json, Json]:
         alone = {"type": "array", "minItems": 1, "maxItems": 1, "items": _tensor(table)}
         inputs = {"anyOf": [inputs, alone]}
     outputs = tensors.outputs(served.model)
-    wanted = object_of("name", name={"enum": [each.name for each in outputs]}, parameters=OPTIONS)
+    expected = object_of("name", name={"enum": [each.name for each in outputs]}, parameters=OPTIONS)
     request = object_of(
         "inputs",
         id={"type": ["string", "null"]},
         parameters=OPTIONS,
         inputs=inputs,
-        outputs={"type": ["array", "null"], "items": wanted},
+        outputs={"type": ["array", "null"], "items": expected},
     )
     answer = object_of(
         "model_name model_version outputs",
@@ -160,7 +160,7 @@ def _instance(signature: Signature) -> list[Json]:
     """The forms that a row may take."""
     columns = signature.inputs
     first = columns[0]
-    if len(columns) == 1 and isinstance(first, Array):
+    if len(columns) == 1 and isinstance(first, ArrayColumn):
         return _arrays(first)
     by_name = {
         "type": "object",
@@ -182,11 +182,11 @@ def _required(signature: Signature) -> list[str]:
 
 
 def _column(column: Input) -> Json:
-    if isinstance(column, Array):
+    if isinstance(column, ArrayColumn):
         return _either(_arrays(column))
     missing = column.fill is not None
     note = f"Missing: null stands for {column.fill}." if missing else ""
-    if isinstance(column, Category):
+    if isinstance(column, CategoryColumn):
         form: Json = {"type": ["string", "null"] if missing else "string"}
         if column.unknown == "refuse":
             form["enum"] = [*column.categories, *([None] if missing else [])]
@@ -200,13 +200,13 @@ def _column(column: Input) -> Json:
     }
 
 
-def _seen(column: Number) -> str:
-    known = seen(column)
+def _seen(column: NumberColumn) -> str:
+    known = column_range(column)
     low, high = known.get("min"), known.get("max")
     return "" if low is None or high is None else f"{low:g} to {high:g} in training."
 
 
-def _arrays(column: Array) -> list[Json]:
+def _arrays(column: ArrayColumn) -> list[Json]:
     """Nested as the shape says, and flat."""
     number: Json = {"type": "number"}
     if column.low is not None:
@@ -222,7 +222,7 @@ def _arrays(column: Array) -> list[Json]:
 
 def _prediction(signature: Signature) -> Json:
     output = signature.output
-    if isinstance(output, Classes):
+    if isinstance(output, ClassificationOutput):
         names = [str(label) for label in output.labels]
         probability = {"type": "number", "minimum": 0, "maximum": 1}
         return {

@@ -11,32 +11,32 @@ from model_store.nn import Array
 from model_store.schema import row_parser
 from service.config import Settings
 from service.http.request_body import bad, check_density
-from service.inference.runner import encoded
+from service.inference.runner import encode_rows
 from service.protocols import tensors
-from service.registry.registry import Served
+from service.registry.registry import LoadedVersion
 
 CSV, NPY = "text/csv", "application/x-npy"
 TYPES = frozenset({CSV, NPY})
 
 
-def read(body: bytes, kind: str, served: Served, settings: Settings) -> Array:
+def read(body: bytes, kind: str, served: LoadedVersion, settings: Settings) -> Array:
     """The body's rows as the network's input. CSV may have a header or not; an array is a model's only tensor."""
     max_rows = settings.max_instances
     if kind == CSV:
         check_density(body, settings.max_body_bytes, "CSV")
         found = row_parser.from_bytes(body, "body.csv", served.model.signature, most=max_rows)
         if len(found) > max_rows:
-            problem = f"wanted 1 to {max_rows} rows, found more"
+            problem = f"expected 1 to {max_rows} rows, found more"
             raise InputError([Fault("rows", problem, "send them in several requests")])
-        return encoded(served, found, "rows", max_rows)
+        return encode_rows(served, found, "rows", max_rows)
     tensor = tensors.sole(served.model.signature)
     if tensor is None:
         names = ", ".join(served.model.signature.names)
-        raise InputError([Fault("body", f"wanted the columns {names}, found one array", "send JSON or CSV")])
+        raise InputError([Fault("body", f"expected the columns {names}, found one array", "send JSON or CSV")])
     try:
         array = np.load(BytesIO(body), allow_pickle=False)
     except Exception as e:  # np.load leaks whatever its parsing of a header raises
         raise bad(f"the body is not an .npy file: {e}", "broken_body") from e
     if not isinstance(array, np.ndarray) or array.dtype.kind not in "biuf" or array.dtype.itemsize > 8:
-        raise InputError([Fault("body", "wanted one array of numbers, found something else", "numpy.save it")])
+        raise InputError([Fault("body", "expected one array of numbers, found something else", "numpy.save it")])
     return tensors.encode(served.model, {tensor.name: array.astype(array.dtype.newbyteorder("<"))}, max_rows)

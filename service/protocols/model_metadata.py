@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from typing import Any
 
-from model_store.schema.columns import Array, Category, Number
+from model_store.schema.columns import ArrayColumn, CategoryColumn, NumberColumn
 from model_store.schema.row_parser import as_written
-from model_store.schema.signature import Classes, Input, Values
-from service.registry.column_stats import seen
-from service.registry.registry import Catalog, Entry, Served, Snapshot
+from model_store.schema.signature import ClassificationOutput, Input, RegressionOutput
+from service.registry.column_stats import column_range
+from service.registry.registry import Entry, LoadedVersion, ModelRegistry, Snapshot
 
 # Of what training recorded: not the curve of every epoch, nor where the data lay on somebody's disk.
 _TRAINING = ("metrics", "baseline")
@@ -26,22 +26,22 @@ def line(entry: Entry) -> dict[str, Any]:
     }
 
 
-def states(catalog: Catalog, name: str, snapshot: Snapshot) -> dict[int, str]:
+def states(registry: ModelRegistry, name: str, snapshot: Snapshot) -> dict[int, str]:
     """The versions that are in memory, or should be, and why not: "" for those that answer."""
     if name not in snapshot.entries:
-        catalog.find(name, snapshot=snapshot)  # says what there is instead
+        registry.find(name, snapshot=snapshot)  # says what there is instead
     broken = {}
     for problem in snapshot.problems:
-        of, _, version = problem.place.partition("/")
+        of, _, version = problem.location.partition("/")
         if of == name and version.isdigit():  # or it is an alias
             broken[int(version)] = problem.problem
     numbers = {served.number for served in snapshot.entries[name].targets.values()}
-    if name in catalog.withdrawn:
+    if name in registry.unloaded_models:
         return dict.fromkeys(sorted(numbers | broken.keys()), "unloaded")
     return {number: broken.get(number, "") for number in sorted(numbers | broken.keys())}
 
 
-def card(entry: Entry, served: Served) -> dict[str, Any]:
+def card(entry: Entry, served: LoadedVersion) -> dict[str, Any]:
     """Everything a caller wants to know about a version."""
     model = served.model
     return {
@@ -58,19 +58,19 @@ def card(entry: Entry, served: Served) -> dict[str, Any]:
 
 def _input(column: Input) -> dict[str, Any]:
     about: dict[str, Any] = {"name": column.name, "kind": column.kind}
-    if isinstance(column, Array):
+    if isinstance(column, ArrayColumn):
         bounds = {"low": column.low, "high": column.high}
-        return about | {"required": True, "shape": list(column.shape), **bounds, "seen": seen(column)}
+        return about | {"required": True, "shape": list(column.shape), **bounds, "seen": column_range(column)}
     about["required"] = column.fill is None
     if column.fill is not None:
         about["fill"] = as_written([column.fill])[0]
-    if isinstance(column, Category):
+    if isinstance(column, CategoryColumn):
         return about | {"categories": list(column.categories), "unknown": column.unknown}
-    assert isinstance(column, Number)  # noqa: S101 - the last of the three kinds
-    return about | {"seen": seen(column)}
+    assert isinstance(column, NumberColumn)  # noqa: S101 - the last of the three kinds
+    return about | {"seen": column_range(column)}
 
 
-def _output(output: Classes | Values) -> dict[str, Any]:
-    if isinstance(output, Classes):
+def _output(output: ClassificationOutput | RegressionOutput) -> dict[str, Any]:
+    if isinstance(output, ClassificationOutput):
         return {"kind": output.kind, "name": output.name, "labels": list(output.labels)}
     return {"kind": output.kind, "names": list(output.names)}

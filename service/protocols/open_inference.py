@@ -19,27 +19,27 @@ from werkzeug.wrappers import Request, Response
 
 from model_store.errors import InputError, did_you_mean
 from model_store.nn import Array
-from model_store.schema.columns import Faults, shown
+from model_store.schema.columns import FaultCollector, shown
 from service.config import Settings
 from service.http.request_body import bad, check_json_type, parse_json, read_bytes
 from service.protocols import tensors
 from service.protocols.tensors import DATATYPES, Tensor
-from service.registry.registry import Served
+from service.registry.registry import LoadedVersion
 from service.validation.predict_request import not_an_object
 
 JSON_LENGTH = "Inference-Header-Content-Length"
 
 
 @dataclass(frozen=True)
-class Asked:
+class InferRequest:
     """What a request for inference holds."""
 
     given: Mapping[str, Array]
-    wanted: Mapping[str, bool] = field(default_factory=dict)  # outputs by name, and whether as bytes
+    expected: Mapping[str, bool] = field(default_factory=dict)  # outputs by name, and whether as bytes
     id: str | None = None
 
 
-def read(request: Request, served: Served, settings: Settings) -> Asked:
+def read(request: Request, served: LoadedVersion, settings: Settings) -> InferRequest:
     """ApiError where the body cannot be taken apart, InputError with every fault of what is in it."""
     announced, max_bytes = request.headers.get(JSON_LENGTH), settings.max_body_bytes
     if announced is None:
@@ -48,30 +48,30 @@ def read(request: Request, served: Served, settings: Settings) -> Asked:
     length = len(body) if announced is None else _length(announced, len(body))
     declared = tensors.outputs(served.model)
     if announced is not None and length == 0:
-        return Asked(_raw(body, served), {tensor.name: True for tensor in declared})
+        return InferRequest(_raw(body, served), {tensor.name: True for tensor in declared})
     document = parse_json(body[:length], max_bytes)
     if not isinstance(document, dict):
         raise not_an_object(document)
-    faults, tail = Faults(), memoryview(body)[length:]
+    faults, tail = FaultCollector(), memoryview(body)[length:]
     g.tensors = document.get("inputs"), tail  # for the lesson, if they do not fit
     columns = len(served.model.signature.inputs)
     given, used = _inputs(document.get("inputs"), tail, columns, settings.max_instances, faults)
     if not faults.total and used != len(body) - length:
-        mend = "each binary input says its size in parameters.binary_data_size"
-        faults.add("body", f"wanted {used} bytes after the JSON, found {len(body) - length}", mend)
-    wanted = _wanted(document, declared, faults)
+        fix = "each binary input says its size in parameters.binary_data_size"
+        faults.add("body", f"expected {used} bytes after the JSON, found {len(body) - length}", fix)
+    expected = _expected(document, declared, faults)
     identity = document.get("id")
     if not isinstance(identity, str | None):
-        faults.add("id", f"wanted text, found {shown(identity)}", "send it in quotes, or leave it out")
+        faults.add("id", f"expected text, found {shown(identity)}", "send it in quotes, or leave it out")
     faults.check()
-    return Asked(given, wanted, identity)
+    return InferRequest(given, expected, identity)
 
 
-def write(served: Served, asked: Asked, answers: Mapping[str, Array], accepted: Any) -> Response:
+def write(served: LoadedVersion, asked: InferRequest, answers: Mapping[str, Array], accepted: Any) -> Response:
     """The answer, compressed when its caller takes gzip or deflate; `accepted` is its Accept-Encoding."""
     outputs: list[dict[str, Any]] = []
     tail: list[bytes] = []
-    for name, binary in asked.wanted.items():
+    for name, binary in asked.expected.items():
         array = answers[name]
         output: dict[str, Any] = {"name": name, "datatype": tensors.datatype_of(array.dtype), "shape": array.shape}
         if binary:
@@ -99,108 +99,110 @@ def write(served: Served, asked: Asked, answers: Mapping[str, Array], accepted: 
 def _length(text: str, available: int) -> int:
     length = int(text) if text.isascii() and text.isdigit() and len(text) < 19 else -1
     if not 0 <= length <= available:
-        raise bad(f"{JSON_LENGTH}: wanted a number of bytes, 0 to {available}; found {text!r}", "broken_body")
+        raise bad(f"{JSON_LENGTH}: expected a number of bytes, 0 to {available}; found {text!r}", "broken_body")
     return length
 
 
-def _raw(body: bytes, served: Served) -> dict[str, Array]:
+def _raw(body: bytes, served: LoadedVersion) -> dict[str, Array]:
     """A body that is nothing but one row of a model's only tensor."""
     tensor = tensors.sole(served.model.signature)
-    faults = Faults()
+    faults = FaultCollector()
     array = None
     if tensor is None:
         names = ", ".join(served.model.signature.names)
-        mend = f"send JSON before the bytes, and its length in {JSON_LENGTH}"
-        faults.add("body", f"wanted the tensors {names}, found bytes alone", mend)
+        fix = f"send JSON before the bytes, and its length in {JSON_LENGTH}"
+        faults.add("body", f"expected the tensors {names}, found bytes alone", fix)
     else:
         array = tensors.from_bytes(tensor.datatype, (1, *tensor.shape[1:]), memoryview(body), tensor.name, faults)
     faults.check()
     return {tensor.name: array} if tensor is not None and array is not None else {}
 
 
-def _inputs(given: Any, tail: memoryview, columns: int, max_rows: int, faults: Faults) -> tuple[dict[str, Array], int]:
+def _inputs(
+    given: Any, tail: memoryview, columns: int, max_rows: int, faults: FaultCollector
+) -> tuple[dict[str, Array], int]:
     """The arrays by name, and how many bytes of the tail they took."""
     found: dict[str, Array] = {}
     used = 0
     if not isinstance(given, list) or not given:
-        problem = f"wanted a list of tensors, found {shown(given)}"
+        problem = f"expected a list of tensors, found {shown(given)}"
         faults.add("inputs", problem, 'send {"inputs": [{"name", "shape", "datatype", "data"}, ...]}')
         return found, used
     if len(given) > columns + InputError.LIMIT:  # of so many, not every fault would be told
-        faults.add("inputs", f"wanted up to {columns} tensors, found {len(given)}", "send one for each column")
+        faults.add("inputs", f"expected up to {columns} tensors, found {len(given)}", "send one for each column")
         return found, used
     for i, one in enumerate(given):
-        place = f"inputs.{i}"
+        location = f"inputs.{i}"
         if not isinstance(one, dict) or not isinstance(name := one.get("name"), str):
-            faults.add(place, f"wanted a tensor with a name, found {shown(one)}", "")
+            faults.add(location, f"expected a tensor with a name, found {shown(one)}", "")
             continue
         if name in found:
-            faults.add(place, f"wanted each tensor once, found {name!r} again", "leave one out")
+            faults.add(location, f"expected each tensor once, found {name!r} again", "leave one out")
         datatype, shape = one.get("datatype"), one.get("shape")
         if not isinstance(datatype, str) or datatype not in DATATYPES:
-            problem = f"wanted one of {', '.join(DATATYPES)}; found {shown(datatype)}"
-            faults.add(f"{place}.datatype", problem, partial(did_you_mean, datatype, DATATYPES))
+            problem = f"expected one of {', '.join(DATATYPES)}; found {shown(datatype)}"
+            faults.add(f"{location}.datatype", problem, partial(did_you_mean, datatype, DATATYPES))
             continue
         if not tensors.is_shape(shape):
-            problem = f"wanted a list of whole numbers above 0, found {shown(shape)}"
-            faults.add(f"{place}.shape", problem, "the first is the number of rows")
+            problem = f"expected a list of whole numbers above 0, found {shown(shape)}"
+            faults.add(f"{location}.shape", problem, "the first is the number of rows")
             continue
         if datatype == "BYTES" and (count := math.prod(shape)) > max_rows:  # each text is an object of Python's
-            problem = f"wanted 1 to {max_rows} texts, found a shape of {count}"
-            faults.add(f"{place}.shape", problem, "send the rows in several requests")
+            problem = f"expected 1 to {max_rows} texts, found a shape of {count}"
+            faults.add(f"{location}.shape", problem, "send the rows in several requests")
             continue
-        size = _parameters(one, f"{place}.parameters", faults).get("binary_data_size")
+        size = _parameters(one, f"{location}.parameters", faults).get("binary_data_size")
         if size is None:
-            array = tensors.from_json(datatype, shape, one.get("data"), f"{place}.data", faults)
+            array = tensors.from_json(datatype, shape, one.get("data"), f"{location}.data", faults)
         elif type(size) is not int or not 0 <= size <= len(tail) - used or "data" in one:
-            problem = f"wanted a size up to {len(tail) - used}, what is left of the body, and no data; found {size!r}"
-            faults.add(f"{place}.parameters.binary_data_size", problem, f"is {JSON_LENGTH} right?")
+            problem = f"expected a size up to {len(tail) - used}, what is left of the body, and no data; found {size!r}"
+            faults.add(f"{location}.parameters.binary_data_size", problem, f"is {JSON_LENGTH} right?")
             continue
         else:
-            array = tensors.from_bytes(datatype, shape, tail[used : used + size], place, faults)
+            array = tensors.from_bytes(datatype, shape, tail[used : used + size], location, faults)
             used += size
         if array is not None:
             found[name] = array
     return found, used
 
 
-def _wanted(document: Mapping[str, Any], declared: list[Tensor], faults: Faults) -> dict[str, bool]:
+def _expected(document: Mapping[str, Any], declared: list[Tensor], faults: FaultCollector) -> dict[str, bool]:
     """Which outputs, in which order, and whether each is to come as bytes."""
     known = [tensor.name for tensor in declared]
     all_binary = _flag(document, "parameters", "binary_data_output", False, faults)
     asked = document.get("outputs")
     if asked is None or asked == []:
         return dict.fromkeys(known, all_binary)
-    wanted: dict[str, bool] = {}
+    expected: dict[str, bool] = {}
     if not isinstance(asked, list):
-        faults.add("outputs", f"wanted a list, found {shown(asked)}", 'send [{"name": ...}]')
-        return wanted
+        faults.add("outputs", f"expected a list, found {shown(asked)}", 'send [{"name": ...}]')
+        return expected
     for i, one in enumerate(asked):
         name = one.get("name") if isinstance(one, dict) else one
         if not isinstance(one, dict) or name not in known:
-            problem = f"wanted the name of one of {', '.join(known)}; found {shown(name)}"
+            problem = f"expected the name of one of {', '.join(known)}; found {shown(name)}"
             faults.add(f"outputs.{i}.name", problem, partial(_meant, name, known))
         else:
-            wanted[name] = _flag(one, f"outputs.{i}.parameters", "binary_data", all_binary, faults)
-    return wanted
+            expected[name] = _flag(one, f"outputs.{i}.parameters", "binary_data", all_binary, faults)
+    return expected
 
 
 def _meant(name: object, known: list[str]) -> str:
     return did_you_mean(name, known) or 'send [{"name": ...}]'
 
 
-def _flag(part: Mapping[str, Any], place: str, name: str, default: bool, faults: Faults) -> bool:
+def _flag(part: Mapping[str, Any], location: str, name: str, default: bool, faults: FaultCollector) -> bool:
     """A parameter that is true or false; others are none of ours, and passed over."""
-    found = _parameters(part, place, faults).get(name, default)
+    found = _parameters(part, location, faults).get(name, default)
     if isinstance(found, bool):
         return found
-    faults.add(f"{place}.{name}", f"wanted true or false, found {shown(found)}", "")
+    faults.add(f"{location}.{name}", f"expected true or false, found {shown(found)}", "")
     return default
 
 
-def _parameters(part: Mapping[str, Any], place: str, faults: Faults) -> Mapping[str, Any]:
+def _parameters(part: Mapping[str, Any], location: str, faults: FaultCollector) -> Mapping[str, Any]:
     found = part.get("parameters")
     if found is None or isinstance(found, dict):
         return found or {}
-    faults.add(place, f"wanted an object, found {shown(found)}", "leave it out")
+    faults.add(location, f"expected an object, found {shown(found)}", "leave it out")
     return {}

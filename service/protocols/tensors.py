@@ -18,9 +18,9 @@ import numpy as np
 from model_store.artifact.model import Model
 from model_store.client.tensors import write_texts
 from model_store.errors import did_you_mean
-from model_store.nn import Array as NDArray
-from model_store.schema.columns import Array, Category, Faults, Number, listed, shown
-from model_store.schema.signature import Classes, Input, Signature
+from model_store.nn import Array
+from model_store.schema.columns import ArrayColumn, CategoryColumn, FaultCollector, NumberColumn, listed, shown
+from model_store.schema.signature import ClassificationOutput, Input, Signature
 
 DATATYPES: dict[str, np.dtype[Any]] = {
     "BOOL": np.dtype("?"),
@@ -50,7 +50,7 @@ def inputs(signature: Signature) -> list[Tensor]:
 
 def outputs(model: Model) -> list[Tensor]:
     output = model.signature.output
-    if isinstance(output, Classes):
+    if isinstance(output, ClassificationOutput):
         datatype = "INT64" if all(isinstance(label, int) for label in output.labels) else "BYTES"
         labels = tuple(map(str, output.labels))
         probabilities = Tensor("probabilities", datatype_of(model.network.dtype), (-1, len(labels)), labels)
@@ -60,7 +60,7 @@ def outputs(model: Model) -> list[Tensor]:
 
 def whole(signature: Signature) -> Tensor | None:
     """The table of numbers, of a model that has several columns and nothing but numbers in them."""
-    if len(signature.inputs) > 1 and all(isinstance(column, Number) for column in signature.inputs):
+    if len(signature.inputs) > 1 and all(isinstance(column, NumberColumn) for column in signature.inputs):
         return Tensor(ALL, "FP64", (-1, len(signature.inputs)), signature.names)
     return None
 
@@ -95,7 +95,7 @@ def datatype_of(dtype: np.dtype[Any]) -> str:
     return _NAMES[dtype.newbyteorder("<")]
 
 
-def answers(model: Model, raw: NDArray) -> dict[str, NDArray]:
+def answers(model: Model, raw: Array) -> dict[str, Array]:
     """The network's outputs as arrays of the datatypes and shapes that `outputs` declares."""
     found = model.signature.tensors(raw)
     made = {}
@@ -107,43 +107,43 @@ def answers(model: Model, raw: NDArray) -> dict[str, NDArray]:
     return made
 
 
-def encode(model: Model, given: Mapping[str, NDArray], most: int) -> NDArray:
+def encode(model: Model, given: Mapping[str, Array], most: int) -> Array:
     """Named arrays as the network's input (n, features); InputError with everything that does not fit."""
     signature = model.signature
-    faults = Faults()
+    faults = FaultCollector()
     if given.keys() == {ALL} and whole(signature) is not None:
         given = _split(given[ALL], signature, faults)
         faults.check()
     names = signature.names
     for name in given.keys() - set(names):
-        faults.add(f"inputs.{name[:100]}", "wanted no such tensor", _mend_name(name, names))
+        faults.add(f"inputs.{name[:100]}", "expected no such tensor", _fix_name(name, names))
     counts = {len(array): name for name, array in given.items() if array.ndim}
     if len(counts) > 1:
         found = ", ".join(f"{name} has {count}" for count, name in counts.items())
-        faults.add("inputs", f"wanted one number of rows, found several: {found}", "send each column for every row")
+        faults.add("inputs", f"expected one number of rows, found several: {found}", "send each column for every row")
     count = max(counts, default=0)
     if not 1 <= count <= most:
-        faults.add("inputs", f"wanted 1 to {most} rows, found {count}", "send them in several requests")
+        faults.add("inputs", f"expected 1 to {most} rows, found {count}", "send them in several requests")
     faults.check()
     columns = {column.name: _column(column, given.get(column.name), count, faults) for column in signature.inputs}
     faults.check()
     return signature.encode_columns(columns, model.network.dtype, "rows")
 
 
-def from_json(datatype: str, shape: Sequence[int], data: Any, place: str, faults: Faults) -> NDArray | None:
+def from_json(datatype: str, shape: Sequence[int], data: Any, location: str, faults: FaultCollector) -> Array | None:
     """JSON data, flat or nested like its shape, as an array; None after saying what is wrong with it."""
     if not isinstance(data, list):
-        faults.add(place, f"wanted a list of {datatype}, found {shown(data)}", "send the values flat, row by row")
+        faults.add(location, f"expected a list of {datatype}, found {shown(data)}", "send the values flat, row by row")
         return None
     leaves, depth = data, 0
     while leaves and set(map(type, leaves)) == {list}:
         if len(data) != shape[0] or depth + 1 == len(shape) or set(map(len, leaves)) != {shape[depth + 1]}:
-            faults.add(place, f"wanted rows as shape {list(shape)} says, found others", "send the values flat")
+            faults.add(location, f"expected rows as shape {list(shape)} says, found others", "send the values flat")
             return None
         leaves, depth = list(chain.from_iterable(leaves)), depth + 1
     if len(leaves) != math.prod(shape):
-        problem = f"wanted {math.prod(shape)} values for shape {list(shape)}, found {len(leaves)}"
-        faults.add(place, problem, "send as many values as the shape has places")
+        problem = f"expected {math.prod(shape)} values for shape {list(shape)}, found {len(leaves)}"
+        faults.add(location, problem, "send as many values as the shape has places")
         return None
     dtype = DATATYPES[datatype]
     if dtype.kind not in "fO":
@@ -152,38 +152,42 @@ def from_json(datatype: str, shape: Sequence[int], data: Any, place: str, faults
         allowed = {str, type(None)} if dtype.kind == "O" else {int, float, type(None)}
     if not set(map(type, leaves)) <= allowed:
         wrong = next(value for value in leaves if type(value) not in allowed)
-        faults.add(place, f"wanted values of {datatype}, found {shown(wrong)}", "change the datatype, or the value")
+        faults.add(
+            location, f"expected values of {datatype}, found {shown(wrong)}", "change the datatype, or the value"
+        )
         return None
     try:
         with np.errstate(over="ignore"):  # what does not fit becomes infinite, and is refused with its row
             flat = np.array(leaves, np.float64).astype(dtype) if dtype.kind == "f" else np.array(leaves, dtype)
     except OverflowError:
-        faults.add(place, f"wanted values of {datatype}, found one beyond its range", "choose a wider datatype")
+        faults.add(location, f"expected values of {datatype}, found one beyond its range", "choose a wider datatype")
         return None
     return flat.reshape(tuple(shape))
 
 
-def from_bytes(datatype: str, shape: Sequence[int], data: memoryview, place: str, faults: Faults) -> NDArray | None:
+def from_bytes(
+    datatype: str, shape: Sequence[int], data: memoryview, location: str, faults: FaultCollector
+) -> Array | None:
     """Little-endian bytes without gaps as an array; None after saying what is wrong with them."""
     count, dtype = math.prod(shape), DATATYPES[datatype]
     if datatype == "BYTES":
-        return _texts(count, shape, data, place, faults)
+        return _texts(count, shape, data, location, faults)
     if len(data) != count * dtype.itemsize:
-        problem = f"wanted {count * dtype.itemsize} bytes for {datatype} {list(shape)}, found {len(data)}"
-        faults.add(place, problem, "send the values little-endian and without gaps")
+        problem = f"expected {count * dtype.itemsize} bytes for {datatype} {list(shape)}, found {len(data)}"
+        faults.add(location, problem, "send the values little-endian and without gaps")
         return None
     if datatype == "BOOL" and not np.isin(np.frombuffer(data, np.uint8), (0, 1)).all():
-        faults.add(place, "wanted bytes 0 and 1 for BOOL, found others", "send one byte for each value")
+        faults.add(location, "expected bytes 0 and 1 for BOOL, found others", "send one byte for each value")
         return None
     return np.frombuffer(data, dtype).reshape(tuple(shape))
 
 
-def to_json(array: NDArray) -> list[Any]:
+def to_json(array: Array) -> list[Any]:
     flat: list[Any] = array.ravel().tolist()
     return flat
 
 
-def to_bytes(name: str, array: NDArray) -> bytes:
+def to_bytes(name: str, array: Array) -> bytes:
     return write_texts(name, array) if array.dtype == object else array.tobytes()
 
 
@@ -192,52 +196,54 @@ def _flat(value: Any) -> list[Any]:
 
 
 def _declared(column: Input) -> Tensor:
-    if isinstance(column, Array):
+    if isinstance(column, ArrayColumn):
         return Tensor(column.name, "FP32", (-1, *column.shape))
-    return Tensor(column.name, "BYTES" if isinstance(column, Category) else "FP64", (-1, 1))
+    return Tensor(column.name, "BYTES" if isinstance(column, CategoryColumn) else "FP64", (-1, 1))
 
 
-def _split(table: NDArray, signature: Signature, faults: Faults) -> dict[str, NDArray]:
+def _split(table: Array, signature: Signature, faults: FaultCollector) -> dict[str, Array]:
     """A table of numbers by column."""
     if table.ndim != 2 or table.shape[1] != len(signature.names):
-        problem = f"wanted shape [-1, {len(signature.names)}], found {list(table.shape)}"
+        problem = f"expected shape [-1, {len(signature.names)}], found {list(table.shape)}"
         faults.add(f"inputs.{ALL}", problem, f"send a row as {listed(signature.names)}")
         return {}
     return dict(zip(signature.names, table.T, strict=True))
 
 
-def _column(column: Input, given: NDArray | None, count: int, faults: Faults) -> NDArray:
+def _column(column: Input, given: Array | None, count: int, faults: FaultCollector) -> Array:
     """One tensor as its column wants it: float64 with NaN, objects of text and None, or (n, width) float64."""
-    missing = np.full(count, None if isinstance(column, Category) else np.nan)
-    place, declared = f"inputs.{column.name}", _declared(column)
+    missing = np.full(count, None if isinstance(column, CategoryColumn) else np.nan)
+    location, declared = f"inputs.{column.name}", _declared(column)
     if given is None:
         if getattr(column, "fill", None) is None:
-            mend = f"send {declared.datatype} {list(declared.shape)}"
-            faults.add(place, "wanted a tensor, found none", mend)
+            fix = f"send {declared.datatype} {list(declared.shape)}"
+            faults.add(location, "expected a tensor, found none", fix)
         return missing
-    shapes = [(count, column.width), (count, *column.shape)] if isinstance(column, Array) else [(count,), (count, 1)]
+    shapes = (
+        [(count, column.width), (count, *column.shape)] if isinstance(column, ArrayColumn) else [(count,), (count, 1)]
+    )
     if given.shape not in shapes:
-        problem = f"wanted shape {list(declared.shape)}, found {list(given.shape)}"
-        faults.add(place, problem, "the first dimension is the rows")
+        problem = f"expected shape {list(declared.shape)}, found {list(given.shape)}"
+        faults.add(location, problem, "the first dimension is the rows")
         return missing
-    if isinstance(column, Category):
+    if isinstance(column, CategoryColumn):
         if given.dtype.kind not in "Oui":
-            faults.add(place, f"wanted BYTES, found {datatype_of(given.dtype)}", "send the categories as text")
+            faults.add(location, f"expected BYTES, found {datatype_of(given.dtype)}", "send the categories as text")
             return missing
         texts = (value if value is None else str(value) for value in given.ravel().tolist())
         return np.fromiter(texts, object, count)
     if given.dtype == object:
-        faults.add(place, f"wanted {declared.datatype} or another number, found BYTES", "send numbers")
+        faults.add(location, f"expected {declared.datatype} or another number, found BYTES", "send numbers")
         return missing
     numbers = given.astype(np.float64)
-    return numbers if isinstance(column, Array) else numbers.ravel()
+    return numbers if isinstance(column, ArrayColumn) else numbers.ravel()
 
 
-def _mend_name(name: str, names: Sequence[str]) -> Callable[[], str]:
+def _fix_name(name: str, names: Sequence[str]) -> Callable[[], str]:
     return lambda: did_you_mean(name, names) or f"the tensors are {listed(names)}"
 
 
-def _texts(count: int, shape: Sequence[int], data: memoryview, place: str, faults: Faults) -> NDArray | None:
+def _texts(count: int, shape: Sequence[int], data: memoryview, location: str, faults: FaultCollector) -> Array | None:
     """Each text is its length, four bytes, and then its bytes in UTF-8."""
     texts: list[str] = []
     at = 0
@@ -249,10 +255,10 @@ def _texts(count: int, shape: Sequence[int], data: memoryview, place: str, fault
             texts.append(str(data[at + 4 : at + 4 + size], "utf-8"))
             at += 4 + size
     except UnicodeDecodeError:
-        faults.add(place, "wanted UTF-8, found other bytes", "encode the text as UTF-8")
+        faults.add(location, "expected UTF-8, found other bytes", "encode the text as UTF-8")
         return None
     if at != len(data) or len(texts) != count:
-        problem = f"wanted {count} texts, each its length in 4 bytes and then the text; found {len(texts)} and a rest"
-        faults.add(place, problem, "send as many texts as the shape has places")
+        problem = f"expected {count} texts, each its length in 4 bytes and then the text; found {len(texts)} and a rest"
+        faults.add(location, problem, "send as many texts as the shape has places")
         return None
     return np.array(texts, object).reshape(tuple(shape))

@@ -7,7 +7,7 @@ import math
 _WORTH = 0.8  # of the time alone: what a row in company must stay under
 
 
-class Pace:
+class BatchingPolicy:
     """Of one version's network, as it is seen at work: the least that a pass has ever taken.
 
     A network computes in blocks of `block_rows` rows, so a pass of one row takes as long as one of a whole block where

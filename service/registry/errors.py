@@ -11,11 +11,11 @@ from model_store.schema.columns import listed, shown
 class UnknownError(NotFoundError):
     """Asked for a model or version that is not there. `known` are those that are."""
 
-    def __init__(self, place: str, found: object, known: list[str]) -> None:
-        self.code = f"unknown_{place}"
+    def __init__(self, location: str, found: object, known: list[str]) -> None:
+        self.code = f"unknown_{location}"
         hint = did_you_mean(found, known)
-        self.fault = Fault(place, f"wanted one of {listed(known)}; found {shown(found)}", hint)
-        super().__init__(f"there is no {place} {shown(found)}; {hint or 'there are ' + listed(known)}", known)
+        self.fault = Fault(location, f"expected one of {listed(known)}; found {shown(found)}", hint)
+        super().__init__(f"there is no {location} {shown(found)}; {hint or 'there are ' + listed(known)}", known)
 
 
 class UnavailableError(Exception):
@@ -38,16 +38,16 @@ class WouldBlock(BaseException):
 
 
 def unloaded(name: str) -> UnavailableError:
-    mend = f"POST /v2/repository/models/{name}/load puts it back"
-    return UnavailableError("model_unavailable", f"{name} has been unloaded; {mend}", Fault(name, "is unloaded", mend))
+    fix = f"POST /v2/repository/models/{name}/load puts it back"
+    return UnavailableError("model_unavailable", f"{name} has been unloaded; {fix}", Fault(name, "is unloaded", fix))
 
 
 def unloadable(name: str, number: int, problem: str) -> UnavailableError:
     fault = Fault(f"{name}/{number}", problem, "ask for another version")
-    return UnavailableError("model_unavailable", f"{fault.place} cannot be loaded", fault)
+    return UnavailableError("model_unavailable", f"{fault.location} cannot be loaded", fault)
 
 
 def broken(name: str, problems: Iterable[Fault]) -> UnavailableError:
-    reasons = [problem for problem in problems if problem.place.startswith(f"{name}/")]
+    reasons = [problem for problem in problems if problem.location.startswith(f"{name}/")]
     reason = reasons[0] if reasons else Fault(name, "cannot be loaded")
     return UnavailableError("model_unavailable", f"no version of {name} can answer", reason)

@@ -8,9 +8,9 @@ from typing import Any
 import numpy as np
 
 from model_store.artifact.model import Model
-from model_store.schema.columns import Array, Category, Number
+from model_store.schema.columns import ArrayColumn, CategoryColumn, NumberColumn
 from model_store.schema.row_parser import as_written
-from service.registry.column_stats import seen
+from service.registry.column_stats import column_range
 
 
 @dataclass(frozen=True, eq=False)
@@ -23,7 +23,7 @@ def example_of(model: Model) -> Example:
     """Without golden rows the network is asked; with them the answer is on record, and a reload costs no pass."""
     columns = model.signature.inputs
     instance = model.golden.instances[0] if model.golden else [_typical(column) for column in columns]
-    if isinstance(instance, list) and not isinstance(columns[0], Array):
+    if isinstance(instance, list) and not isinstance(columns[0], ArrayColumn):
         instance = dict(zip(model.signature.names, as_written(instance), strict=True))
     elif not model.golden:
         instance = instance[0]
@@ -32,11 +32,11 @@ def example_of(model: Model) -> Example:
     return Example(instance, model.predict([instance])[0])
 
 
-def _typical(column: Number | Category | Array) -> Any:
+def _typical(column: NumberColumn | CategoryColumn | ArrayColumn) -> Any:
     """A value such as training saw."""
-    if isinstance(column, Category):
+    if isinstance(column, CategoryColumn):
         return column.categories[0]
-    if isinstance(column, Array):
+    if isinstance(column, ArrayColumn):
         middle = column.offset if column.low is None or column.high is None else (column.low + column.high) / 2
         return np.full(column.shape, middle).tolist()
-    return float(seen(column).get("mean") or column.offset)
+    return float(column_range(column).get("mean") or column.offset)

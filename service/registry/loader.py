@@ -20,9 +20,9 @@ from model_store.artifact import npz
 from model_store.artifact.model import Model
 from model_store.errors import ArtifactError, ModelStoreError
 from model_store.storage.artifact_cache import localise
-from service.registry.batching_policy import Pace
+from service.registry.batching_policy import BatchingPolicy
 from service.registry.example_request import Example, example_of
-from service.registry.signature_policy import Vouch
+from service.registry.signature_policy import SignatureCheck
 from service.telemetry.metrics import Metrics
 from service.validation.predict_request import PredictSchema
 
@@ -38,7 +38,7 @@ class Files(Protocol):
 
 
 @dataclass(frozen=True, eq=False)
-class Served:
+class LoadedVersion:
     """One version in memory, checked and ready to answer."""
 
     name: str
@@ -47,7 +47,7 @@ class Served:
     model: Model
     schema: PredictSchema
     example: Example
-    pace: Pace
+    batching: BatchingPolicy
 
 
 @dataclass(frozen=True)
@@ -57,7 +57,7 @@ class _Failure:
     retry_at: float
 
 
-def mend(name: str, number: int) -> str:
+def fix(name: str, number: int) -> str:
     """What to do about a version that cannot be served."""
     return f"look at it: models verify {name}/{number}"
 
@@ -70,20 +70,20 @@ class Loader:
         metrics: Metrics,
         *,
         max_instances: int,
-        vouch: Vouch | None = None,
+        vouch: SignatureCheck | None = None,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self._store, self._cache_dir, self._metrics, self._clock = store, cache_dir, metrics, clock
         self._max_instances, self._vouch = max_instances, vouch
         self._failures: dict[tuple[str, int], _Failure] = {}
 
-    def load(self, name: str, number: int, vouched: str | None = None) -> Served | None:
+    def load(self, name: str, number: int, vouched: str | None = None) -> LoadedVersion | None:
         """The version, ready to answer; None, with the reason in `problem`, when it cannot be served.
 
         `vouched` is the digest of what another process has verified, and been told to trust: nothing else will do.
         """
         key = (name, number)
-        if self.rests(*key):
+        if self.in_backoff(*key):
             return None
         failure = self._failures.get(key)
         started = self._clock()
@@ -95,8 +95,8 @@ class Loader:
                     self._vouch(name, number, model.digest or "")
                 model.check_golden()
             schema = PredictSchema(self._max_instances, name, model)
-            pace = Pace(model.network.block_rows)
-            served = Served(name, number, model.digest or "", model, schema, example_of(model), pace)
+            batching = BatchingPolicy(model.network.block_rows)
+            served = LoadedVersion(name, number, model.digest or "", model, schema, example_of(model), batching)
         except Exception as e:  # whatever is wrong with one version, the others keep serving
             known = isinstance(e, (ModelStoreError, OSError))
             attempts = failure.attempts + 1 if failure else 1
@@ -104,7 +104,7 @@ class Loader:
             self._failures[key] = _Failure(problem, attempts, self._clock() + min(2.0**attempts, _LONGEST_WAIT))
             self._metrics.load_failures.at(name).inc()
             trace = None if known else e
-            log.error("%s/%d cannot be served: %s (%s)", name, number, problem, mend(name, number), exc_info=trace)
+            log.error("%s/%d cannot be served: %s (%s)", name, number, problem, fix(name, number), exc_info=trace)
             return None
         self._failures.pop(key, None)
         self._metrics.loads.at(name).inc()
@@ -116,7 +116,7 @@ class Loader:
         )
         return served
 
-    def rests(self, name: str, number: int) -> bool:
+    def in_backoff(self, name: str, number: int) -> bool:
         """Whether a version failed so lately that it is not tried again yet."""
         failure = self._failures.get((name, number))
         return failure is not None and self._clock() < failure.retry_at
@@ -145,5 +145,5 @@ class Loader:
                     raise
                 continue  # another worker, which does not know this version yet, has trimmed the cache in between
             if vouched not in {None, model.digest}:
-                raise ArtifactError(f"{name}/{number}: wanted the digest {vouched}, found {model.digest}")
+                raise ArtifactError(f"{name}/{number}: expected the digest {vouched}, found {model.digest}")
             return model, ready

@@ -24,15 +24,15 @@ from model_store.errors import Fault, InputError, StoreError
 from model_store.schema.columns import listed
 from model_store.storage.artifact_cache import trim
 from service.registry.errors import UnavailableError, UnknownError, WouldBlock, broken, unloadable, unloaded
-from service.registry.loader import Loader, Served
-from service.registry.signature_policy import Vouch
+from service.registry.loader import LoadedVersion, Loader
+from service.registry.signature_policy import SignatureCheck
 from service.registry.snapshot import Entry, Snapshot
-from service.registry.store_sync import Followed, look
-from service.registry.switch_barrier import Agreement
-from service.registry.unloaded_models import Withdrawals
+from service.registry.store_sync import FollowedStore, sync_with_store
+from service.registry.switch_barrier import SwitchBarrier
+from service.registry.unloaded_models import UnloadedModels
 from service.telemetry.metrics import Metrics
 
-__all__ = ["Catalog", "Entry", "Served", "Snapshot", "UnavailableError", "UnknownError"]
+__all__ = ["Entry", "LoadedVersion", "ModelRegistry", "Snapshot", "UnavailableError", "UnknownError"]
 
 log = logging.getLogger("service.registry.registry")
 
@@ -41,32 +41,34 @@ _TICK_SECONDS = 0.1  # between two looks at what the other workers propose
 _READMISSION_LOOKS = 100  # while they load it too
 
 
-class Catalog:
+class ModelRegistry:
     def __init__(
         self,
-        store: Followed,
+        store: FollowedStore,
         cache_dir: Path,
         metrics: Metrics,
         *,
         max_instances: int,
         max_extra_versions: int,
-        withdrawn: Withdrawals | None = None,
-        vouch: Vouch | None = None,
-        agreement: Agreement | None = None,
+        unloaded_models: UnloadedModels | None = None,
+        vouch: SignatureCheck | None = None,
+        barrier: SwitchBarrier | None = None,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
-        """Follows with all who share the `agreement`; without one, by itself."""
-        self.withdrawn: Withdrawals | frozenset[str] = frozenset() if withdrawn is None else withdrawn
+        """Follows with all who share the `barrier`; without one, by itself."""
+        self.unloaded_models: UnloadedModels | frozenset[str] = (
+            frozenset() if unloaded_models is None else unloaded_models
+        )
         self._store, self._cache_dir, self._metrics = store, cache_dir, metrics
         self._loader = Loader(store, cache_dir, metrics, max_instances=max_instances, vouch=vouch, clock=clock)
-        self._agreement = agreement or Agreement()
+        self._barrier = barrier or SwitchBarrier()
         self._held = {0: Snapshot()}  # by generation: the active one, and the one proposed once it is loaded
         self._attempted = 0  # the generation that was loaded, or should have been
         self._looking = threading.Lock()  # one look at the store at a time; it may take long
         self._switching = threading.Lock()  # whoever changes what is held; never while looking
         self._untrimmed = False
         self._max_extra = max_extra_versions
-        self._extra: OrderedDict[tuple[str, int], Served] = OrderedDict()
+        self._extra: OrderedDict[tuple[str, int], LoadedVersion] = OrderedDict()
         self._extra_lock = threading.Lock()
         self._extra_loading = threading.Lock()  # one at a time, so that a burst does not load a version twice
         self.loop: int | None = None  # the thread that serves everybody, and so waits for no load
@@ -75,12 +77,12 @@ class Catalog:
     @property
     def snapshot(self) -> Snapshot:
         """What is served at this moment, by every worker."""
-        return self._held.get(self._agreement.active) or self._moved_on()
+        return self._held.get(self._barrier.active) or self._moved_on()
 
     def _moved_on(self) -> Snapshot:
         """The generation changed between the look at its number and the one at what is held."""
         for _ in range(1000):
-            if (found := self._held.get(self._agreement.active)) is not None:
+            if (found := self._held.get(self._barrier.active)) is not None:
                 return found
         raise RuntimeError("this process takes no part in what the workers agree on")
 
@@ -91,7 +93,7 @@ class Catalog:
         snapshot: Snapshot | None = None,
         *,
         load: bool = True,
-    ) -> Served:
+    ) -> LoadedVersion:
         """The version that answers to a model's name (None: the only one) and a number or an alias (None: default).
 
         `snapshot`: for whoever reads more of it. WouldBlock, in the loop or without leave to `load`, where it is not in
@@ -99,7 +101,7 @@ class Catalog:
         """
         snapshot = snapshot or self.snapshot
         entry = self._entry(snapshot, name)
-        if entry.name in self.withdrawn:
+        if entry.name in self.unloaded_models:
             raise unloaded(entry.name)
         if ref is None or (served := entry.targets.get(str(ref))) is None:
             served = entry.default if ref is None or ref == "default" else self._pinned(entry, ref, load)
@@ -118,11 +120,11 @@ class Catalog:
         """Looks at the store once; whether there is something new to serve, as soon as all workers are ready."""
         with self._looking:
             self.keep_up()
-            after = self._agreement.active
-            if not self._agreement.settled or (old := self._held.get(after)) is None:
+            after = self._barrier.active
+            if not self._barrier.settled or (old := self._held.get(after)) is None:
                 return False
             self._trim()
-            new = look(self._store, self._loader, self._extra, old)
+            new = sync_with_store(self._store, self._loader, self._extra, old)
             if new == old or not self._propose(after, new):
                 return False
             self.keep_up()
@@ -131,11 +133,11 @@ class Catalog:
 
     def _propose(self, after: int, new: Snapshot) -> bool:
         with self._switching:
-            if self._agreement.active != after or not self._agreement.settled:
+            if self._barrier.active != after or not self._barrier.settled:
                 return False  # another worker was faster, and may have seen something newer
             self._held[after + 1] = new
             try:
-                accepted = self._agreement.propose(after, new.to_plan())
+                accepted = self._barrier.propose(after, new.to_plan())
             except OSError as e:
                 log.error("what is new cannot be told to the other workers: %s", e)
                 accepted = False
@@ -146,49 +148,49 @@ class Catalog:
 
     def join(self) -> bool:
         """In a new worker, until it is true: from then on the others wait for it, and it answers as they do."""
-        if not self._agreement.active:
+        if not self._barrier.active:
             self.refresh()
         with self._switching:
-            return self._prepare(active := self._agreement.active) and self._agreement.join(active)
+            return self._prepare(active := self._barrier.active) and self._barrier.join(active)
 
     def leave(self, pid: int) -> None:
         """In the master: a worker has ended."""
-        self._agreement.leave(pid)
+        self._barrier.leave(pid)
 
     def overdue(self, seconds: float) -> list[int]:
         """In the master: the workers that keep all others from switching, longer than that."""
-        return self._agreement.overdue(seconds)
+        return self._barrier.overdue(seconds)
 
     def look_soon(self) -> None:
         """Lets one of the workers look at the store without delay."""
-        self._agreement.look_soon()
+        self._barrier.look_soon()
 
     def release(self) -> None:
         """In the master: lets go of what the workers have replaced. Whoever is forked from now on loads what is new."""
-        if self._held and self._agreement.active not in self._held:
+        if self._held and self._barrier.active not in self._held:
             self._held.clear()
             gc.collect()  # for a process that allocates next to nothing, what refers to itself would stay
 
-    def withdraw(self, name: str) -> None:
-        """Takes a model out of service, in every worker at once, until `readmit`."""
-        self._withdrawals().add(self._entry(self.snapshot, name).name)
+    def unload(self, name: str) -> None:
+        """Takes a model out of service, in every worker at once, until `load`."""
+        self._unloaded_models().add(self._entry(self.snapshot, name).name)
 
-    def readmit(self, name: str) -> None:
+    def load(self, name: str) -> None:
         """Puts a model into service, as the store has it now; UnavailableError where it cannot be loaded."""
         if self._in_loop():
             raise WouldBlock
         for _ in range(_READMISSION_LOOKS):
-            if self._agreement.settled and not self.refresh():
+            if self._barrier.settled and not self.refresh():
                 break
             time.sleep(0.02)
         entry = self._entry(self.snapshot, name)
-        self._withdrawals().discard(name)
+        self._unloaded_models().discard(name)
         if entry.default is None:
             raise broken(name, self.snapshot.problems)
 
-    def _withdrawals(self) -> Withdrawals:
-        assert isinstance(self.withdrawn, Withdrawals)  # noqa: S101 - who may withdraw has made a place for it
-        return self.withdrawn
+    def _unloaded_models(self) -> UnloadedModels:
+        assert isinstance(self.unloaded_models, UnloadedModels)  # noqa: S101 - who may withdraw has made a place for it
+        return self.unloaded_models
 
     def follow(self, poll_seconds: float) -> None:
         """Keeps following, in threads of this process; a second call in the same process does nothing.
@@ -198,26 +200,26 @@ class Catalog:
         if self._follower == os.getpid():
             return
         self._follower = os.getpid()
-        shared = self._agreement.shared
+        shared = self._barrier.shared
         tick = min(poll_seconds or _TICK_SECONDS, _TICK_SECONDS) if shared else poll_seconds
         if shared:
             threading.Thread(target=_repeat, args=(tick, self.keep_up), name="switching", daemon=True).start()
         if tick:
-            look = partial(self._look, poll_seconds)
-            threading.Thread(target=_repeat, args=(tick, look), name="looking", daemon=True).start()
+            sync_with_store = partial(self._look, poll_seconds)
+            threading.Thread(target=_repeat, args=(tick, sync_with_store), name="looking", daemon=True).start()
 
     def _look(self, seconds: float) -> None:
-        agreement = self._agreement
-        if not agreement.shared or (agreement.settled and agreement.claim_look(seconds)):  # else it would see nothing
+        barrier = self._barrier
+        if not barrier.shared or (barrier.settled and barrier.claim_look(seconds)):  # else it would see nothing
             self.refresh()
 
     def keep_up(self) -> None:
         """Loads what another worker proposes and says so; lets go of what is active no longer."""
-        agreement = self._agreement
+        barrier = self._barrier
         with self._switching:
-            if not agreement.settled and self._prepare(proposed := agreement.proposed) and agreement.ready(proposed):
+            if not barrier.settled and self._prepare(proposed := barrier.proposed) and barrier.ready(proposed):
                 self._tell(self._held.get(proposed - 1, Snapshot()), self._held[proposed])
-            active = agreement.active
+            active = barrier.active
             if active in self._held and (passed := [number for number in self._held if number < active]):
                 for number in passed:
                     del self._held[number]
@@ -227,7 +229,7 @@ class Catalog:
         """Whether a generation is in memory, now if it was not before."""
         if generation in self._held:
             return True
-        plan = self._agreement.plan(generation)
+        plan = self._barrier.plan(generation)
         if plan is None:
             return False
         if self._attempted != generation:
@@ -237,7 +239,7 @@ class Catalog:
         with self._extra_lock:
             at_hand |= {(s.name, s.digest): s for s in self._extra.values()}
 
-        def load(name: str, number: int, digest: str) -> Served | None:
+        def load(name: str, number: int, digest: str) -> LoadedVersion | None:
             served = at_hand.get((name, digest))
             if served is None or served.number != number:
                 served = self._loader.load(name, number, digest)
@@ -263,14 +265,14 @@ class Catalog:
         if name is None:
             if len(known) == 1:
                 return entries[known[0]]
-            wanted = f"wanted the name of one of {len(known)} models, found none"
-            raise InputError([Fault("model", wanted, f"send one of {listed(known)}")])
+            expected = f"expected the name of one of {len(known)} models, found none"
+            raise InputError([Fault("model", expected, f"send one of {listed(known)}")])
         raise UnknownError("model", name, known)
 
     def _in_loop(self) -> bool:
         return threading.get_ident() == self.loop
 
-    def _pinned(self, entry: Entry, ref: int | str, load: bool) -> Served:
+    def _pinned(self, entry: Entry, ref: int | str, load: bool) -> LoadedVersion:
         """A version by its number, or the newest by `latest`."""
         number = entry.versions[-1] if ref == "latest" else int(ref) if _is_number(ref) else None
         if number not in entry.versions or number is None:
@@ -283,7 +285,7 @@ class Catalog:
             if key in self._extra:
                 self._extra.move_to_end(key)
                 return self._extra[key]
-        if self._loader.rests(*key):
+        if self._loader.in_backoff(*key):
             raise unloadable(*key, self._loader.problem(*key))
         if not load or self._in_loop():
             raise WouldBlock(number)
@@ -300,7 +302,7 @@ class Catalog:
 
     def _trim(self) -> None:
         """Once what this process proposed has become active, drops the copies of what was so before."""
-        if self._untrimmed and self._agreement.settled:
+        if self._untrimmed and self._barrier.settled:
             self._untrimmed = False
             self._drop_copies()
 
@@ -325,7 +327,7 @@ class Catalog:
     def _tell(self, old: Snapshot, new: Snapshot) -> None:
         """In the worker that was ready last: the log and the figures of a switch, once for all."""
         for problem in new.problems:
-            if problem not in old.problems and not _VERSION.search(problem.place):  # of which the loader has told
+            if problem not in old.problems and not _VERSION.search(problem.location):  # of which the loader has told
                 log.warning("%s", problem)
         for name, entry in new.entries.items():
             before = old.entries[name].default if name in old.entries else None

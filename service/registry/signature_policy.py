@@ -10,10 +10,12 @@ from model_store.errors import TrustError
 from model_store.registry.store import Store
 from service.config import SettingsError
 
-Vouch = Callable[[str, int, str], object]  # of a version's name, number and digest: TrustError unless it is trusted
+SignatureCheck = Callable[
+    [str, int, str], object
+]  # of a version's name, number and digest: TrustError unless it is trusted
 
 
-def voucher(trusted_keys: str, store: Store) -> Vouch | None:
+def signature_check(trusted_keys: str, store: Store) -> SignatureCheck | None:
     """None where every model is served. SettingsError for keys that cannot be read: better nothing than everything."""
     if not trusted_keys:
         return None

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 import orjson
 
 from model_store.errors import Fault
-from service.registry.loader import Served
+from service.registry.loader import LoadedVersion
 
 
 @dataclass(frozen=True)
@@ -18,10 +18,10 @@ class Entry:
     name: str
     versions: tuple[int, ...]
     aliases: Mapping[str, int]
-    targets: Mapping[str, Served]
+    targets: Mapping[str, LoadedVersion]
 
     @property
-    def default(self) -> Served | None:
+    def default(self) -> LoadedVersion | None:
         return self.targets.get("default")
 
 
@@ -33,12 +33,12 @@ class Snapshot:
     problems: tuple[Fault, ...] = ()
 
     @property
-    def answering(self) -> list[Served]:
+    def answering(self) -> list[LoadedVersion]:
         """The default of every model that has one."""
         return [entry.default for entry in self.entries.values() if entry.default is not None]
 
     @property
-    def targets(self) -> list[Served]:
+    def targets(self) -> list[LoadedVersion]:
         """Whatever answers to a default or an alias, some of it several times."""
         return [served for entry in self.entries.values() for served in entry.targets.values()]
 
@@ -48,10 +48,10 @@ class Snapshot:
             [e.name, e.versions, e.aliases, {alias: [s.number, s.digest] for alias, s in e.targets.items()}]
             for e in self.entries.values()
         ]
-        return orjson.dumps([entries, [[p.place, p.problem, p.mend] for p in self.problems]])
+        return orjson.dumps([entries, [[p.location, p.problem, p.fix] for p in self.problems]])
 
     @classmethod
-    def from_plan(cls, plan: bytes, load: Callable[[str, int, str], Served | None]) -> Snapshot | None:
+    def from_plan(cls, plan: bytes, load: Callable[[str, int, str], LoadedVersion | None]) -> Snapshot | None:
         """The same in this process, whose versions `load` finds; None where it does not find one, after all others."""
         entries, problems = orjson.loads(plan)
         made: dict[str, Entry] = {}

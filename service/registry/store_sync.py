@@ -11,20 +11,20 @@ from collections.abc import Iterable, Mapping
 from typing import Any, Protocol
 
 from model_store.errors import Fault, ModelStoreError, StoreError
-from service.registry.loader import Files, Loader, Served, mend
+from service.registry.loader import Files, LoadedVersion, Loader, fix
 from service.registry.snapshot import Entry, Snapshot
 
 
-class Followed(Files, Protocol):
+class FollowedStore(Files, Protocol):
     """What is needed of a store."""
 
     def state(self) -> Mapping[str, Mapping[str, Any]]: ...
 
 
-Versions = Mapping[tuple[str, int], Served]
+Versions = Mapping[tuple[str, int], LoadedVersion]
 
 
-def look(store: Followed, loader: Loader, extra: Versions, old: Snapshot) -> Snapshot:
+def sync_with_store(store: FollowedStore, loader: Loader, extra: Versions, old: Snapshot) -> Snapshot:
     """What can be served now; the old one where nothing has changed. `extra`: what is in memory beside that."""
     try:
         state = store.state()
@@ -33,7 +33,7 @@ def look(store: Followed, loader: Loader, extra: Versions, old: Snapshot) -> Sna
     except (ModelStoreError, OSError) as e:
         meanwhile = "what was loaded before keeps answering" if old.entries else "until it can, the answer is 503"
         fault = Fault("store", f"cannot be read: {e}", meanwhile)
-        return Snapshot(old.entries, (fault, *(problem for problem in old.problems if problem.place != "store")))
+        return Snapshot(old.entries, (fault, *(problem for problem in old.problems if problem.location != "store")))
     found = _Look(loader, extra)
     entries = {
         name: found.entry(name, state[name], old.entries.get(name)) for name in sorted(state) if state[name]["versions"]
@@ -50,15 +50,15 @@ class _Look:
     def entry(self, name: str, stored: Mapping[str, Any], old: Entry | None) -> Entry:
         versions, aliases = tuple(stored["versions"]), dict(stored["aliases"])
         before = old.targets if old else {}
-        targets: dict[str, Served] = {}
-        wanted = {"default": versions[-1], **aliases}
+        targets: dict[str, LoadedVersion] = {}
+        expected = {"default": versions[-1], **aliases}
         for alias, reason in stored["unreadable"].items():
             again = f"set it again: models alias {name} {alias} VERSION --force"
             self.problems.append(Fault(f"{name}/{alias}", reason, again))
-            wanted.pop(alias, None)
+            expected.pop(alias, None)
             if alias in before:
                 targets[alias] = before[alias]
-        for key, number in wanted.items():
+        for key, number in expected.items():
             served = self._kept_or_loaded(name, number, (*targets.values(), *before.values()))
             if served is None:
                 served = before.get(key)
@@ -70,13 +70,13 @@ class _Look:
                 targets[key] = served
         return Entry(name, versions, aliases, targets)
 
-    def _kept_or_loaded(self, name: str, number: int, kept: Iterable[Served]) -> Served | None:
+    def _kept_or_loaded(self, name: str, number: int, kept: Iterable[LoadedVersion]) -> LoadedVersion | None:
         for served in kept:
             if served.number == number:
                 return served
         found = self._extra.get((name, number)) or self._loader.load(name, number)
-        place = f"{name}/{number}"
-        if found is None and all(problem.place != place for problem in self.problems):
+        location = f"{name}/{number}"
+        if found is None and all(problem.location != location for problem in self.problems):
             problem = self._loader.problem(name, number)
-            self.problems.append(Fault(place, problem, mend(name, number)))
+            self.problems.append(Fault(location, problem, fix(name, number)))
         return found

@@ -33,7 +33,7 @@ _SECOND = 10**9
 _LOST_AFTER = 5 * _SECOND
 
 
-class Agreement:
+class SwitchBarrier:
     """`shared`: by this process and those that it will fork. If not, it is an agreement of this process with itself."""
 
     def __init__(self, *, shared: bool = False, clock: Callable[[], int] = time.monotonic_ns) -> None:
@@ -99,7 +99,7 @@ class Agreement:
                 return True
             free = next((i for i, pid in enumerate(self._pids()) if not pid), None)
             if free is None:
-                raise RuntimeError(f"wanted at most {SLOTS} workers, found one more")
+                raise RuntimeError(f"expected at most {SLOTS} workers, found one more")
             self._mine = _FIRST_SLOT + _SLOT * free
             words[self._mine + _READY] = generation
             words[self._mine + _SINCE] = self._clock()

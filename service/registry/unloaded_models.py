@@ -8,7 +8,7 @@ from __future__ import annotations
 from pathlib import Path
 
 
-class Withdrawals:
+class UnloadedModels:
     def __init__(self, directory: Path) -> None:
         """Makes the directory, which nobody else may have."""
         directory.mkdir(mode=0o700)

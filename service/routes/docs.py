@@ -15,7 +15,7 @@ from model_store.report.markup import TITLES, grouped, number, percent
 from service.config import Settings
 from service.openapi.document import document
 from service.protocols import model_metadata
-from service.registry.registry import Catalog, Snapshot
+from service.registry.registry import ModelRegistry, Snapshot
 
 _ADDRESSES = (
     ("POST", "/predict", "Predictions of the model that the body names"),
@@ -57,9 +57,9 @@ _ERROR_EXAMPLE = {
         "message": "there is no model 'pengins'; did you mean 'penguins'?",
         "faults": [
             {
-                "place": "model",
-                "problem": "wanted one of digits, penguins; found 'pengins'",
-                "mend": "did you mean 'penguins'?",
+                "location": "model",
+                "problem": "expected one of digits, penguins; found 'pengins'",
+                "fix": "did you mean 'penguins'?",
             }
         ],
     },
@@ -67,21 +67,21 @@ _ERROR_EXAMPLE = {
 }
 
 
-def routes(catalog: Catalog, settings: Settings) -> Blueprint:
+def routes(registry: ModelRegistry, settings: Settings) -> Blueprint:
     blueprint = Blueprint("pages", __name__)
     # The document of the snapshot that was last asked about, which nobody but the catalog is to keep.
     latest: list[tuple[weakref.ref[Snapshot], bytes]] = []
 
     @blueprint.get("/openapi.json")
     def openapi() -> Response:
-        snapshot = catalog.snapshot
+        snapshot = registry.snapshot
         if not latest or latest[0][0]() is not snapshot:
             latest[:] = [(weakref.ref(snapshot), orjson.dumps(document(snapshot, keys=bool(settings.keys_file))))]
         return Response(latest[0][1], content_type="application/json")
 
     @blueprint.get("/docs")
     def docs() -> str:
-        snapshot = catalog.snapshot
+        snapshot = registry.snapshot
         cards = [model_metadata.card(snapshot.entries[served.name], served) for served in snapshot.answering]
         curl = 'curl -H "Authorization: Bearer $FORWARD_PASS_KEY"' if settings.keys_file else "curl"
         return render_template(

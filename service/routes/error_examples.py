@@ -17,30 +17,30 @@ import orjson
 from flask import current_app, g, request
 
 from model_store.errors import Fault
-from model_store.schema.signature import Array
+from model_store.schema.signature import ArrayColumn
 from service.protocols import tensors
 from service.registry.errors import WouldBlock
-from service.registry.registry import Catalog, Served, UnavailableError, UnknownError
-from service.registry.unloaded_models import Withdrawals
-from service.routes.row_repair import mended, row_of_tensors
+from service.registry.registry import LoadedVersion, ModelRegistry, UnavailableError, UnknownError
+from service.registry.unloaded_models import UnloadedModels
+from service.routes.row_repair import repaired, row_of_tensors
 
 _MOST_BYTES = 4096  # an error is not the place for a large image
 _REPOSITORY = "/v2/repository/"
 
 
-def lesson(catalog: Catalog, faults: list[Fault]) -> dict[str, Any] | None:
+def error_example(registry: ModelRegistry, faults: list[Fault]) -> dict[str, Any] | None:
     """`{"body": ..., "curl": "..."}`, without the body where it is too long; None where no model can answer."""
     base, curl = request.host_url.rstrip("/"), "curl -s"
     if current_app.extensions["keys"]:
         curl += ' -H "Authorization: Bearer $FORWARD_PASS_KEY"'
-    if request.path.startswith(_REPOSITORY) and isinstance(catalog.withdrawn, Withdrawals):
+    if request.path.startswith(_REPOSITORY) and isinstance(registry.unloaded_models, UnloadedModels):
         named = (request.view_args or {}).get("name", "")
-        path = request.path if not named or named in catalog.snapshot.entries else f"{_REPOSITORY}index"
+        path = request.path if not named or named in registry.snapshot.entries else f"{_REPOSITORY}index"
         return {"body": {}, "curl": f"{curl} {shlex.quote(base + quote(path))} -d '{{}}'"}
-    served, pinned = _meant(catalog)
+    served, pinned = _meant(registry)
     if served is None:
         return None
-    body = _body(served, _row(served, faults), alone=len(catalog.snapshot.entries) == 1)
+    body = _body(served, _row(served, faults), alone=len(registry.snapshot.entries) == 1)
     address = shlex.quote(base + quote(_address(served, pinned), safe="/:"))
     text = orjson.dumps(body).decode()
     if len(text) <= _MOST_BYTES:
@@ -50,7 +50,7 @@ def lesson(catalog: Catalog, faults: list[Fault]) -> dict[str, Any] | None:
     return {"curl": f"{curl} {example} | {curl} {address} -d @-"}
 
 
-def _meant(catalog: Catalog) -> tuple[Served | None, bool]:
+def _meant(registry: ModelRegistry) -> tuple[LoadedVersion | None, bool]:
     """The version that the address names, and True; or the model whose name is most like the one that was named, and
     where none was, whose columns are most like those that were sent.
     """
@@ -58,19 +58,19 @@ def _meant(catalog: Catalog) -> tuple[Served | None, bool]:
     name = asked.get("name") or g.get("named") or ""
     if "name" in asked:
         try:
-            return catalog.find(name, asked.get("version"), load=False), True
+            return registry.find(name, asked.get("version"), load=False), True
         except (UnknownError, UnavailableError, WouldBlock):
             pass
     elif found := re.search(r"/models/([^/:]+)", request.path):
         name = found[1]
-    answering = {each.name: each for each in catalog.snapshot.answering if each.name not in catalog.withdrawn}
+    answering = {each.name: each for each in registry.snapshot.answering if each.name not in registry.unloaded_models}
     if not name:
         return max(answering.values(), key=lambda served: (_likeness(served), served.name), default=None), False
     close = [name] if name in answering else difflib.get_close_matches(name[:100], answering, 1, 0.0)
     return answering[close[0]] if close else next(iter(answering.values()), None), False
 
 
-def _likeness(served: Served) -> int:
+def _likeness(served: LoadedVersion) -> int:
     """How many of the model's columns the first row that was sent has, by name or in their order."""
     rows, signature = g.get("sent"), served.model.signature
     row = rows[0] if isinstance(rows, list) and rows else None
@@ -78,12 +78,12 @@ def _likeness(served: Served) -> int:
         return sum(name in row for name in signature.names)
     if not isinstance(row, list) or not row:
         return 0
-    if isinstance(signature.inputs[0], Array):
+    if isinstance(signature.inputs[0], ArrayColumn):
         return int(isinstance(row[0], list))
     return len(row) if len(row) == len(signature.names) and not isinstance(row[0], list) else 0
 
 
-def _address(served: Served, pinned: bool) -> str:
+def _address(served: LoadedVersion, pinned: bool) -> str:
     """Where the protocol that was spoken takes predictions: where they were asked for, if that can be."""
     path = request.path
     if _hosted() or (pinned and request.url_rule and request.url_rule.rule.endswith(("predict", "infer"))):
@@ -97,7 +97,7 @@ def _hosted() -> bool:
     return request.path == "/invocations" or request.blueprint == "hosted"
 
 
-def _body(served: Served, row: Any, *, alone: bool) -> dict[str, Any]:
+def _body(served: LoadedVersion, row: Any, *, alone: bool) -> dict[str, Any]:
     """The body as the caller would have written it: in tensors, by columns or by rows."""
     if _hosted():
         return ({} if alone else {"model": served.name}) | {"instances": [row]}
@@ -110,13 +110,13 @@ def _body(served: Served, row: Any, *, alone: bool) -> dict[str, Any]:
     return {"instances": [row]}
 
 
-def _row(served: Served, faults: list[Fault]) -> Any:
+def _row(served: LoadedVersion, faults: list[Fault]) -> Any:
     """The first row that a fault names, or the first of all, mended; the example where none was sent."""
     of_tensors = "tensors" in g  # whose faults name a row or a tensor
-    place = re.compile(r"rows\.(\d{1,9})" if of_tensors else r"(?:instances|inputs|rows)\.(\d{1,9})")
-    number = next((int(found[1]) for fault in faults if (found := place.match(fault.place))), 0)
+    location = re.compile(r"rows\.(\d{1,9})" if of_tensors else r"(?:instances|inputs|rows)\.(\d{1,9})")
+    number = next((int(found[1]) for fault in faults if (found := location.match(fault.location))), 0)
     if of_tensors:
         inputs, tail = g.tensors
-        return mended(served, row_of_tensors(served, inputs, tail, number))
+        return repaired(served, row_of_tensors(served, inputs, tail, number))
     rows = g.get("sent")
-    return mended(served, rows[number]) if isinstance(rows, list) and number < len(rows) else served.example.instance
+    return repaired(served, rows[number]) if isinstance(rows, list) and number < len(rows) else served.example.instance

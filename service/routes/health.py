@@ -12,26 +12,26 @@ from werkzeug.wrappers import Response
 
 from model_store.errors import Fault
 from service.http.responses import json_response
-from service.inference.drift import Drift
-from service.registry.registry import Catalog
-from service.security.api_keys import Keys
+from service.inference.drift import DriftMonitor
+from service.registry.registry import ModelRegistry
+from service.security.api_keys import ApiKeys
 from service.telemetry.metrics import Metrics, Recent, models_metrics
 
 
-def routes(catalog: Catalog, metrics: Metrics, drift: Drift, keys: Keys) -> Blueprint:
+def routes(registry: ModelRegistry, metrics: Metrics, drift: DriftMonitor, keys: ApiKeys) -> Blueprint:
     blueprint = Blueprint("health", __name__)
 
     def problems() -> list[Fault]:
         keys.look()
-        return [*catalog.snapshot.problems, *filter(None, [keys.problem])]
+        return [*registry.snapshot.problems, *filter(None, [keys.problem])]
 
     def loaded(_: Recent) -> Iterator[Metric]:
-        snapshot = catalog.snapshot
+        snapshot = registry.snapshot
         served = ((served.name, served.number, served.digest) for served in snapshot.answering)
         return models_metrics(served, len(problems()))
 
     def drifted(recent: Recent) -> Iterator[Metric]:
-        entries = catalog.snapshot.entries.values()
+        entries = registry.snapshot.entries.values()
         return drift.metrics({served for entry in entries for served in entry.targets.values()}, recent)
 
     metrics.look_up(loaded)
@@ -53,7 +53,7 @@ def routes(catalog: Catalog, metrics: Metrics, drift: Drift, keys: Keys) -> Blue
 
         Where there are keys, who has none is told the status alone.
         """
-        snapshot = catalog.snapshot
+        snapshot = registry.snapshot
         defaults = {name: entry.default.number if entry.default else None for name, entry in snapshot.entries.items()}
         found = problems()
         status = "unavailable" if not snapshot.answering else "degraded" if found else "ready"

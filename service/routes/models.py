@@ -7,27 +7,27 @@ from werkzeug.wrappers import Response
 
 from service.http.responses import json_response
 from service.protocols import model_metadata
-from service.registry.registry import Catalog
+from service.registry.registry import ModelRegistry
 
 
-def routes(catalog: Catalog) -> Blueprint:
+def routes(registry: ModelRegistry) -> Blueprint:
     blueprint = Blueprint("models", __name__)
 
     @blueprint.get("/models")
     def models() -> Response:
-        return json_response({"models": [model_metadata.line(entry) for entry in catalog.snapshot.entries.values()]})
+        return json_response({"models": [model_metadata.line(entry) for entry in registry.snapshot.entries.values()]})
 
     @blueprint.get("/models/<name>")
     @blueprint.get("/models/<name>/versions/<version>")
     def model(name: str, version: str | None = None) -> Response:
-        snapshot = catalog.snapshot
-        served = catalog.find(name, version, snapshot)
+        snapshot = registry.snapshot
+        served = registry.find(name, version, snapshot)
         return json_response(model_metadata.card(snapshot.entries[name], served))
 
     @blueprint.get("/models/<name>/example")
     @blueprint.get("/models/<name>/versions/<version>/example")
     def example(name: str, version: str | None = None) -> Response:
         """A body that is answered wherever rows are taken."""
-        return json_response({"model": name, "instances": [catalog.find(name, version).example.instance]})
+        return json_response({"model": name, "instances": [registry.find(name, version).example.instance]})
 
     return blueprint

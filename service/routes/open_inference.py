@@ -15,10 +15,10 @@ from service.config import Settings
 from service.http.exceptions import ApiError
 from service.http.request_body import parse_json, read_bytes
 from service.http.responses import json_response
-from service.inference.runner import Inference
+from service.inference.runner import InferenceRunner
 from service.protocols import model_metadata, open_inference, tensors
 from service.protocols.tensors import Tensor
-from service.registry.registry import Catalog
+from service.registry.registry import ModelRegistry
 from service.telemetry.metrics import Metrics
 
 _PLATFORM, _RELEASE = PRODUCER.split()
@@ -26,7 +26,7 @@ _MODEL = "/v2/models/<name>"
 _VERSION = f"{_MODEL}/versions/<version>"
 
 
-def routes(catalog: Catalog, inference: Inference, metrics: Metrics, settings: Settings) -> Blueprint:
+def routes(registry: ModelRegistry, inference: InferenceRunner, metrics: Metrics, settings: Settings) -> Blueprint:
     blueprint = Blueprint("open_inference", __name__)
     extensions = ["binary_tensor_data", "model_configuration", "statistics"]
     if settings.admin:
@@ -39,15 +39,15 @@ def routes(catalog: Catalog, inference: Inference, metrics: Metrics, settings: S
     @blueprint.get("/v2/health/live")
     @blueprint.get("/v2/health/ready")
     def health() -> Response:
-        answering = bool(catalog.snapshot.answering)
+        answering = bool(registry.snapshot.answering)
         down = request.path.endswith("ready") and not answering
         return json_response({"live": True, "ready": answering}, 503 if down else 200)
 
     @blueprint.get(_MODEL)
     @blueprint.get(_VERSION)
     def model(name: str, version: str | None = None) -> Response:
-        snapshot = catalog.snapshot
-        served = catalog.find(name, version, snapshot)
+        snapshot = registry.snapshot
+        served = registry.find(name, version, snapshot)
         return json_response(
             {
                 "name": name,
@@ -61,13 +61,13 @@ def routes(catalog: Catalog, inference: Inference, metrics: Metrics, settings: S
     @blueprint.get(f"{_MODEL}/ready")
     @blueprint.get(f"{_VERSION}/ready")
     def model_ready(name: str, version: str | None = None) -> Response:
-        catalog.number(name, version)  # 404 or 503 otherwise
+        registry.number(name, version)  # 404 or 503 otherwise
         return json_response({"name": name, "ready": True})
 
     @blueprint.get(f"{_MODEL}/config")
     @blueprint.get(f"{_VERSION}/config")
     def config(name: str, version: str | None = None) -> Response:
-        served = catalog.find(name, version)
+        served = registry.find(name, version)
         return json_response(
             {
                 "name": name,
@@ -83,7 +83,7 @@ def routes(catalog: Catalog, inference: Inference, metrics: Metrics, settings: S
     @blueprint.get(f"{_VERSION}/example")
     def example(name: str, version: str | None = None) -> Response:
         """A body that is answered, which the protocol does not have and an error points to."""
-        served = catalog.find(name, version)
+        served = registry.find(name, version)
         return json_response({"inputs": tensors.of_row(served.model.signature, served.example.instance)})
 
     @blueprint.get("/v2/models/stats")
@@ -92,46 +92,50 @@ def routes(catalog: Catalog, inference: Inference, metrics: Metrics, settings: S
     def statistics(name: str | None = None, version: str | None = None) -> Response:
         """What all workers have counted since the service started."""
         if name is not None:
-            asked = [(name, catalog.number(name, version))]
+            asked = [(name, registry.number(name, version))]
         else:
-            asked = [(served.name, served.number) for served in catalog.snapshot.answering]
+            asked = [(served.name, served.number) for served in registry.snapshot.answering]
         counted = metrics.counts.of_versions()
         return json_response({"model_stats": [_counted(*each, counted) for each in asked]})
 
     @blueprint.post(f"{_MODEL}/infer")
     @blueprint.post(f"{_VERSION}/infer")
     def infer(name: str, version: str | None = None) -> Response:
-        g.observation.served = served = catalog.find(name, version)  # a wrong address is told before the body is read
+        g.request_record.served = served = registry.find(
+            name, version
+        )  # a wrong address is told before the body is read
         asked = open_inference.read(request, served, settings)
         inputs = tensors.encode(served.model, asked.given, settings.max_instances)
-        answers = tensors.answers(served.model, inference(g.observation, served, inputs))
+        answers = tensors.answers(served.model, inference(g.request_record, served, inputs))
         return open_inference.write(served, asked, answers, request.accept_encodings)
 
     @blueprint.post("/v2/repository/index")
     def index() -> Response:
         _admin(settings)
-        wanted = _object(settings).get("ready", False)
-        if not isinstance(wanted, bool):
-            raise InputError([Fault("ready", f"wanted true or false, found {shown(wanted)}", "leave it out for all")])
-        found = _index(catalog)
-        return json_response([each for each in found if each["state"] == "READY"] if wanted else found)
+        expected = _object(settings).get("ready", False)
+        if not isinstance(expected, bool):
+            raise InputError(
+                [Fault("ready", f"expected true or false, found {shown(expected)}", "leave it out for all")]
+            )
+        found = _index(registry)
+        return json_response([each for each in found if each["state"] == "READY"] if expected else found)
 
     @blueprint.post("/v2/repository/models/<name>/load")
     def load(name: str) -> Response:
         _admin(settings)
         if files := [key for key in _object(settings).get("parameters", {}) if key.startswith("file:")]:
-            mend = "publish a version to the store; the service follows it"
+            fix = "publish a version to the store; the service follows it"
             raise InputError(
-                [Fault(f"parameters.{files[0]}", "wanted no file: a model is loaded from its store", mend)]
+                [Fault(f"parameters.{files[0]}", "expected no file: a model is loaded from its store", fix)]
             )
-        catalog.readmit(name)
+        registry.load(name)
         return json_response({})
 
     @blueprint.post("/v2/repository/models/<name>/unload")
     def unload(name: str) -> Response:
         _admin(settings)
         _object(settings)
-        catalog.withdraw(name)
+        registry.unload(name)
         return json_response({})
 
     return blueprint
@@ -147,10 +151,10 @@ def _object(settings: Settings) -> dict[str, Any]:
     body = read_bytes(request, settings.max_body_bytes)
     found = parse_json(body, settings.max_body_bytes) if body else {}
     if not isinstance(found, dict):
-        raise InputError([Fault("body", f"wanted an object, found {shown(found)}", "send {}")])
+        raise InputError([Fault("body", f"expected an object, found {shown(found)}", "send {}")])
     parameters = found.get("parameters", {})
     if not isinstance(parameters, dict):
-        raise InputError([Fault("parameters", f"wanted an object, found {shown(parameters)}", "send {}")])
+        raise InputError([Fault("parameters", f"expected an object, found {shown(parameters)}", "send {}")])
     return found
 
 
@@ -189,10 +193,10 @@ def _counted(name: str, number: int, counted: Mapping[tuple[str, str], Mapping[s
     }
 
 
-def _index(catalog: Catalog) -> list[dict[str, str]]:
-    snapshot = catalog.snapshot
+def _index(registry: ModelRegistry) -> list[dict[str, str]]:
+    snapshot = registry.snapshot
     return [
         {"name": name, "version": str(number), "state": "UNAVAILABLE" if reason else "READY", "reason": reason}
         for name in snapshot.entries
-        for number, reason in model_metadata.states(catalog, name, snapshot).items()
+        for number, reason in model_metadata.states(registry, name, snapshot).items()
     ]

@@ -15,17 +15,17 @@ from typing import Any
 import numpy as np
 
 from model_store.errors import InputError
-from model_store.schema.columns import Array, Category, Faults, Places
+from model_store.schema.columns import ArrayColumn, CategoryColumn, FaultCollector, Places
 from model_store.schema.row_parser import as_written
 from model_store.schema.signature import Input
 from service.protocols import tensors
-from service.registry.registry import Served
+from service.registry.registry import LoadedVersion
 
 _MOST_STRANGERS = 20  # names that are looked up among the model's: each costs a comparison with all of them
 _MOST_TEXTS = 10_000  # of a tensor, that are read to find those of one row
 
 
-def mended(served: Served, sent: Any) -> Any:
+def repaired(served: LoadedVersion, sent: Any) -> Any:
     """A row that the model answers, as near to `sent` as can be: the example's values where nothing is near."""
     example, columns = served.example.instance, served.model.signature.inputs
     if not isinstance(example, Mapping):  # an array is a row of its own
@@ -47,7 +47,7 @@ def mended(served: Served, sent: Any) -> Any:
     return row
 
 
-def row_of_tensors(served: Served, inputs: Any, tail: memoryview, number: int) -> dict[str, Any]:
+def row_of_tensors(served: LoadedVersion, inputs: Any, tail: memoryview, number: int) -> dict[str, Any]:
     """One row out of tensors of the Open Inference Protocol that were refused, as far as they can be read."""
     signature = served.model.signature
     declared = {tensor.name: tensor for tensor in (*tensors.inputs(signature), tensors.whole(signature)) if tensor}
@@ -77,36 +77,36 @@ def nearest(word: Any, known: Sequence[str]) -> str:
     return next(iter(difflib.get_close_matches(str(word)[:100], known[:1000], 1)), str(word)[:100])
 
 
-def _value(served: Served, column: Input, value: Any, example: Any) -> Any:
+def _value(served: LoadedVersion, column: Input, value: Any, example: Any) -> Any:
     """The value that was given, or the nearest that fits."""
     return next((each for each in _candidates(column, value) if _fits(served, column, each)), example)
 
 
 def _candidates(column: Input, value: Any) -> list[Any]:
-    if isinstance(column, Array):
+    if isinstance(column, ArrayColumn):
         return [value, _within(column, value)]
     if isinstance(value, list):
         value = value[0] if len(value) == 1 else None
     if value is None:
         return [value]
-    if isinstance(column, Category):
+    if isinstance(column, CategoryColumn):
         return [value, nearest(value, column.categories)]
     number = _number(value)
     return [value] if number is None else [value, number]  # not None, which fits wherever a value may be missing
 
 
-def _fits(served: Served, column: Input, value: Any) -> bool:
-    faults, places = Faults(), Places("", range(1))
-    parsed = column.parse([value], places, faults)
+def _fits(served: LoadedVersion, column: Input, value: Any) -> bool:
+    faults, locations = FaultCollector(), Places("", range(1))
+    parsed = column.parse([value], locations, faults)
     if faults.total:
         return False
     with np.errstate(over="ignore"):
-        encoded = column.encode(parsed, places, faults).astype(served.model.network.dtype)
+        encoded = column.encode(parsed, locations, faults).astype(served.model.network.dtype)
     fits: bool = np.isfinite(encoded).all().item()
     return fits and not faults.total
 
 
-def _within(column: Array, value: Any) -> Any:
+def _within(column: ArrayColumn, value: Any) -> Any:
     """As many numbers as the array has, each brought into its range."""
     try:
         numbers = np.array(_leaves(value), np.float64)
@@ -145,5 +145,5 @@ def _from_bytes(one: Mapping[str, Any], tensor: tensors.Tensor, data: memoryview
     count = len(data) // size if datatype != "BYTES" else math.prod(shape) if tensors.is_shape(shape) else 0
     if datatype == "BYTES" and count > _MOST_TEXTS:
         return []
-    found = tensors.from_bytes(datatype, [count], data, "", Faults())
+    found = tensors.from_bytes(datatype, [count], data, "", FaultCollector())
     return [] if found is None else found.ravel().tolist()

@@ -11,15 +11,15 @@ from werkzeug.wrappers import Response
 
 from service.config import Settings
 from service.http.responses import json_response
-from service.registry.registry import Catalog
+from service.registry.registry import ModelRegistry
 from service.routes.predict import Predictor
 
 
-def routes(catalog: Catalog, predictor: Predictor, settings: Settings) -> Blueprint:
+def routes(registry: ModelRegistry, predictor: Predictor, settings: Settings) -> Blueprint:
     blueprint = Blueprint("hosted", __name__)
 
     def ping() -> Response:
-        return json_response({}, 200 if catalog.snapshot.answering else 503)
+        return json_response({}, 200 if registry.snapshot.answering else 503)
 
     def invocations() -> Response:
         done = predictor(None, None, passed_over="parameters")

@@ -8,16 +8,16 @@ from flask import Blueprint, g, request
 from werkzeug.routing import BaseConverter
 from werkzeug.wrappers import Response
 
-from model_store.nn import Array as NDArray
-from model_store.schema.columns import Array, Faults, shown
+from model_store.nn import Array
+from model_store.schema.columns import ArrayColumn, FaultCollector, shown
 from model_store.schema.signature import Signature
 from service.config import Settings
 from service.http.request_body import read_json
 from service.http.responses import json_response
-from service.inference.runner import Inference, encoded
+from service.inference.runner import InferenceRunner, encode_rows
 from service.protocols import model_metadata, tensors
 from service.protocols.tensors import Tensor
-from service.registry.registry import Catalog
+from service.registry.registry import ModelRegistry
 from service.validation.predict_request import not_an_object
 
 _SIGNATURE = "serving_default"
@@ -31,12 +31,12 @@ class Noun(BaseConverter):
     regex = "[^/:]+"
 
 
-def routes(catalog: Catalog, inference: Inference, settings: Settings) -> Blueprint:
+def routes(registry: ModelRegistry, inference: InferenceRunner, settings: Settings) -> Blueprint:
     blueprint = Blueprint("tensorflow_serving", __name__)
 
     @blueprint.get("/v1/models")
     def models() -> Response:
-        return json_response({"models": list(catalog.snapshot.entries)})
+        return json_response({"models": list(registry.snapshot.entries)})
 
     @blueprint.get("/v1/models/<noun:name>")
     @blueprint.get(f"{_MODEL}/versions/<noun:version>")
@@ -44,9 +44,9 @@ def routes(catalog: Catalog, inference: Inference, settings: Settings) -> Bluepr
     def status(name: str, version: str | None = None) -> Response:
         """Both protocols' keys: they ask at one address."""
         if version is None:
-            states = model_metadata.states(catalog, name, catalog.snapshot)
+            states = model_metadata.states(registry, name, registry.snapshot)
         else:
-            states = {catalog.number(name, version): ""}
+            states = {registry.number(name, version): ""}
         ready = "" in states.values()
         told = [_state(number, problem) for number, problem in sorted(states.items(), reverse=True)]
         return json_response({"name": name, "ready": ready, "model_version_status": told}, 200 if ready else 503)
@@ -55,7 +55,7 @@ def routes(catalog: Catalog, inference: Inference, settings: Settings) -> Bluepr
     @blueprint.get(f"{_MODEL}/versions/<version>/metadata")
     @blueprint.get(f"{_MODEL}/labels/<version>/metadata")
     def metadata(name: str, version: str | None = None) -> Response:
-        served = catalog.find(name, version)
+        served = registry.find(name, version)
         definition = {
             "inputs": {tensor.name: _info(tensor) for tensor in tensors.inputs(served.model.signature)},
             "outputs": {tensor.name: _info(tensor) for tensor in tensors.outputs(served.model)},
@@ -72,18 +72,20 @@ def routes(catalog: Catalog, inference: Inference, settings: Settings) -> Bluepr
     @blueprint.post(f"{_MODEL}/versions/<version>:predict")
     @blueprint.post(f"{_MODEL}/labels/<version>:predict")
     def predict(name: str, version: str | None = None) -> Response:
-        g.observation.served = served = catalog.find(name, version)  # a wrong address is told before the body is read
+        g.request_record.served = served = registry.find(
+            name, version
+        )  # a wrong address is told before the body is read
         body = read_json(request, settings.max_body_bytes)
         if not isinstance(body, dict):
             raise not_an_object(body)
-        place = _form(body)
+        location = _form(body)
         signature = served.model.signature
-        g.columnar = place == "inputs"
+        g.columnar = location == "inputs"
         rows = _bare(_rows(body["inputs"], signature) if g.columnar else body["instances"], signature)
-        inputs = encoded(served, rows, place, settings.max_instances)
-        found = signature.tensors(inference(g.observation, served, inputs))
+        inputs = encode_rows(served, rows, location, settings.max_instances)
+        found = signature.tensors(inference(g.request_record, served, inputs))
         headers = {"X-Model-Version": str(served.number)}
-        if place == "inputs":
+        if location == "inputs":
             columns = {key: values.tolist() for key, values in found.items()}
             answer: Any = columns if len(columns) > 1 else next(iter(columns.values()))
             return json_response({"outputs": answer}, headers=headers)
@@ -94,14 +96,14 @@ def routes(catalog: Catalog, inference: Inference, settings: Settings) -> Bluepr
 
 def _form(body: dict[str, Any]) -> str:
     """Rows or columns: "instances" or "inputs", of which a request has one."""
-    faults = Faults()
-    wanted = body.get("signature_name")
-    if wanted not in (None, "", _SIGNATURE):
-        faults.add("signature_name", f"wanted {_SIGNATURE!r}, found {shown(wanted)}", "leave it out")
+    faults = FaultCollector()
+    expected = body.get("signature_name")
+    if expected not in (None, "", _SIGNATURE):
+        faults.add("signature_name", f"expected {_SIGNATURE!r}, found {shown(expected)}", "leave it out")
     forms = [form for form in ("instances", "inputs") if form in body]
     if len(forms) != 1:
-        mend = 'rows: {"instances": [row, ...]}; columns: {"inputs": {"column": [value, ...], ...}}'
-        faults.add("body", f"wanted instances or inputs, found {' and '.join(forms) or 'neither'}", mend)
+        fix = 'rows: {"instances": [row, ...]}; columns: {"inputs": {"column": [value, ...], ...}}'
+        faults.add("body", f"expected instances or inputs, found {' and '.join(forms) or 'neither'}", fix)
     faults.check()
     return forms[0]
 
@@ -113,36 +115,36 @@ def _rows(columns: Any, signature: Signature) -> Any:
     if columns.keys() == {tensors.ALL}:
         return columns[tensors.ALL]
     g.sent = [{name: column[0] if isinstance(column, list) and column else column for name, column in columns.items()}]
-    faults = Faults()
+    faults = FaultCollector()
     values = {}
     for name, column in columns.items():
         if not isinstance(column, list):
-            faults.add(f"inputs.{name[:100]}", f"wanted a list, found {shown(column)}", "send a value for each row")
+            faults.add(f"inputs.{name[:100]}", f"expected a list, found {shown(column)}", "send a value for each row")
         else:
             values[name] = _unwrapped(name, column, signature)
     if len(set(map(len, values.values()))) > 1:
         found = ", ".join(f"{name[:100]} has {len(column)}" for name, column in values.items())
-        faults.add("inputs", f"wanted one number of values, found several: {found}", "send each column for every row")
+        faults.add("inputs", f"expected one number of values, found several: {found}", "send each column for every row")
     faults.check()
     return [dict(zip(values, row, strict=True)) for row in zip(*values.values(), strict=True)]
 
 
 def _bare(rows: Any, signature: Signature) -> Any:
     """Rows of a model's only column may be its values alone: 1.0 for [1.0]."""
-    if not isinstance(rows, list) or len(signature.inputs) > 1 or isinstance(signature.inputs[0], Array):
+    if not isinstance(rows, list) or len(signature.inputs) > 1 or isinstance(signature.inputs[0], ArrayColumn):
         return rows
     return [row if isinstance(row, list | dict) else [row] for row in rows]
 
 
 def _unwrapped(name: str, column: list[Any], signature: Signature) -> list[Any]:
     """A column may be of shape [-1] or [-1, 1]."""
-    if any(isinstance(each, Array) and each.name == name for each in signature.inputs):
+    if any(isinstance(each, ArrayColumn) and each.name == name for each in signature.inputs):
         return column
     single = all(isinstance(value, list) and len(value) == 1 for value in column)
     return [value for (value,) in column] if single else column
 
 
-def _by_row(found: dict[str, NDArray]) -> list[Any]:
+def _by_row(found: dict[str, Array]) -> list[Any]:
     """The value alone of a single output, an object of several."""
     if len(found) == 1:
         (values,) = found.values()

@@ -38,15 +38,15 @@ LOOK_SECONDS = 1.0
 MAX_FILE_BYTES = 1_000_000
 
 _REALM = 'Bearer realm="forward-pass"'
-_BITS = {scope: 2 << place for place, scope in enumerate(SCOPES)}
+_BITS = {scope: 2 << location for location, scope in enumerate(SCOPES)}
 _KNOWN = 1
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._@-]{0,63}")
-_NAMED = "wanted a name of letters, digits and . _ @ -, 64 at most"
+_NAMED = "expected a name of letters, digits and . _ @ -, 64 at most"
 _HASH = re.compile(r"sha256:([0-9a-f]{64})")
-_MEND = "send `Authorization: Bearer` and a key"
+_FIX = "send `Authorization: Bearer` and a key"
 
 
-class KeysError(Exception):
+class KeyFileError(Exception):
     """A file of keys that cannot be read; a sentence for each fault."""
 
     def __init__(self, faults: list[str]) -> None:
@@ -54,7 +54,7 @@ class KeysError(Exception):
         super().__init__("; ".join(faults))
 
 
-class RefusedError(Exception):
+class AccessDeniedError(Exception):
     """Who asks is not known (401), or may not ask this (403). `challenge` is the answer's WWW-Authenticate."""
 
     def __init__(self, status: int, code: str, fault: Fault, challenge: str) -> None:
@@ -63,7 +63,7 @@ class RefusedError(Exception):
 
 
 @dataclass(frozen=True)
-class Key:
+class ApiKey:
     name: str
     scopes: tuple[str, ...]
     digest: bytes
@@ -73,15 +73,15 @@ class Key:
         return f"{self.name} {','.join(self.scopes)} sha256:{self.digest.hex()}"
 
 
-def generate(name: str, scopes: tuple[str, ...]) -> tuple[str, Key]:
+def generate(name: str, scopes: tuple[str, ...]) -> tuple[str, ApiKey]:
     """A new key: what its owner keeps, and what the service keeps."""
     if not _NAME.fullmatch(name):
-        raise KeysError([f"NAME: {_NAMED}; found {name!r}"])
+        raise KeyFileError([f"NAME: {_NAMED}; found {name!r}"])
     secret = PREFIX + secrets.token_urlsafe(32)
-    return secret, Key(name, scopes, hashlib.sha256(secret.encode()).digest())
+    return secret, ApiKey(name, scopes, hashlib.sha256(secret.encode()).digest())
 
 
-def parse(text: str, place: str) -> list[Key]:
+def parse(text: str, location: str) -> list[ApiKey]:
     """The keys of a file. KeysError with everything that is wrong with it, and nothing of what stands there: a secret
     in the wrong place would find its way into the log and into /readyz."""
     keys, faults = [], []
@@ -89,27 +89,27 @@ def parse(text: str, place: str) -> list[Key]:
         words = line.partition("#")[0].split()
         if not words:
             continue
-        here = f"{place} line {number}"
+        here = f"{location} line {number}"
         if len(words) != 3:
-            faults.append(f"{here}: wanted a name, its scopes and the hash of its key, found {len(words)} words")
+            faults.append(f"{here}: expected a name, its scopes and the hash of its key, found {len(words)} words")
             continue
         name, scopes, digest = words[0], tuple(words[1].split(",")), _HASH.fullmatch(words[2])
         if not _NAME.fullmatch(name):
             faults.append(f"{here}: {_NAMED}")
         if not set(scopes) <= set(SCOPES):
-            faults.append(f"{here}: wanted scopes of {', '.join(SCOPES)}, with commas between and no spaces")
+            faults.append(f"{here}: expected scopes of {', '.join(SCOPES)}, with commas between and no spaces")
         if digest is None:
-            faults.append(f"{here}: wanted sha256: and 64 hexadecimal digits; serve keygen makes such a line")
+            faults.append(f"{here}: expected sha256: and 64 hexadecimal digits; serve keygen makes such a line")
         else:
-            keys.append(Key(name, scopes, bytes.fromhex(digest[1])))
+            keys.append(ApiKey(name, scopes, bytes.fromhex(digest[1])))
     if not keys and not faults:
-        faults.append(f"{place}: wanted at least one key, found none; serve keygen makes one")
+        faults.append(f"{location}: expected at least one key, found none; serve keygen makes one")
     if faults:
-        raise KeysError(faults)
+        raise KeyFileError(faults)
     return keys
 
 
-def append(path: Path, key: Key) -> None:
+def append(path: Path, key: ApiKey) -> None:
     """Adds a key to a file, which may be new. KeysError where the file is not one of keys: nothing is written then."""
     before = _text(path) if path.exists() else ""
     text = f"{before}{'' if before.endswith(chr(10)) or not before else chr(10)}{key}\n"
@@ -118,7 +118,7 @@ def append(path: Path, key: Key) -> None:
         file.write(text)
 
 
-class Keys:
+class ApiKeys:
     """The keys in force. Without a file there are none, and everybody may ask everything."""
 
     def __init__(self, path: Path | None = None, clock: Callable[[], float] = time.monotonic) -> None:
@@ -146,13 +146,15 @@ class Keys:
         if granted & _BITS[scope]:
             return
         if not authorization:
-            raise RefusedError(401, "unauthorized", Fault("Authorization", "wanted a key, found none", _MEND), _REALM)
+            raise AccessDeniedError(
+                401, "unauthorized", Fault("Authorization", "expected a key, found none", _FIX), _REALM
+            )
         if not granted:
-            fault = Fault("Authorization", "wanted a key that is known here, found another", _MEND)
-            raise RefusedError(401, "unauthorized", fault, f'{_REALM}, error="invalid_token"')
-        mend = f"send one that has it; serve keygen NAME --scope {scope} makes one"
-        fault = Fault("Authorization", f"wanted a key with the scope {scope}, found one without it", mend)
-        raise RefusedError(403, "forbidden", fault, f'{_REALM}, error="insufficient_scope", scope="{scope}"')
+            fault = Fault("Authorization", "expected a key that is known here, found another", _FIX)
+            raise AccessDeniedError(401, "unauthorized", fault, f'{_REALM}, error="invalid_token"')
+        fix = f"send one that has it; serve keygen NAME --scope {scope} makes one"
+        fault = Fault("Authorization", f"expected a key with the scope {scope}, found one without it", fix)
+        raise AccessDeniedError(403, "forbidden", fault, f'{_REALM}, error="insufficient_scope", scope="{scope}"')
 
     def known(self, authorization: str | None) -> bool:
         """Whether a caller may be told what strangers are not."""
@@ -181,7 +183,7 @@ class Keys:
         self._seen = state
         try:
             found = _read(self._path)
-        except KeysError as e:
+        except KeyFileError as e:
             fault = Fault("keys", str(e), "mend the file; the keys before it stay in force")
             if fault != self.problem:
                 log.error("%s", fault)
@@ -191,7 +193,7 @@ class Keys:
         self.problem = None
         log.info("took %d keys from %s", len(found), self._path)
 
-    def _take(self, keys: list[Key]) -> None:
+    def _take(self, keys: list[ApiKey]) -> None:
         # One assignment: whoever is checking meanwhile goes through one list or the other.
         self._granted = [(key.digest, _KNOWN | sum(_BITS[scope] for scope in set(key.scopes))) for key in keys]
 
@@ -205,7 +207,7 @@ def _state(path: Path) -> tuple[int, ...] | None:
     return found.st_dev, found.st_ino, found.st_mtime_ns, found.st_ctime_ns, found.st_size
 
 
-def _read(path: Path) -> list[Key]:
+def _read(path: Path) -> list[ApiKey]:
     return parse(_text(path), str(path))
 
 
@@ -214,10 +216,10 @@ def _text(path: Path) -> str:
         with path.open("rb") as file:
             content = file.read(MAX_FILE_BYTES + 1)
     except OSError as e:
-        raise KeysError([f"{path}: cannot be read: {e.strerror or e}"]) from e
+        raise KeyFileError([f"{path}: cannot be read: {e.strerror or e}"]) from e
     if len(content) > MAX_FILE_BYTES:
-        raise KeysError([f"{path}: wanted {MAX_FILE_BYTES} bytes at most"])
+        raise KeyFileError([f"{path}: expected {MAX_FILE_BYTES} bytes at most"])
     try:
         return content.decode()
     except UnicodeDecodeError as e:
-        raise KeysError([f"{path}: wanted text in UTF-8"]) from e
+        raise KeyFileError([f"{path}: expected text in UTF-8"]) from e

@@ -20,7 +20,7 @@ SLOW_SECONDS = 1.0  # for input to come, or for anything of an answer to be take
 SPARE = 16  # descriptors that are left for files where the system allows fewer than we have connections
 
 
-class Room:
+class AdmissionController:
     def __init__(self) -> None:
         self.connections: set[Connection] = set()
         self.most = MAX_CONNECTIONS

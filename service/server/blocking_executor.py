@@ -15,7 +15,7 @@ from collections.abc import Callable, Iterator
 from queue import SimpleQueue
 
 from service.server.connection import Connection
-from service.server.request_reader import Arrived
+from service.server.request_reader import BufferedRequest
 
 log = logging.getLogger("service.server.blocking_executor")
 
@@ -24,17 +24,17 @@ MAX_REQUESTS = 256
 MAX_BYTES = 32 * 1024 * 1024  # of their bodies, and of what has come after them
 
 
-class Aside:
-    def __init__(self, answer: Callable[[Connection, Arrived], bool], wake: Callable[[], None]) -> None:
+class BlockingExecutor:
+    def __init__(self, answer: Callable[[Connection, BufferedRequest], bool], wake: Callable[[], None]) -> None:
         """`answer` writes to what a connection sends, and says whether nothing may follow; `wake` tells the loop."""
         self._answer, self._wake = answer, wake
-        self._waiting: dict[Connection, Arrived] = {}  # changed by the loop alone
-        self._asked: SimpleQueue[tuple[Connection, Arrived]] = SimpleQueue()
-        self._answered: SimpleQueue[tuple[Connection, Arrived, bytes, bool]] = SimpleQueue()
+        self._waiting: dict[Connection, BufferedRequest] = {}  # changed by the loop alone
+        self._asked: SimpleQueue[tuple[Connection, BufferedRequest]] = SimpleQueue()
+        self._answered: SimpleQueue[tuple[Connection, BufferedRequest, bytes, bool]] = SimpleQueue()
         self._thread: threading.Thread | None = None
         self.end = math.inf  # when nobody may wait any more
 
-    def put(self, connection: Connection, arrived: Arrived) -> str:
+    def put(self, connection: Connection, arrived: BufferedRequest) -> str:
         """Takes a request; or says why not."""
         together = [(connection, arrived), *self._waiting.items()]
         held = sum(len(each.data) + of.incoming.held for of, each in together)
@@ -57,7 +57,7 @@ class Aside:
         if arrived is not None:
             arrived.data = b""
 
-    def overdue(self, now: float) -> Iterator[tuple[Connection, Arrived]]:
+    def overdue(self, now: float) -> Iterator[tuple[Connection, BufferedRequest]]:
         """Those that have waited for too long, and wait no longer."""
         for connection, arrived in list(self._waiting.items()):
             if now > min(connection.since + LOAD_SECONDS, self.end):

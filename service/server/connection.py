@@ -6,20 +6,20 @@ import socket
 import time
 from typing import Any
 
-from service.server.request_reader import Arrived, Incoming
+from service.server.request_reader import BufferedRequest, RequestReader
 
 READ_SECONDS = 30.0  # for a request, from its first byte to its last; and for a client to take its answer
 
 
 class Connection:
-    def __init__(self, sock: socket.socket, peer: Any, server: Any, incoming: Incoming) -> None:
+    def __init__(self, sock: socket.socket, peer: Any, server: Any, incoming: RequestReader) -> None:
         self.sock, self.peer, self.server, self.incoming = sock, peer, server, incoming
         self.deadline = time.monotonic() + READ_SECONDS
         self.held = self.unread = 0  # bytes of input and of answers, as they are counted
         self.outgoing = bytearray()
         self.moved = 0.0  # when something of that was last taken
         self.events = 0  # what it is registered for
-        self.waiting: Arrived | None = None  # its request that has its turn to come
+        self.waiting: BufferedRequest | None = None  # its request that has its turn to come
         self.since = 0.0  # when the last of that could be read
         self.readable = 0.0  # since when there is something to be read, 0.0 while there is not
         self.closing = False  # once everything is sent

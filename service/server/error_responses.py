@@ -9,7 +9,7 @@ from gunicorn.http import errors as http_errors  # type: ignore[import-untyped]
 from service.http.responses import ANSWER_HEADERS, has_plain_errors, json_bytes
 from service.server.connection import Connection
 from service.server.request_reader import HeadTooLargeError
-from service.telemetry.request_record import Observer
+from service.telemetry.request_record import RequestRecorder
 
 _STATUS = {
     http_errors.LimitRequestLine: "414 URI Too Long",
@@ -25,8 +25,8 @@ def status_of(error: Exception) -> str:
     return next((status for kind, status in _STATUS.items() if isinstance(error, kind)), "400 Bad Request")
 
 
-def refusal(
-    observer: Observer,
+def error_response(
+    recorder: RequestRecorder,
     connection: Connection,
     status: str,
     code: str,
@@ -39,7 +39,7 @@ def refusal(
     waiting = connection.waiting
     head: Any = waiting.head if waiting is not None else connection.incoming.head
     given = dict(head.headers) if head is not None else {}
-    seen = observer.begin(
+    record = recorder.begin(
         getattr(head, "method", None) or "-",
         getattr(head, "uri", None) or "-",
         request_id=given.get("X-REQUEST-ID", ""),
@@ -47,16 +47,16 @@ def refusal(
         client=connection.client,
         arrived=connection.since if waiting is not None else 0.0,
     )
-    seen.error_code = code
+    record.error_code = code
     if head is not None and has_plain_errors(head.path):
         body = json_bytes({"error": message})
     else:
         error = {"code": code, "message": message, "faults": []}
-        body = json_bytes({"error": error, "request_id": seen.request_id})
-    more += "".join([f"{name}: {value}\r\n" for name, value in (*ANSWER_HEADERS.items(), *observer.headers(seen))])
-    observer.finish(seen, route="none", status=int(status[:3]))
+        body = json_bytes({"error": error, "request_id": record.request_id})
+    more += "".join([f"{name}: {value}\r\n" for name, value in (*ANSWER_HEADERS.items(), *recorder.headers(record))])
+    recorder.finish(record, route="none", status=int(status[:3]))
     lines = f"HTTP/1.1 {status}\r\nContent-Type: application/json\r\nContent-Length: {len(body)}\r\n{more}"
     lines += f"Connection: {'close' if close else 'keep-alive'}\r\n\r\n"
-    if seen.method == "HEAD":  # whoever asks so would take a body for the beginning of the next answer
+    if record.method == "HEAD":  # whoever asks so would take a body for the beginning of the next answer
         body = b""
     return lines.encode("latin-1", "replace") + body

@@ -5,7 +5,7 @@ costs a little memory and nobody's time. Everything runs in this thread: a forwa
 another thread would take longer than many of them. Plain predictions that wait at the same moment are answered
 together (express.py), everything else by Flask, a request at a time.
 
-Whoever waits is bounded: a request that has waited for `PATIENCE_SECONDS` is shed with 503 and Retry-After, one that
+Whoever waits is bounded: a request that has waited for `MAX_QUEUE_SECONDS` is shed with 503 and Retry-After, one that
 does not arrive within `READ_SECONDS` is cut off, and where there are too many or they hold too much, some make room for
 the others (room.py). Health checks pass the queue, one at a time. What has to wait for a version to be loaded does so
 aside (aside.py).
@@ -28,23 +28,23 @@ from gunicorn.http import errors as http_errors  # type: ignore[import-untyped]
 from gunicorn.workers.base import Worker  # type: ignore[import-untyped]
 
 from service.registry.errors import WouldBlock
-from service.server.admission import MAX_CONNECTIONS, Room
-from service.server.blocking_executor import Aside
+from service.server.admission import MAX_CONNECTIONS, AdmissionController
+from service.server.blocking_executor import BlockingExecutor
 from service.server.connection import READ_SECONDS, Connection
-from service.server.error_responses import refusal, status_of
-from service.server.fast_path import Asked
-from service.server.request_reader import Arrived, Heads, HeadTooLargeError, Incoming
-from service.server.wsgi_bridge import Gateway
-from service.telemetry.request_record import QUIET
+from service.server.error_responses import error_response, status_of
+from service.server.fast_path import ParsedPredict
+from service.server.request_reader import BufferedRequest, HeadCache, HeadTooLargeError, RequestReader
+from service.server.wsgi_bridge import WsgiBridge
+from service.telemetry.request_record import UNLOGGED_ROUTES
 
-PATIENCE_SECONDS = 0.25
+MAX_QUEUE_SECONDS = 0.25
 LINGER_SECONDS = 2.0  # for a client to see an answer that came before it had sent everything
 PIECE_BYTES = 64 * 1024  # that are read of whatever comes, at once
 TURN_BYTES = 512 * 1024  # that are read a turn of what is larger: what has not been read takes none of our memory
 ACCEPTS = 4  # new connections a turn of a busy worker
 BURST_SECONDS = 0.0002  # between connections that come together
 TAKEN = 64  # requests read a turn, before the connections are looked at again
-VITAL = QUIET
+PRIORITY_PATHS = UNLOGGED_ROUTES
 
 
 class EventWorker(Worker):  # type: ignore[misc]
@@ -62,18 +62,18 @@ class EventWorker(Worker):  # type: ignore[misc]
 
     def open(self) -> None:
         self.selector = selectors.DefaultSelector()  # not before the fork: its descriptor would be shared
-        self.room = Room()
-        self.connections = self.room.connections
+        self.admission = AdmissionController()
+        self.connections = self.admission.connections
         self.readable: deque[Connection] = deque()  # in these two, or in neither, as `Connection.readable` says
         self.in_chunks: deque[Connection] = deque()
         self.queue: deque[Connection] = deque()
         self.vital: deque[Connection] = deque()
         self.accepted = 0.0
         self.keepalive = self.cfg.keepalive  # which gunicorn looks up for half a microsecond
-        self.gateway = Gateway(self.wsgi, self.cfg, self.app.observer, self.log)
-        self.aside = Aside(self._written, self._wake)
-        self.heads = Heads(self.cfg)
-        self.express = self.app.express()
+        self.gateway = WsgiBridge(self.wsgi, self.cfg, self.app.recorder, self.log)
+        self.executor = BlockingExecutor(self._written, self._wake)
+        self.heads = HeadCache(self.cfg)
+        self.fast_path = self.app.fast_path()
         for listener in self.sockets:
             listener.setblocking(False)
             self.selector.register(listener, selectors.EVENT_READ)
@@ -87,7 +87,7 @@ class EventWorker(Worker):  # type: ignore[misc]
             self.selector.unregister(listener)
             listener.close()
         end = time.monotonic() + self.cfg.graceful_timeout
-        self.aside.end = end - 1.0  # to say so: at the end the master kills
+        self.executor.end = end - 1.0  # to say so: at the end the master kills
         idle_end = min(end, time.monotonic() + LINGER_SECONDS)
         while self.connections and (now := time.monotonic()) < end:
             for connection in list(self.connections):
@@ -133,8 +133,8 @@ class EventWorker(Worker):  # type: ignore[misc]
                 self._answer(connection, connection.waiting)
         if self.queue:
             self._serve()
-        if self.room.holds_too_many_answers:
-            for connection in self.room.slow_to_take():
+        if self.admission.holds_too_many_answers:
+            for connection in self.admission.slow_to_take():
                 self._close(connection)
 
     def _welcome(self, listener: Any, now: float) -> None:
@@ -155,21 +155,23 @@ class EventWorker(Worker):  # type: ignore[misc]
                 return
             sock.setblocking(False)
             sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-            if self.room.is_full:
+            if self.admission.is_full:
                 self._close_overdue(1)
-            incoming = Incoming(self.heads, peer, self.app.max_body_bytes)
+            incoming = RequestReader(self.heads, peer, self.app.max_body_bytes)
             connection = Connection(sock, peer, listener.getsockname(), incoming)
             self.connections.add(connection)
             self._register(connection, selectors.EVENT_READ)
 
     def _spare(self, error: OSError) -> None:
         """This process may have no descriptor more."""
-        if self.room.shrink():
-            self.log.warning("room for %d connections, not %d: %s", self.room.most, MAX_CONNECTIONS, error.strerror)
-        self._close_overdue(len(self.connections) - self.room.most)
+        if self.admission.shrink():
+            self.log.warning(
+                "room for %d connections, not %d: %s", self.admission.most, MAX_CONNECTIONS, error.strerror
+            )
+        self._close_overdue(len(self.connections) - self.admission.most)
 
     def _close_overdue(self, count: int) -> None:
-        for connection in self.room.overdue(count):
+        for connection in self.admission.overdue(count):
             self._close(connection)
 
     def _receive(self) -> None:
@@ -223,8 +225,8 @@ class EventWorker(Worker):  # type: ignore[misc]
             return
         if arrived is not None:
             connection.waiting, connection.since = arrived, since
-        self.room.count(connection)
-        if self.room.holds_too_much and connection.held and not self._make_room(connection):
+        self.admission.count(connection)
+        if self.admission.holds_too_much and connection.held and not self._make_room(connection):
             # What it has sent after this request goes with it: the next one would be shed within this one's call.
             self._shed(connection, close=arrived is None or bool(incoming.buffer) or arrived.closes)
         elif arrived is not None:
@@ -242,21 +244,21 @@ class EventWorker(Worker):  # type: ignore[misc]
 
     def _make_room(self, newest: Connection) -> bool:
         """Sheds those whose input has been coming for too long; whether that was enough."""
-        for connection in self.room.slow_to_send(newest):
+        for connection in self.admission.slow_to_send(newest):
             self._shed(connection)
-        return not self.room.holds_too_much
+        return not self.admission.holds_too_much
 
     def _serve(self) -> None:
         """Plain requests of those that wait, together, and then the first that is not plain."""
-        groups: dict[Any, list[tuple[Connection, Asked]]] = {}
+        groups: dict[Any, list[tuple[Connection, ParsedPredict]]] = {}
         rows: dict[Any, int] = {}
-        other: tuple[Connection, Arrived] | None = None
+        other: tuple[Connection, BufferedRequest] | None = None
         for _ in range(min(len(self.queue), TAKEN)):
             connection = self.queue.popleft()
             arrived = connection.waiting
             if arrived is None or connection not in self.connections:
                 continue
-            if time.monotonic() - connection.since > PATIENCE_SECONDS:
+            if time.monotonic() - connection.since > MAX_QUEUE_SECONDS:
                 self._shed(connection, close=arrived.closes)
                 continue
             self.nr += 1
@@ -269,7 +271,7 @@ class EventWorker(Worker):  # type: ignore[misc]
             served = asked.served
             groups.setdefault(served, []).append((connection, asked))
             rows[served] = rows.get(served, 0) + len(asked.inputs)
-            if rows[served] >= served.pace.worth_joining:
+            if rows[served] >= served.batching.worth_joining:
                 self._answer_together(groups.pop(served))
                 del rows[served]
         for group in groups.values():
@@ -277,19 +279,19 @@ class EventWorker(Worker):  # type: ignore[misc]
         if other is not None:
             self._answer(*other)
 
-    def _taken(self, connection: Connection, arrived: Arrived) -> Asked | None:
-        asked: Asked | None = None
+    def _taken(self, connection: Connection, arrived: BufferedRequest) -> ParsedPredict | None:
+        asked: ParsedPredict | None = None
         try:
-            asked = self.express.take(arrived.head, arrived.data, connection.client, connection.since)
+            asked = self.fast_path.take(arrived.head, arrived.data, connection.client, connection.since)
         except Exception:
             self.log.exception("%s failed on its short way; the application answers it", arrived.head.path)
         return asked
 
-    def _answer_together(self, group: list[tuple[Connection, Asked]]) -> None:
+    def _answer_together(self, group: list[tuple[Connection, ParsedPredict]]) -> None:
         together = [asked for _, asked in group]
         answers: list[bytes | None] = [None] * len(group)
         try:
-            answers = self.express.answer(together)
+            answers = self.fast_path.answer(together)
         except Exception:
             self.log.exception("%d requests failed together; the application answers them", len(group))
         for (connection, _), answer in zip(group, answers, strict=True):
@@ -299,11 +301,11 @@ class EventWorker(Worker):  # type: ignore[misc]
                 connection.outgoing += answer
                 self._answered(connection, close=False)
         try:
-            self.express.note(together)  # they have their answers by now: nobody waits for what is counted
+            self.fast_path.note(together)  # they have their answers by now: nobody waits for what is counted
         except Exception:
             self.log.exception("%d requests were answered, and not counted", len(group))
 
-    def _answer(self, connection: Connection, arrived: Arrived) -> None:
+    def _answer(self, connection: Connection, arrived: BufferedRequest) -> None:
         """By the application, here or aside."""
         try:
             last = self._written(connection, arrived)
@@ -312,20 +314,20 @@ class EventWorker(Worker):  # type: ignore[misc]
         else:
             self._answered(connection, close=last)
 
-    def _put_aside(self, connection: Connection, arrived: Arrived) -> None:
-        self.app.observer.forget()
-        if refused := self.aside.put(connection, arrived):
+    def _put_aside(self, connection: Connection, arrived: BufferedRequest) -> None:
+        self.app.recorder.forget()
+        if refused := self.executor.put(connection, arrived):
             self._give_up(connection, arrived, f"is not in memory, and {refused}")
         else:
-            self.room.let_go(connection)  # aside has a bound of its own: others have all of theirs
+            self.admission.let_go(connection)  # aside has a bound of its own: others have all of theirs
 
     def _take_back(self) -> None:
         """What has been answered aside goes to those who still wait."""
-        for connection, answer, last in self.aside.answers():
+        for connection, answer, last in self.executor.answers():
             connection.outgoing += answer
             self._answered(connection, close=last)
 
-    def _give_up(self, connection: Connection, arrived: Arrived, why: str) -> None:
+    def _give_up(self, connection: Connection, arrived: BufferedRequest, why: str) -> None:
         message, close = f"what was asked for {why}; ask again in a moment", arrived.closes or not self.alive
         self._refuse(connection, "503 Service Unavailable", "loading", message, close=close, more="Retry-After: 5\r\n")
 
@@ -333,12 +335,12 @@ class EventWorker(Worker):  # type: ignore[misc]
         with contextlib.suppress(BlockingIOError):  # full, it wakes as well
             os.write(self.PIPE[1], b".")
 
-    def _written(self, connection: Connection, arrived: Arrived) -> bool:
+    def _written(self, connection: Connection, arrived: BufferedRequest) -> bool:
         return self.gateway.answer(connection, arrived, last=arrived.last or not self.alive)
 
     def _is_vital(self, path: str) -> bool:
         """Health checks: whoever is not told in time that the service lives may end it, at the worst of moments."""
-        return path in VITAL or path == self.app.health_route
+        return path in PRIORITY_PATHS or path == self.app.health_route
 
     def _shed(self, connection: Connection, *, close: bool = True) -> None:
         message = "more requests than can be answered in time; try again in a moment"
@@ -350,7 +352,9 @@ class EventWorker(Worker):  # type: ignore[misc]
         self, connection: Connection, status: str, code: str, message: str, *, close: bool = True, more: str = ""
     ) -> None:
         """An answer of the worker's own."""
-        connection.outgoing += refusal(self.app.observer, connection, status, code, message, close=close, more=more)
+        connection.outgoing += error_response(
+            self.app.recorder, connection, status, code, message, close=close, more=more
+        )
         self._answered(connection, close=close)
 
     def _answered(self, connection: Connection, *, close: bool) -> None:
@@ -372,7 +376,7 @@ class EventWorker(Worker):  # type: ignore[misc]
                 self._close(connection)
                 return
             del connection.outgoing[:sent]
-            self.room.count(connection)
+            self.admission.count(connection)
             if connection.outgoing:
                 if sent:
                     connection.moved = time.monotonic()
@@ -406,7 +410,7 @@ class EventWorker(Worker):  # type: ignore[misc]
         self._register(connection, selectors.EVENT_READ)
 
     def expire(self, now: float) -> None:
-        for connection, arrived in self.aside.overdue(now):
+        for connection, arrived in self.executor.overdue(now):
             self._give_up(connection, arrived, "is still being loaded")
         # What could be read in time, and has not been, is no fault of the client's.
         for connection in [c for c in self.connections if c.deadline < (c.readable or now) and c.waiting is None]:
@@ -431,7 +435,7 @@ class EventWorker(Worker):  # type: ignore[misc]
 
     def _close(self, connection: Connection) -> None:
         self._register(connection, 0)
-        self.room.leave(connection)
-        self.aside.drop(connection)
+        self.admission.leave(connection)
+        self.executor.drop(connection)
         connection.incoming.forget()  # the thread aside may come to know of it much later
         connection.sock.close()

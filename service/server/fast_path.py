@@ -22,12 +22,12 @@ from model_store.nn import Array
 from service.config import Settings
 from service.http.request_body import is_dense, is_json
 from service.http.responses import ANSWER_HEADERS, json_bytes
-from service.inference.runner import Inference
+from service.inference.runner import InferenceRunner
 from service.registry.errors import WouldBlock
-from service.registry.registry import Catalog, Served, UnavailableError, UnknownError
+from service.registry.registry import LoadedVersion, ModelRegistry, UnavailableError, UnknownError
 from service.routes.predict import Predictor, answer
-from service.security.api_keys import Keys, RefusedError
-from service.telemetry.request_record import Observation, Observer, clock
+from service.security.api_keys import AccessDeniedError, ApiKeys
+from service.telemetry.request_record import RequestRecord, RequestRecorder, clock
 from service.validation.predict_request import is_version_ref
 from service.validation.simdjson_table import PlainReader
 
@@ -35,7 +35,7 @@ _PATH = re.compile(r"(?:/models/([A-Za-z0-9._-]+)(?:/versions/([A-Za-z0-9._-]+))
 _ROUTES = ("/predict", "/models/<name>/predict", "/models/<name>/versions/<version>/predict")
 # What of a request's head says something about its body or its answer, and so is no business of the express.
 _NOT_PLAIN = {"CONTENT-ENCODING", "TRANSFER-ENCODING", "EXPECT", "UPGRADE", "SCRIPT_NAME"}
-_REFUSALS = (RefusedError, InputError, UnknownError, UnavailableError, WouldBlock, orjson.JSONDecodeError)
+_REFUSALS = (AccessDeniedError, InputError, UnknownError, UnavailableError, WouldBlock, orjson.JSONDecodeError)
 
 
 class Target:
@@ -50,49 +50,49 @@ class Target:
         self.request_id, self.traceparent = headers.get("X-REQUEST-ID", ""), headers.get("TRACEPARENT", "")
 
 
-class Asked:
+class ParsedPredict:
     """A request that was read, and the version that answers it."""
 
-    __slots__ = ("arrived", "client", "inputs", "parsed", "seen", "served", "started", "target")
+    __slots__ = ("arrived", "client", "inputs", "parsed", "record", "served", "started", "target")
     target: Target
-    served: Served
+    served: LoadedVersion
     inputs: Array
     client: str
     arrived: float
     started: float
     parsed: float
-    seen: Observation | None  # once it has its answer
+    record: RequestRecord | None  # once it has its answer
 
 
-class Express:
+class FastPath:
     """Belongs to one thread."""
 
     def __init__(
         self,
-        catalog: Catalog,
+        registry: ModelRegistry,
         predictor: Predictor,
-        inference: Inference,
-        observer: Observer,
-        keys: Keys,
+        inference: InferenceRunner,
+        recorder: RequestRecorder,
+        keys: ApiKeys,
         settings: Settings,
     ) -> None:
-        self._catalog, self._predictor, self._inference, self._observer = catalog, predictor, inference, observer
+        self._registry, self._predictor, self._inference, self._recorder = registry, predictor, inference, recorder
         self._keys, self._settings = keys, settings
         self._reader = PlainReader()
         self._fixed = "".join(f"{name}: {value}\r\n" for name, value in ANSWER_HEADERS.items())
         self._second, self._start = 0, ""
-        self._passed: tuple[Served, Array, float] | None = None  # the last pass, until it is noted
+        self._passed: tuple[LoadedVersion, Array, float] | None = None  # the last pass, until it is noted
 
-    def take(self, head: Any, body: bytes, client: str, arrived: float) -> Asked | None:
+    def take(self, head: Any, body: bytes, client: str, arrived: float) -> ParsedPredict | None:
         """A request as gunicorn parsed its head, with the whole of its body; None where it is not plain."""
         try:
-            target = head.express
+            target = head.fast_path
         except AttributeError:
-            target = head.express = None if head.path == self._settings.predict_route else _target(head)
+            target = head.fast_path = None if head.path == self._settings.predict_route else _target(head)
         if target is None or is_dense(body, self._settings.max_body_bytes):
             return None
-        asked = Asked()
-        asked.started, asked.seen = clock(), None
+        asked = ParsedPredict()
+        asked.started, asked.record = clock(), None
         try:
             self._keys.check(target.authorization, "predict")
             found = self._table(body, target) or self._rows(body, target)
@@ -105,7 +105,7 @@ class Express:
         asked.target, asked.client, asked.arrived = target, client, arrived
         return asked
 
-    def answer(self, together: Sequence[Asked]) -> list[bytes | None]:
+    def answer(self, together: Sequence[ParsedPredict]) -> list[bytes | None]:
         """The whole answers to requests for one version; None for one that Flask has to explain.
 
         To be followed by `note`, once they are sent.
@@ -126,13 +126,13 @@ class Express:
             for asked, body in zip(together, bodies, strict=True)
         ]
 
-    def note(self, together: Sequence[Asked]) -> None:
+    def note(self, together: Sequence[ParsedPredict]) -> None:
         """Counts what `answer` did, and logs it. What cannot be counted keeps nothing else from it."""
         failure: Exception | None = None
         for asked in together:
-            if asked.seen is not None:
+            if asked.record is not None:
                 try:
-                    self._observer.finish(asked.seen, route=asked.target.route, status=200)
+                    self._recorder.finish(asked.record, route=asked.target.route, status=200)
                 except Exception as e:  # noqa: BLE001 - it is raised once the others are counted
                     failure = e
         passed, self._passed = self._passed, None
@@ -141,7 +141,7 @@ class Express:
         if failure is not None:
             raise failure
 
-    def _table(self, body: bytes, target: Target) -> tuple[Served, Array] | None:
+    def _table(self, body: bytes, target: Target) -> tuple[LoadedVersion, Array] | None:
         plain = self._reader.open(body)
         if plain is None or (target.name is not None and plain.model is not None):
             return None
@@ -149,20 +149,20 @@ class Express:
             return None
         if target.version is not None and plain.version is not None:
             return None
-        served = self._catalog.find(target.name or plain.model, target.version or plain.version)
+        served = self._registry.find(target.name or plain.model, target.version or plain.version)
         signature = served.model.signature
         if signature.table_shape is None:
             return None
         table = plain.table(signature.table_shape, self._settings.max_instances)
         return None if table is None else (served, signature.encode_table(table, dtype=served.model.network.dtype))
 
-    def _rows(self, body: bytes, target: Target) -> tuple[Served, Array] | None:
+    def _rows(self, body: bytes, target: Target) -> tuple[LoadedVersion, Array] | None:
         parsed = orjson.loads(body)
         return self._predictor.checked(parsed, target.name, target.version) if isinstance(parsed, dict) else None
 
-    def _written(self, asked: Asked, body: bytes, computing: float, computed: float) -> bytes:
-        observer, target = self._observer, asked.target
-        seen = observer.begin(
+    def _written(self, asked: ParsedPredict, body: bytes, computing: float, computed: float) -> bytes:
+        recorder, target = self._recorder, asked.target
+        record = recorder.begin(
             "POST",
             target.uri,
             request_id=target.request_id,
@@ -170,10 +170,15 @@ class Express:
             client=asked.client,
             arrived=asked.arrived,
         )
-        seen.started, seen.parsed, seen.computing, seen.computed = asked.started, asked.parsed, computing, computed
-        seen.served, seen.rows = asked.served, len(asked.inputs)
-        told = "".join([f"{name}: {value}\r\n" for name, value in observer.headers(seen)])
-        asked.seen = seen
+        record.started, record.parsed, record.computing, record.computed = (
+            asked.started,
+            asked.parsed,
+            computing,
+            computed,
+        )
+        record.served, record.rows = asked.served, len(asked.inputs)
+        told = "".join([f"{name}: {value}\r\n" for name, value in recorder.headers(record)])
+        asked.record = record
         return f"{self._head()}Content-Length: {len(body)}\r\n{told}\r\n".encode("latin-1") + body
 
     def _head(self) -> str:
@@ -189,7 +194,7 @@ class Express:
         return self._start
 
 
-def _body(served: Served, outputs: Array) -> bytes | None:
+def _body(served: LoadedVersion, outputs: Array) -> bytes | None:
     try:
         return json_bytes(answer(served, served.model.signature.decode(outputs)))
     except InputError:

@@ -24,13 +24,13 @@ from gunicorn.app.base import BaseApplication  # type: ignore[import-untyped]
 from gunicorn.arbiter import Arbiter  # type: ignore[import-untyped]
 
 from service.config import Settings
-from service.server.fast_path import Express
+from service.server.fast_path import FastPath
 from service.telemetry.logging import ServerLogger
-from service.telemetry.mmap_counters import Counts, memory_directory
-from service.telemetry.request_record import Observer
+from service.telemetry.mmap_counters import MmapCounters, memory_directory
+from service.telemetry.request_record import RequestRecorder
 
 if TYPE_CHECKING:
-    from service.registry.registry import Catalog
+    from service.registry.registry import ModelRegistry
 
 log = logging.getLogger("service")
 
@@ -64,7 +64,7 @@ def options(settings: Settings, listeners: Sequence[int]) -> dict[str, Any]:
         "post_fork": _forked,
         "post_worker_init": partial(_started, settings),
         "child_exit": _ended,
-        "on_reload": lambda server: _catalog(server).look_soon(),
+        "on_reload": lambda server: _registry(server).look_soon(),
     }
 
 
@@ -92,17 +92,17 @@ class Server(BaseApplication):  # type: ignore[misc]
         gc.freeze()
         DrainingArbiter(self).run()
 
-    def express(self) -> Express:
+    def fast_path(self) -> FastPath:
         """A way past the application for plain predictions, of one worker's own; whose loop waits for no load."""
-        self._app.extensions["catalog"].loop = threading.get_ident()
-        made: Express = self._app.extensions["express"]()
+        self._app.extensions["registry"].loop = threading.get_ident()
+        made: FastPath = self._app.extensions["express"]()
         return made
 
     @property
-    def observer(self) -> Observer:
+    def recorder(self) -> RequestRecorder:
         """For requests that the worker answers by itself."""
-        observer: Observer = self._app.extensions["observer"]
-        return observer
+        recorder: RequestRecorder = self._app.extensions["recorder"]
+        return recorder
 
 
 class DrainingArbiter(Arbiter):  # type: ignore[misc]
@@ -119,26 +119,26 @@ class DrainingArbiter(Arbiter):  # type: ignore[misc]
     def murder_workers(self) -> None:
         """Also replaces workers that answer, but keep all others from a new version."""
         super().murder_workers()
-        catalog = _catalog(self)
-        catalog.release()
+        registry = _registry(self)
+        registry.release()
         _counts(self).bury()
-        overdue = set(catalog.overdue(self.timeout))
+        overdue = set(registry.overdue(self.timeout))
         for pid in overdue - self._dismissed:
             log.error("worker %d is replaced: the others have waited %d s for it to load a version", pid, self.timeout)
             self.kill_worker(pid, signal.SIGTERM)
         self._dismissed = overdue
-        for pid in catalog.overdue(self.timeout + self.cfg.graceful_timeout):
+        for pid in registry.overdue(self.timeout + self.cfg.graceful_timeout):
             self.kill_worker(pid, signal.SIGKILL)
 
 
-def _catalog(process: Any) -> Catalog:
+def _registry(process: Any) -> ModelRegistry:
     """That of the application, in the master or in a worker."""
-    catalog: Catalog = process.app.wsgi().extensions["catalog"]
-    return catalog
+    registry: ModelRegistry = process.app.wsgi().extensions["registry"]
+    return registry
 
 
-def _counts(server: Any) -> Counts:
-    counts: Counts = server.app.wsgi().extensions["observer"].metrics.counts
+def _counts(server: Any) -> MmapCounters:
+    counts: MmapCounters = server.app.wsgi().extensions["recorder"].metrics.counts
     return counts
 
 
@@ -157,12 +157,12 @@ def _started(settings: Settings, worker: Any) -> None:
     if settings.otlp_endpoint:
         from service.telemetry.tracing import Tracing  # noqa: PLC0415 - the extra otel, and half a second to import
 
-        worker.app.callable.extensions["observer"].tracing = Tracing.to(settings.otlp_endpoint)
-    catalog = _catalog(worker)
+        worker.app.callable.extensions["recorder"].tracing = Tracing.to(settings.otlp_endpoint)
+    registry = _registry(worker)
     with _beating(worker):
-        while worker.alive and not catalog.join():
+        while worker.alive and not registry.join():
             time.sleep(0.1)
-    catalog.follow(settings.poll_seconds)
+    registry.follow(settings.poll_seconds)
 
 
 @contextmanager
@@ -186,7 +186,7 @@ def _beating(worker: Any) -> Iterator[None]:
 
 def _ended(server: Any, worker: Any) -> None:
     """In the master, for a worker that is gone: nobody waits for it, its requests are no longer in progress."""
-    _catalog(server).leave(worker.pid)
+    _registry(server).leave(worker.pid)
     _counts(server).bury(worker.pid)
 
 

@@ -35,7 +35,7 @@ class BrokenBodyError(OSError):
 
 
 @dataclass(slots=True)
-class Arrived:
+class BufferedRequest:
     """A request, and what came of its body. `broken` says why that is not all. `last`: nothing that follows on the
     connection can be trusted. `given_up`: its caller was told to wait no longer, whoever is still answering it."""
 
@@ -59,7 +59,7 @@ class Arrived:
         return bool(self.last or self.head.should_close())
 
 
-class Heads:
+class HeadCache:
     """Heads of requests, parsed by gunicorn. A client's are mostly alike, and gunicorn takes 20 to 40 µs for one.
 
     A head that is given out again was only read: what a request changes of its own (chunks that are read through it,
@@ -93,13 +93,13 @@ def _announced(reader: Any) -> int | None:
         return None
     if isinstance(reader, LengthReader):
         return int(reader.length)
-    raise TypeError(f"wanted a body of known length, found {reader}")  # pragma: no cover - gunicorn knows no third
+    raise TypeError(f"expected a body of known length, found {reader}")  # pragma: no cover - gunicorn knows no third
 
 
-class Incoming:
+class RequestReader:
     """What a connection has sent and no request has claimed yet."""
 
-    def __init__(self, heads: Heads, peer: Any, max_body_bytes: int) -> None:
+    def __init__(self, heads: HeadCache, peer: Any, max_body_bytes: int) -> None:
         self.buffer: bytes | bytearray = b""  # bytes while they are of one piece: most requests are
         self.ended = False  # the client will send no more
         self.head: Any = None  # of a request whose body is on its way
@@ -129,17 +129,17 @@ class Incoming:
 
     def wants_continue(self) -> bool:
         """Whether the client waits for leave to send its body. True once a request."""
-        wanted = self.head is not None and self.head._expected_100_continue
-        if wanted:
+        expected = self.head is not None and self.head._expected_100_continue
+        if expected:
             self.head._expected_100_continue = False
-        return bool(wanted)
+        return bool(expected)
 
     @property
     def more(self) -> bool:
         """Whether `next` has read enough for once, and would read on in what is here."""
         return self._chunks is not None and self._chunks.more
 
-    def next(self) -> Arrived | None:
+    def next(self) -> BufferedRequest | None:
         """The next request, or None while it is not whole, or `more` of it is to be read.
 
         gunicorn's errors (`gunicorn.http.errors`) where the head is not to be taken, HeadTooLargeError where it does
@@ -157,7 +157,7 @@ class Incoming:
         if end < 0:
             self._searched = len(self.buffer)
             if len(self.buffer) > MAX_HEAD_BYTES:
-                raise HeadTooLargeError(f"wanted a head of at most {MAX_HEAD_BYTES} bytes")
+                raise HeadTooLargeError(f"expected a head of at most {MAX_HEAD_BYTES} bytes")
             return False
         self._searched = 0
         self._count += 1
@@ -166,25 +166,25 @@ class Incoming:
             self._chunks = _Chunks()
         return True
 
-    def _body(self) -> Arrived | None:
+    def _body(self) -> BufferedRequest | None:
         if self._chunks is not None:
             try:
                 whole = self._chunks.take(self._growing(), self._max)
             except BrokenBodyError as e:
-                return Arrived(self.head, b"", last=True, broken=str(e))
+                return BufferedRequest(self.head, b"", last=True, broken=str(e))
             if not whole and self.ended and not self.more:
-                return Arrived(self.head, b"", last=True, broken="it ended before its last chunk")
+                return BufferedRequest(self.head, b"", last=True, broken="it ended before its last chunk")
             too_large = len(self._chunks.body) > self._max
-            return Arrived(self.head, self._chunks.body, last=too_large) if whole or too_large else None
+            return BufferedRequest(self.head, self._chunks.body, last=too_large) if whole or too_large else None
         length = self.head.announced
         if length > self._max:  # the application refuses it by its length alone
-            return Arrived(self.head, b"", last=True)
+            return BufferedRequest(self.head, b"", last=True)
         came = len(self.buffer)
         if came < length and not self.ended:
             return None
         if came > length:
             self._growing()  # many requests in one piece: of bytes, each would copy all that follow it
-        return Arrived(self.head, self._take(length), last=came < length)
+        return BufferedRequest(self.head, self._take(length), last=came < length)
 
     def _take(self, count: int) -> bytes | bytearray:
         """So many bytes from the beginning of the buffer, or all."""
@@ -235,7 +235,7 @@ class _Chunks:
             return False
         found = _SIZE_LINE.fullmatch(line)
         if found is None:
-            raise BrokenBodyError(f"wanted the size of a chunk, found {line[:40]!r}")
+            raise BrokenBodyError(f"expected the size of a chunk, found {line[:40]!r}")
         self._left = int(found[1], 16)
         self._state = self._data if self._left else self._trailer
         return True
@@ -254,7 +254,7 @@ class _Chunks:
         if len(buffer) < 2:
             return False
         if buffer[:2] != b"\r\n":
-            raise BrokenBodyError(f"wanted the end of a chunk, found {bytes(buffer[:20])!r}")
+            raise BrokenBodyError(f"expected the end of a chunk, found {bytes(buffer[:20])!r}")
         del buffer[:2]
         self._state = self._size
         return True
@@ -265,7 +265,7 @@ class _Chunks:
             return False
         self._trailers += len(line)
         if line and (b":" not in line or self._trailers > MAX_TRAILER_BYTES):
-            raise BrokenBodyError(f"wanted a trailer or the end of the body, found {line[:40]!r}")
+            raise BrokenBodyError(f"expected a trailer or the end of the body, found {line[:40]!r}")
         self._state = self._trailer if line else None
         return True
 
@@ -278,7 +278,7 @@ def _line(buffer: bytearray) -> bytes | None:
     end = buffer.find(b"\r\n", 0, MAX_LINE_BYTES)
     start = bytes(buffer[: MAX_LINE_BYTES if end < 0 else end])
     if b"\n" in start or b"\r" in start.removesuffix(b"\r") or (end < 0 and len(start) == MAX_LINE_BYTES):
-        raise BrokenBodyError(f"wanted a line that ends in CR LF, found {start[:40]!r}")
+        raise BrokenBodyError(f"expected a line that ends in CR LF, found {start[:40]!r}")
     if end < 0:
         return None
     del buffer[: end + 2]

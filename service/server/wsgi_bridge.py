@@ -10,16 +10,18 @@ from gunicorn.http import errors as http_errors  # type: ignore[import-untyped]
 from gunicorn.http import wsgi
 
 from service.server.connection import Connection
-from service.server.error_responses import refusal
-from service.server.request_reader import Arrived
-from service.telemetry.request_record import Observer
+from service.server.error_responses import error_response
+from service.server.request_reader import BufferedRequest
+from service.telemetry.request_record import RequestRecorder
 
 
-class Gateway:
-    def __init__(self, application: Callable[..., Any], cfg: Any, observer: Observer, log: logging.Logger) -> None:
-        self._application, self._cfg, self._observer, self.log = application, cfg, observer, log
+class WsgiBridge:
+    def __init__(
+        self, application: Callable[..., Any], cfg: Any, recorder: RequestRecorder, log: logging.Logger
+    ) -> None:
+        self._application, self._cfg, self._recorder, self.log = application, cfg, recorder, log
 
-    def answer(self, connection: Connection, arrived: Arrived, *, last: bool) -> bool:
+    def answer(self, connection: Connection, arrived: BufferedRequest, *, last: bool) -> bool:
         """Has the application write to what the connection sends; whether nothing may follow, as `last` wants it."""
         head = arrived.head
         head._expected_100_continue = False
@@ -27,7 +29,7 @@ class Gateway:
             response, environ = wsgi.create(head, connection, connection.peer, connection.server, self._cfg)
         except (http_errors.ConfigurationProblem, ValueError) as e:  # a head that no address of ours can have
             message = f"the request is not well-formed HTTP: {e}"
-            connection.outgoing += refusal(self._observer, connection, "400 Bad Request", "bad_request", message)
+            connection.outgoing += error_response(self._recorder, connection, "400 Bad Request", "bad_request", message)
             return True
         environ["wsgi.input"] = arrived.body
         environ["forward_pass.arrived"], environ["forward_pass.request"] = connection.since, arrived
@@ -45,6 +47,6 @@ class Gateway:
         except Exception:
             self.log.exception("%s %s crashed outside the application's own handling", head.method, head.path)
             status, message = "500 Internal Server Error", "the service failed"
-            connection.outgoing[:] = refusal(self._observer, connection, status, "internal_error", message)
+            connection.outgoing[:] = error_response(self._recorder, connection, status, "internal_error", message)
             return True
         return bool(response.should_close())

@@ -56,11 +56,11 @@ function showPrediction(prediction) {
 
 function showFaults(error) {
   const list = make("ul", undefined, "faults");
-  const faults = error.faults.length ? error.faults : [{ place: error.code, problem: error.message, mend: "" }];
+  const faults = error.faults.length ? error.faults : [{ location: error.code, problem: error.message, fix: "" }];
   for (const fault of faults) {
     const line = make("li");
-    line.append(make("b", fault.place), ` ${fault.problem}`);
-    if (fault.mend) line.append(make("em", fault.mend));
+    line.append(make("b", fault.location), ` ${fault.problem}`);
+    if (fault.fix) line.append(make("em", fault.fix));
     list.append(line);
   }
   return list;

@@ -27,7 +27,7 @@ class _Read:
 
     inode: int
     used: int = 8
-    places: list[int] = field(default_factory=list)
+    locations: list[int] = field(default_factory=list)
     numbers: list[int] = field(default_factory=list)
 
 
@@ -50,7 +50,7 @@ class _Metric:
     spreads: dict[str, _Spread] = field(default_factory=dict)
 
 
-class Figures:
+class ExpositionWriter:
     def __init__(self, directory: Path) -> None:
         self._directory = directory
         self._files: dict[Path, _Read] = {}
@@ -88,22 +88,24 @@ class Figures:
             del self._files[path]
         totals = np.zeros(len(self._numbers))
         for known, values in read:
-            places = [place for place in known.places if place < len(values)]  # a newer cell has its turn next time
-            totals[known.numbers[: len(places)]] += values[places]
+            locations = [
+                location for location in known.locations if location < len(values)
+            ]  # a newer cell has its turn next time
+            totals[known.numbers[: len(locations)]] += values[locations]
         return totals.tolist()
 
     def _learn(self, path: Path, known: _Read) -> None:
         """The cells that a file has got since it was last read."""
         kind = path.name.partition("_")[0]
-        for key, _, _, place in MmapedDict.read_all_values_from_file(path):  # type: ignore[no-untyped-call]
-            if place >= known.used:
+        for key, _, _, location in MmapedDict.read_all_values_from_file(path):  # type: ignore[no-untyped-call]
+            if location >= known.used:
                 number = self._numbers.get(key)
                 if number is None:
                     number = self._numbers[key] = len(self._numbers)
                     self._name(kind, key, number)
-                known.places.append(place // 8)
+                known.locations.append(location // 8)
                 known.numbers.append(number)
-                known.used = place + 16
+                known.used = location + 16
 
     def _name(self, kind: str, key: str, number: int) -> None:
         metric, name, labels, about = json.loads(key)

@@ -10,7 +10,7 @@ from typing import Any
 
 from gunicorn.glogging import Logger  # type: ignore[import-untyped]
 
-from service.telemetry.request_record import Observation
+from service.telemetry.request_record import RequestRecord
 
 _TEXT = "%(asctime)s %(levelname)s [%(process)d] %(message)s"
 _DATES = "%Y-%m-%dT%H:%M:%S%z"
@@ -26,10 +26,10 @@ class JsonFormatter(logging.Formatter):
             "pid": record.process,
             "logger": record.name,
         }
-        seen = record.msg if isinstance(record.msg, Observation) else getattr(record, "observation", None)
-        entry["message"] = "answered" if seen is record.msg else record.getMessage()
-        if seen is not None:
-            entry |= seen.as_dict()
+        request = record.msg if isinstance(record.msg, RequestRecord) else getattr(record, "request_record", None)
+        entry["message"] = "answered" if request is record.msg else record.getMessage()
+        if request is not None:
+            entry |= request.as_dict()
         if record.exc_info:
             entry["exception"] = self.formatException(record.exc_info)
         return json.dumps(entry, ensure_ascii=True)

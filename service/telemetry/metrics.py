@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from prometheus_client import generate_latest
 from prometheus_client.core import GaugeMetricFamily, Metric
 
-from service.telemetry.mmap_counters import Counts
+from service.telemetry.mmap_counters import MmapCounters
 
 _SECONDS = (0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 10.0)
 _STAGE_SECONDS = (0.00001, 0.000025, 0.00005, 0.0001, 0.00025, 0.0005, 0.001, 0.0025, 0.005, 0.025, 0.1, 0.5, 2.5)
@@ -28,7 +28,7 @@ class Metrics:
 
     def __init__(self, within: str = "") -> None:
         """`within`: the directory that counts are kept below, if not in memory."""
-        self.counts = counts = Counts(within=within)
+        self.counts = counts = MmapCounters(within=within)
         self._lookups: list[Lookup] = []
         self.requests = counts.counter(
             "forward_pass_requests",

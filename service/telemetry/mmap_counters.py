@@ -31,7 +31,7 @@ from typing import IO, Any, Generic, TypeVar
 from prometheus_client.mmap_dict import MmapedDict, mmap_key
 from prometheus_client.multiprocess import mark_process_dead
 
-from service.telemetry.exposition import Figures
+from service.telemetry.exposition import ExpositionWriter
 
 log = logging.getLogger("service")
 
@@ -41,48 +41,48 @@ _PREFIX, _HELD, _NEW_SECONDS = "forward-pass-counts-", "held", 60.0
 _BYTES = 16 * 1024  # of a file at first
 
 
-class Count:
+class CounterCell:
     """One number. Threads share it; processes have one each."""
 
-    __slots__ = ("_key", "cells", "file", "place")
+    __slots__ = ("_key", "cells", "file", "location")
 
     def __init__(self, file: _File, key: str) -> None:
         self.file, self._key = file, key
-        self.cells, self.place = file.cell(key)
+        self.cells, self.location = file.cell(key)
 
     def open(self) -> None:
-        self.cells, self.place = self.file.cell(self._key)
+        self.cells, self.location = self.file.cell(self._key)
 
     def inc(self, amount: float = 1.0) -> None:
         with self.file.lock:
-            self.cells[self.place] += amount
+            self.cells[self.location] += amount
 
     def set(self, value: float) -> None:
-        self.cells[self.place] = value
+        self.cells[self.location] = value
 
 
-class Spread:
+class HistogramCells:
     """How values are distributed: the counts of a histogram's buckets, and the sum."""
 
     __slots__ = ("_bounds", "_buckets", "_sum")
 
-    def __init__(self, bounds: Sequence[float], buckets: list[Count], total: Count) -> None:
+    def __init__(self, bounds: Sequence[float], buckets: list[CounterCell], total: CounterCell) -> None:
         self._bounds, self._buckets, self._sum = bounds, buckets, total
 
     def observe(self, value: float) -> None:
         bucket, total = self._buckets[bisect_left(self._bounds, value)], self._sum
         with total.file.lock:
-            bucket.cells[bucket.place] += 1.0
-            total.cells[total.place] += value
+            bucket.cells[bucket.location] += 1.0
+            total.cells[total.location] += value
 
 
-_Cell = TypeVar("_Cell", Count, Spread)
+_Cell = TypeVar("_Cell", CounterCell, HistogramCells)
 
 
-class Family(Generic[_Cell]):
+class MetricFamily(Generic[_Cell]):
     """A metric: a cell for each combination of its labels' values, made when first asked for."""
 
-    def __init__(self, counts: Counts, make: Callable[[tuple[str, ...]], _Cell]) -> None:
+    def __init__(self, counts: MmapCounters, make: Callable[[tuple[str, ...]], _Cell]) -> None:
         self._counts = counts
         self._make: Callable[[tuple[str, ...]], _Cell] = make
         self._cells: dict[tuple[str, ...], _Cell] = {}
@@ -96,7 +96,7 @@ class Family(Generic[_Cell]):
         return cell
 
 
-class Counts:
+class MmapCounters:
     def __init__(self, directory: Path | None = None, *, within: str = "") -> None:
         """A directory of its own, `within` another or else in memory, which goes when the counts do or the process that
         made it ends, unless one is given."""
@@ -106,32 +106,34 @@ class Counts:
             weakref.finalize(self, _remove, directory, os.getpid(), _hold(directory))
         self.directory = directory
         self.lock = threading.RLock()
-        self._figures = Figures(directory)
+        self._figures = ExpositionWriter(directory)
         self._files: dict[str, _File] = {}
-        self._shares: dict[str, Count] = {}
+        self._shares: dict[str, CounterCell] = {}
         self._gone: set[int] = set()  # processes whose counts are yet to be taken over
         this = weakref.ref(self)
         os.register_at_fork(after_in_child=lambda: _reopen(this()))
 
-    def counter(self, name: str, about: str, labels: Sequence[str] = ()) -> Family[Count]:
-        return Family(self, lambda values: self._count("counter", name, f"{name}_total", labels, values, about))
+    def counter(self, name: str, about: str, labels: Sequence[str] = ()) -> MetricFamily[CounterCell]:
+        return MetricFamily(self, lambda values: self._count("counter", name, f"{name}_total", labels, values, about))
 
-    def gauge(self, name: str, about: str, labels: Sequence[str] = ()) -> Family[Count]:
+    def gauge(self, name: str, about: str, labels: Sequence[str] = ()) -> MetricFamily[CounterCell]:
         """Summed over the processes that live."""
-        return Family(self, lambda values: self._count(_LIVE_SUM, name, name, labels, values, about))
+        return MetricFamily(self, lambda values: self._count(_LIVE_SUM, name, name, labels, values, about))
 
-    def histogram(self, name: str, about: str, labels: Sequence[str], bounds: Sequence[float]) -> Family[Spread]:
+    def histogram(
+        self, name: str, about: str, labels: Sequence[str], bounds: Sequence[float]
+    ) -> MetricFamily[HistogramCells]:
         ends = [*map(str, bounds), "+Inf"]
 
-        def make(values: tuple[str, ...]) -> Spread:
+        def make(values: tuple[str, ...]) -> HistogramCells:
             buckets = [
                 self._count("histogram", name, f"{name}_bucket", (*labels, "le"), (*values, end), about) for end in ends
             ]
-            return Spread(bounds, buckets, self._count("histogram", name, f"{name}_sum", labels, values, about))
+            return HistogramCells(bounds, buckets, self._count("histogram", name, f"{name}_sum", labels, values, about))
 
-        return Family(self, make)
+        return MetricFamily(self, make)
 
-    def share(self, key: str) -> Count:
+    def share(self, key: str) -> CounterCell:
         """This process's share of a number that is no metric; `shares` adds up those of the processes that live."""
         with self.lock:
             if key not in self._shares:
@@ -175,8 +177,8 @@ class Counts:
         for path in self.directory.glob(f"*_{pid}.db"):
             file = self._file(path.name.rpartition("_")[0])
             for key, value, _, _ in MmapedDict.read_all_values_from_file(path):  # type: ignore[no-untyped-call]
-                cells, place = file.cell(key)
-                cells[place] += value
+                cells, location = file.cell(key)
+                cells[location] += value
             path.unlink()
 
     @contextmanager
@@ -186,7 +188,7 @@ class Counts:
             fcntl.flock(lock, how)
             yield
 
-    def _count(self, kind: str, metric: str, name: str, labels: Any, values: Any, about: str) -> Count:
+    def _count(self, kind: str, metric: str, name: str, labels: Any, values: Any, about: str) -> CounterCell:
         return self._file(kind).count(mmap_key(metric, name, labels, values, about))
 
     def _file(self, kind: str) -> _File:
@@ -210,11 +212,11 @@ class _File:
 
     def __init__(self, directory: Path, kind: str) -> None:
         self._directory, self._kind = directory, kind
-        self._counts: list[Count] = []
+        self._counts: list[CounterCell] = []
         self._open()
 
-    def count(self, key: str) -> Count:
-        count = Count(self, key)
+    def count(self, key: str) -> CounterCell:
+        count = CounterCell(self, key)
         self._counts.append(count)
         return count
 
@@ -244,7 +246,7 @@ class _File:
         self._path = self._directory / f"{self._kind}_{os.getpid()}.{suffix}"
         if self._path.exists():  # of a process that had the same number: its counts go on
             found = list(MmapedDict.read_all_values_from_file(self._path))  # type: ignore[no-untyped-call]
-            self._places = {key: place // 8 for key, _, _, place in found}
+            self._places = {key: location // 8 for key, _, _, location in found}
             self._map(self._path, self._path.stat().st_size)
             self._used = struct.unpack_from("=i", self._mapped)[0] or 8
         else:
@@ -285,7 +287,7 @@ def _extend(file: IO[bytes], size: int) -> None:
         os.posix_fallocate(file.fileno(), held, size - held)
 
 
-def _reopen(counts: Counts | None) -> None:
+def _reopen(counts: MmapCounters | None) -> None:
     if counts is not None:
         counts.reopen()
 
@@ -297,9 +299,9 @@ def _hold(directory: Path) -> int:
     return descriptor
 
 
-def _sweep(place: Path) -> None:
+def _sweep(location: Path) -> None:
     """Removes what services of this user have left there that were killed. One that is new may be about to be held."""
-    for path in place.glob(f"{_PREFIX}*/{_HELD}"):
+    for path in location.glob(f"{_PREFIX}*/{_HELD}"):
         with suppress(OSError):
             held = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_NOFOLLOW | os.O_CLOEXEC)  # be it whatever it may
             try:

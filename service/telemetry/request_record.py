@@ -18,15 +18,15 @@ import time
 from typing import TYPE_CHECKING, Any, Protocol
 
 from service.telemetry.metrics import Metrics
-from service.telemetry.mmap_counters import Count, Spread
+from service.telemetry.mmap_counters import CounterCell, HistogramCells
 
 if TYPE_CHECKING:
-    from service.registry.registry import Served
+    from service.registry.registry import LoadedVersion
 
 access = logging.getLogger("service.access")
 
 # Asked every few seconds, and nobody reads it.
-QUIET = frozenset({"/healthz", "/readyz", "/metrics", "/ping", "/v2/health/live", "/v2/health/ready"})
+UNLOGGED_ROUTES = frozenset({"/healthz", "/readyz", "/metrics", "/ping", "/v2/health/live", "/v2/health/ready"})
 STAGES = ("queue", "parse", "compute", "serialise")
 clock = time.monotonic
 
@@ -35,7 +35,7 @@ _TRACEPARENT = re.compile(r"(?!ff)([0-9a-f]{2})-(?!0{32})([0-9a-f]{32})-(?!0{16}
 _NONZERO = 1 << 64 | 1  # the last bit of the trace's id and of the span's: neither may be zero
 
 
-class Observation:
+class RequestRecord:
     """One request: who asked what, who answered, and when; moments are those of `clock`, 0.0 until they come.
 
     As text it is a line of the access log, as a dict the same for programs.
@@ -53,7 +53,7 @@ class Observation:
         self.started = clock()
         self.arrived = arrived or self.started
         self.parsed = self.computing = self.computed = self.ended = 0.0
-        self.served: Served | None = None
+        self.served: LoadedVersion | None = None
         self.rows = 0
         self.error_code = self.request_id = self.trace_id = self.span_id = self.parent_id = ""
         self.flags = self.given_flags = self.status = 0
@@ -89,22 +89,22 @@ class Observation:
 class Tracing(Protocol):
     """Who keeps spans of requests, as tracing.py does."""
 
-    def samples(self, seen: Observation) -> bool: ...
+    def samples(self, record: RequestRecord) -> bool: ...
 
-    def record(self, seen: Observation) -> None: ...
+    def record(self, record: RequestRecord) -> None: ...
 
 
-class Observer:
+class RequestRecorder:
     def __init__(self, metrics: Metrics, health_route: str = "") -> None:
         """`health_route` is quiet as well."""
         self.metrics = metrics
-        self._quiet = QUIET | {health_route}
+        self._quiet = UNLOGGED_ROUTES | {health_route}
         self.tracing: Tracing | None = None  # set after a fork: a thread sends the spans
         self._random = random.Random()  # noqa: S311 - ids are no secrets
         os.register_at_fork(after_in_child=self._random.seed)  # or all workers would give the same ids
         # The cells that a request of a kind counts in: looking up five by their labels would take longer than counting.
-        self._answers: dict[tuple[str, str, int, int], tuple[Count, Spread | None]] = {}
-        self._predictions: dict[tuple[str, int], tuple[Count, list[Spread]]] = {}
+        self._answers: dict[tuple[str, str, int, int], tuple[CounterCell, HistogramCells | None]] = {}
+        self._predictions: dict[tuple[str, int], tuple[CounterCell, list[HistogramCells]]] = {}
 
     def begin(
         self,
@@ -115,36 +115,36 @@ class Observer:
         traceparent: str = "",
         client: str = "",
         arrived: float = 0.0,
-    ) -> Observation:
+    ) -> RequestRecord:
         """`arrived`: when the request was whole, where that is known."""
-        seen = Observation(method, target, client, arrived)
+        record = RequestRecord(method, target, client, arrived)
         chance = f"{self._random.getrandbits(192) | _NONZERO:048x}"
-        seen.request_id = request_id if request_id and _SANE_ID.fullmatch(request_id) else chance[:32]
-        seen.span_id = chance[32:]
+        record.request_id = request_id if request_id and _SANE_ID.fullmatch(request_id) else chance[:32]
+        record.span_id = chance[32:]
         given = _TRACEPARENT.fullmatch(traceparent) if traceparent else None
         if given is not None and not (given[1] == "00" and given[5]):
-            seen.trace_id, seen.parent_id = given[2], given[3]
-            seen.flags = seen.given_flags = int(given[4], 16) & 1
+            record.trace_id, record.parent_id = given[2], given[3]
+            record.flags = record.given_flags = int(given[4], 16) & 1
         else:
-            seen.trace_id = chance[:32]
+            record.trace_id = chance[:32]
         self.metrics.in_progress.inc()
-        return seen
+        return record
 
     def forget(self) -> None:
         """A request was begun that is answered elsewhere, and counted there."""
         self.metrics.in_progress.inc(-1.0)
 
-    def headers(self, seen: Observation) -> list[tuple[str, str]]:
+    def headers(self, record: RequestRecord) -> list[tuple[str, str]]:
         """What an answer says of how it came about; its body is written by now."""
-        seen.ended = clock()
+        record.ended = clock()
         if self.tracing is not None:
-            seen.flags = int(self.tracing.samples(seen))
+            record.flags = int(self.tracing.samples(record))
         headers = [
-            ("X-Request-Id", seen.request_id),
-            ("traceparent", f"00-{seen.trace_id}-{seen.span_id}-0{seen.flags}"),
+            ("X-Request-Id", record.request_id),
+            ("traceparent", f"00-{record.trace_id}-{record.span_id}-0{record.flags}"),
         ]
-        if seen.computed:
-            queue, parse, compute, serialise = seen.stages()
+        if record.computed:
+            queue, parse, compute, serialise = record.stages()
             headers.append(
                 (
                     "Server-Timing",
@@ -154,43 +154,43 @@ class Observer:
             )
         return headers
 
-    def finish(self, seen: Observation, *, route: str, status: int) -> None:
+    def finish(self, record: RequestRecord, *, route: str, status: int) -> None:
         """Metrics and the access log: one line a request, with the id that the caller was given."""
-        metrics, served = self.metrics, seen.served
-        if not seen.status:  # else this was tried before, and failed: Flask then answers anew
+        metrics, served = self.metrics, record.served
+        if not record.status:  # else this was tried before, and failed: Flask then answers anew
             metrics.in_progress.inc(-1.0)
-        seen.ended = seen.ended or clock()
-        seen.route, seen.status = route, status
+        record.ended = record.ended or clock()
+        record.route, record.status = route, status
         name, number = ("", 0) if served is None else (served.name, served.number)
         requests, seconds = self._answers.get((route, name, number, status)) or self._answer(
             route, name, number, status
         )
         requests.inc()
         if seconds is not None:
-            seconds.observe(seen.ended - seen.arrived)
-        if seen.computed and status < 400:  # what was computed and could not be answered is no prediction
+            seconds.observe(record.ended - record.arrived)
+        if record.computed and status < 400:  # what was computed and could not be answered is no prediction
             rows, stages = self._predictions.get((name, number)) or self._prediction(name, number)
-            rows.inc(seen.rows)
-            for stage, spent in zip(stages, seen.stages(), strict=True):
+            rows.inc(record.rows)
+            for stage, spent in zip(stages, record.stages(), strict=True):
                 stage.observe(spent)
-        if seen.error_code:
-            metrics.errors.at(seen.error_code, name, str(number or "")).inc()
+        if record.error_code:
+            metrics.errors.at(record.error_code, name, str(number or "")).inc()
         # A line for each request that is turned away would make a flood of requests one of lines.
-        quiet = (route in self._quiet and status < 400) or seen.error_code == "overloaded"
+        quiet = (route in self._quiet and status < 400) or record.error_code == "overloaded"
         level = logging.DEBUG if quiet else logging.INFO
         if access.isEnabledFor(level):
-            access.log(level, seen)
+            access.log(level, record)
         if self.tracing is not None:
-            self.tracing.record(seen)
+            self.tracing.record(record)
 
-    def _answer(self, route: str, name: str, number: int, status: int) -> tuple[Count, Spread | None]:
+    def _answer(self, route: str, name: str, number: int, status: int) -> tuple[CounterCell, HistogramCells | None]:
         of = route, name, str(number or "")
         spread = None if route in self._quiet else self.metrics.seconds.at(*of)
         cells = self.metrics.requests.at(*of, str(status)), spread
         self._answers[route, name, number, status] = cells
         return cells
 
-    def _prediction(self, name: str, number: int) -> tuple[Count, list[Spread]]:
+    def _prediction(self, name: str, number: int) -> tuple[CounterCell, list[HistogramCells]]:
         stages = [self.metrics.stages.at(stage, name, str(number)) for stage in STAGES]
         self._predictions[name, number] = cells = self.metrics.rows.at(name, str(number)), stages
         return cells

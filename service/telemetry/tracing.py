@@ -1,4 +1,4 @@
-"""Tracing: requests as OpenTelemetry spans, sent by OTLP to whatever collects them. Imported only where that is wanted.
+"""Tracing: requests as OpenTelemetry spans, sent by OTLP to a collector. Imported only if tracing is on.
 
 A request is a span of the ids that its answer tells, with the spans `parse`, `compute` and `serialise` below it. They
 are made of what was observed anyway, when the request is over. OpenTelemetry's own variables (OTEL_SERVICE_NAME,
@@ -19,7 +19,7 @@ from opentelemetry.sdk.trace.id_generator import RandomIdGenerator
 from opentelemetry.trace import NonRecordingSpan, SpanContext, SpanKind, Status, StatusCode, TraceFlags
 from opentelemetry.trace import set_span_in_context as within
 
-from service.telemetry.request_record import Observation, clock
+from service.telemetry.request_record import RequestRecord, clock
 
 
 class Tracing:
@@ -37,33 +37,37 @@ class Tracing:
         """To a collector, by a thread of this process, which also sends what is left when the process ends."""
         return cls(BatchSpanProcessor(OTLPSpanExporter(endpoint=f"{endpoint.rstrip('/')}/v1/traces")))
 
-    def samples(self, seen: Observation) -> bool:
+    def samples(self, record: RequestRecord) -> bool:
         """Whether this request's spans are kept: as its caller decided, else as OTEL_TRACES_SAMPLER says."""
-        found = self._provider.sampler.should_sample(_parent(seen), int(seen.trace_id, 16), "request")
+        found = self._provider.sampler.should_sample(_parent(record), int(record.trace_id, 16), "request")
         return bool(found.decision.is_sampled())
 
-    def record(self, seen: Observation) -> None:
+    def record(self, record: RequestRecord) -> None:
         now, today = clock(), time.time_ns()
 
         def at(moment: float) -> int:
             return today - round(1e9 * (now - moment))
 
         with self._starting:
-            self._ids.told = int(seen.trace_id, 16), int(seen.span_id, 16)
+            self._ids.told = int(record.trace_id, 16), int(record.span_id, 16)
             span = self._tracer.start_span(
-                f"{seen.method} {seen.route}", _parent(seen), SpanKind.SERVER, _about(seen), start_time=at(seen.arrived)
+                f"{record.method} {record.route}",
+                _parent(record),
+                SpanKind.SERVER,
+                _about(record),
+                start_time=at(record.arrived),
             )
-        if seen.status >= 500:
-            span.set_status(Status(StatusCode.ERROR, seen.error_code))
-        if seen.computed:
+        if record.status >= 500:
+            span.set_status(Status(StatusCode.ERROR, record.error_code))
+        if record.computed:
             stages = {
-                "parse": (seen.started, seen.parsed),
-                "compute": (seen.computing, seen.computed),
-                "serialise": (seen.computed, seen.ended),
+                "parse": (record.started, record.parsed),
+                "compute": (record.computing, record.computed),
+                "serialise": (record.computed, record.ended),
             }
             for stage, (begun, ended) in stages.items():
                 self._tracer.start_span(stage, within(span, Context()), start_time=at(begun)).end(at(ended))
-        span.end(at(seen.ended))
+        span.end(at(record.ended))
 
 
 class _Ids(RandomIdGenerator):  # type: ignore[misc]
@@ -79,28 +83,28 @@ class _Ids(RandomIdGenerator):  # type: ignore[misc]
         return told[1] if told else super().generate_span_id()
 
 
-def _parent(seen: Observation) -> Context:
+def _parent(record: RequestRecord) -> Context:
     """The caller's span; nothing where the trace begins here."""
-    if not seen.parent_id:
+    if not record.parent_id:
         return Context()
-    flags = TraceFlags(seen.given_flags)
-    remote = SpanContext(int(seen.trace_id, 16), int(seen.parent_id, 16), is_remote=True, trace_flags=flags)
+    flags = TraceFlags(record.given_flags)
+    remote = SpanContext(int(record.trace_id, 16), int(record.parent_id, 16), is_remote=True, trace_flags=flags)
     return within(NonRecordingSpan(remote), Context())
 
 
-def _about(seen: Observation) -> dict[str, str | int]:
+def _about(record: RequestRecord) -> dict[str, str | int]:
     """Attributes, by OpenTelemetry's names where it has one."""
     about: dict[str, str | int] = {
-        "http.request.method": seen.method,
-        "http.route": seen.route,
-        "http.response.status_code": seen.status,
-        "url.path": seen.target,
-        "client.address": seen.client,
-        "forward_pass.request_id": seen.request_id,
+        "http.request.method": record.method,
+        "http.route": record.route,
+        "http.response.status_code": record.status,
+        "url.path": record.target,
+        "client.address": record.client,
+        "forward_pass.request_id": record.request_id,
     }
-    if seen.served is not None:
-        about |= {"forward_pass.model": seen.served.name, "forward_pass.version": seen.served.number}
-        about["forward_pass.rows"] = seen.rows
-    if seen.error_code:
-        about["error.type"] = seen.error_code
+    if record.served is not None:
+        about |= {"forward_pass.model": record.served.name, "forward_pass.version": record.served.number}
+        about["forward_pass.rows"] = record.rows
+    if record.error_code:
+        about["error.type"] = record.error_code
     return about

@@ -26,9 +26,9 @@ class ModelName(fields.Field[str]):
 
     def _deserialize(self, value: Any, attr: str | None, data: Mapping[str, Any] | None, **kwargs: Any) -> str:
         if not isinstance(value, str):
-            raise _refusal("model", f"wanted the name of a model, found {shown(value)}", "send its name as a string")
+            raise _refusal("model", f"expected the name of a model, found {shown(value)}", "send its name as a string")
         if self.served not in {None, value}:
-            problem = f"wanted {self.served!r}, which the address names; found {value!r}"
+            problem = f"expected {self.served!r}, which the address names; found {value!r}"
             raise _refusal("model", problem, "leave it out, or send the request to another address")
         return value
 
@@ -38,8 +38,8 @@ class VersionRef(fields.Field[int | str]):
 
     def _deserialize(self, value: Any, attr: str | None, data: Mapping[str, Any] | None, **kwargs: Any) -> int | str:
         if not is_version_ref(value):
-            mend = 'send a number such as 3 or an alias such as "champion"'
-            raise _refusal("version", f"wanted a version or an alias, found {shown(value)}", mend)
+            fix = 'send a number such as 3 or an alias such as "champion"'
+            raise _refusal("version", f"expected a version or an alias, found {shown(value)}", fix)
         ref: int | str = value
         return ref
 
@@ -56,16 +56,16 @@ class Instances(fields.Field[Array | None]):
 
     def make_error(self, key: str, **kwargs: Any) -> ValidationError:
         found = "null" if key == "null" else "none"
-        return _refusal("instances", f"wanted a list of rows, found {found}", 'send {"instances": [row, ...]}')
+        return _refusal("instances", f"expected a list of rows, found {found}", 'send {"instances": [row, ...]}')
 
     def _deserialize(self, value: Any, attr: str | None, data: Mapping[str, Any] | None, **kwargs: Any) -> Array | None:
         if not isinstance(value, list):
-            mend = "put the row into a list: [row]" if isinstance(value, dict) else "send a list of rows"
-            raise _refusal("instances", f"wanted a list of rows, found {shown(value)}", mend)
+            fix = "put the row into a list: [row]" if isinstance(value, dict) else "send a list of rows"
+            raise _refusal("instances", f"expected a list of rows, found {shown(value)}", fix)
         if not value:
-            raise _refusal("instances", "wanted at least one row, found none", "send [row, ...]")
+            raise _refusal("instances", "expected at least one row, found none", "send [row, ...]")
         if len(value) > self.most:
-            problem = f"wanted at most {self.most} rows, found {len(value)}"
+            problem = f"expected at most {self.most} rows, found {len(value)}"
             raise _refusal("instances", problem, "send them in several requests")
         if self.model is None:
             return None
@@ -131,8 +131,8 @@ class PredictSchema(Schema):
         return encoded
 
     def _unknown(self, key: str) -> Fault:
-        mend = did_you_mean(key, self.fields) or f"the keys are {', '.join(self.fields)}"
-        return Fault(key if len(key) <= 100 else key[:97] + "...", "wanted no such key", mend)
+        fix = did_you_mean(key, self.fields) or f"the keys are {', '.join(self.fields)}"
+        return Fault(key if len(key) <= 100 else key[:97] + "...", "expected no such key", fix)
 
 
 def is_version_ref(value: Any) -> bool:
@@ -140,24 +140,24 @@ def is_version_ref(value: Any) -> bool:
 
 
 def not_an_object(body: Any) -> InputError:
-    mend = 'send {"instances": [row, ...]}'
-    return InputError([Fault("body", f"wanted an object, found {shown(body)}", mend)])
+    fix = 'send {"instances": [row, ...]}'
+    return InputError([Fault("body", f"expected an object, found {shown(body)}", fix)])
 
 
-def _refusal(place: str, problem: str, mend: str) -> ValidationError:
-    faults: list[Any] = [Fault(place, problem, mend)]  # marshmallow passes on whatever a list of messages holds
+def _refusal(location: str, problem: str, fix: str) -> ValidationError:
+    faults: list[Any] = [Fault(location, problem, fix)]  # marshmallow passes on whatever a list of messages holds
     return ValidationError(faults)
 
 
 class FaultSchema(Schema):
     """One thing that is wrong with a request."""
 
-    place = fields.String(required=True, metadata={"description": "Where, such as `instances.2.island`."})
-    problem = fields.String(required=True, metadata={"description": "What was wanted there, and what was found."})
-    mend = fields.String(required=True, metadata={"description": "What to do about it; may be empty."})
+    location = fields.String(required=True, metadata={"description": "Where, such as `instances.2.island`."})
+    problem = fields.String(required=True, metadata={"description": "What was expected there, and what was found."})
+    fix = fields.String(required=True, metadata={"description": "What to do about it; may be empty."})
 
 
-class LessonSchema(Schema):
+class ErrorExampleSchema(Schema):
     """A request that works."""
 
     body = fields.Dict(
@@ -172,7 +172,7 @@ class ErrorBodySchema(Schema):
     faults = fields.List(
         fields.Nested(FaultSchema), required=True, metadata={"description": "Every fault at once, up to a hundred."}
     )
-    example = fields.Nested(LessonSchema)
+    example = fields.Nested(ErrorExampleSchema)
 
 
 class ErrorSchema(Schema):

@@ -77,10 +77,10 @@ class PlainBody:
 def _brackets_in(body: bytes, few: int) -> int:
     """How many `[` there are. Of 500 kB with `few`, skipping from one to the next takes 6 µs, comparing all 21, and
     `bytes.count` 120."""
-    count, place = 0, body.find(b"[")
-    while place >= 0 and count <= few:
-        count, place = count + 1, body.find(b"[", place + 1)
-    return count if place < 0 else int(np.count_nonzero(np.frombuffer(body, np.uint8) == _BRACKET))
+    count, location = 0, body.find(b"[")
+    while location >= 0 and count <= few:
+        count, location = count + 1, body.find(b"[", location + 1)
+    return count if location < 0 else int(np.count_nonzero(np.frombuffer(body, np.uint8) == _BRACKET))
 
 
 def _brackets(shape: tuple[int, ...]) -> int:

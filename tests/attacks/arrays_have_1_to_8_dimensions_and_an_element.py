@@ -8,18 +8,18 @@ from tests.attacks.forge import Variants, Whole, main
 
 
 def hostile(whole: Whole) -> Variants:
-    place = "arrays/modules.0.bias/shape"
+    location = "arrays/modules.0.bias/shape"
     return {
-        "no dimension": whole.saying(place, []),
-        "nine dimensions": whole.saying(place, [1] * 8 + [4]),
-        "no element": whole.saying(place, [0]),
-        "below zero": whole.saying(place, [-1, -4]),
-        "truth": whole.saying(place, [True]),
-        "not whole": whole.saying(place, [4.0]),
-        "text": whole.saying(place, "4"),
-        "beyond this file": whole.saying(place, [5]),
-        "beyond any file": whole.saying(place, [2**32] * 8),
-        "beyond 64 bits": whole.saying(place, [2**64]),
+        "no dimension": whole.saying(location, []),
+        "nine dimensions": whole.saying(location, [1] * 8 + [4]),
+        "no element": whole.saying(location, [0]),
+        "below zero": whole.saying(location, [-1, -4]),
+        "truth": whole.saying(location, [True]),
+        "not whole": whole.saying(location, [4.0]),
+        "text": whole.saying(location, "4"),
+        "beyond this file": whole.saying(location, [5]),
+        "beyond any file": whole.saying(location, [2**32] * 8),
+        "beyond 64 bits": whole.saying(location, [2**64]),
     }
 
 

@@ -87,10 +87,10 @@ class Whole:
         specs, arrays = self.manifest["arrays"] if specs is None else specs, self.arrays if arrays is None else arrays
         return zipped(self.parts(text, specs, arrays))
 
-    def saying(self, place: str, value: Any) -> bytes:
+    def saying(self, location: str, value: Any) -> bytes:
         """With another value at a place of the manifest such as `arrays/modules.0.bias/shape`; `...` takes it out."""
         manifest = copy.deepcopy(self.manifest)
-        *above, last = (int(key) if key.isdecimal() else key for key in place.split("/"))
+        *above, last = (int(key) if key.isdecimal() else key for key in location.split("/"))
         inner: Any = manifest
         for key in above:
             inner = inner[key]

@@ -11,7 +11,7 @@ import pytest
 from model_store.artifact.model import Model
 from model_store.nn import Linear, Sequential
 from model_store.registry.store import open_store
-from model_store.schema.signature import Number, Signature, Values
+from model_store.schema.signature import NumberColumn, RegressionOutput, Signature
 from tests.service.conftest import image, move, penguins, price
 from tests.service.server.test_server import Server, free_port
 
@@ -20,7 +20,7 @@ def half_plus_two() -> Model:
     """The model of TensorFlow Serving's documentation."""
     layer = Linear(1, 1, rng=np.random.default_rng(0))
     layer.weights[:], layer.bias[:] = 0.5, 2.0
-    return Model(Sequential([layer]), Signature((Number("x"),), Values(("y",), (0.0,), (1.0,))))
+    return Model(Sequential([layer]), Signature((NumberColumn("x"),), RegressionOutput(("y",), (0.0,), (1.0,))))
 
 
 @pytest.fixture(scope="session")

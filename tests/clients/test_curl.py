@@ -26,12 +26,12 @@ def curl(server: Server, *words: str) -> Any:
 @pytest.mark.parametrize(("where", "number"), [("", 2), ("/versions/1", 1), ("/labels/champion", 1)])
 def test_predictions_by_rows_and_by_columns(server, where, number):
     _, model = server.store.load("price", number)
-    wanted = model.predict([[3.0, 80.0], [5.0, 70.0]])
+    expected = model.predict([[3.0, 80.0], [5.0, 70.0]])
     path = f"/v1/models/price{where}:predict"
     rows = '{"signature_name": "serving_default", "instances": [{"rooms": 3.0, "area": 80.0}, {"rooms": 5.0}]}'
-    assert curl(server, "-d", rows, "-X", "POST", path) == {"predictions": wanted}
+    assert curl(server, "-d", rows, "-X", "POST", path) == {"predictions": expected}
     columns = '{"inputs": {"rooms": [3.0, 5.0], "area": [80.0, 70.0]}}'
-    assert curl(server, "-d", columns, path) == {"outputs": wanted}
+    assert curl(server, "-d", columns, path) == {"outputs": expected}
 
 
 @pytest.mark.parametrize(

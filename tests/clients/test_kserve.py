@@ -58,9 +58,9 @@ def test_infer(ask, server, binary):
     request = image_request([1, 2, 3, 4], [1, 2, 2], binary)
     answer = ask("infer", request, model_name="image", response_headers=headers)
     _, model = server.store.load("image")
-    (wanted,) = model.predict([[1, 2, 3, 4]])
+    (expected,) = model.predict([[1, 2, 3, 4]])
     assert (answer.model_name, headers["x-model-version"], answer.id) == ("image", "1", "7")  # it drops the field
-    assert {output.name: output.as_numpy().item() for output in answer.outputs} == wanted
+    assert {output.name: output.as_numpy().item() for output in answer.outputs} == expected
 
 
 def test_categories(ask, server):
@@ -76,14 +76,14 @@ def test_categories(ask, server):
         tensors.append(tensor)
     answer = ask("infer", kserve.InferRequest("penguins", tensors), model_name="penguins")
     _, model = server.store.load("penguins")
-    (wanted,) = model.predict([["Biscoe", 4200.5, "MALE"]])
+    (expected,) = model.predict([["Biscoe", 4200.5, "MALE"]])
     outputs = {output.name: output.as_numpy() for output in answer.outputs}
-    assert outputs["probabilities"].ravel().tolist() == list(wanted["probabilities"].values())
+    assert outputs["probabilities"].ravel().tolist() == list(expected["probabilities"].values())
 
 
 def test_faults(ask):
     """A wrong shape is an error that names it"""
-    with pytest.raises(Exception, match=r"wanted shape \[-1, 2, 2\], found \[1, 3\]"):
+    with pytest.raises(Exception, match=r"expected shape \[-1, 2, 2\], found \[1, 3\]"):
         ask("infer", image_request([1, 2, 3], [1, 3], False), model_name="image")
 
 
@@ -94,8 +94,8 @@ def test_first_version(ask, server):
     row = {"island": "Biscoe", "mass": 4200.5, "sex": "MALE"}
     answer = ask("infer", {"instances": [row]}, model_name="penguins", protocol="v1")
     _, model = server.store.load("penguins")
-    (wanted,) = model.predict([row])
-    probabilities = list(wanted["probabilities"].values())
-    assert answer == {"predictions": [{"label": wanted["label"], "probabilities": probabilities}]}
+    (expected,) = model.predict([row])
+    probabilities = list(expected["probabilities"].values())
+    assert answer == {"predictions": [{"label": expected["label"], "probabilities": probabilities}]}
     with pytest.raises(Exception, match="did you mean 'Biscoe'"):
         ask("infer", {"instances": [row | {"island": "Bisco"}]}, model_name="penguins", protocol="v1")

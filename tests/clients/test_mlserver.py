@@ -25,7 +25,7 @@ COLUMNS = ["island", "mass", "sex"]
 TABLE = [["Biscoe", 4200.5, "MALE"], ["Dream", 3300.0, "FEMALE"], ["Torgersen", 4700.25, "MALE"]]
 
 
-def ask(server: Server, path: str, wanted: Any, given: Any = None, status: int = 200) -> Any:
+def ask(server: Server, path: str, expected: Any, given: Any = None, status: int = 200) -> Any:
     """GET, or POST of one of MLServer's types; the answer as another of them."""
     body = None if given is None else given.model_dump_json().encode()
     headers = {"Content-Type": "application/json"}
@@ -36,7 +36,7 @@ def ask(server: Server, path: str, wanted: Any, given: Any = None, status: int =
     except urllib.error.HTTPError as refused:
         found, text = refused.code, refused.read()
     assert found == status, text
-    answer = wanted.model_validate_json(text, strict=True)
+    answer = expected.model_validate_json(text, strict=True)
     kept, sent = json.loads(answer.model_dump_json(exclude_unset=True)), json.loads(text)
     assert kept == (sent if status == 200 else {"error": sent["error"]})
     return answer
@@ -70,11 +70,11 @@ def penguin_inputs(use_bytes: bool = True) -> list[Any]:
 def check(server: Server, answer: Any) -> None:
     """The classifier's answer to TABLE."""
     _, model = server.store.load("penguins")
-    wanted = model.predict(TABLE)
+    expected = model.predict(TABLE)
     label = next(output for output in answer.outputs if output.name == "label")
     assert label.datatype == "BYTES"
-    assert codecs.StringCodec.decode_output(label) == [row["label"] for row in wanted]
-    assert arrays(answer)["probabilities"].tolist() == [list(row["probabilities"].values()) for row in wanted]
+    assert codecs.StringCodec.decode_output(label) == [row["label"] for row in expected]
+    assert arrays(answer)["probabilities"].tolist() == [list(row["probabilities"].values()) for row in expected]
 
 
 def test_metadata(server):
@@ -117,9 +117,9 @@ def test_arrays(server):
     request = codecs.NumpyRequestCodec.encode_request(images)
     request.inputs[0].name = "pixels"
     found = arrays(ask(server, "/models/image/infer", types.InferenceResponse, request))
-    wanted = model.predict(images.tolist())
+    expected = model.predict(images.tolist())
     assert {name: found[name].dtype.name for name in found} == {"ink": "float64", "slant": "float64"}
-    assert found["ink"].ravel().tolist() == [row["ink"] for row in wanted]
+    assert found["ink"].ravel().tolist() == [row["ink"] for row in expected]
 
 
 @pytest.mark.parametrize("datatype", [each.value for each in types.Datatype if each.value not in {"BOOL", "BYTES"}])
@@ -146,7 +146,7 @@ def test_faults(server):
     """A wrong shape is an error that names it
     A wrong datatype or name is an error that names it"""
     encode = codecs.NumpyCodec.encode_input
-    assert "wanted shape [-1, 2, 2], found [1, 3]" in refused(server, "image", encode("pixels", np.zeros((1, 3))))
+    assert "expected shape [-1, 2, 2], found [1, 3]" in refused(server, "image", encode("pixels", np.zeros((1, 3))))
     assert "did you mean 'pixels'?" in refused(server, "image", encode("pixel", np.zeros((1, 4))))
     assert "found BYTES" in refused(server, "image", codecs.NumpyCodec.encode_input("pixels", np.full((1, 4), "a")))
     assert "did you mean 'penguins'" in refused(server, "pengins", *penguin_inputs(), status=404)

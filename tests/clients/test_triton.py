@@ -69,10 +69,10 @@ def wanted_penguins(server: Server) -> list[Any]:
     return model.predict([["Biscoe", 4200.5, "FEMALE"], ["Dream", 3000.0, "MALE"]])
 
 
-def check(answer: Any, wanted: list[Any]) -> None:
-    assert answer.as_numpy("probabilities").tolist() == [list(row["probabilities"].values()) for row in wanted]
+def check(answer: Any, expected: list[Any]) -> None:
+    assert answer.as_numpy("probabilities").tolist() == [list(row["probabilities"].values()) for row in expected]
     labels = [label if isinstance(label, str) else label.decode() for label in answer.as_numpy("label").ravel()]
-    assert labels == [row["label"] for row in wanted]
+    assert labels == [row["label"] for row in expected]
 
 
 def test_health(client):
@@ -130,8 +130,8 @@ def test_infer_arrays(client, server):
     made = triton.InferInput("pixels", [50, 2, 2], "FP32")
     made.set_data_from_numpy(images)
     answer = client.infer("image", [made])
-    wanted = model.predict(images.tolist())
-    assert answer.as_numpy("ink").ravel().tolist() == [row["ink"] for row in wanted]
+    expected = model.predict(images.tolist())
+    assert answer.as_numpy("ink").ravel().tolist() == [row["ink"] for row in expected]
 
 
 def test_infer_version(client, server):
@@ -175,7 +175,7 @@ def test_faults(client):
     """A wrong shape is an error that names it
     A wrong datatype or name is an error that names it"""
     for inputs, told in (
-        ([tensor("pixels", np.zeros((1, 3)), "FP64")], "wanted shape [-1, 2, 2], found [1, 3]"),
+        ([tensor("pixels", np.zeros((1, 3)), "FP64")], "expected shape [-1, 2, 2], found [1, 3]"),
         ([tensor("pixels", [["a", "b", "c", "d"]], "BYTES")], "found BYTES"),
         ([tensor("pixel", np.zeros((1, 4)), "FP64")], "did you mean 'pixels'?"),
     ):

@@ -24,7 +24,7 @@ from model_store.artifact.model import Golden, Model
 from model_store.errors import ModelStoreError
 from model_store.nn import Linear, Sequential
 from model_store.registry.store import Store, open_store
-from model_store.schema.signature import Number, Signature, Values
+from model_store.schema.signature import NumberColumn, RegressionOutput, Signature
 
 NAME, ALIAS = "line", "champion"
 _PR_SET_PTRACER = 0x59616D61  # lets a strace that is no ancestor attach
@@ -34,7 +34,7 @@ NOW = datetime(2026, 1, 2, 3, 4, 5, tzinfo=UTC)
 def model(seed: int, inputs: int = 1) -> Model:
     """Straight lines, of which no two have the same digest."""
     network = Sequential([Linear(inputs, 1, rng=np.random.default_rng(seed))])
-    signature = Signature(tuple(Number(f"x{i}") for i in range(inputs)), Values(("y",), (0.0,), (1.0,)))
+    signature = Signature(tuple(NumberColumn(f"x{i}") for i in range(inputs)), RegressionOutput(("y",), (0.0,), (1.0,)))
     rows = [[float(i) for i in range(inputs)]]
     return Model(network, signature, f"line {seed}", golden=Golden(rows, network(signature.encode(rows))))
 
@@ -69,7 +69,7 @@ def _no_sync() -> None:
 
 def _no_directory_sync() -> None:
     fsync = os.fsync
-    os.fsync = lambda place: None if os.path.isdir(f"/proc/self/fd/{place}") else fsync(place)  # noqa: PTH112
+    os.fsync = lambda location: None if os.path.isdir(f"/proc/self/fd/{location}") else fsync(location)  # noqa: PTH112
 
 
 def _in_place() -> None:

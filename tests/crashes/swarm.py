@@ -44,14 +44,14 @@ def reader(store: Store, tell: Callable[..., None]) -> None:
         try:
             versions = store.versions(deeds.NAME)
             if not seen <= set(versions):
-                tell("bad", f"wanted {sorted(seen - set(versions))} again, found {versions[-1]}")
+                tell("bad", f"expected {sorted(seen - set(versions))} again, found {versions[-1]}")
             seen = set(versions)
             store.load(deeds.NAME)[1].check_golden()
             if deeds.ALIAS in store.aliases(deeds.NAME):
                 store.load(deeds.NAME, deeds.ALIAS)[1].check_golden()
                 last = store.history(deeds.NAME, deeds.ALIAS)[-1].number
                 if last < moves:
-                    tell("bad", f"wanted {moves} moves, found {last}")
+                    tell("bad", f"expected {moves} moves, found {last}")
                 moves = last
             tell("read")
         except NotFoundError as e:

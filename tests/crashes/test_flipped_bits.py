@@ -24,8 +24,8 @@ def test_every_flipped_bit_is_found(tmp_path: Path) -> None:
     passed = []
     with path.open("r+b", buffering=0) as file:
         for bit in range(8 * len(whole)):
-            place, value = bit // 8, whole[bit // 8]
-            file.seek(place)
+            location, value = bit // 8, whole[bit // 8]
+            file.seek(location)
             file.write(bytes([value ^ 1 << bit % 8]))
             try:
                 store.load(NAME, 1)
@@ -35,7 +35,7 @@ def test_every_flipped_bit_is_found(tmp_path: Path) -> None:
                 passed.append(bit)
             if bit % 997 == 0:  # a command each time would take minutes
                 assert CliRunner().invoke(main.main, ["verify", "--store", str(tmp_path)]).exit_code == 5
-            file.seek(place)
+            file.seek(location)
             file.write(bytes([value]))
     assert passed == []
     store.load(NAME, 1)[1].check_golden()

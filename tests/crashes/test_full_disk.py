@@ -17,8 +17,8 @@ from tests.small_disk import small_disk
 
 @pytest.fixture(name="small_disk")
 def disk_of_one_mib(tmp_path: Path) -> Iterator[Path]:
-    with small_disk(tmp_path, "1m") as place:
-        yield place
+    with small_disk(tmp_path, "1m") as location:
+        yield location
 
 
 def fill(disk: Path, leaving: int) -> None:

@@ -13,9 +13,15 @@ from model_store.artifact import npz
 from model_store.artifact.model import Golden, Model
 from model_store.nn import build
 from model_store.registry.store import Store, open_store
-from model_store.schema.signature import Array as ArrayColumn
-from model_store.schema.signature import Category, Classes, Number, Signature, Values
-from model_store.storage.base import Directory, put
+from model_store.schema.signature import (
+    ArrayColumn,
+    CategoryColumn,
+    ClassificationOutput,
+    NumberColumn,
+    RegressionOutput,
+    Signature,
+)
+from model_store.storage.base import LocalStorage, put
 
 if TYPE_CHECKING:
     from tests.model_store.s3 import S3
@@ -32,8 +38,8 @@ def chess(seed: int = 0, description: str = "Who plays chess", dtype: str = "flo
         {"type": "Softmax"},
     ]
     network = build(layers, dtype, rng=np.random.default_rng(seed))
-    age = Number("age", 40.0, 12.5, fill=38.0, statistics={"min": 7.0, "max": 90.0})
-    signature = Signature((age, Category("town", ("Bath", "York"))), Classes("chess", ("no", "yes")))
+    age = NumberColumn("age", 40.0, 12.5, fill=38.0, statistics={"min": 7.0, "max": 90.0})
+    signature = Signature((age, CategoryColumn("town", ("Bath", "York"))), ClassificationOutput("chess", ("no", "yes")))
     rows = [[30, "Bath"], {"age": None, "town": "York"}]
     golden = Golden(rows, network(signature.encode(rows, dtype=dtype)))
     training = {"metrics": {"accuracy": 0.75}, "data": {"sha256": "ab" * 32, "rows": 40}}
@@ -56,7 +62,7 @@ def pictures(seed: int = 0) -> Model:
     ]
     network = build(layers, "float64", rng=np.random.default_rng(seed))
     column = ArrayColumn("pixels", (6, 6, 1), 0.0, 16.0, 0.0, 16.0, {})
-    signature = Signature((column,), Values(("ink", "slant"), (0.0, 0.0), (1.0, 1.0)))
+    signature = Signature((column,), RegressionOutput(("ink", "slant"), (0.0, 0.0), (1.0, 1.0)))
     rows = [np.full((6, 6, 1), 3.0).tolist()]
     golden = Golden(rows, network(signature.encode(rows, dtype="float64")))
     return Model(network, signature, "Ink on paper", {}, golden)
@@ -184,7 +190,7 @@ def three_versions(store: Store, make_model: MakeModel) -> Store:
 
 def contents(store: Store) -> dict[str, bytes | None]:
     """All that there is in a store, by path or key; None is a directory."""
-    if isinstance(store.objects, Directory):
+    if isinstance(store.objects, LocalStorage):
         paths = sorted(store.root.rglob("*"))
         return {str(path.relative_to(store.root)): path.read_bytes() if path.is_file() else None for path in paths}
     keys = store.objects.keys("*", "*/*", "*/*/*/*")

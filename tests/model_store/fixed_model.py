@@ -16,7 +16,7 @@ import numpy as np
 from model_store.artifact import npz
 from model_store.artifact.model import Golden, Model
 from model_store.nn import Array, build
-from model_store.schema.signature import Category, Classes, Number, Signature
+from model_store.schema.signature import CategoryColumn, ClassificationOutput, NumberColumn, Signature
 
 
 def numbers(*shape: int) -> Array:
@@ -34,7 +34,7 @@ def fixed() -> Model:
     ]
     arrays = {"modules.0.weights": numbers(70, 4), "modules.0.bias": numbers(70)}
     arrays |= {"modules.2.weights": numbers(2, 70), "modules.2.bias": numbers(2)}
-    inputs = (Number("größe", 1 / 3, 1e-7), Category("island 🐧", ("Biscoe", "Dream", "Torgersen")))
+    inputs = (NumberColumn("größe", 1 / 3, 1e-7), CategoryColumn("island 🐧", ("Biscoe", "Dream", "Torgersen")))
     training = {
         "floats": [0.1 + 0.2, 1e22, 1e-7, 5e-324, 1.7976931348623157e308, -0.0, 2.0**53, 123456789.123456789],
         "integers": [0, -1, 2**63, 10**30],
@@ -42,7 +42,7 @@ def fixed() -> Model:
         "order": {"b": 1, "a": 2, "B": 3, "é": 4, "\U0001f427": 5, "\uffff": 6, "10": 7, "9": 8},
     }
     golden = Golden([[0.25, "Dream"]], numbers(1, 2))
-    signature = Signature(inputs, Classes("species", ("a", "b")))
+    signature = Signature(inputs, ClassificationOutput("species", ("a", "b")))
     return Model(build(layers, "float32", arrays=arrays), signature, "Fixed", training, golden)
 
 

@@ -25,7 +25,7 @@ def main() -> int:
     parser.add_argument("--short", action="store_true", help="fewer of everything")
     arguments = parser.parse_args()
     if unknown := set(arguments.trials) - set(TRIALS):
-        parser.error(f"wanted some of {', '.join(TRIALS)}; found {', '.join(unknown)}")
+        parser.error(f"expected some of {', '.join(TRIALS)}; found {', '.join(unknown)}")
     kept = True
     print(f"{'trial':32} {'tried':>10} {'survived':>10} {'lost':>8}  took")
     for name in arguments.trials or TRIALS:

@@ -42,7 +42,7 @@ _BROKEN = [b"NaN", b"-Infinity", b"1e999", b"01", b"+1", b"'a'", b"undefined", b
 def trial(*, short: bool = False, seed: int = 0, count: int | None = None) -> Outcome:
     """100,000 variations and every named case; 6,000 in the short form."""
     outcome = Outcome("bad inputs")
-    wanted = count or (6_000 if short else 100_000)
+    expected = count or (6_000 if short else 100_000)
     with tempfile.TemporaryDirectory() as folder, serving(Path(folder)) as server, Watched(server) as watched:
         statuses: Counter[str] = Counter()
         for case in cases.named():
@@ -51,7 +51,7 @@ def trial(*, short: bool = False, seed: int = 0, count: int | None = None) -> Ou
 
         def client(number: int) -> None:
             rng = random.Random(f"{seed}-{number}")
-            for _ in range(wanted // CLIENTS):
+            for _ in range(expected // CLIENTS):
                 case = variation(rng)
                 found = answered(server, case)
                 with lock:

@@ -41,7 +41,7 @@ def trial(*, short: bool = False) -> Outcome:
                 waits.append(wait)
             for how, workers in ((signal.SIGTTIN, 3), (signal.SIGTTOU, 2)) * times:
                 server.process.send_signal(how)
-                until(lambda wanted=workers: serving_workers(server, wanted))
+                until(lambda expected=workers: serving_workers(server, expected))
             time.sleep(0.5)
             before = callers.account
             server.process.send_signal(signal.SIGTERM)
@@ -54,7 +54,7 @@ def trial(*, short: bool = False) -> Outcome:
         if port not in held:
             outcome.lose(f"dropped, in no killed worker's hands: {how}")
     if code != 0:
-        outcome.lose(f"SIGTERM: wanted the exit code 0, found {code}: {server.log[-500:]}")
+        outcome.lose(f"SIGTERM: expected the exit code 0, found {code}: {server.log[-500:]}")
     taken = sum(port in held for port, _ in account.dropped)
     outcome.figures["taken along by SIGKILL"] = f"{taken} in {times} of them, of {CALLERS} callers"
     outcome.bound("until another worker served", max(waits), MOST_SECONDS, "s")
@@ -62,10 +62,10 @@ def trial(*, short: bool = False) -> Outcome:
     return outcome
 
 
-def serving_workers(server: Server, wanted: int) -> list[int]:
+def serving_workers(server: Server, expected: int) -> list[int]:
     """The workers, once there are so many and each turns its loop."""
     workers = children(server.process.pid)
-    return workers if len(workers) == wanted and all(map(has_a_loop, workers)) else []
+    return workers if len(workers) == expected and all(map(has_a_loop, workers)) else []
 
 
 def has_a_loop(pid: int) -> bool:

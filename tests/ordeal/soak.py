@@ -92,7 +92,7 @@ def ask(server: Server, outcome: Outcome, batches: int) -> None:
                     if found != WANTED:  # 503 is for want of time, on a machine that does something else
                         right = sum(min(n, found.get(status, 0)) for status, n in WANTED.items())
                         if lost := SIZE - right - found.get(b"503", 0):
-                            outcome.lose(f"wanted {WANTED}, found {found}", lost)
+                            outcome.lose(f"expected {WANTED}, found {found}", lost)
 
     threads = [threading.Thread(target=call) for _ in range(CONNECTIONS)]
     for thread in threads:

@@ -60,7 +60,7 @@ def suffered(outcome: Outcome, name: str, case: Case) -> str:
 
     with Callers(server.port, 4, pause=0.002) as callers:
         until(lambda: callers.sent > 50)
-        mend = case.harm()
+        fix = case.harm()
         said = ""
         try:
             if case.told:
@@ -72,11 +72,11 @@ def suffered(outcome: Outcome, name: str, case: Case) -> str:
         except AssertionError as e:
             lose(f"while it lasted: {e}")
         finally:
-            mend()
+            fix()
         try:
             until(lambda: server.ask("GET", "/readyz")[1]["status"] == "ready")
-            wanted = case.store.publish("price", price(9)).number
-            until(lambda: server.version() == wanted)
+            expected = case.store.publish("price", price(9)).number
+            until(lambda: server.version() == expected)
         except AssertionError as e:
             lose(f"does not mend itself: {e}: {server.ask('GET', '/readyz')}")
     outcome.count(callers.account, f"{name}: ")
@@ -94,7 +94,7 @@ def patiently(condition: Callable[[], str]) -> str:
 
 def problem(server: Server) -> str:
     status, body = server.ask("GET", "/readyz")
-    return "; ".join(f"{each['place']}: {each['problem']}" for each in body["problems"]) if status == 200 else ""
+    return "; ".join(f"{each['location']}: {each['problem']}" for each in body["problems"]) if status == 200 else ""
 
 
 def problems_counted(server: Server) -> bool:
@@ -130,11 +130,11 @@ def emptied(folder: Path) -> Iterator[Case | None]:
         store.root.rename(away)
         store.root.mkdir()
 
-        def mend() -> None:
+        def fix() -> None:
             store.root.rmdir()
             away.rename(store.root)
 
-        return mend
+        return fix
 
     with _on_directory(folder, harm) as case:
         yield case
@@ -197,12 +197,12 @@ def corrupt(folder: Path) -> Iterator[Case | None]:
         (store.root / "price" / "aliases" / "canary").mkdir(parents=True)
         (store.root / "price" / "aliases" / "canary" / "1.json").write_text("{")
 
-        def mend() -> None:
+        def fix() -> None:
             shutil.rmtree(store.root / "price" / "aliases" / "canary")
             store.path("price", 1).write_bytes(good)
             store.remove("price", 2)
 
-        return mend
+        return fix
 
     with _on_directory(folder, harm) as case:
         yield case

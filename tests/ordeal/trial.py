@@ -49,7 +49,7 @@ class Outcome:
         """A figure that is to stay under a bound: told, and missed where it does not."""
         self.figures[what] = f"{found:.3g} {unit} of {most:g}"
         if not found <= most:
-            self.missed.append(f"{what}: wanted at most {most:g} {unit}, found {found:.3g} {unit}")
+            self.missed.append(f"{what}: expected at most {most:g} {unit}, found {found:.3g} {unit}")
 
 
 def models(folder: Path) -> Store:

@@ -20,20 +20,20 @@ from typing import Any, BinaryIO
 from model_store.nn import Array
 from service.cli import main as serve
 from service.http import request_body
-from service.inference.runner import Inference
+from service.inference.runner import InferenceRunner
 from service.registry import loader, registry
-from service.registry.registry import Served, Snapshot
+from service.registry.registry import LoadedVersion, Snapshot
 from service.server import admission, event_worker, gunicorn_app
 from training.cli.main import main as train
 from training.engine import checkpoint
 
 
 def patience() -> None:
-    event_worker.PATIENCE_SECONDS = math.inf
+    event_worker.MAX_QUEUE_SECONDS = math.inf
 
 
 def vital_requests() -> None:
-    event_worker.VITAL = set()
+    event_worker.PRIORITY_PATHS = set()
 
 
 def making_room() -> None:
@@ -70,7 +70,7 @@ def keeping_what_answered() -> None:
 
     def forgetful(*of: Any) -> Snapshot:
         new = look(*of)
-        lost = any(problem.place == "store" for problem in new.problems)
+        lost = any(problem.location == "store" for problem in new.problems)
         return Snapshot({}, new.problems) if lost else new
 
     registry.look = forgetful
@@ -88,15 +88,15 @@ def verifying_copies() -> None:
 
 def tidiness() -> None:
     """No defence, but what a house without one would be like."""
-    note, kept, files = Inference.note, [], []
+    note, kept, files = InferenceRunner.note, [], []
 
-    def leaky(self: Inference, served: Served, inputs: Array, seconds: float) -> None:
+    def leaky(self: InferenceRunner, served: LoadedVersion, inputs: Array, seconds: float) -> None:
         kept.append(bytearray(1000))
         if len(kept) % 100 == 0:
             files.append(os.open(os.devnull, os.O_RDONLY))
         note(self, served, inputs, seconds)
 
-    Inference.note = leaky  # type: ignore[method-assign]
+    InferenceRunner.note = leaky  # type: ignore[method-assign]
 
 
 def publishing_whole() -> None:

@@ -14,10 +14,17 @@ from flask.testing import FlaskClient
 from model_store.artifact.model import Golden, Model
 from model_store.nn import Linear, Sequential, Softmax, Tanh
 from model_store.registry.store import Store, open_store
-from model_store.schema.signature import Array, Category, Classes, Number, Signature, Values
+from model_store.schema.signature import (
+    ArrayColumn,
+    CategoryColumn,
+    ClassificationOutput,
+    NumberColumn,
+    RegressionOutput,
+    Signature,
+)
 from service.app import create_app
 from service.config import Settings
-from service.registry.registry import Catalog
+from service.registry.registry import ModelRegistry
 
 PENGUIN = {"island": "Biscoe", "mass": 4200.5, "sex": None}
 
@@ -36,11 +43,11 @@ def with_golden(model: Model, instances: list[Any]) -> Model:
 
 def penguins(seed: int = 0, dtype: str = "float32") -> Model:
     columns = (
-        Category("island", ("Biscoe", "Dream", "Torgersen")),
-        Number("mass", 4200.0, 800.0, statistics={"min": 2700.0, "mean": 4200.0, "max": 6300.0}),
-        Category("sex", ("FEMALE", "MALE"), fill="FEMALE"),
+        CategoryColumn("island", ("Biscoe", "Dream", "Torgersen")),
+        NumberColumn("mass", 4200.0, 800.0, statistics={"min": 2700.0, "mean": 4200.0, "max": 6300.0}),
+        CategoryColumn("sex", ("FEMALE", "MALE"), fill="FEMALE"),
     )
-    signature = Signature(columns, Classes("species", ("Adelie", "Gentoo")))
+    signature = Signature(columns, ClassificationOutput("species", ("Adelie", "Gentoo")))
     training = {
         "metrics": {"accuracy": 0.975, "of": "test rows", "rows": 69, "classes": {"Adelie": {"f1": 1.0}}},
         "baseline": {"accuracy": 0.43, "answer": "Adelie"},
@@ -54,13 +61,15 @@ def penguins(seed: int = 0, dtype: str = "float32") -> Model:
 
 
 def image(seed: int = 0) -> Model:
-    column = Array("pixels", (2, 2), 0.0, 16.0, 0.0, 16.0, {"min": 0.0, "mean": 4.0, "max": 16.0})
-    signature = Signature((column,), Values(("ink", "slant"), (0.0, 0.0), (1.0, 1.0)))
+    column = ArrayColumn("pixels", (2, 2), 0.0, 16.0, 0.0, 16.0, {"min": 0.0, "mean": 4.0, "max": 16.0})
+    signature = Signature((column,), RegressionOutput(("ink", "slant"), (0.0, 0.0), (1.0, 1.0)))
     return Model(network(4, 2, seed), signature, "Ink & slant of <b>an image</b>")
 
 
 def price(seed: int = 0, dtype: str = "float32") -> Model:
-    signature = Signature((Number("rooms"), Number("area", fill=70.0)), Values(("price",), (100.0,), (10.0,)))
+    signature = Signature(
+        (NumberColumn("rooms"), NumberColumn("area", fill=70.0)), RegressionOutput(("price",), (100.0,), (10.0,))
+    )
     return Model(network(2, 1, seed, dtype=dtype), signature)
 
 
@@ -87,13 +96,13 @@ def assert_error(response: Any, status: int, code: str) -> dict[str, Any]:
     assert error.keys() - {"example"} == {"code", "message", "faults"}
     assert error["code"] == code
     assert error["message"]
-    assert all(fault.keys() == {"place", "problem", "mend"} for fault in error["faults"])
+    assert all(fault.keys() == {"location", "problem", "fix"} for fault in error["faults"])
     assert body["request_id"] == response.headers["X-Request-Id"]
     return error
 
 
 def places(error: dict[str, Any]) -> list[str]:
-    return [fault["place"] for fault in error["faults"]]
+    return [fault["location"] for fault in error["faults"]]
 
 
 @pytest.fixture
@@ -127,6 +136,6 @@ def client(store: Store, make_client: MakeClient) -> Iterator[FlaskClient]:
 
 
 @pytest.fixture
-def catalog(client: FlaskClient) -> Catalog:
-    found: Catalog = client.application.extensions["catalog"]
+def registry(client: FlaskClient) -> ModelRegistry:
+    found: ModelRegistry = client.application.extensions["registry"]
     return found

@@ -90,31 +90,31 @@ def test_numpy_in_and_out_to_the_last_bit(url, store):
         table = rng.uniform(50, 90, (20, 2))
         assert client.predict("price", table).tolist() == store.load("price", 2)[1].predict(table.tolist())
         images = rng.integers(0, 16, (5, 2, 2)).astype(np.uint8)
-        wanted = store.load("image")[1].predict(images.tolist())
+        expected = store.load("image")[1].predict(images.tolist())
         found = client.predict("image", images)
-        assert [dict(zip(found, row, strict=True)) for row in zip(*found.values(), strict=True)] == wanted
+        assert [dict(zip(found, row, strict=True)) for row in zip(*found.values(), strict=True)] == expected
         masses, islands = np.array([4200.5, np.nan]), np.array(["Biscoe", "Dream"])
-        with pytest.raises(InputError, match=r"rows\.1\.mass: wanted a number, found none") as caught:
+        with pytest.raises(InputError, match=r"rows\.1\.mass: expected a number, found none") as caught:
             client.predict("penguins", {"island": islands, "mass": masses})
         assert "curl" not in str(caught.value)
         found = client.predict("penguins", {"island": islands[:1], "mass": masses[:1]}, version=1)
-        (wanted,) = store.load("penguins")[1].predict([PENGUIN])
-        assert found["label"].tolist() == [wanted["label"]]
-        assert found["probabilities"].tolist() == [list(wanted["probabilities"].values())]
+        (expected,) = store.load("penguins")[1].predict([PENGUIN])
+        assert found["label"].tolist() == [expected["label"]]
+        assert found["probabilities"].tolist() == [list(expected["probabilities"].values())]
 
 
 def test_faults_come_back_as_the_packages_own_errors(url):
     with Client(url) as client:
         with pytest.raises(InputError) as caught:
             client.predict("penguins", [PENGUIN | {"island": "Bisco"}])
-        assert caught.value.faults[0].mend == "did you mean 'Biscoe'?"
+        assert caught.value.faults[0].fix == "did you mean 'Biscoe'?"
         with pytest.raises(NotFoundError, match="did you mean 'price'"):
             client.predict("prise", [[3, 80]])
         with pytest.raises(NotFoundError, match="no version"):
             client.predict("price", [[3, 80]], version=9)
-        with pytest.raises(InputError, match="wanted text, found None"):
+        with pytest.raises(InputError, match="expected text, found None"):
             client.predict("penguins", {"island": np.array([None], object)})
-        with pytest.raises(InputError, match="wanted an array of numbers or text"):
+        with pytest.raises(InputError, match="expected an array of numbers or text"):
             client.predict("price", np.array([[1j, 2]]))
 
 
@@ -164,7 +164,7 @@ def test_what_is_no_answer_of_ours_is_told(scripted):
     with pytest.raises(ServiceError, match="answered 502: <html>"):
         Client(scripted((502, {}, b"<html>bad gateway</html>"))).predict("price", [[3, 80]])
     for address in ("127.0.0.1:8000", "ftp://x", "http://"):
-        with pytest.raises(ServiceError, match="wanted an address such as"):
+        with pytest.raises(ServiceError, match="expected an address such as"):
             Client(address)
 
 
@@ -172,12 +172,12 @@ def test_models_predict_asks_a_service(url, store):
     row = json.dumps(PENGUIN)
     done = CliRunner().invoke(main, ["predict", "penguins", "--row", row, "--url", url, "--json"])
     assert done.exit_code == 0, done.stderr
-    wanted = {"model": "penguins", "version": 1, "predictions": store.load("penguins")[1].predict([PENGUIN])}
-    assert json.loads(done.stdout) == wanted
+    expected = {"model": "penguins", "version": 1, "predictions": store.load("penguins")[1].predict([PENGUIN])}
+    assert json.loads(done.stdout) == expected
     assert CliRunner().invoke(main, ["predict", "prise", "--row", row, "--url", url]).exit_code == 5
     wrong = CliRunner().invoke(main, ["predict", "penguins", "--row", "{}", "--url", url])
     assert wrong.exit_code == 3
-    assert "instances.0.mass: wanted a number, found none" in wrong.stderr
+    assert "instances.0.mass: expected a number, found none" in wrong.stderr
 
 
 @pytest.mark.parametrize("remote", [False, True])
@@ -203,16 +203,16 @@ def test_answers_of_a_classifier_have_the_label_and_every_probability(store, tmp
     words = ["predict", "penguins", str(source), "--output", str(output), "--store", str(store.root)]
     assert CliRunner().invoke(main, words).exit_code == 0
     header, answer = csv.reader(output.read_text().splitlines())
-    (wanted,) = store.load("penguins")[1].predict([PENGUIN])
+    (expected,) = store.load("penguins")[1].predict([PENGUIN])
     assert header == ["species", "probability_Adelie", "probability_Gentoo"]
-    assert answer == [wanted["label"], *map(str, wanted["probabilities"].values())]
+    assert answer == [expected["label"], *map(str, expected["probabilities"].values())]
 
 
 def test_a_row_that_does_not_fit_is_named_and_leaves_no_answers(store, tmp_path):
     source, output = tmp_path / "rows.csv", tmp_path / "answers.csv"
     output.write_text("from before")
     words = ["predict", "price", str(source), "--output", str(output), "--store", str(store.root)]
-    for line, told in (("many,80", "rows.csv row 7000.rooms"), ("3", "rows.csv row 7000: wanted 2 cells, found 1")):
+    for line, told in (("many,80", "rows.csv row 7000.rooms"), ("3", "rows.csv row 7000: expected 2 cells, found 1")):
         source.write_text("rooms,area\n" + "3,80\n" * 7000 + line + "\n")
         done = CliRunner().invoke(main, words)
         assert done.exit_code == 3

@@ -31,7 +31,7 @@ def test_all_faults_are_told_at_once():
     with pytest.raises(SettingsError) as caught:
         Settings.from_environ(wrong)
     assert len(caught.value.faults) == 4
-    assert "SERVE_PORT: wanted a whole number, 0 to 65535; found 'http'" in caught.value.faults
+    assert "SERVE_PORT: expected a whole number, 0 to 65535; found 'http'" in caught.value.faults
 
 
 @pytest.mark.parametrize("setting", fields(Settings), ids=lambda setting: setting.name)
@@ -44,15 +44,15 @@ def test_a_variable_that_is_empty_is_as_one_that_is_not_set(setting, empty):
 @pytest.mark.parametrize(
     ("variable", "found", "told"),
     [
-        ("SERVE_ADMIN", "ture", "wanted true or false; found 'ture'"),
-        ("SERVE_FORWARDED_ALLOW_IPS", "::1,proxy", "wanted addresses or networks with commas between; found 'proxy'"),
+        ("SERVE_ADMIN", "ture", "expected true or false; found 'ture'"),
+        ("SERVE_FORWARDED_ALLOW_IPS", "::1,proxy", "expected addresses or networks with commas between; found 'proxy'"),
         (
             "SERVE_FORWARDED_ALLOW_IPS",
             "10.0.0.1/8",
-            "wanted addresses or networks with commas between; found '10.0.0.1/8'",
+            "expected addresses or networks with commas between; found '10.0.0.1/8'",
         ),
-        ("AIP_HEALTH_ROUTE", "health", "wanted the path of an address, such as /route; found 'health'"),
-        ("AIP_PREDICT_ROUTE", "/<model>", "wanted the path of an address, such as /route; found '/<model>'"),
+        ("AIP_HEALTH_ROUTE", "health", "expected the path of an address, such as /route; found 'health'"),
+        ("AIP_PREDICT_ROUTE", "/<model>", "expected the path of an address, such as /route; found '/<model>'"),
     ],
 )
 def test_what_cannot_be_meant_is_told_with_its_variable(variable, found, told):
@@ -78,7 +78,7 @@ def test_the_second_listener_has_a_port_of_its_own(options):
     environ |= {} if options else {"SERVE_PORT": "8001"}
     with pytest.raises(SettingsError) as caught:
         Settings.from_environ(environ, **options)
-    assert caught.value.faults == ["SERVE_ADMIN_PORT: wanted a port of its own, found that of SERVE_PORT, 8001"]
+    assert caught.value.faults == ["SERVE_ADMIN_PORT: expected a port of its own, found that of SERVE_PORT, 8001"]
 
 
 def test_a_variable_that_means_nothing_is_noticed_with_the_one_that_was_meant():
@@ -131,7 +131,7 @@ def test_a_container_without_a_place_to_write_to_is_told_so(monkeypatch):
         raise FileNotFoundError("No usable temporary directory found in ['/tmp', '/var/tmp']")
 
     monkeypatch.setattr("tempfile.gettempdir", none)
-    with pytest.raises(SettingsError, match="SERVE_CACHE_DIR: wanted a directory to write to, found none"):
+    with pytest.raises(SettingsError, match="SERVE_CACHE_DIR: expected a directory to write to, found none"):
         Settings().cache_path({})
 
 

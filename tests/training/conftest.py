@@ -63,5 +63,5 @@ def examples() -> Path:
 
 @pytest.fixture(name="small_disk")
 def disk_of_100_kb(tmp_path: Path) -> Iterator[Path]:
-    with small_disk(tmp_path / "disk", "100k", lazy=False) as place:
-        yield place
+    with small_disk(tmp_path / "disk", "100k", lazy=False) as location:
+        yield location

@@ -37,9 +37,9 @@ def test_loss_derivatives_are_the_finite_differences(loss: Loss, y_true: Array, 
     assert check_loss(loss, y_true, y_pred.copy()) < 1e-6
 
 
-@pytest.mark.parametrize(("name", "wanted"), [("mse", 2.5), ("mae", 1.5), ("huber", (0.5 + 1.5) / 2)], ids=str)
-def test_losses_of_a_regression_have_their_textbook_values(name: str, wanted: float) -> None:
-    assert LOSSES[name]().loss(np.array([[1.0, 2.0]]), np.array([[2.0, 0.0]])) == pytest.approx(wanted)
+@pytest.mark.parametrize(("name", "expected"), [("mse", 2.5), ("mae", 1.5), ("huber", (0.5 + 1.5) / 2)], ids=str)
+def test_losses_of_a_regression_have_their_textbook_values(name: str, expected: float) -> None:
+    assert LOSSES[name]().loss(np.array([[1.0, 2.0]]), np.array([[2.0, 0.0]])) == pytest.approx(expected)
 
 
 def test_cross_entropies_have_their_textbook_values() -> None:
@@ -87,7 +87,7 @@ def test_a_loss_behind_another_activation_is_left_as_it_is() -> None:
 
 
 def test_huber_refuses_a_delta_that_is_not_above_zero() -> None:
-    with pytest.raises(ValueError, match="wanted a number above 0, found 0"):
+    with pytest.raises(ValueError, match="expected a number above 0, found 0"):
         Huber(0)
 
 
@@ -116,14 +116,14 @@ def test_the_articles_column_is_weighted_by_class_too() -> None:
 
 
 @pytest.mark.parametrize(
-    ("make", "wanted"),
+    ("make", "expected"),
     [
-        (lambda: CrossEntropy([1, -1]), "weights: wanted a number of at least 0 for each class"),
-        (lambda: CrossEntropy(3), "weights: wanted a number"),
-        (lambda: BinaryCrossEntropy([1, 2, 3]), "weights: wanted 2 numbers, of at least 0 for each class"),
-        (lambda: BinaryCrossEntropy([1, np.inf]), "weights: wanted 2 numbers"),
+        (lambda: CrossEntropy([1, -1]), "weights: expected a number of at least 0 for each class"),
+        (lambda: CrossEntropy(3), "weights: expected a number"),
+        (lambda: BinaryCrossEntropy([1, 2, 3]), "weights: expected 2 numbers, of at least 0 for each class"),
+        (lambda: BinaryCrossEntropy([1, np.inf]), "weights: expected 2 numbers"),
     ],
 )
-def test_weights_that_cannot_be_are_refused(make: type[Loss], wanted: str) -> None:
-    with pytest.raises(ValueError, match=wanted):
+def test_weights_that_cannot_be_are_refused(make: type[Loss], expected: str) -> None:
+    with pytest.raises(ValueError, match=expected):
         make()

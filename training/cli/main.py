@@ -85,16 +85,16 @@ class Override(click.ParamType[tuple[str, Any]]):
     name = "section.key=value"
 
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> tuple[str, Any]:
-        place, equals, text = str(value).partition("=")
-        if not equals or "." not in place or not all(place.split(".")):
-            self.fail(f"wanted section.key=value, such as train.epochs=5; found {value!r}", param, ctx)
+        location, equals, text = str(value).partition("=")
+        if not equals or "." not in location or not all(location.split(".")):
+            self.fail(f"expected section.key=value, such as train.epochs=5; found {value!r}", param, ctx)
         if not text:
-            return place.strip(), None
+            return location.strip(), None
         try:
             parsed = tomllib.loads(f"value = {text}")
         except tomllib.TOMLDecodeError:
             parsed = {}
-        return place.strip(), parsed["value"] if parsed.keys() == {"value"} else text
+        return location.strip(), parsed["value"] if parsed.keys() == {"value"} else text
 
 
 overrides_option = click.option(
@@ -189,8 +189,8 @@ def run(
         with _progress(out, prepared) as on_epoch:
             outcome = jobs.fit(prepared, on_epoch, checkpoint)
     except InterruptedTrainingError as error:
-        mend = "; train --resume continues it" if error.kept else ""
-        common.fail(f"{error}{mend}", 128 + error.signal)
+        fix = "; train --resume continues it" if error.kept else ""
+        common.fail(f"{error}{fix}", 128 + error.signal)
     except DivergedError as error:
         checkpoint.remove()  # from there it would diverge again
         common.fail(error if common.verbosity() > 1 else _diverged(error, job), EXIT_CODES[DivergedError])

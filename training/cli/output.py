@@ -14,7 +14,7 @@ from rich.table import Table
 
 from model_store.report.markup import number
 from model_store.schema.row_parser import as_written
-from model_store.schema.signature import Category, Classes, Number
+from model_store.schema.signature import CategoryColumn, ClassificationOutput, NumberColumn
 from training.data.splitting import Fold
 from training.engine.early_stopping import Epoch
 from training.pipeline.cross_validation import Figures, figures
@@ -67,7 +67,7 @@ def print_metrics(console: Console, outcome: Outcome) -> None:
     console.print()
     output = outcome.model.signature.output
     found, baseline = outcome.metrics, outcome.baseline
-    if not isinstance(output, Classes):
+    if not isinstance(output, ClassificationOutput):
         console.print(_targets(found["targets"], baseline["targets"]))
         console.print(
             f"Measured on {number(found['rows'])} {found['of']}. The baseline always answers the training rows' mean."
@@ -99,7 +99,7 @@ def print_published(console: Console, outcome: Outcome, prepared: Prepared, stor
     if version is None:
         console.print("Not published.")
         return
-    console.print(f"Published {version.name}, version {version.number}: {version.place}", soft_wrap=True)
+    console.print(f"Published {version.name}, version {version.number}: {version.location}", soft_wrap=True)
     console.print(f"digest {version.digest}", soft_wrap=True)
     if outcome.report:
         console.print(f"report {outcome.report}", soft_wrap=True)
@@ -128,7 +128,7 @@ def as_data(outcome: Outcome, prepared: Prepared, store: str, alias: str | None)
     published = version and {
         "version": version.number,
         "digest": version.digest,
-        "path": version.place,
+        "path": version.location,
         "report": outcome.report,
         "store": store,
         "alias": alias,
@@ -239,10 +239,10 @@ def inputs(prepared: Prepared) -> list[dict[str, Any]]:
         values, missing, statistics = prepared.dataset.inputs[column.name], 0, column.statistics
         if prepared.stream is not None:  # then the values are those of the rows held out
             missing = statistics.get("missing", 0)
-        if isinstance(column, Number):
+        if isinstance(column, NumberColumn):
             missing += int(np.isnan(values).sum())
             summary = f"{number(statistics['min'])} to {number(statistics['max'])}, mean {number(statistics['mean'])}"
-        elif isinstance(column, Category):
+        elif isinstance(column, CategoryColumn):
             missing += sum(value is None for value in values)
             summary = _listed(column.categories)
         else:

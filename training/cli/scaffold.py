@@ -30,21 +30,21 @@ def draft(path: Path, target: str | None, job: Path, name: str | None = None) ->
     """The text of a job file to lie at `job`, for the table at `path`."""
     kind = path.suffix.lower()
     if kind not in TABLES and path.is_file():
-        mend = "start from examples/digits.toml" if kind == ".npz" else "docs/jobs.md shows a whole job file"
-        raise DataError(path.name, [Fault("", f"wanted a .csv or .parquet file; found {kind or 'no ending'}", mend)])
+        fix = "start from examples/digits.toml" if kind == ".npz" else "docs/jobs.md shows a whole job file"
+        raise DataError(path.name, [Fault("", f"expected a .csv or .parquet file; found {kind or 'no ending'}", fix)])
     streamed = streams(DataSection(path=path.name), path.parent)
     table = table_reader.first_rows(path) if streamed else readers.read_csv(path)
     if len(table) == 1:
         raise DataError(path.name, [Fault("", "there is one row of data", "add rows: a model learns from many")])
     if target is None:
-        mend = f"--target COLUMN, one of {', '.join(table.columns)}"
-        raise JobError(path.name, [Fault("", "wanted the column to predict", mend)])
+        fix = f"--target COLUMN, one of {', '.join(table.columns)}"
+        raise JobError(path.name, [Fault("", "expected the column to predict", fix)])
     if target not in table.columns:
-        mend = did_you_mean(target, table.columns) or f"the columns are {', '.join(table.columns)}"
-        raise DataError(path.name, [Fault("--target", f"there is no column '{target}'", mend)])
+        fix = did_you_mean(target, table.columns) or f"the columns are {', '.join(table.columns)}"
+        raise DataError(path.name, [Fault("--target", f"there is no column '{target}'", fix)])
     model = name or _name(job.stem)
     if not NAME.fullmatch(model):
-        raise JobError("--name", [Fault("", f"wanted letters, digits, '.', '_' and '-'; found {model!r}")])
+        raise JobError("--name", [Fault("", f"expected letters, digits, '.', '_' and '-'; found {model!r}")])
     text = _text(table, target, model, os.path.relpath(path, job.parent), streamed=streamed)
     prepare(from_dict(tomllib.loads(text), job.parent, path.name))  # what it finds wrong with the data is wrong now
     return text
@@ -53,7 +53,7 @@ def draft(path: Path, target: str | None, job: Path, name: str | None = None) ->
 def write(path: Path, text: str, *, force: bool = False) -> None:
     """Write the job file, whole or not at all; one that is there stays, unless `force`."""
     if path.suffix != ".toml":
-        raise JobError(str(path), [Fault("", "wanted the name of a job file, ending in .toml")])
+        raise JobError(str(path), [Fault("", "expected the name of a job file, ending in .toml")])
     if path.exists() and not force:
         raise JobError(str(path), [Fault("", "is there already", "--force replaces it, -o writes another")])
     try:

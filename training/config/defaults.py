@@ -44,13 +44,13 @@ def optimizer(train: TrainSection, module: Module) -> Optimizer:
 
 def schedule(train: TrainSection, score: Callable[[float], float]) -> Schedule | None:
     """The schedule, if there is one; `score` is what a plateau watches (see `OnPlateau`)."""
-    wanted = train.schedule
-    if wanted is None:
+    expected = train.schedule
+    if expected is None:
         return None
-    found = SCHEDULES[wanted.name](**_given(wanted, SCHEDULE_KEYS[wanted.name]))
+    found = SCHEDULES[expected.name](**_given(expected, SCHEDULE_KEYS[expected.name]))
     if isinstance(found, OnPlateau):
         found.score = score
-    return found if wanted.warm_up is None else WarmUp(wanted.warm_up, found)
+    return found if expected.warm_up is None else WarmUp(expected.warm_up, found)
 
 
 def class_weights(
@@ -60,24 +60,26 @@ def class_weights(
 
     Balanced is `n / (k·counts)`, n rows of k classes: every class then has the same say, and a row 1 in the mean.
     """
-    wanted = train.class_weights
-    if wanted is None:
+    expected = train.class_weights
+    if expected is None:
         return None
-    place = "train.class_weights"
+    location = "train.class_weights"
     if not labels:
-        raise JobError(source, [Fault(place, "is for classifications; found a regression", "leave it out")])
-    if isinstance(wanted, str):
+        raise JobError(source, [Fault(location, "is for classifications; found a regression", "leave it out")])
+    if isinstance(expected, str):
         balanced: list[float] = (counts.sum() / (len(labels) * counts)).tolist()
         return tuple(balanced)
     names = [str(label) for label in labels]
     faults = [
-        Fault(f"{place}.{name}", "there is no such class", did_you_mean(name, names) or f"there are {', '.join(names)}")
-        for name in wanted
+        Fault(
+            f"{location}.{name}", "there is no such class", did_you_mean(name, names) or f"there are {', '.join(names)}"
+        )
+        for name in expected
         if name not in names
     ]
     if faults:
         raise JobError(source, faults)
-    return tuple(float(wanted.get(name, 1)) for name in names)
+    return tuple(float(expected.get(name, 1)) for name in names)
 
 
 def _given(section: object, keys: tuple[str, ...]) -> dict[str, Any]:

@@ -1,4 +1,4 @@
-"""What the job file's schema is made of: fields that tell a fault by what was wanted, found and how to mend it."""
+"""What the job file's schema is made of: fields that tell a fault by what was expected, found and how to mend it."""
 
 from __future__ import annotations
 
@@ -13,8 +13,8 @@ from model_store.errors import Fault, did_you_mean
 # What faults are made of -------------------------------------------------------------------------------------------
 
 
-def faulty(problem: str, mend: str = "", key: str | None = None) -> ValidationError:
-    faults: list[Any] = [Fault("", problem, mend)]
+def faulty(problem: str, fix: str = "", key: str | None = None) -> ValidationError:
+    faults: list[Any] = [Fault("", problem, fix)]
     return ValidationError(faults if key is None else {key: faults})
 
 
@@ -43,19 +43,19 @@ def shown(value: Any) -> str:
 
 
 class Setting(fields.Field[Any]):
-    """A value that `accept` takes, or a fault saying what was `wanted`."""
+    """A value that `accept` takes, or a fault saying what was `expected`."""
 
-    def __init__(self, wanted: str, accept: Callable[[Any], bool], *, required: bool = False) -> None:
-        super().__init__(required=required, error_messages={"required": f"missing; wanted {wanted}"})
-        self.wanted = wanted
+    def __init__(self, expected: str, accept: Callable[[Any], bool], *, required: bool = False) -> None:
+        super().__init__(required=required, error_messages={"required": f"missing; expected {expected}"})
+        self.expected = expected
         self.accept = accept
 
     def _deserialize(self, value: Any, attr: str | None, data: Any, **_: Any) -> Any:
         if not self.accept(value):
-            raise faulty(f"wanted {self.wanted}; found {shown(value)}", self.mend(value))
+            raise faulty(f"expected {self.expected}; found {shown(value)}", self.fix(value))
         return value
 
-    def mend(self, value: Any) -> str:
+    def fix(self, value: Any) -> str:
         """How to mend a wrong value, if one can tell: by leaving its quotes out."""
         if not isinstance(value, str):
             return ""
@@ -74,7 +74,7 @@ class Choice(Setting):
         super().__init__(one_of(names), lambda value: isinstance(value, str) and value in names, required=required)
         self.names = names
 
-    def mend(self, value: Any) -> str:
+    def fix(self, value: Any) -> str:
         return did_you_mean(value, self.names) if isinstance(value, str) else ""
 
 
@@ -82,7 +82,7 @@ class Section(fields.Nested):
     """A table of the job file."""
 
     def __init__(self, schema: type[Schema], *, required: bool = False) -> None:
-        message = "missing; wanted this section"
+        message = "missing; expected this section"
         super().__init__(schema, required=required, error_messages={"required": message, "null": message})
 
 
@@ -91,12 +91,12 @@ def text() -> Setting:
 
 
 def whole_number(low: int, high: int) -> Setting:
-    wanted = f"a whole number of at least {low}" if high > 2**31 else f"a whole number from {low} to {high}"
-    return Setting(wanted, lambda value: whole(value, low, high))
+    expected = f"a whole number of at least {low}" if high > 2**31 else f"a whole number from {low} to {high}"
+    return Setting(expected, lambda value: whole(value, low, high))
 
 
-def number(wanted: str, accept: Callable[[float], bool]) -> Setting:
-    return Setting(wanted, lambda value: is_number(value) and math.isfinite(value) and accept(value))
+def number(expected: str, accept: Callable[[float], bool]) -> Setting:
+    return Setting(expected, lambda value: is_number(value) and math.isfinite(value) and accept(value))
 
 
 # Sections ------------------------------------------------------------------------------------------------------------
@@ -116,12 +116,12 @@ class Base(Schema):
         messages: Any = error.messages
         for key, found in messages.items():
             if found == [self.error_messages["unknown"]]:
-                messages[key] = [Fault("", "unknown key", self.mend_unknown(key))]
+                messages[key] = [Fault("", "unknown key", self.fix_unknown(key))]
             elif found == [self.error_messages["type"]]:
-                messages[key] = [Fault("", f"wanted a table of keys; found {shown(data)}")]
+                messages[key] = [Fault("", f"expected a table of keys; found {shown(data)}")]
 
-    def mend_unknown(self, key: str) -> str:
-        if elsewhere := [place for place, schema in SECTIONS.items() if key in schema._declared_fields]:
+    def fix_unknown(self, key: str) -> str:
+        if elsewhere := [location for location, schema in SECTIONS.items() if key in schema._declared_fields]:
             return f"it belongs in [{elsewhere[0]}]"
         return did_you_mean(key, self.fields) or f"known keys: {', '.join(self.fields)}"
 

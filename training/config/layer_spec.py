@@ -68,7 +68,7 @@ class Layers(fields.Field[list[Layer]]):
 
     def _deserialize(self, value: Any, attr: str | None, data: Any, **_: Any) -> list[Layer]:
         if not isinstance(value, list):
-            raise faulty(f"wanted a list such as [16, 'tanh']; found {shown(value)}")
+            raise faulty(f"expected a list such as [16, 'tanh']; found {shown(value)}")
         if wrong := {str(i): found for i, layer in enumerate(value) if (found := _faults(layer))}:
             raise ValidationError(wrong)
         return value
@@ -83,26 +83,26 @@ def _faults(layer: Any) -> Any:
         return _table_faults(layer)
     if layer in NAMES if isinstance(layer, str) else whole(layer, 1, _WIDEST):
         return []
-    mend = ""
+    fix = ""
     if isinstance(layer, str):
         meant = layer if layer in TABLES else ""
-        mend = f"write {_EXAMPLES[meant]}" if meant else did_you_mean(layer, [*NAMES, *TABLES])
-    wanted = f"a size from 1 to {_WIDEST}, one of {named(NAMES)}, or a table such as {_EXAMPLES['conv']}"
-    return [Fault("", f"wanted {wanted}; found {shown(layer)}", mend)]
+        fix = f"write {_EXAMPLES[meant]}" if meant else did_you_mean(layer, [*NAMES, *TABLES])
+    expected = f"a size from 1 to {_WIDEST}, one of {named(NAMES)}, or a table such as {_EXAMPLES['conv']}"
+    return [Fault("", f"expected {expected}; found {shown(layer)}", fix)]
 
 
 def _table_faults(table: dict[str, Any]) -> Any:
     kinds = [kind for kind in TABLES if kind in table]
     if len(kinds) != 1:
-        problem = f"wanted one of the keys {named(TABLES)} in a table; found {named(table) or 'none'}"
-        mends = [mend for key in table if (mend := did_you_mean(key, TABLES))]
-        return [Fault("", problem, mends[0] if mends and not kinds else f"such as {_EXAMPLES['conv']}")]
+        problem = f"expected one of the keys {named(TABLES)} in a table; found {named(table) or 'none'}"
+        fixes = [fix for key in table if (fix := did_you_mean(key, TABLES))]
+        return [Fault("", problem, fixes[0] if fixes and not kinds else f"such as {_EXAMPLES['conv']}")]
     settings = TABLES[kinds[0]]
     wrong: dict[str, Any] = {}
     for key, value in table.items():
         if key not in settings:
-            mend = did_you_mean(key, settings) or f"known keys: {', '.join(settings)}"
-            wrong[key] = [Fault("", "unknown key", mend)]
+            fix = did_you_mean(key, settings) or f"known keys: {', '.join(settings)}"
+            wrong[key] = [Fault("", "unknown key", fix)]
             continue
         try:
             settings[key].deserialize(value)
@@ -163,7 +163,7 @@ def _module(layer: Layer, shape: tuple[int, ...], rng: np.random.Generator, lear
         return Dropout(layer["dropout"], rng=rng)
     kind = "conv" if "conv" in layer else "pool"
     if len(shape) == 1:
-        raise ValueError(f"wanted images for '{kind}'; found {shape[0]} values in a row")
+        raise ValueError(f"expected images for '{kind}'; found {shape[0]} values in a row")
     settings = {key: value for key, value in layer.items() if key != kind}
     if kind == "pool":
         return MaxPool2D(shape, layer["pool"], **settings)

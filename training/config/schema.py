@@ -1,6 +1,6 @@
 """The job file's schema: which sections and keys there are, what each may hold, and a fault for everything else.
 
-A fault says where it is (`train.learning_rate`), what was wanted, what was found and how to mend it. All faults of a
+A fault says where it is (`train.learning_rate`), what was expected, what was found and how to mend it. All faults of a
 job are reported at once. docs/jobs.md explains the keys to the user.
 """
 
@@ -43,9 +43,9 @@ class Kinds(fields.Field[dict[str, str]]):
     def _deserialize(self, value: Any, attr: str | None, data: Any, **_: Any) -> dict[str, str]:
         kinds = ("number", "category")
         if not isinstance(value, dict):
-            raise faulty(f"wanted a table such as {{ year = 'category' }}; found {shown(value)}")
+            raise faulty(f"expected a table such as {{ year = 'category' }}; found {shown(value)}")
         wrong = {
-            column: [Fault("", f"wanted {one_of(kinds)}; found {shown(kind)}", did_you_mean(kind, kinds))]
+            column: [Fault("", f"expected {one_of(kinds)}; found {shown(kind)}", did_you_mean(kind, kinds))]
             for column, kind in value.items()
             if kind not in kinds
         }
@@ -58,13 +58,13 @@ def _file() -> Setting:
     return Setting("the path of a file, relative to the job file", lambda value: isinstance(value, str) and value != "")
 
 
-def _column_names(wanted: str, single: bool) -> Setting:
+def _column_names(expected: str, single: bool) -> Setting:
     def accept(value: Any) -> bool:
         if isinstance(value, str):
             return single and value != ""
         return isinstance(value, list) and bool(value) and all(isinstance(name, str) and name for name in value)
 
-    return Setting(wanted, accept)
+    return Setting(expected, accept)
 
 
 TABLES = (".csv", ".parquet")
@@ -75,8 +75,8 @@ TABLES = (".csv", ".parquet")
 
 class ModelSchema(Base):
     section = ModelSection
-    wanted = "a name of letters, digits, '.', '_' and '-' that starts with a letter or digit, at most 100 characters"
-    name = Setting(wanted, lambda value: isinstance(value, str) and bool(NAME.fullmatch(value)), required=True)
+    expected = "a name of letters, digits, '.', '_' and '-' that starts with a letter or digit, at most 100 characters"
+    name = Setting(expected, lambda value: isinstance(value, str) and bool(NAME.fullmatch(value)), required=True)
     description = text()
 
 
@@ -102,19 +102,19 @@ class DataSchema(Base):
         path, images, labels = data.get("path"), data.get("images"), data.get("labels")
         if path is None:
             if images is None and labels is None:
-                raise faulty("missing; wanted the path of a .csv, .parquet or .npz file", key="path")
+                raise faulty("missing; expected the path of a .csv, .parquet or .npz file", key="path")
             for key, other in (("images", "labels"), ("labels", "images")):
                 if data.get(key) is None:
-                    raise faulty(f"missing; wanted the IDX file that goes with '{other}'", key=key)
+                    raise faulty(f"missing; expected the IDX file that goes with '{other}'", key=key)
         elif images is not None or labels is not None:
-            raise faulty("wanted either path, or images and labels; found both", "leave one out", key="path")
+            raise faulty("expected either path, or images and labels; found both", "leave one out", key="path")
         elif not isinstance(path, str):
             return
         elif not path.lower().endswith((*TABLES, ".npz")):
-            mend = "save a table as CSV or Parquet; for IDX files write images = ... and labels = ..."
-            raise faulty(f"wanted a .csv, .parquet or .npz file; found {shown(path)}", mend, key="path")
+            fix = "save a table as CSV or Parquet; for IDX files write images = ... and labels = ..."
+            raise faulty(f"expected a .csv, .parquet or .npz file; found {shown(path)}", fix, key="path")
         elif path.lower().endswith(TABLES) and "target" not in data:
-            raise faulty("missing; wanted the column to predict", key="target")
+            raise faulty("missing; expected the column to predict", key="target")
         elif path.lower().endswith(".parquet") and data.get("stream") is False:
             raise faulty("Parquet is always streamed", "leave it out", key="stream")
 
@@ -135,7 +135,7 @@ class DataSchema(Base):
         if both := next((name for name in data.get("columns", []) if name in targets), None):
             raise faulty(f"'{both}' is the target", "leave it out of the columns", key="columns")
         if len(targets) > 1 and data.get("task") == "classification":
-            raise faulty(f"wanted one column for a classification; found {len(targets)}", key="target")
+            raise faulty(f"expected one column for a classification; found {len(targets)}", key="target")
 
 
 class SplitSchema(Base):
@@ -147,7 +147,7 @@ class SplitSchema(Base):
     def _rest(self, data: dict[str, Any], **_: Any) -> None:
         split = SplitSection(**data)
         if split.test + split.validation >= 1:
-            problem = f"wanted test + validation below 1; found {split.test} + {split.validation}"
+            problem = f"expected test + validation below 1; found {split.test} + {split.validation}"
             raise faulty(problem, "the rest is what the network learns from", key="validation")
 
 
@@ -196,28 +196,31 @@ def validate(job: Mapping[str, Any]) -> Settings | list[Fault]:
     except ValidationError as error:
         order = list(_places(job))
         faults = list(_faults(error.messages, ""))
-        return sorted(faults, key=lambda fault: order.index(fault.place) if fault.place in order else len(order))
+        return sorted(faults, key=lambda fault: order.index(fault.location) if fault.location in order else len(order))
     return settings
 
 
-def _faults(messages: Any, place: str) -> list[Fault]:
+def _faults(messages: Any, location: str) -> list[Fault]:
     """marshmallow's nested messages as a flat list."""
     if isinstance(messages, dict):
         return [
             fault
             for key, inner in messages.items()
-            for fault in _faults(inner, place if key == "_schema" else f"{place}.{key}".removeprefix("."))
+            for fault in _faults(inner, location if key == "_schema" else f"{location}.{key}".removeprefix("."))
         ]
-    return [replace(found, place=place) if isinstance(found, Fault) else Fault(place, str(found)) for found in messages]
+    return [
+        replace(found, location=location) if isinstance(found, Fault) else Fault(location, str(found))
+        for found in messages
+    ]
 
 
-def _places(value: Any, place: str = "") -> list[str]:
+def _places(value: Any, location: str = "") -> list[str]:
     items: list[tuple[Any, Any]] = []
     if isinstance(value, Mapping):
         items = list(value.items())
     elif isinstance(value, list):
         items = list(enumerate(value))
-    places = [place] if place else []
+    locations = [location] if location else []
     for key, inner in items:
-        places += _places(inner, f"{place}.{key}".removeprefix("."))
-    return places
+        locations += _places(inner, f"{location}.{key}".removeprefix("."))
+    return locations

@@ -23,8 +23,8 @@ def parse(path: Path) -> dict[str, Any]:
     """What a job file says. JobError where it cannot be read or is no TOML."""
     kind = path.suffix.lower()
     if kind in _DATA and path.is_file():
-        problem, mend = _DATA[kind]
-        raise JobError(str(path), [Fault("", f"wanted a job file in TOML, found {problem}", mend.format(path=path))])
+        problem, fix = _DATA[kind]
+        raise JobError(str(path), [Fault("", f"expected a job file in TOML, found {problem}", fix.format(path=path))])
     try:
         text = path.read_bytes().decode("utf-8")
         return tomllib.loads(text)
@@ -35,7 +35,9 @@ def parse(path: Path) -> dict[str, Any]:
         raise JobError(str(path), [Fault("", f"cannot be read: {error.strerror}")]) from error
     except UnicodeDecodeError as error:
         line = error.object[: error.start].count(b"\n") + 1
-        raise JobError(str(path), [Fault(f"line {line}", "wanted text in UTF-8", "save the file as UTF-8")]) from error
+        raise JobError(
+            str(path), [Fault(f"line {line}", "expected text in UTF-8", "save the file as UTF-8")]
+        ) from error
     except tomllib.TOMLDecodeError as error:
         raise JobError(str(path), [_syntax_fault(str(error), text)]) from error
 
@@ -56,13 +58,13 @@ def _syntax_mend(line: str) -> str:
     return "put texts in quotes" if re.match(r"[A-Za-z_./]", value) else ""
 
 
-def set_key(content: dict[str, Any], place: str, value: Any) -> None:
+def set_key(content: dict[str, Any], location: str, value: Any) -> None:
     """Set a key of what a job file says, by its place: `train.epochs`; None leaves it out."""
-    *tables, key = place.split(".")
+    *tables, key = location.split(".")
     for name in tables:
         inner = content.setdefault(name, {})
         if not isinstance(inner, dict):
-            raise JobError("--set", [Fault(place, f"'{name}' is not a section", "write it as section.key=value")])
+            raise JobError("--set", [Fault(location, f"'{name}' is not a section", "write it as section.key=value")])
         content = inner
     if value is None:
         content.pop(key, None)

@@ -99,10 +99,10 @@ class ClassWeights(fields.Field[Any]):
         if value == "balanced":
             return "balanced"
         if not isinstance(value, dict) or not value:
-            mend = did_you_mean(value, ["balanced"]) if isinstance(value, str) else ""
-            raise faulty(f"wanted 'balanced' or a table such as {{ rare = 5 }}; found {shown(value)}", mend)
+            fix = did_you_mean(value, ["balanced"]) if isinstance(value, str) else ""
+            raise faulty(f"expected 'balanced' or a table such as {{ rare = 5 }}; found {shown(value)}", fix)
         wrong: dict[str, list[Fault]] = {
-            label: [Fault("", f"wanted a number above 0; found {shown(weight)}")]
+            label: [Fault("", f"expected a number above 0; found {shown(weight)}")]
             for label, weight in value.items()
             if not is_number(weight) or not 0 < weight < math.inf
         }
@@ -137,7 +137,7 @@ class TrainSchema(Base):
     def _own_keys(self, data: dict[str, Any], **_: Any) -> None:
         _misplaced(data, "optimizer", data.get("optimizer", "sgd"), OPTIMIZER_KEYS)
         if data.get("nesterov") and data.get("momentum") == 0:
-            raise faulty("wanted a momentum above 0 to go with it; found 0", key="nesterov")
+            raise faulty("expected a momentum above 0 to go with it; found 0", key="nesterov")
 
     @post_load
     def _make(self, data: dict[str, Any], **_: Any) -> TrainSection:

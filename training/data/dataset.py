@@ -15,7 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from model_store.errors import Fault, did_you_mean
-from model_store.schema.signature import Classes, Input, Signature, Values
+from model_store.schema.signature import ClassificationOutput, Input, RegressionOutput, Signature
 from training.config.settings import DataSection
 from training.data import readers, type_inference
 from training.data.readers import Arrays, Table
@@ -76,14 +76,14 @@ class Dataset:
         if faults:
             raise DataError(self.name, faults)
         if self.labels:
-            return Signature(tuple(inputs), Classes(self.targets[0], self.labels))
-        output = Values(self.targets, *type_inference.fit_values(answers, standardise))
+            return Signature(tuple(inputs), ClassificationOutput(self.targets[0], self.labels))
+        output = RegressionOutput(self.targets, *type_inference.fit_values(answers, standardise))
         return Signature(tuple(inputs), output)
 
-    def place(self, row: int) -> str:
+    def location(self, row: int) -> str:
         return f"row {row}" if self.lines is None else f"{self.noun} {self.lines[row]}"
 
-    def places(self, rows: Sequence[int]) -> str:
+    def locations(self, rows: Sequence[int]) -> str:
         """A few of the rows, for a sentence."""
         if self.lines is None:
             return _some("row", list(rows))
@@ -132,21 +132,21 @@ def _of_table(table: Table, sha256: str, section: DataSection) -> Dataset:
     if faults:
         raise DataError(table.name, faults, total)
     answers, labels = _answers(table, targets, section, notes)
-    notes += type_inference.doubts(table, kinds, section.kinds)
+    notes += type_inference.kind_warnings(table, kinds, section.kinds)
     return Dataset(table.name, sha256, inputs, kinds, tuple(targets), answers, labels, table.lines, notes)
 
 
 def check_names(table: Table, targets: list[str], names: list[str], section: DataSection) -> None:
     faults = []
-    for place, wanted in (("data.target", targets), ("data.columns", names)):
-        for name in wanted:
+    for location, expected in (("data.target", targets), ("data.columns", names)):
+        for name in expected:
             if name not in table.columns:
-                mend = did_you_mean(name, table.columns) or f"the columns are {', '.join(table.columns)}"
-                faults.append(Fault(place, f"there is no column '{name}'", mend))
+                fix = did_you_mean(name, table.columns) or f"the columns are {', '.join(table.columns)}"
+                faults.append(Fault(location, f"there is no column '{name}'", fix))
     for name in section.kinds:
         if name not in names:
-            mend = did_you_mean(name, names) or f"the inputs are {', '.join(names)}"
-            faults.append(Fault(f"data.kinds.{name}", f"there is no input '{name}'", mend))
+            fix = did_you_mean(name, names) or f"the inputs are {', '.join(names)}"
+            faults.append(Fault(f"data.kinds.{name}", f"there is no input '{name}'", fix))
     if not names:
         faults.append(Fault("data.columns", "no column is left but the target", "add columns to predict it from"))
     if faults:
@@ -160,12 +160,12 @@ def _with_targets(table: Table, targets: list[str], section: DataSection, notes:
     if len(kept) == len(table):
         return table
     without = _some("line", [table.lines[row] for row, values in enumerate(cells) if None in values])
-    place = f"column {targets[0]}" if len(targets) == 1 else f"columns {', '.join(targets)}"
+    location = f"column {targets[0]}" if len(targets) == 1 else f"columns {', '.join(targets)}"
     if not kept:
-        raise DataError(table.name, [Fault(place, "the target is missing in every row", "choose another target")])
+        raise DataError(table.name, [Fault(location, "the target is missing in every row", "choose another target")])
     if section.missing == "refuse":
-        mend = "leave these rows out, or write missing = 'impute' to have that done"
-        raise DataError(table.name, [Fault(place, f"the target is missing in {without}", mend)])
+        fix = "leave these rows out, or write missing = 'impute' to have that done"
+        raise DataError(table.name, [Fault(location, f"the target is missing in {without}", fix)])
     notes.append(f"rows without a target are left out: {without}")
     selected = {name: [cells[row] for row in kept] for name, cells in table.columns.items()}
     return Table(table.name, selected, [table.lines[row] for row in kept])
@@ -192,8 +192,8 @@ def _answers(
     cells = [str(cell) for cell in table.columns[name]]
     if type_inference.identifies(cells):
         problem = f"{len(set(cells))} classes in {len(cells)} rows are too many to learn"
-        mend = "for a quantity write task = 'regression'; else choose another target"
-        raise DataError(table.name, [Fault(f"column {name}", problem, mend)])
+        fix = "for a quantity write task = 'regression'; else choose another target"
+        raise DataError(table.name, [Fault(f"column {name}", problem, fix)])
     return classes(table.name, name, type_inference.labels_of(cells))
 
 
@@ -218,7 +218,7 @@ def _of_arrays(arrays: Arrays, sha256: str, section: DataSection) -> Dataset:
         found = [str(label) for label in y] if y.dtype.kind == "U" else [int(label) for label in y]
         answers, labels = classes(arrays.name, targets[0], found)
     elif y.dtype.kind == "U":
-        raise DataError(arrays.name, [Fault("y", "wanted numbers for a regression; found texts", "")])
+        raise DataError(arrays.name, [Fault("y", "expected numbers for a regression; found texts", "")])
     else:
         answers = y.astype(np.float64).reshape(len(y), -1)
     x = arrays.x.astype(np.uint8) if arrays.x.dtype.kind == "b" else arrays.x  # callers send 0 and 1
@@ -231,15 +231,15 @@ def target_names(arrays: Arrays, section: DataSection, task: str, outputs: int) 
         return (name,) if outputs == 1 else tuple(f"{name}_{i}" for i in range(outputs))
     names = (section.target,) if isinstance(section.target, str) else tuple(section.target)
     if len(names) != outputs:
-        fault = Fault("data.target", f"wanted {outputs} names, one for each column of y; found {len(names)}", "")
+        fault = Fault("data.target", f"expected {outputs} names, one for each column of y; found {len(names)}", "")
         raise DataError(arrays.name, [fault])
     return names
 
 
 def no_labels(dtype: np.dtype[Any], shape: tuple[int, ...]) -> Fault:
     """The fault of answers that are no classes."""
-    mend = "save y.astype(int) if they are whole" if math.prod(shape[1:]) == 1 else "of one-hot rows y.argmax(axis=1)"
-    return Fault("y", f"wanted one whole number or text an example; found {dtype} of shape {shape}", mend)
+    fix = "save y.astype(int) if they are whole" if math.prod(shape[1:]) == 1 else "of one-hot rows y.argmax(axis=1)"
+    return Fault("y", f"expected one whole number or text an example; found {dtype} of shape {shape}", fix)
 
 
 def few(y: NDArray[Any]) -> bool:
@@ -250,7 +250,7 @@ def classes(source: str, name: str, found: Sequence[str | int]) -> tuple[NDArray
     """The labels in order, and for each row the index of its own."""
     labels = sorted(set(found))
     if len(labels) < 2:
-        fault = Fault(f"column {name}", f"wanted two classes or more; found only {labels[0]!r}", "add rows of others")
+        fault = Fault(f"column {name}", f"expected two classes or more; found only {labels[0]!r}", "add rows of others")
         raise DataError(source, [fault])
     index = {label: i for i, label in enumerate(labels)}
     return np.array([index[label] for label in found], np.int64), tuple(labels)

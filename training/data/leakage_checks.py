@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from model_store.schema.signature import Category, Signature
+from model_store.schema.signature import CategoryColumn, Signature
 
 FEWEST_ROWS = 50  # among fewer, chance alone finds a column
 MOST_ROWS = 100_000  # that are looked at
@@ -48,7 +48,7 @@ def constants(signature: Signature) -> list[str]:
     return [
         f"column {column.name} has one value in all training rows: it tells the network nothing"
         for column in signature.inputs
-        if (len(column.categories) == 1 if isinstance(column, Category) else column.statistics["std"] == 0)
+        if (len(column.categories) == 1 if isinstance(column, CategoryColumn) else column.statistics["std"] == 0)
     ]
 
 

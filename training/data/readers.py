@@ -100,18 +100,18 @@ def header(name: str, rows: Iterator[tuple[int, list[str]]]) -> list[str]:
     try:
         line, names = next(rows)
     except StopIteration:
-        raise DataError(name, [Fault("", "the file is empty", "wanted a header and rows")]) from None
+        raise DataError(name, [Fault("", "the file is empty", "expected a header and rows")]) from None
     names = [name.strip() for name in names]
     check_header(name, names, f"line {line}")
     return names
 
 
-def ragged(line: int, row: list[str], wanted: int) -> Fault | None:
+def ragged(line: int, row: list[str], expected: int) -> Fault | None:
     """The fault of a row that is longer or shorter than the header."""
-    if len(row) == wanted:
+    if len(row) == expected:
         return None
-    mend = "put quotation marks around cells that contain a comma" if len(row) > wanted else ""
-    return Fault(f"line {line}", f"wanted {_count(wanted, 'cell')}, as in the header; found {len(row)}", mend)
+    fix = "put quotation marks around cells that contain a comma" if len(row) > expected else ""
+    return Fault(f"line {line}", f"expected {_count(expected, 'cell')}, as in the header; found {len(row)}", fix)
 
 
 def rows_of(path: Path) -> Iterator[tuple[int, list[str]]]:
@@ -128,8 +128,8 @@ def rows_of(path: Path) -> Iterator[tuple[int, list[str]]]:
     except UnicodeDecodeError as error:
         raise DataError(path.name, [_encoding_fault(path)]) from error
     except csv.Error as error:
-        mend = "close the quotation mark, and write a quotation mark inside quotes twice"
-        raise DataError(path.name, [Fault(f"line {before + 1}", f"not CSV: {error}", mend)]) from error
+        fix = "close the quotation mark, and write a quotation mark inside quotes twice"
+        raise DataError(path.name, [Fault(f"line {before + 1}", f"not CSV: {error}", fix)]) from error
     finally:
         csv.field_size_limit(limit)
 
@@ -140,42 +140,42 @@ def cell(text: str) -> str | None:
     return None if len(text) < 5 and text.lower() in MISSING else text
 
 
-def check_header(name: str, header: list[str], place: str = "") -> None:
+def check_header(name: str, header: list[str], location: str = "") -> None:
     """DataError where columns cannot be told apart by their names."""
     faults = []
     seen: set[str] = set()
     for index, column in enumerate(header, 1):
         if not column:
-            faults.append(Fault(place, f"column {index} has no name", _unnamed(index)))
+            faults.append(Fault(location, f"column {index} has no name", _unnamed(index)))
         elif column in seen:
-            faults.append(Fault(place, f"two columns are named '{column}'", "rename one of them"))
+            faults.append(Fault(location, f"two columns are named '{column}'", "rename one of them"))
         seen.add(column)
     if len(header) == 1 and (other := next((sign for sign in ";\t|" if sign in header[0]), None)):
         shown = "tabs" if other == "\t" else f"'{other}'"
-        faults.append(Fault(place, f"the columns seem to be separated by {shown}", "separate them by commas"))
+        faults.append(Fault(location, f"the columns seem to be separated by {shown}", "separate them by commas"))
     if faults:
         raise DataError(name, faults)
 
 
 def _unnamed(index: int) -> str:
     """How to mend a column without a name: the first is most often the numbers of pandas' rows."""
-    mend = "give every column a name in the header"
-    return f"{mend}; of numbered rows of pandas: to_csv(..., index=False)" if index == 1 else mend
+    fix = "give every column a name in the header"
+    return f"{fix}; of numbered rows of pandas: to_csv(..., index=False)" if index == 1 else fix
 
 
 def _encoding_fault(path: Path) -> Fault:
     with path.open("rb") as file:
         if file.read(2) in (b"\xff\xfe", b"\xfe\xff"):
-            return Fault("", "wanted text in UTF-8; found UTF-16", "save the file as UTF-8")
+            return Fault("", "expected text in UTF-8; found UTF-16", "save the file as UTF-8")
         file.seek(0)
         for number, line in enumerate(file, 1):
             try:
                 line.decode("utf-8")
             except UnicodeDecodeError as error:
-                problem = f"wanted text in UTF-8; found the byte 0x{line[error.start]:02x}"
-                mend = f"save the file as UTF-8, for example: iconv -f latin1 -t utf-8 {path.name}"
-                return Fault(f"line {number}", problem, mend)
-    return Fault("", "wanted text in UTF-8", "save the file as UTF-8")
+                problem = f"expected text in UTF-8; found the byte 0x{line[error.start]:02x}"
+                fix = f"save the file as UTF-8, for example: iconv -f latin1 -t utf-8 {path.name}"
+                return Fault(f"line {number}", problem, fix)
+    return Fault("", "expected text in UTF-8", "save the file as UTF-8")
 
 
 # Arrays ----------------------------------------------------------------------------------------------------------
@@ -206,16 +206,16 @@ def check_members(path: Path) -> None:
                     continue
                 with archive.open(f"{key}.npy") as member:
                     if npy_header(member)[2].hasobject:
-                        mend = (
+                        fix = (
                             "save x.astype(float)"
                             if key == "x"
                             else "save y.astype(str), or of numbers y.astype(float)"
                         )
-                        faults.append(Fault(key, "wanted plain values; found Python objects", mend))
+                        faults.append(Fault(key, "expected plain values; found Python objects", fix))
     except DAMAGED as error:
         with opened(path) as file:
             if file.read(6) == np.lib.format.MAGIC_PREFIX:
-                fault = Fault("", "wanted an .npz file; found a single array", _savez("x"))
+                fault = Fault("", "expected an .npz file; found a single array", _savez("x"))
                 raise DataError(path.name, [fault]) from error
         problem = f"not an .npz file that can be read: {error}"
         raise DataError(path.name, [Fault("", problem, "write it with numpy.savez(path, x=x, y=y)")]) from error
@@ -257,9 +257,9 @@ def _idx(path: Path) -> NDArray[Any]:
     kind, dimensions = idx_type(path.name, content[:4])
     start = 4 + 4 * dimensions
     shape = struct.unpack(f">{dimensions}I", content[4:start]) if len(content) >= start else ()
-    wanted = start + kind.itemsize * int(np.prod([int(size) for size in shape], dtype=object))
-    if len(content) != wanted:
-        problem = f"wanted {wanted} bytes for the shape {shape}; found {len(content)}"
+    expected = start + kind.itemsize * int(np.prod([int(size) for size in shape], dtype=object))
+    if len(content) != expected:
+        problem = f"expected {expected} bytes for the shape {shape}; found {len(content)}"
         raise DataError(path.name, [Fault("", problem, "fetch the file again")])
     return np.frombuffer(content, kind, offset=start).reshape(shape).astype(kind.newbyteorder("="))
 
@@ -267,7 +267,7 @@ def _idx(path: Path) -> NDArray[Any]:
 def idx_type(name: str, beginning: bytes) -> tuple[np.dtype[Any], int]:
     """The type and the number of dimensions that the first four bytes of an IDX file tell."""
     if len(beginning) < 4 or beginning[:2] != b"\0\0" or beginning[2] not in _IDX_TYPES:
-        problem = f"wanted an IDX file (00 00, type, dimensions); found {beginning.hex(' ') or 'nothing'}"
+        problem = f"expected an IDX file (00 00, type, dimensions); found {beginning.hex(' ') or 'nothing'}"
         raise DataError(name, [Fault("", problem, "MNIST's files are named like train-images-idx3-ubyte.gz")])
     return np.dtype(_IDX_TYPES[beginning[2]]), beginning[3]
 
@@ -276,24 +276,24 @@ def checked(arrays: Arrays) -> Arrays:
     x, y = arrays.x, arrays.y
     faults = []
     if x.ndim < 2:
-        faults.append(Fault("x", f"wanted shape (examples, ...); found {x.shape}", "one example a row"))
+        faults.append(Fault("x", f"expected shape (examples, ...); found {x.shape}", "one example a row"))
     elif 0 in x.shape:
         faults.append(Fault("x", f"there is nothing in it: its shape is {x.shape}", "add examples"))
     if y.ndim not in (1, 2):
-        faults.append(Fault("y", f"wanted shape (examples,) or (examples, outputs); found {y.shape}", ""))
+        faults.append(Fault("y", f"expected shape (examples,) or (examples, outputs); found {y.shape}", ""))
     elif 0 in y.shape[1:]:
         faults.append(Fault("y", f"there is nothing in it: its shape is {y.shape}", "add answers"))
     elif x.ndim and len(x) != len(y):
-        faults.append(Fault("y", f"wanted as many as in x, {len(x)}; found {len(y)}", "one answer an example"))
+        faults.append(Fault("y", f"expected as many as in x, {len(x)}; found {len(y)}", "one answer an example"))
     if x.dtype.kind not in "buif":
-        faults.append(Fault("x", f"wanted numbers; found {x.dtype}", "encode them as numbers"))
+        faults.append(Fault("x", f"expected numbers; found {x.dtype}", "encode them as numbers"))
     if y.dtype.kind not in "buifU":
-        faults.append(Fault("y", f"wanted numbers or labels; found {y.dtype}", "labels are whole numbers or texts"))
+        faults.append(Fault("y", f"expected numbers or labels; found {y.dtype}", "labels are whole numbers or texts"))
     for key, array in (("x", x), ("y", y)):
         if array.dtype.kind == "f" and not np.isfinite(array).all():
             index = [int(i) for i in np.argwhere(~np.isfinite(array))[0]]
             found = f"{key}[{', '.join(map(str, index))}]"
-            faults.append(Fault(found, f"wanted a finite number; found {array[tuple(index)]}", "leave the row out"))
+            faults.append(Fault(found, f"expected a finite number; found {array[tuple(index)]}", "leave the row out"))
     if faults:
         raise DataError(arrays.name, faults)
     return arrays

@@ -77,12 +77,12 @@ def split(
             problem = f"{what} has {count}, of which none is left to learn from" + (
                 " in one of the folds" if fold else ""
             )
-            mend = (
+            fix = (
                 "add rows, or lower test and validation"
                 if fold is None
                 else "add rows, lower split.validation, or leave the class out"
             )
-            faults.append(Fault("split", problem, mend))
+            faults.append(Fault("split", problem, fix))
     training, checking, holding = (np.sort(np.concatenate(part)) for part in parts)
     for key, part, rows in (("test", test, holding), ("validation", validation, checking)):
         if part and not len(rows) and not faults:

@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 
 from model_store.errors import Fault
 from model_store.schema.columns import number_in
-from model_store.schema.signature import Array, Category, Number
+from model_store.schema.signature import ArrayColumn, CategoryColumn, NumberColumn
 from training.data.readers import Table
 from training.errors import SHOWN, DataError
 
@@ -54,9 +54,9 @@ def numbers(table: Table, column: str) -> NDArray[np.float64]:
         if value is None:
             total += 1
             if len(faults) < SHOWN:
-                problem = f"wanted a finite number; found {_shown(cell)}"
-                mend = "mend the cell, or empty it if the value is missing"
-                faults.append(Fault(f"{table.noun} {table.lines[row]}, column {column}", problem, mend))
+                problem = f"expected a finite number; found {_shown(cell)}"
+                fix = "mend the cell, or empty it if the value is missing"
+                faults.append(Fault(f"{table.noun} {table.lines[row]}, column {column}", problem, fix))
             value = math.nan
         values[row] = value
     if faults:
@@ -84,10 +84,10 @@ def _too_many(table: Table, column: str, distinct: int, *, sure: bool) -> Fault:
     most = f"; {MOST_CATEGORIES} at most" if distinct > MOST_CATEGORIES else ""
     problem = f"{distinct} different texts in {len(cells)} rows, too many for categories{most}"
     meant = kind_meant([cell for cell in cells if cell is not None])
-    mend = (f"{meant}; or " if meant else "") + "leave the column out: list the others as data.columns"
+    fix = (f"{meant}; or " if meant else "") + "leave the column out: list the others as data.columns"
     if not sure and distinct <= MOST_CATEGORIES:
-        mend += f", or say so if it is one: data.kinds = {{ {column!r} = 'category' }}"
-    return Fault(f"column {column}", problem, mend)
+        fix += f", or say so if it is one: data.kinds = {{ {column!r} = 'category' }}"
+    return Fault(f"column {column}", problem, fix)
 
 
 _DATE = re.compile(r"\d{4}([-/.])\d\d?\1\d\d?([T ].*)?|\d\d?([-/.])\d\d?\3\d{2,4}([T ].*)?")
@@ -109,10 +109,10 @@ def _no_numbers(cells: Sequence[str | None]) -> list[int]:
 
 
 def _slip(table: Table, column: str, slips: Sequence[int], otherwise: str) -> Fault:
-    place = f"{table.noun} {table.lines[slips[0]]}, column {column}"
-    problem = f"wanted a number, as most cells of the column are; found {_shown(table.columns[column][slips[0]])}"
+    location = f"{table.noun} {table.lines[slips[0]]}, column {column}"
+    problem = f"expected a number, as most cells of the column are; found {_shown(table.columns[column][slips[0]])}"
     those = "that cell" if len(slips) == 1 else f"the {len(slips)} such cells"
-    return Fault(place, problem, f"mend or empty {those}, {otherwise}")
+    return Fault(location, problem, f"mend or empty {those}, {otherwise}")
 
 
 def few_slips(cells: Sequence[str | None]) -> list[int]:
@@ -123,7 +123,7 @@ def few_slips(cells: Sequence[str | None]) -> list[int]:
     return slips if few and len(set(cells)) - len(slips) > FEW_CATEGORIES + 1 else []
 
 
-def doubts(table: Table, kinds: Mapping[str, str], given: Mapping[str, str]) -> list[str]:
+def kind_warnings(table: Table, kinds: Mapping[str, str], given: Mapping[str, str]) -> list[str]:
     """A note for each column whose many categories may be numbers or dates; `given` are the kinds that a job states."""
     notes = []
     for name in (name for name, kind in kinds.items() if kind == "category" and name not in given):
@@ -187,7 +187,7 @@ def few_classes(distinct: int, rows: int) -> bool:
 # The preprocessing ---------------------------------------------------------------------------------------------------
 
 
-def fit_number(name: str, values: NDArray[np.float64], missing: Missing, standardise: bool) -> Number:
+def fit_number(name: str, values: NDArray[np.float64], missing: Missing, standardise: bool) -> NumberColumn:
     """Offset and scale are the mean and the standard deviation, the fill is the median, of the values given."""
     present = values[~np.isnan(values)]
     if not len(present):
@@ -197,38 +197,40 @@ def fit_number(name: str, values: NDArray[np.float64], missing: Missing, standar
 
 def number_of(
     name: str, summary: Summary, absent: int, sample: NDArray[np.float64], missing: Missing, standardise: bool
-) -> Number:
+) -> NumberColumn:
     """The column of which this is known; `absent` is how many values are missing, `sample` is of those that are not."""
     spread = spread_of(sample if len(sample) else np.array([summary.mean]))
     offset, scale = summary.scaling(standardise)
     fill = spread["deciles"][5] if missing == "impute" else None
-    return Number(name, offset, scale, fill, {**summary.statistics(), "missing": absent, **spread})
+    return NumberColumn(name, offset, scale, fill, {**summary.statistics(), "missing": absent, **spread})
 
 
-def fit_category(name: str, values: NDArray[np.object_], missing: Missing, unknown: Unknown) -> Category:
+def fit_category(name: str, values: NDArray[np.object_], missing: Missing, unknown: Unknown) -> CategoryColumn:
     """The categories in order of the alphabet; the fill is the most frequent one, of equals the first."""
     counts = Counter(values.tolist())
     return category_of(name, counts, counts.pop(None, 0), missing, unknown)
 
 
-def category_of(name: str, counts: Mapping[str, int], absent: int, missing: Missing, unknown: Unknown) -> Category:
+def category_of(
+    name: str, counts: Mapping[str, int], absent: int, missing: Missing, unknown: Unknown
+) -> CategoryColumn:
     """The column of which this is known: how often each category comes, and how many are missing."""
     if not counts:
         raise all_missing(name)
     frequencies = dict(sorted(counts.items()))
     statistics = {"count": sum(counts.values()), "missing": absent, "frequencies": frequencies}
     fill = max(frequencies, key=lambda category: frequencies[category]) if missing == "impute" else None
-    return Category(name, tuple(frequencies), unknown, fill, statistics)
+    return CategoryColumn(name, tuple(frequencies), unknown, fill, statistics)
 
 
-def fit_array(name: str, values: NDArray[Any], standardise: bool) -> Array:
+def fit_array(name: str, values: NDArray[Any], standardise: bool) -> ArrayColumn:
     """Whole numbers are divided by their range; other numbers are standardised, all by one mean and deviation."""
     return array_of(name, values.dtype, values.shape, summary_of(values), values, standardise)
 
 
 def array_of(
     name: str, dtype: np.dtype[Any], shape: Sequence[int], summary: Summary, sample: NDArray[Any], standardise: bool
-) -> Array:
+) -> ArrayColumn:
     """The column of arrays of which this is known; `shape` is that of all rows, `sample` is of them."""
     low, high = summary.low, summary.high
     unit = _unit(sample)
@@ -238,16 +240,16 @@ def array_of(
     shape = tuple(shape[1:])
     if dtype.kind == "f":
         offset, scale = summary.scaling(standardise)
-        return Array(name, shape, offset, scale, None, None, statistics)
+        return ArrayColumn(name, shape, offset, scale, None, None, statistics)
     limits = np.iinfo(dtype)
     scale = float(limits.max) if high > limits.max // 2 else max(high, -low)
     exact = dtype.itemsize <= 4
     lowest, highest = (float(limits.min), float(limits.max)) if exact else (None, None)
-    return Array(name, shape, 0.0, (scale or 1.0) if standardise else 1.0, lowest, highest, statistics)
+    return ArrayColumn(name, shape, 0.0, (scale or 1.0) if standardise else 1.0, lowest, highest, statistics)
 
 
 def constant_target(name: str, value: float) -> Fault:
-    problem = f"wanted a quantity that varies; found {value:g} in every training row"
+    problem = f"expected a quantity that varies; found {value:g} in every training row"
     return Fault(f"column {name}", problem, "choose another target, or add rows of others")
 
 
@@ -321,8 +323,8 @@ def _unit(values: NDArray[Any]) -> float:
 
 def all_missing(name: str) -> DataError:
     problem = "every value in the training rows is missing"
-    mend = "leave the column out: list the others as data.columns"
-    return DataError("data", [Fault(f"column {name}", problem, mend)])
+    fix = "leave the column out: list the others as data.columns"
+    return DataError("data", [Fault(f"column {name}", problem, fix)])
 
 
 def _shown(cell: str | None) -> str:

@@ -99,7 +99,7 @@ class Checkpoint:
             try:
                 part.load_state({key.removeprefix(mine): a for key, a in self._arrays.items() if key.startswith(mine)})
             except (TypeError, *DAMAGED) as error:
-                fault = Fault(name, f"wanted what this version keeps; found {error}", "remove it to start anew")
+                fault = Fault(name, f"expected what this version keeps; found {error}", "remove it to start anew")
                 raise CheckpointError(str(self.path), [fault]) from error
         self._arrays = {}
         return True
@@ -171,14 +171,14 @@ class Checkpoint:
             if not resume:
                 self._mine = True  # of no use to anybody: the next checkpoint takes its place
                 return {}
-            fault = Fault("", f"wanted a checkpoint of a training; found {error}", "remove it to start anew")
+            fault = Fault("", f"expected a checkpoint of a training; found {error}", "remove it to start anew")
             raise CheckpointError(str(self.path), [fault]) from error
         differences = list(_differences(identity, self.identity))
         if resume and differences:
-            mend = "go back to that, or leave --resume out to start anew"
+            fix = "go back to that, or leave --resume out to start anew"
             faults = [
-                Fault(place, f"wanted {kept}, as the training began; found {found}", mend)
-                for place, kept, found in differences
+                Fault(location, f"expected {kept}, as the training began; found {found}", fix)
+                for location, kept, found in differences
             ]
             raise CheckpointError(str(self.path), faults)
         if not resume and not differences:
@@ -187,7 +187,7 @@ class Checkpoint:
                 str(self.path), [Fault("", problem, "--resume continues it; remove it to start anew")]
             )
         if not resume:
-            settings = "; ".join(f"{place} {kept}, here {found}" for place, kept, found in differences)
+            settings = "; ".join(f"{location} {kept}, here {found}" for location, kept, found in differences)
             self._warn(
                 f"{self.path} keeps another training that was interrupted ({settings}): "
                 "it is lost once this one is kept there, unless you move it away"
@@ -207,14 +207,14 @@ def from_bytes(array: Array) -> Any:
     return json.loads(array.tobytes())
 
 
-def _differences(kept: Any, found: Any, place: str = "") -> Iterator[tuple[str, str, str]]:
+def _differences(kept: Any, found: Any, location: str = "") -> Iterator[tuple[str, str, str]]:
     """Where two pieces of plain data differ, and how."""
     if isinstance(kept, dict) and isinstance(found, dict):
         for key in dict.fromkeys([*kept, *found]):
-            inner = f"{place}.{key}".removeprefix(".")
+            inner = f"{location}.{key}".removeprefix(".")
             yield from _differences(kept.get(key), found.get(key), inner)
     elif kept != found:
-        yield place, _told(kept), _told(found)
+        yield location, _told(kept), _told(found)
 
 
 def _told(value: Any) -> str:

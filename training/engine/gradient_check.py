@@ -59,21 +59,21 @@ def _compare(
     name: str, array: Array, analytic: Array, error: Callable[[], float], epsilon: float, tolerance: float
 ) -> float:
     if analytic.shape != array.shape:
-        raise GradientError(f"{name}: wanted a gradient of shape {array.shape}, found {analytic.shape}")
+        raise GradientError(f"{name}: expected a gradient of shape {array.shape}, found {analytic.shape}")
     worst = 0.0
-    for place in np.ndindex(array.shape):
-        kept = array[place]
-        array[place] = kept + epsilon
+    for location in np.ndindex(array.shape):
+        kept = array[location]
+        array[location] = kept + epsilon
         above = error()
-        array[place] = kept - epsilon
+        array[location] = kept - epsilon
         below = error()
-        array[place] = kept
+        array[location] = kept
         numeric = (above - below) / (2 * epsilon)
-        found = float(analytic[place])
+        found = float(analytic[location])
         difference = abs(found - numeric) / max(1.0, abs(found), abs(numeric))
         if not difference <= tolerance:  # a NaN is not within any tolerance either
             raise GradientError(
-                f"{name}[{', '.join(map(str, place))}]: analytic {found:.10g}, numeric {numeric:.10g}; "
+                f"{name}[{', '.join(map(str, location))}]: analytic {found:.10g}, numeric {numeric:.10g}; "
                 f"they differ by {difference:.3g}, allowed {tolerance:g}"
             )
         worst = max(worst, difference)
@@ -82,5 +82,5 @@ def _compare(
 
 def _float64(array: Array, name: str) -> Array:
     if array.dtype != np.float64:
-        raise TypeError(f"{name}: wanted float64, found {array.dtype}: finite differences drown in its rounding")
+        raise TypeError(f"{name}: expected float64, found {array.dtype}: finite differences drown in its rounding")
     return array

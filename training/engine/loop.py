@@ -69,7 +69,7 @@ def train(
     """
     samples = x_train if isinstance(x_train, Samples) else _in_memory(module, x_train, y_train, loss)
     if batch_size < 1:
-        raise ValueError(f"train: wanted a batch_size of at least 1, found {batch_size}")
+        raise ValueError(f"train: expected a batch_size of at least 1, found {batch_size}")
     optimizer.check(module)
     steps: dict[int, Step] = {}
     rate = optimizer.learning_rate
@@ -160,7 +160,7 @@ class Progress:
     def draw(self, order: Callable[[np.random.Generator], T]) -> T:
         """What decides the order of this epoch: drawn from `rng` anew, or after `load_state` once more."""
         if self.rng is None:
-            raise ValueError("Progress.draw: wanted a generator, found none")
+            raise ValueError("Progress.draw: expected a generator, found none")
         rng = self.rng
         if self._before is None:
             self._before = rng.bit_generator.state
@@ -229,7 +229,7 @@ class Step:
         forward += lines
         self.error = np.empty((), output.dtype)
         if output.shape != self.ys.shape:
-            raise ValueError(f"train: wanted targets of shape {output.shape} a batch, found {self.ys.shape}")
+            raise ValueError(f"train: expected targets of shape {output.shape} a batch, found {self.ys.shape}")
         prime, compare, self.factor, self.share = criterion.record(self.ys, output, self.error)
         self.scale = np.empty((), prime.dtype)
         self.rescale(scale)
@@ -256,19 +256,19 @@ class Step:
 
 def _in_memory(module: Module, x_train: npt.ArrayLike, y_train: npt.ArrayLike | None, loss: Loss) -> Samples:
     dtype = module.dtype if isinstance(module, Sequential) else None
-    x, wanted = _samples(x_train, dtype), module.input_shape
-    if wanted is not None and x.shape[1:] not in (wanted, (math.prod(wanted),)):
-        shown = ", ".join(["samples", *map(str, wanted)])
-        raise ValueError(f"train: wanted x_train of shape ({shown}), found {np.shape(x_train)}")
+    x, expected = _samples(x_train, dtype), module.input_shape
+    if expected is not None and x.shape[1:] not in (expected, (math.prod(expected),)):
+        shown = ", ".join(["samples", *map(str, expected)])
+        raise ValueError(f"train: expected x_train of shape ({shown}), found {np.shape(x_train)}")
     y = _targets(module, [] if y_train is None else y_train, loss, dtype)
     if len(x) != len(y) or not len(x):
-        raise ValueError(f"train: wanted as many targets as samples and at least one, found {len(y)} and {len(x)}")
+        raise ValueError(f"train: expected as many targets as samples and at least one, found {len(y)} and {len(x)}")
     for name, values in (("x_train", x), ("y_train", y)):
         if not np.isfinite(values).all():
             at = tuple(map(int, np.argwhere(~np.isfinite(values))[0]))
-            raise ValueError(f"train: wanted finite numbers; found {values[at]} in sample {at[0]} of {name}")
+            raise ValueError(f"train: expected finite numbers; found {values[at]} in sample {at[0]} of {name}")
     if isinstance(loss, BinaryCrossEntropy) and not 0 <= y.min() <= y.max() <= 1:
-        raise ValueError(f"train: wanted targets from 0 to 1 for {type(loss).__name__}; found {y.min()} to {y.max()}")
+        raise ValueError(f"train: expected targets from 0 to 1 for {type(loss).__name__}; found {y.min()} to {y.max()}")
     return Samples(x, y)
 
 
@@ -289,7 +289,7 @@ def _targets(module: Module, y_train: npt.ArrayLike, loss: Loss, dtype: npt.DTyp
     if targets.ndim == 1 and isinstance(loss, CrossEntropy) and isinstance(module, Sequential):
         classes = module.output_size or 0
         if targets.dtype.kind not in "iu" or targets.min(initial=0) < 0 or targets.max(initial=0) >= classes:
-            raise ValueError(f"train: wanted class numbers from 0 to {classes - 1} in y_train")
+            raise ValueError(f"train: expected class numbers from 0 to {classes - 1} in y_train")
         one_hot: Array = np.eye(classes, dtype=dtype)[targets]
         return one_hot
     if targets.ndim == 1:

@@ -23,7 +23,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from model_store.nn import Sequential
-from model_store.schema.signature import Array, Classes, Signature, Values
+from model_store.schema.signature import ArrayColumn, ClassificationOutput, RegressionOutput, Signature
 from training.evaluation.metrics import finite, predicted
 
 BINS = 10  # of a reliability diagram
@@ -56,7 +56,7 @@ def diagnose(
     if len(answers) > MOST_JUDGED:
         chosen = np.sort(rng.permutation(len(answers))[:MOST_JUDGED])
         judged, given = answers[chosen], outputs[chosen]
-    if isinstance(output, Classes):
+    if isinstance(output, ClassificationOutput):
         found["calibration"] = calibration(output.labels, judged, given)
         if len(output.labels) == 2:
             found["roc"] = roc(output.labels[1], judged == 1, given[:, -1])
@@ -105,7 +105,7 @@ def roc(label: str | int, truth: NDArray[np.bool_], score: NDArray[Any]) -> dict
 
 
 def residuals(
-    output: Values, answers: NDArray[Any], outputs: NDArray[Any], rng: np.random.Generator
+    output: RegressionOutput, answers: NDArray[Any], outputs: NDArray[Any], rng: np.random.Generator
 ) -> dict[str, Any] | None:
     """Each target's answers beside the truth, and how their errors (answer - truth) are spread.
 
@@ -187,7 +187,7 @@ def importance(
 def _parts(signature: Signature) -> tuple[list[_Part], dict[str, Any] | None]:
     """What to shuffle; of an image, also the grid of its patches, row by row."""
     first = signature.inputs[0]
-    if not isinstance(first, Array):
+    if not isinstance(first, ArrayColumn):
         ends = list(accumulate(column.width for column in signature.inputs))
         spans = zip(signature.inputs, [0, *ends], ends, strict=False)
         return [_Part(column.name, np.arange(start, end)) for column, start, end in spans], None
@@ -214,11 +214,11 @@ def _span(name: str, run: NDArray[np.int64]) -> str:
 def _measure(signature: Signature, answers: NDArray[Any]) -> tuple[str, Callable[[NDArray[Any]], float]]:
     """What importance is measured by, and how much of it outputs lose."""
     output = signature.output
-    if isinstance(output, Values):
+    if isinstance(output, RegressionOutput):
         truth = (answers - output.offset) / output.scale
         unit = output.scale[0] if len(output.scale) == 1 else 1.0
         return "rmse", lambda outputs: float(np.sqrt(((outputs - truth) ** 2).mean()) * unit)
-    if isinstance(signature.inputs[0], Array):
+    if isinstance(signature.inputs[0], ArrayColumn):
         return "log_loss", lambda outputs: _log_loss(_probabilities(outputs), answers)
     return "accuracy", lambda outputs: float((predicted(outputs) != answers).mean())
 

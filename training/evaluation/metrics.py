@@ -8,22 +8,26 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from model_store.schema.signature import Classes, Values
+from model_store.schema.signature import ClassificationOutput, RegressionOutput
 
 MOST_CLASSES = 100  # whose confusion matrix is kept
 MOST_MISTAKES = 20
 
 
-def evaluate(output: Classes | Values, answers: NDArray[Any], outputs: NDArray[Any]) -> dict[str, Any]:
+def evaluate(
+    output: ClassificationOutput | RegressionOutput, answers: NDArray[Any], outputs: NDArray[Any]
+) -> dict[str, Any]:
     """JSON-able metrics of a network's raw `outputs` for rows with these `answers` (see `Dataset`)."""
-    if isinstance(output, Classes):
+    if isinstance(output, ClassificationOutput):
         return classification(output.labels, answers, predicted(outputs))
     return regression(output.names, answers, outputs.astype(np.float64) * output.scale + output.offset)
 
 
-def baseline(output: Classes | Values, answers: NDArray[Any], training: NDArray[Any]) -> dict[str, Any]:
+def baseline(
+    output: ClassificationOutput | RegressionOutput, answers: NDArray[Any], training: NDArray[Any]
+) -> dict[str, Any]:
     """The same metrics of the most frequent class, or of the mean, of the `training` answers."""
-    if isinstance(output, Classes):
+    if isinstance(output, ClassificationOutput):
         majority = int(np.bincount(training, minlength=len(output.labels)).argmax())
         found = classification(output.labels, answers, np.full(len(answers), majority))
         return {"answer": output.labels[majority], "accuracy": found["accuracy"]}

@@ -47,12 +47,12 @@ class Optimizer:
             return
         else:
             problem = "found one of another module"
-        raise ValueError(f"{type(self).__name__}: wanted an optimizer of the module, {problem}: make it anew")
+        raise ValueError(f"{type(self).__name__}: expected an optimizer of the module, {problem}: make it anew")
 
     def __reduce_ex__(self, protocol: SupportsIndex, /) -> NoReturn:
         name = type(self).__name__
         raise TypeError(
-            f"{name}: wanted no copy, for it changes one module: make a {name} of the other and load_state()"
+            f"{name}: expected no copy, for it changes one module: make a {name} of the other and load_state()"
         )
 
     def step(self) -> None:
@@ -166,12 +166,12 @@ class Descent(Optimizer):
         """Goes on from the `state` of an optimizer of the same kind and module; ValueError where it does not fit."""
         kept = self._kept()
         if state.keys() != {"steps", *kept}:
-            raise ValueError(f"{type(self).__name__}.state: wanted {['steps', *kept]}, found {list(state)}")
+            raise ValueError(f"{type(self).__name__}.state: expected {['steps', *kept]}, found {list(state)}")
         for name, array in kept.items():
             found = state[name]
             if (found.dtype, found.shape) != (array.dtype, array.shape):
-                place = f"{type(self).__name__}.state.{name}"
-                raise ValueError(f"{place}: wanted {array.dtype} {array.shape}, found {found.dtype} {found.shape}")
+                location = f"{type(self).__name__}.state.{name}"
+                raise ValueError(f"{location}: expected {array.dtype} {array.shape}, found {found.dtype} {found.shape}")
         for name, array in kept.items():
             array[...] = state[name]
         self.steps = int(state["steps"])
@@ -238,6 +238,6 @@ class Descent(Optimizer):
         for name, value in values.items():
             self._check(name, 0 <= value < 1, "a number in [0, 1)", value)
 
-    def _check(self, name: str, right: bool, wanted: str, found: float | None) -> None:
+    def _check(self, name: str, right: bool, expected: str, found: float | None) -> None:
         if not right:
-            raise ValueError(f"{type(self).__name__}.{name}: wanted {wanted}, found {found}")
+            raise ValueError(f"{type(self).__name__}.{name}: expected {expected}, found {found}")

@@ -193,6 +193,6 @@ def _wave(start: float, end: float, part: float) -> float:
     return end + (start - end) * (1 + math.cos(math.pi * part)) / 2
 
 
-def _check(right: bool, place: str, wanted: str, found: float) -> None:
+def _check(right: bool, location: str, expected: str, found: float) -> None:
     if not right:
-        raise ValueError(f"{place}: wanted {wanted}, found {found}")
+        raise ValueError(f"{location}: expected {expected}, found {found}")

@@ -44,7 +44,7 @@ from training.engine.loop import DivergedError, Samples, train
 from training.errors import DataError, JobError
 from training.evaluation import metrics
 from training.evaluation.diagnostics import diagnose
-from training.pipeline.network_builder import Design, design, forget_unseen
+from training.pipeline.network_builder import NetworkSpec, design, zero_unseen_features
 from training.pipeline.streaming_loader import Blocks
 
 GOLDEN_ROWS = 8
@@ -74,7 +74,7 @@ class Prepared:
     dataset: Dataset
     split: Split
     signature: Signature
-    design: Design
+    design: NetworkSpec
     notes: list[str]
     blocks: Blocks | None = None
 
@@ -126,10 +126,10 @@ class Prepared:
             found = self.design.targets(answers, self.signature.output)
         if len(wrong := np.argwhere(~np.isfinite(found))):
             row, target = wrong[0]
-            place = f"{self.dataset.place(int(rows[row]))}, column {self.dataset.targets[target]}"
-            problem = f"wanted a number that fits {dtype}; found {answers[row, target]:g}"
-            mend = "write scale = 'standard' in [data], or dtype = 'float64' in [network]"
-            raise DataError(self.dataset.name, [Fault(place, problem, mend)])
+            location = f"{self.dataset.location(int(rows[row]))}, column {self.dataset.targets[target]}"
+            problem = f"expected a number that fits {dtype}; found {answers[row, target]:g}"
+            fix = "write scale = 'standard' in [data], or dtype = 'float64' in [network]"
+            raise DataError(self.dataset.name, [Fault(location, problem, fix)])
         return found
 
     def instances(self, rows: NDArray[np.int64]) -> list[Any]:
@@ -169,12 +169,12 @@ class Prepared:
         """An encoding error with the lines of the file, and what a job can do about it."""
         faults = []
         for fault in error.faults:
-            _, row, *column = fault.place.split(".", 2)
-            place = self.dataset.place(int(rows[int(row)])) + "".join(f", column {name}" for name in column)
-            mend = fault.mend
-            if "wanted one of" in fault.problem:
-                mend = "no training row has it: write unknown = 'bucket' in [data], or try another train.seed"
-            faults.append(Fault(place, fault.problem, mend))
+            _, row, *column = fault.location.split(".", 2)
+            location = self.dataset.location(int(rows[int(row)])) + "".join(f", column {name}" for name in column)
+            fix = fault.fix
+            if "expected one of" in fault.problem:
+                fix = "no training row has it: write unknown = 'bucket' in [data], or try another train.seed"
+            faults.append(Fault(location, fault.problem, fix))
         return DataError(self.dataset.name, faults, error.total)
 
 
@@ -198,8 +198,8 @@ def load(path: str | Path, overrides: Mapping[str, Any] | None = None) -> Job:
     """
     path = Path(path)
     content = toml_loader.parse(path)
-    for place, value in (overrides or {}).items():
-        toml_loader.set_key(content, place, value)
+    for location, value in (overrides or {}).items():
+        toml_loader.set_key(content, location, value)
     return from_dict(content, path.parent, str(path))
 
 
@@ -256,8 +256,8 @@ def prepare(job: Job, fold: Fold | None = None, rows: Dataset | None = None) -> 
     except MemoryError as error:
         problem = f"the rows do not fit in memory once they are encoded, {signature.width} numbers each: {error}"
         fewer = "leave columns of many categories out"
-        mend = f"write stream = true in [data], or {fewer}" if found is None else f"lower split.test, or {fewer}"
-        raise DataError(rows.name, [Fault("", problem, mend)]) from error
+        fix = f"write stream = true in [data], or {fewer}" if found is None else f"lower split.test, or {fewer}"
+        raise DataError(rows.name, [Fault("", problem, fix)]) from error
     return prepared
 
 
@@ -265,8 +265,8 @@ def _check_streamable(job: Job, fold: Fold | None) -> None:
     faults = []
     if fold is not None:
         parquet = str(job.settings.data.path).lower().endswith(".parquet")
-        mend = "Parquet is always streamed: write the rows as CSV" if parquet else "write stream = false, or no folds"
-        faults.append(Fault("data.stream", "folds are drawn of rows in memory", mend))
+        fix = "Parquet is always streamed: write the rows as CSV" if parquet else "write stream = false, or no folds"
+        faults.append(Fault("data.stream", "folds are drawn of rows in memory", fix))
     if job.settings.train.batch_size == "all":
         faults.append(Fault("train.batch_size", "'all' rows are too many for memory", "write a number of rows"))
     if not job.settings.split.test:
@@ -348,7 +348,7 @@ def add_report(outcome: Outcome, store: Store) -> Outcome:
     """Put the report of what was published beside it."""
     version = outcome.version
     if version is None:
-        raise ValueError("add_report: wanted an outcome that is published, found one that is not")
+        raise ValueError("add_report: expected an outcome that is published, found one that is not")
     reference = f"{version.name}/{version.number}"
     try:
         page = render(outcome.model, reference, version.digest)
@@ -362,7 +362,7 @@ def _trained(prepared: Prepared, on_epoch: OnEpoch | None, checkpoint: Checkpoin
     _, weights, order, _ = _generators(prepared.job.settings)
     samples = prepared.samples
     network = prepared.design.network(weights)
-    forget_unseen(network, samples.seen)
+    zero_unseen_features(network, samples.seen)
     loss = prepared.design.criterion()
     batch_size = len(samples) if settings.batch_size == "all" else int(settings.batch_size)
     y_validation = prepared.targets(parts.validation)

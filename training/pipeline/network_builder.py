@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 from model_store.errors import Fault
 from model_store.nn import Linear, Sequential
-from model_store.schema.signature import Array, Classes, Signature, Values
+from model_store.schema.signature import ArrayColumn, ClassificationOutput, RegressionOutput, Signature
 from training.config.layer_spec import ACTIVATIONS, Layer, modules, needs_images
 from training.config.settings import Settings
 from training.errors import JobError
@@ -25,7 +25,7 @@ _CLASS_LOSSES = ("cross_entropy", "binary_cross_entropy")
 
 
 @dataclass(frozen=True)
-class Design:
+class NetworkSpec:
     """What is decided about a network before its first weight is drawn. `output` is None for no last activation."""
 
     layers: Sequence[Layer]
@@ -50,9 +50,9 @@ class Design:
         loss = LOSSES[self.loss]
         return loss() if self.class_weights is None else loss(self.class_weights)
 
-    def targets(self, answers: NDArray[Any], output: Classes | Values) -> NDArray[Any]:
+    def targets(self, answers: NDArray[Any], output: ClassificationOutput | RegressionOutput) -> NDArray[Any]:
         """Answers (see `Dataset`) as what the network is to put out, (n, outputs)."""
-        if isinstance(output, Values):
+        if isinstance(output, RegressionOutput):
             scaled: NDArray[Any] = (answers - output.offset) / output.scale
             return scaled.astype(self.dtype)
         if self.output_size == 1:
@@ -66,18 +66,18 @@ class Design:
         return replace(settings, network=network, train=replace(settings.train, loss=self.loss))
 
 
-def design(settings: Settings, signature: Signature, source: str = "job") -> Design:
+def design(settings: Settings, signature: Signature, source: str = "job") -> NetworkSpec:
     """JobError where loss or output do not suit the task, or layers the data."""
     network = settings.network
     output: str | None
-    if isinstance(signature.output, Classes):
+    if isinstance(signature.output, ClassificationOutput):
         output, loss = _for_classes(settings, len(signature.output.labels), source)
         size = 1 if output == "sigmoid" else len(signature.output.labels)
     else:
         output, loss = _for_values(settings, source)
         size = len(signature.output.names)
     shape = _image_shape(signature, source) if needs_images(network.layers) else (signature.width,)
-    plan = Design(network.layers, network.initializer, network.dtype, shape, size, output, loss, source)
+    plan = NetworkSpec(network.layers, network.initializer, network.dtype, shape, size, output, loss, source)
     if len(shape) > 1:
         replace(plan, initializer="zeros").network(np.random.default_rng(0))  # do the shapes fit one another?
     return plan
@@ -85,13 +85,13 @@ def design(settings: Settings, signature: Signature, source: str = "job") -> Des
 
 def _image_shape(signature: Signature, source: str) -> tuple[int, ...]:
     column = signature.inputs[0]
-    shape = column.shape if isinstance(column, Array) else ()
+    shape = column.shape if isinstance(column, ArrayColumn) else ()
     if len(shape) == 2:
         return (*shape, 1)
     if len(shape) != 3:
         found = f"arrays of shape {shape}" if shape else "columns of a table"
-        mend = "conv and pool are for arrays of (height, width) or (height, width, channels)"
-        raise JobError(source, [Fault("network.layers", f"wanted images; found {found}", mend)])
+        fix = "conv and pool are for arrays of (height, width) or (height, width, channels)"
+        raise JobError(source, [Fault("network.layers", f"expected images; found {found}", fix)])
     return shape
 
 
@@ -99,20 +99,20 @@ def _for_classes(settings: Settings, labels: int, source: str) -> tuple[str, str
     output, loss = settings.network.output, settings.train.loss
     faults = []
     if output not in (None, "softmax", "sigmoid"):
-        mend = "leave it out: a classification ends in softmax"
-        faults.append(Fault("network.output", f"wanted 'softmax' or 'sigmoid'; found '{output}'", mend))
+        fix = "leave it out: a classification ends in softmax"
+        faults.append(Fault("network.output", f"expected 'softmax' or 'sigmoid'; found '{output}'", fix))
     binary = output == "sigmoid" or (output is None and loss == "binary_cross_entropy")
     if binary and labels != 2:
-        place = "network.output" if output == "sigmoid" else "train.loss"
-        mend = "leave it out: more classes end in softmax, with cross_entropy"
-        faults.append(Fault(place, f"wanted two classes for one probability; found {labels}", mend))
+        location = "network.output" if output == "sigmoid" else "train.loss"
+        fix = "leave it out: more classes end in softmax, with cross_entropy"
+        faults.append(Fault(location, f"expected two classes for one probability; found {labels}", fix))
     wrong = "cross_entropy" if binary else "binary_cross_entropy"
     if loss == wrong and (binary or output == "softmax"):
         ending = "sigmoid" if binary else "softmax"
         faults.append(Fault("train.loss", f"'{wrong}' does not suit an output of '{ending}'", "leave it out"))
     if settings.train.class_weights is not None and loss not in (None, *_CLASS_LOSSES):
-        mend = "leave the loss out, or the weights"
-        faults.append(Fault("train.class_weights", f"wanted a loss that weighs classes; found '{loss}'", mend))
+        fix = "leave the loss out, or the weights"
+        faults.append(Fault("train.class_weights", f"expected a loss that weighs classes; found '{loss}'", fix))
     if faults:
         raise JobError(source, faults)
     return ("sigmoid", loss or "binary_cross_entropy") if binary else ("softmax", loss or "cross_entropy")
@@ -122,8 +122,8 @@ def _for_values(settings: Settings, source: str) -> tuple[str | None, str]:
     output, loss = settings.network.output, settings.train.loss
     faults = []
     if output == "softmax":
-        mend = f"one of {', '.join(ACTIVATIONS)}, or leave it out"
-        faults.append(Fault("network.output", "'softmax' is for classifications; found a regression", mend))
+        fix = f"one of {', '.join(ACTIVATIONS)}, or leave it out"
+        faults.append(Fault("network.output", "'softmax' is for classifications; found a regression", fix))
     elif output in _BOUNDED and settings.data.scale == "standard":
         problem = f"'{output}' cannot reach all values of a standardised target"
         faults.append(Fault("network.output", problem, "leave it out, or write scale = 'none' in [data]"))
@@ -134,7 +134,7 @@ def _for_values(settings: Settings, source: str) -> tuple[str | None, str]:
     return output, loss or "mse"
 
 
-def forget_unseen(network: Sequential, seen: NDArray[np.bool_]) -> None:
+def zero_unseen_features(network: Sequential, seen: NDArray[np.bool_]) -> None:
     """Zero the weights of features that no training row has: a bucket for the unknown, a pixel that is always off.
 
     No gradient would ever reach them, so a row that has such a feature would meet the noise they were drawn from.

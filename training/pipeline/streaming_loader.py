@@ -18,13 +18,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from model_store.errors import Fault
-from model_store.schema.columns import Array, Category, Faults, Number, Places
+from model_store.schema.columns import ArrayColumn, CategoryColumn, FaultCollector, NumberColumn, Places
 from model_store.schema.signature import Signature
 from training.data.streaming.dataset import Stream, texts_of
 from training.data.streaming.record_file import Chunks, Spool
 from training.engine.loop import Progress, Samples
 from training.errors import DataError
-from training.pipeline.network_builder import Design
+from training.pipeline.network_builder import NetworkSpec
 
 # Shuffled together, at most. No larger, since the network waits for the first block of an epoch.
 BLOCK_ROWS, BLOCK_BYTES = 65_536, 8 << 20
@@ -55,7 +55,7 @@ class _Part:
             return
         at = 0
         for column in self.columns:
-            field[:, at : at + column.width] = column.encode(records[column.name], Places("", ()), Faults())
+            field[:, at : at + column.width] = column.encode(records[column.name], Places("", ()), FaultCollector())
             at += column.width
 
     def expand(self, field: NDArray[Any], x: NDArray[Any]) -> None:
@@ -71,7 +71,7 @@ class _Part:
 class Blocks(Samples):
     """The training rows of a stream as the network takes them. DataError where a row cannot be encoded."""
 
-    def __init__(self, stream: Stream, signature: Signature, design: Design) -> None:
+    def __init__(self, stream: Stream, signature: Signature, design: NetworkSpec) -> None:
         self.stream, self.signature, self.design = stream, signature, design
         self.width = signature.width
         self._parts = _parts(stream, signature, design)
@@ -153,14 +153,14 @@ class Blocks(Samples):
         raw.close()
 
 
-def _parts(stream: Stream, signature: Signature, design: Design) -> list[_Part]:
+def _parts(stream: Stream, signature: Signature, design: NetworkSpec) -> list[_Part]:
     """Where the features come from, in their order; columns of numbers that are neighbours share a field."""
     parts: list[_Part] = []
     at = 0
     for column in signature.inputs:
         span, name = slice(at, at + column.width), str(at)
         at += column.width
-        if isinstance(column, Category):
+        if isinstance(column, CategoryColumn):
             table = _one_hot(column, stream.tally.texts[column.name]).astype(design.dtype)
             parts.append(_Part(span, [column], (name, np.int32, ()), table=table))
         elif _divides(column, given := stream.spool.dtype[column.name].base, design.dtype):
@@ -174,7 +174,7 @@ def _parts(stream: Stream, signature: Signature, design: Design) -> list[_Part]:
     return parts
 
 
-def _divides(column: Number | Array, given: np.dtype[Any], dtype: str) -> bool:
+def _divides(column: NumberColumn | ArrayColumn, given: np.dtype[Any], dtype: str) -> bool:
     """Whether to divide in float32 gives the bits of `encode`: both numbers are exact there. A float32 is 4 bytes."""
     exact = given.kind in "ui" and given.itemsize <= 2 and column.scale == np.float32(column.scale)
     return exact and column.offset == 0 and dtype == "float32"
@@ -185,6 +185,6 @@ def _whole(rows: int, batch_size: int) -> int:
     return batch_size * max(1, rows // batch_size)
 
 
-def _one_hot(column: Category, texts: dict[Any, int]) -> NDArray[Any]:
+def _one_hot(column: CategoryColumn, texts: dict[Any, int]) -> NDArray[Any]:
     """The features of each text by its code. Texts that no training row has are zeros, and will not be asked for."""
-    return column.encode(texts_of(texts), Places("", range(len(texts))), Faults())
+    return column.encode(texts_of(texts), Places("", range(len(texts))), FaultCollector())

@@ -27,10 +27,10 @@ def required(names: Iterable[str]) -> dict[str, Distribution]:
         except PackageNotFoundError:  # for another system, or another Python
             continue
         for line in found[key].requires or []:
-            wanted, _, condition = line.partition(";")
+            expected, _, condition = line.partition(";")
             extra = re.search(r"extra\s*==\s*['\"]([^'\"]+)", condition)
             if extra is None or extra[1] in extras:
-                waiting.append(wanted.strip())
+                waiting.append(expected.strip())
     return found
 
 

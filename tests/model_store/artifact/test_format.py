@@ -21,8 +21,8 @@ ROOT = Path(__file__).parents[3]
 SCRIPTS = sorted(
     path.stem for path in (ROOT / "tests" / "attacks").glob("*.py") if path.stem not in ("forge", "mutants")
 )
-FRAME = "wanted the header that the manifest foretells|wanted an artifact, found another kind"
-DIRECTORY = "directory: wanted the one that the manifest foretells|wanted [0-9]+ bytes, found [0-9]+$"
+FRAME = "expected the header that the manifest foretells|expected an artifact, found another kind"
+DIRECTORY = "directory: expected the one that the manifest foretells|expected [0-9]+ bytes, found [0-9]+$"
 
 Refused = Callable[[str, str], None]
 
@@ -98,11 +98,11 @@ def test_scripts_write_their_hostile_files(tmp_path: Path) -> None:
 
 
 def test_file_is_regular_and_below_4_gib(refused: Refused, tmp_path: Path) -> None:
-    refused("file_is_regular_and_below_4_gib", r"found a file of|found the end of the file|wanted \d+ bytes, found")
+    refused("file_is_regular_and_below_4_gib", r"found a file of|found the end of the file|expected \d+ bytes, found")
     os.mkfifo(tmp_path / "pipe")  # nobody writes to it: a reader that waits hangs here
     (tmp_path / "loop").symlink_to("loop")
     for name in ("missing", "pipe", "loop", ".", "/dev/zero"):
-        with pytest.raises(ArtifactError, match="wanted a file"):
+        with pytest.raises(ArtifactError, match="expected a file"):
             npz.read(tmp_path / name)
     with (tmp_path / "large").open("wb") as file:
         file.truncate(2**32)  # a hole, which takes no space
@@ -111,7 +111,9 @@ def test_file_is_regular_and_below_4_gib(refused: Refused, tmp_path: Path) -> No
 
 
 def test_manifest_comes_first(refused: Refused) -> None:
-    refused("manifest_comes_first", "wanted a manifest of 1 to 8388608 bytes first|wanted an artifact, found another")
+    refused(
+        "manifest_comes_first", "expected a manifest of 1 to 8388608 bytes first|expected an artifact, found another"
+    )
 
 
 def test_members_are_those_the_manifest_lists(refused: Refused) -> None:
@@ -123,7 +125,7 @@ def test_members_are_sorted(refused: Refused) -> None:
 
 
 def test_nothing_lies_between(refused: Refused) -> None:
-    refused("nothing_lies_between", f"{FRAME}|{DIRECTORY}|__manifest__: wanted")
+    refused("nothing_lies_between", f"{FRAME}|{DIRECTORY}|__manifest__: expected")
 
 
 def test_nothing_follows_the_end_record(refused: Refused) -> None:
@@ -139,15 +141,15 @@ def test_headers_say_nothing_else(refused: Refused) -> None:
 
 
 def test_crcs_are_true(refused: Refused) -> None:
-    refused("crcs_are_true", f"{FRAME}|{DIRECTORY}|wanted its own CRC-32")
+    refused("crcs_are_true", f"{FRAME}|{DIRECTORY}|expected its own CRC-32")
 
 
 def test_sizes_are_true(refused: Refused) -> None:
-    refused("sizes_are_true", f"{FRAME}|wanted a manifest of 1 to|__manifest__: wanted")
+    refused("sizes_are_true", f"{FRAME}|expected a manifest of 1 to|__manifest__: expected")
 
 
 def test_zip64_is_not_used(refused: Refused) -> None:
-    refused("zip64_is_not_used", f"{FRAME}|{DIRECTORY}|wanted a manifest of 1 to")
+    refused("zip64_is_not_used", f"{FRAME}|{DIRECTORY}|expected a manifest of 1 to")
 
 
 def test_arrays_lie_on_multiples_of_64(refused: Refused, whole: Whole, tmp_path: Path) -> None:
@@ -166,67 +168,70 @@ def test_npy_headers_are_canonical(refused: Refused) -> None:
 
 
 def test_nothing_is_pickled(refused: Refused) -> None:
-    refused("nothing_is_pickled", f"{FRAME}|{DIRECTORY}|dtype: wanted")
+    refused("nothing_is_pickled", f"{FRAME}|{DIRECTORY}|dtype: expected")
 
 
 def test_arrays_are_little_endian_floats(refused: Refused) -> None:
-    refused("arrays_are_little_endian_floats", "dtype: wanted")
+    refused("arrays_are_little_endian_floats", "dtype: expected")
 
 
 def test_arrays_have_1_to_8_dimensions_and_an_element(refused: Refused) -> None:
-    words = rf"modules\.0\.bias\.shape(\.0)?: wanted|{FRAME}|wanted \d+ bytes and a directory"
+    words = rf"modules\.0\.bias\.shape(\.0)?: expected|{FRAME}|expected \d+ bytes and a directory"
     refused("arrays_have_1_to_8_dimensions_and_an_element", words)
 
 
 def test_arrays_are_finite(refused: Refused) -> None:
-    refused("arrays_are_finite", r"(modules\.\d\.\w+|golden\.outputs): wanted finite numbers")
+    refused("arrays_are_finite", r"(modules\.\d\.\w+|golden\.outputs): expected finite numbers")
 
 
 def test_hashes_are_true(refused: Refused, whole: Whole, tmp_path: Path) -> None:
-    refused("hashes_are_true", r"modules\.0\.weights: wanted SHA-256|bias: wanted SHA-256|wanted 64 hexadecimal digits")
+    refused(
+        "hashes_are_true",
+        r"modules\.0\.weights: expected SHA-256|bias: expected SHA-256|expected 64 hexadecimal digits",
+    )
     path = tmp_path / "hostile.npz"
     path.write_bytes(hostile("hashes_are_true", whole)["one bit"])
     npz.read(path, verify=False)  # which looks at the frame alone
 
 
 def test_manifest_has_8_mib_at_most(refused: Refused) -> None:
-    refused("manifest_has_8_mib_at_most", "wanted a manifest of 1 to 8388608 bytes first")
+    refused("manifest_has_8_mib_at_most", "expected a manifest of 1 to 8388608 bytes first")
 
 
 def test_manifest_is_canonical_json(refused: Refused) -> None:
-    refused("manifest_is_canonical_json", "manifest: wanted (canonical )?JSON")
+    refused("manifest_is_canonical_json", "manifest: expected (canonical )?JSON")
 
 
 def test_manifest_has_these_fields_and_no_others(refused: Refused) -> None:
-    refused("manifest_has_these_fields_and_no_others", r"manifest(\.[a-z0-9.]+)?: (wanted|Missing)")
+    refused("manifest_has_these_fields_and_no_others", r"manifest(\.[a-z0-9.]+)?: (expected|Missing)")
 
 
 def test_format_is_1(refused: Refused) -> None:
-    refused("format_is_1", r"manifest\.format: wanted 1, found")
+    refused("format_is_1", r"manifest\.format: expected 1, found")
 
 
 def test_lists_have_10000_items_at_most(refused: Refused) -> None:
-    refused("lists_have_10000_items_at_most", "wanted (a list|an object) of 1 to 10000")
+    refused("lists_have_10000_items_at_most", "expected (a list|an object) of 1 to 10000")
 
 
 def test_array_names_are_plain(refused: Refused) -> None:
-    refused("array_names_are_plain", r"manifest\.arrays\..*: wanted letters, digits, '_' between dots")
+    refused("array_names_are_plain", r"manifest\.arrays\..*: expected letters, digits, '_' between dots")
 
 
 def test_layers_are_of_the_closed_table(refused: Refused) -> None:
-    refused("layers_are_of_the_closed_table", r"modules\.[01](\.\w+)?: wanted")
+    refused("layers_are_of_the_closed_table", r"modules\.[01](\.\w+)?: expected")
 
 
 def test_layers_and_arrays_agree(refused: Refused) -> None:
-    refused("layers_and_arrays_agree", r"modules\.[0-9]\.(weights|bias): wanted")
+    refused("layers_and_arrays_agree", r"modules\.[0-9]\.(weights|bias): expected")
 
 
 def test_signature_fits_the_network(refused: Refused) -> None:
-    refused("signature_fits_the_network", r"(signature|modules)(\.[a-z0-9_.]+)?: .*wanted")
+    refused("signature_fits_the_network", r"(signature|modules)(\.[a-z0-9_.]+)?: .*expected")
 
 
 def test_golden_is_whole(refused: Refused) -> None:
-    refused("golden_is_whole", r"manifest\.golden: wanted both")
+    refused("golden_is_whole", r"manifest\.golden: expected both")
 
 
 def test_readers_raise_artifact_error_alone(whole: Whole, tmp_path: Path) -> None:

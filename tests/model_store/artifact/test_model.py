@@ -8,14 +8,14 @@ import pytest
 from model_store.artifact.model import Golden, Model
 from model_store.errors import ArtifactError
 from model_store.nn import Array, Linear, Sequential, Sigmoid, Softmax
-from model_store.schema.signature import Classes, Number, Signature, Values
+from model_store.schema.signature import ClassificationOutput, NumberColumn, RegressionOutput, Signature
 
-INPUTS = (Number("a", 1.0, 2.0), Number("b"))
+INPUTS = (NumberColumn("a", 1.0, 2.0), NumberColumn("b"))
 
 
 def model() -> Model:
     network = Sequential([Linear(2, 3, rng=np.random.default_rng(0)), Softmax()])
-    signature = Signature(INPUTS, Classes("kind", ("x", "y", "z")))
+    signature = Signature(INPUTS, ClassificationOutput("kind", ("x", "y", "z")))
     rows = [[1, 2], {"a": 3, "b": 4.5}]
     return Model(network, signature, golden=Golden(rows, network(signature.encode(rows))))
 
@@ -23,9 +23,9 @@ def model() -> Model:
 def test_predictions_are_the_networks_own_answers() -> None:
     it = model()
     rows = [[1.5, -2], [0, 0]]
-    wanted = it.network(np.array([[0.25, -2], [-0.5, 0]], np.float32))
+    expected = it.network(np.array([[0.25, -2], [-0.5, 0]], np.float32))
     found = [list(answer["probabilities"].values()) for answer in it.predict(rows)]
-    assert np.array(found, np.float32).tobytes() == wanted.tobytes()
+    assert np.array(found, np.float32).tobytes() == expected.tobytes()
 
 
 def test_golden_answers_are_reproduced_or_the_model_is_refused() -> None:
@@ -54,9 +54,9 @@ def test_a_model_whose_rows_have_other_bits_in_company_is_refused() -> None:
 def test_network_and_signature_must_fit() -> None:
     three = Sequential([Linear(2, 3)])
     with pytest.raises(ValueError, match="output size of 1, one output a target; found 3"):
-        Model(three, Signature(INPUTS, Values(("y",), (0.0,), (1.0,))))
-    with pytest.raises(ValueError, match="input_size: wanted 1, the signature's encoded width; found 2"):
-        Model(three, Signature(INPUTS[:1], Classes("kind", ("x", "y", "z"))))
+        Model(three, Signature(INPUTS, RegressionOutput(("y",), (0.0,), (1.0,))))
+    with pytest.raises(ValueError, match="input_size: expected 1, the signature's encoded width; found 2"):
+        Model(three, Signature(INPUTS[:1], ClassificationOutput("kind", ("x", "y", "z"))))
     with pytest.raises(ValueError, match="output size of 2, one output a label; found 3"):
-        Model(three, Signature(INPUTS, Classes("kind", ("x", "y"))))
-    Model(Sequential([Linear(2, 1), Sigmoid()]), Signature(INPUTS, Classes("kind", ("x", "y"))))
+        Model(three, Signature(INPUTS, ClassificationOutput("kind", ("x", "y"))))
+    Model(Sequential([Linear(2, 1), Sigmoid()]), Signature(INPUTS, ClassificationOutput("kind", ("x", "y"))))

@@ -21,7 +21,7 @@ from model_store.artifact import npz
 from model_store.artifact.model import Golden, Model
 from model_store.errors import ArtifactError
 from model_store.nn import build
-from model_store.schema.signature import Number, Signature, Values
+from model_store.schema.signature import NumberColumn, RegressionOutput, Signature
 
 
 def as_bytes(model: Model) -> bytes:
@@ -68,9 +68,9 @@ def test_what_was_read_is_written_as_the_same_bytes(written: Path) -> None:
 
 def test_the_digest_is_the_hash_of_the_manifest(model: Model, written: Path) -> None:
     with np.load(written) as arrays:
-        wanted = hashlib.sha256(arrays["__manifest__"].tobytes()).hexdigest()
-    assert npz.write(io.BytesIO(), model) == wanted
-    assert npz.read(written).digest == npz.digest(written) == wanted
+        expected = hashlib.sha256(arrays["__manifest__"].tobytes()).hexdigest()
+    assert npz.write(io.BytesIO(), model) == expected
+    assert npz.read(written).digest == npz.digest(written) == expected
 
 
 def test_plain_numpy_reads_it_without_pickle(model: Model, written: Path) -> None:
@@ -150,14 +150,14 @@ def test_golden_rows_may_be_left_out(make_model, tmp_path: Path) -> None:
 @pytest.mark.parametrize("value", [np.nan, np.inf, -np.inf])
 def test_weights_that_are_not_finite_are_not_written(model: Model, value: float, tmp_path: Path) -> None:
     model.network.arrays()["modules.2.weights"][1, 1] = value
-    with pytest.raises(ArtifactError, match=r"modules\.2\.weights: wanted finite numbers"):
+    with pytest.raises(ArtifactError, match=r"modules\.2\.weights: expected finite numbers"):
         npz.write(tmp_path / "m.npz", model)
     assert list(tmp_path.iterdir()) == []
 
 
 @pytest.mark.parametrize("training", [{"a": float("nan")}, {"a": {1, 2}}, {"a": "\ud800"}, {(1,): 2}])
 def test_what_json_cannot_say_is_not_written(model: Model, training: dict, tmp_path: Path) -> None:
-    with pytest.raises(ArtifactError, match="manifest: wanted"):
+    with pytest.raises(ArtifactError, match="manifest: expected"):
         npz.write(tmp_path / "m.npz", Model(model.network, model.signature, training=training))
     assert list(tmp_path.iterdir()) == []
 
@@ -169,38 +169,42 @@ class Tanh(nn.Tanh):
         return 2 * super().activation(inputs)
 
 
-PLAIN = Signature((Number("a"), Number("b")), Values(("y",), (0.0,), (1.0,)))
+PLAIN = Signature((NumberColumn("a"), NumberColumn("b")), RegressionOutput(("y",), (0.0,), (1.0,)))
 
 
 @pytest.mark.parametrize(
-    ("modules", "signature", "wanted"),
+    ("modules", "signature", "expected"),
     [
-        ([nn.Linear(2, 1), Tanh()], PLAIN, r"modules\.1: wanted one of Linear, .*; found Tanh of .*test_npz"),
-        ([nn.Sequential([nn.Linear(2, 1)])], PLAIN, r"modules\.0: wanted .*; found Sequential of"),
+        ([nn.Linear(2, 1), Tanh()], PLAIN, r"modules\.1: expected one of Linear, .*; found Tanh of .*test_npz"),
+        ([nn.Sequential([nn.Linear(2, 1)])], PLAIN, r"modules\.0: expected .*; found Sequential of"),
         (
             [nn.Linear(2, 2), nn.Linear(2, 1, dtype=np.float64)],
             PLAIN,
-            r"modules\.1\.weights: wanted float32, as the first array is; found float64",
+            r"modules\.1\.weights: expected float32, as the first array is; found float64",
         ),
         (
             [nn.Linear(2, 1)],
-            Signature((Number("a", scale=0.0), Number("b")), PLAIN.output),
-            r"signature\.inputs\.0: .*wanted a number above 0",
+            Signature((NumberColumn("a", scale=0.0), NumberColumn("b")), PLAIN.output),
+            r"signature\.inputs\.0: .*expected a number above 0",
         ),
-        ([nn.Linear(2, 1)], Signature((Number("a"), Number("a")), PLAIN.output), "inputs: wanted names that differ"),
+        (
+            [nn.Linear(2, 1)],
+            Signature((NumberColumn("a"), NumberColumn("a")), PLAIN.output),
+            "inputs: expected names that differ",
+        ),
     ],
 )
 def test_what_a_reader_would_refuse_or_take_for_another_model_is_not_written(
-    modules: list[nn.Module], signature: Signature, wanted: str, tmp_path: Path
+    modules: list[nn.Module], signature: Signature, expected: str, tmp_path: Path
 ) -> None:
-    with pytest.raises(ArtifactError, match=wanted):
+    with pytest.raises(ArtifactError, match=expected):
         npz.write(tmp_path / "m.npz", Model(nn.Sequential(modules), signature))
     assert list(tmp_path.iterdir()) == []
 
 
 def test_a_model_too_large_for_the_format_is_refused(model: Model, written: Path, monkeypatch) -> None:
     monkeypatch.setattr(npz, "MAX_FILE_BYTES", written.stat().st_size - 1)
-    with pytest.raises(ArtifactError, match=r"file: wanted .* bytes at most"):
+    with pytest.raises(ArtifactError, match=r"file: expected .* bytes at most"):
         npz.write(io.BytesIO(), model)
     with pytest.raises(ArtifactError, match="found a file of"):
         npz.read(written)
@@ -238,8 +242,8 @@ def test_any_model_comes_back_as_it_was(tmp_path_factory, sizes, dtype, descript
     layers = [{"type": "Linear", "input_size": a, "output_size": b} for a, b in itertools.pairwise(sizes)]
     network = build(layers, dtype, rng=rng)
     names = tuple(f"y{i}" for i in range(sizes[-1]))
-    inputs = tuple(Number(f"x{i}", rng.normal(), 1 + rng.random()) for i in range(sizes[0]))
-    signature = Signature(inputs, Values(names, (0.0,) * len(names), (1.0,) * len(names)))
+    inputs = tuple(NumberColumn(f"x{i}", rng.normal(), 1 + rng.random()) for i in range(sizes[0]))
+    signature = Signature(inputs, RegressionOutput(names, (0.0,) * len(names), (1.0,) * len(names)))
     instances = rng.normal(size=(rows, sizes[0])).tolist()
     golden = Golden(instances, network(signature.encode(instances, dtype=dtype))) if rows else None
     model = Model(network, signature, description, training, golden)

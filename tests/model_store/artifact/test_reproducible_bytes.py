@@ -21,15 +21,15 @@ ROOT = Path(__file__).parents[3]
 PINNED = "e63c4810"
 
 
-def interpreter(wanted: str) -> str:
+def interpreter(expected: str) -> str:
     """A Python of that version: on the PATH, or one of pyenv's."""
     versions = Path(os.environ.get("PYENV_ROOT", Path.home() / ".pyenv")) / "versions"
-    found = [*map(str, sorted(versions.glob(f"{wanted}.*/bin/python"))), shutil.which(f"python{wanted}")]
+    found = [*map(str, sorted(versions.glob(f"{expected}.*/bin/python"))), shutil.which(f"python{expected}")]
     for python in filter(None, found):
         said = subprocess.run([python, "--version"], capture_output=True, text=True, check=False)
-        if said.returncode == 0 and said.stdout.startswith(f"Python {wanted}."):
+        if said.returncode == 0 and said.stdout.startswith(f"Python {expected}."):
             return python
-    pytest.skip(f"there is no Python {wanted} here")
+    pytest.skip(f"there is no Python {expected} here")
 
 
 def ran(python: str, packages: Path, *paths: Path) -> dict[str, Any]:
@@ -57,7 +57,7 @@ def test_the_fixed_model_has_the_bytes_it_always_had(tmp_path: Path) -> None:
 def test_every_python_and_numpy_write_the_same_bytes(python: str, numpy: str, tmp_path: Path) -> None:
     here = tmp_path / "here.npz"
     npz.write(here, fixed())
-    wanted = hashlib.sha256(here.read_bytes()).hexdigest()
+    expected = hashlib.sha256(here.read_bytes()).hexdigest()
     other, packages = interpreter(python), tmp_path / "packages"
     install = [other, "-m", "pip", "install", "-q", "--disable-pip-version-check", "--only-binary", ":all:"]
     install += ["--target", str(packages), f"numpy=={numpy}", f"marshmallow=={version('marshmallow')}"]
@@ -67,5 +67,5 @@ def test_every_python_and_numpy_write_the_same_bytes(python: str, numpy: str, tm
     told = ran(other, packages, tmp_path / "there.npz", here)
     assert told["python"].startswith(f"{python}.")
     assert told["numpy"] == numpy
-    assert told["sha256"] == [wanted, wanted]
-    assert ran(sys.executable, ROOT, tmp_path / "back.npz", tmp_path / "there.npz")["sha256"] == [wanted, wanted]
+    assert told["sha256"] == [expected, expected]
+    assert ran(sys.executable, ROOT, tmp_path / "back.npz", tmp_path / "there.npz")["sha256"] == [expected, expected]

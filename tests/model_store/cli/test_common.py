@@ -43,7 +43,7 @@ def raises(error: BaseException):
 @pytest.mark.parametrize(
     ("error", "code"),
     [
-        (InputError([Fault("row 0", "wanted a number")]), 3),
+        (InputError([Fault("row 0", "expected a number")]), 3),
         (ArtifactError("m.npz: damaged"), 5),
         (NotFoundError("no model"), 5),
         (JobError("no target"), 2),
@@ -71,10 +71,10 @@ def test_too_little_memory_is_no_bug() -> None:
 
 
 def test_every_fault_has_a_line() -> None:
-    faults = [Fault(f"row {i}", "wanted a number", "send one") for i in range(150)]
+    faults = [Fault(f"row {i}", "expected a number", "send one") for i in range(150)]
     lines = run(raises(InputError(faults))).stderr.splitlines()
     assert lines[0] == "Error: 150 faults"
-    assert lines[1] == "  row 0: wanted a number (send one)"
+    assert lines[1] == "  row 0: expected a number (send one)"
     assert lines[-1] == "  and 50 more"
     assert len(lines) == 102
 

@@ -42,8 +42,8 @@ def test_list_shows_what_each_model_serves(models) -> None:
     models("alias", "chess", "champion", "2")
     line = models("list").stdout.splitlines()[1].split()
     assert line == ["chess", "3", "1-3", "champion", "→", "2", "Who", "plays", "chess"]
-    wanted = {"name": "chess", "serves": 3, "versions": [1, 2, 3], "aliases": {"champion": 2}}
-    assert read(models("list", "--json")) == [{**wanted, "description": "Who plays chess", "error": None}]
+    expected = {"name": "chess", "serves": 3, "versions": [1, 2, 3], "aliases": {"champion": 2}}
+    assert read(models("list", "--json")) == [{**expected, "description": "Who plays chess", "error": None}]
 
 
 def test_list_of_an_empty_store_says_so(models, tmp_path: Path) -> None:
@@ -54,11 +54,11 @@ def test_list_of_an_empty_store_says_so(models, tmp_path: Path) -> None:
 
 
 def test_list_shows_the_sound_models_beside_a_damaged_one(models, store: Store, model) -> None:
-    Path(store.publish("go", model).place).chmod(0o644)
+    Path(store.publish("go", model).location).chmod(0o644)
     store.path("go", 1).write_bytes(b"x")
     found = {one["name"]: one for one in read(models("list", "--json"))}
     assert found["chess"]["error"] is None
-    assert "wanted an artifact" in found["go"]["error"]
+    assert "expected an artifact" in found["go"]["error"]
 
 
 def test_list_names_an_alias_that_cannot_be_read(models, store: Store) -> None:
@@ -66,7 +66,7 @@ def test_list_names_an_alias_that_cannot_be_read(models, store: Store) -> None:
     (store.root / "chess" / "aliases" / "champion" / "2.json").write_text("{")
     found = read(models("list", "--json"))[0]
     assert found["serves"] == 3
-    assert "2.json: wanted a move of an alias" in found["error"]
+    assert "2.json: expected a move of an alias" in found["error"]
 
 
 def test_show_tells_all_about_a_version(models, store: Store) -> None:
@@ -207,7 +207,7 @@ def test_gc_tells_what_it_would_delete_and_deletes_it(models, store: Store) -> N
     assert [(one["key"], one["size"]) for one in found] == [("chess/.tmp-01", 10)]
     assert not left.exists()
     for grace in ("1", "h", "1y", "-1h", "1.5h", "99999999d"):
-        assert "wanted a duration such as" in models("gc", "--grace", grace, code=2).stderr
+        assert "expected a duration such as" in models("gc", "--grace", grace, code=2).stderr
 
 
 def test_rm_asks_first(models, store: Store) -> None:
@@ -224,11 +224,11 @@ def test_rm_asks_first(models, store: Store) -> None:
 def test_predict_answers_rows_of_the_command_line(models, store: Store) -> None:
     row = '{"age": 30, "town": "Bath"}'
     found = read(models("predict", "chess/2", "--row", row, "--row", '[null, "York"]', "--json"))
-    wanted = store.load("chess", 2)[1].predict([[30, "Bath"], [None, "York"]])
-    assert found == {"model": "chess", "version": 2, "predictions": wanted}
+    expected = store.load("chess", 2)[1].predict([[30, "Bath"], [None, "York"]])
+    assert found == {"model": "chess", "version": 2, "predictions": expected}
     lines = models("predict", "chess/2", "--row", row).stdout.splitlines()
     assert lines[0].split() == ["row", "label", "no", "yes"]
-    assert lines[1].split()[1] == wanted[0]["label"]
+    assert lines[1].split()[1] == expected[0]["label"]
 
 
 def test_predict_answers_files_and_standard_input(models, tmp_path: Path) -> None:
@@ -245,7 +245,7 @@ def test_predict_answers_files_and_standard_input(models, tmp_path: Path) -> Non
 
 def test_predict_tells_what_is_wrong(models, tmp_path: Path) -> None:
     message = models("predict", "chess", "--row", '{"age": "x", "town": "Yorck"}', code=3).stderr
-    assert "instances.0.age: wanted a number" in message
+    assert "instances.0.age: expected a number" in message
     assert "did you mean 'York'" in message
     assert "either a FILE, or --row" in models("predict", "chess", code=2).stderr
     assert "does not exist" in models("predict", "chess", str(tmp_path / "no.csv"), code=2).stderr
@@ -303,5 +303,5 @@ def test_a_damaged_version_is_neither_signed_nor_trusted(models, store: Store, t
     path = store.path("chess", 2)
     path.chmod(0o644)
     path.write_bytes(path.read_bytes()[:-1])
-    assert "wanted" in models("sign", "chess/2", "--key", key, code=5).stderr
+    assert "expected" in models("sign", "chess/2", "--key", key, code=5).stderr
     assert read(models("verify", "chess/2", "--key", f"{key}.pub", "--json", code=5))[0]["verdict"] == "damaged"

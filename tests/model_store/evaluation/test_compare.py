@@ -17,7 +17,14 @@ from model_store.errors import ArtifactError
 from model_store.evaluation.compare import Comparison, compare
 from model_store.nn import Linear, Sequential, Softmax, Tanh
 from model_store.registry.store import Store
-from model_store.schema.signature import Array, Category, Classes, Number, Signature, Values
+from model_store.schema.signature import (
+    ArrayColumn,
+    CategoryColumn,
+    ClassificationOutput,
+    NumberColumn,
+    RegressionOutput,
+    Signature,
+)
 
 Manifests = Callable[..., dict[str, Any]]
 
@@ -46,7 +53,9 @@ def classifier(right: int = 80, rows: int = 100, hidden: int = 4, labels: tuple[
         "split": {"training": 400, "validation": 0, "test": 100},
         "job": {"model": {"name": "chess"}, "train": {"epochs": hidden, "seed": 0}, "network": {"layers": [hidden]}},
     }
-    signature = Signature((Number("age"), Category("town", ("Bath", "York"))), Classes("chess", labels))
+    signature = Signature(
+        (NumberColumn("age"), CategoryColumn("town", ("Bath", "York"))), ClassificationOutput("chess", labels)
+    )
     network = Sequential([Linear(3, hidden), Tanh(), Linear(hidden, len(labels)), Softmax()])
     return Model(network, signature, training=training)
 
@@ -62,7 +71,7 @@ def with_log_loss(model: Model, loss: float) -> Model:
 def regression(*errors: float) -> Model:
     names = tuple(f"y{i}" for i in range(len(errors)))
     targets = {name: {"rmse": error, "mae": error, "r2": 0.5} for name, error in zip(names, errors, strict=True)}
-    signature = Signature((Number("size"),), Values(names, (0.0,) * len(names), (1.0,) * len(names)))
+    signature = Signature((NumberColumn("size"),), RegressionOutput(names, (0.0,) * len(names), (1.0,) * len(names)))
     training = {"metrics": {"rows": 40, "of": "test rows", "targets": targets}}
     return Model(Sequential([Linear(1, len(names))]), signature, training=training)
 
@@ -152,15 +161,15 @@ def test_what_differs_is_listed_and_what_does_not_is_not(manifest: Manifests) ->
 
 def test_what_a_caller_must_know_is_listed(manifest: Manifests) -> None:
     def model(*inputs: Any, labels: tuple[Any, ...] = ("no", "yes")) -> Model:
-        signature = Signature(inputs, Classes("chess", labels))
+        signature = Signature(inputs, ClassificationOutput("chess", labels))
         return Model(Sequential([Linear(signature.width, len(labels)), Softmax()]), signature)
 
-    first = model(Number("age", fill=3.0), Category("town", ("Bath", "York")), Number("height"))
+    first = model(NumberColumn("age", fill=3.0), CategoryColumn("town", ("Bath", "York")), NumberColumn("height"))
     second = model(
-        Number("height"),
-        Number("age"),
-        Category("town", ("Bath", "Hull"), unknown="bucket"),
-        Number("weight"),
+        NumberColumn("height"),
+        NumberColumn("age"),
+        CategoryColumn("town", ("Bath", "Hull"), unknown="bucket"),
+        NumberColumn("weight"),
         labels=("no", "maybe", "yes"),
     )
     found = compared(manifest, first, second).signature
@@ -171,14 +180,14 @@ def test_what_a_caller_must_know_is_listed(manifest: Manifests) -> None:
         ("order of columns", ["age", "town", "height"], ["height", "age", "town"]),
         ("labels", ["no", "yes"], ["no", "maybe", "yes"]),
     ]
-    small, large = model(Array("image", (8, 8), high=16.0)), model(Array("image", (4, 4)))
+    small, large = model(ArrayColumn("image", (8, 8), high=16.0)), model(ArrayColumn("image", (4, 4)))
     (row,) = compared(manifest, small, large).signature
     assert (row.first, row.second) == ("array, 8 × 8, None to 16.0", "array, 4 × 4")
 
 
 def test_statistics_and_scales_are_no_difference_to_a_caller(manifest: Manifests) -> None:
     def model(**options: Any) -> Model:
-        signature = Signature((Number("age", **options),), Classes("chess", ("no", "yes")))
+        signature = Signature((NumberColumn("age", **options),), ClassificationOutput("chess", ("no", "yes")))
         return Model(Sequential([Linear(1, 2), Softmax()]), signature)
 
     found = compared(manifest, model(offset=1.0, fill=2.0, statistics={"mean": 1.0}), model(offset=9.0, fill=3.0))

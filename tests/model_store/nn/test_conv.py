@@ -29,12 +29,12 @@ def test_convolution_is_its_definition(shape: tuple[int, ...], kernel: int, stri
     x = rng.standard_normal((2, *shape))
     padded = np.pad(x, ((0, 0), (padding, padding), (padding, padding), (0, 0)))
     rows, columns, _ = layer.output_shape(shape)
-    wanted = np.empty((2, rows, columns, 3))
+    expected = np.empty((2, rows, columns, 3))
     for s, i, j, f in product(range(2), range(rows), range(columns), range(3)):
         window = padded[s, i * stride : i * stride + kernel, j * stride : j * stride + kernel]
-        wanted[s, i, j, f] = layer.bias[f] + np.sum(layer.weights[f] * window)
-    np.testing.assert_allclose(layer(x), wanted, rtol=1e-10, atol=1e-12)
-    np.testing.assert_allclose(layer.forward(x), wanted, rtol=1e-10, atol=1e-12)
+        expected[s, i, j, f] = layer.bias[f] + np.sum(layer.weights[f] * window)
+    np.testing.assert_allclose(layer(x), expected, rtol=1e-10, atol=1e-12)
+    np.testing.assert_allclose(layer.forward(x), expected, rtol=1e-10, atol=1e-12)
 
 
 @pytest.mark.parametrize(("shape", "kernel", "stride", "padding"), CONVOLUTIONS)
@@ -52,10 +52,10 @@ def test_pooling_takes_the_largest_and_hands_its_gradient_back(shape: tuple[int,
     layer = MaxPool2D(shape, size, stride)
     x = rng.permutation(2 * np.prod(shape)).reshape(2, *shape).astype(float)  # no two within a finite difference
     rows, columns, _ = layer.output_shape(shape)
-    wanted = np.empty((2, rows, columns, shape[2]))
+    expected = np.empty((2, rows, columns, shape[2]))
     for i, j in product(range(rows), range(columns)):
-        wanted[:, i, j] = x[:, i * stride : i * stride + size, j * stride : j * stride + size].max((1, 2))
-    assert layer(x).tolist() == layer.forward(x).tolist() == wanted.tolist()
+        expected[:, i, j] = x[:, i * stride : i * stride + size, j * stride : j * stride + size].max((1, 2))
+    assert layer(x).tolist() == layer.forward(x).tolist() == expected.tolist()
     assert check_gradients(layer, x, rng=rng) < 1e-6
 
 
@@ -132,18 +132,18 @@ def test_images_come_as_images_or_as_rows_and_gradients_go_back_alike() -> None:
 @pytest.mark.parametrize(
     ("make", "message"),
     [
-        (lambda: Conv2D((4, 4, 1), 2, 5), "Conv2D.kernel: wanted a window within 4 x 4, found 5 x 5"),
-        (lambda: MaxPool2D((4, 2, 1), 3), "MaxPool2D.size: wanted a window within 4 x 2, found 3 x 3"),
-        (lambda: Conv2D((4, 4), 2), "Conv2D.input_shape: wanted a list of height, width and channels"),
-        (lambda: Flatten((2**13, 2**13, 1)), "Flatten.input_shape: wanted .* 16777216 values at most"),
-        (lambda: Conv2D((4096, 4096, 1), 1, 64), "Conv2D.input_shape: wanted 16777216 values an image at most"),
+        (lambda: Conv2D((4, 4, 1), 2, 5), "Conv2D.kernel: expected a window within 4 x 4, found 5 x 5"),
+        (lambda: MaxPool2D((4, 2, 1), 3), "MaxPool2D.size: expected a window within 4 x 2, found 3 x 3"),
+        (lambda: Conv2D((4, 4), 2), "Conv2D.input_shape: expected a list of height, width and channels"),
+        (lambda: Flatten((2**13, 2**13, 1)), "Flatten.input_shape: expected .* 16777216 values at most"),
+        (lambda: Conv2D((4096, 4096, 1), 1, 64), "Conv2D.input_shape: expected 16777216 values an image at most"),
         (
             lambda: Sequential([Conv2D((5, 5, 1), 2), MaxPool2D((5, 5, 2))]),
-            r"modules.1.input_shape: wanted \(3, 3, 2\), the shape before it; found \(5, 5, 2\)",
+            r"modules.1.input_shape: expected \(3, 3, 2\), the shape before it; found \(5, 5, 2\)",
         ),
         (
             lambda: Sequential([Conv2D((5, 5, 1), 2), Linear(18, 2)]),
-            r"modules.1.input_size: wanted a Flatten before it, for images of \(3, 3, 2\)",
+            r"modules.1.input_size: expected a Flatten before it, for images of \(3, 3, 2\)",
         ),
     ],
 )
@@ -174,21 +174,21 @@ CONV = {"type": "Conv2D", "input_shape": [5, 5, 1], "filters": 2, "kernel": 3, "
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        ({"input_shape": [5, 5]}, "modules.0.input_shape: wanted a list of height, width and channels"),
-        ({"input_shape": [5, 5, 0]}, "modules.0.input_shape: wanted a list"),
-        ({"input_shape": [5, 5, True]}, "modules.0.input_shape: wanted a list"),
-        ({"input_shape": [2**20, 2**20, 2**20]}, "modules.0.input_shape: wanted a list"),
-        ({"input_shape": "551"}, "modules.0.input_shape: wanted a list"),
-        ({"kernel": 6}, "modules.0.kernel: wanted a window within 5 x 5, found 6 x 6"),
-        ({"kernel": 3.0}, "modules.0.kernel: wanted an int from 1 to 255, found 3.0"),
-        ({"kernel": 256, "padding": 128}, "modules.0.kernel: wanted an int from 1 to 255, found 256"),
-        ({"stride": 0}, "modules.0.stride: wanted a positive int, found 0"),
-        ({"padding": -1}, "modules.0.padding: wanted an int of at least 0, found -1"),
-        ({"padding": 2**31}, "modules.0.input_shape: wanted 16777216 values an image at most"),
-        ({"padding": 2**20, "stride": 2**20}, "modules.0.input_shape: wanted 16777216 values an image at most"),
-        ({"filters": 2**30}, "modules.0.input_shape: wanted 16777216 values an image at most"),
-        ({"filters": 3}, r"modules.0.weights: wanted \(3, 3, 3, 1\), found \(2, 3, 3, 1\)"),
-        ({"extra": 1}, "modules.0: wanted the fields"),
+        ({"input_shape": [5, 5]}, "modules.0.input_shape: expected a list of height, width and channels"),
+        ({"input_shape": [5, 5, 0]}, "modules.0.input_shape: expected a list"),
+        ({"input_shape": [5, 5, True]}, "modules.0.input_shape: expected a list"),
+        ({"input_shape": [2**20, 2**20, 2**20]}, "modules.0.input_shape: expected a list"),
+        ({"input_shape": "551"}, "modules.0.input_shape: expected a list"),
+        ({"kernel": 6}, "modules.0.kernel: expected a window within 5 x 5, found 6 x 6"),
+        ({"kernel": 3.0}, "modules.0.kernel: expected an int from 1 to 255, found 3.0"),
+        ({"kernel": 256, "padding": 128}, "modules.0.kernel: expected an int from 1 to 255, found 256"),
+        ({"stride": 0}, "modules.0.stride: expected a positive int, found 0"),
+        ({"padding": -1}, "modules.0.padding: expected an int of at least 0, found -1"),
+        ({"padding": 2**31}, "modules.0.input_shape: expected 16777216 values an image at most"),
+        ({"padding": 2**20, "stride": 2**20}, "modules.0.input_shape: expected 16777216 values an image at most"),
+        ({"filters": 2**30}, "modules.0.input_shape: expected 16777216 values an image at most"),
+        ({"filters": 3}, r"modules.0.weights: expected \(3, 3, 3, 1\), found \(2, 3, 3, 1\)"),
+        ({"extra": 1}, "modules.0: expected the fields"),
     ],
 )
 def test_what_a_hostile_manifest_says_of_a_convolution_is_refused_before_memory_is_spent(
@@ -202,7 +202,7 @@ def test_what_a_hostile_manifest_says_of_a_convolution_is_refused_before_memory_
 def test_a_hostile_manifest_cannot_have_a_pooling_layer_look_at_millions_of_pixels() -> None:
     """Which takes no array: a file of 2 kB filled 2.4 GB."""
     pool = {"type": "MaxPool2D", "input_shape": [4096, 4096, 1], "size": 4096, "stride": 1}
-    with pytest.raises(ValueError, match=r"modules\.0\.size: wanted an int from 1 to 255, found 4096"):
+    with pytest.raises(ValueError, match=r"modules\.0\.size: expected an int from 1 to 255, found 4096"):
         build([pool], arrays={})
 
 

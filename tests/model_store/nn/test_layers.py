@@ -125,22 +125,24 @@ def test_a_column_vector_comes_out_as_a_column_vector() -> None:
 
 
 def test_a_softmax_of_one_value_is_refused_since_it_would_mix_the_rows_of_a_batch() -> None:
-    with pytest.raises(ValueError, match=r"modules\.1\.inputs: wanted two values a row or more for a Softmax, found 1"):
+    with pytest.raises(
+        ValueError, match=r"modules\.1\.inputs: expected two values a row or more for a Softmax, found 1"
+    ):
         Sequential([Linear(2, 1), Softmax()])
 
 
 @pytest.mark.parametrize(
     ("make", "message"),
     [
-        (lambda: Linear(0, 3), r"Linear\.input_size: wanted a positive int, found 0"),
-        (lambda: Linear(2, 2.5), r"Linear\.output_size: wanted a positive int, found 2\.5"),
-        (lambda: Conv2D((8, 8, 1), 2, kernel=0), r"Conv2D\.kernel: wanted an int from 1 to 255, found 0"),
-        (lambda: Conv2D((8, 8, 1), 2, stride=0), r"Conv2D\.stride: wanted a positive int, found 0"),
-        (lambda: Conv2D((8, 8, 1), 2, padding=-1), r"Conv2D\.padding: wanted an int of at least 0, found -1"),
-        (lambda: MaxPool2D((8, 8, 1), 0), r"MaxPool2D\.size: wanted an int from 1 to 255, found 0"),
-        (lambda: LayerNorm(3, np.inf), r"LayerNorm\.epsilon: wanted a finite float, found inf"),
-        (lambda: BatchNorm(0), r"BatchNorm\.size: wanted a positive int, found 0"),
-        (lambda: Dropout("a"), r"Dropout\.rate: wanted a finite float, found 'a'"),
+        (lambda: Linear(0, 3), r"Linear\.input_size: expected a positive int, found 0"),
+        (lambda: Linear(2, 2.5), r"Linear\.output_size: expected a positive int, found 2\.5"),
+        (lambda: Conv2D((8, 8, 1), 2, kernel=0), r"Conv2D\.kernel: expected an int from 1 to 255, found 0"),
+        (lambda: Conv2D((8, 8, 1), 2, stride=0), r"Conv2D\.stride: expected a positive int, found 0"),
+        (lambda: Conv2D((8, 8, 1), 2, padding=-1), r"Conv2D\.padding: expected an int of at least 0, found -1"),
+        (lambda: MaxPool2D((8, 8, 1), 0), r"MaxPool2D\.size: expected an int from 1 to 255, found 0"),
+        (lambda: LayerNorm(3, np.inf), r"LayerNorm\.epsilon: expected a finite float, found inf"),
+        (lambda: BatchNorm(0), r"BatchNorm\.size: expected a positive int, found 0"),
+        (lambda: Dropout("a"), r"Dropout\.rate: expected a finite float, found 'a'"),
     ],
 )
 def test_a_layer_of_no_size_is_refused_when_it_is_made(make: Callable[[], Module], message: str) -> None:
@@ -158,7 +160,7 @@ def test_sizes_that_numpy_counted_are_whole_numbers_too() -> None:
 
 @pytest.mark.parametrize("dtype", [int, bool, complex, object, np.longdouble])
 def test_a_type_that_is_no_plain_float_is_refused(dtype: type) -> None:
-    with pytest.raises(ValueError, match=r"Linear\.dtype: wanted float32, float64 or float16, found "):
+    with pytest.raises(ValueError, match=r"Linear\.dtype: expected float32, float64 or float16, found "):
         Linear(2, 3, dtype=dtype)
 
 
@@ -168,14 +170,14 @@ def test_numbers_of_the_other_byte_order_are_taken_as_this_machines() -> None:
 
 
 def test_wrong_width_is_named_with_both_shapes() -> None:
-    with pytest.raises(ValueError, match=r"wanted inputs of shape \(batch, 3\), found \(4, 2\)"):
+    with pytest.raises(ValueError, match=r"expected inputs of shape \(batch, 3\), found \(4, 2\)"):
         Linear(3, 2)(np.zeros((4, 2)))
-    with pytest.raises(ValueError, match=r"wanted inputs of shape \(batch, 3\), found \(3,\)"):
+    with pytest.raises(ValueError, match=r"expected inputs of shape \(batch, 3\), found \(3,\)"):
         Sequential([Linear(3, 2)])(np.zeros(3))
 
 
 def test_assigning_weights_of_another_shape_is_refused() -> None:
-    with pytest.raises(ValueError, match=r"Linear.weights: wanted shape \(2, 3\), found \(3, 2\)"):
+    with pytest.raises(ValueError, match=r"Linear.weights: expected shape \(2, 3\), found \(3, 2\)"):
         Linear(3, 2).weights = np.zeros((3, 2))
 
 
@@ -220,7 +222,7 @@ def test_an_initializer_answers_to_the_first_name_of_its_author() -> None:
 
 
 def test_unknown_initializer_is_answered_with_the_known_ones() -> None:
-    with pytest.raises(ValueError, match=r"wanted one of normal, .*; found 'xavier'"):
+    with pytest.raises(ValueError, match=r"expected one of normal, .*; found 'xavier'"):
         Linear(2, 2, initializer="xavier")
 
 

@@ -121,7 +121,7 @@ def test_a_taped_step_is_forward_and_backward(layer: type[BatchNorm] | type[Laye
 def test_a_running_variance_below_zero_is_refused() -> None:
     net = Sequential([Linear(2, 3), BatchNorm(3)])
     arrays = {**net.arrays(), "modules.1.running_variance": np.array([1, -1, 1], np.float32)}
-    with pytest.raises(ValueError, match=r"modules\.1\.running_variance: wanted no number below 0"):
+    with pytest.raises(ValueError, match=r"modules\.1\.running_variance: expected no number below 0"):
         build(net.config(), arrays=arrays)
 
 
@@ -176,12 +176,12 @@ def test_a_taped_step_drops_what_forward_drops(dtype: type, width: int, order: t
 @pytest.mark.parametrize(
     ("make", "message"),
     [
-        (lambda: Dropout(1), r"Dropout.rate: wanted a number in \[0, 1\), found 1"),
-        (lambda: BatchNorm(3, epsilon=0), "BatchNorm.epsilon: wanted a number above 0, found 0"),
-        (lambda: LayerNorm(3, epsilon=-1), "LayerNorm.epsilon: wanted a number above 0"),
-        (lambda: BatchNorm(3, momentum=0), "BatchNorm.momentum: wanted a number above 0 and at most 1, found 0"),
-        (lambda: Sequential([Linear(2, 3), LayerNorm(4)]), r"modules.1.size: wanted 3, .*; found 4"),
-        (lambda: build([{"type": "Dropout", "rate": float("nan")}]), "modules.0.rate: wanted a finite float"),
+        (lambda: Dropout(1), r"Dropout.rate: expected a number in \[0, 1\), found 1"),
+        (lambda: BatchNorm(3, epsilon=0), "BatchNorm.epsilon: expected a number above 0, found 0"),
+        (lambda: LayerNorm(3, epsilon=-1), "LayerNorm.epsilon: expected a number above 0"),
+        (lambda: BatchNorm(3, momentum=0), "BatchNorm.momentum: expected a number above 0 and at most 1, found 0"),
+        (lambda: Sequential([Linear(2, 3), LayerNorm(4)]), r"modules.1.size: expected 3, .*; found 4"),
+        (lambda: build([{"type": "Dropout", "rate": float("nan")}]), "modules.0.rate: expected a finite float"),
     ],
 )
 def test_a_wrong_setting_is_refused(make: Callable[[], object], message: str) -> None:

@@ -18,12 +18,12 @@ with np.load(FILE) as archive:
     FIGURES: dict[str, Array] = dict(archive)
 
 
-def below(place: str) -> dict[str, Array]:
-    return {name.removeprefix(place): array for name, array in FIGURES.items() if name.startswith(place)}
+def below(location: str) -> dict[str, Array]:
+    return {name.removeprefix(location): array for name, array in FIGURES.items() if name.startswith(location)}
 
 
-def names(place: str) -> list[str]:
-    return sorted({name.split("/")[1] for name in FIGURES if name.startswith(place)})
+def names(location: str) -> list[str]:
+    return sorted({name.split("/")[1] for name in FIGURES if name.startswith(location)})
 
 
 def network(case: dict[str, Array]) -> Sequential:
@@ -38,8 +38,8 @@ def network(case: dict[str, Array]) -> Sequential:
     return net
 
 
-def assert_same(found: Any, wanted: Array) -> None:
-    np.testing.assert_allclose(found, wanted, rtol=1e-9, atol=1e-11)
+def assert_same(found: Any, expected: Array) -> None:
+    np.testing.assert_allclose(found, expected, rtol=1e-9, atol=1e-11)
 
 
 def test_no_layer_and_no_loss_is_without_figures_of_pytorch() -> None:

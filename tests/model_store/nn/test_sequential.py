@@ -102,11 +102,11 @@ def test_an_empty_batch_has_an_empty_answer() -> None:
 def test_threads_share_a_network_without_mixing_their_answers() -> None:
     net = network(20, 30, 5)
     batches = [np.random.default_rng(i).standard_normal((3, 20)).astype(np.float32) for i in range(8)]
-    wanted = [net(x).tobytes() for x in batches]
+    expected = [net(x).tobytes() for x in batches]
     wrong: list[int] = []
 
     def ask(i: int) -> None:
-        wrong.extend(i for _ in range(200) if net(batches[i]).tobytes() != wanted[i])
+        wrong.extend(i for _ in range(200) if net(batches[i]).tobytes() != expected[i])
 
     threads = [threading.Thread(target=ask, args=(i,)) for i in range(8)]
     for thread in threads:
@@ -207,7 +207,7 @@ def test_an_unpickled_network_finds_the_blocks_of_the_machine_it_is_on(monkeypat
 def test_a_module_comes_once_in_a_network(where: Callable[[Module], list[Module]]) -> None:
     """It remembers one forward pass: the second would take the first one's place, in silence."""
     with pytest.raises(
-        ValueError, match=r"modules\.1(\.modules\.1)?: wanted a module of its own, found that of modules\.0"
+        ValueError, match=r"modules\.1(\.modules\.1)?: expected a module of its own, found that of modules\.0"
     ):
         Sequential(where(Linear(2, 2)))
 
@@ -306,16 +306,16 @@ LINEAR = {"type": "Linear", "input_size": 2, "output_size": 3}
     ("config", "message"),
     [
         ([], "at least one Linear"),
-        (["Linear"], "modules.0.type: wanted one of"),
-        ([{"type": "os.system"}], r"modules.0.type: wanted one of Linear, .*; found 'os.system'"),
+        (["Linear"], "modules.0.type: expected one of"),
+        ([{"type": "os.system"}], r"modules.0.type: expected one of Linear, .*; found 'os.system'"),
         ([{"type": ["Linear"]}], "modules.0.type"),
-        ([{"type": "Linear", "input_size": 2}], "modules.0: wanted the fields"),
-        ([LINEAR | {"input_size": 0}], "modules.0.input_size: wanted a positive int, found 0"),
-        ([LINEAR | {"output_size": True}], "modules.0.output_size: wanted a positive int, found True"),
+        ([{"type": "Linear", "input_size": 2}], "modules.0: expected the fields"),
+        ([LINEAR | {"input_size": 0}], "modules.0.input_size: expected a positive int, found 0"),
+        ([LINEAR | {"output_size": True}], "modules.0.output_size: expected a positive int, found True"),
         ([LINEAR | {"output_size": 2.0}], "modules.0.output_size"),
-        ([LINEAR, LINEAR], "modules.1.input_size: wanted 3, the width before it; found 2"),
-        ([LINEAR, {"type": "LeakyReLU", "slope": 2}], r"modules.1.slope: wanted a number in \[0, 1\), found 2"),
-        ([LINEAR, {"type": "Tanh", "x": 1}], "modules.1: wanted the fields"),
+        ([LINEAR, LINEAR], "modules.1.input_size: expected 3, the width before it; found 2"),
+        ([LINEAR, {"type": "LeakyReLU", "slope": 2}], r"modules.1.slope: expected a number in \[0, 1\), found 2"),
+        ([LINEAR, {"type": "Tanh", "x": 1}], "modules.1: expected the fields"),
     ],
 )
 def test_a_wrong_layer_is_named_with_its_place(config: list[dict[str, object]], message: str) -> None:
@@ -325,13 +325,13 @@ def test_a_wrong_layer_is_named_with_its_place(config: list[dict[str, object]], 
 
 def test_arrays_that_do_not_fit_are_named_with_both_facts() -> None:
     weights, bias = np.zeros((3, 2), np.float32), np.zeros(3, np.float32)
-    with pytest.raises(ValueError, match=r"modules.0.weights: wanted \(3, 2\), found \(2, 3\)"):
+    with pytest.raises(ValueError, match=r"modules.0.weights: expected \(3, 2\), found \(2, 3\)"):
         build([LINEAR], arrays={"modules.0.weights": weights.T, "modules.0.bias": bias})
-    with pytest.raises(ValueError, match=r"modules.0.bias: wanted an array of shape \(3,\), found none"):
+    with pytest.raises(ValueError, match=r"modules.0.bias: expected an array of shape \(3,\), found none"):
         build([LINEAR], arrays={"modules.0.weights": weights})
-    with pytest.raises(ValueError, match=r"modules\.0\.weights: wanted float32, found float64"):
+    with pytest.raises(ValueError, match=r"modules\.0\.weights: expected float32, found float64"):
         build([LINEAR], arrays={"modules.0.weights": weights.astype(np.float64), "modules.0.bias": bias})
-    with pytest.raises(ValueError, match="extra: wanted no such array"):
+    with pytest.raises(ValueError, match="extra: expected no such array"):
         build([LINEAR], arrays={"modules.0.weights": weights, "modules.0.bias": bias, "extra": bias})
 
 
@@ -352,8 +352,8 @@ class Widened(Module):
 
 
 def test_a_network_of_layers_that_do_not_fit_is_refused_when_it_is_made() -> None:
-    with pytest.raises(ValueError, match=r"modules.2.input_size: wanted 3, the width before it; found 4"):
+    with pytest.raises(ValueError, match=r"modules.2.input_size: expected 3, the width before it; found 4"):
         Sequential([Linear(2, 3), Tanh(), Linear(4, 1)])
-    with pytest.raises(ValueError, match=r"modules.1.modules.0.input_size: wanted 3"):
+    with pytest.raises(ValueError, match=r"modules.1.modules.0.input_size: expected 3"):
         Sequential([Linear(2, 3), Sequential([Linear(2, 1)])])
     assert Sequential([Linear(2, 3), Widened(), Linear(6, 1)])(np.ones((4, 2))).shape == (4, 1)

@@ -10,7 +10,7 @@ import pytest
 
 from model_store.artifact.model import Model
 from model_store.errors import ConflictError, NotFoundError, StoreError
-from model_store.registry.alias_log import Generation, Moves
+from model_store.registry.alias_log import AliasLog, AliasRevision
 from model_store.registry.store import Store
 from tests.model_store.conftest import exchange
 
@@ -25,7 +25,7 @@ def store(everywhere: Store) -> Store:
 
 @pytest.mark.parametrize("alias", ["latest", "7", "", "..", "a/b", "x" * 101])
 def test_an_alias_that_means_something_else_is_refused(chess: Store, alias: str) -> None:
-    with pytest.raises(StoreError, match=r"alias .*: wanted"):
+    with pytest.raises(StoreError, match=r"alias .*: expected"):
         chess.set_alias("chess", alias, 1, **BY)
 
 
@@ -48,16 +48,16 @@ def test_an_alias_that_moves_to_a_new_version_while_it_is_read_is_followed(
 
 def test_an_alias_that_leaves_a_removed_version_while_it_is_read_is_followed(chess: Store, monkeypatch) -> None:
     chess.set_alias("chess", "champion", 1, **BY)
-    head = Moves.head
+    head = AliasLog.head
 
-    def looked(self: Moves, name: str, alias: str) -> Generation | None:
+    def looked(self: AliasLog, name: str, alias: str) -> AliasRevision | None:
         found = head(self, name, alias)
-        monkeypatch.setattr(Moves, "head", head)
+        monkeypatch.setattr(AliasLog, "head", head)
         chess.set_alias("chess", "champion", 2, **BY)
         chess.remove("chess", 1)
         return found
 
-    monkeypatch.setattr(Moves, "head", looked)
+    monkeypatch.setattr(AliasLog, "head", looked)
     assert chess.resolve("chess", "champion") == 2
 
 
@@ -74,7 +74,7 @@ def test_every_move_of_an_alias_is_kept_with_who_when_and_why(chess: Store) -> N
 
 
 def test_a_reason_too_long_to_be_read_again_is_refused(chess: Store) -> None:
-    with pytest.raises(StoreError, match="chess/champion: wanted a reason that fits into"):
+    with pytest.raises(StoreError, match="chess/champion: expected a reason that fits into"):
         chess.set_alias("chess", "champion", 1, who="ada", why="x" * (1 << 20), when=NOW)
     assert chess.aliases("chess") == {}
 
@@ -104,7 +104,7 @@ def test_an_alias_moves_from_where_it_was_expected_only(chess: Store) -> None:
 def test_of_two_who_move_an_alias_at_once_one_is_told(chess: Store, monkeypatch) -> None:
     chess.set_alias("chess", "champion", 1, **BY)
     chess.set_alias("chess", "champion", 2, **BY)
-    monkeypatch.setattr(Moves, "newest", lambda *_: {"champion": 1})  # as one who looked before the second move
+    monkeypatch.setattr(AliasLog, "newest", lambda *_: {"champion": 1})  # as one who looked before the second move
     with pytest.raises(ConflictError, match="somebody else moved it"):
         chess.set_alias("chess", "champion", 3, **BY)
 
@@ -146,7 +146,7 @@ def test_an_alias_that_cannot_be_read_is_mended_by_force(chess: Store) -> None:
     for broken in (b"{", b"[]", b"null", b'{"version": 1}'):
         head = chess.set_alias("chess", "champion", 1, **BY, force=True)
         exchange(chess, f"chess/aliases/champion/{head.number}.json", broken)
-        with pytest.raises(StoreError, match="wanted a move of an alias"):
+        with pytest.raises(StoreError, match="expected a move of an alias"):
             chess.set_alias("chess", "champion", 2, **BY)
     chess.set_alias("chess", "champion", 2, **BY, force=True)
     assert chess.resolve("chess", "champion") == 2

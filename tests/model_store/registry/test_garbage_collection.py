@@ -36,8 +36,8 @@ def left(path: Path, ago: timedelta) -> None:
 def test_drafts_of_the_dead_are_collected_wherever_they_lie(store: Store, model: Model) -> None:
     store.publish("chess", model)
     places = ["chess/.tmp-01", "chess/aliases/champion/.tmp-02", "go/.tmp-03", ".tmp-04"]
-    for place in places:
-        left(store.root / place, 2 * GRACE)
+    for location in places:
+        left(store.root / location, 2 * GRACE)
     assert list(collected(store, GRACE)) == sorted(places)
     assert not list(store.root.rglob(".tmp-*"))
     assert collected(store) == {}

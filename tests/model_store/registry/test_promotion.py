@@ -112,19 +112,19 @@ def test_a_gate_that_judged_another_champion_moves_nothing(chess: Store, monkeyp
     chess.set_alias("chess", "champion", 1, **BY)
     judged = promotion._judged
 
-    def slow(*facts: object) -> promotion.Verdict:
+    def slow(*facts: object) -> promotion.GateResult:
         chess.set_alias("chess", "champion", 3, **BY)
         return judged(*facts)
 
     monkeypatch.setattr(promotion, "_judged", slow)
-    with pytest.raises(ConflictError, match="wanted it to point to 1, found 3"):
+    with pytest.raises(ConflictError, match="expected it to point to 1, found 3"):
         promoted(chess, 2, "accuracy>=champion")
     assert chess.resolve("chess", "champion") == 3
 
 
 @pytest.mark.parametrize("text", ["", "accuracy", "accuracy==1", ">=1", "accuracy>=", "a>=b c", "a>=nan", "a<inf"])
 def test_what_is_no_gate_is_told_how_to_write_one(text: str) -> None:
-    with pytest.raises(InputError, match=r"wanted a metric, .*write it as in 'accuracy>=champion'"):
+    with pytest.raises(InputError, match=r"expected a metric, .*write it as in 'accuracy>=champion'"):
         promotion.parse(text)
 
 

@@ -20,7 +20,7 @@ from model_store.errors import TrustError
 from model_store.registry import signing
 from model_store.registry.store import open_store
 from service.config import SettingsError
-from service.registry.signature_policy import voucher
+from service.registry.signature_policy import signature_check
 
 DIGEST = hashlib.sha256(b"a manifest").hexdigest()
 OTHER = hashlib.sha256(b"another").hexdigest()
@@ -57,7 +57,7 @@ def test_a_model_that_nobody_signed_or_another_did_is_refused(key, other) -> Non
     called = signing.fingerprint(key.public_key())
     theirs = {signing.fingerprint(other.public_key()): signing.sign(other, "penguins", DIGEST)}
     for signatures in ({}, theirs):
-        with pytest.raises(TrustError, match=f"^penguins/3: wanted a signature by {called}, found none; look at it"):
+        with pytest.raises(TrustError, match=f"^penguins/3: expected a signature by {called}, found none; look at it"):
             vouched([key], signatures)
 
 
@@ -87,7 +87,7 @@ def test_a_private_key_is_its_owners_alone_and_never_overwritten(key_path: Path)
     assert key_path.read_bytes() == before
     fresh = key_path.with_name("fresh.pem")
     signing.public_path(fresh).write_text("somebody's")
-    with pytest.raises(TrustError, match=r"fresh\.pem\.pub: wanted a new name"):
+    with pytest.raises(TrustError, match=r"fresh\.pem\.pub: expected a new name"):
         signing.generate(fresh)
     assert not fresh.exists()
     with pytest.raises(TrustError, match="cannot write the key"):
@@ -117,20 +117,20 @@ def test_what_is_no_key_is_told(tmp_path: Path, key_path: Path, key) -> None:
     pem, private = Encoding.PEM, PrivateFormat.PKCS8
     rsa_key = rsa.generate_private_key(65537, 2048)
     for data, message in (
-        (b"", "wanted a private key in PEM"),
-        (signing.public_path(key_path).read_bytes(), "wanted a private key, found a public one"),
-        (rsa_key.private_bytes(pem, private, NoEncryption()), "wanted an Ed25519 key"),
+        (b"", "expected a private key in PEM"),
+        (signing.public_path(key_path).read_bytes(), "expected a private key, found a public one"),
+        (rsa_key.private_bytes(pem, private, NoEncryption()), "expected an Ed25519 key"),
         (key.private_bytes(pem, private, BestAvailableEncryption(b"x")), "found it encrypted"),
     ):
         with pytest.raises(TrustError, match=message):
             signing.private_key(put(data))
     for data, message in (
-        (b"rubbish", "wanted a public key in PEM"),
+        (b"rubbish", "expected a public key in PEM"),
         (key_path.read_bytes(), r"found a private one; keep that, and give .*key\.pub"),
     ):
         with pytest.raises(TrustError, match=message):
             signing.public_key(put(data))
-    with pytest.raises(TrustError, match="wanted a key to read; No such file"):
+    with pytest.raises(TrustError, match="expected a key to read; No such file"):
         signing.public_key(tmp_path / "missing")
 
 
@@ -161,5 +161,5 @@ def test_without_the_package_that_signs_it_is_named_and_everything_else_works(
     assert refused.exit_code == 5
     assert "signatures need cryptography; install it with: pip install 'forward-pass[signing]'" in refused.stderr
     with pytest.raises(SettingsError, match="SERVE_TRUSTED_KEYS: signatures need cryptography"):
-        voucher("release.pem.pub", open_store(str(tmp_path)))
+        signature_check("release.pem.pub", open_store(str(tmp_path)))
     assert CliRunner().invoke(main, ["list", "--store", str(tmp_path)]).exit_code == 0

@@ -10,9 +10,9 @@ from model_store.artifact import npz
 from model_store.artifact.model import Golden, Model
 from model_store.errors import ArtifactError, ConflictError, NotFoundError, StoreError
 from model_store.registry import store as stores
-from model_store.registry.alias_log import Generation
+from model_store.registry.alias_log import AliasRevision
 from model_store.registry.store import Store, open_store
-from model_store.storage.base import Objects, put
+from model_store.storage.base import StorageBackend, put
 from tests.model_store.conftest import contents, exchange
 
 NOW = datetime(2026, 1, 2, 3, 4, 5, tzinfo=UTC)
@@ -27,7 +27,7 @@ def store(everywhere: Store) -> Store:
 def test_versions_count_from_one(chess: Store, model: Model) -> None:
     assert chess.versions("chess") == [1, 2, 3]
     version = chess.publish("chess", model)
-    assert (version.name, version.number, version.place) == ("chess", 4, f"{chess.objects.address}/chess/4.npz")
+    assert (version.name, version.number, version.location) == ("chess", 4, f"{chess.objects.address}/chess/4.npz")
     assert version.digest == npz.digest(chess.path("chess", 4))
 
 
@@ -110,7 +110,7 @@ def test_an_unknown_model_is_told_with_the_known_ones(chess: Store, name: str) -
 
 @pytest.mark.parametrize("name", ["", "..", ".hidden", "a/b", "a b", "-x", "é", "a\n", "a" * 101])
 def test_a_name_that_is_no_name_is_refused(store: Store, model: Model, name: str) -> None:
-    with pytest.raises(StoreError, match="wanted a letter or digit"):
+    with pytest.raises(StoreError, match="expected a letter or digit"):
         store.publish(name, model)
     store.publish("chess", model)
     assert store.names() == ["chess"]
@@ -153,10 +153,10 @@ def test_an_aliased_version_cannot_be_removed(chess: Store) -> None:
 
 
 def test_an_alias_that_comes_while_a_version_is_removed_keeps_it(chess: Store, monkeypatch) -> None:
-    def putting(objects: Objects, key: str, data: bytes) -> bool:
+    def putting(objects: StorageBackend, key: str, data: bytes) -> bool:
         done = put(objects, key, data)
         if key.endswith(".removed"):
-            put(objects, "chess/aliases/champion/1.json", Generation("champion", 1, 2, "", NOW, "").to_bytes())
+            put(objects, "chess/aliases/champion/1.json", AliasRevision("champion", 1, 2, "", NOW, "").to_bytes())
         return done
 
     monkeypatch.setattr(stores, "put", putting)
@@ -189,14 +189,14 @@ def test_an_alias_that_cannot_be_read_hides_nothing_else(chess: Store, model: Mo
     found = chess.state()
     assert found["go"] == {"versions": (1,), "aliases": {"default": 1}, "unreadable": {}}
     assert found["chess"]["aliases"] == {"champion": 1}
-    assert "1.json: wanted a move of an alias, found b'{'" in found["chess"]["unreadable"]["default"]
-    with pytest.raises(StoreError, match=r"1\.json: wanted a move of an alias"):
+    assert "1.json: expected a move of an alias, found b'{'" in found["chess"]["unreadable"]["default"]
+    with pytest.raises(StoreError, match=r"1\.json: expected a move of an alias"):
         chess.resolve("chess")
 
 
 @pytest.mark.parametrize("address", ["", "s4://bucket/models", "file:///models"])
 def test_an_address_of_no_known_kind_is_refused(address: str) -> None:
-    with pytest.raises(StoreError, match="wanted the path of a directory"):
+    with pytest.raises(StoreError, match="expected the path of a directory"):
         open_store(address)
 
 
@@ -204,15 +204,15 @@ def test_an_address_of_no_known_kind_is_refused(address: str) -> None:
 def test_a_damaged_move_of_an_alias_is_named(chess: Store, content: str) -> None:
     chess.set_alias("chess", "champion", 1, **BY)
     put(chess.objects, "chess/aliases/champion/2.json", content.encode("utf-8", "surrogateescape"))
-    with pytest.raises(StoreError, match=r"champion/2\.json: wanted a move of an alias"):
+    with pytest.raises(StoreError, match=r"champion/2\.json: expected a move of an alias"):
         chess.resolve("chess", "champion")
 
 
 def test_a_report_lies_beside_its_version_and_goes_with_it(chess: Store, model: Model) -> None:
     version = chess.publish("chess", model)
     assert chess.report("chess", 4) is None
-    place = chess.add_report(version, "<p>première</p>")
-    assert place == chess.report("chess", 4) == version.place.replace(".npz", ".html")
+    location = chess.add_report(version, "<p>première</p>")
+    assert location == chess.report("chess", 4) == version.location.replace(".npz", ".html")
     assert chess.objects.get("chess/4.html").decode() == "<p>première</p>"
     assert chess.versions("chess") == [1, 2, 3, 4]
     chess.remove("chess", 4)

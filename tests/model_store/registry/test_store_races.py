@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from model_store.registry.store import Store, open_store
-from model_store.storage.base import Directory
+from model_store.storage.base import LocalStorage
 from tests.model_store.conftest import PLACES
 from tests.model_store.s3 import S3
 
@@ -26,12 +26,12 @@ from datetime import datetime, UTC
 from model_store.errors import ConflictError
 from model_store.artifact.model import Model
 from model_store.nn import Linear, Sequential
-from model_store.schema.signature import Number, Signature, Values
+from model_store.schema.signature import NumberColumn, Signature, RegressionOutput
 from model_store.registry.store import open_store
 
 root, who, processes, count = *sys.argv[1:3], *map(int, sys.argv[3:])
 store = open_store(root)
-signature = Signature((Number("x"),), Values(("y",), (0.0,), (1.0,)))
+signature = Signature((NumberColumn("x"),), RegressionOutput(("y",), (0.0,), (1.0,)))
 print("ready", flush=True)
 sys.stdin.readline()
 for i in range(count // processes):
@@ -61,7 +61,7 @@ print(json.dumps(won))
 
 
 @pytest.fixture(params=PLACES)
-def place(request: pytest.FixtureRequest, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> tuple[Store, int, int]:
+def location(request: pytest.FixtureRequest, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> tuple[Store, int, int]:
     """A store, how many processes race for it, and for how much. A real server is asked with nothing before it."""
     if request.param == "directory":
         return open_store(tmp_path / "models"), FEW, VERSIONS[request.param]
@@ -73,9 +73,9 @@ def place(request: pytest.FixtureRequest, tmp_path: Path, monkeypatch: pytest.Mo
     return open_store(server.address, tmp_path / "cache"), MANY, VERSIONS[request.param]
 
 
-def raced(program: str, place: tuple[Store, int, int]) -> list[str]:
+def raced(program: str, location: tuple[Store, int, int]) -> list[str]:
     """What each of the processes printed that began at one word."""
-    store, count, versions = place
+    store, count, versions = location
     racers = [
         subprocess.Popen(
             [sys.executable, "-c", program, store.objects.address, f"p{i}", str(count), str(versions)],
@@ -99,10 +99,10 @@ def raced(program: str, place: tuple[Store, int, int]) -> list[str]:
 
 
 @pytest.mark.slow
-def test_every_acknowledged_version_and_move_is_there_once(place: tuple[Store, int, int]) -> None:
+def test_every_acknowledged_version_and_move_is_there_once(location: tuple[Store, int, int]) -> None:
     """On SeaweedFS, eight processes publish 1000 versions."""
-    told = [line.split() for text in raced(PUBLISHER, place) for line in text.splitlines()]
-    store, _, versions = place
+    told = [line.split() for text in raced(PUBLISHER, location) for line in text.splitlines()]
+    store, _, versions = location
     winners = Counter(int(number) for number, _, _ in told)
     assert winners == dict.fromkeys(range(1, versions + 1), 1)
     assert store.versions("line") == list(range(1, versions + 1))
@@ -114,15 +114,15 @@ def test_every_acknowledged_version_and_move_is_there_once(place: tuple[Store, i
     moves = {move.number: move.version for move in store.history("line", "champion")}
     assert moves == {int(move): int(number) for number, _, move in told if move != "0"}
     assert sorted(moves) == list(range(1, len(moves) + 1))
-    if isinstance(store.objects, Directory):
+    if isinstance(store.objects, LocalStorage):
         assert not list(store.root.rglob(".tmp-*"))
 
 
 @pytest.mark.slow
-def test_all_race_for_every_key_and_each_has_one_winner(place: tuple[Store, int, int]) -> None:
+def test_all_race_for_every_key_and_each_has_one_winner(location: tuple[Store, int, int]) -> None:
     """On SeaweedFS, eight processes each try to put every one of 1000."""
-    won = {f"p{i}": json.loads(line) for i, line in enumerate(raced(RACER, place))}
-    store, _, keys = place
+    won = {f"p{i}": json.loads(line) for i, line in enumerate(raced(RACER, location))}
+    store, _, keys = location
     assert Counter(number for numbers in won.values() for number in numbers) == dict.fromkeys(range(1, keys + 1), 1)
     assert sum(1 for numbers in won.values() if numbers) > 1, "nobody raced"
     assert len(store.objects.keys("race/*")) == keys

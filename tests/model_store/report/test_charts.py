@@ -23,7 +23,14 @@ from model_store.report import charts, svg
 from model_store.report.markup import Markup, cut, number, tag
 from model_store.report.page import render
 from model_store.report.svg import axis, log_axis
-from model_store.schema.signature import Array, Category, Classes, Number, Signature, Values
+from model_store.schema.signature import (
+    ArrayColumn,
+    CategoryColumn,
+    ClassificationOutput,
+    NumberColumn,
+    RegressionOutput,
+    Signature,
+)
 
 EVIL = "\"><script>alert(1)</script><img src=x onerror=alert(1)>\u202e\x00&amp;'</style></title>"
 VOID = {"meta", "rect", "line", "circle", "path", "polyline"}
@@ -64,7 +71,9 @@ class Page(HTMLParser):
 
 
 def classifier(labels: tuple[Any, ...], training: dict[str, Any], column: str = "size", **options: str) -> Model:
-    signature = Signature((Number(column), Category("town", ("Bath", "York"))), Classes("kind", labels))
+    signature = Signature(
+        (NumberColumn(column), CategoryColumn("town", ("Bath", "York"))), ClassificationOutput("kind", labels)
+    )
     return Model(Sequential([Linear(3, len(labels)), Softmax()]), signature, training=training, **options)
 
 
@@ -126,7 +135,7 @@ def regression(names: tuple[str, ...] = ("price",), points: Sequence[Any] = ([1.
         "baseline": {"answer": [1.0], "targets": dict.fromkeys(names, figures | {"rmse": 5.0})},
         "diagnostics": {"residuals": {"left_out": 2, "targets": dict.fromkeys(names, target)}},
     }
-    signature = Signature((Number("size"),), Values(names, (0.0,) * len(names), (1.0,) * len(names)))
+    signature = Signature((NumberColumn("size"),), RegressionOutput(names, (0.0,) * len(names), (1.0,) * len(names)))
     return Model(Sequential([Linear(1, len(names))]), signature, training=training)
 
 
@@ -220,7 +229,7 @@ def test_thousands_of_classes_have_a_report_without_a_matrix() -> None:
 
 
 def test_of_many_columns_the_first_are_shown_and_the_page_says_so() -> None:
-    signature = Signature(tuple(Number(f"c{i}") for i in range(200)), Values(("y",), (0.0,), (1.0,)))
+    signature = Signature(tuple(NumberColumn(f"c{i}") for i in range(200)), RegressionOutput(("y",), (0.0,), (1.0,)))
     page = Page(render(Model(Sequential([Linear(200, 1)]), signature), "wide/1"))
     assert "140 more columns are left out." in page.words
 
@@ -255,7 +264,7 @@ def test_an_image_has_a_map_of_its_patches() -> None:
     parts = [{"name": f"row {i // 3}, column {i % 3}", "cost": i / 10, "deviation": 0.0} for i in range(6)]
     importance = {"measure": "log_loss", "score": 0.1, "rows": 9, "repeats": 1, "grid": [2, 3], "patch": [4, 4]}
     training = {"diagnostics": {"importance": {**importance, "parts": parts}}}
-    signature = Signature((Array("image", (8, 12)),), Classes("digit", (0, 1)))
+    signature = Signature((ArrayColumn("image", (8, 12)),), ClassificationOutput("digit", (0, 1)))
     page = Page(render(Model(Sequential([Linear(96, 1), Sigmoid()]), signature, training=training), "digits/1"))
     assert "Rows and columns count pixels from the top left, in patches of 4 × 4." in page.words
     assert "row 1, column 2: 0.5" in page.words
@@ -313,7 +322,8 @@ def test_counts_of_rows_that_cannot_be_are_left_out() -> None:
 @pytest.mark.parametrize("wrong", [{"min": "x"}, {"deciles": [1]}, {"min": 5, "max": 1}, {"frequencies": 3}])
 def test_statistics_of_another_form_are_left_out(wrong: dict[str, Any]) -> None:
     signature = Signature(
-        (Number("a", statistics=wrong), Category("b", ("x",), statistics=wrong)), Values(("y",), (0.0,), (1.0,))
+        (NumberColumn("a", statistics=wrong), CategoryColumn("b", ("x",), statistics=wrong)),
+        RegressionOutput(("y",), (0.0,), (1.0,)),
     )
     Page(render(Model(Sequential([Linear(2, 1)]), signature), "x/1"))
 
@@ -322,8 +332,10 @@ def test_statistics_are_drawn() -> None:
     deciles = [float(i) for i in range(11)]
     number_of = {"count": 9, "missing": 0, "mean": 5.0, "std": 3.0, "min": 0.0, "max": 10.0, "deciles": deciles}
     frequencies = {"count": 4, "missing": 0, "frequencies": {"x": 3, "z": 1}}
-    inputs = (Number("a", statistics=number_of), Category("b", ("x", "z"), statistics=frequencies))
-    page = Page(render(Model(Sequential([Linear(3, 1)]), Signature(inputs, Values(("y",), (0.0,), (1.0,)))), "x/1"))
+    inputs = (NumberColumn("a", statistics=number_of), CategoryColumn("b", ("x", "z"), statistics=frequencies))
+    page = Page(
+        render(Model(Sequential([Linear(3, 1)]), Signature(inputs, RegressionOutput(("y",), (0.0,), (1.0,)))), "x/1")
+    )
     assert "0 to 10, mean 5 ± 3" in page.words
     assert "x 75 %, z 25 %" in page.words
     assert page.count("svg") == 1
@@ -336,7 +348,7 @@ def test_an_axis_holds_its_values_and_has_few_ticks(values: list[float], tight: 
     hair = (found.high - found.low) * 1e-6
     assert found.low - hair <= min(values) <= max(values) <= found.high + hair
     scale = found.scale(0, 100)
-    assert all(math.isfinite(scale(value)) for value in [*values, *(place for place, _ in found.ticks)])
+    assert all(math.isfinite(scale(value)) for value in [*values, *(location for location, _ in found.ticks)])
 
 
 @given(st.lists(st.floats(1e-90, 1e90), min_size=1, max_size=20))

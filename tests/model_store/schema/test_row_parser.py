@@ -9,11 +9,20 @@ import pytest
 import training.data.readers
 from model_store.errors import InputError
 from model_store.schema import row_parser
-from model_store.schema.signature import Array, Category, Classes, Number, Signature, Values
+from model_store.schema.signature import (
+    ArrayColumn,
+    CategoryColumn,
+    ClassificationOutput,
+    NumberColumn,
+    RegressionOutput,
+    Signature,
+)
 from training.data.type_inference import infer_kind
 
-TOWNS = Signature((Number("age"), Category("town", ("Bath", "7"))), Classes("chess", ("no", "yes")))
-IMAGES = Signature((Array("image", (2, 2), 0.0, 16.0, 0.0, 16.0, {}),), Values(("y",), (0.0,), (1.0,)))
+TOWNS = Signature(
+    (NumberColumn("age"), CategoryColumn("town", ("Bath", "7"))), ClassificationOutput("chess", ("no", "yes"))
+)
+IMAGES = Signature((ArrayColumn("image", (2, 2), 0.0, 16.0, 0.0, 16.0, {}),), RegressionOutput(("y",), (0.0,), (1.0,)))
 
 
 def test_of_a_table_longer_than_asked_for_little_more_is_read() -> None:
@@ -50,27 +59,27 @@ def test_columns_that_the_model_does_not_take_are_passed_over_and_told_where_tha
 
 
 def test_a_column_under_another_name_is_not_passed_over() -> None:
-    wanted = r"^x\.csv header: wanted age, town; found no town, but twon, shoe \(did you mean 'town'\?\)$"
-    with pytest.raises(InputError, match=wanted):
+    expected = r"^x\.csv header: expected age, town; found no town, but twon, shoe \(did you mean 'town'\?\)$"
+    with pytest.raises(InputError, match=expected):
         row_parser.from_bytes(b"age,twon,shoe\n1,Bath,43\n", "x.csv", TOWNS, [])
 
 
 def test_a_cell_that_should_be_a_number_is_left_for_the_signature_to_refuse() -> None:
-    with pytest.raises(InputError, match=r"instances\.0\.age: wanted a number, found 'old'"):
+    with pytest.raises(InputError, match=r"instances\.0\.age: expected a number, found 'old'"):
         TOWNS.encode(row_parser.from_bytes(b"age,town\nold,Bath\n", "x.csv", TOWNS))
 
 
 @pytest.mark.parametrize("cell", ["1_000", "\u0661\u0662", "inf", "0x10"])
 def test_what_training_does_not_take_for_a_number_is_none_here_either(cell: str) -> None:
     assert infer_kind([cell]) == "category"
-    with pytest.raises(InputError, match=r"instances\.0\.age: wanted a number, found .* \(send a number\)"):
+    with pytest.raises(InputError, match=r"instances\.0\.age: expected a number, found .* \(send a number\)"):
         TOWNS.encode(row_parser.from_bytes(f"age,town\n{cell},Bath\n".encode(), "x.csv", TOWNS))
 
 
 def test_images_are_rows_of_numbers_with_or_without_a_header() -> None:
-    wanted = [[1.0, 2.0, 3.0, 4.0]]
-    assert row_parser.from_bytes(b"1,2,3,4\n", "x.csv", IMAGES) == wanted
-    assert row_parser.from_bytes(b"a,b,c,d\n1,2,3,4\n", "x.csv", IMAGES) == wanted
+    expected = [[1.0, 2.0, 3.0, 4.0]]
+    assert row_parser.from_bytes(b"1,2,3,4\n", "x.csv", IMAGES) == expected
+    assert row_parser.from_bytes(b"a,b,c,d\n1,2,3,4\n", "x.csv", IMAGES) == expected
 
 
 @pytest.mark.parametrize("name", ["x.json", "standard input"])
@@ -86,18 +95,18 @@ def test_rows_of_the_command_line_are_json() -> None:
 @pytest.mark.parametrize(
     ("name", "data", "message"),
     [
-        ("x.json", b"[1,", "x.json: wanted JSON"),
-        ("x.json", b"[" * 200_000, "x.json: wanted JSON, found it nested too deep"),
-        ("x.json", b'{"age": 1}', "x.json: wanted a list of rows, found dict"),
-        ("x.json", b"\xff", "x.json: wanted UTF-8, found byte 0xff at 0"),
-        ("x.csv", b"", "x.csv: wanted a header and rows"),
+        ("x.json", b"[1,", "x.json: expected JSON"),
+        ("x.json", b"[" * 200_000, "x.json: expected JSON, found it nested too deep"),
+        ("x.json", b'{"age": 1}', "x.json: expected a list of rows, found dict"),
+        ("x.json", b"\xff", "x.json: expected UTF-8, found byte 0xff at 0"),
+        ("x.csv", b"", "x.csv: expected a header and rows"),
         (
             "x.csv",
             b"age,town\n1\n1,2,3\n",
-            "x.csv row 0: wanted 2 cells, found 1.*x.csv row 1: wanted 2 cells, found 3",
+            "x.csv row 0: expected 2 cells, found 1.*x.csv row 1: expected 2 cells, found 3",
         ),
-        ("x.csv", b"age,age\n1,1\n", "x.csv header: wanted names that differ"),
-        ("x.csv", b'age,town\n"1,2\n', "x.csv: wanted CSV"),
+        ("x.csv", b"age,age\n1,1\n", "x.csv header: expected names that differ"),
+        ("x.csv", b'age,town\n"1,2\n', "x.csv: expected CSV"),
     ],
 )
 def test_a_file_that_is_not_rows_is_told(name: str, data: bytes, message: str) -> None:
@@ -109,7 +118,7 @@ def test_a_file_that_is_not_rows_is_told(name: str, data: bytes, message: str) -
 
 
 def test_a_row_of_the_command_line_that_is_not_json_is_told() -> None:
-    with pytest.raises(InputError, match="row 1: wanted JSON"):
+    with pytest.raises(InputError, match="row 1: expected JSON"):
         row_parser.from_options(["[1]", "{age: 1}"])
 
 

@@ -8,20 +8,27 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from model_store.errors import InputError
-from model_store.schema.signature import Array, Category, Classes, Number, Signature, Values
+from model_store.schema.signature import (
+    ArrayColumn,
+    CategoryColumn,
+    ClassificationOutput,
+    NumberColumn,
+    RegressionOutput,
+    Signature,
+)
 from model_store.schema.signature_json import read_signature
 
 PENGUIN = Signature(
     (
-        Category("island", ("Biscoe", "Dream", "Torgersen")),
-        Number("mass", offset=4000, scale=800),
-        Number("flipper", fill=200.0, statistics={"count": 3}),
-        Category("sex", ("female", "male"), unknown="bucket", fill="male"),
+        CategoryColumn("island", ("Biscoe", "Dream", "Torgersen")),
+        NumberColumn("mass", offset=4000, scale=800),
+        NumberColumn("flipper", fill=200.0, statistics={"count": 3}),
+        CategoryColumn("sex", ("female", "male"), unknown="bucket", fill="male"),
     ),
-    Classes("species", ("Adelie", "Gentoo")),
+    ClassificationOutput("species", ("Adelie", "Gentoo")),
 )
-IMAGE = Signature((Array("pixels", (2, 2), scale=16, low=0, high=16),), Classes("digit", (0, 1, 2)))
-XOR = Signature((Number("a"), Number("b")), Values(("y",), (0.0,), (1.0,)))
+IMAGE = Signature((ArrayColumn("pixels", (2, 2), scale=16, low=0, high=16),), ClassificationOutput("digit", (0, 1, 2)))
+XOR = Signature((NumberColumn("a"), NumberColumn("b")), RegressionOutput(("y",), (0.0,), (1.0,)))
 
 
 def faults(signature: Signature, rows: list[object]) -> list[str]:
@@ -49,21 +56,21 @@ def test_rows_may_come_in_one_numpy_array() -> None:
         given = np.array(rows, object if signature is PENGUIN else np.float64)
         assert signature.encode(given).tolist() == signature.encode(rows).tolist()
     assert XOR.encode(np.zeros((0, 2))).shape == (0, 2)
-    with pytest.raises(InputError, match=r"instances\.0: wanted a row"):
+    with pytest.raises(InputError, match=r"instances\.0: expected a row"):
         XOR.encode(np.array(3.0))
 
 
 def test_missing_values_are_filled_where_training_learned_how() -> None:
-    wanted = PENGUIN.encode([["Biscoe", 4000, 200, "male"]]).tolist()
-    assert PENGUIN.encode([["Biscoe", 4000, None, None]]).tolist() == wanted
-    assert PENGUIN.encode([{"island": "Biscoe", "mass": 4000}]).tolist() == wanted
+    expected = PENGUIN.encode([["Biscoe", 4000, 200, "male"]]).tolist()
+    assert PENGUIN.encode([["Biscoe", 4000, None, None]]).tolist() == expected
+    assert PENGUIN.encode([{"island": "Biscoe", "mass": 4000}]).tolist() == expected
 
 
 def test_missing_values_are_refused_where_it_did_not() -> None:
     refused = [
-        "instances.0.island: wanted one of Biscoe, Dream, Torgersen; found none "
+        "instances.0.island: expected one of Biscoe, Dream, Torgersen; found none "
         "(send one of the categories of training)",
-        "instances.0.mass: wanted a number, found none "
+        "instances.0.mass: expected a number, found none "
         "(send a number; this model was trained to refuse missing values)",
     ]
     assert faults(PENGUIN, [[None, None, 1, "male"]]) == refused
@@ -73,12 +80,12 @@ def test_missing_values_are_refused_where_it_did_not() -> None:
 def test_an_unknown_category_is_bucketed_or_refused() -> None:
     assert PENGUIN.encode([["Biscoe", 4000, 200, "unsure"]])[0, -3:].tolist() == [0, 0, 1]
     assert faults(PENGUIN, [["Bisco", 4000, 200, "male"]]) == [
-        "instances.0.island: wanted one of Biscoe, Dream, Torgersen; found 'Bisco' (did you mean 'Biscoe'?)"
+        "instances.0.island: expected one of Biscoe, Dream, Torgersen; found 'Bisco' (did you mean 'Biscoe'?)"
     ]
 
 
 def test_whole_numbers_stand_for_categories_of_their_digits() -> None:
-    signature = Signature((Category("class", ("1", "2", "3")),), Values(("y",), (0.0,), (1.0,)))
+    signature = Signature((CategoryColumn("class", ("1", "2", "3")),), RegressionOutput(("y",), (0.0,), (1.0,)))
     assert signature.encode([[2], ["2"]]).tolist() == [[0, 1, 0], [0, 1, 0]]
 
 
@@ -93,29 +100,29 @@ def test_every_fault_of_every_row_is_told_at_once() -> None:
         ["Biscoe", [1], {"a": 1}, "male"],
     ]
     assert sorted(faults(PENGUIN, rows)) == [
-        "instances.0.mass: wanted a number, found '4000' (send it without quotes)",
-        "instances.1.flipper: wanted a number, found '2' (send it without quotes)",
-        "instances.1.island: wanted one of Biscoe, Dream, Torgersen; found 'Dreem' (did you mean 'Dream'?)",
-        "instances.1.mass: wanted a number, found none "
+        "instances.0.mass: expected a number, found '4000' (send it without quotes)",
+        "instances.1.flipper: expected a number, found '2' (send it without quotes)",
+        "instances.1.island: expected one of Biscoe, Dream, Torgersen; found 'Dreem' (did you mean 'Dream'?)",
+        "instances.1.mass: expected a number, found none "
         "(send a number; this model was trained to refuse missing values)",
-        "instances.1.masss: wanted no such column (did you mean 'mass'?)",
-        "instances.2.mass: wanted a number, found true (send 0 or 1)",
-        "instances.2.sex: wanted text, found 1.5 (send one of the categories of training)",
-        "instances.3: wanted 4 values, found 1 (send them in this order: island, mass, flipper, sex)",
-        "instances.4: wanted a row, found 'row' (send a list, or an object with island, mass, flipper, sex)",
-        "instances.5.flipper: wanted a number, found 1" + "0" * 56 + "... (send a finite number)",
-        "instances.5.mass: wanted a number, found nan (send a finite number)",
-        "instances.6.flipper: wanted a number, found an object (send a finite number)",
-        "instances.6.mass: wanted a number, found a list of 1 (send a finite number)",
+        "instances.1.masss: expected no such column (did you mean 'mass'?)",
+        "instances.2.mass: expected a number, found true (send 0 or 1)",
+        "instances.2.sex: expected text, found 1.5 (send one of the categories of training)",
+        "instances.3: expected 4 values, found 1 (send them in this order: island, mass, flipper, sex)",
+        "instances.4: expected a row, found 'row' (send a list, or an object with island, mass, flipper, sex)",
+        "instances.5.flipper: expected a number, found 1" + "0" * 56 + "... (send a finite number)",
+        "instances.5.mass: expected a number, found nan (send a finite number)",
+        "instances.6.flipper: expected a number, found an object (send a finite number)",
+        "instances.6.mass: expected a number, found a list of 1 (send a finite number)",
     ]
 
 
 def test_what_was_recorded_of_labels_and_targets_is_in_their_order() -> None:
     labels = tuple(range(11))
-    classifier = Signature((Number("a"),), Classes("digit", labels))
+    classifier = Signature((NumberColumn("a"),), ClassificationOutput("digit", labels))
     metrics = {"accuracy": 1.0, "classes": {name: {"f1": 1.0} for name in sorted(map(str, labels))}}
     assert list(classifier.ordered({"metrics": metrics})["metrics"]["classes"]) == [str(label) for label in labels]
-    regression = Signature((Number("a"),), Values(("up", "down"), (0.0, 0.0), (1.0, 1.0)))
+    regression = Signature((NumberColumn("a"),), RegressionOutput(("up", "down"), (0.0, 0.0), (1.0, 1.0)))
     training = {"baseline": {"targets": {"down": 1, "other": 2, "up": 3}}, "metrics": [], "epochs": 3}
     found = regression.ordered(training)
     assert found == training
@@ -139,7 +146,7 @@ def test_a_flood_of_faults_is_counted_but_not_kept() -> None:
 
 @pytest.mark.parametrize("value", [1e300, -1e300, 10**300])
 def test_a_number_beyond_float32_is_refused_not_infinite(value: float) -> None:
-    assert faults(XOR, [[0, value]]) == ["instances.0.b: wanted a number that fits float32 (send less)"]
+    assert faults(XOR, [[0, value]]) == ["instances.0.b: expected a number that fits float32 (send less)"]
 
 
 def test_an_integer_of_thousands_of_digits_is_told_without_printing_it() -> None:
@@ -147,10 +154,10 @@ def test_an_integer_of_thousands_of_digits_is_told_without_printing_it() -> None
 
 
 def test_arrays_come_nested_flat_or_named() -> None:
-    wanted = [[0.25, 0.5, 0.75, 1.0]]
+    expected = [[0.25, 0.5, 0.75, 1.0]]
     for row in ([[4, 8], [12, 16]], [4, 8, 12, 16], {"pixels": [[4, 8], [12, 16]]}):
-        assert IMAGE.encode([row]).tolist() == wanted
-    assert IMAGE.encode([[4, 8, 12, 16], [[4, 8], [12, 16.0]]]).tolist() == wanted * 2
+        assert IMAGE.encode([row]).tolist() == expected
+    assert IMAGE.encode([[4, 8, 12, 16], [[4, 8], [12, 16.0]]]).tolist() == expected * 2
 
 
 @pytest.mark.parametrize(
@@ -172,13 +179,13 @@ def test_arrays_come_nested_flat_or_named() -> None:
 )
 def test_an_array_of_another_form_is_told_with_its_shape(row: object, found: str) -> None:
     (fault,) = faults(IMAGE, [row])
-    assert fault.startswith("instances.0: wanted an array of 4 finite numbers of shape [2, 2], or flat; found ")
+    assert fault.startswith("instances.0: expected an array of 4 finite numbers of shape [2, 2], or flat; found ")
     assert f"found {found} (" in fault
 
 
 def test_values_outside_an_arrays_range_are_refused() -> None:
     assert faults(IMAGE, [[1, 2, 3, 4], [0, 255, 17, -1]]) == [
-        "instances.1: wanted numbers from 0 to 16, found 255 (scale the values as the training data were scaled)"
+        "instances.1: expected numbers from 0 to 16, found 255 (scale the values as the training data were scaled)"
     ]
 
 
@@ -199,7 +206,7 @@ def test_training_encodes_columns_as_serving_encodes_rows() -> None:
         "sex": np.array(["male", None, "other"], object),
     }
     assert PENGUIN.encode_columns(columns).tobytes() == PENGUIN.encode(rows).tobytes()
-    with pytest.raises(InputError, match=r"rows.1.island: wanted one of Biscoe.*; found 'Dreem'"):
+    with pytest.raises(InputError, match=r"rows.1.island: expected one of Biscoe.*; found 'Dreem'"):
         PENGUIN.encode_columns(columns | {"island": np.array(["Biscoe", "Dreem", "Dream"], object)})
 
 
@@ -212,7 +219,7 @@ def test_float32_numbers_pass_through_json_to_the_network_unchanged(rows: list[l
 @given(st.lists(st.tuples(st.floats(-1e30, 1e30), st.integers(-(2**70), 2**70)), min_size=1))
 def test_a_table_of_numbers_encodes_as_its_columns_do(rows: list[tuple[float, int]]) -> None:
     """Lists of numbers take a short cut; objects of the same numbers do not."""
-    scaled = Signature((Number("a", 0.1, 0.3), Number("b", -7.7, 1e3)), XOR.output)
+    scaled = Signature((NumberColumn("a", 0.1, 0.3), NumberColumn("b", -7.7, 1e3)), XOR.output)
     objects = [{"a": a, "b": b} for a, b in rows]
     assert scaled.encode([list(row) for row in rows]).tobytes() == scaled.encode(objects).tobytes()
 
@@ -246,7 +253,7 @@ def test_one_output_for_two_labels_is_the_probability_of_the_second() -> None:
 
 
 def test_a_regressions_answer_is_in_the_targets_own_units() -> None:
-    two = Signature((Number("x"),), Values(("low", "high"), (10.0, 100.0), (2.0, 50.0)))
+    two = Signature((NumberColumn("x"),), RegressionOutput(("low", "high"), (10.0, 100.0), (2.0, 50.0)))
     assert two.decode(np.array([[1, 2]], np.float32)) == [{"low": 12.0, "high": 200.0}]
     assert XOR.decode(np.array([[0.5], [1.0]], np.float32)) == [0.5, 1.0]
 
@@ -284,7 +291,7 @@ ARRAY = {"kind": "array", "name": "p", "shape": [2], "offset": 0, "scale": 1, "l
 
 
 @pytest.mark.parametrize(
-    ("inputs", "output", "place"),
+    ("inputs", "output", "location"),
     [
         ([], OUTPUT, "signature.inputs"),
         ("x", OUTPUT, "signature.inputs"),
@@ -311,9 +318,9 @@ ARRAY = {"kind": "array", "name": "p", "shape": [2], "offset": 0, "scale": 1, "l
     ],
 )
 def test_a_signature_that_nobody_would_write_is_refused_with_its_place(
-    inputs: object, output: object, place: str
+    inputs: object, output: object, location: str
 ) -> None:
-    with pytest.raises(ValueError, match=place):
+    with pytest.raises(ValueError, match=location):
         read_signature({"inputs": inputs, "output": output})
     with pytest.raises(ValueError, match="an object with inputs and output"):
         read_signature({"inputs": inputs, "output": output, "more": 1})

@@ -100,7 +100,7 @@ def test_a_damaged_original_is_named_and_leaves_no_copy(written: Path, cache_dir
     data = written.read_bytes()
     weights = npz.read(written).network.arrays()["modules.0.weights"].tobytes()
     written.write_bytes(data.replace(weights, weights[::-1]))
-    with pytest.raises(ArtifactError, match=rf"^{written}: modules\.0\.weights: wanted SHA-256"):
+    with pytest.raises(ArtifactError, match=rf"^{written}: modules\.0\.weights: expected SHA-256"):
         artifact_cache.localise(written, cache_dir)
     assert copies(cache_dir) == []
 
@@ -124,7 +124,7 @@ def test_an_original_that_changes_while_it_is_copied_is_refused(
 def test_a_cache_that_others_can_write_to_is_refused(written: Path, cache_dir: Path) -> None:
     cache_dir.mkdir(parents=True)
     cache_dir.chmod(0o777)
-    with pytest.raises(StoreError, match="wanted a directory that only this user can write to, found mode 777"):
+    with pytest.raises(StoreError, match="expected a directory that only this user can write to, found mode 777"):
         artifact_cache.localise(written, cache_dir)
 
 

@@ -21,8 +21,8 @@ from model_store.errors import ArtifactError, ConflictError, NotFoundError, Stor
 from model_store.registry import signing
 from model_store.registry.store import Store, open_store
 from model_store.storage import conformance
-from model_store.storage.base import SMALL, Directory, Objects, put
-from model_store.storage.bucket import Bucket
+from model_store.storage.base import SMALL, LocalStorage, StorageBackend, put
+from model_store.storage.bucket import BucketStorage
 from tests.model_store.conftest import BUCKETS, PLACES, MakeModel
 from tests.model_store.s3 import S3
 
@@ -36,16 +36,16 @@ def server(request: pytest.FixtureRequest) -> S3:
 
 
 @pytest.fixture
-def bucket(server: S3, tmp_path: Path) -> Bucket:
-    return Bucket(server.address, tmp_path / "cache")
+def bucket(server: S3, tmp_path: Path) -> BucketStorage:
+    return BucketStorage(server.address, tmp_path / "cache")
 
 
 @pytest.fixture(params=PLACES)
-def objects(request: pytest.FixtureRequest, tmp_path: Path) -> Objects:
+def objects(request: pytest.FixtureRequest, tmp_path: Path) -> StorageBackend:
     if request.param == "directory":
         (tmp_path / "models").mkdir()
-        return Directory(tmp_path / "models")
-    return Bucket(request.getfixturevalue(request.param).address, tmp_path / "cache")
+        return LocalStorage(tmp_path / "models")
+    return BucketStorage(request.getfixturevalue(request.param).address, tmp_path / "cache")
 
 
 @pytest.fixture
@@ -53,13 +53,13 @@ def remote(server: S3, tmp_path: Path) -> Store:
     return open_store(server.address, tmp_path / "cache")
 
 
-def test_an_object_is_put_once_and_stays_as_it_was(objects: Objects) -> None:
+def test_an_object_is_put_once_and_stays_as_it_was(objects: StorageBackend) -> None:
     assert put(objects, "chess/1.npz", b"first")
     assert not put(objects, "chess/1.npz", b"second")
     assert objects.get("chess/1.npz") == b"first"
 
 
-def test_patterns_find_the_words_of_keys_and_nothing_else(objects: Objects) -> None:
+def test_patterns_find_the_words_of_keys_and_nothing_else(objects: StorageBackend) -> None:
     for key in ("chess/1.npz", "chess/aliases/best/1.json", "chess/aliases/best/2.json", "go/1.npz", "chess/.hidden"):
         put(objects, key, b"")
     assert sorted(objects.keys("*/*")) == ["chess/1.npz", "go/1.npz"]
@@ -69,7 +69,7 @@ def test_patterns_find_the_words_of_keys_and_nothing_else(objects: Objects) -> N
     assert objects.keys("che/*", "chess/2.npz", "chess/1.npz") == ["chess/1.npz"]
 
 
-def test_deleting_makes_a_key_free_and_deleting_again_does_nothing(objects: Objects) -> None:
+def test_deleting_makes_a_key_free_and_deleting_again_does_nothing(objects: StorageBackend) -> None:
     put(objects, "chess/1.npz", b"first")
     for _ in range(2):
         objects.delete("chess/1.npz")
@@ -80,7 +80,7 @@ def test_deleting_makes_a_key_free_and_deleting_again_does_nothing(objects: Obje
     assert objects.get("chess/1.npz") == b"second"
 
 
-def test_a_write_whose_answer_is_lost_is_known_again(bucket: Bucket, server: S3) -> None:
+def test_a_write_whose_answer_is_lost_is_known_again(bucket: BucketStorage, server: S3) -> None:
     for number, lost in ((1, 1), (2, 100)):
         server.answers_to_lose = lost
         assert put(bucket, f"chess/{number}.npz", b"mine")
@@ -89,7 +89,7 @@ def test_a_write_whose_answer_is_lost_is_known_again(bucket: Bucket, server: S3)
     assert not put(bucket, "chess/1.npz", b"mine")
 
 
-def test_a_conflict_in_which_nobody_wins_is_tried_again(bucket: Bucket, server: S3) -> None:
+def test_a_conflict_in_which_nobody_wins_is_tried_again(bucket: BucketStorage, server: S3) -> None:
     server.conflicts_to_tell = 2
     assert put(bucket, "chess/1.npz", b"mine")
     server.conflicts_to_tell = 1000
@@ -154,7 +154,7 @@ def test_a_version_is_fetched_once_and_then_read_from_its_verified_copy(
 
 
 def test_a_version_that_was_damaged_in_the_bucket_is_found_in_spite_of_its_copy(
-    remote: Store, model: Model, bucket: Bucket
+    remote: Store, model: Model, bucket: BucketStorage
 ) -> None:
     remote.publish("chess", model)
     data = bytearray(remote.path("chess", 1).read_bytes())
@@ -167,10 +167,10 @@ def test_a_version_that_was_damaged_in_the_bucket_is_found_in_spite_of_its_copy(
 
 
 @pytest.mark.parametrize("data", [b"", b"x", b"x" * 1000, b"PK\x03\x04" + b"\xff" * 1000])
-def test_what_is_no_artifact_is_told_with_its_address(bucket: Bucket, remote: Store, data: bytes) -> None:
+def test_what_is_no_artifact_is_told_with_its_address(bucket: BucketStorage, remote: Store, data: bytes) -> None:
     put(bucket, "chess/1.npz", data)
     for look in (remote.path, remote.load, remote.manifest):
-        with pytest.raises(ArtifactError, match=r"^(s3|gs|az)://models/.*/chess/1\.npz: wanted"):
+        with pytest.raises(ArtifactError, match=r"^(s3|gs|az)://models/.*/chess/1\.npz: expected"):
             look("chess", 1)
 
 
@@ -180,7 +180,7 @@ def test_a_look_at_a_manifest_fetches_no_arrays(remote: Store, server: S3, tmp_p
     remote.publish("chess", large)
     server.sent = 0
     version, manifest = remote.manifest("chess", 1)
-    assert (version.digest, version.place) == (npz.digest(tmp_path / "large.npz"), f"{server.address}/chess/1.npz")
+    assert (version.digest, version.location) == (npz.digest(tmp_path / "large.npz"), f"{server.address}/chess/1.npz")
     assert manifest == npz.read_manifest(tmp_path / "large.npz")
     assert server.sent < 100_000 < remote.size("chess", 1)
     with pytest.raises(NotFoundError, match="no version 2"):
@@ -192,12 +192,14 @@ def test_an_object_larger_than_any_artifact_does_not_fill_the_cache(
 ) -> None:
     remote.publish("chess", model)
     monkeypatch.setattr(npz, "MAX_FILE_BYTES", remote.size("chess", 1) - 1)
-    with pytest.raises(ArtifactError, match=r"chess/1\.npz: wanted an artifact, found \d+ bytes"):
+    with pytest.raises(ArtifactError, match=r"chess/1\.npz: expected an artifact, found \d+ bytes"):
         remote.path("chess", 1)
     assert list(tmp_path.glob("cache/*.npz")) == []
 
 
-def test_what_a_look_for_a_place_to_write_to_left_is_garbage(remote: Store, bucket: Bucket, model: Model) -> None:
+def test_what_a_look_for_a_place_to_write_to_left_is_garbage(
+    remote: Store, bucket: BucketStorage, model: Model
+) -> None:
     remote.publish("chess", model)
     left = ["chess/.probe-0123456789abcdef", "go/.probe-fedcba9876543210"]
     for key in left:
@@ -210,11 +212,11 @@ def test_what_a_look_for_a_place_to_write_to_left_is_garbage(remote: Store, buck
     assert remote.versions("chess") == [1]
 
 
-def test_an_object_too_large_to_be_small_is_not_fetched(objects: Objects) -> None:
+def test_an_object_too_large_to_be_small_is_not_fetched(objects: StorageBackend) -> None:
     for size, name in ((SMALL, "1"), (SMALL + 1, "2")):
         put(objects, f"chess/aliases/best/{name}.json", bytes(size))
     assert len(objects.get("chess/aliases/best/1.json")) == SMALL
-    with pytest.raises(OSError, match="wanted 1048576 bytes at most, found more"):
+    with pytest.raises(OSError, match="expected 1048576 bytes at most, found more"):
         objects.get("chess/aliases/best/2.json")
 
 
@@ -230,7 +232,7 @@ def test_a_follower_makes_one_request_while_nothing_changes(remote: Store, model
     assert remote.state()["go"] == {"versions": (1, 2), "aliases": {"champion": 2}, "unreadable": {}}
 
 
-def test_an_object_that_was_replaced_against_the_rules_is_read_anew(bucket: Bucket) -> None:
+def test_an_object_that_was_replaced_against_the_rules_is_read_anew(bucket: BucketStorage) -> None:
     put(bucket, "chess/aliases/best/1.json", b"first")
     assert bucket.keys("*/aliases/*/*")
     assert bucket.get("chess/aliases/best/1.json") == b"first"
@@ -241,13 +243,13 @@ def test_an_object_that_was_replaced_against_the_rules_is_read_anew(bucket: Buck
 
 
 @pytest.mark.slow
-def test_a_listing_of_many_pages_is_whole(bucket: Bucket, remote: Store) -> None:
+def test_a_listing_of_many_pages_is_whole(bucket: BucketStorage, remote: Store) -> None:
     with ThreadPoolExecutor(8) as pool:
         list(pool.map(lambda number: put(bucket, f"chess/{number}.npz", b""), range(1, 1101)))
     assert remote.versions("chess") == list(range(1, 1101))
 
 
-def test_a_forked_process_is_told_instead_of_waiting_for_ever(bucket: Bucket) -> None:
+def test_a_forked_process_is_told_instead_of_waiting_for_ever(bucket: BucketStorage) -> None:
     bucket.keys("*/*")
     reading, writing = os.pipe()
     if (child := os.fork()) == 0:
@@ -306,7 +308,7 @@ def test_every_command_takes_an_address(
 
 
 @pytest.mark.slow
-def test_a_place_where_races_have_one_winner_is_proven_and_left_empty(objects: Objects) -> None:
+def test_a_place_where_races_have_one_winner_is_proven_and_left_empty(objects: StorageBackend) -> None:
     conformance.prove(objects)
     assert objects.keys("*") == []
 
@@ -325,7 +327,7 @@ def test_init_refuses_a_server_that_only_pretends_to_honour_conditions(condition
     result = CliRunner().invoke(main.main, ["init", "--store", server.address])
     assert result.exit_code == 5
     assert "8 writers race 25 times; in a bucket that may take a minute." in result.stderr
-    assert "wanted one of 8 who write at once to win, found" in result.stderr.replace("\n", " ")
+    assert "expected one of 8 who write at once to win, found" in result.stderr.replace("\n", " ")
     assert "choose a place that honours conditional writes" in result.stderr.replace("\n", " ")
 
 
@@ -336,8 +338,8 @@ def test_init_refuses_a_file_system_where_a_name_can_be_taken_twice(
         Path(target).write_bytes(Path(source).read_bytes())
 
     monkeypatch.setattr(os, "link", linked)
-    with pytest.raises(StoreError, match="wanted one of 8 who write at once to win, found 8"):
-        conformance.prove(Directory(tmp_path))
+    with pytest.raises(StoreError, match="expected one of 8 who write at once to win, found 8"):
+        conformance.prove(LocalStorage(tmp_path))
 
 
 def test_refusals_are_the_same_as_in_a_directory(remote: Store, model: Model) -> None:
@@ -347,5 +349,5 @@ def test_refusals_are_the_same_as_in_a_directory(remote: Store, model: Model) ->
         remote.remove("chess", 1)
     with pytest.raises(NotFoundError, match="did you mean 'chess'"):
         remote.versions("ches")
-    with pytest.raises(StoreError, match="wanted a directory"):
+    with pytest.raises(StoreError, match="expected a directory"):
         _ = remote.root

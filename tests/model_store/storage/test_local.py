@@ -76,7 +76,7 @@ def test_strangers_among_the_files_are_passed_over(chess: Store) -> None:
 def test_a_pipe_in_the_place_of_a_move_keeps_nobody_waiting(chess: Store) -> None:
     chess.set_alias("chess", "champion", 2, **BY)
     os.mkfifo(chess.root / "chess" / "aliases" / "champion" / "2.json")
-    with pytest.raises(StoreError, match=r"2\.json: wanted a move of an alias"):
+    with pytest.raises(StoreError, match=r"2\.json: expected a move of an alias"):
         chess.history("chess", "champion")
     assert chess.state()["chess"]["versions"] == (1, 2, 3)
 
@@ -92,27 +92,27 @@ def test_a_store_that_is_not_there_is_told(tmp_path: Path) -> None:
 def test_a_file_where_a_directory_should_be_is_told(tmp_path: Path, store: Store, model: Model) -> None:
     (tmp_path / "file").write_text("x")
     for root in (tmp_path / "file", tmp_path / "file" / "models"):
-        with pytest.raises(StoreError, match="a file stands where a directory is wanted"):
+        with pytest.raises(StoreError, match="a file stands where a directory is expected"):
             open_store(root).names()
-        with pytest.raises(StoreError, match=r"cannot publish: .*a file stands where a directory is wanted"):
+        with pytest.raises(StoreError, match=r"cannot publish: .*a file stands where a directory is expected"):
             open_store(root).publish("chess", model)
     store.root.mkdir()
     (store.root / "chess").write_text("x")
-    with pytest.raises(StoreError, match="a file stands where a directory is wanted"):
+    with pytest.raises(StoreError, match="a file stands where a directory is expected"):
         store.publish("chess", model)
 
 
-@pytest.mark.parametrize(("number", "mend"), [(13, "who may write there"), (30, "mounted read-only")])
-def test_a_store_nobody_may_write_to_is_told(number: int, mend: str, chess: Store, model: Model, monkeypatch) -> None:
+@pytest.mark.parametrize(("number", "fix"), [(13, "who may write there"), (30, "mounted read-only")])
+def test_a_store_nobody_may_write_to_is_told(number: int, fix: str, chess: Store, model: Model, monkeypatch) -> None:
     def refused(*_: object, **__: object) -> None:
         raise OSError(number, os.strerror(number))
 
     monkeypatch.setattr(os, "open", refused)
-    with pytest.raises(StoreError, match=f"cannot publish: .*{mend}"):
+    with pytest.raises(StoreError, match=f"cannot publish: .*{fix}"):
         chess.publish("chess", model)
-    with pytest.raises(StoreError, match=f"cannot move an alias: .*{mend}"):
+    with pytest.raises(StoreError, match=f"cannot move an alias: .*{fix}"):
         chess.set_alias("chess", "champion", 1, **BY)
-    with pytest.raises(StoreError, match=f"cannot remove a version: .*{mend}"):
+    with pytest.raises(StoreError, match=f"cannot remove a version: .*{fix}"):
         chess.remove("chess", 1)
 
 

@@ -72,7 +72,7 @@ def test_what_is_not_strict_json_is_400_with_its_place(client, body, hint):
 @pytest.mark.parametrize("body", [b"[]", b"3", b'"text"', b"null", b"true"])
 def test_json_that_is_no_object_is_422(client, body):
     error = assert_error(client.post(ADDRESS, data=body), 422, "invalid_request")
-    assert error["faults"][0]["place"] == "body"
+    assert error["faults"][0]["location"] == "body"
 
 
 def test_body_over_the_limit_is_413_before_it_is_read(store, make_client):

@@ -17,10 +17,10 @@ from hypothesis import strategies as st
 from model_store.artifact.model import Model
 from model_store.nn import Linear, Sequential
 from model_store.registry.store import open_store
-from model_store.schema.signature import Array, Category, Number, Signature, Values
+from model_store.schema.signature import ArrayColumn, CategoryColumn, NumberColumn, RegressionOutput, Signature
 from service.inference import drift
 from service.inference.drift import bins_of, stability_index
-from service.telemetry.mmap_counters import Counts
+from service.telemetry.mmap_counters import MmapCounters
 from tests.service.conftest import MakeClient
 from tests.service.routes.test_api import figures
 from training.data.type_inference import fit_array, fit_category, fit_number
@@ -40,8 +40,8 @@ def town(count: int, shares: tuple[float, ...] = (0.6, 0.3, 0.1)) -> np.ndarray:
     return RNG.choice(np.array(["Bern", "Chur", "Genf"], object), count, p=shares)
 
 
-def houses(*columns: Number | Category | Array, dtype: str = "float32") -> Model:
-    signature = Signature(columns, Values(("price",), (0.0,), (1.0,)))
+def houses(*columns: NumberColumn | CategoryColumn | ArrayColumn, dtype: str = "float32") -> Model:
+    signature = Signature(columns, RegressionOutput(("price",), (0.0,), (1.0,)))
     return Model(Sequential([Linear(signature.width, 1, dtype=dtype)]), signature)
 
 
@@ -119,13 +119,13 @@ def test_rows_that_are_kept_to_be_looked_at_take_little_memory_however_large_the
     images = RNG.normal(size=(200, 64, 64, 3)).astype(np.float32)
     store = open_store(tmp_path / "store")
     store.publish("houses", houses(fit_array("image", images, False)))
-    catalog = make_client(store).application.extensions["catalog"]
-    watches = drift.Drift(Counts(tmp_path))
-    watches.watch(catalog.find("houses"))._due = drift.clock() + 60  # not looked at meanwhile
+    registry = make_client(store).application.extensions["registry"]
+    watches = drift.DriftMonitor(MmapCounters(tmp_path))
+    watches.watch(registry.find("houses"))._due = drift.clock() + 60  # not looked at meanwhile
     tracemalloc.start()
     try:
         for _ in range(20):
-            watches.add(catalog.find("houses"), images.reshape(len(images), -1))
+            watches.add(registry.find("houses"), images.reshape(len(images), -1))
         kept, _ = tracemalloc.get_traced_memory()
     finally:
         tracemalloc.stop()
@@ -136,7 +136,7 @@ def test_threads_that_meet_a_version_at_once_share_its_watch(monkeypatch: pytest
     """Else each would tell the index of its own rows, and the last to speak would be heard."""
     entered = threading.Barrier(2)
 
-    class Slow(drift.Watch):
+    class Slow(drift.DriftWindow):
         def __init__(self, *of: Any) -> None:
             with suppress(threading.BrokenBarrierError):
                 entered.wait(0.2)
@@ -145,8 +145,8 @@ def test_threads_that_meet_a_version_at_once_share_its_watch(monkeypatch: pytest
     class Version(SimpleNamespace):
         __hash__ = object.__hash__
 
-    monkeypatch.setattr(drift, "Watch", Slow)
-    watches, version = drift.Drift(Counts()), Version(name="houses", number=1, model=trained())
+    monkeypatch.setattr(drift, "DriftWindow", Slow)
+    watches, version = drift.DriftMonitor(MmapCounters()), Version(name="houses", number=1, model=trained())
     with ThreadPoolExecutor(2) as pool:
         first, second = pool.map(watches.watch, [version, version])
     assert first is second
@@ -207,9 +207,9 @@ DECILES = [float(i) for i in range(11)]
     ],
 )
 def test_statistics_of_another_form_are_not_watched(statistics):
-    for column in (Number("a", statistics=statistics), Category("a", ("x", "y"), statistics=statistics)):
+    for column in (NumberColumn("a", statistics=statistics), CategoryColumn("a", ("x", "y"), statistics=statistics)):
         assert list(bins_of(houses(column))) == []
-    assert list(bins_of(houses(Array("a", (2,), statistics=statistics)))) == []
+    assert list(bins_of(houses(ArrayColumn("a", (2,), statistics=statistics)))) == []
 
 
 def test_index_is_that_of_the_formula():

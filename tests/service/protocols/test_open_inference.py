@@ -11,7 +11,7 @@ import pytest
 
 from model_store.registry.store import open_store
 from service.protocols import tensors
-from service.telemetry.exposition import Figures
+from service.telemetry.exposition import ExpositionWriter
 from tests.service.conftest import break_version, price, with_golden
 
 PENGUINS = {
@@ -98,8 +98,8 @@ def test_tensors_answer_as_rows_do_to_the_last_bit(client, store):
 def test_arrays_may_come_in_any_numeric_datatype(client, datatype, shape):
     tensor = {"name": "pixels", "shape": shape, "datatype": datatype}
     plain = infer(client, "image", {"inputs": [tensor | {"data": [1, 2, 3, 4]}]}).json
-    wanted = client.post("/models/image/predict", json={"instances": [[1, 2, 3, 4]]}).json["predictions"][0]
-    assert {name: output["data"] for name, output in by_name(plain).items()} == {k: [v] for k, v in wanted.items()}
+    expected = client.post("/models/image/predict", json={"instances": [[1, 2, 3, 4]]}).json["predictions"][0]
+    assert {name: output["data"] for name, output in by_name(plain).items()} == {k: [v] for k, v in expected.items()}
     dtype = {"U": "<u", "I": "<i", "F": "<f"}[datatype[0]] + str(int(datatype.lstrip("UINTFP")) // 8)
     tail = np.array([1, 2, 3, 4], dtype).tobytes()
     request = binary({"inputs": [tensor | {"parameters": {"binary_data_size": len(tail)}}]}, tail)
@@ -109,13 +109,13 @@ def test_arrays_may_come_in_any_numeric_datatype(client, datatype, shape):
 def test_truth_is_a_number_too(client):
     tensor = {"name": "pixels", "shape": [1, 4], "datatype": "BOOL"}
     plain = infer(client, "image", {"inputs": [tensor | {"data": [True, False, True, True]}]}).json
-    wanted = client.post("/models/image/predict", json={"instances": [[1, 0, 1, 1]]}).json["predictions"][0]
-    assert {name: output["data"] for name, output in by_name(plain).items()} == {k: [v] for k, v in wanted.items()}
+    expected = client.post("/models/image/predict", json={"instances": [[1, 0, 1, 1]]}).json["predictions"][0]
+    assert {name: output["data"] for name, output in by_name(plain).items()} == {k: [v] for k, v in expected.items()}
     tail = b"\1\0\1\1"
     request = binary({"inputs": [tensor | {"parameters": {"binary_data_size": 4}}]}, tail)
     assert client.post("/v2/models/image/infer", **request).json == plain
     request = binary({"inputs": [tensor | {"parameters": {"binary_data_size": 4}}]}, b"\1\0\1\2")
-    assert "wanted bytes 0 and 1 for BOOL" in refused(client.post("/v2/models/image/infer", **request))
+    assert "expected bytes 0 and 1 for BOOL" in refused(client.post("/v2/models/image/infer", **request))
 
 
 def test_bytes_in_bytes_out(client):
@@ -157,9 +157,9 @@ def test_raw_body_is_one_row_of_the_only_tensor(client):
         headers = {"Inference-Header-Content-Length": "0"}
         response = client.post(f"/v2/models/{name}/infer", data=row.tobytes(), headers=headers)
         length = int(response.headers["Inference-Header-Content-Length"])
-        wanted = client.post(f"/models/{name}/predict", json={"instances": [row.tolist()]}).json["predictions"][0]
+        expected = client.post(f"/models/{name}/predict", json={"instances": [row.tolist()]}).json["predictions"][0]
         found = np.frombuffer(response.data[length:], "<f8").tolist()
-        assert found == (list(wanted.values()) if isinstance(wanted, dict) else [wanted])
+        assert found == (list(expected.values()) if isinstance(expected, dict) else [expected])
     text = refused(client.post("/v2/models/penguins/infer", data=b"x", headers=headers))
     assert "island, mass, sex" in text
 
@@ -170,7 +170,7 @@ def test_not_a_number_is_a_missing_one(client):
     assert first == second
     column = [{"name": "rooms", "shape": [1], "datatype": "INT32", "data": [3]}]
     assert by_name(infer(client, "price", {"inputs": column}).json)["price"]["data"] == [second]
-    assert "wanted a number, found none" in refused(
+    assert "expected a number, found none" in refused(
         infer(client, "price", {"inputs": [column[0] | {"datatype": "FP32", "data": [None]}]})
     )
 
@@ -209,41 +209,41 @@ def test_an_inflated_bomb_is_413_and_a_cut_stream_400(store, make_client):
 @pytest.mark.parametrize(
     ("change", "told"),
     [
-        ({"inputs": None}, "inputs: wanted a list of tensors"),
-        ({"inputs": []}, "inputs: wanted a list of tensors"),
-        ({"inputs": [3]}, "inputs.0: wanted a tensor with a name"),
+        ({"inputs": None}, "inputs: expected a list of tensors"),
+        ({"inputs": []}, "inputs: expected a list of tensors"),
+        ({"inputs": [3]}, "inputs.0: expected a tensor with a name"),
         ({"outputs": [{"name": "prise"}]}, "did you mean 'price'?"),
-        ({"outputs": 3}, "outputs: wanted a list, found 3"),
-        ({"outputs": {"name": "price"}}, "outputs: wanted a list, found an object"),
+        ({"outputs": 3}, "outputs: expected a list, found 3"),
+        ({"outputs": {"name": "price"}}, "outputs: expected a list, found an object"),
         ({"outputs": [3]}, "outputs.0.name"),
-        ({"outputs": [{"name": "price", "parameters": [1]}]}, "outputs.0.parameters: wanted an object"),
+        ({"outputs": [{"name": "price", "parameters": [1]}]}, "outputs.0.parameters: expected an object"),
         (
             {"outputs": [{"name": "price", "parameters": {"binary_data": 1}}]},
             "outputs.0.parameters.binary_data:",
         ),
-        ({"parameters": [1]}, "inputs.0.parameters: wanted an object"),
-        ({"id": 3}, "id: wanted text, found 3"),
-        ({"parameters": {"binary_data_output": 1}}, "wanted true or false"),
+        ({"parameters": [1]}, "inputs.0.parameters: expected an object"),
+        ({"id": 3}, "id: expected text, found 3"),
+        ({"parameters": {"binary_data_output": 1}}, "expected true or false"),
         ({"datatype": "FP31"}, "did you mean 'FP32'?"),
         ({"datatype": ["FP32"]}, "inputs.0.datatype"),
-        ({"shape": [1, 3], "data": [1, 2, 3]}, "inputs.instances: wanted shape [-1, 2], found [1, 3]"),
-        ({"shape": [2], "data": [1, 2]}, "wanted shape [-1, 2], found [2]"),
-        ({"shape": [1, 2, 3]}, "wanted 6 values for shape [1, 2, 3], found 2"),
+        ({"shape": [1, 3], "data": [1, 2, 3]}, "inputs.instances: expected shape [-1, 2], found [1, 3]"),
+        ({"shape": [2], "data": [1, 2]}, "expected shape [-1, 2], found [2]"),
+        ({"shape": [1, 2, 3]}, "expected 6 values for shape [1, 2, 3], found 2"),
         ({"shape": "1"}, "inputs.0.shape"),
         ({"shape": []}, "inputs.0.shape"),
         ({"shape": [0, 2], "data": []}, "inputs.0.shape"),
         ({"shape": [-1, 2]}, "inputs.0.shape"),
         ({"shape": [10**30, 2]}, "inputs.0.shape"),
-        ({"shape": [20_000, 2], "data": [0] * 40_000}, "wanted 1 to 10000 rows, found 20000"),
-        ({"data": [[3], [80]]}, "wanted rows as shape [1, 2] says"),
-        ({"data": [[[3, 80]]]}, "wanted rows as shape [1, 2] says"),
-        ({"data": [[3], 80]}, "wanted values of FP64, found a list of 1"),
-        ({"data": ["3", 80]}, "wanted values of FP64, found '3'"),
+        ({"shape": [20_000, 2], "data": [0] * 40_000}, "expected 1 to 10000 rows, found 20000"),
+        ({"data": [[3], [80]]}, "expected rows as shape [1, 2] says"),
+        ({"data": [[[3, 80]]]}, "expected rows as shape [1, 2] says"),
+        ({"data": [[3], 80]}, "expected values of FP64, found a list of 1"),
+        ({"data": ["3", 80]}, "expected values of FP64, found '3'"),
         ({"data": [True, 80]}, "found true"),
-        ({"data": "AAAA"}, "wanted a list of FP64"),
+        ({"data": "AAAA"}, "expected a list of FP64"),
         ({"datatype": "INT8", "data": [300, 1]}, "beyond its range"),
         ({"datatype": "INT8", "data": [1.5, 1]}, "found 1.5"),
-        ({"datatype": "BYTES", "data": ["a", "b"]}, "wanted FP64 or another number, found BYTES"),
+        ({"datatype": "BYTES", "data": ["a", "b"]}, "expected FP64 or another number, found BYTES"),
         ({"datatype": "FP16", "data": [1e30, 1]}, "rows.0.rooms"),
         ({"name": "room"}, "did you mean 'rooms'?"),
         ({"parameters": {"binary_data_size": 16}}, "no data"),
@@ -262,14 +262,14 @@ def test_categories_that_are_not_known_are_told_with_their_rows(client):
     tensors = [dict(tensor) for tensor in PENGUINS["inputs"]]
     tensors[0]["data"] = ["Biscoe", "Dreem"]
     text = refused(infer(client, "penguins", {"inputs": tensors}))
-    assert "rows.1.island: wanted one of Biscoe, Dream, Torgersen; found 'Dreem' (did you mean 'Dream'?)" in text
-    assert "inputs.island: wanted a tensor, found none" in refused(
+    assert "rows.1.island: expected one of Biscoe, Dream, Torgersen; found 'Dreem' (did you mean 'Dream'?)" in text
+    assert "inputs.island: expected a tensor, found none" in refused(
         infer(client, "penguins", {"inputs": PENGUINS["inputs"][1:]})
     )
     assert "island has 1" in refused(
         infer(client, "penguins", {"inputs": [tensors[0] | {"shape": [1], "data": ["Dream"]}, *tensors[1:]]})
     )
-    assert "wanted each tensor once" in refused(infer(client, "penguins", {"inputs": [*tensors, tensors[2]]}))
+    assert "expected each tensor once" in refused(infer(client, "penguins", {"inputs": [*tensors, tensors[2]]}))
 
 
 @pytest.mark.parametrize("length", ["-1", "9999", "x", "1e1", "", "99999999999999999999999"])
@@ -296,7 +296,7 @@ def test_of_more_texts_than_rows_are_taken_none_is_read(client, monkeypatch, sha
     tail = b"\1\0\0\0a" * 10_001
     tensor = {"name": "island", "shape": shape, "datatype": "BYTES", "parameters": {"binary_data_size": len(tail)}}
     told = refused(client.post("/v2/models/penguins/infer", **binary({"inputs": [tensor]}, tail)))
-    assert "inputs.0.shape: wanted 1 to 10000 texts, found a shape of 10001" in told
+    assert "inputs.0.shape: expected 1 to 10000 texts, found a shape of 10001" in told
     assert read == []
 
 
@@ -304,7 +304,7 @@ def test_of_many_more_tensors_than_a_model_takes_none_is_read(client, monkeypatc
     read = []
     monkeypatch.setattr(tensors, "from_json", lambda *given: read.append(given))
     many = [{"name": f"x{i}", "shape": [1], "datatype": "FP64", "data": [1]} for i in range(200)]
-    assert "inputs: wanted up to 2 tensors, found 200" in refused(infer(client, "price", {"inputs": many}))
+    assert "inputs: expected up to 2 tensors, found 200" in refused(infer(client, "price", {"inputs": many}))
     assert read == []
 
 
@@ -351,7 +351,9 @@ def test_statistics_of_many_models_read_what_was_counted_once(client, monkeypatc
     """Once for each of a hundred models took a worker fourteen seconds, in which it answered nobody."""
     infer(client, "penguins", PENGUINS)
     read = []
-    monkeypatch.setattr(Figures, "_totals", lambda self, totals=Figures._totals: read.append(1) or totals(self))
+    monkeypatch.setattr(
+        ExpositionWriter, "_totals", lambda self, totals=ExpositionWriter._totals: read.append(1) or totals(self)
+    )
     assert len(client.get("/v2/models/stats").json["model_stats"]) == 3
     assert len(read) == 1
 

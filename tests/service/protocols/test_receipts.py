@@ -13,7 +13,7 @@ from click.testing import CliRunner
 
 from model_store.artifact.model import Model
 from model_store.cli import main
-from model_store.schema.signature import Category, Number, Signature, Values
+from model_store.schema.signature import CategoryColumn, NumberColumn, RegressionOutput, Signature
 from tests.service.conftest import assert_error, network, places
 
 BODY = b'{"instances": [{"rooms": 3, "area": 0.1}, [1e3, null]], "version": 1}'
@@ -69,8 +69,8 @@ def test_replay_takes_every_form_of_a_body(client, replay):
 def test_replay_refuses_another_body_another_model_and_other_answers(client, replay, store):
     told = client.post("/models/price/predict?receipt=true", data=BODY).json["receipt"]
     assert "byte for byte" in replay(told, BODY + b"\n", code=3).stderr
-    assert "wanted the digest" in replay({**told, "digest": "0" * 64}, BODY, code=5).stderr
-    assert "wanted predictions" in replay({**told, "predictions_sha256": "0" * 64}, BODY, code=5).stderr
+    assert "expected the digest" in replay({**told, "digest": "0" * 64}, BODY, code=5).stderr
+    assert "expected predictions" in replay({**told, "predictions_sha256": "0" * 64}, BODY, code=5).stderr
     assert "no version 9" in replay({**told, "version": 9}, BODY, code=5).stderr
     for wrong in ([], {"receipt": 3}, {**told, "version": "1"}, {"model": "price"}):
         assert "receipt=true" in replay(wrong, BODY, code=3).stderr
@@ -81,14 +81,14 @@ def test_warnings_name_values_beyond_training(client):
     told = client.post("/models/penguins/predict?warnings=true", json={"instances": rows}).json
     assert told["warnings"] == [
         {
-            "place": "instances.1.mass",
+            "location": "instances.1.mass",
             "problem": "99.5 lies beyond what training saw, 2700 to 6300",
-            "mend": "the answer is extrapolated; check the value and its unit",
+            "fix": "the answer is extrapolated; check the value and its unit",
         },
         {
-            "place": "instances.3.mass",
+            "location": "instances.3.mass",
             "problem": "38000 lies beyond what training saw, 2700 to 6300",
-            "mend": "the answer is extrapolated; check the value and its unit",
+            "fix": "the answer is extrapolated; check the value and its unit",
         },
     ]
     assert len(told["predictions"]) == 4
@@ -98,12 +98,12 @@ def test_warnings_name_unknown_categories_and_pixels(client, store, make_client)
     dark = [[0, 0], [0, 0]]
     told = client.post("/models/image/predict?warnings=true", json={"instances": [dark, [[1, 2], [3, 16]]]}).json
     assert told["warnings"] == []
-    columns = (Category("town", ("Bern",), "bucket"), Number("size", statistics={"min": "small", "max": 3}))
-    model = Model(network(3, 1, 0), Signature(columns, Values(("y",), (0.0,), (1.0,))))
+    columns = (CategoryColumn("town", ("Bern",), "bucket"), NumberColumn("size", statistics={"min": "small", "max": 3}))
+    model = Model(network(3, 1, 0), Signature(columns, RegressionOutput(("y",), (0.0,), (1.0,))))
     store.publish("towns", model)
     rows = [["Bern", -1e30], ["Rom", 4.0]]
     told = make_client(store).post("/models/towns/predict?warnings=true", json={"instances": rows}).json
-    assert [warning["place"] for warning in told["warnings"]] == ["instances.1.town", "instances.1.size"]
+    assert [warning["location"] for warning in told["warnings"]] == ["instances.1.town", "instances.1.size"]
 
 
 def test_warnings_are_a_hundred_at_most(client):
@@ -121,7 +121,7 @@ def test_a_parameter_that_is_given_twice_is_told(client, second):
     """Either might be meant."""
     path = f"/models/price/predict?receipt=true&warnings=true&receipt={second}"
     error = assert_error(client.post(path, data=BODY), 422, "invalid_request")
-    told = {"place": "receipt", "problem": "wanted once, found 2 times", "mend": "ask for it once: ?receipt=true"}
+    told = {"location": "receipt", "problem": "expected once, found 2 times", "fix": "ask for it once: ?receipt=true"}
     assert error["faults"] == [told]
 
 
@@ -130,7 +130,7 @@ def test_a_parameter_that_means_nothing_is_told_with_the_one_that_was_meant(clie
     given = client.post(f"{path}?warning=true&token=secret&receipt=yes", data=BODY)
     error = assert_error(given, 422, "invalid_request")
     assert places(error) == ["warning", "token", "receipt"]
-    assert [fault["mend"] for fault in error["faults"]][:2] == [
+    assert [fault["fix"] for fault in error["faults"]][:2] == [
         "did you mean 'warnings'?",
         "the parameters are warnings and receipt",
     ]
@@ -139,7 +139,7 @@ def test_a_parameter_that_means_nothing_is_told_with_the_one_that_was_meant(clie
 
 def test_a_parameter_that_means_nothing_is_told_before_a_fault_of_the_body(client):
     error = assert_error(client.post("/models/price/predict?Warnings=true", data=b"{"), 422, "invalid_request")
-    assert [fault["mend"] for fault in error["faults"]] == ["did you mean 'warnings'?"]
+    assert [fault["fix"] for fault in error["faults"]] == ["did you mean 'warnings'?"]
 
 
 @pytest.mark.parametrize(
@@ -162,7 +162,7 @@ def test_addresses_of_platforms_and_those_that_are_read_pass_over_what_a_gateway
 
 def test_values_of_training_itself_are_never_warned_of(client, store, make_client):
     low, high = 0.1, 0.7000000000000001
-    number = Number("mass", 0.3, 0.07, statistics={"min": low, "max": high})
-    store.publish("fine", Model(network(1, 1, 0), Signature((number,), Values(("y",), (0.0,), (1.0,)))))
+    number = NumberColumn("mass", 0.3, 0.07, statistics={"min": low, "max": high})
+    store.publish("fine", Model(network(1, 1, 0), Signature((number,), RegressionOutput(("y",), (0.0,), (1.0,)))))
     told = make_client(store).post("/models/fine/predict?warnings=true", json={"instances": [[low], [high]]}).json
     assert told["warnings"] == []

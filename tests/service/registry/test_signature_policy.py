@@ -46,9 +46,9 @@ def trusting(store: Store, keys: dict[str, Path], make_client: MakeClient) -> Ca
 
 
 def refresh(client: FlaskClient) -> None:
-    catalog = client.application.extensions["catalog"]
-    catalog._loader.forget()  # as if the wait before the next try were over
-    catalog.refresh()
+    registry = client.application.extensions["registry"]
+    registry._loader.forget()  # as if the wait before the next try were over
+    registry.refresh()
 
 
 def version(client: FlaskClient) -> int:
@@ -59,7 +59,7 @@ def version(client: FlaskClient) -> int:
 def test_unsigned_models_are_refused_and_signed_ones_served(trusting, sign) -> None:
     client = trusting()
     error = assert_error(client.post("/models/price/predict", json=ROW), 503, "model_unavailable")
-    assert "wanted a signature by" in error["faults"][0]["problem"]
+    assert "expected a signature by" in error["faults"][0]["problem"]
     assert "models sign price/1 --key FILE" in error["faults"][0]["problem"]
     sign(1)
     refresh(client)
@@ -80,7 +80,7 @@ def test_the_version_before_keeps_serving_until_the_new_one_is_signed(trusting, 
     assert version(client) == 1
     ready = client.get("/readyz").get_json()
     assert ready["status"] == "degraded"
-    assert "price/2" in {problem["place"] for problem in ready["problems"]}
+    assert "price/2" in {problem["location"] for problem in ready["problems"]}
     sign(2)
     refresh(client)
     assert version(client) == 2
@@ -114,7 +114,7 @@ def test_a_copy_in_the_cache_is_no_way_round_the_signature(store, make_client, t
 
 def test_keys_that_cannot_be_read_stop_the_start(store: Store, keys, make_client, tmp_path: Path) -> None:
     for paths in (" ", ",", "/nowhere.pub", f"{signing.public_path(keys['ours'])},", str(keys["ours"])):
-        with pytest.raises(SettingsError, match=r"SERVE_TRUSTED_KEYS: .*wanted a (public )?key"):
+        with pytest.raises(SettingsError, match=r"SERVE_TRUSTED_KEYS: .*expected a (public )?key"):
             make_client(store, trusted_keys=paths)
 
 

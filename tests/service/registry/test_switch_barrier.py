@@ -15,8 +15,8 @@ import pytest
 from model_store.errors import StoreError
 from model_store.registry.store import Store
 from service.registry import switch_barrier as module
-from service.registry.registry import Catalog, UnknownError
-from service.registry.switch_barrier import Agreement
+from service.registry.registry import ModelRegistry, UnknownError
+from service.registry.switch_barrier import SwitchBarrier
 from service.telemetry.metrics import Metrics
 from tests.service.conftest import break_version, move, price
 
@@ -36,23 +36,23 @@ class Service:
 
     def __init__(self, store: Store, cache: Path, clock: Clock) -> None:
         self.store, self.cache, self.clock = store, cache, clock
-        self.agreement = Agreement(shared=True, clock=lambda: int(clock.seconds * SECOND))
+        self.barrier = SwitchBarrier(shared=True, clock=lambda: int(clock.seconds * SECOND))
         self.metrics = Metrics()
         self.pid = 100
-        self.master = self._catalog(self.agreement)
+        self.master = self._registry(self.barrier)
         self.master.refresh()
-        self.workers: list[Catalog] = []
+        self.workers: list[ModelRegistry] = []
 
-    def _catalog(self, agreement: Agreement) -> Catalog:
+    def _registry(self, barrier: SwitchBarrier) -> ModelRegistry:
         limits = {"max_instances": 100, "max_extra_versions": 2}
-        return Catalog(self.store, self.cache, self.metrics, **limits, agreement=agreement, clock=self.clock)
+        return ModelRegistry(self.store, self.cache, self.metrics, **limits, barrier=barrier, clock=self.clock)
 
-    def forked(self) -> Catalog:
-        worker = self._catalog(copy.copy(self.agreement))
+    def forked(self) -> ModelRegistry:
+        worker = self._registry(copy.copy(self.barrier))
         worker._held = dict(self.master._held)
         return worker
 
-    def start(self) -> Catalog:
+    def start(self) -> ModelRegistry:
         """A worker that answers."""
         self.pid += 1
         worker = self.forked()
@@ -233,7 +233,7 @@ def test_a_broken_version_is_tried_by_one_worker_and_told_by_all(service: Servic
     assert service.answering() == [1, 1]
     assert service.answering("penguins") == [2, 2]
     for worker in service.workers:
-        assert [problem.place for problem in worker.snapshot.problems] == ["price/2"]
+        assert [problem.location for problem in worker.snapshot.problems] == ["price/2"]
     assert count(service, "forward_pass_model_load_failures_total") == 1
 
 
@@ -310,7 +310,7 @@ def test_a_store_that_one_worker_cannot_read_is_read_by_another(
         patch.setattr(store, "state", fail)
         first.refresh()
     second.refresh()
-    assert [problem.place for problem in second.snapshot.problems] == ["store"]
+    assert [problem.location for problem in second.snapshot.problems] == ["store"]
     second.refresh()
     first.keep_up()
     assert service.answering() == [2, 2]
@@ -354,17 +354,17 @@ def test_the_master_lets_go_of_what_the_workers_have_replaced(service: Service, 
 @pytest.fixture
 def claim(clock: Clock, monkeypatch: pytest.MonkeyPatch) -> Callable[..., bool]:
     """Whether a process is told to look, once a second."""
-    agreement = Agreement(shared=True, clock=lambda: int(clock.seconds * SECOND))
-    processes: dict[int, Agreement] = {}
+    barrier = SwitchBarrier(shared=True, clock=lambda: int(clock.seconds * SECOND))
+    processes: dict[int, SwitchBarrier] = {}
 
     def claim(pid: int, seconds: float = 1.0) -> bool:
         monkeypatch.setattr(module.os, "getpid", lambda: pid)
         if pid not in processes:
-            processes[pid] = copy.copy(agreement)
+            processes[pid] = copy.copy(barrier)
             processes[pid].join(0)
         return processes[pid].claim_look(seconds)
 
-    claim.agreement = agreement  # type: ignore[attr-defined]
+    claim.barrier = barrier  # type: ignore[attr-defined]
     return claim
 
 
@@ -385,7 +385,7 @@ def test_another_looks_when_the_one_hangs_or_is_dead(claim: Callable[..., bool],
     clock.seconds += 1
     assert claim(2)
     assert not claim(1)
-    claim.agreement.leave(2)  # type: ignore[attr-defined]
+    claim.barrier.leave(2)  # type: ignore[attr-defined]
     clock.seconds += 1
     assert claim(1)
 
@@ -394,26 +394,26 @@ def test_nobody_looks_where_nobody_should_unless_asked(claim: Callable[..., bool
     assert claim(1, 0)
     clock.seconds += 10**6
     assert not claim(1, 0)
-    claim.agreement.look_soon()  # type: ignore[attr-defined]
+    claim.barrier.look_soon()  # type: ignore[attr-defined]
     assert claim(2, 0)
     assert not claim(1, 0)
 
 
 def test_more_workers_than_there_is_room_for_are_refused(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(module, "SLOTS", 2)
-    agreement = Agreement(shared=True)
+    barrier = SwitchBarrier(shared=True)
     for _ in range(2):
-        assert copy.copy(agreement).join(0)
-    with pytest.raises(RuntimeError, match="wanted at most 2 workers"):
-        agreement.join(0)
+        assert copy.copy(barrier).join(0)
+    with pytest.raises(RuntimeError, match="expected at most 2 workers"):
+        barrier.join(0)
 
 
 def test_a_plan_may_be_longer_or_shorter_than_the_one_before() -> None:
-    agreement = Agreement(shared=True)
+    barrier = SwitchBarrier(shared=True)
     for number, plan in enumerate((b"a" * 100_000, b"b", b"", b"c" * 5), 1):
-        assert agreement.propose(number - 1, plan)
-        assert agreement.plan(number) == plan
-        assert agreement.ready(number)
-        assert agreement.plan(number) == plan
-    assert agreement.plan(3) is None
-    assert not agreement.propose(3, b"late")
+        assert barrier.propose(number - 1, plan)
+        assert barrier.plan(number) == plan
+        assert barrier.ready(number)
+        assert barrier.plan(number) == plan
+    assert barrier.plan(3) is None
+    assert not barrier.propose(3, b"late")

@@ -132,7 +132,7 @@ def not_a_number(store: Store) -> None:
 
 @pytest.mark.parametrize(
     ("candidate", "reason"),
-    [(corrupt, "found another"), (not_a_number, "finite"), (unsigned, "wanted a signature")],
+    [(corrupt, "found another"), (not_a_number, "finite"), (unsigned, "expected a signature")],
 )
 def test_bad_candidate_leaves_the_old_version_serving_and_is_told_once(
     tmp_path: Path, candidate: Callable[[Store], None], reason: str

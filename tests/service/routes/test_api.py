@@ -13,7 +13,7 @@ from prometheus_client.parser import text_string_to_metric_families
 from model_store.artifact.model import Model
 from model_store.nn import Linear, Sequential
 from model_store.registry.store import open_store
-from model_store.schema.signature import Array, Number, Signature, Values
+from model_store.schema.signature import ArrayColumn, NumberColumn, RegressionOutput, Signature
 from service.routes.docs import _ERROR_CODES
 from tests.service.conftest import PENGUIN, assert_error, move, price
 from tests.service.server.test_server import ROOT
@@ -37,10 +37,10 @@ def test_health_is_told(client):
     assert ready.json == {"status": "ready", "models": {"image": 1, "penguins": 1, "price": 1}, "problems": []}
 
 
-def test_models_are_listed_with_versions_and_aliases(client, store, catalog):
+def test_models_are_listed_with_versions_and_aliases(client, store, registry):
     store.publish("price", price(1))
     move(store, "price", "champion", 1)
-    catalog.refresh()
+    registry.refresh()
     listed = {model["name"]: model for model in client.get("/models").json["models"]}
     assert listed.keys() == {"image", "penguins", "price"}
     assert listed["price"]["version"] == 2
@@ -195,9 +195,9 @@ def test_what_was_computed_and_could_not_be_answered_is_an_error_and_no_predicti
     assert not [key for key in found if key[0] in {"forward_pass_rows_total", "forward_pass_stage_seconds_count"}]
 
 
-def test_figures_follow_a_switch_of_versions(client, store, catalog):
+def test_figures_follow_a_switch_of_versions(client, store, registry):
     store.publish("price", price(1))
-    catalog.refresh()
+    registry.refresh()
     found = figures(client)
     assert found["forward_pass_model_reloads_total", ("model", "price")] == 1
     labels = [dict(key[1:]) for key in found if key[0] == "forward_pass_model_info"]
@@ -309,10 +309,10 @@ def test_openapi_document_tells_the_types_of_bodies_and_when_to_come_back(client
         assert "Retry-After" in document["components"]["responses"][kind]["headers"]
 
 
-def test_openapi_document_follows_the_store(client, store, catalog):
+def test_openapi_document_follows_the_store(client, store, registry):
     client.get("/openapi.json")
     store.publish("rent", price(1))
-    catalog.refresh()
+    registry.refresh()
     assert "/models/rent/predict" in client.get("/openapi.json").json["paths"]
 
 
@@ -350,8 +350,8 @@ def test_reference_page_bears_metrics_of_any_form(make_client, store, training):
 @pytest.mark.parametrize("statistics", [{"min": "a", "max": 3}, {"min": {}, "max": []}, {"mean": "x"}, {"mean": [1]}])
 def test_statistics_of_any_form_keep_no_page_from_its_readers(make_client, tmp_path, statistics):
     store = open_store(tmp_path / "odd")
-    for column in (Number("x", statistics=statistics), Array("image", (2, 2), statistics=statistics)):
-        signature = Signature((column,), Values(("y",), (0.0,), (1.0,)))
+    for column in (NumberColumn("x", statistics=statistics), ArrayColumn("image", (2, 2), statistics=statistics)):
+        signature = Signature((column,), RegressionOutput(("y",), (0.0,), (1.0,)))
         store.publish(column.kind, Model(Sequential([Linear(signature.width, 1)]), signature))
     client = make_client(store)
     assert client.get("/readyz").json["status"] == "ready"
@@ -360,11 +360,11 @@ def test_statistics_of_any_form_keep_no_page_from_its_readers(make_client, tmp_p
     assert client.post("/models/number/predict?warnings=true", json={"instances": [[1]]}).json["warnings"] == []
 
 
-def test_the_openapi_document_keeps_no_version_that_was_replaced(client, store, catalog):
-    replaced = weakref.ref(catalog.find("price").model)
+def test_the_openapi_document_keeps_no_version_that_was_replaced(client, store, registry):
+    replaced = weakref.ref(registry.find("price").model)
     client.get("/openapi.json")
     store.publish("price", price(1))
-    catalog.refresh()
+    registry.refresh()
     gc.collect()
     assert replaced() is None
     assert client.get("/openapi.json").status_code == 200

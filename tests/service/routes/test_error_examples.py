@@ -17,7 +17,7 @@ from werkzeug.serving import make_server
 
 from model_store.artifact.model import Model
 from model_store.registry.store import Store, open_store
-from model_store.schema.signature import Array, Category, Number, Signature, Values
+from model_store.schema.signature import ArrayColumn, CategoryColumn, NumberColumn, RegressionOutput, Signature
 from service.routes import row_repair
 from tests.service.conftest import PENGUIN, MakeClient, move, network, price
 
@@ -100,8 +100,8 @@ def test_what_cannot_be_mended_is_the_models_example(client):
 
 
 def test_a_value_that_is_nearly_right_is_put_right_where_it_could_have_been_missing_too(store, make_client):
-    columns = (Number("age", fill=40.0), Category("town", ("Bath", "York"), fill="Bath"))
-    signature = Signature(columns, Values(("price",), (0.0,), (1.0,)))
+    columns = (NumberColumn("age", fill=40.0), CategoryColumn("town", ("Bath", "York"), fill="Bath"))
+    signature = Signature(columns, RegressionOutput(("price",), (0.0,), (1.0,)))
     store.publish("homes", Model(network(signature.width, 1, 0), signature))
     client = make_client(store)
     for row, mended in (
@@ -205,14 +205,14 @@ def test_the_address_that_a_platform_names_is_taught(store, make_client):
 
 def test_a_wrong_body_for_the_repository_is_answered_with_a_right_one(store, make_client):
     client = make_client(store, admin=True)
-    for path, words, wanted in (
+    for path, words, expected in (
         ("models/price/load", {"parameters": {"file:1/model": "AAAA"}}, "models/price/load"),
         ("models/price/unload", [], "models/price/unload"),
         ("models/prise/unload", {}, "index"),  # not to unload what was not meant
         ("index", {"ready": 3}, "index"),
     ):
-        assert example_of(client.post(f"/v2/repository/{path}", json=words)) == (f"/v2/repository/{wanted}", {})
-        assert client.post(f"/v2/repository/{wanted}", json={}).status_code == 200
+        assert example_of(client.post(f"/v2/repository/{path}", json=words)) == (f"/v2/repository/{expected}", {})
+        assert client.post(f"/v2/repository/{expected}", json={}).status_code == 200
 
 
 def tensor(name: str, datatype: str, *data: Any, shape: Any = None) -> dict[str, Any]:
@@ -226,7 +226,7 @@ FIRST = [tensor("island", "BYTES", "Biscoe"), tensor("mass", "FP64", 4000), tens
 
 
 @pytest.mark.parametrize(
-    ("sent", "wanted"),
+    ("sent", "expected"),
     [
         ([ISLANDS | {"data": ["Biscoe", "Dreem"]}, MASSES, SEXES], SECOND),
         ([ISLANDS | {"name": "iland"}, MASSES, SEXES], FIRST),
@@ -236,9 +236,9 @@ FIRST = [tensor("island", "BYTES", "Biscoe"), tensor("mass", "FP64", 4000), tens
         ([SEXES, MASSES, ISLANDS | {"data": ["Bisco", "Dream"]}, 3, {"name": []}], FIRST),
     ],
 )
-def test_the_callers_own_tensors_are_mended(client, sent, wanted):
+def test_the_callers_own_tensors_are_mended(client, sent, expected):
     address, body = example_of(client.post(V2, json={"inputs": sent}))
-    assert body == {"inputs": wanted}
+    assert body == {"inputs": expected}
     assert client.post(address, json=body).status_code == 200
 
 
@@ -290,11 +290,11 @@ def test_lists_within_lists_are_followed_as_deep_as_arrays_go(client, monkeypatc
 def kinds(tmp_path) -> Store:
     """An image that is too large for a line, and rows that a shell would gladly take apart."""
     store = open_store(tmp_path / "kinds")
-    image, output = Array("pixels", (64, 64), low=0.0, high=1.0), Values(("ink",), (0.0,), (1.0,))
+    image, output = ArrayColumn("pixels", (64, 64), low=0.0, high=1.0), RegressionOutput(("ink",), (0.0,), (1.0,))
     for name, columns in {
         "large": (image,),
-        "small": (Number("mass"), Category("isle of", ("it's", '"Biscoe"', "$HOME `x` \\n @"))),
-        "one": (Number("mass"),),
+        "small": (NumberColumn("mass"), CategoryColumn("isle of", ("it's", '"Biscoe"', "$HOME `x` \\n @"))),
+        "one": (NumberColumn("mass"),),
     }.items():
         signature = Signature(columns, output)
         store.publish(name, Model(network(signature.width, 1, 0), signature))

@@ -64,7 +64,7 @@ def test_model_may_be_left_out_when_there_is_one_alone(make_client, tmp_path):
 def test_model_left_out_among_several_is_told_with_the_other_faults(client):
     error = assert_error(client.post("/predict", json={"instances": 3, "colour": 1}), 422, "invalid_request")
     assert places(error) == ["model", "colour", "instances"]
-    assert "image, penguins, price" in error["faults"][0]["mend"]
+    assert "image, penguins, price" in error["faults"][0]["fix"]
 
 
 def test_unknown_model_is_404_with_the_known_names(client):
@@ -95,9 +95,9 @@ def test_every_fault_of_a_request_is_told_at_once(client):
     assert {"instanses", "model", "instances.0.island", "instances.1.mass", "instances.2", "instances.3.isle"} <= set(
         places(error)
     )
-    mends = {fault["place"]: fault["mend"] for fault in error["faults"]}
-    assert mends["instanses"] == "did you mean 'instances'?"
-    assert mends["instances.0.island"] == "did you mean 'Biscoe'?"
+    fixes = {fault["location"]: fault["fix"] for fault in error["faults"]}
+    assert fixes["instanses"] == "did you mean 'instances'?"
+    assert fixes["instances.0.island"] == "did you mean 'Biscoe'?"
 
 
 def test_faults_beyond_a_hundred_are_counted(client):
@@ -121,9 +121,9 @@ def test_a_flood_of_unknown_keys_is_answered_shortly(client):
         (None, "found null"),
         ({"rooms": 1}, "found an object"),
         ("text", "found 'text'"),
-        ([], "wanted at least one row"),
-        ([[1]], "wanted 2 values, found 1"),
-        ([[[[[1]]]]], "wanted 2 values, found 1"),
+        ([], "expected at least one row"),
+        ([[1]], "expected 2 values, found 1"),
+        ([[[[[1]]]]], "expected 2 values, found 1"),
         ([[None, 1]], "found none"),
         ([[True, 1]], "found true"),
         ([[1, 10**30]], ""),
@@ -135,7 +135,7 @@ def test_rows_that_do_not_fit_are_422(client, instances, problem):
     if problem:
         error = assert_error(response, 422, "invalid_request")
         assert problem in error["message"]
-        assert all(fault["place"].startswith("instances") for fault in error["faults"])
+        assert all(fault["location"].startswith("instances") for fault in error["faults"])
     else:
         assert response.status_code == 200
         assert np.isfinite(response.json["predictions"]).all()

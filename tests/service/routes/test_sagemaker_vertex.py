@@ -17,7 +17,7 @@ import pytest
 from model_store.registry.store import Store, open_store
 from service.config import Settings
 from tests.service.conftest import PENGUIN, assert_error, places, price
-from tests.service.server.test_fast_path import express_of, take
+from tests.service.server.test_fast_path import fast_path_of, take
 
 
 def npy(array: np.ndarray) -> bytes:
@@ -70,7 +70,7 @@ def test_vertex_may_name_an_address_of_ours(lone, make_client):
     client = make_client(lone, health_route="/healthz", predict_route="/predict")
     answer = client.post("/predict?gateway=1", json={"instances": [[3, 80]], "parameters": {"confidence": 1}})
     assert answer.json.keys() == {"predictions"}
-    assert take(express_of(client), b'{"instances": [[3, 80]]}', "/predict") is None
+    assert take(fast_path_of(client), b'{"instances": [[3, 80]]}', "/predict") is None
     assert client.post("/models/price/predict", json={"instances": [[3, 80]]}).json.keys() > {"predictions"}
 
 
@@ -88,8 +88,8 @@ def test_what_a_platform_asks_every_few_seconds_is_no_line_of_the_log(lone, make
 def test_csv_is_rows_with_a_header_or_without(client, path, header):
     cells = ["Biscoe", "4200.5", ""]
     text = header + ",".join(reversed(cells) if header.startswith("sex") else cells) + "\n"
-    wanted = client.post("/models/penguins/predict", json={"instances": [PENGUIN]}).json
-    assert client.post(path, data=text, content_type="text/csv; charset=utf-8").json == wanted
+    expected = client.post("/models/penguins/predict", json={"instances": [PENGUIN]}).json
+    assert client.post(path, data=text, content_type="text/csv; charset=utf-8").json == expected
 
 
 def test_csv_that_does_not_fit_is_told_by_row(client):
@@ -109,15 +109,15 @@ def test_csv_of_more_rows_than_are_taken_is_told_so(store, make_client):
         told = [client.post("/models/price/predict", data=body, content_type="text/csv") for body in bodies]
         assert told[0].status_code == 200
         assert places(error := assert_error(told[1], 422, "invalid_request")) == ["rows"]
-        assert "wanted 1 to 3 rows, found more" in error["message"]
+        assert "expected 1 to 3 rows, found more" in error["message"]
 
 
 @pytest.mark.parametrize("dtype", ["<f4", "<f8", ">f8", "<i2", "|u1"])
 def test_npy_is_the_only_tensor(client, dtype):
     for name, rows in (("image", np.arange(8).reshape(2, 2, 2)), ("price", np.array([[3, 80], [4, 90]]))):
-        wanted = client.post(f"/models/{name}/predict", json={"instances": rows.tolist()}).json
+        expected = client.post(f"/models/{name}/predict", json={"instances": rows.tolist()}).json
         data = npy(np.asfortranarray(rows.astype(dtype)))
-        assert client.post(f"/models/{name}/predict", data=data, content_type="application/x-npy").json == wanted
+        assert client.post(f"/models/{name}/predict", data=data, content_type="application/x-npy").json == expected
 
 
 def test_npy_that_cannot_be_taken_is_told(client):

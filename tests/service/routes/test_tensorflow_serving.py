@@ -58,8 +58,8 @@ def test_columns_answer_as_rows_do(client, store, columns):
 
 def test_several_outputs_are_objects_by_row_and_by_column(client, store):
     _, model = store.load("penguins")
-    (wanted,) = model.predict([PENGUIN])
-    row = {"label": wanted["label"], "probabilities": list(wanted["probabilities"].values())}
+    (expected,) = model.predict([PENGUIN])
+    row = {"label": expected["label"], "probabilities": list(expected["probabilities"].values())}
     address = "/v1/models/penguins:predict"
     assert client.post(address, json={"instances": [PENGUIN]}).json == {"predictions": [row]}
     columns = {"island": ["Biscoe"], "mass": [4200.5]}
@@ -84,18 +84,18 @@ def test_curl_needs_no_content_type(client):
     [
         ({}, "found neither"),
         ({"instances": [[3, 80]], "inputs": [[3, 80]]}, "found instances and inputs"),
-        ({"instances": [[3, 80]], "signature_name": "classify"}, "signature_name: wanted 'serving_default'"),
-        ({"instances": [[3, 80]], "signature_name": {}}, "signature_name: wanted 'serving_default'"),
-        ({"instances": []}, "wanted 1 to 10000 rows, found 0"),
-        ({"instances": 3}, "instances: wanted a list, found 3"),
+        ({"instances": [[3, 80]], "signature_name": "classify"}, "signature_name: expected 'serving_default'"),
+        ({"instances": [[3, 80]], "signature_name": {}}, "signature_name: expected 'serving_default'"),
+        ({"instances": []}, "expected 1 to 10000 rows, found 0"),
+        ({"instances": 3}, "instances: expected a list, found 3"),
         ({"instances": {"rooms": 3}}, "put the row into a list"),
         ({"instances": [["3", 80]]}, "instances.0.rooms"),
-        ({"inputs": {"rooms": 3, "area": [80]}}, "inputs.rooms: wanted a list"),
+        ({"inputs": {"rooms": 3, "area": [80]}}, "inputs.rooms: expected a list"),
         ({"inputs": {"rooms": [3], "area": [80, 90]}}, "area has 2, rooms has 1"),
         ({"inputs": {"room": [3], "area": [80]}}, "did you mean 'rooms'?"),
         ({"inputs": {}}, "found 0"),
-        ({"inputs": None}, "inputs: wanted a list, found null"),
-        ([], "wanted an object"),
+        ({"inputs": None}, "inputs: expected a list, found null"),
+        ([], "expected an object"),
     ],
 )
 def test_every_fault_is_told_with_its_place(client, body, told):
@@ -159,7 +159,7 @@ def test_metadata_tells_the_tensors(client):
 
 def test_status_of_a_model_with_an_alias_that_cannot_be_read_is_that_of_its_versions(client, store):
     (store.root / "price" / "aliases" / "champion" / "2.json").write_text("{")
-    client.application.extensions["catalog"].refresh()
+    client.application.extensions["registry"].refresh()
     assert client.get("/readyz").json["status"] == "degraded"
     states = client.get("/v1/models/price").json["model_version_status"]
     assert [(each["version"], each["state"]) for each in states] == [("2", "AVAILABLE"), ("1", "AVAILABLE")]

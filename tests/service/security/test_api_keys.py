@@ -19,7 +19,7 @@ from model_store.registry.store import Store, open_store
 from service.cli import main
 from service.config import Settings, SettingsError
 from service.security import api_keys
-from service.security.api_keys import Key, Keys, KeysError, RefusedError, generate, parse
+from service.security.api_keys import AccessDeniedError, ApiKey, ApiKeys, KeyFileError, generate, parse
 from tests.service.conftest import MakeClient, assert_error, price
 
 ROWS = {"instances": [[3, 80]]}
@@ -64,17 +64,17 @@ class Clock:
     [
         ("", "at least one key"),
         ("# nobody\n", "at least one key"),
-        ("shop predict\n", "line 1: wanted a name, its scopes and the hash"),
+        ("shop predict\n", "line 1: expected a name, its scopes and the hash"),
         ("shop predict, metrics sha256:" + 64 * "0", "found 4 words"),
         ("shop predict sha256:" + 63 * "0", "64 hexadecimal digits"),
-        ("shop predict " + 64 * "0", "wanted sha256:"),
+        ("shop predict " + 64 * "0", "expected sha256:"),
         ("shop predict fp_thekeyitself", "serve keygen makes such a line"),
-        ("shop everything sha256:" + 64 * "0", "wanted scopes of predict, metrics, admin"),
-        ("sh/op predict sha256:" + 64 * "0", "wanted a name"),
+        ("shop everything sha256:" + 64 * "0", "expected scopes of predict, metrics, admin"),
+        ("sh/op predict sha256:" + 64 * "0", "expected a name"),
     ],
 )
 def test_a_file_that_is_not_one_of_keys_is_refused_with_the_place(text: str, said: str) -> None:
-    with pytest.raises(KeysError, match="keys") as refused:
+    with pytest.raises(KeyFileError, match="keys") as refused:
         parse(text, "keys")
     assert said in str(refused.value)
 
@@ -83,13 +83,13 @@ def test_a_file_that_is_not_one_of_keys_is_refused_with_the_place(text: str, sai
     "text", ["fp_secret", "shop fp_secret sha256:x", "fp_secret! predict x", "a predict fp_secret"]
 )
 def test_a_key_that_stands_where_it_should_not_is_not_repeated(text: str) -> None:
-    with pytest.raises(KeysError) as refused:
+    with pytest.raises(KeyFileError) as refused:
         parse(text, "keys")
     assert "secret" not in str(refused.value)
 
 
 def test_all_faults_of_a_file_are_told_at_once() -> None:
-    with pytest.raises(KeysError) as refused:
+    with pytest.raises(KeyFileError) as refused:
         parse("a predict x\nb nothing sha256:" + 64 * "0" + "\n", "keys")
     assert [fault.split(":")[0] for fault in refused.value.faults] == ["keys line 1", "keys line 2"]
 
@@ -118,14 +118,14 @@ def test_a_new_key_is_known_by_its_hash_alone() -> None:
 
 
 def test_a_key_is_good_for_its_scopes_and_no_others(file: Path) -> None:
-    keys = Keys(file)
+    keys = ApiKeys(file)
     for scope in api_keys.SCOPES:
         keys.check(f"Bearer {KEY_OF[scope]}", scope)
         for other in set(api_keys.SCOPES) - {scope}:
-            with pytest.raises(RefusedError) as refused:
+            with pytest.raises(AccessDeniedError) as refused:
                 keys.check(f"Bearer {KEY_OF[scope]}", other)
             assert (refused.value.status, refused.value.code) == (403, "forbidden")
-            assert refused.value.fault.mend == f"send one that has it; serve keygen NAME --scope {other} makes one"
+            assert refused.value.fault.fix == f"send one that has it; serve keygen NAME --scope {other} makes one"
             assert f'scope="{other}"' in refused.value.challenge
 
 
@@ -138,8 +138,8 @@ def test_a_key_is_good_for_its_scopes_and_no_others(file: Path) -> None:
     ],
 )  # fmt: skip
 def test_whatever_is_not_a_key_is_not_known(file: Path, authorization: str | None) -> None:
-    keys = Keys(file)
-    with pytest.raises(RefusedError) as refused:
+    keys = ApiKeys(file)
+    with pytest.raises(AccessDeniedError) as refused:
         keys.check(authorization, "predict")
     assert (refused.value.status, refused.value.code) == (401, "unauthorized")
     assert refused.value.challenge.startswith("Bearer realm=")
@@ -147,15 +147,15 @@ def test_whatever_is_not_a_key_is_not_known(file: Path, authorization: str | Non
 
 @pytest.mark.parametrize("authorization", ["Bearer fp_predict", "bearer fp_predict", "BEARER  fp_predict "])
 def test_the_word_bearer_may_be_written_in_any_case(file: Path, authorization: str) -> None:
-    Keys(file).check(authorization, "predict")
+    ApiKeys(file).check(authorization, "predict")
 
 
 def test_keys_of_several_scopes_and_a_name_with_two_keys(file: Path) -> None:
     file.write_text(line("shop", "predict,metrics", "old") + line("shop", "predict", "new"))
-    keys = Keys(file)
+    keys = ApiKeys(file)
     keys.check("Bearer old", "metrics")
     keys.check("Bearer new", "predict")
-    with pytest.raises(RefusedError):
+    with pytest.raises(AccessDeniedError):
         keys.check("Bearer new", "metrics")
 
 
@@ -169,18 +169,18 @@ def comparisons(check: Callable[[], None], monkeypatch: pytest.MonkeyPatch) -> i
     hmac_compare_digest = hmac.compare_digest
     with monkeypatch.context() as patched:
         patched.setattr(api_keys.hmac, "compare_digest", compare)
-        with contextlib.suppress(RefusedError):
+        with contextlib.suppress(AccessDeniedError):
             check()
     return len(compared)
 
 
 def test_every_key_is_compared_in_constant_time_whichever_it_is(file: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     file.write_text("".join(line(f"caller-{n}", "predict", f"key-{n}") for n in range(20)))
-    keys = Keys(file)
+    keys = ApiKeys(file)
     for secret in ("key-0", "key-19", "nobody's"):
         assert comparisons(lambda secret=secret: keys.check(f"Bearer {secret}", "predict"), monkeypatch) == 20
 
-    class Hasty(Keys):
+    class Hasty(ApiKeys):
         """What a check without this defence would do: stop at the first key that fits."""
 
         def check(self, authorization: str | None, scope: str) -> None:
@@ -196,12 +196,12 @@ def test_every_key_is_compared_in_constant_time_whichever_it_is(file: Path, monk
 
 def test_keys_are_swapped_when_the_file_changes(file: Path) -> None:
     clock = Clock()
-    keys = Keys(file, clock)
+    keys = ApiKeys(file, clock)
     file.write_text(line("new", "predict", "fp_new"))
     keys.check("Bearer fp_predict", "predict")  # looked at once a second
     clock.now += api_keys.LOOK_SECONDS
     keys.check("Bearer fp_new", "predict")
-    with pytest.raises(RefusedError):
+    with pytest.raises(AccessDeniedError):
         keys.check("Bearer fp_predict", "predict")
 
 
@@ -210,7 +210,7 @@ def test_a_link_that_is_turned_to_another_file_is_followed(file: Path, tmp_path:
     link.symlink_to(file)
     other.write_text(file.read_text().replace("of-predict", "by-predict"))
     clock = Clock()
-    keys = Keys(link, clock)
+    keys = ApiKeys(link, clock)
     other.write_text(line("new", "predict", "fp_new"))
     (tmp_path / "turned").symlink_to(other)
     (tmp_path / "turned").replace(link)
@@ -233,7 +233,7 @@ def test_a_file_that_cannot_be_read_any_more_leaves_its_keys_in_force_and_is_tol
         ready = client.get("/readyz", headers=bearer("metrics")).get_json()
         client.get("/readyz")
     assert ready["status"] == "degraded"
-    assert [problem["place"] for problem in ready["problems"]] == ["keys"]
+    assert [problem["location"] for problem in ready["problems"]] == ["keys"]
     assert len(caplog.records) == 1
     assert client.post("/models/price/predict", json=ROWS, headers=bearer("predict")).status_code == 200
     assert client.post("/models/price/predict", json=ROWS).status_code == 401
@@ -315,7 +315,7 @@ def test_a_refusal_has_the_shape_of_its_protocol_and_says_nothing_of_the_models(
     answer = guarded.post("/models/price/predict", json=ROWS, headers=headers)
     error = assert_error(answer, status, code)
     assert "example" not in error
-    assert [fault["place"] for fault in error["faults"]] == ["Authorization"]
+    assert [fault["location"] for fault in error["faults"]] == ["Authorization"]
     assert answer.headers["WWW-Authenticate"].startswith('Bearer realm="forward-pass"')
     for path in ("/v1/models/price:predict", "/v2/models/price/infer", "/v1/models/unknown", "/v2/models/unknown"):
         answer = guarded.post(path, json=ROWS, headers=headers)
@@ -452,7 +452,7 @@ def test_keygen_prints_a_key_and_files_its_hash(tmp_path: Path) -> None:
         assert done.exit_code == 0, done.output
         secrets.append(done.stdout.strip())
     assert all(secret not in path.read_text() for secret in secrets)
-    keys = Keys(path)
+    keys = ApiKeys(path)
     keys.check(f"Bearer {secrets[0]}", "predict")
     keys.check(f"Bearer {secrets[1]}", "metrics")
     keys.check(f"Bearer {secrets[2]}", "admin")
@@ -463,7 +463,7 @@ def test_keygen_without_a_file_shows_the_line_for_one() -> None:
     secret = done.stdout.strip()
     shown = done.stderr.split(":  ")[1]
     (key,) = parse(shown, "keys")
-    assert key == Key("shop", ("predict",), hashlib.sha256(secret.encode()).digest())
+    assert key == ApiKey("shop", ("predict",), hashlib.sha256(secret.encode()).digest())
 
 
 def test_keygen_leaves_a_file_alone_that_is_not_one_of_keys(tmp_path: Path) -> None:
@@ -474,7 +474,7 @@ def test_keygen_leaves_a_file_alone_that_is_not_one_of_keys(tmp_path: Path) -> N
     assert path.read_text() == "buy milk\n"
     named = CliRunner().invoke(main, ["keygen", "no such name"])
     assert named.exit_code == 2
-    assert "NAME: wanted a name of letters, digits and . _ @ -, 64 at most; found 'no such name'" in named.stderr
+    assert "NAME: expected a name of letters, digits and . _ @ -, 64 at most; found 'no such name'" in named.stderr
 
 
 # --- the lesson

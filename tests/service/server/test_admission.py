@@ -99,14 +99,14 @@ def check(loop: Loop) -> None:
     of = loop.worker
     for each in of.connections:
         waits = each.waiting is not None
-        places = [each in of.aside._waiting, *(other is each for queue in (of.queue, of.vital) for other in queue)]
+        places = [each in of.executor._waiting, *(other is each for queue in (of.queue, of.vital) for other in queue)]
         assert sum(places) == waits
         assert sum(other is each for queue in (of.readable, of.in_chunks) for other in queue) == bool(each.readable)
-        elsewhere = each in of.aside._waiting  # which has a bound of its own
+        elsewhere = each in of.executor._waiting  # which has a bound of its own
         assert each.held == (0 if elsewhere else each.incoming.held + (len(each.waiting.data) if waits else 0))
         assert each.unread == len(each.outgoing)
-    assert of.room.held == sum(each.held for each in of.connections)
-    assert of.room.unread == sum(each.unread for each in of.connections)
+    assert of.admission.held == sum(each.held for each in of.connections)
+    assert of.admission.unread == sum(each.unread for each in of.connections)
     assert len(of.connections) <= admission.MAX_CONNECTIONS
 
 
@@ -129,8 +129,8 @@ def test_what_is_held_and_what_is_in_progress_adds_up_whatever_clients_do(
         clock.ahead += 100
         loop.worker.expire(clock.now())
     assert not loop.worker.connections
-    assert loop.worker.room.held == loop.worker.room.unread == 0
+    assert loop.worker.admission.held == loop.worker.admission.unread == 0
     end = time.monotonic() + 20
-    while "forward_pass_requests_in_progress 0.0" not in loop.app.observer.metrics.counts.text():
+    while "forward_pass_requests_in_progress 0.0" not in loop.app.recorder.metrics.counts.text():
         assert time.monotonic() < end  # the thread aside may still be at one that is given up
         loop.turn(10)

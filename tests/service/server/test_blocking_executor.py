@@ -17,7 +17,7 @@ from model_store.registry.store import Store
 from service.app import create_app
 from service.config import Settings
 from service.registry.errors import WouldBlock
-from service.registry.registry import Catalog
+from service.registry.registry import ModelRegistry
 from service.server import admission
 from service.server import blocking_executor as module
 from service.server import event_worker as worker_module
@@ -69,7 +69,7 @@ def loop() -> Iterator[Loop]:
 
 def end(loop: Loop, gate: Gate) -> None:
     """Whoever still loads has nobody to tell."""
-    loop.worker.aside._wake = lambda: None
+    loop.worker.executor._wake = lambda: None
     gate.open.set()
     loop.close()
 
@@ -96,7 +96,7 @@ def test_a_request_that_waits_for_a_load_is_answered_after_it_and_others_meanwhi
     found = waited(loop, waiting)
     assert found.startswith(b"HTTP/1.1 200")
     assert found.endswith(b"loaded")
-    assert loop.worker.room.held == 0
+    assert loop.worker.admission.held == 0
 
 
 def test_what_follows_on_the_connection_is_answered_in_its_order(loop: Loop) -> None:
@@ -161,7 +161,7 @@ def test_those_who_wait_are_bounded_and_take_no_room_of_others(loop: Loop, monke
     assert loop.take(loop.client(post("/other", b"x" * 900))).endswith(b"x" * 900)
     loop.app.gate.open.set()
     assert all(waited(loop, sock).startswith(b"HTTP/1.1 200") for sock in waiting)
-    assert loop.worker.room.held == 0
+    assert loop.worker.admission.held == 0
 
 
 def test_what_has_come_after_a_request_that_waits_counts_as_well(loop: Loop, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -195,7 +195,7 @@ def test_a_thread_that_crashes_is_replaced(loop: Loop, monkeypatch: pytest.Monke
         patch.setattr(loop.worker.gateway, "answer", crash)
         loop.client(post("/load"))
         assert crashed.wait(20)
-        loop.worker.aside._thread.join(20)
+        loop.worker.executor._thread.join(20)
     loop.app.gate.open.set()
     assert waited(loop, loop.client(post("/load", b"fine"))).endswith(b"fine")
 
@@ -216,7 +216,7 @@ def test_where_the_system_has_no_thread_to_load_in_whoever_asks_is_told_and_may_
     loop.app.gate.open.set()
     sock.sendall(post("/load", b"loaded"))
     assert waited(loop, sock).endswith(b"loaded")
-    assert loop.worker.room.held == 0
+    assert loop.worker.admission.held == 0
 
 
 def test_a_request_whose_client_waits_no_longer_takes_no_memory(loop: Loop) -> None:
@@ -266,9 +266,9 @@ class Service:
     def __init__(self, store: Store, cache: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         settings = Settings(store=str(store.root), cache_dir=str(cache), poll_seconds=0, admin=True)
         app = create_app(settings)
-        self.catalog: Catalog = app.extensions["catalog"]
+        self.registry: ModelRegistry = app.extensions["registry"]
         self.gate, self.now = Gate(), 0.0
-        loader = self.catalog._loader
+        loader = self.registry._loader
         read = loader._read
 
         def slow(name: str, number: int, vouched: str | None) -> Any:
@@ -337,7 +337,7 @@ def test_requests_that_wait_for_a_version_are_counted_and_timed_once(service: Se
     asker = service.ask("/models/price/versions/2/predict")
     service.gate.open.set()
     service.answer(asker)
-    figures = service.loop.app.observer.metrics.counts.text()
+    figures = service.loop.app.recorder.metrics.counts.text()
     of = 'model="price",route="/models/<name>/versions/<version>/predict",status="200",version="2"'
     assert f"forward_pass_requests_total{{{of}}} 1.0" in figures
     assert "forward_pass_requests_in_progress 0.0" in figures
@@ -352,7 +352,7 @@ def test_a_request_that_is_given_up_is_counted_as_that_alone(service: Service) -
     assert service.answer(asker)[0] == 503
     service.gate.open.set()
     assert service.says("/models/price/versions/3/predict")[0] == 200  # after it, since the thread is one
-    figures = service.loop.app.observer.metrics.counts.text()
+    figures = service.loop.app.recorder.metrics.counts.text()
     told = re.findall(r'^forward_pass_requests_total.*status="(\d+)",version="(\d?)"} (.*)$', figures, re.MULTILINE)
     assert told == [("503", "", "1.0"), ("200", "3", "1.0")]
     assert "forward_pass_requests_in_progress 0.0" in figures

@@ -17,19 +17,19 @@ from gunicorn.glogging import Logger
 from prometheus_client.parser import text_string_to_metric_families
 
 from service.http.responses import ANSWER_HEADERS
-from service.registry.batching_policy import Pace
+from service.registry.batching_policy import BatchingPolicy
 from service.server import admission, request_reader
 from service.server import event_worker as module
 from service.server.connection import READ_SECONDS
 from service.server.event_worker import EventWorker
 from service.telemetry.metrics import Metrics
-from service.telemetry.request_record import Observer
+from service.telemetry.request_record import RequestRecorder
 
 Environ = dict[str, Any]
 
 
 class Version:
-    pace = Pace(3)
+    batching = BatchingPolicy(3)
 
 
 class Plain:
@@ -68,19 +68,19 @@ class App:
     max_body_bytes, health_route = 1000, "/where/vertex/asks"
 
     def __init__(self) -> None:
-        self.observer = Observer(Metrics())
+        self.recorder = RequestRecorder(Metrics())
         self.asked: list[str] = []
         self.crash: Exception | None = None
         self.on_call: Callable[[], Any] = lambda: None
         self.plain = StandIn()
 
-    def express(self) -> StandIn:
+    def fast_path(self) -> StandIn:
         return self.plain
 
     @property
     def refusals(self) -> dict[str, float]:
         """How many requests the worker has answered by itself, by the code of the error."""
-        families = text_string_to_metric_families(self.observer.metrics.counts.text())
+        families = text_string_to_metric_families(self.recorder.metrics.counts.text())
         samples = next(family.samples for family in families if family.name == "forward_pass_errors")
         return {sample.labels["code"]: sample.value for sample in samples if sample.value}
 
@@ -259,7 +259,7 @@ def test_a_request_that_has_waited_too_long_is_shed_and_the_connection_kept(loop
     loop.app.asked.clear()
     connection.incoming.feed(post("/late"))
     loop.worker._advance(connection, time.monotonic())
-    connection.since -= module.PATIENCE_SECONDS + 1
+    connection.since -= module.MAX_QUEUE_SECONDS + 1
     found = loop.take(sock)
     assert error_of(found) == (503, "overloaded")
     assert b"Retry-After: 1\r\n" in found
@@ -299,7 +299,7 @@ def test_who_is_shed_or_cut_off_is_told_in_the_shape_of_the_protocol(loop: Loop,
     (connection,) = [c for c in loop.worker.connections if c.incoming.head is None]
     connection.incoming.feed(post(path))
     loop.worker._advance(connection, time.monotonic())
-    connection.since -= module.PATIENCE_SECONDS + 1
+    connection.since -= module.MAX_QUEUE_SECONDS + 1
     shed = loop.take(late)
     loop.worker.expire(time.monotonic() + READ_SECONDS + 1)
     for answer, status in ((shed, b"503"), (loop.take(slow), b"408")):
@@ -317,7 +317,7 @@ def test_health_checks_pass_the_queue_and_are_never_shed(loop: Loop, path: str) 
         sock.sendall(post(address))
     for connection in list(loop.worker.connections):
         loop.worker._read(connection, time.monotonic(), module.PIECE_BYTES)
-        connection.since -= module.PATIENCE_SECONDS + 1
+        connection.since -= module.MAX_QUEUE_SECONDS + 1
     loop.turn(8)
     assert loop.app.asked == [path]
     assert loop.app.refusals == {"overloaded": 3}
@@ -343,7 +343,7 @@ def test_input_that_waits_is_bounded_for_all_connections_together(loop: Loop, mo
     waiting = [loop.client(post("/x", b"x" * 900)[:-1]) for _ in range(2)]
     refused = loop.client(post("/x", b"x" * 900)[:-1])
     assert error_of(loop.take(refused)) == (503, "overloaded")
-    assert loop.worker.room.held < 2000
+    assert loop.worker.admission.held < 2000
     waiting[0].sendall(b"x")
     assert loop.take(waiting[0]).endswith(b"x" * 900)
     monkeypatch.setattr(admission, "MAX_HELD_BYTES", 0)
@@ -357,10 +357,10 @@ def test_whole_requests_that_wait_are_counted_too(loop: Loop, monkeypatch: pytes
         client.sendall(post("/x", b"x" * 900))
     for connection in list(loop.worker.connections):
         loop.worker._read(connection, time.monotonic(), module.PIECE_BYTES)
-    assert loop.worker.room.held == 1800
+    assert loop.worker.admission.held == 1800
     found = [loop.take(client).split()[1] for client in clients]
     assert sorted(found) == [b"200", b"200", b"503", b"503"]
-    assert loop.worker.room.held == 0
+    assert loop.worker.admission.held == 0
 
 
 def test_heads_whose_bodies_are_on_their_way_are_counted_too(loop: Loop, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -371,7 +371,7 @@ def test_heads_whose_bodies_are_on_their_way_are_counted_too(loop: Loop, monkeyp
     assert loop.take(loop.client(post("/x", b"", large))).startswith(b"HTTP/1.1 200")  # which waits for nothing
     waiting.sendall(b"y")
     assert loop.take(waiting).endswith(b"y")
-    assert loop.worker.room.held == 0
+    assert loop.worker.admission.held == 0
 
 
 def test_who_holds_memory_by_being_slow_makes_room_for_others(loop: Loop, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -401,7 +401,7 @@ def test_answers_that_nobody_takes_are_bounded_for_all_connections_together(
     loop.turn()
     assert len(loop.worker.connections) == 1  # the other is closed: it has taken nothing
     assert came + len(loop.take(taking)) > 5_000_000
-    assert loop.worker.room.unread == 0
+    assert loop.worker.admission.unread == 0
 
 
 def test_answers_that_are_taken_little_by_little_are_bounded_as_well(
@@ -414,19 +414,19 @@ def test_answers_that_are_taken_little_by_little_are_bounded_as_well(
     monkeypatch.setattr(admission, "MAX_UNREAD_BYTES", 1000)
     loop.turn(1)
     (connection,) = loop.worker.connections
-    assert connection.unread == loop.worker.room.unread > 1000
+    assert connection.unread == loop.worker.admission.unread > 1000
     assert len(loop.take(last).partition(b"\r\n\r\n")[2]) == 5_000_000
     assert len(loop.take(first)) < 5_000_000
 
 
-@pytest.mark.parametrize("place", ["method", "target", "header"])
+@pytest.mark.parametrize("location", ["method", "target", "header"])
 def test_a_request_that_is_refused_cannot_steer_the_terminal_that_shows_the_log(
-    loop: Loop, caplog: pytest.LogCaptureFixture, place: str
+    loop: Loop, caplog: pytest.LogCaptureFixture, location: str
 ) -> None:
     loop.worker.log.error_log.propagate = True
     forged = b"\x1b[2J\x9b\r2026 INFO all is well"
     head = {"method": b"G%bT / HTTP/1.1", "target": b"GET /%b HTTP/1.1", "header": b"GET / HTTP/1.1\r\nX%b: y"}
-    assert loop.take(loop.client(head[place] % forged + b"\r\nHost: h\r\n\r\n")).startswith(b"HTTP/1.1 400")
+    assert loop.take(loop.client(head[location] % forged + b"\r\nHost: h\r\n\r\n")).startswith(b"HTTP/1.1 400")
     told = caplog.messages[0]
     assert told.startswith("refused a request")
     assert not any(character < " " or "\x7f" <= character < "\xa0" for character in told)
@@ -435,7 +435,7 @@ def test_a_request_that_is_refused_cannot_steer_the_terminal_that_shows_the_log(
 def test_one_connection_too_many_takes_the_place_of_the_most_overdue(
     loop: Loop,
 ) -> None:
-    loop.worker.room.most = 3
+    loop.worker.admission.most = 3
     first = loop.client()
     for _ in range(2):
         loop.client()
@@ -486,7 +486,7 @@ def test_a_client_that_is_gone_leaves_nothing_behind(loop: Loop) -> None:
         sock.close()
     loop.turn(20)
     assert not loop.worker.connections
-    assert loop.worker.room.held == 0
+    assert loop.worker.admission.held == 0
 
 
 def test_draining_answers_what_has_arrived_and_ends(loop: Loop, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -575,7 +575,7 @@ def test_no_more_of_large_requests_is_read_than_a_turn_has_use_for(loop: Loop) -
     clients[0].sendall(post("/again", b"x" * 500))
     loop.turn(20)
     assert loop.app.asked == ["/0", "/1", "/2", "/again"]
-    assert loop.worker.room.held == 0
+    assert loop.worker.admission.held == 0
 
 
 @pytest.mark.usefixtures("small_pieces")
@@ -589,7 +589,7 @@ def test_small_requests_wait_for_no_large_one_to_be_read(loop: Loop) -> None:
 def test_the_time_that_a_large_request_has_waited_to_be_read_counts(loop: Loop) -> None:
     _, second = waiting(loop, post("/0", b"x" * 250), post("/1", b"x" * 250))
     loop.turn(1)
-    loop.worker.readable[-1].readable -= module.PATIENCE_SECONDS + 1
+    loop.worker.readable[-1].readable -= module.MAX_QUEUE_SECONDS + 1
     assert error_of(loop.take(second)) == (503, "overloaded")
 
 
@@ -734,7 +734,7 @@ def test_requests_sent_at_once_while_memory_is_short_are_shed_with_their_connect
 def test_head_is_refused_without_a_body_that_would_be_taken_for_the_next_answer(
     loop: Loop, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(module, "PATIENCE_SECONDS", -1.0)
+    monkeypatch.setattr(module, "MAX_QUEUE_SECONDS", -1.0)
     found = loop.take(loop.client(b"HEAD /x HTTP/1.1\r\nHost: h\r\n\r\n"))
     assert found.startswith(b"HTTP/1.1 503 ")
     assert b"Connection: keep-alive\r\n" in found
@@ -777,7 +777,7 @@ def test_a_shortage_of_the_system_closes_nobody_and_leaves_room_for_when_it_has_
     for _ in range(10):
         loop.worker._accept(Exhausted(code))
     assert len(loop.worker.connections) == 40
-    assert loop.worker.room.most == admission.MAX_CONNECTIONS
+    assert loop.worker.admission.most == admission.MAX_CONNECTIONS
 
 
 def test_draining_lets_an_answer_be_taken_to_its_end(loop: Loop, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -17,11 +17,11 @@ from hypothesis import strategies as st
 from model_store.artifact.model import Model
 from model_store.nn import Linear, Sequential
 from model_store.registry.store import Store
-from model_store.schema.signature import Number, Signature, Values
+from model_store.schema.signature import NumberColumn, RegressionOutput, Signature
 from service.security.api_keys import generate
 from service.server import fast_path as module
-from service.server.fast_path import Asked, Express
-from service.server.request_reader import Heads
+from service.server.fast_path import FastPath, ParsedPredict
+from service.server.request_reader import HeadCache
 from service.telemetry.request_record import clock
 from tests.service.conftest import MakeClient, price
 
@@ -32,7 +32,7 @@ PRICES = [[1, 20.5], [2, 70], [3, 100]]
 
 def head(path: str = "/models/price/predict", *lines: str, method: str = "POST", version: str = "1.1") -> Any:
     text = "\r\n".join([f"{method} {path} HTTP/{version}", "Host: here", *lines, "", ""]).encode()
-    return Heads(CFG).parse(text, ("127.0.0.1", 1), 1)
+    return HeadCache(CFG).parse(text, ("127.0.0.1", 1), 1)
 
 
 def body(*instances: Any, **more: Any) -> bytes:
@@ -40,21 +40,21 @@ def body(*instances: Any, **more: Any) -> bytes:
 
 
 @pytest.fixture
-def express(client: FlaskClient) -> Express:
-    return express_of(client)
+def fast_path(client: FlaskClient) -> FastPath:
+    return fast_path_of(client)
 
 
-def express_of(client: FlaskClient) -> Express:
-    made: Express = client.application.extensions["express"]()
+def fast_path_of(client: FlaskClient) -> FastPath:
+    made: FastPath = client.application.extensions["express"]()
     return made
 
 
-def take(express: Express, data: bytes, path: str = "/models/price/predict", *lines: str) -> Asked | None:
-    return express.take(head(path, *lines), data, "127.0.0.1", clock())
+def take(fast_path: FastPath, data: bytes, path: str = "/models/price/predict", *lines: str) -> ParsedPredict | None:
+    return fast_path.take(head(path, *lines), data, "127.0.0.1", clock())
 
 
-def taken(express: Express, data: bytes, path: str = "/models/price/predict", *lines: str) -> Asked:
-    asked = take(express, data, path, *lines)
+def taken(fast_path: FastPath, data: bytes, path: str = "/models/price/predict", *lines: str) -> ParsedPredict:
+    asked = take(fast_path, data, path, *lines)
     assert asked is not None
     return asked
 
@@ -85,8 +85,8 @@ BODIES = st.one_of(
 def test_an_answer_is_that_of_flask_byte_for_byte(client: FlaskClient, asked: tuple[str, list[Any]]) -> None:
     name, rows = asked
     path = f"/models/{name}/predict"
-    express = express_of(client)
-    (answer,) = express.answer([taken(express, body(*rows), path)])
+    fast_path = fast_path_of(client)
+    (answer,) = fast_path.answer([taken(fast_path, body(*rows), path)])
     by_flask = client.post(path, data=body(*rows))
     status, headers, content = split(answer)
     assert (status, content) == ("HTTP/1.1 200 OK", by_flask.data)
@@ -98,8 +98,8 @@ def test_an_answer_is_that_of_flask_byte_for_byte(client: FlaskClient, asked: tu
 
 def test_every_address_of_a_prediction_is_taken(client: FlaskClient, store: Store) -> None:
     store.publish("price", price(1))
-    client.application.extensions["catalog"].refresh()
-    express = express_of(client)
+    client.application.extensions["registry"].refresh()
+    fast_path = fast_path_of(client)
     rows = [[2, 70]]
     for path, data in {
         "/models/price/predict": body(*rows),
@@ -108,14 +108,14 @@ def test_every_address_of_a_prediction_is_taken(client: FlaskClient, store: Stor
         "/predict": body(*rows, model="price"),
         "/predict?": body(*rows, model="price", version=1),
     }.items():
-        (answer,) = express.answer([taken(express, data, path)])
+        (answer,) = fast_path.answer([taken(fast_path, data, path)])
         assert split(answer)[2] == client.post(path, data=data).data
 
 
-def test_requests_that_meet_get_the_answers_that_each_would_have_had_alone(express: Express) -> None:
+def test_requests_that_meet_get_the_answers_that_each_would_have_had_alone(fast_path: FastPath) -> None:
     requests = [[PRICES[0]], PRICES, [PRICES[2], PRICES[1]], [[0, 0]]]
-    alone = [split(express.answer([taken(express, body(*rows))])[0])[2] for rows in requests]
-    together = express.answer([taken(express, body(*rows)) for rows in requests])
+    alone = [split(fast_path.answer([taken(fast_path, body(*rows))])[0])[2] for rows in requests]
+    together = fast_path.answer([taken(fast_path, body(*rows)) for rows in requests])
     assert [split(answer)[2] for answer in together] == alone
 
 
@@ -124,13 +124,15 @@ def test_a_request_that_cannot_be_answered_leaves_the_others_theirs(store: Store
     """A finite row whose answer is not: Flask has to say so, and the neighbours never know."""
     steep = Linear(1, 1, rng=np.random.default_rng(0))
     steep.weights[...] = 2
-    store.publish("steep", Model(Sequential([steep]), Signature((Number("x"),), Values(("y",), (0.0,), (1.0,)))))
-    express = express_of(make_client(store))
+    store.publish(
+        "steep", Model(Sequential([steep]), Signature((NumberColumn("x"),), RegressionOutput(("y",), (0.0,), (1.0,))))
+    )
+    fast_path = fast_path_of(make_client(store))
     path = "/models/steep/predict"
-    answers = express.answer([taken(express, body([x]), path) for x in (1, 3e38, 2)])
+    answers = fast_path.answer([taken(fast_path, body([x]), path) for x in (1, 3e38, 2)])
     assert answers[1] is None
     for x, answer in zip((1, 2), (answers[0], answers[2]), strict=True):
-        assert split(answer)[2] == split(express.answer([taken(express, body([x]), path)])[0])[2]
+        assert split(answer)[2] == split(fast_path.answer([taken(fast_path, body([x]), path)])[0])[2]
 
 
 @pytest.mark.parametrize(
@@ -147,8 +149,8 @@ def test_a_request_that_cannot_be_answered_leaves_the_others_theirs(store: Store
         ("/models/price/predict", ("X-Request-Id: a", "X-Request-Id: b")),
     ],
 )
-def test_what_is_not_plain_is_left_to_flask(express: Express, path: str, lines: tuple[str, ...]) -> None:
-    assert take(express, body(*PRICES), path, *lines) is None
+def test_what_is_not_plain_is_left_to_flask(fast_path: FastPath, path: str, lines: tuple[str, ...]) -> None:
+    assert take(fast_path, body(*PRICES), path, *lines) is None
 
 
 @pytest.mark.parametrize(
@@ -169,21 +171,21 @@ def test_what_is_not_plain_is_left_to_flask(express: Express, path: str, lines: 
     ],
 )
 def test_a_body_with_a_fault_is_left_to_flask(client: FlaskClient, data: bytes) -> None:
-    assert take(express_of(client), data) is None
+    assert take(fast_path_of(client), data) is None
     assert client.post("/models/price/predict", data=data).status_code in {400, 404, 422}
 
 
-def test_get_and_http_1_0_are_left_to_flask(express: Express) -> None:
+def test_get_and_http_1_0_are_left_to_flask(fast_path: FastPath) -> None:
     for odd in (head(method="GET"), head(version="1.0")):
-        assert express.take(odd, body(*PRICES), "127.0.0.1", clock()) is None
+        assert fast_path.take(odd, body(*PRICES), "127.0.0.1", clock()) is None
 
 
 def test_a_request_is_counted_and_named_as_flask_does_it(client: FlaskClient) -> None:
-    express = express_of(client)
+    fast_path = fast_path_of(client)
     trace = "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01"
-    asked = taken(express, body(*PRICES), "/models/price/predict", "X-Request-Id: mine", f"traceparent: {trace}")
-    _, headers, _ = split(express.answer([asked])[0])
-    express.note([asked])
+    asked = taken(fast_path, body(*PRICES), "/models/price/predict", "X-Request-Id: mine", f"traceparent: {trace}")
+    _, headers, _ = split(fast_path.answer([asked])[0])
+    fast_path.note([asked])
     assert headers["X-Request-Id"] == "mine"
     assert headers["traceparent"].split("-")[1] == trace.split("-")[1]
     assert re.fullmatch(r"(\w+;dur=[\d.]+(, )?){4}", headers["Server-Timing"])
@@ -195,7 +197,7 @@ def test_a_request_is_counted_and_named_as_flask_does_it(client: FlaskClient) ->
 
 
 def figures_of(client: FlaskClient) -> str:
-    return client.application.extensions["observer"].metrics.counts.text()
+    return client.application.extensions["recorder"].metrics.counts.text()
 
 
 COUNTED = 'forward_pass_requests_total{model="price",route="/models/<name>/predict",status="200",version="1"} '
@@ -206,7 +208,7 @@ def test_what_cannot_be_counted_keeps_nothing_else_from_it(
     client: FlaskClient, monkeypatch: pytest.MonkeyPatch, failing: str
 ) -> None:
     """As where a file of counts has to grow, and the process has no descriptor left."""
-    express, metrics = express_of(client), client.application.extensions["observer"].metrics
+    fast_path, metrics = fast_path_of(client), client.application.extensions["recorder"].metrics
     family = metrics.batches if failing == "pass" else metrics.requests
     at, left = family.at, [OSError("Too many open files")]
 
@@ -216,15 +218,15 @@ def test_what_cannot_be_counted_keeps_nothing_else_from_it(
         return at(*values)
 
     monkeypatch.setattr(family, "at", once)
-    together = [taken(express, body(*PRICES)) for _ in range(3)]
-    express.answer(together)
+    together = [taken(fast_path, body(*PRICES)) for _ in range(3)]
+    fast_path.answer(together)
     with pytest.raises(OSError, match="Too many open files"):
-        express.note(together)
+        fast_path.note(together)
     figures = figures_of(client)
     assert "forward_pass_requests_in_progress 0.0" in figures
     assert f"{COUNTED}{3.0 if failing == 'pass' else 2.0}" in figures
-    express.answer(together[:1])
-    express.note(together[:1])
+    fast_path.answer(together[:1])
+    fast_path.note(together[:1])
     rows = 3.0 if failing == "pass" else 12.0  # what failed is not counted with the next pass
     assert f'forward_pass_batch_rows_sum{{model="price",version="1"}} {rows}' in figures_of(client)
 
@@ -240,12 +242,12 @@ def test_a_group_that_fails_at_one_of_its_answers_is_counted_by_whoever_answers_
         made.append(b"{}")
         return made[0]
 
-    express = express_of(client)
+    fast_path = fast_path_of(client)
     monkeypatch.setattr(module, "json_bytes", short_of_memory)
-    together = [taken(express, body(*PRICES)) for _ in range(2)]
+    together = [taken(fast_path, body(*PRICES)) for _ in range(2)]
     with pytest.raises(MemoryError):
-        express.answer(together)
-    express.note(together)
+        fast_path.answer(together)
+    fast_path.note(together)
     assert len(made) == 1
     figures = figures_of(client)
     assert COUNTED not in figures
@@ -255,11 +257,11 @@ def test_a_group_that_fails_at_one_of_its_answers_is_counted_by_whoever_answers_
 
 
 def test_a_version_that_is_published_answers_the_next_request(client: FlaskClient, store: Store) -> None:
-    express = express_of(client)
-    assert taken(express, body(*PRICES)).served.number == 1
+    fast_path = fast_path_of(client)
+    assert taken(fast_path, body(*PRICES)).served.number == 1
     store.publish("price", price(1))
-    client.application.extensions["catalog"].refresh()
-    assert taken(express, body(*PRICES)).served.number == 2
+    client.application.extensions["registry"].refresh()
+    assert taken(fast_path, body(*PRICES)).served.number == 2
 
 
 def test_who_needs_a_key_needs_it_here_too(store: Store, make_client: MakeClient, tmp_path: Path) -> None:
@@ -267,16 +269,16 @@ def test_who_needs_a_key_needs_it_here_too(store: Store, make_client: MakeClient
     file = tmp_path / "keys"
     file.write_text("".join(f"{key}\n" for _, key in made.values()))
     client = make_client(store, keys_file=str(file))
-    express, path, data = express_of(client), "/models/price/predict", body(*PRICES)
+    fast_path, path, data = fast_path_of(client), "/models/price/predict", body(*PRICES)
     good = head(path, f"Authorization: Bearer {made['predict'][0]}")
-    assert express.take(good, data, "127.0.0.1", clock()) is not None
+    assert fast_path.take(good, data, "127.0.0.1", clock()) is not None
     for lines in (
         [],
         ["Authorization: Bearer fp_nobody"],
         [f"Authorization: Bearer {made['metrics'][0]}"],
         [f"Authorization: Bearer {made['predict'][0]}", "Authorization: Bearer fp_nobody"],
     ):
-        assert take(express, data, path, *lines) is None
+        assert take(fast_path, data, path, *lines) is None
     file.write_text(f"{made['metrics'][1]}\n")
     client.application.extensions["keys"].look()
-    assert express.take(good, data, "127.0.0.1", clock()) is None  # the same head, whose key is good no more
+    assert fast_path.take(good, data, "127.0.0.1", clock()) is None  # the same head, whose key is good no more

@@ -12,7 +12,7 @@ from gunicorn.arbiter import Arbiter
 from service.config import Settings
 from service.server.gunicorn_app import DrainingArbiter, _forked, _started
 from service.telemetry.metrics import Metrics
-from service.telemetry.request_record import Observer
+from service.telemetry.request_record import RequestRecorder
 
 
 class Catalog:
@@ -36,8 +36,8 @@ class Catalog:
         self.followed = True
 
 
-def application(catalog: Catalog) -> SimpleNamespace:
-    extensions = {"catalog": catalog, "observer": Observer(Metrics())}
+def application(registry: Catalog) -> SimpleNamespace:
+    extensions = {"registry": registry, "recorder": RequestRecorder(Metrics())}
     return SimpleNamespace(wsgi=lambda: SimpleNamespace(extensions=extensions))
 
 
@@ -60,14 +60,14 @@ def test_workers_that_keep_all_others_waiting_are_asked_to_end_once_and_then_mad
 @pytest.mark.parametrize("early", [signal.SIGTERM, signal.SIGQUIT, signal.SIGCHLD])
 def test_a_worker_told_to_end_before_it_can_listen_ends(early: signal.Signals) -> None:
     handled = signal.getsignal(signal.SIGINT)
-    catalog = Catalog()
+    registry = Catalog()
     signals: queue.SimpleQueue[int] = queue.SimpleQueue()
-    worker = SimpleNamespace(alive=True, app=application(catalog), notify=lambda: None)
+    worker = SimpleNamespace(alive=True, app=application(registry), notify=lambda: None)
     _forked(SimpleNamespace(SIG_QUEUE=signals), worker)
     signals.put(early)
     try:
         _started(Settings(), worker)
     finally:
         signal.signal(signal.SIGINT, handled)
-    assert worker.alive == catalog.joined == (early == signal.SIGCHLD)
-    assert catalog.followed
+    assert worker.alive == registry.joined == (early == signal.SIGCHLD)
+    assert registry.followed

@@ -17,22 +17,22 @@ from service.server.request_reader import (
     MAX_KEPT_HEAD_BYTES,
     MAX_KEPT_HEADS,
     BrokenBodyError,
-    Heads,
+    HeadCache,
     HeadTooLargeError,
-    Incoming,
+    RequestReader,
 )
 
 MOST = 1000
 BODIES = st.binary(max_size=60)
 
 
-def incoming() -> Incoming:
+def incoming() -> RequestReader:
     cfg = Config()
     cfg.set("http_parser", "python")
-    return Incoming(Heads(cfg), ("127.0.0.1", 1), MOST)
+    return RequestReader(HeadCache(cfg), ("127.0.0.1", 1), MOST)
 
 
-def fed(*pieces: bytes) -> Incoming:
+def fed(*pieces: bytes) -> RequestReader:
     arriving = incoming()
     for piece in pieces:
         arriving.feed(piece)
@@ -222,7 +222,7 @@ def test_a_head_whose_body_is_on_its_way_is_held() -> None:
 
 
 def test_a_head_that_comes_again_is_not_parsed_again() -> None:
-    heads = Heads(Config())
+    heads = HeadCache(Config())
     again = head("Content-Length: 5")
     first = heads.parse(again, ("127.0.0.1", 1), 1)
     assert heads.parse(again, ("127.0.0.1", 2), 7) is first
@@ -233,20 +233,20 @@ def test_a_head_is_not_believed_of_another_address() -> None:
     """Which proxy may say X-Forwarded-Proto is gunicorn's decision, by the address that a request comes from."""
     cfg = Config()
     cfg.set("forwarded_allow_ips", "127.0.0.1")
-    heads = Heads(cfg)
+    heads = HeadCache(cfg)
     forwarded = head("X-Forwarded-Proto: https")
     assert heads.parse(forwarded, ("127.0.0.1", 1), 1).scheme == "https"
     assert heads.parse(forwarded, ("127.0.0.2", 1), 1).scheme == "http"
 
 
 def test_heads_of_chunks_and_of_clients_that_wait_for_leave_are_parsed_each_time() -> None:
-    heads = Heads(Config())
+    heads = HeadCache(Config())
     for changing in (head("Transfer-Encoding: chunked"), head("Expect: 100-continue", "Content-Length: 5")):
         assert heads.parse(changing, ("127.0.0.1", 1), 1) is not heads.parse(changing, ("127.0.0.1", 1), 2)
 
 
 def test_the_memory_for_heads_is_bounded() -> None:
-    heads = Heads(Config())
+    heads = HeadCache(Config())
     for i in range(2 * MAX_KEPT_HEADS):
         heads.parse(head(f"X-Request-Id: {i}"), ("127.0.0.1", 1), 1)
     long = head("X: " + "x" * MAX_KEPT_HEAD_BYTES)

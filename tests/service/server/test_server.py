@@ -298,7 +298,7 @@ def test_no_request_fails_while_versions_change(own_server, store):
     seen: set[int] = set()
     for seed in range(1, 6):
         store.publish("price", price(seed))
-        until(lambda wanted=seed + 1: (seen.add(server.version()), wanted in seen)[1])
+        until(lambda expected=seed + 1: (seen.add(server.version()), expected in seen)[1])
     assert max(seen) == 6  # and `version` has asserted 200 each time
 
 
@@ -342,20 +342,20 @@ from service import app, cli
 app.Catalog.refresh = lambda _: print("loading", flush=True) or time.sleep(60)
 cli.main()
 """
-    place = tmp_path / "counts"
+    location = tmp_path / "counts"
     loading = subprocess.Popen(
         [sys.executable, "-c", slow, "--store", str(store.root), "--port", "0"],
         cwd=ROOT,
-        env={**os.environ, "PROMETHEUS_MULTIPROC_DIR": str(place)},
+        env={**os.environ, "PROMETHEUS_MULTIPROC_DIR": str(location)},
         stdout=subprocess.PIPE,
     )
     with loading:
         assert loading.stdout is not None
         assert loading.stdout.readline() == b"loading\n"
-        assert list(place.iterdir())
+        assert list(location.iterdir())
         loading.terminate()
         assert loading.wait(PATIENCE_SECONDS) == 0
-    assert not list(place.iterdir())
+    assert not list(location.iterdir())
 
 
 @pytest.mark.parametrize("how", [signal.SIGTERM, signal.SIGINT])
@@ -424,15 +424,15 @@ def test_host_that_is_none_is_told():
 def test_keys_that_cannot_be_read_stop_the_start():
     done = serve("--port", "0", SERVE_TRUSTED_KEYS="/nowhere/release.pub")
     assert done.returncode == 2
-    assert "SERVE_TRUSTED_KEYS: /nowhere/release.pub: wanted a key to read; No such file" in done.stderr
+    assert "SERVE_TRUSTED_KEYS: /nowhere/release.pub: expected a key to read; No such file" in done.stderr
     assert "Traceback" not in done.stderr
 
 
 def test_wrong_settings_are_told_at_once():
     done = serve(SERVE_THREADS="many", SERVE_POLL_SECONDS="-1")
     assert done.returncode == 2
-    assert "SERVE_THREADS: wanted a whole number, 1 to 1024; found 'many'" in done.stderr
-    assert "SERVE_POLL_SECONDS: wanted a number, 0 to 86400; found '-1'" in done.stderr
+    assert "SERVE_THREADS: expected a whole number, 1 to 1024; found 'many'" in done.stderr
+    assert "SERVE_POLL_SECONDS: expected a number, 0 to 86400; found '-1'" in done.stderr
 
 
 def test_store_without_models_is_served_and_filled_later(tmp_path):
@@ -449,20 +449,20 @@ def test_store_without_models_is_served_and_filled_later(tmp_path):
 
 
 def test_counts_of_a_run_do_not_outlive_it_and_leave_the_files_of_others_alone(own_server, tmp_path):
-    place = tmp_path / "counts"
-    own_server(PROMETHEUS_MULTIPROC_DIR=str(place)).stop()
-    (place / "counter_1.db").write_bytes(b"a database of somebody else")
-    server = own_server(PROMETHEUS_MULTIPROC_DIR=str(place))
+    location = tmp_path / "counts"
+    own_server(PROMETHEUS_MULTIPROC_DIR=str(location)).stop()
+    (location / "counter_1.db").write_bytes(b"a database of somebody else")
+    server = own_server(PROMETHEUS_MULTIPROC_DIR=str(location))
     assert server.ask("GET", "/metrics")[0] == 200
-    assert len(list(place.iterdir())) == 2
+    assert len(list(location.iterdir())) == 2
     server.stop()
-    assert [file.read_bytes() for file in place.iterdir()] == [b"a database of somebody else"]
+    assert [file.read_bytes() for file in location.iterdir()] == [b"a database of somebody else"]
 
 
 def test_a_full_place_for_counts_keeps_no_request_from_its_answer(own_server, tmp_path):
     """In memory a container has 64 MB for files, of which others may have taken all."""
-    with small_disk(tmp_path / "small", "64k") as place:
-        server = own_server(PROMETHEUS_MULTIPROC_DIR=str(place))
+    with small_disk(tmp_path / "small", "64k") as location:
+        server = own_server(PROMETHEUS_MULTIPROC_DIR=str(location))
         for path in ("/models/price", "/models", "/readyz", "/openapi.json", "/nowhere", "/v2", "/v1/models") * 5:
             assert server.ask("GET", path)[0] in {200, 404}
         assert server.version() == 1
@@ -475,7 +475,7 @@ def test_a_full_place_for_counts_keeps_no_request_from_its_answer(own_server, tm
 def test_a_place_for_counts_that_cannot_be_written_to_is_told(store):
     done = serve("--store", str(store.root), "--port", "0", PROMETHEUS_MULTIPROC_DIR="/proc/nowhere")
     assert done.returncode == 2
-    assert "PROMETHEUS_MULTIPROC_DIR: wanted a directory to write to, found '/proc/nowhere'" in done.stderr
+    assert "PROMETHEUS_MULTIPROC_DIR: expected a directory to write to, found '/proc/nowhere'" in done.stderr
 
 
 @contextlib.contextmanager

@@ -15,10 +15,10 @@ import pytest
 from prometheus_client.multiprocess import MultiProcessCollector
 from prometheus_client.parser import text_string_to_metric_families
 
-from service.telemetry.mmap_counters import Counts, _File
+from service.telemetry.mmap_counters import MmapCounters, _File
 
 
-def figures(counts: Counts) -> dict[tuple[str, ...], float]:
+def figures(counts: MmapCounters) -> dict[tuple[str, ...], float]:
     """What all processes have counted, as prometheus_client itself adds it up."""
     return {
         (sample.name, *map("=".join, sorted(sample.labels.items()))): sample.value
@@ -28,11 +28,11 @@ def figures(counts: Counts) -> dict[tuple[str, ...], float]:
 
 
 @pytest.fixture
-def counts(tmp_path: Path) -> Counts:
-    return Counts(tmp_path)
+def counts(tmp_path: Path) -> MmapCounters:
+    return MmapCounters(tmp_path)
 
 
-def told(counts: Counts) -> dict[tuple[str, ...], float]:
+def told(counts: MmapCounters) -> dict[tuple[str, ...], float]:
     """The same by the text that Prometheus is given."""
     return {
         (sample.name, *map("=".join, sorted(sample.labels.items()))): sample.value
@@ -52,7 +52,7 @@ def in_a_child(deed) -> None:
     assert os.WTERMSIG(os.waitpid(pid, 0)[1]) == signal.SIGKILL
 
 
-def bury(counts: Counts) -> None:
+def bury(counts: MmapCounters) -> None:
     """All processes but this one are gone."""
     for pid in {int(file.stem.rpartition("_")[2]) for file in counts.directory.glob("*.db")} - {os.getpid()}:
         counts.bury(pid)
@@ -160,10 +160,10 @@ def test_text_says_what_the_library_adds_up_whatever_has_come_and_gone_since_the
 
 
 def test_process_with_the_number_of_one_that_is_gone_is_read_anew(tmp_path):
-    reader = Counts(tmp_path)
+    reader = MmapCounters(tmp_path)
     path = tmp_path / "counter_77777.db"
     for name in ("first", "other"):
-        made = Counts(tmp_path / name)
+        made = MmapCounters(tmp_path / name)
         (tmp_path / name).mkdir()
         made.counter(name, "A number.").at().inc(5)
         (tmp_path / name / f"counter_{os.getpid()}.db").rename(path)
@@ -239,7 +239,7 @@ def test_where_no_memory_is_left_counting_goes_on_unseen_and_is_told_of(counts, 
 
 def test_process_with_the_number_of_an_earlier_one_counts_on_from_it(tmp_path):
     for _ in range(2):
-        counts = Counts(tmp_path)
+        counts = MmapCounters(tmp_path)
         counts.counter("answered", "Requests answered.", ("route",)).at("/café").inc()
         counts.counter("asked", "Requests.").at().inc(2)
     assert figures(counts) == {("answered_total", "route=/café"): 2, ("asked_total",): 4}
@@ -264,12 +264,12 @@ def test_threads_lose_no_count(counts):
 
 
 def test_counts_without_a_place_have_one_of_their_own_that_goes_with_them():
-    counts = Counts()
-    place = counts.directory
+    counts = MmapCounters()
+    location = counts.directory
     counts.counter("answered", "Requests answered.").at().inc()
-    assert list(place.iterdir())
+    assert list(location.iterdir())
     del counts
-    assert not place.exists()
+    assert not location.exists()
 
 
 @pytest.mark.parametrize("lives", ["nobody", "a worker"])
@@ -279,7 +279,7 @@ def test_what_a_service_left_that_was_killed_goes_with_the_next_start_once_nobod
     pid = os.fork()
     if pid == 0:
         try:
-            counts = Counts(within=str(tmp_path))
+            counts = MmapCounters(within=str(tmp_path))
             counts.counter("answered", "Requests answered.").at().inc()
             os.close(writer)
             if lives == "a worker" and os.fork() == 0:
@@ -290,11 +290,11 @@ def test_what_a_service_left_that_was_killed_goes_with_the_next_start_once_nobod
     try:
         os.waitpid(pid, 0)
         (left,) = tmp_path.iterdir()
-        beside = Counts(within=str(tmp_path))
+        beside = MmapCounters(within=str(tmp_path))
         assert left.exists()  # so new that it may be about to begin
         for directory in (left, beside.directory):
             os.utime(directory / "held", (1, 1))
-        Counts(within=str(tmp_path))
+        MmapCounters(within=str(tmp_path))
         assert left.exists() == (lives == "a worker")
         assert beside.directory.exists()
     finally:

@@ -66,10 +66,10 @@ def test_dashboard_asks_the_source_that_is_provisioned():
 
 def test_panels_fill_the_grid_without_lying_on_one_another():
     taken = [
-        (place["x"] + x, place["y"] + y)
-        for place in (panel["gridPos"] for panel in DASHBOARD["panels"])
-        for x in range(place["w"])
-        for y in range(place["h"])
+        (location["x"] + x, location["y"] + y)
+        for location in (panel["gridPos"] for panel in DASHBOARD["panels"])
+        for x in range(location["w"])
+        for y in range(location["h"])
     ]
     assert len(set(taken)) == len(taken)
     assert max(x for x, _ in taken) == 23

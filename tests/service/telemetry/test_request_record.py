@@ -9,21 +9,21 @@ import re
 import pytest
 
 from service.telemetry.metrics import Metrics
-from service.telemetry.request_record import Observer, clock
+from service.telemetry.request_record import RequestRecorder, clock
 
 TRACE, SPAN = "0af7651916cd43dd8448eb211c80319c", "b7ad6b7169203331"
 ROW = {"instances": [{"rooms": 3, "area": 80.0}]}
 
 
 @pytest.fixture
-def observer() -> Observer:
-    return Observer(Metrics())
+def recorder() -> RequestRecorder:
+    return RequestRecorder(Metrics())
 
 
 @pytest.mark.parametrize("given", [f"00-{TRACE}-{SPAN}-01", f"00-{TRACE}-{SPAN}-00", f"cc-{TRACE}-{SPAN}-01-what-else"])
-def test_trace_of_the_caller_goes_on_with_a_span_of_our_own(observer, given):
-    seen = observer.begin("POST", "/predict", traceparent=given)
-    told = dict(observer.headers(seen))["traceparent"]
+def test_trace_of_the_caller_goes_on_with_a_span_of_our_own(recorder, given):
+    seen = recorder.begin("POST", "/predict", traceparent=given)
+    told = dict(recorder.headers(seen))["traceparent"]
     version, trace, span, flags = told.split("-")
     assert (version, trace, flags) == ("00", TRACE, given.split("-")[3])
     assert span != SPAN
@@ -48,8 +48,8 @@ def test_trace_of_the_caller_goes_on_with_a_span_of_our_own(observer, given):
         f"00-{TRACE}-{SPAN}-01\n",
     ],
 )
-def test_trace_that_is_none_is_replaced_by_a_new_one(observer, given):
-    told = dict(observer.headers(observer.begin("POST", "/predict", traceparent=given)))["traceparent"]
+def test_trace_that_is_none_is_replaced_by_a_new_one(recorder, given):
+    told = dict(recorder.headers(recorder.begin("POST", "/predict", traceparent=given)))["traceparent"]
     found = re.fullmatch("00-([0-9a-f]{32})-([0-9a-f]{16})-00", told)
     assert found
     assert found[1] != TRACE
@@ -57,18 +57,18 @@ def test_trace_that_is_none_is_replaced_by_a_new_one(observer, given):
     assert int(found[2], 16)
 
 
-def test_request_without_an_id_is_named_after_its_trace(observer):
-    seen = observer.begin("POST", "/predict")
+def test_request_without_an_id_is_named_after_its_trace(recorder):
+    seen = recorder.begin("POST", "/predict")
     assert seen.request_id == seen.trace_id
-    again = [observer.begin("POST", "/predict", traceparent=f"00-{TRACE}-{SPAN}-01") for _ in range(2)]
+    again = [recorder.begin("POST", "/predict", traceparent=f"00-{TRACE}-{SPAN}-01") for _ in range(2)]
     assert again[0].request_id != again[1].request_id  # a trace may hold several requests
 
 
-def test_ids_of_forked_processes_differ(observer):
+def test_ids_of_forked_processes_differ(recorder):
     read, write = os.pipe()
     for _ in range(4):
         if os.fork() == 0:
-            os.write(write, f"{observer.begin('GET', '/').request_id}\n".encode())
+            os.write(write, f"{recorder.begin('GET', '/').request_id}\n".encode())
             os._exit(0)
         os.wait()
     os.close(write)
@@ -76,8 +76,8 @@ def test_ids_of_forked_processes_differ(observer):
         assert len(set(told)) == 4
 
 
-def test_stages_add_up_to_the_whole_and_waiting_is_queue(observer):
-    seen = observer.begin("POST", "/predict", arrived=clock() - 2.0)
+def test_stages_add_up_to_the_whole_and_waiting_is_queue(recorder):
+    seen = recorder.begin("POST", "/predict", arrived=clock() - 2.0)
     seen.parsed, seen.computing, seen.computed, seen.ended = (seen.started + offset for offset in (1, 4, 9, 16))
     queue, parse, compute, serialise = seen.stages()
     assert queue == pytest.approx(2 + 3, abs=0.1)
@@ -100,15 +100,15 @@ def test_every_answer_goes_on_with_the_trace(client):
     assert answer.headers["traceparent"].startswith(f"00-{TRACE}-")
 
 
-def test_address_in_the_log_cannot_forge_a_line(observer, caplog):
+def test_address_in_the_log_cannot_forge_a_line(recorder, caplog):
     with caplog.at_level(logging.INFO, "service.access"):
-        observer.finish(observer.begin("GET", "/a\nb\x1b[0m"), route="none", status=404)
+        recorder.finish(recorder.begin("GET", "/a\nb\x1b[0m"), route="none", status=404)
     assert caplog.messages[0].startswith("GET /a\\nb\\x1b[0m 404 ")
 
 
 def test_a_request_that_cannot_be_counted_is_no_longer_in_progress(client, monkeypatch):
     """Flask answers 500 then, and tries to count that as well."""
-    metrics = client.application.extensions["observer"].metrics
+    metrics = client.application.extensions["recorder"].metrics
 
     def fail(*_):
         raise OSError("Too many open files")

@@ -9,7 +9,7 @@ import numpy as np
 from model_store.artifact.model import Model
 from model_store.nn import build
 from model_store.registry.store import open_store
-from model_store.schema.signature import Array, Classes, Signature
+from model_store.schema.signature import ArrayColumn, ClassificationOutput, Signature
 from tests.service.conftest import MakeClient, with_golden
 
 LAYERS = [
@@ -26,10 +26,10 @@ LAYERS = [
 
 
 def test_a_convolutional_model_is_published_and_served(tmp_path: Path, make_client: MakeClient) -> None:
-    column = Array("pixels", (6, 5), 0.0, 255.0, 0.0, 255.0, {"min": 0.0, "mean": 99.0, "max": 255.0})
+    column = ArrayColumn("pixels", (6, 5), 0.0, 255.0, 0.0, 255.0, {"min": 0.0, "mean": 99.0, "max": 255.0})
     network = build(LAYERS, rng=np.random.default_rng(0), initializer="he_normal")
     images = np.random.default_rng(1).integers(0, 256, (9, 6, 5)).tolist()
-    model = with_golden(Model(network, Signature((column,), Classes("kind", ("a", "b")))), images[:4])
+    model = with_golden(Model(network, Signature((column,), ClassificationOutput("kind", ("a", "b")))), images[:4])
     store = open_store(tmp_path / "models")
     store.publish("stripes", model)
     with make_client(store) as client:

@@ -11,19 +11,19 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from model_store.nn import Array as Values
-from model_store.schema.signature import Array, Number, Signature
-from model_store.schema.signature import Values as Targets
+from model_store.nn import Array
+from model_store.schema.signature import ArrayColumn, NumberColumn, Signature
+from model_store.schema.signature import RegressionOutput as Targets
 from service.validation.simdjson_table import PlainReader, _brackets_in
 
 pytest.importorskip("simdjson", reason="simdjson is not installed: nothing is read as plain")
 
 TARGETS = Targets(("y",), (0.0,), (1.0,))
-TABLE = Signature((Number("a", 1.5, 2.0), Number("b", -3.0, 0.1), Number("c")), TARGETS)
-IMAGE = Signature((Array("pixels", (2, 3), 0.0, 16.0, None, None, {}),), TARGETS)
+TABLE = Signature((NumberColumn("a", 1.5, 2.0), NumberColumn("b", -3.0, 0.1), NumberColumn("c")), TARGETS)
+IMAGE = Signature((ArrayColumn("pixels", (2, 3), 0.0, 16.0, None, None, {}),), TARGETS)
 
 
-def table(body: bytes, signature: Signature, most: int = 5) -> Values | None:
+def table(body: bytes, signature: Signature, most: int = 5) -> Array | None:
     plain = PlainReader().open(body)
     assert signature.table_shape is not None
     return None if plain is None else plain.table(signature.table_shape, most)
@@ -156,6 +156,6 @@ def is_json(text: str) -> bool:
     return True
 
 
-def encoded(signature: Signature, text: str) -> Values:
+def encoded(signature: Signature, text: str) -> Array:
     """What the ordinary way makes of it; InputError where it refuses."""
     return signature.encode(orjson.loads(text)["instances"], dtype=np.float64)

@@ -85,7 +85,7 @@ def test_data_in_place_of_a_job_are_told_to_be_named_in_one(train: Train, tmp_pa
     data.write_bytes(b"PK\x03\x04\xff")
     found = train(data)
     assert found.exit_code == 2
-    assert f"{name}: wanted a job file in TOML, found" in found.stderr
+    assert f"{name}: expected a job file in TOML, found" in found.stderr
     assert "(write one that names it: [data] path = ...)" in found.stderr
 
 
@@ -206,8 +206,8 @@ def test_a_training_that_went_past_its_best_is_told_of_early_stopping(train: Tra
     (job_file.parent / "flowers.csv").write_text("\n".join(["length,colour,kind", *lines]))
     options = ["--no-publish", "--set", "network.layers=[64, 'relu', 64, 'relu']", "--set", "train.epochs=300"]
     found = train(job_file, *options)
-    wanted = r"300 epochs\.\nIn epoch \d+ the validation loss was [\d.]+, at the end it is [\d.]+: early_stopping = "
-    assert re.search(wanted, found.stdout), found.stdout
+    expected = r"300 epochs\.\nIn epoch \d+ the validation loss was [\d.]+, at the end it is [\d.]+: early_stopping = "
+    assert re.search(expected, found.stdout), found.stdout
     found = train(job_file, *options, "--set", "train.early_stopping={ patience = 300 }")
     assert "the validation loss was" not in found.stdout
     assert "the validation loss was" not in train(job_file, "--no-publish").stdout
@@ -460,10 +460,10 @@ def test_init_says_what_a_column_may_be_instead(train: Train, tmp_path: Path) ->
 
 
 @pytest.mark.parametrize(
-    ("file", "content", "options", "wanted"),
+    ("file", "content", "options", "expected"),
     [
-        ("t.npz", "", [], "wanted a .csv or .parquet file; found .npz (start from examples/digits.toml)"),
-        ("t.tsv", "x\ty\n", [], "wanted a .csv or .parquet file; found .tsv (docs/jobs.md shows"),
+        ("t.npz", "", [], "expected a .csv or .parquet file; found .npz (start from examples/digits.toml)"),
+        ("t.tsv", "x\ty\n", [], "expected a .csv or .parquet file; found .tsv (docs/jobs.md shows"),
         ("t.parquet", "PAR1", [], "not a Parquet file that can be read"),
         ("t.csv", "x,y\n1,2\n2,3\n", ["-o", "job.txt"], "ending in .toml"),
         ("t.csv", "x,y\n1,2\n", [], "there is one row of data (add rows"),
@@ -471,17 +471,17 @@ def test_init_says_what_a_column_may_be_instead(train: Train, tmp_path: Path) ->
             "t.csv",
             "x,y\n" + "".join(f"{i},{i}\n" for i in range(99)) + "1,inf\n",
             [],
-            "line 101, column y: wanted a num",
+            "line 101, column y: expected a num",
         ),
     ],
 )
 def test_init_says_what_it_cannot_do(
-    train: Train, tmp_path: Path, file: str, content: str, options: list[str], wanted: str
+    train: Train, tmp_path: Path, file: str, content: str, options: list[str], expected: str
 ) -> None:
     (tmp_path / file).write_text(content)
     found = train("init", tmp_path / file, "--target", "y", *options)
     assert found.exit_code in (2, 3)
-    assert wanted in found.stderr
+    assert expected in found.stderr
 
 
 def test_the_command_runs_as_a_module_in_a_process_of_its_own(job_file: Path) -> None:

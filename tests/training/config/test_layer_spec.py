@@ -37,7 +37,7 @@ def faults(layers: Any) -> dict[str, str]:
     with pytest.raises(JobError) as caught:
         from_dict(job(layers), Path())
     return {
-        fault.place.removeprefix("network.layers"): f"{fault.problem} ({fault.mend})" for fault in caught.value.faults
+        fault.location.removeprefix("network.layers"): f"{fault.problem} ({fault.fix})" for fault in caught.value.faults
     }
 
 
@@ -47,8 +47,8 @@ def images(tmp_path: Path) -> Path:
     rng = np.random.default_rng(0)
     x, y = rng.integers(0, 60, (120, 8, 8)).astype(np.uint8), np.arange(120) % 2
     for image, lies in zip(x, y, strict=True):
-        place = rng.integers(1, 7)
-        (image if lies else image.T)[place] += 150
+        location = rng.integers(1, 7)
+        (image if lies else image.T)[location] += 150
     np.savez(tmp_path / "images.npz", x=x, y=y)
     return tmp_path
 
@@ -86,27 +86,27 @@ def test_flatten_may_be_written_and_is_added_where_it_is_not() -> None:
 
 
 @pytest.mark.parametrize(
-    ("layer", "place", "wanted"),
+    ("layer", "location", "expected"),
     [
         ("batchnorm", ".0", "did you mean 'batch_norm'?"),
         ("conv", ".0", "write { conv = 16, kernel = 3 }"),
         ("dropout", ".0", "write { dropout = 0.5 }"),
-        ("softmax", ".0", "wanted a size from 1 to 1048576, one of 'tanh'"),
+        ("softmax", ".0", "expected a size from 1 to 1048576, one of 'tanh'"),
         ({"cov": 16}, ".0", "did you mean 'conv'?"),
         ({}, ".0", "found none (such as { conv = 16, kernel = 3 })"),
-        ({"conv": 16, "pool": 2}, ".0", "wanted one of the keys 'conv', 'pool', 'dropout' in a table"),
+        ({"conv": 16, "pool": 2}, ".0", "expected one of the keys 'conv', 'pool', 'dropout' in a table"),
         ({"conv": 16, "kernal": 3}, ".0.kernal", "unknown key (did you mean 'kernel'?)"),
-        ({"conv": 0}, ".0.conv", "wanted a whole number from 1 to 65536; found 0"),
+        ({"conv": 0}, ".0.conv", "expected a whole number from 1 to 65536; found 0"),
         ({"conv": 8, "padding": "1"}, ".0.padding", "write 1 without quotes"),
         ({"pool": 2, "kernel": 3}, ".0.kernel", "known keys: pool, stride"),
-        ({"dropout": 1.0}, ".0.dropout", "wanted a number from 0 to below 1; found 1.0"),
+        ({"dropout": 1.0}, ".0.dropout", "expected a number from 0 to below 1; found 1.0"),
         (None, ".0", "found None"),
     ],
 )
-def test_a_wrong_layer_is_one_fault_at_its_place(layer: Any, place: str, wanted: str) -> None:
+def test_a_wrong_layer_is_one_fault_at_its_place(layer: Any, location: str, expected: str) -> None:
     found = faults([layer, "tanh"])
-    assert list(found) == [place]
-    assert wanted in found[place]
+    assert list(found) == [location]
+    assert expected in found[location]
 
 
 def test_faults_of_several_layers_are_told_at_once() -> None:
@@ -114,21 +114,21 @@ def test_faults_of_several_layers_are_told_at_once() -> None:
 
 
 def test_layers_that_do_not_fit_the_images_are_told_before_training(images: Path) -> None:
-    for layers, place, wanted in [
-        ([{"conv": 2, "kernel": 9}], "network.layers.0", "wanted a window within 8 x 8, found 9 x 9"),
-        ([{"pool": 4}, {"pool": 3}], "network.layers.1", "wanted a window within 2 x 2, found 3 x 3"),
-        ([{"conv": 2}, "flatten", {"pool": 2}], "network.layers.2", "wanted images for 'pool'; found 72 values"),
+    for layers, location, expected in [
+        ([{"conv": 2, "kernel": 9}], "network.layers.0", "expected a window within 8 x 8, found 9 x 9"),
+        ([{"pool": 4}, {"pool": 3}], "network.layers.1", "expected a window within 2 x 2, found 3 x 3"),
+        ([{"conv": 2}, "flatten", {"pool": 2}], "network.layers.2", "expected images for 'pool'; found 72 values"),
     ]:
         with pytest.raises(JobError) as caught:
             prepare(from_dict(job(layers), images))
         (fault,) = caught.value.faults
-        assert fault.place == place
-        assert wanted in fault.problem
+        assert fault.location == location
+        assert expected in fault.problem
 
 
 def test_tables_have_no_images(tmp_path: Path) -> None:
     (tmp_path / "d.csv").write_text("a,t\n" + "1,2.5\n2,3.5\n" * 20, encoding="utf-8")
-    with pytest.raises(JobError, match=r"wanted images; found columns of a table \(conv and pool are for arrays"):
+    with pytest.raises(JobError, match=r"expected images; found columns of a table \(conv and pool are for arrays"):
         prepare(from_dict(job([{"conv": 2}], "d.csv"), tmp_path))
 
 
@@ -164,8 +164,8 @@ def test_every_example_is_a_job_without_faults(examples: Path) -> None:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize(("name", "wanted"), [("mnist", 0.98), ("mnist-conv", 0.988)])
-def test_mnist_is_learned(examples: Path, name: str, wanted: float) -> None:
+@pytest.mark.parametrize(("name", "expected"), [("mnist", 0.98), ("mnist-conv", 0.988)])
+def test_mnist_is_learned(examples: Path, name: str, expected: float) -> None:
     if not (examples / "mnist").is_dir():
         pytest.skip("the images are not there: sh examples/fetch_mnist.sh fetches them")
-    assert fit(prepare(load(examples / f"{name}.toml"))).metrics["accuracy"] >= wanted
+    assert fit(prepare(load(examples / f"{name}.toml"))).metrics["accuracy"] >= expected

@@ -24,7 +24,7 @@ def faults(**sections: dict[str, Any]) -> dict[str, str]:
     job = {**MINIMAL, **{name: {**MINIMAL.get(name, {}), **keys} for name, keys in sections.items()}}
     with pytest.raises(JobError) as caught:
         from_dict(job, Path())
-    return {fault.place: f"{fault.problem} ({fault.mend})" for fault in caught.value.faults}
+    return {fault.location: f"{fault.problem} ({fault.fix})" for fault in caught.value.faults}
 
 
 def test_a_minimal_job_gets_the_documented_defaults() -> None:
@@ -62,7 +62,7 @@ def test_all_faults_of_a_job_are_told_at_once_in_the_order_of_the_file() -> None
         "publsh",
     ]
     assert found["data.task"] == (
-        "wanted one of 'classification', 'regression'; found 'classfication' (did you mean 'classification'?)"
+        "expected one of 'classification', 'regression'; found 'classfication' (did you mean 'classification'?)"
     )
     assert "did you mean 'tanh'?" in found["network.layers.1"]
     assert found["train.learning_rat"] == "unknown key (did you mean 'learning_rate'?)"
@@ -71,56 +71,56 @@ def test_all_faults_of_a_job_are_told_at_once_in_the_order_of_the_file() -> None
 
 
 @pytest.mark.parametrize(
-    ("section", "key", "value", "wanted"),
+    ("section", "key", "value", "expected"),
     [
-        ("model", "name", "a b", "wanted a name of letters"),
-        ("model", "name", "", "wanted a name of letters"),
-        ("model", "description", 3, "wanted a text; found 3"),
-        ("data", "target", [], "wanted a column's name"),
+        ("model", "name", "a b", "expected a name of letters"),
+        ("model", "name", "", "expected a name of letters"),
+        ("model", "description", 3, "expected a text; found 3"),
+        ("data", "target", [], "expected a column's name"),
         ("data", "target", ["a", "a"], "'a' is there twice"),
-        ("data", "columns", "a", "wanted a list of columns' names"),
+        ("data", "columns", "a", "expected a list of columns' names"),
         ("data", "columns", ["a", "t"], "'t' is the target"),
         ("data", "columns", ["a", "a"], "'a' is there twice"),
-        ("data", "kinds", "category", "wanted a table"),
-        ("data", "path", "d.xlsx", "wanted a .csv, .parquet or .npz file"),
-        ("data", "path", 3, "wanted the path of a file"),
-        ("data", "missing", "drop", "wanted one of 'impute', 'refuse'"),
-        ("split", "test", 1.0, "wanted a share"),
-        ("split", "test", -0.1, "wanted a share"),
+        ("data", "kinds", "category", "expected a table"),
+        ("data", "path", "d.xlsx", "expected a .csv, .parquet or .npz file"),
+        ("data", "path", 3, "expected the path of a file"),
+        ("data", "missing", "drop", "expected one of 'impute', 'refuse'"),
+        ("split", "test", 1.0, "expected a share"),
+        ("split", "test", -0.1, "expected a share"),
         ("split", "test", True, "found true"),
         ("split", "test", "0.1", "write 0.1 without quotes"),
-        ("network", "layers", 16, "wanted a list such as"),
+        ("network", "layers", 16, "expected a list such as"),
         ("network", "layers", [True], "found true"),
         ("network", "dtype", "float16", "did you mean"),
-        ("network", "initializer", "he", "wanted one of"),
+        ("network", "initializer", "he", "expected one of"),
         ("train", "loss", "crossentropy", "did you mean 'cross_entropy'?"),
         ("train", "optimizer", "adan", "did you mean 'adam'?"),
         ("train", "beta1", 0.9, "belongs to 'adam', 'adamw'; found the optimizer 'sgd' (leave it out)"),
-        ("train", "nesterov", 1, "wanted true or false"),
+        ("train", "nesterov", 1, "expected true or false"),
         ("train", "class_weights", "balance", "did you mean 'balanced'?"),
         ("train", "class_weights", {}, "a table such as"),
         ("train", "weight_decay", -1, "a number of at least 0"),
         ("train", "clip_norm", 0, "a number above 0"),
-        ("train", "schedule", 3, "wanted a table of keys"),
-        ("train", "learning_rate", 0, "wanted a number above 0"),
-        ("train", "learning_rate", float("nan"), "wanted a number above 0"),
+        ("train", "schedule", 3, "expected a table of keys"),
+        ("train", "learning_rate", 0, "expected a number above 0"),
+        ("train", "learning_rate", float("nan"), "expected a number above 0"),
         ("train", "momentum", 1, "from 0 to below 1"),
-        ("train", "epochs", 1.5, "wanted a whole number"),
+        ("train", "epochs", 1.5, "expected a whole number"),
         ("train", "epochs", 0, "of at least 1"),
         ("train", "batch_size", 0, "or 'all'"),
         ("train", "seed", -1, "of at least 0"),
         ("train", "threads", 0, "from 1 to 1024"),
-        ("train", "early_stopping", True, "wanted a table of keys"),
+        ("train", "early_stopping", True, "expected a table of keys"),
         ("publish", "alias", "latest", "neither a number nor 'latest'"),
         ("publish", "alias", "3", "neither a number nor 'latest'"),
         ("network", "learning_rate", 0.1, "it belongs in [train]"),
     ],
 )
-def test_a_wrong_value_is_one_fault_at_its_place(section: str, key: str, value: Any, wanted: str) -> None:
+def test_a_wrong_value_is_one_fault_at_its_place(section: str, key: str, value: Any, expected: str) -> None:
     found = faults(**{section: {key: value}})
-    (place,) = found
-    assert place in {f"{section}.{key}", f"{section}.{key}.0"}
-    assert wanted in found[place]
+    (location,) = found
+    assert location in {f"{section}.{key}", f"{section}.{key}.0"}
+    assert expected in found[location]
 
 
 def test_the_optimizer_decides_the_defaults() -> None:
@@ -130,22 +130,22 @@ def test_the_optimizer_decides_the_defaults() -> None:
 
 
 @pytest.mark.parametrize(
-    ("train", "place", "wanted"),
+    ("train", "location", "expected"),
     [
         ({"optimizer": "adam", "momentum": 0.5}, "train.momentum", "belongs to 'sgd', 'rmsprop'; found"),
-        ({"momentum": 0, "nesterov": True}, "train.nesterov", "wanted a momentum above 0"),
+        ({"momentum": 0, "nesterov": True}, "train.nesterov", "expected a momentum above 0"),
         ({"schedule": "cosin"}, "train.schedule.name", "did you mean 'cosine'?"),
-        ({"schedule": {}}, "train.schedule.name", "missing; wanted one of"),
+        ({"schedule": {}}, "train.schedule.name", "missing; expected one of"),
         ({"schedule": {"name": "step", "rise": 0.3}}, "train.schedule.rise", "belongs to 'one_cycle'; found"),
         ({"schedule": {"name": "step", "epoch": 3}}, "train.schedule.epoch", "did you mean 'epochs'?"),
         ({"schedule": {"name": "plateau", "decay": 1}}, "train.schedule.decay", "above 0, below 1"),
         ({"schedule": {"name": "cosine", "warm_up": 0}}, "train.schedule.warm_up", "a number above 0"),
     ],
 )
-def test_keys_of_train_that_do_not_go_together_are_told(train: dict[str, Any], place: str, wanted: str) -> None:
+def test_keys_of_train_that_do_not_go_together_are_told(train: dict[str, Any], location: str, expected: str) -> None:
     found = faults(train=train)
-    assert list(found) == [place]
-    assert wanted in found[place]
+    assert list(found) == [location]
+    assert expected in found[location]
 
 
 def test_a_schedules_name_is_enough() -> None:
@@ -158,47 +158,47 @@ def test_a_schedules_name_is_enough() -> None:
 
 
 @pytest.mark.parametrize(
-    ("data", "place", "wanted"),
+    ("data", "location", "expected"),
     [
         ({}, "data.path", "missing"),
-        ({"path": "a.csv"}, "data.target", "missing; wanted the column to predict"),
+        ({"path": "a.csv"}, "data.target", "missing; expected the column to predict"),
         ({"images": "i"}, "data.labels", "the IDX file that goes with 'images'"),
         ({"labels": "i"}, "data.images", "the IDX file that goes with 'labels'"),
         ({"path": "a.npz", "images": "i", "labels": "l"}, "data.path", "found both"),
         ({"path": "a.npz", "columns": ["a"]}, "data.columns", "only tables have named columns"),
         ({"images": "i", "labels": "l", "kinds": {"a": "number"}}, "data.kinds", "only tables"),
-        ({"path": "a.csv", "target": ["a", "b"], "task": "classification"}, "data.target", "wanted one column"),
+        ({"path": "a.csv", "target": ["a", "b"], "task": "classification"}, "data.target", "expected one column"),
     ],
 )
-def test_keys_of_data_that_do_not_go_together_are_told(data: dict[str, Any], place: str, wanted: str) -> None:
+def test_keys_of_data_that_do_not_go_together_are_told(data: dict[str, Any], location: str, expected: str) -> None:
     with pytest.raises(JobError) as caught:
         from_dict({"model": {"name": "m"}, "data": data}, Path())
-    assert [(fault.place, wanted in fault.problem) for fault in caught.value.faults] == [(place, True)]
+    assert [(fault.location, expected in fault.problem) for fault in caught.value.faults] == [(location, True)]
 
 
 @pytest.mark.parametrize("job", [{}, {"model": 3, "data": []}])
 def test_missing_and_mistaken_sections_are_told(job: dict[str, Any]) -> None:
     with pytest.raises(JobError) as caught:
         from_dict(job, Path())
-    assert [fault.place for fault in caught.value.faults] == ["model", "data"]
+    assert [fault.location for fault in caught.value.faults] == ["model", "data"]
 
 
 @pytest.mark.parametrize(
-    ("text", "wanted"),
+    ("text", "expected"),
     [
         ("[model]\nname = penguins\n", "line 2, column 8: not TOML"),
         ("[model]\nname = penguins\n", "put texts in quotes"),
         ("a = 1\na = 2\n", "line 2"),
         ('name = "x', "line 1, column 10"),
-        (b"name = '\xff'\n", "line 1: wanted text in UTF-8"),
+        (b"name = '\xff'\n", "line 1: expected text in UTF-8"),
     ],
 )
-def test_what_is_no_toml_is_told_with_line_and_column(tmp_path: Path, text: str | bytes, wanted: str) -> None:
+def test_what_is_no_toml_is_told_with_line_and_column(tmp_path: Path, text: str | bytes, expected: str) -> None:
     path = tmp_path / "job.toml"
     path.write_bytes(text if isinstance(text, bytes) else text.encode())
     with pytest.raises(JobError) as caught:
         load(path)
-    assert wanted in str(caught.value)
+    assert expected in str(caught.value)
 
 
 def test_a_job_file_that_is_not_there_is_a_job_error_with_a_guess(job_file: Path) -> None:
@@ -211,7 +211,7 @@ def test_overrides_reach_any_key_and_are_validated(job_file: Path) -> None:
     assert job.settings.train.epochs == 7
     assert job.settings.data.kinds == {"colour": "category"}
     assert job.settings.publish.alias == "champion"
-    with pytest.raises(JobError, match=r"train.epochs: wanted a whole number"):
+    with pytest.raises(JobError, match=r"train.epochs: expected a whole number"):
         load(job_file, {"train.epochs": "many"})
     with pytest.raises(JobError, match="is not a section"):
         load(job_file, {"train.epochs.x": 1})

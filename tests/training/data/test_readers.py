@@ -43,8 +43,8 @@ def test_whatever_the_csv_module_writes_is_read_back(tmp_path: Path, rows: list[
     with path.open("w", newline="", encoding="utf-8") as file:
         csv.writer(file).writerows([header, *rows])
     found = read_csv(path)
-    wanted = [[None if cell.strip().lower() in MISSING else cell.strip() for cell in row] for row in rows]
-    assert [list(row) for row in zip(*found.columns.values(), strict=True)] == wanted
+    expected = [[None if cell.strip().lower() in MISSING else cell.strip() for cell in row] for row in rows]
+    assert [list(row) for row in zip(*found.columns.values(), strict=True)] == expected
 
 
 def test_a_byte_order_mark_is_no_part_of_the_header(tmp_path: Path) -> None:
@@ -61,23 +61,23 @@ def test_missing_is_written_in_many_ways(tmp_path: Path, cell: str) -> None:
 
 
 @pytest.mark.parametrize(
-    ("content", "wanted"),
+    ("content", "expected"),
     [
         ("", "the file is empty"),
         ("a,b\n", "a header and no rows"),
-        ("a,b\n1,2\n1,2,3\n4,5\n6\n", "line 3: wanted 2 cells, as in the header; found 3"),
-        ("a,b\n1,2\n1,2,3\n4,5\n6\n", "line 5: wanted 2 cells, as in the header; found 1"),
+        ("a,b\n1,2\n1,2,3\n4,5\n6\n", "line 3: expected 2 cells, as in the header; found 3"),
+        ("a,b\n1,2\n1,2,3\n4,5\n6\n", "line 5: expected 2 cells, as in the header; found 1"),
         ("a,,c\n1,2,3\n", "column 2 has no name"),
         ("a,b,a\n1,2,3\n", "two columns are named 'a'"),
         ("a;b\n1;2\n", "separated by ';'"),
         ("a\tb\n1\t2\n", "separated by tabs"),
         ('a,b\n1,2\n3,"4\n', "line 3: not CSV"),
-        (b"a,b\n1,2\n3,caf\xe9\n", "line 3: wanted text in UTF-8; found the byte 0xe9"),
+        (b"a,b\n1,2\n3,caf\xe9\n", "line 3: expected text in UTF-8; found the byte 0xe9"),
         ("a,b\n1,2\n".encode("utf-16"), "found UTF-16"),
     ],
 )
-def test_a_table_that_cannot_be_read_says_where_and_why(tmp_path: Path, content: str | bytes, wanted: str) -> None:
-    assert wanted in message(table(tmp_path, content))
+def test_a_table_that_cannot_be_read_says_where_and_why(tmp_path: Path, content: str | bytes, expected: str) -> None:
+    assert expected in message(table(tmp_path, content))
 
 
 def test_of_many_ragged_rows_the_first_are_shown_and_all_counted(tmp_path: Path) -> None:
@@ -102,30 +102,30 @@ def test_npz_arrays_are_read_as_they_are(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("arrays", "wanted"),
+    ("arrays", "expected"),
     [
         ({"x": np.zeros((3, 2))}, "there is no array 'y'"),
-        ({"x": np.zeros((3, 2)), "y": np.zeros(2)}, "wanted as many as in x, 3; found 2"),
-        ({"x": np.zeros(3), "y": np.zeros(3)}, "wanted shape (examples, ...)"),
+        ({"x": np.zeros((3, 2)), "y": np.zeros(2)}, "expected as many as in x, 3; found 2"),
+        ({"x": np.zeros(3), "y": np.zeros(3)}, "expected shape (examples, ...)"),
         ({"x": np.zeros((0, 3)), "y": np.zeros(0)}, "there is nothing in it"),
         ({"x": np.zeros((3, 3)), "y": np.zeros((3, 0))}, "y: there is nothing in it: its shape is (3, 0)"),
-        ({"x": np.array([[1, np.nan]]), "y": np.zeros(1)}, "x[0, 1]: wanted a finite number; found nan"),
-        ({"x": np.array([["a"]]), "y": np.zeros(1)}, "wanted numbers; found <U1"),
+        ({"x": np.array([[1, np.nan]]), "y": np.zeros(1)}, "x[0, 1]: expected a finite number; found nan"),
+        ({"x": np.array([["a"]]), "y": np.zeros(1)}, "expected numbers; found <U1"),
         (
             {"x": np.array([[{}]], dtype=object), "y": np.zeros(1)},
-            "x: wanted plain values; found Python objects (save x.astype(float))",
+            "x: expected plain values; found Python objects (save x.astype(float))",
         ),
         (
             {"x": np.zeros((2, 2)), "y": np.array([{}, {}])},
-            "y: wanted plain values; found Python objects (save y.astype",
+            "y: expected plain values; found Python objects (save y.astype",
         ),
     ],
 )
-def test_npz_arrays_that_do_not_fit_are_refused(tmp_path: Path, arrays: dict[str, np.ndarray], wanted: str) -> None:
+def test_npz_arrays_that_do_not_fit_are_refused(tmp_path: Path, arrays: dict[str, np.ndarray], expected: str) -> None:
     np.savez(tmp_path / "a.npz", **arrays)
     with pytest.raises(DataError) as caught:
         read_npz(tmp_path / "a.npz")
-    assert wanted in str(caught.value)
+    assert expected in str(caught.value)
 
 
 @pytest.mark.parametrize("content", [b"", b"not an archive", b"PK\x03\x04 cut"])
@@ -193,22 +193,22 @@ def test_idx_images_and_labels_are_read(tmp_path: Path, compress: type[bytes]) -
 
 
 @pytest.mark.parametrize(
-    ("content", "wanted"),
+    ("content", "expected"),
     [
-        (b"", "wanted an IDX file"),
-        (b"\0\0\x07\x01\0\0\0\0", "wanted an IDX file"),
-        (b"\0\0\x08\x02\0\0\0\x02", "wanted"),
-        (b"\0\0\x08\x01\0\0\0\x02a", "wanted 10 bytes for the shape (2,); found 9"),
+        (b"", "expected an IDX file"),
+        (b"\0\0\x07\x01\0\0\0\0", "expected an IDX file"),
+        (b"\0\0\x08\x02\0\0\0\x02", "expected"),
+        (b"\0\0\x08\x01\0\0\0\x02a", "expected 10 bytes for the shape (2,); found 9"),
         (b"\0\0\x08\x01\xff\xff\xff\xffa", "bytes for the shape (4294967295,)"),
         (b"\x1f\x8bnot gzip", "damaged gzip"),
     ],
 )
-def test_a_damaged_idx_file_says_what_is_wrong(tmp_path: Path, content: bytes, wanted: str) -> None:
+def test_a_damaged_idx_file_says_what_is_wrong(tmp_path: Path, content: bytes, expected: str) -> None:
     (tmp_path / "images").write_bytes(content)
     (tmp_path / "labels").write_bytes(idx(np.array([1], np.uint8), 0x08))
     with pytest.raises(DataError) as caught:
         read_idx(tmp_path / "images", tmp_path / "labels")
-    assert wanted in str(caught.value)
+    assert expected in str(caught.value)
 
 
 def test_the_fingerprint_is_of_the_bytes_alone(tmp_path: Path) -> None:

@@ -54,9 +54,9 @@ def test_a_class_with_no_row_left_to_learn_from_is_refused_by_name() -> None:
         split(np.repeat([0, 1], [9, 1]), ("often", "rare"), 0.6, 0.1, rng())
 
 
-@pytest.mark.parametrize(("test", "validation", "place"), [(0.1, 0, "split.test"), (0, 0.1, "split.validation")])
-def test_a_share_that_is_no_row_is_refused(test: float, validation: float, place: str) -> None:
-    with pytest.raises(DataError, match=f"{place}: 0.1 of 4 rows is no row"):
+@pytest.mark.parametrize(("test", "validation", "location"), [(0.1, 0, "split.test"), (0, 0.1, "split.validation")])
+def test_a_share_that_is_no_row_is_refused(test: float, validation: float, location: str) -> None:
+    with pytest.raises(DataError, match=f"{location}: 0.1 of 4 rows is no row"):
         split(np.zeros((4, 1)), (), test, validation, rng())
 
 
@@ -81,8 +81,8 @@ def test_folds_hold_every_row_out_once_and_of_each_class_alike(count: int, label
 
 
 def test_a_fold_that_leaves_a_class_nothing_to_learn_from_is_told() -> None:
-    wanted = "class 'b' has 1 row, of which none is left to learn from in one of the folds .*lower split.validation"
-    with pytest.raises(DataError, match=wanted):
+    expected = "class 'b' has 1 row, of which none is left to learn from in one of the folds .*lower split.validation"
+    with pytest.raises(DataError, match=expected):
         split(np.array([0] * 9 + [1]), ("a", "b"), 0.2, 0, rng(), fold=Fold(1, 3))  # though the third would lack it
     with pytest.raises(DataError, match=r"folds: there are 3 rows; found 4 folds .take 3 at most"):
         split(np.zeros((3, 1)), (), 0, 0, rng(), fold=Fold(1, 4))

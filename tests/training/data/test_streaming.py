@@ -102,9 +102,9 @@ def test_the_signature_is_that_of_the_rows_in_memory(path: Path, tmp_path: Path)
             for values, cell in zip(learned.values(), cells, strict=True):
                 values.append(cell)
     csv.write_csv(pa.table(learned), tmp_path / "learned.csv")
-    wanted = prepare(job(tmp_path / "learned.csv", data={"stream": False}, split={"test": 0, "validation": 0}))
-    assert len(prepared.samples) == len(wanted.samples)
-    for mine, theirs in zip(prepared.signature.inputs, wanted.signature.inputs, strict=True):
+    expected = prepare(job(tmp_path / "learned.csv", data={"stream": False}, split={"test": 0, "validation": 0}))
+    assert len(prepared.samples) == len(expected.samples)
+    for mine, theirs in zip(prepared.signature.inputs, expected.signature.inputs, strict=True):
         if mine.kind == "category":
             assert mine == theirs
             continue
@@ -112,9 +112,9 @@ def test_the_signature_is_that_of_the_rows_in_memory(path: Path, tmp_path: Path)
         for key, value in theirs.statistics.items():
             assert mine.statistics[key] == (pytest.approx(value, rel=1e-12) if key in {"mean", "std"} else value)
     x, y = everything(prepared)
-    assert np.array_equal(x, prepared.signature.encode_columns(wanted.dataset.inputs))
-    assert np.allclose(x, wanted.x_training, atol=1e-6)
-    assert np.array_equal(y, wanted.samples.y)
+    assert np.array_equal(x, prepared.signature.encode_columns(expected.dataset.inputs))
+    assert np.allclose(x, expected.x_training, atol=1e-6)
+    assert np.array_equal(y, expected.samples.y)
 
 
 def test_summaries_join(path: Path) -> None:
@@ -131,19 +131,19 @@ def test_summaries_join(path: Path) -> None:
 
 def test_an_epoch_has_every_row_once_and_in_another_order_each_time(path: Path) -> None:
     prepared = prepare(job(path))
-    wanted, _ = everything(prepared)
+    expected, _ = everything(prepared)
     rng = np.random.default_rng(0)
     seen = []
     for _ in range(2):
         pieces = [x.copy() for x, _, order, first in prepared.samples.epoch(Progress(Sequential([]), rng), 50)]
-        assert len(pieces) > len(wanted) / 512
+        assert len(pieces) > len(expected) / 512
         assert all(len(piece) % 50 == 0 for piece in pieces[:-1])
         seen.append(np.concatenate(pieces))
     for found in seen:
-        assert np.array_equal(np.sort(found.view("V20").ravel()), np.sort(wanted.view("V20").ravel()))
+        assert np.array_equal(np.sort(found.view("V20").ravel()), np.sort(expected.view("V20").ravel()))
     assert not np.array_equal(seen[0], seen[1])
-    moved = np.abs(np.argsort(seen[0][:, 1], kind="stable") - np.argsort(wanted[:, 1], kind="stable"))
-    assert np.median(moved) > len(wanted) / 10
+    moved = np.abs(np.argsort(seen[0][:, 1], kind="stable") - np.argsort(expected[:, 1], kind="stable"))
+    assert np.median(moved) > len(expected) / 10
 
 
 def test_what_was_yielded_before_may_be_written_over_but_no_batch_is_learned_twice(path: Path) -> None:
@@ -217,8 +217,8 @@ def test_a_learning_rate_is_found_on_a_block_and_folds_are_refused(train: Callab
     assert train(toml, "--find-rate").exit_code == 0
     found = train(toml, "--folds", 3)
     assert found.exit_code == 2
-    mend = "Parquet is always streamed" if path.suffix == ".parquet" else "write stream = false, or no folds"
-    assert f"data.stream: folds are drawn of rows in memory ({mend}" in found.stderr
+    fix = "Parquet is always streamed" if path.suffix == ".parquet" else "write stream = false, or no folds"
+    assert f"data.stream: folds are drawn of rows in memory ({fix}" in found.stderr
 
 
 def test_no_more_rows_are_held_out_than_memory_can_bear(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -282,9 +282,9 @@ def test_arrays_stream(tmp_path: Path, form: str, monkeypatch: pytest.MonkeyPatc
         data = {**names, "stream": True}
     content = {"model": {"name": "m"}, "data": data, "train": {"epochs": 5, "batch_size": 20, "learning_rate": 0.3}}
     prepared = prepare(from_dict(content, tmp_path))
-    wanted = prepare(from_dict({**content, "data": {**data, "stream": False}}, tmp_path)).signature
-    assert prepared.signature.inputs[0].scale == wanted.inputs[0].scale
-    assert prepared.signature.output == wanted.output
+    expected = prepare(from_dict({**content, "data": {**data, "stream": False}}, tmp_path)).signature
+    assert prepared.signature.inputs[0].scale == expected.inputs[0].scale
+    assert prepared.signature.output == expected.output
     assert not prepared.samples.seen[15]
     outcome = fit(prepared)
     assert outcome.metrics["accuracy"] == 1
@@ -334,16 +334,16 @@ def test_the_network_is_given_what_the_service_gives_it_to_the_bit(
 
 
 @pytest.mark.parametrize(
-    ("content", "sections", "wanted"),
+    ("content", "sections", "expected"),
     [
-        ("size,kind\n1,a\n2,b\n3\n" + "4,a\n" * 30, {}, "line 4: wanted 2 cells, as in the header; found 1"),
+        ("size,kind\n1,a\n2,b\n3\n" + "4,a\n" * 30, {}, "line 4: expected 2 cells, as in the header; found 1"),
         ("size,kind\n" + "1,a\n2,b\n" * 6000 + "x,a\n", {}, "(mend the cell, or write kinds = { 'size' ="),
-        ("size,kind\n" + "1,a\n2,b\n" * 60 + "inf,a\n", {"data": {"kinds": {"size": "number"}}}, "wanted a finite"),
-        ("size,kind\n" + "1,a\n2,a\n" * 60, {}, "wanted two classes or more; found only 'a'"),
+        ("size,kind\n" + "1,a\n2,b\n" * 60 + "inf,a\n", {"data": {"kinds": {"size": "number"}}}, "expected a finite"),
+        ("size,kind\n" + "1,a\n2,a\n" * 60, {}, "expected two classes or more; found only 'a'"),
         ("size,kind\n" + "1,\n2,\n" * 60, {"data": {"task": "classification"}}, "the target is missing in every row"),
         ("size,kind\n" + ",a\n,b\n" * 60, {}, "t.csv: column size: every value in the training rows is missing"),
         ("size,kind\n" + "1,a\n,b\n" * 60, {"data": {"missing": "refuse"}}, "values are missing and refused: row 2"),
-        ("size,kind\n" + "1,2.5\n2,2.5\n" * 60, {}, "t.csv: column kind: wanted a quantity that varies; found 2.5"),
+        ("size,kind\n" + "1,2.5\n2,2.5\n" * 60, {}, "t.csv: column kind: expected a quantity that varies; found 2.5"),
         ("size,kind\n", {}, "a header and no rows"),
         ("", {}, "the file is empty"),
         ("size,knd\n1,a\n", {}, "data.target: there is no column 'kind' (did you mean 'knd'?)"),
@@ -353,12 +353,12 @@ def test_the_network_is_given_what_the_service_gives_it_to_the_bit(
         ("size,kind\n1,a\n2,b\n", {"split": {"test": 0}}, "split.test: a stream is judged on rows held out"),
     ],
 )  # fmt: skip
-def test_what_cannot_be_streamed_is_told(tmp_path: Path, content: str, sections: Any, wanted: str) -> None:
+def test_what_cannot_be_streamed_is_told(tmp_path: Path, content: str, sections: Any, expected: str) -> None:
     (tmp_path / "t.csv").write_text(content)
     sections = {**sections, "data": {"columns": ["size"], **sections.get("data", {})}}
     with pytest.raises((DataError, JobError)) as caught:
         prepare(job(tmp_path / "t.csv", **sections))
-    assert wanted in str(caught.value)
+    assert expected in str(caught.value)
 
 
 @pytest.mark.parametrize("header", ["size,kind", "\n\nsize,kind", '"size\nin mm","kind\r\n"', '\r\n"\rsize",kind'])
@@ -379,7 +379,7 @@ def test_a_category_that_only_rows_held_out_have_is_told_with_its_row(tmp_path: 
         f"{'rare' if i % 40 == 5 else 'often'}{i if i % 40 == 5 else ''},{'ab'[i % 2]}\n" for i in range(400)
     )
     (tmp_path / "t.csv").write_text("colour,kind\n" + rows)
-    with pytest.raises(DataError, match=r"row \d+, column colour: wanted one of .*"):
+    with pytest.raises(DataError, match=r"row \d+, column colour: expected one of .*"):
         prepare(job(tmp_path / "t.csv", data={"columns": ["colour"]}))
     prepared = prepare(job(tmp_path / "t.csv", data={"columns": ["colour"], "unknown": "bucket"}))
     assert not prepared.samples.seen[-1]
@@ -421,20 +421,20 @@ def test_a_missing_number_may_have_spaces_as_in_memory(tmp_path: Path, kind: Any
 
 
 @pytest.mark.parametrize(
-    ("columns", "wanted"),
+    ("columns", "expected"),
     [
         ({"a": [1.0] * 30, "": [2.0] * 30}, "column 2 has no name"),
         ({"a": pa.array([1.0] * 30), "b": pa.array([5] * 30, pa.duration("s"))}, "column b: "),
         ({"a": ["1"] * 29 + ["x"]}, "column a: Failed to parse string: 'x'"),
-        ({"a": [1.0] * 29 + [float("inf")]}, "row 30, column a: wanted a finite number"),
+        ({"a": [1.0] * 29 + [float("inf")]}, "row 30, column a: expected a finite number"),
     ],
 )
-def test_columns_of_parquet_that_are_no_inputs_are_named(tmp_path: Path, columns: Any, wanted: str) -> None:
+def test_columns_of_parquet_that_are_no_inputs_are_named(tmp_path: Path, columns: Any, expected: str) -> None:
     parquet.write_table(pa.table({**columns, "kind": ["u", "v"] * 15}), tmp_path / "t.parquet")
     names = [name for name in columns if name]
     with pytest.raises(DataError) as caught:
         prepare(job(tmp_path / "t.parquet", data={"columns": names, "kinds": dict.fromkeys(names, "number")}))
-    assert wanted in str(caught.value)
+    assert expected in str(caught.value)
 
 
 def test_two_columns_of_parquet_with_one_name_are_refused(tmp_path: Path) -> None:
@@ -452,25 +452,25 @@ def test_nested_columns_and_the_index_of_pandas_are_left_out_and_told(tmp_path: 
     prepared = prepare(from_dict(plain, tmp_path))
     assert prepared.signature.names == ("size",)
     assert any(note.endswith("tags, raw, __index_level_0__") for note in prepared.notes)
-    with pytest.raises(DataError, match="column tags: wanted numbers or texts; found lists"):
+    with pytest.raises(DataError, match="column tags: expected numbers or texts; found lists"):
         prepare(job(tmp_path / "t.parquet", data={"columns": ["size", "tags"]}))
 
 
 @pytest.mark.parametrize(
-    ("arrays", "wanted"),
+    ("arrays", "expected"),
     [
         ({"x": np.zeros((30, 0)), "y": np.zeros(30)}, "x: there is nothing in it: its shape is (30, 0)"),
-        ({"x": np.zeros((30, 2)), "y": np.array(["a"] * 30, object)}, "y: wanted plain values; found Python objects"),
+        ({"x": np.zeros((30, 2)), "y": np.array(["a"] * 30, object)}, "y: expected plain values; found Python objects"),
         ({"x_train": np.zeros((30, 2)), "y": np.zeros(30)}, "there is no array 'x'; found x_train, y"),
     ],
 )
-def test_arrays_that_cannot_be_streamed_are_told_as_in_memory(tmp_path: Path, arrays: Any, wanted: str) -> None:
+def test_arrays_that_cannot_be_streamed_are_told_as_in_memory(tmp_path: Path, arrays: Any, expected: str) -> None:
     np.savez(tmp_path / "t.npz", **arrays)
     for streamed in (True, False):
         data = {"path": "t.npz", "stream": streamed}
         with pytest.raises(DataError) as caught:
             prepare(from_dict({"model": {"name": "m"}, "data": data}, tmp_path))
-        assert wanted in str(caught.value)
+        assert expected in str(caught.value)
 
 
 def test_without_pyarrow_the_message_says_how_to_get_it(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -42,7 +42,7 @@ def test_every_finite_float_is_read_exactly(value: float) -> None:
 def test_each_cell_that_is_no_number_is_named_with_line_and_column() -> None:
     with pytest.raises(DataError) as caught:
         type_inference.numbers(table("1", "two", None, "inf"), "a")
-    assert [fault.place for fault in caught.value.faults] == ["line 3, column a", "line 5, column a"]
+    assert [fault.location for fault in caught.value.faults] == ["line 3, column a", "line 5, column a"]
     assert "found 'two'" in str(caught.value)
 
 
@@ -50,7 +50,7 @@ def test_ids_and_texts_are_refused_as_categories_with_a_mend() -> None:
     names = table(*(f"name {i}" for i in range(50)))
     with pytest.raises(DataError, match="50 different texts in 50 rows") as caught:
         type_inference.categories(names, "a", sure=False)
-    assert "kinds" in caught.value.faults[0].mend
+    assert "kinds" in caught.value.faults[0].fix
     assert len(type_inference.categories(names, "a", sure=True)) == 50
 
 
@@ -73,14 +73,14 @@ def test_numbers_and_dates_in_disguise_are_told() -> None:
     ):
         type_inference.categories(table(*(f"{i},5 €" for i in range(50))), "a", sure=False)
     dates = table(*(f"2025-01-{i % 28 + 1:02}" for i in range(90)))
-    (note,) = type_inference.doubts(dates, {"a": "category"}, {})
+    (note,) = type_inference.kind_warnings(dates, {"a": "category"}, {})
     assert note.startswith("column a counts as categories: dates: write what counts as numbers")
-    assert type_inference.doubts(dates, {"a": "category"}, {"a": "category"}) == []
-    assert type_inference.doubts(table(*("red", "blue") * 40), {"a": "category"}, {}) == []
+    assert type_inference.kind_warnings(dates, {"a": "category"}, {"a": "category"}) == []
+    assert type_inference.kind_warnings(table(*("red", "blue") * 40), {"a": "category"}, {}) == []
 
 
 def test_one_slip_among_numbers_is_named_instead_of_making_categories_of_them() -> None:
-    with pytest.raises(DataError, match=r"line 52, column a: wanted a number.*found 'O.5'"):
+    with pytest.raises(DataError, match=r"line 52, column a: expected a number.*found 'O.5'"):
         type_inference.categories(table(*map(str, range(50)), "O.5"), "a", sure=False)
 
 

@@ -102,7 +102,7 @@ def training(checkpoint: Checkpoint | None) -> dict[str, Any]:
 
 @pytest.mark.parametrize("fatal", range(1, 24))
 def test_a_training_killed_after_any_step_ends_as_if_it_had_not_been(tmp_path: Path, fatal: int) -> None:
-    wanted = training(None)
+    expected = training(None)
     path = tmp_path / "job.checkpoint.npz"
     doomed = Mortal(path, IDENTITY, seconds=0)
     doomed.fatal = fatal
@@ -110,7 +110,7 @@ def test_a_training_killed_after_any_step_ends_as_if_it_had_not_been(tmp_path: P
         training(doomed)
     heir = Checkpoint(path, IDENTITY, resume=True)
     assert heir.found
-    assert training(heir) == wanted
+    assert training(heir) == expected
 
 
 def test_a_training_may_be_killed_again_and_again(tmp_path: Path) -> None:
@@ -156,19 +156,25 @@ def test_it_is_kept_every_so_many_seconds(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("kept", "wanted"),
+    ("kept", "expected"),
     [
-        ({"job": {"train": {"seed": 4}}, "data": {"rows": 10}}, "job.train.seed: wanted 4, as the training"),
-        ({"job": {"train": {"seed": 0}}, "data": {"rows": 9}}, "data.rows: wanted 9, as the training began; found 10"),
-        ({"job": {"train": {}}, "data": {"rows": 10}}, "job.train.seed: wanted nothing, as the training began; found"),
+        ({"job": {"train": {"seed": 4}}, "data": {"rows": 10}}, "job.train.seed: expected 4, as the training"),
+        (
+            {"job": {"train": {"seed": 0}}, "data": {"rows": 9}},
+            "data.rows: expected 9, as the training began; found 10",
+        ),
+        (
+            {"job": {"train": {}}, "data": {"rows": 10}},
+            "job.train.seed: expected nothing, as the training began; found",
+        ),
     ],
 )
-def test_a_checkpoint_of_another_job_or_of_other_data_is_refused(tmp_path: Path, kept: Any, wanted: str) -> None:
+def test_a_checkpoint_of_another_job_or_of_other_data_is_refused(tmp_path: Path, kept: Any, expected: str) -> None:
     path = tmp_path / "c.npz"
     Checkpoint(path, kept).save()
     with pytest.raises(CheckpointError) as caught:
         Checkpoint(path, IDENTITY, resume=True)
-    assert wanted in str(caught.value)
+    assert expected in str(caught.value)
     assert not Checkpoint(path, IDENTITY).found  # a new training takes its place
 
 
@@ -198,7 +204,7 @@ def test_an_interrupted_training_is_not_thrown_away_by_mistake(tmp_path: Path) -
 def test_a_damaged_checkpoint_is_refused(tmp_path: Path, content: bytes) -> None:
     path = tmp_path / "c.npz"
     path.write_bytes(content)
-    with pytest.raises(CheckpointError, match="wanted a checkpoint of a training"):
+    with pytest.raises(CheckpointError, match="expected a checkpoint of a training"):
         Checkpoint(path, IDENTITY, resume=True)
     assert not Checkpoint(path, IDENTITY).found
 
@@ -220,7 +226,9 @@ def test_a_checkpoint_of_a_version_that_kept_something_else_is_refused(tmp_path:
     with np.load(path) as archive:
         arrays = {name: array for name, array in archive.items() if name != "optimizer/rate"}
     np.savez(path, **arrays)
-    with pytest.raises(CheckpointError, match=r"optimizer: wanted what this version keeps; found SGD\.state: wanted"):
+    with pytest.raises(
+        CheckpointError, match=r"optimizer: expected what this version keeps; found SGD\.state: expected"
+    ):
         training(Checkpoint(path, IDENTITY, resume=True))
 
 
@@ -301,7 +309,7 @@ def test_a_training_that_was_not_published_can_be_published_later(
     assert "--resume continues it" in found.stderr
     found = train(job_file, "--checkpoint", job_file.parent / "kept", "--resume", "--set", "train.seed=5")
     assert found.exit_code == 2
-    assert "job.train.seed: wanted 0, as the training began; found 5" in found.stderr
+    assert "job.train.seed: expected 0, as the training began; found 5" in found.stderr
     found = train(job_file, "--checkpoint", job_file.parent / "kept", "--resume")
     assert found.exit_code == 0, found.output
     assert not list((job_file.parent / "kept").iterdir())

@@ -223,8 +223,8 @@ def test_a_layer_alone_learns_from_whatever_lies_in_its_batch(make: Callable[[],
             gradient.fill(0)
         by_hand.backward(MSE().loss_prime(y, output))
         assert step.run(x, y, 0, None) == pytest.approx(MSE().loss(y, output), rel=1e-9)
-        for gradient, wanted in zip(taped.gradients(), by_hand.gradients(), strict=True):
-            np.testing.assert_allclose(gradient, wanted, rtol=1e-9, atol=1e-12)
+        for gradient, expected in zip(taped.gradients(), by_hand.gradients(), strict=True):
+            np.testing.assert_allclose(gradient, expected, rtol=1e-9, atol=1e-12)
 
 
 def test_a_small_layer_takes_one_product_forward_and_one_for_its_gradients() -> None:
@@ -352,12 +352,12 @@ def test_relu_passes_gradients_where_its_input_is_above_zero_and_nowhere_else(dt
     outputs, forward, tape = ReLU().record(x)
     dy = np.linspace(-2, 2, x.size, dtype=dtype).reshape(x.shape)
     _, backward = tape(dy, True)
-    wanted = dy * (x > 0)
+    expected = dy * (x > 0)
     for function, operands in [*forward, *backward]:
         function(*operands)
     assert outputs.tolist() == np.maximum(x, 0).tolist()
     assert not np.signbit(outputs).any()
-    assert dy.tolist() == wanted.tolist()
+    assert dy.tolist() == expected.tolist()
 
 
 @pytest.mark.parametrize(("rows", "outputs"), [(1, 1), (1, 3), (5, 1), (5, 3), (900, 3)])

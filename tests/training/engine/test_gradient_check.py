@@ -34,9 +34,9 @@ def test_a_wrong_derivative_is_shown_with_both_numbers() -> None:
 
 
 def test_float32_is_refused_for_its_rounding() -> None:
-    with pytest.raises(TypeError, match="inputs: wanted float64, found float32"):
+    with pytest.raises(TypeError, match="inputs: expected float64, found float32"):
         check_gradients(Tanh(), np.zeros((1, 1), np.float32), rng=np.random.default_rng(0))
-    with pytest.raises(TypeError, match="parameters: wanted float64"):
+    with pytest.raises(TypeError, match="parameters: expected float64"):
         check_gradients(Linear(1, 1), np.zeros((1, 1)), rng=np.random.default_rng(0))
 
 

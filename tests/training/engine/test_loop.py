@@ -79,9 +79,9 @@ def article_errors(network: Sequential, epochs: int, learning_rate: float, momen
 @pytest.mark.parametrize("momentum", [0, 0.9])
 def test_xor_errors_are_the_articles_to_the_ninth_digit(momentum: float) -> None:
     network = xor_network(1, np.float64)
-    wanted = article_errors(network, 1000, 0.01, momentum)
+    expected = article_errors(network, 1000, 0.01, momentum)
     found = train(network, XOR_X, XOR_Y, MSE(), SGD(network, 0.01, momentum), 1000, on_epoch=None)
-    np.testing.assert_allclose(found, wanted, rtol=0, atol=1e-9)
+    np.testing.assert_allclose(found, expected, rtol=0, atol=1e-9)
 
 
 def test_xor_is_learned_from_ten_seeds() -> None:
@@ -128,10 +128,10 @@ def test_the_articles_program_runs_and_prints_what_it_prints() -> None:
     assert len(lines) == 1004
     assert lines[0].startswith("1/1000 error=")
     assert lines[999].startswith("1000/1000 error=0.")
-    for line, wanted in zip(
+    for line, expected in zip(
         lines[1000:], ("[[0], [0]] [[", "[[0], [1]] [[", "[[1], [0]] [[", "[[1], [1]] [["), strict=True
     ):
-        assert line.startswith(wanted)
+        assert line.startswith(expected)
         assert line.endswith("]]")
 
 
@@ -222,9 +222,9 @@ def test_logits_are_no_probabilities(loss: Loss, ending: str) -> None:
 def test_numbers_that_nobody_can_learn_from_are_named_and_no_learning_rate_is_blamed() -> None:
     network = Sequential([Linear(2, 1), Sigmoid()])
     hole = np.array([[0.0, 0], [0, 1], [np.nan, 0], [1, 1]])
-    with pytest.raises(ValueError, match="wanted finite numbers; found nan in sample 2 of x_train"):
+    with pytest.raises(ValueError, match="expected finite numbers; found nan in sample 2 of x_train"):
         train(network, hole, XOR_Y, MSE(), SGD(network), 1)
-    with pytest.raises(ValueError, match="wanted finite numbers; found inf in sample 0 of y_train"):
+    with pytest.raises(ValueError, match="expected finite numbers; found inf in sample 0 of y_train"):
         train(network, XOR_X, [np.inf, 0, 0, 0], MSE(), SGD(network), 1)
     with pytest.raises(ValueError, match=r"targets from 0 to 1 for BinaryCrossEntropy; found -1\.0 to 1\.0"):
         train(network, XOR_X, [-1, 1, 1, -1], BinaryCrossEntropy(), SGD(network), 1)
@@ -256,13 +256,13 @@ def test_samples_that_lie_column_by_column_are_copied_once_and_not_at_every_step
 @pytest.mark.parametrize("shape", [(4,), (4, 3), (4, 2, 2), (4, 1, 2)])
 def test_samples_that_do_not_fit_are_named(shape: tuple[int, ...]) -> None:
     network = xor_network(7)
-    with pytest.raises(ValueError, match=rf"wanted x_train of shape \(samples, 2\), found {re.escape(str(shape))}"):
+    with pytest.raises(ValueError, match=rf"expected x_train of shape \(samples, 2\), found {re.escape(str(shape))}"):
         train(network, np.zeros(shape), XOR_Y, MSE(), SGD(network), 1)
 
 
 def test_class_weights_that_do_not_fit_are_named() -> None:
     network = Sequential([Linear(2, 3), Softmax()])
-    message = r"CrossEntropy\.weights: wanted 3 numbers, one for each class; found 2"
+    message = r"CrossEntropy\.weights: expected 3 numbers, one for each class; found 2"
     with pytest.raises(ValueError, match=message):
         train(network, XOR_X, [0, 1, 2, 0], CrossEntropy([1, 2]), SGD(network), 1)
     with pytest.raises(ValueError, match=message):
@@ -287,7 +287,7 @@ def test_the_learning_rate_is_what_it_was_however_a_training_ends(ends: str) -> 
 
 @pytest.mark.parametrize(("learning_rate", "momentum"), [(0, 0.9), (-1, 0), (0.1, 1), (0.1, -0.1)])
 def test_sgd_refuses_rates_that_cannot_descend(learning_rate: float, momentum: float) -> None:
-    with pytest.raises(ValueError, match=r"SGD\.(learning_rate|momentum): wanted"):
+    with pytest.raises(ValueError, match=r"SGD\.(learning_rate|momentum): expected"):
         SGD(xor_network(0), learning_rate, momentum)
 
 

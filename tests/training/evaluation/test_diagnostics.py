@@ -8,7 +8,14 @@ import numpy as np
 import pytest
 
 from model_store.nn import Linear, Sequential
-from model_store.schema.signature import Array, Category, Classes, Number, Signature, Values
+from model_store.schema.signature import (
+    ArrayColumn,
+    CategoryColumn,
+    ClassificationOutput,
+    NumberColumn,
+    RegressionOutput,
+    Signature,
+)
 from training.evaluation import diagnostics, metrics
 
 RNG = np.random.default_rng
@@ -68,7 +75,7 @@ def test_the_roc_curve_is_bounded_and_ends_at_its_corners() -> None:
 
 
 def test_residuals_are_in_the_targets_own_units() -> None:
-    output = Values(("price",), (10.0,), (2.0,))
+    output = RegressionOutput(("price",), (10.0,), (2.0,))
     outputs = np.array([[0.0], [1.0], [2.0]])  # 10, 12, 14
     found = diagnostics.residuals(output, np.array([[9.0], [12.0], [20.0]]), outputs, RNG(0))
     assert found is not None
@@ -82,16 +89,19 @@ def test_residuals_are_in_the_targets_own_units() -> None:
 @pytest.mark.parametrize("size", [0.0, 1.0, 1e12, 1e-300])
 def test_residuals_of_a_perfect_model_can_be_drawn(size: float) -> None:
     answers = np.full((300, 1), size)
-    found = diagnostics.residuals(Values(("y",), (0.0,), (1.0,)), answers, answers, RNG(0))
+    found = diagnostics.residuals(RegressionOutput(("y",), (0.0,), (1.0,)), answers, answers, RNG(0))
     assert found is not None
     assert np.diff(found["targets"]["y"]["edges"]).min() > 0
 
 
 def test_residuals_beyond_numbers_are_none_and_many_are_bounded() -> None:
-    assert diagnostics.residuals(Values(("y",), (0.0,), (1.0,)), np.array([[1e200]]), np.array([[0.0]]), RNG(0)) is None
+    assert (
+        diagnostics.residuals(RegressionOutput(("y",), (0.0,), (1.0,)), np.array([[1e200]]), np.array([[0.0]]), RNG(0))
+        is None
+    )
     names = tuple(f"y{i}" for i in range(50))
     answers = RNG(0).standard_normal((3000, 50))
-    found = diagnostics.residuals(Values(names, (0.0,) * 50, (1.0,) * 50), answers, answers * 0.9, RNG(0))
+    found = diagnostics.residuals(RegressionOutput(names, (0.0,) * 50, (1.0,) * 50), answers, answers * 0.9, RNG(0))
     assert found is not None
     assert list(found["targets"]) == list(names[:6])
     assert found["left_out"] == 44
@@ -100,7 +110,9 @@ def test_residuals_beyond_numbers_are_none_and_many_are_bounded() -> None:
 
 def test_a_column_that_the_model_does_not_use_costs_nothing_and_the_one_it_uses_costs_most() -> None:
     x = RNG(0).standard_normal((400, 3))
-    signature = Signature((Number("idle"), Number("main"), Number("minor")), Values(("y",), (0.0,), (2.0,)))
+    signature = Signature(
+        (NumberColumn("idle"), NumberColumn("main"), NumberColumn("minor")), RegressionOutput(("y",), (0.0,), (2.0,))
+    )
     answers = 2 * (x @ [0.0, 3.0, 1.0]).reshape(-1, 1)
     found = diagnostics.importance(line(0, 3, 1), signature, x, answers, RNG(1), 10_000)
     assert found is not None
@@ -113,15 +125,15 @@ def test_a_column_that_the_model_does_not_use_costs_nothing_and_the_one_it_uses_
 @pytest.mark.parametrize(
     ("inputs", "measure", "score", "cost"),
     [
-        ((Number("a"), Number("b")), "accuracy", 0.75, 0.25),  # a quarter is wrong; shuffled, half
-        ((Array("x", (2,)),), "log_loss", -np.log(0.8) * 0.75 - np.log(0.2) * 0.25, 0.25 * np.log(4)),
+        ((NumberColumn("a"), NumberColumn("b")), "accuracy", 0.75, 0.25),  # a quarter is wrong; shuffled, half
+        ((ArrayColumn("x", (2,)),), "log_loss", -np.log(0.8) * 0.75 - np.log(0.2) * 0.25, 0.25 * np.log(4)),
     ],
 )
 def test_a_cost_is_counted_from_what_the_model_gets_wrong_anyway(inputs, measure, score, cost) -> None:
     """Of a model that says 0.8 of the class that its first feature names, and is right three times in four."""
     named, idle = np.tile([0.2, 0.8], 1000), RNG(0).random(2000)
     answers = (named > 0.5).astype(np.int64) ^ (np.arange(2000) % 8 < 2)
-    signature = Signature(inputs, Classes("kind", ("no", "yes")))
+    signature = Signature(inputs, ClassificationOutput("kind", ("no", "yes")))
     found = diagnostics.importance(line(1, 0), signature, np.column_stack([named, idle]), answers, RNG(1), 40_000)
     assert found is not None
     assert (found["measure"], found["score"]) == (measure, pytest.approx(score))
@@ -136,7 +148,7 @@ def test_gains_and_losses_that_cancel_each_other_out_cost_nothing() -> None:
 
 def test_importance_leaves_the_rows_as_they_were_and_repeats_with_its_generator() -> None:
     x = RNG(0).standard_normal((50, 2))
-    signature = Signature((Number("a"), Number("b")), Values(("y",), (0.0,), (1.0,)))
+    signature = Signature((NumberColumn("a"), NumberColumn("b")), RegressionOutput(("y",), (0.0,), (1.0,)))
     before = x.copy()
     found = [diagnostics.importance(line(1, 2), signature, x, x[:, :1], RNG(7), 10_000) for _ in range(2)]
     assert found[0] == found[1]
@@ -145,7 +157,9 @@ def test_importance_leaves_the_rows_as_they_were_and_repeats_with_its_generator(
 
 def test_the_features_of_a_category_are_shuffled_together() -> None:
     x = np.eye(3)[RNG(0).integers(0, 3, 90)]
-    signature = Signature((Category("colour", ("red", "white", "blue")),), Values(("y",), (0.0,), (1.0,)))
+    signature = Signature(
+        (CategoryColumn("colour", ("red", "white", "blue")),), RegressionOutput(("y",), (0.0,), (1.0,))
+    )
     seen = []
 
     class Spy(Sequential):
@@ -159,7 +173,7 @@ def test_the_features_of_a_category_are_shuffled_together() -> None:
 
 def test_importance_keeps_to_its_budget_and_to_the_columns_that_count() -> None:
     x = RNG(0).standard_normal((5000, 40))
-    signature = Signature(tuple(Number(f"c{i}") for i in range(40)), Values(("y",), (0.0,), (1.0,)))
+    signature = Signature(tuple(NumberColumn(f"c{i}") for i in range(40)), RegressionOutput(("y",), (0.0,), (1.0,)))
     found = diagnostics.importance(line(*range(40)), signature, x, x[:, :1], RNG(0), 40_000)
     assert found is not None
     assert found["rows"] * found["repeats"] * 40 <= 40_000
@@ -174,7 +188,7 @@ def test_importance_keeps_to_its_budget_and_to_the_columns_that_count() -> None:
 def test_an_image_is_shuffled_patch_by_patch(shape, grid, patch) -> None:
     size = int(np.prod(shape))
     x = RNG(0).standard_normal((20, size))
-    signature = Signature((Array("image", shape),), Values(("y",), (0.0,), (1.0,)))
+    signature = Signature((ArrayColumn("image", shape),), RegressionOutput(("y",), (0.0,), (1.0,)))
     found = diagnostics.importance(line(*np.ones(size)), signature, x, x[:, :1], RNG(0), 1000)
     assert found is not None
     assert (found["grid"], found["patch"]) == (grid, patch)
@@ -184,7 +198,7 @@ def test_an_image_is_shuffled_patch_by_patch(shape, grid, patch) -> None:
 
 def test_a_long_array_is_shuffled_in_runs() -> None:
     x = RNG(0).standard_normal((20, 1000))
-    signature = Signature((Array("spectrum", (1000,)),), Values(("y",), (0.0,), (1.0,)))
+    signature = Signature((ArrayColumn("spectrum", (1000,)),), RegressionOutput(("y",), (0.0,), (1.0,)))
     found = diagnostics.importance(line(*np.ones(1000)), signature, x, x[:, :1], RNG(0), 1000)
     assert found is not None
     assert len(found["parts"]) + found["left_out"] == 64
@@ -192,12 +206,12 @@ def test_a_long_array_is_shuffled_in_runs() -> None:
 
 
 def test_one_row_has_no_importance() -> None:
-    signature = Signature((Number("a"),), Values(("y",), (0.0,), (1.0,)))
+    signature = Signature((NumberColumn("a"),), RegressionOutput(("y",), (0.0,), (1.0,)))
     assert diagnostics.importance(line(1), signature, np.ones((1, 1)), np.ones((1, 1)), RNG(0), 100) is None
 
 
 def test_a_classification_of_many_classes_keeps_its_mistakes_and_no_matrix() -> None:
-    labels = Classes("word", tuple(range(5000)))
+    labels = ClassificationOutput("word", tuple(range(5000)))
     answers = np.arange(5000)
     outputs = np.zeros((5000, 5000), np.float32)
     outputs[answers, np.where(answers < 4000, answers, 7)] = 1
@@ -210,11 +224,11 @@ def test_a_classification_of_many_classes_keeps_its_mistakes_and_no_matrix() -> 
 
 def test_of_a_great_many_rows_some_are_judged_alone_and_the_record_says_how_many() -> None:
     x = RNG(0).standard_normal((150_000, 1)).astype(np.float32)
-    signature = Signature((Number("a"),), Values(("y",), (0.0,), (1.0,)))
+    signature = Signature((NumberColumn("a"),), RegressionOutput(("y",), (0.0,), (1.0,)))
     found = diagnostics.diagnose(line(1), signature, x, x.astype(np.float64), x, RNG(0), 1000)
     assert found["residuals"]["targets"]["y"]["rows"] == 100_000
     assert found["importance"]["rows"] == 1000
-    classes = Signature((Number("a"),), Classes("kind", ("no", "yes")))
+    classes = Signature((NumberColumn("a"),), ClassificationOutput("kind", ("no", "yes")))
     p = np.clip(np.abs(x), 0, 1)
     found = diagnostics.diagnose(line(1), classes, x, (x[:, 0] > 0).astype(np.int64), p, RNG(0), 1000)
     assert found["calibration"]["rows"] == 100_000

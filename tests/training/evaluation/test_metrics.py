@@ -7,10 +7,10 @@ import json
 import numpy as np
 import pytest
 
-from model_store.schema.signature import Classes, Values
+from model_store.schema.signature import ClassificationOutput, RegressionOutput
 from training.evaluation import metrics
 
-ANIMALS = Classes("animal", ("cat", "dog", "owl"))
+ANIMALS = ClassificationOutput("animal", ("cat", "dog", "owl"))
 
 
 def test_precision_recall_and_f1_of_each_class() -> None:
@@ -34,12 +34,14 @@ def test_the_baseline_of_a_classification_is_the_most_frequent_class_of_training
 
 
 def test_rmse_mae_and_r2_are_in_the_targets_own_units() -> None:
-    output = Values(("price",), (10.0,), (2.0,))
+    output = RegressionOutput(("price",), (10.0,), (2.0,))
     found = metrics.evaluate(output, np.array([[10.0], [14.0]]), np.array([[0.0], [1.0]]))
     assert found["targets"]["price"] == {"rmse": pytest.approx(2**0.5), "mae": 1.0, "r2": 0.5}
 
 
 def test_r2_of_a_constant_truth_is_none_and_everything_is_json() -> None:
-    found = metrics.baseline(Values(("a",), (0.0,), (1.0,)), np.array([[1.0], [1.0]]), np.array([[1.0], [3.0]]))
+    found = metrics.baseline(
+        RegressionOutput(("a",), (0.0,), (1.0,)), np.array([[1.0], [1.0]]), np.array([[1.0], [3.0]])
+    )
     assert found["targets"]["a"] == {"rmse": 1.0, "mae": 1.0, "r2": None}
     assert json.loads(json.dumps(found, allow_nan=False))["answer"] == [2.0]

@@ -114,7 +114,7 @@ def test_a_training_with_one_cycle_and_warm_up_repeats_bit_for_bit() -> None:
 
 
 @pytest.mark.parametrize(
-    ("make", "place"),
+    ("make", "location"),
     [
         (lambda: StepDecay(0), "StepDecay.epochs"),
         (lambda: StepDecay(1, 1.5), "StepDecay.decay"),
@@ -126,6 +126,6 @@ def test_a_training_with_one_cycle_and_warm_up_repeats_bit_for_bit() -> None:
         (lambda: OnPlateau(patience=-1), "OnPlateau.patience"),
     ],
 )
-def test_a_number_that_cannot_be_is_named(make: type[Schedule], place: str) -> None:
-    with pytest.raises(ValueError, match=rf"^{place}: wanted .*, found "):
+def test_a_number_that_cannot_be_is_named(make: type[Schedule], location: str) -> None:
+    with pytest.raises(ValueError, match=rf"^{location}: expected .*, found "):
         make()

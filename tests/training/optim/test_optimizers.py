@@ -64,13 +64,13 @@ def network() -> Sequential:
 
 def test_an_optimizer_that_would_not_change_the_module_is_refused() -> None:
     net, x, y = network(), PYTORCH["x"], PYTORCH["y"]
-    with pytest.raises(ValueError, match=r"Adam: wanted an optimizer of the module, found one of another module"):
+    with pytest.raises(ValueError, match=r"Adam: expected an optimizer of the module, found one of another module"):
         train(net, x, y, MSE(), Adam(network()), 1, on_epoch=None)
     optimizer = Adam(net)
     Sequential([net.modules[0], Tanh()])  # as it lies in the network
     train(net, x, y, MSE(), optimizer, 1, on_epoch=None)
     Sequential([net.modules[2], Linear(2, 1, dtype=np.float64)])
-    with pytest.raises(ValueError, match=r"Adam: wanted .*, found one whose parameters have moved .*: make it anew"):
+    with pytest.raises(ValueError, match=r"Adam: expected .*, found one whose parameters have moved .*: make it anew"):
         train(net, x, y, MSE(), optimizer, 1, on_epoch=None)
 
 
@@ -85,7 +85,7 @@ def test_an_optimizer_of_a_part_leaves_the_rest_of_a_network_as_it_is() -> None:
 @pytest.mark.parametrize("copied", [copy.copy, copy.deepcopy, pickle.dumps])
 def test_an_optimizer_is_not_copied_since_the_copy_would_change_nothing(copied: Callable[[Any], Any]) -> None:
     net = network()
-    with pytest.raises(TypeError, match=r"SGD: wanted no copy, .*: make a SGD of the other and load_state\(\)"):
+    with pytest.raises(TypeError, match=r"SGD: expected no copy, .*: make a SGD of the other and load_state\(\)"):
         copied((net, SGD(net))) if copied is not copy.copy else copied(SGD(net))
 
 
@@ -208,9 +208,9 @@ def test_a_state_is_a_copy_and_another_optimizers_is_refused() -> None:
     state = optimizer.state()
     train(net, PYTORCH["x"], PYTORCH["y"], MSE(), optimizer, 1, on_epoch=None)
     assert not state["velocity.0"].any()
-    with pytest.raises(ValueError, match=r"Adam\.state: wanted \['steps', 'means\.0', 'squares\.0'\], found \["):
+    with pytest.raises(ValueError, match=r"Adam\.state: expected \['steps', 'means\.0', 'squares\.0'\], found \["):
         Adam(net).load_state(state)
-    with pytest.raises(ValueError, match=r"SGD\.state\.velocity\.0: wanted float64 \(26,\), found float32 \(26,\)"):
+    with pytest.raises(ValueError, match=r"SGD\.state\.velocity\.0: expected float64 \(26,\), found float32 \(26,\)"):
         optimizer.load_state({**state, "velocity.0": state["velocity.0"].astype(np.float32)})
 
 
@@ -295,18 +295,18 @@ def test_an_optimizer_of_ones_own_needs_a_step_alone() -> None:
 
 
 @pytest.mark.parametrize(
-    ("make", "wanted"),
+    ("make", "expected"),
     [
-        (lambda m: Adam(m, 0), r"Adam\.learning_rate: wanted a number above 0, found 0"),
-        (lambda m: Adam(m, beta1=1), r"Adam\.beta1: wanted a number in \[0, 1\), found 1"),
-        (lambda m: AdamW(m, weight_decay=-1), r"AdamW\.weight_decay: wanted a number of at least 0, found -1"),
-        (lambda m: RMSProp(m, smoothing=1), r"RMSProp\.smoothing: wanted"),
-        (lambda m: RMSProp(m, epsilon=0), r"RMSProp\.epsilon: wanted a number above 0"),
-        (lambda m: SGD(m, 0.1, 0, nesterov=True), r"SGD\.nesterov: wanted a momentum above 0 to go with it, found 0"),
-        (lambda m: SGD(m, clip_norm=0), r"SGD\.clip_norm: wanted a number above 0, found 0"),
-        (lambda m: SGD(m, clip_value=-1), r"SGD\.clip_value: wanted"),
+        (lambda m: Adam(m, 0), r"Adam\.learning_rate: expected a number above 0, found 0"),
+        (lambda m: Adam(m, beta1=1), r"Adam\.beta1: expected a number in \[0, 1\), found 1"),
+        (lambda m: AdamW(m, weight_decay=-1), r"AdamW\.weight_decay: expected a number of at least 0, found -1"),
+        (lambda m: RMSProp(m, smoothing=1), r"RMSProp\.smoothing: expected"),
+        (lambda m: RMSProp(m, epsilon=0), r"RMSProp\.epsilon: expected a number above 0"),
+        (lambda m: SGD(m, 0.1, 0, nesterov=True), r"SGD\.nesterov: expected a momentum above 0 to go with it, found 0"),
+        (lambda m: SGD(m, clip_norm=0), r"SGD\.clip_norm: expected a number above 0, found 0"),
+        (lambda m: SGD(m, clip_value=-1), r"SGD\.clip_value: expected"),
     ],
 )
-def test_a_number_that_cannot_be_is_named(make: Make, wanted: str) -> None:
-    with pytest.raises(ValueError, match=wanted):
+def test_a_number_that_cannot_be_is_named(make: Make, expected: str) -> None:
+    with pytest.raises(ValueError, match=expected):
         make(network())

@@ -92,8 +92,8 @@ def test_what_a_later_fold_would_lack_is_known_before_the_first(train: Train, jo
 
 
 def test_errors_of_folds_are_shown_in_the_digits_they_deserve(train: Train, job_file: Path) -> None:
-    for unit, wanted in ((1e6, r"rmse +\d[\d,]* ± [\d,.]+ "), (1e-6, r"rmse +[\d.]+ × 10⁻\S+ ± ")):
+    for unit, expected in ((1e6, r"rmse +\d[\d,]* ± [\d,.]+ "), (1e-6, r"rmse +[\d.]+ × 10⁻\S+ ± ")):
         lines = [f"{i},{(i % 7) * unit!r}" for i in range(60)]
         (job_file.parent / "flowers.csv").write_text("\n".join(["length,kind", *lines]))
         found = train(job_file, "--folds", 3, "--set", "data.task=regression")
-        assert re.search(wanted, found.stdout), found.output
+        assert re.search(expected, found.stdout), found.output

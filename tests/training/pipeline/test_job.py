@@ -93,25 +93,25 @@ def test_several_targets_make_one_regression(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("table", "sections", "wanted"),
+    ("table", "sections", "expected"),
     [
         (rows(30), {"data": {"target": "z"}}, "data.target: there is no column 'z' (the columns are x, y)"),
         (rows(30), {"data": {"columns": ["X"]}}, "data.columns: there is no column 'X' (did you mean 'x'?)"),
         (rows(30), {"data": {"kinds": {"xx": "number"}}}, "data.kinds.xx: there is no input 'xx'"),
         ("y\na\nb\n", {}, "no column is left but the target"),
         (rows(30, "{i}x,{c}"), {}, "30 different texts in 30 rows"),
-        (rows(30, "{i}x,{c}"), {"data": {"kinds": {"x": "number"}}}, "line 2, column x: wanted a finite number"),
+        (rows(30, "{i}x,{c}"), {"data": {"kinds": {"x": "number"}}}, "line 2, column x: expected a finite number"),
         (rows(30, ",{c}"), {}, "t.csv: column x: every value in the training rows is missing"),
         ("w,x,y\n" + ",,a\n,,b\n" * 15, {}, "2 faults"),
-        (rows(300, "{c},{i}") + "a,?\na,n.a.\n", {}, "line 303, column y: wanted a number, as most cells"),
+        (rows(300, "{c},{i}") + "a,?\na,n.a.\n", {}, "line 303, column y: expected a number, as most cells"),
         (rows(30, "NA,{c}"), {"data": {"missing": "refuse"}}, "lines 2, 3, 4, 5, 6 and 25 more"),
         (rows(30, "{i},"), {}, "the target is missing in every row"),
         (rows(30) + "3,\n", {"data": {"missing": "refuse"}}, "the target is missing in line 32"),
-        (rows(30, "1,a"), {}, "wanted two classes or more; found only 'a'"),
-        (rows(30, "{i},1.5"), {}, "column y: wanted a quantity that varies; found 1.5 in every training row"),
+        (rows(30, "1,a"), {}, "expected two classes or more; found only 'a'"),
+        (rows(30, "{i},1.5"), {}, "column y: expected a quantity that varies; found 1.5 in every training row"),
         (rows(30, "1,name {i}"), {}, "30 classes in 30 rows are too many"),
-        (rows(30), {"data": {"task": "regression"}}, "line 2, column y: wanted a finite number; found 'a'"),
-        (rows(30), {"train": {"loss": "mae"}, "network": {"output": "relu"}}, "network.output: wanted 'softmax'"),
+        (rows(30), {"data": {"task": "regression"}}, "line 2, column y: expected a finite number; found 'a'"),
+        (rows(30), {"train": {"loss": "mae"}, "network": {"output": "relu"}}, "network.output: expected 'softmax'"),
         (rows(30), {"train": {"loss": "cross_entropy"}, "network": {"output": "sigmoid"}}, "does not suit"),
         (rows(30), {"network": {"output": "softmax"}, "train": {"loss": "binary_cross_entropy"}}, "does not suit"),
         (rows(30, "1,{i}.5"), {"train": {"loss": "cross_entropy"}}, "'cross_entropy' is for classifications"),
@@ -125,16 +125,16 @@ def test_several_targets_make_one_regression(tmp_path: Path) -> None:
         (
             rows(30, "1,{i}e50"),
             {"data": {"scale": "none"}, "split": {"test": 0, "validation": 0}},
-            "line 3, column y: wanted a number that fits float32; found 1e+50 (write scale = 'standard'",
+            "line 3, column y: expected a number that fits float32; found 1e+50 (write scale = 'standard'",
         ),
         (rows(30, "1,{i}.5"), {"network": {"output": "gelu"}}, "cannot reach all values"),
-        ("x,y\n" + "1,a\n2,b\n3,c\n" * 9, {"train": {"loss": "binary_cross_entropy"}}, "wanted two classes"),
+        ("x,y\n" + "1,a\n2,b\n3,c\n" * 9, {"train": {"loss": "binary_cross_entropy"}}, "expected two classes"),
     ],
 )
 def test_data_and_jobs_that_do_not_fit_are_refused(
-    tmp_path: Path, table: str, sections: dict[str, dict[str, Any]], wanted: str
+    tmp_path: Path, table: str, sections: dict[str, dict[str, Any]], expected: str
 ) -> None:
-    assert wanted in refusal(tmp_path, table, **sections)
+    assert expected in refusal(tmp_path, table, **sections)
 
 
 def test_rows_that_do_not_fit_in_memory_are_sent_to_a_stream(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -167,7 +167,7 @@ def test_a_category_only_among_held_out_rows_is_named_by_line_with_a_mend(tmp_pa
     table = "\n".join(lines)
     with pytest.raises(DataError) as caught:
         prepare(job(tmp_path, table))
-    assert f"line {held + 2}, column x: wanted one of red; found 'green'" in str(caught.value)
+    assert f"line {held + 2}, column x: expected one of red; found 'green'" in str(caught.value)
     assert "unknown = 'bucket'" in str(caught.value)
     fit(prepare(job(tmp_path, table, data={"unknown": "bucket"})))
 
@@ -254,18 +254,18 @@ def test_images_are_sent_as_nested_lists(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("y", "extra", "wanted"),
+    ("y", "extra", "expected"),
     [
-        (np.arange(40) + 0.5, {"task": "classification"}, "wanted one whole number or text"),
-        (np.array(["a", "b"] * 20), {"task": "regression"}, "wanted numbers for a regression"),
-        (np.zeros((40, 2)), {"target": "one"}, "wanted 2 names"),
+        (np.arange(40) + 0.5, {"task": "classification"}, "expected one whole number or text"),
+        (np.array(["a", "b"] * 20), {"task": "regression"}, "expected numbers for a regression"),
+        (np.zeros((40, 2)), {"target": "one"}, "expected 2 names"),
     ],
 )
 def test_arrays_that_do_not_suit_the_task_are_refused(
-    tmp_path: Path, y: np.ndarray, extra: dict[str, Any], wanted: str
+    tmp_path: Path, y: np.ndarray, extra: dict[str, Any], expected: str
 ) -> None:
     np.savez(tmp_path / "a.npz", x=np.zeros((40, 3)), y=y)
-    with pytest.raises(DataError, match=wanted):
+    with pytest.raises(DataError, match=expected):
         prepare(from_dict({"model": {"name": "m"}, "data": {"path": "a.npz", **extra}}, tmp_path))
 
 
@@ -387,7 +387,7 @@ def test_a_diverging_training_says_where(tmp_path: Path) -> None:
 def published(job_file: Path, store: Path, seed: int = 0) -> bytes:
     outcome = run(load(job_file, {"train.seed": seed}), open_store(store))
     assert outcome.version is not None
-    return Path(outcome.version.place).read_bytes()
+    return Path(outcome.version.location).read_bytes()
 
 
 def test_the_same_job_and_seed_give_the_same_bytes_wherever_they_run(job_file: Path, tmp_path: Path) -> None:
@@ -414,10 +414,10 @@ def accuracy(prepared: Prepared) -> float:
     return float(fit(prepared).metrics["accuracy"])
 
 
-@pytest.mark.parametrize(("name", "wanted"), [("penguins", 0.95), ("digits", 0.94)])
+@pytest.mark.parametrize(("name", "expected"), [("penguins", 0.95), ("digits", 0.94)])
 @pytest.mark.parametrize("seed", [0, 1, 2])
-def test_examples_are_learned_with_any_seed(examples: Path, name: str, wanted: float, seed: int) -> None:
-    assert accuracy(prepare(load(examples / f"{name}.toml", {"train.seed": seed}))) >= wanted
+def test_examples_are_learned_with_any_seed(examples: Path, name: str, expected: float, seed: int) -> None:
+    assert accuracy(prepare(load(examples / f"{name}.toml", {"train.seed": seed}))) >= expected
 
 
 def test_xor_is_learned(examples: Path) -> None:

@@ -59,7 +59,7 @@ class ArraysFile(Source):
                 count = min(rows, self.rows - first)
                 x, y = (m.read(f, count) for m, f in zip((self.x, self.y), files, strict=True))
                 if len(x) < count or len(y) < count:
-                    raise EOFError(f"wanted {self.rows} rows; found {first + min(len(x), len(y))}")
+                    raise EOFError(f"expected {self.rows} rows; found {first + min(len(x), len(y))}")
                 yield {name: x, **self._answers(y)}
 
     def _answers(self, y: NDArray[Any]) -> Batch:
@@ -77,7 +77,7 @@ def open_arrays(paths: list[Path], section: DataSection) -> ArraysFile:
     head = [_head(member, path) for member, path in zip((x, y), (paths[0], paths[-1]), strict=True)]
     readers.checked(readers.Arrays(name, head[0], head[1][: len(head[0])]))  # of large rows fewer are read
     if x.shape[0] != y.shape[0]:
-        fault = Fault("y", f"wanted as many as in x, {x.shape[0]}; found {y.shape[0]}", "one answer an example")
+        fault = Fault("y", f"expected as many as in x, {x.shape[0]}; found {y.shape[0]}", "one answer an example")
         raise DataError(name, [fault])
     task, notes = section.task, []
     single = math.prod(y.shape[1:]) == 1
@@ -88,7 +88,7 @@ def open_arrays(paths: list[Path], section: DataSection) -> ArraysFile:
     if task == "classification" and not (single and y.dtype.kind in "buiU"):
         raise DataError(name, [dataset.no_labels(y.dtype, y.shape)])
     if task == "regression" and y.dtype.kind == "U":
-        raise DataError(name, [Fault("y", "wanted numbers for a regression; found texts", "")])
+        raise DataError(name, [Fault("y", "expected numbers for a regression; found texts", "")])
     targets = dataset.target_names(readers.Arrays(name, *head), section, task, math.prod(y.shape[1:]))
     kinds = {"image" if len(x.shape) > 2 else "features": "array"}
     return ArraysFile(name, sha256, x.shape[0], kinds, targets, task, notes, True, x=x, y=y)

@@ -15,7 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from model_store.errors import Fault
-from model_store.schema.signature import Classes, Input, Signature, Values
+from model_store.schema.signature import ClassificationOutput, Input, RegressionOutput, Signature
 from training.config.settings import DataSection, SplitSection
 from training.data import type_inference
 from training.data.dataset import Dataset, classes
@@ -40,7 +40,7 @@ def streams(section: DataSection, folder: Path) -> bool:
     return sum(path.stat().st_size for path in paths if path.is_file()) >= STREAM_BYTES
 
 
-class Tally:
+class RunningStatistics:
     """What is known of the training rows that have passed: a summary of each column of numbers, counts of each text."""
 
     def __init__(self) -> None:
@@ -89,7 +89,7 @@ class Stream:
 
     source: Source
     spool: Spool
-    tally: Tally
+    tally: RunningStatistics
     labels: NDArray[np.int64] | None
     held: Dataset
     split: Split
@@ -157,16 +157,18 @@ class Stream:
             return np.array([self.class_counts.argmax()])
         return np.array([[self.tally.summaries[name].mean for name in self.source.targets]])
 
-    def _output(self, standardise: bool) -> Classes | Values:
+    def _output(self, standardise: bool) -> ClassificationOutput | RegressionOutput:
         if self.held.labels:
-            return Classes(self.source.targets[0], self.held.labels)
+            return ClassificationOutput(self.source.targets[0], self.held.labels)
         scaled = [self.tally.summaries[name].scaling(standardise) for name in self.source.targets]
-        return Values(self.source.targets, tuple(mean for mean, _ in scaled), tuple(scale for _, scale in scaled))
+        return RegressionOutput(
+            self.source.targets, tuple(mean for mean, _ in scaled), tuple(scale for _, scale in scaled)
+        )
 
 
 def stream(source: Source, section: DataSection, shares: SplitSection, rng: np.random.Generator) -> Stream:
     """Read a source to its end, drawing for each row whether it teaches, validates or tests."""
-    tally = Tally()
+    tally = RunningStatistics()
     spool: Spool | None = None
     test, validation = (min(share, HELD / source.rows) for share in (shares.test, shares.validation))
     held: list[list[tuple[NDArray[Any], NDArray[np.int64]]]] = [[], []]
@@ -187,8 +189,8 @@ def stream(source: Source, section: DataSection, shares: SplitSection, rng: np.r
     if spool is None or not rows:
         raise DataError(source.name, [Fault("", "there are no rows in it", "add rows of data")])
     if without == rows:
-        place = ", ".join(source.targets)
-        raise DataError(source.name, [Fault(place, "the target is missing in every row", "choose another target")])
+        location = ", ".join(source.targets)
+        raise DataError(source.name, [Fault(location, "the target is missing in every row", "choose another target")])
     if without:
         source.notes.append(f"rows without a target are left out: {without} of {rows}")
     if min(test, validation) < min(shares.test, shares.validation) or test < shares.test:
@@ -200,7 +202,7 @@ def stream(source: Source, section: DataSection, shares: SplitSection, rng: np.r
 
 
 def _records(
-    batch: Batch, source: Source, section: DataSection, tally: Tally, before: int
+    batch: Batch, source: Source, section: DataSection, tally: RunningStatistics, before: int
 ) -> tuple[NDArray[Any], NDArray[np.bool_]]:
     """A batch as records, and which of them have a target. `before` so many rows have passed."""
     fields: dict[str, NDArray[Any]] = {}
@@ -228,12 +230,12 @@ def _records(
             if wrong.any():
                 row = before + 1 + int(np.argwhere(wrong)[0][0])
                 found = values[wrong].flat[0]
-                mend = "mend the value, or leave the row out"
-                faults.append(Fault(f"row {row}, column {name}", f"wanted a finite number; found {found}", mend))
+                fix = "mend the value, or leave the row out"
+                faults.append(Fault(f"row {row}, column {name}", f"expected a finite number; found {found}", fix))
         if section.missing == "refuse" and absent.any():
             row = before + 1 + int(absent.argmax())
-            mend = "write missing = 'impute' in [data]"
-            faults.append(Fault(f"column {name}", f"values are missing and refused: row {row}", mend))
+            fix = "write missing = 'impute' in [data]"
+            faults.append(Fault(f"column {name}", f"values are missing and refused: row {row}", fix))
         if name in source.targets:
             kept &= ~absent
     if faults:
@@ -241,7 +243,7 @@ def _records(
     return records, kept
 
 
-def _labels(source: Source, tally: Tally) -> tuple[NDArray[np.int64], tuple[str | int, ...]]:
+def _labels(source: Source, tally: RunningStatistics) -> tuple[NDArray[np.int64], tuple[str | int, ...]]:
     """For each code of the target the index of its label, and the labels."""
     (target,) = source.targets
     known = [text for text in tally.texts[target] if text is not None]
@@ -259,7 +261,7 @@ def _answers(records: NDArray[Any], source: Source, labels: NDArray[np.int64] | 
 
 def _held(
     source: Source,
-    tally: Tally,
+    tally: RunningStatistics,
     held: list[list[tuple[NDArray[Any], NDArray[np.int64]]]],
     by_code: NDArray[np.int64] | None,
     labels: tuple[str | int, ...],

@@ -60,10 +60,10 @@ class Spool:
         room: Any = records.view(np.uint8).reshape(-1)
         at = 0
         for start, stop in ranges:
-            place, end = start * size, stop * size
-            while place < end:
-                got = os.preadv(self._file, [room[at : at + end - place]], place)
-                place, at = place + got, at + got
+            location, end = start * size, stop * size
+            while location < end:
+                got = os.preadv(self._file, [room[at : at + end - location]], location)
+                location, at = location + got, at + got
         return records
 
     @contextmanager

@@ -57,7 +57,7 @@ def _planned(
     targets = [section.target] if isinstance(section.target, str) else list(section.target or [])
     names = section.columns or [name for name in head.columns if name not in targets]
     if wrong := [name for name in [*targets, *names] if name in unfit]:
-        problem = "wanted numbers or texts; found lists, structures, bytes or the index of pandas"
+        problem = "expected numbers or texts; found lists, structures, bytes or the index of pandas"
         raise DataError(head.name, [Fault(f"column {name}", problem, "choose other columns") for name in wrong])
     dataset.check_names(head, targets, names, section)
     kinds: dict[str, str] = {
@@ -72,7 +72,7 @@ def _planned(
     if task is None:
         task = type_inference.task_of(head, targets)
         notes.append(f"task: {task}, inferred from the target's first rows ([data] task = ... decides)")
-    notes += type_inference.doubts(head, kinds, section.kinds)
+    notes += type_inference.kind_warnings(head, kinds, section.kinds)
     return head.name, sha256, rows, kinds, tuple(targets), task, notes
 
 
@@ -121,8 +121,8 @@ class ParquetFile(Source):
                 for batch in file.iter_batches(source.ROWS, columns=list(kinds), use_threads=False):
                     yield _typed(batch, kinds)
         except (pa.ArrowException, OSError) as error:
-            mend = "mend it, or list the columns to read as readers.columns"
-            raise DataError(self.name, [Fault("", f"cannot be read: {first_line(error)}", mend)]) from error
+            fix = "mend it, or list the columns to read as readers.columns"
+            raise DataError(self.name, [Fault("", f"cannot be read: {first_line(error)}", fix)]) from error
 
 
 def _typed(batch: Any, kinds: Mapping[str, str]) -> Batch:
@@ -231,8 +231,8 @@ def _explained(path: Path, kinds: Mapping[str, str], error: Exception) -> DataEr
         if found is None:
             wrong = next(((n, row[i]) for i, n in numbers if _no_number(readers.cell(row[i]))), None)
             if wrong:
-                mend = f"mend the cell, or write kinds = {{ {wrong[0]!r} = 'category' }} in [data] if it is no number"
-                found = Fault(f"line {line}, column {wrong[0]}", f"wanted a finite number; found {wrong[1]!r}", mend)
+                fix = f"mend the cell, or write kinds = {{ {wrong[0]!r} = 'category' }} in [data] if it is no number"
+                found = Fault(f"line {line}, column {wrong[0]}", f"expected a finite number; found {wrong[1]!r}", fix)
         if found is not None:
             total += 1
             if len(faults) < SHOWN:
@@ -250,7 +250,7 @@ def _pyarrow(name: str) -> None:
     try:
         import pyarrow as pa  # noqa: F401, PLC0415
     except ImportError as error:
-        mend = "pip install 'forward-pass[arrow]'"
+        fix = "pip install 'forward-pass[arrow]'"
         raise DataError(
-            name, [Fault("", "reading it in batches needs pyarrow, which is not installed", mend)]
+            name, [Fault("", "reading it in batches needs pyarrow, which is not installed", fix)]
         ) from error
