@@ -300,7 +300,8 @@ def _check_ending(loss: Loss, network: Module, expected: type[Module]) -> None:
     """ValueError for logits, of which other libraries' losses take the softmax or sigmoid themselves."""
     if isinstance(network, Sequential) and network.modules and isinstance(network.modules[-1], Linear):
         raise ValueError(
-            f"{type(loss).__name__}: expected probabilities, found a network that ends in Linear: add {expected.__name__}()"
+            f"{type(loss).__name__}: expected probabilities, found a network that ends in Linear; "
+            f"add {expected.__name__}()"
         )
 
 

@@ -60,8 +60,10 @@ class GateResult:
     as_taught: bool = False  # whether what was found is of the rows that the version learned from
 
     def __str__(self) -> str:
-        words = f"{_figure(self.found)} against "
-        words += f"{self.of}, which was never set" if self.expected is None else f"{_figure(self.expected)} of {self.of}"
+        against = (
+            f"{self.of}, which was never set" if self.expected is None else f"{_figure(self.expected)} of {self.of}"
+        )
+        words = f"{_figure(self.found)} against {against}"
         if self.as_taught:
             words += ", measured on the rows it learned from"
         elif self.same_rows is False:

@@ -339,7 +339,7 @@ def test_a_service_that_is_told_to_stop_while_it_loads_stops_and_leaves_nothing(
     slow = """
 import time
 from service import app, cli
-app.Catalog.refresh = lambda _: print("loading", flush=True) or time.sleep(60)
+app.ModelRegistry.refresh = lambda _: print("loading", flush=True) or time.sleep(60)
 cli.main()
 """
     location = tmp_path / "counts"
