@@ -215,7 +215,7 @@ def test_targets_that_do_not_fit_are_named() -> None:
 def test_logits_are_no_probabilities(loss: Loss, ending: str) -> None:
     """Other libraries' cross-entropies take the softmax themselves; here the loss would fall below 0, and for ever."""
     network = Sequential([Linear(2, 1)])
-    with pytest.raises(ValueError, match=rf"found a network that ends in Linear: add {ending}\(\)"):
+    with pytest.raises(ValueError, match=rf"found a network that ends in Linear; add {ending}\(\)"):
         train(network, XOR_X, XOR_Y, loss, SGD(network), 1)
 
 
