@@ -28,7 +28,7 @@ from threadpoolctl import threadpool_limits
 from benchmarks.rounds import alternate, machine, unpin
 from training import SGD
 from training import train as train_network
-from training.engine.loop import Progress, Samples
+from training.engine.loop import Samples, TrainingState
 from training.pipeline.job import Prepared, fit, from_dict, prepare
 
 ROWS, ROUNDS, PIECE = 18_000_000, 5, 500_000
@@ -139,7 +139,7 @@ def speed(path: Path) -> dict[str, float]:
     x = np.empty((len(blocks), prepared.signature.width), prepared.design.dtype)
     y = np.empty((len(blocks), prepared.design.output_size), x.dtype)
     at = 0
-    for xs, ys, _, _ in blocks.epoch(Progress(prepared.design.network(np.random.default_rng(0))), 256):
+    for xs, ys, _, _ in blocks.epoch_blocks(TrainingState(prepared.design.network(np.random.default_rng(0))), 256):
         x[at : at + len(xs)], y[at : at + len(ys)] = xs, ys
         at += len(xs)
 

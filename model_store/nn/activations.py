@@ -10,7 +10,7 @@ from typing import ClassVar
 
 import numpy as np
 
-from model_store.nn.config_fields import NUMBER
+from model_store.nn.config_fields import FINITE_FLOAT
 from model_store.nn.module import Module, Shape
 from model_store.nn.tape import Array, Backward, Line, copied, outputs_like, scalar, unless_changed
 
@@ -18,7 +18,7 @@ from model_store.nn.tape import Array, Backward, Line, copied, outputs_like, sca
 class Activation(Module):
     """`Y = f(X)`, element by element. A subclass gives `activation` (f) and `activation_prime` (f')."""
 
-    alone = True
+    batch_invariant = True
     by_features = True
 
     def __init_subclass__(cls) -> None:
@@ -149,7 +149,7 @@ class ReLU(Activation):
 class LeakyReLU(Activation):
     """`f(x) = x if x > 0 else slope·x`, `f'(x) = 1 if x > 0 else slope`; 0 ≤ slope < 1."""
 
-    fields: ClassVar = {"slope": NUMBER}
+    config_fields: ClassVar = {"slope": FINITE_FLOAT}
 
     def __init__(self, slope: float = 0.01) -> None:
         self.slope = slope
@@ -240,7 +240,7 @@ class Softmax(Module):
     One class alone means nothing, so an (n, 1) input is read as the article's column vector.
     """
 
-    alone = True
+    batch_invariant = True
     outputs: Array
 
     def output_shape(self, input_shape: Shape | None) -> Shape | None:

@@ -16,9 +16,12 @@ import numpy.typing as npt
 
 from model_store.nn.tape import Array
 
-SIZES = (32, 16, 8, 4)
+BLOCK_SIZES = (32, 16, 8, 4)
 _UNPACKED = 1_000_000  # m·n·k up to which OpenBLAS multiplies without packing
-_MOST_INPUTS, _MOST_WEIGHTS = 3000, 1_500_000  # that are tried out: more are multiplied as these are, piece by piece
+_MAX_TESTED_INPUTS, _MAX_TESTED_WEIGHTS = (
+    3000,
+    1_500_000,
+)  # that are tried out: more are multiplied as these are, piece by piece
 
 
 def block_rows(inputs: int, outputs: int, dtype: npt.DTypeLike) -> int:
@@ -33,27 +36,35 @@ def block_rows(inputs: int, outputs: int, dtype: npt.DTypeLike) -> int:
     | 256, 128        | 3.5, 11.3   | 4.6, 11.0   | 18, 33     | 23, 23     |
     | 2048, 4096      | 4200, 51000 | 8800, 19000 | 5000, 9600 | 7900, 6500 |
     """
-    expected = next((rows for rows in (8, 4) if rows * inputs * outputs <= _UNPACKED), SIZES[0])
-    inputs = min(inputs, _MOST_INPUTS)
-    outputs = min(outputs, _MOST_WEIGHTS // inputs)
-    return next((rows for rows in SIZES if rows <= expected and is_even(rows, inputs, outputs, np.dtype(dtype))), 1)
+    expected = next((rows for rows in (8, 4) if rows * inputs * outputs <= _UNPACKED), BLOCK_SIZES[0])
+    inputs = min(inputs, _MAX_TESTED_INPUTS)
+    outputs = min(outputs, _MAX_TESTED_WEIGHTS // inputs)
+    return next(
+        (
+            rows
+            for rows in BLOCK_SIZES
+            if rows <= expected and is_row_position_invariant(rows, inputs, outputs, np.dtype(dtype))
+        ),
+        1,
+    )
 
 
 @lru_cache
-def is_even(rows: int, inputs: int, outputs: int, dtype: np.dtype[np.generic]) -> bool:
+def is_row_position_invariant(rows: int, inputs: int, outputs: int, dtype: np.dtype[np.generic]) -> bool:
     """Whether this machine's BLAS, with the threads it has now, gives a row the same bits at every place of a block."""
     chance = np.sin(np.arange(997.0)).astype(dtype)
     matrix = np.resize(chance, (outputs, inputs)).T
     some = np.resize(chance, (1 + 32 // outputs, inputs))  # one value in a few may round alike by chance
     return all(
-        (in_blocks(np.tile(row, (rows, 1)), matrix, rows) == in_blocks(row[None], matrix, rows)).all() for row in some
+        (multiply_in_blocks(np.tile(row, (rows, 1)), matrix, rows) == multiply_in_blocks(row[None], matrix, rows)).all()
+        for row in some
     )
 
 
-def in_blocks(rows: Array, matrix: Array, size: int) -> Array:
+def multiply_in_blocks(rows: Array, matrix: Array, size: int) -> Array:
     """`rows @ matrix`, in blocks of `size` rows; rows (batch, inputs), matrix (inputs, outputs)."""
     count, width = rows.shape
-    rows = filled(rows, size)
+    rows = pad_rows(rows, size)
     outputs: Array
     if count <= size:  # the same product, without NumPy's loop over one of them
         outputs = rows @ matrix
@@ -62,7 +73,7 @@ def in_blocks(rows: Array, matrix: Array, size: int) -> Array:
     return outputs.reshape(len(rows), matrix.shape[1])[:count]
 
 
-def filled(rows: Array, size: int) -> Array:
+def pad_rows(rows: Array, size: int) -> Array:
     """The rows, with zeros after them up to a whole number of blocks."""
     short = -len(rows) % size
     if not short:

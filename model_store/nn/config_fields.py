@@ -9,9 +9,9 @@ from typing import Any
 
 # A sample of more values than this is refused: 64 MB in float32. What a few bytes of a manifest claim is not to
 # fill a machine's memory.
-MOST_VALUES = 2**24
+MAX_SAMPLE_VALUES = 2**24
 # So many pixels high and wide a window is at most: pooling goes over its pixels one by one, and needs no array for it.
-WIDEST = 255
+MAX_WINDOW_SIZE = 255
 
 
 @dataclass(frozen=True)
@@ -30,11 +30,11 @@ def _number(value: Any) -> bool:
 
 def _image(value: Any) -> bool:
     is_shape = isinstance(value, list) and len(value) == 3 and all(_whole(size, 1) for size in value)
-    return is_shape and math.prod(value) <= MOST_VALUES
+    return is_shape and math.prod(value) <= MAX_SAMPLE_VALUES
 
 
-SIZE = Field("a positive int", lambda value: _whole(value, 1))
-COUNT = Field("an int of at least 0", lambda value: _whole(value, 0))
-WINDOW = Field(f"an int from 1 to {WIDEST}", lambda value: _whole(value, 1, WIDEST))
-NUMBER = Field("a finite float", _number)
-IMAGE = Field(f"a list of height, width and channels, {MOST_VALUES} values at most", _image)
+POSITIVE_INT = Field("a positive int", lambda value: _whole(value, 1))
+NON_NEGATIVE_INT = Field("an int of at least 0", lambda value: _whole(value, 0))
+WINDOW_SIZE = Field(f"an int from 1 to {MAX_WINDOW_SIZE}", lambda value: _whole(value, 1, MAX_WINDOW_SIZE))
+FINITE_FLOAT = Field("a finite float", _number)
+IMAGE_SHAPE = Field(f"a list of height, width and channels, {MAX_SAMPLE_VALUES} values at most", _image)

@@ -16,10 +16,10 @@ import numpy as np
 import numpy.typing as npt
 from numpy.lib.stride_tricks import sliding_window_view
 
-from model_store.nn.config_fields import COUNT, IMAGE, MOST_VALUES, SIZE, WINDOW
-from model_store.nn.initializers import first_weights
+from model_store.nn.config_fields import IMAGE_SHAPE, MAX_SAMPLE_VALUES, NON_NEGATIVE_INT, POSITIVE_INT, WINDOW_SIZE
+from model_store.nn.initializers import initial_parameters
 from model_store.nn.module import Module, Shape
-from model_store.nn.parametrized import Held, Learned
+from model_store.nn.parametrized import ArrayAttribute, ParametrizedModule
 from model_store.nn.tape import Array, Backward, Line, product
 
 
@@ -74,7 +74,7 @@ class _Window:
         return columns.reshape(*shape[3:], *shape[:3]).transpose(3, 4, 5, 0, 1, 2), columns.T
 
 
-class Conv2D(Learned):
+class Conv2D(ParametrizedModule):
     """`Y[s,i,j,f] = b[f] + Σ W[f,u,v,c] X[s, i·stride + u, j·stride + v, c]` over u, v and c; LeCun et al. 1989.
 
     X (batch, height, width, channels), with `padding` zeros put around it, W (filters, kernel, kernel, channels),
@@ -82,10 +82,16 @@ class Conv2D(Learned):
     product, `Y = P Wᵀ + b` (Chellapilla et al. 2006).
     """
 
-    fields: ClassVar = {"input_shape": IMAGE, "filters": SIZE, "kernel": WINDOW, "stride": SIZE, "padding": COUNT}
-    alone = True  # each image has a product of its own in inference
+    config_fields: ClassVar = {
+        "input_shape": IMAGE_SHAPE,
+        "filters": POSITIVE_INT,
+        "kernel": WINDOW_SIZE,
+        "stride": POSITIVE_INT,
+        "padding": NON_NEGATIVE_INT,
+    }
+    batch_invariant = True  # each image has a product of its own in inference
 
-    weights, bias = Held(), Held()
+    weights, bias = ArrayAttribute(), ArrayAttribute()
     _weights: Array
     _bias: Array
     weights_grad: Array
@@ -110,16 +116,16 @@ class Conv2D(Learned):
         self.window = window = _Window("Conv2D.kernel", self._input_shape, self.kernel, self.stride, self.padding)
         self.fan_in = self.kernel**2 * window.channels
         padded = window.height * window.width * window.channels
-        if max(padded, window.locations * max(self.fan_in, self.filters)) > MOST_VALUES:
+        if max(padded, window.locations * max(self.fan_in, self.filters)) > MAX_SAMPLE_VALUES:
             found = f"{padded}, and {window.locations} windows of {self.fan_in} for {self.filters} filters"
-            raise ValueError(f"Conv2D.input_shape: expected {MOST_VALUES} values an image at most, found {found}")
+            raise ValueError(f"Conv2D.input_shape: expected {MAX_SAMPLE_VALUES} values an image at most, found {found}")
         if arrays is not None:
-            self.adopt(dtype, arrays)
+            self.adopt_read_only(dtype, arrays)
             return
         rng = np.random.default_rng() if rng is None else rng
         shape = self.shapes()["weights"]
-        weights, bias = first_weights(initializer, rng, shape, self.fan_in, self.kernel**2 * self.filters)
-        self.begin(dtype, weights=weights, bias=bias)
+        weights, bias = initial_parameters(initializer, rng, shape, self.fan_in, self.kernel**2 * self.filters)
+        self.initialize(dtype, weights=weights, bias=bias)
 
     def shapes(self) -> dict[str, Shape]:
         return {"weights": (self.filters, self.kernel, self.kernel, self.window.channels), "bias": (self.filters,)}
@@ -217,8 +223,8 @@ class MaxPool2D(Module):
     the bottom, where no whole window fits, is seen by none. `stride` is `size` unless given.
     """
 
-    fields: ClassVar = {"input_shape": IMAGE, "size": WINDOW, "stride": SIZE}
-    alone = True
+    config_fields: ClassVar = {"input_shape": IMAGE_SHAPE, "size": WINDOW_SIZE, "stride": POSITIVE_INT}
+    batch_invariant = True
 
     def __init__(self, input_shape: Sequence[int], size: int = 2, stride: int | None = None) -> None:
         self._input_shape = _image_shape(input_shape, "MaxPool2D")
@@ -289,8 +295,8 @@ class MaxPool2D(Module):
 class Flatten(Module):
     """Images as rows: (batch, height, width, channels) to (batch, height · width · channels). Nothing is computed."""
 
-    fields: ClassVar = {"input_shape": IMAGE}
-    alone = True
+    config_fields: ClassVar = {"input_shape": IMAGE_SHAPE}
+    batch_invariant = True
 
     def __init__(self, input_shape: Sequence[int]) -> None:
         self._input_shape = _image_shape(input_shape, "Flatten")
@@ -318,8 +324,8 @@ class Flatten(Module):
 
 def _image_shape(shape: Sequence[int], layer: str) -> Shape:
     found = [size.item() if isinstance(size, np.generic) else size for size in shape]
-    if not IMAGE.accepts(found):
-        raise ValueError(f"{layer}.input_shape: expected {IMAGE.expected}; found {shape!r}")
+    if not IMAGE_SHAPE.accepts(found):
+        raise ValueError(f"{layer}.input_shape: expected {IMAGE_SHAPE.expected}; found {shape!r}")
     return tuple(found)
 
 

@@ -6,7 +6,7 @@ from typing import ClassVar
 
 import numpy as np
 
-from model_store.nn.config_fields import NUMBER
+from model_store.nn.config_fields import FINITE_FLOAT
 from model_store.nn.module import Module, Shape
 from model_store.nn.tape import Array, Backward, Line, outputs_like, scalar
 
@@ -18,9 +18,9 @@ class Dropout(Module):
     batch, from `rng`, in the order in which X lies in memory.
     """
 
-    fields: ClassVar = {"rate": NUMBER}
-    options = ("rng",)
-    alone = True
+    config_fields: ClassVar = {"rate": FINITE_FLOAT}
+    build_options = ("rng",)
+    batch_invariant = True
     by_features = True
 
     mask: Array

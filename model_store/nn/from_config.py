@@ -14,7 +14,7 @@ from model_store.nn.dropout import Dropout
 from model_store.nn.linear import Linear
 from model_store.nn.module import Module
 from model_store.nn.normalization import BatchNorm, LayerNorm
-from model_store.nn.parametrized import Learned
+from model_store.nn.parametrized import ParametrizedModule
 from model_store.nn.sequential import Sequential
 from model_store.nn.tape import Array
 
@@ -44,10 +44,10 @@ def build(
         own = None if locations is None else locations.get(location, {})
         given = {"dtype": dtype, "rng": rng, "initializer": initializer, "arrays": own}
         try:
-            modules.append(kind(**fields, **{name: given[name] for name in kind.options}))
+            modules.append(kind(**fields, **{name: given[name] for name in kind.build_options}))
         except ValueError as error:
             raise ValueError(f"{location}.{str(error).removeprefix(f'{kind.__name__}.')}") from error
-    if not any(isinstance(module, Learned) for module in modules):
+    if not any(isinstance(module, ParametrizedModule) for module in modules):
         raise ValueError("modules: expected at least one Linear layer, found none")
     network = Sequential(modules)
     if arrays is not None and (unknown := sorted(arrays.keys() - network.arrays().keys())):
@@ -60,7 +60,7 @@ def _checked(layer: Any, location: str) -> tuple[type[Module], dict[str, Any]]:
     kind = layer.get("type") if isinstance(layer, Mapping) else None
     if not isinstance(kind, str) or kind not in LAYERS:
         raise ValueError(f"{location}.type: expected one of {', '.join(LAYERS)}; found {kind!r}")
-    expected = LAYERS[kind].fields
+    expected = LAYERS[kind].config_fields
     found = {name: value for name, value in layer.items() if name != "type"}
     if found.keys() != expected.keys():
         raise ValueError(f"{location}: expected the fields {sorted(expected)} of a {kind}, found {sorted(found)}")

@@ -74,7 +74,7 @@ INITIALIZERS |= {
 }
 
 
-def first_weights(
+def initial_parameters(
     name: str, rng: np.random.Generator, shape: tuple[int, ...], fan_in: int, fan_out: int
 ) -> tuple[Array, Array]:
     """Weights and bias of a layer before training: the bias standard normal with "normal", as in the article, else 0.

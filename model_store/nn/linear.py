@@ -10,11 +10,11 @@ import numpy as np
 import numpy.typing as npt
 from numpy.lib.stride_tricks import as_strided
 
-from model_store.nn.batch_invariant import block_rows, in_blocks
-from model_store.nn.config_fields import SIZE
-from model_store.nn.initializers import first_weights
+from model_store.nn.batch_invariant import block_rows, multiply_in_blocks
+from model_store.nn.config_fields import POSITIVE_INT
+from model_store.nn.initializers import initial_parameters
 from model_store.nn.module import Shape, as_rows
-from model_store.nn.parametrized import Held, Learned
+from model_store.nn.parametrized import ArrayAttribute, ParametrizedModule
 from model_store.nn.tape import (
     FEW_FEATURES,
     FEW_ROWS,
@@ -32,18 +32,18 @@ from model_store.nn.tape import (
 _SMALL = 2048
 
 
-class Linear(Learned):
+class Linear(ParametrizedModule):
     """`Y = X Wᵀ + b`; X (batch, inputs), W (outputs, inputs), b (outputs,), Y (batch, outputs).
 
     Randomness comes from `rng`; without one, from fresh entropy. `initializer` is a name of `INITIALIZERS`;
     the bias starts standard normal with "normal", as in the article, and at zero with the others.
     """
 
-    fields: ClassVar = {"input_size": SIZE, "output_size": SIZE}
-    alone = True  # rows are multiplied in blocks of one size in inference
+    config_fields: ClassVar = {"input_size": POSITIVE_INT, "output_size": POSITIVE_INT}
+    batch_invariant = True  # rows are multiplied in blocks of one size in inference
     by_features = True
 
-    weights, bias = Held(), Held()
+    weights, bias = ArrayAttribute(), ArrayAttribute()
     _weights: Array
     _bias: Array
     weights_grad: Array
@@ -63,12 +63,12 @@ class Linear(Learned):
         self._check_fields()
         self._column = False
         if arrays is not None:
-            self.adopt(dtype, arrays)
+            self.adopt_read_only(dtype, arrays)
             return
         rng = np.random.default_rng() if rng is None else rng
         shape = self.shapes()["weights"]
-        weights, bias = first_weights(initializer, rng, shape, self.input_size, self.output_size)
-        self.begin(dtype, weights=np.asfortranarray(weights) if self._few else weights, bias=bias)
+        weights, bias = initial_parameters(initializer, rng, shape, self.input_size, self.output_size)
+        self.initialize(dtype, weights=np.asfortranarray(weights) if self._few else weights, bias=bias)
 
     def shapes(self) -> dict[str, Shape]:
         return {"weights": (self.output_size, self.input_size), "bias": (self.output_size,)}
@@ -91,7 +91,9 @@ class Linear(Learned):
 
     def __call__(self, inputs: Array) -> Array:
         rows, column = as_rows(inputs, self.input_size, self.dtype, "Linear")
-        outputs = in_blocks(rows, np.ascontiguousarray(self._weights).T, self.block_rows)  # in the order of artifacts
+        outputs = multiply_in_blocks(
+            rows, np.ascontiguousarray(self._weights).T, self.block_rows
+        )  # in the order of artifacts
         outputs += self._bias
         return outputs.T if column else outputs
 

@@ -26,9 +26,11 @@ class Module:
     `module(x)`, remembers nothing: any number of threads may share it.
     """
 
-    fields: ClassVar[Mapping[str, Field]] = {}  # what `config` holds beside the type, attributes and arguments alike
-    options: ClassVar[tuple[str, ...]] = ()  # what `build` passes on: of "dtype", "rng", "initializer", "arrays"
-    alone: ClassVar[bool] = False  # whether a row's answer has the same bits whoever shares its batch
+    config_fields: ClassVar[
+        Mapping[str, Field]
+    ] = {}  # what `config` holds beside the type, attributes and arguments alike
+    build_options: ClassVar[tuple[str, ...]] = ()  # what `build` passes on: of "dtype", "rng", "initializer", "arrays"
+    batch_invariant: ClassVar[bool] = False  # whether a row's answer has the same bits whoever shares its batch
     by_features: ClassVar[bool] = False  # whether `record` takes inputs whose features lie one after the other
 
     inputs: Array
@@ -65,7 +67,7 @@ class Module:
         One that has modules in its attributes and whose inference is not its training, since a Dropout or a BatchNorm
         is among them, calls them here.
         """
-        return _apart(self).forward(inputs)
+        return _inference_copy(self).forward(inputs)
 
     def record(self, inputs: Array) -> tuple[Array, list[Line], Backward]:
         """This module's part of a tape (see tape.py), for a batch that will always lie in `inputs`.
@@ -98,7 +100,7 @@ class Module:
 
     def config(self) -> dict[str, Any]:
         """What rebuilds this module, arrays apart: its type's name and its sizes, as JSON knows them."""
-        values = {name: getattr(self, name) for name in self.fields}
+        values = {name: getattr(self, name) for name in self.config_fields}
         shown = {name: list(value) if isinstance(value, tuple) else value for name, value in values.items()}
         return {"type": type(self).__name__, **shown}
 
@@ -108,10 +110,8 @@ class Module:
         return f"{kind[1]}({', '.join(f'{name}={value!r}' for name, value in sizes)})"
 
     def _check_fields(self) -> None:
-        """ValueError where an attribute is not what `fields` want of it. A number of NumPy's becomes one of Python's,
-        as JSON knows it.
-        """
-        for name, field in self.fields.items():
+        """Raise ValueError for an attribute that its `config_fields` entry rejects; unwrap NumPy scalars."""
+        for name, field in self.config_fields.items():
             value = getattr(self, name)
             if isinstance(value, np.generic):
                 value = value.item()
@@ -134,14 +134,14 @@ class Module:
         return True
 
 
-def _apart(module: Module) -> Module:
+def _inference_copy(module: Module) -> Module:
     """A copy that remembers things for itself, as the modules in its attributes do; arrays are shared."""
     twin = copy.copy(module)
     for name, value in vars(module).items():
         if isinstance(value, Module):
-            vars(twin)[name] = _apart(value)
+            vars(twin)[name] = _inference_copy(value)
         elif isinstance(value, (list, tuple)) and any(isinstance(inner, Module) for inner in value):
-            vars(twin)[name] = [_apart(inner) if isinstance(inner, Module) else inner for inner in value]
+            vars(twin)[name] = [_inference_copy(inner) if isinstance(inner, Module) else inner for inner in value]
     return twin
 
 

@@ -17,20 +17,20 @@ from typing import ClassVar
 import numpy as np
 import numpy.typing as npt
 
-from model_store.nn.config_fields import NUMBER, SIZE
+from model_store.nn.config_fields import FINITE_FLOAT, POSITIVE_INT
 from model_store.nn.module import Shape
-from model_store.nn.parametrized import Held, Learned
+from model_store.nn.parametrized import ArrayAttribute, ParametrizedModule
 from model_store.nn.tape import Array, Backward, Line, scalar
 
 
-class _Norm(Learned):
+class _Norm(ParametrizedModule):
     """What the two have in common: X (..., size), scale (size,), shift (size,), Y like X."""
 
-    learned = ("scale", "shift")
-    options = ("dtype", "arrays")
-    alone = True
+    parameter_names = ("scale", "shift")
+    build_options = ("dtype", "arrays")
+    batch_invariant = True
 
-    scale, shift = Held(), Held()
+    scale, shift = ArrayAttribute(), ArrayAttribute()
     _scale: Array
     _shift: Array
     scale_grad: Array
@@ -44,13 +44,13 @@ class _Norm(Learned):
         if not epsilon > 0:
             raise ValueError(f"{type(self).__name__}.epsilon: expected a number above 0, found {epsilon}")
         if arrays is not None:
-            self.adopt(dtype, arrays)
+            self.adopt_read_only(dtype, arrays)
         else:
             zeros, ones = np.zeros(self.size), np.ones(self.size)
-            self.begin(dtype, scale=ones, shift=zeros, running_mean=zeros, running_variance=ones)
+            self.initialize(dtype, scale=ones, shift=zeros, running_mean=zeros, running_variance=ones)
 
     def shapes(self) -> dict[str, Shape]:
-        return dict.fromkeys((*self.learned, *self.kept), (self.size,))
+        return dict.fromkeys((*self.parameter_names, *self.buffers), (self.size,))
 
     def output_shape(self, input_shape: Shape | None) -> Shape | None:
         if input_shape is not None and input_shape[-1] != self.size:
@@ -81,7 +81,7 @@ class LayerNorm(_Norm):
     A row's answer depends on the row alone, in training as in inference.
     """
 
-    fields: ClassVar = {"size": SIZE, "epsilon": NUMBER}
+    config_fields: ClassVar = {"size": POSITIVE_INT, "epsilon": FINITE_FLOAT}
 
     def __init__(
         self,
@@ -164,10 +164,10 @@ class BatchNorm(_Norm):
     averages, which it leaves as they are.
     """
 
-    fields: ClassVar = {"size": SIZE, "momentum": NUMBER, "epsilon": NUMBER}
-    kept = ("running_mean", "running_variance")
+    config_fields: ClassVar = {"size": POSITIVE_INT, "momentum": FINITE_FLOAT, "epsilon": FINITE_FLOAT}
+    buffers = ("running_mean", "running_variance")
 
-    running_mean, running_variance = Held(), Held()
+    running_mean, running_variance = ArrayAttribute(), ArrayAttribute()
     _running_mean: Array
     _running_variance: Array
 

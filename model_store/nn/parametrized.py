@@ -12,17 +12,17 @@ from model_store.nn.module import Module, Shape
 from model_store.nn.tape import Array
 
 
-class Held:
+class ArrayAttribute:
     """An array of a layer as an attribute. Assigning copies into it, so that views into a network's vector survive."""
 
     def __set_name__(self, owner: type, name: str) -> None:
         self.name = name
 
     @overload
-    def __get__(self, layer: None, owner: type) -> Held: ...
+    def __get__(self, layer: None, owner: type) -> ArrayAttribute: ...
     @overload
     def __get__(self, layer: object, owner: type | None = None) -> Array: ...
-    def __get__(self, layer: object | None, owner: type | None = None) -> Held | Array:
+    def __get__(self, layer: object | None, owner: type | None = None) -> ArrayAttribute | Array:
         if layer is None:  # of the class, which has none
             return self
         array: Array = vars(layer)[f"_{self.name}"]
@@ -40,22 +40,22 @@ class Held:
         array[...] = found
 
 
-class Learned(Module):
+class ParametrizedModule(Module):
     """A module with arrays: the `learned`, each with a gradient beside it, and the `kept`, which it measures itself.
 
     The array `weights` lies in `_weights`, its gradient in `weights_grad`.
     """
 
-    learned: ClassVar[tuple[str, ...]] = ("weights", "bias")
-    kept: ClassVar[tuple[str, ...]] = ()
+    parameter_names: ClassVar[tuple[str, ...]] = ("weights", "bias")
+    buffers: ClassVar[tuple[str, ...]] = ()
     dtype: np.dtype[Any]
-    options: ClassVar[tuple[str, ...]] = ("dtype", "rng", "initializer", "arrays")
+    build_options: ClassVar[tuple[str, ...]] = ("dtype", "rng", "initializer", "arrays")
 
     def shapes(self) -> dict[str, Shape]:
         """The shape of every array, by name, in the order of saving."""
         raise NotImplementedError(f"{type(self).__name__} has no shapes()")
 
-    def begin(self, dtype: npt.DTypeLike, **first: Array) -> None:
+    def initialize(self, dtype: npt.DTypeLike, **first: Array) -> None:
         """Start from these values."""
         self.dtype = np.dtype(dtype).newbyteorder("=")
         if self.dtype not in (np.float32, np.float64, np.float16):
@@ -63,10 +63,10 @@ class Learned(Module):
         for name in self.shapes():
             array = first[name].astype(self.dtype)
             setattr(self, f"_{name}", array)
-            if name in self.learned:
+            if name in self.parameter_names:
                 setattr(self, f"{name}_grad", np.zeros_like(array))
 
-    def adopt(self, dtype: npt.DTypeLike, arrays: Mapping[str, Array]) -> None:
+    def adopt_read_only(self, dtype: npt.DTypeLike, arrays: Mapping[str, Array]) -> None:
         """Infer on these very arrays, uncopied: a read-only memory map stays one. ValueError where one does not fit.
 
         The gradients are read-only zeros that take no memory, so training such a layer by mistake is a ValueError.
@@ -76,17 +76,17 @@ class Learned(Module):
             array = _fitting(arrays, name, shape, self.dtype).view()
             array.flags.writeable = False
             setattr(self, f"_{name}", array)
-            if name in self.learned:
+            if name in self.parameter_names:
                 setattr(self, f"{name}_grad", np.broadcast_to(array.dtype.type(0), shape))
 
     def parameters(self) -> list[Array]:
-        return [vars(self)[f"_{name}"] for name in self.learned]
+        return [vars(self)[f"_{name}"] for name in self.parameter_names]
 
     def gradients(self) -> list[Array]:
-        return [vars(self)[f"{name}_grad"] for name in self.learned]
+        return [vars(self)[f"{name}_grad"] for name in self.parameter_names]
 
     def arrays(self) -> dict[str, Array]:
-        return {name: vars(self)[f"_{name}"] for name in (*self.learned, *self.kept)}
+        return {name: vars(self)[f"_{name}"] for name in (*self.parameter_names, *self.buffers)}
 
 
 def _fitting(arrays: Mapping[str, Array], name: str, shape: Shape, dtype: np.dtype[Any]) -> Array:

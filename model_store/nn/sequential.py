@@ -9,7 +9,7 @@ from typing import Any, Literal
 
 import numpy as np
 
-from model_store.nn.batch_invariant import SIZES, filled
+from model_store.nn.batch_invariant import BLOCK_SIZES, pad_rows
 from model_store.nn.module import Module, Shape, as_rows
 from model_store.nn.tape import Array, Backward, Line, aligned_zeros, by_rows
 
@@ -109,7 +109,7 @@ class Sequential(Module):
     def __call__(self, inputs: Array) -> Array:
         rows, column = self._entered(inputs)
         for module in self.modules:
-            rows = module(rows) if module.alone else _by_blocks(module, rows)
+            rows = module(rows) if module.batch_invariant else _by_blocks(module, rows)
         return rows.T if column else rows
 
     @property
@@ -233,6 +233,6 @@ def _vector_of(arrays: Sequence[Array]) -> Array | None:
 
 def _by_blocks(module: Module, rows: Array) -> Array:
     """The answers of a module that is not known to answer each row alone: it always sees as many rows."""
-    whole = filled(rows, SIZES[0])
-    starts = range(0, max(len(whole), 1), SIZES[0])
-    return np.concatenate([module(whole[start : start + SIZES[0]]) for start in starts])[: len(rows)]
+    whole = pad_rows(rows, BLOCK_SIZES[0])
+    starts = range(0, max(len(whole), 1), BLOCK_SIZES[0])
+    return np.concatenate([module(whole[start : start + BLOCK_SIZES[0]]) for start in starts])[: len(rows)]

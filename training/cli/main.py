@@ -29,8 +29,8 @@ from model_store.registry.store import open_store
 from training.cli import output
 from training.cli import scaffold as initial
 from training.data.splitting import Fold
-from training.engine.checkpoint import SECONDS, Checkpoint, CheckpointError, InterruptedTrainingError
-from training.engine.early_stopping import Epoch, OnEpoch
+from training.engine.checkpoint import DEFAULT_INTERVAL_SECONDS, Checkpoint, CheckpointError, InterruptedTrainingError
+from training.engine.early_stopping import EpochCallback, EpochResult
 from training.engine.loop import DivergedError
 from training.errors import DataError, JobError
 from training.pipeline import job as jobs
@@ -132,7 +132,7 @@ def _load(file: str, overrides: tuple[tuple[str, Any], ...], seed: int | None) -
     "--checkpoint-seconds",
     "seconds",
     type=click.FloatRange(0),
-    default=SECONDS,
+    default=DEFAULT_INTERVAL_SECONDS,
     show_default=True,
     metavar="N",
     help="How often it is kept, in seconds.",
@@ -183,13 +183,15 @@ def run(
     _print_notes(out, prepared)
     checkpoint = _checkpoint(Path(file), directory, prepared, resume=resume, seconds=seconds)
     if resume and common.verbosity() >= 0:
-        found = f"goes on from {checkpoint.path}" if checkpoint.found else f"there is no {checkpoint.path}: starts anew"
+        found = (
+            f"goes on from {checkpoint.path}" if checkpoint.has_state else f"there is no {checkpoint.path}: starts anew"
+        )
         out.print(f"note: {found}", soft_wrap=True)
     try:
         with _progress(out, prepared) as on_epoch:
             outcome = jobs.fit(prepared, on_epoch, checkpoint)
     except InterruptedTrainingError as error:
-        fix = "; train --resume continues it" if error.kept else ""
+        fix = "; train --resume continues it" if error.saved else ""
         common.fail(f"{error}{fix}", 128 + error.signal)
     except DivergedError as error:
         checkpoint.remove()  # from there it would diverge again
@@ -296,7 +298,7 @@ def _prepared(out: Console, job: jobs.Job) -> jobs.Prepared:
 
 
 @contextmanager
-def _progress(out: Console, prepared: jobs.Prepared) -> Iterator[OnEpoch | None]:
+def _progress(out: Console, prepared: jobs.Prepared) -> Iterator[EpochCallback | None]:
     """A bar on a terminal, a line for each epoch elsewhere, nothing with -q."""
     if common.verbosity() < 0:
         yield None
@@ -307,7 +309,7 @@ def _progress(out: Console, prepared: jobs.Prepared) -> Iterator[OnEpoch | None]
         with Progress(text, BarColumn(), MofNCompleteColumn(), TimeRemainingColumn(), console=out) as bar:
             task = bar.add_task("epoch", total=prepared.job.settings.train.epochs)
 
-            def advance(epoch: Epoch) -> None:
+            def advance(epoch: EpochResult) -> None:
                 loss = epoch.loss if epoch.validation_loss is None else epoch.validation_loss
                 which = "loss" if epoch.validation_loss is None else "validation loss"
                 bar.update(task, completed=epoch.number, description=f"{which} {loss:.5f}")

@@ -16,7 +16,7 @@ from model_store.report.markup import number
 from model_store.schema.row_parser import as_written
 from model_store.schema.signature import CategoryColumn, ClassificationOutput, NumberColumn
 from training.data.splitting import Fold
-from training.engine.early_stopping import Epoch
+from training.engine.early_stopping import EpochResult
 from training.pipeline.cross_validation import Figures, figures
 from training.pipeline.job import Outcome, Prepared
 from training.pipeline.lr_range_test import HIGHEST, LOWEST, RateCurve
@@ -30,7 +30,7 @@ _BAR = 30  # characters of a loss that is the first one
 _LONGEST_ROW = 200  # characters of a row that is still fit for a command line
 
 
-def epoch_line(epoch: Epoch) -> str:
+def epoch_line(epoch: EpochResult) -> str:
     line = f"epoch {epoch.number}/{epoch.of}  loss {epoch.loss:.6g}"
     return line if epoch.validation_loss is None else f"{line}  validation loss {epoch.validation_loss:.6g}"
 

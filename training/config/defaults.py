@@ -25,7 +25,7 @@ SCHEDULE_KEYS: Mapping[str, tuple[str, ...]] = {
     "step": ("epochs", "decay"),
     "cosine": ("lowest",),
     "one_cycle": ("rise", "first", "last"),
-    "plateau": ("patience", "decay", "threshold", "rest", "lowest"),
+    "plateau": ("patience", "decay", "threshold", "cooldown", "lowest"),
 }
 # What a job gets that leaves them out, so that they can be read in the model's record.
 DEFAULTS: Mapping[str, Mapping[str, Any]] = {

@@ -45,7 +45,7 @@ class NetworkSection:
 
 
 @dataclass(frozen=True)
-class EarlyStopping:
+class EarlyStoppingSection:
     patience: int = 20
     min_delta: float = 0.0
 
@@ -64,7 +64,7 @@ class ScheduleSection:
     last: float | None = None
     patience: int | None = None
     threshold: float | None = None
-    rest: int | None = None
+    cooldown: int | None = None
 
 
 @dataclass(frozen=True)
@@ -87,7 +87,7 @@ class TrainSection:
     batch_size: int | str = 32
     seed: int = 0
     threads: int = 1
-    early_stopping: EarlyStopping | None = None
+    early_stopping: EarlyStoppingSection | None = None
 
 
 @dataclass(frozen=True)

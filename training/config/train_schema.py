@@ -23,7 +23,7 @@ from training.config.fields import (
     whole,
     whole_number,
 )
-from training.config.settings import EarlyStopping, ScheduleSection, TrainSection
+from training.config.settings import EarlyStoppingSection, ScheduleSection, TrainSection
 from training.losses import LOSSES
 from training.optim.lr_schedulers import SCHEDULES
 from training.optim.optimizers import OPTIMIZERS
@@ -61,7 +61,7 @@ def _misplaced(data: Mapping[str, Any], kind: str, chosen: str, keys: Mapping[st
 
 
 class EarlyStoppingSchema(Base):
-    section = EarlyStopping
+    section = EarlyStoppingSection
     patience = whole_number(1, 2**53)
     min_delta = _at_least_0()
 
@@ -78,7 +78,7 @@ class ScheduleSchema(Base):
     last = _share()
     patience = whole_number(0, 2**53)
     threshold = _below_1()
-    rest = whole_number(0, 2**53)
+    cooldown = whole_number(0, 2**53)
 
     @validates_schema
     def _own_keys(self, data: dict[str, Any], **_: Any) -> None:

@@ -23,8 +23,10 @@ from model_store.nn import Array
 from model_store.utils.atomic_write import remove_unfinished, replacing, sync_directory
 from training.errors import DAMAGED, FaultyError, TrainingError
 
-SECONDS = 60.0
+DEFAULT_INTERVAL_SECONDS = 60.0
 _IDENTITY = "identity"
+# Checkpoints written by 0.1.0 before its release have the names on the left.
+_RENAMED = {"watch/": "early_stopping/", "training/chance": "training/rng_states"}
 
 
 class Stateful(Protocol):
@@ -44,17 +46,17 @@ class CheckpointError(FaultyError):
 
 
 class InterruptedTrainingError(TrainingError):
-    """A signal ended the training; `kept` says whether the checkpoint holds all of it."""
+    """A signal ended the training; `saved` says whether the checkpoint holds all of it."""
 
     def __init__(self, number: int, path: Path, problem: str) -> None:
-        self.signal, self.path, self.kept = signal.Signals(number), path, not problem
+        self.signal, self.path, self.saved = signal.Signals(number), path, not problem
         super().__init__(f"stopped by {self.signal.name}; {problem or f'what it has learned is kept in {path}'}")
 
 
 class Checkpoint:
     """Keeps a training in the file `path`: every so many `seconds`, and when a signal ends it.
 
-    `train` tells when a step is over, registers what it keeps (`follow`) and goes on from the file where `resume` is
+    `train` tells when a step is over, registers what it keeps (`register`) and goes on from the file where `resume` is
     true (`restore`). A checkpoint that cannot be written is no reason to end a training: `warn` is told, once.
     """
 
@@ -64,7 +66,7 @@ class Checkpoint:
         identity: Mapping[str, Any],
         *,
         resume: bool = False,
-        seconds: float = SECONDS,
+        seconds: float = DEFAULT_INTERVAL_SECONDS,
         warn: Callable[[str], None] = lambda _: None,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
@@ -73,17 +75,17 @@ class Checkpoint:
         self._parts: dict[str, Stateful] = {}
         self._signal: int | None = None
         self._next = clock() + seconds
-        self._mine = False  # whether the file is this training's
-        self._arrays = self._opened(resume)
+        self._owned = False  # whether the file is this training's
+        self._arrays = self._open(resume)
         if resume:
-            self._tidy()
+            self._remove_temporary_files()
 
     @property
-    def found(self) -> bool:
+    def has_state(self) -> bool:
         """Whether there is something to go on from."""
         return bool(self._arrays)
 
-    def follow(self, **parts: Stateful) -> None:
+    def register(self, **parts: Stateful) -> None:
         """Keep these too, by name."""
         self._parts.update(parts)
 
@@ -92,7 +94,7 @@ class Checkpoint:
 
         CheckpointError where a part cannot be: of another version of this package it may keep something else.
         """
-        if not self.found:
+        if not self.has_state:
             return False
         for name, part in self._parts.items():
             mine = name + "/"
@@ -124,18 +126,18 @@ class Checkpoint:
 
     def remove(self) -> None:
         """The training has come to its end: nothing is left to continue. What another one left stays."""
-        self._tidy()
+        self._remove_temporary_files()
         with suppress(OSError):
-            if self._mine:
+            if self._owned:
                 self.path.unlink(missing_ok=True)
 
-    def _tidy(self) -> None:
+    def _remove_temporary_files(self) -> None:
         """Remove what trainings that were killed in the middle of `save` left: each may be as large as a checkpoint."""
         with suppress(OSError):
             remove_unfinished(self.path)
 
     @contextmanager
-    def heeding_signals(self) -> Iterator[None]:
+    def stop_on_signals(self) -> Iterator[None]:
         """Within, SIGTERM and SIGINT end the training after its step, and keep it; a second one ends it at once."""
 
         def note(number: int, _: FrameType | None) -> None:
@@ -153,23 +155,23 @@ class Checkpoint:
 
     def _write(self) -> None:
         arrays = {f"{name}/{key}": a for name, part in self._parts.items() for key, a in part.state().items()}
-        arrays[_IDENTITY] = as_bytes(self.identity)
+        arrays[_IDENTITY] = json_to_array(self.identity)
         with replacing(self.path) as file:
             np.savez(file, allow_pickle=False, **arrays)
-        self._mine = True
+        self._owned = True
         sync_directory(self.path.parent)
 
-    def _opened(self, resume: bool) -> dict[str, Array]:
+    def _open(self, resume: bool) -> dict[str, Array]:
         """The arrays to go on from. CheckpointError where the file is another job's, or would be lost."""
         try:
             with self.path.open("rb") as file, np.load(file, allow_pickle=False) as archive:
                 arrays = dict(archive)
-            identity = from_bytes(arrays.pop(_IDENTITY))
+            identity = json_from_array(arrays.pop(_IDENTITY))
         except FileNotFoundError:
             return {}
         except (TypeError, *DAMAGED) as error:
             if not resume:
-                self._mine = True  # of no use to anybody: the next checkpoint takes its place
+                self._owned = True  # of no use to anybody: the next checkpoint takes its place
                 return {}
             fault = Fault("", f"expected a checkpoint of a training; found {error}", "remove it to start anew")
             raise CheckpointError(str(self.path), [fault]) from error
@@ -193,17 +195,24 @@ class Checkpoint:
                 "it is lost once this one is kept there, unless you move it away"
             )
             return {}
-        self._mine = True
-        return arrays
+        self._owned = True
+        return {_current_name(name): array for name, array in arrays.items()}
 
 
-def as_bytes(value: Any) -> Array:
+def _current_name(name: str) -> str:
+    for old, new in _RENAMED.items():
+        if name.startswith(old):
+            return new + name.removeprefix(old)
+    return name
+
+
+def json_to_array(value: Any) -> Array:
     """Plain data as an array of its JSON's bytes."""
     text = json.dumps(value, default=lambda array: array.tolist())
     return np.frombuffer(text.encode(), np.uint8)
 
 
-def from_bytes(array: Array) -> Any:
+def json_from_array(array: Array) -> Any:
     return json.loads(array.tobytes())
 
 
@@ -214,8 +223,8 @@ def _differences(kept: Any, found: Any, location: str = "") -> Iterator[tuple[st
             inner = f"{location}.{key}".removeprefix(".")
             yield from _differences(kept.get(key), found.get(key), inner)
     elif kept != found:
-        yield location, _told(kept), _told(found)
+        yield location, _describe(kept), _describe(found)
 
 
-def _told(value: Any) -> str:
+def _describe(value: Any) -> str:
     return "nothing" if value is None else json.dumps(value, ensure_ascii=False)

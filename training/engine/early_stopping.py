@@ -1,4 +1,4 @@
-"""Progress: what each epoch came to, when to stop, and which weights were the best."""
+"""Early stopping: record each epoch, stop when the score no longer improves, keep the best weights."""
 
 from __future__ import annotations
 
@@ -10,15 +10,15 @@ from typing import Any
 import numpy as np
 
 from model_store.nn import Array, Sequential
-from training.config.settings import EarlyStopping
+from training.config.settings import EarlyStoppingSection
 from training.engine.loop import DivergedError
 from training.losses import Loss
 
-MOST_POINTS = 500  # of a history that is kept
+MAX_HISTORY_POINTS = 500  # of a history that is kept
 
 
 @dataclass(frozen=True)
-class Epoch:
+class EpochResult:
     """An epoch that has ended. `validation_loss` is None without validation rows."""
 
     number: int
@@ -32,10 +32,10 @@ class Epoch:
         return self.loss if self.validation_loss is None else self.validation_loss
 
 
-OnEpoch = Callable[[Epoch], None]
+EpochCallback = Callable[[EpochResult], None]
 
 
-class Watch:
+class EarlyStopping:
     """Follows a training as its `on_epoch`: keeps the history, stops in time, remembers the best weights."""
 
     def __init__(
@@ -44,8 +44,8 @@ class Watch:
         loss: Loss,
         x_validation: Array,
         y_validation: Array,
-        early_stopping: EarlyStopping | None = None,
-        on_epoch: OnEpoch | None = None,
+        early_stopping: EarlyStoppingSection | None = None,
+        on_epoch: EpochCallback | None = None,
         steps: int = 1,
     ) -> None:
         self.network = network
@@ -54,25 +54,25 @@ class Watch:
         self.early_stopping = early_stopping
         self.on_epoch = on_epoch
         self.steps = steps  # in an epoch
-        self.history: list[Epoch] = []
-        self.best: Epoch | None = None
+        self.history: list[EpochResult] = []
+        self.best: EpochResult | None = None
         self._best_arrays: dict[str, Array] = {}
-        self._lowest = math.inf
+        self._best_score = math.inf
 
     def __call__(self, number: int, of: int, error: float) -> bool:
-        epoch = Epoch(number, of, error, self._validation_loss(number))
+        epoch = EpochResult(number, of, error, self._validation_loss(number))
         self.history.append(epoch)
         if self.on_epoch is not None:
             self.on_epoch(epoch)
         if self.early_stopping is None:
             self.best = epoch
             return False
-        if self.best is None or epoch.score < self._lowest - self.early_stopping.min_delta:
-            self.best, self._lowest = epoch, epoch.score
+        if self.best is None or epoch.score < self._best_score - self.early_stopping.min_delta:
+            self.best, self._best_score = epoch, epoch.score
             self._best_arrays = {name: array.copy() for name, array in self.network.arrays().items()}
         return number - self.best.number >= self.early_stopping.patience
 
-    def restore(self) -> Epoch:
+    def restore_best(self) -> EpochResult:
         """Put the best weights back, if there was an eye on them, and say which epoch's the weights now are."""
         arrays = self.network.arrays()
         for name, best in self._best_arrays.items():
@@ -85,25 +85,29 @@ class Watch:
         history = [(e.of, e.loss, nan if e.validation_loss is None else e.validation_loss) for e in self.history]
         return {
             "history": np.array(history).reshape(-1, 3),
-            "best": np.array([0 if self.best is None else self.best.number, self._lowest]),
+            "best": np.array([0 if self.best is None else self.best.number, self._best_score]),
             **{f"best/{name}": array for name, array in self._best_arrays.items()},
         }
 
     def load_state(self, state: Mapping[str, Array]) -> None:
         self.history = [
-            Epoch(number, int(of), loss, None if math.isnan(validation) else validation)
+            EpochResult(number, int(of), loss, None if math.isnan(validation) else validation)
             for number, (of, loss, validation) in enumerate(state["history"].tolist(), 1)
         ]
-        best, self._lowest = state["best"].tolist()
+        best, self._best_score = state["best"].tolist()
         self.best = self.history[int(best) - 1] if best else None
         self._best_arrays = {
             name.removeprefix("best/"): array for name, array in state.items() if name.startswith("best/")
         }
 
-    def points(self) -> list[dict[str, Any]]:
+    def history_points(self) -> list[dict[str, Any]]:
         """The history to keep: every epoch, or of a long training evenly chosen ones, the first, last and best too."""
         last = len(self.history) - 1
-        chosen = {i * last // (MOST_POINTS - 1) for i in range(MOST_POINTS)} if last >= MOST_POINTS else range(last + 1)
+        chosen = (
+            {i * last // (MAX_HISTORY_POINTS - 1) for i in range(MAX_HISTORY_POINTS)}
+            if last >= MAX_HISTORY_POINTS
+            else range(last + 1)
+        )
         numbers = {*chosen, *([self.best.number - 1] if self.best else [])}
         return [_point(self.history[i]) for i in sorted(numbers)]
 
@@ -118,7 +122,7 @@ class Watch:
         return loss
 
 
-def _point(epoch: Epoch) -> dict[str, Any]:
+def _point(epoch: EpochResult) -> dict[str, Any]:
     point: dict[str, Any] = {"epoch": epoch.number, "loss": epoch.loss}
     if epoch.validation_loss is not None:
         point["validation_loss"] = epoch.validation_loss

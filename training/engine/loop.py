@@ -13,10 +13,10 @@ import numpy.typing as npt
 
 from model_store.nn import Array, Module, Sequential
 from model_store.nn.tape import FEW_FEATURES, FEW_ROWS, Line, beside_ones, by_rows
-from training.engine.checkpoint import Checkpoint, as_bytes, from_bytes
+from training.engine.checkpoint import Checkpoint, json_from_array, json_to_array
 from training.losses import BinaryCrossEntropy, CrossEntropy, Loss
 from training.optim.base import Optimizer
-from training.optim.lr_schedulers import Plan, Schedule
+from training.optim.lr_schedulers import Schedule, ScheduleContext
 
 T = TypeVar("T")  # what decides an order
 OnEpoch = Callable[[int, int, float], bool | None]
@@ -75,24 +75,24 @@ def train(
     rate = optimizer.learning_rate
     count = len(samples)
     in_epoch = math.ceil(count / batch_size)
-    plan = Plan(epochs * in_epoch, in_epoch)
-    progress = Progress(module, rng)
+    context = ScheduleContext(epochs * in_epoch, in_epoch)
+    state = TrainingState(module, rng)
     if checkpoint is not None:
-        checkpoint.follow(training=progress, optimizer=optimizer)
+        checkpoint.register(training=state, optimizer=optimizer)
         if schedule is not None:
-            checkpoint.follow(schedule=schedule)
+            checkpoint.register(schedule=schedule)
         checkpoint.restore()
     try:
-        for epoch in range(len(progress.errors) + 1, epochs + 1):
-            number, total = progress.steps, progress.total
-            for x, y, order, first in samples.epoch(progress, batch_size):
+        for epoch in range(len(state.errors) + 1, epochs + 1):
+            number, total = state.steps, state.total
+            for x, y, order, first in samples.epoch_blocks(state, batch_size):
                 rows = len(x)
                 for start in range(first, rows, batch_size):
                     size = batch_size if start + batch_size <= rows else rows - start
                     if (step := steps.get(size)) is None:
                         step = steps[size] = Step(module, loss, x, y, size, optimizer.scale, whole=size == count)
                     if schedule is not None:
-                        optimizer.learning_rate = rate * schedule.factor((epoch - 1) * in_epoch + number, plan)
+                        optimizer.learning_rate = rate * schedule.factor((epoch - 1) * in_epoch + number, context)
                         step.rescale(optimizer.scale)
                     error = step.run(x, y, start, order)
                     if not isfinite(error):
@@ -101,21 +101,21 @@ def train(
                     number += 1
                     total += error * size
                     if checkpoint is not None and checkpoint.due():
-                        progress.steps, progress.total = number, total
+                        state.steps, state.total = number, total
                         checkpoint.save()
             error = total / count
-            progress.end_epoch(error)
+            state.end_epoch(error)
             if on_epoch is not None:
                 if on_epoch(epoch, epochs, error):
                     break
                 for step in steps.values():  # it may have set another learning rate
                     step.rescale(optimizer.scale)
             if schedule is not None:
-                schedule.saw(error)
+                schedule.on_epoch_end(error)
     finally:
         optimizer.learning_rate = rate
         optimizer.zero_gradients()
-    return progress.errors
+    return state.errors
 
 
 class Samples:
@@ -128,22 +128,22 @@ class Samples:
         return len(self.x)
 
     @property
-    def seen(self) -> Array:
+    def nonzero_features(self) -> Array:
         """Which features any sample has: is not 0 for all of them."""
         return np.asarray(self.x.any(axis=0))
 
-    def epoch(self, progress: Progress, batch_size: int) -> Iterable[tuple[Array, Array, Array | None, int]]:
+    def epoch_blocks(self, state: TrainingState, batch_size: int) -> Iterable[tuple[Array, Array, Array | None, int]]:
         """What is left of an epoch, block by block: samples, targets, in which order, and where to begin.
 
         A block holds whole batches, apart from the last one's end. It is nobody else's until the next one is asked for.
         """
         order = None
-        if progress.rng is not None and batch_size < len(self.x):  # one batch has no order
-            order = progress.draw(lambda rng: rng.permutation(len(self)))
-        return [(self.x, self.y, order, progress.steps * batch_size)]
+        if state.rng is not None and batch_size < len(self.x):  # one batch has no order
+            order = state.draw_order(lambda rng: rng.permutation(len(self)))
+        return [(self.x, self.y, order, state.steps * batch_size)]
 
 
-class Progress:
+class TrainingState:
     """How far a training is, and what it goes on from: the module's arrays, and every generator that it draws from.
 
     `errors` are those of the epochs that are over; `steps` of the next one are taken, and `total` is the sum of their
@@ -157,10 +157,10 @@ class Progress:
         self._before: Any = None  # the state of `rng` from which the present epoch's order was drawn
         self._generators = ([] if rng is None else [rng]) + list(generators(module))
 
-    def draw(self, order: Callable[[np.random.Generator], T]) -> T:
+    def draw_order(self, order: Callable[[np.random.Generator], T]) -> T:
         """What decides the order of this epoch: drawn from `rng` anew, or after `load_state` once more."""
         if self.rng is None:
-            raise ValueError("Progress.draw: expected a generator, found none")
+            raise ValueError("TrainingState.draw_order: expected a generator, found none")
         rng = self.rng
         if self._before is None:
             self._before = rng.bit_generator.state
@@ -174,20 +174,20 @@ class Progress:
         self.steps, self.total, self._before = 0, 0.0, None
 
     def state(self) -> dict[str, Array]:
-        chance = [self._before, *(generator.bit_generator.state for generator in self._generators)]
+        rng_states = [self._before, *(generator.bit_generator.state for generator in self._generators)]
         return {
             "errors": np.array(self.errors),
             "steps": np.array(self.steps),
             "total": np.array(self.total),
-            "chance": as_bytes(chance),
+            "rng_states": json_to_array(rng_states),
             **{name: array.copy() for name, array in self.module.arrays().items()},
         }
 
     def load_state(self, state: Mapping[str, Array]) -> None:
         self.errors, self.steps = state["errors"].tolist(), int(state["steps"])
         self.total = float(state["total"])
-        self._before, *chance = from_bytes(state["chance"])
-        for generator, found in zip(self._generators, chance, strict=True):
+        self._before, *rng_states = json_from_array(state["rng_states"])
+        for generator, found in zip(self._generators, rng_states, strict=True):
             generator.bit_generator.state = found
         for name, array in self.module.arrays().items():
             array[...] = state[name]

@@ -17,21 +17,21 @@ from model_store.nn import Array
 
 
 @dataclass(frozen=True)
-class Plan:
+class ScheduleContext:
     """How long a training is meant to be: `steps` in all, `epoch` of them in an epoch."""
 
-    steps: int
-    epoch: int
+    total_steps: int
+    steps_per_epoch: int
 
 
 class Schedule:
     """A factor for the learning rate at every step."""
 
-    def factor(self, step: int, plan: Plan) -> float:
-        """The factor when `step` steps of `plan` have been taken."""
+    def factor(self, step: int, context: ScheduleContext) -> float:
+        """The factor when `step` steps of `context` have been taken."""
         raise NotImplementedError(f"{type(self).__name__} has no factor()")
 
-    def saw(self, error: float) -> None:
+    def on_epoch_end(self, error: float) -> None:
         """An epoch has ended with this training error."""
 
     def state(self) -> dict[str, Array]:
@@ -45,7 +45,7 @@ class Schedule:
 class Constant(Schedule):
     """`factor(t) = 1`."""
 
-    def factor(self, step: int, plan: Plan) -> float:
+    def factor(self, step: int, context: ScheduleContext) -> float:
         return 1.0
 
 
@@ -60,8 +60,8 @@ class StepDecay(Schedule):
         _check(0 < decay <= 1, "StepDecay.decay", "a number above 0, at most 1", decay)
         self.epochs, self.decay = epochs, decay
 
-    def factor(self, step: int, plan: Plan) -> float:
-        return float(self.decay ** (step // (self.epochs * plan.epoch)))
+    def factor(self, step: int, context: ScheduleContext) -> float:
+        return float(self.decay ** (step // (self.epochs * context.steps_per_epoch)))
 
 
 class Cosine(Schedule):
@@ -74,14 +74,14 @@ class Cosine(Schedule):
         _check(0 <= lowest <= 1, "Cosine.lowest", "a number from 0 to 1", lowest)
         self.lowest = lowest
 
-    def factor(self, step: int, plan: Plan) -> float:
-        return self.lowest + (1 - self.lowest) * (1 + math.cos(math.pi * step / plan.steps)) / 2
+    def factor(self, step: int, context: ScheduleContext) -> float:
+        return self.lowest + (1 - self.lowest) * (1 + math.cos(math.pi * step / context.total_steps)) / 2
 
 
 class WarmUp(Schedule):
     """`factor(t) = start + (1 - start) t / W` for the W steps of the first `epochs` epochs, then the schedule `then`.
 
-    A line up from `start` (Goyal et al. 2017); `then`, or 1, has the rest of the plan for its own. As PyTorch's
+    A line up from `start` (Goyal et al. 2017); `then`, or 1, covers the steps after them. As PyTorch's
     `SequentialLR` of a `LinearLR` and another. Parts of an epoch count, rounded to whole steps.
     """
 
@@ -91,14 +91,14 @@ class WarmUp(Schedule):
         self.epochs, self.start = epochs, start
         self.then = then or Constant()
 
-    def factor(self, step: int, plan: Plan) -> float:
-        steps = min(round(self.epochs * plan.epoch), plan.steps)
+    def factor(self, step: int, context: ScheduleContext) -> float:
+        steps = min(round(self.epochs * context.steps_per_epoch), context.total_steps)
         if step < steps:
             return self.start + (1 - self.start) * step / steps
-        return self.then.factor(step - steps, Plan(plan.steps - steps, plan.epoch))
+        return self.then.factor(step - steps, ScheduleContext(context.total_steps - steps, context.steps_per_epoch))
 
-    def saw(self, error: float) -> None:
-        self.then.saw(error)
+    def on_epoch_end(self, error: float) -> None:
+        self.then.on_epoch_end(error)
 
     def state(self) -> dict[str, Array]:
         return self.then.state()
@@ -122,17 +122,17 @@ class OneCycle(Schedule):
         _check(0 <= last <= 1, "OneCycle.last", "a number from 0 to 1", last)
         self.rise, self.first, self.last = rise, first, last
 
-    def factor(self, step: int, plan: Plan) -> float:
-        top = self.rise * plan.steps - 1
+    def factor(self, step: int, context: ScheduleContext) -> float:
+        top = self.rise * context.total_steps - 1
         if step <= top and top > 0:
-            return _wave(self.first, 1, step / top)
-        return _wave(1, self.last, (step - top) / (plan.steps - 1 - top))
+            return _half_cosine(self.first, 1, step / top)
+        return _half_cosine(1, self.last, (step - top) / (context.total_steps - 1 - top))
 
 
 class OnPlateau(Schedule):
     """The factor is multiplied by `decay` when, for more than `patience` epochs, no error was the best so far.
 
-    Better is `error < best (1 - threshold)`. For `rest` epochs after a cut nothing is counted; the factor stays at
+    Better is `error < best (1 - threshold)`. For `cooldown` epochs after a cut nothing is counted; the factor stays at
     `lowest` or above. As PyTorch's `ReduceLROnPlateau`.
 
     score: from an epoch's training error, what to watch instead of it: a validation loss, usually.
@@ -143,40 +143,40 @@ class OnPlateau(Schedule):
         patience: int = 10,
         decay: float = 0.1,
         threshold: float = 1e-4,
-        rest: int = 0,
+        cooldown: int = 0,
         lowest: float = 0.0,
         score: Callable[[float], float] | None = None,
     ) -> None:
         _check(patience >= 0, "OnPlateau.patience", "a whole number of at least 0", patience)
         _check(0 < decay < 1, "OnPlateau.decay", "a number between 0 and 1", decay)
         _check(0 <= threshold < 1, "OnPlateau.threshold", "a number from 0 to below 1", threshold)
-        _check(rest >= 0, "OnPlateau.rest", "a whole number of at least 0", rest)
+        _check(cooldown >= 0, "OnPlateau.cooldown", "a whole number of at least 0", cooldown)
         _check(0 <= lowest <= 1, "OnPlateau.lowest", "a number from 0 to 1", lowest)
         self.patience, self.decay, self.threshold = patience, decay, threshold
-        self.rest, self.lowest, self.score = rest, lowest, score
-        self._factor, self._best, self._waited, self._resting = 1.0, math.inf, 0, 0
+        self.cooldown, self.lowest, self.score = cooldown, lowest, score
+        self._factor, self._best, self._bad_epochs, self._cooldown_left = 1.0, math.inf, 0, 0
 
-    def factor(self, step: int, plan: Plan) -> float:
+    def factor(self, step: int, context: ScheduleContext) -> float:
         return self._factor
 
-    def saw(self, error: float) -> None:
+    def on_epoch_end(self, error: float) -> None:
         score = error if self.score is None else self.score(error)
         if score < self._best * (1 - self.threshold):
-            self._best, self._waited = score, 0
+            self._best, self._bad_epochs = score, 0
         else:
-            self._waited += 1
-        if self._resting:
-            self._resting, self._waited = self._resting - 1, 0
-        if self._waited > self.patience:
+            self._bad_epochs += 1
+        if self._cooldown_left:
+            self._cooldown_left, self._bad_epochs = self._cooldown_left - 1, 0
+        if self._bad_epochs > self.patience:
             self._factor = max(self._factor * self.decay, self.lowest)
-            self._resting, self._waited = self.rest, 0
+            self._cooldown_left, self._bad_epochs = self.cooldown, 0
 
     def state(self) -> dict[str, Array]:
-        return {"plateau": np.array([self._factor, self._best, self._waited, self._resting])}
+        return {"plateau": np.array([self._factor, self._best, self._bad_epochs, self._cooldown_left])}
 
     def load_state(self, state: Mapping[str, Array]) -> None:
-        self._factor, self._best, waited, resting = state["plateau"].tolist()
-        self._waited, self._resting = int(waited), int(resting)
+        self._factor, self._best, bad_epochs, cooldown_left = state["plateau"].tolist()
+        self._bad_epochs, self._cooldown_left = int(bad_epochs), int(cooldown_left)
 
 
 SCHEDULES: dict[str, Callable[..., Schedule]] = {
@@ -188,7 +188,7 @@ SCHEDULES: dict[str, Callable[..., Schedule]] = {
 }
 
 
-def _wave(start: float, end: float, part: float) -> float:
+def _half_cosine(start: float, end: float, part: float) -> float:
     """Half a cosine wave from `start` to `end`."""
     return end + (start - end) * (1 + math.cos(math.pi * part)) / 2
 

@@ -39,7 +39,7 @@ from training.data.splitting import Fold, Split, split
 from training.data.streaming.dataset import Stream, stream, streams
 from training.data.streaming.table_reader import open_source
 from training.engine.checkpoint import Checkpoint
-from training.engine.early_stopping import OnEpoch, Watch
+from training.engine.early_stopping import EarlyStopping, EpochCallback
 from training.engine.loop import DivergedError, Samples, train
 from training.errors import DataError, JobError
 from training.evaluation import metrics
@@ -278,7 +278,7 @@ def _check_streamable(job: Job, fold: Fold | None) -> None:
 
 def fit(
     prepared: Prepared,
-    on_epoch: OnEpoch | None = None,
+    on_epoch: EpochCallback | None = None,
     checkpoint: Checkpoint | None = None,
     *,
     diagnostics: bool = True,
@@ -290,12 +290,12 @@ def fit(
     """
     settings = prepared.job.settings
     with threadpool_limits(settings.train.threads, user_api="blas"), np.errstate(all="ignore"):
-        network, watch = _trained(prepared, on_epoch, checkpoint)
-        best = watch.restore()
+        network, early_stopping = _trained(prepared, on_epoch, checkpoint)
+        best = early_stopping.restore_best()
         judged = prepared.split.judged
         outputs = network(prepared.x_judged)
         if not np.isfinite(outputs).all():
-            raise DivergedError(best.number, watch.steps, math.nan)
+            raise DivergedError(best.number, early_stopping.steps, math.nan)
         of = "test rows" if len(prepared.split.test) else "training rows"
         answers, output = prepared.dataset.answers, prepared.signature.output
         found = {"rows": len(judged), "of": of, **metrics.evaluate(output, answers[judged], outputs)}
@@ -310,7 +310,7 @@ def fit(
                 answers[judged],
                 outputs,
                 _generators(settings)[3],
-                passes=_passes(prepared.sizes["training"] * len(watch.history)),
+                passes=_passes(prepared.sizes["training"] * len(early_stopping.history)),
             )
     golden = max(1, min(GOLDEN_ROWS, _GOLDEN_NUMBERS // prepared.signature.width))
     record = {
@@ -319,9 +319,9 @@ def fit(
         "metrics": found,
         "baseline": baseline,
         **drawn,
-        "epochs": len(watch.history),
+        "epochs": len(early_stopping.history),
         "best_epoch": best.number,
-        "history": watch.points(),
+        "history": early_stopping.history_points(),
     }
     model = Model(
         network,
@@ -330,10 +330,10 @@ def fit(
         record,
         Golden(prepared.instances(judged[:golden]), outputs[:golden]),
     )
-    return Outcome(model, found, baseline, len(watch.history), best.number)
+    return Outcome(model, found, baseline, len(early_stopping.history), best.number)
 
 
-def run(job: Job, store: Store | None = None, on_epoch: OnEpoch | None = None) -> Outcome:
+def run(job: Job, store: Store | None = None, on_epoch: EpochCallback | None = None) -> Outcome:
     """Prepare, fit and, with a store, publish."""
     outcome = fit(prepare(job), on_epoch)
     return outcome if store is None else add_report(publish(outcome, job, store), store)
@@ -357,27 +357,31 @@ def add_report(outcome: Outcome, store: Store) -> Outcome:
         raise StoreError(f"{reference} is published, but not its report: {error}") from error
 
 
-def _trained(prepared: Prepared, on_epoch: OnEpoch | None, checkpoint: Checkpoint | None) -> tuple[Any, Watch]:
+def _trained(
+    prepared: Prepared, on_epoch: EpochCallback | None, checkpoint: Checkpoint | None
+) -> tuple[Any, EarlyStopping]:
     settings, parts = prepared.job.settings.train, prepared.split
     _, weights, order, _ = _generators(prepared.job.settings)
     samples = prepared.samples
     network = prepared.design.network(weights)
-    zero_unseen_features(network, samples.seen)
+    zero_unseen_features(network, samples.nonzero_features)
     loss = prepared.design.criterion()
     batch_size = len(samples) if settings.batch_size == "all" else int(settings.batch_size)
     y_validation = prepared.targets(parts.validation)
     steps = math.ceil(len(samples) / batch_size)
-    watch = Watch(network, loss, prepared.x_validation, y_validation, settings.early_stopping, on_epoch, steps)
+    early_stopping = EarlyStopping(
+        network, loss, prepared.x_validation, y_validation, settings.early_stopping, on_epoch, steps
+    )
     optimizer = defaults.optimizer(settings, network)
-    schedule = defaults.schedule(settings, lambda _: watch.history[-1].score)
+    schedule = defaults.schedule(settings, lambda _: early_stopping.history[-1].score)
     if checkpoint is not None:
-        checkpoint.follow(watch=watch)
-    with nullcontext() if checkpoint is None else checkpoint.heeding_signals():
+        checkpoint.register(early_stopping=early_stopping)
+    with nullcontext() if checkpoint is None else checkpoint.stop_on_signals():
         train(
             network, samples, None, loss, optimizer, settings.epochs, batch_size,
-            rng=order, on_epoch=watch, schedule=schedule, checkpoint=checkpoint,
+            rng=order, on_epoch=early_stopping, schedule=schedule, checkpoint=checkpoint,
         )  # fmt: skip
-    return network, watch
+    return network, early_stopping
 
 
 def _passes(trained: int) -> int:

@@ -22,7 +22,7 @@ from model_store.schema.columns import ArrayColumn, CategoryColumn, FaultCollect
 from model_store.schema.signature import Signature
 from training.data.streaming.dataset import Stream, texts_of
 from training.data.streaming.record_file import Chunks, Spool
-from training.engine.loop import Progress, Samples
+from training.engine.loop import Samples, TrainingState
 from training.errors import DataError
 from training.pipeline.network_builder import NetworkSpec
 
@@ -86,12 +86,12 @@ class Blocks(Samples):
         return len(self._spool)
 
     @property
-    def seen(self) -> NDArray[np.bool_]:
+    def nonzero_features(self) -> NDArray[np.bool_]:
         return self._seen
 
-    def epoch(self, progress: Progress, batch_size: int) -> Iterator[tuple[Any, Any, None, int]]:
-        seed = None if progress.rng is None else progress.draw(lambda rng: int(rng.integers(2**63)))
-        blocks = self._blocks(self._spool.order(seed), progress.steps * batch_size, batch_size)
+    def epoch_blocks(self, state: TrainingState, batch_size: int) -> Iterator[tuple[Any, Any, None, int]]:
+        seed = None if state.rng is None else state.draw_order(lambda rng: int(rng.integers(2**63)))
+        blocks = self._blocks(self._spool.order(seed), state.steps * batch_size, batch_size)
         size = _whole(PIECE_NUMBERS // self.width, batch_size)
         room = self._room(size)
         with ThreadPoolExecutor(1, "stream") as ahead:

@@ -11,7 +11,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from model_store.nn.batch_invariant import SIZES, block_rows, filled, in_blocks
+from model_store.nn.batch_invariant import BLOCK_SIZES, block_rows, multiply_in_blocks, pad_rows
 
 KERNELS = {"Nehalem": "sse4_2", "Sandybridge": "avx", "Haswell": "avx2", "Zen": "avx2", "SkylakeX": "avx512f"}
 
@@ -27,9 +27,9 @@ for dtype in (np.float32, np.float64):
         matrix = rng.standard_normal((outputs, inputs)).astype(dtype).T
         rows = rng.standard_normal((50, inputs)).astype(dtype)
         size = batch_invariant.block_rows(inputs, outputs, dtype)
-        alone = np.concatenate([batch_invariant.in_blocks(row[None], matrix, size) for row in rows])
+        alone = np.concatenate([batch_invariant.multiply_in_blocks(row[None], matrix, size) for row in rows])
         order = rng.permutation(50)
-        unsteady += (batch_invariant.in_blocks(rows[order], matrix, size) != alone[order]).any()
+        unsteady += (batch_invariant.multiply_in_blocks(rows[order], matrix, size) != alone[order]).any()
 print(unsteady)
 """
 
@@ -52,19 +52,19 @@ def test_a_row_has_the_same_bits_at_every_place_of_a_block(kernel: str) -> None:
 
 def test_without_trying_sizes_out_a_row_at_another_place_gets_other_bits() -> None:
     """The control: Haswell's kernel treats twelve rows of sixteen one way and four another."""
-    assert unsteady_shapes("Haswell", "batch_invariant.is_even = lambda *_: True") > 0
+    assert unsteady_shapes("Haswell", "batch_invariant.is_row_position_invariant = lambda *_: True") > 0
 
 
 def test_small_products_stay_on_the_fast_path_and_large_ones_share_their_packing() -> None:
     for dtype in (np.float32, np.float64):
         assert block_rows(784, 256, dtype) <= 4
         assert block_rows(256, 128, dtype) in {1, 8}
-        assert block_rows(10_000, 10_000, dtype) in {1, *SIZES}
+        assert block_rows(10_000, 10_000, dtype) in {1, *BLOCK_SIZES}
 
 
 @pytest.mark.parametrize("count", [0, 1, 7, 8, 9, 40])
 def test_any_number_of_rows_is_multiplied(count: int) -> None:
     rng = np.random.default_rng(0)
     rows, matrix = rng.standard_normal((count, 5)), rng.standard_normal((5, 3))
-    np.testing.assert_allclose(in_blocks(rows, matrix, 8), rows @ matrix, rtol=1e-12)
-    assert len(filled(rows, 8)) % 8 == 0
+    np.testing.assert_allclose(multiply_in_blocks(rows, matrix, 8), rows @ matrix, rtol=1e-12)
+    assert len(pad_rows(rows, 8)) % 8 == 0

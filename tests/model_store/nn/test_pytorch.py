@@ -31,7 +31,7 @@ def network(case: dict[str, Array]) -> Sequential:
     modules = []
     for layer in json.loads(str(case["config"])):
         kind = LAYERS[layer.pop("type")]
-        modules.append(kind(**layer, **({"dtype": np.float64} if "dtype" in kind.options else {})))
+        modules.append(kind(**layer, **({"dtype": np.float64} if "dtype" in kind.build_options else {})))
     net = Sequential(modules)
     for name, array in net.arrays().items():
         array[...] = case[f"before/{name}"]

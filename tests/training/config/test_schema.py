@@ -11,7 +11,7 @@ import pytest
 from click.testing import Result
 
 from training.config.schema import SECTIONS
-from training.config.settings import EarlyStopping
+from training.config.settings import EarlyStoppingSection
 from training.config.train_schema import EarlyStoppingSchema, ScheduleSchema
 from training.errors import JobError
 from training.pipeline.job import from_dict, load
@@ -38,7 +38,7 @@ def test_a_minimal_job_gets_the_documented_defaults() -> None:
 
 def test_early_stopping_has_defaults_of_its_own() -> None:
     job = from_dict({**MINIMAL, "train": {"early_stopping": {}}}, Path())
-    assert job.settings.train.early_stopping == EarlyStopping(patience=20, min_delta=0.0)
+    assert job.settings.train.early_stopping == EarlyStoppingSection(patience=20, min_delta=0.0)
 
 
 def test_all_faults_of_a_job_are_told_at_once_in_the_order_of_the_file() -> None:

@@ -22,7 +22,7 @@ from training import MSE, SGD, train
 from training.data.streaming import dataset, record_file, source
 from training.data.type_inference import Summary, summary_of
 from training.engine.checkpoint import Checkpoint
-from training.engine.loop import Progress
+from training.engine.loop import TrainingState
 from training.errors import DataError, JobError
 from training.pipeline import streaming_loader
 from training.pipeline.job import Prepared, fit, from_dict, load, prepare
@@ -75,7 +75,7 @@ def job(path: Path, **sections: dict[str, Any]) -> Any:
 
 def everything(prepared: Prepared) -> tuple[np.ndarray, np.ndarray]:
     """All training rows of a stream, in their order."""
-    found = [(x.copy(), y.copy()) for x, y, _, _ in prepared.samples.epoch(Progress(Sequential([])), 50)]
+    found = [(x.copy(), y.copy()) for x, y, _, _ in prepared.samples.epoch_blocks(TrainingState(Sequential([])), 50)]
     return np.concatenate([x for x, _ in found]), np.concatenate([y for _, y in found])
 
 
@@ -135,7 +135,9 @@ def test_an_epoch_has_every_row_once_and_in_another_order_each_time(path: Path) 
     rng = np.random.default_rng(0)
     seen = []
     for _ in range(2):
-        pieces = [x.copy() for x, _, order, first in prepared.samples.epoch(Progress(Sequential([]), rng), 50)]
+        pieces = [
+            x.copy() for x, _, order, first in prepared.samples.epoch_blocks(TrainingState(Sequential([]), rng), 50)
+        ]
         assert len(pieces) > len(expected) / 512
         assert all(len(piece) % 50 == 0 for piece in pieces[:-1])
         seen.append(np.concatenate(pieces))
@@ -285,7 +287,7 @@ def test_arrays_stream(tmp_path: Path, form: str, monkeypatch: pytest.MonkeyPatc
     expected = prepare(from_dict({**content, "data": {**data, "stream": False}}, tmp_path)).signature
     assert prepared.signature.inputs[0].scale == expected.inputs[0].scale
     assert prepared.signature.output == expected.output
-    assert not prepared.samples.seen[15]
+    assert not prepared.samples.nonzero_features[15]
     outcome = fit(prepared)
     assert outcome.metrics["accuracy"] == 1
     assert outcome.model.predict(prepared.test_instances[:3])
@@ -303,7 +305,7 @@ def test_large_rows_that_lie_sorted_by_class_come_to_the_network_mixed(
     np.savez(tmp_path / "t.npz", x=x, y=(np.arange(rows) * classes // rows).astype(np.uint8))
     content = {"model": {"name": "m"}, "data": {"path": "t.npz", "stream": True, "task": "classification"}}
     samples = prepare(from_dict(content, tmp_path)).samples
-    learned = samples.epoch(Progress(Sequential([]), np.random.default_rng(0)), 50)
+    learned = samples.epoch_blocks(TrainingState(Sequential([]), np.random.default_rng(0)), 50)
     first = np.concatenate([y.copy() for _, y, _, _ in islice(learned, 4)])  # of one block
     assert first.sum(axis=0).min() > len(first) / classes / 2
 
@@ -382,7 +384,7 @@ def test_a_category_that_only_rows_held_out_have_is_told_with_its_row(tmp_path: 
     with pytest.raises(DataError, match=r"row \d+, column colour: expected one of .*"):
         prepare(job(tmp_path / "t.csv", data={"columns": ["colour"]}))
     prepared = prepare(job(tmp_path / "t.csv", data={"columns": ["colour"], "unknown": "bucket"}))
-    assert not prepared.samples.seen[-1]
+    assert not prepared.samples.nonzero_features[-1]
 
 
 def test_parquet_is_always_streamed_and_damage_is_told(tmp_path: Path) -> None:

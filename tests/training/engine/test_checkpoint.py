@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import os
 import random
+import shutil
 import signal
 import subprocess
 import sys
@@ -22,11 +23,12 @@ from model_store.nn import Array, Linear, Module, Sequential, Tanh
 from model_store.registry.store import open_store
 from tests.training.conftest import flowers
 from training import MSE, SGD, OnPlateau, train
-from training.config.settings import EarlyStopping
+from training.config.settings import EarlyStoppingSection
 from training.engine.checkpoint import Checkpoint, CheckpointError, InterruptedTrainingError
-from training.engine.early_stopping import Watch
+from training.engine.early_stopping import EarlyStopping
 
 ROOT = Path(__file__).parents[3]
+FIXTURES = ROOT / "tests" / "fixtures"
 IDENTITY = {"job": {"train": {"seed": 0}}, "data": {"rows": 10}}
 
 
@@ -87,17 +89,18 @@ def training(checkpoint: Checkpoint | None) -> dict[str, Any]:
     y = np.tanh(x[:, :1] - x[:, 1:2])
     layers = [Linear(3, 4, dtype=np.float64, rng=rng), Around(Noise(np.random.default_rng(2))), Tanh()]
     network = Sequential([*layers, Linear(4, 1, dtype=np.float64, rng=rng)])
-    watch = Watch(network, MSE(), x[:4], y[:4], EarlyStopping(patience=6))
+    early_stopping = EarlyStopping(network, MSE(), x[:4], y[:4], EarlyStoppingSection(patience=6))
     optimizer = SGD(network, 0.05)
     schedule = OnPlateau(patience=0, decay=0.7)
     if checkpoint is not None:
-        checkpoint.follow(watch=watch)
+        checkpoint.register(early_stopping=early_stopping)
     errors = train(
-        network, x, y, MSE(), optimizer, 8, 4, rng=rng, on_epoch=watch, schedule=schedule, checkpoint=checkpoint
+        network, x, y, MSE(), optimizer, 8, 4,
+        rng=rng, on_epoch=early_stopping, schedule=schedule, checkpoint=checkpoint,
     )  # fmt: skip
-    best = watch.restore()
+    best = early_stopping.restore_best()
     arrays = {name: array.tolist() for name, array in network.arrays().items()}
-    return {"errors": errors, "best": best, "history": watch.history, "chance": rng.random(), **arrays}
+    return {"errors": errors, "best": best, "history": early_stopping.history, "chance": rng.random(), **arrays}
 
 
 @pytest.mark.parametrize("fatal", range(1, 24))
@@ -109,8 +112,19 @@ def test_a_training_killed_after_any_step_ends_as_if_it_had_not_been(tmp_path: P
     with pytest.raises(Killed):
         training(doomed)
     heir = Checkpoint(path, IDENTITY, resume=True)
-    assert heir.found
+    assert heir.has_state
     assert training(heir) == expected
+
+
+def test_a_checkpoint_with_the_names_of_an_older_version_is_resumed(tmp_path: Path) -> None:
+    """The fixture was written after step 10 by version 0.1.0, which named parts `watch` and `chance`."""
+    path = tmp_path / "job.checkpoint.npz"
+    shutil.copy(FIXTURES / "old_checkpoint.npz", path)
+    resumed, expected = training(Checkpoint(path, IDENTITY, resume=True)), training(None)
+    np.testing.assert_allclose(resumed["errors"], expected["errors"], rtol=1e-9)
+    assert len(resumed["history"]) == len(expected["history"])
+    assert resumed["chance"] == expected["chance"]
+    np.testing.assert_allclose(resumed["modules.0.weights"], expected["modules.0.weights"], rtol=1e-9)
 
 
 def test_a_training_may_be_killed_again_and_again(tmp_path: Path) -> None:
@@ -141,7 +155,7 @@ def test_what_a_killed_writer_left_is_removed_and_nothing_else(tmp_path: Path) -
 
 def test_without_a_file_there_is_nothing_to_go_on_from(tmp_path: Path) -> None:
     checkpoint = Checkpoint(tmp_path / "none.npz", IDENTITY, resume=True)
-    assert not checkpoint.found
+    assert not checkpoint.has_state
     assert training(checkpoint) == training(None)
 
 
@@ -175,7 +189,7 @@ def test_a_checkpoint_of_another_job_or_of_other_data_is_refused(tmp_path: Path,
     with pytest.raises(CheckpointError) as caught:
         Checkpoint(path, IDENTITY, resume=True)
     assert expected in str(caught.value)
-    assert not Checkpoint(path, IDENTITY).found  # a new training takes its place
+    assert not Checkpoint(path, IDENTITY).has_state  # a new training takes its location
 
 
 def test_a_training_that_never_kept_anything_leaves_what_another_one_kept(tmp_path: Path) -> None:
@@ -206,7 +220,7 @@ def test_a_damaged_checkpoint_is_refused(tmp_path: Path, content: bytes) -> None
     path.write_bytes(content)
     with pytest.raises(CheckpointError, match="expected a checkpoint of a training"):
         Checkpoint(path, IDENTITY, resume=True)
-    assert not Checkpoint(path, IDENTITY).found
+    assert not Checkpoint(path, IDENTITY).has_state
 
 
 def test_a_checkpoint_cut_anywhere_is_refused(tmp_path: Path) -> None:
@@ -248,7 +262,7 @@ def test_a_checkpoint_that_cannot_be_written_is_told_once_and_ends_nothing(tmp_p
     checkpoint = Checkpoint(path, IDENTITY, seconds=0, warn=told.append)
     checkpoint.save()
     before = path.read_bytes()
-    checkpoint.follow(full=Full())
+    checkpoint.register(full=Full())
     assert training(checkpoint) == training(None)
     assert told == [f"the checkpoint {path} could not be written: No space left on device; the training goes on"]
     assert path.read_bytes() == before
@@ -260,11 +274,11 @@ def test_a_signal_ends_the_training_with_a_checkpoint(tmp_path: Path, number: si
     path = tmp_path / "c.npz"
     checkpoint = Checkpoint(path, IDENTITY)
     before = signal.getsignal(number)
-    with checkpoint.heeding_signals():
+    with checkpoint.stop_on_signals():
         os.kill(os.getpid(), number)
         with pytest.raises(InterruptedTrainingError) as caught:
             training(checkpoint)
-    assert caught.value.kept
+    assert caught.value.saved
     assert str(path) in str(caught.value)
     assert signal.getsignal(number) is before
     assert training(Checkpoint(path, IDENTITY, resume=True)) == training(None)
@@ -272,12 +286,12 @@ def test_a_signal_ends_the_training_with_a_checkpoint(tmp_path: Path, number: si
 
 def test_a_signal_on_a_full_disk_says_that_nothing_was_kept(tmp_path: Path) -> None:
     checkpoint = Checkpoint(tmp_path / "c.npz", IDENTITY)
-    checkpoint.follow(full=Full())
-    with checkpoint.heeding_signals():
+    checkpoint.register(full=Full())
+    with checkpoint.stop_on_signals():
         os.kill(os.getpid(), signal.SIGTERM)
         with pytest.raises(InterruptedTrainingError, match="could not be written") as caught:
             checkpoint.save()
-    assert not caught.value.kept
+    assert not caught.value.saved
 
 
 # The command ---------------------------------------------------------------------------------------------------------

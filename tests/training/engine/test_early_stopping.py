@@ -7,8 +7,8 @@ import pytest
 
 from model_store.nn import Linear, Sequential
 from training import MSE, DivergedError
-from training.config.settings import EarlyStopping
-from training.engine.early_stopping import MOST_POINTS, Epoch, Watch
+from training.config.settings import EarlyStoppingSection
+from training.engine.early_stopping import MAX_HISTORY_POINTS, EarlyStopping, EpochResult
 
 NOTHING = np.empty((0, 1), np.float32)
 
@@ -17,10 +17,10 @@ def network() -> Sequential:
     return Sequential([Linear(1, 1, rng=np.random.default_rng(0))])
 
 
-def watch(losses: list[float], early_stopping: EarlyStopping | None) -> tuple[Watch, Sequential, int]:
+def watch(losses: list[float], early_stopping: EarlyStoppingSection | None) -> tuple[EarlyStopping, Sequential, int]:
     """A watch over a training with these losses, whose weights after epoch n are all n, and when it stopped."""
     model = network()
-    watching = Watch(model, MSE(), NOTHING, NOTHING, early_stopping)
+    watching = EarlyStopping(model, MSE(), NOTHING, NOTHING, early_stopping)
     for number, loss in enumerate(losses, 1):
         for array in model.parameters():
             array[:] = number
@@ -30,44 +30,44 @@ def watch(losses: list[float], early_stopping: EarlyStopping | None) -> tuple[Wa
 
 
 def test_training_stops_when_patience_is_out_and_the_best_weights_return() -> None:
-    watching, model, stopped = watch([5, 3, 4, 3, 3.5, 1], EarlyStopping(patience=3))
+    watching, model, stopped = watch([5, 3, 4, 3, 3.5, 1], EarlyStoppingSection(patience=3))
     assert stopped == 5
-    assert watching.restore().number == 2
+    assert watching.restore_best().number == 2
     assert all((array == 2).all() for array in model.parameters())
 
 
 def test_best_weights_return_also_when_no_epoch_was_left() -> None:
-    watching, model, stopped = watch([5, 3, 4], EarlyStopping(patience=10))
+    watching, model, stopped = watch([5, 3, 4], EarlyStoppingSection(patience=10))
     assert stopped == 3
-    assert watching.restore().number == 2
+    assert watching.restore_best().number == 2
     assert all((array == 2).all() for array in model.parameters())
 
 
 def test_an_improvement_below_min_delta_does_not_count() -> None:
-    watching, _, stopped = watch([5, 4.9, 4.8, 4.7, 1], EarlyStopping(patience=3, min_delta=0.5))
+    watching, _, stopped = watch([5, 4.9, 4.8, 4.7, 1], EarlyStoppingSection(patience=3, min_delta=0.5))
     assert stopped == 4
-    assert watching.restore().number == 1
+    assert watching.restore_best().number == 1
 
 
 def test_without_early_stopping_the_last_weights_stay() -> None:
     watching, model, stopped = watch([5, 3, 4], None)
     assert stopped == 3
-    assert watching.restore().number == 3
+    assert watching.restore_best().number == 3
     assert all((array == 3).all() for array in model.parameters())
 
 
 def test_the_validation_rows_decide_where_there_are_any() -> None:
     model = network()
-    seen: list[Epoch] = []
+    seen: list[EpochResult] = []
     ones = np.ones((2, 1), np.float32)
-    watching = Watch(model, MSE(), ones, ones, EarlyStopping(patience=1), seen.append)
+    watching = EarlyStopping(model, MSE(), ones, ones, EarlyStoppingSection(patience=1), seen.append)
     for number, weight in enumerate([0.0, 1.0, 3.0], 1):
         model.modules[0].weights[:] = weight  # type: ignore[attr-defined]
         model.modules[0].bias[:] = 0  # type: ignore[attr-defined]
         stopped = watching(number, 3, 100.0)
     assert stopped
     assert [epoch.validation_loss for epoch in seen] == [1.0, 0.0, 4.0]
-    assert watching.restore().number == 2
+    assert watching.restore_best().number == 2
 
 
 def test_a_validation_loss_that_is_no_number_is_divergence() -> None:
@@ -75,15 +75,15 @@ def test_a_validation_loss_that_is_no_number_is_divergence() -> None:
     ones = np.ones((1, 1), np.float32)
     model.modules[0].weights[:] = np.inf  # type: ignore[attr-defined]
     with np.errstate(invalid="ignore"), pytest.raises(DivergedError):
-        Watch(model, MSE(), ones, ones)(1, 1, 0.5)
+        EarlyStopping(model, MSE(), ones, ones)(1, 1, 0.5)
 
 
-@pytest.mark.parametrize("epochs", [1, 2, MOST_POINTS, MOST_POINTS + 1, 12_345])
+@pytest.mark.parametrize("epochs", [1, 2, MAX_HISTORY_POINTS, MAX_HISTORY_POINTS + 1, 12_345])
 def test_a_long_history_keeps_few_epochs_with_the_first_last_and_best(epochs: int) -> None:
     losses = [1.0 + abs(number - epochs // 3) for number in range(1, epochs + 1)]
-    watching, _, _ = watch(losses, EarlyStopping(patience=epochs))
-    kept = [point["epoch"] for point in watching.points()]
+    watching, _, _ = watch(losses, EarlyStoppingSection(patience=epochs))
+    kept = [point["epoch"] for point in watching.history_points()]
     assert kept == sorted(set(kept))
-    assert len(kept) <= MOST_POINTS + 1
-    assert len(kept) >= min(epochs, MOST_POINTS)
-    assert {1, epochs, watching.restore().number} <= set(kept)
+    assert len(kept) <= MAX_HISTORY_POINTS + 1
+    assert len(kept) >= min(epochs, MAX_HISTORY_POINTS)
+    assert {1, epochs, watching.restore_best().number} <= set(kept)

@@ -9,9 +9,18 @@ import pytest
 
 from model_store.nn import Linear, Sequential
 from training import MSE, SGD, train
-from training.optim.lr_schedulers import Constant, Cosine, OneCycle, OnPlateau, Plan, Schedule, StepDecay, WarmUp
+from training.optim.lr_schedulers import (
+    Constant,
+    Cosine,
+    OneCycle,
+    OnPlateau,
+    Schedule,
+    ScheduleContext,
+    StepDecay,
+    WarmUp,
+)
 
-PLAN = Plan(40, 4)
+CONTEXT = ScheduleContext(40, 4)
 X, Y = np.arange(8.0).reshape(8, 1) / 8, np.ones((8, 1))
 
 
@@ -23,14 +32,14 @@ class Seen(Schedule):
     """Notes what it is asked and told."""
 
     def __init__(self) -> None:
-        self.asked: list[tuple[int, Plan]] = []
+        self.asked: list[tuple[int, ScheduleContext]] = []
         self.told: list[float] = []
 
-    def factor(self, step: int, plan: Plan) -> float:
-        self.asked.append((step, plan))
+    def factor(self, step: int, context: ScheduleContext) -> float:
+        self.asked.append((step, context))
         return 1 / (1 + step)
 
-    def saw(self, error: float) -> None:
+    def on_epoch_end(self, error: float) -> None:
         self.told.append(error)
 
 
@@ -45,7 +54,7 @@ def test_every_step_is_taken_with_the_scheduled_rate() -> None:
 
     optimizer = Watched(net, 0.5)
     errors = train(net, X, Y, MSE(), optimizer, 2, 3, schedule=schedule, on_epoch=None)
-    assert schedule.asked == [(i, Plan(6, 3)) for i in range(6)]
+    assert schedule.asked == [(i, ScheduleContext(6, 3)) for i in range(6)]
     assert rates == [0.5 / (1 + i) for i in range(6)]
     assert schedule.told == errors
     assert optimizer.learning_rate == 0.5
@@ -62,45 +71,54 @@ def test_a_constant_schedule_changes_nothing() -> None:
 
 def test_warm_up_hands_the_rest_of_the_plan_to_what_follows() -> None:
     schedule = WarmUp(2.5, Cosine(), start=0.1)
-    rising = [schedule.factor(step, PLAN) for step in range(10)]
+    rising = [schedule.factor(step, CONTEXT) for step in range(10)]
     assert rising == pytest.approx([0.1 + 0.9 * step / 10 for step in range(10)])
-    assert schedule.factor(10, PLAN) == 1
-    assert schedule.factor(25, PLAN) == pytest.approx(0.5)
-    assert WarmUp(100).factor(39, PLAN) < 1  # longer than the training: it never gets there
+    assert schedule.factor(10, CONTEXT) == 1
+    assert schedule.factor(25, CONTEXT) == pytest.approx(0.5)
+    assert WarmUp(100).factor(39, CONTEXT) < 1  # longer than the training: it never gets there
 
 
 def test_a_plateau_cuts_the_rate_and_its_state_goes_on() -> None:
     def schedule() -> OnPlateau:
-        return OnPlateau(patience=1, decay=0.5, rest=2, lowest=0.2)
+        return OnPlateau(patience=1, decay=0.5, cooldown=2, lowest=0.2)
 
     errors = [3.0, 2.0, 2.0, 2.0, 2.0, 2.0, 2.0, 2.0, 1.0, 1.0, 1.0, 1.0, math.inf, 1.0]
     whole = schedule()
     factors = []
     for error in errors:
-        whole.saw(error)
-        factors.append(whole.factor(0, PLAN))
+        whole.on_epoch_end(error)
+        factors.append(whole.factor(0, CONTEXT))
     assert factors == [1, 1, 1, 0.5, 0.5, 0.5, 0.5, 0.25, 0.25, 0.25, 0.25, 0.2, 0.2, 0.2]
     for cut in range(len(errors)):
         before, after = schedule(), schedule()
         for error in errors[:cut]:
-            before.saw(error)
+            before.on_epoch_end(error)
         after.load_state(before.state())
         for error in errors[cut:]:
-            after.saw(error)
-        assert after.factor(0, PLAN) == factors[-1]
+            after.on_epoch_end(error)
+        assert after.factor(0, CONTEXT) == factors[-1]
 
 
 def test_a_plateau_watches_the_score_it_is_given() -> None:
     scores = iter([2.0, 1.0, 1.0])
     schedule = OnPlateau(patience=0, score=lambda error: next(scores))
     train(net := network(), X, Y, MSE(), SGD(net), 3, schedule=schedule, on_epoch=None)
-    assert schedule.factor(0, PLAN) == 0.1
+    assert schedule.factor(0, CONTEXT) == 0.1
 
 
-@pytest.mark.parametrize("plan", [Plan(1, 1), Plan(2, 1), Plan(3, 3), Plan(4, 2), Plan(1000, 10)])
+@pytest.mark.parametrize(
+    "context",
+    [
+        ScheduleContext(1, 1),
+        ScheduleContext(2, 1),
+        ScheduleContext(3, 3),
+        ScheduleContext(4, 2),
+        ScheduleContext(1000, 10),
+    ],
+)
 @pytest.mark.parametrize("schedule", [Constant(), StepDecay(2, 0.5), Cosine(0.1), WarmUp(1), OneCycle(), OnPlateau()])
-def test_factors_stay_from_0_to_1_in_a_training_of_any_length(schedule: Schedule, plan: Plan) -> None:
-    factors = [schedule.factor(step, plan) for step in range(plan.steps)]
+def test_factors_stay_from_0_to_1_in_a_training_of_any_length(schedule: Schedule, context: ScheduleContext) -> None:
+    factors = [schedule.factor(step, context) for step in range(context.total_steps)]
     assert all(0 < factor <= 1 + 1e-12 for factor in factors)
 
 

@@ -15,7 +15,7 @@ from model_store.nn import Array, Linear, Module, Sequential, Tanh
 from training import MSE, SGD, Adam, AdamW, Optimizer, RMSProp, train
 from training.engine.checkpoint import Checkpoint
 from training.optim import base
-from training.optim.lr_schedulers import Cosine, OneCycle, OnPlateau, Plan, Schedule, StepDecay, WarmUp
+from training.optim.lr_schedulers import Cosine, OneCycle, OnPlateau, Schedule, ScheduleContext, StepDecay, WarmUp
 from training.optim.optimizers import OPTIMIZERS
 
 Make = Callable[[Module], Optimizer]
@@ -122,16 +122,16 @@ def test_ten_steps_are_those_of_pytorch(name: str) -> None:
     ],
 )
 def test_a_schedules_rates_are_those_of_pytorch(name: str, schedule: Schedule) -> None:
-    found = [0.2 * schedule.factor(step, Plan(60, 5)) for step in range(60)]
+    found = [0.2 * schedule.factor(step, ScheduleContext(60, 5)) for step in range(60)]
     np.testing.assert_allclose(found, PYTORCH[name], rtol=1e-9, atol=1e-12)
 
 
 def test_a_plateau_is_that_of_pytorch() -> None:
-    schedule = OnPlateau(patience=1, decay=0.5, threshold=1e-3, rest=2, lowest=0.15)
+    schedule = OnPlateau(patience=1, decay=0.5, threshold=1e-3, cooldown=2, lowest=0.15)
     found = []
     for error in PYTORCH["errors"]:
-        schedule.saw(error)
-        found.append(0.2 * schedule.factor(0, Plan(20, 1)))
+        schedule.on_epoch_end(error)
+        found.append(0.2 * schedule.factor(0, ScheduleContext(20, 1)))
     np.testing.assert_allclose(found, PYTORCH["plateau"], rtol=1e-12)
 
 

@@ -53,13 +53,13 @@ def test_every_key_reaches_the_optimizer() -> None:
 
 
 def test_every_key_reaches_the_schedule() -> None:
-    section = ScheduleSection("plateau", warm_up=2, patience=1, decay=0.5, threshold=0.2, rest=3, lowest=0.1)
+    section = ScheduleSection("plateau", warm_up=2, patience=1, decay=0.5, threshold=0.2, cooldown=3, lowest=0.1)
     found = defaults.schedule(TrainSection(schedule=section), lambda error: 7 * error)
     assert isinstance(found, WarmUp)
     plateau = found.then
     assert isinstance(plateau, OnPlateau)
     assert (found.epochs, plateau.patience, plateau.decay, plateau.threshold) == (2, 1, 0.5, 0.2)
-    assert (plateau.rest, plateau.lowest) == (3, 0.1)
+    assert (plateau.cooldown, plateau.lowest) == (3, 0.1)
     assert plateau.score is not None
     assert plateau.score(2) == 14
     assert defaults.schedule(TrainSection(), lambda error: error) is None
@@ -77,14 +77,14 @@ def test_a_job_trains_with_every_optimizer_and_schedule(job_file: Path, name: st
 
 def test_a_plateau_in_a_job_watches_the_validation_loss(job_file: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     seen: list[float] = []
-    saw = OnPlateau.saw
+    on_epoch_end = OnPlateau.on_epoch_end
 
     def noted(self: OnPlateau, error: float) -> None:
         assert self.score is not None
         seen.append(self.score(error))
-        saw(self, error)
+        on_epoch_end(self, error)
 
-    monkeypatch.setattr(OnPlateau, "saw", noted)
+    monkeypatch.setattr(OnPlateau, "on_epoch_end", noted)
     history = jobs.run(jobs.load(job_file, {"train.schedule": "plateau"})).model.training["history"]
     assert seen == [point["validation_loss"] for point in history]
 
