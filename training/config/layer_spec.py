@@ -1,4 +1,4 @@
-"""The layers of a job file: how `[network] layers` writes them, and the modules that they become.
+"""The layers of a job file: how `[network] layers` writes them.
 
 A number is a dense layer of that size, a text an activation or another layer without settings, a table a layer with
 settings: `{ conv = 16, kernel = 3 }`. Sizes of inputs follow from what comes before.
@@ -9,29 +9,11 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-import numpy as np
 from marshmallow import ValidationError, fields
 
 from model_store.errors import Fault, did_you_mean
-from model_store.nn import (
-    GELU,
-    BatchNorm,
-    Conv2D,
-    Dropout,
-    Flatten,
-    Identity,
-    LayerNorm,
-    LeakyReLU,
-    Linear,
-    MaxPool2D,
-    Module,
-    ReLU,
-    Sigmoid,
-    Softmax,
-    Tanh,
-)
+from model_store.nn import GELU, Identity, LeakyReLU, Module, ReLU, Sigmoid, Softmax, Tanh
 from training.config.fields import Setting, faulty, named, number, shown, whole, whole_number
-from training.errors import JobError
 
 Layer = int | str | dict[str, Any]
 
@@ -57,10 +39,6 @@ TABLES: dict[str, dict[str, Setting]] = {
     "dropout": {"dropout": number("a number from 0 to below 1", lambda rate: 0 <= rate < 1)},
 }
 _EXAMPLES = {"conv": "{ conv = 16, kernel = 3 }", "pool": "{ pool = 2 }", "dropout": "{ dropout = 0.5 }"}
-_RELU_FAMILY = (ReLU, LeakyReLU, GELU)
-
-
-# What a job file may say ---------------------------------------------------------------------------------------------
 
 
 class Layers(fields.Field[list[Layer]]):
@@ -111,70 +89,5 @@ def _table_faults(table: dict[str, Any]) -> Any:
     return wrong
 
 
-# What it becomes -----------------------------------------------------------------------------------------------------
-
-
 def needs_images(layers: Sequence[Layer]) -> bool:
     return any(isinstance(layer, dict) and ("conv" in layer or "pool" in layer) for layer in layers)
-
-
-def modules(
-    layers: Sequence[Layer],
-    input_shape: tuple[int, ...],
-    *,
-    dtype: str,
-    rng: np.random.Generator,
-    initializer: str | None,
-    source: str = "job",
-) -> list[Module]:
-    """The modules of these layers for samples of `input_shape`. JobError where a layer does not fit there.
-
-    Images are flattened before the first dense layer. `rng` draws the weights and, later, what dropout drops; no
-    initializer is he_normal before a ReLU and its kin, else glorot_uniform.
-    """
-    made: list[Module] = []
-    shape = input_shape
-    for i, layer in enumerate(layers):
-        learned = {"dtype": np.dtype(dtype), "rng": rng, "initializer": initializer or _initializer(layers[i + 1 :])}
-        if len(shape) > 1 and (isinstance(layer, int) or layer == "flatten"):
-            made.append(Flatten(shape))
-            shape = made[-1].output_shape(shape) or shape
-        if layer == "flatten":
-            continue
-        try:
-            made.append(_module(layer, shape, rng, learned))
-            shape = made[-1].output_shape(shape) or shape
-        except ValueError as error:
-            raise JobError(source, [Fault(f"network.layers.{i}", str(error))]) from error
-    return made
-
-
-def _module(layer: Layer, shape: tuple[int, ...], rng: np.random.Generator, learned: dict[str, Any]) -> Module:
-    if isinstance(layer, int):
-        return Linear(shape[0], layer, **learned)
-    if layer == "batch_norm":
-        return BatchNorm(shape[-1], dtype=learned["dtype"])
-    if layer == "layer_norm":
-        return LayerNorm(shape[-1], dtype=learned["dtype"])
-    if isinstance(layer, str):
-        activation: Module = OUTPUTS[layer]()
-        return activation
-    if "dropout" in layer:
-        return Dropout(layer["dropout"], rng=rng)
-    kind = "conv" if "conv" in layer else "pool"
-    if len(shape) == 1:
-        raise ValueError(f"expected images for '{kind}'; found {shape[0]} values in a row")
-    settings = {key: value for key, value in layer.items() if key != kind}
-    if kind == "pool":
-        return MaxPool2D(shape, layer["pool"], **settings)
-    return Conv2D(shape, layer["conv"], **settings, **learned)
-
-
-def _initializer(followers: Sequence[Layer]) -> str:
-    """By the first activation that follows before other weights do."""
-    for layer in followers:
-        if isinstance(layer, int) or (isinstance(layer, dict) and "conv" in layer):
-            break
-        if isinstance(layer, str) and layer in OUTPUTS:
-            return "he_normal" if OUTPUTS[layer] in _RELU_FAMILY else "glorot_uniform"
-    return "glorot_uniform"

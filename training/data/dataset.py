@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from model_store.errors import Fault, did_you_mean
 from model_store.schema.signature import ClassificationOutput, Input, RegressionOutput, Signature
 from training.config.settings import DataSection
-from training.data import readers, type_inference
+from training.data import fitting, readers, type_inference
 from training.data.readers import Arrays, Table
 from training.errors import DataError
 
@@ -62,22 +62,22 @@ class Dataset:
             learned = values[training]
             try:
                 if self.kinds[name] == "number":
-                    inputs.append(type_inference.fit_number(name, learned, missing, standardise))
+                    inputs.append(fitting.fit_number(name, learned, missing, standardise))
                 elif self.kinds[name] == "category":
-                    inputs.append(type_inference.fit_category(name, learned, missing, unknown))
+                    inputs.append(fitting.fit_category(name, learned, missing, unknown))
                 else:
-                    inputs.append(type_inference.fit_array(name, learned, standardise))
+                    inputs.append(fitting.fit_array(name, learned, standardise))
             except DataError as error:
                 faults += error.faults
         answers = self.answers[training]
         if not self.labels:
             alike = zip(self.targets, answers[0], (answers == answers[0]).all(axis=0), strict=True)
-            faults += [type_inference.constant_target(name, value) for name, value, one in alike if one]
+            faults += [fitting.constant_target(name, value) for name, value, one in alike if one]
         if faults:
             raise DataError(self.name, faults)
         if self.labels:
             return Signature(tuple(inputs), ClassificationOutput(self.targets[0], self.labels))
-        output = RegressionOutput(self.targets, *type_inference.fit_values(answers, standardise))
+        output = RegressionOutput(self.targets, *fitting.fit_values(answers, standardise))
         return Signature(tuple(inputs), output)
 
     def location(self, row: int) -> str:

@@ -29,7 +29,7 @@ from model_store.errors import Fault, InputError, StoreError
 from model_store.registry.store import Store, Version
 from model_store.report.page import render
 from model_store.schema.signature import Signature
-from training.config import defaults, toml_loader
+from training.config import toml_loader
 from training.config.schema import validate
 from training.config.settings import Settings
 from training.data import dataset
@@ -44,6 +44,7 @@ from training.engine.loop import DivergedError, Samples, train
 from training.errors import DataError, JobError
 from training.evaluation import metrics
 from training.evaluation.diagnostics import diagnose
+from training.pipeline import factories
 from training.pipeline.network_builder import NetworkSpec, design, zero_unseen_features
 from training.pipeline.streaming_loader import Blocks
 
@@ -231,7 +232,7 @@ def prepare(job: Job, fold: Fold | None = None, rows: Dataset | None = None) -> 
     counts = np.zeros(0, np.int64)
     if rows.labels:
         counts = np.bincount(rows.answers[parts.training]) if found is None else found.class_counts
-    plan = replace(plan, class_weights=defaults.class_weights(settings.train, rows.labels, counts, job.source))
+    plan = replace(plan, class_weights=factories.class_weights(settings.train, rows.labels, counts, job.source))
     data = replace(settings.data, task=rows.task, stream=None if found is None else True)
     if settings.data.path is not None and "array" not in rows.kinds.values():
         data = replace(data, columns=list(rows.inputs), kinds=dict(rows.kinds))
@@ -372,8 +373,8 @@ def _trained(
     early_stopping = EarlyStopping(
         network, loss, prepared.x_validation, y_validation, settings.early_stopping, on_epoch, steps
     )
-    optimizer = defaults.optimizer(settings, network)
-    schedule = defaults.schedule(settings, lambda _: early_stopping.history[-1].score)
+    optimizer = factories.optimizer(settings, network)
+    schedule = factories.schedule(settings, lambda _: early_stopping.history[-1].score)
     if checkpoint is not None:
         checkpoint.register(early_stopping=early_stopping)
     with nullcontext() if checkpoint is None else checkpoint.stop_on_signals():

@@ -13,10 +13,10 @@ import numpy as np
 from threadpoolctl import threadpool_limits  # type: ignore[import-untyped]
 
 from model_store.nn import Array, Module
-from training.config import defaults
 from training.engine.loop import DivergedError, train
 from training.losses import Loss
 from training.optim.base import Optimizer
+from training.pipeline import factories
 from training.pipeline.job import Prepared
 
 LOWEST, HIGHEST, STEPS = 1e-6, 10.0, 200
@@ -88,7 +88,7 @@ def find_rate_of(prepared: Prepared) -> RateCurve:
             x,
             y,
             prepared.design.criterion(),
-            defaults.optimizer(settings, network),
+            factories.optimizer(settings, network),
             size,
             order,
         )

@@ -13,14 +13,28 @@ import numpy as np
 from numpy.typing import NDArray
 
 from model_store.errors import Fault
-from model_store.nn import Linear, Sequential
+from model_store.nn import (
+    GELU,
+    BatchNorm,
+    Conv2D,
+    Dropout,
+    Flatten,
+    LayerNorm,
+    LeakyReLU,
+    Linear,
+    MaxPool2D,
+    Module,
+    ReLU,
+    Sequential,
+)
 from model_store.schema.signature import ArrayColumn, ClassificationOutput, RegressionOutput, Signature
-from training.config.layer_spec import ACTIVATIONS, Layer, modules, needs_images
+from training.config.layer_spec import ACTIVATIONS, OUTPUTS, Layer, needs_images
 from training.config.settings import Settings
 from training.errors import JobError
 from training.losses import LOSSES, Loss
 
 _BOUNDED = ("tanh", "sigmoid", "relu", "gelu")
+_RELU_FAMILY = (ReLU, LeakyReLU, GELU)
 _CLASS_LOSSES = ("cross_entropy", "binary_cross_entropy")
 
 
@@ -132,6 +146,68 @@ def _for_values(settings: Settings, source: str) -> tuple[str | None, str]:
     if faults:
         raise JobError(source, faults)
     return output, loss or "mse"
+
+
+def modules(
+    layers: Sequence[Layer],
+    input_shape: tuple[int, ...],
+    *,
+    dtype: str,
+    rng: np.random.Generator,
+    initializer: str | None,
+    source: str = "job",
+) -> list[Module]:
+    """The modules of these layers for samples of `input_shape`. JobError where a layer does not fit there.
+
+    Images are flattened before the first dense layer. `rng` draws the weights and, later, what dropout drops; no
+    initializer is he_normal before a ReLU and its kin, else glorot_uniform.
+    """
+    made: list[Module] = []
+    shape = input_shape
+    for i, layer in enumerate(layers):
+        learned = {"dtype": np.dtype(dtype), "rng": rng, "initializer": initializer or _initializer(layers[i + 1 :])}
+        if len(shape) > 1 and (isinstance(layer, int) or layer == "flatten"):
+            made.append(Flatten(shape))
+            shape = made[-1].output_shape(shape) or shape
+        if layer == "flatten":
+            continue
+        try:
+            made.append(_module(layer, shape, rng, learned))
+            shape = made[-1].output_shape(shape) or shape
+        except ValueError as error:
+            raise JobError(source, [Fault(f"network.layers.{i}", str(error))]) from error
+    return made
+
+
+def _module(layer: Layer, shape: tuple[int, ...], rng: np.random.Generator, learned: dict[str, Any]) -> Module:
+    if isinstance(layer, int):
+        return Linear(shape[0], layer, **learned)
+    if layer == "batch_norm":
+        return BatchNorm(shape[-1], dtype=learned["dtype"])
+    if layer == "layer_norm":
+        return LayerNorm(shape[-1], dtype=learned["dtype"])
+    if isinstance(layer, str):
+        activation: Module = OUTPUTS[layer]()
+        return activation
+    if "dropout" in layer:
+        return Dropout(layer["dropout"], rng=rng)
+    kind = "conv" if "conv" in layer else "pool"
+    if len(shape) == 1:
+        raise ValueError(f"expected images for '{kind}'; found {shape[0]} values in a row")
+    settings = {key: value for key, value in layer.items() if key != kind}
+    if kind == "pool":
+        return MaxPool2D(shape, layer["pool"], **settings)
+    return Conv2D(shape, layer["conv"], **settings, **learned)
+
+
+def _initializer(followers: Sequence[Layer]) -> str:
+    """By the first activation that follows before other weights do."""
+    for layer in followers:
+        if isinstance(layer, int) or (isinstance(layer, dict) and "conv" in layer):
+            break
+        if isinstance(layer, str) and layer in OUTPUTS:
+            return "he_normal" if OUTPUTS[layer] in _RELU_FAMILY else "glorot_uniform"
+    return "glorot_uniform"
 
 
 def zero_unseen_features(network: Sequential, seen: NDArray[np.bool_]) -> None:

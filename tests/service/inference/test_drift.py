@@ -23,7 +23,7 @@ from service.inference.drift import bins_of, stability_index
 from service.telemetry.mmap_counters import MmapCounters
 from tests.service.conftest import MakeClient
 from tests.service.routes.test_api import figures
-from training.data.type_inference import fit_array, fit_category, fit_number
+from training.data.fitting import fit_array, fit_category, fit_number
 
 RNG = np.random.default_rng(7)
 

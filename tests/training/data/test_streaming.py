@@ -19,8 +19,8 @@ from pyarrow import csv, parquet
 from model_store.nn import Linear, Sequential, Tanh
 from model_store.registry.store import open_store
 from training import MSE, SGD, train
+from training.data.fitting import Summary, summary_of
 from training.data.streaming import dataset, record_file, source
-from training.data.type_inference import Summary, summary_of
 from training.engine.checkpoint import Checkpoint
 from training.engine.loop import TrainingState
 from training.errors import DataError, JobError

@@ -1,10 +1,7 @@
-"""Kinds, labels, and the preprocessing learned from columns."""
+"""The kinds of columns, labels and tasks that are inferred from cells."""
 
 from __future__ import annotations
 
-import math
-
-import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -114,105 +111,3 @@ def test_labels_are_kept(cells: list[str], labels: list[object]) -> None:
 )
 def test_texts_and_few_whole_numbers_are_classes(cells: list[str], classes: bool) -> None:
     assert type_inference.is_classes(cells) is classes
-
-
-def test_a_number_learns_mean_deviation_median_and_deciles() -> None:
-    found = type_inference.fit_number("a", np.array([1.0, 2, 3, 10, math.nan]), "impute", True)
-    assert (found.offset, found.fill) == (4.0, 2.5)
-    assert found.scale == pytest.approx(math.sqrt(12.5))
-    assert found.statistics["missing"] == 1
-    assert len(found.statistics["deciles"]) == 11
-    assert (found.statistics["deciles"][0], found.statistics["deciles"][10]) == (1.0, 10.0)
-
-
-@given(st.lists(st.floats(allow_nan=False, allow_infinity=False), min_size=1))
-def test_every_value_is_counted_at_one_decile(values: list[float]) -> None:
-    found = type_inference.spread_of(np.array(values))
-    assert sum(found["counts"]) == len(values)
-    assert len(found["counts"]) == len(set(found["deciles"]))
-
-
-def test_value_that_comes_often_has_a_count_of_its_own() -> None:
-    found = type_inference.spread_of(np.array([0.0] * 7 + [1.0] * 3))
-    assert dict(zip(sorted(set(found["deciles"])), found["counts"], strict=True))[0.0] == 7
-
-
-def test_arrays_know_how_the_means_of_their_rows_are_spread() -> None:
-    images = np.arange(40, dtype=np.uint8).reshape(10, 2, 2)
-    found = type_inference.fit_array("pixels", images, True).statistics["means"]
-    assert (found["deciles"][0], found["deciles"][10]) == (1.5, 37.5)
-    assert sum(found["counts"]) == 10
-
-
-def test_refused_missing_values_have_no_fill() -> None:
-    assert type_inference.fit_number("a", np.array([1.0, 2]), "refuse", True).fill is None
-    assert type_inference.fit_category("a", np.array(["x"], object), "refuse", "refuse").fill is None
-
-
-def test_a_constant_is_divided_by_one() -> None:
-    found = type_inference.fit_number("a", np.full(10, 0.1), "impute", True)
-    assert (found.offset, found.scale) == (0.1, 1.0)
-
-
-def test_unscaled_numbers_stay_as_they_are() -> None:
-    found = type_inference.fit_number("a", np.array([1.0, 5]), "impute", False)
-    assert (found.offset, found.scale) == (0.0, 1.0)
-
-
-@given(st.lists(st.floats(allow_nan=False, allow_infinity=False), min_size=1))
-def test_statistics_of_any_finite_numbers_are_finite(values: list[float]) -> None:
-    found = type_inference.fit_number("a", np.array(values), "impute", True)
-    assert math.isfinite(found.offset)
-    assert found.scale > 0
-    assert math.isfinite(found.scale)
-    assert found.fill is not None
-    assert math.isfinite(found.fill)
-    assert all(math.isfinite(decile) for decile in found.statistics["deciles"])
-
-
-def test_a_column_that_is_all_missing_is_refused() -> None:
-    with pytest.raises(DataError, match="every value in the training rows is missing"):
-        type_inference.fit_number("a", np.full(3, math.nan), "impute", True)
-    with pytest.raises(DataError, match="every value in the training rows is missing"):
-        type_inference.fit_category("a", np.array([None, None], object), "impute", "refuse")
-
-
-def test_categories_are_sorted_and_the_most_frequent_fills_in() -> None:
-    found = type_inference.fit_category("a", np.array(["b", "c", "b", "a", None, "c"], object), "impute", "bucket")
-    assert found.categories == ("a", "b", "c")
-    assert found.fill == "b"
-    assert found.unknown == "bucket"
-    assert found.statistics["frequencies"] == {"a": 1, "b": 2, "c": 2}
-
-
-@pytest.mark.parametrize(
-    ("dtype", "values", "scale", "low", "high"),
-    [
-        (np.uint8, [0, 16], 16, 0, 255),
-        (np.uint8, [0, 250], 255, 0, 255),
-        (np.uint8, [0, 0], 1, 0, 255),
-        (np.int8, [-100, 50], 100, -128, 127),
-        (np.uint16, [0, 65000], 65535, 0, 65535),
-        (np.int64, [0, 7], 7, None, None),
-    ],
-)
-def test_whole_numbers_are_divided_by_their_range(
-    dtype: type, values: list[int], scale: float, low: float | None, high: float | None
-) -> None:
-    found = type_inference.fit_array("image", np.array(values, dtype).reshape(1, 2, 1), True)
-    assert (found.offset, found.scale, found.low, found.high, found.shape) == (0, scale, low, high, (2, 1))
-
-
-def test_statistics_of_arrays_are_theirs_however_large_the_numbers() -> None:
-    """Powers of two lose no bit, and the squares of the large ones overflow."""
-    values = np.random.default_rng(0).standard_normal((50, 4))
-    small, large = (type_inference.fit_array("x", values * factor, True).statistics for factor in (1.0, 2.0**700))
-    for key in ("mean", "std", "min", "max"):
-        assert large[key] == pytest.approx(small[key] * 2.0**700, rel=1e-12)
-    assert large["means"]["deciles"] == pytest.approx([value * 2.0**700 for value in small["means"]["deciles"]])
-    assert large["means"]["counts"] == small["means"]["counts"]
-
-
-def test_real_numbers_in_arrays_are_standardised() -> None:
-    found = type_inference.fit_array("x", np.array([[1.0, 3.0]]), True)
-    assert (found.offset, found.scale, found.low) == (2.0, 1.0, None)

@@ -17,12 +17,12 @@ from numpy.typing import NDArray
 from model_store.errors import Fault
 from model_store.schema.signature import ClassificationOutput, Input, RegressionOutput, Signature
 from training.config.settings import DataSection, SplitSection
-from training.data import type_inference
+from training.data import fitting, type_inference
 from training.data.dataset import Dataset, classes
+from training.data.fitting import Summary
 from training.data.splitting import Split
 from training.data.streaming.record_file import Spool
 from training.data.streaming.source import Batch, Source, Texts
-from training.data.type_inference import Summary
 from training.errors import DataError
 
 STREAM_BYTES = 256 << 20  # from this size on files are streamed
@@ -70,7 +70,7 @@ class RunningStatistics:
                 self.missing[name] = self.missing.get(name, 0) + int(absent.sum())
                 values = values[~absent]
             if values.size:
-                found = type_inference.summary_of(values)
+                found = fitting.summary_of(values)
                 self.summaries[name] = self.summaries[name].joined(found) if name in self.summaries else found
 
     def frequencies(self, name: str) -> tuple[dict[Any, int], int]:
@@ -108,29 +108,25 @@ class Stream:
         for name, kind in self.source.kinds.items():
             if kind == "category":
                 try:
-                    inputs.append(type_inference.category_of(name, *self.tally.frequencies(name), missing, unknown))
+                    inputs.append(fitting.category_of(name, *self.tally.frequencies(name), missing, unknown))
                 except DataError as error:
                     faults += error.faults
                 continue
             if name not in self.tally.summaries:
-                faults += type_inference.all_missing(name).faults
+                faults += fitting.all_missing(name).faults
                 continue
             summary = self.tally.summaries[name]
             if kind == "number":
                 present = sample[name][~np.isnan(sample[name])]
-                inputs.append(
-                    type_inference.number_of(name, summary, self.tally.missing[name], present, missing, standardise)
-                )
+                inputs.append(fitting.number_of(name, summary, self.tally.missing[name], present, missing, standardise))
             else:
                 kind_of, shape = self.spool.dtype[name].subdtype or (self.spool.dtype[name], ())
                 inputs.append(
-                    type_inference.array_of(
-                        name, kind_of, (len(self.spool), *shape), summary, sample[name], standardise
-                    )
+                    fitting.array_of(name, kind_of, (len(self.spool), *shape), summary, sample[name], standardise)
                 )
         for name in () if self.held.labels else self.source.targets:
             summary = self.tally.summaries[name]
-            faults += [type_inference.constant_target(name, summary.low)] if summary.low == summary.high else []
+            faults += [fitting.constant_target(name, summary.low)] if summary.low == summary.high else []
         if faults:
             raise DataError(self.source.name, faults)
         return Signature(tuple(inputs), self._output(standardise))
