@@ -14,7 +14,6 @@ from model_store.evaluation.record import Record
 from model_store.nn import Sequential
 from model_store.registry.alias_log import AliasRevision
 from model_store.registry.garbage_collection import Leftover
-from model_store.report.markup import number
 from model_store.schema.signature import (
     ArrayColumn,
     CategoryColumn,
@@ -23,6 +22,7 @@ from model_store.schema.signature import (
     NumberColumn,
     Signature,
 )
+from model_store.utils.number_format import format_number
 
 
 def table(*headings: str, title: str | None = None) -> Table:
@@ -97,7 +97,7 @@ def layers(network: Sequential) -> Table:
         if settings:
             name += f" ({', '.join(f'{key} {text(value)}' for key, value in settings.items())})"
         count = sum(array.size for array in module.parameters())
-        made.add_row(str(i), name, _shape(before), _shape(after), number(count) if count else "")
+        made.add_row(str(i), name, _shape(before), _shape(after), format_number(count) if count else "")
     return made
 
 

@@ -12,7 +12,6 @@ from model_store.artifact import npz
 from model_store.errors import ArtifactError
 from model_store.evaluation.confidence import difference
 from model_store.evaluation.record import Record
-from model_store.report.markup import TITLES, percent
 from model_store.schema.signature import (
     ArrayColumn,
     CategoryColumn,
@@ -22,6 +21,7 @@ from model_store.schema.signature import (
     Signature,
 )
 from model_store.schema.signature_json import read_signature
+from model_store.utils.number_format import METRIC_TITLES, format_percent
 
 _NAMED = 5  # categories or labels that one has and the other has not
 _DEPTH = 4  # of a job's tables
@@ -157,7 +157,7 @@ def _of_values(names: tuple[str, str], signatures: _Pair, records: _Pair) -> Com
     ahead = int(change < 1)
     less = 1 - min(change, 1 / change)
     mean = "on average over the targets, " if len(ratios) > 1 else ""
-    words = f"{names[ahead]} is ahead: {mean}its RMSE is {percent(less)} lower; whether by chance is not known."
+    words = f"{names[ahead]} is ahead: {mean}its RMSE is {format_percent(less)} lower; whether by chance is not known."
     return ComparisonVerdict(("first", "second")[ahead], False, words)
 
 
@@ -175,7 +175,7 @@ def _metrics(records: _Pair) -> list[Row]:
         for name in dict.fromkeys([*groups[0], *groups[1]]):
             for key in figures:
                 figure = (group.get(name, {}).get(key) for group in groups)
-                rows.append(Row(f"{TITLES[key]}, {name}", *figure))
+                rows.append(Row(f"{METRIC_TITLES[key]}, {name}", *figure))
     return [row for row in rows if (row.first, row.second) != (None, None)]
 
 

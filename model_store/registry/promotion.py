@@ -23,8 +23,8 @@ from model_store.errors import Fault, InputError, NotFoundError, did_you_mean
 from model_store.evaluation.compare import judged_as_taught, same_rows
 from model_store.registry.alias_log import AliasRevision
 from model_store.registry.store import Store
-from model_store.report.markup import number as written
 from model_store.schema.columns import number_in
+from model_store.utils.number_format import format_number
 
 _GATE = re.compile(r"\s*([\w.-]+)\s*(>=|<=|>|<)\s*([\w./+-]+)\s*", re.ASCII)
 _TESTS: dict[str, Callable[[float, float], bool]] = {
@@ -73,7 +73,7 @@ class GateResult:
 
 def _figure(value: float) -> str:
     """As in `models show`, but for the minus, which a gate is written with too."""
-    return written(value, 6).replace("−", "-")
+    return format_number(value, 6).replace("−", "-")
 
 
 def parse(text: str) -> Gate:

@@ -7,7 +7,7 @@ from math import sqrt
 from typing import Any
 
 from model_store.evaluation.confidence import interval
-from model_store.report.markup import Markup, cut, number, percent, tag
+from model_store.report.markup import Markup, cut, tag
 from model_store.report.svg import (
     NOTHING,
     WIDTH,
@@ -25,6 +25,7 @@ from model_store.report.svg import (
     text,
     width,
 )
+from model_store.utils.number_format import format_number, format_percent
 
 NARROW = 10  # classes whose confusion matrix takes half a page
 _NAME = 20  # letters of a name in a chart
@@ -47,7 +48,9 @@ def learning(history: Sequence[Mapping[str, Any]], best: int) -> Markup:
             at = frame.x(max(best, history[0]["epoch"]))
             yield tag("line", x1=at, y1=frame.top, x2=at, y2=frame.bottom, class_="mark")
             end = at > (frame.left + frame.right) / 2
-            yield text(at - 5 if end else at + 5, frame.top + 8, f"kept: {number(best)}", "note end" if end else "note")
+            yield text(
+                at - 5 if end else at + 5, frame.top + 8, f"kept: {format_number(best)}", "note end" if end else "note"
+            )
         for _, class_, points in lines:
             locations = [(frame.x(epoch), frame.y(loss)) for epoch, loss in points]
             yield path(locations, f"line {class_}")
@@ -56,7 +59,7 @@ def learning(history: Sequence[Mapping[str, Any]], best: int) -> Markup:
         ends = [(frame.y(points[-1][1]), name, f"name {class_}") for name, class_, points in lines]
         yield from beside(ends, frame.right + 6, frame.top + 4, frame.bottom - 4)
 
-    label = f"Loss by epoch, {len(history)} points; the last training loss is {number(history[-1]['loss'])}"
+    label = f"Loss by epoch, {len(history)} points; the last training loss is {format_number(history[-1]['loss'])}"
     return figure(label, x, y, marks, margin_right=76)
 
 
@@ -75,15 +78,16 @@ def reliability(calibration: Mapping[str, Any]) -> Markup:
             low, high = interval(part["found"] * part["rows"], part["rows"])
             at = frame.x(part["said"])
             yield tag("line", x1=at, y1=frame.y(low), x2=at, y2=frame.y(high), class_="whisker a")
-            words = f"{number(part['rows'])} rows: said {percent(part['said'])}, came true {percent(part['found'])}"
+            shares = f"said {format_percent(part['said'])}, came true {format_percent(part['found'])}"
+            words = f"{format_number(part['rows'])} rows: {shares}"
             yield tag("g", hint(words), tag("circle", cx=at, cy=frame.y(part["found"]), r=4.5, class_="dot a"))
             left, right = frame.x(part["low"]) + 1, frame.x(part["high"]) - 1
             tall = max(1.0, 24 * part["rows"] / most)
             bar = tag("rect", x=left, y=base - tall, width=max(1.0, right - left), height=tall, class_="fill a")
             yield tag("g", hint(words), bar)
-            yield text((left + right) / 2, base - tall - 3, number(part["rows"]), "small middle")
+            yield text((left + right) / 2, base - tall - 3, format_number(part["rows"]), "small middle")
 
-    found = f"Reliability: expected calibration error {percent(calibration['expected_error'])}"
+    found = f"Reliability: expected calibration error {format_percent(calibration['expected_error'])}"
     x, y = percent_axis("probability said"), percent_axis("came true")
     return figure(found, x, y, marks, height=290 + foot, foot=foot)
 
@@ -94,9 +98,9 @@ def roc(curve: Mapping[str, Any]) -> Markup:
     def marks(frame: Frame) -> Iterable[str]:
         yield tag("line", x1=frame.x(0), y1=frame.y(0), x2=frame.x(1), y2=frame.y(1), class_="ideal")
         yield path([(frame.x(a), frame.y(b)) for a, b in curve["points"]], "line a")
-        yield text(frame.x(0.97), frame.y(0.06), f"area {number(curve['area'], 3)}", "name a end")
+        yield text(frame.x(0.97), frame.y(0.06), f"area {format_number(curve['area'], 3)}", "name a end")
 
-    label = f"ROC curve, area {number(curve['area'], 3)}"
+    label = f"ROC curve, area {format_number(curve['area'], 3)}"
     return figure(label, percent_axis("false positives"), percent_axis("true positives"), marks, height=290)
 
 
@@ -126,13 +130,14 @@ def confusion(labels: Sequence[str], counts: Sequence[Sequence[int]]) -> Markup:
         for j, count in enumerate(row):
             share = count / total if total else 0.0
             x, y = left + j * cell, head + i * cell
-            words = f"{labels[i]} answered as {labels[j]}: {number(count)} of {number(total)} ({percent(share)})"
+            counted = f"{format_number(count)} of {format_number(total)} ({format_percent(share)})"
+            words = f"{labels[i]} answered as {labels[j]}: {counted}"
             shape = {"x": x + 0.75, "y": y + 0.75, "width": cell - 1.5, "height": cell - 1.5, "rx": 2}
             inner: list[str] = [hint(words), tag("rect", **shape, class_="cell")]
             if count:
                 colour = "fill a" if i == j else "fill b"
                 inner.append(tag("rect", **shape, class_=colour, fill_opacity=0.12 + 0.88 * share))
-                figures = number(count)
+                figures = format_number(count)
                 if width(figures) <= cell - 2:
                     on = "on" if share > 0.55 else "off"
                     inner.append(text(x + cell / 2, y + cell / 2 + 4, figures, f"count {on}"))
@@ -145,7 +150,7 @@ def bars(parts: Sequence[Mapping[str, Any]], title: str, *, points: bool) -> Mar
     times = 100.0 if points else 1.0
     known = [(p["name"], p["cost"] * times, (p["deviation"] or 0.0) * times) for p in parts if p["cost"] is not None]
     names = [cut(name, _NAME) for name, _, _ in known]
-    shown = [number(cost, 3) for _, cost, _ in known]
+    shown = [format_number(cost, 3) for _, cost, _ in known]
     left = max(map(width, names), default=0.0) + 10
     right = WIDTH - max([52.0, *(width(words) + 8 for words in shown)])
     row = 22.0
@@ -160,7 +165,7 @@ def bars(parts: Sequence[Mapping[str, Any]], title: str, *, points: bool) -> Mar
     for i, ((full, cost, spread), name, said) in enumerate(zip(known, names, shown, strict=True)):
         y = i * row + 4
         start, end = sorted((scale(0), scale(cost)))
-        words = f"{full}: {said} ± {number(spread, 2)}"
+        words = f"{full}: {said} ± {format_number(spread, 2)}"
         drawn.append(text(left - 8, y + 13, name, "tick end"))
         bar = tag("rect", x=start, y=y + 2, width=max(end - start, 1.0), height=row - 8, class_="fill a soft")
         spread_line = tag(
@@ -188,7 +193,9 @@ def patches(importance: Mapping[str, Any], title: str) -> Markup:
         share = max(cost, 0.0) / most if most else 0.0
         shape = {"x": x, "y": y, "width": cell - 1, "height": cell - 1, "rx": 2}
         fill = tag("rect", **shape, class_="fill a", fill_opacity=share)
-        drawn.append(tag("g", hint(f"{part['name']}: {number(cost, 3)}"), tag("rect", **shape, class_="cell"), fill))
+        drawn.append(
+            tag("g", hint(f"{part['name']}: {format_number(cost, 3)}"), tag("rect", **shape, class_="cell"), fill)
+        )
     bottom = top + rows * cell
     drawn += [text(left - 6, top + (i + 0.5) * cell + 4, str(i * high), "tick end") for i in range(0, rows, 2)]
     drawn += [text(left + (j + 0.5) * cell, bottom + 14, str(j * wide), "tick middle") for j in range(0, columns, 2)]
@@ -196,9 +203,9 @@ def patches(importance: Mapping[str, Any], title: str) -> Markup:
     for i in range(20):
         share = 1 - i / 19
         drawn.append(tag("rect", x=key, y=top + i * 6.0, width=12, height=6.2, class_="fill a", fill_opacity=share))
-    drawn.append(text(key + 18, top + 9, number(most, 3), "tick"))
+    drawn.append(text(key + 18, top + 9, format_number(most, 3), "tick"))
     drawn.append(text(key + 18, top + 120, "0", "tick"))
-    return drawing(f"{title}: at most {number(most, 3)}", max(bottom + 20, 130.0), drawn)
+    return drawing(f"{title}: at most {format_number(most, 3)}", max(bottom + 20, 130.0), drawn)
 
 
 def scatter(name: str, residuals: Mapping[str, Any]) -> Markup:
@@ -214,7 +221,7 @@ def scatter(name: str, residuals: Mapping[str, Any]) -> Markup:
         yield tag("line", x1=ends[0][0], y1=ends[0][1], x2=ends[1][0], y2=ends[1][1], class_="ideal")
         for truth, answer in points:
             dot = tag("circle", cx=frame.x(truth), cy=frame.y(answer), r=size, class_="dot a faint")
-            yield tag("g", hint(f"true {number(truth)}, answered {number(answer)}"), dot)
+            yield tag("g", hint(f"true {format_number(truth)}, answered {format_number(answer)}"), dot)
 
     return figure(f"Answered against true {shown}, {len(points)} rows", x, y, marks, height=290)
 
@@ -231,7 +238,9 @@ def spread(name: str, residuals: Mapping[str, Any]) -> Markup:
             bar = tag(
                 "rect", x=left, y=top, width=max(right - left - 1, 0.5), height=frame.bottom - top, class_="fill a"
             )
-            yield tag("g", hint(f"{number(low, 3)} to {number(high, 3)}: {number(count)} rows"), bar)
+            yield tag(
+                "g", hint(f"{format_number(low, 3)} to {format_number(high, 3)}: {format_number(count)} rows"), bar
+            )
         if frame.x.inside(0):
             yield tag("line", x1=frame.x(0), y1=frame.top, x2=frame.x(0), y2=frame.bottom, class_="mark")
 
@@ -247,4 +256,4 @@ def deciles(low: float, high: float, tenths: Sequence[float]) -> Markup:
         tag("rect", x=first, y=5, width=max(last - first, 1.0), height=6, class_="fill quiet"),
         tag("line", x1=median, y1=2, x2=median, y2=14, class_="whisker ink"),
     ]
-    return drawing(f"deciles from {number(tenths[1])} to {number(tenths[9])}", 16, parts, wide=100)
+    return drawing(f"deciles from {format_number(tenths[1])} to {format_number(tenths[9])}", 16, parts, wide=100)

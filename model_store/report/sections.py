@@ -13,8 +13,9 @@ from model_store.evaluation.confidence import interval
 from model_store.evaluation.record import Record, statistics
 from model_store.report import charts
 from model_store.report.charts import NARROW
-from model_store.report.markup import Markup, cut, join, number, percent, tag
+from model_store.report.markup import Markup, cut, join, tag
 from model_store.schema.signature import ArrayColumn, CategoryColumn, ClassificationOutput, Input, NumberColumn
+from model_store.utils.number_format import format_number, format_percent
 
 MOST_CLASSES = 30
 MOST_COLUMNS = 60
@@ -41,7 +42,7 @@ def heading(model: Model, reference: str, record: Record) -> Markup:
         parts.append(tag("p", "Measured on the rows it learned from: expect less on new ones.", class_="warning"))
     if record.history:
         kept = record.history["best_epoch"]
-        tiles.append(("epochs", number(record.history["epochs"]), f"weights of epoch {number(kept)}"))
+        tiles.append(("epochs", format_number(record.history["epochs"]), f"weights of epoch {format_number(kept)}"))
     return tag("header", *parts, tag("div", *map(_tile, tiles), class_="tiles"))
 
 
@@ -52,13 +53,13 @@ def learned(record: Record) -> Markup | None:
         return None
     points, best = found["history"], found["best_epoch"]
     last = points[-1]
-    words = f"The training loss ended at {number(last['loss'])}"
+    words = f"The training loss ended at {format_number(last['loss'])}"
     validated = [p for p in points if p["validation_loss"] is not None]
     if validated:
         least = min(validated, key=lambda p: p["validation_loss"])
-        lowest, epoch = number(least["validation_loss"]), number(least["epoch"])
+        lowest, epoch = format_number(least["validation_loss"]), format_number(least["epoch"])
         words += f"; the validation loss was lowest, {lowest}, in epoch {epoch}"
-    words += f". The weights are those of epoch {number(best)}."
+    words += f". The weights are those of epoch {format_number(best)}."
     if validated and (gap := _gap(points, best)):
         words += gap
     return _section("How it learned", _figure("Loss by epoch", charts.learning(points, best), words))
@@ -77,11 +78,12 @@ def errs(model: Model, record: Record) -> Markup | None:
     tables = [_classes(output.name, found["classes"])]
     if found["mistakes"]:
         rows = [
-            [cut(m["true"], _LABEL), cut(m["answered"], _LABEL), number(m["rows"])]
+            [cut(m["true"], _LABEL), cut(m["answered"], _LABEL), format_number(m["rows"])]
             for m in found["mistakes"][:_MOST_MISTAKES]
         ]
         wrong = round((1 - found["accuracy"]) * found["rows"])
-        words = f"{number(wrong)} of {number(found['rows'])} {found['of']} {'is' if wrong == 1 else 'are'} wrong."
+        verb = "is" if wrong == 1 else "are"
+        words = f"{format_number(wrong)} of {format_number(found['rows'])} {found['of']} {verb} wrong."
         tables.append(_figure("Most frequent mistakes", _table(["true", "answered", ">rows"], rows), words))
     beside = len(figures) == 1 and len(labels) <= NARROW
     return _section("How it errs", *figures, *([tag("div", *tables, class_="stack")] if beside else tables))
@@ -95,16 +97,16 @@ def residuals(record: Record) -> Markup | None:
     figures: list[Markup] = []
     for name, target in found["targets"].items():
         shown = cut(name, _LABEL)
-        half, most = number(target["median"], 3), number(target["p90"], 3)
+        half, most = format_number(target["median"], 3), format_number(target["p90"], 3)
         words = f"Half of the answers are off by at most {half}, nine in ten by at most {most}."
         if len(target["points"]) < target["rows"]:
-            words += f" {number(len(target['points']))} of {number(target['rows'])} rows, drawn by lot."
+            words += f" {format_number(len(target['points']))} of {format_number(target['rows'])} rows, drawn by lot."
         figures.append(_figure(f"{shown}: answered and true", charts.scatter(name, target), words))
-        words = (
-            f"On average it answers {number(abs(target['bias']), 3)} too {'much' if target['bias'] > 0 else 'little'}."
-        )
+        direction = "much" if target["bias"] > 0 else "little"
+        words = f"On average it answers {format_number(abs(target['bias']), 3)} too {direction}."
         if target["outside"]:
-            words += f" {number(target['outside'])} of {number(target['rows'])} errors, the outermost, are left out."
+            outside, rows = format_number(target["outside"]), format_number(target["rows"])
+            words += f" {outside} of {rows} errors, the outermost, are left out."
         figures.append(_figure(f"{shown}: errors", charts.spread(name, target), words))
     note = f"{found['left_out']} more targets are left out." if found["left_out"] else None
     return _section("How it errs", *figures, note=note)
@@ -119,7 +121,7 @@ def sure(record: Record) -> Markup | None:
     words = (
         f"Each dot is a tenth of the scale: the probability of {whose}, and how often that came true, with its 95 % "
         "interval; on the dashed line the two are one. The bars count the rows. The expected calibration error is "
-        f"{percent(found['expected_error'])}, the log loss {number(found['log_loss'])}."
+        f"{format_percent(found['expected_error'])}, the log loss {format_number(found['log_loss'])}."
     )
     figures = [_figure("Reliability", charts.reliability(found), words)]
     if curve := record.roc:
@@ -142,12 +144,12 @@ def relies(record: Record) -> Markup | None:
     elif found["measure"] == "rmse":
         targets = len((record.regression or {"targets": ()})["targets"])
         of = "rise of the RMSE" + (", in standard deviations" if targets > 1 else "")
-    score = percent(found["score"]) if found["measure"] == "accuracy" else number(found["score"])
+    score = format_percent(found["score"]) if found["measure"] == "accuracy" else format_number(found["score"])
     names = {"accuracy": "an accuracy", "log_loss": "a log loss", "rmse": "an RMSE"}
     times = "once" if found["repeats"] == 1 else f"{found['repeats']} times"
     words = (
-        f"What it costs to shuffle {'a patch' if found['grid'] else 'a column'} among {number(found['rows'])} rows, "
-        f"{times}, from {names[found['measure']]} of {score}"
+        f"What it costs to shuffle {'a patch' if found['grid'] else 'a column'} among {format_number(found['rows'])} "
+        f"rows, {times}, from {names[found['measure']]} of {score}"
     )
     if found["grid"]:
         high, wide = found["patch"]
@@ -159,7 +161,7 @@ def relies(record: Record) -> Markup | None:
         words += "; the lines are one standard deviation." if found["repeats"] > 1 else "."
         words += " Columns that say the same share their importance: each alone can look idle."
         if found["left_out"]:
-            words += f" {number(found['left_out'])} columns that cost less are left out."
+            words += f" {format_number(found['left_out'])} columns that cost less are left out."
     return _section("What it relies on", _figure(of[0].upper() + of[1:], chart, words))
 
 
@@ -177,7 +179,7 @@ def inputs(model: Model) -> Markup:
             "Spread: from the least to the largest value, thick between the outer deciles, a stroke at the median."
         )
     if len(columns) > MOST_COLUMNS:
-        notes.append(f"{number(len(columns) - MOST_COLUMNS)} more columns are left out.")
+        notes.append(f"{format_number(len(columns) - MOST_COLUMNS)} more columns are left out.")
     return _section("What goes in", tag("div", table, class_="wide scroll"), note=" ".join(notes) or None)
 
 
@@ -187,9 +189,9 @@ def made(model: Model, digest: str | None) -> Markup:
     for i, (module, shapes) in enumerate(zip(model.network.modules, model.network.shapes(), strict=True)):
         sizes = " → ".join(" × ".join(map(str, shape or ())) for shape in shapes)
         count = sum(array.size for array in module.parameters())
-        layers.append([str(i), type(module).__name__, sizes, number(count) if count else ""])
+        layers.append([str(i), type(module).__name__, sizes, format_number(count) if count else ""])
     size = sum(array.size for array in model.network.parameters())
-    words = f"{number(size)} parameters, {model.network.dtype}."
+    words = f"{format_number(size)} parameters, {model.network.dtype}."
     figures = [_figure("Layers", _table([">#", "layer", "sizes", ">parameters"], layers), words)]
     facts = [("digest", digest), *_facts(model.training)]
     pairs = [join([tag("dt", key), tag("dd", value)]) for key, value in facts if value is not None]
@@ -206,18 +208,19 @@ def _of_classes(record: Record) -> tuple[str, list[tuple[str, str, str]]]:
     found, baseline = record.classification or {}, record.baseline
     right, rows = round(found["accuracy"] * found["rows"]), found["rows"]
     low, high = interval(right, rows)
-    between = f"{100 * low:.1f} to {percent(high)}"
-    verdict = f"Right for {percent(found['accuracy'])} of {number(rows)} {found['of']} (95 % interval {between})"
-    tiles = [("accuracy", percent(found["accuracy"]), between)]
+    between = f"{100 * low:.1f} to {format_percent(high)}"
+    share = f"Right for {format_percent(found['accuracy'])} of {format_number(rows)} {found['of']}"
+    verdict = f"{share} (95 % interval {between})"
+    tiles = [("accuracy", format_percent(found["accuracy"]), between)]
     if baseline:
         answer = cut(baseline["answer"], _LABEL)
-        verdict += f"; always answering “{answer}” would be right for {percent(baseline['accuracy'])}"
-        tiles.append(("baseline", percent(baseline["accuracy"]), f"always “{cut(answer, 16)}”"))
+        verdict += f"; always answering “{answer}” would be right for {format_percent(baseline['accuracy'])}"
+        tiles.append(("baseline", format_percent(baseline["accuracy"]), f"always “{cut(answer, 16)}”"))
     if sure := record.calibration:
-        tiles.append(("log loss", number(sure["log_loss"], 3), "0 is certain and right"))
-        tiles.append(("calibration error", percent(sure["expected_error"]), "expected, in 10 bins"))
+        tiles.append(("log loss", format_number(sure["log_loss"], 3), "0 is certain and right"))
+        tiles.append(("calibration error", format_percent(sure["expected_error"]), "expected, in 10 bins"))
     if record.roc:
-        tiles.append(("ROC area", number(record.roc["area"], 3), "0.5 is guessing"))
+        tiles.append(("ROC area", format_number(record.roc["area"], 3), "0.5 is guessing"))
     return f"{verdict}.", tiles
 
 
@@ -228,14 +231,14 @@ def _of_values(record: Record) -> tuple[str, list[tuple[str, str, str]]]:
     words, tiles = [], []
     base = record.baseline["targets"] if record.baseline else {}
     for name, target in list(found["targets"].items())[:4]:
-        sentence = f"{cut(name, _LABEL)} is off by {number(target['rmse'], 3)} (RMSE)"
+        sentence = f"{cut(name, _LABEL)} is off by {format_number(target['rmse'], 3)} (RMSE)"
         if name in base:
-            sentence += f"; always answering the mean is off by {number(base[name]['rmse'], 3)}"
+            sentence += f"; always answering the mean is off by {format_number(base[name]['rmse'], 3)}"
         words.append(f"{sentence}.")
-        against = f"baseline {number(base[name]['rmse'], 3)}" if name in base else ""
-        tiles.append((f"RMSE, {cut(name, 20)}", number(target["rmse"], 3), against))
-        tiles.append((f"R², {cut(name, 20)}", number(target["r2"], 3), "1 is perfect"))
-    return f"On {number(found['rows'])} {found['of']}: {' '.join(words)}", tiles
+        against = f"baseline {format_number(base[name]['rmse'], 3)}" if name in base else ""
+        tiles.append((f"RMSE, {cut(name, 20)}", format_number(target["rmse"], 3), against))
+        tiles.append((f"R², {cut(name, 20)}", format_number(target["r2"], 3), "1 is perfect"))
+    return f"On {format_number(found['rows'])} {found['of']}: {' '.join(words)}", tiles
 
 
 def _gap(points: Sequence[Mapping[str, Any]], best: int) -> str:
@@ -244,7 +247,7 @@ def _gap(points: Sequence[Mapping[str, Any]], best: int) -> str:
     loss, other = kept["loss"], kept["validation_loss"]
     if other is None or not 0 < loss < other / 2:
         return ""
-    return f" There the validation loss is {number(other / loss, 2)} times the training loss: it may overfit."
+    return f" There the validation loss is {format_number(other / loss, 2)} times the training loss: it may overfit."
 
 
 def _confusion(labels: list[str], counts: list[list[int]]) -> Markup:
@@ -266,8 +269,8 @@ def _classes(name: str, classes: Mapping[str, Mapping[str, Any]]) -> Markup:
     rows = [
         [
             cut(label, _LABEL),
-            *(percent(row[key] if row["support"] else None) for key in ("precision", "recall", "f1")),
-            number(row["support"]),
+            *(format_percent(row[key] if row["support"] else None) for key in ("precision", "recall", "f1")),
+            format_number(row["support"]),
         ]
         for label, row in shown
     ]
@@ -283,16 +286,18 @@ def _seen(column: Input) -> list[str]:
     if isinstance(column, CategoryColumn):
         frequencies = sorted(found["frequencies"].items(), key=lambda item: (-item[1], item[0]))
         total = sum(found["frequencies"].values()) or 1
-        words = [f"{cut(name, 24)} {percent(count / total, 0)}" for name, count in frequencies[:_MOST_CATEGORIES]]
+        words = [
+            f"{cut(name, 24)} {format_percent(count / total, 0)}" for name, count in frequencies[:_MOST_CATEGORIES]
+        ]
         more = len(column.categories) - len(words)
         if more > 0:
-            words.append(f"{number(more)} more" if words else f"{number(more)} categories")
+            words.append(f"{format_number(more)} more" if words else f"{format_number(more)} categories")
         return [", ".join(words), ""]
     if found["min"] is None or found["max"] is None:
         return ["", ""]
-    words = [f"{number(found['min'])} to {number(found['max'])}"]
+    words = [f"{format_number(found['min'])} to {format_number(found['max'])}"]
     if found["mean"] is not None and found["std"] is not None:
-        words.append(f"mean {number(found['mean'])} ± {number(found['std'], 3)}")
+        words.append(f"mean {format_number(found['mean'])} ± {format_number(found['std'], 3)}")
     if isinstance(column, ArrayColumn):
         words.insert(0, " × ".join(map(str, column.shape)))
     drawn = charts.deciles(found["min"], found["max"], found["deciles"]) if found["deciles"] else ""
@@ -303,7 +308,7 @@ def _fill(column: Input) -> str:
     fill = column.fill if isinstance(column, (NumberColumn, CategoryColumn)) else None
     if fill is None:
         return "refused"
-    return f"filled with {cut(fill, 24) if isinstance(fill, str) else number(fill)}"
+    return f"filled with {cut(fill, 24) if isinstance(fill, str) else format_number(fill)}"
 
 
 def _facts(training: Mapping[str, Any]) -> list[tuple[str, str | None]]:
@@ -311,7 +316,9 @@ def _facts(training: Mapping[str, Any]) -> list[tuple[str, str | None]]:
     data, split = ({} if not isinstance(part, dict) else part for part in (training.get("data"), training.get("split")))
     sha256 = data.get("sha256")
     sizes = [(key, split.get(key)) for key in ("training", "validation", "test")]
-    words = ", ".join(f"{number(count)} {key}" for key, count in sizes if type(count) is int and 0 <= count <= 2**53)
+    words = ", ".join(
+        f"{format_number(count)} {key}" for key, count in sizes if type(count) is int and 0 <= count <= 2**53
+    )
     return [("data, SHA-256", sha256[:64] if isinstance(sha256, str) else None), ("rows", words or None)]
 
 

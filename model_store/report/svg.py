@@ -10,7 +10,8 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 
-from model_store.report.markup import Markup, grouped, join, number, tag
+from model_store.report.markup import Markup, join, tag
+from model_store.utils.number_format import format_grouped, format_number
 
 WIDTH = 360.0
 LINE = 15.0  # of type
@@ -80,7 +81,7 @@ def log_axis(title: str, values: Iterable[float]) -> Axis:
             min(p for p in locations if p >= high),
         ]
         low, high = inside[0], inside[-1]
-    return Axis(title, low, high, tuple((location, number(location, 3)) for location in inside), log=True)
+    return Axis(title, low, high, tuple((location, format_number(location, 3)) for location in inside), log=True)
 
 
 def percent_axis(title: str) -> Axis:
@@ -205,9 +206,9 @@ def _tick(location: float, step: float) -> str:
     if abs(location) < step / 1000:
         return "0"
     if abs(location) >= 1e6 or step < 1e-4:
-        return number(location, 3)
+        return format_number(location, 3)
     decimals = max(0, -math.floor(math.log10(step) + 1e-9))
-    return grouped(location, decimals)
+    return format_grouped(location, decimals)
 
 
 def _log(value: float) -> float:

@@ -11,7 +11,7 @@ import orjson
 from flask import Blueprint, render_template, request, url_for
 from werkzeug.wrappers import Response
 
-from model_store.report.markup import TITLES, grouped, number, percent
+from model_store.utils.number_format import METRIC_TITLES, format_grouped, format_number, format_percent
 from service.config import Settings
 from service.openapi.document import document
 from service.protocols import model_metadata
@@ -93,7 +93,7 @@ def routes(registry: ModelRegistry, settings: Settings) -> Blueprint:
             addresses=_ADDRESSES,
             error_codes=_ERROR_CODES,
             error_example=_pretty(_ERROR_EXAMPLE),
-            grouped=grouped,
+            grouped=format_grouped,
         )
 
     return blueprint
@@ -133,15 +133,15 @@ def _figures(training: Mapping[str, Any]) -> dict[str, Any] | None:
     beside = _rows(baseline.get(by))
     summary = f"Measured on {of}."
     if isinstance(accuracy, float):
-        summary = f"Right for {percent(accuracy)} of {of}"
+        summary = f"Right for {format_percent(accuracy)} of {of}"
         always = baseline.get("accuracy")
         if isinstance(always, float):
-            summary += f"; always answering “{baseline.get('answer')}” would be right for {percent(always)}"
+            summary += f"; always answering “{baseline.get('answer')}” would be right for {format_percent(always)}"
         summary += "."
     elif beside:
         summary += " The baseline always answers the training rows' mean."
     first = next(iter(table.values()), {})
-    columns = [*(key for key in TITLES if key in first), *(key for key in first if key not in TITLES)]
+    columns = [*(key for key in METRIC_TITLES if key in first), *(key for key in first if key not in METRIC_TITLES)]
     lines = [
         (title, [_figure(row.get(column)) for column in columns])
         for name, figures in table.items()
@@ -151,7 +151,7 @@ def _figures(training: Mapping[str, Any]) -> dict[str, Any] | None:
     return {
         "summary": summary,
         "by": {"classes": "class"}.get(by, "target"),
-        "columns": [TITLES.get(column, column) for column in columns],
+        "columns": [METRIC_TITLES.get(column, column) for column in columns],
         "rows": lines,
     }
 
@@ -164,7 +164,7 @@ def _rows(group: Any) -> dict[str, dict[str, Any]]:
 def _figure(value: Any) -> str:
     """A figure of an artifact, which may be anything."""
     short = value is None or isinstance(value, float) or (type(value) is int and abs(value) < 10**15)
-    return number(value) if short else str(value)
+    return format_number(value) if short else str(value)
 
 
 def _pretty(value: Any) -> str:

@@ -12,9 +12,9 @@ import numpy as np
 from rich.console import Console, RenderableType
 from rich.table import Table
 
-from model_store.report.markup import number
 from model_store.schema.row_parser import as_written
 from model_store.schema.signature import CategoryColumn, ClassificationOutput, NumberColumn
+from model_store.utils.number_format import format_number
 from training.data.splitting import Fold
 from training.engine.early_stopping import EpochResult
 from training.pipeline.cross_validation import Figures, figures
@@ -70,7 +70,8 @@ def print_metrics(console: Console, outcome: Outcome) -> None:
     if not isinstance(output, ClassificationOutput):
         console.print(_targets(found["targets"], baseline["targets"]))
         console.print(
-            f"Measured on {number(found['rows'])} {found['of']}. The baseline always answers the training rows' mean."
+            f"Measured on {format_number(found['rows'])} {found['of']}. "
+            "The baseline always answers the training rows' mean."
         )
         return
     table = _table(output.name, "precision", "recall", "F1", "rows")
@@ -79,14 +80,14 @@ def print_metrics(console: Console, outcome: Outcome) -> None:
         classes = sorted(classes, key=lambda one: (not one[1]["support"], one[1]["f1"]))[:_MOST_ROWS]
     for label, row in classes:
         ratios = (f"{row[key]:.3f}" if row["support"] else "-" for key in ("precision", "recall", "f1"))
-        table.add_row(label, *ratios, number(row["support"]))
+        table.add_row(label, *ratios, format_number(row["support"]))
     console.print(table)
     if count > _MOST_ROWS:
         console.print(f"The {_MOST_ROWS} of {count} classes with the lowest F1; --json has all.")
     if len(output.labels) <= _MOST_CLASSES:
         console.print()
         console.print(_confusion(output.labels, found["confusion"]))
-    right, rows = number(round(found["accuracy"] * found["rows"])), number(found["rows"])
+    right, rows = format_number(round(found["accuracy"] * found["rows"])), format_number(found["rows"])
     console.print()
     console.print(f"Accuracy {found['accuracy']:.2%}: {right} of {rows} {found['of']} are right.")
     console.print(f"The baseline, always answering {baseline['answer']!r}, has {baseline['accuracy']:.2%}.")
@@ -154,7 +155,7 @@ def example(prepared: Prepared) -> Any:
 def fold_line(fold: Fold, outcome: Outcome) -> str:
     """How one fold went."""
     found = figures(outcome.metrics, outcome.baseline)
-    shown = ", ".join(f"{name} {number(value)}" for name, value in found.items())
+    shown = ", ".join(f"{name} {format_number(value)}" for name, value in found.items())
     return f"fold {fold.number}/{fold.of}: {outcome.epochs} epochs, {shown}"
 
 
@@ -205,11 +206,11 @@ def print_check(console: Console, prepared: Prepared) -> None:
     console.print()
     layers = _table("layer", "sizes", "parameters", numeric=0)
     for kind, sizes, count in network(prepared):
-        layers.add_row(kind, sizes, number(count))
+        layers.add_row(kind, sizes, format_number(count))
     console.print(layers)
     train = prepared.job.settings.train
     total = sum(count for _, _, count in network(prepared))
-    console.print(f"{number(total)} parameters, {prepared.design.dtype}")
+    console.print(f"{format_number(total)} parameters, {prepared.design.dtype}")
     console.print(
         f"loss {prepared.design.loss}, optimizer {train.optimizer}, learning rate {train.learning_rate:g}, "
         f"schedule {train.schedule.name if train.schedule else 'constant'}"
@@ -241,13 +242,14 @@ def inputs(prepared: Prepared) -> list[dict[str, Any]]:
             missing = statistics.get("missing", 0)
         if isinstance(column, NumberColumn):
             missing += int(np.isnan(values).sum())
-            summary = f"{number(statistics['min'])} to {number(statistics['max'])}, mean {number(statistics['mean'])}"
+            low, high, mean = (format_number(statistics[key]) for key in ("min", "max", "mean"))
+            summary = f"{low} to {high}, mean {mean}"
         elif isinstance(column, CategoryColumn):
             missing += sum(value is None for value in values)
             summary = _listed(column.categories)
         else:
             shape = " x ".join(map(str, column.shape))
-            summary = f"{shape}, {number(statistics['min'])} to {number(statistics['max'])}"
+            summary = f"{shape}, {format_number(statistics['min'])} to {format_number(statistics['max'])}"
         found.append({"name": column.name, "kind": column.kind, "missing": missing, "summary": summary})
     return found
 
@@ -273,17 +275,18 @@ def _target(prepared: Prepared) -> str:
     counts = classes(prepared)
     if counts is None:
         return f"target: {names}, regression"
-    return f"target: {names}, classification; rows a class: {_listed([f'{k} {number(n)}' for k, n in counts.items()])}"
+    rows = _listed([f"{k} {format_number(n)}" for k, n in counts.items()])
+    return f"target: {names}, classification; rows a class: {rows}"
 
 
 def _rows(prepared: Prepared) -> str:
     sizes = prepared.sizes
-    parts = [f"{number(sizes['training'])} to learn from"]
+    parts = [f"{format_number(sizes['training'])} to learn from"]
     if sizes["validation"]:
-        parts.append(f"{number(sizes['validation'])} to validate with")
+        parts.append(f"{format_number(sizes['validation'])} to validate with")
     if sizes["test"]:
-        parts.append(f"{number(sizes['test'])} held out")
-    return f"{number(sum(sizes.values()))} rows ({', '.join(parts)})"
+        parts.append(f"{format_number(sizes['test'])} held out")
+    return f"{format_number(sum(sizes.values()))} rows ({', '.join(parts)})"
 
 
 def _targets(found: Mapping[str, Any], baseline: Mapping[str, Any]) -> RenderableType:
@@ -296,13 +299,13 @@ def _targets(found: Mapping[str, Any], baseline: Mapping[str, Any]) -> Renderabl
 
 def _size(value: float | None) -> str:
     """The size of errors, in the target's own unit."""
-    return number(value, 5)
+    return format_number(value, 5)
 
 
 def _figure(value: float | None) -> str:
     if value is None:
         return "-"
-    return f"{value:.4f}" if abs(value) < 1e4 else number(value)
+    return f"{value:.4f}" if abs(value) < 1e4 else format_number(value)
 
 
 def _confusion(labels: Sequence[str | int], confusion: Sequence[Sequence[int]]) -> RenderableType:

@@ -10,9 +10,9 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from model_store.errors import Fault, did_you_mean
-from model_store.report.markup import number
 from model_store.schema.columns import number_in
 from model_store.utils.atomic_write import replacing
+from model_store.utils.number_format import format_number
 from training.config.schema import NAME, TABLES
 from training.config.settings import DataSection
 from training.data import readers, type_inference
@@ -162,7 +162,8 @@ def _look(cells: Sequence[str | None]) -> str:
         return "left out, it never changes" if present else "left out, it is empty"
     if type_inference.infer_kind(cells) == "number":
         found = [float(cell) for cell in present]
-        look, remark = f"number, {number(min(found), 6)} to {number(max(found), 6)}", _doubt(present, found)
+        look = f"number, {format_number(min(found), 6)} to {format_number(max(found), 6)}"
+        remark = _doubt(present, found)
     elif type_inference.identifies(cells):
         return f"left out, {distinct} different texts are no categories{_kind_to_be(present)}"
     else:

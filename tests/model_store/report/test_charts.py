@@ -20,7 +20,7 @@ from model_store.artifact.model import Model
 from model_store.evaluation.record import Record
 from model_store.nn import Linear, Sequential, Sigmoid, Softmax
 from model_store.report import charts, svg
-from model_store.report.markup import Markup, cut, number, tag
+from model_store.report.markup import Markup, cut, tag
 from model_store.report.page import render
 from model_store.report.svg import axis, log_axis
 from model_store.schema.signature import (
@@ -31,6 +31,7 @@ from model_store.schema.signature import (
     RegressionOutput,
     Signature,
 )
+from model_store.utils.number_format import format_number
 
 EVIL = "\"><script>alert(1)</script><img src=x onerror=alert(1)>\u202e\x00&amp;'</style></title>"
 VOID = {"meta", "rect", "line", "circle", "path", "polyline"}
@@ -370,19 +371,19 @@ def test_a_logarithmic_axis_holds_its_values(values: list[float]) -> None:
     ],
 )  # fmt: skip
 def test_numbers_are_short_and_whole(value: float | None, shown: str) -> None:
-    assert number(value) == shown
+    assert format_number(value) == shown
 
 
 def test_years_are_written_as_years_on_axes_and_in_words() -> None:
     assert [name for _, name in axis("year", [2007, 2009]).ticks][::2] == ["2007.0", "2008.0", "2009.0"]
     assert [name for _, name in axis("year", [1950, 2020], whole=True).ticks][:2] == ["1940", "1960"]
     assert [name for _, name in axis("price", [0, 20_000], most=4).ticks] == ["0", "5000", "10,000", "15,000", "20,000"]
-    assert number(2007) == number(2007.0) == "2007"
+    assert format_number(2007) == format_number(2007.0) == "2007"
 
 
 @given(st.floats(allow_nan=False, allow_infinity=False))
 def test_every_number_can_be_shown(value: float) -> None:
-    assert 0 < len(number(value)) <= 16
+    assert 0 < len(format_number(value)) <= 16
 
 
 def test_text_is_escaped_and_markup_is_not() -> None:

@@ -1,0 +1,47 @@
+"""Number formatting for people, in reports, tables and messages; and the display names of metrics."""
+
+from __future__ import annotations
+
+import math
+
+METRIC_TITLES = {
+    "precision": "precision",
+    "recall": "recall",
+    "f1": "F1",
+    "support": "rows",
+    "rmse": "RMSE",
+    "mae": "MAE",
+    "r2": "R²",
+}
+_SUPERSCRIPTS = str.maketrans("-0123456789", "⁻⁰¹²³⁴⁵⁶⁷⁸⁹")
+
+
+def format_number(value: float | None, digits: int = 4) -> str:
+    """Return a number with `digits` significant digits; powers of ten from a billion on and below 0.0001."""
+    if value is None:
+        return "–"
+    if isinstance(value, int) and abs(value) < 10**15:
+        return format_grouped(value)
+    if value == 0 or not math.isfinite(value):
+        return "0" if value == 0 else str(value)
+    mantissa, _, power = f"{value:.{digits - 1}e}".partition("e")
+    exponent = int(power)
+    if not -4 <= exponent <= 8:
+        return f"{_without_trailing_zeros(mantissa.replace('-', '−'))} × 10{str(exponent).translate(_SUPERSCRIPTS)}"
+    return _without_trailing_zeros(format_grouped(value, max(0, digits - 1 - exponent)))
+
+
+def format_grouped(value: float, decimals: int = 0) -> str:
+    """Return a number with thousands separators from 10,000 on (four digits are often a year) and a true minus sign."""
+    plain = f"{value:.{decimals}f}"
+    whole = plain.lstrip("-").partition(".")[0]
+    return (plain if len(whole) < 5 else f"{value:,.{decimals}f}").replace("-", "−")
+
+
+def format_percent(share: float | None, digits: int = 1) -> str:
+    """Return a share of 1 as a percentage."""
+    return "–" if share is None else f"{100 * share:.{digits}f} %".replace("-", "−")
+
+
+def _without_trailing_zeros(text: str) -> str:
+    return text.rstrip("0").rstrip(".") if "." in text else text
