@@ -19,15 +19,24 @@ from werkzeug.wrappers import Response
 
 from model_store.registry.store import open_store
 from service.config import Settings, SettingsError
-from service.http import exceptions
 from service.http.responses import add_headers
 from service.inference.drift import DriftMonitor
 from service.inference.runner import InferenceRunner
+from service.protocols.native import PredictParser
 from service.registry.registry import ModelRegistry
 from service.registry.signature_policy import signature_check
 from service.registry.switch_barrier import SwitchBarrier
 from service.registry.unloaded_models import UnloadedModels
-from service.routes import docs, health, models, open_inference, predict, sagemaker_vertex, tensorflow_serving
+from service.routes import (
+    docs,
+    error_handlers,
+    health,
+    models,
+    open_inference,
+    predict,
+    sagemaker_vertex,
+    tensorflow_serving,
+)
 from service.security.api_keys import ApiKeys, KeyFileError
 from service.server.fast_path import FastPath
 from service.telemetry.metrics import Metrics
@@ -66,9 +75,10 @@ def create_app(settings: Settings | None = None, *, forks: bool = False) -> Flas
     app.extensions["registry"] = registry
     app.extensions["keys"] = keys
     app.extensions["recorder"] = recorder
-    exceptions.register(app)
-    predictor = predict.Predictor(registry, inference, settings)
-    app.extensions["express"] = partial(FastPath, registry, predictor, inference, recorder, keys, settings)
+    error_handlers.register(app)
+    parser = PredictParser(registry, settings.max_instances)
+    predictor = predict.Predictor(registry, parser, inference, settings)
+    app.extensions["fast_path"] = partial(FastPath, registry, parser, inference, recorder, keys, settings)
     # First: it may be told an address of ours.
     app.register_blueprint(sagemaker_vertex.routes(registry, predictor, settings))
     app.register_blueprint(predict.routes(predictor))

@@ -4,6 +4,7 @@ import ast
 import subprocess
 import sys
 from collections.abc import Iterator
+from graphlib import TopologicalSorter
 from pathlib import Path
 
 import pytest
@@ -11,6 +12,53 @@ import pytest
 ROOT = Path(__file__).parent.parent
 ROOMS = ("training", "model_store", "service")
 REACHES = {"training": {"model_store"}, "model_store": set(), "service": {"model_store"}}
+
+
+# Which subpackages (or modules at the top) of a package may import which; everything else is refused. No cycles.
+_LEAVES = {"config", "http", "security", "telemetry", "validation"}
+_NETWORK = {"errors", "nn", "utils"}
+SUBPACKAGES: dict[str, dict[str, set[str]]] = {
+    "service": {
+        **{leaf: set() for leaf in _LEAVES},
+        "registry": _LEAVES,
+        "inference": {*_LEAVES, "registry"},
+        "protocols": {"config", "http", "registry", "telemetry", "validation"},
+        "openapi": {"http", "protocols", "registry", "validation"},
+        "routes": {*_LEAVES, "registry", "inference", "protocols", "openapi"},
+        "server": {*_LEAVES, "registry", "inference", "protocols"},
+        "app": {*_LEAVES, "registry", "inference", "protocols", "routes", "server"},
+        "cli": {"app", "config", "security", "server", "telemetry"},
+        "client": set(),
+        "__main__": {"cli"},
+    },
+    "training": {
+        "errors": set(),
+        "optim": {"errors"},
+        "losses": {"errors"},
+        "config": {"errors", "losses", "optim"},
+        "data": {"config", "errors"},
+        "engine": {"config", "errors", "losses", "optim"},
+        "evaluation": set(),
+        "pipeline": {"config", "data", "engine", "errors", "evaluation", "losses", "optim"},
+        "cli": {"config", "data", "engine", "errors", "pipeline"},
+        "__init__": {"engine", "losses", "optim"},
+        "__main__": {"cli"},
+    },
+    "model_store": {
+        "errors": set(),
+        "utils": {"errors"},
+        "nn": set(),
+        "schema": _NETWORK,
+        "artifact": {*_NETWORK, "schema"},
+        "storage": {*_NETWORK, "schema", "artifact"},
+        "evaluation": {*_NETWORK, "schema", "artifact"},
+        "registry": {*_NETWORK, "schema", "artifact", "storage", "evaluation"},
+        "report": {*_NETWORK, "schema", "artifact", "evaluation"},
+        "client": _NETWORK,
+        "cli": {*_NETWORK, "schema", "artifact", "storage", "evaluation", "registry", "report", "client"},
+        "__main__": {"cli"},
+    },
+}
 
 
 def imports(path: Path) -> Iterator[str]:
@@ -21,7 +69,9 @@ def imports(path: Path) -> Iterator[str]:
             yield from (alias.name for alias in node.names)
         elif isinstance(node, ast.ImportFrom):
             above = package[: len(package) - node.level + 1] if node.level else ()
-            yield ".".join((*above, *filter(None, [node.module])))
+            yield (base := ".".join((*above, *filter(None, [node.module]))))
+            if base in ROOMS:  # `from service import config`
+                yield from (f"{base}.{alias.name}" for alias in node.names)
 
 
 def top(name: str) -> str:
@@ -41,6 +91,23 @@ def imported(folder: str) -> set[tuple[str, str]]:
 def test_a_room_imports_only_along_the_arrows(room):
     forbidden = set(ROOMS) - REACHES[room] - {room}
     assert [pair for pair in imported(room) if top(pair[1]) in forbidden] == []
+
+
+@pytest.mark.parametrize("package", ROOMS)
+def test_subpackages_import_only_along_the_arrows(package: str) -> None:
+    allowed = SUBPACKAGES[package]
+    wrong = set()
+    for file, name in imported(package):
+        inside, (top_level, _, rest) = file.split("/")[1].removesuffix(".py"), name.partition(".")
+        target = rest.partition(".")[0]
+        if top_level == package and target and target != inside and target not in allowed[inside]:
+            wrong.add(f"{file} imports {name}")
+    assert wrong == set()
+
+
+@pytest.mark.parametrize("package", ROOMS)
+def test_the_allowed_arrows_form_no_cycle(package: str) -> None:
+    TopologicalSorter(SUBPACKAGES[package]).prepare()  # raises CycleError
 
 
 def test_the_network_imports_only_numpy_and_itself():
@@ -68,4 +135,4 @@ def test_relative_imports_are_seen(tmp_path, monkeypatch):
     file = tmp_path / "service" / "routes" / "predict.py"
     file.parent.mkdir(parents=True)
     file.write_text("from . import health\nfrom ...training import trainer\nimport numpy.linalg as la\n")
-    assert list(imports(file)) == ["service.routes", "training", "numpy.linalg"]
+    assert list(imports(file)) == ["service.routes", "training", "training.trainer", "numpy.linalg"]

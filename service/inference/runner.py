@@ -2,12 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any
-
-from flask import g
-
 from model_store.nn import Array
-from model_store.schema.columns import FaultCollector, shown
 from service.inference.drift import DriftMonitor
 from service.registry.registry import LoadedVersion
 from service.telemetry.metrics import Metrics
@@ -40,15 +35,3 @@ class InferenceRunner:
         served.batching.note(len(inputs), seconds)
         self._batches.at(served.name, str(served.number)).observe(len(inputs))
         self._drift.add(served, inputs)
-
-
-def encode_rows(served: LoadedVersion, rows: Any, location: str, most: int) -> Array:
-    """Untrusted rows as the network's input; InputError with everything that does not fit."""
-    g.sent = rows  # for the lesson, if they do not fit
-    faults = FaultCollector()
-    if not isinstance(rows, list):
-        faults.add(location, f"expected a list, found {shown(rows)}", "put the row into a list: [row]")
-    elif not 1 <= len(rows) <= most:
-        faults.add(location, f"expected 1 to {most} rows, found {len(rows)}", "send them in several requests")
-    faults.check()
-    return served.model.signature.encode(rows, location, served.model.network.dtype)

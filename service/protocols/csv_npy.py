@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from io import BytesIO
+from typing import Any
 
 import numpy as np
 
@@ -11,7 +12,6 @@ from model_store.nn import Array
 from model_store.schema import row_parser
 from service.config import Settings
 from service.http.request_body import bad, check_density
-from service.inference.runner import encode_rows
 from service.protocols import tensors
 from service.registry.registry import LoadedVersion
 
@@ -19,16 +19,18 @@ CSV, NPY = "text/csv", "application/x-npy"
 TYPES = frozenset({CSV, NPY})
 
 
-def read(body: bytes, kind: str, served: LoadedVersion, settings: Settings) -> Array:
-    """The body's rows as the network's input. CSV may have a header or not; an array is a model's only tensor."""
-    max_rows = settings.max_instances
-    if kind == CSV:
-        check_density(body, settings.max_body_bytes, "CSV")
-        found = row_parser.from_bytes(body, "body.csv", served.model.signature, most=max_rows)
-        if len(found) > max_rows:
-            problem = f"expected 1 to {max_rows} rows, found more"
-            raise InputError([Fault("rows", problem, "send them in several requests")])
-        return encode_rows(served, found, "rows", max_rows)
+def csv_rows(body: bytes, served: LoadedVersion, settings: Settings) -> list[Any]:
+    """Parse a CSV body, with or without a header, into rows that are still to be encoded."""
+    check_density(body, settings.max_body_bytes, "CSV")
+    found = row_parser.from_bytes(body, "body.csv", served.model.signature, most=settings.max_instances)
+    if len(found) > settings.max_instances:
+        problem = f"expected 1 to {settings.max_instances} rows, found more"
+        raise InputError([Fault("rows", problem, "send them in several requests")])
+    return found
+
+
+def npy_inputs(body: bytes, served: LoadedVersion, settings: Settings) -> Array:
+    """Encode an .npy body, the only tensor of the model, as the network's input."""
     tensor = tensors.sole(served.model.signature)
     if tensor is None:
         names = ", ".join(served.model.signature.names)
@@ -39,4 +41,6 @@ def read(body: bytes, kind: str, served: LoadedVersion, settings: Settings) -> A
         raise bad(f"the body is not an .npy file: {e}", "broken_body") from e
     if not isinstance(array, np.ndarray) or array.dtype.kind not in "biuf" or array.dtype.itemsize > 8:
         raise InputError([Fault("body", "expected one array of numbers, found something else", "numpy.save it")])
-    return tensors.encode(served.model, {tensor.name: array.astype(array.dtype.newbyteorder("<"))}, max_rows)
+    return tensors.encode(
+        served.model, {tensor.name: array.astype(array.dtype.newbyteorder("<"))}, settings.max_instances
+    )

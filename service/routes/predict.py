@@ -17,9 +17,11 @@ from service.http.responses import json_response
 from service.inference.range_warnings import range_warnings
 from service.inference.runner import InferenceRunner
 from service.protocols import csv_npy
-from service.registry.registry import LoadedVersion, ModelRegistry, UnavailableError, UnknownError
+from service.protocols.native import PredictParser, predict_response
+from service.protocols.row_encoding import encode_rows
+from service.registry.registry import LoadedVersion, ModelRegistry
 from service.telemetry.request_record import RequestRecord
-from service.validation.predict_request import PredictSchema, is_version_ref, not_an_object
+from service.validation.predict_request import not_an_object
 
 
 @dataclass(frozen=True)
@@ -35,9 +37,10 @@ class Predicted:
 class Predictor:
     """Reads a request for predictions, in JSON or as a table, and answers it."""
 
-    def __init__(self, registry: ModelRegistry, inference: InferenceRunner, settings: Settings) -> None:
-        self._registry, self._inference, self._settings = registry, inference, settings
-        self._general = PredictSchema(settings.max_instances)
+    def __init__(
+        self, registry: ModelRegistry, parser: PredictParser, inference: InferenceRunner, settings: Settings
+    ) -> None:
+        self._registry, self._parser, self._inference, self._settings = registry, parser, inference, settings
 
     def __call__(self, name: str | None, version: str | None, *, passed_over: str = "") -> Predicted:
         """`passed_over` is a key of the body that means nothing here."""
@@ -48,7 +51,11 @@ class Predictor:
             )  # a wrong address is told before the body is read
         if request.mimetype in csv_npy.TYPES:
             sent = read_bytes(request, self._settings.max_body_bytes)
-            inputs = csv_npy.read(sent, request.mimetype, served, self._settings)
+            if request.mimetype == csv_npy.CSV:
+                g.sent = rows = csv_npy.csv_rows(sent, served, self._settings)
+                inputs = encode_rows(served, rows, "rows", self._settings.max_instances)
+            else:
+                inputs = csv_npy.npy_inputs(sent, served, self._settings)
         else:
             check_json_type(request)
             sent = read_bytes(request, self._settings.max_body_bytes)
@@ -58,42 +65,9 @@ class Predictor:
             body.pop(passed_over, None)
             model = body.get("model")
             g.named, g.sent = model if isinstance(model, str) else "", body.get("instances")
-            served, inputs = self.checked(body, name, version, record)
+            served, inputs = self._parser.parse(body, name, version, record)
         outputs = self._inference(record, served, inputs)
         return Predicted(served, sent, inputs, served.model.signature.decode(outputs))
-
-    def checked(
-        self, body: dict[str, Any], name: str | None, version: str | None, record: RequestRecord | None = None
-    ) -> tuple[LoadedVersion, Array]:
-        """Who answers and what goes in; InputError with every fault of the body. `record` is told who was asked."""
-        model, ref = body.get("model"), body.get("version")
-        intelligible = isinstance(model, str | None) and (ref is None or is_version_ref(ref))
-        faults: list[Fault] = []
-        served = None
-        try:
-            served = self._registry.find(
-                name if name is not None else model if isinstance(model, str) else None,
-                version if version is not None else ref if is_version_ref(ref) else None,
-            )
-        except (InputError, UnknownError, UnavailableError) as e:
-            # What is wrong with the body's words for a model and a version, the schema says; no names at all, we do.
-            if intelligible and not isinstance(e, InputError):
-                raise
-            faults += e.faults if intelligible and isinstance(e, InputError) else []
-        if record is not None:
-            record.served = served
-        if version is not None and is_version_ref(ref) and str(ref) != version:
-            problem = f"expected {version!r}, which the address names; found {ref!r}"
-            faults.append(Fault("version", problem, "leave it out, or send the request to another address"))
-        total = len(faults)
-        try:
-            inputs = (served.schema if served else self._general).inputs(body)
-        except InputError as e:
-            faults += e.faults
-            total += e.total
-        if faults or served is None or inputs is None:
-            raise InputError(faults, total)
-        return served, inputs
 
 
 def routes(predictor: Predictor) -> Blueprint:
@@ -106,7 +80,7 @@ def routes(predictor: Predictor) -> Blueprint:
         asked = _asked()
         done = predictor(name, version)
         served = done.served
-        told = answer(served, done.predictions)
+        told = predict_response(served, done.predictions)
         if "warnings" in asked:
             told["warnings"] = [remark.as_dict() for remark in range_warnings(served.model, done.inputs)]
         if "receipt" in asked:
@@ -114,10 +88,6 @@ def routes(predictor: Predictor) -> Blueprint:
         return json_response(told)
 
     return blueprint
-
-
-def answer(served: LoadedVersion, predictions: list[Any]) -> dict[str, Any]:
-    return {"model": served.name, "version": served.number, "predictions": predictions}
 
 
 _EXTRAS = ("warnings", "receipt")

@@ -14,8 +14,9 @@ from model_store.schema.signature import Signature
 from service.config import Settings
 from service.http.request_body import read_json
 from service.http.responses import json_response
-from service.inference.runner import InferenceRunner, encode_rows
+from service.inference.runner import InferenceRunner
 from service.protocols import model_metadata, tensors
+from service.protocols.row_encoding import encode_rows
 from service.protocols.tensors import Tensor
 from service.registry.registry import ModelRegistry
 from service.validation.predict_request import not_an_object
@@ -82,6 +83,7 @@ def routes(registry: ModelRegistry, inference: InferenceRunner, settings: Settin
         signature = served.model.signature
         g.columnar = location == "inputs"
         rows = _bare(_rows(body["inputs"], signature) if g.columnar else body["instances"], signature)
+        g.sent = rows  # for the example in the error, if they do not fit
         inputs = encode_rows(served, rows, location, settings.max_instances)
         found = signature.tensors(inference(g.request_record, served, inputs))
         headers = {"X-Model-Version": str(served.number)}

@@ -23,9 +23,9 @@ from service.config import Settings
 from service.http.request_body import is_dense, is_json
 from service.http.responses import ANSWER_HEADERS, json_bytes
 from service.inference.runner import InferenceRunner
+from service.protocols.native import PredictParser, predict_response
 from service.registry.errors import WouldBlock
 from service.registry.registry import LoadedVersion, ModelRegistry, UnavailableError, UnknownError
-from service.routes.predict import Predictor, answer
 from service.security.api_keys import AccessDeniedError, ApiKeys
 from service.telemetry.request_record import RequestRecord, RequestRecorder, clock
 from service.validation.predict_request import is_version_ref
@@ -70,13 +70,13 @@ class FastPath:
     def __init__(
         self,
         registry: ModelRegistry,
-        predictor: Predictor,
+        parser: PredictParser,
         inference: InferenceRunner,
         recorder: RequestRecorder,
         keys: ApiKeys,
         settings: Settings,
     ) -> None:
-        self._registry, self._predictor, self._inference, self._recorder = registry, predictor, inference, recorder
+        self._registry, self._parser, self._inference, self._recorder = registry, parser, inference, recorder
         self._keys, self._settings = keys, settings
         self._reader = PlainReader()
         self._fixed = "".join(f"{name}: {value}\r\n" for name, value in ANSWER_HEADERS.items())
@@ -158,7 +158,7 @@ class FastPath:
 
     def _rows(self, body: bytes, target: Target) -> tuple[LoadedVersion, Array] | None:
         parsed = orjson.loads(body)
-        return self._predictor.checked(parsed, target.name, target.version) if isinstance(parsed, dict) else None
+        return self._parser.parse(parsed, target.name, target.version) if isinstance(parsed, dict) else None
 
     def _written(self, asked: ParsedPredict, body: bytes, computing: float, computed: float) -> bytes:
         recorder, target = self._recorder, asked.target
@@ -196,7 +196,7 @@ class FastPath:
 
 def _body(served: LoadedVersion, outputs: Array) -> bytes | None:
     try:
-        return json_bytes(answer(served, served.model.signature.decode(outputs)))
+        return json_bytes(predict_response(served, served.model.signature.decode(outputs)))
     except InputError:
         return None
 

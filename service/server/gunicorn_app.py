@@ -95,7 +95,7 @@ class Server(BaseApplication):  # type: ignore[misc]
     def fast_path(self) -> FastPath:
         """A way past the application for plain predictions, of one worker's own; whose loop waits for no load."""
         self._app.extensions["registry"].loop = threading.get_ident()
-        made: FastPath = self._app.extensions["express"]()
+        made: FastPath = self._app.extensions["fast_path"]()
         return made
 
     @property

@@ -15,13 +15,10 @@ import os
 import random
 import re
 import time
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import Any, Protocol
 
 from service.telemetry.metrics import Metrics
 from service.telemetry.mmap_counters import CounterCell, HistogramCells
-
-if TYPE_CHECKING:
-    from service.registry.registry import LoadedVersion
 
 access = logging.getLogger("service.access")
 
@@ -33,6 +30,16 @@ clock = time.monotonic
 _SANE_ID = re.compile(r"[A-Za-z0-9._~+/=:@-]{1,128}")
 _TRACEPARENT = re.compile(r"(?!ff)([0-9a-f]{2})-(?!0{32})([0-9a-f]{32})-(?!0{16})([0-9a-f]{16})-([0-9a-f]{2})(-.*)?")
 _NONZERO = 1 << 64 | 1  # the last bit of the trace's id and of the span's: neither may be zero
+
+
+class ModelVersion(Protocol):
+    """The version that served a request, as far as telemetry needs it."""
+
+    @property
+    def name(self) -> str: ...
+
+    @property
+    def number(self) -> int: ...
 
 
 class RequestRecord:
@@ -53,7 +60,7 @@ class RequestRecord:
         self.started = clock()
         self.arrived = arrived or self.started
         self.parsed = self.computing = self.computed = self.ended = 0.0
-        self.served: LoadedVersion | None = None
+        self.served: ModelVersion | None = None
         self.rows = 0
         self.error_code = self.request_id = self.trace_id = self.span_id = self.parent_id = ""
         self.flags = self.given_flags = self.status = 0

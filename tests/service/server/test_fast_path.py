@@ -45,7 +45,7 @@ def fast_path(client: FlaskClient) -> FastPath:
 
 
 def fast_path_of(client: FlaskClient) -> FastPath:
-    made: FastPath = client.application.extensions["express"]()
+    made: FastPath = client.application.extensions["fast_path"]()
     return made
 
 

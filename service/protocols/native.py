@@ -1,0 +1,56 @@
+"""The native format: `{"model"?, "version"?, "instances": [...]}` in, `{"model", "version", "predictions"}` out."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from model_store.errors import Fault, InputError
+from model_store.nn import Array
+from service.registry.registry import LoadedVersion, ModelRegistry, UnavailableError, UnknownError
+from service.telemetry.request_record import RequestRecord
+from service.validation.predict_request import PredictSchema, is_version_ref
+
+
+class PredictParser:
+    """Validates the body of a predict request and encodes its rows."""
+
+    def __init__(self, registry: ModelRegistry, max_instances: int) -> None:
+        self._registry = registry
+        self._general = PredictSchema(max_instances)
+
+    def parse(
+        self, body: dict[str, Any], name: str | None, version: str | None, record: RequestRecord | None = None
+    ) -> tuple[LoadedVersion, Array]:
+        """Who answers and what goes in; InputError with every fault of the body. `record` is told who was asked."""
+        model, ref = body.get("model"), body.get("version")
+        intelligible = isinstance(model, str | None) and (ref is None or is_version_ref(ref))
+        faults: list[Fault] = []
+        served = None
+        try:
+            served = self._registry.find(
+                name if name is not None else model if isinstance(model, str) else None,
+                version if version is not None else ref if is_version_ref(ref) else None,
+            )
+        except (InputError, UnknownError, UnavailableError) as e:
+            # What is wrong with the body's words for a model and a version, the schema says; no names at all, we do.
+            if intelligible and not isinstance(e, InputError):
+                raise
+            faults += e.faults if intelligible and isinstance(e, InputError) else []
+        if record is not None:
+            record.served = served
+        if version is not None and is_version_ref(ref) and str(ref) != version:
+            problem = f"expected {version!r}, which the address names; found {ref!r}"
+            faults.append(Fault("version", problem, "leave it out, or send the request to another address"))
+        total = len(faults)
+        try:
+            inputs = (served.schema if served else self._general).inputs(body)
+        except InputError as e:
+            faults += e.faults
+            total += e.total
+        if faults or served is None or inputs is None:
+            raise InputError(faults, total)
+        return served, inputs
+
+
+def predict_response(served: LoadedVersion, predictions: list[Any]) -> dict[str, Any]:
+    return {"model": served.name, "version": served.number, "predictions": predictions}

@@ -1,0 +1,108 @@
+"""Error responses of Flask, in one JSON shape a protocol. Our own:
+
+    {"error": {"code": "unknown_model", "message": "there is no model 'pengins'; did you mean 'penguins'?",
+               "faults": [{"location": "model", "problem": "...", "fix": "..."}],
+               "example": {"body": {...}, "curl": "..."}}, "request_id": "4b0f..."}
+
+`code` is for programs, `message` for people, `faults` has every single thing that is wrong with the request, and
+`example` is one that works, without its body where that is long. The protocols below /v1 and /v2 know
+`{"error": "text"}` alone: there the text has both.
+"""
+
+from __future__ import annotations
+
+import logging
+from typing import Any
+
+from flask import Flask, current_app, g, request
+from werkzeug.exceptions import HTTPException
+from werkzeug.wrappers import Response
+
+from model_store.errors import InputError
+from service.http.exceptions import ApiError
+from service.http.responses import has_plain_errors, json_response
+from service.registry.registry import UnavailableError, UnknownError
+from service.routes.error_examples import error_example
+from service.security.api_keys import AccessDeniedError
+
+log = logging.getLogger("service")
+
+_STRANGERS = (401, 403)  # are told nothing about the models
+# Errors of the framework, by status: what a program is told.
+_CODES = {400: "bad_request", 404: "not_found", 405: "method_not_allowed", 413: "body_too_large"}
+
+
+def error_response(error: ApiError) -> Response:
+    g.request_record.error_code = error.code
+    example = None
+    if 400 <= error.status < 500 and error.status not in _STRANGERS:
+        example = error_example(current_app.extensions["registry"], error.faults)
+    if has_plain_errors(request.path):
+        status = 400 if error.status == 422 else error.status  # which these protocols do not know
+        stop = "" if error.message.endswith("?") else "."
+        text = f"{error.message}{stop} This works: {example['curl']}" if example else error.message
+        return json_response({"error": text}, status, error.headers)
+    body: dict[str, Any] = {
+        "error": {
+            "code": error.code,
+            "message": error.message,
+            "faults": [fault.as_dict() for fault in error.faults],
+        },
+        "request_id": g.request_record.request_id,
+    }
+    if example is not None:
+        body["error"]["example"] = example
+    return json_response(body, error.status, error.headers)
+
+
+def register(app: Flask) -> None:
+    app.register_error_handler(ApiError, error_response)
+    app.register_error_handler(InputError, _misfit)
+    app.register_error_handler(AccessDeniedError, _refused)
+    app.register_error_handler(UnknownError, _unknown)
+    app.register_error_handler(UnavailableError, _unavailable)
+    app.register_error_handler(HTTPException, _framework_error)
+    app.register_error_handler(Exception, _crash)
+
+
+def _misfit(error: InputError) -> Response:
+    """A request that was understood and does not fit."""
+    count = "1 fault" if error.total == 1 else f"{error.total} faults"
+    return error_response(ApiError(422, "invalid_request", f"{count} in the request: {error}", error.faults))
+
+
+def _refused(error: AccessDeniedError) -> Response:
+    challenge = {"WWW-Authenticate": error.challenge}
+    return error_response(ApiError(error.status, error.code, str(error), [error.fault], challenge))
+
+
+def _unknown(error: UnknownError) -> Response:
+    return error_response(ApiError(404, error.code, str(error), [error.fault]))
+
+
+def _unavailable(error: UnavailableError) -> Response:
+    """Not the caller's fault, and it may pass."""
+    return error_response(ApiError(503, error.code, str(error), [error.fault], {"Retry-After": "5"}))
+
+
+def _framework_error(error: HTTPException) -> Response:
+    """What Flask and Werkzeug refuse by themselves: no such address, wrong method, a redirect."""
+    if error.code is None or error.code < 400:
+        return error.get_response()
+    headers = {name: value for name, value in error.get_headers() if name.lower() not in _OWN_HEADERS}
+    message = {
+        404: "no such address; /docs lists those there are",
+        405: f"this address does not take that method; it takes {headers.get('Allow', 'others')}",
+    }.get(error.code, error.description or error.name)
+    return error_response(ApiError(error.code, _CODES.get(error.code, "http_error"), message, headers=headers))
+
+
+_OWN_HEADERS = {"content-type", "content-length"}
+
+
+def _crash(error: Exception) -> Response:
+    """A bug of ours. The log has the traceback, the caller only the id that finds it there."""
+    record = g.request_record
+    log.error("request %s crashed", record.request_id, exc_info=error, extra={"request_record": record})
+    message = "the service failed on this request; its log says why, under the request_id"
+    return error_response(ApiError(500, "internal_error", message))
