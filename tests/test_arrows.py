@@ -28,7 +28,6 @@ SUBPACKAGES: dict[str, dict[str, set[str]]] = {
         "server": {*_LEAVES, "registry", "inference", "protocols"},
         "app": {*_LEAVES, "registry", "inference", "protocols", "routes", "server"},
         "cli": {"app", "config", "security", "server", "telemetry"},
-        "client": set(),
         "__main__": {"cli"},
     },
     "training": {

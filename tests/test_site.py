@@ -40,7 +40,7 @@ def test_no_page_loads_anything_from_another_host(site: Path) -> None:
         ("networks", ["model_store.nn.linear.Linear", "model_store.nn.sequential.Sequential"]),
         ("store", ["model_store.registry.store.open_store", "model_store.artifact.npz.read"]),
         ("jobs", [f"training.pipeline.job.{name}" for name in ("load", "prepare", "fit", "run")]),
-        ("client", ["service.client.Client", "service.client.Client.predict"]),
+        ("client", ["model_store.client.Client", "model_store.client.Client.predict"]),
     ],
 )
 def test_the_reference_has_the_names_that_users_import(site: Path, page: str, names: list[str]) -> None:

@@ -16,9 +16,8 @@ from click.testing import CliRunner
 from werkzeug.serving import make_server
 
 from model_store.cli.main import main
-from model_store.client import tensors
+from model_store.client import Client, ServiceError, tensors
 from model_store.errors import InputError, NotFoundError
-from service.client import Client, ServiceError
 from tests.service.conftest import PENGUIN, move, price
 
 
