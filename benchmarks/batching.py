@@ -1,4 +1,4 @@
-"""Requests that meet: the throughput of a shared forward pass beside a pass for each, on a network of 64 MB.
+"""Throughput of a shared forward pass against one pass per request, on a 64 MB network.
 
     python -m benchmarks.batching
 

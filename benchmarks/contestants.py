@@ -1,4 +1,4 @@
-"""The contestants of the serving benchmark: how each is started, asked, and understood."""
+"""The contestants of the serving benchmark: how to start each one, what to send, and how to read its response."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ ROOT = PEERS.parents[2]
 
 @dataclass(frozen=True)
 class Setting:
-    """What a service is started with: one network, in both forms, so many workers, a port, a folder to write in."""
+    """How to start a service: the network as artifact and as ONNX, number of workers, port, folder to write to."""
 
     store: Path
     artifact: Path
@@ -30,7 +30,7 @@ class Setting:
 
 @dataclass(frozen=True)
 class Contestant:
-    """A service: `command` starts it from `environment`, `body` asks it, `answers` reads what it says, row by row."""
+    """A service: `command` starts it in `environment`, `body` makes a request, `answers` parses a response by row."""
 
     name: str
     says: str
@@ -70,7 +70,7 @@ def requirements(name: str) -> tuple[str, ...]:
 
 
 def service_requirements() -> tuple[str, ...]:
-    """What the project requires, less what only draws on a terminal or serves training: the service runs without."""
+    """The project's requirements without rich and threadpoolctl, which the service does not import."""
     needed = [line for line in requires("forward-pass") or [] if "extra ==" not in line]
     return tuple(line for line in needed if re.match(r"[\w-]+", line)[0] not in {"rich", "threadpoolctl"})  # type: ignore[index]
 
@@ -109,7 +109,7 @@ def _bentoml_environ(setting: Setting) -> dict[str, str]:
 
 
 def _mlserver(setting: Setting) -> list[str]:
-    """Its server runs the network itself where there is one worker, else so many processes beside it."""
+    """One worker: the HTTP process runs the network. More: additional processes do."""
     folder = setting.folder / "network"
     folder.mkdir(exist_ok=True)
     settings: dict[str, Any] = {"debug": False, "host": "127.0.0.1", "http_port": setting.port}
@@ -127,7 +127,7 @@ def _tensor(rows: list[list[float]]) -> dict[str, Any]:
 
 
 def _probabilities(answer: dict[str, Any]) -> list[Any]:
-    """Ours names what it answers: a label and the probability of each."""
+    """Our classifier returns a label and the probability of each label."""
     rows = answer["predictions"]
     return [list(row["probabilities"].values()) if isinstance(row, dict) else row for row in rows]
 

@@ -1,4 +1,4 @@
-"""Loading a 100 MB model in two processes: our mapped read beside `np.load` of the same file.
+"""Loading a 100 MB model in two processes: our memory map against `np.load` of the same file.
 
     python -m benchmarks.loading
 
@@ -56,7 +56,7 @@ def write_model(path: Path, sizes: list[int] = SIZES) -> None:
 
 
 def child(reader: str, path: str) -> None:
-    """Reads, answers a row, says how many milliseconds that took, and keeps everything until its input ends."""
+    """Read the model, predict one row, print the milliseconds, and hold everything until stdin closes."""
     begin = perf_counter()
     network = READERS[reader](path)
     read = perf_counter()

@@ -1,4 +1,4 @@
-"""MNIST, time and accuracy: the two example jobs beside scikit-learn's and PyTorch's networks of the same layers.
+"""MNIST, time and accuracy: the two example jobs against the same layers in scikit-learn and PyTorch.
 
     python -m benchmarks.mnist PEERS_PYTHON
 

@@ -1,4 +1,4 @@
-"""Rounds: contestants measured in turn, in one run, so that a busy moment of the machine meets all of them."""
+"""Alternating rounds: contestants measured in turn in one run, so that a busy moment affects all of them."""
 
 import os
 import sys
@@ -9,7 +9,7 @@ from threadpoolctl import threadpool_info
 
 
 def alternate(contestants: Mapping[str, Callable[[], Mapping[str, float]]], rounds: int) -> dict[str, dict[str, float]]:
-    """The medians of what each contestant measured, over rounds that begin with another one each time."""
+    """Return the median of each contestant over rounds, each of which starts with another contestant."""
     names = list(contestants)
     measured: dict[str, list[Mapping[str, float]]] = {name: [] for name in names}
     for turn in range(rounds):
@@ -20,7 +20,7 @@ def alternate(contestants: Mapping[str, Callable[[], Mapping[str, float]]], roun
 
 
 def unpinned(environ: Mapping[str, str]) -> dict[str, str]:
-    """An environment in which every library's BLAS picks its own kernel for the processor.
+    """Return an environment in which every library's BLAS selects its kernel for the processor.
 
     Some machines pin OpenBLAS to an older kernel for the sake of older builds, which costs NumPy half of its speed.
     """
@@ -28,14 +28,14 @@ def unpinned(environ: Mapping[str, str]) -> dict[str, str]:
 
 
 def unpin() -> None:
-    """Begins this program anew, in its place, where the environment pins the kernel: NumPy has heeded that by now."""
+    """Restart this program if the environment pins the BLAS kernel: NumPy reads it once, at import."""
     if (environ := unpinned(os.environ)) != os.environ:
         sys.stdout.flush()
         os.execve(sys.executable, [sys.executable, *sys.orig_argv[1:]], environ)  # noqa: S606 - itself
 
 
 def machine() -> str:
-    """What a figure depends on beside the code: the BLAS, its kernel and its threads."""
+    """Describe the BLAS: library, kernel and threads."""
     return "; ".join(
         f"{blas['internal_api']} {blas['version']}, {blas['architecture']} kernel, {blas['num_threads']} thread(s)"
         for blas in threadpool_info()

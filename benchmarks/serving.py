@@ -1,4 +1,4 @@
-"""Serving beside its peers: requests a second, latency, cold start, memory and installed size, side by side.
+"""Serving compared with peers: requests/s, latency, cold start, memory and installed size.
 
     make bench-serving                                       # installs the peers, then measures all: half an hour
     make bench-serving ARGS="--only ours,naive --networks 784 --workers 1 --seconds 2"
@@ -43,7 +43,7 @@ Figures = dict[str, dict[str, dict[str, dict[str, float]]]]  # network, workers,
 
 
 def mnist(rng: np.random.Generator) -> tuple[Model, list[list[float]]]:
-    """An image classifier: pixels from 0 to 1 in, ten probabilities out; what it has learned does not matter here."""
+    """An untrained image classifier: pixels from 0 to 1 in, ten probabilities out."""
     sizes = [784, 256, 128, 10]
     layers: list[Any] = []
     for inputs, outputs in pairwise(sizes):
@@ -68,7 +68,7 @@ NETWORKS = {"784": ("784-256-128-10", mnist), "xor": ("2-3-1", xor)}
 
 
 class Network:
-    """A network published to a store of its own and exported to ONNX, with rows to ask and the answers to them."""
+    """A network published to its own store and exported to ONNX, with rows and their expected predictions."""
 
     def __init__(self, name: str, folder: Path) -> None:
         self.name, self.folder = name, folder / name
@@ -88,7 +88,7 @@ class Network:
 
 
 def check(service: Service, network: Network, asked: dict[int, Path]) -> None:
-    """Every row is answered as the network answers it."""
+    """Raise if a prediction differs from the network's."""
     for count, path in asked.items():
         answers = np.array(service.predictions(path.read_bytes()), float).reshape(count, -1)
         expected = network.expected[:count]
@@ -98,7 +98,7 @@ def check(service: Service, network: Network, asked: dict[int, Path]) -> None:
 
 
 def turn(contestant: Contestant, network: Network, workers: int, seconds: int) -> dict[str, float]:
-    """A start, all loads, an end; a load of no seconds is none."""
+    """Start, apply all loads, stop; a load of 0 seconds is skipped."""
     cores = [str(core) for core in sorted(os.sched_getaffinity(0))]
     served_on, loaded_from = (cores[0], cores[1]) if workers == 1 else (",".join(cores), ",".join(cores))
     asked = bodies(contestant, network.rows, network.folder)
@@ -116,16 +116,16 @@ def turn(contestant: Contestant, network: Network, workers: int, seconds: int) -
 
 
 def turn_again(contestant: Contestant, network: Network, workers: int, seconds: int) -> dict[str, float]:
-    """A turn; and if it fails, one more, so that a mishap after many rounds does not cost all of them."""
+    """Run a turn; retry once, so that one failure does not lose all earlier rounds."""
     try:
         return turn(contestant, network, workers, seconds)
     except FailedError as e:
-        print(f"{contestant.name} failed, and has one more try: {e}", file=sys.stderr, flush=True)
+        print(f"{contestant.name} failed, retrying once: {e}", file=sys.stderr, flush=True)
         return turn(contestant, network, workers, seconds)
 
 
 def able(names: list[str], networks: list[Network], most_workers: int) -> tuple[list[Contestant], dict[str, str]]:
-    """Who takes part: is there, starts and gives the right answers for every network; and why others do not."""
+    """Return the contestants that are installed, start and predict correctly, and the reasons why others do not."""
     taking, absent = [], {}
     for contestant in (one for one in CONTESTANTS if one.name in names):
         try:
@@ -136,7 +136,7 @@ def able(names: list[str], networks: list[Network], most_workers: int) -> tuple[
             taking.append(contestant)
         except FailedError as e:
             absent[contestant.name] = str(e)
-            print(f"{contestant.name} does not take part: {e}", file=sys.stderr, flush=True)
+            print(f"{contestant.name} is left out: {e}", file=sys.stderr, flush=True)
     return taking, absent
 
 
@@ -153,7 +153,7 @@ def measure(
 
 
 def tables(figures: Figures, sizes: dict[str, float], absent: dict[str, str]) -> str:
-    """Markdown: ratios and latencies for each network and number of workers, then what does not depend on the load."""
+    """Render Markdown: ratios and latencies per network and number of workers, then what is independent of load."""
     lines: list[str] = []
     says = {one.name: one.says for one in CONTESTANTS}
     for network, by_workers in figures.items():
@@ -214,9 +214,9 @@ def arguments() -> argparse.Namespace:
     parser.add_argument("--only", type=some(names), default=names, metavar="NAMES", help=",".join(names))
     parser.add_argument("--networks", type=some(list(NETWORKS)), default=list(NETWORKS), help=",".join(NETWORKS))
     parser.add_argument("--workers", type=some(["1", "2"]), default=["1", "2"], help="1,2")
-    parser.add_argument("--seconds", type=int, default=3, help="of each load [3]")
-    parser.add_argument("--rounds", type=int, default=3, help="of all contestants [3]")
-    parser.add_argument("--json", type=Path, metavar="FILE", help="keeps the figures, beside those already in FILE")
+    parser.add_argument("--seconds", type=int, default=3, help="seconds per load [3]")
+    parser.add_argument("--rounds", type=int, default=3, help="rounds over all contestants [3]")
+    parser.add_argument("--json", type=Path, metavar="FILE", help="add the figures to FILE")
     return parser.parse_args()
 
 
@@ -241,7 +241,7 @@ def main() -> None:
 
 
 def kept(path: Path, figures: Figures, sizes: dict[str, float]) -> tuple[Figures, dict[str, float]]:
-    """The figures together with those that `path` holds, written back to it."""
+    """Merge the figures with those in `path` and write them back."""
     told = json.loads(path.read_text(encoding="utf-8")) if path.exists() else {"figures": {}, "installed": {}}
     for network, by_workers in figures.items():
         for workers, found in by_workers.items():

@@ -1,4 +1,4 @@
-"""A service under measurement: started fresh, asked until it answers, weighed, loaded by wrk, and ended whole."""
+"""A service under measurement: started, polled until it predicts, loaded by wrk, measured, and stopped."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from benchmarks.loading import pss_megabytes
 
 PATIENCE_SECONDS = 60
 ALIKE = {"OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1", "MKL_NUM_THREADS": "1"}  # a worker has a core
-# What this shell is set to must not favour anybody.
+# Settings of this shell must not favour a contestant.
 UNSET = (
     "OPENBLAS_CORETYPE",
     "OPENBLAS_L2_SIZE",
@@ -30,11 +30,11 @@ UNSET = (
 
 
 class FailedError(Exception):
-    """A service did not start, or did not answer as it should."""
+    """A service did not start or returned a wrong response."""
 
 
 def free_share(cores: Iterable[int], seconds: float = 0.05) -> float:
-    """How much of the busier of the cores we get when we ask for all of it: 1 on a quiet machine."""
+    """Return the share of the busier core that this process gets: 1 on an idle machine."""
     before = os.sched_getaffinity(0)
     shares = []
     try:
@@ -138,7 +138,7 @@ class Service:
         return sorted(tree)
 
     def end(self) -> None:
-        """SIGTERM for the group, and SIGKILL for whoever is left of the tree."""
+        """SIGTERM for the group, and then SIGKILL for the rest of the process tree."""
         tree = self._tree()
         with contextlib.suppress(ProcessLookupError):
             os.killpg(self.process.pid, signal.SIGTERM)
@@ -159,7 +159,7 @@ class Service:
 
 
 def installed_megabytes(contestant: Contestant, root: Path) -> float:
-    """What serving needs of its environment, with the project's own folders where it is ours."""
+    """Return the installed size of what serving needs, for ours with the project's own packages."""
     python = contestant.environment / "bin" / "python"
     words = [str(python), str(PEERS / "installed.py"), *contestant.packages]
     told = subprocess.run(words, capture_output=True, text=True, check=True).stdout
@@ -168,7 +168,7 @@ def installed_megabytes(contestant: Contestant, root: Path) -> float:
 
 
 def bodies(contestant: Contestant, rows: Mapping[int, Sequence[Any]], folder: Path) -> dict[int, Path]:
-    """The contestant's requests, each a file for wrk."""
+    """Write the contestant's requests, one file each for wrk."""
     paths = {}
     for count, sent in rows.items():
         paths[count] = folder / f"{contestant.name}-{count}.json"

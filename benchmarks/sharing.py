@@ -1,4 +1,4 @@
-"""A 400 MB model served by one worker and by four: what they hold in memory, and how long a reload takes.
+"""A 400 MB model served by one worker and by four: memory, and duration of a reload.
 
     python -m benchmarks.sharing
 
@@ -38,7 +38,7 @@ MASTER_SECONDS = 5  # gunicorn's master lets go of what was replaced when it nex
 
 
 def published(folder: Path) -> tuple[Store, Model]:
-    """A store with one version, golden answers included, and its model."""
+    """Make a store with one version, golden outputs included; return it and the model."""
     write_model(folder / "model.npz", SIZES)
     found = npz.read(folder / "model.npz")
     golden = Golden([[1.0] * SIZES[0]], found.network(np.ones((1, SIZES[0]), np.float32)))
@@ -49,7 +49,7 @@ def published(folder: Path) -> tuple[Store, Model]:
 
 
 class Service:
-    """`serve` with so many workers, and its log."""
+    """`serve` with `workers` workers, and its log."""
 
     def __init__(self, store: Store, folder: Path, workers: int) -> None:
         self.workers, self.log_path = workers, folder / f"serve-{workers}.log"
@@ -88,7 +88,7 @@ class Service:
 
 
 def ours(folder: Path, store: Store, model: Model, workers: int) -> tuple[float, float, list[list[float]]]:
-    """Megabytes before and after a reload, and of each worker the milliseconds to a verified copy, to map and check."""
+    """Return megabytes before and after a reload, and per worker the milliseconds to copy, map and check."""
     service = Service(store, folder, workers)
     try:
         service.ask_all(store.versions(NAME)[-1])

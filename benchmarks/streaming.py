@@ -1,4 +1,4 @@
-"""Streaming: 18 million rows trained from disk, in how much memory, and how fast beside rows in memory.
+"""Streaming: memory and speed of training on 18 million rows from disk, against rows in memory.
 
     python -m benchmarks.streaming [ROWS] [TABLE.parquet]
 
@@ -36,7 +36,7 @@ AIRPORTS = [f"A{i:02}" for i in range(20)]
 
 
 def flights(rows: int) -> Iterator[pa.Table]:
-    """Tables of flights: what is known before one, and by how many minutes it was late."""
+    """Yield tables of flights: facts known before the flight, and the delay in minutes."""
     rng = np.random.default_rng(0)
     while rows:
         count = min(rows, PIECE)
@@ -57,7 +57,7 @@ def flights(rows: int) -> Iterator[pa.Table]:
 
 
 def repeated(path: Path, rows: int) -> Iterator[pa.Table]:
-    """A table's columns of numbers and texts, again and again."""
+    """Yield a table's columns of numbers and texts repeatedly."""
     while rows:
         for batch in parquet.ParquetFile(path).iter_batches(PIECE):
             table = pa.table(batch)
@@ -80,7 +80,7 @@ def write(tables: Iterator[pa.Table], folder: Path) -> None:
 
 
 def write_arrays(rows: int, folder: Path) -> None:
-    """An .npz file and a pair of IDX files of ten classes, a piece at a time."""
+    """Write an .npz file and a pair of IDX files with ten classes, piece by piece."""
     pieces = [min(PIECE, rows - start) for start in range(0, rows, PIECE)]
 
     def each(seed: int, draw: Callable[[np.random.Generator, int], Any]) -> Iterator[Any]:
@@ -122,7 +122,7 @@ def job(path: Path) -> Prepared:
 
 
 def memory(path: Path) -> dict[str, float]:
-    """One job, from the file to its metrics."""
+    """Run one job, from the file to its metrics."""
     begin = perf_counter()
     prepared = job(path)
     read = perf_counter() - begin
@@ -133,7 +133,7 @@ def memory(path: Path) -> dict[str, float]:
 
 
 def speed(path: Path) -> dict[str, float]:
-    """Rows a second of an epoch from the disk and of one from memory."""
+    """Return the rows/s of an epoch from disk and of one from memory."""
     prepared = job(path)
     blocks = prepared.samples
     x = np.empty((len(blocks), prepared.signature.width), prepared.design.dtype)

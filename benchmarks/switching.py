@@ -1,10 +1,10 @@
-"""A hundred moves of an alias under full load: does anybody see the service go back to what it answered before?
+"""A hundred alias moves under full load: does any response come from an older version than one seen before?
 
     python -m benchmarks.switching
 
 Eight connections ask two workers as fast as they answer, while the alias `default` is moved a hundred times, each time
 to another version, forth and back among the numbers, as soon as the move before is seen in an answer. All connections
-share one record of the latest move that anybody has seen. A request that begins when a move is on record and is
+share one record of the latest move that any connection has seen. A request that begins when a move is on record and is
 answered by what came before it has seen the service go backwards. The peer is the same service, whose workers follow
 the store each by itself.
 """
@@ -50,7 +50,7 @@ SERVE = "from service.cli import main\nmain()"
 
 
 def small(seed: int) -> Model:
-    """A model that is told from others by its weights."""
+    """A model that its weights identify."""
     rng = np.random.default_rng(seed)
     network = Sequential([Linear(2, 3, rng=rng), Tanh(), Linear(3, 1, rng=rng)])
     golden = Golden([[1.0, 2.0]], network(np.array([[1.0, 2.0]], np.float32)))
@@ -66,7 +66,7 @@ def move(store: Store, version: int) -> None:
 
 
 class Service:
-    """`serve` on a port of its own; `together` is False for workers that follow each by itself."""
+    """`serve` on its own port; with `together=False` each worker polls the store by itself."""
 
     def __init__(self, store: Store, folder: Path, *, together: bool = True, **environ: str) -> None:
         settings = {"SERVE_WORKERS": "2", "SERVE_POLL_SECONDS": "0.05", "SERVE_LOG_LEVEL": "warning"}
@@ -100,7 +100,7 @@ class Service:
 
 @dataclass
 class Record:
-    """What all connections have seen together; `order` has the versions as the alias came to them."""
+    """Shared record of all connections; `order` has the versions in the order in which the alias reached them."""
 
     order: dict[int, int]
     latest: int = 0
@@ -142,7 +142,7 @@ class Record:
 
 
 def received(connection: socket.socket) -> bytes:
-    """One answer, head and body; OSError where the connection ends before it."""
+    """Read one response, head and body; raise OSError if the connection ends before it."""
     answer = b""
     while True:
         piece = connection.recv(65536)
@@ -156,7 +156,7 @@ def received(connection: socket.socket) -> bytes:
 
 
 def published(folder: Path, moves: int) -> tuple[Store, list[int]]:
-    """A store, and the versions to move to: all of them, in an order that goes forth and back."""
+    """Make a store and the sequence of versions to move to, forward and back."""
     store = open_store(folder / "models")
     versions = [store.publish(NAME, small(seed)).number for seed in range(moves + 1)]
     random.Random(1).shuffle(versions)  # noqa: S311 - any order will do
@@ -166,7 +166,7 @@ def published(folder: Path, moves: int) -> tuple[Store, list[int]]:
 
 @contextmanager
 def load(service: Service, versions: list[int]) -> Iterator[Record]:
-    """All connections ask meanwhile; what they see."""
+    """Send requests on all connections meanwhile; return what they see."""
     record = Record({version: i for i, version in enumerate(versions)})
     threads = [threading.Thread(target=record.ask, args=(service.port,)) for _ in range(CONNECTIONS)]
     for thread in threads:
@@ -180,7 +180,7 @@ def load(service: Service, versions: list[int]) -> Iterator[Record]:
 
 
 def driven(service: Service, store: Store, versions: list[int]) -> tuple[Record, list[float]]:
-    """Moves the alias through all versions under load; what was seen, and the seconds until each move was."""
+    """Move the alias through all versions under load; return what was seen and the seconds until each move was seen."""
     times = []
     with load(service, versions) as record:
         for i, version in enumerate(versions[1:], 1):
@@ -195,7 +195,7 @@ def driven(service: Service, store: Store, versions: list[int]) -> tuple[Record,
 
 
 def main() -> None:
-    print(f"{MOVES} moves under {CONNECTIONS} connections, two workers, a look at the store every 0.05 s")
+    print(f"{MOVES} moves under {CONNECTIONS} connections, two workers, the store polled every 0.05 s")
     print("  worker  workers switch  requests  failed  shed    back  ms a switch")
     for worker in ("event", "gthread"):
         for together in (True, False):

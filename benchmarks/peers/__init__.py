@@ -1,1 +1,1 @@
-"""The peers of the training benchmark, each a process of its own in an environment of its own."""
+"""Peers of the training benchmark, each in its own process and environment."""

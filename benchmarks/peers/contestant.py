@@ -1,4 +1,4 @@
-"""One contestant of the training benchmark: a process that prepares a case and, when told, trains and times it.
+"""One contestant of the training benchmark: a process that prepares a case and trains and times it on request.
 
     python contestant.py NAME THREADS
 
@@ -169,7 +169,7 @@ def jax(case: Case, _: str) -> Epochs:
 
 
 def sgemm_peak() -> float:
-    """Multiplications and additions a second, in 10⁹, of NumPy's largest product: the machine's own limit."""
+    """Return the GF/s of NumPy's product of two large matrices: the limit of the machine."""
     a, b, out = (np.random.default_rng(i).random((1536, 1536), np.float32) for i in range(3))
     best = 0.0
     for _ in range(5):

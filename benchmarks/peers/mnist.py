@@ -1,4 +1,4 @@
-"""A peer of the MNIST benchmark: scikit-learn or PyTorch trains the layers of an example job, and is timed.
+"""A peer of the MNIST benchmark: train the layers of an example job in scikit-learn or PyTorch, and time it.
 
     python mnist.py scikit-learn|torch mnist|mnist-conv ROWS.npz
 

@@ -1,4 +1,4 @@
-"""BentoML: its service class around onnxruntime, rows taken as an array."""
+"""BentoML: its service class with onnxruntime, rows as an array."""
 
 import os
 from typing import Annotated

@@ -1,4 +1,4 @@
-"""From a published artifact to ONNX: the layers that the serving benchmark's networks are made of.
+"""Export a published artifact to ONNX, for the layers of the serving benchmark's networks.
 
 python export.py ARTIFACT.npz MODEL.onnx
 """
@@ -31,7 +31,7 @@ def export(artifact: str, path: str) -> None:
     rows = helper.make_tensor_value_info("rows", TensorProto.FLOAT, ["n", sizes[0]["input_size"]])
     answers = helper.make_tensor_value_info(last, TensorProto.FLOAT, ["n", sizes[-1]["output_size"]])
     graph = helper.make_graph(nodes, "network", [rows], [answers], weights)
-    # Versions that every onnxruntime of the last years reads.
+    # Versions that every recent onnxruntime reads.
     model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=9)
     onnx.checker.check_model(model)
     onnx.save(model, path)

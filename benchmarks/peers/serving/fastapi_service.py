@@ -1,4 +1,4 @@
-"""FastAPI as its documentation writes it: pydantic models in and out, onnxruntime between."""
+"""FastAPI as in its documentation: pydantic models for request and response, onnxruntime for the network."""
 
 import numpy as np
 from fastapi import FastAPI

@@ -1,4 +1,4 @@
-"""Installed size: bytes of packages and of all that they require, files and compiled files, in this interpreter.
+"""Installed size: bytes of packages and their dependencies, compiled files included, in this interpreter.
 
 python installed.py PACKAGE ...
 """
@@ -11,7 +11,7 @@ from pathlib import Path
 
 
 def required(names: Iterable[str]) -> dict[str, Distribution]:
-    """The packages and, transitively, what is installed of what they require. A package's extras are named with it."""
+    """Return the packages and their installed dependencies, transitively. Extras are named with the package."""
     found: dict[str, Distribution] = {}
     waiting, seen = list(names), set()
     while waiting:

@@ -1,4 +1,4 @@
-"""LitServe: its API class around onnxruntime, so many inference processes and as many HTTP servers."""
+"""LitServe: its API class with onnxruntime, as many inference processes and HTTP servers as workers."""
 
 import os
 

@@ -1,4 +1,4 @@
-"""MLServer: a runtime of its own kind around onnxruntime, asked by the Open Inference Protocol."""
+"""MLServer: a custom runtime with onnxruntime, over the Open Inference Protocol."""
 
 from mlserver import MLModel
 from mlserver.codecs import NumpyCodec

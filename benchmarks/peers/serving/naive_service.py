@@ -1,4 +1,4 @@
-"""The service that a first tutorial builds: Flask, a marshmallow schema, NumPy, the standard library's JSON."""
+"""The service of a first tutorial: Flask, a marshmallow schema, NumPy, the standard library's JSON."""
 
 import json
 import os

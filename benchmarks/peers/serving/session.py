@@ -1,4 +1,4 @@
-"""The network in onnxruntime, for every peer that runs it there: one thread, as each worker has a core."""
+"""The network in onnxruntime, for every peer: one thread, since each worker has one core."""
 
 import os
 from collections.abc import Callable

@@ -1,4 +1,4 @@
-"""Tuned by hand: Starlette without a schema, orjson in and out, onnxruntime between."""
+"""Tuned by hand: Starlette without a schema, orjson for JSON, onnxruntime for the network."""
 
 import numpy as np
 import orjson
