@@ -91,10 +91,10 @@ def keygen(name: str, scopes: tuple[str, ...], file: Path | None) -> None:
     """
     secret, key = generate(name, scopes)
     if file is None:
-        common.note(f"For the file of keys:  {key}")
+        common.print_note(f"For the file of keys:  {key}")
     else:
         append(file, key)
-        common.note(f"Added {name} to {file}. This is the key, shown once:")
+        common.print_note(f"Added {name} to {file}. This is the key, shown once:")
     click.echo(secret)
 
 
@@ -146,12 +146,12 @@ def _tell(app: Flask, settings: Settings, server: Any) -> None:
     if settings.log_format == "json":  # whoever reads the log gets nothing but JSON
         log.info("%s at %s, with %s", found, base, workers)
         return
-    common.note(found)
-    common.note(f"  answers  {base}/predict")
-    common.note(f"  docs     {base}/docs")
+    common.print_note(found)
+    common.print_note(f"  answers  {base}/predict")
+    common.print_note(f"  docs     {base}/docs")
     for admin in more:
-        common.note(f"  metrics  {admin}/metrics{' and ' + admin + '/v2/repository' if settings.admin else ''}")
-    common.note(f"  {workers}; Ctrl-C stops")
+        common.print_note(f"  metrics  {admin}/metrics{' and ' + admin + '/v2/repository' if settings.admin else ''}")
+    common.print_note(f"  {workers}; Ctrl-C stops")
 
 
 def _url(listener: Any) -> str:

@@ -1,4 +1,4 @@
-"""`models alias | history | rollback | promote | protect`: where names point, and how they came there."""
+"""`models alias | history | rollback | promote | protect`: move aliases and show how they moved."""
 
 from __future__ import annotations
 
@@ -8,14 +8,16 @@ from typing import Any
 import click
 
 from model_store.cli import tables
-from model_store.cli.common import fail, note, print_json, user
+from model_store.cli.common import current_user, fail, print_json, print_note
 from model_store.cli.group import command, why_option
 from model_store.cli.terminal import stdout
 from model_store.registry import promotion
 from model_store.registry.alias_log import AliasRevision
 from model_store.registry.store import DEFAULT, open_store
 
-_force = click.option("--force", is_flag=True, help="Move it although it is protected, or cannot be read.")
+_force_option = click.option(
+    "--force", is_flag=True, help="Move the alias even if it is protected or its history cannot be read."
+)
 
 
 @command("alias")
@@ -23,111 +25,116 @@ _force = click.option("--force", is_flag=True, help="Move it although it is prot
 @click.argument("alias", required=False)
 @click.argument("version", required=False)
 @why_option
-@_force
+@_force_option
 def alias(name: str, alias: str | None, version: str | None, why: str, force: bool, store: str, as_json: bool) -> None:
     """List aliases, or point one to a version.
 
-    VERSION is a number, "latest" or another alias. The alias "default" is what a request that names no version
-    gets; without it the newest version answers.
+    VERSION is a number, "latest" or another alias. Requests without a version use the alias "default", or the newest
+    version if that alias is not set.
     """
     opened = open_store(store)
     if alias is None or version is None:
-        found = opened.aliases(name)
+        aliases = opened.aliases(name)
         if alias is not None:
-            opened.history(name, alias)  # for the error of an alias that is not there
-            found = {alias: found[alias]}
+            opened.history(name, alias)  # raises NotFoundError if there is no such alias
+            aliases = {alias: aliases[alias]}
         if as_json:
-            print_json(found)
+            print_json(aliases)
             return
-        made = tables.table("alias", ">version")
-        for key, number in found.items():
-            made.add_row(key, str(number))
-        tables.show(made)
-        if not found:
-            note(f"{name} has no aliases: the newest version, {opened.resolve(name)}, answers.")
+        table = tables.new_table("alias", ">version")
+        for key, number in aliases.items():
+            table.add_row(key, str(number))
+        tables.print_table(table)
+        if not aliases:
+            print_note(f"{name} has no aliases. Requests use the newest version, {opened.resolve(name)}.")
         return
-    move = opened.set_alias(name, alias, version, who=user(), why=why, when=datetime.now(UTC), force=force)
-    _report(name, move, as_json)
+    revision = opened.set_alias(name, alias, version, who=current_user(), why=why, when=datetime.now(UTC), force=force)
+    _print_revision(name, revision, as_json)
 
 
 @command("history")
 @click.argument("name")
 @click.argument("alias", required=False)
 def history(name: str, alias: str | None, store: str, as_json: bool) -> None:
-    """Show every move of an alias: when, who, why."""
+    """Show every move of an alias: when, who and why."""
     opened = open_store(store)
     aliases = opened.aliases(name) if alias is None else [alias]
-    moves = [move for each in aliases for move in opened.history(name, each)]
+    revisions = [revision for each in aliases for revision in opened.history(name, each)]
     if as_json:
-        print_json([_plain(name, move) for move in moves])
+        print_json([_revision_data(name, revision) for revision in revisions])
         return
-    tables.show(tables.history(moves))
-    if not moves:
-        note(f"No alias of {name} was ever set.")
+    tables.print_table(tables.history_table(revisions))
+    if not revisions:
+        print_note(f"{name} has no aliases.")
 
 
 @command("rollback")
 @click.argument("name")
 @click.argument("alias", default=DEFAULT)
 @why_option
-@_force
+@_force_option
 def rollback(name: str, alias: str, why: str, force: bool, store: str, as_json: bool) -> None:
-    """Point an alias back to the version before."""
+    """Point an alias back to its previous version."""
     opened = open_store(store)
-    move = opened.rollback(name, alias, who=user(), why=why, when=datetime.now(UTC), force=force)
-    _report(name, move, as_json)
+    revision = opened.rollback(name, alias, who=current_user(), why=why, when=datetime.now(UTC), force=force)
+    _print_revision(name, revision, as_json)
 
 
 @command("promote")
 @click.argument("name")
 @click.argument("version")
 @click.option("--to", "alias", metavar="ALIAS", default="champion", show_default=True, help="The alias to move.")
-@click.option("--if", "gates", metavar="GATE", multiple=True, help="What the version must show; repeatable.")
+@click.option(
+    "--if", "gates", metavar="GATE", multiple=True, help="A condition that the version must meet; repeatable."
+)
 @why_option
 def promote(name: str, version: str, alias: str, gates: tuple[str, ...], why: str, store: str, as_json: bool) -> None:
-    """Point an alias to a version that is good enough.
+    """Point an alias to a version if it passes all gates.
 
     GATE compares a metric of the version with a number, or with the same metric of an alias or of another version:
-    "accuracy>=0.95", "accuracy>=champion", "mae<houses/2". The tests are >=, <=, > and <. An alias that was never set
-    is easily beaten. A protected alias moves in no other way, unless by force.
+    "accuracy>=0.95", "accuracy>=champion", "mae<houses/2". The operators are >=, <=, > and <. If the alias is not set
+    yet, a gate against it passes. A protected alias needs at least one gate.
     """
     opened, parsed = open_store(store), [promotion.parse(text) for text in gates]
-    move, verdicts = promotion.promote(
-        opened, name, version, alias, parsed, who=user(), why=why, when=datetime.now(UTC)
+    revision, results = promotion.promote(
+        opened, name, version, alias, parsed, who=current_user(), why=why, when=datetime.now(UTC)
     )
     if as_json:
-        print_json({"move": move and _plain(name, move), "gates": [vars(verdict) for verdict in verdicts]})
+        data = revision and _revision_data(name, revision)
+        print_json({"move": data, "gates": [vars(result) for result in results]})
     else:
-        for verdict in verdicts:
-            stdout.print("passed" if verdict.passed else "failed", end="  ", style="green" if verdict.passed else "red")
-            stdout.print(str(verdict), soft_wrap=True)
-    if move is None:
-        fail(f"{name}/{alias} stays where it is: {name}/{version} did not pass", 5)
+        for result in results:
+            stdout.print("passed" if result.passed else "failed", end="  ", style="green" if result.passed else "red")
+            stdout.print(str(result), soft_wrap=True)
+    if revision is None:
+        fail(f"{name}/{alias} was not moved: {name}/{version} failed a gate", 5)
     elif not as_json:
-        _report(name, move, as_json)
+        _print_revision(name, revision, as_json)
 
 
 @command("protect")
 @click.argument("name")
 @click.argument("alias")
-@click.option("--off", is_flag=True, help="End the protection.")
+@click.option("--off", is_flag=True, help="Remove the protection.")
 @why_option
 def protect(name: str, alias: str, off: bool, why: str, store: str, as_json: bool) -> None:
-    """Keep an alias from moving but through a gate, or by force."""
+    """Allow an alias to move only via `promote --if` or `--force`."""
     opened = open_store(store)
-    move = opened.protect(name, alias, protected=not off, who=user(), why=why, when=datetime.now(UTC))
+    revision = opened.protect(name, alias, protected=not off, who=current_user(), why=why, when=datetime.now(UTC))
     if as_json:
-        print_json(_plain(name, move))
+        print_json(_revision_data(name, revision))
     else:
-        note(f"{name}/{alias} is {'no longer ' if off else ''}protected; it points to version {move.version}.")
+        print_note(
+            f"{name}/{alias} is {'no longer ' if off else ''}protected; it points to version {revision.version}."
+        )
 
 
-def _report(name: str, move: AliasRevision, as_json: bool) -> None:
+def _print_revision(name: str, revision: AliasRevision, as_json: bool) -> None:
     if as_json:
-        print_json(_plain(name, move))
+        print_json(_revision_data(name, revision))
     else:
-        note(f"{name}/{move.alias} now points to version {move.version}.")
+        print_note(f"{name}/{revision.alias} now points to version {revision.version}.")
 
 
-def _plain(name: str, move: AliasRevision) -> dict[str, Any]:
-    return {"name": name, **vars(move), "when": move.when.isoformat()}
+def _revision_data(name: str, revision: AliasRevision) -> dict[str, Any]:
+    return {"name": name, **vars(revision), "when": revision.when.isoformat()}

@@ -1,4 +1,4 @@
-"""The console: the options, streams and exit codes that `train`, `models` and `serve` share.
+"""Command-line basics: the options, output streams and exit codes that `train`, `models` and `serve` share.
 
     @click.command()
     @store_option
@@ -7,9 +7,9 @@
     @exit_codes({JobError: 2})
     def command(store: str, as_json: bool) -> None: ...
 
-Answers go to standard output, everything about them to standard error. Exit codes: 0 done, 1 crashed, 2 wrong usage,
-3 wrong data or input, 4 training diverged, 5 store or artifact; 130 and 141 for Ctrl-C and a reader that went away,
-as a shell expects. The last two are quiet.
+Results go to standard output; notes and errors go to standard error. Exit codes: 0 success, 1 crash, 2 usage error,
+3 invalid data or input, 4 training diverged, 5 store or artifact error. Ctrl-C exits with 130 and a closed output pipe
+with 141, as shells expect, both without a message.
 """
 
 from __future__ import annotations
@@ -31,119 +31,121 @@ from model_store.errors import InputError, ModelStoreError
 
 Command = TypeVar("Command", bound=Callable[..., Any])
 
-_VERBOSITY = "model_store.cli.common.verbosity"
-_EXIT_CODES: dict[type[Exception], int] = {ModelStoreError: 5, InputError: 3}
-# Names and descriptions come from files of other people: they must not steer the terminal that shows them.
-_CONTROLS = dict.fromkeys((*range(9), *range(11, 32), *range(127, 160)), "\N{REPLACEMENT CHARACTER}")
+_VERBOSITY_KEY = "model_store.cli.common.verbosity"
+_DEFAULT_EXIT_CODES: dict[type[Exception], int] = {ModelStoreError: 5, InputError: 3}
+# Names and descriptions come from untrusted files: their control characters must not reach the terminal.
+_CONTROL_CHARACTERS = dict.fromkeys((*range(9), *range(11, 32), *range(127, 160)), "\N{REPLACEMENT CHARACTER}")
 
 
 def store_option(command: Command) -> Command:
-    """`--store ADDRESS`, passed as `store: str`."""
+    """Add `--store STORE`, passed as `store: str`."""
     return click.option(
         "--store",
-        metavar="ADDRESS",
+        metavar="STORE",
         envvar="MODEL_STORE",
         default="./models",
         show_default=True,
         show_envvar=True,
-        help="Directory or bucket of the model store.",
+        help="Directory or bucket URL of the model store.",
     )(command)
 
 
 def json_option(command: Command) -> Command:
-    """`--json`, passed as `as_json: bool`."""
-    return click.option("--json", "as_json", is_flag=True, help="Answer in JSON on standard output.")(command)
+    """Add `--json`, passed as `as_json: bool`."""
+    return click.option("--json", "as_json", is_flag=True, help="Print the result as JSON.")(command)
 
 
 def version_option(command: Command) -> Command:
-    """`--version`, of the package that all the commands come with."""
+    """Add `--version`, which prints the version of the package."""
     program, _, version = PRODUCER.partition(" ")
     return click.version_option(version, "--version", prog_name=program)(command)
 
 
 def verbosity_option(command: Command) -> Command:
-    """`-v` and `-q`, each as often as expected; read with `verbosity()`."""
+    """Add the repeatable flags `-v` and `-q`; read them with `verbosity()`."""
 
     def count(context: click.Context, option: click.Parameter, value: int) -> None:
         change = -value if option.name == "quiet" else value
-        context.meta[_VERBOSITY] = context.meta.get(_VERBOSITY, 0) + change
+        context.meta[_VERBOSITY_KEY] = context.meta.get(_VERBOSITY_KEY, 0) + change
 
-    louder = click.option("-v", "--verbose", count=True, expose_value=False, callback=count, help="Say more.")
-    quieter = click.option("-q", "--quiet", count=True, expose_value=False, callback=count, help="Say less.")
-    return louder(quieter(command))
+    verbose_help = "Print more; -vv also prints the traceback of an error."
+    verbose = click.option("-v", "--verbose", count=True, expose_value=False, callback=count, help=verbose_help)
+    quiet = click.option("-q", "--quiet", count=True, expose_value=False, callback=count, help="Print less.")
+    return verbose(quiet(command))
 
 
 def verbosity() -> int:
-    """0 as a rule, one more for each `-v`, one less for each `-q`."""
+    """Return 0 by default, one more for each `-v` and one less for each `-q`."""
     context = click.get_current_context(silent=True)
-    return 0 if context is None else int(context.meta.get(_VERBOSITY, 0))
+    return 0 if context is None else int(context.meta.get(_VERBOSITY_KEY, 0))
 
 
-def user() -> str:
-    """Who runs this command, for the record: a name, or the number of a user that has none, as in a container."""
+def current_user() -> str:
+    """Return the name of the user for the alias history, or the user id if it has no name, as in a container."""
     try:
         return getpass.getuser()
     except (KeyError, OSError):
         return str(os.getuid())
 
 
-def harmless(text: str) -> str:
-    """The text without characters that steer a terminal."""
-    return text.translate(_CONTROLS)
+def replace_control_characters(text: str) -> str:
+    """Return the text with the characters that control a terminal replaced."""
+    return text.translate(_CONTROL_CHARACTERS)
 
 
-def note(message: str) -> None:
-    """Tell the user what happened, on standard error; `-q` leaves it out."""
+def print_note(message: str) -> None:
+    """Print a message to standard error, unless `-q` is given."""
     if verbosity() >= 0:
-        click.echo(harmless(message), err=True)
+        click.echo(replace_control_characters(message), err=True)
 
 
 def print_json(value: Any) -> None:
-    plain = (sys.stdout.encoding or "").lower() not in {"utf-8", "utf8"}
-    click.echo(json.dumps(value, indent=2, ensure_ascii=plain, allow_nan=False))
+    """Print a value as indented JSON to standard output."""
+    ascii_only = (sys.stdout.encoding or "").lower() not in {"utf-8", "utf8"}
+    click.echo(json.dumps(value, indent=2, ensure_ascii=ascii_only, allow_nan=False))
 
 
 def fail(error: Exception | str, code: int) -> NoReturn:
-    """Say what is wrong on standard error, every fault of an InputError on a line, and exit. `-vv`: the traceback."""
+    """Print the error to standard error, one line for each fault of an InputError, and exit. `-vv`: the traceback."""
     if isinstance(error, Exception) and verbosity() >= 2:
-        click.echo(harmless("".join(traceback.format_exception(error))), err=True)
+        click.echo(replace_control_characters("".join(traceback.format_exception(error))), err=True)
     message = str(error)
     if isinstance(error, InputError) and error.total > 1:
         more = [f"and {error.total - len(error.faults)} more"] if error.total > len(error.faults) else []
-        message = "\n  ".join([f"{error.total} faults", *map(str, error.faults), *more])
-    plain = False if os.environ.get("NO_COLOR") else None
-    click.echo(click.style("Error: ", fg="red", bold=True) + harmless(message), err=True, color=plain)
+        message = "\n  ".join([f"{error.total} problems", *map(str, error.faults), *more])
+    color = False if os.environ.get("NO_COLOR") else None
+    click.echo(click.style("Error: ", fg="red", bold=True) + replace_control_characters(message), err=True, color=color)
     sys.exit(code)
 
 
 @contextmanager
 def exit_codes(codes: Mapping[type[Exception], int] | None = None) -> Iterator[None]:
-    """Turn every way in which a command can fail into a message and an exit code; the closest class counts.
+    """Turn every exception of a command into a message and an exit code; the most specific class decides.
 
-    Decorates the function of a command, below its options. `codes` adds exceptions to the package's own.
+    Decorates the function of a command, below its options. `codes` adds exceptions to those of this package.
     """
-    known = {**_EXIT_CODES, **(codes or {})}
+    known = {**_DEFAULT_EXIT_CODES, **(codes or {})}
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):
-            stream.reconfigure(errors="replace")  # a ? for what a terminal without UTF-8 has no letter for
+            stream.reconfigure(errors="replace")  # print ? for what a terminal without UTF-8 cannot show
     try:
         yield
         sys.stdout.flush()
     except (KeyboardInterrupt, click.Abort):
         sys.exit(130)
     except BrokenPipeError:
-        # The interpreter flushes standard output once more when it ends: let that go nowhere.
+        # The interpreter flushes standard output again at exit: send that to /dev/null.
         os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
         sys.exit(141)
     except (click.ClickException, click.exceptions.Exit):
         raise
     except MemoryError as error:
-        fix = "take a smaller model, fewer rows at a time, or more memory"
+        fix = "use a smaller model, fewer rows at a time, or more memory"
         fail(f"not enough memory: {str(error) or 'none is left'}; {fix}", 1)
-    except Exception as error:  # noqa: BLE001 - the last place that can turn a crash into a sentence
+    except Exception as error:  # noqa: BLE001 - the last place that can turn a crash into a message
         code = next((known[kind] for kind in type(error).__mro__ if kind in known), None)
         if code is not None:
             fail(error, code)
         if verbosity() < 2:
-            note("This is a bug in Forward Pass, not in your input; -vv shows where it is.")
+            print_note("This is a bug in Forward Pass, not in your input. Run with -vv to see the traceback.")
         fail(f"{type(error).__name__}: {error}" if verbosity() < 2 else error, 1)

@@ -1,4 +1,4 @@
-"""`models`, and what its commands share: options, references, the words about a move of an alias."""
+"""The click group `models`, and what its commands share: options and the parsing of model references."""
 
 from __future__ import annotations
 
@@ -13,29 +13,31 @@ from model_store.registry.store import Store
 
 @click.group(
     context_settings={"help_option_names": ["-h", "--help"]},
-    epilog="Exit codes: 0 done, 2 wrong usage, 3 wrong input, 5 store or model. See docs/versions.md.",
+    epilog="Exit codes: 0 success, 2 usage error, 3 invalid input, 5 store or model error. See docs/versions.md.",
 )
 @version_option
 def main() -> None:
-    """Look at the models in a store, move their aliases, try them.
+    """Inspect, compare, promote and run the models in a store.
 
-    MODEL is a name, or with a version or alias: penguins, penguins/3, penguins/champion.
+    MODEL is a name, optionally with a version or an alias: penguins, penguins/3, penguins/champion. A name alone means
+    the default version: the one that the alias "default" points to, or the newest if that alias is not set.
     """
 
 
 def command(name: str) -> Callable[[Callable[..., None]], click.Command]:
-    """A command of `models` with the options that all of them have."""
+    """Decorate a function as a command of `models` with the options that all of them have."""
 
-    def made(function: Callable[..., None]) -> click.Command:
+    def decorate(function: Callable[..., None]) -> click.Command:
         options: list[Callable[[Command], Command]] = [verbosity_option, json_option, store_option]
         return main.command(name)(reduce(lambda inner, option: option(inner), options, exit_codes()(function)))
 
-    return made
+    return decorate
 
 
-why_option = click.option("--why", default="", help="The reason, for the record.")
+why_option = click.option("--why", default="", help="The reason, kept in the history.")
 
 
-def resolved(store: Store, model: str) -> tuple[str, int]:
+def resolve_reference(store: Store, model: str) -> tuple[str, int]:
+    """Return name and version number of a reference such as "penguins", "penguins/3" or "penguins/champion"."""
     name, _, ref = model.partition("/")
     return name, store.resolve(name, ref or None)

@@ -1,5 +1,7 @@
-"""The terminal: what `train` and `models` draw on it, tables and bars. Apart, since `serve` draws nothing and starts
-sooner without rich."""
+"""Rich consoles for the tables and progress bars of `train` and `models`.
+
+`serve` does not import this module: it draws nothing, and starts faster without rich.
+"""
 
 from __future__ import annotations
 
@@ -10,21 +12,21 @@ from typing import Any
 from rich.console import Console as RichConsole
 from rich.text import Text
 
-from model_store.cli.common import harmless
+from model_store.cli.common import replace_control_characters
 
-_WIDE = 160  # columns for tables that nobody's terminal limits: a file or a pipe
+_PIPE_WIDTH = 160  # columns of output that goes to a file or a pipe
 
 
 class Console(RichConsole):
-    """A rich console that prints strings as they are: no markup, no emoji codes, no control characters."""
+    """A rich console that prints strings unchanged: no markup, no emoji codes, no control characters."""
 
     def __init__(self, *, stderr: bool = False) -> None:
         terminal = (sys.stderr if stderr else sys.stdout).isatty()
-        width = None if terminal or "COLUMNS" in os.environ else _WIDE
+        width = None if terminal or "COLUMNS" in os.environ else _PIPE_WIDTH
         super().__init__(stderr=stderr, width=width, markup=False, emoji=False, highlight=False)
 
     def render_str(self, text: str, **options: Any) -> Text:
-        return super().render_str(harmless(text), **options)
+        return super().render_str(replace_control_characters(text), **options)
 
     def on_broken_pipe(self) -> None:
         raise  # noqa: PLE0704 - rich calls this while it handles the BrokenPipeError; `exit_codes` ends the program

@@ -1,4 +1,8 @@
-"""Comparing: two versions beside each other, which of them is better, and whether chance may explain it."""
+"""Comparison of two versions: which one is better, whether the difference is significant, and what differs.
+
+Accuracies are compared by the 95 % confidence interval of their difference. Equal accuracies are compared by log loss,
+regressions by RMSE; for these two no significance is computed.
+"""
 
 from __future__ import annotations
 
@@ -10,7 +14,7 @@ from typing import Any
 
 from model_store.artifact import npz
 from model_store.errors import ArtifactError
-from model_store.evaluation.confidence import difference
+from model_store.evaluation.confidence import difference_interval
 from model_store.evaluation.record import Record
 from model_store.schema.signature import (
     ArrayColumn,
@@ -23,73 +27,72 @@ from model_store.schema.signature import (
 from model_store.schema.signature_json import read_signature
 from model_store.utils.number_format import METRIC_TITLES, format_percent
 
-_NAMED = 5  # categories or labels that one has and the other has not
-_DEPTH = 4  # of a job's tables
-_NOT_THE_JOB = ("model.name", "model.description", "data.path")
+_MAX_CATEGORIES = 5  # categories listed that only one of the two has
+_MAX_DEPTH = 4  # nested tables of a job
+_IGNORED_SETTINGS = ("model.name", "model.description", "data.path")
 
 
 @dataclass(frozen=True)
-class Row:
-    """Something that the two have, or do, differently; None where one has nothing of the kind."""
+class Difference:
+    """A metric, column, layer or setting of both versions; None where a version does not have it."""
 
-    what: str
+    name: str
     first: Any
     second: Any
 
 
 @dataclass(frozen=True)
 class ComparisonVerdict:
-    """Which is ahead: "first", "second" or None, and whether the figures are enough to be sure of it."""
+    """`better` is "first", "second" or None; `significant` is whether the 95 % interval excludes 0."""
 
-    ahead: str | None
-    sure: bool
-    words: str
+    better: str | None
+    significant: bool
+    summary: str
 
 
 @dataclass(frozen=True)
 class Comparison:
-    """`same_rows` when both were judged on the same rows; None where their records do not tell."""
+    """`same_rows`: whether both were evaluated on the same rows; None if their records do not say."""
 
     verdict: ComparisonVerdict
     same_rows: bool | None
-    metrics: list[Row]
-    signature: list[Row]
-    layers: list[Row]
-    job: list[Row]
+    metrics: list[Difference]
+    signature: list[Difference]
+    layers: list[Difference]
+    job: list[Difference]
 
     def as_data(self) -> dict[str, Any]:
         return asdict(self)
 
 
 def compare(first: tuple[str, Mapping[str, Any]], second: tuple[str, Mapping[str, Any]]) -> Comparison:
-    """Two versions, each by its name and its manifest. ArtifactError where one cannot be read."""
+    """Compare two versions, each given as its name and its manifest. ArtifactError if a manifest is invalid."""
     names = (first[0], second[0])
-    signatures = _Pair(*(_signature(*one) for one in (first, second)))
+    signatures = _Pair(*(_signature(*version) for version in (first, second)))
     records = _Pair(*(Record.of(manifest["training"]) for _, manifest in (first, second)))
-    jobs = [dict(_leaves(manifest["training"].get("job"))) for _, manifest in (first, second)]
-    layers = [_layers(*one) for one in (first, second)]
-    metrics = _metrics(records)
+    jobs = [dict(_flatten(manifest["training"].get("job"))) for _, manifest in (first, second)]
+    layers = [_layers(*version) for version in (first, second)]
     if first[1] == second[1]:
         verdict = ComparisonVerdict(None, True, f"{names[0]} and {names[1]} are the same model.")
     elif isinstance(signatures.first.output, ClassificationOutput):
-        verdict = _of_classes(names, signatures, records)
+        verdict = _compare_classifiers(names, signatures, records)
     else:
-        verdict = _of_values(names, signatures, records)
-    learned = [name for name, (_, one) in zip(names, (first, second), strict=True) if judged_as_taught(one["training"])]
-    if verdict.ahead and learned:
-        were = "was judged on the rows it" if len(learned) == 1 else "were each judged on the rows they"
-        words = f"Nobody knows which is better: {' and '.join(learned)} {were} learned from."
-        verdict = ComparisonVerdict(None, False, words)
+        verdict = _compare_regressions(names, signatures, records)
+    optimistic = [name for name, manifest in (first, second) if measured_on_training_rows(manifest["training"])]
+    if verdict.better and optimistic:
+        rows = "its training rows" if len(optimistic) == 1 else "their training rows"
+        summary = f"Not comparable: the metrics of {' and '.join(optimistic)} were measured on {rows}."
+        verdict = ComparisonVerdict(None, False, summary)
     return Comparison(
         verdict,
         same_rows(first[1]["training"], second[1]["training"]),
-        metrics,
-        _signatures(signatures.first, signatures.second),
-        [Row(str(i), *pair) for i, pair in enumerate(zip_longest(*layers))] if layers[0] != layers[1] else [],
+        _compare_metrics(records),
+        _compare_signatures(signatures.first, signatures.second),
+        [Difference(str(i), *pair) for i, pair in enumerate(zip_longest(*layers))] if layers[0] != layers[1] else [],
         [
-            Row(key, jobs[0].get(key), jobs[1].get(key))
+            Difference(key, jobs[0].get(key), jobs[1].get(key))
             for key in sorted(jobs[0].keys() | jobs[1].keys())
-            if jobs[0].get(key) != jobs[1].get(key) and key not in _NOT_THE_JOB
+            if jobs[0].get(key) != jobs[1].get(key) and key not in _IGNORED_SETTINGS
         ],
     )
 
@@ -100,7 +103,7 @@ class _Pair:
     second: Any
 
     def get(self, *keys: str) -> tuple[Any, Any]:
-        """What both have under a path of attributes and keys; None where one has it not."""
+        """Return what both have under a path of attributes and keys; None where a part of the path is missing."""
         found = []
         for part in (self.first, self.second):
             for key in keys:
@@ -109,101 +112,107 @@ class _Pair:
         return found[0], found[1]
 
 
-# Which is better -----------------------------------------------------------------------------------------------------
+# Verdict --------------------------------------------------------------------------------------------------------------
 
 
-def _of_classes(names: tuple[str, str], signatures: _Pair, records: _Pair) -> ComparisonVerdict:
+def _compare_classifiers(names: tuple[str, str], signatures: _Pair, records: _Pair) -> ComparisonVerdict:
     labels = [set(getattr(signature.output, "labels", ())) for signature in (signatures.first, signatures.second)]
     found = records.get("classification")
     if labels[0] != labels[1]:
-        return ComparisonVerdict(None, False, "They answer different questions: their labels differ.")
+        return ComparisonVerdict(None, False, "Not comparable: their labels differ.")
     if None in found:
-        return ComparisonVerdict(None, False, "Their metrics cannot be compared: one of them records none.")
-    right = [(round(one["accuracy"] * one["rows"]), one["rows"]) for one in found]
-    gap = found[1]["accuracy"] - found[0]["accuracy"]
-    if gap == 0:
-        return _by_log_loss(names, records)
-    ahead = int(gap > 0)
-    low, high = difference(right[1 - ahead], right[ahead])
-    sure = low > 0
-    words = f"{names[ahead]} is {'better' if sure else 'ahead'}: {_points(abs(gap))} more accurate"
-    between = f"95 % interval {100 * low:.1f} to {_points(high)}".replace("-", "−")
-    words += f" ({between})." if sure else f", which chance may explain ({between})."
-    return ComparisonVerdict(("first", "second")[ahead], sure, words)
+        return ComparisonVerdict(None, False, "Not comparable: one of them has no metrics.")
+    correct = [(round(one["accuracy"] * one["rows"]), one["rows"]) for one in found]
+    gain = found[1]["accuracy"] - found[0]["accuracy"]
+    if gain == 0:
+        return _compare_log_loss(names, records)
+    better = int(gain > 0)
+    low, high = difference_interval(correct[1 - better], correct[better])
+    significant = low > 0
+    interval = f"95 % interval {100 * low:.1f} to {_points(high)}".replace("-", "−")
+    summary = f"{names[better]} is better: accuracy {_points(abs(gain))} higher ({interval})."
+    if not significant:
+        summary = f"{names[better]} is ahead: accuracy {_points(abs(gain))} higher, not significant ({interval})."
+    return ComparisonVerdict(("first", "second")[better], significant, summary)
 
 
-def _by_log_loss(names: tuple[str, str], records: _Pair) -> ComparisonVerdict:
+def _compare_log_loss(names: tuple[str, str], records: _Pair) -> ComparisonVerdict:
     losses = records.get("calibration", "log_loss")
-    words = "They are equally accurate"
     if None in losses or losses[0] == losses[1]:
-        return ComparisonVerdict(None, False, f"{words}.")
-    ahead = int(losses[1] < losses[0])
-    words += f"; {names[ahead]} has the lower log loss, {losses[ahead]:.4g} against {losses[1 - ahead]:.4g}."
-    return ComparisonVerdict(("first", "second")[ahead], False, words)
+        return ComparisonVerdict(None, False, "Their accuracy is equal.")
+    better = int(losses[1] < losses[0])
+    summary = (
+        f"{names[better]} is ahead: equal accuracy, lower log loss "
+        f"({losses[better]:.4g} against {losses[1 - better]:.4g})."
+    )
+    return ComparisonVerdict(("first", "second")[better], False, summary)
 
 
-def _of_values(names: tuple[str, str], signatures: _Pair, records: _Pair) -> ComparisonVerdict:
+def _compare_regressions(names: tuple[str, str], signatures: _Pair, records: _Pair) -> ComparisonVerdict:
     targets = [set(getattr(signature.output, "names", ())) for signature in (signatures.first, signatures.second)]
     found = records.get("regression", "targets")
     if targets[0] != targets[1]:
-        return ComparisonVerdict(None, False, "They answer different questions: their targets differ.")
+        return ComparisonVerdict(None, False, "Not comparable: their targets differ.")
     if None in found:
-        return ComparisonVerdict(None, False, "Their metrics cannot be compared: one of them records none.")
+        return ComparisonVerdict(None, False, "Not comparable: one of them has no metrics.")
     errors = [(found[0][name]["rmse"], found[1][name]["rmse"]) for name in found[0].keys() & found[1].keys()]
-    ratios = [log(b / a) for a, b in errors if a and b and a > 0 and b > 0]
-    if not ratios or sum(ratios) == 0:
-        return ComparisonVerdict(None, False, "Their errors are the same.")
-    change = exp(sum(ratios) / len(ratios))
-    ahead = int(change < 1)
-    less = 1 - min(change, 1 / change)
-    mean = "on average over the targets, " if len(ratios) > 1 else ""
-    words = f"{names[ahead]} is ahead: {mean}its RMSE is {format_percent(less)} lower; whether by chance is not known."
-    return ComparisonVerdict(("first", "second")[ahead], False, words)
-
-
-def _metrics(records: _Pair) -> list[Row]:
-    """Every figure that one of the two records, the most telling first."""
-    rows = [
-        Row("rows", *_either(records.get("classification", "rows"), records.get("regression", "rows"))),
-        Row("accuracy", *records.get("classification", "accuracy")),
-        Row("log loss", *records.get("calibration", "log_loss")),
-        Row("calibration error", *records.get("calibration", "expected_error")),
-        Row("ROC area", *records.get("roc", "area")),
-    ]
-    for part, figures in (("classes", ("f1",)), ("targets", ("rmse", "mae", "r2"))):
-        groups = [one or {} for one in records.get({"classes": "classification"}.get(part, "regression"), part)]
-        for name in dict.fromkeys([*groups[0], *groups[1]]):
-            for key in figures:
-                figure = (group.get(name, {}).get(key) for group in groups)
-                rows.append(Row(f"{METRIC_TITLES[key]}, {name}", *figure))
-    return [row for row in rows if (row.first, row.second) != (None, None)]
-
-
-def _either(one: tuple[Any, Any], other: tuple[Any, Any]) -> tuple[Any, Any]:
-    return (one[0] if one[0] is not None else other[0], one[1] if one[1] is not None else other[1])
-
-
-def same_rows(first: Mapping[str, Any], second: Mapping[str, Any]) -> bool | None:
-    """Whether data, split and seed are one, and so the rows that were held out."""
-    keys = [("data", "sha256"), ("split",), ("job", "split"), ("job", "train", "seed"), ("job", "data", "target")]
-    pairs = [_Pair(first, second).get(*key) for key in keys]
-    if None in pairs[0] or None in pairs[1]:
-        return None
-    streamed = _Pair(first, second).get("job", "data", "stream")  # which holds other rows out
-    return bool(streamed[0]) == bool(streamed[1]) and all(one == other for one, other in pairs)
-
-
-def judged_as_taught(training: Mapping[str, Any]) -> bool:
-    """Whether the metrics are of the rows that the model learned from."""
-    metrics = training.get("metrics")
-    return isinstance(metrics, Mapping) and metrics.get("of") == "training rows"
+    log_ratios = [log(b / a) for a, b in errors if a and b and a > 0 and b > 0]
+    if not log_ratios or sum(log_ratios) == 0:
+        return ComparisonVerdict(None, False, "Their RMSE is equal.")
+    ratio = exp(sum(log_ratios) / len(log_ratios))
+    better = int(ratio < 1)
+    lower = format_percent(1 - min(ratio, 1 / ratio))
+    mean = ", on average over the targets" if len(log_ratios) > 1 else ""
+    summary = f"{names[better]} is ahead: RMSE {lower} lower{mean} (significance is not tested)."
+    return ComparisonVerdict(("first", "second")[better], False, summary)
 
 
 def _points(share: float) -> str:
     return f"{100 * share:.1f} points"
 
 
-# What differs --------------------------------------------------------------------------------------------------------
+# Metrics --------------------------------------------------------------------------------------------------------------
+
+
+def _compare_metrics(records: _Pair) -> list[Difference]:
+    """Return every metric that at least one of the two records has, the most important first."""
+    metrics = [
+        Difference("rows", *_first_known(records.get("classification", "rows"), records.get("regression", "rows"))),
+        Difference("accuracy", *records.get("classification", "accuracy")),
+        Difference("log loss", *records.get("calibration", "log_loss")),
+        Difference("calibration error", *records.get("calibration", "expected_error")),
+        Difference("ROC AUC", *records.get("roc", "area")),
+    ]
+    for task, part, keys in (("classification", "classes", ("f1",)), ("regression", "targets", ("rmse", "mae", "r2"))):
+        groups = [group or {} for group in records.get(task, part)]
+        for name in dict.fromkeys([*groups[0], *groups[1]]):
+            for key in keys:
+                values = (group.get(name, {}).get(key) for group in groups)
+                metrics.append(Difference(f"{METRIC_TITLES[key]}, {name}", *values))
+    return [metric for metric in metrics if (metric.first, metric.second) != (None, None)]
+
+
+def _first_known(one: tuple[Any, Any], other: tuple[Any, Any]) -> tuple[Any, Any]:
+    return (one[0] if one[0] is not None else other[0], one[1] if one[1] is not None else other[1])
+
+
+def same_rows(first: Mapping[str, Any], second: Mapping[str, Any]) -> bool | None:
+    """Return whether two trainings held out the same rows: same data, split, target and seed. None if unknown."""
+    keys = [("data", "sha256"), ("split",), ("job", "split"), ("job", "train", "seed"), ("job", "data", "target")]
+    pairs = [_Pair(first, second).get(*key) for key in keys]
+    if None in pairs[0] or None in pairs[1]:
+        return None
+    streamed = _Pair(first, second).get("job", "data", "stream")  # streaming holds out different rows
+    return bool(streamed[0]) == bool(streamed[1]) and all(one == other for one, other in pairs)
+
+
+def measured_on_training_rows(training: Mapping[str, Any]) -> bool:
+    """Return whether the metrics were measured on the rows that the model was trained on."""
+    metrics = training.get("metrics")
+    return isinstance(metrics, Mapping) and metrics.get("of") == "training rows"
+
+
+# Signature, layers and job --------------------------------------------------------------------------------------------
 
 
 def _signature(name: str, manifest: Mapping[str, Any]) -> Signature:
@@ -219,57 +228,58 @@ def _layers(name: str, manifest: Mapping[str, Any]) -> list[str]:
     except ValueError as e:
         raise ArtifactError(f"{name}: {e}") from e
     return [
-        f"{type(module).__name__} {_shape(before)} → {_shape(after)}"
+        f"{type(module).__name__} {_format_shape(before)} → {_format_shape(after)}"
         for module, (before, after) in zip(network.modules, network.shapes(), strict=True)
     ]
 
 
-def _shape(shape: Sequence[int] | None) -> str:
+def _format_shape(shape: Sequence[int] | None) -> str:
     return " × ".join(map(str, shape or ()))
 
 
-def _signatures(first: Signature, second: Signature) -> list[Row]:
-    """What a caller of the first has to know before calling the second."""
-    columns = [{column.name: column for column in one.inputs} for one in (first, second)]
-    rows = []
+def _compare_signatures(first: Signature, second: Signature) -> list[Difference]:
+    """Return what a client of the first version must know before it calls the second."""
+    columns = [{column.name: column for column in signature.inputs} for signature in (first, second)]
+    differences = []
     for name in dict.fromkeys([*columns[0], *columns[1]]):
         one, other = (by_name.get(name) for by_name in columns)
-        words = _told(one, other), _told(other, one)
-        if words[0] != words[1]:
-            rows.append(Row(f"column {name}", *words))
-    common = [[name for name in one if name in columns[0] and name in columns[1]] for one in columns]
+        descriptions = _describe_column(one, other), _describe_column(other, one)
+        if descriptions[0] != descriptions[1]:
+            differences.append(Difference(f"column {name}", *descriptions))
+    common = [[name for name in names if name in columns[0] and name in columns[1]] for names in columns]
     if common[0] != common[1]:
-        rows.append(Row("order of columns", *common))
+        differences.append(Difference("order of columns", *common))
     outputs = [
         list(one.output.labels if isinstance(one.output, ClassificationOutput) else one.output.names)
         for one in (first, second)
     ]
     if outputs[0] != outputs[1]:
-        rows.append(Row("labels" if isinstance(second.output, ClassificationOutput) else "targets", *outputs))
-    return rows
+        title = "labels" if isinstance(second.output, ClassificationOutput) else "targets"
+        differences.append(Difference(title, *outputs))
+    return differences
 
 
-def _told(column: Input | None, other: Input | None) -> str | None:
-    """A column in a few words, which are the same as the other's where callers need not care."""
+def _describe_column(column: Input | None, other: Input | None) -> str | None:
+    """Describe what a column accepts. The text equals that of `other` where clients see no difference."""
     if column is None:
         return None
     words = [str(column.kind)]
     if isinstance(column, ArrayColumn):
-        words.append(_shape(column.shape))
+        words.append(_format_shape(column.shape))
         words += [f"{column.low} to {column.high}"] if (column.low, column.high) != (None, None) else []
     if isinstance(column, CategoryColumn):
         known = set(other.categories) if isinstance(other, CategoryColumn) else set()
         only = [category for category in column.categories if category not in known]
-        more = [f"{len(only) - _NAMED} more"] if len(only) > _NAMED else []
-        words += [*only[:_NAMED], *more]
-        words += ["any unknown one"] if column.unknown == "bucket" else []
+        more = [f"{len(only) - _MAX_CATEGORIES} more"] if len(only) > _MAX_CATEGORIES else []
+        words += [*only[:_MAX_CATEGORIES], *more]
+        words += ["unknown categories"] if column.unknown == "bucket" else []
     if isinstance(column, (NumberColumn, CategoryColumn)) and column.fill is None:
-        words.append("never missing")
+        words.append("required")
     return ", ".join(words)
 
 
-def _leaves(value: Any, location: str = "") -> list[tuple[str, Any]]:
-    """The settings of a job by their dotted place."""
-    if not isinstance(value, Mapping) or location.count(".") > _DEPTH:
+def _flatten(value: Any, location: str = "") -> list[tuple[str, Any]]:
+    """Return the settings of a job by dotted key."""
+    if not isinstance(value, Mapping) or location.count(".") > _MAX_DEPTH:
         return [(location.rstrip("."), value)] if location else []
-    return [leaf for key, inner in value.items() for leaf in _leaves(inner, f"{location}{key}.")]
+    return [leaf for key, inner in value.items() for leaf in _flatten(inner, f"{location}{key}.")]

@@ -20,7 +20,7 @@ from typing import Any
 
 from model_store.artifact import npz
 from model_store.errors import Fault, InputError, NotFoundError, did_you_mean
-from model_store.evaluation.compare import judged_as_taught, same_rows
+from model_store.evaluation.compare import measured_on_training_rows, same_rows
 from model_store.registry.alias_log import AliasRevision
 from model_store.registry.store import Store
 from model_store.schema.columns import number_in
@@ -57,14 +57,14 @@ class GateResult:
     expected: float | None
     of: str
     same_rows: bool | None = None  # whether both sides were measured on the same; None where nobody knows
-    as_taught: bool = False  # whether what was found is of the rows that the version learned from
+    on_training_rows: bool = False  # whether what was found is of the rows that the version learned from
 
     def __str__(self) -> str:
         against = (
             f"{self.of}, which was never set" if self.expected is None else f"{_figure(self.expected)} of {self.of}"
         )
         words = f"{_figure(self.found)} against {against}"
-        if self.as_taught:
+        if self.on_training_rows:
             words += ", measured on the rows it learned from"
         elif self.same_rows is False:
             words += ", measured on other rows"
@@ -113,11 +113,11 @@ def promote(
 def _judged(gate: Gate, store: Store, name: str, number: int, alias: str, present: int | None) -> GateResult:
     training = _training(store, name, number)
     found = _metric(training, gate.metric, f"{name}/{number}")
-    taught = judged_as_taught(training)
+    on_training_rows = measured_on_training_rows(training)
     expected = number_in(gate.reference)
     if expected is None:
         if gate.reference == alias and present is None:
-            return GateResult(str(gate), True, found, None, alias, as_taught=taught)
+            return GateResult(str(gate), True, found, None, alias, on_training_rows=on_training_rows)
         other, slash, ref = gate.reference.partition("/")
         other, ref = (other, ref) if slash else (name, other)
         against = present if (other, ref) == (name, alias) and present is not None else store.resolve(other, ref)
@@ -125,8 +125,10 @@ def _judged(gate: Gate, store: Store, name: str, number: int, alias: str, presen
         theirs = _training(store, other, against)
         expected = _metric(theirs, gate.metric, of)
         same = same_rows(training, theirs)
-        return GateResult(str(gate), _TESTS[gate.test](found, expected), found, expected, of, same, taught)
-    return GateResult(str(gate), _TESTS[gate.test](found, expected), found, expected, "the gate", as_taught=taught)
+        return GateResult(str(gate), _TESTS[gate.test](found, expected), found, expected, of, same, on_training_rows)
+    return GateResult(
+        str(gate), _TESTS[gate.test](found, expected), found, expected, "the gate", None, on_training_rows
+    )
 
 
 def _training(store: Store, name: str, number: int) -> Mapping[str, Any]:

@@ -6,7 +6,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from math import sqrt
 from typing import Any
 
-from model_store.evaluation.confidence import interval
+from model_store.evaluation.confidence import wilson_interval
 from model_store.report.markup import Markup, cut, tag
 from model_store.report.svg import (
     NOTHING,
@@ -75,7 +75,7 @@ def reliability(calibration: Mapping[str, Any]) -> Markup:
         yield tag("line", x1=frame.left, y1=base, x2=frame.right, y2=base, class_="axis")
         yield text(frame.left - 6, base, "rows", "tick end")
         for part in bins:
-            low, high = interval(part["found"] * part["rows"], part["rows"])
+            low, high = wilson_interval(part["found"] * part["rows"], part["rows"])
             at = frame.x(part["said"])
             yield tag("line", x1=at, y1=frame.y(low), x2=at, y2=frame.y(high), class_="whisker a")
             shares = f"said {format_percent(part['said'])}, came true {format_percent(part['found'])}"

@@ -9,8 +9,8 @@ from typing import Any
 from marshmallow import ValidationError
 
 from model_store.artifact.model import Model
-from model_store.evaluation.confidence import interval
-from model_store.evaluation.record import Record, statistics
+from model_store.evaluation.confidence import wilson_interval
+from model_store.evaluation.record import Record, validate_statistics
 from model_store.report import charts
 from model_store.report.charts import NARROW
 from model_store.report.markup import Markup, cut, join, tag
@@ -207,7 +207,7 @@ def made(model: Model, digest: str | None) -> Markup:
 def _of_classes(record: Record) -> tuple[str, list[tuple[str, str, str]]]:
     found, baseline = record.classification or {}, record.baseline
     right, rows = round(found["accuracy"] * found["rows"]), found["rows"]
-    low, high = interval(right, rows)
+    low, high = wilson_interval(right, rows)
     between = f"{100 * low:.1f} to {format_percent(high)}"
     share = f"Right for {format_percent(found['accuracy'])} of {format_number(rows)} {found['of']}"
     verdict = f"{share} (95 % interval {between})"
@@ -280,7 +280,7 @@ def _classes(name: str, classes: Mapping[str, Mapping[str, Any]]) -> Markup:
 def _seen(column: Input) -> list[str]:
     """What the training rows had in a column: in words, and drawn."""
     try:
-        found = statistics(column.statistics)
+        found = validate_statistics(column.statistics)
     except ValidationError:
         return ["", ""]
     if isinstance(column, CategoryColumn):

@@ -187,7 +187,7 @@ def test_a_file_is_answered_whole_by_store_and_by_service(url, store, tmp_path, 
     where = ["--url", url] if remote else ["--store", str(store.root)]
     done = CliRunner().invoke(main, ["predict", "price", str(source), "--output", str(output), *where])
     assert done.exit_code == 0, done.stderr
-    assert "Answered 12001 rows by price/2" in done.stderr
+    assert "Wrote the predictions of price/2 for 12001 rows" in done.stderr
     with output.open(newline="") as file:
         header, *answers = csv.reader(file)
     assert header == ["price"]

@@ -204,7 +204,7 @@ def run(
         name, number = outcome.version.name, outcome.version.number
         why = f"published by train {Path(file).name}"
         try:
-            target.set_alias(name, alias, number, who=common.user(), why=why, when=datetime.now(UTC))
+            target.set_alias(name, alias, number, who=common.current_user(), why=why, when=datetime.now(UTC))
         except StoreError as error:
             refused = StoreError(f"{name}/{number} is published, but {alias!r} does not point to it: {error}")
             refused.__cause__ = error
@@ -327,7 +327,7 @@ def _checkpoint(
         except OSError as error:
             raise click.BadParameter(f"{directory}: {error.strerror}", param_hint="--checkpoint") from error
     path = (directory or file.parent) / f"{file.stem}.checkpoint.npz"
-    return Checkpoint(path, prepared.identity, resume=resume, seconds=seconds, warn=common.note)
+    return Checkpoint(path, prepared.identity, resume=resume, seconds=seconds, warn=common.print_note)
 
 
 def _print_notes(out: Console, prepared: jobs.Prepared) -> None:

@@ -1,4 +1,4 @@
-"""The console: the same options, streams, messages and exit codes for every command."""
+"""Command-line basics: options, output streams, messages and exit codes that all commands share."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ import pytest
 from click.testing import CliRunner
 
 from model_store.cli import common
-from model_store.cli.common import exit_codes, json_option, note, print_json, store_option, verbosity_option
+from model_store.cli.common import exit_codes, json_option, print_json, print_note, store_option, verbosity_option
 from model_store.cli.terminal import stdout
 from model_store.errors import ArtifactError, Fault, InputError, NotFoundError
 
@@ -21,23 +21,23 @@ class JobError(Exception):
     pass
 
 
-def run(deed, *arguments: str, env: dict[str, str] | None = None):
+def run(action, *arguments: str, env: dict[str, str] | None = None):
     @click.command()
     @store_option
     @json_option
     @verbosity_option
     @exit_codes({JobError: 2})
     def command(store: str, as_json: bool) -> None:
-        deed(store, as_json)
+        action(store, as_json)
 
     return CliRunner().invoke(command, arguments, env=env)
 
 
 def raises(error: BaseException):
-    def deed(*_: object) -> None:
+    def action(*_: object) -> None:
         raise error
 
-    return deed
+    return action
 
 
 @pytest.mark.parametrize(
@@ -53,7 +53,7 @@ def raises(error: BaseException):
         (ZeroDivisionError("oh"), 1),
     ],
 )
-def test_each_kind_of_failure_has_its_exit_code(error: BaseException, code: int) -> None:
+def test_each_exception_has_its_exit_code(error: BaseException, code: int) -> None:
     result = run(raises(error))
     assert result.exit_code == code
     assert result.stdout == ""
@@ -61,61 +61,59 @@ def test_each_kind_of_failure_has_its_exit_code(error: BaseException, code: int)
     assert str(error) in result.stderr
 
 
-def test_too_little_memory_is_no_bug() -> None:
+def test_a_memory_error_is_not_reported_as_a_bug() -> None:
     result = run(raises(MemoryError("Unable to allocate 119. GiB for an array")))
     assert result.exit_code == 1
-    assert result.stderr.startswith(
-        "Error: not enough memory: Unable to allocate 119. GiB for an array; take a smaller"
-    )
+    assert result.stderr.startswith("Error: not enough memory: Unable to allocate 119. GiB for an array; use a smaller")
     assert "bug" not in result.stderr
 
 
-def test_every_fault_has_a_line() -> None:
+def test_each_fault_is_a_line() -> None:
     faults = [Fault(f"row {i}", "expected a number", "send one") for i in range(150)]
     lines = run(raises(InputError(faults))).stderr.splitlines()
-    assert lines[0] == "Error: 150 faults"
+    assert lines[0] == "Error: 150 problems"
     assert lines[1] == "  row 0: expected a number (send one)"
     assert lines[-1] == "  and 50 more"
     assert len(lines) == 102
 
 
-def test_a_traceback_is_for_those_who_ask_for_it() -> None:
+def test_a_traceback_is_printed_only_with_vv() -> None:
     assert "Traceback" not in run(raises(ArtifactError("x")), "-v").stderr
     assert "Traceback" in run(raises(ArtifactError("x")), "-vv").stderr
     assert "This is a bug" in run(raises(ZeroDivisionError("x"))).stderr
 
 
-def test_ctrl_c_is_quiet() -> None:
+def test_ctrl_c_prints_nothing() -> None:
     assert run(raises(KeyboardInterrupt())).output == ""
 
 
 @pytest.mark.parametrize(("arguments", "level"), [((), 0), (("-vv",), 2), (("-q",), -1), (("-v", "-qq"), -1)])
 def test_verbosity_counts(arguments: tuple[str, ...], level: int) -> None:
-    seen = []
-    assert run(lambda *_: seen.append(common.verbosity()), *arguments).exit_code == 0
-    assert seen == [level]
+    levels = []
+    assert run(lambda *_: levels.append(common.verbosity()), *arguments).exit_code == 0
+    assert levels == [level]
 
 
 def test_notes_go_to_standard_error_unless_quiet() -> None:
-    assert run(lambda *_: note("published")).stderr == "published\n"
-    assert run(lambda *_: note("published"), "-q").stderr == ""
+    assert run(lambda *_: print_note("published")).stderr == "published\n"
+    assert run(lambda *_: print_note("published"), "-q").stderr == ""
 
 
-def test_the_store_comes_from_option_environment_or_default() -> None:
-    def deed(store: str, _: bool) -> None:
+def test_the_store_is_taken_from_option_environment_or_default() -> None:
+    def print_store(store: str, _: bool) -> None:
         click.echo(store)
 
-    assert run(deed, "--store", "here", env={"MODEL_STORE": "there"}).stdout == "here\n"
-    assert run(deed, env={"MODEL_STORE": "there"}).stdout == "there\n"
-    assert run(deed, env={"MODEL_STORE": None}).stdout == "./models\n"
+    assert run(print_store, "--store", "here", env={"MODEL_STORE": "there"}).stdout == "here\n"
+    assert run(print_store, env={"MODEL_STORE": "there"}).stdout == "there\n"
+    assert run(print_store, env={"MODEL_STORE": None}).stdout == "./models\n"
 
 
-def test_json_keeps_its_letters_and_refuses_nan() -> None:
+def test_json_keeps_unicode_and_rejects_nan() -> None:
     assert run(lambda *_: print_json({"name": "é"})).stdout == '{\n  "name": "é"\n}\n'
     assert run(lambda *_: print_json(float("nan"))).exit_code == 1
 
 
-def test_text_of_others_cannot_steer_the_terminal() -> None:
+def test_control_characters_do_not_reach_the_terminal() -> None:
     shown = run(lambda *_: stdout.print("\x1b[2J\x9b1m[red]:smile:\r\x07")).stdout
     assert (
         shown
@@ -126,7 +124,7 @@ def test_text_of_others_cannot_steer_the_terminal() -> None:
     assert "\x1b" not in run(raises(ArtifactError("\x1b[31m"))).stderr
 
 
-def test_a_reader_that_goes_away_ends_the_command_quietly() -> None:
+def test_a_closed_pipe_ends_the_command_without_a_message() -> None:
     program = """
 import click
 from model_store.cli.common import exit_codes
@@ -150,17 +148,17 @@ command()
     assert process.returncode == 141
 
 
-def test_somebody_always_ran_the_command(monkeypatch) -> None:
-    assert common.user()
+def test_a_user_without_a_name_is_recorded_by_id(monkeypatch) -> None:
+    assert common.current_user()
 
-    def nobody() -> str:
+    def no_name() -> str:
         raise KeyError("uid")
 
-    monkeypatch.setattr(common.getpass, "getuser", nobody)
-    assert common.user() == str(os.getuid())
+    monkeypatch.setattr(common.getpass, "getuser", no_name)
+    assert common.current_user() == str(os.getuid())
 
 
-def test_a_terminal_without_utf_8_gets_question_marks_and_programs_get_escapes() -> None:
+def test_without_utf_8_text_has_question_marks_and_json_has_escapes() -> None:
     program = """
 import sys
 from model_store.cli.common import exit_codes, print_json

@@ -1,4 +1,4 @@
-"""Comparing versions: the better one is named, chance is told from skill, and what a caller must know is there."""
+"""Comparison of versions: the better one, its significance, and all differences that clients must know."""
 
 from __future__ import annotations
 
@@ -31,13 +31,13 @@ Manifests = Callable[..., dict[str, Any]]
 
 @pytest.fixture
 def manifest(tmp_path: Path) -> Manifests:
-    """The manifest of a model, as its file has it."""
+    """Return the manifest of a model as its artifact has it."""
 
-    def made(model: Model) -> dict[str, Any]:
+    def read(model: Model) -> dict[str, Any]:
         npz.write(tmp_path / "model.npz", model)
         return npz.read_manifest(tmp_path / "model.npz")
 
-    return made
+    return read
 
 
 def classifier(right: int = 80, rows: int = 100, hidden: int = 4, labels: tuple[str, ...] = ("no", "yes")) -> Model:
@@ -80,86 +80,86 @@ def compared(manifest: Manifests, first: Model, second: Model) -> Comparison:
     return compare(("chess/1", manifest(first)), ("chess/2", manifest(second)))
 
 
-def test_a_difference_beyond_chance_names_the_better_one(manifest: Manifests) -> None:
+def test_a_significant_difference_names_the_better_version(manifest: Manifests) -> None:
     found = compared(manifest, classifier(60), classifier(90)).verdict
-    assert (found.ahead, found.sure) == ("second", True)
-    assert found.words.startswith("chess/2 is better: 30.0 points more accurate (95 % interval 18.")
-    assert compared(manifest, classifier(90), classifier(60)).verdict.ahead == "first"
+    assert (found.better, found.significant) == ("second", True)
+    assert found.summary.startswith("chess/2 is better: accuracy 30.0 points higher (95 % interval 18.")
+    assert compared(manifest, classifier(90), classifier(60)).verdict.better == "first"
 
 
-def test_a_difference_within_chance_is_called_that(manifest: Manifests) -> None:
+def test_a_difference_that_is_not_significant_is_reported_as_such(manifest: Manifests) -> None:
     found = compared(manifest, classifier(80), classifier(82)).verdict
-    assert (found.ahead, found.sure) == ("second", False)
-    assert "chess/2 is ahead: 2.0 points more accurate, which chance may explain (95 % interval −" in found.words
+    assert (found.better, found.significant) == ("second", False)
+    assert "chess/2 is ahead: accuracy 2.0 points higher, not significant (95 % interval −" in found.summary
 
 
-def test_equally_accurate_models_are_told_apart_by_their_log_loss(manifest: Manifests) -> None:
+def test_models_of_equal_accuracy_are_compared_by_log_loss(manifest: Manifests) -> None:
     one, other = with_log_loss(classifier(), 0.5), with_log_loss(classifier(hidden=3), 0.25)
     found = compared(manifest, one, other).verdict
-    assert found.words == "They are equally accurate; chess/2 has the lower log loss, 0.25 against 0.5."
-    assert compared(manifest, classifier(), classifier()).verdict.words == "They are equally accurate."
+    assert found.summary == "chess/2 is ahead: equal accuracy, lower log loss (0.25 against 0.5)."
+    assert compared(manifest, classifier(), classifier()).verdict.summary == "Their accuracy is equal."
 
 
-def test_a_model_beside_itself_is_the_same(manifest: Manifests) -> None:
+def test_a_model_equals_itself(manifest: Manifests) -> None:
     same = manifest(classifier())
     found = compare(("chess/1", same), ("chess/champion", same))
-    assert found.verdict.words == "chess/1 and chess/champion are the same model."
+    assert found.verdict.summary == "chess/1 and chess/champion are the same model."
     assert (found.signature, found.layers, found.job, found.same_rows) == ([], [], [], True)
 
 
-def test_regressions_are_compared_by_their_rmse(manifest: Manifests) -> None:
+def test_regressions_are_compared_by_rmse(manifest: Manifests) -> None:
     found = compared(manifest, regression(2.0), regression(1.0)).verdict
-    assert (found.ahead, found.words) == (
+    assert (found.better, found.summary) == (
         "second",
-        "chess/2 is ahead: its RMSE is 50.0 % lower; whether by chance is not known.",
+        "chess/2 is ahead: RMSE 50.0 % lower (significance is not tested).",
     )
     found = compared(manifest, regression(1.0, 8.0), regression(2.0, 9.0)).verdict
-    assert (found.ahead, found.words) == (
+    assert (found.better, found.summary) == (
         "first",
-        "chess/1 is ahead: on average over the targets, its RMSE is 33.3 % lower; whether by chance is not known.",
+        "chess/1 is ahead: RMSE 33.3 % lower, on average over the targets (significance is not tested).",
     )
-    assert compared(manifest, regression(1.0), regression(1.0)).verdict.ahead is None
+    assert compared(manifest, regression(1.0), regression(1.0)).verdict.better is None
 
 
-def test_a_model_judged_on_the_rows_it_learned_from_is_ahead_of_nobody(manifest: Manifests) -> None:
-    def taught(model: Model) -> Model:
+def test_metrics_of_training_rows_are_not_comparable(manifest: Manifests) -> None:
+    def on_training_rows(model: Model) -> Model:
         metrics = {**model.training["metrics"], "of": "training rows"}
         return Model(model.network, model.signature, training={**model.training, "metrics": metrics})
 
-    found = compared(manifest, classifier(60), taught(classifier(99))).verdict
-    assert (found.ahead, found.sure) == (None, False)
-    assert found.words == "Nobody knows which is better: chess/2 was judged on the rows it learned from."
-    found = compared(manifest, taught(regression(2.0)), taught(regression(1.0))).verdict
-    assert found.words.endswith("chess/1 and chess/2 were each judged on the rows they learned from.")
+    found = compared(manifest, classifier(60), on_training_rows(classifier(99))).verdict
+    assert (found.better, found.significant) == (None, False)
+    assert found.summary == "Not comparable: the metrics of chess/2 were measured on its training rows."
+    found = compared(manifest, on_training_rows(regression(2.0)), on_training_rows(regression(1.0))).verdict
+    assert found.summary.endswith("the metrics of chess/1 and chess/2 were measured on their training rows.")
 
 
 @pytest.mark.parametrize("other", [classifier(labels=("no", "maybe", "yes")), regression(1.0)])
-def test_different_questions_have_no_winner(manifest: Manifests, other: Model) -> None:
+def test_models_of_different_outputs_are_not_comparable(manifest: Manifests, other: Model) -> None:
     for found in (compared(manifest, classifier(), other), compared(manifest, other, classifier())):
-        assert found.verdict.ahead is None
-        assert "They answer different questions" in found.verdict.words
+        assert found.verdict.better is None
+        assert "Not comparable: their " in found.verdict.summary
 
 
-def test_models_without_metrics_have_no_winner(manifest: Manifests) -> None:
+def test_models_without_metrics_are_not_comparable(manifest: Manifests) -> None:
     bare = Model(classifier().network, classifier().signature)
     found = compared(manifest, bare, classifier())
-    assert "one of them records none" in found.verdict.words
+    assert "Not comparable: one of them has no metrics." in found.verdict.summary
     assert found.same_rows is None
 
 
-def test_what_differs_is_listed_and_what_does_not_is_not(manifest: Manifests) -> None:
+def test_only_differences_are_listed(manifest: Manifests) -> None:
     found = compared(manifest, classifier(hidden=4), classifier(hidden=5))
-    assert [(row.what, row.first, row.second) for row in found.job] == [
+    assert [(row.name, row.first, row.second) for row in found.job] == [
         ("network.layers", [4], [5]),
         ("train.epochs", 4, 5),
     ]
     assert (found.layers[0].first, found.layers[0].second) == ("Linear 3 → 4", "Linear 3 → 5")
     assert found.signature == []
-    assert [row.what for row in found.metrics] == ["rows", "accuracy", "F1, no", "F1, yes"]
+    assert [row.name for row in found.metrics] == ["rows", "accuracy", "F1, no", "F1, yes"]
     assert found.same_rows is True
 
 
-def test_what_a_caller_must_know_is_listed(manifest: Manifests) -> None:
+def test_differences_that_clients_must_know_are_listed(manifest: Manifests) -> None:
     def model(*inputs: Any, labels: tuple[Any, ...] = ("no", "yes")) -> Model:
         signature = Signature(inputs, ClassificationOutput("chess", labels))
         return Model(Sequential([Linear(signature.width, len(labels)), Softmax()]), signature)
@@ -173,10 +173,10 @@ def test_what_a_caller_must_know_is_listed(manifest: Manifests) -> None:
         labels=("no", "maybe", "yes"),
     )
     found = compared(manifest, first, second).signature
-    assert [(row.what, row.first, row.second) for row in found] == [
-        ("column age", "number", "number, never missing"),
-        ("column town", "category, York, never missing", "category, Hull, any unknown one, never missing"),
-        ("column weight", None, "number, never missing"),
+    assert [(row.name, row.first, row.second) for row in found] == [
+        ("column age", "number", "number, required"),
+        ("column town", "category, York, required", "category, Hull, unknown categories, required"),
+        ("column weight", None, "number, required"),
         ("order of columns", ["age", "town", "height"], ["height", "age", "town"]),
         ("labels", ["no", "yes"], ["no", "maybe", "yes"]),
     ]
@@ -185,7 +185,7 @@ def test_what_a_caller_must_know_is_listed(manifest: Manifests) -> None:
     assert (row.first, row.second) == ("array, 8 × 8, None to 16.0", "array, 4 × 4")
 
 
-def test_statistics_and_scales_are_no_difference_to_a_caller(manifest: Manifests) -> None:
+def test_statistics_and_scales_are_not_listed(manifest: Manifests) -> None:
     def model(**options: Any) -> Model:
         signature = Signature((NumberColumn("age", **options),), ClassificationOutput("chess", ("no", "yes")))
         return Model(Sequential([Linear(1, 2), Softmax()]), signature)
@@ -194,7 +194,7 @@ def test_statistics_and_scales_are_no_difference_to_a_caller(manifest: Manifests
     assert found.signature == []
 
 
-def test_other_rows_are_noticed(manifest: Manifests) -> None:
+def test_different_test_rows_are_detected(manifest: Manifests) -> None:
     other = classifier(81)
     other = Model(other.network, other.signature, training={**other.training, "data": {"sha256": "cd" * 32}})
     assert compared(manifest, classifier(), other).same_rows is False
@@ -205,14 +205,14 @@ def test_other_rows_are_noticed(manifest: Manifests) -> None:
     assert compared(manifest, streamed, streamed).same_rows is True
 
 
-def test_a_manifest_that_lies_is_an_artifact_error(manifest: Manifests) -> None:
+def test_an_invalid_manifest_raises_artifact_error(manifest: Manifests) -> None:
     sound = manifest(classifier())
     for broken in ({**sound, "layers": [{"type": "Nope"}]}, {**sound, "signature": {}}):
         with pytest.raises(ArtifactError, match="chess/2: "):
             compare(("chess/1", sound), ("chess/2", broken))
 
 
-def test_a_job_of_any_depth_is_compared(manifest: Manifests) -> None:
+def test_a_deeply_nested_job_is_compared(manifest: Manifests) -> None:
     deep: Any = 1
     for _ in range(300):
         deep = {"a": deep}
@@ -221,7 +221,7 @@ def test_a_job_of_any_depth_is_compared(manifest: Manifests) -> None:
     assert compared(manifest, model, other).job
 
 
-def test_the_command_tells_people_and_programs(store: Store) -> None:
+def test_the_command_prints_tables_or_json(store: Store) -> None:
     for model in (classifier(60), classifier(90, hidden=5)):
         store.publish("chess", model)
 
@@ -235,10 +235,10 @@ def test_the_command_tells_people_and_programs(store: Store) -> None:
         assert words in shown
     answer = json.loads(run("chess/1", "chess/2", "--json"))
     assert (answer["first"], answer["second"]) == ("chess/1", "chess/2")
-    assert answer["verdict"]["ahead"] == "second"
-    assert answer["verdict"]["sure"] is True
+    assert answer["verdict"]["better"] == "second"
+    assert answer["verdict"]["significant"] is True
     assert answer["same_rows"] is True
-    assert {"what": "train.epochs", "first": 4, "second": 5} in answer["job"]
+    assert {"name": "train.epochs", "first": 4, "second": 5} in answer["job"]
     store.publish("birds", classifier(60, labels=tuple(f"bird {i}" for i in range(20))))
-    assert "12 more that moved less" in run("birds", "birds")
+    assert "12 more with smaller changes" in run("birds", "birds")
     assert CliRunner().invoke(main.main, ["compare", "chess", "go", "--store", str(store.root)]).exit_code == 5

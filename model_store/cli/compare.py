@@ -1,0 +1,36 @@
+"""`models compare`: which of two versions is better, and what differs."""
+
+from __future__ import annotations
+
+import click
+
+from model_store.cli import tables
+from model_store.cli.common import print_json
+from model_store.cli.group import command, resolve_reference
+from model_store.cli.terminal import stdout
+from model_store.evaluation.compare import compare
+from model_store.registry.store import open_store
+
+
+@command("compare")
+@click.argument("first", metavar="MODEL")
+@click.argument("second", metavar="OTHER")
+def compare_models(first: str, second: str, store: str, as_json: bool) -> None:
+    """Compare two versions: metrics, inputs, layers, job.
+
+    Says which one is better, and for classifiers whether the difference in accuracy is statistically significant.
+    """
+    opened = open_store(store)
+    references = [resolve_reference(opened, model) for model in (first, second)]
+    names = tuple(f"{name}/{number}" for name, number in references)
+    manifests = [opened.manifest(name, number)[1] for name, number in references]
+    comparison = compare((names[0], manifests[0]), (names[1], manifests[1]))
+    if as_json:
+        print_json({"first": names[0], "second": names[1], **comparison.as_data()})
+        return
+    stdout.print(comparison.verdict.summary, style="bold", soft_wrap=True)
+    if comparison.same_rows is False:
+        stdout.print("Their metrics were measured on different rows.")
+    stdout.print()
+    for part in tables.comparison_tables(comparison, (names[0], names[1])):
+        tables.print_table(part)

@@ -1,0 +1,40 @@
+"""`models report`: write the HTML report of a version."""
+
+from __future__ import annotations
+
+import click
+
+from model_store.cli.common import print_json, print_note
+from model_store.cli.group import command, resolve_reference
+from model_store.registry.store import open_store
+from model_store.report.page import render
+
+
+@command("report")
+@click.argument("model", metavar="MODEL")
+@click.option(
+    "-o",
+    "--output",
+    metavar="FILE",
+    type=click.Path(dir_okay=False, allow_dash=True),
+    help='File to write; "-" is standard output.  [default: NAME-VERSION.html]',
+)
+def report(model: str, output: str | None, store: str, as_json: bool) -> None:
+    """Write the report of a version as one HTML page.
+
+    It shows the learning curves, the errors, the calibration and the importance of each input.
+    """
+    opened = open_store(store)
+    name, number = resolve_reference(opened, model)
+    version, loaded = opened.load(name, number)
+    page = render(loaded, f"{name}/{number}", version.digest)
+    target = output or f"{name}-{number}.html"
+    try:
+        with click.open_file(target, "w", encoding="utf-8", atomic=target != "-") as file:
+            file.write(page)
+    except OSError as e:
+        raise click.UsageError(f"{target}: cannot be written: {e.strerror or e}") from e
+    if as_json and target != "-":
+        print_json({"name": name, "version": number, "report": target})
+    elif target != "-":
+        print_note(f"Wrote {target}. Open it in a browser.")

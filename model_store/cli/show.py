@@ -1,0 +1,113 @@
+"""`models list | show`: the models of a store, and all about one version."""
+
+from __future__ import annotations
+
+from itertools import chain
+from typing import Any
+
+import click
+
+from model_store.artifact import npz
+from model_store.cli import tables
+from model_store.cli.common import print_json, print_note
+from model_store.cli.group import command, resolve_reference
+from model_store.cli.terminal import stdout
+from model_store.errors import ArtifactError, ModelStoreError
+from model_store.evaluation.record import Record
+from model_store.registry.store import Store, open_store
+from model_store.schema.signature_json import read_signature
+
+
+@command("list")
+def list_models(store: str, as_json: bool) -> None:
+    """List the models with their versions and aliases."""
+    opened = open_store(store)
+    models = [_summary(opened, name, state) for name, state in opened.state().items()]
+    if as_json:
+        print_json(models)
+        return
+    table = tables.new_table("model", ">default", "versions", "aliases", "description")
+    for model in models:
+        aliases = ", ".join(f"{alias} → {number}" for alias, number in model["aliases"].items())
+        description = model["error"] or model["description"]
+        table.add_row(model["name"], str(model["serves"]), _ranges(model["versions"]), aliases, description)
+    tables.print_table(table)
+    if not models:
+        print_note(f"No models in {store} yet. Publish one with `train JOB.toml`.")
+
+
+@command("show")
+@click.argument("model", metavar="MODEL")
+def show(model: str, store: str, as_json: bool) -> None:
+    """Show a version: inputs, output, layers, metrics, job."""
+    opened = open_store(store)
+    name, number = resolve_reference(opened, model)
+    version, manifest = opened.manifest(name, number)
+    aliases = [alias for alias, version in opened.aliases(name).items() if version == number]
+    signed_by = opened.signed_by(name, number)
+    file_size, page = opened.size(name, number), opened.report(name, number)
+    if as_json:
+        about = {
+            "name": name,
+            "version": number,
+            "digest": version.digest,
+            "bytes": file_size,
+            "path": version.location,
+        }
+        print_json({**about, "report": page, "aliases": aliases, "signed_by": signed_by, "manifest": manifest})
+        return
+    try:
+        signature = read_signature(manifest["signature"])
+        network = npz.outline(manifest)
+    except ValueError as e:
+        raise ArtifactError(f"{version.location}: {e}") from e
+    training = signature.ordered(manifest["training"])
+    stdout.print(f"{name}/{number}", style="bold")
+    head = [
+        ("description", manifest["description"]),
+        ("aliases", aliases),
+        ("output", tables.describe_output(signature)),
+        ("digest", version.digest),
+        ("signed by", signed_by),
+        ("size", tables.format_bytes(file_size)),
+        ("file", version.location),
+        ("report", page),
+        ("dtype", manifest["dtype"]),
+        ("producer", manifest["producer"]),
+    ]
+    tables.print_table(tables.key_value_table(head))
+    tables.print_table(tables.inputs_table(signature))
+    tables.print_table(tables.layers_table(network))
+    titles = {"metrics": "Metrics", "baseline": "Baseline", "data": "Data", "split": "Split", "job": "Job"}
+    parts = {key: tables.training_tables(training.get(key), title) for key, title in titles.items()}
+    parts["baseline"] += tables.diagnostics_tables(Record.of(training))
+    for part in chain.from_iterable(parts.values()):
+        tables.print_table(part)
+    rest = {key: value for key, value in training.items() if key not in {*titles, "diagnostics"}}
+    for part in tables.training_tables(rest, "Training"):
+        tables.print_table(part)
+
+
+def _summary(store: Store, name: str, state: dict[str, Any]) -> dict[str, Any]:
+    """Return one model of the list. A damaged file or alias becomes its `error`; other models are listed as usual."""
+    serves, description, error = None, None, None
+    try:
+        serves = store.resolve(name)
+        description = store.manifest(name, serves)[1]["description"]
+    except ModelStoreError as e:
+        error = str(e)
+    error = error or "; ".join(state["unreadable"].values()) or None
+    versions, aliases = list(state["versions"]), state["aliases"]
+    about = {"name": name, "serves": serves, "versions": versions, "aliases": aliases}
+    return {**about, "description": description, "error": error}
+
+
+def _ranges(numbers: list[int]) -> str:
+    """Return ascending numbers as ranges: "1-3, 5"."""
+    runs: list[list[int]] = []
+    for number in numbers:
+        if runs and runs[-1][-1] == number - 1:
+            runs[-1][1:] = [number]
+        else:
+            runs.append([number])
+    return ", ".join("-".join(map(str, run)) for run in runs)

@@ -1,0 +1,89 @@
+"""`models list | show | report`."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import replace
+from pathlib import Path
+
+from model_store.registry.store import Store
+from tests.model_store.cli.conftest import read_json
+
+
+def test_list_shows_versions_and_aliases(models) -> None:
+    models("alias", "chess", "champion", "2")
+    line = models("list").stdout.splitlines()[1].split()
+    assert line == ["chess", "3", "1-3", "champion", "→", "2", "Who", "plays", "chess"]
+    expected = {"name": "chess", "serves": 3, "versions": [1, 2, 3], "aliases": {"champion": 2}}
+    assert read_json(models("list", "--json")) == [{**expected, "description": "Who plays chess", "error": None}]
+
+
+def test_list_of_an_empty_store_prints_a_note(models, tmp_path: Path) -> None:
+    result = models("list", "--store", str(tmp_path))
+    assert result.stdout == ""
+    assert "No models" in result.stderr
+    assert "train a model first" in models("list", "--store", str(tmp_path / "nowhere"), code=5).stderr
+
+
+def test_list_shows_valid_models_next_to_a_damaged_one(models, store: Store, model) -> None:
+    Path(store.publish("go", model).location).chmod(0o644)
+    store.path("go", 1).write_bytes(b"x")
+    found = {one["name"]: one for one in read_json(models("list", "--json"))}
+    assert found["chess"]["error"] is None
+    assert "expected an artifact" in found["go"]["error"]
+
+
+def test_list_reports_an_unreadable_alias(models, store: Store) -> None:
+    models("alias", "chess", "champion", "2")
+    (store.root / "chess" / "aliases" / "champion" / "2.json").write_text("{")
+    found = read_json(models("list", "--json"))[0]
+    assert found["serves"] == 3
+    assert "2.json: expected a move of an alias" in found["error"]
+
+
+def test_show_prints_every_part_of_a_version(models, store: Store) -> None:
+    models("alias", "chess", "champion", "2")
+    result = models("show", "chess/champion")
+    digest = store.load("chess", 2)[0].digest
+    for words in ("chess/2", "champion", digest, "age", "Bath, York", "filled with 38", "Softmax", "0.75", "ab" * 32):
+        assert words in result.stdout
+    found = read_json(models("show", "chess/2", "--json"))
+    assert (found["version"], found["digest"], found["aliases"]) == (2, digest, ["champion"])
+    assert found["bytes"] == store.path("chess", 2).stat().st_size
+    assert found["manifest"]["training"]["metrics"] == {"accuracy": 0.75}
+
+
+def test_report_writes_a_page_to_a_file_or_to_standard_output(models, store: Store, tmp_path: Path) -> None:
+    target = tmp_path / "chess.html"
+    assert f"Wrote {target}" in models("report", "chess/2", "-o", str(target)).stderr
+    text = target.read_text(encoding="utf-8")
+    assert text.startswith("<!doctype html>")
+    assert store.load("chess", 2)[0].digest in text
+    assert models("report", "chess/2", "-o", "-").stdout == text
+    found = read_json(models("report", "chess/2", "-o", str(target), "--json"))
+    assert found == {"name": "chess", "version": 2, "report": str(target)}
+
+
+def test_the_default_report_file_is_named_after_the_version(models, tmp_path: Path, monkeypatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    models("report", "chess")
+    assert (tmp_path / "chess-3.html").is_file()
+
+
+def test_report_names_a_file_that_cannot_be_written(models, tmp_path: Path) -> None:
+    target = tmp_path / "nowhere" / "chess.html"
+    assert f"{target}: cannot be written" in models("report", "chess", "-o", str(target), code=2).stderr
+    models("report", "go", code=5)
+
+
+def test_show_includes_a_summary_of_the_diagnostics(models, store: Store, model) -> None:
+    importance = {"measure": "accuracy", "score": 0.9, "rows": 9, "repeats": 5, "left_out": 0}
+    parts = [{"name": "town", "cost": 0.25, "deviation": 0.01}]
+    training = {"diagnostics": {"importance": {**importance, "parts": parts}}}
+    version = store.publish("go", replace(model, training=training))
+    shown = models("show", "go").stdout
+    assert re.search(r"accuracy lost.*\ntown +0\.25 +0\.01", shown)
+    assert "report" not in shown
+    where = store.add_report(version, "<p>")
+    assert where in models("show", "go").stdout
+    assert read_json(models("show", "go", "--json"))["report"] == where
