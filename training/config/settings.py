@@ -8,6 +8,8 @@ from __future__ import annotations
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
+from training.config.defaults import DEFAULTS
+
 
 @dataclass(frozen=True)
 class ModelSection:
@@ -69,11 +71,13 @@ class ScheduleSection:
 
 @dataclass(frozen=True)
 class TrainSection:
+    """How the network learns; the optimizer's defaults are filled in where they are left out."""
+
     loss: str | None = None
     class_weights: str | dict[str, float] | None = None
     optimizer: str = "sgd"
-    learning_rate: float = 0.01
-    momentum: float | None = 0.9
+    learning_rate: float = None  # type: ignore[assignment]  # the optimizer's default is filled in
+    momentum: float | None = None
     nesterov: bool | None = None
     beta1: float | None = None
     beta2: float | None = None
@@ -88,6 +92,11 @@ class TrainSection:
     seed: int = 0
     threads: int = 1
     early_stopping: EarlyStoppingSection | None = None
+
+    def __post_init__(self) -> None:
+        for key, value in DEFAULTS[self.optimizer].items():
+            if getattr(self, key) is None:
+                object.__setattr__(self, key, value)
 
 
 @dataclass(frozen=True)

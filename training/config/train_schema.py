@@ -6,10 +6,10 @@ import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from marshmallow import ValidationError, fields, post_load, validates_schema
+from marshmallow import ValidationError, fields, validates_schema
 
 from model_store.errors import Fault, did_you_mean
-from training.config.defaults import DEFAULTS, OPTIMIZER_KEYS, SCHEDULE_KEYS
+from training.config.defaults import OPTIMIZER_KEYS, SCHEDULE_KEYS
 from training.config.fields import (
     Base,
     Choice,
@@ -138,8 +138,3 @@ class TrainSchema(Base):
         _misplaced(data, "optimizer", data.get("optimizer", "sgd"), OPTIMIZER_KEYS)
         if data.get("nesterov") and data.get("momentum") == 0:
             raise faulty("expected a momentum above 0 to go with it; found 0", key="nesterov")
-
-    @post_load
-    def _make(self, data: dict[str, Any], **_: Any) -> TrainSection:
-        """The optimizer decides what is left out."""
-        return TrainSection(**{**DEFAULTS[data.get("optimizer", "sgd")], **data})

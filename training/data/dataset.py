@@ -15,9 +15,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from model_store.errors import Fault, did_you_mean
-from model_store.schema.signature import ClassificationOutput, Input, RegressionOutput, Signature
+from model_store.schema.signature import ClassificationOutput, Signature
 from training.config.settings import DataSection
 from training.data import fitting, readers, type_inference
+from training.data.fitting import fit_signature, statistics_of
 from training.data.readers import Arrays, Table
 from training.errors import DataError
 
@@ -53,32 +54,11 @@ class Dataset:
 
     def signature(self, section: DataSection, training: NDArray[np.int64]) -> Signature:
         """The preprocessing, fitted on the training rows."""
-        standardise = section.scale == "standard"
-        missing: Any = section.missing
-        unknown: Any = section.unknown
-        inputs: list[Input] = []
-        faults: list[Fault] = []
-        for name, values in self.inputs.items():
-            learned = values[training]
-            try:
-                if self.kinds[name] == "number":
-                    inputs.append(fitting.fit_number(name, learned, missing, standardise))
-                elif self.kinds[name] == "category":
-                    inputs.append(fitting.fit_category(name, learned, missing, unknown))
-                else:
-                    inputs.append(fitting.fit_array(name, learned, standardise))
-            except DataError as error:
-                faults += error.faults
-        answers = self.answers[training]
-        if not self.labels:
-            alike = zip(self.targets, answers[0], (answers == answers[0]).all(axis=0), strict=True)
-            faults += [fitting.constant_target(name, value) for name, value, one in alike if one]
-        if faults:
-            raise DataError(self.name, faults)
+        columns = ((name, statistics_of(self.kinds[name], self.inputs[name][training])) for name in self.inputs)
         if self.labels:
-            return Signature(tuple(inputs), ClassificationOutput(self.targets[0], self.labels))
-        output = RegressionOutput(self.targets, *fitting.fit_values(answers, standardise))
-        return Signature(tuple(inputs), output)
+            return fit_signature(self.name, columns, ClassificationOutput(self.targets[0], self.labels), section)
+        targets = zip(self.targets, map(fitting.summary_of, self.answers[training].T), strict=True)
+        return fit_signature(self.name, columns, dict(targets), section)
 
     def location(self, row: int) -> str:
         return f"row {row}" if self.lines is None else f"{self.noun} {self.lines[row]}"
@@ -94,25 +74,21 @@ def load(section: DataSection, folder: Path) -> Dataset:
     """Read the files of a job, relative to `folder`."""
     if section.path is None:
         images, labels = folder / str(section.images), folder / str(section.labels)
-        return _of_arrays(readers.read_idx(images, labels), readers.fingerprint([images, labels]), section)
+        return _of_arrays(readers.read_idx(images, labels), readers.fingerprint([images, labels])[0], section)
     path = folder / section.path
     if path.suffix.lower() == ".npz":
-        return _of_arrays(readers.read_npz(path), readers.fingerprint([path]), section)
-    return _of_table(readers.read_csv(path), readers.fingerprint([path]), section)
+        return _of_arrays(readers.read_npz(path), readers.fingerprint([path])[0], section)
+    return _of_table(readers.read_csv(path), readers.fingerprint([path])[0], section)
 
 
 # Tables --------------------------------------------------------------------------------------------------------------
 
 
 def _of_table(table: Table, sha256: str, section: DataSection) -> Dataset:
-    targets = [section.target] if isinstance(section.target, str) else list(section.target or [])
-    names = section.columns or [name for name in table.columns if name not in targets]
-    check_names(table, targets, names, section)
+    targets, names = choose_columns(table, section)
     notes: list[str] = []
     table = _with_targets(table, targets, section, notes)
-    kinds: dict[str, str] = {
-        name: section.kinds.get(name) or type_inference.infer_kind(table.columns[name]) for name in names
-    }
+    kinds = infer_kinds(table, names, section)
     inputs: dict[str, NDArray[Any]] = {}
     faults: list[Fault] = []
     total = 0
@@ -136,7 +112,30 @@ def _of_table(table: Table, sha256: str, section: DataSection) -> Dataset:
     return Dataset(table.name, sha256, inputs, kinds, tuple(targets), answers, labels, table.lines, notes)
 
 
-def check_names(table: Table, targets: list[str], names: list[str], section: DataSection) -> None:
+def choose_columns(table: Table, section: DataSection, unfit: Sequence[str] = ()) -> tuple[list[str], list[str]]:
+    """The target columns and the input columns; those that are `unfit` are no inputs."""
+    targets = [section.target] if isinstance(section.target, str) else list(section.target or [])
+    names = section.columns or [name for name in table.columns if name not in targets]
+    if wrong := [name for name in [*targets, *names] if name in unfit]:
+        problem = "expected numbers or texts; found lists, structures, bytes or the index of pandas"
+        raise DataError(table.name, [Fault(f"column {name}", problem, "choose other columns") for name in wrong])
+    _check_names(table, targets, names, section)
+    return targets, names
+
+
+def infer_kinds(table: Table, names: Sequence[str], section: DataSection) -> dict[str, str]:
+    return {name: section.kinds.get(name) or type_inference.infer_kind(table.columns[name]) for name in names}
+
+
+def infer_task(table: Table, targets: Sequence[str], section: DataSection, notes: list[str]) -> str:
+    if section.task is not None:
+        return section.task
+    task = type_inference.task_of(table, targets)
+    notes.append(f"task: {task}, inferred from the target ([data] task = ... decides)")
+    return task
+
+
+def _check_names(table: Table, targets: list[str], names: list[str], section: DataSection) -> None:
     faults = []
     for location, expected in (("data.target", targets), ("data.columns", names)):
         for name in expected:
@@ -182,11 +181,7 @@ def _missing(table: Table, name: str) -> Fault | None:
 def _answers(
     table: Table, targets: list[str], section: DataSection, notes: list[str]
 ) -> tuple[NDArray[Any], tuple[str | int, ...]]:
-    task = section.task
-    if task is None:
-        task = type_inference.task_of(table, targets)
-        notes.append(f"task: {task}, inferred from the target ([data] task = ... decides)")
-    if task == "regression":
+    if infer_task(table, targets, section, notes) == "regression":
         return np.column_stack([type_inference.numbers(table, target) for target in targets]), ()
     name = targets[0]
     cells = [str(cell) for cell in table.columns[name]]
@@ -202,37 +197,44 @@ def _answers(
 
 def _of_arrays(arrays: Arrays, sha256: str, section: DataSection) -> Dataset:
     name = "image" if arrays.x.ndim > 2 else "features"
-    notes: list[str] = []
-    y = arrays.y[:, 0] if arrays.y.ndim == 2 and arrays.y.shape[1] == 1 else arrays.y
-    task = section.task
-    if task is None:
-        whole = y.ndim == 1 and (y.dtype.kind in "bU" or (y.dtype.kind in "ui" and few(y)))
-        task = "classification" if whole else "regression"
-        notes.append(f"task: {task}, inferred from y ([data] task = ... decides)")
-    targets = target_names(arrays, section, task, 1 if y.ndim == 1 else y.shape[1])
+    task, targets, notes = plan_arrays(arrays.name, arrays.y.dtype, arrays.y.shape, arrays.y, section)
     answers: NDArray[Any]
     labels: tuple[str | int, ...] = ()
     if task == "classification":
-        if y.ndim != 1 or y.dtype.kind == "f":
-            raise DataError(arrays.name, [no_labels(y.dtype, y.shape)])
+        y = arrays.y.reshape(-1)
         found = [str(label) for label in y] if y.dtype.kind == "U" else [int(label) for label in y]
         answers, labels = classes(arrays.name, targets[0], found)
-    elif y.dtype.kind == "U":
-        raise DataError(arrays.name, [Fault("y", "expected numbers for a regression; found texts", "")])
     else:
-        answers = y.astype(np.float64).reshape(len(y), -1)
+        answers = arrays.y.astype(np.float64).reshape(len(arrays), -1)
     x = arrays.x.astype(np.uint8) if arrays.x.dtype.kind == "b" else arrays.x  # callers send 0 and 1
     return Dataset(arrays.name, sha256, {name: x}, {name: "array"}, targets, answers, labels, None, notes)
 
 
-def target_names(arrays: Arrays, section: DataSection, task: str, outputs: int) -> tuple[str, ...]:
+def plan_arrays(
+    source: str, dtype: np.dtype[Any], shape: tuple[int, ...], first: NDArray[Any], section: DataSection
+) -> tuple[str, tuple[str, ...], list[str]]:
+    """The task, the targets' names and notes, by the type and the shape of all of y and its `first` rows."""
+    task, notes = section.task, []
+    outputs = math.prod(shape[1:])
+    if task is None:
+        whole = dtype.kind in "bU" or (dtype.kind in "ui" and few(first))
+        task = "classification" if outputs == 1 and whole else "regression"
+        notes.append(f"task: {task}, inferred from y ([data] task = ... decides)")
+    if task == "classification" and (outputs != 1 or dtype.kind == "f"):
+        raise DataError(source, [no_labels(dtype, shape)])
+    if task == "regression" and dtype.kind == "U":
+        raise DataError(source, [Fault("y", "expected numbers for a regression; found texts", "")])
+    return task, target_names(source, section, task, outputs), notes
+
+
+def target_names(source: str, section: DataSection, task: str, outputs: int) -> tuple[str, ...]:
     if section.target is None:
         name = "label" if task == "classification" else "value"
         return (name,) if outputs == 1 else tuple(f"{name}_{i}" for i in range(outputs))
     names = (section.target,) if isinstance(section.target, str) else tuple(section.target)
     if len(names) != outputs:
         fault = Fault("data.target", f"expected {outputs} names, one for each column of y; found {len(names)}", "")
-        raise DataError(arrays.name, [fault])
+        raise DataError(source, [fault])
     return names
 
 

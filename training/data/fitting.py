@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import math
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -15,83 +15,154 @@ import numpy as np
 from numpy.typing import NDArray
 
 from model_store.errors import Fault
-from model_store.schema.signature import ArrayColumn, CategoryColumn, NumberColumn
+from model_store.schema.signature import (
+    ArrayColumn,
+    CategoryColumn,
+    ClassificationOutput,
+    Input,
+    NumberColumn,
+    RegressionOutput,
+    Signature,
+)
+from training.config.settings import DataSection
 from training.errors import DataError
 
 Missing = Literal["impute", "refuse"]
 Unknown = Literal["refuse", "bucket"]
 
 
-def fit_number(name: str, values: NDArray[np.float64], missing: Missing, standardise: bool) -> NumberColumn:
+@dataclass(frozen=True)
+class NumberStatistics:
+    """What is known of a column of numbers; `sample` is of those present, `summary` is None where none is."""
+
+    summary: Summary | None
+    missing: int
+    sample: NDArray[np.float64]
+
+    @classmethod
+    def of(cls, values: NDArray[np.float64]) -> NumberStatistics:
+        """Of (n,) numbers, NaN where one is missing."""
+        present = values[~np.isnan(values)]
+        return cls(summary_of(present) if len(present) else None, len(values) - len(present), present)
+
+
+@dataclass(frozen=True)
+class CategoryStatistics:
+    """How often each category comes in a column, and how many cells are missing."""
+
+    counts: Mapping[str, int]
+    missing: int
+
+    @classmethod
+    def of(cls, values: NDArray[np.object_]) -> CategoryStatistics:
+        """Of (n,) texts, None where one is missing."""
+        counts = Counter(values.tolist())
+        missing = counts.pop(None, 0)
+        return cls(counts, missing)
+
+
+@dataclass(frozen=True)
+class ArrayStatistics:
+    """What is known of a column of arrays; `shape` is that of all rows, `sample` is of them."""
+
+    dtype: np.dtype[Any]
+    shape: tuple[int, ...]
+    summary: Summary | None
+    sample: NDArray[Any]
+
+    @classmethod
+    def of(cls, values: NDArray[Any]) -> ArrayStatistics:
+        """Of arrays (n, ...)."""
+        return cls(values.dtype, values.shape, summary_of(values), values)
+
+
+ColumnStatistics = NumberStatistics | CategoryStatistics | ArrayStatistics
+
+
+def statistics_of(kind: str, values: NDArray[Any]) -> ColumnStatistics:
+    """The statistics of a column in memory."""
+    if kind == "number":
+        return NumberStatistics.of(values)
+    return CategoryStatistics.of(values) if kind == "category" else ArrayStatistics.of(values)
+
+
+def fit_signature(
+    source: str,
+    columns: Iterable[tuple[str, ColumnStatistics]],
+    output: ClassificationOutput | Mapping[str, Summary],
+    section: DataSection,
+) -> Signature:
+    """The signature of columns with these statistics; `output` is a classification's, or a summary of each target."""
+    standardise = section.scale == "standard"
+    missing: Any = section.missing
+    unknown: Any = section.unknown
+    inputs: list[Input] = []
+    faults: list[Fault] = []
+    for name, statistics in columns:
+        try:
+            if isinstance(statistics, NumberStatistics):
+                inputs.append(fit_number(name, statistics, missing, standardise))
+            elif isinstance(statistics, CategoryStatistics):
+                inputs.append(fit_category(name, statistics, missing, unknown))
+            else:
+                inputs.append(fit_array(name, statistics, standardise))
+        except DataError as error:
+            faults += error.faults
+    summaries = {} if isinstance(output, ClassificationOutput) else output
+    faults += [constant_target(name, one.low) for name, one in summaries.items() if one.low == one.high]
+    if faults:
+        raise DataError(source, faults)
+    if isinstance(output, ClassificationOutput):
+        return Signature(tuple(inputs), output)
+    offsets, scales = zip(*(summary.scaling(standardise) for summary in summaries.values()), strict=True)
+    return Signature(tuple(inputs), RegressionOutput(tuple(summaries), offsets, scales))
+
+
+def fit_number(name: str, statistics: NumberStatistics, missing: Missing, standardise: bool) -> NumberColumn:
     """Offset and scale are the mean and the standard deviation, the fill is the median, of the values given."""
-    present = values[~np.isnan(values)]
-    if not len(present):
+    summary, sample = statistics.summary, statistics.sample
+    if summary is None:
         raise all_missing(name)
-    return number_of(name, summary_of(present), len(values) - len(present), present, missing, standardise)
-
-
-def number_of(
-    name: str, summary: Summary, absent: int, sample: NDArray[np.float64], missing: Missing, standardise: bool
-) -> NumberColumn:
-    """The column of which this is known; `absent` is how many values are missing, `sample` is of those that are not."""
     spread = spread_of(sample if len(sample) else np.array([summary.mean]))
     offset, scale = summary.scaling(standardise)
     fill = spread["deciles"][5] if missing == "impute" else None
-    return NumberColumn(name, offset, scale, fill, {**summary.statistics(), "missing": absent, **spread})
+    return NumberColumn(name, offset, scale, fill, {**summary.statistics(), "missing": statistics.missing, **spread})
 
 
-def fit_category(name: str, values: NDArray[np.object_], missing: Missing, unknown: Unknown) -> CategoryColumn:
+def fit_category(name: str, statistics: CategoryStatistics, missing: Missing, unknown: Unknown) -> CategoryColumn:
     """The categories in order of the alphabet; the fill is the most frequent one, of equals the first."""
-    counts = Counter(values.tolist())
-    return category_of(name, counts, counts.pop(None, 0), missing, unknown)
-
-
-def category_of(
-    name: str, counts: Mapping[str, int], absent: int, missing: Missing, unknown: Unknown
-) -> CategoryColumn:
-    """The column of which this is known: how often each category comes, and how many are missing."""
+    counts = statistics.counts
     if not counts:
         raise all_missing(name)
     frequencies = dict(sorted(counts.items()))
-    statistics = {"count": sum(counts.values()), "missing": absent, "frequencies": frequencies}
+    found = {"count": sum(counts.values()), "missing": statistics.missing, "frequencies": frequencies}
     fill = max(frequencies, key=lambda category: frequencies[category]) if missing == "impute" else None
-    return CategoryColumn(name, tuple(frequencies), unknown, fill, statistics)
+    return CategoryColumn(name, tuple(frequencies), unknown, fill, found)
 
 
-def fit_array(name: str, values: NDArray[Any], standardise: bool) -> ArrayColumn:
+def fit_array(name: str, statistics: ArrayStatistics, standardise: bool) -> ArrayColumn:
     """Whole numbers are divided by their range; other numbers are standardised, all by one mean and deviation."""
-    return array_of(name, values.dtype, values.shape, summary_of(values), values, standardise)
-
-
-def array_of(
-    name: str, dtype: np.dtype[Any], shape: Sequence[int], summary: Summary, sample: NDArray[Any], standardise: bool
-) -> ArrayColumn:
-    """The column of arrays of which this is known; `shape` is that of all rows, `sample` is of them."""
+    dtype, shape, summary, sample = statistics.dtype, statistics.shape, statistics.summary, statistics.sample
+    if summary is None:
+        raise all_missing(name)
     low, high = summary.low, summary.high
     unit = _unit(sample)
     rows = (sample if unit == 1 else sample / unit).reshape(len(sample), -1)
     means = rows.mean(axis=1, dtype=np.float64) * unit
-    statistics = {**summary.statistics(), "count": shape[0], "means": spread_of(means)}
-    shape = tuple(shape[1:])
+    found = {**summary.statistics(), "count": shape[0], "means": spread_of(means)}
     if dtype.kind == "f":
         offset, scale = summary.scaling(standardise)
-        return ArrayColumn(name, shape, offset, scale, None, None, statistics)
+        return ArrayColumn(name, shape[1:], offset, scale, None, None, found)
     limits = np.iinfo(dtype)
     scale = float(limits.max) if high > limits.max // 2 else max(high, -low)
     exact = dtype.itemsize <= 4
     lowest, highest = (float(limits.min), float(limits.max)) if exact else (None, None)
-    return ArrayColumn(name, shape, 0.0, (scale or 1.0) if standardise else 1.0, lowest, highest, statistics)
+    return ArrayColumn(name, shape[1:], 0.0, (scale or 1.0) if standardise else 1.0, lowest, highest, found)
 
 
 def constant_target(name: str, value: float) -> Fault:
     problem = f"expected a quantity that varies; found {value:g} in every training row"
     return Fault(f"column {name}", problem, "choose another target, or add rows of others")
-
-
-def fit_values(values: NDArray[np.float64], standardise: bool) -> tuple[tuple[float, ...], tuple[float, ...]]:
-    """Offset and scale of each target of a regression, from (n, outputs)."""
-    scaled = [summary_of(column).scaling(standardise) for column in values.T]
-    return tuple(offset for offset, _ in scaled), tuple(scale for _, scale in scaled)
 
 
 @dataclass(frozen=True)

@@ -9,9 +9,11 @@ from __future__ import annotations
 import csv
 import gzip
 import hashlib
+import math
 import struct
 import zipfile
 from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -54,14 +56,15 @@ class Arrays:
         return len(self.x)
 
 
-def fingerprint(paths: Sequence[Path]) -> str:
-    """The SHA-256 of the files' bytes, one file after the other."""
-    digest = hashlib.sha256()
+def fingerprint(paths: Sequence[Path]) -> tuple[str, int]:
+    """The SHA-256 of the files' bytes, one file after the other, and how many line ends they have."""
+    digest, lines = hashlib.sha256(), 0
     for path in paths:
         with opened(path) as file:
             while block := file.read(1 << 20):
                 digest.update(block)
-    return digest.hexdigest()
+                lines += block.count(b"\n")
+    return digest.hexdigest(), lines
 
 
 # CSV -------------------------------------------------------------------------------------------------------------
@@ -245,31 +248,46 @@ def read_idx(images: Path, labels: Path) -> Arrays:
 
 
 def _idx(path: Path) -> NDArray[Any]:
-    """One IDX file: two zero bytes, the type, the number of dimensions, each dimension as uint32, the values."""
-    with opened(path) as file:
+    with damage_explained(path.name, "fetch the file again"), open_idx(path) as file:
+        dtype, shape = read_idx_header(file, path.name)
         content = file.read()
-    if content[:2] == b"\x1f\x8b":
-        try:
-            content = gzip.decompress(content)
-        except DAMAGED as error:
-            problem = f"damaged gzip data: {error}"
-            raise DataError(path.name, [Fault("", problem, "fetch the file again")]) from error
-    kind, dimensions = idx_type(path.name, content[:4])
-    start = 4 + 4 * dimensions
-    shape = struct.unpack(f">{dimensions}I", content[4:start]) if len(content) >= start else ()
-    expected = start + kind.itemsize * int(np.prod([int(size) for size in shape], dtype=object))
+    expected = dtype.itemsize * math.prod(shape)
     if len(content) != expected:
-        problem = f"expected {expected} bytes for the shape {shape}; found {len(content)}"
+        problem = f"expected {expected} bytes of values for the shape {shape}; found {len(content)}"
         raise DataError(path.name, [Fault("", problem, "fetch the file again")])
-    return np.frombuffer(content, kind, offset=start).reshape(shape).astype(kind.newbyteorder("="))
+    return np.frombuffer(content, dtype).reshape(shape).astype(dtype.newbyteorder("="))
 
 
-def idx_type(name: str, beginning: bytes) -> tuple[np.dtype[Any], int]:
-    """The type and the number of dimensions that the first four bytes of an IDX file tell."""
-    if len(beginning) < 4 or beginning[:2] != b"\0\0" or beginning[2] not in _IDX_TYPES:
-        problem = f"expected an IDX file (00 00, type, dimensions); found {beginning.hex(' ') or 'nothing'}"
+def open_idx(path: Path) -> Any:
+    """An IDX file opened for reading its bytes, through gzip if they are compressed."""
+    with opened(path) as file:
+        compressed = file.read(2) == b"\x1f\x8b"
+    return gzip.open(path) if compressed else path.open("rb")
+
+
+def read_idx_header(file: Any, name: str) -> tuple[np.dtype[Any], tuple[int, ...]]:
+    """The type and the shape of an IDX file: two zero bytes, the type, the number of dimensions, each as uint32."""
+    start = file.read(4)
+    if len(start) < 4 or start[:2] != b"\0\0" or start[2] not in _IDX_TYPES:
+        problem = f"expected an IDX file (00 00, type, dimensions); found {start.hex(' ') or 'nothing'}"
         raise DataError(name, [Fault("", problem, "MNIST's files are named like train-images-idx3-ubyte.gz")])
-    return np.dtype(_IDX_TYPES[beginning[2]]), beginning[3]
+    dimensions = file.read(4 * start[3])
+    if len(dimensions) < 4 * start[3]:
+        raise DataError(name, [Fault("", f"expected {start[3]} dimensions; the file ends before", "fetch it again")])
+    return np.dtype(_IDX_TYPES[start[2]]), struct.unpack(f">{start[3]}I", dimensions)
+
+
+@contextmanager
+def damage_explained(name: str, fix: str) -> Iterator[None]:
+    """DataError where what is read turns out to be damaged."""
+    try:
+        yield
+    except DAMAGED as error:
+        raise DataError(name, [Fault("", f"cannot be read: {first_line(error)}", fix)]) from error
+
+
+def first_line(error: Exception) -> str:
+    return (str(error).splitlines() or [type(error).__name__])[0]
 
 
 def checked(arrays: Arrays) -> Arrays:

@@ -201,6 +201,8 @@ class AdamW(Adam):
     Loshchilov & Hutter 2019.
     """
 
+    default_weight_decay = 0.01
+
     def __init__(
         self,
         module: Module,
@@ -211,7 +213,7 @@ class AdamW(Adam):
         epsilon: float = 1e-8,
         **options: Unpack[Options],
     ) -> None:
-        options.setdefault("weight_decay", 0.01)
+        options.setdefault("weight_decay", self.default_weight_decay)
         super().__init__(module, learning_rate, beta1=beta1, beta2=beta2, epsilon=epsilon, **options)
 
     def tune(self) -> None:

@@ -23,7 +23,14 @@ from service.inference.drift import bins_of, stability_index
 from service.telemetry.mmap_counters import MmapCounters
 from tests.service.conftest import MakeClient
 from tests.service.routes.test_api import figures
-from training.data.fitting import fit_array, fit_category, fit_number
+from training.data.fitting import (
+    ArrayStatistics,
+    CategoryStatistics,
+    NumberStatistics,
+    fit_array,
+    fit_category,
+    fit_number,
+)
 
 RNG = np.random.default_rng(7)
 
@@ -47,8 +54,8 @@ def houses(*columns: NumberColumn | CategoryColumn | ArrayColumn, dtype: str = "
 
 def trained() -> Model:
     columns = {"rooms": rooms(2000), "area": area(2000)}
-    numbers = [fit_number(name, values, "impute", True) for name, values in columns.items()]
-    return houses(*numbers, fit_category("town", town(2000), "impute", "bucket"))
+    numbers = [fit_number(name, NumberStatistics.of(values), "impute", True) for name, values in columns.items()]
+    return houses(*numbers, fit_category("town", CategoryStatistics.of(town(2000)), "impute", "bucket"))
 
 
 @pytest.fixture
@@ -118,7 +125,7 @@ def test_rows_that_are_kept_to_be_looked_at_take_little_memory_however_large_the
     """A sample of images of 256 by 256 pixels in colour would be 200 MB; here 12 MB."""
     images = RNG.normal(size=(200, 64, 64, 3)).astype(np.float32)
     store = open_store(tmp_path / "store")
-    store.publish("houses", houses(fit_array("image", images, False)))
+    store.publish("houses", houses(fit_array("image", ArrayStatistics.of(images), False)))
     registry = make_client(store).application.extensions["registry"]
     watches = drift.DriftMonitor(MmapCounters(tmp_path))
     watches.watch(registry.find("houses"))._due = drift.clock() + 60  # not looked at meanwhile
@@ -154,13 +161,13 @@ def test_threads_that_meet_a_version_at_once_share_its_watch(monkeypatch: pytest
 
 def test_missing_values_are_expected_where_training_had_them():
     values = np.where(np.arange(1000) % 2 == 0, np.nan, np.arange(1000.0))
-    bins = next(bins_of(houses(fit_number("a", values, "impute", True))))
+    bins = next(bins_of(houses(fit_number("a", NumberStatistics.of(values), "impute", True))))
     assert bins.expected.sum() == 1000
     assert bins.expected.max() > 500
 
 
 def test_images_are_watched_by_their_means():
-    model = houses(fit_array("pixels", RNG.integers(0, 256, (500, 3, 3)).astype(np.uint8), True))
+    model = houses(fit_array("pixels", ArrayStatistics.of(RNG.integers(0, 256, (500, 3, 3)).astype(np.uint8)), True))
     bins = next(bins_of(model))
     dark = model.encode([np.full((3, 3), 5).tolist()] * 4)
     assert bins.count(dark).tolist() == [4, *[0] * (len(bins.expected) - 1)]
@@ -169,7 +176,7 @@ def test_images_are_watched_by_their_means():
 @pytest.mark.parametrize("dtype", ["float32", "float64"])
 def test_training_rows_themselves_fall_into_the_bins_that_training_counted(dtype):
     values = np.concatenate([RNG.normal(0.1, 0.3, 500), np.full(500, 0.1)])
-    model = houses(fit_number("a", values, "impute", True), dtype=dtype)
+    model = houses(fit_number("a", NumberStatistics.of(values), "impute", True), dtype=dtype)
     bins = next(bins_of(model))
     found = bins.count(model.encode([[value] for value in values.tolist()]))
     assert abs(found - bins.expected).sum() <= 2  # two numbers that float32 does not tell apart
@@ -177,7 +184,7 @@ def test_training_rows_themselves_fall_into_the_bins_that_training_counted(dtype
 
 def test_frequent_categories_have_bins_and_the_others_share_one():
     names = [f"t{i}" for i in range(100) for _ in range(100 - i)]
-    model = houses(fit_category("town", np.array(names, object), "impute", "refuse"))
+    model = houses(fit_category("town", CategoryStatistics.of(np.array(names, object)), "impute", "refuse"))
     bins = next(bins_of(model))
     assert len(bins.expected) == drift.MOST_CATEGORIES + 1
     assert bins.expected.sum() == len(names)

@@ -9,12 +9,20 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from training.data import fitting
+from training.data.fitting import (
+    ArrayStatistics,
+    CategoryStatistics,
+    NumberStatistics,
+    fit_array,
+    fit_category,
+    fit_number,
+    spread_of,
+)
 from training.errors import DataError
 
 
 def test_a_number_learns_mean_deviation_median_and_deciles() -> None:
-    found = fitting.fit_number("a", np.array([1.0, 2, 3, 10, math.nan]), "impute", True)
+    found = fit_number("a", NumberStatistics.of(np.array([1.0, 2, 3, 10, math.nan])), "impute", True)
     assert (found.offset, found.fill) == (4.0, 2.5)
     assert found.scale == pytest.approx(math.sqrt(12.5))
     assert found.statistics["missing"] == 1
@@ -24,41 +32,41 @@ def test_a_number_learns_mean_deviation_median_and_deciles() -> None:
 
 @given(st.lists(st.floats(allow_nan=False, allow_infinity=False), min_size=1))
 def test_every_value_is_counted_at_one_decile(values: list[float]) -> None:
-    found = fitting.spread_of(np.array(values))
+    found = spread_of(np.array(values))
     assert sum(found["counts"]) == len(values)
     assert len(found["counts"]) == len(set(found["deciles"]))
 
 
 def test_value_that_comes_often_has_a_count_of_its_own() -> None:
-    found = fitting.spread_of(np.array([0.0] * 7 + [1.0] * 3))
+    found = spread_of(np.array([0.0] * 7 + [1.0] * 3))
     assert dict(zip(sorted(set(found["deciles"])), found["counts"], strict=True))[0.0] == 7
 
 
 def test_arrays_know_how_the_means_of_their_rows_are_spread() -> None:
     images = np.arange(40, dtype=np.uint8).reshape(10, 2, 2)
-    found = fitting.fit_array("pixels", images, True).statistics["means"]
+    found = fit_array("pixels", ArrayStatistics.of(images), True).statistics["means"]
     assert (found["deciles"][0], found["deciles"][10]) == (1.5, 37.5)
     assert sum(found["counts"]) == 10
 
 
 def test_refused_missing_values_have_no_fill() -> None:
-    assert fitting.fit_number("a", np.array([1.0, 2]), "refuse", True).fill is None
-    assert fitting.fit_category("a", np.array(["x"], object), "refuse", "refuse").fill is None
+    assert fit_number("a", NumberStatistics.of(np.array([1.0, 2])), "refuse", True).fill is None
+    assert fit_category("a", CategoryStatistics.of(np.array(["x"], object)), "refuse", "refuse").fill is None
 
 
 def test_a_constant_is_divided_by_one() -> None:
-    found = fitting.fit_number("a", np.full(10, 0.1), "impute", True)
+    found = fit_number("a", NumberStatistics.of(np.full(10, 0.1)), "impute", True)
     assert (found.offset, found.scale) == (0.1, 1.0)
 
 
 def test_unscaled_numbers_stay_as_they_are() -> None:
-    found = fitting.fit_number("a", np.array([1.0, 5]), "impute", False)
+    found = fit_number("a", NumberStatistics.of(np.array([1.0, 5])), "impute", False)
     assert (found.offset, found.scale) == (0.0, 1.0)
 
 
 @given(st.lists(st.floats(allow_nan=False, allow_infinity=False), min_size=1))
 def test_statistics_of_any_finite_numbers_are_finite(values: list[float]) -> None:
-    found = fitting.fit_number("a", np.array(values), "impute", True)
+    found = fit_number("a", NumberStatistics.of(np.array(values)), "impute", True)
     assert math.isfinite(found.offset)
     assert found.scale > 0
     assert math.isfinite(found.scale)
@@ -69,13 +77,15 @@ def test_statistics_of_any_finite_numbers_are_finite(values: list[float]) -> Non
 
 def test_a_column_that_is_all_missing_is_refused() -> None:
     with pytest.raises(DataError, match="every value in the training rows is missing"):
-        fitting.fit_number("a", np.full(3, math.nan), "impute", True)
+        fit_number("a", NumberStatistics.of(np.full(3, math.nan)), "impute", True)
     with pytest.raises(DataError, match="every value in the training rows is missing"):
-        fitting.fit_category("a", np.array([None, None], object), "impute", "refuse")
+        fit_category("a", CategoryStatistics.of(np.array([None, None], object)), "impute", "refuse")
 
 
 def test_categories_are_sorted_and_the_most_frequent_fills_in() -> None:
-    found = fitting.fit_category("a", np.array(["b", "c", "b", "a", None, "c"], object), "impute", "bucket")
+    found = fit_category(
+        "a", CategoryStatistics.of(np.array(["b", "c", "b", "a", None, "c"], object)), "impute", "bucket"
+    )
     assert found.categories == ("a", "b", "c")
     assert found.fill == "b"
     assert found.unknown == "bucket"
@@ -96,14 +106,14 @@ def test_categories_are_sorted_and_the_most_frequent_fills_in() -> None:
 def test_whole_numbers_are_divided_by_their_range(
     dtype: type, values: list[int], scale: float, low: float | None, high: float | None
 ) -> None:
-    found = fitting.fit_array("image", np.array(values, dtype).reshape(1, 2, 1), True)
+    found = fit_array("image", ArrayStatistics.of(np.array(values, dtype).reshape(1, 2, 1)), True)
     assert (found.offset, found.scale, found.low, found.high, found.shape) == (0, scale, low, high, (2, 1))
 
 
 def test_statistics_of_arrays_are_theirs_however_large_the_numbers() -> None:
     """Powers of two lose no bit, and the squares of the large ones overflow."""
     values = np.random.default_rng(0).standard_normal((50, 4))
-    small, large = (fitting.fit_array("x", values * factor, True).statistics for factor in (1.0, 2.0**700))
+    small, large = (fit_array("x", ArrayStatistics.of(values * factor), True).statistics for factor in (1.0, 2.0**700))
     for key in ("mean", "std", "min", "max"):
         assert large[key] == pytest.approx(small[key] * 2.0**700, rel=1e-12)
     assert large["means"]["deciles"] == pytest.approx([value * 2.0**700 for value in small["means"]["deciles"]])
@@ -111,5 +121,5 @@ def test_statistics_of_arrays_are_theirs_however_large_the_numbers() -> None:
 
 
 def test_real_numbers_in_arrays_are_standardised() -> None:
-    found = fitting.fit_array("x", np.array([[1.0, 3.0]]), True)
+    found = fit_array("x", ArrayStatistics.of(np.array([[1.0, 3.0]])), True)
     assert (found.offset, found.scale, found.low) == (2.0, 1.0, None)

@@ -197,10 +197,10 @@ def test_idx_images_and_labels_are_read(tmp_path: Path, compress: type[bytes]) -
     [
         (b"", "expected an IDX file"),
         (b"\0\0\x07\x01\0\0\0\0", "expected an IDX file"),
-        (b"\0\0\x08\x02\0\0\0\x02", "expected"),
-        (b"\0\0\x08\x01\0\0\0\x02a", "expected 10 bytes for the shape (2,); found 9"),
-        (b"\0\0\x08\x01\xff\xff\xff\xffa", "bytes for the shape (4294967295,)"),
-        (b"\x1f\x8bnot gzip", "damaged gzip"),
+        (b"\0\0\x08\x02\0\0\0\x02", "expected 2 dimensions"),
+        (b"\0\0\x08\x01\0\0\0\x02a", "expected 2 bytes of values for the shape (2,); found 1"),
+        (b"\0\0\x08\x01\xff\xff\xff\xffa", "bytes of values for the shape (4294967295,)"),
+        (b"\x1f\x8bnot gzip", "cannot be read: Unknown compression method"),
     ],
 )
 def test_a_damaged_idx_file_says_what_is_wrong(tmp_path: Path, content: bytes, expected: str) -> None:
@@ -215,4 +215,4 @@ def test_the_fingerprint_is_of_the_bytes_alone(tmp_path: Path) -> None:
     first, second = tmp_path / "a", tmp_path / "b"
     first.write_bytes(b"12")
     second.write_bytes(b"3")
-    assert fingerprint([first, second]) == "a665a45920422f9d417e4867efdc4fb8a04a1f3fff1fa07e998e86f7f7a27ae3"
+    assert fingerprint([first, second]) == ("a665a45920422f9d417e4867efdc4fb8a04a1f3fff1fa07e998e86f7f7a27ae3", 0)

@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-import gzip
 import math
-import struct
 import zipfile
 from collections.abc import Callable, Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -19,8 +17,9 @@ from numpy.typing import NDArray
 from model_store.errors import Fault
 from training.config.settings import DataSection
 from training.data import dataset, readers
+from training.data.readers import damage_explained, fingerprint, first_line
 from training.data.streaming import source
-from training.data.streaming.source import HEAD, Batch, Source, Texts, fingerprint, first_line
+from training.data.streaming.source import HEAD, Batch, Source, Texts
 from training.errors import DAMAGED, DataError
 
 
@@ -51,7 +50,7 @@ class ArraysFile(Source):
     def batches(self) -> Iterator[Batch]:
         (name,) = self.kinds
         rows = max(1, min(source.ROWS, source.BYTES // (self.x.dtype.itemsize * math.prod(self.x.shape[1:]))))
-        with _whole(self.name), ExitStack() as stack:
+        with damage_explained(self.name, "fetch it again"), ExitStack() as stack:
             files = [stack.enter_context(member.opened()) for member in (self.x, self.y)]
             for member, file in zip((self.x, self.y), files, strict=True):
                 file.read(member.start)
@@ -79,49 +78,24 @@ def open_arrays(paths: list[Path], section: DataSection) -> ArraysFile:
     if x.shape[0] != y.shape[0]:
         fault = Fault("y", f"expected as many as in x, {x.shape[0]}; found {y.shape[0]}", "one answer an example")
         raise DataError(name, [fault])
-    task, notes = section.task, []
-    single = math.prod(y.shape[1:]) == 1
-    if task is None:
-        whole = y.dtype.kind in "bU" or (y.dtype.kind in "ui" and dataset.few(head[1]))
-        task = "classification" if single and whole else "regression"
-        notes.append(f"task: {task}, inferred from the first of y ([data] task = ... decides)")
-    if task == "classification" and not (single and y.dtype.kind in "buiU"):
-        raise DataError(name, [dataset.no_labels(y.dtype, y.shape)])
-    if task == "regression" and y.dtype.kind == "U":
-        raise DataError(name, [Fault("y", "expected numbers for a regression; found texts", "")])
-    targets = dataset.target_names(readers.Arrays(name, *head), section, task, math.prod(y.shape[1:]))
+    task, targets, notes = dataset.plan_arrays(name, y.dtype, y.shape, head[1], section)
     kinds = {"image" if len(x.shape) > 2 else "features": "array"}
     return ArraysFile(name, sha256, x.shape[0], kinds, targets, task, notes, True, x=x, y=y)
-
-
-@contextmanager
-def _whole(name: str) -> Iterator[None]:
-    """DataError where what is read turns out to be damaged."""
-    try:
-        yield
-    except DAMAGED as error:
-        raise DataError(name, [Fault("", f"cannot be read: {first_line(error)}", "fetch it again")]) from error
 
 
 def _head(member: Member, path: Path) -> NDArray[Any]:
     """The first rows."""
     if 0 in member.shape:
         return np.empty(member.shape, member.dtype)
-    with _whole(path.name), member.opened() as file:
+    with damage_explained(path.name, "fetch it again"), member.opened() as file:
         file.read(member.start)
         return member.read(file, min(HEAD, max(1, source.BYTES // max(1, math.prod(member.shape[1:])))))
 
 
 def _idx(path: Path) -> Member:
-    """See `data.readers`: two zero bytes, the type, the number of dimensions, each dimension as uint32, the values."""
-    with readers.opened(path) as file:
-        packed = file.read(2) == b"\x1f\x8b"
-    opened: Callable[[], Any] = partial(gzip.open, path) if packed else partial(path.open, "rb")
-    with _whole(path.name), opened() as file:
-        start = file.read(4)
-        kind, dimensions = readers.idx_type(path.name, start)
-        shape = struct.unpack(f">{dimensions}I", file.read(4 * dimensions))
-    return Member(opened, 4 + 4 * dimensions, kind, shape)
+    with damage_explained(path.name, "fetch it again"), readers.open_idx(path) as file:
+        dtype, shape = readers.read_idx_header(file, path.name)
+        return Member(partial(readers.open_idx, path), file.tell(), dtype, shape)
 
 
 def _npy(path: Path, key: str) -> Member:

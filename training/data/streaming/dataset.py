@@ -15,11 +15,18 @@ import numpy as np
 from numpy.typing import NDArray
 
 from model_store.errors import Fault
-from model_store.schema.signature import ClassificationOutput, Input, RegressionOutput, Signature
+from model_store.schema.signature import ClassificationOutput, Signature
 from training.config.settings import DataSection, SplitSection
 from training.data import fitting, type_inference
 from training.data.dataset import Dataset, classes
-from training.data.fitting import Summary
+from training.data.fitting import (
+    ArrayStatistics,
+    CategoryStatistics,
+    ColumnStatistics,
+    NumberStatistics,
+    Summary,
+    fit_signature,
+)
 from training.data.splitting import Split
 from training.data.streaming.record_file import Spool
 from training.data.streaming.source import Batch, Source, Texts
@@ -99,37 +106,22 @@ class Stream:
 
     def signature(self, section: DataSection) -> Signature:
         """The preprocessing, fitted on the training rows."""
-        standardise = section.scale == "standard"
         sample = self.sample()
-        inputs: list[Input] = []
-        missing: Any = section.missing
-        unknown: Any = section.unknown
-        faults: list[Fault] = []
-        for name, kind in self.source.kinds.items():
-            if kind == "category":
-                try:
-                    inputs.append(fitting.category_of(name, *self.tally.frequencies(name), missing, unknown))
-                except DataError as error:
-                    faults += error.faults
-                continue
-            if name not in self.tally.summaries:
-                faults += fitting.all_missing(name).faults
-                continue
-            summary = self.tally.summaries[name]
-            if kind == "number":
-                present = sample[name][~np.isnan(sample[name])]
-                inputs.append(fitting.number_of(name, summary, self.tally.missing[name], present, missing, standardise))
-            else:
-                kind_of, shape = self.spool.dtype[name].subdtype or (self.spool.dtype[name], ())
-                inputs.append(
-                    fitting.array_of(name, kind_of, (len(self.spool), *shape), summary, sample[name], standardise)
-                )
-        for name in () if self.held.labels else self.source.targets:
-            summary = self.tally.summaries[name]
-            faults += [fitting.constant_target(name, summary.low)] if summary.low == summary.high else []
-        if faults:
-            raise DataError(self.source.name, faults)
-        return Signature(tuple(inputs), self._output(standardise))
+        columns = ((name, self._statistics(name, kind, sample[name])) for name, kind in self.source.kinds.items())
+        if self.held.labels:
+            output = ClassificationOutput(self.source.targets[0], self.held.labels)
+            return fit_signature(self.source.name, columns, output, section)
+        targets = {name: self.tally.summaries[name] for name in self.source.targets}
+        return fit_signature(self.source.name, columns, targets, section)
+
+    def _statistics(self, name: str, kind: str, sample: NDArray[Any]) -> ColumnStatistics:
+        if kind == "category":
+            return CategoryStatistics(*self.tally.frequencies(name))
+        summary = self.tally.summaries.get(name)
+        if kind == "number":
+            return NumberStatistics(summary, self.tally.missing[name], sample[~np.isnan(sample)])
+        dtype, shape = self.spool.dtype[name].subdtype or (self.spool.dtype[name], ())
+        return ArrayStatistics(dtype, (len(self.spool), *shape), summary, sample)
 
     def sample(self) -> NDArray[Any]:
         return self.spool.sample(min(SAMPLE_ROWS, SAMPLE_BYTES // self.spool.dtype.itemsize))
@@ -152,14 +144,6 @@ class Stream:
         if self.held.labels:
             return np.array([self.class_counts.argmax()])
         return np.array([[self.tally.summaries[name].mean for name in self.source.targets]])
-
-    def _output(self, standardise: bool) -> ClassificationOutput | RegressionOutput:
-        if self.held.labels:
-            return ClassificationOutput(self.source.targets[0], self.held.labels)
-        scaled = [self.tally.summaries[name].scaling(standardise) for name in self.source.targets]
-        return RegressionOutput(
-            self.source.targets, tuple(mean for mean, _ in scaled), tuple(scale for _, scale in scaled)
-        )
 
 
 def stream(source: Source, section: DataSection, shares: SplitSection, rng: np.random.Generator) -> Stream:

@@ -5,15 +5,11 @@ Tables are in batches.py, arrays in array_files.py.
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Iterator
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Any
 
 from numpy.typing import NDArray
-
-from training.data import readers
 
 HEAD = 10_000  # rows that decide kinds and task
 ROWS, BYTES = 65_536, 1 << 20  # of a batch; pyarrow reads up to 32 pieces of a CSV file ahead
@@ -51,18 +47,3 @@ class Source:
 
     def target_kinds(self) -> dict[str, str]:
         return dict.fromkeys(self.targets, "category" if self.task == "classification" else "number")
-
-
-def fingerprint(paths: list[Path]) -> tuple[str, int]:
-    """The SHA-256 of the files' bytes, one file after the other, and how many lines they have."""
-    digest, lines = hashlib.sha256(), 1
-    for path in paths:
-        with readers.opened(path) as file:
-            while block := file.read(1 << 20):
-                digest.update(block)
-                lines += block.count(b"\n")
-    return digest.hexdigest(), lines
-
-
-def first_line(error: Exception) -> str:
-    return (str(error).splitlines() or [type(error).__name__])[0]

@@ -22,10 +22,10 @@ from model_store.schema.columns import number_in
 from model_store.schema.row_parser import MISSING
 from training.config.settings import DataSection
 from training.data import dataset, readers, type_inference
-from training.data.readers import Table
+from training.data.readers import Table, fingerprint, first_line
 from training.data.streaming import source
 from training.data.streaming.array_reader import open_arrays
-from training.data.streaming.source import HEAD, Batch, Source, Texts, fingerprint, first_line
+from training.data.streaming.source import HEAD, Batch, Source, Texts
 from training.errors import SHOWN, DataError
 
 _INDEX = re.compile(r"__index_level_\d+__")  # what pandas calls the numbers of its rows in Parquet
@@ -44,7 +44,7 @@ def open_source(section: DataSection, folder: Path) -> Source:
     if path.suffix.lower() == ".parquet":
         head, rows, unfit = _parquet_head(path)
         return ParquetFile(*_planned(head, section, sha256, rows, unfit), path=path)
-    return CsvFile(*_planned(_csv_head(path), section, sha256, lines), path=path)
+    return CsvFile(*_planned(_csv_head(path), section, sha256, lines + 1), path=path)
 
 
 # Tables --------------------------------------------------------------------------------------------------------------
@@ -54,24 +54,15 @@ def _planned(
     head: Table, section: DataSection, sha256: str, rows: int, unfit: Sequence[str] = ()
 ) -> tuple[str, str, int, dict[str, str], tuple[str, ...], str, list[str]]:
     """What a table's first rows say about its columns, by the rules of `data.dataset`; `unfit` are left out."""
-    targets = [section.target] if isinstance(section.target, str) else list(section.target or [])
-    names = section.columns or [name for name in head.columns if name not in targets]
-    if wrong := [name for name in [*targets, *names] if name in unfit]:
-        problem = "expected numbers or texts; found lists, structures, bytes or the index of pandas"
-        raise DataError(head.name, [Fault(f"column {name}", problem, "choose other columns") for name in wrong])
-    dataset.check_names(head, targets, names, section)
-    kinds: dict[str, str] = {
-        name: section.kinds.get(name) or type_inference.infer_kind(head.columns[name]) for name in names
-    }
+    targets, names = dataset.choose_columns(head, section, unfit)
+    kinds = dataset.infer_kinds(head, names, section)
     for name in names:
         if kinds[name] == "category":
             type_inference.categories(head, name, sure=name in section.kinds)
-    task, notes = section.task, []
+    notes: list[str] = []
     if unfit and section.columns is None:
         notes.append(f"left out as lists, structures, bytes or the index of pandas: {', '.join(unfit)}")
-    if task is None:
-        task = type_inference.task_of(head, targets)
-        notes.append(f"task: {task}, inferred from the target's first rows ([data] task = ... decides)")
+    task = dataset.infer_task(head, targets, section, notes)
     notes += type_inference.kind_warnings(head, kinds, section.kinds)
     return head.name, sha256, rows, kinds, tuple(targets), task, notes
 
