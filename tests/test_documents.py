@@ -14,12 +14,15 @@ import pytest
 from flask.testing import FlaskClient
 
 from model_store.registry.store import open_store
+from scripts import diagrams, run_document
 from service.app import create_app
 from service.config import Settings
+from tests.test_arrows import SUBPACKAGES
 from training.pipeline import job
 
 ROOT = Path(__file__).parent.parent
-DOCUMENTS = [*ROOT.glob("*.md"), *ROOT.glob("docs/*.md"), *ROOT.glob("benchmarks/*.md"), *ROOT.glob("examples/*.md")]
+PAGES = [ROOT / "README.md", ROOT / "docs" / "tutorial.md", *sorted((ROOT / "docs" / "reference").glob("*.md"))]
+DOCUMENTS = [*ROOT.glob("*.md"), *ROOT.glob("docs/**/*.md"), *ROOT.glob("benchmarks/*.md"), *ROOT.glob("examples/*.md")]
 
 
 @pytest.mark.parametrize("document", DOCUMENTS, ids=lambda path: str(path.relative_to(ROOT)))
@@ -44,36 +47,103 @@ def headings(document: Path) -> set[str]:
     }
 
 
-@pytest.mark.parametrize("document", [ROOT / "README.md", ROOT / "docs" / "mathematics.md"], ids=lambda path: path.name)
-def test_programs_in_the_documents_run(document: Path) -> None:
-    programs = re.findall(r"```python\n(import numpy.*?)```", document.read_text(encoding="utf-8"), re.DOTALL)
+@pytest.mark.parametrize("name", diagrams.DRAWINGS)
+def test_a_diagram_is_what_its_script_draws(name: str) -> None:
+    """If it is not: python -m scripts.diagrams."""
+    assert (diagrams.IMAGES / name).read_text(encoding="utf-8") == diagrams.DRAWINGS[name]().svg()
+
+
+@pytest.mark.parametrize("package", diagrams.FOLDERS)
+def test_the_diagram_of_the_folders_has_each_once(package: str) -> None:
+    drawn = [name for name, _ in diagrams.FOLDERS[package][1] if name.endswith("/")]
+    there = [f"{path.parent.name}/" for path in (ROOT / package).glob("*/__init__.py")]
+    assert sorted(drawn) == sorted(there)
+
+
+@pytest.mark.parametrize("package", diagrams.FOLDERS)
+def test_a_folder_imports_only_from_those_drawn_above_it(package: str) -> None:
+    order = [re.sub(r"/|\.py", "", name) for name, _ in diagrams.FOLDERS[package][1]]
+    below = [
+        (name, other)
+        for place, name in enumerate(order)
+        for other in SUBPACKAGES[package][name] & {*order}
+        if order.index(other) > place
+    ]
+    assert below == []
+
+
+def test_files_that_the_architecture_page_and_its_diagrams_name_exist() -> None:
+    page = (ROOT / "docs" / "architecture.md").read_text(encoding="utf-8")
+    paths = re.findall(r"`([\w/.]+(?:/|\.py))`", page)
+    drawn = [path for draw in diagrams.DRAWINGS.values() for path in re.findall(r">([\w/]+(?:/|\.py))<", draw().svg())]
+    assert len(paths) > 10
+    assert len(drawn) > 40
+    homes = [ROOT, *(ROOT / package for package in diagrams.FOLDERS), ROOT / "training" / "data"]
+    assert [path for path in [*paths, *drawn] if not any((home / path).exists() for home in homes)] == []
+
+
+def test_programs_of_the_mathematics_page_run() -> None:
+    text = (ROOT / "docs" / "mathematics.md").read_text(encoding="utf-8")
+    programs = re.findall(r"```python\n(import numpy.*?)```", text, re.DOTALL)
     assert programs
     for program in programs:
         subprocess.run([sys.executable, "-c", program], check=True, capture_output=True, cwd=ROOT)
 
 
-def test_the_readmes_first_screen_trains_serves_and_calls_as_printed(tmp_path: Path) -> None:
-    readme = (ROOT / "README.md").read_text(encoding="utf-8")
-    trained = job.run(job.load(ROOT / "examples" / "penguins.toml"), open_store(str(tmp_path)))
-    accuracy = re.search(r"Accuracy ([\d.]+)%", readme)
-    assert accuracy is not None
-    # Another processor rounds differently, and may get another row or two right.
-    assert 100 * trained.metrics["accuracy"] == pytest.approx(float(accuracy[1]), abs=3)
+@pytest.mark.slow
+@pytest.mark.parametrize("page", PAGES, ids=lambda path: path.name)
+def test_every_code_block_of_a_page_runs_and_prints_what_the_page_shows(page: Path, tmp_path: Path) -> None:
+    """If a message has changed: python -m scripts.run_document --update PAGE."""
+    assert "\n\n".join(run_document.run(page, tmp_path)) == ""
 
-    called = re.search(r"\$ (curl .*?)\n(\{\"model\".*?\})\n```", readme, re.DOTALL)
-    assert called is not None
-    *_, body = shlex.split(called[1])
-    client = create_app(Settings(store=str(tmp_path), cache_dir=str(tmp_path / "cache"), poll_seconds=0)).test_client()
-    answer = client.post("/predict", data=body).get_json()
-    printed = json.loads(called[2].replace("\n", ""))
-    assert answer["predictions"][0]["label"] == printed["predictions"][0]["label"]
-    assert answer["predictions"][0]["probabilities"] == pytest.approx(
-        printed["predictions"][0]["probabilities"], abs=1e-3
-    )
 
-    faults = [json.loads(line) for line in re.findall(r"^\{\"location\".*\}$", readme, re.MULTILINE)]
-    wrong = body.replace('"Dream"', '"Dreem"').replace("49.5", '"49.5"')
-    assert client.post("/predict", data=wrong).get_json()["error"]["faults"] == faults
+@pytest.mark.parametrize("page", [*PAGES, ROOT / "CONTRIBUTING.md"], ids=lambda path: path.name)
+def test_make_targets_and_compose_services_that_a_page_names_exist(page: Path) -> None:
+    text = page.read_text(encoding="utf-8")
+    makefile = (ROOT / "Makefile").read_text(encoding="utf-8")
+    compose = (ROOT / "docker-compose.yml").read_text(encoding="utf-8")
+    targets = re.findall(r"^\$? ?make ([a-z-]+)", text, re.MULTILINE)
+    assert [target for target in targets if f"\n{target}:" not in makefile] == []
+    services = re.findall(r"^\$ docker compose run --rm (?:-v \S+ )?([a-z-]+)", text, re.MULTILINE)
+    profiles = re.findall(r"^\$ docker compose --profile ([a-z-]+)", text, re.MULTILINE)
+    assert [name for name in services if f"\n  {name}:" not in compose] == []
+    assert [name for name in profiles if f"profiles: [{name}]" not in compose] == []
+
+
+@pytest.mark.parametrize(
+    ("shown", "found", "same"),
+    [
+        ("a\n...\nz\n", "a\nb\nc\nz\n", True),
+        ("a\n...\nz\n", "a\nb\nc\n", False),
+        ("...\nb\n", "a\nb\nc\n", False),
+        ("a\nb\n", "a\nb\nc\n", False),
+        ("loss 0.501  rows 7\n", "loss 0.502 rows 7\n", True),
+        ("loss 0.501  rows 7\n", "loss 0.601 rows 7\n", False),
+        ("loss 0.501  rows 7\n", "loss 0.501 rows 8\n", False),
+        ("loaded in ... ms\n", "loaded in 12 ms\n", True),
+        ('{"a": [1,\n "x"], "b": {...}}\n', '{"a":[1,"x"],"b":{"c":2}}', True),
+        ('{"a": [1,\n "x"], "b": {...}}\n', '{"a":[1,"y"],"b":{"c":2}}', False),
+        ("2026-11-29 09:28:08 by ada\n", "2027-01-02 10:00:00 by ada\n", True),
+    ],
+)
+def test_output_is_compared_but_for_rounding_times_and_what_is_left_out(shown: str, found: str, same: bool) -> None:
+    assert (run_document.difference(shown, found) is None) == same
+
+
+def test_a_page_whose_output_has_changed_is_found_and_updated(tmp_path: Path) -> None:
+    page = tmp_path / "page.md"
+    page.write_text("```console\n$ echo new\nold\n$ printf 'a\\nb\\nc\\n'\n...\nc\n```\n", encoding="utf-8")
+    (fault,) = run_document.run(page, tmp_path / "first", update=True)
+    assert "-old\n+new" in fault
+    assert page.read_text(encoding="utf-8") == "```console\n$ echo new\nnew\n$ printf 'a\\nb\\nc\\n'\n...\nc\n```\n"
+    assert run_document.run(page, tmp_path / "second") == []
+
+
+def test_a_block_that_nothing_runs_is_an_error(tmp_path: Path) -> None:
+    page = tmp_path / "page.md"
+    page.write_text("```ruby\nputs 1\n```\n", encoding="utf-8")
+    with pytest.raises(AssertionError, match="'ruby' is not run"):
+        run_document.run(page, tmp_path / "folder")
 
 
 @pytest.fixture(scope="module")
