@@ -19,7 +19,7 @@ from werkzeug.wrappers import Response
 
 from model_store.registry.store import open_store
 from service.config import Settings, SettingsError
-from service.http.responses import add_headers
+from service.http.responses import add_response_headers
 from service.inference.drift import DriftMonitor
 from service.inference.runner import InferenceRunner
 from service.protocols.native import PredictParser
@@ -104,10 +104,10 @@ def create_app(settings: Settings | None = None, *, forks: bool = False) -> Flas
 
     @app.after_request
     def end(response: Response) -> Response:
-        add_headers(response)
+        add_response_headers(response)
         response.headers.extend(recorder.headers(g.request_record))
         asked = request.environ.get("forward_pass.request")
-        if asked is not None and asked.given_up:
+        if asked is not None and asked.abandoned:
             recorder.forget()
         else:
             route = request.url_rule.rule if request.url_rule else "none"
@@ -156,4 +156,4 @@ def _admit(keys: ApiKeys, settings: Settings) -> None:
     if scope != "predict" and settings.admin_port and request.environ["SERVER_PORT"] != str(settings.admin_port):
         raise NotFound
     if endpoint not in _OPEN:
-        keys.check(request.environ.get("HTTP_AUTHORIZATION"), scope)
+        keys.require_scope(request.environ.get("HTTP_AUTHORIZATION"), scope)

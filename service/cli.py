@@ -19,8 +19,8 @@ from model_store.cli import common
 from model_store.cli.common import exit_codes, store_option, verbosity_option, version_option
 from service.app import create_app
 from service.config import Settings, SettingsError, unknown
-from service.security.api_keys import SCOPES, KeyFileError, append, generate
-from service.server.gunicorn_app import Server, bind
+from service.security.api_keys import SCOPES, KeyFileError, append_key, generate_key
+from service.server.gunicorn_app import GunicornApplication, bind_listener
 from service.telemetry.logging import log_to_stderr
 
 log = logging.getLogger("service")
@@ -61,7 +61,7 @@ def main(context: click.Context, store: str, host: str | None, port: int | None,
         listeners.append(_listener(settings.admin_host, settings.admin_port, admin))
     app = create_app(settings, forks=True)
     bound = [listener.detach() for listener in listeners]
-    Server(app, settings, bound, lambda server: _tell(app, settings, server)).run()
+    GunicornApplication(app, settings, bound, lambda server: _tell(app, settings, server)).run()
 
 
 @main.command()
@@ -89,11 +89,11 @@ def keygen(name: str, scopes: tuple[str, ...], file: Path | None) -> None:
 
     The key is printed, and kept nowhere: the file holds its hash. A service that runs takes it within a second.
     """
-    secret, key = generate(name, scopes)
+    secret, key = generate_key(name, scopes)
     if file is None:
         common.print_note(f"For the file of keys:  {key}")
     else:
-        append(file, key)
+        append_key(file, key)
         common.print_note(f"Added {name} to {file}. This is the key, shown once:")
     click.echo(secret)
 
@@ -115,7 +115,7 @@ def _installed(module: str) -> bool:
 
 def _listener(host: str, port: int, choice: str) -> socket.socket:
     try:
-        return bind(host, port)
+        return bind_listener(host, port)
     except OSError as e:
         fixes = {
             errno.EADDRINUSE: f"another program listens there; stop it, or choose another {choice}",

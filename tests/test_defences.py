@@ -33,22 +33,23 @@ class Defence:
 AUTH, CHECKS = "service/security/api_keys.py", "tests/service/security/test_api_keys.py"
 DEFENCES = {
     "a key is asked for by Flask": Defence(
-        "service/app.py", 'keys.check(request.environ.get("HTTP_AUTHORIZATION"), scope)', "pass",
+        "service/app.py", 'keys.require_scope(request.environ.get("HTTP_AUTHORIZATION"), scope)', "pass",
         f"{CHECKS}::test_every_other_address_asks_for_a_key",
     ),
     "a key is asked for by the express": Defence(
-        "service/server/fast_path.py", 'self._keys.check(target.authorization, "predict")', "pass",
+        "service/server/fast_path.py", 'self._keys.require_scope(target.authorization, "predict")', "pass",
         "tests/service/server/test_fast_path.py::test_who_needs_a_key_needs_it_here_too",
     ),
     "a key is good for its scopes alone": Defence(
-        AUTH, "if granted & _BITS[scope]:", "if granted:", f"{CHECKS}::test_a_key_is_good_for_its_scopes_and_no_others"
+        AUTH, "if granted & _SCOPE_BITS[scope]:", "if granted:",
+        f"{CHECKS}::test_a_key_is_good_for_its_scopes_and_no_others"
     ),
     "every key is compared in constant time": Defence(
         AUTH, "hmac.compare_digest(known, digest)", "(known == digest)",
         f"{CHECKS}::test_every_key_is_compared_in_constant_time_whichever_it_is",
     ),
     "a broken file leaves the keys before it in force": Defence(
-        AUTH, " self.problem = fault\n", " self.problem, self._granted = fault, []\n",
+        AUTH, " self.problem = fault\n", " self.problem, self._digests = fault, []\n",
         f"{CHECKS}::test_a_file_that_cannot_be_read_any_more_leaves_its_keys_in_force_and_is_told_of",
     ),
     "what a file of keys holds is not repeated": Defence(
@@ -60,7 +61,7 @@ DEFENCES = {
         f"{CHECKS}::test_a_refusal_has_the_shape_of_its_protocol_and_says_nothing_of_the_models",
     ),
     "strangers are told whether it is ready, and no more": Defence(
-        "service/routes/health.py", 'if keys.known(request.headers.get("Authorization")):', "if True:",
+        "service/routes/health.py", 'if keys.is_known(request.headers.get("Authorization")):', "if True:",
         f"{CHECKS}::test_who_has_no_key_is_told_the_status_alone",
     ),
     "the second listener alone is administrative": Defence(
@@ -89,17 +90,18 @@ DEFENCES = {
         "test_a_chunked_body_that_is_not_well_formed_cannot_be_read_and_ends_the_connection",
     ),
     "small chunks have a turn like others": Defence(
-        "service/server/request_reader.py", "for _ in range(3 * CHUNKS):", "while True:",
+        "service/server/request_reader.py", "for _ in range(3 * CHUNKS_PER_READ):", "while True:",
         "tests/service/server/test_event_worker.py::test_a_body_of_small_chunks_is_read_while_others_are_answered",
     ),
     "who waits too long is shed": Defence(
-        "service/server/event_worker.py", "- connection.since > PATIENCE_SECONDS", "- connection.since > 1e9",
+        "service/server/event_worker.py", "- connection.received_at > MAX_QUEUE_SECONDS",
+        "- connection.received_at > 1e9",
         "tests/service/server/test_event_worker.py::"
         "test_a_request_that_has_waited_too_long_is_shed_and_the_connection_kept",
     ),
     "a flood of health checks has a turn like others": Defence(
-        "service/server/event_worker.py", "(self.vital if vital else self.queue).append(connection)",
-        "(self.queue.appendleft if vital else self.queue.append)(connection)",
+        "service/server/event_worker.py", "(self.priority_queue if is_priority else self.queue).append(connection)",
+        "(self.queue.appendleft if is_priority else self.queue.append)(connection)",
         "tests/service/server/test_event_worker.py::test_a_flood_of_health_checks_keeps_nobody_waiting",
     ),
     "a load keeps nobody else waiting": Defence(
@@ -111,11 +113,12 @@ DEFENCES = {
         "tests/service/server/test_blocking_executor.py::test_a_version_that_cannot_be_loaded_is_told_as_ever_and_rests",
     ),
     "who waits for a load takes no room of others": Defence(
-        "service/server/event_worker.py", "self.admission.let_go(connection)  # aside", "return  # aside",
+        "service/server/event_worker.py", "self.admission.release_input_bytes(connection)  # aside", "return  # aside",
         "tests/service/server/test_blocking_executor.py::test_those_who_wait_are_bounded_and_take_no_room_of_others",
     ),
     "input that waits is bounded": Defence(
-        "service/server/event_worker.py", "if self.admission.holds_too_much and connection.held and", "if False and",
+        "service/server/event_worker.py", "if self.admission.input_over_limit and connection.input_bytes and",
+        "if False and",
         "tests/service/server/test_event_worker.py::test_input_that_waits_is_bounded_for_all_connections_together",
     ),
     "the proxy alone says how it was asked": Defence(

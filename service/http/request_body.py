@@ -17,41 +17,43 @@ from model_store.errors import Fault
 from service.http.exceptions import ApiError
 
 # A plain `curl -d` says form-urlencoded, some clients say octet-stream or text, some say nothing.
-_TAKEN_AS_JSON = {"", "application/octet-stream", "application/x-www-form-urlencoded", "text/plain"}
-_BYTES_A_VALUE = 16
-_SMALL_BYTES = 1 << 20  # up to which nothing is counted: it takes 14 µs for each 100 kB
+_TREATED_AS_JSON = {"", "application/octet-stream", "application/x-www-form-urlencoded", "text/plain"}
+_MIN_BYTES_PER_VALUE = 16
+_UNCOUNTED_BYTES = 1 << 20  # up to which nothing is counted: it takes 14 µs for each 100 kB
 _WINDOW_BITS = {"identity": 0, "gzip": 16 + zlib.MAX_WBITS, "deflate": zlib.MAX_WBITS}
 
 
 def read_json(request: Request, max_bytes: int) -> Any:
     """The parsed body; ApiError 400, 413 or 415 when it cannot be taken."""
-    check_json_type(request)
-    return parse_json(read_bytes(request, max_bytes), max_bytes)
+    check_json_content_type(request)
+    return parse_json(read_body(request, max_bytes), max_bytes)
 
 
 def parse_json(body: bytes, max_bytes: int) -> Any:
     """ApiError 400 where it is not JSON, 413 where it would take many times `max_bytes` in memory."""
-    check_density(body, max_bytes, "JSON")
+    check_value_count(body, max_bytes, "JSON")
     if not body:
-        raise bad('the body is empty; send JSON such as {"instances": [...]}')
+        raise bad_request('the body is empty; send JSON such as {"instances": [...]}')
     try:
         return orjson.loads(body)
     except orjson.JSONDecodeError as e:
-        raise _not_json(e, body) from e
+        raise _invalid_json(e, body) from e
 
 
-def check_density(body: bytes, max_bytes: int, kind: str) -> None:
-    if is_dense(body, max_bytes):
-        found = f"about {_values_in(body)}"
-        raise _too_large(found, max_bytes // _BYTES_A_VALUE, f"values in {kind}", "send fewer rows, or binary tensors")
+def check_value_count(body: bytes, max_bytes: int, kind: str) -> None:
+    if has_too_many_values(body, max_bytes):
+        found = f"about {_estimate_value_count(body)}"
+        raise _body_too_large(
+            found, max_bytes // _MIN_BYTES_PER_VALUE, f"values in {kind}", "send fewer rows, or binary tensors"
+        )
 
 
-def is_dense(body: bytes, max_bytes: int) -> bool:
+def has_too_many_values(body: bytes, max_bytes: int) -> bool:
     """Whether a body has more values than fit a sixteenth of its limit: as Python's objects each takes 32 bytes."""
-    return len(body) > _SMALL_BYTES and _values_in(body) > max_bytes // _BYTES_A_VALUE
+    return len(body) > _UNCOUNTED_BYTES and _estimate_value_count(body) > max_bytes // _MIN_BYTES_PER_VALUE
 
 
-def _values_in(body: bytes) -> int:
+def _estimate_value_count(body: bytes) -> int:
     """About how many: a list or an object is one too, of 56 bytes or more, and may hold another without a comma.
 
     Of numbers, `bytes.count` takes six times as long.
@@ -60,72 +62,72 @@ def _values_in(body: bytes) -> int:
     return 1 + sum(int(np.count_nonzero(signs == sign)) for sign in b",[{")
 
 
-def is_json(mimetype: str) -> bool:
+def is_json_media_type(mimetype: str) -> bool:
     """Whether a body of that type, in lower case and without parameters, is read as JSON."""
-    return mimetype in _TAKEN_AS_JSON or mimetype == "application/json" or mimetype.endswith("+json")
+    return mimetype in _TREATED_AS_JSON or mimetype == "application/json" or mimetype.endswith("+json")
 
 
-def check_json_type(request: Request) -> None:
+def check_json_content_type(request: Request) -> None:
     mimetype = request.mimetype
-    if not is_json(mimetype):
+    if not is_json_media_type(mimetype):
         message = f"Content-Type: expected application/json, found {mimetype}"
         raise ApiError(415, "unsupported_media_type", message)
 
 
-def read_bytes(request: Request, max_bytes: int) -> bytes:
+def read_body(request: Request, max_bytes: int) -> bytes:
     """The body as it came, or inflated where it was compressed (gzip, or deflate in its zlib form)."""
     coding = request.headers.get("Content-Encoding", "identity").strip().lower()
     if coding not in _WINDOW_BITS:
         message = f"Content-Encoding: expected gzip, deflate or none, found {coding}"
         raise ApiError(415, "unsupported_media_type", message)
-    body = _read(request, max_bytes)
-    return body if coding == "identity" else _inflated(body, coding, max_bytes)
+    body = _read_raw_body(request, max_bytes)
+    return body if coding == "identity" else _decompress(body, coding, max_bytes)
 
 
-def _inflated(body: bytes, coding: str, max_bytes: int) -> bytes:
+def _decompress(body: bytes, coding: str, max_bytes: int) -> bytes:
     """Never more than the limit in memory, however small the bomb."""
     inflater = zlib.decompressobj(_WINDOW_BITS[coding])
     try:
         whole = inflater.decompress(body, max_bytes + 1)
     except zlib.error as e:
-        raise bad(f"the body is not {coding}: {e}", "broken_body") from e
+        raise bad_request(f"the body is not {coding}: {e}", "broken_body") from e
     if len(whole) > max_bytes:
-        raise _too_large("more when it is inflated", max_bytes)
+        raise _body_too_large("more when it is inflated", max_bytes)
     if not inflater.eof or inflater.unused_data:
         found = "bytes after its end" if inflater.eof else "no end"
-        raise bad(f"the body is not {coding}: expected one whole stream, found {found}", "broken_body")
+        raise bad_request(f"the body is not {coding}: expected one whole stream, found {found}", "broken_body")
     return whole
 
 
-def _read(request: Request, max_bytes: int) -> bytes:
+def _read_raw_body(request: Request, max_bytes: int) -> bytes:
     environ = request.environ
     announced = request.content_length
     if announced is None and not environ.get("wsgi.input_terminated"):
         return b""  # neither a length nor chunks: there is no body
     if announced is not None and announced > max_bytes:
-        raise _too_large(str(announced), max_bytes)
+        raise _body_too_large(str(announced), max_bytes)
     try:
         body: bytes = environ["wsgi.input"].read(max_bytes + 1 if announced is None else announced)
     except Exception as e:  # whatever stops a server from reading a body, its client has broken off
-        raise bad(f"the body ended early or is not well-formed HTTP: {e}", "broken_body") from e
+        raise bad_request(f"the body ended early or is not well-formed HTTP: {e}", "broken_body") from e
     if announced is None:
         if len(body) > max_bytes:
-            raise _too_large("more", max_bytes)
+            raise _body_too_large("more", max_bytes)
     elif len(body) < announced:
         message = f"the body ended early: Content-Length says {announced} bytes, {len(body)} came"
-        raise bad(message, "broken_body")
+        raise bad_request(message, "broken_body")
     return body
 
 
-def bad(message: str, code: str = "bad_json") -> ApiError:
+def bad_request(message: str, code: str = "bad_json") -> ApiError:
     return ApiError(400, code, message)
 
 
-def _too_large(found: str, most: int, what: str = "bytes", fix: str = "send fewer rows") -> ApiError:
+def _body_too_large(found: str, most: int, what: str = "bytes", fix: str = "send fewer rows") -> ApiError:
     return ApiError(413, "body_too_large", f"the body: expected at most {most} {what}, found {found}; {fix}")
 
 
-def _not_json(error: orjson.JSONDecodeError, body: bytes) -> ApiError:
+def _invalid_json(error: orjson.JSONDecodeError, body: bytes) -> ApiError:
     """Where the JSON breaks, with the text around it and what is usually meant."""
     text = body.decode("utf-8", "replace")
     around = text[max(0, error.pos - 10) : error.pos + 20]

@@ -10,23 +10,23 @@ import orjson
 from werkzeug.wrappers import Response
 
 # A page may load what this service itself gives, and nothing else from anywhere; an answer may load nothing at all.
-PAGE_POLICY = (
+PAGE_SECURITY_POLICY = (
     "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self' data:; connect-src 'self'; "
     "base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
 )
 # What every answer says that is no page, whoever writes it.
-ANSWER_HEADERS = {
+RESPONSE_HEADERS = {
     "X-Content-Type-Options": "nosniff",
     "Referrer-Policy": "no-referrer",
     "Content-Security-Policy": "default-src 'none'; frame-ancestors 'none'",
     "Cache-Control": "no-store",
 }
-_PLAIN = re.compile(r"/v[12](/|$)")
+_PLAIN_ERROR_PATH = re.compile(r"/v[12](/|$)")
 
 
-def has_plain_errors(path: str) -> bool:
+def uses_plain_error_body(path: str) -> bool:
     """Whether the protocol that is spoken there knows `{"error": "text"}` alone."""
-    return _PLAIN.match(path) is not None
+    return _PLAIN_ERROR_PATH.match(path) is not None
 
 
 def json_bytes(value: Any) -> bytes:
@@ -37,10 +37,10 @@ def json_response(value: Any, status: int = 200, headers: Mapping[str, str] | No
     return Response(json_bytes(value), status, headers, content_type="application/json")
 
 
-def add_headers(response: Response) -> None:
+def add_response_headers(response: Response) -> None:
     headers = response.headers
-    for name, value in ANSWER_HEADERS.items():
+    for name, value in RESPONSE_HEADERS.items():
         headers.setdefault(name, value)
     if response.mimetype == "text/html":
-        headers["Content-Security-Policy"] = PAGE_POLICY
+        headers["Content-Security-Policy"] = PAGE_SECURITY_POLICY
         headers["Cross-Origin-Opener-Policy"] = "same-origin"

@@ -9,7 +9,7 @@ from __future__ import annotations
 from apispec import APISpec
 from apispec.ext.marshmallow import MarshmallowPlugin
 
-from service.http.responses import has_plain_errors
+from service.http.responses import uses_plain_error_body
 from service.openapi.json_schema import RETRY, Json, also, content, header
 from service.openapi.model_paths import add_model
 from service.openapi.protocol_paths import add_protocols
@@ -110,7 +110,7 @@ def _with_keys(document: Json) -> Json:
             if path in _OPEN:
                 operation["security"] = []
             else:
-                kind = "P" if has_plain_errors(path) else "E"
+                kind = "P" if uses_plain_error_body(path) else "E"
                 operation["responses"] |= {
                     status: {"$ref": f"#/components/responses/{kind}{status}"} for status in ("401", "403")
                 }

@@ -11,7 +11,7 @@ from model_store.errors import Fault, InputError
 from model_store.nn import Array
 from model_store.schema import row_parser
 from service.config import Settings
-from service.http.request_body import bad, check_density
+from service.http.request_body import bad_request, check_value_count
 from service.protocols import tensors
 from service.registry.registry import LoadedVersion
 
@@ -21,7 +21,7 @@ TYPES = frozenset({CSV, NPY})
 
 def csv_rows(body: bytes, served: LoadedVersion, settings: Settings) -> list[Any]:
     """Parse a CSV body, with or without a header, into rows that are still to be encoded."""
-    check_density(body, settings.max_body_bytes, "CSV")
+    check_value_count(body, settings.max_body_bytes, "CSV")
     found = row_parser.from_bytes(body, "body.csv", served.model.signature, most=settings.max_instances)
     if len(found) > settings.max_instances:
         problem = f"expected 1 to {settings.max_instances} rows, found more"
@@ -38,7 +38,7 @@ def npy_inputs(body: bytes, served: LoadedVersion, settings: Settings) -> Array:
     try:
         array = np.load(BytesIO(body), allow_pickle=False)
     except Exception as e:  # np.load leaks whatever its parsing of a header raises
-        raise bad(f"the body is not an .npy file: {e}", "broken_body") from e
+        raise bad_request(f"the body is not an .npy file: {e}", "broken_body") from e
     if not isinstance(array, np.ndarray) or array.dtype.kind not in "biuf" or array.dtype.itemsize > 8:
         raise InputError([Fault("body", "expected one array of numbers, found something else", "numpy.save it")])
     return tensors.encode(

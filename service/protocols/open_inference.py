@@ -21,7 +21,7 @@ from model_store.errors import InputError, did_you_mean
 from model_store.nn import Array
 from model_store.schema.columns import FaultCollector, shown
 from service.config import Settings
-from service.http.request_body import bad, check_json_type, parse_json, read_bytes
+from service.http.request_body import bad_request, check_json_content_type, parse_json, read_body
 from service.protocols import tensors
 from service.protocols.tensors import DATATYPES, Tensor
 from service.registry.registry import LoadedVersion
@@ -43,8 +43,8 @@ def read(request: Request, served: LoadedVersion, settings: Settings) -> InferRe
     """ApiError where the body cannot be taken apart, InputError with every fault of what is in it."""
     announced, max_bytes = request.headers.get(JSON_LENGTH), settings.max_body_bytes
     if announced is None:
-        check_json_type(request)
-    body = read_bytes(request, max_bytes)
+        check_json_content_type(request)
+    body = read_body(request, max_bytes)
     length = len(body) if announced is None else _length(announced, len(body))
     declared = tensors.outputs(served.model)
     if announced is not None and length == 0:
@@ -99,7 +99,7 @@ def write(served: LoadedVersion, asked: InferRequest, answers: Mapping[str, Arra
 def _length(text: str, available: int) -> int:
     length = int(text) if text.isascii() and text.isdigit() and len(text) < 19 else -1
     if not 0 <= length <= available:
-        raise bad(f"{JSON_LENGTH}: expected a number of bytes, 0 to {available}; found {text!r}", "broken_body")
+        raise bad_request(f"{JSON_LENGTH}: expected a number of bytes, 0 to {available}; found {text!r}", "broken_body")
     return length
 
 

@@ -20,7 +20,7 @@ from werkzeug.wrappers import Response
 
 from model_store.errors import InputError
 from service.http.exceptions import ApiError
-from service.http.responses import has_plain_errors, json_response
+from service.http.responses import json_response, uses_plain_error_body
 from service.registry.registry import UnavailableError, UnknownError
 from service.routes.error_examples import error_example
 from service.security.api_keys import AccessDeniedError
@@ -37,7 +37,7 @@ def error_response(error: ApiError) -> Response:
     example = None
     if 400 <= error.status < 500 and error.status not in _STRANGERS:
         example = error_example(current_app.extensions["registry"], error.faults)
-    if has_plain_errors(request.path):
+    if uses_plain_error_body(request.path):
         status = 400 if error.status == 422 else error.status  # which these protocols do not know
         stop = "" if error.message.endswith("?") else "."
         text = f"{error.message}{stop} This works: {example['curl']}" if example else error.message

@@ -22,7 +22,7 @@ def routes(registry: ModelRegistry, metrics: Metrics, drift: DriftMonitor, keys:
     blueprint = Blueprint("health", __name__)
 
     def problems() -> list[Fault]:
-        keys.look()
+        keys.reload_if_changed()
         return [*registry.snapshot.problems, *filter(None, [keys.problem])]
 
     def loaded(_: Recent) -> Iterator[Metric]:
@@ -58,7 +58,7 @@ def routes(registry: ModelRegistry, metrics: Metrics, drift: DriftMonitor, keys:
         found = problems()
         status = "unavailable" if not snapshot.answering else "degraded" if found else "ready"
         body: dict[str, Any] = {"status": status}
-        if keys.known(request.headers.get("Authorization")):
+        if keys.is_known(request.headers.get("Authorization")):
             body |= {"models": defaults, "problems": [problem.as_dict() for problem in found]}
         return json_response(body, 503 if status == "unavailable" else 200)
 

@@ -13,7 +13,7 @@ from model_store.errors import Fault, InputError
 from model_store.schema.columns import shown
 from service.config import Settings
 from service.http.exceptions import ApiError
-from service.http.request_body import parse_json, read_bytes
+from service.http.request_body import parse_json, read_body
 from service.http.responses import json_response
 from service.inference.runner import InferenceRunner
 from service.protocols import model_metadata, open_inference, tensors
@@ -148,7 +148,7 @@ def _admin(settings: Settings) -> None:
 
 def _object(settings: Settings) -> dict[str, Any]:
     """The body of a request to the repository, which may be empty."""
-    body = read_bytes(request, settings.max_body_bytes)
+    body = read_body(request, settings.max_body_bytes)
     found = parse_json(body, settings.max_body_bytes) if body else {}
     if not isinstance(found, dict):
         raise InputError([Fault("body", f"expected an object, found {shown(found)}", "send {}")])

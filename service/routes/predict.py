@@ -12,7 +12,7 @@ from model_store.artifact.receipt import receipt
 from model_store.errors import Fault, InputError, did_you_mean
 from model_store.nn import Array
 from service.config import Settings
-from service.http.request_body import check_json_type, parse_json, read_bytes
+from service.http.request_body import check_json_content_type, parse_json, read_body
 from service.http.responses import json_response
 from service.inference.range_warnings import range_warnings
 from service.inference.runner import InferenceRunner
@@ -50,15 +50,15 @@ class Predictor:
                 name, version
             )  # a wrong address is told before the body is read
         if request.mimetype in csv_npy.TYPES:
-            sent = read_bytes(request, self._settings.max_body_bytes)
+            sent = read_body(request, self._settings.max_body_bytes)
             if request.mimetype == csv_npy.CSV:
                 g.sent = rows = csv_npy.csv_rows(sent, served, self._settings)
                 inputs = encode_rows(served, rows, "rows", self._settings.max_instances)
             else:
                 inputs = csv_npy.npy_inputs(sent, served, self._settings)
         else:
-            check_json_type(request)
-            sent = read_bytes(request, self._settings.max_body_bytes)
+            check_json_content_type(request)
+            sent = read_body(request, self._settings.max_body_bytes)
             body = parse_json(sent, self._settings.max_body_bytes)
             if not isinstance(body, dict):
                 raise not_an_object(body)

@@ -5,7 +5,7 @@
     grafana    metrics          sha256:9a3b6d5e27c1f0aa...
 
     keys = Keys(Path("keys"))                               # KeysError where they cannot be read
-    keys.check(request.headers.get("Authorization"), "predict")     # returns, or raises RefusedError
+    keys.require_scope(request.headers.get("Authorization"), "predict")     # returns, or raises RefusedError
 
 A file holds hashes alone, so whoever reads it can ask nothing. A key is 32 random bytes: nothing that could be
 guessed, so its plain SHA-256 is enough. One name may have several keys, as it does while one is exchanged for another.
@@ -33,17 +33,17 @@ from model_store.utils.atomic_write import replacing
 log = logging.getLogger("service")
 
 SCOPES = ("predict", "metrics", "admin")
-PREFIX = "fp_"  # so that a key that lies where it should not is found by those who look for such things
-LOOK_SECONDS = 1.0
+KEY_PREFIX = "fp_"  # so that a key that lies where it should not is found by those who look for such things
+RELOAD_CHECK_SECONDS = 1.0
 MAX_FILE_BYTES = 1_000_000
 
 _REALM = 'Bearer realm="forward-pass"'
-_BITS = {scope: 2 << location for location, scope in enumerate(SCOPES)}
-_KNOWN = 1
-_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._@-]{0,63}")
-_NAMED = "expected a name of letters, digits and . _ @ -, 64 at most"
-_HASH = re.compile(r"sha256:([0-9a-f]{64})")
-_FIX = "send `Authorization: Bearer` and a key"
+_SCOPE_BITS = {scope: 2 << location for location, scope in enumerate(SCOPES)}
+_KNOWN_KEY_BIT = 1
+_KEY_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._@-]{0,63}")
+_EXPECTED_NAME = "expected a name of letters, digits and . _ @ -, 64 at most"
+_KEY_HASH = re.compile(r"sha256:([0-9a-f]{64})")
+_SEND_KEY = "send `Authorization: Bearer` and a key"
 
 
 class KeyFileError(Exception):
@@ -73,15 +73,15 @@ class ApiKey:
         return f"{self.name} {','.join(self.scopes)} sha256:{self.digest.hex()}"
 
 
-def generate(name: str, scopes: tuple[str, ...]) -> tuple[str, ApiKey]:
+def generate_key(name: str, scopes: tuple[str, ...]) -> tuple[str, ApiKey]:
     """A new key: what its owner keeps, and what the service keeps."""
-    if not _NAME.fullmatch(name):
-        raise KeyFileError([f"NAME: {_NAMED}; found {name!r}"])
-    secret = PREFIX + secrets.token_urlsafe(32)
+    if not _KEY_NAME.fullmatch(name):
+        raise KeyFileError([f"NAME: {_EXPECTED_NAME}; found {name!r}"])
+    secret = KEY_PREFIX + secrets.token_urlsafe(32)
     return secret, ApiKey(name, scopes, hashlib.sha256(secret.encode()).digest())
 
 
-def parse(text: str, location: str) -> list[ApiKey]:
+def parse_key_file(text: str, location: str) -> list[ApiKey]:
     """The keys of a file. KeysError with everything that is wrong with it, and nothing of what stands there: a secret
     in the wrong place would find its way into the log and into /readyz."""
     keys, faults = [], []
@@ -93,9 +93,9 @@ def parse(text: str, location: str) -> list[ApiKey]:
         if len(words) != 3:
             faults.append(f"{here}: expected a name, its scopes and the hash of its key, found {len(words)} words")
             continue
-        name, scopes, digest = words[0], tuple(words[1].split(",")), _HASH.fullmatch(words[2])
-        if not _NAME.fullmatch(name):
-            faults.append(f"{here}: {_NAMED}")
+        name, scopes, digest = words[0], tuple(words[1].split(",")), _KEY_HASH.fullmatch(words[2])
+        if not _KEY_NAME.fullmatch(name):
+            faults.append(f"{here}: {_EXPECTED_NAME}")
         if not set(scopes) <= set(SCOPES):
             faults.append(f"{here}: expected scopes of {', '.join(SCOPES)}, with commas between and no spaces")
         if digest is None:
@@ -109,11 +109,11 @@ def parse(text: str, location: str) -> list[ApiKey]:
     return keys
 
 
-def append(path: Path, key: ApiKey) -> None:
+def append_key(path: Path, key: ApiKey) -> None:
     """Adds a key to a file, which may be new. KeysError where the file is not one of keys: nothing is written then."""
-    before = _text(path) if path.exists() else ""
+    before = _read_text(path) if path.exists() else ""
     text = f"{before}{'' if before.endswith(chr(10)) or not before else chr(10)}{key}\n"
-    parse(text, str(path))
+    parse_key_file(text, str(path))
     with replacing(path, "x", encoding="utf-8") as file:
         file.write(text)
 
@@ -124,81 +124,83 @@ class ApiKeys:
     def __init__(self, path: Path | None = None, clock: Callable[[], float] = time.monotonic) -> None:
         self.problem: Fault | None = None
         self._path, self._clock = path, clock
-        self._look_at = 0.0
-        self._seen: tuple[int, ...] | None = None
-        self._granted: list[tuple[bytes, int]] = []  # of each key its hash, and what it may as bits
+        self._next_check_at = 0.0
+        self._loaded_state: tuple[int, ...] | None = None
+        self._digests: list[tuple[bytes, int]] = []  # of each key its hash, and what it may as bits
         if path is not None:
-            self._seen = _state(path)
-            self._take(_read(path))
-            self._look_at = clock() + LOOK_SECONDS
+            self._loaded_state = _file_state(path)
+            self._replace_keys(_read_keys(path))
+            self._next_check_at = clock() + RELOAD_CHECK_SECONDS
 
     def __bool__(self) -> bool:
         return self._path is not None
 
-    def check(self, authorization: str | None, scope: str) -> None:
+    def require_scope(self, authorization: str | None, scope: str) -> None:
         """Returns for a key that has the scope, RefusedError otherwise.
 
         Every key is compared, in constant time, whichever of them it is.
         """
         if self._path is None:
             return
-        granted = self._granted_to(authorization)
-        if granted & _BITS[scope]:
+        granted = self._granted_bits(authorization)
+        if granted & _SCOPE_BITS[scope]:
             return
         if not authorization:
             raise AccessDeniedError(
-                401, "unauthorized", Fault("Authorization", "expected a key, found none", _FIX), _REALM
+                401, "unauthorized", Fault("Authorization", "expected a key, found none", _SEND_KEY), _REALM
             )
         if not granted:
-            fault = Fault("Authorization", "expected a key that is known here, found another", _FIX)
+            fault = Fault("Authorization", "expected a key that is known here, found another", _SEND_KEY)
             raise AccessDeniedError(401, "unauthorized", fault, f'{_REALM}, error="invalid_token"')
         fix = f"send one that has it; serve keygen NAME --scope {scope} makes one"
         fault = Fault("Authorization", f"expected a key with the scope {scope}, found one without it", fix)
         raise AccessDeniedError(403, "forbidden", fault, f'{_REALM}, error="insufficient_scope", scope="{scope}"')
 
-    def known(self, authorization: str | None) -> bool:
+    def is_known(self, authorization: str | None) -> bool:
         """Whether a caller may be told what strangers are not."""
-        return self._path is None or bool(self._granted_to(authorization))
+        return self._path is None or bool(self._granted_bits(authorization))
 
-    def _granted_to(self, authorization: str | None) -> int:
-        if self._clock() >= self._look_at:
-            self.look()
+    def _granted_bits(self, authorization: str | None) -> int:
+        if self._clock() >= self._next_check_at:
+            self.reload_if_changed()
         kind, _, secret = (authorization or "").partition(" ")
         if kind.lower() != "bearer":
             return 0
         digest = hashlib.sha256(secret.strip().encode("utf-8", "replace")).digest()
         granted = 0
-        for known, bits in self._granted:
+        for known, bits in self._digests:
             granted |= bits * hmac.compare_digest(known, digest)
         return granted
 
-    def look(self) -> None:
+    def reload_if_changed(self) -> None:
         """Takes the file's keys where it has changed."""
         if self._path is None:
             return
-        self._look_at = self._clock() + LOOK_SECONDS
-        state = _state(self._path)
-        if state == self._seen and state is not None:
+        self._next_check_at = self._clock() + RELOAD_CHECK_SECONDS
+        state = _file_state(self._path)
+        if state == self._loaded_state and state is not None:
             return
-        self._seen = state
+        self._loaded_state = state
         try:
-            found = _read(self._path)
+            found = _read_keys(self._path)
         except KeyFileError as e:
             fault = Fault("keys", str(e), "mend the file; the keys before it stay in force")
             if fault != self.problem:
                 log.error("%s", fault)
             self.problem = fault
             return
-        self._take(found)
+        self._replace_keys(found)
         self.problem = None
         log.info("took %d keys from %s", len(found), self._path)
 
-    def _take(self, keys: list[ApiKey]) -> None:
+    def _replace_keys(self, keys: list[ApiKey]) -> None:
         # One assignment: whoever is checking meanwhile goes through one list or the other.
-        self._granted = [(key.digest, _KNOWN | sum(_BITS[scope] for scope in set(key.scopes))) for key in keys]
+        self._digests = [
+            (key.digest, _KNOWN_KEY_BIT | sum(_SCOPE_BITS[scope] for scope in set(key.scopes))) for key in keys
+        ]
 
 
-def _state(path: Path) -> tuple[int, ...] | None:
+def _file_state(path: Path) -> tuple[int, ...] | None:
     """What changes with the file: it is rewritten, replaced or, in a cluster, a link to it is turned elsewhere."""
     try:
         found = path.stat()
@@ -207,11 +209,11 @@ def _state(path: Path) -> tuple[int, ...] | None:
     return found.st_dev, found.st_ino, found.st_mtime_ns, found.st_ctime_ns, found.st_size
 
 
-def _read(path: Path) -> list[ApiKey]:
-    return parse(_text(path), str(path))
+def _read_keys(path: Path) -> list[ApiKey]:
+    return parse_key_file(_read_text(path), str(path))
 
 
-def _text(path: Path) -> str:
+def _read_text(path: Path) -> str:
     try:
         with path.open("rb") as file:
             content = file.read(MAX_FILE_BYTES + 1)

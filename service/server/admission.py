@@ -1,8 +1,8 @@
-"""The room: how many connections a worker has and what they hold, and who makes room where either is too much.
+"""Admission control: how many connections a worker holds, how much memory they use, and which to close over a limit.
 
-It counts and chooses; the worker sheds and closes. Whoever is quick keeps what he has: room is made by those that would
-be cut off first, by those whose input has been coming for longer than `SLOW_SECONDS`, and by those who have taken
-nothing of their answers for so long; where all take a little and it is still too much, by who has taken for longest.
+`AdmissionController` counts and selects; the worker sheds and closes. Over a limit, connections are evicted in order:
+nearest deadline, slow uploads (longer than `SLOW_CLIENT_SECONDS`), stalled readers (no byte for as long), and last the
+readers that have been receiving their response for longest. Fast clients keep their connections.
 """
 
 from __future__ import annotations
@@ -11,81 +11,87 @@ import heapq
 import time
 from collections.abc import Iterator
 
-from service.server.connection import READ_SECONDS, Connection
+from service.server.connection import READ_TIMEOUT_SECONDS, Connection
 
 MAX_CONNECTIONS = 1000
-MAX_HELD_BYTES = 32 * 1024 * 1024  # of input, and of answers of which nothing is taken
-MAX_UNREAD_BYTES = 128 * 1024 * 1024  # of answers, be they taken or not
-SLOW_SECONDS = 1.0  # for input to come, or for anything of an answer to be taken
-SPARE = 16  # descriptors that are left for files where the system allows fewer than we have connections
+MAX_INPUT_BYTES = 32 * 1024 * 1024  # of input, and of answers of which nothing is taken
+MAX_OUTPUT_BYTES = 128 * 1024 * 1024  # of answers, be they taken or not
+SLOW_CLIENT_SECONDS = 1.0  # for input to come, or for anything of an answer to be taken
+RESERVED_DESCRIPTORS = 16  # descriptors that are left for files where the system allows fewer than we have connections
 
 
 class AdmissionController:
     def __init__(self) -> None:
         self.connections: set[Connection] = set()
-        self.most = MAX_CONNECTIONS
-        self.held = self.unread = 0  # bytes: of input that has come and waits, and of answers that nobody has taken
+        self.connection_limit = MAX_CONNECTIONS
+        self.input_bytes = 0  # received and not answered yet
+        self.output_bytes = 0  # of responses, not sent yet
 
-    def count(self, connection: Connection) -> None:
+    def update(self, connection: Connection) -> None:
         """Takes stock of a connection, of which something has come or gone."""
-        waiting = len(connection.waiting.data) if connection.waiting is not None else 0
-        held, unread = connection.incoming.held + waiting, len(connection.outgoing)
-        self.held += held - connection.held
-        self.unread += unread - connection.unread
-        connection.held, connection.unread = held, unread
+        waiting = len(connection.pending_request.content) if connection.pending_request is not None else 0
+        held, unread = connection.reader.buffered_bytes + waiting, len(connection.send_buffer)
+        self.input_bytes += held - connection.input_bytes
+        self.output_bytes += unread - connection.output_bytes
+        connection.input_bytes, connection.output_bytes = held, unread
 
-    def let_go(self, connection: Connection) -> None:
+    def release_input_bytes(self, connection: Connection) -> None:
         """What it holds counts elsewhere until it has its answer."""
-        self.held -= connection.held
-        connection.held = 0
+        self.input_bytes -= connection.input_bytes
+        connection.input_bytes = 0
 
-    def leave(self, connection: Connection) -> None:
+    def remove(self, connection: Connection) -> None:
         self.connections.discard(connection)
-        self.held -= connection.held
-        self.unread -= connection.unread
+        self.input_bytes -= connection.input_bytes
+        self.output_bytes -= connection.output_bytes
 
     @property
     def is_full(self) -> bool:
-        return len(self.connections) >= self.most
+        return len(self.connections) >= self.connection_limit
 
     @property
-    def holds_too_much(self) -> bool:
-        return self.held > MAX_HELD_BYTES
+    def input_over_limit(self) -> bool:
+        return self.input_bytes > MAX_INPUT_BYTES
 
-    def shrink(self) -> bool:
+    def lower_connection_limit(self) -> bool:
         """There is no descriptor for another connection: so many are room for fewer. Whether that is news."""
-        most = max(1, len(self.connections) - SPARE)
-        is_news, self.most = most < self.most, min(most, self.most)
+        most = max(1, len(self.connections) - RESERVED_DESCRIPTORS)
+        is_news, self.connection_limit = most < self.connection_limit, min(most, self.connection_limit)
         return is_news
 
-    def overdue(self, count: int) -> list[Connection]:
+    def eviction_candidates(self, count: int) -> list[Connection]:
         """Those that would be cut off first."""
-        return heapq.nsmallest(count, self.connections, lambda c: (c.waiting is not None, c.deadline))
+        return heapq.nsmallest(count, self.connections, lambda c: (c.pending_request is not None, c.deadline))
 
-    def slow_to_send(self, newest: Connection) -> Iterator[Connection]:
+    def slow_uploads(self, newest: Connection) -> Iterator[Connection]:
         """The slowest first, until what they leave makes room enough; never the newest."""
-        slow_before = time.monotonic() + READ_SECONDS - SLOW_SECONDS
+        slow_before = time.monotonic() + READ_TIMEOUT_SECONDS - SLOW_CLIENT_SECONDS
         for connection in sorted(self.connections, key=lambda c: c.deadline):
-            if not self.holds_too_much or connection.deadline > slow_before:
+            if not self.input_over_limit or connection.deadline > slow_before:
                 break
-            if connection.held and connection.waiting is None and not connection.closing and connection is not newest:
+            if (
+                connection.input_bytes
+                and connection.pending_request is None
+                and not connection.close_after_send
+                and connection is not newest
+            ):
                 yield connection
 
     @property
-    def holds_too_many_answers(self) -> bool:
-        return self.unread > MAX_HELD_BYTES
+    def output_over_limit(self) -> bool:
+        return self.output_bytes > MAX_INPUT_BYTES
 
-    def slow_to_take(self) -> Iterator[Connection]:
+    def slow_readers(self) -> Iterator[Connection]:
         """The slowest first, until what they leave makes room enough."""
-        slow_before = time.monotonic() - SLOW_SECONDS
-        for connection in sorted(self._taking(), key=lambda c: c.moved):
-            if not self.holds_too_many_answers or connection.moved > slow_before:
+        slow_before = time.monotonic() - SLOW_CLIENT_SECONDS
+        for connection in sorted(self._readers(), key=lambda c: c.last_sent_at):
+            if not self.output_over_limit or connection.last_sent_at > slow_before:
                 break
             yield connection
-        for connection in sorted(self._taking(), key=lambda c: c.deadline)[:-1]:  # the newest may be as large as it is
-            if self.unread <= MAX_UNREAD_BYTES:
+        for connection in sorted(self._readers(), key=lambda c: c.deadline)[:-1]:  # the newest may be as large as it is
+            if self.output_bytes <= MAX_OUTPUT_BYTES:
                 break
             yield connection
 
-    def _taking(self) -> list[Connection]:
-        return [connection for connection in self.connections if connection.outgoing]
+    def _readers(self) -> list[Connection]:
+        return [connection for connection in self.connections if connection.send_buffer]

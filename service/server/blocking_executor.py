@@ -19,66 +19,66 @@ from service.server.request_reader import BufferedRequest
 
 log = logging.getLogger("service.server.blocking_executor")
 
-LOAD_SECONDS = 30.0  # that a request waits at most
-MAX_REQUESTS = 256
-MAX_BYTES = 32 * 1024 * 1024  # of their bodies, and of what has come after them
+LOAD_TIMEOUT_SECONDS = 30.0  # that a request waits at most
+MAX_PENDING_REQUESTS = 256
+MAX_PENDING_BYTES = 32 * 1024 * 1024  # of their bodies, and of what has come after them
 
 
 class BlockingExecutor:
-    def __init__(self, answer: Callable[[Connection, BufferedRequest], bool], wake: Callable[[], None]) -> None:
+    def __init__(self, handle: Callable[[Connection, BufferedRequest], bool], wake_loop: Callable[[], None]) -> None:
         """`answer` writes to what a connection sends, and says whether nothing may follow; `wake` tells the loop."""
-        self._answer, self._wake = answer, wake
-        self._waiting: dict[Connection, BufferedRequest] = {}  # changed by the loop alone
-        self._asked: SimpleQueue[tuple[Connection, BufferedRequest]] = SimpleQueue()
-        self._answered: SimpleQueue[tuple[Connection, BufferedRequest, bytes, bool]] = SimpleQueue()
+        self._handle, self._wake_loop = handle, wake_loop
+        self._pending: dict[Connection, BufferedRequest] = {}  # changed by the loop alone
+        self._queue: SimpleQueue[tuple[Connection, BufferedRequest]] = SimpleQueue()
+        self._results: SimpleQueue[tuple[Connection, BufferedRequest, bytes, bool]] = SimpleQueue()
         self._thread: threading.Thread | None = None
-        self.end = math.inf  # when nobody may wait any more
+        self.deadline = math.inf  # when nobody may wait any more
 
-    def put(self, connection: Connection, arrived: BufferedRequest) -> str:
+    def submit(self, connection: Connection, request: BufferedRequest) -> str:
         """Takes a request; or says why not."""
-        together = [(connection, arrived), *self._waiting.items()]
-        held = sum(len(each.data) + of.incoming.held for of, each in together)
-        if len(self._waiting) >= MAX_REQUESTS or held > MAX_BYTES:
+        together = [(connection, request), *self._pending.items()]
+        held = sum(len(each.content) + of.reader.buffered_bytes for of, each in together)
+        if len(self._pending) >= MAX_PENDING_REQUESTS or held > MAX_PENDING_BYTES:
             return "too many wait for what is not"
         if self._thread is None or not self._thread.is_alive():  # one that crashed has said so, and is replaced
-            self._thread = threading.Thread(target=self._run, name="aside", daemon=True)
+            self._thread = threading.Thread(target=self._run, name="blocking-executor", daemon=True)
             try:
                 self._thread.start()
             except RuntimeError as e:  # the system allows no more of them
                 log.error("nothing can be loaded aside: %s", e)
                 return "nothing can be loaded now"
-        self._waiting[connection] = arrived
-        self._asked.put((connection, arrived))
+        self._pending[connection] = request
+        self._queue.put((connection, request))
         return ""
 
-    def drop(self, connection: Connection) -> None:
+    def cancel(self, connection: Connection) -> None:
         """The connection waits no longer, if it did. Its request takes no memory until the thread passes it over."""
-        arrived = self._waiting.pop(connection, None)
-        if arrived is not None:
-            arrived.data = b""
+        request = self._pending.pop(connection, None)
+        if request is not None:
+            request.content = b""
 
-    def overdue(self, now: float) -> Iterator[tuple[Connection, BufferedRequest]]:
+    def expired(self, now: float) -> Iterator[tuple[Connection, BufferedRequest]]:
         """Those that have waited for too long, and wait no longer."""
-        for connection, arrived in list(self._waiting.items()):
-            if now > min(connection.since + LOAD_SECONDS, self.end):
-                self.drop(connection)
-                arrived.given_up = True
-                yield connection, arrived
+        for connection, request in list(self._pending.items()):
+            if now > min(connection.received_at + LOAD_TIMEOUT_SECONDS, self.deadline):
+                self.cancel(connection)
+                request.abandoned = True
+                yield connection, request
 
-    def answers(self) -> Iterator[tuple[Connection, bytes, bool]]:
+    def completed(self) -> Iterator[tuple[Connection, bytes, bool]]:
         """What has been answered since, and whether nothing may follow it."""
-        while not self._answered.empty():
-            connection, arrived, answer, last = self._answered.get()
-            if self._waiting.get(connection) is arrived:
-                self.drop(connection)
-                yield connection, answer, last
+        while not self._results.empty():
+            connection, request, response, close = self._results.get()
+            if self._pending.get(connection) is request:
+                self.cancel(connection)
+                yield connection, response, close
 
     def _run(self) -> None:
         while True:
-            connection, arrived = self._asked.get()
-            if self._waiting.get(connection) is arrived:
+            connection, request = self._queue.get()
+            if self._pending.get(connection) is request:
                 own = copy.copy(connection)
-                own.outgoing = bytearray()
-                last = self._answer(own, arrived)
-                self._answered.put((connection, arrived, bytes(own.outgoing), last))
-                self._wake()
+                own.send_buffer = bytearray()
+                close = self._handle(own, request)
+                self._results.put((connection, request, bytes(own.send_buffer), close))
+                self._wake_loop()

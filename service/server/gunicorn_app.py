@@ -35,15 +35,15 @@ if TYPE_CHECKING:
 log = logging.getLogger("service")
 
 _M_TRIM_THRESHOLD, _M_MMAP_THRESHOLD = -1, -3  # malloc.h
-WORKERS = {"event": "service.server.event_worker.EventWorker", "gthread": "gthread"}
+WORKER_CLASSES = {"event": "service.server.event_worker.EventWorker", "gthread": "gthread"}
 
 
-def options(settings: Settings, listeners: Sequence[int]) -> dict[str, Any]:
+def gunicorn_options(settings: Settings, listeners: Sequence[int]) -> dict[str, Any]:
     """gunicorn's options; `listeners` are descriptors of bound sockets, which become gunicorn's own."""
     return {
         "bind": [f"fd://{listener}" for listener in listeners],
         "workers": settings.worker_count,
-        "worker_class": WORKERS[settings.worker],
+        "worker_class": WORKER_CLASSES[settings.worker],
         "threads": settings.threads,
         "preload_app": True,
         "timeout": settings.timeout_seconds,
@@ -61,20 +61,20 @@ def options(settings: Settings, listeners: Sequence[int]) -> dict[str, Any]:
         "loglevel": "info" if settings.log_level == "debug" else "warning",  # its routine is not news
         "accesslog": None,  # the application writes one, with the ids of requests
         "proc_name": "forward-pass",
-        "post_fork": _forked,
-        "post_worker_init": partial(_started, settings),
-        "child_exit": _ended,
+        "post_fork": _post_fork,
+        "post_worker_init": partial(_post_worker_init, settings),
+        "child_exit": _child_exit,
         "on_reload": lambda server: _registry(server).look_soon(),
     }
 
 
-class Server(BaseApplication):  # type: ignore[misc]
+class GunicornApplication(BaseApplication):  # type: ignore[misc]
     """gunicorn around an application. `run` returns by SystemExit."""
 
     def __init__(self, app: Flask, settings: Settings, listeners: Sequence[int], when_ready: Any) -> None:
         self._app = app
         self.max_body_bytes, self.health_route = settings.max_body_bytes, settings.health_route
-        self._options = {**options(settings, listeners), "when_ready": when_ready}
+        self._options = {**gunicorn_options(settings, listeners), "when_ready": when_ready}
         super().__init__()
 
     def load_config(self) -> None:
@@ -85,7 +85,7 @@ class Server(BaseApplication):  # type: ignore[misc]
         return self._app
 
     def run(self) -> None:
-        return_large_memory()
+        return_freed_memory()
         # The workers share what is here now until somebody writes to it, as a collection of garbage does to all of it.
         # Of what is old there is no garbage, and to find that out takes 8 ms.
         gc.collect(1)
@@ -108,7 +108,7 @@ class Server(BaseApplication):  # type: ignore[misc]
 class DrainingArbiter(Arbiter):  # type: ignore[misc]
     """Ctrl-C lets requests under way end, as SIGTERM does; a second one does not wait."""
 
-    _dismissed: AbstractSet[int] = frozenset()
+    _terminated: AbstractSet[int] = frozenset()
 
     def handle_term(self) -> None:
         log.info("stopping: requests under way have %d s to end", self.cfg.graceful_timeout)
@@ -121,12 +121,12 @@ class DrainingArbiter(Arbiter):  # type: ignore[misc]
         super().murder_workers()
         registry = _registry(self)
         registry.release()
-        _counts(self).bury()
+        _counters(self).bury()
         overdue = set(registry.overdue(self.timeout))
-        for pid in overdue - self._dismissed:
+        for pid in overdue - self._terminated:
             log.error("worker %d is replaced: the others have waited %d s for it to load a version", pid, self.timeout)
             self.kill_worker(pid, signal.SIGTERM)
-        self._dismissed = overdue
+        self._terminated = overdue
         for pid in registry.overdue(self.timeout + self.cfg.graceful_timeout):
             self.kill_worker(pid, signal.SIGKILL)
 
@@ -137,17 +137,17 @@ def _registry(process: Any) -> ModelRegistry:
     return registry
 
 
-def _counts(server: Any) -> MmapCounters:
+def _counters(server: Any) -> MmapCounters:
     counts: MmapCounters = server.app.wsgi().extensions["recorder"].metrics.counts
     return counts
 
 
-def _forked(server: Any, worker: Any) -> None:
+def _post_fork(server: Any, worker: Any) -> None:
     """In a new worker, at once."""
     worker.early_signals = server.SIG_QUEUE  # where its master's handlers put what comes before it has its own
 
 
-def _started(settings: Settings, worker: Any) -> None:
+def _post_worker_init(settings: Settings, worker: Any) -> None:
     """In a new worker, before its first request."""
     while not worker.early_signals.empty():
         if worker.early_signals.get() in {signal.SIGTERM, signal.SIGQUIT}:
@@ -159,14 +159,14 @@ def _started(settings: Settings, worker: Any) -> None:
 
         worker.app.callable.extensions["recorder"].tracing = Tracing.to(settings.otlp_endpoint)
     registry = _registry(worker)
-    with _beating(worker):
+    with _heartbeat(worker):
         while worker.alive and not registry.join():
             time.sleep(0.1)
     registry.follow(settings.poll_seconds)
 
 
 @contextmanager
-def _beating(worker: Any) -> Iterator[None]:
+def _heartbeat(worker: Any) -> Iterator[None]:
     """The worker shows life meanwhile: fetching a large model may take longer than SERVE_TIMEOUT_SECONDS."""
     done = threading.Event()
 
@@ -184,13 +184,13 @@ def _beating(worker: Any) -> Iterator[None]:
         thread.join()
 
 
-def _ended(server: Any, worker: Any) -> None:
+def _child_exit(server: Any, worker: Any) -> None:
     """In the master, for a worker that is gone: nobody waits for it, its requests are no longer in progress."""
     _registry(server).leave(worker.pid)
-    _counts(server).bury(worker.pid)
+    _counters(server).bury(worker.pid)
 
 
-def return_large_memory() -> None:
+def return_freed_memory() -> None:
     """Has glibc give blocks of 1 MiB and more back to the kernel as they are freed, in this process and its forks.
 
     Left alone it expects the next block to be as large and keeps them: a worker was 52 MiB above idle after large
@@ -203,7 +203,7 @@ def return_large_memory() -> None:
         mallopt(_M_TRIM_THRESHOLD, 1 << 21)
 
 
-def bind(host: str, port: int) -> socket.socket:
+def bind_listener(host: str, port: int) -> socket.socket:
     """A bound socket; OSError at once where the address is taken, instead of after gunicorn's five tries."""
     family, kind, protocol, _, address = socket.getaddrinfo(host or None, port, type=socket.SOCK_STREAM)[0]
     listener = socket.socket(family, kind, protocol)

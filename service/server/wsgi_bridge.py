@@ -1,4 +1,4 @@
-"""The gateway: a request that is here goes through the WSGI application, and its answer is put up to be sent."""
+"""The wsgi_bridge: a request that is here goes through the WSGI application, and its answer is put up to be sent."""
 
 from __future__ import annotations
 
@@ -21,19 +21,21 @@ class WsgiBridge:
     ) -> None:
         self._application, self._cfg, self._recorder, self.log = application, cfg, recorder, log
 
-    def answer(self, connection: Connection, arrived: BufferedRequest, *, last: bool) -> bool:
-        """Has the application write to what the connection sends; whether nothing may follow, as `last` wants it."""
-        head = arrived.head
+    def handle(self, connection: Connection, request: BufferedRequest, *, close: bool) -> bool:
+        """Has the application write to what the connection sends; whether nothing may follow, as `close` wants it."""
+        head = request.head
         head._expected_100_continue = False
         try:
-            response, environ = wsgi.create(head, connection, connection.peer, connection.server, self._cfg)
+            response, environ = wsgi.create(head, connection, connection.peer, connection.local_address, self._cfg)
         except (http_errors.ConfigurationProblem, ValueError) as e:  # a head that no address of ours can have
             message = f"the request is not well-formed HTTP: {e}"
-            connection.outgoing += error_response(self._recorder, connection, "400 Bad Request", "bad_request", message)
+            connection.send_buffer += error_response(
+                self._recorder, connection, "400 Bad Request", "bad_request", message
+            )
             return True
-        environ["wsgi.input"] = arrived.body
-        environ["forward_pass.arrived"], environ["forward_pass.request"] = connection.since, arrived
-        if last:
+        environ["wsgi.input"] = request.body
+        environ["forward_pass.arrived"], environ["forward_pass.request"] = connection.received_at, request
+        if close:
             response.force_close()
         try:
             answer = self._application(environ, response.start_response)
@@ -47,6 +49,6 @@ class WsgiBridge:
         except Exception:
             self.log.exception("%s %s crashed outside the application's own handling", head.method, head.path)
             status, message = "500 Internal Server Error", "the service failed"
-            connection.outgoing[:] = error_response(self._recorder, connection, status, "internal_error", message)
+            connection.send_buffer[:] = error_response(self._recorder, connection, status, "internal_error", message)
             return True
         return bool(response.should_close())

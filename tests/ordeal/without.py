@@ -37,7 +37,7 @@ def vital_requests() -> None:
 
 
 def making_room() -> None:
-    admission.SLOW_SECONDS = math.inf
+    admission.SLOW_CLIENT_SECONDS = math.inf
 
 
 def draining() -> None:
@@ -53,16 +53,16 @@ def the_check_of_length() -> None:
         found: bytes = request.environ["wsgi.input"].read(max_bytes)
         return found
 
-    request_body._read = read
+    request_body._read_raw_body = read
 
 
 def the_limit_of_inflating() -> None:
-    whole = request_body._inflated
-    request_body._inflated = lambda packed, coding, _: whole(packed, coding, 1 << 40)
+    whole = request_body._decompress
+    request_body._decompress = lambda packed, coding, _: whole(packed, coding, 1 << 40)
 
 
 def returning_memory() -> None:
-    gunicorn_app.return_large_memory = lambda: None
+    gunicorn_app.return_freed_memory = lambda: None
 
 
 def keeping_what_answered() -> None:

@@ -68,7 +68,7 @@ def test_the_addresses_that_vertex_names_are_served(lone, make_client):
 
 def test_vertex_may_name_an_address_of_ours(lone, make_client):
     client = make_client(lone, health_route="/healthz", predict_route="/predict")
-    answer = client.post("/predict?gateway=1", json={"instances": [[3, 80]], "parameters": {"confidence": 1}})
+    answer = client.post("/predict?wsgi_bridge=1", json={"instances": [[3, 80]], "parameters": {"confidence": 1}})
     assert answer.json.keys() == {"predictions"}
     assert take(fast_path_of(client), b'{"instances": [[3, 80]]}', "/predict") is None
     assert client.post("/models/price/predict", json={"instances": [[3, 80]]}).json.keys() > {"predictions"}

@@ -19,7 +19,7 @@ from model_store.registry.store import Store, open_store
 from service.cli import main
 from service.config import Settings, SettingsError
 from service.security import api_keys
-from service.security.api_keys import AccessDeniedError, ApiKey, ApiKeys, KeyFileError, generate, parse
+from service.security.api_keys import AccessDeniedError, ApiKey, ApiKeys, KeyFileError, generate_key, parse_key_file
 from tests.service.conftest import MakeClient, assert_error, price
 
 ROWS = {"instances": [[3, 80]]}
@@ -75,7 +75,7 @@ class Clock:
 )
 def test_a_file_that_is_not_one_of_keys_is_refused_with_the_place(text: str, said: str) -> None:
     with pytest.raises(KeyFileError, match="keys") as refused:
-        parse(text, "keys")
+        parse_key_file(text, "keys")
     assert said in str(refused.value)
 
 
@@ -84,13 +84,13 @@ def test_a_file_that_is_not_one_of_keys_is_refused_with_the_place(text: str, sai
 )
 def test_a_key_that_stands_where_it_should_not_is_not_repeated(text: str) -> None:
     with pytest.raises(KeyFileError) as refused:
-        parse(text, "keys")
+        parse_key_file(text, "keys")
     assert "secret" not in str(refused.value)
 
 
 def test_all_faults_of_a_file_are_told_at_once() -> None:
     with pytest.raises(KeyFileError) as refused:
-        parse("a predict x\nb nothing sha256:" + 64 * "0" + "\n", "keys")
+        parse_key_file("a predict x\nb nothing sha256:" + 64 * "0" + "\n", "keys")
     assert [fault.split(":")[0] for fault in refused.value.faults] == ["keys line 1", "keys line 2"]
 
 
@@ -106,12 +106,12 @@ def test_the_service_does_not_start_without_the_keys_it_was_told_of(
 
 
 def test_a_new_key_is_known_by_its_hash_alone() -> None:
-    secret, key = generate("shop", ("predict", "metrics"))
-    assert secret.startswith(api_keys.PREFIX)
+    secret, key = generate_key("shop", ("predict", "metrics"))
+    assert secret.startswith(api_keys.KEY_PREFIX)
     assert len(secret) > 40
     assert secret not in str(key)
-    assert parse(str(key), "keys") == [key]
-    assert generate("shop", ("predict",))[0] != secret
+    assert parse_key_file(str(key), "keys") == [key]
+    assert generate_key("shop", ("predict",))[0] != secret
 
 
 # --- checking
@@ -120,10 +120,10 @@ def test_a_new_key_is_known_by_its_hash_alone() -> None:
 def test_a_key_is_good_for_its_scopes_and_no_others(file: Path) -> None:
     keys = ApiKeys(file)
     for scope in api_keys.SCOPES:
-        keys.check(f"Bearer {KEY_OF[scope]}", scope)
+        keys.require_scope(f"Bearer {KEY_OF[scope]}", scope)
         for other in set(api_keys.SCOPES) - {scope}:
             with pytest.raises(AccessDeniedError) as refused:
-                keys.check(f"Bearer {KEY_OF[scope]}", other)
+                keys.require_scope(f"Bearer {KEY_OF[scope]}", other)
             assert (refused.value.status, refused.value.code) == (403, "forbidden")
             assert refused.value.fault.fix == f"send one that has it; serve keygen NAME --scope {other} makes one"
             assert f'scope="{other}"' in refused.value.challenge
@@ -140,23 +140,23 @@ def test_a_key_is_good_for_its_scopes_and_no_others(file: Path) -> None:
 def test_whatever_is_not_a_key_is_not_known(file: Path, authorization: str | None) -> None:
     keys = ApiKeys(file)
     with pytest.raises(AccessDeniedError) as refused:
-        keys.check(authorization, "predict")
+        keys.require_scope(authorization, "predict")
     assert (refused.value.status, refused.value.code) == (401, "unauthorized")
     assert refused.value.challenge.startswith("Bearer realm=")
 
 
 @pytest.mark.parametrize("authorization", ["Bearer fp_predict", "bearer fp_predict", "BEARER  fp_predict "])
 def test_the_word_bearer_may_be_written_in_any_case(file: Path, authorization: str) -> None:
-    ApiKeys(file).check(authorization, "predict")
+    ApiKeys(file).require_scope(authorization, "predict")
 
 
 def test_keys_of_several_scopes_and_a_name_with_two_keys(file: Path) -> None:
     file.write_text(line("shop", "predict,metrics", "old") + line("shop", "predict", "new"))
     keys = ApiKeys(file)
-    keys.check("Bearer old", "metrics")
-    keys.check("Bearer new", "predict")
+    keys.require_scope("Bearer old", "metrics")
+    keys.require_scope("Bearer new", "predict")
     with pytest.raises(AccessDeniedError):
-        keys.check("Bearer new", "metrics")
+        keys.require_scope("Bearer new", "metrics")
 
 
 def comparisons(check: Callable[[], None], monkeypatch: pytest.MonkeyPatch) -> int:
@@ -178,17 +178,17 @@ def test_every_key_is_compared_in_constant_time_whichever_it_is(file: Path, monk
     file.write_text("".join(line(f"caller-{n}", "predict", f"key-{n}") for n in range(20)))
     keys = ApiKeys(file)
     for secret in ("key-0", "key-19", "nobody's"):
-        assert comparisons(lambda secret=secret: keys.check(f"Bearer {secret}", "predict"), monkeypatch) == 20
+        assert comparisons(lambda secret=secret: keys.require_scope(f"Bearer {secret}", "predict"), monkeypatch) == 20
 
     class Hasty(ApiKeys):
         """What a check without this defence would do: stop at the first key that fits."""
 
-        def check(self, authorization: str | None, scope: str) -> None:
+        def require_scope(self, authorization: str | None, scope: str) -> None:
             digest = hashlib.sha256(str(authorization).removeprefix("Bearer ").encode()).digest()
-            next(known for known, _ in self._granted if api_keys.hmac.compare_digest(known, digest))
+            next(known for known, _ in self._digests if api_keys.hmac.compare_digest(known, digest))
 
     hasty = Hasty(file)
-    assert comparisons(lambda: hasty.check("Bearer key-0", "predict"), monkeypatch) == 1
+    assert comparisons(lambda: hasty.require_scope("Bearer key-0", "predict"), monkeypatch) == 1
 
 
 # --- the file changes
@@ -198,11 +198,11 @@ def test_keys_are_swapped_when_the_file_changes(file: Path) -> None:
     clock = Clock()
     keys = ApiKeys(file, clock)
     file.write_text(line("new", "predict", "fp_new"))
-    keys.check("Bearer fp_predict", "predict")  # looked at once a second
-    clock.now += api_keys.LOOK_SECONDS
-    keys.check("Bearer fp_new", "predict")
+    keys.require_scope("Bearer fp_predict", "predict")  # looked at once a second
+    clock.now += api_keys.RELOAD_CHECK_SECONDS
+    keys.require_scope("Bearer fp_new", "predict")
     with pytest.raises(AccessDeniedError):
-        keys.check("Bearer fp_predict", "predict")
+        keys.require_scope("Bearer fp_predict", "predict")
 
 
 def test_a_link_that_is_turned_to_another_file_is_followed(file: Path, tmp_path: Path) -> None:
@@ -214,8 +214,8 @@ def test_a_link_that_is_turned_to_another_file_is_followed(file: Path, tmp_path:
     other.write_text(line("new", "predict", "fp_new"))
     (tmp_path / "turned").symlink_to(other)
     (tmp_path / "turned").replace(link)
-    clock.now += api_keys.LOOK_SECONDS
-    keys.check("Bearer fp_new", "predict")
+    clock.now += api_keys.RELOAD_CHECK_SECONDS
+    keys.require_scope("Bearer fp_new", "predict")
 
 
 @pytest.mark.parametrize("damage", ["broken", "empty", "gone"])
@@ -453,16 +453,16 @@ def test_keygen_prints_a_key_and_files_its_hash(tmp_path: Path) -> None:
         secrets.append(done.stdout.strip())
     assert all(secret not in path.read_text() for secret in secrets)
     keys = ApiKeys(path)
-    keys.check(f"Bearer {secrets[0]}", "predict")
-    keys.check(f"Bearer {secrets[1]}", "metrics")
-    keys.check(f"Bearer {secrets[2]}", "admin")
+    keys.require_scope(f"Bearer {secrets[0]}", "predict")
+    keys.require_scope(f"Bearer {secrets[1]}", "metrics")
+    keys.require_scope(f"Bearer {secrets[2]}", "admin")
 
 
 def test_keygen_without_a_file_shows_the_line_for_one() -> None:
     done = CliRunner().invoke(main, ["keygen", "shop"], env={"SERVE_KEYS_FILE": ""})
     secret = done.stdout.strip()
     shown = done.stderr.split(":  ")[1]
-    (key,) = parse(shown, "keys")
+    (key,) = parse_key_file(shown, "keys")
     assert key == ApiKey("shop", ("predict",), hashlib.sha256(secret.encode()).digest())
 
 

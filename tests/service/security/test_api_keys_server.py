@@ -14,7 +14,7 @@ import pytest
 
 from model_store.client import Client, ServiceError
 from model_store.registry.store import open_store
-from service.security.api_keys import generate
+from service.security.api_keys import generate_key
 from tests.service.conftest import price
 from tests.service.server.test_server import ROOT, Server, free_port, until
 
@@ -28,7 +28,7 @@ class Guarded(Server):
 
     def __init__(self, store: Any, folder: Path, worker: str) -> None:
         self.file, self.second = folder / "keys", free_port()
-        made = {scope: generate(scope, (scope,)) for scope in ("predict", "metrics", "admin")}
+        made = {scope: generate_key(scope, (scope,)) for scope in ("predict", "metrics", "admin")}
         self.keys = {scope: secret for scope, (secret, _) in made.items()}
         self.file.write_text("".join(f"{key}\n" for _, key in made.values()))
         second = {"SERVE_ADMIN": "true", "SERVE_ADMIN_PORT": str(self.second)}
@@ -84,7 +84,7 @@ def test_every_worker_takes_new_keys_and_keeps_the_old_ones_when_the_file_breaks
         return {server.status("POST", "/models/price/predict", ROWS, key=key) for _ in range(12)}
 
     old = server.keys["predict"]
-    secret, key = generate("another", ("predict",))
+    secret, key = generate_key("another", ("predict",))
     server.file.write_text(f"{key}\n")
     until(lambda: statuses(secret) == {200} and statuses(old) == {401})
     server.file.write_text("not a file of keys\n")

@@ -16,7 +16,7 @@ from model_store.registry.store import Store
 from service.app import create_app
 from service.config import Settings
 from service.server import admission, blocking_executor, connection, event_worker, request_reader
-from service.server.gunicorn_app import Server
+from service.server.gunicorn_app import GunicornApplication
 from tests.service.conftest import price, with_golden
 from tests.service.server.test_event_worker import LAST_CHUNK, Loop, in_small_chunks, post
 
@@ -56,10 +56,11 @@ class Clock:
 def loop(store: Store, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Loop]:
     """The real application, with versions to load aside, in a loop that has little room."""
     for module, name, value in (
-        (admission, "MAX_HELD_BYTES", 6000), (admission, "MAX_UNREAD_BYTES", 20_000),
+        (admission, "MAX_INPUT_BYTES", 6000), (admission, "MAX_OUTPUT_BYTES", 20_000),
         (admission, "MAX_CONNECTIONS", 30),
-        (event_worker, "PIECE_BYTES", 300), (event_worker, "TURN_BYTES", 900), (request_reader, "CHUNKS", 3),
-        (blocking_executor, "MAX_REQUESTS", 5),
+        (event_worker, "READ_BYTES", 300), (event_worker, "LARGE_READ_BYTES", 900),
+        (request_reader, "CHUNKS_PER_READ", 3),
+        (blocking_executor, "MAX_PENDING_REQUESTS", 5),
     ):  # fmt: skip
         monkeypatch.setattr(module, name, value)
     for seed in range(3):
@@ -67,7 +68,7 @@ def loop(store: Store, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Itera
     cache = str(tmp_path / "cache")
     settings = Settings(store=str(store.root), cache_dir=cache, poll_seconds=0, max_extra_versions=1)
     app = create_app(settings)
-    it = Loop(Server(app, settings, [], lambda _: None), app)
+    it = Loop(GunicornApplication(app, settings, [], lambda _: None), app)
     it.listener.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 4096)  # the kernel takes no large answer whole
     yield it
     it.close()
@@ -98,15 +99,22 @@ def do_something(rng: random.Random, loop: Loop) -> None:
 def check(loop: Loop) -> None:
     of = loop.worker
     for each in of.connections:
-        waits = each.waiting is not None
-        places = [each in of.executor._waiting, *(other is each for queue in (of.queue, of.vital) for other in queue)]
+        waits = each.pending_request is not None
+        places = [
+            each in of.executor._pending,
+            *(other is each for queue in (of.queue, of.priority_queue) for other in queue),
+        ]
         assert sum(places) == waits
-        assert sum(other is each for queue in (of.readable, of.in_chunks) for other in queue) == bool(each.readable)
-        elsewhere = each in of.executor._waiting  # which has a bound of its own
-        assert each.held == (0 if elsewhere else each.incoming.held + (len(each.waiting.data) if waits else 0))
-        assert each.unread == len(each.outgoing)
-    assert of.admission.held == sum(each.held for each in of.connections)
-    assert of.admission.unread == sum(each.unread for each in of.connections)
+        assert sum(
+            other is each for queue in (of.readable_connections, of.chunked_connections) for other in queue
+        ) == bool(each.readable_since)
+        elsewhere = each in of.executor._pending  # which has a bound of its own
+        assert each.input_bytes == (
+            0 if elsewhere else each.reader.buffered_bytes + (len(each.pending_request.content) if waits else 0)
+        )
+        assert each.output_bytes == len(each.send_buffer)
+    assert of.admission.input_bytes == sum(each.input_bytes for each in of.connections)
+    assert of.admission.output_bytes == sum(each.output_bytes for each in of.connections)
     assert len(of.connections) <= admission.MAX_CONNECTIONS
 
 
@@ -119,17 +127,17 @@ def test_what_is_held_and_what_is_in_progress_adds_up_whatever_clients_do(
         do_something(rng, loop)
         if rng.random() < 0.05:
             clock.ahead += rng.choice([0.1, 0.3, 1.2, 3, 31])
-            loop.worker.expire(clock.now())
-        loop.worker.turn(0)
+            loop.worker.expire_connections(clock.now())
+        loop.worker.run_once(0)
         check(loop)
     for sock in loop.clients:
         sock.close()
     for _ in range(3):
         loop.turn(50)
         clock.ahead += 100
-        loop.worker.expire(clock.now())
+        loop.worker.expire_connections(clock.now())
     assert not loop.worker.connections
-    assert loop.worker.admission.held == loop.worker.admission.unread == 0
+    assert loop.worker.admission.input_bytes == loop.worker.admission.output_bytes == 0
     end = time.monotonic() + 20
     while "forward_pass_requests_in_progress 0.0" not in loop.app.recorder.metrics.counts.text():
         assert time.monotonic() < end  # the thread aside may still be at one that is given up

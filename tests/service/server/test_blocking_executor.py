@@ -21,7 +21,7 @@ from service.registry.registry import ModelRegistry
 from service.server import admission
 from service.server import blocking_executor as module
 from service.server import event_worker as worker_module
-from service.server.gunicorn_app import Server
+from service.server.gunicorn_app import GunicornApplication
 from tests.service.conftest import break_version, price, with_golden
 from tests.service.server.test_event_worker import App, Environ, Loop, error_of, post
 
@@ -69,7 +69,7 @@ def loop() -> Iterator[Loop]:
 
 def end(loop: Loop, gate: Gate) -> None:
     """Whoever still loads has nobody to tell."""
-    loop.worker.executor._wake = lambda: None
+    loop.worker.executor._wake_loop = lambda: None
     gate.open.set()
     loop.close()
 
@@ -96,7 +96,7 @@ def test_a_request_that_waits_for_a_load_is_answered_after_it_and_others_meanwhi
     found = waited(loop, waiting)
     assert found.startswith(b"HTTP/1.1 200")
     assert found.endswith(b"loaded")
-    assert loop.worker.admission.held == 0
+    assert loop.worker.admission.input_bytes == 0
 
 
 def test_what_follows_on_the_connection_is_answered_in_its_order(loop: Loop) -> None:
@@ -123,7 +123,9 @@ def test_who_was_closed_while_it_waited_is_not_answered_for(loop: Loop) -> None:
     assert loop.app.gate.reached.wait(20)
     loop.client(post("/load", b"2", b"X-Name: closed"))
     last = loop.client(post("/load", b"3", b"X-Name: last"))
-    loop.worker._close(next(c for c in loop.worker.connections if c.waiting and c.waiting.data == b"2"))
+    loop.worker._close(
+        next(c for c in loop.worker.connections if c.pending_request and c.pending_request.content == b"2")
+    )
     loop.app.gate.open.set()
     assert waited(loop, last).endswith(b"3")
     assert loop.app.gate.passed == ["first", "last"]
@@ -134,10 +136,10 @@ def test_a_load_that_takes_too_long_is_told_and_its_answer_goes_to_nobody(loop: 
     sock = loop.client(post(path, b"old"))
     assert loop.app.gate.reached.wait(20)
     (connection,) = loop.worker.connections
-    loop.worker.expire(connection.since + module.LOAD_SECONDS - 1)
-    assert connection.waiting is not None
-    connection.since -= module.LOAD_SECONDS
-    loop.worker.expire(time.monotonic())
+    loop.worker.expire_connections(connection.received_at + module.LOAD_TIMEOUT_SECONDS - 1)
+    assert connection.pending_request is not None
+    connection.received_at -= module.LOAD_TIMEOUT_SECONDS
+    loop.worker.expire_connections(time.monotonic())
     found = loop.take(sock)
     assert found.startswith(b"HTTP/1.1 503 ")
     assert b"Retry-After: 5\r\n" in found
@@ -151,9 +153,9 @@ def test_a_load_that_takes_too_long_is_told_and_its_answer_goes_to_nobody(loop: 
 
 
 def test_those_who_wait_are_bounded_and_take_no_room_of_others(loop: Loop, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(admission, "MAX_HELD_BYTES", 1000)
-    monkeypatch.setattr(module, "MAX_REQUESTS", 2)
-    monkeypatch.setattr(module, "MAX_BYTES", 1000)
+    monkeypatch.setattr(admission, "MAX_INPUT_BYTES", 1000)
+    monkeypatch.setattr(module, "MAX_PENDING_REQUESTS", 2)
+    monkeypatch.setattr(module, "MAX_PENDING_BYTES", 1000)
     waiting = [loop.client(post("/load", b"x" * 600))]
     assert error_of(loop.take(loop.client(post("/load", b"x" * 600)))) == (503, "loading")
     waiting.append(loop.client(post("/load", b"x" * 300)))
@@ -161,11 +163,11 @@ def test_those_who_wait_are_bounded_and_take_no_room_of_others(loop: Loop, monke
     assert loop.take(loop.client(post("/other", b"x" * 900))).endswith(b"x" * 900)
     loop.app.gate.open.set()
     assert all(waited(loop, sock).startswith(b"HTTP/1.1 200") for sock in waiting)
-    assert loop.worker.admission.held == 0
+    assert loop.worker.admission.input_bytes == 0
 
 
 def test_what_has_come_after_a_request_that_waits_counts_as_well(loop: Loop, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(module, "MAX_BYTES", 1000)
+    monkeypatch.setattr(module, "MAX_PENDING_BYTES", 1000)
     after = post("/other", b"x" * 600)
     first = loop.client(post("/load", b"loaded") + after)
     assert error_of(loop.take(loop.client(post("/load") + after[:-1]))) == (503, "loading")
@@ -192,7 +194,7 @@ def test_a_thread_that_crashes_is_replaced(loop: Loop, monkeypatch: pytest.Monke
         raise MemoryError
 
     with monkeypatch.context() as patch:
-        patch.setattr(loop.worker.gateway, "answer", crash)
+        patch.setattr(loop.worker.wsgi_bridge, "handle", crash)
         loop.client(post("/load"))
         assert crashed.wait(20)
         loop.worker.executor._thread.join(20)
@@ -216,7 +218,7 @@ def test_where_the_system_has_no_thread_to_load_in_whoever_asks_is_told_and_may_
     loop.app.gate.open.set()
     sock.sendall(post("/load", b"loaded"))
     assert waited(loop, sock).endswith(b"loaded")
-    assert loop.worker.admission.held == 0
+    assert loop.worker.admission.input_bytes == 0
 
 
 def test_a_request_whose_client_waits_no_longer_takes_no_memory(loop: Loop) -> None:
@@ -224,21 +226,23 @@ def test_a_request_whose_client_waits_no_longer_takes_no_memory(loop: Loop) -> N
     loop.client(post("/load", b"hangs"))
     assert loop.app.gate.reached.wait(20)
     loop.client(post("/load", b"x" * 900))
-    (connection,) = [c for c in loop.worker.connections if c.waiting and c.waiting.data == b"x" * 900]
-    arrived = connection.waiting
-    connection.since -= module.LOAD_SECONDS
-    loop.worker.expire(time.monotonic())
-    assert connection.waiting is None
-    assert arrived.data == b""
+    (connection,) = [
+        c for c in loop.worker.connections if c.pending_request and c.pending_request.content == b"x" * 900
+    ]
+    arrived = connection.pending_request
+    connection.received_at -= module.LOAD_TIMEOUT_SECONDS
+    loop.worker.expire_connections(time.monotonic())
+    assert connection.pending_request is None
+    assert arrived.content == b""
 
 
 def test_what_came_after_a_request_takes_no_memory_once_its_client_is_gone(loop: Loop) -> None:
     loop.client(post("/load", b"hangs"))
     assert loop.app.gate.reached.wait(20)
     loop.client(post("/load", b"x") + post("/other", b"x" * 900))
-    (connection,) = [c for c in loop.worker.connections if c.incoming.buffer]
+    (connection,) = [c for c in loop.worker.connections if c.reader.buffer]
     loop.worker._close(connection)
-    assert connection.incoming.held == 0
+    assert connection.reader.buffered_bytes == 0
 
 
 def test_draining_waits_for_a_load(loop: Loop, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -277,7 +281,7 @@ class Service:
 
         monkeypatch.setattr(loader, "_read", slow)
         monkeypatch.setattr(loader, "_clock", lambda: self.now)
-        self.loop = Loop(Server(app, settings, [], lambda _: None), app)
+        self.loop = Loop(GunicornApplication(app, settings, [], lambda _: None), app)
 
     def ask(self, path: str, body: bytes = GOOD, method: str = "POST") -> socket.socket:
         head = f"{method} {path} HTTP/1.1\r\nHost: h\r\nContent-Length: {len(body)}\r\n\r\n"
@@ -347,8 +351,8 @@ def test_a_request_that_is_given_up_is_counted_as_that_alone(service: Service) -
     asker = service.ask("/models/price/versions/2/predict")
     assert service.gate.reached.wait(20)
     (connection,) = service.loop.worker.connections
-    connection.since -= module.LOAD_SECONDS
-    service.loop.worker.expire(time.monotonic())
+    connection.received_at -= module.LOAD_TIMEOUT_SECONDS
+    service.loop.worker.expire_connections(time.monotonic())
     assert service.answer(asker)[0] == 503
     service.gate.open.set()
     assert service.says("/models/price/versions/3/predict")[0] == 200  # after it, since the thread is one

@@ -16,11 +16,11 @@ from gunicorn.config import Config
 from gunicorn.glogging import Logger
 from prometheus_client.parser import text_string_to_metric_families
 
-from service.http.responses import ANSWER_HEADERS
+from service.http.responses import RESPONSE_HEADERS
 from service.registry.batching_policy import BatchingPolicy
 from service.server import admission, request_reader
 from service.server import event_worker as module
-from service.server.connection import READ_SECONDS
+from service.server.connection import READ_TIMEOUT_SECONDS
 from service.server.event_worker import EventWorker
 from service.telemetry.metrics import Metrics
 from service.telemetry.request_record import RequestRecorder
@@ -48,17 +48,17 @@ class StandIn:
         self.passes: list[list[bytes]] = []
         self.on_note: Callable[[], Any] = lambda: None
 
-    def take(self, head: Any, data: bytes, client: str, arrived: float) -> Plain | None:
+    def try_parse(self, head: Any, data: bytes, client: str, arrived: float) -> Plain | None:
         return Plain(data) if head.path == "/plain" else None
 
-    def answer(self, together: list[Plain]) -> list[bytes | None]:
+    def respond(self, together: list[Plain]) -> list[bytes | None]:
         self.passes.append([plain.inputs[0] for plain in together])
         return [
             b"HTTP/1.1 200 OK\r\nContent-Length: %d\r\n\r\n%b" % (len(data), data) if data else None
             for data in self.passes[-1]
         ]
 
-    def note(self, together: list[Plain]) -> None:
+    def record_metrics(self, together: list[Plain]) -> None:
         self.on_note()
 
 
@@ -109,7 +109,7 @@ class Loop:
         self.worker.wsgi = application or self.app
         self.worker.PIPE = os.pipe()
         os.set_blocking(self.worker.PIPE[0], False)
-        self.worker.open()
+        self.worker.set_up()
         self.clients: list[socket.socket] = []
 
     def client(self, *pieces: bytes) -> socket.socket:
@@ -124,7 +124,7 @@ class Loop:
 
     def turn(self, times: int = 4) -> None:
         for _ in range(times):
-            self.worker.turn(0.002)
+            self.worker.run_once(0.002)
 
     def take(self, sock: socket.socket, *, most: int = 10_000) -> bytes:
         """What has come for a client, when the loop has turned until nothing more does."""
@@ -135,7 +135,7 @@ class Loop:
             try:
                 piece = sock.recv(1 << 20)
             except BlockingIOError:
-                if found and not self.worker.queue and not self.worker.vital:
+                if found and not self.worker.queue and not self.worker.priority_queue:
                     break
                 continue
             if not piece:
@@ -235,7 +235,7 @@ def test_a_large_answer_arrives_whole(loop: Loop) -> None:
 def test_a_request_that_does_not_arrive_is_cut_off_and_told(loop: Loop) -> None:
     sock = loop.client(b"POST / HTTP/1.1\r\n")
     silent = loop.client()
-    loop.worker.expire(time.monotonic() + READ_SECONDS + 1)
+    loop.worker.expire_connections(time.monotonic() + READ_TIMEOUT_SECONDS + 1)
     assert error_of(loop.take(sock)) == (408, "request_timeout")
     assert silent.recv(10) == b""
 
@@ -243,7 +243,7 @@ def test_a_request_that_does_not_arrive_is_cut_off_and_told(loop: Loop) -> None:
 def test_an_idle_connection_is_closed_after_its_time(loop: Loop) -> None:
     sock = loop.client(post("/one", b"1"))
     loop.take(sock)
-    loop.worker.expire(time.monotonic() + loop.worker.cfg.keepalive + 1)
+    loop.worker.expire_connections(time.monotonic() + loop.worker.cfg.keepalive + 1)
     assert sock.recv(10) == b""
 
 
@@ -252,14 +252,14 @@ def test_a_request_that_has_waited_too_long_is_shed_and_the_connection_kept(loop
     sock = loop.client()
     sock.sendall(post("/late"))
     (connection,) = loop.worker.connections
-    loop.worker.turn(0.1)
-    if connection.waiting is None:
+    loop.worker.run_once(0.1)
+    if connection.pending_request is None:
         assert loop.app.asked == ["/late"]  # it was answered within the same turn; make the next one wait
         loop.take(sock)
     loop.app.asked.clear()
-    connection.incoming.feed(post("/late"))
-    loop.worker._advance(connection, time.monotonic())
-    connection.since -= module.MAX_QUEUE_SECONDS + 1
+    connection.reader.feed(post("/late"))
+    loop.worker._parse_next_request(connection, time.monotonic())
+    connection.received_at -= module.MAX_QUEUE_SECONDS + 1
     found = loop.take(sock)
     assert error_of(found) == (503, "overloaded")
     assert b"Retry-After: 1\r\n" in found
@@ -280,7 +280,7 @@ def test_what_the_worker_answers_itself_is_observed_as_everything_else(loop: Loo
         late = loop.client()
         late.sendall(f"POST /late HTTP/1.1\r\nHost: x\r\nContent-Length: 9\r\n{head}\r\n".encode())
         loop.turn()
-        loop.worker.expire(time.monotonic() + READ_SECONDS + 1)
+        loop.worker.expire_connections(time.monotonic() + READ_TIMEOUT_SECONDS + 1)
         cut = loop.take(late)
     told = json.loads(refused.partition(b"\r\n\r\n")[2])["request_id"]
     assert f"X-Request-Id: {told}\r\n".encode() in refused
@@ -296,12 +296,12 @@ def test_what_the_worker_answers_itself_is_observed_as_everything_else(loop: Loo
 @pytest.mark.parametrize("path", ["/v1/models/m:predict", "/v2/models/m/infer"])
 def test_who_is_shed_or_cut_off_is_told_in_the_shape_of_the_protocol(loop: Loop, path: str) -> None:
     late, slow = loop.client(), loop.client(post(path, b"body")[:-1])
-    (connection,) = [c for c in loop.worker.connections if c.incoming.head is None]
-    connection.incoming.feed(post(path))
-    loop.worker._advance(connection, time.monotonic())
-    connection.since -= module.MAX_QUEUE_SECONDS + 1
+    (connection,) = [c for c in loop.worker.connections if c.reader.head is None]
+    connection.reader.feed(post(path))
+    loop.worker._parse_next_request(connection, time.monotonic())
+    connection.received_at -= module.MAX_QUEUE_SECONDS + 1
     shed = loop.take(late)
-    loop.worker.expire(time.monotonic() + READ_SECONDS + 1)
+    loop.worker.expire_connections(time.monotonic() + READ_TIMEOUT_SECONDS + 1)
     for answer, status in ((shed, b"503"), (loop.take(slow), b"408")):
         head, _, body = answer.partition(b"\r\n\r\n")
         assert head.split()[1] == status
@@ -316,8 +316,8 @@ def test_health_checks_pass_the_queue_and_are_never_shed(loop: Loop, path: str) 
     for sock, address in zip([*others, health], ["/a", "/b", "/c", path], strict=True):
         sock.sendall(post(address))
     for connection in list(loop.worker.connections):
-        loop.worker._read(connection, time.monotonic(), module.PIECE_BYTES)
-        connection.since -= module.MAX_QUEUE_SECONDS + 1
+        loop.worker._read_connection(connection, time.monotonic(), module.READ_BYTES)
+        connection.received_at -= module.MAX_QUEUE_SECONDS + 1
     loop.turn(8)
     assert loop.app.asked == [path]
     assert loop.app.refusals == {"overloaded": 3}
@@ -330,7 +330,7 @@ def test_a_flood_of_health_checks_keeps_nobody_waiting(loop: Loop, path: str) ->
     for sock in flood:
         sock.sendall(post(path) * 50)
     for connection in list(loop.worker.connections):
-        loop.worker._read(connection, time.monotonic(), module.PIECE_BYTES)
+        loop.worker._read_connection(connection, time.monotonic(), module.READ_BYTES)
     good.sendall(post("/a"))
     loop.turn(20)
     assert "/a" in loop.app.asked[:10]
@@ -339,46 +339,46 @@ def test_a_flood_of_health_checks_keeps_nobody_waiting(loop: Loop, path: str) ->
 
 
 def test_input_that_waits_is_bounded_for_all_connections_together(loop: Loop, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(admission, "MAX_HELD_BYTES", 2000)
+    monkeypatch.setattr(admission, "MAX_INPUT_BYTES", 2000)
     waiting = [loop.client(post("/x", b"x" * 900)[:-1]) for _ in range(2)]
     refused = loop.client(post("/x", b"x" * 900)[:-1])
     assert error_of(loop.take(refused)) == (503, "overloaded")
-    assert loop.worker.admission.held < 2000
+    assert loop.worker.admission.input_bytes < 2000
     waiting[0].sendall(b"x")
     assert loop.take(waiting[0]).endswith(b"x" * 900)
-    monkeypatch.setattr(admission, "MAX_HELD_BYTES", 0)
+    monkeypatch.setattr(admission, "MAX_INPUT_BYTES", 0)
     assert loop.take(loop.client(post("/x"))).startswith(b"HTTP/1.1 200")  # it has nothing to hold
 
 
 def test_whole_requests_that_wait_are_counted_too(loop: Loop, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(admission, "MAX_HELD_BYTES", 2000)
+    monkeypatch.setattr(admission, "MAX_INPUT_BYTES", 2000)
     clients = [loop.client() for _ in range(4)]
     for client in clients:
         client.sendall(post("/x", b"x" * 900))
     for connection in list(loop.worker.connections):
-        loop.worker._read(connection, time.monotonic(), module.PIECE_BYTES)
-    assert loop.worker.admission.held == 1800
+        loop.worker._read_connection(connection, time.monotonic(), module.READ_BYTES)
+    assert loop.worker.admission.input_bytes == 1800
     found = [loop.take(client).split()[1] for client in clients]
     assert sorted(found) == [b"200", b"200", b"503", b"503"]
-    assert loop.worker.admission.held == 0
+    assert loop.worker.admission.input_bytes == 0
 
 
 def test_heads_whose_bodies_are_on_their_way_are_counted_too(loop: Loop, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(admission, "MAX_HELD_BYTES", 2000)
+    monkeypatch.setattr(admission, "MAX_INPUT_BYTES", 2000)
     large = b"X: " + b"x" * 700
     waiting = loop.client(post("/x", b"x", large)[:-1])
     assert error_of(loop.take(loop.client(post("/x", b"x", large)[:-1]))) == (503, "overloaded")
     assert loop.take(loop.client(post("/x", b"", large))).startswith(b"HTTP/1.1 200")  # which waits for nothing
     waiting.sendall(b"y")
     assert loop.take(waiting).endswith(b"y")
-    assert loop.worker.admission.held == 0
+    assert loop.worker.admission.input_bytes == 0
 
 
 def test_who_holds_memory_by_being_slow_makes_room_for_others(loop: Loop, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(admission, "MAX_HELD_BYTES", 2000)
+    monkeypatch.setattr(admission, "MAX_INPUT_BYTES", 2000)
     slow = [loop.client(post("/x", b"x" * 900)[:-1]) for _ in range(2)]
     for connection in loop.worker.connections:
-        connection.deadline -= admission.SLOW_SECONDS + 1
+        connection.deadline -= admission.SLOW_CLIENT_SECONDS + 1
     good = loop.client(post("/x", b"x" * 900)[:-1])
     good.sendall(b"x")
     assert loop.take(good).endswith(b"x" * 900)
@@ -390,31 +390,31 @@ def test_who_holds_memory_by_being_slow_makes_room_for_others(loop: Loop, monkey
 def test_answers_that_nobody_takes_are_bounded_for_all_connections_together(
     loop: Loop, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(admission, "MAX_HELD_BYTES", 1000)
+    monkeypatch.setattr(admission, "MAX_INPUT_BYTES", 1000)
     loop.client(post("/large"))
     taking = loop.client(post("/large", b"", b"Connection: close"))
     for connection in loop.worker.connections:
-        connection.moved -= admission.SLOW_SECONDS + 1
+        connection.last_sent_at -= admission.SLOW_CLIENT_SECONDS + 1
     came = 0
     while came < 2_000_000:
         came += len(taking.recv(1 << 20))
     loop.turn()
     assert len(loop.worker.connections) == 1  # the other is closed: it has taken nothing
     assert came + len(loop.take(taking)) > 5_000_000
-    assert loop.worker.admission.unread == 0
+    assert loop.worker.admission.output_bytes == 0
 
 
 def test_answers_that_are_taken_little_by_little_are_bounded_as_well(
     loop: Loop, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The oldest make room; one answer alone may be as large as it is."""
-    monkeypatch.setattr(admission, "MAX_HELD_BYTES", 1000)
+    monkeypatch.setattr(admission, "MAX_INPUT_BYTES", 1000)
     first, last = (loop.client(post("/large", b"", b"Connection: close")) for _ in range(2))
     assert len(loop.worker.connections) == 2
-    monkeypatch.setattr(admission, "MAX_UNREAD_BYTES", 1000)
+    monkeypatch.setattr(admission, "MAX_OUTPUT_BYTES", 1000)
     loop.turn(1)
     (connection,) = loop.worker.connections
-    assert connection.unread == loop.worker.admission.unread > 1000
+    assert connection.output_bytes == loop.worker.admission.output_bytes > 1000
     assert len(loop.take(last).partition(b"\r\n\r\n")[2]) == 5_000_000
     assert len(loop.take(first)) < 5_000_000
 
@@ -435,7 +435,7 @@ def test_a_request_that_is_refused_cannot_steer_the_terminal_that_shows_the_log(
 def test_one_connection_too_many_takes_the_place_of_the_most_overdue(
     loop: Loop,
 ) -> None:
-    loop.worker.admission.most = 3
+    loop.worker.admission.connection_limit = 3
     first = loop.client()
     for _ in range(2):
         loop.client()
@@ -486,7 +486,7 @@ def test_a_client_that_is_gone_leaves_nothing_behind(loop: Loop) -> None:
         sock.close()
     loop.turn(20)
     assert not loop.worker.connections
-    assert loop.worker.admission.held == 0
+    assert loop.worker.admission.input_bytes == 0
 
 
 def test_draining_answers_what_has_arrived_and_ends(loop: Loop, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -505,7 +505,10 @@ def test_draining_answers_what_has_arrived_and_ends(loop: Loop, monkeypatch: pyt
 def test_who_has_connected_when_the_draining_begins_is_answered(loop: Loop, monkeypatch: pytest.MonkeyPatch) -> None:
     """The kernel resets connections that nobody has accepted when their listening socket is closed."""
     monkeypatch.setattr(module, "LINGER_SECONDS", 0.1)
-    clients = [socket.create_connection(loop.listener.getsockname(), timeout=10) for _ in range(module.ACCEPTS + 2)]
+    clients = [
+        socket.create_connection(loop.listener.getsockname(), timeout=10)
+        for _ in range(module.MAX_ACCEPTS_PER_TURN + 2)
+    ]
     for client in clients:
         client.sendall(post("/x", b"in time"))
     loop.worker.drain()
@@ -560,9 +563,9 @@ def test_an_answer_that_cannot_be_counted_was_given_and_the_log_says_so(loop: Lo
 @pytest.fixture
 def small_pieces(monkeypatch: pytest.MonkeyPatch) -> None:
     """What is larger than a hundred bytes counts as large."""
-    monkeypatch.setattr(module, "PIECE_BYTES", 100)
-    monkeypatch.setattr(module, "TURN_BYTES", 200)
-    monkeypatch.setattr(request_reader, "CHUNKS", 2)
+    monkeypatch.setattr(module, "READ_BYTES", 100)
+    monkeypatch.setattr(module, "LARGE_READ_BYTES", 200)
+    monkeypatch.setattr(request_reader, "CHUNKS_PER_READ", 2)
 
 
 @pytest.mark.usefixtures("small_pieces")
@@ -571,11 +574,11 @@ def test_no_more_of_large_requests_is_read_than_a_turn_has_use_for(loop: Loop) -
     clients = waiting(loop, *[post(f"/{i}", b"x" * 500) for i in range(3)])
     loop.turn(3)
     assert loop.app.asked == ["/0"]
-    assert sum(len(connection.incoming.buffer) for connection in loop.worker.connections) <= 2 * module.TURN_BYTES
+    assert sum(len(connection.reader.buffer) for connection in loop.worker.connections) <= 2 * module.LARGE_READ_BYTES
     clients[0].sendall(post("/again", b"x" * 500))
     loop.turn(20)
     assert loop.app.asked == ["/0", "/1", "/2", "/again"]
-    assert loop.worker.admission.held == 0
+    assert loop.worker.admission.input_bytes == 0
 
 
 @pytest.mark.usefixtures("small_pieces")
@@ -589,7 +592,7 @@ def test_small_requests_wait_for_no_large_one_to_be_read(loop: Loop) -> None:
 def test_the_time_that_a_large_request_has_waited_to_be_read_counts(loop: Loop) -> None:
     _, second = waiting(loop, post("/0", b"x" * 250), post("/1", b"x" * 250))
     loop.turn(1)
-    loop.worker.readable[-1].readable -= module.MAX_QUEUE_SECONDS + 1
+    loop.worker.readable_connections[-1].readable_since -= module.MAX_QUEUE_SECONDS + 1
     assert error_of(loop.take(second)) == (503, "overloaded")
 
 
@@ -607,7 +610,7 @@ def test_a_body_of_small_chunks_is_read_while_others_are_answered(loop: Loop) ->
     waiting(loop, in_small_chunks("/chunks", 900) + LAST_CHUNK, post("/good"))
     loop.turn(1)
     assert loop.app.asked == ["/good"]
-    loop.turn(900 // request_reader.CHUNKS - 3)
+    loop.turn(900 // request_reader.CHUNKS_PER_READ - 3)
     assert loop.app.asked == ["/good"]
     loop.turn(4)
     assert loop.app.asked == ["/good", "/chunks"]
@@ -617,14 +620,14 @@ def test_bodies_of_small_chunks_are_read_in_turn(loop: Loop) -> None:
     """However many there are, a turn takes some of one."""
     several = [f"/{i}" for i in range(5)]
     waiting(loop, *[in_small_chunks(path, 900) + LAST_CHUNK for path in several])
-    loop.turn(5 * (900 // request_reader.CHUNKS) - 10)
+    loop.turn(5 * (900 // request_reader.CHUNKS_PER_READ) - 10)
     assert loop.app.asked == []
     loop.turn(12)
     assert sorted(loop.app.asked) == several
 
 
 def test_large_requests_wait_for_none_of_small_chunks(loop: Loop, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(module, "PIECE_BYTES", 500)
+    monkeypatch.setattr(module, "READ_BYTES", 500)
     waiting(loop, *[in_small_chunks(f"/{i}", 900) for i in range(9)], post("/large", b"x" * 900))
     loop.turn(2)
     assert loop.app.asked == ["/large"]
@@ -652,7 +655,7 @@ def test_a_request_that_comes_for_too_long_is_cut_off_however_fast_it_comes(loop
     (connection,) = loop.worker.connections
     connection.deadline = time.monotonic()
     loop.turn(2)
-    loop.worker.expire(time.monotonic())
+    loop.worker.expire_connections(time.monotonic())
     assert error_of(loop.take(sock)) == (408, "request_timeout")
 
 
@@ -660,9 +663,9 @@ def test_a_request_that_comes_for_too_long_is_cut_off_however_fast_it_comes(loop
 def test_what_could_be_read_in_time_is_not_late(loop: Loop) -> None:
     _, second = waiting(loop, post("/0", b"x" * 900), post("/1", b"x" * 900))
     loop.turn(1)
-    connection = loop.worker.readable[-1]
-    assert not connection.waiting
-    loop.worker.expire(connection.deadline + 1)
+    connection = loop.worker.readable_connections[-1]
+    assert not connection.pending_request
+    loop.worker.expire_connections(connection.deadline + 1)
     assert loop.take(second).endswith(b"x" * 900)
 
 
@@ -671,8 +674,8 @@ def test_who_sends_on_after_a_last_answer_is_closed_in_time(loop: Loop) -> None:
     waiting(loop, b"nonsense\r\n\r\n" + b"x" * 10_000)
     loop.turn(3)
     (connection,) = loop.worker.connections
-    assert connection.draining
-    loop.worker.expire(connection.deadline + 1)
+    assert connection.lingering
+    loop.worker.expire_connections(connection.deadline + 1)
     assert not loop.worker.connections
 
 
@@ -705,7 +708,7 @@ def test_a_head_that_no_address_can_have_is_refused_and_the_worker_goes_on(loop:
     assert loop.take(loop.client(post("/plain", b"1"))).endswith(b"1")
 
 
-@pytest.mark.parametrize("step", ["take", "answer"])
+@pytest.mark.parametrize("step", ["try_parse", "respond"])
 def test_what_fails_on_the_short_way_is_answered_by_the_application_and_told(
     loop: Loop, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture, step: str
 ) -> None:
@@ -723,7 +726,7 @@ def test_requests_sent_at_once_while_memory_is_short_are_shed_with_their_connect
     loop: Loop, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Each of them would else be shed within the call of the one before, deeper than Python goes."""
-    monkeypatch.setattr(admission, "MAX_HELD_BYTES", 1000)
+    monkeypatch.setattr(admission, "MAX_INPUT_BYTES", 1000)
     for _ in range(2):
         loop.client(post("/x", b"x" * 900)[:-1])
     found = loop.take(loop.client(post("/x") * 1000))
@@ -743,7 +746,7 @@ def test_head_is_refused_without_a_body_that_would_be_taken_for_the_next_answer(
 
 def test_a_refusal_says_what_every_answer_says(loop: Loop) -> None:
     found = loop.take(loop.client(b"nonsense\r\n\r\n"))
-    assert all(f"\r\n{name}: {value}\r\n".encode() in found for name, value in ANSWER_HEADERS.items())
+    assert all(f"\r\n{name}: {value}\r\n".encode() in found for name, value in RESPONSE_HEADERS.items())
 
 
 class Exhausted:
@@ -759,9 +762,9 @@ class Exhausted:
 def test_fewer_descriptors_than_connections_make_room_as_too_many_connections_do(
     loop: Loop, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    monkeypatch.setattr(admission, "SPARE", 2)
+    monkeypatch.setattr(admission, "RESERVED_DESCRIPTORS", 2)
     idle = [loop.client() for _ in range(4)]
-    loop.worker._accept(Exhausted())
+    loop.worker._accept_connections(Exhausted())
     assert [sock.recv(10) for sock in idle[:2]] == [b"", b""]
     assert len(loop.worker.connections) == 2
     assert "room for 2 connections, not 1000: Too many open files" in caplog.text
@@ -775,9 +778,9 @@ def test_a_shortage_of_the_system_closes_nobody_and_leaves_room_for_when_it_has_
     for _ in range(40):
         loop.client()
     for _ in range(10):
-        loop.worker._accept(Exhausted(code))
+        loop.worker._accept_connections(Exhausted(code))
     assert len(loop.worker.connections) == 40
-    assert loop.worker.admission.most == admission.MAX_CONNECTIONS
+    assert loop.worker.admission.connection_limit == admission.MAX_CONNECTIONS
 
 
 def test_draining_lets_an_answer_be_taken_to_its_end(loop: Loop, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -801,6 +804,6 @@ def test_a_request_that_began_before_the_answer_to_another_has_as_long_as_any(lo
     sock = loop.client()
     sock.sendall(post("/one", b"1") + post("/two", b"22")[:-1])
     assert loop.take(sock).endswith(b"1")
-    loop.worker.expire(time.monotonic() + loop.worker.cfg.keepalive + 1)
+    loop.worker.expire_connections(time.monotonic() + loop.worker.cfg.keepalive + 1)
     sock.sendall(b"2")
     assert loop.take(sock).endswith(b"22")

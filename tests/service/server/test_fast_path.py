@@ -18,7 +18,7 @@ from model_store.artifact.model import Model
 from model_store.nn import Linear, Sequential
 from model_store.registry.store import Store
 from model_store.schema.signature import NumberColumn, RegressionOutput, Signature
-from service.security.api_keys import generate
+from service.security.api_keys import generate_key
 from service.server import fast_path as module
 from service.server.fast_path import FastPath, ParsedPredict
 from service.server.request_reader import HeadCache
@@ -50,7 +50,7 @@ def fast_path_of(client: FlaskClient) -> FastPath:
 
 
 def take(fast_path: FastPath, data: bytes, path: str = "/models/price/predict", *lines: str) -> ParsedPredict | None:
-    return fast_path.take(head(path, *lines), data, "127.0.0.1", clock())
+    return fast_path.try_parse(head(path, *lines), data, "127.0.0.1", clock())
 
 
 def taken(fast_path: FastPath, data: bytes, path: str = "/models/price/predict", *lines: str) -> ParsedPredict:
@@ -86,7 +86,7 @@ def test_an_answer_is_that_of_flask_byte_for_byte(client: FlaskClient, asked: tu
     name, rows = asked
     path = f"/models/{name}/predict"
     fast_path = fast_path_of(client)
-    (answer,) = fast_path.answer([taken(fast_path, body(*rows), path)])
+    (answer,) = fast_path.respond([taken(fast_path, body(*rows), path)])
     by_flask = client.post(path, data=body(*rows))
     status, headers, content = split(answer)
     assert (status, content) == ("HTTP/1.1 200 OK", by_flask.data)
@@ -108,14 +108,14 @@ def test_every_address_of_a_prediction_is_taken(client: FlaskClient, store: Stor
         "/predict": body(*rows, model="price"),
         "/predict?": body(*rows, model="price", version=1),
     }.items():
-        (answer,) = fast_path.answer([taken(fast_path, data, path)])
+        (answer,) = fast_path.respond([taken(fast_path, data, path)])
         assert split(answer)[2] == client.post(path, data=data).data
 
 
 def test_requests_that_meet_get_the_answers_that_each_would_have_had_alone(fast_path: FastPath) -> None:
     requests = [[PRICES[0]], PRICES, [PRICES[2], PRICES[1]], [[0, 0]]]
-    alone = [split(fast_path.answer([taken(fast_path, body(*rows))])[0])[2] for rows in requests]
-    together = fast_path.answer([taken(fast_path, body(*rows)) for rows in requests])
+    alone = [split(fast_path.respond([taken(fast_path, body(*rows))])[0])[2] for rows in requests]
+    together = fast_path.respond([taken(fast_path, body(*rows)) for rows in requests])
     assert [split(answer)[2] for answer in together] == alone
 
 
@@ -129,10 +129,10 @@ def test_a_request_that_cannot_be_answered_leaves_the_others_theirs(store: Store
     )
     fast_path = fast_path_of(make_client(store))
     path = "/models/steep/predict"
-    answers = fast_path.answer([taken(fast_path, body([x]), path) for x in (1, 3e38, 2)])
+    answers = fast_path.respond([taken(fast_path, body([x]), path) for x in (1, 3e38, 2)])
     assert answers[1] is None
     for x, answer in zip((1, 2), (answers[0], answers[2]), strict=True):
-        assert split(answer)[2] == split(fast_path.answer([taken(fast_path, body([x]), path)])[0])[2]
+        assert split(answer)[2] == split(fast_path.respond([taken(fast_path, body([x]), path)])[0])[2]
 
 
 @pytest.mark.parametrize(
@@ -177,15 +177,15 @@ def test_a_body_with_a_fault_is_left_to_flask(client: FlaskClient, data: bytes) 
 
 def test_get_and_http_1_0_are_left_to_flask(fast_path: FastPath) -> None:
     for odd in (head(method="GET"), head(version="1.0")):
-        assert fast_path.take(odd, body(*PRICES), "127.0.0.1", clock()) is None
+        assert fast_path.try_parse(odd, body(*PRICES), "127.0.0.1", clock()) is None
 
 
 def test_a_request_is_counted_and_named_as_flask_does_it(client: FlaskClient) -> None:
     fast_path = fast_path_of(client)
     trace = "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01"
     asked = taken(fast_path, body(*PRICES), "/models/price/predict", "X-Request-Id: mine", f"traceparent: {trace}")
-    _, headers, _ = split(fast_path.answer([asked])[0])
-    fast_path.note([asked])
+    _, headers, _ = split(fast_path.respond([asked])[0])
+    fast_path.record_metrics([asked])
     assert headers["X-Request-Id"] == "mine"
     assert headers["traceparent"].split("-")[1] == trace.split("-")[1]
     assert re.fullmatch(r"(\w+;dur=[\d.]+(, )?){4}", headers["Server-Timing"])
@@ -219,14 +219,14 @@ def test_what_cannot_be_counted_keeps_nothing_else_from_it(
 
     monkeypatch.setattr(family, "at", once)
     together = [taken(fast_path, body(*PRICES)) for _ in range(3)]
-    fast_path.answer(together)
+    fast_path.respond(together)
     with pytest.raises(OSError, match="Too many open files"):
-        fast_path.note(together)
+        fast_path.record_metrics(together)
     figures = figures_of(client)
     assert "forward_pass_requests_in_progress 0.0" in figures
     assert f"{COUNTED}{3.0 if failing == 'pass' else 2.0}" in figures
-    fast_path.answer(together[:1])
-    fast_path.note(together[:1])
+    fast_path.respond(together[:1])
+    fast_path.record_metrics(together[:1])
     rows = 3.0 if failing == "pass" else 12.0  # what failed is not counted with the next pass
     assert f'forward_pass_batch_rows_sum{{model="price",version="1"}} {rows}' in figures_of(client)
 
@@ -246,8 +246,8 @@ def test_a_group_that_fails_at_one_of_its_answers_is_counted_by_whoever_answers_
     monkeypatch.setattr(module, "json_bytes", short_of_memory)
     together = [taken(fast_path, body(*PRICES)) for _ in range(2)]
     with pytest.raises(MemoryError):
-        fast_path.answer(together)
-    fast_path.note(together)
+        fast_path.respond(together)
+    fast_path.record_metrics(together)
     assert len(made) == 1
     figures = figures_of(client)
     assert COUNTED not in figures
@@ -265,13 +265,13 @@ def test_a_version_that_is_published_answers_the_next_request(client: FlaskClien
 
 
 def test_who_needs_a_key_needs_it_here_too(store: Store, make_client: MakeClient, tmp_path: Path) -> None:
-    made = {scope: generate(scope, (scope,)) for scope in ("predict", "metrics")}
+    made = {scope: generate_key(scope, (scope,)) for scope in ("predict", "metrics")}
     file = tmp_path / "keys"
     file.write_text("".join(f"{key}\n" for _, key in made.values()))
     client = make_client(store, keys_file=str(file))
     fast_path, path, data = fast_path_of(client), "/models/price/predict", body(*PRICES)
     good = head(path, f"Authorization: Bearer {made['predict'][0]}")
-    assert fast_path.take(good, data, "127.0.0.1", clock()) is not None
+    assert fast_path.try_parse(good, data, "127.0.0.1", clock()) is not None
     for lines in (
         [],
         ["Authorization: Bearer fp_nobody"],
@@ -280,5 +280,5 @@ def test_who_needs_a_key_needs_it_here_too(store: Store, make_client: MakeClient
     ):
         assert take(fast_path, data, path, *lines) is None
     file.write_text(f"{made['metrics'][1]}\n")
-    client.application.extensions["keys"].look()
-    assert fast_path.take(good, data, "127.0.0.1", clock()) is None  # the same head, whose key is good no more
+    client.application.extensions["keys"].reload_if_changed()
+    assert fast_path.try_parse(good, data, "127.0.0.1", clock()) is None  # the same head, whose key is good no more

@@ -10,7 +10,7 @@ import pytest
 from gunicorn.arbiter import Arbiter
 
 from service.config import Settings
-from service.server.gunicorn_app import DrainingArbiter, _forked, _started
+from service.server.gunicorn_app import DrainingArbiter, _post_fork, _post_worker_init
 from service.telemetry.metrics import Metrics
 from service.telemetry.request_record import RequestRecorder
 
@@ -63,10 +63,10 @@ def test_a_worker_told_to_end_before_it_can_listen_ends(early: signal.Signals) -
     registry = Catalog()
     signals: queue.SimpleQueue[int] = queue.SimpleQueue()
     worker = SimpleNamespace(alive=True, app=application(registry), notify=lambda: None)
-    _forked(SimpleNamespace(SIG_QUEUE=signals), worker)
+    _post_fork(SimpleNamespace(SIG_QUEUE=signals), worker)
     signals.put(early)
     try:
-        _started(Settings(), worker)
+        _post_worker_init(Settings(), worker)
     finally:
         signal.signal(signal.SIGINT, handled)
     assert worker.alive == registry.joined == (early == signal.SIGCHLD)

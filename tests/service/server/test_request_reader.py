@@ -12,13 +12,13 @@ from hypothesis import strategies as st
 
 from service.server import request_reader as module
 from service.server.request_reader import (
-    CHUNKS,
+    CHUNKS_PER_READ,
+    MAX_CACHED_HEAD_BYTES,
+    MAX_CACHED_HEADS,
     MAX_HEAD_BYTES,
-    MAX_KEPT_HEAD_BYTES,
-    MAX_KEPT_HEADS,
-    BrokenBodyError,
     HeadCache,
     HeadTooLargeError,
+    MalformedBodyError,
     RequestReader,
 )
 
@@ -61,7 +61,7 @@ def chunked(body: bytes, *sizes: int, path: str = "/predict") -> bytes:
 
 @pytest.fixture
 def few_chunks(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(module, "CHUNKS", 2)
+    monkeypatch.setattr(module, "CHUNKS_PER_READ", 2)
 
 
 @pytest.mark.usefixtures("few_chunks")
@@ -80,22 +80,22 @@ def test_requests_come_out_whole_and_in_order_wherever_their_bytes_are_cut(
         if start == end:
             continue
         arriving.feed(stream[start:end])
-        while (arrived := arriving.next()) is not None or arriving.more:
+        while (arrived := arriving.next_request()) is not None or arriving.has_more:
             if arrived is None:
                 continue
-            assert not arrived.last
+            assert not arrived.framing_lost
             found.append((arrived.head.path, arrived.body.read()))
     assert found == [(f"/{i}", body) for i, (body, _) in enumerate(requests)]
-    assert arriving.held == 0
+    assert arriving.buffered_bytes == 0
 
 
 def test_a_body_cut_short_comes_out_short_and_ends_the_connection() -> None:
     arriving = fed(sized(b"0123456789")[:-3])
-    assert arriving.next() is None
+    assert arriving.next_request() is None
     arriving.feed(b"")
-    arrived = arriving.next()
+    arrived = arriving.next_request()
     assert arrived is not None
-    assert arrived.last
+    assert arrived.framing_lost
     assert arrived.body.read() == b"0123456"
 
 
@@ -123,10 +123,10 @@ def test_a_body_cut_short_comes_out_short_and_ends_the_connection() -> None:
 )
 def test_a_chunked_body_that_is_not_well_formed_cannot_be_read_and_ends_the_connection(body: bytes) -> None:
     arriving = fed(head("Transfer-Encoding: chunked") + body, b"")
-    while (arrived := arriving.next()) is None:
-        assert arriving.more
-    assert arrived.last
-    with pytest.raises(BrokenBodyError):
+    while (arrived := arriving.next_request()) is None:
+        assert arriving.has_more
+    assert arrived.framing_lost
+    with pytest.raises(MalformedBodyError):
         arrived.body.read(10)
 
 
@@ -161,18 +161,18 @@ def test_a_chunked_body_that_is_not_well_formed_cannot_be_read_and_ends_the_conn
 )
 def test_heads_that_another_server_might_read_otherwise_are_refused(text: bytes) -> None:
     with pytest.raises(ParseException):
-        fed(text + b"0\r\n\r\nGET /smuggled HTTP/1.1\r\nHost: here\r\n\r\n").next()
+        fed(text + b"0\r\n\r\nGET /smuggled HTTP/1.1\r\nHost: here\r\n\r\n").next_request()
 
 
 def test_a_head_without_end_is_refused() -> None:
     with pytest.raises(HeadTooLargeError):
-        fed(b"GET / HTTP/1.1\r\n", b"X: " + b"y" * MAX_HEAD_BYTES).next()
+        fed(b"GET / HTTP/1.1\r\n", b"X: " + b"y" * MAX_HEAD_BYTES).next_request()
 
 
 def test_a_body_announced_too_large_is_handed_on_at_once_for_the_application_to_refuse() -> None:
-    arrived = fed(head(f"Content-Length: {MOST + 1}")).next()
+    arrived = fed(head(f"Content-Length: {MOST + 1}")).next_request()
     assert arrived is not None
-    assert arrived.last
+    assert arrived.framing_lost
     assert arrived.body.read() == b""
 
 
@@ -180,45 +180,45 @@ def test_a_chunked_body_that_grows_too_large_is_handed_on_once_it_is() -> None:
     arriving = fed(head("Transfer-Encoding: chunked"))
     for _ in range(MOST // 100):
         arriving.feed(b"64\r\n" + b"x" * 100 + b"\r\n")
-        assert arriving.next() is None
+        assert arriving.next_request() is None
     arriving.feed(b"64\r\n" + b"x" * 100 + b"\r\n")
-    arrived = arriving.next()
+    arrived = arriving.next_request()
     assert arrived is not None
-    assert arrived.last
+    assert arrived.framing_lost
     assert len(arrived.body.read()) > MOST
 
 
 def test_a_body_of_small_chunks_comes_out_after_as_many_looks_as_their_number_asks_for() -> None:
-    body = b"x" * (5 * CHUNKS)
+    body = b"x" * (5 * CHUNKS_PER_READ)
     arriving, looks = fed(chunked(body, *[1] * len(body)) + head()), 1
-    while (arrived := arriving.next()) is None:
-        assert arriving.more
+    while (arrived := arriving.next_request()) is None:
+        assert arriving.has_more
         looks += 1
-    assert not arriving.more
+    assert not arriving.has_more
     assert looks == 6
     assert arrived.body.read() == body
-    assert arriving.next() is not None
+    assert arriving.next_request() is not None
 
 
 def test_leave_to_send_a_body_is_wanted_once() -> None:
     arriving = fed(head("Content-Length: 2", "Expect: 100-continue"))
-    assert not arriving.wants_continue()
-    assert arriving.next() is None
-    assert arriving.wants_continue()
-    assert not arriving.wants_continue()
+    assert not arriving.take_continue_expectation()
+    assert arriving.next_request() is None
+    assert arriving.take_continue_expectation()
+    assert not arriving.take_continue_expectation()
     arriving.feed(b"{}")
-    arrived: Any = arriving.next()
+    arrived: Any = arriving.next_request()
     assert arrived.body.read() == b"{}"
 
 
 def test_a_head_whose_body_is_on_its_way_is_held() -> None:
     text = head("Content-Length: 3", "X: " + "x" * 5000)
     arriving = fed(text, b"ab")
-    assert arriving.next() is None
-    assert arriving.held == 2 * len(text) + 2
+    assert arriving.next_request() is None
+    assert arriving.buffered_bytes == 2 * len(text) + 2
     arriving.feed(b"c")
-    assert arriving.next() is not None
-    assert arriving.held == 0
+    assert arriving.next_request() is not None
+    assert arriving.buffered_bytes == 0
 
 
 def test_a_head_that_comes_again_is_not_parsed_again() -> None:
@@ -247,8 +247,8 @@ def test_heads_of_chunks_and_of_clients_that_wait_for_leave_are_parsed_each_time
 
 def test_the_memory_for_heads_is_bounded() -> None:
     heads = HeadCache(Config())
-    for i in range(2 * MAX_KEPT_HEADS):
+    for i in range(2 * MAX_CACHED_HEADS):
         heads.parse(head(f"X-Request-Id: {i}"), ("127.0.0.1", 1), 1)
-    long = head("X: " + "x" * MAX_KEPT_HEAD_BYTES)
+    long = head("X: " + "x" * MAX_CACHED_HEAD_BYTES)
     assert heads.parse(long, ("127.0.0.1", 1), 1) is not heads.parse(long, ("127.0.0.1", 1), 1)
-    assert len(heads._kept) <= MAX_KEPT_HEADS
+    assert len(heads._cache) <= MAX_CACHED_HEADS

@@ -374,7 +374,7 @@ def test_stop_lets_a_request_under_way_end(own_server, how):
 
 LARGE_BODIES = """
 from pathlib import Path
-from service.server.gunicorn_app import return_large_memory
+from service.server.gunicorn_app import return_freed_memory
 
 def resident():
     return int(Path("/proc/self/statm").read_text().split()[1]) * 4096
