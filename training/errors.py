@@ -1,4 +1,4 @@
-"""What can go wrong in a training job, apart from the training itself: the job file, or the data it names."""
+"""Errors of a training job other than those of the training itself: faults of the job file and of the data."""
 
 from __future__ import annotations
 
@@ -9,10 +9,10 @@ from collections.abc import Sequence
 
 from model_store.errors import Fault
 
-SHOWN = 20  # faults of data; the rest are counted
+MAX_SHOWN_FAULTS = 20  # of data; further faults are only counted
 
 # What zipfile, gzip, struct and NumPy raise for a damaged file, or for what it claims.
-DAMAGED = (
+DAMAGED_FILE_ERRORS = (
     OSError,
     EOFError,
     ValueError,
@@ -27,37 +27,40 @@ DAMAGED = (
 
 
 class TrainingError(Exception):
-    """The base of this package's errors."""
+    """The base class of this package's errors."""
 
 
-class FaultyError(TrainingError):
-    """Something with faults, told all at once: where each is, what was expected and found, and how to mend it."""
+class FaultListError(TrainingError):
+    """An error that lists all faults of its source: their locations, what was expected and found, and a fix.
 
-    def __init__(self, subject: str, faults: Sequence[Fault], total: int | None = None) -> None:
-        self.subject = subject
+    `total` counts the faults that are not listed too.
+    """
+
+    def __init__(self, source: str, faults: Sequence[Fault], total: int | None = None) -> None:
+        self.source = source
         self.faults = list(faults)
         self.total = len(self.faults) if total is None else total
         super().__init__(str(self))
 
     def __str__(self) -> str:
         if self.total == 1:
-            return f"{self.subject}: {_line(self.faults[0])}"
-        lines = [f"{self.subject}: {self.total} faults"]
+            return f"{self.source}: {_line(self.faults[0])}"
+        lines = [f"{self.source}: {self.total} faults"]
         lines += [f"  {_line(fault)}" for fault in self.faults]
         if self.total > len(self.faults):
             lines.append(f"  and {self.total - len(self.faults)} more")
         return "\n".join(lines)
 
 
-class JobError(FaultyError):
-    """A job that cannot be run as it is written."""
+class JobError(FaultListError):
+    """A job file that is invalid or does not fit its data."""
 
 
-class DataError(FaultyError):
-    """Data that cannot be read, or from which the job's model cannot be trained. Keeps the first faults of many."""
+class DataError(FaultListError):
+    """Data that cannot be read or trained on. Lists the first `MAX_SHOWN_FAULTS` faults."""
 
-    def __init__(self, subject: str, faults: Sequence[Fault], total: int | None = None) -> None:
-        super().__init__(subject, faults[:SHOWN], len(faults) if total is None else total)
+    def __init__(self, source: str, faults: Sequence[Fault], total: int | None = None) -> None:
+        super().__init__(source, faults[:MAX_SHOWN_FAULTS], len(faults) if total is None else total)
 
 
 def _line(fault: Fault) -> str:

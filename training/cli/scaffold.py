@@ -13,7 +13,7 @@ from model_store.errors import Fault, did_you_mean
 from model_store.schema.columns import number_in
 from model_store.utils.atomic_write import replacing
 from model_store.utils.number_format import format_number
-from training.config.schema import NAME, TABLES
+from training.config.schema import NAME_PATTERN, TABLE_SUFFIXES
 from training.config.settings import DataSection
 from training.data import readers, type_inference
 from training.data.readers import Table
@@ -29,7 +29,7 @@ _STEPS = 4000  # about as many as a small table takes to be learned
 def draft(path: Path, target: str | None, job: Path, name: str | None = None) -> str:
     """The text of a job file to lie at `job`, for the table at `path`."""
     kind = path.suffix.lower()
-    if kind not in TABLES and path.is_file():
+    if kind not in TABLE_SUFFIXES and path.is_file():
         fix = "start from examples/digits.toml" if kind == ".npz" else "docs/jobs.md shows a whole job file"
         raise DataError(path.name, [Fault("", f"expected a .csv or .parquet file; found {kind or 'no ending'}", fix)])
     streamed = streams(DataSection(path=path.name), path.parent)
@@ -43,7 +43,7 @@ def draft(path: Path, target: str | None, job: Path, name: str | None = None) ->
         fix = did_you_mean(target, table.columns) or f"the columns are {', '.join(table.columns)}"
         raise DataError(path.name, [Fault("--target", f"there is no column '{target}'", fix)])
     model = name or _name(job.stem)
-    if not NAME.fullmatch(model):
+    if not NAME_PATTERN.fullmatch(model):
         raise JobError("--name", [Fault("", f"expected letters, digits, '.', '_' and '-'; found {model!r}")])
     text = _text(table, target, model, os.path.relpath(path, job.parent), streamed=streamed)
     prepare(from_dict(tomllib.loads(text), job.parent, path.name))  # what it finds wrong with the data is wrong now

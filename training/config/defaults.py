@@ -1,6 +1,6 @@
 """The keys of `[train]` that belong to one optimizer or schedule, and the optimizers' defaults.
 
-Both are those of the classes' constructors.
+Both are read from the constructors of the classes, so each default is written once.
 """
 
 from __future__ import annotations
@@ -12,24 +12,24 @@ from typing import Any
 from training.optim.lr_schedulers import SCHEDULES
 from training.optim.optimizers import OPTIMIZERS, AdamW
 
-_NOT_RECORDED = ("nesterov", "epsilon")  # unless the job sets them
+_NOT_RECORDED = ("nesterov", "epsilon")  # in the model's record, unless the job sets them
 
 
-def _parameters(kind: Callable[..., Any], shared: tuple[str, ...]) -> dict[str, Any]:
-    """The parameters of a class with their defaults, without those that all such classes `share`."""
-    found = inspect.signature(kind).parameters.values()
-    return {one.name: one.default for one in found if one.name not in shared}
+def _parameters(constructor: Callable[..., Any], excluded: tuple[str, ...]) -> dict[str, Any]:
+    """Return a constructor's parameters with their defaults, without the `excluded` ones."""
+    parameters = inspect.signature(constructor).parameters.values()
+    return {one.name: one.default for one in parameters if one.name not in excluded}
 
 
-# What each takes beside the learning rate, the weight decay and the clipping.
+# The keys of each optimizer in addition to the learning rate, the weight decay and gradient clipping.
 OPTIMIZER_KEYS: Mapping[str, tuple[str, ...]] = {
     name: tuple(_parameters(kind, ("module", "learning_rate", "options"))) for name, kind in OPTIMIZERS.items()
 }
 SCHEDULE_KEYS: Mapping[str, tuple[str, ...]] = {
     name: tuple(_parameters(kind, ("score",))) for name, kind in SCHEDULES.items()
 }
-# What a job gets that leaves them out, so that they can be read in the model's record.
-DEFAULTS: Mapping[str, Mapping[str, Any]] = {
+# Filled into a job's settings, so that the model's record shows them.
+OPTIMIZER_DEFAULTS: Mapping[str, Mapping[str, Any]] = {
     name: {
         **_parameters(kind, ("module", "options", *_NOT_RECORDED)),
         **({"weight_decay": AdamW.default_weight_decay} if kind is AdamW else {}),

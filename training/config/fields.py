@@ -1,4 +1,4 @@
-"""What the job file's schema is made of: fields that tell a fault by what was expected, found and how to mend it."""
+"""Building blocks of the job file's schema: fields and sections that report faults with a location and a fix."""
 
 from __future__ import annotations
 
@@ -10,10 +10,11 @@ from marshmallow import Schema, ValidationError, fields, post_load
 
 from model_store.errors import Fault, did_you_mean
 
-# What faults are made of -------------------------------------------------------------------------------------------
+# Helpers for faults --------------------------------------------------------------------------------------------------
 
 
-def faulty(problem: str, fix: str = "", key: str | None = None) -> ValidationError:
+def validation_error(problem: str, fix: str = "", key: str | None = None) -> ValidationError:
+    """Return marshmallow's error for one fault, of the section's `key` if given."""
     faults: list[Any] = [Fault("", problem, fix)]
     return ValidationError(faults if key is None else {key: faults})
 
@@ -22,19 +23,20 @@ def is_number(value: Any) -> bool:
     return isinstance(value, (int, float)) and not isinstance(value, bool)
 
 
-def whole(value: Any, low: int, high: int) -> bool:
+def is_integer_between(value: Any, low: int, high: int) -> bool:
     return isinstance(value, int) and not isinstance(value, bool) and low <= value <= high
 
 
-def named(names: Mapping[str, Any] | Sequence[str]) -> str:
+def quoted(names: Mapping[str, Any] | Sequence[str]) -> str:
     return ", ".join(f"'{name}'" for name in names)
 
 
 def one_of(names: Sequence[str]) -> str:
-    return f"one of {named(names)}" if len(names) > 1 else named(names)
+    return f"one of {quoted(names)}" if len(names) > 1 else quoted(names)
 
 
-def shown(value: Any) -> str:
+def format_value(value: Any) -> str:
+    """Return a value as a message shows it: at most 60 characters, booleans as in TOML."""
     text = repr(value) if not isinstance(value, bool) else str(value).lower()
     return text if len(text) <= 60 else text[:57] + "..."
 
@@ -42,43 +44,43 @@ def shown(value: Any) -> str:
 # Fields --------------------------------------------------------------------------------------------------------------
 
 
-class Setting(fields.Field[Any]):
-    """A value that `accept` takes, or a fault saying what was `expected`."""
+class CheckedField(fields.Field[Any]):
+    """A field whose value must satisfy `is_valid`; the fault of any other value says what was `expected`."""
 
-    def __init__(self, expected: str, accept: Callable[[Any], bool], *, required: bool = False) -> None:
+    def __init__(self, expected: str, is_valid: Callable[[Any], bool], *, required: bool = False) -> None:
         super().__init__(required=required, error_messages={"required": f"missing; expected {expected}"})
         self.expected = expected
-        self.accept = accept
+        self.is_valid = is_valid
 
     def _deserialize(self, value: Any, attr: str | None, data: Any, **_: Any) -> Any:
-        if not self.accept(value):
-            raise faulty(f"expected {self.expected}; found {shown(value)}", self.fix(value))
+        if not self.is_valid(value):
+            raise validation_error(f"expected {self.expected}, found {format_value(value)}", self.suggest_fix(value))
         return value
 
-    def fix(self, value: Any) -> str:
-        """How to mend a wrong value, if one can tell: by leaving its quotes out."""
+    def suggest_fix(self, value: Any) -> str:
+        """Suggest removing the quotes if the value is valid without them."""
         if not isinstance(value, str):
             return ""
         for kind in (int, float):
             try:
-                return f"write {value} without quotes" if self.accept(kind(value)) else ""
+                return f"write {value} without quotes" if self.is_valid(kind(value)) else ""
             except ValueError:
                 continue
         return ""
 
 
-class Choice(Setting):
-    """One of a few names."""
+class ChoiceField(CheckedField):
+    """A field whose value is one of a few names."""
 
     def __init__(self, names: Sequence[str], *, required: bool = False) -> None:
         super().__init__(one_of(names), lambda value: isinstance(value, str) and value in names, required=required)
         self.names = names
 
-    def fix(self, value: Any) -> str:
+    def suggest_fix(self, value: Any) -> str:
         return did_you_mean(value, self.names) if isinstance(value, str) else ""
 
 
-class Section(fields.Nested):
+class SectionField(fields.Nested):
     """A table of the job file."""
 
     def __init__(self, schema: type[Schema], *, required: bool = False) -> None:
@@ -86,44 +88,51 @@ class Section(fields.Nested):
         super().__init__(schema, required=required, error_messages={"required": message, "null": message})
 
 
-def text() -> Setting:
-    return Setting("a text", lambda value: isinstance(value, str))
+def text_field() -> CheckedField:
+    return CheckedField("text", lambda value: isinstance(value, str))
 
 
-def whole_number(low: int, high: int) -> Setting:
-    expected = f"a whole number of at least {low}" if high > 2**31 else f"a whole number from {low} to {high}"
-    return Setting(expected, lambda value: whole(value, low, high))
+def integer_field(low: int, high: int) -> CheckedField:
+    expected = f"an integer of at least {low}" if high > 2**31 else f"an integer from {low} to {high}"
+    return CheckedField(expected, lambda value: is_integer_between(value, low, high))
 
 
-def number(expected: str, accept: Callable[[float], bool]) -> Setting:
-    return Setting(expected, lambda value: is_number(value) and math.isfinite(value) and accept(value))
+def number_field(expected: str, is_valid: Callable[[float], bool]) -> CheckedField:
+    return CheckedField(expected, lambda value: is_number(value) and math.isfinite(value) and is_valid(value))
 
 
 # Sections ------------------------------------------------------------------------------------------------------------
 
 
-class Base(Schema):
-    """A section that turns into its dataclass."""
+class SectionSchema(Schema):
+    """The schema of a section, which loads into the dataclass `settings_class`.
 
-    section: ClassVar[type]
+    `renamed_keys` maps keys of earlier versions to their new names.
+    """
+
+    settings_class: ClassVar[type]
+    renamed_keys: ClassVar[Mapping[str, str]] = {}
 
     @post_load
     def _make(self, data: dict[str, Any], **_: Any) -> Any:
-        return self.section(**data)
+        return self.settings_class(**data)
 
     def handle_error(self, error: ValidationError, data: Any, **_: Any) -> None:
         """Turn marshmallow's messages for this section into faults."""
         messages: Any = error.messages
         for key, found in messages.items():
             if found == [self.error_messages["unknown"]]:
-                messages[key] = [Fault("", "unknown key", self.fix_unknown(key))]
+                messages[key] = [Fault("", "unknown key", self.suggest_key(key))]
             elif found == [self.error_messages["type"]]:
-                messages[key] = [Fault("", f"expected a table of keys; found {shown(data)}")]
+                messages[key] = [Fault("", f"expected a table of keys, found {format_value(data)}")]
 
-    def fix_unknown(self, key: str) -> str:
-        if elsewhere := [location for location, schema in SECTIONS.items() if key in schema._declared_fields]:
+    def suggest_key(self, key: str) -> str:
+        """Suggest a key or section for an unknown key."""
+        if key in self.renamed_keys:
+            return f"it is now called '{self.renamed_keys[key]}'"
+        if elsewhere := [name for name, schema in SECTION_SCHEMAS.items() if key in schema._declared_fields]:
             return f"it belongs in [{elsewhere[0]}]"
         return did_you_mean(key, self.fields) or f"known keys: {', '.join(self.fields)}"
 
 
-SECTIONS: dict[str, type[Base]] = {}  # of the job file, by name; job_schema.py fills it
+SECTION_SCHEMAS: dict[str, type[SectionSchema]] = {}  # of the job file, by name; filled by schema.py

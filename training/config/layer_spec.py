@@ -1,7 +1,7 @@
-"""The layers of a job file: how `[network] layers` writes them.
+"""The layers of a job file: which values `[network] layers` accepts.
 
-A number is a dense layer of that size, a text an activation or another layer without settings, a table a layer with
-settings: `{ conv = 16, kernel = 3 }`. Sizes of inputs follow from what comes before.
+A number is a dense layer of that size, a string is an activation or another layer without settings, and a table is a
+layer with settings: `{ conv = 16, kernel = 3 }`. Input sizes follow from the layer before.
 """
 
 from __future__ import annotations
@@ -13,9 +13,17 @@ from marshmallow import ValidationError, fields
 
 from model_store.errors import Fault, did_you_mean
 from model_store.nn import GELU, Identity, LeakyReLU, Module, ReLU, Sigmoid, Softmax, Tanh
-from training.config.fields import Setting, faulty, named, number, shown, whole, whole_number
+from training.config.fields import (
+    CheckedField,
+    format_value,
+    integer_field,
+    is_integer_between,
+    number_field,
+    quoted,
+    validation_error,
+)
 
-Layer = int | str | dict[str, Any]
+LayerSpec = int | str | dict[str, Any]
 
 ACTIVATIONS: dict[str, type[Module]] = {
     "tanh": Tanh,
@@ -25,69 +33,71 @@ ACTIVATIONS: dict[str, type[Module]] = {
     "gelu": GELU,
     "identity": Identity,
 }
-OUTPUTS = {**ACTIVATIONS, "softmax": Softmax}
-NAMES = [*ACTIVATIONS, "batch_norm", "layer_norm", "flatten"]
-# A table is the layer whose key it has; the other keys may be left out.
-TABLES: dict[str, dict[str, Setting]] = {
+OUTPUT_ACTIVATIONS = {**ACTIVATIONS, "softmax": Softmax}
+LAYER_NAMES = [*ACTIVATIONS, "batch_norm", "layer_norm", "flatten"]
+# The layer that a table describes is the key that it contains; its other keys are optional.
+LAYER_TABLES: dict[str, dict[str, CheckedField]] = {
     "conv": {
-        "conv": whole_number(1, 2**16),
-        "kernel": whole_number(1, 255),
-        "stride": whole_number(1, 255),
-        "padding": whole_number(0, 255),
+        "conv": integer_field(1, 2**16),
+        "kernel": integer_field(1, 255),
+        "stride": integer_field(1, 255),
+        "padding": integer_field(0, 255),
     },
-    "pool": {"pool": whole_number(1, 255), "stride": whole_number(1, 255)},
-    "dropout": {"dropout": number("a number from 0 to below 1", lambda rate: 0 <= rate < 1)},
+    "pool": {"pool": integer_field(1, 255), "stride": integer_field(1, 255)},
+    "dropout": {"dropout": number_field("a number from 0 to below 1", lambda rate: 0 <= rate < 1)},
 }
 _EXAMPLES = {"conv": "{ conv = 16, kernel = 3 }", "pool": "{ pool = 2 }", "dropout": "{ dropout = 0.5 }"}
+_MAX_LAYER_SIZE = 2**20
 
 
-class Layers(fields.Field[list[Layer]]):
-    """Hidden layers: sizes, names, and tables of a layer with settings."""
+class LayersField(fields.Field[list[LayerSpec]]):
+    """The hidden layers: sizes, names, and tables of layers with settings."""
 
-    def _deserialize(self, value: Any, attr: str | None, data: Any, **_: Any) -> list[Layer]:
+    def _deserialize(self, value: Any, attr: str | None, data: Any, **_: Any) -> list[LayerSpec]:
         if not isinstance(value, list):
-            raise faulty(f"expected a list such as [16, 'tanh']; found {shown(value)}")
-        if wrong := {str(i): found for i, layer in enumerate(value) if (found := _faults(layer))}:
-            raise ValidationError(wrong)
+            raise validation_error(f"expected a list such as [16, 'tanh'], found {format_value(value)}")
+        if faults := {str(i): found for i, layer in enumerate(value) if (found := _layer_faults(layer))}:
+            raise ValidationError(faults)
         return value
 
 
-_WIDEST = 2**20
-
-
-def _faults(layer: Any) -> Any:
-    """What is wrong with a layer: faults, or faults by key, or nothing."""
+def _layer_faults(layer: Any) -> Any:
+    """Return the faults of a layer: a list, for a table by key; empty if it is valid."""
     if isinstance(layer, dict):
         return _table_faults(layer)
-    if layer in NAMES if isinstance(layer, str) else whole(layer, 1, _WIDEST):
+    if layer in LAYER_NAMES if isinstance(layer, str) else is_integer_between(layer, 1, _MAX_LAYER_SIZE):
         return []
     fix = ""
     if isinstance(layer, str):
-        meant = layer if layer in TABLES else ""
-        fix = f"write {_EXAMPLES[meant]}" if meant else did_you_mean(layer, [*NAMES, *TABLES])
-    expected = f"a size from 1 to {_WIDEST}, one of {named(NAMES)}, or a table such as {_EXAMPLES['conv']}"
-    return [Fault("", f"expected {expected}; found {shown(layer)}", fix)]
+        fix = (
+            f"write {_EXAMPLES[layer]}" if layer in LAYER_TABLES else did_you_mean(layer, [*LAYER_NAMES, *LAYER_TABLES])
+        )
+    expected = (
+        f"a size from 1 to {_MAX_LAYER_SIZE}, one of {quoted(LAYER_NAMES)}, or a table such as {_EXAMPLES['conv']}"
+    )
+    return [Fault("", f"expected {expected}, found {format_value(layer)}", fix)]
 
 
 def _table_faults(table: dict[str, Any]) -> Any:
-    kinds = [kind for kind in TABLES if kind in table]
+    kinds = [kind for kind in LAYER_TABLES if kind in table]
     if len(kinds) != 1:
-        problem = f"expected one of the keys {named(TABLES)} in a table; found {named(table) or 'none'}"
-        fixes = [fix for key in table if (fix := did_you_mean(key, TABLES))]
+        problem = f"expected one of the keys {quoted(LAYER_TABLES)} in a table, found {quoted(table) or 'none'}"
+        fixes = [fix for key in table if (fix := did_you_mean(key, LAYER_TABLES))]
         return [Fault("", problem, fixes[0] if fixes and not kinds else f"such as {_EXAMPLES['conv']}")]
-    settings = TABLES[kinds[0]]
-    wrong: dict[str, Any] = {}
+    settings = LAYER_TABLES[kinds[0]]
+    faults: dict[str, Any] = {}
     for key, value in table.items():
         if key not in settings:
             fix = did_you_mean(key, settings) or f"known keys: {', '.join(settings)}"
-            wrong[key] = [Fault("", "unknown key", fix)]
+            faults[key] = [Fault("", "unknown key", fix)]
             continue
         try:
             settings[key].deserialize(value)
         except ValidationError as error:
-            wrong[key] = error.messages
-    return wrong
+            faults[key] = error.messages
+    return faults
 
 
-def needs_images(layers: Sequence[Layer]) -> bool:
+def needs_images(layers: Sequence[LayerSpec]) -> bool:
+    """Return True if a layer takes images: a convolution or a pool."""
     return any(isinstance(layer, dict) and ("conv" in layer or "pool" in layer) for layer in layers)

@@ -1,6 +1,6 @@
-"""The settings of a training job: what a job file says once it is validated, defaults filled in.
+"""The settings of a training job: a validated job file with its defaults filled in.
 
-What is None is inferred from the data.
+A value of None is inferred from the data.
 """
 
 from __future__ import annotations
@@ -8,7 +8,7 @@ from __future__ import annotations
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
-from training.config.defaults import DEFAULTS
+from training.config.defaults import OPTIMIZER_DEFAULTS
 
 
 @dataclass(frozen=True)
@@ -54,7 +54,7 @@ class EarlyStoppingSection:
 
 @dataclass(frozen=True)
 class ScheduleSection:
-    """A schedule and its own keys; `warm_up` goes with each."""
+    """A learning-rate schedule with its keys; `warm_up` applies to every schedule."""
 
     name: str
     warm_up: float | None = None
@@ -71,12 +71,12 @@ class ScheduleSection:
 
 @dataclass(frozen=True)
 class TrainSection:
-    """How the network learns; the optimizer's defaults are filled in where they are left out."""
+    """How the network is trained. Keys that are left out get the optimizer's defaults."""
 
     loss: str | None = None
     class_weights: str | dict[str, float] | None = None
     optimizer: str = "sgd"
-    learning_rate: float = None  # type: ignore[assignment]  # the optimizer's default is filled in
+    learning_rate: float = None  # type: ignore[assignment]  # __post_init__ fills in the optimizer's default
     momentum: float | None = None
     nesterov: bool | None = None
     beta1: float | None = None
@@ -94,7 +94,7 @@ class TrainSection:
     early_stopping: EarlyStoppingSection | None = None
 
     def __post_init__(self) -> None:
-        for key, value in DEFAULTS[self.optimizer].items():
+        for key, value in OPTIMIZER_DEFAULTS[self.optimizer].items():
             if getattr(self, key) is None:
                 object.__setattr__(self, key, value)
 
@@ -106,7 +106,7 @@ class PublishSection:
 
 @dataclass(frozen=True)
 class Settings:
-    """Everything a job file says."""
+    """All sections of a job file."""
 
     model: ModelSection
     data: DataSection
@@ -116,11 +116,13 @@ class Settings:
     publish: PublishSection = field(default_factory=PublishSection)
 
     def as_dict(self) -> dict[str, Any]:
-        """The sections as a job file would have them: without what is None."""
-        return {name: _set(section) for name, section in asdict(self).items()}
+        """Return the sections as in a job file, without values of None."""
+        return {name: _without_none(section) for name, section in asdict(self).items()}
 
 
-def _set(section: dict[str, Any]) -> dict[str, Any]:
+def _without_none(section: dict[str, Any]) -> dict[str, Any]:
     return {
-        key: _set(value) if isinstance(value, dict) else value for key, value in section.items() if value is not None
+        key: _without_none(value) if isinstance(value, dict) else value
+        for key, value in section.items()
+        if value is not None
     }

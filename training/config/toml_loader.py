@@ -1,4 +1,4 @@
-"""The job file as text: TOML, with the place of what is no TOML, and keys that a command sets."""
+"""The job file as text: read TOML with the location of syntax errors, and set keys from the command line."""
 
 from __future__ import annotations
 
@@ -10,56 +10,55 @@ from typing import Any
 from model_store.errors import Fault, did_you_mean
 from training.errors import JobError
 
-# Data that are given in place of the job file that names them.
-_NAMED = "write one that names it: [data] path = ..."
-_DATA = {
+# Data files that are given in place of a job file: what they are, and a fix.
+_WRITE_JOB = "write one that names it: [data] path = ..."
+_DATA_FILES = {
     ".csv": ("a table", "train init {path} --target COLUMN writes one for this table"),
-    ".parquet": ("a table", _NAMED),
-    ".npz": ("arrays", _NAMED),
+    ".parquet": ("a table", _WRITE_JOB),
+    ".npz": ("arrays", _WRITE_JOB),
 }
 
 
-def parse(path: Path) -> dict[str, Any]:
-    """What a job file says. JobError where it cannot be read or is no TOML."""
-    kind = path.suffix.lower()
-    if kind in _DATA and path.is_file():
-        problem, fix = _DATA[kind]
-        raise JobError(str(path), [Fault("", f"expected a job file in TOML, found {problem}", fix.format(path=path))])
+def read_toml(path: Path) -> dict[str, Any]:
+    """Read a job file. JobError if it cannot be read or is not TOML."""
+    suffix = path.suffix.lower()
+    if suffix in _DATA_FILES and path.is_file():
+        found, fix = _DATA_FILES[suffix]
+        raise JobError(str(path), [Fault("", f"expected a job file in TOML, found {found}", fix.format(path=path))])
     try:
         text = path.read_bytes().decode("utf-8")
         return tomllib.loads(text)
     except FileNotFoundError as error:
-        there = [entry.name for entry in path.parent.glob("*.toml")] if path.parent.is_dir() else []
-        raise JobError(str(path), [Fault("", "no such file", did_you_mean(path.name, there))]) from error
+        neighbours = [entry.name for entry in path.parent.glob("*.toml")] if path.parent.is_dir() else []
+        raise JobError(str(path), [Fault("", "no such file", did_you_mean(path.name, neighbours))]) from error
     except OSError as error:
         raise JobError(str(path), [Fault("", f"cannot be read: {error.strerror}")]) from error
     except UnicodeDecodeError as error:
         line = error.object[: error.start].count(b"\n") + 1
-        raise JobError(
-            str(path), [Fault(f"line {line}", "expected text in UTF-8", "save the file as UTF-8")]
-        ) from error
+        fault = Fault(f"line {line}", "expected text in UTF-8", "save the file as UTF-8")
+        raise JobError(str(path), [fault]) from error
     except tomllib.TOMLDecodeError as error:
         raise JobError(str(path), [_syntax_fault(str(error), text)]) from error
 
 
 def _syntax_fault(message: str, text: str) -> Fault:
-    """tomllib's message, the place first: "Invalid value (at line 3, column 5)", or "... (at end of document)"."""
+    """Turn tomllib's message into a fault: "Invalid value (at line 3, column 5)", or "... (at end of document)"."""
     if found := re.search(r" \(at line (\d+), column (\d+)\)$", message):
         line, column = found.groups()
     else:
         lines = text.split("\n")
         line, column = str(len(lines)), str(len(lines[-1]) + 1)
     problem = re.sub(r" \(at .*\)$", "", message)
-    return Fault(f"line {line}, column {column}", f"not TOML: {problem}", _syntax_mend(text.split("\n")[int(line) - 1]))
+    return Fault(f"line {line}, column {column}", f"not TOML: {problem}", _syntax_fix(text.split("\n")[int(line) - 1]))
 
 
-def _syntax_mend(line: str) -> str:
+def _syntax_fix(line: str) -> str:
     value = line.partition("=")[2].strip()
-    return "put texts in quotes" if re.match(r"[A-Za-z_./]", value) else ""
+    return "put quotes around text" if re.match(r"[A-Za-z_./]", value) else ""
 
 
 def set_key(content: dict[str, Any], location: str, value: Any) -> None:
-    """Set a key of what a job file says, by its place: `train.epochs`; None leaves it out."""
+    """Set a key of a job file's content by its location, such as `train.epochs`; None removes it."""
     *tables, key = location.split(".")
     for name in tables:
         inner = content.setdefault(name, {})

@@ -23,7 +23,7 @@ from numpy.typing import NDArray
 
 from model_store.errors import Fault, did_you_mean
 from model_store.schema.row_parser import MISSING
-from training.errors import DAMAGED, SHOWN, DataError
+from training.errors import DAMAGED_FILE_ERRORS, MAX_SHOWN_FAULTS, DataError
 
 _LONGEST_CELL = 2**24  # characters; the csv module's own limit of 131072 is small for a text
 
@@ -85,7 +85,7 @@ def read_csv(path: Path) -> Table:
     for line, row in rows:
         if fault := ragged(line, row, len(names)):
             total += 1
-            if len(faults) < SHOWN:
+            if len(faults) < MAX_SHOWN_FAULTS:
                 faults.append(fault)
             continue
         lines.append(line)
@@ -190,7 +190,7 @@ def read_npz(path: Path) -> Arrays:
     try:
         with opened(path) as file, np.load(file, allow_pickle=False) as archive:
             x, y = archive["x"], archive["y"]
-    except DAMAGED as error:
+    except DAMAGED_FILE_ERRORS as error:
         problem = f"not an .npz file that can be read: {error}"
         raise DataError(path.name, [Fault("", problem, "write it with numpy.savez(path, x=x, y=y)")]) from error
     return checked(Arrays(path.name, x, y))
@@ -215,7 +215,7 @@ def check_members(path: Path) -> None:
                             else "save y.astype(str), or of numbers y.astype(float)"
                         )
                         faults.append(Fault(key, "expected plain values; found Python objects", fix))
-    except DAMAGED as error:
+    except DAMAGED_FILE_ERRORS as error:
         with opened(path) as file:
             if file.read(6) == np.lib.format.MAGIC_PREFIX:
                 fault = Fault("", "expected an .npz file; found a single array", _savez("x"))
@@ -282,7 +282,7 @@ def damage_explained(name: str, fix: str) -> Iterator[None]:
     """DataError where what is read turns out to be damaged."""
     try:
         yield
-    except DAMAGED as error:
+    except DAMAGED_FILE_ERRORS as error:
         raise DataError(name, [Fault("", f"cannot be read: {first_line(error)}", fix)]) from error
 
 

@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from model_store.errors import Fault
 from model_store.schema.columns import number_in
 from training.data.readers import Table
-from training.errors import SHOWN, DataError
+from training.errors import MAX_SHOWN_FAULTS, DataError
 
 Kind = Literal["number", "category"]
 
@@ -47,7 +47,7 @@ def numbers(table: Table, column: str) -> NDArray[np.float64]:
         value = math.nan if cell is None else number_in(cell)
         if value is None:
             total += 1
-            if len(faults) < SHOWN:
+            if len(faults) < MAX_SHOWN_FAULTS:
                 problem = f"expected a finite number; found {_shown(cell)}"
                 fix = "mend the cell, or empty it if the value is missing"
                 faults.append(Fault(f"{table.noun} {table.lines[row]}, column {column}", problem, fix))

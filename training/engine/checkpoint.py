@@ -21,7 +21,7 @@ import numpy as np
 from model_store.errors import Fault
 from model_store.nn import Array
 from model_store.utils.atomic_write import remove_unfinished, replacing, sync_directory
-from training.errors import DAMAGED, FaultyError, TrainingError
+from training.errors import DAMAGED_FILE_ERRORS, FaultListError, TrainingError
 
 DEFAULT_INTERVAL_SECONDS = 60.0
 _IDENTITY = "identity"
@@ -41,7 +41,7 @@ class Stateful(Protocol):
         ...
 
 
-class CheckpointError(FaultyError):
+class CheckpointError(FaultListError):
     """A checkpoint that cannot be continued from, or one that would be lost."""
 
 
@@ -100,7 +100,7 @@ class Checkpoint:
             mine = name + "/"
             try:
                 part.load_state({key.removeprefix(mine): a for key, a in self._arrays.items() if key.startswith(mine)})
-            except (TypeError, *DAMAGED) as error:
+            except (TypeError, *DAMAGED_FILE_ERRORS) as error:
                 fault = Fault(name, f"expected what this version keeps; found {error}", "remove it to start anew")
                 raise CheckpointError(str(self.path), [fault]) from error
         self._arrays = {}
@@ -169,7 +169,7 @@ class Checkpoint:
             identity = json_from_array(arrays.pop(_IDENTITY))
         except FileNotFoundError:
             return {}
-        except (TypeError, *DAMAGED) as error:
+        except (TypeError, *DAMAGED_FILE_ERRORS) as error:
             if not resume:
                 self._owned = True  # of no use to anybody: the next checkpoint takes its place
                 return {}

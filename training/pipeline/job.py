@@ -198,7 +198,7 @@ def load(path: str | Path, overrides: Mapping[str, Any] | None = None) -> Job:
     JobError with every fault at once.
     """
     path = Path(path)
-    content = toml_loader.parse(path)
+    content = toml_loader.read_toml(path)
     for location, value in (overrides or {}).items():
         toml_loader.set_key(content, location, value)
     return from_dict(content, path.parent, str(path))

@@ -28,7 +28,7 @@ from model_store.nn import (
     Sequential,
 )
 from model_store.schema.signature import ArrayColumn, ClassificationOutput, RegressionOutput, Signature
-from training.config.layer_spec import ACTIVATIONS, OUTPUTS, Layer, needs_images
+from training.config.layer_spec import ACTIVATIONS, OUTPUT_ACTIVATIONS, LayerSpec, needs_images
 from training.config.settings import Settings
 from training.errors import JobError
 from training.losses import LOSSES, Loss
@@ -42,7 +42,7 @@ _CLASS_LOSSES = ("cross_entropy", "binary_cross_entropy")
 class NetworkSpec:
     """What is decided about a network before its first weight is drawn. `output` is None for no last activation."""
 
-    layers: Sequence[Layer]
+    layers: Sequence[LayerSpec]
     initializer: str | None
     dtype: str
     input_shape: tuple[int, ...]
@@ -55,7 +55,7 @@ class NetworkSpec:
     def network(self, rng: np.random.Generator) -> Sequential:
         """The network. `rng` draws the first weights, and while it trains what its dropout layers drop."""
         last = [] if self.output in (None, "identity") else [self.output]
-        plan: list[Layer] = [*self.layers, self.output_size, *last]
+        plan: list[LayerSpec] = [*self.layers, self.output_size, *last]
         return Sequential(
             modules(plan, self.input_shape, dtype=self.dtype, rng=rng, initializer=self.initializer, source=self.source)
         )
@@ -149,7 +149,7 @@ def _for_values(settings: Settings, source: str) -> tuple[str | None, str]:
 
 
 def modules(
-    layers: Sequence[Layer],
+    layers: Sequence[LayerSpec],
     input_shape: tuple[int, ...],
     *,
     dtype: str,
@@ -179,7 +179,7 @@ def modules(
     return made
 
 
-def _module(layer: Layer, shape: tuple[int, ...], rng: np.random.Generator, learned: dict[str, Any]) -> Module:
+def _module(layer: LayerSpec, shape: tuple[int, ...], rng: np.random.Generator, learned: dict[str, Any]) -> Module:
     if isinstance(layer, int):
         return Linear(shape[0], layer, **learned)
     if layer == "batch_norm":
@@ -187,7 +187,7 @@ def _module(layer: Layer, shape: tuple[int, ...], rng: np.random.Generator, lear
     if layer == "layer_norm":
         return LayerNorm(shape[-1], dtype=learned["dtype"])
     if isinstance(layer, str):
-        activation: Module = OUTPUTS[layer]()
+        activation: Module = OUTPUT_ACTIVATIONS[layer]()
         return activation
     if "dropout" in layer:
         return Dropout(layer["dropout"], rng=rng)
@@ -200,13 +200,13 @@ def _module(layer: Layer, shape: tuple[int, ...], rng: np.random.Generator, lear
     return Conv2D(shape, layer["conv"], **settings, **learned)
 
 
-def _initializer(followers: Sequence[Layer]) -> str:
+def _initializer(followers: Sequence[LayerSpec]) -> str:
     """By the first activation that follows before other weights do."""
     for layer in followers:
         if isinstance(layer, int) or (isinstance(layer, dict) and "conv" in layer):
             break
-        if isinstance(layer, str) and layer in OUTPUTS:
-            return "he_normal" if OUTPUTS[layer] in _RELU_FAMILY else "glorot_uniform"
+        if isinstance(layer, str) and layer in OUTPUT_ACTIVATIONS:
+            return "he_normal" if OUTPUT_ACTIVATIONS[layer] in _RELU_FAMILY else "glorot_uniform"
     return "glorot_uniform"
 
 

@@ -30,10 +30,10 @@ def faults(layers: Any) -> dict[str, str]:
         ({}, ".0", "found none (such as { conv = 16, kernel = 3 })"),
         ({"conv": 16, "pool": 2}, ".0", "expected one of the keys 'conv', 'pool', 'dropout' in a table"),
         ({"conv": 16, "kernal": 3}, ".0.kernal", "unknown key (did you mean 'kernel'?)"),
-        ({"conv": 0}, ".0.conv", "expected a whole number from 1 to 65536; found 0"),
+        ({"conv": 0}, ".0.conv", "expected an integer from 1 to 65536, found 0"),
         ({"conv": 8, "padding": "1"}, ".0.padding", "write 1 without quotes"),
         ({"pool": 2, "kernel": 3}, ".0.kernel", "known keys: pool, stride"),
-        ({"dropout": 1.0}, ".0.dropout", "expected a number from 0 to below 1; found 1.0"),
+        ({"dropout": 1.0}, ".0.dropout", "expected a number from 0 to below 1, found 1.0"),
         (None, ".0", "found None"),
     ],
 )

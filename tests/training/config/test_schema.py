@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 from click.testing import Result
 
-from training.config.schema import SECTIONS
+from training.config.schema import SECTION_SCHEMAS
 from training.config.settings import EarlyStoppingSection
 from training.config.train_schema import EarlyStoppingSchema, ScheduleSchema
 from training.errors import JobError
@@ -62,7 +62,7 @@ def test_all_faults_of_a_job_are_told_at_once_in_the_order_of_the_file() -> None
         "publsh",
     ]
     assert found["data.task"] == (
-        "expected one of 'classification', 'regression'; found 'classfication' (did you mean 'classification'?)"
+        "expected one of 'classification', 'regression', found 'classfication' (did you mean 'classification'?)"
     )
     assert "did you mean 'tanh'?" in found["network.layers.1"]
     assert found["train.learning_rat"] == "unknown key (did you mean 'learning_rate'?)"
@@ -75,18 +75,18 @@ def test_all_faults_of_a_job_are_told_at_once_in_the_order_of_the_file() -> None
     [
         ("model", "name", "a b", "expected a name of letters"),
         ("model", "name", "", "expected a name of letters"),
-        ("model", "description", 3, "expected a text; found 3"),
-        ("data", "target", [], "expected a column's name"),
-        ("data", "target", ["a", "a"], "'a' is there twice"),
-        ("data", "columns", "a", "expected a list of columns' names"),
+        ("model", "description", 3, "expected text, found 3"),
+        ("data", "target", [], "expected a column name"),
+        ("data", "target", ["a", "a"], "'a' is listed twice"),
+        ("data", "columns", "a", "expected a list of column names"),
         ("data", "columns", ["a", "t"], "'t' is the target"),
-        ("data", "columns", ["a", "a"], "'a' is there twice"),
+        ("data", "columns", ["a", "a"], "'a' is listed twice"),
         ("data", "kinds", "category", "expected a table"),
         ("data", "path", "d.xlsx", "expected a .csv, .parquet or .npz file"),
         ("data", "path", 3, "expected the path of a file"),
         ("data", "missing", "drop", "expected one of 'impute', 'refuse'"),
-        ("split", "test", 1.0, "expected a share"),
-        ("split", "test", -0.1, "expected a share"),
+        ("split", "test", 1.0, "expected a fraction"),
+        ("split", "test", -0.1, "expected a fraction"),
         ("split", "test", True, "found true"),
         ("split", "test", "0.1", "write 0.1 without quotes"),
         ("network", "layers", 16, "expected a list such as"),
@@ -95,7 +95,7 @@ def test_all_faults_of_a_job_are_told_at_once_in_the_order_of_the_file() -> None
         ("network", "initializer", "he", "expected one of"),
         ("train", "loss", "crossentropy", "did you mean 'cross_entropy'?"),
         ("train", "optimizer", "adan", "did you mean 'adam'?"),
-        ("train", "beta1", 0.9, "belongs to 'adam', 'adamw'; found the optimizer 'sgd' (leave it out)"),
+        ("train", "beta1", 0.9, "only for 'adam', 'adamw', found the optimizer 'sgd' (remove it)"),
         ("train", "nesterov", 1, "expected true or false"),
         ("train", "class_weights", "balance", "did you mean 'balanced'?"),
         ("train", "class_weights", {}, "a table such as"),
@@ -105,7 +105,7 @@ def test_all_faults_of_a_job_are_told_at_once_in_the_order_of_the_file() -> None
         ("train", "learning_rate", 0, "expected a number above 0"),
         ("train", "learning_rate", float("nan"), "expected a number above 0"),
         ("train", "momentum", 1, "from 0 to below 1"),
-        ("train", "epochs", 1.5, "expected a whole number"),
+        ("train", "epochs", 1.5, "expected an integer"),
         ("train", "epochs", 0, "of at least 1"),
         ("train", "batch_size", 0, "or 'all'"),
         ("train", "seed", -1, "of at least 0"),
@@ -132,11 +132,11 @@ def test_the_optimizer_decides_the_defaults() -> None:
 @pytest.mark.parametrize(
     ("train", "location", "expected"),
     [
-        ({"optimizer": "adam", "momentum": 0.5}, "train.momentum", "belongs to 'sgd', 'rmsprop'; found"),
+        ({"optimizer": "adam", "momentum": 0.5}, "train.momentum", "only for 'sgd', 'rmsprop', found"),
         ({"momentum": 0, "nesterov": True}, "train.nesterov", "expected a momentum above 0"),
         ({"schedule": "cosin"}, "train.schedule.name", "did you mean 'cosine'?"),
         ({"schedule": {}}, "train.schedule.name", "missing; expected one of"),
-        ({"schedule": {"name": "step", "rise": 0.3}}, "train.schedule.rise", "belongs to 'one_cycle'; found"),
+        ({"schedule": {"name": "step", "rise": 0.3}}, "train.schedule.rise", "only for 'one_cycle', found"),
         ({"schedule": {"name": "step", "epoch": 3}}, "train.schedule.epoch", "did you mean 'epochs'?"),
         ({"schedule": {"name": "plateau", "decay": 1}}, "train.schedule.decay", "above 0, below 1"),
         ({"schedule": {"name": "cosine", "warm_up": 0}}, "train.schedule.warm_up", "a number above 0"),
@@ -162,8 +162,8 @@ def test_a_schedules_name_is_enough() -> None:
     [
         ({}, "data.path", "missing"),
         ({"path": "a.csv"}, "data.target", "missing; expected the column to predict"),
-        ({"images": "i"}, "data.labels", "the IDX file that goes with 'images'"),
-        ({"labels": "i"}, "data.images", "the IDX file that goes with 'labels'"),
+        ({"images": "i"}, "data.labels", "the IDX file for 'images'"),
+        ({"labels": "i"}, "data.images", "the IDX file for 'labels'"),
         ({"path": "a.npz", "images": "i", "labels": "l"}, "data.path", "found both"),
         ({"path": "a.npz", "columns": ["a"]}, "data.columns", "only tables have named columns"),
         ({"images": "i", "labels": "l", "kinds": {"a": "number"}}, "data.kinds", "only tables"),
@@ -187,7 +187,7 @@ def test_missing_and_mistaken_sections_are_told(job: dict[str, Any]) -> None:
     ("text", "expected"),
     [
         ("[model]\nname = penguins\n", "line 2, column 8: not TOML"),
-        ("[model]\nname = penguins\n", "put texts in quotes"),
+        ("[model]\nname = penguins\n", "put quotes around text"),
         ("a = 1\na = 2\n", "line 2"),
         ('name = "x', "line 1, column 10"),
         (b"name = '\xff'\n", "line 1: expected text in UTF-8"),
@@ -211,7 +211,7 @@ def test_overrides_reach_any_key_and_are_validated(job_file: Path) -> None:
     assert job.settings.train.epochs == 7
     assert job.settings.data.kinds == {"colour": "category"}
     assert job.settings.publish.alias == "champion"
-    with pytest.raises(JobError, match=r"train.epochs: expected a whole number"):
+    with pytest.raises(JobError, match=r"train.epochs: expected an integer"):
         load(job_file, {"train.epochs": "many"})
     with pytest.raises(JobError, match="is not a section"):
         load(job_file, {"train.epochs.x": 1})
@@ -225,7 +225,7 @@ def test_an_override_can_leave_a_key_out(job_file: Path, train: Callable[..., Re
 
 def test_every_key_of_a_job_is_in_its_reference(examples: Path) -> None:
     reference = (examples.parent / "docs" / "jobs.md").read_text(encoding="utf-8")
-    for section, schema in SECTIONS.items():
+    for section, schema in SECTION_SCHEMAS.items():
         assert f"## `[{section}]`" in reference
         for key in schema().fields:
             assert f"`{key}`" in reference.split(f"## `[{section}]`")[1].split("\n## ")[0], f"{section}.{key}"

@@ -18,7 +18,7 @@ from training.config.settings import DataSection
 from training.data.readers import MISSING, fingerprint, read_csv, read_idx, read_npz
 from training.data.streaming.table_reader import open_source
 from training.engine.checkpoint import Checkpoint
-from training.errors import DataError, FaultyError
+from training.errors import DataError, FaultListError
 
 CELLS = st.text(st.characters(codec="utf-8"), max_size=8)
 
@@ -161,7 +161,7 @@ def test_a_damaged_archive_has_the_error_of_its_reader_and_no_other(tmp_path: Pa
     whole, rng = path.read_bytes(), random.Random(1)
     for _ in range(1000):
         path.write_bytes(damaged(rng, whole))
-        with suppress(FaultyError):
+        with suppress(FaultListError):
             if read == "memory":
                 read_npz(path)
             elif read == "stream":

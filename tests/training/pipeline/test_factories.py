@@ -12,7 +12,7 @@ import pytest
 from click.testing import Result
 
 from model_store.nn import Linear
-from training.config.defaults import DEFAULTS, OPTIMIZER_KEYS, SCHEDULE_KEYS
+from training.config.defaults import OPTIMIZER_DEFAULTS, OPTIMIZER_KEYS, SCHEDULE_KEYS
 from training.config.settings import ScheduleSection, TrainSection
 from training.errors import JobError
 from training.optim.lr_schedulers import SCHEDULES, OnPlateau, WarmUp
@@ -27,7 +27,7 @@ MODULE = Linear(2, 1)
 def test_the_keys_and_defaults_are_those_of_the_optimizer(name: str) -> None:
     parameters = inspect.signature(OPTIMIZERS[name]).parameters
     assert set(OPTIMIZER_KEYS[name]) == parameters.keys() - {"module", "learning_rate", "options"}
-    for key, value in DEFAULTS[name].items():
+    for key, value in OPTIMIZER_DEFAULTS[name].items():
         if key in parameters:
             assert value == parameters[key].default
 

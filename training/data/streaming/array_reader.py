@@ -20,7 +20,7 @@ from training.data import dataset, readers
 from training.data.readers import damage_explained, fingerprint, first_line
 from training.data.streaming import source
 from training.data.streaming.source import HEAD, Batch, Source, Texts
-from training.errors import DAMAGED, DataError
+from training.errors import DAMAGED_FILE_ERRORS, DataError
 
 
 @dataclass
@@ -109,6 +109,6 @@ def _npy(path: Path, key: str) -> Member:
             if fortran and len(shape) > 1:
                 raise ValueError("its columns lie one after the other: write numpy.ascontiguousarray of it")
             return Member(opened, file.tell(), dtype, shape)
-    except DAMAGED as error:
+    except DAMAGED_FILE_ERRORS as error:
         problem = f"cannot be read: {first_line(error)}"
         raise DataError(path.name, [Fault(key, problem, "write it with numpy.savez(path, x=x, y=y)")]) from error

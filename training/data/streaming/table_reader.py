@@ -26,7 +26,7 @@ from training.data.readers import Table, fingerprint, first_line
 from training.data.streaming import source
 from training.data.streaming.array_reader import open_arrays
 from training.data.streaming.source import HEAD, Batch, Source, Texts
-from training.errors import SHOWN, DataError
+from training.errors import MAX_SHOWN_FAULTS, DataError
 
 _INDEX = re.compile(r"__index_level_\d+__")  # what pandas calls the numbers of its rows in Parquet
 _MISSING = sorted("".join(word) for text in MISSING for word in product(*({c, c.upper()} for c in text)))
@@ -226,7 +226,7 @@ def _explained(path: Path, kinds: Mapping[str, str], error: Exception) -> DataEr
                 found = Fault(f"line {line}, column {wrong[0]}", f"expected a finite number; found {wrong[1]!r}", fix)
         if found is not None:
             total += 1
-            if len(faults) < SHOWN:
+            if len(faults) < MAX_SHOWN_FAULTS:
                 faults.append(found)
     if not faults:
         faults, total = [Fault("", f"cannot be read: {first_line(error)}", "")], 1
