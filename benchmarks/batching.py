@@ -33,7 +33,7 @@ ROUNDS, SECONDS = 3, 4
 APART = """
 import sys
 from service.registry.batching_policy import BatchingPolicy
-Pace.worth_joining = property(lambda pace: 1, lambda pace, rows: None)
+BatchingPolicy.target_batch_rows = property(lambda policy: 1, lambda policy, rows: None)
 from service.cli import main
 sys.argv[0] = "serve"
 main()

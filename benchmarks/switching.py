@@ -43,8 +43,8 @@ BODY = b'{"instances": [[1, 2]]}'
 REQUEST = b"POST /predict HTTP/1.1\r\nHost: here\r\nContent-Length: %d\r\n\r\n%s" % (len(BODY), BODY)
 BY_ITSELF = """
 from service.registry.switch_barrier import SwitchBarrier
-shared = Agreement.__init__
-Agreement.__init__ = lambda self, **_: shared(self)
+shared = SwitchBarrier.__init__
+SwitchBarrier.__init__ = lambda self, **_: shared(self)
 """
 SERVE = "from service.cli import main\nmain()"
 

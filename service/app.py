@@ -47,26 +47,26 @@ def create_app(settings: Settings | None = None, *, forks: bool = False) -> Flas
     """`forks`: workers will be forked from this process. They switch versions together, and a store that does not
     survive a fork is left to them."""
     settings = settings or Settings.from_environ(os.environ)
-    metrics = _metrics(settings)
+    metrics = _open_metrics(settings)
     recorder = RequestRecorder(metrics, settings.health_route)
     cache_dir = settings.cache_path(os.environ)
     store = open_store(settings.store, cache_dir)
-    keys = _keys(settings)
+    keys = _read_keys(settings)
     registry = ModelRegistry(
         store,
         cache_dir,
         metrics,
         max_instances=settings.max_instances,
         max_extra_versions=settings.max_extra_versions,
-        unloaded_models=UnloadedModels(metrics.counts.directory / "unloaded") if settings.admin else None,
-        vouch=signature_check(settings.trusted_keys, store),
+        unloaded_models=UnloadedModels(metrics.counters.directory / "unloaded") if settings.admin else None,
+        check_signature=signature_check(settings.trusted_keys, store),
         barrier=SwitchBarrier(shared=forks),
     )
     if store.objects.survives_fork or not forks:
         registry.refresh()
-    drift = DriftMonitor(metrics.counts)
-    for served in registry.snapshot.answering:
-        drift.watch(served)  # no request should wait for that
+    drift = DriftMonitor(metrics.counters)
+    for served in registry.snapshot.default_versions:
+        drift.window(served)  # no request should wait for that
     inference = InferenceRunner(metrics, drift)
 
     app = Flask(__name__)
@@ -97,18 +97,18 @@ def create_app(settings: Settings | None = None, *, forks: bool = False) -> Flas
             request_id=environ.get("HTTP_X_REQUEST_ID", ""),
             traceparent=environ.get("HTTP_TRACEPARENT", ""),
             client=request.remote_addr or "",
-            arrived=environ.get("forward_pass.arrived", 0.0),
+            arrived_at=environ.get("forward_pass.arrived", 0.0),
         )
-        registry.follow(settings.poll_seconds)  # a thread does not survive the fork that made this worker
-        _admit(keys, settings)
+        registry.start_sync(settings.poll_seconds)  # a thread does not survive the fork that made this worker
+        _authorize(keys, settings)
 
     @app.after_request
     def end(response: Response) -> Response:
         add_response_headers(response)
-        response.headers.extend(recorder.headers(g.request_record))
+        response.headers.extend(recorder.response_headers(g.request_record))
         asked = request.environ.get("forward_pass.request")
         if asked is not None and asked.abandoned:
-            recorder.forget()
+            recorder.discard()
         else:
             route = request.url_rule.rule if request.url_rule else "none"
             recorder.finish(g.request_record, route=route, status=response.status_code)
@@ -118,42 +118,42 @@ def create_app(settings: Settings | None = None, *, forks: bool = False) -> Flas
 
 
 # What a key needs to be good for; everything else is `predict`, an address that does not exist included.
-_SCOPES = {
+_ENDPOINT_SCOPES = {
     "health.exposition": "metrics",
     "open_inference.index": "admin",
     "open_inference.load": "admin",
     "open_inference.unload": "admin",
 }
 # Health is open: who asks for it every few seconds should need no secret.
-_OPEN = frozenset(
+_PUBLIC_ENDPOINTS = frozenset(
     {"health.root", "health.alive", "health.ready", "hosted.ping", "hosted.health", "open_inference.health"}
 )
 
 
-def _metrics(settings: Settings) -> Metrics:
+def _open_metrics(settings: Settings) -> Metrics:
     try:
-        if settings.counts_dir:
-            Path(settings.counts_dir).mkdir(parents=True, exist_ok=True)
-        return Metrics(settings.counts_dir)
+        if settings.metrics_dir:
+            Path(settings.metrics_dir).mkdir(parents=True, exist_ok=True)
+        return Metrics(settings.metrics_dir)
     except OSError as e:
         fault = (
-            f"PROMETHEUS_MULTIPROC_DIR: expected a directory to write to, found {settings.counts_dir!r}: {e.strerror}"
+            f"PROMETHEUS_MULTIPROC_DIR: expected a directory to write to, found {settings.metrics_dir!r}: {e.strerror}"
         )
         raise SettingsError([fault]) from e
 
 
-def _keys(settings: Settings) -> ApiKeys:
+def _read_keys(settings: Settings) -> ApiKeys:
     try:
         return ApiKeys(Path(settings.keys_file) if settings.keys_file else None)
     except KeyFileError as e:
         raise SettingsError([f"SERVE_KEYS_FILE: {fault}" for fault in e.faults]) from e
 
 
-def _admit(keys: ApiKeys, settings: Settings) -> None:
+def _authorize(keys: ApiKeys, settings: Settings) -> None:
     """Returns for a request that may be answered on this listener, to this caller."""
     endpoint = request.endpoint or ""
-    scope = _SCOPES.get(endpoint, "predict")
+    scope = _ENDPOINT_SCOPES.get(endpoint, "predict")
     if scope != "predict" and settings.admin_port and request.environ["SERVER_PORT"] != str(settings.admin_port):
         raise NotFound
-    if endpoint not in _OPEN:
+    if endpoint not in _PUBLIC_ENDPOINTS:
         keys.require_scope(request.environ.get("HTTP_AUTHORIZATION"), scope)

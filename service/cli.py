@@ -18,7 +18,7 @@ from flask import Flask
 from model_store.cli import common
 from model_store.cli.common import exit_codes, store_option, verbosity_option, version_option
 from service.app import create_app
-from service.config import Settings, SettingsError, unknown
+from service.config import Settings, SettingsError, unknown_variables
 from service.security.api_keys import SCOPES, KeyFileError, append_key, generate_key
 from service.server.gunicorn_app import GunicornApplication, bind_listener
 from service.telemetry.logging import log_to_stderr
@@ -52,16 +52,16 @@ def main(context: click.Context, store: str, host: str | None, port: int | None,
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))
     settings = Settings.from_environ(os.environ, store=store, host=host, port=port, workers=workers, log_level=level)
     log_to_stderr(settings.log_level, settings.log_format)
-    for fault in unknown(os.environ):
+    for fault in unknown_variables(os.environ):
         log.warning("%s", fault)
     _check_tracing(settings)
-    listeners = [_listener(settings.host, settings.port, "--host or --port")]
+    listeners = [_bind_listener(settings.host, settings.port, "--host or --port")]
     if settings.admin_port:
         admin = "SERVE_ADMIN_HOST or SERVE_ADMIN_PORT"
-        listeners.append(_listener(settings.admin_host, settings.admin_port, admin))
+        listeners.append(_bind_listener(settings.admin_host, settings.admin_port, admin))
     app = create_app(settings, forks=True)
     bound = [listener.detach() for listener in listeners]
-    GunicornApplication(app, settings, bound, lambda server: _tell(app, settings, server)).run()
+    GunicornApplication(app, settings, bound, lambda server: _print_startup(app, settings, server)).run()
 
 
 @main.command()
@@ -99,21 +99,21 @@ def keygen(name: str, scopes: tuple[str, ...], file: Path | None) -> None:
 
 
 def _check_tracing(settings: Settings) -> None:
-    if settings.otlp_endpoint and not _installed("opentelemetry.exporter.otlp.proto.http"):
+    if settings.otlp_endpoint and not _is_installed("opentelemetry.exporter.otlp.proto.http"):
         fix = "pip install 'forward-pass[otel]', or unset it"
         raise SettingsError(
             [f"OTEL_EXPORTER_OTLP_ENDPOINT: expected the extra otel installed, found it missing; {fix}"]
         )
 
 
-def _installed(module: str) -> bool:
+def _is_installed(module: str) -> bool:
     try:
         return find_spec(module) is not None
     except ModuleNotFoundError:  # what it would be a part of
         return False
 
 
-def _listener(host: str, port: int, choice: str) -> socket.socket:
+def _bind_listener(host: str, port: int, choice: str) -> socket.socket:
     try:
         return bind_listener(host, port)
     except OSError as e:
@@ -126,11 +126,11 @@ def _listener(host: str, port: int, choice: str) -> socket.socket:
         common.fail(f"cannot listen on {host}:{port}: {e.strerror or e}; {fix}", 2)
 
 
-def _tell(app: Flask, settings: Settings, server: Any) -> None:
+def _print_startup(app: Flask, settings: Settings, server: Any) -> None:
     """What a user wants to know once the service listens."""
     base, *more = map(_url, server.LISTENERS)
     snapshot = app.extensions["registry"].snapshot
-    models = ", ".join(f"{served.name}/{served.number}" for served in snapshot.answering)
+    models = ", ".join(f"{served.name}/{served.number}" for served in snapshot.default_versions)
     if models:
         found = f"Serving {models} from {settings.store}"
     elif "://" in settings.store:  # not for this process to look into: see `create_app`

@@ -23,11 +23,11 @@ from marshmallow import ValidationError
 
 from model_store.storage.artifact_cache import default_directory
 
-WORKERS = ("event", "gthread")
+WORKER_TYPES = ("event", "gthread")
 LOG_LEVELS = ("debug", "info", "warning", "error")
 LOG_FORMATS = ("text", "json")
 _PREFIX = "SERVE_"
-_SWITCH = {
+_BOOLEANS = {
     word: on for on, words in ((True, "true yes on 1 t y"), (False, "false no off 0 f n")) for word in words.split()
 }
 
@@ -43,18 +43,18 @@ class SettingsError(Exception):
 def _setting(
     variable: str,
     default: Any,
-    meaning: str,
+    description: str,
     *,
-    low: float | None = None,
-    high: float | None = None,
+    minimum: float | None = None,
+    maximum: float | None = None,
     choices: Sequence[str] = (),
     check: Callable[[str], None] | None = None,
 ) -> Any:
-    limits = {"low": low, "high": high, "choices": choices, "check": check}
-    return field(default=default, metadata={"variable": variable, "meaning": meaning, **limits})
+    limits = {"minimum": minimum, "maximum": maximum, "choices": choices, "check": check}
+    return field(default=default, metadata={"variable": variable, "description": description, **limits})
 
 
-def _proxies(text: str) -> None:
+def _check_proxies(text: str) -> None:
     """As gunicorn takes them, which would say what is wrong, but not where."""
     for proxy in filter(None, text.split(",")):
         try:
@@ -65,12 +65,12 @@ def _proxies(text: str) -> None:
             raise ValidationError(f"expected addresses or networks with commas between; found {found!r}") from None
 
 
-def _path(text: str) -> None:
+def _check_path(text: str) -> None:
     if not re.fullmatch(r"/[^\s<>?#]*", text):
         raise ValidationError(f"expected the path of an address, such as /route; found {text!r}")
 
 
-def cpus(cgroup: Path = Path("/sys/fs/cgroup")) -> int:
+def available_cpus(cgroup: Path = Path("/sys/fs/cgroup")) -> int:
     """Those that this process may use. The limit of a container is a share of their time, which the system counts in
     cgroups: of 64 processors it may see all and have the time of two."""
     allowed = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
@@ -87,43 +87,54 @@ class Settings:
 
     store: str = _setting("MODEL_STORE", "./models", "Address of the model store.")
     host: str = _setting("SERVE_HOST", "127.0.0.1", "Address to listen on; 0.0.0.0 is every one.")
-    port: int = _setting("SERVE_PORT", 8000, "Port to listen on; 0 takes a free one.", low=0, high=65535)
+    port: int = _setting("SERVE_PORT", 8000, "Port to listen on; 0 takes a free one.", minimum=0, maximum=65535)
     workers: int = _setting(
-        "SERVE_WORKERS", 0, "Worker processes; 0 is one a CPU that a container's limit leaves.", low=0, high=1024
+        "SERVE_WORKERS", 0, "Worker processes; 0 is one a CPU that a container's limit leaves.", minimum=0, maximum=1024
     )
-    worker: str = _setting(
-        "SERVE_WORKER", "event", "event, one loop for all connections; or gthread, gunicorn's threads.", choices=WORKERS
+    worker_type: str = _setting(
+        "SERVE_WORKER",
+        "event",
+        "event, one loop for all connections; or gthread, gunicorn's threads.",
+        choices=WORKER_TYPES,
     )
     threads: int = _setting(
-        "SERVE_THREADS", 4, "Threads, so requests at a time, of a gthread worker.", low=1, high=1024
+        "SERVE_THREADS", 4, "Threads, so requests at a time, of a gthread worker.", minimum=1, maximum=1024
     )
     max_body_bytes: int = _setting(
         "SERVE_MAX_BODY_BYTES",
         8 * 2**20,
         "Largest body of a request; JSON and CSV have a value for each 16 bytes of it at most.",
-        low=1,
+        minimum=1,
     )
-    max_instances: int = _setting("SERVE_MAX_INSTANCES", 10_000, "Most rows of a request.", low=1)
+    max_instances: int = _setting("SERVE_MAX_INSTANCES", 10_000, "Most rows of a request.", minimum=1)
     max_extra_versions: int = _setting(
-        "SERVE_MAX_EXTRA_VERSIONS", 4, "Versions kept in memory beside the default and the aliased ones.", low=1
+        "SERVE_MAX_EXTRA_VERSIONS", 4, "Versions kept in memory beside the default and the aliased ones.", minimum=1
     )
     poll_seconds: float = _setting(
-        "SERVE_POLL_SECONDS", 1.0, "How often the store is looked at for new versions; 0 is never.", low=0, high=86400
+        "SERVE_POLL_SECONDS",
+        1.0,
+        "How often the store is looked at for new versions; 0 is never.",
+        minimum=0,
+        maximum=86400,
     )
     timeout_seconds: int = _setting(
-        "SERVE_TIMEOUT_SECONDS", 30, "A worker that shows no life for so long is replaced.", low=1, high=86400
+        "SERVE_TIMEOUT_SECONDS", 30, "A worker that shows no life for so long is replaced.", minimum=1, maximum=86400
     )
     drain_seconds: int = _setting(
-        "SERVE_DRAIN_SECONDS", 25, "Time that requests under way have to end when the service stops.", low=0, high=86400
+        "SERVE_DRAIN_SECONDS",
+        25,
+        "Time that requests under way have to end when the service stops.",
+        minimum=0,
+        maximum=86400,
     )
     keepalive_seconds: int = _setting(
-        "SERVE_KEEPALIVE_SECONDS", 75, "How long an idle connection stays open.", low=0, high=86400
+        "SERVE_KEEPALIVE_SECONDS", 75, "How long an idle connection stays open.", minimum=0, maximum=86400
     )
     forwarded_allow_ips: str = _setting(
         "SERVE_FORWARDED_ALLOW_IPS",
         "127.0.0.1,::1",
         "Proxies whose X-Forwarded-Proto is believed.",
-        check=_proxies,
+        check=_check_proxies,
     )
     cache_dir: str = _setting(
         "SERVE_CACHE_DIR", "", "Where verified copies of artifacts are kept; empty is a place of the user's own."
@@ -139,8 +150,8 @@ class Settings:
         "SERVE_ADMIN_PORT",
         0,
         "Port of a second listener, the only one then that answers /metrics and /v2/repository; 0 is none.",
-        low=0,
-        high=65535,
+        minimum=0,
+        maximum=65535,
     )
     trusted_keys: str = _setting(
         "SERVE_TRUSTED_KEYS",
@@ -148,17 +159,17 @@ class Settings:
         "Files of public keys, with commas between; set, only what one of them signed is served.",
     )
     health_route: str = _setting(
-        "AIP_HEALTH_ROUTE", "", "One more address of `/ping`, which Vertex AI names.", check=_path
+        "AIP_HEALTH_ROUTE", "", "One more address of `/ping`, which Vertex AI names.", check=_check_path
     )
     predict_route: str = _setting(
-        "AIP_PREDICT_ROUTE", "", "One more address of `/invocations`, which Vertex AI names.", check=_path
+        "AIP_PREDICT_ROUTE", "", "One more address of `/invocations`, which Vertex AI names.", check=_check_path
     )
     otlp_endpoint: str = _setting(
         "OTEL_EXPORTER_OTLP_ENDPOINT",
         "",
         "Where spans are sent, by OTLP over HTTP: http://collector:4318. Needs the extra otel.",
     )
-    counts_dir: str = _setting(
+    metrics_dir: str = _setting(
         "PROMETHEUS_MULTIPROC_DIR", "", "Directory that /metrics is counted below; empty is one in memory."
     )
     log_level: str = _setting("SERVE_LOG_LEVEL", "info", f"One of {', '.join(LOG_LEVELS)}.", choices=LOG_LEVELS)
@@ -169,7 +180,7 @@ class Settings:
     @classmethod
     def from_environ(cls, environ: Mapping[str, str], **overrides: Any) -> Settings:
         """The environment's settings, then `overrides` that are not None. SettingsError with all faults."""
-        env = _Env({**environ, **_hosted(environ)})
+        env = _Env({**environ, **_platform_defaults(environ)})
         values = {setting.name: _read(env, setting) for setting in fields(cls)}
         try:
             env.seal()
@@ -189,7 +200,7 @@ class Settings:
 
     @property
     def worker_count(self) -> int:
-        return self.workers or cpus()
+        return self.workers or available_cpus()
 
     def cache_path(self, environ: Mapping[str, str]) -> Path:
         """Where the cache lives: SERVE_CACHE_DIR, else a place of the user's own."""
@@ -202,7 +213,7 @@ class Settings:
             raise SettingsError([fault]) from e
 
 
-def unknown(environ: Mapping[str, str]) -> list[str]:
+def unknown_variables(environ: Mapping[str, str]) -> list[str]:
     """Of each variable that looks as if it were one of ours, and is none, that it does nothing."""
     variables = [setting.metadata["variable"] for setting in fields(Settings)]
     ours, given = (
@@ -217,7 +228,7 @@ def unknown(environ: Mapping[str, str]) -> list[str]:
     return faults
 
 
-def _hosted(environ: Mapping[str, str]) -> dict[str, str]:
+def _platform_defaults(environ: Mapping[str, str]) -> dict[str, str]:
     """A hosted platform names the port of its containers itself, and asks from outside."""
     port = environ.get("AIP_HTTP_PORT") or environ.get("SAGEMAKER_BIND_TO_PORT")
     return {"SERVE_HOST": "0.0.0.0", "SERVE_PORT": port} if port else {}
@@ -246,23 +257,25 @@ def _read(env: _Env, setting: Any) -> Any:
         return env.switch(variable, default)
     if isinstance(default, str):
         return env.str(variable, default, validate=setting.metadata["check"])
-    return env.number(variable, default, kind=type(default), low=setting.metadata["low"], high=setting.metadata["high"])
+    return env.number(
+        variable, default, kind=type(default), minimum=setting.metadata["minimum"], maximum=setting.metadata["maximum"]
+    )
 
 
-def _number(text: str | float, *, kind: Any, low: float, high: float | None) -> float:
+def _number(text: str | float, *, kind: Any, minimum: float, maximum: float | None) -> float:
     try:
         number: float = kind(text)
-        fits = low <= number <= (math.inf if high is None else high) and math.isfinite(number)
+        fits = minimum <= number <= (math.inf if maximum is None else maximum) and math.isfinite(number)
     except (ValueError, OverflowError):
         fits = False
     if not fits:
-        bounds = f"{low} or more" if high is None else f"{low} to {high}"
+        bounds = f"{minimum} or more" if maximum is None else f"{minimum} to {maximum}"
         raise ValidationError(f"expected a {'whole ' if kind is int else ''}number, {bounds}; found {text!r}")
     return number
 
 
 def _switch(text: str | bool) -> bool:
-    found = _SWITCH.get(str(text).strip().lower())
+    found = _BOOLEANS.get(str(text).strip().lower())
     if found is None:
         raise ValidationError(f"expected true or false; found {text!r}")
     return found

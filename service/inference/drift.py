@@ -27,110 +27,113 @@ from model_store.artifact.model import Model
 from model_store.nn import Array
 from model_store.schema.columns import ArrayColumn, CategoryColumn, NumberColumn
 from model_store.schema.signature import Input
-from service.registry.registry import LoadedVersion
+from service.registry.loaded_version import LoadedVersion
 from service.telemetry.mmap_counters import MmapCounters
 from service.telemetry.request_record import clock
 
-SAMPLE = 256  # rows a second
-MOST_BYTES = 4 << 20  # of rows that are kept until they are looked at: large images are sampled less
-MEMORY = 10_000  # rows
-ENOUGH = 200  # rows; fewer say nothing: of n equal rows, chance alone makes an index of about (bins - 1) / n
-MOST_COLUMNS = 100
-MOST_CATEGORIES = 20  # the most frequent ones; the others share a bin
+MAX_SAMPLE_ROWS = 256  # rows a second
+MAX_SAMPLE_BYTES = 4 << 20  # of rows that are kept until they are looked at: large images are sampled less
+WINDOW_ROWS = 10_000  # rows
+MIN_ROWS = 200  # rows; fewer say nothing: of n equal rows, chance alone makes an index of about (bins - 1) / n
+MAX_COLUMNS = 100
+MAX_CATEGORIES = 20  # the most frequent ones; the others share a bin
 
 
 @dataclass(frozen=True)
-class Bins:
+class ColumnBins:
     """Those of one column: where it lies among the network's inputs, and training's rows in each bin."""
 
     name: str
     start: int
     stop: int
     expected: Array
-    ends: Array | None  # of numbers, scaled as the network meets them
-    slots: Array | None  # of categories: the bin of each
+    edges: Array | None  # of numbers, scaled as the network meets them
+    category_bins: Array | None  # of categories: the bin of each
 
     def count(self, inputs: Array) -> Array:
         """How many of the rows (n, features) fall into each bin."""
         rows = inputs[:, self.start : self.stop]
-        if self.slots is not None:
-            return np.bincount(self.slots, rows.sum(axis=0), len(self.expected))
+        if self.category_bins is not None:
+            return np.bincount(self.category_bins, rows.sum(axis=0), len(self.expected))
         values = rows[:, 0] if rows.shape[1] == 1 else rows.mean(axis=1, dtype=np.float64)
-        return np.bincount(np.searchsorted(self.ends, values), minlength=len(self.expected))  # type: ignore[arg-type]
+        return np.bincount(np.searchsorted(self.edges, values), minlength=len(self.expected))  # type: ignore[arg-type]
 
 
 class DriftWindow:
     """The recent rows of one version, in bins. The cells are this process's share of what all workers know."""
 
     def __init__(self, counts: MmapCounters, served: LoadedVersion) -> None:
-        self.bins = list(bins_of(served.model))
+        self.columns = list(column_bins(served.model))
         of = served.name, served.number
-        self.keys = [[json.dumps([*of, bins.name, i]) for i in range(len(bins.expected))] for bins in self.bins]
-        self._cells = cells = [counts.share(key) for keys in self.keys for key in keys]
-        self._recent = np.zeros(len(cells))
-        self._rows = 0.0
-        self._kept: list[Array] = []
+        self.keys = [[json.dumps([*of, bins.name, i]) for i in range(len(bins.expected))] for bins in self.columns]
+        self._cells = cells = [counts.internal_gauge(key) for keys in self.keys for key in keys]
+        self._recent_counts = np.zeros(len(cells))
+        self._recent_rows = 0.0
+        self._sample: list[Array] = []
         self._row_bytes = served.model.signature.width * served.model.network.dtype.itemsize
-        self._room, self._due = self._sample(), 0.0
+        self._sample_rows_left, self._next_flush = self._max_sample_rows(), 0.0
         self._lock = threading.Lock()
 
     def add(self, inputs: Array) -> None:
-        if self._room > 0 and self.bins:
-            kept = np.array(inputs[: self._room])
-            self._room -= len(kept)
-            self._kept.append(kept)
-        if self._kept and clock() >= self._due:
+        if self._sample_rows_left > 0 and self.columns:
+            kept = np.array(inputs[: self._sample_rows_left])
+            self._sample_rows_left -= len(kept)
+            self._sample.append(kept)
+        if self._sample and clock() >= self._next_flush:
             self.flush()
 
     def flush(self) -> None:
         """Puts what was kept into the bins, and rests: a second, and a hundred times as long as it took."""
         with self._lock:
             begun = clock()
-            kept, self._kept = self._kept, []
+            kept, self._sample = self._sample, []
             if not kept:
                 return
             inputs = np.concatenate(kept)
-            found = np.concatenate([bins.count(inputs) for bins in self.bins])
-            kept_on = min(self._rows, max(0.0, MEMORY - len(inputs)))  # of the rows known so far
-            self._recent = self._recent * (kept_on / max(1.0, self._rows)) + found
-            self._rows = kept_on + len(inputs)
-            for cell, value in zip(self._cells, self._recent.tolist(), strict=True):
+            found = np.concatenate([bins.count(inputs) for bins in self.columns])
+            kept_on = min(self._recent_rows, max(0.0, WINDOW_ROWS - len(inputs)))  # of the rows known so far
+            self._recent_counts = self._recent_counts * (kept_on / max(1.0, self._recent_rows)) + found
+            self._recent_rows = kept_on + len(inputs)
+            for cell, value in zip(self._cells, self._recent_counts.tolist(), strict=True):
                 cell.set(value)
-            self._room, self._due = self._sample(), begun + max(1.0, 100 * (clock() - begun))
+            self._sample_rows_left, self._next_flush = (
+                self._max_sample_rows(),
+                begun + max(1.0, 100 * (clock() - begun)),
+            )
 
-    def _sample(self) -> int:
-        return max(1, min(SAMPLE, MOST_BYTES // self._row_bytes))
+    def _max_sample_rows(self) -> int:
+        return max(1, min(MAX_SAMPLE_ROWS, MAX_SAMPLE_BYTES // self._row_bytes))
 
 
 class DriftMonitor:
-    """The watches over all versions that answer; each bin of a column is a number that the workers share in."""
+    """The windows over all versions that answer; each bin of a column is a number that the workers share in."""
 
     def __init__(self, counts: MmapCounters) -> None:
         self._counts = counts
-        self._watches: WeakKeyDictionary[LoadedVersion, DriftWindow] = WeakKeyDictionary()
+        self._windows: WeakKeyDictionary[LoadedVersion, DriftWindow] = WeakKeyDictionary()
         self._lock = threading.Lock()  # whoever goes through them, and whoever adds one: it may be the thread aside
 
     def add(self, served: LoadedVersion, inputs: Array) -> None:
         """Rows as the network meets them, (n, features)."""
-        self.watch(served).add(inputs)
+        self.window(served).add(inputs)
 
-    def watch(self, served: LoadedVersion) -> DriftWindow:
-        watch = self._watches.get(served)
-        if watch is None:
+    def window(self, served: LoadedVersion) -> DriftWindow:
+        window = self._windows.get(served)
+        if window is None:
             with self._lock:
-                watch = self._watches.get(served) or DriftWindow(self._counts, served)
-                self._watches[served] = watch
-        return watch
+                window = self._windows.get(served) or DriftWindow(self._counts, served)
+                self._windows[served] = window
+        return window
 
     def flush(self) -> None:
         """Puts the rows that this process has kept into their bins, for whoever adds them up."""
         with self._lock:
-            watches = list(self._watches.values())
-        for watch in watches:
-            watch.flush()
+            windows = list(self._windows.values())
+        for window in windows:
+            window.flush()
 
     def metrics(self, served: Iterable[LoadedVersion], recent: Mapping[str, float]) -> Iterator[Metric]:
-        """The indices of versions; `recent` is what all workers know, by the keys of the watches."""
+        """The indices of versions; `recent` is what all workers know, by the keys of the windows."""
         labels = ["model", "version"]
         indices = GaugeMetricFamily(
             "forward_pass_input_drift",
@@ -139,72 +142,72 @@ class DriftMonitor:
         )
         rows = GaugeMetricFamily("forward_pass_input_drift_rows", "Recent rows that the index is of.", labels=labels)
         for each in sorted(served, key=lambda each: (each.name, each.number)):
-            watch, of = self.watch(each), (each.name, str(each.number))
+            window, of = self.window(each), (each.name, str(each.number))
             total = 0.0
-            for bins, keys in zip(watch.bins, watch.keys, strict=True):
+            for bins, keys in zip(window.columns, window.keys, strict=True):
                 found = np.array([recent.get(key, 0.0) for key in keys])
                 total = max(total, float(found.sum()))
-                if found.sum() >= ENOUGH:
-                    indices.add_metric([*of, bins.name], stability_index(bins.expected, found))
-            if watch.bins:
+                if found.sum() >= MIN_ROWS:
+                    indices.add_metric([*of, bins.name], population_stability_index(bins.expected, found))
+            if window.columns:
                 rows.add_metric(of, round(total))
         yield indices
         yield rows
 
 
-def stability_index(expected: Array, found: Array) -> float:
+def population_stability_index(expected: Array, found: Array) -> float:
     """Of counts in the same bins. Half a row more in each keeps an empty one from making it infinite."""
     p, q = ((counts + 0.5) / (counts + 0.5).sum() for counts in (expected, found))
     return float(((q - p) * np.log(q / p)).sum())
 
 
-def bins_of(model: Model) -> Iterator[Bins]:
+def column_bins(model: Model) -> Iterator[ColumnBins]:
     """The columns that can be watched; statistics are read warily, since an artifact may say anything."""
     inputs, dtype = model.signature.inputs, model.network.dtype
-    ends = accumulate(column.width for column in inputs)
-    for column, stop in list(zip(inputs, ends, strict=True))[:MOST_COLUMNS]:
+    stops = accumulate(column.width for column in inputs)
+    for column, stop in list(zip(inputs, stops, strict=True))[:MAX_COLUMNS]:
         start = stop - column.width
-        found = _categories(column) if isinstance(column, CategoryColumn) else _numbers(column, dtype)
+        found = _category_bins(column) if isinstance(column, CategoryColumn) else _number_bins(column, dtype)
         if found is not None:
-            yield Bins(column.name, start, stop, *found)
+            yield ColumnBins(column.name, start, stop, *found)
 
 
-def _numbers(column: Input, dtype: Any) -> tuple[Array, Array, None] | None:
+def _number_bins(column: Input, dtype: Any) -> tuple[Array, Array, None] | None:
     statistics: Any = column.statistics.get("means") if isinstance(column, ArrayColumn) else column.statistics
     if not isinstance(statistics, Mapping) or not isinstance(column, NumberColumn | ArrayColumn):
         return None
-    ends = np.array(sorted(set(_numbers_of(statistics.get("deciles")))), np.float64)  # np.unique imports numpy.ma
-    counts = _numbers_of(statistics.get("counts"))
-    if not len(ends) == len(counts) > 0 or min(counts) < 0 or not sum(counts):
+    edges = np.array(sorted(set(_finite_numbers(statistics.get("deciles")))), np.float64)  # np.unique imports numpy.ma
+    counts = _finite_numbers(statistics.get("counts"))
+    if not len(edges) == len(counts) > 0 or min(counts) < 0 or not sum(counts):
         return None
     expected = np.array([*counts, 0], np.float64)
     if isinstance(column, NumberColumn) and column.fill is not None:  # which the network meets where a value is missing
-        expected[np.searchsorted(ends, column.fill)] += _missing(statistics)
+        expected[np.searchsorted(edges, column.fill)] += _missing_count(statistics)
     with np.errstate(over="ignore"):
-        return expected, ((ends - column.offset) / column.scale).astype(dtype), None
+        return expected, ((edges - column.offset) / column.scale).astype(dtype), None
 
 
-def _categories(column: CategoryColumn) -> tuple[Array, None, Array] | None:
+def _category_bins(column: CategoryColumn) -> tuple[Array, None, Array] | None:
     frequencies = column.statistics.get("frequencies")
     if not isinstance(frequencies, Mapping):
         return None
-    counts = _numbers_of([frequencies.get(category, 0) for category in column.categories])
+    counts = _finite_numbers([frequencies.get(category, 0) for category in column.categories])
     if not counts or min(counts) < 0 or not sum(counts):
         return None
     if column.fill in column.categories:
-        counts[column.categories.index(column.fill)] += _missing(column.statistics)
+        counts[column.categories.index(column.fill)] += _missing_count(column.statistics)
     counts += [0] * (column.width - len(counts))  # of the unknown, which share a feature
-    frequent = np.argsort([-count for count in counts], kind="stable")[:MOST_CATEGORIES]
-    slots = np.full(len(counts), len(frequent))
-    slots[frequent] = np.arange(len(frequent))
-    return np.bincount(slots, counts, int(slots.max()) + 1), None, slots
+    frequent = np.argsort([-count for count in counts], kind="stable")[:MAX_CATEGORIES]
+    category_bins = np.full(len(counts), len(frequent))
+    category_bins[frequent] = np.arange(len(frequent))
+    return np.bincount(category_bins, counts, int(category_bins.max()) + 1), None, category_bins
 
 
-def _missing(statistics: Mapping[str, Any]) -> float:
-    return max(0, *_numbers_of([statistics.get("missing")]), 0)
+def _missing_count(statistics: Mapping[str, Any]) -> float:
+    return max(0, *_finite_numbers([statistics.get("missing")]), 0)
 
 
-def _numbers_of(found: Any) -> list[float]:
+def _finite_numbers(found: Any) -> list[float]:
     """A list of finite numbers; an empty one for anything else."""
     if not isinstance(found, list) or not all(type(value) in (int, float) and abs(value) < 1e300 for value in found):
         return []

@@ -14,7 +14,7 @@ from service.openapi.json_schema import RETRY, Json, also, content, header
 from service.openapi.model_paths import add_model
 from service.openapi.protocol_paths import add_protocols
 from service.protocols.csv_npy import CSV, NPY
-from service.registry.registry import Snapshot
+from service.registry.snapshot import Snapshot
 from service.validation import predict_request
 
 _NAME = {
@@ -88,7 +88,7 @@ def document(snapshot: Snapshot, *, keys: bool = False) -> Json:
     for status, text in _WRONG.items():
         retry = RETRY if status == "503" else {}
         spec.components.response(f"E{status}", {"description": text, **retry, **content(predict_request.ErrorSchema)})
-    for served in snapshot.answering:
+    for served in snapshot.default_versions:
         add_model(spec, served, [_REQUEST_ID], _EXTRAS, _WRONG)
     _add_general(spec)
     add_protocols(spec)

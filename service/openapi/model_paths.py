@@ -15,7 +15,7 @@ from model_store.schema.signature import ClassificationOutput, Input, Signature
 from service.openapi.json_schema import BINARY, OPTIONS, TEXT, VERSION, Json, also, content, list_of, object_of
 from service.protocols import tensors
 from service.registry.column_stats import column_range
-from service.registry.registry import LoadedVersion
+from service.registry.loaded_version import LoadedVersion
 
 _WHOLE: Json = {"type": "integer"}
 _SIZE: Json = {"type": "integer", "minimum": 1}

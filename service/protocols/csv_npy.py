@@ -13,7 +13,7 @@ from model_store.schema import row_parser
 from service.config import Settings
 from service.http.request_body import bad_request, check_value_count
 from service.protocols import tensors
-from service.registry.registry import LoadedVersion
+from service.registry.loaded_version import LoadedVersion
 
 CSV, NPY = "text/csv", "application/x-npy"
 TYPES = frozenset({CSV, NPY})

@@ -8,13 +8,15 @@ from model_store.schema.columns import ArrayColumn, CategoryColumn, NumberColumn
 from model_store.schema.row_parser import as_written
 from model_store.schema.signature import ClassificationOutput, Input, RegressionOutput
 from service.registry.column_stats import column_range
-from service.registry.registry import Entry, LoadedVersion, ModelRegistry, Snapshot
+from service.registry.loaded_version import LoadedVersion
+from service.registry.registry import ModelRegistry
+from service.registry.snapshot import ModelEntry, Snapshot
 
 # Of what training recorded: not the curve of every epoch, nor where the data lay on somebody's disk.
 _TRAINING = ("metrics", "baseline")
 
 
-def line(entry: Entry) -> dict[str, Any]:
+def line(entry: ModelEntry) -> dict[str, Any]:
     """A model in the list of models."""
     served = entry.default
     return {
@@ -41,7 +43,7 @@ def states(registry: ModelRegistry, name: str, snapshot: Snapshot) -> dict[int, 
     return {number: broken.get(number, "") for number in sorted(numbers | broken.keys())}
 
 
-def card(entry: Entry, served: LoadedVersion) -> dict[str, Any]:
+def card(entry: ModelEntry, served: LoadedVersion) -> dict[str, Any]:
     """Everything a caller wants to know about a version."""
     model = served.model
     return {

@@ -6,7 +6,9 @@ from typing import Any
 
 from model_store.errors import Fault, InputError
 from model_store.nn import Array
-from service.registry.registry import LoadedVersion, ModelRegistry, UnavailableError, UnknownError
+from service.registry.errors import UnavailableError, UnknownModelError
+from service.registry.loaded_version import LoadedVersion
+from service.registry.registry import ModelRegistry
 from service.telemetry.request_record import RequestRecord
 from service.validation.predict_request import PredictSchema, is_version_ref
 
@@ -31,7 +33,7 @@ class PredictParser:
                 name if name is not None else model if isinstance(model, str) else None,
                 version if version is not None else ref if is_version_ref(ref) else None,
             )
-        except (InputError, UnknownError, UnavailableError) as e:
+        except (InputError, UnknownModelError, UnavailableError) as e:
             # What is wrong with the body's words for a model and a version, the schema says; no names at all, we do.
             if intelligible and not isinstance(e, InputError):
                 raise

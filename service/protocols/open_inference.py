@@ -24,7 +24,7 @@ from service.config import Settings
 from service.http.request_body import bad_request, check_json_content_type, parse_json, read_body
 from service.protocols import tensors
 from service.protocols.tensors import DATATYPES, Tensor
-from service.registry.registry import LoadedVersion
+from service.registry.loaded_version import LoadedVersion
 from service.validation.predict_request import not_an_object
 
 JSON_LENGTH = "Inference-Header-Content-Length"

@@ -6,7 +6,7 @@ from typing import Any
 
 from model_store.nn import Array
 from model_store.schema.columns import FaultCollector, shown
-from service.registry.registry import LoadedVersion
+from service.registry.loaded_version import LoadedVersion
 
 
 def encode_rows(served: LoadedVersion, rows: Any, location: str, most: int) -> Array:

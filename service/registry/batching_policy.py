@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 
-_WORTH = 0.8  # of the time alone: what a row in company must stay under
+_MAX_BATCHED_RATIO = 0.8  # of the time alone: what a row in company must stay under
 
 
 class BatchingPolicy:
@@ -17,18 +17,22 @@ class BatchingPolicy:
 
     def __init__(self, block_rows: int) -> None:
         self._block_rows = block_rows
-        self._alone = self._shared = math.inf  # seconds a row
-        self.worth_joining = block_rows  # rows to answer at once: as many as share a block, or 1
+        self._single_row_seconds = self._batched_row_seconds = math.inf  # seconds a row
+        self.target_batch_rows = block_rows  # rows to answer at once: as many as share a block, or 1
 
-    def note(self, rows: int, seconds: float) -> None:
+    def record_pass(self, rows: int, seconds: float) -> None:
         """A pass of `rows` rows has taken so long."""
         if rows == 1:
-            if seconds >= self._alone:
+            if seconds >= self._single_row_seconds:
                 return
-            self._alone = seconds
+            self._single_row_seconds = seconds
         else:
-            if 2 * rows < self._block_rows or seconds >= rows * self._shared:
+            if 2 * rows < self._block_rows or seconds >= rows * self._batched_row_seconds:
                 return
-            self._shared = seconds / rows
-        known = math.isfinite(self._alone) and math.isfinite(self._shared)
-        self.worth_joining = 1 if known and self._shared > _WORTH * self._alone else self._block_rows
+            self._batched_row_seconds = seconds / rows
+        known = math.isfinite(self._single_row_seconds) and math.isfinite(self._batched_row_seconds)
+        self.target_batch_rows = (
+            1
+            if known and self._batched_row_seconds > _MAX_BATCHED_RATIO * self._single_row_seconds
+            else self._block_rows
+        )

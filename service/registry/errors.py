@@ -8,7 +8,7 @@ from model_store.errors import Fault, NotFoundError, did_you_mean
 from model_store.schema.columns import listed, shown
 
 
-class UnknownError(NotFoundError):
+class UnknownModelError(NotFoundError):
     """Asked for a model or version that is not there. `known` are those that are."""
 
     def __init__(self, location: str, found: object, known: list[str]) -> None:
@@ -37,17 +37,17 @@ class WouldBlock(BaseException):
         super().__init__("this has to wait for a load")
 
 
-def unloaded(name: str) -> UnavailableError:
+def unloaded_error(name: str) -> UnavailableError:
     fix = f"POST /v2/repository/models/{name}/load puts it back"
     return UnavailableError("model_unavailable", f"{name} has been unloaded; {fix}", Fault(name, "is unloaded", fix))
 
 
-def unloadable(name: str, number: int, problem: str) -> UnavailableError:
+def load_error(name: str, number: int, problem: str) -> UnavailableError:
     fault = Fault(f"{name}/{number}", problem, "ask for another version")
     return UnavailableError("model_unavailable", f"{fault.location} cannot be loaded", fault)
 
 
-def broken(name: str, problems: Iterable[Fault]) -> UnavailableError:
+def no_version_error(name: str, problems: Iterable[Fault]) -> UnavailableError:
     reasons = [problem for problem in problems if problem.location.startswith(f"{name}/")]
     reason = reasons[0] if reasons else Fault(name, "cannot be loaded")
     return UnavailableError("model_unavailable", f"no version of {name} can answer", reason)

@@ -14,25 +14,25 @@ from service.registry.column_stats import column_range
 
 
 @dataclass(frozen=True, eq=False)
-class Example:
+class ExampleRequest:
     instance: Any
     prediction: Any
 
 
-def example_of(model: Model) -> Example:
+def make_example(model: Model) -> ExampleRequest:
     """Without golden rows the network is asked; with them the answer is on record, and a reload costs no pass."""
     columns = model.signature.inputs
-    instance = model.golden.instances[0] if model.golden else [_typical(column) for column in columns]
+    instance = model.golden.instances[0] if model.golden else [_typical_value(column) for column in columns]
     if isinstance(instance, list) and not isinstance(columns[0], ArrayColumn):
         instance = dict(zip(model.signature.names, as_written(instance), strict=True))
     elif not model.golden:
         instance = instance[0]
     if model.golden:
-        return Example(instance, model.signature.decode(model.golden.outputs[:1])[0])
-    return Example(instance, model.predict([instance])[0])
+        return ExampleRequest(instance, model.signature.decode(model.golden.outputs[:1])[0])
+    return ExampleRequest(instance, model.predict([instance])[0])
 
 
-def _typical(column: NumberColumn | CategoryColumn | ArrayColumn) -> Any:
+def _typical_value(column: NumberColumn | CategoryColumn | ArrayColumn) -> Any:
     """A value such as training saw."""
     if isinstance(column, CategoryColumn):
         return column.categories[0]

@@ -1,4 +1,4 @@
-"""The loader: a version becomes ready to answer - read, verified, vouched for, checked against its golden answers.
+"""The loader: a version becomes ready to answer - read, verified, its signature and its golden answers checked.
 
 The golden answers are asked for once, by the process that verifies. The others are forked from the same one and map
 the same bytes, so they would only repeat it: four workers that did took 320 to 1030 ms each for a 400 MB model, of two
@@ -21,33 +21,21 @@ from model_store.artifact.model import Model
 from model_store.errors import ArtifactError, ModelStoreError
 from model_store.storage.artifact_cache import localise
 from service.registry.batching_policy import BatchingPolicy
-from service.registry.example_request import Example, example_of
+from service.registry.example_request import make_example
+from service.registry.loaded_version import LoadedVersion
 from service.registry.signature_policy import SignatureCheck
 from service.telemetry.metrics import Metrics
 from service.validation.predict_request import PredictSchema
 
 log = logging.getLogger("service.registry.loader")
 
-_LONGEST_WAIT = 60.0  # seconds before a version that failed is tried again
+_MAX_BACKOFF_SECONDS = 60.0  # seconds before a version that failed is tried again
 
 
-class Files(Protocol):
+class ArtifactSource(Protocol):
     """What the loader needs of a store."""
 
     def path(self, name: str, number: int) -> Path: ...
-
-
-@dataclass(frozen=True, eq=False)
-class LoadedVersion:
-    """One version in memory, checked and ready to answer."""
-
-    name: str
-    number: int
-    digest: str
-    model: Model
-    schema: PredictSchema
-    example: Example
-    batching: BatchingPolicy
 
 
 @dataclass(frozen=True)
@@ -57,7 +45,7 @@ class _Failure:
     retry_at: float
 
 
-def fix(name: str, number: int) -> str:
+def verify_hint(name: str, number: int) -> str:
     """What to do about a version that cannot be served."""
     return f"look at it: models verify {name}/{number}"
 
@@ -65,22 +53,22 @@ def fix(name: str, number: int) -> str:
 class Loader:
     def __init__(
         self,
-        store: Files,
+        store: ArtifactSource,
         cache_dir: Path,
         metrics: Metrics,
         *,
         max_instances: int,
-        vouch: SignatureCheck | None = None,
+        check_signature: SignatureCheck | None = None,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self._store, self._cache_dir, self._metrics, self._clock = store, cache_dir, metrics, clock
-        self._max_instances, self._vouch = max_instances, vouch
+        self._max_instances, self._check_signature = max_instances, check_signature
         self._failures: dict[tuple[str, int], _Failure] = {}
 
-    def load(self, name: str, number: int, vouched: str | None = None) -> LoadedVersion | None:
+    def load(self, name: str, number: int, verified_digest: str | None = None) -> LoadedVersion | None:
         """The version, ready to answer; None, with the reason in `problem`, when it cannot be served.
 
-        `vouched` is the digest of what another process has verified, and been told to trust: nothing else will do.
+        `verified_digest` is the digest of what another process has verified, and trusts: nothing else will do.
         """
         key = (name, number)
         if self.in_backoff(*key):
@@ -88,28 +76,30 @@ class Loader:
         failure = self._failures.get(key)
         started = self._clock()
         try:
-            model, found = self._read(name, number, vouched)
+            model, found = self._read(name, number, verified_digest)
             mapped = self._clock()
-            if vouched is None:
-                if self._vouch is not None:
-                    self._vouch(name, number, model.digest or "")
+            if verified_digest is None:
+                if self._check_signature is not None:
+                    self._check_signature(name, number, model.digest or "")
                 model.check_golden()
             schema = PredictSchema(self._max_instances, name, model)
             batching = BatchingPolicy(model.network.block_rows)
-            served = LoadedVersion(name, number, model.digest or "", model, schema, example_of(model), batching)
+            served = LoadedVersion(name, number, model.digest or "", model, schema, make_example(model), batching)
         except Exception as e:  # whatever is wrong with one version, the others keep serving
             known = isinstance(e, (ModelStoreError, OSError))
             attempts = failure.attempts + 1 if failure else 1
             problem = str(e).removeprefix(f"{name}/{number}: ") if known else f"{type(e).__name__}: {e}"
-            self._failures[key] = _Failure(problem, attempts, self._clock() + min(2.0**attempts, _LONGEST_WAIT))
-            self._metrics.load_failures.at(name).inc()
+            self._failures[key] = _Failure(problem, attempts, self._clock() + min(2.0**attempts, _MAX_BACKOFF_SECONDS))
+            self._metrics.model_load_failures.labels(name).inc()
             trace = None if known else e
-            log.error("%s/%d cannot be served: %s (%s)", name, number, problem, fix(name, number), exc_info=trace)
+            log.error(
+                "%s/%d cannot be served: %s (%s)", name, number, problem, verify_hint(name, number), exc_info=trace
+            )
             return None
         self._failures.pop(key, None)
-        self._metrics.loads.at(name).inc()
-        for counter in (self._metrics.load_failures, self._metrics.reloads):
-            counter.at(name)  # is 0 from now on: Prometheus sees no increase in a counter that begins at 1
+        self._metrics.model_loads.labels(name).inc()
+        for counter in (self._metrics.model_load_failures, self._metrics.model_reloads):
+            counter.labels(name)  # is 0 from now on: Prometheus sees no increase in a counter that begins at 1
         times = [1000 * (b - a) for a, b in ((started, found), (found, mapped), (mapped, self._clock()))]
         log.info(
             "loaded %s/%d: a verified copy in %.0f ms, mapped in %.1f ms, checked in %.1f ms", name, number, *times
@@ -121,19 +111,19 @@ class Loader:
         failure = self._failures.get((name, number))
         return failure is not None and self._clock() < failure.retry_at
 
-    def problem(self, name: str, number: int) -> str:
+    def failure_reason(self, name: str, number: int) -> str:
         """Why a version was not loaded the last time."""
         failure = self._failures.get((name, number))
         return failure.problem if failure else "cannot be loaded"
 
-    def forget(self, stored: Iterable[tuple[str, int]] = ()) -> None:
+    def clear_failures(self, stored: Iterable[tuple[str, int]] = ()) -> None:
         """Drops the failures of versions that are not `stored`: without an argument, all may be tried again."""
         for key in self._failures.keys() - set(stored):
             self._failures.pop(key, None)
 
-    def _read(self, name: str, number: int, vouched: str | None) -> tuple[Model, float]:
+    def _read(self, name: str, number: int, verified_digest: str | None) -> tuple[Model, float]:
         """The model, and since when a verified copy was there to map."""
-        copy = None if vouched is None else self._cache_dir / f"{vouched}.npz"
+        copy = None if verified_digest is None else self._cache_dir / f"{verified_digest}.npz"
         while True:
             if copy is None or not copy.exists():
                 copy = localise(self._store.path(name, number), self._cache_dir)
@@ -144,6 +134,6 @@ class Loader:
                 if copy.exists():
                     raise
                 continue  # another worker, which does not know this version yet, has trimmed the cache in between
-            if vouched not in {None, model.digest}:
-                raise ArtifactError(f"{name}/{number}: expected the digest {vouched}, found {model.digest}")
+            if verified_digest not in {None, model.digest}:
+                raise ArtifactError(f"{name}/{number}: expected the digest {verified_digest}, found {model.digest}")
             return model, ready

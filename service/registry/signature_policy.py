@@ -33,7 +33,7 @@ def signature_check(trusted_keys: str, store: Store) -> SignatureCheck | None:
     if faults:
         raise SettingsError(faults)
 
-    def vouch(name: str, number: int, digest: str) -> None:
+    def check(name: str, number: int, digest: str) -> None:
         signing.check(keys, name, number, digest, partial(store.signature, name, number))
 
-    return vouch
+    return check

@@ -8,11 +8,11 @@ from dataclasses import dataclass, field
 import orjson
 
 from model_store.errors import Fault
-from service.registry.loader import LoadedVersion
+from service.registry.loaded_version import LoadedVersion
 
 
 @dataclass(frozen=True)
-class Entry:
+class ModelEntry:
     """A model: what the store has of it, and what answers to "default" and to each alias."""
 
     name: str
@@ -29,11 +29,11 @@ class Entry:
 class Snapshot:
     """Everything that is served, at one moment."""
 
-    entries: Mapping[str, Entry] = field(default_factory=dict)
+    entries: Mapping[str, ModelEntry] = field(default_factory=dict)
     problems: tuple[Fault, ...] = ()
 
     @property
-    def answering(self) -> list[LoadedVersion]:
+    def default_versions(self) -> list[LoadedVersion]:
         """The default of every model that has one."""
         return [entry.default for entry in self.entries.values() if entry.default is not None]
 
@@ -54,11 +54,11 @@ class Snapshot:
     def from_plan(cls, plan: bytes, load: Callable[[str, int, str], LoadedVersion | None]) -> Snapshot | None:
         """The same in this process, whose versions `load` finds; None where it does not find one, after all others."""
         entries, problems = orjson.loads(plan)
-        made: dict[str, Entry] = {}
+        made: dict[str, ModelEntry] = {}
         missing = False
         for name, versions, aliases, targets in entries:
             found = {alias: load(name, number, digest) for alias, (number, digest) in targets.items()}
             there = {alias: served for alias, served in found.items() if served is not None}
             missing |= len(there) < len(found)
-            made[name] = Entry(name, tuple(versions), aliases, there)
+            made[name] = ModelEntry(name, tuple(versions), aliases, there)
         return None if missing else cls(made, tuple(Fault(*problem) for problem in problems))

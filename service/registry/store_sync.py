@@ -11,20 +11,21 @@ from collections.abc import Iterable, Mapping
 from typing import Any, Protocol
 
 from model_store.errors import Fault, ModelStoreError, StoreError
-from service.registry.loader import Files, LoadedVersion, Loader, fix
-from service.registry.snapshot import Entry, Snapshot
+from service.registry.loaded_version import LoadedVersion
+from service.registry.loader import ArtifactSource, Loader, verify_hint
+from service.registry.snapshot import ModelEntry, Snapshot
 
 
-class FollowedStore(Files, Protocol):
+class SyncedStore(ArtifactSource, Protocol):
     """What is needed of a store."""
 
     def state(self) -> Mapping[str, Mapping[str, Any]]: ...
 
 
-Versions = Mapping[tuple[str, int], LoadedVersion]
+LoadedVersions = Mapping[tuple[str, int], LoadedVersion]
 
 
-def sync_with_store(store: FollowedStore, loader: Loader, extra: Versions, old: Snapshot) -> Snapshot:
+def sync_with_store(store: SyncedStore, loader: Loader, extra: LoadedVersions, old: Snapshot) -> Snapshot:
     """What can be served now; the old one where nothing has changed. `extra`: what is in memory beside that."""
     try:
         state = store.state()
@@ -34,20 +35,20 @@ def sync_with_store(store: FollowedStore, loader: Loader, extra: Versions, old: 
         meanwhile = "what was loaded before keeps answering" if old.entries else "until it can, the answer is 503"
         fault = Fault("store", f"cannot be read: {e}", meanwhile)
         return Snapshot(old.entries, (fault, *(problem for problem in old.problems if problem.location != "store")))
-    found = _Look(loader, extra)
+    found = _Sync(loader, extra)
     entries = {
         name: found.entry(name, state[name], old.entries.get(name)) for name in sorted(state) if state[name]["versions"]
     }
-    loader.forget((name, number) for name in state for number in state[name]["versions"])
+    loader.clear_failures((name, number) for name in state for number in state[name]["versions"])
     return Snapshot(entries, tuple(found.problems))
 
 
-class _Look:
-    def __init__(self, loader: Loader, extra: Versions) -> None:
+class _Sync:
+    def __init__(self, loader: Loader, extra: LoadedVersions) -> None:
         self._loader, self._extra = loader, extra
         self.problems: list[Fault] = []
 
-    def entry(self, name: str, stored: Mapping[str, Any], old: Entry | None) -> Entry:
+    def entry(self, name: str, stored: Mapping[str, Any], old: ModelEntry | None) -> ModelEntry:
         versions, aliases = tuple(stored["versions"]), dict(stored["aliases"])
         before = old.targets if old else {}
         targets: dict[str, LoadedVersion] = {}
@@ -59,24 +60,24 @@ class _Look:
             if alias in before:
                 targets[alias] = before[alias]
         for key, number in expected.items():
-            served = self._kept_or_loaded(name, number, (*targets.values(), *before.values()))
+            served = self._reuse_or_load(name, number, (*targets.values(), *before.values()))
             if served is None:
                 served = before.get(key)
             if served is None and key == "default" and "default" not in aliases:
                 # Nothing to keep, as after a start: the newest that works, as would be serving without the restart.
-                older = (self._kept_or_loaded(name, n, targets.values()) for n in versions[-2::-1])
+                older = (self._reuse_or_load(name, n, targets.values()) for n in versions[-2::-1])
                 served = next((found for found in older if found), None)
             if served is not None:
                 targets[key] = served
-        return Entry(name, versions, aliases, targets)
+        return ModelEntry(name, versions, aliases, targets)
 
-    def _kept_or_loaded(self, name: str, number: int, kept: Iterable[LoadedVersion]) -> LoadedVersion | None:
+    def _reuse_or_load(self, name: str, number: int, kept: Iterable[LoadedVersion]) -> LoadedVersion | None:
         for served in kept:
             if served.number == number:
                 return served
         found = self._extra.get((name, number)) or self._loader.load(name, number)
         location = f"{name}/{number}"
         if found is None and all(problem.location != location for problem in self.problems):
-            problem = self._loader.problem(name, number)
-            self.problems.append(Fault(location, problem, fix(name, number)))
+            problem = self._loader.failure_reason(name, number)
+            self.problems.append(Fault(location, problem, verify_hint(name, number)))
         return found

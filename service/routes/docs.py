@@ -15,7 +15,8 @@ from model_store.utils.number_format import METRIC_TITLES, format_grouped, forma
 from service.config import Settings
 from service.openapi.document import document
 from service.protocols import model_metadata
-from service.registry.registry import ModelRegistry, Snapshot
+from service.registry.registry import ModelRegistry
+from service.registry.snapshot import Snapshot
 
 _ADDRESSES = (
     ("POST", "/predict", "Predictions of the model that the body names"),
@@ -82,7 +83,7 @@ def routes(registry: ModelRegistry, settings: Settings) -> Blueprint:
     @blueprint.get("/docs")
     def docs() -> str:
         snapshot = registry.snapshot
-        cards = [model_metadata.card(snapshot.entries[served.name], served) for served in snapshot.answering]
+        cards = [model_metadata.card(snapshot.entries[served.name], served) for served in snapshot.default_versions]
         curl = 'curl -H "Authorization: Bearer $FORWARD_PASS_KEY"' if settings.keys_file else "curl"
         return render_template(
             "docs.html",

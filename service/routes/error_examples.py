@@ -19,8 +19,9 @@ from flask import current_app, g, request
 from model_store.errors import Fault
 from model_store.schema.signature import ArrayColumn
 from service.protocols import tensors
-from service.registry.errors import WouldBlock
-from service.registry.registry import LoadedVersion, ModelRegistry, UnavailableError, UnknownError
+from service.registry.errors import UnavailableError, UnknownModelError, WouldBlock
+from service.registry.loaded_version import LoadedVersion
+from service.registry.registry import ModelRegistry
 from service.registry.unloaded_models import UnloadedModels
 from service.routes.row_repair import repaired, row_of_tensors
 
@@ -59,11 +60,13 @@ def _meant(registry: ModelRegistry) -> tuple[LoadedVersion | None, bool]:
     if "name" in asked:
         try:
             return registry.find(name, asked.get("version"), load=False), True
-        except (UnknownError, UnavailableError, WouldBlock):
+        except (UnknownModelError, UnavailableError, WouldBlock):
             pass
     elif found := re.search(r"/models/([^/:]+)", request.path):
         name = found[1]
-    answering = {each.name: each for each in registry.snapshot.answering if each.name not in registry.unloaded_models}
+    answering = {
+        each.name: each for each in registry.snapshot.default_versions if each.name not in registry.unloaded_models
+    }
     if not name:
         return max(answering.values(), key=lambda served: (_likeness(served), served.name), default=None), False
     close = [name] if name in answering else difflib.get_close_matches(name[:100], answering, 1, 0.0)

@@ -21,7 +21,7 @@ from werkzeug.wrappers import Response
 from model_store.errors import InputError
 from service.http.exceptions import ApiError
 from service.http.responses import json_response, uses_plain_error_body
-from service.registry.registry import UnavailableError, UnknownError
+from service.registry.errors import UnavailableError, UnknownModelError
 from service.routes.error_examples import error_example
 from service.security.api_keys import AccessDeniedError
 
@@ -59,7 +59,7 @@ def register(app: Flask) -> None:
     app.register_error_handler(ApiError, error_response)
     app.register_error_handler(InputError, _misfit)
     app.register_error_handler(AccessDeniedError, _refused)
-    app.register_error_handler(UnknownError, _unknown)
+    app.register_error_handler(UnknownModelError, _unknown)
     app.register_error_handler(UnavailableError, _unavailable)
     app.register_error_handler(HTTPException, _framework_error)
     app.register_error_handler(Exception, _crash)
@@ -76,7 +76,7 @@ def _refused(error: AccessDeniedError) -> Response:
     return error_response(ApiError(error.status, error.code, str(error), [error.fault], challenge))
 
 
-def _unknown(error: UnknownError) -> Response:
+def _unknown(error: UnknownModelError) -> Response:
     return error_response(ApiError(404, error.code, str(error), [error.fault]))
 
 

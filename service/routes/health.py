@@ -15,7 +15,7 @@ from service.http.responses import json_response
 from service.inference.drift import DriftMonitor
 from service.registry.registry import ModelRegistry
 from service.security.api_keys import ApiKeys
-from service.telemetry.metrics import Metrics, Recent, models_metrics
+from service.telemetry.metrics import InternalGauges, Metrics, model_gauges
 
 
 def routes(registry: ModelRegistry, metrics: Metrics, drift: DriftMonitor, keys: ApiKeys) -> Blueprint:
@@ -25,17 +25,17 @@ def routes(registry: ModelRegistry, metrics: Metrics, drift: DriftMonitor, keys:
         keys.reload_if_changed()
         return [*registry.snapshot.problems, *filter(None, [keys.problem])]
 
-    def loaded(_: Recent) -> Iterator[Metric]:
+    def loaded(_: InternalGauges) -> Iterator[Metric]:
         snapshot = registry.snapshot
-        served = ((served.name, served.number, served.digest) for served in snapshot.answering)
-        return models_metrics(served, len(problems()))
+        served = ((served.name, served.number, served.digest) for served in snapshot.default_versions)
+        return model_gauges(served, len(problems()))
 
-    def drifted(recent: Recent) -> Iterator[Metric]:
+    def drifted(recent: InternalGauges) -> Iterator[Metric]:
         entries = registry.snapshot.entries.values()
         return drift.metrics({served for entry in entries for served in entry.targets.values()}, recent)
 
-    metrics.look_up(loaded)
-    metrics.look_up(drifted)
+    metrics.register_collector(loaded)
+    metrics.register_collector(drifted)
 
     @blueprint.get("/")
     def root() -> Response:
@@ -56,7 +56,7 @@ def routes(registry: ModelRegistry, metrics: Metrics, drift: DriftMonitor, keys:
         snapshot = registry.snapshot
         defaults = {name: entry.default.number if entry.default else None for name, entry in snapshot.entries.items()}
         found = problems()
-        status = "unavailable" if not snapshot.answering else "degraded" if found else "ready"
+        status = "unavailable" if not snapshot.default_versions else "degraded" if found else "ready"
         body: dict[str, Any] = {"status": status}
         if keys.is_known(request.headers.get("Authorization")):
             body |= {"models": defaults, "problems": [problem.as_dict() for problem in found]}

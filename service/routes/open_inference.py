@@ -39,7 +39,7 @@ def routes(registry: ModelRegistry, inference: InferenceRunner, metrics: Metrics
     @blueprint.get("/v2/health/live")
     @blueprint.get("/v2/health/ready")
     def health() -> Response:
-        answering = bool(registry.snapshot.answering)
+        answering = bool(registry.snapshot.default_versions)
         down = request.path.endswith("ready") and not answering
         return json_response({"live": True, "ready": answering}, 503 if down else 200)
 
@@ -61,7 +61,7 @@ def routes(registry: ModelRegistry, inference: InferenceRunner, metrics: Metrics
     @blueprint.get(f"{_MODEL}/ready")
     @blueprint.get(f"{_VERSION}/ready")
     def model_ready(name: str, version: str | None = None) -> Response:
-        registry.number(name, version)  # 404 or 503 otherwise
+        registry.version_number(name, version)  # 404 or 503 otherwise
         return json_response({"name": name, "ready": True})
 
     @blueprint.get(f"{_MODEL}/config")
@@ -92,10 +92,10 @@ def routes(registry: ModelRegistry, inference: InferenceRunner, metrics: Metrics
     def statistics(name: str | None = None, version: str | None = None) -> Response:
         """What all workers have counted since the service started."""
         if name is not None:
-            asked = [(name, registry.number(name, version))]
+            asked = [(name, registry.version_number(name, version))]
         else:
-            asked = [(served.name, served.number) for served in registry.snapshot.answering]
-        counted = metrics.counts.of_versions()
+            asked = [(served.name, served.number) for served in registry.snapshot.default_versions]
+        counted = metrics.counters.by_version()
         return json_response({"model_stats": [_counted(*each, counted) for each in asked]})
 
     @blueprint.post(f"{_MODEL}/infer")

@@ -19,7 +19,8 @@ from service.inference.runner import InferenceRunner
 from service.protocols import csv_npy
 from service.protocols.native import PredictParser, predict_response
 from service.protocols.row_encoding import encode_rows
-from service.registry.registry import LoadedVersion, ModelRegistry
+from service.registry.loaded_version import LoadedVersion
+from service.registry.registry import ModelRegistry
 from service.telemetry.request_record import RequestRecord
 from service.validation.predict_request import not_an_object
 

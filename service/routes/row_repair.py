@@ -19,7 +19,7 @@ from model_store.schema.columns import ArrayColumn, CategoryColumn, FaultCollect
 from model_store.schema.row_parser import as_written
 from model_store.schema.signature import Input
 from service.protocols import tensors
-from service.registry.registry import LoadedVersion
+from service.registry.loaded_version import LoadedVersion
 
 _MOST_STRANGERS = 20  # names that are looked up among the model's: each costs a comparison with all of them
 _MOST_TEXTS = 10_000  # of a tensor, that are read to find those of one row

@@ -19,7 +19,7 @@ def routes(registry: ModelRegistry, predictor: Predictor, settings: Settings) ->
     blueprint = Blueprint("hosted", __name__)
 
     def ping() -> Response:
-        return json_response({}, 200 if registry.snapshot.answering else 503)
+        return json_response({}, 200 if registry.snapshot.default_versions else 503)
 
     def invocations() -> Response:
         done = predictor(None, None, passed_over="parameters")

@@ -47,7 +47,7 @@ def routes(registry: ModelRegistry, inference: InferenceRunner, settings: Settin
         if version is None:
             states = model_metadata.states(registry, name, registry.snapshot)
         else:
-            states = {registry.number(name, version): ""}
+            states = {registry.version_number(name, version): ""}
         ready = "" in states.values()
         told = [_state(number, problem) for number, problem in sorted(states.items(), reverse=True)]
         return json_response({"name": name, "ready": ready, "model_version_status": told}, 200 if ready else 503)

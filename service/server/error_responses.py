@@ -45,7 +45,7 @@ def error_response(
         request_id=given.get("X-REQUEST-ID", ""),
         traceparent=given.get("TRACEPARENT", ""),
         client=connection.client_ip,
-        arrived=connection.received_at if waiting is not None else 0.0,
+        arrived_at=connection.received_at if waiting is not None else 0.0,
     )
     record.error_code = code
     if head is not None and uses_plain_error_body(head.path):
@@ -54,7 +54,7 @@ def error_response(
         error = {"code": code, "message": message, "faults": []}
         body = json_bytes({"error": error, "request_id": record.request_id})
     extra_headers += "".join(
-        [f"{name}: {value}\r\n" for name, value in (*RESPONSE_HEADERS.items(), *recorder.headers(record))]
+        [f"{name}: {value}\r\n" for name, value in (*RESPONSE_HEADERS.items(), *recorder.response_headers(record))]
     )
     recorder.finish(record, route="none", status=int(status[:3]))
     lines = f"HTTP/1.1 {status}\r\nContent-Type: application/json\r\nContent-Length: {len(body)}\r\n{extra_headers}"

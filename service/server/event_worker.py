@@ -282,7 +282,7 @@ class EventWorker(Worker):  # type: ignore[misc]
             served = parsed.served
             groups.setdefault(served, []).append((connection, parsed))
             rows[served] = rows.get(served, 0) + len(parsed.inputs)
-            if rows[served] >= served.batching.worth_joining:
+            if rows[served] >= served.batching.target_batch_rows:
                 self._respond_batch(groups.pop(served))
                 del rows[served]
         for group in groups.values():
@@ -328,7 +328,7 @@ class EventWorker(Worker):  # type: ignore[misc]
             self._finish_request(connection, close=close)
 
     def _offload(self, connection: Connection, request: BufferedRequest) -> None:
-        self.app.recorder.forget()
+        self.app.recorder.discard()
         if refused := self.executor.submit(connection, request):
             self._abandon_request(connection, request, f"is not in memory, and {refused}")
         else:

@@ -25,7 +25,9 @@ from service.http.responses import RESPONSE_HEADERS, json_bytes
 from service.inference.runner import InferenceRunner
 from service.protocols.native import PredictParser, predict_response
 from service.registry.errors import WouldBlock
-from service.registry.registry import LoadedVersion, ModelRegistry, UnavailableError, UnknownError
+from service.registry.errors import UnavailableError, UnknownModelError
+from service.registry.loaded_version import LoadedVersion
+from service.registry.registry import ModelRegistry
 from service.security.api_keys import AccessDeniedError, ApiKeys
 from service.telemetry.request_record import RequestRecord, RequestRecorder, clock
 from service.validation.predict_request import is_version_ref
@@ -35,7 +37,7 @@ _PREDICT_PATH = re.compile(r"(?:/models/([A-Za-z0-9._-]+)(?:/versions/([A-Za-z0-
 _ROUTES = ("/predict", "/models/<name>/predict", "/models/<name>/versions/<version>/predict")
 # What of a request's head says something about its body or its answer, and so is no business of the express.
 _UNSUPPORTED_HEADERS = {"CONTENT-ENCODING", "TRANSFER-ENCODING", "EXPECT", "UPGRADE", "SCRIPT_NAME"}
-_FALLBACK_ERRORS = (AccessDeniedError, InputError, UnknownError, UnavailableError, WouldBlock, orjson.JSONDecodeError)
+_FALLBACK_ERRORS = (AccessDeniedError, InputError, UnknownModelError, UnavailableError, WouldBlock, orjson.JSONDecodeError)
 
 
 class PredictTarget:
@@ -137,7 +139,7 @@ class FastPath:
                     failure = e
         passed, self._last_forward = self._last_forward, None
         if passed is not None:
-            self._inference.note(*passed)
+            self._inference.record_pass(*passed)
         if failure is not None:
             raise failure
 
@@ -168,16 +170,16 @@ class FastPath:
             request_id=target.request_id,
             traceparent=target.traceparent,
             client=request.client_ip,
-            arrived=request.received_at,
+            arrived_at=request.received_at,
         )
-        record.started, record.parsed, record.computing, record.computed = (
+        record.started_at, record.parsed_at, record.compute_started_at, record.compute_ended_at = (
             request.started_at,
             request.parsed_at,
             computing,
             computed,
         )
         record.served, record.rows = request.served, len(request.inputs)
-        recorded = "".join([f"{name}: {value}\r\n" for name, value in recorder.headers(record)])
+        recorded = "".join([f"{name}: {value}\r\n" for name, value in recorder.response_headers(record)])
         request.record = record
         return f"{self._response_head()}Content-Length: {len(body)}\r\n{recorded}\r\n".encode("latin-1") + body
 

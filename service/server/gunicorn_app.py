@@ -43,7 +43,7 @@ def gunicorn_options(settings: Settings, listeners: Sequence[int]) -> dict[str, 
     return {
         "bind": [f"fd://{listener}" for listener in listeners],
         "workers": settings.worker_count,
-        "worker_class": WORKER_CLASSES[settings.worker],
+        "worker_class": WORKER_CLASSES[settings.worker_type],
         "threads": settings.threads,
         "preload_app": True,
         "timeout": settings.timeout_seconds,
@@ -64,7 +64,7 @@ def gunicorn_options(settings: Settings, listeners: Sequence[int]) -> dict[str, 
         "post_fork": _post_fork,
         "post_worker_init": partial(_post_worker_init, settings),
         "child_exit": _child_exit,
-        "on_reload": lambda server: _registry(server).look_soon(),
+        "on_reload": lambda server: _registry(server).request_sync(),
     }
 
 
@@ -94,7 +94,7 @@ class GunicornApplication(BaseApplication):  # type: ignore[misc]
 
     def fast_path(self) -> FastPath:
         """A way past the application for plain predictions, of one worker's own; whose loop waits for no load."""
-        self._app.extensions["registry"].loop = threading.get_ident()
+        self._app.extensions["registry"].event_loop_thread = threading.get_ident()
         made: FastPath = self._app.extensions["fast_path"]()
         return made
 
@@ -120,14 +120,14 @@ class DrainingArbiter(Arbiter):  # type: ignore[misc]
         """Also replaces workers that answer, but keep all others from a new version."""
         super().murder_workers()
         registry = _registry(self)
-        registry.release()
-        _counters(self).bury()
-        overdue = set(registry.overdue(self.timeout))
+        registry.release_replaced()
+        _counters(self).merge_dead_processes()
+        overdue = set(registry.overdue_workers(self.timeout))
         for pid in overdue - self._terminated:
             log.error("worker %d is replaced: the others have waited %d s for it to load a version", pid, self.timeout)
             self.kill_worker(pid, signal.SIGTERM)
         self._terminated = overdue
-        for pid in registry.overdue(self.timeout + self.cfg.graceful_timeout):
+        for pid in registry.overdue_workers(self.timeout + self.cfg.graceful_timeout):
             self.kill_worker(pid, signal.SIGKILL)
 
 
@@ -138,8 +138,8 @@ def _registry(process: Any) -> ModelRegistry:
 
 
 def _counters(server: Any) -> MmapCounters:
-    counts: MmapCounters = server.app.wsgi().extensions["recorder"].metrics.counts
-    return counts
+    counters: MmapCounters = server.app.wsgi().extensions["recorder"].metrics.counters
+    return counters
 
 
 def _post_fork(server: Any, worker: Any) -> None:
@@ -155,14 +155,14 @@ def _post_worker_init(settings: Settings, worker: Any) -> None:
     # A terminal sends Ctrl-C to every process; the master alone decides what it means.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     if settings.otlp_endpoint:
-        from service.telemetry.tracing import Tracing  # noqa: PLC0415 - the extra otel, and half a second to import
+        from service.telemetry.tracing import RequestTracer  # noqa: PLC0415 - the extra otel, and half a second to import
 
-        worker.app.callable.extensions["recorder"].tracing = Tracing.to(settings.otlp_endpoint)
+        worker.app.callable.extensions["recorder"].tracer = RequestTracer.to_endpoint(settings.otlp_endpoint)
     registry = _registry(worker)
     with _heartbeat(worker):
         while worker.alive and not registry.join():
             time.sleep(0.1)
-    registry.follow(settings.poll_seconds)
+    registry.start_sync(settings.poll_seconds)
 
 
 @contextmanager
@@ -187,7 +187,7 @@ def _heartbeat(worker: Any) -> Iterator[None]:
 def _child_exit(server: Any, worker: Any) -> None:
     """In the master, for a worker that is gone: nobody waits for it, its requests are no longer in progress."""
     _registry(server).leave(worker.pid)
-    _counters(server).bury(worker.pid)
+    _counters(server).merge_dead_processes(worker.pid)
 
 
 def return_freed_memory() -> None:

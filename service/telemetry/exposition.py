@@ -22,7 +22,7 @@ _ESCAPES = str.maketrans({"\\": r"\\", "\n": r"\n", '"': r"\""})
 
 
 @dataclass
-class _Read:
+class _FileState:
     """What is known of a file: where its numbers lie, and which ones they are."""
 
     inode: int
@@ -32,7 +32,7 @@ class _Read:
 
 
 @dataclass
-class _Spread:
+class _Histogram:
     """A histogram: its buckets by their upper bounds, and the sum."""
 
     labels: str
@@ -41,52 +41,52 @@ class _Spread:
 
 
 @dataclass
-class _Metric:
+class _Family:
     """A metric, with the lines that tell it up to their numbers."""
 
     heading: str
     name: str
     lines: list[tuple[str, int]] = field(default_factory=list)
-    spreads: dict[str, _Spread] = field(default_factory=dict)
+    spreads: dict[str, _Histogram] = field(default_factory=dict)
 
 
 class ExpositionWriter:
     def __init__(self, directory: Path) -> None:
         self._directory = directory
-        self._files: dict[Path, _Read] = {}
-        self._numbers: dict[str, int] = {}  # by their keys
-        self._metrics: dict[str, _Metric] = {}
-        self._versions: dict[tuple[str, str], list[tuple[str, int]]] = {}  # what is of a version and nothing else
+        self._files: dict[Path, _FileState] = {}
+        self._series: dict[str, int] = {}  # by their keys
+        self._families: dict[str, _Family] = {}
+        self._version_series: dict[tuple[str, str], list[tuple[str, int]]] = {}  # what is of a version and nothing else
 
-    def text(self) -> str:
+    def render(self) -> str:
         totals = self._totals()
-        return "".join(line for name in sorted(self._metrics) for line in _told(self._metrics[name], totals))
+        return "".join(line for name in sorted(self._families) for line in _lines(self._families[name], totals))
 
-    def of_versions(self) -> dict[tuple[str, str], dict[str, float]]:
+    def by_version(self) -> dict[tuple[str, str], dict[str, float]]:
         """By model and version what is split by nothing else but stages (`..._count:parse`), or by what is added up."""
         totals = self._totals()
         found: dict[tuple[str, str], dict[str, float]] = {}
-        for version, numbers in self._versions.items():
+        for version, numbers in self._version_series.items():
             counted = found[version] = {}
             for name, number in numbers:
                 counted[name] = counted.get(name, 0.0) + totals[number]
         return found
 
     def _totals(self) -> list[float]:
-        read: list[tuple[_Read, Array]] = []
+        read: list[tuple[_FileState, Array]] = []
         found = sorted(self._directory.glob("*.db"))
         for path in found:
             data = path.read_bytes()
             known = self._files.get(path)
             if known is None or known.inode != path.stat().st_ino:
-                known = self._files[path] = _Read(path.stat().st_ino)
+                known = self._files[path] = _FileState(path.stat().st_ino)
             (used,) = struct.unpack_from("=i", data)
             if used > known.used:
-                self._learn(path, known)
+                self._read_new_keys(path, known)
             read.append((known, np.frombuffer(data, np.float64, used // 8)))
         for path in self._files.keys() - set(found):
             del self._files[path]
-        totals = np.zeros(len(self._numbers))
+        totals = np.zeros(len(self._series))
         for known, values in read:
             locations = [
                 location for location in known.locations if location < len(values)
@@ -94,36 +94,36 @@ class ExpositionWriter:
             totals[known.numbers[: len(locations)]] += values[locations]
         return totals.tolist()
 
-    def _learn(self, path: Path, known: _Read) -> None:
+    def _read_new_keys(self, path: Path, known: _FileState) -> None:
         """The cells that a file has got since it was last read."""
         kind = path.name.partition("_")[0]
         for key, _, _, location in MmapedDict.read_all_values_from_file(path):  # type: ignore[no-untyped-call]
             if location >= known.used:
-                number = self._numbers.get(key)
+                number = self._series.get(key)
                 if number is None:
-                    number = self._numbers[key] = len(self._numbers)
-                    self._name(kind, key, number)
+                    number = self._series[key] = len(self._series)
+                    self._add_series(kind, key, number)
                 known.locations.append(location // 8)
                 known.numbers.append(number)
                 known.used = location + 16
 
-    def _name(self, kind: str, key: str, number: int) -> None:
+    def _add_series(self, kind: str, key: str, number: int) -> None:
         metric, name, labels, about = json.loads(key)
-        told = self._metrics.get(metric)
+        told = self._families.get(metric)
         if told is None:
             head = f"{metric}_total" if kind == "counter" else metric
             text = about.replace("\\", r"\\").replace("\n", r"\n")
-            told = self._metrics[metric] = _Metric(f"# HELP {head} {text}\n# TYPE {head} {kind}\n", metric)
+            told = self._families[metric] = _Family(f"# HELP {head} {text}\n# TYPE {head} {kind}\n", metric)
         if {"model", "version"} <= labels.keys() <= {"model", "version", "stage", "le", "code", "route"}:
             sample = f"{metric}_count" if "le" in labels else name
             sample += f":{labels['stage']}" if "stage" in labels else ""
-            self._versions.setdefault((labels["model"], labels["version"]), []).append((sample, number))
-        line = f"{name}{_written(labels)} "
+            self._version_series.setdefault((labels["model"], labels["version"]), []).append((sample, number))
+        line = f"{name}{_label_text(labels)} "
         bound = labels.pop("le", None)
         if kind != "histogram":
             told.lines.append((line, number))
             return
-        spread = told.spreads.setdefault(_written(labels), _Spread(_written(labels)))
+        spread = told.spreads.setdefault(_label_text(labels), _Histogram(_label_text(labels)))
         if bound is None:
             spread.total = number
         else:
@@ -131,12 +131,12 @@ class ExpositionWriter:
             spread.buckets.sort()
 
 
-def _written(labels: Mapping[str, str]) -> str:
+def _label_text(labels: Mapping[str, str]) -> str:
     written = ",".join(f'{label}="{value.translate(_ESCAPES)}"' for label, value in sorted(labels.items()))
     return f"{{{written}}}" if written else ""
 
 
-def _told(metric: _Metric, totals: list[float]) -> Iterator[str]:
+def _lines(metric: _Family, totals: list[float]) -> Iterator[str]:
     yield metric.heading
     for line, number in metric.lines:
         yield f"{line}{totals[number]!r}\n"

@@ -12,8 +12,8 @@ from gunicorn.glogging import Logger  # type: ignore[import-untyped]
 
 from service.telemetry.request_record import RequestRecord
 
-_TEXT = "%(asctime)s %(levelname)s [%(process)d] %(message)s"
-_DATES = "%Y-%m-%dT%H:%M:%S%z"
+_TEXT_FORMAT = "%(asctime)s %(levelname)s [%(process)d] %(message)s"
+_DATE_FORMAT = "%Y-%m-%dT%H:%M:%S%z"
 
 
 class JsonFormatter(logging.Formatter):
@@ -38,20 +38,20 @@ class JsonFormatter(logging.Formatter):
 class TextFormatter(logging.Formatter):
     """A record as a line for people. Lines of one second share the text of its time."""
 
-    _second, _told = 0, ""
+    _cached_second, _cached_text = 0, ""
 
     def formatTime(self, record: logging.LogRecord, datefmt: str | None = None) -> str:  # noqa: N802
-        if int(record.created) != self._second:
-            self._told, self._second = super().formatTime(record, datefmt), int(record.created)
-        return self._told
+        if int(record.created) != self._cached_second:
+            self._cached_text, self._cached_second = super().formatTime(record, datefmt), int(record.created)
+        return self._cached_text
 
 
-def log_to_stderr(level: str, form: str) -> None:
+def log_to_stderr(level: str, log_format: str) -> None:
     # What no line of ours tells need not be found out for each: where in the code it was logged, and by which thread.
     logging._srcfile = None
     logging.logThreads = logging.logMultiprocessing = False
     handler = logging.StreamHandler(sys.stderr)
-    handler.setFormatter(JsonFormatter() if form == "json" else TextFormatter(_TEXT, _DATES))
+    handler.setFormatter(JsonFormatter() if log_format == "json" else TextFormatter(_TEXT_FORMAT, _DATE_FORMAT))
     logger = logging.getLogger("service")
     logger.handlers = [handler]
     logger.propagate = False
@@ -62,7 +62,7 @@ def log_to_stderr(level: str, form: str) -> None:
 
 
 class ServerLogger(Logger):  # type: ignore[misc]
-    """gunicorn's own log, in the form of ours."""
+    """gunicorn's own log, in the format of ours."""
 
     def setup(self, cfg: Any) -> None:
         super().setup(cfg)

@@ -2,7 +2,7 @@
 
     counts = Counts(directory)
     answered = counts.counter("forward_pass_requests", "Requests answered.", ("status",))
-    answered.at("200").inc()
+    answered.labels("200").inc()
 
 Every process counts in files of its own, so nobody waits for another; what workers that are gone have counted stays,
 so a sum never goes back. `prometheus_client` writes such files itself, but its `inc` takes 0.73 us and its `observe`
@@ -35,10 +35,10 @@ from service.telemetry.exposition import ExpositionWriter
 
 log = logging.getLogger("service")
 
-_LIVE_SUM = "gauge_livesum"  # the kind of gauges that are summed over the processes that live
-_SHARES = "shares"  # the kind of what is no metric
-_PREFIX, _HELD, _NEW_SECONDS = "forward-pass-counts-", "held", 60.0
-_BYTES = 16 * 1024  # of a file at first
+_LIVE_GAUGE = "gauge_livesum"  # the kind of gauges that are summed over the processes that live
+_INTERNAL = "shares"  # the kind of what is no metric
+_PREFIX, _LOCK_NAME, _STALE_AFTER_SECONDS = "forward-pass-counts-", "held", 60.0
+_INITIAL_BYTES = 16 * 1024  # of a file at first
 
 
 class CounterCell:
@@ -87,7 +87,7 @@ class MetricFamily(Generic[_Cell]):
         self._make: Callable[[tuple[str, ...]], _Cell] = make
         self._cells: dict[tuple[str, ...], _Cell] = {}
 
-    def at(self, *values: str) -> _Cell:
+    def labels(self, *values: str) -> _Cell:
         cell = self._cells.get(values)
         if cell is None:
             with self._counts.lock:
@@ -97,19 +97,19 @@ class MetricFamily(Generic[_Cell]):
 
 
 class MmapCounters:
-    def __init__(self, directory: Path | None = None, *, within: str = "") -> None:
-        """A directory of its own, `within` another or else in memory, which goes when the counts do or the process that
+    def __init__(self, directory: Path | None = None, *, parent: str = "") -> None:
+        """A directory of its own, `parent` another or else in memory, which goes when the counts do or the process that
         made it ends, unless one is given."""
         if directory is None:
-            directory = Path(tempfile.mkdtemp(prefix=_PREFIX, dir=within or memory_directory()))
-            _sweep(directory.parent)
-            weakref.finalize(self, _remove, directory, os.getpid(), _hold(directory))
+            directory = Path(tempfile.mkdtemp(prefix=_PREFIX, dir=parent or memory_directory()))
+            _remove_stale_directories(directory.parent)
+            weakref.finalize(self, _remove, directory, os.getpid(), _lock_directory(directory))
         self.directory = directory
         self.lock = threading.RLock()
-        self._figures = ExpositionWriter(directory)
+        self._writer = ExpositionWriter(directory)
         self._files: dict[str, _File] = {}
-        self._shares: dict[str, CounterCell] = {}
-        self._gone: set[int] = set()  # processes whose counts are yet to be taken over
+        self._internal: dict[str, CounterCell] = {}
+        self._dead_pids: set[int] = set()  # processes whose counts are yet to be taken over
         this = weakref.ref(self)
         os.register_at_fork(after_in_child=lambda: _reopen(this()))
 
@@ -118,7 +118,7 @@ class MmapCounters:
 
     def gauge(self, name: str, about: str, labels: Sequence[str] = ()) -> MetricFamily[CounterCell]:
         """Summed over the processes that live."""
-        return MetricFamily(self, lambda values: self._count(_LIVE_SUM, name, name, labels, values, about))
+        return MetricFamily(self, lambda values: self._count(_LIVE_GAUGE, name, name, labels, values, about))
 
     def histogram(
         self, name: str, about: str, labels: Sequence[str], bounds: Sequence[float]
@@ -133,47 +133,47 @@ class MmapCounters:
 
         return MetricFamily(self, make)
 
-    def share(self, key: str) -> CounterCell:
+    def internal_gauge(self, key: str) -> CounterCell:
         """This process's share of a number that is no metric; `shares` adds up those of the processes that live."""
         with self.lock:
-            if key not in self._shares:
-                self._shares[key] = self._file(_SHARES).count(key)
-            return self._shares[key]
+            if key not in self._internal:
+                self._internal[key] = self._file(_INTERNAL).count(key)
+            return self._internal[key]
 
-    def shares(self) -> dict[str, float]:
+    def internal_gauges(self) -> dict[str, float]:
         found: dict[str, float] = {}
-        with self._agreed(fcntl.LOCK_SH):
-            for path in self.directory.glob(f"{_SHARES}_*"):
+        with self._locked(fcntl.LOCK_SH):
+            for path in self.directory.glob(f"{_INTERNAL}_*"):
                 for key, value, _, _ in MmapedDict.read_all_values_from_file(path):  # type: ignore[no-untyped-call]
                     found[key] = found.get(key, 0.0) + value
         return found
 
-    def text(self) -> str:
+    def exposition(self) -> str:
         """What all processes have counted, in Prometheus's text format."""
-        with self.lock, self._agreed(fcntl.LOCK_SH):
-            return self._figures.text()
+        with self.lock, self._locked(fcntl.LOCK_SH):
+            return self._writer.render()
 
-    def of_versions(self) -> dict[tuple[str, str], dict[str, float]]:
+    def by_version(self) -> dict[tuple[str, str], dict[str, float]]:
         """What they have counted of each model and version."""
-        with self.lock, self._agreed(fcntl.LOCK_SH):
-            return self._figures.of_versions()
+        with self.lock, self._locked(fcntl.LOCK_SH):
+            return self._writer.by_version()
 
-    def bury(self, *pids: int) -> None:
+    def merge_dead_processes(self, *pids: int) -> None:
         """Processes are gone: what their gauges said is over, what they have counted is counted here from now on.
 
         Or a service whose workers are replaced again and again would add up more and more files. Nobody is waited for:
         while somebody adds up, who may have been stopped at it, they are left to the next call.
         """
-        self._gone.update(pids)
-        if not self._gone:
+        self._dead_pids.update(pids)
+        if not self._dead_pids:
             return
-        with suppress(BlockingIOError), self._agreed(fcntl.LOCK_EX | fcntl.LOCK_NB):
-            while self._gone:
-                self._take_over(self._gone.pop())
+        with suppress(BlockingIOError), self._locked(fcntl.LOCK_EX | fcntl.LOCK_NB):
+            while self._dead_pids:
+                self._merge_process(self._dead_pids.pop())
 
-    def _take_over(self, pid: int) -> None:
+    def _merge_process(self, pid: int) -> None:
         mark_process_dead(pid, str(self.directory))  # type: ignore[no-untyped-call]
-        (self.directory / f"{_SHARES}_{pid}.cells").unlink(missing_ok=True)
+        (self.directory / f"{_INTERNAL}_{pid}.cells").unlink(missing_ok=True)
         for path in self.directory.glob(f"*_{pid}.db"):
             file = self._file(path.name.rpartition("_")[0])
             for key, value, _, _ in MmapedDict.read_all_values_from_file(path):  # type: ignore[no-untyped-call]
@@ -182,7 +182,7 @@ class MmapCounters:
             path.unlink()
 
     @contextmanager
-    def _agreed(self, how: int) -> Iterator[None]:
+    def _locked(self, how: int) -> Iterator[None]:
         """While counts are handed over nobody adds them up, or they would be missing, or there twice."""
         with (self.directory / "lock").open("w") as lock:
             fcntl.flock(lock, how)
@@ -242,7 +242,7 @@ class _File:
     def _open(self) -> None:
         self.lock = threading.Lock()
         self._unseen = False
-        suffix = "cells" if self._kind == _SHARES else "db"  # which prometheus_client reads
+        suffix = "cells" if self._kind == _INTERNAL else "db"  # which prometheus_client reads
         self._path = self._directory / f"{self._kind}_{os.getpid()}.{suffix}"
         if self._path.exists():  # of a process that had the same number: its counts go on
             found = list(MmapedDict.read_all_values_from_file(self._path))  # type: ignore[no-untyped-call]
@@ -253,7 +253,7 @@ class _File:
             self._places = {}
             self._used = 8
             unseen = self._path.with_suffix(".new")  # whoever adds up reads no file that is still empty
-            self._map(unseen, _BYTES)
+            self._map(unseen, _INITIAL_BYTES)
             self._mapped[:4] = struct.pack("=i", self._used)
             if self._unseen:
                 unseen.unlink(missing_ok=True)
@@ -292,21 +292,21 @@ def _reopen(counts: MmapCounters | None) -> None:
         counts.reopen()
 
 
-def _hold(directory: Path) -> int:
+def _lock_directory(directory: Path) -> int:
     """Shows that somebody counts there, for as long as this process lives or one that it has forked."""
-    descriptor = os.open(directory / _HELD, os.O_WRONLY | os.O_CREAT | os.O_CLOEXEC, 0o600)
+    descriptor = os.open(directory / _LOCK_NAME, os.O_WRONLY | os.O_CREAT | os.O_CLOEXEC, 0o600)
     fcntl.flock(descriptor, fcntl.LOCK_EX)
     return descriptor
 
 
-def _sweep(location: Path) -> None:
+def _remove_stale_directories(location: Path) -> None:
     """Removes what services of this user have left there that were killed. One that is new may be about to be held."""
-    for path in location.glob(f"{_PREFIX}*/{_HELD}"):
+    for path in location.glob(f"{_PREFIX}*/{_LOCK_NAME}"):
         with suppress(OSError):
             held = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_NOFOLLOW | os.O_CLOEXEC)  # be it whatever it may
             try:
                 found = os.fstat(held)
-                if found.st_uid == os.geteuid() and time.time() - found.st_mtime > _NEW_SECONDS:
+                if found.st_uid == os.geteuid() and time.time() - found.st_mtime > _STALE_AFTER_SECONDS:
                     fcntl.flock(held, fcntl.LOCK_EX | fcntl.LOCK_NB)
                     shutil.rmtree(path.parent, ignore_errors=True)
             finally:

@@ -20,16 +20,16 @@ from typing import Any, Protocol
 from service.telemetry.metrics import Metrics
 from service.telemetry.mmap_counters import CounterCell, HistogramCells
 
-access = logging.getLogger("service.access")
+access_log = logging.getLogger("service.access")
 
 # Asked every few seconds, and nobody reads it.
 UNLOGGED_ROUTES = frozenset({"/healthz", "/readyz", "/metrics", "/ping", "/v2/health/live", "/v2/health/ready"})
 STAGES = ("queue", "parse", "compute", "serialise")
 clock = time.monotonic
 
-_SANE_ID = re.compile(r"[A-Za-z0-9._~+/=:@-]{1,128}")
+_VALID_REQUEST_ID = re.compile(r"[A-Za-z0-9._~+/=:@-]{1,128}")
 _TRACEPARENT = re.compile(r"(?!ff)([0-9a-f]{2})-(?!0{32})([0-9a-f]{32})-(?!0{16})([0-9a-f]{16})-([0-9a-f]{2})(-.*)?")
-_NONZERO = 1 << 64 | 1  # the last bit of the trace's id and of the span's: neither may be zero
+_NONZERO_BITS = 1 << 64 | 1  # the last bit of the trace's id and of the span's: neither may be zero
 
 
 class ModelVersion(Protocol):
@@ -49,33 +49,55 @@ class RequestRecord:
     """
 
     __slots__ = (
-        "arrived", "client", "computed", "computing", "ended", "error_code", "flags", "given_flags", "method",
-        "parent_id", "parsed", "request_id", "route", "rows", "served", "span_id", "started", "status", "target",
+        "arrived_at",
+        "client",
+        "compute_ended_at",
+        "compute_started_at",
+        "ended_at",
+        "error_code",
+        "method",
+        "parent_id",
+        "parent_trace_flags",
+        "parsed_at",
+        "request_id",
+        "route",
+        "rows",
+        "served",
+        "span_id",
+        "started_at",
+        "status",
+        "target",
+        "trace_flags",
         "trace_id",
     )  # fmt: skip
 
-    def __init__(self, method: str, target: str, client: str, arrived: float) -> None:
+    def __init__(self, method: str, target: str, client: str, arrived_at: float) -> None:
         self.method, self.client = method, client
         self.target = target.partition("?")[0]  # where some put what should be in no log
-        self.started = clock()
-        self.arrived = arrived or self.started
-        self.parsed = self.computing = self.computed = self.ended = 0.0
+        self.started_at = clock()
+        self.arrived_at = arrived_at or self.started_at
+        self.parsed_at = self.compute_started_at = self.compute_ended_at = self.ended_at = 0.0
         self.served: ModelVersion | None = None
         self.rows = 0
         self.error_code = self.request_id = self.trace_id = self.span_id = self.parent_id = ""
-        self.flags = self.given_flags = self.status = 0
+        self.trace_flags = self.parent_trace_flags = self.status = 0
         self.route = ""
 
     def stages(self) -> tuple[float, float, float, float]:
         """Seconds of each of `STAGES`; waiting counts as queue, be it for the loop or for a batch."""
-        queue = self.started - self.arrived + self.computing - self.parsed
-        return queue, self.parsed - self.started, self.computed - self.computing, self.ended - self.computed
+        queue = self.started_at - self.arrived_at + self.compute_started_at - self.parsed_at
+        return (
+            queue,
+            self.parsed_at - self.started_at,
+            self.compute_ended_at - self.compute_started_at,
+            self.ended_at - self.compute_ended_at,
+        )
 
     def __str__(self) -> str:
         answer = f" {self.served.name}/{self.served.number} rows={self.rows}" if self.served else ""
         fault = f" error={self.error_code}" if self.error_code else ""
         target = self.target.encode("unicode_escape").decode()
-        took = f"{1000 * (self.ended - self.arrived):.1f}ms"
+        took = f"{1000 * (self.ended_at - self.arrived_at):.1f}ms"
         told = f"{self.method} {target} {self.status} {took}{answer}{fault}"
         return f"{told} id={self.request_id} from={self.client}"
 
@@ -83,35 +105,35 @@ class RequestRecord:
         told: dict[str, Any] = {"request_id": self.request_id, "trace_id": self.trace_id, "span_id": self.span_id}
         told |= {"method": self.method, "target": self.target, "client": self.client}
         if self.status:
-            told |= {"status": self.status, "seconds": round(self.ended - self.arrived, 6)}
+            told |= {"status": self.status, "seconds": round(self.ended_at - self.arrived_at, 6)}
         if self.served:
             told |= {"model": self.served.name, "version": self.served.number, "rows": self.rows}
-        if self.computed:
+        if self.compute_ended_at:
             told |= {f"{stage}_seconds": round(spent, 6) for stage, spent in zip(STAGES, self.stages(), strict=True)}
         if self.error_code:
             told["error"] = self.error_code
         return told
 
 
-class Tracing(Protocol):
+class Tracer(Protocol):
     """Who keeps spans of requests, as tracing.py does."""
 
-    def samples(self, record: RequestRecord) -> bool: ...
+    def should_sample(self, record: RequestRecord) -> bool: ...
 
-    def record(self, record: RequestRecord) -> None: ...
+    def export(self, record: RequestRecord) -> None: ...
 
 
 class RequestRecorder:
     def __init__(self, metrics: Metrics, health_route: str = "") -> None:
         """`health_route` is quiet as well."""
         self.metrics = metrics
-        self._quiet = UNLOGGED_ROUTES | {health_route}
-        self.tracing: Tracing | None = None  # set after a fork: a thread sends the spans
+        self._unlogged_routes = UNLOGGED_ROUTES | {health_route}
+        self.tracer: Tracer | None = None  # set after a fork: a thread sends the spans
         self._random = random.Random()  # noqa: S311 - ids are no secrets
         os.register_at_fork(after_in_child=self._random.seed)  # or all workers would give the same ids
         # The cells that a request of a kind counts in: looking up five by their labels would take longer than counting.
-        self._answers: dict[tuple[str, str, int, int], tuple[CounterCell, HistogramCells | None]] = {}
-        self._predictions: dict[tuple[str, int], tuple[CounterCell, list[HistogramCells]]] = {}
+        self._request_cells: dict[tuple[str, str, int, int], tuple[CounterCell, HistogramCells | None]] = {}
+        self._prediction_cells: dict[tuple[str, int], tuple[CounterCell, list[HistogramCells]]] = {}
 
     def begin(
         self,
@@ -121,36 +143,36 @@ class RequestRecorder:
         request_id: str = "",
         traceparent: str = "",
         client: str = "",
-        arrived: float = 0.0,
+        arrived_at: float = 0.0,
     ) -> RequestRecord:
-        """`arrived`: when the request was whole, where that is known."""
-        record = RequestRecord(method, target, client, arrived)
-        chance = f"{self._random.getrandbits(192) | _NONZERO:048x}"
-        record.request_id = request_id if request_id and _SANE_ID.fullmatch(request_id) else chance[:32]
-        record.span_id = chance[32:]
+        """`arrived_at`: when the request was whole, where that is known."""
+        record = RequestRecord(method, target, client, arrived_at)
+        random_ids = f"{self._random.getrandbits(192) | _NONZERO_BITS:048x}"
+        record.request_id = request_id if request_id and _VALID_REQUEST_ID.fullmatch(request_id) else random_ids[:32]
+        record.span_id = random_ids[32:]
         given = _TRACEPARENT.fullmatch(traceparent) if traceparent else None
         if given is not None and not (given[1] == "00" and given[5]):
             record.trace_id, record.parent_id = given[2], given[3]
-            record.flags = record.given_flags = int(given[4], 16) & 1
+            record.trace_flags = record.parent_trace_flags = int(given[4], 16) & 1
         else:
-            record.trace_id = chance[:32]
+            record.trace_id = random_ids[:32]
         self.metrics.in_progress.inc()
         return record
 
-    def forget(self) -> None:
+    def discard(self) -> None:
         """A request was begun that is answered elsewhere, and counted there."""
         self.metrics.in_progress.inc(-1.0)
 
-    def headers(self, record: RequestRecord) -> list[tuple[str, str]]:
+    def response_headers(self, record: RequestRecord) -> list[tuple[str, str]]:
         """What an answer says of how it came about; its body is written by now."""
-        record.ended = clock()
-        if self.tracing is not None:
-            record.flags = int(self.tracing.samples(record))
+        record.ended_at = clock()
+        if self.tracer is not None:
+            record.trace_flags = int(self.tracer.should_sample(record))
         headers = [
             ("X-Request-Id", record.request_id),
-            ("traceparent", f"00-{record.trace_id}-{record.span_id}-0{record.flags}"),
+            ("traceparent", f"00-{record.trace_id}-{record.span_id}-0{record.trace_flags}"),
         ]
-        if record.computed:
+        if record.compute_ended_at:
             queue, parse, compute, serialise = record.stages()
             headers.append(
                 (
@@ -166,38 +188,40 @@ class RequestRecorder:
         metrics, served = self.metrics, record.served
         if not record.status:  # else this was tried before, and failed: Flask then answers anew
             metrics.in_progress.inc(-1.0)
-        record.ended = record.ended or clock()
+        record.ended_at = record.ended_at or clock()
         record.route, record.status = route, status
         name, number = ("", 0) if served is None else (served.name, served.number)
-        requests, seconds = self._answers.get((route, name, number, status)) or self._answer(
+        requests, seconds = self._request_cells.get((route, name, number, status)) or self._make_request_cells(
             route, name, number, status
         )
         requests.inc()
         if seconds is not None:
-            seconds.observe(record.ended - record.arrived)
-        if record.computed and status < 400:  # what was computed and could not be answered is no prediction
-            rows, stages = self._predictions.get((name, number)) or self._prediction(name, number)
+            seconds.observe(record.ended_at - record.arrived_at)
+        if record.compute_ended_at and status < 400:  # what was computed and could not be answered is no prediction
+            rows, stages = self._prediction_cells.get((name, number)) or self._make_prediction_cells(name, number)
             rows.inc(record.rows)
             for stage, spent in zip(stages, record.stages(), strict=True):
                 stage.observe(spent)
         if record.error_code:
-            metrics.errors.at(record.error_code, name, str(number or "")).inc()
+            metrics.errors.labels(record.error_code, name, str(number or "")).inc()
         # A line for each request that is turned away would make a flood of requests one of lines.
-        quiet = (route in self._quiet and status < 400) or record.error_code == "overloaded"
+        quiet = (route in self._unlogged_routes and status < 400) or record.error_code == "overloaded"
         level = logging.DEBUG if quiet else logging.INFO
-        if access.isEnabledFor(level):
-            access.log(level, record)
-        if self.tracing is not None:
-            self.tracing.record(record)
+        if access_log.isEnabledFor(level):
+            access_log.log(level, record)
+        if self.tracer is not None:
+            self.tracer.export(record)
 
-    def _answer(self, route: str, name: str, number: int, status: int) -> tuple[CounterCell, HistogramCells | None]:
+    def _make_request_cells(
+        self, route: str, name: str, number: int, status: int
+    ) -> tuple[CounterCell, HistogramCells | None]:
         of = route, name, str(number or "")
-        spread = None if route in self._quiet else self.metrics.seconds.at(*of)
-        cells = self.metrics.requests.at(*of, str(status)), spread
-        self._answers[route, name, number, status] = cells
+        spread = None if route in self._unlogged_routes else self.metrics.request_seconds.labels(*of)
+        cells = self.metrics.requests.labels(*of, str(status)), spread
+        self._request_cells[route, name, number, status] = cells
         return cells
 
-    def _prediction(self, name: str, number: int) -> tuple[CounterCell, list[HistogramCells]]:
-        stages = [self.metrics.stages.at(stage, name, str(number)) for stage in STAGES]
-        self._predictions[name, number] = cells = self.metrics.rows.at(name, str(number)), stages
+    def _make_prediction_cells(self, name: str, number: int) -> tuple[CounterCell, list[HistogramCells]]:
+        stages = [self.metrics.stage_seconds.labels(stage, name, str(number)) for stage in STAGES]
+        self._prediction_cells[name, number] = cells = self.metrics.rows.labels(name, str(number)), stages
         return cells

@@ -22,77 +22,77 @@ from opentelemetry.trace import set_span_in_context as within
 from service.telemetry.request_record import RequestRecord, clock
 
 
-class Tracing:
+class RequestTracer:
     def __init__(self, processor: SpanProcessor) -> None:
         """`processor` takes the spans that have ended."""
         named = Resource({"service.name": "forward-pass"}).merge(OTELResourceDetector().detect())
-        self._ids = _Ids()
-        self._starting = threading.Lock()  # two threads would take one another's ids
+        self._ids = _FixedIdGenerator()
+        self._id_lock = threading.Lock()  # two threads would take one another's ids
         self._provider = TracerProvider(resource=named, id_generator=self._ids)
         self._provider.add_span_processor(processor)
         self._tracer = self._provider.get_tracer("forward_pass")
 
     @classmethod
-    def to(cls, endpoint: str) -> Tracing:
+    def to_endpoint(cls, endpoint: str) -> RequestTracer:
         """To a collector, by a thread of this process, which also sends what is left when the process ends."""
         return cls(BatchSpanProcessor(OTLPSpanExporter(endpoint=f"{endpoint.rstrip('/')}/v1/traces")))
 
-    def samples(self, record: RequestRecord) -> bool:
+    def should_sample(self, record: RequestRecord) -> bool:
         """Whether this request's spans are kept: as its caller decided, else as OTEL_TRACES_SAMPLER says."""
-        found = self._provider.sampler.should_sample(_parent(record), int(record.trace_id, 16), "request")
+        found = self._provider.sampler.should_sample(_parent_context(record), int(record.trace_id, 16), "request")
         return bool(found.decision.is_sampled())
 
-    def record(self, record: RequestRecord) -> None:
+    def export(self, record: RequestRecord) -> None:
         now, today = clock(), time.time_ns()
 
         def at(moment: float) -> int:
             return today - round(1e9 * (now - moment))
 
-        with self._starting:
-            self._ids.told = int(record.trace_id, 16), int(record.span_id, 16)
+        with self._id_lock:
+            self._ids.next_ids = int(record.trace_id, 16), int(record.span_id, 16)
             span = self._tracer.start_span(
                 f"{record.method} {record.route}",
-                _parent(record),
+                _parent_context(record),
                 SpanKind.SERVER,
-                _about(record),
-                start_time=at(record.arrived),
+                _attributes(record),
+                start_time=at(record.arrived_at),
             )
         if record.status >= 500:
             span.set_status(Status(StatusCode.ERROR, record.error_code))
-        if record.computed:
+        if record.compute_ended_at:
             stages = {
-                "parse": (record.started, record.parsed),
-                "compute": (record.computing, record.computed),
-                "serialise": (record.computed, record.ended),
+                "parse": (record.started_at, record.parsed_at),
+                "compute": (record.compute_started_at, record.compute_ended_at),
+                "serialise": (record.compute_ended_at, record.ended_at),
             }
             for stage, (begun, ended) in stages.items():
                 self._tracer.start_span(stage, within(span, Context()), start_time=at(begun)).end(at(ended))
-        span.end(at(record.ended))
+        span.end(at(record.ended_at))
 
 
-class _Ids(RandomIdGenerator):  # type: ignore[misc]
+class _FixedIdGenerator(RandomIdGenerator):  # type: ignore[misc]
     """Gives the ids of a trace and of a span that it was told, once; else random ones."""
 
-    told: tuple[int, int] | None = None
+    next_ids: tuple[int, int] | None = None
 
     def generate_trace_id(self) -> int:
-        return self.told[0] if self.told else super().generate_trace_id()
+        return self.next_ids[0] if self.next_ids else super().generate_trace_id()
 
     def generate_span_id(self) -> int:
-        told, self.told = self.told, None
+        told, self.next_ids = self.next_ids, None
         return told[1] if told else super().generate_span_id()
 
 
-def _parent(record: RequestRecord) -> Context:
+def _parent_context(record: RequestRecord) -> Context:
     """The caller's span; nothing where the trace begins here."""
     if not record.parent_id:
         return Context()
-    flags = TraceFlags(record.given_flags)
+    flags = TraceFlags(record.parent_trace_flags)
     remote = SpanContext(int(record.trace_id, 16), int(record.parent_id, 16), is_remote=True, trace_flags=flags)
     return within(NonRecordingSpan(remote), Context())
 
 
-def _about(record: RequestRecord) -> dict[str, str | int]:
+def _attributes(record: RequestRecord) -> dict[str, str | int]:
     """Attributes, by OpenTelemetry's names where it has one."""
     about: dict[str, str | int] = {
         "http.request.method": record.method,

@@ -22,7 +22,8 @@ from service.cli import main as serve
 from service.http import request_body
 from service.inference.runner import InferenceRunner
 from service.registry import loader, registry
-from service.registry.registry import LoadedVersion, Snapshot
+from service.registry.loaded_version import LoadedVersion
+from service.registry.snapshot import Snapshot
 from service.server import admission, event_worker, gunicorn_app
 from training.cli.main import main as train
 from training.engine import checkpoint
@@ -66,14 +67,14 @@ def returning_memory() -> None:
 
 
 def keeping_what_answered() -> None:
-    look = registry.look
+    sync = registry.sync_with_store
 
     def forgetful(*of: Any) -> Snapshot:
-        new = look(*of)
+        new = sync(*of)
         lost = any(problem.location == "store" for problem in new.problems)
         return Snapshot({}, new.problems) if lost else new
 
-    registry.look = forgetful
+    registry.sync_with_store = forgetful
 
 
 def verifying_copies() -> None:

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from service.config import Settings, SettingsError, cpus, unknown
+from service.config import Settings, SettingsError, available_cpus, unknown_variables
 
 DOCUMENT = Path(__file__).parents[2] / "docs" / "operations.md"
 
@@ -83,7 +83,7 @@ def test_the_second_listener_has_a_port_of_its_own(options):
 
 def test_a_variable_that_means_nothing_is_noticed_with_the_one_that_was_meant():
     environ = {"SERVE_KEY_FILE": "keys", "SERVE_WORKERS": "1", "SERVED": "x", "SERVE_X": ""}
-    assert unknown(environ) == [
+    assert unknown_variables(environ) == [
         "SERVE_KEY_FILE is no setting and does nothing; did you mean SERVE_KEYS_FILE?",
         "SERVE_X is no setting and does nothing",
     ]
@@ -113,7 +113,7 @@ def test_there_are_as_many_workers_as_a_containers_limit_leaves_processors(tmp_p
     (tmp_path / "cpu").mkdir()
     for name, text in files.items():
         (tmp_path / name).write_text(text)
-    assert cpus(tmp_path) == found
+    assert available_cpus(tmp_path) == found
 
 
 def test_cache_is_where_the_user_can_write(tmp_path, monkeypatch):
@@ -139,6 +139,6 @@ def test_a_container_without_a_place_to_write_to_is_told_so(monkeypatch):
 def test_every_setting_is_documented(setting):
     rows = [line for line in DOCUMENT.read_text().splitlines() if f"`{setting.metadata['variable']}`" in line]
     row = next((line for line in rows if line.startswith("|")), "")
-    assert setting.metadata["meaning"] in row
+    assert setting.metadata["description"] in row
     default = {"workers": "one a CPU", "cache_dir": "user's own"}.get(setting.name, str(setting.default))
     assert default in row.replace(",", "") or default in row

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 import yaml
 
-from service.config import Settings, unknown
+from service.config import Settings, unknown_variables
 from tests.service.server.test_server import ROOT
 
 DEPLOYMENT, SERVICE = yaml.safe_load_all((ROOT / "examples" / "kubernetes.yaml").read_text(encoding="utf-8"))
@@ -16,7 +16,7 @@ PORTS = {each["name"]: each["containerPort"] for each in CONTAINER["ports"]}
 
 
 def test_its_variables_are_settings_and_its_ports_are_theirs():
-    assert unknown(VARIABLES) == []
+    assert unknown_variables(VARIABLES) == []
     settings = Settings.from_environ(VARIABLES)
     assert (settings.port, settings.admin_port) == (PORTS["http"], PORTS["admin"])
     assert [port["targetPort"] for port in SERVICE["spec"]["ports"]] == ["http"]

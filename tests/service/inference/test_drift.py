@@ -19,7 +19,7 @@ from model_store.nn import Linear, Sequential
 from model_store.registry.store import open_store
 from model_store.schema.signature import ArrayColumn, CategoryColumn, NumberColumn, RegressionOutput, Signature
 from service.inference import drift
-from service.inference.drift import bins_of, stability_index
+from service.inference.drift import column_bins, population_stability_index
 from service.telemetry.mmap_counters import MmapCounters
 from tests.service.conftest import MakeClient
 from tests.service.routes.test_api import figures
@@ -61,7 +61,7 @@ def trained() -> Model:
 @pytest.fixture
 def ask(tmp_path, make_client: MakeClient, monkeypatch):
     """A service of houses: asks about rows, and returns the indices that /metrics tells then."""
-    monkeypatch.setattr(drift, "SAMPLE", 100_000)
+    monkeypatch.setattr(drift, "MAX_SAMPLE_ROWS", 100_000)
     store = open_store(tmp_path / "houses")
     store.publish("houses", trained())
     client = make_client(store)
@@ -111,11 +111,13 @@ def test_old_rows_are_forgotten(ask):
     for _ in range(4):
         found = ask(rooms(9000), area(9000), town(9000))
     assert found["area"] < 0.05
-    assert found["rows"] <= drift.MEMORY
+    assert found["rows"] <= drift.WINDOW_ROWS
 
 
 def test_no_more_than_a_sample_of_the_rows_is_looked_at(ask, monkeypatch):
-    monkeypatch.setattr(drift, "SAMPLE", 256)  # once the first rows, of which `ask` lets all in, have been looked at
+    monkeypatch.setattr(
+        drift, "MAX_SAMPLE_ROWS", 256
+    )  # once the first rows, of which `ask` lets all in, have been looked at
     monkeypatch.setattr(drift, "clock", lambda: 5.0)  # within one second
     found = [ask(rooms(1000), area(1000), town(1000))["rows"] for _ in range(3)]
     assert found == [1000, 1256, 1512]  # each scrape makes room for another sample
@@ -127,16 +129,16 @@ def test_rows_that_are_kept_to_be_looked_at_take_little_memory_however_large_the
     store = open_store(tmp_path / "store")
     store.publish("houses", houses(fit_array("image", ArrayStatistics.of(images), False)))
     registry = make_client(store).application.extensions["registry"]
-    watches = drift.DriftMonitor(MmapCounters(tmp_path))
-    watches.watch(registry.find("houses"))._due = drift.clock() + 60  # not looked at meanwhile
+    monitor = drift.DriftMonitor(MmapCounters(tmp_path))
+    monitor.window(registry.find("houses"))._next_flush = drift.clock() + 60  # not looked at meanwhile
     tracemalloc.start()
     try:
         for _ in range(20):
-            watches.add(registry.find("houses"), images.reshape(len(images), -1))
+            monitor.add(registry.find("houses"), images.reshape(len(images), -1))
         kept, _ = tracemalloc.get_traced_memory()
     finally:
         tracemalloc.stop()
-    assert 1_000_000 < kept < 2 * drift.MOST_BYTES
+    assert 1_000_000 < kept < 2 * drift.MAX_SAMPLE_BYTES
 
 
 def test_threads_that_meet_a_version_at_once_share_its_watch(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -153,22 +155,22 @@ def test_threads_that_meet_a_version_at_once_share_its_watch(monkeypatch: pytest
         __hash__ = object.__hash__
 
     monkeypatch.setattr(drift, "DriftWindow", Slow)
-    watches, version = drift.DriftMonitor(MmapCounters()), Version(name="houses", number=1, model=trained())
+    monitor, version = drift.DriftMonitor(MmapCounters()), Version(name="houses", number=1, model=trained())
     with ThreadPoolExecutor(2) as pool:
-        first, second = pool.map(watches.watch, [version, version])
+        first, second = pool.map(monitor.window, [version, version])
     assert first is second
 
 
 def test_missing_values_are_expected_where_training_had_them():
     values = np.where(np.arange(1000) % 2 == 0, np.nan, np.arange(1000.0))
-    bins = next(bins_of(houses(fit_number("a", NumberStatistics.of(values), "impute", True))))
+    bins = next(column_bins(houses(fit_number("a", NumberStatistics.of(values), "impute", True))))
     assert bins.expected.sum() == 1000
     assert bins.expected.max() > 500
 
 
 def test_images_are_watched_by_their_means():
     model = houses(fit_array("pixels", ArrayStatistics.of(RNG.integers(0, 256, (500, 3, 3)).astype(np.uint8)), True))
-    bins = next(bins_of(model))
+    bins = next(column_bins(model))
     dark = model.encode([np.full((3, 3), 5).tolist()] * 4)
     assert bins.count(dark).tolist() == [4, *[0] * (len(bins.expected) - 1)]
 
@@ -177,7 +179,7 @@ def test_images_are_watched_by_their_means():
 def test_training_rows_themselves_fall_into_the_bins_that_training_counted(dtype):
     values = np.concatenate([RNG.normal(0.1, 0.3, 500), np.full(500, 0.1)])
     model = houses(fit_number("a", NumberStatistics.of(values), "impute", True), dtype=dtype)
-    bins = next(bins_of(model))
+    bins = next(column_bins(model))
     found = bins.count(model.encode([[value] for value in values.tolist()]))
     assert abs(found - bins.expected).sum() <= 2  # two numbers that float32 does not tell apart
 
@@ -185,8 +187,8 @@ def test_training_rows_themselves_fall_into_the_bins_that_training_counted(dtype
 def test_frequent_categories_have_bins_and_the_others_share_one():
     names = [f"t{i}" for i in range(100) for _ in range(100 - i)]
     model = houses(fit_category("town", CategoryStatistics.of(np.array(names, object)), "impute", "refuse"))
-    bins = next(bins_of(model))
-    assert len(bins.expected) == drift.MOST_CATEGORIES + 1
+    bins = next(column_bins(model))
+    assert len(bins.expected) == drift.MAX_CATEGORIES + 1
     assert bins.expected.sum() == len(names)
     assert bins.count(model.encode([["t0"], ["t99"], ["t98"]])).tolist() == [1, *[0] * 19, 2]
 
@@ -215,12 +217,12 @@ DECILES = [float(i) for i in range(11)]
 )
 def test_statistics_of_another_form_are_not_watched(statistics):
     for column in (NumberColumn("a", statistics=statistics), CategoryColumn("a", ("x", "y"), statistics=statistics)):
-        assert list(bins_of(houses(column))) == []
-    assert list(bins_of(houses(ArrayColumn("a", (2,), statistics=statistics)))) == []
+        assert list(column_bins(houses(column))) == []
+    assert list(column_bins(houses(ArrayColumn("a", (2,), statistics=statistics)))) == []
 
 
 def test_index_is_that_of_the_formula():
-    found = stability_index(np.array([9.5, 89.5]), np.array([49.5, 49.5]))
+    found = population_stability_index(np.array([9.5, 89.5]), np.array([49.5, 49.5]))
     p, q = np.array([0.1, 0.9]), np.array([0.5, 0.5])
     assert found == pytest.approx(((q - p) * np.log(q / p)).sum())
 
@@ -228,6 +230,6 @@ def test_index_is_that_of_the_formula():
 @given(st.lists(st.integers(0, 1000), min_size=2, max_size=12), st.data())
 def test_index_is_finite_and_never_below_zero(expected, data):
     found = data.draw(st.lists(st.integers(0, 1000), min_size=len(expected), max_size=len(expected)))
-    index = stability_index(np.array(expected, float), np.array(found, float))
+    index = population_stability_index(np.array(expected, float), np.array(found, float))
     assert np.isfinite(index)
     assert index >= -1e-12

@@ -11,7 +11,8 @@ from model_store.artifact import npz
 from model_store.artifact.model import Golden, Model
 from model_store.errors import StoreError
 from model_store.registry.store import open_store
-from service.registry.registry import ModelRegistry, UnavailableError, UnknownError
+from service.registry.errors import UnavailableError, UnknownModelError
+from service.registry.registry import ModelRegistry
 from service.telemetry.metrics import Metrics
 from tests.service.conftest import assert_error, break_version, move, penguins, price
 
@@ -79,7 +80,7 @@ def test_new_model_appears_and_removed_model_goes(registry, store):
     store.remove("price", 1)
     registry.refresh()
     assert registry.find("second").number == 1
-    with pytest.raises(UnknownError, match="image, penguins, second"):
+    with pytest.raises(UnknownModelError, match="image, penguins, second"):
         registry.find("price")
 
 

@@ -47,7 +47,7 @@ def trusting(store: Store, keys: dict[str, Path], make_client: MakeClient) -> Ca
 
 def refresh(client: FlaskClient) -> None:
     registry = client.application.extensions["registry"]
-    registry._loader.forget()  # as if the wait before the next try were over
+    registry._loader.clear_failures()  # as if the wait before the next try were over
     registry.refresh()
 
 

@@ -15,7 +15,8 @@ import pytest
 from model_store.errors import StoreError
 from model_store.registry.store import Store
 from service.registry import switch_barrier as module
-from service.registry.registry import ModelRegistry, UnknownError
+from service.registry.errors import UnknownModelError
+from service.registry.registry import ModelRegistry
 from service.registry.switch_barrier import SwitchBarrier
 from service.telemetry.metrics import Metrics
 from tests.service.conftest import break_version, move, price
@@ -49,7 +50,7 @@ class Service:
 
     def forked(self) -> ModelRegistry:
         worker = self._registry(copy.copy(self.barrier))
-        worker._held = dict(self.master._held)
+        worker._snapshots = dict(self.master._snapshots)
         return worker
 
     def start(self) -> ModelRegistry:
@@ -90,7 +91,7 @@ def test_a_version_answers_once_every_worker_has_it_and_then_in_all(service: Ser
     store.publish("price", price(1))
     assert first.refresh()
     assert service.answering() == [1, 1]
-    second.keep_up()
+    second.apply_proposal()
     assert service.answering() == [2, 2]
     assert count(service, "forward_pass_model_reloads_total") == 1
 
@@ -102,7 +103,7 @@ def test_all_that_changed_changes_at_once(service: Service, store: Store) -> Non
     move(store, "price", "default", 2)
     move(store, "price", "champion", 1)
     first.refresh()
-    second.keep_up()
+    second.apply_proposal()
     store.publish("fresh", price(3))
     store.remove("image", 1)
     move(store, "price", "default", 3)
@@ -111,12 +112,12 @@ def test_all_that_changed_changes_at_once(service: Service, store: Store) -> Non
     assert service.answering() == [2, 2]
     assert service.answering("price", "champion") == [1, 1]
     assert service.answering("image") == [1, 1]
-    first.keep_up()
+    first.apply_proposal()
     assert service.answering() == [3, 3]
     assert service.answering("price", "champion") == [2, 2]
     assert service.answering("fresh") == [1, 1]
     for worker in service.workers:
-        with pytest.raises(UnknownError, match="image"):
+        with pytest.raises(UnknownModelError, match="image"):
             worker.find("image")
 
 
@@ -124,15 +125,15 @@ def test_a_look_that_is_asked_for_while_workers_switch_is_taken_after_it(service
     """Where nobody looks unless asked, it would be the only one."""
     first, second = service.workers
     store.publish("price", price(1))
-    first.look_soon()
-    first._look(0)
+    first.request_sync()
+    first._sync_if_due(0)
     store.publish("price", price(2))
-    first.look_soon()
-    first._look(0)
-    second.keep_up()
+    first.request_sync()
+    first._sync_if_due(0)
+    second.apply_proposal()
     assert service.answering() == [2, 2]
-    first._look(0)
-    second.keep_up()
+    first._sync_if_due(0)
+    second.apply_proposal()
     assert service.answering() == [3, 3]
 
 
@@ -140,10 +141,10 @@ def test_a_worker_that_died_is_waited_for_no_longer(service: Service, store: Sto
     first, _ = service.workers
     store.publish("price", price(1))
     first.refresh()
-    first.keep_up()
+    first.apply_proposal()
     assert first.find("price").number == 1
     service.master.leave(102)
-    first.keep_up()
+    first.apply_proposal()
     assert first.find("price").number == 2
 
 
@@ -152,7 +153,7 @@ def test_the_proposer_may_die_before_the_switch(service: Service, store: Store) 
     store.publish("price", price(1))
     first.refresh()
     service.master.leave(101)
-    second.keep_up()
+    second.apply_proposal()
     assert second.find("price").number == 2
 
 
@@ -160,14 +161,14 @@ def test_a_worker_that_starts_answers_from_what_is_active(service: Service, stor
     first, second = service.workers
     store.publish("price", price(1))
     first.refresh()
-    second.keep_up()
+    second.apply_proposal()
     assert service.start().find("price").number == 2
     store.publish("price", price(2))
     first.refresh()
     service.start()  # while one has the third version, and two do not
     assert service.answering() == [2, 2, 2, 2]
     for worker, version in zip(service.workers[1:], (2, 2, 3), strict=True):
-        worker.keep_up()
+        worker.apply_proposal()
         assert service.answering() == [version] * 4
 
 
@@ -175,7 +176,7 @@ def test_a_worker_starts_without_a_store(service: Service, store: Store) -> None
     first, second = service.workers
     store.publish("price", price(1))
     first.refresh()
-    second.keep_up()
+    second.apply_proposal()
     shutil.rmtree(store.root)
     assert service.start().find("price").number == 2
 
@@ -184,14 +185,14 @@ def test_a_worker_that_has_nothing_to_answer_from_does_not_start(service: Servic
     first, second = service.workers
     store.publish("price", price(1))
     first.refresh()
-    second.keep_up()
+    second.apply_proposal()
     shutil.move(store.root, store.root.with_name("away"))
     for file in service.cache.glob("*.npz"):
         file.unlink()
     worker = service.forked()
     assert not worker.join()
     first.refresh()
-    second.keep_up()
+    second.apply_proposal()
     assert service.answering() == [2, 2]  # which nobody waits with
     shutil.move(store.root.with_name("away"), store.root)
     service.clock.seconds += 60
@@ -214,7 +215,7 @@ def test_what_was_seen_before_a_switch_does_not_undo_it(
         store.publish("price", price(2))
         move(store, "price", "default", 3)
         assert second.refresh()
-        first.keep_up()  # which waits for no look
+        first.apply_proposal()  # which waits for no look
         assert service.answering() == [3, 3]
         return seen
 
@@ -229,7 +230,7 @@ def test_a_broken_version_is_tried_by_one_worker_and_told_by_all(service: Servic
     break_version(store, "price", store.publish("price", price(1)).number)
     store.publish("penguins", price(2))
     first.refresh()
-    second.keep_up()
+    second.apply_proposal()
     assert service.answering() == [1, 1]
     assert service.answering("penguins") == [2, 2]
     for worker in service.workers:
@@ -250,7 +251,7 @@ def test_the_golden_answers_are_asked_for_by_the_worker_that_verifies_alone(
     first.refresh()
     assert asked
     asked.clear()
-    second.keep_up()
+    second.apply_proposal()
     assert second.find("price").number == 2
     assert asked == []
 
@@ -267,17 +268,17 @@ def test_a_worker_that_cannot_load_holds_the_others_until_it_can(
             raise MemoryError
 
         patch.setattr("service.registry.loader.npz.read", fail)
-        second.keep_up()
-        second.keep_up()
+        second.apply_proposal()
+        second.apply_proposal()
     assert service.answering() == [1, 1]
-    assert service.master.overdue(30) == []
+    assert service.master.overdue_workers(30) == []
     service.clock.seconds += 31
     service.start()  # which has had no time yet
-    assert service.master.overdue(30) == [102]
+    assert service.master.overdue_workers(30) == [102]
     for worker in service.workers:
-        worker.keep_up()
+        worker.apply_proposal()
     assert service.answering() == [2, 2, 2]
-    assert service.master.overdue(30) == []
+    assert service.master.overdue_workers(30) == []
 
 
 def test_nobody_is_overdue_while_one_loads_what_the_others_do_not_know(
@@ -289,12 +290,12 @@ def test_nobody_is_overdue_while_one_loads_what_the_others_do_not_know(
 
     def slow(*version: object) -> Path:
         service.clock.seconds += 3600
-        assert service.master.overdue(30) == []
+        assert service.master.overdue_workers(30) == []
         return path(*version)
 
     monkeypatch.setattr(store, "path", slow)
     assert first.refresh()
-    assert service.master.overdue(30) == []
+    assert service.master.overdue_workers(30) == []
 
 
 def test_a_store_that_one_worker_cannot_read_is_read_by_another(
@@ -312,7 +313,7 @@ def test_a_store_that_one_worker_cannot_read_is_read_by_another(
     second.refresh()
     assert [problem.location for problem in second.snapshot.problems] == ["store"]
     second.refresh()
-    first.keep_up()
+    first.apply_proposal()
     assert service.answering() == [2, 2]
     assert second.snapshot.problems == ()
 
@@ -322,7 +323,7 @@ def test_copy_that_somebody_trimmed_is_made_again(service: Service, store: Store
     digest = store.publish("price", price(1)).digest
     first.refresh()
     (service.cache / f"{digest}.npz").unlink()
-    second.keep_up()
+    second.apply_proposal()
     assert service.answering() == [2, 2]
 
 
@@ -335,19 +336,19 @@ def test_a_version_that_became_another_is_not_what_was_proposed(service: Service
     path = store.path("price", 2)
     path.chmod(0o600)
     path.write_bytes(store.path("other", 1).read_bytes())
-    second.keep_up()
+    second.apply_proposal()
     assert service.answering() == [1, 1]
 
 
 def test_the_master_lets_go_of_what_the_workers_have_replaced(service: Service, store: Store) -> None:
     first, second = service.workers
-    service.master.release()
+    service.master.release_replaced()
     assert service.master.find("price").number == 1
     store.publish("price", price(1))
     first.refresh()
-    second.keep_up()
-    service.master.release()
-    assert not service.master._held
+    second.apply_proposal()
+    service.master.release_replaced()
+    assert not service.master._snapshots
     assert service.start().find("price").number == 2
 
 
@@ -362,7 +363,7 @@ def claim(clock: Clock, monkeypatch: pytest.MonkeyPatch) -> Callable[..., bool]:
         if pid not in processes:
             processes[pid] = copy.copy(barrier)
             processes[pid].join(0)
-        return processes[pid].claim_look(seconds)
+        return processes[pid].claim_sync(seconds)
 
     claim.barrier = barrier  # type: ignore[attr-defined]
     return claim
@@ -394,13 +395,13 @@ def test_nobody_looks_where_nobody_should_unless_asked(claim: Callable[..., bool
     assert claim(1, 0)
     clock.seconds += 10**6
     assert not claim(1, 0)
-    claim.barrier.look_soon()  # type: ignore[attr-defined]
+    claim.barrier.request_sync()  # type: ignore[attr-defined]
     assert claim(2, 0)
     assert not claim(1, 0)
 
 
 def test_more_workers_than_there_is_room_for_are_refused(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(module, "SLOTS", 2)
+    monkeypatch.setattr(module, "MAX_PROCESSES", 2)
     barrier = SwitchBarrier(shared=True)
     for _ in range(2):
         assert copy.copy(barrier).join(0)
@@ -413,7 +414,7 @@ def test_a_plan_may_be_longer_or_shorter_than_the_one_before() -> None:
     for number, plan in enumerate((b"a" * 100_000, b"b", b"", b"c" * 5), 1):
         assert barrier.propose(number - 1, plan)
         assert barrier.plan(number) == plan
-        assert barrier.ready(number)
+        assert barrier.mark_ready(number)
         assert barrier.plan(number) == plan
     assert barrier.plan(3) is None
     assert not barrier.propose(3, b"late")

@@ -139,6 +139,6 @@ def test_what_is_held_and_what_is_in_progress_adds_up_whatever_clients_do(
     assert not loop.worker.connections
     assert loop.worker.admission.input_bytes == loop.worker.admission.output_bytes == 0
     end = time.monotonic() + 20
-    while "forward_pass_requests_in_progress 0.0" not in loop.app.recorder.metrics.counts.text():
+    while "forward_pass_requests_in_progress 0.0" not in loop.app.recorder.metrics.counters.exposition():
         assert time.monotonic() < end  # the thread aside may still be at one that is given up
         loop.turn(10)

@@ -341,7 +341,7 @@ def test_requests_that_wait_for_a_version_are_counted_and_timed_once(service: Se
     asker = service.ask("/models/price/versions/2/predict")
     service.gate.open.set()
     service.answer(asker)
-    figures = service.loop.app.recorder.metrics.counts.text()
+    figures = service.loop.app.recorder.metrics.counters.exposition()
     of = 'model="price",route="/models/<name>/versions/<version>/predict",status="200",version="2"'
     assert f"forward_pass_requests_total{{{of}}} 1.0" in figures
     assert "forward_pass_requests_in_progress 0.0" in figures
@@ -356,7 +356,7 @@ def test_a_request_that_is_given_up_is_counted_as_that_alone(service: Service) -
     assert service.answer(asker)[0] == 503
     service.gate.open.set()
     assert service.says("/models/price/versions/3/predict")[0] == 200  # after it, since the thread is one
-    figures = service.loop.app.recorder.metrics.counts.text()
+    figures = service.loop.app.recorder.metrics.counters.exposition()
     told = re.findall(r'^forward_pass_requests_total.*status="(\d+)",version="(\d?)"} (.*)$', figures, re.MULTILINE)
     assert told == [("503", "", "1.0"), ("200", "3", "1.0")]
     assert "forward_pass_requests_in_progress 0.0" in figures

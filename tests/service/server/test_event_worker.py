@@ -80,7 +80,7 @@ class App:
     @property
     def refusals(self) -> dict[str, float]:
         """How many requests the worker has answered by itself, by the code of the error."""
-        families = text_string_to_metric_families(self.recorder.metrics.counts.text())
+        families = text_string_to_metric_families(self.recorder.metrics.counters.exposition())
         samples = next(family.samples for family in families if family.name == "forward_pass_errors")
         return {sample.labels["code"]: sample.value for sample in samples if sample.value}
 

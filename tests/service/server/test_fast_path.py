@@ -197,7 +197,7 @@ def test_a_request_is_counted_and_named_as_flask_does_it(client: FlaskClient) ->
 
 
 def figures_of(client: FlaskClient) -> str:
-    return client.application.extensions["recorder"].metrics.counts.text()
+    return client.application.extensions["recorder"].metrics.counters.exposition()
 
 
 COUNTED = 'forward_pass_requests_total{model="price",route="/models/<name>/predict",status="200",version="1"} '
@@ -209,15 +209,15 @@ def test_what_cannot_be_counted_keeps_nothing_else_from_it(
 ) -> None:
     """As where a file of counts has to grow, and the process has no descriptor left."""
     fast_path, metrics = fast_path_of(client), client.application.extensions["recorder"].metrics
-    family = metrics.batches if failing == "pass" else metrics.requests
-    at, left = family.at, [OSError("Too many open files")]
+    family = metrics.batch_rows if failing == "pass" else metrics.requests
+    labels, left = family.labels, [OSError("Too many open files")]
 
     def once(*values: str) -> Any:
         if left:
             raise left.pop()
-        return at(*values)
+        return labels(*values)
 
-    monkeypatch.setattr(family, "at", once)
+    monkeypatch.setattr(family, "labels", once)
     together = [taken(fast_path, body(*PRICES)) for _ in range(3)]
     fast_path.respond(together)
     with pytest.raises(OSError, match="Too many open files"):

@@ -22,17 +22,17 @@ class Catalog:
         self.waited = {101: 31, 102: 61}
         self.joined = self.followed = False
 
-    def overdue(self, seconds: float) -> list[int]:
+    def overdue_workers(self, seconds: float) -> list[int]:
         return [pid for pid, waited in self.waited.items() if waited > seconds]
 
-    def release(self) -> None:
+    def release_replaced(self) -> None:
         pass
 
     def join(self) -> bool:
         self.joined = True
         return True
 
-    def follow(self, _: float) -> None:
+    def start_sync(self, _: float) -> None:
         self.followed = True
 
 

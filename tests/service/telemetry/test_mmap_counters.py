@@ -36,7 +36,7 @@ def told(counts: MmapCounters) -> dict[tuple[str, ...], float]:
     """The same by the text that Prometheus is given."""
     return {
         (sample.name, *map("=".join, sorted(sample.labels.items()))): sample.value
-        for family in text_string_to_metric_families(counts.text())
+        for family in text_string_to_metric_families(counts.exposition())
         for sample in family.samples
     }
 
@@ -52,20 +52,20 @@ def in_a_child(deed) -> None:
     assert os.WTERMSIG(os.waitpid(pid, 0)[1]) == signal.SIGKILL
 
 
-def bury(counts: MmapCounters) -> None:
+def merge_dead_processes(counts: MmapCounters) -> None:
     """All processes but this one are gone."""
     for pid in {int(file.stem.rpartition("_")[2]) for file in counts.directory.glob("*.db")} - {os.getpid()}:
-        counts.bury(pid)
+        counts.merge_dead_processes(pid)
 
 
 def test_counts_of_processes_are_added_up_and_outlive_a_kill(counts):
     answered = counts.counter("answered", "Requests answered.", ("status",))
-    answered.at("200").inc()
+    answered.labels("200").inc()
 
     def count() -> None:
         for _ in range(10):
-            answered.at("200").inc()
-        answered.at("503").inc()
+            answered.labels("200").inc()
+        answered.labels("503").inc()
 
     for _ in range(3):
         in_a_child(count)
@@ -73,27 +73,27 @@ def test_counts_of_processes_are_added_up_and_outlive_a_kill(counts):
 
 
 def test_gauge_of_a_process_that_is_gone_is_gone(counts):
-    busy = counts.gauge("busy", "Under way.").at()
+    busy = counts.gauge("busy", "Under way.").labels()
     busy.inc()
     in_a_child(lambda: busy.inc(5))
     assert figures(counts) == {("busy",): 6}
-    bury(counts)
+    merge_dead_processes(counts)
     assert figures(counts) == {("busy",): 1}
 
 
 def test_counts_of_processes_that_are_gone_move_into_the_files_of_one_that_lives(counts):
     answered = counts.counter("answered", "Requests answered.", ("status",))
-    rows = counts.histogram("rows", "Rows.", (), (1.0, 2.5)).at()
+    rows = counts.histogram("rows", "Rows.", (), (1.0, 2.5)).labels()
 
     def count() -> None:
-        answered.at("200").inc(3)
+        answered.labels("200").inc(3)
         rows.observe(2.0)
 
     count()
     for _ in range(3):
         in_a_child(count)
     before = figures(counts)
-    bury(counts)
+    merge_dead_processes(counts)
     assert figures(counts) == before
     assert before["answered_total", "status=200"] == 12
     assert {file.name for file in counts.directory.glob("*.db")} == {
@@ -106,7 +106,7 @@ def test_counts_of_processes_that_are_gone_move_into_the_files_of_one_that_lives
 def test_sum_never_goes_back_or_ahead_while_counts_move(counts):
     answered = counts.counter("answered", "Requests answered.")
     for _ in range(30):
-        in_a_child(lambda: answered.at().inc())
+        in_a_child(lambda: answered.labels().inc())
     seen = []
     over = threading.Event()
 
@@ -116,7 +116,7 @@ def test_sum_never_goes_back_or_ahead_while_counts_move(counts):
 
     watcher = threading.Thread(target=watch)
     watcher.start()
-    bury(counts)
+    merge_dead_processes(counts)
     over.set()
     watcher.join()
     assert set(seen) == {30}
@@ -124,31 +124,32 @@ def test_sum_never_goes_back_or_ahead_while_counts_move(counts):
 
 def test_text_says_what_the_library_adds_up_whatever_has_come_and_gone_since_the_last_one(counts):
     answered = counts.counter("answered", 'Requests "answered",\nby\\route.', ("route", "status"))
-    busy = counts.gauge("busy", "Under way.").at()
+    busy = counts.gauge("busy", "Under way.").labels()
     spread = counts.histogram("spread", "Seconds.", ("model",), (0.001, 0.5, 2.0))
     alone = counts.histogram("alone", "Rows.", (), (1.0,))
 
     def count() -> None:
         busy.inc()
-        answered.at('a\\"b"\nc, d=}', "200").inc(3)
-        answered.at(f"/{os.getpid()}", "404").inc()
+        answered.labels('a\\"b"\nc, d=}', "200").inc(3)
+        answered.labels(f"/{os.getpid()}", "404").inc()
         for value in (0.0001, 0.5, 0.7, 9.0):
-            spread.at("größe").observe(value)
-        alone.at().observe(1.0)
+            spread.labels("größe").observe(value)
+        alone.labels().observe(1.0)
 
     for _ in range(3):
         count()
         in_a_child(count)
         assert told(counts) == figures(counts)
     for number in range(1000):  # beyond the first mapping
-        answered.at(f"/{number}", "200").inc(number)
+        answered.labels(f"/{number}", "200").inc(number)
     assert told(counts) == figures(counts)
-    bury(counts)
+    merge_dead_processes(counts)
     assert told(counts) == figures(counts)
     assert told(counts)["busy",] == 3
     assert len(told(counts)) > 1000
     kinds = {
-        family.name: (family.type, family.documentation) for family in text_string_to_metric_families(counts.text())
+        family.name: (family.type, family.documentation)
+        for family in text_string_to_metric_families(counts.exposition())
     }
     assert kinds["answered"] == ("counter", 'Requests "answered",\nby\\route.')
     assert {name: kind for name, (kind, _) in kinds.items()} == {
@@ -165,29 +166,29 @@ def test_process_with_the_number_of_one_that_is_gone_is_read_anew(tmp_path):
     for name in ("first", "other"):
         made = MmapCounters(tmp_path / name)
         (tmp_path / name).mkdir()
-        made.counter(name, "A number.").at().inc(5)
+        made.counter(name, "A number.").labels().inc(5)
         (tmp_path / name / f"counter_{os.getpid()}.db").rename(path)
-        assert f"{name}_total 5.0" in reader.text()
-    assert "first_total 0.0" in reader.text()
+        assert f"{name}_total 5.0" in reader.exposition()
+    assert "first_total 0.0" in reader.exposition()
 
 
 def test_shares_are_added_up_over_the_processes_that_live_and_are_no_metric(counts):
-    share = counts.share('["houses", 1, "größe", 0]')
+    share = counts.internal_gauge('["houses", 1, "größe", 0]')
     share.set(5.0)
     in_a_child(lambda: share.set(2.0))
-    assert counts.shares() == {'["houses", 1, "größe", 0]': 7.0}
+    assert counts.internal_gauges() == {'["houses", 1, "größe", 0]': 7.0}
     assert figures(counts) == {}
     (of_the_child,) = [
         int(file.stem.partition("_")[2])
         for file in counts.directory.glob("*.cells")
         if str(os.getpid()) not in file.name
     ]
-    counts.bury(of_the_child)
-    assert counts.shares() == {'["houses", 1, "größe", 0]': 5.0}
+    counts.merge_dead_processes(of_the_child)
+    assert counts.internal_gauges() == {'["houses", 1, "größe", 0]': 5.0}
 
 
 def test_histogram_puts_a_value_at_a_bound_into_the_bucket_below(counts):
-    rows = counts.histogram("rows", "Rows.", ("model",), (1.0, 2.5)).at("xor")
+    rows = counts.histogram("rows", "Rows.", ("model",), (1.0, 2.5)).labels("xor")
     for value in (0.5, 1.0, 1.1, 2.5, 2.6, 100.0):
         rows.observe(value)
     assert figures(counts) == {
@@ -201,10 +202,10 @@ def test_histogram_puts_a_value_at_a_bound_into_the_bucket_below(counts):
 
 def test_file_grows_and_what_was_counted_before_counts_on(counts):
     answered = counts.counter("answered", "Requests answered.", ("route",))
-    first = answered.at("/first")
+    first = answered.labels("/first")
     first.inc()
     for number in range(2000):
-        answered.at(f"/{number}").inc(number)
+        answered.labels(f"/{number}").inc(number)
     first.inc()
     found = figures(counts)
     assert found["answered_total", "route=/first"] == 2
@@ -215,7 +216,7 @@ def test_file_grows_and_what_was_counted_before_counts_on(counts):
 def test_where_no_memory_is_left_counting_goes_on_unseen_and_is_told_of(counts, monkeypatch, caplog):
     """Whoever wrote to a page that the file system cannot find would be ended by the kernel: SIGBUS."""
     answered = counts.counter("answered", "Requests answered.", ("route",))
-    first = answered.at("/first")
+    first = answered.labels("/first")
     first.inc()
 
     def full(*_: object) -> None:
@@ -224,9 +225,9 @@ def test_where_no_memory_is_left_counting_goes_on_unseen_and_is_told_of(counts, 
     monkeypatch.setattr("os.posix_fallocate", full)
     with caplog.at_level(logging.ERROR, "service"):
         for number in range(2000):
-            answered.at(f"/{number}").inc()
-        counts.counter("asked", "Requests.").at().inc()
-        counts.histogram("seconds", "Seconds.", (), (1.0,)).at().observe(0.5)
+            answered.labels(f"/{number}").inc()
+        counts.counter("asked", "Requests.").labels().inc()
+        counts.histogram("seconds", "Seconds.", (), (1.0,)).labels().observe(0.5)
     first.inc()
     found = figures(counts)
     assert found["answered_total", "route=/first"] == 2
@@ -240,14 +241,14 @@ def test_where_no_memory_is_left_counting_goes_on_unseen_and_is_told_of(counts, 
 def test_process_with_the_number_of_an_earlier_one_counts_on_from_it(tmp_path):
     for _ in range(2):
         counts = MmapCounters(tmp_path)
-        counts.counter("answered", "Requests answered.", ("route",)).at("/café").inc()
-        counts.counter("asked", "Requests.").at().inc(2)
+        counts.counter("answered", "Requests answered.", ("route",)).labels("/café").inc()
+        counts.counter("asked", "Requests.").labels().inc(2)
     assert figures(counts) == {("answered_total", "route=/café"): 2, ("asked_total",): 4}
 
 
 def test_threads_lose_no_count(counts):
-    answered = counts.counter("answered", "Requests answered.").at()
-    spread = counts.histogram("spread", "Spread.", (), (0.5,)).at()
+    answered = counts.counter("answered", "Requests answered.").labels()
+    spread = counts.histogram("spread", "Spread.", (), (0.5,)).labels()
 
     def count() -> None:
         for _ in range(20_000):
@@ -266,7 +267,7 @@ def test_threads_lose_no_count(counts):
 def test_counts_without_a_place_have_one_of_their_own_that_goes_with_them():
     counts = MmapCounters()
     location = counts.directory
-    counts.counter("answered", "Requests answered.").at().inc()
+    counts.counter("answered", "Requests answered.").labels().inc()
     assert list(location.iterdir())
     del counts
     assert not location.exists()
@@ -279,8 +280,8 @@ def test_what_a_service_left_that_was_killed_goes_with_the_next_start_once_nobod
     pid = os.fork()
     if pid == 0:
         try:
-            counts = MmapCounters(within=str(tmp_path))
-            counts.counter("answered", "Requests answered.").at().inc()
+            counts = MmapCounters(parent=str(tmp_path))
+            counts.counter("answered", "Requests answered.").labels().inc()
             os.close(writer)
             if lives == "a worker" and os.fork() == 0:
                 os.read(reader, 1)  # until the test ends, however it does
@@ -290,11 +291,11 @@ def test_what_a_service_left_that_was_killed_goes_with_the_next_start_once_nobod
     try:
         os.waitpid(pid, 0)
         (left,) = tmp_path.iterdir()
-        beside = MmapCounters(within=str(tmp_path))
+        beside = MmapCounters(parent=str(tmp_path))
         assert left.exists()  # so new that it may be about to begin
         for directory in (left, beside.directory):
             os.utime(directory / "held", (1, 1))
-        MmapCounters(within=str(tmp_path))
+        MmapCounters(parent=str(tmp_path))
         assert left.exists() == (lives == "a worker")
         assert beside.directory.exists()
     finally:
@@ -302,12 +303,12 @@ def test_what_a_service_left_that_was_killed_goes_with_the_next_start_once_nobod
 
 
 def test_a_share_that_is_asked_for_again_is_the_same(counts):
-    assert counts.share("bin") is counts.share("bin")
+    assert counts.internal_gauge("bin") is counts.internal_gauge("bin")
 
 
 def test_a_file_that_a_new_process_makes_is_never_read_empty(counts):
     """A thousand are made while they are added up; of those that are made in place a dozen are met empty."""
-    counts.counter("answered", "Requests answered.").at().inc()
+    counts.counter("answered", "Requests answered.").labels().inc()
     pid = os.fork()
     if pid == 0:
         try:
@@ -317,26 +318,26 @@ def test_a_file_that_a_new_process_makes_is_never_read_empty(counts):
             os.kill(os.getpid(), signal.SIGKILL)
     while os.waitpid(pid, os.WNOHANG) == (0, 0):
         with suppress(FileNotFoundError):  # it was renamed meanwhile
-            counts.text()
+            counts.exposition()
 
 
 def test_what_is_counted_of_a_version_is_that_of_all_processes(counts):
     rows = counts.counter("rows", "Rows.", ("model", "version"))
     stages = counts.histogram("stage", "Seconds.", ("stage", "model", "version"), (1.0, 2.5))
-    counts.counter("answered", "Requests answered.", ("status", "model", "version")).at("200", "m", "1").inc()
+    counts.counter("answered", "Requests answered.", ("status", "model", "version")).labels("200", "m", "1").inc()
     errors = counts.counter("errors", "Answers that were errors.", ("code", "model", "version"))
     for code in ("bad_json", "invalid_request"):
-        errors.at(code, "m", "1").inc()
+        errors.labels(code, "m", "1").inc()
 
     def count() -> None:
-        rows.at("m", "1").inc(3)
+        rows.labels("m", "1").inc(3)
         for seconds in (0.5, 2.0, 9.0):
-            stages.at("parse", "m", "1").observe(seconds)
+            stages.labels("parse", "m", "1").observe(seconds)
 
     count()
     in_a_child(count)
-    rows.at("m", "2").inc()
-    assert counts.of_versions() == {
+    rows.labels("m", "2").inc()
+    assert counts.by_version() == {
         ("m", "1"): {"rows_total": 6, "stage_count:parse": 6, "stage_sum:parse": 23, "errors_total": 2},
         ("m", "2"): {"rows_total": 1},
     }
@@ -345,12 +346,12 @@ def test_what_is_counted_of_a_version_is_that_of_all_processes(counts):
 def test_who_hangs_while_he_adds_up_keeps_nobody_from_a_burial_only_its_counts(counts):
     """As a worker does that is stopped then: the master, which would end it, must not wait for it."""
     answered = counts.counter("answered", "Requests answered.")
-    in_a_child(lambda: answered.at().inc())
+    in_a_child(lambda: answered.labels().inc())
     (left,) = counts.directory.glob("counter_*.db")
     pid = int(left.stem.rpartition("_")[2])
-    with counts._agreed(fcntl.LOCK_SH):
-        counts.bury(pid)
+    with counts._locked(fcntl.LOCK_SH):
+        counts.merge_dead_processes(pid)
         assert left.exists()
-    counts.bury()
+    counts.merge_dead_processes()
     assert not left.exists()
     assert told(counts) == {("answered_total",): 1}

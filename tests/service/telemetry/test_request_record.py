@@ -23,7 +23,7 @@ def recorder() -> RequestRecorder:
 @pytest.mark.parametrize("given", [f"00-{TRACE}-{SPAN}-01", f"00-{TRACE}-{SPAN}-00", f"cc-{TRACE}-{SPAN}-01-what-else"])
 def test_trace_of_the_caller_goes_on_with_a_span_of_our_own(recorder, given):
     seen = recorder.begin("POST", "/predict", traceparent=given)
-    told = dict(recorder.headers(seen))["traceparent"]
+    told = dict(recorder.response_headers(seen))["traceparent"]
     version, trace, span, flags = told.split("-")
     assert (version, trace, flags) == ("00", TRACE, given.split("-")[3])
     assert span != SPAN
@@ -49,7 +49,7 @@ def test_trace_of_the_caller_goes_on_with_a_span_of_our_own(recorder, given):
     ],
 )
 def test_trace_that_is_none_is_replaced_by_a_new_one(recorder, given):
-    told = dict(recorder.headers(recorder.begin("POST", "/predict", traceparent=given)))["traceparent"]
+    told = dict(recorder.response_headers(recorder.begin("POST", "/predict", traceparent=given)))["traceparent"]
     found = re.fullmatch("00-([0-9a-f]{32})-([0-9a-f]{16})-00", told)
     assert found
     assert found[1] != TRACE
@@ -77,12 +77,14 @@ def test_ids_of_forked_processes_differ(recorder):
 
 
 def test_stages_add_up_to_the_whole_and_waiting_is_queue(recorder):
-    seen = recorder.begin("POST", "/predict", arrived=clock() - 2.0)
-    seen.parsed, seen.computing, seen.computed, seen.ended = (seen.started + offset for offset in (1, 4, 9, 16))
+    seen = recorder.begin("POST", "/predict", arrived_at=clock() - 2.0)
+    seen.parsed_at, seen.compute_started_at, seen.compute_ended_at, seen.ended_at = (
+        seen.started_at + offset for offset in (1, 4, 9, 16)
+    )
     queue, parse, compute, serialise = seen.stages()
     assert queue == pytest.approx(2 + 3, abs=0.1)
     assert [parse, compute, serialise] == pytest.approx([1, 5, 7])
-    assert sum(seen.stages()) == pytest.approx(seen.ended - seen.arrived)
+    assert sum(seen.stages()) == pytest.approx(seen.ended_at - seen.arrived_at)
 
 
 def test_prediction_says_where_its_time_went(client):
@@ -113,9 +115,9 @@ def test_a_request_that_cannot_be_counted_is_no_longer_in_progress(client, monke
     def fail(*_):
         raise OSError("Too many open files")
 
-    monkeypatch.setattr(metrics.requests, "at", fail)
+    monkeypatch.setattr(metrics.requests, "labels", fail)
     assert client.post("/models/price/predict", json=ROW).status_code == 500
-    assert "forward_pass_requests_in_progress 0.0" in metrics.counts.text()
+    assert "forward_pass_requests_in_progress 0.0" in metrics.counters.exposition()
 
 
 def test_stages_are_counted_by_model_and_version(client):

@@ -17,7 +17,7 @@ from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanE
 from opentelemetry.trace import SpanKind
 
 from service.cli import main
-from service.telemetry.tracing import Tracing
+from service.telemetry.tracing import RequestTracer
 from tests.service.server.test_server import ROOT, Server
 
 TRACE, SPAN = "0af7651916cd43dd8448eb211c80319c", "b7ad6b7169203331"
@@ -28,7 +28,7 @@ ROW = {"instances": [{"rooms": 3, "area": 80.0}]}
 def spans(client):
     """Those that the client's requests leave."""
     exporter = InMemorySpanExporter()
-    client.application.extensions["recorder"].tracing = Tracing(SimpleSpanProcessor(exporter))
+    client.application.extensions["recorder"].tracer = RequestTracer(SimpleSpanProcessor(exporter))
     return exporter.get_finished_spans
 
 
@@ -86,7 +86,7 @@ def test_trace_that_its_caller_does_not_sample_leaves_no_span(client, spans):
 def test_sampler_of_the_environment_decides_where_the_caller_does_not(client, monkeypatch):
     monkeypatch.setenv("OTEL_TRACES_SAMPLER", "parentbased_always_off")
     exporter = InMemorySpanExporter()
-    client.application.extensions["recorder"].tracing = Tracing(SimpleSpanProcessor(exporter))
+    client.application.extensions["recorder"].tracer = RequestTracer(SimpleSpanProcessor(exporter))
     assert client.get("/models").headers["traceparent"].endswith("-00")
     assert exporter.get_finished_spans() == ()
 

@@ -1,0 +1,23 @@
+"""A model version in memory, checked and ready to serve."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from model_store.artifact.model import Model
+from service.registry.batching_policy import BatchingPolicy
+from service.registry.example_request import ExampleRequest
+from service.validation.predict_request import PredictSchema
+
+
+@dataclass(frozen=True, eq=False)
+class LoadedVersion:
+    """One version of a model with everything that a request needs: the network, the row schema, an example request."""
+
+    name: str
+    number: int
+    digest: str
+    model: Model
+    schema: PredictSchema
+    example: ExampleRequest
+    batching: BatchingPolicy
