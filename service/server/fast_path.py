@@ -24,8 +24,7 @@ from service.http.request_body import has_too_many_values, is_json_media_type
 from service.http.responses import RESPONSE_HEADERS, json_bytes
 from service.inference.runner import InferenceRunner
 from service.protocols.native import PredictParser, predict_response
-from service.registry.errors import WouldBlock
-from service.registry.errors import UnavailableError, UnknownModelError
+from service.registry.errors import UnavailableError, UnknownModelError, WouldBlock
 from service.registry.loaded_version import LoadedVersion
 from service.registry.registry import ModelRegistry
 from service.security.api_keys import AccessDeniedError, ApiKeys
@@ -37,7 +36,14 @@ _PREDICT_PATH = re.compile(r"(?:/models/([A-Za-z0-9._-]+)(?:/versions/([A-Za-z0-
 _ROUTES = ("/predict", "/models/<name>/predict", "/models/<name>/versions/<version>/predict")
 # What of a request's head says something about its body or its answer, and so is no business of the express.
 _UNSUPPORTED_HEADERS = {"CONTENT-ENCODING", "TRANSFER-ENCODING", "EXPECT", "UPGRADE", "SCRIPT_NAME"}
-_FALLBACK_ERRORS = (AccessDeniedError, InputError, UnknownModelError, UnavailableError, WouldBlock, orjson.JSONDecodeError)
+_FALLBACK_ERRORS = (
+    AccessDeniedError,
+    InputError,
+    UnknownModelError,
+    UnavailableError,
+    WouldBlock,
+    orjson.JSONDecodeError,
+)
 
 
 class PredictTarget:
