@@ -11,7 +11,7 @@ INSTALLED := $(VENV)/.installed
 TESTABLE  := $(VENV)/.testable
 
 .DEFAULT_GOAL := help
-.PHONY: help install examples run check test clients docs lint audit ordeal bench bench-training bench-serving lock clean
+.PHONY: help install examples run check test clients docs lint audit stress bench bench-training bench-serving lock clean
 
 help: ## this list
 	@awk -F ': .*## ' '/^[a-z-]+:.* ## / { printf "  make %-15s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -99,8 +99,8 @@ audit: $(AUDIT)/.installed ## hadolint on the Dockerfile, and dist/sbom.json: wh
 		--output-file dist/sbom.json
 	@rm -r dist/shipped
 
-ordeal: $(TESTABLE) ## what the service and the jobs promise, tried out for ten minutes (ARGS="--short soak")
-	@$(BIN)/python -m tests.ordeal $(ARGS)
+stress: $(TESTABLE) ## stress tests: overload, signals, store faults, bad inputs, for ten minutes (ARGS="--short soak")
+	@$(BIN)/python -m tests.stress $(ARGS)
 
 bench: $(TESTABLE) ## the benchmarks, side by side with their peers
 	@for name in training loading sharing; do $(BIN)/python -m benchmarks.$$name || exit; done

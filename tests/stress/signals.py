@@ -15,9 +15,9 @@ from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
 
-from tests.ordeal.callers import Callers
-from tests.ordeal.trial import Control, Outcome, children, serving
 from tests.service.server.test_server import Server, until
+from tests.stress.callers import Callers
+from tests.stress.trial import Control, Outcome, children, serving
 
 CALLERS = 8
 MOST_SECONDS = 1.0  # until another worker serves in place of one that was killed

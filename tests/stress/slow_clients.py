@@ -15,9 +15,9 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from tests.ordeal.callers import Account, Callers
-from tests.ordeal.cases import PRICE, sized
-from tests.ordeal.trial import Control, Outcome, Watched, serving
+from tests.stress.callers import Account, Callers
+from tests.stress.cases import PRICE, sized
+from tests.stress.trial import Control, Outcome, Watched, serving
 
 ATTACKERS = 64
 MOST_MILLISECONDS = 50

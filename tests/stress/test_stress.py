@@ -1,4 +1,4 @@
-"""The ordeal in its short form: what is promised without a clock, and that each defence is what keeps it."""
+"""Stress tests in its short form: what is promised without a clock, and that each defence is what keeps it."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from types import ModuleType
 
 import pytest
 
-from tests.ordeal.__main__ import TRIALS
+from tests.stress.__main__ import TRIALS
 
 pytestmark = pytest.mark.slow
 

@@ -1,4 +1,4 @@
-"""`serve` or `train` without one of its defences: `python -m tests.ordeal.without DEFENCE [its words]`.
+"""`serve` or `train` without one of its defences: `python -m tests.stress.without DEFENCE [its words]`.
 
 What a control runs, to see that the defence is what keeps a trial's promise.
 """

@@ -12,9 +12,9 @@ from types import TracebackType
 from typing import Self
 
 from model_store.registry.store import Store, open_store
-from tests.ordeal.callers import Account
 from tests.service.conftest import image, penguins, price
 from tests.service.server.test_server import Server
+from tests.stress.callers import Account
 
 MOST_TURNED_AWAY = 0.1  # percent
 
@@ -72,7 +72,7 @@ class Control:
 @contextmanager
 def serving(folder: Path, store: Store | None = None, *, without: str = "", **environ: str) -> Iterator[Server]:
     """Two workers, which write no line a request; `without` one of the defences of without.py."""
-    program = ("-m", "tests.ordeal.without", without) if without else ("-m", "service")
+    program = ("-m", "tests.stress.without", without) if without else ("-m", "service")
     server = Server(store or models(folder), folder, program, **{"SERVE_LOG_LEVEL": "warning", **environ})
     try:
         yield server

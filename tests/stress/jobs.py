@@ -19,13 +19,13 @@ from pathlib import Path
 from model_store.errors import ModelStoreError
 from model_store.registry.store import open_store
 from tests.crashes.test_full_disk import fill
-from tests.ordeal.store_faults import mounted
-from tests.ordeal.trial import Control, Outcome
 from tests.service.server.test_server import ROOT, until
+from tests.stress.store_faults import mounted
+from tests.stress.trial import Control, Outcome
 from tests.training.conftest import JOB, flowers
 
 TRAIN = ("-m", "training")
-JUMPING = ("-m", "tests.ordeal.without", "a steady clock")
+JUMPING = ("-m", "tests.stress.without", "a steady clock")
 KEEPING = ("--checkpoint-seconds", "0.01", "--resume")
 YEARS = (0, 4102444800)  # 1970, 2100: the dates that files are given
 _JUNK = [b"\0", b"\xff\xfe", b'"', b",", b"\n", b"\r", b"1e999", b"NaN", b"-", b"\xe2\x80\xa8", b"'", b";", b"=1+1"]
@@ -190,7 +190,7 @@ def controls() -> Iterator[Control]:
     with tempfile.TemporaryDirectory() as folder:
         job = Job(Path(folder), epochs=3)
         path = job.store / "flowers" / "1.npz"
-        with job.start(program=("-m", "tests.ordeal.without", "publishing whole")) as process:
+        with job.start(program=("-m", "tests.stress.without", "publishing whole")) as process:
             until(path.exists)
             process.kill()
             process.communicate()
@@ -202,7 +202,7 @@ def controls() -> Iterator[Control]:
         yield Control("without publishing whole", seen.startswith("a broken"), f"a kill left {seen}")
     with tempfile.TemporaryDirectory() as folder:
         job = Job(Path(folder))
-        with job.start(*KEEPING, program=("-m", "tests.ordeal.without", "whole checkpoints")) as process:
+        with job.start(*KEEPING, program=("-m", "tests.stress.without", "whole checkpoints")) as process:
             until(lambda: list(job.checkpoints.glob("*.npz")))
             process.kill()
             process.communicate()

@@ -19,10 +19,10 @@ from pathlib import Path
 
 import orjson
 
-from tests.ordeal import cases
-from tests.ordeal.cases import Case, sized
-from tests.ordeal.trial import Control, Outcome, Watched, serving
 from tests.service.server.test_server import Server
+from tests.stress import cases
+from tests.stress.cases import Case, sized
+from tests.stress.trial import Control, Outcome, Watched, serving
 
 MOST_MEGABYTES, MOST_KEPT_MEGABYTES = 100, 80
 TIMEOUT_SECONDS = 60

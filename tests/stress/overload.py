@@ -18,10 +18,10 @@ from pathlib import Path
 
 import orjson
 
-from tests.ordeal.callers import Account, Callers
-from tests.ordeal.cases import PENGUIN, head, sized
-from tests.ordeal.trial import Control, Outcome, children, serving
 from tests.service.server.test_server import Server
+from tests.stress.callers import Account, Callers
+from tests.stress.cases import PENGUIN, head, sized
+from tests.stress.trial import Control, Outcome, children, serving
 
 TIMES = 3
 MOST_MILLISECONDS = 500

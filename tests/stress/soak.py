@@ -15,11 +15,11 @@ from pathlib import Path
 
 import numpy as np
 
-from tests.ordeal.cases import GOOD, PENGUIN, PRICE, TENSORS, head, sized
-from tests.ordeal.signals import links
-from tests.ordeal.trial import Control, Outcome, children, megabytes, models, serving
 from tests.service.conftest import move, price
 from tests.service.server.test_server import Server
+from tests.stress.cases import GOOD, PENGUIN, PRICE, TENSORS, head, sized
+from tests.stress.signals import links
+from tests.stress.trial import Control, Outcome, children, megabytes, models, serving
 
 LOOKS = 60
 WARM_UP = 0.5  # of them, and of the requests

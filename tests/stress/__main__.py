@@ -1,4 +1,4 @@
-"""`python -m tests.ordeal`: the trials, one after another, and their table."""
+"""`python -m tests.stress`: the trials, one after another, and their table."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import argparse
 import sys
 import time
 
-from tests.ordeal import bad_inputs, jobs, overload, signals, slow_clients, soak, store_faults
+from tests.stress import bad_inputs, jobs, overload, signals, slow_clients, soak, store_faults
 
 TRIALS = {
     "bad-inputs": bad_inputs,
@@ -20,7 +20,7 @@ TRIALS = {
 
 
 def main() -> int:
-    parser = argparse.ArgumentParser(prog="python -m tests.ordeal", description=__doc__)
+    parser = argparse.ArgumentParser(prog="python -m tests.stress", description=__doc__)
     parser.add_argument("trials", nargs="*", metavar="TRIAL", help=f"of {', '.join(TRIALS)}; all, if none is named")
     parser.add_argument("--short", action="store_true", help="fewer of everything")
     arguments = parser.parse_args()

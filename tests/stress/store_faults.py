@@ -21,10 +21,10 @@ import pytest
 from model_store.errors import ModelStoreError
 from model_store.registry.store import Store, open_store
 from tests.model_store import s3
-from tests.ordeal.callers import Callers
-from tests.ordeal.trial import Control, Outcome, models, serving
 from tests.service.conftest import break_version, price
 from tests.service.server.test_server import Server, until
+from tests.stress.callers import Callers
+from tests.stress.trial import Control, Outcome, models, serving
 
 Mend = Callable[[], object]
 
@@ -232,7 +232,7 @@ FAULTS = {"gone": gone, "empty": emptied, "read-only": read_only, "full": full, 
 
 
 def mounted(stack: ExitStack, path: Path, options: str) -> bool:
-    words = ["mount", "-t", "tmpfs", "-o", options, "ordeal", str(path)]
+    words = ["mount", "-t", "tmpfs", "-o", options, "stress", str(path)]
     if os.geteuid() != 0 or subprocess.run(words, capture_output=True, check=False).returncode != 0:
         return False
     stack.callback(subprocess.run, ["umount", "--lazy", path], check=True)  # artifacts may still be mapped

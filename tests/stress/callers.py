@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from types import TracebackType
 from typing import Self
 
-from tests.ordeal.cases import PRICE, sized
+from tests.stress.cases import PRICE, sized
 
 REQUEST = sized("/models/price/predict", PRICE)
 TIMEOUT_SECONDS = 10
