@@ -10,12 +10,13 @@ from apispec import APISpec
 from apispec.ext.marshmallow import MarshmallowPlugin
 
 from service.http.responses import uses_plain_error_body
+from service.openapi import response_schemas
 from service.openapi.json_schema import RETRY, Json, also, content, header
 from service.openapi.model_paths import add_model
 from service.openapi.protocol_paths import add_protocols
 from service.protocols.csv_npy import CSV, NPY
 from service.registry.snapshot import Snapshot
-from service.validation import predict_request
+from service.validation.predict_request import PredictSchema
 
 _NAME = {
     "in": "path",
@@ -87,7 +88,7 @@ def document(snapshot: Snapshot, *, keys: bool = False) -> Json:
     )
     for status, text in _WRONG.items():
         retry = RETRY if status == "503" else {}
-        spec.components.response(f"E{status}", {"description": text, **retry, **content(predict_request.ErrorSchema)})
+        spec.components.response(f"E{status}", {"description": text, **retry, **content(response_schemas.ErrorSchema)})
     for served in snapshot.default_versions:
         add_model(spec, served, [_REQUEST_ID], _EXTRAS, _WRONG)
     _add_general(spec)
@@ -131,34 +132,34 @@ def _add_general(spec: APISpec) -> None:
                     "summary": "Predictions",
                     "operationId": "predict" + "_by" * bool(parameters) + "".join(f"_{p['name']}" for p in parameters),
                     "parameters": [*parameters, *_EXTRAS, _REQUEST_ID],
-                    "requestBody": {"required": True, **also(content(predict_request.PredictSchema(1)), CSV, NPY)},
+                    "requestBody": {"required": True, **also(content(PredictSchema(1)), CSV, NPY)},
                     "responses": {
-                        "200": {"description": "One for each row.", **content(predict_request.AnswerSchema)},
+                        "200": {"description": "One for each row.", **content(response_schemas.AnswerSchema)},
                         **_wrong(),
                     },
                 }
             },
         )
     for path, tag, text, schema, parameters in (
-        ("/models", "general", "The models there are", predict_request.ModelsSchema, []),
-        ("/models/{name}", "general", "What a model takes and gives", predict_request.ModelSchema, [_NAME]),
+        ("/models", "general", "The models there are", response_schemas.ModelsSchema, []),
+        ("/models/{name}", "general", "What a model takes and gives", response_schemas.ModelSchema, [_NAME]),
         (
             "/models/{name}/versions/{version}",
             "general",
             "What a version takes and gives",
-            predict_request.ModelSchema,
+            response_schemas.ModelSchema,
             [_NAME, _VERSION],
         ),
-        ("/models/{name}/example", "general", "A body that is answered", predict_request.ExampleSchema, [_NAME]),
+        ("/models/{name}/example", "general", "A body that is answered", response_schemas.ExampleSchema, [_NAME]),
         (
             "/models/{name}/versions/{version}/example",
             "general",
             "A body that is answered by a version",
-            predict_request.ExampleSchema,
+            response_schemas.ExampleSchema,
             [_NAME, _VERSION],
         ),
-        ("/healthz", "health", "Whether the process lives", predict_request.HealthSchema, []),
-        ("/readyz", "health", "Whether a model can answer, and what is amiss", predict_request.ReadySchema, []),
+        ("/healthz", "health", "Whether the process lives", response_schemas.HealthSchema, []),
+        ("/readyz", "health", "Whether a model can answer, and what is amiss", response_schemas.ReadySchema, []),
     ):
         responses: Json = {"200": {"description": "Yes.", **content(schema)}}
         if parameters:

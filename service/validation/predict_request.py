@@ -1,7 +1,7 @@
-"""What comes in and goes out over HTTP, as marshmallow schemas.
+"""Validation of the body of a request for predictions, as a marshmallow schema.
 
 A request is checked by `PredictSchema`, made once for every version in memory; its `Instances` field converts and
-checks a whole batch by the model's signature. The other schemas say what answers look like, for the OpenAPI document.
+checks a whole batch by the model's signature.
 """
 
 from __future__ import annotations
@@ -147,102 +147,3 @@ def not_an_object(body: Any) -> InputError:
 def _refusal(location: str, problem: str, fix: str) -> ValidationError:
     faults: list[Any] = [Fault(location, problem, fix)]  # marshmallow passes on whatever a list of messages holds
     return ValidationError(faults)
-
-
-class FaultSchema(Schema):
-    """One thing that is wrong with a request."""
-
-    location = fields.String(required=True, metadata={"description": "Where, such as `instances.2.island`."})
-    problem = fields.String(required=True, metadata={"description": "What was expected there, and what was found."})
-    fix = fields.String(required=True, metadata={"description": "What to do about it; may be empty."})
-
-
-class ErrorExampleSchema(Schema):
-    """A request that works."""
-
-    body = fields.Dict(
-        keys=fields.String(), values=fields.Raw(), metadata={"description": "Left out where it is long."}
-    )
-    curl = fields.String(required=True, metadata={"description": "The line for a shell that sends it."})
-
-
-class ErrorBodySchema(Schema):
-    code = fields.String(required=True, metadata={"description": "For programs, such as `unknown_model`."})
-    message = fields.String(required=True, metadata={"description": "For people."})
-    faults = fields.List(
-        fields.Nested(FaultSchema), required=True, metadata={"description": "Every fault at once, up to a hundred."}
-    )
-    example = fields.Nested(ErrorExampleSchema)
-
-
-class ErrorSchema(Schema):
-    """The one shape of every answer that is not a success."""
-
-    error = fields.Nested(ErrorBodySchema, required=True)
-    request_id = fields.String(required=True, metadata={"description": "The same as the header X-Request-Id."})
-
-
-class ReceiptSchema(Schema):
-    """What was asked, what was answered, and which model did it."""
-
-    model = fields.String(required=True)
-    version = fields.Integer(required=True)
-    digest = fields.String(required=True, metadata={"description": "Of the model."})
-    input_sha256 = fields.String(required=True, metadata={"description": "Of the body, inflated."})
-    predictions_sha256 = fields.String(required=True, metadata={"description": "Of the predictions as compact JSON."})
-
-
-class AnswerSchema(Schema):
-    """Predictions, one for each instance and in their order."""
-
-    model = fields.String(required=True)
-    version = fields.Integer(required=True)
-    predictions = fields.List(fields.Raw(), required=True)
-    warnings = fields.List(
-        fields.Nested(FaultSchema), metadata={"description": "When asked for: values beyond what training saw."}
-    )
-    receipt = fields.Nested(ReceiptSchema, metadata={"description": "When asked for: what `models replay` takes."})
-
-
-class ModelLineSchema(Schema):
-    """A model in the list of models."""
-
-    name = fields.String(required=True)
-    description = fields.String(required=True)
-    version = fields.Integer(required=True, allow_none=True, metadata={"description": "What answers by default."})
-    versions = fields.List(fields.Integer(), required=True)
-    aliases = fields.Dict(keys=fields.String(), values=fields.Integer(), required=True)
-
-
-class ModelsSchema(Schema):
-    models = fields.List(fields.Nested(ModelLineSchema), required=True)
-
-
-class ModelSchema(ModelLineSchema):
-    """A version of a model: what goes in and out, and how well it did on rows it had not seen."""
-
-    digest = fields.String(required=True, metadata={"description": "SHA-256 of the artifact's manifest."})
-    inputs = fields.List(fields.Dict(keys=fields.String(), values=fields.Raw()), required=True)
-    output = fields.Dict(keys=fields.String(), values=fields.Raw(), required=True)
-    training = fields.Dict(keys=fields.String(), values=fields.Raw(), required=True)
-    example = fields.Dict(keys=fields.String(), values=fields.Raw(), required=True)
-
-
-class ExampleSchema(Schema):
-    """A body that is answered."""
-
-    model = fields.String(required=True)
-    instances = fields.List(fields.Raw(), required=True)
-
-
-class HealthSchema(Schema):
-    status = fields.String(required=True)
-
-
-class ReadySchema(Schema):
-    """Whether there is a model to answer, and everything that is amiss."""
-
-    status = fields.String(required=True, metadata={"description": "ready, degraded or unavailable"})
-    # Who has no key, where one is needed, is told the status alone.
-    models = fields.Dict(keys=fields.String(), values=fields.Integer(allow_none=True))
-    problems = fields.List(fields.Nested(FaultSchema))
