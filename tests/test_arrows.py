@@ -22,7 +22,7 @@ SUBPACKAGES: dict[str, dict[str, set[str]]] = {
         **{leaf: set() for leaf in _LEAVES},
         "registry": _LEAVES,
         "inference": {*_LEAVES, "registry"},
-        "protocols": {"config", "http", "registry", "telemetry", "validation"},
+        "protocols": {"http", "registry", "validation"},
         "openapi": {"http", "protocols", "registry", "validation"},
         "routes": {*_LEAVES, "registry", "inference", "protocols", "openapi"},
         "server": {*_LEAVES, "registry", "inference", "protocols"},
@@ -114,6 +114,12 @@ def test_the_network_imports_only_numpy_and_itself():
         return top(name) in {"numpy", *sys.stdlib_module_names} or f"{name}.".startswith("model_store.nn.")
 
     assert [pair for pair in imported("model_store/nn") if not welcome(pair[1])] == []
+
+
+def test_the_protocols_import_no_web_framework() -> None:
+    """Codecs take bytes and headers, so that the fast path and Flask's views can share them."""
+    frameworks = {"flask", "werkzeug", "gunicorn"}
+    assert [pair for pair in imported("service/protocols") if top(pair[1]) in frameworks] == []
 
 
 @pytest.mark.parametrize("room", ROOMS)

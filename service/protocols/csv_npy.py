@@ -10,7 +10,6 @@ import numpy as np
 from model_store.errors import Fault, InputError
 from model_store.nn import Array
 from model_store.schema import row_parser
-from service.config import Settings
 from service.http.request_body import bad_request, check_value_count
 from service.protocols import tensors
 from service.registry.loaded_version import LoadedVersion
@@ -19,17 +18,17 @@ CSV, NPY = "text/csv", "application/x-npy"
 TYPES = frozenset({CSV, NPY})
 
 
-def csv_rows(body: bytes, served: LoadedVersion, settings: Settings) -> list[Any]:
+def csv_rows(body: bytes, served: LoadedVersion, *, max_rows: int, max_bytes: int) -> list[Any]:
     """Parse a CSV body, with or without a header, into rows that are still to be encoded."""
-    check_value_count(body, settings.max_body_bytes, "CSV")
-    found = row_parser.from_bytes(body, "body.csv", served.model.signature, most=settings.max_instances)
-    if len(found) > settings.max_instances:
-        problem = f"expected 1 to {settings.max_instances} rows, found more"
+    check_value_count(body, max_bytes, "CSV")
+    found = row_parser.from_bytes(body, "body.csv", served.model.signature, most=max_rows)
+    if len(found) > max_rows:
+        problem = f"expected 1 to {max_rows} rows, found more"
         raise InputError([Fault("rows", problem, "send them in several requests")])
     return found
 
 
-def npy_inputs(body: bytes, served: LoadedVersion, settings: Settings) -> Array:
+def npy_inputs(body: bytes, served: LoadedVersion, max_rows: int) -> Array:
     """Encode an .npy body, the only tensor of the model, as the network's input."""
     tensor = tensors.sole(served.model.signature)
     if tensor is None:
@@ -41,6 +40,4 @@ def npy_inputs(body: bytes, served: LoadedVersion, settings: Settings) -> Array:
         raise bad_request(f"the body is not an .npy file: {e}", "broken_body") from e
     if not isinstance(array, np.ndarray) or array.dtype.kind not in "biuf" or array.dtype.itemsize > 8:
         raise InputError([Fault("body", "expected one array of numbers, found something else", "numpy.save it")])
-    return tensors.encode(
-        served.model, {tensor.name: array.astype(array.dtype.newbyteorder("<"))}, settings.max_instances
-    )
+    return tensors.encode(served.model, {tensor.name: array.astype(array.dtype.newbyteorder("<"))}, max_rows)

@@ -9,7 +9,6 @@ from model_store.nn import Array
 from service.registry.errors import UnavailableError, UnknownModelError
 from service.registry.loaded_version import LoadedVersion
 from service.registry.registry import ModelRegistry
-from service.telemetry.request_record import RequestRecord
 from service.validation.predict_request import PredictSchema, is_version_ref
 
 
@@ -20,10 +19,18 @@ class PredictParser:
         self._registry = registry
         self._general = PredictSchema(max_instances)
 
-    def parse(
-        self, body: dict[str, Any], name: str | None, version: str | None, record: RequestRecord | None = None
-    ) -> tuple[LoadedVersion, Array]:
-        """Who answers and what goes in; InputError with every fault of the body. `record` is told who was asked."""
+    def parse(self, body: dict[str, Any], name: str | None, version: str | None) -> tuple[LoadedVersion, Array]:
+        """Return the version that predicts and the encoded rows. Raises InputError with every fault of the body."""
+        served, faults = self.find_version(body, name, version)
+        return self.encode(body, served, faults)
+
+    def find_version(
+        self, body: dict[str, Any], name: str | None, version: str | None
+    ) -> tuple[LoadedVersion | None, list[Fault]]:
+        """Find the version that the URL (`name`, `version`) and the body select; None if the faults are about that.
+
+        Raises UnknownError or UnavailableError if the request is well-formed and no such version can predict.
+        """
         model, ref = body.get("model"), body.get("version")
         intelligible = isinstance(model, str | None) and (ref is None or is_version_ref(ref))
         faults: list[Fault] = []
@@ -38,11 +45,15 @@ class PredictParser:
             if intelligible and not isinstance(e, InputError):
                 raise
             faults += e.faults if intelligible and isinstance(e, InputError) else []
-        if record is not None:
-            record.served = served
         if version is not None and is_version_ref(ref) and str(ref) != version:
             problem = f"expected {version!r}, which the address names; found {ref!r}"
             faults.append(Fault("version", problem, "leave it out, or send the request to another address"))
+        return served, faults
+
+    def encode(
+        self, body: dict[str, Any], served: LoadedVersion | None, faults: list[Fault]
+    ) -> tuple[LoadedVersion, Array]:
+        """Encode the rows of the body for what `find_version` returned. Raises InputError with the faults of both."""
         total = len(faults)
         try:
             inputs = (served.schema if served else self._general).inputs(body)

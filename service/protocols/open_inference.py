@@ -14,14 +14,11 @@ from functools import partial
 from typing import Any
 
 import orjson
-from flask import g
-from werkzeug.wrappers import Request, Response
 
 from model_store.errors import InputError, did_you_mean
 from model_store.nn import Array
 from model_store.schema.columns import FaultCollector, shown
-from service.config import Settings
-from service.http.request_body import bad_request, check_json_content_type, parse_json, read_body
+from service.http.request_body import bad_request, parse_json
 from service.protocols import tensors
 from service.protocols.tensors import DATATYPES, Tensor
 from service.registry.loaded_version import LoadedVersion
@@ -39,26 +36,35 @@ class InferRequest:
     id: str | None = None
 
 
-def read(request: Request, served: LoadedVersion, settings: Settings) -> InferRequest:
-    """ApiError where the body cannot be taken apart, InputError with every fault of what is in it."""
-    announced, max_bytes = request.headers.get(JSON_LENGTH), settings.max_body_bytes
-    if announced is None:
-        check_json_content_type(request)
-    body = read_body(request, max_bytes)
-    length = len(body) if announced is None else _length(announced, len(body))
-    declared = tensors.outputs(served.model)
-    if announced is not None and length == 0:
-        return InferRequest(_raw(body, served), {tensor.name: True for tensor in declared})
+def split_body(body: bytes, json_length: str | None, max_bytes: int) -> tuple[dict[str, Any] | None, memoryview]:
+    """Split a body into its JSON document and the bytes of tensors after it.
+
+    `json_length` is the JSON_LENGTH header. The document is None if the header is 0: the body is raw bytes. Raises
+    ApiError if the header or the JSON is malformed, InputError if the JSON is not an object.
+    """
+    length = len(body) if json_length is None else _length(json_length, len(body))
+    tail = memoryview(body)[length:]
+    if json_length is not None and length == 0:
+        return None, tail
     document = parse_json(body[:length], max_bytes)
     if not isinstance(document, dict):
         raise not_an_object(document)
-    faults, tail = FaultCollector(), memoryview(body)[length:]
-    g.tensors = document.get("inputs"), tail  # for the lesson, if they do not fit
+    return document, tail
+
+
+def parse_request(
+    document: dict[str, Any] | None, tail: memoryview, served: LoadedVersion, max_rows: int
+) -> InferRequest:
+    """Parse what `split_body` returned. Raises InputError with every fault."""
+    declared = tensors.outputs(served.model)
+    if document is None:
+        return InferRequest(_raw(tail, served), {tensor.name: True for tensor in declared})
+    faults = FaultCollector()
     columns = len(served.model.signature.inputs)
-    given, used = _inputs(document.get("inputs"), tail, columns, settings.max_instances, faults)
-    if not faults.total and used != len(body) - length:
+    given, used = _inputs(document.get("inputs"), tail, columns, max_rows, faults)
+    if not faults.total and used != len(tail):
         fix = "each binary input says its size in parameters.binary_data_size"
-        faults.add("body", f"expected {used} bytes after the JSON, found {len(body) - length}", fix)
+        faults.add("body", f"expected {used} bytes after the JSON, found {len(tail)}", fix)
     expected = _expected(document, declared, faults)
     identity = document.get("id")
     if not isinstance(identity, str | None):
@@ -67,8 +73,10 @@ def read(request: Request, served: LoadedVersion, settings: Settings) -> InferRe
     return InferRequest(given, expected, identity)
 
 
-def write(served: LoadedVersion, asked: InferRequest, answers: Mapping[str, Array], accepted: Any) -> Response:
-    """The answer, compressed when its caller takes gzip or deflate; `accepted` is its Accept-Encoding."""
+def serialize_response(
+    served: LoadedVersion, asked: InferRequest, answers: Mapping[str, Array], coding: str | None
+) -> tuple[bytes, dict[str, str]]:
+    """Return the body and headers of the response. `coding` compresses it: "gzip", "deflate" or None."""
     outputs: list[dict[str, Any]] = []
     tail: list[bytes] = []
     for name, binary in asked.expected.items():
@@ -85,15 +93,18 @@ def write(served: LoadedVersion, asked: InferRequest, answers: Mapping[str, Arra
         head["id"] = asked.id
     document = orjson.dumps(head | {"outputs": outputs})
     body = b"".join([document, *tail])
-    headers = {"X-Model-Version": str(served.number), "Vary": "Accept-Encoding"}
+    headers = {
+        "Content-Type": "application/octet-stream" if tail else "application/json",
+        "X-Model-Version": str(served.number),
+        "Vary": "Accept-Encoding",
+    }
     if tail:
         headers[JSON_LENGTH] = str(len(document))
-    coding = accepted.best_match(["gzip", "deflate"]) if accepted else None
     if coding is not None:
         deflater = zlib.compressobj(1, zlib.DEFLATED, zlib.MAX_WBITS + (16 if coding == "gzip" else 0))
         body = deflater.compress(body) + deflater.flush()
         headers["Content-Encoding"] = coding
-    return Response(body, 200, headers, content_type="application/octet-stream" if tail else "application/json")
+    return body, headers
 
 
 def _length(text: str, available: int) -> int:
@@ -103,7 +114,7 @@ def _length(text: str, available: int) -> int:
     return length
 
 
-def _raw(body: bytes, served: LoadedVersion) -> dict[str, Array]:
+def _raw(body: memoryview, served: LoadedVersion) -> dict[str, Array]:
     """A body that is nothing but one row of a model's only tensor."""
     tensor = tensors.sole(served.model.signature)
     faults = FaultCollector()
@@ -113,7 +124,7 @@ def _raw(body: bytes, served: LoadedVersion) -> dict[str, Array]:
         fix = f"send JSON before the bytes, and its length in {JSON_LENGTH}"
         faults.add("body", f"expected the tensors {names}, found bytes alone", fix)
     else:
-        array = tensors.from_bytes(tensor.datatype, (1, *tensor.shape[1:]), memoryview(body), tensor.name, faults)
+        array = tensors.from_bytes(tensor.datatype, (1, *tensor.shape[1:]), body, tensor.name, faults)
     faults.check()
     return {tensor.name: array} if tensor is not None and array is not None else {}
 

@@ -13,7 +13,7 @@ from model_store.errors import Fault, InputError
 from model_store.schema.columns import shown
 from service.config import Settings
 from service.http.exceptions import ApiError
-from service.http.request_body import parse_json, read_body
+from service.http.request_body import check_json_content_type, parse_json, read_body
 from service.http.responses import json_response
 from service.inference.runner import InferenceRunner
 from service.protocols import model_metadata, open_inference, tensors
@@ -104,10 +104,20 @@ def routes(registry: ModelRegistry, inference: InferenceRunner, metrics: Metrics
         g.request_record.served = served = registry.find(
             name, version
         )  # a wrong address is told before the body is read
-        asked = open_inference.read(request, served, settings)
+        json_length = request.headers.get(open_inference.JSON_LENGTH)
+        if json_length is None:
+            check_json_content_type(request)
+        body = read_body(request, settings.max_body_bytes)
+        document, tail = open_inference.split_body(body, json_length, settings.max_body_bytes)
+        if document is not None:
+            g.tensors = document.get("inputs"), tail  # for the example in an error response
+        asked = open_inference.parse_request(document, tail, served, settings.max_instances)
         inputs = tensors.encode(served.model, asked.given, settings.max_instances)
         answers = tensors.answers(served.model, inference(g.request_record, served, inputs))
-        return open_inference.write(served, asked, answers, request.accept_encodings)
+        accepted = request.accept_encodings
+        coding = accepted.best_match(["gzip", "deflate"]) if accepted else None
+        content, headers = open_inference.serialize_response(served, asked, answers, coding)
+        return Response(content, headers=headers)
 
     @blueprint.post("/v2/repository/index")
     def index() -> Response:

@@ -46,27 +46,29 @@ class Predictor:
     def __call__(self, name: str | None, version: str | None, *, passed_over: str = "") -> Predicted:
         """`passed_over` is a key of the body that means nothing here."""
         record: RequestRecord = g.request_record
+        max_rows, max_bytes = self._settings.max_instances, self._settings.max_body_bytes
         if name is not None or request.mimetype in csv_npy.TYPES:
             record.served = served = self._registry.find(
                 name, version
             )  # a wrong address is told before the body is read
         if request.mimetype in csv_npy.TYPES:
-            sent = read_body(request, self._settings.max_body_bytes)
+            sent = read_body(request, max_bytes)
             if request.mimetype == csv_npy.CSV:
-                g.sent = rows = csv_npy.csv_rows(sent, served, self._settings)
-                inputs = encode_rows(served, rows, "rows", self._settings.max_instances)
+                g.sent = rows = csv_npy.csv_rows(sent, served, max_rows=max_rows, max_bytes=max_bytes)
+                inputs = encode_rows(served, rows, "rows", max_rows)
             else:
-                inputs = csv_npy.npy_inputs(sent, served, self._settings)
+                inputs = csv_npy.npy_inputs(sent, served, max_rows)
         else:
             check_json_content_type(request)
-            sent = read_body(request, self._settings.max_body_bytes)
-            body = parse_json(sent, self._settings.max_body_bytes)
+            sent = read_body(request, max_bytes)
+            body = parse_json(sent, max_bytes)
             if not isinstance(body, dict):
                 raise not_an_object(body)
             body.pop(passed_over, None)
             model = body.get("model")
             g.named, g.sent = model if isinstance(model, str) else "", body.get("instances")
-            served, inputs = self._parser.parse(body, name, version, record)
+            record.served, faults = self._parser.find_version(body, name, version)
+            served, inputs = self._parser.encode(body, record.served, faults)
         outputs = self._inference(record, served, inputs)
         return Predicted(served, sent, inputs, served.model.signature.decode(outputs))
 
