@@ -1,11 +1,11 @@
-"""`train`: run a job file, check one without training, or write a first one for a table.
+"""The command `train`: train a job file, check one without training, or write one for a table.
 
     train examples/penguins.toml
     train examples/penguins.toml --folds 5
     train check examples/penguins.toml
     train init prices.csv --target price
 
-Exit codes: 0 done, 2 wrong usage or job file, 3 data, 4 diverged, 5 store.
+Exit codes: 0 success, 2 usage or job file error, 3 data error, 4 training diverged, 5 store error.
 """
 
 from __future__ import annotations
@@ -26,8 +26,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from model_store.cli import common, terminal
 from model_store.errors import StoreError, did_you_mean
 from model_store.registry.store import open_store
-from training.cli import output
-from training.cli import scaffold as initial
+from training.cli import output, scaffold
 from training.data.splitting import Fold
 from training.engine.checkpoint import DEFAULT_INTERVAL_SECONDS, Checkpoint, CheckpointError, InterruptedTrainingError
 from training.engine.early_stopping import EpochCallback, EpochResult
@@ -40,14 +39,14 @@ from training.pipeline.lr_range_test import find_rate_of
 EXIT_CODES: dict[type[Exception], int] = {JobError: 2, CheckpointError: 2, DataError: 3, DivergedError: 4}
 
 
-class Train(click.Group):
-    """A group that takes what is none of its commands for the arguments of `run`."""
+class TrainGroup(click.Group):
+    """A group that passes arguments which name none of its commands to `run`."""
 
     def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
         if args and args[0] not in {*self.commands, "-h", "--help"}:
-            meant = "" if Path(args[0]).suffix else did_you_mean(args[0], ("check", "init"))
-            if meant and not Path(args[0]).exists():
-                ctx.fail(f"{args[0]}: no such command and no such file; {meant}")
+            hint = "" if Path(args[0]).suffix else did_you_mean(args[0], ("check", "init"))
+            if hint and not Path(args[0]).exists():
+                ctx.fail(f"{args[0]}: no such command or file; {hint}")
             args = ["run", *args]
         return super().parse_args(ctx, args)
 
@@ -61,8 +60,8 @@ class Train(click.Group):
         self.format_commands(ctx, formatter)
 
 
-class Run(click.Command):
-    """The command behind `train FILE`; it calls itself `train`."""
+class RunCommand(click.Command):
+    """The command behind `train FILE`; its help calls it `train`."""
 
     def make_context(
         self, info_name: str | None, args: list[str], parent: click.Context | None = None, **extra: Any
@@ -71,16 +70,20 @@ class Run(click.Command):
 
 
 @click.group(
-    cls=Train,
+    cls=TrainGroup,
     context_settings={"help_option_names": ["-h", "--help"]},
-    epilog="Exit codes: 0 done, 2 wrong usage or job file, 3 data, 4 diverged, 5 store. See docs/jobs.md.",
+    epilog="Exit codes: 0 success, 2 usage or job file error, 3 data error, 4 training diverged, 5 store error. "
+    "See docs/jobs.md.",
 )
 def main() -> None:
-    """Train the network that a job file describes, judge it on rows held out, and publish it in the model store."""
+    """Train a neural network on a table or images, evaluate it on held-out rows and publish it in the model store.
+
+    FILE is a job file in TOML; `train init` writes one.
+    """
 
 
-class Override(click.ParamType[tuple[str, Any]]):
-    """`section.key=value`, the value as TOML has it; what is no TOML is a text. `section.key=` leaves the key out."""
+class OverrideType(click.ParamType[tuple[str, Any]]):
+    """`section.key=value`: the value is TOML, or a string if it is not valid TOML. `section.key=` removes the key."""
 
     name = "section.key=value"
 
@@ -100,33 +103,33 @@ class Override(click.ParamType[tuple[str, Any]]):
 overrides_option = click.option(
     "--set",
     "overrides",
-    type=Override(),
+    type=OverrideType(),
     multiple=True,
     metavar="SECTION.KEY=VALUE",
-    help="Set a key of the job, such as train.epochs=5, or leave it out: train.epochs=. May be given again.",
+    help="Override a key of the job: train.epochs=5. An empty value removes it: train.epochs=. Repeatable.",
 )
-seed_option = click.option("--seed", type=int, metavar="N", help="Short for --set train.seed=N.")
+seed_option = click.option("--seed", type=int, metavar="N", help="Same as --set train.seed=N.")
 
 
-def _load(file: str, overrides: tuple[tuple[str, Any], ...], seed: int | None) -> jobs.Job:
-    chosen = dict(overrides)
+def _load_job(file: str, overrides: tuple[tuple[str, Any], ...], seed: int | None) -> jobs.Job:
+    settings = dict(overrides)
     if seed is not None:
-        chosen["train.seed"] = seed
-    return jobs.load(file, chosen)
+        settings["train.seed"] = seed
+    return jobs.load(file, settings)
 
 
-@main.command("run", cls=Run, hidden=True)
+@main.command("run", cls=RunCommand, hidden=True)
 @click.argument("file")
 @overrides_option
 @seed_option
-@click.option("--no-publish", is_flag=True, help="Train and judge, but publish nothing.")
-@click.option("--resume", is_flag=True, help="Go on where an interrupted training of this job stopped.")
+@click.option("--no-publish", is_flag=True, help="Train and evaluate, but do not publish.")
+@click.option("--resume", is_flag=True, help="Continue an interrupted training of this job.")
 @click.option(
     "--checkpoint",
     "directory",
     metavar="DIR",
     type=click.Path(path_type=Path, file_okay=False),
-    help="Where the training is kept in case it is interrupted; else next to the job file.",
+    help="Directory of the checkpoint file.  [default: next to the job file]",
 )
 @click.option(
     "--checkpoint-seconds",
@@ -135,16 +138,18 @@ def _load(file: str, overrides: tuple[tuple[str, Any], ...], seed: int | None) -
     default=DEFAULT_INTERVAL_SECONDS,
     show_default=True,
     metavar="N",
-    help="How often it is kept, in seconds.",
+    help="Seconds between checkpoints.",
 )
 @click.option(
     "--folds",
     type=click.IntRange(2),
     metavar="K",
-    help="Judge the job by K trainings, each with another K-th of the rows held out; publishes nothing.",
+    help="K-fold cross-validation: train K times, each time with another fold held out. Publishes nothing.",
 )
 @click.option(
-    "--find-rate", is_flag=True, help="Show how the loss takes rising learning rates; trains and publishes nothing."
+    "--find-rate",
+    is_flag=True,
+    help="Learning-rate finder: plot loss against learning rate. Publishes nothing.",
 )
 @common.store_option
 @common.json_option
@@ -164,39 +169,37 @@ def run(
     store: str,
     as_json: bool,
 ) -> None:
-    """Train the network that the job file FILE describes, judge it on rows held out, and publish it."""
-    job = _load(file, overrides, seed)
+    """Train the network of the job FILE, evaluate it on held-out rows and publish it."""
+    job = _load_job(file, overrides, seed)
     if folds is not None or find_rate:
         if resume or (folds is not None and find_rate):
-            raise click.UsageError("--folds, --find-rate and --resume do not go together: give one of them.")
+            raise click.UsageError("--folds, --find-rate and --resume cannot be combined.")
         _find_rate(job, as_json) if folds is None else _cross_validate(job, folds, as_json)
         return
     target = None if no_publish else open_store(store)
     if target is not None:
         target.check_writable(job.settings.model.name)
     out: Console = terminal.stderr if as_json else terminal.stdout
-    prepared = _prepared(out, job)
+    prepared = _prepare(out, job)
     if common.verbosity() > 0:
         output.print_check(out, prepared)
     elif common.verbosity() == 0:
-        out.print(output.beginning(prepared), soft_wrap=True)
+        out.print(output.start_line(prepared), soft_wrap=True)
     _print_notes(out, prepared)
-    checkpoint = _checkpoint(Path(file), directory, prepared, resume=resume, seconds=seconds)
+    checkpoint = _open_checkpoint(Path(file), directory, prepared, resume=resume, seconds=seconds)
     if resume and common.verbosity() >= 0:
-        found = (
-            f"goes on from {checkpoint.path}" if checkpoint.has_state else f"there is no {checkpoint.path}: starts anew"
-        )
-        out.print(f"note: {found}", soft_wrap=True)
+        start = "resuming from" if checkpoint.has_state else "starting from the beginning: there is no checkpoint"
+        out.print(f"note: {start} {checkpoint.path}", soft_wrap=True)
     try:
         with _progress(out, prepared) as on_epoch:
             outcome = jobs.fit(prepared, on_epoch, checkpoint)
     except InterruptedTrainingError as error:
-        fix = "; train --resume continues it" if error.saved else ""
+        fix = "; continue it with train --resume" if error.saved else ""
         common.fail(f"{error}{fix}", 128 + error.signal)
     except DivergedError as error:
-        checkpoint.remove()  # from there it would diverge again
-        common.fail(error if common.verbosity() > 1 else _diverged(error, job), EXIT_CODES[DivergedError])
-    alias, refused = job.settings.publish.alias, None
+        checkpoint.remove()  # resuming would diverge again
+        common.fail(error if common.verbosity() > 1 else _divergence_message(error, job), EXIT_CODES[DivergedError])
+    alias, alias_error = job.settings.publish.alias, None
     if target is not None:
         outcome = jobs.publish(outcome, job, target)
     checkpoint.remove()
@@ -206,23 +209,23 @@ def run(
         try:
             target.set_alias(name, alias, number, who=common.current_user(), why=why, when=datetime.now(UTC))
         except StoreError as error:
-            refused = StoreError(f"{name}/{number} is published, but {alias!r} does not point to it: {error}")
-            refused.__cause__ = error
+            alias_error = StoreError(f"{name}/{number} is published, but alias {alias!r} was not moved: {error}")
+            alias_error.__cause__ = error
             alias = None
     if target is not None:
         outcome = jobs.add_report(outcome, target)
     if as_json:
-        common.print_json(output.as_data(outcome, prepared, store, alias))
+        common.print_json(output.result_data(outcome, prepared, store, alias))
     else:
         if common.verbosity() >= 0:
-            out.print(output.ending(outcome, prepared))
+            out.print(output.end_line(outcome, prepared))
         output.print_metrics(out, outcome)
         output.print_published(out, outcome, prepared, store, alias)
-    if refused is not None:
-        raise refused
+    if alias_error is not None:
+        raise alias_error
 
 
-@main.command(short_help="Show what a job would train, and train nothing.")
+@main.command(short_help="Show what a job would train, without training.")
 @click.argument("file")
 @overrides_option
 @seed_option
@@ -230,8 +233,8 @@ def run(
 @common.verbosity_option
 @common.exit_codes(EXIT_CODES)
 def check(file: str, overrides: tuple[tuple[str, Any], ...], seed: int | None, as_json: bool) -> None:
-    """Read the job FILE and its data, and show what would be trained: columns, classes, split, layers."""
-    prepared = _prepared(terminal.stderr if as_json else terminal.stdout, _load(file, overrides, seed))
+    """Read the job FILE and its data and show columns, classes, split and layers, without training."""
+    prepared = _prepare(terminal.stderr if as_json else terminal.stdout, _load_job(file, overrides, seed))
     if as_json:
         common.print_json(output.check_data(prepared))
         return
@@ -239,39 +242,50 @@ def check(file: str, overrides: tuple[tuple[str, Any], ...], seed: int | None, a
     _print_notes(terminal.stdout, prepared)
 
 
-@main.command(short_help="Write a job file for a table, to begin with.")
+@main.command(short_help="Write a job file for a CSV or Parquet table.")
 @click.argument("data", metavar="TABLE", type=click.Path(path_type=Path))
 @click.option("--target", metavar="COLUMN", help="The column to predict.")
-@click.option("-o", "--output", type=click.Path(path_type=Path), help="The job file; else next to the data.")
-@click.option("--name", help="The model's name; else the job file's.")
-@click.option("--force", is_flag=True, help="Replace a job file that is there.")
+@click.option(
+    "-o",
+    "--output",
+    metavar="FILE",
+    type=click.Path(path_type=Path),
+    help="Job file to write.  [default: next to the table]",
+)
+@click.option("--name", metavar="NAME", help="Name of the model.  [default: name of the job file]")
+@click.option("--force", is_flag=True, help="Overwrite an existing job file.")
 @common.json_option
 @common.verbosity_option
 @common.exit_codes(EXIT_CODES)
 def init(data: Path, target: str | None, output: Path | None, name: str | None, force: bool, as_json: bool) -> None:
-    """Write a commented job file for a CSV or Parquet TABLE, with guessed kinds and a network to begin with."""
+    """Write a commented job file for a CSV or Parquet TABLE.
+
+    The kinds of the columns are inferred from the data; the network and the training settings are defaults to start
+    from. Review the file before training.
+    """
     path = output or data.with_suffix(".toml")
-    initial.write(path, initial.draft(data, target, path, name), force=force)
+    text = scaffold.render_job_file(data, target, path, name)
+    scaffold.write_job_file(path, text, force=force)
     if as_json:
         common.print_json({"job": str(path)})
         return
-    terminal.stdout.print(f"Wrote {path}. Look through it, then:", soft_wrap=True)
+    terminal.stdout.print(f"Wrote {path}. Review it, then run:", soft_wrap=True)
     shown = shlex.quote(str(path))
     terminal.stdout.print(f"  train check {shown}\n  train {shown}", soft_wrap=True)
 
 
 def _cross_validate(job: jobs.Job, count: int, as_json: bool) -> None:
-    """Train and judge with each fold held out, and print the mean and spread."""
+    """Train and evaluate with each fold held out; print mean and standard deviation of the metrics."""
     out: Console = terminal.stderr if as_json else terminal.stdout
 
-    def tell(fold: Fold, outcome: jobs.Outcome) -> None:
+    def print_fold(fold: Fold, outcome: jobs.Outcome) -> None:
         if common.verbosity() >= 0:
             out.print(output.fold_line(fold, outcome), soft_wrap=True)
 
     try:
-        found = summary(outcomes := cross_validate(job, count, tell))
+        found = summary(outcomes := cross_validate(job, count, print_fold))
     except DivergedError as error:
-        common.fail(error if common.verbosity() > 1 else _diverged(error, job), EXIT_CODES[DivergedError])
+        common.fail(error if common.verbosity() > 1 else _divergence_message(error, job), EXIT_CODES[DivergedError])
     if as_json:
         every = [figures(outcome.metrics, outcome.baseline) for outcome in outcomes]
         common.print_json({"model": job.settings.model.name, "summary": found, "folds": every})
@@ -280,7 +294,7 @@ def _cross_validate(job: jobs.Job, count: int, as_json: bool) -> None:
 
 
 def _find_rate(job: jobs.Job, as_json: bool) -> None:
-    """Print the curve of the learning-rate finder, and its suggestion."""
+    """Print the loss for rising learning rates, and the suggested rate."""
     curve = find_rate_of(jobs.prepare(job))
     if as_json:
         common.print_json({"model": job.settings.model.name, **asdict(curve)})
@@ -288,8 +302,8 @@ def _find_rate(job: jobs.Job, as_json: bool) -> None:
         output.print_rates(terminal.stdout, curve)
 
 
-def _prepared(out: Console, job: jobs.Job) -> jobs.Prepared:
-    """The job, prepared. A terminal is told what it waits for: a table of 60 MB is read for some seconds."""
+def _prepare(out: Console, job: jobs.Job) -> jobs.Prepared:
+    """Prepare the job; on a terminal show what is being read, because a table of 60 MB takes some seconds."""
     if common.verbosity() < 0 or not out.is_terminal:
         return jobs.prepare(job)
     data = job.settings.data
@@ -299,7 +313,7 @@ def _prepared(out: Console, job: jobs.Job) -> jobs.Prepared:
 
 @contextmanager
 def _progress(out: Console, prepared: jobs.Prepared) -> Iterator[EpochCallback | None]:
-    """A bar on a terminal, a line for each epoch elsewhere, nothing with -q."""
+    """Show a progress bar on a terminal, else print a line for each epoch; with -q nothing."""
     if common.verbosity() < 0:
         yield None
     elif not out.is_terminal:
@@ -317,10 +331,10 @@ def _progress(out: Console, prepared: jobs.Prepared) -> Iterator[EpochCallback |
             yield advance
 
 
-def _checkpoint(
+def _open_checkpoint(
     file: Path, directory: Path | None, prepared: jobs.Prepared, *, resume: bool, seconds: float
 ) -> Checkpoint:
-    """The checkpoint of a job: `penguins.checkpoint.npz` of `penguins.toml`."""
+    """Open the checkpoint of a job: `penguins.checkpoint.npz` for `penguins.toml`."""
     if directory is not None:
         try:
             directory.mkdir(parents=True, exist_ok=True)
@@ -336,16 +350,16 @@ def _print_notes(out: Console, prepared: jobs.Prepared) -> None:
             out.print(f"note: {note}", soft_wrap=True)
 
 
-def _diverged(error: DivergedError, job: jobs.Job) -> str:
-    """Where it went wrong and what to try, with the job's own figures."""
+def _divergence_message(error: DivergedError, job: jobs.Job) -> str:
+    """Return where training diverged and which settings to try, with values derived from the job."""
     train, data = job.settings.train, job.settings.data
-    tries = [f"a lower learning rate: --set train.learning_rate={train.learning_rate / 10:g}"]
+    suggestions = [f"a lower learning rate: --set train.learning_rate={train.learning_rate / 10:g}"]
     if data.scale == "none":
-        tries.append("scaled numbers: --set data.scale=standard")
+        suggestions.append("scaled inputs: --set data.scale=standard")
     if train.momentum:
-        tries.append(f"less momentum: --set train.momentum={train.momentum / 2:g}")
+        suggestions.append(f"less momentum: --set train.momentum={train.momentum / 2:g}")
     if train.clip_norm is None:
-        tries.append("clipped gradients: --set train.clip_norm=1")
-    lines = "".join(f"\n  try {line}" for line in tries)
+        suggestions.append("gradient clipping: --set train.clip_norm=1")
+    lines = "".join(f"\n  try {line}" for line in suggestions)
     where = f"epoch {error.epoch}, step {error.step}"
-    return f"diverged: the loss became {error.loss} in {where}.\nNothing is published.{lines}"
+    return f"diverged: the loss became {error.loss} in {where}. Nothing was published.{lines}"

@@ -1,4 +1,4 @@
-"""`train init`: a first job file for a table, commented, with guessed kinds and a network of sensible size."""
+"""`train init`: write a commented job file for a table, with inferred column kinds and a network of suitable size."""
 
 from __future__ import annotations
 
@@ -23,80 +23,82 @@ from training.data.streaming.dataset import streams
 from training.errors import DataError, JobError
 from training.pipeline.job import from_dict, prepare
 
-_STEPS = 4000  # about as many as a small table takes to be learned
+_TARGET_STEPS = 4000  # optimizer steps that train a small table
 
 
-def draft(path: Path, target: str | None, job: Path, name: str | None = None) -> str:
-    """The text of a job file to lie at `job`, for the table at `path`."""
+def render_job_file(path: Path, target: str | None, job: Path, name: str | None = None) -> str:
+    """Return the text of a job file at `job` for the table at `path`. JobError or DataError if it would not train."""
     kind = path.suffix.lower()
     if kind not in TABLE_SUFFIXES and path.is_file():
-        fix = "start from examples/digits.toml" if kind == ".npz" else "docs/jobs.md shows a whole job file"
-        raise DataError(path.name, [Fault("", f"expected a .csv or .parquet file; found {kind or 'no ending'}", fix)])
+        fix = "start from examples/digits.toml" if kind == ".npz" else "docs/jobs.md shows a complete job file"
+        found = kind or "no extension"
+        raise DataError(path.name, [Fault("", f"expected a .csv or .parquet file; found {found}", fix)])
     streamed = streams(DataSection(path=path.name), path.parent)
     table = table_reader.first_rows(path) if streamed else readers.read_csv(path)
     if len(table) == 1:
-        raise DataError(path.name, [Fault("", "there is one row of data", "add rows: a model learns from many")])
+        raise DataError(path.name, [Fault("", "the table has only one row of data", "add rows")])
     if target is None:
-        fix = f"--target COLUMN, one of {', '.join(table.columns)}"
+        fix = f"add --target COLUMN, one of {', '.join(table.columns)}"
         raise JobError(path.name, [Fault("", "expected the column to predict", fix)])
     if target not in table.columns:
         fix = did_you_mean(target, table.columns) or f"the columns are {', '.join(table.columns)}"
         raise DataError(path.name, [Fault("--target", f"there is no column '{target}'", fix)])
-    model = name or _name(job.stem)
+    model = name or _model_name(job.stem)
     if not NAME_PATTERN.fullmatch(model):
         raise JobError("--name", [Fault("", f"expected letters, digits, '.', '_' and '-'; found {model!r}")])
-    text = _text(table, target, model, os.path.relpath(path, job.parent), streamed=streamed)
-    prepare(from_dict(tomllib.loads(text), job.parent, path.name))  # what it finds wrong with the data is wrong now
+    text = _render(table, target, model, os.path.relpath(path, job.parent), streamed=streamed)
+    prepare(from_dict(tomllib.loads(text), job.parent, path.name))  # report invalid data now, not at the first training
     return text
 
 
-def write(path: Path, text: str, *, force: bool = False) -> None:
-    """Write the job file, whole or not at all; one that is there stays, unless `force`."""
+def write_job_file(path: Path, text: str, *, force: bool = False) -> None:
+    """Write the job file atomically. JobError if it exists and `force` is not set."""
     if path.suffix != ".toml":
-        raise JobError(str(path), [Fault("", "expected the name of a job file, ending in .toml")])
+        raise JobError(str(path), [Fault("", "expected a file name that ends in .toml")])
     if path.exists() and not force:
-        raise JobError(str(path), [Fault("", "is there already", "--force replaces it, -o writes another")])
+        raise JobError(str(path), [Fault("", "already exists", "overwrite it with --force, or choose another with -o")])
     try:
         with replacing(path, "x", encoding="utf-8") as file:
             file.write(text)
     except OSError as error:
-        fault = Fault("", f"cannot be written: {error.strerror}", "-o writes it elsewhere")
+        fault = Fault("", f"cannot be written: {error.strerror}", "choose another file with -o")
         raise JobError(str(path), [fault]) from error
 
 
-def _text(table: Table, target: str, model: str, path: str, *, streamed: bool) -> str:
-    """The job file, as the table has it; of one that is `streamed` there are the first rows alone."""
+def _render(table: Table, target: str, model: str, path: str, *, streamed: bool) -> str:
+    """Return the job file for a table; if `streamed`, the table holds only the first rows."""
     cells = [cell for cell in table.columns[target] if cell is not None]
     if not cells:
-        raise DataError(table.name, [Fault(f"column {target}", "the target is missing in every row", "choose another")])
+        fault = Fault(f"column {target}", "the target is missing in every row", "choose another target")
+        raise DataError(table.name, [fault])
     classes = type_inference.task_of(table, [target]) == "classification"
     inputs = {name: values for name, values in table.columns.items() if name != target}
-    used = [name for name, values in inputs.items() if not _useless(values)]
+    used = [name for name, values in inputs.items() if not _is_excluded(values)]
     if not used:
         raise DataError(table.name, [Fault("", f"no column is left to predict {target} from", "add columns")])
     batch = max(1, min(32, len(cells) // 8))
-    test, validation = (0.2, 0.1) if streamed else _shares(cells, classes)
+    test, validation = (0.2, 0.1) if streamed else _split_shares(cells, classes)
     return _TEMPLATE.format(
-        model=_quoted(model),
-        description=_quoted(f"{target} from {Path(path).name}"),
-        path=_quoted(path),
-        target=_quoted(target),
+        model=_toml_string(model),
+        description=_toml_string(f"{target} from {Path(path).name}"),
+        path=_toml_string(path),
+        target=_toml_string(target),
         task="classification" if classes else "regression",
-        found=f"{len(set(cells))} different values in {'the first ' if streamed else ''}{len(cells)} rows",
-        looks="\n".join(f"#   {_printable(name)}: {_look(values)}" for name, values in inputs.items()),
-        columns=", ".join(map(_quoted, used)),
+        found=f"{len(set(cells))} distinct values in {'the first ' if streamed else ''}{len(cells)} rows",
+        kinds="\n".join(f"#   {_printable(name)}: {_describe_column(values)}" for name, values in inputs.items()),
+        columns=", ".join(map(_toml_string, used)),
         test=test,
         validation=validation,
         size=max(8, min(64, 1 << (4 * len(used) - 1).bit_length())),
         loss="cross_entropy" if classes else "mse",
         clip="" if classes else _CLIP,
-        epochs=round(max(20, min(500, _STEPS * batch // len(cells))), -1),
+        epochs=round(max(20, min(500, _TARGET_STEPS * batch // len(cells))), -1),
         batch=batch,
     )
 
 
 _TEMPLATE = """\
-# A training job. `train check` shows what it would do, `train` does it; docs/jobs.md explains every key.
+# Training job. `train check FILE` shows what it would train, `train FILE` trains it. docs/jobs.md explains every key.
 
 [model]
 name = {model}
@@ -106,30 +108,30 @@ description = {description}
 path = {path}
 target = {target}
 task = "{task}"  # the target has {found}
-# The other columns, as they look:
-{looks}
+# The other columns and their inferred kinds:
+{kinds}
 columns = [{columns}]
-# kinds = {{ year = "category" }}  # where a kind is guessed wrong: "number" or "category"
-missing = "impute"   # the median of a number, the most frequent category; or "refuse"
-unknown = "refuse"   # categories that training did not see; or "bucket", to take them as one
-scale = "standard"   # numbers to mean 0 and deviation 1; or "none"
+# kinds = {{ year = "category" }}  # overrides an inferred kind: "number" or "category"
+missing = "impute"   # fill in the median or the most frequent category; or "refuse" such rows
+unknown = "refuse"   # reject categories that training did not see; or "bucket": treat them as one category
+scale = "standard"   # scale numbers to mean 0 and standard deviation 1; or "none"
 
 [split]
-test = {test}           # held out to judge the model
-validation = {validation}     # tells when to stop
+test = {test}           # share of rows held out for evaluation
+validation = {validation}     # share of rows held out for early stopping
 
 [network]
-layers = [{size}, "relu"]  # hidden sizes and relu, leaky_relu, gelu, tanh, sigmoid or identity
+layers = [{size}, "relu"]  # hidden sizes and activations: relu, leaky_relu, gelu, tanh, sigmoid, identity
 
 [train]
 loss = "{loss}"
 optimizer = "sgd"    # or "adam", "adamw", "rmsprop"
-learning_rate = 0.01  # train --find-rate suggests one
-{clip}# schedule = "cosine"  # how the learning rate changes; or "one_cycle", "step", "plateau"
+learning_rate = 0.01  # `train FILE --find-rate` suggests one
+{clip}# schedule = "cosine"  # learning-rate schedule; or "one_cycle", "step", "plateau"
 epochs = {epochs}
 batch_size = {batch}
 seed = 0             # the same seed gives the same model, bit for bit
-early_stopping = {{ patience = 20 }}  # epochs to wait for a better one; the best weights are kept
+early_stopping = {{ patience = 20 }}  # stop after 20 epochs without improvement; keeps the best weights
 
 # [publish]
 # alias = "champion"  # moves to each new version
@@ -137,73 +139,73 @@ early_stopping = {{ patience = 20 }}  # epochs to wait for a better one; the bes
 
 
 # Of 120 small tables, half of them skewed, 4 diverged without it and none with it.
-_CLIP = "clip_norm = 1.0      # longer gradients are cut to this, so that a few extreme rows throw no weights far\n"
+_CLIP = "clip_norm = 1.0      # limits the norm of the gradient, so that outliers do not make training diverge\n"
 
 
-def _quoted(text: str) -> str:
-    """A TOML basic string."""
+def _toml_string(text: str) -> str:
+    """Return the text as a TOML basic string."""
     return '"' + re.sub(r'[\x00-\x1f"\\\x7f]', lambda found: f"\\u{ord(found[0]):04x}", text) + '"'
 
 
 def _printable(text: str) -> str:
-    """Fit for a comment of one line."""
+    """Return the text for a comment of one line: other characters become spaces."""
     return "".join(character if character.isprintable() else " " for character in text)
 
 
-def _useless(cells: Sequence[str | None]) -> bool:
+def _is_excluded(cells: Sequence[str | None]) -> bool:
     present = {cell for cell in cells if cell is not None}
     return len(present) < 2 or (type_inference.infer_kind(cells) == "category" and type_inference.identifies(cells))
 
 
-def _look(cells: Sequence[str | None]) -> str:
+def _describe_column(cells: Sequence[str | None]) -> str:
     present = [cell for cell in cells if cell is not None]
     distinct = len(set(present))
     if distinct < 2:
-        return "left out, it never changes" if present else "left out, it is empty"
+        return "left out: constant" if present else "left out: empty"
     if type_inference.infer_kind(cells) == "number":
-        found = [float(cell) for cell in present]
-        look = f"number, {format_number(min(found), 6)} to {format_number(max(found), 6)}"
-        remark = _doubt(present, found)
+        values = [float(cell) for cell in present]
+        description = f"number, {format_number(min(values), 6)} to {format_number(max(values), 6)}"
+        hint = _number_hint(present, values)
     elif type_inference.identifies(cells):
-        return f"left out, {distinct} different texts are no categories{_kind_to_be(present)}"
+        return f"left out: {distinct} distinct values, too many for a category{_category_hint(present)}"
     else:
-        look, remark = f"category, {distinct} different texts", _kind_to_be(present)
+        description, hint = f"category, {distinct} distinct values", _category_hint(present)
     if len(present) < len(cells):
-        look += f", {len(cells) - len(present)} missing"
-    return look + remark
+        description += f", {len(cells) - len(present)} missing"
+    return description + hint
 
 
 _CODE = re.compile(r"0\d+")
 
 
-def _kind_to_be(present: Sequence[str]) -> str:
-    """What texts could be instead, if somebody wrote them otherwise."""
-    odd = [cell for cell in present if number_in(cell) is None]
-    if 10 * len(odd) <= len(present):
-        return (
-            f"; numbers but for {len(odd)}, such as {_printable(odd[0][:40])!r}: empty those cells if they are missing"
-        )
-    meant = type_inference.kind_meant(present)
-    return f"; {meant}" if meant else ""
+def _category_hint(present: Sequence[str]) -> str:
+    """Return why categories could be numbers or dates."""
+    invalid = [cell for cell in present if number_in(cell) is None]
+    if 10 * len(invalid) <= len(present):
+        cells = "1 cell" if len(invalid) == 1 else f"{len(invalid)} cells"
+        example = repr(_printable(invalid[0][:40]))
+        return f"; numbers except for {cells}, such as {example}: empty these cells if they mean missing"
+    hint = type_inference.kind_meant(present)
+    return f"; {hint}" if hint else ""
 
 
-def _doubt(present: Sequence[str], found: Sequence[float]) -> str:
-    """Why numbers may be none."""
-    code = next((cell for cell in present if _CODE.fullmatch(cell)), None)
-    if code is not None:
-        return f"; a code, as {code} begins with 0? Then it is a category"
-    if all(map(float.is_integer, found)) and len(set(found)) == len(found) == max(found) - min(found) + 1 >= 20:
-        return "; the number of the row? Then leave it out"
+def _number_hint(present: Sequence[str], values: Sequence[float]) -> str:
+    """Return why numbers could be codes or row numbers."""
+    if any(_CODE.fullmatch(cell) for cell in present):
+        return "; leading zeros: if this is a code, set its kind to category"
+    count = len(values)
+    if all(map(float.is_integer, values)) and len(set(values)) == count == max(values) - min(values) + 1 >= 20:
+        return "; consecutive integers: if this is a row number, remove it from columns"
     return ""
 
 
-def _shares(cells: Sequence[str], classes: bool) -> tuple[float, float]:
-    """The usual shares, or none of a table too small to give any rows away."""
+def _split_shares(cells: Sequence[str], classes: bool) -> tuple[float, float]:
+    """Return the shares of test and validation rows: 0 if the table is too small to hold rows out."""
     groups = list(Counter(cells).values()) if classes else [len(cells)]
     enough = len(cells) >= 20 and sum(share(0.1, rows) for rows in groups) > 0
     return (0.2, 0.1) if enough else (0.0, 0.0)
 
 
-def _name(stem: str) -> str:
-    """The file's name as a model's."""
+def _model_name(stem: str) -> str:
+    """Return the name of a file as the name of a model."""
     return re.sub(r"[^A-Za-z0-9._-]+", "-", stem).strip("-._")[:100] or "model"

@@ -302,7 +302,10 @@ def test_nothing_is_left_of_a_checkpoint_when_the_model_is_published(
 ) -> None:
     found = train(job_file, "--checkpoint-seconds", 0, "--resume")
     assert found.exit_code == 0, found.output
-    assert f"note: there is no {job_file.with_suffix('.checkpoint.npz')}: starts anew" in found.stdout
+    assert (
+        f"note: starting from the beginning: there is no checkpoint {job_file.with_suffix('.checkpoint.npz')}"
+        in found.stdout
+    )
     assert not list(job_file.parent.glob("*checkpoint*"))
 
 
@@ -344,7 +347,7 @@ def test_a_version_whose_alias_does_not_move_is_shown_whole_and_leaves_nothing_t
     store.protect("flowers", "champion", protected=True, who="ada", why="", when=datetime(2026, 1, 2, tzinfo=UTC))
     found = train(job_file, "--set", "publish.alias=champion", "--checkpoint-seconds", 0)
     assert found.exit_code == 5
-    assert "Error: flowers/2 is published, but 'champion' does not point to it: " in found.stderr
+    assert "Error: flowers/2 is published, but alias 'champion' was not moved: " in found.stderr
     assert "Published flowers, version 2" in found.stdout
     assert "champion points to it" not in found.stdout
     assert (job_file.parent / "models" / "flowers" / "2.html").is_file()
@@ -399,7 +402,7 @@ def test_sigterm_keeps_the_training_and_resuming_ends_with_the_same_bytes(long_j
         _, said = process.communicate()
     assert process.returncode == 128 + signal.SIGTERM
     assert b"stopped by SIGTERM" in said
-    assert b"train --resume continues it" in said
+    assert b"continue it with train --resume" in said
     subprocess.run(command(long_job, "cut", "--resume"), env=environment(), check=True, capture_output=True)
     assert published(long_job, "cut") == published(long_job, "whole")
 

@@ -72,4 +72,4 @@ def test_the_command_shows_the_curve_and_publishes_nothing(train: Callable[..., 
     assert not (job_file.parent / "models").exists()
     as_data = json.loads(train(job_file, "--find-rate", "--json").stdout)
     assert as_data.keys() == {"model", "rates", "losses", "suggestion"}
-    assert f"learning_rate={as_data['suggestion']:g}," in found.stdout
+    assert f"learning_rate={as_data['suggestion']:g} (" in found.stdout
