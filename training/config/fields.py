@@ -129,7 +129,7 @@ class SectionSchema(Schema):
     def suggest_key(self, key: str) -> str:
         """Suggest a key or section for an unknown key."""
         if key in self.renamed_keys:
-            return f"it is now called '{self.renamed_keys[key]}'"
+            return f"rename it to '{self.renamed_keys[key]}'"
         if elsewhere := [name for name, schema in SECTION_SCHEMAS.items() if key in schema._declared_fields]:
             return f"it belongs in [{elsewhere[0]}]"
         return did_you_mean(key, self.fields) or f"known keys: {', '.join(self.fields)}"

@@ -60,10 +60,10 @@ class ScheduleSection:
     warm_up: float | None = None
     epochs: int | None = None
     decay: float | None = None
-    lowest: float | None = None
-    rise: float | None = None
-    first: float | None = None
-    last: float | None = None
+    min_factor: float | None = None
+    rise_fraction: float | None = None
+    initial_factor: float | None = None
+    final_factor: float | None = None
     patience: int | None = None
     threshold: float | None = None
     cooldown: int | None = None

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Any, ClassVar
 
 from marshmallow import ValidationError, fields, validates_schema
 
@@ -68,14 +68,21 @@ class EarlyStoppingSchema(SectionSchema):
 
 class ScheduleSchema(SectionSchema):
     settings_class = ScheduleSection
+    renamed_keys: ClassVar[Mapping[str, str]] = {
+        "rest": "cooldown",
+        "lowest": "min_factor",
+        "rise": "rise_fraction",
+        "first": "initial_factor",
+        "last": "final_factor",
+    }
     name = ChoiceField(tuple(SCHEDULES), required=True)
     warm_up = _above_0()
     epochs = integer_field(1, 2**53)
     decay = _between_0_and_1()
-    lowest = _from_0_to_1()
-    rise = _between_0_and_1()
-    first = number_field("a number above 0, at most 1", lambda value: 0 < value <= 1)
-    last = _from_0_to_1()
+    min_factor = _from_0_to_1()
+    rise_fraction = _between_0_and_1()
+    initial_factor = number_field("a number above 0, at most 1", lambda value: 0 < value <= 1)
+    final_factor = _from_0_to_1()
     patience = integer_field(0, 2**53)
     threshold = _from_0_to_below_1()
     cooldown = integer_field(0, 2**53)

@@ -65,17 +65,17 @@ class StepDecay(Schedule):
 
 
 class Cosine(Schedule):
-    """`factor(t) = lowest + (1 - lowest) (1 + cos(π t / T)) / 2`, T all steps; Loshchilov & Hutter 2017.
+    """`factor(t) = min_factor + (1 - min_factor) (1 + cos(π t / T)) / 2`, T all steps; Loshchilov & Hutter 2017.
 
-    Half a wave, from 1 down to `lowest`. As PyTorch's `CosineAnnealingLR`.
+    Half a wave, from 1 down to `min_factor`. As PyTorch's `CosineAnnealingLR`.
     """
 
-    def __init__(self, lowest: float = 0.0) -> None:
-        _check(0 <= lowest <= 1, "Cosine.lowest", "a number from 0 to 1", lowest)
-        self.lowest = lowest
+    def __init__(self, min_factor: float = 0.0) -> None:
+        _check(0 <= min_factor <= 1, "Cosine.min_factor", "a number from 0 to 1", min_factor)
+        self.min_factor = min_factor
 
     def factor(self, step: int, context: ScheduleContext) -> float:
-        return self.lowest + (1 - self.lowest) * (1 + math.cos(math.pi * step / context.total_steps)) / 2
+        return self.min_factor + (1 - self.min_factor) * (1 + math.cos(math.pi * step / context.total_steps)) / 2
 
 
 class WarmUp(Schedule):
@@ -108,32 +108,35 @@ class WarmUp(Schedule):
 
 
 class OneCycle(Schedule):
-    """Up and down once, by half waves: from `first` to 1 in the share `rise` of all steps, then down to `last`.
+    """From `initial_factor` up to 1 in the fraction `rise_fraction` of all steps, then down to `final_factor`.
 
-    With `wave(a, b, p) = b + (a - b) (1 + cos πp) / 2`, T all steps and the top at `t* = rise·T - 1`:
-    `factor(t) = wave(first, 1, t / t*)` for t ≤ t*, else `wave(1, last, (t - t*) / (T - 1 - t*))`; Smith & Topin 2018.
+    With `wave(a, b, p) = b + (a - b) (1 + cos πp) / 2`, T all steps and the top at `t* = rise_fraction·T - 1`:
+    `factor(t) = wave(initial_factor, 1, t / t*)` for t ≤ t*, else
+    `factor(t) = wave(1, final_factor, (t - t*) / (T - 1 - t*))`; Smith & Topin 2018.
     The optimizer's learning rate is the highest. As PyTorch's `OneCycleLR`, whose defaults these are; the momentum
     stays.
     """
 
-    def __init__(self, rise: float = 0.3, first: float = 1 / 25, last: float = 1 / 250_000) -> None:
-        _check(0 < rise < 1, "OneCycle.rise", "a number between 0 and 1", rise)
-        _check(0 < first <= 1, "OneCycle.first", "a number above 0, at most 1", first)
-        _check(0 <= last <= 1, "OneCycle.last", "a number from 0 to 1", last)
-        self.rise, self.first, self.last = rise, first, last
+    def __init__(
+        self, rise_fraction: float = 0.3, initial_factor: float = 1 / 25, final_factor: float = 1 / 250_000
+    ) -> None:
+        _check(0 < rise_fraction < 1, "OneCycle.rise_fraction", "a number between 0 and 1", rise_fraction)
+        _check(0 < initial_factor <= 1, "OneCycle.initial_factor", "a number above 0, at most 1", initial_factor)
+        _check(0 <= final_factor <= 1, "OneCycle.final_factor", "a number from 0 to 1", final_factor)
+        self.rise_fraction, self.initial_factor, self.final_factor = rise_fraction, initial_factor, final_factor
 
     def factor(self, step: int, context: ScheduleContext) -> float:
-        top = self.rise * context.total_steps - 1
+        top = self.rise_fraction * context.total_steps - 1
         if step <= top and top > 0:
-            return _half_cosine(self.first, 1, step / top)
-        return _half_cosine(1, self.last, (step - top) / (context.total_steps - 1 - top))
+            return _half_cosine(self.initial_factor, 1, step / top)
+        return _half_cosine(1, self.final_factor, (step - top) / (context.total_steps - 1 - top))
 
 
 class OnPlateau(Schedule):
     """The factor is multiplied by `decay` when, for more than `patience` epochs, no error was the best so far.
 
     Better is `error < best (1 - threshold)`. For `cooldown` epochs after a cut nothing is counted; the factor stays at
-    `lowest` or above. As PyTorch's `ReduceLROnPlateau`.
+    `min_factor` or above. As PyTorch's `ReduceLROnPlateau`.
 
     score: from an epoch's training error, what to watch instead of it: a validation loss, usually.
     """
@@ -144,16 +147,16 @@ class OnPlateau(Schedule):
         decay: float = 0.1,
         threshold: float = 1e-4,
         cooldown: int = 0,
-        lowest: float = 0.0,
+        min_factor: float = 0.0,
         score: Callable[[float], float] | None = None,
     ) -> None:
         _check(patience >= 0, "OnPlateau.patience", "a whole number of at least 0", patience)
         _check(0 < decay < 1, "OnPlateau.decay", "a number between 0 and 1", decay)
         _check(0 <= threshold < 1, "OnPlateau.threshold", "a number from 0 to below 1", threshold)
         _check(cooldown >= 0, "OnPlateau.cooldown", "a whole number of at least 0", cooldown)
-        _check(0 <= lowest <= 1, "OnPlateau.lowest", "a number from 0 to 1", lowest)
+        _check(0 <= min_factor <= 1, "OnPlateau.min_factor", "a number from 0 to 1", min_factor)
         self.patience, self.decay, self.threshold = patience, decay, threshold
-        self.cooldown, self.lowest, self.score = cooldown, lowest, score
+        self.cooldown, self.min_factor, self.score = cooldown, min_factor, score
         self._factor, self._best, self._bad_epochs, self._cooldown_left = 1.0, math.inf, 0, 0
 
     def factor(self, step: int, context: ScheduleContext) -> float:
@@ -168,7 +171,7 @@ class OnPlateau(Schedule):
         if self._cooldown_left:
             self._cooldown_left, self._bad_epochs = self._cooldown_left - 1, 0
         if self._bad_epochs > self.patience:
-            self._factor = max(self._factor * self.decay, self.lowest)
+            self._factor = max(self._factor * self.decay, self.min_factor)
             self._cooldown_left, self._bad_epochs = self.cooldown, 0
 
     def state(self) -> dict[str, Array]:

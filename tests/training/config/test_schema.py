@@ -136,7 +136,11 @@ def test_the_optimizer_decides_the_defaults() -> None:
         ({"momentum": 0, "nesterov": True}, "train.nesterov", "expected a momentum above 0"),
         ({"schedule": "cosin"}, "train.schedule.name", "did you mean 'cosine'?"),
         ({"schedule": {}}, "train.schedule.name", "missing; expected one of"),
-        ({"schedule": {"name": "step", "rise": 0.3}}, "train.schedule.rise", "only for 'one_cycle', found"),
+        (
+            {"schedule": {"name": "step", "rise_fraction": 1 / 3}},
+            "train.schedule.rise_fraction",
+            "only for 'one_cycle',",
+        ),
         ({"schedule": {"name": "step", "epoch": 3}}, "train.schedule.epoch", "did you mean 'epochs'?"),
         ({"schedule": {"name": "plateau", "decay": 1}}, "train.schedule.decay", "above 0, below 1"),
         ({"schedule": {"name": "cosine", "warm_up": 0}}, "train.schedule.warm_up", "a number above 0"),
@@ -146,6 +150,22 @@ def test_keys_of_train_that_do_not_go_together_are_told(train: dict[str, Any], l
     found = faults(train=train)
     assert list(found) == [location]
     assert expected in found[location]
+
+
+@pytest.mark.parametrize(
+    ("old", "new"),
+    [
+        ("rest", "cooldown"),
+        ("lowest", "min_factor"),
+        ("rise", "rise_fraction"),
+        ("first", "initial_factor"),
+        ("last", "final_factor"),
+    ],
+)
+def test_a_renamed_key_is_an_error_that_names_the_new_key(old: str, new: str) -> None:
+    found = faults(train={"schedule": {"name": "plateau", old: 0.5}})
+    assert found == {f"train.schedule.{old}": f"unknown key (rename it to '{new}')"}
+    assert new in ScheduleSchema().fields
 
 
 def test_a_schedules_name_is_enough() -> None:

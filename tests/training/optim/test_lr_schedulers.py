@@ -80,7 +80,7 @@ def test_warm_up_hands_the_rest_of_the_plan_to_what_follows() -> None:
 
 def test_a_plateau_cuts_the_rate_and_its_state_goes_on() -> None:
     def schedule() -> OnPlateau:
-        return OnPlateau(patience=1, decay=0.5, cooldown=2, lowest=0.2)
+        return OnPlateau(patience=1, decay=0.5, cooldown=2, min_factor=0.2)
 
     errors = [3.0, 2.0, 2.0, 2.0, 2.0, 2.0, 2.0, 2.0, 1.0, 1.0, 1.0, 1.0, math.inf, 1.0]
     whole = schedule()
@@ -136,10 +136,10 @@ def test_a_training_with_one_cycle_and_warm_up_repeats_bit_for_bit() -> None:
     [
         (lambda: StepDecay(0), "StepDecay.epochs"),
         (lambda: StepDecay(1, 1.5), "StepDecay.decay"),
-        (lambda: Cosine(-1), "Cosine.lowest"),
+        (lambda: Cosine(-1), "Cosine.min_factor"),
         (lambda: WarmUp(0), "WarmUp.epochs"),
         (lambda: WarmUp(1, start=0), "WarmUp.start"),
-        (lambda: OneCycle(rise=1), "OneCycle.rise"),
+        (lambda: OneCycle(rise_fraction=1), "OneCycle.rise_fraction"),
         (lambda: OnPlateau(decay=1), "OnPlateau.decay"),
         (lambda: OnPlateau(patience=-1), "OnPlateau.patience"),
     ],

@@ -127,7 +127,7 @@ def test_a_schedules_rates_are_those_of_pytorch(name: str, schedule: Schedule) -
 
 
 def test_a_plateau_is_that_of_pytorch() -> None:
-    schedule = OnPlateau(patience=1, decay=0.5, threshold=1e-3, cooldown=2, lowest=0.15)
+    schedule = OnPlateau(patience=1, decay=0.5, threshold=1e-3, cooldown=2, min_factor=0.15)
     found = []
     for error in PYTORCH["errors"]:
         schedule.on_epoch_end(error)

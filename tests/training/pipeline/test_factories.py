@@ -53,13 +53,13 @@ def test_every_key_reaches_the_optimizer() -> None:
 
 
 def test_every_key_reaches_the_schedule() -> None:
-    section = ScheduleSection("plateau", warm_up=2, patience=1, decay=0.5, threshold=0.2, cooldown=3, lowest=0.1)
+    section = ScheduleSection("plateau", warm_up=2, patience=1, decay=0.5, threshold=0.2, cooldown=3, min_factor=0.1)
     found = factories.schedule(TrainSection(schedule=section), lambda error: 7 * error)
     assert isinstance(found, WarmUp)
     plateau = found.then
     assert isinstance(plateau, OnPlateau)
     assert (found.epochs, plateau.patience, plateau.decay, plateau.threshold) == (2, 1, 0.5, 0.2)
-    assert (plateau.cooldown, plateau.lowest) == (3, 0.1)
+    assert (plateau.cooldown, plateau.min_factor) == (3, 0.1)
     assert plateau.score is not None
     assert plateau.score(2) == 14
     assert factories.schedule(TrainSection(), lambda error: error) is None
