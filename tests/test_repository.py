@@ -1,4 +1,4 @@
-"""What the repository promises of itself: locks with hashes and no addresses, one version, a wheel that is whole."""
+"""Lock files have hashes and no URLs, the version is the same everywhere, and the wheel is complete."""
 
 import re
 import subprocess
@@ -40,7 +40,7 @@ def pins(lock: str) -> dict[str, list[str]]:
 
 
 @pytest.mark.parametrize("lock", LOCKS)
-def test_everything_locked_is_one_version_with_hashes(lock):
+def test_locks_pin_one_version_with_hashes_of_every_package(lock):
     found = pins(lock)
     assert len(found) > 5
     assert [name for name in found if not re.match(r"[a-z0-9-]+==[^ ]+( ;|$)", name)] == []
@@ -48,13 +48,13 @@ def test_everything_locked_is_one_version_with_hashes(lock):
 
 
 @pytest.mark.parametrize("lock", LOCKS)
-def test_a_lock_says_what_but_not_from_where(lock):
+def test_locks_contain_no_index_urls(lock):
     text = (ROOT / lock).read_text(encoding="utf-8")
     assert re.findall(r".*(?:://|file:|--index|--extra-index|--find-links|^-i |^-f |@ ).*", text, re.MULTILINE) == []
 
 
 def unchecked_installs(text: str) -> list[str]:
-    """Commands that install what no lock has a hash of; the project itself and the benchmarks' peers aside."""
+    """Commands that install without hash checks, except for the project itself and the benchmarks' peers."""
     lines = [line for line in text.replace("\\\n", " ").splitlines() if ":=" not in line and not line.startswith("#")]
     commands = [command for line in lines for command in line.split("&&")]
     installs = [command for command in commands if re.search(r"pip .*install |\$\(PIP\) ", command)]
@@ -85,7 +85,7 @@ def test_every_dependency_is_locked():
 
 
 def test_the_locks_agree():
-    # What only some Pythons need at run time, development may need on all.
+    # A package that the service needs on some Python versions may be needed on all for development.
     found = {lock: {name.partition(" ")[0]: hashes for name, hashes in pins(lock).items()} for lock in LOCKS}
     development = found["requirements/dev.lock"]
     for part, whole in [
@@ -108,14 +108,14 @@ def test_the_changelog_begins_with_the_version_of_the_package():
     assert newest[1] == PROJECT["version"]
 
 
-def test_no_line_of_the_changelog_stands_twice():
-    """.gitattributes has Git merge it by union, which keeps both of two wordings."""
+def test_changelog_lines_are_unique():
+    """Git merges the changelog by union (.gitattributes), which keeps both wordings of a line."""
     lines = re.split(r"^(?:- |#.*\n)", (ROOT / "CHANGELOG.md").read_text(encoding="utf-8"), flags=re.MULTILINE)
     beginnings = [" ".join(line.split())[:50] for line in lines if line.strip()]
     assert sorted(set(beginnings)) == sorted(beginnings)
 
 
-def test_artifacts_name_the_version_that_made_them():
+def test_artifacts_name_the_version_that_wrote_them():
     assert f"{PROJECT['name']} {PROJECT['version']}" == PRODUCER
 
 
@@ -124,7 +124,7 @@ def test_the_installed_package_is_this_version():
 
 
 @pytest.mark.parametrize("command", ["train", "models", "serve"])
-def test_a_console_script_answers_help(command):
+def test_console_scripts_print_help(command):
     (entry,) = metadata.entry_points(group="console_scripts", name=command)
     assert entry.value == PROJECT["scripts"][command]
     script = Path(sys.executable).with_name(command)
@@ -134,13 +134,13 @@ def test_a_console_script_answers_help(command):
 
 
 @pytest.mark.slow
-def test_the_wheel_holds_the_three_packages_whole(tmp_path):
+def test_the_wheel_contains_all_files_of_the_three_packages(tmp_path):
     build = [sys.executable, "-m", "hatchling", "build", "--target", "wheel", "--directory", tmp_path]
     subprocess.run(build, cwd=ROOT, check=True, capture_output=True)
     (wheel,) = tmp_path.glob("forward_pass-*.whl")
     names = set(zipfile.ZipFile(wheel).namelist())
-    rooms = {"training", "model_store", "service"}
+    packages = {"training", "model_store", "service"}
     paths = [path.relative_to(ROOT) for path in tracked_files()]
-    assert {str(path) for path in paths if path.parts[0] in rooms} <= names
-    assert {name.partition("/")[0] for name in names} == {*rooms, f"forward_pass-{PROJECT['version']}.dist-info"}
+    assert {str(path) for path in paths if path.parts[0] in packages} <= names
+    assert {name.partition("/")[0] for name in names} == {*packages, f"forward_pass-{PROJECT['version']}.dist-info"}
     assert "service/templates/docs.html" in names
