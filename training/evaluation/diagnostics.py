@@ -1,15 +1,15 @@
-"""Diagnostics: how a model errs on the rows it is judged on, as the figures that its report draws.
+"""Diagnostics of a model on its evaluation rows: the data of the charts in its report.
 
-    calibration   {"of": label, "rows", "expected_error", "log_loss", "bins": [...]}, a bin being
-                  {"low", "high", "rows", "said", "found"}: its mean probability, and how often that came true
-    roc           {"of": label, "area", "points": [[false positive rate, true positive rate], ...]}, of two classes
-    residuals     {"left_out", "targets": {name: {"rows", "bias", "median", "p90", "points": [[truth, answer], ...],
-                  "edges", "counts", "outside"}}}; median and p90 of the errors' size, a histogram of the errors
-    importance    {"measure", "score", "rows", "repeats", "left_out", "parts": [{"name", "cost", "deviation"}]}, the
-                  costliest first; of an image patch by patch, with "grid" and "patch", both [rows, columns]
+    calibration   {"of": label, "rows", "expected_error", "log_loss", "bins": [...]}; a bin is
+                  {"low", "high", "rows", "said", "found"}: the mean predicted probability and the observed frequency
+    roc           {"of": label, "area", "points": [[false-positive rate, true-positive rate], ...]}, for two classes
+    residuals     {"left_out", "targets": {name: {"rows", "bias", "median", "p90", "points": [[true, predicted], ...],
+                  "edges", "counts", "outside"}}}; median and p90 of the absolute error, a histogram of the errors
+    importance    {"measure", "score", "rows", "repeats", "left_out", "parts": [{"name", "cost", "deviation"}]}, in
+                  descending order of cost; for images by patch, with "grid" and "patch", both [rows, columns]
 
-All of it is JSON: exact numbers, None where one is not defined, and never more of them than a page can show. Chance
-comes from the generator passed in.
+All of it is JSON: unrounded numbers, None for undefined ones, and no more of them than a page can show. All randomness
+comes from the generator passed in. The keys are part of the manifest of every published artifact.
 """
 
 from __future__ import annotations
@@ -24,121 +24,122 @@ from numpy.typing import NDArray
 
 from model_store.nn import Sequential
 from model_store.schema.signature import ArrayColumn, ClassificationOutput, RegressionOutput, Signature
-from training.evaluation.metrics import finite, predicted
+from training.evaluation.metrics import finite_or_none, predicted_classes
 
-BINS = 10  # of a reliability diagram
-MOST_JUDGED = 100_000  # rows, drawn from more: enough for any figure here, and little memory
-MOST_PARTS = 30  # columns whose importance is kept
-MOST_TARGETS = 6  # of a regression whose residuals are kept
-_MOST_POINTS = 300  # of a scatter of residuals
-_MOST_STEPS = 100  # of an ROC curve
-_MOST_ROWS = 2000  # that are shuffled
-_LEAST_ROWS = 100
-_REPEATS = 5
-_SIDE = 8  # patches an image is divided into, each way
+CALIBRATION_BINS = 10
+MAX_EVALUATION_ROWS = 100_000  # a sample of more rows is used: precise enough for every metric here, and little memory
+MAX_IMPORTANCE_PARTS = 30  # columns whose importance is kept
+MAX_TARGETS = 6  # of a regression whose residuals are kept
+_MAX_SCATTER_POINTS = 300
+_MAX_ROC_POINTS = 100
+_MAX_IMPORTANCE_ROWS = 2000
+_MIN_IMPORTANCE_ROWS = 100
+_MAX_REPEATS = 5
+_PATCHES_PER_SIDE = 8  # of an image
 
 
 def diagnose(
     network: Sequential,
     signature: Signature,
     x: NDArray[Any],
-    answers: NDArray[Any],
+    y_true: NDArray[Any],
     outputs: NDArray[Any],
     rng: np.random.Generator,
-    passes: int,
+    row_budget: int,
 ) -> dict[str, Any]:
-    """The diagnostics of a network's raw `outputs` for encoded rows `x` with these `answers` (see `Dataset`).
+    """Return the diagnostics of a network's raw `outputs` for encoded rows `x` with targets `y_true`.
 
-    `passes` bounds the rows that importance may send through the network.
+    row_budget: the number of rows that permutation importance may send through the network.
     """
-    found: dict[str, Any] = {}
-    output, judged, given = signature.output, answers, outputs
-    if len(answers) > MOST_JUDGED:
-        chosen = np.sort(rng.permutation(len(answers))[:MOST_JUDGED])
-        judged, given = answers[chosen], outputs[chosen]
+    output, evaluation_targets, evaluation_outputs = signature.output, y_true, outputs
+    if len(y_true) > MAX_EVALUATION_ROWS:
+        evaluation_rows = np.sort(rng.permutation(len(y_true))[:MAX_EVALUATION_ROWS])
+        evaluation_targets, evaluation_outputs = y_true[evaluation_rows], outputs[evaluation_rows]
+    diagnostics: dict[str, Any] = {}
     if isinstance(output, ClassificationOutput):
-        found["calibration"] = calibration(output.labels, judged, given)
+        diagnostics["calibration"] = calibration(output.labels, evaluation_targets, evaluation_outputs)
         if len(output.labels) == 2:
-            found["roc"] = roc(output.labels[1], judged == 1, given[:, -1])
+            diagnostics["roc"] = roc(output.labels[1], evaluation_targets == 1, evaluation_outputs[:, -1])
     else:
-        found["residuals"] = residuals(output, judged, given, rng)
-    found["importance"] = importance(network, signature, x, answers, rng, passes)
-    return found
+        diagnostics["residuals"] = residuals(output, evaluation_targets, evaluation_outputs, rng)
+    diagnostics["importance"] = importance(network, signature, x, y_true, rng, row_budget)
+    return diagnostics
 
 
-def calibration(labels: Sequence[str | int], answers: NDArray[Any], outputs: NDArray[Any]) -> dict[str, Any]:
-    """How often a probability that the model says comes true.
+def calibration(labels: Sequence[str | int], y_true: NDArray[Any], outputs: NDArray[Any]) -> dict[str, Any]:
+    """Return the bins of the reliability diagram, the expected calibration error and the log loss.
 
-    Of two labels it is the second's probability, of more that of the answer. The expected calibration error is
-    `Σ rows_b / rows · |said_b - found_b|` over the bins b.
+    With two labels the bins are of the second label's probability, else of the predicted label's. The expected
+    calibration error is `Σ rows_b / rows · |said_b - found_b|` over the bins b.
     """
     p = _probabilities(outputs)
-    said, came = (p[:, 1], answers == 1) if len(labels) == 2 else (p.max(axis=1), p.argmax(axis=1) == answers)
+    confidence, correct = (p[:, 1], y_true == 1) if len(labels) == 2 else (p.max(axis=1), p.argmax(axis=1) == y_true)
     bins = []
-    slots = np.clip((said * BINS).astype(np.int64), 0, BINS - 1)
-    for i in range(BINS):
-        inside = slots == i
+    indices = np.clip((confidence * CALIBRATION_BINS).astype(np.int64), 0, CALIBRATION_BINS - 1)
+    for i in range(CALIBRATION_BINS):
+        inside = indices == i
         if rows := int(inside.sum()):
-            means = {"said": float(said[inside].mean()), "found": float(came[inside].mean())}
-            bins.append({"low": i / BINS, "high": (i + 1) / BINS, "rows": rows, **means})
+            means = {"said": float(confidence[inside].mean()), "found": float(correct[inside].mean())}
+            bins.append({"low": i / CALIBRATION_BINS, "high": (i + 1) / CALIBRATION_BINS, "rows": rows, **means})
     return {
         "of": str(labels[1]) if len(labels) == 2 else None,
         "rows": len(p),
         "expected_error": sum(part["rows"] * abs(part["said"] - part["found"]) for part in bins) / len(p),
-        "log_loss": _log_loss(p, answers),
+        "log_loss": _log_loss(p, y_true),
         "bins": bins,
     }
 
 
-def roc(label: str | int, truth: NDArray[np.bool_], score: NDArray[Any]) -> dict[str, Any] | None:
-    """The rates of false and of true positives as the threshold falls; None when the rows are all of one class."""
-    positives, negatives = int(truth.sum()), int((~truth).sum())
+def roc(label: str | int, positive: NDArray[np.bool_], score: NDArray[Any]) -> dict[str, Any] | None:
+    """Return false- and true-positive rates for falling thresholds, and the area; None if all rows are of one class."""
+    positives, negatives = int(positive.sum()), int((~positive).sum())
     if not positives or not negatives:
         return None
     order = np.argsort(-score, kind="stable")
-    last = np.append(np.flatnonzero(np.diff(score[order])), len(score) - 1)  # of the rows that share a score
-    true = np.concatenate([[0.0], np.cumsum(truth[order])[last] / positives])
-    false = np.concatenate([[0.0], np.cumsum(~truth[order])[last] / negatives])
-    area = float((np.diff(false) * (true[1:] + true[:-1]) / 2).sum())
-    kept = np.unique(np.linspace(0, len(true) - 1, _MOST_STEPS).astype(np.int64))
-    return {"of": str(label), "area": area, "points": np.column_stack([false[kept], true[kept]]).tolist()}
+    last = np.append(np.flatnonzero(np.diff(score[order])), len(score) - 1)  # of the rows with an equal score
+    tpr = np.concatenate([[0.0], np.cumsum(positive[order])[last] / positives])
+    fpr = np.concatenate([[0.0], np.cumsum(~positive[order])[last] / negatives])
+    area = float((np.diff(fpr) * (tpr[1:] + tpr[:-1]) / 2).sum())
+    kept = np.unique(np.linspace(0, len(tpr) - 1, _MAX_ROC_POINTS).astype(np.int64))
+    return {"of": str(label), "area": area, "points": np.column_stack([fpr[kept], tpr[kept]]).tolist()}
 
 
 def residuals(
-    output: RegressionOutput, answers: NDArray[Any], outputs: NDArray[Any], rng: np.random.Generator
+    output: RegressionOutput, y_true: NDArray[Any], outputs: NDArray[Any], rng: np.random.Generator
 ) -> dict[str, Any] | None:
-    """Each target's answers beside the truth, and how their errors (answer - truth) are spread.
+    """Return points (true, predicted) and the distribution of the errors (predicted - true) of each target.
 
-    Histograms leave the outermost percent out where that makes them wider than their middle deserves; None
-    when an error is beyond what a number can say.
+    With 200 rows or more, the range of the histogram is from the 0.5 to the 99.5 percentile. None if an error
+    overflows.
     """
-    found = outputs.astype(np.float64) * output.scale + output.offset
+    y_pred = outputs.astype(np.float64) * output.scale + output.offset
     with np.errstate(over="ignore"):
-        if not np.isfinite(((found - answers) ** 2).sum()):
+        if not np.isfinite(((y_pred - y_true) ** 2).sum()):
             return None
-    chosen = np.sort(rng.permutation(len(answers))[:_MOST_POINTS])
+    sample = np.sort(rng.permutation(len(y_true))[:_MAX_SCATTER_POINTS])
     targets = {}
-    for i, name in enumerate(output.names[:MOST_TARGETS]):
-        errors = found[:, i] - answers[:, i]
+    for i, name in enumerate(output.names[:MAX_TARGETS]):
+        errors = y_pred[:, i] - y_true[:, i]
         low, high = np.quantile(errors, [0.005, 0.995]) if len(errors) >= 200 else (errors.min(), errors.max())
-        counts, edges = np.histogram(errors, bins=int(np.clip(len(errors) ** 0.5, 5, 30)), range=_widened(low, high))
-        size = np.abs(errors)
+        bins = int(np.clip(len(errors) ** 0.5, 5, 30))
+        counts, edges = np.histogram(errors, bins=bins, range=_nonempty_range(low, high))
+        absolute = np.abs(errors)
         targets[name] = {
             "rows": len(errors),
             "bias": float(errors.mean()),
-            "median": float(np.median(size)),
-            "p90": float(np.quantile(size, 0.9)),
-            "points": np.column_stack([answers[chosen, i], found[chosen, i]]).tolist(),
+            "median": float(np.median(absolute)),
+            "p90": float(np.quantile(absolute, 0.9)),
+            "points": np.column_stack([y_true[sample, i], y_pred[sample, i]]).tolist(),
             "edges": edges.tolist(),
             "counts": counts.tolist(),
             "outside": int(len(errors) - counts.sum()),
         }
-    return {"left_out": max(0, len(output.names) - MOST_TARGETS), "targets": targets}
+    return {"left_out": max(0, len(output.names) - MAX_TARGETS), "targets": targets}
 
 
 @dataclass(frozen=True)
-class _Part:
-    """Features of the network that are shuffled together: a column, or a patch of an image."""
+class _FeatureGroup:
+    """Features that are shuffled together: those of a column, or of a patch of an image."""
 
     name: str
     features: NDArray[np.int64]
@@ -148,101 +149,103 @@ def importance(
     network: Sequential,
     signature: Signature,
     x: NDArray[Any],
-    answers: NDArray[Any],
+    y_true: NDArray[Any],
     rng: np.random.Generator,
-    passes: int,
+    row_budget: int,
 ) -> dict[str, Any] | None:
-    """Permutation importance (Breiman 2001): what it costs to shuffle one part of the rows among each other.
+    """Return the permutation importance (Breiman 2001): the cost of shuffling one feature group among the rows.
 
-    A cost is the loss of accuracy, of arrays the rise of the log loss, which a patch or a value more moves too; of a
-    regression the rise of the RMSE, each of several targets by its scale. It is a mean over `repeats` shuffles, with
-    its standard deviation. None when there are fewer than two rows to shuffle.
+    The cost is the loss of accuracy; for arrays the increase of the log loss, which a single patch or value changes
+    too; for a regression the increase of the RMSE, with several targets each divided by its scale. It is the mean over
+    `repeats` shuffles, with its standard deviation. None if there are fewer than two rows to shuffle.
     """
-    parts, grid = _parts(signature)
-    rows = min(len(x), _MOST_ROWS, max(_LEAST_ROWS, passes // len(parts)))
-    repeats = int(np.clip(passes // (rows * len(parts) or 1), 1, _REPEATS))
+    groups, grid = _feature_groups(signature)
+    rows = min(len(x), _MAX_IMPORTANCE_ROWS, max(_MIN_IMPORTANCE_ROWS, row_budget // len(groups)))
+    repeats = int(np.clip(row_budget // (rows * len(groups) or 1), 1, _MAX_REPEATS))
     if rows < 2:
         return None
-    chosen = np.sort(rng.permutation(len(x))[:rows])
-    measure, loss = _measure(signature, answers[chosen])
-    x = x[chosen]
+    sample = np.sort(rng.permutation(len(x))[:rows])
+    measure, loss = _importance_loss(signature, y_true[sample])
+    x = x[sample]
     before = loss(network(x))
     costs = []
-    for part in parts:
-        kept = x[:, part.features]
+    for group in groups:
+        original = x[:, group.features]
         losses = []
         for _ in range(repeats):
-            x[:, part.features] = kept[rng.permutation(rows)]
+            x[:, group.features] = original[rng.permutation(rows)]
             losses.append(loss(network(x)) - before)
-        x[:, part.features] = kept
-        costs.append({"name": part.name, "cost": finite(_mean(losses)), "deviation": finite(np.std(losses))})
+        x[:, group.features] = original
+        cost, deviation = finite_or_none(_mean(losses)), finite_or_none(np.std(losses))
+        costs.append({"name": group.name, "cost": cost, "deviation": deviation})
     score = 1 - before if measure == "accuracy" else before
-    found = {"measure": measure, "score": finite(score), "rows": rows, "repeats": repeats}
+    found = {"measure": measure, "score": finite_or_none(score), "rows": rows, "repeats": repeats}
     if grid is not None:
         return {**found, **grid, "parts": costs}
     costs.sort(key=lambda part: -np.inf if part["cost"] is None else part["cost"], reverse=True)
-    return {**found, "left_out": max(0, len(costs) - MOST_PARTS), "parts": costs[:MOST_PARTS]}
+    left_out = max(0, len(costs) - MAX_IMPORTANCE_PARTS)
+    return {**found, "left_out": left_out, "parts": costs[:MAX_IMPORTANCE_PARTS]}
 
 
-def _parts(signature: Signature) -> tuple[list[_Part], dict[str, Any] | None]:
-    """What to shuffle; of an image, also the grid of its patches, row by row."""
+def _feature_groups(signature: Signature) -> tuple[list[_FeatureGroup], dict[str, Any] | None]:
+    """Return the groups to shuffle; for an image also the grid of its patches, row by row."""
     first = signature.inputs[0]
     if not isinstance(first, ArrayColumn):
         ends = list(accumulate(column.width for column in signature.inputs))
         spans = zip(signature.inputs, [0, *ends], ends, strict=False)
-        return [_Part(column.name, np.arange(start, end)) for column, start, end in spans], None
+        return [_FeatureGroup(column.name, np.arange(start, end)) for column, start, end in spans], None
     features = np.arange(first.width)
     if len(first.shape) == 1:
-        runs = np.array_split(features, min(len(features), _SIDE * _SIDE))
-        return [_Part(_span(first.name, run), run) for run in runs], None
+        runs = np.array_split(features, min(len(features), _PATCHES_PER_SIDE**2))
+        return [_FeatureGroup(_range_name(first.name, run), run) for run in runs], None
     height, width = first.shape[:2]
     pixels = features.reshape(height, width, -1)
-    patch = -(-height // _SIDE), -(-width // _SIDE)
+    patch = -(-height // _PATCHES_PER_SIDE), -(-width // _PATCHES_PER_SIDE)
     tops, lefts = range(0, height, patch[0]), range(0, width, patch[1])
     patches = [
-        _Part(f"row {top}, column {left}", pixels[top : top + patch[0], left : left + patch[1]].reshape(-1))
+        _FeatureGroup(f"row {top}, column {left}", pixels[top : top + patch[0], left : left + patch[1]].reshape(-1))
         for top in tops
         for left in lefts
     ]
     return patches, {"grid": [len(tops), len(lefts)], "patch": list(patch)}
 
 
-def _span(name: str, run: NDArray[np.int64]) -> str:
+def _range_name(name: str, run: NDArray[np.int64]) -> str:
     return f"{name} {run[0]}" if len(run) == 1 else f"{name} {run[0]} to {run[-1]}"
 
 
-def _measure(signature: Signature, answers: NDArray[Any]) -> tuple[str, Callable[[NDArray[Any]], float]]:
-    """What importance is measured by, and how much of it outputs lose."""
+def _importance_loss(signature: Signature, y_true: NDArray[Any]) -> tuple[str, Callable[[NDArray[Any]], float]]:
+    """Return the name of the measure, and a function from outputs to the loss whose increase is the cost."""
     output = signature.output
     if isinstance(output, RegressionOutput):
-        truth = (answers - output.offset) / output.scale
+        scaled = (y_true - output.offset) / output.scale
         unit = output.scale[0] if len(output.scale) == 1 else 1.0
-        return "rmse", lambda outputs: float(np.sqrt(((outputs - truth) ** 2).mean()) * unit)
+        return "rmse", lambda outputs: float(np.sqrt(((outputs - scaled) ** 2).mean()) * unit)
     if isinstance(signature.inputs[0], ArrayColumn):
-        return "log_loss", lambda outputs: _log_loss(_probabilities(outputs), answers)
-    return "accuracy", lambda outputs: float((predicted(outputs) != answers).mean())
+        return "log_loss", lambda outputs: _log_loss(_probabilities(outputs), y_true)
+    return "accuracy", lambda outputs: float((predicted_classes(outputs) != y_true).mean())
 
 
 def _probabilities(outputs: NDArray[Any]) -> NDArray[np.float64]:
-    """A column for each label, also where the network gives the second of two alone."""
+    """Return a column for each label, also if the network has one output, the probability of the second label."""
     p = outputs.astype(np.float64)
     return np.concatenate([1 - p, p], axis=1) if p.shape[1] == 1 else p
 
 
-def _log_loss(p: NDArray[np.float64], answers: NDArray[Any]) -> float:
-    """`-mean ln p(true label)`; a probability of 0 counts as the smallest normal number."""
-    true = p[np.arange(len(p)), answers]
+def _log_loss(p: NDArray[np.float64], y_true: NDArray[Any]) -> float:
+    """Return `-mean ln p(true label)`; a probability of 0 counts as the smallest normal number."""
+    true = p[np.arange(len(p)), y_true]
     return float(-np.log(np.maximum(true, np.finfo(np.float64).tiny)).mean())
 
 
 def _mean(values: Sequence[float]) -> float:
-    """0 exactly where the values cancel each other out, but for rounding."""
+    """Return the mean; exactly 0 if the values cancel out except for rounding."""
     mean = float(np.mean(values))
     return 0.0 if abs(mean) <= 1e-12 * np.abs(values).max() else mean
 
 
-def _widened(low: Any, high: Any) -> tuple[float, float]:
-    """A range that is wide enough to be divided: a model may make no error at all."""
+def _nonempty_range(low: Any, high: Any) -> tuple[float, float]:
+    """Return a range wide enough for a histogram, also if all errors are equal."""
     middle, half = (float(low) + float(high)) / 2, (float(high) - float(low)) / 2
     half = max(half, abs(middle) * 1e-6, 1e-9)
     return middle - half, middle + half

@@ -1,4 +1,4 @@
-"""Metrics: how good a model's answers are, beside the answers of somebody who looked at no input."""
+"""Metrics of a model's predictions, and of a baseline that ignores the inputs."""
 
 from __future__ import annotations
 
@@ -10,89 +10,93 @@ from numpy.typing import NDArray
 
 from model_store.schema.signature import ClassificationOutput, RegressionOutput
 
-MOST_CLASSES = 100  # whose confusion matrix is kept
-MOST_MISTAKES = 20
+MAX_MATRIX_CLASSES = 100  # with more classes the confusion matrix is not kept
+MAX_MISTAKES = 20
 
 
 def evaluate(
-    output: ClassificationOutput | RegressionOutput, answers: NDArray[Any], outputs: NDArray[Any]
+    output: ClassificationOutput | RegressionOutput, y_true: NDArray[Any], outputs: NDArray[Any]
 ) -> dict[str, Any]:
-    """JSON-able metrics of a network's raw `outputs` for rows with these `answers` (see `Dataset`)."""
+    """Return the metrics, ready for JSON, of a network's raw `outputs` for rows with these targets.
+
+    y_true: class indices (n,), or values (n, targets); see `Dataset`.
+    """
     if isinstance(output, ClassificationOutput):
-        return classification(output.labels, answers, predicted(outputs))
-    return regression(output.names, answers, outputs.astype(np.float64) * output.scale + output.offset)
+        return classification_metrics(output.labels, y_true, predicted_classes(outputs))
+    return regression_metrics(output.names, y_true, outputs.astype(np.float64) * output.scale + output.offset)
 
 
-def baseline(
-    output: ClassificationOutput | RegressionOutput, answers: NDArray[Any], training: NDArray[Any]
+def evaluate_baseline(
+    output: ClassificationOutput | RegressionOutput, y_true: NDArray[Any], y_train: NDArray[Any]
 ) -> dict[str, Any]:
-    """The same metrics of the most frequent class, or of the mean, of the `training` answers."""
+    """Return the metrics of always predicting the most frequent class, or the mean, of the training rows."""
     if isinstance(output, ClassificationOutput):
-        majority = int(np.bincount(training, minlength=len(output.labels)).argmax())
-        found = classification(output.labels, answers, np.full(len(answers), majority))
-        return {"answer": output.labels[majority], "accuracy": found["accuracy"]}
-    means = training.mean(axis=0)
+        majority = int(np.bincount(y_train, minlength=len(output.labels)).argmax())
+        metrics = classification_metrics(output.labels, y_true, np.full(len(y_true), majority))
+        return {"answer": output.labels[majority], "accuracy": metrics["accuracy"]}
+    means = y_train.mean(axis=0)
     return {
-        "answer": [finite(mean) for mean in means],
-        **regression(output.names, answers, np.broadcast_to(means, answers.shape)),
+        "answer": [finite_or_none(mean) for mean in means],
+        **regression_metrics(output.names, y_true, np.broadcast_to(means, y_true.shape)),
     }
 
 
-def predicted(outputs: NDArray[Any]) -> NDArray[np.intp]:
-    """The index of the label that each row of outputs says."""
+def predicted_classes(outputs: NDArray[Any]) -> NDArray[np.intp]:
+    """Return the index of the predicted label of each row. A single output is the probability of the second label."""
     if outputs.shape[1] == 1:
         return (outputs[:, 0] > 1 - outputs[:, 0]).astype(np.intp)
-    best: NDArray[np.intp] = outputs.argmax(axis=1)
-    return best
+    indices: NDArray[np.intp] = outputs.argmax(axis=1)
+    return indices
 
 
-def classification(labels: Sequence[str | int], truth: NDArray[Any], found: NDArray[Any]) -> dict[str, Any]:
-    """Accuracy; precision, recall, F1 and support of each class; the most frequent mistakes; the confusion matrix.
+def classification_metrics(labels: Sequence[str | int], y_true: NDArray[Any], y_pred: NDArray[Any]) -> dict[str, Any]:
+    """Return accuracy, the metrics of each class, the most frequent mistakes and the confusion matrix.
 
-    The matrix has a row for each true class; of more classes than anybody looks at it is left out. A ratio with
-    nothing to divide by, such as the precision of a class that is never answered, is 0.
+    The matrix has a row for each true class and a column for each predicted one; with more than `MAX_MATRIX_CLASSES`
+    classes it is left out. A ratio whose denominator is 0, such as the precision of a class that is never predicted,
+    is 0.
     """
     count = len(labels)
-    wrong = truth != found
-    right, supports, answered = (np.bincount(of, minlength=count) for of in (truth[~wrong], truth, found))
+    wrong = y_true != y_pred
+    correct, supports, predicted = (np.bincount(of, minlength=count) for of in (y_true[~wrong], y_true, y_pred))
     classes = {}
     for i, label in enumerate(labels):
-        precision, recall = _ratio(right[i], answered[i]), _ratio(right[i], supports[i])
-        f1 = _ratio(2 * right[i], answered[i] + supports[i])
+        precision, recall = _divide(correct[i], predicted[i]), _divide(correct[i], supports[i])
+        f1 = _divide(2 * correct[i], predicted[i] + supports[i])
         classes[str(label)] = {"precision": precision, "recall": recall, "f1": f1, "support": int(supports[i])}
-    pairs, rows = np.unique(truth[wrong] * count + found[wrong], return_counts=True)
-    most = np.argsort(-rows, kind="stable")[:MOST_MISTAKES]
+    pairs, rows = np.unique(y_true[wrong] * count + y_pred[wrong], return_counts=True)
+    order = np.argsort(-rows, kind="stable")[:MAX_MISTAKES]
     mistakes = [
-        {"true": labels[pairs[i] // count], "answered": labels[pairs[i] % count], "rows": int(rows[i])} for i in most
+        {"true": labels[pairs[i] // count], "answered": labels[pairs[i] % count], "rows": int(rows[i])} for i in order
     ]
-    figures = {"accuracy": _ratio(right.sum(), len(truth)), "classes": classes, "mistakes": mistakes}
-    if count <= MOST_CLASSES:
-        confusion = np.bincount(truth * count + found, minlength=count * count).reshape(count, count)
-        figures["confusion"] = confusion.tolist()
-    return figures
+    metrics = {"accuracy": _divide(correct.sum(), len(y_true)), "classes": classes, "mistakes": mistakes}
+    if count <= MAX_MATRIX_CLASSES:
+        confusion = np.bincount(y_true * count + y_pred, minlength=count * count).reshape(count, count)
+        metrics["confusion"] = confusion.tolist()
+    return metrics
 
 
-def regression(names: Sequence[str], truth: NDArray[Any], found: NDArray[Any]) -> dict[str, Any]:
-    """RMSE, MAE and R² of each target.
+def regression_metrics(names: Sequence[str], y_true: NDArray[Any], y_pred: NDArray[Any]) -> dict[str, Any]:
+    """Return RMSE, MAE and R² of each target.
 
-    R² is None where the truth does not vary, for there is nothing to explain; any is None when it overflows.
+    R² is None if the true values are constant; any metric is None if it overflows.
     """
     targets = {}
     for i, name in enumerate(names):
-        errors = found[:, i] - truth[:, i]
-        spread = float(((truth[:, i] - truth[:, i].mean()) ** 2).sum())
+        errors = y_pred[:, i] - y_true[:, i]
+        total = float(((y_true[:, i] - y_true[:, i].mean()) ** 2).sum())
         targets[name] = {
-            "rmse": finite(np.sqrt((errors**2).mean())),
-            "mae": finite(np.abs(errors).mean()),
-            "r2": finite(1 - (errors**2).sum() / spread) if spread > 0 else None,
+            "rmse": finite_or_none(np.sqrt((errors**2).mean())),
+            "mae": finite_or_none(np.abs(errors).mean()),
+            "r2": finite_or_none(1 - (errors**2).sum() / total) if total > 0 else None,
         }
     return {"targets": targets}
 
 
-def finite(value: Any) -> float | None:
-    """A figure as JSON can hold it."""
+def finite_or_none(value: Any) -> float | None:
+    """Return the value as a float, or None if JSON cannot hold it."""
     return float(value) if np.isfinite(value) else None
 
 
-def _ratio(part: Any, whole: Any) -> float:
+def _divide(part: Any, whole: Any) -> float:
     return float(part / whole) if whole else 0.0

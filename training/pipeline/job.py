@@ -301,7 +301,7 @@ def fit(
         answers, output = prepared.dataset.answers, prepared.signature.output
         found = {"rows": len(judged), "of": of, **metrics.evaluate(output, answers[judged], outputs)}
         typical = answers[prepared.split.training] if prepared.stream is None else prepared.stream.typical
-        baseline = metrics.baseline(output, answers[judged], typical)
+        baseline = metrics.evaluate_baseline(output, answers[judged], typical)
         drawn: dict[str, Any] = {}
         if diagnostics:
             drawn["diagnostics"] = diagnose(
@@ -311,7 +311,7 @@ def fit(
                 answers[judged],
                 outputs,
                 _generators(settings)[3],
-                passes=_passes(prepared.sizes["training"] * len(early_stopping.history)),
+                row_budget=_passes(prepared.sizes["training"] * len(early_stopping.history)),
             )
     golden = max(1, min(GOLDEN_ROWS, _GOLDEN_NUMBERS // prepared.signature.width))
     record = {

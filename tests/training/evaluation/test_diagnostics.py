@@ -1,4 +1,4 @@
-"""Diagnostics against figures worked out by hand, and within their bounds."""
+"""Diagnostics against values computed by hand, and their size limits."""
 
 from __future__ import annotations
 
@@ -22,13 +22,13 @@ RNG = np.random.default_rng
 
 
 def line(*weights: float) -> Sequential:
-    """A network of one output, the sum of its weighted inputs."""
+    """Return a network with one output, the weighted sum of its inputs."""
     layer = Linear(len(weights), 1, dtype=np.float64)
     layer.weights, layer.bias = np.array([weights]), np.zeros(1)
     return Sequential([layer])
 
 
-def test_expected_calibration_error_weighs_each_bins_gap_by_its_rows() -> None:
+def test_expected_calibration_error_weights_bins_by_their_rows() -> None:
     outputs = np.array([[0.2, 0.8], [0.2, 0.8], [0.2, 0.8], [0.2, 0.8], [0.65, 0.35]])
     found = diagnostics.calibration(("no", "yes"), np.array([1, 1, 1, 0, 0]), outputs)
     assert found["of"] == "yes"
@@ -45,7 +45,7 @@ def test_one_output_or_two_give_the_same_calibration() -> None:
     assert diagnostics.calibration(labels, answers, p) == diagnostics.calibration(labels, answers, both)
 
 
-def test_of_more_than_two_labels_the_likeliest_is_held_to_its_probability() -> None:
+def test_with_more_than_two_labels_the_predicted_label_is_calibrated() -> None:
     outputs = np.array([[0.9, 0.05, 0.05], [0.1, 0.1, 0.8]])
     found = diagnostics.calibration(("a", "b", "c"), np.array([0, 0]), outputs)
     assert found["of"] is None
@@ -58,23 +58,23 @@ def test_a_certain_mistake_has_a_finite_log_loss() -> None:
     assert json.dumps(found, allow_nan=False)
 
 
-def test_the_roc_curves_area_is_the_share_of_pairs_in_the_right_order() -> None:
-    truth, score = np.array([True, True, False, True, False]), np.array([0.9, 0.8, 0.8, 0.4, 0.1])
-    found = diagnostics.roc("yes", truth, score)
+def test_roc_area_is_the_share_of_correctly_ordered_pairs() -> None:
+    positive, score = np.array([True, True, False, True, False]), np.array([0.9, 0.8, 0.8, 0.4, 0.1])
+    found = diagnostics.roc("yes", positive, score)
     assert found is not None
     assert found["area"] == pytest.approx((2 + 1.5 + 1) / 6)  # 0.8 against 0.8 counts half
     assert found["points"] == [[0, 0], [0, 1 / 3], [0.5, 2 / 3], [0.5, 1], [1, 1]]
     assert diagnostics.roc("yes", np.array([True]), np.array([0.5])) is None
 
 
-def test_the_roc_curve_is_bounded_and_ends_at_its_corners() -> None:
+def test_the_roc_curve_has_at_most_100_points_and_ends_in_its_corners() -> None:
     found = diagnostics.roc("yes", RNG(0).random(5000) < 0.5, RNG(1).random(5000))
     assert found is not None
     assert len(found["points"]) <= 100
     assert (found["points"][0], found["points"][-1]) == ([0, 0], [1, 1])
 
 
-def test_residuals_are_in_the_targets_own_units() -> None:
+def test_residuals_are_in_the_unit_of_the_target() -> None:
     output = RegressionOutput(("price",), (10.0,), (2.0,))
     outputs = np.array([[0.0], [1.0], [2.0]])  # 10, 12, 14
     found = diagnostics.residuals(output, np.array([[9.0], [12.0], [20.0]]), outputs, RNG(0))
@@ -87,14 +87,14 @@ def test_residuals_are_in_the_targets_own_units() -> None:
 
 
 @pytest.mark.parametrize("size", [0.0, 1.0, 1e12, 1e-300])
-def test_residuals_of_a_perfect_model_can_be_drawn(size: float) -> None:
+def test_residuals_of_a_perfect_model_have_ascending_edges(size: float) -> None:
     answers = np.full((300, 1), size)
     found = diagnostics.residuals(RegressionOutput(("y",), (0.0,), (1.0,)), answers, answers, RNG(0))
     assert found is not None
     assert np.diff(found["targets"]["y"]["edges"]).min() > 0
 
 
-def test_residuals_beyond_numbers_are_none_and_many_are_bounded() -> None:
+def test_overflowing_residuals_are_none_and_their_size_is_limited() -> None:
     assert (
         diagnostics.residuals(RegressionOutput(("y",), (0.0,), (1.0,)), np.array([[1e200]]), np.array([[0.0]]), RNG(0))
         is None
@@ -108,7 +108,7 @@ def test_residuals_beyond_numbers_are_none_and_many_are_bounded() -> None:
     assert len(json.dumps(found)) < 100_000
 
 
-def test_a_column_that_the_model_does_not_use_costs_nothing_and_the_one_it_uses_costs_most() -> None:
+def test_an_unused_column_has_zero_importance_and_the_main_column_the_highest() -> None:
     x = RNG(0).standard_normal((400, 3))
     signature = Signature(
         (NumberColumn("idle"), NumberColumn("main"), NumberColumn("minor")), RegressionOutput(("y",), (0.0,), (2.0,))
@@ -125,12 +125,12 @@ def test_a_column_that_the_model_does_not_use_costs_nothing_and_the_one_it_uses_
 @pytest.mark.parametrize(
     ("inputs", "measure", "score", "cost"),
     [
-        ((NumberColumn("a"), NumberColumn("b")), "accuracy", 0.75, 0.25),  # a quarter is wrong; shuffled, half
+        ((NumberColumn("a"), NumberColumn("b")), "accuracy", 0.75, 0.25),  # 25 % wrong; 50 % when shuffled
         ((ArrayColumn("x", (2,)),), "log_loss", -np.log(0.8) * 0.75 - np.log(0.2) * 0.25, 0.25 * np.log(4)),
     ],
 )
-def test_a_cost_is_counted_from_what_the_model_gets_wrong_anyway(inputs, measure, score, cost) -> None:
-    """Of a model that says 0.8 of the class that its first feature names, and is right three times in four."""
+def test_cost_is_the_increase_over_the_loss_without_shuffling(inputs, measure, score, cost) -> None:
+    """A model predicts the class of its first feature with probability 0.8 and is right for three rows in four."""
     named, idle = np.tile([0.2, 0.8], 1000), RNG(0).random(2000)
     answers = (named > 0.5).astype(np.int64) ^ (np.arange(2000) % 8 < 2)
     signature = Signature(inputs, ClassificationOutput("kind", ("no", "yes")))
@@ -141,12 +141,12 @@ def test_a_cost_is_counted_from_what_the_model_gets_wrong_anyway(inputs, measure
     assert costs == [pytest.approx(cost, abs=0.03), pytest.approx(0, abs=1e-12)]
 
 
-def test_gains_and_losses_that_cancel_each_other_out_cost_nothing() -> None:
+def test_changes_that_cancel_out_have_a_mean_of_exactly_0() -> None:
     assert diagnostics._mean([0.1, 0.2, -0.3]) == 0.0 != np.mean([0.1, 0.2, -0.3])
     assert diagnostics._mean([1e-30, 3e-30]) == 2e-30
 
 
-def test_importance_leaves_the_rows_as_they_were_and_repeats_with_its_generator() -> None:
+def test_importance_does_not_change_its_input_and_is_reproducible() -> None:
     x = RNG(0).standard_normal((50, 2))
     signature = Signature((NumberColumn("a"), NumberColumn("b")), RegressionOutput(("y",), (0.0,), (1.0,)))
     before = x.copy()
@@ -160,18 +160,18 @@ def test_the_features_of_a_category_are_shuffled_together() -> None:
     signature = Signature(
         (CategoryColumn("colour", ("red", "white", "blue")),), RegressionOutput(("y",), (0.0,), (1.0,))
     )
-    seen = []
+    batches = []
 
     class Spy(Sequential):
         def __call__(self, inputs):
-            seen.append(inputs.copy())
+            batches.append(inputs.copy())
             return super().__call__(inputs)
 
     diagnostics.importance(Spy(line(1, 2, 3).modules), signature, x, x[:, :1], RNG(0), 10_000)
-    assert all((rows.sum(axis=1) == 1).all() and (rows.sum(axis=0) == x.sum(axis=0)).all() for rows in seen)
+    assert all((rows.sum(axis=1) == 1).all() and (rows.sum(axis=0) == x.sum(axis=0)).all() for rows in batches)
 
 
-def test_importance_keeps_to_its_budget_and_to_the_columns_that_count() -> None:
+def test_importance_keeps_within_its_budget_and_keeps_the_30_most_important_columns() -> None:
     x = RNG(0).standard_normal((5000, 40))
     signature = Signature(tuple(NumberColumn(f"c{i}") for i in range(40)), RegressionOutput(("y",), (0.0,), (1.0,)))
     found = diagnostics.importance(line(*range(40)), signature, x, x[:, :1], RNG(0), 40_000)
@@ -185,7 +185,7 @@ def test_importance_keeps_to_its_budget_and_to_the_columns_that_count() -> None:
     ("shape", "grid", "patch"),
     [((8, 8), [8, 8], [1, 1]), ((28, 28), [7, 7], [4, 4]), ((5, 30, 3), [5, 8], [1, 4]), ((3, 3), [3, 3], [1, 1])],
 )
-def test_an_image_is_shuffled_patch_by_patch(shape, grid, patch) -> None:
+def test_an_image_is_shuffled_by_patch(shape, grid, patch) -> None:
     size = int(np.prod(shape))
     x = RNG(0).standard_normal((20, size))
     signature = Signature((ArrayColumn("image", shape),), RegressionOutput(("y",), (0.0,), (1.0,)))
@@ -196,7 +196,7 @@ def test_an_image_is_shuffled_patch_by_patch(shape, grid, patch) -> None:
     assert all(part["cost"] != 0 for part in found["parts"])  # each pixel is in a patch
 
 
-def test_a_long_array_is_shuffled_in_runs() -> None:
+def test_a_long_array_is_shuffled_in_ranges() -> None:
     x = RNG(0).standard_normal((20, 1000))
     signature = Signature((ArrayColumn("spectrum", (1000,)),), RegressionOutput(("y",), (0.0,), (1.0,)))
     found = diagnostics.importance(line(*np.ones(1000)), signature, x, x[:, :1], RNG(0), 1000)
@@ -210,7 +210,7 @@ def test_one_row_has_no_importance() -> None:
     assert diagnostics.importance(line(1), signature, np.ones((1, 1)), np.ones((1, 1)), RNG(0), 100) is None
 
 
-def test_a_classification_of_many_classes_keeps_its_mistakes_and_no_matrix() -> None:
+def test_with_many_classes_mistakes_are_kept_and_the_matrix_is_not() -> None:
     labels = ClassificationOutput("word", tuple(range(5000)))
     answers = np.arange(5000)
     outputs = np.zeros((5000, 5000), np.float32)
@@ -222,7 +222,7 @@ def test_a_classification_of_many_classes_keeps_its_mistakes_and_no_matrix() -> 
     assert len(found["mistakes"]) == 20
 
 
-def test_of_a_great_many_rows_some_are_judged_alone_and_the_record_says_how_many() -> None:
+def test_diagnostics_of_many_rows_use_a_sample_and_record_its_size() -> None:
     x = RNG(0).standard_normal((150_000, 1)).astype(np.float32)
     signature = Signature((NumberColumn("a"),), RegressionOutput(("y",), (0.0,), (1.0,)))
     found = diagnostics.diagnose(line(1), signature, x, x.astype(np.float64), x, RNG(0), 1000)

@@ -1,4 +1,4 @@
-"""Metrics against figures worked out by hand."""
+"""Metrics against values computed by hand."""
 
 from __future__ import annotations
 
@@ -14,9 +14,9 @@ ANIMALS = ClassificationOutput("animal", ("cat", "dog", "owl"))
 
 
 def test_precision_recall_and_f1_of_each_class() -> None:
-    truth = np.array([0, 0, 0, 1, 1, 2])
+    y_true = np.array([0, 0, 0, 1, 1, 2])
     outputs = np.eye(3)[[0, 0, 1, 1, 1, 0]]
-    found = metrics.evaluate(ANIMALS, truth, outputs)
+    found = metrics.evaluate(ANIMALS, y_true, outputs)
     assert found["accuracy"] == 4 / 6
     assert found["confusion"] == [[2, 1, 0], [0, 2, 0], [1, 0, 0]]
     assert found["classes"]["cat"] == {"precision": 2 / 3, "recall": 2 / 3, "f1": 2 / 3, "support": 3}
@@ -25,22 +25,22 @@ def test_precision_recall_and_f1_of_each_class() -> None:
 
 
 def test_one_output_is_the_probability_of_the_second_label() -> None:
-    assert metrics.predicted(np.array([[0.2], [0.5], [0.7]])).tolist() == [0, 0, 1]
+    assert metrics.predicted_classes(np.array([[0.2], [0.5], [0.7]])).tolist() == [0, 0, 1]
 
 
-def test_the_baseline_of_a_classification_is_the_most_frequent_class_of_training() -> None:
-    found = metrics.baseline(ANIMALS, np.array([0, 1, 1]), np.array([1, 1, 2]))
+def test_the_classification_baseline_predicts_the_most_frequent_training_class() -> None:
+    found = metrics.evaluate_baseline(ANIMALS, np.array([0, 1, 1]), np.array([1, 1, 2]))
     assert found == {"answer": "dog", "accuracy": 2 / 3}
 
 
-def test_rmse_mae_and_r2_are_in_the_targets_own_units() -> None:
+def test_rmse_and_mae_are_in_the_unit_of_the_target() -> None:
     output = RegressionOutput(("price",), (10.0,), (2.0,))
     found = metrics.evaluate(output, np.array([[10.0], [14.0]]), np.array([[0.0], [1.0]]))
     assert found["targets"]["price"] == {"rmse": pytest.approx(2**0.5), "mae": 1.0, "r2": 0.5}
 
 
-def test_r2_of_a_constant_truth_is_none_and_everything_is_json() -> None:
-    found = metrics.baseline(
+def test_r2_of_a_constant_target_is_none_and_metrics_are_json() -> None:
+    found = metrics.evaluate_baseline(
         RegressionOutput(("a",), (0.0,), (1.0,)), np.array([[1.0], [1.0]]), np.array([[1.0], [3.0]])
     )
     assert found["targets"]["a"] == {"rmse": 1.0, "mae": 1.0, "r2": None}
