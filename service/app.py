@@ -62,7 +62,7 @@ def create_app(settings: Settings | None = None, *, forks: bool = False) -> Flas
         check_signature=signature_check(settings.trusted_keys, store),
         barrier=SwitchBarrier(shared=forks),
     )
-    if store.objects.survives_fork or not forks:
+    if store.storage.fork_safe or not forks:
         registry.refresh()
     drift = DriftMonitor(metrics.counters)
     for served in registry.snapshot.default_versions:

@@ -21,7 +21,7 @@ from typing import Any
 from environs import Env, EnvValidationError
 from marshmallow import ValidationError
 
-from model_store.storage.artifact_cache import default_directory
+from model_store.storage.artifact_cache import default_cache_dir
 
 WORKER_TYPES = ("event", "gthread")
 LOG_LEVELS = ("debug", "info", "warning", "error")
@@ -207,7 +207,7 @@ class Settings:
         if self.cache_dir:
             return Path(self.cache_dir)
         try:
-            return default_directory(environ)
+            return default_cache_dir(environ)
         except FileNotFoundError as e:  # a root that is read-only, and no /tmp
             fault = "SERVE_CACHE_DIR: expected a directory to write to, found none; set it, or mount a writable /tmp"
             raise SettingsError([fault]) from e

@@ -134,7 +134,7 @@ DEFENCES = {
         "tests/edge/test_edge.py::test_a_body_over_the_limit_is_refused_before_it_is_sent",
     ),
     "a model's bytes are those that were published": Defence(
-        "model_store/artifact/npz.py", "if hashlib.sha256(_bytes(array)).hexdigest() != sha256:", "if False:",
+        "model_store/artifact/npz.py", "if hashlib.sha256(_byte_view(array)).hexdigest() != sha256:", "if False:",
         "tests/model_store/artifact/test_format.py::test_hashes_are_true",
     ),
     "a model's numbers are finite": Defence(
@@ -142,7 +142,7 @@ DEFENCES = {
         "tests/model_store/artifact/test_format.py::test_arrays_are_finite",
     ),
     "a signature is verified": Defence(
-        "model_store/registry/signing.py", "            key.verify(signature, statement(name, digest))\n",
+        "model_store/registry/signing.py", "            key.verify(signature, signed_message(name, digest))\n",
         "            pass\n",
         "tests/service/registry/test_signature_policy.py::test_a_foreign_signature_or_one_for_another_name_is_refused",
     ),

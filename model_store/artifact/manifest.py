@@ -29,13 +29,13 @@ from model_store.errors import ArtifactError
 FORMAT = 1
 PRODUCER = "forward-pass 0.1.0"
 MAX_BYTES = 8 << 20
-MAX_PARTS = 10_000
+MAX_ITEMS = 10_000
 DTYPES = {"float32": "<f4", "float64": "<f8"}
 
 _ARRAY_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_]*(\.[A-Za-z0-9_]+)*\Z")
 
 
-class _Text(fields.String):
+class _StrictString(fields.String):
     def _deserialize(self, value: Any, attr: str | None, data: Mapping[str, Any] | None, **kwargs: Any) -> str:
         if not isinstance(value, str):
             raise ValidationError(f"expected text, found {type(value).__name__}")
@@ -57,8 +57,8 @@ class _List(fields.Field[list[Any]]):
     """A JSON list whose items others check: counted first, since a look at each of millions takes seconds."""
 
     def _deserialize(self, value: Any, attr: str | None, data: Mapping[str, Any] | None, **kwargs: Any) -> list[Any]:
-        if not isinstance(value, list) or not 1 <= len(value) <= MAX_PARTS:
-            raise ValidationError(f"expected a list of 1 to {MAX_PARTS} items")
+        if not isinstance(value, list) or not 1 <= len(value) <= MAX_ITEMS:
+            raise ValidationError(f"expected a list of 1 to {MAX_ITEMS} items")
         return value
 
 
@@ -66,12 +66,12 @@ class _Arrays(fields.Dict):
     def deserialize(
         self, value: Any, attr: str | None = None, data: Mapping[str, Any] | None = None, **kwargs: Any
     ) -> Any:
-        if not isinstance(value, dict) or not 1 <= len(value) <= MAX_PARTS:
-            raise ValidationError(f"expected an object of 1 to {MAX_PARTS} arrays")
+        if not isinstance(value, dict) or not 1 <= len(value) <= MAX_ITEMS:
+            raise ValidationError(f"expected an object of 1 to {MAX_ITEMS} arrays")
         return super().deserialize(value, attr, data, **kwargs)
 
 
-class _Strict(Schema):
+class _StrictSchema(Schema):
     error_messages = {  # noqa: RUF012 - marshmallow's own way
         "unknown": "expected no such field",
         "type": "expected an object, found something else",
@@ -81,7 +81,7 @@ class _Strict(Schema):
         unknown = RAISE
 
 
-class _Whole(fields.Integer):
+class _StrictInteger(fields.Integer):
     """A whole number, written as one: not 1.0, "1" or true."""
 
     def __init__(self, error: str, valid: Callable[[int], bool], **options: Any) -> None:
@@ -94,26 +94,32 @@ class _Whole(fields.Integer):
         return value
 
 
-class _Array(_Strict):
-    dtype = _Text(required=True)
+class _Array(_StrictSchema):
+    dtype = _StrictString(required=True)
     shape = fields.List(
-        _Whole("expected a whole number from 1 to 2³²", lambda size: 1 <= size <= 2**32),
+        _StrictInteger("expected a whole number from 1 to 2³²", lambda size: 1 <= size <= 2**32),
         required=True,
         validate=validate.Length(1, 8, error="expected 1 to 8 dimensions"),
         error_messages={"invalid": "expected a list of 1 to 8 dimensions"},
     )
-    sha256 = _Text(required=True, validate=validate.Regexp(r"[0-9a-f]{64}\Z", error="expected 64 hexadecimal digits"))
+    sha256 = _StrictString(
+        required=True, validate=validate.Regexp(r"[0-9a-f]{64}\Z", error="expected 64 hexadecimal digits")
+    )
 
 
-class _Golden(_Strict):
+class _Golden(_StrictSchema):
     instances = _List(required=True)
 
 
-class _Manifest(_Strict):
-    format = _Whole(f"expected {FORMAT}", lambda number: number == FORMAT, required=True)
-    producer = _Text(required=True, validate=validate.Length(1, 100, error="expected 1 to 100 characters"))
-    description = _Text(required=True, validate=validate.Length(max=10_000, error="expected 10000 characters at most"))
-    dtype = _Text(required=True, validate=validate.OneOf(DTYPES, error="expected one of {choices}, found {input!r}"))
+class _Manifest(_StrictSchema):
+    format = _StrictInteger(f"expected {FORMAT}", lambda number: number == FORMAT, required=True)
+    producer = _StrictString(required=True, validate=validate.Length(1, 100, error="expected 1 to 100 characters"))
+    description = _StrictString(
+        required=True, validate=validate.Length(max=10_000, error="expected 10000 characters at most")
+    )
+    dtype = _StrictString(
+        required=True, validate=validate.OneOf(DTYPES, error="expected one of {choices}, found {input!r}")
+    )
     layers = _List(required=True)
     signature = _Object(required=True)
     training = _Object(required=True)
@@ -142,7 +148,7 @@ def to_bytes(manifest: Mapping[str, Any]) -> bytes:
     """The manifest in canonical JSON. ArtifactError for what the reader would refuse."""
     try:
         # Once around first: JSON turns number keys into text, which sorts otherwise.
-        data = _canonical(json.loads(_canonical(manifest)))
+        data = _canonical_json(json.loads(_canonical_json(manifest)))
     except (TypeError, ValueError, RecursionError) as e:
         raise ArtifactError(f"manifest: expected finite numbers, text, lists and objects only; {e}") from e
     from_bytes(data)
@@ -155,7 +161,7 @@ def from_bytes(data: bytes) -> dict[str, Any]:
         raise ArtifactError(f"manifest: expected {MAX_BYTES} bytes at most, found {len(data)}")
     try:
         manifest = json.loads(data)
-        canonical = _canonical(manifest)
+        canonical = _canonical_json(manifest)
     except (ValueError, RecursionError) as e:
         raise ArtifactError(f"manifest: expected JSON, found bytes that are not: {e}") from e
     if canonical != data:
@@ -163,20 +169,20 @@ def from_bytes(data: bytes) -> dict[str, Any]:
     try:
         _SCHEMA.load(manifest)
     except ValidationError as e:
-        raise ArtifactError("; ".join(list(_sentences(e.messages, "manifest"))[:10])) from e
+        raise ArtifactError("; ".join(list(_flatten_messages(e.messages, "manifest"))[:10])) from e
     return dict(manifest)
 
 
-def _canonical(value: Any) -> bytes:
+def _canonical_json(value: Any) -> bytes:
     text = json.dumps(value, sort_keys=True, separators=(",", ":"), ensure_ascii=False, allow_nan=False)
     return text.encode()
 
 
-def _sentences(messages: Any, location: str) -> Iterator[str]:
+def _flatten_messages(messages: Any, location: str) -> Iterator[str]:
     """marshmallow's tree of messages as sentences that begin with their place."""
     if isinstance(messages, dict):
         for key, below in messages.items():
-            yield from _sentences(below, location if key in ("_schema", "key", "value") else f"{location}.{key}")
+            yield from _flatten_messages(below, location if key in ("_schema", "key", "value") else f"{location}.{key}")
     else:
         for message in messages:
             yield f"{location}: {message}"

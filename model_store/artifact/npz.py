@@ -51,29 +51,31 @@ from model_store.artifact.model import Golden, Model
 from model_store.errors import ArtifactError
 from model_store.nn import LAYERS, Array, Sequential, build
 from model_store.schema.signature_json import read_signature
-from model_store.utils.atomic_write import replacing
+from model_store.utils.atomic_write import atomic_write
 
 if TYPE_CHECKING:
     from typing_extensions import Buffer
 
 ALIGNMENT = 64
 MAX_FILE_BYTES = 0xFFFFFFFE  # 0xFFFFFFFF is how ZIP says ZIP64
-MANIFEST = "__manifest__"
-GOLDEN = "golden.outputs"
+MANIFEST_MEMBER = "__manifest__"
+GOLDEN_MEMBER = "golden.outputs"
 
-_LOCAL = struct.Struct("<4s5H3I2H")
-_ENTRY = struct.Struct("<4s6H3I5H2I")
-_END = struct.Struct("<4s4H2IH")
+_LOCAL_HEADER = struct.Struct("<4s5H3I2H")
+_DIRECTORY_ENTRY = struct.Struct("<4s6H3I5H2I")
+_END_RECORD = struct.Struct("<4s4H2IH")
 _CRC_OFFSET = 14
 _SIZE_OFFSET = 18
-_VERSION = 20
-_DATE = 1 << 5 | 1  # 1 January of year 0, which is 1980
-_ALIGN_RECORD = 0xD935
-_LONGEST = 1000  # characters of a message, which may repeat what the file says
-_NPY_HEADER = 128  # of the manifest: the length of a one-dimensional array has too few digits to need more
+_ZIP_VERSION = 20
+_ZIP_DATE = 1 << 5 | 1  # 1 January of year 0, which is 1980
+_ALIGNMENT_RECORD = 0xD935
+_MAX_MESSAGE_CHARACTERS = 1000  # characters of a message, which may repeat what the file says
+_MANIFEST_NPY_HEADER_BYTES = (
+    128  # of the manifest: the length of a one-dimensional array has too few digits to need more
+)
 
 
-class Reads(Protocol):
+class ByteReader(Protocol):
     """Bytes in order, from a place that need not be a file."""
 
     def read(self, size: int, /) -> Buffer: ...
@@ -100,8 +102,8 @@ class _Member:
 
     @cached_property
     def extra(self) -> bytes:
-        padding = -(self.start + _LOCAL.size + len(self.file_name) + 6) % ALIGNMENT
-        return struct.pack("<3H", _ALIGN_RECORD, 2 + padding, ALIGNMENT) + bytes(padding)
+        padding = -(self.start + _LOCAL_HEADER.size + len(self.file_name) + 6) % ALIGNMENT
+        return struct.pack("<3H", _ALIGNMENT_RECORD, 2 + padding, ALIGNMENT) + bytes(padding)
 
     @cached_property
     def nbytes(self) -> int:
@@ -114,7 +116,7 @@ class _Member:
 
     @cached_property
     def data(self) -> int:
-        return self.start + _LOCAL.size + len(self.file_name) + len(self.extra) + len(self.npy_header)
+        return self.start + _LOCAL_HEADER.size + len(self.file_name) + len(self.extra) + len(self.npy_header)
 
     @cached_property
     def end(self) -> int:
@@ -126,29 +128,31 @@ class _Member:
     def head(self, crc: int) -> bytes:
         """Local header, name, extra field and .npy header: all that precedes the array."""
         name, extra = self.file_name, self.extra
-        fixed = _LOCAL.pack(b"PK\x03\x04", _VERSION, 0, 0, 0, _DATE, crc, self.size, self.size, len(name), len(extra))
+        fixed = _LOCAL_HEADER.pack(
+            b"PK\x03\x04", _ZIP_VERSION, 0, 0, 0, _ZIP_DATE, crc, self.size, self.size, len(name), len(extra)
+        )
         return fixed + name + extra + self.npy_header
 
     def entry(self, crc: int) -> bytes:
         """Its entry in the central directory."""
         name = self.file_name
-        fixed = (b"PK\x01\x02", _VERSION, _VERSION, 0, 0, 0, _DATE, crc, self.size, self.size)
-        return _ENTRY.pack(*fixed, len(name), 0, 0, 0, 0, 0, self.start) + name
+        fixed = (b"PK\x01\x02", _ZIP_VERSION, _ZIP_VERSION, 0, 0, 0, _ZIP_DATE, crc, self.size, self.size)
+        return _DIRECTORY_ENTRY.pack(*fixed, len(name), 0, 0, 0, 0, 0, self.start) + name
 
 
-def _members(manifest_size: int, arrays: Mapping[str, Mapping[str, Any]]) -> list[_Member]:
+def _layout_members(manifest_size: int, arrays: Mapping[str, Mapping[str, Any]]) -> list[_Member]:
     """The members of a file whose manifest has that size and lists those arrays."""
-    members = [_Member(MANIFEST, "|u1", (manifest_size,), 0)]
+    members = [_Member(MANIFEST_MEMBER, "|u1", (manifest_size,), 0)]
     for name, array in sorted(arrays.items()):
         members.append(_Member(name, array["dtype"], tuple(array["shape"]), members[-1].end))
     return members
 
 
-def _directory(members: Sequence[_Member], crcs: Sequence[int]) -> bytes:
+def _directory_bytes(members: Sequence[_Member], crcs: Sequence[int]) -> bytes:
     """Central directory and end record: all that follows the last array."""
     entries = b"".join(member.entry(crc) for member, crc in zip(members, crcs, strict=True))
     count = len(members)
-    return entries + _END.pack(b"PK\x05\x06", 0, 0, count, count, len(entries), members[-1].end, 0)
+    return entries + _END_RECORD.pack(b"PK\x05\x06", 0, 0, count, count, len(entries), members[-1].end, 0)
 
 
 def write(target: IO[bytes] | str | os.PathLike[str], model: Model) -> str:
@@ -158,18 +162,18 @@ def write(target: IO[bytes] | str | os.PathLike[str], model: Model) -> str:
     """
     if isinstance(target, (str, os.PathLike)):
         path = Path(target)
-        with replacing(path) as file:
+        with atomic_write(path) as file:
             return write(file, model)
-    arrays, manifest = _described(model)
+    arrays, manifest = _arrays_and_manifest(model)
     text = manifests.to_bytes(manifest)
     try:
-        _assembled(manifest, dict(arrays), "")
+        _assemble_model(manifest, dict(arrays), "")
     except ValueError as e:
         raise ArtifactError(str(e)) from e
-    members = _members(len(text), manifest["arrays"])
-    contents: list[bytes | memoryview] = [text, *(_bytes(arrays[member.name]) for member in members[1:])]
+    members = _layout_members(len(text), manifest["arrays"])
+    contents: list[bytes | memoryview] = [text, *(_byte_view(arrays[member.name]) for member in members[1:])]
     crcs = [member.crc(data) for member, data in zip(members, contents, strict=True)]
-    directory = _directory(members, crcs) if members[-1].end <= MAX_FILE_BYTES else b""
+    directory = _directory_bytes(members, crcs) if members[-1].end <= MAX_FILE_BYTES else b""
     if not directory or members[-1].end + len(directory) > MAX_FILE_BYTES:
         raise ArtifactError(f"file: expected {MAX_FILE_BYTES} bytes at most, found a model of {members[-1].end}")
     for member, crc, data in zip(members, crcs, contents, strict=True):
@@ -184,7 +188,7 @@ def read(path: str | os.PathLike[str], *, verify: bool = True) -> Model:
 
     `verify` hashes every array and looks for numbers that are not finite; without it only the frame is checked.
     """
-    with _opened(path) as (mapped, members, crcs, manifest, digest):
+    with _open_checked(path) as (mapped, members, crcs, manifest, digest):
         arrays = {
             member.name: np.frombuffer(mapped, np.dtype(member.dtype), math.prod(member.shape), member.data).reshape(
                 member.shape
@@ -193,35 +197,35 @@ def read(path: str | os.PathLike[str], *, verify: bool = True) -> Model:
         }
         if verify:
             for member, crc in zip(members[1:], crcs[1:], strict=True):
-                _check(member, arrays[member.name], crc, manifest["arrays"][member.name]["sha256"])
-        return _assembled(manifest, arrays, digest)
+                _check_array(member, arrays[member.name], crc, manifest["arrays"][member.name]["sha256"])
+        return _assemble_model(manifest, arrays, digest)
 
 
 def read_manifest(path: str | os.PathLike[str]) -> dict[str, Any]:
     """The manifest alone. The file's frame is checked, its arrays are not read."""
-    with _opened(path) as (_, _, _, manifest, _):
+    with _open_checked(path) as (_, _, _, manifest, _):
         return manifest
 
 
-def digest(path: str | os.PathLike[str]) -> str:
+def read_digest(path: str | os.PathLike[str]) -> str:
     """The digest alone, at the same price."""
-    with _opened(path) as (_, _, _, _, found):
+    with _open_checked(path) as (_, _, _, _, found):
         return found
 
 
-def read_ahead(stream: Reads, location: str) -> tuple[dict[str, Any], str]:
+def read_manifest_from_stream(stream: ByteReader, location: str) -> tuple[dict[str, Any], str]:
     """Manifest and digest, from the first bytes of a file that is still elsewhere; of what follows they say nothing."""
     head = bytes(stream.read(_SIZE_OFFSET + 4))
     if len(head) < _SIZE_OFFSET + 4:
         raise ArtifactError(f"{location}: expected an artifact, found {len(head)} bytes")
     size = int.from_bytes(head[_SIZE_OFFSET:], "little")
-    head += bytes(stream.read(min(size, manifests.MAX_BYTES + _NPY_HEADER) + 2 * ALIGNMENT))
-    with _refused(location):
+    head += bytes(stream.read(min(size, manifests.MAX_BYTES + _MANIFEST_NPY_HEADER_BYTES) + 2 * ALIGNMENT))
+    with _as_artifact_error(location):
         text = _manifest_bytes(head)
         return manifests.from_bytes(text), hashlib.sha256(text).hexdigest()
 
 
-def _described(model: Model) -> tuple[dict[str, Array], dict[str, Any]]:
+def _arrays_and_manifest(model: Model) -> tuple[dict[str, Array], dict[str, Any]]:
     """The arrays as the file holds them, and the manifest."""
     dtype = str(model.network.dtype)
     if dtype not in manifests.DTYPES:
@@ -236,7 +240,7 @@ def _described(model: Model) -> tuple[dict[str, Array], dict[str, Any]]:
         if array.dtype != dtype:
             raise ArtifactError(f"{name}: expected {dtype}, as the first array is; found {array.dtype}")
     if model.golden is not None:
-        found[GOLDEN] = model.golden.outputs
+        found[GOLDEN_MEMBER] = model.golden.outputs
     arrays = {name: np.ascontiguousarray(array, manifests.DTYPES[dtype]) for name, array in found.items()}
     for name, array in arrays.items():
         _check_finite(name, array)
@@ -253,25 +257,25 @@ def _described(model: Model) -> tuple[dict[str, Array], dict[str, Any]]:
             name: {
                 "dtype": array.dtype.newbyteorder("<").str,
                 "shape": list(array.shape),
-                "sha256": hashlib.sha256(_bytes(array)).hexdigest(),
+                "sha256": hashlib.sha256(_byte_view(array)).hexdigest(),
             }
             for name, array in arrays.items()
         },
     }
 
 
-def outline(manifest: Mapping[str, Any]) -> Sequential:
+def network_without_weights(manifest: Mapping[str, Any]) -> Sequential:
     """The network that a manifest describes, on zeros that take no memory. ValueError where its parts do not fit."""
     zero = np.zeros((), manifest["dtype"])
     arrays = {name: np.broadcast_to(zero, array["shape"]) for name, array in manifest["arrays"].items()}
-    arrays.pop(GOLDEN, None)
+    arrays.pop(GOLDEN_MEMBER, None)
     return build(manifest["layers"], manifest["dtype"], arrays=arrays)
 
 
-def _assembled(manifest: dict[str, Any], arrays: dict[str, Array], found: str) -> Model:
+def _assemble_model(manifest: dict[str, Any], arrays: dict[str, Array], found: str) -> Model:
     golden = None
     if manifest["golden"] is not None:
-        golden = Golden(manifest["golden"]["instances"], arrays.pop(GOLDEN))
+        golden = Golden(manifest["golden"]["instances"], arrays.pop(GOLDEN_MEMBER))
     network = build(manifest["layers"], manifest["dtype"], arrays=arrays)
     signature = read_signature(manifest["signature"])
     training = signature.ordered(manifest["training"])
@@ -279,20 +283,20 @@ def _assembled(manifest: dict[str, Any], arrays: dict[str, Array], found: str) -
 
 
 @contextmanager
-def _opened(
+def _open_checked(
     path: str | os.PathLike[str],
 ) -> Iterator[tuple[mmap.mmap, list[_Member], list[int], dict[str, Any], str]]:
     """A map of the file, its members and their CRCs, its manifest and its digest, after the frame was checked."""
-    with _refused(os.fspath(path)):
-        mapped = _mapped(path)
+    with _as_artifact_error(os.fspath(path)):
+        mapped = _map_file(path)
         text = _manifest_bytes(mapped)
         manifest = manifests.from_bytes(text)
-        members = _members(len(text), manifest["arrays"])
-        yield mapped, members, _checked_frame(mapped, members), manifest, hashlib.sha256(text).hexdigest()
+        members = _layout_members(len(text), manifest["arrays"])
+        yield mapped, members, _check_frame(mapped, members), manifest, hashlib.sha256(text).hexdigest()
 
 
 @contextmanager
-def _refused(location: str) -> Iterator[None]:
+def _as_artifact_error(location: str) -> Iterator[None]:
     """Whatever goes wrong, as an ArtifactError that names the place."""
     try:
         yield
@@ -300,18 +304,21 @@ def _refused(location: str) -> Iterator[None]:
         raise ArtifactError(f"{location}: expected a file to read; {e.strerror or e}") from e
     except Exception as e:
         # A hostile file must choose neither the exception that its reader sees, nor what it does to a log.
-        told = "".join(letter if letter.isprintable() else "\N{REPLACEMENT CHARACTER}" for letter in str(e)[:_LONGEST])
+        told = "".join(
+            letter if letter.isprintable() else "\N{REPLACEMENT CHARACTER}"
+            for letter in str(e)[:_MAX_MESSAGE_CHARACTERS]
+        )
         raise ArtifactError(f"{location}: {told}") from e
 
 
-def _mapped(path: str | os.PathLike[str]) -> mmap.mmap:
+def _map_file(path: str | os.PathLike[str]) -> mmap.mmap:
     # A pipe would keep a plain open waiting for its writer.
     descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)
     try:
         status = os.fstat(descriptor)
         if not stat.S_ISREG(status.st_mode):
             raise ArtifactError("expected a file, found something else")
-        if not _END.size + _LOCAL.size < status.st_size <= MAX_FILE_BYTES:
+        if not _END_RECORD.size + _LOCAL_HEADER.size < status.st_size <= MAX_FILE_BYTES:
             raise ArtifactError(f"expected an artifact, found a file of {status.st_size} bytes")
         return mmap.mmap(descriptor, status.st_size, access=mmap.ACCESS_READ)
     finally:
@@ -321,19 +328,19 @@ def _mapped(path: str | os.PathLike[str]) -> mmap.mmap:
 def _manifest_bytes(mapped: mmap.mmap | bytes) -> bytes:
     """The first member's array: found by the one length that only the file can tell."""
     (size,) = struct.unpack_from("<I", mapped, _SIZE_OFFSET)
-    count = size - _NPY_HEADER
+    count = size - _MANIFEST_NPY_HEADER_BYTES
     if not 0 < count <= manifests.MAX_BYTES:
         raise ArtifactError(f"expected a manifest of 1 to {manifests.MAX_BYTES} bytes first, found {count}")
-    member = _Member(MANIFEST, "|u1", (count,), 0)
+    member = _Member(MANIFEST_MEMBER, "|u1", (count,), 0)
     if member.end > len(mapped):
-        raise ArtifactError(f"{MANIFEST}: expected {count} bytes, found the end of the file")
+        raise ArtifactError(f"{MANIFEST_MEMBER}: expected {count} bytes, found the end of the file")
     text = mapped[member.data : member.end]
     if mapped[: member.data] != member.head(member.crc(text)):
         raise ArtifactError("expected an artifact, found another kind of file or a damaged one")
     return text
 
 
-def _checked_frame(mapped: mmap.mmap, members: Sequence[_Member]) -> list[int]:
+def _check_frame(mapped: mmap.mmap, members: Sequence[_Member]) -> list[int]:
     """The CRCs of the members, when all else that is neither manifest nor array is what the writer would write."""
     if members[-1].end > len(mapped):
         raise ArtifactError(f"expected {members[-1].end} bytes and a directory, found a file of {len(mapped)}")
@@ -341,7 +348,7 @@ def _checked_frame(mapped: mmap.mmap, members: Sequence[_Member]) -> list[int]:
     for member, crc in zip(members, crcs, strict=True):
         if mapped[member.start : member.data] != member.head(crc):
             raise ArtifactError(f"{member.name}: expected the header that the manifest foretells, found another")
-    directory = _directory(members, crcs)
+    directory = _directory_bytes(members, crcs)
     if len(mapped) != members[-1].end + len(directory):
         raise ArtifactError(f"expected {members[-1].end + len(directory)} bytes, found {len(mapped)}")
     if mapped[members[-1].end :] != directory:
@@ -349,15 +356,15 @@ def _checked_frame(mapped: mmap.mmap, members: Sequence[_Member]) -> list[int]:
     return crcs
 
 
-def _check(member: _Member, array: Array, crc: int, sha256: str) -> None:
-    if hashlib.sha256(_bytes(array)).hexdigest() != sha256:
+def _check_array(member: _Member, array: Array, crc: int, sha256: str) -> None:
+    if hashlib.sha256(_byte_view(array)).hexdigest() != sha256:
         raise ArtifactError(f"{member.name}: expected SHA-256 {sha256[:12]}..., found other bytes")
-    if member.crc(_bytes(array)) != crc:
+    if member.crc(_byte_view(array)) != crc:
         raise ArtifactError(f"{member.name}: expected its own CRC-32, found another")
     _check_finite(member.name, array)
 
 
-def _bytes(array: Array) -> memoryview:
+def _byte_view(array: Array) -> memoryview:
     return array.reshape(-1).view(np.uint8).data
 
 

@@ -13,20 +13,20 @@ import hashlib
 import json
 from typing import Any
 
-KEYS = {"model": str, "version": int, "digest": str, "input_sha256": str, "predictions_sha256": str}
+FIELD_TYPES = {"model": str, "version": int, "digest": str, "input_sha256": str, "predictions_sha256": str}
 
 
-def receipt(name: str, version: int, digest: str, body: bytes, predictions: list[Any]) -> dict[str, Any]:
+def make_receipt(name: str, version: int, digest: str, body: bytes, predictions: list[Any]) -> dict[str, Any]:
     return {
         "model": name,
         "version": version,
         "digest": digest,
         "input_sha256": hashlib.sha256(body).hexdigest(),
-        "predictions_sha256": hashed(predictions),
+        "predictions_sha256": hash_predictions(predictions),
     }
 
 
-def hashed(predictions: list[Any]) -> str:
+def hash_predictions(predictions: list[Any]) -> str:
     """SHA-256 of predictions; equal ones have equal bits, since JSON writes each number exactly."""
     text = json.dumps(predictions, ensure_ascii=False, separators=(",", ":"), allow_nan=False)
     return hashlib.sha256(text.encode()).hexdigest()

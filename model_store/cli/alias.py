@@ -13,7 +13,7 @@ from model_store.cli.group import command, why_option
 from model_store.cli.terminal import stdout
 from model_store.registry import promotion
 from model_store.registry.alias_log import AliasRevision
-from model_store.registry.store import DEFAULT, open_store
+from model_store.registry.store import DEFAULT_ALIAS, open_store
 
 _force_option = click.option(
     "--force", is_flag=True, help="Move the alias even if it is protected or its history cannot be read."
@@ -70,7 +70,7 @@ def history(name: str, alias: str | None, store: str, as_json: bool) -> None:
 
 @command("rollback")
 @click.argument("name")
-@click.argument("alias", default=DEFAULT)
+@click.argument("alias", default=DEFAULT_ALIAS)
 @why_option
 @_force_option
 def rollback(name: str, alias: str, why: str, force: bool, store: str, as_json: bool) -> None:
@@ -95,7 +95,7 @@ def promote(name: str, version: str, alias: str, gates: tuple[str, ...], why: st
     "accuracy>=0.95", "accuracy>=champion", "mae<houses/2". The operators are >=, <=, > and <. If the alias is not set
     yet, a gate against it passes. A protected alias needs at least one gate.
     """
-    opened, parsed = open_store(store), [promotion.parse(text) for text in gates]
+    opened, parsed = open_store(store), [promotion.parse_gate(text) for text in gates]
     revision, results = promotion.promote(
         opened, name, version, alias, parsed, who=current_user(), why=why, when=datetime.now(UTC)
     )

@@ -36,9 +36,9 @@ def collect_garbage(grace: timedelta, dry_run: bool, store: str, as_json: bool) 
     never touched. It is safe while others publish.
     """
     opened = open_store(store)
-    garbage = opened.leftovers(now=datetime.now(UTC), grace=grace)
+    garbage = opened.find_garbage(now=datetime.now(UTC), grace=grace)
     for item in [] if dry_run else garbage:
-        opened.collect(item)
+        opened.delete_garbage(item)
     if as_json:
         print_json([{**vars(item), "since": item.since.isoformat()} for item in garbage])
         return

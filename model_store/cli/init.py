@@ -20,7 +20,7 @@ def init(store: str, as_json: bool) -> None:
         print_note(
             f"{conformance.WRITERS} writers race {conformance.ROUNDS} times; on a bucket this can take a minute."
         )
-    conformance.prove(opened.objects)
+    conformance.check_conformance(opened.storage)
     if as_json:
         print_json({"store": store, "races": conformance.ROUNDS, "writers": conformance.WRITERS})
     else:

@@ -29,12 +29,12 @@ from model_store.schema.signature import (
     ArrayColumn,
     CategoryColumn,
     ClassificationOutput,
-    Input,
+    InputColumn,
     NumberColumn,
     RegressionOutput,
     Signature,
 )
-from model_store.utils.atomic_write import replacing
+from model_store.utils.atomic_write import atomic_write
 
 _BATCH_CELLS = 100_000  # a few thousand rows of a table or a hundred images: some megabytes of memory
 
@@ -100,11 +100,11 @@ def predict(
             print_json({"model": name, "version": predictor.version, "rows": count, "output": str(output)})
         return
     if file is None:
-        instances = row_parser.from_options(row_texts)
+        instances = row_parser.parse_json_rows(row_texts)
     else:
         with click.open_file(file, "rb") as source:
             ignored: list[str] = []
-            instances = row_parser.from_bytes(source.read(), _display_name(file), predictor.signature, ignored)
+            instances = row_parser.parse_rows(source.read(), _display_name(file), predictor.signature, ignored)
         _print_ignored(ignored)
     predictions = predictor.predict(instances)
     if as_json:
@@ -136,7 +136,7 @@ def _predictor_from_service(url: str, key: str | None, model: str) -> Predictor:
     return Predictor(name, number, signature, lambda batch: list(client.predict(name, batch, version=number)))
 
 
-def _column_from_metadata(about: Mapping[str, Any]) -> Input:
+def _column_from_metadata(about: Mapping[str, Any]) -> InputColumn:
     """Return a column with what is needed to read a file."""
     if about["kind"] == "array":
         return ArrayColumn(about["name"], tuple(about["shape"]))
@@ -161,8 +161,8 @@ def _predict_file(predictor: Predictor, file: str, output: Path) -> int:
     count, ignored = 0, list[str]()
     with (
         click.open_file(file, "rb") as source,
-        closing(row_parser.batches(source, name, signature, size, ignored)) as batches,
-        replacing(output, "x", encoding="utf-8", newline="") as target,
+        closing(row_parser.iter_csv_batches(source, name, signature, size, ignored)) as batches,
+        atomic_write(output, "x", encoding="utf-8", newline="") as target,
         _progress(source, file) as advance,
     ):
         writer = csv.writer(target, lineterminator="\n")

@@ -12,7 +12,7 @@ from typing import Any
 import click
 import numpy as np
 
-from model_store.artifact.receipt import KEYS, hashed
+from model_store.artifact.receipt import FIELD_TYPES, hash_predictions
 from model_store.cli import tables
 from model_store.cli.common import print_json, print_note
 from model_store.cli.group import command
@@ -42,10 +42,10 @@ def replay(receipt: Path, body: Path, store: str, as_json: bool) -> None:
     if model.digest != expected["digest"]:
         raise ArtifactError(f"{name}/{number}: expected the digest {expected['digest']}, found {model.digest}")
     predictions = model.predict(_instances(data, model.signature, body.name))
-    if hashed(predictions) != expected["predictions_sha256"]:
+    if hash_predictions(predictions) != expected["predictions_sha256"]:
         raise ArtifactError(
             f"{name}/{number}: expected predictions with SHA-256 {expected['predictions_sha256']}, found "
-            f"{hashed(predictions)}; another CPU or NumPy version can round differently"
+            f"{hash_predictions(predictions)}; another CPU or NumPy version can round differently"
         )
     if as_json:
         print_json({"model": name, "version": number, "same": True, "predictions": predictions})
@@ -62,9 +62,9 @@ def _read_receipt(path: Path) -> Mapping[str, Any]:
     if isinstance(content, dict):
         content = content.get("receipt", content)
     receipt: dict[str, Any] = content if isinstance(content, dict) else {}
-    invalid = [key for key, kind in KEYS.items() if type(receipt.get(key)) is not kind]
+    invalid = [key for key, kind in FIELD_TYPES.items() if type(receipt.get(key)) is not kind]
     if invalid:
-        problem = f"expected a receipt with the keys {', '.join(KEYS)}; missing or invalid: {', '.join(invalid)}"
+        problem = f"expected a receipt with the keys {', '.join(FIELD_TYPES)}; missing or invalid: {', '.join(invalid)}"
         raise InputError([Fault(str(path), problem, "request one with POST /predict?receipt=true")])
     return receipt
 
@@ -77,4 +77,4 @@ def _instances(data: bytes, signature: Signature, name: str) -> list[Any]:
     if data.lstrip()[:1] == b"{":
         instances = json.loads(data).get("instances")
         return instances if isinstance(instances, list) else []
-    return row_parser.from_bytes(data, name, signature)
+    return row_parser.parse_rows(data, name, signature)

@@ -44,8 +44,8 @@ def show(model: str, store: str, as_json: bool) -> None:
     name, number = resolve_reference(opened, model)
     version, manifest = opened.manifest(name, number)
     aliases = [alias for alias, version in opened.aliases(name).items() if version == number]
-    signed_by = opened.signed_by(name, number)
-    file_size, page = opened.size(name, number), opened.report(name, number)
+    signed_by = opened.signing_keys(name, number)
+    file_size, page = opened.size_bytes(name, number), opened.report_location(name, number)
     if as_json:
         about = {
             "name": name,
@@ -58,7 +58,7 @@ def show(model: str, store: str, as_json: bool) -> None:
         return
     try:
         signature = read_signature(manifest["signature"])
-        network = npz.outline(manifest)
+        network = npz.network_without_weights(manifest)
     except ValueError as e:
         raise ArtifactError(f"{version.location}: {e}") from e
     training = signature.ordered(manifest["training"])

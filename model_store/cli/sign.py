@@ -30,7 +30,7 @@ def keygen(file: Path, as_json: bool) -> None:
     The private key is written to FILE, the public key to FILE.pub.
     """
     signing = signing_module()
-    key, public = signing.fingerprint(signing.generate(file)), signing.public_path(file)
+    key, public = signing.fingerprint(signing.generate_key(file)), signing.public_key_path(file)
     if as_json:
         print_json({"key": key, "private": str(file), "public": str(public)})
     else:
@@ -47,7 +47,7 @@ def keygen(file: Path, as_json: bool) -> None:
 def sign(model: str, key_file: Path, store: str, as_json: bool) -> None:
     """Sign a version: its name and its digest."""
     signing = signing_module()
-    key = signing.private_key(key_file)
+    key = signing.load_private_key(key_file)
     opened = open_store(store)
     name, number = resolve_reference(opened, model)
     version, loaded = opened.load(name, number)

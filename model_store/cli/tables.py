@@ -13,12 +13,12 @@ from model_store.evaluation.compare import Comparison, Difference
 from model_store.evaluation.record import Record
 from model_store.nn import Sequential
 from model_store.registry.alias_log import AliasRevision
-from model_store.registry.garbage_collection import Leftover
+from model_store.registry.garbage_collection import GarbageObject
 from model_store.schema.signature import (
     ArrayColumn,
     CategoryColumn,
     ClassificationOutput,
-    Input,
+    InputColumn,
     NumberColumn,
     Signature,
 )
@@ -173,7 +173,7 @@ def history_table(revisions: Iterable[AliasRevision]) -> Table:
     return table
 
 
-def garbage_table(garbage: Iterable[Leftover]) -> Table:
+def garbage_table(garbage: Iterable[GarbageObject]) -> Table:
     table = new_table("object", "what", ">size", "since (UTC)")
     for item in garbage:
         table.add_row(item.key, item.what, format_bytes(item.size), item.since.strftime("%Y-%m-%d %H:%M:%S"))
@@ -201,7 +201,7 @@ def _format_shape(shape: Sequence[int] | None) -> str:
     return " × ".join(map(str, shape or ()))
 
 
-def _describe_values(column: Input) -> str:
+def _describe_values(column: InputColumn) -> str:
     if isinstance(column, CategoryColumn):
         return format_value(column.categories) + (", others" if column.unknown == "bucket" else "")
     low, high = column.statistics.get("min"), column.statistics.get("max")
@@ -211,7 +211,7 @@ def _describe_values(column: Input) -> str:
     return values
 
 
-def _describe_missing(column: Input) -> str:
+def _describe_missing(column: InputColumn) -> str:
     if isinstance(column, (NumberColumn, CategoryColumn)) and column.fill is not None:
         return f"filled with {format_value(column.fill)}"
     return "rejected"

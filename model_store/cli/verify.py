@@ -33,7 +33,7 @@ def verify(model: str | None, key_files: tuple[Path, ...], store: str, as_json: 
 
     MODEL is one version, such as penguins/3, or a name for all its versions. Without MODEL all models are checked.
     """
-    keys = [signing_module().public_key(path) for path in key_files]
+    keys = [signing_module().load_public_key(path) for path in key_files]
     opened = open_store(store)
     if model is None:
         versions = [(name, number) for name in opened.names() for number in opened.versions(name)]
@@ -62,7 +62,7 @@ def _verify_version(store: Store, name: str, number: int, keys: Sequence[Any]) -
         verdict = "ok"
         if keys:
             verdict = "untrusted"
-            signed_by = signing_module().check(keys, name, number, digest, partial(store.signature, name, number))
+            signed_by = signing_module().verify(keys, name, number, digest, partial(store.signature, name, number))
             verdict = "ok"
     except ModelStoreError as e:
         error = str(e)

@@ -22,8 +22,8 @@ from urllib.parse import quote, urlsplit
 
 from model_store.errors import Fault, InputError, NotFoundError, StoreError
 
-_JSON_LENGTH = "Inference-Header-Content-Length"
-_LONGEST_WAIT = 30.0  # seconds, whatever Retry-After says
+_JSON_LENGTH_HEADER = "Inference-Header-Content-Length"
+_MAX_WAIT_SECONDS = 30.0  # seconds, whatever Retry-After says
 
 
 class ServiceError(StoreError):
@@ -72,7 +72,7 @@ class Client:
 
     def model(self, name: str, version: int | str | None = None) -> dict[str, Any]:
         """What a model takes and gives."""
-        found: dict[str, Any] = self._json("GET", _address(name, version))
+        found: dict[str, Any] = self._json("GET", _model_path(name, version))
         return found
 
     def predict(self, name: str, rows: Any, *, version: int | str | None = None) -> Any:
@@ -81,22 +81,22 @@ class Client:
             return self._infer(name, rows, version)
         if not isinstance(rows, Sequence):
             return self._infer(name, {self._only_tensor(name): rows}, version)
-        answer = self._json("POST", f"{_address(name, version)}/predict", {"instances": rows})
+        answer = self._json("POST", f"{_model_path(name, version)}/predict", {"instances": rows})
         return answer["predictions"]
 
     def _infer(self, name: str, arrays: Mapping[str, Any], version: int | str | None) -> Any:
         from model_store.client import tensors  # noqa: PLC0415 - NumPy is only needed by who has arrays
 
-        head, tail = tensors.request(arrays)
-        headers = {_JSON_LENGTH: str(len(head)), "Content-Type": "application/octet-stream"}
-        path = f"/v2{_address(name, version)}/infer"
+        head, tail = tensors.encode_request(arrays)
+        headers = {_JSON_LENGTH_HEADER: str(len(head)), "Content-Type": "application/octet-stream"}
+        path = f"/v2{_model_path(name, version)}/infer"
         body, answered = self._ask("POST", path, head + tail, headers)
-        return tensors.response(body, int(answered.get(_JSON_LENGTH) or len(body)))
+        return tensors.decode_response(body, int(answered.get(_JSON_LENGTH_HEADER) or len(body)))
 
     def _only_tensor(self, name: str) -> str:
         """What an array is called that is all of a model's input."""
         if name not in self._tensors:
-            self._tensors[name] = self._json("GET", f"/v2{_address(name, None)}")["inputs"]
+            self._tensors[name] = self._json("GET", f"/v2{_model_path(name, None)}")["inputs"]
         found = self._tensors[name]
         return str(found[0]["name"]) if len(found) == 1 else "instances"
 
@@ -124,22 +124,22 @@ class Client:
                 if response.status == 200:
                     return answer, response.headers
                 if response.status != 503 or last:
-                    raise _error(response.status, answer, f"{self._url}{path}")
-                wait = _seconds(response.headers.get("Retry-After"), 0.1 * 2.0**attempt)
-            self._sleep(min(wait, _LONGEST_WAIT))
+                    raise _response_error(response.status, answer, f"{self._url}{path}")
+                wait = _retry_seconds(response.headers.get("Retry-After"), 0.1 * 2.0**attempt)
+            self._sleep(min(wait, _MAX_WAIT_SECONDS))
         raise AssertionError("the last attempt returns or raises")
 
 
-def _address(name: str, version: int | str | None) -> str:
+def _model_path(name: str, version: int | str | None) -> str:
     path = f"/models/{quote(name, safe='')}"
     return path if version is None else f"{path}/versions/{quote(str(version), safe='')}"
 
 
-def _seconds(text: str | None, otherwise: float) -> float:
+def _retry_seconds(text: str | None, otherwise: float) -> float:
     return float(text) if text is not None and text.isascii() and text.isdigit() else otherwise
 
 
-def _error(status: int, answer: bytes, location: str) -> StoreError | InputError:
+def _response_error(status: int, answer: bytes, location: str) -> StoreError | InputError:
     """The exception for an answer that is an error, in the service's own words."""
     try:
         error = json.loads(answer)["error"]

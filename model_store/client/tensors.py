@@ -15,14 +15,14 @@ from model_store.nn import Array
 _KINDS = {"b": "BOOL", "u": "UINT", "i": "INT", "f": "FP"}
 
 
-def request(arrays: Mapping[str, Any]) -> tuple[bytes, bytes]:
+def encode_request(arrays: Mapping[str, Any]) -> tuple[bytes, bytes]:
     """The JSON, and the bytes that follow it."""
     inputs, tail = [], []
     for name, given in arrays.items():
         array = np.asarray(given)
         datatype = _datatype(name, array)
         data = (
-            write_texts(name, array) if datatype == "BYTES" else array.astype(array.dtype.newbyteorder("<")).tobytes()
+            encode_texts(name, array) if datatype == "BYTES" else array.astype(array.dtype.newbyteorder("<")).tobytes()
         )
         parameters = {"binary_data_size": len(data)}
         inputs.append({"name": name, "datatype": datatype, "shape": array.shape, "parameters": parameters})
@@ -31,13 +31,15 @@ def request(arrays: Mapping[str, Any]) -> tuple[bytes, bytes]:
     return json.dumps(head).encode(), b"".join(tail)
 
 
-def response(body: bytes, length: int) -> Array | dict[str, Array]:
+def decode_response(body: bytes, length: int) -> Array | dict[str, Array]:
     """The array of a single output, or the arrays by name; a last dimension of 1 is left out."""
     at, found = length, {}
     for output in json.loads(body[:length])["outputs"]:
         size = output["parameters"]["binary_data_size"]
         data, shape = body[at : at + size], output["shape"]
-        array = _read_texts(data) if output["datatype"] == "BYTES" else np.frombuffer(data, _dtype(output["datatype"]))
+        array = (
+            _decode_texts(data) if output["datatype"] == "BYTES" else np.frombuffer(data, _dtype(output["datatype"]))
+        )
         found[output["name"]] = array.reshape(shape[:1] if shape[1:] == [1] else shape)
         at += size
     return found if len(found) > 1 else next(iter(found.values()))
@@ -59,7 +61,7 @@ def _dtype(datatype: str) -> np.dtype[Any]:
     return np.dtype(f"<{code}{int(datatype.removeprefix(kind) or 8) // 8}")
 
 
-def write_texts(name: str, array: Array) -> bytes:
+def encode_texts(name: str, array: Array) -> bytes:
     """Each text after its length in four bytes."""
     texts = []
     for i, value in enumerate(array.ravel().tolist()):
@@ -70,7 +72,7 @@ def write_texts(name: str, array: Array) -> bytes:
     return b"".join(chain.from_iterable((len(text).to_bytes(4, "little"), text) for text in texts))
 
 
-def _read_texts(data: bytes) -> Array:
+def _decode_texts(data: bytes) -> Array:
     texts, at = [], 0
     while at < len(data):
         size = int.from_bytes(data[at : at + 4], "little")

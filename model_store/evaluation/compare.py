@@ -20,7 +20,7 @@ from model_store.schema.signature import (
     ArrayColumn,
     CategoryColumn,
     ClassificationOutput,
-    Input,
+    InputColumn,
     NumberColumn,
     Signature,
 )
@@ -224,7 +224,7 @@ def _signature(name: str, manifest: Mapping[str, Any]) -> Signature:
 
 def _layers(name: str, manifest: Mapping[str, Any]) -> list[str]:
     try:
-        network = npz.outline(dict(manifest))
+        network = npz.network_without_weights(dict(manifest))
     except ValueError as e:
         raise ArtifactError(f"{name}: {e}") from e
     return [
@@ -259,7 +259,7 @@ def _compare_signatures(first: Signature, second: Signature) -> list[Difference]
     return differences
 
 
-def _describe_column(column: Input | None, other: Input | None) -> str | None:
+def _describe_column(column: InputColumn | None, other: InputColumn | None) -> str | None:
     """Describe what a column accepts. The text equals that of `other` where clients see no difference."""
     if column is None:
         return None

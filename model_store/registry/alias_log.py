@@ -8,7 +8,7 @@ from datetime import datetime
 
 from model_store.errors import ConflictError, StoreError
 from model_store.registry.index import model_index
-from model_store.storage.base import SMALL, StorageBackend, put, translate_os_errors
+from model_store.storage.base import MAX_SMALL_OBJECT_BYTES, StorageBackend, put_object, translate_os_errors
 
 
 @dataclass(frozen=True)
@@ -54,47 +54,48 @@ class AliasRevision:
 class AliasLog:
     """All moves that are kept, of every alias of every model. The highest generation of an alias counts."""
 
-    def __init__(self, objects: StorageBackend) -> None:
-        self._objects = objects
+    def __init__(self, storage: StorageBackend) -> None:
+        self._storage = storage
 
     def aliases(self, name: str) -> dict[str, int]:
         """Every alias of a model and the version it points to."""
-        newest = self.newest(name)
-        return {alias: self.get(name, alias, number).version for alias, number in newest.items()}
+        latest = self.latest_revisions(name)
+        return {alias: self.read(name, alias, number).version for alias, number in latest.items()}
 
-    def newest(self, name: str) -> dict[str, int]:
+    def latest_revisions(self, name: str) -> dict[str, int]:
         """Every alias of a model and its highest generation."""
-        return model_index(self._objects, name, "aliases/*/*").newest
+        return model_index(self._storage, name, "aliases/*/*").latest_revisions
 
     def head(self, name: str, alias: str) -> AliasRevision | None:
         """The move that counts, where there is one."""
         numbers = self._numbers(name, alias)
-        return self.get(name, alias, numbers[-1]) if numbers else None
+        return self.read(name, alias, numbers[-1]) if numbers else None
 
     def history(self, name: str, alias: str) -> list[AliasRevision]:
         """Every move of an alias, oldest first."""
-        return [self.get(name, alias, number) for number in self._numbers(name, alias)]
+        return [self.read(name, alias, number) for number in self._numbers(name, alias)]
 
-    def get(self, name: str, alias: str, number: int) -> AliasRevision:
-        location = f"{self._objects.address}/{_key(name, alias, number)}"
+    def read(self, name: str, alias: str, number: int) -> AliasRevision:
+        location = f"{self._storage.location}/{_key(name, alias, number)}"
         with translate_os_errors(location, "read an alias"):
-            data = self._objects.get(_key(name, alias, number))
+            data = self._storage.get(_key(name, alias, number))
         try:
             return AliasRevision.from_bytes(alias, number, data)
         except ValueError as e:
             raise StoreError(f"{location}: expected a move of an alias, found {data[:60]!r}") from e
 
-    def add(self, name: str, move: AliasRevision) -> None:
+    def append(self, name: str, move: AliasRevision) -> None:
         """ConflictError when somebody else was first."""
         key, data = _key(name, move.alias, move.number), move.to_bytes()
-        if len(data) > SMALL:
-            raise StoreError(f"{name}/{move.alias}: expected a reason that fits into {SMALL} bytes, found a longer one")
-        with translate_os_errors(f"{self._objects.address}/{key}", "move an alias"):
-            if not put(self._objects, key, data):
+        if len(data) > MAX_SMALL_OBJECT_BYTES:
+            problem = f"expected a reason of {MAX_SMALL_OBJECT_BYTES} bytes at most, found a longer one"
+            raise StoreError(f"{name}/{move.alias}: {problem}")
+        with translate_os_errors(f"{self._storage.location}/{key}", "move an alias"):
+            if not put_object(self._storage, key, data):
                 raise ConflictError(f"{name}/{move.alias}: somebody else moved it just now; look, and try again")
 
     def _numbers(self, name: str, alias: str) -> list[int]:
-        return sorted(model_index(self._objects, name, f"aliases/{alias}/*").generations.get(alias, []))
+        return sorted(model_index(self._storage, name, f"aliases/{alias}/*").revisions.get(alias, []))
 
 
 def _key(name: str, alias: str, number: int) -> str:

@@ -13,13 +13,16 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 
-from model_store.storage.base import WORD, StorageBackend
+from model_store.storage.base import StorageBackend
+from model_store.utils.values import NAME_PATTERN
 
-_OF_VERSION = re.compile(rf"({WORD})/(?:([1-9][0-9]{{0,17}})\.|signatures/([1-9][0-9]{{0,17}})/){WORD}")
+_VERSION_KEY = re.compile(
+    rf"({NAME_PATTERN})/(?:([1-9][0-9]{{0,17}})\.|signatures/([1-9][0-9]{{0,17}})/){NAME_PATTERN}"
+)
 
 
 @dataclass(frozen=True)
-class Leftover:
+class GarbageObject:
     """An object to collect: what it is of, its size in bytes, and since when it is garbage."""
 
     key: str
@@ -28,34 +31,36 @@ class Leftover:
     since: datetime
 
 
-def leftovers(
-    objects: StorageBackend, aliased: Callable[[str], set[int] | None], *, now: datetime, grace: timedelta
-) -> list[Leftover]:
+def find_garbage(
+    storage: StorageBackend, aliased: Callable[[str], set[int] | None], *, now: datetime, grace: timedelta
+) -> list[GarbageObject]:
     """All that may be collected `now`. What was left less than `grace` ago may not; nor what a clock ahead dated so.
 
     `aliased` tells the versions of a model that aliases point to, None when it cannot.
     """
     found = []
-    for key, what, dated in [*_drafts(objects), *_of_versions(objects, aliased)]:
+    for key, what, dated in [*_abandoned_uploads(storage), *_version_garbage(storage, aliased)]:
         try:
-            since, size = objects.about(dated).since, objects.about(key).size
+            since, size = storage.object_info(dated).modified, storage.object_info(key).size
         except FileNotFoundError:
             continue  # its owner was quicker
         if abs(now - since) >= grace:
-            found.append(Leftover(key, what, size, since))
-    return sorted(found, key=lambda leftover: leftover.key)
+            found.append(GarbageObject(key, what, size, since))
+    return sorted(found, key=lambda garbage: garbage.key)
 
 
-def _drafts(objects: StorageBackend) -> Iterator[tuple[str, str, str]]:
-    for key in objects.abandoned():
+def _abandoned_uploads(storage: StorageBackend) -> Iterator[tuple[str, str, str]]:
+    for key in storage.abandoned_keys():
         yield key, "a draft that nobody writes any more", key
 
 
-def _of_versions(objects: StorageBackend, aliased: Callable[[str], set[int] | None]) -> Iterator[tuple[str, str, str]]:
+def _version_garbage(
+    storage: StorageBackend, aliased: Callable[[str], set[int] | None]
+) -> Iterator[tuple[str, str, str]]:
     """Of each version that is not there, whatever is not its tombstone; and the key whose date tells since when."""
     found: defaultdict[tuple[str, str], set[str]] = defaultdict(set)
-    for key in objects.keys("*/*", "*/signatures/*/*"):
-        if match := _OF_VERSION.fullmatch(key):
+    for key in storage.keys("*/*", "*/signatures/*/*"):
+        if match := _VERSION_KEY.fullmatch(key):
             found[match[1], match[2] or match[3]].add(key)
     for (name, number), keys in found.items():
         artifact, tombstone = f"{name}/{number}.npz", f"{name}/{number}.removed"

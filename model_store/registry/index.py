@@ -5,43 +5,44 @@ from __future__ import annotations
 import re
 from dataclasses import dataclass, field
 
-from model_store.storage.base import WORD, StorageBackend, translate_os_errors
+from model_store.storage.base import StorageBackend, translate_os_errors
+from model_store.utils.values import NAME_PATTERN
 
-_VERSION_KEY = re.compile(rf"({WORD})/([1-9][0-9]{{0,17}})\.(npz|removed)")
-_GENERATION_KEY = re.compile(rf"({WORD})/aliases/({WORD})/([1-9][0-9]{{0,17}})\.json")
+_VERSION_KEY = re.compile(rf"({NAME_PATTERN})/([1-9][0-9]{{0,17}})\.(npz|removed)")
+_REVISION_KEY = re.compile(rf"({NAME_PATTERN})/aliases/({NAME_PATTERN})/([1-9][0-9]{{0,17}})\.json")
 
 
 @dataclass(frozen=True)
 class ModelIndex:
     """One model, by its keys: every number that was used and whether its version is there; the moves of each alias."""
 
-    numbers: dict[int, bool] = field(default_factory=dict)
-    generations: dict[str, list[int]] = field(default_factory=dict)
+    exists_by_number: dict[int, bool] = field(default_factory=dict)
+    revisions: dict[str, list[int]] = field(default_factory=dict)
 
     @property
     def versions(self) -> list[int]:
-        return sorted(number for number, there in self.numbers.items() if there)
+        return sorted(number for number, there in self.exists_by_number.items() if there)
 
     @property
-    def newest(self) -> dict[str, int]:
+    def latest_revisions(self) -> dict[str, int]:
         """Every alias and its highest generation."""
-        return {alias: max(self.generations[alias]) for alias in sorted(self.generations)}
+        return {alias: max(self.revisions[alias]) for alias in sorted(self.revisions)}
 
 
-def model_index(objects: StorageBackend, name: str, pattern: str) -> ModelIndex:
+def model_index(storage: StorageBackend, name: str, pattern: str) -> ModelIndex:
     """What the keys below a model's name say that fit."""
-    return model_indexes(objects, f"{name}/{pattern}").get(name, ModelIndex())
+    return model_indexes(storage, f"{name}/{pattern}").get(name, ModelIndex())
 
 
-def model_indexes(objects: StorageBackend, *patterns: str) -> dict[str, ModelIndex]:
+def model_indexes(storage: StorageBackend, *patterns: str) -> dict[str, ModelIndex]:
     """What the keys that fit say of each model. Those that mean something else are passed over."""
     found: dict[str, ModelIndex] = {}
-    with translate_os_errors(objects.address, "read the model store"):
-        keys = objects.keys(*patterns)
+    with translate_os_errors(storage.location, "read the model store"):
+        keys = storage.keys(*patterns)
     for key in keys:
         if match := _VERSION_KEY.fullmatch(key):
-            numbers, number = found.setdefault(match[1], ModelIndex()).numbers, int(match[2])
+            numbers, number = found.setdefault(match[1], ModelIndex()).exists_by_number, int(match[2])
             numbers[number] = match[3] == "npz" and numbers.get(number, True)
-        elif match := _GENERATION_KEY.fullmatch(key):
-            found.setdefault(match[1], ModelIndex()).generations.setdefault(match[2], []).append(int(match[3]))
+        elif match := _REVISION_KEY.fullmatch(key):
+            found.setdefault(match[1], ModelIndex()).revisions.setdefault(match[2], []).append(int(match[3]))
     return found

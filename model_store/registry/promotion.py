@@ -23,11 +23,11 @@ from model_store.errors import Fault, InputError, NotFoundError, did_you_mean
 from model_store.evaluation.compare import measured_on_training_rows, same_rows
 from model_store.registry.alias_log import AliasRevision
 from model_store.registry.store import Store
-from model_store.schema.columns import number_in
 from model_store.utils.number_format import format_number
+from model_store.utils.values import parse_finite_number
 
 _GATE = re.compile(r"\s*([\w.-]+)\s*(>=|<=|>|<)\s*([\w./+-]+)\s*", re.ASCII)
-_TESTS: dict[str, Callable[[float, float], bool]] = {
+_OPERATORS: dict[str, Callable[[float, float], bool]] = {
     ">=": operator.ge,
     "<=": operator.le,
     ">": operator.gt,
@@ -61,9 +61,11 @@ class GateResult:
 
     def __str__(self) -> str:
         against = (
-            f"{self.of}, which was never set" if self.expected is None else f"{_figure(self.expected)} of {self.of}"
+            f"{self.of}, which was never set"
+            if self.expected is None
+            else f"{_format_figure(self.expected)} of {self.of}"
         )
-        words = f"{_figure(self.found)} against {against}"
+        words = f"{_format_figure(self.found)} against {against}"
         if self.on_training_rows:
             words += ", measured on the rows it learned from"
         elif self.same_rows is False:
@@ -71,12 +73,12 @@ class GateResult:
         return f"{self.gate}: {words}"
 
 
-def _figure(value: float) -> str:
+def _format_figure(value: float) -> str:
     """As in `models show`, but for the minus, which a gate is written with too."""
     return format_number(value, 6).replace("−", "-")
 
 
-def parse(text: str) -> Gate:
+def parse_gate(text: str) -> Gate:
     match = _GATE.fullmatch(text)
     if match is None or match[3].casefold() in {"nan", "inf", "+inf", "-inf"}:
         problem = f"expected a metric, one of >= <= > <, and a number, alias or version; found {text!r}"
@@ -102,7 +104,7 @@ def promote(
     """
     number = store.resolve(name, version)
     present = store.aliases(name).get(alias)
-    verdicts = [_judged(gate, store, name, number, alias, present) for gate in gates]
+    verdicts = [_evaluate_gate(gate, store, name, number, alias, present) for gate in gates]
     if not all(verdict.passed for verdict in verdicts):
         return None, verdicts
     reason = "; ".join(filter(None, [why, *map(str, verdicts)]))
@@ -110,11 +112,11 @@ def promote(
     return move, verdicts
 
 
-def _judged(gate: Gate, store: Store, name: str, number: int, alias: str, present: int | None) -> GateResult:
-    training = _training(store, name, number)
+def _evaluate_gate(gate: Gate, store: Store, name: str, number: int, alias: str, present: int | None) -> GateResult:
+    training = _training_record(store, name, number)
     found = _metric(training, gate.metric, f"{name}/{number}")
     on_training_rows = measured_on_training_rows(training)
-    expected = number_in(gate.reference)
+    expected = parse_finite_number(gate.reference)
     if expected is None:
         if gate.reference == alias and present is None:
             return GateResult(str(gate), True, found, None, alias, on_training_rows=on_training_rows)
@@ -122,22 +124,24 @@ def _judged(gate: Gate, store: Store, name: str, number: int, alias: str, presen
         other, ref = (other, ref) if slash else (name, other)
         against = present if (other, ref) == (name, alias) and present is not None else store.resolve(other, ref)
         of = f"{other}/{against}"
-        theirs = _training(store, other, against)
+        theirs = _training_record(store, other, against)
         expected = _metric(theirs, gate.metric, of)
         same = same_rows(training, theirs)
-        return GateResult(str(gate), _TESTS[gate.test](found, expected), found, expected, of, same, on_training_rows)
+        return GateResult(
+            str(gate), _OPERATORS[gate.test](found, expected), found, expected, of, same, on_training_rows
+        )
     return GateResult(
-        str(gate), _TESTS[gate.test](found, expected), found, expected, "the gate", None, on_training_rows
+        str(gate), _OPERATORS[gate.test](found, expected), found, expected, "the gate", None, on_training_rows
     )
 
 
-def _training(store: Store, name: str, number: int) -> Mapping[str, Any]:
+def _training_record(store: Store, name: str, number: int) -> Mapping[str, Any]:
     training: Mapping[str, Any] = npz.read_manifest(store.path(name, number))["training"]
     return training
 
 
 def _metric(training: Mapping[str, Any], metric: str, location: str) -> float:
-    known = dict(_numbers(training.get("metrics", {})))
+    known = dict(_flatten_metrics(training.get("metrics", {})))
     meant = [name for name in known if name.endswith(f".{metric}")] if metric not in known else [metric]
     if len(meant) == 1:
         return known[meant[0]]
@@ -147,10 +151,10 @@ def _metric(training: Mapping[str, Any], metric: str, location: str) -> float:
     return known[metric]
 
 
-def _numbers(metrics: Any, prefix: str = "") -> Iterator[tuple[str, float]]:
+def _flatten_metrics(metrics: Any, prefix: str = "") -> Iterator[tuple[str, float]]:
     """Every number in the metrics, those deeper down with dots in their names."""
     if isinstance(metrics, Mapping):
         for key, value in metrics.items():
-            yield from _numbers(value, f"{prefix}.{key}" if prefix else str(key))
+            yield from _flatten_metrics(value, f"{prefix}.{key}" if prefix else str(key))
     elif type(metrics) in (int, float) and abs(metrics) <= sys.float_info.max:
         yield prefix, float(metrics)

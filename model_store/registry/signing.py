@@ -49,7 +49,7 @@ _MAX_KEY_BYTES = 10_000
 _CREATE = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC
 
 
-def statement(name: str, digest: str) -> bytes:
+def signed_message(name: str, digest: str) -> bytes:
     """What is signed. A name has no newline in it (see store.py), so no two statements are alike."""
     return f"forward-pass model 1\n{name}\n{digest}\n".encode()
 
@@ -60,10 +60,10 @@ def fingerprint(key: PublicKey) -> str:
 
 def sign(key: PrivateKey, name: str, digest: str) -> bytes:
     """The 64 bytes. The same key, name and digest always give the same."""
-    return key.sign(statement(name, digest))
+    return key.sign(signed_message(name, digest))
 
 
-def check(keys: Sequence[PublicKey], name: str, number: int, digest: str, find: Callable[[str], bytes | None]) -> str:
+def verify(keys: Sequence[PublicKey], name: str, number: int, digest: str, find: Callable[[str], bytes | None]) -> str:
     """The fingerprint of the first of `keys` that vouches for a version; TrustError when none does.
 
     `find` gives the signature of that version by the key of a fingerprint, where there is one.
@@ -75,7 +75,7 @@ def check(keys: Sequence[PublicKey], name: str, number: int, digest: str, find: 
         if signature is None:
             continue
         try:
-            key.verify(signature, statement(name, digest))
+            key.verify(signature, signed_message(name, digest))
         except InvalidSignature:
             wrong = wrong or f"one of {called} for something else"
         else:
@@ -87,27 +87,27 @@ def check(keys: Sequence[PublicKey], name: str, number: int, digest: str, find: 
     )
 
 
-def generate(path: Path) -> PublicKey:
+def generate_key(path: Path) -> PublicKey:
     """Make a key: the private half at `path`, the public half at `path` + ".pub". Nothing is ever overwritten."""
     key = PrivateKey.generate()
     public = key.public_key()
     private_pem = key.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption())
     public_pem = public.public_bytes(Encoding.PEM, PublicFormat.SubjectPublicKeyInfo)
-    _create(path, private_pem, 0o600)
+    _create_key_file(path, private_pem, 0o600)
     try:
-        _create(public_path(path), public_pem, 0o644)
+        _create_key_file(public_key_path(path), public_pem, 0o644)
     except TrustError:
         path.unlink()
         raise
     return public
 
 
-def public_path(path: Path) -> Path:
+def public_key_path(path: Path) -> Path:
     return path.with_name(path.name + ".pub")
 
 
-def private_key(path: Path) -> PrivateKey:
-    data, mode = _read(path)
+def load_private_key(path: Path) -> PrivateKey:
+    data, mode = _read_key_file(path)
     if b"PUBLIC KEY" in data:
         raise TrustError(f"{path}: expected a private key, found a public one; sign with the one that it belongs to")
     if mode & 0o077:
@@ -123,10 +123,12 @@ def private_key(path: Path) -> PrivateKey:
     return key
 
 
-def public_key(path: Path) -> PublicKey:
-    data, _ = _read(path)
+def load_public_key(path: Path) -> PublicKey:
+    data, _ = _read_key_file(path)
     if b"PRIVATE KEY" in data:
-        raise TrustError(f"{path}: expected a public key, found a private one; keep that, and give {public_path(path)}")
+        raise TrustError(
+            f"{path}: expected a public key, found a private one; keep that, and give {public_key_path(path)}"
+        )
     try:
         key = load_pem_public_key(data)
     except (ValueError, UnsupportedAlgorithm) as e:
@@ -136,7 +138,7 @@ def public_key(path: Path) -> PublicKey:
     return key
 
 
-def _read(path: Path) -> tuple[bytes, int]:
+def _read_key_file(path: Path) -> tuple[bytes, int]:
     try:
         with path.open("rb") as file:
             return file.read(_MAX_KEY_BYTES), stat.S_IMODE(os.fstat(file.fileno()).st_mode)
@@ -144,7 +146,7 @@ def _read(path: Path) -> tuple[bytes, int]:
         raise TrustError(f"{path}: expected a key to read; {e.strerror or e}") from e
 
 
-def _create(path: Path, data: bytes, mode: int) -> None:
+def _create_key_file(path: Path, data: bytes, mode: int) -> None:
     try:
         with os.fdopen(os.open(path, _CREATE, mode), "wb") as file:
             file.write(data)

@@ -14,7 +14,7 @@ from model_store.evaluation.record import Record, validate_statistics
 from model_store.report import charts
 from model_store.report.charts import NARROW
 from model_store.report.markup import Markup, cut, join, tag
-from model_store.schema.signature import ArrayColumn, CategoryColumn, ClassificationOutput, Input, NumberColumn
+from model_store.schema.signature import ArrayColumn, CategoryColumn, ClassificationOutput, InputColumn, NumberColumn
 from model_store.utils.number_format import format_number, format_percent
 
 MOST_CLASSES = 30
@@ -277,7 +277,7 @@ def _classes(name: str, classes: Mapping[str, Mapping[str, Any]]) -> Markup:
     return _figure("Class by class", _table([cut(name, _LABEL), ">precision", ">recall", ">F1", ">rows"], rows), words)
 
 
-def _seen(column: Input) -> list[str]:
+def _seen(column: InputColumn) -> list[str]:
     """What the training rows had in a column: in words, and drawn."""
     try:
         found = validate_statistics(column.statistics)
@@ -304,7 +304,7 @@ def _seen(column: Input) -> list[str]:
     return [", ".join(words), drawn]
 
 
-def _fill(column: Input) -> str:
+def _fill(column: InputColumn) -> str:
     fill = column.fill if isinstance(column, (NumberColumn, CategoryColumn)) else None
     if fill is None:
         return "refused"

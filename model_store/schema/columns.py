@@ -17,8 +17,9 @@ import numpy as np
 
 from model_store.errors import Fault, InputError, did_you_mean
 from model_store.nn import Array
+from model_store.utils.values import describe_value, is_finite_number, list_names, parse_finite_number
 
-_MISSING = "no value"
+_REPORTED = "no value"
 
 
 class FaultCollector:
@@ -60,7 +61,7 @@ class NumberColumn:
     width = 1
     _REFUSED = "send a number; this model was trained to refuse missing values"
 
-    def parse(self, values: list[Any], locations: Places, faults: FaultCollector) -> Array:
+    def parse(self, values: list[Any], locations: RowLocations, faults: FaultCollector) -> Array:
         """Untrusted values as (n,) float64, NaN where one is missing."""
         if set(map(type, values)) <= {int, float}:
             try:
@@ -71,10 +72,10 @@ class NumberColumn:
                 return parsed
         parsed = np.empty(len(values))
         for i, value in enumerate(values):
-            parsed[i] = np.nan if value is None else _finite(value, locations[i], self.name, faults)
+            parsed[i] = np.nan if value is None else _parse_number(value, locations[i], self.name, faults)
         return parsed
 
-    def encode(self, values: Array, locations: Places, faults: FaultCollector) -> Array:
+    def encode(self, values: Array, locations: RowLocations, faults: FaultCollector) -> Array:
         missing = np.isnan(values)
         if missing.any():
             if self.fill is None:
@@ -104,7 +105,7 @@ class CategoryColumn:
     def _slots(self) -> dict[str, int]:
         return {category: slot for slot, category in enumerate(self.categories)}
 
-    def parse(self, values: list[Any], locations: Places, faults: FaultCollector) -> Array:
+    def parse(self, values: list[Any], locations: RowLocations, faults: FaultCollector) -> Array:
         """Untrusted values as (n,) objects, text or None. A whole number stands for its digits."""
         parsed = np.empty(len(values), object)
         for i, value in enumerate(values):
@@ -113,13 +114,15 @@ class CategoryColumn:
             elif type(value) is int and abs(value) < 2**63:
                 parsed[i] = str(value)
             else:
-                parsed[i] = _MISSING
+                parsed[i] = _REPORTED
                 faults.add(
-                    f"{locations[i]}.{self.name}", f"expected text, found {shown(value)}", partial(self._fix, value)
+                    f"{locations[i]}.{self.name}",
+                    f"expected text, found {describe_value(value)}",
+                    partial(self._fix, value),
                 )
         return parsed
 
-    def encode(self, values: Array, locations: Places, faults: FaultCollector) -> Array:
+    def encode(self, values: Array, locations: RowLocations, faults: FaultCollector) -> Array:
         encoded = np.zeros((len(values), self.width))
         for i, value in enumerate(values):
             value = self.fill if value is None else value
@@ -128,9 +131,9 @@ class CategoryColumn:
                 slot = len(self.categories)
             if slot is not None:
                 encoded[i, slot] = 1
-            elif value is not _MISSING:
-                found = "none" if value is None else shown(value)
-                known = listed(self.categories)
+            elif value is not _REPORTED:
+                found = "none" if value is None else describe_value(value)
+                known = list_names(self.categories)
                 faults.add(
                     f"{locations[i]}.{self.name}", f"expected one of {known}; found {found}", partial(self._fix, value)
                 )
@@ -160,7 +163,7 @@ class ArrayColumn:
     def width(self) -> int:
         return math.prod(self.shape)
 
-    def parse(self, values: list[Any], locations: Places, faults: FaultCollector) -> Array:
+    def parse(self, values: list[Any], locations: RowLocations, faults: FaultCollector) -> Array:
         """Untrusted arrays, nested like `shape` or flat, as (n, width) float64."""
         parsed = self._stacked(values)
         if parsed is None:
@@ -173,7 +176,7 @@ class ArrayColumn:
                     parsed[i] = one[0]
         return parsed
 
-    def encode(self, values: Array, locations: Places, faults: FaultCollector) -> Array:
+    def encode(self, values: Array, locations: RowLocations, faults: FaultCollector) -> Array:
         flat = np.asarray(values, np.float64).reshape(len(values), self.width)
         low = -np.inf if self.low is None else self.low
         high = np.inf if self.high is None else self.high
@@ -188,7 +191,7 @@ class ArrayColumn:
     def _stacked(self, values: list[Any]) -> Array | None:
         """The batch as (n, width), or None if anything in it is not a finite number in its place."""
         leaves: list[Any] = values
-        for _ in self.shape if values and _depth(values[0]) > 1 else (1,):
+        for _ in self.shape if values and _nesting_depth(values[0]) > 1 else (1,):
             if not set(map(type, leaves)) <= {list, tuple}:
                 return None
             leaves = list(chain.from_iterable(leaves))
@@ -210,16 +213,16 @@ class ArrayColumn:
             sizes.append(len(inner))
             inner = inner[0] if inner else None
         if not sizes:
-            found = shown(value)
+            found = describe_value(value)
         elif sizes not in ([self.width], list(self.shape)):
             found = f"shape {sizes}"
         else:
-            bad = [leaf for leaf in _leaves(value) if not _is_finite_number(leaf)]
-            found = shown(bad[0]) if bad else "rows of differing lengths"
+            bad = [leaf for leaf in _leaves(value) if not is_finite_number(leaf)]
+            found = describe_value(bad[0]) if bad else "rows of differing lengths"
         faults.add(location, f"{expected}; found {found}", "send the rows of the array as nested lists of numbers")
 
 
-class Places(Sequence[str]):
+class RowLocations(Sequence[str]):
     """The places of rows, `instances.7`, written out only when one is expected."""
 
     def __init__(self, prefix: str, rows: Sequence[int]) -> None:
@@ -232,39 +235,21 @@ class Places(Sequence[str]):
         return f"{self.prefix}.{self.rows[i]}"
 
 
-def _finite(value: Any, location: str, name: str, faults: FaultCollector) -> float:
+def _parse_number(value: Any, location: str, name: str, faults: FaultCollector) -> float:
     """The number, or 0 after saying why it is none."""
-    if _is_finite_number(value):
+    if is_finite_number(value):
         return float(value)
     if isinstance(value, str):
-        fix = "send a number" if number_in(value) is None else "send it without quotes"
+        fix = "send a number" if parse_finite_number(value) is None else "send it without quotes"
     elif isinstance(value, bool):
         fix = "send 0 or 1"
     else:
         fix = "send a finite number"
-    faults.add(f"{location}.{name}", f"expected a number, found {shown(value)}", fix)
+    faults.add(f"{location}.{name}", f"expected a number, found {describe_value(value)}", fix)
     return 0.0
 
 
-def _is_finite_number(value: Any) -> bool:
-    if isinstance(value, bool) or not isinstance(value, (int, float, np.integer, np.floating)):
-        return False
-    try:
-        return math.isfinite(value)
-    except OverflowError:  # an integer beyond float64
-        return False
-
-
-def number_in(text: str) -> float | None:
-    """The finite number that a text says, if it says one. 1_000 is none, nor are digits of other scripts."""
-    try:
-        value = float(text) if text.isascii() and "_" not in text else math.nan
-    except ValueError:
-        return None
-    return value if math.isfinite(value) else None
-
-
-def _depth(value: Any) -> int:
+def _nesting_depth(value: Any) -> int:
     depth = 0
     while isinstance(value, (list, tuple)) and depth < 16:
         depth += 1
@@ -281,23 +266,3 @@ def _leaves(value: Any) -> list[Any]:
         else:
             leaves.append(item)
     return leaves
-
-
-def shown(value: Any) -> str:
-    """A value as JSON would have it, short enough for a sentence."""
-    if value is None or isinstance(value, bool):
-        return {None: "null", True: "true", False: "false"}[value]
-    if isinstance(value, (list, tuple)):
-        return f"a list of {len(value)}"
-    if isinstance(value, dict):
-        return "an object"
-    try:
-        text = repr(value)
-    except ValueError:  # an integer too long for Python to print
-        return "an integer of thousands of digits"
-    return text if len(text) <= 60 else text[:57] + "..."
-
-
-def listed(names: Sequence[object], most: int = 12) -> str:
-    shown = ", ".join(map(str, names[:most]))
-    return f"{shown}, ... ({len(names)} in all)" if len(names) > most else shown

@@ -17,7 +17,8 @@ import numpy.typing as npt
 
 from model_store.errors import did_you_mean
 from model_store.nn import Array
-from model_store.schema.columns import ArrayColumn, CategoryColumn, FaultCollector, NumberColumn, Places, listed, shown
+from model_store.schema.columns import ArrayColumn, CategoryColumn, FaultCollector, NumberColumn, RowLocations
+from model_store.utils.values import describe_value, list_names
 
 __all__ = ["ArrayColumn", "CategoryColumn", "ClassificationOutput", "NumberColumn", "RegressionOutput", "Signature"]
 
@@ -44,14 +45,14 @@ class RegressionOutput:
     kind: Literal["values"] = "values"
 
 
-Input = NumberColumn | CategoryColumn | ArrayColumn
+InputColumn = NumberColumn | CategoryColumn | ArrayColumn
 
 
 @dataclass(frozen=True)
 class Signature:
     """Inputs in the order of a row, and the output."""
 
-    inputs: tuple[Input, ...]
+    inputs: tuple[InputColumn, ...]
     output: ClassificationOutput | RegressionOutput
 
     @cached_property
@@ -72,8 +73,8 @@ class Signature:
         """What training recorded of each label or target, in their order: a manifest has its keys sorted."""
         output = self.output
         names = self._label_names if isinstance(output, ClassificationOutput) else output.names
-        for path in _OF_ANSWERS:
-            training = _reordered(training, path, names)
+        for path in _PATHS_KEYED_BY_LABEL:
+            training = _reorder_keys(training, path, names)
         return dict(training)
 
     def encode(
@@ -89,7 +90,7 @@ class Signature:
             return self.encode_table(table, location, dtype)
         faults = FaultCollector()
         rows, columns = self._columns(given, location, faults)
-        locations = Places(location, rows)
+        locations = RowLocations(location, rows)
         blocks = [
             column.encode(column.parse(values, locations, faults), locations, faults)
             for column, values in zip(self.inputs, columns, strict=True)
@@ -109,7 +110,7 @@ class Signature:
 
         InputError where they are beyond what an array may hold, or `dtype`.
         """
-        faults, locations = FaultCollector(), Places(location, range(len(table)))
+        faults, locations = FaultCollector(), RowLocations(location, range(len(table)))
         with np.errstate(over="ignore"):  # what does not fit becomes infinite, and is named by `_checked`
             if self._scaling is not None:
                 offset, scale = self._scaling
@@ -128,7 +129,7 @@ class Signature:
         """
         faults = FaultCollector()
         count = len(columns[self.names[0]])
-        locations = Places(location, range(count))
+        locations = RowLocations(location, range(count))
         blocks = [column.encode(columns[column.name], locations, faults) for column in self.inputs]
         return self._joined(blocks, locations, faults, dtype)
 
@@ -162,7 +163,7 @@ class Signature:
 
     def config(self) -> dict[str, Any]:
         """The signature as JSON knows it."""
-        return {"inputs": [_plain(column) for column in self.inputs], "output": _plain(self.output)}
+        return {"inputs": [_to_json(column) for column in self.inputs], "output": _to_json(self.output)}
 
     def _table(self, instances: Sequence[Any]) -> Array | None:
         """The rows at one stroke, where they are lists of finite numbers and so are all columns."""
@@ -229,11 +230,11 @@ class Signature:
             if len(row) == len(self.inputs):
                 return list(row)
             expected = f"expected {len(self.inputs)} values, found {len(row)}"
-            faults.add(location, expected, f"send them in this order: {listed(self.names)}")
+            faults.add(location, expected, f"send them in this order: {list_names(self.names)}")
             return None
         if not isinstance(row, dict):
-            fix = f"send a list, or an object with {listed(self.names)}"
-            faults.add(location, f"expected a row, found {shown(row)}", fix)
+            fix = f"send a list, or an object with {list_names(self.names)}"
+            faults.add(location, f"expected a row, found {describe_value(row)}", fix)
             return None
         strangers = () if row.keys() <= self._known else [name for name in row if name not in self._known]
         for name in strangers:
@@ -241,15 +242,17 @@ class Signature:
         return [row.get(name) for name in self.names]
 
     def _known_columns(self, name: object) -> str:
-        return did_you_mean(name, self.names) or f"the columns are {listed(self.names)}"
+        return did_you_mean(name, self.names) or f"the columns are {list_names(self.names)}"
 
-    def _joined(self, blocks: list[Array], locations: Places, faults: FaultCollector, dtype: npt.DTypeLike) -> Array:
+    def _joined(
+        self, blocks: list[Array], locations: RowLocations, faults: FaultCollector, dtype: npt.DTypeLike
+    ) -> Array:
         faults.check()
         with np.errstate(over="ignore"):  # as above
             encoded = (blocks[0] if len(blocks) == 1 else np.concatenate(blocks, axis=1)).astype(dtype)
         return np.ascontiguousarray(self._checked(encoded, locations, faults))
 
-    def _checked(self, encoded: Array, locations: Places, faults: FaultCollector) -> Array:
+    def _checked(self, encoded: Array, locations: RowLocations, faults: FaultCollector) -> Array:
         """The features, all finite; InputError where one was too large for their type."""
         finite = np.isfinite(encoded)
         if not finite.all():
@@ -273,7 +276,7 @@ class Signature:
             faults.check()
 
 
-_OF_ANSWERS = (
+_PATHS_KEYED_BY_LABEL = (
     ("metrics", "classes"),
     ("metrics", "targets"),
     ("baseline", "targets"),
@@ -281,16 +284,16 @@ _OF_ANSWERS = (
 )
 
 
-def _reordered(found: Any, path: Sequence[str], names: Sequence[str]) -> Any:
+def _reorder_keys(found: Any, path: Sequence[str], names: Sequence[str]) -> Any:
     """The same, the object at that path with these keys first; it may be anything, for others write manifests too."""
     if not isinstance(found, Mapping):
         return found
     if not path:
         return {key: found[key] for key in dict.fromkeys((*names, *found)) if key in found}
-    return {key: _reordered(value, path[1:], names) if key == path[0] else value for key, value in found.items()}
+    return {key: _reorder_keys(value, path[1:], names) if key == path[0] else value for key, value in found.items()}
 
 
-def _plain(part: Any) -> dict[str, Any]:
+def _to_json(part: Any) -> dict[str, Any]:
     """A dataclass as JSON knows it: tuples are lists, `kind` first in the telling."""
     plain: dict[str, Any] = {"kind": part.kind}
     for name in part.__dataclass_fields__:

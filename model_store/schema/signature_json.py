@@ -20,7 +20,7 @@ from model_store.schema.signature import (
 _NAME = validate.Length(min=1, max=1000)
 
 
-def _real(validate: Callable[[Any], None] | None = None, **options: Any) -> fields.Field[Any]:
+def _finite_number_field(validate: Callable[[Any], None] | None = None, **options: Any) -> fields.Field[Any]:
     """A field for a finite number that is written as one: no text, no booleans."""
     return fields.Raw(validate=validate or _is_real, **options)
 
@@ -61,9 +61,9 @@ class _Column(_Part):
 
 class _Number(_Column):
     makes = NumberColumn
-    offset = _real(required=True)
-    scale = _real(_is_scale, required=True)
-    fill = _real(required=True, allow_none=True)
+    offset = _finite_number_field(required=True)
+    scale = _finite_number_field(_is_scale, required=True)
+    fill = _finite_number_field(required=True, allow_none=True)
 
 
 class _Category(_Column):
@@ -81,10 +81,10 @@ class _Array(_Column):
     shape = fields.List(
         fields.Integer(strict=True, validate=validate.Range(1, 2**31)), required=True, validate=validate.Length(1, 8)
     )
-    offset = _real(required=True)
-    scale = _real(_is_scale, required=True)
-    low = _real(required=True, allow_none=True)
-    high = _real(required=True, allow_none=True)
+    offset = _finite_number_field(required=True)
+    scale = _finite_number_field(_is_scale, required=True)
+    low = _finite_number_field(required=True, allow_none=True)
+    high = _finite_number_field(required=True, allow_none=True)
 
 
 class _Classes(_Part):
@@ -96,8 +96,8 @@ class _Classes(_Part):
 class _Values(_Part):
     makes = RegressionOutput
     names = fields.List(fields.String(validate=_NAME), required=True, validate=validate.Length(min=1))
-    offset = fields.List(_real(), required=True)
-    scale = fields.List(_real(_is_scale), required=True)
+    offset = fields.List(_finite_number_field(), required=True)
+    scale = fields.List(_finite_number_field(_is_scale), required=True)
 
 
 _INPUTS: dict[str, type[_Part]] = {"number": _Number, "category": _Category, "array": _Array}

@@ -27,16 +27,16 @@ _LOCK = ".lock"
 Fetch = Callable[[BinaryIO], None]
 
 
-def default_directory(environ: Mapping[str, str]) -> Path:
+def default_cache_dir(environ: Mapping[str, str]) -> Path:
     """In the user's cache directory, else in the temporary directory: a container's root may be read-only, and its
     user may have no home."""
     home = environ.get("XDG_CACHE_HOME") or (f"{environ['HOME']}/.cache" if environ.get("HOME") else "")
-    if home and os.access(_nearest(Path(home)), os.W_OK):
+    if home and os.access(_nearest_directory(Path(home)), os.W_OK):
         return Path(home) / "forward-pass"
     return Path(tempfile.gettempdir()) / f"forward-pass-{os.getuid()}"
 
 
-def localise(path: Path, cache_dir: Path) -> Path:
+def cache_file(path: Path, cache_dir: Path) -> Path:
     """The verified copy of the artifact at `path`, made when it is not there yet.
 
     ArtifactError when the file is no artifact, changes while it is copied, or does not answer here as it did in
@@ -49,28 +49,28 @@ def localise(path: Path, cache_dir: Path) -> Path:
         with path.open("rb") as source:
             shutil.copyfileobj(source, target, 1 << 20)
 
-    return keep(str(path), npz.digest(path), fetch, cache_dir)
+    return cache_artifact(str(path), npz.read_digest(path), fetch, cache_dir)
 
 
-def keep(location: str, digest: str, fetch: Fetch, cache_dir: Path, *, anew: bool = False) -> Path:
+def cache_artifact(location: str, digest: str, fetch: Fetch, cache_dir: Path, *, refresh: bool = False) -> Path:
     """The verified copy of the artifact of that digest: what `fetch` writes, when it is not there yet or expected anew.
 
-    Errors are those of `localise`; `place` says where the artifact comes from.
+    Errors are those of `cache_file`; `place` says where the artifact comes from.
     """
     try:
         _make_private(cache_dir)
         copy = cache_dir / f"{digest}.npz"
-        if anew or not copy.exists():
-            with _alone(cache_dir):
-                if anew or not copy.exists():
-                    _copy(location, digest, fetch, copy)
+        if refresh or not copy.exists():
+            with _exclusive_lock(cache_dir):
+                if refresh or not copy.exists():
+                    _fetch_and_verify(location, digest, fetch, copy)
     except OSError as e:
         raise StoreError(f"{cache_dir}: cannot keep a copy of {location}: {e.strerror or e}") from e
     return copy
 
 
-def trim(cache_dir: Path, keep: Collection[str]) -> None:
-    """Drop every copy whose digest is not in `keep`. A process that has mapped one keeps its map."""
+def remove_unused_copies(cache_dir: Path, keep: Collection[str]) -> None:
+    """Drop every copy whose digest is not in `cache_artifact`. A process that has mapped one keeps its map."""
     try:
         for copy in cache_dir.glob("*.npz"):
             if copy.stem not in keep:
@@ -79,7 +79,7 @@ def trim(cache_dir: Path, keep: Collection[str]) -> None:
         raise StoreError(f"{cache_dir}: cannot drop copies: {e.strerror or e}") from e
 
 
-def _copy(location: str, expected: str, fetch: Fetch, copy: Path) -> None:
+def _fetch_and_verify(location: str, expected: str, fetch: Fetch, copy: Path) -> None:
     for unfinished in copy.parent.glob(".tmp-*"):  # whoever copies is alone: its process is gone
         unfinished.unlink(missing_ok=True)
     temporary = copy.with_name(f".tmp-{os.urandom(8).hex()}")
@@ -103,7 +103,7 @@ def _copy(location: str, expected: str, fetch: Fetch, copy: Path) -> None:
 
 
 @contextmanager
-def _alone(cache_dir: Path) -> Iterator[None]:
+def _exclusive_lock(cache_dir: Path) -> Iterator[None]:
     """One at a time, among all threads and processes; the kernel lets go of a lock whose holder dies."""
     descriptor = os.open(cache_dir / _LOCK, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
     try:
@@ -113,7 +113,7 @@ def _alone(cache_dir: Path) -> Iterator[None]:
         os.close(descriptor)
 
 
-def _nearest(path: Path) -> Path:
+def _nearest_directory(path: Path) -> Path:
     """The path itself or the nearest parent that is a directory."""
     return next(location for location in (path, *path.parents) if location.is_dir())
 

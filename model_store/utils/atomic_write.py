@@ -11,7 +11,7 @@ from typing import IO, Any
 
 
 @contextmanager
-def replacing(path: Path, mode: str = "xb", **options: Any) -> Iterator[IO[Any]]:
+def atomic_write(path: Path, mode: str = "xb", **options: Any) -> Iterator[IO[Any]]:
     """A new file, opened as `Path.open` does, that takes the place of `path` once it is written and on disk."""
     temporary = path.with_name(f".tmp-{path.name}-{os.urandom(8).hex()}")
     try:
@@ -24,13 +24,13 @@ def replacing(path: Path, mode: str = "xb", **options: Any) -> Iterator[IO[Any]]
         temporary.unlink(missing_ok=True)
 
 
-def remove_unfinished(path: Path) -> None:
+def remove_temporary_files(path: Path) -> None:
     """Removes what writers of `path` left that were killed before they were done. None may be at it now."""
     for unfinished in path.parent.glob(f".tmp-{glob.escape(path.name)}-*"):
         unfinished.unlink(missing_ok=True)
 
 
-def sync_directory(directory: Path) -> None:
+def fsync_directory(directory: Path) -> None:
     """Sees to it that what the names in a directory mean is on disk."""
     descriptor = os.open(directory, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
     try:

@@ -26,7 +26,7 @@ from prometheus_client.core import GaugeMetricFamily, Metric
 from model_store.artifact.model import Model
 from model_store.nn import Array
 from model_store.schema.columns import ArrayColumn, CategoryColumn, NumberColumn
-from model_store.schema.signature import Input
+from model_store.schema.signature import InputColumn
 from service.registry.loaded_version import LoadedVersion
 from service.telemetry.mmap_counters import MmapCounters
 from service.telemetry.request_record import clock
@@ -172,7 +172,7 @@ def column_bins(model: Model) -> Iterator[ColumnBins]:
             yield ColumnBins(column.name, start, stop, *found)
 
 
-def _number_bins(column: Input, dtype: Any) -> tuple[Array, Array, None] | None:
+def _number_bins(column: InputColumn, dtype: Any) -> tuple[Array, Array, None] | None:
     statistics: Any = column.statistics.get("means") if isinstance(column, ArrayColumn) else column.statistics
     if not isinstance(statistics, Mapping) or not isinstance(column, NumberColumn | ArrayColumn):
         return None

@@ -11,7 +11,7 @@ from collections.abc import Mapping
 from apispec import APISpec
 
 from model_store.schema.columns import ArrayColumn, CategoryColumn, NumberColumn
-from model_store.schema.signature import ClassificationOutput, Input, Signature
+from model_store.schema.signature import ClassificationOutput, InputColumn, Signature
 from service.openapi.json_schema import BINARY, OPTIONS, TEXT, VERSION, Json, also, content, list_of, object_of
 from service.protocols import tensors
 from service.registry.column_stats import column_range
@@ -181,7 +181,7 @@ def _required(signature: Signature) -> list[str]:
     return [column.name for column in signature.inputs if getattr(column, "fill", None) is None]
 
 
-def _column(column: Input) -> Json:
+def _column(column: InputColumn) -> Json:
     if isinstance(column, ArrayColumn):
         return _either(_arrays(column))
     missing = column.fill is not None

@@ -5,8 +5,8 @@ from __future__ import annotations
 from typing import Any
 
 from model_store.schema.columns import ArrayColumn, CategoryColumn, NumberColumn
-from model_store.schema.row_parser import as_written
-from model_store.schema.signature import ClassificationOutput, Input, RegressionOutput
+from model_store.schema.row_parser import integral_floats_to_ints
+from model_store.schema.signature import ClassificationOutput, InputColumn, RegressionOutput
 from service.registry.column_stats import column_range
 from service.registry.loaded_version import LoadedVersion
 from service.registry.registry import ModelRegistry
@@ -58,14 +58,14 @@ def card(entry: ModelEntry, served: LoadedVersion) -> dict[str, Any]:
     }
 
 
-def _input(column: Input) -> dict[str, Any]:
+def _input(column: InputColumn) -> dict[str, Any]:
     about: dict[str, Any] = {"name": column.name, "kind": column.kind}
     if isinstance(column, ArrayColumn):
         bounds = {"low": column.low, "high": column.high}
         return about | {"required": True, "shape": list(column.shape), **bounds, "seen": column_range(column)}
     about["required"] = column.fill is None
     if column.fill is not None:
-        about["fill"] = as_written([column.fill])[0]
+        about["fill"] = integral_floats_to_ints([column.fill])[0]
     if isinstance(column, CategoryColumn):
         return about | {"categories": list(column.categories), "unknown": column.unknown}
     assert isinstance(column, NumberColumn)  # noqa: S101 - the last of the three kinds

@@ -17,7 +17,8 @@ import orjson
 
 from model_store.errors import InputError, did_you_mean
 from model_store.nn import Array
-from model_store.schema.columns import FaultCollector, shown
+from model_store.schema.columns import FaultCollector
+from model_store.utils.values import describe_value
 from service.http.request_body import bad_request, parse_json
 from service.protocols import tensors
 from service.protocols.tensors import DATATYPES, Tensor
@@ -68,7 +69,7 @@ def parse_request(
     expected = _expected(document, declared, faults)
     identity = document.get("id")
     if not isinstance(identity, str | None):
-        faults.add("id", f"expected text, found {shown(identity)}", "send it in quotes, or leave it out")
+        faults.add("id", f"expected text, found {describe_value(identity)}", "send it in quotes, or leave it out")
     faults.check()
     return InferRequest(given, expected, identity)
 
@@ -136,7 +137,7 @@ def _inputs(
     found: dict[str, Array] = {}
     used = 0
     if not isinstance(given, list) or not given:
-        problem = f"expected a list of tensors, found {shown(given)}"
+        problem = f"expected a list of tensors, found {describe_value(given)}"
         faults.add("inputs", problem, 'send {"inputs": [{"name", "shape", "datatype", "data"}, ...]}')
         return found, used
     if len(given) > columns + InputError.LIMIT:  # of so many, not every fault would be told
@@ -145,17 +146,17 @@ def _inputs(
     for i, one in enumerate(given):
         location = f"inputs.{i}"
         if not isinstance(one, dict) or not isinstance(name := one.get("name"), str):
-            faults.add(location, f"expected a tensor with a name, found {shown(one)}", "")
+            faults.add(location, f"expected a tensor with a name, found {describe_value(one)}", "")
             continue
         if name in found:
             faults.add(location, f"expected each tensor once, found {name!r} again", "leave one out")
         datatype, shape = one.get("datatype"), one.get("shape")
         if not isinstance(datatype, str) or datatype not in DATATYPES:
-            problem = f"expected one of {', '.join(DATATYPES)}; found {shown(datatype)}"
+            problem = f"expected one of {', '.join(DATATYPES)}; found {describe_value(datatype)}"
             faults.add(f"{location}.datatype", problem, partial(did_you_mean, datatype, DATATYPES))
             continue
         if not tensors.is_shape(shape):
-            problem = f"expected a list of whole numbers above 0, found {shown(shape)}"
+            problem = f"expected a list of whole numbers above 0, found {describe_value(shape)}"
             faults.add(f"{location}.shape", problem, "the first is the number of rows")
             continue
         if datatype == "BYTES" and (count := math.prod(shape)) > max_rows:  # each text is an object of Python's
@@ -186,12 +187,12 @@ def _expected(document: Mapping[str, Any], declared: list[Tensor], faults: Fault
         return dict.fromkeys(known, all_binary)
     expected: dict[str, bool] = {}
     if not isinstance(asked, list):
-        faults.add("outputs", f"expected a list, found {shown(asked)}", 'send [{"name": ...}]')
+        faults.add("outputs", f"expected a list, found {describe_value(asked)}", 'send [{"name": ...}]')
         return expected
     for i, one in enumerate(asked):
         name = one.get("name") if isinstance(one, dict) else one
         if not isinstance(one, dict) or name not in known:
-            problem = f"expected the name of one of {', '.join(known)}; found {shown(name)}"
+            problem = f"expected the name of one of {', '.join(known)}; found {describe_value(name)}"
             faults.add(f"outputs.{i}.name", problem, partial(_meant, name, known))
         else:
             expected[name] = _flag(one, f"outputs.{i}.parameters", "binary_data", all_binary, faults)
@@ -207,7 +208,7 @@ def _flag(part: Mapping[str, Any], location: str, name: str, default: bool, faul
     found = _parameters(part, location, faults).get(name, default)
     if isinstance(found, bool):
         return found
-    faults.add(f"{location}.{name}", f"expected true or false, found {shown(found)}", "")
+    faults.add(f"{location}.{name}", f"expected true or false, found {describe_value(found)}", "")
     return default
 
 
@@ -215,5 +216,5 @@ def _parameters(part: Mapping[str, Any], location: str, faults: FaultCollector) 
     found = part.get("parameters")
     if found is None or isinstance(found, dict):
         return found or {}
-    faults.add(location, f"expected an object, found {shown(found)}", "leave it out")
+    faults.add(location, f"expected an object, found {describe_value(found)}", "leave it out")
     return {}

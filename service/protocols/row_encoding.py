@@ -5,7 +5,8 @@ from __future__ import annotations
 from typing import Any
 
 from model_store.nn import Array
-from model_store.schema.columns import FaultCollector, shown
+from model_store.schema.columns import FaultCollector
+from model_store.utils.values import describe_value
 from service.registry.loaded_version import LoadedVersion
 
 
@@ -13,7 +14,7 @@ def encode_rows(served: LoadedVersion, rows: Any, location: str, most: int) -> A
     """Untrusted rows as the network's input; InputError with everything that does not fit."""
     faults = FaultCollector()
     if not isinstance(rows, list):
-        faults.add(location, f"expected a list, found {shown(rows)}", "put the row into a list: [row]")
+        faults.add(location, f"expected a list, found {describe_value(rows)}", "put the row into a list: [row]")
     elif not 1 <= len(rows) <= most:
         faults.add(location, f"expected 1 to {most} rows, found {len(rows)}", "send them in several requests")
     faults.check()

@@ -16,11 +16,12 @@ from typing import Any, TypeGuard
 import numpy as np
 
 from model_store.artifact.model import Model
-from model_store.client.tensors import write_texts
+from model_store.client.tensors import encode_texts
 from model_store.errors import did_you_mean
 from model_store.nn import Array
-from model_store.schema.columns import ArrayColumn, CategoryColumn, FaultCollector, NumberColumn, listed, shown
-from model_store.schema.signature import ClassificationOutput, Input, Signature
+from model_store.schema.columns import ArrayColumn, CategoryColumn, FaultCollector, NumberColumn
+from model_store.schema.signature import ClassificationOutput, InputColumn, Signature
+from model_store.utils.values import describe_value, list_names
 
 DATATYPES: dict[str, np.dtype[Any]] = {
     "BOOL": np.dtype("?"),
@@ -133,7 +134,9 @@ def encode(model: Model, given: Mapping[str, Array], most: int) -> Array:
 def from_json(datatype: str, shape: Sequence[int], data: Any, location: str, faults: FaultCollector) -> Array | None:
     """JSON data, flat or nested like its shape, as an array; None after saying what is wrong with it."""
     if not isinstance(data, list):
-        faults.add(location, f"expected a list of {datatype}, found {shown(data)}", "send the values flat, row by row")
+        faults.add(
+            location, f"expected a list of {datatype}, found {describe_value(data)}", "send the values flat, row by row"
+        )
         return None
     leaves, depth = data, 0
     while leaves and set(map(type, leaves)) == {list}:
@@ -153,7 +156,9 @@ def from_json(datatype: str, shape: Sequence[int], data: Any, location: str, fau
     if not set(map(type, leaves)) <= allowed:
         wrong = next(value for value in leaves if type(value) not in allowed)
         faults.add(
-            location, f"expected values of {datatype}, found {shown(wrong)}", "change the datatype, or the value"
+            location,
+            f"expected values of {datatype}, found {describe_value(wrong)}",
+            "change the datatype, or the value",
         )
         return None
     try:
@@ -188,14 +193,14 @@ def to_json(array: Array) -> list[Any]:
 
 
 def to_bytes(name: str, array: Array) -> bytes:
-    return write_texts(name, array) if array.dtype == object else array.tobytes()
+    return encode_texts(name, array) if array.dtype == object else array.tobytes()
 
 
 def _flat(value: Any) -> list[Any]:
     return [leaf for part in value for leaf in _flat(part)] if isinstance(value, list) else [value]
 
 
-def _declared(column: Input) -> Tensor:
+def _declared(column: InputColumn) -> Tensor:
     if isinstance(column, ArrayColumn):
         return Tensor(column.name, "FP32", (-1, *column.shape))
     return Tensor(column.name, "BYTES" if isinstance(column, CategoryColumn) else "FP64", (-1, 1))
@@ -205,12 +210,12 @@ def _split(table: Array, signature: Signature, faults: FaultCollector) -> dict[s
     """A table of numbers by column."""
     if table.ndim != 2 or table.shape[1] != len(signature.names):
         problem = f"expected shape [-1, {len(signature.names)}], found {list(table.shape)}"
-        faults.add(f"inputs.{ALL}", problem, f"send a row as {listed(signature.names)}")
+        faults.add(f"inputs.{ALL}", problem, f"send a row as {list_names(signature.names)}")
         return {}
     return dict(zip(signature.names, table.T, strict=True))
 
 
-def _column(column: Input, given: Array | None, count: int, faults: FaultCollector) -> Array:
+def _column(column: InputColumn, given: Array | None, count: int, faults: FaultCollector) -> Array:
     """One tensor as its column wants it: float64 with NaN, objects of text and None, or (n, width) float64."""
     missing = np.full(count, None if isinstance(column, CategoryColumn) else np.nan)
     location, declared = f"inputs.{column.name}", _declared(column)
@@ -240,7 +245,7 @@ def _column(column: Input, given: Array | None, count: int, faults: FaultCollect
 
 
 def _fix_name(name: str, names: Sequence[str]) -> Callable[[], str]:
-    return lambda: did_you_mean(name, names) or f"the tensors are {listed(names)}"
+    return lambda: did_you_mean(name, names) or f"the tensors are {list_names(names)}"
 
 
 def _texts(count: int, shape: Sequence[int], data: memoryview, location: str, faults: FaultCollector) -> Array | None:

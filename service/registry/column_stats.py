@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from typing import Any
 
-from model_store.schema.signature import Input
+from model_store.schema.signature import InputColumn
 
 
-def column_range(column: Input) -> dict[str, float]:
+def column_range(column: InputColumn) -> dict[str, float]:
     """The least, the mean and the greatest value, as far as they are known."""
     recorded: dict[str, Any] = {key: column.statistics.get(key) for key in ("min", "mean", "max")}
     return {key: value for key, value in recorded.items() if type(value) in (int, float) and abs(value) < 1e300}

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 
 from model_store.errors import Fault, NotFoundError, did_you_mean
-from model_store.schema.columns import listed, shown
+from model_store.utils.values import describe_value, list_names
 
 
 class UnknownModelError(NotFoundError):
@@ -14,8 +14,10 @@ class UnknownModelError(NotFoundError):
     def __init__(self, location: str, found: object, known: list[str]) -> None:
         self.code = f"unknown_{location}"
         hint = did_you_mean(found, known)
-        self.fault = Fault(location, f"expected one of {listed(known)}; found {shown(found)}", hint)
-        super().__init__(f"there is no {location} {shown(found)}; {hint or 'there are ' + listed(known)}", known)
+        self.fault = Fault(location, f"expected one of {list_names(known)}; found {describe_value(found)}", hint)
+        super().__init__(
+            f"there is no {location} {describe_value(found)}; {hint or 'there are ' + list_names(known)}", known
+        )
 
 
 class UnavailableError(Exception):

@@ -9,7 +9,7 @@ import numpy as np
 
 from model_store.artifact.model import Model
 from model_store.schema.columns import ArrayColumn, CategoryColumn, NumberColumn
-from model_store.schema.row_parser import as_written
+from model_store.schema.row_parser import integral_floats_to_ints
 from service.registry.column_stats import column_range
 
 
@@ -24,7 +24,7 @@ def make_example(model: Model) -> ExampleRequest:
     columns = model.signature.inputs
     instance = model.golden.instances[0] if model.golden else [_typical_value(column) for column in columns]
     if isinstance(instance, list) and not isinstance(columns[0], ArrayColumn):
-        instance = dict(zip(model.signature.names, as_written(instance), strict=True))
+        instance = dict(zip(model.signature.names, integral_floats_to_ints(instance), strict=True))
     elif not model.golden:
         instance = instance[0]
     if model.golden:

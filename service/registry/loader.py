@@ -19,7 +19,7 @@ from typing import Protocol
 from model_store.artifact import npz
 from model_store.artifact.model import Model
 from model_store.errors import ArtifactError, ModelStoreError
-from model_store.storage.artifact_cache import localise
+from model_store.storage.artifact_cache import cache_file
 from service.registry.batching_policy import BatchingPolicy
 from service.registry.example_request import make_example
 from service.registry.loaded_version import LoadedVersion
@@ -126,10 +126,10 @@ class Loader:
         copy = None if verified_digest is None else self._cache_dir / f"{verified_digest}.npz"
         while True:
             if copy is None or not copy.exists():
-                copy = localise(self._store.path(name, number), self._cache_dir)
+                copy = cache_file(self._store.path(name, number), self._cache_dir)
             ready = self._clock()
             try:
-                model = npz.read(copy, verify=False)  # `localise` has verified it, here or in another process
+                model = npz.read(copy, verify=False)  # `cache_file` has verified it, here or in another process
             except ArtifactError:
                 if copy.exists():
                     raise

@@ -21,8 +21,8 @@ from functools import partial
 from pathlib import Path
 
 from model_store.errors import Fault, InputError, StoreError
-from model_store.schema.columns import listed
-from model_store.storage.artifact_cache import trim
+from model_store.storage.artifact_cache import remove_unused_copies
+from model_store.utils.values import list_names
 from service.registry.errors import (
     UnavailableError,
     UnknownModelError,
@@ -282,7 +282,7 @@ class ModelRegistry:
             if len(known) == 1:
                 return entries[known[0]]
             expected = f"expected the name of one of {len(known)} models, found none"
-            raise InputError([Fault("model", expected, f"send one of {listed(known)}")])
+            raise InputError([Fault("model", expected, f"send one of {list_names(known)}")])
         raise UnknownModelError("model", name, known)
 
     def _in_loop(self) -> bool:
@@ -328,7 +328,7 @@ class ModelRegistry:
         with self._extra_lock:
             held |= {served.digest for served in self._extra.values()}
         try:
-            trim(self._cache_dir, held)
+            remove_unused_copies(self._cache_dir, held)
         except StoreError as e:
             log.warning("%s", e)
 

@@ -27,13 +27,13 @@ def signature_check(trusted_keys: str, store: Store) -> SignatureCheck | None:
     keys, faults = [], []
     for path in trusted_keys.split(","):
         try:
-            keys.append(signing.public_key(Path(path.strip())))
+            keys.append(signing.load_public_key(Path(path.strip())))
         except TrustError as e:
             faults.append(f"SERVE_TRUSTED_KEYS: {e}")
     if faults:
         raise SettingsError(faults)
 
     def check(name: str, number: int, digest: str) -> None:
-        signing.check(keys, name, number, digest, partial(store.signature, name, number))
+        signing.verify(keys, name, number, digest, partial(store.signature, name, number))
 
     return check

@@ -10,7 +10,7 @@ from werkzeug.wrappers import Response
 
 from model_store.artifact.manifest import PRODUCER
 from model_store.errors import Fault, InputError
-from model_store.schema.columns import shown
+from model_store.utils.values import describe_value
 from service.config import Settings
 from service.http.exceptions import ApiError
 from service.http.request_body import check_json_content_type, parse_json, read_body
@@ -125,7 +125,7 @@ def routes(registry: ModelRegistry, inference: InferenceRunner, metrics: Metrics
         expected = _object(settings).get("ready", False)
         if not isinstance(expected, bool):
             raise InputError(
-                [Fault("ready", f"expected true or false, found {shown(expected)}", "leave it out for all")]
+                [Fault("ready", f"expected true or false, found {describe_value(expected)}", "leave it out for all")]
             )
         found = _index(registry)
         return json_response([each for each in found if each["state"] == "READY"] if expected else found)
@@ -161,10 +161,10 @@ def _object(settings: Settings) -> dict[str, Any]:
     body = read_body(request, settings.max_body_bytes)
     found = parse_json(body, settings.max_body_bytes) if body else {}
     if not isinstance(found, dict):
-        raise InputError([Fault("body", f"expected an object, found {shown(found)}", "send {}")])
+        raise InputError([Fault("body", f"expected an object, found {describe_value(found)}", "send {}")])
     parameters = found.get("parameters", {})
     if not isinstance(parameters, dict):
-        raise InputError([Fault("parameters", f"expected an object, found {shown(parameters)}", "send {}")])
+        raise InputError([Fault("parameters", f"expected an object, found {describe_value(parameters)}", "send {}")])
     return found
 
 

@@ -8,7 +8,7 @@ from typing import Any
 from flask import Blueprint, g, request
 from werkzeug.wrappers import Response
 
-from model_store.artifact.receipt import receipt
+from model_store.artifact.receipt import make_receipt
 from model_store.errors import Fault, InputError, did_you_mean
 from model_store.nn import Array
 from service.config import Settings
@@ -87,7 +87,7 @@ def routes(predictor: Predictor) -> Blueprint:
         if "warnings" in asked:
             told["warnings"] = [remark.as_dict() for remark in range_warnings(served.model, done.inputs)]
         if "receipt" in asked:
-            told["receipt"] = receipt(served.name, served.number, served.digest, done.sent, done.predictions)
+            told["receipt"] = make_receipt(served.name, served.number, served.digest, done.sent, done.predictions)
         return json_response(told)
 
     return blueprint

@@ -15,9 +15,9 @@ from typing import Any
 import numpy as np
 
 from model_store.errors import InputError
-from model_store.schema.columns import ArrayColumn, CategoryColumn, FaultCollector, Places
-from model_store.schema.row_parser import as_written
-from model_store.schema.signature import Input
+from model_store.schema.columns import ArrayColumn, CategoryColumn, FaultCollector, RowLocations
+from model_store.schema.row_parser import integral_floats_to_ints
+from model_store.schema.signature import InputColumn
 from service.protocols import tensors
 from service.registry.loaded_version import LoadedVersion
 
@@ -77,12 +77,12 @@ def nearest(word: Any, known: Sequence[str]) -> str:
     return next(iter(difflib.get_close_matches(str(word)[:100], known[:1000], 1)), str(word)[:100])
 
 
-def _value(served: LoadedVersion, column: Input, value: Any, example: Any) -> Any:
+def _value(served: LoadedVersion, column: InputColumn, value: Any, example: Any) -> Any:
     """The value that was given, or the nearest that fits."""
     return next((each for each in _candidates(column, value) if _fits(served, column, each)), example)
 
 
-def _candidates(column: Input, value: Any) -> list[Any]:
+def _candidates(column: InputColumn, value: Any) -> list[Any]:
     if isinstance(column, ArrayColumn):
         return [value, _within(column, value)]
     if isinstance(value, list):
@@ -95,8 +95,8 @@ def _candidates(column: Input, value: Any) -> list[Any]:
     return [value] if number is None else [value, number]  # not None, which fits wherever a value may be missing
 
 
-def _fits(served: LoadedVersion, column: Input, value: Any) -> bool:
-    faults, locations = FaultCollector(), Places("", range(1))
+def _fits(served: LoadedVersion, column: InputColumn, value: Any) -> bool:
+    faults, locations = FaultCollector(), RowLocations("", range(1))
     parsed = column.parse([value], locations, faults)
     if faults.total:
         return False
@@ -116,12 +116,12 @@ def _within(column: ArrayColumn, value: Any) -> Any:
         return None
     low = -np.inf if column.low is None else column.low
     clipped = np.clip(numbers, low, np.inf if column.high is None else column.high)
-    return np.reshape(np.array(as_written(clipped.tolist()), object), column.shape).tolist()
+    return np.reshape(np.array(integral_floats_to_ints(clipped.tolist()), object), column.shape).tolist()
 
 
 def _number(value: Any) -> Any:
     try:
-        return as_written([float(value)])[0]
+        return integral_floats_to_ints([float(value)])[0]
     except (TypeError, ValueError, OverflowError):
         return None
 

@@ -9,8 +9,9 @@ from werkzeug.routing import BaseConverter
 from werkzeug.wrappers import Response
 
 from model_store.nn import Array
-from model_store.schema.columns import ArrayColumn, FaultCollector, shown
+from model_store.schema.columns import ArrayColumn, FaultCollector
 from model_store.schema.signature import Signature
+from model_store.utils.values import describe_value
 from service.config import Settings
 from service.http.request_body import read_json
 from service.http.responses import json_response
@@ -101,7 +102,7 @@ def _form(body: dict[str, Any]) -> str:
     faults = FaultCollector()
     expected = body.get("signature_name")
     if expected not in (None, "", _SIGNATURE):
-        faults.add("signature_name", f"expected {_SIGNATURE!r}, found {shown(expected)}", "leave it out")
+        faults.add("signature_name", f"expected {_SIGNATURE!r}, found {describe_value(expected)}", "leave it out")
     forms = [form for form in ("instances", "inputs") if form in body]
     if len(forms) != 1:
         fix = 'rows: {"instances": [row, ...]}; columns: {"inputs": {"column": [value, ...], ...}}'
@@ -121,7 +122,9 @@ def _rows(columns: Any, signature: Signature) -> Any:
     values = {}
     for name, column in columns.items():
         if not isinstance(column, list):
-            faults.add(f"inputs.{name[:100]}", f"expected a list, found {shown(column)}", "send a value for each row")
+            faults.add(
+                f"inputs.{name[:100]}", f"expected a list, found {describe_value(column)}", "send a value for each row"
+            )
         else:
             values[name] = _unwrapped(name, column, signature)
     if len(set(map(len, values.values()))) > 1:

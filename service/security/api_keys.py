@@ -28,7 +28,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from model_store.errors import Fault
-from model_store.utils.atomic_write import replacing
+from model_store.utils.atomic_write import atomic_write
 
 log = logging.getLogger("service")
 
@@ -114,7 +114,7 @@ def append_key(path: Path, key: ApiKey) -> None:
     before = _read_text(path) if path.exists() else ""
     text = f"{before}{'' if before.endswith(chr(10)) or not before else chr(10)}{key}\n"
     parse_key_file(text, str(path))
-    with replacing(path, "x", encoding="utf-8") as file:
+    with atomic_write(path, "x", encoding="utf-8") as file:
         file.write(text)
 
 

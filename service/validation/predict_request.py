@@ -16,7 +16,7 @@ from marshmallow import Schema, ValidationError, fields
 from model_store.artifact.model import Model
 from model_store.errors import Fault, InputError, did_you_mean
 from model_store.nn import Array
-from model_store.schema.columns import shown
+from model_store.utils.values import describe_value
 
 
 class ModelName(fields.Field[str]):
@@ -26,7 +26,9 @@ class ModelName(fields.Field[str]):
 
     def _deserialize(self, value: Any, attr: str | None, data: Mapping[str, Any] | None, **kwargs: Any) -> str:
         if not isinstance(value, str):
-            raise _refusal("model", f"expected the name of a model, found {shown(value)}", "send its name as a string")
+            raise _refusal(
+                "model", f"expected the name of a model, found {describe_value(value)}", "send its name as a string"
+            )
         if self.served not in {None, value}:
             problem = f"expected {self.served!r}, which the address names; found {value!r}"
             raise _refusal("model", problem, "leave it out, or send the request to another address")
@@ -39,7 +41,7 @@ class VersionRef(fields.Field[int | str]):
     def _deserialize(self, value: Any, attr: str | None, data: Mapping[str, Any] | None, **kwargs: Any) -> int | str:
         if not is_version_ref(value):
             fix = 'send a number such as 3 or an alias such as "champion"'
-            raise _refusal("version", f"expected a version or an alias, found {shown(value)}", fix)
+            raise _refusal("version", f"expected a version or an alias, found {describe_value(value)}", fix)
         ref: int | str = value
         return ref
 
@@ -61,7 +63,7 @@ class Instances(fields.Field[Array | None]):
     def _deserialize(self, value: Any, attr: str | None, data: Mapping[str, Any] | None, **kwargs: Any) -> Array | None:
         if not isinstance(value, list):
             fix = "put the row into a list: [row]" if isinstance(value, dict) else "send a list of rows"
-            raise _refusal("instances", f"expected a list of rows, found {shown(value)}", fix)
+            raise _refusal("instances", f"expected a list of rows, found {describe_value(value)}", fix)
         if not value:
             raise _refusal("instances", "expected at least one row, found none", "send [row, ...]")
         if len(value) > self.most:
@@ -141,7 +143,7 @@ def is_version_ref(value: Any) -> bool:
 
 def not_an_object(body: Any) -> InputError:
     fix = 'send {"instances": [row, ...]}'
-    return InputError([Fault("body", f"expected an object, found {shown(body)}", fix)])
+    return InputError([Fault("body", f"expected an object, found {describe_value(body)}", fix)])
 
 
 def _refusal(location: str, problem: str, fix: str) -> ValidationError:

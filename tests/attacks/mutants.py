@@ -122,7 +122,7 @@ def survey(
     """How many mutants were accepted, each a valid model of another digest, and how many refused."""
     rng = random.Random(seed)
     path.write_bytes(whole.data)
-    digest = npz.digest(path)
+    digest = npz.read_digest(path)
     found = {"accepted": 0, "refused": 0}
     while sum(found.values()) < count:
         data = mutant(whole, rng)

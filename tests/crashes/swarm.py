@@ -64,8 +64,8 @@ def reader(store: Store, tell: Callable[..., None]) -> None:
 def collector(store: Store, tell: Callable[..., None]) -> None:
     while True:
         try:
-            for leftover in store.leftovers(now=datetime.now(UTC), grace=GRACE):
-                store.collect(leftover)
+            for leftover in store.find_garbage(now=datetime.now(UTC), grace=GRACE):
+                store.delete_garbage(leftover)
                 tell("collected", leftover.key)
         except ModelStoreError as e:
             if store.root.exists():

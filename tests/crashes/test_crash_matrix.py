@@ -90,7 +90,7 @@ def judge(root: Path, deed: str, told: dict[str, str]) -> None:
     done = told.get("done")
     if deed == "publish":
         assert (versions, head) in [([1, 2, 3], 1)] + [([1, 2], 1)] * (not done)
-        assert done is None or done == f"3 {npz.digest(store.path(NAME, 3))}"
+        assert done is None or done == f"3 {npz.read_digest(store.path(NAME, 3))}"
         assert deeds.publish(store, 9).split()[0] == str(len(versions) + 1)
     elif deed == "move":
         assert (versions, moves, head) in [([1, 2], 2, 2)] + [([1, 2], 1, 1)] * (not done)
@@ -103,8 +103,8 @@ def judge(root: Path, deed: str, told: dict[str, str]) -> None:
         with pytest.raises(NotFoundError):
             deeds.remove(store, 2)
         assert deeds.publish(store, 9).split()[0] == "3"  # whatever is left of 2, its number stays used
-    for leftover in store.leftovers(now=datetime.now(UTC), grace=timedelta(0)):
-        store.collect(leftover)
+    for leftover in store.find_garbage(now=datetime.now(UTC), grace=timedelta(0)):
+        store.delete_garbage(leftover)
     kept = {f"{number}.npz" for number in store.versions(NAME)}
     assert {path.name for path in (root / NAME).iterdir()} - {"aliases", "2.removed"} == kept
     assert {path.name for path in (root / NAME / "aliases" / ALIAS).iterdir()} <= {"1.json", "2.json", "3.json"}

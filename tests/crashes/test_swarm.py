@@ -57,8 +57,8 @@ def test_what_a_killed_swarm_was_told_is_there_once(tmp_path: Path) -> None:
     assert sorted(moves) == list(range(1, len(moves) + 1))
     assert {number: version for kind, number, version in (x for x in lines if x[0] == "moved")}.items() <= moves.items()
 
-    for leftover in store.leftovers(now=datetime.now(UTC), grace=timedelta(0)):
-        store.collect(leftover)
+    for leftover in store.find_garbage(now=datetime.now(UTC), grace=timedelta(0)):
+        store.delete_garbage(leftover)
     assert not list(store.root.rglob(".tmp-*"))
 
     counts = Counter(line[0] for line in lines)

@@ -21,7 +21,8 @@ from model_store.schema.signature import (
     RegressionOutput,
     Signature,
 )
-from model_store.storage.base import LocalStorage, put
+from model_store.storage.base import put_object
+from model_store.storage.local import LocalStorage
 
 if TYPE_CHECKING:
     from tests.model_store.s3 import S3
@@ -171,7 +172,7 @@ def everywhere(request: pytest.FixtureRequest, tmp_path: Path) -> Store:
     if request.param == "directory":
         return open_store(tmp_path / "models")
     server: S3 = request.getfixturevalue(request.param)
-    return open_store(server.address, tmp_path / "cache")
+    return open_store(server.url, tmp_path / "cache")
 
 
 @pytest.fixture
@@ -190,14 +191,14 @@ def three_versions(store: Store, make_model: MakeModel) -> Store:
 
 def contents(store: Store) -> dict[str, bytes | None]:
     """All that there is in a store, by path or key; None is a directory."""
-    if isinstance(store.objects, LocalStorage):
+    if isinstance(store.storage, LocalStorage):
         paths = sorted(store.root.rglob("*"))
         return {str(path.relative_to(store.root)): path.read_bytes() if path.is_file() else None for path in paths}
-    keys = store.objects.keys("*", "*/*", "*/*/*/*")
-    return {key: store.objects.get(key) for key in keys}
+    keys = store.storage.keys("*", "*/*", "*/*/*/*")
+    return {key: store.storage.get(key) for key in keys}
 
 
 def exchange(store: Store, key: str, data: bytes) -> None:
     """Put other bytes under a key that is taken, as nobody may."""
-    store.objects.delete(key)
-    assert put(store.objects, key, data)
+    store.storage.delete(key)
+    assert put_object(store.storage, key, data)

@@ -42,7 +42,7 @@ class S3:
 
     def reset(self) -> dict[str, str]:
         """A new address, and the environment in which it means this server."""
-        self.address = f"{self.scheme}://models/{uuid.uuid4().hex}"
+        self.url = f"{self.scheme}://models/{uuid.uuid4().hex}"
         self.conditions = "honoured"  # or "ignored", or "raced": looks first, writes later
         self.answers_to_lose = 0  # of writes that were made
         self.conflicts_to_tell = 0  # instead of writing
@@ -56,12 +56,12 @@ class S3:
 
     def speak_googles(self) -> None:
         """A `gs://` address from now on: a server speaks one dialect at a time."""
-        self.address = self.address.replace("s3://", "gs://")
+        self.url = self.url.replace("s3://", "gs://")
 
     def __call__(self, environ: dict[str, Any], start_response: Any) -> Iterable[bytes]:
         self.flowing.wait()
         self.requests.append(f"{environ['REQUEST_METHOD']} {environ['PATH_INFO']}")
-        if self.address.startswith("gs://"):
+        if self.url.startswith("gs://"):
             environ, start_response = gs.understood(environ), gs.answering(start_response)
         if self.away:
             return refuse(start_response, "503 Service Unavailable", "SlowDown")

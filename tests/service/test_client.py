@@ -119,10 +119,10 @@ def test_faults_come_back_as_the_packages_own_errors(url):
 
 @pytest.mark.parametrize("dtype", ["?", "u1", "u8", "i2", "f2", "f4", "f8", ">f8", ">i4"])
 def test_arrays_of_every_datatype_keep_their_values(dtype):
-    head, tail = tensors.request({"x": np.array([[0, 1]], dtype)})
+    head, tail = tensors.encode_request({"x": np.array([[0, 1]], dtype)})
     sent = json.loads(head)["inputs"]
     answer = json.dumps({"outputs": sent}).encode()
-    assert np.asarray(tensors.response(answer + tail, len(answer))).tolist() == [[0, 1]]
+    assert np.asarray(tensors.decode_response(answer + tail, len(answer))).tolist() == [[0, 1]]
 
 
 def test_a_busy_service_is_asked_again_when_it_says(scripted):

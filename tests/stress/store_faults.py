@@ -216,7 +216,7 @@ def slow(folder: Path) -> Iterator[Case | None]:
         patch = stack.enter_context(pytest.MonkeyPatch.context())
         for name, value in environ.items():
             patch.setenv(name, value)
-        store = open_store(bucket.address, folder / "mine")
+        store = open_store(bucket.url, folder / "mine")
         store.publish("price", price())
         server = stack.enter_context(serving(folder, store, SERVE_POLL_SECONDS="0.2"))
         until(lambda: server.ask("GET", "/readyz")[0] == 200)

@@ -78,13 +78,13 @@ def keeping_what_answered() -> None:
 
 
 def verifying_copies() -> None:
-    def localise(path: Path, cache: Path) -> Path:
+    def cache_file(path: Path, cache: Path) -> Path:
         cache.mkdir(exist_ok=True)
         copy = cache / f"{path.stem}-{path.stat().st_mtime_ns}.npz"
         shutil.copy(path, copy)
         return copy
 
-    loader.localise = localise
+    loader.cache_file = cache_file
 
 
 def tidiness() -> None:

@@ -12,7 +12,7 @@ import numpy as np
 from rich.console import Console, RenderableType
 from rich.table import Table
 
-from model_store.schema.row_parser import as_written
+from model_store.schema.row_parser import integral_floats_to_ints
 from model_store.schema.signature import CategoryColumn, ClassificationOutput, NumberColumn
 from model_store.utils.number_format import format_number
 from training.data.splitting import Fold
@@ -150,7 +150,11 @@ def example_row(prepared: Prepared) -> Any:
     """Return one real row, by column name if the columns have names."""
     row = prepared.instances(prepared.split.judged[:1])[0]
     signature = prepared.signature
-    return row if signature.inputs[0].kind == "array" else dict(zip(signature.names, as_written(row), strict=True))
+    return (
+        row
+        if signature.inputs[0].kind == "array"
+        else dict(zip(signature.names, integral_floats_to_ints(row), strict=True))
+    )
 
 
 def fold_line(fold: Fold, outcome: Outcome) -> str:

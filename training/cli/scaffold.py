@@ -10,9 +10,9 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from model_store.errors import Fault, did_you_mean
-from model_store.schema.columns import number_in
-from model_store.utils.atomic_write import replacing
+from model_store.utils.atomic_write import atomic_write
 from model_store.utils.number_format import format_number
+from model_store.utils.values import parse_finite_number
 from training.config.schema import NAME_PATTERN, TABLE_SUFFIXES
 from training.config.settings import DataSection
 from training.data import readers, type_inference
@@ -58,7 +58,7 @@ def write_job_file(path: Path, text: str, *, force: bool = False) -> None:
     if path.exists() and not force:
         raise JobError(str(path), [Fault("", "already exists", "overwrite it with --force, or choose another with -o")])
     try:
-        with replacing(path, "x", encoding="utf-8") as file:
+        with atomic_write(path, "x", encoding="utf-8") as file:
             file.write(text)
     except OSError as error:
         fault = Fault("", f"cannot be written: {error.strerror}", "choose another file with -o")
@@ -180,7 +180,7 @@ _CODE = re.compile(r"0\d+")
 
 def _category_hint(present: Sequence[str]) -> str:
     """Return why categories could be numbers or dates."""
-    invalid = [cell for cell in present if number_in(cell) is None]
+    invalid = [cell for cell in present if parse_finite_number(cell) is None]
     if 10 * len(invalid) <= len(present):
         cells = "1 cell" if len(invalid) == 1 else f"{len(invalid)} cells"
         example = repr(_printable(invalid[0][:40]))

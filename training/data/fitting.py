@@ -19,7 +19,7 @@ from model_store.schema.signature import (
     ArrayColumn,
     CategoryColumn,
     ClassificationOutput,
-    Input,
+    InputColumn,
     NumberColumn,
     RegressionOutput,
     Signature,
@@ -96,7 +96,7 @@ def fit_signature(
     standardise = section.scale == "standard"
     missing: Any = section.missing
     unknown: Any = section.unknown
-    inputs: list[Input] = []
+    inputs: list[InputColumn] = []
     faults: list[Fault] = []
     for name, statistics in columns:
         try:

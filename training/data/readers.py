@@ -22,7 +22,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from model_store.errors import Fault, did_you_mean
-from model_store.schema.row_parser import MISSING
+from model_store.schema.row_parser import MISSING_CELLS
 from training.errors import DAMAGED_FILE_ERRORS, MAX_SHOWN_FAULTS, DataError
 
 _LONGEST_CELL = 2**24  # characters; the csv module's own limit of 131072 is small for a text
@@ -140,7 +140,7 @@ def rows_of(path: Path) -> Iterator[tuple[int, list[str]]]:
 def cell(text: str) -> str | None:
     """What a cell says, or None where that is nothing."""
     text = text.strip()
-    return None if len(text) < 5 and text.lower() in MISSING else text
+    return None if len(text) < 5 and text.lower() in MISSING_CELLS else text
 
 
 def check_header(name: str, header: list[str], location: str = "") -> None:

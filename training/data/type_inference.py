@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from model_store.errors import Fault
-from model_store.schema.columns import number_in
+from model_store.utils.values import parse_finite_number
 from training.data.readers import Table
 from training.errors import MAX_SHOWN_FAULTS, DataError
 
@@ -28,7 +28,7 @@ _BIGGEST_EXACT = 2.0**53
 
 
 def infer_kind(cells: Sequence[str | None]) -> Kind:
-    return "number" if all(cell is None or number_in(cell) is not None for cell in cells) else "category"
+    return "number" if all(cell is None or parse_finite_number(cell) is not None for cell in cells) else "category"
 
 
 def identifies(cells: Sequence[str | None]) -> bool:
@@ -44,7 +44,7 @@ def numbers(table: Table, column: str) -> NDArray[np.float64]:
     faults: list[Fault] = []
     total = 0
     for row, cell in enumerate(table.columns[column]):
-        value = math.nan if cell is None else number_in(cell)
+        value = math.nan if cell is None else parse_finite_number(cell)
         if value is None:
             total += 1
             if len(faults) < MAX_SHOWN_FAULTS:
@@ -92,14 +92,14 @@ def kind_meant(present: Sequence[str]) -> str:
     """What texts could be instead, if somebody wrote them otherwise."""
     if all(_DATE.fullmatch(cell) for cell in present):
         return "dates: write what counts as numbers, such as year, month, age in days"
-    odd = next((cell for cell in present if number_in(cell) is None), None)
+    odd = next((cell for cell in present if parse_finite_number(cell) is None), None)
     if odd is not None and all(_ADORNED.fullmatch(cell) for cell in present):
         return f"numbers, if {odd!r} is written with a point alone, without commas and units"
     return ""
 
 
 def _no_numbers(cells: Sequence[str | None]) -> list[int]:
-    return [row for row, cell in enumerate(cells) if cell is not None and number_in(cell) is None]
+    return [row for row, cell in enumerate(cells) if cell is not None and parse_finite_number(cell) is None]
 
 
 def _slip(table: Table, column: str, slips: Sequence[int], otherwise: str) -> Fault:

@@ -20,7 +20,7 @@ import numpy as np
 
 from model_store.errors import Fault
 from model_store.nn import Array
-from model_store.utils.atomic_write import remove_unfinished, replacing, sync_directory
+from model_store.utils.atomic_write import atomic_write, fsync_directory, remove_temporary_files
 from training.errors import DAMAGED_FILE_ERRORS, FaultListError, TrainingError
 
 DEFAULT_INTERVAL_SECONDS = 60.0
@@ -134,7 +134,7 @@ class Checkpoint:
     def _remove_temporary_files(self) -> None:
         """Remove what trainings that were killed in the middle of `save` left: each may be as large as a checkpoint."""
         with suppress(OSError):
-            remove_unfinished(self.path)
+            remove_temporary_files(self.path)
 
     @contextmanager
     def stop_on_signals(self) -> Iterator[None]:
@@ -156,10 +156,10 @@ class Checkpoint:
     def _write(self) -> None:
         arrays = {f"{name}/{key}": a for name, part in self._parts.items() for key, a in part.state().items()}
         arrays[_IDENTITY] = json_to_array(self.identity)
-        with replacing(self.path) as file:
+        with atomic_write(self.path) as file:
             np.savez(file, allow_pickle=False, **arrays)
         self._owned = True
-        sync_directory(self.path.parent)
+        fsync_directory(self.path.parent)
 
     def _open(self, resume: bool) -> dict[str, Array]:
         """The arrays to go on from. CheckpointError where the file is another job's, or would be lost."""

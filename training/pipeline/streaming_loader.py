@@ -18,7 +18,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from model_store.errors import Fault
-from model_store.schema.columns import ArrayColumn, CategoryColumn, FaultCollector, NumberColumn, Places
+from model_store.schema.columns import ArrayColumn, CategoryColumn, FaultCollector, NumberColumn, RowLocations
 from model_store.schema.signature import Signature
 from training.data.streaming.dataset import Stream, texts_of
 from training.data.streaming.record_file import Chunks, Spool
@@ -55,7 +55,9 @@ class _Part:
             return
         at = 0
         for column in self.columns:
-            field[:, at : at + column.width] = column.encode(records[column.name], Places("", ()), FaultCollector())
+            field[:, at : at + column.width] = column.encode(
+                records[column.name], RowLocations("", ()), FaultCollector()
+            )
             at += column.width
 
     def expand(self, field: NDArray[Any], x: NDArray[Any]) -> None:
@@ -187,4 +189,4 @@ def _whole(rows: int, batch_size: int) -> int:
 
 def _one_hot(column: CategoryColumn, texts: dict[Any, int]) -> NDArray[Any]:
     """The features of each text by its code. Texts that no training row has are zeros, and will not be asked for."""
-    return column.encode(texts_of(texts), Places("", range(len(texts))), FaultCollector())
+    return column.encode(texts_of(texts), RowLocations("", range(len(texts))), FaultCollector())

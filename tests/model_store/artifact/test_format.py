@@ -246,7 +246,7 @@ def test_readers_raise_artifact_error_alone(whole: Whole, tmp_path: Path) -> Non
         whole.saying("signature/inputs/0/kind", ugly),
     ):
         path.write_bytes(data)
-        for reader in (npz.read, npz.read_manifest, npz.digest):
+        for reader in (npz.read, npz.read_manifest, npz.read_digest):
             with noted() as told:
                 reader(path)
             assert "".join(told).isprintable()

@@ -11,7 +11,7 @@ import pytest
 from model_store.artifact.model import Model
 from model_store.errors import StoreError
 from model_store.registry.store import Store
-from model_store.storage.base import put
+from model_store.storage.base import put_object
 from tests.model_store.conftest import contents
 
 GRACE = timedelta(hours=1)
@@ -20,9 +20,9 @@ KEY = "0123456789abcdef"
 
 
 def collected(store: Store, grace: timedelta = AT_ONCE, now: datetime | None = None) -> dict[str, str]:
-    found = store.leftovers(now=now or datetime.now(UTC), grace=grace)
+    found = store.find_garbage(now=now or datetime.now(UTC), grace=grace)
     for leftover in found:
-        store.collect(leftover)
+        store.delete_garbage(leftover)
     return {leftover.key: leftover.what for leftover in found}
 
 
@@ -53,9 +53,9 @@ def test_the_grace_spares_what_is_new_by_any_clock(store: Store, model: Model, a
 @pytest.mark.parametrize("jump", [timedelta(0), timedelta(days=9000), timedelta(days=-9000)])
 def test_a_publish_under_way_is_safe_wherever_the_clock_jumps_to(store: Store, model: Model, jump: timedelta) -> None:
     store.publish("chess", model)
-    with store.objects.draft("chess/1.npz") as draft:
+    with store.storage.stage("chess/1.npz") as staged:
         assert collected(store, now=datetime.now(UTC) + jump) == {}
-        assert draft.keep("chess/7.npz")
+        assert staged.commit("chess/7.npz")
     assert collected(store, now=datetime.now(UTC) + jump) == {}
 
 
@@ -66,10 +66,10 @@ def test_what_is_left_of_a_removed_version_goes_and_its_tombstone_stays(everywhe
     everywhere.remove("chess", 2)
     keys = ["chess/2.html", "chess/2.npz", f"chess/signatures/2/{KEY}.sig"]
     for key in keys:
-        put(everywhere.objects, key, artifact)
+        put_object(everywhere.storage, key, artifact)
     assert collected(everywhere, GRACE) == {}
     assert collected(everywhere, GRACE, datetime.now(UTC) + 2 * GRACE) == dict.fromkeys(keys, "of a removed version")
-    assert sorted(everywhere.objects.keys("chess/*", "*/signatures/*/*")) == ["chess/1.npz", "chess/2.removed"]
+    assert sorted(everywhere.storage.keys("chess/*", "*/signatures/*/*")) == ["chess/1.npz", "chess/2.removed"]
     assert everywhere.publish("chess", model).number == 3
 
 
@@ -77,7 +77,7 @@ def test_a_removal_that_an_alias_forbids_is_undone(everywhere: Store, model: Mod
     """As when the remover died between its tombstone and seeing that an alias had come."""
     everywhere.publish("chess", model)
     everywhere.set_alias("chess", "champion", 1, who="", why="", when=datetime.now(UTC))
-    put(everywhere.objects, "chess/1.removed", b"")
+    put_object(everywhere.storage, "chess/1.removed", b"")
     assert collected(everywhere, GRACE) == {}
     assert collected(everywhere) == {"chess/1.removed": "of a removal that an alias forbids"}
     assert everywhere.resolve("chess", "champion") == 1
@@ -86,19 +86,19 @@ def test_a_removal_that_an_alias_forbids_is_undone(everywhere: Store, model: Mod
 def test_nothing_of_a_version_goes_while_an_alias_cannot_be_read(everywhere: Store, model: Model) -> None:
     everywhere.publish("chess", model)
     everywhere.set_alias("chess", "champion", 1, who="", why="", when=datetime.now(UTC))
-    put(everywhere.objects, "chess/1.removed", b"")
-    put(everywhere.objects, "chess/aliases/champion/2.json", b"{")
+    put_object(everywhere.storage, "chess/1.removed", b"")
+    put_object(everywhere.storage, "chess/aliases/champion/2.json", b"{")
     assert collected(everywhere) == {}
 
 
 def test_a_report_or_signature_without_its_version_goes(everywhere: Store, model: Model) -> None:
     everywhere.publish("chess", model)
     for number in (1, 2):
-        put(everywhere.objects, f"chess/{number}.html", b"report")
+        put_object(everywhere.storage, f"chess/{number}.html", b"report")
         everywhere.add_signature("chess", number, KEY, b"signed")
     gone = ["chess/2.html", f"chess/signatures/2/{KEY}.sig"]
     assert collected(everywhere) == dict.fromkeys(gone, "of a version that is not there")
-    assert everywhere.signed_by("chess", 1) == [KEY]
+    assert everywhere.signing_keys("chess", 1) == [KEY]
 
 
 def test_nothing_of_use_is_garbage(everywhere: Store, model: Model) -> None:
@@ -107,7 +107,7 @@ def test_nothing_of_use_is_garbage(everywhere: Store, model: Model) -> None:
     everywhere.set_alias("chess", "champion", 1, who="", why="", when=datetime.now(UTC))
     everywhere.remove("chess", 3)
     for stranger in ("README", "chess/notes.txt"):
-        put(everywhere.objects, stranger, b"strangers are left alone")
+        put_object(everywhere.storage, stranger, b"strangers are left alone")
     before = contents(everywhere)
     assert "README" in before
     assert collected(everywhere) == {}

@@ -26,7 +26,9 @@ def chess(everywhere: Store, make_model) -> Store:
 
 def promoted(store: Store, version: int | str, *gates: str, alias: str = "champion") -> list[str]:
     """The verdicts, and whether the alias moved as the last."""
-    move, verdicts = promotion.promote(store, "chess", version, alias, [promotion.parse(text) for text in gates], **BY)
+    move, verdicts = promotion.promote(
+        store, "chess", version, alias, [promotion.parse_gate(text) for text in gates], **BY
+    )
     return [*map(str, verdicts), f"moved to {move.version}" if move else "stayed"]
 
 
@@ -110,13 +112,13 @@ def test_a_protected_alias_moves_through_a_gate_and_stays_protected(chess: Store
 
 def test_a_gate_that_judged_another_champion_moves_nothing(chess: Store, monkeypatch) -> None:
     chess.set_alias("chess", "champion", 1, **BY)
-    judged = promotion._judged
+    judged = promotion._evaluate_gate
 
     def slow(*facts: object) -> promotion.GateResult:
         chess.set_alias("chess", "champion", 3, **BY)
         return judged(*facts)
 
-    monkeypatch.setattr(promotion, "_judged", slow)
+    monkeypatch.setattr(promotion, "_evaluate_gate", slow)
     with pytest.raises(ConflictError, match="expected it to point to 1, found 3"):
         promoted(chess, 2, "accuracy>=champion")
     assert chess.resolve("chess", "champion") == 3
@@ -125,7 +127,7 @@ def test_a_gate_that_judged_another_champion_moves_nothing(chess: Store, monkeyp
 @pytest.mark.parametrize("text", ["", "accuracy", "accuracy==1", ">=1", "accuracy>=", "a>=b c", "a>=nan", "a<inf"])
 def test_what_is_no_gate_is_told_how_to_write_one(text: str) -> None:
     with pytest.raises(InputError, match=r"expected a metric, .*write it as in 'accuracy>=champion'"):
-        promotion.parse(text)
+        promotion.parse_gate(text)
 
 
 def test_an_unknown_metric_is_told_with_the_known_ones(chess: Store) -> None:

@@ -29,13 +29,13 @@ OTHER = hashlib.sha256(b"another").hexdigest()
 @pytest.fixture
 def key_path(tmp_path: Path) -> Path:
     path = tmp_path / "release.pem"
-    signing.generate(path)
+    signing.generate_key(path)
     return path
 
 
 @pytest.fixture
 def key(key_path: Path) -> ed25519.Ed25519PrivateKey:
-    return signing.private_key(key_path)
+    return signing.load_private_key(key_path)
 
 
 @pytest.fixture
@@ -44,7 +44,7 @@ def other() -> ed25519.Ed25519PrivateKey:
 
 
 def vouched(keys: list[ed25519.Ed25519PrivateKey], signatures: dict[str, bytes]) -> str:
-    return signing.check([key.public_key() for key in keys], "penguins", 3, DIGEST, signatures.get)
+    return signing.verify([key.public_key() for key in keys], "penguins", 3, DIGEST, signatures.get)
 
 
 def test_any_one_of_the_trusted_keys_is_enough(key, other) -> None:
@@ -83,26 +83,26 @@ def test_a_private_key_is_its_owners_alone_and_never_overwritten(key_path: Path)
     assert stat.S_IMODE(key_path.stat().st_mode) == 0o600
     before = key_path.read_bytes()
     with pytest.raises(TrustError, match="never overwritten"):
-        signing.generate(key_path)
+        signing.generate_key(key_path)
     assert key_path.read_bytes() == before
     fresh = key_path.with_name("fresh.pem")
-    signing.public_path(fresh).write_text("somebody's")
+    signing.public_key_path(fresh).write_text("somebody's")
     with pytest.raises(TrustError, match=r"fresh\.pem\.pub: expected a new name"):
-        signing.generate(fresh)
+        signing.generate_key(fresh)
     assert not fresh.exists()
     with pytest.raises(TrustError, match="cannot write the key"):
-        signing.generate(key_path.parent / "nowhere" / "key.pem")
+        signing.generate_key(key_path.parent / "nowhere" / "key.pem")
 
 
 def test_the_public_half_is_that_of_the_private(key_path: Path, key) -> None:
-    public = signing.public_key(signing.public_path(key_path))
+    public = signing.load_public_key(signing.public_key_path(key_path))
     assert signing.fingerprint(public) == signing.fingerprint(key.public_key())
 
 
 def test_a_key_that_others_can_read_is_not_used(key_path: Path) -> None:
     key_path.chmod(0o640)
     with pytest.raises(TrustError, match="found mode 640; chmod 600"):
-        signing.private_key(key_path)
+        signing.load_private_key(key_path)
 
 
 def test_what_is_no_key_is_told(tmp_path: Path, key_path: Path, key) -> None:
@@ -118,20 +118,20 @@ def test_what_is_no_key_is_told(tmp_path: Path, key_path: Path, key) -> None:
     rsa_key = rsa.generate_private_key(65537, 2048)
     for data, message in (
         (b"", "expected a private key in PEM"),
-        (signing.public_path(key_path).read_bytes(), "expected a private key, found a public one"),
+        (signing.public_key_path(key_path).read_bytes(), "expected a private key, found a public one"),
         (rsa_key.private_bytes(pem, private, NoEncryption()), "expected an Ed25519 key"),
         (key.private_bytes(pem, private, BestAvailableEncryption(b"x")), "found it encrypted"),
     ):
         with pytest.raises(TrustError, match=message):
-            signing.private_key(put(data))
+            signing.load_private_key(put(data))
     for data, message in (
         (b"rubbish", "expected a public key in PEM"),
         (key_path.read_bytes(), r"found a private one; keep that, and give .*key\.pub"),
     ):
         with pytest.raises(TrustError, match=message):
-            signing.public_key(put(data))
+            signing.load_public_key(put(data))
     with pytest.raises(TrustError, match="expected a key to read; No such file"):
-        signing.public_key(tmp_path / "missing")
+        signing.load_public_key(tmp_path / "missing")
 
 
 @pytest.mark.skipif(shutil.which("openssl") is None, reason="OpenSSL's command is not installed")
@@ -141,9 +141,9 @@ def test_openssl_makes_keys_for_us_and_verifies_what_we_sign(tmp_path: Path) -> 
 
     openssl("genpkey", "-algorithm", "ed25519", "-out", "theirs.pem")
     openssl("pkey", "-in", "theirs.pem", "-pubout", "-out", "theirs.pub")
-    key = signing.private_key(tmp_path / "theirs.pem")
-    signing.check(
-        [signing.public_key(tmp_path / "theirs.pub")], "xor", 1, DIGEST, lambda _: signing.sign(key, "xor", DIGEST)
+    key = signing.load_private_key(tmp_path / "theirs.pem")
+    signing.verify(
+        [signing.load_public_key(tmp_path / "theirs.pub")], "xor", 1, DIGEST, lambda _: signing.sign(key, "xor", DIGEST)
     )
     (tmp_path / "statement").write_text(f"forward-pass model 1\nxor\n{DIGEST}\n")
     (tmp_path / "signature").write_bytes(signing.sign(key, "xor", DIGEST))

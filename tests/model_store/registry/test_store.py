@@ -12,7 +12,7 @@ from model_store.errors import ArtifactError, ConflictError, NotFoundError, Stor
 from model_store.registry import store as stores
 from model_store.registry.alias_log import AliasRevision
 from model_store.registry.store import Store, open_store
-from model_store.storage.base import StorageBackend, put
+from model_store.storage.base import StorageBackend, put_object
 from tests.model_store.conftest import contents, exchange
 
 NOW = datetime(2026, 1, 2, 3, 4, 5, tzinfo=UTC)
@@ -27,8 +27,8 @@ def store(everywhere: Store) -> Store:
 def test_versions_count_from_one(chess: Store, model: Model) -> None:
     assert chess.versions("chess") == [1, 2, 3]
     version = chess.publish("chess", model)
-    assert (version.name, version.number, version.location) == ("chess", 4, f"{chess.objects.address}/chess/4.npz")
-    assert version.digest == npz.digest(chess.path("chess", 4))
+    assert (version.name, version.number, version.location) == ("chess", 4, f"{chess.storage.location}/chess/4.npz")
+    assert version.digest == npz.read_digest(chess.path("chess", 4))
 
 
 def test_what_is_published_loads_as_it_was(store: Store, model: Model) -> None:
@@ -119,7 +119,7 @@ def test_a_name_that_is_no_name_is_refused(store: Store, model: Model, name: str
 def test_a_removed_number_is_never_used_again(chess: Store, model: Model) -> None:
     chess.remove("chess", 3)
     assert chess.versions("chess") == [1, 2]
-    assert sorted(chess.objects.keys("chess/*")) == ["chess/1.npz", "chess/2.npz", "chess/3.removed"]
+    assert sorted(chess.storage.keys("chess/*")) == ["chess/1.npz", "chess/2.npz", "chess/3.removed"]
     assert chess.publish("chess", model).number == 4
     with pytest.raises(NotFoundError, match="no version 3"):
         chess.resolve("chess", 3)
@@ -130,7 +130,7 @@ def test_a_removed_number_is_not_used_by_one_who_looked_before(chess: Store, mod
     chess.remove("chess", 3)
     monkeypatch.setattr(Store, "_numbers", lambda self, name: {1: True})
     assert chess.publish("chess", model).number == 4
-    assert [key for key in sorted(chess.objects.keys("chess/*")) if key.endswith("npz")] == [
+    assert [key for key in sorted(chess.storage.keys("chess/*")) if key.endswith("npz")] == [
         "chess/1.npz",
         "chess/4.npz",
     ]
@@ -154,12 +154,14 @@ def test_an_aliased_version_cannot_be_removed(chess: Store) -> None:
 
 def test_an_alias_that_comes_while_a_version_is_removed_keeps_it(chess: Store, monkeypatch) -> None:
     def putting(objects: StorageBackend, key: str, data: bytes) -> bool:
-        done = put(objects, key, data)
+        done = put_object(objects, key, data)
         if key.endswith(".removed"):
-            put(objects, "chess/aliases/champion/1.json", AliasRevision("champion", 1, 2, "", NOW, "").to_bytes())
+            put_object(
+                objects, "chess/aliases/champion/1.json", AliasRevision("champion", 1, 2, "", NOW, "").to_bytes()
+            )
         return done
 
-    monkeypatch.setattr(stores, "put", putting)
+    monkeypatch.setattr(stores, "put_object", putting)
     with pytest.raises(ConflictError, match="found champion"):
         chess.remove("chess", 2)
     assert chess.resolve("chess", "champion") == 2
@@ -167,7 +169,7 @@ def test_an_alias_that_comes_while_a_version_is_removed_keeps_it(chess: Store, m
 
 def test_an_alias_to_a_version_removed_meanwhile_is_told(chess: Store, monkeypatch) -> None:
     monkeypatch.setattr(Store, "resolve", lambda *_: 3)
-    put(chess.objects, "chess/3.removed", b"")
+    put_object(chess.storage, "chess/3.removed", b"")
     with pytest.raises(ConflictError, match="removed while 'champion' moved to it"):
         chess.set_alias("chess", "champion", 3, **BY)
 
@@ -203,35 +205,35 @@ def test_an_address_of_no_known_kind_is_refused(address: str) -> None:
 @pytest.mark.parametrize("content", ["", "{", "[]", "{}", '{"version": "x"}', "\udcff", '{"version": 1e999}'])
 def test_a_damaged_move_of_an_alias_is_named(chess: Store, content: str) -> None:
     chess.set_alias("chess", "champion", 1, **BY)
-    put(chess.objects, "chess/aliases/champion/2.json", content.encode("utf-8", "surrogateescape"))
+    put_object(chess.storage, "chess/aliases/champion/2.json", content.encode("utf-8", "surrogateescape"))
     with pytest.raises(StoreError, match=r"champion/2\.json: expected a move of an alias"):
         chess.resolve("chess", "champion")
 
 
 def test_a_report_lies_beside_its_version_and_goes_with_it(chess: Store, model: Model) -> None:
     version = chess.publish("chess", model)
-    assert chess.report("chess", 4) is None
+    assert chess.report_location("chess", 4) is None
     location = chess.add_report(version, "<p>première</p>")
-    assert location == chess.report("chess", 4) == version.location.replace(".npz", ".html")
-    assert chess.objects.get("chess/4.html").decode() == "<p>première</p>"
+    assert location == chess.report_location("chess", 4) == version.location.replace(".npz", ".html")
+    assert chess.storage.get("chess/4.html").decode() == "<p>première</p>"
     assert chess.versions("chess") == [1, 2, 3, 4]
     chess.remove("chess", 4)
-    assert chess.report("chess", 4) is None
+    assert chess.report_location("chess", 4) is None
     assert chess.publish("chess", model).number == 5
 
 
 def test_a_report_is_never_overwritten(chess: Store, model: Model) -> None:
     version = chess.publish("chess", model)
     chess.add_report(version, "first")
-    assert chess.add_report(version, "second") == chess.report("chess", 4)
-    assert chess.objects.get("chess/4.html") == b"first"
+    assert chess.add_report(version, "second") == chess.report_location("chess", 4)
+    assert chess.storage.get("chess/4.html") == b"first"
 
 
 def test_a_report_of_a_version_that_was_removed_meanwhile_is_not_left(chess: Store, model: Model) -> None:
     version = chess.publish("chess", model)
     chess.remove("chess", 4)
     chess.add_report(version, "late")
-    assert chess.report("chess", 4) is None
+    assert chess.report_location("chess", 4) is None
 
 
 # Signatures ------------------------------------------------------------------------------------------------------
@@ -242,16 +244,16 @@ KEY = "0123456789abcdef"
 def test_a_signature_is_put_once_and_goes_with_its_version(store: Store, model: Model) -> None:
     store.publish("chess", model)
     assert store.signature("chess", 1, KEY) is None
-    assert store.signed_by("chess", 1) == []
+    assert store.signing_keys("chess", 1) == []
     assert store.add_signature("chess", 1, KEY, b"x" * 64)
     assert not store.add_signature("chess", 1, KEY, b"x" * 64)
     assert store.add_signature("chess", 1, KEY[::-1], b"y" * 64)
     assert store.signature("chess", 1, KEY) == b"x" * 64
-    assert store.signed_by("chess", 1) == sorted([KEY, KEY[::-1]])
+    assert store.signing_keys("chess", 1) == sorted([KEY, KEY[::-1]])
     assert store.versions("chess") == [1]
     store.publish("chess", model)
     store.remove("chess", 1)
-    assert store.signed_by("chess", 1) == []
+    assert store.signing_keys("chess", 1) == []
     assert store.signature("chess", 1, KEY) is None
 
 

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from model_store.registry.store import Store, open_store
-from model_store.storage.base import LocalStorage
+from model_store.storage.local import LocalStorage
 from tests.model_store.conftest import PLACES
 from tests.model_store.s3 import S3
 
@@ -46,16 +46,16 @@ for i in range(count // processes):
 
 RACER = """
 import json, sys
-from model_store.storage.base import put
+from model_store.storage.base import put_object
 from model_store.registry.store import open_store
 
-address, who, processes, count = *sys.argv[1:3], *map(int, sys.argv[3:])
-objects = open_store(address).objects
+location, who, processes, count = *sys.argv[1:3], *map(int, sys.argv[3:])
+storage = open_store(location).storage
 numbers = list(range(1, count + 1))
 start = int(who[1:]) * count // processes  # everybody tries all; whoever leads does not lead everywhere
 print("ready", flush=True)
 sys.stdin.readline()
-won = [n for n in numbers[start:] + numbers[:start] if put(objects, f"race/{n}.npz", f"{who} {n}".encode())]
+won = [n for n in numbers[start:] + numbers[:start] if put_object(storage, f"race/{n}.npz", f"{who} {n}".encode())]
 print(json.dumps(won))
 """
 
@@ -67,10 +67,10 @@ def location(request: pytest.FixtureRequest, tmp_path: Path, monkeypatch: pytest
         return open_store(tmp_path / "models"), FEW, VERSIONS[request.param]
     server: S3 = request.getfixturevalue(request.param)
     if not server.behind:
-        return open_store(server.address, tmp_path / "cache"), FEW, VERSIONS[request.param]
+        return open_store(server.url, tmp_path / "cache"), FEW, VERSIONS[request.param]
     for name, value in server.environ(server.behind).items():
         monkeypatch.setenv(name, value)
-    return open_store(server.address, tmp_path / "cache"), MANY, VERSIONS[request.param]
+    return open_store(server.url, tmp_path / "cache"), MANY, VERSIONS[request.param]
 
 
 def raced(program: str, location: tuple[Store, int, int]) -> list[str]:
@@ -78,7 +78,7 @@ def raced(program: str, location: tuple[Store, int, int]) -> list[str]:
     store, count, versions = location
     racers = [
         subprocess.Popen(
-            [sys.executable, "-c", program, store.objects.address, f"p{i}", str(count), str(versions)],
+            [sys.executable, "-c", program, store.storage.location, f"p{i}", str(count), str(versions)],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             text=True,
@@ -114,7 +114,7 @@ def test_every_acknowledged_version_and_move_is_there_once(location: tuple[Store
     moves = {move.number: move.version for move in store.history("line", "champion")}
     assert moves == {int(move): int(number) for number, _, move in told if move != "0"}
     assert sorted(moves) == list(range(1, len(moves) + 1))
-    if isinstance(store.objects, LocalStorage):
+    if isinstance(store.storage, LocalStorage):
         assert not list(store.root.rglob(".tmp-*"))
 
 
@@ -125,6 +125,6 @@ def test_all_race_for_every_key_and_each_has_one_winner(location: tuple[Store, i
     store, _, keys = location
     assert Counter(number for numbers in won.values() for number in numbers) == dict.fromkeys(range(1, keys + 1), 1)
     assert sum(1 for numbers in won.values() if numbers) > 1, "nobody raced"
-    assert len(store.objects.keys("race/*")) == keys
+    assert len(store.storage.keys("race/*")) == keys
     for who, numbers in won.items():
-        assert all(store.objects.get(f"race/{number}.npz") == f"{who} {number}".encode() for number in numbers)
+        assert all(store.storage.get(f"race/{number}.npz") == f"{who} {number}".encode() for number in numbers)

@@ -27,22 +27,22 @@ IMAGES = Signature((ArrayColumn("image", (2, 2), 0.0, 16.0, 0.0, 16.0, {}),), Re
 
 def test_of_a_table_longer_than_asked_for_little_more_is_read() -> None:
     for header in (b"", b"age,town\n"):
-        assert len(row_parser.from_bytes(header + b"1,Bath\n" * 10, "x.csv", TOWNS, most=10)) == 10
-        assert 10 < len(row_parser.from_bytes(header + b"1,Bath\n" * 1000, "x.csv", TOWNS, most=10)) <= 12
+        assert len(row_parser.parse_rows(header + b"1,Bath\n" * 10, "x.csv", TOWNS, most=10)) == 10
+        assert 10 < len(row_parser.parse_rows(header + b"1,Bath\n" * 1000, "x.csv", TOWNS, most=10)) <= 12
 
 
 def test_csv_cells_are_numbers_where_the_signature_says_so() -> None:
     text = b"\xef\xbb\xbftown, age\n7, 30\n\n Bath ,1e3\n"
-    assert row_parser.from_bytes(text, "x.csv", TOWNS) == [{"town": "7", "age": 30.0}, {"town": "Bath", "age": 1000.0}]
+    assert row_parser.parse_rows(text, "x.csv", TOWNS) == [{"town": "7", "age": 30.0}, {"town": "Bath", "age": 1000.0}]
 
 
 def test_an_empty_cell_is_a_missing_value_and_so_is_all_that_training_takes_for_one() -> None:
-    assert row_parser.from_bytes(b"age,town\n,NA\n", "x.csv", TOWNS) == [{"age": None, "town": None}]
-    assert row_parser.MISSING == training.data.readers.MISSING
+    assert row_parser.parse_rows(b"age,town\n,NA\n", "x.csv", TOWNS) == [{"age": None, "town": None}]
+    assert row_parser.MISSING_CELLS == training.data.readers.MISSING_CELLS
 
 
 def test_known_answers_in_a_file_are_passed_over_and_other_columns_are_not() -> None:
-    found = row_parser.from_bytes(b"age,town,chess,shoe\n1,Bath,yes,43\n", "x.csv", TOWNS)
+    found = row_parser.parse_rows(b"age,town,chess,shoe\n1,Bath,yes,43\n", "x.csv", TOWNS)
     assert found == [{"age": 1.0, "town": "Bath", "shoe": "43"}]
     with pytest.raises(InputError, match=r"instances\.0\.shoe"):
         TOWNS.encode(found)
@@ -50,46 +50,48 @@ def test_known_answers_in_a_file_are_passed_over_and_other_columns_are_not() -> 
 
 def test_columns_that_the_model_does_not_take_are_passed_over_and_told_where_that_is_asked_for() -> None:
     others: list[str] = []
-    found = row_parser.from_bytes(b"shoe,age,town,chess\n43,1,Bath,yes\n", "x.csv", TOWNS, others)
+    found = row_parser.parse_rows(b"shoe,age,town,chess\n43,1,Bath,yes\n", "x.csv", TOWNS, others)
     assert (found, others) == ([{"age": 1.0, "town": "Bath"}], ["shoe"])
 
     told: list[str] = []
-    batches = list(row_parser.batches(io.BytesIO(b"shoe,age,town\n43,1,Bath\n44,2,7\n"), "x.csv", TOWNS, 2, told))
+    batches = list(
+        row_parser.iter_csv_batches(io.BytesIO(b"shoe,age,town\n43,1,Bath\n44,2,7\n"), "x.csv", TOWNS, 2, told)
+    )
     assert (batches, told) == ([[{"age": 1.0, "town": "Bath"}], [{"age": 2.0, "town": "7"}]], ["shoe"])
 
 
 def test_a_column_under_another_name_is_not_passed_over() -> None:
     expected = r"^x\.csv header: expected age, town; found no town, but twon, shoe \(did you mean 'town'\?\)$"
     with pytest.raises(InputError, match=expected):
-        row_parser.from_bytes(b"age,twon,shoe\n1,Bath,43\n", "x.csv", TOWNS, [])
+        row_parser.parse_rows(b"age,twon,shoe\n1,Bath,43\n", "x.csv", TOWNS, [])
 
 
 def test_a_cell_that_should_be_a_number_is_left_for_the_signature_to_refuse() -> None:
     with pytest.raises(InputError, match=r"instances\.0\.age: expected a number, found 'old'"):
-        TOWNS.encode(row_parser.from_bytes(b"age,town\nold,Bath\n", "x.csv", TOWNS))
+        TOWNS.encode(row_parser.parse_rows(b"age,town\nold,Bath\n", "x.csv", TOWNS))
 
 
 @pytest.mark.parametrize("cell", ["1_000", "\u0661\u0662", "inf", "0x10"])
 def test_what_training_does_not_take_for_a_number_is_none_here_either(cell: str) -> None:
     assert infer_kind([cell]) == "category"
     with pytest.raises(InputError, match=r"instances\.0\.age: expected a number, found .* \(send a number\)"):
-        TOWNS.encode(row_parser.from_bytes(f"age,town\n{cell},Bath\n".encode(), "x.csv", TOWNS))
+        TOWNS.encode(row_parser.parse_rows(f"age,town\n{cell},Bath\n".encode(), "x.csv", TOWNS))
 
 
 def test_images_are_rows_of_numbers_with_or_without_a_header() -> None:
     expected = [[1.0, 2.0, 3.0, 4.0]]
-    assert row_parser.from_bytes(b"1,2,3,4\n", "x.csv", IMAGES) == expected
-    assert row_parser.from_bytes(b"a,b,c,d\n1,2,3,4\n", "x.csv", IMAGES) == expected
+    assert row_parser.parse_rows(b"1,2,3,4\n", "x.csv", IMAGES) == expected
+    assert row_parser.parse_rows(b"a,b,c,d\n1,2,3,4\n", "x.csv", IMAGES) == expected
 
 
 @pytest.mark.parametrize("name", ["x.json", "standard input"])
 def test_json_is_taken_as_it_is(name: str) -> None:
     for text in (b'[[1, "Bath"]]', b' {"instances": [[1, "Bath"]]}'):
-        assert row_parser.from_bytes(text, name, TOWNS) == [[1, "Bath"]]
+        assert row_parser.parse_rows(text, name, TOWNS) == [[1, "Bath"]]
 
 
 def test_rows_of_the_command_line_are_json() -> None:
-    assert row_parser.from_options(['{"age": 1}', '[1, "Bath"]']) == [{"age": 1}, [1, "Bath"]]
+    assert row_parser.parse_json_rows(['{"age": 1}', '[1, "Bath"]']) == [{"age": 1}, [1, "Bath"]]
 
 
 @pytest.mark.parametrize(
@@ -111,18 +113,18 @@ def test_rows_of_the_command_line_are_json() -> None:
 )
 def test_a_file_that_is_not_rows_is_told(name: str, data: bytes, message: str) -> None:
     with pytest.raises(InputError, match=message):
-        row_parser.from_bytes(data, name, TOWNS)
+        row_parser.parse_rows(data, name, TOWNS)
     if name.endswith(".csv"):
         with pytest.raises(InputError, match=message):
-            list(row_parser.batches(io.BytesIO(data), name, TOWNS, 100, []))
+            list(row_parser.iter_csv_batches(io.BytesIO(data), name, TOWNS, 100, []))
 
 
 def test_a_row_of_the_command_line_that_is_not_json_is_told() -> None:
     with pytest.raises(InputError, match="row 1: expected JSON"):
-        row_parser.from_options(["[1]", "{age: 1}"])
+        row_parser.parse_json_rows(["[1]", "{age: 1}"])
 
 
 def test_whole_numbers_are_written_without_a_point_where_they_are_exact() -> None:
-    assert list(map(str, row_parser.as_written([195.0, -3.0, 0.5, None, "7", 1e300]))) == [
+    assert list(map(str, row_parser.integral_floats_to_ints([195.0, -3.0, 0.5, None, "7", 1e300]))) == [
         "195", "-3", "0.5", "None", "7", "1e+300"
     ]  # fmt: skip

@@ -113,7 +113,7 @@ def test_every_fault_of_every_row_is_told_at_once() -> None:
         "instances.5.flipper: expected a number, found 1" + "0" * 56 + "... (send a finite number)",
         "instances.5.mass: expected a number, found nan (send a finite number)",
         "instances.6.flipper: expected a number, found an object (send a finite number)",
-        "instances.6.mass: expected a number, found a list of 1 (send a finite number)",
+        "instances.6.mass: expected a number, found [1] (send a finite number)",
     ]
 
 

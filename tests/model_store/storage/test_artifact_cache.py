@@ -29,8 +29,8 @@ def copies(cache_dir: Path) -> list[Path]:
 
 
 def test_a_copy_is_named_by_digest_and_is_private_and_read_only(written: Path, cache_dir: Path) -> None:
-    copy = artifact_cache.localise(written, cache_dir)
-    assert copy == cache_dir / f"{npz.digest(written)}.npz"
+    copy = artifact_cache.cache_file(written, cache_dir)
+    assert copy == cache_dir / f"{npz.read_digest(written)}.npz"
     assert copy.read_bytes() == written.read_bytes()
     assert stat.S_IMODE(copy.stat().st_mode) == 0o400
     assert stat.S_IMODE(cache_dir.stat().st_mode) == 0o700
@@ -38,8 +38,8 @@ def test_a_copy_is_named_by_digest_and_is_private_and_read_only(written: Path, c
 
 
 def test_a_copy_is_made_once(written: Path, cache_dir: Path) -> None:
-    first = artifact_cache.localise(written, cache_dir).stat().st_ino
-    assert artifact_cache.localise(written, cache_dir).stat().st_ino == first
+    first = artifact_cache.cache_file(written, cache_dir).stat().st_ino
+    assert artifact_cache.cache_file(written, cache_dir).stat().st_ino == first
 
 
 def test_a_copy_is_verified_by_one_while_the_others_wait(written: Path, cache_dir: Path, monkeypatch) -> None:
@@ -52,7 +52,7 @@ def test_a_copy_is_verified_by_one_while_the_others_wait(written: Path, cache_di
 
     monkeypatch.setattr(npz, "read", counting)
     with ThreadPoolExecutor(8) as pool:
-        found = set(pool.map(lambda _: artifact_cache.localise(written, cache_dir), range(8)))
+        found = set(pool.map(lambda _: artifact_cache.cache_file(written, cache_dir), range(8)))
     assert len(found) == len(verified) == 1
 
 
@@ -64,7 +64,7 @@ def test_a_holder_of_the_lock_that_dies_keeps_nobody_waiting(written: Path, cach
         assert process.stdout is not None
         process.stdout.readline()
         with ThreadPoolExecutor(1) as pool:
-            waiting = pool.submit(artifact_cache.localise, written, cache_dir)
+            waiting = pool.submit(artifact_cache.cache_file, written, cache_dir)
             assert not waiting.done()
             process.kill()
             assert waiting.result().exists()
@@ -73,7 +73,7 @@ def test_a_holder_of_the_lock_that_dies_keeps_nobody_waiting(written: Path, cach
 def test_what_a_process_left_that_died_while_it_copied_goes(written: Path, cache_dir: Path) -> None:
     cache_dir.mkdir(mode=0o700, parents=True)
     (cache_dir / ".tmp-0123456789abcdef").write_bytes(b"the beginning of a large model")
-    copy = artifact_cache.localise(written, cache_dir)
+    copy = artifact_cache.cache_file(written, cache_dir)
     assert copies(cache_dir) == [copy]
 
 
@@ -84,12 +84,12 @@ def test_a_copy_that_answers_otherwise_than_in_training_is_not_kept(model: Model
     npz.write(path, Model(model.network, model.signature, golden=golden))
     for _ in range(2):
         with pytest.raises(ArtifactError, match=rf"^{path}: golden\.outputs"):
-            artifact_cache.localise(path, cache_dir)
+            artifact_cache.cache_file(path, cache_dir)
     assert copies(cache_dir) == []
 
 
 def test_a_mapped_copy_survives_its_original_being_cut(written: Path, cache_dir: Path) -> None:
-    model = npz.read(artifact_cache.localise(written, cache_dir))
+    model = npz.read(artifact_cache.cache_file(written, cache_dir))
     before = model.predict([[30, "Bath"]])
     os.truncate(written, 0)
     gc.collect()
@@ -101,23 +101,23 @@ def test_a_damaged_original_is_named_and_leaves_no_copy(written: Path, cache_dir
     weights = npz.read(written).network.arrays()["modules.0.weights"].tobytes()
     written.write_bytes(data.replace(weights, weights[::-1]))
     with pytest.raises(ArtifactError, match=rf"^{written}: modules\.0\.weights: expected SHA-256"):
-        artifact_cache.localise(written, cache_dir)
+        artifact_cache.cache_file(written, cache_dir)
     assert copies(cache_dir) == []
 
 
 def test_an_original_that_changes_while_it_is_copied_is_refused(
     written: Path, cache_dir: Path, make_model, monkeypatch
 ) -> None:
-    digest = npz.digest
+    digest = npz.read_digest
 
     def changing(path: Path) -> str:
         found = digest(path)
         npz.write(path, make_model(seed=5))
         return found
 
-    monkeypatch.setattr(npz, "digest", changing)
+    monkeypatch.setattr(npz, "read_digest", changing)
     with pytest.raises(ArtifactError, match="found it changed while it was copied"):
-        artifact_cache.localise(written, cache_dir)
+        artifact_cache.cache_file(written, cache_dir)
     assert copies(cache_dir) == []
 
 
@@ -125,20 +125,20 @@ def test_a_cache_that_others_can_write_to_is_refused(written: Path, cache_dir: P
     cache_dir.mkdir(parents=True)
     cache_dir.chmod(0o777)
     with pytest.raises(StoreError, match="expected a directory that only this user can write to, found mode 777"):
-        artifact_cache.localise(written, cache_dir)
+        artifact_cache.cache_file(written, cache_dir)
 
 
 def test_a_cache_that_cannot_be_made_is_told(written: Path) -> None:
     with pytest.raises(StoreError, match="cannot keep a copy"):
-        artifact_cache.localise(written, written / "cache")
+        artifact_cache.cache_file(written, written / "cache")
 
 
 def test_trimming_keeps_what_is_wanted_and_what_is_mapped(written: Path, cache_dir: Path, make_model) -> None:
-    model = npz.read(artifact_cache.localise(written, cache_dir))
+    model = npz.read(artifact_cache.cache_file(written, cache_dir))
     other = written.with_name("other.npz")
     kept = npz.write(other, make_model(seed=5))
-    copy = artifact_cache.localise(other, cache_dir)
-    artifact_cache.trim(cache_dir, {kept})
+    copy = artifact_cache.cache_file(other, cache_dir)
+    artifact_cache.remove_unused_copies(cache_dir, {kept})
     assert copies(cache_dir) == [copy]
     assert model.predict([[30, "Bath"]])
-    artifact_cache.trim(cache_dir / "nowhere", set())
+    artifact_cache.remove_unused_copies(cache_dir / "nowhere", set())

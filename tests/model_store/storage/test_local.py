@@ -92,17 +92,17 @@ def test_a_store_that_is_not_there_is_told(tmp_path: Path) -> None:
 def test_a_file_where_a_directory_should_be_is_told(tmp_path: Path, store: Store, model: Model) -> None:
     (tmp_path / "file").write_text("x")
     for root in (tmp_path / "file", tmp_path / "file" / "models"):
-        with pytest.raises(StoreError, match="a file stands where a directory is expected"):
+        with pytest.raises(StoreError, match="a file is where a directory is expected"):
             open_store(root).names()
-        with pytest.raises(StoreError, match=r"cannot publish: .*a file stands where a directory is expected"):
+        with pytest.raises(StoreError, match=r"cannot publish: .*a file is where a directory is expected"):
             open_store(root).publish("chess", model)
     store.root.mkdir()
     (store.root / "chess").write_text("x")
-    with pytest.raises(StoreError, match="a file stands where a directory is expected"):
+    with pytest.raises(StoreError, match="a file is where a directory is expected"):
         store.publish("chess", model)
 
 
-@pytest.mark.parametrize(("number", "fix"), [(13, "who may write there"), (30, "mounted read-only")])
+@pytest.mark.parametrize(("number", "fix"), [(13, "write permissions"), (30, "mounted read-only")])
 def test_a_store_nobody_may_write_to_is_told(number: int, fix: str, chess: Store, model: Model, monkeypatch) -> None:
     def refused(*_: object, **__: object) -> None:
         raise OSError(number, os.strerror(number))

@@ -237,7 +237,7 @@ def test_an_inflated_bomb_is_413_and_a_cut_stream_400(store, make_client):
         ({"shape": [20_000, 2], "data": [0] * 40_000}, "expected 1 to 10000 rows, found 20000"),
         ({"data": [[3], [80]]}, "expected rows as shape [1, 2] says"),
         ({"data": [[[3, 80]]]}, "expected rows as shape [1, 2] says"),
-        ({"data": [[3], 80]}, "expected values of FP64, found a list of 1"),
+        ({"data": [[3], 80]}, "expected values of FP64, found [3]"),
         ({"data": ["3", 80]}, "expected values of FP64, found '3'"),
         ({"data": [True, 80]}, "found true"),
         ({"data": "AAAA"}, "expected a list of FP64"),

@@ -46,16 +46,16 @@ def test_workers_follow_a_bucket_and_keep_answering_while_it_is_away(
     with running() as s3:
         for name, value in s3.reset().items():
             monkeypatch.setenv(name, value)
-        store = open_store(s3.address, tmp_path / "mine")
+        store = open_store(s3.url, tmp_path / "mine")
         store.publish("price", price())
         settings = {"SERVE_CACHE_DIR": str(tmp_path / "cache"), "SERVE_POLL_SECONDS": "0.2"}
         server = subprocess.Popen(
-            [sys.executable, "-m", "service", "--store", s3.address, "--port", "0", "--workers", "2"],
+            [sys.executable, "-m", "service", "--store", s3.url, "--port", "0", "--workers", "2"],
             cwd=ROOT, env={**os.environ, **settings}, stderr=subprocess.PIPE, text=True,
         )  # fmt: skip
         try:
             assert server.stderr is not None
-            assert s3.address in server.stderr.readline()
+            assert s3.url in server.stderr.readline()
             base = server.stderr.readline().split()[-1].removesuffix("/predict")
 
             def answering() -> set[int]:

@@ -255,8 +255,8 @@ def test_cache_holds_no_more_than_what_is_in_memory(registry, store, tmp_path):
     for number in (1, 2, 3, 4):
         registry.find("price", number)
     held = {path.stem for path in (tmp_path / "cache").glob("*.npz")}
-    expected = {npz.digest(store.path("price", number)) for number in (3, 4, 6)}
-    expected |= {npz.digest(store.path(name, 1)) for name in ("image", "penguins")}
+    expected = {npz.read_digest(store.path("price", number)) for number in (3, 4, 6)}
+    expected |= {npz.read_digest(store.path(name, 1)) for name in ("image", "penguins")}
     assert held == expected
 
 
@@ -271,14 +271,14 @@ def test_copy_trimmed_by_another_worker_is_made_again(registry, store, monkeypat
         return real(path, **options)
 
     monkeypatch.setattr("service.registry.loader.npz.read", read)
-    monkeypatch.setattr("service.registry.loader.localise", lambda path, _: _localised(real, path, registry))
+    monkeypatch.setattr("service.registry.loader.cache_file", lambda path, _: _localised(real, path, registry))
     registry.refresh()
     assert trimmed
     assert registry.find("price").number == 2
 
 
 def _localised(real, path, registry):
-    copy = registry._cache_dir / f"{npz.digest(path)}.npz"
+    copy = registry._cache_dir / f"{npz.read_digest(path)}.npz"
     if not copy.exists():
         shutil.copy(path, copy)
     return copy

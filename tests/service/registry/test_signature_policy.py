@@ -23,7 +23,7 @@ Sign = Callable[..., None]
 def keys(tmp_path: Path) -> dict[str, Path]:
     paths = {name: tmp_path / f"{name}.pem" for name in ("ours", "second", "foreign")}
     for path in paths.values():
-        signing.generate(path)
+        signing.generate_key(path)
     return paths
 
 
@@ -32,7 +32,7 @@ def sign(store: Store, keys: dict[str, Path]) -> Sign:
     """What `models sign` does."""
 
     def sign(number: int, by: str = "ours", name: str = "price", under: str = "price") -> None:
-        key = signing.private_key(keys[by])
+        key = signing.load_private_key(keys[by])
         digest = store.load(name, number)[0].digest
         store.add_signature(name, number, signing.fingerprint(key.public_key()), signing.sign(key, under, digest))
 
@@ -41,7 +41,7 @@ def sign(store: Store, keys: dict[str, Path]) -> Sign:
 
 @pytest.fixture
 def trusting(store: Store, keys: dict[str, Path], make_client: MakeClient) -> Callable[[], FlaskClient]:
-    trusted = f"{signing.public_path(keys['second'])}, {signing.public_path(keys['ours'])}"
+    trusted = f"{signing.public_key_path(keys['second'])}, {signing.public_key_path(keys['ours'])}"
     return lambda: make_client(store, trusted_keys=trusted)
 
 
@@ -113,11 +113,11 @@ def test_a_copy_in_the_cache_is_no_way_round_the_signature(store, make_client, t
 
 
 def test_keys_that_cannot_be_read_stop_the_start(store: Store, keys, make_client, tmp_path: Path) -> None:
-    for paths in (" ", ",", "/nowhere.pub", f"{signing.public_path(keys['ours'])},", str(keys["ours"])):
+    for paths in (" ", ",", "/nowhere.pub", f"{signing.public_key_path(keys['ours'])},", str(keys["ours"])):
         with pytest.raises(SettingsError, match=r"SERVE_TRUSTED_KEYS: .*expected a (public )?key"):
             make_client(store, trusted_keys=paths)
 
 
 def test_the_statement_is_what_the_document_says() -> None:
     digest = hashlib.sha256(b"").hexdigest()
-    assert signing.statement("price", digest).decode() == f"forward-pass model 1\nprice\n{digest}\n"
+    assert signing.signed_message("price", digest).decode() == f"forward-pass model 1\nprice\n{digest}\n"

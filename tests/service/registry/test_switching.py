@@ -139,11 +139,11 @@ def test_bad_candidate_leaves_the_old_version_serving_and_is_told_once(
 ) -> None:
     store, versions = published(tmp_path, 0)
     key = tmp_path / "key.pem"
-    signing.generate(key)
-    private = signing.private_key(key)
+    signing.generate_key(key)
+    private = signing.load_private_key(key)
     signature = signing.sign(private, NAME, store.load(NAME, 1)[0].digest)
     store.add_signature(NAME, 1, signing.fingerprint(private.public_key()), signature)
-    trusted = str(signing.public_path(key)) if candidate is unsigned else ""
+    trusted = str(signing.public_key_path(key)) if candidate is unsigned else ""
     with Service(store, tmp_path, SERVE_TRUSTED_KEYS=trusted) as service, load(service, [*versions, 2]) as record:
         candidate(store)
         move(store, 2)

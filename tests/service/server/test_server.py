@@ -49,7 +49,7 @@ class Server:
         defaults = {"SERVE_WORKERS": "2", "SERVE_POLL_SECONDS": "0.05", "SERVE_CACHE_DIR": str(folder / "cache")}
         with self.log_path.open("wb") as log:
             self.process = subprocess.Popen(
-                [sys.executable, *program, "--store", store.objects.address, "--port", "0"],
+                [sys.executable, *program, "--store", store.storage.location, "--port", "0"],
                 cwd=ROOT,
                 env={**os.environ, **defaults, **environ},
                 stdout=log,

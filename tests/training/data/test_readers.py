@@ -15,7 +15,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from training.config.settings import DataSection
-from training.data.readers import MISSING, fingerprint, read_csv, read_idx, read_npz
+from training.data.readers import MISSING_CELLS, fingerprint, read_csv, read_idx, read_npz
 from training.data.streaming.table_reader import open_source
 from training.engine.checkpoint import Checkpoint
 from training.errors import DataError, FaultListError
@@ -43,7 +43,7 @@ def test_whatever_the_csv_module_writes_is_read_back(tmp_path: Path, rows: list[
     with path.open("w", newline="", encoding="utf-8") as file:
         csv.writer(file).writerows([header, *rows])
     found = read_csv(path)
-    expected = [[None if cell.strip().lower() in MISSING else cell.strip() for cell in row] for row in rows]
+    expected = [[None if cell.strip().lower() in MISSING_CELLS else cell.strip() for cell in row] for row in rows]
     assert [list(row) for row in zip(*found.columns.values(), strict=True)] == expected
 
 

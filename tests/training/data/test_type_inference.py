@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from model_store.schema.columns import number_in
+from model_store.utils.values import parse_finite_number
 from training.data import type_inference
 from training.data.readers import Table
 from training.errors import DataError
@@ -33,7 +33,7 @@ def test_a_column_is_numbers_when_all_its_cells_are_finite_numbers(cells: list[s
 
 @given(st.floats(allow_nan=False, allow_infinity=False))
 def test_every_finite_float_is_read_exactly(value: float) -> None:
-    assert number_in(repr(value)) == value
+    assert parse_finite_number(repr(value)) == value
 
 
 def test_each_cell_that_is_no_number_is_named_with_line_and_column() -> None:

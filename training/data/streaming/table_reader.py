@@ -18,8 +18,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from model_store.errors import Fault
-from model_store.schema.columns import number_in
-from model_store.schema.row_parser import MISSING
+from model_store.schema.row_parser import MISSING_CELLS
+from model_store.utils.values import parse_finite_number
 from training.config.settings import DataSection
 from training.data import dataset, readers, type_inference
 from training.data.readers import Table, fingerprint, first_line
@@ -29,7 +29,7 @@ from training.data.streaming.source import HEAD, Batch, Source, Texts
 from training.errors import MAX_SHOWN_FAULTS, DataError
 
 _INDEX = re.compile(r"__index_level_\d+__")  # what pandas calls the numbers of its rows in Parquet
-_MISSING = sorted("".join(word) for text in MISSING for word in product(*({c, c.upper()} for c in text)))
+_MISSING = sorted("".join(word) for text in MISSING_CELLS for word in product(*({c, c.upper()} for c in text)))
 
 
 def open_source(section: DataSection, folder: Path) -> Source:
@@ -234,7 +234,7 @@ def _explained(path: Path, kinds: Mapping[str, str], error: Exception) -> DataEr
 
 
 def _no_number(cell: str | None) -> bool:
-    return cell is not None and number_in(cell) is None
+    return cell is not None and parse_finite_number(cell) is None
 
 
 def _pyarrow(name: str) -> None:

@@ -1,0 +1,153 @@
+"""The local backend: objects are files of a directory.
+
+A hidden temporary file is written and synced, `link(2)` gives it its name or fails if the name is taken, and the
+directory is synced. Nothing is ever overwritten, so a crash leaves either the new object or none.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import os
+import re
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any, BinaryIO
+
+from model_store.artifact import npz
+from model_store.storage.base import MAX_SMALL_OBJECT_BYTES, ObjectInfo, check_object_size
+from model_store.utils.atomic_write import fsync_directory
+from model_store.utils.values import NAME_PATTERN
+
+_NAME = re.compile(NAME_PATTERN)
+_CREATE = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC
+
+
+class LocalStorage:
+    """Objects that are files. Each name of a key is a directory, the last one a file."""
+
+    fork_safe = True
+
+    def __init__(self, root: Path) -> None:
+        self.root = root
+        self.location = str(root)
+
+    def keys(self, *patterns: str) -> list[str]:
+        return [key for pattern in patterns for key in self._matching_keys("", pattern.split("/"))]
+
+    def get(self, key: str) -> bytes:
+        # O_NONBLOCK: opening a pipe would otherwise block until it has a writer.
+        with os.fdopen(os.open(self.root / key, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK), "rb") as file:
+            data = file.read(MAX_SMALL_OBJECT_BYTES + 1)
+        return check_object_size(data, len(data))
+
+    def read_manifest(self, key: str) -> tuple[dict[str, Any], str]:
+        path = self.root / key
+        return npz.read_manifest(path), npz.read_digest(path)
+
+    def local_path(self, key: str, *, refresh: bool = False) -> Path:
+        return self.root / key
+
+    @contextmanager
+    def stage(self, key: str) -> Iterator[LocalStagedObject]:
+        """Create a hidden file in the directory of its key, read-only once it is committed."""
+        directory = (self.root / key).parent
+        _make_directory(directory)
+        with self._temporary_file(directory) as (path, file):
+            yield LocalStagedObject(self.root, path, file)
+
+    def delete(self, key: str) -> None:
+        path = self.root / key
+        path.unlink(missing_ok=True)
+        fsync_directory(path.parent)
+
+    def check_writable(self, key: str) -> None:
+        directory = (self.root / key).parent
+        while not directory.exists():
+            directory = directory.parent
+        with self._temporary_file(directory) as (path, _):
+            link = path.with_name(f"{path.name}-link")
+            os.link(path, link)
+            link.unlink()
+
+    def object_info(self, key: str) -> ObjectInfo:
+        status = (self.root / key).stat()
+        return ObjectInfo(status.st_size, datetime.fromtimestamp(status.st_mtime, UTC))
+
+    def abandoned_keys(self) -> list[str]:
+        return [str(path.relative_to(self.root)) for path in sorted(self.root.rglob(".tmp-*")) if not _is_locked(path)]
+
+    @staticmethod
+    @contextmanager
+    def _temporary_file(directory: Path) -> Iterator[tuple[Path, BinaryIO]]:
+        """Create a hidden file that is locked until its process closes it or dies."""
+        path = directory / f".tmp-{os.urandom(8).hex()}"
+        try:
+            with os.fdopen(os.open(path, _CREATE, 0o444), "wb") as file:
+                with suppress(OSError):  # a file system without locks: garbage collection relies on the grace alone
+                    fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                yield path, file
+        finally:
+            path.unlink(missing_ok=True)
+
+    def _matching_keys(self, folder: str, pattern: list[str]) -> Iterator[str]:
+        first, rest = pattern[0], pattern[1:]
+        for name in self._names(folder, directories=bool(rest)) if first == "*" else [first]:
+            if rest:
+                yield from self._matching_keys(f"{folder}{name}/", rest)
+            elif first == "*" or (self.root / folder / name).is_file():
+                yield folder + name
+
+    def _names(self, folder: str, *, directories: bool) -> list[str]:
+        """Return the valid names of files, or of directories, in a directory; none if it does not exist."""
+        try:
+            with os.scandir(self.root / folder) as entries:
+                found = [entry for entry in entries if _NAME.fullmatch(entry.name)]
+                return sorted(entry.name for entry in found if entry.is_dir() == directories)
+        except (FileNotFoundError, NotADirectoryError):
+            if not folder:
+                raise
+            return []
+
+
+class LocalStagedObject:
+    """A temporary file that `commit` links to its key."""
+
+    def __init__(self, root: Path, path: Path, file: BinaryIO) -> None:
+        self.path, self.file = path, file
+        self._root = root
+
+    def commit(self, key: str) -> bool:
+        self.file.flush()
+        os.fsync(self.file.fileno())
+        target = self._root / key
+        try:
+            os.link(self.path, target)
+        except FileExistsError:
+            return False
+        fsync_directory(target.parent)
+        return True
+
+
+def _is_locked(path: Path) -> bool:
+    """Return True if a live process holds the lock of a temporary file."""
+    try:
+        descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+    except FileNotFoundError:
+        return True  # its process has just finished
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return True
+    finally:
+        os.close(descriptor)
+    return False
+
+
+def _make_directory(directory: Path) -> None:
+    """Create a directory and its parents, durably."""
+    if not directory.is_dir():
+        _make_directory(directory.parent)
+        directory.mkdir(exist_ok=True)
+        fsync_directory(directory.parent)

@@ -1,0 +1,59 @@
+"""Checks of untrusted values, and short descriptions of them for error messages."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+
+# A name of a model or an alias: it is a path segment in a store, in a URL and in a key of a bucket.
+NAME_PATTERN = r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}"
+
+_MAX_CHARACTERS = 60  # of a description
+_MAX_ITEMS = 8  # of a list that is written out
+
+
+def is_finite_number(value: Any) -> bool:
+    """Return True for a finite number of Python or NumPy that fits float64; booleans are not numbers."""
+    if isinstance(value, bool) or not isinstance(value, (int, float, np.integer, np.floating)):
+        return False
+    try:
+        return math.isfinite(value)
+    except OverflowError:  # an integer beyond float64
+        return False
+
+
+def parse_finite_number(text: str) -> float | None:
+    """Return the finite number that `text` spells, else None. Underscores and non-ASCII digits are rejected."""
+    try:
+        value = float(text) if text.isascii() and "_" not in text else math.nan
+    except ValueError:
+        return None
+    return value if math.isfinite(value) else None
+
+
+def describe_value(value: Any) -> str:
+    """Return a value as JSON would write it, in at most 60 characters; objects and longer lists are only counted."""
+    if value is None or isinstance(value, bool):
+        return {None: "null", True: "true", False: "false"}[value]
+    if isinstance(value, (list, tuple)):
+        if len(value) <= _MAX_ITEMS and not any(isinstance(item, (list, tuple, dict)) for item in value):
+            text = f"[{', '.join(map(describe_value, value))}]"
+            if len(text) <= _MAX_CHARACTERS:
+                return text
+        return f"a list of {len(value)}"
+    if isinstance(value, dict):
+        return "an object"
+    try:
+        text = repr(value)
+    except ValueError:  # an integer too long for Python to print
+        return "an integer of thousands of digits"
+    return text if len(text) <= _MAX_CHARACTERS else text[: _MAX_CHARACTERS - 3] + "..."
+
+
+def list_names(names: Sequence[object], limit: int = 12) -> str:
+    """Return names separated by commas: the first `limit`, and the count if there are more."""
+    text = ", ".join(map(str, names[:limit]))
+    return f"{text}, ... ({len(names)} in all)" if len(names) > limit else text
