@@ -317,7 +317,7 @@ def test_a_place_where_races_have_one_winner_is_proven_and_left_empty(objects: S
 def test_init_makes_the_directory_of_a_store(tmp_path: Path) -> None:
     result = CliRunner().invoke(main.main, ["init", "--store", str(tmp_path / "a" / "b")])
     assert result.exit_code == 0, result.stderr
-    assert "one won each time" in result.stderr
+    assert "exactly one winner each time" in result.stderr
     assert list((tmp_path / "a" / "b").iterdir()) == []
 
 
@@ -327,7 +327,7 @@ def test_init_refuses_a_server_that_only_pretends_to_honour_conditions(condition
     server.conditions = conditions
     result = CliRunner().invoke(main.main, ["init", "--store", server.url])
     assert result.exit_code == 5
-    assert "8 writers race 25 times; in a bucket that may take a minute." in result.stderr
+    assert "8 writers race 25 times; on a bucket this can take a minute." in result.stderr
     assert "expected one of 8 who write at once to win, found" in result.stderr.replace("\n", " ")
     assert "choose a place that honours conditional writes" in result.stderr.replace("\n", " ")
 
