@@ -31,13 +31,12 @@ from model_store.registry.index import ModelIndex, model_index, model_indexes
 from model_store.storage.artifact_cache import default_cache_dir
 from model_store.storage.base import StorageBackend, put_object, translate_os_errors
 from model_store.storage.local import LocalStorage
-from model_store.utils.values import NAME_PATTERN
+from model_store.utils.values import NAME_PATTERN, is_name
 
 BUCKET_SCHEMES = ("s3", "gs", "az")
 DEFAULT_ALIAS = "default"
 LATEST = "latest"
 
-_NAME = re.compile(NAME_PATTERN)
 _NUMBER = re.compile(r"[1-9][0-9]{0,17}")
 _SIGNATURE_KEY = re.compile(rf"({NAME_PATTERN})/signatures/([1-9][0-9]{{0,17}})/([0-9a-f]{{16}})\.sig")
 
@@ -96,7 +95,7 @@ class Store:
 
     def versions(self, name: str) -> list[int]:
         """The versions that are there, ascending."""
-        versions = self._versions(name) if _NAME.fullmatch(name) else []
+        versions = self._versions(name) if is_name(name) else []
         if not versions:
             known = self.names()
             raise NotFoundError(f"no model {name!r} in {self.storage.location}{_hint(name, known)}", known)
@@ -107,7 +106,7 @@ class Store:
         head, number = None, None
         if isinstance(ref, int) or (ref is not None and _NUMBER.fullmatch(ref)):
             number = int(ref)
-        elif ref != LATEST and _NAME.fullmatch(name) and _NAME.fullmatch(DEFAULT_ALIAS if ref is None else ref):
+        elif ref != LATEST and is_name(name) and is_name(DEFAULT_ALIAS if ref is None else ref):
             # Before the versions: whoever moved it to a new one had published that before.
             head = self._alias_log.head(name, ref or DEFAULT_ALIAS)
             number = None if head is None else head.version
@@ -372,7 +371,7 @@ class Store:
 
 
 def _check_name(kind: str, name: str) -> None:
-    if not _NAME.fullmatch(name):
+    if not is_name(name):
         raise StoreError(f"{kind} {name!r}: expected a letter or digit, then up to 99 more of them or '.', '_', '-'")
     if kind == "alias" and (name == LATEST or name.isdigit()):
         raise StoreError(f"alias {name!r}: expected a word, since numbers and 'latest' mean versions already")

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import fcntl
 import os
-import re
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from datetime import UTC, datetime
@@ -18,9 +17,8 @@ from typing import Any, BinaryIO
 from model_store.artifact import npz
 from model_store.storage.base import MAX_SMALL_OBJECT_BYTES, ObjectInfo, check_object_size
 from model_store.utils.atomic_write import fsync_directory
-from model_store.utils.values import NAME_PATTERN
+from model_store.utils.values import is_name
 
-_NAME = re.compile(NAME_PATTERN)
 _CREATE = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC
 
 
@@ -103,7 +101,7 @@ class LocalStorage:
         """Return the valid names of files, or of directories, in a directory; none if it does not exist."""
         try:
             with os.scandir(self.root / folder) as entries:
-                found = [entry for entry in entries if _NAME.fullmatch(entry.name)]
+                found = [entry for entry in entries if is_name(entry.name)]
                 return sorted(entry.name for entry in found if entry.is_dir() == directories)
         except (FileNotFoundError, NotADirectoryError):
             if not folder:

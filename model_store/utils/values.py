@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Sequence
 from typing import Any
 
@@ -11,8 +12,14 @@ import numpy as np
 # A name of a model or an alias: it is a path segment in a store, in a URL and in a key of a bucket.
 NAME_PATTERN = r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}"
 
+_NAME = re.compile(NAME_PATTERN)
 _MAX_CHARACTERS = 60  # of a description
 _MAX_ITEMS = 8  # of a list that is written out
+
+
+def is_name(value: Any) -> bool:
+    """Return True for a valid name of a model or an alias."""
+    return isinstance(value, str) and _NAME.fullmatch(value) is not None
 
 
 def is_finite_number(value: Any) -> bool:
@@ -56,4 +63,4 @@ def describe_value(value: Any) -> str:
 def list_names(names: Sequence[object], limit: int = 12) -> str:
     """Return names separated by commas: the first `limit`, and the count if there are more."""
     text = ", ".join(map(str, names[:limit]))
-    return f"{text}, ... ({len(names)} in all)" if len(names) > limit else text
+    return f"{text}, ... ({len(names)} in total)" if len(names) > limit else text

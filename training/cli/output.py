@@ -15,6 +15,7 @@ from rich.table import Table
 from model_store.schema.row_parser import integral_floats_to_ints
 from model_store.schema.signature import CategoryColumn, ClassificationOutput, NumberColumn
 from model_store.utils.number_format import format_number
+from model_store.utils.values import list_names
 from training.data.splitting import Fold
 from training.engine.early_stopping import EpochResult
 from training.pipeline.cross_validation import Figures, figures
@@ -224,7 +225,8 @@ def print_check(console: Console, prepared: Prepared) -> None:
     )
     if prepared.design.class_weights is not None:
         pairs = zip(prepared.dataset.labels, prepared.design.class_weights, strict=True)
-        console.print(f"class weights: {_join_limited([f'{label} {weight:.3g}' for label, weight in pairs])}")
+        weights = list_names([f"{label} {weight:.3g}" for label, weight in pairs], _MAX_LISTED)
+        console.print(f"class weights: {weights}")
 
 
 def check_data(prepared: Prepared) -> dict[str, Any]:
@@ -253,7 +255,7 @@ def column_data(prepared: Prepared) -> list[dict[str, Any]]:
             summary = f"{low} to {high}, mean {mean}"
         elif isinstance(column, CategoryColumn):
             missing += sum(value is None for value in values)
-            summary = _join_limited(column.categories)
+            summary = list_names(column.categories, _MAX_LISTED)
         else:
             shape = " x ".join(map(str, column.shape))
             summary = f"{shape}, {format_number(statistics['min'])} to {format_number(statistics['max'])}"
@@ -282,7 +284,7 @@ def _describe_target(prepared: Prepared) -> str:
     counts = class_counts(prepared)
     if counts is None:
         return f"target: {names}, regression"
-    rows = _join_limited([f"{k} {format_number(n)}" for k, n in counts.items()])
+    rows = list_names([f"{k} {format_number(n)}" for k, n in counts.items()], _MAX_LISTED)
     return f"target: {names}, classification; rows per class: {rows}"
 
 
@@ -327,8 +329,3 @@ def _table(first: str, *others: str, numeric: int = 1) -> Table:
     for title in others:
         table.add_column(title, justify="right" if numeric else "left")
     return table
-
-
-def _join_limited(names: Sequence[str]) -> str:
-    shown = ", ".join(names[:_MAX_LISTED])
-    return shown if len(names) <= _MAX_LISTED else f"{shown}, ... ({len(names)} in total)"

@@ -12,8 +12,8 @@ from pathlib import Path
 from model_store.errors import Fault, did_you_mean
 from model_store.utils.atomic_write import atomic_write
 from model_store.utils.number_format import format_number
-from model_store.utils.values import parse_finite_number
-from training.config.schema import NAME_PATTERN, TABLE_SUFFIXES
+from model_store.utils.values import is_name, parse_finite_number
+from training.config.schema import TABLE_SUFFIXES
 from training.config.settings import DataSection
 from training.data import readers, type_inference
 from training.data.readers import Table
@@ -44,7 +44,7 @@ def render_job_file(path: Path, target: str | None, job: Path, name: str | None 
         fix = did_you_mean(target, table.columns) or f"the columns are {', '.join(table.columns)}"
         raise DataError(path.name, [Fault("--target", f"there is no column '{target}'", fix)])
     model = name or _model_name(job.stem)
-    if not NAME_PATTERN.fullmatch(model):
+    if not is_name(model):
         raise JobError("--name", [Fault("", f"expected letters, digits, '.', '_' and '-'; found {model!r}")])
     text = _render(table, target, model, os.path.relpath(path, job.parent), streamed=streamed)
     prepare(from_dict(tomllib.loads(text), job.parent, path.name))  # report invalid data now, not at the first training

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, ClassVar
 
 from marshmallow import Schema, ValidationError, fields, post_load
 
 from model_store.errors import Fault, did_you_mean
+from model_store.utils.values import describe_value, is_finite_number
 
 # Helpers for faults --------------------------------------------------------------------------------------------------
 
@@ -17,10 +17,6 @@ def validation_error(problem: str, fix: str = "", key: str | None = None) -> Val
     """Return marshmallow's error for one fault, of the section's `key` if given."""
     faults: list[Any] = [Fault("", problem, fix)]
     return ValidationError(faults if key is None else {key: faults})
-
-
-def is_number(value: Any) -> bool:
-    return isinstance(value, (int, float)) and not isinstance(value, bool)
 
 
 def is_integer_between(value: Any, low: int, high: int) -> bool:
@@ -33,12 +29,6 @@ def quoted(names: Mapping[str, Any] | Sequence[str]) -> str:
 
 def one_of(names: Sequence[str]) -> str:
     return f"one of {quoted(names)}" if len(names) > 1 else quoted(names)
-
-
-def format_value(value: Any) -> str:
-    """Return a value as a message shows it: at most 60 characters, booleans as in TOML."""
-    text = repr(value) if not isinstance(value, bool) else str(value).lower()
-    return text if len(text) <= 60 else text[:57] + "..."
 
 
 # Fields --------------------------------------------------------------------------------------------------------------
@@ -54,7 +44,7 @@ class CheckedField(fields.Field[Any]):
 
     def _deserialize(self, value: Any, attr: str | None, data: Any, **_: Any) -> Any:
         if not self.is_valid(value):
-            raise validation_error(f"expected {self.expected}, found {format_value(value)}", self.suggest_fix(value))
+            raise validation_error(f"expected {self.expected}, found {describe_value(value)}", self.suggest_fix(value))
         return value
 
     def suggest_fix(self, value: Any) -> str:
@@ -98,7 +88,7 @@ def integer_field(low: int, high: int) -> CheckedField:
 
 
 def number_field(expected: str, is_valid: Callable[[float], bool]) -> CheckedField:
-    return CheckedField(expected, lambda value: is_number(value) and math.isfinite(value) and is_valid(value))
+    return CheckedField(expected, lambda value: is_finite_number(value) and is_valid(value))
 
 
 # Sections ------------------------------------------------------------------------------------------------------------
@@ -124,7 +114,7 @@ class SectionSchema(Schema):
             if found == [self.error_messages["unknown"]]:
                 messages[key] = [Fault("", "unknown key", self.suggest_key(key))]
             elif found == [self.error_messages["type"]]:
-                messages[key] = [Fault("", f"expected a table of keys, found {format_value(data)}")]
+                messages[key] = [Fault("", f"expected a table of keys, found {describe_value(data)}")]
 
     def suggest_key(self, key: str) -> str:
         """Suggest a key or section for an unknown key."""

@@ -13,9 +13,9 @@ from marshmallow import ValidationError, fields
 
 from model_store.errors import Fault, did_you_mean
 from model_store.nn import GELU, Identity, LeakyReLU, Module, ReLU, Sigmoid, Softmax, Tanh
+from model_store.utils.values import describe_value
 from training.config.fields import (
     CheckedField,
-    format_value,
     integer_field,
     is_integer_between,
     number_field,
@@ -55,7 +55,7 @@ class LayersField(fields.Field[list[LayerSpec]]):
 
     def _deserialize(self, value: Any, attr: str | None, data: Any, **_: Any) -> list[LayerSpec]:
         if not isinstance(value, list):
-            raise validation_error(f"expected a list such as [16, 'tanh'], found {format_value(value)}")
+            raise validation_error(f"expected a list such as [16, 'tanh'], found {describe_value(value)}")
         if faults := {str(i): found for i, layer in enumerate(value) if (found := _layer_faults(layer))}:
             raise ValidationError(faults)
         return value
@@ -75,7 +75,7 @@ def _layer_faults(layer: Any) -> Any:
     expected = (
         f"a size from 1 to {_MAX_LAYER_SIZE}, one of {quoted(LAYER_NAMES)}, or a table such as {_EXAMPLES['conv']}"
     )
-    return [Fault("", f"expected {expected}, found {format_value(layer)}", fix)]
+    return [Fault("", f"expected {expected}, found {describe_value(layer)}", fix)]
 
 
 def _table_faults(table: dict[str, Any]) -> Any:

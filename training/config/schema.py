@@ -6,7 +6,6 @@ reported at once. docs/jobs.md explains the keys to users.
 
 from __future__ import annotations
 
-import re
 from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any
@@ -15,13 +14,13 @@ from marshmallow import ValidationError, fields, validates_schema
 
 from model_store.errors import Fault, did_you_mean
 from model_store.nn import INITIALIZERS
+from model_store.utils.values import describe_value, is_name
 from training.config.fields import (
     SECTION_SCHEMAS,
     CheckedField,
     ChoiceField,
     SectionField,
     SectionSchema,
-    format_value,
     number_field,
     one_of,
     text_field,
@@ -30,9 +29,6 @@ from training.config.fields import (
 from training.config.layer_spec import OUTPUT_ACTIVATIONS, LayersField
 from training.config.settings import DataSection, ModelSection, NetworkSection, PublishSection, Settings, SplitSection
 from training.config.train_schema import TrainSchema
-
-NAME_PATTERN = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}")
-
 
 # Fields --------------------------------------------------------------------------------------------------------------
 
@@ -43,9 +39,9 @@ class KindsField(fields.Field[dict[str, str]]):
     def _deserialize(self, value: Any, attr: str | None, data: Any, **_: Any) -> dict[str, str]:
         kinds = ("number", "category")
         if not isinstance(value, dict):
-            raise validation_error(f"expected a table such as {{ year = 'category' }}, found {format_value(value)}")
+            raise validation_error(f"expected a table such as {{ year = 'category' }}, found {describe_value(value)}")
         faults = {
-            column: [Fault("", f"expected {one_of(kinds)}, found {format_value(kind)}", did_you_mean(kind, kinds))]
+            column: [Fault("", f"expected {one_of(kinds)}, found {describe_value(kind)}", did_you_mean(kind, kinds))]
             for column, kind in value.items()
             if kind not in kinds
         }
@@ -78,9 +74,7 @@ TABLE_SUFFIXES = (".csv", ".parquet")
 class ModelSchema(SectionSchema):
     settings_class = ModelSection
     expected = "a name of letters, digits, '.', '_' and '-' that starts with a letter or digit, at most 100 characters"
-    name = CheckedField(
-        expected, lambda value: isinstance(value, str) and bool(NAME_PATTERN.fullmatch(value)), required=True
-    )
+    name = CheckedField(expected, is_name, required=True)
     description = text_field()
 
 
@@ -117,7 +111,7 @@ class DataSchema(SectionSchema):
         elif not path.lower().endswith((*TABLE_SUFFIXES, ".npz")):
             fix = "save a table as CSV or Parquet; for IDX files write images = ... and labels = ..."
             raise validation_error(
-                f"expected a .csv, .parquet or .npz file, found {format_value(path)}", fix, key="path"
+                f"expected a .csv, .parquet or .npz file, found {describe_value(path)}", fix, key="path"
             )
         elif path.lower().endswith(TABLE_SUFFIXES) and "target" not in data:
             raise validation_error("missing; expected the column to predict", key="target")
@@ -169,9 +163,7 @@ class PublishSchema(SectionSchema):
     settings_class = PublishSection
     alias = CheckedField(
         "a name of letters, digits, '.', '_' and '-' that is neither a number nor 'latest'",
-        lambda value: (
-            isinstance(value, str) and bool(NAME_PATTERN.fullmatch(value)) and not value.isdigit() and value != "latest"
-        ),
+        lambda value: is_name(value) and not value.isdigit() and value != "latest",
     )
 
 

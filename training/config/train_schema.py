@@ -2,23 +2,21 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping, Sequence
 from typing import Any, ClassVar
 
 from marshmallow import ValidationError, fields, validates_schema
 
 from model_store.errors import Fault, did_you_mean
+from model_store.utils.values import describe_value, is_finite_number
 from training.config.defaults import OPTIMIZER_KEYS, SCHEDULE_KEYS
 from training.config.fields import (
     CheckedField,
     ChoiceField,
     SectionField,
     SectionSchema,
-    format_value,
     integer_field,
     is_integer_between,
-    is_number,
     number_field,
     quoted,
     validation_error,
@@ -107,12 +105,12 @@ class ClassWeightsField(fields.Field[Any]):
             return "balanced"
         if not isinstance(value, dict) or not value:
             fix = did_you_mean(value, ["balanced"]) if isinstance(value, str) else ""
-            problem = f"expected 'balanced' or a table such as {{ rare = 5 }}, found {format_value(value)}"
+            problem = f"expected 'balanced' or a table such as {{ rare = 5 }}, found {describe_value(value)}"
             raise validation_error(problem, fix)
         faults: dict[str, list[Fault]] = {
-            label: [Fault("", f"expected a number above 0, found {format_value(weight)}")]
+            label: [Fault("", f"expected a number above 0, found {describe_value(weight)}")]
             for label, weight in value.items()
-            if not is_number(weight) or not 0 < weight < math.inf
+            if not is_finite_number(weight) or weight <= 0
         }
         if faults:
             raise ValidationError(faults)

@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from model_store.errors import Fault
-from model_store.utils.values import parse_finite_number
+from model_store.utils.values import describe_value, parse_finite_number
 from training.data.readers import Table
 from training.errors import MAX_SHOWN_FAULTS, DataError
 
@@ -48,7 +48,7 @@ def numbers(table: Table, column: str) -> NDArray[np.float64]:
         if value is None:
             total += 1
             if len(faults) < MAX_SHOWN_FAULTS:
-                problem = f"expected a finite number; found {_shown(cell)}"
+                problem = f"expected a finite number; found {describe_value(cell)}"
                 fix = "mend the cell, or empty it if the value is missing"
                 faults.append(Fault(f"{table.noun} {table.lines[row]}, column {column}", problem, fix))
             value = math.nan
@@ -104,7 +104,8 @@ def _no_numbers(cells: Sequence[str | None]) -> list[int]:
 
 def _slip(table: Table, column: str, slips: Sequence[int], otherwise: str) -> Fault:
     location = f"{table.noun} {table.lines[slips[0]]}, column {column}"
-    problem = f"expected a number, as most cells of the column are; found {_shown(table.columns[column][slips[0]])}"
+    first = describe_value(table.columns[column][slips[0]])
+    problem = f"expected a number, as most cells of the column are; found {first}"
     those = "that cell" if len(slips) == 1 else f"the {len(slips)} such cells"
     return Fault(location, problem, f"mend or empty {those}, {otherwise}")
 
@@ -124,7 +125,7 @@ def kind_warnings(table: Table, kinds: Mapping[str, str], given: Mapping[str, st
         cells = table.columns[name]
         present = [cell for cell in cells if cell is not None]
         if slips := few_slips(cells):
-            first = f"{_shown(cells[slips[0]])} in {table.noun} {table.lines[slips[0]]}"
+            first = f"{describe_value(cells[slips[0]])} in {table.noun} {table.lines[slips[0]]}"
             are = "is no number" if len(slips) == 1 else "are no numbers"
             why = f", for {len(slips)} of its {len(table)} cells {are}"
             meant = f", such as {first}: empty such cells if they are missing"
@@ -176,8 +177,3 @@ def is_classes(cells: Sequence[str]) -> bool:
 def few_classes(distinct: int, rows: int) -> bool:
     """Whether so many different whole numbers may be classes: of quantities most come once, where rows are few."""
     return distinct <= min(FEW_CATEGORIES, max(_PLAINLY_FEW, rows // 2))
-
-
-def _shown(cell: str | None) -> str:
-    text = repr(cell)
-    return text if len(text) <= 60 else text[:57] + "..."

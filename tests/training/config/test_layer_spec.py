@@ -34,7 +34,7 @@ def faults(layers: Any) -> dict[str, str]:
         ({"conv": 8, "padding": "1"}, ".0.padding", "write 1 without quotes"),
         ({"pool": 2, "kernel": 3}, ".0.kernel", "known keys: pool, stride"),
         ({"dropout": 1.0}, ".0.dropout", "expected a number from 0 to below 1, found 1.0"),
-        (None, ".0", "found None"),
+        (None, ".0", "found null"),
     ],
 )
 def test_a_wrong_layer_is_one_fault_at_its_place(layer: Any, location: str, expected: str) -> None:
