@@ -14,6 +14,7 @@ from model_store.nn.activations import (
     Softmax,
     Tanh,
 )
+from model_store.nn.arrays import Array
 from model_store.nn.conv import Conv2D, Flatten, MaxPool2D
 from model_store.nn.dropout import Dropout
 from model_store.nn.from_config import LAYERS, build
@@ -22,7 +23,6 @@ from model_store.nn.linear import Linear
 from model_store.nn.module import Module
 from model_store.nn.normalization import BatchNorm, LayerNorm
 from model_store.nn.sequential import Sequential
-from model_store.nn.tape import Array
 
 __all__ = [
     "GELU",

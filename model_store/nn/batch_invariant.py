@@ -14,7 +14,7 @@ from functools import lru_cache
 import numpy as np
 import numpy.typing as npt
 
-from model_store.nn.tape import Array
+from model_store.nn.arrays import Array
 
 BLOCK_SIZES = (32, 16, 8, 4)
 _UNPACKED = 1_000_000  # m·n·k up to which OpenBLAS multiplies without packing

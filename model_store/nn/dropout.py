@@ -1,4 +1,4 @@
-"""Dropout: chance as a teacher. In training each value is missing at times, so that none is relied upon alone."""
+"""Dropout: regularization by setting random values to zero in training."""
 
 from __future__ import annotations
 
@@ -6,22 +6,21 @@ from typing import ClassVar
 
 import numpy as np
 
+from model_store.nn.arrays import Array
 from model_store.nn.config_fields import FINITE_FLOAT
 from model_store.nn.module import Module, Shape
-from model_store.nn.tape import Array, Backward, Line, outputs_like, scalar
 
 
 class Dropout(Module):
     """`Y = X ⊙ M`, each element of M 0 with probability `rate`, else 1/(1 - rate); Srivastava et al. 2014.
 
-    `∂E/∂X = ∂E/∂Y ⊙ M`. The mean of M is 1, so inference, `module(x)`, is the identity. M is drawn anew for every
-    batch, from `rng`, in the order in which X lies in memory.
+    `∂E/∂X = ∂E/∂Y ⊙ M`. The mean of M is 1, so inference, `module(x)`, is the identity. `rng` draws a new M for every
+    batch, in the order in which X is laid out in memory.
     """
 
     config_fields: ClassVar = {"rate": FINITE_FLOAT}
     build_options = ("rng",)
     batch_invariant = True
-    by_features = True
 
     mask: Array
 
@@ -39,28 +38,11 @@ class Dropout(Module):
         return inputs
 
     def forward(self, inputs: Array) -> Array:
-        stays = self.rng.random(inputs.shape, np.float32) >= np.float32(self.rate)
-        self.mask = stays * inputs.dtype.type(1 / (1 - self.rate))
+        keep = self.rng.random(inputs.shape, np.float32) >= np.float32(self.rate)
+        self.mask = keep * inputs.dtype.type(1 / (1 - self.rate))
         outputs: Array = inputs * self.mask
         return outputs
 
     def backward(self, output_grad: Array) -> Array:
         input_grad: Array = output_grad * self.mask
         return input_grad
-
-    def record(self, inputs: Array) -> tuple[Array, list[Line], Backward]:
-        outputs, mask, drawn = outputs_like(inputs), np.empty_like(inputs), np.empty_like(inputs, np.float32)
-
-        def backward(output_grad: Array, expected: bool) -> tuple[Array, list[Line]]:
-            return output_grad, [(np.multiply, (output_grad, mask, output_grad))] if expected else []
-
-        return (
-            outputs,
-            [
-                (self.rng.random, (None, np.float32, drawn)),
-                (np.greater_equal, (drawn, scalar(self.rate, drawn), mask)),
-                (np.multiply, (mask, scalar(1 / (1 - self.rate), mask), mask)),
-                (np.multiply, (inputs, mask, outputs)),
-            ],
-            backward,
-        )

@@ -9,6 +9,7 @@ import numpy as np
 import numpy.typing as npt
 
 from model_store.nn.activations import GELU, Identity, LeakyReLU, ReLU, Sigmoid, Softmax, Tanh
+from model_store.nn.arrays import Array
 from model_store.nn.conv import Conv2D, Flatten, MaxPool2D
 from model_store.nn.dropout import Dropout
 from model_store.nn.linear import Linear
@@ -16,7 +17,6 @@ from model_store.nn.module import Module
 from model_store.nn.normalization import BatchNorm, LayerNorm
 from model_store.nn.parametrized import ParametrizedModule
 from model_store.nn.sequential import Sequential
-from model_store.nn.tape import Array
 
 _TYPES: list[type[Module]] = [Linear, Identity, Tanh, Sigmoid, ReLU, LeakyReLU, GELU, Softmax]
 _TYPES += [Conv2D, MaxPool2D, Flatten, Dropout, BatchNorm, LayerNorm]

@@ -13,8 +13,8 @@ from typing import Any, ClassVar
 import numpy as np
 import numpy.typing as npt
 
+from model_store.nn.arrays import Array
 from model_store.nn.config_fields import Field
-from model_store.nn.tape import Array, Backward, Line, copied, unless_changed
 
 Shape = tuple[int, ...]  # of one sample: (features,), or of an image (height, width, channels)
 
@@ -26,86 +26,62 @@ class Module:
     `module(x)`, remembers nothing: any number of threads may share it.
     """
 
-    config_fields: ClassVar[
-        Mapping[str, Field]
-    ] = {}  # what `config` holds beside the type, attributes and arguments alike
-    build_options: ClassVar[tuple[str, ...]] = ()  # what `build` passes on: of "dtype", "rng", "initializer", "arrays"
-    batch_invariant: ClassVar[bool] = False  # whether a row's answer has the same bits whoever shares its batch
-    by_features: ClassVar[bool] = False  # whether `record` takes inputs whose features lie one after the other
+    config_fields: ClassVar[Mapping[str, Field]] = {}  # the keys of `config` besides the type; attributes too
+    build_options: ClassVar[tuple[str, ...]] = ()  # arguments from `build`: of "dtype", "rng", "initializer", "arrays"
+    batch_invariant: ClassVar[bool] = False  # True if inference for a row has the same bits whatever the other rows
 
     inputs: Array
 
-    def __init_subclass__(cls) -> None:
-        super().__init_subclass__()
-        unless_changed(cls, Module, {"forward", "backward"}, {"record"})
-
     @property
     def block_rows(self) -> int:
-        """Rows that inference computes in the time of one."""
+        """The number of rows that inference computes in the time of one."""
         return 1
 
     @property
     def input_shape(self) -> Shape | None:
-        """What a sample must look like; None where that is not known, or all the same."""
+        """The shape of a sample; None if any shape is accepted."""
         return None
 
     def output_shape(self, input_shape: Shape | None) -> Shape | None:
-        """What a sample of that shape becomes; None where that is not known. ValueError where it does not fit."""
+        """Return the shape of a sample's output; None if it is not known. ValueError if `input_shape` does not fit."""
         return None
 
     def forward(self, inputs: Array) -> Array:
-        """`Y = f(X)`: maps (batch, inputs) to (batch, outputs) and remembers what `backward` needs."""
+        """Compute `Y = f(X)`, (batch, inputs) to (batch, outputs), and remember what `backward` needs."""
         raise NotImplementedError(f"{type(self).__name__} has no forward()")
 
     def backward(self, output_grad: Array) -> Array:
-        """Takes `∂E/∂Y`, adds to `gradients()` (`+=`) and returns `∂E/∂X`, both shaped like what they derive by."""
+        """Given `∂E/∂Y`, shaped like Y, add to `gradients()` (`+=`) and return `∂E/∂X`, shaped like X."""
         raise NotImplementedError(f"{type(self).__name__} has no backward()")
 
     def __call__(self, inputs: Array) -> Array:
-        """The forward pass of inference. A copy does the remembering, so a module with only `forward` is pure too.
+        """Compute `Y = f(X)` for inference, without remembering anything.
 
-        One that has modules in its attributes and whose inference is not its training, since a Dropout or a BatchNorm
-        is among them, calls them here.
+        By default, `forward` of a copy. A module that contains others whose inference differs from training, such as
+        Dropout or BatchNorm, must override this to call them.
         """
         return _inference_copy(self).forward(inputs)
 
-    def record(self, inputs: Array) -> tuple[Array, list[Line], Backward]:
-        """This module's part of a tape (see tape.py), for a batch that will always lie in `inputs`.
-
-        Returns the array that the outputs will lie in, the calls of the forward pass, and what records the backward
-        pass: given the array of `∂E/∂Y` and whether `∂E/∂X` is expected, the array of the latter and the calls. They
-        set the gradients rather than add to them, and may use up `∂E/∂Y`.
-        """
-        # A copy is asked what comes out: `inputs` is not filled yet, and this module is to learn nothing.
-        outputs = copy.deepcopy(self).forward(np.zeros_like(inputs)).copy()
-
-        def backward(output_grad: Array, _: bool) -> tuple[Array, list[Line]]:
-            input_grad = np.zeros_like(inputs)
-            zeroed: list[Line] = [(gradient.fill, (0,)) for gradient in self.gradients()]
-            return input_grad, [*zeroed, copied(self.backward, output_grad, out=input_grad)]
-
-        return outputs, [copied(self.forward, inputs, out=outputs)], backward
-
     def parameters(self) -> list[Array]:
-        """The arrays that training changes, in place."""
+        """Return the arrays that training changes in place."""
         return []
 
     def gradients(self) -> list[Array]:
-        """The accumulated gradient of each of `parameters()`, in the same order and shapes."""
+        """Return the accumulated gradient of each of `parameters()`, in the same order and shapes."""
         return []
 
     def arrays(self) -> dict[str, Array]:
-        """What is saved of this module, by name."""
+        """Return the arrays that an artifact saves, by name."""
         return {}
 
     def config(self) -> dict[str, Any]:
-        """What rebuilds this module, arrays apart: its type's name and its sizes, as JSON knows them."""
+        """Return what rebuilds this module except its arrays: the type's name and the sizes, as JSON values."""
         values = {name: getattr(self, name) for name in self.config_fields}
         shown = {name: list(value) if isinstance(value, tuple) else value for name, value in values.items()}
         return {"type": type(self).__name__, **shown}
 
     def __repr__(self) -> str:
-        """As it is written in a program: `Linear(input_size=2, output_size=3)`."""
+        """Return the module as source code: `Linear(input_size=2, output_size=3)`."""
         kind, *sizes = self.config().items()
         return f"{kind[1]}({', '.join(f'{name}={value!r}' for name, value in sizes)})"
 
@@ -120,9 +96,9 @@ class Module:
                 raise ValueError(f"{type(self).__name__}.{name}: expected {field.expected}, found {value!r}")
 
     def bind(self, parameters: Sequence[Array], gradients: Sequence[Array]) -> bool:
-        """Moves parameters and gradients into the given arrays: views of a network's one vector.
+        """Move parameters and gradients into the given arrays, which are views of a network's vector.
 
-        Works for every module that keeps them in attributes of its own. False, and nothing moved, for others.
+        Return False and change nothing for a module that keeps them elsewhere than in its own attributes.
         """
         locations = {id(value): name for name, value in vars(self).items()}
         mine = [*self.parameters(), *self.gradients()]
@@ -135,7 +111,7 @@ class Module:
 
 
 def _inference_copy(module: Module) -> Module:
-    """A copy that remembers things for itself, as the modules in its attributes do; arrays are shared."""
+    """Return a copy whose `forward` leaves the original unchanged, nested modules included; arrays are shared."""
     twin = copy.copy(module)
     for name, value in vars(module).items():
         if isinstance(value, Module):
@@ -146,10 +122,9 @@ def _inference_copy(module: Module) -> Module:
 
 
 def as_rows(inputs: npt.ArrayLike, size: int | None, dtype: npt.DTypeLike, location: str) -> tuple[Array, bool]:
-    """`inputs` as a C-contiguous (batch, size) batch of `dtype`, and whether it was one column vector (size, 1).
+    """Return `inputs` as a C-contiguous (batch, size) batch of `dtype`, and whether it was one column vector (size, 1).
 
-    The article feeds single samples as columns. A column is told from a batch by its shape; where both fit,
-    which is only (1, 1), rows win.
+    The article passes single samples as columns. The shape tells a column from a batch; (1, 1) is read as a row.
     """
     rows = np.ascontiguousarray(inputs, dtype)
     if rows.ndim == 2:

@@ -1,4 +1,4 @@
-"""The network: a composition of modules, the output of each the input of the next."""
+"""The network: a composition of modules; the output of each is the input of the next."""
 
 from __future__ import annotations
 
@@ -9,36 +9,34 @@ from typing import Any, Literal
 
 import numpy as np
 
+from model_store.nn.arrays import SMALL_FEATURES, Array, aligned_zeros, enclosing_vector
 from model_store.nn.batch_invariant import BLOCK_SIZES, pad_rows
 from model_store.nn.module import Module, Shape, as_rows
-from model_store.nn.tape import Array, Backward, Line, aligned_zeros, by_rows
 
 
 class Sequential(Module):
     """`Y = fₙ(… f₂(f₁(X)))`.
 
-    `input_shape` is what the first module that knows takes: (features,), or (height, width, channels) of an image.
-    Images may come as such or as flat rows (batch, height · width · channels). `input_size` and `output_size` count
-    the values of a row, where those are known. ValueError where a module does not fit what comes out before it.
+    `input_shape` is that of the first module that has one: (features,), or (height, width, channels) of an image.
+    Images may also be passed as flat rows (batch, height · width · channels). `input_size` and `output_size` count the
+    values of a row, if known. ValueError if a module does not fit the output shape of the one before it.
 
-    All parameters are views into one contiguous vector, `parameter_vector`, and all gradients into another,
-    `gradient_vector`; an optimizer's step is a few operations on those two. Both are None for a network whose
-    arrays are read-only or which holds a module that cannot give its arrays up (see `Module.bind`).
+    All parameters are views of one contiguous vector, `parameter_vector`, and all gradients of another,
+    `gradient_vector`; an optimizer's step is a few operations on those two. Both are None if the arrays are read-only
+    or a module cannot move its arrays (see `Module.bind`).
 
-    A module comes once in a network, since it remembers one forward pass. It may be in several networks, which then
-    share what it learns: a run of another network's modules stays in that one's vectors, and other modules move into
-    those of the network that was made last, which leaves the one before without.
+    A module occurs once in a network, because it remembers one forward pass. It may belong to several networks, which
+    then share its parameters. A network made of consecutive modules of another leaves them in that one's vectors;
+    otherwise its modules move into the vectors of the network made last, and the earlier one has no vectors any more.
 
-    `network(x)` has the same bits for a row whoever shares its batch (see blocks.py). `forward` is for training, and
-    takes the batch as one.
+    `network(x)` has the same bits for a row regardless of the other rows (see batch_invariant.py). `forward` is for
+    training and multiplies the whole batch at once.
     """
-
-    by_features = True
 
     def __init__(self, modules: Sequence[Module]) -> None:
         self.modules = list(modules)
         self._column = False
-        self._check_places()
+        self._check_distinct()
         self._flatten()
         self._input_shape = next((m.input_shape for m in self.modules if m.input_shape is not None), None)
         output_shape = self.output_shape(self._input_shape)
@@ -54,7 +52,7 @@ class Sequential(Module):
         return self.shapes(input_shape)[-1][1] if self.modules else input_shape
 
     def shapes(self, input_shape: Shape | None = None) -> list[tuple[Shape | None, Shape | None]]:
-        """What goes into each module and what comes out, as far as known; `input_shape` goes into the first."""
+        """Return the input and output shape of each module, as far as known, given the input shape of the first."""
         shape = self._input_shape if input_shape is None else input_shape
         found = []
         for i, module in enumerate(self.modules):
@@ -67,8 +65,8 @@ class Sequential(Module):
         return found
 
     def forward(self, inputs: Array) -> Array:
-        outputs, self._column = self._entered(inputs)
-        self._found_shape = np.shape(inputs)
+        outputs, self._column = self._as_batch(inputs)
+        self._batch_shape = np.shape(inputs)
         for module in self.modules:
             outputs = module.forward(outputs)
         return outputs.T if self._column else outputs
@@ -77,48 +75,21 @@ class Sequential(Module):
         grad = output_grad.T if self._column else output_grad
         for module in reversed(self.modules):
             grad = module.backward(grad)
-        return grad.reshape(self._found_shape)
-
-    def record(self, inputs: Array) -> tuple[Array, list[Line], Backward]:
-        outputs, forward, tapes = inputs, [], []
-        if self.input_shape is not None and len(self.input_shape) > 1:
-            outputs = inputs.reshape(-1, *self.input_shape)
-        for module in self.modules:
-            if not module.by_features:
-                outputs, lines = by_rows(outputs)
-                forward += lines
-            outputs, lines, tape = module.record(outputs)
-            forward += lines
-            tapes.append(tape)
-        outputs, lines = by_rows(outputs)
-        forward += lines
-        learns = [bool(module.parameters()) for module in self.modules]
-
-        def backward(output_grad: Array, expected: bool) -> tuple[Array, list[Line]]:
-            """Nothing is derived by the input of the first module that learns, unless it is expected."""
-            grad, every = output_grad, []
-            for i in reversed(range(len(tapes))):
-                if not expected and not any(learns[: i + 1]):
-                    break
-                grad, lines = tapes[i](grad, expected or any(learns[:i]))
-                every += lines
-            return grad.reshape(inputs.shape) if expected else inputs, every
-
-        return outputs, forward, backward
+        return grad.reshape(self._batch_shape)
 
     def __call__(self, inputs: Array) -> Array:
-        rows, column = self._entered(inputs)
+        rows, column = self._as_batch(inputs)
         for module in self.modules:
-            rows = module(rows) if module.batch_invariant else _by_blocks(module, rows)
+            rows = module(rows) if module.batch_invariant else _in_padded_blocks(module, rows)
         return rows.T if column else rows
 
     @property
     def block_rows(self) -> int:
-        """Rows of the largest block that a dense layer computes at once."""
+        """The rows of the largest block that a dense layer multiplies at once."""
         return max((module.block_rows for module in self.modules), default=1)
 
-    def _entered(self, inputs: Array) -> tuple[Array, bool]:
-        """`inputs` as (batch, *input_shape) of `dtype`, and whether it was the article's one column vector."""
+    def _as_batch(self, inputs: Array) -> tuple[Array, bool]:
+        """Return `inputs` as (batch, *input_shape) of `dtype`, and whether it was the article's one column vector."""
         if self.input_shape is None and np.ndim(inputs) > 2:
             return np.ascontiguousarray(inputs, self.dtype), False
         if self.input_shape is None or len(self.input_shape) == 1:
@@ -130,7 +101,7 @@ class Sequential(Module):
         return images.reshape(-1, *self.input_shape), False
 
     def without_last(self) -> Sequential:
-        """This very network, modules and vectors shared, short of its last module."""
+        """Return this network without its last module; modules and vectors are shared."""
         shorter = copy.copy(self)
         shorter.modules = self.modules[:-1]
         return shorter
@@ -142,14 +113,14 @@ class Sequential(Module):
         return [array for module in self.modules for array in module.gradients()]
 
     def arrays(self) -> dict[str, Array]:
-        """Every array by its place: `modules.0.weights`, `modules.0.bias`, `modules.2.weights`, ..."""
+        """Return every array by its location: `modules.0.weights`, `modules.0.bias`, `modules.2.weights`, ..."""
         return {
             f"modules.{i}.{name}": array
             for i, module in enumerate(self.modules)
             for name, array in module.arrays().items()
         }
 
-    def config(self) -> list[dict[str, Any]]:  # type: ignore[override]  # a list of its modules', not one
+    def config(self) -> list[dict[str, Any]]:  # type: ignore[override]  # a list: one for each module
         return [module.config() for module in self.modules]
 
     def __repr__(self) -> str:
@@ -166,20 +137,20 @@ class Sequential(Module):
 
     @property
     def parameter_vector(self) -> Array | None:
-        return _vector_of(self.parameters())
+        return enclosing_vector(self.parameters())
 
     @property
     def gradient_vector(self) -> Array | None:
-        return _vector_of(self.gradients())
+        return enclosing_vector(self.gradients())
 
     def _flatten(self) -> None:
-        """Gathers all parameters into one vector and all gradients into another, and leaves views in their place."""
+        """Move all parameters into one vector and all gradients into another, and leave views in their place."""
         parameters = self.parameters()
         if not parameters or len({array.dtype for array in parameters}) > 1:
             return
         if not all(array.flags.writeable for array in parameters):
             return
-        if self.parameter_vector is not None and self.gradient_vector is not None:  # of a network these are a part of
+        if self.parameter_vector is not None and self.gradient_vector is not None:  # in the vectors of a larger network
             return
         size = sum(array.size for array in parameters)
         vectors = [aligned_zeros((size,), parameters[0].dtype) for _ in range(2)]
@@ -187,19 +158,20 @@ class Sequential(Module):
         start = 0
         for array in parameters:
             for vector, into in zip(vectors, views, strict=True):
-                order: Literal["C", "F"] = "C" if array.flags.c_contiguous else "F"
+                small = array.ndim == 2 and max(array.shape) <= SMALL_FEATURES
+                order: Literal["C", "F"] = "F" if small else "C"  # see SMALL_FEATURES
                 into.append(vector[start : start + array.size].reshape(array.shape, order=order))
             start += array.size
         self.bind(*views)
 
-    def _check_places(self) -> None:
+    def _check_distinct(self) -> None:
         locations: dict[int, str] = {}
-        for location, module in _walked(self):
+        for location, module in _walk(self):
             before = locations.setdefault(id(module), location)
             if before != location:
                 raise ValueError(f"{location}: expected a module of its own, found that of {before}: make another")
 
-    # A deep copy or an unpickled network has arrays of its own, so it gathers them anew.
+    # A deep copy or an unpickled network has new arrays, so these are moved into vectors again.
     def __copy__(self) -> Sequential:
         twin = type(self).__new__(type(self))
         twin.__dict__.update(self.__dict__)
@@ -210,29 +182,16 @@ class Sequential(Module):
         self._flatten()
 
 
-def _walked(network: Sequential, location: str = "modules") -> Iterator[tuple[str, Module]]:
-    """Every module and its place, those of networks within included."""
+def _walk(network: Sequential, location: str = "modules") -> Iterator[tuple[str, Module]]:
+    """Yield every module with its location, those of nested networks included."""
     for i, module in enumerate(network.modules):
         yield f"{location}.{i}", module
         if isinstance(module, Sequential):
-            yield from _walked(module, f"{location}.{i}.modules")
+            yield from _walk(module, f"{location}.{i}.modules")
 
 
-def _vector_of(arrays: Sequence[Array]) -> Array | None:
-    """The vector whose pieces these arrays are, one after the other; None where they are no such pieces."""
-    room = arrays[0].base if arrays else None
-    if not isinstance(room, np.ndarray) or room.dtype != np.uint8 or room.ndim != 1:  # see `aligned_zeros`
-        return None
-    first = start = arrays[0].ctypes.data - room.ctypes.data
-    for array in arrays:
-        if array.base is not room or array.ctypes.data - room.ctypes.data != start or not array.flags.writeable:
-            return None
-        start += array.nbytes
-    return room[first:start].view(arrays[0].dtype)
-
-
-def _by_blocks(module: Module, rows: Array) -> Array:
-    """The answers of a module that is not known to answer each row alone: it always sees as many rows."""
+def _in_padded_blocks(module: Module, rows: Array) -> Array:
+    """Call a module that is not batch-invariant with the same number of rows every time."""
     whole = pad_rows(rows, BLOCK_SIZES[0])
     starts = range(0, max(len(whole), 1), BLOCK_SIZES[0])
     return np.concatenate([module(whole[start : start + BLOCK_SIZES[0]]) for start in starts])[: len(rows)]

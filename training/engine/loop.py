@@ -12,8 +12,8 @@ import numpy as np
 import numpy.typing as npt
 
 from model_store.nn import Array, Module, Sequential
-from model_store.nn.tape import FEW_FEATURES, FEW_ROWS, Line, beside_ones, by_rows
 from training.engine.checkpoint import Checkpoint, json_from_array, json_to_array
+from training.engine.compiled import CompiledStep
 from training.losses import BinaryCrossEntropy, CrossEntropy, Loss
 from training.optim.base import Optimizer
 from training.optim.lr_schedulers import Schedule, ScheduleContext
@@ -71,7 +71,7 @@ def train(
     if batch_size < 1:
         raise ValueError(f"train: expected a batch_size of at least 1, found {batch_size}")
     optimizer.check(module)
-    steps: dict[int, Step] = {}
+    steps: dict[int, CompiledStep] = {}
     rate = optimizer.learning_rate
     count = len(samples)
     in_epoch = math.ceil(count / batch_size)
@@ -90,10 +90,11 @@ def train(
                 for start in range(first, rows, batch_size):
                     size = batch_size if start + batch_size <= rows else rows - start
                     if (step := steps.get(size)) is None:
-                        step = steps[size] = Step(module, loss, x, y, size, optimizer.scale, whole=size == count)
+                        step = CompiledStep(module, loss, x, y, size, optimizer.gradient_scale, whole=size == count)
+                        steps[size] = step
                     if schedule is not None:
                         optimizer.learning_rate = rate * schedule.factor((epoch - 1) * in_epoch + number, context)
-                        step.rescale(optimizer.scale)
+                        step.rescale(optimizer.gradient_scale)
                     error = step.run(x, y, start, order)
                     if not isfinite(error):
                         raise DivergedError(epoch, number + 1, error)
@@ -109,7 +110,7 @@ def train(
                 if on_epoch(epoch, epochs, error):
                     break
                 for step in steps.values():  # it may have set another learning rate
-                    step.rescale(optimizer.scale)
+                    step.rescale(optimizer.gradient_scale)
             if schedule is not None:
                 schedule.on_epoch_end(error)
     finally:
@@ -201,57 +202,6 @@ def generators(module: Module) -> Iterator[np.random.Generator]:
                 yield found
             elif isinstance(found, Module):
                 yield from generators(found)
-
-
-class Step:
-    """Forward and backward over a batch of one size, recorded once (see model_store/nn/tape.py).
-
-    Afterwards the gradients are those of the batch, times `scale`, whatever they were before.
-    """
-
-    def __init__(
-        self, module: Module, loss: Loss, x: Array, y: Array, size: int, scale: float = 1.0, *, whole: bool = False
-    ) -> None:
-        """
-        whole: True if every batch is all samples. The layout of the batch in memory, which decides the path that the
-            BLAS takes and so the last bits, depends on this and on shapes, never on how a stream was cut into blocks.
-        """
-        network, criterion = loss.fused(module)
-        self.size = size
-        self.copied = x if whole else None  # all samples are one batch: it lies in place already
-        few = x.ndim == 2 and size <= FEW_ROWS and x.shape[1] <= FEW_FEATURES and network.by_features
-        self.xs = beside_ones(x) if few and self.copied is not None else np.empty((size, *x.shape[1:]), x.dtype)
-        self.ys = np.empty((size, *y.shape[1:]), y.dtype)
-        np.copyto(self.xs, x[:size])
-        np.copyto(self.ys, y[:size])
-        output, forward, tape = network.record(self.xs)
-        output, lines = by_rows(output)
-        forward += lines
-        self.error = np.empty((), output.dtype)
-        if output.shape != self.ys.shape:
-            raise ValueError(f"train: expected targets of shape {output.shape} a batch, found {self.ys.shape}")
-        prime, compare, self.factor, self.share = criterion.record(self.ys, output, self.error)
-        self.scale = np.empty((), prime.dtype)
-        self.rescale(scale)
-        _, backward = tape(prime, False)
-        self.lines: list[Line] = [*forward, *compare, (np.multiply, (prime, self.scale, prime)), *backward]
-
-    def rescale(self, scale: float) -> None:
-        """From now on the gradients are to come multiplied by this."""
-        self.scale[...] = self.factor * scale
-
-    def run(self, x: Array, y: Array, start: int, order: Array | None) -> float:
-        """The loss of the samples from `start` on, in `order`."""
-        if order is not None:
-            rows = order[start : start + self.size]
-            x.take(rows, 0, self.xs, "clip")
-            y.take(rows, 0, self.ys, "clip")
-        elif x is not self.copied:
-            np.copyto(self.xs, x[start : start + self.size])
-            np.copyto(self.ys, y[start : start + self.size])
-        for function, operands in self.lines:
-            function(*operands)
-        return float(self.error) * self.share
 
 
 def _in_memory(module: Module, x_train: npt.ArrayLike, y_train: npt.ArrayLike | None, loss: Loss) -> Samples:

@@ -1,37 +1,34 @@
 """Optimizers: how a gradient becomes a step.
 
-Each is a rule for an array of parameters w and their gradients g: the formula in the docstring, its NumPy calls in
-`rule` (see descent.py).
+Each is a rule for parameters w and their gradients g: the formula is in the docstring and in `update`.
 """
 
 from __future__ import annotations
 
 import math
 from collections.abc import Callable, Mapping
-from typing import Unpack
+from typing import ClassVar, Unpack
 
 import numpy as np
 
 from model_store.nn import Array, Module
-from model_store.nn.tape import Line, scalar
-from training.optim.base import Descent, Optimizer, Options
+from training.optim.base import Optimizer, OptimizerOptions
+from training.tracer import Call
 
 
-class SGD(Descent):
+class SGD(Optimizer):
     """Gradient descent with momentum: `v ← momentum·v + g`, `w ← w - learning_rate·v`; Polyak 1964.
 
-    With `nesterov` a step ahead, `w ← w - learning_rate (g + momentum·v)`; Nesterov 1983, as Sutskever et al. 2013
-    write it. The article's velocity is `-learning_rate·v`, which is the same as long as the rate is.
+    With `nesterov` one step ahead, `w ← w - learning_rate (g + momentum·v)`; Nesterov 1983, as Sutskever et al. 2013
+    write it. The number of samples that `train` passes before each step makes it stochastic, mini-batch or plain.
 
-    Stochastic, mini-batch or plain gradient descent, by how many samples `train` passes before each step.
-
-    What is kept is `V = learning_rate·v`, so `V ← momentum·V + learning_rate·g`, `w ← w - V`: three calls where the
-    gradients come multiplied by the rate, as they do from `train` unless they are clipped or decay is added. 84,060
-    parameters and a batch of one take 38 µs so, 44 otherwise. The rate in V is the one of the last step; where another
-    follows, V is multiplied by their ratio first.
+    Stored is the article's velocity, `V = learning_rate·v`: `V ← momentum·V + learning_rate·g`, `w ← w - V`. That is
+    three calls if the gradients are already multiplied by the rate, as they are from `train` unless they are clipped or
+    decay is added: 84,060 parameters and a batch of one take 38 µs, not 44. When the rate changes, V is multiplied by
+    the ratio of the rates first.
     """
 
-    memory: tuple[str, ...] = ("velocity",)
+    state_slots: tuple[str, ...] = ("velocity",)
 
     def __init__(
         self,
@@ -39,78 +36,77 @@ class SGD(Descent):
         learning_rate: float = 0.01,
         momentum: float = 0.9,
         nesterov: bool = False,
-        **options: Unpack[Options],
+        **options: Unpack[OptimizerOptions],
     ) -> None:
-        self._shares(momentum=momentum)
+        self._check_fraction(momentum=momentum)
         self._check("nesterov", momentum > 0 or not nesterov, "a momentum above 0 to go with it", momentum)
         self.momentum, self.nesterov = momentum, nesterov
         if not momentum:
-            self.memory = ()
-        self._rate = self._rate_kept = learning_rate
-        self._least = learning_rate * 2.0**-60
+            self.state_slots = ()
+        self._velocity_rate = learning_rate
+        self._smallest_rate = learning_rate * 2.0**-60
         super().__init__(module, learning_rate, **options)
-        # Clipping, decay and a `step` of somebody's own go by the gradients as they are.
-        as_they_are = self.clip_norm or self.clip_value or self.weight_decay or type(self) is not SGD
-        self._scaled_lines = self._lines if as_they_are else self._written(self._scaled_rule)
+        # Clipping, decay and the step of a subclass need the gradients as they are.
+        unscaled = self.clip_norm or self.clip_value or self.weight_decay or type(self) is not SGD
+        self._scaled_calls = self._calls if unscaled else self._compile(self._scaled_update)
+
+    def update(self, w: Array, g: Array, *slots: Array, rate: float) -> tuple[Array, ...]:  # type: ignore[override]
+        return self._scaled_update(w, rate * g, *slots)
+
+    def _scaled_update(self, w: Array, g: Array, *slots: Array, **_: float) -> tuple[Array, ...]:
+        """Return the new w and V for gradients that are multiplied by the learning rate."""
+        if not slots:
+            return (w - g,)
+        velocity = self.momentum * slots[0] + g
+        return (w - g - self.momentum * velocity if self.nesterov else w - velocity), velocity
+
+    def coefficients(self) -> dict[str, float]:
+        """Return the rate. A rate of 0 would lose V: in its place is one so small that no sum changes."""
+        return {"rate": self.learning_rate or self._smallest_rate}
 
     @property
-    def scale(self) -> float:  # type: ignore[override]  # of others it is a constant
-        return 1.0 if self._scaled_lines is self._lines else self._rate
+    def gradient_scale(self) -> float:  # type: ignore[override]  # a constant of other optimizers
+        return 1.0 if self._scaled_calls is self._calls else self._rate
 
-    def tune(self) -> None:
-        """A rate of 0 would lose the velocity: it counts as so little of the first one that no sum sees it."""
-        self._rate = self.learning_rate or self._least
-        self.assign(rate=self._rate)
+    def set_coefficients(self) -> None:
+        super().set_coefficients()
+        self._rate = self.coefficients()["rate"]
 
     def step(self) -> None:
-        self._advance(self._lines)
+        self._advance(self._calls)
 
     def scaled_step(self) -> None:
-        if self._scaled_lines is self._lines:
+        if self._scaled_calls is self._calls:
             self.step()
         else:
-            self._advance(self._scaled_lines)
+            self._advance(self._scaled_calls)
 
-    def _advance(self, lines: list[Line]) -> None:
-        if self._rate != self._rate_kept:
-            for v in self._memory.get("velocity", ()):
-                v *= self._rate / self._rate_kept
-            self._rate_kept = self._rate
+    def _advance(self, calls: list[Call]) -> None:
+        if self._rate != self._velocity_rate:
+            for velocity in self._slots.get("velocity", ()):
+                velocity *= self._rate / self._velocity_rate
+            self._velocity_rate = self._rate
         self.steps += 1
-        for function, operands in lines:
+        for function, operands in calls:
             function(*operands)
-
-    def rule(self, w: Array, g: Array, s: Array, *memory: Array) -> list[Line]:
-        return [(np.multiply, (g, self.operand("rate", w), s)), *self._scaled_rule(w, s, s, *memory)]
-
-    def _scaled_rule(self, w: Array, g: Array, s: Array, *memory: Array) -> list[Line]:
-        """The rule where g has the learning rate in it."""
-        lines: list[Line] = []
-        for v in memory:  # none without momentum
-            mu = scalar(self.momentum, w)
-            lines += [(np.multiply, (v, mu, v)), (np.add, (v, g, v))]
-            if self.nesterov:
-                return [*lines, (np.subtract, (w, g, w)), (np.multiply, (v, mu, s)), (np.subtract, (w, s, w))]
-            g = v
-        return [*lines, (np.subtract, (w, g, w))]
 
     def load_state(self, state: Mapping[str, Array]) -> None:
         super().load_state(state)
-        self._rate_kept = float(state["rate"])
+        self._velocity_rate = float(state["rate"])
 
-    def _kept(self) -> dict[str, Array]:
-        return {**super()._kept(), "rate": np.array(self._rate_kept)}
+    def _state_arrays(self) -> dict[str, Array]:
+        return {**super()._state_arrays(), "rate": np.array(self._velocity_rate)}
 
 
-class RMSProp(Descent):
+class RMSProp(Optimizer):
     """`v ← smoothing·v + (1 - smoothing) g²`, `w ← w - learning_rate·g / (√v + epsilon)`; Tieleman & Hinton 2012.
 
     With momentum, `b ← momentum·b + g / (√v + epsilon)`, `w ← w - learning_rate·b`. As PyTorch's `RMSprop`.
 
-    What is kept is `V = v / (1 - smoothing)`, so the factor is taken once, at epsilon and the rate.
+    Stored is `V = v / (1 - smoothing)`, so its factor moves to epsilon and the rate and costs no call.
     """
 
-    memory: tuple[str, ...] = ("squares", "velocity")
+    state_slots: tuple[str, ...] = ("squares", "velocity")
 
     def __init__(
         self,
@@ -120,43 +116,40 @@ class RMSProp(Descent):
         *,
         smoothing: float = 0.99,
         epsilon: float = 1e-8,
-        **options: Unpack[Options],
+        **options: Unpack[OptimizerOptions],
     ) -> None:
-        self._shares(momentum=momentum, smoothing=smoothing)
-        self._positive(epsilon=epsilon)
+        self._check_fraction(momentum=momentum, smoothing=smoothing)
+        self._check_positive(epsilon=epsilon)
         self.momentum, self.smoothing, self.epsilon = momentum, smoothing, epsilon
         if not momentum:
-            self.memory = ("squares",)
+            self.state_slots = ("squares",)
         super().__init__(module, learning_rate, **options)
 
-    def tune(self) -> None:
-        self.assign(rate=self.learning_rate / math.sqrt(1 - self.smoothing))
+    def update(self, w: Array, g: Array, *slots: Array, rate: float) -> tuple[Array, ...]:  # type: ignore[override]
+        squares, *velocity = slots
+        squares = self.smoothing * squares + g * g
+        step = g / (np.sqrt(squares) + self.epsilon / math.sqrt(1 - self.smoothing))
+        if not velocity:
+            return w - rate * step, squares
+        step = self.momentum * velocity[0] + step
+        return w - rate * step, squares, step
 
-    def rule(self, w: Array, g: Array, s: Array, *memory: Array) -> list[Line]:
-        squares, *velocity = memory
-        lines: list[Line] = [
-            *_decayed_squares(squares, g, s, self.smoothing),
-            (np.add, (s, scalar(self.epsilon / math.sqrt(1 - self.smoothing), s), s)),
-            (np.divide, (g, s, s)),
-        ]
-        along = s
-        for b in velocity:
-            lines += [(np.multiply, (b, scalar(self.momentum, b), b)), (np.add, (b, s, b))]
-            along = b
-        return [*lines, (np.multiply, (along, self.operand("rate", w), s)), (np.subtract, (w, s, w))]
+    def coefficients(self) -> dict[str, float]:
+        return {"rate": self.learning_rate / math.sqrt(1 - self.smoothing)}
 
 
-class Adam(Descent):
+class Adam(Optimizer):
     """`m ← beta1·m + (1 - beta1) g`, `v ← beta2·v + (1 - beta2) g²`; Kingma & Ba 2015, algorithm 1.
 
     `w ← w - learning_rate·m̂ / (√v̂ + epsilon)`, `m̂ = m / (1 - beta1ᵗ)`, `v̂ = v / (1 - beta2ᵗ)` in step t, from 1.
 
-    What is kept is `M = m / (1 - beta1)` and `V = v / (1 - beta2)`, sums without their factors, which saves three calls
-    of thirteen: with `k = √((1 - beta2) / (1 - beta2ᵗ))` the step is `rate·M / (√V + epsilon / k)`,
+    Stored are `M = m / (1 - beta1)` and `V = v / (1 - beta2)`, sums without factors, which saves three calls of 13:
+    with `k = √((1 - beta2) / (1 - beta2ᵗ))` the step is `rate·M / (√V + epsilon / k)`,
     `rate = learning_rate (1 - beta1) / (1 - beta1ᵗ) / k`.
     """
 
-    memory: tuple[str, ...] = ("means", "squares")
+    state_slots: tuple[str, ...] = ("means", "squares")
+    coefficient_names: ClassVar[tuple[str, ...]] = ("rate", "epsilon")
 
     def __init__(
         self,
@@ -166,41 +159,40 @@ class Adam(Descent):
         beta1: float = 0.9,
         beta2: float = 0.999,
         epsilon: float = 1e-8,
-        **options: Unpack[Options],
+        **options: Unpack[OptimizerOptions],
     ) -> None:
-        self._shares(beta1=beta1, beta2=beta2)
-        self._positive(epsilon=epsilon)
+        self._check_fraction(beta1=beta1, beta2=beta2)
+        self._check_positive(epsilon=epsilon)
         self.beta1, self.beta2, self.epsilon = beta1, beta2, epsilon
         super().__init__(module, learning_rate, **options)
 
-    def tune(self) -> None:
+    def update(  # type: ignore[override]
+        self, w: Array, g: Array, means: Array, squares: Array, *, rate: float, epsilon: float, **_: float
+    ) -> tuple[Array, ...]:
+        means = self.beta1 * means + g
+        squares = self.beta2 * squares + g * g
+        return w - rate * (means / (np.sqrt(squares) + epsilon)), means, squares
+
+    def coefficients(self) -> dict[str, float]:
         t = self.steps + 1
         k = math.sqrt((1 - self.beta2) / (1 - self.beta2**t))
-        self.assign(rate=self.learning_rate * (1 - self.beta1) / (1 - self.beta1**t) / k, epsilon=self.epsilon / k)
+        return {
+            "rate": self.learning_rate * (1 - self.beta1) / (1 - self.beta1**t) / k,
+            "epsilon": self.epsilon / k,
+        }
 
     def step(self) -> None:
-        self.tune()
+        self.set_coefficients()
         super().step()
-
-    def rule(self, w: Array, g: Array, s: Array, *memory: Array) -> list[Line]:
-        means, squares = memory
-        return [
-            (np.multiply, (means, scalar(self.beta1, w), means)),
-            (np.add, (means, g, means)),
-            *_decayed_squares(squares, g, s, self.beta2),
-            (np.add, (s, self.operand("epsilon", w), s)),
-            (np.divide, (means, s, s)),
-            (np.multiply, (s, self.operand("rate", w), s)),
-            (np.subtract, (w, s, w)),
-        ]
 
 
 class AdamW(Adam):
-    """Adam with the decay beside the gradient: first `w ← w (1 - learning_rate·weight_decay)`, then Adam's step.
+    """Adam with decay apart from the gradient: first `w ← w (1 - learning_rate·weight_decay)`, then Adam's step.
 
     Loshchilov & Hutter 2019.
     """
 
+    coefficient_names: ClassVar[tuple[str, ...]] = ("rate", "epsilon", "decay")
     default_weight_decay = 0.01
 
     def __init__(
@@ -211,27 +203,16 @@ class AdamW(Adam):
         beta1: float = 0.9,
         beta2: float = 0.999,
         epsilon: float = 1e-8,
-        **options: Unpack[Options],
+        **options: Unpack[OptimizerOptions],
     ) -> None:
         options.setdefault("weight_decay", self.default_weight_decay)
         super().__init__(module, learning_rate, beta1=beta1, beta2=beta2, epsilon=epsilon, **options)
 
-    def tune(self) -> None:
-        super().tune()
-        self.assign(kept=1 - self.learning_rate * self.weight_decay)
+    def coefficients(self) -> dict[str, float]:
+        return {**super().coefficients(), "decay": 1 - self.learning_rate * self.weight_decay}
 
-    def decayed(self, w: Array, g: Array, room: Array, s: Array) -> tuple[list[Line], Array]:
-        return [(np.multiply, (w, self.operand("kept", w), w))], g
+    def _decay(self, w: Array, g: Array, *, decay: float, **_: float) -> tuple[Array, Array]:  # type: ignore[override]
+        return (decay * w if self.weight_decay else w), g
 
 
 OPTIMIZERS: dict[str, Callable[..., Optimizer]] = {"sgd": SGD, "rmsprop": RMSProp, "adam": Adam, "adamw": AdamW}
-
-
-def _decayed_squares(squares: Array, g: Array, s: Array, beta: float) -> list[Line]:
-    """`squares ← beta·squares + g²`, and its root in `s`."""
-    return [
-        (np.multiply, (squares, scalar(beta, squares), squares)),
-        (np.multiply, (g, g, s)),
-        (np.add, (squares, s, squares)),
-        (np.sqrt, (squares, s)),
-    ]

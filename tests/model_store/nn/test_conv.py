@@ -7,7 +7,7 @@ import pytest
 
 from model_store.nn import Array, Conv2D, Flatten, Linear, MaxPool2D, Module, Sequential, Softmax, build
 from training import CrossEntropy, check_gradients
-from training.engine.loop import Step
+from training.engine.compiled import CompiledStep, compile_module
 
 SHAPES = [(1, 1, 1), (5, 4, 1), (6, 7, 3), (8, 8, 2)]
 # kernel, stride, padding
@@ -92,7 +92,7 @@ def test_a_taped_step_of_a_convolutional_network_is_forward_and_backward(padding
     x, y = rng.standard_normal((5, 7, 6, 1)), np.eye(3)[[0, 1, 2, 1, 0]]
     loss = CrossEntropy()
     for rows in (x, x.reshape(5, -1)):
-        step = Step(taped, loss, rows, y, 4)
+        step = CompiledStep(taped, loss, rows, y, 4)
         for _ in range(2):
             order = rng.permutation(5)
             inner, fused = loss.fused(by_hand)
@@ -107,7 +107,7 @@ def test_the_gradient_by_the_images_is_taped_too() -> None:
     taped, by_hand = convolutional(1, 2), convolutional(1, 2)
     rng = np.random.default_rng(6)
     x, dy = rng.standard_normal((3, 7, 6, 1)), rng.standard_normal((3, 3))
-    _, forward, tape = taped.record(x)
+    _, forward, tape = compile_module(taped, x)
     grad, backward = tape(dy.copy(), True)
     for _ in range(2):  # whatever the step before left in the buffers
         for function, operands in [*forward, *backward]:

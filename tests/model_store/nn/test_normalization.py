@@ -9,9 +9,9 @@ import numpy as np
 import pytest
 
 from model_store.nn import Array, BatchNorm, Dropout, LayerNorm, Linear, Sequential, Tanh, build
-from model_store.nn.tape import FEW_FEATURES
+from model_store.nn.arrays import SMALL_FEATURES
 from training import MSE, SGD, check_gradients, train
-from training.engine.loop import Step
+from training.engine.compiled import CompiledStep, compile_module
 
 SHAPES = [(5, 3), (2, 3, 4, 3)]
 
@@ -100,7 +100,7 @@ def test_a_taped_step_is_forward_and_backward(layer: type[BatchNorm] | type[Laye
     taped, by_hand = network(), network()
     rng = np.random.default_rng(11)
     x, y = np.empty(shape), rng.standard_normal(shape)
-    output, forward, tape = taped.record(x)
+    output, forward, tape = compile_module(taped, x)
     output_grad = np.empty_like(y)
     input_grad, backward = tape(output_grad, True)
     for _ in range(3):
@@ -153,7 +153,7 @@ class ByFeatures(Dropout):
 
 
 @pytest.mark.parametrize("dtype", [np.float32, np.float64])
-@pytest.mark.parametrize(("width", "order"), [(6, ByFeatures), (FEW_FEATURES + 1, Dropout)])
+@pytest.mark.parametrize(("width", "order"), [(6, ByFeatures), (SMALL_FEATURES + 1, Dropout)])
 def test_a_taped_step_drops_what_forward_drops(dtype: type, width: int, order: type[Dropout]) -> None:
     def network(dropout: type[Dropout]) -> Sequential:
         rng = np.random.default_rng(9)
@@ -162,7 +162,7 @@ def test_a_taped_step_drops_what_forward_drops(dtype: type, width: int, order: t
 
     taped, by_hand = network(Dropout), network(order)
     x, y = np.random.default_rng(10).standard_normal((2, 5, 4)).astype(dtype), np.ones((5, 2), dtype)
-    step = Step(taped, MSE(), x[0], y, 5, whole=True)
+    step = CompiledStep(taped, MSE(), x[0], y, 5, whole=True)
     taped.modules[1].rng.bit_generator.state = by_hand.modules[1].rng.bit_generator.state  # type: ignore[attr-defined]
     for _ in range(3):
         output = by_hand.forward(x[0])

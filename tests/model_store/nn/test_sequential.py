@@ -164,7 +164,7 @@ def test_all_parameters_are_views_into_one_vector_and_keep_their_values() -> Non
 
 def test_what_a_step_passes_over_begins_where_a_cache_line_does() -> None:
     for net in (network(2, 3, 1), network(30, 64, 1, dtype=np.float64), copy.deepcopy(network(300, 17, 5))):
-        velocity = SGD(net)._memory["velocity"][0]
+        velocity = SGD(net)._slots["velocity"][0]
         for vector in (net.parameter_vector, net.gradient_vector, velocity):
             assert vector is not None
             assert vector.ctypes.data % 64 == 0

@@ -153,9 +153,9 @@ def test_what_was_yielded_before_may_be_written_over_but_no_batch_is_learned_twi
     seen = []
 
     class Noting(MSE):
-        def record(self, y: Any, output: Any, error: Any) -> Any:
-            prime, lines, *factors = super().record(y, output, error)
-            return prime, [*lines, (lambda: seen.append(output.copy()), ())], *factors
+        def loss(self, y_true: Any, y_pred: Any) -> float:
+            seen.append(y_pred.copy())
+            return super().loss(y_true, y_pred)
 
     prepared = prepare(job(path))
     size = streaming_loader.PIECE_NUMBERS // prepared.signature.width

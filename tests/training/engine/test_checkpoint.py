@@ -65,7 +65,7 @@ class Around(Module):
 
 
 class Noise(Module):
-    """A layer with a generator of its own and an array that every forward pass changes; it has no `record`."""
+    """A layer with a generator of its own and an array that every forward pass changes; it is compiled generically."""
 
     def __init__(self, rng: np.random.Generator) -> None:
         self.rng, self.seen = rng, np.zeros(1)

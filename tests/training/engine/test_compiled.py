@@ -25,9 +25,10 @@ from model_store.nn import (
     Softmax,
     Tanh,
 )
-from model_store.nn.tape import FEW_FEATURES, FEW_ROWS, beside_ones, product, with_ones
+from model_store.nn.arrays import SMALL_FEATURES
 from training import MAE, MSE, SGD, BinaryCrossEntropy, CrossEntropy, Huber, Loss, train
-from training.engine.loop import Step
+from training.engine.compiled import CompiledStep, compile_module
+from training.engine.compiled.layout import SMALL_BATCH, bias_augmented, empty_bias_augmented, matmul_calls
 
 ACTIVATIONS: list[type[Module]] = [Tanh, ReLU, Sigmoid, LeakyReLU, GELU, Identity, Softmax]
 LOSSES: list[tuple[Loss, type[Module]]] = [
@@ -66,7 +67,7 @@ def test_a_taped_step_has_the_loss_and_the_gradients_of_forward_and_backward(
     taped, by_hand = network(hidden, last, 1), network(hidden, last, 1)
     rng = np.random.default_rng(2)
     x, y = rng.standard_normal((7, 3)), np.eye(2)[rng.integers(0, 2, 7)]
-    step = Step(taped, loss, x, y, 4)
+    step = CompiledStep(taped, loss, x, y, 4)
     for order in (None, rng.permutation(7)):
         rows = np.arange(4) + 2 if order is None else order[2:6]
         inner, fused = loss.fused(by_hand)
@@ -77,8 +78,8 @@ def test_a_taped_step_has_the_loss_and_the_gradients_of_forward_and_backward(
         np.testing.assert_allclose(taped.gradient_vector, by_hand.gradient_vector, rtol=1e-10, atol=1e-13)
 
 
-@pytest.mark.parametrize("rows", [1, 4, FEW_ROWS, FEW_ROWS + 1])
-@pytest.mark.parametrize("width", [1, 5, FEW_FEATURES, FEW_FEATURES + 1])
+@pytest.mark.parametrize("rows", [1, 4, SMALL_BATCH, SMALL_BATCH + 1])
+@pytest.mark.parametrize("width", [1, 5, SMALL_FEATURES, SMALL_FEATURES + 1])
 @pytest.mark.parametrize("between", [Tanh, ReLU, BatchNorm, LayerNorm, Softmax])
 @pytest.mark.parametrize("whole", [True, False])
 def test_small_layers_and_large_ones_learn_alike_whatever_stands_between(
@@ -89,7 +90,7 @@ def test_small_layers_and_large_ones_learn_alike_whatever_stands_between(
     def made() -> Sequential:
         rng = np.random.default_rng(width)
         modules: list[Module] = []
-        for inputs, outputs in ((5, width), (width, 3), (3, FEW_FEATURES + 1), (FEW_FEATURES + 1, 2)):
+        for inputs, outputs in ((5, width), (width, 3), (3, SMALL_FEATURES + 1), (SMALL_FEATURES + 1, 2)):
             modules.append(Linear(inputs, outputs, dtype=np.float64, rng=rng))
             if between is not Softmax or outputs > 1:
                 modules.append(between(outputs, dtype=np.float64) if between in (BatchNorm, LayerNorm) else between())
@@ -100,7 +101,7 @@ def test_small_layers_and_large_ones_learn_alike_whatever_stands_between(
     x, y = rng.standard_normal((rows if whole else 2 * rows, 5)), rng.standard_normal((rows if whole else 2 * rows, 2))
     first = 0 if whole else rows
     for order in (None, rng.permutation(len(x))):
-        step = Step(taped, MSE(), x, y, rows, whole=whole)
+        step = CompiledStep(taped, MSE(), x, y, rows, whole=whole)
         some = slice(first, first + rows) if order is None else order[first : first + rows]
         output = by_hand.forward(x[some])
         by_hand.gradient_vector.fill(0)
@@ -113,8 +114,8 @@ def test_small_layers_and_large_ones_learn_alike_whatever_stands_between(
 @given(st.data())
 def test_any_chain_of_layers_learns_on_a_tape_what_it_learns_by_forward_and_backward(data: st.DataObject) -> None:
     """To six digits: the tape's sigmoid rounds a probability near 0 in another place."""
-    rows, seed = data.draw(st.integers(1, 40) | st.just(FEW_ROWS + 1)), data.draw(st.integers(0, 2**32 - 1))
-    widths = data.draw(st.lists(st.sampled_from([1, 2, 5, FEW_FEATURES, FEW_FEATURES + 1]), min_size=2, max_size=4))
+    rows, seed = data.draw(st.integers(1, 40) | st.just(SMALL_BATCH + 1)), data.draw(st.integers(0, 2**32 - 1))
+    widths = data.draw(st.lists(st.sampled_from([1, 2, 5, SMALL_FEATURES, SMALL_FEATURES + 1]), min_size=2, max_size=4))
     between = [BatchNorm, LayerNorm, Doubled, *ACTIVATIONS]
     chosen = [data.draw(st.lists(st.sampled_from(between), max_size=2)) for _ in widths[1:]]
     loss, last = data.draw(st.sampled_from(LOSSES))
@@ -134,7 +135,7 @@ def test_any_chain_of_layers_learns_on_a_tape_what_it_learns_by_forward_and_back
     inner, fused = loss.fused(by_hand)
     output = inner.forward(x)
     inner.backward(fused.loss_prime(y, output))
-    assert Step(taped, loss, x, y, rows, whole=True).run(x, y, 0, None) == pytest.approx(
+    assert CompiledStep(taped, loss, x, y, rows, whole=True).run(x, y, 0, None) == pytest.approx(
         fused.loss(y, output), rel=1e-6
     )
     size = max(1, np.abs(by_hand.gradient_vector).max())
@@ -187,7 +188,7 @@ class Doubt(MSE):
         return super().loss_prime(y_true, y_pred) / 2
 
 
-@pytest.mark.parametrize("rows", [4, FEW_ROWS + 1])
+@pytest.mark.parametrize("rows", [4, SMALL_BATCH + 1])
 @pytest.mark.parametrize(
     ("layer", "middle", "loss"),
     [(Linear, Steep, MSE()), (Straight, Tanh, MSE()), (Linear, Tanh, Smoothed()), (Linear, Tanh, Doubt())],
@@ -204,7 +205,7 @@ def test_a_subclass_is_trained_by_its_own_passes_and_not_by_those_it_changed(
     x, y = rng.standard_normal((rows, 3)), np.eye(2)[rng.integers(0, 2, rows)]
     output = by_hand.forward(x)
     by_hand.backward(loss.loss_prime(y, output))
-    assert Step(taped, loss, x, y, rows, whole=True).run(x, y, 0, None) == pytest.approx(
+    assert CompiledStep(taped, loss, x, y, rows, whole=True).run(x, y, 0, None) == pytest.approx(
         loss.loss(y, output), rel=1e-12
     )
     np.testing.assert_allclose(taped.gradient_vector, by_hand.gradient_vector, rtol=1e-10, atol=1e-13)
@@ -215,7 +216,7 @@ def test_a_layer_alone_learns_from_whatever_lies_in_its_batch(make: Callable[[],
     """Also one whose inputs or outputs lie feature after feature, and that is asked again with others."""
     taped, by_hand = make(), make()
     rng = np.random.default_rng(11)
-    step = Step(taped, MSE(), rng.standard_normal((6, 3)), rng.standard_normal((6, 3)), 6, whole=True)
+    step = CompiledStep(taped, MSE(), rng.standard_normal((6, 3)), rng.standard_normal((6, 3)), 6, whole=True)
     for _ in range(2):
         x, y = rng.standard_normal((6, 3)), rng.standard_normal((6, 3))
         output = by_hand.forward(x)
@@ -230,24 +231,24 @@ def test_a_layer_alone_learns_from_whatever_lies_in_its_batch(make: Callable[[],
 def test_a_small_layer_takes_one_product_forward_and_one_for_its_gradients() -> None:
     """Of the article's XOR network these are all calls."""
     net = Sequential([Linear(2, 3), Tanh(), Linear(3, 1), Tanh()])
-    step = Step(net, MSE(), np.zeros((4, 2), np.float32), np.zeros((4, 1), np.float32), 4, whole=True)
-    names = [function.__name__ for function, _ in step.lines]
+    step = CompiledStep(net, MSE(), np.zeros((4, 2), np.float32), np.zeros((4, 1), np.float32), 4, whole=True)
+    names = [function.__name__ for function, _ in step.calls]
     assert names == [
         *("dot", "tanh", "dot", "tanh"),
         *("subtract", "dot", "multiply"),
-        *("square", "subtract", "multiply", "dot", "dot"),
-        *("square", "subtract", "multiply", "dot"),
+        *("multiply", "subtract", "multiply", "dot", "dot"),
+        *("multiply", "subtract", "multiply", "dot"),
     ]
 
 
 def test_only_an_array_that_was_made_beside_ones_is_taken_to_lie_there() -> None:
-    room = beside_ones(np.zeros((4, 3)))
+    room = empty_bias_augmented(np.zeros((4, 3)))
     room[...] = 7
-    whole = with_ones(room)
+    whole = bias_augmented(room)
     assert whole is not None
     assert whole.tolist() == [[7, 7, 7, 1]] * 4
     for other in (np.zeros((4, 3)), np.zeros((4, 4)).T[:-1].T, np.zeros((3, 4)).T, room[1:], room[:, 1:]):
-        assert with_ones(other) is None
+        assert bias_augmented(other) is None
 
 
 @settings(deadline=None, max_examples=60)
@@ -260,7 +261,7 @@ def test_a_product_in_blocks_of_rows_is_the_product(rows: int, inner: int, colum
         np.full((rows, columns), np.nan),
     )
     a, b, out = (array.astype(dtype) for array in (a, b, out))
-    for function, operands in product(a, b.T, out):
+    for function, operands in matmul_calls(a, b.T, out):
         function(*operands)
     np.testing.assert_allclose(out, a @ b.T, rtol=1e-4, atol=1e-3)
 
@@ -286,7 +287,7 @@ def test_images_may_be_pooled_before_anything_is_learned() -> None:
     first: list[Module] = [MaxPool2D((4, 4, 1), 2), Flatten((2, 2, 1))]
     taped, by_hand = (Sequential([*first, Linear(4, 1, dtype=np.float64, rng=np.random.default_rng(3))]) for _ in "ab")
     x, y = np.random.default_rng(4).standard_normal((5, 16)), np.ones((5, 1))
-    Step(taped, MSE(), x, y, 5, whole=True).run(x, y, 0, None)
+    CompiledStep(taped, MSE(), x, y, 5, whole=True).run(x, y, 0, None)
     by_hand.backward(MSE().loss_prime(y, by_hand.forward(x)))
     np.testing.assert_allclose(taped.gradient_vector, by_hand.gradient_vector, rtol=1e-12)
 
@@ -335,8 +336,6 @@ def test_writing_a_layer_on_the_tape_teaches_it_nothing() -> None:
             self.calls += 1
             return super().forward(inputs)
 
-        record = Module.record
-
     counting = Counting()
     net = Sequential([Linear(2, 2, rng=np.random.default_rng(6)), counting])
     train(net, np.ones((4, 2)), np.ones((4, 2)), MSE(), SGD(net), 3, 2, on_epoch=None)
@@ -349,7 +348,7 @@ def test_relu_passes_gradients_where_its_input_is_above_zero_and_nowhere_else(dt
     """Of any length, since a vector loop does what is left of one in another way: -0.0 must become 0.0 there, too."""
     tiny = np.finfo(dtype).smallest_subnormal
     x = np.tile(np.array([[-0.0, -1, -tiny, 0.0, tiny, 1, 3, np.inf, -0.0]], dtype), times)
-    outputs, forward, tape = ReLU().record(x)
+    outputs, forward, tape = compile_module(ReLU(), x)
     dy = np.linspace(-2, 2, x.size, dtype=dtype).reshape(x.shape)
     _, backward = tape(dy, True)
     expected = dy * (x > 0)
@@ -364,7 +363,7 @@ def test_relu_passes_gradients_where_its_input_is_above_zero_and_nowhere_else(dt
 def test_every_way_of_adding_a_bias_adds_it(rows: int, outputs: int) -> None:
     rng = np.random.default_rng(7)
     layer, x = Linear(2, outputs, dtype=np.float64, rng=rng), rng.standard_normal((rows, 2))
-    found, forward, _ = layer.record(x)
+    found, forward, _ = compile_module(layer, x)
     for function, operands in forward:
         function(*operands)
     np.testing.assert_allclose(found, x @ layer.weights.T + layer.bias, rtol=1e-12, atol=1e-15)

@@ -262,7 +262,7 @@ def test_the_velocity_outlives_every_rate_even_a_rate_of_zero(nesterov: bool) ->
             optimizer.learning_rate = rate
         plain.gradients()[0][:] = g
         optimizers[0].step()
-        scaled.gradients()[0][:] = g * optimizers[1].scale
+        scaled.gradients()[0][:] = g * optimizers[1].gradient_scale
         optimizers[1].scaled_step()
         for module in (plain, scaled):
             np.testing.assert_allclose(module.parameters()[0], w, rtol=1e-12, atol=1e-14)
