@@ -71,7 +71,7 @@ def create_app(settings: Settings | None = None, *, forks: bool = False) -> Flas
 
     app = Flask(__name__)
     app.url_map.strict_slashes = False
-    app.url_map.converters["noun"] = tensorflow_serving.Noun
+    app.url_map.converters["segment"] = tensorflow_serving.SegmentConverter
     app.extensions["registry"] = registry
     app.extensions["keys"] = keys
     app.extensions["recorder"] = recorder
@@ -80,13 +80,13 @@ def create_app(settings: Settings | None = None, *, forks: bool = False) -> Flas
     predictor = predict.Predictor(registry, parser, inference, settings)
     app.extensions["fast_path"] = partial(FastPath, registry, parser, inference, recorder, keys, settings)
     # First: it may be told an address of ours.
-    app.register_blueprint(sagemaker_vertex.routes(registry, predictor, settings))
-    app.register_blueprint(predict.routes(predictor))
-    app.register_blueprint(tensorflow_serving.routes(registry, inference, settings))
-    app.register_blueprint(open_inference.routes(registry, inference, metrics, settings))
-    app.register_blueprint(models.routes(registry))
-    app.register_blueprint(health.routes(registry, metrics, drift, keys))
-    app.register_blueprint(docs.routes(registry, settings))
+    app.register_blueprint(sagemaker_vertex.create_blueprint(registry, predictor, settings))
+    app.register_blueprint(predict.create_blueprint(predictor))
+    app.register_blueprint(tensorflow_serving.create_blueprint(registry, inference, settings))
+    app.register_blueprint(open_inference.create_blueprint(registry, inference, metrics, settings))
+    app.register_blueprint(models.create_blueprint(registry))
+    app.register_blueprint(health.create_blueprint(registry, metrics, drift, keys))
+    app.register_blueprint(docs.create_blueprint(registry, settings))
 
     @app.before_request
     def begin() -> None:

@@ -57,7 +57,7 @@ DEFENCES = {
         f"{CHECKS}::test_a_key_that_stands_where_it_should_not_is_not_repeated",
     ),
     "strangers are told nothing of the models": Defence(
-        "service/routes/error_handlers.py", " and error.status not in _STRANGERS", "",
+        "service/routes/error_handlers.py", " and error.status not in _ACCESS_DENIED", "",
         f"{CHECKS}::test_a_refusal_has_the_shape_of_its_protocol_and_says_nothing_of_the_models",
     ),
     "strangers are told whether it is ready, and no more": Defence(

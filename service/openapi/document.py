@@ -8,38 +8,39 @@ from __future__ import annotations
 
 from apispec import APISpec
 from apispec.ext.marshmallow import MarshmallowPlugin
+from marshmallow import Schema
 
 from service.http.responses import uses_plain_error_body
 from service.openapi import response_schemas
-from service.openapi.json_schema import RETRY, Json, also, content, header
-from service.openapi.model_paths import add_model
-from service.openapi.protocol_paths import add_protocols
+from service.openapi.json_schema import RETRY_AFTER, Json, add_media_types, json_content, response_header
+from service.openapi.model_paths import add_model_paths
+from service.openapi.protocol_paths import add_protocol_paths
 from service.protocols.csv_npy import CSV, NPY
 from service.registry.snapshot import Snapshot
 from service.validation.predict_request import PredictSchema
 
-_NAME = {
+_NAME_PARAMETER = {
     "in": "path",
     "name": "name",
     "required": True,
     "schema": {"type": "string"},
     "description": "Name of a model.",
 }
-_VERSION = {
+_VERSION_PARAMETER = {
     "in": "path",
     "name": "version",
     "required": True,
     "schema": {"type": "string"},
     "description": "Number of a version, an alias, or `latest`.",
 }
-_REQUEST_ID = {
+_REQUEST_ID_PARAMETER = {
     "in": "header",
     "name": "X-Request-Id",
     "required": False,
     "schema": {"type": "string"},
     "description": "Comes back in the answer and stands in the log; made up when left out, or longer than 128.",
 }
-_EXTRAS = [
+_QUERY_PARAMETERS = [
     {
         "in": "query",
         "name": name,
@@ -52,7 +53,7 @@ _EXTRAS = [
         ("receipt", "Whether the answer has a receipt, with which it can be proved and repeated."),
     )
 ]
-_WRONG = {
+_ERROR_DESCRIPTIONS = {
     "400": "The body is not whole or not JSON.",
     "404": "There is no such model or version; the answer names those there are.",
     "413": "The body is too large.",
@@ -62,16 +63,16 @@ _WRONG = {
 }
 
 
-_OPEN = ("/", "/healthz", "/readyz", "/ping", "/v2/health/live", "/v2/health/ready")  # asked without a key
+_KEYLESS_PATHS = ("/", "/healthz", "/readyz", "/ping", "/v2/health/live", "/v2/health/ready")  # asked without a key
 
 
-def document(snapshot: Snapshot, *, keys: bool = False) -> Json:
-    """The whole document, as JSON knows it. `keys`: callers need one."""
+def build_document(snapshot: Snapshot, *, require_keys: bool = False) -> Json:
+    """The whole document, as JSON knows it. `require_keys`: requests need an API key."""
     spec = APISpec(
         title="Forward Pass",
         version="1",
         openapi_version="3.1.0",
-        plugins=[MarshmallowPlugin()],
+        plugins=[MarshmallowPlugin(schema_name_resolver=_component_name)],
         info={"description": "Predictions of neural networks over HTTP."},
         servers=[{"url": "/"}],
         tags=[
@@ -86,29 +87,48 @@ def document(snapshot: Snapshot, *, keys: bool = False) -> Json:
             },
         ],
     )
-    for status, text in _WRONG.items():
-        retry = RETRY if status == "503" else {}
-        spec.components.response(f"E{status}", {"description": text, **retry, **content(response_schemas.ErrorSchema)})
+    for status, text in _ERROR_DESCRIPTIONS.items():
+        retry = RETRY_AFTER if status == "503" else {}
+        spec.components.response(
+            f"E{status}", {"description": text, **retry, **json_content(response_schemas.ErrorSchema)}
+        )
     for served in snapshot.default_versions:
-        add_model(spec, served, [_REQUEST_ID], _EXTRAS, _WRONG)
-    _add_general(spec)
-    add_protocols(spec)
+        add_model_paths(spec, served, [_REQUEST_ID_PARAMETER], _QUERY_PARAMETERS, _ERROR_DESCRIPTIONS)
+    _add_general_paths(spec)
+    add_protocol_paths(spec)
     found: Json = spec.to_dict()
-    return _with_keys(found) if keys else found
+    return _add_security(found) if require_keys else found
 
 
-def _with_keys(document: Json) -> Json:
+# Generated clients name their classes after these.
+_COMPONENT_NAMES = {
+    "ErrorExampleSchema": "Lesson",
+    "PredictResponseSchema": "Answer",
+    "ModelSummarySchema": "ModelLine",
+    "ModelListSchema": "Models",
+    "ExampleRequestSchema": "Example",
+    "ReadinessSchema": "Ready",
+}
+
+
+def _component_name(schema: Schema | type[Schema]) -> str:
+    """Return the name of a marshmallow schema under components/schemas."""
+    name = (schema if isinstance(schema, type) else type(schema)).__name__
+    return _COMPONENT_NAMES.get(name, name.removesuffix("Schema"))
+
+
+def _add_security(document: Json) -> Json:
     document["components"]["securitySchemes"] = {"key": {"type": "http", "scheme": "bearer"}}
     document["security"] = [{"key": []}]
     responses = document["components"]["responses"]
-    challenge = header("WWW-Authenticate", "Which kind of key is expected.")
+    challenge = response_header("WWW-Authenticate", "Which kind of key is expected.")
     for kind in "EP":
         error = {"content": responses[f"{kind}404"]["content"], **challenge}
         responses[f"{kind}401"] = {"description": "No key, or none that is known.", **error}
         responses[f"{kind}403"] = {"description": "A key without the scope that this needs.", **error}
     for path, operations in document["paths"].items():
         for operation in operations.values():
-            if path in _OPEN:
+            if path in _KEYLESS_PATHS:
                 operation["security"] = []
             else:
                 kind = "P" if uses_plain_error_body(path) else "E"
@@ -118,11 +138,11 @@ def _with_keys(document: Json) -> Json:
     return document
 
 
-def _add_general(spec: APISpec) -> None:
+def _add_general_paths(spec: APISpec) -> None:
     for path, parameters in (
         ("/predict", []),
-        ("/models/{name}/predict", [_NAME]),
-        ("/models/{name}/versions/{version}/predict", [_NAME, _VERSION]),
+        ("/models/{name}/predict", [_NAME_PARAMETER]),
+        ("/models/{name}/versions/{version}/predict", [_NAME_PARAMETER, _VERSION_PARAMETER]),
     ):
         spec.path(
             path,
@@ -131,46 +151,55 @@ def _add_general(spec: APISpec) -> None:
                     "tags": ["general"],
                     "summary": "Predictions",
                     "operationId": "predict" + "_by" * bool(parameters) + "".join(f"_{p['name']}" for p in parameters),
-                    "parameters": [*parameters, *_EXTRAS, _REQUEST_ID],
-                    "requestBody": {"required": True, **also(content(PredictSchema(1)), CSV, NPY)},
+                    "parameters": [*parameters, *_QUERY_PARAMETERS, _REQUEST_ID_PARAMETER],
+                    "requestBody": {"required": True, **add_media_types(json_content(PredictSchema(1)), CSV, NPY)},
                     "responses": {
-                        "200": {"description": "One for each row.", **content(response_schemas.AnswerSchema)},
-                        **_wrong(),
+                        "200": {
+                            "description": "One for each row.",
+                            **json_content(response_schemas.PredictResponseSchema),
+                        },
+                        **_error_responses(),
                     },
                 }
             },
         )
     for path, tag, text, schema, parameters in (
-        ("/models", "general", "The models there are", response_schemas.ModelsSchema, []),
-        ("/models/{name}", "general", "What a model takes and gives", response_schemas.ModelSchema, [_NAME]),
+        ("/models", "general", "The models there are", response_schemas.ModelListSchema, []),
+        ("/models/{name}", "general", "What a model takes and gives", response_schemas.ModelSchema, [_NAME_PARAMETER]),
         (
             "/models/{name}/versions/{version}",
             "general",
             "What a version takes and gives",
             response_schemas.ModelSchema,
-            [_NAME, _VERSION],
+            [_NAME_PARAMETER, _VERSION_PARAMETER],
         ),
-        ("/models/{name}/example", "general", "A body that is answered", response_schemas.ExampleSchema, [_NAME]),
+        (
+            "/models/{name}/example",
+            "general",
+            "A body that is answered",
+            response_schemas.ExampleRequestSchema,
+            [_NAME_PARAMETER],
+        ),
         (
             "/models/{name}/versions/{version}/example",
             "general",
             "A body that is answered by a version",
-            response_schemas.ExampleSchema,
-            [_NAME, _VERSION],
+            response_schemas.ExampleRequestSchema,
+            [_NAME_PARAMETER, _VERSION_PARAMETER],
         ),
         ("/healthz", "health", "Whether the process lives", response_schemas.HealthSchema, []),
-        ("/readyz", "health", "Whether a model can answer, and what is amiss", response_schemas.ReadySchema, []),
+        ("/readyz", "health", "Whether a model can answer, and what is amiss", response_schemas.ReadinessSchema, []),
     ):
-        responses: Json = {"200": {"description": "Yes.", **content(schema)}}
+        responses: Json = {"200": {"description": "Yes.", **json_content(schema)}}
         if parameters:
             responses |= {status: f"E{status}" for status in ("404", "503")}
         if path == "/readyz":
-            responses["503"] = {"description": "No.", **content(schema)}
+            responses["503"] = {"description": "No.", **json_content(schema)}
         operation = {"tags": [tag], "summary": text, "parameters": parameters, "responses": responses}
         spec.path(path, operations={"get": operation})
     metrics = {"200": {"description": "Prometheus's text format.", "content": {"text/plain": {}}}}
     spec.path("/metrics", operations={"get": {"tags": ["health"], "summary": "Figures", "responses": metrics}})
 
 
-def _wrong() -> Json:
-    return {status: f"E{status}" for status in _WRONG}
+def _error_responses() -> Json:
+    return {status: f"E{status}" for status in _ERROR_DESCRIPTIONS}

@@ -6,37 +6,37 @@ from typing import Any
 
 Json = dict[str, Any]
 
-TEXT: Json = {"type": "string"}
+STRING: Json = {"type": "string"}
 VERSION: Json = {"type": ["integer", "string", "null"]}
-BINARY = "application/octet-stream"  # JSON, and then the bytes of tensors
-OPTIONS: Json = {"type": ["object", "null"]}
+OCTET_STREAM = "application/octet-stream"  # JSON, and then the bytes of tensors
+PARAMETERS: Json = {"type": ["object", "null"]}
 
 
-def object_of(required: str | list[str] = "", **properties: Json) -> Json:
+def object_schema(required: str | list[str] = "", **properties: Json) -> Json:
     """`required`: names, with blanks between them where it is a text."""
     required = required.split() if isinstance(required, str) else required
     return {"type": "object", "required": required, "properties": properties}
 
 
-def list_of(items: Json) -> Json:
+def array_schema(items: Json) -> Json:
     return {"type": "array", "items": items}
 
 
-def header(name: str, text: str) -> Json:
+def response_header(name: str, text: str) -> Json:
     """A header of an answer."""
-    return {"headers": {name: {"schema": TEXT, "description": text}}}
+    return {"headers": {name: {"schema": STRING, "description": text}}}
 
 
-RETRY = header("Retry-After", "Seconds after which it may be worth another try.")
+RETRY_AFTER = response_header("Retry-After", "Seconds after which it may be worth another try.")
 
 
-def also(body: Json, *media_types: str) -> Json:
+def add_media_types(body: Json, *media_types: str) -> Json:
     """A body that may come in other types as well, of which a schema says nothing more."""
-    body["content"] |= {media_type: {"schema": TEXT} for media_type in media_types}
+    body["content"] |= {media_type: {"schema": STRING} for media_type in media_types}
     return body
 
 
-def content(schema: Any, example: Json | None = None) -> Json:
+def json_content(schema: Any, example: Json | None = None) -> Json:
     """A body of JSON, asked for or answered; `schema` may be one of marshmallow's."""
     shown = {} if example is None else {"examples": {"real": {"value": example}}}
     return {"content": {"application/json": {"schema": schema, **shown}}}

@@ -12,38 +12,53 @@ from apispec import APISpec
 
 from model_store.schema.columns import ArrayColumn, CategoryColumn, NumberColumn
 from model_store.schema.signature import ClassificationOutput, InputColumn, Signature
-from service.openapi.json_schema import BINARY, OPTIONS, TEXT, VERSION, Json, also, content, list_of, object_of
+from service.openapi.json_schema import (
+    OCTET_STREAM,
+    PARAMETERS,
+    STRING,
+    VERSION,
+    Json,
+    add_media_types,
+    array_schema,
+    json_content,
+    object_schema,
+)
 from service.protocols import tensors
 from service.registry.column_stats import column_range
 from service.registry.loaded_version import LoadedVersion
 
-_WHOLE: Json = {"type": "integer"}
-_SIZE: Json = {"type": "integer", "minimum": 1}
+_INTEGER: Json = {"type": "integer"}
+_DIMENSION: Json = {"type": "integer", "minimum": 1}
 
 
-def add_model(
-    spec: APISpec, served: LoadedVersion, parameters: list[Json], extras: list[Json], refusals: Mapping[str, str]
+def add_model_paths(
+    spec: APISpec,
+    served: LoadedVersion,
+    parameters: list[Json],
+    query_parameters: list[Json],
+    error_descriptions: Mapping[str, str],
 ) -> None:
-    """The addresses of one model; `parameters` and `refusals` are those of every address for predictions, `extras` are
-    more parameters of our own.
+    """Add the endpoints of one model.
+
+    `parameters` and `error_descriptions` apply to every prediction endpoint, `query_parameters` to the native one only.
     """
     name, signature, example = served.name, served.model.signature, served.example
-    spec.components.schema(f"{name}.instance", _either(_instance(signature)))
-    spec.components.schema(f"{name}.prediction", _prediction(signature))
+    spec.components.schema(f"{name}.instance", _any_of(_instance_schemas(signature)))
+    spec.components.schema(f"{name}.prediction", _prediction_schema(signature))
     rows = {"type": "array", "minItems": 1, "items": _ref(f"{name}.instance")}
-    request = object_of(
+    request = object_schema(
         "instances",
         model={"enum": [name, None]},
         version=VERSION,
         instances=rows,
     ) | {"additionalProperties": False}
-    predictions = list_of(_ref(f"{name}.prediction"))
-    answer = object_of(
+    predictions = array_schema(_ref(f"{name}.prediction"))
+    answer = object_schema(
         "model version predictions",
         model={"const": name},
-        version=_WHOLE,
+        version=_INTEGER,
         predictions=predictions,
-        warnings=list_of(_ref("Fault")),
+        warnings=array_schema(_ref("Fault")),
         receipt=_ref("Receipt"),
     )
     answered = {"model": name, "version": served.number, "predictions": [example.prediction]}
@@ -54,42 +69,43 @@ def add_model(
             "operationId": f"{operation}_{name}",
             "summary": served.model.description or f"Predictions of {name}",
             "description": f"Version {served.number} answers.",
-            "parameters": [*extras, *parameters] if refused == "E" else parameters,
-            "requestBody": {"required": True, **content(*asked)},
+            "parameters": [*query_parameters, *parameters] if refused == "E" else parameters,
+            "requestBody": {"required": True, **json_content(*asked)},
             "responses": {"200": {"description": "One for each row.", **given}}
-            | {status: f"{refused}{status}" for status in refusals if refused == "E" or status != "422"},
+            | {status: f"{refused}{status}" for status in error_descriptions if refused == "E" or status != "422"},
         }
         if path.endswith("/infer"):
-            also(about["requestBody"], BINARY)
-            also(about["responses"]["200"], BINARY)
+            add_media_types(about["requestBody"], OCTET_STREAM)
+            add_media_types(about["responses"]["200"], OCTET_STREAM)
         spec.path(path, operations={"post": about})
 
     instances = {"instances": [example.instance]}
-    add(f"/models/{name}/predict", "models", "predict", (request, instances), content(answer, answered), "E")
-    request, answer = _by_columns(served, rows)
-    add(f"/v1/models/{name}:predict", "tensorflow serving", "v1", (request, instances), content(answer), "P")
-    request, answer = _as_tensors(served)
-    given = {"inputs": tensors.of_row(signature, example.instance)}
-    add(f"/v2/models/{name}/infer", "open inference", "v2", (request, given), content(answer), "P")
+    add(f"/models/{name}/predict", "models", "predict", (request, instances), json_content(answer, answered), "E")
+    request, answer = _tensorflow_serving_schemas(served, rows)
+    add(f"/v1/models/{name}:predict", "tensorflow serving", "v1", (request, instances), json_content(answer), "P")
+    request, answer = _open_inference_schemas(served)
+    given = {"inputs": tensors.row_to_tensors(signature, example.instance)}
+    add(f"/v2/models/{name}/infer", "open inference", "v2", (request, given), json_content(answer), "P")
 
 
-def _by_columns(served: LoadedVersion, rows: Json) -> tuple[Json, Json]:
+def _tensorflow_serving_schemas(served: LoadedVersion, rows: Json) -> tuple[Json, Json]:
     """TensorFlow Serving's request, by rows or by columns, and its answer."""
     signature, columns = served.model.signature, {}
     for column in signature.inputs:
-        columns[column.name] = {"type": "array", "minItems": 1, "items": _column(column)}
-    named = object_of(_required(signature), **columns) | {"additionalProperties": False}
+        columns[column.name] = {"type": "array", "minItems": 1, "items": _column_schema(column)}
+    named = object_schema(_required_columns(signature), **columns) | {"additionalProperties": False}
     if len(columns) == 1 and not isinstance(signature.inputs[0], ArrayColumn):
-        rows = rows | {"items": _either([rows["items"], _column(signature.inputs[0])])}
+        rows = rows | {"items": _any_of([rows["items"], _column_schema(signature.inputs[0])])}
     signature_name = {"enum": ["serving_default", "", None]}
     request = {
         "oneOf": [
-            object_of("instances", signature_name=signature_name, instances=rows) | {"not": {"required": ["inputs"]}},
-            object_of("inputs", signature_name=signature_name, inputs=named) | {"not": {"required": ["instances"]}},
+            object_schema("instances", signature_name=signature_name, instances=rows)
+            | {"not": {"required": ["inputs"]}},
+            object_schema("inputs", signature_name=signature_name, inputs=named) | {"not": {"required": ["instances"]}},
         ]
     }
     one: dict[str, Json] = {}
-    for tensor in tensors.outputs(served.model):
+    for tensor in tensors.output_specs(served.model):
         value: Json = {"type": "number"}
         if tensor.name == "label" and isinstance(signature.output, ClassificationOutput):
             value = {"enum": list(signature.output.labels)}
@@ -97,43 +113,43 @@ def _by_columns(served: LoadedVersion, rows: Json) -> tuple[Json, Json]:
             value = {"type": "array", "minItems": tensor.shape[1], "maxItems": tensor.shape[1], "items": value}
         one[tensor.name] = value
     several = len(one) > 1
-    row = object_of(list(one), **one) if several else next(iter(one.values()))
-    by_column = {name: list_of(value) for name, value in one.items()}
-    outputs = object_of(list(one), **by_column) if several else next(iter(by_column.values()))
-    answer = object_of(predictions=list_of(row), outputs=outputs)
+    row = object_schema(list(one), **one) if several else next(iter(one.values()))
+    by_column = {name: array_schema(value) for name, value in one.items()}
+    outputs = object_schema(list(one), **by_column) if several else next(iter(by_column.values()))
+    answer = object_schema(predictions=array_schema(row), outputs=outputs)
     return request, answer | {"minProperties": 1, "maxProperties": 1}
 
 
-def _as_tensors(served: LoadedVersion) -> tuple[Json, Json]:
+def _open_inference_schemas(served: LoadedVersion) -> tuple[Json, Json]:
     """The Open Inference Protocol's request and answer, for tensors in JSON."""
     signature = served.model.signature
-    declared = tensors.inputs(signature)
-    table = tensors.whole(signature)
-    inputs: Json = {"type": "array", "minItems": 1, "items": {"anyOf": [_tensor(each) for each in declared]}}
+    declared = tensors.input_specs(signature)
+    table = tensors.table_spec(signature)
+    inputs: Json = {"type": "array", "minItems": 1, "items": {"anyOf": [_tensor_schema(each) for each in declared]}}
     inputs |= {"maxItems": len(declared)}
     if table is not None:
-        alone = {"type": "array", "minItems": 1, "maxItems": 1, "items": _tensor(table)}
+        alone = {"type": "array", "minItems": 1, "maxItems": 1, "items": _tensor_schema(table)}
         inputs = {"anyOf": [inputs, alone]}
-    outputs = tensors.outputs(served.model)
-    expected = object_of("name", name={"enum": [each.name for each in outputs]}, parameters=OPTIONS)
-    request = object_of(
+    outputs = tensors.output_specs(served.model)
+    expected = object_schema("name", name={"enum": [each.name for each in outputs]}, parameters=PARAMETERS)
+    request = object_schema(
         "inputs",
         id={"type": ["string", "null"]},
-        parameters=OPTIONS,
+        parameters=PARAMETERS,
         inputs=inputs,
         outputs={"type": ["array", "null"], "items": expected},
     )
-    answer = object_of(
+    answer = object_schema(
         "model_name model_version outputs",
         model_name={"const": served.name},
-        model_version=TEXT,
-        id=TEXT,
-        outputs=list_of({"anyOf": [_tensor(each, answered=True) for each in outputs]}),
+        model_version=STRING,
+        id=STRING,
+        outputs=array_schema({"anyOf": [_tensor_schema(each, answered=True) for each in outputs]}),
     )
     return request, answer
 
 
-def _tensor(tensor: tensors.Tensor, *, answered: bool = False) -> Json:
+def _tensor_schema(tensor: tensors.TensorSpec, *, answered: bool = False) -> Json:
     text = tensor.datatype == "BYTES"
     kinds = [each for each in tensors.DATATYPES if (each == "BYTES") == text]
     shapes = [tensor.shape]
@@ -141,49 +157,49 @@ def _tensor(tensor: tensors.Tensor, *, answered: bool = False) -> Json:
         shapes.append((-1,))
     elif not answered and len(tensor.shape) > 2:
         shapes.append((-1, math.prod(tensor.shape[1:])))
-    return object_of(
+    return object_schema(
         "name datatype shape data",
         name={"const": tensor.name},
         datatype={"const": tensor.datatype} if answered else {"enum": kinds},
-        shape=_either([_shape(shape) for shape in shapes]),
+        shape=_any_of([_shape_schema(shape) for shape in shapes]),
         data={"type": "array"},
-        parameters=OPTIONS,
+        parameters=PARAMETERS,
     )
 
 
-def _shape(sizes: tuple[int, ...]) -> Json:
+def _shape_schema(sizes: tuple[int, ...]) -> Json:
     """So many dimensions, of which the first counts the rows."""
-    return {"type": "array", "items": _SIZE, "minItems": len(sizes), "maxItems": len(sizes)}
+    return {"type": "array", "items": _DIMENSION, "minItems": len(sizes), "maxItems": len(sizes)}
 
 
-def _instance(signature: Signature) -> list[Json]:
+def _instance_schemas(signature: Signature) -> list[Json]:
     """The forms that a row may take."""
     columns = signature.inputs
     first = columns[0]
     if len(columns) == 1 and isinstance(first, ArrayColumn):
-        return _arrays(first)
+        return _array_schemas(first)
     by_name = {
         "type": "object",
-        "required": _required(signature),
+        "required": _required_columns(signature),
         "additionalProperties": False,
-        "properties": {column.name: _column(column) for column in columns},
+        "properties": {column.name: _column_schema(column) for column in columns},
     }
     in_order = {
         "type": "array",
-        "prefixItems": [_column(column) for column in columns],
+        "prefixItems": [_column_schema(column) for column in columns],
         "minItems": len(columns),
         "maxItems": len(columns),
     }
     return [by_name, in_order]
 
 
-def _required(signature: Signature) -> list[str]:
+def _required_columns(signature: Signature) -> list[str]:
     return [column.name for column in signature.inputs if getattr(column, "fill", None) is None]
 
 
-def _column(column: InputColumn) -> Json:
+def _column_schema(column: InputColumn) -> Json:
     if isinstance(column, ArrayColumn):
-        return _either(_arrays(column))
+        return _any_of(_array_schemas(column))
     missing = column.fill is not None
     note = f"Missing: null stands for {column.fill}." if missing else ""
     if isinstance(column, CategoryColumn):
@@ -196,17 +212,17 @@ def _column(column: InputColumn) -> Json:
         return form | ({"description": note.strip()} if note else {})
     return {
         "type": ["number", "null"] if missing else "number",
-        "description": " ".join(part for part in (_seen(column), note) if part),
+        "description": " ".join(part for part in (_training_range(column), note) if part),
     }
 
 
-def _seen(column: NumberColumn) -> str:
+def _training_range(column: NumberColumn) -> str:
     known = column_range(column)
     low, high = known.get("min"), known.get("max")
     return "" if low is None or high is None else f"{low:g} to {high:g} in training."
 
 
-def _arrays(column: ArrayColumn) -> list[Json]:
+def _array_schemas(column: ArrayColumn) -> list[Json]:
     """Nested as the shape says, and flat."""
     number: Json = {"type": "number"}
     if column.low is not None:
@@ -220,7 +236,7 @@ def _arrays(column: ArrayColumn) -> list[Json]:
     return [nested] if len(column.shape) == 1 else [nested, flat]
 
 
-def _prediction(signature: Signature) -> Json:
+def _prediction_schema(signature: Signature) -> Json:
     output = signature.output
     if isinstance(output, ClassificationOutput):
         names = [str(label) for label in output.labels]
@@ -246,7 +262,7 @@ def _prediction(signature: Signature) -> Json:
     }
 
 
-def _either(forms: list[Json]) -> Json:
+def _any_of(forms: list[Json]) -> Json:
     return {"anyOf": forms} if len(forms) > 1 else forms[0]
 
 

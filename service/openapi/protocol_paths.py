@@ -6,129 +6,166 @@ import re
 
 from apispec import APISpec
 
-from service.openapi.json_schema import BINARY, OPTIONS, RETRY, TEXT, VERSION, Json, also, content, list_of, object_of
+from service.openapi.json_schema import (
+    OCTET_STREAM,
+    PARAMETERS,
+    RETRY_AFTER,
+    STRING,
+    VERSION,
+    Json,
+    add_media_types,
+    array_schema,
+    json_content,
+    object_schema,
+)
 from service.protocols.csv_npy import CSV, NPY
 
-_FLAG: Json = {"type": "boolean"}
+_BOOLEAN: Json = {"type": "boolean"}
 _ANY: Json = {}
 _COUNT: Json = {"type": "integer", "minimum": 0}
-_SHAPE = list_of({"type": "integer"})
-_TENSOR = object_of("name datatype shape", name=TEXT, datatype=TEXT, shape=_SHAPE)
-_DATA = object_of("name datatype shape", name=TEXT, datatype=TEXT, shape=_SHAPE, data=list_of(_ANY), parameters=OPTIONS)
-_INFER = object_of(
+_SHAPE = array_schema({"type": "integer"})
+_TENSOR_METADATA = object_schema("name datatype shape", name=STRING, datatype=STRING, shape=_SHAPE)
+_TENSOR_DATA = object_schema(
+    "name datatype shape", name=STRING, datatype=STRING, shape=_SHAPE, data=array_schema(_ANY), parameters=PARAMETERS
+)
+_INFER_REQUEST = object_schema(
     "inputs",
     id={"type": ["string", "null"]},
-    parameters=OPTIONS,
-    inputs=list_of(_DATA) | {"minItems": 1},
-    outputs=list_of(object_of("name", name=TEXT, parameters=OPTIONS)) | {"type": ["array", "null"]},
+    parameters=PARAMETERS,
+    inputs=array_schema(_TENSOR_DATA) | {"minItems": 1},
+    outputs=array_schema(object_schema("name", name=STRING, parameters=PARAMETERS)) | {"type": ["array", "null"]},
 )
-_INFERRED = object_of(
-    "model_name model_version outputs", model_name=TEXT, model_version=TEXT, id=TEXT, outputs=list_of(_DATA)
+_INFER_RESPONSE = object_schema(
+    "model_name model_version outputs",
+    model_name=STRING,
+    model_version=STRING,
+    id=STRING,
+    outputs=array_schema(_TENSOR_DATA),
 )
-_SERVER = object_of("name version extensions", name=TEXT, version=TEXT, extensions=list_of(TEXT))
-_HEALTH = object_of("live ready", live=_FLAG, ready=_FLAG)
-_MODEL = object_of(
+_SERVER_METADATA = object_schema(
+    "name version extensions", name=STRING, version=STRING, extensions=array_schema(STRING)
+)
+_HEALTH = object_schema("live ready", live=_BOOLEAN, ready=_BOOLEAN)
+_MODEL_METADATA = object_schema(
     "name versions platform inputs outputs",
-    name=TEXT,
-    versions=list_of(TEXT),
-    platform=TEXT,
-    inputs=list_of(_TENSOR),
-    outputs=list_of(_TENSOR),
+    name=STRING,
+    versions=array_schema(STRING),
+    platform=STRING,
+    inputs=array_schema(_TENSOR_METADATA),
+    outputs=array_schema(_TENSOR_METADATA),
 )
-_CONFIG = object_of(
+_MODEL_CONFIG = object_schema(
     "name platform max_batch_size input output",
-    name=TEXT,
-    platform=TEXT,
+    name=STRING,
+    platform=STRING,
     max_batch_size=_COUNT,
-    input=list_of(object_of("name data_type dims")),
-    output=list_of(object_of("name data_type dims")),
+    input=array_schema(object_schema("name data_type dims")),
+    output=array_schema(object_schema("name data_type dims")),
 )
-_STATISTICS = object_of(
+_STATISTICS = object_schema(
     "model_stats",
-    model_stats=list_of(
-        object_of(
+    model_stats=array_schema(
+        object_schema(
             "name version inference_count execution_count inference_stats",
-            name=TEXT,
-            version=TEXT,
+            name=STRING,
+            version=STRING,
             inference_count=_COUNT,
             execution_count=_COUNT,
-            inference_stats=object_of("success compute_infer queue"),
+            inference_stats=object_schema("success compute_infer queue"),
         )
     ),
 )
-_STATE = object_of("name version state reason", name=TEXT, version=TEXT, state=TEXT, reason=TEXT)
-_PREDICT = object_of(signature_name=TEXT, instances=list_of(_ANY), inputs=_ANY)
-_STATUS = object_of(
+_REPOSITORY_ENTRY = object_schema("name version state reason", name=STRING, version=STRING, state=STRING, reason=STRING)
+_TF_PREDICT_REQUEST = object_schema(signature_name=STRING, instances=array_schema(_ANY), inputs=_ANY)
+_TF_MODEL_STATUS = object_schema(
     "name ready model_version_status",
-    name=TEXT,
-    ready=_FLAG,
-    model_version_status=list_of(object_of("version state status", version=TEXT, state=TEXT, status=object_of())),
+    name=STRING,
+    ready=_BOOLEAN,
+    model_version_status=array_schema(
+        object_schema("version state status", version=STRING, state=STRING, status=object_schema())
+    ),
 )
-_METADATA = object_of("model_spec metadata", model_spec=object_of("name version"), metadata=object_of("signature_def"))
-_V1 = ("/v1/models/{name}", "/v1/models/{name}/versions/{version}", "/v1/models/{name}/labels/{version}")
-_V2, _VERSIONED = "/v2/models/{name}", "/v2/models/{name}/versions/{version}"
+_TF_MODEL_METADATA = object_schema(
+    "model_spec metadata", model_spec=object_schema("name version"), metadata=object_schema("signature_def")
+)
+_TF_MODEL_PATHS = ("/v1/models/{name}", "/v1/models/{name}/versions/{version}", "/v1/models/{name}/labels/{version}")
+_V2_MODEL, _V2_VERSION = "/v2/models/{name}", "/v2/models/{name}/versions/{version}"
 
 # Tag, method, addresses, summary, form of the request, form of the answer.
 _OPERATIONS: tuple[tuple[str, str, tuple[str, ...], str, Json | None, Json], ...] = (
-    ("open inference", "get", ("/v2",), "The server and its extensions", None, _SERVER),
+    ("open inference", "get", ("/v2",), "The server and its extensions", None, _SERVER_METADATA),
     ("open inference", "get", ("/v2/health/live", "/v2/health/ready"), "Health", None, _HEALTH),
-    ("open inference", "get", (_V2, _VERSIONED), "The tensors a model takes and gives", None, _MODEL),
+    ("open inference", "get", (_V2_MODEL, _V2_VERSION), "The tensors a model takes and gives", None, _MODEL_METADATA),
     (
         "open inference",
         "get",
-        (f"{_V2}/ready", f"{_VERSIONED}/ready"),
+        (f"{_V2_MODEL}/ready", f"{_V2_VERSION}/ready"),
         "Whether a model can answer",
         None,
-        object_of("name ready", name=TEXT, ready=_FLAG),
+        object_schema("name ready", name=STRING, ready=_BOOLEAN),
     ),
     (
         "open inference",
         "get",
-        (f"{_V2}/example", f"{_VERSIONED}/example"),
+        (f"{_V2_MODEL}/example", f"{_V2_VERSION}/example"),
         "A body that is answered",
         None,
-        object_of("inputs", inputs=list_of(_DATA)),
+        object_schema("inputs", inputs=array_schema(_TENSOR_DATA)),
     ),
-    ("open inference", "get", (f"{_V2}/config", f"{_VERSIONED}/config"), "Triton's configuration", None, _CONFIG),
     (
         "open inference",
         "get",
-        ("/v2/models/stats", f"{_V2}/stats", f"{_VERSIONED}/stats"),
+        (f"{_V2_MODEL}/config", f"{_V2_VERSION}/config"),
+        "Triton's configuration",
+        None,
+        _MODEL_CONFIG,
+    ),
+    (
+        "open inference",
+        "get",
+        ("/v2/models/stats", f"{_V2_MODEL}/stats", f"{_V2_VERSION}/stats"),
         "What was counted",
         None,
         _STATISTICS,
     ),
-    ("open inference", "post", (f"{_V2}/infer", f"{_VERSIONED}/infer"), "Predictions as tensors", _INFER, _INFERRED),
+    (
+        "open inference",
+        "post",
+        (f"{_V2_MODEL}/infer", f"{_V2_VERSION}/infer"),
+        "Predictions as tensors",
+        _INFER_REQUEST,
+        _INFER_RESPONSE,
+    ),
     (
         "open inference",
         "post",
         ("/v2/repository/index",),
         "Models and their states, where SERVE_ADMIN is on",
-        object_of(ready=_FLAG),
-        list_of(_STATE),
+        object_schema(ready=_BOOLEAN),
+        array_schema(_REPOSITORY_ENTRY),
     ),
     (
         "open inference",
         "post",
         ("/v2/repository/models/{name}/load", "/v2/repository/models/{name}/unload"),
         "Into service and out of it, where SERVE_ADMIN is on",
-        object_of(parameters=object_of()),
-        object_of(),
+        object_schema(parameters=object_schema()),
+        object_schema(),
     ),
-    ("hosted", "get", ("/ping",), "Whether a model can answer", None, object_of()),
+    ("hosted", "get", ("/ping",), "Whether a model can answer", None, object_schema()),
     (
         "hosted",
         "post",
         ("/invocations",),
         "Predictions of the only model, or of the one that the body names",
-        object_of(
+        object_schema(
             "instances",
-            model=TEXT,
+            model=STRING,
             version=VERSION,
-            instances=list_of(_ANY) | {"minItems": 1},
+            instances=array_schema(_ANY) | {"minItems": 1},
             parameters=_ANY,
         ),
-        object_of("predictions", predictions=list_of(_ANY)),
+        object_schema("predictions", predictions=array_schema(_ANY)),
     ),
     (
         "tensorflow serving",
@@ -136,27 +173,27 @@ _OPERATIONS: tuple[tuple[str, str, tuple[str, ...], str, Json | None, Json], ...
         ("/v1/models",),
         "The models there are",
         None,
-        object_of("models", models=list_of(TEXT)),
+        object_schema("models", models=array_schema(STRING)),
     ),
-    ("tensorflow serving", "get", _V1, "The versions in memory and their states", None, _STATUS),
+    ("tensorflow serving", "get", _TF_MODEL_PATHS, "The versions in memory and their states", None, _TF_MODEL_STATUS),
     (
         "tensorflow serving",
         "get",
-        tuple(f"{path}/metadata" for path in _V1),
+        tuple(f"{path}/metadata" for path in _TF_MODEL_PATHS),
         "The tensors a model takes and gives",
         None,
-        _METADATA,
+        _TF_MODEL_METADATA,
     ),
     (
         "tensorflow serving",
         "post",
-        tuple(f"{path}:predict" for path in _V1),
+        tuple(f"{path}:predict" for path in _TF_MODEL_PATHS),
         "Predictions, by rows or by columns",
-        _PREDICT,
-        object_of(predictions=list_of(_ANY), outputs=_ANY),
+        _TF_PREDICT_REQUEST,
+        object_schema(predictions=array_schema(_ANY), outputs=_ANY),
     ),
 )
-_WRONG = {
+_ERROR_DESCRIPTIONS = {
     "400": "The body is not whole, not JSON, or does not fit the model; the text names every fault.",
     "404": "There is no such model or version.",
     "413": "The body is too large.",
@@ -165,33 +202,33 @@ _WRONG = {
 }
 
 
-def add_protocols(spec: APISpec) -> None:
-    error = object_of("error", error=TEXT)
-    for status, text in _WRONG.items():
-        retry = RETRY if status == "503" else {}
-        spec.components.response(f"P{status}", {"description": text, **retry, **content(error)})
-    for tag, method, paths, summary, asked, answered in _OPERATIONS:
+def add_protocol_paths(spec: APISpec) -> None:
+    error = object_schema("error", error=STRING)
+    for status, text in _ERROR_DESCRIPTIONS.items():
+        retry = RETRY_AFTER if status == "503" else {}
+        spec.components.response(f"P{status}", {"description": text, **retry, **json_content(error)})
+    for tag, method, paths, summary, request, response in _OPERATIONS:
         for path in paths:
             names = re.findall(r"\{(\w+)\}", path)
-            wrong = _WRONG if asked is not None else {"404", "503"} if names else set()
+            errors = _ERROR_DESCRIPTIONS if request is not None else {"404", "503"} if names else set()
             own = tag == "hosted"  # the platforms have no form for errors: they get ours
             operation: Json = {
                 "tags": [tag],
                 "summary": summary,
-                "parameters": [{"in": "path", "name": name, "required": True, "schema": TEXT} for name in names],
+                "parameters": [{"in": "path", "name": name, "required": True, "schema": STRING} for name in names],
                 "responses": {
-                    "200": {"description": "Yes.", **content(answered)},
-                    **{status: f"{'E' if own else 'P'}{status}" for status in wrong},
+                    "200": {"description": "Yes.", **json_content(response)},
+                    **{status: f"{'E' if own else 'P'}{status}" for status in errors},
                 },
             }
-            if asked is not None:
-                operation["requestBody"] = {"required": "repository" not in path, **content(asked)}
-            if own and asked is not None:
+            if request is not None:
+                operation["requestBody"] = {"required": "repository" not in path, **json_content(request)}
+            if own and request is not None:
                 operation["responses"]["422"] = "E422"
-                also(operation["requestBody"], CSV, NPY)
+                add_media_types(operation["requestBody"], CSV, NPY)
             if path.endswith("/infer"):
-                also(operation["requestBody"], BINARY)
-                also(operation["responses"]["200"], BINARY)
-            if path in {"/v2/health/ready", "/ping", *_V1}:
-                operation["responses"]["503"] = {"description": "No.", **content({"anyOf": [answered, error]})}
+                add_media_types(operation["requestBody"], OCTET_STREAM)
+                add_media_types(operation["responses"]["200"], OCTET_STREAM)
+            if path in {"/v2/health/ready", "/ping", *_TF_MODEL_PATHS}:
+                operation["responses"]["503"] = {"description": "No.", **json_content({"anyOf": [response, error]})}
             spec.path(path, operations={method: operation})

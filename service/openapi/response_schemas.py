@@ -48,7 +48,7 @@ class ReceiptSchema(Schema):
     predictions_sha256 = fields.String(required=True, metadata={"description": "Of the predictions as compact JSON."})
 
 
-class AnswerSchema(Schema):
+class PredictResponseSchema(Schema):
     """Predictions, one for each instance and in their order."""
 
     model = fields.String(required=True)
@@ -60,7 +60,7 @@ class AnswerSchema(Schema):
     receipt = fields.Nested(ReceiptSchema, metadata={"description": "When asked for: what `models replay` takes."})
 
 
-class ModelLineSchema(Schema):
+class ModelSummarySchema(Schema):
     """A model in the list of models."""
 
     name = fields.String(required=True)
@@ -70,11 +70,11 @@ class ModelLineSchema(Schema):
     aliases = fields.Dict(keys=fields.String(), values=fields.Integer(), required=True)
 
 
-class ModelsSchema(Schema):
-    models = fields.List(fields.Nested(ModelLineSchema), required=True)
+class ModelListSchema(Schema):
+    models = fields.List(fields.Nested(ModelSummarySchema), required=True)
 
 
-class ModelSchema(ModelLineSchema):
+class ModelSchema(ModelSummarySchema):
     """A version of a model: what goes in and out, and how well it did on rows it had not seen."""
 
     digest = fields.String(required=True, metadata={"description": "SHA-256 of the artifact's manifest."})
@@ -84,7 +84,7 @@ class ModelSchema(ModelLineSchema):
     example = fields.Dict(keys=fields.String(), values=fields.Raw(), required=True)
 
 
-class ExampleSchema(Schema):
+class ExampleRequestSchema(Schema):
     """A body that is answered."""
 
     model = fields.String(required=True)
@@ -95,7 +95,7 @@ class HealthSchema(Schema):
     status = fields.String(required=True)
 
 
-class ReadySchema(Schema):
+class ReadinessSchema(Schema):
     """Whether there is a model to answer, and everything that is amiss."""
 
     status = fields.String(required=True, metadata={"description": "ready, degraded or unavailable"})

@@ -15,10 +15,10 @@ from service.protocols import tensors
 from service.registry.loaded_version import LoadedVersion
 
 CSV, NPY = "text/csv", "application/x-npy"
-TYPES = frozenset({CSV, NPY})
+MEDIA_TYPES = frozenset({CSV, NPY})
 
 
-def csv_rows(body: bytes, served: LoadedVersion, *, max_rows: int, max_bytes: int) -> list[Any]:
+def parse_csv_rows(body: bytes, served: LoadedVersion, *, max_rows: int, max_bytes: int) -> list[Any]:
     """Parse a CSV body, with or without a header, into rows that are still to be encoded."""
     check_value_count(body, max_bytes, "CSV")
     found = row_parser.parse_rows(body, "body.csv", served.model.signature, most=max_rows)
@@ -28,9 +28,9 @@ def csv_rows(body: bytes, served: LoadedVersion, *, max_rows: int, max_bytes: in
     return found
 
 
-def npy_inputs(body: bytes, served: LoadedVersion, max_rows: int) -> Array:
+def encode_npy(body: bytes, served: LoadedVersion, max_rows: int) -> Array:
     """Encode an .npy body, the only tensor of the model, as the network's input."""
-    tensor = tensors.sole(served.model.signature)
+    tensor = tensors.single_input_spec(served.model.signature)
     if tensor is None:
         names = ", ".join(served.model.signature.names)
         raise InputError([Fault("body", f"expected the columns {names}, found one array", "send JSON or CSV")])

@@ -13,10 +13,10 @@ from service.registry.registry import ModelRegistry
 from service.registry.snapshot import ModelEntry, Snapshot
 
 # Of what training recorded: not the curve of every epoch, nor where the data lay on somebody's disk.
-_TRAINING = ("metrics", "baseline")
+_TRAINING_KEYS = ("metrics", "baseline")
 
 
-def line(entry: ModelEntry) -> dict[str, Any]:
+def model_summary(entry: ModelEntry) -> dict[str, Any]:
     """A model in the list of models."""
     served = entry.default
     return {
@@ -28,7 +28,7 @@ def line(entry: ModelEntry) -> dict[str, Any]:
     }
 
 
-def states(registry: ModelRegistry, name: str, snapshot: Snapshot) -> dict[int, str]:
+def version_states(registry: ModelRegistry, name: str, snapshot: Snapshot) -> dict[int, str]:
     """The versions that are in memory, or should be, and why not: "" for those that answer."""
     if name not in snapshot.entries:
         registry.find(name, snapshot=snapshot)  # says what there is instead
@@ -43,22 +43,22 @@ def states(registry: ModelRegistry, name: str, snapshot: Snapshot) -> dict[int, 
     return {number: broken.get(number, "") for number in sorted(numbers | broken.keys())}
 
 
-def card(entry: ModelEntry, served: LoadedVersion) -> dict[str, Any]:
+def model_details(entry: ModelEntry, served: LoadedVersion) -> dict[str, Any]:
     """Everything a caller wants to know about a version."""
     model = served.model
     return {
-        **line(entry),
+        **model_summary(entry),
         "description": model.description,
         "version": served.number,
         "digest": served.digest,
-        "inputs": [_input(column) for column in model.signature.inputs],
-        "output": _output(model.signature.output),
-        "training": {key: model.training[key] for key in _TRAINING if key in model.training},
+        "inputs": [_input_details(column) for column in model.signature.inputs],
+        "output": _output_details(model.signature.output),
+        "training": {key: model.training[key] for key in _TRAINING_KEYS if key in model.training},
         "example": {"instances": [served.example.instance], "predictions": [served.example.prediction]},
     }
 
 
-def _input(column: InputColumn) -> dict[str, Any]:
+def _input_details(column: InputColumn) -> dict[str, Any]:
     about: dict[str, Any] = {"name": column.name, "kind": column.kind}
     if isinstance(column, ArrayColumn):
         bounds = {"low": column.low, "high": column.high}
@@ -72,7 +72,7 @@ def _input(column: InputColumn) -> dict[str, Any]:
     return about | {"seen": column_range(column)}
 
 
-def _output(output: ClassificationOutput | RegressionOutput) -> dict[str, Any]:
+def _output_details(output: ClassificationOutput | RegressionOutput) -> dict[str, Any]:
     if isinstance(output, ClassificationOutput):
         return {"kind": output.kind, "name": output.name, "labels": list(output.labels)}
     return {"kind": output.kind, "names": list(output.names)}

@@ -17,7 +17,7 @@ class PredictParser:
 
     def __init__(self, registry: ModelRegistry, max_instances: int) -> None:
         self._registry = registry
-        self._general = PredictSchema(max_instances)
+        self._schema_without_model = PredictSchema(max_instances)
 
     def parse(self, body: dict[str, Any], name: str | None, version: str | None) -> tuple[LoadedVersion, Array]:
         """Return the version that predicts and the encoded rows. Raises InputError with every fault of the body."""
@@ -32,7 +32,7 @@ class PredictParser:
         Raises UnknownError or UnavailableError if the request is well-formed and no such version can predict.
         """
         model, ref = body.get("model"), body.get("version")
-        intelligible = isinstance(model, str | None) and (ref is None or is_version_ref(ref))
+        well_formed = isinstance(model, str | None) and (ref is None or is_version_ref(ref))
         faults: list[Fault] = []
         served = None
         try:
@@ -42,9 +42,9 @@ class PredictParser:
             )
         except (InputError, UnknownModelError, UnavailableError) as e:
             # What is wrong with the body's words for a model and a version, the schema says; no names at all, we do.
-            if intelligible and not isinstance(e, InputError):
+            if well_formed and not isinstance(e, InputError):
                 raise
-            faults += e.faults if intelligible and isinstance(e, InputError) else []
+            faults += e.faults if well_formed and isinstance(e, InputError) else []
         if version is not None and is_version_ref(ref) and str(ref) != version:
             problem = f"expected {version!r}, which the address names; found {ref!r}"
             faults.append(Fault("version", problem, "leave it out, or send the request to another address"))
@@ -56,7 +56,7 @@ class PredictParser:
         """Encode the rows of the body for what `find_version` returned. Raises InputError with the faults of both."""
         total = len(faults)
         try:
-            inputs = (served.schema if served else self._general).inputs(body)
+            inputs = (served.schema if served else self._schema_without_model).encode(body)
         except InputError as e:
             faults += e.faults
             total += e.total

@@ -21,19 +21,19 @@ from model_store.schema.columns import FaultCollector
 from model_store.utils.values import describe_value
 from service.http.request_body import bad_request, parse_json
 from service.protocols import tensors
-from service.protocols.tensors import DATATYPES, Tensor
+from service.protocols.tensors import DATATYPES, TensorSpec
 from service.registry.loaded_version import LoadedVersion
-from service.validation.predict_request import not_an_object
+from service.validation.predict_request import not_an_object_error
 
-JSON_LENGTH = "Inference-Header-Content-Length"
+JSON_LENGTH_HEADER = "Inference-Header-Content-Length"
 
 
 @dataclass(frozen=True)
 class InferRequest:
     """What a request for inference holds."""
 
-    given: Mapping[str, Array]
-    expected: Mapping[str, bool] = field(default_factory=dict)  # outputs by name, and whether as bytes
+    arrays: Mapping[str, Array]
+    outputs: Mapping[str, bool] = field(default_factory=dict)  # outputs by name, and whether as bytes
     id: str | None = None
 
 
@@ -43,13 +43,13 @@ def split_body(body: bytes, json_length: str | None, max_bytes: int) -> tuple[di
     `json_length` is the JSON_LENGTH header. The document is None if the header is 0: the body is raw bytes. Raises
     ApiError if the header or the JSON is malformed, InputError if the JSON is not an object.
     """
-    length = len(body) if json_length is None else _length(json_length, len(body))
+    length = len(body) if json_length is None else _json_length(json_length, len(body))
     tail = memoryview(body)[length:]
     if json_length is not None and length == 0:
         return None, tail
     document = parse_json(body[:length], max_bytes)
     if not isinstance(document, dict):
-        raise not_an_object(document)
+        raise not_an_object_error(document)
     return document, tail
 
 
@@ -57,16 +57,16 @@ def parse_request(
     document: dict[str, Any] | None, tail: memoryview, served: LoadedVersion, max_rows: int
 ) -> InferRequest:
     """Parse what `split_body` returned. Raises InputError with every fault."""
-    declared = tensors.outputs(served.model)
+    declared = tensors.output_specs(served.model)
     if document is None:
-        return InferRequest(_raw(tail, served), {tensor.name: True for tensor in declared})
+        return InferRequest(_parse_raw_row(tail, served), {tensor.name: True for tensor in declared})
     faults = FaultCollector()
     columns = len(served.model.signature.inputs)
-    given, used = _inputs(document.get("inputs"), tail, columns, max_rows, faults)
+    given, used = _parse_inputs(document.get("inputs"), tail, columns, max_rows, faults)
     if not faults.total and used != len(tail):
         fix = "each binary input says its size in parameters.binary_data_size"
         faults.add("body", f"expected {used} bytes after the JSON, found {len(tail)}", fix)
-    expected = _expected(document, declared, faults)
+    expected = _requested_outputs(document, declared, faults)
     identity = document.get("id")
     if not isinstance(identity, str | None):
         faults.add("id", f"expected text, found {describe_value(identity)}", "send it in quotes, or leave it out")
@@ -75,12 +75,12 @@ def parse_request(
 
 
 def serialize_response(
-    served: LoadedVersion, asked: InferRequest, answers: Mapping[str, Array], coding: str | None
+    served: LoadedVersion, request: InferRequest, answers: Mapping[str, Array], coding: str | None
 ) -> tuple[bytes, dict[str, str]]:
     """Return the body and headers of the response. `coding` compresses it: "gzip", "deflate" or None."""
     outputs: list[dict[str, Any]] = []
     tail: list[bytes] = []
-    for name, binary in asked.expected.items():
+    for name, binary in request.outputs.items():
         array = answers[name]
         output: dict[str, Any] = {"name": name, "datatype": tensors.datatype_of(array.dtype), "shape": array.shape}
         if binary:
@@ -90,8 +90,8 @@ def serialize_response(
             output["data"] = tensors.to_json(array)
         outputs.append(output)
     head: dict[str, Any] = {"model_name": served.name, "model_version": str(served.number)}
-    if asked.id is not None:
-        head["id"] = asked.id
+    if request.id is not None:
+        head["id"] = request.id
     document = orjson.dumps(head | {"outputs": outputs})
     body = b"".join([document, *tail])
     headers = {
@@ -100,7 +100,7 @@ def serialize_response(
         "Vary": "Accept-Encoding",
     }
     if tail:
-        headers[JSON_LENGTH] = str(len(document))
+        headers[JSON_LENGTH_HEADER] = str(len(document))
     if coding is not None:
         deflater = zlib.compressobj(1, zlib.DEFLATED, zlib.MAX_WBITS + (16 if coding == "gzip" else 0))
         body = deflater.compress(body) + deflater.flush()
@@ -108,21 +108,23 @@ def serialize_response(
     return body, headers
 
 
-def _length(text: str, available: int) -> int:
+def _json_length(text: str, available: int) -> int:
     length = int(text) if text.isascii() and text.isdigit() and len(text) < 19 else -1
     if not 0 <= length <= available:
-        raise bad_request(f"{JSON_LENGTH}: expected a number of bytes, 0 to {available}; found {text!r}", "broken_body")
+        raise bad_request(
+            f"{JSON_LENGTH_HEADER}: expected a number of bytes, 0 to {available}; found {text!r}", "broken_body"
+        )
     return length
 
 
-def _raw(body: memoryview, served: LoadedVersion) -> dict[str, Array]:
+def _parse_raw_row(body: memoryview, served: LoadedVersion) -> dict[str, Array]:
     """A body that is nothing but one row of a model's only tensor."""
-    tensor = tensors.sole(served.model.signature)
+    tensor = tensors.single_input_spec(served.model.signature)
     faults = FaultCollector()
     array = None
     if tensor is None:
         names = ", ".join(served.model.signature.names)
-        fix = f"send JSON before the bytes, and its length in {JSON_LENGTH}"
+        fix = f"send JSON before the bytes, and its length in {JSON_LENGTH_HEADER}"
         faults.add("body", f"expected the tensors {names}, found bytes alone", fix)
     else:
         array = tensors.from_bytes(tensor.datatype, (1, *tensor.shape[1:]), body, tensor.name, faults)
@@ -130,7 +132,7 @@ def _raw(body: memoryview, served: LoadedVersion) -> dict[str, Array]:
     return {tensor.name: array} if tensor is not None and array is not None else {}
 
 
-def _inputs(
+def _parse_inputs(
     given: Any, tail: memoryview, columns: int, max_rows: int, faults: FaultCollector
 ) -> tuple[dict[str, Array], int]:
     """The arrays by name, and how many bytes of the tail they took."""
@@ -155,7 +157,7 @@ def _inputs(
             problem = f"expected one of {', '.join(DATATYPES)}; found {describe_value(datatype)}"
             faults.add(f"{location}.datatype", problem, partial(did_you_mean, datatype, DATATYPES))
             continue
-        if not tensors.is_shape(shape):
+        if not tensors.is_valid_shape(shape):
             problem = f"expected a list of whole numbers above 0, found {describe_value(shape)}"
             faults.add(f"{location}.shape", problem, "the first is the number of rows")
             continue
@@ -168,7 +170,7 @@ def _inputs(
             array = tensors.from_json(datatype, shape, one.get("data"), f"{location}.data", faults)
         elif type(size) is not int or not 0 <= size <= len(tail) - used or "data" in one:
             problem = f"expected a size up to {len(tail) - used}, what is left of the body, and no data; found {size!r}"
-            faults.add(f"{location}.parameters.binary_data_size", problem, f"is {JSON_LENGTH} right?")
+            faults.add(f"{location}.parameters.binary_data_size", problem, f"is {JSON_LENGTH_HEADER} right?")
             continue
         else:
             array = tensors.from_bytes(datatype, shape, tail[used : used + size], location, faults)
@@ -178,10 +180,12 @@ def _inputs(
     return found, used
 
 
-def _expected(document: Mapping[str, Any], declared: list[Tensor], faults: FaultCollector) -> dict[str, bool]:
+def _requested_outputs(
+    document: Mapping[str, Any], declared: list[TensorSpec], faults: FaultCollector
+) -> dict[str, bool]:
     """Which outputs, in which order, and whether each is to come as bytes."""
     known = [tensor.name for tensor in declared]
-    all_binary = _flag(document, "parameters", "binary_data_output", False, faults)
+    all_binary = _bool_parameter(document, "parameters", "binary_data_output", False, faults)
     asked = document.get("outputs")
     if asked is None or asked == []:
         return dict.fromkeys(known, all_binary)
@@ -193,17 +197,17 @@ def _expected(document: Mapping[str, Any], declared: list[Tensor], faults: Fault
         name = one.get("name") if isinstance(one, dict) else one
         if not isinstance(one, dict) or name not in known:
             problem = f"expected the name of one of {', '.join(known)}; found {describe_value(name)}"
-            faults.add(f"outputs.{i}.name", problem, partial(_meant, name, known))
+            faults.add(f"outputs.{i}.name", problem, partial(_fix_output_name, name, known))
         else:
-            expected[name] = _flag(one, f"outputs.{i}.parameters", "binary_data", all_binary, faults)
+            expected[name] = _bool_parameter(one, f"outputs.{i}.parameters", "binary_data", all_binary, faults)
     return expected
 
 
-def _meant(name: object, known: list[str]) -> str:
+def _fix_output_name(name: object, known: list[str]) -> str:
     return did_you_mean(name, known) or 'send [{"name": ...}]'
 
 
-def _flag(part: Mapping[str, Any], location: str, name: str, default: bool, faults: FaultCollector) -> bool:
+def _bool_parameter(part: Mapping[str, Any], location: str, name: str, default: bool, faults: FaultCollector) -> bool:
     """A parameter that is true or false; others are none of ours, and passed over."""
     found = _parameters(part, location, faults).get(name, default)
     if isinstance(found, bool):

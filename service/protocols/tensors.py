@@ -30,13 +30,13 @@ DATATYPES: dict[str, np.dtype[Any]] = {
     **{f"FP{8 * size}": np.dtype(f"<f{size}") for size in (2, 4, 8)},
     "BYTES": np.dtype(object),
 }
-_NAMES = {dtype: name for name, dtype in DATATYPES.items()}
-ALL = "instances"  # the tensor that is a whole table of numbers
-MOST_DIMENSIONS = 8
+_DATATYPE_NAMES = {dtype: name for name, dtype in DATATYPES.items()}
+TABLE_NAME = "instances"  # the tensor that is a whole table of numbers
+MAX_DIMENSIONS = 8
 
 
 @dataclass(frozen=True)
-class Tensor:
+class TensorSpec:
     """What a tensor is declared as; -1 is the number of rows."""
 
     name: str
@@ -45,62 +45,62 @@ class Tensor:
     labels: tuple[str, ...] = ()  # what each number along its last dimension is for
 
 
-def inputs(signature: Signature) -> list[Tensor]:
-    return [_declared(column) for column in signature.inputs]
+def input_specs(signature: Signature) -> list[TensorSpec]:
+    return [_column_spec(column) for column in signature.inputs]
 
 
-def outputs(model: Model) -> list[Tensor]:
+def output_specs(model: Model) -> list[TensorSpec]:
     output = model.signature.output
     if isinstance(output, ClassificationOutput):
         datatype = "INT64" if all(isinstance(label, int) for label in output.labels) else "BYTES"
         labels = tuple(map(str, output.labels))
-        probabilities = Tensor("probabilities", datatype_of(model.network.dtype), (-1, len(labels)), labels)
-        return [Tensor("label", datatype, (-1, 1)), probabilities]
-    return [Tensor(name, "FP64", (-1, 1)) for name in output.names]
+        probabilities = TensorSpec("probabilities", datatype_of(model.network.dtype), (-1, len(labels)), labels)
+        return [TensorSpec("label", datatype, (-1, 1)), probabilities]
+    return [TensorSpec(name, "FP64", (-1, 1)) for name in output.names]
 
 
-def whole(signature: Signature) -> Tensor | None:
+def table_spec(signature: Signature) -> TensorSpec | None:
     """The table of numbers, of a model that has several columns and nothing but numbers in them."""
     if len(signature.inputs) > 1 and all(isinstance(column, NumberColumn) for column in signature.inputs):
-        return Tensor(ALL, "FP64", (-1, len(signature.inputs)), signature.names)
+        return TensorSpec(TABLE_NAME, "FP64", (-1, len(signature.inputs)), signature.names)
     return None
 
 
-def sole(signature: Signature) -> Tensor | None:
+def single_input_spec(signature: Signature) -> TensorSpec | None:
     """The one tensor that can say all: the only column, or the table of numbers."""
-    return _declared(signature.inputs[0]) if len(signature.inputs) == 1 else whole(signature)
+    return _column_spec(signature.inputs[0]) if len(signature.inputs) == 1 else table_spec(signature)
 
 
-def of_row(signature: Signature, row: Any, *, as_table: bool = False) -> list[dict[str, Any]]:
+def row_to_tensors(signature: Signature, row: Any, *, as_table: bool = False) -> list[dict[str, Any]]:
     """A row in the protocol's words: a tensor for each column, or one for the table of numbers."""
-    declared = inputs(signature)
-    table = whole(signature) if as_table else None
+    declared = input_specs(signature)
+    table = table_spec(signature) if as_table else None
     values = [row.get(name) for name in signature.names] if isinstance(row, Mapping) else [row]
     if table is not None:
         declared, values = [table], [values]
     return [
-        {"name": tensor.name, "shape": [1, *tensor.shape[1:]], "datatype": tensor.datatype, "data": _flat(value)}
+        {"name": tensor.name, "shape": [1, *tensor.shape[1:]], "datatype": tensor.datatype, "data": _flatten(value)}
         for tensor, value in zip(declared, values, strict=True)
     ]
 
 
-def is_shape(shape: Any) -> TypeGuard[list[int]]:
+def is_valid_shape(shape: Any) -> TypeGuard[list[int]]:
     return (
         isinstance(shape, list)
-        and 1 <= len(shape) <= MOST_DIMENSIONS
+        and 1 <= len(shape) <= MAX_DIMENSIONS
         and all(type(size) is int and 1 <= size < 2**31 for size in shape)
     )
 
 
 def datatype_of(dtype: np.dtype[Any]) -> str:
-    return _NAMES[dtype.newbyteorder("<")]
+    return _DATATYPE_NAMES[dtype.newbyteorder("<")]
 
 
-def answers(model: Model, raw: Array) -> dict[str, Array]:
-    """The network's outputs as arrays of the datatypes and shapes that `outputs` declares."""
+def output_arrays(model: Model, raw: Array) -> dict[str, Array]:
+    """The network's outputs as arrays of the datatypes and shapes that `output_specs` declares."""
     found = model.signature.tensors(raw)
     made = {}
-    for tensor in outputs(model):
+    for tensor in output_specs(model):
         values = found[tensor.name]
         if tensor.datatype == "BYTES":
             values = np.array([str(value) for value in values], object)
@@ -108,25 +108,27 @@ def answers(model: Model, raw: Array) -> dict[str, Array]:
     return made
 
 
-def encode(model: Model, given: Mapping[str, Array], most: int) -> Array:
+def encode(model: Model, arrays: Mapping[str, Array], max_rows: int) -> Array:
     """Named arrays as the network's input (n, features); InputError with everything that does not fit."""
     signature = model.signature
     faults = FaultCollector()
-    if given.keys() == {ALL} and whole(signature) is not None:
-        given = _split(given[ALL], signature, faults)
+    if arrays.keys() == {TABLE_NAME} and table_spec(signature) is not None:
+        arrays = _split_table(arrays[TABLE_NAME], signature, faults)
         faults.check()
     names = signature.names
-    for name in given.keys() - set(names):
-        faults.add(f"inputs.{name[:100]}", "expected no such tensor", _fix_name(name, names))
-    counts = {len(array): name for name, array in given.items() if array.ndim}
+    for name in arrays.keys() - set(names):
+        faults.add(f"inputs.{name[:100]}", "expected no such tensor", _fix_tensor_name(name, names))
+    counts = {len(array): name for name, array in arrays.items() if array.ndim}
     if len(counts) > 1:
         found = ", ".join(f"{name} has {count}" for count, name in counts.items())
         faults.add("inputs", f"expected one number of rows, found several: {found}", "send each column for every row")
     count = max(counts, default=0)
-    if not 1 <= count <= most:
-        faults.add("inputs", f"expected 1 to {most} rows, found {count}", "send them in several requests")
+    if not 1 <= count <= max_rows:
+        faults.add("inputs", f"expected 1 to {max_rows} rows, found {count}", "send them in several requests")
     faults.check()
-    columns = {column.name: _column(column, given.get(column.name), count, faults) for column in signature.inputs}
+    columns = {
+        column.name: _column_array(column, arrays.get(column.name), count, faults) for column in signature.inputs
+    }
     faults.check()
     return signature.encode_columns(columns, model.network.dtype, "rows")
 
@@ -176,7 +178,7 @@ def from_bytes(
     """Little-endian bytes without gaps as an array; None after saying what is wrong with them."""
     count, dtype = math.prod(shape), DATATYPES[datatype]
     if datatype == "BYTES":
-        return _texts(count, shape, data, location, faults)
+        return _parse_texts(count, shape, data, location, faults)
     if len(data) != count * dtype.itemsize:
         problem = f"expected {count * dtype.itemsize} bytes for {datatype} {list(shape)}, found {len(data)}"
         faults.add(location, problem, "send the values little-endian and without gaps")
@@ -196,29 +198,29 @@ def to_bytes(name: str, array: Array) -> bytes:
     return encode_texts(name, array) if array.dtype == object else array.tobytes()
 
 
-def _flat(value: Any) -> list[Any]:
-    return [leaf for part in value for leaf in _flat(part)] if isinstance(value, list) else [value]
+def _flatten(value: Any) -> list[Any]:
+    return [leaf for part in value for leaf in _flatten(part)] if isinstance(value, list) else [value]
 
 
-def _declared(column: InputColumn) -> Tensor:
+def _column_spec(column: InputColumn) -> TensorSpec:
     if isinstance(column, ArrayColumn):
-        return Tensor(column.name, "FP32", (-1, *column.shape))
-    return Tensor(column.name, "BYTES" if isinstance(column, CategoryColumn) else "FP64", (-1, 1))
+        return TensorSpec(column.name, "FP32", (-1, *column.shape))
+    return TensorSpec(column.name, "BYTES" if isinstance(column, CategoryColumn) else "FP64", (-1, 1))
 
 
-def _split(table: Array, signature: Signature, faults: FaultCollector) -> dict[str, Array]:
+def _split_table(table: Array, signature: Signature, faults: FaultCollector) -> dict[str, Array]:
     """A table of numbers by column."""
     if table.ndim != 2 or table.shape[1] != len(signature.names):
         problem = f"expected shape [-1, {len(signature.names)}], found {list(table.shape)}"
-        faults.add(f"inputs.{ALL}", problem, f"send a row as {list_names(signature.names)}")
+        faults.add(f"inputs.{TABLE_NAME}", problem, f"send a row as {list_names(signature.names)}")
         return {}
     return dict(zip(signature.names, table.T, strict=True))
 
 
-def _column(column: InputColumn, given: Array | None, count: int, faults: FaultCollector) -> Array:
+def _column_array(column: InputColumn, given: Array | None, count: int, faults: FaultCollector) -> Array:
     """One tensor as its column wants it: float64 with NaN, objects of text and None, or (n, width) float64."""
     missing = np.full(count, None if isinstance(column, CategoryColumn) else np.nan)
-    location, declared = f"inputs.{column.name}", _declared(column)
+    location, declared = f"inputs.{column.name}", _column_spec(column)
     if given is None:
         if getattr(column, "fill", None) is None:
             fix = f"send {declared.datatype} {list(declared.shape)}"
@@ -244,11 +246,13 @@ def _column(column: InputColumn, given: Array | None, count: int, faults: FaultC
     return numbers if isinstance(column, ArrayColumn) else numbers.ravel()
 
 
-def _fix_name(name: str, names: Sequence[str]) -> Callable[[], str]:
+def _fix_tensor_name(name: str, names: Sequence[str]) -> Callable[[], str]:
     return lambda: did_you_mean(name, names) or f"the tensors are {list_names(names)}"
 
 
-def _texts(count: int, shape: Sequence[int], data: memoryview, location: str, faults: FaultCollector) -> Array | None:
+def _parse_texts(
+    count: int, shape: Sequence[int], data: memoryview, location: str, faults: FaultCollector
+) -> Array | None:
     """Each text is its length, four bytes, and then its bytes in UTF-8."""
     texts: list[str] = []
     at = 0

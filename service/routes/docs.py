@@ -13,12 +13,12 @@ from werkzeug.wrappers import Response
 
 from model_store.utils.number_format import METRIC_TITLES, format_grouped, format_number, format_percent
 from service.config import Settings
-from service.openapi.document import document
+from service.openapi.document import build_document
 from service.protocols import model_metadata
 from service.registry.registry import ModelRegistry
 from service.registry.snapshot import Snapshot
 
-_ADDRESSES = (
+_ENDPOINTS = (
     ("POST", "/predict", "Predictions of the model that the body names"),
     ("POST", "/models/<name>/predict", "Predictions of this model"),
     ("POST", "/models/<name>/versions/<version>/predict", "Predictions of this version; a number, an alias or latest"),
@@ -68,7 +68,7 @@ _ERROR_EXAMPLE = {
 }
 
 
-def routes(registry: ModelRegistry, settings: Settings) -> Blueprint:
+def create_blueprint(registry: ModelRegistry, settings: Settings) -> Blueprint:
     blueprint = Blueprint("pages", __name__)
     # The document of the snapshot that was last asked about, which nobody but the catalog is to keep.
     latest: list[tuple[weakref.ref[Snapshot], bytes]] = []
@@ -77,30 +77,33 @@ def routes(registry: ModelRegistry, settings: Settings) -> Blueprint:
     def openapi() -> Response:
         snapshot = registry.snapshot
         if not latest or latest[0][0]() is not snapshot:
-            latest[:] = [(weakref.ref(snapshot), orjson.dumps(document(snapshot, keys=bool(settings.keys_file))))]
+            document = build_document(snapshot, require_keys=bool(settings.keys_file))
+            latest[:] = [(weakref.ref(snapshot), orjson.dumps(document))]
         return Response(latest[0][1], content_type="application/json")
 
     @blueprint.get("/docs")
     def docs() -> str:
         snapshot = registry.snapshot
-        cards = [model_metadata.card(snapshot.entries[served.name], served) for served in snapshot.default_versions]
+        cards = [
+            model_metadata.model_details(snapshot.entries[served.name], served) for served in snapshot.default_versions
+        ]
         curl = 'curl -H "Authorization: Bearer $FORWARD_PASS_KEY"' if settings.keys_file else "curl"
         return render_template(
             "docs.html",
-            cards=[_page_card(card, curl) for card in cards],
+            cards=[_page_model(card, curl) for card in cards],
             problems=snapshot.problems,
             base=request.host_url.rstrip("/"),
             settings=settings,
-            addresses=_ADDRESSES,
+            addresses=_ENDPOINTS,
             error_codes=_ERROR_CODES,
-            error_example=_pretty(_ERROR_EXAMPLE),
+            error_example=_indented_json(_ERROR_EXAMPLE),
             grouped=format_grouped,
         )
 
     return blueprint
 
 
-def _page_card(card: dict[str, Any], curl: str) -> dict[str, Any]:
+def _page_model(card: dict[str, Any], curl: str) -> dict[str, Any]:
     """A card with its example as text: a line for the shell, and the answer to it."""
     example = card["example"]
     row = orjson.dumps({"instances": example["instances"]}).decode()
@@ -110,28 +113,30 @@ def _page_card(card: dict[str, Any], curl: str) -> dict[str, Any]:
         "path": path,
         "curl": f"{curl} {address} -d {shlex.quote(row)}",
         "request": row,
-        "answer": _pretty({"model": card["name"], "version": card["version"], "predictions": example["predictions"]}),
-        "figures": _figures(card["training"]),
-        "drawable": _drawable(card["inputs"][0]),
+        "answer": _indented_json(
+            {"model": card["name"], "version": card["version"], "predictions": example["predictions"]}
+        ),
+        "figures": _metrics_table(card["training"]),
+        "drawable": _is_drawable(card["inputs"][0]),
     }
 
 
-def _drawable(column: Mapping[str, Any]) -> bool:
+def _is_drawable(column: Mapping[str, Any]) -> bool:
     """An array that can be shown as an image, with room between its darkest and its lightest."""
     seen = column.get("seen", {})
     return len(column.get("shape", ())) == 2 and seen.get("min", 0) < seen.get("max", 0)
 
 
-def _figures(training: Mapping[str, Any]) -> dict[str, Any] | None:
+def _metrics_table(training: Mapping[str, Any]) -> dict[str, Any] | None:
     """The metrics as a sentence and a table; nothing of them where an artifact records them in another form."""
     metrics, baseline = training.get("metrics"), training.get("baseline", {})
     if not isinstance(metrics, dict) or not isinstance(baseline, dict):
         return None
-    of = f"{_figure(metrics.get('rows', ''))} {metrics.get('of', 'rows')}".strip()
+    of = f"{_format_metric(metrics.get('rows', ''))} {metrics.get('of', 'rows')}".strip()
     accuracy = metrics.get("accuracy")
     by = next((key for key in ("classes", "targets") if isinstance(metrics.get(key), dict)), "")
-    table = _rows(metrics.get(by))
-    beside = _rows(baseline.get(by))
+    table = _metrics_by_name(metrics.get(by))
+    beside = _metrics_by_name(baseline.get(by))
     summary = f"Measured on {of}."
     if isinstance(accuracy, float):
         summary = f"Right for {format_percent(accuracy)} of {of}"
@@ -144,7 +149,7 @@ def _figures(training: Mapping[str, Any]) -> dict[str, Any] | None:
     first = next(iter(table.values()), {})
     columns = [*(key for key in METRIC_TITLES if key in first), *(key for key in first if key not in METRIC_TITLES)]
     lines = [
-        (title, [_figure(row.get(column)) for column in columns])
+        (title, [_format_metric(row.get(column)) for column in columns])
         for name, figures in table.items()
         for title, row in ((name, figures), ("baseline", beside.get(name)))
         if row is not None
@@ -157,16 +162,16 @@ def _figures(training: Mapping[str, Any]) -> dict[str, Any] | None:
     }
 
 
-def _rows(group: Any) -> dict[str, dict[str, Any]]:
+def _metrics_by_name(group: Any) -> dict[str, dict[str, Any]]:
     """The figures of each class or target."""
     return {name: row for name, row in group.items() if isinstance(row, dict)} if isinstance(group, dict) else {}
 
 
-def _figure(value: Any) -> str:
+def _format_metric(value: Any) -> str:
     """A figure of an artifact, which may be anything."""
     short = value is None or isinstance(value, float) or (type(value) is int and abs(value) < 10**15)
     return format_number(value) if short else str(value)
 
 
-def _pretty(value: Any) -> str:
+def _indented_json(value: Any) -> str:
     return orjson.dumps(value, option=orjson.OPT_INDENT_2).decode()

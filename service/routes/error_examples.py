@@ -23,10 +23,10 @@ from service.registry.errors import UnavailableError, UnknownModelError, WouldBl
 from service.registry.loaded_version import LoadedVersion
 from service.registry.registry import ModelRegistry
 from service.registry.unloaded_models import UnloadedModels
-from service.routes.row_repair import repaired, row_of_tensors
+from service.routes.row_repair import repair_row, row_from_tensors
 
-_MOST_BYTES = 4096  # an error is not the place for a large image
-_REPOSITORY = "/v2/repository/"
+_MAX_BODY_BYTES = 4096  # an error is not the place for a large image
+_REPOSITORY_PATH = "/v2/repository/"
 
 
 def error_example(registry: ModelRegistry, faults: list[Fault]) -> dict[str, Any] | None:
@@ -34,29 +34,29 @@ def error_example(registry: ModelRegistry, faults: list[Fault]) -> dict[str, Any
     base, curl = request.host_url.rstrip("/"), "curl -s"
     if current_app.extensions["keys"]:
         curl += ' -H "Authorization: Bearer $FORWARD_PASS_KEY"'
-    if request.path.startswith(_REPOSITORY) and isinstance(registry.unloaded_models, UnloadedModels):
+    if request.path.startswith(_REPOSITORY_PATH) and isinstance(registry.unloaded_models, UnloadedModels):
         named = (request.view_args or {}).get("name", "")
-        path = request.path if not named or named in registry.snapshot.entries else f"{_REPOSITORY}index"
+        path = request.path if not named or named in registry.snapshot.entries else f"{_REPOSITORY_PATH}index"
         return {"body": {}, "curl": f"{curl} {shlex.quote(base + quote(path))} -d '{{}}'"}
-    served, pinned = _meant(registry)
+    served, pinned = _intended_version(registry)
     if served is None:
         return None
-    body = _body(served, _row(served, faults), alone=len(registry.snapshot.entries) == 1)
-    address = shlex.quote(base + quote(_address(served, pinned), safe="/:"))
+    body = _example_body(served, _example_row(served, faults), alone=len(registry.snapshot.entries) == 1)
+    address = shlex.quote(base + quote(_predict_path(served, pinned), safe="/:"))
     text = orjson.dumps(body).decode()
-    if len(text) <= _MOST_BYTES:
+    if len(text) <= _MAX_BODY_BYTES:
         return {"body": body, "curl": f"{curl} {address} -d {shlex.quote(text)}"}
     tensor = "/v2" if "inputs" in body and request.path.startswith("/v2") else ""
     example = shlex.quote(f"{base}{tensor}/models/{served.name}/versions/{served.number}/example")
     return {"curl": f"{curl} {example} | {curl} {address} -d @-"}
 
 
-def _meant(registry: ModelRegistry) -> tuple[LoadedVersion | None, bool]:
+def _intended_version(registry: ModelRegistry) -> tuple[LoadedVersion | None, bool]:
     """The version that the address names, and True; or the model whose name is most like the one that was named, and
     where none was, whose columns are most like those that were sent.
     """
     asked = request.view_args or {}
-    name = asked.get("name") or g.get("named") or ""
+    name = asked.get("name") or g.get("requested_model") or ""
     if "name" in asked:
         try:
             return registry.find(name, asked.get("version"), load=False), True
@@ -68,14 +68,16 @@ def _meant(registry: ModelRegistry) -> tuple[LoadedVersion | None, bool]:
         each.name: each for each in registry.snapshot.default_versions if each.name not in registry.unloaded_models
     }
     if not name:
-        return max(answering.values(), key=lambda served: (_likeness(served), served.name), default=None), False
+        return max(
+            answering.values(), key=lambda served: (_count_matching_columns(served), served.name), default=None
+        ), False
     close = [name] if name in answering else difflib.get_close_matches(name[:100], answering, 1, 0.0)
     return answering[close[0]] if close else next(iter(answering.values()), None), False
 
 
-def _likeness(served: LoadedVersion) -> int:
+def _count_matching_columns(served: LoadedVersion) -> int:
     """How many of the model's columns the first row that was sent has, by name or in their order."""
-    rows, signature = g.get("sent"), served.model.signature
+    rows, signature = g.get("sent_rows"), served.model.signature
     row = rows[0] if isinstance(rows, list) and rows else None
     if isinstance(row, Mapping):
         return sum(name in row for name in signature.names)
@@ -86,40 +88,42 @@ def _likeness(served: LoadedVersion) -> int:
     return len(row) if len(row) == len(signature.names) and not isinstance(row[0], list) else 0
 
 
-def _address(served: LoadedVersion, pinned: bool) -> str:
+def _predict_path(served: LoadedVersion, pinned: bool) -> str:
     """Where the protocol that was spoken takes predictions: where they were asked for, if that can be."""
     path = request.path
-    if _hosted() or (pinned and request.url_rule and request.url_rule.rule.endswith(("predict", "infer"))):
+    if _is_hosted_platform() or (pinned and request.url_rule and request.url_rule.rule.endswith(("predict", "infer"))):
         return path
     if path.startswith("/v2"):
         return f"/v2/models/{served.name}/infer"
     return f"/v1/models/{served.name}:predict" if path.startswith("/v1") else f"/models/{served.name}/predict"
 
 
-def _hosted() -> bool:
+def _is_hosted_platform() -> bool:
     return request.path == "/invocations" or request.blueprint == "hosted"
 
 
-def _body(served: LoadedVersion, row: Any, *, alone: bool) -> dict[str, Any]:
+def _example_body(served: LoadedVersion, row: Any, *, alone: bool) -> dict[str, Any]:
     """The body as the caller would have written it: in tensors, by columns or by rows."""
-    if _hosted():
+    if _is_hosted_platform():
         return ({} if alone else {"model": served.name}) | {"instances": [row]}
     if request.path.startswith("/v2"):
-        given = g.get("tensors", ([], b""))[0]
+        given = g.get("sent_tensors", ([], b""))[0]
         names = [one.get("name") for one in given if isinstance(one, dict)] if isinstance(given, list) else []
-        return {"inputs": tensors.of_row(served.model.signature, row, as_table=names == [tensors.ALL])}
-    if g.get("columnar"):
+        return {"inputs": tensors.row_to_tensors(served.model.signature, row, as_table=names == [tensors.TABLE_NAME])}
+    if g.get("is_columnar"):
         return {"inputs": {name: [value] for name, value in row.items()} if isinstance(row, Mapping) else [row]}
     return {"instances": [row]}
 
 
-def _row(served: LoadedVersion, faults: list[Fault]) -> Any:
+def _example_row(served: LoadedVersion, faults: list[Fault]) -> Any:
     """The first row that a fault names, or the first of all, mended; the example where none was sent."""
-    of_tensors = "tensors" in g  # whose faults name a row or a tensor
+    of_tensors = "sent_tensors" in g  # whose faults name a row or a tensor
     location = re.compile(r"rows\.(\d{1,9})" if of_tensors else r"(?:instances|inputs|rows)\.(\d{1,9})")
     number = next((int(found[1]) for fault in faults if (found := location.match(fault.location))), 0)
     if of_tensors:
-        inputs, tail = g.tensors
-        return repaired(served, row_of_tensors(served, inputs, tail, number))
-    rows = g.get("sent")
-    return repaired(served, rows[number]) if isinstance(rows, list) and number < len(rows) else served.example.instance
+        inputs, tail = g.sent_tensors
+        return repair_row(served, row_from_tensors(served, inputs, tail, number))
+    rows = g.get("sent_rows")
+    return (
+        repair_row(served, rows[number]) if isinstance(rows, list) and number < len(rows) else served.example.instance
+    )

@@ -27,15 +27,15 @@ from service.security.api_keys import AccessDeniedError
 
 log = logging.getLogger("service")
 
-_STRANGERS = (401, 403)  # are told nothing about the models
+_ACCESS_DENIED = (401, 403)  # are told nothing about the models
 # Errors of the framework, by status: what a program is told.
-_CODES = {400: "bad_request", 404: "not_found", 405: "method_not_allowed", 413: "body_too_large"}
+_FRAMEWORK_ERROR_CODES = {400: "bad_request", 404: "not_found", 405: "method_not_allowed", 413: "body_too_large"}
 
 
 def error_response(error: ApiError) -> Response:
     g.request_record.error_code = error.code
     example = None
-    if 400 <= error.status < 500 and error.status not in _STRANGERS:
+    if 400 <= error.status < 500 and error.status not in _ACCESS_DENIED:
         example = error_example(current_app.extensions["registry"], error.faults)
     if uses_plain_error_body(request.path):
         status = 400 if error.status == 422 else error.status  # which these protocols do not know
@@ -57,26 +57,26 @@ def error_response(error: ApiError) -> Response:
 
 def register(app: Flask) -> None:
     app.register_error_handler(ApiError, error_response)
-    app.register_error_handler(InputError, _misfit)
-    app.register_error_handler(AccessDeniedError, _refused)
-    app.register_error_handler(UnknownModelError, _unknown)
+    app.register_error_handler(InputError, _invalid_request)
+    app.register_error_handler(AccessDeniedError, _access_denied)
+    app.register_error_handler(UnknownModelError, _not_found)
     app.register_error_handler(UnavailableError, _unavailable)
     app.register_error_handler(HTTPException, _framework_error)
-    app.register_error_handler(Exception, _crash)
+    app.register_error_handler(Exception, _internal_error)
 
 
-def _misfit(error: InputError) -> Response:
+def _invalid_request(error: InputError) -> Response:
     """A request that was understood and does not fit."""
     count = "1 fault" if error.total == 1 else f"{error.total} faults"
     return error_response(ApiError(422, "invalid_request", f"{count} in the request: {error}", error.faults))
 
 
-def _refused(error: AccessDeniedError) -> Response:
+def _access_denied(error: AccessDeniedError) -> Response:
     challenge = {"WWW-Authenticate": error.challenge}
     return error_response(ApiError(error.status, error.code, str(error), [error.fault], challenge))
 
 
-def _unknown(error: UnknownModelError) -> Response:
+def _not_found(error: UnknownModelError) -> Response:
     return error_response(ApiError(404, error.code, str(error), [error.fault]))
 
 
@@ -94,13 +94,15 @@ def _framework_error(error: HTTPException) -> Response:
         404: "no such address; /docs lists those there are",
         405: f"this address does not take that method; it takes {headers.get('Allow', 'others')}",
     }.get(error.code, error.description or error.name)
-    return error_response(ApiError(error.code, _CODES.get(error.code, "http_error"), message, headers=headers))
+    return error_response(
+        ApiError(error.code, _FRAMEWORK_ERROR_CODES.get(error.code, "http_error"), message, headers=headers)
+    )
 
 
 _OWN_HEADERS = {"content-type", "content-length"}
 
 
-def _crash(error: Exception) -> Response:
+def _internal_error(error: Exception) -> Response:
     """A bug of ours. The log has the traceback, the caller only the id that finds it there."""
     record = g.request_record
     log.error("request %s crashed", record.request_id, exc_info=error, extra={"request_record": record})

@@ -18,7 +18,7 @@ from service.security.api_keys import ApiKeys
 from service.telemetry.metrics import InternalGauges, Metrics, model_gauges
 
 
-def routes(registry: ModelRegistry, metrics: Metrics, drift: DriftMonitor, keys: ApiKeys) -> Blueprint:
+def create_blueprint(registry: ModelRegistry, metrics: Metrics, drift: DriftMonitor, keys: ApiKeys) -> Blueprint:
     blueprint = Blueprint("health", __name__)
 
     def problems() -> list[Fault]:

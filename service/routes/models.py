@@ -10,19 +10,21 @@ from service.protocols import model_metadata
 from service.registry.registry import ModelRegistry
 
 
-def routes(registry: ModelRegistry) -> Blueprint:
+def create_blueprint(registry: ModelRegistry) -> Blueprint:
     blueprint = Blueprint("models", __name__)
 
     @blueprint.get("/models")
     def models() -> Response:
-        return json_response({"models": [model_metadata.line(entry) for entry in registry.snapshot.entries.values()]})
+        return json_response(
+            {"models": [model_metadata.model_summary(entry) for entry in registry.snapshot.entries.values()]}
+        )
 
     @blueprint.get("/models/<name>")
     @blueprint.get("/models/<name>/versions/<version>")
     def model(name: str, version: str | None = None) -> Response:
         snapshot = registry.snapshot
         served = registry.find(name, version, snapshot)
-        return json_response(model_metadata.card(snapshot.entries[name], served))
+        return json_response(model_metadata.model_details(snapshot.entries[name], served))
 
     @blueprint.get("/models/<name>/example")
     @blueprint.get("/models/<name>/versions/<version>/example")

@@ -17,7 +17,7 @@ from service.http.request_body import check_json_content_type, parse_json, read_
 from service.http.responses import json_response
 from service.inference.runner import InferenceRunner
 from service.protocols import model_metadata, open_inference, tensors
-from service.protocols.tensors import Tensor
+from service.protocols.tensors import TensorSpec
 from service.registry.registry import ModelRegistry
 from service.telemetry.metrics import Metrics
 
@@ -26,7 +26,9 @@ _MODEL = "/v2/models/<name>"
 _VERSION = f"{_MODEL}/versions/<version>"
 
 
-def routes(registry: ModelRegistry, inference: InferenceRunner, metrics: Metrics, settings: Settings) -> Blueprint:
+def create_blueprint(
+    registry: ModelRegistry, inference: InferenceRunner, metrics: Metrics, settings: Settings
+) -> Blueprint:
     blueprint = Blueprint("open_inference", __name__)
     extensions = ["binary_tensor_data", "model_configuration", "statistics"]
     if settings.admin:
@@ -53,8 +55,8 @@ def routes(registry: ModelRegistry, inference: InferenceRunner, metrics: Metrics
                 "name": name,
                 "versions": [str(number) for number in snapshot.entries[name].versions],
                 "platform": _PLATFORM,
-                "inputs": [_tensor(tensor) for tensor in tensors.inputs(served.model.signature)],
-                "outputs": [_tensor(tensor) for tensor in tensors.outputs(served.model)],
+                "inputs": [_tensor_metadata(tensor) for tensor in tensors.input_specs(served.model.signature)],
+                "outputs": [_tensor_metadata(tensor) for tensor in tensors.output_specs(served.model)],
             }
         )
 
@@ -74,8 +76,8 @@ def routes(registry: ModelRegistry, inference: InferenceRunner, metrics: Metrics
                 "platform": _PLATFORM,
                 "backend": _PLATFORM,
                 "max_batch_size": settings.max_instances,
-                "input": [_configured(tensor) for tensor in tensors.inputs(served.model.signature)],
-                "output": [_configured(tensor) for tensor in tensors.outputs(served.model)],
+                "input": [_tensor_config(tensor) for tensor in tensors.input_specs(served.model.signature)],
+                "output": [_tensor_config(tensor) for tensor in tensors.output_specs(served.model)],
             }
         )
 
@@ -84,7 +86,7 @@ def routes(registry: ModelRegistry, inference: InferenceRunner, metrics: Metrics
     def example(name: str, version: str | None = None) -> Response:
         """A body that is answered, which the protocol does not have and an error points to."""
         served = registry.find(name, version)
-        return json_response({"inputs": tensors.of_row(served.model.signature, served.example.instance)})
+        return json_response({"inputs": tensors.row_to_tensors(served.model.signature, served.example.instance)})
 
     @blueprint.get("/v2/models/stats")
     @blueprint.get(f"{_MODEL}/stats")
@@ -96,7 +98,7 @@ def routes(registry: ModelRegistry, inference: InferenceRunner, metrics: Metrics
         else:
             asked = [(served.name, served.number) for served in registry.snapshot.default_versions]
         counted = metrics.counters.by_version()
-        return json_response({"model_stats": [_counted(*each, counted) for each in asked]})
+        return json_response({"model_stats": [_version_statistics(*each, counted) for each in asked]})
 
     @blueprint.post(f"{_MODEL}/infer")
     @blueprint.post(f"{_VERSION}/infer")
@@ -104,36 +106,36 @@ def routes(registry: ModelRegistry, inference: InferenceRunner, metrics: Metrics
         g.request_record.served = served = registry.find(
             name, version
         )  # a wrong address is told before the body is read
-        json_length = request.headers.get(open_inference.JSON_LENGTH)
+        json_length = request.headers.get(open_inference.JSON_LENGTH_HEADER)
         if json_length is None:
             check_json_content_type(request)
         body = read_body(request, settings.max_body_bytes)
         document, tail = open_inference.split_body(body, json_length, settings.max_body_bytes)
         if document is not None:
-            g.tensors = document.get("inputs"), tail  # for the example in an error response
-        asked = open_inference.parse_request(document, tail, served, settings.max_instances)
-        inputs = tensors.encode(served.model, asked.given, settings.max_instances)
-        answers = tensors.answers(served.model, inference(g.request_record, served, inputs))
+            g.sent_tensors = document.get("inputs"), tail  # for the example in an error response
+        infer_request = open_inference.parse_request(document, tail, served, settings.max_instances)
+        inputs = tensors.encode(served.model, infer_request.arrays, settings.max_instances)
+        answers = tensors.output_arrays(served.model, inference(g.request_record, served, inputs))
         accepted = request.accept_encodings
         coding = accepted.best_match(["gzip", "deflate"]) if accepted else None
-        content, headers = open_inference.serialize_response(served, asked, answers, coding)
+        content, headers = open_inference.serialize_response(served, infer_request, answers, coding)
         return Response(content, headers=headers)
 
     @blueprint.post("/v2/repository/index")
     def index() -> Response:
-        _admin(settings)
-        expected = _object(settings).get("ready", False)
+        _require_admin(settings)
+        expected = _read_object(settings).get("ready", False)
         if not isinstance(expected, bool):
             raise InputError(
                 [Fault("ready", f"expected true or false, found {describe_value(expected)}", "leave it out for all")]
             )
-        found = _index(registry)
+        found = _repository_index(registry)
         return json_response([each for each in found if each["state"] == "READY"] if expected else found)
 
     @blueprint.post("/v2/repository/models/<name>/load")
     def load(name: str) -> Response:
-        _admin(settings)
-        if files := [key for key in _object(settings).get("parameters", {}) if key.startswith("file:")]:
+        _require_admin(settings)
+        if files := [key for key in _read_object(settings).get("parameters", {}) if key.startswith("file:")]:
             fix = "publish a version to the store; the service follows it"
             raise InputError(
                 [Fault(f"parameters.{files[0]}", "expected no file: a model is loaded from its store", fix)]
@@ -143,20 +145,20 @@ def routes(registry: ModelRegistry, inference: InferenceRunner, metrics: Metrics
 
     @blueprint.post("/v2/repository/models/<name>/unload")
     def unload(name: str) -> Response:
-        _admin(settings)
-        _object(settings)
+        _require_admin(settings)
+        _read_object(settings)
         registry.unload(name)
         return json_response({})
 
     return blueprint
 
 
-def _admin(settings: Settings) -> None:
+def _require_admin(settings: Settings) -> None:
     if not settings.admin:
         raise ApiError(404, "not_found", "the repository is closed; SERVE_ADMIN=true opens it, on SERVE_ADMIN_PORT")
 
 
-def _object(settings: Settings) -> dict[str, Any]:
+def _read_object(settings: Settings) -> dict[str, Any]:
     """The body of a request to the repository, which may be empty."""
     body = read_body(request, settings.max_body_bytes)
     found = parse_json(body, settings.max_body_bytes) if body else {}
@@ -168,17 +170,19 @@ def _object(settings: Settings) -> dict[str, Any]:
     return found
 
 
-def _tensor(tensor: Tensor) -> dict[str, Any]:
+def _tensor_metadata(tensor: TensorSpec) -> dict[str, Any]:
     return {"name": tensor.name, "datatype": tensor.datatype, "shape": tensor.shape}
 
 
-def _configured(tensor: Tensor) -> dict[str, Any]:
+def _tensor_config(tensor: TensorSpec) -> dict[str, Any]:
     datatype = "TYPE_STRING" if tensor.datatype == "BYTES" else f"TYPE_{tensor.datatype}"
     about: dict[str, Any] = {"name": tensor.name, "data_type": datatype, "dims": tensor.shape[1:]}
     return about | ({"labels": tensor.labels} if tensor.labels else {})
 
 
-def _counted(name: str, number: int, counted: Mapping[tuple[str, str], Mapping[str, float]]) -> dict[str, Any]:
+def _version_statistics(
+    name: str, number: int, counted: Mapping[tuple[str, str], Mapping[str, float]]
+) -> dict[str, Any]:
     samples = counted.get((name, str(number)), {})
 
     def spent(stage: str) -> dict[str, int]:
@@ -203,10 +207,10 @@ def _counted(name: str, number: int, counted: Mapping[tuple[str, str], Mapping[s
     }
 
 
-def _index(registry: ModelRegistry) -> list[dict[str, str]]:
+def _repository_index(registry: ModelRegistry) -> list[dict[str, str]]:
     snapshot = registry.snapshot
     return [
         {"name": name, "version": str(number), "state": "UNAVAILABLE" if reason else "READY", "reason": reason}
         for name in snapshot.entries
-        for number, reason in model_metadata.states(registry, name, snapshot).items()
+        for number, reason in model_metadata.version_states(registry, name, snapshot).items()
     ]

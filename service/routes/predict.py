@@ -22,15 +22,15 @@ from service.protocols.row_encoding import encode_rows
 from service.registry.loaded_version import LoadedVersion
 from service.registry.registry import ModelRegistry
 from service.telemetry.request_record import RequestRecord
-from service.validation.predict_request import not_an_object
+from service.validation.predict_request import not_an_object_error
 
 
 @dataclass(frozen=True)
-class Predicted:
+class PredictResult:
     """Who answered, what was sent, what went into the network, and the predictions."""
 
     served: LoadedVersion
-    sent: bytes
+    body: bytes
     inputs: Array
     predictions: list[Any]
 
@@ -43,60 +43,62 @@ class Predictor:
     ) -> None:
         self._registry, self._parser, self._inference, self._settings = registry, parser, inference, settings
 
-    def __call__(self, name: str | None, version: str | None, *, passed_over: str = "") -> Predicted:
-        """`passed_over` is a key of the body that means nothing here."""
+    def __call__(self, name: str | None, version: str | None, *, ignored_key: str = "") -> PredictResult:
+        """`ignored_key` is a key of the body that means nothing here."""
         record: RequestRecord = g.request_record
         max_rows, max_bytes = self._settings.max_instances, self._settings.max_body_bytes
-        if name is not None or request.mimetype in csv_npy.TYPES:
+        if name is not None or request.mimetype in csv_npy.MEDIA_TYPES:
             record.served = served = self._registry.find(
                 name, version
             )  # a wrong address is told before the body is read
-        if request.mimetype in csv_npy.TYPES:
+        if request.mimetype in csv_npy.MEDIA_TYPES:
             sent = read_body(request, max_bytes)
             if request.mimetype == csv_npy.CSV:
-                g.sent = rows = csv_npy.csv_rows(sent, served, max_rows=max_rows, max_bytes=max_bytes)
+                g.sent_rows = rows = csv_npy.parse_csv_rows(sent, served, max_rows=max_rows, max_bytes=max_bytes)
                 inputs = encode_rows(served, rows, "rows", max_rows)
             else:
-                inputs = csv_npy.npy_inputs(sent, served, max_rows)
+                inputs = csv_npy.encode_npy(sent, served, max_rows)
         else:
             check_json_content_type(request)
             sent = read_body(request, max_bytes)
             body = parse_json(sent, max_bytes)
             if not isinstance(body, dict):
-                raise not_an_object(body)
-            body.pop(passed_over, None)
+                raise not_an_object_error(body)
+            body.pop(ignored_key, None)
             model = body.get("model")
-            g.named, g.sent = model if isinstance(model, str) else "", body.get("instances")
+            g.requested_model, g.sent_rows = model if isinstance(model, str) else "", body.get("instances")
             record.served, faults = self._parser.find_version(body, name, version)
             served, inputs = self._parser.encode(body, record.served, faults)
         outputs = self._inference(record, served, inputs)
-        return Predicted(served, sent, inputs, served.model.signature.decode(outputs))
+        return PredictResult(served, sent, inputs, served.model.signature.decode(outputs))
 
 
-def routes(predictor: Predictor) -> Blueprint:
+def create_blueprint(predictor: Predictor) -> Blueprint:
     blueprint = Blueprint("predict", __name__)
 
     @blueprint.post("/predict")
     @blueprint.post("/models/<name>/predict")
     @blueprint.post("/models/<name>/versions/<version>/predict")
     def predict(name: str | None = None, version: str | None = None) -> Response:
-        asked = _asked()
-        done = predictor(name, version)
-        served = done.served
-        told = predict_response(served, done.predictions)
-        if "warnings" in asked:
-            told["warnings"] = [remark.as_dict() for remark in range_warnings(served.model, done.inputs)]
-        if "receipt" in asked:
-            told["receipt"] = make_receipt(served.name, served.number, served.digest, done.sent, done.predictions)
-        return json_response(told)
+        extras = _true_query_parameters()
+        result = predictor(name, version)
+        served = result.served
+        response = predict_response(served, result.predictions)
+        if "warnings" in extras:
+            response["warnings"] = [remark.as_dict() for remark in range_warnings(served.model, result.inputs)]
+        if "receipt" in extras:
+            response["receipt"] = make_receipt(
+                served.name, served.number, served.digest, result.body, result.predictions
+            )
+        return json_response(response)
 
     return blueprint
 
 
-_EXTRAS = ("warnings", "receipt")
+_QUERY_PARAMETERS = ("warnings", "receipt")
 
 
-def _asked() -> set[str]:
+def _true_query_parameters() -> set[str]:
     """The extras that the address asks for. Others than there are would be missed only once they are needed.
 
     What stands behind an unknown name may be a secret, and is not repeated.
@@ -104,8 +106,8 @@ def _asked() -> set[str]:
     faults = []
     for name, values in request.args.lists():
         found = values[0]
-        if name not in _EXTRAS:
-            fix = did_you_mean(name, _EXTRAS) or f"the parameters are {' and '.join(_EXTRAS)}"
+        if name not in _QUERY_PARAMETERS:
+            fix = did_you_mean(name, _QUERY_PARAMETERS) or f"the parameters are {' and '.join(_QUERY_PARAMETERS)}"
             location = name if len(name) <= 100 else name[:97] + "..."
             faults.append(Fault(location, "expected no such parameter in the address", fix))
         elif len(values) > 1:

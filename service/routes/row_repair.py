@@ -21,25 +21,25 @@ from model_store.schema.signature import InputColumn
 from service.protocols import tensors
 from service.registry.loaded_version import LoadedVersion
 
-_MOST_STRANGERS = 20  # names that are looked up among the model's: each costs a comparison with all of them
-_MOST_TEXTS = 10_000  # of a tensor, that are read to find those of one row
+_MAX_UNKNOWN_NAMES = 20  # names that are looked up among the model's: each costs a comparison with all of them
+_MAX_TEXTS = 10_000  # of a tensor, that are read to find those of one row
 
 
-def repaired(served: LoadedVersion, sent: Any) -> Any:
+def repair_row(served: LoadedVersion, sent: Any) -> Any:
     """A row that the model answers, as near to `sent` as can be: the example's values where nothing is near."""
     example, columns = served.example.instance, served.model.signature.inputs
     if not isinstance(example, Mapping):  # an array is a row of its own
         array = next(iter(sent.values()), None) if isinstance(sent, Mapping) else sent
-        row = _value(served, columns[0], array, example)
+        row = _repair_value(served, columns[0], array, example)
     else:
         names = served.model.signature.names
         if isinstance(sent, list) and len(sent) == len(names):
             sent = dict(zip(names, sent, strict=True))
         if not isinstance(sent, Mapping):
             return example
-        strangers = islice((key for key in sent if key not in names), _MOST_STRANGERS)
-        given = {nearest(key, names): sent[key] for key in strangers} | {n: sent[n] for n in names if n in sent}
-        row = {each.name: _value(served, each, given.get(each.name), example[each.name]) for each in columns}
+        strangers = islice((key for key in sent if key not in names), _MAX_UNKNOWN_NAMES)
+        given = {nearest_name(key, names): sent[key] for key in strangers} | {n: sent[n] for n in names if n in sent}
+        row = {each.name: _repair_value(served, each, given.get(each.name), example[each.name]) for each in columns}
     try:
         served.model.predict([row])
     except InputError:  # each value fits, and yet the network's answer is beyond its numbers
@@ -47,23 +47,25 @@ def repaired(served: LoadedVersion, sent: Any) -> Any:
     return row
 
 
-def row_of_tensors(served: LoadedVersion, inputs: Any, tail: memoryview, number: int) -> dict[str, Any]:
+def row_from_tensors(served: LoadedVersion, inputs: Any, tail: memoryview, number: int) -> dict[str, Any]:
     """One row out of tensors of the Open Inference Protocol that were refused, as far as they can be read."""
     signature = served.model.signature
-    declared = {tensor.name: tensor for tensor in (*tensors.inputs(signature), tensors.whole(signature)) if tensor}
+    declared = {
+        tensor.name: tensor for tensor in (*tensors.input_specs(signature), tensors.table_spec(signature)) if tensor
+    }
     row: dict[str, Any] = {}
-    for one in islice(inputs if isinstance(inputs, list) else (), len(declared) + _MOST_STRANGERS):
+    for one in islice(inputs if isinstance(inputs, list) else (), len(declared) + _MAX_UNKNOWN_NAMES):
         if not isinstance(one, dict):
             continue
         parameters = one.get("parameters")
         size = parameters.get("binary_data_size") if isinstance(parameters, dict) else None
         data = tail[:size] if type(size) is int and size >= 0 else None
         tail = tail[len(data or b"") :]
-        tensor = declared.get(nearest(one.get("name"), list(declared)))
+        tensor = declared.get(nearest_name(one.get("name"), list(declared)))
         if tensor is None:
             continue
         width = math.prod(tensor.shape[1:])
-        leaves = _leaves(one.get("data")) if data is None else _from_bytes(one, tensor, data)
+        leaves = _flatten_lists(one.get("data")) if data is None else _values_from_bytes(one, tensor, data)
         values = leaves[number * width : (number + 1) * width]
         if tensor.labels:  # the whole table
             row |= dict(zip(tensor.labels, values, strict=False))
@@ -72,30 +74,30 @@ def row_of_tensors(served: LoadedVersion, inputs: Any, tail: memoryview, number:
     return row
 
 
-def nearest(word: Any, known: Sequence[str]) -> str:
+def nearest_name(word: Any, known: Sequence[str]) -> str:
     """The known word that is most like this one, or the word itself."""
     return next(iter(difflib.get_close_matches(str(word)[:100], known[:1000], 1)), str(word)[:100])
 
 
-def _value(served: LoadedVersion, column: InputColumn, value: Any, example: Any) -> Any:
+def _repair_value(served: LoadedVersion, column: InputColumn, value: Any, example: Any) -> Any:
     """The value that was given, or the nearest that fits."""
-    return next((each for each in _candidates(column, value) if _fits(served, column, each)), example)
+    return next((each for each in _candidates(column, value) if _is_accepted(served, column, each)), example)
 
 
 def _candidates(column: InputColumn, value: Any) -> list[Any]:
     if isinstance(column, ArrayColumn):
-        return [value, _within(column, value)]
+        return [value, _clip_array(column, value)]
     if isinstance(value, list):
         value = value[0] if len(value) == 1 else None
     if value is None:
         return [value]
     if isinstance(column, CategoryColumn):
-        return [value, nearest(value, column.categories)]
-    number = _number(value)
+        return [value, nearest_name(value, column.categories)]
+    number = _to_number(value)
     return [value] if number is None else [value, number]  # not None, which fits wherever a value may be missing
 
 
-def _fits(served: LoadedVersion, column: InputColumn, value: Any) -> bool:
+def _is_accepted(served: LoadedVersion, column: InputColumn, value: Any) -> bool:
     faults, locations = FaultCollector(), RowLocations("", range(1))
     parsed = column.parse([value], locations, faults)
     if faults.total:
@@ -106,10 +108,10 @@ def _fits(served: LoadedVersion, column: InputColumn, value: Any) -> bool:
     return fits and not faults.total
 
 
-def _within(column: ArrayColumn, value: Any) -> Any:
+def _clip_array(column: ArrayColumn, value: Any) -> Any:
     """As many numbers as the array has, each brought into its range."""
     try:
-        numbers = np.array(_leaves(value), np.float64)
+        numbers = np.array(_flatten_lists(value), np.float64)
     except (TypeError, ValueError, OverflowError):
         return None
     if numbers.size != column.width:
@@ -119,31 +121,31 @@ def _within(column: ArrayColumn, value: Any) -> Any:
     return np.reshape(np.array(integral_floats_to_ints(clipped.tolist()), object), column.shape).tolist()
 
 
-def _number(value: Any) -> Any:
+def _to_number(value: Any) -> Any:
     try:
         return integral_floats_to_ints([float(value)])[0]
     except (TypeError, ValueError, OverflowError):
         return None
 
 
-def _leaves(value: Any) -> list[Any]:
+def _flatten_lists(value: Any) -> list[Any]:
     """What is in lists within lists, in its order."""
     leaves = value if isinstance(value, list) else []
-    for _ in range(tensors.MOST_DIMENSIONS):
+    for _ in range(tensors.MAX_DIMENSIONS):
         if not any(type(leaf) is list for leaf in leaves):
             break
         leaves = [each for leaf in leaves for each in (leaf if type(leaf) is list else [leaf])]
     return leaves
 
 
-def _from_bytes(one: Mapping[str, Any], tensor: tensors.Tensor, data: memoryview) -> list[Any]:
+def _values_from_bytes(one: Mapping[str, Any], tensor: tensors.TensorSpec, data: memoryview) -> list[Any]:
     """The values in the datatype that is named, or in the declared one where it is none."""
     datatype = one.get("datatype")
     if not isinstance(datatype, str) or datatype not in tensors.DATATYPES:
         datatype = tensor.datatype
     size, shape = tensors.DATATYPES[datatype].itemsize, one.get("shape")
-    count = len(data) // size if datatype != "BYTES" else math.prod(shape) if tensors.is_shape(shape) else 0
-    if datatype == "BYTES" and count > _MOST_TEXTS:
+    count = len(data) // size if datatype != "BYTES" else math.prod(shape) if tensors.is_valid_shape(shape) else 0
+    if datatype == "BYTES" and count > _MAX_TEXTS:
         return []
     found = tensors.from_bytes(datatype, [count], data, "", FaultCollector())
     return [] if found is None else found.ravel().tolist()

@@ -15,15 +15,16 @@ from service.registry.registry import ModelRegistry
 from service.routes.predict import Predictor
 
 
-def routes(registry: ModelRegistry, predictor: Predictor, settings: Settings) -> Blueprint:
+def create_blueprint(registry: ModelRegistry, predictor: Predictor, settings: Settings) -> Blueprint:
     blueprint = Blueprint("hosted", __name__)
 
     def ping() -> Response:
         return json_response({}, 200 if registry.snapshot.default_versions else 503)
 
     def invocations() -> Response:
-        done = predictor(None, None, passed_over="parameters")
-        return json_response({"predictions": done.predictions}, headers={"X-Model-Version": str(done.served.number)})
+        result = predictor(None, None, ignored_key="parameters")
+        headers = {"X-Model-Version": str(result.served.number)}
+        return json_response({"predictions": result.predictions}, headers=headers)
 
     blueprint.add_url_rule("/ping", view_func=ping, methods=["GET"])
     blueprint.add_url_rule("/invocations", view_func=invocations, methods=["POST"])

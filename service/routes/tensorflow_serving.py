@@ -18,40 +18,40 @@ from service.http.responses import json_response
 from service.inference.runner import InferenceRunner
 from service.protocols import model_metadata, tensors
 from service.protocols.row_encoding import encode_rows
-from service.protocols.tensors import Tensor
+from service.protocols.tensors import TensorSpec
 from service.registry.registry import ModelRegistry
-from service.validation.predict_request import not_an_object
+from service.validation.predict_request import not_an_object_error
 
-_SIGNATURE = "serving_default"
+_SIGNATURE_NAME = "serving_default"
 _MODEL = "/v1/models/<name>"
 _TYPES = {"BYTES": "DT_STRING", "INT64": "DT_INT64", "FP16": "DT_HALF", "FP32": "DT_FLOAT", "FP64": "DT_DOUBLE"}
 
 
-class Noun(BaseConverter):
+class SegmentConverter(BaseConverter):
     """A part of an address without a verb: `penguins`, not `penguins:predict`."""
 
     regex = "[^/:]+"
 
 
-def routes(registry: ModelRegistry, inference: InferenceRunner, settings: Settings) -> Blueprint:
+def create_blueprint(registry: ModelRegistry, inference: InferenceRunner, settings: Settings) -> Blueprint:
     blueprint = Blueprint("tensorflow_serving", __name__)
 
     @blueprint.get("/v1/models")
     def models() -> Response:
         return json_response({"models": list(registry.snapshot.entries)})
 
-    @blueprint.get("/v1/models/<noun:name>")
-    @blueprint.get(f"{_MODEL}/versions/<noun:version>")
-    @blueprint.get(f"{_MODEL}/labels/<noun:version>")
+    @blueprint.get("/v1/models/<segment:name>")
+    @blueprint.get(f"{_MODEL}/versions/<segment:version>")
+    @blueprint.get(f"{_MODEL}/labels/<segment:version>")
     def status(name: str, version: str | None = None) -> Response:
         """Both protocols' keys: they ask at one address."""
         if version is None:
-            states = model_metadata.states(registry, name, registry.snapshot)
+            states = model_metadata.version_states(registry, name, registry.snapshot)
         else:
             states = {registry.version_number(name, version): ""}
         ready = "" in states.values()
-        told = [_state(number, problem) for number, problem in sorted(states.items(), reverse=True)]
-        return json_response({"name": name, "ready": ready, "model_version_status": told}, 200 if ready else 503)
+        statuses = [_version_status(number, problem) for number, problem in sorted(states.items(), reverse=True)]
+        return json_response({"name": name, "ready": ready, "model_version_status": statuses}, 200 if ready else 503)
 
     @blueprint.get(f"{_MODEL}/metadata")
     @blueprint.get(f"{_MODEL}/versions/<version>/metadata")
@@ -59,14 +59,14 @@ def routes(registry: ModelRegistry, inference: InferenceRunner, settings: Settin
     def metadata(name: str, version: str | None = None) -> Response:
         served = registry.find(name, version)
         definition = {
-            "inputs": {tensor.name: _info(tensor) for tensor in tensors.inputs(served.model.signature)},
-            "outputs": {tensor.name: _info(tensor) for tensor in tensors.outputs(served.model)},
+            "inputs": {tensor.name: _tensor_info(tensor) for tensor in tensors.input_specs(served.model.signature)},
+            "outputs": {tensor.name: _tensor_info(tensor) for tensor in tensors.output_specs(served.model)},
             "method_name": "tensorflow/serving/predict",
         }
         return json_response(
             {
                 "model_spec": {"name": name, "signature_name": "", "version": str(served.number)},
-                "metadata": {"signature_def": {"signature_def": {_SIGNATURE: definition}}},
+                "metadata": {"signature_def": {"signature_def": {_SIGNATURE_NAME: definition}}},
             }
         )
 
@@ -79,12 +79,14 @@ def routes(registry: ModelRegistry, inference: InferenceRunner, settings: Settin
         )  # a wrong address is told before the body is read
         body = read_json(request, settings.max_body_bytes)
         if not isinstance(body, dict):
-            raise not_an_object(body)
-        location = _form(body)
+            raise not_an_object_error(body)
+        location = _request_format(body)
         signature = served.model.signature
-        g.columnar = location == "inputs"
-        rows = _bare(_rows(body["inputs"], signature) if g.columnar else body["instances"], signature)
-        g.sent = rows  # for the example in the error, if they do not fit
+        g.is_columnar = location == "inputs"
+        rows = _wrap_single_values(
+            _columns_to_rows(body["inputs"], signature) if g.is_columnar else body["instances"], signature
+        )
+        g.sent_rows = rows  # for the example in the error, if they do not fit
         inputs = encode_rows(served, rows, location, settings.max_instances)
         found = signature.tensors(inference(g.request_record, served, inputs))
         headers = {"X-Model-Version": str(served.number)}
@@ -92,17 +94,17 @@ def routes(registry: ModelRegistry, inference: InferenceRunner, settings: Settin
             columns = {key: values.tolist() for key, values in found.items()}
             answer: Any = columns if len(columns) > 1 else next(iter(columns.values()))
             return json_response({"outputs": answer}, headers=headers)
-        return json_response({"predictions": _by_row(found)}, headers=headers)
+        return json_response({"predictions": _arrays_to_rows(found)}, headers=headers)
 
     return blueprint
 
 
-def _form(body: dict[str, Any]) -> str:
+def _request_format(body: dict[str, Any]) -> str:
     """Rows or columns: "instances" or "inputs", of which a request has one."""
     faults = FaultCollector()
     expected = body.get("signature_name")
-    if expected not in (None, "", _SIGNATURE):
-        faults.add("signature_name", f"expected {_SIGNATURE!r}, found {describe_value(expected)}", "leave it out")
+    if expected not in (None, "", _SIGNATURE_NAME):
+        faults.add("signature_name", f"expected {_SIGNATURE_NAME!r}, found {describe_value(expected)}", "leave it out")
     forms = [form for form in ("instances", "inputs") if form in body]
     if len(forms) != 1:
         fix = 'rows: {"instances": [row, ...]}; columns: {"inputs": {"column": [value, ...], ...}}'
@@ -111,13 +113,14 @@ def _form(body: dict[str, Any]) -> str:
     return forms[0]
 
 
-def _rows(columns: Any, signature: Signature) -> Any:
+def _columns_to_rows(columns: Any, signature: Signature) -> Any:
     """Columns by name as rows; anything else is rows already: the whole of a model's only tensor."""
     if not isinstance(columns, dict):
         return columns
-    if columns.keys() == {tensors.ALL}:
-        return columns[tensors.ALL]
-    g.sent = [{name: column[0] if isinstance(column, list) and column else column for name, column in columns.items()}]
+    if columns.keys() == {tensors.TABLE_NAME}:
+        return columns[tensors.TABLE_NAME]
+    first = {name: column[0] if isinstance(column, list) and column else column for name, column in columns.items()}
+    g.sent_rows = [first]
     faults = FaultCollector()
     values = {}
     for name, column in columns.items():
@@ -126,7 +129,7 @@ def _rows(columns: Any, signature: Signature) -> Any:
                 f"inputs.{name[:100]}", f"expected a list, found {describe_value(column)}", "send a value for each row"
             )
         else:
-            values[name] = _unwrapped(name, column, signature)
+            values[name] = _squeeze_column(name, column, signature)
     if len(set(map(len, values.values()))) > 1:
         found = ", ".join(f"{name[:100]} has {len(column)}" for name, column in values.items())
         faults.add("inputs", f"expected one number of values, found several: {found}", "send each column for every row")
@@ -134,14 +137,14 @@ def _rows(columns: Any, signature: Signature) -> Any:
     return [dict(zip(values, row, strict=True)) for row in zip(*values.values(), strict=True)]
 
 
-def _bare(rows: Any, signature: Signature) -> Any:
+def _wrap_single_values(rows: Any, signature: Signature) -> Any:
     """Rows of a model's only column may be its values alone: 1.0 for [1.0]."""
     if not isinstance(rows, list) or len(signature.inputs) > 1 or isinstance(signature.inputs[0], ArrayColumn):
         return rows
     return [row if isinstance(row, list | dict) else [row] for row in rows]
 
 
-def _unwrapped(name: str, column: list[Any], signature: Signature) -> list[Any]:
+def _squeeze_column(name: str, column: list[Any], signature: Signature) -> list[Any]:
     """A column may be of shape [-1] or [-1, 1]."""
     if any(isinstance(each, ArrayColumn) and each.name == name for each in signature.inputs):
         return column
@@ -149,7 +152,7 @@ def _unwrapped(name: str, column: list[Any], signature: Signature) -> list[Any]:
     return [value for (value,) in column] if single else column
 
 
-def _by_row(found: dict[str, Array]) -> list[Any]:
+def _arrays_to_rows(found: dict[str, Array]) -> list[Any]:
     """The value alone of a single output, an object of several."""
     if len(found) == 1:
         (values,) = found.values()
@@ -159,17 +162,17 @@ def _by_row(found: dict[str, Array]) -> list[Any]:
     return [dict(zip(found, row, strict=True)) for row in rows]
 
 
-def _state(number: int, problem: str) -> dict[str, Any]:
-    told = {"error_code": "UNAVAILABLE" if problem else "OK", "error_message": problem}
-    return {"version": str(number), "state": "END" if problem else "AVAILABLE", "status": told}
+def _version_status(number: int, problem: str) -> dict[str, Any]:
+    status = {"error_code": "UNAVAILABLE" if problem else "OK", "error_message": problem}
+    return {"version": str(number), "state": "END" if problem else "AVAILABLE", "status": status}
 
 
-def _info(tensor: Tensor) -> dict[str, Any]:
+def _tensor_info(tensor: TensorSpec) -> dict[str, Any]:
     """Columns are scalars to this protocol: a row of them is an object of values."""
     shape = tensor.shape[:1] if tensor.shape == (-1, 1) else tensor.shape
     dimensions = [{"size": str(size), "name": ""} for size in shape]
     return {
         "dtype": _TYPES[tensor.datatype],
         "tensor_shape": {"dim": dimensions, "unknown_rank": False},
-        "name": f"{_SIGNATURE}_{tensor.name}:0",
+        "name": f"{_SIGNATURE_NAME}_{tensor.name}:0",
     }

@@ -30,7 +30,7 @@ from service.registry.registry import ModelRegistry
 from service.security.api_keys import AccessDeniedError, ApiKeys
 from service.telemetry.request_record import RequestRecord, RequestRecorder, clock
 from service.validation.predict_request import is_version_ref
-from service.validation.simdjson_table import PlainReader
+from service.validation.simdjson_table import SimdjsonReader
 
 _PREDICT_PATH = re.compile(r"(?:/models/([A-Za-z0-9._-]+)(?:/versions/([A-Za-z0-9._-]+))?)?/predict")
 _ROUTES = ("/predict", "/models/<name>/predict", "/models/<name>/versions/<version>/predict")
@@ -86,7 +86,7 @@ class FastPath:
     ) -> None:
         self._registry, self._parser, self._inference, self._recorder = registry, parser, inference, recorder
         self._keys, self._settings = keys, settings
-        self._table_reader = PlainReader()
+        self._table_reader = SimdjsonReader()
         self._fixed = "".join(f"{name}: {value}\r\n" for name, value in RESPONSE_HEADERS.items())
         self._second, self._start = 0, ""
         self._last_forward: tuple[LoadedVersion, Array, float] | None = None  # the last pass, until it is noted
@@ -150,7 +150,7 @@ class FastPath:
             raise failure
 
     def _parse_table(self, body: bytes, target: PredictTarget) -> tuple[LoadedVersion, Array] | None:
-        plain = self._table_reader.open(body)
+        plain = self._table_reader.parse(body)
         if plain is None or (target.name is not None and plain.model is not None):
             return None
         if not isinstance(plain.model, str | None) or (plain.version is not None and not is_version_ref(plain.version)):

@@ -1,6 +1,6 @@
 """Validation of the body of a request for predictions, as a marshmallow schema.
 
-A request is checked by `PredictSchema`, made once for every version in memory; its `Instances` field converts and
+A request is checked by `PredictSchema`, made once for every version in memory; its `InstancesField` field converts and
 checks a whole batch by the model's signature.
 """
 
@@ -19,34 +19,34 @@ from model_store.nn import Array
 from model_store.utils.values import describe_value
 
 
-class ModelName(fields.Field[str]):
+class ModelNameField(fields.Field[str]):
     """The name of the model that answers, which the catalog has already found."""
 
-    served: str | None = None
+    expected_name: str | None = None
 
     def _deserialize(self, value: Any, attr: str | None, data: Mapping[str, Any] | None, **kwargs: Any) -> str:
         if not isinstance(value, str):
-            raise _refusal(
+            raise _validation_error(
                 "model", f"expected the name of a model, found {describe_value(value)}", "send its name as a string"
             )
-        if self.served not in {None, value}:
-            problem = f"expected {self.served!r}, which the address names; found {value!r}"
-            raise _refusal("model", problem, "leave it out, or send the request to another address")
+        if self.expected_name not in {None, value}:
+            problem = f"expected {self.expected_name!r}, which the address names; found {value!r}"
+            raise _validation_error("model", problem, "leave it out, or send the request to another address")
         return value
 
 
-class VersionRef(fields.Field[int | str]):
+class VersionRefField(fields.Field[int | str]):
     """A version's number, or the alias that names it."""
 
     def _deserialize(self, value: Any, attr: str | None, data: Mapping[str, Any] | None, **kwargs: Any) -> int | str:
         if not is_version_ref(value):
             fix = 'send a number such as 3 or an alias such as "champion"'
-            raise _refusal("version", f"expected a version or an alias, found {describe_value(value)}", fix)
+            raise _validation_error("version", f"expected a version or an alias, found {describe_value(value)}", fix)
         ref: int | str = value
         return ref
 
 
-class Instances(fields.Field[Array | None]):
+class InstancesField(fields.Field[Array | None]):
     """Rows in, the network's input out.
 
     A schema and its fields refer to each other, so they go when garbage is collected, which may be hours later. The
@@ -54,21 +54,23 @@ class Instances(fields.Field[Array | None]):
     """
 
     model: weakref.ref[Model] | None = None
-    most = 0
+    max_instances = 0
 
     def make_error(self, key: str, **kwargs: Any) -> ValidationError:
         found = "null" if key == "null" else "none"
-        return _refusal("instances", f"expected a list of rows, found {found}", 'send {"instances": [row, ...]}')
+        return _validation_error(
+            "instances", f"expected a list of rows, found {found}", 'send {"instances": [row, ...]}'
+        )
 
     def _deserialize(self, value: Any, attr: str | None, data: Mapping[str, Any] | None, **kwargs: Any) -> Array | None:
         if not isinstance(value, list):
             fix = "put the row into a list: [row]" if isinstance(value, dict) else "send a list of rows"
-            raise _refusal("instances", f"expected a list of rows, found {describe_value(value)}", fix)
+            raise _validation_error("instances", f"expected a list of rows, found {describe_value(value)}", fix)
         if not value:
-            raise _refusal("instances", "expected at least one row, found none", "send [row, ...]")
-        if len(value) > self.most:
-            problem = f"expected at most {self.most} rows, found {len(value)}"
-            raise _refusal("instances", problem, "send them in several requests")
+            raise _validation_error("instances", "expected at least one row, found none", "send [row, ...]")
+        if len(value) > self.max_instances:
+            problem = f"expected at most {self.max_instances} rows, found {len(value)}"
+            raise _validation_error("instances", problem, "send them in several requests")
         if self.model is None:
             return None
         model = self.model()
@@ -83,18 +85,18 @@ class Instances(fields.Field[Array | None]):
 class PredictSchema(Schema):
     """The body of a request for predictions."""
 
-    model = ModelName(
+    model = ModelNameField(
         allow_none=True,
         metadata={"type": "string", "description": "Which model; may be left out when there is one."},
     )
-    version = VersionRef(
+    version = VersionRefField(
         allow_none=True,
         metadata={
             "type": ["integer", "string"],
             "description": "Number or alias; left out, the default answers.",
         },
     )
-    instances = Instances(
+    instances = InstancesField(
         required=True,
         metadata={
             "type": "array",
@@ -107,32 +109,32 @@ class PredictSchema(Schema):
     def __init__(self, max_instances: int, name: str | None = None, model: Model | None = None) -> None:
         super().__init__()
         for field in self.fields.values():  # a schema has copies of its own of the class's fields
-            if isinstance(field, Instances):
-                field.model, field.most = None if model is None else weakref.ref(model), max_instances
-            elif isinstance(field, ModelName):
-                field.served = name
+            if isinstance(field, InstancesField):
+                field.model, field.max_instances = None if model is None else weakref.ref(model), max_instances
+            elif isinstance(field, ModelNameField):
+                field.expected_name = name
 
-    def inputs(self, body: Mapping[str, Any]) -> Array | None:
+    def encode(self, body: Mapping[str, Any]) -> Array | None:
         """What goes into the network; None of a schema without a model. InputError with every fault of the body."""
         faults: list[Fault] = []
         known = {key: body[key] for key in self.fields if key in body}
         total = len(body) - len(known)
         if total:  # marshmallow would take 2 s to merge its errors of 500,000 unknown keys
             unknown = islice((key for key in body if key not in known), InputError.LIMIT)
-            faults += [self._unknown(key) for key in unknown]
+            faults += [self._unknown_key(key) for key in unknown]
         try:
             encoded: Array | None = self.load(known)["instances"]
         except ValidationError as e:
             # The frame that raised it holds it, and all frames below hold the body: a cycle, until a collection.
             e.with_traceback(None)
-            for refusal in chain.from_iterable(e.messages_dict.values()):
-                faults += refusal.faults if isinstance(refusal, InputError) else [refusal]
-                total += refusal.total if isinstance(refusal, InputError) else 1
+            for error in chain.from_iterable(e.messages_dict.values()):
+                faults += error.faults if isinstance(error, InputError) else [error]
+                total += error.total if isinstance(error, InputError) else 1
         if faults:
             raise InputError(faults, total)
         return encoded
 
-    def _unknown(self, key: str) -> Fault:
+    def _unknown_key(self, key: str) -> Fault:
         fix = did_you_mean(key, self.fields) or f"the keys are {', '.join(self.fields)}"
         return Fault(key if len(key) <= 100 else key[:97] + "...", "expected no such key", fix)
 
@@ -141,11 +143,11 @@ def is_version_ref(value: Any) -> bool:
     return isinstance(value, (int, str)) and not isinstance(value, bool)
 
 
-def not_an_object(body: Any) -> InputError:
+def not_an_object_error(body: Any) -> InputError:
     fix = 'send {"instances": [row, ...]}'
     return InputError([Fault("body", f"expected an object, found {describe_value(body)}", fix)])
 
 
-def _refusal(location: str, problem: str, fix: str) -> ValidationError:
+def _validation_error(location: str, problem: str, fix: str) -> ValidationError:
     faults: list[Any] = [Fault(location, problem, fix)]  # marshmallow passes on whatever a list of messages holds
     return ValidationError(faults)

@@ -21,32 +21,32 @@ try:
 except ImportError:  # there are no wheels for Python 3.14 yet
     simdjson = None
 
-MAX_KEPT_BYTES = 1 << 20  # a larger body has a parser of its own, whose memory goes with it
-_KEYS = ({"instances"}, {"model", "instances"}, {"version", "instances"}, {"model", "version", "instances"})
+MAX_REUSED_PARSER_BYTES = 1 << 20  # a larger body has a parser of its own, whose memory goes with it
+_KEY_SETS = ({"instances"}, {"model", "instances"}, {"version", "instances"}, {"model", "version", "instances"})
 _BRACKET = ord("[")
-_NOT_PLAIN = (ValueError, TypeError, KeyError, RuntimeError)  # what simdjson raises
+_SIMDJSON_ERRORS = (ValueError, TypeError, KeyError, RuntimeError)  # what simdjson raises
 
 
-class PlainReader:
+class SimdjsonReader:
     """Belongs to one thread: its memory, several times that of the largest body, is used again for the next."""
 
     def __init__(self) -> None:
         self._parser = simdjson.Parser() if simdjson else None
 
-    def open(self, body: bytes) -> PlainBody | None:
+    def parse(self, body: bytes) -> SimdjsonBody | None:
         """The body, where it is an object with the keys of a request for predictions; let it go before the next."""
         if self._parser is None or not body.startswith(b"{"):  # simdjson would pass over a byte order mark
             return None
-        parser = self._parser if len(body) <= MAX_KEPT_BYTES else simdjson.Parser()
+        parser = self._parser if len(body) <= MAX_REUSED_PARSER_BYTES else simdjson.Parser()
         try:
             document = parser.parse(body)
-            keys = list(document.keys()) if len(document) <= len(_KEYS[-1]) else []
-        except _NOT_PLAIN:
+            keys = list(document.keys()) if len(document) <= len(_KEY_SETS[-1]) else []
+        except _SIMDJSON_ERRORS:
             return None
-        return PlainBody(body, document, keys) if set(keys) in _KEYS and len(set(keys)) == len(keys) else None
+        return SimdjsonBody(body, document, keys) if set(keys) in _KEY_SETS and len(set(keys)) == len(keys) else None
 
 
-class PlainBody:
+class SimdjsonBody:
     """A body whose keys are in order. `model` and `version` are as they were sent, None where they were not."""
 
     def __init__(self, body: bytes, document: Any, keys: list[str]) -> None:
@@ -54,41 +54,44 @@ class PlainBody:
         self.model = document["model"] if "model" in keys else None
         self.version = document["version"] if "version" in keys else None
 
-    def table(self, shape: tuple[int, ...], most: int) -> Array | None:
-        """1 to `most` instances of `shape`, or flat, as (n, math.prod(shape)) float64; None if they are anything else.
+    def table(self, shape: tuple[int, ...], max_rows: int) -> Array | None:
+        """Return 1 to `max_rows` instances of `shape`, or flat, as (n, math.prod(shape)) float64; None for others.
 
-        An array within an array has a bracket. Where there are just as many as the shape needs, and all that should be
-        arrays are, of the right length, everything within the innermost is a number, or refused by simdjson.
+        Each nested array has a bracket. If there are exactly as many as the shape needs, and every array has the right
+        length, then the innermost arrays hold only numbers; simdjson rejects anything else.
         """
         try:
             rows = self._document["instances"]
-            if not isinstance(rows, simdjson.Array) or not 1 <= len(rows) <= most:
+            if not isinstance(rows, simdjson.Array) or not 1 <= len(rows) <= max_rows:
                 return None
             width = math.prod(shape)
-            brackets = _brackets_in(self._body, 2 * len(rows))
+            brackets = _count_brackets(self._body, 2 * len(rows))
             found = (width,) if brackets == 1 + len(rows) else shape
-            if brackets != 1 + len(rows) * _brackets(found) or not _fits(rows, (len(rows), *found)):
+            if brackets != 1 + len(rows) * _brackets_of_shape(found) or not _has_shape(rows, (len(rows), *found)):
                 return None
             return np.frombuffer(rows.as_buffer(of_type="d"), np.float64).reshape(len(rows), width)
-        except _NOT_PLAIN:
+        except _SIMDJSON_ERRORS:
             return None
 
 
-def _brackets_in(body: bytes, few: int) -> int:
-    """How many `[` there are. Of 500 kB with `few`, skipping from one to the next takes 6 µs, comparing all 21, and
-    `bytes.count` 120."""
+def _count_brackets(body: bytes, max_scanned: int) -> int:
+    """Count the `[` in a body.
+
+    In 500 kB with few of them, searching for the next takes 6 µs, comparing all bytes 21 and `bytes.count` 120; so more
+    than `max_scanned` are counted by comparison.
+    """
     count, location = 0, body.find(b"[")
-    while location >= 0 and count <= few:
+    while location >= 0 and count <= max_scanned:
         count, location = count + 1, body.find(b"[", location + 1)
     return count if location < 0 else int(np.count_nonzero(np.frombuffer(body, np.uint8) == _BRACKET))
 
 
-def _brackets(shape: tuple[int, ...]) -> int:
+def _brackets_of_shape(shape: tuple[int, ...]) -> int:
     """Arrays that an array of that shape is written with, itself counted."""
     return 1 + sum(math.prod(shape[:i]) for i in range(1, len(shape)))
 
 
-def _fits(array: Any, shape: tuple[int, ...]) -> bool:
+def _has_shape(array: Any, shape: tuple[int, ...]) -> bool:
     if len(array) != shape[0]:
         return False
-    return len(shape) == 1 or all(isinstance(inner, simdjson.Array) and _fits(inner, shape[1:]) for inner in array)
+    return len(shape) == 1 or all(isinstance(inner, simdjson.Array) and _has_shape(inner, shape[1:]) for inner in array)

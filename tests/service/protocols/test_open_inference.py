@@ -292,7 +292,7 @@ def test_bytes_that_are_too_few_too_many_or_no_text_are_400(client, tail):
 def test_of_more_texts_than_rows_are_taken_none_is_read(client, monkeypatch, shape):
     """Neither for an answer nor for the lesson: 1.6 million of them, in 8 MB, take seconds."""
     read = []
-    monkeypatch.setattr(tensors, "_texts", lambda count, *_: read.append(count))
+    monkeypatch.setattr(tensors, "_parse_texts", lambda count, *_: read.append(count))
     tail = b"\1\0\0\0a" * 10_001
     tensor = {"name": "island", "shape": shape, "datatype": "BYTES", "parameters": {"binary_data_size": len(tail)}}
     told = refused(client.post("/v2/models/penguins/infer", **binary({"inputs": [tensor]}, tail)))

@@ -244,7 +244,7 @@ def test_openapi_document_is_valid_and_typed_for_each_model(client):
 def test_openapi_document_tells_every_address(client):
     told = client.get("/openapi.json").json["paths"].keys()
     for rule in client.application.url_map.iter_rules():
-        path = re.sub(r"<(?:noun:)?(\w+)>", r"{\1}", rule.rule)
+        path = re.sub(r"<(?:segment:)?(\w+)>", r"{\1}", rule.rule)
         if rule.endpoint not in {"static", "health.root", "pages.docs", "pages.openapi"}:
             assert path in told
 

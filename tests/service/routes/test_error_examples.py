@@ -272,8 +272,8 @@ def test_an_image_in_tensors_is_mended(client):
 
 def test_strange_names_are_looked_up_a_bounded_number_of_times(client, monkeypatch):
     looked_up = []
-    nearest = row_repair.nearest
-    monkeypatch.setattr(row_repair, "nearest", lambda *words: looked_up.append(words) or nearest(*words))
+    nearest = row_repair.nearest_name
+    monkeypatch.setattr(row_repair, "nearest_name", lambda *words: looked_up.append(words) or nearest(*words))
     example_of(client.post(NATIVE, json={"instances": [{f"islan{i}": i for i in range(20_000)}]}))
     example_of(client.post(V2, json={"inputs": [tensor(f"islan{i}", "BYTES", "x") for i in range(20_000)]}))
     assert 0 < len(looked_up) < 100

@@ -272,7 +272,7 @@ def refusals(client: FlaskClient) -> dict[tuple[str, str], int]:
     for rule in client.application.url_map.iter_rules():
         path = rule.rule
         for name in rule.arguments:
-            for kind in ("", "noun:", "path:"):
+            for kind in ("", "segment:", "path:"):
                 path = path.replace(f"<{kind}{name}>", "price")
         for method in rule.methods & {"GET", "POST"}:
             found[method, rule.rule] = client.open(

@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from model_store.nn import Array
 from model_store.schema.signature import ArrayColumn, NumberColumn, Signature
 from model_store.schema.signature import RegressionOutput as Targets
-from service.validation.simdjson_table import PlainReader, _brackets_in
+from service.validation.simdjson_table import SimdjsonReader, _count_brackets
 
 pytest.importorskip("simdjson", reason="simdjson is not installed: nothing is read as plain")
 
@@ -24,7 +24,7 @@ IMAGE = Signature((ArrayColumn("pixels", (2, 3), 0.0, 16.0, None, None, {}),), T
 
 
 def table(body: bytes, signature: Signature, most: int = 5) -> Array | None:
-    plain = PlainReader().open(body)
+    plain = SimdjsonReader().parse(body)
     assert signature.table_shape is not None
     return None if plain is None else plain.table(signature.table_shape, most)
 
@@ -35,7 +35,7 @@ def written(*instances: Any, **more: Any) -> bytes:
 
 @given(st.text("[]1, ", max_size=200), st.integers(0, 50))
 def test_brackets_are_counted_alike_be_they_few_or_many(text: str, few: int) -> None:
-    assert _brackets_in(text.encode(), few) == text.count("[")
+    assert _count_brackets(text.encode(), few) == text.count("[")
 
 
 @pytest.mark.parametrize(
@@ -105,9 +105,9 @@ def test_an_image_of_another_shape_is_not_taken(rows: list[Any]) -> None:
 
 
 def test_the_model_and_the_version_are_told_as_they_were_sent() -> None:
-    reader = PlainReader()
+    reader = SimdjsonReader()
     for keys in ({"model": "m", "version": 3}, {"version": "champion"}, {"model": None}, {}):
-        plain = reader.open(written([1], **keys))
+        plain = reader.parse(written([1], **keys))
         assert plain is not None
         assert {"model": plain.model, "version": plain.version} == {"model": None, "version": None} | keys
         del plain  # the reader's memory is for one body at a time
