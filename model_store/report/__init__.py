@@ -1,1 +1,1 @@
-"""The report: one HTML page that shows how a version was trained and how it errs. It loads nothing and runs nothing."""
+"""The HTML report of a version: its training, metrics, errors and inputs on one page."""

@@ -1,7 +1,6 @@
-"""Markup: HTML and SVG elements whose text is escaped unless it is markup itself.
+"""HTML and SVG elements; text is escaped unless it is `Markup`.
 
-Names, labels and descriptions come from files of other people. `tag` is the only way to an element, so that none of
-them can become one.
+Names, labels and descriptions come from untrusted files. Elements are only made by `tag`, so no text can become one.
 """
 
 from __future__ import annotations
@@ -9,46 +8,46 @@ from __future__ import annotations
 import html
 from collections.abc import Iterable
 
-# Control characters are no HTML, and marks of direction would turn the text around them.
-_UNSHOWN = (*range(9), *range(11, 32), *range(127, 160), *range(0x202A, 0x202F), *range(0x2066, 0x206A))
-_UNSAFE = dict.fromkeys(_UNSHOWN, "\N{REPLACEMENT CHARACTER}")
-_VOID = ("meta", "rect", "line", "circle", "path", "polyline")
+# Control characters are not allowed in HTML; direction marks would reorder the text around them.
+_FORBIDDEN = (*range(9), *range(11, 32), *range(127, 160), *range(0x202A, 0x202F), *range(0x2066, 0x206A))
+_REPLACEMENTS = dict.fromkeys(_FORBIDDEN, "\N{REPLACEMENT CHARACTER}")
+_VOID_ELEMENTS = ("meta", "rect", "line", "circle", "path", "polyline")
 
 
 class Markup(str):
-    """Text that is markup already."""
+    """Text that is already escaped."""
 
     __slots__ = ()
 
 
 def tag(name: str, /, *children: str, **attributes: object) -> Markup:
-    """An element. `class_` is class, other underscores are hyphens; an attribute that is None is left out."""
+    """Return an element. `class_` becomes class, other underscores become hyphens; an attribute of None is left out."""
     start = name + "".join(
-        f' {key.rstrip("_").replace("_", "-")}="{_escaped(value)}"'
+        f' {key.rstrip("_").replace("_", "-")}="{_escape(value)}"'
         for key, value in attributes.items()
         if value is not None
     )
-    if name in _VOID:
+    if name in _VOID_ELEMENTS:
         return Markup(f"<{start}/>")
     return Markup(f"<{start}>{join(children)}</{name}>")
 
 
 def join(parts: Iterable[str]) -> Markup:
-    """Parts one after the other, text among them escaped."""
-    return Markup("".join(part if isinstance(part, Markup) else _escaped(part) for part in parts))
+    """Return the concatenated parts; those that are not `Markup` are escaped."""
+    return Markup("".join(part if isinstance(part, Markup) else _escape(part) for part in parts))
 
 
-def _escaped(value: object) -> str:
-    text = coordinate(value) if isinstance(value, float) else str(value)
-    return html.escape(text.translate(_UNSAFE))
+def _escape(value: object) -> str:
+    text = format_coordinate(value) if isinstance(value, float) else str(value)
+    return html.escape(text.translate(_REPLACEMENTS))
 
 
-def coordinate(value: float) -> str:
-    """A length on the page, to a hundredth."""
+def format_coordinate(value: float) -> str:
+    """Return a length on the page with two decimals at most."""
     return f"{value:.2f}".rstrip("0").rstrip(".") if abs(value) >= 0.005 else "0"
 
 
-def cut(text: object, most: int) -> str:
-    """A long text without its middle: names are told apart by their ends as often as by their beginnings."""
-    shown, end = str(text), most // 3
-    return shown if len(shown) <= most else f"{shown[: most - end - 1]}…{shown[-end:]}"
+def truncate_middle(text: object, max_length: int) -> str:
+    """Shorten a long text in its middle, because names often differ only at their end."""
+    shown, end = str(text), max_length // 3
+    return shown if len(shown) <= max_length else f"{shown[: max_length - end - 1]}…{shown[-end:]}"

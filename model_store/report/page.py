@@ -1,4 +1,4 @@
-"""The page: a version's report as one HTML file, whole in itself, a pure function of the model."""
+"""The report of a version: one HTML file without external resources, a pure function of the model."""
 
 from __future__ import annotations
 
@@ -11,22 +11,22 @@ from model_store.report import sections
 from model_store.report.markup import Markup, join, tag
 
 _STYLE = Markup((Path(__file__).parent / "style.css").read_text(encoding="utf-8"))
-# Nothing is loaded and nothing runs, whatever a label may say.
-_POLICY = "default-src 'none'; style-src 'unsafe-inline'; form-action 'none'; base-uri 'none'"
+# Nothing is loaded or executed, whatever text a label contains.
+_CONTENT_SECURITY_POLICY = "default-src 'none'; style-src 'unsafe-inline'; form-action 'none'; base-uri 'none'"
 
 
 def render(model: Model, reference: str, digest: str | None = None) -> str:
-    """The report of `model`, published as `reference` ("penguins/3"). The same model gives the same text."""
+    """Return the report of `model`, published as `reference` ("penguins/3"). It depends on nothing else."""
     record = Record.of(model.training)
     parts = [
-        sections.heading(model, reference, record),
-        sections.learned(record),
-        sections.errs(model, record),
+        sections.header(model, reference, record),
+        sections.learning_curves(record),
+        sections.classification_errors(model, record),
         sections.residuals(record),
-        sections.sure(record),
-        sections.relies(record),
+        sections.calibration(record),
+        sections.permutation_importance(record),
         sections.inputs(model),
-        sections.made(model, digest or model.digest),
+        sections.provenance(model, digest or model.digest),
     ]
     return _document(reference, [part for part in parts if part is not None])
 
@@ -35,7 +35,7 @@ def _document(title: str, parts: Iterable[Markup]) -> str:
     head = tag(
         "head",
         tag("meta", charset="utf-8"),
-        tag("meta", http_equiv="Content-Security-Policy", content=_POLICY),
+        tag("meta", http_equiv="Content-Security-Policy", content=_CONTENT_SECURITY_POLICY),
         tag("meta", name="viewport", content="width=device-width, initial-scale=1"),
         tag("meta", name="color-scheme", content="light dark"),
         tag("title", f"{title}: report"),

@@ -1,4 +1,4 @@
-"""Sections: what the report says, a heading, a sentence and figures each; None where the record has nothing for one."""
+"""The sections of a report: headings, captions, tables and charts. A section without data is None."""
 
 from __future__ import annotations
 
@@ -12,324 +12,332 @@ from model_store.artifact.model import Model
 from model_store.evaluation.confidence import wilson_interval
 from model_store.evaluation.record import Record, validate_statistics
 from model_store.report import charts
-from model_store.report.charts import NARROW
-from model_store.report.markup import Markup, cut, join, tag
+from model_store.report.charts import MAX_NARROW_CLASSES
+from model_store.report.markup import Markup, join, tag, truncate_middle
 from model_store.schema.signature import ArrayColumn, CategoryColumn, ClassificationOutput, InputColumn, NumberColumn
 from model_store.utils.number_format import format_number, format_percent
 
-MOST_CLASSES = 30
-MOST_COLUMNS = 60
-_MOST_MISTAKES = 8
-_MOST_CATEGORIES = 5
-_LABEL = 40  # letters of a label in a table
-_JOB = 20_000  # letters of a job
-_SECTIONS = ("model", "data", "split", "network", "train", "publish")
+MAX_CLASSES = 30
+MAX_COLUMNS = 60
+_MAX_MISTAKES = 8
+_MAX_CATEGORIES = 5
+_MAX_LABEL_LENGTH = 40  # characters of a label in a table
+_MAX_JOB_LENGTH = 20_000  # characters
+_JOB_SECTIONS = ("model", "data", "split", "network", "train", "publish")
 
 
-def heading(model: Model, reference: str, record: Record) -> Markup:
-    """What the model is, how good it is, and the figures behind that."""
+def header(model: Model, reference: str, record: Record) -> Markup:
+    """Return name and description of the model, its main metrics and their baseline."""
     name, _, version = reference.partition("/")
     title = tag("h1", name, " ", tag("span", f"version {version}", class_="chip")) if version else tag("h1", name)
     parts = [title]
     if model.description:
         parts.append(tag("p", model.description, class_="lead"))
-    verdict, tiles = _of_values(record)
+    summary, tiles = _regression_summary(record)
     if record.classification:
-        verdict, tiles = _of_classes(record)
-    parts.append(tag("p", verdict or "This version records no metrics in a form that this report knows."))
+        summary, tiles = _classification_summary(record)
+    parts.append(tag("p", summary or "This version has no metrics that this report can show."))
     metrics = record.classification or record.regression
     if metrics and metrics["of"] == "training rows":
-        parts.append(tag("p", "Measured on the rows it learned from: expect less on new ones.", class_="warning"))
+        warning = "Measured on the training rows: expect worse results on new rows."
+        parts.append(tag("p", warning, class_="warning"))
     if record.history:
-        kept = record.history["best_epoch"]
-        tiles.append(("epochs", format_number(record.history["epochs"]), f"weights of epoch {format_number(kept)}"))
+        best = record.history["best_epoch"]
+        tiles.append(("epochs", format_number(record.history["epochs"]), f"weights of epoch {format_number(best)}"))
     return tag("header", *parts, tag("div", *map(_tile, tiles), class_="tiles"))
 
 
-def learned(record: Record) -> Markup | None:
-    """The learning curves."""
-    found = record.history
-    if found is None:
+def learning_curves(record: Record) -> Markup | None:
+    history = record.history
+    if history is None:
         return None
-    points, best = found["history"], found["best_epoch"]
-    last = points[-1]
-    words = f"The training loss ended at {format_number(last['loss'])}"
+    points, best = history["history"], history["best_epoch"]
+    caption = f"Final training loss: {format_number(points[-1]['loss'])}."
     validated = [p for p in points if p["validation_loss"] is not None]
     if validated:
-        least = min(validated, key=lambda p: p["validation_loss"])
-        lowest, epoch = format_number(least["validation_loss"]), format_number(least["epoch"])
-        words += f"; the validation loss was lowest, {lowest}, in epoch {epoch}"
-    words += f". The weights are those of epoch {format_number(best)}."
-    if validated and (gap := _gap(points, best)):
-        words += gap
-    return _section("How it learned", _figure("Loss by epoch", charts.learning(points, best), words))
+        lowest = min(validated, key=lambda p: p["validation_loss"])
+        loss, epoch = format_number(lowest["validation_loss"]), format_number(lowest["epoch"])
+        caption += f" Lowest validation loss: {loss}, in epoch {epoch}."
+    caption += f" The model has the weights of epoch {format_number(best)}."
+    if validated:
+        caption += _overfitting_note(points, best)
+    return _section("Learning curves", _figure("Loss by epoch", charts.learning_curves(points, best), caption))
 
 
-def errs(model: Model, record: Record) -> Markup | None:
-    """The confusion matrix, the classes one by one, and the most frequent mistakes."""
-    found = record.classification
+def classification_errors(model: Model, record: Record) -> Markup | None:
+    """Return the confusion matrix, the metrics of each class and the most frequent mistakes."""
+    metrics = record.classification
     output = model.signature.output
-    if found is None or not isinstance(output, ClassificationOutput):
+    if metrics is None or not isinstance(output, ClassificationOutput):
         return None
     labels = [str(label) for label in output.labels]
     figures: list[Markup] = []
-    if found["confusion"] and len(found["confusion"]) == len(labels):
-        figures.append(_confusion(labels, found["confusion"]))
-    tables = [_classes(output.name, found["classes"])]
-    if found["mistakes"]:
+    if metrics["confusion"] and len(metrics["confusion"]) == len(labels):
+        figures.append(_confusion_figure(labels, metrics["confusion"]))
+    tables = [_class_figure(output.name, metrics["classes"])]
+    if metrics["mistakes"]:
         rows = [
-            [cut(m["true"], _LABEL), cut(m["answered"], _LABEL), format_number(m["rows"])]
-            for m in found["mistakes"][:_MOST_MISTAKES]
+            [
+                truncate_middle(m["true"], _MAX_LABEL_LENGTH),
+                truncate_middle(m["answered"], _MAX_LABEL_LENGTH),
+                format_number(m["rows"]),
+            ]
+            for m in metrics["mistakes"][:_MAX_MISTAKES]
         ]
-        wrong = round((1 - found["accuracy"]) * found["rows"])
+        wrong = round((1 - metrics["accuracy"]) * metrics["rows"])
         verb = "is" if wrong == 1 else "are"
-        words = f"{format_number(wrong)} of {format_number(found['rows'])} {found['of']} {verb} wrong."
-        tables.append(_figure("Most frequent mistakes", _table(["true", "answered", ">rows"], rows), words))
-    beside = len(figures) == 1 and len(labels) <= NARROW
-    return _section("How it errs", *figures, *([tag("div", *tables, class_="stack")] if beside else tables))
+        caption = f"{format_number(wrong)} of {format_number(metrics['rows'])} {metrics['of']} {verb} wrong."
+        tables.append(_figure("Most frequent mistakes", _table(["true", "predicted", ">rows"], rows), caption))
+    two_columns = len(figures) == 1 and len(labels) <= MAX_NARROW_CLASSES
+    return _section("Errors", *figures, *([tag("div", *tables, class_="stack")] if two_columns else tables))
 
 
 def residuals(record: Record) -> Markup | None:
-    """The answers beside the truth, and the errors, target by target."""
+    """Return predicted against true values and the distribution of the errors, for each target."""
     found = record.residuals
     if found is None:
         return None
     figures: list[Markup] = []
     for name, target in found["targets"].items():
-        shown = cut(name, _LABEL)
-        half, most = format_number(target["median"], 3), format_number(target["p90"], 3)
-        words = f"Half of the answers are off by at most {half}, nine in ten by at most {most}."
+        shown = truncate_middle(name, _MAX_LABEL_LENGTH)
+        median, p90 = format_number(target["median"], 3), format_number(target["p90"], 3)
+        caption = f"Median absolute error: {median}. 90 % of the absolute errors are at most {p90}."
         if len(target["points"]) < target["rows"]:
-            words += f" {format_number(len(target['points']))} of {format_number(target['rows'])} rows, drawn by lot."
-        figures.append(_figure(f"{shown}: answered and true", charts.scatter(name, target), words))
-        direction = "much" if target["bias"] > 0 else "little"
-        words = f"On average it answers {format_number(abs(target['bias']), 3)} too {direction}."
+            points, rows = format_number(len(target["points"])), format_number(target["rows"])
+            caption += f" A random sample of {points} of {rows} rows is shown."
+        figures.append(
+            _figure(f"{shown}: predicted and true values", charts.predicted_against_true(name, target), caption)
+        )
+        caption = f"Mean error (bias): {format_number(target['bias'], 3)}."
         if target["outside"]:
             outside, rows = format_number(target["outside"]), format_number(target["rows"])
-            words += f" {outside} of {rows} errors, the outermost, are left out."
-        figures.append(_figure(f"{shown}: errors", charts.spread(name, target), words))
-    note = f"{found['left_out']} more targets are left out." if found["left_out"] else None
-    return _section("How it errs", *figures, note=note)
+            caption += f" The {outside} most extreme of {rows} errors are outside the chart."
+        figures.append(_figure(f"{shown}: residuals", charts.residual_histogram(name, target), caption))
+    note = f"{found['left_out']} more targets are not shown." if found["left_out"] else None
+    return _section("Residuals", *figures, note=note)
 
 
-def sure(record: Record) -> Markup | None:
-    """What its probabilities are worth."""
+def calibration(record: Record) -> Markup | None:
+    """Return the reliability diagram and, for two classes, the ROC curve."""
     found = record.calibration
     if found is None:
         return None
-    whose = f"“{cut(found['of'], _LABEL)}”" if found["of"] is not None else "its answer"
-    words = (
-        f"Each dot is a tenth of the scale: the probability of {whose}, and how often that came true, with its 95 % "
-        "interval; on the dashed line the two are one. The bars count the rows. The expected calibration error is "
-        f"{format_percent(found['expected_error'])}, the log loss {format_number(found['log_loss'])}."
+    of = "the predicted class" if found["of"] is None else f"“{truncate_middle(found['of'], _MAX_LABEL_LENGTH)}”"
+    caption = (
+        f"Each point is a bin of 10 %: the mean predicted probability of {of} against its observed frequency, with the "
+        "95 % interval. On the dashed line they are equal. The bars count the rows of each bin. Expected calibration "
+        f"error: {format_percent(found['expected_error'])}. Log loss: {format_number(found['log_loss'])}."
     )
-    figures = [_figure("Reliability", charts.reliability(found), words)]
+    figures = [_figure("Reliability diagram", charts.reliability_diagram(found), caption)]
     if curve := record.roc:
-        words = (
-            f"Rows of “{cut(curve['of'], _LABEL)}” that are found, against others taken for it, at every threshold. "
-            "The area is how often one of the first has the higher probability."
+        caption = (
+            f"True-positive rate against false-positive rate of “{truncate_middle(curve['of'], _MAX_LABEL_LENGTH)}” at "
+            "every threshold. The area under the curve (AUC) is the probability that a random positive row scores "
+            "higher than a random negative one."
         )
-        figures.append(_figure("ROC curve", charts.roc(curve), words))
-    return _section("What its probabilities are worth", *figures)
+        figures.append(_figure("ROC curve", charts.roc_curve(curve), caption))
+    return _section("Calibration", *figures)
 
 
-def relies(record: Record) -> Markup | None:
-    """Permutation importance."""
+def permutation_importance(record: Record) -> Markup | None:
     found = record.importance
     if found is None:
         return None
-    of = "accuracy lost, in points"
-    if found["measure"] == "log_loss":
-        of = "rise of the log loss"
-    elif found["measure"] == "rmse":
-        targets = len((record.regression or {"targets": ()})["targets"])
-        of = "rise of the RMSE" + (", in standard deviations" if targets > 1 else "")
+    measure = {"accuracy": "accuracy", "log_loss": "log loss", "rmse": "RMSE"}[found["measure"]]
+    title = "Loss of accuracy, in points" if found["measure"] == "accuracy" else f"Increase of the {measure}"
+    if found["measure"] == "rmse" and len((record.regression or {"targets": ()})["targets"]) > 1:
+        title += ", in standard deviations"
     score = format_percent(found["score"]) if found["measure"] == "accuracy" else format_number(found["score"])
-    names = {"accuracy": "an accuracy", "log_loss": "a log loss", "rmse": "an RMSE"}
-    times = "once" if found["repeats"] == 1 else f"{found['repeats']} times"
-    words = (
-        f"What it costs to shuffle {'a patch' if found['grid'] else 'a column'} among {format_number(found['rows'])} "
-        f"rows, {times}, from {names[found['measure']]} of {score}"
-    )
+    repeats = "one shuffle" if found["repeats"] == 1 else f"mean of {found['repeats']} shuffles"
+    rows = format_number(found["rows"])
     if found["grid"]:
         high, wide = found["patch"]
-        chart = charts.patches(found, of)
-        words += "; the stronger the colour, the more. Rows and columns count pixels from the top left"
-        words += f", in patches of {high} × {wide}." if high * wide > 1 else "."
+        patch = f"a patch of {high} × {wide} pixels" if high * wide > 1 else "a pixel"
+        chart = charts.importance_heatmap(found, title)
+        caption = f"{title} when {patch} is shuffled among {rows} rows ({repeats})."
+        caption += " A stronger color means more important. The axes count pixels from the top left."
     else:
-        chart = charts.bars(found["parts"], of, points=found["measure"] == "accuracy")
-        words += "; the lines are one standard deviation." if found["repeats"] > 1 else "."
-        words += " Columns that say the same share their importance: each alone can look idle."
+        chart = charts.importance_bars(found["parts"], title, in_points=found["measure"] == "accuracy")
+        lines = "; the lines are one standard deviation" if found["repeats"] > 1 else ""
+        caption = f"{title}, when a column is shuffled among {rows} rows ({repeats}{lines})."
+        caption += " Correlated columns share importance, so each may look unimportant."
         if found["left_out"]:
-            words += f" {format_number(found['left_out'])} columns that cost less are left out."
-    return _section("What it relies on", _figure(of[0].upper() + of[1:], chart, words))
+            caption += f" {format_number(found['left_out'])} less important columns are not shown."
+    caption += f" Without shuffling the {measure} is {score}."
+    return _section("Permutation importance", _figure(title, chart, caption))
 
 
 def inputs(model: Model) -> Markup:
-    """The columns, as the training rows had them."""
+    """Return the columns and the statistics of their training values."""
     columns = model.signature.inputs
     rows = []
-    for column in columns[:MOST_COLUMNS]:
-        words, drawn = _seen(column)
-        rows.append([cut(column.name, _LABEL), column.kind, words, _fill(column), drawn])
-    table = _table(["column", "kind", "in training", "missing", "spread"], rows, stacks=True)
+    for column in columns[:MAX_COLUMNS]:
+        words, chart = _describe_statistics(column)
+        rows.append([truncate_middle(column.name, _MAX_LABEL_LENGTH), column.kind, words, _missing(column), chart])
+    table = _table(["column", "kind", "training values", "missing values", "distribution"], rows, stacks=True)
     notes = []
     if any(isinstance(column, NumberColumn) for column in columns):
         notes.append(
-            "Spread: from the least to the largest value, thick between the outer deciles, a stroke at the median."
+            "Distribution: a line from minimum to maximum, a bar from the first to the ninth decile, a tick at the "
+            "median."
         )
-    if len(columns) > MOST_COLUMNS:
-        notes.append(f"{format_number(len(columns) - MOST_COLUMNS)} more columns are left out.")
-    return _section("What goes in", tag("div", table, class_="wide scroll"), note=" ".join(notes) or None)
+    if len(columns) > MAX_COLUMNS:
+        notes.append(f"{format_number(len(columns) - MAX_COLUMNS)} more columns are not shown.")
+    return _section("Inputs", tag("div", table, class_="wide scroll"), note=" ".join(notes) or None)
 
 
-def made(model: Model, digest: str | None) -> Markup:
-    """Layers, data, job and digest: what it takes to make it again."""
+def provenance(model: Model, digest: str | None) -> Markup:
+    """Return what is needed to reproduce the model: layers, data, split, job and digest."""
     layers = []
     for i, (module, shapes) in enumerate(zip(model.network.modules, model.network.shapes(), strict=True)):
         sizes = " → ".join(" × ".join(map(str, shape or ())) for shape in shapes)
         count = sum(array.size for array in module.parameters())
         layers.append([str(i), type(module).__name__, sizes, format_number(count) if count else ""])
     size = sum(array.size for array in model.network.parameters())
-    words = f"{format_number(size)} parameters, {model.network.dtype}."
-    figures = [_figure("Layers", _table([">#", "layer", "sizes", ">parameters"], layers), words)]
-    facts = [("digest", digest), *_facts(model.training)]
+    caption = f"{format_number(size)} parameters, {model.network.dtype}."
+    figures = [_figure("Layers", _table([">#", "layer", "sizes", ">parameters"], layers), caption)]
+    facts = [("digest", digest), *_data_and_split(model.training)]
     pairs = [join([tag("dt", key), tag("dd", value)]) for key, value in facts if value is not None]
     figures.append(_figure("Provenance", tag("dl", *pairs)))
-    if job := _job(model.training.get("job")):
-        figures.append(tag("details", tag("summary", "The job"), tag("pre", job), class_="wide"))
-    return _section("How it was made", *figures)
+    if job := _format_job(model.training.get("job")):
+        figures.append(tag("details", tag("summary", "Job file"), tag("pre", job), class_="wide"))
+    return _section("Network and provenance", *figures)
 
 
 # Parts of sections ---------------------------------------------------------------------------------------------------
 
 
-def _of_classes(record: Record) -> tuple[str, list[tuple[str, str, str]]]:
-    found, baseline = record.classification or {}, record.baseline
-    right, rows = round(found["accuracy"] * found["rows"]), found["rows"]
-    low, high = wilson_interval(right, rows)
-    between = f"{100 * low:.1f} to {format_percent(high)}"
-    share = f"Right for {format_percent(found['accuracy'])} of {format_number(rows)} {found['of']}"
-    verdict = f"{share} (95 % interval {between})"
-    tiles = [("accuracy", format_percent(found["accuracy"]), between)]
+def _classification_summary(record: Record) -> tuple[str, list[tuple[str, str, str]]]:
+    metrics, baseline = record.classification or {}, record.baseline
+    correct, rows = round(metrics["accuracy"] * metrics["rows"]), metrics["rows"]
+    low, high = wilson_interval(correct, rows)
+    accuracy, interval = format_percent(metrics["accuracy"]), f"{100 * low:.1f} to {format_percent(high)}"
+    summary = f"Accuracy {accuracy} on {format_number(rows)} {metrics['of']} (95 % interval {interval})."
+    tiles = [("accuracy", accuracy, interval)]
     if baseline:
-        answer = cut(baseline["answer"], _LABEL)
-        verdict += f"; always answering “{answer}” would be right for {format_percent(baseline['accuracy'])}"
-        tiles.append(("baseline", format_percent(baseline["accuracy"]), f"always “{cut(answer, 16)}”"))
-    if sure := record.calibration:
-        tiles.append(("log loss", format_number(sure["log_loss"], 3), "0 is certain and right"))
-        tiles.append(("calibration error", format_percent(sure["expected_error"]), "expected, in 10 bins"))
+        label = truncate_middle(baseline["answer"], _MAX_LABEL_LENGTH)
+        summary += f" Baseline: {format_percent(baseline['accuracy'])}, always predicting “{label}”."
+        tiles.append(("baseline", format_percent(baseline["accuracy"]), f"always “{truncate_middle(label, 16)}”"))
+    if record.calibration:
+        tiles.append(("log loss", format_number(record.calibration["log_loss"], 3), "0 is perfect"))
+        error = format_percent(record.calibration["expected_error"])
+        tiles.append(("calibration error", error, "expected, in 10 bins"))
     if record.roc:
-        tiles.append(("ROC area", format_number(record.roc["area"], 3), "0.5 is guessing"))
-    return f"{verdict}.", tiles
+        tiles.append(("ROC AUC", format_number(record.roc["area"], 3), "0.5 is random"))
+    return summary, tiles
 
 
-def _of_values(record: Record) -> tuple[str, list[tuple[str, str, str]]]:
-    found = record.regression
-    if found is None:
+def _regression_summary(record: Record) -> tuple[str, list[tuple[str, str, str]]]:
+    metrics = record.regression
+    if metrics is None:
         return "", []
-    words, tiles = [], []
-    base = record.baseline["targets"] if record.baseline else {}
-    for name, target in list(found["targets"].items())[:4]:
-        sentence = f"{cut(name, _LABEL)} is off by {format_number(target['rmse'], 3)} (RMSE)"
-        if name in base:
-            sentence += f"; always answering the mean is off by {format_number(base[name]['rmse'], 3)}"
-        words.append(f"{sentence}.")
-        against = f"baseline {format_number(base[name]['rmse'], 3)}" if name in base else ""
-        tiles.append((f"RMSE, {cut(name, 20)}", format_number(target["rmse"], 3), against))
-        tiles.append((f"R², {cut(name, 20)}", format_number(target["r2"], 3), "1 is perfect"))
-    return f"On {format_number(found['rows'])} {found['of']}: {' '.join(words)}", tiles
+    sentences, tiles = [f"Measured on {format_number(metrics['rows'])} {metrics['of']}."], []
+    baselines = record.baseline["targets"] if record.baseline else {}
+    for name, target in list(metrics["targets"].items())[:4]:
+        rmse, short_name = format_number(target["rmse"], 3), truncate_middle(name, 20)
+        sentence, baseline = f"RMSE of {truncate_middle(name, _MAX_LABEL_LENGTH)}: {rmse}", ""
+        if name in baselines:
+            baseline = f"baseline {format_number(baselines[name]['rmse'], 3)}"
+            sentence += f" ({baseline}, always predicting the mean)"
+        sentences.append(f"{sentence}.")
+        tiles.append((f"RMSE, {short_name}", rmse, baseline))
+        tiles.append((f"R², {short_name}", format_number(target["r2"], 3), "1 is perfect"))
+    return " ".join(sentences), tiles
 
 
-def _gap(points: Sequence[Mapping[str, Any]], best: int) -> str:
-    """A word about overfitting, where the kept weights know the training rows much better than others."""
+def _overfitting_note(points: Sequence[Mapping[str, Any]], best: int) -> str:
+    """Return a warning if the validation loss of the kept weights is more than twice the training loss."""
     kept = min(points, key=lambda p: abs(p["epoch"] - best))
-    loss, other = kept["loss"], kept["validation_loss"]
-    if other is None or not 0 < loss < other / 2:
+    loss, validation_loss = kept["loss"], kept["validation_loss"]
+    if validation_loss is None or not 0 < loss < validation_loss / 2:
         return ""
-    return f" There the validation loss is {format_number(other / loss, 2)} times the training loss: it may overfit."
+    ratio = format_number(validation_loss / loss, 2)
+    return f" At that epoch the validation loss is {ratio} times the training loss, a sign of overfitting."
 
 
-def _confusion(labels: list[str], counts: list[list[int]]) -> Markup:
+def _confusion_figure(labels: list[str], counts: list[list[int]]) -> Markup:
     kept = list(range(len(labels)))
-    words = "Rows are true, columns answered; colour is the share of the row."
-    if len(labels) > MOST_CLASSES:
+    caption = "Rows: true class. Columns: predicted class. Color: share of the row."
+    if len(labels) > MAX_CLASSES:
         wrong = [sum(counts[i]) + sum(row[i] for row in counts) - 2 * counts[i][i] for i in kept]
-        kept = sorted(sorted(kept, key=lambda i: -wrong[i])[:MOST_CLASSES])
-        words += f" The {MOST_CLASSES} of {len(labels)} classes that are confused most."
-    chart = charts.confusion([labels[i] for i in kept], [[counts[i][j] for j in kept] for i in kept])
-    return _figure("Confusion matrix", chart, words, wide=len(kept) > NARROW)
+        kept = sorted(sorted(kept, key=lambda i: -wrong[i])[:MAX_CLASSES])
+        caption += f" Only the {MAX_CLASSES} of {len(labels)} classes with the most errors are shown."
+    chart = charts.confusion_matrix([labels[i] for i in kept], [[counts[i][j] for j in kept] for i in kept])
+    return _figure("Confusion matrix", chart, caption, wide=len(kept) > MAX_NARROW_CLASSES)
 
 
-def _classes(name: str, classes: Mapping[str, Mapping[str, Any]]) -> Markup:
-    shown, words = list(classes.items()), None
-    if len(shown) > MOST_CLASSES:
-        shown = sorted(shown, key=lambda item: (not item[1]["support"], item[1]["f1"]))[:MOST_CLASSES]
-        words = f"The {MOST_CLASSES} of {len(classes)} classes with the lowest F1."
+def _class_figure(name: str, classes: Mapping[str, Mapping[str, Any]]) -> Markup:
+    shown, caption = list(classes.items()), None
+    if len(shown) > MAX_CLASSES:
+        shown = sorted(shown, key=lambda item: (not item[1]["support"], item[1]["f1"]))[:MAX_CLASSES]
+        caption = f"Only the {MAX_CLASSES} of {len(classes)} classes with the lowest F1 are shown."
     rows = [
         [
-            cut(label, _LABEL),
+            truncate_middle(label, _MAX_LABEL_LENGTH),
             *(format_percent(row[key] if row["support"] else None) for key in ("precision", "recall", "f1")),
             format_number(row["support"]),
         ]
         for label, row in shown
     ]
-    return _figure("Class by class", _table([cut(name, _LABEL), ">precision", ">recall", ">F1", ">rows"], rows), words)
+    headings = [truncate_middle(name, _MAX_LABEL_LENGTH), ">precision", ">recall", ">F1", ">rows"]
+    return _figure("Metrics by class", _table(headings, rows), caption)
 
 
-def _seen(column: InputColumn) -> list[str]:
-    """What the training rows had in a column: in words, and drawn."""
+def _describe_statistics(column: InputColumn) -> list[str]:
+    """Return the statistics of the training values as text and as a chart."""
     try:
-        found = validate_statistics(column.statistics)
+        statistics = validate_statistics(column.statistics)
     except ValidationError:
         return ["", ""]
     if isinstance(column, CategoryColumn):
-        frequencies = sorted(found["frequencies"].items(), key=lambda item: (-item[1], item[0]))
-        total = sum(found["frequencies"].values()) or 1
+        frequencies = sorted(statistics["frequencies"].items(), key=lambda item: (-item[1], item[0]))
+        total = sum(statistics["frequencies"].values()) or 1
         words = [
-            f"{cut(name, 24)} {format_percent(count / total, 0)}" for name, count in frequencies[:_MOST_CATEGORIES]
+            f"{truncate_middle(name, 24)} {format_percent(count / total, 0)}"
+            for name, count in frequencies[:_MAX_CATEGORIES]
         ]
         more = len(column.categories) - len(words)
         if more > 0:
             words.append(f"{format_number(more)} more" if words else f"{format_number(more)} categories")
         return [", ".join(words), ""]
-    if found["min"] is None or found["max"] is None:
+    if statistics["min"] is None or statistics["max"] is None:
         return ["", ""]
-    words = [f"{format_number(found['min'])} to {format_number(found['max'])}"]
-    if found["mean"] is not None and found["std"] is not None:
-        words.append(f"mean {format_number(found['mean'])} ± {format_number(found['std'], 3)}")
+    words = [f"{format_number(statistics['min'])} to {format_number(statistics['max'])}"]
+    if statistics["mean"] is not None and statistics["std"] is not None:
+        words.append(f"mean {format_number(statistics['mean'])} ± {format_number(statistics['std'], 3)}")
     if isinstance(column, ArrayColumn):
         words.insert(0, " × ".join(map(str, column.shape)))
-    drawn = charts.deciles(found["min"], found["max"], found["deciles"]) if found["deciles"] else ""
-    return [", ".join(words), drawn]
+    deciles = statistics["deciles"]
+    chart = charts.decile_bar(statistics["min"], statistics["max"], deciles) if deciles else ""
+    return [", ".join(words), chart]
 
 
-def _fill(column: InputColumn) -> str:
+def _missing(column: InputColumn) -> str:
     fill = column.fill if isinstance(column, (NumberColumn, CategoryColumn)) else None
     if fill is None:
-        return "refused"
-    return f"filled with {cut(fill, 24) if isinstance(fill, str) else format_number(fill)}"
+        return "rejected"
+    return f"filled with {truncate_middle(fill, 24) if isinstance(fill, str) else format_number(fill)}"
 
 
-def _facts(training: Mapping[str, Any]) -> list[tuple[str, str | None]]:
-    """The data's fingerprint and the split, where they are there."""
+def _data_and_split(training: Mapping[str, Any]) -> list[tuple[str, str | None]]:
+    """Return the digest of the data and the sizes of the split, if the record has them."""
     data, split = ({} if not isinstance(part, dict) else part for part in (training.get("data"), training.get("split")))
     sha256 = data.get("sha256")
     sizes = [(key, split.get(key)) for key in ("training", "validation", "test")]
-    words = ", ".join(
+    rows = ", ".join(
         f"{format_number(count)} {key}" for key, count in sizes if type(count) is int and 0 <= count <= 2**53
     )
-    return [("data, SHA-256", sha256[:64] if isinstance(sha256, str) else None), ("rows", words or None)]
+    return [("data, SHA-256", sha256[:64] if isinstance(sha256, str) else None), ("rows", rows or None)]
 
 
-def _job(job: Any) -> str:
-    """The job as its file would have it, keys in one order, be they from a training or from a manifest."""
+def _format_job(job: Any) -> str:
+    """Return the job as TOML with ordered keys, the same for a job from a training and from a manifest."""
     if not isinstance(job, dict):
         return ""
     lines = []
-    for name in [key for key in dict.fromkeys((*_SECTIONS, *sorted(job))) if isinstance(job.get(key), dict)]:
+    for name in [key for key in dict.fromkeys((*_JOB_SECTIONS, *sorted(job))) if isinstance(job.get(key), dict)]:
         lines += [f"[{name}]", *(f"{key} = {_toml(value)}" for key, value in sorted(job[name].items())), ""]
-    return "\n".join(lines).strip()[:_JOB]
+    return "\n".join(lines).strip()[:_MAX_JOB_LENGTH]
 
 
 def _toml(value: Any) -> str:
@@ -347,10 +355,10 @@ def _section(title: str, *parts: Markup, note: str | None = None) -> Markup:
     return tag("section", tag("h2", title), tag("div", *parts, class_="figures"), *below)
 
 
-def _figure(title: str, content: Markup, words: str | None = None, *, wide: bool = False) -> Markup:
-    caption = [tag("figcaption", words)] if words else []
+def _figure(title: str, content: Markup, caption: str | None = None, *, wide: bool = False) -> Markup:
+    captions = [tag("figcaption", caption)] if caption else []
     class_ = "wide" if wide else None
-    return tag("figure", tag("h3", title), tag("div", content, class_="scroll"), *caption, class_=class_)
+    return tag("figure", tag("h3", title), tag("div", content, class_="scroll"), *captions, class_=class_)
 
 
 def _tile(tile: tuple[str, str, str]) -> Markup:
@@ -359,8 +367,10 @@ def _tile(tile: tuple[str, str, str]) -> Markup:
 
 
 def _table(headings: Sequence[str], rows: Sequence[Sequence[str]], *, stacks: bool = False) -> Markup:
-    """A table; headings that start with ">" are of numbers. The first column names its row. A phone shows the cells of
-    a row that `stacks` one below the other, each beside its heading."""
+    """Return a table; a heading that starts with ">" aligns its column to the right, the first column names the row.
+
+    With `stacks` a phone shows the cells of a row one below the other, each with its heading.
+    """
     sides = ["n" if heading.startswith(">") else None for heading in headings]
     head = [
         tag("th", heading.lstrip(">"), scope="col", class_=side) for heading, side in zip(headings, sides, strict=True)

@@ -1,4 +1,4 @@
-"""The report in a real browser, opened from disk: it fits a desk, a phone and paper, and nothing in it is cut off."""
+"""The report in a browser, opened from disk: layout on desktop, phone and paper, and no clipped text."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from model_store.report.page import render
-from tests.model_store.report.test_charts import EVIL, classifier, record, regression
+from tests.model_store.report.examples import EVIL, classifier, record, regression
 from tests.service.routes.test_docs import FLAGS
 
 CHROMIUM = shutil.which("chromium")
@@ -18,14 +18,14 @@ CHROMIUM = shutil.which("chromium")
 pytestmark = [
     pytest.mark.browser,
     pytest.mark.slow,
-    pytest.mark.skipif(CHROMIUM is None, reason="there is no chromium on the PATH"),
+    pytest.mark.skipif(CHROMIUM is None, reason="chromium is not installed"),
 ]
 
 MANY = tuple(f"a bird with a long name {i}" for i in range(15))
-# Names of ticks that touch their neighbour on the axis below a drawing.
-TOUCHING = """() => [...document.querySelectorAll("svg")].flatMap(svg => {
-  const places = [...svg.querySelectorAll("text.tick.middle")].map(text => [text.getBoundingClientRect(), text]);
-  return places.flatMap(([one, text]) => places.filter(([other]) =>
+# Tick labels that overlap the next label of the axis.
+OVERLAPPING = """() => [...document.querySelectorAll("svg")].flatMap(svg => {
+  const boxes = [...svg.querySelectorAll("text.tick.middle")].map(text => [text.getBoundingClientRect(), text]);
+  return boxes.flatMap(([one, text]) => boxes.filter(([other]) =>
     other.left > one.left && other.left < one.right && Math.abs(other.top - one.top) < 1
   ).map(([, other]) => text.textContent + "|" + other.textContent));
 })"""
@@ -36,13 +36,13 @@ MODELS = {
     "values": regression(("price", "a target with a rather long name")),
     "large": regression(points=[[-3.4e6, -3.3e6], [3.9e6, 3.8e6]]),
 }
-# Texts of drawings that reach out of them, by more than a pixel.
-CUT_OFF = """() => [...document.querySelectorAll("svg")].flatMap(svg => {
-  const room = svg.getBoundingClientRect();
+# Texts that extend out of their chart by more than a pixel.
+CLIPPED = """() => [...document.querySelectorAll("svg")].flatMap(svg => {
+  const chart = svg.getBoundingClientRect();
   return [...svg.querySelectorAll("text")].filter(text => {
-    const place = text.getBoundingClientRect();
-    return place.left < room.left - 1 || place.right > room.right + 1 ||
-           place.top < room.top - 1 || place.bottom > room.bottom + 1;
+    const box = text.getBoundingClientRect();
+    return box.left < chart.left - 1 || box.right > chart.right + 1 ||
+           box.top < chart.top - 1 || box.bottom > chart.bottom + 1;
   }).map(text => text.textContent);
 })"""
 
@@ -58,27 +58,27 @@ def browser() -> Iterator[Any]:
 
 @pytest.mark.parametrize("name", MODELS)
 @pytest.mark.parametrize(("width", "scheme"), [(390, "light"), (1280, "dark")])
-def test_a_report_fits_its_screen_without_a_complaint(
+def test_a_report_fits_its_screen_without_browser_errors(
     browser: Any, tmp_path: Path, name: str, width: int, scheme: str
 ) -> None:
     path = tmp_path / "report.html"
     path.write_text(render(MODELS[name], f"{name}/1"), encoding="utf-8")
     page = browser.new_page(viewport={"width": width, "height": 900}, color_scheme=scheme)
-    complaints: list[str] = []
-    page.on("console", lambda message: complaints.append(message.text))
-    page.on("pageerror", lambda error: complaints.append(str(error)))
-    page.on("dialog", lambda dialog: complaints.append(dialog.message))
-    page.on("request", lambda request: complaints.append(request.url) if request.url != path.as_uri() else None)
+    errors: list[str] = []
+    page.on("console", lambda message: errors.append(message.text))
+    page.on("pageerror", lambda error: errors.append(str(error)))
+    page.on("dialog", lambda dialog: errors.append(dialog.message))
+    page.on("request", lambda request: errors.append(request.url) if request.url != path.as_uri() else None)
     page.goto(path.as_uri())
     assert page.locator("svg").count() > 0
     assert page.evaluate("document.documentElement.scrollWidth <= innerWidth")
     assert page.evaluate("[...document.querySelectorAll('table.stacks')].every(t => t.scrollWidth <= innerWidth - 32)")
     assert page.evaluate("[...document.querySelectorAll('.tiles b')].every(b => b.offsetHeight < 40)")
-    assert page.evaluate(CUT_OFF) == []
-    assert page.evaluate(TOUCHING) == []
+    assert page.evaluate(CLIPPED) == []
+    assert page.evaluate(OVERLAPPING) == []
     dark = page.evaluate("getComputedStyle(document.body).backgroundColor") == "rgb(18, 21, 29)"
     assert dark == (scheme == "dark")
     page.emulate_media(media="print")
     assert page.evaluate("getComputedStyle(document.body).backgroundColor") == "rgb(255, 255, 255)"
-    assert complaints == []
+    assert errors == []
     page.close()

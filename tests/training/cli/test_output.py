@@ -38,7 +38,7 @@ def test_models_report_writes_the_same_report_as_training(train: Train, job_file
     assert train(job_file, "--set", "train.epochs=1").exit_code == 0
     again = CliRunner().invoke(models, ["report", "lift", "-o", "-", "--store", str(store(job_file))])
     assert again.stdout == (store(job_file) / "lift" / "1.html").read_text(encoding="utf-8")
-    assert again.stdout.index("up: errors") < again.stdout.index("down: errors")
+    assert again.stdout.index("up: residuals") < again.stdout.index("down: residuals")
 
 
 def test_output_has_metrics_baseline_published_version_and_commands(train: Train, job_file: Path) -> None:

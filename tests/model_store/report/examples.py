@@ -1,0 +1,123 @@
+"""Models with a training record, and a parser of pages, for the tests of reports."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from html.parser import HTMLParser
+from typing import Any
+
+from model_store.artifact.model import Model
+from model_store.nn import Linear, Sequential, Softmax
+from model_store.schema.signature import (
+    CategoryColumn,
+    ClassificationOutput,
+    NumberColumn,
+    RegressionOutput,
+    Signature,
+)
+
+EVIL = "\"><script>alert(1)</script><img src=x onerror=alert(1)>\u202e\x00&amp;'</style></title>"
+VOID = {"meta", "rect", "line", "circle", "path", "polyline"}
+
+
+class Page(HTMLParser):
+    """The elements and the text of a page; fails if an element is not closed."""
+
+    def __init__(self, source: str) -> None:
+        super().__init__()
+        self.tags: list[tuple[str, dict[str, str | None]]] = []
+        self.text: list[str] = []
+        self.open: list[str] = []
+        self.feed(source)
+        self.close()
+        assert self.open == []
+
+    def handle_starttag(self, name: str, attributes: list[tuple[str, str | None]]) -> None:
+        self.tags.append((name, dict(attributes)))
+        if name not in VOID:
+            self.open.append(name)
+
+    def handle_startendtag(self, name: str, attributes: list[tuple[str, str | None]]) -> None:
+        self.tags.append((name, dict(attributes)))
+
+    def handle_endtag(self, name: str) -> None:
+        assert self.open.pop() == name
+
+    def handle_data(self, data: str) -> None:
+        self.text.append(data)
+
+    def count(self, name: str) -> int:
+        return sum(tag == name for tag, _ in self.tags)
+
+    @property
+    def words(self) -> str:
+        return " ".join(self.text)
+
+
+def classifier(labels: tuple[Any, ...], training: dict[str, Any], column: str = "size", **options: str) -> Model:
+    signature = Signature(
+        (NumberColumn(column), CategoryColumn("town", ("Bath", "York"))), ClassificationOutput("kind", labels)
+    )
+    return Model(Sequential([Linear(3, len(labels)), Softmax()]), signature, training=training, **options)
+
+
+def record(labels: tuple[Any, ...], rows: int = 90) -> dict[str, Any]:
+    """Return the training record of a classifier of (size, town)."""
+    share = rows // len(labels) or 1
+    figures = {"precision": 0.5, "recall": 0.5, "f1": 0.5, "support": share}
+    confusion = [[share if i == j else int(j == i + 1) for j in range(len(labels))] for i in range(len(labels))]
+    found: dict[str, Any] = {
+        "rows": rows,
+        "of": "test rows",
+        "accuracy": 0.8,
+        "classes": {str(label): figures for label in labels},
+        "mistakes": [{"true": labels[0], "answered": labels[1], "rows": 3}],
+        "confusion": confusion,
+    }
+    bins = [{"low": 0.8, "high": 0.9, "rows": rows, "said": 0.85, "found": 0.8}]
+    return {
+        "metrics": found,
+        "baseline": {"answer": labels[0], "accuracy": 0.4},
+        "history": [{"epoch": i, "loss": 1 / i, "validation_loss": 2 / i} for i in range(1, 31)],
+        "epochs": 30,
+        "best_epoch": 20,
+        "job": {"model": {"name": "chess"}, "train": {"epochs": 30, "early_stopping": {"patience": 3}}},
+        "data": {"sha256": "ab" * 32, "rows": 100},
+        "split": {"training": 10, "validation": 0, "test": rows},
+        "diagnostics": {
+            "calibration": {"of": None, "rows": rows, "expected_error": 0.05, "log_loss": 0.3, "bins": bins},
+            "roc": {"of": str(labels[1]), "area": 0.91, "points": [[0, 0], [0.1, 0.8], [1, 1]]},
+            "importance": {
+                "measure": "accuracy",
+                "score": 0.8,
+                "rows": rows,
+                "repeats": 5,
+                "left_out": 0,
+                "parts": [
+                    {"name": "size", "cost": 0.3, "deviation": 0.02},
+                    {"name": "town", "cost": -0.01, "deviation": 0.01},
+                ],
+            },
+        },
+    }
+
+
+def regression(names: tuple[str, ...] = ("price",), points: Sequence[Any] = ([1.0, 1.5], [2.0, 1.5])) -> Model:
+    target = {
+        "rows": 40,
+        "bias": -0.5,
+        "median": 1.0,
+        "p90": 2.0,
+        "points": [list(point) for point in points],
+        "edges": [-2.0, 0.0, 2.0],
+        "counts": [10, 30],
+        "outside": 0,
+    }
+    figures = {"rmse": 1.25, "mae": 1.0, "r2": 0.75}
+    training = {
+        "metrics": {"rows": 40, "of": "test rows", "targets": dict.fromkeys(names, figures)},
+        "baseline": {"answer": [1.0], "targets": dict.fromkeys(names, figures | {"rmse": 5.0})},
+        "diagnostics": {"residuals": {"left_out": 2, "targets": dict.fromkeys(names, target)}},
+    }
+    signature = Signature((NumberColumn("size"),), RegressionOutput(names, (0.0,) * len(names), (1.0,) * len(names)))
+    return Model(Sequential([Linear(1, len(names))]), signature, training=training)

@@ -1,0 +1,210 @@
+"""The sections of a report for models of every kind, hostile names and invalid records."""
+
+from __future__ import annotations
+
+import json
+import random
+import re
+from collections.abc import Iterator
+from typing import Any
+
+import numpy as np
+import pytest
+
+from model_store.artifact.model import Model
+from model_store.evaluation.record import Record
+from model_store.nn import Linear, Sequential, Sigmoid
+from model_store.report.page import render
+from model_store.schema.signature import (
+    ArrayColumn,
+    CategoryColumn,
+    ClassificationOutput,
+    NumberColumn,
+    RegressionOutput,
+    Signature,
+)
+from tests.model_store.report.examples import EVIL, Page, classifier, record, regression
+
+
+def test_the_report_of_a_classifier_has_every_section() -> None:
+    page = Page(render(classifier(("no", "yes"), record(("no", "yes"))), "chess/3", "ab" * 32))
+    for words in (
+        "chess",
+        "version 3",
+        "Accuracy 80.0 % on 90 test rows (95 % interval 70.6 to 87.0 %). ",
+        "Baseline: 40.0 %, always predicting “no”.",
+        "Learning curves",
+        "Lowest validation loss: ",
+        "The model has the weights of epoch 20.",
+        "Confusion matrix",
+        "Metrics by class",
+        "Most frequent mistakes",
+        "Expected calibration error: 5.0 %. Log loss: 0.3.",
+        "ROC curve",
+        "AUC 0.91",
+        "Without shuffling the accuracy is 80.0 %.",
+        "ab" * 32,
+        "early_stopping = { patience = 3 }",
+    ):
+        assert words in page.words
+    assert page.count("svg") == 5
+
+
+def test_the_report_of_a_regression_has_every_section() -> None:
+    page = Page(render(regression(), "houses/1"))
+    assert "RMSE of price: 1.25 (baseline 5, always predicting the mean)." in page.words
+    assert "Median absolute error: 1. 90 % of the absolute errors are at most 2." in page.words
+    assert "Mean error (bias): −0.5." in page.words
+    assert "2 more targets are not shown." in page.words
+    assert page.count("svg") == 2
+
+
+def test_a_report_has_no_scripts_and_no_external_resources() -> None:
+    text = render(classifier(("no", "yes"), record(("no", "yes"))), "chess/3")
+    page = Page(text)
+    assert {name for name, _ in page.tags} & {"script", "img", "link", "iframe", "object", "image", "use"} == set()
+    assert not re.search(r"https?:|url\(|@import|\bon\w+=", text)
+    (policy,) = [found["content"] for _, found in page.tags if found.get("http-equiv") == "Content-Security-Policy"]
+    assert policy is not None
+    assert policy.startswith("default-src 'none'")
+
+
+def test_the_same_model_gives_the_same_report() -> None:
+    model = classifier(("no", "yes"), record(("no", "yes")))
+    assert render(model, "chess/3") == render(model, "chess/3")
+
+
+def test_hostile_names_are_escaped() -> None:
+    found = record((EVIL, "yes"))
+    found["job"]["data"] = {EVIL: EVIL, "path": EVIL}
+    found["diagnostics"]["roc"]["of"] = found["diagnostics"]["calibration"]["of"] = EVIL
+    found["diagnostics"]["importance"]["parts"][0]["name"] = EVIL
+    found["metrics"]["of"] = found["baseline"]["answer"] = EVIL
+    model = classifier((EVIL, "yes"), found, EVIL, description=EVIL)
+    text = render(model, EVIL)
+    page = Page(text)
+    names = ("a name that does not fit", "yes")
+    harmless = Page(render(classifier(names, record(names)), "chess/3"))
+    assert {name for name, _ in page.tags} == {name for name, _ in harmless.tags}
+    assert {key for _, found in page.tags for key in found} <= {key for _, found in harmless.tags for key in found}
+    assert "alert(1)" in page.words
+    assert not set("\u202e\x00") & set(text)
+
+
+def test_hostile_target_names_are_escaped() -> None:
+    page = Page(render(regression((EVIL, "b")), "houses/1"))
+    assert {name for name, _ in page.tags} == {name for name, _ in Page(render(regression(), "houses/1")).tags}
+
+
+@pytest.mark.parametrize("labels", [11, 40, 100])
+def test_of_many_classes_those_with_the_most_errors_are_shown(labels: int) -> None:
+    names = tuple(f"class number {i}" for i in range(labels))
+    text = render(classifier(names, record(names, 1000)), "many/1")
+    page = Page(text)
+    assert ("30 of 100 classes" in page.words) == (labels == 100)
+    assert len(text) < 400_000
+
+
+@pytest.mark.slow
+def test_the_report_of_thousands_of_classes_has_no_matrix() -> None:
+    names = tuple(range(3000))
+    found = record(names, 6000)
+    del found["metrics"]["confusion"]
+    text = render(classifier(names, found), "words/1")
+    assert "Only the 30 of 3000 classes with the lowest F1 are shown." in Page(text).words
+    assert "Confusion matrix" not in text
+    assert len(text) < 100_000
+
+
+def test_of_many_columns_the_first_60_are_shown() -> None:
+    signature = Signature(tuple(NumberColumn(f"c{i}") for i in range(200)), RegressionOutput(("y",), (0.0,), (1.0,)))
+    page = Page(render(Model(Sequential([Linear(200, 1)]), signature), "wide/1"))
+    assert "140 more columns are not shown." in page.words
+
+
+def test_an_image_has_a_heatmap_of_its_patches() -> None:
+    parts = [{"name": f"row {i // 3}, column {i % 3}", "cost": i / 10, "deviation": 0.0} for i in range(6)]
+    importance = {"measure": "log_loss", "score": 0.1, "rows": 9, "repeats": 1, "grid": [2, 3], "patch": [4, 4]}
+    training = {"diagnostics": {"importance": {**importance, "parts": parts}}}
+    signature = Signature((ArrayColumn("image", (8, 12)),), ClassificationOutput("digit", (0, 1)))
+    page = Page(render(Model(Sequential([Linear(96, 1), Sigmoid()]), signature, training=training), "digits/1"))
+    assert "when a patch of 4 × 4 pixels is shuffled among 9 rows (one shuffle)." in page.words
+    assert "row 1, column 2: 0.5" in page.words
+
+
+def test_metrics_of_training_rows_come_with_a_warning() -> None:
+    found = record(("no", "yes"))
+    found["metrics"]["of"] = "training rows"
+    assert "expect worse results on new rows" in Page(render(classifier(("no", "yes"), found), "chess/1")).words
+
+
+def test_a_model_without_a_record_has_a_report(model: Model) -> None:
+    page = Page(render(Model(model.network, model.signature), "chess/1"))
+    assert "has no metrics" in page.words
+    assert "Tanh" in page.words
+
+
+WRONG = [None, 7, "x", [], {}, [1], {"a": 1}, True, 1e300, -5, [[[]]], {"rows": -1}, 10**400]
+
+
+def spoiled(value: Any) -> Iterator[Any]:
+    """Yield the value with each of its parts, in turn, removed or replaced by something else."""
+    yield from WRONG
+    if isinstance(value, dict):
+        for key, part in value.items():
+            yield {other: kept for other, kept in value.items() if other != key}
+            yield from ({**value, key: other} for other in spoiled(part))
+    elif isinstance(value, list) and value:
+        yield from ([other, *value[1:]] for other in spoiled(value[0]))
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("model", [classifier(("no", "yes"), record(("no", "yes"))), regression()])
+def test_an_invalid_record_removes_only_its_section(model: Model) -> None:
+    every = [found for found in spoiled(dict(model.training)) if isinstance(found, dict)]
+    for found in random.Random(0).sample(every, 120):
+        Page(render(Model(model.network, model.signature, training=found), "x/1"))
+
+
+def test_an_overflowing_importance_has_no_bars() -> None:
+    """Training records None if the errors overflow."""
+    found = record(("no", "yes"))
+    parts = [{"name": name, "cost": None, "deviation": None} for name in ("size", "town")]
+    found["diagnostics"]["importance"] |= {"score": None, "parts": parts}
+    assert "Permutation importance" in Page(render(classifier(("no", "yes"), found), "x/1")).words
+
+
+def test_impossible_row_counts_are_left_out() -> None:
+    found = record(("no", "yes")) | {"split": {"training": 10**400, "validation": -1, "test": 90}}
+    words = Page(render(classifier(("no", "yes"), found), "x/1")).words
+    assert "90 test" in words
+    assert "validation" not in words.partition("Provenance")[2].partition("Job file")[0]
+
+
+@pytest.mark.parametrize("wrong", [{"min": "x"}, {"deciles": [1]}, {"min": 5, "max": 1}, {"frequencies": 3}])
+def test_invalid_statistics_are_left_out(wrong: dict[str, Any]) -> None:
+    signature = Signature(
+        (NumberColumn("a", statistics=wrong), CategoryColumn("b", ("x",), statistics=wrong)),
+        RegressionOutput(("y",), (0.0,), (1.0,)),
+    )
+    Page(render(Model(Sequential([Linear(2, 1)]), signature), "x/1"))
+
+
+def test_statistics_are_drawn() -> None:
+    deciles = [float(i) for i in range(11)]
+    number_of = {"count": 9, "missing": 0, "mean": 5.0, "std": 3.0, "min": 0.0, "max": 10.0, "deciles": deciles}
+    frequencies = {"count": 4, "missing": 0, "frequencies": {"x": 3, "z": 1}}
+    inputs = (NumberColumn("a", statistics=number_of), CategoryColumn("b", ("x", "z"), statistics=frequencies))
+    page = Page(
+        render(Model(Sequential([Linear(3, 1)]), Signature(inputs, RegressionOutput(("y",), (0.0,), (1.0,)))), "x/1")
+    )
+    assert "0 to 10, mean 5 ± 3" in page.words
+    assert "x 75 %, z 25 %" in page.words
+    assert page.count("svg") == 1
+
+
+def test_the_record_of_a_training_is_valid() -> None:
+    found = Record.of(json.loads(json.dumps(record(("no", "yes")))))
+    assert None not in (found.history, found.classification, found.baseline, found.calibration, found.importance)
+    assert found.regression is None
+    assert np.isclose(found.calibration["expected_error"], 0.05)  # type: ignore[index]
