@@ -1,4 +1,4 @@
-"""Training: the article's losses, optimizers and loop, and the jobs that run them from data to artifact."""
+"""Training: losses, optimizers and the training loop, and jobs that run them from data to artifact."""
 
 from training.engine import loop as trainer
 from training.engine.gradient_check import GradientError, check_gradients, check_loss

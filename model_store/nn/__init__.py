@@ -1,4 +1,4 @@
-"""The network of the article: layers whose forward and backward passes stand side by side.
+"""The neural network of the article: layers, each with its forward and backward pass.
 
 A batch is `(batch, features)`, one sample a row, or `(batch, height, width, channels)` of images. NumPy is the only
 import.

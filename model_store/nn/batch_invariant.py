@@ -1,10 +1,9 @@
-"""Blocks of rows: how a row's answer has the same bits whoever shares its batch.
+"""Batch-invariant products: inference for a row is bit-identical regardless of the other rows in the batch.
 
-A BLAS takes one path through a product of one row and another through one of a hundred, and each rounds in its own
-way. So inference multiplies rows in blocks of one size, the last filled up with zeros: every product that is ever
-computed has the same shape. The size must also be one at which all rows of a block are treated alike: OpenBLAS's
-kernel for Haswell and Zen multiplies float32 rows by twelves, and the four that are left of sixteen otherwise; the one
-for SkylakeX does something of the kind with float64 where a product is large. So a size is tried out before it is used.
+A BLAS rounds differently in a product of one row and in one of a hundred. So inference multiplies rows in blocks of one
+size, the last padded with zeros: every product has the same shape. The BLAS must also treat all rows of a block alike:
+OpenBLAS's kernel for Haswell and Zen multiplies float32 rows by twelves, and the remaining four of sixteen differently;
+the one for SkylakeX does something similar with float64 in large products. So each size is tested before it is used.
 """
 
 from __future__ import annotations
@@ -21,14 +20,14 @@ _UNPACKED = 1_000_000  # m·n·k up to which OpenBLAS multiplies without packing
 _MAX_TESTED_INPUTS, _MAX_TESTED_WEIGHTS = (
     3000,
     1_500_000,
-)  # that are tried out: more are multiplied as these are, piece by piece
+)  # larger products consist of pieces of these
 
 
 def block_rows(inputs: int, outputs: int, dtype: npt.DTypeLike) -> int:
-    """Rows of a block for a product with weights (inputs, outputs); 1 where the BLAS treats no size evenly.
+    """Return the rows of a block for a product with weights (inputs, outputs); 1 if no size is invariant.
 
-    Without packing a product of few rows is several times faster, so 8 rows, or 4 where that keeps to it. Beyond, the
-    packing has to pay: 32. Measured with the kernel for SkylakeX, in µs for one row and for 32:
+    A product of few rows is several times faster without packing: hence 8 rows, or 4 to stay below its limit. Above the
+    limit 32 rows share the cost of packing. Measured with the kernel for SkylakeX, in µs for one row and for 32:
 
     | inputs, outputs | by 4        | by 8        | by 16      | by 32      |
     | --------------- | ----------- | ----------- | ---------- | ---------- |
@@ -51,10 +50,10 @@ def block_rows(inputs: int, outputs: int, dtype: npt.DTypeLike) -> int:
 
 @lru_cache
 def is_row_position_invariant(rows: int, inputs: int, outputs: int, dtype: np.dtype[np.generic]) -> bool:
-    """Whether this machine's BLAS, with the threads it has now, gives a row the same bits at every place of a block."""
-    chance = np.sin(np.arange(997.0)).astype(dtype)
-    matrix = np.resize(chance, (outputs, inputs)).T
-    some = np.resize(chance, (1 + 32 // outputs, inputs))  # one value in a few may round alike by chance
+    """Return whether this BLAS, with its current threads, gives a row the same bits at every position of a block."""
+    values = np.sin(np.arange(997.0)).astype(dtype)
+    matrix = np.resize(values, (outputs, inputs)).T
+    some = np.resize(values, (1 + 32 // outputs, inputs))  # a few values may round alike by chance
     return all(
         (multiply_in_blocks(np.tile(row, (rows, 1)), matrix, rows) == multiply_in_blocks(row[None], matrix, rows)).all()
         for row in some
@@ -62,11 +61,11 @@ def is_row_position_invariant(rows: int, inputs: int, outputs: int, dtype: np.dt
 
 
 def multiply_in_blocks(rows: Array, matrix: Array, size: int) -> Array:
-    """`rows @ matrix`, in blocks of `size` rows; rows (batch, inputs), matrix (inputs, outputs)."""
+    """Return `rows @ matrix`, in blocks of `size` rows; rows (batch, inputs), matrix (inputs, outputs)."""
     count, width = rows.shape
     rows = pad_rows(rows, size)
     outputs: Array
-    if count <= size:  # the same product, without NumPy's loop over one of them
+    if count <= size:  # the same product, without NumPy's loop over blocks
         outputs = rows @ matrix
         return outputs[:count]
     outputs = rows.reshape(len(rows) // size, size, width) @ matrix
@@ -74,7 +73,7 @@ def multiply_in_blocks(rows: Array, matrix: Array, size: int) -> Array:
 
 
 def pad_rows(rows: Array, size: int) -> Array:
-    """The rows, with zeros after them up to a whole number of blocks."""
+    """Return the rows, padded with zeros to a whole number of blocks."""
     short = -len(rows) % size
     if not short:
         return rows

@@ -1,4 +1,4 @@
-"""Fields: what a layer's configuration may hold, checked before a layer is made of it."""
+"""The fields of a layer's configuration, checked before the layer is created."""
 
 from __future__ import annotations
 
@@ -7,10 +7,9 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
-# A sample of more values than this is refused: 64 MB in float32. What a few bytes of a manifest claim is not to
-# fill a machine's memory.
+# The limit of values in a sample, 64 MB in float32: a few bytes of a manifest must not be able to fill the memory.
 MAX_SAMPLE_VALUES = 2**24
-# So many pixels high and wide a window is at most: pooling goes over its pixels one by one, and needs no array for it.
+# The limit of a window's height and width: pooling loops over its pixels, and allocates nothing that would limit them.
 MAX_WINDOW_SIZE = 255
 
 

@@ -1,4 +1,4 @@
-"""From a list of layers, as a manifest or a job file has it, to a network. The table of types is closed."""
+"""Build a network from a list of layers in a manifest or a job file. The table of types is closed."""
 
 from __future__ import annotations
 
@@ -31,10 +31,10 @@ def build(
     rng: np.random.Generator | None = None,
     initializer: str = "normal",
 ) -> Sequential:
-    """The network that `config` (see `Sequential.config`) describes.
+    """Return the network that `config` (see `Sequential.config`) describes.
 
-    With `arrays` (see `Sequential.arrays`) the network infers on those very arrays, uncopied; without, its
-    parameters are drawn from `rng`. ValueError where a layer, a size or an array does not fit, naming the place.
+    With `arrays` (see `Sequential.arrays`) the network uses these arrays for inference, without a copy; otherwise `rng`
+    draws its parameters. ValueError names the location of a layer, a size or an array that does not fit.
     """
     modules: list[Module] = []
     locations = None if arrays is None else _by_place(arrays)
@@ -56,7 +56,7 @@ def build(
 
 
 def _checked(layer: Any, location: str) -> tuple[type[Module], dict[str, Any]]:
-    """A layer's class and the arguments that its configuration gives it."""
+    """Return a layer's class and its arguments from the configuration."""
     kind = layer.get("type") if isinstance(layer, Mapping) else None
     if not isinstance(kind, str) or kind not in LAYERS:
         raise ValueError(f"{location}.type: expected one of {', '.join(LAYERS)}; found {kind!r}")
@@ -71,7 +71,7 @@ def _checked(layer: Any, location: str) -> tuple[type[Module], dict[str, Any]]:
 
 
 def _by_place(arrays: Mapping[str, Array]) -> dict[str, dict[str, Array]]:
-    """Arrays by the place of their module, then by their own name."""
+    """Return the arrays by the location of their module, then by their own name."""
     locations: dict[str, dict[str, Array]] = {}
     for name, array in arrays.items():
         location, _, own = name.rpartition(".")

@@ -1,7 +1,7 @@
-"""Initialisers: how the first weights are drawn, so that signals neither fade nor swell from layer to layer.
+"""Initializers: draw initial weights so that signals neither vanish nor explode from layer to layer.
 
-An output that sums `fan_in` values of variance 1 keeps the variance 1 when its weights have the variance 1/fan_in;
-the gradient on its way back likewise with `fan_out`, the outputs that a value goes to. A convolution shares its
+A sum of `fan_in` values of variance 1 keeps the variance 1 if its weights have the variance 1/fan_in; likewise the
+gradient on its way back with `fan_out`, the number of outputs that a value contributes to. A convolution shares its
 weights, so its fans count one window: kernel² · channels in, kernel² · filters out.
 """
 
@@ -15,7 +15,7 @@ import numpy as np
 import numpy.typing as npt
 
 Array = npt.NDArray[Any]
-Initializer = Callable[["np.random.Generator", tuple[int, ...], int, int], Array]  # as text: its import takes time
+Initializer = Callable[["np.random.Generator", tuple[int, ...], int, int], Array]  # a string: the import takes time
 
 
 def _normal(
@@ -28,44 +28,44 @@ def _normal(
 def _uniform(
     variance: Callable[[int, int], float], rng: np.random.Generator, shape: tuple[int, ...], fan_in: int, fan_out: int
 ) -> Array:
-    """Within ±√(3 variance), which has that variance."""
+    """Draw from ±√(3 variance), a range of that variance."""
     weights: Array = rng.uniform(-1, 1, shape) * np.sqrt(3 * variance(fan_in, fan_out))
     return weights
 
 
 def _orthogonal(rng: np.random.Generator, shape: tuple[int, ...], _: int, __: int) -> Array:
-    """Rows, or columns where there are fewer of them, of length 1 at right angles; Saxe et al. 2014."""
+    """Draw orthonormal rows, or columns if there are fewer of them; Saxe et al. 2014."""
     rows, columns = shape[0], int(np.prod(shape[1:]))
     q, r = np.linalg.qr(rng.standard_normal((max(rows, columns), min(rows, columns))))
     q = q * np.where(np.diagonal(r) < 0, -1, 1)  # else QR's choice of signs would not be uniform
     return (q if rows >= columns else q.T).reshape(shape)
 
 
-def _by_fan_in(fan_in: int, _: int) -> float:
+def _lecun_variance(fan_in: int, _: int) -> float:
     return 1 / fan_in
 
 
-def _by_both(fan_in: int, fan_out: int) -> float:
+def _glorot_variance(fan_in: int, fan_out: int) -> float:
     return 2 / (fan_in + fan_out)
 
 
-def _for_relu(fan_in: int, _: int) -> float:
+def _he_variance(fan_in: int, _: int) -> float:
     return 2 / fan_in  # a ReLU lets half of the variance through
 
 
 # name -> weights (outputs, ...) drawn from rng, given their shape, fan_in and fan_out
 INITIALIZERS: dict[str, Initializer] = {
-    "normal": partial(_normal, lambda *_: 1),  # the article's: standard normal, whatever the size
-    "lecun_normal": partial(_normal, _by_fan_in),  # LeCun et al. 1998
-    "lecun_uniform": partial(_uniform, _by_fan_in),
-    "glorot_normal": partial(_normal, _by_both),  # Glorot & Bengio 2010, equations 12 and 16
-    "glorot_uniform": partial(_uniform, _by_both),
-    "he_normal": partial(_normal, _for_relu),  # He et al. 2015, equation 10
-    "he_uniform": partial(_uniform, _for_relu),
+    "normal": partial(_normal, lambda *_: 1),  # the article's: standard normal for any size
+    "lecun_normal": partial(_normal, _lecun_variance),  # LeCun et al. 1998
+    "lecun_uniform": partial(_uniform, _lecun_variance),
+    "glorot_normal": partial(_normal, _glorot_variance),  # Glorot & Bengio 2010, equations 12 and 16
+    "glorot_uniform": partial(_uniform, _glorot_variance),
+    "he_normal": partial(_normal, _he_variance),  # He et al. 2015, equation 10
+    "he_uniform": partial(_uniform, _he_variance),
     "orthogonal": _orthogonal,
     "zeros": lambda _, shape, *__: np.zeros(shape),
 }
-# Known by the first names of their authors as well.
+# The same by the first names of their authors.
 INITIALIZERS |= {
     "xavier_normal": INITIALIZERS["glorot_normal"],
     "xavier_uniform": INITIALIZERS["glorot_uniform"],
@@ -77,9 +77,9 @@ INITIALIZERS |= {
 def initial_parameters(
     name: str, rng: np.random.Generator, shape: tuple[int, ...], fan_in: int, fan_out: int
 ) -> tuple[Array, Array]:
-    """Weights and bias of a layer before training: the bias standard normal with "normal", as in the article, else 0.
+    """Return initial weights and bias; the bias is standard normal with "normal", as in the article, else 0.
 
-    ValueError for a name that is none of `INITIALIZERS`.
+    ValueError if `INITIALIZERS` has no such name.
     """
     if name not in INITIALIZERS:
         raise ValueError(f"initializer: expected one of {', '.join(INITIALIZERS)}; found {name!r}")

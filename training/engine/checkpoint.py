@@ -1,8 +1,8 @@
-"""The checkpoint: one .npz file from which an interrupted training goes on, to the bytes it would have come to.
+"""The checkpoint: one .npz file from which an interrupted training resumes, with the same bits as if uninterrupted.
 
-It holds the `state()` of everything that changes while a network trains, and the identity of the job it belongs to:
-settings and data. It is written under another name, synced and renamed, so that a crash at any moment leaves the last
-checkpoint or the one before it, never half of one.
+It holds the `state()` of everything that changes during training, and the identity of its job: settings and data. It is
+written to a temporary file, synced and renamed, so that a crash at any moment leaves a complete checkpoint, the last or
+the one before.
 """
 
 from __future__ import annotations
@@ -25,39 +25,39 @@ from training.errors import DAMAGED_FILE_ERRORS, FaultListError, TrainingError
 
 DEFAULT_INTERVAL_SECONDS = 60.0
 _IDENTITY = "identity"
-# Checkpoints written by 0.1.0 before its release have the names on the left.
+# Older checkpoints have the names on the left.
 _RENAMED = {"watch/": "early_stopping/", "training/chance": "training/rng_states"}
 
 
 class Stateful(Protocol):
-    """Something that changes while a network trains."""
+    """Something that changes during training."""
 
     def state(self) -> Mapping[str, Array]:
-        """All of it, as arrays by name."""
+        """Return the complete state, as arrays by name."""
         ...
 
     def load_state(self, state: Mapping[str, Array]) -> None:
-        """Becomes what `state()` told of."""
+        """Restore what `state()` returned."""
         ...
 
 
 class CheckpointError(FaultListError):
-    """A checkpoint that cannot be continued from, or one that would be lost."""
+    """A checkpoint cannot be resumed, or would be overwritten."""
 
 
 class InterruptedTrainingError(TrainingError):
-    """A signal ended the training; `saved` says whether the checkpoint holds all of it."""
+    """A signal ended the training; `saved` is True if the checkpoint holds its state."""
 
     def __init__(self, number: int, path: Path, problem: str) -> None:
         self.signal, self.path, self.saved = signal.Signals(number), path, not problem
-        super().__init__(f"stopped by {self.signal.name}; {problem or f'what it has learned is kept in {path}'}")
+        super().__init__(f"stopped by {self.signal.name}; {problem or f'the training is saved in {path}'}")
 
 
 class Checkpoint:
-    """Keeps a training in the file `path`: every so many `seconds`, and when a signal ends it.
+    """Saves a training in the file `path`: every `seconds`, and when a signal ends it.
 
-    `train` tells when a step is over, registers what it keeps (`register`) and goes on from the file where `resume` is
-    true (`restore`). A checkpoint that cannot be written is no reason to end a training: `warn` is told, once.
+    `train` registers what to save (`register`), restores it if `resume` is true (`restore`), and saves between steps
+    when it is `due`. If the checkpoint cannot be written, the training continues and `warn` is called once.
     """
 
     def __init__(
@@ -75,24 +75,24 @@ class Checkpoint:
         self._parts: dict[str, Stateful] = {}
         self._signal: int | None = None
         self._next = clock() + seconds
-        self._owned = False  # whether the file is this training's
+        self._owned = False  # whether the file belongs to this training
         self._arrays = self._open(resume)
         if resume:
             self._remove_temporary_files()
 
     @property
     def has_state(self) -> bool:
-        """Whether there is something to go on from."""
+        """Whether there is a state to resume from."""
         return bool(self._arrays)
 
     def register(self, **parts: Stateful) -> None:
-        """Keep these too, by name."""
+        """Save these parts as well, by name."""
         self._parts.update(parts)
 
     def restore(self) -> bool:
-        """Bring all parts to where the file left them; False where there is nothing to go on from.
+        """Restore all parts from the file. Return False if there is no state to resume from.
 
-        CheckpointError where a part cannot be: of another version of this package it may keep something else.
+        CheckpointError if a part does not fit, for example because another version of this package wrote the file.
         """
         if not self.has_state:
             return False
@@ -101,7 +101,9 @@ class Checkpoint:
             try:
                 part.load_state({key.removeprefix(mine): a for key, a in self._arrays.items() if key.startswith(mine)})
             except (TypeError, *DAMAGED_FILE_ERRORS) as error:
-                fault = Fault(name, f"expected what this version keeps; found {error}", "remove it to start anew")
+                fault = Fault(
+                    name, f"expected the state of this version, found {error}", "remove the file to start again"
+                )
                 raise CheckpointError(str(self.path), [fault]) from error
         self._arrays = {}
         return True
@@ -111,34 +113,34 @@ class Checkpoint:
         return self._signal is not None or self._clock() >= self._next
 
     def save(self) -> None:
-        """Write the file. InterruptedTrainingError afterwards, where a signal wants the training to end."""
+        """Write the file, then raise InterruptedTrainingError if a signal has arrived."""
         problem = ""
         try:
             self._write()
         except OSError as error:
             problem = f"the checkpoint {self.path} could not be written: {error.strerror or error}"
             if self._signal is None:
-                self._warn(f"{problem}; the training goes on")
+                self._warn(f"{problem}; training continues")
                 self._warn = lambda _: None
         if self._signal is not None:
             raise InterruptedTrainingError(self._signal, self.path, problem)
         self._next = self._clock() + self.seconds
 
     def remove(self) -> None:
-        """The training has come to its end: nothing is left to continue. What another one left stays."""
+        """Remove the file at the end of the training. A file of another training stays."""
         self._remove_temporary_files()
         with suppress(OSError):
             if self._owned:
                 self.path.unlink(missing_ok=True)
 
     def _remove_temporary_files(self) -> None:
-        """Remove what trainings that were killed in the middle of `save` left: each may be as large as a checkpoint."""
+        """Remove temporary files of trainings that were killed during `save`; each may be as large as a checkpoint."""
         with suppress(OSError):
             remove_temporary_files(self.path)
 
     @contextmanager
     def stop_on_signals(self) -> Iterator[None]:
-        """Within, SIGTERM and SIGINT end the training after its step, and keep it; a second one ends it at once."""
+        """Save and end the training after its step on SIGTERM or SIGINT; a second signal ends it at once."""
 
         def note(number: int, _: FrameType | None) -> None:
             self._signal = number
@@ -146,7 +148,7 @@ class Checkpoint:
 
         before: dict[int, Any] = {}
         try:
-            with suppress(ValueError):  # of a thread that is not the main one: there signals are not ours to heed
+            with suppress(ValueError):  # not the main thread: it cannot handle signals
                 before = {number: signal.signal(number, note) for number in (signal.SIGTERM, signal.SIGINT)}
             yield
         finally:
@@ -162,7 +164,7 @@ class Checkpoint:
         fsync_directory(self.path.parent)
 
     def _open(self, resume: bool) -> dict[str, Array]:
-        """The arrays to go on from. CheckpointError where the file is another job's, or would be lost."""
+        """Return the arrays to resume from. CheckpointError if the file is another job's, or would be overwritten."""
         try:
             with self.path.open("rb") as file, np.load(file, allow_pickle=False) as archive:
                 arrays = dict(archive)
@@ -171,28 +173,28 @@ class Checkpoint:
             return {}
         except (TypeError, *DAMAGED_FILE_ERRORS) as error:
             if not resume:
-                self._owned = True  # of no use to anybody: the next checkpoint takes its place
+                self._owned = True  # damaged: the next checkpoint replaces it
                 return {}
-            fault = Fault("", f"expected a checkpoint of a training; found {error}", "remove it to start anew")
+            fault = Fault("", f"expected a checkpoint of a training, found {error}", "remove the file to start again")
             raise CheckpointError(str(self.path), [fault]) from error
         differences = list(_differences(identity, self.identity))
         if resume and differences:
-            fix = "go back to that, or leave --resume out to start anew"
+            fix = "restore the old value, or start again without --resume"
             faults = [
-                Fault(location, f"expected {kept}, as the training began; found {found}", fix)
+                Fault(location, f"expected {kept}, as when the training began; found {found}", fix)
                 for location, kept, found in differences
             ]
             raise CheckpointError(str(self.path), faults)
         if not resume and not differences:
-            problem = "an interrupted training of this very job is kept there"
+            problem = "holds an interrupted training of this job"
             raise CheckpointError(
-                str(self.path), [Fault("", problem, "--resume continues it; remove it to start anew")]
+                str(self.path), [Fault("", problem, "continue with --resume, or remove the file to start again")]
             )
         if not resume:
             settings = "; ".join(f"{location} {kept}, here {found}" for location, kept, found in differences)
             self._warn(
-                f"{self.path} keeps another training that was interrupted ({settings}): "
-                "it is lost once this one is kept there, unless you move it away"
+                f"{self.path} holds another interrupted training ({settings}): "
+                "the first checkpoint of this training overwrites it unless you move it"
             )
             return {}
         self._owned = True
@@ -207,7 +209,7 @@ def _current_name(name: str) -> str:
 
 
 def json_to_array(value: Any) -> Array:
-    """Plain data as an array of its JSON's bytes."""
+    """Return JSON-compatible data as an array of the bytes of its JSON."""
     text = json.dumps(value, default=lambda array: array.tolist())
     return np.frombuffer(text.encode(), np.uint8)
 
@@ -217,7 +219,7 @@ def json_from_array(array: Array) -> Any:
 
 
 def _differences(kept: Any, found: Any, location: str = "") -> Iterator[tuple[str, str, str]]:
-    """Where two pieces of plain data differ, and how."""
+    """Yield the location and both values of each difference between two pieces of JSON-compatible data."""
     if isinstance(kept, dict) and isinstance(found, dict):
         for key in dict.fromkeys([*kept, *found]):
             inner = f"{location}.{key}".removeprefix(".")

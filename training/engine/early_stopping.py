@@ -14,12 +14,12 @@ from training.config.settings import EarlyStoppingSection
 from training.engine.loop import DivergedError
 from training.losses import Loss
 
-MAX_HISTORY_POINTS = 500  # of a history that is kept
+MAX_HISTORY_POINTS = 500  # epochs of the history that an artifact records
 
 
 @dataclass(frozen=True)
 class EpochResult:
-    """An epoch that has ended. `validation_loss` is None without validation rows."""
+    """The losses of an epoch. `validation_loss` is None without validation rows."""
 
     number: int
     of: int
@@ -28,7 +28,7 @@ class EpochResult:
 
     @property
     def score(self) -> float:
-        """What early stopping looks at: the validation loss, for want of one the training loss."""
+        """The loss that early stopping compares: the validation loss, or without one the training loss."""
         return self.loss if self.validation_loss is None else self.validation_loss
 
 
@@ -36,7 +36,7 @@ EpochCallback = Callable[[EpochResult], None]
 
 
 class EarlyStopping:
-    """Follows a training as its `on_epoch`: keeps the history, stops in time, remembers the best weights."""
+    """The `on_epoch` callback of a job: records the history, stops the training, keeps the best weights."""
 
     def __init__(
         self,
@@ -53,7 +53,7 @@ class EarlyStopping:
         self.validation = (x_validation, y_validation)
         self.early_stopping = early_stopping
         self.on_epoch = on_epoch
-        self.steps = steps  # in an epoch
+        self.steps = steps  # per epoch
         self.history: list[EpochResult] = []
         self.best: EpochResult | None = None
         self._best_arrays: dict[str, Array] = {}
@@ -73,14 +73,14 @@ class EarlyStopping:
         return number - self.best.number >= self.early_stopping.patience
 
     def restore_best(self) -> EpochResult:
-        """Put the best weights back, if there was an eye on them, and say which epoch's the weights now are."""
+        """Restore the best weights if early stopping tracked them. Return the epoch of the current weights."""
         arrays = self.network.arrays()
         for name, best in self._best_arrays.items():
             arrays[name][...] = best
         return self.best or self.history[-1]
 
     def state(self) -> dict[str, Array]:
-        """For a checkpoint. Which loss there was is a NaN where there was none."""
+        """Return the state for a checkpoint; a missing validation loss is NaN."""
         nan = math.nan
         history = [(e.of, e.loss, nan if e.validation_loss is None else e.validation_loss) for e in self.history]
         return {
@@ -101,7 +101,7 @@ class EarlyStopping:
         }
 
     def history_points(self) -> list[dict[str, Any]]:
-        """The history to keep: every epoch, or of a long training evenly chosen ones, the first, last and best too."""
+        """Return the history to record: every epoch, or evenly spaced ones with the first, the last and the best."""
         last = len(self.history) - 1
         chosen = (
             {i * last // (MAX_HISTORY_POINTS - 1) for i in range(MAX_HISTORY_POINTS)}

@@ -1,4 +1,4 @@
-"""Gradient checking: the derivative that a module or a loss computes, against central finite differences.
+"""Gradient checking: compare the derivatives of a module or a loss with central finite differences.
 
 `f'(x) ≈ (f(x + ε) - f(x - ε)) / 2ε`, whose error is of order ε². Use float64: in float32 rounding drowns it.
 """
@@ -14,7 +14,7 @@ from training.losses import Loss
 
 
 class GradientError(AssertionError):
-    """An analytic gradient differs from the numeric one; the message shows both numbers and the place."""
+    """An analytic gradient differs from the numeric one; the message shows both numbers and their location."""
 
 
 def check_gradients(
@@ -25,10 +25,10 @@ def check_gradients(
     epsilon: float = 1e-6,
     tolerance: float = 1e-6,
 ) -> float:
-    """Checks `∂E/∂X` and every `∂E/∂W` of `module` at `inputs` (batch, features), for `E = Σ R ⊙ Y` with random R.
+    """Check `∂E/∂X` and every `∂E/∂W` of `module` at `inputs` (batch, features), for `E = Σ R ⊙ Y` with random R.
 
-    Returns the largest error, `|analytic - numeric| / max(1, |analytic|, |numeric|)`; GradientError above
-    `tolerance`. Parameters and inputs are left as they were; gradients are left zero.
+    Return the largest error, `|analytic - numeric| / max(1, |analytic|, |numeric|)`; GradientError if it is above
+    `tolerance`. Parameters and inputs do not change; gradients are zero afterwards.
     """
     inputs = _float64(inputs, "inputs").copy()
     for parameter in module.parameters():
@@ -49,7 +49,7 @@ def check_gradients(
 
 
 def check_loss(loss: Loss, y_true: Array, y_pred: Array, *, epsilon: float = 1e-6, tolerance: float = 1e-6) -> float:
-    """Checks `loss_prime` against `loss` at `y_pred`. Returns the largest error; GradientError above `tolerance`."""
+    """Check `loss_prime` against `loss` at `y_pred`. Return the largest error; GradientError above `tolerance`."""
     y_pred = _float64(y_pred, "y_pred").copy()
     analytic = loss.loss_prime(y_true, y_pred)
     return _compare("y_pred", y_pred, analytic, lambda: loss.loss(y_true, y_pred), epsilon, tolerance)

@@ -18,12 +18,12 @@ from training.losses import BinaryCrossEntropy, CrossEntropy, Loss
 from training.optim.base import Optimizer
 from training.optim.lr_schedulers import Schedule, ScheduleContext
 
-T = TypeVar("T")  # what decides an order
+T = TypeVar("T")  # an order, or a seed of one
 OnEpoch = Callable[[int, int, float], bool | None]
 
 
 class DivergedError(ArithmeticError):
-    """The loss is no longer a number. `epoch` and `step` count from 1; the parameters are of no use any more."""
+    """The loss is not finite. `epoch` and `step` count from 1; the parameters are useless."""
 
     def __init__(self, epoch: int, step: int, loss: float) -> None:
         super().__init__(
@@ -34,8 +34,8 @@ class DivergedError(ArithmeticError):
 
 
 def print_epoch(epoch: int, epochs: int, error: float) -> None:
-    """The article's line: `1/1000 error=2.19182`."""
-    print(f"{epoch}/{epochs} error={error:.5f}")  # noqa: T201  # printing is what it is for
+    """Print the article's line: `1/1000 error=2.19182`."""
+    print(f"{epoch}/{epochs} error={error:.5f}")  # noqa: T201  # its purpose
 
 
 def train(
@@ -52,20 +52,20 @@ def train(
     schedule: Schedule | None = None,
     checkpoint: Checkpoint | None = None,
 ) -> list[float]:
-    """Trains `module` in place and returns the mean loss of each epoch, measured as it learns.
+    """Train `module` in place and return the mean loss of each epoch, measured before each step.
 
     `batch_size` chooses the variant: 1 is stochastic, n mini-batch, `len(x_train)` plain gradient descent. Gradients
     are averaged over a batch; the last batch of an epoch may be smaller.
 
     x_train: (samples, features), or the article's column vectors (samples, features, 1).
     y_train: (samples, outputs), columns likewise; for `CrossEntropy` also class numbers (samples,).
-    Both together may be `Samples`, as x_train, with None for y_train: rows that are too many for memory, say.
-    rng: shuffles the samples anew every epoch; without it they come in their order.
+        Alternatively x_train is `Samples`, for example rows that do not fit in memory, and y_train is None.
+    rng: shuffles the samples before every epoch; without it they keep their order.
     on_epoch: called with (epoch from 1, epochs, error); returning True ends the training.
-    schedule: sets the optimizer's learning rate before every step; afterwards it is what it was.
-    checkpoint: keeps the training in a file from time to time, and goes on from there where it was opened to resume.
+    schedule: sets the optimizer's learning rate before every step; the original is restored at the end.
+    checkpoint: saves the training to a file at intervals, and resumes from it if opened with `resume`.
 
-    DivergedError as soon as a batch's loss is not finite; ValueError where shapes do not fit.
+    Raises DivergedError as soon as a batch's loss is not finite, ValueError if shapes do not fit.
     """
     samples = x_train if isinstance(x_train, Samples) else _in_memory(module, x_train, y_train, loss)
     if batch_size < 1:
@@ -109,7 +109,7 @@ def train(
             if on_epoch is not None:
                 if on_epoch(epoch, epochs, error):
                     break
-                for step in steps.values():  # it may have set another learning rate
+                for step in steps.values():  # the callback may have changed the learning rate
                     step.rescale(optimizer.gradient_scale)
             if schedule is not None:
                 schedule.on_epoch_end(error)
@@ -120,7 +120,7 @@ def train(
 
 
 class Samples:
-    """Samples `x` and their targets `y`, in memory. Rows that are too many for it are a subclass (see stream.py)."""
+    """Samples `x` and targets `y` in memory. `training.pipeline.streaming_loader` has a subclass for larger data."""
 
     def __init__(self, x: Array, y: Array) -> None:
         self.x, self.y = x, y
@@ -130,36 +130,36 @@ class Samples:
 
     @property
     def nonzero_features(self) -> Array:
-        """Which features any sample has: is not 0 for all of them."""
+        """Which features are nonzero in any sample."""
         return np.asarray(self.x.any(axis=0))
 
     def epoch_blocks(self, state: TrainingState, batch_size: int) -> Iterable[tuple[Array, Array, Array | None, int]]:
-        """What is left of an epoch, block by block: samples, targets, in which order, and where to begin.
+        """Yield the rest of an epoch in blocks: samples, targets, their order, and the index to start at.
 
-        A block holds whole batches, apart from the last one's end. It is nobody else's until the next one is asked for.
+        A block holds whole batches, except at the end of the last block. It is valid until the next one is requested.
         """
         order = None
-        if state.rng is not None and batch_size < len(self.x):  # one batch has no order
+        if state.rng is not None and batch_size < len(self.x):  # the order within one batch does not matter
             order = state.draw_order(lambda rng: rng.permutation(len(self)))
         return [(self.x, self.y, order, state.steps * batch_size)]
 
 
 class TrainingState:
-    """How far a training is, and what it goes on from: the module's arrays, and every generator that it draws from.
+    """The progress of a training and what it needs to resume: the module's arrays and all random generators.
 
-    `errors` are those of the epochs that are over; `steps` of the next one are taken, and `total` is the sum of their
-    samples' losses.
+    `errors` holds the mean loss of each finished epoch; `steps` counts the steps of the current one, and `total` sums
+    the losses of their samples.
     """
 
     def __init__(self, module: Module, rng: np.random.Generator | None = None) -> None:
         self.module, self.rng = module, rng
         self.errors: list[float] = []
         self.steps, self.total = 0, 0.0
-        self._before: Any = None  # the state of `rng` from which the present epoch's order was drawn
+        self._before: Any = None  # the state of `rng` before it drew the current epoch's order
         self._generators = ([] if rng is None else [rng]) + list(generators(module))
 
     def draw_order(self, order: Callable[[np.random.Generator], T]) -> T:
-        """What decides the order of this epoch: drawn from `rng` anew, or after `load_state` once more."""
+        """Return the order of this epoch, drawn from `rng`; after `load_state`, the same one again."""
         if self.rng is None:
             raise ValueError("TrainingState.draw_order: expected a generator, found none")
         rng = self.rng
@@ -195,7 +195,7 @@ class TrainingState:
 
 
 def generators(module: Module) -> Iterator[np.random.Generator]:
-    """The generators that a module draws from while it trains, and those of the modules in its attributes."""
+    """Yield the random generators of a module and of the modules in its attributes."""
     for value in vars(module).values():
         for found in value if isinstance(value, (list, tuple)) else [value]:
             if isinstance(found, np.random.Generator):
@@ -223,10 +223,10 @@ def _in_memory(module: Module, x_train: npt.ArrayLike, y_train: npt.ArrayLike | 
 
 
 def _samples(values: npt.ArrayLike, dtype: npt.DTypeLike | None) -> Array:
-    """Samples as rows: the article's columns (samples, features, 1) lose their last axis.
+    """Return samples as row-major rows: the article's columns (samples, features, 1) lose their last axis.
 
-    One after the other in memory, for `take` copies all of an array that lies otherwise: 50,000 rows of 30 that pandas
-    keeps column by column took 26 times as long.
+    `take` copies the whole of an array that is not row-major: 50,000 rows of 30 that pandas stores column by column
+    took 26 times as long.
     """
     rows = np.ascontiguousarray(values, dtype)
     if rows.ndim == 3 and rows.shape[2] == 1:

@@ -107,12 +107,12 @@ class Optimizer:
     def check(self, module: Module) -> None:
         """Raise ValueError if a step would not change `module`, or not the whole module of this optimizer."""
         if _addresses(_arrays_of(self.module)[0]) != self._addresses:
-            problem = "found one whose parameters have moved into a network that was made of them since"
+            problem = "found one whose parameters have moved into a newer network"
         elif module is self.module or not _owners(module).isdisjoint(_owners(self.module)):
             return
         else:
             problem = "found one of another module"
-        raise ValueError(f"{type(self).__name__}: expected an optimizer of the module, {problem}: make it anew")
+        raise ValueError(f"{type(self).__name__}: expected an optimizer of the module, {problem}; create it again")
 
     def state(self) -> dict[str, Array]:
         """Return copies of what a resumed training needs, by name."""
@@ -135,7 +135,7 @@ class Optimizer:
     def __reduce_ex__(self, protocol: SupportsIndex, /) -> NoReturn:
         name = type(self).__name__
         raise TypeError(
-            f"{name}: expected no copy, for it changes one module: make a {name} of the other and load_state()"
+            f"{name}: expected no copy, it changes one module; create a {name} for the other and call load_state()"
         )
 
     def _state_arrays(self) -> dict[str, Array]:

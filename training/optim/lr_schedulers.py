@@ -1,8 +1,8 @@
-"""Schedules: how the learning rate changes while a network trains.
+"""Learning-rate schedules.
 
-A schedule gives a factor for every step; the optimizer's own learning rate α is multiplied by it: `αₜ = α factor(t)`,
-t counting the steps taken so far. So it is a function of t alone, and a training that was interrupted goes on with the
-rate that it would have had. `OnPlateau`, which looks at the errors too, has a `state`.
+A schedule gives a factor for every step, by which the optimizer's learning rate α is multiplied: `αₜ = α factor(t)`; t
+counts the steps taken so far. The factor depends on t alone, so a resumed training has the same rates. `OnPlateau`,
+which also depends on the errors, has a `state`.
 """
 
 from __future__ import annotations
@@ -18,28 +18,28 @@ from model_store.nn import Array
 
 @dataclass(frozen=True)
 class ScheduleContext:
-    """How long a training is meant to be: `steps` in all, `epoch` of them in an epoch."""
+    """The planned length of a training."""
 
     total_steps: int
     steps_per_epoch: int
 
 
 class Schedule:
-    """A factor for the learning rate at every step."""
+    """A factor of the learning rate for every step."""
 
     def factor(self, step: int, context: ScheduleContext) -> float:
-        """The factor when `step` steps of `context` have been taken."""
+        """Return the factor after `step` steps."""
         raise NotImplementedError(f"{type(self).__name__} has no factor()")
 
     def on_epoch_end(self, error: float) -> None:
-        """An epoch has ended with this training error."""
+        """Note the training error of an epoch that has ended."""
 
     def state(self) -> dict[str, Array]:
-        """What a training that is to be continued must keep, by name."""
+        """Return what a resumed training needs, by name."""
         return {}
 
     def load_state(self, state: Mapping[str, Array]) -> None:
-        """Goes on from a `state` kept before."""
+        """Continue from what `state` returned."""
 
 
 class Constant(Schedule):
@@ -50,7 +50,7 @@ class Constant(Schedule):
 
 
 class StepDecay(Schedule):
-    """`factor(t) = decay^⌊t / (epochs · steps an epoch)⌋`: a stair down, one step every `epochs` epochs.
+    """`factor(t) = decay^⌊t / (epochs · steps an epoch)⌋`: one step down every `epochs` epochs.
 
     As PyTorch's `StepLR`.
     """
@@ -67,7 +67,7 @@ class StepDecay(Schedule):
 class Cosine(Schedule):
     """`factor(t) = min_factor + (1 - min_factor) (1 + cos(π t / T)) / 2`, T all steps; Loshchilov & Hutter 2017.
 
-    Half a wave, from 1 down to `min_factor`. As PyTorch's `CosineAnnealingLR`.
+    Half a cosine wave, from 1 down to `min_factor`. As PyTorch's `CosineAnnealingLR`.
     """
 
     def __init__(self, min_factor: float = 0.0) -> None:
@@ -81,8 +81,8 @@ class Cosine(Schedule):
 class WarmUp(Schedule):
     """`factor(t) = start + (1 - start) t / W` for the W steps of the first `epochs` epochs, then the schedule `then`.
 
-    A line up from `start` (Goyal et al. 2017); `then`, or 1, covers the steps after them. As PyTorch's
-    `SequentialLR` of a `LinearLR` and another. Parts of an epoch count, rounded to whole steps.
+    Linear from `start` to 1 (Goyal et al. 2017); `then`, or 1, covers the steps after them. As PyTorch's `SequentialLR`
+    of a `LinearLR` and another. `epochs` may be a fraction; it is rounded to whole steps.
     """
 
     def __init__(self, epochs: float = 1, then: Schedule | None = None, start: float = 0.01) -> None:
@@ -113,8 +113,8 @@ class OneCycle(Schedule):
     With `wave(a, b, p) = b + (a - b) (1 + cos πp) / 2`, T all steps and the top at `t* = rise_fraction·T - 1`:
     `factor(t) = wave(initial_factor, 1, t / t*)` for t ≤ t*, else
     `factor(t) = wave(1, final_factor, (t - t*) / (T - 1 - t*))`; Smith & Topin 2018.
-    The optimizer's learning rate is the highest. As PyTorch's `OneCycleLR`, whose defaults these are; the momentum
-    stays.
+    The optimizer's learning rate is the highest. As PyTorch's `OneCycleLR`, with its defaults, but the momentum does
+    not change.
     """
 
     def __init__(
@@ -133,12 +133,12 @@ class OneCycle(Schedule):
 
 
 class OnPlateau(Schedule):
-    """The factor is multiplied by `decay` when, for more than `patience` epochs, no error was the best so far.
+    """Multiply the factor by `decay` if no error has improved for more than `patience` epochs.
 
-    Better is `error < best (1 - threshold)`. For `cooldown` epochs after a cut nothing is counted; the factor stays at
-    `min_factor` or above. As PyTorch's `ReduceLROnPlateau`.
+    An improvement is `error < best (1 - threshold)`. For `cooldown` epochs after a cut no epochs are counted. The
+    factor does not fall below `min_factor`. As PyTorch's `ReduceLROnPlateau`.
 
-    score: from an epoch's training error, what to watch instead of it: a validation loss, usually.
+    score: maps an epoch's training error to the number to compare instead, usually a validation loss.
     """
 
     def __init__(
@@ -192,7 +192,7 @@ SCHEDULES: dict[str, Callable[..., Schedule]] = {
 
 
 def _half_cosine(start: float, end: float, part: float) -> float:
-    """Half a cosine wave from `start` to `end`."""
+    """Return the value at `part` (0 to 1) of half a cosine wave from `start` to `end`."""
     return end + (start - end) * (1 + math.cos(math.pi * part)) / 2
 
 

@@ -70,7 +70,9 @@ def test_an_optimizer_that_would_not_change_the_module_is_refused() -> None:
     Sequential([net.modules[0], Tanh()])  # as it lies in the network
     train(net, x, y, MSE(), optimizer, 1, on_epoch=None)
     Sequential([net.modules[2], Linear(2, 1, dtype=np.float64)])
-    with pytest.raises(ValueError, match=r"Adam: expected .*, found one whose parameters have moved .*: make it anew"):
+    with pytest.raises(
+        ValueError, match=r"Adam: expected .*, found one whose parameters have moved .*; create it again"
+    ):
         train(net, x, y, MSE(), optimizer, 1, on_epoch=None)
 
 
@@ -85,7 +87,9 @@ def test_an_optimizer_of_a_part_leaves_the_rest_of_a_network_as_it_is() -> None:
 @pytest.mark.parametrize("copied", [copy.copy, copy.deepcopy, pickle.dumps])
 def test_an_optimizer_is_not_copied_since_the_copy_would_change_nothing(copied: Callable[[Any], Any]) -> None:
     net = network()
-    with pytest.raises(TypeError, match=r"SGD: expected no copy, .*: make a SGD of the other and load_state\(\)"):
+    with pytest.raises(
+        TypeError, match=r"SGD: expected no copy, .*; create a SGD for the other and call load_state\(\)"
+    ):
         copied((net, SGD(net))) if copied is not copy.copy else copied(SGD(net))
 
 
