@@ -18,9 +18,6 @@ from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import Any
 
-from environs import Env, EnvValidationError
-from marshmallow import ValidationError
-
 from model_store.storage.artifact_cache import default_cache_dir
 
 WORKER_TYPES = ("event", "gthread")
@@ -48,7 +45,7 @@ def _setting(
     minimum: float | None = None,
     maximum: float | None = None,
     choices: Sequence[str] = (),
-    check: Callable[[str], None] | None = None,
+    check: Callable[[str], None] = lambda _: None,
 ) -> Any:
     limits = {"minimum": minimum, "maximum": maximum, "choices": choices, "check": check}
     return field(default=default, metadata={"variable": variable, "description": description, **limits})
@@ -62,12 +59,12 @@ def _check_proxies(text: str) -> None:
                 ipaddress.ip_network(proxy.strip())
         except ValueError:
             found = proxy.strip()
-            raise ValidationError(f"expected addresses or networks with commas between; found {found!r}") from None
+            raise ValueError(f"expected addresses or networks with commas between; found {found!r}") from None
 
 
 def _check_path(text: str) -> None:
     if not re.fullmatch(r"/[^\s<>?#]*", text):
-        raise ValidationError(f"expected the path of an address, such as /route; found {text!r}")
+        raise ValueError(f"expected the path of an address, such as /route; found {text!r}")
 
 
 def available_cpus(cgroup: Path = Path("/sys/fs/cgroup")) -> int:
@@ -180,14 +177,18 @@ class Settings:
     @classmethod
     def from_environ(cls, environ: Mapping[str, str], **overrides: Any) -> Settings:
         """The environment's settings, then `overrides` that are not None. SettingsError with all faults."""
-        env = _Env({**environ, **_platform_defaults(environ)})
-        values = {setting.name: _read(env, setting) for setting in fields(cls)}
-        try:
-            env.seal()
-        except EnvValidationError as e:
-            by_variable: Any = e.error_messages
-            faults = [f"{variable}: {text}" for variable, texts in by_variable.items() for text in texts]
-            raise SettingsError(faults) from e
+        environ = {**environ, **_platform_defaults(environ)}
+        values: dict[str, Any] = {}
+        faults = []
+        for setting in fields(cls):
+            variable = setting.metadata["variable"]
+            text = environ.get(variable, "")
+            try:
+                values[setting.name] = _parse(setting, text) if text.strip() else setting.default
+            except ValueError as e:
+                faults.append(f"{variable}: {e}")
+        if faults:
+            raise SettingsError(faults)
         if values["admin"] and not values["admin_port"]:
             raise SettingsError(["SERVE_ADMIN: expected a listener of its own, found none; set SERVE_ADMIN_PORT"])
         values.update({name: value for name, value in overrides.items() if value is not None})
@@ -234,35 +235,20 @@ def _platform_defaults(environ: Mapping[str, str]) -> dict[str, str]:
     return {"SERVE_HOST": "0.0.0.0", "SERVE_PORT": port} if port else {}
 
 
-class _Env(Env):
-    """environs, reading the mapping it is given instead of the process's environment."""
-
-    def __init__(self, environ: Mapping[str, str]) -> None:
-        super().__init__(eager=False)
-        self.add_parser("switch", _switch)
-        self.add_parser("number", _number)
-        self.add_parser("choice", _choice)
-        self._given = environ
-
-    def _get_value(self, env_key: str, default: Any) -> Any:
-        given = self._given.get(env_key, "")
-        return given if given.strip() else default
+def _parse(setting: Any, text: str) -> Any:
+    """Return the value that a variable's text stands for. ValueError with what was expected and found."""
+    limits, kind = setting.metadata, type(setting.default)
+    if limits["choices"]:
+        return _choice(text, limits["choices"])
+    if kind is bool:
+        return _boolean(text)
+    if kind is str:
+        limits["check"](text)
+        return text
+    return _number(text, kind, limits["minimum"], limits["maximum"])
 
 
-def _read(env: _Env, setting: Any) -> Any:
-    variable, default = setting.metadata["variable"], setting.default
-    if setting.metadata["choices"]:
-        return env.choice(variable, default, choices=setting.metadata["choices"])
-    if isinstance(default, bool):
-        return env.switch(variable, default)
-    if isinstance(default, str):
-        return env.str(variable, default, validate=setting.metadata["check"])
-    return env.number(
-        variable, default, kind=type(default), minimum=setting.metadata["minimum"], maximum=setting.metadata["maximum"]
-    )
-
-
-def _number(text: str | float, *, kind: Any, minimum: float, maximum: float | None) -> float:
+def _number(text: str, kind: Any, minimum: float, maximum: float | None) -> float:
     try:
         number: float = kind(text)
         fits = minimum <= number <= (math.inf if maximum is None else maximum) and math.isfinite(number)
@@ -270,18 +256,18 @@ def _number(text: str | float, *, kind: Any, minimum: float, maximum: float | No
         fits = False
     if not fits:
         bounds = f"{minimum} or more" if maximum is None else f"{minimum} to {maximum}"
-        raise ValidationError(f"expected a {'whole ' if kind is int else ''}number, {bounds}; found {text!r}")
+        raise ValueError(f"expected a {'whole ' if kind is int else ''}number, {bounds}; found {text!r}")
     return number
 
 
-def _switch(text: str | bool) -> bool:
-    found = _BOOLEANS.get(str(text).strip().lower())
+def _boolean(text: str) -> bool:
+    found = _BOOLEANS.get(text.strip().lower())
     if found is None:
-        raise ValidationError(f"expected true or false; found {text!r}")
+        raise ValueError(f"expected true or false; found {text!r}")
     return found
 
 
-def _choice(text: str, *, choices: Sequence[str]) -> str:
+def _choice(text: str, choices: Sequence[str]) -> str:
     if text.lower() not in choices:
-        raise ValidationError(f"expected one of {', '.join(choices)}; found {text!r}")
+        raise ValueError(f"expected one of {', '.join(choices)}; found {text!r}")
     return text.lower()

@@ -17,8 +17,9 @@ import re
 import time
 from typing import Any, Protocol
 
+from service.telemetry.cell_file import CounterCell
 from service.telemetry.metrics import Metrics
-from service.telemetry.mmap_counters import CounterCell, HistogramCells
+from service.telemetry.mmap_counters import HistogramCells
 
 access_log = logging.getLogger("service.access")
 

@@ -15,7 +15,8 @@ import pytest
 from prometheus_client.multiprocess import MultiProcessCollector
 from prometheus_client.parser import text_string_to_metric_families
 
-from service.telemetry.mmap_counters import MmapCounters, _File
+from service.telemetry.cell_file import CellFile
+from service.telemetry.mmap_counters import MmapCounters
 
 
 def figures(counts: MmapCounters) -> dict[tuple[str, ...], float]:
@@ -313,7 +314,7 @@ def test_a_file_that_a_new_process_makes_is_never_read_empty(counts):
     if pid == 0:
         try:
             for number in range(1000):
-                _File(counts.directory, f"kind{number}")._path.rename(counts.directory / f"gone{number}")
+                CellFile(counts.directory, f"kind{number}")._path.rename(counts.directory / f"gone{number}")
         finally:
             os.kill(os.getpid(), signal.SIGKILL)
     while os.waitpid(pid, os.WNOHANG) == (0, 0):
