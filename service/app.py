@@ -14,7 +14,6 @@ from functools import partial
 from pathlib import Path
 
 from flask import Flask, g, request
-from werkzeug.exceptions import NotFound
 from werkzeug.wrappers import Response
 
 from model_store.registry.store import open_store
@@ -37,6 +36,7 @@ from service.routes import (
     sagemaker_vertex,
     tensorflow_serving,
 )
+from service.security.access_control import AccessControl
 from service.security.api_keys import ApiKeys, KeyFileError
 from service.server.fast_path import FastPath
 from service.telemetry.metrics import Metrics
@@ -52,6 +52,7 @@ def create_app(settings: Settings | None = None, *, forks: bool = False) -> Flas
     cache_dir = settings.cache_path(os.environ)
     store = open_store(settings.store, cache_dir)
     keys = _read_keys(settings)
+    access = AccessControl(keys, settings.admin_port)
     registry = ModelRegistry(
         store,
         cache_dir,
@@ -78,7 +79,7 @@ def create_app(settings: Settings | None = None, *, forks: bool = False) -> Flas
     error_handlers.register(app)
     parser = PredictParser(registry, settings.max_instances)
     predictor = predict.Predictor(registry, parser, inference, settings)
-    app.extensions["fast_path"] = partial(FastPath, registry, parser, inference, recorder, keys, settings)
+    app.extensions["fast_path"] = partial(FastPath, registry, parser, inference, recorder, access, settings)
     # First: it may be told an address of ours.
     app.register_blueprint(sagemaker_vertex.create_blueprint(registry, predictor, settings))
     app.register_blueprint(predict.create_blueprint(predictor))
@@ -97,10 +98,11 @@ def create_app(settings: Settings | None = None, *, forks: bool = False) -> Flas
             request_id=environ.get("HTTP_X_REQUEST_ID", ""),
             traceparent=environ.get("HTTP_TRACEPARENT", ""),
             client=request.remote_addr or "",
-            arrived_at=environ.get("forward_pass.arrived", 0.0),
+            arrived_at=environ.get("forward_pass.arrived_at", 0.0),
         )
         registry.start_sync(settings.poll_seconds)  # a thread does not survive the fork that made this worker
-        _authorize(keys, settings)
+        authorization = environ.get("HTTP_AUTHORIZATION")
+        access.check(request.endpoint or "", authorization, environ["SERVER_PORT"])
 
     @app.after_request
     def end(response: Response) -> Response:
@@ -115,19 +117,6 @@ def create_app(settings: Settings | None = None, *, forks: bool = False) -> Flas
         return response
 
     return app
-
-
-# What a key needs to be good for; everything else is `predict`, an address that does not exist included.
-_ENDPOINT_SCOPES = {
-    "health.exposition": "metrics",
-    "open_inference.index": "admin",
-    "open_inference.load": "admin",
-    "open_inference.unload": "admin",
-}
-# Health is open: who asks for it every few seconds should need no secret.
-_PUBLIC_ENDPOINTS = frozenset(
-    {"health.root", "health.alive", "health.ready", "hosted.ping", "hosted.health", "open_inference.health"}
-)
 
 
 def _open_metrics(settings: Settings) -> Metrics:
@@ -147,13 +136,3 @@ def _read_keys(settings: Settings) -> ApiKeys:
         return ApiKeys(Path(settings.keys_file) if settings.keys_file else None)
     except KeyFileError as e:
         raise SettingsError([f"SERVE_KEYS_FILE: {fault}" for fault in e.faults]) from e
-
-
-def _authorize(keys: ApiKeys, settings: Settings) -> None:
-    """Returns for a request that may be answered on this listener, to this caller."""
-    endpoint = request.endpoint or ""
-    scope = _ENDPOINT_SCOPES.get(endpoint, "predict")
-    if scope != "predict" and settings.admin_port and request.environ["SERVER_PORT"] != str(settings.admin_port):
-        raise NotFound
-    if endpoint not in _PUBLIC_ENDPOINTS:
-        keys.require_scope(request.environ.get("HTTP_AUTHORIZATION"), scope)

@@ -33,11 +33,11 @@ class Defence:
 AUTH, CHECKS = "service/security/api_keys.py", "tests/service/security/test_api_keys.py"
 DEFENCES = {
     "a key is asked for by Flask": Defence(
-        "service/app.py", 'keys.require_scope(request.environ.get("HTTP_AUTHORIZATION"), scope)', "pass",
+        "service/app.py", 'access.check(request.endpoint or "", authorization, environ["SERVER_PORT"])', "pass",
         f"{CHECKS}::test_every_other_address_asks_for_a_key",
     ),
     "a key is asked for by the express": Defence(
-        "service/server/fast_path.py", 'self._keys.require_scope(target.authorization, "predict")', "pass",
+        "service/server/fast_path.py", 'self._access.check(_ENDPOINT, head.varying.get("AUTHORIZATION"), "")', "pass",
         "tests/service/server/test_fast_path.py::test_who_needs_a_key_needs_it_here_too",
     ),
     "a key is good for its scopes alone": Defence(
@@ -65,7 +65,7 @@ DEFENCES = {
         f"{CHECKS}::test_who_has_no_key_is_told_the_status_alone",
     ),
     "the second listener alone is administrative": Defence(
-        "service/app.py", 'if scope != "predict" and settings', 'if scope == "nothing" and settings',
+        "service/security/access_control.py", 'if scope != "predict" and self', 'if scope == "nothing" and self',
         f"{CHECKS}::test_what_is_administrative_is_answered_by_the_second_listener_alone",
     ),
     "the repository has a listener of its own": Defence(
@@ -94,13 +94,13 @@ DEFENCES = {
         "tests/service/server/test_event_worker.py::test_a_body_of_small_chunks_is_read_while_others_are_answered",
     ),
     "who waits too long is shed": Defence(
-        "service/server/event_worker.py", "- connection.received_at > MAX_QUEUE_SECONDS",
-        "- connection.received_at > 1e9",
+        "service/server/event_worker.py", "- connection.arrived_at > MAX_QUEUE_SECONDS",
+        "- connection.arrived_at > 1e9",
         "tests/service/server/test_event_worker.py::"
         "test_a_request_that_has_waited_too_long_is_shed_and_the_connection_kept",
     ),
     "a flood of health checks has a turn like others": Defence(
-        "service/server/event_worker.py", "(self.priority_queue if is_priority else self.queue).append(connection)",
+        "service/server/event_loop.py", "(self.priority_queue if is_priority else self.queue).append(connection)",
         "(self.queue.appendleft if is_priority else self.queue.append)(connection)",
         "tests/service/server/test_event_worker.py::test_a_flood_of_health_checks_keeps_nobody_waiting",
     ),
@@ -113,11 +113,11 @@ DEFENCES = {
         "tests/service/server/test_blocking_executor.py::test_a_version_that_cannot_be_loaded_is_told_as_ever_and_rests",
     ),
     "who waits for a load takes no room of others": Defence(
-        "service/server/event_worker.py", "self.admission.release_input_bytes(connection)  # aside", "return  # aside",
+        "service/server/event_worker.py", "self.event_loop.admission.release_input_bytes(connection)", "return",
         "tests/service/server/test_blocking_executor.py::test_those_who_wait_are_bounded_and_take_no_room_of_others",
     ),
     "input that waits is bounded": Defence(
-        "service/server/event_worker.py", "if self.admission.input_over_limit and connection.input_bytes and",
+        "service/server/event_loop.py", "if self.admission.input_over_limit and connection.input_bytes and",
         "if False and",
         "tests/service/server/test_event_worker.py::test_input_that_waits_is_bounded_for_all_connections_together",
     ),

@@ -62,15 +62,20 @@ def _estimate_value_count(body: bytes) -> int:
     return 1 + sum(int(np.count_nonzero(signs == sign)) for sign in b",[{")
 
 
-def is_json_media_type(mimetype: str) -> bool:
-    """Whether a body of that type, in lower case and without parameters, is read as JSON."""
-    return mimetype in _TREATED_AS_JSON or mimetype == "application/json" or mimetype.endswith("+json")
+def is_json_content_type(content_type: str) -> bool:
+    """True if a body with this Content-Type, "" for none, is read as JSON."""
+    media_type = _media_type(content_type)
+    return media_type in _TREATED_AS_JSON or media_type == "application/json" or media_type.endswith("+json")
+
+
+def _media_type(content_type: str) -> str:
+    return content_type.partition(";")[0].strip().lower()
 
 
 def check_json_content_type(request: Request) -> None:
-    mimetype = request.mimetype
-    if not is_json_media_type(mimetype):
-        message = f"Content-Type: expected application/json, found {mimetype}"
+    content_type = request.headers.get("Content-Type", "")
+    if not is_json_content_type(content_type):
+        message = f"Content-Type: expected application/json, found {_media_type(content_type)}"
         raise ApiError(415, "unsupported_media_type", message)
 
 

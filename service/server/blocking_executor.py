@@ -1,8 +1,8 @@
-"""The aside: a thread that answers the requests that have to wait for a load, one at a time, while the loop serves on.
+"""The blocking executor: a thread that handles requests which wait for a version to load, one at a time.
 
-A version that nobody has asked for lately is fetched, verified and checked before it answers, which takes seconds for a
-large model. Who asks for one waits; who asks for what is in memory does not. The thread answers such a request from its
-beginning, as any WSGI server's would, and hands the bytes back to the loop, which alone touches connections.
+A version that no request has used lately is fetched, verified and checked before it serves, which takes seconds for a
+large model. Only requests for that version wait for it. The thread handles such a request from the beginning, as any
+WSGI server's would, and returns the response to the event loop, which alone touches connections.
 """
 
 from __future__ import annotations
@@ -21,52 +21,52 @@ log = logging.getLogger("service.server.blocking_executor")
 
 LOAD_TIMEOUT_SECONDS = 30.0  # that a request waits at most
 MAX_PENDING_REQUESTS = 256
-MAX_PENDING_BYTES = 32 * 1024 * 1024  # of their bodies, and of what has come after them
+MAX_PENDING_BYTES = 32 * 1024 * 1024  # of their bodies, and of the input that arrived after them
 
 
 class BlockingExecutor:
     def __init__(self, handle: Callable[[Connection, BufferedRequest], bool], wake_loop: Callable[[], None]) -> None:
-        """`answer` writes to what a connection sends, and says whether nothing may follow; `wake` tells the loop."""
+        """`handle` appends to a connection's send buffer and returns True if the connection must then close."""
         self._handle, self._wake_loop = handle, wake_loop
-        self._pending: dict[Connection, BufferedRequest] = {}  # changed by the loop alone
+        self._pending: dict[Connection, BufferedRequest] = {}  # changed by the event loop's thread only
         self._queue: SimpleQueue[tuple[Connection, BufferedRequest]] = SimpleQueue()
         self._results: SimpleQueue[tuple[Connection, BufferedRequest, bytes, bool]] = SimpleQueue()
         self._thread: threading.Thread | None = None
-        self.deadline = math.inf  # when nobody may wait any more
+        self.deadline = math.inf  # after which no request may wait
 
     def submit(self, connection: Connection, request: BufferedRequest) -> str:
-        """Takes a request; or says why not."""
-        together = [(connection, request), *self._pending.items()]
-        held = sum(len(each.content) + of.reader.buffered_bytes for of, each in together)
-        if len(self._pending) >= MAX_PENDING_REQUESTS or held > MAX_PENDING_BYTES:
-            return "too many wait for what is not"
-        if self._thread is None or not self._thread.is_alive():  # one that crashed has said so, and is replaced
+        """Accept a request; otherwise return the reason."""
+        waiting = [(connection, request), *self._pending.items()]
+        size = sum(len(each.content) + of.reader.buffered_bytes for of, each in waiting)
+        if len(self._pending) >= MAX_PENDING_REQUESTS or size > MAX_PENDING_BYTES:
+            return "too many requests wait for versions to load"
+        if self._thread is None or not self._thread.is_alive():  # one that crashed is in the log, and is replaced
             self._thread = threading.Thread(target=self._run, name="blocking-executor", daemon=True)
             try:
                 self._thread.start()
-            except RuntimeError as e:  # the system allows no more of them
-                log.error("nothing can be loaded aside: %s", e)
-                return "nothing can be loaded now"
+            except RuntimeError as e:  # the system allows no further thread
+                log.error("cannot load versions: %s", e)
+                return "no thread can be started to load it"
         self._pending[connection] = request
         self._queue.put((connection, request))
         return ""
 
     def cancel(self, connection: Connection) -> None:
-        """The connection waits no longer, if it did. Its request takes no memory until the thread passes it over."""
+        """Forget the connection's request, if it has one. Its body is freed before the thread skips it."""
         request = self._pending.pop(connection, None)
         if request is not None:
             request.content = b""
 
     def expired(self, now: float) -> Iterator[tuple[Connection, BufferedRequest]]:
-        """Those that have waited for too long, and wait no longer."""
+        """Cancel and yield the requests that have waited for too long."""
         for connection, request in list(self._pending.items()):
-            if now > min(connection.received_at + LOAD_TIMEOUT_SECONDS, self.deadline):
+            if now > min(connection.arrived_at + LOAD_TIMEOUT_SECONDS, self.deadline):
                 self.cancel(connection)
                 request.abandoned = True
                 yield connection, request
 
     def completed(self) -> Iterator[tuple[Connection, bytes, bool]]:
-        """What has been answered since, and whether nothing may follow it."""
+        """Yield the responses that are ready, and whether their connections must then close."""
         while not self._results.empty():
             connection, request, response, close = self._results.get()
             if self._pending.get(connection) is request:
@@ -77,8 +77,8 @@ class BlockingExecutor:
         while True:
             connection, request = self._queue.get()
             if self._pending.get(connection) is request:
-                own = copy.copy(connection)
-                own.send_buffer = bytearray()
-                close = self._handle(own, request)
-                self._results.put((connection, request, bytes(own.send_buffer), close))
+                copied = copy.copy(connection)
+                copied.send_buffer = bytearray()
+                close = self._handle(copied, request)
+                self._results.put((connection, request, bytes(copied.send_buffer), close))
                 self._wake_loop()

@@ -9,35 +9,40 @@ beginning: its responses are equal except for ids and times.
 from __future__ import annotations
 
 import re
-import time
-from collections.abc import Mapping, Sequence
-from email.utils import formatdate
-from typing import Any
+from collections.abc import Sequence
+from typing import Literal
 
 import numpy as np
 import orjson
+from werkzeug.exceptions import NotFound
 
 from model_store.errors import InputError
 from model_store.nn import Array
 from service.config import Settings
-from service.http.request_body import has_too_many_values, is_json_media_type
+from service.http.request_body import has_too_many_values, is_json_content_type
 from service.http.responses import RESPONSE_HEADERS, json_bytes
 from service.inference.runner import InferenceRunner
 from service.protocols.native import PredictParser, predict_response
 from service.registry.errors import UnavailableError, UnknownModelError, WouldBlock
 from service.registry.loaded_version import LoadedVersion
 from service.registry.registry import ModelRegistry
-from service.security.api_keys import AccessDeniedError, ApiKeys
+from service.security.access_control import AccessControl
+from service.security.api_keys import AccessDeniedError
+from service.server.gunicorn_compat import ParsedHead
+from service.server.request_reader import RequestHead
+from service.server.response_head import header_lines, response_head
 from service.telemetry.request_record import RequestRecord, RequestRecorder, clock
 from service.validation.predict_request import is_version_ref
 from service.validation.simdjson_table import SimdjsonReader
 
 _PREDICT_PATH = re.compile(r"(?:/models/([A-Za-z0-9._-]+)(?:/versions/([A-Za-z0-9._-]+))?)?/predict")
+_ENDPOINT = "predict.predict"  # Flask's name of the view that does the same
 _ROUTES = ("/predict", "/models/<name>/predict", "/models/<name>/versions/<version>/predict")
-# What of a request's head says something about its body or its answer, and so is no business of the express.
+# Fields that change how the body is read or the response is written.
 _UNSUPPORTED_HEADERS = {"CONTENT-ENCODING", "TRANSFER-ENCODING", "EXPECT", "UPGRADE", "SCRIPT_NAME"}
 _FALLBACK_ERRORS = (
     AccessDeniedError,
+    NotFound,
     InputError,
     UnknownModelError,
     UnavailableError,
@@ -46,34 +51,36 @@ _FALLBACK_ERRORS = (
 )
 
 
+_JSON_LINES = header_lines([("Content-Type", "application/json"), *RESPONSE_HEADERS.items()])
+
+
 class PredictTarget:
-    """What the head of a plain request says. Heads repeat, so this is worked out once for each that differs."""
+    """What the head of a request to a predict endpoint says, worked out once for each cached head."""
 
-    __slots__ = ("authorization", "name", "request_id", "route", "traceparent", "uri", "version")
+    __slots__ = ("name", "route", "uri", "version")
 
-    def __init__(self, uri: str, name: str | None, version: str | None, headers: Mapping[str, str]) -> None:
+    def __init__(self, uri: str, name: str | None, version: str | None) -> None:
         self.uri, self.name, self.version = uri, name, version
         self.route = _ROUTES[(name is not None) + (version is not None)]
-        self.authorization = headers.get("AUTHORIZATION")
-        self.request_id, self.traceparent = headers.get("X-REQUEST-ID", ""), headers.get("TRACEPARENT", "")
 
 
 class ParsedPredict:
-    """A request that was read, and the version that answers it."""
+    """A parsed predict request, and the version that serves it."""
 
-    __slots__ = ("client_ip", "inputs", "parsed_at", "received_at", "record", "served", "started_at", "target")
+    __slots__ = ("arrived_at", "client_ip", "head", "inputs", "parsed_at", "record", "served", "started_at", "target")
+    head: RequestHead
     target: PredictTarget
     served: LoadedVersion
     inputs: Array
     client_ip: str
-    received_at: float
+    arrived_at: float
     started_at: float
     parsed_at: float
-    record: RequestRecord | None  # once it has its answer
+    record: RequestRecord | None  # once it has its response
 
 
 class FastPath:
-    """Belongs to one thread."""
+    """The fast path of one thread."""
 
     def __init__(
         self,
@@ -81,69 +88,67 @@ class FastPath:
         parser: PredictParser,
         inference: InferenceRunner,
         recorder: RequestRecorder,
-        keys: ApiKeys,
+        access: AccessControl,
         settings: Settings,
     ) -> None:
         self._registry, self._parser, self._inference, self._recorder = registry, parser, inference, recorder
-        self._keys, self._settings = keys, settings
+        self._access, self._settings = access, settings
         self._table_reader = SimdjsonReader()
-        self._fixed = "".join(f"{name}: {value}\r\n" for name, value in RESPONSE_HEADERS.items())
-        self._second, self._start = 0, ""
-        self._last_forward: tuple[LoadedVersion, Array, float] | None = None  # the last pass, until it is noted
+        self._last_pass: tuple[LoadedVersion, Array, float] | None = None  # until `record_metrics` counts it
 
-    def try_parse(self, head: Any, body: bytes, client_ip: str, received_at: float) -> ParsedPredict | None:
-        """A request as gunicorn parsed its head, with the whole of its body; None where it is not plain."""
-        try:
-            target = head.fast_path
-        except AttributeError:
-            target = head.fast_path = None if head.path == self._settings.predict_route else _parse_target(head)
-        if target is None or has_too_many_values(body, self._settings.max_body_bytes):
+    def try_parse(self, head: RequestHead, body: bytes, client_ip: str, arrived_at: float) -> ParsedPredict | None:
+        """Parse a complete request; None if Flask has to handle it."""
+        target = head.parsed.predict_target
+        if target is None:
+            target = head.parsed.predict_target = self._parse_target(head.parsed)
+        if not target or has_too_many_values(body, self._settings.max_body_bytes):
             return None
         request = ParsedPredict()
         request.started_at, request.record = clock(), None
         try:
-            self._keys.require_scope(target.authorization, "predict")
+            # No port: which listener serves predictions makes no difference.
+            self._access.check(_ENDPOINT, head.varying.get("AUTHORIZATION"), "")
             found = self._parse_table(body, target) or self._parse_rows(body, target)
-        except _FALLBACK_ERRORS:  # Flask will say so
+        except _FALLBACK_ERRORS:  # Flask reports it
             return None
         if found is None:
             return None
         request.served, request.inputs = found
         request.parsed_at = clock()
-        request.target, request.client_ip, request.received_at = target, client_ip, received_at
+        request.head, request.target, request.client_ip, request.arrived_at = head, target, client_ip, arrived_at
         return request
 
     def respond(self, batch: Sequence[ParsedPredict]) -> list[bytes | None]:
-        """The whole answers to requests for one version; None for one that Flask has to explain.
+        """Return the whole responses to requests for one version; None for one that Flask has to handle.
 
-        To be followed by `note`, once they are sent.
+        Call `record_metrics` once they are sent.
         """
         served = batch[0].served
         inputs = batch[0].inputs if len(batch) == 1 else np.concatenate([request.inputs for request in batch])
         outputs, computing, computed = self._inference.run(served, inputs)
-        self._last_forward = served, inputs, computed - computing
+        self._last_pass = served, inputs, computed - computing
         bodies: list[bytes | None] = []
         start = 0
         for request in batch:
             end = start + len(request.inputs)
             bodies.append(_encode_body(served, outputs[start:end]))
             start = end
-        # What may fail has been done: Flask answers either all of them or none, and each is observed once.
+        # What may fail has been done: Flask handles either all of them or none, and each is recorded once.
         return [
             None if body is None else self._build_response(request, body, computing, computed)
             for request, body in zip(batch, bodies, strict=True)
         ]
 
     def record_metrics(self, batch: Sequence[ParsedPredict]) -> None:
-        """Counts what `answer` did, and logs it. What cannot be counted keeps nothing else from it."""
+        """Count and log what `respond` did. If recording one request fails, the others are still recorded."""
         failure: Exception | None = None
         for request in batch:
             if request.record is not None:
                 try:
                     self._recorder.finish(request.record, route=request.target.route, status=200)
-                except Exception as e:  # noqa: BLE001 - it is raised once the others are counted
+                except Exception as e:  # noqa: BLE001 - raised once the others are recorded
                     failure = e
-        passed, self._last_forward = self._last_forward, None
+        passed, self._last_pass = self._last_pass, None
         if passed is not None:
             self._inference.record_pass(*passed)
         if failure is not None:
@@ -169,37 +174,34 @@ class FastPath:
         return self._parser.parse(parsed, target.name, target.version) if isinstance(parsed, dict) else None
 
     def _build_response(self, request: ParsedPredict, body: bytes, computing: float, computed: float) -> bytes:
-        recorder, target = self._recorder, request.target
+        recorder, varying = self._recorder, request.head.varying
         record = recorder.begin(
             "POST",
-            target.uri,
-            request_id=target.request_id,
-            traceparent=target.traceparent,
+            request.target.uri,
+            request_id=varying.get("X-REQUEST-ID", ""),
+            traceparent=varying.get("TRACEPARENT", ""),
             client=request.client_ip,
-            arrived_at=request.received_at,
+            arrived_at=request.arrived_at,
         )
-        record.started_at, record.parsed_at, record.compute_started_at, record.compute_ended_at = (
-            request.started_at,
-            request.parsed_at,
-            computing,
-            computed,
-        )
+        record.started_at, record.parsed_at = request.started_at, request.parsed_at
+        record.compute_started_at, record.compute_ended_at = computing, computed
         record.served, record.rows = request.served, len(request.inputs)
-        recorded = "".join([f"{name}: {value}\r\n" for name, value in recorder.response_headers(record)])
+        lines = header_lines(recorder.response_headers(record))
         request.record = record
-        return f"{self._response_head()}Content-Length: {len(body)}\r\n{recorded}\r\n".encode("latin-1") + body
+        return response_head("200 OK", f"{_JSON_LINES}Content-Length: {len(body)}\r\n{lines}", close=False) + body
 
-    def _response_head(self) -> str:
-        """What every answer of a second begins with."""
-        second = int(time.time())
-        if second != self._second:
-            date = formatdate(second, usegmt=True)
-            self._second = second
-            self._start = (
-                f"HTTP/1.1 200 OK\r\nServer: gunicorn\r\nDate: {date}\r\nConnection: keep-alive\r\n"
-                f"Content-Type: application/json\r\n{self._fixed}"
-            )
-        return self._start
+    def _parse_target(self, head: ParsedHead) -> PredictTarget | Literal[False]:
+        path = _PREDICT_PATH.fullmatch(head.path)
+        if path is None or head.path == self._settings.predict_route or head.method != "POST":
+            return False
+        if head.version != (1, 1) or head.query or not head.keep_alive:
+            return False
+        headers = dict(head.headers)
+        if len(headers) < len(head.headers) or not _UNSUPPORTED_HEADERS.isdisjoint(headers):  # or one sent twice
+            return False
+        if not is_json_content_type(headers.get("CONTENT-TYPE", "")):
+            return False
+        return PredictTarget(head.uri, path[1], path[2])
 
 
 def _encode_body(served: LoadedVersion, outputs: Array) -> bytes | None:
@@ -207,17 +209,3 @@ def _encode_body(served: LoadedVersion, outputs: Array) -> bytes | None:
         return json_bytes(predict_response(served, served.model.signature.decode(outputs)))
     except InputError:
         return None
-
-
-def _parse_target(head: Any) -> PredictTarget | None:
-    path = _PREDICT_PATH.fullmatch(head.path)
-    if path is None or head.method != "POST" or head.version != (1, 1) or head.query or head.should_close():
-        return None
-    headers = dict(head.headers)
-    if len(headers) < len(head.headers) or not _UNSUPPORTED_HEADERS.isdisjoint(
-        headers
-    ):  # a field that comes twice, too
-        return None
-    if not is_json_media_type(headers.get("CONTENT-TYPE", "").partition(";")[0].strip().lower()):
-        return None
-    return PredictTarget(head.uri, path[1], path[2], headers)

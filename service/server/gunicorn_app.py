@@ -1,4 +1,4 @@
-"""The server: gunicorn, told by our settings and nothing else - no configuration file, no GUNICORN_CMD_ARGS.
+"""gunicorn around the application, configured by our settings alone: no configuration file, no GUNICORN_CMD_ARGS.
 
 The application is loaded before the workers are forked, so that they share the memory of the models. Everything that
 needs a thread starts after the fork: a thread does not survive one.
@@ -21,10 +21,10 @@ from typing import TYPE_CHECKING, Any
 
 from flask import Flask
 from gunicorn.app.base import BaseApplication  # type: ignore[import-untyped]
-from gunicorn.arbiter import Arbiter  # type: ignore[import-untyped]
 
 from service.config import Settings
 from service.server.fast_path import FastPath
+from service.server.gunicorn_compat import HookedArbiter, early_signals, keep_early_signals
 from service.telemetry.logging import ServerLogger
 from service.telemetry.mmap_counters import MmapCounters, memory_directory
 from service.telemetry.request_record import RequestRecorder
@@ -38,8 +38,8 @@ _M_TRIM_THRESHOLD, _M_MMAP_THRESHOLD = -1, -3  # malloc.h
 WORKER_CLASSES = {"event": "service.server.event_worker.EventWorker", "gthread": "gthread"}
 
 
-def gunicorn_options(settings: Settings, listeners: Sequence[int]) -> dict[str, Any]:
-    """gunicorn's options; `listeners` are descriptors of bound sockets, which become gunicorn's own."""
+def gunicorn_options(app: Flask, settings: Settings, listeners: Sequence[int]) -> dict[str, Any]:
+    """Return gunicorn's options; `listeners` are descriptors of bound sockets, which gunicorn then owns."""
     return {
         "bind": [f"fd://{listener}" for listener in listeners],
         "workers": settings.worker_count,
@@ -53,28 +53,28 @@ def gunicorn_options(settings: Settings, listeners: Sequence[int]) -> dict[str, 
         "limit_request_fields": 64,
         "limit_request_field_size": 8190,
         "forwarded_allow_ips": settings.forwarded_allow_ips,
-        "forwarder_headers": "",  # nobody says SCRIPT_NAME or PATH_INFO to us, a proxy neither
+        "forwarder_headers": "",  # no proxy may set SCRIPT_NAME or PATH_INFO
         "http_parser": "python",  # one parser everywhere, whether or not an optional one is installed
         "control_socket_disable": True,
         "worker_tmp_dir": memory_directory(),
         "logger_class": ServerLogger,
-        "loglevel": "info" if settings.log_level == "debug" else "warning",  # its routine is not news
-        "accesslog": None,  # the application writes one, with the ids of requests
+        "loglevel": "info" if settings.log_level == "debug" else "warning",  # gunicorn logs routine as info
+        "accesslog": None,  # the application writes one, with request ids
         "proc_name": "forward-pass",
-        "post_fork": _post_fork,
-        "post_worker_init": partial(_post_worker_init, settings),
-        "child_exit": _child_exit,
-        "on_reload": lambda server: _registry(server).request_sync(),
+        "post_fork": keep_early_signals,
+        "post_worker_init": partial(_post_worker_init, app, settings),
+        "child_exit": partial(_child_exit, app),
+        "on_reload": lambda _: _registry(app).request_sync(),
     }
 
 
 class GunicornApplication(BaseApplication):  # type: ignore[misc]
-    """gunicorn around an application. `run` returns by SystemExit."""
+    """gunicorn's application. `run` ends with SystemExit."""
 
     def __init__(self, app: Flask, settings: Settings, listeners: Sequence[int], when_ready: Any) -> None:
         self._app = app
         self.max_body_bytes, self.health_route = settings.max_body_bytes, settings.health_route
-        self._options = {**gunicorn_options(settings, listeners), "when_ready": when_ready}
+        self._options = {**gunicorn_options(app, settings, listeners), "when_ready": when_ready}
         super().__init__()
 
     def load_config(self) -> None:
@@ -86,79 +86,70 @@ class GunicornApplication(BaseApplication):  # type: ignore[misc]
 
     def run(self) -> None:
         return_freed_memory()
-        # The workers share what is here now until somebody writes to it, as a collection of garbage does to all of it.
-        # Of what is old there is no garbage, and to find that out takes 8 ms.
+        # Workers share this memory until one writes to it, as garbage collection does to every object: so freeze it.
+        # Collecting generation 1 is enough: old objects contain no garbage, and looking for it takes 8 ms.
         gc.collect(1)
         gc.freeze()
-        DrainingArbiter(self).run()
+        DrainingArbiter(self, self._app).run()
 
     def fast_path(self) -> FastPath:
-        """A way past the application for plain predictions, of one worker's own; whose loop waits for no load."""
+        """Make the fast path of the calling worker, whose thread must not wait for loads from now on."""
         self._app.extensions["registry"].event_loop_thread = threading.get_ident()
         made: FastPath = self._app.extensions["fast_path"]()
         return made
 
     @property
     def recorder(self) -> RequestRecorder:
-        """For requests that the worker answers by itself."""
+        """Records requests that the worker handles without Flask."""
         recorder: RequestRecorder = self._app.extensions["recorder"]
         return recorder
 
 
-class DrainingArbiter(Arbiter):  # type: ignore[misc]
-    """Ctrl-C lets requests under way end, as SIGTERM does; a second one does not wait."""
+class DrainingArbiter(HookedArbiter):
+    """gunicorn's master process; also replaces workers that keep all others from a new version."""
 
-    _terminated: AbstractSet[int] = frozenset()
+    def __init__(self, application: BaseApplication, app: Flask) -> None:
+        self._flask_app = app
+        self._terminated: AbstractSet[int] = frozenset()
+        super().__init__(application)
 
-    def handle_term(self) -> None:
-        log.info("stopping: requests under way have %d s to end", self.cfg.graceful_timeout)
-        super().handle_term()
+    def on_stop(self) -> None:
+        log.info("stopping: open requests have %d s to complete", self.cfg.graceful_timeout)
 
-    handle_int = handle_term
-
-    def murder_workers(self) -> None:
-        """Also replaces workers that answer, but keep all others from a new version."""
-        super().murder_workers()
-        registry = _registry(self)
+    def on_tick(self) -> None:
+        registry, timeout = _registry(self._flask_app), self.cfg.timeout
         registry.release_replaced()
-        _counters(self).merge_dead_processes()
-        overdue = set(registry.overdue_workers(self.timeout))
+        _counters(self._flask_app).merge_dead_processes()
+        overdue = set(registry.overdue_workers(timeout))
         for pid in overdue - self._terminated:
-            log.error("worker %d is replaced: the others have waited %d s for it to load a version", pid, self.timeout)
-            self.kill_worker(pid, signal.SIGTERM)
+            log.error("replacing worker %d: the other workers have waited %d s for it to load a version", pid, timeout)
+            self.send_signal(pid, signal.SIGTERM)
         self._terminated = overdue
-        for pid in registry.overdue_workers(self.timeout + self.cfg.graceful_timeout):
-            self.kill_worker(pid, signal.SIGKILL)
+        for pid in registry.overdue_workers(timeout + self.cfg.graceful_timeout):
+            self.send_signal(pid, signal.SIGKILL)
 
 
-def _registry(process: Any) -> ModelRegistry:
-    """That of the application, in the master or in a worker."""
-    registry: ModelRegistry = process.app.wsgi().extensions["registry"]
+def _registry(app: Flask) -> ModelRegistry:
+    registry: ModelRegistry = app.extensions["registry"]
     return registry
 
 
-def _counters(server: Any) -> MmapCounters:
-    counters: MmapCounters = server.app.wsgi().extensions["recorder"].metrics.counters
+def _counters(app: Flask) -> MmapCounters:
+    counters: MmapCounters = app.extensions["recorder"].metrics.counters
     return counters
 
 
-def _post_fork(server: Any, worker: Any) -> None:
-    """In a new worker, at once."""
-    worker.early_signals = server.SIG_QUEUE  # where its master's handlers put what comes before it has its own
-
-
-def _post_worker_init(settings: Settings, worker: Any) -> None:
-    """In a new worker, before its first request."""
-    while not worker.early_signals.empty():
-        if worker.early_signals.get() in {signal.SIGTERM, signal.SIGQUIT}:
-            worker.alive = False
-    # A terminal sends Ctrl-C to every process; the master alone decides what it means.
+def _post_worker_init(app: Flask, settings: Settings, worker: Any) -> None:
+    """Prepare a new worker before its first request."""
+    if not {signal.SIGTERM, signal.SIGQUIT}.isdisjoint(early_signals(worker)):
+        worker.alive = False
+    # A terminal sends Ctrl-C to every process; only the master handles it.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     if settings.otlp_endpoint:
         from service.telemetry.tracing import RequestTracer  # noqa: PLC0415 - the extra otel, and half a second to import
 
-        worker.app.callable.extensions["recorder"].tracer = RequestTracer.to_endpoint(settings.otlp_endpoint)
-    registry = _registry(worker)
+        app.extensions["recorder"].tracer = RequestTracer.to_endpoint(settings.otlp_endpoint)
+    registry = _registry(app)
     with _heartbeat(worker):
         while worker.alive and not registry.join():
             time.sleep(0.1)
@@ -167,15 +158,15 @@ def _post_worker_init(settings: Settings, worker: Any) -> None:
 
 @contextmanager
 def _heartbeat(worker: Any) -> Iterator[None]:
-    """The worker shows life meanwhile: fetching a large model may take longer than SERVE_TIMEOUT_SECONDS."""
+    """Notify the master meanwhile: fetching a large model may take longer than SERVE_TIMEOUT_SECONDS."""
     done = threading.Event()
 
     def beat() -> None:
         while not done.wait(1.0):
             worker.notify()
 
-    worker.notify()  # before which gunicorn would never find that it hangs
-    thread = threading.Thread(target=beat, name="beat", daemon=True)
+    worker.notify()  # gunicorn does not watch a worker before its first notification
+    thread = threading.Thread(target=beat, name="heartbeat", daemon=True)
     thread.start()
     try:
         yield
@@ -184,18 +175,18 @@ def _heartbeat(worker: Any) -> Iterator[None]:
         thread.join()
 
 
-def _child_exit(server: Any, worker: Any) -> None:
-    """In the master, for a worker that is gone: nobody waits for it, its requests are no longer in progress."""
-    _registry(server).leave(worker.pid)
-    _counters(server).merge_dead_processes(worker.pid)
+def _child_exit(app: Flask, _: Any, worker: Any) -> None:
+    """Release, in the master, what a worker that has ended held: its vote on versions, its requests in progress."""
+    _registry(app).leave(worker.pid)
+    _counters(app).merge_dead_processes(worker.pid)
 
 
 def return_freed_memory() -> None:
-    """Has glibc give blocks of 1 MiB and more back to the kernel as they are freed, in this process and its forks.
+    """Make glibc return freed blocks of 1 MiB and more to the kernel, in this process and its forks.
 
-    Left alone it expects the next block to be as large and keeps them: a worker was 52 MiB above idle after large
-    bodies of every kind, against 23. The other threshold is what glibc derives from this one. Other C libraries keep
-    nothing.
+    By default it expects the next block to be as large, and keeps them: after large bodies of every kind, a worker took
+    52 MiB above idle, against 23. The trim threshold is what glibc derives from the mmap threshold. Other C libraries
+    keep nothing.
     """
     mallopt = getattr(ctypes.CDLL(None), "mallopt", None)
     if mallopt is not None:
@@ -204,7 +195,7 @@ def return_freed_memory() -> None:
 
 
 def bind_listener(host: str, port: int) -> socket.socket:
-    """A bound socket; OSError at once where the address is taken, instead of after gunicorn's five tries."""
+    """Return a bound socket; OSError at once if the address is in use, instead of after gunicorn's five tries."""
     family, kind, protocol, _, address = socket.getaddrinfo(host or None, port, type=socket.SOCK_STREAM)[0]
     listener = socket.socket(family, kind, protocol)
     try:

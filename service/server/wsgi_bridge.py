@@ -1,18 +1,20 @@
-"""The wsgi_bridge: a request that is here goes through the WSGI application, and its answer is put up to be sent."""
+"""The WSGI bridge: runs a complete request through the WSGI application and buffers its response."""
 
 from __future__ import annotations
 
 import logging
 from collections.abc import Callable
+from types import TracebackType
 from typing import Any
-
-from gunicorn.http import errors as http_errors  # type: ignore[import-untyped]
-from gunicorn.http import wsgi
 
 from service.server.connection import Connection
 from service.server.error_responses import error_response
+from service.server.gunicorn_compat import EnvironError
 from service.server.request_reader import BufferedRequest
+from service.server.response_head import header_lines, response_head
 from service.telemetry.request_record import RequestRecorder
+
+_ExcInfo = tuple[type[BaseException], BaseException, TracebackType] | tuple[None, None, None]
 
 
 class WsgiBridge:
@@ -22,33 +24,68 @@ class WsgiBridge:
         self._application, self._cfg, self._recorder, self.log = application, cfg, recorder, log
 
     def handle(self, connection: Connection, request: BufferedRequest, *, close: bool) -> bool:
-        """Has the application write to what the connection sends; whether nothing may follow, as `close` wants it."""
+        """Append the application's response to the connection's send buffer; True if the connection must then close."""
         head = request.head
-        head._expected_100_continue = False
         try:
-            response, environ = wsgi.create(head, connection, connection.peer, connection.local_address, self._cfg)
-        except (http_errors.ConfigurationProblem, ValueError) as e:  # a head that no address of ours can have
+            environ = head.parsed.environ(self._cfg, connection.peer, connection.local_address)
+        except EnvironError as e:  # a head that no endpoint can have
             message = f"the request is not well-formed HTTP: {e}"
             connection.send_buffer += error_response(
                 self._recorder, connection, "400 Bad Request", "bad_request", message
             )
             return True
+        for name, value in head.varying.items():
+            environ.setdefault(f"HTTP_{name.replace('-', '_')}", value)
         environ["wsgi.input"] = request.body
-        environ["forward_pass.arrived"], environ["forward_pass.request"] = connection.received_at, request
-        if close:
-            response.force_close()
+        environ["forward_pass.arrived_at"], environ["forward_pass.request"] = connection.arrived_at, request
+        close = close or not head.parsed.keep_alive
         try:
-            answer = self._application(environ, response.start_response)
+            response = _Response()
+            parts = self._application(environ, response.start)
             try:
-                for part in answer:
-                    response.write(part)
-                response.close()
+                body = b"".join([*response.written, *parts])
             finally:
-                if hasattr(answer, "close"):
-                    answer.close()
+                if hasattr(parts, "close"):
+                    parts.close()
+            start = response.head(head.method, len(body), close=close)
         except Exception:
-            self.log.exception("%s %s crashed outside the application's own handling", head.method, head.path)
+            self.log.exception("%s %s failed outside the application's error handling", head.method, head.path)
             status, message = "500 Internal Server Error", "the service failed"
-            connection.send_buffer[:] = error_response(self._recorder, connection, status, "internal_error", message)
+            connection.send_buffer += error_response(self._recorder, connection, status, "internal_error", message)
             return True
-        return bool(response.should_close())
+        connection.send_buffer += start
+        if response.has_body and head.method != "HEAD":
+            connection.send_buffer += body
+        return close
+
+
+class _Response:
+    """The status and headers that a WSGI application sets (PEP 3333)."""
+
+    def __init__(self) -> None:
+        self.status = ""
+        self.headers: list[tuple[str, str]] = []
+        self.written: list[bytes] = []
+
+    def start(
+        self, status: str, headers: list[tuple[str, str]], exc_info: _ExcInfo | None = None
+    ) -> Callable[[bytes], None]:
+        if self.status and exc_info is None:
+            raise RuntimeError("expected one call of start_response")
+        self.status, self.headers = status, headers
+        return self.written.append
+
+    @property
+    def has_body(self) -> bool:
+        return not self.status.startswith(("1", "204", "304"))
+
+    def head(self, method: str, length: int, *, close: bool) -> bytes:
+        """Return the response's head. `length` replaces the application's Content-Length, except for HEAD."""
+        headers = self.headers
+        if method != "HEAD" or not any(name.lower() == "content-length" for name, _ in headers):
+            headers = [(name, value) for name, value in headers if name.lower() != "content-length"]
+            if self.has_body:
+                headers.append(("Content-Length", str(length)))
+        if not self.status:
+            raise RuntimeError("expected a call of start_response")
+        return response_head(self.status, header_lines(headers), close=close)

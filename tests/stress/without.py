@@ -24,7 +24,7 @@ from service.inference.runner import InferenceRunner
 from service.registry import loader, registry
 from service.registry.loaded_version import LoadedVersion
 from service.registry.snapshot import Snapshot
-from service.server import admission, event_worker, gunicorn_app
+from service.server import admission, event_loop, event_worker, gunicorn_app
 from training.cli.main import main as train
 from training.engine import checkpoint
 
@@ -34,7 +34,7 @@ def patience() -> None:
 
 
 def vital_requests() -> None:
-    event_worker.PRIORITY_PATHS = set()
+    event_loop.PRIORITY_PATHS = frozenset()
 
 
 def making_room() -> None:
@@ -43,8 +43,8 @@ def making_room() -> None:
 
 def draining() -> None:
     def drain(self: event_worker.EventWorker) -> None:
-        for connection in list(self.connections):
-            self._close(connection)
+        for connection in list(self.event_loop.connections):
+            self.event_loop.close(connection)
 
     event_worker.EventWorker.drain = drain  # type: ignore[method-assign]
 

@@ -15,7 +15,7 @@ import pytest
 from model_store.registry.store import Store
 from service.app import create_app
 from service.config import Settings
-from service.server import admission, blocking_executor, connection, event_worker, request_reader
+from service.server import admission, blocking_executor, connection, event_loop, event_worker, request_reader
 from service.server.gunicorn_app import GunicornApplication
 from tests.service.conftest import price, with_golden
 from tests.service.server.test_event_worker import LAST_CHUNK, Loop, in_small_chunks, post
@@ -45,7 +45,7 @@ class Clock:
     def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
         self.ahead = 0.0
         seen = SimpleNamespace(monotonic=self.now, sleep=time.sleep)
-        for module in (event_worker, admission, connection):
+        for module in (event_loop, event_worker, admission, connection):
             monkeypatch.setattr(module, "time", seen)
 
     def now(self) -> float:
@@ -58,7 +58,7 @@ def loop(store: Store, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Itera
     for module, name, value in (
         (admission, "MAX_INPUT_BYTES", 6000), (admission, "MAX_OUTPUT_BYTES", 20_000),
         (admission, "MAX_CONNECTIONS", 30),
-        (event_worker, "READ_BYTES", 300), (event_worker, "LARGE_READ_BYTES", 900),
+        (event_loop, "READ_BYTES", 300), (event_loop, "LARGE_READ_BYTES", 900),
         (request_reader, "CHUNKS_PER_READ", 3),
         (blocking_executor, "MAX_PENDING_REQUESTS", 5),
     ):  # fmt: skip
@@ -98,24 +98,26 @@ def do_something(rng: random.Random, loop: Loop) -> None:
 
 def check(loop: Loop) -> None:
     of = loop.worker
-    for each in of.connections:
+    for each in of.event_loop.connections:
         waits = each.pending_request is not None
         places = [
             each in of.executor._pending,
-            *(other is each for queue in (of.queue, of.priority_queue) for other in queue),
+            *(other is each for queue in (of.event_loop.queue, of.event_loop.priority_queue) for other in queue),
         ]
         assert sum(places) == waits
         assert sum(
-            other is each for queue in (of.readable_connections, of.chunked_connections) for other in queue
+            other is each
+            for queue in (of.event_loop.readable_connections, of.event_loop.chunked_connections)
+            for other in queue
         ) == bool(each.readable_since)
         elsewhere = each in of.executor._pending  # which has a bound of its own
         assert each.input_bytes == (
             0 if elsewhere else each.reader.buffered_bytes + (len(each.pending_request.content) if waits else 0)
         )
         assert each.output_bytes == len(each.send_buffer)
-    assert of.admission.input_bytes == sum(each.input_bytes for each in of.connections)
-    assert of.admission.output_bytes == sum(each.output_bytes for each in of.connections)
-    assert len(of.connections) <= admission.MAX_CONNECTIONS
+    assert of.event_loop.admission.input_bytes == sum(each.input_bytes for each in of.event_loop.connections)
+    assert of.event_loop.admission.output_bytes == sum(each.output_bytes for each in of.event_loop.connections)
+    assert len(of.event_loop.connections) <= admission.MAX_CONNECTIONS
 
 
 @pytest.mark.parametrize("seed", range(3))
@@ -136,8 +138,8 @@ def test_what_is_held_and_what_is_in_progress_adds_up_whatever_clients_do(
         loop.turn(50)
         clock.ahead += 100
         loop.worker.expire_connections(clock.now())
-    assert not loop.worker.connections
-    assert loop.worker.admission.input_bytes == loop.worker.admission.output_bytes == 0
+    assert not loop.worker.event_loop.connections
+    assert loop.worker.event_loop.admission.input_bytes == loop.worker.event_loop.admission.output_bytes == 0
     end = time.monotonic() + 20
     while "forward_pass_requests_in_progress 0.0" not in loop.app.recorder.metrics.counters.exposition():
         assert time.monotonic() < end  # the thread aside may still be at one that is given up

@@ -18,9 +18,8 @@ from service.app import create_app
 from service.config import Settings
 from service.registry.errors import WouldBlock
 from service.registry.registry import ModelRegistry
-from service.server import admission
+from service.server import admission, event_loop
 from service.server import blocking_executor as module
-from service.server import event_worker as worker_module
 from service.server.gunicorn_app import GunicornApplication
 from tests.service.conftest import break_version, price, with_golden
 from tests.service.server.test_event_worker import App, Environ, Loop, error_of, post
@@ -96,7 +95,7 @@ def test_a_request_that_waits_for_a_load_is_answered_after_it_and_others_meanwhi
     found = waited(loop, waiting)
     assert found.startswith(b"HTTP/1.1 200")
     assert found.endswith(b"loaded")
-    assert loop.worker.admission.input_bytes == 0
+    assert loop.worker.event_loop.admission.input_bytes == 0
 
 
 def test_what_follows_on_the_connection_is_answered_in_its_order(loop: Loop) -> None:
@@ -115,7 +114,7 @@ def test_who_is_gone_before_the_load_ends_disturbs_nobody(loop: Loop) -> None:
     loop.app.gate.open.set()
     assert waited(loop, second).endswith(b"2")
     loop.turn(20)
-    assert len(loop.worker.connections) == 1
+    assert len(loop.worker.event_loop.connections) == 1
 
 
 def test_who_was_closed_while_it_waited_is_not_answered_for(loop: Loop) -> None:
@@ -123,8 +122,8 @@ def test_who_was_closed_while_it_waited_is_not_answered_for(loop: Loop) -> None:
     assert loop.app.gate.reached.wait(20)
     loop.client(post("/load", b"2", b"X-Name: closed"))
     last = loop.client(post("/load", b"3", b"X-Name: last"))
-    loop.worker._close(
-        next(c for c in loop.worker.connections if c.pending_request and c.pending_request.content == b"2")
+    loop.worker.event_loop.close(
+        next(c for c in loop.worker.event_loop.connections if c.pending_request and c.pending_request.content == b"2")
     )
     loop.app.gate.open.set()
     assert waited(loop, last).endswith(b"3")
@@ -135,16 +134,16 @@ def test_who_was_closed_while_it_waited_is_not_answered_for(loop: Loop) -> None:
 def test_a_load_that_takes_too_long_is_told_and_its_answer_goes_to_nobody(loop: Loop, path: str) -> None:
     sock = loop.client(post(path, b"old"))
     assert loop.app.gate.reached.wait(20)
-    (connection,) = loop.worker.connections
-    loop.worker.expire_connections(connection.received_at + module.LOAD_TIMEOUT_SECONDS - 1)
+    (connection,) = loop.worker.event_loop.connections
+    loop.worker.expire_connections(connection.arrived_at + module.LOAD_TIMEOUT_SECONDS - 1)
     assert connection.pending_request is not None
-    connection.received_at -= module.LOAD_TIMEOUT_SECONDS
+    connection.arrived_at -= module.LOAD_TIMEOUT_SECONDS
     loop.worker.expire_connections(time.monotonic())
     found = loop.take(sock)
     assert found.startswith(b"HTTP/1.1 503 ")
     assert b"Retry-After: 5\r\n" in found
     error = json.loads(found.partition(b"\r\n\r\n")[2])["error"]
-    assert "still being loaded; ask again" in (error if path == "/v2/load" else error["message"])
+    assert "still being loaded; try again" in (error if path == "/v2/load" else error["message"])
     assert loop.app.refusals == {"loading": 1}
     sock.sendall(post("/load", b"new"))
     loop.turn()
@@ -163,7 +162,7 @@ def test_those_who_wait_are_bounded_and_take_no_room_of_others(loop: Loop, monke
     assert loop.take(loop.client(post("/other", b"x" * 900))).endswith(b"x" * 900)
     loop.app.gate.open.set()
     assert all(waited(loop, sock).startswith(b"HTTP/1.1 200") for sock in waiting)
-    assert loop.worker.admission.input_bytes == 0
+    assert loop.worker.event_loop.admission.input_bytes == 0
 
 
 def test_what_has_come_after_a_request_that_waits_counts_as_well(loop: Loop, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -213,12 +212,12 @@ def test_where_the_system_has_no_thread_to_load_in_whoever_asks_is_told_and_may_
         sock = loop.client(post("/load"))
         found = loop.take(sock)
     assert error_of(found) == (503, "loading")
-    assert b"is not in memory, and nothing can be loaded now; ask again" in found
+    assert b"is not in memory, and no thread can be started to load it; try again" in found
     assert "can't start new thread" in caplog.text
     loop.app.gate.open.set()
     sock.sendall(post("/load", b"loaded"))
     assert waited(loop, sock).endswith(b"loaded")
-    assert loop.worker.admission.input_bytes == 0
+    assert loop.worker.event_loop.admission.input_bytes == 0
 
 
 def test_a_request_whose_client_waits_no_longer_takes_no_memory(loop: Loop) -> None:
@@ -227,10 +226,10 @@ def test_a_request_whose_client_waits_no_longer_takes_no_memory(loop: Loop) -> N
     assert loop.app.gate.reached.wait(20)
     loop.client(post("/load", b"x" * 900))
     (connection,) = [
-        c for c in loop.worker.connections if c.pending_request and c.pending_request.content == b"x" * 900
+        c for c in loop.worker.event_loop.connections if c.pending_request and c.pending_request.content == b"x" * 900
     ]
     arrived = connection.pending_request
-    connection.received_at -= module.LOAD_TIMEOUT_SECONDS
+    connection.arrived_at -= module.LOAD_TIMEOUT_SECONDS
     loop.worker.expire_connections(time.monotonic())
     assert connection.pending_request is None
     assert arrived.content == b""
@@ -240,13 +239,13 @@ def test_what_came_after_a_request_takes_no_memory_once_its_client_is_gone(loop:
     loop.client(post("/load", b"hangs"))
     assert loop.app.gate.reached.wait(20)
     loop.client(post("/load", b"x") + post("/other", b"x" * 900))
-    (connection,) = [c for c in loop.worker.connections if c.reader.buffer]
-    loop.worker._close(connection)
+    (connection,) = [c for c in loop.worker.event_loop.connections if c.reader.buffer]
+    loop.worker.event_loop.close(connection)
     assert connection.reader.buffered_bytes == 0
 
 
 def test_draining_waits_for_a_load(loop: Loop, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(worker_module, "LINGER_SECONDS", 0.1)
+    monkeypatch.setattr(event_loop, "LINGER_SECONDS", 0.1)
     sock = loop.client(post("/load", b"loaded"))
     assert loop.app.gate.reached.wait(20)
     threading.Timer(0.3, loop.app.gate.open.set).start()
@@ -261,7 +260,7 @@ def test_draining_tells_whose_load_does_not_end_in_time(loop: Loop) -> None:
     sock = loop.client(post("/load"))
     loop.worker.drain()
     assert error_of(sock.recv(10_000)) == (503, "loading")
-    assert not loop.worker.connections
+    assert not loop.worker.event_loop.connections
 
 
 class Service:
@@ -350,8 +349,8 @@ def test_requests_that_wait_for_a_version_are_counted_and_timed_once(service: Se
 def test_a_request_that_is_given_up_is_counted_as_that_alone(service: Service) -> None:
     asker = service.ask("/models/price/versions/2/predict")
     assert service.gate.reached.wait(20)
-    (connection,) = service.loop.worker.connections
-    connection.received_at -= module.LOAD_TIMEOUT_SECONDS
+    (connection,) = service.loop.worker.event_loop.connections
+    connection.arrived_at -= module.LOAD_TIMEOUT_SECONDS
     service.loop.worker.expire_connections(time.monotonic())
     assert service.answer(asker)[0] == 503
     service.gate.open.set()

@@ -18,7 +18,7 @@ from prometheus_client.parser import text_string_to_metric_families
 
 from service.http.responses import RESPONSE_HEADERS
 from service.registry.batching_policy import BatchingPolicy
-from service.server import admission, request_reader
+from service.server import admission, event_loop, request_reader
 from service.server import event_worker as module
 from service.server.connection import READ_TIMEOUT_SECONDS
 from service.server.event_worker import EventWorker
@@ -107,8 +107,6 @@ class Loop:
         self.app = app or App()
         self.worker = EventWorker(1, os.getppid(), [self.listener], self.app, 30, cfg, Logger(cfg))
         self.worker.wsgi = application or self.app
-        self.worker.PIPE = os.pipe()
-        os.set_blocking(self.worker.PIPE[0], False)
         self.worker.set_up()
         self.clients: list[socket.socket] = []
 
@@ -135,7 +133,7 @@ class Loop:
             try:
                 piece = sock.recv(1 << 20)
             except BlockingIOError:
-                if found and not self.worker.queue and not self.worker.priority_queue:
+                if found and not self.worker.event_loop.queue and not self.worker.event_loop.priority_queue:
                     break
                 continue
             if not piece:
@@ -147,11 +145,11 @@ class Loop:
     def close(self) -> None:
         for sock in self.clients:
             sock.close()
-        for connection in list(self.worker.connections):
+        for connection in list(self.worker.event_loop.connections):
             connection.sock.close()
-        self.worker.selector.close()
+        self.worker.event_loop.selector.close()
         self.listener.close()
-        for end in self.worker.PIPE:
+        for end in self.worker.event_loop._wake_pipe:
             os.close(end)
         self.worker.tmp.close()
 
@@ -182,7 +180,7 @@ def test_a_connection_is_kept_for_the_next_request(loop: Loop) -> None:
     assert loop.take(sock) == b""
     sock.close()
     loop.turn()
-    assert not loop.worker.connections
+    assert not loop.worker.event_loop.connections
 
 
 def test_requests_sent_at_once_are_answered_in_their_order(loop: Loop) -> None:
@@ -209,7 +207,7 @@ def test_a_worker_that_is_idle_leaves_others_of_a_burst_to_the_other_workers(loo
         loop.clients += burst
         for count in taken:
             loop.turn(1)
-            assert len(loop.worker.connections) == count
+            assert len(loop.worker.event_loop.connections) == count
 
 
 def test_slow_and_silent_clients_keep_nobody_waiting(loop: Loop) -> None:
@@ -251,15 +249,15 @@ def test_a_request_that_has_waited_too_long_is_shed_and_the_connection_kept(loop
     caplog.set_level("INFO", "service.access")
     sock = loop.client()
     sock.sendall(post("/late"))
-    (connection,) = loop.worker.connections
+    (connection,) = loop.worker.event_loop.connections
     loop.worker.run_once(0.1)
     if connection.pending_request is None:
         assert loop.app.asked == ["/late"]  # it was answered within the same turn; make the next one wait
         loop.take(sock)
     loop.app.asked.clear()
     connection.reader.feed(post("/late"))
-    loop.worker._parse_next_request(connection, time.monotonic())
-    connection.received_at -= module.MAX_QUEUE_SECONDS + 1
+    loop.worker.event_loop._parse_next_request(connection, time.monotonic())
+    connection.arrived_at -= module.MAX_QUEUE_SECONDS + 1
     found = loop.take(sock)
     assert error_of(found) == (503, "overloaded")
     assert b"Retry-After: 1\r\n" in found
@@ -296,10 +294,10 @@ def test_what_the_worker_answers_itself_is_observed_as_everything_else(loop: Loo
 @pytest.mark.parametrize("path", ["/v1/models/m:predict", "/v2/models/m/infer"])
 def test_who_is_shed_or_cut_off_is_told_in_the_shape_of_the_protocol(loop: Loop, path: str) -> None:
     late, slow = loop.client(), loop.client(post(path, b"body")[:-1])
-    (connection,) = [c for c in loop.worker.connections if c.reader.head is None]
+    (connection,) = [c for c in loop.worker.event_loop.connections if c.reader.head is None]
     connection.reader.feed(post(path))
-    loop.worker._parse_next_request(connection, time.monotonic())
-    connection.received_at -= module.MAX_QUEUE_SECONDS + 1
+    loop.worker.event_loop._parse_next_request(connection, time.monotonic())
+    connection.arrived_at -= module.MAX_QUEUE_SECONDS + 1
     shed = loop.take(late)
     loop.worker.expire_connections(time.monotonic() + READ_TIMEOUT_SECONDS + 1)
     for answer, status in ((shed, b"503"), (loop.take(slow), b"408")):
@@ -315,9 +313,9 @@ def test_health_checks_pass_the_queue_and_are_never_shed(loop: Loop, path: str) 
     health = loop.client()
     for sock, address in zip([*others, health], ["/a", "/b", "/c", path], strict=True):
         sock.sendall(post(address))
-    for connection in list(loop.worker.connections):
-        loop.worker._read_connection(connection, time.monotonic(), module.READ_BYTES)
-        connection.received_at -= module.MAX_QUEUE_SECONDS + 1
+    for connection in list(loop.worker.event_loop.connections):
+        loop.worker.event_loop._read_connection(connection, time.monotonic(), event_loop.READ_BYTES)
+        connection.arrived_at -= module.MAX_QUEUE_SECONDS + 1
     loop.turn(8)
     assert loop.app.asked == [path]
     assert loop.app.refusals == {"overloaded": 3}
@@ -329,8 +327,8 @@ def test_a_flood_of_health_checks_keeps_nobody_waiting(loop: Loop, path: str) ->
     good = loop.client()
     for sock in flood:
         sock.sendall(post(path) * 50)
-    for connection in list(loop.worker.connections):
-        loop.worker._read_connection(connection, time.monotonic(), module.READ_BYTES)
+    for connection in list(loop.worker.event_loop.connections):
+        loop.worker.event_loop._read_connection(connection, time.monotonic(), event_loop.READ_BYTES)
     good.sendall(post("/a"))
     loop.turn(20)
     assert "/a" in loop.app.asked[:10]
@@ -343,7 +341,7 @@ def test_input_that_waits_is_bounded_for_all_connections_together(loop: Loop, mo
     waiting = [loop.client(post("/x", b"x" * 900)[:-1]) for _ in range(2)]
     refused = loop.client(post("/x", b"x" * 900)[:-1])
     assert error_of(loop.take(refused)) == (503, "overloaded")
-    assert loop.worker.admission.input_bytes < 2000
+    assert loop.worker.event_loop.admission.input_bytes < 2000
     waiting[0].sendall(b"x")
     assert loop.take(waiting[0]).endswith(b"x" * 900)
     monkeypatch.setattr(admission, "MAX_INPUT_BYTES", 0)
@@ -355,12 +353,12 @@ def test_whole_requests_that_wait_are_counted_too(loop: Loop, monkeypatch: pytes
     clients = [loop.client() for _ in range(4)]
     for client in clients:
         client.sendall(post("/x", b"x" * 900))
-    for connection in list(loop.worker.connections):
-        loop.worker._read_connection(connection, time.monotonic(), module.READ_BYTES)
-    assert loop.worker.admission.input_bytes == 1800
+    for connection in list(loop.worker.event_loop.connections):
+        loop.worker.event_loop._read_connection(connection, time.monotonic(), event_loop.READ_BYTES)
+    assert loop.worker.event_loop.admission.input_bytes == 1800
     found = [loop.take(client).split()[1] for client in clients]
     assert sorted(found) == [b"200", b"200", b"503", b"503"]
-    assert loop.worker.admission.input_bytes == 0
+    assert loop.worker.event_loop.admission.input_bytes == 0
 
 
 def test_heads_whose_bodies_are_on_their_way_are_counted_too(loop: Loop, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -371,13 +369,13 @@ def test_heads_whose_bodies_are_on_their_way_are_counted_too(loop: Loop, monkeyp
     assert loop.take(loop.client(post("/x", b"", large))).startswith(b"HTTP/1.1 200")  # which waits for nothing
     waiting.sendall(b"y")
     assert loop.take(waiting).endswith(b"y")
-    assert loop.worker.admission.input_bytes == 0
+    assert loop.worker.event_loop.admission.input_bytes == 0
 
 
 def test_who_holds_memory_by_being_slow_makes_room_for_others(loop: Loop, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(admission, "MAX_INPUT_BYTES", 2000)
     slow = [loop.client(post("/x", b"x" * 900)[:-1]) for _ in range(2)]
-    for connection in loop.worker.connections:
+    for connection in loop.worker.event_loop.connections:
         connection.deadline -= admission.SLOW_CLIENT_SECONDS + 1
     good = loop.client(post("/x", b"x" * 900)[:-1])
     good.sendall(b"x")
@@ -393,15 +391,15 @@ def test_answers_that_nobody_takes_are_bounded_for_all_connections_together(
     monkeypatch.setattr(admission, "MAX_INPUT_BYTES", 1000)
     loop.client(post("/large"))
     taking = loop.client(post("/large", b"", b"Connection: close"))
-    for connection in loop.worker.connections:
+    for connection in loop.worker.event_loop.connections:
         connection.last_sent_at -= admission.SLOW_CLIENT_SECONDS + 1
     came = 0
     while came < 2_000_000:
         came += len(taking.recv(1 << 20))
     loop.turn()
-    assert len(loop.worker.connections) == 1  # the other is closed: it has taken nothing
+    assert len(loop.worker.event_loop.connections) == 1  # the other is closed: it has taken nothing
     assert came + len(loop.take(taking)) > 5_000_000
-    assert loop.worker.admission.output_bytes == 0
+    assert loop.worker.event_loop.admission.output_bytes == 0
 
 
 def test_answers_that_are_taken_little_by_little_are_bounded_as_well(
@@ -410,11 +408,11 @@ def test_answers_that_are_taken_little_by_little_are_bounded_as_well(
     """The oldest make room; one answer alone may be as large as it is."""
     monkeypatch.setattr(admission, "MAX_INPUT_BYTES", 1000)
     first, last = (loop.client(post("/large", b"", b"Connection: close")) for _ in range(2))
-    assert len(loop.worker.connections) == 2
+    assert len(loop.worker.event_loop.connections) == 2
     monkeypatch.setattr(admission, "MAX_OUTPUT_BYTES", 1000)
     loop.turn(1)
-    (connection,) = loop.worker.connections
-    assert connection.output_bytes == loop.worker.admission.output_bytes > 1000
+    (connection,) = loop.worker.event_loop.connections
+    assert connection.output_bytes == loop.worker.event_loop.admission.output_bytes > 1000
     assert len(loop.take(last).partition(b"\r\n\r\n")[2]) == 5_000_000
     assert len(loop.take(first)) < 5_000_000
 
@@ -428,21 +426,21 @@ def test_a_request_that_is_refused_cannot_steer_the_terminal_that_shows_the_log(
     head = {"method": b"G%bT / HTTP/1.1", "target": b"GET /%b HTTP/1.1", "header": b"GET / HTTP/1.1\r\nX%b: y"}
     assert loop.take(loop.client(head[location] % forged + b"\r\nHost: h\r\n\r\n")).startswith(b"HTTP/1.1 400")
     told = caplog.messages[0]
-    assert told.startswith("refused a request")
+    assert told.startswith("rejected a request")
     assert not any(character < " " or "\x7f" <= character < "\xa0" for character in told)
 
 
 def test_one_connection_too_many_takes_the_place_of_the_most_overdue(
     loop: Loop,
 ) -> None:
-    loop.worker.admission.connection_limit = 3
+    loop.worker.event_loop.admission.connection_limit = 3
     first = loop.client()
     for _ in range(2):
         loop.client()
     sock = loop.client(post("/good", b"good"))
     assert loop.take(sock).endswith(b"good")
     assert first.recv(10) == b""
-    assert len(loop.worker.connections) == 3
+    assert len(loop.worker.event_loop.connections) == 3
 
 
 @pytest.mark.parametrize(
@@ -485,12 +483,12 @@ def test_a_client_that_is_gone_leaves_nothing_behind(loop: Loop) -> None:
         sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, b"\x01\x00\x00\x00\x00\x00\x00\x00")
         sock.close()
     loop.turn(20)
-    assert not loop.worker.connections
-    assert loop.worker.admission.input_bytes == 0
+    assert not loop.worker.event_loop.connections
+    assert loop.worker.event_loop.admission.input_bytes == 0
 
 
 def test_draining_answers_what_has_arrived_and_ends(loop: Loop, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(module, "LINGER_SECONDS", 0.1)
+    monkeypatch.setattr(event_loop, "LINGER_SECONDS", 0.1)
     loop.client()
     sock = loop.client(post("/x", b"0123456789")[:-4])
     sock.sendall(b"6789")
@@ -499,15 +497,15 @@ def test_draining_answers_what_has_arrived_and_ends(loop: Loop, monkeypatch: pyt
     found = sock.recv(10_000)
     assert found.endswith(b"0123456789")
     assert b"Connection: close" in found
-    assert not loop.worker.connections
+    assert not loop.worker.event_loop.connections
 
 
 def test_who_has_connected_when_the_draining_begins_is_answered(loop: Loop, monkeypatch: pytest.MonkeyPatch) -> None:
     """The kernel resets connections that nobody has accepted when their listening socket is closed."""
-    monkeypatch.setattr(module, "LINGER_SECONDS", 0.1)
+    monkeypatch.setattr(event_loop, "LINGER_SECONDS", 0.1)
     clients = [
         socket.create_connection(loop.listener.getsockname(), timeout=10)
-        for _ in range(module.MAX_ACCEPTS_PER_TURN + 2)
+        for _ in range(event_loop.MAX_ACCEPTS_PER_TURN + 2)
     ]
     for client in clients:
         client.sendall(post("/x", b"in time"))
@@ -563,8 +561,8 @@ def test_an_answer_that_cannot_be_counted_was_given_and_the_log_says_so(loop: Lo
 @pytest.fixture
 def small_pieces(monkeypatch: pytest.MonkeyPatch) -> None:
     """What is larger than a hundred bytes counts as large."""
-    monkeypatch.setattr(module, "READ_BYTES", 100)
-    monkeypatch.setattr(module, "LARGE_READ_BYTES", 200)
+    monkeypatch.setattr(event_loop, "READ_BYTES", 100)
+    monkeypatch.setattr(event_loop, "LARGE_READ_BYTES", 200)
     monkeypatch.setattr(request_reader, "CHUNKS_PER_READ", 2)
 
 
@@ -574,11 +572,14 @@ def test_no_more_of_large_requests_is_read_than_a_turn_has_use_for(loop: Loop) -
     clients = waiting(loop, *[post(f"/{i}", b"x" * 500) for i in range(3)])
     loop.turn(3)
     assert loop.app.asked == ["/0"]
-    assert sum(len(connection.reader.buffer) for connection in loop.worker.connections) <= 2 * module.LARGE_READ_BYTES
+    assert (
+        sum(len(connection.reader.buffer) for connection in loop.worker.event_loop.connections)
+        <= 2 * event_loop.LARGE_READ_BYTES
+    )
     clients[0].sendall(post("/again", b"x" * 500))
     loop.turn(20)
     assert loop.app.asked == ["/0", "/1", "/2", "/again"]
-    assert loop.worker.admission.input_bytes == 0
+    assert loop.worker.event_loop.admission.input_bytes == 0
 
 
 @pytest.mark.usefixtures("small_pieces")
@@ -592,7 +593,7 @@ def test_small_requests_wait_for_no_large_one_to_be_read(loop: Loop) -> None:
 def test_the_time_that_a_large_request_has_waited_to_be_read_counts(loop: Loop) -> None:
     _, second = waiting(loop, post("/0", b"x" * 250), post("/1", b"x" * 250))
     loop.turn(1)
-    loop.worker.readable_connections[-1].readable_since -= module.MAX_QUEUE_SECONDS + 1
+    loop.worker.event_loop.readable_connections[-1].readable_since -= module.MAX_QUEUE_SECONDS + 1
     assert error_of(loop.take(second)) == (503, "overloaded")
 
 
@@ -627,7 +628,7 @@ def test_bodies_of_small_chunks_are_read_in_turn(loop: Loop) -> None:
 
 
 def test_large_requests_wait_for_none_of_small_chunks(loop: Loop, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(module, "READ_BYTES", 500)
+    monkeypatch.setattr(event_loop, "READ_BYTES", 500)
     waiting(loop, *[in_small_chunks(f"/{i}", 900) for i in range(9)], post("/large", b"x" * 900))
     loop.turn(2)
     assert loop.app.asked == ["/large"]
@@ -638,7 +639,7 @@ def test_a_body_of_small_chunks_that_ends_before_its_last_is_told_as_broken(loop
     sock.shutdown(socket.SHUT_WR)
     assert error_of(loop.take(sock)) == (500, "internal_error")  # of this application: it cannot read its input
     loop.turn()
-    assert not loop.worker.connections
+    assert not loop.worker.event_loop.connections
 
 
 @pytest.mark.usefixtures("small_pieces")
@@ -652,7 +653,7 @@ def test_what_comes_with_small_chunks_keeps_no_large_request_from_being_read(loo
 def test_a_request_that_comes_for_too_long_is_cut_off_however_fast_it_comes(loop: Loop) -> None:
     (sock,) = waiting(loop, in_small_chunks("/chunks", 300))
     loop.turn(2)
-    (connection,) = loop.worker.connections
+    (connection,) = loop.worker.event_loop.connections
     connection.deadline = time.monotonic()
     loop.turn(2)
     loop.worker.expire_connections(time.monotonic())
@@ -663,7 +664,7 @@ def test_a_request_that_comes_for_too_long_is_cut_off_however_fast_it_comes(loop
 def test_what_could_be_read_in_time_is_not_late(loop: Loop) -> None:
     _, second = waiting(loop, post("/0", b"x" * 900), post("/1", b"x" * 900))
     loop.turn(1)
-    connection = loop.worker.readable_connections[-1]
+    connection = loop.worker.event_loop.readable_connections[-1]
     assert not connection.pending_request
     loop.worker.expire_connections(connection.deadline + 1)
     assert loop.take(second).endswith(b"x" * 900)
@@ -673,10 +674,10 @@ def test_what_could_be_read_in_time_is_not_late(loop: Loop) -> None:
 def test_who_sends_on_after_a_last_answer_is_closed_in_time(loop: Loop) -> None:
     waiting(loop, b"nonsense\r\n\r\n" + b"x" * 10_000)
     loop.turn(3)
-    (connection,) = loop.worker.connections
+    (connection,) = loop.worker.event_loop.connections
     assert connection.lingering
     loop.worker.expire_connections(connection.deadline + 1)
-    assert not loop.worker.connections
+    assert not loop.worker.event_loop.connections
 
 
 def test_one_that_the_application_has_to_answer_leaves_the_others_theirs(loop: Loop) -> None:
@@ -764,12 +765,12 @@ def test_fewer_descriptors_than_connections_make_room_as_too_many_connections_do
 ) -> None:
     monkeypatch.setattr(admission, "RESERVED_DESCRIPTORS", 2)
     idle = [loop.client() for _ in range(4)]
-    loop.worker._accept_connections(Exhausted())
+    loop.worker.event_loop._accept_connections(Exhausted())
     assert [sock.recv(10) for sock in idle[:2]] == [b"", b""]
-    assert len(loop.worker.connections) == 2
-    assert "room for 2 connections, not 1000: Too many open files" in caplog.text
+    assert len(loop.worker.event_loop.connections) == 2
+    assert "connection limit lowered from 1000 to 2: Too many open files" in caplog.text
     assert loop.take(loop.client(post("/good", b"good"))).endswith(b"good")
-    assert len(loop.worker.connections) == 2  # so many from now on
+    assert len(loop.worker.event_loop.connections) == 2  # so many from now on
 
 
 @pytest.mark.parametrize("code", [errno.ENFILE, errno.ENOBUFS, errno.ENOMEM])
@@ -778,13 +779,13 @@ def test_a_shortage_of_the_system_closes_nobody_and_leaves_room_for_when_it_has_
     for _ in range(40):
         loop.client()
     for _ in range(10):
-        loop.worker._accept_connections(Exhausted(code))
-    assert len(loop.worker.connections) == 40
-    assert loop.worker.admission.connection_limit == admission.MAX_CONNECTIONS
+        loop.worker.event_loop._accept_connections(Exhausted(code))
+    assert len(loop.worker.event_loop.connections) == 40
+    assert loop.worker.event_loop.admission.connection_limit == admission.MAX_CONNECTIONS
 
 
 def test_draining_lets_an_answer_be_taken_to_its_end(loop: Loop, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(module, "LINGER_SECONDS", 0.1)
+    monkeypatch.setattr(event_loop, "LINGER_SECONDS", 0.1)
     sock = loop.client(post("/large"))
     found = bytearray()
 

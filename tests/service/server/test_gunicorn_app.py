@@ -10,7 +10,8 @@ import pytest
 from gunicorn.arbiter import Arbiter
 
 from service.config import Settings
-from service.server.gunicorn_app import DrainingArbiter, _post_fork, _post_worker_init
+from service.server.gunicorn_app import DrainingArbiter, _post_worker_init
+from service.server.gunicorn_compat import keep_early_signals
 from service.telemetry.metrics import Metrics
 from service.telemetry.request_record import RequestRecorder
 
@@ -38,7 +39,7 @@ class Catalog:
 
 def application(registry: Catalog) -> SimpleNamespace:
     extensions = {"registry": registry, "recorder": RequestRecorder(Metrics())}
-    return SimpleNamespace(wsgi=lambda: SimpleNamespace(extensions=extensions))
+    return SimpleNamespace(extensions=extensions)
 
 
 def test_workers_that_keep_all_others_waiting_are_asked_to_end_once_and_then_made_to(
@@ -46,7 +47,8 @@ def test_workers_that_keep_all_others_waiting_are_asked_to_end_once_and_then_mad
 ) -> None:
     monkeypatch.setattr(Arbiter, "murder_workers", lambda _: None)
     master = DrainingArbiter.__new__(DrainingArbiter)
-    master.app, master.timeout, master.cfg = application(Catalog()), 30, SimpleNamespace(graceful_timeout=25)
+    master._flask_app, master._terminated = application(Catalog()), frozenset()
+    master.cfg = SimpleNamespace(timeout=30, graceful_timeout=25)
     sent: list[tuple[int, int]] = []
     master.kill_worker = lambda pid, how: sent.append((pid, how))
     master.murder_workers()
@@ -62,11 +64,11 @@ def test_a_worker_told_to_end_before_it_can_listen_ends(early: signal.Signals) -
     handled = signal.getsignal(signal.SIGINT)
     registry = Catalog()
     signals: queue.SimpleQueue[int] = queue.SimpleQueue()
-    worker = SimpleNamespace(alive=True, app=application(registry), notify=lambda: None)
-    _post_fork(SimpleNamespace(SIG_QUEUE=signals), worker)
+    worker = SimpleNamespace(alive=True, notify=lambda: None)
+    keep_early_signals(SimpleNamespace(SIG_QUEUE=signals), worker)
     signals.put(early)
     try:
-        _post_worker_init(Settings(), worker)
+        _post_worker_init(application(registry), Settings(), worker)
     finally:
         signal.signal(signal.SIGINT, handled)
     assert worker.alive == registry.joined == (early == signal.SIGCHLD)

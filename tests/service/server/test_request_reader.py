@@ -11,14 +11,17 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from service.server import request_reader as module
+from service.server.gunicorn_compat import ParsedHead
 from service.server.request_reader import (
     CHUNKS_PER_READ,
     MAX_CACHED_HEAD_BYTES,
     MAX_CACHED_HEADS,
     MAX_HEAD_BYTES,
+    VARYING_FIELDS,
     HeadCache,
     HeadTooLargeError,
     MalformedBodyError,
+    RequestHead,
     RequestReader,
 )
 
@@ -221,34 +224,109 @@ def test_a_head_whose_body_is_on_its_way_is_held() -> None:
     assert arriving.buffered_bytes == 0
 
 
-def test_a_head_that_comes_again_is_not_parsed_again() -> None:
-    heads = HeadCache(Config())
-    again = head("Content-Length: 5")
-    first = heads.parse(again, ("127.0.0.1", 1), 1)
-    assert heads.parse(again, ("127.0.0.1", 2), 7) is first
-    assert heads.parse(head("Content-Length: 6"), ("127.0.0.1", 1), 1) is not first
+def parse(cache: HeadCache, *lines: str, ip: str = "127.0.0.1") -> RequestHead:
+    return cache.parse(head(*lines), (ip, 1), 1)
 
 
-def test_a_head_is_not_believed_of_another_address() -> None:
-    """Which proxy may say X-Forwarded-Proto is gunicorn's decision, by the address that a request comes from."""
+def test_an_equal_head_is_not_parsed_again() -> None:
+    cache = HeadCache(Config())
+    first = parse(cache, "Content-Length: 5")
+    assert cache.parse(head("Content-Length: 5"), ("127.0.0.1", 2), 7).parsed is first.parsed
+    assert parse(cache, "Content-Length: 6").parsed is not first.parsed
+
+
+def test_heads_that_differ_in_varying_fields_share_a_parsed_head() -> None:
+    cache = HeadCache(Config())
+    first = parse(cache, "Content-Length: 5")
+    for i in range(3):
+        lines = [f"traceparent: 00-{i}", f"X-Request-Id: {i}", "tracestate:  a=b ", "AUTHORIZATION: Bearer fp_x y"]
+        found = parse(cache, *lines[:2], "Content-Length: 5", *lines[2:])
+        assert found.parsed is first.parsed
+        assert found.varying == {
+            "TRACEPARENT": f"00-{i}",
+            "X-REQUEST-ID": str(i),
+            "TRACESTATE": "a=b",
+            "AUTHORIZATION": "Bearer fp_x y",
+        }
+    assert "fp_x" not in repr(list(cache._cache))
+    assert "AUTHORIZATION" not in {name for parsed in cache._cache.values() for name, _ in parsed.headers}
+
+
+@pytest.mark.parametrize(
+    "lines",
+    [
+        ("Authorization: a", "Authorization: b"),
+        ("Authorization: a", "authorization: \xff"),
+        ("Authorization: \xff", "Content-Length: 1"),
+        ("X-Request-Id:", "Content-Length: 1"),
+        ("X-Request-Id: a", "Long: " + "x" * MAX_CACHED_HEAD_BYTES),
+    ],
+)
+def test_a_head_whose_varying_fields_are_not_plain_is_parsed_whole_and_not_cached(lines: tuple[str, ...]) -> None:
+    cache = HeadCache(Config())
+    text = "\r\n".join(["POST /predict HTTP/1.1", "Host: here", *lines, "", ""]).encode("latin-1")
+    first = cache.parse(text, ("127.0.0.1", 1), 1)
+    assert cache.parse(text, ("127.0.0.1", 1), 1).parsed is not first.parsed
+    sent = [(name.strip().upper(), value.strip()) for name, _, value in (line.partition(":") for line in lines)]
+    assert [field for field in first.parsed.headers if field[0] != "HOST"] == sent
+    assert first.varying == {name: value for name, value in sent if name in VARYING_FIELDS}
+
+
+FIELDS = st.lists(
+    st.tuples(
+        st.sampled_from(["Authorization", "traceparent", "TRACESTATE", "X-Request-Id", "Accept", "X-Other"]),
+        st.sampled_from(["", "a", " b ", "a b", "\xe9", "a,b", "\t", "Bearer x"]),
+    ),
+    max_size=6,
+)
+
+
+@given(FIELDS, st.sampled_from(["", "\r\n", " \r\n"]))
+def test_a_cached_head_has_the_fields_of_the_whole_one(fields: list[tuple[str, str]], start: str) -> None:
+    """Whatever is sent: nothing is lost, added, or accepted that gunicorn's parser would reject."""
+    lines = [f"{name}:{value}" for name, value in fields]
+    text = (start + "\r\n".join(["POST /predict HTTP/1.1", "Host: here", *lines, "", ""])).encode("latin-1")
+    cfg = Config()
+    try:
+        whole = ParsedHead.parse(cfg, text, ("127.0.0.1", 1), 1)
+    except ParseException:
+        with pytest.raises(ParseException):
+            HeadCache(cfg).parse(text, ("127.0.0.1", 1), 1)
+        return
+    cache = HeadCache(cfg)
+    for _ in range(2):
+        found = cache.parse(text, ("127.0.0.1", 1), 1)
+        joined = found.parsed.headers + [item for item in found.varying.items() if item not in found.parsed.headers]
+        assert sorted(joined) == sorted(whole.headers)
+
+
+def test_a_forwarded_scheme_is_not_believed_of_another_client() -> None:
+    """gunicorn decides by the client's IP whether X-Forwarded-Proto counts."""
     cfg = Config()
     cfg.set("forwarded_allow_ips", "127.0.0.1")
-    heads = HeadCache(cfg)
-    forwarded = head("X-Forwarded-Proto: https")
-    assert heads.parse(forwarded, ("127.0.0.1", 1), 1).scheme == "https"
-    assert heads.parse(forwarded, ("127.0.0.2", 1), 1).scheme == "http"
+    cache = HeadCache(cfg)
+    assert parse(cache, "X-Forwarded-Proto: https").parsed.message.scheme == "https"
+    assert parse(cache, "X-Forwarded-Proto: https", ip="127.0.0.2").parsed.message.scheme == "http"
 
 
-def test_heads_of_chunks_and_of_clients_that_wait_for_leave_are_parsed_each_time() -> None:
-    heads = HeadCache(Config())
-    for changing in (head("Transfer-Encoding: chunked"), head("Expect: 100-continue", "Content-Length: 5")):
-        assert heads.parse(changing, ("127.0.0.1", 1), 1) is not heads.parse(changing, ("127.0.0.1", 1), 2)
+def test_cached_heads_of_chunks_and_of_clients_that_expect_100_continue_serve_each_request_afresh() -> None:
+    cfg = Config()
+    cfg.set("http_parser", "python")
+    cache = HeadCache(cfg)
+    for _ in range(2):
+        reader = RequestReader(cache, ("127.0.0.1", 1), MOST)
+        reader.feed(head("Expect: 100-continue", "Content-Length: 2"))
+        assert reader.next_request() is None
+        assert reader.take_continue_expectation()
+        reader = RequestReader(cache, ("127.0.0.1", 1), MOST)
+        reader.feed(chunked(b"12345", 2))
+        request = reader.next_request()
+        assert request is not None
+        assert request.body.read() == b"12345"
 
 
-def test_the_memory_for_heads_is_bounded() -> None:
-    heads = HeadCache(Config())
+def test_the_memory_for_cached_heads_is_bounded() -> None:
+    cache = HeadCache(Config())
     for i in range(2 * MAX_CACHED_HEADS):
-        heads.parse(head(f"X-Request-Id: {i}"), ("127.0.0.1", 1), 1)
-    long = head("X: " + "x" * MAX_CACHED_HEAD_BYTES)
-    assert heads.parse(long, ("127.0.0.1", 1), 1) is not heads.parse(long, ("127.0.0.1", 1), 1)
-    assert len(heads._cache) <= MAX_CACHED_HEADS
+        parse(cache, f"X-Other: {i}")
+    assert len(cache._cache) <= MAX_CACHED_HEADS

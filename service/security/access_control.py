@@ -1,0 +1,41 @@
+"""Access control: whether a request may be answered, on this listener and with this key.
+
+Flask and the fast path both ask here, for every request.
+"""
+
+from __future__ import annotations
+
+from werkzeug.exceptions import NotFound
+
+from service.security.api_keys import ApiKeys
+
+# The scope that a Flask endpoint requires. All others require `predict`, paths that do not exist included.
+_ENDPOINT_SCOPES = {
+    "health.exposition": "metrics",
+    "open_inference.index": "admin",
+    "open_inference.load": "admin",
+    "open_inference.unload": "admin",
+}
+# Health checks need no key: an orchestrator that asks every few seconds should need no secret.
+_PUBLIC_ENDPOINTS = frozenset(
+    {"health.root", "health.alive", "health.ready", "hosted.ping", "hosted.health", "open_inference.health"}
+)
+
+
+class AccessControl:
+    """Checks keys, scopes and listeners. With `admin_port`, only that port serves metrics and the repository."""
+
+    def __init__(self, keys: ApiKeys, admin_port: int = 0) -> None:
+        self.keys = keys
+        self._admin_port = str(admin_port or "")
+
+    def check(self, endpoint: str, authorization: str | None, port: str) -> None:
+        """Return if the request may be answered; otherwise raise NotFound or AccessDeniedError.
+
+        `endpoint` is Flask's name of the view, "" for a path that has none; `port` is the listener's.
+        """
+        scope = _ENDPOINT_SCOPES.get(endpoint, "predict")
+        if scope != "predict" and self._admin_port and port != self._admin_port:
+            raise NotFound
+        if endpoint not in _PUBLIC_ENDPOINTS:
+            self.keys.require_scope(authorization, scope)

@@ -1,0 +1,340 @@
+"""The event loop: accepts connections, reads requests from them, sends their responses, and closes them.
+
+Complete requests go into `queue`, health checks into `priority_queue`. A request reaches them only once it is complete
+(request_reader.py), so a client that is slow, silent or gone costs a little memory and no time. A request that does
+not arrive within `READ_TIMEOUT_SECONDS` gets 408. Over a limit of connections or memory, `AdmissionController` selects
+which connections to close (admission.py).
+"""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import logging
+import os
+import selectors
+import signal
+import socket
+import time
+from collections import deque
+from collections.abc import Callable, Sequence
+from typing import Any
+
+from service.server.admission import MAX_CONNECTIONS, AdmissionController
+from service.server.connection import READ_TIMEOUT_SECONDS, Connection
+from service.server.error_responses import Headers, error_response
+from service.server.gunicorn_compat import ParseError, parse_error_status
+from service.server.request_reader import HeadCache, HeadTooLargeError, RequestReader
+from service.telemetry.request_record import UNLOGGED_ROUTES, RequestRecorder
+
+LINGER_SECONDS = 2.0  # for a client to read a response that was sent before all of its request had arrived
+READ_BYTES = 64 * 1024  # read at once of any connection
+LARGE_READ_BYTES = 512 * 1024  # read per turn of large bodies: what is not read takes none of our memory
+MAX_ACCEPTS_PER_TURN = 4
+ACCEPT_BURST_SECONDS = 0.0002  # between connections of one burst
+PRIORITY_PATHS = UNLOGGED_ROUTES
+
+
+class EventLoop:
+    def __init__(
+        self,
+        listeners: Sequence[socket.socket],
+        cfg: Any,
+        recorder: RequestRecorder,
+        log: logging.Logger,
+        *,
+        max_body_bytes: int,
+        health_route: str,
+        on_close: Callable[[Connection], None],
+    ) -> None:
+        """Watch `listeners`. `cfg` are gunicorn's settings; `on_close` runs for each connection that is closed."""
+        self.selector = selectors.DefaultSelector()
+        self.admission = AdmissionController()
+        self.connections = self.admission.connections
+        self.queue: deque[Connection] = deque()
+        self.priority_queue: deque[Connection] = deque()
+        # While `Connection.readable_since` is set, a connection is in exactly one of these two.
+        self.readable_connections: deque[Connection] = deque()
+        self.chunked_connections: deque[Connection] = deque()
+        self.draining = False
+        self._listeners, self._cfg, self._recorder, self._log = listeners, cfg, recorder, log
+        self._max_body_bytes, self._health_route, self._on_close = max_body_bytes, health_route, on_close
+        self._keepalive_seconds = cfg.keepalive  # gunicorn takes half a microsecond to look it up
+        self._head_cache = HeadCache(cfg)
+        self._last_accept_at = 0.0
+        self._idle_end = 0.0  # of connections without a request, while draining
+        self._wake_pipe = os.pipe()
+        for listener in listeners:
+            listener.setblocking(False)
+            self.selector.register(listener, selectors.EVENT_READ)
+        for end in self._wake_pipe:
+            os.set_blocking(end, False)
+        self.selector.register(self._wake_pipe[0], selectors.EVENT_READ)
+
+    def poll(self, timeout: float) -> None:
+        """Handle what has happened to the connections; wait up to `timeout` seconds if there is nothing to do."""
+        busy = self.queue or self.priority_queue or self.readable_connections or self.chunked_connections
+        events = self.selector.select(0 if busy else timeout)
+        now = time.monotonic()
+        for key, mask in events:
+            if key.data is not None:
+                self._on_connection_ready(key.data, mask, now)
+            elif key.fd == self._wake_pipe[0]:
+                with contextlib.suppress(BlockingIOError):
+                    os.read(self._wake_pipe[0], 4096)
+            else:
+                self._on_listener_readable(key.fileobj, now)
+        if self.readable_connections:
+            self._read_large_bodies()
+        if self.chunked_connections:  # decode some chunks of one connection per turn
+            connection = self.chunked_connections.popleft()
+            connection.readable_since = 0.0
+            if connection in self.connections:
+                # Use the current time; the original timestamp would keep the read deadline from expiring.
+                self._parse_next_request(connection, time.monotonic())
+
+    def wake(self) -> None:
+        """Let `poll` return, from any thread."""
+        with contextlib.suppress(BlockingIOError):  # a full pipe wakes it as well
+            os.write(self._wake_pipe[1], b".")
+
+    def wake_on_signals(self) -> None:
+        """Let `poll` return when a signal arrives; only in the main thread."""
+        signal.set_wakeup_fd(self._wake_pipe[1], warn_on_full_buffer=False)
+
+    def stop_accepting(self) -> None:
+        """Accept the backlog, then close the listeners; closing them first would reset those connections."""
+        self.draining = True
+        self._idle_end = time.monotonic() + LINGER_SECONDS
+        for listener in self._listeners:
+            self._accept_connections(listener, MAX_CONNECTIONS)
+            self.selector.unregister(listener)
+            listener.close()
+
+    def send_response(self, connection: Connection, response: bytes, *, close: bool) -> None:
+        """Send the response to the connection's pending request, after what its send buffer holds already."""
+        connection.send_buffer += response
+        connection.pending_request = None
+        connection.close_after_send = close
+        if close:
+            connection.reader.discard()
+        connection.last_sent_at = time.monotonic()
+        connection.deadline = connection.last_sent_at + READ_TIMEOUT_SECONDS
+        self._send(connection)
+
+    def send_error(
+        self, connection: Connection, status: str, code: str, message: str, *, close: bool = True, headers: Headers = ()
+    ) -> None:
+        response = error_response(self._recorder, connection, status, code, message, close=close, headers=headers)
+        self.send_response(connection, response, close=close)
+
+    def send_overloaded(self, connection: Connection, *, close: bool = True) -> None:
+        """Shed the connection's request with 503 and Retry-After."""
+        message = "more requests than can be answered in time; try again in a moment"
+        headers = (("Retry-After", "1"),)
+        self.send_error(connection, "503 Service Unavailable", "overloaded", message, close=close, headers=headers)
+
+    def expire_connections(self, now: float) -> None:
+        """Close connections that are past their deadline; 408 if a request was on its way."""
+        if self.draining:
+            for connection in self.connections:
+                if connection.is_idle:
+                    connection.deadline = min(connection.deadline, self._idle_end)
+        # Bytes that arrived in time, and that we have not read yet, are not the client's delay.
+        late = [c for c in self.connections if c.deadline < (c.readable_since or now) and c.pending_request is None]
+        for connection in late:
+            arriving = connection.reader.head is not None or connection.reader.buffer
+            if arriving and not connection.send_buffer and not connection.lingering and not connection.close_after_send:
+                message = f"the request did not arrive within {READ_TIMEOUT_SECONDS:.0f} seconds"
+                self.send_error(connection, "408 Request Timeout", "request_timeout", message)
+            else:
+                self.close(connection)
+
+    def close_slow_readers(self) -> None:
+        """Close connections that do not read their responses, while all responses together exceed their limit."""
+        if self.admission.output_over_limit:
+            for connection in self.admission.slow_readers():
+                self.close(connection)
+
+    def close(self, connection: Connection) -> None:
+        self._watch(connection, 0)
+        self.admission.remove(connection)
+        self._on_close(connection)
+        connection.reader.discard()  # another thread may hold the connection for a while
+        connection.sock.close()
+
+    def _on_connection_ready(self, connection: Connection, mask: int, now: float) -> None:
+        if mask & selectors.EVENT_WRITE and connection in self.connections:
+            self._send(connection)
+        if mask & selectors.EVENT_READ and not connection.readable_since and connection in self.connections:
+            received = self._read_connection(connection, now, READ_BYTES)
+            if received == READ_BYTES and not connection.readable_since:
+                connection.readable_since = now
+                self.readable_connections.append(connection)
+
+    def _on_listener_readable(self, listener: Any, now: float) -> None:
+        """Accept one connection per turn, so an idle worker does not drain the shared backlog."""
+        shared = self._cfg.workers > 1 and not self.queue
+        if shared and now - self._last_accept_at < ACCEPT_BURST_SECONDS:
+            time.sleep(1e-6)  # so that another worker wakes, which takes longer
+        self._accept_connections(listener, 1 if shared else MAX_ACCEPTS_PER_TURN)
+        self._last_accept_at = now
+
+    def _accept_connections(self, listener: Any, most: int = MAX_ACCEPTS_PER_TURN) -> None:
+        for _ in range(most):
+            try:
+                sock, peer = listener.accept()
+            except OSError as e:  # another worker was faster, the client is gone, or a passing shortage of the system
+                if e.errno == errno.EMFILE:
+                    self._on_fd_exhaustion(e)
+                return
+            sock.setblocking(False)
+            sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+            if self.admission.is_full:
+                self._evict_connections(1)
+            reader = RequestReader(self._head_cache, peer, self._max_body_bytes)
+            connection = Connection(sock, peer, listener.getsockname(), reader)
+            self.connections.add(connection)
+            self._watch(connection, selectors.EVENT_READ)
+
+    def _on_fd_exhaustion(self, error: OSError) -> None:
+        """Lower the limit of connections: this process can open no further descriptor."""
+        if self.admission.lower_connection_limit():
+            limit = self.admission.connection_limit
+            self._log.warning("connection limit lowered from %d to %d: %s", MAX_CONNECTIONS, limit, error.strerror)
+        self._evict_connections(len(self.connections) - self.admission.connection_limit)
+
+    def _evict_connections(self, count: int) -> None:
+        for connection in self.admission.eviction_candidates(count):
+            self.close(connection)
+
+    def _read_large_bodies(self) -> None:
+        """Read on in large requests, each to its end before the next."""
+        read = 0
+        while self.readable_connections and read < LARGE_READ_BYTES:
+            connection = self.readable_connections.popleft()
+            since, connection.readable_since = connection.readable_since, 0.0
+            if connection in self.connections:
+                received = self._read_connection(connection, since, LARGE_READ_BYTES)
+                read += received
+                if received == LARGE_READ_BYTES and not connection.readable_since:
+                    connection.readable_since = since
+                    self.readable_connections.appendleft(connection)
+
+    def _read_connection(self, connection: Connection, since: float, most: int) -> int:
+        """Read up to `most` bytes, which could be read since `since`; return their number."""
+        if connection.pending_request is not None or connection.send_buffer:
+            # The client sends on before it has its response: the bytes can wait in the socket.
+            self._watch(connection, connection.selector_events & ~selectors.EVENT_READ)
+            return 0
+        try:
+            data = connection.sock.recv(most)
+        except (BlockingIOError, InterruptedError):
+            return 0
+        except OSError:
+            self.close(connection)
+            return 0
+        if connection.lingering:
+            if not data:
+                self.close(connection)
+            return 0  # discarded input does not count as a large request
+        reader = connection.reader
+        if not reader.buffer and reader.head is None:
+            if not data:
+                self.close(connection)
+                return 0
+            connection.deadline = since + READ_TIMEOUT_SECONDS
+        reader.feed(data)
+        self._parse_next_request(connection, since)
+        return len(data)
+
+    def _parse_next_request(self, connection: Connection, since: float) -> None:
+        """Queue the connection's next request if it is complete."""
+        reader = connection.reader
+        try:
+            request = reader.next_request()
+        except (HeadTooLargeError, ParseError) as e:
+            self._log.warning("rejected a request from %s: %s", connection.client_ip, e)
+            status = (
+                "431 Request Header Fields Too Large" if isinstance(e, HeadTooLargeError) else parse_error_status(e)
+            )
+            self.send_error(connection, status, "bad_request", f"the request is not well-formed HTTP: {e}")
+            return
+        if request is not None:
+            connection.pending_request, connection.arrived_at = request, since
+        self.admission.update(connection)
+        if self.admission.input_over_limit and connection.input_bytes and not self._shed_slow_uploads(connection):
+            # Close if the client has sent more: that request would be shed within this call, and so on.
+            self.send_overloaded(connection, close=request is None or bool(reader.buffer) or request.closes_connection)
+        elif request is not None:
+            is_priority = request.head.path in PRIORITY_PATHS or request.head.path == self._health_route
+            (self.priority_queue if is_priority else self.queue).append(connection)
+        elif reader.has_more:
+            if not connection.readable_since:  # else it is in `readable_connections`
+                connection.readable_since = since
+                self.chunked_connections.append(connection)
+        elif reader.at_end:
+            self.close(connection)
+        elif reader.take_continue_expectation():
+            connection.send_buffer += b"HTTP/1.1 100 Continue\r\n\r\n"
+            self._send(connection)
+
+    def _shed_slow_uploads(self, newest: Connection) -> bool:
+        """Shed requests that have been arriving for too long; True if that was enough."""
+        for connection in self.admission.slow_uploads(newest):
+            self.send_overloaded(connection)
+        return not self.admission.input_over_limit
+
+    def _send(self, connection: Connection) -> None:
+        if connection.send_buffer:
+            try:
+                sent = connection.sock.send(connection.send_buffer)
+            except (BlockingIOError, InterruptedError):
+                sent = 0
+            except OSError:
+                self.close(connection)
+                return
+            del connection.send_buffer[:sent]
+            self.admission.update(connection)
+            if connection.send_buffer:
+                if sent:
+                    connection.last_sent_at = time.monotonic()
+                self._watch(connection, selectors.EVENT_WRITE)
+                return
+        if connection.close_after_send:
+            self._linger(connection)
+            return
+        if connection.pending_request is not None:
+            return
+        reader = connection.reader
+        if reader.head is None:  # part of the next request may have arrived before this response was sent
+            idle = LINGER_SECONDS if self.draining else self._keepalive_seconds
+            connection.deadline = time.monotonic() + (READ_TIMEOUT_SECONDS if reader.buffer else idle)
+        self._watch(connection, selectors.EVENT_READ)
+        if reader.buffer or reader.at_end:
+            self._parse_next_request(connection, time.monotonic())
+
+    def _linger(self, connection: Connection) -> None:
+        """End our side, and wait for the client to close: closing at once would discard the response on its way."""
+        if connection.reader.at_end or connection.lingering:
+            self.close(connection)
+            return
+        connection.lingering = True
+        connection.deadline = time.monotonic() + LINGER_SECONDS
+        try:
+            connection.sock.shutdown(socket.SHUT_WR)
+        except OSError:
+            self.close(connection)
+            return
+        self._watch(connection, selectors.EVENT_READ)
+
+    def _watch(self, connection: Connection, events: int) -> None:
+        if events == connection.selector_events:
+            return
+        if not connection.selector_events:
+            self.selector.register(connection.sock, events, connection)
+        elif not events:
+            self.selector.unregister(connection.sock)
+        else:
+            self.selector.modify(connection.sock, events, connection)
+        connection.selector_events = events
