@@ -1,4 +1,4 @@
-"""Every loss: its formula, its derivative, its manners at extreme answers, and its fusion with an activation."""
+"""Every loss: its formula, its derivative, extreme predictions, and its fusion with an activation."""
 
 from pathlib import Path
 
@@ -38,7 +38,7 @@ def test_loss_derivatives_are_the_finite_differences(loss: Loss, y_true: Array, 
 
 
 @pytest.mark.parametrize(("name", "expected"), [("mse", 2.5), ("mae", 1.5), ("huber", (0.5 + 1.5) / 2)], ids=str)
-def test_losses_of_a_regression_have_their_textbook_values(name: str, expected: float) -> None:
+def test_regression_losses_have_their_textbook_values(name: str, expected: float) -> None:
     assert LOSSES[name]().loss(np.array([[1.0, 2.0]]), np.array([[2.0, 0.0]])) == pytest.approx(expected)
 
 
@@ -52,8 +52,8 @@ def test_cross_entropies_have_their_textbook_values() -> None:
 @pytest.mark.parametrize("dtype", [np.float32, np.float64])
 @pytest.mark.parametrize("logit", [-1e4, 1e4])
 @pytest.mark.parametrize("loss", [CrossEntropy(), BinaryCrossEntropy()], ids=["softmax", "sigmoid"])
-def test_losses_stay_finite_and_correct_themselves_at_extreme_logits(loss: Loss, logit: float, dtype: type) -> None:
-    """A certain mistake has a gradient that points back, fused or not."""
+def test_losses_and_gradients_stay_finite_at_extreme_logits(loss: Loss, logit: float, dtype: type) -> None:
+    """The gradient of a certain mistake has the right sign, fused or not."""
     last = Softmax() if isinstance(loss, CrossEntropy) else Sigmoid()
     z, y = np.array([[logit, 0.0]], dtype), np.array([[float(logit < 0), float(logit > 0)]], dtype)
     output = last.forward(z)
@@ -65,7 +65,7 @@ def test_losses_stay_finite_and_correct_themselves_at_extreme_logits(loss: Loss,
     assert np.sign(fused.loss_prime(y, z)[0, 0]) == np.sign(logit)
 
 
-def test_softmax_and_cross_entropy_apart_give_the_gradient_of_the_two_together() -> None:
+def test_separate_softmax_and_cross_entropy_give_the_fused_gradient() -> None:
     for z in (NUMBERS, np.array([[1e4, 0.0, -1e4]])):
         y = ONE_HOT[: len(z)][:, ::-1]
         softmax = Softmax()
@@ -80,18 +80,18 @@ def test_a_column_vector_is_one_sample() -> None:
     assert prime.tolist() == CrossEntropy().loss_prime(ONE_HOT[:1], PROBABILITIES[:1]).T.tolist()
 
 
-def test_a_loss_behind_another_activation_is_left_as_it_is() -> None:
+def test_a_loss_after_another_activation_is_not_fused() -> None:
     network = Sequential([Linear(2, 2), Tanh()])
     for loss in (MSE(), CrossEntropy(), BinaryCrossEntropy()):
         assert loss.fused(network) == (network, loss)
 
 
-def test_huber_refuses_a_delta_that_is_not_above_zero() -> None:
+def test_huber_rejects_a_delta_that_is_not_above_zero() -> None:
     with pytest.raises(ValueError, match="expected a number above 0, found 0"):
         Huber(0)
 
 
-def test_a_weighted_class_counts_as_if_its_rows_came_that_often() -> None:
+def test_a_class_weight_equals_repeating_the_rows_of_the_class() -> None:
     rows = np.repeat(np.arange(4), [1, 3, 2, 2])  # of classes 0, 2, 1, 1
     often = CrossEntropy().loss(ONE_HOT[rows], PROBABILITIES[rows]) * len(rows)
     once = CrossEntropy([1, 2, 3]).loss(ONE_HOT, PROBABILITIES) * 4
@@ -101,7 +101,7 @@ def test_a_weighted_class_counts_as_if_its_rows_came_that_often() -> None:
     assert BinaryCrossEntropy([2, 1]).loss(np.eye(1, 2).T, positive[:2]) * 2 == pytest.approx(often)
 
 
-def test_weights_are_those_of_pytorch() -> None:
+def test_class_weights_equal_pytorchs() -> None:
     weights, classes, logits = (PYTORCH[name] for name in ("weights", "classes", "logits"))
     prime = SoftmaxCrossEntropy(weights).loss_prime(np.eye(2)[classes], logits)
     np.testing.assert_allclose(prime, PYTORCH["logits-grad"], rtol=1e-12, atol=1e-15)
@@ -109,7 +109,7 @@ def test_weights_are_those_of_pytorch() -> None:
     np.testing.assert_allclose(prime, PYTORCH["score-grad"], rtol=1e-12, atol=1e-15)
 
 
-def test_the_articles_column_is_weighted_by_class_too() -> None:
+def test_a_column_vector_is_weighted_by_class() -> None:
     loss = CrossEntropy([1, 2, 3])
     row, column = loss.loss(ONE_HOT[1:2], PROBABILITIES[1:2]), loss.loss(ONE_HOT[1:2].T, PROBABILITIES[1:2].T)
     assert row == pytest.approx(column)
@@ -124,6 +124,6 @@ def test_the_articles_column_is_weighted_by_class_too() -> None:
         (lambda: BinaryCrossEntropy([1, np.inf]), "weights: expected 2 numbers"),
     ],
 )
-def test_weights_that_cannot_be_are_refused(make: type[Loss], expected: str) -> None:
+def test_invalid_class_weights_are_rejected(make: type[Loss], expected: str) -> None:
     with pytest.raises(ValueError, match=expected):
         make()

@@ -1,4 +1,4 @@
-"""Blocks of rows: every row of a block gets the same bits, on every kernel that OpenBLAS has for this processor."""
+"""Every row of a block gets the same bits, with every OpenBLAS kernel for this processor."""
 
 from __future__ import annotations
 
@@ -46,16 +46,16 @@ def unsteady_shapes(kernel: str, defence_taken_out: str = "") -> int:
 
 @pytest.mark.slow
 @pytest.mark.parametrize("kernel", KERNELS)
-def test_a_row_has_the_same_bits_at_every_place_of_a_block(kernel: str) -> None:
+def test_a_row_has_the_same_bits_at_every_position_of_a_block(kernel: str) -> None:
     assert unsteady_shapes(kernel) == 0
 
 
-def test_without_trying_sizes_out_a_row_at_another_place_gets_other_bits() -> None:
-    """The control: Haswell's kernel treats twelve rows of sixteen one way and four another."""
+def test_without_tested_sizes_a_row_at_another_position_gets_other_bits() -> None:
+    """The control: Haswell's kernel treats twelve of sixteen rows differently from the other four."""
     assert unsteady_shapes("Haswell", "batch_invariant.is_row_position_invariant = lambda *_: True") > 0
 
 
-def test_small_products_stay_on_the_fast_path_and_large_ones_share_their_packing() -> None:
+def test_small_products_use_small_blocks_and_large_products_large_ones() -> None:
     for dtype in (np.float32, np.float64):
         assert block_rows(784, 256, dtype) <= 4
         assert block_rows(256, 128, dtype) in {1, 8}

@@ -1,4 +1,4 @@
-"""Layers of images: against the definition written as loops, by finite differences, on the tape, and at the edges."""
+"""Image layers: compared with loops and finite differences, compiled, and at the edges."""
 
 from itertools import product
 
@@ -47,7 +47,7 @@ def test_convolution_derivatives_are_the_finite_differences(
 
 
 @pytest.mark.parametrize(("shape", "size", "stride"), POOLS)
-def test_pooling_takes_the_largest_and_hands_its_gradient_back(shape: tuple[int, ...], size: int, stride: int) -> None:
+def test_pooling_returns_the_largest_value_and_its_gradient(shape: tuple[int, ...], size: int, stride: int) -> None:
     rng = np.random.default_rng(3)
     layer = MaxPool2D(shape, size, stride)
     x = rng.permutation(2 * np.prod(shape)).reshape(2, *shape).astype(float)  # no two within a finite difference
@@ -59,14 +59,14 @@ def test_pooling_takes_the_largest_and_hands_its_gradient_back(shape: tuple[int,
     assert check_gradients(layer, x, rng=rng) < 1e-6
 
 
-def test_among_equals_the_first_pixel_gets_the_gradient() -> None:
+def test_the_first_of_equal_pixels_gets_the_gradient() -> None:
     layer = MaxPool2D((2, 2, 1))
     layer.forward(np.zeros((1, 2, 2, 1)))
     assert layer.backward(np.ones((1, 1, 1, 1))).ravel().tolist() == [1, 0, 0, 0]
 
 
 class Doubled(Module):
-    """A reader's own, with nothing said about shapes or tapes."""
+    """A custom layer without shapes."""
 
     def forward(self, inputs: Array) -> Array:
         return 2 * inputs
@@ -86,13 +86,13 @@ def convolutional(padding: int, stride: int, dtype: type = np.float64) -> Sequen
 
 
 @pytest.mark.parametrize(("padding", "stride"), [(0, 1), (1, 1), (1, 2), (2, 1)])
-def test_a_taped_step_of_a_convolutional_network_is_forward_and_backward(padding: int, stride: int) -> None:
-    taped, by_hand = convolutional(padding, stride), convolutional(padding, stride)
+def test_a_compiled_step_of_a_convolutional_network_equals_forward_and_backward(padding: int, stride: int) -> None:
+    subject, by_hand = convolutional(padding, stride), convolutional(padding, stride)
     rng = np.random.default_rng(5)
     x, y = rng.standard_normal((5, 7, 6, 1)), np.eye(3)[[0, 1, 2, 1, 0]]
     loss = CrossEntropy()
     for rows in (x, x.reshape(5, -1)):
-        step = CompiledStep(taped, loss, rows, y, 4)
+        step = CompiledStep(subject, loss, rows, y, 4)
         for _ in range(2):
             order = rng.permutation(5)
             inner, fused = loss.fused(by_hand)
@@ -100,15 +100,15 @@ def test_a_taped_step_of_a_convolutional_network_is_forward_and_backward(padding
             by_hand.gradient_vector.fill(0)
             inner.backward(fused.loss_prime(y[order[:4]], output))
             assert step.run(rows, y, 0, order) == pytest.approx(fused.loss(y[order[:4]], output), rel=1e-12)
-            np.testing.assert_allclose(taped.gradient_vector, by_hand.gradient_vector, rtol=1e-9, atol=1e-12)
+            np.testing.assert_allclose(subject.gradient_vector, by_hand.gradient_vector, rtol=1e-9, atol=1e-12)
 
 
-def test_the_gradient_by_the_images_is_taped_too() -> None:
-    taped, by_hand = convolutional(1, 2), convolutional(1, 2)
+def test_the_gradient_by_the_images_is_compiled_too() -> None:
+    subject, by_hand = convolutional(1, 2), convolutional(1, 2)
     rng = np.random.default_rng(6)
     x, dy = rng.standard_normal((3, 7, 6, 1)), rng.standard_normal((3, 3))
-    _, forward, tape = compile_module(taped, x)
-    grad, backward = tape(dy.copy(), True)
+    _, forward, compile_backward = compile_module(subject, x)
+    grad, backward = compile_backward(dy.copy(), True)
     for _ in range(2):  # whatever the step before left in the buffers
         for function, operands in [*forward, *backward]:
             function(*operands)
@@ -116,7 +116,7 @@ def test_the_gradient_by_the_images_is_taped_too() -> None:
     np.testing.assert_allclose(grad, by_hand.backward(dy), rtol=1e-9, atol=1e-12)
 
 
-def test_images_come_as_images_or_as_rows_and_gradients_go_back_alike() -> None:
+def test_images_may_be_images_or_rows_and_gradients_have_the_same_shape() -> None:
     net = convolutional(0, 1)
     x = np.random.default_rng(7).standard_normal((2, 7, 6, 1))
     assert (net.input_shape, net.input_size, net.output_size) == ((7, 6, 1), 42, 3)
@@ -147,7 +147,7 @@ def test_images_come_as_images_or_as_rows_and_gradients_go_back_alike() -> None:
         ),
     ],
 )
-def test_what_does_not_fit_is_refused_with_both_shapes(make: object, message: str) -> None:
+def test_an_error_names_both_shapes_that_do_not_fit(make: object, message: str) -> None:
     with pytest.raises(ValueError, match=message):
         make()  # type: ignore[operator]
 
@@ -191,7 +191,7 @@ CONV = {"type": "Conv2D", "input_shape": [5, 5, 1], "filters": 2, "kernel": 3, "
         ({"extra": 1}, "modules.0: expected the fields"),
     ],
 )
-def test_what_a_hostile_manifest_says_of_a_convolution_is_refused_before_memory_is_spent(
+def test_a_hostile_convolution_in_a_manifest_is_rejected_before_memory_is_allocated(
     change: dict[str, object], message: str
 ) -> None:
     arrays = {"modules.0.weights": np.zeros((2, 3, 3, 1), np.float32), "modules.0.bias": np.zeros(2, np.float32)}
@@ -199,8 +199,8 @@ def test_what_a_hostile_manifest_says_of_a_convolution_is_refused_before_memory_
         build([CONV | change], arrays=arrays)
 
 
-def test_a_hostile_manifest_cannot_have_a_pooling_layer_look_at_millions_of_pixels() -> None:
-    """Which takes no array: a file of 2 kB filled 2.4 GB."""
+def test_a_hostile_pooling_layer_in_a_manifest_cannot_cover_millions_of_pixels() -> None:
+    """It has no array: a file of 2 kB allocated 2.4 GB."""
     pool = {"type": "MaxPool2D", "input_shape": [4096, 4096, 1], "size": 4096, "stride": 1}
     with pytest.raises(ValueError, match=r"modules\.0\.size: expected an int from 1 to 255, found 4096"):
         build([pool], arrays={})
@@ -209,7 +209,7 @@ def test_a_hostile_manifest_cannot_have_a_pooling_layer_look_at_millions_of_pixe
 @pytest.mark.parametrize(
     ("initializer", "variance"), [("he_normal", 2 / 72), ("glorot_uniform", 2 / (72 + 1800)), ("orthogonal", 1 / 200)]
 )
-def test_the_first_weights_of_a_convolution_count_one_window_as_their_inputs(initializer: str, variance: float) -> None:
+def test_the_fan_in_of_a_convolution_is_one_window(initializer: str, variance: float) -> None:
     layer = Conv2D((9, 9, 8), 200, 3, rng=np.random.default_rng(9), initializer=initializer)
     assert layer.weights.var() == pytest.approx(variance, rel=0.05)
     assert not layer.bias.any()

@@ -1,4 +1,4 @@
-"""Every layer: its formula, its derivative by finite differences, and its manners at the edges."""
+"""Every layer: its formula, its derivative by finite differences, and its edge cases."""
 
 import json
 from collections.abc import Callable
@@ -35,7 +35,7 @@ def by_name(value: object) -> str:
 
 
 def away_from_zero(rng: np.random.Generator, shape: tuple[int, ...]) -> np.ndarray:
-    """Values that finite differences may straddle without meeting the corner of a ReLU."""
+    """Values so far from 0 that finite differences do not cross the corner of a ReLU."""
     return rng.uniform(0.1, 2, shape) * rng.choice([-1, 1], shape)
 
 
@@ -124,7 +124,7 @@ def test_a_column_vector_comes_out_as_a_column_vector() -> None:
     assert Softmax()(row.T).sum() == pytest.approx(1)
 
 
-def test_a_softmax_of_one_value_is_refused_since_it_would_mix_the_rows_of_a_batch() -> None:
+def test_a_softmax_of_one_value_is_rejected_because_it_would_mix_rows() -> None:
     with pytest.raises(
         ValueError, match=r"modules\.1\.inputs: expected two values a row or more for a Softmax, found 1"
     ):
@@ -145,13 +145,13 @@ def test_a_softmax_of_one_value_is_refused_since_it_would_mix_the_rows_of_a_batc
         (lambda: Dropout("a"), r"Dropout\.rate: expected a finite float, found 'a'"),
     ],
 )
-def test_a_layer_of_no_size_is_refused_when_it_is_made(make: Callable[[], Module], message: str) -> None:
+def test_a_layer_with_an_invalid_size_is_rejected(make: Callable[[], Module], message: str) -> None:
     with pytest.raises(ValueError, match=message):
         make()
 
 
-def test_sizes_that_numpy_counted_are_whole_numbers_too() -> None:
-    """An artifact is written in JSON, which has none of NumPy's."""
+def test_numpy_integers_are_valid_sizes() -> None:
+    """JSON, in which an artifact stores them, has no NumPy integers."""
     eight, three = np.array([8, 3])
     layers = [Conv2D((eight, eight, np.int8(1)), three), LayerNorm(three, np.float32(1e-5)), Dropout(np.float64(0.5))]
     for layer in [*layers, Linear(eight, three)]:
@@ -159,24 +159,24 @@ def test_sizes_that_numpy_counted_are_whole_numbers_too() -> None:
 
 
 @pytest.mark.parametrize("dtype", [int, bool, complex, object, np.longdouble])
-def test_a_type_that_is_no_plain_float_is_refused(dtype: type) -> None:
+def test_a_type_other_than_a_float_is_rejected(dtype: type) -> None:
     with pytest.raises(ValueError, match=r"Linear\.dtype: expected float32, float64 or float16, found "):
         Linear(2, 3, dtype=dtype)
 
 
-def test_numbers_of_the_other_byte_order_are_taken_as_this_machines() -> None:
+def test_numbers_of_the_other_byte_order_are_converted() -> None:
     layer = Linear(2, 3, dtype=">f4")
     assert layer.dtype == layer(np.ones((1, 2), ">f8")).dtype == np.float32
 
 
-def test_wrong_width_is_named_with_both_shapes() -> None:
+def test_an_error_names_both_shapes_of_a_wrong_width() -> None:
     with pytest.raises(ValueError, match=r"expected inputs of shape \(batch, 3\), found \(4, 2\)"):
         Linear(3, 2)(np.zeros((4, 2)))
     with pytest.raises(ValueError, match=r"expected inputs of shape \(batch, 3\), found \(3,\)"):
         Sequential([Linear(3, 2)])(np.zeros(3))
 
 
-def test_assigning_weights_of_another_shape_is_refused() -> None:
+def test_assigning_weights_of_another_shape_is_rejected() -> None:
     with pytest.raises(ValueError, match=r"Linear.weights: expected shape \(2, 3\), found \(3, 2\)"):
         Linear(3, 2).weights = np.zeros((3, 2))
 
@@ -210,24 +210,24 @@ def test_initializers_have_the_variance_of_their_papers(initializer: str, varian
 
 
 @pytest.mark.parametrize("shape", [(4, 9), (9, 4), (5, 5)])
-def test_orthogonal_weights_are_at_right_angles(shape: tuple[int, int]) -> None:
+def test_orthogonal_weights_are_orthogonal(shape: tuple[int, int]) -> None:
     w = Linear(shape[1], shape[0], rng=np.random.default_rng(9), initializer="orthogonal", dtype=np.float64).weights
     gram = w @ w.T if shape[0] <= shape[1] else w.T @ w
     np.testing.assert_allclose(gram, np.eye(min(shape)), atol=1e-12)
 
 
-def test_an_initializer_answers_to_the_first_name_of_its_author() -> None:
+def test_an_initializer_is_known_by_the_first_name_of_its_author() -> None:
     assert INITIALIZERS["xavier_uniform"] is INITIALIZERS["glorot_uniform"]
     assert INITIALIZERS["kaiming_normal"] is INITIALIZERS["he_normal"]
 
 
-def test_unknown_initializer_is_answered_with_the_known_ones() -> None:
+def test_an_error_for_an_unknown_initializer_lists_the_known_ones() -> None:
     with pytest.raises(ValueError, match=r"expected one of normal, .*; found 'xavier'"):
         Linear(2, 2, initializer="xavier")
 
 
 class Scale(Module):
-    """A layer as a reader of the article would write one: forward, backward, and nothing about calling."""
+    """A layer as a reader of the article would write it: forward and backward only."""
 
     def __init__(self) -> None:
         self.factor = np.array([2.0])
@@ -256,7 +256,7 @@ class Softplus(Activation):
         return 1 / (1 + np.exp(-inputs))
 
 
-def test_layers_of_a_readers_own_join_the_network() -> None:
+def test_custom_layers_work_in_a_network() -> None:
     rng = np.random.default_rng(5)
     scale = Scale()
     network = Sequential([Linear(2, 3, dtype=np.float64, rng=rng), Softplus(), scale])
@@ -264,7 +264,7 @@ def test_layers_of_a_readers_own_join_the_network() -> None:
     assert np.shares_memory(scale.factor, network.parameter_vector)
 
 
-def test_calling_a_module_remembers_nothing_even_when_it_has_only_a_forward() -> None:
+def test_calling_a_module_with_only_forward_changes_nothing() -> None:
     scale = Scale()
     assert scale(np.ones((1, 2))).tolist() == [[2, 2]]
     assert not hasattr(scale, "inputs")

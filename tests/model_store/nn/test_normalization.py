@@ -1,4 +1,4 @@
-"""Dropout and the norms: what they do in training, and that inference does not depend on chance or company."""
+"""Dropout and the normalization layers: in training, and in inference without randomness or other rows."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ def test_derivatives_are_the_finite_differences(
 
 
 @pytest.mark.parametrize("shape", SHAPES)
-def test_batch_norm_brings_each_feature_of_the_batch_to_mean_0_and_deviation_1(shape: tuple[int, ...]) -> None:
+def test_batch_norm_normalizes_each_feature_to_mean_0_and_deviation_1(shape: tuple[int, ...]) -> None:
     x = np.random.default_rng(2).normal(5, 3, shape)
     y = BatchNorm(3, epsilon=1e-12, dtype=np.float64).forward(x).reshape(-1, 3)
     np.testing.assert_allclose(y.mean(0), 0, atol=1e-12)
@@ -40,7 +40,7 @@ def test_batch_norm_brings_each_feature_of_the_batch_to_mean_0_and_deviation_1(s
 
 
 @pytest.mark.parametrize("shape", SHAPES)
-def test_layer_norm_brings_each_row_to_mean_0_and_deviation_1(shape: tuple[int, ...]) -> None:
+def test_layer_norm_normalizes_each_row_to_mean_0_and_deviation_1(shape: tuple[int, ...]) -> None:
     x = np.random.default_rng(3).normal(5, 3, shape)
     norm = LayerNorm(3, epsilon=1e-12, dtype=np.float64)
     y = norm(x)
@@ -49,7 +49,7 @@ def test_layer_norm_brings_each_row_to_mean_0_and_deviation_1(shape: tuple[int, 
     assert y.tobytes() == norm.forward(x).tobytes()
 
 
-def test_the_running_averages_approach_what_the_batches_measure() -> None:
+def test_the_running_averages_approach_the_statistics_of_the_batches() -> None:
     rng = np.random.default_rng(4)
     norm = BatchNorm(2, dtype=np.float64)
     for _ in range(400):
@@ -60,13 +60,13 @@ def test_the_running_averages_approach_what_the_batches_measure() -> None:
     np.testing.assert_allclose([y.mean(0), y.std(0)], [[0, 0], [1, 1]], atol=0.15)
 
 
-def test_inference_leaves_the_running_averages_alone() -> None:
+def test_inference_does_not_change_the_running_averages() -> None:
     norm = BatchNorm(2)
     norm(np.ones((4, 2), np.float32))
     assert (norm.running_mean.tolist(), norm.running_variance.tolist()) == ([0, 0], [1, 1])
 
 
-def test_a_batch_of_one_row_is_normalised_by_the_running_averages() -> None:
+def test_a_batch_of_one_row_is_normalized_by_the_running_averages() -> None:
     rng = np.random.default_rng(5)
     norm = filled(BatchNorm(3, dtype=np.float64))
     norm.forward(rng.standard_normal((6, 3)))
@@ -93,16 +93,18 @@ def test_running_averages_are_saved_but_not_trained() -> None:
 
 @pytest.mark.parametrize("shape", [(4, 3), (2, 3), (1, 3), (4, 2, 3, 3), (1, 2, 1, 3)])
 @pytest.mark.parametrize("layer", [BatchNorm, LayerNorm])
-def test_a_taped_step_is_forward_and_backward(layer: type[BatchNorm] | type[LayerNorm], shape: tuple[int, ...]) -> None:
+def test_a_compiled_step_equals_forward_and_backward(
+    layer: type[BatchNorm] | type[LayerNorm], shape: tuple[int, ...]
+) -> None:
     def network() -> Sequential:
         return Sequential([filled(layer(3, dtype=np.float64)), Tanh(), filled(layer(3, dtype=np.float64))])
 
-    taped, by_hand = network(), network()
+    subject, by_hand = network(), network()
     rng = np.random.default_rng(11)
     x, y = np.empty(shape), rng.standard_normal(shape)
-    output, forward, tape = compile_module(taped, x)
+    output, forward, compile_backward = compile_module(subject, x)
     output_grad = np.empty_like(y)
-    input_grad, backward = tape(output_grad, True)
+    input_grad, backward = compile_backward(output_grad, True)
     for _ in range(3):
         x[...] = rng.standard_normal(shape)
         for function, operands in forward:
@@ -113,12 +115,12 @@ def test_a_taped_step_is_forward_and_backward(layer: type[BatchNorm] | type[Laye
             function(*operands)
         by_hand.gradient_vector.fill(0)
         np.testing.assert_allclose(input_grad, by_hand.backward(y), rtol=1e-8, atol=1e-10)
-        np.testing.assert_allclose(taped.gradient_vector, by_hand.gradient_vector, rtol=1e-8, atol=1e-10)
-        for name, array in taped.arrays().items():
+        np.testing.assert_allclose(subject.gradient_vector, by_hand.gradient_vector, rtol=1e-8, atol=1e-10)
+        for name, array in subject.arrays().items():
             np.testing.assert_allclose(array, by_hand.arrays()[name], rtol=1e-10)
 
 
-def test_a_running_variance_below_zero_is_refused() -> None:
+def test_a_negative_running_variance_is_rejected() -> None:
     net = Sequential([Linear(2, 3), BatchNorm(3)])
     arrays = {**net.arrays(), "modules.1.running_variance": np.array([1, -1, 1], np.float32)}
     with pytest.raises(ValueError, match=r"modules\.1\.running_variance: expected no number below 0"):
@@ -143,7 +145,7 @@ def test_inference_drops_nothing() -> None:
 
 
 class ByFeatures(Dropout):
-    """Draws for feature after feature, as a tape does behind a small layer, whose outputs lie so."""
+    """Draws feature by feature, as the compiled step does after a small layer, whose outputs are feature-major."""
 
     def forward(self, inputs: Array) -> Array:
         drawn = self.rng.random(inputs.shape[::-1], np.float32).T
@@ -154,23 +156,23 @@ class ByFeatures(Dropout):
 
 @pytest.mark.parametrize("dtype", [np.float32, np.float64])
 @pytest.mark.parametrize(("width", "order"), [(6, ByFeatures), (SMALL_FEATURES + 1, Dropout)])
-def test_a_taped_step_drops_what_forward_drops(dtype: type, width: int, order: type[Dropout]) -> None:
+def test_a_compiled_step_drops_the_same_values_as_forward(dtype: type, width: int, order: type[Dropout]) -> None:
     def network(dropout: type[Dropout]) -> Sequential:
         rng = np.random.default_rng(9)
         layers = [Linear(4, width, dtype=dtype, rng=rng), dropout(0.4, rng=rng), Linear(width, 2, dtype=dtype, rng=rng)]
         return Sequential([*layers, dropout(0.2, rng=rng)])
 
-    taped, by_hand = network(Dropout), network(order)
+    subject, by_hand = network(Dropout), network(order)
     x, y = np.random.default_rng(10).standard_normal((2, 5, 4)).astype(dtype), np.ones((5, 2), dtype)
-    step = CompiledStep(taped, MSE(), x[0], y, 5, whole=True)
-    taped.modules[1].rng.bit_generator.state = by_hand.modules[1].rng.bit_generator.state  # type: ignore[attr-defined]
+    step = CompiledStep(subject, MSE(), x[0], y, 5, whole=True)
+    subject.modules[1].rng.bit_generator.state = by_hand.modules[1].rng.bit_generator.state  # type: ignore[attr-defined]
     for _ in range(3):
         output = by_hand.forward(x[0])
         by_hand.gradient_vector.fill(0)
         by_hand.backward(MSE().loss_prime(y, output))
         assert step.run(x[0], y, 0, None) == pytest.approx(MSE().loss(y, output), rel=1e-6)
         rounding = 16 * np.finfo(dtype).eps * np.abs(by_hand.gradient_vector).max()  # of sums, in any order
-        np.testing.assert_allclose(taped.gradient_vector, by_hand.gradient_vector, rtol=0, atol=rounding)
+        np.testing.assert_allclose(subject.gradient_vector, by_hand.gradient_vector, rtol=0, atol=rounding)
 
 
 @pytest.mark.parametrize(
@@ -184,6 +186,6 @@ def test_a_taped_step_drops_what_forward_drops(dtype: type, width: int, order: t
         (lambda: build([{"type": "Dropout", "rate": float("nan")}]), "modules.0.rate: expected a finite float"),
     ],
 )
-def test_a_wrong_setting_is_refused(make: Callable[[], object], message: str) -> None:
+def test_an_invalid_setting_is_rejected(make: Callable[[], object], message: str) -> None:
     with pytest.raises(ValueError, match=message):
         make()

@@ -1,4 +1,4 @@
-"""Layers, losses and ten steps of a network come out as in PyTorch, whose figures are kept in tests/fixtures."""
+"""Layers, losses and ten steps of a network equal PyTorch's, recorded in tests/fixtures."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ def names(location: str) -> list[str]:
 
 
 def network(case: dict[str, Array]) -> Sequential:
-    """Ours, with the arrays that PyTorch began with."""
+    """Our network, with PyTorch's initial arrays."""
     modules = []
     for layer in json.loads(str(case["config"])):
         kind = LAYERS[layer.pop("type")]
@@ -42,15 +42,15 @@ def assert_same(found: Any, expected: Array) -> None:
     np.testing.assert_allclose(found, expected, rtol=1e-9, atol=1e-11)
 
 
-def test_no_layer_and_no_loss_is_without_figures_of_pytorch() -> None:
-    """Flatten is among the layers of the ten steps, and what Dropout drops is a case of its own."""
+def test_every_layer_and_loss_is_compared_with_pytorch() -> None:
+    """Flatten is part of the ten steps; Dropout has a test of its own."""
     configs = [json.loads(str(array)) for name, array in FIGURES.items() if name.endswith("/config")]
     assert {layer["type"] for layers in configs for layer in layers} | {"Dropout"} == set(LAYERS)
     assert set(names("loss/")) == set(LOSSES)
 
 
 @pytest.mark.parametrize("name", names("layer/"))
-def test_a_layer_has_the_values_and_the_gradients_of_pytorch(name: str) -> None:
+def test_a_layer_has_pytorchs_values_and_gradients(name: str) -> None:
     case = below(f"layer/{name}/")
     (layer,) = network(case).modules
     assert_same(layer(case["x"]), case["inference"])
@@ -64,7 +64,7 @@ def test_a_layer_has_the_values_and_the_gradients_of_pytorch(name: str) -> None:
 
 
 @pytest.mark.parametrize("name", names("loss/"))
-def test_a_loss_has_the_value_and_the_gradient_of_pytorch(name: str) -> None:
+def test_a_loss_has_pytorchs_value_and_gradient(name: str) -> None:
     case = below(f"loss/{name}/")
     loss = Huber(0.7) if name == "huber" else LOSSES[name]()
     last = {"cross_entropy": Softmax(), "binary_cross_entropy": Sigmoid()}.get(name)
@@ -78,7 +78,7 @@ def test_a_loss_has_the_value_and_the_gradient_of_pytorch(name: str) -> None:
 
 
 class Replayed(np.random.Generator):
-    """Chance that drops what PyTorch dropped."""
+    """A generator that drops what PyTorch dropped."""
 
     def __init__(self, stays: Array) -> None:
         super().__init__(np.random.PCG64(0))
@@ -88,14 +88,14 @@ class Replayed(np.random.Generator):
         return self.stays.astype(np.float32)
 
 
-def test_dropout_scales_what_stays_as_pytorch_does() -> None:
+def test_dropout_scales_like_pytorchs() -> None:
     case = below("dropout/")
     layer = Dropout(0.3, rng=Replayed(case["y"] != 0))
     assert_same(layer.forward(case["x"]), case["y"])
     assert_same(layer.backward(case["dy"]), case["dx"])
 
 
-def test_ten_steps_of_a_network_end_where_pytorch_ends() -> None:
+def test_ten_steps_of_a_network_equal_pytorchs() -> None:
     case = below("steps/")
     net = network(case)
     optimizer = SGD(net, learning_rate=0.05, momentum=0.9)

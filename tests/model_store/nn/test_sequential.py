@@ -1,4 +1,4 @@
-"""The network: one vector of parameters, pure calls, and answers that do not depend on company."""
+"""The network: one vector of parameters, pure calls, and batch-invariant inference."""
 
 import copy
 import inspect
@@ -68,7 +68,7 @@ NETWORKS += [convolutional((9, 8, 1)), convolutional((14, 14, 3)), convolutional
 
 @settings(max_examples=60, deadline=None)
 @given(st.sampled_from(NETWORKS), st.integers(0, 2**32 - 1), st.integers(1, 70), st.integers(0, 69), st.data())
-def test_a_rows_answer_has_the_same_bits_whoever_shares_its_batch(
+def test_inference_for_a_row_is_bit_identical_in_any_batch(
     net: Sequential, seed: int, size: int, first: int, data: st.DataObject
 ) -> None:
     x = np.random.default_rng(seed).standard_normal((70 + size, net.input_size or 0)).astype(net.dtype)
@@ -81,25 +81,25 @@ def test_a_rows_answer_has_the_same_bits_whoever_shares_its_batch(
 
 
 @pytest.mark.parametrize("net", NETWORKS[:-3], ids=lambda net: "-".join(str(w.shape) for w in net.parameters()[::2]))
-def test_forward_in_training_agrees_with_the_call_of_inference(net: Sequential) -> None:
+def test_forward_in_training_agrees_with_inference(net: Sequential) -> None:
     x = np.random.default_rng(1).standard_normal((50, net.input_size or 0)).astype(net.dtype)
     np.testing.assert_allclose(net.forward(x), net(x), rtol=1e-4, atol=1e-5)
 
 
 @pytest.mark.parametrize("net", NETWORKS, ids=lambda net: "-".join(str(w.shape) for w in net.parameters()[::2]))
-def test_a_network_that_learned_answers_with_the_bits_of_its_artifact(net: Sequential) -> None:
-    """The weights of a small layer lie in another order while it learns, and a BLAS rounds by the order."""
+def test_a_trained_network_has_the_same_bits_as_its_artifact(net: Sequential) -> None:
+    """The weights of a small layer have another memory layout in training, by which a BLAS rounds differently."""
     arrays = {name: np.ascontiguousarray(array) for name, array in net.arrays().items()}
     served = build(net.config(), arrays=arrays, dtype=net.dtype)
     x = np.random.default_rng(3).standard_normal((50, net.input_size or 0)).astype(net.dtype)
     assert served(x).tobytes() == net(x).tobytes()
 
 
-def test_an_empty_batch_has_an_empty_answer() -> None:
+def test_an_empty_batch_has_an_empty_output() -> None:
     assert network(4, 3)(np.zeros((0, 4))).shape == (0, 3)
 
 
-def test_threads_share_a_network_without_mixing_their_answers() -> None:
+def test_threads_share_a_network_without_mixing_their_outputs() -> None:
     net = network(20, 30, 5)
     batches = [np.random.default_rng(i).standard_normal((3, 20)).astype(np.float32) for i in range(8)]
     expected = [net(x).tobytes() for x in batches]
@@ -117,7 +117,7 @@ def test_threads_share_a_network_without_mixing_their_answers() -> None:
 
 
 class Waiting(Module):
-    """Remembers its inputs, waits for another thread that does likewise, and gives what it remembers."""
+    """Remembers its inputs, waits for another thread to do the same, and returns what it remembers."""
 
     def __init__(self, barrier: threading.Barrier) -> None:
         self.barrier = barrier
@@ -129,7 +129,7 @@ class Waiting(Module):
 
 
 class Residual(Module):
-    """A reader's own module of modules."""
+    """A custom module that contains modules."""
 
     def __init__(self, inner: Module, *others: Module) -> None:
         self.inner, self.others = inner, list(others)
@@ -141,7 +141,7 @@ class Residual(Module):
         return inputs + outputs
 
 
-def test_threads_share_a_module_that_is_made_of_modules() -> None:
+def test_threads_share_a_module_that_contains_modules() -> None:
     barrier = threading.Barrier(2)
     net = Sequential([Residual(Waiting(barrier), Waiting(barrier), Residual(Waiting(barrier)))])
     with ThreadPoolExecutor(2) as pool:
@@ -149,7 +149,7 @@ def test_threads_share_a_module_that_is_made_of_modules() -> None:
     assert answers == [3.0, 30.0]
 
 
-def test_all_parameters_are_views_into_one_vector_and_keep_their_values() -> None:
+def test_all_parameters_are_views_of_one_vector_and_keep_their_values() -> None:
     rng = np.random.default_rng(2)
     layers = [Linear(4, 3, rng=rng), Linear(3, 2, rng=rng)]
     before = [array.copy() for layer in layers for array in layer.parameters()]
@@ -162,7 +162,7 @@ def test_all_parameters_are_views_into_one_vector_and_keep_their_values() -> Non
         assert np.shares_memory(gradient, net.gradient_vector)
 
 
-def test_what_a_step_passes_over_begins_where_a_cache_line_does() -> None:
+def test_vectors_begin_at_a_cache_line() -> None:
     for net in (network(2, 3, 1), network(30, 64, 1, dtype=np.float64), copy.deepcopy(network(300, 17, 5))):
         velocity = SGD(net)._slots["velocity"][0]
         for vector in (net.parameter_vector, net.gradient_vector, velocity):
@@ -170,7 +170,7 @@ def test_what_a_step_passes_over_begins_where_a_cache_line_does() -> None:
             assert vector.ctypes.data % 64 == 0
 
 
-def test_assigned_weights_stay_views_so_that_training_still_moves_them() -> None:
+def test_assigned_weights_stay_views_and_are_trained() -> None:
     net = network(2, 2)
     first = net.modules[0]
     assert isinstance(first, Linear)
@@ -185,7 +185,7 @@ def pickled(net: Sequential) -> Sequential:
 
 
 @pytest.mark.parametrize("copied", [copy.deepcopy, pickled])
-def test_a_copy_is_whole_and_apart(copied: Callable[[Sequential], Sequential]) -> None:
+def test_a_copy_is_complete_and_independent(copied: Callable[[Sequential], Sequential]) -> None:
     net = network(3, 2)
     twin = copied(net)
     x = np.ones((1, 3), np.float32)
@@ -194,7 +194,7 @@ def test_a_copy_is_whole_and_apart(copied: Callable[[Sequential], Sequential]) -
     assert twin(x).tobytes() != net(x).tobytes()
 
 
-def test_an_unpickled_network_finds_the_blocks_of_the_machine_it_is_on(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_unpickled_network_uses_the_block_size_of_its_machine(monkeypatch: pytest.MonkeyPatch) -> None:
     net = network(30, 20)
     net(np.ones((1, 30)))
     content = pickle.dumps(net)
@@ -204,8 +204,8 @@ def test_an_unpickled_network_finds_the_blocks_of_the_machine_it_is_on(monkeypat
 
 
 @pytest.mark.parametrize("where", [lambda layer: [layer, layer], lambda layer: [layer, Sequential([Tanh(), layer])]])
-def test_a_module_comes_once_in_a_network(where: Callable[[Module], list[Module]]) -> None:
-    """It remembers one forward pass: the second would take the first one's place, in silence."""
+def test_a_module_occurs_once_in_a_network(where: Callable[[Module], list[Module]]) -> None:
+    """It remembers one forward pass: a second occurrence would silently replace the first."""
     with pytest.raises(
         ValueError, match=r"modules\.1(\.modules\.1)?: expected a module of its own, found that of modules\.0"
     ):
@@ -213,14 +213,14 @@ def test_a_module_comes_once_in_a_network(where: Callable[[Module], list[Module]
 
 
 def trained_by(optimizer: SGD, net: Sequential) -> list[bool]:
-    """Which parameters of the network a training changes."""
+    """Return which parameters of the network a training changes."""
     before = [array.copy() for array in net.parameters()]
     x = np.ones((4, net.input_size or 0))
     train(net, x, np.ones((4, net.output_size or 0)), MSE(), optimizer, 2, on_epoch=None)
     return [bool((was != array).any()) for was, array in zip(before, net.parameters(), strict=True)]
 
 
-def test_a_run_of_a_networks_modules_is_a_network_in_the_same_vectors() -> None:
+def test_consecutive_modules_of_a_network_form_a_network_in_the_same_vectors() -> None:
     net = network(4, 3, 2, 1)
     optimizer = SGD(net, 0.1)
     vector, first = net.parameter_vector, Sequential(net.modules[:2])
@@ -233,7 +233,7 @@ def test_a_run_of_a_networks_modules_is_a_network_in_the_same_vectors() -> None:
     assert (first.parameter_vector == vector[: 4 * 3 + 3]).all()
 
 
-def test_a_network_whose_modules_another_took_still_trains_them() -> None:
+def test_a_network_whose_modules_moved_to_another_still_trains_them() -> None:
     net = network(4, 3, 2)
     other = Sequential([*net.modules[:2], Linear(3, 1, rng=np.random.default_rng(1))])
     assert net.parameter_vector is None
@@ -242,7 +242,7 @@ def test_a_network_whose_modules_another_took_still_trains_them() -> None:
     assert all(trained_by(SGD(other, 0.1), other))
 
 
-def test_a_network_within_a_network_still_trains_alone() -> None:
+def test_a_nested_network_can_be_trained_separately() -> None:
     inner = network(4, 3)
     Sequential([inner, Linear(3, 2)])
     assert all(trained_by(SGD(inner, 0.1), inner))
@@ -266,7 +266,7 @@ def test_config_and_arrays_rebuild_the_same_network() -> None:
     assert np.shares_memory(again.parameters()[0], net.parameters()[0])
 
 
-def test_a_network_on_given_arrays_cannot_be_trained_by_mistake() -> None:
+def test_a_network_on_read_only_arrays_cannot_be_trained() -> None:
     net = network(2, 1)
     again = build(net.config(), arrays=net.arrays())
     again.forward(np.ones((1, 2), np.float32))
@@ -274,14 +274,14 @@ def test_a_network_on_given_arrays_cannot_be_trained_by_mistake() -> None:
         again.backward(np.ones((1, 1), np.float32))
 
 
-def test_a_deep_copy_of_a_network_on_given_arrays_learns_on() -> None:
+def test_a_deep_copy_of_a_network_on_read_only_arrays_can_be_trained() -> None:
     net = network(3, 2)
     again = copy.deepcopy(build(net.config(), arrays=net.arrays()))
     assert all(trained_by(SGD(again, 0.1), again))
     assert again.parameter_vector is not None
 
 
-def test_a_network_is_shown_as_a_program_writes_it() -> None:
+def test_a_network_is_printed_as_source_code() -> None:
     net = Sequential(
         [Conv2D((4, 4, 1), 2), Flatten((2, 2, 2)), Sequential([Linear(8, 2), LAYERS["LeakyReLU"]()]), Widened()]
     )
@@ -318,12 +318,12 @@ LINEAR = {"type": "Linear", "input_size": 2, "output_size": 3}
         ([LINEAR, {"type": "Tanh", "x": 1}], "modules.1: expected the fields"),
     ],
 )
-def test_a_wrong_layer_is_named_with_its_place(config: list[dict[str, object]], message: str) -> None:
+def test_an_error_names_the_location_of_an_invalid_layer(config: list[dict[str, object]], message: str) -> None:
     with pytest.raises(ValueError, match=message):
         build(config)
 
 
-def test_arrays_that_do_not_fit_are_named_with_both_facts() -> None:
+def test_an_error_names_expected_and_found_for_arrays_that_do_not_fit() -> None:
     weights, bias = np.zeros((3, 2), np.float32), np.zeros(3, np.float32)
     with pytest.raises(ValueError, match=r"modules.0.weights: expected \(3, 2\), found \(2, 3\)"):
         build([LINEAR], arrays={"modules.0.weights": weights.T, "modules.0.bias": bias})
@@ -335,14 +335,14 @@ def test_arrays_that_do_not_fit_are_named_with_both_facts() -> None:
         build([LINEAR], arrays={"modules.0.weights": weights, "modules.0.bias": bias, "extra": bias})
 
 
-def test_the_first_layer_without_parameters_does_not_hide_the_networks_width() -> None:
+def test_a_first_layer_without_parameters_does_not_hide_the_input_size() -> None:
     net = Sequential([Tanh(), Linear(3, 1, dtype=np.float64)])
     assert net.input_size == 3
     assert check_gradients(net, np.random.default_rng(0).standard_normal((2, 3)), rng=np.random.default_rng(1)) < 1e-6
 
 
 class Widened(Module):
-    """A reader's own layer that says nothing of shapes: nothing is assumed of it."""
+    """A custom layer without shapes: nothing is assumed about it."""
 
     def forward(self, inputs: np.ndarray) -> np.ndarray:
         return np.concatenate([inputs, inputs], axis=1)
@@ -351,7 +351,7 @@ class Widened(Module):
         return np.add(*np.split(output_grad, 2, axis=1))
 
 
-def test_a_network_of_layers_that_do_not_fit_is_refused_when_it_is_made() -> None:
+def test_a_network_of_layers_that_do_not_fit_is_rejected() -> None:
     with pytest.raises(ValueError, match=r"modules.2.input_size: expected 3, the width before it; found 4"):
         Sequential([Linear(2, 3), Tanh(), Linear(4, 1)])
     with pytest.raises(ValueError, match=r"modules.1.modules.0.input_size: expected 3"):

@@ -25,11 +25,11 @@ IDENTITY = {"job": {"train": {"seed": 0}}, "data": {"rows": 10}}
 
 
 class Killed(BaseException):
-    """Stands in for SIGKILL: nobody gets to tidy up."""
+    """Stands for SIGKILL: nothing is cleaned up."""
 
 
 class Mortal(Checkpoint):
-    """Keeps the training at every step, and dies after the step `fatal` of this run."""
+    """Saves at every step, and dies after step `fatal` of this run."""
 
     fatal = 0
 
@@ -41,7 +41,7 @@ class Mortal(Checkpoint):
 
 
 class Around(Module):
-    """A layer that has another in an attribute."""
+    """A layer with another in an attribute."""
 
     def __init__(self, inner: Module) -> None:
         self.inner = inner
@@ -75,7 +75,7 @@ class Noise(Module):
 
 
 def training(checkpoint: Checkpoint | None) -> dict[str, Any]:
-    """A small training with all that a checkpoint has to keep, and what it came to."""
+    """Run a small training with everything that a checkpoint saves, and return its result."""
     rng = np.random.default_rng(1)
     x = rng.standard_normal((11, 3))
     y = np.tanh(x[:, :1] - x[:, 1:2])

@@ -1,4 +1,4 @@
-"""The tape computes what forward and backward say, whatever the modules, the loss and the batch."""
+"""A compiled step computes what forward and backward compute, for any modules, loss and batch."""
 
 from collections.abc import Callable
 
@@ -44,7 +44,7 @@ LOSSES: list[tuple[Loss, type[Module]]] = [
 
 
 class Doubled(Activation):
-    """A reader's own, with nothing said about tapes."""
+    """A custom activation, traced by no compiler."""
 
     def activation(self, inputs: Array) -> Array:
         return 2 * inputs
@@ -61,13 +61,13 @@ def network(hidden: type[Module], last: type[Module], seed: int) -> Sequential:
 
 @pytest.mark.parametrize("hidden", ACTIVATIONS)
 @pytest.mark.parametrize(("loss", "last"), LOSSES, ids=lambda v: getattr(v, "__name__", type(v).__name__))
-def test_a_taped_step_has_the_loss_and_the_gradients_of_forward_and_backward(
+def test_a_compiled_step_has_the_loss_and_gradients_of_forward_and_backward(
     loss: Loss, last: type[Module], hidden: type[Module]
 ) -> None:
-    taped, by_hand = network(hidden, last, 1), network(hidden, last, 1)
+    compiled, by_hand = network(hidden, last, 1), network(hidden, last, 1)
     rng = np.random.default_rng(2)
     x, y = rng.standard_normal((7, 3)), np.eye(2)[rng.integers(0, 2, 7)]
-    step = CompiledStep(taped, loss, x, y, 4)
+    step = CompiledStep(compiled, loss, x, y, 4)
     for order in (None, rng.permutation(7)):
         rows = np.arange(4) + 2 if order is None else order[2:6]
         inner, fused = loss.fused(by_hand)
@@ -75,17 +75,17 @@ def test_a_taped_step_has_the_loss_and_the_gradients_of_forward_and_backward(
         by_hand.gradient_vector.fill(0)
         inner.backward(fused.loss_prime(y[rows], output))
         assert step.run(x, y, 2, order) == pytest.approx(fused.loss(y[rows], output), rel=1e-12)
-        np.testing.assert_allclose(taped.gradient_vector, by_hand.gradient_vector, rtol=1e-10, atol=1e-13)
+        np.testing.assert_allclose(compiled.gradient_vector, by_hand.gradient_vector, rtol=1e-10, atol=1e-13)
 
 
 @pytest.mark.parametrize("rows", [1, 4, SMALL_BATCH, SMALL_BATCH + 1])
 @pytest.mark.parametrize("width", [1, 5, SMALL_FEATURES, SMALL_FEATURES + 1])
 @pytest.mark.parametrize("between", [Tanh, ReLU, BatchNorm, LayerNorm, Softmax])
 @pytest.mark.parametrize("whole", [True, False])
-def test_small_layers_and_large_ones_learn_alike_whatever_stands_between(
+def test_small_and_large_layers_learn_alike_with_any_layer_between(
     rows: int, width: int, between: type[Module], whole: bool
 ) -> None:
-    """The small ones have their bias in the product, and their arrays in another order of memory."""
+    """Small layers have the bias in the product, and another memory layout."""
 
     def made() -> Sequential:
         rng = np.random.default_rng(width)
@@ -96,24 +96,24 @@ def test_small_layers_and_large_ones_learn_alike_whatever_stands_between(
                 modules.append(between(outputs, dtype=np.float64) if between in (BatchNorm, LayerNorm) else between())
         return Sequential(modules)
 
-    taped, by_hand = made(), made()
+    compiled, by_hand = made(), made()
     rng = np.random.default_rng(rows)
     x, y = rng.standard_normal((rows if whole else 2 * rows, 5)), rng.standard_normal((rows if whole else 2 * rows, 2))
     first = 0 if whole else rows
     for order in (None, rng.permutation(len(x))):
-        step = CompiledStep(taped, MSE(), x, y, rows, whole=whole)
+        step = CompiledStep(compiled, MSE(), x, y, rows, whole=whole)
         some = slice(first, first + rows) if order is None else order[first : first + rows]
         output = by_hand.forward(x[some])
         by_hand.gradient_vector.fill(0)
         by_hand.backward(MSE().loss_prime(y[some], output))
         assert step.run(x, y, first, order) == pytest.approx(MSE().loss(y[some], output), rel=1e-12)
-        np.testing.assert_allclose(taped.gradient_vector, by_hand.gradient_vector, rtol=1e-7, atol=1e-10)
+        np.testing.assert_allclose(compiled.gradient_vector, by_hand.gradient_vector, rtol=1e-7, atol=1e-10)
 
 
 @settings(deadline=None, max_examples=60)
 @given(st.data())
-def test_any_chain_of_layers_learns_on_a_tape_what_it_learns_by_forward_and_backward(data: st.DataObject) -> None:
-    """To six digits: the tape's sigmoid rounds a probability near 0 in another place."""
+def test_a_compiled_step_of_any_network_has_the_gradients_of_forward_and_backward(data: st.DataObject) -> None:
+    """To six digits: the fused sigmoid rounds probabilities near 0 differently."""
     rows, seed = data.draw(st.integers(1, 40) | st.just(SMALL_BATCH + 1)), data.draw(st.integers(0, 2**32 - 1))
     widths = data.draw(st.lists(st.sampled_from([1, 2, 5, SMALL_FEATURES, SMALL_FEATURES + 1]), min_size=2, max_size=4))
     between = [BatchNorm, LayerNorm, Doubled, *ACTIVATIONS]
@@ -129,17 +129,17 @@ def test_any_chain_of_layers_learns_on_a_tape_what_it_learns_by_forward_and_back
             modules += [kind(outputs, dtype=float) if kind in (BatchNorm, LayerNorm) else kind() for kind in kinds]
         return Sequential([*modules, last()])
 
-    taped, by_hand = made(), made()
+    compiled, by_hand = made(), made()
     rng = np.random.default_rng(seed)
     x, y = rng.standard_normal((rows, widths[0])), np.eye(2)[rng.integers(0, 2, rows)]
     inner, fused = loss.fused(by_hand)
     output = inner.forward(x)
     inner.backward(fused.loss_prime(y, output))
-    assert CompiledStep(taped, loss, x, y, rows, whole=True).run(x, y, 0, None) == pytest.approx(
+    assert CompiledStep(compiled, loss, x, y, rows, whole=True).run(x, y, 0, None) == pytest.approx(
         fused.loss(y, output), rel=1e-6
     )
     size = max(1, np.abs(by_hand.gradient_vector).max())
-    np.testing.assert_allclose(taped.gradient_vector / size, by_hand.gradient_vector / size, rtol=0, atol=1e-6)
+    np.testing.assert_allclose(compiled.gradient_vector / size, by_hand.gradient_vector / size, rtol=0, atol=1e-6)
 
 
 class Steep(Tanh):
@@ -153,7 +153,7 @@ class Steep(Tanh):
 
 
 class NoBias(Module):
-    """To be mixed in."""
+    """A mixin."""
 
     def forward(self, inputs: Array) -> Array:
         return super().forward(inputs) - vars(self)["_bias"]
@@ -169,7 +169,7 @@ class Straight(NoBias, Linear):
 
 
 class Smoothed(CrossEntropy):
-    """Of labels that leave a tenth to all classes alike."""
+    """Cross-entropy with a tenth of label smoothing."""
 
     def loss(self, y_true: Array, y_pred: Array) -> float:
         return super().loss(0.9 * y_true + 0.05, y_pred)
@@ -193,30 +193,30 @@ class Doubt(MSE):
     ("layer", "middle", "loss"),
     [(Linear, Steep, MSE()), (Straight, Tanh, MSE()), (Linear, Tanh, Smoothed()), (Linear, Tanh, Doubt())],
 )
-def test_a_subclass_is_trained_by_its_own_passes_and_not_by_those_it_changed(
+def test_a_subclass_is_trained_by_its_own_passes(
     layer: type[Linear], middle: type[Tanh], loss: Loss, rows: int
 ) -> None:
     def made() -> Sequential:
         rng = np.random.default_rng(8)
         return Sequential([layer(3, 2, dtype=np.float64, rng=rng), middle(), Softmax()])
 
-    taped, by_hand = made(), made()
+    compiled, by_hand = made(), made()
     rng = np.random.default_rng(9)
     x, y = rng.standard_normal((rows, 3)), np.eye(2)[rng.integers(0, 2, rows)]
     output = by_hand.forward(x)
     by_hand.backward(loss.loss_prime(y, output))
-    assert CompiledStep(taped, loss, x, y, rows, whole=True).run(x, y, 0, None) == pytest.approx(
+    assert CompiledStep(compiled, loss, x, y, rows, whole=True).run(x, y, 0, None) == pytest.approx(
         loss.loss(y, output), rel=1e-12
     )
-    np.testing.assert_allclose(taped.gradient_vector, by_hand.gradient_vector, rtol=1e-10, atol=1e-13)
+    np.testing.assert_allclose(compiled.gradient_vector, by_hand.gradient_vector, rtol=1e-10, atol=1e-13)
 
 
 @pytest.mark.parametrize("make", [lambda: LayerNorm(3, dtype=float), lambda: BatchNorm(3, dtype=float), Tanh, Doubled])
-def test_a_layer_alone_learns_from_whatever_lies_in_its_batch(make: Callable[[], Module]) -> None:
-    """Also one whose inputs or outputs lie feature after feature, and that is asked again with others."""
-    taped, by_hand = make(), make()
+def test_a_single_layer_is_trained_in_any_memory_layout(make: Callable[[], Module]) -> None:
+    """Also for feature-major inputs or outputs, and for a second batch."""
+    compiled, by_hand = make(), make()
     rng = np.random.default_rng(11)
-    step = CompiledStep(taped, MSE(), rng.standard_normal((6, 3)), rng.standard_normal((6, 3)), 6, whole=True)
+    step = CompiledStep(compiled, MSE(), rng.standard_normal((6, 3)), rng.standard_normal((6, 3)), 6, whole=True)
     for _ in range(2):
         x, y = rng.standard_normal((6, 3)), rng.standard_normal((6, 3))
         output = by_hand.forward(x)
@@ -224,12 +224,12 @@ def test_a_layer_alone_learns_from_whatever_lies_in_its_batch(make: Callable[[],
             gradient.fill(0)
         by_hand.backward(MSE().loss_prime(y, output))
         assert step.run(x, y, 0, None) == pytest.approx(MSE().loss(y, output), rel=1e-9)
-        for gradient, expected in zip(taped.gradients(), by_hand.gradients(), strict=True):
+        for gradient, expected in zip(compiled.gradients(), by_hand.gradients(), strict=True):
             np.testing.assert_allclose(gradient, expected, rtol=1e-9, atol=1e-12)
 
 
 def test_a_small_layer_takes_one_product_forward_and_one_for_its_gradients() -> None:
-    """Of the article's XOR network these are all calls."""
+    """These are all calls of the article's XOR network."""
     net = Sequential([Linear(2, 3), Tanh(), Linear(3, 1), Tanh()])
     step = CompiledStep(net, MSE(), np.zeros((4, 2), np.float32), np.zeros((4, 1), np.float32), 4, whole=True)
     names = [function.__name__ for function, _ in step.calls]
@@ -241,7 +241,7 @@ def test_a_small_layer_takes_one_product_forward_and_one_for_its_gradients() -> 
     ]
 
 
-def test_only_an_array_that_was_made_beside_ones_is_taken_to_lie_there() -> None:
+def test_only_a_bias_augmented_array_is_recognized_as_one() -> None:
     room = empty_bias_augmented(np.zeros((4, 3)))
     room[...] = 7
     whole = bias_augmented(room)
@@ -253,7 +253,7 @@ def test_only_an_array_that_was_made_beside_ones_is_taken_to_lie_there() -> None
 
 @settings(deadline=None, max_examples=60)
 @given(st.integers(1, 300), st.integers(1, 1200), st.integers(1, 300), st.sampled_from([np.float32, np.float64]))
-def test_a_product_in_blocks_of_rows_is_the_product(rows: int, inner: int, columns: int, dtype: type) -> None:
+def test_a_product_in_row_blocks_equals_the_product(rows: int, inner: int, columns: int, dtype: type) -> None:
     rng = np.random.default_rng(rows)
     a, b, out = (
         rng.standard_normal((rows, inner)),
@@ -266,8 +266,8 @@ def test_a_product_in_blocks_of_rows_is_the_product(rows: int, inner: int, colum
     np.testing.assert_allclose(out, a @ b.T, rtol=1e-4, atol=1e-3)
 
 
-def test_layers_before_the_first_that_learns_are_not_derived() -> None:
-    """The gradient by the data is of no use to anybody."""
+def test_layers_before_the_first_with_parameters_have_no_backward_pass() -> None:
+    """The gradient with respect to the data is not needed."""
 
     class Watched(Tanh):
         def backward(self, output_grad: Array) -> Array:
@@ -282,17 +282,19 @@ def test_layers_before_the_first_that_learns_are_not_derived() -> None:
     assert errors[-1] < errors[0]
 
 
-def test_images_may_be_pooled_before_anything_is_learned() -> None:
-    """What has no parameters before it makes no gradient, in whatever shape."""
+def test_images_may_be_pooled_before_the_first_layer_with_parameters() -> None:
+    """Layers without parameters before them compute no input gradient, of any shape."""
     first: list[Module] = [MaxPool2D((4, 4, 1), 2), Flatten((2, 2, 1))]
-    taped, by_hand = (Sequential([*first, Linear(4, 1, dtype=np.float64, rng=np.random.default_rng(3))]) for _ in "ab")
+    compiled, by_hand = (
+        Sequential([*first, Linear(4, 1, dtype=np.float64, rng=np.random.default_rng(3))]) for _ in "ab"
+    )
     x, y = np.random.default_rng(4).standard_normal((5, 16)), np.ones((5, 1))
-    CompiledStep(taped, MSE(), x, y, 5, whole=True).run(x, y, 0, None)
+    CompiledStep(compiled, MSE(), x, y, 5, whole=True).run(x, y, 0, None)
     by_hand.backward(MSE().loss_prime(y, by_hand.forward(x)))
-    np.testing.assert_allclose(taped.gradient_vector, by_hand.gradient_vector, rtol=1e-12)
+    np.testing.assert_allclose(compiled.gradient_vector, by_hand.gradient_vector, rtol=1e-12)
 
 
-def test_gradients_from_before_do_not_leak_into_a_training() -> None:
+def test_existing_gradients_do_not_affect_a_training() -> None:
     one, two = network(Tanh, Identity, 4), network(Tanh, Identity, 4)
     two.gradient_vector[:] = 1e6
     x, y = np.eye(3), np.ones((3, 2))
@@ -311,9 +313,9 @@ def test_the_learning_rate_may_change_between_steps() -> None:
     assert net.parameter_vector.tolist() == (before - 0.25).tolist()
 
 
-def test_a_learning_rate_that_is_set_after_an_epoch_is_that_of_the_next() -> None:
+def test_a_learning_rate_set_after_an_epoch_applies_to_the_next() -> None:
     class Own(SGD):
-        """Whose gradients come as they are, without the rate in them."""
+        """Takes gradients without the rate."""
 
     found = []
     for kind in (SGD, Own):
@@ -328,7 +330,7 @@ def test_a_learning_rate_that_is_set_after_an_epoch_is_that_of_the_next() -> Non
     np.testing.assert_allclose(found[0], found[1], rtol=1e-12)
 
 
-def test_writing_a_layer_on_the_tape_teaches_it_nothing() -> None:
+def test_compiling_a_layer_does_not_change_it() -> None:
     class Counting(Doubled):
         calls = 0
 
@@ -344,13 +346,13 @@ def test_writing_a_layer_on_the_tape_teaches_it_nothing() -> None:
 
 @pytest.mark.parametrize("dtype", [np.float32, np.float64])
 @pytest.mark.parametrize("times", [1, 2, 3, 5, 64])
-def test_relu_passes_gradients_where_its_input_is_above_zero_and_nowhere_else(dtype: type, times: int) -> None:
-    """Of any length, since a vector loop does what is left of one in another way: -0.0 must become 0.0 there, too."""
+def test_relu_passes_gradients_only_where_its_input_is_above_zero(dtype: type, times: int) -> None:
+    """For any length, because a vector loop treats its remainder differently: -0.0 must become 0.0 there too."""
     tiny = np.finfo(dtype).smallest_subnormal
     x = np.tile(np.array([[-0.0, -1, -tiny, 0.0, tiny, 1, 3, np.inf, -0.0]], dtype), times)
-    outputs, forward, tape = compile_module(ReLU(), x)
+    outputs, forward, compile_backward = compile_module(ReLU(), x)
     dy = np.linspace(-2, 2, x.size, dtype=dtype).reshape(x.shape)
-    _, backward = tape(dy, True)
+    _, backward = compile_backward(dy, True)
     expected = dy * (x > 0)
     for function, operands in [*forward, *backward]:
         function(*operands)
@@ -360,7 +362,7 @@ def test_relu_passes_gradients_where_its_input_is_above_zero_and_nowhere_else(dt
 
 
 @pytest.mark.parametrize(("rows", "outputs"), [(1, 1), (1, 3), (5, 1), (5, 3), (900, 3)])
-def test_every_way_of_adding_a_bias_adds_it(rows: int, outputs: int) -> None:
+def test_every_way_of_adding_a_bias_is_correct(rows: int, outputs: int) -> None:
     rng = np.random.default_rng(7)
     layer, x = Linear(2, outputs, dtype=np.float64, rng=rng), rng.standard_normal((rows, 2))
     found, forward, _ = compile_module(layer, x)

@@ -18,7 +18,7 @@ def network() -> Sequential:
 
 
 def watch(losses: list[float], early_stopping: EarlyStoppingSection | None) -> tuple[EarlyStopping, Sequential, int]:
-    """A watch over a training with these losses, whose weights after epoch n are all n, and when it stopped."""
+    """Run early stopping on these losses, weights n after epoch n; return it, the network and the last epoch."""
     model = network()
     watching = EarlyStopping(model, MSE(), NOTHING, NOTHING, early_stopping)
     for number, loss in enumerate(losses, 1):
@@ -29,14 +29,14 @@ def watch(losses: list[float], early_stopping: EarlyStoppingSection | None) -> t
     return watching, model, len(losses)
 
 
-def test_training_stops_when_patience_is_out_and_the_best_weights_return() -> None:
+def test_training_stops_after_patience_epochs_and_restores_the_best_weights() -> None:
     watching, model, stopped = watch([5, 3, 4, 3, 3.5, 1], EarlyStoppingSection(patience=3))
     assert stopped == 5
     assert watching.restore_best().number == 2
     assert all((array == 2).all() for array in model.parameters())
 
 
-def test_best_weights_return_also_when_no_epoch_was_left() -> None:
+def test_the_best_weights_are_restored_after_the_last_epoch_too() -> None:
     watching, model, stopped = watch([5, 3, 4], EarlyStoppingSection(patience=10))
     assert stopped == 3
     assert watching.restore_best().number == 2
@@ -49,14 +49,14 @@ def test_an_improvement_below_min_delta_does_not_count() -> None:
     assert watching.restore_best().number == 1
 
 
-def test_without_early_stopping_the_last_weights_stay() -> None:
+def test_without_early_stopping_the_last_weights_are_kept() -> None:
     watching, model, stopped = watch([5, 3, 4], None)
     assert stopped == 3
     assert watching.restore_best().number == 3
     assert all((array == 3).all() for array in model.parameters())
 
 
-def test_the_validation_rows_decide_where_there_are_any() -> None:
+def test_validation_rows_decide_if_there_are_any() -> None:
     model = network()
     seen: list[EpochResult] = []
     ones = np.ones((2, 1), np.float32)
@@ -70,7 +70,7 @@ def test_the_validation_rows_decide_where_there_are_any() -> None:
     assert watching.restore_best().number == 2
 
 
-def test_a_validation_loss_that_is_no_number_is_divergence() -> None:
+def test_a_validation_loss_that_is_not_finite_is_divergence() -> None:
     model = network()
     ones = np.ones((1, 1), np.float32)
     model.modules[0].weights[:] = np.inf  # type: ignore[attr-defined]
@@ -79,7 +79,7 @@ def test_a_validation_loss_that_is_no_number_is_divergence() -> None:
 
 
 @pytest.mark.parametrize("epochs", [1, 2, MAX_HISTORY_POINTS, MAX_HISTORY_POINTS + 1, 12_345])
-def test_a_long_history_keeps_few_epochs_with_the_first_last_and_best(epochs: int) -> None:
+def test_a_long_history_keeps_the_first_the_last_and_the_best_epoch(epochs: int) -> None:
     losses = [1.0 + abs(number - epochs // 3) for number in range(1, epochs + 1)]
     watching, _, _ = watch(losses, EarlyStoppingSection(patience=epochs))
     kept = [point["epoch"] for point in watching.history_points()]

@@ -1,4 +1,4 @@
-"""The gradient check finds a wrong derivative and says by how much."""
+"""The gradient check finds a wrong derivative and reports by how much."""
 
 import numpy as np
 import pytest
@@ -33,14 +33,14 @@ def test_a_wrong_derivative_is_shown_with_both_numbers() -> None:
         check_loss(WrongMSE(), np.array([[1.0]]), np.array([[3.0]]))
 
 
-def test_float32_is_refused_for_its_rounding() -> None:
+def test_float32_is_rejected_for_its_rounding() -> None:
     with pytest.raises(TypeError, match="inputs: expected float64, found float32"):
         check_gradients(Tanh(), np.zeros((1, 1), np.float32), rng=np.random.default_rng(0))
     with pytest.raises(TypeError, match="parameters: expected float64"):
         check_gradients(Linear(1, 1), np.zeros((1, 1)), rng=np.random.default_rng(0))
 
 
-def test_what_is_checked_may_be_read_only_and_is_left_as_it_was() -> None:
+def test_checked_arrays_may_be_read_only_and_do_not_change() -> None:
     rng = np.random.default_rng(0)
     x = rng.standard_normal((3, 2))
     x.flags.writeable = False

@@ -1,4 +1,4 @@
-"""The training loop is the article's, batch-first: the same errors to the last digits, and the same program."""
+"""The training loop equals the article's: the same errors to nine digits, and the same program."""
 
 import re
 import subprocess
@@ -56,7 +56,7 @@ def xor_network(seed: int, dtype: type = np.float32) -> Sequential:
 
 
 def article_errors(network: Sequential, epochs: int, learning_rate: float, momentum: float) -> list[float]:
-    """The article's formulas for XOR, written out one column vector at a time, sharing nothing with the library."""
+    """The article's formulas for XOR for one column vector at a time, independent of the library."""
     w1, b1, w2, b2 = (np.array(p, np.float64).reshape(len(p), -1) for p in network.parameters())
     speeds = [np.zeros_like(p) for p in (w1, b1, w2, b2)]
     errors = []
@@ -77,7 +77,7 @@ def article_errors(network: Sequential, epochs: int, learning_rate: float, momen
 
 
 @pytest.mark.parametrize("momentum", [0, 0.9])
-def test_xor_errors_are_the_articles_to_the_ninth_digit(momentum: float) -> None:
+def test_xor_errors_equal_the_articles_to_nine_digits(momentum: float) -> None:
     network = xor_network(1, np.float64)
     expected = article_errors(network, 1000, 0.01, momentum)
     found = train(network, XOR_X, XOR_Y, MSE(), SGD(network, 0.01, momentum), 1000, on_epoch=None)
@@ -122,7 +122,7 @@ for x in x_train:
 """
 
 
-def test_the_articles_program_runs_and_prints_what_it_prints() -> None:
+def test_the_articles_program_runs_and_prints_the_same() -> None:
     run = subprocess.run([sys.executable, "-c", PROGRAM], capture_output=True, text=True, check=True)
     lines = run.stdout.splitlines()
     assert len(lines) == 1004
@@ -136,7 +136,7 @@ def test_the_articles_program_runs_and_prints_what_it_prints() -> None:
 
 
 @pytest.mark.parametrize("batch_size", [1, 3, 4, 100])
-def test_the_three_variants_of_gradient_descent_are_one_argument(batch_size: int) -> None:
+def test_batch_size_selects_the_variant_of_gradient_descent(batch_size: int) -> None:
     """A step takes the mean gradient of its batch: checked against the sum of single samples."""
     network, by_hand = xor_network(2, np.float64), xor_network(2, np.float64)
     train(network, XOR_X, XOR_Y, MSE(), SGD(network, 0.1, 0.9), 2, batch_size, on_epoch=None)
@@ -160,7 +160,7 @@ def test_columns_and_rows_train_alike() -> None:
     assert one == two
 
 
-def test_shuffling_comes_from_the_generator_alone() -> None:
+def test_only_the_generator_shuffles() -> None:
     def run(seed: int) -> list[float]:
         network = xor_network(4)
         return train(network, XOR_X, XOR_Y, MSE(), SGD(network), 5, rng=np.random.default_rng(seed), on_epoch=None)
@@ -180,7 +180,7 @@ def test_class_numbers_are_one_hot_targets() -> None:
         run([0, 1, 3, 1])
 
 
-def test_a_loss_that_is_no_number_stops_with_epoch_and_step() -> None:
+def test_a_loss_that_is_not_finite_stops_with_epoch_and_step() -> None:
     network = Sequential([Linear(1, 1, rng=np.random.default_rng(0))])
     with np.errstate(all="ignore"), pytest.raises(DivergedError, match=r"epoch \d+, step 2: try a smaller") as caught:
         train(network, [[1.0], [1000.0]], [[1.0], [-1000.0]], MSE(), SGD(network, 10.0), 100, on_epoch=None)
@@ -188,7 +188,7 @@ def test_a_loss_that_is_no_number_stops_with_epoch_and_step() -> None:
     assert not np.isfinite(caught.value.loss)
 
 
-def test_on_epoch_sees_every_epoch_and_may_end_the_training() -> None:
+def test_on_epoch_is_called_every_epoch_and_may_end_the_training() -> None:
     seen: list[tuple[int, int]] = []
 
     def on_epoch(epoch: int, epochs: int, error: float) -> bool:
@@ -201,7 +201,7 @@ def test_on_epoch_sees_every_epoch_and_may_end_the_training() -> None:
     assert seen == [(1, 10), (2, 10), (3, 10)]
 
 
-def test_targets_that_do_not_fit_are_named() -> None:
+def test_an_error_names_targets_that_do_not_fit() -> None:
     network = xor_network(7)
     with pytest.raises(ValueError, match="as many targets as samples and at least one, found 3 and 4"):
         train(network, XOR_X, XOR_Y[:3], MSE(), SGD(network), 1)
@@ -212,14 +212,14 @@ def test_targets_that_do_not_fit_are_named() -> None:
 
 
 @pytest.mark.parametrize(("loss", "ending"), [(CrossEntropy(), "Softmax"), (BinaryCrossEntropy(), "Sigmoid")])
-def test_logits_are_no_probabilities(loss: Loss, ending: str) -> None:
-    """Other libraries' cross-entropies take the softmax themselves; here the loss would fall below 0, and for ever."""
+def test_logits_are_rejected_where_a_loss_expects_probabilities(loss: Loss, ending: str) -> None:
+    """Other libraries' cross-entropies apply the softmax themselves; here the loss would fall below 0 without end."""
     network = Sequential([Linear(2, 1)])
     with pytest.raises(ValueError, match=rf"found a network that ends in Linear; add {ending}\(\)"):
         train(network, XOR_X, XOR_Y, loss, SGD(network), 1)
 
 
-def test_numbers_that_nobody_can_learn_from_are_named_and_no_learning_rate_is_blamed() -> None:
+def test_an_error_names_samples_and_targets_that_are_not_finite() -> None:
     network = Sequential([Linear(2, 1), Sigmoid()])
     hole = np.array([[0.0, 0], [0, 1], [np.nan, 0], [1, 1]])
     with pytest.raises(ValueError, match="expected finite numbers; found nan in sample 2 of x_train"):
@@ -230,7 +230,7 @@ def test_numbers_that_nobody_can_learn_from_are_named_and_no_learning_rate_is_bl
         train(network, XOR_X, [-1, 1, 1, -1], BinaryCrossEntropy(), SGD(network), 1)
 
 
-def test_samples_that_lie_column_by_column_are_copied_once_and_not_at_every_step() -> None:
+def test_column_major_samples_are_copied_once_and_not_at_every_step() -> None:
     rng = np.random.default_rng(9)
     x, y = rng.random((4000, 50), np.float32), rng.random((4000, 1), np.float32)
     found, peaks = [], []
@@ -254,13 +254,13 @@ def test_samples_that_lie_column_by_column_are_copied_once_and_not_at_every_step
 
 
 @pytest.mark.parametrize("shape", [(4,), (4, 3), (4, 2, 2), (4, 1, 2)])
-def test_samples_that_do_not_fit_are_named(shape: tuple[int, ...]) -> None:
+def test_an_error_names_samples_that_do_not_fit(shape: tuple[int, ...]) -> None:
     network = xor_network(7)
     with pytest.raises(ValueError, match=rf"expected x_train of shape \(samples, 2\), found {re.escape(str(shape))}"):
         train(network, np.zeros(shape), XOR_Y, MSE(), SGD(network), 1)
 
 
-def test_class_weights_that_do_not_fit_are_named() -> None:
+def test_an_error_names_class_weights_that_do_not_fit() -> None:
     network = Sequential([Linear(2, 3), Softmax()])
     message = r"CrossEntropy\.weights: expected 3 numbers, one for each class; found 2"
     with pytest.raises(ValueError, match=message):
@@ -270,7 +270,7 @@ def test_class_weights_that_do_not_fit_are_named() -> None:
 
 
 @pytest.mark.parametrize("ends", ["well", "by an exception"])
-def test_the_learning_rate_is_what_it_was_however_a_training_ends(ends: str) -> None:
+def test_the_learning_rate_is_restored_however_a_training_ends(ends: str) -> None:
     network = xor_network(7)
     optimizer = SGD(network, 0.1)
 
@@ -286,7 +286,7 @@ def test_the_learning_rate_is_what_it_was_however_a_training_ends(ends: str) -> 
 
 
 @pytest.mark.parametrize(("learning_rate", "momentum"), [(0, 0.9), (-1, 0), (0.1, 1), (0.1, -0.1)])
-def test_sgd_refuses_rates_that_cannot_descend(learning_rate: float, momentum: float) -> None:
+def test_sgd_rejects_invalid_rates(learning_rate: float, momentum: float) -> None:
     with pytest.raises(ValueError, match=r"SGD\.(learning_rate|momentum): expected"):
         SGD(xor_network(0), learning_rate, momentum)
 
@@ -320,7 +320,7 @@ LOSSES: list[tuple[Loss, list[Module]]] = [
 def test_after_the_first_epoch_no_step_allocates(
     layers: list[Module], loss: Loss, last: list[Module], make: Callable[..., Optimizer]
 ) -> None:
-    """But for the order of an epoch, and for what NumPy takes to walk through arrays of unlike shapes: 8192 numbers."""
+    """Except the order of an epoch, and NumPy's buffer for arrays of different shapes: 8192 numbers."""
     width = 9 * (WIDE // 9) if isinstance(layers[0], Conv2D) else WIDE
     network = Sequential([*layers, Linear(width, 2, initializer="zeros"), *last])
     x, y = (
@@ -356,8 +356,8 @@ class Pieces(Samples):
 
 
 @pytest.mark.parametrize("width", [6, 65])
-def test_learned_bits_do_not_depend_on_how_a_stream_is_cut(width: int) -> None:
-    """A first piece of one batch had the batch laid out as all samples are, and the BLAS rounded differently."""
+def test_learned_bits_do_not_depend_on_the_pieces_of_a_stream(width: int) -> None:
+    """A first piece of one batch used to change the memory layout of batches, and the BLAS rounded differently."""
     x = np.random.default_rng(20).standard_normal((150, 5)).astype(np.float32)
     learned = set()
     for sizes in ([150], [50, 100], [100, 50], [50, 50, 50]):

@@ -1,4 +1,4 @@
-"""Schedules: the rate of every step, as the formulas say, and a training that keeps to it."""
+"""Schedules: the rate of every step equals the formula, and training uses it."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ def network() -> Sequential:
 
 
 class Seen(Schedule):
-    """Notes what it is asked and told."""
+    """Records its calls."""
 
     def __init__(self) -> None:
         self.asked: list[tuple[int, ScheduleContext]] = []
@@ -69,7 +69,7 @@ def test_a_constant_schedule_changes_nothing() -> None:
     assert one.parameter_vector.tolist() == two.parameter_vector.tolist()
 
 
-def test_warm_up_hands_the_rest_of_the_plan_to_what_follows() -> None:
+def test_warm_up_passes_the_remaining_steps_to_the_next_schedule() -> None:
     schedule = WarmUp(2.5, Cosine(), start=0.1)
     rising = [schedule.factor(step, CONTEXT) for step in range(10)]
     assert rising == pytest.approx([0.1 + 0.9 * step / 10 for step in range(10)])
@@ -78,7 +78,7 @@ def test_warm_up_hands_the_rest_of_the_plan_to_what_follows() -> None:
     assert WarmUp(100).factor(39, CONTEXT) < 1  # longer than the training: it never gets there
 
 
-def test_a_plateau_cuts_the_rate_and_its_state_goes_on() -> None:
+def test_a_plateau_reduces_the_rate_and_its_state_resumes() -> None:
     def schedule() -> OnPlateau:
         return OnPlateau(patience=1, decay=0.5, cooldown=2, min_factor=0.2)
 
@@ -99,7 +99,7 @@ def test_a_plateau_cuts_the_rate_and_its_state_goes_on() -> None:
         assert after.factor(0, CONTEXT) == factors[-1]
 
 
-def test_a_plateau_watches_the_score_it_is_given() -> None:
+def test_a_plateau_compares_the_given_score() -> None:
     scores = iter([2.0, 1.0, 1.0])
     schedule = OnPlateau(patience=0, score=lambda error: next(scores))
     train(net := network(), X, Y, MSE(), SGD(net), 3, schedule=schedule, on_epoch=None)
@@ -144,6 +144,6 @@ def test_a_training_with_one_cycle_and_warm_up_repeats_bit_for_bit() -> None:
         (lambda: OnPlateau(patience=-1), "OnPlateau.patience"),
     ],
 )
-def test_a_number_that_cannot_be_is_named(make: type[Schedule], location: str) -> None:
+def test_an_error_names_an_invalid_number(make: type[Schedule], location: str) -> None:
     with pytest.raises(ValueError, match=rf"^{location}: expected .*, found "):
         make()

@@ -1,4 +1,4 @@
-"""Optimizers: step for step what PyTorch computes, on one vector or many arrays, in pieces or whole."""
+"""Optimizers: every step equals PyTorch's, on one vector or many arrays, in pieces or whole."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ SAME_AS: dict[str, Make] = {
 
 
 class Arrays(Module):
-    """Parameters that are no vector: of any shape, one of them a single number."""
+    """Parameters of any shape that are not one vector; one is a single number."""
 
     def __init__(self, *arrays: Array) -> None:
         self.arrays_, self.gradients_ = list(arrays), [np.zeros_like(array) for array in arrays]
@@ -62,7 +62,7 @@ def network() -> Sequential:
     return net
 
 
-def test_an_optimizer_that_would_not_change_the_module_is_refused() -> None:
+def test_an_optimizer_of_another_module_is_rejected() -> None:
     net, x, y = network(), PYTORCH["x"], PYTORCH["y"]
     with pytest.raises(ValueError, match=r"Adam: expected an optimizer of the module, found one of another module"):
         train(net, x, y, MSE(), Adam(network()), 1, on_epoch=None)
@@ -76,7 +76,7 @@ def test_an_optimizer_that_would_not_change_the_module_is_refused() -> None:
         train(net, x, y, MSE(), optimizer, 1, on_epoch=None)
 
 
-def test_an_optimizer_of_a_part_leaves_the_rest_of_a_network_as_it_is() -> None:
+def test_an_optimizer_of_a_part_changes_only_that_part() -> None:
     net = network()
     before = [array.copy() for array in net.parameters()]
     train(net, PYTORCH["x"], PYTORCH["y"], MSE(), SGD(net.modules[2]), 1, on_epoch=None)
@@ -85,7 +85,7 @@ def test_an_optimizer_of_a_part_leaves_the_rest_of_a_network_as_it_is() -> None:
 
 
 @pytest.mark.parametrize("copied", [copy.copy, copy.deepcopy, pickle.dumps])
-def test_an_optimizer_is_not_copied_since_the_copy_would_change_nothing(copied: Callable[[Any], Any]) -> None:
+def test_an_optimizer_cannot_be_copied(copied: Callable[[Any], Any]) -> None:
     net = network()
     with pytest.raises(
         TypeError, match=r"SGD: expected no copy, .*; create a SGD for the other and call load_state\(\)"
@@ -98,13 +98,13 @@ def vector(net: Sequential) -> Array:
     return net.parameter_vector
 
 
-def test_no_optimizer_is_without_figures_of_pytorch() -> None:
+def test_every_optimizer_is_compared_with_pytorch() -> None:
     made = {type(make(network())) for make in SAME_AS.values()}
     assert made == set(OPTIMIZERS.values())
 
 
 @pytest.mark.parametrize("name", SAME_AS)
-def test_ten_steps_are_those_of_pytorch(name: str) -> None:
+def test_ten_steps_equal_pytorchs(name: str) -> None:
     net = network()
     found: list[Array] = []
 
@@ -125,12 +125,12 @@ def test_ten_steps_are_those_of_pytorch(name: str) -> None:
         ("warm-up", WarmUp(2, Cosine(), start=0.1)),
     ],
 )
-def test_a_schedules_rates_are_those_of_pytorch(name: str, schedule: Schedule) -> None:
+def test_the_rates_of_a_schedule_equal_pytorchs(name: str, schedule: Schedule) -> None:
     found = [0.2 * schedule.factor(step, ScheduleContext(60, 5)) for step in range(60)]
     np.testing.assert_allclose(found, PYTORCH[name], rtol=1e-9, atol=1e-12)
 
 
-def test_a_plateau_is_that_of_pytorch() -> None:
+def test_a_plateau_equals_pytorchs() -> None:
     schedule = OnPlateau(patience=1, decay=0.5, threshold=1e-3, cooldown=2, min_factor=0.15)
     found = []
     for error in PYTORCH["errors"]:
@@ -140,7 +140,9 @@ def test_a_plateau_is_that_of_pytorch() -> None:
 
 
 @pytest.mark.parametrize("name", SAME_AS)
-def test_pieces_and_separate_arrays_step_as_one_vector_does(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_step_in_pieces_or_on_separate_arrays_equals_one_on_a_vector(
+    name: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
     rng = np.random.default_rng(1)
     first = rng.standard_normal(26)
 
@@ -167,7 +169,7 @@ def test_pieces_and_separate_arrays_step_as_one_vector_does(name: str, monkeypat
 
 
 @pytest.mark.parametrize("name", SAME_AS)
-def test_a_training_goes_on_from_a_state_with_the_same_bits(name: str) -> None:
+def test_a_training_resumed_from_a_state_has_the_same_bits(name: str) -> None:
     whole, first, second = network(), network(), network()
     x, y = PYTORCH["x"], PYTORCH["y"]
     train(whole, x, y, MSE(), SAME_AS[name](whole), 6, 4, on_epoch=None)
@@ -181,7 +183,7 @@ def test_a_training_goes_on_from_a_state_with_the_same_bits(name: str) -> None:
 
 
 @pytest.mark.parametrize("name", SAME_AS)
-def test_a_training_killed_in_its_schedule_ends_as_if_it_had_not_been(tmp_path: Path, name: str) -> None:
+def test_a_training_killed_in_its_schedule_resumes_to_the_same_bits(tmp_path: Path, name: str) -> None:
     class Killed(BaseException):
         pass
 
@@ -206,7 +208,7 @@ def test_a_training_killed_in_its_schedule_ends_as_if_it_had_not_been(tmp_path: 
     assert run(Checkpoint(path, {}, resume=True)).tolist() == run(None).tolist()
 
 
-def test_a_state_is_a_copy_and_another_optimizers_is_refused() -> None:
+def test_a_state_is_a_copy_and_another_optimizers_is_rejected() -> None:
     net = network()
     optimizer = SGD(net)
     state = optimizer.state()
@@ -219,7 +221,7 @@ def test_a_state_is_a_copy_and_another_optimizers_is_refused() -> None:
 
 
 @pytest.mark.parametrize("name", SAME_AS)
-def test_a_step_leaves_the_gradients_alone_and_finds_all_memory_there(name: str) -> None:
+def test_a_step_does_not_change_gradients_or_allocate_memory(name: str) -> None:
     module = Arrays(np.zeros(100_000, np.float32))
     optimizer = SAME_AS[name](module)
     gradients = module.gradients()[0]
@@ -238,7 +240,7 @@ def test_a_step_leaves_the_gradients_alone_and_finds_all_memory_there(name: str)
 
 
 @pytest.mark.parametrize("make", OPTIMIZERS.values())
-def test_float32_stays_float32_and_a_new_rate_counts_at_once(make: Callable[..., Optimizer]) -> None:
+def test_float32_stays_float32_and_a_new_rate_applies_at_once(make: Callable[..., Optimizer]) -> None:
     module = Arrays(np.ones(3, np.float32))
     optimizer = make(module, 0.5)
     module.gradients()[0][:] = 1
@@ -252,8 +254,8 @@ def test_float32_stays_float32_and_a_new_rate_counts_at_once(make: Callable[...,
 
 
 @pytest.mark.parametrize("nesterov", [False, True])
-def test_the_velocity_outlives_every_rate_even_a_rate_of_zero(nesterov: bool) -> None:
-    """Against the formula, written out, by steps that are scaled and by steps that are not."""
+def test_the_velocity_survives_every_rate_even_zero(nesterov: bool) -> None:
+    """Compared with the formula, for scaled and for unscaled steps."""
     rates = [0.1, 0.1, 0.0, 0.0, 0.0, 0.3, 0.3, 0.01]
     plain, scaled = (Arrays(np.linspace(-1, 1, 5)) for _ in range(2))
     optimizers = [SGD(module, 0.2, 0.9, nesterov) for module in (plain, scaled)]
@@ -272,7 +274,7 @@ def test_the_velocity_outlives_every_rate_even_a_rate_of_zero(nesterov: bool) ->
             np.testing.assert_allclose(module.parameters()[0], w, rtol=1e-12, atol=1e-14)
 
 
-def test_an_optimizer_whose_step_is_ones_own_sees_the_gradients_as_they_are() -> None:
+def test_a_subclass_with_its_own_step_gets_unscaled_gradients() -> None:
     class Watched(SGD):
         seen: ClassVar[list[Array]] = []
 
@@ -287,7 +289,7 @@ def test_an_optimizer_whose_step_is_ones_own_sees_the_gradients_as_they_are() ->
     np.testing.assert_allclose(Watched.seen[0], by_hand.gradient_vector, rtol=1e-12)
 
 
-def test_an_optimizer_of_ones_own_needs_a_step_alone() -> None:
+def test_a_custom_optimizer_needs_only_a_step() -> None:
     class Signs(Optimizer):
         def step(self) -> None:
             for w, g in zip(self.parameters, self.gradients, strict=True):
@@ -311,6 +313,6 @@ def test_an_optimizer_of_ones_own_needs_a_step_alone() -> None:
         (lambda m: SGD(m, clip_value=-1), r"SGD\.clip_value: expected"),
     ],
 )
-def test_a_number_that_cannot_be_is_named(make: Make, expected: str) -> None:
+def test_an_error_names_an_invalid_number(make: Make, expected: str) -> None:
     with pytest.raises(ValueError, match=expected):
         make(network())
