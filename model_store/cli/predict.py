@@ -81,7 +81,7 @@ def predict(
     store: str,
     as_json: bool,
 ) -> None:
-    """Predict the rows of a CSV or JSON file, or of --row.
+    """Make predictions for rows of a CSV or JSON file, or of --row.
 
     FILE "-" is standard input. CSV has a header, or its cells are in column order; an empty cell is a missing value.
     Columns that the model does not use are ignored. With --output FILE can have any size.

@@ -218,7 +218,7 @@ def run(
         common.print_json(output.result_data(outcome, prepared, store, alias))
     else:
         if common.verbosity() >= 0:
-            out.print(output.end_line(outcome, prepared))
+            out.print(output.end_line(outcome, prepared), soft_wrap=True)
         output.print_metrics(out, outcome)
         output.print_published(out, outcome, prepared, store, alias)
     if alias_error is not None:

@@ -195,7 +195,8 @@ def print_rates(console: Console, curve: RateCurve) -> None:
         )
     else:
         console.print(
-            f"Suggested: --set train.learning_rate={curve.suggestion:g} (a tenth of the rate with the lowest loss)."
+            f"Suggested: --set train.learning_rate={curve.suggestion:g} (a tenth of the rate with the lowest loss).",
+            soft_wrap=True,
         )
 
 
@@ -204,13 +205,13 @@ def print_rates(console: Console, curve: RateCurve) -> None:
 
 def print_check(console: Console, prepared: Prepared) -> None:
     """Print what a job would train: columns, target, split and network."""
-    console.print(start_line(prepared))
+    console.print(start_line(prepared), soft_wrap=True)
     columns = _table("column", "kind", "missing", "values in the training rows", numeric=0)
     for column in column_data(prepared):
         columns.add_row(column["name"], column["kind"], str(column["missing"]), column["summary"])
     console.print(columns)
     console.print()
-    console.print(_describe_target(prepared))
+    console.print(_describe_target(prepared), soft_wrap=True)
     console.print()
     layers = _table("layer", "sizes", "parameters", numeric=0)
     for kind, sizes, count in layer_data(prepared):

@@ -112,7 +112,7 @@ task = "{task}"  # the target has {found}
 {kinds}
 columns = [{columns}]
 # kinds = {{ year = "category" }}  # overrides an inferred kind: "number" or "category"
-missing = "impute"   # fill in the median or the most frequent category; or "refuse" such rows
+missing = "impute"   # fill in the median or the most frequent category; or "refuse": reject missing values
 unknown = "refuse"   # reject categories that training did not see; or "bucket": treat them as one category
 scale = "standard"   # scale numbers to mean 0 and standard deviation 1; or "none"
 
