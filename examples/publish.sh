@@ -1,9 +1,9 @@
 #!/bin/sh
-# Trains and publishes the examples that the store has no version of yet: all of them, or those named.
-# The commands come from PATH and the store from MODEL_STORE; run it from the root of the project.
+# Trains and publishes the examples (all, or those given as arguments) that are not in the store yet.
+# Needs `train` and `models` on the PATH; MODEL_STORE selects the store. Run it from the root of the project.
 set -eu
 [ $# -gt 0 ] || set -- xor penguins digits
-# A terminal shows a bar that moves; a log is better off without a line for every epoch.
+# Without a terminal, do not print a line for each epoch.
 if [ -t 1 ]; then quiet=; else quiet=--quiet; fi
 for name in "$@"; do
     if models show "$name" >/dev/null 2>&1; then
