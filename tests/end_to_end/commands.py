@@ -1,4 +1,4 @@
-"""What the end-to-end tests run: `train` and `serve` in processes of their own, and questions over HTTP."""
+"""Helpers of the end-to-end tests: run `train` in a process of its own, and send requests to `serve`."""
 
 import json
 import subprocess
@@ -13,21 +13,21 @@ EXAMPLES = ("xor", "penguins", "digits")
 
 
 def run_training(name: str, store: Path) -> None:
-    words = [sys.executable, "-m", "training", f"examples/{name}.toml", "--store", store, "--quiet"]
-    done = subprocess.run(words, cwd=ROOT, capture_output=True, text=True, check=False)
+    command = [sys.executable, "-m", "training", f"examples/{name}.toml", "--store", store, "--quiet"]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
 
 
 @dataclass(frozen=True)
-class Served:
+class RunningService:
     store: Path
-    address: str
+    base_url: str
 
-    def ask(self, path: str, body: Any = None) -> Any:
+    def request(self, path: str, body: Any = None) -> Any:
         data = None if body is None else json.dumps(body).encode()
-        request = urllib.request.Request(self.address + path, data, {"Content-Type": "application/json"})
-        with urllib.request.urlopen(request, timeout=30) as answer:
-            return json.load(answer)
+        http_request = urllib.request.Request(self.base_url + path, data, {"Content-Type": "application/json"})
+        with urllib.request.urlopen(http_request, timeout=30) as response:
+            return json.load(response)
 
     def predict(self, name: str, instances: list[Any]) -> list[Any]:
-        return self.ask(f"/models/{name}/predict", {"instances": instances})["predictions"]
+        return self.request(f"/models/{name}/predict", {"instances": instances})["predictions"]

@@ -1,4 +1,4 @@
-"""The three examples, trained by `train` and served by `serve`."""
+"""The fixture `service`: the three examples, trained by `train` and served by `serve`."""
 
 import os
 import signal
@@ -12,39 +12,39 @@ from pathlib import Path
 
 import pytest
 
-from tests.end_to_end.commands import EXAMPLES, ROOT, Served, run_training
+from tests.end_to_end.commands import EXAMPLES, ROOT, RunningService, run_training
 
-PATIENCE_SECONDS = 30
+STARTUP_SECONDS = 30
 
 
 @pytest.fixture(scope="session")
-def served(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Served]:
-    folder = tmp_path_factory.mktemp("first_light")
+def service(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RunningService]:
+    folder = tmp_path_factory.mktemp("end_to_end")
     for name in EXAMPLES:
         run_training(name, folder / "models")
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         port = probe.getsockname()[1]
-    words = [sys.executable, "-m", "service", "--store", folder / "models", "--port", str(port)]
+    command = [sys.executable, "-m", "service", "--store", folder / "models", "--port", str(port)]
     environ = os.environ | {"SERVE_WORKERS": "2", "SERVE_CACHE_DIR": str(folder / "cache")}
     with (
         (folder / "serve.log").open("w+") as log,
-        subprocess.Popen(words, cwd=ROOT, env=environ, stdout=log, stderr=log) as server,
+        subprocess.Popen(command, cwd=ROOT, env=environ, stdout=log, stderr=log) as server,
     ):
         try:
-            served = Served(folder / "models", f"http://127.0.0.1:{port}")
-            wait_until_ready(served, server, folder / "serve.log")
-            yield served
+            running = RunningService(folder / "models", f"http://127.0.0.1:{port}")
+            wait_until_ready(running, server, folder / "serve.log")
+            yield running
         finally:
             server.send_signal(signal.SIGTERM)
     assert server.returncode == 0, (folder / "serve.log").read_text()
 
 
-def wait_until_ready(served: Served, server: subprocess.Popen[bytes], log: Path) -> None:
-    deadline = time.monotonic() + PATIENCE_SECONDS
+def wait_until_ready(service: RunningService, server: subprocess.Popen[bytes], log: Path) -> None:
+    deadline = time.monotonic() + STARTUP_SECONDS
     while True:
         try:
-            served.ask("/readyz")
+            service.request("/readyz")
             return
         except (urllib.error.URLError, ConnectionError) as e:
             if server.poll() is not None or time.monotonic() > deadline:
