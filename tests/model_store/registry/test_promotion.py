@@ -70,7 +70,7 @@ def test_two_figures_of_one_name_are_told_apart(everywhere: Store, make_model) -
     with pytest.raises(NotFoundError, match=r"no metric 'mae'.*targets\.a\.mae"):
         promoted(everywhere, 1, "mae<3")
     assert promoted(everywhere, 1, "b.mae>3")[0] == (
-        "b.mae>3: 1,234,567 against 3 of the gate, measured on the rows it learned from"
+        "b.mae>3: 1,234,567 against 3 of the gate, measured on its training rows"
     )
 
 
@@ -78,7 +78,7 @@ def test_a_figure_that_no_float_can_hold_is_none(everywhere: Store, make_model) 
     training = {"metrics": {"accuracy": 0.9, "rows": 10**400}}
     everywhere.publish("chess", replace(make_model(1), training=training))
     assert promoted(everywhere, 1, "accuracy>0.5")[-1] == "moved to 1"
-    with pytest.raises(NotFoundError, match="no metric 'rows'; there are: accuracy"):
+    with pytest.raises(NotFoundError, match="no metric 'rows'; the metrics are: accuracy"):
         promoted(everywhere, 1, "rows>0.5")
     with pytest.raises(NotFoundError, match="no version or alias '1e999'"):
         promoted(everywhere, 1, "accuracy<1e999")
@@ -93,7 +93,7 @@ def test_the_history_tells_by_what_a_version_was_promoted(chess: Store) -> None:
 
 def test_an_alias_never_set_is_beaten_by_anyone(chess: Store) -> None:
     assert promoted(chess, 1, "accuracy>=champion") == [
-        "accuracy>=champion: 0.8 against champion, which was never set",
+        "accuracy>=champion: 0.8 against champion, which is not set",
         "moved to 1",
     ]
     with pytest.raises(NotFoundError, match="no version or alias 'champoin' of 'chess'; did you mean 'champion'"):

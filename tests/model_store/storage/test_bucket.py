@@ -6,6 +6,7 @@ import json
 import os
 import sys
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
@@ -18,7 +19,7 @@ from model_store.artifact import npz
 from model_store.artifact.model import Model
 from model_store.cli import main
 from model_store.errors import ArtifactError, ConflictError, NotFoundError, StoreError
-from model_store.registry import signing
+from model_store.registry import promotion, signing
 from model_store.registry.store import Store, open_store
 from model_store.storage import conformance
 from model_store.storage.base import MAX_SMALL_OBJECT_BYTES, StorageBackend, put_object
@@ -186,6 +187,20 @@ def test_a_look_at_a_manifest_fetches_no_arrays(remote: Store, server: S3, tmp_p
     assert server.sent < 100_000 < remote.size_bytes("chess", 1)
     with pytest.raises(NotFoundError, match="no version 2"):
         remote.manifest("chess", 2)
+
+
+def test_a_promotion_fetches_manifests_but_no_arrays(remote: Store, server: S3, tmp_path: Path) -> None:
+    write_model(tmp_path / "large.npz", [64, 500, 500, 10])
+    large = replace(npz.read(tmp_path / "large.npz"), training={"metrics": {"accuracy": 0.9}})
+    for _ in range(2):
+        remote.publish("chess", large)
+    server.sent = 0
+    gates = [promotion.parse_gate("accuracy>=chess/1")]
+    revision, results = promotion.promote(remote, "chess", 2, "champion", gates, **BY)
+    assert server.sent < 200_000 < remote.size_bytes("chess", 1)
+    assert revision is not None
+    assert [str(result) for result in results] == ["accuracy>=chess/1: 0.9 against 0.9 of chess/1"]
+    assert not (tmp_path / "cache").exists()
 
 
 def test_an_object_larger_than_any_artifact_does_not_fill_the_cache(
