@@ -148,7 +148,7 @@ DEFENCES = {
     ),
     "the cache is nobody else's": Defence(
         "model_store/storage/artifact_cache.py", "or stat.S_IMODE(status.st_mode) & 0o022:", "or False:",
-        "tests/model_store/storage/test_artifact_cache.py::test_a_cache_that_others_can_write_to_is_refused",
+        "tests/model_store/storage/test_artifact_cache.py::test_a_cache_writable_by_others_is_rejected",
     ),
 }  # fmt: skip
 

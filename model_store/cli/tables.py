@@ -174,9 +174,9 @@ def history_table(revisions: Iterable[AliasRevision]) -> Table:
 
 
 def garbage_table(garbage: Iterable[GarbageObject]) -> Table:
-    table = new_table("object", "what", ">size", "since (UTC)")
+    table = new_table("object", "reason", ">size", "since (UTC)")
     for item in garbage:
-        table.add_row(item.key, item.what, format_bytes(item.size), item.since.strftime("%Y-%m-%d %H:%M:%S"))
+        table.add_row(item.key, item.reason, format_bytes(item.size), item.since.strftime("%Y-%m-%d %H:%M:%S"))
     return table
 
 

@@ -1,4 +1,4 @@
-"""The moves of an alias: each is one small object of JSON, and all together are its history."""
+"""The alias log: each move of an alias is one small JSON object, a revision, and all revisions are its history."""
 
 from __future__ import annotations
 
@@ -13,9 +13,9 @@ from model_store.storage.base import MAX_SMALL_OBJECT_BYTES, StorageBackend, put
 
 @dataclass(frozen=True)
 class AliasRevision:
-    """One move of an alias. `rollback` tells a way back from a way on, so that two rollbacks go back two steps.
+    """One move of an alias. `rollback` marks a move back, so that two rollbacks go back two steps.
 
-    An alias that is `protected` moves only by force, or through a gate.
+    A `protected` alias moves only via a gate or by force.
     """
 
     alias: str
@@ -40,39 +40,39 @@ class AliasRevision:
 
     @classmethod
     def from_bytes(cls, alias: str, number: int, data: bytes) -> AliasRevision:
-        """ValueError when that is not what `to_bytes` wrote."""
+        """Parse what `to_bytes` wrote. ValueError for anything else."""
         try:
             found = json.loads(data)
             version, when = int(found["version"]), datetime.fromisoformat(found["when"])
             who, why, rollback = str(found["who"]), str(found["why"]), bool(found["rollback"])
-            protected = bool(found.get("protected", False))  # which version 0.1 did not write
+            protected = bool(found.get("protected", False))  # version 0.1 did not write it
         except (ValueError, TypeError, KeyError, AttributeError, OverflowError, RecursionError) as e:
             raise ValueError(str(e)) from e
         return cls(alias, number, version, who, when, why, rollback, protected)
 
 
 class AliasLog:
-    """All moves that are kept, of every alias of every model. The highest generation of an alias counts."""
+    """All revisions of every alias of every model. The highest revision of an alias counts."""
 
     def __init__(self, storage: StorageBackend) -> None:
         self._storage = storage
 
     def aliases(self, name: str) -> dict[str, int]:
-        """Every alias of a model and the version it points to."""
+        """Return every alias of a model and the version it points to."""
         latest = self.latest_revisions(name)
         return {alias: self.read(name, alias, number).version for alias, number in latest.items()}
 
     def latest_revisions(self, name: str) -> dict[str, int]:
-        """Every alias of a model and its highest generation."""
+        """Return every alias of a model and the number of its latest revision."""
         return model_index(self._storage, name, "aliases/*/*").latest_revisions
 
     def head(self, name: str, alias: str) -> AliasRevision | None:
-        """The move that counts, where there is one."""
+        """Return the latest revision of an alias, None if the alias is not set."""
         numbers = self._numbers(name, alias)
         return self.read(name, alias, numbers[-1]) if numbers else None
 
     def history(self, name: str, alias: str) -> list[AliasRevision]:
-        """Every move of an alias, oldest first."""
+        """Return every revision of an alias, oldest first."""
         return [self.read(name, alias, number) for number in self._numbers(name, alias)]
 
     def read(self, name: str, alias: str, number: int) -> AliasRevision:
@@ -82,17 +82,18 @@ class AliasLog:
         try:
             return AliasRevision.from_bytes(alias, number, data)
         except ValueError as e:
-            raise StoreError(f"{location}: expected a move of an alias, found {data[:60]!r}") from e
+            raise StoreError(f"{location}: expected a revision of an alias, found {data[:60]!r}") from e
 
-    def append(self, name: str, move: AliasRevision) -> None:
-        """ConflictError when somebody else was first."""
-        key, data = _key(name, move.alias, move.number), move.to_bytes()
+    def append(self, name: str, revision: AliasRevision) -> None:
+        """Write a revision. ConflictError if another process has written that number first."""
+        key, data = _key(name, revision.alias, revision.number), revision.to_bytes()
         if len(data) > MAX_SMALL_OBJECT_BYTES:
             problem = f"expected a reason of {MAX_SMALL_OBJECT_BYTES} bytes at most, found a longer one"
-            raise StoreError(f"{name}/{move.alias}: {problem}")
+            raise StoreError(f"{name}/{revision.alias}: {problem}")
         with translate_os_errors(f"{self._storage.location}/{key}", "move an alias"):
             if not put_object(self._storage, key, data):
-                raise ConflictError(f"{name}/{move.alias}: somebody else moved it just now; look, and try again")
+                problem = "another process has just moved it; check where it points, then try again"
+                raise ConflictError(f"{name}/{revision.alias}: {problem}")
 
     def _numbers(self, name: str, alias: str) -> list[int]:
         return sorted(model_index(self._storage, name, f"aliases/{alias}/*").revisions.get(alias, []))
@@ -102,23 +103,26 @@ def _key(name: str, alias: str, number: int) -> str:
     return f"{name}/aliases/{alias}/{number}.json"
 
 
-def rollback_stack(moves: list[AliasRevision], versions: list[int]) -> list[int]:
-    """The versions that an alias went through on the way to where it is, without the ways it came back from."""
-    if not moves:
+def rollback_stack(history: list[AliasRevision], versions: list[int]) -> list[int]:
+    """Return the versions that an alias went through to its present one; versions that it rolled back from are popped.
+
+    An alias without history is at the newest of `versions`, and went through all before it.
+    """
+    if not history:
         return versions
-    first = moves[0]
-    found = [*(number for number in versions if first.rollback and number < first.version), first.version]
-    for move in moves:
-        if move.rollback:
-            while found and found[-1] != move.version:
-                found = found[:-1]
-        if not found or found[-1] != move.version:
-            found = [*found, move.version]
-    return found
+    first = history[0]
+    stack = [*(number for number in versions if first.rollback and number < first.version), first.version]
+    for revision in history:
+        if revision.rollback:
+            while stack and stack[-1] != revision.version:
+                stack = stack[:-1]
+        if not stack or stack[-1] != revision.version:
+            stack = [*stack, revision.version]
+    return stack
 
 
 def is_protected(name: str, head: AliasRevision | None, force: bool) -> bool:
-    """Whether the alias is; ConflictError where that keeps it from moving."""
+    """Return True if the alias is protected and `force` overrides it. ConflictError if it is protected without."""
     if head is None or not head.protected:
         return False
     if not force:

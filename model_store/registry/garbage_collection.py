@@ -1,8 +1,8 @@
-"""Garbage: what the dead left in a store, and what nobody can reach any more.
+"""Garbage collection: find objects that interrupted processes left in a store, and that nothing can reach.
 
-Who dies at work leaves the draft of an object, or files of a version whose removal had begun. Nobody sees them, and
-they do no harm but to the disk. They are collected when a grace has passed; a draft, only when besides nobody holds
-it. So a publish is safe, however slow it is and wherever the clock jumps to.
+A process that dies leaves the staged file of an object, or files of a version whose removal had begun. They are
+invisible and only use disk space. They are garbage once they are older than a grace period; a staged file only if, in
+addition, no process holds its lock. So a publish is safe however slow it is, and whatever the clock does.
 """
 
 from __future__ import annotations
@@ -23,41 +23,45 @@ _VERSION_KEY = re.compile(
 
 @dataclass(frozen=True)
 class GarbageObject:
-    """An object to collect: what it is of, its size in bytes, and since when it is garbage."""
+    """An object to delete: why, its size in bytes, and since when it is garbage."""
 
     key: str
-    what: str
+    reason: str
     size: int
     since: datetime
 
 
 def find_garbage(
-    storage: StorageBackend, aliased: Callable[[str], set[int] | None], *, now: datetime, grace: timedelta
+    storage: StorageBackend,
+    aliased_versions: Callable[[str], set[int] | None],
+    *,
+    now: datetime,
+    grace: timedelta,
 ) -> list[GarbageObject]:
-    """All that may be collected `now`. What was left less than `grace` ago may not; nor what a clock ahead dated so.
+    """Return the objects that may be deleted at `now`: garbage for at least `grace`, in either direction of the clock.
 
-    `aliased` tells the versions of a model that aliases point to, None when it cannot.
+    `aliased_versions` returns the versions of a model that aliases point to, None if it cannot tell.
     """
     found = []
-    for key, what, dated in [*_abandoned_uploads(storage), *_version_garbage(storage, aliased)]:
+    for key, reason, dated_key in [*_abandoned_objects(storage), *_version_garbage(storage, aliased_versions)]:
         try:
-            since, size = storage.object_info(dated).modified, storage.object_info(key).size
+            since, size = storage.object_info(dated_key).modified, storage.object_info(key).size
         except FileNotFoundError:
-            continue  # its owner was quicker
+            continue  # its owner has deleted it
         if abs(now - since) >= grace:
-            found.append(GarbageObject(key, what, size, since))
+            found.append(GarbageObject(key, reason, size, since))
     return sorted(found, key=lambda garbage: garbage.key)
 
 
-def _abandoned_uploads(storage: StorageBackend) -> Iterator[tuple[str, str, str]]:
+def _abandoned_objects(storage: StorageBackend) -> Iterator[tuple[str, str, str]]:
     for key in storage.abandoned_keys():
-        yield key, "a draft that nobody writes any more", key
+        yield key, "unfinished upload", key
 
 
 def _version_garbage(
-    storage: StorageBackend, aliased: Callable[[str], set[int] | None]
+    storage: StorageBackend, aliased_versions: Callable[[str], set[int] | None]
 ) -> Iterator[tuple[str, str, str]]:
-    """Of each version that is not there, whatever is not its tombstone; and the key whose date tells since when."""
+    """Yield (key, reason, key whose date counts) of objects of versions that do not exist, except their tombstones."""
     found: defaultdict[tuple[str, str], set[str]] = defaultdict(set)
     for key in storage.keys("*/*", "*/signatures/*/*"):
         if match := _VERSION_KEY.fullmatch(key):
@@ -66,12 +70,12 @@ def _version_garbage(
         artifact, tombstone = f"{name}/{number}.npz", f"{name}/{number}.removed"
         if tombstone not in keys:
             if artifact not in keys:
-                yield from ((key, "of a version that is not there", key) for key in keys)
+                yield from ((key, "file of a version that does not exist", key) for key in keys)
             continue
         rest = keys - {tombstone}
-        held = aliased(name) if rest else None
-        if held is not None and int(number) not in held:
-            yield from ((key, "of a removed version", tombstone) for key in rest)
-        elif held is not None and artifact in keys:
-            # Its remover died before it saw that an alias had come: the version stays.
-            yield tombstone, "of a removal that an alias forbids", tombstone
+        aliased = aliased_versions(name) if rest else None
+        if aliased is not None and int(number) not in aliased:
+            yield from ((key, "file of a removed version", tombstone) for key in rest)
+        elif aliased is not None and artifact in keys:
+            # The removal crashed while an alias was being set: delete the tombstone, which restores the version.
+            yield tombstone, "tombstone of an aliased version", tombstone

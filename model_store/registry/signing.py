@@ -1,19 +1,19 @@
-"""Signing: who vouches for a model, by an Ed25519 signature of its name and digest.
+"""Signing: Ed25519 signatures of a model's name and digest.
 
-What is signed is text of three lines, each with a newline at its end:
+The signed message is text of three lines, each ending in a newline:
 
     forward-pass model 1
     penguins
     5f70bf18a086007016e948b04aed3b82103a36bea41755b6cddfaf10ace3c6ef
 
-The digest vouches for every byte that a model is made of, so whoever holds the key says: this model, under this name.
-A signature says nothing of version numbers and aliases: who may write to the store can still choose among all versions
-of that name that were signed. It is 64 bytes and lies beside its version (see store.py), so that a model is signed
-when it has been looked at, by as many keys as there are people to convince, and its own file never changes.
+The digest covers every byte of a model, so a signature states: this model, under this name. It does not cover version
+numbers or aliases: a writer to the store can still choose among all signed versions of that name. A signature has 64
+bytes and is an object next to its version (see store.py). So a model can be signed after a review, by any number of
+keys, and its file never changes.
 
-Keys are PEM files, as OpenSSL has them: the private one in PKCS #8, unencrypted and readable by its owner alone, the
-public one as SubjectPublicKeyInfo. A key is called by its fingerprint: 16 hexadecimal digits of the SHA-256 of its
-32 bytes. That is a name to look a signature up by; what decides is the key.
+Keys are PEM files in OpenSSL's formats: the private key in PKCS #8, unencrypted and readable only by its owner, the
+public key as SubjectPublicKeyInfo. A key's fingerprint is the first 16 hexadecimal digits of the SHA-256 of its 32
+bytes. It is only used to find a signature; verification uses the key.
 """
 
 from __future__ import annotations
@@ -50,45 +50,46 @@ _CREATE = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC
 
 
 def signed_message(name: str, digest: str) -> bytes:
-    """What is signed. A name has no newline in it (see store.py), so no two statements are alike."""
+    """Return the signed message. A name contains no newline (see store.py), so messages are unambiguous."""
     return f"forward-pass model 1\n{name}\n{digest}\n".encode()
 
 
 def fingerprint(key: PublicKey) -> str:
+    """Return the fingerprint of a key."""
     return hashlib.sha256(key.public_bytes_raw()).hexdigest()[:16]
 
 
 def sign(key: PrivateKey, name: str, digest: str) -> bytes:
-    """The 64 bytes. The same key, name and digest always give the same."""
+    """Return the signature, 64 bytes: always the same for the same key, name and digest."""
     return key.sign(signed_message(name, digest))
 
 
 def verify(keys: Sequence[PublicKey], name: str, number: int, digest: str, find: Callable[[str], bytes | None]) -> str:
-    """The fingerprint of the first of `keys` that vouches for a version; TrustError when none does.
+    """Return the fingerprint of the first of `keys` that signed a version. TrustError if none did.
 
-    `find` gives the signature of that version by the key of a fingerprint, where there is one.
+    `find` returns the signature of that version by the key of a fingerprint, None if there is none.
     """
-    wrong = ""
+    invalid = ""
     for key in keys:
-        called = fingerprint(key)
-        signature = find(called)
+        key_fingerprint = fingerprint(key)
+        signature = find(key_fingerprint)
         if signature is None:
             continue
         try:
             key.verify(signature, signed_message(name, digest))
         except InvalidSignature:
-            wrong = wrong or f"one of {called} for something else"
+            invalid = invalid or f"an invalid one by {key_fingerprint}"
         else:
-            return called
+            return key_fingerprint
     expected = " or ".join(fingerprint(key) for key in keys)
     raise TrustError(
-        f"{name}/{number}: expected a signature by {expected}, found {wrong or 'none'}; "
-        f"look at it, then: models sign {name}/{number} --key FILE"
+        f"{name}/{number}: expected a signature by {expected}, found {invalid or 'none'}; "
+        f"review it, then run: models sign {name}/{number} --key FILE"
     )
 
 
 def generate_key(path: Path) -> PublicKey:
-    """Make a key: the private half at `path`, the public half at `path` + ".pub". Nothing is ever overwritten."""
+    """Create a key pair: the private key at `path`, the public key at `path` + ".pub". No file is overwritten."""
     key = PrivateKey.generate()
     public = key.public_key()
     private_pem = key.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption())
@@ -103,38 +104,43 @@ def generate_key(path: Path) -> PublicKey:
 
 
 def public_key_path(path: Path) -> Path:
+    """Return where `generate_key` writes the public key of the private key at `path`."""
     return path.with_name(path.name + ".pub")
 
 
 def load_private_key(path: Path) -> PrivateKey:
+    """Read a private key. TrustError if it is not a usable one, or if other users can read it."""
     data, mode = _read_key_file(path)
     if b"PUBLIC KEY" in data:
-        raise TrustError(f"{path}: expected a private key, found a public one; sign with the one that it belongs to")
+        raise TrustError(f"{path}: expected a private key, found a public key; sign with its private key")
     if mode & 0o077:
-        raise TrustError(f"{path}: expected a key that its owner alone can read, found mode {mode:o}; chmod 600 {path}")
+        raise TrustError(f"{path}: expected a key that only its owner can read, found mode {mode:o}; chmod 600 {path}")
     try:
         key = load_pem_private_key(data, None)
     except TypeError as e:
-        raise TrustError(f"{path}: expected a key without a passphrase, found it encrypted") from e
+        raise TrustError(f"{path}: expected a key without a passphrase, found an encrypted key") from e
     except (ValueError, UnsupportedAlgorithm) as e:
-        raise TrustError(f"{path}: expected a private key in PEM, found something else; models keygen makes one") from e
+        raise TrustError(
+            f"{path}: expected a private key in PEM, found something else; create a key with models keygen"
+        ) from e
     if not isinstance(key, PrivateKey):
-        raise TrustError(f"{path}: expected an Ed25519 key, found another kind; models keygen makes one")
+        raise TrustError(f"{path}: expected an Ed25519 key, found another kind of key; create one with models keygen")
     return key
 
 
 def load_public_key(path: Path) -> PublicKey:
+    """Read a public key. TrustError if it is not a usable one."""
     data, _ = _read_key_file(path)
     if b"PRIVATE KEY" in data:
-        raise TrustError(
-            f"{path}: expected a public key, found a private one; keep that, and give {public_key_path(path)}"
-        )
+        raise TrustError(f"{path}: expected a public key, found a private key; pass {public_key_path(path)}")
     try:
         key = load_pem_public_key(data)
     except (ValueError, UnsupportedAlgorithm) as e:
-        raise TrustError(f"{path}: expected a public key in PEM, found something else; models keygen makes one") from e
+        raise TrustError(
+            f"{path}: expected a public key in PEM, found something else; create a key with models keygen"
+        ) from e
     if not isinstance(key, PublicKey):
-        raise TrustError(f"{path}: expected an Ed25519 key, found another kind; models keygen makes one")
+        raise TrustError(f"{path}: expected an Ed25519 key, found another kind of key; create one with models keygen")
     return key
 
 
@@ -143,7 +149,7 @@ def _read_key_file(path: Path) -> tuple[bytes, int]:
         with path.open("rb") as file:
             return file.read(_MAX_KEY_BYTES), stat.S_IMODE(os.fstat(file.fileno()).st_mode)
     except OSError as e:
-        raise TrustError(f"{path}: expected a key to read; {e.strerror or e}") from e
+        raise TrustError(f"{path}: expected a key file that can be read; {e.strerror or e}") from e
 
 
 def _create_key_file(path: Path, data: bytes, mode: int) -> None:
@@ -151,6 +157,6 @@ def _create_key_file(path: Path, data: bytes, mode: int) -> None:
         with os.fdopen(os.open(path, _CREATE, mode), "wb") as file:
             file.write(data)
     except FileExistsError as e:
-        raise TrustError(f"{path}: expected a new name for the key, found a file; a key is never overwritten") from e
+        raise TrustError(f"{path}: file already exists; a key is never overwritten, choose another name") from e
     except OSError as e:
         raise TrustError(f"{path}: cannot write the key: {e.strerror or e}") from e

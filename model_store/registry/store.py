@@ -1,14 +1,14 @@
-"""The store: names, their immutable versions, and aliases that move between versions.
+"""The model store: names, immutable versions, and aliases that move between versions.
 
-    <name>/<version>.npz                          an artifact; versions count 1, 2, 3 ...
-    <name>/<version>.html                         its report, for people; the artifact has all that is in it
-    <name>/<version>.removed                      a tombstone: that version is gone, its number stays used
-    <name>/aliases/<alias>/<generation>.json      where the alias points: version, who, when, why
-    <name>/signatures/<version>/<key>.sig         that the holder of a key vouches for the version (signing.py)
+    <name>/<version>.npz                        an artifact; versions count 1, 2, 3 ...
+    <name>/<version>.html                       its report for people; everything in it is in the artifact, too
+    <name>/<version>.removed                    a tombstone: the version is removed, its number stays used
+    <name>/aliases/<alias>/<revision>.json      where the alias points: version, who, when, why
+    <name>/signatures/<version>/<key>.sig       a signature of the version by the holder of a key (signing.py)
 
-These are the keys of objects (objects.py), and one primitive does everything: put an object whole under a key that
-nobody has taken. Publishing takes the next free number. Moving an alias adds a generation, and the highest counts:
-compare-and-swap, history and rollback in one. Nothing is ever overwritten. Readers write nothing.
+These are keys of objects (storage/base.py), and one primitive does everything: put an object whole under a key
+that is not taken. Publishing takes the next free number. Moving an alias adds a revision, and the highest revision
+counts: compare-and-swap, history and rollback in one. Nothing is ever overwritten. Readers write nothing.
 """
 
 from __future__ import annotations
@@ -43,7 +43,7 @@ _SIGNATURE_KEY = re.compile(rf"({NAME_PATTERN})/signatures/([1-9][0-9]{{0,17}})/
 
 @dataclass(frozen=True)
 class Version:
-    """One published version. What is at `place`, a path or an address, never changes."""
+    """One published version. The content at `location`, a path or a URL, never changes."""
 
     name: str
     number: int
@@ -52,9 +52,9 @@ class Version:
 
 
 def open_store(location: str | os.PathLike[str], cache_dir: Path | None = None) -> Store:
-    """The store at `address`: a directory, which need not exist before the first model is published, or a bucket.
+    """Open the store at a directory, which need not exist before the first model is published, or at a bucket's URL.
 
-    `cache_dir` is where copies of a bucket's artifacts are kept, if not in the user's usual place.
+    `cache_dir` holds copies of a bucket's artifacts; by default it is in the user's cache directory.
     """
     text = os.fspath(location)
     scheme, slashes, _ = text.partition("://")
@@ -62,21 +62,21 @@ def open_store(location: str | os.PathLike[str], cache_dir: Path | None = None) 
         return Store(_open_bucket(text, cache_dir or default_cache_dir(os.environ)))
     if slashes or not text:
         kinds = ", ".join(f"{known}://" for known in BUCKET_SCHEMES)
-        raise StoreError(f"store: expected the path of a directory, or an address with {kinds}; found {text!r}")
+        raise StoreError(f"store: expected the path of a directory, or a URL with {kinds}; found {text!r}")
     return Store(LocalStorage(Path(text).expanduser()))
 
 
-def _open_bucket(location: str, cache_dir: Path) -> StorageBackend:
+def _open_bucket(url: str, cache_dir: Path) -> StorageBackend:
     try:
-        from model_store.storage.bucket import BucketStorage  # noqa: PLC0415 - an optional part, which needs a package of its own
+        from model_store.storage.bucket import BucketStorage  # noqa: PLC0415 - obstore is an optional dependency
     except ModuleNotFoundError as e:
-        raise StoreError(f"{location}: needs obstore; install it with: pip install 'forward-pass[buckets]'") from e
-    with translate_os_errors(location, "open the model store"):
-        return BucketStorage(location, cache_dir)
+        raise StoreError(f"{url}: needs obstore; install it with: pip install 'forward-pass[buckets]'") from e
+    with translate_os_errors(url, "open the model store"):
+        return BucketStorage(url, cache_dir)
 
 
 class Store:
-    """Models by name. Safe for any number of readers and writers at a time, in any number of processes."""
+    """Models by name. Safe for any number of concurrent readers and writers, in any number of processes."""
 
     def __init__(self, storage: StorageBackend) -> None:
         self.storage = storage
@@ -84,17 +84,17 @@ class Store:
 
     @property
     def root(self) -> Path:
-        """The directory of a store that is one."""
+        """The directory of a local store. StoreError for any other store."""
         if isinstance(self.storage, LocalStorage):
             return self.storage.root
         raise StoreError(f"{self.storage.location}: expected a directory, found a store of another kind")
 
     def names(self) -> list[str]:
-        """The models that have a version, by name."""
-        return sorted(name for name, found in model_indexes(self.storage, "*/*").items() if found.versions)
+        """Return the models that have a version, sorted by name."""
+        return sorted(name for name, index in model_indexes(self.storage, "*/*").items() if index.versions)
 
     def versions(self, name: str) -> list[int]:
-        """The versions that are there, ascending."""
+        """Return the versions that exist, ascending. NotFoundError if there are none."""
         versions = self._versions(name) if is_name(name) else []
         if not versions:
             known = self.names()
@@ -102,12 +102,12 @@ class Store:
         return versions
 
     def resolve(self, name: str, ref: int | str | None = None) -> int:
-        """The version a reference means: a number, an alias, "latest", or None: the alias "default", else latest."""
+        """Return the version of a reference: a number, an alias, "latest", or None: alias "default", else latest."""
         head, number = None, None
         if isinstance(ref, int) or (ref is not None and _NUMBER.fullmatch(ref)):
             number = int(ref)
         elif ref != LATEST and is_name(name) and is_name(DEFAULT_ALIAS if ref is None else ref):
-            # Before the versions: whoever moved it to a new one had published that before.
+            # Read the alias before the versions: a version is published before an alias moves to it.
             head = self._alias_log.head(name, ref or DEFAULT_ALIAS)
             number = None if head is None else head.version
         versions = self.versions(name)
@@ -116,43 +116,43 @@ class Store:
         if number is None and ref in {None, LATEST}:
             return versions[-1]
         if head is not None and head != self._alias_log.head(name, head.alias):
-            return self.resolve(name, ref)  # it moved on, and where it was is removed
+            return self.resolve(name, ref)  # the alias has moved, and the version it pointed to is removed
         known = [*map(str, versions), *self.aliases(name), LATEST]
         if number is None:
             raise NotFoundError(f"no version or alias {ref!r} of {name!r}{_hint(str(ref), known)}", known)
         raise NotFoundError(f"no version {number} of {name!r}; there are: {', '.join(known)}", known)
 
     def path(self, name: str, number: int) -> Path:
-        """The artifact of a version that is there: its own file, or a verified copy of one that is elsewhere."""
-        return self._file(f"{name}/{self.resolve(name, number)}.npz")
+        """Return the artifact of a version as a file: the store's own, or a verified copy of a bucket's object."""
+        return self._local_path(f"{name}/{self.resolve(name, number)}.npz")
 
     def manifest(self, name: str, number: int) -> tuple[Version, dict[str, Any]]:
-        """A version and what it says of itself. Its arrays are neither fetched nor verified."""
+        """Return a version and its manifest. Its arrays are neither fetched nor verified."""
         key = f"{name}/{self.resolve(name, number)}.npz"
-        with self._explained(key, "read a version"):
+        with self._translated(key, "read a version"):
             manifest, digest = self.storage.read_manifest(key)
-        return Version(name, number, digest, self._place(key)), manifest
+        return Version(name, number, digest, self._location(key)), manifest
 
     def size_bytes(self, name: str, number: int) -> int:
-        """The bytes of a version."""
+        """Return the size of a version's artifact."""
         key = f"{name}/{number}.npz"
-        with self._explained(key, "look at a version"):
+        with self._translated(key, "read a version's size"):
             return self.storage.object_info(key).size
 
     def load(self, name: str, ref: int | str | None = None) -> tuple[Version, Model]:
-        """A version, verified. ArtifactError when its file is not what was published."""
+        """Load and verify a version. ArtifactError if its file differs from what was published."""
         number = self.resolve(name, ref)
         key = f"{name}/{number}.npz"
-        model = npz.read(self._file(key, refresh=True))
-        return Version(name, number, model.digest or "", self._place(key)), model
+        model = npz.read(self._local_path(key, refresh=True))
+        return Version(name, number, model.digest or "", self._location(key)), model
 
     def publish(self, name: str, model: Model) -> Version:
-        """Add `model` as the next version: whole and on disk when this returns, readable by whoever reads the store.
+        """Add `model` as the next version: complete, durable and readable by everyone when this returns.
 
-        ArtifactError, and nothing published, when the written file does not answer as the model did in training.
+        ArtifactError, and nothing is published, if the written file does not reproduce the model's golden outputs.
         """
         _check_name("model", name)
-        with self._explained(name, "publish"), self.storage.stage(f"{name}/1.npz") as staged:
+        with self._translated(name, "publish"), self.storage.stage(f"{name}/1.npz") as staged:
             digest = npz.write(staged.file, model)
             staged.file.flush()
             npz.read(staged.path).check_golden()
@@ -160,66 +160,65 @@ class Store:
             while True:
                 number += 1
                 key = f"{name}/{number}.npz"
-                # A number can be free of its file and used all the same: see `remove`.
+                # The key of a removed version is free, but its number is used: see `remove`.
                 if staged.commit(key):
                     if not self.storage.keys(f"{name}/{number}.removed"):
-                        return Version(name, number, digest, self._place(key))
+                        return Version(name, number, digest, self._location(key))
                     self.storage.delete(key)
 
     def check_writable(self, name: str) -> None:
-        """StoreError now, where `publish` would fail for want of a place to write to. Leaves nothing behind."""
+        """Raise StoreError if `publish` could not write. Leave nothing behind."""
         _check_name("model", name)
-        with self._explained(name, "publish"):
+        with self._translated(name, "publish"):
             self.storage.check_writable(f"{name}/1.npz")
 
     def add_report(self, version: Version, html: str) -> str:
-        """Put a version's report beside it, unless one is there already, and say where it is."""
+        """Put a version's report, unless it has one. Return its location."""
         key = f"{version.name}/{version.number}.html"
-        with self._explained(key, "write a report"):
-            # Whoever removes the version at this moment either sees the report, or is seen here.
+        with self._translated(key, "write a report"):
+            # A concurrent `remove` either sees the report and deletes it, or its tombstone is seen here.
             if put_object(self.storage, key, html.encode()) and version.number not in self._versions(version.name):
                 self.storage.delete(key)
         return f"{self.storage.location}/{key}"
 
     def report_location(self, name: str, number: int) -> str | None:
-        """Where the report of a version is, if it has one."""
+        """Return the location of a version's report, None if it has none."""
         key = f"{name}/{number}.html"
-        with self._explained(key, "look for a report"):
+        with self._translated(key, "look for a report"):
             return f"{self.storage.location}/{key}" if self.storage.keys(key) else None
 
-    def add_signature(self, name: str, number: int, key: str, signature: bytes) -> bool:
-        """Put the signature of a version by the key of that fingerprint beside it; False where it is there already."""
-        location = self._signature_key(name, number, key)
-        with self._explained(location, "sign a version"):
-            if put_object(self.storage, location, signature):
+    def add_signature(self, name: str, number: int, fingerprint: str, signature: bytes) -> bool:
+        """Put the signature of a version by the key of that fingerprint. Return False if it is there already."""
+        key = _signature_key(name, number, fingerprint)
+        with self._translated(key, "sign a version"):
+            if put_object(self.storage, key, signature):
                 return True
-        if self.signature(name, number, key) != signature:
-            raise ConflictError(
-                f"{self._place(location)}: expected room for a signature, found a wrong one; remove the file"
-            )
+        if self.signature(name, number, fingerprint) != signature:
+            problem = "expected no other signature by this key, found an invalid one; remove the file"
+            raise ConflictError(f"{self._location(key)}: {problem}")
         return False
 
-    def signature(self, name: str, number: int, key: str) -> bytes | None:
-        """The signature of a version by the key of that fingerprint, unchecked, if there is one."""
-        location = self._signature_key(name, number, key)
-        with self._explained(location, "read a signature"):
-            return self.storage.get(location) if self.storage.keys(location) else None
+    def signature(self, name: str, number: int, fingerprint: str) -> bytes | None:
+        """Return the unverified signature of a version by the key of that fingerprint, None if there is none."""
+        key = _signature_key(name, number, fingerprint)
+        with self._translated(key, "read a signature"):
+            return self.storage.get(key) if self.storage.keys(key) else None
 
     def signing_keys(self, name: str, number: int) -> list[str]:
-        """The fingerprints of the keys that a version has signatures of, unchecked."""
-        with self._explained("", "read the model store"):
-            keys = self.storage.keys(self._signature_key(name, number, "*"))
+        """Return the fingerprints of the keys that signed a version. The signatures are not verified."""
+        with self._translated("", "read the model store"):
+            keys = self.storage.keys(f"{name}/signatures/{number}/*")
         return [match[3] for key in keys if (match := _SIGNATURE_KEY.fullmatch(key))]
 
     def remove(self, name: str, number: int) -> None:
-        """Remove a version for good; its number is never used again. ConflictError while an alias points to it."""
+        """Remove a version for good; its number is never used again. ConflictError if an alias points to it."""
         number = self.resolve(name, number)
         tombstone = f"{name}/{number}.removed"
         self._check_unaliased(name, number)
-        with self._explained(tombstone, "remove a version"):
+        with self._translated(tombstone, "remove a version"):
             if not put_object(self.storage, tombstone, b""):
-                raise ConflictError(f"{name}/{number}: somebody else removed it just now")
-            # The version is invisible now. An alias that moved to it in between shows here, and the version stays.
+                raise ConflictError(f"{name}/{number}: another process has just removed it")
+            # The version is now invisible. If an alias moved to it in the meantime, restore it.
             try:
                 self._check_unaliased(name, number)
             except ConflictError:
@@ -227,11 +226,11 @@ class Store:
                 raise
             self.storage.delete(f"{name}/{number}.npz")
             self.storage.delete(f"{name}/{number}.html")
-            for key in self.signing_keys(name, number):
-                self.storage.delete(self._signature_key(name, number, key))
+            for fingerprint in self.signing_keys(name, number):
+                self.storage.delete(_signature_key(name, number, fingerprint))
 
     def aliases(self, name: str) -> dict[str, int]:
-        """Every alias of a model and the version it points to."""
+        """Return every alias of a model and the version it points to."""
         self.versions(name)
         return self._alias_log.aliases(name)
 
@@ -247,16 +246,16 @@ class Store:
         expected: int | EllipsisType | None = ...,
         force: bool = False,
     ) -> AliasRevision:
-        """Point `alias` to a version (a number or another alias).
+        """Point `alias` to a version, given as a number or another alias.
 
-        ConflictError when somebody else moved it at the same time, when it does not point to `expected` (None:
-        nowhere) any more, or when it is protected. `force` moves it all the same, and mends it if it cannot be read.
+        ConflictError if another process moves it at the same time, if it no longer points to `expected` (None: it is
+        not set), or if it is protected. `force` moves a protected alias, and one whose last revision is unreadable.
         """
         _check_name("alias", alias)
         number = self.resolve(name, version)
-        generation = self._alias_log.latest_revisions(name).get(alias, 0)
+        latest = self._alias_log.latest_revisions(name).get(alias, 0)
         try:
-            head = self._alias_log.read(name, alias, generation) if generation else None
+            head = self._alias_log.read(name, alias, latest) if latest else None
         except StoreError:
             if not force:
                 raise
@@ -267,18 +266,20 @@ class Store:
                 f"{name}/{alias}: expected it to point to {expected or 'nothing'}, found {present or 'nothing'}"
             )
         protected = is_protected(name, head, force)
-        return self._move(
-            name, AliasRevision(alias, generation + 1, number, who, when.astimezone(UTC), why, protected=protected)
+        return self._append(
+            name, AliasRevision(alias, latest + 1, number, who, when.astimezone(UTC), why, protected=protected)
         )
 
     def protect(self, name: str, alias: str, *, protected: bool, who: str, why: str, when: datetime) -> AliasRevision:
-        """Protect an alias where it is, or end its protection: a move to the same version, for the record."""
+        """Protect an alias, or end its protection: a revision with the same version."""
         head = self.history(name, alias)[-1]
-        move = AliasRevision(alias, head.number + 1, head.version, who, when.astimezone(UTC), why, protected=protected)
-        return self._move(name, move)
+        revision = AliasRevision(
+            alias, head.number + 1, head.version, who, when.astimezone(UTC), why, protected=protected
+        )
+        return self._append(name, revision)
 
     def history(self, name: str, alias: str = DEFAULT_ALIAS) -> list[AliasRevision]:
-        """Every move of an alias, oldest first."""
+        """Return every revision of an alias, oldest first."""
         aliases = self.aliases(name)
         if alias not in aliases:
             raise NotFoundError(f"no alias {alias!r} of {name!r}{_hint(alias, aliases)}", list(aliases))
@@ -287,57 +288,57 @@ class Store:
     def rollback(
         self, name: str, alias: str = DEFAULT_ALIAS, *, who: str, why: str, when: datetime, force: bool = False
     ) -> AliasRevision:
-        """Point `alias` to the version it had before; once more goes back one more. Removed versions are passed over.
+        """Point `alias` to its previous version; a second rollback goes back one more. Removed versions are skipped.
 
-        Where "default" was never set, the newest version answers, and the way back is to the one before. ConflictError
-        when the alias is protected, unless by `force`.
+        If "default" was never set, the newest version serves, and rollback goes to the one before. ConflictError if
+        the alias is protected, unless `force`.
         """
         versions = self.versions(name)
-        moves = (
-            [] if alias == DEFAULT_ALIAS and alias not in self._alias_log.aliases(name) else self.history(name, alias)
-        )
-        path = rollback_stack(moves, versions)
-        before = [number for number in path[:-1] if number in versions]
+        unset = alias == DEFAULT_ALIAS and alias not in self._alias_log.aliases(name)
+        history = [] if unset else self.history(name, alias)
+        stack = rollback_stack(history, versions)
+        before = [number for number in stack[:-1] if number in versions]
         if not before:
-            raise ConflictError(f"{name}/{alias}: no version to roll back to, found only {path[-1]}")
-        protected = is_protected(name, moves[-1] if moves else None, force)
-        move = AliasRevision(alias, len(moves) + 1, before[-1], who, when.astimezone(UTC), why, True, protected)
-        return self._move(name, move)
+            raise ConflictError(f"{name}/{alias}: no version to roll back to, found only {stack[-1]}")
+        protected = is_protected(name, history[-1] if history else None, force)
+        revision = AliasRevision(alias, len(history) + 1, before[-1], who, when.astimezone(UTC), why, True, protected)
+        return self._append(name, revision)
 
     def state(self) -> dict[str, dict[str, Any]]:
-        """All names with their versions and aliases: what followers compare, without opening an artifact.
+        """Return all names with their versions and aliases, for followers to compare. No artifact is opened.
 
-        An alias whose file cannot be read is among "unreadable", with the reason; all others are none the worse.
+        An alias whose revision cannot be read is under "unreadable", with the reason; other aliases are unaffected.
         """
-        # Versions after aliases: whoever moves one to a new version has published that before.
+        # List aliases before versions: a version is published before an alias moves to it.
         found = model_indexes(self.storage, "*/aliases/*/*", "*/*")
         return {name: self._state(name, found[name]) for name in sorted(found) if found[name].versions}
 
-    def _state(self, name: str, found: ModelIndex) -> dict[str, Any]:
+    def _state(self, name: str, index: ModelIndex) -> dict[str, Any]:
         aliases: dict[str, int] = {}
         unreadable: dict[str, str] = {}
-        for alias, generation in found.latest_revisions.items():
+        for alias, number in index.latest_revisions.items():
             try:
-                aliases[alias] = self._alias_log.read(name, alias, generation).version
+                aliases[alias] = self._alias_log.read(name, alias, number).version
             except StoreError as e:
                 unreadable[alias] = str(e)
-        return {"versions": tuple(found.versions), "aliases": aliases, "unreadable": unreadable}
+        return {"versions": tuple(index.versions), "aliases": aliases, "unreadable": unreadable}
 
     def find_garbage(self, *, now: datetime, grace: timedelta) -> list[GarbageObject]:
-        """What the dead left, and may be collected."""
-        with self._explained("", "look for garbage"):
+        """Return the objects that interrupted processes left, if they are older than `grace`."""
+        with self._translated("", "look for garbage"):
             return find_garbage(self.storage, self._aliased_versions, now=now, grace=grace)
 
     def delete_garbage(self, garbage: GarbageObject) -> None:
-        with self._explained(garbage.key, "collect garbage"):
+        with self._translated(garbage.key, "delete garbage"):
             self.storage.delete(garbage.key)
 
     def _aliased_versions(self, name: str) -> set[int] | None:
+        """Return the versions that aliases point to, None if an alias cannot be read."""
         state = self._state(name, model_index(self.storage, name, "aliases/*/*"))
         return None if state["unreadable"] else set(state["aliases"].values())
 
-    def _file(self, key: str, *, refresh: bool = False) -> Path:
-        with self._explained(key, "fetch a version"):
+    def _local_path(self, key: str, *, refresh: bool = False) -> Path:
+        with self._translated(key, "fetch a version"):
             return self.storage.local_path(key, refresh=refresh)
 
     def _numbers(self, name: str) -> dict[int, bool]:
@@ -347,27 +348,27 @@ class Store:
         return model_index(self.storage, name, "*").versions
 
     def _check_unaliased(self, name: str, number: int) -> None:
-        holders = [alias for alias, version in self._alias_log.aliases(name).items() if version == number]
-        if holders:
-            raise ConflictError(
-                f"{name}/{number}: expected no alias on it, found {', '.join(holders)}; move that first"
-            )
+        aliases = [repr(alias) for alias, version in self._alias_log.aliases(name).items() if version == number]
+        if aliases:
+            subject = f"alias {aliases[0]} points" if len(aliases) == 1 else f"aliases {', '.join(aliases)} point"
+            raise ConflictError(f"{name}/{number}: cannot remove it: {subject} to it; move the alias first")
 
-    def _move(self, name: str, move: AliasRevision) -> AliasRevision:
-        self._alias_log.append(name, move)
-        if move.version not in self._versions(name):
-            raise ConflictError(f"{name}/{move.version}: removed while {move.alias!r} moved to it; move it once more")
-        return move
+    def _append(self, name: str, revision: AliasRevision) -> AliasRevision:
+        self._alias_log.append(name, revision)
+        if revision.version not in self._versions(name):
+            problem = f"was removed while alias {revision.alias!r} moved to it; move the alias again"
+            raise ConflictError(f"{name}/{revision.version}: {problem}")
+        return revision
 
-    @staticmethod
-    def _signature_key(name: str, number: int, key: str) -> str:
-        return f"{name}/signatures/{number}/{key if key == '*' else f'{key}.sig'}"
-
-    def _place(self, key: str) -> str:
+    def _location(self, key: str) -> str:
         return f"{self.storage.location}/{key}" if key else self.storage.location
 
-    def _explained(self, key: str, deed: str) -> AbstractContextManager[None]:
-        return translate_os_errors(self._place(key), deed)
+    def _translated(self, key: str, action: str) -> AbstractContextManager[None]:
+        return translate_os_errors(self._location(key), action)
+
+
+def _signature_key(name: str, number: int, fingerprint: str) -> str:
+    return f"{name}/signatures/{number}/{fingerprint}.sig"
 
 
 def _check_name(kind: str, name: str) -> None:
@@ -378,5 +379,5 @@ def _check_name(kind: str, name: str) -> None:
 
 
 def _hint(word: str, known: Any) -> str:
-    fix = did_you_mean(word, known)
-    return "; " + (fix or (f"there are: {', '.join(known)}" if known else "there are none"))
+    suggestion = did_you_mean(word, known)
+    return "; " + (suggestion or (f"there are: {', '.join(known)}" if known else "there are none"))

@@ -1,9 +1,9 @@
-"""The cache: private, verified, read-only copies of artifacts, named by digest.
+"""The artifact cache: private, verified, read-only copies of artifacts, named by digest.
 
-A process that maps a file in a shared store dies when somebody truncates it, and answers with other weights when
-somebody rewrites it. So whoever serves models maps a copy that nobody else can write to. The same copy serves every
-worker of a machine: its pages are in memory once, and it is verified once. The first that wants it hashes every array
-and asks for the golden answers, while the others wait at a lock; they then only map it.
+A process that maps a file of a shared store is killed if the file is truncated, and predicts with other weights if it
+is rewritten. So a server maps a copy that no other user can write to. All workers of a machine map the same copy: its
+pages are in memory once, and it is verified once. The first worker hashes every array and checks the golden outputs
+while the others wait for a lock; they then only map the copy.
 """
 
 from __future__ import annotations
@@ -28,8 +28,10 @@ Fetch = Callable[[BinaryIO], None]
 
 
 def default_cache_dir(environ: Mapping[str, str]) -> Path:
-    """In the user's cache directory, else in the temporary directory: a container's root may be read-only, and its
-    user may have no home."""
+    """Return a directory in the user's cache directory, else in the temporary directory.
+
+    In a container the root may be read-only, and the user may have no home.
+    """
     home = environ.get("XDG_CACHE_HOME") or (f"{environ['HOME']}/.cache" if environ.get("HOME") else "")
     if home and os.access(_nearest_directory(Path(home)), os.W_OK):
         return Path(home) / "forward-pass"
@@ -37,13 +39,13 @@ def default_cache_dir(environ: Mapping[str, str]) -> Path:
 
 
 def cache_file(path: Path, cache_dir: Path) -> Path:
-    """The verified copy of the artifact at `path`, made when it is not there yet.
+    """Return the verified copy of the artifact at `path`; make it if it does not exist.
 
-    ArtifactError when the file is no artifact, changes while it is copied, or does not answer here as it did in
-    training; StoreError when the cache cannot be used.
+    ArtifactError if the file is not an artifact, changes while it is copied, or does not reproduce its golden outputs
+    on this machine; StoreError if the cache cannot be used.
     """
     if path.parent == cache_dir:
-        return path  # of a store that is elsewhere: the copy was made to get the file at all
+        return path  # already a copy, fetched from a bucket
 
     def fetch(target: BinaryIO) -> None:
         with path.open("rb") as source:
@@ -53,9 +55,9 @@ def cache_file(path: Path, cache_dir: Path) -> Path:
 
 
 def cache_artifact(location: str, digest: str, fetch: Fetch, cache_dir: Path, *, refresh: bool = False) -> Path:
-    """The verified copy of the artifact of that digest: what `fetch` writes, when it is not there yet or expected anew.
+    """Return the verified copy of the artifact of that digest. Call `fetch` if it does not exist, or to `refresh` it.
 
-    Errors are those of `cache_file`; `place` says where the artifact comes from.
+    `location` is where the artifact comes from. Errors are those of `cache_file`.
     """
     try:
         _make_private(cache_dir)
@@ -69,18 +71,18 @@ def cache_artifact(location: str, digest: str, fetch: Fetch, cache_dir: Path, *,
     return copy
 
 
-def remove_unused_copies(cache_dir: Path, keep: Collection[str]) -> None:
-    """Drop every copy whose digest is not in `cache_artifact`. A process that has mapped one keeps its map."""
+def remove_unused_copies(cache_dir: Path, used_digests: Collection[str]) -> None:
+    """Remove every copy whose digest is not in `used_digests`. A process that has mapped one keeps its map."""
     try:
         for copy in cache_dir.glob("*.npz"):
-            if copy.stem not in keep:
+            if copy.stem not in used_digests:
                 copy.unlink(missing_ok=True)
     except OSError as e:
-        raise StoreError(f"{cache_dir}: cannot drop copies: {e.strerror or e}") from e
+        raise StoreError(f"{cache_dir}: cannot remove copies: {e.strerror or e}") from e
 
 
-def _fetch_and_verify(location: str, expected: str, fetch: Fetch, copy: Path) -> None:
-    for unfinished in copy.parent.glob(".tmp-*"):  # whoever copies is alone: its process is gone
+def _fetch_and_verify(location: str, digest: str, fetch: Fetch, copy: Path) -> None:
+    for unfinished in copy.parent.glob(".tmp-*"):  # of dead processes: this one holds the lock
         unfinished.unlink(missing_ok=True)
     temporary = copy.with_name(f".tmp-{os.urandom(8).hex()}")
     try:
@@ -93,18 +95,16 @@ def _fetch_and_verify(location: str, expected: str, fetch: Fetch, copy: Path) ->
             model.check_golden()
         except ArtifactError as e:
             raise ArtifactError(f"{location}: {str(e).removeprefix(f'{temporary}: ')}") from e
-        if model.digest != expected:
-            raise ArtifactError(
-                f"{location}: expected a file that stays as it is, found it changed while it was copied"
-            )
-        temporary.replace(copy)  # of equal digest, so of equal content
+        if model.digest != digest:
+            raise ArtifactError(f"{location}: expected a file that does not change, found it changed during the copy")
+        temporary.replace(copy)  # may replace a copy of the same digest, thus of the same content
     finally:
         temporary.unlink(missing_ok=True)
 
 
 @contextmanager
 def _exclusive_lock(cache_dir: Path) -> Iterator[None]:
-    """One at a time, among all threads and processes; the kernel lets go of a lock whose holder dies."""
+    """Hold the lock of the cache against all threads and processes; the kernel releases it if the holder dies."""
     descriptor = os.open(cache_dir / _LOCK, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
     try:
         fcntl.flock(descriptor, fcntl.LOCK_EX)
@@ -114,7 +114,7 @@ def _exclusive_lock(cache_dir: Path) -> Iterator[None]:
 
 
 def _nearest_directory(path: Path) -> Path:
-    """The path itself or the nearest parent that is a directory."""
+    """Return the path itself, or its nearest parent that is a directory."""
     return next(location for location in (path, *path.parents) if location.is_dir())
 
 
@@ -124,5 +124,5 @@ def _make_private(directory: Path) -> None:
     if status.st_uid != os.geteuid() or stat.S_IMODE(status.st_mode) & 0o022:
         raise StoreError(
             f"{directory}: expected a directory that only this user can write to, found mode "
-            f"{stat.S_IMODE(status.st_mode):o} of user {status.st_uid}; choose another, or chmod go-w"
+            f"{stat.S_IMODE(status.st_mode):o} of user {status.st_uid}; choose another directory, or chmod go-w"
         )

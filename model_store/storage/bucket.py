@@ -1,10 +1,10 @@
-"""Objects in a bucket: `s3://bucket/prefix`, `gs://bucket/prefix` or `az://container/prefix`, through obstore.
+"""The bucket backend: `s3://bucket/prefix`, `gs://bucket/prefix` or `az://container/prefix`, via obstore.
 
-Credentials, region and endpoint come from the environment variables of each kind (AWS_ACCESS_KEY_ID, AWS_ENDPOINT_URL,
-GOOGLE_APPLICATION_CREDENTIALS, AZURE_STORAGE_ACCOUNT_NAME ...) or from the machine's own role.
+Credentials, region and endpoint come from each provider's environment variables (AWS_ACCESS_KEY_ID, AWS_ENDPOINT_URL,
+GOOGLE_APPLICATION_CREDENTIALS, AZURE_STORAGE_ACCOUNT_NAME ...) or from the machine's role.
 
-A conditional write (`If-None-Match: *`) puts an object where there is none. An answer can be lost on the way, and the
-next try then finds the key taken; so every draft carries a mark of its own, which tells whose object it is.
+A conditional write (`If-None-Match: *`) puts an object only if the key is free. If the response is lost, the retry
+finds the key taken; so every upload carries a random id, which tells whether the object is its own.
 """
 
 from __future__ import annotations
@@ -35,74 +35,74 @@ from model_store.utils.values import NAME_PATTERN
 if TYPE_CHECKING:
     from obstore.store import ClientConfig, ObjectStore, RetryConfig
 
-_CHUNK = 4 << 20
-_FIRST_CHUNK = 64 << 10  # most manifests
+_CHUNK_BYTES = 4 << 20
+_MANIFEST_CHUNK_BYTES = 64 << 10  # holds most manifests
 _MAX_UPLOAD_TRIES = 5
-_UPLOAD_ID = "draft"
+_UPLOAD_ID = "draft"  # metadata key of the upload's id
 _PROBE = re.compile(r"(^|/)\.probe-[0-9a-f]{16}$")
 _DURATION = re.compile(r" in [0-9.]+[a-zµ]+(, after .*?retry_timeout: \S+)? +-")
-_ACCESS_DENIED = re.compile(r"status code: 40[13]\b")  # of a listing, which obstore tells as any other error
-# A follower must learn in seconds that its store is away; an upload is one request, however large.
+_ACCESS_DENIED = re.compile(r"status code: 40[13]\b")  # of a listing: obstore raises its generic error
+# A follower must notice an unreachable store within seconds; an upload is one request of any size.
 _CLIENT_CONFIG: ClientConfig = {"allow_http": True, "connect_timeout": "5s", "timeout": "30s"}
 _UPLOAD_CLIENT_CONFIG: ClientConfig = {**_CLIENT_CONFIG, "timeout": "2h"}
 _RETRY_CONFIG: RetryConfig = {"max_retries": 3, "retry_timeout": timedelta(seconds=10)}
 
-_user_pid: list[int] = []  # the process whose threads obstore uses
+_user_pid: list[int] = []  # the process that has obstore's threads, once it has used a bucket
 
 
 class BucketStorage:
-    """Objects in a bucket. Artifacts are read from verified copies in `cache_dir`."""
+    """Objects of a bucket. Artifacts are read from verified copies in `cache_dir`."""
 
     fork_safe = False
 
-    def __init__(self, location: str, cache_dir: Path) -> None:
-        self.location = location.rstrip("/")
+    def __init__(self, url: str, cache_dir: Path) -> None:
+        self.location = url.rstrip("/")
         self.cache_dir = cache_dir
-        self._tags: dict[str, str | None] = {}
-        self._read: dict[str, tuple[str | None, bytes]] = {}
+        self._etags: dict[str, str | None] = {}
+        self._cache: dict[str, tuple[str | None, bytes]] = {}
         self._lock = threading.Lock()
-        with _translate_errors():  # which starts no thread yet
+        with _translate_errors():  # connecting starts no thread yet
             self._store = _connect(self.location, _CLIENT_CONFIG)
-            self.uploads = _connect(self.location, _UPLOAD_CLIENT_CONFIG)
+            self.upload_store = _connect(self.location, _UPLOAD_CLIENT_CONFIG)
 
     def keys(self, *patterns: str) -> list[str]:
-        starred = [pattern for pattern in patterns if "*" in pattern]
+        wildcards = [pattern for pattern in patterns if "*" in pattern]
         found = [pattern for pattern in patterns if "*" not in pattern and self._exists(pattern)]
-        if starred:
-            found += self._listed(starred)
+        if wildcards:
+            found += self._list_matching(wildcards)
         return found
 
     def get(self, key: str) -> bytes:
-        """Objects never change, so what was read once and is listed as it was then needs no second request."""
+        """Return a small object. It is not fetched again while its listed ETag is that of the last read."""
         with self._lock:
-            tag, data = self._read.get(key, (None, b""))
-            if tag is not None and self._tags.get(key) == tag:
+            etag, data = self._cache.get(key, (None, b""))
+            if etag is not None and self._etags.get(key) == etag:
                 return data
         with _request():
             result = obstore.get(self._store, key)
             size = result.meta["size"]
             data = check_object_size(bytes(result.bytes()) if size <= MAX_SMALL_OBJECT_BYTES else b"", size)
         with self._lock:
-            self._read[key] = (_normalized_etag(result.meta["e_tag"]), data)
+            self._cache[key] = (_normalized_etag(result.meta["e_tag"]), data)
         return data
 
     def read_manifest(self, key: str) -> tuple[dict[str, Any], str]:
         with _request():
             return npz.read_manifest_from_stream(
-                obstore.open_reader(self._store, key, buffer_size=_FIRST_CHUNK), f"{self.location}/{key}"
+                obstore.open_reader(self._store, key, buffer_size=_MANIFEST_CHUNK_BYTES), f"{self.location}/{key}"
             )
 
     def local_path(self, key: str, *, refresh: bool = False) -> Path:
         with _request():
-            source: Any = obstore.open_reader(self._store, key, buffer_size=_CHUNK)
+            source: Any = obstore.open_reader(self._store, key, buffer_size=_CHUNK_BYTES)
 
             def fetch(target: BinaryIO) -> None:
                 source.seek(0)
-                shutil.copyfileobj(source, target, _CHUNK)
+                shutil.copyfileobj(source, target, _CHUNK_BYTES)
 
             location = f"{self.location}/{key}"
             _, digest = npz.read_manifest_from_stream(source, location)
-            if source.size > npz.MAX_FILE_BYTES:  # the cache's disk is not for whoever may write to the bucket
+            if source.size > npz.MAX_FILE_BYTES:  # writers to the bucket must not fill the cache's disk
                 raise ArtifactError(f"{location}: expected an artifact, found {source.size} bytes")
             return artifact_cache.cache_artifact(location, digest, fetch, self.cache_dir, refresh=refresh)
 
@@ -127,12 +127,12 @@ class BucketStorage:
         return ObjectInfo(meta["size"], meta["last_modified"])
 
     def abandoned_keys(self) -> list[str]:
-        """What `check_writable` left when it died. Drafts are temporary files of the machines that make them."""
+        """Return the probes of interrupted `check_writable` calls; staged objects are temporary files, not objects."""
         with _request():
             return [meta["path"] for page in obstore.list(self._store) for meta in page if _PROBE.search(meta["path"])]
 
-    def mark(self, key: str) -> str | None:
-        """The mark of the draft that was kept under a key; None where there is none."""
+    def upload_id(self, key: str) -> str | None:
+        """Return the id of the upload that put an object, None if the key is free."""
         with suppress(FileNotFoundError), _request():
             return str(obstore.get(self._store, key, options={"head": True}).attributes.get(_UPLOAD_ID, ""))
         return None
@@ -143,25 +143,25 @@ class BucketStorage:
             return True
         return False
 
-    def _listed(self, patterns: list[str]) -> list[str]:
-        """What fits, from one listing of all that may."""
+    def _list_matching(self, patterns: list[str]) -> list[str]:
+        """Return the keys that match, from one listing of their common folder."""
         folder = os.path.commonpath([f"/{pattern.partition('*')[0].rpartition('/')[0]}" for pattern in patterns])[1:]
-        fits = re.compile("|".join(re.escape(pattern).replace(r"\*", NAME_PATTERN) for pattern in patterns))
+        matching = re.compile("|".join(re.escape(pattern).replace(r"\*", NAME_PATTERN) for pattern in patterns))
         with _request():
             pages = obstore.list(self._store, prefix=folder or None)
-            found = [meta for page in pages for meta in page if fits.fullmatch(meta["path"])]
-            tags = {meta["path"]: _normalized_etag(meta["e_tag"]) for meta in found}
+            found = [meta for page in pages for meta in page if matching.fullmatch(meta["path"])]
+            etags = {meta["path"]: _normalized_etag(meta["e_tag"]) for meta in found}
         with self._lock:
-            self._tags.update(tags)
-        return list(tags)
+            self._etags.update(etags)
+        return list(etags)
 
 
 class BucketStagedObject:
-    """A temporary file, and what is known of it where it is put."""
+    """A temporary file that `commit` uploads to its key."""
 
     def __init__(self, bucket: BucketStorage, path: Path, file: Any) -> None:
         self.path, self.file = path, file
-        self._bucket, self._mark = bucket, secrets.token_hex(16)
+        self._bucket, self._upload_id = bucket, secrets.token_hex(16)
 
     def commit(self, key: str) -> bool:
         self.file.flush()
@@ -171,43 +171,45 @@ class BucketStagedObject:
                     self._put(key)
                 return True
             except OSError as e:
-                mark = self._bucket.mark(key)
-                if mark is not None:
-                    return mark == self._mark  # it may have been put, and the answer lost
+                found = self._bucket.upload_id(key)
+                if found is not None:
+                    return found == self._upload_id  # the upload may have succeeded and its response been lost
                 if not isinstance(e, FileExistsError):
                     raise
-                # Two were writing at once, and the server let neither: once more.
-        raise OSError(errno.EBUSY, f"the store refused it {_MAX_UPLOAD_TRIES} times, though nothing has that key")
+                # Two concurrent writers, and the server rejected both: retry.
+        raise OSError(errno.EBUSY, f"the server rejected it {_MAX_UPLOAD_TRIES} times, although the key is free")
 
     def _put(self, key: str) -> None:
         obstore.put(
-            self._bucket.uploads,
+            self._bucket.upload_store,
             key,
             self.path,
             mode="create",
             use_multipart=False,
-            attributes={_UPLOAD_ID: self._mark},
+            attributes={_UPLOAD_ID: self._upload_id},
         )
 
 
-def _connect(location: str, client: ClientConfig) -> ObjectStore:
-    return from_url(location, client_options=client, retry_config=_RETRY_CONFIG)
+def _connect(url: str, client: ClientConfig) -> ObjectStore:
+    return from_url(url, client_options=client, retry_config=_RETRY_CONFIG)
 
 
 @contextmanager
 def _request() -> Iterator[None]:
-    """A request. obstore makes it in threads, which a fork would lose: the child would wait for ever."""
+    """Make a request. obstore uses threads, which a fork would lose: the child would wait for ever."""
     if not _user_pid:
         _user_pid.append(os.getpid())
     if _user_pid != [os.getpid()]:
-        raise OSError(errno.EIO, "this process was forked from one that had used a bucket; use it after the fork only")
+        raise OSError(
+            errno.EIO, "this process was forked from one that had used a bucket; open the bucket only after the fork"
+        )
     with _translate_errors():
         yield
 
 
 @contextmanager
 def _translate_errors() -> Iterator[None]:
-    """obstore's errors as OSErrors."""
+    """Raise obstore's errors as OSErrors."""
     try:
         yield
     except AlreadyExistsError as e:
@@ -215,18 +217,18 @@ def _translate_errors() -> Iterator[None]:
     except FileNotFoundError as e:
         raise FileNotFoundError(errno.ENOENT, _describe_error(e)) from e
     except BaseError as e:
-        refused = isinstance(e, PermissionDeniedError | UnauthenticatedError) or _ACCESS_DENIED.search(str(e))
-        fix = "; check the credentials in the environment and what they may do" if refused else ""
+        denied = isinstance(e, PermissionDeniedError | UnauthenticatedError) or _ACCESS_DENIED.search(str(e))
+        fix = "; check the credentials in the environment and their permissions" if denied else ""
         raise OSError(errno.EIO, f"{_describe_error(e)}{fix}") from e
 
 
 def _normalized_etag(found: str | None) -> str | None:
-    """An ETag as listings and answers have it alike: Azure quotes it in the one alone."""
+    """Return an ETag without quotes: Azure quotes it in responses or listings, not in both."""
     return found.strip('"') if found else None
 
 
 def _describe_error(error: Exception) -> str:
-    """What happened, in the same words each time: obstore adds durations, structures and the server's whole answer."""
+    """Return obstore's message without the parts that vary: durations, structures and the server's whole response."""
     text = str(error).partition("\n")[0].partition(": <")[0]
     code = re.search(r"<Code>(.*?)</Code>", str(error))
     return _DURATION.sub(":", text) + (f" ({code[1]})" if code else "")

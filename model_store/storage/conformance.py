@@ -1,7 +1,7 @@
-"""The proof that a place may hold a store: whoever puts an object where one is must be told so, however close the race.
+"""The conformance check of a storage backend: of concurrent writers of one key, exactly one must succeed.
 
-Some servers accept conditional writes and ignore the condition, some look first and write afterwards, some file systems
-have no links, and some listings lag behind. On each of them the store would lose what it had promised to keep.
+Some servers accept conditional writes and ignore the condition, or check first and write later; some file systems have
+no hard links; some listings lag behind. On each of them the store would lose published versions.
 """
 
 from __future__ import annotations
@@ -18,17 +18,17 @@ ROUNDS = 25
 
 
 def check_conformance(storage: StorageBackend) -> None:
-    """StoreError unless races have one winner, whose object stays, is listed at once, and is gone when deleted."""
-    word = f"init-{os.urandom(8).hex()}"
+    """Raise StoreError unless each race has one winner whose object stays, is listed at once and can be deleted."""
+    prefix = f"init-{os.urandom(8).hex()}"
     with translate_os_errors(storage.location, "put and delete objects"), ThreadPoolExecutor(WRITERS) as pool:
         for number in range(ROUNDS):
-            key = f"{word}-{number}"
+            key = f"{prefix}-{number}"
             try:
                 _check_race(storage, key, pool)
             finally:
                 storage.delete(key)
-        if left := [key for key in storage.keys("*") if key.startswith(word)]:
-            raise _nonconforming(storage, "what is deleted to be gone at once", f"{len(left)} objects still listed")
+        if left := [key for key in storage.keys("*") if key.startswith(prefix)]:
+            raise _nonconforming(storage, "deleted objects to disappear at once", f"{len(left)} still listed")
 
 
 def _check_race(storage: StorageBackend, key: str, pool: ThreadPoolExecutor) -> None:
@@ -39,17 +39,17 @@ def _check_race(storage: StorageBackend, key: str, pool: ThreadPoolExecutor) -> 
         return put_object(storage, key, data)
 
     writers = [f"writer {number}".encode() for number in range(WRITERS)]
-    won = [writer for writer, kept in zip(writers, pool.map(write, writers), strict=True) if kept]
-    if len(won) != 1:
-        raise _nonconforming(storage, f"one of {WRITERS} who write at once to win", f"{len(won) or 'none'}")
+    winners = [writer for writer, won in zip(writers, pool.map(write, writers), strict=True) if won]
+    if len(winners) != 1:
+        raise _nonconforming(storage, f"1 of {WRITERS} concurrent writers to succeed", f"{len(winners)}")
     if put_object(storage, key, b"a late writer"):
-        raise _nonconforming(storage, "a late writer to be refused", "its object taken")
-    if (kept := storage.get(key)) != won[0]:
-        raise _nonconforming(storage, f"the object of the winner, {won[0]!r}", f"{kept[:60]!r}")
+        raise _nonconforming(storage, "a later write to fail", "it succeeded")
+    if (found := storage.get(key)) != winners[0]:
+        raise _nonconforming(storage, f"the object of the winner, {winners[0]!r}", f"{found[:60]!r}")
     if key not in storage.keys("*"):
-        raise _nonconforming(storage, "what is put to be listed at once", "it missing")
+        raise _nonconforming(storage, "a new object to be listed at once", "it missing")
 
 
 def _nonconforming(storage: StorageBackend, expected: str, found: str) -> StoreError:
-    fix = "versions would be lost here: choose a place that honours conditional writes"
+    fix = "versions would be lost here: choose a backend that honours conditional writes"
     return StoreError(f"{storage.location}: expected {expected}, found {found}; {fix}")

@@ -1,4 +1,4 @@
-"""Files that appear whole or not at all."""
+"""Files that appear complete or not at all."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from typing import IO, Any
 
 @contextmanager
 def atomic_write(path: Path, mode: str = "xb", **options: Any) -> Iterator[IO[Any]]:
-    """A new file, opened as `Path.open` does, that takes the place of `path` once it is written and on disk."""
+    """Open a temporary file as `Path.open` does; at exit sync it and move it to `path`, or delete it after an error."""
     temporary = path.with_name(f".tmp-{path.name}-{os.urandom(8).hex()}")
     try:
         with temporary.open(mode, **options) as file:
@@ -25,13 +25,13 @@ def atomic_write(path: Path, mode: str = "xb", **options: Any) -> Iterator[IO[An
 
 
 def remove_temporary_files(path: Path) -> None:
-    """Removes what writers of `path` left that were killed before they were done. None may be at it now."""
+    """Remove temporary files that killed writers of `path` left. No writer may be active."""
     for unfinished in path.parent.glob(f".tmp-{glob.escape(path.name)}-*"):
         unfinished.unlink(missing_ok=True)
 
 
 def fsync_directory(directory: Path) -> None:
-    """Sees to it that what the names in a directory mean is on disk."""
+    """Write the entries of a directory to disk."""
     descriptor = os.open(directory, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
     try:
         os.fsync(descriptor)

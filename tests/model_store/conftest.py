@@ -1,4 +1,4 @@
-"""A small model that has everything a model can have."""
+"""Models and stores for the tests of model_store."""
 
 from __future__ import annotations
 
@@ -81,17 +81,17 @@ def model(make_model: MakeModel) -> Model:
 
 @pytest.fixture
 def written(model: Model, tmp_path: Path) -> Path:
-    """The model in a file of its own."""
+    """Write the model to a file. Return its path."""
     path = tmp_path / "model.npz"
     npz.write(path, model)
     return path
 
 
-# Places ----------------------------------------------------------------------------------------------------------
+# Stores ----------------------------------------------------------------------------------------------------------
 
 BUCKETS = ["s3", "gs", *(pytest.param(kind, marks=pytest.mark.slow) for kind in ("seaweedfs", "az"))]
-PLACES = ["directory", *BUCKETS]
-"""Where a store may be: what holds in one of them must hold in each. Those that need a server of its own are slow."""
+BACKENDS = ["directory", *BUCKETS]
+"""All backends of a store. Those with a server of their own are slow."""
 
 
 @pytest.fixture(scope="session")
@@ -143,32 +143,32 @@ def fresh(server: S3, monkeypatch: pytest.MonkeyPatch) -> S3:
 
 @pytest.fixture
 def s3(s3_server: S3, monkeypatch: pytest.MonkeyPatch) -> S3:
-    """A server with an empty bucket, which answers as it should until it is told otherwise."""
+    """A server with an empty bucket; it works correctly until a test injects a fault."""
     return fresh(s3_server, monkeypatch)
 
 
 @pytest.fixture
 def gs(s3: S3) -> S3:
-    """The same server, spoken to as Google's."""
-    s3.speak_googles()
+    """The same server with the API of Google Cloud Storage."""
+    s3.use_google_api()
     return s3
 
 
 @pytest.fixture
 def seaweedfs(seaweedfs_server: S3, monkeypatch: pytest.MonkeyPatch) -> S3:
-    """One that stands before SeaweedFS."""
+    """A proxy of SeaweedFS that can inject faults."""
     return fresh(seaweedfs_server, monkeypatch)
 
 
 @pytest.fixture
 def az(az_server: S3, monkeypatch: pytest.MonkeyPatch) -> S3:
-    """One that stands before Azurite."""
+    """A proxy of Azurite that can inject faults."""
     return fresh(az_server, monkeypatch)
 
 
-@pytest.fixture(params=PLACES)
+@pytest.fixture(params=BACKENDS)
 def everywhere(request: pytest.FixtureRequest, tmp_path: Path) -> Store:
-    """An empty store in each of the places."""
+    """An empty store on each backend."""
     if request.param == "directory":
         return open_store(tmp_path / "models")
     server: S3 = request.getfixturevalue(request.param)
@@ -177,7 +177,7 @@ def everywhere(request: pytest.FixtureRequest, tmp_path: Path) -> Store:
 
 @pytest.fixture
 def store(tmp_path: Path) -> Store:
-    """An empty store in a directory. Modules whose tests hold everywhere have another of this name."""
+    """An empty store in a directory. Test modules for all backends override this fixture."""
     return open_store(tmp_path / "models")
 
 
@@ -190,7 +190,7 @@ def three_versions(store: Store, make_model: MakeModel) -> Store:
 
 
 def contents(store: Store) -> dict[str, bytes | None]:
-    """All that there is in a store, by path or key; None is a directory."""
+    """Return the contents of a store by path or key; None for a directory."""
     if isinstance(store.storage, LocalStorage):
         paths = sorted(store.root.rglob("*"))
         return {str(path.relative_to(store.root)): path.read_bytes() if path.is_file() else None for path in paths}
@@ -198,7 +198,7 @@ def contents(store: Store) -> dict[str, bytes | None]:
     return {key: store.storage.get(key) for key in keys}
 
 
-def exchange(store: Store, key: str, data: bytes) -> None:
-    """Put other bytes under a key that is taken, as nobody may."""
+def replace_object(store: Store, key: str, data: bytes) -> None:
+    """Replace an object, against the rules."""
     store.storage.delete(key)
     assert put_object(store.storage, key, data)

@@ -1,6 +1,6 @@
-"""A model made of nothing that a Python or NumPy could compute otherwise: `python fixed_model.py WRITE [READ]`.
+"""Write a model whose values no version of Python or NumPy computes differently: `python fixed_model.py WRITE [READ]`.
 
-Writes it, and writes anew what another Python and NumPy have written; both must be the same bytes everywhere.
+READ is such a file from another Python and NumPy; it is read and written again. All files must have the same bytes.
 """
 
 from __future__ import annotations
@@ -20,12 +20,12 @@ from model_store.schema.signature import CategoryColumn, ClassificationOutput, N
 
 
 def numbers(*shape: int) -> Array:
-    """Whole numbers of 0 to 2²⁴, halved: exact in float32, and of many digits in JSON."""
+    """Return multiples of 2⁻²³ below 2: exact in float32, with many digits in JSON."""
     count = int(np.prod(shape))
     return (np.array([i * 2_654_435_761 % 2**24 for i in range(count)], "<f4") / 2 ** np.float32(23)).reshape(shape)
 
 
-def fixed() -> Model:
+def fixed_model() -> Model:
     layers = [
         {"type": "Linear", "input_size": 4, "output_size": 70},
         {"type": "ReLU"},
@@ -48,10 +48,10 @@ def fixed() -> Model:
 
 if __name__ == "__main__":
     first, *rest = map(Path, sys.argv[1:])
-    npz.write(first, fixed())
+    npz.write(first, fixed_model())
     for path in rest:
-        npz.write(first.with_suffix(".anew"), npz.read(path))
-    files = [first, *(first.with_suffix(".anew") for _ in rest)]
+        npz.write(first.with_suffix(".rewritten"), npz.read(path))
+    files = [first, *(first.with_suffix(".rewritten") for _ in rest)]
     hashes = [hashlib.sha256(path.read_bytes()).hexdigest() for path in files]
-    told = {"python": platform.python_version(), "numpy": np.__version__, "sha256": hashes}
-    sys.stdout.write(json.dumps(told))
+    result = {"python": platform.python_version(), "numpy": np.__version__, "sha256": hashes}
+    sys.stdout.write(json.dumps(result))

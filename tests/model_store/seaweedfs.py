@@ -1,4 +1,4 @@
-"""SeaweedFS, a real object store that speaks S3's protocol, in a process of its own."""
+"""SeaweedFS, a real object store with S3's API, in its own process."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ WEED = shutil.which("weed", path=f"{Path(sys.executable).parent}:{os.environ['PA
 
 @contextmanager
 def running(directory: Path) -> Iterator[str]:
-    """Its endpoint, with an empty bucket."""
+    """Start SeaweedFS with an empty bucket. Yield its endpoint."""
     if WEED is None:
         pytest.skip("SeaweedFS is not installed")
     master, volume, filer, s3 = free_ports(4)
@@ -38,12 +38,12 @@ def running(directory: Path) -> Iterator[str]:
         wait_for_bucket(server, f"http://127.0.0.1:{s3}", log)
         yield f"http://127.0.0.1:{s3}"
     finally:
-        server.kill()  # it takes its time otherwise, for data that nobody wants
+        server.kill()  # a graceful stop would take long to save data that is not needed
         server.wait(30)
 
 
 def free_ports(count: int) -> list[int]:
-    """Ports below 50000: the server adds 10000 to each for its own protocol."""
+    """Return free ports below 50000: the server also uses each port + 10000."""
     ports: list[int] = []
     for port in range(20000 + os.getpid() % 20000, 50000):
         with socket.socket() as one, socket.socket() as other:
@@ -58,12 +58,12 @@ def free_ports(count: int) -> list[int]:
     return ports
 
 
-def wait_for_bucket(server: subprocess.Popen[bytes], address: str, log: Path) -> None:
+def wait_for_bucket(server: subprocess.Popen[bytes], endpoint: str, log: Path) -> None:
     deadline = time.monotonic() + 60
     while True:
         assert server.poll() is None, log.read_text()
         try:
-            return make_bucket(address)
+            return make_bucket(endpoint)
         except (urllib.error.URLError, ConnectionError):
             assert time.monotonic() < deadline, log.read_text()
             time.sleep(0.2)

@@ -222,8 +222,8 @@ def slow(folder: Path) -> Iterator[Case | None]:
         until(lambda: server.ask("GET", "/readyz")[0] == 200)
 
         def harm() -> Mend:
-            bucket.flowing.clear()
-            return bucket.flowing.set
+            bucket.responding.clear()
+            return bucket.responding.set
 
         yield Case(server, store, harm)
 

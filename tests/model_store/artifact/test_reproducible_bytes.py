@@ -15,7 +15,7 @@ from typing import Any
 import pytest
 
 from model_store.artifact import npz
-from tests.model_store.fixed_model import fixed
+from tests.model_store.fixed_model import fixed_model
 
 ROOT = Path(__file__).parents[3]
 PINNED = "e63c4810"
@@ -43,7 +43,7 @@ def ran(python: str, packages: Path, *paths: Path) -> dict[str, Any]:
 
 def test_the_fixed_model_has_the_bytes_it_always_had(tmp_path: Path) -> None:
     """All but the producer, which names the package's version."""
-    npz.write(tmp_path / "model.npz", fixed())
+    npz.write(tmp_path / "model.npz", fixed_model())
     manifest = npz.read_manifest(tmp_path / "model.npz")
     assert manifest.pop("producer").startswith("forward-pass ")
     text = json.dumps(manifest, sort_keys=True, separators=(",", ":"), ensure_ascii=False)
@@ -56,7 +56,7 @@ def test_the_fixed_model_has_the_bytes_it_always_had(tmp_path: Path) -> None:
 )
 def test_every_python_and_numpy_write_the_same_bytes(python: str, numpy: str, tmp_path: Path) -> None:
     here = tmp_path / "here.npz"
-    npz.write(here, fixed())
+    npz.write(here, fixed_model())
     expected = hashlib.sha256(here.read_bytes()).hexdigest()
     other, packages = interpreter(python), tmp_path / "packages"
     install = [other, "-m", "pip", "install", "-q", "--disable-pip-version-check", "--only-binary", ":all:"]

@@ -28,4 +28,4 @@ def test_rm_asks_for_confirmation(models, store: Store) -> None:
     assert read_json(models("rm", "chess/3", "--yes", "--json")) == {"name": "chess", "removed": 3}
     assert store.versions("chess") == [1]
     models("alias", "chess", "champion", "1")
-    assert "found champion" in models("rm", "chess/1", "--yes", code=5).stderr
+    assert "alias 'champion' points to it" in models("rm", "chess/1", "--yes", code=5).stderr

@@ -38,7 +38,7 @@ def test_list_reports_an_unreadable_alias(models, store: Store) -> None:
     (store.root / "chess" / "aliases" / "champion" / "2.json").write_text("{")
     found = read_json(models("list", "--json"))[0]
     assert found["serves"] == 3
-    assert "2.json: expected a move of an alias" in found["error"]
+    assert "2.json: expected a revision of an alias" in found["error"]
 
 
 def test_show_prints_every_part_of_a_version(models, store: Store) -> None:

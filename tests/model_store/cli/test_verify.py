@@ -50,7 +50,7 @@ def test_sign_and_verify_with_keys(models, store: Store, tmp_path: Path) -> None
     found = read_json(models("verify", "chess", "--key", f"{mine}.pub", "--json", code=5))
     assert [one["verdict"] for one in found] == ["untrusted", "ok", "untrusted"]
     assert "chess/2  untrusted  " in models("verify", "chess/2", "--key", f"{theirs}.pub", code=5).stdout
-    assert "found a private one" in models("verify", "chess", "--key", mine, code=5).stderr
+    assert "found a private key" in models("verify", "chess", "--key", mine, code=5).stderr
     assert all(one["ok"] for one in read_json(models("verify", "--json")))
 
 

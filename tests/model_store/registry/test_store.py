@@ -1,4 +1,4 @@
-"""The store keeps versions for good, removes none with an alias on it, and never writes when it reads: everywhere."""
+"""The store on every backend: versions are immutable, aliased versions stay, reading writes nothing."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from model_store.registry import store as stores
 from model_store.registry.alias_log import AliasRevision
 from model_store.registry.store import Store, open_store
 from model_store.storage.base import StorageBackend, put_object
-from tests.model_store.conftest import contents, exchange
+from tests.model_store.conftest import contents, replace_object
 
 NOW = datetime(2026, 1, 2, 3, 4, 5, tzinfo=UTC)
 BY = {"who": "ada", "why": "better", "when": NOW}
@@ -31,7 +31,7 @@ def test_versions_count_from_one(chess: Store, model: Model) -> None:
     assert version.digest == npz.read_digest(chess.path("chess", 4))
 
 
-def test_what_is_published_loads_as_it_was(store: Store, model: Model) -> None:
+def test_a_published_model_loads_with_equal_predictions(store: Store, model: Model) -> None:
     published = store.publish("chess", model)
     version, loaded = store.load("chess")
     assert version == published
@@ -39,12 +39,12 @@ def test_what_is_published_loads_as_it_was(store: Store, model: Model) -> None:
     assert loaded.predict([[30, "Bath"]]) == model.predict([[30, "Bath"]])
 
 
-def test_the_publisher_who_comes_second_gets_the_next_number(chess: Store, model: Model, monkeypatch) -> None:
-    monkeypatch.setattr(Store, "_numbers", lambda self, name: {1: True})  # as one who looked before 2 and 3 came
+def test_the_second_of_two_concurrent_publishers_gets_the_next_number(chess: Store, model: Model, monkeypatch) -> None:
+    monkeypatch.setattr(Store, "_numbers", lambda self, name: {1: True})  # as listed before 2 and 3
     assert chess.publish("chess", model).number == 4
 
 
-def test_nothing_but_versions_is_left_by_publishing(chess: Store) -> None:
+def test_publish_writes_only_the_artifact(chess: Store) -> None:
     assert sorted(contents(chess).keys() - {"chess"}) == ["chess/1.npz", "chess/2.npz", "chess/3.npz"]
 
 
@@ -54,7 +54,7 @@ def test_a_published_version_is_never_overwritten(chess: Store, make_model) -> N
     assert before.items() <= contents(chess).items()
 
 
-def test_reading_changes_nothing(chess: Store) -> None:
+def test_reading_does_not_change_the_store(chess: Store) -> None:
     chess.set_alias("chess", "champion", 2, **BY)
     before = contents(chess)
     chess.load("chess", "champion")
@@ -64,7 +64,7 @@ def test_reading_changes_nothing(chess: Store) -> None:
     assert contents(chess) == before
 
 
-def test_a_model_that_does_not_answer_as_in_training_is_not_published(store: Store, model: Model) -> None:
+def test_a_model_with_wrong_golden_outputs_is_not_published(store: Store, model: Model) -> None:
     assert model.golden is not None
     other = Golden(model.golden.instances, model.golden.outputs[::-1].copy())
     with pytest.raises(ArtifactError, match=r"golden\.outputs"):
@@ -72,7 +72,7 @@ def test_a_model_that_does_not_answer_as_in_training_is_not_published(store: Sto
     assert store.names() == []
 
 
-def test_references_mean_versions(chess: Store) -> None:
+def test_references_resolve_to_versions(chess: Store) -> None:
     chess.set_alias("chess", "champion", 2, **BY)
     found = [chess.resolve("chess", ref) for ref in (1, "1", "champion", "latest", None)]
     assert found == [1, 1, 2, 3, 3]
@@ -93,7 +93,7 @@ def test_references_mean_versions(chess: Store) -> None:
         ("", "no version or alias"),
     ],
 )
-def test_an_unknown_reference_is_told_with_the_known_ones(chess: Store, ref: int | str, known: str) -> None:
+def test_an_unknown_reference_raises_with_the_known_ones(chess: Store, ref: int | str, known: str) -> None:
     chess.set_alias("chess", "champion", 2, **BY)
     with pytest.raises(NotFoundError, match=known) as caught:
         chess.resolve("chess", ref)
@@ -101,22 +101,22 @@ def test_an_unknown_reference_is_told_with_the_known_ones(chess: Store, ref: int
 
 
 @pytest.mark.parametrize("name", ["ches", "", "..", ".", "../models/chess", "chess/", "a" * 101, "chess\0", "é"])
-def test_an_unknown_model_is_told_with_the_known_ones(chess: Store, name: str) -> None:
-    for look in (chess.versions, chess.resolve, chess.load, chess.aliases, chess.history):
+def test_an_unknown_model_raises_with_the_known_ones(chess: Store, name: str) -> None:
+    for read in (chess.versions, chess.resolve, chess.load, chess.aliases, chess.history):
         with pytest.raises(NotFoundError, match="no model") as caught:
-            look(name)
+            read(name)
         assert caught.value.known == ["chess"]
 
 
 @pytest.mark.parametrize("name", ["", "..", ".hidden", "a/b", "a b", "-x", "é", "a\n", "a" * 101])
-def test_a_name_that_is_no_name_is_refused(store: Store, model: Model, name: str) -> None:
+def test_an_invalid_model_name_is_rejected(store: Store, model: Model, name: str) -> None:
     with pytest.raises(StoreError, match="expected a letter or digit"):
         store.publish(name, model)
     store.publish("chess", model)
     assert store.names() == ["chess"]
 
 
-def test_a_removed_number_is_never_used_again(chess: Store, model: Model) -> None:
+def test_the_number_of_a_removed_version_is_never_reused(chess: Store, model: Model) -> None:
     chess.remove("chess", 3)
     assert chess.versions("chess") == [1, 2]
     assert sorted(chess.storage.keys("chess/*")) == ["chess/1.npz", "chess/2.npz", "chess/3.removed"]
@@ -125,7 +125,9 @@ def test_a_removed_number_is_never_used_again(chess: Store, model: Model) -> Non
         chess.resolve("chess", 3)
 
 
-def test_a_removed_number_is_not_used_by_one_who_looked_before(chess: Store, model: Model, monkeypatch) -> None:
+def test_a_publisher_with_an_outdated_listing_does_not_reuse_a_removed_number(
+    chess: Store, model: Model, monkeypatch
+) -> None:
     chess.remove("chess", 2)
     chess.remove("chess", 3)
     monkeypatch.setattr(Store, "_numbers", lambda self, name: {1: True})
@@ -136,7 +138,7 @@ def test_a_removed_number_is_not_used_by_one_who_looked_before(chess: Store, mod
     ]
 
 
-def test_a_model_without_versions_is_not_there_and_goes_on_counting(chess: Store, model: Model) -> None:
+def test_a_model_without_versions_is_unknown_and_its_numbers_continue(chess: Store, model: Model) -> None:
     for number in (1, 2, 3):
         chess.remove("chess", number)
     assert chess.names() == []
@@ -147,34 +149,34 @@ def test_a_model_without_versions_is_not_there_and_goes_on_counting(chess: Store
 
 def test_an_aliased_version_cannot_be_removed(chess: Store) -> None:
     chess.set_alias("chess", "champion", 2, **BY)
-    with pytest.raises(ConflictError, match="found champion; move that first"):
+    with pytest.raises(ConflictError, match="cannot remove it: alias 'champion' points to it; move the alias first"):
         chess.remove("chess", 2)
     assert chess.versions("chess") == [1, 2, 3]
 
 
-def test_an_alias_that_comes_while_a_version_is_removed_keeps_it(chess: Store, monkeypatch) -> None:
-    def putting(objects: StorageBackend, key: str, data: bytes) -> bool:
-        done = put_object(objects, key, data)
+def test_an_alias_set_during_a_removal_keeps_the_version(chess: Store, monkeypatch) -> None:
+    def put_then_set_alias(storage: StorageBackend, key: str, data: bytes) -> bool:
+        done = put_object(storage, key, data)
         if key.endswith(".removed"):
             put_object(
-                objects, "chess/aliases/champion/1.json", AliasRevision("champion", 1, 2, "", NOW, "").to_bytes()
+                storage, "chess/aliases/champion/1.json", AliasRevision("champion", 1, 2, "", NOW, "").to_bytes()
             )
         return done
 
-    monkeypatch.setattr(stores, "put_object", putting)
-    with pytest.raises(ConflictError, match="found champion"):
+    monkeypatch.setattr(stores, "put_object", put_then_set_alias)
+    with pytest.raises(ConflictError, match="alias 'champion' points to it"):
         chess.remove("chess", 2)
     assert chess.resolve("chess", "champion") == 2
 
 
-def test_an_alias_to_a_version_removed_meanwhile_is_told(chess: Store, monkeypatch) -> None:
+def test_an_alias_moved_to_a_version_removed_meanwhile_raises(chess: Store, monkeypatch) -> None:
     monkeypatch.setattr(Store, "resolve", lambda *_: 3)
     put_object(chess.storage, "chess/3.removed", b"")
-    with pytest.raises(ConflictError, match="removed while 'champion' moved to it"):
+    with pytest.raises(ConflictError, match="was removed while alias 'champion' moved to it; move the alias again"):
         chess.set_alias("chess", "champion", 3, **BY)
 
 
-def test_the_state_tells_all_that_followers_compare(chess: Store, model: Model) -> None:
+def test_state_returns_versions_and_aliases_of_all_models(chess: Store, model: Model) -> None:
     chess.publish("go", model)
     chess.set_alias("chess", "champion", 2, **BY)
     assert chess.state() == {
@@ -183,34 +185,34 @@ def test_the_state_tells_all_that_followers_compare(chess: Store, model: Model) 
     }
 
 
-def test_an_alias_that_cannot_be_read_hides_nothing_else(chess: Store, model: Model) -> None:
+def test_an_unreadable_alias_does_not_hide_other_aliases(chess: Store, model: Model) -> None:
     chess.publish("go", model)
     for name, alias in (("chess", "champion"), ("chess", "default"), ("go", "default")):
         chess.set_alias(name, alias, 1, **BY)
-    exchange(chess, "chess/aliases/default/1.json", b"{")
+    replace_object(chess, "chess/aliases/default/1.json", b"{")
     found = chess.state()
     assert found["go"] == {"versions": (1,), "aliases": {"default": 1}, "unreadable": {}}
     assert found["chess"]["aliases"] == {"champion": 1}
-    assert "1.json: expected a move of an alias, found b'{'" in found["chess"]["unreadable"]["default"]
-    with pytest.raises(StoreError, match=r"1\.json: expected a move of an alias"):
+    assert "1.json: expected a revision of an alias, found b'{'" in found["chess"]["unreadable"]["default"]
+    with pytest.raises(StoreError, match=r"1\.json: expected a revision of an alias"):
         chess.resolve("chess")
 
 
-@pytest.mark.parametrize("address", ["", "s4://bucket/models", "file:///models"])
-def test_an_address_of_no_known_kind_is_refused(address: str) -> None:
+@pytest.mark.parametrize("location", ["", "s4://bucket/models", "file:///models"])
+def test_an_unknown_url_scheme_is_rejected(location: str) -> None:
     with pytest.raises(StoreError, match="expected the path of a directory"):
-        open_store(address)
+        open_store(location)
 
 
 @pytest.mark.parametrize("content", ["", "{", "[]", "{}", '{"version": "x"}', "\udcff", '{"version": 1e999}'])
-def test_a_damaged_move_of_an_alias_is_named(chess: Store, content: str) -> None:
+def test_a_damaged_revision_raises_with_its_key(chess: Store, content: str) -> None:
     chess.set_alias("chess", "champion", 1, **BY)
     put_object(chess.storage, "chess/aliases/champion/2.json", content.encode("utf-8", "surrogateescape"))
-    with pytest.raises(StoreError, match=r"champion/2\.json: expected a move of an alias"):
+    with pytest.raises(StoreError, match=r"champion/2\.json: expected a revision of an alias"):
         chess.resolve("chess", "champion")
 
 
-def test_a_report_lies_beside_its_version_and_goes_with_it(chess: Store, model: Model) -> None:
+def test_a_report_is_next_to_its_version_and_removed_with_it(chess: Store, model: Model) -> None:
     version = chess.publish("chess", model)
     assert chess.report_location("chess", 4) is None
     location = chess.add_report(version, "<p>première</p>")
@@ -229,7 +231,7 @@ def test_a_report_is_never_overwritten(chess: Store, model: Model) -> None:
     assert chess.storage.get("chess/4.html") == b"first"
 
 
-def test_a_report_of_a_version_that_was_removed_meanwhile_is_not_left(chess: Store, model: Model) -> None:
+def test_a_report_of_a_version_removed_meanwhile_is_deleted(chess: Store, model: Model) -> None:
     version = chess.publish("chess", model)
     chess.remove("chess", 4)
     chess.add_report(version, "late")
@@ -241,7 +243,7 @@ def test_a_report_of_a_version_that_was_removed_meanwhile_is_not_left(chess: Sto
 KEY = "0123456789abcdef"
 
 
-def test_a_signature_is_put_once_and_goes_with_its_version(store: Store, model: Model) -> None:
+def test_a_signature_is_put_once_and_removed_with_its_version(store: Store, model: Model) -> None:
     store.publish("chess", model)
     assert store.signature("chess", 1, KEY) is None
     assert store.signing_keys("chess", 1) == []
@@ -257,8 +259,10 @@ def test_a_signature_is_put_once_and_goes_with_its_version(store: Store, model: 
     assert store.signature("chess", 1, KEY) is None
 
 
-def test_a_wrong_signature_in_the_place_of_a_right_one_is_told(store: Store, model: Model) -> None:
+def test_an_invalid_signature_under_the_same_key_raises(store: Store, model: Model) -> None:
     store.publish("chess", model)
     store.add_signature("chess", 1, KEY, b"rubbish")
-    with pytest.raises(ConflictError, match=rf"chess/signatures/1/{KEY}\.sig: .* found a wrong one; remove the file"):
+    with pytest.raises(
+        ConflictError, match=rf"chess/signatures/1/{KEY}\.sig: .* found an invalid one; remove the file"
+    ):
         store.add_signature("chess", 1, KEY, b"x" * 64)

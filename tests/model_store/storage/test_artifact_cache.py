@@ -1,4 +1,4 @@
-"""The cache holds private, verified copies: what happens to the store's file does not happen to the copy."""
+"""The artifact cache: private, verified copies that do not change with the store's file."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ def cache_dir(tmp_path: Path) -> Path:
 
 
 def copies(cache_dir: Path) -> list[Path]:
-    """All that is kept beside the lock."""
+    """Return the files of the cache, without its lock."""
     return [path for path in cache_dir.iterdir() if path.name != ".lock"]
 
 
@@ -37,12 +37,12 @@ def test_a_copy_is_named_by_digest_and_is_private_and_read_only(written: Path, c
     assert copies(cache_dir) == [copy]
 
 
-def test_a_copy_is_made_once(written: Path, cache_dir: Path) -> None:
+def test_an_existing_copy_is_reused(written: Path, cache_dir: Path) -> None:
     first = artifact_cache.cache_file(written, cache_dir).stat().st_ino
     assert artifact_cache.cache_file(written, cache_dir).stat().st_ino == first
 
 
-def test_a_copy_is_verified_by_one_while_the_others_wait(written: Path, cache_dir: Path, monkeypatch) -> None:
+def test_one_thread_verifies_a_copy_while_the_others_wait(written: Path, cache_dir: Path, monkeypatch) -> None:
     verified = []
     read = npz.read
 
@@ -56,13 +56,14 @@ def test_a_copy_is_verified_by_one_while_the_others_wait(written: Path, cache_di
     assert len(found) == len(verified) == 1
 
 
-def test_a_holder_of_the_lock_that_dies_keeps_nobody_waiting(written: Path, cache_dir: Path) -> None:
-    holder = "import sys, time; from pathlib import Path; from model_store import cache\n"
-    holder += "lock = artifact_cache._alone(Path(sys.argv[1])); lock.__enter__(); print(flush=True); time.sleep(600)"
+def test_the_lock_is_released_when_its_holder_dies(written: Path, cache_dir: Path) -> None:
+    holder = "import sys, time; from pathlib import Path; from model_store.storage import artifact_cache\n"
+    holder += "lock = artifact_cache._exclusive_lock(Path(sys.argv[1])); lock.__enter__()\n"
+    holder += "print('locked', flush=True); time.sleep(600)"
     cache_dir.mkdir(mode=0o700, parents=True)
     with subprocess.Popen([sys.executable, "-c", holder, cache_dir], stdout=subprocess.PIPE) as process:
         assert process.stdout is not None
-        process.stdout.readline()
+        assert process.stdout.readline() == b"locked\n"
         with ThreadPoolExecutor(1) as pool:
             waiting = pool.submit(artifact_cache.cache_file, written, cache_dir)
             assert not waiting.done()
@@ -70,14 +71,14 @@ def test_a_holder_of_the_lock_that_dies_keeps_nobody_waiting(written: Path, cach
             assert waiting.result().exists()
 
 
-def test_what_a_process_left_that_died_while_it_copied_goes(written: Path, cache_dir: Path) -> None:
+def test_temporary_files_of_dead_processes_are_removed(written: Path, cache_dir: Path) -> None:
     cache_dir.mkdir(mode=0o700, parents=True)
     (cache_dir / ".tmp-0123456789abcdef").write_bytes(b"the beginning of a large model")
     copy = artifact_cache.cache_file(written, cache_dir)
     assert copies(cache_dir) == [copy]
 
 
-def test_a_copy_that_answers_otherwise_than_in_training_is_not_kept(model: Model, cache_dir: Path) -> None:
+def test_a_copy_with_wrong_golden_outputs_is_not_kept(model: Model, cache_dir: Path) -> None:
     assert model.golden is not None
     path = cache_dir.parent.parent / "wrong.npz"
     golden = Golden(model.golden.instances, model.golden.outputs[::-1].copy())
@@ -88,7 +89,7 @@ def test_a_copy_that_answers_otherwise_than_in_training_is_not_kept(model: Model
     assert copies(cache_dir) == []
 
 
-def test_a_mapped_copy_survives_its_original_being_cut(written: Path, cache_dir: Path) -> None:
+def test_a_mapped_copy_survives_truncation_of_the_original(written: Path, cache_dir: Path) -> None:
     model = npz.read(artifact_cache.cache_file(written, cache_dir))
     before = model.predict([[30, "Bath"]])
     os.truncate(written, 0)
@@ -96,7 +97,7 @@ def test_a_mapped_copy_survives_its_original_being_cut(written: Path, cache_dir:
     assert model.predict([[30, "Bath"]]) == before
 
 
-def test_a_damaged_original_is_named_and_leaves_no_copy(written: Path, cache_dir: Path) -> None:
+def test_a_damaged_original_raises_and_leaves_no_copy(written: Path, cache_dir: Path) -> None:
     data = written.read_bytes()
     weights = npz.read(written).network.arrays()["modules.0.weights"].tobytes()
     written.write_bytes(data.replace(weights, weights[::-1]))
@@ -105,7 +106,7 @@ def test_a_damaged_original_is_named_and_leaves_no_copy(written: Path, cache_dir
     assert copies(cache_dir) == []
 
 
-def test_an_original_that_changes_while_it_is_copied_is_refused(
+def test_an_original_that_changes_during_the_copy_is_rejected(
     written: Path, cache_dir: Path, make_model, monkeypatch
 ) -> None:
     digest = npz.read_digest
@@ -116,24 +117,24 @@ def test_an_original_that_changes_while_it_is_copied_is_refused(
         return found
 
     monkeypatch.setattr(npz, "read_digest", changing)
-    with pytest.raises(ArtifactError, match="found it changed while it was copied"):
+    with pytest.raises(ArtifactError, match="found it changed during the copy"):
         artifact_cache.cache_file(written, cache_dir)
     assert copies(cache_dir) == []
 
 
-def test_a_cache_that_others_can_write_to_is_refused(written: Path, cache_dir: Path) -> None:
+def test_a_cache_writable_by_others_is_rejected(written: Path, cache_dir: Path) -> None:
     cache_dir.mkdir(parents=True)
     cache_dir.chmod(0o777)
     with pytest.raises(StoreError, match="expected a directory that only this user can write to, found mode 777"):
         artifact_cache.cache_file(written, cache_dir)
 
 
-def test_a_cache_that_cannot_be_made_is_told(written: Path) -> None:
+def test_a_cache_that_cannot_be_created_raises(written: Path) -> None:
     with pytest.raises(StoreError, match="cannot keep a copy"):
         artifact_cache.cache_file(written, written / "cache")
 
 
-def test_trimming_keeps_what_is_wanted_and_what_is_mapped(written: Path, cache_dir: Path, make_model) -> None:
+def test_remove_unused_copies_keeps_used_and_mapped_ones(written: Path, cache_dir: Path, make_model) -> None:
     model = npz.read(artifact_cache.cache_file(written, cache_dir))
     other = written.with_name("other.npz")
     kept = npz.write(other, make_model(seed=5))

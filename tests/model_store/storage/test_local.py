@@ -1,4 +1,4 @@
-"""A store in a directory: what only files, links and errors of the kernel can show."""
+"""The local store: files, links and errors of the operating system."""
 
 from __future__ import annotations
 
@@ -17,12 +17,12 @@ from tests.model_store.conftest import contents
 BY = {"who": "ada", "why": "better", "when": datetime(2026, 1, 2, 3, 4, 5, tzinfo=UTC)}
 
 
-def test_nobody_may_write_to_a_published_version(chess: Store) -> None:
+def test_published_versions_are_read_only_files(chess: Store) -> None:
     assert all(not chess.path("chess", number).stat().st_mode & 0o222 for number in chess.versions("chess"))
 
 
 @pytest.mark.parametrize("step", ["write", "fsync", "link"])
-def test_publishing_that_fails_leaves_nothing(step: str, chess: Store, model: Model, monkeypatch) -> None:
+def test_a_failed_publish_leaves_nothing(step: str, chess: Store, model: Model, monkeypatch) -> None:
     def broken(*_: object, **__: object) -> None:
         raise OSError(28, "No space left on device")
 
@@ -33,8 +33,8 @@ def test_publishing_that_fails_leaves_nothing(step: str, chess: Store, model: Mo
     assert contents(chess) == before
 
 
-def test_a_half_written_version_is_not_there(chess: Store) -> None:
-    """What a publisher leaves that dies at any moment: a hidden file without a number."""
+def test_a_partially_written_version_is_invisible(chess: Store) -> None:
+    """A publisher that dies leaves a hidden file without a number."""
     (chess.root / "chess" / ".tmp-0123").write_bytes(chess.path("chess", 1).read_bytes()[:100])
     (chess.root / "go").mkdir()
     (chess.root / "go" / ".tmp-0123").touch()
@@ -42,7 +42,7 @@ def test_a_half_written_version_is_not_there(chess: Store) -> None:
     assert chess.versions("chess") == [1, 2, 3]
 
 
-def test_reading_never_writes(chess: Store) -> None:
+def test_reading_writes_no_file(chess: Store) -> None:
     chess.set_alias("chess", "champion", 2, **BY)
     paths = [chess.root, *chess.root.rglob("*")]
     before = [(path, path.stat().st_mtime_ns) for path in paths]
@@ -59,7 +59,7 @@ def test_reading_never_writes(chess: Store) -> None:
     assert [(path, path.stat().st_mtime_ns) for path in [chess.root, *chess.root.rglob("*")]] == before
 
 
-def test_strangers_among_the_files_are_passed_over(chess: Store) -> None:
+def test_unknown_files_are_ignored(chess: Store) -> None:
     (chess.root / "README").write_text("hello")
     (chess.root / "lost+found").mkdir()
     (chess.root / "empty").mkdir()
@@ -73,23 +73,23 @@ def test_strangers_among_the_files_are_passed_over(chess: Store) -> None:
         chess.versions("README")
 
 
-def test_a_pipe_in_the_place_of_a_move_keeps_nobody_waiting(chess: Store) -> None:
+def test_a_pipe_in_place_of_a_revision_does_not_block(chess: Store) -> None:
     chess.set_alias("chess", "champion", 2, **BY)
     os.mkfifo(chess.root / "chess" / "aliases" / "champion" / "2.json")
-    with pytest.raises(StoreError, match=r"2\.json: expected a move of an alias"):
+    with pytest.raises(StoreError, match=r"2\.json: expected a revision of an alias"):
         chess.history("chess", "champion")
     assert chess.state()["chess"]["versions"] == (1, 2, 3)
 
 
-def test_a_store_that_is_not_there_is_told(tmp_path: Path) -> None:
+def test_a_missing_store_raises(tmp_path: Path) -> None:
     missing = open_store(tmp_path / "nowhere")
-    for look in (missing.names, missing.state, lambda: missing.resolve("chess")):
+    for read in (missing.names, missing.state, lambda: missing.resolve("chess")):
         with pytest.raises(StoreError, match=r"nowhere: cannot read the model store: .*train a model first"):
-            look()
+            read()
     assert not (tmp_path / "nowhere").exists()
 
 
-def test_a_file_where_a_directory_should_be_is_told(tmp_path: Path, store: Store, model: Model) -> None:
+def test_a_file_in_place_of_a_directory_raises(tmp_path: Path, store: Store, model: Model) -> None:
     (tmp_path / "file").write_text("x")
     for root in (tmp_path / "file", tmp_path / "file" / "models"):
         with pytest.raises(StoreError, match="a file is where a directory is expected"):
@@ -103,7 +103,7 @@ def test_a_file_where_a_directory_should_be_is_told(tmp_path: Path, store: Store
 
 
 @pytest.mark.parametrize(("number", "fix"), [(13, "write permissions"), (30, "mounted read-only")])
-def test_a_store_nobody_may_write_to_is_told(number: int, fix: str, chess: Store, model: Model, monkeypatch) -> None:
+def test_an_unwritable_store_raises_with_a_fix(number: int, fix: str, chess: Store, model: Model, monkeypatch) -> None:
     def refused(*_: object, **__: object) -> None:
         raise OSError(number, os.strerror(number))
 
@@ -116,7 +116,7 @@ def test_a_store_nobody_may_write_to_is_told(number: int, fix: str, chess: Store
         chess.remove("chess", 1)
 
 
-def test_a_report_that_cannot_be_written_leaves_nothing(chess: Store, model: Model, monkeypatch) -> None:
+def test_a_failed_report_leaves_nothing(chess: Store, model: Model, monkeypatch) -> None:
     def broken(*_: object) -> None:
         raise OSError(28, "No space left on device")
 
