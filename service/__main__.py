@@ -1,4 +1,4 @@
-"""`python -m service` is `serve`."""
+"""`python -m service` runs `serve`."""
 
 from service.cli import main
 

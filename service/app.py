@@ -1,10 +1,10 @@
-"""The application: settings in, a Flask application out.
+"""Build the Flask application from the settings.
 
     app = create_app()                                       # settings from the environment
-    app = create_app(Settings(store="./models", port=9000))  # as a test would
+    app = create_app(Settings(store="./models", port=9000))  # in a test
 
-Models that the store has are loaded before it returns, so that workers forked afterwards share their memory. (The
-weights, by far the most of it, are shared by all who map the same copy.)
+The models of the store are loaded before it returns, so that workers forked later share their memory. (The weights, by
+far the largest part, are shared by every process that maps the same copy.)
 """
 
 from __future__ import annotations
@@ -44,8 +44,10 @@ from service.telemetry.request_record import RequestRecorder
 
 
 def create_app(settings: Settings | None = None, *, forks: bool = False) -> Flask:
-    """`forks`: workers will be forked from this process. They switch versions together, and a store that does not
-    survive a fork is left to them."""
+    """`forks`: workers will be forked from this process.
+
+    Then they switch versions together, and a store whose connections do not survive a fork is read only by them.
+    """
     settings = settings or Settings.from_environ(os.environ)
     metrics = _open_metrics(settings)
     recorder = RequestRecorder(metrics, settings.health_route)
@@ -67,7 +69,7 @@ def create_app(settings: Settings | None = None, *, forks: bool = False) -> Flas
         registry.refresh()
     drift = DriftMonitor(metrics.counters)
     for served in registry.snapshot.default_versions:
-        drift.window(served)  # no request should wait for that
+        drift.window(served)  # before the first request, which would wait for it
     inference = InferenceRunner(metrics, drift)
 
     app = Flask(__name__)
@@ -80,7 +82,7 @@ def create_app(settings: Settings | None = None, *, forks: bool = False) -> Flas
     parser = PredictParser(registry, settings.max_instances)
     predictor = predict.Predictor(registry, parser, inference, settings)
     app.extensions["fast_path"] = partial(FastPath, registry, parser, inference, recorder, access, settings)
-    # First: it may be told an address of ours.
+    # First: its configurable routes may equal one of ours.
     app.register_blueprint(sagemaker_vertex.create_blueprint(registry, predictor, settings))
     app.register_blueprint(predict.create_blueprint(predictor))
     app.register_blueprint(tensorflow_serving.create_blueprint(registry, inference, settings))
@@ -100,7 +102,7 @@ def create_app(settings: Settings | None = None, *, forks: bool = False) -> Flas
             client=request.remote_addr or "",
             arrived_at=environ.get("forward_pass.arrived_at", 0.0),
         )
-        registry.start_sync(settings.poll_seconds)  # a thread does not survive the fork that made this worker
+        registry.start_sync(settings.poll_seconds)  # here, as threads do not survive the fork of a worker
         authorization = environ.get("HTTP_AUTHORIZATION")
         access.check(request.endpoint or "", authorization, environ["SERVER_PORT"])
 

@@ -1,13 +1,14 @@
-"""Drift: how far the rows that are asked about have moved from those of training, column by column.
+"""Drift of the inputs: how far each column of recent requests differs from the training data.
 
-The population stability index of two distributions over the same bins is `Σ (q - p) ln(q / p)`, with p the share of
-training's rows in a bin and q that of recent ones. 0 is no difference; beyond 0.1 a column has moved, beyond 0.25 far.
+The population stability index of two distributions over the same bins is `Σ (q - p) ln(q / p)`, with p the fraction of
+training rows in a bin and q that of recent rows. 0 means no difference, above 0.1 a shift, above 0.25 a large one.
 
-Bins come from the statistics in the artifact: up to each decile for numbers, with one more beyond the highest value of
-training; each category; the means of arrays. A model without such statistics, or a column of it, is not watched.
+The bins come from statistics in the artifact: one up to each decile of a numeric column and one above its maximum; one
+per category; for arrays, deciles of the mean. A column without such statistics is not monitored.
 
-Rows are looked at as the network meets them. Each worker takes up to `SAMPLE` rows a second, of `MOST_BYTES` in all,
-and forgets old ones as new ones come, so that it knows about the last `MEMORY`; a scrape adds up what all workers know.
+Rows are counted as encoded for the network. Each worker samples up to `MAX_SAMPLE_ROWS` rows a second, at most
+`MAX_SAMPLE_BYTES`, and forgets old rows as new ones come, so that its window is about the last `WINDOW_ROWS`. A scrape
+sums the windows of all workers.
 """
 
 from __future__ import annotations
@@ -31,27 +32,27 @@ from service.registry.loaded_version import LoadedVersion
 from service.telemetry.mmap_counters import MmapCounters
 from service.telemetry.request_record import clock
 
-MAX_SAMPLE_ROWS = 256  # rows a second
-MAX_SAMPLE_BYTES = 4 << 20  # of rows that are kept until they are looked at: large images are sampled less
-WINDOW_ROWS = 10_000  # rows
-MIN_ROWS = 200  # rows; fewer say nothing: of n equal rows, chance alone makes an index of about (bins - 1) / n
+MAX_SAMPLE_ROWS = 256  # per second
+MAX_SAMPLE_BYTES = 4 << 20  # of rows that wait to be counted: fewer rows of large images
+WINDOW_ROWS = 10_000
+MIN_ROWS = 200  # for an index: n rows of the same distribution have one of about (bins - 1) / n by chance
 MAX_COLUMNS = 100
-MAX_CATEGORIES = 20  # the most frequent ones; the others share a bin
+MAX_CATEGORIES = 20  # the most frequent ones; all others share a bin
 
 
 @dataclass(frozen=True)
 class ColumnBins:
-    """Those of one column: where it lies among the network's inputs, and training's rows in each bin."""
+    """The bins of one column: its range among the network's inputs, and the training rows in each bin."""
 
     name: str
     start: int
     stop: int
     expected: Array
-    edges: Array | None  # of numbers, scaled as the network meets them
-    category_bins: Array | None  # of categories: the bin of each
+    edges: Array | None  # upper edges of numbers, scaled as the network's inputs
+    category_bins: Array | None  # the bin of each category
 
     def count(self, inputs: Array) -> Array:
-        """How many of the rows (n, features) fall into each bin."""
+        """Return how many of the rows (n, features) fall into each bin."""
         rows = inputs[:, self.start : self.stop]
         if self.category_bins is not None:
             return np.bincount(self.category_bins, rows.sum(axis=0), len(self.expected))
@@ -60,13 +61,13 @@ class ColumnBins:
 
 
 class DriftWindow:
-    """The recent rows of one version, in bins. The cells are this process's share of what all workers know."""
+    """The recent rows of one version, counted in bins, in this process. `keys` name the bins in `internal_gauges`."""
 
-    def __init__(self, counts: MmapCounters, served: LoadedVersion) -> None:
+    def __init__(self, counters: MmapCounters, served: LoadedVersion) -> None:
         self.columns = list(column_bins(served.model))
-        of = served.name, served.number
-        self.keys = [[json.dumps([*of, bins.name, i]) for i in range(len(bins.expected))] for bins in self.columns]
-        self._cells = cells = [counts.internal_gauge(key) for keys in self.keys for key in keys]
+        version = served.name, served.number
+        self.keys = [[json.dumps([*version, bins.name, i]) for i in range(len(bins.expected))] for bins in self.columns]
+        self._cells = cells = [counters.internal_gauge(key) for keys in self.keys for key in keys]
         self._recent_counts = np.zeros(len(cells))
         self._recent_rows = 0.0
         self._sample: list[Array] = []
@@ -75,30 +76,31 @@ class DriftWindow:
         self._lock = threading.Lock()
 
     def add(self, inputs: Array) -> None:
+        """Sample the rows, and count the sample if that is due."""
         if self._sample_rows_left > 0 and self.columns:
-            kept = np.array(inputs[: self._sample_rows_left])
-            self._sample_rows_left -= len(kept)
-            self._sample.append(kept)
+            rows = np.array(inputs[: self._sample_rows_left])
+            self._sample_rows_left -= len(rows)
+            self._sample.append(rows)
         if self._sample and clock() >= self._next_flush:
             self.flush()
 
     def flush(self) -> None:
-        """Puts what was kept into the bins, and rests: a second, and a hundred times as long as it took."""
+        """Count the sample in the bins. The next flush is after 1 s, or 100 times as long as this one took."""
         with self._lock:
-            begun = clock()
-            kept, self._sample = self._sample, []
-            if not kept:
+            started = clock()
+            sample, self._sample = self._sample, []
+            if not sample:
                 return
-            inputs = np.concatenate(kept)
-            found = np.concatenate([bins.count(inputs) for bins in self.columns])
-            kept_on = min(self._recent_rows, max(0.0, WINDOW_ROWS - len(inputs)))  # of the rows known so far
-            self._recent_counts = self._recent_counts * (kept_on / max(1.0, self._recent_rows)) + found
-            self._recent_rows = kept_on + len(inputs)
+            inputs = np.concatenate(sample)
+            counts = np.concatenate([bins.count(inputs) for bins in self.columns])
+            remaining = min(self._recent_rows, max(0.0, WINDOW_ROWS - len(inputs)))  # of the rows counted before
+            self._recent_counts = self._recent_counts * (remaining / max(1.0, self._recent_rows)) + counts
+            self._recent_rows = remaining + len(inputs)
             for cell, value in zip(self._cells, self._recent_counts.tolist(), strict=True):
                 cell.set(value)
             self._sample_rows_left, self._next_flush = (
                 self._max_sample_rows(),
-                begun + max(1.0, 100 * (clock() - begun)),
+                started + max(1.0, 100 * (clock() - started)),
             )
 
     def _max_sample_rows(self) -> int:
@@ -106,63 +108,65 @@ class DriftWindow:
 
 
 class DriftMonitor:
-    """The windows over all versions that answer; each bin of a column is a number that the workers share in."""
+    """The windows of all versions in use, summed over all workers by the counters."""
 
-    def __init__(self, counts: MmapCounters) -> None:
-        self._counts = counts
+    def __init__(self, counters: MmapCounters) -> None:
+        self._counters = counters
         self._windows: WeakKeyDictionary[LoadedVersion, DriftWindow] = WeakKeyDictionary()
-        self._lock = threading.Lock()  # whoever goes through them, and whoever adds one: it may be the thread aside
+        self._lock = threading.Lock()  # several threads add and read windows
 
     def add(self, served: LoadedVersion, inputs: Array) -> None:
-        """Rows as the network meets them, (n, features)."""
+        """Add encoded rows (n, features)."""
         self.window(served).add(inputs)
 
     def window(self, served: LoadedVersion) -> DriftWindow:
         window = self._windows.get(served)
         if window is None:
             with self._lock:
-                window = self._windows.get(served) or DriftWindow(self._counts, served)
+                window = self._windows.get(served) or DriftWindow(self._counters, served)
                 self._windows[served] = window
         return window
 
     def flush(self) -> None:
-        """Puts the rows that this process has kept into their bins, for whoever adds them up."""
+        """Count the rows that this process has sampled, before a scrape."""
         with self._lock:
             windows = list(self._windows.values())
         for window in windows:
             window.flush()
 
     def metrics(self, served: Iterable[LoadedVersion], recent: Mapping[str, float]) -> Iterator[Metric]:
-        """The indices of versions; `recent` is what all workers know, by the keys of the windows."""
+        """Yield the indices of versions. `recent` has the counts of all workers by the keys of the windows."""
         labels = ["model", "version"]
         indices = GaugeMetricFamily(
             "forward_pass_input_drift",
-            "Population stability index of recent rows against those of training.",
+            "Population stability index of recent rows against training rows.",
             labels=[*labels, "column"],
         )
-        rows = GaugeMetricFamily("forward_pass_input_drift_rows", "Recent rows that the index is of.", labels=labels)
+        rows = GaugeMetricFamily(
+            "forward_pass_input_drift_rows", "Number of recent rows that the index is computed from.", labels=labels
+        )
         for each in sorted(served, key=lambda each: (each.name, each.number)):
-            window, of = self.window(each), (each.name, str(each.number))
+            window, version = self.window(each), (each.name, str(each.number))
             total = 0.0
             for bins, keys in zip(window.columns, window.keys, strict=True):
                 found = np.array([recent.get(key, 0.0) for key in keys])
                 total = max(total, float(found.sum()))
                 if found.sum() >= MIN_ROWS:
-                    indices.add_metric([*of, bins.name], population_stability_index(bins.expected, found))
+                    indices.add_metric([*version, bins.name], population_stability_index(bins.expected, found))
             if window.columns:
-                rows.add_metric(of, round(total))
+                rows.add_metric(version, round(total))
         yield indices
         yield rows
 
 
 def population_stability_index(expected: Array, found: Array) -> float:
-    """Of counts in the same bins. Half a row more in each keeps an empty one from making it infinite."""
+    """Return the index of two counts over the same bins. Half a row is added to each, so that no bin is empty."""
     p, q = ((counts + 0.5) / (counts + 0.5).sum() for counts in (expected, found))
     return float(((q - p) * np.log(q / p)).sum())
 
 
 def column_bins(model: Model) -> Iterator[ColumnBins]:
-    """The columns that can be watched; statistics are read warily, since an artifact may say anything."""
+    """Yield the bins of the columns that have valid statistics; artifacts are untrusted."""
     inputs, dtype = model.signature.inputs, model.network.dtype
     stops = accumulate(column.width for column in inputs)
     for column, stop in list(zip(inputs, stops, strict=True))[:MAX_COLUMNS]:
@@ -181,7 +185,7 @@ def _number_bins(column: InputColumn, dtype: Any) -> tuple[Array, Array, None] |
     if not len(edges) == len(counts) > 0 or min(counts) < 0 or not sum(counts):
         return None
     expected = np.array([*counts, 0], np.float64)
-    if isinstance(column, NumberColumn) and column.fill is not None:  # which the network meets where a value is missing
+    if isinstance(column, NumberColumn) and column.fill is not None:  # the network's input for a missing value
         expected[np.searchsorted(edges, column.fill)] += _missing_count(statistics)
     with np.errstate(over="ignore"):
         return expected, ((edges - column.offset) / column.scale).astype(dtype), None
@@ -196,7 +200,7 @@ def _category_bins(column: CategoryColumn) -> tuple[Array, None, Array] | None:
         return None
     if column.fill in column.categories:
         counts[column.categories.index(column.fill)] += _missing_count(column.statistics)
-    counts += [0] * (column.width - len(counts))  # of the unknown, which share a feature
+    counts += [0] * (column.width - len(counts))  # for unknown categories, which share a feature
     frequent = np.argsort([-count for count in counts], kind="stable")[:MAX_CATEGORIES]
     category_bins = np.full(len(counts), len(frequent))
     category_bins[frequent] = np.arange(len(frequent))
@@ -208,7 +212,7 @@ def _missing_count(statistics: Mapping[str, Any]) -> float:
 
 
 def _finite_numbers(found: Any) -> list[float]:
-    """A list of finite numbers; an empty one for anything else."""
+    """Return the list if it is one of finite numbers, else an empty list."""
     if not isinstance(found, list) or not all(type(value) in (int, float) and abs(value) < 1e300 for value in found):
         return []
     return found

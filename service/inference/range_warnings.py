@@ -1,4 +1,4 @@
-"""Remarks: what of the rows lies beyond anything that training saw, so that their answers are guesses."""
+"""Warn of values outside the range of training, for which predictions are extrapolated."""
 
 from __future__ import annotations
 
@@ -12,28 +12,28 @@ from model_store.nn import Array as NDArray
 from model_store.schema.columns import CategoryColumn
 from service.registry.column_stats import column_range
 
-_FIX = "the answer is extrapolated; check the value and its unit"
+_FIX = "the prediction is extrapolated; check the value and its unit"
 
 
 def range_warnings(model: Model, inputs: NDArray) -> list[Fault]:
-    """For encoded rows (n, features): the first hundred values that training had nothing like."""
+    """Return the first 100 values of encoded rows (n, features) that are outside the training range."""
     found = []
     columns = model.signature.inputs
     for column, stop in zip(columns, accumulate(column.width for column in columns), strict=True):
         values = inputs[:, stop - column.width : stop]
         if isinstance(column, CategoryColumn):
             if column.unknown == "bucket":
-                problem = "a category that training has not seen"
+                problem = "a category that is not in the training data"
                 found += [(i, column.name, problem) for i in np.flatnonzero(values[:, -1])]
             continue
         known = column_range(column)
         low, high = known.get("min", -np.inf), known.get("max", np.inf)
         with np.errstate(over="ignore"):
-            ends = ((np.array([low, high]) - column.offset) / column.scale).astype(values.dtype)
-        outside = (values < ends[0]) | (values > ends[1])
+            limits = ((np.array([low, high]) - column.offset) / column.scale).astype(values.dtype)
+        outside = (values < limits[0]) | (values > limits[1])
         for i in np.flatnonzero(outside.any(axis=1))[: InputError.LIMIT]:
             value = float(values[i][outside[i]][0]) * column.scale + column.offset
-            value = float(f"{value:.4g}")  # float32 holds little more of what is far off
-            found.append((i, column.name, f"{value:g} lies beyond what training saw, {low:g} to {high:g}"))
-    found.sort(key=lambda remark: remark[0])
+            value = float(f"{value:.4g}")  # float32 has little more precision far from the mean
+            found.append((i, column.name, f"{value:g} is outside the training range, {low:g} to {high:g}"))
+    found.sort(key=lambda warning: warning[0])
     return [Fault(f"instances.{i}.{name}", problem, _FIX) for i, name, problem in found[: InputError.LIMIT]]

@@ -1,4 +1,4 @@
-"""The forward pass: the one way, whichever protocol asked, from encoded rows to the network's outputs."""
+"""Run the forward pass, for every protocol: encoded rows in, the network's outputs out."""
 
 from __future__ import annotations
 
@@ -10,13 +10,13 @@ from service.telemetry.request_record import RequestRecord, clock
 
 
 class InferenceRunner:
-    """Runs networks, and notes in the observation of a request what answered it and when."""
+    """Runs networks, and notes in a request's record which version ran and when."""
 
     def __init__(self, metrics: Metrics, drift: DriftMonitor) -> None:
         self._batch_rows, self._drift = metrics.batch_rows, drift
 
     def __call__(self, record: RequestRecord, served: LoadedVersion, inputs: Array) -> Array:
-        """Raw outputs (n, outputs) to encoded rows (n, features) of one request."""
+        """Return the raw outputs (n, outputs) for the encoded rows (n, features) of one request."""
         record.served, record.rows = served, len(inputs)
         record.parsed_at = clock()
         outputs, record.compute_started_at, record.compute_ended_at = self.run(served, inputs)
@@ -25,13 +25,13 @@ class InferenceRunner:
 
     @staticmethod
     def run(served: LoadedVersion, inputs: Array) -> tuple[Array, float, float]:
-        """The outputs to rows of one request or of several, and when that began and ended; to be noted."""
-        began = clock()
+        """Return the outputs for the rows of one or more requests, and when the pass started and ended."""
+        started = clock()
         outputs = served.model.network(inputs)
-        return outputs, began, clock()
+        return outputs, started, clock()
 
     def record_pass(self, served: LoadedVersion, inputs: Array, seconds: float) -> None:
-        """A forward pass over the rows of one request or of several has taken so long."""
+        """Record a forward pass over the rows of one or more requests that took `seconds`."""
         served.batching.record_pass(len(inputs), seconds)
         self._batch_rows.labels(served.name, str(served.number)).observe(len(inputs))
         self._drift.add(served, inputs)

@@ -1,1 +1,1 @@
-"""The models in memory, kept in step with the store."""
+"""The models in memory, kept in sync with the store."""

@@ -1,27 +1,26 @@
-"""The pace: what a row takes alone and what it takes in company, and so whether requests should share a pass."""
+"""Decide whether requests should share a forward pass, from the measured time per row alone and batched."""
 
 from __future__ import annotations
 
 import math
 
-_MAX_BATCHED_RATIO = 0.8  # of the time alone: what a row in company must stay under
+_MAX_BATCHED_RATIO = 0.8  # batch only if a batched row takes at most this share of a single row's time
 
 
 class BatchingPolicy:
-    """Of one version's network, as it is seen at work: the least that a pass has ever taken.
+    """Estimates the latency per row of one version's network: the minimum over all passes.
 
-    A network computes in blocks of `block_rows` rows, so a pass of one row takes as long as one of a whole block where
-    dense layers do the work. Rows then share a block for nothing. Where each row is computed by itself, as
-    convolutions are, sharing would only make the first of them wait for the last.
+    A network computes in blocks of `block_rows` rows. With dense layers a pass of one row takes as long as a whole
+    block, so sharing a block is free. With convolutions each row takes its own time, and sharing only delays the first.
     """
 
     def __init__(self, block_rows: int) -> None:
         self._block_rows = block_rows
-        self._single_row_seconds = self._batched_row_seconds = math.inf  # seconds a row
-        self.target_batch_rows = block_rows  # rows to answer at once: as many as share a block, or 1
+        self._single_row_seconds = self._batched_row_seconds = math.inf
+        self.target_batch_rows = block_rows  # rows to collect for one pass: a block, or 1
 
     def record_pass(self, rows: int, seconds: float) -> None:
-        """A pass of `rows` rows has taken so long."""
+        """Record that a pass of `rows` rows took `seconds`."""
         if rows == 1:
             if seconds >= self._single_row_seconds:
                 return

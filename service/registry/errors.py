@@ -1,4 +1,4 @@
-"""The unanswered: why nothing in memory can answer a request, which is nobody's fault or the caller's."""
+"""Errors of the registry: unknown models, unavailable models, and loads that the event loop must not wait for."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from model_store.utils.values import describe_value, list_names
 
 
 class UnknownModelError(NotFoundError):
-    """Asked for a model or version that is not there. `known` are those that are."""
+    """The requested model or version does not exist; `known` lists those that do."""
 
     def __init__(self, location: str, found: object, known: list[str]) -> None:
         self.code = f"unknown_{location}"
@@ -21,7 +21,7 @@ class UnknownModelError(NotFoundError):
 
 
 class UnavailableError(Exception):
-    """Known, but nothing in memory can answer."""
+    """The model is known, but no version of it can be served now."""
 
     def __init__(self, code: str, message: str, fault: Fault) -> None:
         self.code, self.fault = code, fault
@@ -29,27 +29,27 @@ class UnavailableError(Exception):
 
 
 class WouldBlock(BaseException):
-    """An answer has to wait for a load, and whoever asks must not. No error, so that nothing takes it for one.
+    """The request must wait for a load of version `number`, and this thread must not wait.
 
-    `number` is the version that is to be loaded.
+    Derives from BaseException so that `except Exception` cannot swallow it.
     """
 
     def __init__(self, number: int = 0) -> None:
         self.number = number
-        super().__init__("this has to wait for a load")
+        super().__init__("this must wait for a load")
 
 
 def unloaded_error(name: str) -> UnavailableError:
-    fix = f"POST /v2/repository/models/{name}/load puts it back"
+    fix = f"to load it again, POST /v2/repository/models/{name}/load"
     return UnavailableError("model_unavailable", f"{name} has been unloaded; {fix}", Fault(name, "is unloaded", fix))
 
 
 def load_error(name: str, number: int, problem: str) -> UnavailableError:
-    fault = Fault(f"{name}/{number}", problem, "ask for another version")
+    fault = Fault(f"{name}/{number}", problem, "request another version")
     return UnavailableError("model_unavailable", f"{fault.location} cannot be loaded", fault)
 
 
 def no_version_error(name: str, problems: Iterable[Fault]) -> UnavailableError:
     reasons = [problem for problem in problems if problem.location.startswith(f"{name}/")]
     reason = reasons[0] if reasons else Fault(name, "cannot be loaded")
-    return UnavailableError("model_unavailable", f"no version of {name} can answer", reason)
+    return UnavailableError("model_unavailable", f"no version of {name} can be served", reason)

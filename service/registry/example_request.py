@@ -1,4 +1,4 @@
-"""An example of a request and the model's own answer to it: a real row where the artifact has one."""
+"""An example row of a model and its prediction: a real row if the artifact has one."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ class ExampleRequest:
 
 
 def make_example(model: Model) -> ExampleRequest:
-    """Without golden rows the network is asked; with them the answer is on record, and a reload costs no pass."""
+    """Return the first golden row with its recorded prediction; without golden rows, predict a typical row."""
     columns = model.signature.inputs
     instance = model.golden.instances[0] if model.golden else [_typical_value(column) for column in columns]
     if isinstance(instance, list) and not isinstance(columns[0], ArrayColumn):
@@ -33,7 +33,7 @@ def make_example(model: Model) -> ExampleRequest:
 
 
 def _typical_value(column: NumberColumn | CategoryColumn | ArrayColumn) -> Any:
-    """A value such as training saw."""
+    """Return a typical value of training."""
     if isinstance(column, CategoryColumn):
         return column.categories[0]
     if isinstance(column, ArrayColumn):

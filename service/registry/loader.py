@@ -1,10 +1,10 @@
-"""The loader: a version becomes ready to answer - read, verified, its signature and its golden answers checked.
+"""Load a version of a model: copy and verify the artifact, check its signature and golden predictions.
 
-The golden answers are asked for once, by the process that verifies. The others are forked from the same one and map
-the same bytes, so they would only repeat it: four workers that did took 320 to 1030 ms each for a 400 MB model, of two
-cores that serve meanwhile. Nor would it warm anything: a first pass took as long as a second, 85 ms.
+Only the process that verifies the copy checks the golden predictions. The others are forked from the same process and
+map the same bytes: four workers that repeated the check took 320 to 1030 ms each for a 400 MB model, on two cores that
+also serve. It warms up nothing: a first pass took as long as a second one, 85 ms.
 
-A version that failed is not tried again at once; `problem` says what was wrong with it.
+After a failure, the next attempt waits 2, 4, 8 ... up to 60 s; `failure_reason` says what was wrong.
 """
 
 from __future__ import annotations
@@ -29,11 +29,11 @@ from service.validation.predict_request import PredictSchema
 
 log = logging.getLogger("service.registry.loader")
 
-_MAX_BACKOFF_SECONDS = 60.0  # seconds before a version that failed is tried again
+_MAX_BACKOFF_SECONDS = 60.0
 
 
 class ArtifactSource(Protocol):
-    """What the loader needs of a store."""
+    """What the loader needs from a store."""
 
     def path(self, name: str, number: int) -> Path: ...
 
@@ -46,7 +46,7 @@ class _Failure:
 
 
 def verify_hint(name: str, number: int) -> str:
-    """What to do about a version that cannot be served."""
+    """Return the fix for a version that cannot be served."""
     return f"look at it: models verify {name}/{number}"
 
 
@@ -66,9 +66,10 @@ class Loader:
         self._failures: dict[tuple[str, int], _Failure] = {}
 
     def load(self, name: str, number: int, verified_digest: str | None = None) -> LoadedVersion | None:
-        """The version, ready to answer; None, with the reason in `problem`, when it cannot be served.
+        """Return the version, or None if it cannot be served (see `failure_reason`).
 
-        `verified_digest` is the digest of what another process has verified, and trusts: nothing else will do.
+        If another process has verified the version, pass its digest: then only an artifact of this digest is loaded,
+        and the checks are skipped.
         """
         key = (name, number)
         if self.in_backoff(*key):
@@ -85,7 +86,7 @@ class Loader:
             schema = PredictSchema(self._max_instances, name, model)
             batching = BatchingPolicy(model.network.block_rows)
             served = LoadedVersion(name, number, model.digest or "", model, schema, make_example(model), batching)
-        except Exception as e:  # whatever is wrong with one version, the others keep serving
+        except Exception as e:  # one bad version must not stop the others
             known = isinstance(e, (ModelStoreError, OSError))
             attempts = failure.attempts + 1 if failure else 1
             problem = str(e).removeprefix(f"{name}/{number}: ") if known else f"{type(e).__name__}: {e}"
@@ -99,30 +100,28 @@ class Loader:
         self._failures.pop(key, None)
         self._metrics.model_loads.labels(name).inc()
         for counter in (self._metrics.model_load_failures, self._metrics.model_reloads):
-            counter.labels(name)  # is 0 from now on: Prometheus sees no increase in a counter that begins at 1
+            counter.labels(name)  # create it with 0: Prometheus sees no increase in a counter that starts at 1
         times = [1000 * (b - a) for a, b in ((started, found), (found, mapped), (mapped, self._clock()))]
-        log.info(
-            "loaded %s/%d: a verified copy in %.0f ms, mapped in %.1f ms, checked in %.1f ms", name, number, *times
-        )
+        log.info("loaded %s/%d: verified copy in %.0f ms, mapped in %.1f ms, checked in %.1f ms", name, number, *times)
         return served
 
     def in_backoff(self, name: str, number: int) -> bool:
-        """Whether a version failed so lately that it is not tried again yet."""
+        """Return True while a version that failed must not be tried again."""
         failure = self._failures.get((name, number))
         return failure is not None and self._clock() < failure.retry_at
 
     def failure_reason(self, name: str, number: int) -> str:
-        """Why a version was not loaded the last time."""
+        """Return why the last attempt to load a version failed."""
         failure = self._failures.get((name, number))
         return failure.problem if failure else "cannot be loaded"
 
     def clear_failures(self, stored: Iterable[tuple[str, int]] = ()) -> None:
-        """Drops the failures of versions that are not `stored`: without an argument, all may be tried again."""
+        """Forget the failures of all versions except `stored`, so that they may be tried again."""
         for key in self._failures.keys() - set(stored):
             self._failures.pop(key, None)
 
     def _read(self, name: str, number: int, verified_digest: str | None) -> tuple[Model, float]:
-        """The model, and since when a verified copy was there to map."""
+        """Return the model and the time at which its verified copy was ready to map."""
         copy = None if verified_digest is None else self._cache_dir / f"{verified_digest}.npz"
         while True:
             if copy is None or not copy.exists():
@@ -133,7 +132,7 @@ class Loader:
             except ArtifactError:
                 if copy.exists():
                     raise
-                continue  # another worker, which does not know this version yet, has trimmed the cache in between
+                continue  # another worker that does not know this version yet trimmed the cache meanwhile
             if verified_digest not in {None, model.digest}:
                 raise ArtifactError(f"{name}/{number}: expected the digest {verified_digest}, found {model.digest}")
             return model, ready

@@ -1,9 +1,9 @@
-"""The catalog: the models in memory, following the store.
+"""The models in memory, kept in sync with the store.
 
-What is served is one immutable `Snapshot`, replaced as a whole, so a request sees one state from its first line to its
-last. `refresh()` looks at the store once (look.py), and what is new there becomes the next generation, which answers in
-all workers from the same instant (agreement.py). Versions that are neither a default nor have an alias are loaded when
-somebody asks for them, and forgotten again when more are asked for.
+What is served is one immutable `Snapshot`, replaced as a whole, so a request sees one state from start to end.
+`refresh()` reads the store once (`store_sync`); a change becomes the next generation, to which all workers switch at
+the same instant (`switch_barrier`). Versions that are neither a default nor have an alias are loaded at their first
+request; the least recently used of them are dropped.
 """
 
 from __future__ import annotations
@@ -43,8 +43,8 @@ from service.telemetry.metrics import Metrics
 log = logging.getLogger("service.registry.registry")
 
 _VERSION_LOCATION = re.compile(r"/\d+$")
-_PROPOSAL_POLL_SECONDS = 0.1  # between two looks at what the other workers propose
-_LOAD_ATTEMPTS = 100  # while they load it too
+_PROPOSAL_POLL_SECONDS = 0.1  # between two checks for a proposal of another worker
+_LOAD_ATTEMPTS = 100  # 20 ms each, while the other workers load it too
 
 
 class ModelRegistry:
@@ -61,7 +61,7 @@ class ModelRegistry:
         barrier: SwitchBarrier | None = None,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
-        """Follows with all who share the `barrier`; without one, by itself."""
+        """Switch versions together with every process that shares `barrier`; without one, alone."""
         self.unloaded_models: UnloadedModels | frozenset[str] = (
             frozenset() if unloaded_models is None else unloaded_models
         )
@@ -70,29 +70,29 @@ class ModelRegistry:
             store, cache_dir, metrics, max_instances=max_instances, check_signature=check_signature, clock=clock
         )
         self._barrier = barrier or SwitchBarrier()
-        self._snapshots = {0: Snapshot()}  # by generation: the active one, and the one proposed once it is loaded
-        self._attempted_generation = 0  # the generation that was loaded, or should have been
-        self._sync_lock = threading.Lock()  # one look at the store at a time; it may take long
-        self._switch_lock = threading.Lock()  # whoever changes what is held; never while looking
+        self._snapshots = {0: Snapshot()}  # by generation: the active one, and the proposed one once loaded
+        self._attempted_generation = 0  # the generation whose load was tried last
+        self._sync_lock = threading.Lock()  # one sync with the store at a time; it may take long
+        self._switch_lock = threading.Lock()  # held to change the snapshots; never during a sync
         self._trim_pending = False
         self._max_extra = max_extra_versions
         self._extra: OrderedDict[tuple[str, int], LoadedVersion] = OrderedDict()
         self._extra_lock = threading.Lock()
-        self._extra_loading = threading.Lock()  # one at a time, so that a burst does not load a version twice
-        self.event_loop_thread: int | None = None  # the thread that serves everybody, and so waits for no load
-        self._following_pid: int | None = None  # the process whose thread follows the store
+        self._extra_loading = threading.Lock()  # one at a time, so that concurrent requests load a version once
+        self.event_loop_thread: int | None = None  # serves all connections, so it must not wait for a load
+        self._following_pid: int | None = None  # the process whose threads sync
 
     @property
     def snapshot(self) -> Snapshot:
-        """What is served at this moment, by every worker."""
+        """What every worker serves at this moment."""
         return self._snapshots.get(self._barrier.active) or self._snapshot_after_switch()
 
     def _snapshot_after_switch(self) -> Snapshot:
-        """The generation changed between the look at its number and the one at what is held."""
+        """Retry: the generation changed between reading its number and its snapshot."""
         for _ in range(1000):
             if (found := self._snapshots.get(self._barrier.active)) is not None:
                 return found
-        raise RuntimeError("this process takes no part in what the workers agree on")
+        raise RuntimeError("this process has no snapshot of the active generation")
 
     def find(
         self,
@@ -102,10 +102,10 @@ class ModelRegistry:
         *,
         load: bool = True,
     ) -> LoadedVersion:
-        """The version that answers to a model's name (None: the only one) and a number or an alias (None: default).
+        """Return the version of a model (None: the only one) by number or alias (None: the default).
 
-        `snapshot`: for whoever reads more of it. WouldBlock, in the loop or without leave to `load`, where it is not in
-        memory.
+        Pass `snapshot` to read several things of one state. Raises WouldBlock if the version is not in memory and
+        either `load` is False or this is the event loop's thread.
         """
         snapshot = snapshot or self.snapshot
         entry = self._entry(snapshot, name)
@@ -118,14 +118,14 @@ class ModelRegistry:
         return served
 
     def version_number(self, name: str, ref: int | str | None = None) -> int:
-        """That of the version which answers, or would once somebody asks for it: nothing is loaded to know."""
+        """Return the number of the version that `find` would return, without loading it."""
         try:
             return self.find(name, ref, load=False).number
         except WouldBlock as e:
             return e.number
 
     def refresh(self) -> bool:
-        """Looks at the store once; whether there is something new to serve, as soon as all workers are ready."""
+        """Sync with the store once. Return True if a new generation is proposed, to be served once all are ready."""
         with self._sync_lock:
             self.apply_proposal()
             after = self._barrier.active
@@ -142,12 +142,12 @@ class ModelRegistry:
     def _propose(self, after: int, new: Snapshot) -> bool:
         with self._switch_lock:
             if self._barrier.active != after or not self._barrier.settled:
-                return False  # another worker was faster, and may have seen something newer
+                return False  # another worker was faster, and may have read a newer state
             self._snapshots[after + 1] = new
             try:
                 accepted = self._barrier.propose(after, new.to_plan())
             except OSError as e:
-                log.error("what is new cannot be told to the other workers: %s", e)
+                log.error("cannot propose the new versions to the other workers: %s", e)
                 accepted = False
             if not accepted:
                 del self._snapshots[after + 1]
@@ -155,36 +155,36 @@ class ModelRegistry:
             return accepted
 
     def join(self) -> bool:
-        """In a new worker, until it is true: from then on the others wait for it, and it answers as they do."""
+        """In a new worker: load the active generation and take part in switches. Call again until it returns True."""
         if not self._barrier.active:
             self.refresh()
         with self._switch_lock:
             return self._load_generation(active := self._barrier.active) and self._barrier.join(active)
 
     def leave(self, pid: int) -> None:
-        """In the master: a worker has ended."""
+        """In the master: a worker ended."""
         self._barrier.leave(pid)
 
     def overdue_workers(self, seconds: float) -> list[int]:
-        """In the master: the workers that keep all others from switching, longer than that."""
+        """In the master: return the workers that have blocked a switch for more than `seconds`."""
         return self._barrier.overdue_workers(seconds)
 
     def request_sync(self) -> None:
-        """Lets one of the workers look at the store without delay."""
+        """Make one of the workers sync with the store soon."""
         self._barrier.request_sync()
 
     def release_replaced(self) -> None:
-        """In the master: lets go of what the workers have replaced. Whoever is forked from now on loads what is new."""
+        """In the master: drop replaced versions. Workers forked from now on load the active ones."""
         if self._snapshots and self._barrier.active not in self._snapshots:
             self._snapshots.clear()
-            gc.collect()  # for a process that allocates next to nothing, what refers to itself would stay
+            gc.collect()  # reference cycles: the master allocates too little to collect them
 
     def unload(self, name: str) -> None:
-        """Takes a model out of service, in every worker at once, until `load`."""
+        """Stop serving a model in every worker, until `load`."""
         self._unloaded_models().add(self._entry(self.snapshot, name).name)
 
     def load(self, name: str) -> None:
-        """Puts a model into service, as the store has it now; UnavailableError where it cannot be loaded."""
+        """Serve a model again, in the state that the store has now. UnavailableError if it cannot be loaded."""
         if self._in_loop():
             raise WouldBlock
         for _ in range(_LOAD_ATTEMPTS):
@@ -197,13 +197,13 @@ class ModelRegistry:
             raise no_version_error(name, self.snapshot.problems)
 
     def _unloaded_models(self) -> UnloadedModels:
-        assert isinstance(self.unloaded_models, UnloadedModels)  # noqa: S101 - who may withdraw has made a place for it
+        assert isinstance(self.unloaded_models, UnloadedModels)  # noqa: S101 - only called with SERVE_ADMIN, which sets it
         return self.unloaded_models
 
     def start_sync(self, poll_seconds: float) -> None:
-        """Keeps following, in threads of this process; a second call in the same process does nothing.
+        """Start the threads that keep this process in sync; a second call in the same process does nothing.
 
-        One looks at the store, and may have to wait for it; one does what the other workers wait for.
+        One syncs with the store, and may wait for it; one applies the proposals that other workers wait for.
         """
         if self._following_pid == os.getpid():
             return
@@ -222,11 +222,13 @@ class ModelRegistry:
 
     def _sync_if_due(self, seconds: float) -> None:
         barrier = self._barrier
-        if not barrier.shared or (barrier.settled and barrier.claim_sync(seconds)):  # else it would see nothing
+        if not barrier.shared or (
+            barrier.settled and barrier.claim_sync(seconds)
+        ):  # during a switch a sync would do nothing
             self.refresh()
 
     def apply_proposal(self) -> None:
-        """Loads what another worker proposes and says so; lets go of what is active no longer."""
+        """Load the proposed generation and mark it ready; drop the generations before the active one."""
         barrier = self._barrier
         with self._switch_lock:
             if (
@@ -242,7 +244,7 @@ class ModelRegistry:
                 self._drop_stale_extra_versions(self._snapshots[active])
 
     def _load_generation(self, generation: int) -> bool:
-        """Whether a generation is in memory, now if it was not before."""
+        """Load a generation if it is not in memory. Return True if it is in memory then."""
         if generation in self._snapshots:
             return True
         plan = self._barrier.plan(generation)
@@ -250,17 +252,17 @@ class ModelRegistry:
             return False
         if self._attempted_generation != generation:
             self._attempted_generation = generation
-            self._loader.clear_failures()  # what failed here did not where it was proposed
-        at_hand = {(s.name, s.digest): s for snapshot in self._snapshots.values() for s in snapshot.targets}
+            self._loader.clear_failures()  # a load that failed here succeeded in the proposing worker
+        in_memory = {(s.name, s.digest): s for snapshot in self._snapshots.values() for s in snapshot.targets}
         with self._extra_lock:
-            at_hand |= {(s.name, s.digest): s for s in self._extra.values()}
+            in_memory |= {(s.name, s.digest): s for s in self._extra.values()}
 
         def load(name: str, number: int, digest: str) -> LoadedVersion | None:
-            served = at_hand.get((name, digest))
+            served = in_memory.get((name, digest))
             if served is None or served.number != number:
                 served = self._loader.load(name, number, digest)
             if served is not None:
-                at_hand[name, digest] = served
+                in_memory[name, digest] = served
             return served
 
         made = Snapshot.from_plan(plan, load)
@@ -274,9 +276,7 @@ class ModelRegistry:
             return entries[name]
         if not entries:
             train = "train one: train examples/penguins.toml"
-            raise UnavailableError(
-                "no_model", f"there is no model to answer; {train}", Fault("store", "is empty", train)
-            )
+            raise UnavailableError("no_model", f"the store has no model; {train}", Fault("store", "is empty", train))
         known = list(entries)
         if name is None:
             if len(known) == 1:
@@ -289,7 +289,7 @@ class ModelRegistry:
         return threading.get_ident() == self.event_loop_thread
 
     def _find_version(self, entry: ModelEntry, ref: int | str, load: bool) -> LoadedVersion:
-        """A version by its number, or the newest by `latest`."""
+        """Return a version by number, or the newest one for `latest`; load it if needed."""
         number = entry.versions[-1] if ref == "latest" else int(ref) if _is_number(ref) else None
         if number not in entry.versions or number is None:
             raise UnknownModelError("version", ref, [*map(str, entry.versions), *entry.aliases, "latest"])
@@ -317,13 +317,13 @@ class ModelRegistry:
         return found
 
     def _trim(self) -> None:
-        """Once what this process proposed has become active, drops the copies of what was so before."""
+        """Drop the replaced versions' cached copies once the generation that this process proposed is active."""
         if self._trim_pending and self._barrier.settled:
             self._trim_pending = False
             self._trim_cache()
 
     def _trim_cache(self) -> None:
-        """Drops the cached copies that this process has no use for. Others keep what they have mapped."""
+        """Delete cached copies of versions that are not in memory. Processes that have one mapped keep it."""
         held = {served.digest for snapshot in list(self._snapshots.values()) for served in snapshot.targets}
         with self._extra_lock:
             held |= {served.digest for served in self._extra.values()}
@@ -333,7 +333,7 @@ class ModelRegistry:
             log.warning("%s", e)
 
     def _drop_stale_extra_versions(self, snapshot: Snapshot) -> None:
-        """Drops versions that somebody once asked for, and that are gone from the store or among the targets now."""
+        """Drop extra versions that left the store or became a default or aliased version."""
         held = {(served.name, served.number) for served in snapshot.targets}
         stored = {(entry.name, number) for entry in snapshot.entries.values() for number in entry.versions}
         with self._extra_lock:
@@ -341,26 +341,26 @@ class ModelRegistry:
                 del self._extra[key]
 
     def _report_switch(self, old: Snapshot, new: Snapshot) -> None:
-        """In the worker that was ready last: the log and the figures of a switch, once for all."""
+        """Log and count a switch. Only the worker that was ready last does it."""
         for problem in new.problems:
             if problem not in old.problems and not _VERSION_LOCATION.search(
                 problem.location
-            ):  # of which the loader has told
+            ):  # the loader logged versions
                 log.warning("%s", problem)
         for name, entry in new.entries.items():
             before = old.entries[name].default if name in old.entries else None
             if before is not None and entry.default is not None and entry.default.number != before.number:
                 self._metrics.model_reloads.labels(name).inc()
-                log.info("%s: version %d answers, no longer %d", name, entry.default.number, before.number)
+                log.info("%s: now serving version %d instead of %d", name, entry.default.number, before.number)
 
 
 def _run_periodically(seconds: float, do: Callable[[], object]) -> None:
     while True:
-        time.sleep(seconds * random.uniform(0.8, 1.2))  # noqa: S311 - workers should not all begin at once
+        time.sleep(seconds * random.uniform(0.8, 1.2))  # noqa: S311 - spreads the workers' work
         try:
             do()
         except Exception:
-            log.exception("following the store failed; it is tried again")
+            log.exception("sync with the store failed; will retry")
 
 
 def _is_number(ref: int | str) -> bool:

@@ -1,4 +1,4 @@
-"""Trust: whose signature a version needs before it is served."""
+"""Check that a version is signed by a trusted key before it is served."""
 
 from __future__ import annotations
 
@@ -10,17 +10,16 @@ from model_store.errors import TrustError
 from model_store.registry.store import Store
 from service.config import SettingsError
 
-SignatureCheck = Callable[
-    [str, int, str], object
-]  # of a version's name, number and digest: TrustError unless it is trusted
+# Called with a version's name, number and digest; raises TrustError unless a trusted key signed it.
+SignatureCheck = Callable[[str, int, str], object]
 
 
 def signature_check(trusted_keys: str, store: Store) -> SignatureCheck | None:
-    """None where every model is served. SettingsError for keys that cannot be read: better nothing than everything."""
+    """Return the check for SERVE_TRUSTED_KEYS, or None if it is empty. SettingsError if a key cannot be read."""
     if not trusted_keys:
         return None
     try:
-        from model_store.registry import signing  # noqa: PLC0415 - 40 ms and 10 MB, for those who ask for it
+        from model_store.registry import signing  # noqa: PLC0415 - 40 ms and 10 MB, only if needed
     except TrustError as e:
         raise SettingsError([f"SERVE_TRUSTED_KEYS: {e}"]) from e
 

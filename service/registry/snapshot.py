@@ -1,4 +1,4 @@
-"""The snapshot: everything that is served at one moment, and the plan by which another process makes the same."""
+"""Everything that is served at one moment, and the plan from which another process builds the same snapshot."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from service.registry.loaded_version import LoadedVersion
 
 @dataclass(frozen=True)
 class ModelEntry:
-    """A model: what the store has of it, and what answers to "default" and to each alias."""
+    """A model: its versions and aliases in the store, and the loaded version of "default" and of each alias."""
 
     name: str
     versions: tuple[int, ...]
@@ -27,23 +27,23 @@ class ModelEntry:
 
 @dataclass(frozen=True)
 class Snapshot:
-    """Everything that is served, at one moment."""
+    """Everything that is served at one moment."""
 
     entries: Mapping[str, ModelEntry] = field(default_factory=dict)
     problems: tuple[Fault, ...] = ()
 
     @property
     def default_versions(self) -> list[LoadedVersion]:
-        """The default of every model that has one."""
+        """The default version of every model that has one."""
         return [entry.default for entry in self.entries.values() if entry.default is not None]
 
     @property
     def targets(self) -> list[LoadedVersion]:
-        """Whatever answers to a default or an alias, some of it several times."""
+        """Every default and aliased version; one with several aliases appears several times."""
         return [served for entry in self.entries.values() for served in entry.targets.values()]
 
     def to_plan(self) -> bytes:
-        """What it is made of, versions by number and digest."""
+        """Serialize the snapshot, with each version as number and digest."""
         entries = [
             [e.name, e.versions, e.aliases, {alias: [s.number, s.digest] for alias, s in e.targets.items()}]
             for e in self.entries.values()
@@ -52,7 +52,7 @@ class Snapshot:
 
     @classmethod
     def from_plan(cls, plan: bytes, load: Callable[[str, int, str], LoadedVersion | None]) -> Snapshot | None:
-        """The same in this process, whose versions `load` finds; None where it does not find one, after all others."""
+        """Build the snapshot with versions from `load`. None if a load failed; all others are loaded anyway."""
         entries, problems = orjson.loads(plan)
         made: dict[str, ModelEntry] = {}
         missing = False

@@ -1,8 +1,7 @@
-"""The look: what the store has at this moment, as far as it can be served.
+"""Build the snapshot of what the store has now.
 
-The default and the aliased versions of every model are loaded, verified and checked against their golden answers. A
-version that fails leaves the one before it serving, and is told of by `Snapshot.problems` until it is mended; so does a
-store that cannot be read.
+The default and the aliased versions of every model are loaded and checked. If one fails, the version before it keeps
+serving and `Snapshot.problems` has an entry until it is fixed. The same holds for a store that cannot be read.
 """
 
 from __future__ import annotations
@@ -17,7 +16,7 @@ from service.registry.snapshot import ModelEntry, Snapshot
 
 
 class SyncedStore(ArtifactSource, Protocol):
-    """What is needed of a store."""
+    """What a sync needs from a store."""
 
     def state(self) -> Mapping[str, Mapping[str, Any]]: ...
 
@@ -26,14 +25,14 @@ LoadedVersions = Mapping[tuple[str, int], LoadedVersion]
 
 
 def sync_with_store(store: SyncedStore, loader: Loader, extra: LoadedVersions, old: Snapshot) -> Snapshot:
-    """What can be served now; the old one where nothing has changed. `extra`: what is in memory beside that."""
+    """Return the snapshot to serve now, equal to `old` if nothing changed. `extra`: other versions in memory."""
     try:
         state = store.state()
         if not state and old.entries:
-            raise StoreError("it has become empty, as a volume does that is no longer mounted")
+            raise StoreError("it has become empty; is its volume still mounted?")
     except (ModelStoreError, OSError) as e:
-        meanwhile = "what was loaded before keeps answering" if old.entries else "until it can, the answer is 503"
-        fault = Fault("store", f"cannot be read: {e}", meanwhile)
+        effect = "models loaded before keep serving" if old.entries else "requests return 503 until it can be read"
+        fault = Fault("store", f"cannot be read: {e}", effect)
         return Snapshot(old.entries, (fault, *(problem for problem in old.problems if problem.location != "store")))
     found = _Sync(loader, extra)
     entries = {
@@ -64,7 +63,7 @@ class _Sync:
             if served is None:
                 served = before.get(key)
             if served is None and key == "default" and "default" not in aliases:
-                # Nothing to keep, as after a start: the newest that works, as would be serving without the restart.
+                # After a start there is no earlier version to keep: serve the newest that works, as before the restart.
                 older = (self._reuse_or_load(name, n, targets.values()) for n in versions[-2::-1])
                 served = next((found for found in older if found), None)
             if served is not None:

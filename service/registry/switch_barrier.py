@@ -1,16 +1,15 @@
-"""The agreement: which generation of models every worker answers from.
+"""A barrier in shared memory: all workers switch to a new generation of models at the same instant.
 
-A generation is all that the service serves at one moment. The worker that sees something new in the store loads it
-and proposes the next generation; every other worker loads it too and says that it is ready; when the last one is, one
-word of shared memory changes, and from that instant every request is answered from the new generation, whichever
-worker it meets. Until then all of them answer from the one before.
+A generation is everything that the service serves at one moment. A worker that finds a change in the store loads it and
+proposes the next generation. Every other worker loads it too and marks itself ready. When the last one is ready, one
+word of shared memory changes, and from then on every worker serves the new generation; until then all serve the old.
 
-There is one proposal at a time, and it counts only if nothing else was proposed since its proposer began to look: what
-somebody saw long ago never replaces what was seen since. A worker is waited for from `join` until the master has seen
-it end and calls `leave`, and no longer than `overdue` allows.
+There is one proposal at a time. Proposing is a compare-and-set: a proposal based on an older generation is rejected.
+The barrier waits for a worker from `join` until the master sees it end and calls `leave`; the master replaces a worker
+that `overdue_workers` returns.
 
-The words are mapped before the workers are forked. Reading one takes no lock; changing one takes a lock that the
-kernel releases when its holder dies. The master takes none, since it must not wait for a worker that hangs.
+The words are mapped before the workers are forked. Reading one takes no lock. Changing one takes a lock that the kernel
+releases if its holder dies. The master takes no lock, as it must not wait for a worker that hangs.
 """
 
 from __future__ import annotations
@@ -25,8 +24,8 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-MAX_PROCESSES = 4096  # 1024 workers, twice while SIGHUP replaces them, and as many again by SIGTTIN
-_ACTIVE, _PROPOSED, _PROPOSED_AT, _SYNCED_AT, _SYNC_PID, _SIZES = range(6)  # _SIZES are two: of an even, of an odd plan
+MAX_PROCESSES = 4096  # 1024 workers, twice that while SIGHUP replaces them, and as many again by SIGTTIN
+_ACTIVE, _PROPOSED, _PROPOSED_AT, _SYNCED_AT, _SYNC_PID, _SIZES = range(6)  # two sizes: of the even and the odd plan
 _FIRST_SLOT = 8
 _PID, _READY, _JOINED_AT, _SLOT_WORDS = range(
     4
@@ -36,12 +35,12 @@ _STALE_AFTER = 5 * _SECOND
 
 
 class SwitchBarrier:
-    """`shared`: by this process and those that it will fork. If not, it is an agreement of this process with itself."""
+    """Shared by this process and its forks if `shared`, else for this process alone."""
 
     def __init__(self, *, shared: bool = False, clock: Callable[[], int] = time.monotonic_ns) -> None:
-        room = 8 * (_FIRST_SLOT + (_SLOT_WORDS * MAX_PROCESSES if shared else 0))
+        size = 8 * (_FIRST_SLOT + (_SLOT_WORDS * MAX_PROCESSES if shared else 0))
         self.shared = shared
-        self._words = memoryview(mmap.mmap(-1, room) if shared else bytearray(room)).cast("Q")
+        self._words = memoryview(mmap.mmap(-1, size) if shared else bytearray(size)).cast("Q")
         self._files = [_anonymous_file() for _ in range(2)] if shared else []
         self._lock = threading.Lock()
         self._clock = clock
@@ -49,20 +48,21 @@ class SwitchBarrier:
 
     @property
     def active(self) -> int:
-        """The number of the generation that answers; 0 before the first."""
+        """The number of the generation that is served; 0 before the first."""
         return self._words[_ACTIVE]
 
     @property
     def proposed(self) -> int:
-        """The number of the generation that is to answer next; the active one where none is."""
+        """The number of the proposed generation, or of the active one if there is no proposal."""
         return self._words[_PROPOSED]
 
     @property
     def settled(self) -> bool:
+        """True if there is no pending proposal."""
         return self._words[_ACTIVE] == self._words[_PROPOSED]
 
     def propose(self, after: int, plan: bytes) -> bool:
-        """Makes `plan` the generation that follows `after`; False where that is active and settled no longer."""
+        """Propose `plan` as the generation after `after`. False if `after` is not active or a proposal is pending."""
         words = self._words
         with self._locked():
             if not words[_ACTIVE] == words[_PROPOSED] == after:
@@ -73,7 +73,7 @@ class SwitchBarrier:
         return True
 
     def plan(self, generation: int) -> bytes | None:
-        """What was proposed under that number; None where it neither answers nor is to."""
+        """Return the plan of the active or the proposed generation; None for any other."""
         with self._locked():
             if not self._files or generation not in {self.active, self.proposed}:
                 return None
@@ -81,7 +81,7 @@ class SwitchBarrier:
             return os.pread(self._files[odd], self._words[_SIZES + odd], 0)
 
     def mark_ready(self, generation: int) -> bool:
-        """Says that this process can answer from a generation; whether that makes it the active one."""
+        """Mark this process ready for a generation. Return True if that makes the generation active."""
         words = self._words
         with self._locked():
             if self._my_slot is not None:
@@ -92,7 +92,7 @@ class SwitchBarrier:
         return True
 
     def join(self, generation: int) -> bool:
-        """From now on this process is waited for; False where the generation it is ready for is active no longer."""
+        """Make switches wait for this process, which has loaded `generation`. False if that is not the active one."""
         words = self._words
         with self._locked():
             if words[_ACTIVE] != generation:
@@ -109,13 +109,13 @@ class SwitchBarrier:
         return True
 
     def leave(self, pid: int) -> None:
-        """In the master: a process is gone, and waited for no longer."""
+        """In the master: a process ended; stop waiting for it."""
         for i, found in enumerate(self._pids()):
             if found == pid:
                 self._words[_FIRST_SLOT + _SLOT_WORDS * i + _PID] = 0
 
     def overdue_workers(self, seconds: float) -> list[int]:
-        """In the master: the processes that the others have waited for, longer than that."""
+        """In the master: return the processes that the others have waited for longer than `seconds`."""
         proposed, since = self.proposed, self._words[_PROPOSED_AT]  # in this order: see `propose`
         latest = self._clock() - int(seconds * _SECOND)
         if self.settled or since >= latest:
@@ -125,28 +125,28 @@ class SwitchBarrier:
         return behind if proposed == self.proposed else []
 
     def claim_sync(self, seconds: float) -> bool:
-        """Whether this process should look at the store now, for all: every so many seconds, or when asked to.
+        """Return True if this process should sync with the store now, for all: every `seconds`, or on request.
 
-        The same one looks as long as it lives and does so in time; it knows best what it could not load.
+        The same process syncs while it lives and is on time, as it knows which versions it could not load.
         """
         me, words = os.getpid(), self._words
         if words[_SYNCED_AT] and (not seconds or self._clock() - words[_SYNCED_AT] < seconds * _SECOND):
             return False
         with self._locked():
             passed = self._clock() - words[_SYNCED_AT]
-            stranger = words[_SYNC_PID] != me and words[_SYNC_PID] in self._pids()
-            least = 3 * seconds * _SECOND + _STALE_AFTER if stranger else seconds * _SECOND
-            if words[_SYNCED_AT] and passed < least:
+            other_alive = words[_SYNC_PID] != me and words[_SYNC_PID] in self._pids()
+            interval = 3 * seconds * _SECOND + _STALE_AFTER if other_alive else seconds * _SECOND
+            if words[_SYNCED_AT] and passed < interval:
                 return False
             words[_SYNC_PID], words[_SYNCED_AT] = me, self._clock()
         return True
 
     def request_sync(self) -> None:
-        """Whoever asks `claim_look` next is told to look."""
+        """Make the next `claim_sync` of any process return True."""
         self._words[_SYNCED_AT] = 0
 
     def _not_ready(self, generation: int) -> list[int]:
-        """The processes that are not ready for a generation."""
+        """Return the processes that are not ready for a generation."""
         readied = zip(self._pids(), self._slot_column(_READY), strict=True)
         return [pid for pid, ready in readied if pid and ready < generation]
 
@@ -154,11 +154,11 @@ class SwitchBarrier:
         return self._slot_column(_PID)
 
     def _slot_column(self, word: int) -> list[int]:
-        """One word of all slots."""
+        """Return one word of every slot."""
         return self._words[_FIRST_SLOT + word :: _SLOT_WORDS].tolist()
 
     def _write_plan(self, generation: int, plan: bytes) -> None:
-        """In the place of the plan before the active one, which a worker that starts may still have to read."""
+        """Overwrite the plan before the active one; a worker that starts may still have to read the active one."""
         if self._files:
             odd = generation % 2
             written = 0
@@ -168,7 +168,7 @@ class SwitchBarrier:
 
     @contextmanager
     def _locked(self) -> Iterator[None]:
-        """One at a time, among the threads of this process and among all processes."""
+        """Exclude the other threads of this process and all other processes."""
         with self._lock:
             if not self._files:
                 yield
@@ -181,7 +181,7 @@ class SwitchBarrier:
 
 
 def _anonymous_file() -> int:
-    """The descriptor of a file that goes with the last process that has it: in memory, where the system offers that."""
+    """Return the descriptor of a nameless file, in memory where the system offers that."""
     if hasattr(os, "memfd_create"):
         return os.memfd_create("forward-pass")
     descriptor, path = tempfile.mkstemp(prefix="forward-pass-")

@@ -1,6 +1,6 @@
-"""The withdrawals: the models that an operator has unloaded, a file for each in a directory that all workers see.
+"""The models that an operator unloaded: one file each in a directory that all workers share.
 
-They last as long as the service runs: a model that should be gone for good is removed from its store.
+The list lasts until the service stops. To remove a model permanently, remove it from the store.
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ from pathlib import Path
 
 class UnloadedModels:
     def __init__(self, directory: Path) -> None:
-        """Makes the directory, which nobody else may have."""
+        """Create the directory, which must not exist."""
         directory.mkdir(mode=0o700)
         self._directory = directory
 

@@ -1,1 +1,1 @@
-"""Metrics, traces and the access log."""
+"""Metrics, traces and logs."""

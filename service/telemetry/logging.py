@@ -1,4 +1,4 @@
-"""The log: to standard error, a line each, as text for people or as JSON for programs."""
+"""Logs to standard error, one line per record, as text or JSON."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ _DATE_FORMAT = "%Y-%m-%dT%H:%M:%S%z"
 
 
 class JsonFormatter(logging.Formatter):
-    """A record as one JSON object; what is known of a request stands in fields of its own."""
+    """Formats a record as one JSON object, with the fields of a request."""
 
     def format(self, record: logging.LogRecord) -> str:
         entry: dict[str, Any] = {
@@ -36,7 +36,7 @@ class JsonFormatter(logging.Formatter):
 
 
 class TextFormatter(logging.Formatter):
-    """A record as a line for people. Lines of one second share the text of its time."""
+    """Formats a record as a line of text. The formatted time is cached for one second."""
 
     _cached_second, _cached_text = 0, ""
 
@@ -47,7 +47,7 @@ class TextFormatter(logging.Formatter):
 
 
 def log_to_stderr(level: str, log_format: str) -> None:
-    # What no line of ours tells need not be found out for each: where in the code it was logged, and by which thread.
+    # No format uses the source line, thread or process name: do not look them up for each record.
     logging._srcfile = None
     logging.logThreads = logging.logMultiprocessing = False
     handler = logging.StreamHandler(sys.stderr)
@@ -56,13 +56,13 @@ def log_to_stderr(level: str, log_format: str) -> None:
     logger.handlers = [handler]
     logger.propagate = False
     logger.setLevel(level.upper())
-    # What libraries have to say, of which logging by itself would write the words alone.
+    # Libraries' logs and warnings in the same format.
     logging.captureWarnings(True)
     logging.basicConfig(level=logging.WARNING, handlers=[handler])
 
 
 class ServerLogger(Logger):  # type: ignore[misc]
-    """gunicorn's own log, in the format of ours."""
+    """gunicorn's log in the service's format."""
 
     def setup(self, cfg: Any) -> None:
         super().setup(cfg)

@@ -1,7 +1,7 @@
-"""The metrics: what Prometheus reads at /metrics, right across the workers.
+"""The metrics that Prometheus reads at /metrics, summed over all workers.
 
-What happens is counted (counts.py). What is loaded right now is not counted but looked up when asked, so versions that
-are gone leave no series behind.
+Events are counted (`mmap_counters`). What is loaded now is collected at each scrape instead, so versions that are gone
+leave no series behind.
 """
 
 from __future__ import annotations
@@ -10,6 +10,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 
 from prometheus_client import generate_latest
 from prometheus_client.core import GaugeMetricFamily, Metric
+from prometheus_client.registry import Collector
 
 from service.telemetry.mmap_counters import MmapCounters
 
@@ -33,66 +34,70 @@ _ROWS_BUCKETS = tuple(2.0**k for k in range(15))
 _VERSION_LABELS = ("model", "version")
 
 
-InternalGauges = Mapping[str, float]  # what all workers know of recent rows, see `Drift`
+InternalGauges = Mapping[str, float]  # summed over the workers; see `service.inference.drift`
 GaugeCollector = Callable[[InternalGauges], Iterable[Metric]]
 
 
 class Metrics:
-    """Counts of one application; several may live in one process, as in tests."""
+    """The metrics of one application. A process may have several, as in tests."""
 
     def __init__(self, parent: str = "") -> None:
-        """`parent`: the directory that counts are kept below, if not in memory."""
+        """Keep the counts in a new directory below `parent` (default: in memory)."""
         self.counters = counters = MmapCounters(parent=parent)
         self._collectors: list[GaugeCollector] = []
         self.requests = counters.counter(
             "forward_pass_requests",
-            "Requests answered, by route; model and version where one was asked.",
+            "Requests answered, by route, status, model and version (empty if no model was used).",
             ("route", *_VERSION_LABELS, "status"),
         )
         self.request_seconds = counters.histogram(
             "forward_pass_request_seconds",
-            "Time from a request's arrival to its answer.",
+            "Seconds from a request's arrival to its response.",
             ("route", *_VERSION_LABELS),
             _REQUEST_SECONDS_BUCKETS,
         )
         self.stage_seconds = counters.histogram(
             "forward_pass_stage_seconds",
-            "Time of a prediction in each stage: queue, parse, compute, serialise.",
+            "Seconds of a prediction in each stage: queue, parse, compute, serialise.",
             ("stage", *_VERSION_LABELS),
             _STAGE_SECONDS_BUCKETS,
         )
         self.rows = counters.counter("forward_pass_rows", "Rows predicted.", _VERSION_LABELS)
         self.batch_rows = counters.histogram(
-            "forward_pass_batch_rows", "Rows of a forward pass.", _VERSION_LABELS, _ROWS_BUCKETS
+            "forward_pass_batch_rows", "Rows per forward pass.", _VERSION_LABELS, _ROWS_BUCKETS
         )
         self.errors = counters.counter(
             "forward_pass_errors",
-            "Answers that were errors, by code; model and version where one was asked.",
+            "Error responses, by code, model and version (empty if no model was used).",
             ("code", *_VERSION_LABELS),
         )
-        self.errors.labels("overloaded", "", "")  # is 0 from now on: Prometheus sees no increase from nothing to 1
-        self.model_loads = counters.counter("forward_pass_model_loads", "Versions loaded into a process.", ("model",))
+        self.errors.labels(
+            "overloaded", "", ""
+        )  # create it with 0: Prometheus sees no increase in a counter that starts at 1
+        self.model_loads = counters.counter(
+            "forward_pass_model_loads", "Versions loaded, summed over all processes.", ("model",)
+        )
         self.model_load_failures = counters.counter(
-            "forward_pass_model_load_failures", "Versions that could not be loaded.", ("model",)
+            "forward_pass_model_load_failures", "Failed attempts to load a version.", ("model",)
         )
         self.model_reloads = counters.counter(
-            "forward_pass_model_reloads", "Switches of a model's default to another version.", ("model",)
+            "forward_pass_model_reloads", "Switches of a model's default version.", ("model",)
         )
-        self.in_progress = counters.gauge("forward_pass_requests_in_progress", "Requests under way.").labels()
+        self.in_progress = counters.gauge("forward_pass_requests_in_progress", "Requests in progress.").labels()
 
-    def register_collector(self, lookup: GaugeCollector) -> None:
-        """Adds metrics that are read off when somebody asks."""
-        self._collectors.append(lookup)
+    def register_collector(self, collector: GaugeCollector) -> None:
+        """Add a function that returns gauges at each scrape."""
+        self._collectors.append(collector)
 
     def exposition(self) -> bytes:
-        """Everything, in Prometheus's text format."""
+        """Return all metrics in Prometheus's text format."""
         recent = self.counters.internal_gauges()
-        found = [metric for lookup in self._collectors for metric in lookup(recent)]
+        found = [metric for collector in self._collectors for metric in collector(recent)]
         return self.counters.exposition().encode() + generate_latest(_Collected(found))
 
 
-class _Collected:
-    """What `generate_latest` asks of a registry."""
+class _Collected(Collector):
+    """Hands metrics to `generate_latest`."""
 
     def __init__(self, metrics: list[Metric]) -> None:
         self._metrics = metrics
@@ -102,11 +107,11 @@ class _Collected:
 
 
 def model_gauges(served: Iterable[tuple[str, int, str]], problems: int) -> Iterator[Metric]:
-    """Which version of each model answers by default, and how much is amiss."""
+    """Yield the default version of each model, and the number of problems."""
     info = GaugeMetricFamily(
-        "forward_pass_model_info", "The version that answers by default.", labels=["model", "version", "digest"]
+        "forward_pass_model_info", "1 for the default version of each model.", labels=["model", "version", "digest"]
     )
     for name, number, digest in served:
         info.add_metric([name, str(number), digest], 1)
     yield info
-    yield GaugeMetricFamily("forward_pass_problems", "Faults that /readyz tells of.", value=problems)
+    yield GaugeMetricFamily("forward_pass_problems", "Number of problems that /readyz reports.", value=problems)

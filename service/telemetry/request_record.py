@@ -1,11 +1,12 @@
-"""What is observed of a request, whoever answers it: Flask's application or the worker itself.
+"""Record what happened in a request: ids, times, metrics, the access log line and the span.
 
-    observation = observer.begin("POST", "/predict", request_id="", traceparent="", client="10.0.0.7")
-    ...                                    # marks when it was parsed, when computing began and ended
-    headers = observer.headers(observation)
-    observer.finish(observation, route="/predict", status=200)
+    record = recorder.begin("POST", "/predict", request_id="", traceparent="", client="10.0.0.7")
+    ...                                    # sets parsed_at, compute_started_at, compute_ended_at
+    headers = recorder.response_headers(record)
+    recorder.finish(record, route="/predict", status=200)
 
-A trace goes on as W3C Trace Context says: the caller's trace keeps its id, this request is a span of its own in it.
+Both Flask's views and the fast path use it. Traces follow W3C Trace Context: the caller's trace id is kept, and this
+request is a span of its own.
 """
 
 from __future__ import annotations
@@ -23,14 +24,14 @@ from service.telemetry.mmap_counters import HistogramCells
 
 access_log = logging.getLogger("service.access")
 
-# Asked every few seconds, and nobody reads it.
+# Polled every few seconds: logged at debug level only.
 UNLOGGED_ROUTES = frozenset({"/healthz", "/readyz", "/metrics", "/ping", "/v2/health/live", "/v2/health/ready"})
 STAGES = ("queue", "parse", "compute", "serialise")
 clock = time.monotonic
 
 _VALID_REQUEST_ID = re.compile(r"[A-Za-z0-9._~+/=:@-]{1,128}")
 _TRACEPARENT = re.compile(r"(?!ff)([0-9a-f]{2})-(?!0{32})([0-9a-f]{32})-(?!0{16})([0-9a-f]{16})-([0-9a-f]{2})(-.*)?")
-_NONZERO_BITS = 1 << 64 | 1  # the last bit of the trace's id and of the span's: neither may be zero
+_NONZERO_BITS = 1 << 64 | 1  # sets the last bit of trace id and span id: neither may be zero
 
 
 class ModelVersion(Protocol):
@@ -44,9 +45,9 @@ class ModelVersion(Protocol):
 
 
 class RequestRecord:
-    """One request: who asked what, who answered, and when; moments are those of `clock`, 0.0 until they come.
+    """One request. Times are those of `clock`, 0.0 until they are known.
 
-    As text it is a line of the access log, as a dict the same for programs.
+    `str` gives the line of the access log, `as_dict` the fields of the JSON log.
     """
 
     __slots__ = (
@@ -74,7 +75,7 @@ class RequestRecord:
 
     def __init__(self, method: str, target: str, client: str, arrived_at: float) -> None:
         self.method, self.client = method, client
-        self.target = target.partition("?")[0]  # where some put what should be in no log
+        self.target = target.partition("?")[0]  # the query may hold secrets
         self.started_at = clock()
         self.arrived_at = arrived_at or self.started_at
         self.parsed_at = self.compute_started_at = self.compute_ended_at = self.ended_at = 0.0
@@ -85,7 +86,7 @@ class RequestRecord:
         self.route = ""
 
     def stages(self) -> tuple[float, float, float, float]:
-        """Seconds of each of `STAGES`; waiting counts as queue, be it for the loop or for a batch."""
+        """Return the seconds of each of `STAGES`. Waiting for the event loop and for a batch both count as queue."""
         queue = self.started_at - self.arrived_at + self.compute_started_at - self.parsed_at
         return (
             queue,
@@ -95,29 +96,29 @@ class RequestRecord:
         )
 
     def __str__(self) -> str:
-        answer = f" {self.served.name}/{self.served.number} rows={self.rows}" if self.served else ""
-        fault = f" error={self.error_code}" if self.error_code else ""
+        model = f" {self.served.name}/{self.served.number} rows={self.rows}" if self.served else ""
+        error = f" error={self.error_code}" if self.error_code else ""
         target = self.target.encode("unicode_escape").decode()
         took = f"{1000 * (self.ended_at - self.arrived_at):.1f}ms"
-        told = f"{self.method} {target} {self.status} {took}{answer}{fault}"
-        return f"{told} id={self.request_id} from={self.client}"
+        line = f"{self.method} {target} {self.status} {took}{model}{error}"
+        return f"{line} id={self.request_id} from={self.client}"
 
     def as_dict(self) -> dict[str, Any]:
-        told: dict[str, Any] = {"request_id": self.request_id, "trace_id": self.trace_id, "span_id": self.span_id}
-        told |= {"method": self.method, "target": self.target, "client": self.client}
+        fields: dict[str, Any] = {"request_id": self.request_id, "trace_id": self.trace_id, "span_id": self.span_id}
+        fields |= {"method": self.method, "target": self.target, "client": self.client}
         if self.status:
-            told |= {"status": self.status, "seconds": round(self.ended_at - self.arrived_at, 6)}
+            fields |= {"status": self.status, "seconds": round(self.ended_at - self.arrived_at, 6)}
         if self.served:
-            told |= {"model": self.served.name, "version": self.served.number, "rows": self.rows}
+            fields |= {"model": self.served.name, "version": self.served.number, "rows": self.rows}
         if self.compute_ended_at:
-            told |= {f"{stage}_seconds": round(spent, 6) for stage, spent in zip(STAGES, self.stages(), strict=True)}
+            fields |= {f"{stage}_seconds": round(spent, 6) for stage, spent in zip(STAGES, self.stages(), strict=True)}
         if self.error_code:
-            told["error"] = self.error_code
-        return told
+            fields["error"] = self.error_code
+        return fields
 
 
 class Tracer(Protocol):
-    """Who keeps spans of requests, as tracing.py does."""
+    """Exports requests as spans; see `tracing`."""
 
     def should_sample(self, record: RequestRecord) -> bool: ...
 
@@ -126,13 +127,13 @@ class Tracer(Protocol):
 
 class RequestRecorder:
     def __init__(self, metrics: Metrics, health_route: str = "") -> None:
-        """`health_route` is quiet as well."""
+        """`health_route` is one more route that is logged at debug level only."""
         self.metrics = metrics
         self._unlogged_routes = UNLOGGED_ROUTES | {health_route}
-        self.tracer: Tracer | None = None  # set after a fork: a thread sends the spans
+        self.tracer: Tracer | None = None  # set after the fork: a thread sends the spans
         self._random = random.Random()  # noqa: S311 - ids are no secrets
-        os.register_at_fork(after_in_child=self._random.seed)  # or all workers would give the same ids
-        # The cells that a request of a kind counts in: looking up five by their labels would take longer than counting.
+        os.register_at_fork(after_in_child=self._random.seed)  # else all workers would make the same ids
+        # Cells by kind of request: looking up five by their labels takes longer than counting.
         self._request_cells: dict[tuple[str, str, int, int], tuple[CounterCell, HistogramCells | None]] = {}
         self._prediction_cells: dict[tuple[str, int], tuple[CounterCell, list[HistogramCells]]] = {}
 
@@ -146,7 +147,7 @@ class RequestRecorder:
         client: str = "",
         arrived_at: float = 0.0,
     ) -> RequestRecord:
-        """`arrived_at`: when the request was whole, where that is known."""
+        """Begin a request. `arrived_at`: when all of it had arrived, if known."""
         record = RequestRecord(method, target, client, arrived_at)
         random_ids = f"{self._random.getrandbits(192) | _NONZERO_BITS:048x}"
         record.request_id = request_id if request_id and _VALID_REQUEST_ID.fullmatch(request_id) else random_ids[:32]
@@ -161,11 +162,11 @@ class RequestRecorder:
         return record
 
     def discard(self) -> None:
-        """A request was begun that is answered elsewhere, and counted there."""
+        """Drop a request that was begun here and is recorded elsewhere."""
         self.metrics.in_progress.inc(-1.0)
 
     def response_headers(self, record: RequestRecord) -> list[tuple[str, str]]:
-        """What an answer says of how it came about; its body is written by now."""
+        """Return the headers with ids and times. Call this once the body is serialized."""
         record.ended_at = clock()
         if self.tracer is not None:
             record.trace_flags = int(self.tracer.should_sample(record))
@@ -185,9 +186,9 @@ class RequestRecorder:
         return headers
 
     def finish(self, record: RequestRecord, *, route: str, status: int) -> None:
-        """Metrics and the access log: one line a request, with the id that the caller was given."""
+        """Update the metrics, write the line of the access log and export the span."""
         metrics, served = self.metrics, record.served
-        if not record.status:  # else this was tried before, and failed: Flask then answers anew
+        if not record.status:  # else an earlier call failed, and Flask now answers with an error
             metrics.in_progress.inc(-1.0)
         record.ended_at = record.ended_at or clock()
         record.route, record.status = route, status
@@ -198,14 +199,14 @@ class RequestRecorder:
         requests.inc()
         if seconds is not None:
             seconds.observe(record.ended_at - record.arrived_at)
-        if record.compute_ended_at and status < 400:  # what was computed and could not be answered is no prediction
+        if record.compute_ended_at and status < 400:  # not if the outputs could not be sent
             rows, stages = self._prediction_cells.get((name, number)) or self._make_prediction_cells(name, number)
             rows.inc(record.rows)
             for stage, spent in zip(stages, record.stages(), strict=True):
                 stage.observe(spent)
         if record.error_code:
             metrics.errors.labels(record.error_code, name, str(number or "")).inc()
-        # A line for each request that is turned away would make a flood of requests one of lines.
+        # Overload must not also flood the log.
         quiet = (route in self._unlogged_routes and status < 400) or record.error_code == "overloaded"
         level = logging.DEBUG if quiet else logging.INFO
         if access_log.isEnabledFor(level):
@@ -216,9 +217,9 @@ class RequestRecorder:
     def _make_request_cells(
         self, route: str, name: str, number: int, status: int
     ) -> tuple[CounterCell, HistogramCells | None]:
-        of = route, name, str(number or "")
-        spread = None if route in self._unlogged_routes else self.metrics.request_seconds.labels(*of)
-        cells = self.metrics.requests.labels(*of, str(status)), spread
+        labels = route, name, str(number or "")
+        seconds = None if route in self._unlogged_routes else self.metrics.request_seconds.labels(*labels)
+        cells = self.metrics.requests.labels(*labels, str(status)), seconds
         self._request_cells[route, name, number, status] = cells
         return cells
 

@@ -82,13 +82,13 @@ def test_warnings_name_values_beyond_training(client):
     assert told["warnings"] == [
         {
             "location": "instances.1.mass",
-            "problem": "99.5 lies beyond what training saw, 2700 to 6300",
-            "fix": "the answer is extrapolated; check the value and its unit",
+            "problem": "99.5 is outside the training range, 2700 to 6300",
+            "fix": "the prediction is extrapolated; check the value and its unit",
         },
         {
             "location": "instances.3.mass",
-            "problem": "38000 lies beyond what training saw, 2700 to 6300",
-            "fix": "the answer is extrapolated; check the value and its unit",
+            "problem": "38000 is outside the training range, 2700 to 6300",
+            "fix": "the prediction is extrapolated; check the value and its unit",
         },
     ]
     assert len(told["predictions"]) == 4

@@ -211,7 +211,7 @@ def test_store_that_fails_in_any_way_leaves_everything_serving(registry, store, 
         registry.refresh()
         assert registry.find("price").number == 1
         assert "no permission" in problems(registry)[0][1]
-        assert registry.snapshot.problems[0].fix == "what was loaded before keeps answering"
+        assert registry.snapshot.problems[0].fix == "models loaded before keep serving"
 
 
 def test_a_store_that_cannot_be_read_at_the_start_is_not_said_to_be_answered_from(tmp_path):
@@ -221,7 +221,7 @@ def test_a_store_that_cannot_be_read_at_the_start_is_not_said_to_be_answered_fro
     registry.refresh()
     (problem,) = registry.snapshot.problems
     assert "train a model first, or choose another store" in problem.problem
-    assert problem.fix == "until it can, the answer is 503"
+    assert problem.fix == "requests return 503 until it can be read"
 
 
 def test_file_rewritten_in_the_store_does_not_change_what_is_served(registry, store):
