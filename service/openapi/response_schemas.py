@@ -99,6 +99,6 @@ class ReadinessSchema(Schema):
     """Whether there is a model to answer, and everything that is amiss."""
 
     status = fields.String(required=True, metadata={"description": "ready, degraded or unavailable"})
-    # Who has no key, where one is needed, is told the status alone.
+    # Without a required API key the response has only the status.
     models = fields.Dict(keys=fields.String(), values=fields.Integer(allow_none=True))
     problems = fields.List(fields.Nested(FaultSchema))

@@ -1,4 +1,4 @@
-"""The tables: rows that come as CSV (text/csv) or as NumPy's own file of one array (application/x-npy)."""
+"""CSV (text/csv) and .npy (application/x-npy) request bodies."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ MEDIA_TYPES = frozenset({CSV, NPY})
 
 
 def parse_csv_rows(body: bytes, served: LoadedVersion, *, max_rows: int, max_bytes: int) -> list[Any]:
-    """Parse a CSV body, with or without a header, into rows that are still to be encoded."""
+    """Parse a CSV body, with or without a header row, into rows that are not encoded yet."""
     check_value_count(body, max_bytes, "CSV")
     found = row_parser.parse_rows(body, "body.csv", served.model.signature, most=max_rows)
     if len(found) > max_rows:
@@ -29,15 +29,17 @@ def parse_csv_rows(body: bytes, served: LoadedVersion, *, max_rows: int, max_byt
 
 
 def encode_npy(body: bytes, served: LoadedVersion, max_rows: int) -> Array:
-    """Encode an .npy body, the only tensor of the model, as the network's input."""
+    """Encode an .npy body as the network's input. The model must take a single tensor."""
     tensor = tensors.single_input_spec(served.model.signature)
     if tensor is None:
         names = ", ".join(served.model.signature.names)
         raise InputError([Fault("body", f"expected the columns {names}, found one array", "send JSON or CSV")])
     try:
         array = np.load(BytesIO(body), allow_pickle=False)
-    except Exception as e:  # np.load leaks whatever its parsing of a header raises
+    except Exception as e:  # np.load raises many types of exception for a malformed header
         raise bad_request(f"the body is not an .npy file: {e}", "broken_body") from e
     if not isinstance(array, np.ndarray) or array.dtype.kind not in "biuf" or array.dtype.itemsize > 8:
-        raise InputError([Fault("body", "expected one array of numbers, found something else", "numpy.save it")])
+        raise InputError(
+            [Fault("body", "expected one array of numbers, found something else", "write it with numpy.save")]
+        )
     return tensors.encode(served.model, {tensor.name: array.astype(array.dtype.newbyteorder("<"))}, max_rows)

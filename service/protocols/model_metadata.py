@@ -1,4 +1,4 @@
-"""The description: a version of a model as plain data, for /models, the OpenAPI document and the reference page."""
+"""Metadata of models and versions as plain data, for /models, the OpenAPI document and the reference page."""
 
 from __future__ import annotations
 
@@ -12,12 +12,12 @@ from service.registry.loaded_version import LoadedVersion
 from service.registry.registry import ModelRegistry
 from service.registry.snapshot import ModelEntry, Snapshot
 
-# Of what training recorded: not the curve of every epoch, nor where the data lay on somebody's disk.
+# What /models shows of the training record: neither the loss of each epoch nor the paths of the data.
 _TRAINING_KEYS = ("metrics", "baseline")
 
 
 def model_summary(entry: ModelEntry) -> dict[str, Any]:
-    """A model in the list of models."""
+    """Return a model's entry in the list of models."""
     served = entry.default
     return {
         "name": entry.name,
@@ -29,13 +29,13 @@ def model_summary(entry: ModelEntry) -> dict[str, Any]:
 
 
 def version_states(registry: ModelRegistry, name: str, snapshot: Snapshot) -> dict[int, str]:
-    """The versions that are in memory, or should be, and why not: "" for those that answer."""
+    """Map the versions that are or should be in memory to the reason why they cannot predict; "" if they can."""
     if name not in snapshot.entries:
-        registry.find(name, snapshot=snapshot)  # says what there is instead
+        registry.find(name, snapshot=snapshot)  # raises UnknownModelError
     broken = {}
     for problem in snapshot.problems:
         of, _, version = problem.location.partition("/")
-        if of == name and version.isdigit():  # or it is an alias
+        if of == name and version.isdigit():  # else it is an alias
             broken[int(version)] = problem.problem
     numbers = {served.number for served in snapshot.entries[name].targets.values()}
     if name in registry.unloaded_models:
@@ -44,7 +44,7 @@ def version_states(registry: ModelRegistry, name: str, snapshot: Snapshot) -> di
 
 
 def model_details(entry: ModelEntry, served: LoadedVersion) -> dict[str, Any]:
-    """Everything a caller wants to know about a version."""
+    """Return what GET /models/<name> shows of a version."""
     model = served.model
     return {
         **model_summary(entry),

@@ -1,4 +1,4 @@
-"""The native format: `{"model"?, "version"?, "instances": [...]}` in, `{"model", "version", "predictions"}` out."""
+"""The native protocol: `{"model"?, "version"?, "instances"}` in, `{"model", "version", "predictions"}` out."""
 
 from __future__ import annotations
 
@@ -20,14 +20,14 @@ class PredictParser:
         self._schema_without_model = PredictSchema(max_instances)
 
     def parse(self, body: dict[str, Any], name: str | None, version: str | None) -> tuple[LoadedVersion, Array]:
-        """Return the version that predicts and the encoded rows. Raises InputError with every fault of the body."""
+        """Return the version that predicts and the encoded rows. Raises InputError with all errors of the body."""
         served, faults = self.find_version(body, name, version)
         return self.encode(body, served, faults)
 
     def find_version(
         self, body: dict[str, Any], name: str | None, version: str | None
     ) -> tuple[LoadedVersion | None, list[Fault]]:
-        """Find the version that the URL (`name`, `version`) and the body select; None if the faults are about that.
+        """Find the version that the URL (`name`, `version`) and the body select, or None and why it is not clear which.
 
         Raises UnknownError or UnavailableError if the request is well-formed and no such version can predict.
         """
@@ -41,19 +41,19 @@ class PredictParser:
                 version if version is not None else ref if is_version_ref(ref) else None,
             )
         except (InputError, UnknownModelError, UnavailableError) as e:
-            # What is wrong with the body's words for a model and a version, the schema says; no names at all, we do.
+            # The schema reports a malformed model or version in the body; a missing model name is reported here.
             if well_formed and not isinstance(e, InputError):
                 raise
             faults += e.faults if well_formed and isinstance(e, InputError) else []
         if version is not None and is_version_ref(ref) and str(ref) != version:
-            problem = f"expected {version!r}, which the address names; found {ref!r}"
-            faults.append(Fault("version", problem, "leave it out, or send the request to another address"))
+            problem = f"expected {version!r}, as in the URL; found {ref!r}"
+            faults.append(Fault("version", problem, "leave it out, or use the URL of the other version"))
         return served, faults
 
     def encode(
         self, body: dict[str, Any], served: LoadedVersion | None, faults: list[Fault]
     ) -> tuple[LoadedVersion, Array]:
-        """Encode the rows of the body for what `find_version` returned. Raises InputError with the faults of both."""
+        """Encode the rows of the body for what `find_version` returned. Raises InputError with the errors of both."""
         total = len(faults)
         try:
             inputs = (served.schema if served else self._schema_without_model).encode(body)

@@ -1,7 +1,7 @@
-"""The wire form of the Open Inference Protocol: a request read into named arrays, an answer written from them.
+"""Codec of the Open Inference Protocol: parse a request into named arrays, serialize output arrays as a response.
 
-The body of either is JSON; tensors stand in it as lists, or follow it as bytes, in its order (the binary tensor data
-extension). A header says where the JSON ends.
+Both bodies are JSON. Tensor data is a list in the JSON, or bytes after it in the same order (the binary tensor data
+extension); the header JSON_LENGTH_HEADER says where the JSON ends.
 """
 
 from __future__ import annotations
@@ -30,17 +30,17 @@ JSON_LENGTH_HEADER = "Inference-Header-Content-Length"
 
 @dataclass(frozen=True)
 class InferRequest:
-    """What a request for inference holds."""
+    """A parsed inference request."""
 
     arrays: Mapping[str, Array]
-    outputs: Mapping[str, bool] = field(default_factory=dict)  # outputs by name, and whether as bytes
+    outputs: Mapping[str, bool] = field(default_factory=dict)  # by name: whether to send it as bytes
     id: str | None = None
 
 
 def split_body(body: bytes, json_length: str | None, max_bytes: int) -> tuple[dict[str, Any] | None, memoryview]:
     """Split a body into its JSON document and the bytes of tensors after it.
 
-    `json_length` is the JSON_LENGTH header. The document is None if the header is 0: the body is raw bytes. Raises
+    `json_length` is the JSON_LENGTH_HEADER. The document is None if the header is 0: the body is raw bytes. Raises
     ApiError if the header or the JSON is malformed, InputError if the JSON is not an object.
     """
     length = len(body) if json_length is None else _json_length(json_length, len(body))
@@ -56,7 +56,7 @@ def split_body(body: bytes, json_length: str | None, max_bytes: int) -> tuple[di
 def parse_request(
     document: dict[str, Any] | None, tail: memoryview, served: LoadedVersion, max_rows: int
 ) -> InferRequest:
-    """Parse what `split_body` returned. Raises InputError with every fault."""
+    """Parse what `split_body` returned. Raises InputError with all errors."""
     declared = tensors.output_specs(served.model)
     if document is None:
         return InferRequest(_parse_raw_row(tail, served), {tensor.name: True for tensor in declared})
@@ -64,12 +64,12 @@ def parse_request(
     columns = len(served.model.signature.inputs)
     given, used = _parse_inputs(document.get("inputs"), tail, columns, max_rows, faults)
     if not faults.total and used != len(tail):
-        fix = "each binary input says its size in parameters.binary_data_size"
+        fix = "set parameters.binary_data_size of each binary input to its number of bytes"
         faults.add("body", f"expected {used} bytes after the JSON, found {len(tail)}", fix)
     expected = _requested_outputs(document, declared, faults)
     identity = document.get("id")
     if not isinstance(identity, str | None):
-        faults.add("id", f"expected text, found {describe_value(identity)}", "send it in quotes, or leave it out")
+        faults.add("id", f"expected a string, found {describe_value(identity)}", "put it in quotes, or leave it out")
     faults.check()
     return InferRequest(given, expected, identity)
 
@@ -118,14 +118,14 @@ def _json_length(text: str, available: int) -> int:
 
 
 def _parse_raw_row(body: memoryview, served: LoadedVersion) -> dict[str, Array]:
-    """A body that is nothing but one row of a model's only tensor."""
+    """Parse a body of raw bytes: one row of a model that takes a single tensor."""
     tensor = tensors.single_input_spec(served.model.signature)
     faults = FaultCollector()
     array = None
     if tensor is None:
         names = ", ".join(served.model.signature.names)
         fix = f"send JSON before the bytes, and its length in {JSON_LENGTH_HEADER}"
-        faults.add("body", f"expected the tensors {names}, found bytes alone", fix)
+        faults.add("body", f"expected the tensors {names}, found only bytes", fix)
     else:
         array = tensors.from_bytes(tensor.datatype, (1, *tensor.shape[1:]), body, tensor.name, faults)
     faults.check()
@@ -135,14 +135,14 @@ def _parse_raw_row(body: memoryview, served: LoadedVersion) -> dict[str, Array]:
 def _parse_inputs(
     given: Any, tail: memoryview, columns: int, max_rows: int, faults: FaultCollector
 ) -> tuple[dict[str, Array], int]:
-    """The arrays by name, and how many bytes of the tail they took."""
+    """Return the arrays by name, and how many bytes of the tail they use."""
     found: dict[str, Array] = {}
     used = 0
     if not isinstance(given, list) or not given:
         problem = f"expected a list of tensors, found {describe_value(given)}"
         faults.add("inputs", problem, 'send {"inputs": [{"name", "shape", "datatype", "data"}, ...]}')
         return found, used
-    if len(given) > columns + InputError.LIMIT:  # of so many, not every fault would be told
+    if len(given) > columns + InputError.LIMIT:  # the error list is limited
         faults.add("inputs", f"expected up to {columns} tensors, found {len(given)}", "send one for each column")
         return found, used
     for i, one in enumerate(given):
@@ -151,7 +151,7 @@ def _parse_inputs(
             faults.add(location, f"expected a tensor with a name, found {describe_value(one)}", "")
             continue
         if name in found:
-            faults.add(location, f"expected each tensor once, found {name!r} again", "leave one out")
+            faults.add(location, f"expected each tensor once, found {name!r} again", "remove one of them")
         datatype, shape = one.get("datatype"), one.get("shape")
         if not isinstance(datatype, str) or datatype not in DATATYPES:
             problem = f"expected one of {', '.join(DATATYPES)}; found {describe_value(datatype)}"
@@ -159,18 +159,18 @@ def _parse_inputs(
             continue
         if not tensors.is_valid_shape(shape):
             problem = f"expected a list of whole numbers above 0, found {describe_value(shape)}"
-            faults.add(f"{location}.shape", problem, "the first is the number of rows")
+            faults.add(f"{location}.shape", problem, "the first dimension is the number of rows")
             continue
-        if datatype == "BYTES" and (count := math.prod(shape)) > max_rows:  # each text is an object of Python's
-            problem = f"expected 1 to {max_rows} texts, found a shape of {count}"
+        if datatype == "BYTES" and (count := math.prod(shape)) > max_rows:  # each string is a Python object
+            problem = f"expected 1 to {max_rows} strings, found a shape of {count}"
             faults.add(f"{location}.shape", problem, "send the rows in several requests")
             continue
         size = _parameters(one, f"{location}.parameters", faults).get("binary_data_size")
         if size is None:
             array = tensors.from_json(datatype, shape, one.get("data"), f"{location}.data", faults)
         elif type(size) is not int or not 0 <= size <= len(tail) - used or "data" in one:
-            problem = f"expected a size up to {len(tail) - used}, what is left of the body, and no data; found {size!r}"
-            faults.add(f"{location}.parameters.binary_data_size", problem, f"is {JSON_LENGTH_HEADER} right?")
+            problem = f"expected at most {len(tail) - used}, the bytes left in the body, and no data; found {size!r}"
+            faults.add(f"{location}.parameters.binary_data_size", problem, f"check {JSON_LENGTH_HEADER}")
             continue
         else:
             array = tensors.from_bytes(datatype, shape, tail[used : used + size], location, faults)
@@ -183,7 +183,7 @@ def _parse_inputs(
 def _requested_outputs(
     document: Mapping[str, Any], declared: list[TensorSpec], faults: FaultCollector
 ) -> dict[str, bool]:
-    """Which outputs, in which order, and whether each is to come as bytes."""
+    """Return the requested outputs in order, and whether to send each as bytes."""
     known = [tensor.name for tensor in declared]
     all_binary = _bool_parameter(document, "parameters", "binary_data_output", False, faults)
     asked = document.get("outputs")
@@ -208,7 +208,7 @@ def _fix_output_name(name: object, known: list[str]) -> str:
 
 
 def _bool_parameter(part: Mapping[str, Any], location: str, name: str, default: bool, faults: FaultCollector) -> bool:
-    """A parameter that is true or false; others are none of ours, and passed over."""
+    """Return a boolean parameter; unknown parameters are ignored."""
     found = _parameters(part, location, faults).get(name, default)
     if isinstance(found, bool):
         return found

@@ -1,4 +1,4 @@
-"""Encoding of rows: untrusted rows of a request in, the network's input out."""
+"""Encode the rows of a request as the network's input."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from service.registry.loaded_version import LoadedVersion
 
 
 def encode_rows(served: LoadedVersion, rows: Any, location: str, max_rows: int) -> Array:
-    """Untrusted rows as the network's input; InputError with everything that does not fit."""
+    """Validate and encode untrusted rows. Raises InputError with all errors."""
     faults = FaultCollector()
     if not isinstance(rows, list):
         faults.add(location, f"expected a list, found {describe_value(rows)}", "put the row into a list: [row]")

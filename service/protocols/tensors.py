@@ -1,8 +1,8 @@
-"""The tensors: a model's rows and answers as named arrays, for protocols that speak of tensors instead of rows.
+"""Named tensors for rows and predictions, for the protocols that use tensors instead of rows.
 
-Each column is a tensor of its own: numbers FP64 [-1, 1], categories BYTES [-1, 1], arrays FP32 [-1, *shape]. A client
-may send any numeric datatype for numbers and arrays, and leave out the second dimension of a column. Columns that are
-all numbers may also come as one tensor, `instances` [-1, columns]. NaN is a missing number.
+Each column is a tensor: numbers FP64 [-1, 1], categories BYTES [-1, 1], arrays FP32 [-1, *shape]. A client may send any
+numeric datatype for numbers and arrays, and omit the second dimension of a column. If all columns are numbers, it may
+send them as one tensor `instances` [-1, columns]. NaN is a missing number.
 """
 
 from __future__ import annotations
@@ -31,18 +31,18 @@ DATATYPES: dict[str, np.dtype[Any]] = {
     "BYTES": np.dtype(object),
 }
 _DATATYPE_NAMES = {dtype: name for name, dtype in DATATYPES.items()}
-TABLE_NAME = "instances"  # the tensor that is a whole table of numbers
+TABLE_NAME = "instances"  # the tensor that holds all number columns
 MAX_DIMENSIONS = 8
 
 
 @dataclass(frozen=True)
 class TensorSpec:
-    """What a tensor is declared as; -1 is the number of rows."""
+    """Name, datatype and shape of a tensor; -1 is the number of rows."""
 
     name: str
     datatype: str
     shape: tuple[int, ...]
-    labels: tuple[str, ...] = ()  # what each number along its last dimension is for
+    labels: tuple[str, ...] = ()  # names along the last dimension
 
 
 def input_specs(signature: Signature) -> list[TensorSpec]:
@@ -60,19 +60,19 @@ def output_specs(model: Model) -> list[TensorSpec]:
 
 
 def table_spec(signature: Signature) -> TensorSpec | None:
-    """The table of numbers, of a model that has several columns and nothing but numbers in them."""
+    """Return the tensor of all columns, if the model has several columns and all are numbers."""
     if len(signature.inputs) > 1 and all(isinstance(column, NumberColumn) for column in signature.inputs):
         return TensorSpec(TABLE_NAME, "FP64", (-1, len(signature.inputs)), signature.names)
     return None
 
 
 def single_input_spec(signature: Signature) -> TensorSpec | None:
-    """The one tensor that can say all: the only column, or the table of numbers."""
+    """Return the single tensor that can hold a whole row: the only column, or the table of numbers."""
     return _column_spec(signature.inputs[0]) if len(signature.inputs) == 1 else table_spec(signature)
 
 
 def row_to_tensors(signature: Signature, row: Any, *, as_table: bool = False) -> list[dict[str, Any]]:
-    """A row in the protocol's words: a tensor for each column, or one for the table of numbers."""
+    """Return a row as JSON tensors: one for each column, or one for the table of numbers."""
     declared = input_specs(signature)
     table = table_spec(signature) if as_table else None
     values = [row.get(name) for name in signature.names] if isinstance(row, Mapping) else [row]
@@ -97,7 +97,7 @@ def datatype_of(dtype: np.dtype[Any]) -> str:
 
 
 def output_arrays(model: Model, raw: Array) -> dict[str, Array]:
-    """The network's outputs as arrays of the datatypes and shapes that `output_specs` declares."""
+    """The network's outputs as arrays of the datatypes and shapes in `output_specs`."""
     found = model.signature.tensors(raw)
     made = {}
     for tensor in output_specs(model):
@@ -109,7 +109,7 @@ def output_arrays(model: Model, raw: Array) -> dict[str, Array]:
 
 
 def encode(model: Model, arrays: Mapping[str, Array], max_rows: int) -> Array:
-    """Named arrays as the network's input (n, features); InputError with everything that does not fit."""
+    """Encode named arrays as the network's input (n, features). Raises InputError with all errors."""
     signature = model.signature
     faults = FaultCollector()
     if arrays.keys() == {TABLE_NAME} and table_spec(signature) is not None:
@@ -117,11 +117,15 @@ def encode(model: Model, arrays: Mapping[str, Array], max_rows: int) -> Array:
         faults.check()
     names = signature.names
     for name in arrays.keys() - set(names):
-        faults.add(f"inputs.{name[:100]}", "expected no such tensor", _fix_tensor_name(name, names))
+        faults.add(f"inputs.{name[:100]}", "unknown tensor", _fix_tensor_name(name, names))
     counts = {len(array): name for name, array in arrays.items() if array.ndim}
     if len(counts) > 1:
         found = ", ".join(f"{name} has {count}" for count, name in counts.items())
-        faults.add("inputs", f"expected one number of rows, found several: {found}", "send each column for every row")
+        faults.add(
+            "inputs",
+            f"expected the same number of rows in each tensor, found {found}",
+            "send a value of each column for each row",
+        )
     count = max(counts, default=0)
     if not 1 <= count <= max_rows:
         faults.add("inputs", f"expected 1 to {max_rows} rows, found {count}", "send them in several requests")
@@ -134,7 +138,7 @@ def encode(model: Model, arrays: Mapping[str, Array], max_rows: int) -> Array:
 
 
 def from_json(datatype: str, shape: Sequence[int], data: Any, location: str, faults: FaultCollector) -> Array | None:
-    """JSON data, flat or nested like its shape, as an array; None after saying what is wrong with it."""
+    """Parse JSON data, flat or nested like the shape. Returns None after adding errors to `faults`."""
     if not isinstance(data, list):
         faults.add(
             location, f"expected a list of {datatype}, found {describe_value(data)}", "send the values flat, row by row"
@@ -143,12 +147,14 @@ def from_json(datatype: str, shape: Sequence[int], data: Any, location: str, fau
     leaves, depth = data, 0
     while leaves and set(map(type, leaves)) == {list}:
         if len(data) != shape[0] or depth + 1 == len(shape) or set(map(len, leaves)) != {shape[depth + 1]}:
-            faults.add(location, f"expected rows as shape {list(shape)} says, found others", "send the values flat")
+            faults.add(
+                location, f"expected lists nested as shape {list(shape)}, found another nesting", "send the values flat"
+            )
             return None
         leaves, depth = list(chain.from_iterable(leaves)), depth + 1
     if len(leaves) != math.prod(shape):
         problem = f"expected {math.prod(shape)} values for shape {list(shape)}, found {len(leaves)}"
-        faults.add(location, problem, "send as many values as the shape has places")
+        faults.add(location, problem, "send as many values as the shape has")
         return None
     dtype = DATATYPES[datatype]
     if dtype.kind not in "fO":
@@ -164,10 +170,10 @@ def from_json(datatype: str, shape: Sequence[int], data: Any, location: str, fau
         )
         return None
     try:
-        with np.errstate(over="ignore"):  # what does not fit becomes infinite, and is refused with its row
+        with np.errstate(over="ignore"):  # an overflow becomes infinite, and its row is rejected later
             flat = np.array(leaves, np.float64).astype(dtype) if dtype.kind == "f" else np.array(leaves, dtype)
     except OverflowError:
-        faults.add(location, f"expected values of {datatype}, found one beyond its range", "choose a wider datatype")
+        faults.add(location, f"expected values of {datatype}, found a value out of range", "use a wider datatype")
         return None
     return flat.reshape(tuple(shape))
 
@@ -175,13 +181,13 @@ def from_json(datatype: str, shape: Sequence[int], data: Any, location: str, fau
 def from_bytes(
     datatype: str, shape: Sequence[int], data: memoryview, location: str, faults: FaultCollector
 ) -> Array | None:
-    """Little-endian bytes without gaps as an array; None after saying what is wrong with them."""
+    """Parse packed little-endian bytes. Returns None after adding errors to `faults`."""
     count, dtype = math.prod(shape), DATATYPES[datatype]
     if datatype == "BYTES":
         return _parse_texts(count, shape, data, location, faults)
     if len(data) != count * dtype.itemsize:
         problem = f"expected {count * dtype.itemsize} bytes for {datatype} {list(shape)}, found {len(data)}"
-        faults.add(location, problem, "send the values little-endian and without gaps")
+        faults.add(location, problem, "send packed little-endian values")
         return None
     if datatype == "BOOL" and not np.isin(np.frombuffer(data, np.uint8), (0, 1)).all():
         faults.add(location, "expected bytes 0 and 1 for BOOL, found others", "send one byte for each value")
@@ -209,7 +215,7 @@ def _column_spec(column: InputColumn) -> TensorSpec:
 
 
 def _split_table(table: Array, signature: Signature, faults: FaultCollector) -> dict[str, Array]:
-    """A table of numbers by column."""
+    """Split a table of numbers into columns."""
     if table.ndim != 2 or table.shape[1] != len(signature.names):
         problem = f"expected shape [-1, {len(signature.names)}], found {list(table.shape)}"
         faults.add(f"inputs.{TABLE_NAME}", problem, f"send a row as {list_names(signature.names)}")
@@ -218,7 +224,7 @@ def _split_table(table: Array, signature: Signature, faults: FaultCollector) -> 
 
 
 def _column_array(column: InputColumn, given: Array | None, count: int, faults: FaultCollector) -> Array:
-    """One tensor as its column wants it: float64 with NaN, objects of text and None, or (n, width) float64."""
+    """Convert a tensor to what its column parses: float64 with NaN, objects (str or None), or (n, width) float64."""
     missing = np.full(count, None if isinstance(column, CategoryColumn) else np.nan)
     location, declared = f"inputs.{column.name}", _column_spec(column)
     if given is None:
@@ -235,12 +241,12 @@ def _column_array(column: InputColumn, given: Array | None, count: int, faults: 
         return missing
     if isinstance(column, CategoryColumn):
         if given.dtype.kind not in "Oui":
-            faults.add(location, f"expected BYTES, found {datatype_of(given.dtype)}", "send the categories as text")
+            faults.add(location, f"expected BYTES, found {datatype_of(given.dtype)}", "send the categories as strings")
             return missing
         texts = (value if value is None else str(value) for value in given.ravel().tolist())
         return np.fromiter(texts, object, count)
     if given.dtype == object:
-        faults.add(location, f"expected {declared.datatype} or another number, found BYTES", "send numbers")
+        faults.add(location, f"expected {declared.datatype} or another numeric datatype, found BYTES", "send numbers")
         return missing
     numbers = given.astype(np.float64)
     return numbers if isinstance(column, ArrayColumn) else numbers.ravel()
@@ -253,7 +259,7 @@ def _fix_tensor_name(name: str, names: Sequence[str]) -> Callable[[], str]:
 def _parse_texts(
     count: int, shape: Sequence[int], data: memoryview, location: str, faults: FaultCollector
 ) -> Array | None:
-    """Each text is its length, four bytes, and then its bytes in UTF-8."""
+    """Parse strings: each is its length in 4 bytes, then its UTF-8 bytes."""
     texts: list[str] = []
     at = 0
     try:
@@ -264,10 +270,12 @@ def _parse_texts(
             texts.append(str(data[at + 4 : at + 4 + size], "utf-8"))
             at += 4 + size
     except UnicodeDecodeError:
-        faults.add(location, "expected UTF-8, found other bytes", "encode the text as UTF-8")
+        faults.add(location, "expected UTF-8, found other bytes", "encode the strings as UTF-8")
         return None
     if at != len(data) or len(texts) != count:
-        problem = f"expected {count} texts, each its length in 4 bytes and then the text; found {len(texts)} and a rest"
-        faults.add(location, problem, "send as many texts as the shape has places")
+        problem = (
+            f"expected {count} strings, each its length in 4 bytes and then its bytes; found {len(texts)} and a rest"
+        )
+        faults.add(location, problem, "send as many strings as the shape has")
         return None
     return np.array(texts, object).reshape(tuple(shape))

@@ -1,1 +1,1 @@
-"""The routes: what each address answers. Every module makes one blueprint from what it needs."""
+"""Flask views. Each module has a `create_blueprint` function that takes what its views need."""

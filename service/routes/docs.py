@@ -1,4 +1,4 @@
-"""The pages: the OpenAPI document, and a reference that people read, both made from what is served right now."""
+"""The OpenAPI document and the HTML reference page, both generated from the models in memory."""
 
 from __future__ import annotations
 
@@ -19,37 +19,49 @@ from service.registry.registry import ModelRegistry
 from service.registry.snapshot import Snapshot
 
 _ENDPOINTS = (
-    ("POST", "/predict", "Predictions of the model that the body names"),
+    ("POST", "/predict", "Predictions of the model named in the body"),
     ("POST", "/models/<name>/predict", "Predictions of this model"),
-    ("POST", "/models/<name>/versions/<version>/predict", "Predictions of this version; a number, an alias or latest"),
-    ("POST", "/v2/models/<name>/infer", "The same in tensors: the Open Inference Protocol, with all its addresses"),
-    ("POST", "/v1/models/<name>:predict", "The same as TensorFlow Serving answers it, with its status and metadata"),
-    ("POST", "/invocations", "The same for hosted platforms, beside GET /ping"),
-    ("GET", "/models", "The models there are"),
-    ("GET", "/models/<name>", "What a model takes and gives, and how good it is"),
-    ("GET", "/models/<name>/versions/<version>", "The same of one version"),
-    ("GET", "/models/<name>/example", "A body that is answered; the same below versions and /v2"),
-    ("GET", "/healthz", "200 while the process lives"),
-    ("GET", "/readyz", "200 while a model can answer, with all that is amiss; 503 when none can"),
-    ("GET", "/metrics", "Figures for Prometheus"),
-    ("GET", "/openapi.json", "This reference for programs: OpenAPI 3.1"),
+    ("POST", "/models/<name>/versions/<version>/predict", "Predictions of this version: a number, an alias or latest"),
+    (
+        "POST",
+        "/v2/models/<name>/infer",
+        "Predictions as tensors: Open Inference Protocol (V2), with its other endpoints",
+    ),
+    (
+        "POST",
+        "/v1/models/<name>:predict",
+        "Predictions in the format of TensorFlow Serving, with its status and metadata endpoints",
+    ),
+    ("POST", "/invocations", "Predictions for Amazon SageMaker and Google Vertex AI, with GET /ping"),
+    ("GET", "/models", "List of models"),
+    ("GET", "/models/<name>", "Inputs, output, metrics and an example of a model"),
+    ("GET", "/models/<name>/versions/<version>", "The same for one version"),
+    ("GET", "/models/<name>/example", "A valid request body; also under /versions/<version> and /v2"),
+    ("GET", "/healthz", "200 if the process is running"),
+    ("GET", "/readyz", "200 if at least one model can predict, with current problems; else 503"),
+    ("GET", "/metrics", "Prometheus metrics"),
+    ("GET", "/openapi.json", "This reference as an OpenAPI 3.1 document"),
 )
 _ERROR_CODES = (
-    (400, ("bad_json", "broken_body"), "The body is not JSON, or did not come whole."),
-    (400, ("bad_request",), "What came is not well-formed HTTP; also 414, 417, 431 and 501."),
-    (401, ("unauthorized",), "The service asks for a key, and the request has none that is known."),
-    (403, ("forbidden",), "The key has not the scope that the address needs."),
-    (404, ("unknown_model", "unknown_version", "not_found"), "There is no such thing; the message says what there is."),
-    (405, ("method_not_allowed",), "The address takes another method."),
-    (408, ("request_timeout",), "The request did not arrive within half a minute."),
-    (413, ("body_too_large",), "The body has more bytes than the limit."),
-    (415, ("unsupported_media_type",), "The Content-Type is clearly not JSON. None at all is fine."),
-    (422, ("invalid_request",), "The request was understood and does not fit; every fault is named."),
-    (500, ("internal_error",), "A bug of the service. Its log has the reason under the request_id."),
+    (400, ("bad_json", "broken_body"), "The body is not valid JSON, or is incomplete."),
+    (400, ("bad_request",), "The request is not well-formed HTTP. Also with status 414, 417, 431 and 501."),
+    (401, ("unauthorized",), "An API key is required; the request has none or an unknown one."),
+    (403, ("forbidden",), "The key lacks the scope that this endpoint requires."),
+    (
+        404,
+        ("unknown_model", "unknown_version", "not_found"),
+        "The model, version or endpoint does not exist. The message lists those that do.",
+    ),
+    (405, ("method_not_allowed",), "The endpoint does not support this method."),
+    (408, ("request_timeout",), "The request did not arrive within 30 seconds."),
+    (413, ("body_too_large",), "The body exceeds the size limit."),
+    (415, ("unsupported_media_type",), "The Content-Type is not supported. It may be left out for JSON."),
+    (422, ("invalid_request",), "The request is invalid. The response lists every error."),
+    (500, ("internal_error",), "A bug in the service. The cause is in its log under the request_id."),
     (
         503,
         ("overloaded", "loading", "no_model", "model_unavailable"),
-        "Nothing can answer now; Retry-After says how long.",
+        "The service cannot predict now. Retry-After says when to retry.",
     ),
 )
 _ERROR_EXAMPLE = {
@@ -70,7 +82,7 @@ _ERROR_EXAMPLE = {
 
 def create_blueprint(registry: ModelRegistry, settings: Settings) -> Blueprint:
     blueprint = Blueprint("pages", __name__)
-    # The document of the snapshot that was last asked about, which nobody but the catalog is to keep.
+    # The document of the last snapshot. The weak reference does not keep a replaced snapshot in memory.
     latest: list[tuple[weakref.ref[Snapshot], bytes]] = []
 
     @blueprint.get("/openapi.json")
@@ -104,7 +116,7 @@ def create_blueprint(registry: ModelRegistry, settings: Settings) -> Blueprint:
 
 
 def _page_model(card: dict[str, Any], curl: str) -> dict[str, Any]:
-    """A card with its example as text: a line for the shell, and the answer to it."""
+    """Add to a model's details what the page shows: a curl command with its response, and the metrics."""
     example = card["example"]
     row = orjson.dumps({"instances": example["instances"]}).decode()
     path = url_for("predict.predict", name=card["name"])
@@ -122,13 +134,13 @@ def _page_model(card: dict[str, Any], curl: str) -> dict[str, Any]:
 
 
 def _is_drawable(column: Mapping[str, Any]) -> bool:
-    """An array that can be shown as an image, with room between its darkest and its lightest."""
+    """Return whether the page can show the column as an image: a 2-D array with a non-empty range."""
     seen = column.get("seen", {})
     return len(column.get("shape", ())) == 2 and seen.get("min", 0) < seen.get("max", 0)
 
 
 def _metrics_table(training: Mapping[str, Any]) -> dict[str, Any] | None:
-    """The metrics as a sentence and a table; nothing of them where an artifact records them in another form."""
+    """Return the metrics as a sentence and a table, or None if the artifact has them in another form."""
     metrics, baseline = training.get("metrics"), training.get("baseline", {})
     if not isinstance(metrics, dict) or not isinstance(baseline, dict):
         return None
@@ -139,13 +151,13 @@ def _metrics_table(training: Mapping[str, Any]) -> dict[str, Any] | None:
     beside = _metrics_by_name(baseline.get(by))
     summary = f"Measured on {of}."
     if isinstance(accuracy, float):
-        summary = f"Right for {format_percent(accuracy)} of {of}"
+        summary = f"Accuracy {format_percent(accuracy)} on {of}"
         always = baseline.get("accuracy")
         if isinstance(always, float):
-            summary += f"; always answering “{baseline.get('answer')}” would be right for {format_percent(always)}"
+            summary += f"; always predicting “{baseline.get('answer')}” gives {format_percent(always)}"
         summary += "."
     elif beside:
-        summary += " The baseline always answers the training rows' mean."
+        summary += " The baseline always predicts the mean of the training rows."
     first = next(iter(table.values()), {})
     columns = [*(key for key in METRIC_TITLES if key in first), *(key for key in first if key not in METRIC_TITLES)]
     lines = [
@@ -163,12 +175,12 @@ def _metrics_table(training: Mapping[str, Any]) -> dict[str, Any] | None:
 
 
 def _metrics_by_name(group: Any) -> dict[str, dict[str, Any]]:
-    """The figures of each class or target."""
+    """Return the metrics of each class or target."""
     return {name: row for name, row in group.items() if isinstance(row, dict)} if isinstance(group, dict) else {}
 
 
 def _format_metric(value: Any) -> str:
-    """A figure of an artifact, which may be anything."""
+    """Format a metric of an artifact, which may be any JSON value."""
     short = value is None or isinstance(value, float) or (type(value) is int and abs(value) < 10**15)
     return format_number(value) if short else str(value)
 

@@ -1,7 +1,8 @@
-"""The lesson: for a request that was refused, one that works - a body, and the line for a shell that sends it.
+"""Examples in error responses: for a rejected request, a body that works and the curl command that sends it.
 
-The row is the caller's own with its faults mended, where one was sent, else the model's example. A body that is too
-long for an error stays where it is: the line fetches the example, and sends it on.
+The row is the client's own with its errors fixed, or else the model's example. A long body is left out: the command
+fetches the model's example and pipes it into the request. No forward pass is needed: values that pass validation and
+encode to finite numbers are accepted.
 """
 
 from __future__ import annotations
@@ -25,12 +26,12 @@ from service.registry.registry import ModelRegistry
 from service.registry.unloaded_models import UnloadedModels
 from service.routes.row_repair import repair_row, row_from_tensors
 
-_MAX_BODY_BYTES = 4096  # an error is not the place for a large image
+_MAX_BODY_BYTES = 4096  # larger bodies, such as images, are left out
 _REPOSITORY_PATH = "/v2/repository/"
 
 
 def error_example(registry: ModelRegistry, faults: list[Fault]) -> dict[str, Any] | None:
-    """`{"body": ..., "curl": "..."}`, without the body where it is too long; None where no model can answer."""
+    """Return `{"body": ..., "curl": "..."}`, without the body if it is long, or None if no model can predict."""
     base, curl = request.host_url.rstrip("/"), "curl -s"
     if current_app.extensions["keys"]:
         curl += ' -H "Authorization: Bearer $FORWARD_PASS_KEY"'
@@ -52,8 +53,9 @@ def error_example(registry: ModelRegistry, faults: list[Fault]) -> dict[str, Any
 
 
 def _intended_version(registry: ModelRegistry) -> tuple[LoadedVersion | None, bool]:
-    """The version that the address names, and True; or the model whose name is most like the one that was named, and
-    where none was, whose columns are most like those that were sent.
+    """Return the version in the URL and True; or, with False, the model that the client probably meant.
+
+    That is the model with the most similar name or, if the request names none, with the most of the sent columns.
     """
     asked = request.view_args or {}
     name = asked.get("name") or g.get("requested_model") or ""
@@ -76,7 +78,7 @@ def _intended_version(registry: ModelRegistry) -> tuple[LoadedVersion | None, bo
 
 
 def _count_matching_columns(served: LoadedVersion) -> int:
-    """How many of the model's columns the first row that was sent has, by name or in their order."""
+    """Count the model's columns in the first row of the request, by name or in column order."""
     rows, signature = g.get("sent_rows"), served.model.signature
     row = rows[0] if isinstance(rows, list) and rows else None
     if isinstance(row, Mapping):
@@ -89,7 +91,7 @@ def _count_matching_columns(served: LoadedVersion) -> int:
 
 
 def _predict_path(served: LoadedVersion, pinned: bool) -> str:
-    """Where the protocol that was spoken takes predictions: where they were asked for, if that can be."""
+    """Return the predict endpoint of the request's protocol: the requested path if it is one."""
     path = request.path
     if _is_hosted_platform() or (pinned and request.url_rule and request.url_rule.rule.endswith(("predict", "infer"))):
         return path
@@ -103,7 +105,7 @@ def _is_hosted_platform() -> bool:
 
 
 def _example_body(served: LoadedVersion, row: Any, *, alone: bool) -> dict[str, Any]:
-    """The body as the caller would have written it: in tensors, by columns or by rows."""
+    """Return the body in the request's format: tensors, columns or rows."""
     if _is_hosted_platform():
         return ({} if alone else {"model": served.name}) | {"instances": [row]}
     if request.path.startswith("/v2"):
@@ -116,8 +118,8 @@ def _example_body(served: LoadedVersion, row: Any, *, alone: bool) -> dict[str, 
 
 
 def _example_row(served: LoadedVersion, faults: list[Fault]) -> Any:
-    """The first row that a fault names, or the first of all, mended; the example where none was sent."""
-    of_tensors = "sent_tensors" in g  # whose faults name a row or a tensor
+    """Return the first row with an error, or else the first row, repaired; the model's example if none was sent."""
+    of_tensors = "sent_tensors" in g  # their errors name a row or a tensor
     location = re.compile(r"rows\.(\d{1,9})" if of_tensors else r"(?:instances|inputs|rows)\.(\d{1,9})")
     number = next((int(found[1]) for fault in faults if (found := location.match(fault.location))), 0)
     if of_tensors:

@@ -1,12 +1,12 @@
-"""Error responses of Flask, in one JSON shape a protocol. Our own:
+"""Error responses of the Flask application, in the JSON format of each protocol. The native one:
 
     {"error": {"code": "unknown_model", "message": "there is no model 'pengins'; did you mean 'penguins'?",
                "faults": [{"location": "model", "problem": "...", "fix": "..."}],
                "example": {"body": {...}, "curl": "..."}}, "request_id": "4b0f..."}
 
-`code` is for programs, `message` for people, `faults` has every single thing that is wrong with the request, and
-`example` is one that works, without its body where that is long. The protocols below /v1 and /v2 know
-`{"error": "text"}` alone: there the text has both.
+`code` is for programs and `message` for people. `faults` lists every error of the request. `example` is a request that
+works, without its body if that is long. The protocols under /v1 and /v2 allow only `{"error": "text"}`: there the text
+contains the message and the curl command.
 """
 
 from __future__ import annotations
@@ -27,8 +27,8 @@ from service.security.api_keys import AccessDeniedError
 
 log = logging.getLogger("service")
 
-_ACCESS_DENIED = (401, 403)  # are told nothing about the models
-# Errors of the framework, by status: what a program is told.
+_ACCESS_DENIED = (401, 403)  # these responses reveal nothing about the models
+# `code` for errors that Flask and Werkzeug raise, by status.
 _FRAMEWORK_ERROR_CODES = {400: "bad_request", 404: "not_found", 405: "method_not_allowed", 413: "body_too_large"}
 
 
@@ -38,7 +38,7 @@ def error_response(error: ApiError) -> Response:
     if 400 <= error.status < 500 and error.status not in _ACCESS_DENIED:
         example = error_example(current_app.extensions["registry"], error.faults)
     if uses_plain_error_body(request.path):
-        status = 400 if error.status == 422 else error.status  # which these protocols do not know
+        status = 400 if error.status == 422 else error.status  # these protocols have no 422
         stop = "" if error.message.endswith("?") else "."
         text = f"{error.message}{stop} This works: {example['curl']}" if example else error.message
         return json_response({"error": text}, status, error.headers)
@@ -66,8 +66,8 @@ def register(app: Flask) -> None:
 
 
 def _invalid_request(error: InputError) -> Response:
-    """A request that was understood and does not fit."""
-    count = "1 fault" if error.total == 1 else f"{error.total} faults"
+    """Return 422 for a request that is well-formed but invalid."""
+    count = "1 error" if error.total == 1 else f"{error.total} errors"
     return error_response(ApiError(422, "invalid_request", f"{count} in the request: {error}", error.faults))
 
 
@@ -81,18 +81,18 @@ def _not_found(error: UnknownModelError) -> Response:
 
 
 def _unavailable(error: UnavailableError) -> Response:
-    """Not the caller's fault, and it may pass."""
+    """Return 503: the model exists but cannot predict now."""
     return error_response(ApiError(503, error.code, str(error), [error.fault], {"Retry-After": "5"}))
 
 
 def _framework_error(error: HTTPException) -> Response:
-    """What Flask and Werkzeug refuse by themselves: no such address, wrong method, a redirect."""
+    """Convert an error or redirect that Flask or Werkzeug raised: unknown endpoint, wrong method."""
     if error.code is None or error.code < 400:
         return error.get_response()
     headers = {name: value for name, value in error.get_headers() if name.lower() not in _OWN_HEADERS}
     message = {
-        404: "no such address; /docs lists those there are",
-        405: f"this address does not take that method; it takes {headers.get('Allow', 'others')}",
+        404: "no such endpoint; see /docs for a list",
+        405: f"method not allowed; this endpoint supports {headers.get('Allow', 'others')}",
     }.get(error.code, error.description or error.name)
     return error_response(
         ApiError(error.code, _FRAMEWORK_ERROR_CODES.get(error.code, "http_error"), message, headers=headers)
@@ -103,8 +103,8 @@ _OWN_HEADERS = {"content-type", "content-length"}
 
 
 def _internal_error(error: Exception) -> Response:
-    """A bug of ours. The log has the traceback, the caller only the id that finds it there."""
+    """Return 500 for a bug in the service. The traceback goes to the log; the client gets only the request id."""
     record = g.request_record
     log.error("request %s crashed", record.request_id, exc_info=error, extra={"request_record": record})
-    message = "the service failed on this request; its log says why, under the request_id"
+    message = "internal error; the cause is in the service's log under this request_id"
     return error_response(ApiError(500, "internal_error", message))

@@ -1,4 +1,4 @@
-"""Health: alive, ready, and the figures behind it."""
+"""Health endpoints (/healthz, /readyz) and Prometheus metrics (/metrics)."""
 
 from __future__ import annotations
 
@@ -49,9 +49,9 @@ def create_blueprint(registry: ModelRegistry, metrics: Metrics, drift: DriftMoni
 
     @blueprint.get("/readyz")
     def ready() -> Response:
-        """503 only when nothing can answer: one broken model must not take the others out of rotation.
+        """Return 503 only if no model can predict: one broken model must not take the others out of rotation.
 
-        Where there are keys, who has none is told the status alone.
+        If API keys are required, a request without one gets only the status.
         """
         snapshot = registry.snapshot
         defaults = {name: entry.default.number if entry.default else None for name, entry in snapshot.entries.items()}

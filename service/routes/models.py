@@ -1,4 +1,4 @@
-"""The models: what there is, and what each takes and gives."""
+"""The list of models, and each model's metadata and example."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ def create_blueprint(registry: ModelRegistry) -> Blueprint:
     @blueprint.get("/models/<name>/example")
     @blueprint.get("/models/<name>/versions/<version>/example")
     def example(name: str, version: str | None = None) -> Response:
-        """A body that is answered wherever rows are taken."""
+        """Return a valid body for the predict endpoints that take rows."""
         return json_response({"model": name, "instances": [registry.find(name, version).example.instance]})
 
     return blueprint

@@ -1,4 +1,4 @@
-"""The Open Inference Protocol (V2), below /v2: what Triton, KServe and MLServer and their clients speak."""
+"""The Open Inference Protocol (V2) under /v2, for clients of Triton, KServe and MLServer."""
 
 from __future__ import annotations
 
@@ -84,7 +84,7 @@ def create_blueprint(
     @blueprint.get(f"{_MODEL}/example")
     @blueprint.get(f"{_VERSION}/example")
     def example(name: str, version: str | None = None) -> Response:
-        """A body that is answered, which the protocol does not have and an error points to."""
+        """Return a valid body for /infer. Not part of the protocol; the examples in errors use it."""
         served = registry.find(name, version)
         return json_response({"inputs": tensors.row_to_tensors(served.model.signature, served.example.instance)})
 
@@ -92,7 +92,7 @@ def create_blueprint(
     @blueprint.get(f"{_MODEL}/stats")
     @blueprint.get(f"{_VERSION}/stats")
     def statistics(name: str | None = None, version: str | None = None) -> Response:
-        """What all workers have counted since the service started."""
+        """Return the counts of all workers since the service started."""
         if name is not None:
             asked = [(name, registry.version_number(name, version))]
         else:
@@ -105,7 +105,7 @@ def create_blueprint(
     def infer(name: str, version: str | None = None) -> Response:
         g.request_record.served = served = registry.find(
             name, version
-        )  # a wrong address is told before the body is read
+        )  # an unknown model is reported before the body is read
         json_length = request.headers.get(open_inference.JSON_LENGTH_HEADER)
         if json_length is None:
             check_json_content_type(request)
@@ -127,7 +127,11 @@ def create_blueprint(
         expected = _read_object(settings).get("ready", False)
         if not isinstance(expected, bool):
             raise InputError(
-                [Fault("ready", f"expected true or false, found {describe_value(expected)}", "leave it out for all")]
+                [
+                    Fault(
+                        "ready", f"expected true or false, found {describe_value(expected)}", "leave it out to list all"
+                    )
+                ]
             )
         found = _repository_index(registry)
         return json_response([each for each in found if each["state"] == "READY"] if expected else found)
@@ -136,9 +140,9 @@ def create_blueprint(
     def load(name: str) -> Response:
         _require_admin(settings)
         if files := [key for key in _read_object(settings).get("parameters", {}) if key.startswith("file:")]:
-            fix = "publish a version to the store; the service follows it"
+            fix = "publish a version to the store; the service loads it"
             raise InputError(
-                [Fault(f"parameters.{files[0]}", "expected no file: a model is loaded from its store", fix)]
+                [Fault(f"parameters.{files[0]}", "expected no file: models are loaded from the store", fix)]
             )
         registry.load(name)
         return json_response({})
@@ -155,11 +159,13 @@ def create_blueprint(
 
 def _require_admin(settings: Settings) -> None:
     if not settings.admin:
-        raise ApiError(404, "not_found", "the repository is closed; SERVE_ADMIN=true opens it, on SERVE_ADMIN_PORT")
+        raise ApiError(
+            404, "not_found", "the repository API is disabled; set SERVE_ADMIN=true to enable it on SERVE_ADMIN_PORT"
+        )
 
 
 def _read_object(settings: Settings) -> dict[str, Any]:
-    """The body of a request to the repository, which may be empty."""
+    """Return the body of a repository request, which may be empty."""
     body = read_body(request, settings.max_body_bytes)
     found = parse_json(body, settings.max_body_bytes) if body else {}
     if not isinstance(found, dict):
@@ -196,7 +202,7 @@ def _version_statistics(
     spent_in_all = round(1e9 * samples.get("forward_pass_request_seconds_sum", 0))
     nothing = {"count": 0, "ns": 0}
     fail = {"count": failed, "ns": max(0, spent_in_all - total["ns"])} if failed else nothing
-    caches = {"cache_hit": nothing, "cache_miss": nothing}  # there is none of answers
+    caches = {"cache_hit": nothing, "cache_miss": nothing}  # responses are not cached
     return {
         "name": name,
         "version": str(number),

@@ -1,4 +1,4 @@
-"""Predictions: POST /predict and the same below /models."""
+"""The predict endpoints: POST /predict and /models/<name>[/versions/<version>]/predict."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ from service.validation.predict_request import not_an_object_error
 
 @dataclass(frozen=True)
 class PredictResult:
-    """Who answered, what was sent, what went into the network, and the predictions."""
+    """The version used, the request body, the encoded rows and the predictions."""
 
     served: LoadedVersion
     body: bytes
@@ -36,7 +36,7 @@ class PredictResult:
 
 
 class Predictor:
-    """Reads a request for predictions, in JSON or as a table, and answers it."""
+    """Parse a predict request (JSON, CSV or .npy) and run the model."""
 
     def __init__(
         self, registry: ModelRegistry, parser: PredictParser, inference: InferenceRunner, settings: Settings
@@ -44,13 +44,13 @@ class Predictor:
         self._registry, self._parser, self._inference, self._settings = registry, parser, inference, settings
 
     def __call__(self, name: str | None, version: str | None, *, ignored_key: str = "") -> PredictResult:
-        """`ignored_key` is a key of the body that means nothing here."""
+        """Predict for the current request. `ignored_key` of the body is ignored."""
         record: RequestRecord = g.request_record
         max_rows, max_bytes = self._settings.max_instances, self._settings.max_body_bytes
         if name is not None or request.mimetype in csv_npy.MEDIA_TYPES:
             record.served = served = self._registry.find(
                 name, version
-            )  # a wrong address is told before the body is read
+            )  # an unknown model is reported before the body is read
         if request.mimetype in csv_npy.MEDIA_TYPES:
             sent = read_body(request, max_bytes)
             if request.mimetype == csv_npy.CSV:
@@ -99,9 +99,9 @@ _QUERY_PARAMETERS = ("warnings", "receipt")
 
 
 def _true_query_parameters() -> set[str]:
-    """The extras that the address asks for. Others than there are would be missed only once they are needed.
+    """Return the query parameters that are true. Raises InputError for unknown, repeated or malformed ones.
 
-    What stands behind an unknown name may be a secret, and is not repeated.
+    The error does not repeat the value of an unknown parameter, which may be a secret.
     """
     faults = []
     for name, values in request.args.lists():
@@ -109,11 +109,11 @@ def _true_query_parameters() -> set[str]:
         if name not in _QUERY_PARAMETERS:
             fix = did_you_mean(name, _QUERY_PARAMETERS) or f"the parameters are {' and '.join(_QUERY_PARAMETERS)}"
             location = name if len(name) <= 100 else name[:97] + "..."
-            faults.append(Fault(location, "expected no such parameter in the address", fix))
+            faults.append(Fault(location, "unknown query parameter", fix))
         elif len(values) > 1:
-            faults.append(Fault(name, f"expected once, found {len(values)} times", f"ask for it once: ?{name}=true"))
+            faults.append(Fault(name, f"expected once, found {len(values)} times", f"send it once: ?{name}=true"))
         elif found not in {"true", "false"}:
-            faults.append(Fault(name, f"expected true or false, found {found[:100]!r}", f"ask for it: ?{name}=true"))
+            faults.append(Fault(name, f"expected true or false, found {found[:100]!r}", f"send ?{name}=true"))
     if faults:
         raise InputError(faults)
     return {name for name, found in request.args.items() if found == "true"}

@@ -1,7 +1,7 @@
-"""The mending: what a caller's row was meant to be, as far as the model's signature can tell.
+"""Repair an invalid row for the example in an error response.
 
-A value that fits is kept, one that is nearly right (text for a number, a category misspelt, a pixel beyond its range)
-is put right, and for all else stands the value of the model's example.
+A valid value is kept. An almost valid one (a number in quotes, a misspelt category, a pixel out of range) is corrected.
+Any other value is replaced by the value of the model's example.
 """
 
 from __future__ import annotations
@@ -21,8 +21,8 @@ from model_store.schema.signature import InputColumn
 from service.protocols import tensors
 from service.registry.loaded_version import LoadedVersion
 
-_MAX_UNKNOWN_NAMES = 20  # names that are looked up among the model's: each costs a comparison with all of them
-_MAX_TEXTS = 10_000  # of a tensor, that are read to find those of one row
+_MAX_UNKNOWN_NAMES = 20  # each is compared with all names of the model
+_MAX_TEXTS = 10_000  # of a tensor: more are not parsed to find those of one row
 
 
 def repair_row(served: LoadedVersion, sent: Any) -> Any:
@@ -48,7 +48,7 @@ def repair_row(served: LoadedVersion, sent: Any) -> Any:
 
 
 def row_from_tensors(served: LoadedVersion, inputs: Any, tail: memoryview, number: int) -> dict[str, Any]:
-    """One row out of tensors of the Open Inference Protocol that were refused, as far as they can be read."""
+    """Extract one row from rejected tensors of the Open Inference Protocol, as far as they can be parsed."""
     signature = served.model.signature
     declared = {
         tensor.name: tensor for tensor in (*tensors.input_specs(signature), tensors.table_spec(signature)) if tensor
@@ -67,7 +67,7 @@ def row_from_tensors(served: LoadedVersion, inputs: Any, tail: memoryview, numbe
         width = math.prod(tensor.shape[1:])
         leaves = _flatten_lists(one.get("data")) if data is None else _values_from_bytes(one, tensor, data)
         values = leaves[number * width : (number + 1) * width]
-        if tensor.labels:  # the whole table
+        if tensor.labels:  # the table of all number columns
             row |= dict(zip(tensor.labels, values, strict=False))
         elif values:
             row[tensor.name] = values[0] if tensor.shape == (-1, 1) else values
@@ -75,12 +75,12 @@ def row_from_tensors(served: LoadedVersion, inputs: Any, tail: memoryview, numbe
 
 
 def nearest_name(word: Any, known: Sequence[str]) -> str:
-    """The known word that is most like this one, or the word itself."""
+    """Return the most similar known word, or the word itself."""
     return next(iter(difflib.get_close_matches(str(word)[:100], known[:1000], 1)), str(word)[:100])
 
 
 def _repair_value(served: LoadedVersion, column: InputColumn, value: Any, example: Any) -> Any:
-    """The value that was given, or the nearest that fits."""
+    """Return the value, or the nearest valid one, or `example`."""
     return next((each for each in _candidates(column, value) if _is_accepted(served, column, each)), example)
 
 
@@ -94,7 +94,7 @@ def _candidates(column: InputColumn, value: Any) -> list[Any]:
     if isinstance(column, CategoryColumn):
         return [value, nearest_name(value, column.categories)]
     number = _to_number(value)
-    return [value] if number is None else [value, number]  # not None, which fits wherever a value may be missing
+    return [value] if number is None else [value, number]  # None would be valid for a column that allows missing values
 
 
 def _is_accepted(served: LoadedVersion, column: InputColumn, value: Any) -> bool:
@@ -109,7 +109,7 @@ def _is_accepted(served: LoadedVersion, column: InputColumn, value: Any) -> bool
 
 
 def _clip_array(column: ArrayColumn, value: Any) -> Any:
-    """As many numbers as the array has, each brought into its range."""
+    """Clip an array to the column's range; None if the values are not numbers or have another count."""
     try:
         numbers = np.array(_flatten_lists(value), np.float64)
     except (TypeError, ValueError, OverflowError):
@@ -129,7 +129,7 @@ def _to_number(value: Any) -> Any:
 
 
 def _flatten_lists(value: Any) -> list[Any]:
-    """What is in lists within lists, in its order."""
+    """Flatten nested lists, up to MAX_DIMENSIONS levels."""
     leaves = value if isinstance(value, list) else []
     for _ in range(tensors.MAX_DIMENSIONS):
         if not any(type(leaf) is list for leaf in leaves):
@@ -139,7 +139,7 @@ def _flatten_lists(value: Any) -> list[Any]:
 
 
 def _values_from_bytes(one: Mapping[str, Any], tensor: tensors.TensorSpec, data: memoryview) -> list[Any]:
-    """The values in the datatype that is named, or in the declared one where it is none."""
+    """Parse bytes in the given datatype, or in the declared one if that is invalid."""
     datatype = one.get("datatype")
     if not isinstance(datatype, str) or datatype not in tensors.DATATYPES:
         datatype = tensor.datatype

@@ -1,7 +1,7 @@
-"""The hosted platforms: what Amazon SageMaker and Google Vertex AI ask of a container.
+"""The endpoints that Amazon SageMaker and Google Vertex AI expect of a container.
 
-SageMaker asks /ping and /invocations. Vertex AI names its addresses in AIP_HEALTH_ROUTE and AIP_PREDICT_ROUTE, and
-sends `parameters` beside the instances, of which there are none here.
+SageMaker calls /ping and /invocations. Vertex AI sets its paths in AIP_HEALTH_ROUTE and AIP_PREDICT_ROUTE, and sends
+`parameters` next to `instances`, which are ignored.
 """
 
 from __future__ import annotations

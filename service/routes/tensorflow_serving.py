@@ -1,4 +1,4 @@
-"""TensorFlow Serving's REST interface, below /v1, and the first version of KServe's, which shares its addresses."""
+"""The REST API of TensorFlow Serving under /v1, and KServe's V1 protocol, which has the same URLs."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ _TYPES = {"BYTES": "DT_STRING", "INT64": "DT_INT64", "FP16": "DT_HALF", "FP32": 
 
 
 class SegmentConverter(BaseConverter):
-    """A part of an address without a verb: `penguins`, not `penguins:predict`."""
+    """Match a path segment without a verb: `penguins`, not `penguins:predict`."""
 
     regex = "[^/:]+"
 
@@ -44,7 +44,7 @@ def create_blueprint(registry: ModelRegistry, inference: InferenceRunner, settin
     @blueprint.get(f"{_MODEL}/versions/<segment:version>")
     @blueprint.get(f"{_MODEL}/labels/<segment:version>")
     def status(name: str, version: str | None = None) -> Response:
-        """Both protocols' keys: they ask at one address."""
+        """Return the keys of both protocols, which share this URL."""
         if version is None:
             states = model_metadata.version_states(registry, name, registry.snapshot)
         else:
@@ -76,7 +76,7 @@ def create_blueprint(registry: ModelRegistry, inference: InferenceRunner, settin
     def predict(name: str, version: str | None = None) -> Response:
         g.request_record.served = served = registry.find(
             name, version
-        )  # a wrong address is told before the body is read
+        )  # an unknown model is reported before the body is read
         body = read_json(request, settings.max_body_bytes)
         if not isinstance(body, dict):
             raise not_an_object_error(body)
@@ -86,7 +86,7 @@ def create_blueprint(registry: ModelRegistry, inference: InferenceRunner, settin
         rows = _wrap_single_values(
             _columns_to_rows(body["inputs"], signature) if g.is_columnar else body["instances"], signature
         )
-        g.sent_rows = rows  # for the example in the error, if they do not fit
+        g.sent_rows = rows  # for the example in an error response
         inputs = encode_rows(served, rows, location, settings.max_instances)
         found = signature.tensors(inference(g.request_record, served, inputs))
         headers = {"X-Model-Version": str(served.number)}
@@ -100,21 +100,21 @@ def create_blueprint(registry: ModelRegistry, inference: InferenceRunner, settin
 
 
 def _request_format(body: dict[str, Any]) -> str:
-    """Rows or columns: "instances" or "inputs", of which a request has one."""
+    """Return "instances" (rows) or "inputs" (columns), whichever the request has."""
     faults = FaultCollector()
     expected = body.get("signature_name")
     if expected not in (None, "", _SIGNATURE_NAME):
         faults.add("signature_name", f"expected {_SIGNATURE_NAME!r}, found {describe_value(expected)}", "leave it out")
     forms = [form for form in ("instances", "inputs") if form in body]
     if len(forms) != 1:
-        fix = 'rows: {"instances": [row, ...]}; columns: {"inputs": {"column": [value, ...], ...}}'
+        fix = 'send {"instances": [row, ...]} or {"inputs": {"column": [value, ...], ...}}'
         faults.add("body", f"expected instances or inputs, found {' and '.join(forms) or 'neither'}", fix)
     faults.check()
     return forms[0]
 
 
 def _columns_to_rows(columns: Any, signature: Signature) -> Any:
-    """Columns by name as rows; anything else is rows already: the whole of a model's only tensor."""
+    """Convert columns by name to rows. Anything else is the rows of a model with a single tensor."""
     if not isinstance(columns, dict):
         return columns
     if columns.keys() == {tensors.TABLE_NAME}:
@@ -132,20 +132,24 @@ def _columns_to_rows(columns: Any, signature: Signature) -> Any:
             values[name] = _squeeze_column(name, column, signature)
     if len(set(map(len, values.values()))) > 1:
         found = ", ".join(f"{name[:100]} has {len(column)}" for name, column in values.items())
-        faults.add("inputs", f"expected one number of values, found several: {found}", "send each column for every row")
+        faults.add(
+            "inputs",
+            f"expected the same number of values in each column, found {found}",
+            "send a value of each column for each row",
+        )
     faults.check()
     return [dict(zip(values, row, strict=True)) for row in zip(*values.values(), strict=True)]
 
 
 def _wrap_single_values(rows: Any, signature: Signature) -> Any:
-    """Rows of a model's only column may be its values alone: 1.0 for [1.0]."""
+    """Wrap single values for a model with one column: 1.0 becomes [1.0]."""
     if not isinstance(rows, list) or len(signature.inputs) > 1 or isinstance(signature.inputs[0], ArrayColumn):
         return rows
     return [row if isinstance(row, list | dict) else [row] for row in rows]
 
 
 def _squeeze_column(name: str, column: list[Any], signature: Signature) -> list[Any]:
-    """A column may be of shape [-1] or [-1, 1]."""
+    """Convert a column of shape [-1, 1] to [-1]."""
     if any(isinstance(each, ArrayColumn) and each.name == name for each in signature.inputs):
         return column
     single = all(isinstance(value, list) and len(value) == 1 for value in column)
@@ -153,7 +157,7 @@ def _squeeze_column(name: str, column: list[Any], signature: Signature) -> list[
 
 
 def _arrays_to_rows(found: dict[str, Array]) -> list[Any]:
-    """The value alone of a single output, an object of several."""
+    """Return rows: plain values for a single output, objects for several."""
     if len(found) == 1:
         (values,) = found.values()
         alone: list[Any] = values.tolist()
@@ -168,7 +172,7 @@ def _version_status(number: int, problem: str) -> dict[str, Any]:
 
 
 def _tensor_info(tensor: TensorSpec) -> dict[str, Any]:
-    """Columns are scalars to this protocol: a row of them is an object of values."""
+    """Return a tensor's metadata. In this protocol a column is a scalar for each row."""
     shape = tensor.shape[:1] if tensor.shape == (-1, 1) else tensor.shape
     dimensions = [{"size": str(size), "name": ""} for size in shape]
     return {

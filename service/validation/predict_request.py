@@ -1,7 +1,7 @@
-"""Validation of the body of a request for predictions, as a marshmallow schema.
+"""Validation of a predict request's body with a marshmallow schema.
 
-A request is checked by `PredictSchema`, made once for every version in memory; its `InstancesField` field converts and
-checks a whole batch by the model's signature.
+There is one `PredictSchema` for each version in memory. Its `InstancesField` checks and encodes the whole batch by the
+model's signature. Everything that relies on how marshmallow handles errors is in this module.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from model_store.utils.values import describe_value
 
 
 class ModelNameField(fields.Field[str]):
-    """The name of the model that answers, which the catalog has already found."""
+    """The model's name. If the URL names a model too, both must agree."""
 
     expected_name: str | None = None
 
@@ -30,13 +30,13 @@ class ModelNameField(fields.Field[str]):
                 "model", f"expected the name of a model, found {describe_value(value)}", "send its name as a string"
             )
         if self.expected_name not in {None, value}:
-            problem = f"expected {self.expected_name!r}, which the address names; found {value!r}"
-            raise _validation_error("model", problem, "leave it out, or send the request to another address")
+            problem = f"expected {self.expected_name!r}, as in the URL; found {value!r}"
+            raise _validation_error("model", problem, "leave it out, or use the URL of the other model")
         return value
 
 
 class VersionRefField(fields.Field[int | str]):
-    """A version's number, or the alias that names it."""
+    """A version number or an alias."""
 
     def _deserialize(self, value: Any, attr: str | None, data: Mapping[str, Any] | None, **kwargs: Any) -> int | str:
         if not is_version_ref(value):
@@ -47,10 +47,10 @@ class VersionRefField(fields.Field[int | str]):
 
 
 class InstancesField(fields.Field[Array | None]):
-    """Rows in, the network's input out.
+    """Encode a list of rows as the network's input.
 
-    A schema and its fields refer to each other, so they go when garbage is collected, which may be hours later. The
-    model's map of its file must not wait for that: whoever serves it holds it, and this only points to it.
+    A schema and its fields form a reference cycle, so the garbage collector may free them hours later. The field holds
+    only a weak reference to the model: the memory map of a replaced version must be released at once.
     """
 
     model: weakref.ref[Model] | None = None
@@ -83,17 +83,17 @@ class InstancesField(fields.Field[Array | None]):
 
 
 class PredictSchema(Schema):
-    """The body of a request for predictions."""
+    """The body of a predict request."""
 
     model = ModelNameField(
         allow_none=True,
-        metadata={"type": "string", "description": "Which model; may be left out when there is one."},
+        metadata={"type": "string", "description": "Model name. Optional if the service has only one model."},
     )
     version = VersionRefField(
         allow_none=True,
         metadata={
             "type": ["integer", "string"],
-            "description": "Number or alias; left out, the default answers.",
+            "description": "Version number or alias. Default: the alias `default`, or else the newest version.",
         },
     )
     instances = InstancesField(
@@ -108,24 +108,24 @@ class PredictSchema(Schema):
 
     def __init__(self, max_instances: int, name: str | None = None, model: Model | None = None) -> None:
         super().__init__()
-        for field in self.fields.values():  # a schema has copies of its own of the class's fields
+        for field in self.fields.values():  # each schema instance has its own copies of the fields
             if isinstance(field, InstancesField):
                 field.model, field.max_instances = None if model is None else weakref.ref(model), max_instances
             elif isinstance(field, ModelNameField):
                 field.expected_name = name
 
     def encode(self, body: Mapping[str, Any]) -> Array | None:
-        """What goes into the network; None of a schema without a model. InputError with every fault of the body."""
+        """Return the network's input, or None if the schema has no model. Raises InputError with all errors."""
         faults: list[Fault] = []
         known = {key: body[key] for key in self.fields if key in body}
         total = len(body) - len(known)
-        if total:  # marshmallow would take 2 s to merge its errors of 500,000 unknown keys
+        if total:  # marshmallow takes 2 s to merge its errors for 500,000 unknown keys
             unknown = islice((key for key in body if key not in known), InputError.LIMIT)
             faults += [self._unknown_key(key) for key in unknown]
         try:
             encoded: Array | None = self.load(known)["instances"]
         except ValidationError as e:
-            # The frame that raised it holds it, and all frames below hold the body: a cycle, until a collection.
+            # The traceback refers to the frames, and they to the exception and the body: a reference cycle.
             e.with_traceback(None)
             for error in chain.from_iterable(e.messages_dict.values()):
                 faults += error.faults if isinstance(error, InputError) else [error]
@@ -136,7 +136,7 @@ class PredictSchema(Schema):
 
     def _unknown_key(self, key: str) -> Fault:
         fix = did_you_mean(key, self.fields) or f"the keys are {', '.join(self.fields)}"
-        return Fault(key if len(key) <= 100 else key[:97] + "...", "expected no such key", fix)
+        return Fault(key if len(key) <= 100 else key[:97] + "...", "unknown key", fix)
 
 
 def is_version_ref(value: Any) -> bool:
@@ -149,5 +149,5 @@ def not_an_object_error(body: Any) -> InputError:
 
 
 def _validation_error(location: str, problem: str, fix: str) -> ValidationError:
-    faults: list[Any] = [Fault(location, problem, fix)]  # marshmallow passes on whatever a list of messages holds
+    faults: list[Any] = [Fault(location, problem, fix)]  # undocumented: messages in a list may be any object
     return ValidationError(faults)

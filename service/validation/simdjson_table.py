@@ -1,10 +1,10 @@
-"""Plain bodies: tables of numbers, read without making a Python object of every number.
+"""Read a table of numbers from a JSON body with simdjson, without a Python object for each number.
 
-Most requests are `{"instances": [[1.5, 2, ...], ...]}`, of numbers alone. simdjson lays those of a whole body into one
-array: 784 of them in 8 µs, where orjson and the schema take 50; 32 times as many in 250 instead of 1,060.
+Most requests are `{"instances": [[1.5, 2, ...], ...]}` with only numbers. simdjson copies the numbers of a body into
+one array: 784 numbers take 8 µs, with orjson and the schema 50 µs; 32 times as many take 250 instead of 1,060 µs.
 
-What is not that plain (an object by column, text, null, one more key, a fault of any kind) is None here, and left to
-the schema, which also says what is wrong. So is everything where simdjson is not installed.
+For any other body (rows as objects, text, null, another key, an error) the result is None, and the caller uses the
+schema, which also reports errors. The same holds if simdjson is not installed.
 """
 
 from __future__ import annotations
@@ -18,24 +18,24 @@ from model_store.nn import Array
 
 try:
     import simdjson
-except ImportError:  # there are no wheels for Python 3.14 yet
+except ImportError:  # it has no wheels for Python 3.14 yet
     simdjson = None
 
-MAX_REUSED_PARSER_BYTES = 1 << 20  # a larger body has a parser of its own, whose memory goes with it
+MAX_REUSED_PARSER_BYTES = 1 << 20  # a larger body gets its own parser, so that its memory is freed
 _KEY_SETS = ({"instances"}, {"model", "instances"}, {"version", "instances"}, {"model", "version", "instances"})
 _BRACKET = ord("[")
-_SIMDJSON_ERRORS = (ValueError, TypeError, KeyError, RuntimeError)  # what simdjson raises
+_SIMDJSON_ERRORS = (ValueError, TypeError, KeyError, RuntimeError)
 
 
 class SimdjsonReader:
-    """Belongs to one thread: its memory, several times that of the largest body, is used again for the next."""
+    """Parse bodies for one thread. The parser's memory, several times that of the largest body, is reused."""
 
     def __init__(self) -> None:
         self._parser = simdjson.Parser() if simdjson else None
 
     def parse(self, body: bytes) -> SimdjsonBody | None:
-        """The body, where it is an object with the keys of a request for predictions; let it go before the next."""
-        if self._parser is None or not body.startswith(b"{"):  # simdjson would pass over a byte order mark
+        """Return the body if it is an object with the keys of a predict request; release it before the next call."""
+        if self._parser is None or not body.startswith(b"{"):  # simdjson would skip a byte order mark
             return None
         parser = self._parser if len(body) <= MAX_REUSED_PARSER_BYTES else simdjson.Parser()
         try:
@@ -47,7 +47,7 @@ class SimdjsonReader:
 
 
 class SimdjsonBody:
-    """A body whose keys are in order. `model` and `version` are as they were sent, None where they were not."""
+    """A body with the right keys. `model` and `version` are as sent, None if they were not sent."""
 
     def __init__(self, body: bytes, document: Any, keys: list[str]) -> None:
         self._body, self._document = body, document
@@ -87,7 +87,7 @@ def _count_brackets(body: bytes, max_scanned: int) -> int:
 
 
 def _brackets_of_shape(shape: tuple[int, ...]) -> int:
-    """Arrays that an array of that shape is written with, itself counted."""
+    """Count the brackets with which JSON writes one array of this shape."""
     return 1 + sum(math.prod(shape[:i]) for i in range(1, len(shape)))
 
 
