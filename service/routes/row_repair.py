@@ -14,37 +14,31 @@ from typing import Any
 
 import numpy as np
 
-from model_store.errors import InputError
 from model_store.schema.columns import ArrayColumn, CategoryColumn, FaultCollector, RowLocations
 from model_store.schema.row_parser import integral_floats_to_ints
 from model_store.schema.signature import InputColumn
 from service.protocols import tensors
 from service.registry.loaded_version import LoadedVersion
 
+_MAX_ENCODED = 1e6  # standard deviations: beyond it the network may overflow, and no forward pass is run to find out
 _MAX_UNKNOWN_NAMES = 20  # each is compared with all names of the model
 _MAX_TEXTS = 10_000  # of a tensor: more are not parsed to find those of one row
 
 
 def repair_row(served: LoadedVersion, sent: Any) -> Any:
-    """A row that the model answers, as near to `sent` as can be: the example's values where nothing is near."""
+    """Return a valid row as close to `sent` as possible, with the example's values where nothing is close."""
     example, columns = served.example.instance, served.model.signature.inputs
-    if not isinstance(example, Mapping):  # an array is a row of its own
+    if not isinstance(example, Mapping):  # the model takes a single array
         array = next(iter(sent.values()), None) if isinstance(sent, Mapping) else sent
-        row = _repair_value(served, columns[0], array, example)
-    else:
-        names = served.model.signature.names
-        if isinstance(sent, list) and len(sent) == len(names):
-            sent = dict(zip(names, sent, strict=True))
-        if not isinstance(sent, Mapping):
-            return example
-        strangers = islice((key for key in sent if key not in names), _MAX_UNKNOWN_NAMES)
-        given = {nearest_name(key, names): sent[key] for key in strangers} | {n: sent[n] for n in names if n in sent}
-        row = {each.name: _repair_value(served, each, given.get(each.name), example[each.name]) for each in columns}
-    try:
-        served.model.predict([row])
-    except InputError:  # each value fits, and yet the network's answer is beyond its numbers
+        return _repair_value(served, columns[0], array, example)
+    names = served.model.signature.names
+    if isinstance(sent, list) and len(sent) == len(names):
+        sent = dict(zip(names, sent, strict=True))
+    if not isinstance(sent, Mapping):
         return example
-    return row
+    unknown = islice((key for key in sent if key not in names), _MAX_UNKNOWN_NAMES)
+    given = {nearest_name(key, names): sent[key] for key in unknown} | {n: sent[n] for n in names if n in sent}
+    return {each.name: _repair_value(served, each, given.get(each.name), example[each.name]) for each in columns}
 
 
 def row_from_tensors(served: LoadedVersion, inputs: Any, tail: memoryview, number: int) -> dict[str, Any]:
@@ -104,8 +98,8 @@ def _is_accepted(served: LoadedVersion, column: InputColumn, value: Any) -> bool
         return False
     with np.errstate(over="ignore"):
         encoded = column.encode(parsed, locations, faults).astype(served.model.network.dtype)
-    fits: bool = np.isfinite(encoded).all().item()
-    return fits and not faults.total
+    in_range: bool = (np.abs(encoded) <= _MAX_ENCODED).all().item()
+    return in_range and not faults.total
 
 
 def _clip_array(column: ArrayColumn, value: Any) -> Any:

@@ -16,6 +16,7 @@ import pytest
 from werkzeug.serving import make_server
 
 from model_store.artifact.model import Model
+from model_store.nn import Linear, Sequential
 from model_store.registry.store import Store, open_store
 from model_store.schema.signature import ArrayColumn, CategoryColumn, NumberColumn, RegressionOutput, Signature
 from service.routes import row_repair
@@ -37,6 +38,7 @@ def example_of(response: Any) -> tuple[str, dict[str, Any]]:
     return address.removeprefix("http://localhost"), body
 
 
+OUTPUT = RegressionOutput(("price",), (0.0,), (1.0,))
 REFUSED: list[tuple[str, str, dict[str, Any]]] = [
     ("POST", path, words)
     for path in (NATIVE, V1, V2, "/v1/models/image:predict", "/v2/models/image/infer", "/models/price/predict")
@@ -101,7 +103,7 @@ def test_what_cannot_be_mended_is_the_models_example(client):
 
 def test_a_value_that_is_nearly_right_is_put_right_where_it_could_have_been_missing_too(store, make_client):
     columns = (NumberColumn("age", fill=40.0), CategoryColumn("town", ("Bath", "York"), fill="Bath"))
-    signature = Signature(columns, RegressionOutput(("price",), (0.0,), (1.0,)))
+    signature = Signature(columns, OUTPUT)
     store.publish("homes", Model(network(signature.width, 1, 0), signature))
     client = make_client(store)
     for row, mended in (
@@ -150,6 +152,30 @@ def test_a_value_that_the_network_cannot_hold_is_not_taught(client):
         address, body = example_of(client.post("/models/price/predict", json={"instances": [[value, 80]]}))
         assert client.post(address, json=body).status_code == 200
         assert body["instances"][0]["area"] == 80
+
+
+def test_examples_need_no_forward_pass(client, monkeypatch):
+    passes = []
+    call = Sequential.__call__
+    monkeypatch.setattr(Sequential, "__call__", lambda self, *given: passes.append(self) or call(self, *given))
+    for method, path, words in REFUSED:
+        example_of(client.open(path, method=method, **words))
+    example_of(client.post(NATIVE, json={"instances": [{"island": "Bisco", "mass": "3210.5", "sex": "MALE"}]}))
+    example_of(client.post(V2, json={"inputs": [ISLANDS | {"data": ["Biscoe", "Dreem"]}, MASSES, SEXES]}))
+    assert passes == []
+    assert client.post(NATIVE, json={"instances": [PENGUIN]}).status_code == 200
+    assert len(passes) == 1  # so that counting is known to work
+
+
+@pytest.mark.filterwarnings("ignore:overflow")
+def test_a_row_that_overflows_the_network_is_replaced_by_the_example(store, make_client):
+    layer = Linear(1, 1, rng=np.random.default_rng(0))
+    layer.weights[:], layer.bias[:] = 2.0, 0.0
+    store.publish("double", Model(Sequential([layer]), Signature((NumberColumn("x"),), OUTPUT)))
+    client = make_client(store)
+    address, body = example_of(client.post("/models/double/predict", json={"instances": [[3e38]]}))
+    assert body["instances"] != [{"x": 3e38}]
+    assert client.post(address, json=body).status_code == 200
 
 
 def test_a_fault_elsewhere_keeps_the_first_row(client):
