@@ -1,7 +1,7 @@
-"""The OpenAPI document: every address, and for each model what exactly goes in and comes out.
+"""The OpenAPI document: every endpoint, and the exact request and response of each model.
 
-The general addresses are described by the marshmallow schemas that check them; a model's own addresses by its signature
-(`openapi_models`), the other protocols' by what those prescribe (`openapi_protocols`).
+The native endpoints are described by marshmallow schemas, the endpoints of a model by its signature (model_paths.py),
+those of other protocols by their specifications (protocol_paths.py).
 """
 
 from __future__ import annotations
@@ -24,21 +24,21 @@ _NAME_PARAMETER = {
     "name": "name",
     "required": True,
     "schema": {"type": "string"},
-    "description": "Name of a model.",
+    "description": "Model name.",
 }
 _VERSION_PARAMETER = {
     "in": "path",
     "name": "version",
     "required": True,
     "schema": {"type": "string"},
-    "description": "Number of a version, an alias, or `latest`.",
+    "description": "Version number, alias, or `latest`.",
 }
 _REQUEST_ID_PARAMETER = {
     "in": "header",
     "name": "X-Request-Id",
     "required": False,
     "schema": {"type": "string"},
-    "description": "Comes back in the answer and stands in the log; made up when left out, or longer than 128.",
+    "description": "Returned in the response and written to the log. Generated if missing or longer than 128.",
 }
 _QUERY_PARAMETERS = [
     {
@@ -49,25 +49,25 @@ _QUERY_PARAMETERS = [
         "description": text,
     }
     for name, text in (
-        ("warnings", "Whether the answer names values beyond what training saw."),
-        ("receipt", "Whether the answer has a receipt, with which it can be proved and repeated."),
+        ("warnings", "Add warnings about values outside the range of the training data."),
+        ("receipt", "Add a receipt, with which `models replay` can verify the predictions later."),
     )
 ]
 _ERROR_DESCRIPTIONS = {
-    "400": "The body is not whole or not JSON.",
-    "404": "There is no such model or version; the answer names those there are.",
+    "400": "The body is incomplete or not valid JSON.",
+    "404": "The model or version does not exist. The response lists those that do.",
     "413": "The body is too large.",
-    "415": "The Content-Type is not JSON.",
-    "422": "The rows do not fit the model. Every fault is named, with its place and how to mend it.",
-    "503": "No version of the model can answer.",
+    "415": "The Content-Type is not supported.",
+    "422": "The request is invalid. The response lists every error with its location and a fix.",
+    "503": "No version of the model can predict now.",
 }
 
 
-_KEYLESS_PATHS = ("/", "/healthz", "/readyz", "/ping", "/v2/health/live", "/v2/health/ready")  # asked without a key
+_KEYLESS_PATHS = ("/", "/healthz", "/readyz", "/ping", "/v2/health/live", "/v2/health/ready")  # need no API key
 
 
 def build_document(snapshot: Snapshot, *, require_keys: bool = False) -> Json:
-    """The whole document, as JSON knows it. `require_keys`: requests need an API key."""
+    """Return the document as JSON. `require_keys`: requests need an API key."""
     spec = APISpec(
         title="Forward Pass",
         version="1",
@@ -76,11 +76,17 @@ def build_document(snapshot: Snapshot, *, require_keys: bool = False) -> Json:
         info={"description": "Predictions of neural networks over HTTP."},
         servers=[{"url": "/"}],
         tags=[
-            {"name": "models", "description": "What each model takes and gives."},
-            {"name": "general", "description": "The same for any model, and what there is."},
+            {"name": "models", "description": "Predictions of each model."},
+            {"name": "general", "description": "Predictions of any model, and metadata."},
             {"name": "health", "description": "For load balancers, orchestrators and Prometheus."},
-            {"name": "tensorflow serving", "description": "TensorFlow Serving's REST and KServe's first version."},
-            {"name": "hosted", "description": "What Amazon SageMaker and Google Vertex AI ask of a container."},
+            {
+                "name": "tensorflow serving",
+                "description": "The REST API of TensorFlow Serving and the V1 protocol of KServe.",
+            },
+            {
+                "name": "hosted",
+                "description": "The endpoints that Amazon SageMaker and Google Vertex AI expect of a container.",
+            },
             {
                 "name": "open inference",
                 "description": "The Open Inference Protocol (V2) of Triton, KServe and MLServer.",
@@ -121,11 +127,11 @@ def _add_security(document: Json) -> Json:
     document["components"]["securitySchemes"] = {"key": {"type": "http", "scheme": "bearer"}}
     document["security"] = [{"key": []}]
     responses = document["components"]["responses"]
-    challenge = response_header("WWW-Authenticate", "Which kind of key is expected.")
+    challenge = response_header("WWW-Authenticate", "The authentication scheme.")
     for kind in "EP":
         error = {"content": responses[f"{kind}404"]["content"], **challenge}
-        responses[f"{kind}401"] = {"description": "No key, or none that is known.", **error}
-        responses[f"{kind}403"] = {"description": "A key without the scope that this needs.", **error}
+        responses[f"{kind}401"] = {"description": "The API key is missing or unknown.", **error}
+        responses[f"{kind}403"] = {"description": "The API key lacks the required scope.", **error}
     for path, operations in document["paths"].items():
         for operation in operations.values():
             if path in _KEYLESS_PATHS:
@@ -155,7 +161,7 @@ def _add_general_paths(spec: APISpec) -> None:
                     "requestBody": {"required": True, **add_media_types(json_content(PredictSchema(1)), CSV, NPY)},
                     "responses": {
                         "200": {
-                            "description": "One for each row.",
+                            "description": "One prediction for each row.",
                             **json_content(response_schemas.PredictResponseSchema),
                         },
                         **_error_responses(),
@@ -164,41 +170,43 @@ def _add_general_paths(spec: APISpec) -> None:
             },
         )
     for path, tag, text, schema, parameters in (
-        ("/models", "general", "The models there are", response_schemas.ModelListSchema, []),
-        ("/models/{name}", "general", "What a model takes and gives", response_schemas.ModelSchema, [_NAME_PARAMETER]),
+        ("/models", "general", "List of models", response_schemas.ModelListSchema, []),
+        ("/models/{name}", "general", "Metadata of a model", response_schemas.ModelSchema, [_NAME_PARAMETER]),
         (
             "/models/{name}/versions/{version}",
             "general",
-            "What a version takes and gives",
+            "Metadata of a version",
             response_schemas.ModelSchema,
             [_NAME_PARAMETER, _VERSION_PARAMETER],
         ),
         (
             "/models/{name}/example",
             "general",
-            "A body that is answered",
+            "A valid request body",
             response_schemas.ExampleRequestSchema,
             [_NAME_PARAMETER],
         ),
         (
             "/models/{name}/versions/{version}/example",
             "general",
-            "A body that is answered by a version",
+            "A valid request body for a version",
             response_schemas.ExampleRequestSchema,
             [_NAME_PARAMETER, _VERSION_PARAMETER],
         ),
-        ("/healthz", "health", "Whether the process lives", response_schemas.HealthSchema, []),
-        ("/readyz", "health", "Whether a model can answer, and what is amiss", response_schemas.ReadinessSchema, []),
+        ("/healthz", "health", "Liveness", response_schemas.HealthSchema, []),
+        ("/readyz", "health", "Readiness, with current problems", response_schemas.ReadinessSchema, []),
     ):
-        responses: Json = {"200": {"description": "Yes.", **json_content(schema)}}
+        responses: Json = {"200": {"description": "Success.", **json_content(schema)}}
         if parameters:
             responses |= {status: f"E{status}" for status in ("404", "503")}
         if path == "/readyz":
-            responses["503"] = {"description": "No.", **json_content(schema)}
+            responses["503"] = {"description": "No model can predict.", **json_content(schema)}
         operation = {"tags": [tag], "summary": text, "parameters": parameters, "responses": responses}
         spec.path(path, operations={"get": operation})
     metrics = {"200": {"description": "Prometheus's text format.", "content": {"text/plain": {}}}}
-    spec.path("/metrics", operations={"get": {"tags": ["health"], "summary": "Figures", "responses": metrics}})
+    spec.path(
+        "/metrics", operations={"get": {"tags": ["health"], "summary": "Prometheus metrics", "responses": metrics}}
+    )
 
 
 def _error_responses() -> Json:

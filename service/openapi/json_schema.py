@@ -1,4 +1,4 @@
-"""JSON Schema in a line: the pieces that the OpenAPI document is put together from."""
+"""Helpers that build JSON Schema and OpenAPI objects."""
 
 from __future__ import annotations
 
@@ -8,12 +8,12 @@ Json = dict[str, Any]
 
 STRING: Json = {"type": "string"}
 VERSION: Json = {"type": ["integer", "string", "null"]}
-OCTET_STREAM = "application/octet-stream"  # JSON, and then the bytes of tensors
+OCTET_STREAM = "application/octet-stream"  # JSON followed by the bytes of tensors
 PARAMETERS: Json = {"type": ["object", "null"]}
 
 
 def object_schema(required: str | list[str] = "", **properties: Json) -> Json:
-    """`required`: names, with blanks between them where it is a text."""
+    """Return an object's schema. `required`: names, as a list or separated by blanks."""
     required = required.split() if isinstance(required, str) else required
     return {"type": "object", "required": required, "properties": properties}
 
@@ -23,20 +23,20 @@ def array_schema(items: Json) -> Json:
 
 
 def response_header(name: str, text: str) -> Json:
-    """A header of an answer."""
+    """Return the description of a response header."""
     return {"headers": {name: {"schema": STRING, "description": text}}}
 
 
-RETRY_AFTER = response_header("Retry-After", "Seconds after which it may be worth another try.")
+RETRY_AFTER = response_header("Retry-After", "Seconds to wait before a retry.")
 
 
 def add_media_types(body: Json, *media_types: str) -> Json:
-    """A body that may come in other types as well, of which a schema says nothing more."""
+    """Allow other media types for a body, without a schema."""
     body["content"] |= {media_type: {"schema": STRING} for media_type in media_types}
     return body
 
 
 def json_content(schema: Any, example: Json | None = None) -> Json:
-    """A body of JSON, asked for or answered; `schema` may be one of marshmallow's."""
+    """Return a JSON body of a request or response. `schema` may be a marshmallow schema."""
     shown = {} if example is None else {"examples": {"real": {"value": example}}}
     return {"content": {"application/json": {"schema": schema, **shown}}}

@@ -1,6 +1,6 @@
-"""Each model in the OpenAPI document: what exactly goes in and comes out, at its address in every protocol.
+"""The endpoints of each model in the OpenAPI document, with exact schemas for every protocol.
 
-Only what no schema can say is left to the service: that columns are of one length, and tensors of the shape they claim.
+JSON Schema cannot express that columns have equal lengths and tensors as many values as their shape.
 """
 
 from __future__ import annotations
@@ -53,7 +53,7 @@ def add_model_paths(
         instances=rows,
     ) | {"additionalProperties": False}
     predictions = array_schema(_ref(f"{name}.prediction"))
-    answer = object_schema(
+    response = object_schema(
         "model version predictions",
         model={"const": name},
         version=_INTEGER,
@@ -61,35 +61,38 @@ def add_model_paths(
         warnings=array_schema(_ref("Fault")),
         receipt=_ref("Receipt"),
     )
-    answered = {"model": name, "version": served.number, "predictions": [example.prediction]}
+    response_example = {"model": name, "version": served.number, "predictions": [example.prediction]}
 
-    def add(path: str, tag: str, operation: str, asked: tuple[Json, Json], given: Json, refused: str) -> None:
-        about: Json = {
+    def add(path: str, tag: str, prefix: str, request_body: Json, response_body: Json, errors: str) -> None:
+        native = errors == "E"
+        operation: Json = {
             "tags": [tag],
-            "operationId": f"{operation}_{name}",
+            "operationId": f"{prefix}_{name}",
             "summary": served.model.description or f"Predictions of {name}",
-            "description": f"Version {served.number} answers.",
-            "parameters": [*query_parameters, *parameters] if refused == "E" else parameters,
-            "requestBody": {"required": True, **json_content(*asked)},
-            "responses": {"200": {"description": "One for each row.", **given}}
-            | {status: f"{refused}{status}" for status in error_descriptions if refused == "E" or status != "422"},
+            "description": f"Uses version {served.number}.",
+            "parameters": [*query_parameters, *parameters] if native else parameters,
+            "requestBody": {"required": True, **request_body},
+            "responses": {"200": {"description": "One prediction for each row.", **response_body}}
+            | {status: f"{errors}{status}" for status in error_descriptions if native or status != "422"},
         }
         if path.endswith("/infer"):
-            add_media_types(about["requestBody"], OCTET_STREAM)
-            add_media_types(about["responses"]["200"], OCTET_STREAM)
-        spec.path(path, operations={"post": about})
+            add_media_types(operation["requestBody"], OCTET_STREAM)
+            add_media_types(operation["responses"]["200"], OCTET_STREAM)
+        spec.path(path, operations={"post": operation})
 
-    instances = {"instances": [example.instance]}
-    add(f"/models/{name}/predict", "models", "predict", (request, instances), json_content(answer, answered), "E")
-    request, answer = _tensorflow_serving_schemas(served, rows)
-    add(f"/v1/models/{name}:predict", "tensorflow serving", "v1", (request, instances), json_content(answer), "P")
-    request, answer = _open_inference_schemas(served)
-    given = {"inputs": tensors.row_to_tensors(signature, example.instance)}
-    add(f"/v2/models/{name}/infer", "open inference", "v2", (request, given), json_content(answer), "P")
+    rows_example = {"instances": [example.instance]}
+    request_body, response_body = json_content(request, rows_example), json_content(response, response_example)
+    add(f"/models/{name}/predict", "models", "predict", request_body, response_body, "E")
+    request, response = _tensorflow_serving_schemas(served, rows)
+    request_body, response_body = json_content(request, rows_example), json_content(response)
+    add(f"/v1/models/{name}:predict", "tensorflow serving", "v1", request_body, response_body, "P")
+    request, response = _open_inference_schemas(served)
+    request_body = json_content(request, {"inputs": tensors.row_to_tensors(signature, example.instance)})
+    add(f"/v2/models/{name}/infer", "open inference", "v2", request_body, json_content(response), "P")
 
 
 def _tensorflow_serving_schemas(served: LoadedVersion, rows: Json) -> tuple[Json, Json]:
-    """TensorFlow Serving's request, by rows or by columns, and its answer."""
+    """Return TensorFlow Serving's request (rows or columns) and response."""
     signature, columns = served.model.signature, {}
     for column in signature.inputs:
         columns[column.name] = {"type": "array", "minItems": 1, "items": _column_schema(column)}
@@ -116,12 +119,12 @@ def _tensorflow_serving_schemas(served: LoadedVersion, rows: Json) -> tuple[Json
     row = object_schema(list(one), **one) if several else next(iter(one.values()))
     by_column = {name: array_schema(value) for name, value in one.items()}
     outputs = object_schema(list(one), **by_column) if several else next(iter(by_column.values()))
-    answer = object_schema(predictions=array_schema(row), outputs=outputs)
-    return request, answer | {"minProperties": 1, "maxProperties": 1}
+    response = object_schema(predictions=array_schema(row), outputs=outputs)
+    return request, response | {"minProperties": 1, "maxProperties": 1}
 
 
 def _open_inference_schemas(served: LoadedVersion) -> tuple[Json, Json]:
-    """The Open Inference Protocol's request and answer, for tensors in JSON."""
+    """Return the Open Inference Protocol's request and response with tensors in JSON."""
     signature = served.model.signature
     declared = tensors.input_specs(signature)
     table = tensors.table_spec(signature)
@@ -139,28 +142,28 @@ def _open_inference_schemas(served: LoadedVersion) -> tuple[Json, Json]:
         inputs=inputs,
         outputs={"type": ["array", "null"], "items": expected},
     )
-    answer = object_schema(
+    response = object_schema(
         "model_name model_version outputs",
         model_name={"const": served.name},
         model_version=STRING,
         id=STRING,
-        outputs=array_schema({"anyOf": [_tensor_schema(each, answered=True) for each in outputs]}),
+        outputs=array_schema({"anyOf": [_tensor_schema(each, is_response=True) for each in outputs]}),
     )
-    return request, answer
+    return request, response
 
 
-def _tensor_schema(tensor: tensors.TensorSpec, *, answered: bool = False) -> Json:
+def _tensor_schema(tensor: tensors.TensorSpec, *, is_response: bool = False) -> Json:
     text = tensor.datatype == "BYTES"
     kinds = [each for each in tensors.DATATYPES if (each == "BYTES") == text]
     shapes = [tensor.shape]
-    if not answered and tensor.shape == (-1, 1):
+    if not is_response and tensor.shape == (-1, 1):
         shapes.append((-1,))
-    elif not answered and len(tensor.shape) > 2:
+    elif not is_response and len(tensor.shape) > 2:
         shapes.append((-1, math.prod(tensor.shape[1:])))
     return object_schema(
         "name datatype shape data",
         name={"const": tensor.name},
-        datatype={"const": tensor.datatype} if answered else {"enum": kinds},
+        datatype={"const": tensor.datatype} if is_response else {"enum": kinds},
         shape=_any_of([_shape_schema(shape) for shape in shapes]),
         data={"type": "array"},
         parameters=PARAMETERS,
@@ -168,12 +171,12 @@ def _tensor_schema(tensor: tensors.TensorSpec, *, answered: bool = False) -> Jso
 
 
 def _shape_schema(sizes: tuple[int, ...]) -> Json:
-    """So many dimensions, of which the first counts the rows."""
+    """Return the schema of a shape; only its number of dimensions is fixed."""
     return {"type": "array", "items": _DIMENSION, "minItems": len(sizes), "maxItems": len(sizes)}
 
 
 def _instance_schemas(signature: Signature) -> list[Json]:
-    """The forms that a row may take."""
+    """Return the allowed formats of a row."""
     columns = signature.inputs
     first = columns[0]
     if len(columns) == 1 and isinstance(first, ArrayColumn):
@@ -201,14 +204,14 @@ def _column_schema(column: InputColumn) -> Json:
     if isinstance(column, ArrayColumn):
         return _any_of(_array_schemas(column))
     missing = column.fill is not None
-    note = f"Missing: null stands for {column.fill}." if missing else ""
+    note = f"null is replaced by {column.fill}." if missing else ""
     if isinstance(column, CategoryColumn):
         form: Json = {"type": ["string", "null"] if missing else "string"}
         if column.unknown == "refuse":
             form["enum"] = [*column.categories, *([None] if missing else [])]
         else:
             form["examples"] = list(column.categories)
-            note = f"Others than the examples are taken as unknown. {note}"
+            note = f"Other values count as unknown. {note}"
         return form | ({"description": note.strip()} if note else {})
     return {
         "type": ["number", "null"] if missing else "number",
@@ -223,7 +226,7 @@ def _training_range(column: NumberColumn) -> str:
 
 
 def _array_schemas(column: ArrayColumn) -> list[Json]:
-    """Nested as the shape says, and flat."""
+    """Return the formats of an array: nested like its shape, and flat."""
     number: Json = {"type": "number"}
     if column.low is not None:
         number["minimum"] = column.low

@@ -1,4 +1,4 @@
-"""The other protocols in the OpenAPI document: their addresses, and the forms that each of them prescribes."""
+"""The endpoints of the other protocols in the OpenAPI document, with the formats that they specify."""
 
 from __future__ import annotations
 
@@ -91,16 +91,16 @@ _TF_MODEL_METADATA = object_schema(
 _TF_MODEL_PATHS = ("/v1/models/{name}", "/v1/models/{name}/versions/{version}", "/v1/models/{name}/labels/{version}")
 _V2_MODEL, _V2_VERSION = "/v2/models/{name}", "/v2/models/{name}/versions/{version}"
 
-# Tag, method, addresses, summary, form of the request, form of the answer.
+# Tag, method, paths, summary, schema of the request, schema of the response.
 _OPERATIONS: tuple[tuple[str, str, tuple[str, ...], str, Json | None, Json], ...] = (
-    ("open inference", "get", ("/v2",), "The server and its extensions", None, _SERVER_METADATA),
+    ("open inference", "get", ("/v2",), "Server metadata and extensions", None, _SERVER_METADATA),
     ("open inference", "get", ("/v2/health/live", "/v2/health/ready"), "Health", None, _HEALTH),
-    ("open inference", "get", (_V2_MODEL, _V2_VERSION), "The tensors a model takes and gives", None, _MODEL_METADATA),
+    ("open inference", "get", (_V2_MODEL, _V2_VERSION), "Input and output tensors of a model", None, _MODEL_METADATA),
     (
         "open inference",
         "get",
         (f"{_V2_MODEL}/ready", f"{_V2_VERSION}/ready"),
-        "Whether a model can answer",
+        "Readiness of a model",
         None,
         object_schema("name ready", name=STRING, ready=_BOOLEAN),
     ),
@@ -108,7 +108,7 @@ _OPERATIONS: tuple[tuple[str, str, tuple[str, ...], str, Json | None, Json], ...
         "open inference",
         "get",
         (f"{_V2_MODEL}/example", f"{_V2_VERSION}/example"),
-        "A body that is answered",
+        "A valid request body",
         None,
         object_schema("inputs", inputs=array_schema(_TENSOR_DATA)),
     ),
@@ -116,7 +116,7 @@ _OPERATIONS: tuple[tuple[str, str, tuple[str, ...], str, Json | None, Json], ...
         "open inference",
         "get",
         (f"{_V2_MODEL}/config", f"{_V2_VERSION}/config"),
-        "Triton's configuration",
+        "Model configuration in Triton's format",
         None,
         _MODEL_CONFIG,
     ),
@@ -124,7 +124,7 @@ _OPERATIONS: tuple[tuple[str, str, tuple[str, ...], str, Json | None, Json], ...
         "open inference",
         "get",
         ("/v2/models/stats", f"{_V2_MODEL}/stats", f"{_V2_VERSION}/stats"),
-        "What was counted",
+        "Statistics",
         None,
         _STATISTICS,
     ),
@@ -140,7 +140,7 @@ _OPERATIONS: tuple[tuple[str, str, tuple[str, ...], str, Json | None, Json], ...
         "open inference",
         "post",
         ("/v2/repository/index",),
-        "Models and their states, where SERVE_ADMIN is on",
+        "Models and their states (requires SERVE_ADMIN)",
         object_schema(ready=_BOOLEAN),
         array_schema(_REPOSITORY_ENTRY),
     ),
@@ -148,16 +148,16 @@ _OPERATIONS: tuple[tuple[str, str, tuple[str, ...], str, Json | None, Json], ...
         "open inference",
         "post",
         ("/v2/repository/models/{name}/load", "/v2/repository/models/{name}/unload"),
-        "Into service and out of it, where SERVE_ADMIN is on",
+        "Load or unload a model (requires SERVE_ADMIN)",
         object_schema(parameters=object_schema()),
         object_schema(),
     ),
-    ("hosted", "get", ("/ping",), "Whether a model can answer", None, object_schema()),
+    ("hosted", "get", ("/ping",), "Readiness", None, object_schema()),
     (
         "hosted",
         "post",
         ("/invocations",),
-        "Predictions of the only model, or of the one that the body names",
+        "Predictions of the only model, or of the model named in the body",
         object_schema(
             "instances",
             model=STRING,
@@ -171,16 +171,16 @@ _OPERATIONS: tuple[tuple[str, str, tuple[str, ...], str, Json | None, Json], ...
         "tensorflow serving",
         "get",
         ("/v1/models",),
-        "The models there are",
+        "List of models",
         None,
         object_schema("models", models=array_schema(STRING)),
     ),
-    ("tensorflow serving", "get", _TF_MODEL_PATHS, "The versions in memory and their states", None, _TF_MODEL_STATUS),
+    ("tensorflow serving", "get", _TF_MODEL_PATHS, "Versions in memory and their states", None, _TF_MODEL_STATUS),
     (
         "tensorflow serving",
         "get",
         tuple(f"{path}/metadata" for path in _TF_MODEL_PATHS),
-        "The tensors a model takes and gives",
+        "Input and output tensors of a model",
         None,
         _TF_MODEL_METADATA,
     ),
@@ -188,17 +188,17 @@ _OPERATIONS: tuple[tuple[str, str, tuple[str, ...], str, Json | None, Json], ...
         "tensorflow serving",
         "post",
         tuple(f"{path}:predict" for path in _TF_MODEL_PATHS),
-        "Predictions, by rows or by columns",
+        "Predictions from rows or columns",
         _TF_PREDICT_REQUEST,
         object_schema(predictions=array_schema(_ANY), outputs=_ANY),
     ),
 )
 _ERROR_DESCRIPTIONS = {
-    "400": "The body is not whole, not JSON, or does not fit the model; the text names every fault.",
-    "404": "There is no such model or version.",
+    "400": "The body is incomplete, not valid JSON, or invalid for the model. The text lists every error.",
+    "404": "The model or version does not exist.",
     "413": "The body is too large.",
-    "415": "The Content-Type or Content-Encoding is none that is taken.",
-    "503": "No version of the model can answer.",
+    "415": "The Content-Type or Content-Encoding is not supported.",
+    "503": "No version of the model can predict now.",
 }
 
 
@@ -211,13 +211,13 @@ def add_protocol_paths(spec: APISpec) -> None:
         for path in paths:
             names = re.findall(r"\{(\w+)\}", path)
             errors = _ERROR_DESCRIPTIONS if request is not None else {"404", "503"} if names else set()
-            own = tag == "hosted"  # the platforms have no form for errors: they get ours
+            own = tag == "hosted"  # the platforms specify no error format: ours is used
             operation: Json = {
                 "tags": [tag],
                 "summary": summary,
                 "parameters": [{"in": "path", "name": name, "required": True, "schema": STRING} for name in names],
                 "responses": {
-                    "200": {"description": "Yes.", **json_content(response)},
+                    "200": {"description": "Success.", **json_content(response)},
                     **{status: f"{'E' if own else 'P'}{status}" for status in errors},
                 },
             }
@@ -230,5 +230,8 @@ def add_protocol_paths(spec: APISpec) -> None:
                 add_media_types(operation["requestBody"], OCTET_STREAM)
                 add_media_types(operation["responses"]["200"], OCTET_STREAM)
             if path in {"/v2/health/ready", "/ping", *_TF_MODEL_PATHS}:
-                operation["responses"]["503"] = {"description": "No.", **json_content({"anyOf": [response, error]})}
+                operation["responses"]["503"] = {
+                    "description": "Not ready.",
+                    **json_content({"anyOf": [response, error]}),
+                }
             spec.path(path, operations={method: operation})

@@ -1,4 +1,4 @@
-"""What answers look like, as marshmallow schemas for the OpenAPI document."""
+"""The responses of the native protocol as marshmallow schemas, for the OpenAPI document."""
 
 from __future__ import annotations
 
@@ -6,58 +6,67 @@ from marshmallow import Schema, fields
 
 
 class FaultSchema(Schema):
-    """One thing that is wrong with a request."""
+    """One error in a request."""
 
-    location = fields.String(required=True, metadata={"description": "Where, such as `instances.2.island`."})
-    problem = fields.String(required=True, metadata={"description": "What was expected there, and what was found."})
-    fix = fields.String(required=True, metadata={"description": "What to do about it; may be empty."})
+    location = fields.String(
+        required=True, metadata={"description": "Where the error is, such as `instances.2.island`."}
+    )
+    problem = fields.String(required=True, metadata={"description": "What was expected and what was found."})
+    fix = fields.String(required=True, metadata={"description": "How to fix it. May be empty."})
 
 
 class ErrorExampleSchema(Schema):
-    """A request that works."""
+    """An example of a valid request."""
 
     body = fields.Dict(
-        keys=fields.String(), values=fields.Raw(), metadata={"description": "Left out where it is long."}
+        keys=fields.String(), values=fields.Raw(), metadata={"description": "The request body. Left out if it is long."}
     )
-    curl = fields.String(required=True, metadata={"description": "The line for a shell that sends it."})
+    curl = fields.String(required=True, metadata={"description": "The shell command that sends the request."})
 
 
 class ErrorBodySchema(Schema):
-    code = fields.String(required=True, metadata={"description": "For programs, such as `unknown_model`."})
-    message = fields.String(required=True, metadata={"description": "For people."})
+    code = fields.String(required=True, metadata={"description": "Error code for programs, such as `unknown_model`."})
+    message = fields.String(required=True, metadata={"description": "Error message for people."})
     faults = fields.List(
-        fields.Nested(FaultSchema), required=True, metadata={"description": "Every fault at once, up to a hundred."}
+        fields.Nested(FaultSchema), required=True, metadata={"description": "All errors of the request, up to 100."}
     )
     example = fields.Nested(ErrorExampleSchema)
 
 
 class ErrorSchema(Schema):
-    """The one shape of every answer that is not a success."""
+    """The format of every error response."""
 
     error = fields.Nested(ErrorBodySchema, required=True)
-    request_id = fields.String(required=True, metadata={"description": "The same as the header X-Request-Id."})
+    request_id = fields.String(required=True, metadata={"description": "Equal to the header X-Request-Id."})
 
 
 class ReceiptSchema(Schema):
-    """What was asked, what was answered, and which model did it."""
+    """Hashes of the request and the predictions, and the model version that made them."""
 
     model = fields.String(required=True)
     version = fields.Integer(required=True)
-    digest = fields.String(required=True, metadata={"description": "Of the model."})
-    input_sha256 = fields.String(required=True, metadata={"description": "Of the body, inflated."})
-    predictions_sha256 = fields.String(required=True, metadata={"description": "Of the predictions as compact JSON."})
+    digest = fields.String(required=True, metadata={"description": "Digest of the model version."})
+    input_sha256 = fields.String(
+        required=True, metadata={"description": "SHA-256 of the request body after decompression."}
+    )
+    predictions_sha256 = fields.String(
+        required=True, metadata={"description": "SHA-256 of the predictions as compact JSON."}
+    )
 
 
 class PredictResponseSchema(Schema):
-    """Predictions, one for each instance and in their order."""
+    """Predictions, one for each row and in the same order."""
 
     model = fields.String(required=True)
     version = fields.Integer(required=True)
     predictions = fields.List(fields.Raw(), required=True)
     warnings = fields.List(
-        fields.Nested(FaultSchema), metadata={"description": "When asked for: values beyond what training saw."}
+        fields.Nested(FaultSchema),
+        metadata={"description": "With `?warnings=true`: values outside the range of the training data."},
     )
-    receipt = fields.Nested(ReceiptSchema, metadata={"description": "When asked for: what `models replay` takes."})
+    receipt = fields.Nested(
+        ReceiptSchema, metadata={"description": "With `?receipt=true`: the receipt that `models replay` verifies."}
+    )
 
 
 class ModelSummarySchema(Schema):
@@ -65,7 +74,7 @@ class ModelSummarySchema(Schema):
 
     name = fields.String(required=True)
     description = fields.String(required=True)
-    version = fields.Integer(required=True, allow_none=True, metadata={"description": "What answers by default."})
+    version = fields.Integer(required=True, allow_none=True, metadata={"description": "The default version."})
     versions = fields.List(fields.Integer(), required=True)
     aliases = fields.Dict(keys=fields.String(), values=fields.Integer(), required=True)
 
@@ -75,7 +84,7 @@ class ModelListSchema(Schema):
 
 
 class ModelSchema(ModelSummarySchema):
-    """A version of a model: what goes in and out, and how well it did on rows it had not seen."""
+    """A version of a model: inputs, output, metrics on held-out rows, and an example."""
 
     digest = fields.String(required=True, metadata={"description": "SHA-256 of the artifact's manifest."})
     inputs = fields.List(fields.Dict(keys=fields.String(), values=fields.Raw()), required=True)
@@ -85,7 +94,7 @@ class ModelSchema(ModelSummarySchema):
 
 
 class ExampleRequestSchema(Schema):
-    """A body that is answered."""
+    """A valid request body."""
 
     model = fields.String(required=True)
     instances = fields.List(fields.Raw(), required=True)
@@ -96,7 +105,7 @@ class HealthSchema(Schema):
 
 
 class ReadinessSchema(Schema):
-    """Whether there is a model to answer, and everything that is amiss."""
+    """Whether the service can predict, and its current problems."""
 
     status = fields.String(required=True, metadata={"description": "ready, degraded or unavailable"})
     # Without a required API key the response has only the status.

@@ -75,13 +75,13 @@ def parse_request(
 
 
 def serialize_response(
-    served: LoadedVersion, request: InferRequest, answers: Mapping[str, Array], coding: str | None
+    served: LoadedVersion, request: InferRequest, arrays: Mapping[str, Array], coding: str | None
 ) -> tuple[bytes, dict[str, str]]:
     """Return the body and headers of the response. `coding` compresses it: "gzip", "deflate" or None."""
     outputs: list[dict[str, Any]] = []
     tail: list[bytes] = []
     for name, binary in request.outputs.items():
-        array = answers[name]
+        array = arrays[name]
         output: dict[str, Any] = {"name": name, "datatype": tensors.datatype_of(array.dtype), "shape": array.shape}
         if binary:
             tail.append(tensors.to_bytes(name, array))
@@ -186,14 +186,14 @@ def _requested_outputs(
     """Return the requested outputs in order, and whether to send each as bytes."""
     known = [tensor.name for tensor in declared]
     all_binary = _bool_parameter(document, "parameters", "binary_data_output", False, faults)
-    asked = document.get("outputs")
-    if asked is None or asked == []:
+    requested = document.get("outputs")
+    if requested is None or requested == []:
         return dict.fromkeys(known, all_binary)
     expected: dict[str, bool] = {}
-    if not isinstance(asked, list):
-        faults.add("outputs", f"expected a list, found {describe_value(asked)}", 'send [{"name": ...}]')
+    if not isinstance(requested, list):
+        faults.add("outputs", f"expected a list, found {describe_value(requested)}", 'send [{"name": ...}]')
         return expected
-    for i, one in enumerate(asked):
+    for i, one in enumerate(requested):
         name = one.get("name") if isinstance(one, dict) else one
         if not isinstance(one, dict) or name not in known:
             problem = f"expected the name of one of {', '.join(known)}; found {describe_value(name)}"

@@ -106,7 +106,7 @@ def create_blueprint(registry: ModelRegistry, settings: Settings) -> Blueprint:
             problems=snapshot.problems,
             base=request.host_url.rstrip("/"),
             settings=settings,
-            addresses=_ENDPOINTS,
+            endpoints=_ENDPOINTS,
             error_codes=_ERROR_CODES,
             error_example=_indented_json(_ERROR_EXAMPLE),
             grouped=format_grouped,

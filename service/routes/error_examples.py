@@ -57,24 +57,24 @@ def _intended_version(registry: ModelRegistry) -> tuple[LoadedVersion | None, bo
 
     That is the model with the most similar name or, if the request names none, with the most of the sent columns.
     """
-    asked = request.view_args or {}
-    name = asked.get("name") or g.get("requested_model") or ""
-    if "name" in asked:
+    view_args = request.view_args or {}
+    name = view_args.get("name") or g.get("requested_model") or ""
+    if "name" in view_args:
         try:
-            return registry.find(name, asked.get("version"), load=False), True
+            return registry.find(name, view_args.get("version"), load=False), True
         except (UnknownModelError, UnavailableError, WouldBlock):
             pass
     elif found := re.search(r"/models/([^/:]+)", request.path):
         name = found[1]
-    answering = {
+    available = {
         each.name: each for each in registry.snapshot.default_versions if each.name not in registry.unloaded_models
     }
     if not name:
         return max(
-            answering.values(), key=lambda served: (_count_matching_columns(served), served.name), default=None
+            available.values(), key=lambda served: (_count_matching_columns(served), served.name), default=None
         ), False
-    close = [name] if name in answering else difflib.get_close_matches(name[:100], answering, 1, 0.0)
-    return answering[close[0]] if close else next(iter(answering.values()), None), False
+    close = [name] if name in available else difflib.get_close_matches(name[:100], available, 1, 0.0)
+    return available[close[0]] if close else next(iter(available.values()), None), False
 
 
 def _count_matching_columns(served: LoadedVersion) -> int:

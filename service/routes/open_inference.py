@@ -41,9 +41,9 @@ def create_blueprint(
     @blueprint.get("/v2/health/live")
     @blueprint.get("/v2/health/ready")
     def health() -> Response:
-        answering = bool(registry.snapshot.default_versions)
-        down = request.path.endswith("ready") and not answering
-        return json_response({"live": True, "ready": answering}, 503 if down else 200)
+        ready = bool(registry.snapshot.default_versions)
+        down = request.path.endswith("ready") and not ready
+        return json_response({"live": True, "ready": ready}, 503 if down else 200)
 
     @blueprint.get(_MODEL)
     @blueprint.get(_VERSION)
@@ -94,11 +94,11 @@ def create_blueprint(
     def statistics(name: str | None = None, version: str | None = None) -> Response:
         """Return the counts of all workers since the service started."""
         if name is not None:
-            asked = [(name, registry.version_number(name, version))]
+            versions = [(name, registry.version_number(name, version))]
         else:
-            asked = [(served.name, served.number) for served in registry.snapshot.default_versions]
+            versions = [(served.name, served.number) for served in registry.snapshot.default_versions]
         counted = metrics.counters.by_version()
-        return json_response({"model_stats": [_version_statistics(*each, counted) for each in asked]})
+        return json_response({"model_stats": [_version_statistics(*each, counted) for each in versions]})
 
     @blueprint.post(f"{_MODEL}/infer")
     @blueprint.post(f"{_VERSION}/infer")
@@ -115,10 +115,10 @@ def create_blueprint(
             g.sent_tensors = document.get("inputs"), tail  # for the example in an error response
         infer_request = open_inference.parse_request(document, tail, served, settings.max_instances)
         inputs = tensors.encode(served.model, infer_request.arrays, settings.max_instances)
-        answers = tensors.output_arrays(served.model, inference(g.request_record, served, inputs))
+        outputs = tensors.output_arrays(served.model, inference(g.request_record, served, inputs))
         accepted = request.accept_encodings
         coding = accepted.best_match(["gzip", "deflate"]) if accepted else None
-        content, headers = open_inference.serialize_response(served, infer_request, answers, coding)
+        content, headers = open_inference.serialize_response(served, infer_request, outputs, coding)
         return Response(content, headers=headers)
 
     @blueprint.post("/v2/repository/index")

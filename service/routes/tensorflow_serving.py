@@ -92,8 +92,8 @@ def create_blueprint(registry: ModelRegistry, inference: InferenceRunner, settin
         headers = {"X-Model-Version": str(served.number)}
         if location == "inputs":
             columns = {key: values.tolist() for key, values in found.items()}
-            answer: Any = columns if len(columns) > 1 else next(iter(columns.values()))
-            return json_response({"outputs": answer}, headers=headers)
+            outputs: Any = columns if len(columns) > 1 else next(iter(columns.values()))
+            return json_response({"outputs": outputs}, headers=headers)
         return json_response({"predictions": _arrays_to_rows(found)}, headers=headers)
 
     return blueprint

@@ -1,4 +1,4 @@
-// The reference page's "try it": fields or a drawing write the request, and the request is what is sent.
+// The "Try it" forms of the reference page. Fields and the drawing edit the JSON request; the form sends that request.
 "use strict";
 
 const make = (tag, text, className) => {
@@ -8,7 +8,7 @@ const make = (tag, text, className) => {
   return element;
 };
 
-// A number is sent as a number; what is no number goes as it stands, and the service says what it thinks of it.
+// Send a number as a number and any other text as a string, so that the service reports the error.
 function valueOf(field) {
   if (field.tagName === "SELECT") {
     return field.selectedOptions[0].hasAttribute("data-missing") ? null : field.value;
@@ -20,7 +20,7 @@ function valueOf(field) {
 }
 
 function compact(value) {
-  // JSON with the innermost lists on one line each, so that an image looks like one.
+  // Format JSON with each innermost list on one line, so that the rows of an image are lines.
   return JSON.stringify(value, null, 1).replace(/\[[^[\]{}]*\]/g, (list) => list.replace(/\s+/g, " "));
 }
 
@@ -66,14 +66,14 @@ function showFaults(error) {
   return list;
 }
 
-function wholeAnswer(body) {
+function fullResponse(body) {
   const details = make("details");
   const code = make("div", undefined, "code");
   const pre = make("pre");
   pre.tabIndex = 0;
   pre.append(make("code", JSON.stringify(body, null, 2)));
   code.append(pre);
-  details.append(make("summary", "The whole answer"), code);
+  details.append(make("summary", "Full response"), code);
   return details;
 }
 
@@ -87,16 +87,16 @@ async function send(form, text) {
     const body = await response.json();
     status.textContent = `${response.status}, ${Math.max(1, Math.round(performance.now() - started))} ms`;
     const shown = response.ok ? body.predictions.slice(0, 20).map(showPrediction) : [showFaults(body.error)];
-    result.replaceChildren(...shown, wholeAnswer(body));
+    result.replaceChildren(...shown, fullResponse(body));
   } catch (problem) {
     status.textContent = "";
-    result.replaceChildren(showFaults({ code: "no answer", message: String(problem), faults: [] }));
+    result.replaceChildren(showFaults({ code: "no response", message: String(problem), faults: [] }));
   } finally {
     button.disabled = false;
   }
 }
 
-// An image of any size on a canvas of its own resolution: a pixel of it is a number of the array.
+// Draw an array on a canvas of the same resolution: one pixel for each number.
 function drawing(canvas, read, write) {
   const [rows, columns, low, high] = ["rows", "columns", "low", "high"].map((name) => Number(canvas.dataset[name]));
   canvas.width = columns;
