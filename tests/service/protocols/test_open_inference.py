@@ -222,7 +222,7 @@ def test_an_inflated_bomb_is_413_and_a_cut_stream_400(store, make_client):
             "outputs.0.parameters.binary_data:",
         ),
         ({"parameters": [1]}, "inputs.0.parameters: expected an object"),
-        ({"id": 3}, "id: expected text, found 3"),
+        ({"id": 3}, "id: expected a string, found 3"),
         ({"parameters": {"binary_data_output": 1}}, "expected true or false"),
         ({"datatype": "FP31"}, "did you mean 'FP32'?"),
         ({"datatype": ["FP32"]}, "inputs.0.datatype"),
@@ -235,15 +235,15 @@ def test_an_inflated_bomb_is_413_and_a_cut_stream_400(store, make_client):
         ({"shape": [-1, 2]}, "inputs.0.shape"),
         ({"shape": [10**30, 2]}, "inputs.0.shape"),
         ({"shape": [20_000, 2], "data": [0] * 40_000}, "expected 1 to 10000 rows, found 20000"),
-        ({"data": [[3], [80]]}, "expected rows as shape [1, 2] says"),
-        ({"data": [[[3, 80]]]}, "expected rows as shape [1, 2] says"),
+        ({"data": [[3], [80]]}, "expected lists nested as shape [1, 2], found another nesting"),
+        ({"data": [[[3, 80]]]}, "expected lists nested as shape [1, 2], found another nesting"),
         ({"data": [[3], 80]}, "expected values of FP64, found [3]"),
         ({"data": ["3", 80]}, "expected values of FP64, found '3'"),
         ({"data": [True, 80]}, "found true"),
         ({"data": "AAAA"}, "expected a list of FP64"),
-        ({"datatype": "INT8", "data": [300, 1]}, "beyond its range"),
+        ({"datatype": "INT8", "data": [300, 1]}, "expected values of INT8, found a value out of range"),
         ({"datatype": "INT8", "data": [1.5, 1]}, "found 1.5"),
-        ({"datatype": "BYTES", "data": ["a", "b"]}, "expected FP64 or another number, found BYTES"),
+        ({"datatype": "BYTES", "data": ["a", "b"]}, "expected FP64 or another numeric datatype, found BYTES"),
         ({"datatype": "FP16", "data": [1e30, 1]}, "rows.0.rooms"),
         ({"name": "room"}, "did you mean 'rooms'?"),
         ({"parameters": {"binary_data_size": 16}}, "no data"),
@@ -296,7 +296,7 @@ def test_of_more_texts_than_rows_are_taken_none_is_read(client, monkeypatch, sha
     tail = b"\1\0\0\0a" * 10_001
     tensor = {"name": "island", "shape": shape, "datatype": "BYTES", "parameters": {"binary_data_size": len(tail)}}
     told = refused(client.post("/v2/models/penguins/infer", **binary({"inputs": [tensor]}, tail)))
-    assert "inputs.0.shape: expected 1 to 10000 texts, found a shape of 10001" in told
+    assert "inputs.0.shape: expected 1 to 10000 strings, found a shape of 10001" in told
     assert read == []
 
 

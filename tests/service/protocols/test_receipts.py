@@ -121,7 +121,7 @@ def test_a_parameter_that_is_given_twice_is_told(client, second):
     """Either might be meant."""
     path = f"/models/price/predict?receipt=true&warnings=true&receipt={second}"
     error = assert_error(client.post(path, data=BODY), 422, "invalid_request")
-    told = {"location": "receipt", "problem": "expected once, found 2 times", "fix": "ask for it once: ?receipt=true"}
+    told = {"location": "receipt", "problem": "expected once, found 2 times", "fix": "send it once: ?receipt=true"}
     assert error["faults"] == [told]
 
 

@@ -319,7 +319,7 @@ def test_openapi_document_follows_the_store(client, store, registry):
 def test_reference_page_shows_models_safely(client):
     page = client.get("/docs").get_data(as_text=True)
     assert "Ink &amp; slant of &lt;b&gt;an image&lt;/b&gt;" in page
-    assert "Right for 97.5 % of 69 test rows" in page
+    assert "Accuracy 97.5 % on 69 test rows" in page
     assert "?warnings=true" in page
     assert "?receipt=true" in page
     assert "http://localhost/models/penguins/predict" in page

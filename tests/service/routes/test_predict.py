@@ -104,14 +104,14 @@ def test_faults_beyond_a_hundred_are_counted(client):
     response = client.post("/models/price/predict", json={"instances": [["x", "y"]] * 300, "a": 1})
     error = assert_error(response, 422, "invalid_request")
     assert len(error["faults"]) == 100
-    assert error["message"].startswith("601 faults")
+    assert error["message"].startswith("601 errors")
 
 
 def test_a_flood_of_unknown_keys_is_answered_shortly(client):
     body = {"k" * 300 + str(i): i for i in range(5000)} | {"instances": [ROW]}
     response = client.post("/models/price/predict", json=body)
     error = assert_error(response, 422, "invalid_request")
-    assert error["message"].startswith("5000 faults")
+    assert error["message"].startswith("5000 errors")
     assert len(response.data) < 40_000
 
 

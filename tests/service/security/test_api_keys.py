@@ -438,7 +438,7 @@ def test_the_repository_takes_no_file_from_a_caller(store: Store, make_client: M
     client = make_client(store, admin=True)
     answer = client.post("/v2/repository/models/price/load", json={"parameters": parameters})
     assert answer.status_code == 400
-    assert "loaded from its store" in answer.get_json()["error"]
+    assert "loaded from the store" in answer.get_json()["error"]
 
 
 # --- serve keygen
