@@ -33,9 +33,9 @@ TEST = DataSection(images="mnist/t10k-images-idx3-ubyte", labels="mnist/t10k-lab
 JOBS = {"mnist": ("scikit-learn", "torch"), "mnist-conv": ("torch",)}
 
 
-def ours(prepared: job.Prepared, x: Any, y: Any) -> dict[str, float]:
+def ours(prepared: job.PreparedJob, x: Any, y: Any) -> dict[str, float]:
     begin = process_time()
-    outcome = job.fit(prepared)
+    outcome = job.train_and_evaluate(prepared)
     seconds = process_time() - begin
     model = outcome.model
     answers = model.network(model.signature.encode_columns({model.signature.names[0]: x}, model.network.dtype))
@@ -53,7 +53,7 @@ def peer(python: str, name: str, layers: str, rows: Path) -> dict[str, float]:
 def main() -> None:
     python = sys.argv[1]
     test = dataset.load(TEST, ROOT / "examples")
-    x_test, y_test = test.inputs["image"], test.answers
+    x_test, y_test = test.inputs["image"], test.targets
     print(f"{'job':>11} {'by':>13} {'CPU time':>8}   accuracy on 10,000 images (on the job's own held-out rows)")
     for name, peers in JOBS.items():
         prepared = job.prepare(job.load(ROOT / "examples" / f"{name}.toml"))
@@ -66,7 +66,7 @@ def main() -> None:
             np.savez(
                 path,
                 x=prepared.x_training,
-                y=prepared.dataset.answers[prepared.split.training],
+                y=prepared.dataset.targets[prepared.split.training],
                 x_test=x_test.reshape(len(x_test), -1).astype(np.float32) / 255,
                 y_test=y_test,
                 epochs=train.epochs,

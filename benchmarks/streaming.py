@@ -29,7 +29,7 @@ from benchmarks.rounds import alternate, machine, unpin
 from training import SGD
 from training import train as train_network
 from training.engine.loop import Samples, TrainingState
-from training.pipeline.job import Prepared, fit, from_dict, prepare
+from training.pipeline.job import PreparedJob, from_dict, prepare, train_and_evaluate
 
 ROWS, ROUNDS, PIECE = 18_000_000, 5, 500_000
 AIRPORTS = [f"A{i:02}" for i in range(20)]
@@ -106,7 +106,7 @@ def write_arrays(rows: int, folder: Path) -> None:
             file.write(label.tobytes())
 
 
-def job(path: Path) -> Prepared:
+def job(path: Path) -> PreparedJob:
     data: dict[str, Any] = {"path": path.name, "stream": True}
     if path.suffix == ".idx":
         data = {"images": path.name, "labels": "t.labels", "stream": True}
@@ -126,7 +126,7 @@ def memory(path: Path) -> dict[str, float]:
     begin = perf_counter()
     prepared = job(path)
     read = perf_counter() - begin
-    fit(prepared)
+    train_and_evaluate(prepared)
     (line,) = (line for line in Path("/proc/self/status").read_text().splitlines() if line.startswith("VmHWM"))
     found = {"read": read, "all": perf_counter() - begin, "peak": int(line.split()[1]) / 1024}
     return {**found, "rows": sum(prepared.sizes.values()), "width": prepared.signature.width}
@@ -136,17 +136,17 @@ def speed(path: Path) -> dict[str, float]:
     """Return the rows/s of an epoch from disk and of one from memory."""
     prepared = job(path)
     blocks = prepared.samples
-    x = np.empty((len(blocks), prepared.signature.width), prepared.design.dtype)
-    y = np.empty((len(blocks), prepared.design.output_size), x.dtype)
+    x = np.empty((len(blocks), prepared.signature.width), prepared.network_spec.dtype)
+    y = np.empty((len(blocks), prepared.network_spec.output_size), x.dtype)
     at = 0
-    for xs, ys, _, _ in blocks.epoch_blocks(TrainingState(prepared.design.network(np.random.default_rng(0))), 256):
+    for xs, ys, _, _ in blocks.epoch_blocks(TrainingState(prepared.network_spec.build(np.random.default_rng(0))), 256):
         x[at : at + len(xs)], y[at : at + len(ys)] = xs, ys
         at += len(xs)
 
     def contestant(samples: Samples) -> Callable[[], dict[str, float]]:
         rng = np.random.default_rng(0)
-        network = prepared.design.network(rng)
-        optimizer, loss = SGD(network), prepared.design.criterion()
+        network = prepared.network_spec.build(rng)
+        optimizer, loss = SGD(network), prepared.network_spec.criterion()
 
         def measure() -> dict[str, float]:
             begin = perf_counter()

@@ -39,7 +39,7 @@ def test_no_page_loads_anything_from_another_host(site: Path) -> None:
         ("training", ["training.engine.gradient_check.check_gradients", "training.optim.lr_schedulers.Cosine"]),
         ("networks", ["model_store.nn.linear.Linear", "model_store.nn.sequential.Sequential"]),
         ("store", ["model_store.registry.store.open_store", "model_store.artifact.npz.read"]),
-        ("jobs", [f"training.pipeline.job.{name}" for name in ("load", "prepare", "fit", "run")]),
+        ("jobs", [f"training.pipeline.job.{name}" for name in ("load", "prepare", "train_and_evaluate", "run")]),
         ("client", ["model_store.client.Client", "model_store.client.Client.predict"]),
     ],
 )

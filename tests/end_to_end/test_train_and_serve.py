@@ -18,8 +18,9 @@ def prepared(name: str) -> jobs.Prepared:
 @pytest.mark.parametrize("name", MIN_ACCURACY)
 def test_predictions_for_test_rows_over_http_are_accurate(service, name):
     rows = prepared(name)
-    predictions = service.predict(name, rows.test_instances)
-    correct = [prediction["label"] == label for prediction, label in zip(predictions, rows.test_labels, strict=True)]
+    predictions = service.predict(name, rows.evaluation_instances)
+    pairs = zip(predictions, rows.evaluation_labels, strict=True)
+    correct = [prediction["label"] == label for prediction, label in pairs]
     assert sum(correct) / len(correct) >= MIN_ACCURACY[name]
 
 
@@ -30,7 +31,7 @@ def test_xor_is_learned(service):
 
 @pytest.mark.parametrize("name", EXAMPLES)
 def test_served_predictions_equal_those_of_the_published_model_bit_for_bit(service, name):
-    instances = prepared(name).test_instances
+    instances = prepared(name).evaluation_instances
     _, model = open_store(service.store).load(name)
     assert service.predict(name, instances) == model.predict(instances)
 
@@ -38,13 +39,13 @@ def test_served_predictions_equal_those_of_the_published_model_bit_for_bit(servi
 @pytest.mark.parametrize("name", EXAMPLES)
 def test_served_predictions_equal_those_of_the_trained_network_bit_for_bit(service, name):
     rows = prepared(name)
-    trained = jobs.fit(rows).model
-    assert service.predict(name, rows.test_instances) == trained.predict(rows.test_instances)
+    trained = jobs.train_and_evaluate(rows).model
+    assert service.predict(name, rows.evaluation_instances) == trained.predict(rows.evaluation_instances)
 
 
 @pytest.mark.parametrize("name", EXAMPLES)
 def test_a_prediction_does_not_depend_on_the_other_rows_of_the_request(service, name):
-    instances = prepared(name).test_instances[:40]
+    instances = prepared(name).evaluation_instances[:40]
     assert [service.predict(name, [row])[0] for row in instances] == service.predict(name, instances)
 
 
@@ -57,5 +58,5 @@ def test_retraining_with_the_same_seed_gives_the_same_file(service, name, tmp_pa
 
 def test_rows_may_be_objects_by_column_name(service):
     rows = prepared("penguins")
-    objects = [dict(zip(rows.signature.names, row, strict=True)) for row in rows.test_instances]
-    assert service.predict("penguins", objects) == service.predict("penguins", rows.test_instances)
+    objects = [dict(zip(rows.signature.names, row, strict=True)) for row in rows.evaluation_instances]
+    assert service.predict("penguins", objects) == service.predict("penguins", rows.evaluation_instances)

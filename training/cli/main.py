@@ -33,8 +33,8 @@ from training.engine.early_stopping import EpochCallback, EpochResult
 from training.engine.loop import DivergedError
 from training.errors import DataError, JobError
 from training.pipeline import job as jobs
-from training.pipeline.cross_validation import cross_validate, figures, summary
-from training.pipeline.lr_range_test import find_rate_of
+from training.pipeline.cross_validation import cross_validate, headline_metrics, summarize_folds
+from training.pipeline.lr_range_test import find_job_learning_rate
 
 EXIT_CODES: dict[type[Exception], int] = {JobError: 2, CheckpointError: 2, DataError: 3, DivergedError: 4}
 
@@ -192,7 +192,7 @@ def run(
         out.print(f"note: {start} {checkpoint.path}", soft_wrap=True)
     try:
         with _progress(out, prepared) as on_epoch:
-            outcome = jobs.fit(prepared, on_epoch, checkpoint)
+            outcome = jobs.train_and_evaluate(prepared, on_epoch, checkpoint)
     except InterruptedTrainingError as error:
         fix = "; continue it with train --resume" if error.saved else ""
         common.fail(f"{error}{fix}", 128 + error.signal)
@@ -283,11 +283,11 @@ def _cross_validate(job: jobs.Job, count: int, as_json: bool) -> None:
             out.print(output.fold_line(fold, outcome), soft_wrap=True)
 
     try:
-        found = summary(outcomes := cross_validate(job, count, print_fold))
+        found = summarize_folds(outcomes := cross_validate(job, count, print_fold))
     except DivergedError as error:
         common.fail(error if common.verbosity() > 1 else _divergence_message(error, job), EXIT_CODES[DivergedError])
     if as_json:
-        every = [figures(outcome.metrics, outcome.baseline) for outcome in outcomes]
+        every = [headline_metrics(outcome.metrics, outcome.baseline) for outcome in outcomes]
         common.print_json({"model": job.settings.model.name, "summary": found, "folds": every})
     else:
         output.print_folds(out, found, count)
@@ -295,14 +295,14 @@ def _cross_validate(job: jobs.Job, count: int, as_json: bool) -> None:
 
 def _find_rate(job: jobs.Job, as_json: bool) -> None:
     """Print the loss for rising learning rates, and the suggested rate."""
-    curve = find_rate_of(jobs.prepare(job))
+    curve = find_job_learning_rate(jobs.prepare(job))
     if as_json:
         common.print_json({"model": job.settings.model.name, **asdict(curve)})
     else:
         output.print_rates(terminal.stdout, curve)
 
 
-def _prepare(out: Console, job: jobs.Job) -> jobs.Prepared:
+def _prepare(out: Console, job: jobs.Job) -> jobs.PreparedJob:
     """Prepare the job; on a terminal show what is being read, because a table of 60 MB takes some seconds."""
     if common.verbosity() < 0 or not out.is_terminal:
         return jobs.prepare(job)
@@ -312,7 +312,7 @@ def _prepare(out: Console, job: jobs.Job) -> jobs.Prepared:
 
 
 @contextmanager
-def _progress(out: Console, prepared: jobs.Prepared) -> Iterator[EpochCallback | None]:
+def _progress(out: Console, prepared: jobs.PreparedJob) -> Iterator[EpochCallback | None]:
     """Show a progress bar on a terminal, else print a line for each epoch; with -q nothing."""
     if common.verbosity() < 0:
         yield None
@@ -332,7 +332,7 @@ def _progress(out: Console, prepared: jobs.Prepared) -> Iterator[EpochCallback |
 
 
 def _open_checkpoint(
-    file: Path, directory: Path | None, prepared: jobs.Prepared, *, resume: bool, seconds: float
+    file: Path, directory: Path | None, prepared: jobs.PreparedJob, *, resume: bool, seconds: float
 ) -> Checkpoint:
     """Open the checkpoint of a job: `penguins.checkpoint.npz` for `penguins.toml`."""
     if directory is not None:
@@ -344,7 +344,7 @@ def _open_checkpoint(
     return Checkpoint(path, prepared.identity, resume=resume, seconds=seconds, warn=common.print_note)
 
 
-def _print_notes(out: Console, prepared: jobs.Prepared) -> None:
+def _print_notes(out: Console, prepared: jobs.PreparedJob) -> None:
     if common.verbosity() >= 0:
         for note in prepared.notes:
             out.print(f"note: {note}", soft_wrap=True)

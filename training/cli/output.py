@@ -18,10 +18,10 @@ from model_store.utils.number_format import format_number
 from model_store.utils.values import list_names
 from training.data.splitting import Fold
 from training.engine.early_stopping import EpochResult
-from training.pipeline.cross_validation import Figures, figures
-from training.pipeline.job import Outcome, Prepared
-from training.pipeline.lr_range_test import HIGHEST, LOWEST, RateCurve
-from training.pipeline.network_builder import parameters_of
+from training.pipeline.cross_validation import MetricValues, headline_metrics
+from training.pipeline.job import Outcome, PreparedJob
+from training.pipeline.lr_range_test import MAX_RATE, MIN_RATE, RateCurve
+from training.pipeline.network_builder import summarize_layers
 
 _MAX_MATRIX_CLASSES = 20  # larger confusion matrices are not printed
 _MAX_CLASS_ROWS = 30  # of the table of metrics by class
@@ -36,11 +36,11 @@ def epoch_line(epoch: EpochResult) -> str:
     return line if epoch.validation_loss is None else f"{line}  validation loss {epoch.validation_loss:.6g}"
 
 
-def start_line(prepared: Prepared) -> str:
+def start_line(prepared: PreparedJob) -> str:
     return f"{prepared.job.settings.model.name}: {_describe_split(prepared)} of {prepared.dataset.name}"
 
 
-def end_line(outcome: Outcome, prepared: Prepared) -> str:
+def end_line(outcome: Outcome, prepared: PreparedJob) -> str:
     """Return how the training ended and which weights are kept."""
     early = outcome.epochs < prepared.job.settings.train.epochs
     line = f"{'Stopped early' if early else 'Trained'} after {outcome.epochs} epochs"
@@ -49,7 +49,7 @@ def end_line(outcome: Outcome, prepared: Prepared) -> str:
     return line + "." + _early_stopping_hint(outcome, prepared)
 
 
-def _early_stopping_hint(outcome: Outcome, prepared: Prepared) -> str:
+def _early_stopping_hint(outcome: Outcome, prepared: PreparedJob) -> str:
     """Suggest early stopping if training ran without it and went well past the lowest validation loss."""
     history = [point for point in outcome.model.training["history"] if "validation_loss" in point]
     if not history or prepared.job.settings.train.early_stopping is not None:
@@ -95,7 +95,7 @@ def print_metrics(console: Console, outcome: Outcome) -> None:
     console.print(f"Baseline {baseline['accuracy']:.2%}: always predicting {baseline['answer']!r}.")
 
 
-def print_published(console: Console, outcome: Outcome, prepared: Prepared, store: str, alias: str | None) -> None:
+def print_published(console: Console, outcome: Outcome, prepared: PreparedJob, store: str, alias: str | None) -> None:
     """Print what was published and how to use it."""
     version = outcome.version
     console.print()
@@ -125,7 +125,7 @@ def print_published(console: Console, outcome: Outcome, prepared: Prepared, stor
         console.print(f"  {command}", soft_wrap=True)
 
 
-def result_data(outcome: Outcome, prepared: Prepared, store: str, alias: str | None) -> dict[str, Any]:
+def result_data(outcome: Outcome, prepared: PreparedJob, store: str, alias: str | None) -> dict[str, Any]:
     """Return the result for `--json`."""
     version = outcome.version
     published = version and {
@@ -147,9 +147,9 @@ def result_data(outcome: Outcome, prepared: Prepared, store: str, alias: str | N
     }
 
 
-def example_row(prepared: Prepared) -> Any:
+def example_row(prepared: PreparedJob) -> Any:
     """Return one real row, by column name if the columns have names."""
-    row = prepared.instances(prepared.split.judged[:1])[0]
+    row = prepared.instances(prepared.split.evaluation_rows[:1])[0]
     signature = prepared.signature
     return (
         row
@@ -160,12 +160,12 @@ def example_row(prepared: Prepared) -> Any:
 
 def fold_line(fold: Fold, outcome: Outcome) -> str:
     """Return the result of one fold as a line."""
-    found = figures(outcome.metrics, outcome.baseline)
+    found = headline_metrics(outcome.metrics, outcome.baseline)
     shown = ", ".join(f"{name} {format_number(value)}" for name, value in found.items())
-    return f"fold {fold.number}/{fold.of}: {outcome.epochs} epochs, {shown}"
+    return f"fold {fold.number}/{fold.count}: {outcome.epochs} epochs, {shown}"
 
 
-def print_folds(console: Console, found: Mapping[str, Figures], folds: int) -> None:
+def print_folds(console: Console, found: Mapping[str, MetricValues], folds: int) -> None:
     """Print the mean and the standard deviation of each metric over the folds."""
     table = _table(f"over {folds} folds", "mean ± sd", "min", "max")
     for name, row in found.items():
@@ -190,7 +190,7 @@ def print_rates(console: Console, curve: RateCurve) -> None:
     console.print()
     if curve.suggestion is None:
         console.print(
-            f"No learning rate from {LOWEST:g} to {HIGHEST:g} lowered the loss. "
+            f"No learning rate from {MIN_RATE:g} to {MAX_RATE:g} lowered the loss. "
             "Check the data, data.scale and train.loss."
         )
     else:
@@ -203,7 +203,7 @@ def print_rates(console: Console, curve: RateCurve) -> None:
 # train check ---------------------------------------------------------------------------------------------------------
 
 
-def print_check(console: Console, prepared: Prepared) -> None:
+def print_check(console: Console, prepared: PreparedJob) -> None:
     """Print what a job would train: columns, target, split and network."""
     console.print(start_line(prepared), soft_wrap=True)
     columns = _table("column", "kind", "missing", "values in the training rows", numeric=0)
@@ -219,31 +219,35 @@ def print_check(console: Console, prepared: Prepared) -> None:
     console.print(layers)
     train = prepared.job.settings.train
     total = sum(count for _, _, count in layer_data(prepared))
-    console.print(f"{format_number(total)} parameters, {prepared.design.dtype}")
+    console.print(f"{format_number(total)} parameters, {prepared.network_spec.dtype}")
     console.print(
-        f"loss {prepared.design.loss}, optimizer {train.optimizer}, learning rate {train.learning_rate:g}, "
+        f"loss {prepared.network_spec.loss}, optimizer {train.optimizer}, learning rate {train.learning_rate:g}, "
         f"schedule {train.schedule.name if train.schedule else 'constant'}"
     )
-    if prepared.design.class_weights is not None:
-        pairs = zip(prepared.dataset.labels, prepared.design.class_weights, strict=True)
+    if prepared.network_spec.class_weights is not None:
+        pairs = zip(prepared.dataset.labels, prepared.network_spec.class_weights, strict=True)
         weights = list_names([f"{label} {weight:.3g}" for label, weight in pairs], _MAX_LISTED)
         console.print(f"class weights: {weights}")
 
 
-def check_data(prepared: Prepared) -> dict[str, Any]:
+def check_data(prepared: PreparedJob) -> dict[str, Any]:
     """Return the same for `--json`."""
     return {
         "model": prepared.job.settings.model.name,
         "job": prepared.job.settings.as_dict(),
         "columns": column_data(prepared),
-        "target": {"names": prepared.dataset.targets, "task": prepared.dataset.task, "classes": class_counts(prepared)},
+        "target": {
+            "names": prepared.dataset.target_names,
+            "task": prepared.dataset.task,
+            "classes": class_counts(prepared),
+        },
         "split": prepared.sizes,
         "network": [{"layer": kind, "sizes": sizes, "parameters": n} for kind, sizes, n in layer_data(prepared)],
         "notes": prepared.notes,
     }
 
 
-def column_data(prepared: Prepared) -> list[dict[str, Any]]:
+def column_data(prepared: PreparedJob) -> list[dict[str, Any]]:
     """Return each input's name, kind, number of missing values in all rows, and a summary of its values."""
     found = []
     for column in prepared.signature.inputs:
@@ -264,24 +268,24 @@ def column_data(prepared: Prepared) -> list[dict[str, Any]]:
     return found
 
 
-def class_counts(prepared: Prepared) -> dict[str, int] | None:
+def class_counts(prepared: PreparedJob) -> dict[str, int] | None:
     """Return the number of rows of each class; None for a regression."""
     labels = prepared.dataset.labels
     if not labels:
         return None
-    counts = np.bincount(prepared.dataset.answers, minlength=len(labels))
+    counts = np.bincount(prepared.dataset.targets, minlength=len(labels))
     if prepared.stream is not None:
         counts = counts + prepared.stream.class_counts
     return {str(label): int(count) for label, count in zip(labels, counts, strict=True)}
 
 
-def layer_data(prepared: Prepared) -> list[tuple[str, str, int]]:
+def layer_data(prepared: PreparedJob) -> list[tuple[str, str, int]]:
     """Return the type, sizes and number of parameters of each layer."""
-    return parameters_of(prepared.design.network(np.random.default_rng(0)))
+    return summarize_layers(prepared.network_spec.build(np.random.default_rng(0)))
 
 
-def _describe_target(prepared: Prepared) -> str:
-    names = ", ".join(prepared.dataset.targets)
+def _describe_target(prepared: PreparedJob) -> str:
+    names = ", ".join(prepared.dataset.target_names)
     counts = class_counts(prepared)
     if counts is None:
         return f"target: {names}, regression"
@@ -289,7 +293,7 @@ def _describe_target(prepared: Prepared) -> str:
     return f"target: {names}, classification; rows per class: {rows}"
 
 
-def _describe_split(prepared: Prepared) -> str:
+def _describe_split(prepared: PreparedJob) -> str:
     sizes = prepared.sizes
     parts = ", ".join(f"{format_number(count)} {part}" for part, count in sizes.items() if count)
     return f"{format_number(sum(sizes.values()))} rows ({parts})"

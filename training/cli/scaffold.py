@@ -17,9 +17,9 @@ from training.config.schema import TABLE_SUFFIXES
 from training.config.settings import DataSection
 from training.data import readers, type_inference
 from training.data.readers import Table
-from training.data.splitting import share
+from training.data.splitting import share_size
 from training.data.streaming import table_reader
-from training.data.streaming.dataset import streams
+from training.data.streaming.dataset import is_streamed
 from training.errors import DataError, JobError
 from training.pipeline.job import from_dict, prepare
 
@@ -33,8 +33,8 @@ def render_job_file(path: Path, target: str | None, job: Path, name: str | None 
         fix = "start from examples/digits.toml" if kind == ".npz" else "docs/jobs.md shows a complete job file"
         found = kind or "no extension"
         raise DataError(path.name, [Fault("", f"expected a .csv or .parquet file; found {found}", fix)])
-    streamed = streams(DataSection(path=path.name), path.parent)
-    table = table_reader.first_rows(path) if streamed else readers.read_csv(path)
+    streamed = is_streamed(DataSection(path=path.name), path.parent)
+    table = table_reader.read_first_rows(path) if streamed else readers.read_csv(path)
     if len(table) == 1:
         raise DataError(path.name, [Fault("", "the table has only one row of data", "add rows")])
     if target is None:
@@ -71,7 +71,7 @@ def _render(table: Table, target: str, model: str, path: str, *, streamed: bool)
     if not cells:
         fault = Fault(f"column {target}", "the target is missing in every row", "choose another target")
         raise DataError(table.name, [fault])
-    classes = type_inference.task_of(table, [target]) == "classification"
+    classes = type_inference.infer_task(table, [target]) == "classification"
     inputs = {name: values for name, values in table.columns.items() if name != target}
     used = [name for name, values in inputs.items() if not _is_excluded(values)]
     if not used:
@@ -154,7 +154,9 @@ def _printable(text: str) -> str:
 
 def _is_excluded(cells: Sequence[str | None]) -> bool:
     present = {cell for cell in cells if cell is not None}
-    return len(present) < 2 or (type_inference.infer_kind(cells) == "category" and type_inference.identifies(cells))
+    return len(present) < 2 or (
+        type_inference.infer_kind(cells) == "category" and type_inference.looks_like_identifier(cells)
+    )
 
 
 def _describe_column(cells: Sequence[str | None]) -> str:
@@ -166,7 +168,7 @@ def _describe_column(cells: Sequence[str | None]) -> str:
         values = [float(cell) for cell in present]
         description = f"number, {format_number(min(values), 6)} to {format_number(max(values), 6)}"
         hint = _number_hint(present, values)
-    elif type_inference.identifies(cells):
+    elif type_inference.looks_like_identifier(cells):
         return f"left out: {distinct} distinct values, too many for a category{_category_hint(present)}"
     else:
         description, hint = f"category, {distinct} distinct values", _category_hint(present)
@@ -185,7 +187,7 @@ def _category_hint(present: Sequence[str]) -> str:
         cells = "1 cell" if len(invalid) == 1 else f"{len(invalid)} cells"
         example = repr(_printable(invalid[0][:40]))
         return f"; numbers except for {cells}, such as {example}: empty these cells if they mean missing"
-    hint = type_inference.kind_meant(present)
+    hint = type_inference.suggest_conversion(present)
     return f"; {hint}" if hint else ""
 
 
@@ -202,7 +204,7 @@ def _number_hint(present: Sequence[str], values: Sequence[float]) -> str:
 def _split_shares(cells: Sequence[str], classes: bool) -> tuple[float, float]:
     """Return the shares of test and validation rows: 0 if the table is too small to hold rows out."""
     groups = list(Counter(cells).values()) if classes else [len(cells)]
-    enough = len(cells) >= 20 and sum(share(0.1, rows) for rows in groups) > 0
+    enough = len(cells) >= 20 and sum(share_size(0.1, rows) for rows in groups) > 0
     return (0.2, 0.1) if enough else (0.0, 0.0)
 
 

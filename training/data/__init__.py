@@ -1,1 +1,1 @@
-"""Data files, type inference, preprocessing and splits."""
+"""Data files, type inference, preprocessing, splits and leakage checks."""

@@ -1,6 +1,6 @@
-"""The dataset: what a job's files say, column by column, with the answers to learn.
+"""The dataset in memory: the columns of a job's files and their targets.
 
-Nothing is fitted before `Dataset.signature`, which is told the rows to learn from.
+Preprocessing is fitted only in `Dataset.signature`, on the training rows that it is given.
 """
 
 from __future__ import annotations
@@ -17,248 +17,239 @@ from numpy.typing import NDArray
 from model_store.errors import Fault, did_you_mean
 from model_store.schema.signature import ClassificationOutput, Signature
 from training.config.settings import DataSection
-from training.data import fitting, readers, type_inference
-from training.data.fitting import fit_signature, statistics_of
+from training.data import readers, type_inference
+from training.data.fitting import column_statistics, fit_signature, summarize
 from training.data.readers import Arrays, Table
 from training.errors import DataError
 
-_LINES_NAMED = 5
+_MAX_LISTED_ROWS = 5
 
 
 @dataclass(frozen=True)
 class Dataset:
-    """Rows of inputs and their answers.
+    """Rows of inputs with their targets.
 
-    `inputs` holds (n,) numbers with NaN for missing, (n,) texts with None for missing, or (n, ...) arrays, as
-    `Signature.encode_columns` takes them; `kinds` says which. `answers` is (n,) indices into `labels` for a
-    classification, (n, targets) numbers for a regression. `lines` says where in its file a row begins.
+    `inputs` holds (n,) numbers with NaN for missing, (n,) strings with None for missing, or (n, ...) arrays, as
+    `Signature.encode_columns` takes them; `kinds` says which. `targets` is (n,) indices into `labels` for a
+    classification, (n, outputs) numbers for a regression. `lines` holds the line of the file on which each row begins,
+    or what `row_unit` says.
     """
 
     name: str
     sha256: str
     inputs: dict[str, NDArray[Any]]
     kinds: dict[str, str]
-    targets: tuple[str, ...]
-    answers: NDArray[Any]
+    target_names: tuple[str, ...]
+    targets: NDArray[Any]
     labels: tuple[str | int, ...]
     lines: list[int] | None
     notes: list[str]
-    noun: str = "line"  # what `lines` counts
+    row_unit: str = "line"
 
     def __len__(self) -> int:
-        return len(self.answers)
+        return len(self.targets)
 
     @property
     def task(self) -> str:
         return "classification" if self.labels else "regression"
 
     def signature(self, section: DataSection, training: NDArray[np.int64]) -> Signature:
-        """The preprocessing, fitted on the training rows."""
-        columns = ((name, statistics_of(self.kinds[name], self.inputs[name][training])) for name in self.inputs)
+        """Return the signature with the preprocessing fitted on the `training` rows."""
+        columns = ((name, column_statistics(self.kinds[name], self.inputs[name][training])) for name in self.inputs)
         if self.labels:
-            return fit_signature(self.name, columns, ClassificationOutput(self.targets[0], self.labels), section)
-        targets = zip(self.targets, map(fitting.summary_of, self.answers[training].T), strict=True)
-        return fit_signature(self.name, columns, dict(targets), section)
+            return fit_signature(self.name, columns, ClassificationOutput(self.target_names[0], self.labels), section)
+        summaries = dict(zip(self.target_names, map(summarize, self.targets[training].T), strict=True))
+        return fit_signature(self.name, columns, summaries, section)
 
     def location(self, row: int) -> str:
-        return f"row {row}" if self.lines is None else f"{self.noun} {self.lines[row]}"
-
-    def locations(self, rows: Sequence[int]) -> str:
-        """A few of the rows, for a sentence."""
-        if self.lines is None:
-            return _some("row", list(rows))
-        return _some(self.noun, [self.lines[row] for row in rows])
+        """Return the location of a row for a message, such as "line 7"."""
+        return f"row {row}" if self.lines is None else f"{self.row_unit} {self.lines[row]}"
 
 
 def load(section: DataSection, folder: Path) -> Dataset:
     """Read the files of a job, relative to `folder`."""
     if section.path is None:
         images, labels = folder / str(section.images), folder / str(section.labels)
-        return _of_arrays(readers.read_idx(images, labels), readers.fingerprint([images, labels])[0], section)
+        return _from_arrays(readers.read_idx(images, labels), readers.fingerprint([images, labels])[0], section)
     path = folder / section.path
     if path.suffix.lower() == ".npz":
-        return _of_arrays(readers.read_npz(path), readers.fingerprint([path])[0], section)
-    return _of_table(readers.read_csv(path), readers.fingerprint([path])[0], section)
+        return _from_arrays(readers.read_npz(path), readers.fingerprint([path])[0], section)
+    return _from_table(readers.read_csv(path), readers.fingerprint([path])[0], section)
 
 
 # Tables --------------------------------------------------------------------------------------------------------------
 
 
-def _of_table(table: Table, sha256: str, section: DataSection) -> Dataset:
-    targets, names = choose_columns(table, section)
+def _from_table(table: Table, sha256: str, section: DataSection) -> Dataset:
+    target_names, names = choose_columns(table, section)
     notes: list[str] = []
-    table = _with_targets(table, targets, section, notes)
-    kinds = infer_kinds(table, names, section)
+    table = _drop_rows_without_target(table, target_names, section, notes)
+    kinds = choose_kinds(table, names, section)
     inputs: dict[str, NDArray[Any]] = {}
     faults: list[Fault] = []
     total = 0
     for name, kind in kinds.items():
         try:
             if kind == "number":
-                inputs[name] = type_inference.numbers(table, name)
+                inputs[name] = type_inference.parse_numbers(table, name)
             else:
-                inputs[name] = type_inference.categories(table, name, sure=name in section.kinds)
+                inputs[name] = type_inference.parse_categories(table, name, declared=name in section.kinds)
         except DataError as error:
             faults += error.faults
             total += error.total
     if section.missing == "refuse":
-        refused = [fault for name in names if (fault := _missing(table, name))]
-        faults += refused
-        total += len(refused)
+        missing = [fault for name in names if (fault := _missing_value_fault(table, name))]
+        faults += missing
+        total += len(missing)
     if faults:
         raise DataError(table.name, faults, total)
-    answers, labels = _answers(table, targets, section, notes)
+    targets, labels = _parse_targets(table, target_names, section, notes)
     notes += type_inference.kind_warnings(table, kinds, section.kinds)
-    return Dataset(table.name, sha256, inputs, kinds, tuple(targets), answers, labels, table.lines, notes)
+    return Dataset(table.name, sha256, inputs, kinds, tuple(target_names), targets, labels, table.lines, notes)
 
 
-def choose_columns(table: Table, section: DataSection, unfit: Sequence[str] = ()) -> tuple[list[str], list[str]]:
-    """The target columns and the input columns; those that are `unfit` are no inputs."""
+def choose_columns(table: Table, section: DataSection, unsupported: Sequence[str] = ()) -> tuple[list[str], list[str]]:
+    """Return the names of the target and the input columns. DataError if one does not exist or is `unsupported`."""
     targets = [section.target] if isinstance(section.target, str) else list(section.target or [])
-    names = section.columns or [name for name in table.columns if name not in targets]
-    if wrong := [name for name in [*targets, *names] if name in unfit]:
-        problem = "expected numbers or texts; found lists, structures, bytes or the index of pandas"
+    inputs = section.columns or [name for name in table.columns if name not in targets]
+    if wrong := [name for name in [*targets, *inputs] if name in unsupported]:
+        problem = "expected numbers or strings, found lists, structures, bytes or the index of pandas"
         raise DataError(table.name, [Fault(f"column {name}", problem, "choose other columns") for name in wrong])
-    _check_names(table, targets, names, section)
-    return targets, names
+    faults = []
+    for location, names in (("data.target", targets), ("data.columns", inputs)):
+        for name in names:
+            if name not in table.columns:
+                fix = did_you_mean(name, table.columns) or f"the columns are {', '.join(table.columns)}"
+                faults.append(Fault(location, f"unknown column '{name}'", fix))
+    for name in section.kinds:
+        if name not in inputs:
+            fix = did_you_mean(name, inputs) or f"the inputs are {', '.join(inputs)}"
+            faults.append(Fault(f"data.kinds.{name}", f"unknown input '{name}'", fix))
+    if not inputs:
+        faults.append(Fault("data.columns", "no column is left besides the target", "add input columns"))
+    if faults:
+        raise DataError(table.name, faults)
+    return targets, inputs
 
 
-def infer_kinds(table: Table, names: Sequence[str], section: DataSection) -> dict[str, str]:
+def choose_kinds(table: Table, names: Sequence[str], section: DataSection) -> dict[str, str]:
+    """Return the kinds of columns: those of the job file, the others inferred."""
     return {name: section.kinds.get(name) or type_inference.infer_kind(table.columns[name]) for name in names}
 
 
-def infer_task(table: Table, targets: Sequence[str], section: DataSection, notes: list[str]) -> str:
+def choose_task(table: Table, target_names: Sequence[str], section: DataSection, notes: list[str]) -> str:
+    """Return the task of the job file, or infer it from the target and add a note."""
     if section.task is not None:
         return section.task
-    task = type_inference.task_of(table, targets)
-    notes.append(f"task: {task}, inferred from the target ([data] task = ... decides)")
+    task = type_inference.infer_task(table, target_names)
+    notes.append(f"task: {task}, inferred from the target (set task in [data] to override)")
     return task
 
 
-def _check_names(table: Table, targets: list[str], names: list[str], section: DataSection) -> None:
-    faults = []
-    for location, expected in (("data.target", targets), ("data.columns", names)):
-        for name in expected:
-            if name not in table.columns:
-                fix = did_you_mean(name, table.columns) or f"the columns are {', '.join(table.columns)}"
-                faults.append(Fault(location, f"there is no column '{name}'", fix))
-    for name in section.kinds:
-        if name not in names:
-            fix = did_you_mean(name, names) or f"the inputs are {', '.join(names)}"
-            faults.append(Fault(f"data.kinds.{name}", f"there is no input '{name}'", fix))
-    if not names:
-        faults.append(Fault("data.columns", "no column is left but the target", "add columns to predict it from"))
-    if faults:
-        raise DataError(table.name, faults)
-
-
-def _with_targets(table: Table, targets: list[str], section: DataSection, notes: list[str]) -> Table:
-    """The rows whose target is known. The others can teach nothing: they are left out, or refused."""
-    cells = list(zip(*(table.columns[target] for target in targets), strict=True))
+def _drop_rows_without_target(table: Table, target_names: list[str], section: DataSection, notes: list[str]) -> Table:
+    """Return the rows whose target is known. DataError if missing values are refused."""
+    cells = list(zip(*(table.columns[target] for target in target_names), strict=True))
     kept = [row for row, values in enumerate(cells) if None not in values]
     if len(kept) == len(table):
         return table
-    without = _some("line", [table.lines[row] for row, values in enumerate(cells) if None in values])
-    location = f"column {targets[0]}" if len(targets) == 1 else f"columns {', '.join(targets)}"
+    dropped = _list_rows("line", [table.lines[row] for row, values in enumerate(cells) if None in values])
+    location = f"column {target_names[0]}" if len(target_names) == 1 else f"columns {', '.join(target_names)}"
     if not kept:
         raise DataError(table.name, [Fault(location, "the target is missing in every row", "choose another target")])
     if section.missing == "refuse":
-        fix = "leave these rows out, or write missing = 'impute' to have that done"
-        raise DataError(table.name, [Fault(location, f"the target is missing in {without}", fix)])
-    notes.append(f"rows without a target are left out: {without}")
-    selected = {name: [cells[row] for row in kept] for name, cells in table.columns.items()}
-    return Table(table.name, selected, [table.lines[row] for row in kept])
+        fix = "remove these rows, or write missing = 'impute' in [data] to ignore them"
+        raise DataError(table.name, [Fault(location, f"the target is missing: {dropped}", fix)])
+    notes.append(f"ignored rows without a target: {dropped}")
+    columns = {name: [cells[row] for row in kept] for name, cells in table.columns.items()}
+    return Table(table.name, columns, [table.lines[row] for row in kept])
 
 
-def _missing(table: Table, name: str) -> Fault | None:
+def _missing_value_fault(table: Table, name: str) -> Fault | None:
     rows = [row for row, cell in enumerate(table.columns[name]) if cell is None]
     if not rows:
         return None
-    where = _some("line", [table.lines[row] for row in rows])
-    return Fault(f"column {name}", f"values are missing and refused: {where}", "write missing = 'impute' in [data]")
+    where = _list_rows("line", [table.lines[row] for row in rows])
+    return Fault(f"column {name}", f"missing values: {where}", "write missing = 'impute' in [data]")
 
 
-def _answers(
-    table: Table, targets: list[str], section: DataSection, notes: list[str]
+def _parse_targets(
+    table: Table, target_names: list[str], section: DataSection, notes: list[str]
 ) -> tuple[NDArray[Any], tuple[str | int, ...]]:
-    if infer_task(table, targets, section, notes) == "regression":
-        return np.column_stack([type_inference.numbers(table, target) for target in targets]), ()
-    name = targets[0]
+    if choose_task(table, target_names, section, notes) == "regression":
+        return np.column_stack([type_inference.parse_numbers(table, target) for target in target_names]), ()
+    name = target_names[0]
     cells = [str(cell) for cell in table.columns[name]]
-    if type_inference.identifies(cells):
-        problem = f"{len(set(cells))} classes in {len(cells)} rows are too many to learn"
-        fix = "for a quantity write task = 'regression'; else choose another target"
+    if type_inference.looks_like_identifier(cells):
+        problem = f"too many classes: {len(set(cells))} in {len(cells)} rows"
+        fix = "write task = 'regression' if it is a quantity, or choose another target"
         raise DataError(table.name, [Fault(f"column {name}", problem, fix)])
-    return classes(table.name, name, type_inference.labels_of(cells))
+    return encode_labels(table.name, name, type_inference.parse_labels(cells))
 
 
 # Arrays --------------------------------------------------------------------------------------------------------------
 
 
-def _of_arrays(arrays: Arrays, sha256: str, section: DataSection) -> Dataset:
+def _from_arrays(arrays: Arrays, sha256: str, section: DataSection) -> Dataset:
     name = "image" if arrays.x.ndim > 2 else "features"
-    task, targets, notes = plan_arrays(arrays.name, arrays.y.dtype, arrays.y.shape, arrays.y, section)
-    answers: NDArray[Any]
+    task, target_names, notes = plan_arrays(arrays.name, arrays.y.dtype, arrays.y.shape, arrays.y, section)
+    targets: NDArray[Any]
     labels: tuple[str | int, ...] = ()
     if task == "classification":
         y = arrays.y.reshape(-1)
         found = [str(label) for label in y] if y.dtype.kind == "U" else [int(label) for label in y]
-        answers, labels = classes(arrays.name, targets[0], found)
+        targets, labels = encode_labels(arrays.name, target_names[0], found)
     else:
-        answers = arrays.y.astype(np.float64).reshape(len(arrays), -1)
-    x = arrays.x.astype(np.uint8) if arrays.x.dtype.kind == "b" else arrays.x  # callers send 0 and 1
-    return Dataset(arrays.name, sha256, {name: x}, {name: "array"}, targets, answers, labels, None, notes)
+        targets = arrays.y.astype(np.float64).reshape(len(arrays), -1)
+    x = arrays.x.astype(np.uint8) if arrays.x.dtype.kind == "b" else arrays.x  # clients send 0 and 1
+    return Dataset(arrays.name, sha256, {name: x}, {name: "array"}, target_names, targets, labels, None, notes)
 
 
 def plan_arrays(
     source: str, dtype: np.dtype[Any], shape: tuple[int, ...], first: NDArray[Any], section: DataSection
 ) -> tuple[str, tuple[str, ...], list[str]]:
-    """The task, the targets' names and notes, by the type and the shape of all of y and its `first` rows."""
+    """Return the task, the target names and notes, from the type and shape of y and its `first` rows."""
     task, notes = section.task, []
     outputs = math.prod(shape[1:])
     if task is None:
-        whole = dtype.kind in "bU" or (dtype.kind in "ui" and few(first))
-        task = "classification" if outputs == 1 and whole else "regression"
-        notes.append(f"task: {task}, inferred from y ([data] task = ... decides)")
+        is_label = dtype.kind in "bU" or (
+            dtype.kind in "ui" and type_inference.may_be_classes(len(np.unique(first)), len(first))
+        )
+        task = "classification" if outputs == 1 and is_label else "regression"
+        notes.append(f"task: {task}, inferred from y (set task in [data] to override)")
     if task == "classification" and (outputs != 1 or dtype.kind == "f"):
-        raise DataError(source, [no_labels(dtype, shape)])
+        fix = "save y.astype(int) if they are integers" if outputs == 1 else "save y.argmax(axis=1) for one-hot rows"
+        problem = f"expected one integer or string per example, found {dtype} of shape {shape}"
+        raise DataError(source, [Fault("y", problem, fix)])
     if task == "regression" and dtype.kind == "U":
-        raise DataError(source, [Fault("y", "expected numbers for a regression; found texts", "")])
-    return task, target_names(source, section, task, outputs), notes
+        raise DataError(source, [Fault("y", "expected numbers for a regression, found strings", "")])
+    return task, _name_targets(source, section, task, outputs), notes
 
 
-def target_names(source: str, section: DataSection, task: str, outputs: int) -> tuple[str, ...]:
+def _name_targets(source: str, section: DataSection, task: str, outputs: int) -> tuple[str, ...]:
     if section.target is None:
         name = "label" if task == "classification" else "value"
         return (name,) if outputs == 1 else tuple(f"{name}_{i}" for i in range(outputs))
     names = (section.target,) if isinstance(section.target, str) else tuple(section.target)
     if len(names) != outputs:
-        fault = Fault("data.target", f"expected {outputs} names, one for each column of y; found {len(names)}", "")
+        fault = Fault("data.target", f"expected {outputs} names, one for each column of y, found {len(names)}", "")
         raise DataError(source, [fault])
     return names
 
 
-def no_labels(dtype: np.dtype[Any], shape: tuple[int, ...]) -> Fault:
-    """The fault of answers that are no classes."""
-    fix = "save y.astype(int) if they are whole" if math.prod(shape[1:]) == 1 else "of one-hot rows y.argmax(axis=1)"
-    return Fault("y", f"expected one whole number or text an example; found {dtype} of shape {shape}", fix)
-
-
-def few(y: NDArray[Any]) -> bool:
-    return type_inference.few_classes(len(np.unique(y)), len(y))
-
-
-def classes(source: str, name: str, found: Sequence[str | int]) -> tuple[NDArray[np.int64], tuple[str | int, ...]]:
-    """The labels in order, and for each row the index of its own."""
+def encode_labels(
+    source: str, name: str, found: Sequence[str | int]
+) -> tuple[NDArray[np.int64], tuple[str | int, ...]]:
+    """Return the index of each row's label, and the labels in order. DataError if there is only one."""
     labels = sorted(set(found))
     if len(labels) < 2:
-        fault = Fault(f"column {name}", f"expected two classes or more; found only {labels[0]!r}", "add rows of others")
-        raise DataError(source, [fault])
+        problem = f"expected at least two classes, found only {labels[0]!r}"
+        raise DataError(source, [Fault(f"column {name}", problem, "add rows of other classes")])
     index = {label: i for i, label in enumerate(labels)}
     return np.array([index[label] for label in found], np.int64), tuple(labels)
 
 
-def _some(noun: str, numbers: list[int]) -> str:
-    shown = ", ".join(map(str, numbers[:_LINES_NAMED]))
-    more = f" and {len(numbers) - _LINES_NAMED} more" if len(numbers) > _LINES_NAMED else ""
-    return f"{noun} {shown}" if len(numbers) == 1 else f"{noun}s {shown}{more}"
+def _list_rows(unit: str, numbers: list[int]) -> str:
+    """Return "line 3", or "lines 3, 4, ..." with a few of the numbers."""
+    listed = ", ".join(map(str, numbers[:_MAX_LISTED_ROWS]))
+    more = f" and {len(numbers) - _MAX_LISTED_ROWS} more" if len(numbers) > _MAX_LISTED_ROWS else ""
+    return f"{unit} {listed}" if len(numbers) == 1 else f"{unit}s {listed}{more}"

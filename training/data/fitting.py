@@ -1,6 +1,7 @@
-"""Fitting: the preprocessing that a model learns from its training rows.
+"""Fitting of the preprocessing: the statistics, offsets, scales, categories and fill values of a signature.
 
-The statistics, offsets, scales, categories and fills of a signature are fitted on the training rows alone.
+Everything is fitted on the training rows alone. Rows in memory and streamed rows are both described by
+`ColumnStatistics`, from which `fit_signature` makes the signature.
 """
 
 from __future__ import annotations
@@ -33,29 +34,29 @@ Unknown = Literal["refuse", "bucket"]
 
 @dataclass(frozen=True)
 class NumberStatistics:
-    """What is known of a column of numbers; `sample` is of those present, `summary` is None where none is."""
+    """The statistics of a numeric column. `sample` holds present values; `summary` is None if all are missing."""
 
-    summary: Summary | None
+    summary: NumericSummary | None
     missing: int
     sample: NDArray[np.float64]
 
     @classmethod
     def of(cls, values: NDArray[np.float64]) -> NumberStatistics:
-        """Of (n,) numbers, NaN where one is missing."""
+        """Return the statistics of (n,) numbers, NaN where one is missing."""
         present = values[~np.isnan(values)]
-        return cls(summary_of(present) if len(present) else None, len(values) - len(present), present)
+        return cls(summarize(present) if len(present) else None, len(values) - len(present), present)
 
 
 @dataclass(frozen=True)
 class CategoryStatistics:
-    """How often each category comes in a column, and how many cells are missing."""
+    """The count of each category of a column, and the number of missing cells."""
 
     counts: Mapping[str, int]
     missing: int
 
     @classmethod
     def of(cls, values: NDArray[np.object_]) -> CategoryStatistics:
-        """Of (n,) texts, None where one is missing."""
+        """Return the statistics of (n,) strings, None where one is missing."""
         counts = Counter(values.tolist())
         missing = counts.pop(None, 0)
         return cls(counts, missing)
@@ -63,24 +64,24 @@ class CategoryStatistics:
 
 @dataclass(frozen=True)
 class ArrayStatistics:
-    """What is known of a column of arrays; `shape` is that of all rows, `sample` is of them."""
+    """The statistics of a column of arrays. `shape` (n, ...) is that of all rows, `sample` holds some of them."""
 
     dtype: np.dtype[Any]
     shape: tuple[int, ...]
-    summary: Summary | None
+    summary: NumericSummary | None
     sample: NDArray[Any]
 
     @classmethod
     def of(cls, values: NDArray[Any]) -> ArrayStatistics:
-        """Of arrays (n, ...)."""
-        return cls(values.dtype, values.shape, summary_of(values), values)
+        """Return the statistics of arrays (n, ...)."""
+        return cls(values.dtype, values.shape, summarize(values), values)
 
 
 ColumnStatistics = NumberStatistics | CategoryStatistics | ArrayStatistics
 
 
-def statistics_of(kind: str, values: NDArray[Any]) -> ColumnStatistics:
-    """The statistics of a column in memory."""
+def column_statistics(kind: str, values: NDArray[Any]) -> ColumnStatistics:
+    """Return the statistics of a column in memory."""
     if kind == "number":
         return NumberStatistics.of(values)
     return CategoryStatistics.of(values) if kind == "category" else ArrayStatistics.of(values)
@@ -89,10 +90,13 @@ def statistics_of(kind: str, values: NDArray[Any]) -> ColumnStatistics:
 def fit_signature(
     source: str,
     columns: Iterable[tuple[str, ColumnStatistics]],
-    output: ClassificationOutput | Mapping[str, Summary],
+    output: ClassificationOutput | Mapping[str, NumericSummary],
     section: DataSection,
 ) -> Signature:
-    """The signature of columns with these statistics; `output` is a classification's, or a summary of each target."""
+    """Return the signature. `output` is that of a classification, or for a regression a summary of each target.
+
+    DataError lists all columns that cannot be fitted.
+    """
     standardise = section.scale == "standard"
     missing: Any = section.missing
     unknown: Any = section.unknown
@@ -109,7 +113,9 @@ def fit_signature(
         except DataError as error:
             faults += error.faults
     summaries = {} if isinstance(output, ClassificationOutput) else output
-    faults += [constant_target(name, one.low) for name, one in summaries.items() if one.low == one.high]
+    faults += [
+        constant_target_fault(name, one.minimum) for name, one in summaries.items() if one.minimum == one.maximum
+    ]
     if faults:
         raise DataError(source, faults)
     if isinstance(output, ClassificationOutput):
@@ -119,21 +125,21 @@ def fit_signature(
 
 
 def fit_number(name: str, statistics: NumberStatistics, missing: Missing, standardise: bool) -> NumberColumn:
-    """Offset and scale are the mean and the standard deviation, the fill is the median, of the values given."""
+    """Fit a numeric column: offset and scale are mean and standard deviation, the fill value is the median."""
     summary, sample = statistics.summary, statistics.sample
     if summary is None:
-        raise all_missing(name)
-    spread = spread_of(sample if len(sample) else np.array([summary.mean]))
+        raise all_missing_error(name)
+    spread = decile_statistics(sample if len(sample) else np.array([summary.mean]))
     offset, scale = summary.scaling(standardise)
     fill = spread["deciles"][5] if missing == "impute" else None
     return NumberColumn(name, offset, scale, fill, {**summary.statistics(), "missing": statistics.missing, **spread})
 
 
 def fit_category(name: str, statistics: CategoryStatistics, missing: Missing, unknown: Unknown) -> CategoryColumn:
-    """The categories in order of the alphabet; the fill is the most frequent one, of equals the first."""
+    """Fit a category: sorted categories; the fill value is the most frequent one, the first of equals."""
     counts = statistics.counts
     if not counts:
-        raise all_missing(name)
+        raise all_missing_error(name)
     frequencies = dict(sorted(counts.items()))
     found = {"count": sum(counts.values()), "missing": statistics.missing, "frequencies": frequencies}
     fill = max(frequencies, key=lambda category: frequencies[category]) if missing == "impute" else None
@@ -141,15 +147,15 @@ def fit_category(name: str, statistics: CategoryStatistics, missing: Missing, un
 
 
 def fit_array(name: str, statistics: ArrayStatistics, standardise: bool) -> ArrayColumn:
-    """Whole numbers are divided by their range; other numbers are standardised, all by one mean and deviation."""
+    """Fit arrays: integers are divided by their range; floats are standardised by one mean and deviation."""
     dtype, shape, summary, sample = statistics.dtype, statistics.shape, statistics.summary, statistics.sample
     if summary is None:
-        raise all_missing(name)
-    low, high = summary.low, summary.high
-    unit = _unit(sample)
+        raise all_missing_error(name)
+    low, high = summary.minimum, summary.maximum
+    unit = _overflow_scale(sample)
     rows = (sample if unit == 1 else sample / unit).reshape(len(sample), -1)
     means = rows.mean(axis=1, dtype=np.float64) * unit
-    found = {**summary.statistics(), "count": shape[0], "means": spread_of(means)}
+    found = {**summary.statistics(), "count": shape[0], "means": decile_statistics(means)}
     if dtype.kind == "f":
         offset, scale = summary.scaling(standardise)
         return ArrayColumn(name, shape[1:], offset, scale, None, None, found)
@@ -160,74 +166,74 @@ def fit_array(name: str, statistics: ArrayStatistics, standardise: bool) -> Arra
     return ArrayColumn(name, shape[1:], 0.0, (scale or 1.0) if standardise else 1.0, lowest, highest, found)
 
 
-def constant_target(name: str, value: float) -> Fault:
-    problem = f"expected a quantity that varies; found {value:g} in every training row"
-    return Fault(f"column {name}", problem, "choose another target, or add rows of others")
+def constant_target_fault(name: str, value: float) -> Fault:
+    problem = f"expected a target that varies, found {value:g} in every training row"
+    return Fault(f"column {name}", problem, "choose another target, or add rows with other values")
 
 
 @dataclass(frozen=True)
-class Summary:
-    """What a single pass over numbers tells: how many, their mean, deviation, lowest and highest."""
+class NumericSummary:
+    """A summary of numbers from a single pass: count, mean, standard deviation, minimum and maximum."""
 
     count: int
     mean: float
-    deviation: float
-    low: float
-    high: float
+    std: float
+    minimum: float
+    maximum: float
 
     def statistics(self) -> dict[str, Any]:
-        return {"count": self.count, "mean": self.mean, "std": self.deviation, "min": self.low, "max": self.high}
+        return {"count": self.count, "mean": self.mean, "std": self.std, "min": self.minimum, "max": self.maximum}
 
     def scaling(self, standardise: bool) -> tuple[float, float]:
-        """Offset and scale."""
-        return (self.mean, self.deviation or 1.0) if standardise else (0.0, 1.0)
+        """Return offset and scale."""
+        return (self.mean, self.std or 1.0) if standardise else (0.0, 1.0)
 
-    def joined(self, other: Summary) -> Summary:
-        """The summary of both together: `n = n₁ + n₂`, `δ = m₂ - m₁`, `m = m₁ + δ n₂/n`,
+    def merge(self, other: NumericSummary) -> NumericSummary:
+        """Return the summary of both together: `n = n₁ + n₂`, `δ = m₂ - m₁`, `m = m₁ + δ n₂/n`,
         `n s² = n₁ s₁² + n₂ s₂² + δ² n₁ n₂ / n`; Chan, Golub & LeVeque 1983.
         """
         count, delta = self.count + other.count, other.mean - self.mean
         share = other.count / count
-        variance = (1 - share) * self.deviation**2 + share * other.deviation**2 + delta**2 * share * (1 - share)
-        low, high = min(self.low, other.low), max(self.high, other.high)
+        variance = (1 - share) * self.std**2 + share * other.std**2 + delta**2 * share * (1 - share)
+        low, high = min(self.minimum, other.minimum), max(self.maximum, other.maximum)
         mean = self.mean + delta * share
-        return Summary(count, mean if low < high else low, math.sqrt(variance) if low < high else 0.0, low, high)
+        return NumericSummary(count, mean if low < high else low, math.sqrt(variance) if low < high else 0.0, low, high)
 
 
-def summary_of(values: NDArray[Any]) -> Summary:
-    """Of numbers, one at least, none missing. A constant has the deviation 0 exactly, not a rounding error's."""
+def summarize(values: NDArray[Any]) -> NumericSummary:
+    """Summarize at least one number, none missing. The deviation of a constant is exactly 0, without rounding error."""
     low, high = float(values.min()), float(values.max())
     if low == high:
-        return Summary(values.size, low, 0.0, low, high)
-    unit = _unit(values)
+        return NumericSummary(values.size, low, 0.0, low, high)
+    unit = _overflow_scale(values)
     values = values if unit == 1 else values / unit
     mean, deviation = float(values.mean(dtype=np.float64)) * unit, float(values.std(dtype=np.float64)) * unit
-    return Summary(values.size, mean, deviation, low, high)
+    return NumericSummary(values.size, mean, deviation, low, high)
 
 
-def spread_of(values: NDArray[np.float64]) -> dict[str, Any]:
-    """How numbers are spread: `deciles`, and `counts` of the values up to each decile, of equal ones once.
+def decile_statistics(values: NDArray[np.float64]) -> dict[str, Any]:
+    """Return the `deciles` of numbers, and the `counts` of values up to each distinct decile.
 
-    So the first counts those that equal the lowest, and a value that comes often has a count of its own.
+    The first count is of values equal to the minimum, and a frequent value has its own count.
     """
-    deciles = deciles_of(values)
+    deciles = compute_deciles(values)
     ends = np.unique(deciles)
-    at = np.minimum(np.searchsorted(ends, values), len(ends) - 1)  # a quantile may be rounded below the highest
+    at = np.minimum(np.searchsorted(ends, values), len(ends) - 1)  # a quantile may be rounded below the maximum
     return {"deciles": deciles, "counts": np.bincount(at, minlength=len(ends)).tolist()}
 
 
-def deciles_of(values: NDArray[np.float64]) -> list[float]:
-    """The lowest number, those that tenths of all lie below, and the highest."""
-    unit = _unit(values)
+def compute_deciles(values: NDArray[np.float64]) -> list[float]:
+    """Return the minimum, the nine deciles and the maximum."""
+    unit = _overflow_scale(values)
     return [float(value) * unit for value in np.quantile(values / unit, np.arange(11) / 10)]
 
 
-def _unit(values: NDArray[Any]) -> float:
-    """1, or for numbers whose squares and sums overflow a power of two to divide them by; that loses no bit."""
+def _overflow_scale(values: NDArray[Any]) -> float:
+    """Return 1, or for numbers whose squares and sums overflow a power of two to divide by, which loses no bit."""
     return 2.0**600 if max(abs(float(values.min())), abs(float(values.max()))) > 2.0**500 else 1.0
 
 
-def all_missing(name: str) -> DataError:
-    problem = "every value in the training rows is missing"
-    fix = "leave the column out: list the others as data.columns"
+def all_missing_error(name: str) -> DataError:
+    problem = "all values in the training rows are missing"
+    fix = "exclude the column: list the others in data.columns"
     return DataError("data", [Fault(f"column {name}", problem, fix)])

@@ -1,4 +1,4 @@
-"""The split: which rows teach, which decide when to stop, and which are held out to judge the model."""
+"""The split of rows into training, validation and test rows."""
 
 from __future__ import annotations
 
@@ -13,33 +13,33 @@ from numpy.typing import NDArray
 from model_store.errors import Fault
 from training.errors import DataError
 
-Rows = NDArray[np.int64]
+RowIndices = NDArray[np.int64]
 
 
 @dataclass(frozen=True)
 class Split:
     """Indices of rows, ascending."""
 
-    training: Rows
-    validation: Rows
-    test: Rows
+    training: RowIndices
+    validation: RowIndices
+    test: RowIndices
 
     @property
-    def judged(self) -> Rows:
-        """The rows that metrics are about: those held out, or those of training when none are."""
+    def evaluation_rows(self) -> RowIndices:
+        """The rows that metrics are computed on: the test rows, or the training rows if there are no test rows."""
         return self.test if len(self.test) else self.training
 
 
 @dataclass(frozen=True)
 class Fold:
-    """One of `of` parts of all rows, `number` from 1, that take turns in being held out."""
+    """Fold `number`, from 1, of `count` folds of all rows, each of which is the test set once."""
 
     number: int
-    of: int
+    count: int
 
 
 def split(
-    answers: NDArray[Any],
+    targets: NDArray[Any],
     labels: Sequence[str | int],
     test: float,
     validation: float,
@@ -47,53 +47,53 @@ def split(
     source: str = "data",
     fold: Fold | None = None,
 ) -> Split:
-    """Draw `test` and `validation` of the rows; of each class alike when there are labels.
+    """Draw the fractions `test` and `validation` of the rows, stratified by class if there are labels.
 
-    With a `fold`, its rows are held out instead of `test`. All folds, drawn from equal generators, have each row once.
+    With a `fold`, its rows are the test rows. With identically seeded generators, the folds partition the rows.
 
-    DataError when a share comes to no row, or nothing is left to learn a class from.
+    DataError if a fraction rounds to no row, or no training row of a class is left.
     """
-    groups = [np.flatnonzero(answers == i) for i in range(len(labels))] if labels else [np.arange(len(answers))]
+    groups = [np.flatnonzero(targets == i) for i in range(len(labels))] if labels else [np.arange(len(targets))]
     if fold is not None:
-        test = 1 / fold.of
-        if fold.of > (most := max(map(len, groups))):
-            what = f"the largest class has {most} rows" if labels else f"there are {most} rows"
-            raise DataError(source, [Fault("folds", f"{what}; found {fold.of} folds", f"take {most} at most")])
-    parts: list[list[Rows]] = [[], [], []]
+        test = 1 / fold.count
+        if fold.count > (largest := max(map(len, groups))):
+            what = f"the largest class has {largest} rows" if labels else f"there are {largest} rows"
+            problem = f"expected at most {largest} folds, as {what}, found {fold.count}"
+            raise DataError(source, [Fault("folds", problem, f"use {largest} folds or fewer")])
+    parts: list[list[RowIndices]] = [[], [], []]
     faults = []
     for group, rows in enumerate(groups):
         drawn = rng.permutation(rows)
-        most = held = share(test, len(drawn))
+        largest_test = held_out = share_size(test, len(drawn))
         if fold is not None:
-            start, stop = ((fold.number - 1 + end) * len(drawn) // fold.of for end in (0, 1))
-            drawn, held, most = np.roll(drawn, -start), stop - start, math.ceil(len(drawn) / fold.of)
-        checked = held + share(validation, len(drawn))
-        parts[0].append(drawn[checked:])
-        parts[1].append(drawn[held:checked])
-        parts[2].append(drawn[:held])
-        if checked + most - held >= len(drawn):  # of folds the largest counts: it is known before the first is learned
+            start, stop = ((fold.number - 1 + end) * len(drawn) // fold.count for end in (0, 1))
+            drawn, held_out, largest_test = np.roll(drawn, -start), stop - start, math.ceil(len(drawn) / fold.count)
+        not_training = held_out + share_size(validation, len(drawn))
+        parts[0].append(drawn[not_training:])
+        parts[1].append(drawn[held_out:not_training])
+        parts[2].append(drawn[:held_out])
+        # Check the largest fold, so that the error comes before the first fold is trained.
+        if not_training + largest_test - held_out >= len(drawn):
             what = f"class {labels[group]!r}" if labels else "the data"
             count = "1 row" if len(drawn) == 1 else f"{len(drawn)} rows"
-            problem = f"{what} has {count}, of which none is left to learn from" + (
-                " in one of the folds" if fold else ""
-            )
+            problem = f"{what} has {count}, and none is left for training" + (" in one of the folds" if fold else "")
             fix = (
                 "add rows, or lower test and validation"
                 if fold is None
-                else "add rows, lower split.validation, or leave the class out"
+                else "add rows, lower split.validation, or remove the class"
             )
             faults.append(Fault("split", problem, fix))
-    training, checking, holding = (np.sort(np.concatenate(part)) for part in parts)
-    for key, part, rows in (("test", test, holding), ("validation", validation, checking)):
-        if part and not len(rows) and not faults:
-            of = f"the rows of each class, {max(map(len, groups))} at most," if labels else f"{len(answers)} rows"
-            problem = f"{part:g} of {of} is no row"
+    training_rows, validation_rows, test_rows = (np.sort(np.concatenate(part)) for part in parts)
+    for key, fraction, drawn in (("test", test, test_rows), ("validation", validation, validation_rows)):
+        if fraction and not len(drawn) and not faults:
+            of = f"the rows of each class, at most {max(map(len, groups))}," if labels else f"{len(targets)} rows"
+            problem = f"{fraction:g} of {of} rounds to no row"
             faults.append(Fault(f"split.{key}", problem, f"add rows, or write {key} = 0"))
     if faults:
         raise DataError(source, faults)
-    return Split(training, checking, holding)
+    return Split(training_rows, validation_rows, test_rows)
 
 
-def share(part: float, rows: int) -> int:
-    """How many of so many rows a share is."""
-    return int(part * rows + 0.5)
+def share_size(fraction: float, rows: int) -> int:
+    """Return the number of rows in a fraction of `rows`, rounded half up."""
+    return int(fraction * rows + 0.5)

@@ -1,7 +1,7 @@
-"""Folds: how good a job is, whatever rows happen to be held out. k-fold cross-validation; Stone 1974.
+"""k-fold cross-validation: how good a job is, regardless of which rows are held out; Stone 1974.
 
-The rows fall into k parts, in a classification each class alike. Each part in turn is held out from a training of its
-own, preprocessing included, and judges it; so every row judges once, and the spread tells how far to trust the mean.
+The rows are divided into k folds, stratified by class. Each fold in turn is the test set of its own training,
+preprocessing included. So every row is tested once, and the spread shows how far to trust the mean.
 """
 
 from __future__ import annotations
@@ -12,32 +12,32 @@ from typing import Any
 
 from training.data.dataset import Dataset
 from training.data.splitting import Fold
-from training.pipeline.job import Job, Outcome, fit, prepare
+from training.pipeline.job import Job, Outcome, prepare, train_and_evaluate
 
-Figures = dict[str, float | None]
+MetricValues = dict[str, float | None]
 
 
 def cross_validate(job: Job, folds: int, on_fold: Callable[[Fold, Outcome], None] | None = None) -> list[Outcome]:
-    """The job's outcome with each fold held out. Nothing is published."""
+    """Return the job's outcome with each fold as the test set. Nothing is published."""
     outcomes: list[Outcome] = []
-    rows: Dataset | None = None
+    dataset: Dataset | None = None
     for number in range(1, folds + 1):
         fold = Fold(number, folds)
-        prepared = prepare(job, fold, rows)
-        rows = prepared.dataset
-        outcomes.append(fit(prepared, diagnostics=False))
+        prepared = prepare(job, fold, dataset)
+        dataset = prepared.dataset
+        outcomes.append(train_and_evaluate(prepared, diagnostics=False))
         if on_fold is not None:
             on_fold(fold, outcomes[-1])
     return outcomes
 
 
-def figures(metrics: Mapping[str, Any], baseline: Mapping[str, Any]) -> Figures:
-    """The few numbers of an outcome that say how good it is, by name."""
+def headline_metrics(metrics: Mapping[str, Any], baseline: Mapping[str, Any]) -> MetricValues:
+    """Return the few metrics of an outcome that summarize its quality, by name."""
     if "targets" in metrics:
-        names = metrics["targets"]
+        targets = metrics["targets"]
         return {
-            key if len(names) == 1 else f"{name} {key}": value
-            for name, row in names.items()
+            key if len(targets) == 1 else f"{name} {key}": value
+            for name, row in targets.items()
             for key, value in {**row, "baseline rmse": baseline["targets"][name]["rmse"]}.items()
         }
     return {
@@ -47,16 +47,16 @@ def figures(metrics: Mapping[str, Any], baseline: Mapping[str, Any]) -> Figures:
     }
 
 
-def summary(outcomes: Sequence[Outcome]) -> dict[str, Figures]:
-    """Of each figure the mean over the folds, the standard deviation (n - 1), the least and the greatest.
+def summarize_folds(outcomes: Sequence[Outcome]) -> dict[str, MetricValues]:
+    """Return the mean, standard deviation (n - 1), minimum and maximum over the folds of each metric.
 
-    All are None for a figure that a fold does not have.
+    All are None for a metric that is undefined in a fold.
     """
-    every = [figures(outcome.metrics, outcome.baseline) for outcome in outcomes]
-    return {name: _spread([found[name] for found in every]) for name in every[0]}
+    folds = [headline_metrics(outcome.metrics, outcome.baseline) for outcome in outcomes]
+    return {name: _summarize_values([metrics[name] for metrics in folds]) for name in folds[0]}
 
 
-def _spread(values: Sequence[float | None]) -> Figures:
+def _summarize_values(values: Sequence[float | None]) -> MetricValues:
     known = [value for value in values if value is not None]
     if len(known) < len(values):
         return dict.fromkeys(("mean", "sd", "min", "max"))

@@ -1,4 +1,4 @@
-"""The optimizer, the schedule and the class weights that a job's `[train]` asks for."""
+"""Factories: the optimizer, the schedule and the class weights of a job's `[train]` section."""
 
 from __future__ import annotations
 
@@ -14,53 +14,54 @@ from training.optim.base import Optimizer
 from training.optim.lr_schedulers import SCHEDULES, OnPlateau, Schedule, WarmUp
 from training.optim.optimizers import OPTIMIZERS
 
-_EVERY = ("learning_rate", "weight_decay", "clip_norm", "clip_value")
+_SHARED_OPTIMIZER_KEYS = ("learning_rate", "weight_decay", "clip_norm", "clip_value")
 
 
-def optimizer(train: TrainSection, module: Module) -> Optimizer:
-    """The optimizer of `module`'s parameters."""
-    return OPTIMIZERS[train.optimizer](module, **_given(train, (*_EVERY, *OPTIMIZER_KEYS[train.optimizer])))
+def make_optimizer(section: TrainSection, module: Module) -> Optimizer:
+    """Return the optimizer of `module`'s parameters."""
+    keys = (*_SHARED_OPTIMIZER_KEYS, *OPTIMIZER_KEYS[section.optimizer])
+    return OPTIMIZERS[section.optimizer](module, **_set_keys(section, keys))
 
 
-def schedule(train: TrainSection, score: Callable[[float], float]) -> Schedule | None:
-    """The schedule, if there is one; `score` is what a plateau watches (see `OnPlateau`)."""
-    expected = train.schedule
-    if expected is None:
+def make_schedule(section: TrainSection, score: Callable[[float], float]) -> Schedule | None:
+    """Return the schedule, or None for a constant rate; `score` is the value that a plateau watches (`OnPlateau`)."""
+    settings = section.schedule
+    if settings is None:
         return None
-    found = SCHEDULES[expected.name](**_given(expected, SCHEDULE_KEYS[expected.name]))
-    if isinstance(found, OnPlateau):
-        found.score = score
-    return found if expected.warm_up is None else WarmUp(expected.warm_up, found)
+    schedule = SCHEDULES[settings.name](**_set_keys(settings, SCHEDULE_KEYS[settings.name]))
+    if isinstance(schedule, OnPlateau):
+        schedule.score = score
+    return schedule if settings.warm_up is None else WarmUp(settings.warm_up, schedule)
 
 
-def class_weights(
-    train: TrainSection, labels: Sequence[str | int], counts: Array, source: str = "job"
+def make_class_weights(
+    section: TrainSection, labels: Sequence[str | int], counts: Array, source: str = "job"
 ) -> tuple[float, ...] | None:
-    """The weight of each class, if there are any; `counts` are the training rows of each.
+    """Return the weight of each class, or None; `counts` are the training rows of each. JobError for unknown classes.
 
-    Balanced is `n / (k·counts)`, n rows of k classes: every class then has the same say, and a row 1 in the mean.
+    Balanced weights are `n / (k·counts)`, for n rows of k classes: all classes then have the same total weight, and a
+    row has a weight of 1 on average.
     """
-    expected = train.class_weights
-    if expected is None:
+    weights = section.class_weights
+    if weights is None:
         return None
     location = "train.class_weights"
     if not labels:
-        raise JobError(source, [Fault(location, "is for classifications; found a regression", "leave it out")])
-    if isinstance(expected, str):
+        raise JobError(source, [Fault(location, "only for classifications, found a regression", "remove it")])
+    if isinstance(weights, str):
         balanced: list[float] = (counts.sum() / (len(labels) * counts)).tolist()
         return tuple(balanced)
     names = [str(label) for label in labels]
-    faults = [
-        Fault(
-            f"{location}.{name}", "there is no such class", did_you_mean(name, names) or f"there are {', '.join(names)}"
-        )
-        for name in expected
-        if name not in names
-    ]
+    faults = []
+    for name in weights:
+        if name not in names:
+            fix = did_you_mean(name, names) or f"the classes are {', '.join(names)}"
+            faults.append(Fault(f"{location}.{name}", f"unknown class '{name}'", fix))
     if faults:
         raise JobError(source, faults)
-    return tuple(float(expected.get(name, 1)) for name in names)
+    return tuple(float(weights.get(name, 1)) for name in names)
 
 
-def _given(section: object, keys: tuple[str, ...]) -> dict[str, Any]:
+def _set_keys(section: object, keys: tuple[str, ...]) -> dict[str, Any]:
+    """Return those of the keys that are not None."""
     return {key: value for key in keys if (value := getattr(section, key)) is not None}

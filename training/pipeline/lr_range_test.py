@@ -1,7 +1,7 @@
-"""The learning-rate finder: how the loss takes a rate that rises from step to step; Smith 2017.
+"""The learning-rate range test: the loss at a learning rate that rises with each step; Smith 2017.
 
-Too small a rate changes nothing, a good one lets the loss fall, too great a one lets it shoot up. A rate a tenth of
-that at which the smoothed loss is lowest still has some room above it.
+At a rate that is too small the loss does not change, at a good one it falls, and at one that is too large it explodes.
+The suggested rate is a tenth of the rate with the lowest smoothed loss, which leaves a safety margin.
 """
 
 from __future__ import annotations
@@ -17,23 +17,23 @@ from training.engine.loop import DivergedError, train
 from training.losses import Loss
 from training.optim.base import Optimizer
 from training.pipeline import factories
-from training.pipeline.job import Prepared
+from training.pipeline.job import PreparedJob
 
-LOWEST, HIGHEST, STEPS = 1e-6, 10.0, 200
+MIN_RATE, MAX_RATE, STEPS = 1e-6, 10.0, 200
 _SMOOTHING = 0.95
-_MUCH = 4.0  # times the lowest loss, and there is nothing more to see
+_MAX_LOSS_RATIO = 4.0  # to the lowest loss; the test ends above it
 
 
 @dataclass(frozen=True)
 class RateCurve:
-    """The smoothed loss at each rate. `suggestion` is None where no rate lowered it."""
+    """The smoothed loss at each rate. `suggestion` is None if no rate lowered the loss."""
 
     rates: list[float]
     losses: list[float]
     suggestion: float | None
 
 
-def find_rate(
+def find_learning_rate(
     module: Module,
     x_train: Array,
     y_train: Array,
@@ -42,13 +42,13 @@ def find_rate(
     batch_size: int,
     rng: np.random.Generator,
     *,
-    lowest: float = LOWEST,
-    highest: float = HIGHEST,
+    min_rate: float = MIN_RATE,
+    max_rate: float = MAX_RATE,
     steps: int = STEPS,
 ) -> RateCurve:
-    """The curve from `lowest` to `highest`, evenly in the logarithm, ending early where the loss shoots up.
+    """Return the curve from `min_rate` to `max_rate`, in logarithmic steps. It ends early where the loss explodes.
 
-    Each step takes a batch of its own. The module's parameters are of no use afterwards.
+    Each step trains on its own batch. The module's parameters are useless afterwards.
     """
     size = min(batch_size, len(x_train))
     order = np.concatenate([rng.permutation(len(x_train)) for _ in range(-(-steps * size // len(x_train)))])
@@ -56,7 +56,7 @@ def find_rate(
     losses: list[float] = []
     mean = 0.0
     for i in range(steps):
-        rate = lowest * (highest / lowest) ** (i / (steps - 1))
+        rate = min_rate * (max_rate / min_rate) ** (i / (steps - 1))
         optimizer.learning_rate = rate
         batch = order[i * size : (i + 1) * size]
         try:
@@ -66,36 +66,36 @@ def find_rate(
         mean = _SMOOTHING * mean + (1 - _SMOOTHING) * error
         rates.append(rate)
         losses.append(mean / (1 - _SMOOTHING ** (i + 1)))
-        if losses[-1] > _MUCH * min(losses):
+        if losses[-1] > _MAX_LOSS_RATIO * min(losses):
             break
     return RateCurve(rates, losses, _suggestion(rates, losses))
 
 
-def find_rate_of(prepared: Prepared) -> RateCurve:
-    """The curve of a job's network, optimizer and training rows; of a stream's, those of one block."""
+def find_job_learning_rate(prepared: PreparedJob) -> RateCurve:
+    """Return the curve of a job's network, optimizer and training rows; a streamed job uses one block."""
     settings = prepared.job.settings.train
-    _, weights, order = (np.random.default_rng(seed) for seed in np.random.SeedSequence(settings.seed).spawn(3))
-    network = prepared.design.network(weights)
+    _, weights_rng, order_rng = (np.random.default_rng(seed) for seed in np.random.SeedSequence(settings.seed).spawn(3))
+    network = prepared.network_spec.build(weights_rng)
     samples = prepared.samples
     size = len(samples) if settings.batch_size == "all" else int(settings.batch_size)
-    if prepared.blocks is None:
+    if prepared.block_loader is None:
         x, y = samples.x, samples.y
     else:
-        x, y = prepared.blocks.some(STEPS * size, np.random.default_rng(settings.seed))
+        x, y = prepared.block_loader.sample(STEPS * size, np.random.default_rng(settings.seed))
     with threadpool_limits(settings.threads, user_api="blas"), np.errstate(all="ignore"):
-        return find_rate(
+        return find_learning_rate(
             network,
             x,
             y,
-            prepared.design.criterion(),
-            factories.optimizer(settings, network),
+            prepared.network_spec.criterion(),
+            factories.make_optimizer(settings, network),
             size,
-            order,
+            order_rng,
         )
 
 
 def _suggestion(rates: list[float], losses: list[float]) -> float | None:
-    """A tenth of the rate where the loss is lowest, to two digits, if it fell at all on the way there."""
+    """Return a tenth of the rate with the lowest loss, to two digits, or None if the loss never fell."""
     if not losses:
         return None
     best = min(range(len(losses)), key=losses.__getitem__)

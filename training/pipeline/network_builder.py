@@ -1,6 +1,6 @@
-"""The design: the network that a job's settings and a signature ask for, the loss, and the targets it is given.
+"""The network builder: the network, loss and encoded targets for a job's settings and a signature.
 
-Sizes of the input and the output follow from the signature, the last activation from the task.
+Input and output sizes follow from the signature, the last activation from the task.
 """
 
 from __future__ import annotations
@@ -40,7 +40,7 @@ _CLASS_LOSSES = ("cross_entropy", "binary_cross_entropy")
 
 @dataclass(frozen=True)
 class NetworkSpec:
-    """What is decided about a network before its first weight is drawn. `output` is None for no last activation."""
+    """The specification of a network, before weights are drawn. `output` is None for no last activation."""
 
     layers: Sequence[LayerSpec]
     initializer: str | None
@@ -52,49 +52,52 @@ class NetworkSpec:
     source: str = "job"
     class_weights: tuple[float, ...] | None = None
 
-    def network(self, rng: np.random.Generator) -> Sequential:
-        """The network. `rng` draws the first weights, and while it trains what its dropout layers drop."""
+    def build(self, rng: np.random.Generator) -> Sequential:
+        """Build the network. `rng` draws the initial weights, and during training the dropout masks."""
         last = [] if self.output in (None, "identity") else [self.output]
-        plan: list[LayerSpec] = [*self.layers, self.output_size, *last]
+        layers: list[LayerSpec] = [*self.layers, self.output_size, *last]
         return Sequential(
-            modules(plan, self.input_shape, dtype=self.dtype, rng=rng, initializer=self.initializer, source=self.source)
+            build_modules(
+                layers, self.input_shape, dtype=self.dtype, rng=rng, initializer=self.initializer, source=self.source
+            )
         )
 
     def criterion(self) -> Loss:
+        """Return the loss, with class weights if there are any."""
         loss = LOSSES[self.loss]
         return loss() if self.class_weights is None else loss(self.class_weights)
 
-    def targets(self, answers: NDArray[Any], output: ClassificationOutput | RegressionOutput) -> NDArray[Any]:
-        """Answers (see `Dataset`) as what the network is to put out, (n, outputs)."""
+    def encode_targets(self, targets: NDArray[Any], output: ClassificationOutput | RegressionOutput) -> NDArray[Any]:
+        """Return targets (see `Dataset`) as the outputs that the network learns, (n, outputs)."""
         if isinstance(output, RegressionOutput):
-            scaled: NDArray[Any] = (answers - output.offset) / output.scale
+            scaled: NDArray[Any] = (targets - output.offset) / output.scale
             return scaled.astype(self.dtype)
         if self.output_size == 1:
-            return answers.reshape(-1, 1).astype(self.dtype)
-        one_hot: NDArray[Any] = np.eye(self.output_size, dtype=self.dtype)[answers]
+            return targets.reshape(-1, 1).astype(self.dtype)
+        one_hot: NDArray[Any] = np.eye(self.output_size, dtype=self.dtype)[targets]
         return one_hot
 
     def resolved(self, settings: Settings) -> Settings:
-        """The settings with what was inferred written out."""
+        """Return the settings with inferred values filled in."""
         network = replace(settings.network, output=self.output or "identity")
         return replace(settings, network=network, train=replace(settings.train, loss=self.loss))
 
 
-def design(settings: Settings, signature: Signature, source: str = "job") -> NetworkSpec:
-    """JobError where loss or output do not suit the task, or layers the data."""
+def specify_network(settings: Settings, signature: Signature, source: str = "job") -> NetworkSpec:
+    """Return the network's specification. JobError if loss or output do not fit the task, or layers the data."""
     network = settings.network
     output: str | None
     if isinstance(signature.output, ClassificationOutput):
-        output, loss = _for_classes(settings, len(signature.output.labels), source)
+        output, loss = _classification_head(settings, len(signature.output.labels), source)
         size = 1 if output == "sigmoid" else len(signature.output.labels)
     else:
-        output, loss = _for_values(settings, source)
+        output, loss = _regression_head(settings, source)
         size = len(signature.output.names)
     shape = _image_shape(signature, source) if needs_images(network.layers) else (signature.width,)
-    plan = NetworkSpec(network.layers, network.initializer, network.dtype, shape, size, output, loss, source)
+    spec = NetworkSpec(network.layers, network.initializer, network.dtype, shape, size, output, loss, source)
     if len(shape) > 1:
-        replace(plan, initializer="zeros").network(np.random.default_rng(0))  # do the shapes fit one another?
-    return plan
+        replace(spec, initializer="zeros").build(np.random.default_rng(0))  # JobError if shapes do not fit
+    return spec
 
 
 def _image_shape(signature: Signature, source: str) -> tuple[int, ...]:
@@ -104,51 +107,53 @@ def _image_shape(signature: Signature, source: str) -> tuple[int, ...]:
         return (*shape, 1)
     if len(shape) != 3:
         found = f"arrays of shape {shape}" if shape else "columns of a table"
-        fix = "conv and pool are for arrays of (height, width) or (height, width, channels)"
-        raise JobError(source, [Fault("network.layers", f"expected images; found {found}", fix)])
+        fix = "conv and pool need arrays of (height, width) or (height, width, channels)"
+        raise JobError(source, [Fault("network.layers", f"expected images, found {found}", fix)])
     return shape
 
 
-def _for_classes(settings: Settings, labels: int, source: str) -> tuple[str, str]:
+def _classification_head(settings: Settings, labels: int, source: str) -> tuple[str, str]:
     output, loss = settings.network.output, settings.train.loss
     faults = []
     if output not in (None, "softmax", "sigmoid"):
-        fix = "leave it out: a classification ends in softmax"
-        faults.append(Fault("network.output", f"expected 'softmax' or 'sigmoid'; found '{output}'", fix))
+        fix = "remove it: the default for classifications is softmax"
+        faults.append(Fault("network.output", f"expected 'softmax' or 'sigmoid', found '{output}'", fix))
     binary = output == "sigmoid" or (output is None and loss == "binary_cross_entropy")
     if binary and labels != 2:
         location = "network.output" if output == "sigmoid" else "train.loss"
-        fix = "leave it out: more classes end in softmax, with cross_entropy"
-        faults.append(Fault(location, f"expected two classes for one probability; found {labels}", fix))
+        fix = "remove it: more classes need softmax and cross_entropy"
+        faults.append(Fault(location, f"expected two classes, found {labels}", fix))
     wrong = "cross_entropy" if binary else "binary_cross_entropy"
     if loss == wrong and (binary or output == "softmax"):
         ending = "sigmoid" if binary else "softmax"
-        faults.append(Fault("train.loss", f"'{wrong}' does not suit an output of '{ending}'", "leave it out"))
+        faults.append(Fault("train.loss", f"'{wrong}' does not fit the output '{ending}'", "remove it"))
     if settings.train.class_weights is not None and loss not in (None, *_CLASS_LOSSES):
-        fix = "leave the loss out, or the weights"
-        faults.append(Fault("train.class_weights", f"expected a loss that weighs classes; found '{loss}'", fix))
+        fix = "remove the loss or the weights"
+        faults.append(Fault("train.class_weights", f"expected a loss with class weights, found '{loss}'", fix))
     if faults:
         raise JobError(source, faults)
     return ("sigmoid", loss or "binary_cross_entropy") if binary else ("softmax", loss or "cross_entropy")
 
 
-def _for_values(settings: Settings, source: str) -> tuple[str | None, str]:
+def _regression_head(settings: Settings, source: str) -> tuple[str | None, str]:
     output, loss = settings.network.output, settings.train.loss
     faults = []
     if output == "softmax":
-        fix = f"one of {', '.join(ACTIVATIONS)}, or leave it out"
-        faults.append(Fault("network.output", "'softmax' is for classifications; found a regression", fix))
+        fix = f"use one of {', '.join(ACTIVATIONS)}, or remove it"
+        faults.append(Fault("network.output", "'softmax' is only for classifications, found a regression", fix))
     elif output in _BOUNDED and settings.data.scale == "standard":
-        problem = f"'{output}' cannot reach all values of a standardised target"
-        faults.append(Fault("network.output", problem, "leave it out, or write scale = 'none' in [data]"))
+        problem = f"'{output}' cannot produce all values of a standardised target"
+        faults.append(Fault("network.output", problem, "remove it, or write scale = 'none' in [data]"))
     if loss in _CLASS_LOSSES:
-        faults.append(Fault("train.loss", f"'{loss}' is for classifications; found a regression", "'mse', for example"))
+        faults.append(
+            Fault("train.loss", f"'{loss}' is only for classifications, found a regression", "use 'mse', for example")
+        )
     if faults:
         raise JobError(source, faults)
     return output, loss or "mse"
 
 
-def modules(
+def build_modules(
     layers: Sequence[LayerSpec],
     input_shape: tuple[int, ...],
     *,
@@ -157,35 +162,41 @@ def modules(
     initializer: str | None,
     source: str = "job",
 ) -> list[Module]:
-    """The modules of these layers for samples of `input_shape`. JobError where a layer does not fit there.
+    """Build the modules of layers for samples of `input_shape`. JobError if a layer does not fit its input.
 
-    Images are flattened before the first dense layer. `rng` draws the weights and, later, what dropout drops; no
-    initializer is he_normal before a ReLU and its kin, else glorot_uniform.
+    Images are flattened before the first dense layer. `rng` draws the weights and later the dropout masks. The default
+    initializer is he_normal before ReLU, LeakyReLU and GELU, else glorot_uniform.
     """
-    made: list[Module] = []
+    modules: list[Module] = []
     shape = input_shape
     for i, layer in enumerate(layers):
-        learned = {"dtype": np.dtype(dtype), "rng": rng, "initializer": initializer or _initializer(layers[i + 1 :])}
+        options = {
+            "dtype": np.dtype(dtype),
+            "rng": rng,
+            "initializer": initializer or _default_initializer(layers[i + 1 :]),
+        }
         if len(shape) > 1 and (isinstance(layer, int) or layer == "flatten"):
-            made.append(Flatten(shape))
-            shape = made[-1].output_shape(shape) or shape
+            modules.append(Flatten(shape))
+            shape = modules[-1].output_shape(shape) or shape
         if layer == "flatten":
             continue
         try:
-            made.append(_module(layer, shape, rng, learned))
-            shape = made[-1].output_shape(shape) or shape
+            modules.append(_build_module(layer, shape, rng, options))
+            shape = modules[-1].output_shape(shape) or shape
         except ValueError as error:
             raise JobError(source, [Fault(f"network.layers.{i}", str(error))]) from error
-    return made
+    return modules
 
 
-def _module(layer: LayerSpec, shape: tuple[int, ...], rng: np.random.Generator, learned: dict[str, Any]) -> Module:
+def _build_module(
+    layer: LayerSpec, shape: tuple[int, ...], rng: np.random.Generator, options: dict[str, Any]
+) -> Module:
     if isinstance(layer, int):
-        return Linear(shape[0], layer, **learned)
+        return Linear(shape[0], layer, **options)
     if layer == "batch_norm":
-        return BatchNorm(shape[-1], dtype=learned["dtype"])
+        return BatchNorm(shape[-1], dtype=options["dtype"])
     if layer == "layer_norm":
-        return LayerNorm(shape[-1], dtype=learned["dtype"])
+        return LayerNorm(shape[-1], dtype=options["dtype"])
     if isinstance(layer, str):
         activation: Module = OUTPUT_ACTIVATIONS[layer]()
         return activation
@@ -193,15 +204,15 @@ def _module(layer: LayerSpec, shape: tuple[int, ...], rng: np.random.Generator, 
         return Dropout(layer["dropout"], rng=rng)
     kind = "conv" if "conv" in layer else "pool"
     if len(shape) == 1:
-        raise ValueError(f"expected images for '{kind}'; found {shape[0]} values in a row")
+        raise ValueError(f"expected images for '{kind}', found rows of {shape[0]} values")
     settings = {key: value for key, value in layer.items() if key != kind}
     if kind == "pool":
         return MaxPool2D(shape, layer["pool"], **settings)
-    return Conv2D(shape, layer["conv"], **settings, **learned)
+    return Conv2D(shape, layer["conv"], **settings, **options)
 
 
-def _initializer(followers: Sequence[LayerSpec]) -> str:
-    """By the first activation that follows before other weights do."""
+def _default_initializer(followers: Sequence[LayerSpec]) -> str:
+    """Choose the initializer by the first activation that follows before the next layer with weights."""
     for layer in followers:
         if isinstance(layer, int) or (isinstance(layer, dict) and "conv" in layer):
             break
@@ -210,22 +221,23 @@ def _initializer(followers: Sequence[LayerSpec]) -> str:
     return "glorot_uniform"
 
 
-def zero_unseen_features(network: Sequential, seen: NDArray[np.bool_]) -> None:
-    """Zero the weights of features that no training row has: a bucket for the unknown, a pixel that is always off.
+def zero_unseen_features(network: Sequential, nonzero_features: NDArray[np.bool_]) -> None:
+    """Zero the weights of features that are 0 in all training rows: unknown categories, pixels that are always off.
 
-    No gradient would ever reach them, so a row that has such a feature would meet the noise they were drawn from.
+    Their gradient is always 0, so they would keep their random initial values and add noise to the prediction of a row
+    with such a feature.
     """
     first = next(module for module in network.modules if isinstance(module, Linear))
     if network.modules[0] is first:
-        first.weights[:, ~seen] = 0
+        first.weights[:, ~nonzero_features] = 0
 
 
-def parameters_of(network: Sequential) -> list[tuple[str, str, int]]:
-    """Each layer's type, the shapes that go in and come out where they tell, and its number of parameters."""
+def summarize_layers(network: Sequential) -> list[tuple[str, str, int]]:
+    """Return each layer's type, its input and output shapes if they differ, and its number of parameters."""
     rows = []
     for module, (before, after) in zip(network.modules, network.shapes(), strict=True):
-        tells = before and after and (before != after or module.parameters())
-        sizes = f"{_shape(before or ())} -> {_shape(after or ())}" if tells else ""
+        show_shapes = before and after and (before != after or module.parameters())
+        sizes = f"{_shape(before or ())} -> {_shape(after or ())}" if show_shapes else ""
         rows.append((type(module).__name__, sizes, sum(array.size for array in module.parameters())))
     return rows
 

@@ -101,9 +101,9 @@ def test_init_reads_only_the_first_rows_of_a_streamed_table(
     train: Train, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, kind: str
 ) -> None:
     """A CSV of 303 MB took 2.7 GB and 57 s when it was read whole; one of 3 GB used up all memory."""
-    monkeypatch.setattr("training.data.streaming.dataset.STREAM_BYTES", 1000)
+    monkeypatch.setattr("training.data.streaming.dataset.MIN_STREAM_BYTES", 1000)
     monkeypatch.delattr("training.data.readers.read_csv")
-    monkeypatch.setattr("training.data.streaming.table_reader.HEAD", 200)
+    monkeypatch.setattr("training.data.streaming.table_reader.TYPE_INFERENCE_ROWS", 200)
     content = pa.table({"size": np.arange(900.0), "id": [f"n{i}" for i in range(900)], "y": ["u", "v"] * 450})
     (csv.write_csv if kind == "csv" else parquet.write_table)(content, tmp_path / f"t.{kind}")
     found = train("init", tmp_path / f"t.{kind}", "--target", "y")
@@ -137,19 +137,21 @@ def test_init_hints_at_other_kinds_of_columns(train: Train, tmp_path: Path) -> N
     text = (tmp_path / "t.toml").read_text()
     assert "#   row: number, 0 to 59; consecutive integers: if this is a row number, remove it from columns\n" in text
     for dates in ("sold on", "built"):
-        assert re.search(rf"#   {dates}: left out: \d+ distinct values, too many for a category; dates: write ", text)
+        assert re.search(
+            rf"#   {dates}: left out: \d+ distinct values, too many for a category; replace the dates with ", text
+        )
     assert "#   postcode: number, 0 to 2183; leading zeros: if this is a code, set its kind to category\n" in text
     assert "#   size: number, 0.5 to 59.5\n" in text
     assert "#   debt: number, −2,950,000 to 0\n" in text
     assert (
-        "#   worth: left out: 60 distinct values, too many for a category; numbers, if '0,25' is written with a point"
+        "#   worth: left out: 60 distinct values, too many for a category; write numbers such as '0,25' with a decimal"
         in text
     )
     assert (
         "too many for a category; numbers except for 1 cell, such as 'none': empty these cells if they mean missing\n"
         in text
     )
-    assert "#   weight: category, 3 distinct values; numbers, if '0kg' is written with a point alone" in text
+    assert "#   weight: category, 3 distinct values; write numbers such as '0kg' with a decimal point" in text
     assert "#   letter: category, 2 distinct values\n" in text
 
 
@@ -158,7 +160,7 @@ def test_init_hints_at_other_kinds_of_columns(train: Train, tmp_path: Path) -> N
     [
         ("t.npz", "", [], "expected a .csv or .parquet file; found .npz (start from examples/digits.toml)"),
         ("t.tsv", "x\ty\n", [], "expected a .csv or .parquet file; found .tsv (docs/jobs.md shows"),
-        ("t.parquet", "PAR1", [], "not a Parquet file that can be read"),
+        ("t.parquet", "PAR1", [], "not a readable Parquet file"),
         ("t.csv", "x,y\n1,2\n2,3\n", ["-o", "job.txt"], "ends in .toml"),
         ("t.csv", "x,y\n1,2\n", [], "the table has only one row of data (add rows"),
         (

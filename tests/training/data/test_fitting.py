@@ -13,10 +13,10 @@ from training.data.fitting import (
     ArrayStatistics,
     CategoryStatistics,
     NumberStatistics,
+    decile_statistics,
     fit_array,
     fit_category,
     fit_number,
-    spread_of,
 )
 from training.errors import DataError
 
@@ -32,13 +32,13 @@ def test_a_number_learns_mean_deviation_median_and_deciles() -> None:
 
 @given(st.lists(st.floats(allow_nan=False, allow_infinity=False), min_size=1))
 def test_every_value_is_counted_at_one_decile(values: list[float]) -> None:
-    found = spread_of(np.array(values))
+    found = decile_statistics(np.array(values))
     assert sum(found["counts"]) == len(values)
     assert len(found["counts"]) == len(set(found["deciles"]))
 
 
 def test_value_that_comes_often_has_a_count_of_its_own() -> None:
-    found = spread_of(np.array([0.0] * 7 + [1.0] * 3))
+    found = decile_statistics(np.array([0.0] * 7 + [1.0] * 3))
     assert dict(zip(sorted(set(found["deciles"])), found["counts"], strict=True))[0.0] == 7
 
 
@@ -76,9 +76,9 @@ def test_statistics_of_any_finite_numbers_are_finite(values: list[float]) -> Non
 
 
 def test_a_column_that_is_all_missing_is_refused() -> None:
-    with pytest.raises(DataError, match="every value in the training rows is missing"):
+    with pytest.raises(DataError, match="all values in the training rows are missing"):
         fit_number("a", NumberStatistics.of(np.full(3, math.nan)), "impute", True)
-    with pytest.raises(DataError, match="every value in the training rows is missing"):
+    with pytest.raises(DataError, match="all values in the training rows are missing"):
         fit_category("a", CategoryStatistics.of(np.array([None, None], object)), "impute", "refuse")
 
 

@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from training.data.leakage_checks import FEWEST_ROWS, channels_first, suspects, unjudged
+from training.data.leakage_checks import MIN_ROWS, find_channels_first, find_leakage, find_untested_classes
 from training.pipeline.job import from_dict, load, prepare
 
 RNG = np.random.default_rng(0)
@@ -28,37 +28,39 @@ WORDS = np.array(["no", "yes", "perhaps"], object)
     ],
 )  # fmt: skip
 def test_a_column_that_tells_the_class_is_named_with_what_to_do(name: str, values: np.ndarray) -> None:
-    (warning,) = suspects({"noise": NOISE, name: values}, CLASSES, True)
-    assert warning.startswith(f"column {name} is suspiciously good: 100.0% of the training rows")
+    (warning,) = find_leakage({"noise": NOISE, name: values}, CLASSES, True)
+    assert warning.startswith(
+        f"column {name} is suspiciously predictive: it alone predicts 100.0% of the training rows"
+    )
     assert "data.columns" in warning
 
 
 @pytest.mark.parametrize("values", [QUANTITY[:, 0] * 1.2, np.exp(QUANTITY[:, 0] / 5), -QUANTITY[:, 0].round(2)])
 def test_a_column_that_tells_the_quantity_is_named(values: np.ndarray) -> None:
-    (warning,) = suspects({"noise": NOISE, "taxed": values}, QUANTITY, False)
-    assert warning.startswith("column taxed is suspiciously good: ")
+    (warning,) = find_leakage({"noise": NOISE, "taxed": values}, QUANTITY, False)
+    assert warning.startswith("column taxed is suspiciously predictive: ")
 
 
 def test_columns_that_only_help_are_left_in_peace() -> None:
     helpful = {"number": CLASSES + NOISE, "constant": np.zeros(400), "text": WORDS[np.where(NOISE > 1.5, 0, CLASSES)]}
-    assert suspects(helpful, CLASSES, True) == []
-    assert suspects(helpful, np.sort(CLASSES), True) == []  # rows in order of their class
-    assert suspects({"number": QUANTITY[:, 0] + NOISE / 5, "constant": np.ones(400)}, QUANTITY, False) == []
+    assert find_leakage(helpful, CLASSES, True) == []
+    assert find_leakage(helpful, np.sort(CLASSES), True) == []  # rows in order of their class
+    assert find_leakage({"number": QUANTITY[:, 0] + NOISE / 5, "constant": np.ones(400)}, QUANTITY, False) == []
 
 
 def test_a_rare_class_makes_no_suspects() -> None:
     rare = np.zeros(400, np.int64)
     rare[7] = 1
-    assert suspects({"noise": NOISE}, rare, True) == []
+    assert find_leakage({"noise": NOISE}, rare, True) == []
 
 
 def test_few_rows_prove_nothing() -> None:
-    few = FEWEST_ROWS - 1
-    assert suspects({"number": CLASSES[:few] * 1.0}, CLASSES[:few], True) == []
+    few = MIN_ROWS - 1
+    assert find_leakage({"number": CLASSES[:few] * 1.0}, CLASSES[:few], True) == []
 
 
 def test_images_are_no_suspects() -> None:
-    assert suspects({"image": np.zeros((400, 2, 2))}, CLASSES, True) == []
+    assert find_leakage({"image": np.zeros((400, 2, 2))}, CLASSES, True) == []
 
 
 def test_the_job_warns_of_a_leaking_column(tmp_path: Path) -> None:
@@ -77,12 +79,12 @@ def test_the_examples_have_no_suspects(examples: Path) -> None:
 
 
 def test_classes_without_a_row_among_those_held_out_are_told() -> None:
-    (note,) = unjudged(["a", "b"], np.zeros(9, np.int64))
-    assert note.startswith("class 'b' has no row among those held out: the metrics do not tell")
-    (note,) = unjudged(range(9), np.array([0, 1]))
-    assert note.startswith("7 classes have no row among those held out (2, 3, 4, 5, 6, ...)")
-    assert unjudged(["a", "b"], np.array([0, 1])) == []
-    assert unjudged(["a", "b"], np.empty(0, np.int64)) == []
+    (note,) = find_untested_classes(["a", "b"], np.zeros(9, np.int64))
+    assert note.startswith("class 'b' has no test row: the metrics say nothing about it")
+    (note,) = find_untested_classes(range(9), np.array([0, 1]))
+    assert note.startswith("7 classes have no test row (2, 3, 4, 5, 6, ...)")
+    assert find_untested_classes(["a", "b"], np.array([0, 1])) == []
+    assert find_untested_classes(["a", "b"], np.empty(0, np.int64)) == []
 
 
 def test_images_with_their_channels_first_are_told_where_they_are_convolved(tmp_path: Path) -> None:
@@ -90,5 +92,5 @@ def test_images_with_their_channels_first_are_told_where_they_are_convolved(tmp_
     np.savez(tmp_path / "t.npz", x=x + y[:, None, None, None].astype(np.uint8), y=y)
     content = {"model": {"name": "m"}, "data": {"path": "t.npz"}, "network": {"layers": [{"conv": 2}]}}
     notes = prepare(from_dict(content, tmp_path)).notes
-    assert any(note.startswith("images are taken as 3 high and 8 wide, with 9 channels; if the ch") for note in notes)
-    assert [channels_first(shape) for shape in ((8, 9, 3), (28, 28, 1), (3, 28, 1), (3, 4, 4), (12,))] == [[]] * 5
+    assert any(note.startswith("images are read as 3 high and 8 wide with 9 channels; if the ch") for note in notes)
+    assert [find_channels_first(shape) for shape in ((8, 9, 3), (28, 28, 1), (3, 28, 1), (3, 4, 4), (12,))] == [[]] * 5

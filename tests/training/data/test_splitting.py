@@ -45,23 +45,23 @@ def test_the_generator_alone_decides() -> None:
 def test_without_shares_all_rows_teach_in_their_order_and_are_judged() -> None:
     parts = split(np.zeros((4, 1)), (), 0, 0, rng())
     assert parts.training.tolist() == [0, 1, 2, 3]
-    assert parts.judged.tolist() == [0, 1, 2, 3]
+    assert parts.evaluation_rows.tolist() == [0, 1, 2, 3]
     assert not len(parts.test)
 
 
 def test_a_class_with_no_row_left_to_learn_from_is_refused_by_name() -> None:
-    with pytest.raises(DataError, match="class 'rare' has 1 row, of which none is left"):
+    with pytest.raises(DataError, match="class 'rare' has 1 row, and none is left"):
         split(np.repeat([0, 1], [9, 1]), ("often", "rare"), 0.6, 0.1, rng())
 
 
 @pytest.mark.parametrize(("test", "validation", "location"), [(0.1, 0, "split.test"), (0, 0.1, "split.validation")])
 def test_a_share_that_is_no_row_is_refused(test: float, validation: float, location: str) -> None:
-    with pytest.raises(DataError, match=f"{location}: 0.1 of 4 rows is no row"):
+    with pytest.raises(DataError, match=f"{location}: 0.1 of 4 rows rounds to no row"):
         split(np.zeros((4, 1)), (), test, validation, rng())
 
 
 def test_a_share_of_small_classes_is_told_by_their_size() -> None:
-    with pytest.raises(DataError, match=r"split\.test: 0\.2 of the rows of each class, 2 at most, is no row"):
+    with pytest.raises(DataError, match=r"split\.test: 0\.2 of the rows of each class, at most 2, rounds to no row"):
         split(np.repeat(np.arange(50), 2), [str(i) for i in range(50)], 0.2, 0, rng())
 
 
@@ -81,8 +81,8 @@ def test_folds_hold_every_row_out_once_and_of_each_class_alike(count: int, label
 
 
 def test_a_fold_that_leaves_a_class_nothing_to_learn_from_is_told() -> None:
-    expected = "class 'b' has 1 row, of which none is left to learn from in one of the folds .*lower split.validation"
+    expected = "class 'b' has 1 row, and none is left for training in one of the folds .*lower split.validation"
     with pytest.raises(DataError, match=expected):
         split(np.array([0] * 9 + [1]), ("a", "b"), 0.2, 0, rng(), fold=Fold(1, 3))  # though the third would lack it
-    with pytest.raises(DataError, match=r"folds: there are 3 rows; found 4 folds .take 3 at most"):
+    with pytest.raises(DataError, match=r"folds: expected at most 3 folds, as there are 3 rows, found 4 .use 3"):
         split(np.zeros((3, 1)), (), 0, 0, rng(), fold=Fold(1, 4))

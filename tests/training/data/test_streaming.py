@@ -19,13 +19,13 @@ from pyarrow import csv, parquet
 from model_store.nn import Linear, Sequential, Tanh
 from model_store.registry.store import open_store
 from training import MSE, SGD, train
-from training.data.fitting import Summary, summary_of
+from training.data.fitting import NumericSummary, summarize
 from training.data.streaming import dataset, record_file, source
 from training.engine.checkpoint import Checkpoint
 from training.engine.loop import TrainingState
 from training.errors import DataError, JobError
 from training.pipeline import streaming_loader
-from training.pipeline.job import Prepared, fit, from_dict, load, prepare
+from training.pipeline.job import PreparedJob, from_dict, load, prepare, train_and_evaluate
 
 ROWS = 5000
 
@@ -49,9 +49,9 @@ def small_pieces(monkeypatch: pytest.MonkeyPatch) -> None:
     """Pieces so small that a few thousand rows are many of them."""
     monkeypatch.setattr(record_file, "CHUNK_ROWS", 32)
     monkeypatch.setattr(streaming_loader, "BLOCK_ROWS", 512)
-    monkeypatch.setattr(streaming_loader, "PIECE_NUMBERS", 700)
-    monkeypatch.setattr(source, "BYTES", 1 << 14)
-    monkeypatch.setattr(source, "ROWS", 700)
+    monkeypatch.setattr(streaming_loader, "PIECE_VALUES", 700)
+    monkeypatch.setattr(source, "BATCH_BYTES", 1 << 14)
+    monkeypatch.setattr(source, "BATCH_ROWS", 700)
 
 
 @pytest.fixture(params=["csv", "parquet"])
@@ -73,21 +73,21 @@ def job(path: Path, **sections: dict[str, Any]) -> Any:
     return from_dict(content, path.parent)
 
 
-def everything(prepared: Prepared) -> tuple[np.ndarray, np.ndarray]:
+def everything(prepared: PreparedJob) -> tuple[np.ndarray, np.ndarray]:
     """All training rows of a stream, in their order."""
     found = [(x.copy(), y.copy()) for x, y, _, _ in prepared.samples.epoch_blocks(TrainingState(Sequential([])), 50)]
     return np.concatenate([x for x, _ in found]), np.concatenate([y for _, y in found])
 
 
 def test_a_stream_learns_as_well_as_memory_does(path: Path) -> None:
-    outcome = fit(prepare(job(path)))
+    outcome = train_and_evaluate(prepare(job(path)))
     assert outcome.metrics["accuracy"] > 0.95 > outcome.baseline["accuracy"]
     assert outcome.model.training["job"]["data"]["stream"] is True
     assert sum(outcome.model.training["split"].values()) == outcome.model.training["data"]["rows"] == ROWS
 
 
 def test_a_regression_streams_too(path: Path) -> None:
-    outcome = fit(prepare(job(path, data={"target": "price"}, train={"learning_rate": 0.02})))
+    outcome = train_and_evaluate(prepare(job(path, data={"target": "price"}, train={"learning_rate": 0.02})))
     assert outcome.metrics["targets"]["price"]["r2"] > 0.9
     assert outcome.baseline["answer"] == pytest.approx([np.mean(table()["price"])], rel=0.01)
 
@@ -120,13 +120,13 @@ def test_the_signature_is_that_of_the_rows_in_memory(path: Path, tmp_path: Path)
 def test_summaries_join(path: Path) -> None:
     rng = np.random.default_rng(0)
     values = [rng.standard_normal(size) * 5 + 100 for size in (1, 10, 1000, 3)]
-    joined: Summary = summary_of(values[0])
+    joined: NumericSummary = summarize(values[0])
     for more in values[1:]:
-        joined = joined.joined(summary_of(more))
-    whole = summary_of(np.concatenate(values))
+        joined = joined.merge(summarize(more))
+    whole = summarize(np.concatenate(values))
     assert vars(joined) == pytest.approx(vars(whole), rel=1e-12)
-    constant = summary_of(np.full(3, 0.1)).joined(summary_of(np.full(7, 0.1)))
-    assert constant == summary_of(np.full(10, 0.1))
+    constant = summarize(np.full(3, 0.1)).merge(summarize(np.full(7, 0.1)))
+    assert constant == summarize(np.full(10, 0.1))
 
 
 def test_an_epoch_has_every_row_once_and_in_another_order_each_time(path: Path) -> None:
@@ -158,7 +158,7 @@ def test_what_was_yielded_before_may_be_written_over_but_no_batch_is_learned_twi
             return super().loss(y_true, y_pred)
 
     prepared = prepare(job(path))
-    size = streaming_loader.PIECE_NUMBERS // prepared.signature.width
+    size = streaming_loader.PIECE_VALUES // prepared.signature.width
     network = Sequential([Linear(5, 2, rng=np.random.default_rng(0))])
     train(network, prepared.samples, None, Noting(), SGD(network, 1e-12), 2, size, on_epoch=None)
     x, _ = everything(prepared)
@@ -172,12 +172,12 @@ def test_the_same_job_gives_the_same_bytes_whatever_the_pieces(
     store = open_store(tmp_path / "models")
     digests = []
     for size in (1 << 12, 1 << 16):
-        monkeypatch.setattr(source, "BYTES", size)
-        monkeypatch.setattr(source, "ROWS", size >> 6)
+        monkeypatch.setattr(source, "BATCH_BYTES", size)
+        monkeypatch.setattr(source, "BATCH_ROWS", size >> 6)
         prepared = prepare(job(path))
         digests.append(([prepared.dataset.lines], prepared.sizes))
     assert digests[0] == digests[1]
-    models = [store.publish("m", fit(prepare(job(path))).model).digest for _ in range(2)]
+    models = [store.publish("m", train_and_evaluate(prepare(job(path))).model).digest for _ in range(2)]
     assert models[0] == models[1]
 
 
@@ -220,20 +220,20 @@ def test_a_learning_rate_is_found_on_a_block_and_folds_are_refused(train: Callab
     found = train(toml, "--folds", 3)
     assert found.exit_code == 2
     fix = "Parquet is always streamed" if path.suffix == ".parquet" else "write stream = false, or no folds"
-    assert f"data.stream: folds are drawn of rows in memory ({fix}" in found.stderr
+    assert f"data.stream: cross-validation needs the rows in memory ({fix}" in found.stderr
 
 
 def test_no_more_rows_are_held_out_than_memory_can_bear(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(dataset, "HELD", 100)
+    monkeypatch.setattr(dataset, "MAX_HELD_OUT_ROWS", 100)
     prepared = prepare(job(path))
     assert 60 < prepared.sizes["test"] < 150
     assert 60 < prepared.sizes["validation"] < 150
-    assert any("at most about 100 rows are held out" in note for note in prepared.notes)
+    assert any("at most about 100 rows each are held out" in note for note in prepared.notes)
 
 
 def test_deciles_of_very_many_rows_are_those_of_a_sample(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     exact = prepare(job(path)).signature.inputs[1].statistics["deciles"]
-    monkeypatch.setattr(dataset, "SAMPLE_ROWS", 1000)
+    monkeypatch.setattr(dataset, "MAX_SAMPLE_ROWS", 1000)
     found = prepare(job(path)).signature.inputs[1].statistics["deciles"]
     assert found != exact
     assert found == pytest.approx(exact, abs=0.05)
@@ -273,7 +273,7 @@ def idx(path: Path, values: np.ndarray) -> None:
 @pytest.mark.parametrize("form", ["npz", "packed", "idx", "gz"])
 def test_arrays_stream(tmp_path: Path, form: str, monkeypatch: pytest.MonkeyPatch) -> None:
     x, y = images()
-    monkeypatch.setattr(source, "BYTES", 1 << 12)  # fewer images than labels are looked at first
+    monkeypatch.setattr(source, "BATCH_BYTES", 1 << 12)  # fewer images than labels are looked at first
     if form in {"npz", "packed"}:
         (np.savez if form == "npz" else np.savez_compressed)(tmp_path / "t.npz", x=x, y=y)
         data = {"path": "t.npz", "stream": True}
@@ -288,9 +288,9 @@ def test_arrays_stream(tmp_path: Path, form: str, monkeypatch: pytest.MonkeyPatc
     assert prepared.signature.inputs[0].scale == expected.inputs[0].scale
     assert prepared.signature.output == expected.output
     assert not prepared.samples.nonzero_features[15]
-    outcome = fit(prepared)
+    outcome = train_and_evaluate(prepared)
     assert outcome.metrics["accuracy"] == 1
-    assert outcome.model.predict(prepared.test_instances[:3])
+    assert outcome.model.predict(prepared.evaluation_instances[:3])
 
 
 def test_large_rows_that_lie_sorted_by_class_come_to_the_network_mixed(
@@ -338,21 +338,21 @@ def test_the_network_is_given_what_the_service_gives_it_to_the_bit(
 @pytest.mark.parametrize(
     ("content", "sections", "expected"),
     [
-        ("size,kind\n1,a\n2,b\n3\n" + "4,a\n" * 30, {}, "line 4: expected 2 cells, as in the header; found 1"),
-        ("size,kind\n" + "1,a\n2,b\n" * 6000 + "x,a\n", {}, "(mend the cell, or write kinds = { 'size' ="),
+        ("size,kind\n1,a\n2,b\n3\n" + "4,a\n" * 30, {}, "line 4: expected 2 cells, as in the header, found 1"),
+        ("size,kind\n" + "1,a\n2,b\n" * 6000 + "x,a\n", {}, "(correct the cell, or write kinds = { 'size' ="),
         ("size,kind\n" + "1,a\n2,b\n" * 60 + "inf,a\n", {"data": {"kinds": {"size": "number"}}}, "expected a finite"),
-        ("size,kind\n" + "1,a\n2,a\n" * 60, {}, "expected two classes or more; found only 'a'"),
+        ("size,kind\n" + "1,a\n2,a\n" * 60, {}, "expected at least two classes, found only 'a'"),
         ("size,kind\n" + "1,\n2,\n" * 60, {"data": {"task": "classification"}}, "the target is missing in every row"),
-        ("size,kind\n" + ",a\n,b\n" * 60, {}, "t.csv: column size: every value in the training rows is missing"),
-        ("size,kind\n" + "1,a\n,b\n" * 60, {"data": {"missing": "refuse"}}, "values are missing and refused: row 2"),
-        ("size,kind\n" + "1,2.5\n2,2.5\n" * 60, {}, "t.csv: column kind: expected a quantity that varies; found 2.5"),
+        ("size,kind\n" + ",a\n,b\n" * 60, {}, "t.csv: column size: all values in the training rows are missing"),
+        ("size,kind\n" + "1,a\n,b\n" * 60, {"data": {"missing": "refuse"}}, "missing values: row 2"),
+        ("size,kind\n" + "1,2.5\n2,2.5\n" * 60, {}, "t.csv: column kind: expected a target that varies, found 2.5"),
         ("size,kind\n", {}, "a header and no rows"),
         ("", {}, "the file is empty"),
-        ("size,knd\n1,a\n", {}, "data.target: there is no column 'kind' (did you mean 'knd'?)"),
-        ("size,kind\n" + "".join(f"t{i},{i % 2}\n" for i in range(3000)), {}, "too many for categories"),
-        ("size,kind\n1,a\n2,b\n", {}, "came to no row"),
-        ("size,kind\n1,a\n2,b\n", {"train": {"batch_size": "all"}}, "train.batch_size: 'all' rows are too many"),
-        ("size,kind\n1,a\n2,b\n", {"split": {"test": 0}}, "split.test: a stream is judged on rows held out"),
+        ("size,knd\n1,a\n", {}, "data.target: unknown column 'kind' (did you mean 'knd'?)"),
+        ("size,kind\n" + "".join(f"t{i},{i % 2}\n" for i in range(3000)), {}, "too many for a category"),
+        ("size,kind\n1,a\n2,b\n", {}, "no row was drawn"),
+        ("size,kind\n1,a\n2,b\n", {"train": {"batch_size": "all"}}, "train.batch_size: 'all' rows of a stream do not"),
+        ("size,kind\n1,a\n2,b\n", {"split": {"test": 0}}, "split.test: expected test rows, as a stream"),
     ],
 )  # fmt: skip
 def test_what_cannot_be_streamed_is_told(tmp_path: Path, content: str, sections: Any, expected: str) -> None:
@@ -390,14 +390,14 @@ def test_a_category_that_only_rows_held_out_have_is_told_with_its_row(tmp_path: 
 def test_parquet_is_always_streamed_and_damage_is_told(tmp_path: Path) -> None:
     (tmp_path / "t.parquet").write_bytes(b"PAR1 and nothing else")
     content = {"model": {"name": "m"}, "data": {"path": "t.parquet", "target": "kind"}}
-    with pytest.raises(DataError, match="not a Parquet file that can be read"):
+    with pytest.raises(DataError, match="not a readable Parquet file"):
         prepare(from_dict(content, tmp_path))
     with pytest.raises(JobError, match="Parquet is always streamed"):
         from_dict({**content, "data": {**content["data"], "stream": False}}, tmp_path)
 
 
 def test_big_files_are_streamed_unasked(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(dataset, "STREAM_BYTES", 1000)
+    monkeypatch.setattr(dataset, "MIN_STREAM_BYTES", 1000)
     csv_job = job(path)
     prepared = prepare(from_dict({"model": {"name": "m"}, "data": {"path": path.name, "target": "kind"}}, path.parent))
     assert prepared.stream is not None
@@ -454,16 +454,16 @@ def test_nested_columns_and_the_index_of_pandas_are_left_out_and_told(tmp_path: 
     prepared = prepare(from_dict(plain, tmp_path))
     assert prepared.signature.names == ("size",)
     assert any(note.endswith("tags, raw, __index_level_0__") for note in prepared.notes)
-    with pytest.raises(DataError, match="column tags: expected numbers or texts; found lists"):
+    with pytest.raises(DataError, match="column tags: expected numbers or strings, found lists"):
         prepare(job(tmp_path / "t.parquet", data={"columns": ["size", "tags"]}))
 
 
 @pytest.mark.parametrize(
     ("arrays", "expected"),
     [
-        ({"x": np.zeros((30, 0)), "y": np.zeros(30)}, "x: there is nothing in it: its shape is (30, 0)"),
-        ({"x": np.zeros((30, 2)), "y": np.array(["a"] * 30, object)}, "y: expected plain values; found Python objects"),
-        ({"x_train": np.zeros((30, 2)), "y": np.zeros(30)}, "there is no array 'x'; found x_train, y"),
+        ({"x": np.zeros((30, 0)), "y": np.zeros(30)}, "x: expected values, found the empty shape (30, 0)"),
+        ({"x": np.zeros((30, 2)), "y": np.array(["a"] * 30, object)}, "y: expected plain values, found Python objects"),
+        ({"x_train": np.zeros((30, 2)), "y": np.zeros(30)}, "expected an array 'x', found x_train, y"),
     ],
 )
 def test_arrays_that_cannot_be_streamed_are_told_as_in_memory(tmp_path: Path, arrays: Any, expected: str) -> None:
@@ -486,10 +486,10 @@ def test_a_full_temporary_directory_is_told(path: Path, monkeypatch: pytest.Monk
         raise OSError(28, "No space left on device")
 
     monkeypatch.setattr(record_file.os, "write", fails)
-    with pytest.raises(DataError, match=r"No space left on device .set TMPDIR to a directory with more room"):
+    with pytest.raises(DataError, match=r"No space left on device .set TMPDIR to a directory with more space"):
         prepare(job(path))
 
 
 def test_the_examples_stream(examples: Path) -> None:
-    outcome = fit(prepare(load(examples / "penguins.toml", {"data.stream": True, "train.epochs": 60})))
+    outcome = train_and_evaluate(prepare(load(examples / "penguins.toml", {"data.stream": True, "train.epochs": 60})))
     assert outcome.metrics["accuracy"] > 0.9

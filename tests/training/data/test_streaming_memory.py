@@ -72,5 +72,8 @@ def test_four_million_rows_are_trained_in_the_memory_of_one(tmp_path: Path) -> N
 def test_a_disk_too_small_for_the_rows_is_told(tmp_path: Path, small_disk: Path) -> None:
     done = trained(job(tmp_path / "t.toml", 100_000), TMPDIR=str(small_disk))
     assert done.returncode == 3
-    assert f"kept in {small_disk}: No space left on device (set TMPDIR to a directory with more room)" in done.stderr
+    assert (
+        f"cannot write its rows to {small_disk}: No space left on device (set TMPDIR to a directory with more space)"
+        in done.stderr
+    )
     assert not list(small_disk.iterdir())

@@ -38,47 +38,47 @@ def test_every_finite_float_is_read_exactly(value: float) -> None:
 
 def test_each_cell_that_is_no_number_is_named_with_line_and_column() -> None:
     with pytest.raises(DataError) as caught:
-        type_inference.numbers(table("1", "two", None, "inf"), "a")
+        type_inference.parse_numbers(table("1", "two", None, "inf"), "a")
     assert [fault.location for fault in caught.value.faults] == ["line 3, column a", "line 5, column a"]
     assert "found 'two'" in str(caught.value)
 
 
 def test_ids_and_texts_are_refused_as_categories_with_a_mend() -> None:
     names = table(*(f"name {i}" for i in range(50)))
-    with pytest.raises(DataError, match="50 different texts in 50 rows") as caught:
-        type_inference.categories(names, "a", sure=False)
+    with pytest.raises(DataError, match="50 distinct values in 50 rows: too many for a category") as caught:
+        type_inference.parse_categories(names, "a", declared=False)
     assert "kinds" in caught.value.faults[0].fix
-    assert len(type_inference.categories(names, "a", sure=True)) == 50
+    assert len(type_inference.parse_categories(names, "a", declared=True)) == 50
 
 
 def test_more_categories_than_can_be_features_are_refused_though_the_job_asks() -> None:
     with pytest.raises(DataError, match="too many"):
-        type_inference.categories(
-            table(*(f"name {i}" for i in range(type_inference.MOST_CATEGORIES + 1))), "a", sure=True
+        type_inference.parse_categories(
+            table(*(f"name {i}" for i in range(type_inference.MAX_CATEGORIES + 1))), "a", declared=True
         )
 
 
 def test_numbers_that_the_job_calls_categories_are_counted_and_no_slip_is_looked_for() -> None:
-    numbers = table(*map(str, range(type_inference.MOST_CATEGORIES + 1)))
-    with pytest.raises(DataError, match="1001 different texts in 1001 rows, too many for categories; 1000 at most"):
-        type_inference.categories(numbers, "a", sure=True)
+    numbers = table(*map(str, range(type_inference.MAX_CATEGORIES + 1)))
+    with pytest.raises(DataError, match=r"1001 distinct values in 1001 rows: too many for a category \(at most 1000\)"):
+        type_inference.parse_categories(numbers, "a", declared=True)
 
 
 def test_numbers_and_dates_in_disguise_are_told() -> None:
     with pytest.raises(
-        DataError, match=r"numbers, if '0,5 €' is written with a point alone, without commas and units; or"
+        DataError, match=r"write numbers such as '0,5 €' with a decimal point, without commas and units; or"
     ):
-        type_inference.categories(table(*(f"{i},5 €" for i in range(50))), "a", sure=False)
+        type_inference.parse_categories(table(*(f"{i},5 €" for i in range(50))), "a", declared=False)
     dates = table(*(f"2025-01-{i % 28 + 1:02}" for i in range(90)))
     (note,) = type_inference.kind_warnings(dates, {"a": "category"}, {})
-    assert note.startswith("column a counts as categories: dates: write what counts as numbers")
+    assert note.startswith("column a is treated as a category: replace the dates with numbers")
     assert type_inference.kind_warnings(dates, {"a": "category"}, {"a": "category"}) == []
     assert type_inference.kind_warnings(table(*("red", "blue") * 40), {"a": "category"}, {}) == []
 
 
 def test_one_slip_among_numbers_is_named_instead_of_making_categories_of_them() -> None:
     with pytest.raises(DataError, match=r"line 52, column a: expected a number.*found 'O.5'"):
-        type_inference.categories(table(*map(str, range(50)), "O.5"), "a", sure=False)
+        type_inference.parse_categories(table(*map(str, range(50)), "O.5"), "a", declared=False)
 
 
 @pytest.mark.parametrize(
@@ -94,7 +94,7 @@ def test_one_slip_among_numbers_is_named_instead_of_making_categories_of_them() 
     ],
 )
 def test_labels_are_kept(cells: list[str], labels: list[object]) -> None:
-    assert type_inference.labels_of(cells) == labels
+    assert type_inference.parse_labels(cells) == labels
 
 
 @pytest.mark.parametrize(
@@ -110,4 +110,4 @@ def test_labels_are_kept(cells: list[str], labels: list[object]) -> None:
     ],
 )
 def test_texts_and_few_whole_numbers_are_classes(cells: list[str], classes: bool) -> None:
-    assert type_inference.is_classes(cells) is classes
+    assert type_inference.looks_like_classes(cells) is classes

@@ -14,7 +14,7 @@ from click.testing import Result
 
 from training.data.splitting import Fold
 from training.pipeline import job as jobs
-from training.pipeline.cross_validation import cross_validate, figures, summary
+from training.pipeline.cross_validation import cross_validate, headline_metrics, summarize_folds
 
 Train = Callable[..., Result]
 
@@ -25,7 +25,7 @@ def test_every_row_judges_once_and_the_figures_are_those_of_the_folds(job_file: 
     assert seen == [1, 2, 3, 4]
     assert sum(outcome.metrics["rows"] for outcome in outcomes) == 40
     accuracies = [outcome.metrics["accuracy"] for outcome in outcomes]
-    found = summary(outcomes)
+    found = summarize_folds(outcomes)
     assert list(found) == ["accuracy", "macro f1", "baseline accuracy"]
     assert found["accuracy"] == {
         "mean": pytest.approx(statistics.fmean(accuracies)),
@@ -56,10 +56,10 @@ def test_a_regression_has_the_figures_of_each_target() -> None:
     def row(rmse: float, r2: float | None) -> dict[str, float | None]:
         return {"rmse": rmse, "mae": 1.0, "r2": r2}
 
-    one = figures({"targets": {"a": row(2, 0.5)}}, {"targets": {"a": row(4, 0)}})
+    one = headline_metrics({"targets": {"a": row(2, 0.5)}}, {"targets": {"a": row(4, 0)}})
     assert one == {"rmse": 2, "mae": 1, "r2": 0.5, "baseline rmse": 4}
     both = {"a": row(2, 0.5), "b": row(3, None)}
-    assert figures({"targets": both}, {"targets": both})["b r2"] is None
+    assert headline_metrics({"targets": both}, {"targets": both})["b r2"] is None
 
 
 def test_the_command_prints_a_line_a_fold_and_a_table_and_publishes_nothing(train: Train, job_file: Path) -> None:
@@ -85,10 +85,13 @@ def test_what_a_later_fold_would_lack_is_known_before_the_first(train: Train, jo
     table.write_text(table.read_text() + "3.5,red,tulip\n")
     found = train(job_file, "--folds", 5)
     assert (found.exit_code, found.stdout) == (3, "")
-    assert "class 'tulip' has 1 row, of which none is left to learn from in one of the folds" in found.stderr
+    assert "class 'tulip' has 1 row, and none is left for training in one of the folds" in found.stderr
     found = train(job_file, "--folds", 21)
     assert (found.exit_code, found.stdout) == (3, "")
-    assert "folds: the largest class has 20 rows; found 21 folds (take 20 at most)" in found.stderr
+    assert (
+        "folds: expected at most 20 folds, as the largest class has 20 rows, found 21 (use 20 folds or fewer)"
+        in found.stderr
+    )
 
 
 def test_errors_of_folds_are_shown_in_the_digits_they_deserve(train: Train, job_file: Path) -> None:

@@ -39,7 +39,7 @@ def test_the_keys_are_those_of_the_schedule(name: str) -> None:
 
 def test_every_key_reaches_the_optimizer() -> None:
     train = TrainSection(optimizer="adamw", learning_rate=0.5, beta1=0.1, beta2=0.2, epsilon=0.3, weight_decay=0.4)
-    found: Any = factories.optimizer(train, MODULE)
+    found: Any = factories.make_optimizer(train, MODULE)
     assert type(found) is OPTIMIZERS["adamw"]
     assert (found.learning_rate, found.beta1, found.beta2, found.epsilon, found.weight_decay) == (
         0.5,
@@ -48,13 +48,13 @@ def test_every_key_reaches_the_optimizer() -> None:
         0.3,
         0.4,
     )
-    found = factories.optimizer(TrainSection(momentum=0.5, nesterov=True, clip_norm=2, clip_value=3), MODULE)
+    found = factories.make_optimizer(TrainSection(momentum=0.5, nesterov=True, clip_norm=2, clip_value=3), MODULE)
     assert (found.momentum, found.nesterov, found.clip_norm, found.clip_value) == (0.5, True, 2, 3)
 
 
 def test_every_key_reaches_the_schedule() -> None:
     section = ScheduleSection("plateau", warm_up=2, patience=1, decay=0.5, threshold=0.2, cooldown=3, min_factor=0.1)
-    found = factories.schedule(TrainSection(schedule=section), lambda error: 7 * error)
+    found = factories.make_schedule(TrainSection(schedule=section), lambda error: 7 * error)
     assert isinstance(found, WarmUp)
     plateau = found.then
     assert isinstance(plateau, OnPlateau)
@@ -62,7 +62,7 @@ def test_every_key_reaches_the_schedule() -> None:
     assert (plateau.cooldown, plateau.min_factor) == (3, 0.1)
     assert plateau.score is not None
     assert plateau.score(2) == 14
-    assert factories.schedule(TrainSection(), lambda error: error) is None
+    assert factories.make_schedule(TrainSection(), lambda error: error) is None
 
 
 @pytest.mark.parametrize("name", OPTIMIZERS)
@@ -91,20 +91,20 @@ def test_a_plateau_in_a_job_watches_the_validation_loss(job_file: Path, monkeypa
 
 def test_balanced_weights_give_every_class_the_same_say() -> None:
     train = TrainSection(class_weights="balanced")
-    assert factories.class_weights(train, ("a", "b"), np.array([30, 10])) == (40 / 60, 40 / 20)
+    assert factories.make_class_weights(train, ("a", "b"), np.array([30, 10])) == (40 / 60, 40 / 20)
 
 
 def test_weights_by_label_are_one_for_the_others() -> None:
     train = TrainSection(class_weights={"7": 2.5})
-    assert factories.class_weights(train, (3, 7), np.array([1, 1])) == (1, 2.5)
+    assert factories.make_class_weights(train, (3, 7), np.array([1, 1])) == (1, 2.5)
 
 
 def test_weights_of_no_class_are_told() -> None:
     train = TrainSection(class_weights={"rosy": 2.5})
-    with pytest.raises(JobError, match=r"train.class_weights.rosy: there is no such class .*did you mean 'rose'"):
-        factories.class_weights(train, ("lily", "rose"), np.array([1, 1]))
-    with pytest.raises(JobError, match=r"train.class_weights: is for classifications; found a regression"):
-        factories.class_weights(train, (), np.zeros(0))
+    with pytest.raises(JobError, match=r"train.class_weights.rosy: unknown class 'rosy' .*did you mean 'rose'"):
+        factories.make_class_weights(train, ("lily", "rose"), np.array([1, 1]))
+    with pytest.raises(JobError, match=r"train.class_weights: only for classifications, found a regression"):
+        factories.make_class_weights(train, (), np.zeros(0))
 
 
 @pytest.mark.parametrize("output", ["softmax", "sigmoid"])

@@ -17,7 +17,7 @@ from model_store.errors import InputError
 from model_store.registry.store import open_store
 from training import DivergedError
 from training.errors import DataError, JobError
-from training.pipeline.job import Job, Prepared, fit, from_dict, load, prepare, run
+from training.pipeline.job import Job, PreparedJob, from_dict, load, prepare, run, train_and_evaluate
 
 CELL = st.one_of(st.none(), st.sampled_from(["1", "-2.5", "3e4", "0.1"]))
 WORD = st.one_of(st.none(), st.sampled_from(["red", "white", "blue, pale", 'say "x"', "1"]))
@@ -83,10 +83,10 @@ def test_chosen_columns_and_kinds_are_heeded(job_file: Path) -> None:
 def test_several_targets_make_one_regression(tmp_path: Path) -> None:
     table = "x,y,z\n" + "".join(f"{i},{i},{2 * i + 0.5}\n" for i in range(30))
     prepared = prepare(job(tmp_path, table, data={"target": ["y", "z"]}))
-    outcome = fit(prepared)
+    outcome = train_and_evaluate(prepared)
     assert list(outcome.metrics["targets"]) == ["y", "z"]
-    assert set(prepared.test_labels[0]) == {"y", "z"}
-    assert set(outcome.model.predict(prepared.test_instances)[0]) == {"y", "z"}
+    assert set(prepared.evaluation_labels[0]) == {"y", "z"}
+    assert set(outcome.model.predict(prepared.evaluation_instances)[0]) == {"y", "z"}
 
 
 # What is refused -----------------------------------------------------------------------------------------------------
@@ -95,39 +95,43 @@ def test_several_targets_make_one_regression(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("table", "sections", "expected"),
     [
-        (rows(30), {"data": {"target": "z"}}, "data.target: there is no column 'z' (the columns are x, y)"),
-        (rows(30), {"data": {"columns": ["X"]}}, "data.columns: there is no column 'X' (did you mean 'x'?)"),
-        (rows(30), {"data": {"kinds": {"xx": "number"}}}, "data.kinds.xx: there is no input 'xx'"),
-        ("y\na\nb\n", {}, "no column is left but the target"),
-        (rows(30, "{i}x,{c}"), {}, "30 different texts in 30 rows"),
+        (rows(30), {"data": {"target": "z"}}, "data.target: unknown column 'z' (the columns are x, y)"),
+        (rows(30), {"data": {"columns": ["X"]}}, "data.columns: unknown column 'X' (did you mean 'x'?)"),
+        (rows(30), {"data": {"kinds": {"xx": "number"}}}, "data.kinds.xx: unknown input 'xx'"),
+        ("y\na\nb\n", {}, "no column is left besides the target"),
+        (rows(30, "{i}x,{c}"), {}, "30 distinct values in 30 rows: too many for a category"),
         (rows(30, "{i}x,{c}"), {"data": {"kinds": {"x": "number"}}}, "line 2, column x: expected a finite number"),
-        (rows(30, ",{c}"), {}, "t.csv: column x: every value in the training rows is missing"),
+        (rows(30, ",{c}"), {}, "t.csv: column x: all values in the training rows are missing"),
         ("w,x,y\n" + ",,a\n,,b\n" * 15, {}, "2 faults"),
-        (rows(300, "{c},{i}") + "a,?\na,n.a.\n", {}, "line 303, column y: expected a number, as most cells"),
+        (rows(300, "{c},{i}") + "a,?\na,n.a.\n", {}, "line 303, column y: expected a number, like most cells"),
         (rows(30, "NA,{c}"), {"data": {"missing": "refuse"}}, "lines 2, 3, 4, 5, 6 and 25 more"),
         (rows(30, "{i},"), {}, "the target is missing in every row"),
-        (rows(30) + "3,\n", {"data": {"missing": "refuse"}}, "the target is missing in line 32"),
-        (rows(30, "1,a"), {}, "expected two classes or more; found only 'a'"),
-        (rows(30, "{i},1.5"), {}, "column y: expected a quantity that varies; found 1.5 in every training row"),
-        (rows(30, "1,name {i}"), {}, "30 classes in 30 rows are too many"),
-        (rows(30), {"data": {"task": "regression"}}, "line 2, column y: expected a finite number; found 'a'"),
+        (rows(30) + "3,\n", {"data": {"missing": "refuse"}}, "the target is missing: line 32"),
+        (rows(30, "1,a"), {}, "expected at least two classes, found only 'a'"),
+        (rows(30, "{i},1.5"), {}, "column y: expected a target that varies, found 1.5 in every training row"),
+        (rows(30, "1,name {i}"), {}, "too many classes: 30 in 30 rows"),
+        (rows(30), {"data": {"task": "regression"}}, "line 2, column y: expected a finite number, found 'a'"),
         (rows(30), {"train": {"loss": "mae"}, "network": {"output": "relu"}}, "network.output: expected 'softmax'"),
-        (rows(30), {"train": {"loss": "cross_entropy"}, "network": {"output": "sigmoid"}}, "does not suit"),
-        (rows(30), {"network": {"output": "softmax"}, "train": {"loss": "binary_cross_entropy"}}, "does not suit"),
-        (rows(30, "1,{i}.5"), {"train": {"loss": "cross_entropy"}}, "'cross_entropy' is for classifications"),
-        (rows(30, "1,{i}.5"), {"network": {"output": "softmax"}}, "'softmax' is for classifications"),
-        (rows(30, "1,{i}.5"), {"network": {"output": "tanh"}}, "cannot reach all values"),
+        (rows(30), {"train": {"loss": "cross_entropy"}, "network": {"output": "sigmoid"}}, "does not fit the output"),
+        (
+            rows(30),
+            {"network": {"output": "softmax"}, "train": {"loss": "binary_cross_entropy"}},
+            "does not fit the output",
+        ),
+        (rows(30, "1,{i}.5"), {"train": {"loss": "cross_entropy"}}, "'cross_entropy' is only for classifications"),
+        (rows(30, "1,{i}.5"), {"network": {"output": "softmax"}}, "'softmax' is only for classifications"),
+        (rows(30, "1,{i}.5"), {"network": {"output": "tanh"}}, "cannot produce all values"),
         (
             rows(30),
             {"train": {"loss": "huber", "class_weights": "balanced"}},
-            "a loss that weighs classes; found 'huber'",
+            "a loss with class weights, found 'huber'",
         ),
         (
             rows(30, "1,{i}e50"),
             {"data": {"scale": "none"}, "split": {"test": 0, "validation": 0}},
-            "line 3, column y: expected a number that fits float32; found 1e+50 (write scale = 'standard'",
+            "line 3, column y: expected a number that fits float32, found 1e+50 (write scale = 'standard'",
         ),
-        (rows(30, "1,{i}.5"), {"network": {"output": "gelu"}}, "cannot reach all values"),
+        (rows(30, "1,{i}.5"), {"network": {"output": "gelu"}}, "cannot produce all values"),
         ("x,y\n" + "1,a\n2,b\n3,c\n" * 9, {"train": {"loss": "binary_cross_entropy"}}, "expected two classes"),
     ],
 )
@@ -141,15 +145,15 @@ def test_rows_that_do_not_fit_in_memory_are_sent_to_a_stream(tmp_path: Path, mon
     def encoded(*_: Any) -> None:
         raise MemoryError("Unable to allocate 50.0 MiB")
 
-    monkeypatch.setattr(Prepared, "encoded", encoded)
+    monkeypatch.setattr(PreparedJob, "encode_rows", encoded)
     found = refusal(tmp_path, rows(30))
-    assert "once they are encoded, 1 numbers each: Unable to allocate 50.0 MiB (write stream = true in [data]" in found
-    assert "(lower split.test, or leave" in refusal(tmp_path, rows(200), data={"stream": True})
+    assert "do not fit in memory, 1 numbers each: Unable to allocate 50.0 MiB (write stream = true in [data]" in found
+    assert "(lower split.test, or exclude" in refusal(tmp_path, rows(200), data={"stream": True})
 
 
 def test_rows_that_take_much_memory_are_told_of_streams(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     assert not any("stream" in note for note in prepare(job(tmp_path, rows(200))).notes)
-    monkeypatch.setattr("training.pipeline.job._ROOMY", 700)
+    monkeypatch.setattr("training.pipeline.job._MEMORY_NOTE_BYTES", 700)
     assert any("GiB of memory; stream = true" in note for note in prepare(job(tmp_path, rows(200))).notes)
     assert not any("GiB" in note for note in prepare(job(tmp_path, rows(200), data={"stream": True})).notes)
 
@@ -169,13 +173,13 @@ def test_a_category_only_among_held_out_rows_is_named_by_line_with_a_mend(tmp_pa
         prepare(job(tmp_path, table))
     assert f"line {held + 2}, column x: expected one of red; found 'green'" in str(caught.value)
     assert "unknown = 'bucket'" in str(caught.value)
-    fit(prepare(job(tmp_path, table, data={"unknown": "bucket"})))
+    train_and_evaluate(prepare(job(tmp_path, table, data={"unknown": "bucket"})))
 
 
 def test_rows_without_a_target_are_left_out_and_counted(tmp_path: Path) -> None:
     prepared = prepare(job(tmp_path, rows(30) + "3,\n4,?\n"))
     assert len(prepared.dataset) == 30
-    assert "rows without a target are left out: lines 32, 33" in prepared.notes
+    assert "ignored rows without a target: lines 32, 33" in prepared.notes
 
 
 def test_a_constant_column_is_a_note(tmp_path: Path) -> None:
@@ -190,19 +194,19 @@ def test_an_array_of_one_number_is_no_constant(tmp_path: Path) -> None:
 
 def test_a_few_slips_that_make_categories_of_numbers_are_told(tmp_path: Path) -> None:
     ages = "x,y\n" + "".join(f"{i % 60},{'ab'[i % 2]}\n" for i in range(300)) + "unknown,a\n"
-    (note,) = [note for note in prepare(job(tmp_path, ages)).notes if "categories" in note]
-    assert note.startswith("column x counts as categories, for 1 of its 301 cells is no number, such as 'unknown' in ")
-    assert "line 302: empty such cells" in note
+    (note,) = [note for note in prepare(job(tmp_path, ages)).notes if "as a category" in note]
+    assert note.startswith("column x is treated as a category because 1 of its 301 cells is not a number, such as ")
+    assert "'unknown' in line 302: empty such cells" in note
     stated = prepare(job(tmp_path, ages, data={"kinds": {"x": "category"}})).notes
     few = prepare(job(tmp_path, ages.replace("unknown", "5"), data={"columns": ["x"]})).notes
     codes = prepare(job(tmp_path, "x,y\n" + "1,a\n2,b\n3,a\n" * 50 + "other,a\n" * 5)).notes
-    assert not [note for note in [*stated, *few, *codes] if "counts as categories" in note]
+    assert not [note for note in [*stated, *few, *codes] if "treated as a category" in note]
 
 
 def test_a_class_that_no_held_out_row_has_is_a_note(tmp_path: Path) -> None:
     notes = prepare(job(tmp_path, rows(60) + "3,c\n")).notes
-    assert any(note.startswith("class 'c' has no row among those held out") for note in notes)
-    assert not any("no row among" in note for note in prepare(job(tmp_path, rows(60))).notes)
+    assert any(note.startswith("class 'c' has no test row") for note in notes)
+    assert not any("no test row" in note for note in prepare(job(tmp_path, rows(60))).notes)
 
 
 # What is prepared ----------------------------------------------------------------------------------------------------
@@ -220,16 +224,16 @@ def test_rows_sent_to_a_service_are_encoded_as_in_training(
     prepared = prepare(job(tmp_path, table, data={"unknown": "bucket"}, train={"seed": seed}))
     every = np.arange(len(prepared.dataset))
     raw = json.loads(json.dumps(prepared.instances(every), allow_nan=False))
-    np.testing.assert_array_equal(prepared.signature.encode(raw), prepared.encoded(every))
+    np.testing.assert_array_equal(prepared.signature.encode(raw), prepared.encode_rows(every))
     named = [dict(zip(prepared.signature.names, row, strict=True)) for row in raw]
-    np.testing.assert_array_equal(prepared.signature.encode(named), prepared.encoded(every))
+    np.testing.assert_array_equal(prepared.signature.encode(named), prepared.encode_rows(every))
 
 
 def test_preprocessing_is_learned_from_training_rows_alone(tmp_path: Path) -> None:
     prepared = prepare(job(tmp_path, rows(50)))
     learned = prepared.dataset.inputs["x"][prepared.split.training]
     assert prepared.signature.inputs[0].statistics["count"] == len(learned)
-    assert prepared.encoded(prepared.split.training).mean() == pytest.approx(0, abs=1e-6)
+    assert prepared.encode_rows(prepared.split.training).mean() == pytest.approx(0, abs=1e-6)
 
 
 def test_missing_numbers_are_sent_as_null_and_answered(job_file: Path) -> None:
@@ -237,7 +241,7 @@ def test_missing_numbers_are_sent_as_null_and_answered(job_file: Path) -> None:
     raw = prepared.instances(np.arange(len(prepared.dataset)))
     assert raw[7][0] is None
     assert raw[8][1] is None
-    assert len(fit(prepared).model.predict(raw)) == 40
+    assert len(train_and_evaluate(prepared).model.predict(raw)) == 40
 
 
 def test_images_are_sent_as_nested_lists(tmp_path: Path) -> None:
@@ -245,18 +249,18 @@ def test_images_are_sent_as_nested_lists(tmp_path: Path) -> None:
     np.savez(tmp_path / "a.npz", x=x, y=np.arange(40) % 2)
     made = from_dict({"model": {"name": "m"}, "data": {"path": "a.npz"}, "train": {"epochs": 1}}, tmp_path)
     prepared = prepare(made)
-    assert prepared.test_instances[0] == x[prepared.split.test[0]].tolist()
+    assert prepared.evaluation_instances[0] == x[prepared.split.test[0]].tolist()
     assert prepared.signature.output.name == "label"  # type: ignore[union-attr]
     np.testing.assert_array_equal(
-        prepared.signature.encode(prepared.test_instances), prepared.encoded(prepared.split.test)
+        prepared.signature.encode(prepared.evaluation_instances), prepared.encode_rows(prepared.split.test)
     )
-    assert json.loads(json.dumps(fit(prepared).model.training))["data"]["rows"] == 40
+    assert json.loads(json.dumps(train_and_evaluate(prepared).model.training))["data"]["rows"] == 40
 
 
 @pytest.mark.parametrize(
     ("y", "extra", "expected"),
     [
-        (np.arange(40) + 0.5, {"task": "classification"}, "expected one whole number or text"),
+        (np.arange(40) + 0.5, {"task": "classification"}, "expected one integer or string"),
         (np.array(["a", "b"] * 20), {"task": "regression"}, "expected numbers for a regression"),
         (np.zeros((40, 2)), {"target": "one"}, "expected 2 names"),
     ],
@@ -282,7 +286,7 @@ def test_the_answers_of_arrays_tell_their_task(
 ) -> None:
     np.savez(tmp_path / "a.npz", x=np.random.default_rng(0).random((40, 3)), y=y)
     prepared = prepare(from_dict({"model": {"name": "m"}, "data": {"path": "a.npz"}}, tmp_path))
-    assert prepared.dataset.targets == (target,)
+    assert prepared.dataset.target_names == (target,)
     assert prepared.dataset.labels == labels
 
 
@@ -304,34 +308,34 @@ def test_two_classes_are_learned_with_one_output_or_two(
 ) -> None:
     overrides = {f"{name}.{key}": value for name, keys in sections.items() for key, value in keys.items()}
     prepared = prepare(load(job_file, {"train.epochs": 60, "train.batch_size": 4, **overrides}))
-    outcome = fit(prepared)
+    outcome = train_and_evaluate(prepared)
     assert outcome.model.network.output_size == outputs
     assert outcome.model.network.config()[-1]["type"] == last
     assert outcome.metrics["accuracy"] == 1.0
-    answered = [answer["label"] for answer in outcome.model.predict(prepared.test_instances)]
-    assert answered == prepared.test_labels
+    answered = [answer["label"] for answer in outcome.model.predict(prepared.evaluation_instances)]
+    assert answered == prepared.evaluation_labels
 
 
 def test_a_regression_answers_in_the_targets_own_units(tmp_path: Path) -> None:
     table = "x,y\n" + "".join(f"{i},{1000 + 50 * i}\n" for i in range(60))
     prepared = prepare(job(tmp_path, table, train={"epochs": 100, "learning_rate": 0.1}))
-    outcome = fit(prepared)
+    outcome = train_and_evaluate(prepared)
     found = outcome.metrics["targets"]["y"]
     assert found["r2"] > 0.999
     assert found["rmse"] < outcome.baseline["targets"]["y"]["rmse"] / 10
-    assert outcome.model.predict(prepared.test_instances) == pytest.approx(prepared.test_labels, rel=0.02)
+    assert outcome.model.predict(prepared.evaluation_instances) == pytest.approx(prepared.evaluation_labels, rel=0.02)
 
 
 def test_the_metrics_are_those_of_the_models_own_answers(job_file: Path) -> None:
     prepared = prepare(load(job_file))
-    outcome = fit(prepared)
-    answers = [answer["label"] for answer in outcome.model.predict(prepared.test_instances)]
-    right = sum(a == b for a, b in zip(answers, prepared.test_labels, strict=True))
+    outcome = train_and_evaluate(prepared)
+    answers = [answer["label"] for answer in outcome.model.predict(prepared.evaluation_instances)]
+    right = sum(a == b for a, b in zip(answers, prepared.evaluation_labels, strict=True))
     assert outcome.metrics["accuracy"] == right / len(answers)
 
 
 def test_the_record_says_how_the_model_came_to_be(job_file: Path) -> None:
-    record = fit(prepare(load(job_file, {"publish.alias": "x"}))).model.training
+    record = train_and_evaluate(prepare(load(job_file, {"publish.alias": "x"}))).model.training
     assert json.loads(json.dumps(record, allow_nan=False)) == record
     assert set(record) == {
         *("job", "data", "split", "metrics", "baseline", "epochs", "best_epoch", "history", "diagnostics"),
@@ -346,28 +350,28 @@ def test_the_record_says_how_the_model_came_to_be(job_file: Path) -> None:
 
 
 def test_the_recorded_job_trains_the_same_model_again(job_file: Path) -> None:
-    first = fit(prepare(load(job_file)))
-    again = fit(prepare(from_dict(first.model.training["job"], job_file.parent)))
+    first = train_and_evaluate(prepare(load(job_file)))
+    again = train_and_evaluate(prepare(from_dict(first.model.training["job"], job_file.parent)))
     np.testing.assert_array_equal(first.model.network.parameter_vector, again.model.network.parameter_vector)
     assert again.model.training == first.model.training
 
 
 def test_golden_rows_are_the_first_held_out_with_the_networks_outputs(job_file: Path) -> None:
     prepared = prepare(load(job_file))
-    model = fit(prepared).model
+    model = train_and_evaluate(prepared).model
     assert model.golden is not None
-    assert model.golden.instances == prepared.test_instances[:8]
+    assert model.golden.instances == prepared.evaluation_instances[:8]
     np.testing.assert_array_equal(model.golden.outputs, model.network(model.encode(model.golden.instances)))
 
 
 def test_without_held_out_rows_the_training_rows_are_judged_and_it_is_said(job_file: Path) -> None:
-    outcome = fit(prepare(load(job_file, {"split.test": 0, "split.validation": 0})))
+    outcome = train_and_evaluate(prepare(load(job_file, {"split.test": 0, "split.validation": 0})))
     assert (outcome.metrics["of"], outcome.metrics["rows"]) == ("training rows", 40)
     assert "validation_loss" not in outcome.model.training["history"][0]
 
 
 def test_features_that_no_training_row_has_get_no_weight(job_file: Path) -> None:
-    network = fit(prepare(load(job_file, {"data.unknown": "bucket"}))).model.network
+    network = train_and_evaluate(prepare(load(job_file, {"data.unknown": "bucket"}))).model.network
     weights = network.arrays()["modules.0.weights"]
     assert not weights[:, -1].any()
     assert weights[:, :-1].all()
@@ -376,7 +380,9 @@ def test_features_that_no_training_row_has_get_no_weight(job_file: Path) -> None
 def test_a_diverging_training_says_where(tmp_path: Path) -> None:
     table = "x,y\n" + "".join(f"{i},{i * i}.5\n" for i in range(60))
     with pytest.raises(DivergedError) as caught:
-        fit(prepare(job(tmp_path, table, data={"scale": "none"}, train={"learning_rate": 10.0, "epochs": 50})))
+        train_and_evaluate(
+            prepare(job(tmp_path, table, data={"scale": "none"}, train={"learning_rate": 10.0, "epochs": 50}))
+        )
     assert caught.value.epoch >= 1
     assert caught.value.step >= 1
 
@@ -403,15 +409,15 @@ def test_the_same_job_and_seed_give_the_same_bytes_wherever_they_run(job_file: P
 @pytest.mark.parametrize("name", ["xor", "penguins", "digits"])
 def test_the_examples_retrain_to_the_same_bytes(examples: Path, tmp_path: Path, name: str) -> None:
     made = load(examples / f"{name}.toml", {"train.epochs": 3})
-    digests = {npz.write(tmp_path / f"{i}.npz", fit(prepare(made)).model) for i in range(2)}
+    digests = {npz.write(tmp_path / f"{i}.npz", train_and_evaluate(prepare(made)).model) for i in range(2)}
     assert len(digests) == 1
 
 
 # The examples --------------------------------------------------------------------------------------------------------
 
 
-def accuracy(prepared: Prepared) -> float:
-    return float(fit(prepared).metrics["accuracy"])
+def accuracy(prepared: PreparedJob) -> float:
+    return float(train_and_evaluate(prepared).metrics["accuracy"])
 
 
 @pytest.mark.parametrize(("name", "expected"), [("penguins", 0.95), ("digits", 0.94)])
@@ -422,20 +428,20 @@ def test_examples_are_learned_with_any_seed(examples: Path, name: str, expected:
 
 def test_xor_is_learned(examples: Path) -> None:
     prepared = prepare(load(examples / "xor.toml"))
-    model = fit(prepared).model
+    model = train_and_evaluate(prepared).model
     assert model.predict([[0, 0], [0, 1], [1, 0], [1, 1]]) == pytest.approx([0, 1, 1, 0], abs=0.05)
 
 
 def test_targets_of_any_size_leave_no_infinity_in_the_record(tmp_path: Path) -> None:
     table = "x,y\n" + "".join(f"{i},{(-1) ** i * i}e306\n" for i in range(60))
-    outcome = fit(prepare(job(tmp_path, table, train={"epochs": 1})))
+    outcome = train_and_evaluate(prepare(job(tmp_path, table, train={"epochs": 1})))
     assert outcome.metrics["targets"]["y"]["rmse"] is None
     json.dumps(outcome.model.training, allow_nan=False)
 
 
 def test_refused_missing_values_are_refused_from_callers_too(tmp_path: Path) -> None:
     table = "a,b,y\n" + "".join(f"{i},{'uv'[i % 2]},{'pq'[i % 2]}\n" for i in range(40))
-    model = fit(prepare(job(tmp_path, table, data={"missing": "refuse", "unknown": "bucket"}))).model
+    model = train_and_evaluate(prepare(job(tmp_path, table, data={"missing": "refuse", "unknown": "bucket"}))).model
     assert model.predict([[1, "w"]])
     for row in ([None, "u"], [1, None]):
         with pytest.raises(InputError):

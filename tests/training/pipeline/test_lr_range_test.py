@@ -12,7 +12,7 @@ from click.testing import Result
 
 from model_store.nn import Array, Linear, Sequential
 from training import MSE, SGD, train
-from training.pipeline.lr_range_test import RateCurve, find_rate
+from training.pipeline.lr_range_test import RateCurve, find_learning_rate
 
 
 def problem(seed: int = 0) -> tuple[Sequential, Array, Array]:
@@ -23,7 +23,7 @@ def problem(seed: int = 0) -> tuple[Sequential, Array, Array]:
 
 def curve_of(scale: float = 1.0) -> RateCurve:
     net, x, y = problem()
-    return find_rate(net, scale * x, scale * y, MSE(), SGD(net, momentum=0), 16, np.random.default_rng(1))
+    return find_learning_rate(net, scale * x, scale * y, MSE(), SGD(net, momentum=0), 16, np.random.default_rng(1))
 
 
 def test_the_rates_rise_evenly_and_end_where_the_loss_shoots_up() -> None:
@@ -60,7 +60,7 @@ def test_the_curve_repeats_bit_for_bit() -> None:
 def test_no_rate_is_suggested_where_none_helps() -> None:
     net, x, y = problem()
     net.parameter_vector[:] = [1, -2, 3, 0]  # type: ignore[index]  # there is nothing to learn any more
-    curve = find_rate(net, x, y, MSE(), SGD(net), 16, np.random.default_rng(1))
+    curve = find_learning_rate(net, x, y, MSE(), SGD(net), 16, np.random.default_rng(1))
     assert curve.suggestion is None
 
 

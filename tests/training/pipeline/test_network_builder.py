@@ -11,8 +11,8 @@ import pytest
 from model_store.artifact import npz
 from model_store.nn import BatchNorm, Conv2D, Dropout, Flatten, LayerNorm, Linear, MaxPool2D, ReLU
 from training.errors import JobError
-from training.pipeline.job import fit, from_dict, load, prepare
-from training.pipeline.network_builder import modules
+from training.pipeline.job import from_dict, load, prepare, train_and_evaluate
+from training.pipeline.network_builder import build_modules
 
 EXAMPLE: list[Any] = [
     {"conv": 4, "kernel": 3, "padding": 1},
@@ -47,7 +47,7 @@ def images(tmp_path: Path) -> Path:
 
 def test_layers_become_modules_whose_sizes_follow_from_each_other() -> None:
     rng = np.random.default_rng(0)
-    made = modules([*EXAMPLE, 3], (8, 8, 1), dtype="float32", rng=rng, initializer=None)
+    made = build_modules([*EXAMPLE, 3], (8, 8, 1), dtype="float32", rng=rng, initializer=None)
     kinds = [Conv2D, BatchNorm, ReLU, MaxPool2D, Conv2D, LayerNorm]
     assert [type(module) for module in made][:6] == kinds
     assert [type(module) for module in made][7:] == [Flatten, Linear, ReLU, Dropout, Linear]
@@ -60,7 +60,7 @@ def test_layers_become_modules_whose_sizes_follow_from_each_other() -> None:
 
 def test_weights_suit_the_activation_that_follows_whatever_lies_between() -> None:
     def first(*layers: Any) -> np.ndarray:
-        made = modules(list(layers), (400,), dtype="float64", rng=np.random.default_rng(1), initializer=None)
+        made = build_modules(list(layers), (400,), dtype="float64", rng=np.random.default_rng(1), initializer=None)
         return made[0].parameters()[0]
 
     he, glorot = 2 / 400, 2 / 600
@@ -71,7 +71,7 @@ def test_weights_suit_the_activation_that_follows_whatever_lies_between() -> Non
 
 def test_flatten_may_be_written_and_is_added_where_it_is_not() -> None:
     def kinds(*layers: Any) -> list[type]:
-        made = modules(list(layers), (4, 4, 1), dtype="float32", rng=np.random.default_rng(2), initializer=None)
+        made = build_modules(list(layers), (4, 4, 1), dtype="float32", rng=np.random.default_rng(2), initializer=None)
         return [type(module) for module in made]
 
     assert kinds({"pool": 2}, "flatten", 3) == kinds({"pool": 2}, 3) == [MaxPool2D, Flatten, Linear]
@@ -81,7 +81,11 @@ def test_layers_that_do_not_fit_the_images_are_told_before_training(images: Path
     for layers, location, expected in [
         ([{"conv": 2, "kernel": 9}], "network.layers.0", "expected a window within 8 x 8, found 9 x 9"),
         ([{"pool": 4}, {"pool": 3}], "network.layers.1", "expected a window within 2 x 2, found 3 x 3"),
-        ([{"conv": 2}, "flatten", {"pool": 2}], "network.layers.2", "expected images for 'pool'; found 72 values"),
+        (
+            [{"conv": 2}, "flatten", {"pool": 2}],
+            "network.layers.2",
+            "expected images for 'pool', found rows of 72",
+        ),
     ]:
         with pytest.raises(JobError) as caught:
             prepare(from_dict(job(layers), images))
@@ -92,7 +96,7 @@ def test_layers_that_do_not_fit_the_images_are_told_before_training(images: Path
 
 def test_tables_have_no_images(tmp_path: Path) -> None:
     (tmp_path / "d.csv").write_text("a,t\n" + "1,2.5\n2,3.5\n" * 20, encoding="utf-8")
-    with pytest.raises(JobError, match=r"expected images; found columns of a table \(conv and pool are for arrays"):
+    with pytest.raises(JobError, match=r"expected images, found columns of a table \(conv and pool need arrays"):
         prepare(from_dict(job([{"conv": 2}], "d.csv"), tmp_path))
 
 
@@ -104,14 +108,14 @@ def test_a_job_with_every_kind_of_layer_learns_is_published_and_answers_the_same
     files = []
     for name in ("one.npz", "two.npz"):
         prepared = prepare(from_dict(job(EXAMPLE, train=train), images))
-        outcome = fit(prepared)
+        outcome = train_and_evaluate(prepared)
         npz.write(images / name, outcome.model)
         files.append((images / name).read_bytes())
     assert outcome.metrics["accuracy"] >= 0.9
     assert files[0] == files[1]  # dropout draws from the job's seed, too
     model = npz.read(images / "one.npz")
     model.check_golden()
-    instances = prepared.test_instances
+    instances = prepared.evaluation_instances
     assert model.predict(instances) == outcome.model.predict(instances)
     assert [model.predict([row])[0] for row in instances] == model.predict(instances)
     assert model.training["job"]["network"]["layers"] == EXAMPLE
@@ -119,7 +123,7 @@ def test_a_job_with_every_kind_of_layer_learns_is_published_and_answers_the_same
 
 @pytest.mark.parametrize("layers", [[{"pool": 2}, 8, "relu"], [{"conv": 2}]])
 def test_a_pool_or_a_convolution_alone_makes_a_network_of_images(images: Path, layers: list[Any]) -> None:
-    outcome = fit(prepare(from_dict(job(layers, train={"epochs": 60, "learning_rate": 0.1}), images)))
+    outcome = train_and_evaluate(prepare(from_dict(job(layers, train={"epochs": 60, "learning_rate": 0.1}), images)))
     assert outcome.metrics["accuracy"] > 0.9
 
 
@@ -132,4 +136,4 @@ def test_every_example_is_a_job_without_faults(examples: Path) -> None:
 def test_mnist_is_learned(examples: Path, name: str, expected: float) -> None:
     if not (examples / "mnist").is_dir():
         pytest.skip("the images are not there: sh examples/fetch_mnist.sh fetches them")
-    assert fit(prepare(load(examples / f"{name}.toml"))).metrics["accuracy"] >= expected
+    assert train_and_evaluate(prepare(load(examples / f"{name}.toml"))).metrics["accuracy"] >= expected

@@ -1,8 +1,7 @@
-"""The stream: training rows too many for memory. They lie in a file of records and come to the network in blocks.
+"""The streamed dataset: training rows that exceed memory, as records in a temporary file.
 
-The source is read once. Each row's part is drawn as it passes: the rows of validation and test stay in memory, those of
-training are written as records to a temporary file, and their statistics grow along. How the network then learns from
-them is in blocks.py.
+The source is read once. Each row is assigned to a part as it is read: validation and test rows stay in memory, training
+rows are written to a `RecordFile` while their statistics are updated. `pipeline/streaming_loader.py` trains on them.
 """
 
 from __future__ import annotations
@@ -17,59 +16,61 @@ from numpy.typing import NDArray
 from model_store.errors import Fault
 from model_store.schema.signature import ClassificationOutput, Signature
 from training.config.settings import DataSection, SplitSection
-from training.data import fitting, type_inference
-from training.data.dataset import Dataset, classes
+from training.data import type_inference
+from training.data.dataset import Dataset, encode_labels
 from training.data.fitting import (
     ArrayStatistics,
     CategoryStatistics,
     ColumnStatistics,
     NumberStatistics,
-    Summary,
+    NumericSummary,
     fit_signature,
+    summarize,
 )
 from training.data.splitting import Split
-from training.data.streaming.record_file import Spool
-from training.data.streaming.source import Batch, Source, Texts
+from training.data.streaming.record_file import RecordFile
+from training.data.streaming.source import Batch, DataSource, DictionaryColumn
 from training.errors import DataError
 
-STREAM_BYTES = 256 << 20  # from this size on files are streamed
-HELD = 200_000  # rows held out, at most about as many for each purpose
-SAMPLE_ROWS, SAMPLE_BYTES = 1_000_000, 64 << 20  # of which deciles and medians are taken
+MIN_STREAM_BYTES = 256 << 20  # files of this size or more are streamed
+MAX_HELD_OUT_ROWS = 200_000  # about, each for validation and test
+MAX_SAMPLE_ROWS, MAX_SAMPLE_BYTES = 1_000_000, 64 << 20  # of the rows that deciles and medians are computed from
 
 
-def streams(section: DataSection, folder: Path) -> bool:
-    """Whether the files of a job are streamed: as it says, or Parquet, or files from `STREAM_BYTES` on."""
+def is_streamed(section: DataSection, folder: Path) -> bool:
+    """Return True if a job streams its files: as it states, or for Parquet, or from `MIN_STREAM_BYTES` on."""
     if section.stream is not None:
         return section.stream
     paths = [folder / name for name in (section.path, section.images, section.labels) if name is not None]
     if any(path.suffix.lower() == ".parquet" for path in paths):
         return True
-    return sum(path.stat().st_size for path in paths if path.is_file()) >= STREAM_BYTES
+    return sum(path.stat().st_size for path in paths if path.is_file()) >= MIN_STREAM_BYTES
 
 
 class RunningStatistics:
-    """What is known of the training rows that have passed: a summary of each column of numbers, counts of each text."""
+    """The statistics of the training rows read so far: a summary of each numeric column, counts of each category."""
 
     def __init__(self) -> None:
-        self.summaries: dict[str, Summary] = {}
+        self.summaries: dict[str, NumericSummary] = {}
         self.missing: dict[str, int] = {}
-        self.texts: dict[str, dict[Any, int]] = {}  # each text's code, in the order of appearance
+        self.codes: dict[str, dict[Any, int]] = {}  # the code of each value, in order of appearance
         self.counts: dict[str, NDArray[np.int64]] = {}  # of each code
 
-    def codes(self, name: str, column: Texts) -> NDArray[np.int32]:
-        """The column in codes that are the same in every batch."""
-        known = self.texts.setdefault(name, {})
+    def encode(self, name: str, column: DictionaryColumn) -> NDArray[np.int32]:
+        """Return a column as codes that are the same in every batch."""
+        known = self.codes.setdefault(name, {})
         mapping = np.array([known.setdefault(value, len(known)) for value in column.values], np.int32)
         codes: NDArray[np.int32] = mapping[column.codes]
         return codes
 
-    def add(self, records: NDArray[Any]) -> None:
+    def update(self, records: NDArray[Any]) -> None:
+        """Add training rows."""
         for name in records.dtype.names or ():
             values = records[name]
-            if name in self.texts:
-                counts = np.bincount(values, minlength=len(self.texts[name]))
-                before = self.counts.get(name, counts[:0])
-                counts[: len(before)] += before
+            if name in self.codes:
+                counts = np.bincount(values, minlength=len(self.codes[name]))
+                previous = self.counts.get(name, counts[:0])
+                counts[: len(previous)] += previous
                 self.counts[name] = counts
                 continue
             if values.ndim == 1:
@@ -77,117 +78,125 @@ class RunningStatistics:
                 self.missing[name] = self.missing.get(name, 0) + int(absent.sum())
                 values = values[~absent]
             if values.size:
-                found = fitting.summary_of(values)
-                self.summaries[name] = self.summaries[name].joined(found) if name in self.summaries else found
+                summary = summarize(values)
+                self.summaries[name] = self.summaries[name].merge(summary) if name in self.summaries else summary
 
-    def frequencies(self, name: str) -> tuple[dict[Any, int], int]:
-        """How often each text came, and how many were missing."""
-        counts = {text: int(self.counts[name][code]) for text, code in self.texts[name].items()}
-        absent = counts.pop(None, 0)
-        return {text: count for text, count in counts.items() if count}, absent
+    def category_statistics(self, name: str) -> CategoryStatistics:
+        """Return how often each category occurs, and how many values are missing."""
+        counts = {value: int(self.counts[name][code]) for value, code in self.codes[name].items()}
+        missing = counts.pop(None, 0)
+        return CategoryStatistics({value: count for value, count in counts.items() if count}, missing)
 
 
 @dataclass(frozen=True)
-class Stream:
-    """The training rows of a source; the rows held out are `held`, split into `split`.
+class StreamedDataset:
+    """The training rows of a source as `records`; the validation and test rows are `held_out`, divided by `split`.
 
-    `labels` holds for each code of a class the index of its label.
+    `label_of_code` holds the index of the label for each code of a class.
     """
 
-    source: Source
-    spool: Spool
-    tally: RunningStatistics
-    labels: NDArray[np.int64] | None
-    held: Dataset
+    source: DataSource
+    records: RecordFile
+    statistics: RunningStatistics
+    label_of_code: NDArray[np.int64] | None
+    held_out: Dataset
     split: Split
 
     def __len__(self) -> int:
-        return len(self.spool) + len(self.held)
+        return len(self.records) + len(self.held_out)
 
     def signature(self, section: DataSection) -> Signature:
-        """The preprocessing, fitted on the training rows."""
+        """Return the signature with the preprocessing fitted on the training rows."""
         sample = self.sample()
-        columns = ((name, self._statistics(name, kind, sample[name])) for name, kind in self.source.kinds.items())
-        if self.held.labels:
-            output = ClassificationOutput(self.source.targets[0], self.held.labels)
+        kinds = self.source.kinds.items()
+        columns = ((name, self._column_statistics(name, kind, sample[name])) for name, kind in kinds)
+        if self.held_out.labels:
+            output = ClassificationOutput(self.source.target_names[0], self.held_out.labels)
             return fit_signature(self.source.name, columns, output, section)
-        targets = {name: self.tally.summaries[name] for name in self.source.targets}
-        return fit_signature(self.source.name, columns, targets, section)
+        summaries = {name: self.statistics.summaries[name] for name in self.source.target_names}
+        return fit_signature(self.source.name, columns, summaries, section)
 
-    def _statistics(self, name: str, kind: str, sample: NDArray[Any]) -> ColumnStatistics:
+    def _column_statistics(self, name: str, kind: str, sample: NDArray[Any]) -> ColumnStatistics:
         if kind == "category":
-            return CategoryStatistics(*self.tally.frequencies(name))
-        summary = self.tally.summaries.get(name)
+            return self.statistics.category_statistics(name)
+        summary = self.statistics.summaries.get(name)
         if kind == "number":
-            return NumberStatistics(summary, self.tally.missing[name], sample[~np.isnan(sample)])
-        dtype, shape = self.spool.dtype[name].subdtype or (self.spool.dtype[name], ())
-        return ArrayStatistics(dtype, (len(self.spool), *shape), summary, sample)
+            return NumberStatistics(summary, self.statistics.missing[name], sample[~np.isnan(sample)])
+        dtype, shape = self.records.dtype[name].subdtype or (self.records.dtype[name], ())
+        return ArrayStatistics(dtype, (len(self.records), *shape), summary, sample)
 
     def sample(self) -> NDArray[Any]:
-        return self.spool.sample(min(SAMPLE_ROWS, SAMPLE_BYTES // self.spool.dtype.itemsize))
+        """Return evenly spaced training rows, as many as medians are computed from."""
+        return self.records.sample(min(MAX_SAMPLE_ROWS, MAX_SAMPLE_BYTES // self.records.dtype.itemsize))
 
-    def answers(self, records: NDArray[Any]) -> NDArray[Any]:
-        """The answers of records, as a `Dataset` has them."""
-        return _answers(records, self.source, self.labels)
+    def targets(self, records: NDArray[Any]) -> NDArray[Any]:
+        """Return the targets of records, as in `Dataset.targets`."""
+        return _targets(records, self.source, self.label_of_code)
 
     @property
     def class_counts(self) -> NDArray[np.int64]:
-        """How many training rows each label has."""
-        counts = np.zeros(len(self.held.labels), np.int64)
-        if self.labels is not None:
-            np.add.at(counts, self.labels, self.tally.counts[self.source.targets[0]])
+        """The number of training rows of each label."""
+        counts = np.zeros(len(self.held_out.labels), np.int64)
+        if self.label_of_code is not None:
+            np.add.at(counts, self.label_of_code, self.statistics.counts[self.source.target_names[0]])
         return counts
 
     @property
-    def typical(self) -> NDArray[Any]:
-        """The most frequent class, or the mean, as the answers of one row."""
-        if self.held.labels:
+    def baseline_targets(self) -> NDArray[Any]:
+        """The most frequent class, or the mean, as the targets of one row."""
+        if self.held_out.labels:
             return np.array([self.class_counts.argmax()])
-        return np.array([[self.tally.summaries[name].mean for name in self.source.targets]])
+        return np.array([[self.statistics.summaries[name].mean for name in self.source.target_names]])
 
 
-def stream(source: Source, section: DataSection, shares: SplitSection, rng: np.random.Generator) -> Stream:
-    """Read a source to its end, drawing for each row whether it teaches, validates or tests."""
-    tally = RunningStatistics()
-    spool: Spool | None = None
-    test, validation = (min(share, HELD / source.rows) for share in (shares.test, shares.validation))
-    held: list[list[tuple[NDArray[Any], NDArray[np.int64]]]] = [[], []]
-    rows = without = 0
+HeldOutBatches = list[tuple[NDArray[Any], NDArray[np.int64]]]  # records and their row numbers
+
+
+def read_stream(
+    source: DataSource, section: DataSection, shares: SplitSection, rng: np.random.Generator
+) -> StreamedDataset:
+    """Read a source to its end, drawing for each row whether it is a training, validation or test row."""
+    statistics = RunningStatistics()
+    training: RecordFile | None = None
+    test, validation = (min(share, MAX_HELD_OUT_ROWS / source.rows) for share in (shares.test, shares.validation))
+    held_out: list[HeldOutBatches] = [[], []]  # for validation and test
+    rows = dropped = 0
     for batch in source.batches():
-        records, kept = _records(batch, source, section, tally, rows)
+        records, kept = _make_records(batch, source, section, statistics, rows)
         numbers = rows + 1 + np.flatnonzero(kept)
-        rows, without = rows + len(records), without + len(records) - len(numbers)
+        rows, dropped = rows + len(records), dropped + len(records) - len(numbers)
         records = records.compress(kept)
-        chance = rng.random(len(records))
-        parts = [(chance >= test) & (chance < test + validation), chance < test]
-        for part, chosen in zip(held, parts, strict=True):
+        drawn = rng.random(len(records))
+        parts = [(drawn >= test) & (drawn < test + validation), drawn < test]
+        for part, chosen in zip(held_out, parts, strict=True):
             part.append((records.compress(chosen), numbers[chosen]))
-        learned = records.compress(chance >= test + validation)
-        tally.add(learned)
-        spool = spool or Spool(records.dtype, source.name)
-        spool.append(learned)
-    if spool is None or not rows:
-        raise DataError(source.name, [Fault("", "there are no rows in it", "add rows of data")])
-    if without == rows:
-        location = ", ".join(source.targets)
+        training_records = records.compress(drawn >= test + validation)
+        statistics.update(training_records)
+        training = training or RecordFile(records.dtype, source.name)
+        training.append(training_records)
+    if training is None or not rows:
+        raise DataError(source.name, [Fault("", "the file has no rows", "add rows of data")])
+    if dropped == rows:
+        location = ", ".join(source.target_names)
         raise DataError(source.name, [Fault(location, "the target is missing in every row", "choose another target")])
-    if without:
-        source.notes.append(f"rows without a target are left out: {without} of {rows}")
+    if dropped:
+        source.notes.append(f"ignored rows without a target: {dropped} of {rows}")
     if min(test, validation) < min(shares.test, shares.validation) or test < shares.test:
-        source.notes.append(f"at most about {HELD} rows are held out for each purpose; the others teach")
-    by_code, labels = _labels(source, tally) if source.task == "classification" else (None, ())
-    found = Stream(source, spool, tally, by_code, *_held(source, tally, held, by_code, labels))
+        source.notes.append(f"at most about {MAX_HELD_OUT_ROWS} rows each are held out for validation and test")
+    label_of_code, labels = _encode_classes(source, statistics) if source.task == "classification" else (None, ())
+    held_out_parts = _held_out_dataset(source, statistics, held_out, label_of_code, labels)
+    found = StreamedDataset(source, training, statistics, label_of_code, *held_out_parts)
     _check_split(found, shares)
     return found
 
 
-def _records(
-    batch: Batch, source: Source, section: DataSection, tally: RunningStatistics, before: int
+def _make_records(
+    batch: Batch, source: DataSource, section: DataSection, statistics: RunningStatistics, rows_before: int
 ) -> tuple[NDArray[Any], NDArray[np.bool_]]:
-    """A batch as records, and which of them have a target. `before` so many rows have passed."""
+    """Return a batch as records, and a mask of those with a target. DataError names the row, after `rows_before`."""
     fields: dict[str, NDArray[Any]] = {}
     for name, column in batch.items():
-        fields[name] = tally.codes(name, column) if isinstance(column, Texts) else column
+        fields[name] = statistics.encode(name, column) if isinstance(column, DictionaryColumn) else column
         if fields[name].dtype.kind == "b":
             fields[name] = fields[name].astype(np.uint8)
     count = len(next(iter(fields.values())))
@@ -197,91 +206,94 @@ def _records(
     for name, values in fields.items():
         records[name] = values
         absent = np.zeros(count, bool)
-        if name in tally.texts:
-            absent = values == tally.texts[name].get(None, -1)
-            if len(tally.texts[name]) > type_inference.MOST_CATEGORIES + 1:
-                problem = f"more than {type_inference.MOST_CATEGORIES} different texts, too many for categories"
-                faults.append(Fault(f"column {name}", problem, "leave the column out: list the others as data.columns"))
+        if name in statistics.codes:
+            absent = values == statistics.codes[name].get(None, -1)
+            if len(statistics.codes[name]) > type_inference.MAX_CATEGORIES + 1:
+                problem = f"more than {type_inference.MAX_CATEGORIES} distinct values: too many for a category"
+                faults.append(Fault(f"column {name}", problem, "exclude the column: list the others in data.columns"))
         elif values.dtype.kind == "f":
-            wrong = ~np.isfinite(values)
+            invalid = ~np.isfinite(values)
             if values.ndim == 1 and source.kinds.get(name) != "array":
                 absent = np.isnan(values)
-                wrong &= ~absent
-            if wrong.any():
-                row = before + 1 + int(np.argwhere(wrong)[0][0])
-                found = values[wrong].flat[0]
-                fix = "mend the value, or leave the row out"
-                faults.append(Fault(f"row {row}, column {name}", f"expected a finite number; found {found}", fix))
+                invalid &= ~absent
+            if invalid.any():
+                row = rows_before + 1 + int(np.argwhere(invalid)[0][0])
+                problem = f"expected a finite number, found {values[invalid].flat[0]}"
+                faults.append(Fault(f"row {row}, column {name}", problem, "correct the value, or remove the row"))
         if section.missing == "refuse" and absent.any():
-            row = before + 1 + int(absent.argmax())
-            fix = "write missing = 'impute' in [data]"
-            faults.append(Fault(f"column {name}", f"values are missing and refused: row {row}", fix))
-        if name in source.targets:
+            row = rows_before + 1 + int(absent.argmax())
+            faults.append(Fault(f"column {name}", f"missing values: row {row}", "write missing = 'impute' in [data]"))
+        if name in source.target_names:
             kept &= ~absent
     if faults:
         raise DataError(source.name, faults)
     return records, kept
 
 
-def _labels(source: Source, tally: RunningStatistics) -> tuple[NDArray[np.int64], tuple[str | int, ...]]:
-    """For each code of the target the index of its label, and the labels."""
-    (target,) = source.targets
-    known = [text for text in tally.texts[target] if text is not None]
-    found, labels = classes(source.name, target, known if source.whole else type_inference.labels_of(known))
-    by_code = np.zeros(len(tally.texts[target]), np.int64)
-    by_code[[text is not None for text in tally.texts[target]]] = found
-    return by_code, labels
+def _encode_classes(
+    source: DataSource, statistics: RunningStatistics
+) -> tuple[NDArray[np.int64], tuple[str | int, ...]]:
+    """Return the index of the label for each code of the target, and the labels."""
+    (target,) = source.target_names
+    codes = statistics.codes[target]
+    known = [value for value in codes if value is not None]
+    indices, labels = encode_labels(
+        source.name, target, known if source.keep_labels else type_inference.parse_labels(known)
+    )
+    label_of_code = np.zeros(len(codes), np.int64)
+    label_of_code[[value is not None for value in codes]] = indices
+    return label_of_code, labels
 
 
-def _answers(records: NDArray[Any], source: Source, labels: NDArray[np.int64] | None) -> NDArray[Any]:
-    if labels is not None:
-        return labels.take(records[source.targets[0]])
-    return np.column_stack([records[name] for name in source.targets])
+def _targets(records: NDArray[Any], source: DataSource, label_of_code: NDArray[np.int64] | None) -> NDArray[Any]:
+    if label_of_code is not None:
+        return label_of_code.take(records[source.target_names[0]])
+    return np.column_stack([records[name] for name in source.target_names])
 
 
-def _held(
-    source: Source,
-    tally: RunningStatistics,
-    held: list[list[tuple[NDArray[Any], NDArray[np.int64]]]],
-    by_code: NDArray[np.int64] | None,
+def _held_out_dataset(
+    source: DataSource,
+    statistics: RunningStatistics,
+    held_out: list[HeldOutBatches],
+    label_of_code: NDArray[np.int64] | None,
     labels: tuple[str | int, ...],
 ) -> tuple[Dataset, Split]:
-    """The rows held out, as a dataset in memory: first those of validation, then those of test."""
-    records = np.concatenate([records for part in held for records, _ in part])
-    numbers = np.concatenate([numbers for part in held for _, numbers in part])
-    checking = sum(len(records) for records, _ in held[0])
+    """Return the validation rows, then the test rows, as a dataset in memory."""
+    records = np.concatenate([records for part in held_out for records, _ in part])
+    numbers = np.concatenate([numbers for part in held_out for _, numbers in part])
+    validation_rows = sum(len(records) for records, _ in held_out[0])
     inputs = {
-        name: texts_of(tally.texts[name])[records[name]] if kind == "category" else records[name].copy()
+        name: values_by_code(statistics.codes[name])[records[name]] if kind == "category" else records[name].copy()
         for name, kind in source.kinds.items()
     }
-    answers = _answers(records, source, by_code)
+    targets = _targets(records, source, label_of_code)
     dataset = Dataset(
-        source.name, source.sha256, inputs, source.kinds, source.targets, answers, labels,
+        source.name, source.sha256, inputs, source.kinds, source.target_names, targets, labels,
         numbers.tolist(), source.notes, "row",
     )  # fmt: skip
-    nobody = np.empty(0, np.int64)
-    return dataset, Split(nobody, np.arange(checking), np.arange(checking, len(records)))
+    no_rows = np.empty(0, np.int64)
+    return dataset, Split(no_rows, np.arange(validation_rows), np.arange(validation_rows, len(records)))
 
 
-def _check_split(found: Stream, shares: SplitSection) -> None:
+def _check_split(stream: StreamedDataset, shares: SplitSection) -> None:
     faults = []
     for key in ("test", "validation"):
-        if getattr(shares, key) and not len(getattr(found.split, key)):
-            problem = f"{getattr(shares, key)} of {len(found)} rows came to no row"
+        if getattr(shares, key) and not len(getattr(stream.split, key)):
+            problem = f"no row was drawn: {getattr(shares, key)} of {len(stream)} rows"
             faults.append(Fault(f"split.{key}", problem, f"add rows, or write {key} = 0"))
-    if not len(found.spool):
-        faults.append(Fault("split", "no row is left to learn from", "add rows, or lower test and validation"))
-    elif found.held.labels:
+    if not len(stream.records):
+        faults.append(Fault("split", "no row is left for training", "add rows, or lower test and validation"))
+    elif stream.held_out.labels:
         faults += [
-            Fault("split", f"class {found.held.labels[i]!r} has no row to learn from", "add rows of it")
-            for i in np.flatnonzero(found.class_counts == 0)
+            Fault("split", f"class {stream.held_out.labels[i]!r} has no training row", "add rows of it")
+            for i in np.flatnonzero(stream.class_counts == 0)
         ]
     if faults:
-        raise DataError(found.source.name, faults)
+        raise DataError(stream.source.name, faults)
 
 
-def texts_of(texts: dict[Any, int]) -> NDArray[np.object_]:
-    """Texts by their codes."""
-    found = np.empty(len(texts), object)
-    found[:] = list(texts)
-    return found
+def values_by_code(codes: dict[Any, int]) -> NDArray[np.object_]:
+    """Return the values in the order of their codes."""
+    values = np.empty(len(codes), object)
+    values[:] = list(codes)
+    return values

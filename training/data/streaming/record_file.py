@@ -1,4 +1,4 @@
-"""The spool: records of a fixed size in a temporary file, and the order in which an epoch reads them."""
+"""The record file: records of fixed size in a temporary file, and the order in which an epoch reads them."""
 
 from __future__ import annotations
 
@@ -17,19 +17,20 @@ from numpy.typing import NDArray
 from model_store.errors import Fault
 from training.errors import DataError
 
-CHUNK_ROWS, CHUNK_BYTES = 1024, 128 << 10  # neighbours that stay together until they are shuffled in a block, at most
+# A chunk, at most: neighbouring records that stay together until they are shuffled in a block.
+CHUNK_ROWS, CHUNK_BYTES = 1024, 128 << 10
 
 
-class Spool:
-    """Records in a temporary file without a name, which goes at `close`, or when this object does, or the process.
+class RecordFile:
+    """Records in an unnamed temporary file, which is deleted by `close`, or with this object or the process.
 
-    `source` is what a message says that they are of.
+    `source` is the name of the data in error messages.
     """
 
     def __init__(self, dtype: np.dtype[Any], source: str) -> None:
         self.dtype, self.source = dtype, source
         self._rows = 0
-        with self._room():
+        with self._translate_write_errors():
             self._file, name = tempfile.mkstemp()
         self.close = weakref.finalize(self, os.close, self._file)
         Path(name).unlink()
@@ -39,56 +40,57 @@ class Spool:
 
     @property
     def chunk_rows(self) -> int:
-        """Neighbours that are read together: few where they are large, so that a block has many chunks."""
+        """Records per chunk: few if they are large, so that a block has many chunks."""
         return max(1, min(CHUNK_ROWS, CHUNK_BYTES // self.dtype.itemsize))
 
     def append(self, records: NDArray[Any]) -> None:
-        """DataError where there is no room for them."""
+        """Write records to the end. DataError if the disk is full."""
         content = memoryview(records.tobytes())
-        with self._room():
+        with self._translate_write_errors():
             while content:
                 content = content[os.write(self._file, content) :]
         self._rows += len(records)
 
     def read(self, start: int, stop: int) -> NDArray[Any]:
-        return self.gather([(start, stop)])
+        """Read the records from `start` to `stop`."""
+        return self.read_ranges([(start, stop)])
 
-    def gather(self, ranges: list[tuple[int, int]]) -> NDArray[Any]:
-        """The records of several ranges, one after the other; for any number of threads at a time."""
+    def read_ranges(self, ranges: list[tuple[int, int]]) -> NDArray[Any]:
+        """Read the records of several ranges, one after the other. Several threads may do so at a time."""
         size = self.dtype.itemsize
         records = np.empty(sum(stop - start for start, stop in ranges), self.dtype)
-        room: Any = records.view(np.uint8).reshape(-1)
+        buffer: Any = records.view(np.uint8).reshape(-1)
         at = 0
         for start, stop in ranges:
-            location, end = start * size, stop * size
-            while location < end:
-                got = os.preadv(self._file, [room[at : at + end - location]], location)
-                location, at = location + got, at + got
+            offset, end = start * size, stop * size
+            while offset < end:
+                count = os.preadv(self._file, [buffer[at : at + end - offset]], offset)
+                offset, at = offset + count, at + count
         return records
 
     @contextmanager
-    def _room(self) -> Iterator[None]:
+    def _translate_write_errors(self) -> Iterator[None]:
         try:
             yield
         except OSError as error:
-            problem = f"its rows cannot be kept in {tempfile.gettempdir()}: {error.strerror}"
-            raise DataError(self.source, [Fault("", problem, "set TMPDIR to a directory with more room")]) from error
+            problem = f"cannot write its rows to {tempfile.gettempdir()}: {error.strerror}"
+            raise DataError(self.source, [Fault("", problem, "set TMPDIR to a directory with more space")]) from error
 
-    def order(self, seed: int | None) -> Chunks:
-        """That of an epoch; without a seed, the one they came in."""
-        return Chunks(len(self), self.chunk_rows, seed)
+    def epoch_order(self, seed: int | None) -> ChunkOrder:
+        """Return the order of an epoch; without a seed, that of the file."""
+        return ChunkOrder(len(self), self.chunk_rows, seed)
 
     def sample(self, rows: int) -> NDArray[Any]:
-        """At most so many records, evenly chosen; all of them where they are no more."""
+        """Read at most so many records, evenly spaced in the file."""
         if len(self) <= rows:
             return self.read(0, len(self))
         chunks = max(1, rows // self.chunk_rows)
         starts = [i * len(self) // chunks for i in range(chunks)]
-        return self.gather([(start, min(start + rows // chunks, len(self))) for start in starts])
+        return self.read_ranges([(start, min(start + rows // chunks, len(self))) for start in starts])
 
 
-class Chunks:
-    """The rows in the order of an epoch: chunks of `length` neighbours, in an order that `seed` decides."""
+class ChunkOrder:
+    """The order of rows in an epoch: chunks of `length` neighbours, shuffled by `seed`."""
 
     def __init__(self, rows: int, length: int, seed: int | None) -> None:
         self.rows, self.length, self.seed = rows, length, seed
@@ -98,7 +100,7 @@ class Chunks:
         self.ends = np.cumsum(lengths)
 
     def ranges(self, start: int, stop: int) -> list[tuple[int, int]]:
-        """Where the rows from `start` to `stop` of this order lie."""
+        """Return the ranges of the file that hold the rows from `start` to `stop` of this order."""
         found = []
         i = int(np.searchsorted(self.ends, start, side="right"))
         while start < stop:

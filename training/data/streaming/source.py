@@ -1,6 +1,6 @@
-"""Sources: files of any size as typed columns, a piece at a time, and what is known of them before.
+"""Data sources: files of any size that are read as typed columns in batches.
 
-Tables are in batches.py, arrays in array_files.py.
+Tables are in table_reader.py, arrays in array_reader.py.
 """
 
 from __future__ import annotations
@@ -11,39 +11,39 @@ from typing import Any
 
 from numpy.typing import NDArray
 
-HEAD = 10_000  # rows that decide kinds and task
-ROWS, BYTES = 65_536, 1 << 20  # of a batch; pyarrow reads up to 32 pieces of a CSV file ahead
+TYPE_INFERENCE_ROWS = 10_000  # the first rows, which decide kinds and task
+BATCH_ROWS, BATCH_BYTES = 65_536, 1 << 20  # of a batch, at most; pyarrow reads up to 32 pieces of a CSV file ahead
 
 
 @dataclass(frozen=True)
-class Texts:
-    """A batch of a column of categories: for each row the index of its text in `values`, None where one is missing."""
+class DictionaryColumn:
+    """A batch of a category: for each row the index of its value in `values`, None where one is missing."""
 
     codes: NDArray[Any]
     values: list[Any]
 
 
-Batch = dict[str, "NDArray[Any] | Texts"]
+Batch = dict[str, "NDArray[Any] | DictionaryColumn"]
 
 
 @dataclass
-class Source:
-    """A file that is read in batches: numbers as float64 with NaN for missing, `Texts`, or arrays (n, ...).
+class DataSource:
+    """A file that is read in batches: float64 numbers with NaN for missing, `DictionaryColumn`s, or arrays (n, ...).
 
-    `rows` is how many there are at most. `whole` says that labels are to be kept as they are, numbers or texts.
+    `rows` is an upper bound of the number of rows. `keep_labels` leaves labels as they are, integers or strings.
     """
 
     name: str
     sha256: str
     rows: int
     kinds: dict[str, str]
-    targets: tuple[str, ...]
+    target_names: tuple[str, ...]
     task: str
     notes: list[str] = field(default_factory=list)
-    whole: bool = False
+    keep_labels: bool = False
 
     def batches(self) -> Iterator[Batch]:
         raise NotImplementedError
 
     def target_kinds(self) -> dict[str, str]:
-        return dict.fromkeys(self.targets, "category" if self.task == "classification" else "number")
+        return dict.fromkeys(self.target_names, "category" if self.task == "classification" else "number")

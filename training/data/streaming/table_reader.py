@@ -1,7 +1,6 @@
-"""Batches: files of any size, read a piece at a time, as typed columns.
+"""Table sources: CSV and Parquet files of any size, read by pyarrow as typed columns in batches.
 
-CSV and Parquet are read by pyarrow, which the extra `arrow` installs; .npz and IDX as their bytes come (see
-array_files.py). What the columns of a table mean is decided by its first rows.
+pyarrow is installed by the extra `arrow`. The first rows decide what the columns mean.
 """
 
 from __future__ import annotations
@@ -25,50 +24,53 @@ from training.data import dataset, readers, type_inference
 from training.data.readers import Table, fingerprint, first_line
 from training.data.streaming import source
 from training.data.streaming.array_reader import open_arrays
-from training.data.streaming.source import HEAD, Batch, Source, Texts
+from training.data.streaming.source import TYPE_INFERENCE_ROWS, Batch, DataSource, DictionaryColumn
 from training.errors import MAX_SHOWN_FAULTS, DataError
 
-_INDEX = re.compile(r"__index_level_\d+__")  # what pandas calls the numbers of its rows in Parquet
+_PANDAS_INDEX = re.compile(r"__index_level_\d+__")  # the name of pandas' row index in Parquet
 _MISSING = sorted("".join(word) for text in MISSING_CELLS for word in product(*({c, c.upper()} for c in text)))
 
 
-def open_source(section: DataSection, folder: Path) -> Source:
-    """The files of a job, relative to `folder`. DataError for what their beginning shows to be wrong."""
+def open_source(section: DataSection, folder: Path) -> DataSource:
+    """Open the files of a job, relative to `folder`. DataError if their first rows cannot be trained on."""
     if section.path is None:
         return open_arrays([folder / str(section.images), folder / str(section.labels)], section)
     path = folder / section.path
     if path.suffix.lower() == ".npz":
         return open_arrays([path], section)
-    _pyarrow(path.name)
-    sha256, lines = fingerprint([path])
+    _require_pyarrow(path.name)
+    sha256, line_ends = fingerprint([path])
     if path.suffix.lower() == ".parquet":
-        head, rows, unfit = _parquet_head(path)
-        return ParquetFile(*_planned(head, section, sha256, rows, unfit), path=path)
-    return CsvFile(*_planned(_csv_head(path), section, sha256, lines + 1), path=path)
+        first, rows, unsupported = _read_parquet_head(path)
+        return ParquetSource(*_plan_table(first, section, sha256, rows, unsupported), path=path)
+    return CsvSource(*_plan_table(_read_csv_head(path), section, sha256, line_ends + 1), path=path)
 
 
-# Tables --------------------------------------------------------------------------------------------------------------
+def read_first_rows(path: Path) -> Table:
+    """Read the first rows of a table, which decide what its columns mean."""
+    _require_pyarrow(path.name)
+    return _read_parquet_head(path)[0] if path.suffix.lower() == ".parquet" else _read_csv_head(path)
 
 
-def _planned(
-    head: Table, section: DataSection, sha256: str, rows: int, unfit: Sequence[str] = ()
+def _plan_table(
+    first: Table, section: DataSection, sha256: str, rows: int, unsupported: Sequence[str] = ()
 ) -> tuple[str, str, int, dict[str, str], tuple[str, ...], str, list[str]]:
-    """What a table's first rows say about its columns, by the rules of `data.dataset`; `unfit` are left out."""
-    targets, names = dataset.choose_columns(head, section, unfit)
-    kinds = dataset.infer_kinds(head, names, section)
+    """Return the fields of a `DataSource`, decided by the first rows of a table; `unsupported` columns are ignored."""
+    target_names, names = dataset.choose_columns(first, section, unsupported)
+    kinds = dataset.choose_kinds(first, names, section)
     for name in names:
         if kinds[name] == "category":
-            type_inference.categories(head, name, sure=name in section.kinds)
+            type_inference.parse_categories(first, name, declared=name in section.kinds)
     notes: list[str] = []
-    if unfit and section.columns is None:
-        notes.append(f"left out as lists, structures, bytes or the index of pandas: {', '.join(unfit)}")
-    task = dataset.infer_task(head, targets, section, notes)
-    notes += type_inference.kind_warnings(head, kinds, section.kinds)
-    return head.name, sha256, rows, kinds, tuple(targets), task, notes
+    if unsupported and section.columns is None:
+        notes.append(f"ignored columns (lists, structures, bytes or the index of pandas): {', '.join(unsupported)}")
+    task = dataset.choose_task(first, target_names, section, notes)
+    notes += type_inference.kind_warnings(first, kinds, section.kinds)
+    return first.name, sha256, rows, kinds, tuple(target_names), task, notes
 
 
 @dataclass(kw_only=True)
-class CsvFile(Source):
+class CsvSource(DataSource):
     path: Path
 
     def batches(self) -> Iterator[Batch]:
@@ -77,29 +79,29 @@ class CsvFile(Source):
 
         kinds = {**self.kinds, **self.target_kinds()}
         types = {"number": pa.string(), "category": pa.dictionary(pa.int32(), pa.string())}
-        converting = csv.ConvertOptions(
+        options = csv.ConvertOptions(
             column_types={name: types[kind] for name, kind in kinds.items()}, include_columns=list(kinds)
         )
         try:
             with csv.open_csv(
                 self.path,
                 csv.ReadOptions(
-                    block_size=source.BYTES,
-                    column_names=_header(self.path),
+                    block_size=source.BATCH_BYTES,
+                    column_names=_read_csv_header(self.path),
                     skip_rows=_header_end(self.path),
                     use_threads=False,
                 ),
                 csv.ParseOptions(newlines_in_values=True),
-                converting,
+                options,
             ) as reader:
                 for batch in reader:
-                    yield _typed(batch, kinds)
+                    yield _convert_batch(batch, kinds)
         except (pa.ArrowInvalid, OSError) as error:
-            raise _explained(self.path, kinds, error) from error
+            raise _locate_faults(self.path, kinds, error) from error
 
 
 @dataclass(kw_only=True)
-class ParquetFile(Source):
+class ParquetSource(DataSource):
     path: Path
 
     def batches(self) -> Iterator[Batch]:
@@ -109,41 +111,46 @@ class ParquetFile(Source):
         kinds = {**self.kinds, **self.target_kinds()}
         try:
             with parquet.ParquetFile(self.path) as file:
-                for batch in file.iter_batches(source.ROWS, columns=list(kinds), use_threads=False):
-                    yield _typed(batch, kinds)
+                for batch in file.iter_batches(source.BATCH_ROWS, columns=list(kinds), use_threads=False):
+                    yield _convert_batch(batch, kinds)
         except (pa.ArrowException, OSError) as error:
-            fix = "mend it, or list the columns to read as readers.columns"
+            fix = "correct the file, or list the columns to read in data.columns"
             raise DataError(self.name, [Fault("", f"cannot be read: {first_line(error)}", fix)]) from error
 
 
-def _typed(batch: Any, kinds: Mapping[str, str]) -> Batch:
-    """A batch of pyarrow's as ours."""
+def _convert_batch(batch: Any, kinds: Mapping[str, str]) -> Batch:
+    """Convert a batch of pyarrow's."""
     import pyarrow as pa  # noqa: PLC0415
     from pyarrow import compute  # noqa: PLC0415
 
-    typed: Batch = {}
+    converted: Batch = {}
     for name, kind in kinds.items():
         array = batch.column(name)
         if kind == "number":
             try:
-                typed[name] = _numbers(array)
+                converted[name] = _convert_numbers(array)
             except pa.ArrowException as error:
                 raise pa.ArrowInvalid(f"column {name}: {first_line(error)}") from error
             continue
         if not pa.types.is_dictionary(array.type):
             array = compute.dictionary_encode(array.cast(pa.string()))
-        texts = [
-            None if text is None else readers.cell(text) for text in array.dictionary.cast(pa.string()).to_pylist()
-        ]
-        codes = array.indices.fill_null(len(texts)).to_numpy(zero_copy_only=False)
-        typed[name] = Texts(codes, [*texts, None])
-    return typed
+        values = _parse_cells(array.dictionary)
+        codes = array.indices.fill_null(len(values)).to_numpy(zero_copy_only=False)
+        converted[name] = DictionaryColumn(codes, [*values, None])
+    return converted
 
 
-def _numbers(array: Any) -> NDArray[np.float64]:
-    """A column of pyarrow's as numbers. Of texts as `readers.cell` reads them: spaces around them do not count.
+def _parse_cells(array: Any) -> list[str | None]:
+    """Return a column of pyarrow's as cells like those of `readers.read_csv`."""
+    import pyarrow as pa  # noqa: PLC0415
 
-    pyarrow's own reading of numbers in CSV is a third faster, and takes no missing cell that has a space.
+    return [None if text is None else readers.parse_cell(text) for text in array.cast(pa.string()).to_pylist()]
+
+
+def _convert_numbers(array: Any) -> NDArray[np.float64]:
+    """Return a column of pyarrow's as numbers, strings by the rules of `readers.parse_cell`.
+
+    pyarrow's own conversion of CSV numbers is a third faster, but accepts no missing cell with spaces.
     """
     import pyarrow as pa  # noqa: PLC0415
     from pyarrow import compute  # noqa: PLC0415
@@ -159,89 +166,82 @@ def _numbers(array: Any) -> NDArray[np.float64]:
     return values
 
 
-def first_rows(path: Path) -> Table:
-    """The rows of a table that decide what its columns are."""
-    _pyarrow(path.name)
-    return _parquet_head(path)[0] if path.suffix.lower() == ".parquet" else _csv_head(path)
-
-
-def _csv_head(path: Path) -> Table:
-    rows = list(islice(readers.rows_of(path), HEAD + 1))
-    names = _header(path)
+def _read_csv_head(path: Path) -> Table:
+    rows = list(islice(readers.csv_rows(path), TYPE_INFERENCE_ROWS + 1))
+    names = _read_csv_header(path)
     if len(rows) < 2:
         raise DataError(path.name, [Fault("", "the file has a header and no rows", "add rows of data")])
-    whole = [(line, row) for line, row in rows[1:] if len(row) == len(names)]  # of the others pyarrow will complain
-    cells = {name: [readers.cell(row[i]) for _, row in whole] for i, name in enumerate(names)}
-    return Table(path.name, cells, [line for line, _ in whole])
+    complete = [(line, row) for line, row in rows[1:] if len(row) == len(names)]  # `batches` reports the others
+    cells = {name: [readers.parse_cell(row[i]) for _, row in complete] for i, name in enumerate(names)}
+    return Table(path.name, cells, [line for line, _ in complete])
 
 
-def _header(path: Path) -> list[str]:
-    return readers.header(path.name, readers.rows_of(path))
+def _read_csv_header(path: Path) -> list[str]:
+    return readers.read_header(path.name, readers.csv_rows(path))
 
 
 def _header_end(path: Path) -> int:
-    """The line on which the header ends: empty lines may come before it, and names may have line breaks."""
-    line, names = next(readers.rows_of(path))
+    """Return the line on which the header ends. Empty lines may precede it, and names may contain line breaks."""
+    line, names = next(readers.csv_rows(path))
     return line + sum(len(re.findall(r"\r\n?|\n", name)) for name in names)
 
 
-def _parquet_head(path: Path) -> tuple[Table, int, list[str]]:
-    """The first rows, how many there are in all, and the columns that are neither numbers nor texts."""
+def _read_parquet_head(path: Path) -> tuple[Table, int, list[str]]:
+    """Return the first rows, the number of all rows, and the columns that hold neither numbers nor strings."""
     import pyarrow as pa  # noqa: PLC0415
     from pyarrow import parquet  # noqa: PLC0415
 
     try:
         with parquet.ParquetFile(path) as file:
             rows = file.metadata.num_rows
-            batch = next(file.iter_batches(HEAD), None)
+            batch = next(file.iter_batches(TYPE_INFERENCE_ROWS), None)
             if batch is None:
-                raise DataError(path.name, [Fault("", "there are no rows in it", "add rows of data")])
+                raise DataError(path.name, [Fault("", "the file has no rows", "add rows of data")])
             readers.check_header(path.name, batch.schema.names)
-            columns_, unfit = {}, []
+            columns, unsupported = {}, []
             for name, array in zip(batch.schema.names, batch.columns, strict=True):
-                if pa.types.is_nested(array.type) or pa.types.is_binary(array.type) or _INDEX.fullmatch(name):
-                    unfit.append(name)
+                if pa.types.is_nested(array.type) or pa.types.is_binary(array.type) or _PANDAS_INDEX.fullmatch(name):
+                    unsupported.append(name)
                     continue
-                texts = array.cast(pa.string()).to_pylist()
-                columns_[name] = [None if text is None else readers.cell(text) for text in texts]
+                columns[name] = _parse_cells(array)
     except (pa.ArrowException, OSError) as error:
-        problem = f"not a Parquet file that can be read: {first_line(error)}"
-        raise DataError(path.name, [Fault("", problem, "write it anew")]) from error
-    return Table(path.name, columns_, list(range(1, batch.num_rows + 1)), "row"), rows, unfit
+        problem = f"not a readable Parquet file: {first_line(error)}"
+        raise DataError(path.name, [Fault("", problem, "write the file again")]) from error
+    return Table(path.name, columns, list(range(1, batch.num_rows + 1)), "row"), rows, unsupported
 
 
-def _explained(path: Path, kinds: Mapping[str, str], error: Exception) -> DataError:
-    """pyarrow says what it could not read, but not where: the slow reader finds the lines."""
-    rows = readers.rows_of(path)
-    names = readers.header(path.name, rows)
-    numbers = [(i, name) for i, name in enumerate(names) if kinds.get(name) == "number"]
+def _locate_faults(path: Path, kinds: Mapping[str, str], error: Exception) -> DataError:
+    """Find the lines that pyarrow could not read, with the slower reader: pyarrow does not report them."""
+    rows = readers.csv_rows(path)
+    names = readers.read_header(path.name, rows)
+    numeric = [(i, name) for i, name in enumerate(names) if kinds.get(name) == "number"]
     faults: list[Fault] = []
     total = 0
     for line, row in rows:
-        found = readers.ragged(line, row, len(names))
-        if found is None:
-            wrong = next(((n, row[i]) for i, n in numbers if _no_number(readers.cell(row[i]))), None)
-            if wrong:
-                fix = f"mend the cell, or write kinds = {{ {wrong[0]!r} = 'category' }} in [data] if it is no number"
-                found = Fault(f"line {line}, column {wrong[0]}", f"expected a finite number; found {wrong[1]!r}", fix)
-        if found is not None:
+        fault = readers.row_length_fault(line, row, len(names))
+        if fault is None:
+            cells = ((name, row[i]) for i, name in numeric)
+            if invalid := next(((name, cell) for name, cell in cells if _is_invalid_number(cell)), None):
+                name, cell = invalid
+                fix = f"correct the cell, or write kinds = {{ {name!r} = 'category' }} in [data] if it is not a number"
+                fault = Fault(f"line {line}, column {name}", f"expected a finite number, found {cell!r}", fix)
+        if fault is not None:
             total += 1
             if len(faults) < MAX_SHOWN_FAULTS:
-                faults.append(found)
+                faults.append(fault)
     if not faults:
         faults, total = [Fault("", f"cannot be read: {first_line(error)}", "")], 1
     return DataError(path.name, faults, total)
 
 
-def _no_number(cell: str | None) -> bool:
+def _is_invalid_number(text: str) -> bool:
+    cell = readers.parse_cell(text)
     return cell is not None and parse_finite_number(cell) is None
 
 
-def _pyarrow(name: str) -> None:
+def _require_pyarrow(name: str) -> None:
     try:
         import pyarrow as pa  # noqa: F401, PLC0415
     except ImportError as error:
-        fix = "pip install 'forward-pass[arrow]'"
-        raise DataError(
-            name, [Fault("", "reading it in batches needs pyarrow, which is not installed", fix)]
-        ) from error
+        problem = "streaming this file requires pyarrow, which is not installed"
+        raise DataError(name, [Fault("", problem, "pip install 'forward-pass[arrow]'")]) from error
