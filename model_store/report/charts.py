@@ -137,10 +137,10 @@ def confusion_matrix(labels: Sequence[str], counts: Sequence[Sequence[int]]) -> 
             if count:
                 color = "fill a" if i == j else "fill b"
                 inner.append(tag("rect", **shape, class_=color, fill_opacity=0.12 + 0.88 * share))
-                figures = format_number(count)
-                if text_width(figures) <= cell - 2:
+                number = format_number(count)
+                if text_width(number) <= cell - 2:
                     on = "on" if share > 0.55 else "off"
-                    inner.append(text(x + cell / 2, y + cell / 2 + 4, figures, f"count {on}"))
+                    inner.append(text(x + cell / 2, y + cell / 2 + 4, number, f"count {on}"))
             parts.append(tag("g", *inner))
     return svg_element(f"Confusion matrix of {size} classes", head + size * cell + 4, parts, wide=wide)
 

@@ -233,12 +233,12 @@ def test_the_command_prints_tables_or_json(store: Store) -> None:
     shown = run("chess/1", "chess")
     for words in ("chess/2 is better", "accuracy", "+0.3", "Linear 3 → 5", "train.epochs"):
         assert words in shown
-    answer = json.loads(run("chess/1", "chess/2", "--json"))
-    assert (answer["first"], answer["second"]) == ("chess/1", "chess/2")
-    assert answer["verdict"]["better"] == "second"
-    assert answer["verdict"]["significant"] is True
-    assert answer["same_rows"] is True
-    assert {"name": "train.epochs", "first": 4, "second": 5} in answer["job"]
+    data = json.loads(run("chess/1", "chess/2", "--json"))
+    assert (data["first"], data["second"]) == ("chess/1", "chess/2")
+    assert data["verdict"]["better"] == "second"
+    assert data["verdict"]["significant"] is True
+    assert data["same_rows"] is True
+    assert {"name": "train.epochs", "first": 4, "second": 5} in data["job"]
     store.publish("birds", classifier(60, labels=tuple(f"bird {i}" for i in range(20))))
     assert "12 more with smaller changes" in run("birds", "birds")
     assert CliRunner().invoke(main.main, ["compare", "chess", "go", "--store", str(store.root)]).exit_code == 5

@@ -84,9 +84,9 @@ def test_hostile_names_are_escaped() -> None:
     text = render(model, EVIL)
     page = Page(text)
     names = ("a name that does not fit", "yes")
-    harmless = Page(render(classifier(names, record(names)), "chess/3"))
-    assert {name for name, _ in page.tags} == {name for name, _ in harmless.tags}
-    assert {key for _, found in page.tags for key in found} <= {key for _, found in harmless.tags for key in found}
+    expected = Page(render(classifier(names, record(names)), "chess/3"))
+    assert {name for name, _ in page.tags} == {name for name, _ in expected.tags}
+    assert {key for _, found in page.tags for key in found} <= {key for _, found in expected.tags for key in found}
     assert "alert(1)" in page.words
     assert not set("\u202e\x00") & set(text)
 

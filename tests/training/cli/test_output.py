@@ -78,8 +78,10 @@ def test_large_errors_are_printed_without_exponents(train: Train, job_file: Path
     assert "The baseline always answers the training rows" in page
     shown = CliRunner().invoke(models, ["show", "houses", "--store", str(store(job_file))])
     assert re.search(r"price +\d\d\d,\d\d\d", shown.stdout)
-    answered = CliRunner().invoke(models, ["predict", "houses", "--row", "[1]", "--store", str(store(job_file))])
-    assert re.search(r" 0 +-?\d{5,}(\.\d)?\n", answered.stdout)  # as other programs read it
+    predicted = CliRunner().invoke(models, ["predict", "houses", "--row", "[1]", "--store", str(store(job_file))])
+    assert re.search(
+        r" 0 +-?\d{5,}(\.\d)?\n", predicted.stdout
+    )  # without thousands separators, so programs can parse it
     assert "e+0" not in shown.stdout
 
 
@@ -168,10 +170,10 @@ def test_quiet_omits_progress_and_verbose_adds_the_plan(train: Train, job_file: 
 
 def test_with_json_standard_output_has_only_json(train: Train, job_file: Path) -> None:
     found = train(job_file, "--json")
-    answer = json.loads(found.stdout)
-    assert answer["model"] == "flowers"
-    assert answer["published"]["version"] == 1
-    assert 0 <= answer["metrics"]["accuracy"] <= 1
+    data = json.loads(found.stdout)
+    assert data["model"] == "flowers"
+    assert data["published"]["version"] == 1
+    assert 0 <= data["metrics"]["accuracy"] <= 1
     assert "epoch 1/3" in found.stderr
 
 
@@ -189,9 +191,9 @@ def test_check_shows_the_plan_and_trains_nothing(train: Train, job_file: Path) -
         assert words in found.stdout
     assert "epoch" not in found.stdout
     assert not store(job_file).exists()
-    answer = json.loads(train("check", job_file, "--json").stdout)
-    assert answer["split"] == {"training": 28, "validation": 4, "test": 8}
-    assert [column["missing"] for column in answer["columns"]] == [1, 1]
+    data = json.loads(train("check", job_file, "--json").stdout)
+    assert data["split"] == {"training": 28, "validation": 4, "test": 8}
+    assert [column["missing"] for column in data["columns"]] == [1, 1]
     assert train("check", job_file, "--set", "data.target=knd").exit_code == 3
 
 

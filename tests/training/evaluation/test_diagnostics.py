@@ -39,10 +39,10 @@ def test_expected_calibration_error_weights_bins_by_their_rows() -> None:
 
 
 def test_one_output_or_two_give_the_same_calibration() -> None:
-    p, answers = np.array([[0.1], [0.9], [0.6]]), np.array([0, 1, 0])
+    p, y_true = np.array([[0.1], [0.9], [0.6]]), np.array([0, 1, 0])
     both = np.concatenate([1 - p, p], axis=1)
     labels = ("no", "yes")
-    assert diagnostics.calibration(labels, answers, p) == diagnostics.calibration(labels, answers, both)
+    assert diagnostics.calibration(labels, y_true, p) == diagnostics.calibration(labels, y_true, both)
 
 
 def test_with_more_than_two_labels_the_predicted_label_is_calibrated() -> None:
@@ -88,8 +88,8 @@ def test_residuals_are_in_the_unit_of_the_target() -> None:
 
 @pytest.mark.parametrize("size", [0.0, 1.0, 1e12, 1e-300])
 def test_residuals_of_a_perfect_model_have_ascending_edges(size: float) -> None:
-    answers = np.full((300, 1), size)
-    found = diagnostics.residuals(RegressionOutput(("y",), (0.0,), (1.0,)), answers, answers, RNG(0))
+    y_true = np.full((300, 1), size)
+    found = diagnostics.residuals(RegressionOutput(("y",), (0.0,), (1.0,)), y_true, y_true, RNG(0))
     assert found is not None
     assert np.diff(found["targets"]["y"]["edges"]).min() > 0
 
@@ -100,8 +100,8 @@ def test_overflowing_residuals_are_none_and_their_size_is_limited() -> None:
         is None
     )
     names = tuple(f"y{i}" for i in range(50))
-    answers = RNG(0).standard_normal((3000, 50))
-    found = diagnostics.residuals(RegressionOutput(names, (0.0,) * 50, (1.0,) * 50), answers, answers * 0.9, RNG(0))
+    y_true = RNG(0).standard_normal((3000, 50))
+    found = diagnostics.residuals(RegressionOutput(names, (0.0,) * 50, (1.0,) * 50), y_true, y_true * 0.9, RNG(0))
     assert found is not None
     assert list(found["targets"]) == list(names[:6])
     assert found["left_out"] == 44
@@ -113,8 +113,8 @@ def test_an_unused_column_has_zero_importance_and_the_main_column_the_highest() 
     signature = Signature(
         (NumberColumn("idle"), NumberColumn("main"), NumberColumn("minor")), RegressionOutput(("y",), (0.0,), (2.0,))
     )
-    answers = 2 * (x @ [0.0, 3.0, 1.0]).reshape(-1, 1)
-    found = diagnostics.importance(line(0, 3, 1), signature, x, answers, RNG(1), 10_000)
+    y_true = 2 * (x @ [0.0, 3.0, 1.0]).reshape(-1, 1)
+    found = diagnostics.importance(line(0, 3, 1), signature, x, y_true, RNG(1), 10_000)
     assert found is not None
     assert [part["name"] for part in found["parts"]] == ["main", "minor", "idle"]
     assert found["parts"][2] == {"name": "idle", "cost": 0.0, "deviation": 0.0}
@@ -132,9 +132,9 @@ def test_an_unused_column_has_zero_importance_and_the_main_column_the_highest() 
 def test_cost_is_the_increase_over_the_loss_without_shuffling(inputs, measure, score, cost) -> None:
     """A model predicts the class of its first feature with probability 0.8 and is right for three rows in four."""
     named, idle = np.tile([0.2, 0.8], 1000), RNG(0).random(2000)
-    answers = (named > 0.5).astype(np.int64) ^ (np.arange(2000) % 8 < 2)
+    y_true = (named > 0.5).astype(np.int64) ^ (np.arange(2000) % 8 < 2)
     signature = Signature(inputs, ClassificationOutput("kind", ("no", "yes")))
-    found = diagnostics.importance(line(1, 0), signature, np.column_stack([named, idle]), answers, RNG(1), 40_000)
+    found = diagnostics.importance(line(1, 0), signature, np.column_stack([named, idle]), y_true, RNG(1), 40_000)
     assert found is not None
     assert (found["measure"], found["score"]) == (measure, pytest.approx(score))
     costs = [part["cost"] for part in found["parts"]]
@@ -212,10 +212,10 @@ def test_one_row_has_no_importance() -> None:
 
 def test_with_many_classes_mistakes_are_kept_and_the_matrix_is_not() -> None:
     labels = ClassificationOutput("word", tuple(range(5000)))
-    answers = np.arange(5000)
+    y_true = np.arange(5000)
     outputs = np.zeros((5000, 5000), np.float32)
-    outputs[answers, np.where(answers < 4000, answers, 7)] = 1
-    found = metrics.evaluate(labels, answers, outputs)
+    outputs[y_true, np.where(y_true < 4000, y_true, 7)] = 1
+    found = metrics.evaluate(labels, y_true, outputs)
     assert "confusion" not in found
     assert found["accuracy"] == 0.8
     assert found["mistakes"][0] == {"true": 4000, "answered": 7, "rows": 1}
