@@ -1,10 +1,10 @@
-"""Certificates to try TLS with: an authority of one's own, and what it vouches for.
+"""Make TLS certificates for tests: a certificate authority, and a server and a client certificate signed by it.
 
     python examples/edge/certificates.py FOLDER [NAME ...]
 
-FOLDER gets server.crt and server.key for the names (localhost unless given), client.crt and client.key for a client,
-and clients.crt, the authority that both are signed by. What is already there stays as it is. Its key is kept nowhere:
-for another client, make another set. They are good for 30 days.
+FOLDER gets server.crt and server.key for the host names (default: localhost), client.crt and client.key for a client,
+and clients.crt, the certificate of the authority. Existing files are not overwritten. The key of the authority is not
+stored: for another client, make another set. The certificates are valid for 30 days.
 """
 
 from __future__ import annotations
@@ -20,14 +20,14 @@ from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
 
-DAYS = 30
+VALID_DAYS = 30
 
 
 class Authority:
-    """Who signs. Its key lives as long as this object."""
+    """A certificate authority. Its key exists only as long as this object."""
 
     def __init__(self, name: str, now: datetime) -> None:
-        self.now, self.key, self.name = now, ec.generate_private_key(ec.SECP256R1()), _named(name)
+        self.now, self.key, self.name = now, ec.generate_private_key(ec.SECP256R1()), _common_name(name)
         builder = _builder(self.name, self.name, self.key.public_key(), now)
         builder = builder.add_extension(x509.BasicConstraints(ca=True, path_length=0), critical=True)
         usage = x509.KeyUsage(
@@ -46,21 +46,21 @@ class Authority:
     def issue(
         self, folder: Path, file: str, name: str, purpose: x509.ObjectIdentifier, hosts: Sequence[str] = ()
     ) -> None:
-        """FILE.crt and FILE.key."""
+        """Write FILE.crt and FILE.key."""
         key = ec.generate_private_key(ec.SECP256R1())
-        builder = _builder(_named(name), self.name, key.public_key(), self.now)
+        builder = _builder(_common_name(name), self.name, key.public_key(), self.now)
         builder = builder.add_extension(x509.BasicConstraints(ca=False, path_length=None), critical=True)
         builder = builder.add_extension(x509.ExtendedKeyUsage([purpose]), critical=False)
         if hosts:
             builder = builder.add_extension(
-                x509.SubjectAlternativeName([_host(each) for each in hosts]), critical=False
+                x509.SubjectAlternativeName([_alternative_name(each) for each in hosts]), critical=False
             )
         _write(folder / f"{file}.key", _pem(key), 0o600)
         _write(folder / f"{file}.crt", builder.sign(self.key, hashes.SHA256()).public_bytes(_PEM), 0o644)
 
 
 def make(folder: Path, hosts: Sequence[str] = ("localhost",), *, now: datetime | None = None) -> None:
-    authority = Authority("Forward Pass, to try with", now or datetime.now(UTC))
+    authority = Authority("Forward Pass test authority", now or datetime.now(UTC))
     folder.mkdir(parents=True, exist_ok=True)
     authority.issue(folder, "server", hosts[0], ExtendedKeyUsageOID.SERVER_AUTH, hosts)
     authority.issue(folder, "client", "a client", ExtendedKeyUsageOID.CLIENT_AUTH)
@@ -75,15 +75,15 @@ def _builder(
 ) -> x509.CertificateBuilder:
     builder = x509.CertificateBuilder().subject_name(subject).issuer_name(issuer).public_key(key)
     builder = builder.serial_number(x509.random_serial_number())
-    # An hour back: clocks differ.
-    return builder.not_valid_before(now - timedelta(hours=1)).not_valid_after(now + timedelta(days=DAYS))
+    # Valid from an hour ago, because clocks differ.
+    return builder.not_valid_before(now - timedelta(hours=1)).not_valid_after(now + timedelta(days=VALID_DAYS))
 
 
-def _named(name: str) -> x509.Name:
+def _common_name(name: str) -> x509.Name:
     return x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, name)])
 
 
-def _host(name: str) -> x509.GeneralName:
+def _alternative_name(name: str) -> x509.GeneralName:
     try:
         return x509.IPAddress(ipaddress.ip_address(name))
     except ValueError:
@@ -104,7 +104,7 @@ if __name__ == "__main__":
         sys.exit(__doc__)
     target = Path(sys.argv[1])
     if (target / "clients.crt").exists():
-        sys.stdout.write(f"{target}: certificates are already there\n")
+        sys.stdout.write(f"{target}: certificates already exist\n")
     else:
         make(target, sys.argv[2:] or ("localhost",))
-        sys.stdout.write(f"{target}: certificates made, good for {DAYS} days\n")
+        sys.stdout.write(f"{target}: certificates made, valid for {VALID_DAYS} days\n")

@@ -173,7 +173,7 @@ def test_counts_go_on_when_workers_are_killed_and_a_broken_version_raises_its_al
     assert prometheus.numbers("sum(resets(forward_pass_requests_total[1m]))") == [0.0]
     assert asked == 60
 
-    alert = next(rule["expr"] for rule in ALERTS if rule["alert"] == "ModelCannotBeServed")
+    alert = next(rule["expr"] for rule in ALERTS if rule["alert"] == "ModelLoadFailed")
     assert prometheus.numbers(alert) == []
     server.store.publish("price", price(1))
     until(lambda: server.version() == 2)
