@@ -89,9 +89,9 @@ def written(model: Model, tmp_path: Path) -> Path:
 
 # Stores ----------------------------------------------------------------------------------------------------------
 
-BUCKETS = ["s3", "gs", *(pytest.param(kind, marks=pytest.mark.slow) for kind in ("seaweedfs", "az"))]
+BUCKETS = ["s3", *(pytest.param(kind, marks=pytest.mark.slow) for kind in ("gs", "seaweedfs", "az"))]
 BACKENDS = ["directory", *BUCKETS]
-"""All backends of a store. Those with a server of their own are slow."""
+"""All backends of a store. Those with a server of their own, or a second dialect of one, are slow."""
 
 
 @pytest.fixture(scope="session")

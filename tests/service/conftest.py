@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from collections.abc import Callable, Iterator
 from datetime import UTC, datetime
 from pathlib import Path
@@ -9,6 +10,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from flask import Flask
 from flask.testing import FlaskClient
 
 from model_store.artifact.model import Golden, Model
@@ -105,13 +107,19 @@ def places(error: dict[str, Any]) -> list[str]:
     return [fault["location"] for fault in error["faults"]]
 
 
-@pytest.fixture
-def store(tmp_path: Path) -> Store:
-    """Three models of different kinds."""
-    store = open_store(tmp_path / "models")
+@pytest.fixture(scope="session")
+def published(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The directory of a store with three models of different kinds, published once. Tests get copies."""
+    store = open_store(tmp_path_factory.mktemp("published") / "models")
     for name, model in {"penguins": penguins(), "image": image(), "price": price()}.items():
         store.publish(name, model)
-    return store
+    return store.root
+
+
+@pytest.fixture
+def store(published: Path, tmp_path: Path) -> Store:
+    """Three models of different kinds, in a store of this test's own."""
+    return open_store(shutil.copytree(published, tmp_path / "models"))
 
 
 MakeClient = Callable[..., FlaskClient]
@@ -129,10 +137,32 @@ def make_client(tmp_path: Path) -> MakeClient:
     return make
 
 
+@pytest.fixture(scope="session")
+def shared_app(published: Path, tmp_path_factory: pytest.TempPathFactory) -> Flask:
+    """An application for the tests that only send requests: making one takes 0.1 s, and a thousand tests need one."""
+    cache = str(tmp_path_factory.mktemp("cache"))
+    return create_app(Settings(store=str(published), poll_seconds=0, cache_dir=cache))
+
+
+# A test that uses one of these may change the store or the application, or counts what happens in it.
+_OWN_APP = {"store", "make_client", "registry", "tmp_path", "monkeypatch", "caplog", "capsys", "capfd"}
+
+
 @pytest.fixture
-def client(store: Store, make_client: MakeClient) -> Iterator[FlaskClient]:
-    with make_client(store) as client:
+def client(request: pytest.FixtureRequest) -> Iterator[FlaskClient]:
+    """A client of an application over `store`, or of the shared one if the test only sends requests."""
+    if _OWN_APP & {*request.fixturenames}:
+        app = request.getfixturevalue("make_client")(request.getfixturevalue("store")).application
+    else:
+        app = request.getfixturevalue("shared_app")
+    with app.test_client() as client:
         yield client
+
+
+@pytest.fixture
+def own_client(store: Store, make_client: MakeClient) -> FlaskClient:
+    """A client of an application that no other test uses: its metrics begin at zero."""
+    return make_client(store)
 
 
 @pytest.fixture

@@ -331,20 +331,20 @@ def test_errors_of_the_framework_have_the_protocols_shape(client):
     refused(client.post("/v2/models/penguins/infer"))
 
 
-def test_statistics_count_rows_and_requests(client):
-    infer(client, "penguins", PENGUINS)
-    infer(client, "penguins", PENGUINS)
-    (found,) = client.get("/v2/models/penguins/stats").json["model_stats"]
+def test_statistics_count_rows_and_requests(own_client):
+    infer(own_client, "penguins", PENGUINS)
+    infer(own_client, "penguins", PENGUINS)
+    (found,) = own_client.get("/v2/models/penguins/stats").json["model_stats"]
     assert (found["inference_count"], found["execution_count"], found["version"]) == (4, 2, "1")
     assert found["inference_stats"]["compute_infer"]["count"] == 2
     assert found["inference_stats"]["fail"] == {"count": 0, "ns": 0}
-    refused(infer(client, "penguins", PRICE), 400)
-    (found,) = client.get("/v2/models/penguins/stats").json["model_stats"]
+    refused(infer(own_client, "penguins", PRICE), 400)
+    (found,) = own_client.get("/v2/models/penguins/stats").json["model_stats"]
     assert found["inference_stats"]["success"]["count"] == 2
     assert found["inference_stats"]["fail"]["count"] == 1
     assert 0 < found["inference_stats"]["fail"]["ns"] < 1e9
     assert found["inference_stats"]["cache_hit"] == {"count": 0, "ns": 0}
-    assert len(client.get("/v2/models/stats").json["model_stats"]) == 3
+    assert len(own_client.get("/v2/models/stats").json["model_stats"]) == 3
 
 
 def test_statistics_of_many_models_read_what_was_counted_once(client, monkeypatch):

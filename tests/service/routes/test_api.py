@@ -148,10 +148,10 @@ def figures(client):
     }
 
 
-def test_figures_count_requests_rows_and_errors(client):
-    client.post("/models/price/predict", json={"instances": ROW["instances"] * 3})
-    client.post("/predict", json={"model": "nobody", **ROW})
-    found = figures(client)
+def test_figures_count_requests_rows_and_errors(own_client):
+    own_client.post("/models/price/predict", json={"instances": ROW["instances"] * 3})
+    own_client.post("/predict", json={"model": "nobody", **ROW})
+    found = figures(own_client)
     route = ("route", "/models/<name>/predict")
     answered = (("model", "price"), route, ("status", "200"), ("version", "1"))
     assert found["forward_pass_requests_total", *answered] == 1

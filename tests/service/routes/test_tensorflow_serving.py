@@ -3,6 +3,7 @@
 from typing import Any
 
 import pytest
+from flask.testing import FlaskClient
 
 from model_store.registry.store import Store, open_store
 from tests.service.conftest import PENGUIN, break_version, move, price
@@ -15,6 +16,11 @@ def store(store: Store) -> Store:
     store.publish("price", price(1))
     move(store, "price", "champion", 1)
     return store
+
+
+@pytest.fixture
+def client(own_client: FlaskClient) -> FlaskClient:
+    return own_client
 
 
 def refused(response: Any, status: int = 400) -> str:

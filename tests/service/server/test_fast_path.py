@@ -180,8 +180,8 @@ def test_get_and_http_1_0_are_left_to_flask(fast_path: FastPath) -> None:
         assert fast_path.try_parse(odd, body(*PRICES), "127.0.0.1", clock()) is None
 
 
-def test_a_request_is_counted_and_named_as_flask_does_it(client: FlaskClient) -> None:
-    fast_path = fast_path_of(client)
+def test_a_request_is_counted_and_named_as_flask_does_it(own_client: FlaskClient) -> None:
+    fast_path = fast_path_of(own_client)
     trace = "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01"
     asked = taken(fast_path, body(*PRICES), "/models/price/predict", "X-Request-Id: mine", f"traceparent: {trace}")
     _, headers, _ = split(fast_path.respond([asked])[0])
@@ -189,8 +189,8 @@ def test_a_request_is_counted_and_named_as_flask_does_it(client: FlaskClient) ->
     assert headers["X-Request-Id"] == "mine"
     assert headers["traceparent"].split("-")[1] == trace.split("-")[1]
     assert re.fullmatch(r"(\w+;dur=[\d.]+(, )?){4}", headers["Server-Timing"])
-    assert client.post("/models/price/predict", data=body(*PRICES)).status_code == 200
-    exposition = client.get("/metrics").get_data(as_text=True)
+    assert own_client.post("/models/price/predict", data=body(*PRICES)).status_code == 200
+    exposition = own_client.get("/metrics").get_data(as_text=True)
     counted = 'forward_pass_requests_total{model="price",route="/models/<name>/predict",status="200",version="1"} 2.0'
     assert counted in exposition
     assert 'forward_pass_rows_total{model="price",version="1"} 6.0' in exposition

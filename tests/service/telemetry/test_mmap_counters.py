@@ -104,6 +104,7 @@ def test_counts_of_processes_that_are_gone_move_into_the_files_of_one_that_lives
     assert figures(counts)["rows_count",] == 5
 
 
+@pytest.mark.slow
 def test_sum_never_goes_back_or_ahead_while_counts_move(counts):
     answered = counts.counter("answered", "Requests answered.")
     for _ in range(30):

@@ -120,9 +120,9 @@ def test_a_request_that_cannot_be_counted_is_no_longer_in_progress(client, monke
     assert "forward_pass_requests_in_progress 0.0" in metrics.counters.exposition()
 
 
-def test_stages_are_counted_by_model_and_version(client):
-    client.post("/models/price/predict", json={"instances": ROW["instances"] * 3})
-    text = client.get("/metrics").get_data(as_text=True)
+def test_stages_are_counted_by_model_and_version(own_client):
+    own_client.post("/models/price/predict", json={"instances": ROW["instances"] * 3})
+    text = own_client.get("/metrics").get_data(as_text=True)
     for stage in ("queue", "parse", "compute", "serialise"):
         assert f'forward_pass_stage_seconds_count{{model="price",stage="{stage}",version="1"}} 1.0' in text
     assert 'forward_pass_batch_rows_bucket{le="2.0",model="price",version="1"} 0.0' in text
