@@ -1,9 +1,9 @@
-"""Optimizer steps beside PyTorch's: microseconds a step on one vector of float32 parameters, one thread.
+"""Optimizer steps compared with PyTorch's: µs per step on one vector of float32 parameters, one thread.
 
     PEERS_PYTHON -m benchmarks.optimizers
 
-PEERS_PYTHON is the interpreter of an environment with PyTorch (`make bench-training` makes it). There the parameters
-are one tensor too; the better of its optimizers, fused or not, counts.
+PEERS_PYTHON is the interpreter of an environment with PyTorch, which `make bench-training` creates. Its parameters are
+one tensor too; the better of its optimizers, foreach or fused, counts.
 """
 
 from collections.abc import Callable
@@ -28,7 +28,7 @@ CASES: dict[str, tuple[Callable[..., Optimizer], Callable[..., torch.optim.Optim
 
 
 def timed(step: Callable[[], object]) -> Callable[[], dict[str, float]]:
-    """Microseconds a step, over as many as a round has time for."""
+    """Return a function that measures µs per step, over as many steps as fit in a round."""
 
     def seconds(steps: int) -> float:
         begin = perf_counter()

@@ -1,8 +1,8 @@
-"""The peer of the training benchmark: the same mathematics one sample at a time, on column vectors.
+"""The per-sample baseline of the training benchmark: the same mathematics for one column vector at a time.
 
-A layer is `y = W x + b` with `x` a column (inputs, 1), followed by tanh; every sample is followed by a step of gradient
-descent with momentum, each array on its own. Written for this comparison from the formulas in docs/, the way
-a reader of the article would write it first.
+A layer is `y = W x + b` with a column `x` (inputs, 1), followed by tanh. After every sample a step of gradient descent
+with momentum changes each array separately. Written for this comparison from the formulas in docs/, as a reader of the
+article would write it.
 """
 
 from itertools import pairwise
@@ -20,7 +20,7 @@ class PerSample:
         self.learning_rate, self.momentum = learning_rate, momentum
 
     def epoch(self, x: Array, y: Array) -> float:
-        """One pass over (n, inputs, 1) and (n, outputs, 1); the mean squared error before each step, on average."""
+        """Train on (n, inputs, 1) and (n, outputs, 1) once; return the mean of the squared errors before each step."""
         error = 0.0
         for column, target in zip(x, y, strict=True):
             outputs = [column]

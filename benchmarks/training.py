@@ -1,9 +1,8 @@
-"""Training, in samples a second: `training.train` beside the loop over single samples of per_sample.py.
+"""Training throughput in samples/s: `training.train` compared with the per-sample loop of per_sample.py.
 
     python -m benchmarks.training
 
-Both in float64 with momentum on one BLAS thread, on the same rows. The loop steps after every sample, whatever the
-batch size.
+Both use float64, momentum, one BLAS thread and the same rows. The loop steps after every sample at any batch size.
 """
 
 from collections.abc import Callable

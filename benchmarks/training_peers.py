@@ -1,10 +1,10 @@
-"""Training beside PyTorch, scikit-learn, JAX and the per-sample loop: samples a second, side by side in one run.
+"""Training throughput in samples/s, compared with PyTorch, scikit-learn, JAX and the per-sample loop in one run.
 
     python -m benchmarks.training_peers PEERS_PYTHON [ROUNDS]
 
-PEERS_PYTHON is the interpreter of an environment with the peers (`make bench-training` makes it). Every contestant is a
-process for each number of threads; they take turns, and its better number of threads counts for each. PyTorch's best
-eager is the best of its three optimizers, plain, foreach and fused; the last column names it, and its threads.
+PEERS_PYTHON is the interpreter of an environment with the peers, which `make bench-training` creates. Every contestant
+is a process for each number of threads; they take turns, and the better number of threads counts. PyTorch's best eager
+is the best of its three optimizers, plain, foreach and fused; the last column names it and its threads.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ from benchmarks.rounds import alternate, unpinned
 CONTESTANT = Path(__file__).parent / "peers" / "contestant.py"
 OURS = "forward pass"
 PEERS = ["torch/plain", "torch/foreach", "torch/fused", "scikit-learn", "jax"]
-# Long enough for a processor that has slept: 7 ms of a network's second case came to 13.7 µs a step, 30 ms to 12.2.
+# Long enough for a processor to leave its idle state: the second case took 13.7 µs a step in 7 ms, 12.2 in 30 ms.
 CASES: list[dict[str, Any]] = [
     {"sizes": [2, 3, 1], "rows": 4, "batch": 4, "epochs": 10000},
     {"sizes": [30, 64, 32, 1], "rows": 8192, "batch": 32, "epochs": 10},
@@ -58,7 +58,7 @@ class Contestant:
 
 
 def gigaflops(case: dict[str, Any], speed: float) -> float:
-    """Of the products alone: forward, by the weights, and by the inputs of all layers but the first."""
+    """Return the GF/s of the matrix products: forward, weight gradients, and input gradients but the first layer's."""
     products = [inputs * outputs for inputs, outputs in pairwise(case["sizes"])]
     return (6 * sum(products) - 2 * products[0]) * speed / 1e9
 
@@ -78,7 +78,7 @@ def per_sample(case: dict[str, Any]) -> Any:
 
 
 def measured(case: dict[str, Any], python: str, rounds: int) -> tuple[dict[str, float], float]:
-    """Samples a second of every contestant and number of threads, `name#threads`, and the peak of sgemm in GF/s."""
+    """Return the samples/s of every contestant and number of threads, `name#threads`, and the peak GF/s of sgemm."""
     processes = {
         (name, threads): Contestant(sys.executable if name == OURS else python, name, threads)
         for name in [OURS, *PEERS]

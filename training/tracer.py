@@ -99,6 +99,8 @@ class Tracer:
 
     def apply(self, ufunc: np.ufunc, operands: tuple[Any, ...]) -> Value:
         """Record `ufunc(*operands)`."""
+        if ufunc is np.multiply and operands[0] is operands[1]:
+            ufunc, operands = np.square, operands[:1]  # the same bits for one operand less
         types = (one.dtype if isinstance(one, (Value, np.generic, np.ndarray)) else type(one) for one in operands)
         *wanted, dtype = ufunc.resolve_dtypes((*types, None))
         filled = self._fill and ufunc in _ARRAYS_ONLY

@@ -236,8 +236,8 @@ def test_a_small_layer_takes_one_product_forward_and_one_for_its_gradients() -> 
     assert names == [
         *("dot", "tanh", "dot", "tanh"),
         *("subtract", "dot", "multiply"),
-        *("multiply", "subtract", "multiply", "dot", "dot"),
-        *("multiply", "subtract", "multiply", "dot"),
+        *("square", "subtract", "multiply", "dot", "dot"),
+        *("square", "subtract", "multiply", "dot"),
     ]
 
 
