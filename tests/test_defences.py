@@ -31,107 +31,108 @@ class Defence:
 
 
 AUTH, CHECKS = "service/security/api_keys.py", "tests/service/security/test_api_keys.py"
+ACCESS = "tests/service/security/test_access_control.py"
 DEFENCES = {
     "a key is asked for by Flask": Defence(
         "service/app.py", 'access.check(request.endpoint or "", authorization, environ["SERVER_PORT"])', "pass",
-        f"{CHECKS}::test_every_other_address_asks_for_a_key",
+        f"{ACCESS}::test_every_other_endpoint_requires_a_key",
     ),
     "a key is asked for by the express": Defence(
         "service/server/fast_path.py", 'self._access.check(_ENDPOINT, head.varying.get("AUTHORIZATION"), "")', "pass",
-        "tests/service/server/test_fast_path.py::test_who_needs_a_key_needs_it_here_too",
+        "tests/service/server/test_fast_path.py::test_keys_are_required_on_the_fast_path_too",
     ),
     "a key is good for its scopes alone": Defence(
         AUTH, "if granted & _SCOPE_BITS[scope]:", "if granted:",
-        f"{CHECKS}::test_a_key_is_good_for_its_scopes_and_no_others"
+        f"{CHECKS}::test_a_key_is_valid_for_its_scopes_only"
     ),
     "every key is compared in constant time": Defence(
         AUTH, "hmac.compare_digest(known, digest)", "(known == digest)",
-        f"{CHECKS}::test_every_key_is_compared_in_constant_time_whichever_it_is",
+        f"{CHECKS}::test_every_key_is_compared_in_constant_time",
     ),
     "a broken file leaves the keys before it in force": Defence(
         AUTH, " self.problem = fault\n", " self.problem, self._digests = fault, []\n",
-        f"{CHECKS}::test_a_file_that_cannot_be_read_any_more_leaves_its_keys_in_force_and_is_told_of",
+        f"{CHECKS}::test_the_last_valid_keys_stay_in_force_when_the_file_becomes_unreadable",
     ),
     "what a file of keys holds is not repeated": Defence(
         AUTH, "with commas between and no spaces", "found {scopes}",
-        f"{CHECKS}::test_a_key_that_stands_where_it_should_not_is_not_repeated",
+        f"{CHECKS}::test_a_secret_in_a_key_file_is_not_quoted",
     ),
     "strangers are told nothing of the models": Defence(
         "service/routes/error_handlers.py", " and error.status not in _ACCESS_DENIED", "",
-        f"{CHECKS}::test_a_refusal_has_the_shape_of_its_protocol_and_says_nothing_of_the_models",
+        f"{ACCESS}::test_401_and_403_have_the_protocols_error_format_and_no_details_of_models",
     ),
     "strangers are told whether it is ready, and no more": Defence(
         "service/routes/health.py", 'if keys.is_known(request.headers.get("Authorization")):', "if True:",
-        f"{CHECKS}::test_who_has_no_key_is_told_the_status_alone",
+        f"{ACCESS}::test_readiness_without_a_key_has_only_the_status",
     ),
     "the second listener alone is administrative": Defence(
         "service/security/access_control.py", 'if scope != "predict" and self', 'if scope == "nothing" and self',
-        f"{CHECKS}::test_what_is_administrative_is_answered_by_the_second_listener_alone",
+        f"{ACCESS}::test_only_the_admin_port_serves_metrics_and_the_repository",
     ),
     "the repository has a listener of its own": Defence(
         "service/config.py", 'if values["admin"] and not values["admin_port"]:', "if False:",
-        f"{CHECKS}::test_the_repository_is_closed_by_default_and_opens_on_a_listener_of_its_own",
+        f"{ACCESS}::test_the_repository_is_closed_by_default_and_requires_an_admin_port",
     ),
     "no file is taken from a caller": Defence(
         "service/routes/open_inference.py", 'startswith("file:")', 'startswith("nothing:")',
-        f"{CHECKS}::test_the_repository_takes_no_file_from_a_caller",
+        f"{ACCESS}::test_the_repository_accepts_no_file_from_a_client",
     ),
     "a body cut short is refused": Defence(
         "service/http/request_body.py", "elif len(body) < announced:", "elif False:",
-        "tests/service/http/test_request_body.py::test_body_shorter_than_announced_is_400",
+        "tests/service/http/test_request_body.py::test_a_body_shorter_than_its_content_length_is_400",
     ),
     "a body has a limit": Defence(
         "service/http/request_body.py", "if announced is not None and announced > max_bytes:", "if False:",
-        "tests/service/http/test_request_body.py::test_body_over_the_limit_is_413_before_it_is_read",
+        "tests/service/http/test_request_body.py::test_a_body_over_the_limit_is_413_before_it_is_read",
     ),
     "chunks are well-formed": Defence(
         "service/server/request_reader.py", 'if buffer[:2] != b"\\r\\n":', "if False:",
         "tests/service/server/test_request_reader.py::"
-        "test_a_chunked_body_that_is_not_well_formed_cannot_be_read_and_ends_the_connection",
+        "test_a_malformed_chunked_body_cannot_be_read_and_ends_the_connection",
     ),
     "small chunks have a turn like others": Defence(
         "service/server/request_reader.py", "for _ in range(3 * CHUNKS_PER_READ):", "while True:",
-        "tests/service/server/test_event_worker.py::test_a_body_of_small_chunks_is_read_while_others_are_answered",
+        "tests/service/server/test_event_loop.py::test_a_body_of_small_chunks_does_not_delay_other_requests",
     ),
     "who waits too long is shed": Defence(
         "service/server/event_worker.py", "- connection.arrived_at > MAX_QUEUE_SECONDS",
         "- connection.arrived_at > 1e9",
         "tests/service/server/test_event_worker.py::"
-        "test_a_request_that_has_waited_too_long_is_shed_and_the_connection_kept",
+        "test_a_request_queued_for_too_long_is_shed_and_its_connection_kept",
     ),
     "a flood of health checks has a turn like others": Defence(
         "service/server/event_loop.py", "(self.priority_queue if is_priority else self.queue).append(connection)",
         "(self.queue.appendleft if is_priority else self.queue.append)(connection)",
-        "tests/service/server/test_event_worker.py::test_a_flood_of_health_checks_keeps_nobody_waiting",
+        "tests/service/server/test_event_worker.py::test_a_flood_of_health_checks_does_not_delay_other_requests",
     ),
     "a load keeps nobody else waiting": Defence(
         "service/registry/registry.py", "if not load or self._in_loop():", "if not load:",
-        "tests/service/server/test_blocking_executor.py::test_a_version_that_loads_keeps_nobody_else_waiting",
+        "tests/service/server/test_background_loading.py::test_loading_a_version_does_not_delay_other_requests",
     ),
     "a version that cannot be loaded rests": Defence(
         "service/registry/registry.py", "if self._loader.in_backoff(*key):", "if False:",
-        "tests/service/server/test_blocking_executor.py::test_a_version_that_cannot_be_loaded_is_told_as_ever_and_rests",
+        "tests/service/server/test_background_loading.py::test_a_version_that_cannot_be_loaded_is_503_and_is_not_retried_at_once",
     ),
     "who waits for a load takes no room of others": Defence(
         "service/server/event_worker.py", "self.event_loop.admission.release_input_bytes(connection)", "return",
-        "tests/service/server/test_blocking_executor.py::test_those_who_wait_are_bounded_and_take_no_room_of_others",
+        "tests/service/server/test_blocking_executor.py::test_waiting_requests_are_bounded_and_do_not_count_toward_the_input_limit",
     ),
     "input that waits is bounded": Defence(
         "service/server/event_loop.py", "if self.admission.input_over_limit and connection.input_bytes and",
         "if False and",
-        "tests/service/server/test_event_worker.py::test_input_that_waits_is_bounded_for_all_connections_together",
+        "tests/service/server/test_memory_limits.py::test_input_is_bounded_for_all_connections_together",
     ),
     "the proxy alone says how it was asked": Defence(
         "examples/edge/nginx.conf", "proxy_set_header X-Forwarded-Proto https;", "",
-        "tests/edge/test_edge.py::test_a_client_cannot_speak_for_the_proxy",
+        "tests/edge/test_edge.py::test_a_client_cannot_set_forwarded_headers",
     ),
     "the proxy alone says who asked": Defence(
         "examples/edge/nginx.conf", 'proxy_set_header Forwarded "";', "",
-        "tests/edge/test_edge.py::test_a_client_cannot_speak_for_the_proxy",
+        "tests/edge/test_edge.py::test_a_client_cannot_set_forwarded_headers",
     ),
     "the proxy takes no more than the service would": Defence(
         "examples/edge/nginx.conf", "client_max_body_size 8m;", "client_max_body_size 0;",
-        "tests/edge/test_edge.py::test_a_body_over_the_limit_is_refused_before_it_is_sent",
+        "tests/edge/test_edge.py::test_a_body_over_the_limit_is_rejected_before_it_is_sent",
     ),
     "a model's bytes are those that were published": Defence(
         "model_store/artifact/npz.py", "if hashlib.sha256(_byte_view(array)).hexdigest() != sha256:", "if False:",

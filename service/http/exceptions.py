@@ -1,4 +1,4 @@
-"""ApiError: a response other than 200, raised from anywhere in a request."""
+"""ApiError: an error response, raised from anywhere in a request."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from model_store.errors import Fault
 
 
 class ApiError(Exception):
-    """An error response: status, code for programs, message for people, faults and extra headers."""
+    """An error response: its status, a code for programs, a message for people, faults and extra headers."""
 
     def __init__(
         self,

@@ -1,7 +1,7 @@
-"""The body of a request: read whole and once, then parsed as strict JSON.
+"""The body of a request: read completely and once, then parsed as strict JSON.
 
-A WSGI server hands over what the client sent, be it all or not. Here a body counts only when every byte that was
-announced has come: one cut short is refused, however well its first half parses.
+A WSGI server passes on what the client sent, complete or not. A body that is shorter than its Content-Length is
+rejected, even if its first half parses.
 """
 
 from __future__ import annotations
@@ -16,21 +16,21 @@ from werkzeug.wrappers import Request
 from model_store.errors import Fault
 from service.http.exceptions import ApiError
 
-# A plain `curl -d` says form-urlencoded, some clients say octet-stream or text, some say nothing.
+# `curl -d` sends form-urlencoded by default, some clients send octet-stream or text, some nothing.
 _TREATED_AS_JSON = {"", "application/octet-stream", "application/x-www-form-urlencoded", "text/plain"}
 _MIN_BYTES_PER_VALUE = 16
-_UNCOUNTED_BYTES = 1 << 20  # up to which nothing is counted: it takes 14 µs for each 100 kB
+_UNCOUNTED_BYTES = 1 << 20  # smaller bodies are not checked: counting takes 14 µs per 100 kB
 _WINDOW_BITS = {"identity": 0, "gzip": 16 + zlib.MAX_WBITS, "deflate": zlib.MAX_WBITS}
 
 
 def read_json(request: Request, max_bytes: int) -> Any:
-    """The parsed body; ApiError 400, 413 or 415 when it cannot be taken."""
+    """Return the parsed body; ApiError 400, 413 or 415 if it cannot be used."""
     check_json_content_type(request)
     return parse_json(read_body(request, max_bytes), max_bytes)
 
 
 def parse_json(body: bytes, max_bytes: int) -> Any:
-    """ApiError 400 where it is not JSON, 413 where it would take many times `max_bytes` in memory."""
+    """Parse strict JSON; ApiError 400 if it is invalid, 413 if it would take many times `max_bytes` in memory."""
     check_value_count(body, max_bytes, "JSON")
     if not body:
         raise bad_request('the body is empty; send JSON such as {"instances": [...]}')
@@ -49,14 +49,14 @@ def check_value_count(body: bytes, max_bytes: int, kind: str) -> None:
 
 
 def has_too_many_values(body: bytes, max_bytes: int) -> bool:
-    """Whether a body has more values than fit a sixteenth of its limit: as Python's objects each takes 32 bytes."""
+    """True if a body has more values than a sixteenth of its limit: each takes 32 bytes as a Python object."""
     return len(body) > _UNCOUNTED_BYTES and _estimate_value_count(body) > max_bytes // _MIN_BYTES_PER_VALUE
 
 
 def _estimate_value_count(body: bytes) -> int:
-    """About how many: a list or an object is one too, of 56 bytes or more, and may hold another without a comma.
+    """Count commas and opening brackets: a list or an object takes 56 bytes or more, and may nest without a comma.
 
-    Of numbers, `bytes.count` takes six times as long.
+    On numbers `bytes.count` takes six times as long.
     """
     signs = np.frombuffer(body, np.uint8)
     return 1 + sum(int(np.count_nonzero(signs == sign)) for sign in b",[{")
@@ -80,7 +80,7 @@ def check_json_content_type(request: Request) -> None:
 
 
 def read_body(request: Request, max_bytes: int) -> bytes:
-    """The body as it came, or inflated where it was compressed (gzip, or deflate in its zlib form)."""
+    """Return the body, decompressed if its Content-Encoding is gzip or deflate (in its zlib form)."""
     coding = request.headers.get("Content-Encoding", "identity").strip().lower()
     if coding not in _WINDOW_BITS:
         message = f"Content-Encoding: expected gzip, deflate or none, found {coding}"
@@ -90,14 +90,14 @@ def read_body(request: Request, max_bytes: int) -> bytes:
 
 
 def _decompress(body: bytes, coding: str, max_bytes: int) -> bytes:
-    """Never more than the limit in memory, however small the bomb."""
+    """Decompress no more than the limit, so that a small body cannot fill the memory."""
     inflater = zlib.decompressobj(_WINDOW_BITS[coding])
     try:
         whole = inflater.decompress(body, max_bytes + 1)
     except zlib.error as e:
         raise bad_request(f"the body is not {coding}: {e}", "broken_body") from e
     if len(whole) > max_bytes:
-        raise _body_too_large("more when it is inflated", max_bytes)
+        raise _body_too_large("more when decompressed", max_bytes)
     if not inflater.eof or inflater.unused_data:
         found = "bytes after its end" if inflater.eof else "no end"
         raise bad_request(f"the body is not {coding}: expected one whole stream, found {found}", "broken_body")
@@ -108,12 +108,12 @@ def _read_raw_body(request: Request, max_bytes: int) -> bytes:
     environ = request.environ
     announced = request.content_length
     if announced is None and not environ.get("wsgi.input_terminated"):
-        return b""  # neither a length nor chunks: there is no body
+        return b""  # no Content-Length and not chunked: there is no body
     if announced is not None and announced > max_bytes:
         raise _body_too_large(str(announced), max_bytes)
     try:
         body: bytes = environ["wsgi.input"].read(max_bytes + 1 if announced is None else announced)
-    except Exception as e:  # whatever stops a server from reading a body, its client has broken off
+    except Exception as e:  # the client has broken off, whatever error the server raises
         raise bad_request(f"the body ended early or is not well-formed HTTP: {e}", "broken_body") from e
     if announced is None:
         if len(body) > max_bytes:
@@ -133,7 +133,7 @@ def _body_too_large(found: str, most: int, what: str = "bytes", fix: str = "send
 
 
 def _invalid_json(error: orjson.JSONDecodeError, body: bytes) -> ApiError:
-    """Where the JSON breaks, with the text around it and what is usually meant."""
+    """Return the position of the fault, the text around it, and the usual fix."""
     text = body.decode("utf-8", "replace")
     around = text[max(0, error.pos - 10) : error.pos + 20]
     rest = text[error.pos : error.pos + 9].lstrip("-")

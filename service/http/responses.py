@@ -1,4 +1,4 @@
-"""The wire: JSON out, and the headers that every answer carries."""
+"""Responses: JSON bodies, and the headers that every response has."""
 
 from __future__ import annotations
 
@@ -9,12 +9,12 @@ from typing import Any
 import orjson
 from werkzeug.wrappers import Response
 
-# A page may load what this service itself gives, and nothing else from anywhere; an answer may load nothing at all.
+# A page may load resources of this service only; any other response may load nothing.
 PAGE_SECURITY_POLICY = (
     "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self' data:; connect-src 'self'; "
     "base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
 )
-# What every answer says that is no page, whoever writes it.
+# Headers of every response that is not a page, whether Flask or the worker sends it.
 RESPONSE_HEADERS = {
     "X-Content-Type-Options": "nosniff",
     "Referrer-Policy": "no-referrer",
@@ -25,7 +25,7 @@ _PLAIN_ERROR_PATH = re.compile(r"/v[12](/|$)")
 
 
 def uses_plain_error_body(path: str) -> bool:
-    """Whether the protocol that is spoken there knows `{"error": "text"}` alone."""
+    """True if the protocol at this path has `{"error": "text"}` as its only error format."""
     return _PLAIN_ERROR_PATH.match(path) is not None
 
 

@@ -1,18 +1,17 @@
-"""The keys: who may ask the service what, by bearer keys that each have scopes.
+"""API keys: bearer keys with scopes, checked against a file of hashes.
 
     # name     scopes           SHA-256 of the key
     shop       predict          sha256:4c0f8b3f1b8c3f0d...
     grafana    metrics          sha256:9a3b6d5e27c1f0aa...
 
-    keys = Keys(Path("keys"))                               # KeysError where they cannot be read
-    keys.require_scope(request.headers.get("Authorization"), "predict")     # returns, or raises RefusedError
+    keys = ApiKeys(Path("keys"))                                        # KeyFileError if it cannot be read
+    keys.require_scope(request.headers.get("Authorization"), "predict") # returns, or raises AccessDeniedError
 
-A file holds hashes alone, so whoever reads it can ask nothing. A key is 32 random bytes: nothing that could be
-guessed, so its plain SHA-256 is enough. One name may have several keys, as it does while one is exchanged for another.
+The file holds only hashes, so reading it does not give access. A key is 32 random bytes, which cannot be guessed: plain
+SHA-256 is enough. A name may have several keys, for example while one replaces another.
 
-The file is looked at again once a second at most, by whoever checks a key. One that cannot be read any more leaves the
-keys before it in force, and `problem` says so until it is mended: losing the file must neither open nor close the
-house.
+Checking a key reads the file again if it has changed, at most once a second. If the file becomes unreadable, the last
+valid keys stay in force, and `problem` reports it until the file is fixed.
 """
 
 from __future__ import annotations
@@ -33,7 +32,7 @@ from model_store.utils.atomic_write import atomic_write
 log = logging.getLogger("service")
 
 SCOPES = ("predict", "metrics", "admin")
-KEY_PREFIX = "fp_"  # so that a key that lies where it should not is found by those who look for such things
+KEY_PREFIX = "fp_"  # so that secret scanners find leaked keys
 RELOAD_CHECK_SECONDS = 1.0
 MAX_FILE_BYTES = 1_000_000
 
@@ -47,7 +46,7 @@ _SEND_KEY = "send `Authorization: Bearer` and a key"
 
 
 class KeyFileError(Exception):
-    """A file of keys that cannot be read; a sentence for each fault."""
+    """A key file that cannot be read, with a message for each fault."""
 
     def __init__(self, faults: list[str]) -> None:
         self.faults = faults
@@ -55,7 +54,7 @@ class KeyFileError(Exception):
 
 
 class AccessDeniedError(Exception):
-    """Who asks is not known (401), or may not ask this (403). `challenge` is the answer's WWW-Authenticate."""
+    """The key is missing or unknown (401), or lacks the scope (403). `challenge` is the value of WWW-Authenticate."""
 
     def __init__(self, status: int, code: str, fault: Fault, challenge: str) -> None:
         self.status, self.code, self.fault, self.challenge = status, code, fault, challenge
@@ -69,12 +68,12 @@ class ApiKey:
     digest: bytes
 
     def __str__(self) -> str:
-        """Its line in the file."""
+        """Return the key's line in the file."""
         return f"{self.name} {','.join(self.scopes)} sha256:{self.digest.hex()}"
 
 
 def generate_key(name: str, scopes: tuple[str, ...]) -> tuple[str, ApiKey]:
-    """A new key: what its owner keeps, and what the service keeps."""
+    """Make a new key: the secret for its owner, and the entry for the key file."""
     if not _KEY_NAME.fullmatch(name):
         raise KeyFileError([f"NAME: {_EXPECTED_NAME}; found {name!r}"])
     secret = KEY_PREFIX + secrets.token_urlsafe(32)
@@ -82,8 +81,10 @@ def generate_key(name: str, scopes: tuple[str, ...]) -> tuple[str, ApiKey]:
 
 
 def parse_key_file(text: str, location: str) -> list[ApiKey]:
-    """The keys of a file. KeysError with everything that is wrong with it, and nothing of what stands there: a secret
-    in the wrong place would find its way into the log and into /readyz."""
+    """Parse a key file; KeyFileError with every fault.
+
+    Messages quote nothing of the file: a secret in the wrong place would reach the log and /readyz.
+    """
     keys, faults = [], []
     for number, line in enumerate(text.splitlines(), 1):
         words = line.partition("#")[0].split()
@@ -99,18 +100,18 @@ def parse_key_file(text: str, location: str) -> list[ApiKey]:
         if not set(scopes) <= set(SCOPES):
             faults.append(f"{here}: expected scopes of {', '.join(SCOPES)}, with commas between and no spaces")
         if digest is None:
-            faults.append(f"{here}: expected sha256: and 64 hexadecimal digits; serve keygen makes such a line")
+            faults.append(f"{here}: expected sha256: and 64 hexadecimal digits; `serve keygen` makes such a line")
         else:
             keys.append(ApiKey(name, scopes, bytes.fromhex(digest[1])))
     if not keys and not faults:
-        faults.append(f"{location}: expected at least one key, found none; serve keygen makes one")
+        faults.append(f"{location}: expected at least one key, found none; create one with: serve keygen NAME")
     if faults:
         raise KeyFileError(faults)
     return keys
 
 
 def append_key(path: Path, key: ApiKey) -> None:
-    """Adds a key to a file, which may be new. KeysError where the file is not one of keys: nothing is written then."""
+    """Add a key to a file, which may be new. If the file is not a key file: KeyFileError, and nothing is written."""
     before = _read_text(path) if path.exists() else ""
     text = f"{before}{'' if before.endswith(chr(10)) or not before else chr(10)}{key}\n"
     parse_key_file(text, str(path))
@@ -119,7 +120,7 @@ def append_key(path: Path, key: ApiKey) -> None:
 
 
 class ApiKeys:
-    """The keys in force. Without a file there are none, and everybody may ask everything."""
+    """The keys in force. Without a file no key is required."""
 
     def __init__(self, path: Path | None = None, clock: Callable[[], float] = time.monotonic) -> None:
         self.problem: Fault | None = None
@@ -136,9 +137,9 @@ class ApiKeys:
         return self._path is not None
 
     def require_scope(self, authorization: str | None, scope: str) -> None:
-        """Returns for a key that has the scope, RefusedError otherwise.
+        """Return if the key has the scope; otherwise raise AccessDeniedError.
 
-        Every key is compared, in constant time, whichever of them it is.
+        Every known key is compared, in constant time.
         """
         if self._path is None:
             return
@@ -150,14 +151,14 @@ class ApiKeys:
                 401, "unauthorized", Fault("Authorization", "expected a key, found none", _SEND_KEY), _REALM
             )
         if not granted:
-            fault = Fault("Authorization", "expected a key that is known here, found another", _SEND_KEY)
+            fault = Fault("Authorization", "expected a valid key, found an unknown one", _SEND_KEY)
             raise AccessDeniedError(401, "unauthorized", fault, f'{_REALM}, error="invalid_token"')
-        fix = f"send one that has it; serve keygen NAME --scope {scope} makes one"
+        fix = f"send a key with that scope; create one with: serve keygen NAME --scope {scope}"
         fault = Fault("Authorization", f"expected a key with the scope {scope}, found one without it", fix)
         raise AccessDeniedError(403, "forbidden", fault, f'{_REALM}, error="insufficient_scope", scope="{scope}"')
 
     def is_known(self, authorization: str | None) -> bool:
-        """Whether a caller may be told what strangers are not."""
+        """True if the key is valid for any scope, or if no key is required."""
         return self._path is None or bool(self._granted_bits(authorization))
 
     def _granted_bits(self, authorization: str | None) -> int:
@@ -173,7 +174,7 @@ class ApiKeys:
         return granted
 
     def reload_if_changed(self) -> None:
-        """Takes the file's keys where it has changed."""
+        """Read the file again if it has changed."""
         if self._path is None:
             return
         self._next_check_at = self._clock() + RELOAD_CHECK_SECONDS
@@ -184,24 +185,24 @@ class ApiKeys:
         try:
             found = _read_keys(self._path)
         except KeyFileError as e:
-            fault = Fault("keys", str(e), "mend the file; the keys before it stay in force")
+            fault = Fault("keys", str(e), "fix the file; the previous keys stay in force")
             if fault != self.problem:
                 log.error("%s", fault)
             self.problem = fault
             return
         self._replace_keys(found)
         self.problem = None
-        log.info("took %d keys from %s", len(found), self._path)
+        log.info("loaded %d keys from %s", len(found), self._path)
 
     def _replace_keys(self, keys: list[ApiKey]) -> None:
-        # One assignment: whoever is checking meanwhile goes through one list or the other.
+        # One assignment, so that a concurrent check sees either list whole.
         self._digests = [
             (key.digest, _KNOWN_KEY_BIT | sum(_SCOPE_BITS[scope] for scope in set(key.scopes))) for key in keys
         ]
 
 
 def _file_state(path: Path) -> tuple[int, ...] | None:
-    """What changes with the file: it is rewritten, replaced or, in a cluster, a link to it is turned elsewhere."""
+    """Return what changes when the file is rewritten or replaced, or a link to it changes (as in Kubernetes)."""
     try:
         found = path.stat()
     except OSError:

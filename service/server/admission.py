@@ -14,10 +14,11 @@ from collections.abc import Iterator
 from service.server.connection import READ_TIMEOUT_SECONDS, Connection
 
 MAX_CONNECTIONS = 1000
-MAX_INPUT_BYTES = 32 * 1024 * 1024  # of input, and of answers of which nothing is taken
-MAX_OUTPUT_BYTES = 128 * 1024 * 1024  # of answers, be they taken or not
-SLOW_CLIENT_SECONDS = 1.0  # for input to come, or for anything of an answer to be taken
-RESERVED_DESCRIPTORS = 16  # descriptors that are left for files where the system allows fewer than we have connections
+MAX_INPUT_BYTES = 32 * 1024 * 1024  # of requests without a response
+MAX_STALLED_OUTPUT_BYTES = 32 * 1024 * 1024  # of responses, above which stalled readers are closed
+MAX_OUTPUT_BYTES = 128 * 1024 * 1024  # of responses, above which slow readers are closed too
+SLOW_CLIENT_SECONDS = 1.0  # that a request has been arriving, or that a client has read no byte of its response
+RESERVED_DESCRIPTORS = 16  # left for files, if the system allows fewer descriptors than we have connections
 
 
 class AdmissionController:
@@ -28,15 +29,15 @@ class AdmissionController:
         self.output_bytes = 0  # of responses, not sent yet
 
     def update(self, connection: Connection) -> None:
-        """Takes stock of a connection, of which something has come or gone."""
+        """Count a connection again, whose input or output has changed."""
         waiting = len(connection.pending_request.content) if connection.pending_request is not None else 0
-        held, unread = connection.reader.buffered_bytes + waiting, len(connection.send_buffer)
-        self.input_bytes += held - connection.input_bytes
-        self.output_bytes += unread - connection.output_bytes
-        connection.input_bytes, connection.output_bytes = held, unread
+        input_bytes, output_bytes = connection.reader.buffered_bytes + waiting, len(connection.send_buffer)
+        self.input_bytes += input_bytes - connection.input_bytes
+        self.output_bytes += output_bytes - connection.output_bytes
+        connection.input_bytes, connection.output_bytes = input_bytes, output_bytes
 
     def release_input_bytes(self, connection: Connection) -> None:
-        """What it holds counts elsewhere until it has its answer."""
+        """Stop counting a connection's input, which counts elsewhere until its response is sent."""
         self.input_bytes -= connection.input_bytes
         connection.input_bytes = 0
 
@@ -54,17 +55,20 @@ class AdmissionController:
         return self.input_bytes > MAX_INPUT_BYTES
 
     def lower_connection_limit(self) -> bool:
-        """There is no descriptor for another connection: so many are room for fewer. Whether that is news."""
-        most = max(1, len(self.connections) - RESERVED_DESCRIPTORS)
-        is_news, self.connection_limit = most < self.connection_limit, min(most, self.connection_limit)
-        return is_news
+        """Allow fewer connections than there are, for want of descriptors; True if the limit has changed."""
+        limit = max(1, len(self.connections) - RESERVED_DESCRIPTORS)
+        lowered, self.connection_limit = limit < self.connection_limit, min(limit, self.connection_limit)
+        return lowered
 
     def eviction_candidates(self, count: int) -> list[Connection]:
-        """Those that would be cut off first."""
+        """Return the connections with the nearest deadlines, those without a pending request first."""
         return heapq.nsmallest(count, self.connections, lambda c: (c.pending_request is not None, c.deadline))
 
     def slow_uploads(self, newest: Connection) -> Iterator[Connection]:
-        """The slowest first, until what they leave makes room enough; never the newest."""
+        """Yield connections whose requests arrive slowly, the slowest first, while input is over its limit.
+
+        The caller closes each; `newest` is never one of them.
+        """
         slow_before = time.monotonic() + READ_TIMEOUT_SECONDS - SLOW_CLIENT_SECONDS
         for connection in sorted(self.connections, key=lambda c: c.deadline):
             if not self.input_over_limit or connection.deadline > slow_before:
@@ -79,16 +83,16 @@ class AdmissionController:
 
     @property
     def output_over_limit(self) -> bool:
-        return self.output_bytes > MAX_INPUT_BYTES
+        return self.output_bytes > MAX_STALLED_OUTPUT_BYTES
 
     def slow_readers(self) -> Iterator[Connection]:
-        """The slowest first, until what they leave makes room enough."""
+        """Yield connections that read their responses slowly, the slowest first, while output is over its limits."""
         slow_before = time.monotonic() - SLOW_CLIENT_SECONDS
         for connection in sorted(self._readers(), key=lambda c: c.last_sent_at):
             if not self.output_over_limit or connection.last_sent_at > slow_before:
                 break
             yield connection
-        for connection in sorted(self._readers(), key=lambda c: c.deadline)[:-1]:  # the newest may be as large as it is
+        for connection in sorted(self._readers(), key=lambda c: c.deadline)[:-1]:  # the newest may be large
             if self.output_bytes <= MAX_OUTPUT_BYTES:
                 break
             yield connection

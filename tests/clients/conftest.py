@@ -13,7 +13,7 @@ from model_store.nn import Linear, Sequential
 from model_store.registry.store import open_store
 from model_store.schema.signature import NumberColumn, RegressionOutput, Signature
 from tests.service.conftest import image, move, penguins, price
-from tests.service.server.test_server import Server, free_port
+from tests.service.server.server_process import Server, free_port
 
 
 def half_plus_two() -> Model:

@@ -11,7 +11,7 @@ import pytest
 
 from model_store.registry.store import open_store
 from tests.service.conftest import image, penguins, price
-from tests.service.server.test_server import Server, free_port
+from tests.service.server.server_process import Server, free_port
 
 pytest.importorskip("schemathesis", reason="the clients of others are installed by make test")
 

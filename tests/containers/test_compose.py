@@ -67,38 +67,38 @@ def test_an_image_has_200_megabytes_at_most(stack):
         assert int(asked.stdout) <= 200_000_000
 
 
-def test_no_program_of_an_image_makes_its_caller_somebody_else(stack):
+def test_images_have_no_setuid_programs(stack):
     image = f"{stack.name}-service"
     find = ["find", "/", "-xdev", "-type", "f", "-perm", "/6000"]
     assert stack.docker("run", "--rm", "--user", "0", "--entrypoint", "", image, *find).stdout == ""
     assert "/usr/bin/su" in stack.docker("run", "--rm", "python:3.11-slim", *find).stdout.splitlines()
 
 
-def test_debians_list_of_an_image_is_that_of_what_is_in_it(stack):
+def test_the_package_list_of_an_image_matches_its_content(stack):
     listed = stack.inside("dpkg-query", "--show", "--showformat", "${Package}\n").stdout.split()
     assert {"libc6", "libssl3"} <= set(listed) or {"libc6", "libssl3t64"} <= set(listed)
     assert set(listed) & {"apt", "perl-base", "login", "passwd", "mount", "util-linux"} == set()
 
 
-def test_what_a_service_logs_fills_no_disk(stack):
+def test_container_logs_are_bounded(stack):
     kept = stack.inspect()["HostConfig"]["LogConfig"]["Config"]
     assert kept == {"max-size": "20m", "max-file": "3"}
     assert "loaded xor/1" in stack.compose("logs", "--no-color", "service")
 
 
 @pytest.mark.parametrize("absent", ["training", "pip", "setuptools", "pytest"])
-def test_the_service_image_holds_nothing_to_train_or_install_with(stack, absent):
+def test_the_service_image_has_no_training_code_and_no_package_manager(stack, absent):
     answer = stack.inside("python", "-c", f"import {absent}", check=False)
     assert f"No module named '{absent}'" in answer.stderr
 
 
-def test_an_image_runs_with_the_words_of_a_hosted_platform(stack):
+def test_an_image_runs_with_the_arguments_of_a_hosted_platform(stack):
     for service, word in (("service", "serve"), ("service", "models"), ("training", "train"), ("training", "models")):
         image = f"{stack.name}-{service}"
         assert "Usage" in stack.docker("run", "--rm", "--network", "none", image, word, "--help").stdout
 
 
-def test_an_image_runs_whoever_may_read_the_checkout_that_it_was_built_from(engine, tmp_path):
+def test_an_image_runs_whatever_the_permissions_of_its_checkout(engine, tmp_path):
     """As after `umask 077; git clone`."""
     for name in ("Dockerfile", ".dockerignore"):
         shutil.copy(ROOT / name, tmp_path)

@@ -35,19 +35,19 @@ def predict(folder: Path, address: str, *, certificate: bool = False) -> dict:
         return json.load(answer)
 
 
-def test_everybody_is_answered_by_tls(edge):
+def test_predictions_are_served_over_tls(edge):
     folder, public, _ = edge
     assert len(predict(folder, public)["predictions"]) == 1
 
 
-def test_the_mutual_port_answers_holders_of_a_certificate_alone(edge):
+def test_the_mtls_port_requires_a_client_certificate(edge):
     folder, _, mutual = edge
     assert len(predict(folder, mutual, certificate=True)["predictions"]) == 1
     with pytest.raises(urllib.error.HTTPError, match="403"):
         predict(folder, mutual)
 
 
-def test_the_figures_are_on_the_mutual_port_alone(edge, stack):
+def test_only_the_mtls_port_serves_metrics(edge, stack):
     folder, public, mutual = edge
     context = ssl.create_default_context(cafile=str(folder / "clients.crt"))
     context.load_cert_chain(folder / "client.crt", folder / "client.key")
@@ -58,7 +58,7 @@ def test_the_figures_are_on_the_mutual_port_alone(edge, stack):
             urllib.request.urlopen(f"{address}/metrics", timeout=10, context=context)
 
 
-def test_many_large_bodies_at_once_do_not_end_the_proxy(edge, stack):
+def test_many_large_bodies_at_once_do_not_crash_the_proxy(edge, stack):
     """80 of 8 MB are more than the memory that it has."""
     folder, public, _ = edge
     context = ssl.create_default_context(cafile=str(folder / "clients.crt"))
@@ -74,7 +74,7 @@ def test_many_large_bodies_at_once_do_not_end_the_proxy(edge, stack):
     assert (state["State"]["OOMKilled"], state["RestartCount"]) == (False, 0)
 
 
-def test_the_proxy_is_stopped_so_that_requests_under_way_end(edge, stack):
+def test_stopping_the_proxy_lets_open_requests_complete(edge, stack):
     assert json.loads(stack.docker("inspect", f"{stack.name}-edge").stdout)[0]["Config"]["StopSignal"] == "SIGQUIT"
 
 

@@ -51,7 +51,7 @@ def ask(stack, tmp_path_factory):
             stack.docker("image", "rm", IMAGE, check=False)
 
 
-def test_prometheus_reads_what_the_service_tells(ask, stack):
+def test_prometheus_scrapes_the_service(ask, stack):
     stack.post("/predict", {"model": "xor", "instances": [[0, 1]]})
     eventually(lambda: [found["value"][1] for found in ask('up{job="forward-pass"}')] == ["1"])
     assert {found["metric"]["model"] for found in ask("forward_pass_model_info")} == {"digits", "penguins", "xor"}

@@ -22,13 +22,13 @@ def test_the_examples_are_published_in_the_bucket_and_served_from_there(s3_stack
     assert {model["name"]: model["versions"] for model in listed} == {"digits": [1], "penguins": [1], "xor": [1]}
 
 
-def test_the_service_by_the_side_has_models_of_its_own(s3_stack):
+def test_the_other_service_has_its_own_models(s3_stack):
     found = s3_stack.compose("exec", "-T", "service", "models", "list", "--json")
     assert sorted(model["name"] for model in json.loads(found)) == ["digits", "penguins", "xor"]
     assert s3_stack.inside("sh", "-c", "ls /models 2>/dev/null || true").stdout == ""
 
 
-def test_the_bucket_is_not_reached_from_outside(s3_stack):
+def test_the_bucket_is_not_reachable_from_outside(s3_stack):
     bucket = s3_stack.compose("ps", "--quiet", "bucket").strip()
     assert json.loads(s3_stack.docker("inspect", bucket).stdout)[0]["HostConfig"]["PortBindings"] == {}
 
@@ -40,7 +40,7 @@ def test_a_version_published_into_the_bucket_is_served_without_a_restart(s3_stac
     assert s3_stack.inspect()["State"]["StartedAt"] == started
 
 
-def test_the_service_answers_while_the_bucket_is_away_and_follows_it_again(s3_stack):
+def test_the_service_serves_while_the_bucket_is_away_and_syncs_again(s3_stack):
     before = version(s3_stack)
     s3_stack.compose("kill", "bucket")
     eventually(lambda: s3_stack.get("/readyz")["status"] == "degraded")

@@ -12,7 +12,7 @@ import time
 from collections.abc import Iterator
 from pathlib import Path
 
-from tests.service.server.test_server import free_port
+from tests.service.server.server_process import free_port
 
 EDGE = Path(__file__).parents[2] / "examples" / "edge"
 NGINX = shutil.which("nginx", path="/usr/sbin:/usr/local/sbin:/usr/bin:/usr/local/bin")

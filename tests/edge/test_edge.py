@@ -21,7 +21,7 @@ import pytest
 from model_store.registry.store import open_store
 from tests.edge.proxy import EDGE, NGINX, PATIENCE_SECONDS, Proxy, Recorder, certificates, proxy
 from tests.service.conftest import price
-from tests.service.server.test_server import GOOD, ROOT, Server, free_port, until
+from tests.service.server.server_process import GOOD, ROOT, Server, free_port, until
 from tests.small_disk import small_disk
 
 SECOND = free_port()
@@ -88,14 +88,14 @@ def test_predictions_pass_through_tls(edge):
     assert (status, body["model"]) == (200, "price")
 
 
-def test_a_name_that_the_certificate_does_not_have_is_refused_by_the_client(edge):
+def test_a_client_rejects_a_name_that_is_not_in_the_certificate(edge):
     with socket.create_connection(("127.0.0.1", edge.public)) as plain, pytest.raises(ssl.SSLCertVerificationError):
         edge.context().wrap_socket(plain, server_hostname="elsewhere.example")
 
 
 @pytest.mark.parametrize("version", [ssl.TLSVersion.TLSv1, ssl.TLSVersion.TLSv1_1])
 @pytest.mark.filterwarnings("ignore:ssl.TLSVersion")
-def test_nothing_older_than_tls_1_2_is_spoken(edge, server, version, tmp_path):
+def test_tls_versions_before_1_2_are_rejected(edge, server, version, tmp_path):
     def shake(running: Proxy) -> str | None:
         context = running.context()
         context.set_ciphers("DEFAULT@SECLEVEL=0")
@@ -115,7 +115,7 @@ def test_nothing_older_than_tls_1_2_is_spoken(edge, server, version, tmp_path):
 
 
 @pytest.mark.parametrize("version", [ssl.TLSVersion.TLSv1_2, ssl.TLSVersion.TLSv1_3])
-def test_what_is_spoken_keeps_past_talk_secret(edge, version):
+def test_all_ciphers_have_forward_secrecy(edge, version):
     context = edge.context()
     context.minimum_version = context.maximum_version = version
     with edge.connected(edge.public, context) as connection:
@@ -125,7 +125,7 @@ def test_what_is_spoken_keeps_past_talk_secret(edge, version):
 
 
 @pytest.mark.parametrize("path", ["/healthz", "/metrics", "/v2/repository/index"])
-def test_every_answer_asks_for_tls_from_now_on_and_has_an_id(edge, path):
+def test_every_response_has_hsts_and_a_request_id(edge, path):
     answer = edge.raw(f"GET {path} HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n".encode())
     head = answer.partition(b"\r\n\r\n")[0].decode()
     assert "\r\nStrict-Transport-Security: max-age=" in head
@@ -133,7 +133,7 @@ def test_every_answer_asks_for_tls_from_now_on_and_has_an_id(edge, path):
     assert "nginx/" not in head  # which one it is
 
 
-def test_plain_http_on_a_tls_port_is_told_so(edge):
+def test_plain_http_on_a_tls_port_gets_an_error_that_says_so(edge):
     with socket.create_connection(("127.0.0.1", edge.public)) as plain:
         plain.sendall(b"GET /healthz HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n")
         answer = plain.makefile("rb").read()
@@ -144,18 +144,18 @@ def test_plain_http_on_a_tls_port_is_told_so(edge):
 # --- certificates of clients
 
 
-def test_the_mutual_listener_answers_who_holds_a_certificate(edge):
+def test_the_mtls_port_accepts_a_client_certificate(edge):
     assert predict(edge, mutual=True, certificate=True)[0] == 200
 
 
-def test_the_mutual_listener_refuses_who_holds_none(edge, server, tmp_path):
+def test_the_mtls_port_rejects_clients_without_a_certificate(edge, server, tmp_path):
     status, body = predict(edge, mutual=True)
     assert (status, body["error"]["code"]) == (403, "no_certificate")
     with proxy(tmp_path, server.port, {"ssl_verify_client on": "ssl_verify_client off"}) as control:
         assert predict(control, mutual=True)[0] == 200
 
 
-def test_the_mutual_listener_refuses_certificates_of_another_authority(edge, tmp_path):
+def test_the_mtls_port_rejects_certificates_of_another_authority(edge, tmp_path):
     certificates.make(tmp_path / "another")
     context = edge.context()
     context.load_cert_chain(tmp_path / "another" / "client.crt", tmp_path / "another" / "client.key")
@@ -166,7 +166,7 @@ def test_the_mutual_listener_refuses_certificates_of_another_authority(edge, tmp
     assert b'"no_certificate"' in answer
 
 
-def test_a_servers_certificate_is_not_a_clients(edge):
+def test_the_mtls_port_rejects_server_certificates(edge):
     context = edge.context()
     context.load_cert_chain(edge.certificates / "server.crt", edge.certificates / "server.key")
     answer = edge.raw(
@@ -176,7 +176,7 @@ def test_a_servers_certificate_is_not_a_clients(edge):
 
 
 @pytest.mark.parametrize("path", ["/metrics", "/metrics/", "/%6detrics", "/v2/repository/index", "/v2/../metrics"])
-def test_figures_and_the_repository_are_for_holders_of_a_certificate(edge, path):
+def test_metrics_and_the_repository_require_a_client_certificate(edge, path):
     method = "POST" if "repository" in path else "GET"
     status, body = ask(edge, method, path)
     assert (status, "error" in body) == (404, True)
@@ -186,7 +186,7 @@ def test_figures_and_the_repository_are_for_holders_of_a_certificate(edge, path)
 # --- what the service is told
 
 
-def test_a_client_cannot_speak_for_the_proxy(recorder, tmp_path):
+def test_a_client_cannot_set_forwarded_headers(recorder, tmp_path):
     lies = {
         "X-Forwarded-Proto": "http",
         "X-Forwarded-For": "192.0.2.1",
@@ -203,7 +203,7 @@ def test_a_client_cannot_speak_for_the_proxy(recorder, tmp_path):
     assert "connection" not in found
 
 
-def test_addresses_that_the_service_makes_are_https(edge):
+def test_urls_in_responses_are_https(edge):
     status, body = ask(edge, "POST", "/models/price/predict", b'{"instances": [["x", 1]]}')
     assert status == 422
     assert f"https://localhost:{edge.public}/" in body["error"]["example"]["curl"]
@@ -225,7 +225,7 @@ def test_connections_to_the_service_are_kept_open(recorder, tmp_path):
         assert connections(control) == 8
 
 
-def test_the_log_has_no_word_of_what_stands_behind_the_question_mark(recorder, tmp_path):
+def test_the_proxy_logs_no_query_strings(recorder, tmp_path):
     with proxy(tmp_path, recorder.port) as running:
         assert ask(running, "GET", "/healthz?key=fp_secret")[0] == 200
         assert ask(running, "GET", "/metrics?key=fp_secret")[0] == 404
@@ -236,7 +236,7 @@ def test_the_log_has_no_word_of_what_stands_behind_the_question_mark(recorder, t
 
 
 @pytest.mark.parametrize("how", ["the image's", "SIGTERM"])
-def test_a_request_under_way_ends_when_the_image_is_stopped_as_it_asks_to_be(recorder, tmp_path, how):
+def test_an_open_request_completes_when_the_image_is_stopped_by_its_stop_signal(recorder, tmp_path, how):
     """SIGTERM, which a container gets otherwise, is the control: nginx leaves at once then."""
     image = (ROOT / "Dockerfile").read_text(encoding="utf-8").partition(" AS edge\n")[2].partition("\nFROM ")[0]
     found = re.search(r"^STOPSIGNAL (\w+)$", image, re.MULTILINE)
@@ -264,7 +264,7 @@ def listens(port: int) -> bool:
 # --- bounds
 
 
-def test_a_body_over_the_limit_is_refused_before_it_is_sent(edge):
+def test_a_body_over_the_limit_is_rejected_before_it_is_sent(edge):
     head = b"POST /predict HTTP/1.1\r\nHost: localhost\r\nContent-Length: 16777217\r\n\r\n"
     answer = edge.raw(head)
     assert b" 413 " in answer.splitlines()[0]
@@ -276,7 +276,7 @@ def test_a_body_over_the_limit_is_refused_before_it_is_sent(edge):
     [b"", b"POST /predict HTT", b"POST /predict HTTP/1.1\r\nHost: localhost\r\nContent-Length: 10\r\n\r\n{"],
     ids=["silent", "slow head", "slow body"],
 )
-def test_a_client_that_stalls_is_gone_before_the_service_hears_of_it(recorder, tmp_path, start):
+def test_stalled_clients_are_disconnected_before_they_reach_the_service(recorder, tmp_path, start):
     soon = {
         "client_header_timeout 10s": "client_header_timeout 1s",
         "client_body_timeout 10s": "client_body_timeout 1s",
@@ -286,7 +286,7 @@ def test_a_client_that_stalls_is_gone_before_the_service_hears_of_it(recorder, t
         assert recorder.heads == []
 
 
-def test_a_body_without_room_is_refused_for_now_and_shorter_ones_are_taken(server, tmp_path):
+def test_a_body_without_disk_space_is_503_and_shorter_ones_are_accepted(server, tmp_path):
     with small_disk(tmp_path / "room", "1m") as room:
         small = {f"client_body_temp_path {tmp_path / 'tmp' / 'body'}": f"client_body_temp_path {room}"}
         with proxy(tmp_path, server.port, small) as edge:
@@ -295,12 +295,12 @@ def test_a_body_without_room_is_refused_for_now_and_shorter_ones_are_taken(serve
             assert predict(edge)[0] == 200
 
 
-def test_a_method_that_nginx_refuses_is_told_as_one(edge):
+def test_a_method_that_nginx_rejects_gets_a_json_error(edge):
     assert ask(edge, "TRACE", "/predict")[1]["error"]["code"] == "method_not_allowed"
 
 
 @pytest.mark.parametrize("path", ["/predict", "/v2/models/price/infer", "/v1/models/price:predict"])
-def test_a_service_that_is_down_is_said_in_each_protocols_own_words(tmp_path, path):
+def test_a_stopped_service_is_reported_in_each_protocols_error_format(tmp_path, path):
     with socket.create_server(("127.0.0.1", 0)) as taken:
         port = taken.getsockname()[1]
     with proxy(tmp_path, port) as running:
@@ -344,7 +344,7 @@ def send(edge: Proxy, headers_and_body: bytes) -> bytes:
 
 
 @pytest.mark.parametrize("case", SMUGGLED)
-def test_no_request_hides_in_another(edge, server, case):
+def test_no_request_can_be_smuggled(edge, server, case):
     before = hidden_requests(server)
     answer = send(edge, SMUGGLED[case])
     assert re.match(rb"HTTP/1.1 (4\d\d|501) ", answer)
@@ -353,7 +353,7 @@ def test_no_request_hides_in_another(edge, server, case):
     assert hidden_requests(server) == before
 
 
-def test_a_request_that_is_not_hidden_is_seen(edge, server):
+def test_the_smuggling_test_sees_a_request_that_is_not_hidden(edge, server):
     before = hidden_requests(server)
     send(edge, b"Content-Length: 0\r\n\r\n" + HIDDEN)
     deadline = time.monotonic() + PATIENCE_SECONDS
@@ -362,7 +362,7 @@ def test_a_request_that_is_not_hidden_is_seen(edge, server):
         time.sleep(0.02)
 
 
-def test_certificates_that_are_there_are_not_replaced(tmp_path: Path):
+def test_existing_certificates_are_not_replaced(tmp_path: Path):
     words = [sys.executable, EDGE / "certificates.py", tmp_path]
     subprocess.run(words, check=True, capture_output=True)
     before = (tmp_path / "server.key").read_bytes()

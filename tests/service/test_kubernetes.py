@@ -6,7 +6,7 @@ import pytest
 import yaml
 
 from service.config import Settings, unknown_variables
-from tests.service.server.test_server import ROOT
+from tests.service.server.server_process import ROOT
 
 DEPLOYMENT, SERVICE = yaml.safe_load_all((ROOT / "examples" / "kubernetes.yaml").read_text(encoding="utf-8"))
 POD = DEPLOYMENT["spec"]["template"]["spec"]

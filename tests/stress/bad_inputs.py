@@ -19,7 +19,7 @@ from pathlib import Path
 
 import orjson
 
-from tests.service.server.test_server import Server
+from tests.service.server.server_process import Server
 from tests.stress import cases
 from tests.stress.cases import Case, sized
 from tests.stress.trial import Control, Outcome, Watched, serving

@@ -19,7 +19,7 @@ from pathlib import Path
 from model_store.errors import ModelStoreError
 from model_store.registry.store import open_store
 from tests.crashes.test_full_disk import fill
-from tests.service.server.test_server import ROOT, until
+from tests.service.server.server_process import ROOT, until
 from tests.stress.store_faults import mounted
 from tests.stress.trial import Control, Outcome
 from tests.training.conftest import JOB, flowers

@@ -18,7 +18,7 @@ from pathlib import Path
 
 import orjson
 
-from tests.service.server.test_server import Server
+from tests.service.server.server_process import Server
 from tests.stress.callers import Account, Callers
 from tests.stress.cases import PENGUIN, head, sized
 from tests.stress.trial import Control, Outcome, children, serving

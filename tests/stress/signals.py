@@ -15,7 +15,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
 
-from tests.service.server.test_server import Server, until
+from tests.service.server.server_process import Server, until
 from tests.stress.callers import Callers
 from tests.stress.trial import Control, Outcome, children, serving
 

@@ -16,7 +16,7 @@ from pathlib import Path
 import numpy as np
 
 from tests.service.conftest import move, price
-from tests.service.server.test_server import Server
+from tests.service.server.server_process import Server
 from tests.stress.cases import GOOD, PENGUIN, PRICE, TENSORS, head, sized
 from tests.stress.signals import links
 from tests.stress.trial import Control, Outcome, children, megabytes, models, serving

@@ -22,7 +22,7 @@ from model_store.errors import ModelStoreError
 from model_store.registry.store import Store, open_store
 from tests.model_store import s3
 from tests.service.conftest import break_version, price
-from tests.service.server.test_server import Server, until
+from tests.service.server.server_process import Server, until
 from tests.stress.callers import Callers
 from tests.stress.trial import Control, Outcome, models, serving
 

@@ -12,14 +12,14 @@ pytestmark = pytest.mark.slow
 
 
 @pytest.mark.parametrize("trial", TRIALS.values(), ids=TRIALS)
-def test_nothing_is_lost(trial: ModuleType) -> None:
+def test_no_request_is_lost(trial: ModuleType) -> None:
     outcome = trial.trial(short=True)
     assert outcome.tried > 0
     assert outcome.lost == 0, "\n".join(outcome.faults)
 
 
 @pytest.mark.parametrize("trial", TRIALS.values(), ids=TRIALS)
-def test_each_defence_is_seen_to_be_missing_where_it_is_taken_out(trial: ModuleType) -> None:
+def test_each_trial_fails_without_its_defence(trial: ModuleType) -> None:
     controls = list(trial.controls())
     assert controls
     assert [f"{control.what}: {control.seen}" for control in controls if not control.hurt] == []

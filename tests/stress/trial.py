@@ -13,7 +13,7 @@ from typing import Self
 
 from model_store.registry.store import Store, open_store
 from tests.service.conftest import image, penguins, price
-from tests.service.server.test_server import Server
+from tests.service.server.server_process import Server
 from tests.stress.callers import Account
 
 MOST_TURNED_AWAY = 0.1  # percent

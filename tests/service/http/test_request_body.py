@@ -23,21 +23,21 @@ ADDRESS = "/models/price/predict"
         "application/vnd.rows+json",
     ],
 )
-def test_body_is_json_whatever_a_client_forgot_to_say(client, content_type):
+def test_a_body_with_a_missing_or_generic_content_type_is_json(client, content_type):
     assert client.post(ADDRESS, data=GOOD, content_type=content_type).status_code == 200
 
 
 @pytest.mark.parametrize("content_type", ["text/html", "multipart/form-data; boundary=x", "application/xml"])
-def test_body_that_says_it_is_no_json_is_415(client, content_type):
+def test_another_content_type_is_415(client, content_type):
     assert_error(client.post(ADDRESS, data=GOOD, content_type=content_type), 415, "unsupported_media_type")
 
 
-def test_compressed_body_is_inflated(client):
+def test_a_compressed_body_is_decompressed(client):
     response = client.post(ADDRESS, data=gzip.compress(GOOD), headers={"Content-Encoding": "gzip"})
     assert response.json == client.post(ADDRESS, data=GOOD).json
 
 
-def test_body_compressed_in_another_way_is_415(client):
+def test_another_content_encoding_is_415(client):
     response = client.post(ADDRESS, data=GOOD, headers={"Content-Encoding": "br"})
     assert_error(response, 415, "unsupported_media_type")
 
@@ -63,19 +63,19 @@ def test_body_compressed_in_another_way_is_415(client):
         (b"\xef\xbb\xbf{}", "byte order mark"),
     ],
 )
-def test_what_is_not_strict_json_is_400_with_its_place(client, body, hint):
+def test_invalid_json_is_400_with_its_location(client, body, hint):
     error = assert_error(client.post(ADDRESS, data=body), 400, "bad_json")
     assert hint in error["message"]
     assert len(error["message"]) < 400
 
 
 @pytest.mark.parametrize("body", [b"[]", b"3", b'"text"', b"null", b"true"])
-def test_json_that_is_no_object_is_422(client, body):
+def test_json_that_is_not_an_object_is_422(client, body):
     error = assert_error(client.post(ADDRESS, data=body), 422, "invalid_request")
     assert error["faults"][0]["location"] == "body"
 
 
-def test_body_over_the_limit_is_413_before_it_is_read(store, make_client):
+def test_a_body_over_the_limit_is_413_before_it_is_read(store, make_client):
     client = make_client(store, max_body_bytes=len(GOOD))
     assert client.post(ADDRESS, data=GOOD).status_code == 200
 
@@ -88,7 +88,7 @@ def test_body_over_the_limit_is_413_before_it_is_read(store, make_client):
     assert f"at most {len(GOOD):,} bytes" in error["message"]
 
 
-def test_chunked_body_over_the_limit_is_413(store, make_client):
+def test_a_chunked_body_over_the_limit_is_413(store, make_client):
     client = make_client(store, max_body_bytes=len(GOOD))
     chunked = {"wsgi.input_terminated": True, "HTTP_TRANSFER_ENCODING": "chunked"}
     whole = client.post(ADDRESS, input_stream=BytesIO(GOOD), environ_overrides=chunked)
@@ -97,7 +97,7 @@ def test_chunked_body_over_the_limit_is_413(store, make_client):
     assert_error(more, 413, "body_too_large")
 
 
-def test_json_of_more_values_than_its_limit_has_room_for_is_413(store, make_client):
+def test_json_with_too_many_values_for_its_limit_is_413(store, make_client):
     """Python takes 32 bytes for a number that JSON writes in two: a body of 8 MB would take 125."""
     client = make_client(store, max_body_bytes=2**21)
     many = b'{"instances": [[' + b"1," * (2**21 // 16) + b"1]]}"
@@ -111,7 +111,7 @@ def test_json_of_more_values_than_its_limit_has_room_for_is_413(store, make_clie
 
 
 @pytest.mark.parametrize(("start", "end"), [(b"[", b"]"), (b'{"a":', b"}")])
-def test_json_of_lists_within_lists_has_no_more_of_them_than_of_values(client, start, end):
+def test_nested_lists_count_as_values(client, start, end):
     """8 MB of them have few commas, took the only loop of a worker 3 to 6 s, and 390 MB."""
     nested = start * 100 + b"1" + end * 100 + b","
     body = b'{"instances": [' + nested * (2**23 // len(nested) - 1) + b"1]}"
@@ -119,14 +119,14 @@ def test_json_of_lists_within_lists_has_no_more_of_them_than_of_values(client, s
     assert "values in JSON" in assert_error(client.post(ADDRESS, data=body), 413, "body_too_large")["message"]
 
 
-def test_csv_of_more_values_than_its_limit_has_room_for_is_413(store, make_client):
+def test_csv_with_too_many_values_for_its_limit_is_413(store, make_client):
     client = make_client(store, max_body_bytes=2**21)
     response = client.post(ADDRESS, data=b"1," * (2**21 // 16) + b"1" * 2**20, content_type="text/csv")
     assert response.status_code == 413
     assert "at most 131072 values in CSV, found about 131073; send fewer rows" in response.get_data(as_text=True)
 
 
-def test_body_shorter_than_announced_is_400(client):
+def test_a_body_shorter_than_its_content_length_is_400(client):
     response = client.post(
         ADDRESS, input_stream=BytesIO(GOOD), environ_overrides={"CONTENT_LENGTH": str(len(GOOD) + 1)}
     )
@@ -134,7 +134,7 @@ def test_body_shorter_than_announced_is_400(client):
     assert f"{len(GOOD)} came" in error["message"]
 
 
-def test_body_that_its_server_cannot_read_is_400(client):
+def test_a_body_that_the_server_cannot_read_is_400(client):
     class Broken(BytesIO):
         def read(self, *_):
             raise OSError("the connection is gone")

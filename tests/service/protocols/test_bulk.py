@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 
 from model_store.registry.store import Store
-from tests.service.server.test_server import Server
+from tests.service.server.server_process import Server
 
 pytestmark = pytest.mark.slow
 

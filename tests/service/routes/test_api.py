@@ -16,7 +16,7 @@ from model_store.registry.store import open_store
 from model_store.schema.signature import ArrayColumn, NumberColumn, RegressionOutput, Signature
 from service.routes.docs import _ERROR_CODES
 from tests.service.conftest import PENGUIN, assert_error, move, price
-from tests.service.server.test_server import ROOT
+from tests.service.server.server_process import ROOT
 
 ROW = {"instances": [[3.0, 80.0]]}
 PAGES = ("/", "/healthz", "/readyz", "/models", "/models/price", "/models/price/versions/1", "/openapi.json", "/docs")

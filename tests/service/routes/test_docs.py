@@ -8,7 +8,8 @@ from typing import Any
 
 import pytest
 
-from tests.service.server.test_server import Server, own_server  # noqa: F401 - a fixture
+from tests.service.server.conftest import own_server  # noqa: F401 - a fixture
+from tests.service.server.server_process import Server
 
 CHROMIUM = shutil.which("chromium")
 FLAGS = [

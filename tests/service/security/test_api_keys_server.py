@@ -16,7 +16,7 @@ from model_store.client import Client, ServiceError
 from model_store.registry.store import open_store
 from service.security.api_keys import generate_key
 from tests.service.conftest import price
-from tests.service.server.test_server import ROOT, Server, free_port, until
+from tests.service.server.server_process import ROOT, Server, free_port, until
 
 pytestmark = pytest.mark.slow
 
@@ -54,7 +54,7 @@ def server(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Guarded]:
     assert "Traceback" not in server.log
 
 
-def test_keys_guard_the_real_server(server: Guarded) -> None:
+def test_keys_are_required_by_the_real_server(server: Guarded) -> None:
     predict, keys = "/models/price/predict", server.keys
     assert server.status("POST", predict, ROWS) == 401
     assert server.status("POST", predict, ROWS, key="fp_nobody") == 401
@@ -66,7 +66,7 @@ def test_keys_guard_the_real_server(server: Guarded) -> None:
     assert all(secret not in server.log for secret in keys.values())
 
 
-def test_the_second_listener_alone_has_the_figures_and_the_repository(server: Guarded) -> None:
+def test_only_the_admin_port_has_metrics_and_the_repository(server: Guarded) -> None:
     keys, second = server.keys, server.second
     assert server.status("GET", "/metrics", key=keys["metrics"]) == 404
     assert server.status("GET", "/metrics", key=keys["metrics"], port=second) == 200
@@ -79,7 +79,7 @@ def test_the_second_listener_alone_has_the_figures_and_the_repository(server: Gu
     assert f"http://127.0.0.1:{second}/metrics" in server.log
 
 
-def test_every_worker_takes_new_keys_and_keeps_the_old_ones_when_the_file_breaks(server: Guarded) -> None:
+def test_every_worker_loads_new_keys_and_keeps_them_when_the_file_breaks(server: Guarded) -> None:
     def statuses(key: str) -> set[int]:
         return {server.status("POST", "/models/price/predict", ROWS, key=key) for _ in range(12)}
 

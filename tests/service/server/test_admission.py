@@ -18,7 +18,7 @@ from service.config import Settings
 from service.server import admission, blocking_executor, connection, event_loop, event_worker, request_reader
 from service.server.gunicorn_app import GunicornApplication
 from tests.service.conftest import price, with_golden
-from tests.service.server.test_event_worker import LAST_CHUNK, Loop, in_small_chunks, post
+from tests.service.server.event_worker_harness import LAST_CHUNK, Loop, in_small_chunks, post
 
 GOOD, BAD = b'{"instances": [[3, 80]]}', b'{"instances": [[3, "x"]]}'
 PREDICT = "/models/price/predict"
@@ -56,7 +56,8 @@ class Clock:
 def loop(store: Store, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Loop]:
     """The real application, with versions to load aside, in a loop that has little room."""
     for module, name, value in (
-        (admission, "MAX_INPUT_BYTES", 6000), (admission, "MAX_OUTPUT_BYTES", 20_000),
+        (admission, "MAX_INPUT_BYTES", 6000), (admission, "MAX_STALLED_OUTPUT_BYTES", 6000),
+        (admission, "MAX_OUTPUT_BYTES", 20_000),
         (admission, "MAX_CONNECTIONS", 30),
         (event_loop, "READ_BYTES", 300), (event_loop, "LARGE_READ_BYTES", 900),
         (request_reader, "CHUNKS_PER_READ", 3),
@@ -121,7 +122,7 @@ def check(loop: Loop) -> None:
 
 
 @pytest.mark.parametrize("seed", range(3))
-def test_what_is_held_and_what_is_in_progress_adds_up_whatever_clients_do(
+def test_counted_bytes_and_requests_in_progress_add_up_whatever_clients_do(
     loop: Loop, monkeypatch: pytest.MonkeyPatch, seed: int
 ) -> None:
     rng, clock = random.Random(seed), Clock(monkeypatch)

@@ -82,7 +82,7 @@ BODIES = st.one_of(
 
 @settings(suppress_health_check=[HealthCheck.function_scoped_fixture], deadline=None)
 @given(BODIES)
-def test_an_answer_is_that_of_flask_byte_for_byte(client: FlaskClient, asked: tuple[str, list[Any]]) -> None:
+def test_responses_equal_flasks_byte_for_byte(client: FlaskClient, asked: tuple[str, list[Any]]) -> None:
     name, rows = asked
     path = f"/models/{name}/predict"
     fast_path = fast_path_of(client)
@@ -96,7 +96,7 @@ def test_an_answer_is_that_of_flask_byte_for_byte(client: FlaskClient, asked: tu
     assert int(headers["Content-Length"]) == len(content)
 
 
-def test_every_address_of_a_prediction_is_taken(client: FlaskClient, store: Store) -> None:
+def test_every_predict_endpoint_is_accepted(client: FlaskClient, store: Store) -> None:
     store.publish("price", price(1))
     client.application.extensions["registry"].refresh()
     fast_path = fast_path_of(client)
@@ -112,7 +112,7 @@ def test_every_address_of_a_prediction_is_taken(client: FlaskClient, store: Stor
         assert split(answer)[2] == client.post(path, data=data).data
 
 
-def test_requests_that_meet_get_the_answers_that_each_would_have_had_alone(fast_path: FastPath) -> None:
+def test_responses_of_a_batch_equal_those_of_single_requests(fast_path: FastPath) -> None:
     requests = [[PRICES[0]], PRICES, [PRICES[2], PRICES[1]], [[0, 0]]]
     alone = [split(fast_path.respond([taken(fast_path, body(*rows))])[0])[2] for rows in requests]
     together = fast_path.respond([taken(fast_path, body(*rows)) for rows in requests])
@@ -120,7 +120,7 @@ def test_requests_that_meet_get_the_answers_that_each_would_have_had_alone(fast_
 
 
 @pytest.mark.filterwarnings("ignore:overflow encountered")
-def test_a_request_that_cannot_be_answered_leaves_the_others_theirs(store: Store, make_client: MakeClient) -> None:
+def test_a_request_without_a_finite_prediction_does_not_affect_its_batch(store: Store, make_client: MakeClient) -> None:
     """A finite row whose answer is not: Flask has to say so, and the neighbours never know."""
     steep = Linear(1, 1, rng=np.random.default_rng(0))
     steep.weights[...] = 2
@@ -149,7 +149,9 @@ def test_a_request_that_cannot_be_answered_leaves_the_others_theirs(store: Store
         ("/models/price/predict", ("X-Request-Id: a", "X-Request-Id: b")),
     ],
 )
-def test_what_is_not_plain_is_left_to_flask(fast_path: FastPath, path: str, lines: tuple[str, ...]) -> None:
+def test_requests_with_special_paths_or_headers_are_left_to_flask(
+    fast_path: FastPath, path: str, lines: tuple[str, ...]
+) -> None:
     assert take(fast_path, body(*PRICES), path, *lines) is None
 
 
@@ -170,7 +172,7 @@ def test_what_is_not_plain_is_left_to_flask(fast_path: FastPath, path: str, line
         body([1, 1e39]),
     ],
 )
-def test_a_body_with_a_fault_is_left_to_flask(client: FlaskClient, data: bytes) -> None:
+def test_invalid_bodies_are_left_to_flask(client: FlaskClient, data: bytes) -> None:
     assert take(fast_path_of(client), data) is None
     assert client.post("/models/price/predict", data=data).status_code in {400, 404, 422}
 
@@ -180,7 +182,7 @@ def test_get_and_http_1_0_are_left_to_flask(fast_path: FastPath) -> None:
         assert fast_path.try_parse(odd, body(*PRICES), "127.0.0.1", clock()) is None
 
 
-def test_a_request_is_counted_and_named_as_flask_does_it(own_client: FlaskClient) -> None:
+def test_requests_are_counted_and_traced_as_flask_does(own_client: FlaskClient) -> None:
     fast_path = fast_path_of(own_client)
     trace = "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01"
     asked = taken(fast_path, body(*PRICES), "/models/price/predict", "X-Request-Id: mine", f"traceparent: {trace}")
@@ -204,7 +206,7 @@ COUNTED = 'forward_pass_requests_total{model="price",route="/models/<name>/predi
 
 
 @pytest.mark.parametrize("failing", ["pass", "request"])
-def test_what_cannot_be_counted_keeps_nothing_else_from_it(
+def test_a_failure_to_record_one_request_does_not_affect_the_others(
     client: FlaskClient, monkeypatch: pytest.MonkeyPatch, failing: str
 ) -> None:
     """As where a file of counts has to grow, and the process has no descriptor left."""
@@ -231,7 +233,7 @@ def test_what_cannot_be_counted_keeps_nothing_else_from_it(
     assert f'forward_pass_batch_rows_sum{{model="price",version="1"}} {rows}' in figures_of(client)
 
 
-def test_a_group_that_fails_at_one_of_its_answers_is_counted_by_whoever_answers_it(
+def test_a_batch_that_fails_at_one_response_is_recorded_by_flask_alone(
     client: FlaskClient, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     made: list[bytes] = []
@@ -256,7 +258,7 @@ def test_a_group_that_fails_at_one_of_its_answers_is_counted_by_whoever_answers_
     assert f"{COUNTED}1.0" in figures_of(client)
 
 
-def test_a_version_that_is_published_answers_the_next_request(client: FlaskClient, store: Store) -> None:
+def test_a_newly_published_version_serves_the_next_request(client: FlaskClient, store: Store) -> None:
     fast_path = fast_path_of(client)
     assert taken(fast_path, body(*PRICES)).served.number == 1
     store.publish("price", price(1))
@@ -264,7 +266,7 @@ def test_a_version_that_is_published_answers_the_next_request(client: FlaskClien
     assert taken(fast_path, body(*PRICES)).served.number == 2
 
 
-def test_who_needs_a_key_needs_it_here_too(store: Store, make_client: MakeClient, tmp_path: Path) -> None:
+def test_keys_are_required_on_the_fast_path_too(store: Store, make_client: MakeClient, tmp_path: Path) -> None:
     made = {scope: generate_key(scope, (scope,)) for scope in ("predict", "metrics")}
     file = tmp_path / "keys"
     file.write_text("".join(f"{key}\n" for _, key in made.values()))

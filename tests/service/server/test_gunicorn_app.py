@@ -42,7 +42,7 @@ def application(registry: Catalog) -> SimpleNamespace:
     return SimpleNamespace(extensions=extensions)
 
 
-def test_workers_that_keep_all_others_waiting_are_asked_to_end_once_and_then_made_to(
+def test_workers_that_block_a_new_version_get_sigterm_once_and_then_sigkill(
     monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     monkeypatch.setattr(Arbiter, "murder_workers", lambda _: None)
@@ -60,7 +60,7 @@ def test_workers_that_keep_all_others_waiting_are_asked_to_end_once_and_then_mad
 
 
 @pytest.mark.parametrize("early", [signal.SIGTERM, signal.SIGQUIT, signal.SIGCHLD])
-def test_a_worker_told_to_end_before_it_can_listen_ends(early: signal.Signals) -> None:
+def test_a_worker_that_gets_sigterm_before_it_has_handlers_ends(early: signal.Signals) -> None:
     handled = signal.getsignal(signal.SIGINT)
     registry = Catalog()
     signals: queue.SimpleQueue[int] = queue.SimpleQueue()

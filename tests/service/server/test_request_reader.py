@@ -70,7 +70,7 @@ def few_chunks(monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.mark.usefixtures("few_chunks")
 @settings(suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(st.lists(st.tuples(BODIES, st.none() | st.lists(st.integers(1, 20), max_size=5)), min_size=1), st.data())
-def test_requests_come_out_whole_and_in_order_wherever_their_bytes_are_cut(
+def test_requests_come_out_complete_and_in_order_wherever_their_bytes_are_cut(
     requests: list[tuple[bytes, list[int] | None]], data: st.DataObject
 ) -> None:
     stream = b"".join(
@@ -92,7 +92,7 @@ def test_requests_come_out_whole_and_in_order_wherever_their_bytes_are_cut(
     assert arriving.buffered_bytes == 0
 
 
-def test_a_body_cut_short_comes_out_short_and_ends_the_connection() -> None:
+def test_a_truncated_body_comes_out_short_and_ends_the_connection() -> None:
     arriving = fed(sized(b"0123456789")[:-3])
     assert arriving.next_request() is None
     arriving.feed(b"")
@@ -124,7 +124,7 @@ def test_a_body_cut_short_comes_out_short_and_ends_the_connection() -> None:
         b"0\r\n" + b"a: b\r\n" * 5000 + b"\r\n",
     ],
 )
-def test_a_chunked_body_that_is_not_well_formed_cannot_be_read_and_ends_the_connection(body: bytes) -> None:
+def test_a_malformed_chunked_body_cannot_be_read_and_ends_the_connection(body: bytes) -> None:
     arriving = fed(head("Transfer-Encoding: chunked") + body, b"")
     while (arrived := arriving.next_request()) is None:
         assert arriving.has_more
@@ -162,24 +162,24 @@ def test_a_chunked_body_that_is_not_well_formed_cannot_be_read_and_ends_the_conn
         b"\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03\r\n\r\n",
     ],
 )
-def test_heads_that_another_server_might_read_otherwise_are_refused(text: bytes) -> None:
+def test_ambiguous_heads_are_rejected(text: bytes) -> None:
     with pytest.raises(ParseException):
         fed(text + b"0\r\n\r\nGET /smuggled HTTP/1.1\r\nHost: here\r\n\r\n").next_request()
 
 
-def test_a_head_without_end_is_refused() -> None:
+def test_a_head_without_end_is_rejected() -> None:
     with pytest.raises(HeadTooLargeError):
         fed(b"GET / HTTP/1.1\r\n", b"X: " + b"y" * MAX_HEAD_BYTES).next_request()
 
 
-def test_a_body_announced_too_large_is_handed_on_at_once_for_the_application_to_refuse() -> None:
+def test_a_body_announced_over_the_limit_is_passed_on_at_once_without_content() -> None:
     arrived = fed(head(f"Content-Length: {MOST + 1}")).next_request()
     assert arrived is not None
     assert arrived.framing_lost
     assert arrived.body.read() == b""
 
 
-def test_a_chunked_body_that_grows_too_large_is_handed_on_once_it_is() -> None:
+def test_a_chunked_body_over_the_limit_is_passed_on_once_it_is() -> None:
     arriving = fed(head("Transfer-Encoding: chunked"))
     for _ in range(MOST // 100):
         arriving.feed(b"64\r\n" + b"x" * 100 + b"\r\n")
@@ -191,7 +191,7 @@ def test_a_chunked_body_that_grows_too_large_is_handed_on_once_it_is() -> None:
     assert len(arrived.body.read()) > MOST
 
 
-def test_a_body_of_small_chunks_comes_out_after_as_many_looks_as_their_number_asks_for() -> None:
+def test_a_body_of_small_chunks_is_decoded_some_chunks_at_a_time() -> None:
     body = b"x" * (5 * CHUNKS_PER_READ)
     arriving, looks = fed(chunked(body, *[1] * len(body)) + head()), 1
     while (arrived := arriving.next_request()) is None:
@@ -203,7 +203,7 @@ def test_a_body_of_small_chunks_comes_out_after_as_many_looks_as_their_number_as
     assert arriving.next_request() is not None
 
 
-def test_leave_to_send_a_body_is_wanted_once() -> None:
+def test_an_expectation_of_100_continue_is_reported_once() -> None:
     arriving = fed(head("Content-Length: 2", "Expect: 100-continue"))
     assert not arriving.take_continue_expectation()
     assert arriving.next_request() is None
@@ -214,7 +214,7 @@ def test_leave_to_send_a_body_is_wanted_once() -> None:
     assert arrived.body.read() == b"{}"
 
 
-def test_a_head_whose_body_is_on_its_way_is_held() -> None:
+def test_a_head_without_its_body_counts_as_buffered() -> None:
     text = head("Content-Length: 3", "X: " + "x" * 5000)
     arriving = fed(text, b"ab")
     assert arriving.next_request() is None

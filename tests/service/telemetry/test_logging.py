@@ -9,7 +9,7 @@ import socket
 import pytest
 
 from service.telemetry.logging import JsonFormatter
-from tests.service.server.test_server import Server, until
+from tests.service.server.server_process import Server, until
 
 ROW = {"instances": [{"rooms": 3, "area": 80.0}]}
 TRACE, SPAN = "0af7651916cd43dd8448eb211c80319c", "b7ad6b7169203331"

@@ -22,7 +22,7 @@ import yaml
 from model_store.registry.store import open_store
 from tests.service.conftest import break_version, move, price
 from tests.service.inference.test_drift import area, rooms, town, trained
-from tests.service.server.test_server import ROOT, Server, until
+from tests.service.server.server_process import ROOT, Server, until
 
 FOLDER = ROOT / "examples" / "monitoring"
 DASHBOARD = json.loads((FOLDER / "dashboard.json").read_text())

@@ -18,7 +18,7 @@ from opentelemetry.trace import SpanKind
 
 from service.cli import main
 from service.telemetry.tracing import RequestTracer
-from tests.service.server.test_server import ROOT, Server
+from tests.service.server.server_process import ROOT, Server
 
 TRACE, SPAN = "0af7651916cd43dd8448eb211c80319c", "b7ad6b7169203331"
 ROW = {"instances": [{"rooms": 3, "area": 80.0}]}

@@ -1,0 +1,175 @@
+"""A worker whose loop a test turns by hand, over real sockets, with stand-ins for application and fast path."""
+
+from __future__ import annotations
+
+import json
+import os
+import socket
+from collections.abc import Callable
+from typing import Any
+
+from gunicorn.config import Config
+from gunicorn.glogging import Logger
+from prometheus_client.parser import text_string_to_metric_families
+
+from service.registry.batching_policy import BatchingPolicy
+from service.server.event_worker import EventWorker
+from service.telemetry.metrics import Metrics
+from service.telemetry.request_record import RequestRecorder
+
+Environ = dict[str, Any]
+
+
+class Version:
+    batching = BatchingPolicy(3)
+
+
+class Plain:
+    """A request for /plain that stands for one of the express."""
+
+    served = Version()
+
+    def __init__(self, data: bytes) -> None:
+        self.inputs = [data]
+
+
+class StandIn:
+    """An express that answers /plain with what was sent, and leaves /plain of nothing to the application."""
+
+    def __init__(self) -> None:
+        self.passes: list[list[bytes]] = []
+        self.on_note: Callable[[], Any] = lambda: None
+
+    def try_parse(self, head: Any, data: bytes, client: str, arrived: float) -> Plain | None:
+        return Plain(data) if head.path == "/plain" else None
+
+    def respond(self, together: list[Plain]) -> list[bytes | None]:
+        self.passes.append([plain.inputs[0] for plain in together])
+        return [
+            b"HTTP/1.1 200 OK\r\nContent-Length: %d\r\n\r\n%b" % (len(data), data) if data else None
+            for data in self.passes[-1]
+        ]
+
+    def record_metrics(self, together: list[Plain]) -> None:
+        self.on_note()
+
+
+class App:
+    """What gunicorn's application is to the worker, and a WSGI application that answers with what it was sent."""
+
+    max_body_bytes, health_route = 1000, "/where/vertex/asks"
+
+    def __init__(self) -> None:
+        self.recorder = RequestRecorder(Metrics())
+        self.asked: list[str] = []
+        self.crash: Exception | None = None
+        self.on_call: Callable[[], Any] = lambda: None
+        self.plain = StandIn()
+
+    def fast_path(self) -> StandIn:
+        return self.plain
+
+    @property
+    def refusals(self) -> dict[str, float]:
+        """How many requests the worker has answered by itself, by the code of the error."""
+        families = text_string_to_metric_families(self.recorder.metrics.counters.exposition())
+        samples = next(family.samples for family in families if family.name == "forward_pass_errors")
+        return {sample.labels["code"]: sample.value for sample in samples if sample.value}
+
+    def __call__(self, environ: Environ, start_response: Callable[..., Any]) -> list[bytes]:
+        self.asked.append(environ["PATH_INFO"])
+        self.on_call()
+        if self.crash:
+            raise self.crash
+        body = environ["wsgi.input"].read()
+        if environ["PATH_INFO"] == "/large":
+            body = b"x" * 5_000_000
+        start_response("200 OK", [("Content-Length", str(len(body)))])
+        return [body]
+
+
+class Loop:
+    """A worker, its listening socket, and its clients."""
+
+    def __init__(self, app: Any = None, application: Any = None) -> None:
+        cfg = Config()
+        cfg.set("http_parser", "python")
+        cfg.set("graceful_timeout", 5)
+        self.listener = socket.create_server(("127.0.0.1", 0))
+        self.app = app or App()
+        self.worker = EventWorker(1, os.getppid(), [self.listener], self.app, 30, cfg, Logger(cfg))
+        self.worker.wsgi = application or self.app
+        self.worker.set_up()
+        self.clients: list[socket.socket] = []
+
+    def client(self, *pieces: bytes) -> socket.socket:
+        sock = socket.create_connection(self.listener.getsockname())
+        sock.settimeout(10)
+        self.clients.append(sock)
+        self.turn()
+        for piece in pieces:
+            sock.sendall(piece)
+            self.turn()
+        return sock
+
+    def turn(self, times: int = 4) -> None:
+        for _ in range(times):
+            self.worker.run_once(0.002)
+
+    def take(self, sock: socket.socket, *, most: int = 10_000) -> bytes:
+        """What has come for a client, when the loop has turned until nothing more does."""
+        sock.setblocking(False)
+        found = b""
+        for _ in range(most):
+            self.turn(1)
+            try:
+                piece = sock.recv(1 << 20)
+            except BlockingIOError:
+                if found and not self.worker.event_loop.queue and not self.worker.event_loop.priority_queue:
+                    break
+                continue
+            if not piece:
+                break
+            found += piece
+        sock.settimeout(10)
+        return found
+
+    def close(self) -> None:
+        for sock in self.clients:
+            sock.close()
+        for connection in list(self.worker.event_loop.connections):
+            connection.sock.close()
+        self.worker.event_loop.selector.close()
+        self.listener.close()
+        for end in self.worker.event_loop._wake_pipe:
+            os.close(end)
+        self.worker.tmp.close()
+
+
+def post(path: str, body: bytes = b"", *lines: bytes) -> bytes:
+    return b"\r\n".join(
+        [b"POST %s HTTP/1.1" % path.encode(), b"Host: h", b"Content-Length: %d" % len(body), *lines, b"", body]
+    )
+
+
+def error_of(answer: bytes) -> tuple[int, str]:
+    head, _, body = answer.partition(b"\r\n\r\n")
+    return int(head.split()[1]), json.loads(body)["error"]["code"]
+
+
+def waiting(loop: Loop, *requests: bytes) -> list[socket.socket]:
+    """Clients whose requests are all there before the loop turns again."""
+    clients = [loop.client() for _ in requests]
+    for client, request in zip(clients, requests, strict=True):
+        client.sendall(request)
+    return clients
+
+
+LAST_CHUNK = b"0\r\n\r\n"
+
+
+def in_small_chunks(path: str, count: int) -> bytes:
+    """A body of which each byte comes with 40 that say nothing."""
+    return f"POST {path} HTTP/1.1\r\nHost: h\r\nTransfer-Encoding: chunked\r\n\r\n".encode() + count * (
+        b"1;" + b"e" * 34 + b"\r\nx\r\n"
+    )

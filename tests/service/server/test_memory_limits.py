@@ -1,0 +1,150 @@
+"""Limits of connections and memory: which requests are shed and which connections closed."""
+
+from __future__ import annotations
+
+import errno
+import os
+import time
+
+import pytest
+
+from service.server import admission, event_loop
+from tests.service.server.event_worker_harness import Loop, error_of, post
+
+
+def test_input_is_bounded_for_all_connections_together(loop: Loop, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(admission, "MAX_INPUT_BYTES", 2000)
+    waiting = [loop.client(post("/x", b"x" * 900)[:-1]) for _ in range(2)]
+    refused = loop.client(post("/x", b"x" * 900)[:-1])
+    assert error_of(loop.take(refused)) == (503, "overloaded")
+    assert loop.worker.event_loop.admission.input_bytes < 2000
+    waiting[0].sendall(b"x")
+    assert loop.take(waiting[0]).endswith(b"x" * 900)
+    monkeypatch.setattr(admission, "MAX_INPUT_BYTES", 0)
+    assert loop.take(loop.client(post("/x"))).startswith(b"HTTP/1.1 200")  # it has nothing to hold
+
+
+def test_complete_requests_in_the_queue_count_toward_the_input_limit(
+    loop: Loop, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(admission, "MAX_INPUT_BYTES", 2000)
+    clients = [loop.client() for _ in range(4)]
+    for client in clients:
+        client.sendall(post("/x", b"x" * 900))
+    for connection in list(loop.worker.event_loop.connections):
+        loop.worker.event_loop._read_connection(connection, time.monotonic(), event_loop.READ_BYTES)
+    assert loop.worker.event_loop.admission.input_bytes == 1800
+    found = [loop.take(client).split()[1] for client in clients]
+    assert sorted(found) == [b"200", b"200", b"503", b"503"]
+    assert loop.worker.event_loop.admission.input_bytes == 0
+
+
+def test_heads_without_their_bodies_count_toward_the_input_limit(loop: Loop, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(admission, "MAX_INPUT_BYTES", 2000)
+    large = b"X: " + b"x" * 700
+    waiting = loop.client(post("/x", b"x", large)[:-1])
+    assert error_of(loop.take(loop.client(post("/x", b"x", large)[:-1]))) == (503, "overloaded")
+    assert loop.take(loop.client(post("/x", b"", large))).startswith(b"HTTP/1.1 200")  # which waits for nothing
+    waiting.sendall(b"y")
+    assert loop.take(waiting).endswith(b"y")
+    assert loop.worker.event_loop.admission.input_bytes == 0
+
+
+def test_slow_uploads_are_shed_for_others(loop: Loop, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(admission, "MAX_INPUT_BYTES", 2000)
+    slow = [loop.client(post("/x", b"x" * 900)[:-1]) for _ in range(2)]
+    for connection in loop.worker.event_loop.connections:
+        connection.deadline -= admission.SLOW_CLIENT_SECONDS + 1
+    good = loop.client(post("/x", b"x" * 900)[:-1])
+    good.sendall(b"x")
+    assert loop.take(good).endswith(b"x" * 900)
+    assert [error_of(loop.take(sock)) for sock in slow[:1]] == [(503, "overloaded")]
+    slow[1].sendall(b"x")  # one was enough
+    assert loop.take(slow[1]).endswith(b"x" * 900)
+
+
+def test_unread_responses_are_bounded_for_all_connections_together(loop: Loop, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(admission, "MAX_STALLED_OUTPUT_BYTES", 1000)
+    loop.client(post("/large"))
+    taking = loop.client(post("/large", b"", b"Connection: close"))
+    for connection in loop.worker.event_loop.connections:
+        connection.last_sent_at -= admission.SLOW_CLIENT_SECONDS + 1
+    came = 0
+    while came < 2_000_000:
+        came += len(taking.recv(1 << 20))
+    loop.turn()
+    assert len(loop.worker.event_loop.connections) == 1  # the other is closed: it has taken nothing
+    assert came + len(loop.take(taking)) > 5_000_000
+    assert loop.worker.event_loop.admission.output_bytes == 0
+
+
+def test_slowly_read_responses_are_bounded_too(loop: Loop, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The oldest make room; one answer alone may be as large as it is."""
+    monkeypatch.setattr(admission, "MAX_STALLED_OUTPUT_BYTES", 1000)
+    first, last = (loop.client(post("/large", b"", b"Connection: close")) for _ in range(2))
+    assert len(loop.worker.event_loop.connections) == 2
+    monkeypatch.setattr(admission, "MAX_OUTPUT_BYTES", 1000)
+    loop.turn(1)
+    (connection,) = loop.worker.event_loop.connections
+    assert connection.output_bytes == loop.worker.event_loop.admission.output_bytes > 1000
+    assert len(loop.take(last).partition(b"\r\n\r\n")[2]) == 5_000_000
+    assert len(loop.take(first)) < 5_000_000
+
+
+def test_a_connection_over_the_limit_replaces_the_one_with_the_nearest_deadline(
+    loop: Loop,
+) -> None:
+    loop.worker.event_loop.admission.connection_limit = 3
+    first = loop.client()
+    for _ in range(2):
+        loop.client()
+    sock = loop.client(post("/good", b"good"))
+    assert loop.take(sock).endswith(b"good")
+    assert first.recv(10) == b""
+    assert len(loop.worker.event_loop.connections) == 3
+
+
+def test_pipelined_requests_over_the_input_limit_are_shed_with_their_connection(
+    loop: Loop, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Each of them would else be shed within the call of the one before, deeper than Python goes."""
+    monkeypatch.setattr(admission, "MAX_INPUT_BYTES", 1000)
+    for _ in range(2):
+        loop.client(post("/x", b"x" * 900)[:-1])
+    found = loop.take(loop.client(post("/x") * 1000))
+    assert error_of(found) == (503, "overloaded")
+    assert b"Connection: close\r\n" in found
+
+
+class Exhausted:
+    """A listener where something is short, descriptors if nothing else."""
+
+    def __init__(self, code: int = errno.EMFILE) -> None:
+        self.code = code
+
+    def accept(self) -> None:
+        raise OSError(self.code, os.strerror(self.code))
+
+
+def test_without_descriptors_the_connection_limit_is_lowered(
+    loop: Loop, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr(admission, "RESERVED_DESCRIPTORS", 2)
+    idle = [loop.client() for _ in range(4)]
+    loop.worker.event_loop._accept_connections(Exhausted())
+    assert [sock.recv(10) for sock in idle[:2]] == [b"", b""]
+    assert len(loop.worker.event_loop.connections) == 2
+    assert "connection limit lowered from 1000 to 2: Too many open files" in caplog.text
+    assert loop.take(loop.client(post("/good", b"good"))).endswith(b"good")
+    assert len(loop.worker.event_loop.connections) == 2  # so many from now on
+
+
+@pytest.mark.parametrize("code", [errno.ENFILE, errno.ENOBUFS, errno.ENOMEM])
+def test_a_passing_shortage_of_the_system_closes_no_connection(loop: Loop, code: int) -> None:
+    """It goes on for many turns, each of which would take some more."""
+    for _ in range(40):
+        loop.client()
+    for _ in range(10):
+        loop.worker.event_loop._accept_connections(Exhausted(code))
+    assert len(loop.worker.event_loop.connections) == 40
+    assert loop.worker.event_loop.admission.connection_limit == admission.MAX_CONNECTIONS
