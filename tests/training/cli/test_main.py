@@ -54,7 +54,7 @@ def test_row_counts_have_thousands_separators(train: Train, job_file: Path) -> N
     assert "20,000 rows (6000 training, 2000 validation, 12,000 test)" in found.stdout
     assert "of 12,000 test rows are correct" in found.stdout
     settings = Settings(store=str(store(job_file)), cache_dir=str(job_file.parent / "cache"), poll_seconds=0)
-    assert "of 12,000 test rows" in create_app(settings).test_client().get("/docs").text
+    assert "on 12,000 test rows" in create_app(settings).test_client().get("/docs").text
 
 
 @pytest.mark.parametrize("name", ["images.npz", "flights.parquet"])

@@ -75,7 +75,7 @@ def test_large_errors_are_printed_without_exponents(train: Train, job_file: Path
     page = create_app(settings).test_client().get("/docs").text
     assert len(re.findall(r"<td[^>]*>\d\d\d,\d\d\d</td>", page)) == 4  # RMSE and MAE, and those of the baseline
     assert re.findall(r'<th scope="col">(RMSE|MAE|R²)</th>', page) == ["RMSE", "MAE", "R²"]
-    assert "The baseline always answers the training rows" in page
+    assert "The baseline always predicts the mean of the training rows" in page
     shown = CliRunner().invoke(models, ["show", "houses", "--store", str(store(job_file))])
     assert re.search(r"price +\d\d\d,\d\d\d", shown.stdout)
     predicted = CliRunner().invoke(models, ["predict", "houses", "--row", "[1]", "--store", str(store(job_file))])
