@@ -130,6 +130,17 @@ class GELU(Activation):
         return prime
 
 
+# The element-wise activations by their names in a job file. A new one needs only its class, a line here and its export.
+ACTIVATIONS: dict[str, type[Activation]] = {
+    "tanh": Tanh,
+    "relu": ReLU,
+    "leaky_relu": LeakyReLU,
+    "sigmoid": Sigmoid,
+    "gelu": GELU,
+    "identity": Identity,
+}
+
+
 class Softmax(Module):
     """`yᵢ = e^(xᵢ - max x) / Σⱼ e^(xⱼ - max x)` over each row: class probabilities that sum to 1.
 

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from model_store.nn.activations import GELU, Identity, LeakyReLU, ReLU, Sigmoid, Softmax, Tanh
+from model_store.nn.activations import ACTIVATIONS, Softmax
 from model_store.nn.arrays import Array
 from model_store.nn.conv import Conv2D, Flatten, MaxPool2D
 from model_store.nn.dropout import Dropout
@@ -18,7 +18,7 @@ from model_store.nn.normalization import BatchNorm, LayerNorm
 from model_store.nn.parametrized import ParametrizedModule
 from model_store.nn.sequential import Sequential
 
-_TYPES: list[type[Module]] = [Linear, Identity, Tanh, Sigmoid, ReLU, LeakyReLU, GELU, Softmax]
+_TYPES: list[type[Module]] = [Linear, *ACTIVATIONS.values(), Softmax]
 _TYPES += [Conv2D, MaxPool2D, Flatten, Dropout, BatchNorm, LayerNorm]
 LAYERS: dict[str, type[Module]] = {layer.__name__: layer for layer in _TYPES}
 

@@ -12,7 +12,8 @@ from typing import Any
 from marshmallow import ValidationError, fields
 
 from model_store.errors import Fault, did_you_mean
-from model_store.nn import GELU, Identity, LeakyReLU, Module, ReLU, Sigmoid, Softmax, Tanh
+from model_store.nn import Module, Softmax
+from model_store.nn.activations import ACTIVATIONS
 from model_store.utils.values import describe_value
 from training.config.fields import (
     CheckedField,
@@ -25,15 +26,7 @@ from training.config.fields import (
 
 LayerSpec = int | str | dict[str, Any]
 
-ACTIVATIONS: dict[str, type[Module]] = {
-    "tanh": Tanh,
-    "relu": ReLU,
-    "leaky_relu": LeakyReLU,
-    "sigmoid": Sigmoid,
-    "gelu": GELU,
-    "identity": Identity,
-}
-OUTPUT_ACTIVATIONS = {**ACTIVATIONS, "softmax": Softmax}
+OUTPUT_ACTIVATIONS: dict[str, type[Module]] = {**ACTIVATIONS, "softmax": Softmax}
 LAYER_NAMES = [*ACTIVATIONS, "batch_norm", "layer_norm", "flatten"]
 # The layer that a table describes is the key that it contains; its other keys are optional.
 LAYER_TABLES: dict[str, dict[str, CheckedField]] = {

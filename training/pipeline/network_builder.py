@@ -27,8 +27,9 @@ from model_store.nn import (
     ReLU,
     Sequential,
 )
+from model_store.nn.activations import ACTIVATIONS
 from model_store.schema.signature import ArrayColumn, ClassificationOutput, RegressionOutput, Signature
-from training.config.layer_spec import ACTIVATIONS, OUTPUT_ACTIVATIONS, LayerSpec, needs_images
+from training.config.layer_spec import OUTPUT_ACTIVATIONS, LayerSpec, needs_images
 from training.config.settings import Settings
 from training.errors import JobError
 from training.losses import LOSSES, Loss

@@ -8,14 +8,12 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from model_store.nn import (
-    GELU,
     Activation,
     Array,
     BatchNorm,
     Flatten,
     Identity,
     LayerNorm,
-    LeakyReLU,
     Linear,
     MaxPool2D,
     Module,
@@ -25,12 +23,13 @@ from model_store.nn import (
     Softmax,
     Tanh,
 )
+from model_store.nn.activations import ACTIVATIONS
 from model_store.nn.arrays import SMALL_FEATURES
 from training import MAE, MSE, SGD, BinaryCrossEntropy, CrossEntropy, Huber, Loss, train
 from training.engine.compiled import CompiledStep, compile_module
 from training.engine.compiled.layout import SMALL_BATCH, bias_augmented, empty_bias_augmented, matmul_calls
 
-ACTIVATIONS: list[type[Module]] = [Tanh, ReLU, Sigmoid, LeakyReLU, GELU, Identity, Softmax]
+LAYERS_WITHOUT_SIZES: list[type[Module]] = [*ACTIVATIONS.values(), Softmax]
 LOSSES: list[tuple[Loss, type[Module]]] = [
     (MSE(), Tanh),
     (MAE(), Identity),
@@ -59,7 +58,7 @@ def network(hidden: type[Module], last: type[Module], seed: int) -> Sequential:
     return Sequential([*wide, Sequential([Linear(5, 2, dtype=np.float64, rng=rng), last()])])
 
 
-@pytest.mark.parametrize("hidden", ACTIVATIONS)
+@pytest.mark.parametrize("hidden", LAYERS_WITHOUT_SIZES)
 @pytest.mark.parametrize(("loss", "last"), LOSSES, ids=lambda v: getattr(v, "__name__", type(v).__name__))
 def test_a_compiled_step_has_the_loss_and_gradients_of_forward_and_backward(
     loss: Loss, last: type[Module], hidden: type[Module]
@@ -116,7 +115,7 @@ def test_a_compiled_step_of_any_network_has_the_gradients_of_forward_and_backwar
     """To six digits: the fused sigmoid rounds probabilities near 0 differently."""
     rows, seed = data.draw(st.integers(1, 40) | st.just(SMALL_BATCH + 1)), data.draw(st.integers(0, 2**32 - 1))
     widths = data.draw(st.lists(st.sampled_from([1, 2, 5, SMALL_FEATURES, SMALL_FEATURES + 1]), min_size=2, max_size=4))
-    between = [BatchNorm, LayerNorm, Doubled, *ACTIVATIONS]
+    between = [BatchNorm, LayerNorm, Doubled, *LAYERS_WITHOUT_SIZES]
     chosen = [data.draw(st.lists(st.sampled_from(between), max_size=2)) for _ in widths[1:]]
     loss, last = data.draw(st.sampled_from(LOSSES))
 
