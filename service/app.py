@@ -127,9 +127,7 @@ def _open_metrics(settings: Settings) -> Metrics:
             Path(settings.metrics_dir).mkdir(parents=True, exist_ok=True)
         return Metrics(settings.metrics_dir)
     except OSError as e:
-        fault = (
-            f"PROMETHEUS_MULTIPROC_DIR: expected a directory to write to, found {settings.metrics_dir!r}: {e.strerror}"
-        )
+        fault = f"PROMETHEUS_MULTIPROC_DIR: expected a writable directory, found {settings.metrics_dir!r}: {e.strerror}"
         raise SettingsError([fault]) from e
 
 

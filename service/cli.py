@@ -1,4 +1,4 @@
-"""The command `serve`: answers over HTTP for the models of a store."""
+"""The command `serve`: serve the models of a store over HTTP."""
 
 from __future__ import annotations
 
@@ -29,26 +29,26 @@ log = logging.getLogger("service")
 @click.group(
     invoke_without_command=True,
     context_settings={"help_option_names": ["-h", "--help"]},
-    epilog="Exit codes: 0 stopped, 2 wrong settings or address, 5 store.",
+    epilog="Exit codes: 0 stopped, 2 invalid settings or address in use, 3 no worker could start, 5 unusable store.",
 )
 @click.pass_context
 @store_option
-@click.option("--host", metavar="ADDRESS", help="Address to listen on.  [default: 127.0.0.1]")
-@click.option("--port", type=click.IntRange(0, 65535), help="Port to listen on; 0 takes a free one.  [default: 8000]")
-@click.option("--workers", type=click.IntRange(1, 1024), help="Worker processes.  [default: one a CPU]")
+@click.option("--host", metavar="ADDRESS", help="IP address to listen on.  [default: 127.0.0.1]")
+@click.option("--port", type=click.IntRange(0, 65535), help="Port to listen on; 0 picks a free one.  [default: 8000]")
+@click.option("--workers", type=click.IntRange(1, 1024), help="Worker processes.  [default: one per CPU]")
 @verbosity_option
 @version_option
 @exit_codes({SettingsError: 2})
 def main(context: click.Context, store: str, host: str | None, port: int | None, workers: int | None) -> None:
     """Serve the models of a store over HTTP.
 
-    New versions and moved aliases are picked up without a restart. Everything else is set in the environment: see
-    docs/operations.md. SIGTERM and Ctrl-C let requests under way end.
+    New versions and moved aliases take effect without a restart. Other settings are environment variables: see
+    docs/operations.md. On SIGTERM and Ctrl-C, requests in progress finish first.
     """
     if context.invoked_subcommand is not None:
         return
     level = "debug" if common.verbosity() > 0 else "warning" if common.verbosity() < 0 else None
-    # Until gunicorn has handlers of its own. By itself the first process of a container would pass over SIGTERM.
+    # Until gunicorn sets its handlers: process 1 of a container ignores SIGTERM by default.
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))
     settings = Settings.from_environ(os.environ, store=store, host=host, port=port, workers=workers, log_level=level)
     log_to_stderr(settings.log_level, settings.log_format)
@@ -73,7 +73,7 @@ def main(context: click.Context, store: str, host: str | None, port: int | None,
     multiple=True,
     default=["predict"],
     show_default=True,
-    help="What the key is good for; repeatable.",
+    help="Scope of the key; repeatable.",
 )
 @click.option(
     "--file",
@@ -81,35 +81,33 @@ def main(context: click.Context, store: str, host: str | None, port: int | None,
     type=click.Path(dir_okay=False, path_type=Path),
     envvar="SERVE_KEYS_FILE",
     show_envvar=True,
-    help="File of keys to add it to; without one, its line is shown.",
+    help="Key file to add the key to; without one, the line for it is printed.",
 )
 @exit_codes({OSError: 2, KeyFileError: 2})
 def keygen(name: str, scopes: tuple[str, ...], file: Path | None) -> None:
-    """Make a key for a caller, called NAME.
+    """Make an API key called NAME.
 
-    The key is printed, and kept nowhere: the file holds its hash. A service that runs takes it within a second.
+    The key is printed once and not stored: the file holds its hash. A running service accepts it within a second.
     """
     secret, key = generate_key(name, scopes)
     if file is None:
-        common.print_note(f"For the file of keys:  {key}")
+        common.print_note(f"Line for the key file:  {key}")
     else:
         append_key(file, key)
-        common.print_note(f"Added {name} to {file}. This is the key, shown once:")
+        common.print_note(f"Added {name} to {file}. The key is shown only once:")
     click.echo(secret)
 
 
 def _check_tracing(settings: Settings) -> None:
     if settings.otlp_endpoint and not _is_installed("opentelemetry.exporter.otlp.proto.http"):
         fix = "pip install 'forward-pass[otel]', or unset it"
-        raise SettingsError(
-            [f"OTEL_EXPORTER_OTLP_ENDPOINT: expected the extra otel installed, found it missing; {fix}"]
-        )
+        raise SettingsError([f"OTEL_EXPORTER_OTLP_ENDPOINT: expected the extra otel, found it not installed; {fix}"])
 
 
 def _is_installed(module: str) -> bool:
     try:
         return find_spec(module) is not None
-    except ModuleNotFoundError:  # what it would be a part of
+    except ModuleNotFoundError:  # its parent package is missing
         return False
 
 
@@ -118,40 +116,37 @@ def _bind_listener(host: str, port: int, choice: str) -> socket.socket:
         return bind_listener(host, port)
     except OSError as e:
         fixes = {
-            errno.EADDRINUSE: f"another program listens there; stop it, or choose another {choice}",
+            errno.EADDRINUSE: f"another program uses this port; stop it, or choose another {choice}",
             errno.EACCES: f"ports below 1024 need privileges; choose another {choice}",
-            errno.EADDRNOTAVAIL: f"this machine has no such address; choose another {choice}",
+            errno.EADDRNOTAVAIL: f"this machine does not have this IP address; choose another {choice}",
         }
         fix = fixes.get(e.errno or 0, f"choose another {choice}")
         common.fail(f"cannot listen on {host}:{port}: {e.strerror or e}; {fix}", 2)
 
 
 def _print_startup(app: Flask, settings: Settings, server: Any) -> None:
-    """What a user wants to know once the service listens."""
+    """Print the models and URLs once the service listens."""
     base, *more = map(_url, server.LISTENERS)
     snapshot = app.extensions["registry"].snapshot
     models = ", ".join(f"{served.name}/{served.number}" for served in snapshot.default_versions)
     if models:
         found = f"Serving {models} from {settings.store}"
-    elif "://" in settings.store:  # not for this process to look into: see `create_app`
+    elif "://" in settings.store:  # only the workers read it: see `create_app`
         found = f"Serving {settings.store}"
     elif snapshot.entries:
-        found = f"No model in {settings.store} can be served, so requests are answered 503; what is wrong stands above"
+        found = f"No model in {settings.store} can be served: requests return 503. See the errors above"
     else:
-        found = (
-            f"No model in {settings.store} yet, so requests are answered 503 until there is one: "
-            "train examples/penguins.toml"
-        )
+        found = f"No model in {settings.store} yet: requests return 503. To make one, run: train examples/penguins.toml"
     workers = f"{settings.worker_count} worker{'s' * (settings.worker_count > 1)}"
-    if settings.log_format == "json":  # whoever reads the log gets nothing but JSON
+    if settings.log_format == "json":  # every line of the log must be JSON
         log.info("%s at %s, with %s", found, base, workers)
         return
     common.print_note(found)
-    common.print_note(f"  answers  {base}/predict")
+    common.print_note(f"  predict  {base}/predict")
     common.print_note(f"  docs     {base}/docs")
     for admin in more:
         common.print_note(f"  metrics  {admin}/metrics{' and ' + admin + '/v2/repository' if settings.admin else ''}")
-    common.print_note(f"  {workers}; Ctrl-C stops")
+    common.print_note(f"  {workers}; Ctrl-C to stop")
 
 
 def _url(listener: Any) -> str:

@@ -1,8 +1,8 @@
-"""The settings: everything about the service that its environment decides, in one frozen dataclass.
+"""The settings of the service, read from environment variables into one frozen dataclass.
 
     settings = Settings.from_environ(os.environ)
 
-Every field says which variable it comes from and what it means; docs/operations.md has the same table.
+Every field has its variable and description; docs/operations.md has the same table.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ _BOOLEANS = {
 
 
 class SettingsError(Exception):
-    """Variables that cannot be read. `faults` has a sentence for each, so that all can be mended at once."""
+    """Invalid settings. `faults` has one message for each, so that all can be fixed at once."""
 
     def __init__(self, faults: list[str]) -> None:
         self.faults = faults
@@ -52,26 +52,28 @@ def _setting(
 
 
 def _check_proxies(text: str) -> None:
-    """As gunicorn takes them, which would say what is wrong, but not where."""
+    """Check the value as gunicorn will, whose error does not name the variable."""
     for proxy in filter(None, text.split(",")):
         try:
             if proxy.strip() != "*":
                 ipaddress.ip_network(proxy.strip())
         except ValueError:
             found = proxy.strip()
-            raise ValueError(f"expected addresses or networks with commas between; found {found!r}") from None
+            raise ValueError(f"expected comma-separated IP addresses or networks; found {found!r}") from None
 
 
 def _check_path(text: str) -> None:
     if not re.fullmatch(r"/[^\s<>?#]*", text):
-        raise ValueError(f"expected the path of an address, such as /route; found {text!r}")
+        raise ValueError(f"expected a URL path such as /route; found {text!r}")
 
 
 def available_cpus(cgroup: Path = Path("/sys/fs/cgroup")) -> int:
-    """Those that this process may use. The limit of a container is a share of their time, which the system counts in
-    cgroups: of 64 processors it may see all and have the time of two."""
+    """Return how many CPUs this process may use.
+
+    A container's limit is a share of CPU time, set in its cgroup: it may see 64 CPUs and have the time of two.
+    """
     allowed = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    for files in (("cpu.max",), ("cpu/cpu.cfs_quota_us", "cpu/cpu.cfs_period_us")):  # of version 2, and 1
+    for files in (("cpu.max",), ("cpu/cpu.cfs_quota_us", "cpu/cpu.cfs_period_us")):  # cgroup v2, v1
         with suppress(OSError, ValueError):  # no such file, or "max": no limit
             quota, period = (int(number) for file in files for number in (cgroup / file).read_text().split())
             return min(allowed, math.ceil(quota / period)) if quota > 0 else allowed
@@ -80,47 +82,55 @@ def available_cpus(cgroup: Path = Path("/sys/fs/cgroup")) -> int:
 
 @dataclass(frozen=True)
 class Settings:
-    """See docs/operations.md for the table."""
+    """All settings. docs/operations.md documents them."""
 
-    store: str = _setting("MODEL_STORE", "./models", "Address of the model store.")
-    host: str = _setting("SERVE_HOST", "127.0.0.1", "Address to listen on; 0.0.0.0 is every one.")
-    port: int = _setting("SERVE_PORT", 8000, "Port to listen on; 0 takes a free one.", minimum=0, maximum=65535)
+    store: str = _setting("MODEL_STORE", "./models", "Path or URL of the model store.")
+    host: str = _setting("SERVE_HOST", "127.0.0.1", "IP address to listen on; 0.0.0.0 means all interfaces.")
+    port: int = _setting("SERVE_PORT", 8000, "Port to listen on; 0 picks a free one.", minimum=0, maximum=65535)
     workers: int = _setting(
-        "SERVE_WORKERS", 0, "Worker processes; 0 is one a CPU that a container's limit leaves.", minimum=0, maximum=1024
+        "SERVE_WORKERS",
+        0,
+        "Worker processes; 0 means one per CPU, within the container's CPU limit.",
+        minimum=0,
+        maximum=1024,
     )
     worker_type: str = _setting(
         "SERVE_WORKER",
         "event",
-        "event, one loop for all connections; or gthread, gunicorn's threads.",
+        "event (one event loop for all connections) or gthread (gunicorn's threads).",
         choices=WORKER_TYPES,
     )
     threads: int = _setting(
-        "SERVE_THREADS", 4, "Threads, so requests at a time, of a gthread worker.", minimum=1, maximum=1024
+        "SERVE_THREADS", 4, "Threads of a gthread worker, and so its concurrent requests.", minimum=1, maximum=1024
     )
     max_body_bytes: int = _setting(
         "SERVE_MAX_BODY_BYTES",
         8 * 2**20,
-        "Largest body of a request; JSON and CSV have a value for each 16 bytes of it at most.",
+        "Largest request body; JSON and CSV may hold at most one value per 16 bytes of this limit.",
         minimum=1,
     )
-    max_instances: int = _setting("SERVE_MAX_INSTANCES", 10_000, "Most rows of a request.", minimum=1)
+    max_instances: int = _setting("SERVE_MAX_INSTANCES", 10_000, "Maximum rows per request.", minimum=1)
     max_extra_versions: int = _setting(
-        "SERVE_MAX_EXTRA_VERSIONS", 4, "Versions kept in memory beside the default and the aliased ones.", minimum=1
+        "SERVE_MAX_EXTRA_VERSIONS", 4, "Versions kept in memory in addition to the default and aliased ones.", minimum=1
     )
     poll_seconds: float = _setting(
         "SERVE_POLL_SECONDS",
         1.0,
-        "How often the store is looked at for new versions; 0 is never.",
+        "How often the store is checked for new versions; 0 means never.",
         minimum=0,
         maximum=86400,
     )
     timeout_seconds: int = _setting(
-        "SERVE_TIMEOUT_SECONDS", 30, "A worker that shows no life for so long is replaced.", minimum=1, maximum=86400
+        "SERVE_TIMEOUT_SECONDS",
+        30,
+        "A worker that does not respond for this long is restarted.",
+        minimum=1,
+        maximum=86400,
     )
     drain_seconds: int = _setting(
         "SERVE_DRAIN_SECONDS",
         25,
-        "Time that requests under way have to end when the service stops.",
+        "Time for requests in progress to finish when the service stops.",
         minimum=0,
         maximum=86400,
     )
@@ -130,53 +140,53 @@ class Settings:
     forwarded_allow_ips: str = _setting(
         "SERVE_FORWARDED_ALLOW_IPS",
         "127.0.0.1,::1",
-        "Proxies whose X-Forwarded-Proto is believed.",
+        "Proxies whose X-Forwarded-Proto header is trusted.",
         check=_check_proxies,
     )
     cache_dir: str = _setting(
-        "SERVE_CACHE_DIR", "", "Where verified copies of artifacts are kept; empty is a place of the user's own."
+        "SERVE_CACHE_DIR", "", "Directory for verified copies of artifacts; if empty, the user's cache."
     )
     keys_file: str = _setting(
-        "SERVE_KEYS_FILE", "", "File of the keys that callers need, made by `serve keygen`; empty asks nobody for one."
+        "SERVE_KEYS_FILE", "", "File of API keys, made by `serve keygen`; if empty, no API key is required."
     )
     admin: bool = _setting(
-        "SERVE_ADMIN", False, "Whether callers may load and unload models: /v2/repository, on SERVE_ADMIN_PORT alone."
+        "SERVE_ADMIN", False, "Allow callers to load and unload models at /v2/repository; requires SERVE_ADMIN_PORT."
     )
-    admin_host: str = _setting("SERVE_ADMIN_HOST", "127.0.0.1", "Address of the second listener.")
+    admin_host: str = _setting("SERVE_ADMIN_HOST", "127.0.0.1", "IP address of the admin listener.")
     admin_port: int = _setting(
         "SERVE_ADMIN_PORT",
         0,
-        "Port of a second listener, the only one then that answers /metrics and /v2/repository; 0 is none.",
+        "Port of the admin listener; if set, only this port serves /metrics and /v2/repository.",
         minimum=0,
         maximum=65535,
     )
     trusted_keys: str = _setting(
         "SERVE_TRUSTED_KEYS",
         "",
-        "Files of public keys, with commas between; set, only what one of them signed is served.",
+        "Comma-separated public key files; if set, only versions signed by one of them are served.",
     )
     health_route: str = _setting(
-        "AIP_HEALTH_ROUTE", "", "One more address of `/ping`, which Vertex AI names.", check=_check_path
+        "AIP_HEALTH_ROUTE", "", "Additional route for `/ping`; Vertex AI sets it.", check=_check_path
     )
     predict_route: str = _setting(
-        "AIP_PREDICT_ROUTE", "", "One more address of `/invocations`, which Vertex AI names.", check=_check_path
+        "AIP_PREDICT_ROUTE", "", "Additional route for `/invocations`; Vertex AI sets it.", check=_check_path
     )
     otlp_endpoint: str = _setting(
         "OTEL_EXPORTER_OTLP_ENDPOINT",
         "",
-        "Where spans are sent, by OTLP over HTTP: http://collector:4318. Needs the extra otel.",
+        "Where spans are sent, by OTLP over HTTP: http://collector:4318. Requires the extra otel.",
     )
     metrics_dir: str = _setting(
-        "PROMETHEUS_MULTIPROC_DIR", "", "Directory that /metrics is counted below; empty is one in memory."
+        "PROMETHEUS_MULTIPROC_DIR", "", "Parent directory of the metrics' counter files; if empty, in memory."
     )
     log_level: str = _setting("SERVE_LOG_LEVEL", "info", f"One of {', '.join(LOG_LEVELS)}.", choices=LOG_LEVELS)
     log_format: str = _setting(
-        "SERVE_LOG_FORMAT", "text", "text, lines for people; or json, an object a line.", choices=LOG_FORMATS
+        "SERVE_LOG_FORMAT", "text", "text, or json for one object per line.", choices=LOG_FORMATS
     )
 
     @classmethod
     def from_environ(cls, environ: Mapping[str, str], **overrides: Any) -> Settings:
-        """The environment's settings, then `overrides` that are not None. SettingsError with all faults."""
+        """Read all settings; `overrides` that are not None take precedence. SettingsError lists every invalid one."""
         environ = {**environ, **_platform_defaults(environ)}
         values: dict[str, Any] = {}
         faults = []
@@ -190,12 +200,12 @@ class Settings:
         if faults:
             raise SettingsError(faults)
         if values["admin"] and not values["admin_port"]:
-            raise SettingsError(["SERVE_ADMIN: expected a listener of its own, found none; set SERVE_ADMIN_PORT"])
+            raise SettingsError(["SERVE_ADMIN: expected an admin listener, found none; set SERVE_ADMIN_PORT"])
         values.update({name: value for name, value in overrides.items() if value is not None})
         if values["port"] and values["port"] == values["admin_port"]:
-            # A request is known by the port it came to: everybody could ask what operators may.
+            # Requests are told apart by their port: with one port, anyone could use the admin endpoints.
             raise SettingsError(
-                [f"SERVE_ADMIN_PORT: expected a port of its own, found that of SERVE_PORT, {values['port']}"]
+                [f"SERVE_ADMIN_PORT: expected another port than SERVE_PORT, found {values['port']} for both"]
             )
         return cls(**values)
 
@@ -204,18 +214,18 @@ class Settings:
         return self.workers or available_cpus()
 
     def cache_path(self, environ: Mapping[str, str]) -> Path:
-        """Where the cache lives: SERVE_CACHE_DIR, else a place of the user's own."""
+        """Return SERVE_CACHE_DIR, or the user's cache directory if it is empty."""
         if self.cache_dir:
             return Path(self.cache_dir)
         try:
             return default_cache_dir(environ)
-        except FileNotFoundError as e:  # a root that is read-only, and no /tmp
-            fault = "SERVE_CACHE_DIR: expected a directory to write to, found none; set it, or mount a writable /tmp"
+        except FileNotFoundError as e:  # a read-only root without /tmp
+            fault = "SERVE_CACHE_DIR: expected a writable directory, found none; set it, or mount a writable /tmp"
             raise SettingsError([fault]) from e
 
 
 def unknown_variables(environ: Mapping[str, str]) -> list[str]:
-    """Of each variable that looks as if it were one of ours, and is none, that it does nothing."""
+    """Return a warning for each variable that begins with SERVE_ and is not a setting."""
     variables = [setting.metadata["variable"] for setting in fields(Settings)]
     ours, given = (
         [variable.removeprefix(_PREFIX) for variable in each if variable.startswith(_PREFIX)]
@@ -225,12 +235,12 @@ def unknown_variables(environ: Mapping[str, str]) -> list[str]:
     for name in sorted(set(given) - set(ours)):
         close = difflib.get_close_matches(name, ours, 1)
         fix = f"; did you mean {_PREFIX}{close[0]}?" if close else ""
-        faults.append(f"{_PREFIX}{name} is no setting and does nothing{fix}")
+        faults.append(f"unknown setting {_PREFIX}{name} is ignored{fix}")
     return faults
 
 
 def _platform_defaults(environ: Mapping[str, str]) -> dict[str, str]:
-    """A hosted platform names the port of its containers itself, and asks from outside."""
+    """Return settings for Vertex AI and SageMaker, which set the port in a variable and connect from outside."""
     port = environ.get("AIP_HTTP_PORT") or environ.get("SAGEMAKER_BIND_TO_PORT")
     return {"SERVE_HOST": "0.0.0.0", "SERVE_PORT": port} if port else {}
 

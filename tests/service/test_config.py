@@ -45,14 +45,14 @@ def test_a_variable_that_is_empty_is_as_one_that_is_not_set(setting, empty):
     ("variable", "found", "told"),
     [
         ("SERVE_ADMIN", "ture", "expected true or false; found 'ture'"),
-        ("SERVE_FORWARDED_ALLOW_IPS", "::1,proxy", "expected addresses or networks with commas between; found 'proxy'"),
+        ("SERVE_FORWARDED_ALLOW_IPS", "::1,proxy", "expected comma-separated IP addresses or networks; found 'proxy'"),
         (
             "SERVE_FORWARDED_ALLOW_IPS",
             "10.0.0.1/8",
-            "expected addresses or networks with commas between; found '10.0.0.1/8'",
+            "expected comma-separated IP addresses or networks; found '10.0.0.1/8'",
         ),
-        ("AIP_HEALTH_ROUTE", "health", "expected the path of an address, such as /route; found 'health'"),
-        ("AIP_PREDICT_ROUTE", "/<model>", "expected the path of an address, such as /route; found '/<model>'"),
+        ("AIP_HEALTH_ROUTE", "health", "expected a URL path such as /route; found 'health'"),
+        ("AIP_PREDICT_ROUTE", "/<model>", "expected a URL path such as /route; found '/<model>'"),
     ],
 )
 def test_what_cannot_be_meant_is_told_with_its_variable(variable, found, told):
@@ -78,14 +78,14 @@ def test_the_second_listener_has_a_port_of_its_own(options):
     environ |= {} if options else {"SERVE_PORT": "8001"}
     with pytest.raises(SettingsError) as caught:
         Settings.from_environ(environ, **options)
-    assert caught.value.faults == ["SERVE_ADMIN_PORT: expected a port of its own, found that of SERVE_PORT, 8001"]
+    assert caught.value.faults == ["SERVE_ADMIN_PORT: expected another port than SERVE_PORT, found 8001 for both"]
 
 
 def test_a_variable_that_means_nothing_is_noticed_with_the_one_that_was_meant():
     environ = {"SERVE_KEY_FILE": "keys", "SERVE_WORKERS": "1", "SERVED": "x", "SERVE_X": ""}
     assert unknown_variables(environ) == [
-        "SERVE_KEY_FILE is no setting and does nothing; did you mean SERVE_KEYS_FILE?",
-        "SERVE_X is no setting and does nothing",
+        "unknown setting SERVE_KEY_FILE is ignored; did you mean SERVE_KEYS_FILE?",
+        "unknown setting SERVE_X is ignored",
     ]
 
 
@@ -131,7 +131,7 @@ def test_a_container_without_a_place_to_write_to_is_told_so(monkeypatch):
         raise FileNotFoundError("No usable temporary directory found in ['/tmp', '/var/tmp']")
 
     monkeypatch.setattr("tempfile.gettempdir", none)
-    with pytest.raises(SettingsError, match="SERVE_CACHE_DIR: expected a directory to write to, found none"):
+    with pytest.raises(SettingsError, match="SERVE_CACHE_DIR: expected a writable directory, found none"):
         Settings().cache_path({})
 
 
@@ -140,5 +140,5 @@ def test_every_setting_is_documented(setting):
     rows = [line for line in DOCUMENT.read_text().splitlines() if f"`{setting.metadata['variable']}`" in line]
     row = next((line for line in rows if line.startswith("|")), "")
     assert setting.metadata["description"] in row
-    default = {"workers": "one a CPU", "cache_dir": "user's own"}.get(setting.name, str(setting.default))
+    default = {"workers": "one per CPU", "cache_dir": "user's cache"}.get(setting.name, str(setting.default))
     assert default in row.replace(",", "") or default in row
