@@ -1,7 +1,7 @@
-"""The conformance table in the documents says what the tests of other projects' clients prove, no more and no less."""
+"""The conformance table in docs/ matches the tests with other projects' clients."""
 
 from tests.clients import conformance
 
 
-def test_the_conformance_table_is_that_of_the_tests() -> None:
+def test_the_conformance_table_matches_the_tests() -> None:
     assert conformance.DOCUMENT.read_text(encoding="utf-8") == conformance.table()

@@ -1,4 +1,4 @@
-"""The conformance table, made from the tests: a line for each claim, a column for each client that proves it.
+"""Generate the conformance table from the tests: a row for each claim, a column for each client.
 
 python -m tests.clients.conformance      # writes docs/open-inference-conformance.md
 """
@@ -16,11 +16,11 @@ CLIENTS = {
     "test_kserve.py": "kserve InferenceRESTClient",
     "test_mlserver.py": "mlserver types and codecs",
 }
-_HEAD = """# Open Inference Protocol: what was tried, with which client
+_HEAD = """# Open Inference Protocol: conformance by client
 
-Made from the tests in `tests/clients` by `python -m tests.clients.conformance`: every mark is a test that `make test`
-runs against a running service, with the client that its project publishes; MLServer publishes the types and codecs
-that its clients are made of.
+Generated from the tests in `tests/clients` by `python -m tests.clients.conformance`. Each mark is a test that
+`make clients` runs against a running service with the client that the project publishes. For MLServer these are the
+types and codecs that its clients use.
 
 """
 
@@ -40,7 +40,7 @@ def _claims(path: Path) -> Iterator[str]:
     for node in ast.parse(path.read_text(encoding="utf-8")).body:
         if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef) and node.name.startswith("test_"):
             claims = ast.get_docstring(node)
-            assert claims, f"{path.name}: {node.name} wants a docstring, a line for each claim that it proves"
+            assert claims, f"{path.name}: {node.name} needs a docstring with a line for each claim that it tests"
             yield from claims.splitlines()
 
 

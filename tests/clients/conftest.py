@@ -1,5 +1,8 @@
-"""One running service for the clients that other people wrote. They live in environments of their own: `make test`
-makes them, and runs these tests there; elsewhere they are skipped."""
+"""A running service for the clients of other projects.
+
+The clients live in environments of their own, which `make clients` creates to run these tests; elsewhere the tests are
+skipped.
+"""
 
 from __future__ import annotations
 
@@ -17,7 +20,7 @@ from tests.service.server.server_process import Server, free_port
 
 
 def half_plus_two() -> Model:
-    """The model of TensorFlow Serving's documentation."""
+    """Return the example model of TensorFlow Serving's documentation."""
     layer = Linear(1, 1, rng=np.random.default_rng(0))
     layer.weights[:], layer.bias[:] = 0.5, 2.0
     return Model(Sequential([layer]), Signature((NumberColumn("x"),), RegressionOutput(("y",), (0.0,), (1.0,))))
@@ -25,7 +28,7 @@ def half_plus_two() -> Model:
 
 @pytest.fixture(scope="session")
 def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
-    """Two workers over four models, of which one has two versions and an alias."""
+    """Run two workers with four models, one of them with two versions and an alias."""
     folder = tmp_path_factory.mktemp("clients")
     store = open_store(folder / "models")
     models = {"penguins": penguins(), "image": image(), "price": price(), "half_plus_two": half_plus_two()}
@@ -35,7 +38,7 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
     move(store, "price", "champion", 1)
     second = free_port()
     server = Server(store, folder, SERVE_ADMIN="true", SERVE_ADMIN_PORT=str(second))
-    server.port = second  # where all of it is answered, the repository too
+    server.port = second  # it serves all endpoints, including the repository API
     yield server
     assert server.stop() == 0, server.log
     assert "Traceback" not in server.log

@@ -1,4 +1,4 @@
-"""curl, as TensorFlow Serving's documentation shows it: data with -d, and no word of its type."""
+"""curl as in TensorFlow Serving's documentation: data with -d, without a Content-Type."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The program of docs/protocols.md, as it stands there, against the example that it asks."""
+"""The program in docs/protocols.md, run against its example model."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ import pytest
 from model_store.registry.store import open_store
 from tests.clients.conftest import Server
 
-pytest.importorskip("tritonclient.http", reason="the clients of others are installed by make test")
+pytest.importorskip("tritonclient.http", reason="the clients of others are installed by make clients")
 job = pytest.importorskip("training.pipeline.job")
 
 pytestmark = pytest.mark.slow
@@ -20,7 +20,7 @@ pytestmark = pytest.mark.slow
 ROOT = Path(__file__).parents[2]
 
 
-def test_the_program_in_the_document_is_answered(tmp_path: Path) -> None:
+def test_the_program_in_the_document_runs(tmp_path: Path) -> None:
     store = open_store(tmp_path / "models")
     job.run(job.load(ROOT / "examples" / "digits.toml", {"train.epochs": 1}), store)
     server = Server(store, tmp_path)

@@ -1,4 +1,4 @@
-"""kserve's InferenceRESTClient, over both versions of its protocol."""
+"""kserve's InferenceRESTClient with both versions of the protocol."""
 
 from __future__ import annotations
 
@@ -11,14 +11,14 @@ import pytest
 
 from tests.clients.conftest import Server
 
-kserve = pytest.importorskip("kserve", reason="the clients of others are installed by make test")
+kserve = pytest.importorskip("kserve", reason="the clients of others are installed by make clients")
 
 pytestmark = pytest.mark.slow
 
 
 @pytest.fixture
 def ask(server: Server) -> Callable[..., Any]:
-    """One call of the client, by its name."""
+    """Return a function that calls one method of the client by name."""
 
     def call(method: str, *given: Any, protocol: str = "v2", **named: Any) -> Any:
         async def under_way() -> Any:
@@ -53,13 +53,17 @@ def test_model_ready(ask):
 
 @pytest.mark.parametrize("binary", [True, False])
 def test_infer(ask, server, binary):
-    """Inference with tensors as bytes and as JSON, in every combination"""
+    """Inference with tensors as bytes and as JSON in every combination"""
     headers: dict[str, str] = {}
     request = image_request([1, 2, 3, 4], [1, 2, 2], binary)
     answer = ask("infer", request, model_name="image", response_headers=headers)
     _, model = server.store.load("image")
     (expected,) = model.predict([[1, 2, 3, 4]])
-    assert (answer.model_name, headers["x-model-version"], answer.id) == ("image", "1", "7")  # it drops the field
+    assert (answer.model_name, headers["x-model-version"], answer.id) == (
+        "image",
+        "1",
+        "7",
+    )  # the client drops the field
     assert {output.name: output.as_numpy().item() for output in answer.outputs} == expected
 
 
@@ -82,13 +86,13 @@ def test_categories(ask, server):
 
 
 def test_faults(ask):
-    """A wrong shape is an error that names it"""
+    """A wrong shape is reported in the error"""
     with pytest.raises(Exception, match=r"expected shape \[-1, 2, 2\], found \[1, 3\]"):
         ask("infer", image_request([1, 2, 3], [1, 3], False), model_name="image")
 
 
 def test_first_version(ask, server):
-    """Version 1 of the protocol: live, ready, predictions and their faults"""
+    """Version 1 of the protocol: live, ready, predictions and errors"""
     assert ask("is_server_live", protocol="v1")
     assert ask("is_model_ready", "penguins", protocol="v1")
     row = {"island": "Biscoe", "mass": 4200.5, "sex": "MALE"}

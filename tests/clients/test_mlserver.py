@@ -1,4 +1,4 @@
-"""MLServer's types and codecs, which its clients are made of: they write the requests and read the answers.
+"""MLServer's types and codecs, which its clients use: they write the requests and parse the responses.
 
 Answers are read strictly, and hold nothing that the types would drop.
 """
@@ -15,9 +15,9 @@ import pytest
 
 from tests.clients.conftest import Server
 
-types = pytest.importorskip("mlserver.types", reason="MLServer is installed by make test")
-codecs = pytest.importorskip("mlserver.codecs", reason="MLServer is installed by make test")
-pandas = pytest.importorskip("pandas", reason="MLServer is installed by make test")
+types = pytest.importorskip("mlserver.types", reason="MLServer is installed by make clients")
+codecs = pytest.importorskip("mlserver.codecs", reason="MLServer is installed by make clients")
+pandas = pytest.importorskip("pandas", reason="MLServer is installed by make clients")
 
 pytestmark = pytest.mark.slow
 
@@ -26,7 +26,7 @@ TABLE = [["Biscoe", 4200.5, "MALE"], ["Dream", 3300.0, "FEMALE"], ["Torgersen", 
 
 
 def ask(server: Server, path: str, expected: Any, given: Any = None, status: int = 200) -> Any:
-    """GET, or POST of one of MLServer's types; the answer as another of them."""
+    """Send GET, or POST with one of MLServer's types, and parse the response as another of them."""
     body = None if given is None else given.model_dump_json().encode()
     headers = {"Content-Type": "application/json"}
     request = urllib.request.Request(f"http://127.0.0.1:{server.port}/v2{path}", body, headers)
@@ -68,7 +68,7 @@ def penguin_inputs(use_bytes: bool = True) -> list[Any]:
 
 
 def check(server: Server, answer: Any) -> None:
-    """The classifier's answer to TABLE."""
+    """Assert the classifier's predictions for TABLE."""
     _, model = server.store.load("penguins")
     expected = model.predict(TABLE)
     label = next(output for output in answer.outputs if output.name == "label")
@@ -98,9 +98,9 @@ def test_categories(server, use_bytes):
 
 
 def test_data_frame(server):
-    """Inference on a data frame, answered as one"""
+    """Inference with a data frame, returned as a data frame"""
     frame = pandas.DataFrame(TABLE, columns=COLUMNS)
-    frame = frame.astype({"island": object, "sex": object})  # what pandas 2 would make, which MLServer knows
+    frame = frame.astype({"island": object, "sex": object})  # the dtype of pandas 2, which MLServer supports
     request = codecs.PandasCodec.encode_request(frame)
     check(server, ask(server, "/models/penguins/infer", types.InferenceResponse, request))
     frame = pandas.DataFrame({"rooms": [3.0, 5.0, 2.5], "area": [80.0, np.nan, 41.0]})
@@ -111,7 +111,7 @@ def test_data_frame(server):
 
 
 def test_arrays(server):
-    """Inference on arrays, bit for bit what the model answers"""
+    """Inference with arrays: bit-identical to the model"""
     _, model = server.store.load("image")
     images = np.random.default_rng(0).uniform(0, 16, (50, 2, 2)).astype(np.float32)
     request = codecs.NumpyRequestCodec.encode_request(images)
@@ -133,7 +133,7 @@ def test_datatypes(server, datatype):
 
 
 def test_version(server):
-    """Inference by version, with id, echoed"""
+    """Inference by version and with a request id"""
     given = [codecs.NumpyCodec.encode_input(name, np.array([[x]])) for name, x in (("rooms", 3.0), ("area", 80.0))]
     for version, number in (("", 2), ("/versions/1", 1), ("/versions/2", 2), ("/versions/champion", 1)):
         answer = infer(server, f"price{version}", *given, id="a-1", outputs=[types.RequestOutput(name="price")])
@@ -143,8 +143,8 @@ def test_version(server):
 
 
 def test_faults(server):
-    """A wrong shape is an error that names it
-    A wrong datatype or name is an error that names it"""
+    """A wrong shape is reported in the error
+    A wrong datatype or name is reported in the error"""
     encode = codecs.NumpyCodec.encode_input
     assert "expected shape [-1, 2, 2], found [1, 3]" in refused(server, "image", encode("pixels", np.zeros((1, 3))))
     assert "did you mean 'pixels'?" in refused(server, "image", encode("pixel", np.zeros((1, 4))))

@@ -1,4 +1,4 @@
-"""tritonclient[http], its synchronous and its asyncio client, with its defaults and with all that it can do."""
+"""tritonclient[http]: the synchronous and the asyncio client, with defaults and all options."""
 
 from __future__ import annotations
 
@@ -11,19 +11,19 @@ import pytest
 
 from tests.clients.conftest import Server
 
-triton = pytest.importorskip("tritonclient.http", reason="the clients of others are installed by make test")
-aio = pytest.importorskip("tritonclient.http.aio", reason="the clients of others are installed by make test")
+triton = pytest.importorskip("tritonclient.http", reason="the clients of others are installed by make clients")
+aio = pytest.importorskip("tritonclient.http.aio", reason="the clients of others are installed by make clients")
 InferenceServerException = pytest.importorskip("tritonclient.utils").InferenceServerException
 
 pytestmark = [
     pytest.mark.slow,
-    # The asyncio client leaves answers that have no use for it unread.
+    # The asyncio client does not read response bodies that it does not need.
     pytest.mark.filterwarnings("ignore::ResourceWarning", "ignore::pytest.PytestUnraisableExceptionWarning"),
 ]
 
 
 class Awaited:
-    """The asyncio client with the synchronous one's face."""
+    """The asyncio client with the interface of the synchronous client."""
 
     def __init__(self, address: str) -> None:
         self._loop = asyncio.new_event_loop()
@@ -108,7 +108,7 @@ def test_infer_by_default(client, server):
 @pytest.mark.parametrize("sent", [True, False])
 @pytest.mark.parametrize("received", [True, False])
 def test_infer_binary_and_json(client, server, sent, received):
-    """Inference with tensors as bytes and as JSON, in every combination"""
+    """Inference with tensors as bytes and as JSON in every combination"""
     outputs = [triton.InferRequestedOutput(name, binary_data=received) for name in ("probabilities", "label")]
     check(client.infer("penguins", penguin_tensors(sent), outputs=outputs), wanted_penguins(server))
 
@@ -116,7 +116,7 @@ def test_infer_binary_and_json(client, server, sent, received):
 @pytest.mark.parametrize("sent", ["gzip", "deflate", None])
 @pytest.mark.parametrize("received", ["gzip", "deflate", None])
 def test_infer_compressed(client, server, sent, received):
-    """Inference compressed by gzip and deflate, in every combination"""
+    """Inference with gzip and deflate in every combination"""
     answer = client.infer(
         "penguins", penguin_tensors(), request_compression_algorithm=sent, response_compression_algorithm=received
     )
@@ -124,7 +124,7 @@ def test_infer_compressed(client, server, sent, received):
 
 
 def test_infer_arrays(client, server):
-    """Inference on arrays, bit for bit what the model answers"""
+    """Inference with arrays: bit-identical to the model"""
     _, model = server.store.load("image")
     images = np.random.default_rng(0).uniform(0, 16, (50, 2, 2)).astype(np.float32)
     made = triton.InferInput("pixels", [50, 2, 2], "FP32")
@@ -135,7 +135,7 @@ def test_infer_arrays(client, server):
 
 
 def test_infer_version(client, server):
-    """Inference by version, with id, echoed"""
+    """Inference by version and with a request id"""
     columns = [tensor("rooms", [3.0], "FP64"), tensor("area", [80.0], "FP64")]
     for version, number in (("", 2), ("1", 1), ("2", 2), ("champion", 1)):
         answer = client.infer("price", columns, model_version=version, request_id="a-1")
@@ -146,7 +146,7 @@ def test_infer_version(client, server):
 
 
 def test_infer_parameters(client, server):
-    """Inference with parameters that mean nothing here: they are passed over"""
+    """Inference with unknown parameters, which are ignored"""
     answer = client.infer(
         "penguins",
         penguin_tensors(),
@@ -163,7 +163,7 @@ def test_infer_parameters(client, server):
 
 
 def test_infer_at_once(server):
-    """Many inferences at once"""
+    """Concurrent inference requests"""
     client = triton.InferenceServerClient(f"127.0.0.1:{server.port}", concurrency=4)
     under_way = [client.async_infer("penguins", penguin_tensors()) for _ in range(40)]
     for request in under_way:
@@ -172,8 +172,8 @@ def test_infer_at_once(server):
 
 
 def test_faults(client):
-    """A wrong shape is an error that names it
-    A wrong datatype or name is an error that names it"""
+    """A wrong shape is reported in the error
+    A wrong datatype or name is reported in the error"""
     for inputs, told in (
         ([tensor("pixels", np.zeros((1, 3)), "FP64")], "expected shape [-1, 2, 2], found [1, 3]"),
         ([tensor("pixels", [["a", "b", "c", "d"]], "BYTES")], "found BYTES"),
@@ -189,7 +189,7 @@ def test_faults(client):
 
 
 def test_statistics(client):
-    """Statistics, of one model and of all"""
+    """Statistics of one model and of all models"""
 
     def counted() -> tuple[int, int]:
         (found,) = client.get_inference_statistics("penguins")["model_stats"]
@@ -203,7 +203,7 @@ def test_statistics(client):
 
 def test_repository(client):
     """Repository index
-    Load and unload, seen by every worker at once"""
+    Load and unload, effective in all workers at once"""
     columns = [tensor("rooms", [3.0], "FP64"), tensor("area", [80.0], "FP64")]
     client.unload_model("price")
     states = {each["name"]: each["state"] for each in client.get_model_repository_index()}

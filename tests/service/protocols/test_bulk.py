@@ -1,4 +1,4 @@
-"""A file of any size: a million rows are answered in the memory of ten thousand, by the store and by a service."""
+"""`models predict` on files of any size, with the store and with a service, in bounded memory."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from tests.service.server.server_process import Server
 
 pytestmark = pytest.mark.slow
 
-# The command, and the most memory it ever held, which a parent's own figure for its child would mix with the parent's.
+# Runs the command and prints its own peak memory; the figure that a parent gets includes the parent's memory.
 PROGRAM = """
 import sys
 from pathlib import Path
@@ -29,7 +29,7 @@ finally:
     print(next(line for line in status.splitlines() if line.startswith("VmHWM")).split()[1])
 """
 FEW, MANY = 10_000, 1_000_000
-ROOM_KIB = 8 * 1024  # the file has 7 MB, its rows as objects of Python would be some 200
+ROOM_KIB = 8 * 1024  # the file has 7 MB; its rows as Python objects would take about 200 MB
 
 
 @pytest.fixture
@@ -48,7 +48,7 @@ def table(path: Path, count: int) -> Path:
 
 @pytest.mark.skipif(not Path("/proc/self/status").exists(), reason="there is no /proc to read memory from")
 @pytest.mark.parametrize("remote", [False, True])
-def test_a_million_rows_are_answered_in_the_memory_of_ten_thousand(server, store, tmp_path, remote):
+def test_predicting_a_million_rows_needs_the_memory_of_ten_thousand(server, store, tmp_path, remote):
     where = ["--url", f"http://127.0.0.1:{server.port}"] if remote else ["--store", str(store.root)]
     peaks = []
     for count in (FEW, MANY):
@@ -67,7 +67,7 @@ def test_a_million_rows_are_answered_in_the_memory_of_ten_thousand(server, store
     )
 
 
-def test_somebody_at_a_terminal_sees_how_far_it_is(store, tmp_path):
+def test_a_terminal_shows_a_progress_bar(store, tmp_path):
     source = table(tmp_path / "rows.csv", 60_000)
     command = [sys.executable, "-m", "model_store", "predict", "price", str(source)]
     command += ["--output", str(tmp_path / "answers.csv"), "--store", str(store.root)]
@@ -79,7 +79,7 @@ def test_somebody_at_a_terminal_sees_how_far_it_is(store, tmp_path):
     try:
         while piece := os.read(ours, 65536):
             shown += piece
-    except OSError:  # how Linux tells that the other side has closed
+    except OSError:  # Linux raises it when the other side has closed
         pass
     finally:
         os.close(ours)

@@ -1,4 +1,4 @@
-"""The Open Inference Protocol: the wire as its specification has it, JSON and bytes, and errors that teach."""
+"""The Open Inference Protocol: JSON and binary tensors as specified, compression, and errors."""
 
 import gzip
 import json
@@ -11,8 +11,6 @@ import pytest
 
 from model_store.registry.store import open_store
 from service.protocols import tensors
-from service.telemetry.exposition import ExpositionWriter
-from tests.service.conftest import break_version, price, with_golden
 
 PENGUINS = {
     "inputs": [
@@ -34,14 +32,14 @@ def by_name(answer: dict[str, Any]) -> dict[str, Any]:
 
 
 def binary(document: dict[str, Any], tail: bytes, **headers: str) -> dict[str, Any]:
-    """A request with tensors after its JSON."""
+    """Return a request with binary tensors after its JSON."""
     head = json.dumps(document).encode()
     sent = {"Inference-Header-Content-Length": str(len(head)), **headers}
     return {"data": head + tail, "headers": sent, "content_type": "application/octet-stream"}
 
 
 def refused(response: Any, status: int = 400) -> str:
-    """The one shape of every error of this protocol; returns its text."""
+    """Assert the protocol's error format and return the text."""
     assert response.status_code == status, response.data
     assert response.headers["Content-Type"] == "application/json"
     assert response.json.keys() == {"error"}
@@ -49,12 +47,12 @@ def refused(response: Any, status: int = 400) -> str:
     return text
 
 
-def test_server_tells_its_extensions(client):
+def test_server_metadata_lists_the_extensions(client):
     found = client.get("/v2").json
     assert found["extensions"] == ["binary_tensor_data", "model_configuration", "statistics"]
 
 
-def test_health_has_both_words_and_503_when_nothing_answers(client, make_client, tmp_path):
+def test_health_has_live_and_ready_and_503_without_a_model(client, make_client, tmp_path):
     for path in ("/v2/health/live", "/v2/health/ready"):
         response = client.get(path)
         assert (response.status_code, response.json) == (200, {"live": True, "ready": True})
@@ -63,7 +61,7 @@ def test_health_has_both_words_and_503_when_nothing_answers(client, make_client,
     assert empty.get("/v2/health/ready").status_code == 503
 
 
-def test_metadata_tells_the_tensors(client):
+def test_metadata_describes_the_tensors(client):
     found = client.get("/v2/models/penguins").json
     assert found["versions"] == ["1"]
     assert found["inputs"] == [
@@ -81,7 +79,7 @@ def test_metadata_tells_the_tensors(client):
     assert client.get("/v2/models/penguins/versions/latest/ready").json["ready"] is True
 
 
-def test_tensors_answer_as_rows_do_to_the_last_bit(client, store):
+def test_tensors_and_rows_give_bit_identical_predictions(client, store):
     _, model = store.load("penguins")
     answer = infer(client, "penguins", {**PENGUINS, "id": "42"})
     assert answer.headers["X-Model-Version"] == "1"
@@ -95,7 +93,7 @@ def test_tensors_answer_as_rows_do_to_the_last_bit(client, store):
 
 @pytest.mark.parametrize("datatype", ["UINT8", "UINT64", "INT8", "INT32", "FP16", "FP32", "FP64"])
 @pytest.mark.parametrize("shape", [[1, 2, 2], [1, 4]])
-def test_arrays_may_come_in_any_numeric_datatype(client, datatype, shape):
+def test_arrays_may_have_any_numeric_datatype(client, datatype, shape):
     tensor = {"name": "pixels", "shape": shape, "datatype": datatype}
     plain = infer(client, "image", {"inputs": [tensor | {"data": [1, 2, 3, 4]}]}).json
     expected = client.post("/models/image/predict", json={"instances": [[1, 2, 3, 4]]}).json["predictions"][0]
@@ -106,7 +104,7 @@ def test_arrays_may_come_in_any_numeric_datatype(client, datatype, shape):
     assert client.post("/v2/models/image/infer", **request).json == plain
 
 
-def test_truth_is_a_number_too(client):
+def test_arrays_may_be_bool(client):
     tensor = {"name": "pixels", "shape": [1, 4], "datatype": "BOOL"}
     plain = infer(client, "image", {"inputs": [tensor | {"data": [True, False, True, True]}]}).json
     expected = client.post("/models/image/predict", json={"instances": [[1, 0, 1, 1]]}).json["predictions"][0]
@@ -118,7 +116,7 @@ def test_truth_is_a_number_too(client):
     assert "expected bytes 0 and 1 for BOOL" in refused(client.post("/v2/models/image/infer", **request))
 
 
-def test_bytes_in_bytes_out(client):
+def test_binary_tensors_in_requests_and_responses(client):
     texts = b"".join(struct.pack("<I", len(t)) + t for t in (b"Biscoe", b"Dream"))
     sexes = b"".join(struct.pack("<I", len(t)) + t for t in (b"FEMALE", b"MALE"))
     masses = np.array([4200.5, 3000.0], "<f8").tobytes()
@@ -141,7 +139,7 @@ def test_bytes_in_bytes_out(client):
     assert rest[4 : 4 + rest[0]].decode() == plain["label"]["data"][0]
 
 
-def test_outputs_choose_and_order_and_override_the_requests_wish(client):
+def test_outputs_select_and_order_tensors_and_override_binary_data_output(client):
     outputs = [{"name": "probabilities", "parameters": {"binary_data": False}}, {"name": "label"}]
     document = {**PENGUINS, "outputs": outputs, "parameters": {"binary_data_output": True}}
     response = infer(client, "penguins", document)
@@ -164,7 +162,7 @@ def test_raw_body_is_one_row_of_the_only_tensor(client):
     assert "island, mass, sex" in text
 
 
-def test_not_a_number_is_a_missing_one(client):
+def test_nan_and_null_are_missing_values(client):
     rows = {"inputs": [{"name": "instances", "shape": [2, 2], "datatype": "FP64", "data": [3, None, 3, 70]}]}
     first, second = by_name(infer(client, "price", rows).json)["price"]["data"]
     assert first == second
@@ -176,7 +174,7 @@ def test_not_a_number_is_a_missing_one(client):
 
 
 @pytest.mark.parametrize(("coding", "pack"), [("gzip", gzip.compress), ("deflate", zlib.compress)])
-def test_bodies_are_inflated_and_answers_deflated(client, coding, pack):
+def test_compressed_requests_and_responses(client, coding, pack):
     headers = {"Content-Encoding": coding, "Accept-Encoding": coding}
     response = client.post("/v2/models/penguins/infer", data=pack(json.dumps(PENGUINS).encode()), headers=headers)
     assert response.headers["Content-Encoding"] == coding
@@ -184,7 +182,7 @@ def test_bodies_are_inflated_and_answers_deflated(client, coding, pack):
     assert json.loads(unpacked) == infer(client, "penguins", PENGUINS).json
 
 
-def test_only_what_a_caller_takes_is_sent_and_errors_are_never_compressed(client):
+def test_compression_follows_accept_encoding_and_errors_are_not_compressed(client):
     def coding(accepted: str, body: Any = PRICE) -> str | None:
         return infer(client, "price", body, headers={"Accept-Encoding": accepted}).headers.get("Content-Encoding")
 
@@ -194,7 +192,7 @@ def test_only_what_a_caller_takes_is_sent_and_errors_are_never_compressed(client
     assert coding("gzip", {}) is None
 
 
-def test_an_inflated_bomb_is_413_and_a_cut_stream_400(store, make_client):
+def test_a_compression_bomb_is_413_and_a_truncated_stream_400(store, make_client):
     client = make_client(store, max_body_bytes=10_000)
     bomb = gzip.compress(b" " * 1_000_000)
     assert len(bomb) < 10_000
@@ -250,7 +248,7 @@ def test_an_inflated_bomb_is_413_and_a_cut_stream_400(store, make_client):
         ({"parameters": {"binary_data_size": -1}, "data": None}, "binary_data_size"),
     ],
 )
-def test_every_fault_is_told_with_its_place(client, change, told):
+def test_every_error_is_reported_with_its_location(client, change, told):
     top = {key: value for key, value in change.items() if key in {"inputs", "outputs", "id"}}
     if "binary_data_output" in change.get("parameters", {}):
         top = change
@@ -258,7 +256,7 @@ def test_every_fault_is_told_with_its_place(client, change, told):
     assert told in refused(infer(client, "price", body))
 
 
-def test_categories_that_are_not_known_are_told_with_their_rows(client):
+def test_unknown_categories_are_reported_with_their_rows(client):
     tensors = [dict(tensor) for tensor in PENGUINS["inputs"]]
     tensors[0]["data"] = ["Biscoe", "Dreem"]
     text = refused(infer(client, "penguins", {"inputs": tensors}))
@@ -273,13 +271,13 @@ def test_categories_that_are_not_known_are_told_with_their_rows(client):
 
 
 @pytest.mark.parametrize("length", ["-1", "9999", "x", "1e1", "", "99999999999999999999999"])
-def test_a_header_length_beyond_the_body_is_400(client, length):
+def test_a_json_length_beyond_the_body_is_400(client, length):
     response = infer(client, "price", PRICE, headers={"Inference-Header-Content-Length": length})
     assert "Inference-Header-Content-Length" in refused(response)
 
 
 @pytest.mark.parametrize("tail", [b"", b"1", b"1" * 17, b"\xff\xff\xff\xff", b"\x01\0\0\0\xff" * 2])
-def test_bytes_that_are_too_few_too_many_or_no_text_are_400(client, tail):
+def test_binary_data_of_wrong_size_or_encoding_is_400(client, tail):
     tensor = {"name": "island", "shape": [2], "datatype": "BYTES", "parameters": {"binary_data_size": len(tail)}}
     for request in (
         binary({"inputs": [tensor, *PENGUINS["inputs"][1:]]}, tail),
@@ -289,8 +287,8 @@ def test_bytes_that_are_too_few_too_many_or_no_text_are_400(client, tail):
 
 
 @pytest.mark.parametrize("shape", [[10_001], [1, 10_001]])
-def test_of_more_texts_than_rows_are_taken_none_is_read(client, monkeypatch, shape):
-    """Neither for an answer nor for the lesson: 1.6 million of them, in 8 MB, take seconds."""
+def test_more_strings_than_the_row_limit_are_not_parsed(client, monkeypatch, shape):
+    """Neither for the response nor for the example in the error: 1.6 million of them, in 8 MB, take seconds."""
     read = []
     monkeypatch.setattr(tensors, "_parse_texts", lambda count, *_: read.append(count))
     tail = b"\1\0\0\0a" * 10_001
@@ -300,7 +298,7 @@ def test_of_more_texts_than_rows_are_taken_none_is_read(client, monkeypatch, sha
     assert read == []
 
 
-def test_of_many_more_tensors_than_a_model_takes_none_is_read(client, monkeypatch):
+def test_far_more_tensors_than_columns_are_not_parsed(client, monkeypatch):
     read = []
     monkeypatch.setattr(tensors, "from_json", lambda *given: read.append(given))
     many = [{"name": f"x{i}", "shape": [1], "datatype": "FP64", "data": [1]} for i in range(200)]
@@ -321,7 +319,7 @@ def test_no_body_crashes_the_service(client, fuzz):
     assert response.status_code in {200, 400}
 
 
-def test_errors_of_the_framework_have_the_protocols_shape(client):
+def test_framework_errors_have_the_protocols_format(client):
     assert "did you mean 'penguins'" in refused(client.get("/v2/models/pengins"), 404)
     refused(client.get("/v2/models/penguins/versions/9"), 404)
     refused(client.get("/v2/nothing"), 404)
@@ -329,84 +327,3 @@ def test_errors_of_the_framework_have_the_protocols_shape(client):
     refused(client.post("/v2/models/penguins/infer", data="<a/>", content_type="application/xml"), 415)
     assert "not JSON" in refused(client.post("/v2/models/penguins/infer", data="{"))
     refused(client.post("/v2/models/penguins/infer"))
-
-
-def test_statistics_count_rows_and_requests(own_client):
-    infer(own_client, "penguins", PENGUINS)
-    infer(own_client, "penguins", PENGUINS)
-    (found,) = own_client.get("/v2/models/penguins/stats").json["model_stats"]
-    assert (found["inference_count"], found["execution_count"], found["version"]) == (4, 2, "1")
-    assert found["inference_stats"]["compute_infer"]["count"] == 2
-    assert found["inference_stats"]["fail"] == {"count": 0, "ns": 0}
-    refused(infer(own_client, "penguins", PRICE), 400)
-    (found,) = own_client.get("/v2/models/penguins/stats").json["model_stats"]
-    assert found["inference_stats"]["success"]["count"] == 2
-    assert found["inference_stats"]["fail"]["count"] == 1
-    assert 0 < found["inference_stats"]["fail"]["ns"] < 1e9
-    assert found["inference_stats"]["cache_hit"] == {"count": 0, "ns": 0}
-    assert len(own_client.get("/v2/models/stats").json["model_stats"]) == 3
-
-
-def test_statistics_of_many_models_read_what_was_counted_once(client, monkeypatch):
-    """Once for each of a hundred models took a worker fourteen seconds, in which it answered nobody."""
-    infer(client, "penguins", PENGUINS)
-    read = []
-    monkeypatch.setattr(
-        ExpositionWriter, "_totals", lambda self, totals=ExpositionWriter._totals: read.append(1) or totals(self)
-    )
-    assert len(client.get("/v2/models/stats").json["model_stats"]) == 3
-    assert len(read) == 1
-
-
-def test_repository_is_closed_unless_an_operator_opens_it(client):
-    for path in ("index", "models/price/load", "models/price/unload"):
-        assert "SERVE_ADMIN" in refused(client.post(f"/v2/repository/{path}"), 404)
-
-
-def test_models_are_unloaded_and_loaded_again(store, make_client):
-    client = make_client(store, admin=True)
-    assert "model_repository" in client.get("/v2").json["extensions"]
-    unload = {"parameters": {"unload_dependents": False}}
-    assert client.post("/v2/repository/models/price/unload", json=unload).status_code == 200
-    assert "unloaded" in refused(infer(client, "price", PRICE), 503)
-    assert client.get("/v2/models/price/ready").status_code == 503
-    states = {each["name"]: each for each in client.post("/v2/repository/index").json}
-    assert (states["price"]["state"], states["price"]["reason"]) == ("UNAVAILABLE", "unloaded")
-    ready = client.post("/v2/repository/index", json={"ready": True}).json
-    assert {each["name"] for each in ready} == {"image", "penguins"}
-    assert client.post("/v2/repository/models/price/load", json={}).status_code == 200
-    assert infer(client, "price", PRICE).status_code == 200
-
-
-def test_what_is_unloaded_stays_so_when_another_service_starts_on_the_same_cache(store, make_client):
-    """Two containers share a cache, and each has the process number 1."""
-    client = make_client(store, admin=True)
-    client.post("/v2/repository/models/price/unload")
-    assert infer(make_client(store, admin=True), "price", PRICE).status_code == 200
-    assert "unloaded" in refused(infer(client, "price", PRICE), 503)
-    assert client.post("/v2/repository/models/image/unload").status_code == 200
-
-
-def test_load_looks_at_the_store_and_takes_no_files(store, make_client):
-    client = make_client(store, admin=True)
-    store.publish("other", with_golden(price(5), [[3, 80]]))
-    assert client.get("/v2/models/other/ready").status_code == 404
-    assert client.post("/v2/repository/models/other/load", json={}).status_code == 200
-    assert client.get("/v2/models/other/ready").status_code == 200
-    refused(client.post("/v2/repository/models/nothing/load", json={}), 404)
-    refused(client.post("/v2/repository/models/nothing/unload"), 404)
-    body = {"parameters": {"file:1/model": "AAAA"}}
-    assert "file:1/model" in refused(client.post("/v2/repository/models/other/load", json=body))
-    for wrong in ([], {"parameters": 3}):
-        refused(client.post("/v2/repository/models/other/load", json=wrong))
-    refused(client.post("/v2/repository/index", json={"ready": 1}))
-
-
-def test_index_tells_why_a_version_is_not_served(store, make_client):
-    store.publish("price", with_golden(price(1), [[3, 80]]))
-    break_version(store, "price", 2)
-    client = make_client(store, admin=True)
-    states = {(e["name"], e["version"]): e for e in client.post("/v2/repository/index", json={}).json}
-    assert states["price", "1"]["state"] == "READY"
-    assert states["price", "2"]["state"] == "UNAVAILABLE"
-    assert states["price", "2"]["reason"]

@@ -1,4 +1,4 @@
-"""Extras of an answer, when asked for: warnings of values beyond training, and a receipt that can be replayed."""
+"""The query parameters `warnings` and `receipt`: out-of-range warnings, and receipts that can be replayed."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ BODY = b'{"instances": [{"rooms": 3, "area": 0.1}, [1e3, null]], "version": 1}'
 
 @pytest.fixture
 def replay(store, tmp_path):
-    """Runs `models replay` on an answer and a body, as files."""
+    """Run `models replay` on a response and a body, saved as files."""
 
     def run(told: Any, body: bytes, *words: str, code: int = 0) -> Any:
         (tmp_path / "answer.json").write_text(json.dumps(told))
@@ -34,11 +34,11 @@ def replay(store, tmp_path):
     return run
 
 
-def test_answer_has_no_extras_unless_asked_for(client):
+def test_responses_have_no_warnings_or_receipt_by_default(client):
     assert client.post("/models/price/predict", data=BODY).json.keys() == {"model", "version", "predictions"}
 
 
-def test_receipt_names_the_model_and_what_went_in(client):
+def test_receipt_has_the_model_and_a_hash_of_the_body(client):
     told = client.post("/models/price/predict?receipt=true", data=BODY).json
     digest = client.get("/models/price").json["digest"]
     assert told["receipt"]["digest"] == digest
@@ -54,7 +54,7 @@ def test_replay_gives_the_same_bits(client, replay):
     assert "bit for bit" in replay(told["receipt"], BODY).stderr
 
 
-def test_replay_takes_every_form_of_a_body(client, replay):
+def test_replay_accepts_every_body_format(client, replay):
     array = io.BytesIO()
     np.save(array, np.arange(8, dtype=np.float32).reshape(2, 2, 2))
     for path, kind, body in (
@@ -66,7 +66,7 @@ def test_replay_takes_every_form_of_a_body(client, replay):
         assert json.loads(replay(told, body, "--json").stdout)["predictions"] == told["predictions"]
 
 
-def test_replay_refuses_another_body_another_model_and_other_answers(client, replay, store):
+def test_replay_rejects_another_body_model_or_prediction(client, replay, store):
     told = client.post("/models/price/predict?receipt=true", data=BODY).json["receipt"]
     assert "byte for byte" in replay(told, BODY + b"\n", code=3).stderr
     assert "expected the digest" in replay({**told, "digest": "0" * 64}, BODY, code=5).stderr
@@ -76,7 +76,7 @@ def test_replay_refuses_another_body_another_model_and_other_answers(client, rep
         assert "receipt=true" in replay(wrong, BODY, code=3).stderr
 
 
-def test_warnings_name_values_beyond_training(client):
+def test_warnings_report_values_outside_the_training_range(client):
     rows = [["Biscoe", 4200, None], ["Dream", 99.5, None], ["Dream", 6300, None], ["Dream", 38000, None]]
     told = client.post("/models/penguins/predict?warnings=true", json={"instances": rows}).json
     assert told["warnings"] == [
@@ -94,7 +94,7 @@ def test_warnings_name_values_beyond_training(client):
     assert len(told["predictions"]) == 4
 
 
-def test_warnings_name_unknown_categories_and_pixels(client, store, make_client):
+def test_warnings_report_unknown_categories_and_pixels(client, store, make_client):
     dark = [[0, 0], [0, 0]]
     told = client.post("/models/image/predict?warnings=true", json={"instances": [dark, [[1, 2], [3, 16]]]}).json
     assert told["warnings"] == []
@@ -106,19 +106,19 @@ def test_warnings_name_unknown_categories_and_pixels(client, store, make_client)
     assert [warning["location"] for warning in told["warnings"]] == ["instances.1.town", "instances.1.size"]
 
 
-def test_warnings_are_a_hundred_at_most(client):
+def test_at_most_a_hundred_warnings_are_returned(client):
     told = client.post("/models/penguins/predict?warnings=true", json={"instances": [["Dream", 1, None]] * 300}).json
     assert len(told["warnings"]) == 100
 
 
-def test_wrong_word_for_an_extra_is_told(client):
+def test_a_query_parameter_other_than_true_or_false_is_422(client):
     error = assert_error(client.post("/models/price/predict?receipt=yes", data=BODY), 422, "invalid_request")
     assert places(error) == ["receipt"]
 
 
 @pytest.mark.parametrize("second", ["true", "false"])
-def test_a_parameter_that_is_given_twice_is_told(client, second):
-    """Either might be meant."""
+def test_a_repeated_query_parameter_is_422(client, second):
+    """It is unclear which value is meant."""
     path = f"/models/price/predict?receipt=true&warnings=true&receipt={second}"
     error = assert_error(client.post(path, data=BODY), 422, "invalid_request")
     told = {"location": "receipt", "problem": "expected once, found 2 times", "fix": "send it once: ?receipt=true"}
@@ -126,7 +126,7 @@ def test_a_parameter_that_is_given_twice_is_told(client, second):
 
 
 @pytest.mark.parametrize("path", ["/predict", "/models/price/predict", "/models/price/versions/1/predict"])
-def test_a_parameter_that_means_nothing_is_told_with_the_one_that_was_meant(client, path):
+def test_an_unknown_query_parameter_is_422_with_a_suggestion(client, path):
     given = client.post(f"{path}?warning=true&token=secret&receipt=yes", data=BODY)
     error = assert_error(given, 422, "invalid_request")
     assert places(error) == ["warning", "token", "receipt"]
@@ -137,7 +137,7 @@ def test_a_parameter_that_means_nothing_is_told_with_the_one_that_was_meant(clie
     assert "secret" not in given.text
 
 
-def test_a_parameter_that_means_nothing_is_told_before_a_fault_of_the_body(client):
+def test_an_unknown_query_parameter_is_reported_before_errors_of_the_body(client):
     error = assert_error(client.post("/models/price/predict?Warnings=true", data=b"{"), 422, "invalid_request")
     assert [fault["fix"] for fault in error["faults"]] == ["did you mean 'warnings'?"]
 
@@ -155,12 +155,12 @@ def test_a_parameter_that_means_nothing_is_told_before_a_fault_of_the_body(clien
         ("/healthz", None),
     ],
 )
-def test_addresses_of_platforms_and_those_that_are_read_pass_over_what_a_gateway_appends(client, path, body):
+def test_other_endpoints_ignore_query_parameters(client, path, body):
     asked = f"{path}?warning=true&key=1&key=2"
     assert (client.get(asked) if body is None else client.post(asked, json=body)).status_code == 200
 
 
-def test_values_of_training_itself_are_never_warned_of(client, store, make_client):
+def test_training_rows_cause_no_warnings(client, store, make_client):
     low, high = 0.1, 0.7000000000000001
     number = NumberColumn("mass", 0.3, 0.07, statistics={"min": low, "max": high})
     store.publish("fine", Model(network(1, 1, 0), Signature((number,), RegressionOutput(("y",), (0.0,), (1.0,)))))

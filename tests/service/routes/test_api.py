@@ -1,4 +1,4 @@
-"""What every answer has in common: one shape of errors, an id, safe headers, figures and a line in the log."""
+"""What all responses share (error format, request id, headers, metrics, log), metadata, OpenAPI and the page."""
 
 import gc
 import logging
@@ -22,7 +22,7 @@ ROW = {"instances": [[3.0, 80.0]]}
 PAGES = ("/", "/healthz", "/readyz", "/models", "/models/price", "/models/price/versions/1", "/openapi.json", "/docs")
 
 
-def test_root_is_json_for_programs_and_the_reference_for_browsers(client):
+def test_root_is_json_for_programs_and_redirects_browsers_to_docs(client):
     assert client.get("/").json == {"status": "alive"}
     assert client.get("/", headers={"Accept": "*/*"}).json == {"status": "alive"}
     browser = client.get("/", headers={"Accept": "text/html,application/xhtml+xml;q=0.9,*/*;q=0.8"})
@@ -30,7 +30,7 @@ def test_root_is_json_for_programs_and_the_reference_for_browsers(client):
     assert client.get(browser.headers["Location"]).status_code == 200
 
 
-def test_health_is_told(client):
+def test_health_and_readiness(client):
     assert client.get("/healthz").json == {"status": "ok"}
     ready = client.get("/readyz")
     assert ready.status_code == 200
@@ -49,7 +49,7 @@ def test_models_are_listed_with_versions_and_aliases(client, store, registry):
     assert client.get("/models/price/versions/champion").json["version"] == 1
 
 
-def test_model_tells_what_goes_in_and_out_and_how_good_it_is(client):
+def test_model_metadata_has_inputs_output_and_metrics(client):
     model = client.get("/models/penguins").json
     by_name = {column["name"]: column for column in model["inputs"]}
     assert by_name["island"]["categories"] == ["Biscoe", "Dream", "Torgersen"]
@@ -60,13 +60,13 @@ def test_model_tells_what_goes_in_and_out_and_how_good_it_is(client):
     assert len(model["digest"]) == 64
 
 
-def test_what_training_read_stays_private(client):
+def test_training_paths_and_history_are_not_published(client):
     for page in PAGES:
         assert "secret" not in client.get(page).get_data(as_text=True)
         assert "secret" not in client.get("/models/penguins").get_data(as_text=True)
 
 
-def test_example_of_a_model_is_answered_as_it_says(client):
+def test_example_of_a_model_gives_its_recorded_prediction(client):
     for name in ("penguins", "price", "image"):
         example = client.get(f"/models/{name}").json["example"]
         answer = client.post(f"/models/{name}/predict", json={"instances": example["instances"]})
@@ -75,7 +75,7 @@ def test_example_of_a_model_is_answered_as_it_says(client):
 
 
 @pytest.mark.parametrize("path", ["/nowhere", "/predict/price", "/models/price/nothing", "/static/../app.py", "/%00"])
-def test_unknown_address_is_404_in_the_one_shape(client, path):
+def test_unknown_endpoint_is_404_in_the_error_format(client, path):
     assert_error(client.get(path), 404, "not_found")
 
 
@@ -83,13 +83,13 @@ def test_unknown_address_is_404_in_the_one_shape(client, path):
     ("method", "path"),
     [("GET", "/predict"), ("PUT", "/models/price/predict"), ("POST", "/models"), ("DELETE", "/docs")],
 )
-def test_wrong_method_is_405_and_tells_the_right_one(client, method, path):
+def test_wrong_method_is_405_with_allow(client, method, path):
     response = client.open(path, method=method)
     assert_error(response, 405, "method_not_allowed")
     assert response.headers["Allow"]
 
 
-def test_crash_is_500_that_tells_the_caller_nothing_and_the_log_all(client, monkeypatch, caplog):
+def test_crash_is_500_without_details_and_logs_the_traceback(client, monkeypatch, caplog):
     def crash(*_):
         raise RuntimeError("the password is 1234")
 
@@ -102,29 +102,29 @@ def test_crash_is_500_that_tells_the_caller_nothing_and_the_log_all(client, monk
     assert response.json["request_id"] in caplog.text
 
 
-def test_the_page_and_the_documents_tell_the_same_codes_of_errors():
+def test_the_page_and_the_documents_list_the_same_error_codes():
     table = (ROOT / "docs" / "api.md").read_text(encoding="utf-8")
     rows = [row for row in table.splitlines() if re.match(r"\| [45]\d\d[, \d]* \| `", row)]
     documented = {code for row in rows for code in re.findall(r"`(\w+)`", row.split("|")[2])}
     on_the_page = {code for _, codes, _ in _ERROR_CODES for code in codes}
     assert documented == on_the_page
-    assert "bad_request" in documented  # which the worker itself answers, before there is an address
+    assert "bad_request" in documented  # the worker sends it before there is an endpoint
 
 
 @pytest.mark.parametrize("given", ["abc-123", "0af7651916cd43dd8448eb211c80319c", "a" * 128])
-def test_request_id_of_the_caller_is_kept(client, given):
+def test_request_id_of_the_client_is_kept(client, given):
     assert client.get("/healthz", headers={"X-Request-Id": given}).headers["X-Request-Id"] == given
 
 
 @pytest.mark.parametrize("given", ["", "a" * 129, "two words", "<script>", "ä", "a\tb"])
-def test_request_id_that_is_not_sane_is_replaced(client, given):
+def test_malformed_request_id_is_replaced(client, given):
     found = client.get("/healthz", headers={"X-Request-Id": given}).headers["X-Request-Id"]
     assert len(found) == 32
     assert found != given
 
 
 @pytest.mark.parametrize("path", [*PAGES, "/metrics", "/nowhere", "/static/docs.js"])
-def test_every_answer_has_safe_headers(client, path):
+def test_every_response_has_security_headers(client, path):
     with client.get(path) as response:
         headers = response.headers
     assert headers["X-Content-Type-Options"] == "nosniff"
@@ -134,7 +134,7 @@ def test_every_answer_has_safe_headers(client, path):
     assert headers["Cache-Control"] == ("no-cache" if path.startswith("/static") else "no-store")
 
 
-def test_head_and_options_are_answered(client):
+def test_head_and_options_are_supported(client):
     assert client.head("/healthz").status_code == 200
     assert "POST" in client.options("/predict").headers["Allow"]
 
@@ -148,7 +148,7 @@ def figures(client):
     }
 
 
-def test_figures_count_requests_rows_and_errors(own_client):
+def test_metrics_count_requests_rows_and_errors(own_client):
     own_client.post("/models/price/predict", json={"instances": ROW["instances"] * 3})
     own_client.post("/predict", json={"model": "nobody", **ROW})
     found = figures(own_client)
@@ -175,7 +175,7 @@ def test_figures_count_requests_rows_and_errors(own_client):
         ("/v2/models/price/infer", {"inputs": []}, 400),
     ],
 )
-def test_a_refusal_is_counted_and_logged_for_the_model_that_was_asked(client, caplog, path, body, status):
+def test_a_rejected_request_is_counted_and_logged_for_its_model(client, caplog, path, body, status):
     with caplog.at_level(logging.INFO, "service.access"):
         answer = client.post(path, **({"data": body} if isinstance(body, bytes) else {"json": body}))
     assert answer.status_code == status
@@ -187,7 +187,7 @@ def test_a_refusal_is_counted_and_logged_for_the_model_that_was_asked(client, ca
     assert not [key for key in figures(client) if key[0] == "forward_pass_rows_total"]
 
 
-def test_what_was_computed_and_could_not_be_answered_is_an_error_and_no_prediction(client, monkeypatch):
+def test_a_failure_after_inference_counts_as_an_error(client, monkeypatch):
     monkeypatch.setattr("model_store.schema.signature.Signature.decode", lambda *_: 1 / 0)
     assert client.post("/models/price/predict", json=ROW).status_code == 500
     found = figures(client)
@@ -195,7 +195,7 @@ def test_what_was_computed_and_could_not_be_answered_is_an_error_and_no_predicti
     assert not [key for key in found if key[0] in {"forward_pass_rows_total", "forward_pass_stage_seconds_count"}]
 
 
-def test_figures_follow_a_switch_of_versions(client, store, registry):
+def test_metrics_follow_a_switch_of_versions(client, store, registry):
     store.publish("price", price(1))
     registry.refresh()
     found = figures(client)
@@ -205,7 +205,7 @@ def test_figures_follow_a_switch_of_versions(client, store, registry):
     assert len(labels) == 3
 
 
-def test_log_has_a_line_for_a_request_and_none_for_health(client, caplog):
+def test_requests_are_logged_except_health_checks(client, caplog):
     with caplog.at_level(logging.INFO, "service.access"):
         client.get("/healthz")
         client.get("/readyz")
@@ -241,7 +241,7 @@ def test_openapi_document_is_valid_and_typed_for_each_model(client):
     assert (pixels["minItems"], pixels["items"]["items"]["maximum"]) == (2, 16.0)
 
 
-def test_openapi_document_tells_every_address(client):
+def test_openapi_document_has_every_endpoint(client):
     told = client.get("/openapi.json").json["paths"].keys()
     for rule in client.application.url_map.iter_rules():
         path = re.sub(r"<(?:segment:)?(\w+)>", r"{\1}", rule.rule)
@@ -249,7 +249,7 @@ def test_openapi_document_tells_every_address(client):
             assert path in told
 
 
-def test_real_requests_and_answers_are_as_the_document_says(client):
+def test_real_requests_and_responses_match_the_openapi_document(client):
     document = client.get("/openapi.json").json
 
     def check(value, schema):
@@ -296,7 +296,7 @@ def test_real_requests_and_answers_are_as_the_document_says(client):
         check({"instances": [{**PENGUIN, "island": "Bisco"}]}, asked("/models/penguins/predict"))
 
 
-def test_openapi_document_tells_the_types_of_bodies_and_when_to_come_back(client):
+def test_openapi_document_has_media_types_and_retry_after(client):
     document = client.get("/openapi.json").json
     binary, tables = "application/octet-stream", {"text/csv", "application/x-npy"}
     for path in ("/v2/models/{name}/infer", "/v2/models/price/infer"):
@@ -316,7 +316,7 @@ def test_openapi_document_follows_the_store(client, store, registry):
     assert "/models/rent/predict" in client.get("/openapi.json").json["paths"]
 
 
-def test_reference_page_shows_models_safely(client):
+def test_reference_page_escapes_text_of_models(client):
     page = client.get("/docs").get_data(as_text=True)
     assert "Ink &amp; slant of &lt;b&gt;an image&lt;/b&gt;" in page
     assert "Accuracy 97.5 % on 69 test rows" in page
@@ -328,7 +328,7 @@ def test_reference_page_shows_models_safely(client):
     assert "<script>" not in page
 
 
-def test_reference_page_without_a_model_says_how_to_get_one(make_client, tmp_path):
+def test_reference_page_without_a_model_shows_how_to_train_one(make_client, tmp_path):
     from model_store.registry.store import open_store
 
     page = make_client(open_store(tmp_path / "none")).get("/docs")
@@ -339,7 +339,7 @@ def test_reference_page_without_a_model_says_how_to_get_one(make_client, tmp_pat
 @pytest.mark.parametrize(
     "training", [{}, {"metrics": 3}, {"metrics": {"classes": {"a": 1}}}, {"metrics": {}, "baseline": []}]
 )
-def test_reference_page_bears_metrics_of_any_form(make_client, store, training):
+def test_reference_page_accepts_metrics_of_any_form(make_client, store, training):
     from model_store.artifact.model import Model
 
     model = price(1)
@@ -348,7 +348,7 @@ def test_reference_page_bears_metrics_of_any_form(make_client, store, training):
 
 
 @pytest.mark.parametrize("statistics", [{"min": "a", "max": 3}, {"min": {}, "max": []}, {"mean": "x"}, {"mean": [1]}])
-def test_statistics_of_any_form_keep_no_page_from_its_readers(make_client, tmp_path, statistics):
+def test_reference_page_accepts_column_statistics_of_any_form(make_client, tmp_path, statistics):
     store = open_store(tmp_path / "odd")
     for column in (NumberColumn("x", statistics=statistics), ArrayColumn("image", (2, 2), statistics=statistics)):
         signature = Signature((column,), RegressionOutput(("y",), (0.0,), (1.0,)))
@@ -360,7 +360,7 @@ def test_statistics_of_any_form_keep_no_page_from_its_readers(make_client, tmp_p
     assert client.post("/models/number/predict?warnings=true", json={"instances": [[1]]}).json["warnings"] == []
 
 
-def test_the_openapi_document_keeps_no_version_that_was_replaced(client, store, registry):
+def test_openapi_document_does_not_keep_a_replaced_version_in_memory(client, store, registry):
     replaced = weakref.ref(registry.find("price").model)
     client.get("/openapi.json")
     store.publish("price", price(1))

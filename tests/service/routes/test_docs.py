@@ -1,4 +1,4 @@
-"""The reference page in a real browser: loads under its own strict policy, and its form works."""
+"""The reference page in a real browser: it loads under its Content-Security-Policy, and its form works."""
 
 from __future__ import annotations
 
@@ -48,7 +48,7 @@ def page(own_server) -> Iterator[Any]:  # noqa: F811
         browser.close()
 
 
-def test_page_loads_without_a_complaint_and_fits_a_phone(page):
+def test_page_loads_without_console_errors_and_fits_a_phone(page):
     assert page.title() == "Forward Pass: reference"
     assert page.locator("section.model h2").all_inner_texts()[1].startswith("penguins")
     assert page.evaluate("document.documentElement.scrollWidth <= innerWidth")
@@ -56,7 +56,7 @@ def test_page_loads_without_a_complaint_and_fits_a_phone(page):
     assert page.complaints == []
 
 
-def test_form_shows_the_answer_of_the_model(page):
+def test_form_shows_the_prediction(page):
     form = page.locator("form[data-model=penguins]")
     form.get_by_label("mass").fill("5100")
     form.get_by_role("button", name="Predict").click()
@@ -66,7 +66,7 @@ def test_form_shows_the_answer_of_the_model(page):
     assert page.complaints == []
 
 
-def test_form_shows_faults_with_their_places(page):
+def test_form_shows_errors_with_their_locations(page):
     form = page.locator("form[data-model=penguins]")
     form.get_by_label("mass").fill("heavy")
     form.get_by_role("button", name="Predict").click()
@@ -75,7 +75,7 @@ def test_form_shows_faults_with_their_places(page):
     assert "found 'heavy'" in form.locator(".faults").inner_text()
 
 
-def test_drawing_on_an_image_writes_the_request(page):
+def test_drawing_on_an_image_updates_the_request(page):
     form = page.locator("form[data-model=image]")
     form.get_by_role("button", name="Clear").click()
     assert (

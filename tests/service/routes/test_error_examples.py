@@ -1,4 +1,4 @@
-"""The lesson of an error: a request that works, in the caller's protocol and with the caller's values."""
+"""Examples in error responses: a request that works, in the client's protocol and with the client's values."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ NATIVE, V1, V2 = "/models/penguins/predict", "/v1/models/penguins:predict", "/v2
 
 
 def example_of(response: Any) -> tuple[str, dict[str, Any]]:
-    """The path and the body of the curl line in an error, whichever protocol's."""
+    """Return the path and body of the curl command in an error of any protocol."""
     assert 400 <= response.status_code < 500, response.data
     error = response.json["error"]
     line = error.partition("This works: ")[2] if isinstance(error, str) else error["example"]["curl"]
@@ -67,13 +67,13 @@ REFUSED: list[tuple[str, str, dict[str, Any]]] = [
 
 
 @pytest.mark.parametrize(("method", "path", "words"), REFUSED)
-def test_every_4xx_has_a_request_that_works_in_the_same_protocol(client, method, path, words):
+def test_every_4xx_has_a_working_request_in_the_same_protocol(client, method, path, words):
     address, body = example_of(client.open(path, method=method, **words))
     assert address.split("/")[1] in {path.split("/")[1], "models"}
     assert client.post(address, json=body).status_code == 200
 
 
-def test_a_body_over_the_limit_is_taught_too(store, make_client):
+def test_a_body_over_the_limit_gets_an_example(store, make_client):
     for path in (NATIVE, V1, V2):
         address, body = example_of(make_client(store, max_body_bytes=10).post(path, json={"instances": [PENGUIN]}))
         assert make_client(store).post(address, json=body).status_code == 200
@@ -89,19 +89,19 @@ def test_a_body_over_the_limit_is_taught_too(store, make_client):
         ["Bisco", 3210.5, "MALE"],
     ],
 )
-def test_the_callers_own_row_is_mended(client, path, key, wrong):
+def test_the_clients_row_is_repaired(client, path, key, wrong):
     _, body = example_of(client.post(path, json={key: [PENGUIN, wrong]}))
     assert body == {"instances": [{"island": "Biscoe", "mass": 3210.5, "sex": "MALE"}]}
 
 
-def test_what_cannot_be_mended_is_the_models_example(client):
+def test_values_that_cannot_be_repaired_come_from_the_models_example(client):
     wrong = {"island": "the moon", "mass": None, "sex": 5.5}
     address, body = example_of(client.post(NATIVE, json={"instances": [wrong]}))
     assert client.post(address, json=body).status_code == 200
     assert body["instances"][0]["mass"] == PENGUIN["mass"]
 
 
-def test_a_value_that_is_nearly_right_is_put_right_where_it_could_have_been_missing_too(store, make_client):
+def test_almost_valid_values_are_corrected_in_columns_that_allow_missing_values(store, make_client):
     columns = (NumberColumn("age", fill=40.0), CategoryColumn("town", ("Bath", "York"), fill="Bath"))
     signature = Signature(columns, OUTPUT)
     store.publish("homes", Model(network(signature.width, 1, 0), signature))
@@ -116,7 +116,7 @@ def test_a_value_that_is_nearly_right_is_put_right_where_it_could_have_been_miss
         assert example_of(client.post("/models/homes/predict", json={"instances": [row]}))[1] == {"instances": [mended]}
 
 
-def test_a_key_that_looks_like_a_place_of_a_row_is_none(client):
+def test_a_key_that_looks_like_a_row_location_is_not_one(client):
     example_of(client.post(NATIVE, json={"instances.99": 1, "instances": [PENGUIN]}))
 
 
@@ -129,16 +129,16 @@ def test_a_key_that_looks_like_a_place_of_a_row_is_none(client):
         ("large", [[0.0] * 64] * 64),
     ],
 )
-def test_where_no_model_is_named_the_one_that_takes_such_rows_is_taught(kinds, make_client, name, row):
+def test_without_a_model_name_the_example_uses_the_model_with_such_columns(kinds, make_client, name, row):
     error = make_client(kinds).post("/predict", json={"instances": [row]}).json["error"]
     assert f"/models/{name}/predict" in error["example"]["curl"]
 
 
-def test_there_is_no_lesson_without_a_model(make_client, tmp_path):
+def test_there_is_no_example_without_a_model(make_client, tmp_path):
     assert "example" not in make_client(open_store(tmp_path / "empty")).get("/nothing").json["error"]
 
 
-def test_a_model_that_is_unloaded_teaches_nothing(store, make_client):
+def test_examples_do_not_use_an_unloaded_model(store, make_client):
     client = make_client(store, admin=True)
     for name in ("image", "penguins"):
         client.post(f"/v2/repository/models/{name}/unload")
@@ -147,7 +147,7 @@ def test_a_model_that_is_unloaded_teaches_nothing(store, make_client):
     assert "example" not in client.get("/models/imag").json["error"]
 
 
-def test_a_value_that_the_network_cannot_hold_is_not_taught(client):
+def test_values_that_overflow_the_dtype_are_not_in_examples(client):
     for value in (1e99, -1e99, "1e99"):
         address, body = example_of(client.post("/models/price/predict", json={"instances": [[value, 80]]}))
         assert client.post(address, json=body).status_code == 200
@@ -164,7 +164,7 @@ def test_examples_need_no_forward_pass(client, monkeypatch):
     example_of(client.post(V2, json={"inputs": [ISLANDS | {"data": ["Biscoe", "Dreem"]}, MASSES, SEXES]}))
     assert passes == []
     assert client.post(NATIVE, json={"instances": [PENGUIN]}).status_code == 200
-    assert len(passes) == 1  # so that counting is known to work
+    assert len(passes) == 1  # the counter works
 
 
 @pytest.mark.filterwarnings("ignore:overflow")
@@ -178,24 +178,24 @@ def test_a_row_that_overflows_the_network_is_replaced_by_the_example(store, make
     assert client.post(address, json=body).status_code == 200
 
 
-def test_a_fault_elsewhere_keeps_the_first_row(client):
+def test_an_error_outside_the_rows_keeps_the_first_row(client):
     _, body = example_of(client.post(NATIVE, json={"instances": [PENGUIN | {"mass": 3333}], "versoin": 1}))
     assert body == {"instances": [PENGUIN | {"mass": 3333}]}
 
 
-def test_a_pixel_out_of_range_is_brought_into_it(client):
+def test_a_pixel_out_of_range_is_clipped(client):
     for sent in ([[1, 2], [3, 99]], [1, 2, 3, 99], [["1", 2], [3, 99]]):
         _, body = example_of(client.post("/models/image/predict", json={"instances": [sent]}))
-        assert json.dumps(body) == '{"instances": [[[1, 2], [3, 16]]]}'  # and not 16.0
+        assert json.dumps(body) == '{"instances": [[[1, 2], [3, 16]]]}'  # not 16.0
 
 
-def test_a_row_of_a_csv_body_is_mended(client):
+def test_a_row_of_a_csv_body_is_repaired(client):
     text = "island,mass,sex\nDream,4000,MALE\nBisco,4100,MALE\n"
     _, body = example_of(client.post(NATIVE, data=text, content_type="text/csv"))
     assert body == {"instances": [{"island": "Biscoe", "mass": 4100, "sex": "MALE"}]}
 
 
-def test_columns_are_taught_as_columns(client):
+def test_examples_for_columns_are_columns(client):
     for columns in ({"rooms": [3], "aria": [81]}, {"rooms": 3, "area": [81, 90]}, {"rooms": [["3"]], "area": [[81]]}):
         _, body = example_of(client.post("/v1/models/price:predict", json={"inputs": columns}))
         assert body == {"inputs": {"rooms": [3], "area": [81]}}
@@ -213,7 +213,7 @@ def test_columns_are_taught_as_columns(client):
         "/v2/models/price/versions/champion/infer",
     ],
 )
-def test_the_version_that_was_asked_is_the_one_that_is_taught(store, make_client, path):
+def test_the_example_uses_the_requested_version(store, make_client, path):
     store.publish("price", price(1))
     move(store, "price", "champion", 1)
     client = make_client(store)
@@ -222,19 +222,19 @@ def test_the_version_that_was_asked_is_the_one_that_is_taught(store, make_client
     assert client.post(address, json=body).status_code == 200
 
 
-def test_the_address_that_a_platform_names_is_taught(store, make_client):
+def test_the_example_uses_the_platforms_path(store, make_client):
     client = make_client(store, predict_route="/v1/endpoints/7:predict")
     address, body = example_of(client.post("/v1/endpoints/7:predict", json={"model": "price", "instances": [3]}))
     assert (address, body["model"]) == ("/v1/endpoints/7:predict", "price")
     assert client.post(address, json=body).status_code == 200
 
 
-def test_a_wrong_body_for_the_repository_is_answered_with_a_right_one(store, make_client):
+def test_a_wrong_repository_body_gets_a_valid_one(store, make_client):
     client = make_client(store, admin=True)
     for path, words, expected in (
         ("models/price/load", {"parameters": {"file:1/model": "AAAA"}}, "models/price/load"),
         ("models/price/unload", [], "models/price/unload"),
-        ("models/prise/unload", {}, "index"),  # not to unload what was not meant
+        ("models/prise/unload", {}, "index"),  # it must not unload a model that was not meant
         ("index", {"ready": 3}, "index"),
     ):
         assert example_of(client.post(f"/v2/repository/{path}", json=words)) == (f"/v2/repository/{expected}", {})
@@ -262,13 +262,13 @@ FIRST = [tensor("island", "BYTES", "Biscoe"), tensor("mass", "FP64", 4000), tens
         ([SEXES, MASSES, ISLANDS | {"data": ["Bisco", "Dream"]}, 3, {"name": []}], FIRST),
     ],
 )
-def test_the_callers_own_tensors_are_mended(client, sent, expected):
+def test_the_clients_tensors_are_repaired(client, sent, expected):
     address, body = example_of(client.post(V2, json={"inputs": sent}))
     assert body == {"inputs": expected}
     assert client.post(address, json=body).status_code == 200
 
 
-def test_tensors_that_came_as_bytes_are_mended(client):
+def test_binary_tensors_are_repaired(client):
     texts = [b"".join(struct.pack("<I", len(t)) + t for t in two) for two in ((b"Dreem", b"Biscoe"), (b"MALE", b""))]
     tails = [texts[0], np.array([3210.5, 4000], "<f4").tobytes(), texts[1]]
     sent = [
@@ -283,20 +283,20 @@ def test_tensors_that_came_as_bytes_are_mended(client):
     example_of(client.post(V2, data=json.dumps({"inputs": sent}), content_type="application/json"))
 
 
-def test_a_table_is_taught_as_a_table(client):
+def test_the_example_for_a_table_tensor_is_a_table(client):
     wrong = tensor("instances", "FP64", 3, 80, 1e300, 90, shape=[2, 2])
     _, body = example_of(client.post("/v2/models/price/infer", json={"inputs": [wrong]}))
     (told,) = body["inputs"]
     assert (told["name"], told["shape"], told["data"][1]) == ("instances", [1, 2], 90)
 
 
-def test_an_image_in_tensors_is_mended(client):
+def test_an_image_tensor_is_repaired(client):
     wrong = tensor("pixel", "FP32", 1, 2, 3, 99, shape=[1, 4])
     _, body = example_of(client.post("/v2/models/image/infer", json={"inputs": [wrong]}))
     assert body == {"inputs": [tensor("pixels", "FP32", 1, 2, 3, 16, shape=[1, 2, 2])]}
 
 
-def test_strange_names_are_looked_up_a_bounded_number_of_times(client, monkeypatch):
+def test_lookups_of_unknown_names_are_bounded(client, monkeypatch):
     looked_up = []
     nearest = row_repair.nearest_name
     monkeypatch.setattr(row_repair, "nearest_name", lambda *words: looked_up.append(words) or nearest(*words))
@@ -305,7 +305,7 @@ def test_strange_names_are_looked_up_a_bounded_number_of_times(client, monkeypat
     assert 0 < len(looked_up) < 100
 
 
-def test_lists_within_lists_are_followed_as_deep_as_arrays_go(client, monkeypatch):
+def test_deeply_nested_lists_are_flattened_to_a_limit(client, monkeypatch):
     nested: Any = json.loads("[" * 900 + "]" * 900)
     example_of(client.post("/models/image/predict", json={"instances": [[*[0] * 20_000, nested]]}))
     deep = tensor("pixels", "FP32", *[0] * 20_000, nested)
@@ -314,7 +314,7 @@ def test_lists_within_lists_are_followed_as_deep_as_arrays_go(client, monkeypatc
 
 @pytest.fixture
 def kinds(tmp_path) -> Store:
-    """An image that is too large for a line, and rows that a shell would gladly take apart."""
+    """Models with an image too large for a command, and with categories that need quoting in a shell."""
     store = open_store(tmp_path / "kinds")
     image, output = ArrayColumn("pixels", (64, 64), low=0.0, high=1.0), RegressionOutput(("ink",), (0.0,), (1.0,))
     for name, columns in {
@@ -329,7 +329,7 @@ def kinds(tmp_path) -> Store:
 
 @pytest.fixture
 def shell(kinds: Store, make_client: MakeClient) -> Iterator[Callable[[str, str, Any], Any]]:
-    """Sends a request to a running service, and runs the line that the error teaches as a user would."""
+    """Send a request to a running service, and run the command of its error as a user would."""
     client = make_client(kinds, predict_route="/vertex")
     server = make_server("127.0.0.1", 0, client.application, threaded=True)
     thread = threading.Thread(target=server.serve_forever, args=(0.01,))
@@ -353,7 +353,7 @@ def shell(kinds: Store, make_client: MakeClient) -> Iterator[Callable[[str, str,
 @pytest.mark.parametrize(
     "address", ["/models/{}/predict", "/v1/models/{}:predict", "/v2/models/{}/infer", "/invocations", "/vertex"]
 )
-def test_the_line_works_as_it_is_printed(shell, kinds, name, address):
+def test_the_curl_command_works_as_printed(shell, kinds, name, address):
     path = address.format(name)
     for body in ({}, {"inputs": 3}, {"model": name, "instances": [{"mass": "2"}]}):
         line, answer = shell(path, body)
@@ -365,7 +365,7 @@ def test_the_line_works_as_it_is_printed(shell, kinds, name, address):
 
 
 @pytest.mark.parametrize("where", ["", "/versions/1", "/versions/latest"])
-def test_the_example_is_a_body_that_is_answered_wherever_rows_are_taken(kinds, make_client, where):
+def test_the_example_endpoint_is_a_valid_body_for_every_protocol(kinds, make_client, where):
     client = make_client(kinds)
     for name in ("large", "small", "one"):
         body = client.get(f"/models/{name}{where}/example").json

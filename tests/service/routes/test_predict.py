@@ -1,4 +1,4 @@
-"""Predictions: what comes out is the network's own answer, and what does not fit is told of in one go."""
+"""The predict endpoints: exact predictions, and all errors of a request in one response."""
 
 import numpy as np
 import pytest
@@ -10,14 +10,14 @@ from tests.service.conftest import PENGUIN, assert_error, penguins, places, pric
 ROW = [3.0, 80.0]
 
 
-def test_answer_is_that_of_the_network_to_the_last_bit(client, store):
+def test_predictions_have_the_bits_of_the_network(client, store):
     rows = [[rooms / 7, area / 3] for rooms in range(1, 20) for area in range(50, 60)]
     _, model = store.load("price")
     answer = client.post("/predict", json={"model": "price", "instances": rows}).json
     assert answer == {"model": "price", "version": 1, "predictions": model.predict(rows)}
 
 
-def test_rows_as_objects_and_as_lists_answer_alike(client):
+def test_rows_as_objects_and_as_lists_give_equal_predictions(client):
     as_object, as_list = (
         client.post("/models/penguins/predict", json={"instances": [row]}).json
         for row in (PENGUIN, list(PENGUIN.values()))
@@ -27,7 +27,7 @@ def test_rows_as_objects_and_as_lists_answer_alike(client):
     assert sum(as_object["predictions"][0]["probabilities"].values()) == pytest.approx(1)
 
 
-def test_array_rows_nested_and_flat_answer_alike(client):
+def test_nested_and_flat_arrays_give_equal_predictions(client):
     bodies = ({"instances": [[[1, 2], [3, 4]]]}, {"instances": [[1, 2, 3, 4]]})
     nested, flat = (client.post("/models/image/predict", json=body).json["predictions"] for body in bodies)
     assert nested == flat
@@ -50,18 +50,18 @@ def test_array_rows_nested_and_flat_answer_alike(client):
         ("/models/price/versions/default/predict", {"version": "default"}),
     ],
 )
-def test_every_way_to_name_a_version_finds_it(client, address, body):
+def test_every_way_to_name_a_version_selects_it(client, address, body):
     response = client.post(address, json={**body, "instances": [ROW]})
     assert (response.status_code, response.json["version"]) == (200, 1)
 
 
-def test_model_may_be_left_out_when_there_is_one_alone(make_client, tmp_path):
+def test_model_is_optional_if_there_is_only_one(make_client, tmp_path):
     store = open_store(tmp_path / "one")
     store.publish("price", price())
     assert make_client(store).post("/predict", json={"instances": [ROW]}).json["model"] == "price"
 
 
-def test_model_left_out_among_several_is_told_with_the_other_faults(client):
+def test_a_missing_model_name_is_reported_with_the_other_errors(client):
     error = assert_error(client.post("/predict", json={"instances": 3, "colour": 1}), 422, "invalid_request")
     assert places(error) == ["model", "colour", "instances"]
     assert "image, penguins, price" in error["faults"][0]["fix"]
@@ -79,13 +79,13 @@ def test_unknown_model_is_404_with_the_known_names(client):
 
 
 @pytest.mark.parametrize("version", [7, 0, -1, "7", "champion", "٣", "1.0", "9" * 500])
-def test_unknown_version_is_404_with_the_known_ones(client, version):
+def test_unknown_version_is_404_with_the_known_versions(client, version):
     response = client.post("/predict", json={"model": "price", "version": version, "instances": [ROW]})
     error = assert_error(response, 404, "unknown_version")
     assert "1, latest" in error["faults"][0]["problem"]
 
 
-def test_every_fault_of_a_request_is_told_at_once(client):
+def test_all_errors_of_a_request_are_reported_together(client):
     rows = [{**PENGUIN, "island": "Bisco"}, {**PENGUIN, "mass": "heavy"}, [1], {"isle": 1}]
     error = assert_error(
         client.post("/models/penguins/predict", json={"instanses": 1, "model": "price", "instances": rows}),
@@ -100,14 +100,14 @@ def test_every_fault_of_a_request_is_told_at_once(client):
     assert fixes["instances.0.island"] == "did you mean 'Biscoe'?"
 
 
-def test_faults_beyond_a_hundred_are_counted(client):
+def test_errors_beyond_a_hundred_are_counted(client):
     response = client.post("/models/price/predict", json={"instances": [["x", "y"]] * 300, "a": 1})
     error = assert_error(response, 422, "invalid_request")
     assert len(error["faults"]) == 100
     assert error["message"].startswith("601 errors")
 
 
-def test_a_flood_of_unknown_keys_is_answered_shortly(client):
+def test_thousands_of_unknown_keys_get_a_short_response(client):
     body = {"k" * 300 + str(i): i for i in range(5000)} | {"instances": [ROW]}
     response = client.post("/models/price/predict", json=body)
     error = assert_error(response, 422, "invalid_request")
@@ -130,7 +130,7 @@ def test_a_flood_of_unknown_keys_is_answered_shortly(client):
         ([[1e300, 1]], "fits float32"),
     ],
 )
-def test_rows_that_do_not_fit_are_422(client, instances, problem):
+def test_invalid_rows_are_422(client, instances, problem):
     response = client.post("/models/price/predict", json={"instances": instances})
     if problem:
         error = assert_error(response, 422, "invalid_request")
@@ -142,38 +142,38 @@ def test_rows_that_do_not_fit_are_422(client, instances, problem):
 
 
 @pytest.mark.parametrize("model", [3, True, [], {}, 1.5])
-def test_model_of_a_wrong_type_is_told_with_its_place(client, model):
+def test_model_of_wrong_type_is_reported_with_its_location(client, model):
     error = assert_error(client.post("/predict", json={"model": model, "instances": [ROW]}), 422, "invalid_request")
     assert places(error) == ["model"]
 
 
 @pytest.mark.parametrize("version", [True, 1.5, [], {}])
-def test_version_of_a_wrong_type_is_told_with_its_place(client, version):
+def test_version_of_wrong_type_is_reported_with_its_location(client, version):
     body = {"model": "price", "version": version, "instances": [["x", 1]]}
     error = assert_error(client.post("/predict", json=body), 422, "invalid_request")
     assert places(error) == ["version", "instances.0.rooms"]
 
 
-def test_body_that_contradicts_its_address_is_refused(client):
+def test_body_that_contradicts_the_url_is_422(client):
     body = {"model": "penguins", "version": 2, "instances": [ROW]}
     error = assert_error(client.post("/models/price/versions/1/predict", json=body), 422, "invalid_request")
     assert places(error) == ["version", "model"]
 
 
-def test_more_rows_than_the_limit_are_refused(store, make_client):
+def test_more_rows_than_the_limit_are_422(store, make_client):
     client = make_client(store, max_instances=2)
     assert client.post("/models/price/predict", json={"instances": [ROW] * 2}).status_code == 200
     error = assert_error(client.post("/models/price/predict", json={"instances": [ROW] * 3}), 422, "invalid_request")
     assert "at most 2 rows" in error["message"]
 
 
-def test_an_answer_has_the_same_bits_whoever_shares_the_request(client):
+def test_predictions_have_the_same_bits_regardless_of_the_other_rows(client):
     rows = [[i / 3, 60 + i] for i in range(70)]
     together = client.post("/models/price/predict", json={"instances": rows}).json["predictions"]
     alone = [client.post("/models/price/predict", json={"instances": [row]}).json["predictions"][0] for row in rows]
     assert together == alone
 
 
-def test_defaults_of_settings_serve(tmp_path):
+def test_the_service_starts_with_default_settings(tmp_path):
     assert Settings().max_instances >= 1
     assert penguins().predict([PENGUIN])

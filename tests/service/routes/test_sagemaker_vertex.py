@@ -1,4 +1,4 @@
-"""The hosted platforms' contracts, and rows that come as tables."""
+"""The contracts of SageMaker and Vertex AI, and CSV and .npy bodies."""
 
 import json
 import os
@@ -33,12 +33,12 @@ def lone(tmp_path) -> Store:
     return store
 
 
-def test_ping_is_503_until_a_model_can_answer(client, make_client, tmp_path):
+def test_ping_is_503_without_a_model(client, make_client, tmp_path):
     assert client.get("/ping").status_code == 200
     assert make_client(open_store(tmp_path / "empty")).get("/ping").status_code == 503
 
 
-def test_invocations_answer_with_the_only_model(lone, make_client):
+def test_invocations_use_the_only_model(lone, make_client):
     client = make_client(lone)
     _, model = lone.load("price")
     body = {"instances": [[3, 80]], "parameters": {"confidence": 1}}
@@ -48,13 +48,13 @@ def test_invocations_answer_with_the_only_model(lone, make_client):
     assert_error(client.post("/predict", json=body), 422, "invalid_request")
 
 
-def test_invocations_of_several_models_name_one(client):
+def test_invocations_need_a_model_name_if_there_are_several(client):
     error = assert_error(client.post("/invocations", json={"instances": [[3, 80]]}), 422, "invalid_request")
     assert places(error) == ["model"]
     assert client.post("/invocations", json={"model": "price", "instances": [[3, 80]]}).status_code == 200
 
 
-def test_the_addresses_that_vertex_names_are_served(lone, make_client):
+def test_the_paths_that_vertex_sets_are_served(lone, make_client):
     settings = Settings.from_environ(
         {"AIP_HTTP_PORT": "8080", "AIP_HEALTH_ROUTE": "/alive", "AIP_PREDICT_ROUTE": "/v1/endpoints/7:predict"}
         | {"SERVE_HOST": "127.0.0.1", "SERVE_PORT": "8000"}
@@ -66,7 +66,7 @@ def test_the_addresses_that_vertex_names_are_served(lone, make_client):
     assert answer.json.keys() == {"predictions"}
 
 
-def test_vertex_may_name_an_address_of_ours(lone, make_client):
+def test_vertex_may_set_a_path_that_is_already_an_endpoint(lone, make_client):
     client = make_client(lone, health_route="/healthz", predict_route="/predict")
     answer = client.post("/predict?wsgi_bridge=1", json={"instances": [[3, 80]], "parameters": {"confidence": 1}})
     assert answer.json.keys() == {"predictions"}
@@ -75,7 +75,7 @@ def test_vertex_may_name_an_address_of_ours(lone, make_client):
 
 
 @pytest.mark.parametrize("path", ["/ping", "/alive", "/healthz"])
-def test_what_a_platform_asks_every_few_seconds_is_no_line_of_the_log(lone, make_client, caplog, path):
+def test_health_checks_of_platforms_are_not_logged(lone, make_client, caplog, path):
     client = make_client(lone, health_route="/alive")
     with caplog.at_level("INFO", "service.access"):
         client.get("/models")
@@ -85,14 +85,14 @@ def test_what_a_platform_asks_every_few_seconds_is_no_line_of_the_log(lone, make
 
 @pytest.mark.parametrize("path", ["/models/penguins/predict", "/models/penguins/versions/1/predict"])
 @pytest.mark.parametrize("header", ["island,mass,sex\n", "sex,mass,island\n", ""])
-def test_csv_is_rows_with_a_header_or_without(client, path, header):
+def test_csv_bodies_may_have_a_header(client, path, header):
     cells = ["Biscoe", "4200.5", ""]
     text = header + ",".join(reversed(cells) if header.startswith("sex") else cells) + "\n"
     expected = client.post("/models/penguins/predict", json={"instances": [PENGUIN]}).json
     assert client.post(path, data=text, content_type="text/csv; charset=utf-8").json == expected
 
 
-def test_csv_that_does_not_fit_is_told_by_row(client):
+def test_errors_in_csv_are_reported_by_row(client):
     text = "island,mass,sex\nBiscoe,4000,MALE\nBisco,heavy,MALE\n"
     response = client.post("/models/penguins/predict", data=text, content_type="text/csv")
     assert set(places(assert_error(response, 422, "invalid_request"))) == {"rows.1.mass", "rows.1.island"}
@@ -102,7 +102,7 @@ def test_csv_that_does_not_fit_is_told_by_row(client):
         assert response.status_code == 422, wrong
 
 
-def test_csv_of_more_rows_than_are_taken_is_told_so(store, make_client):
+def test_csv_with_more_rows_than_the_limit_is_422(store, make_client):
     client = make_client(store, max_instances=3)
     for header in ("", "rooms,area\n"):
         bodies = [header + "3,80\n" * count for count in (3, 4)]
@@ -113,14 +113,14 @@ def test_csv_of_more_rows_than_are_taken_is_told_so(store, make_client):
 
 
 @pytest.mark.parametrize("dtype", ["<f4", "<f8", ">f8", "<i2", "|u1"])
-def test_npy_is_the_only_tensor(client, dtype):
+def test_npy_bodies_are_the_only_tensor(client, dtype):
     for name, rows in (("image", np.arange(8).reshape(2, 2, 2)), ("price", np.array([[3, 80], [4, 90]]))):
         expected = client.post(f"/models/{name}/predict", json={"instances": rows.tolist()}).json
         data = npy(np.asfortranarray(rows.astype(dtype)))
         assert client.post(f"/models/{name}/predict", data=data, content_type="application/x-npy").json == expected
 
 
-def test_npy_that_cannot_be_taken_is_told(client):
+def test_invalid_npy_bodies_are_reported(client):
     def post(name: str, data: bytes):
         return client.post(f"/models/{name}/predict", data=data, content_type="application/x-npy")
 
@@ -132,7 +132,7 @@ def test_npy_that_cannot_be_taken_is_told(client):
         assert_error(post("price", wrong), 400, "broken_body")
 
 
-def test_a_table_needs_a_model_in_the_address_where_there_are_several(client, lone, make_client):
+def test_csv_and_npy_need_a_model_in_the_url_if_there_are_several(client, lone, make_client):
     response = client.post("/predict", data="3,80\n", content_type="text/csv")
     assert places(assert_error(response, 422, "invalid_request")) == ["model"]
     lone.publish("price", price(1))
@@ -140,8 +140,8 @@ def test_a_table_needs_a_model_in_the_address_where_there_are_several(client, lo
     assert (answer["model"], answer["version"]) == ("price", 2)
 
 
-SAGEMAKER = {"SERVE_PORT": "{port}", "SERVE_HOST": "0.0.0.0"}  # the image's own host
-BINDING = {"SAGEMAKER_BIND_TO_PORT": "{port}"}  # what it says to containers that share an instance
+SAGEMAKER = {"SERVE_PORT": "{port}", "SERVE_HOST": "0.0.0.0"}  # the host that the image sets
+BINDING = {"SAGEMAKER_BIND_TO_PORT": "{port}"}  # set for containers that share an instance
 VERTEX = {"AIP_HTTP_PORT": "{port}", "AIP_HEALTH_ROUTE": "/v1/health", "AIP_PREDICT_ROUTE": "/v1/endpoints/7:predict"}
 
 
@@ -151,18 +151,18 @@ VERTEX = {"AIP_HTTP_PORT": "{port}", "AIP_HEALTH_ROUTE": "/v1/health", "AIP_PRED
     [(SAGEMAKER, "/ping", "/invocations"), (BINDING, "/ping", "/invocations"), (VERTEX, *list(VERTEX.values())[1:])],
     ids=["sagemaker", "sagemaker, port by name", "vertex"],
 )
-def test_a_platform_starts_asks_and_stops_the_service_as_its_contract_says(lone, tmp_path, environ, health, predict):
+def test_a_platform_can_start_call_and_stop_the_service(lone, tmp_path, environ, health, predict):
     with socket.create_server(("127.0.0.1", 0)) as free:
         port = free.getsockname()[1]
     own = {name: text.format(port=port) for name, text in environ.items()}
     platform = {**os.environ, **own, "MODEL_STORE": str(lone.root), "SERVE_CACHE_DIR": str(tmp_path / "cache")}
-    base = f"http://127.0.0.2:{port}"  # where only those are found that listen on every address
+    base = f"http://127.0.0.2:{port}"  # reachable only if the service listens on all interfaces
     with (tmp_path / "log").open("wb") as log:
         process = subprocess.Popen([sys.executable, "-m", "service"], env=platform, stdout=log, stderr=log)
     try:
         while True:
             try:
-                # SageMaker gives /ping two seconds.
+                # SageMaker waits 2 s for /ping.
                 with urllib.request.urlopen(base + health, timeout=2) as answer:
                     assert answer.status == 200
                     break
@@ -180,4 +180,4 @@ def test_a_platform_starts_asks_and_stops_the_service_as_its_contract_says(lone,
                 assert json.load(answer) == {"predictions": model.predict([[3, 80]])}
     finally:
         process.send_signal(signal.SIGTERM)
-        assert process.wait(30) == 0  # SIGKILL comes after thirty seconds
+        assert process.wait(30) == 0  # SIGKILL follows after 30 s

@@ -1,4 +1,4 @@
-"""TensorFlow Serving's REST interface and KServe's first: rows, columns, versions, labels, status and metadata."""
+"""TensorFlow Serving's REST API and KServe V1: rows, columns, versions, labels, status and metadata."""
 
 from typing import Any
 
@@ -40,7 +40,7 @@ def refused(response: Any, status: int = 400) -> str:
         ("/v1/models/price/labels/champion:predict", 1),
     ],
 )
-def test_rows_are_answered_by_the_version_that_the_address_names(client, store, address, number):
+def test_the_url_selects_the_version(client, store, address, number):
     response = client.post(address, json={"signature_name": "serving_default", "instances": [[3, 80], [4, 90]]})
     _, model = store.load("price", number)
     assert response.json == {"predictions": model.predict([[3, 80], [4, 90]])}
@@ -56,7 +56,7 @@ def test_rows_are_answered_by_the_version_that_the_address_names(client, store, 
         [[3, 80], [4, 90]],
     ],
 )
-def test_columns_answer_as_rows_do(client, store, columns):
+def test_columns_and_rows_give_equal_predictions(client, store, columns):
     _, model = store.load("price", 2)
     response = client.post(ADDRESS, json={"inputs": columns})
     assert response.json == {"outputs": model.predict([[3, 80], [4, 90]])}
@@ -104,11 +104,11 @@ def test_curl_needs_no_content_type(client):
         ([], "expected an object"),
     ],
 )
-def test_every_fault_is_told_with_its_place(client, body, told):
+def test_every_error_is_reported_with_its_location(client, body, told):
     assert told in refused(client.post(ADDRESS, json=body))
 
 
-def test_errors_have_the_protocols_shape(client):
+def test_errors_have_the_protocols_format(client):
     assert "did you mean 'price'? This works: curl" in refused(client.post("/v1/models/prise:predict", json={}), 404)
     refused(client.post("/v1/models/price/versions/9:predict", json={"instances": [[3, 80]]}), 404)
     refused(client.post("/v1/models/price/labels/none:predict", json={"instances": [[3, 80]]}), 404)
@@ -119,7 +119,7 @@ def test_errors_have_the_protocols_shape(client):
     refused(client.post(ADDRESS, data="<a/>", content_type="text/xml"), 415)
 
 
-def test_too_large_a_body_is_413_in_the_protocols_shape(store, make_client):
+def test_a_too_large_body_is_413_in_the_protocols_format(store, make_client):
     refused(make_client(store, max_body_bytes=10).post(ADDRESS, json={"instances": [[3, 80]]}), 413)
 
 
@@ -134,7 +134,7 @@ def test_status_has_both_protocols_keys(client):
     refused(client.get("/v1/models/prise"), 404)
 
 
-def test_status_of_a_broken_version_says_why(store, make_client, tmp_path):
+def test_status_of_a_broken_version_has_the_reason(store, make_client, tmp_path):
     store.publish("price", price(2))
     break_version(store, "price", 3)
     newest, *_ = make_client(store).get("/v1/models/price").json["model_version_status"]
@@ -147,7 +147,7 @@ def test_status_of_a_broken_version_says_why(store, make_client, tmp_path):
     assert (response.status_code, response.json["ready"]) == (503, False)
 
 
-def test_metadata_tells_the_tensors(client):
+def test_metadata_describes_the_tensors(client):
     found = client.get("/v1/models/penguins/metadata").json
     assert found["model_spec"] == {"name": "penguins", "signature_name": "", "version": "1"}
     definition = found["metadata"]["signature_def"]["signature_def"]["serving_default"]
@@ -163,7 +163,7 @@ def test_metadata_tells_the_tensors(client):
     assert client.get("/v1/models/price/labels/champion/metadata").json["model_spec"]["version"] == "1"
 
 
-def test_status_of_a_model_with_an_alias_that_cannot_be_read_is_that_of_its_versions(client, store):
+def test_status_ignores_an_unreadable_alias(client, store):
     (store.root / "price" / "aliases" / "champion" / "2.json").write_text("{")
     client.application.extensions["registry"].refresh()
     assert client.get("/readyz").json["status"] == "degraded"

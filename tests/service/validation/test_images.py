@@ -1,4 +1,4 @@
-"""A network with layers of every kind answers over HTTP as it was published, bit for bit, whoever shares a request."""
+"""A network with every kind of layer predicts the same bits over HTTP as when published, in any batch."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Every protocol's own shape of an error, for everything that can be wrong with a request."""
+"""Every kind of invalid request gets an error in the format of its protocol."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import pytest
 from tests.service.conftest import assert_error
 
 OWN, PLAIN = "own", "plain"
-# An address for predictions, one like it that is not there, and the shape of the errors of both.
+# A predict endpoint, a similar path that does not exist, and the error format of both.
 ADDRESSES = {
     "native": ("/models/price/predict", "/models/price/predicts", OWN),
     "native, by version": ("/models/price/versions/1/predict", "/models/price/versions/1/predicts", OWN),
@@ -23,9 +23,9 @@ ADDRESSES = {
     "open inference, by version": ("/v2/models/price/versions/1/infer", "/v2/systemsharedmemory/status", PLAIN),
     "repository": ("/v2/repository/models/price/load", "/v2/repository", PLAIN),
 }
-# What is sent, the status, and our own code for it. `None`: the address that is not there, or the wrong method.
+# What is sent, the status, and the native error code. `None`: the unknown path, or the wrong method.
 FAULTS: dict[str, tuple[dict[str, Any] | None, int, str]] = {
-    "no such address": (None, 404, "not_found"),
+    "unknown endpoint": (None, 404, "not_found"),
     "another method": (None, 405, "method_not_allowed"),
     "broken": ({"data": '{"instances": [[3, 80]'}, 400, "bad_json"),
     "not a number of JSON": ({"data": '{"instances": [[NaN, 80]]}'}, 400, "bad_json"),
@@ -45,7 +45,7 @@ FAULTS: dict[str, tuple[dict[str, Any] | None, int, str]] = {
 }
 
 
-# The repository's bodies are options: they may be of any type, and name no model.
+# Bodies of the repository API are options: they may have any type, and name no model.
 CASES = [
     (protocol, fault)
     for protocol in ADDRESSES
@@ -55,7 +55,7 @@ CASES = [
 
 
 @pytest.mark.parametrize(("protocol", "fault"), CASES)
-def test_every_protocol_answers_every_fault_in_its_own_shape(store, make_client, protocol, fault):
+def test_every_protocol_reports_every_error_in_its_own_format(store, make_client, protocol, fault):
     client = make_client(store, max_body_bytes=4000, admin=True)
     (address, nowhere, shape), (words, status, code) = ADDRESSES[protocol], FAULTS[fault]
     if fault == "no model" and address in {"/predict", "/invocations"}:
@@ -77,7 +77,7 @@ def test_every_protocol_answers_every_fault_in_its_own_shape(store, make_client,
 
 
 @pytest.mark.parametrize("path", ["/models/prise", "/v1/models/prise", "/v1/models/prise/metadata", "/v2/models/prise"])
-def test_who_asks_about_a_model_that_is_not_there_is_told_in_the_protocols_shape(client, path):
+def test_unknown_models_are_reported_in_the_protocols_format(client, path):
     response = client.get(path)
     assert response.status_code == 404
     told = response.json["error"]

@@ -1,4 +1,4 @@
-"""Plain bodies: what is read as a table of numbers is what the schema would have read, and nothing else is taken."""
+"""Tables of numbers read by simdjson equal what the schema reads; every other body is left to the schema."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ def written(*instances: Any, **more: Any) -> bytes:
 
 
 @given(st.text("[]1, ", max_size=200), st.integers(0, 50))
-def test_brackets_are_counted_alike_be_they_few_or_many(text: str, few: int) -> None:
+def test_both_ways_to_count_brackets_agree(text: str, few: int) -> None:
     assert _count_brackets(text.encode(), few) == text.count("[")
 
 
@@ -46,7 +46,7 @@ def test_brackets_are_counted_alike_be_they_few_or_many(text: str, few: int) -> 
         (IMAGE, [[1, 2, 3, 4, 5, 6]]),
     ],
 )
-def test_numbers_are_read_in_the_shape_of_the_signature(signature: Signature, instances: list[Any]) -> None:
+def test_numbers_are_parsed_in_the_shape_of_the_signature(signature: Signature, instances: list[Any]) -> None:
     found = table(written(*instances), signature)
     assert found is not None
     np.testing.assert_array_equal(found, np.array(instances, np.float64).reshape(len(instances), -1))
@@ -85,7 +85,7 @@ def test_numbers_are_read_in_the_shape_of_the_signature(signature: Signature, in
         written(*[[1, 2, 3]] * 6),
     ],
 )
-def test_what_is_not_a_table_of_numbers_is_not_taken(body: bytes) -> None:
+def test_bodies_that_are_not_a_table_of_numbers_give_none(body: bytes) -> None:
     assert table(body, TABLE) is None
 
 
@@ -100,17 +100,17 @@ def test_what_is_not_a_table_of_numbers_is_not_taken(body: bytes) -> None:
         [[[[1, 2, 3]], [4, 5, 6]]],
     ],
 )
-def test_an_image_of_another_shape_is_not_taken(rows: list[Any]) -> None:
+def test_an_image_of_another_shape_gives_none(rows: list[Any]) -> None:
     assert table(written(*rows), IMAGE) is None
 
 
-def test_the_model_and_the_version_are_told_as_they_were_sent() -> None:
+def test_model_and_version_are_returned_as_sent() -> None:
     reader = SimdjsonReader()
     for keys in ({"model": "m", "version": 3}, {"version": "champion"}, {"model": None}, {}):
         plain = reader.parse(written([1], **keys))
         assert plain is not None
         assert {"model": plain.model, "version": plain.version} == {"model": None, "version": None} | keys
-        del plain  # the reader's memory is for one body at a time
+        del plain  # the reader holds one body at a time
 
 
 NUMBERS = st.one_of(
@@ -128,20 +128,20 @@ def rows(cells: st.SearchStrategy[str], width: int) -> st.SearchStrategy[str]:
 
 @given(rows(NUMBERS, 3))
 @example('{"instances":[[-0,0.1e1,9007199254740993]]}')
-def test_numbers_have_the_bits_that_the_schema_gives_them(text: str) -> None:
+def test_numbers_have_the_same_bits_as_with_the_schema(text: str) -> None:
     found = table(text.encode(), TABLE)
     expected = np.array(orjson.loads(text)["instances"], np.float64) if is_json(text) else None
     if found is not None:
         assert expected is not None
         assert found.tobytes() == expected.tobytes()
-        if abs(found).max() < 1e300:  # else scaling may take it beyond float64
+        if abs(found).max() < 1e300:  # else scaling may overflow float64
             np.testing.assert_array_equal(TABLE.encode_table(found, dtype=np.float64), encoded(TABLE, text))
-    else:  # an integer beyond 64 bits, or a number beyond float64
+    else:  # an integer beyond 64 bits, or a number that overflows float64
         assert expected is None or any(abs(value) >= 2.0**63 for value in expected.flat)
 
 
 @given(rows(CELLS, 3) | rows(CELLS, 2) | rows(st.lists(NUMBERS, max_size=4).map(lambda c: f"[{','.join(c)}]"), 2))
-def test_nothing_is_taken_that_the_schema_would_refuse(text: str) -> None:
+def test_nothing_is_accepted_that_the_schema_rejects(text: str) -> None:
     for signature in (TABLE, IMAGE):
         found = table(text.encode(), signature)
         if found is not None and abs(found).max() < 1e300:
@@ -157,5 +157,5 @@ def is_json(text: str) -> bool:
 
 
 def encoded(signature: Signature, text: str) -> Array:
-    """What the ordinary way makes of it; InputError where it refuses."""
+    """Return what the schema makes of it; InputError if it rejects it."""
     return signature.encode(orjson.loads(text)["instances"], dtype=np.float64)
