@@ -1,6 +1,6 @@
-"""What can go wrong with models, and the sentence that says so.
+"""The errors of model_store. ModelStoreError is the base of all.
 
-Every message names a place, what was expected there and what was found; a `Fault` adds how to mend it.
+Each message names a location, what was expected and what was found; a `Fault` adds a fix.
 """
 
 from __future__ import annotations
@@ -12,23 +12,23 @@ from itertools import islice
 
 
 class ModelStoreError(Exception):
-    """Base of every error this package raises on purpose."""
+    """Base class of all errors of this package."""
 
 
 class ArtifactError(ModelStoreError):
-    """The file is not a valid artifact; nothing of it may be used."""
+    """The file is not a valid artifact; nothing in it is used."""
 
 
 class TrustError(ModelStoreError):
-    """No key that is trusted vouches for the model, or a key cannot be used."""
+    """No trusted key has signed the model, or a key cannot be used."""
 
 
 class StoreError(ModelStoreError):
-    """The store cannot do what was asked: a bad name, no permission, a full disk."""
+    """The store cannot carry out an operation: an invalid name, no permission, a full disk."""
 
 
 class NotFoundError(StoreError):
-    """No model, version or alias of that name. `known` lists the names that do exist."""
+    """There is no model, version or alias of that name. `known` lists the existing names."""
 
     def __init__(self, message: str, known: Sequence[str] = ()) -> None:
         super().__init__(message)
@@ -36,12 +36,12 @@ class NotFoundError(StoreError):
 
 
 class ConflictError(StoreError):
-    """Somebody else was first, or what is asked would break what others rely on."""
+    """Another process was first, or the operation would break what others rely on."""
 
 
 @dataclass(frozen=True)
 class Fault:
-    """One thing wrong with an input: where, what, and what to do about it."""
+    """One error in an input: location, problem and fix."""
 
     location: str
     problem: str
@@ -55,23 +55,20 @@ class Fault:
 
 
 class InputError(ModelStoreError):
-    """Rows that do not fit a signature: all their faults at once.
+    """An invalid input, with all its faults: `faults` holds the first MAX_FAULTS, `total` counts all."""
 
-    `faults` holds the first 100; `total` counts every one.
-    """
-
-    LIMIT = 100
+    MAX_FAULTS = 100
 
     def __init__(self, faults: Sequence[Fault], total: int | None = None) -> None:
-        self.faults = list(faults[: self.LIMIT])
+        self.faults = list(faults[: self.MAX_FAULTS])
         self.total = len(faults) if total is None else total
         super().__init__("; ".join(map(str, self.faults[:3])) + (" ..." if self.total > 3 else ""))
 
 
 def did_you_mean(word: object, known: Iterable[str]) -> str:
-    """A question, "did you mean 'Biscoe'?", when `word` is close to one of `known`; else an empty string.
+    """Return "did you mean 'Biscoe'?" if `word` is close to one of `known`, else an empty string.
 
-    Looks at the first 1000 names and at words of up to 100 letters, for the words come from strangers.
+    At most 1000 names and words of 100 characters are compared, since the words are untrusted.
     """
     if not isinstance(word, str) or len(word) > 100:
         return ""

@@ -1,6 +1,6 @@
-"""The manifest: everything an artifact says about its model, as canonical JSON.
+"""The manifest: the description of an artifact's model, as canonical JSON.
 
-Canonical means one way only: keys sorted, no spaces, UTF-8 unescaped, no NaN or infinity, numbers as Python's `repr`
+Canonical JSON has one form: keys sorted, no spaces, UTF-8 unescaped, no NaN or infinity, numbers as Python's `repr`
 writes them. So equal models have equal bytes, and the SHA-256 of those bytes is the model's digest. Nothing in it
 depends on the clock, the machine, or the versions of Python and NumPy.
 
@@ -11,7 +11,7 @@ depends on the clock, the machine, or the versions of Python and NumPy.
     layers       [{"type": "Linear", "input_size": 4, "output_size": 3}, ...]     see nn.build
     signature    {"inputs": [...], "output": {...}}                               see signature
     training     {...}     what the training job recorded: job, data, split, metrics, baseline, diagnostics, history
-    golden       null, or {"instances": [...]}; the outputs are the array "golden.outputs"
+    golden       null, or {"instances": [...]}; their outputs are the array "golden.outputs"
     arrays       {name: {"dtype": "<f4", "shape": [3, 4], "sha256": "..."}}
 """
 
@@ -43,7 +43,7 @@ class _StrictString(fields.String):
 
 
 class _Object(fields.Field[dict[str, Any]]):
-    """A JSON object whose content others check."""
+    """A JSON object whose content is checked elsewhere."""
 
     def _deserialize(
         self, value: Any, attr: str | None, data: Mapping[str, Any] | None, **kwargs: Any
@@ -54,7 +54,7 @@ class _Object(fields.Field[dict[str, Any]]):
 
 
 class _List(fields.Field[list[Any]]):
-    """A JSON list whose items others check: counted first, since a look at each of millions takes seconds."""
+    """A JSON list whose items are checked elsewhere. Its length is checked first: checking millions takes seconds."""
 
     def _deserialize(self, value: Any, attr: str | None, data: Mapping[str, Any] | None, **kwargs: Any) -> list[Any]:
         if not isinstance(value, list) or not 1 <= len(value) <= MAX_ITEMS:
@@ -72,8 +72,8 @@ class _Arrays(fields.Dict):
 
 
 class _StrictSchema(Schema):
-    error_messages = {  # noqa: RUF012 - marshmallow's own way
-        "unknown": "expected no such field",
+    error_messages = {  # noqa: RUF012 - marshmallow's API
+        "unknown": "unknown field",
         "type": "expected an object, found something else",
     }
 
@@ -82,7 +82,7 @@ class _StrictSchema(Schema):
 
 
 class _StrictInteger(fields.Integer):
-    """A whole number, written as one: not 1.0, "1" or true."""
+    """A JSON integer: not 1.0, "1" or true."""
 
     def __init__(self, error: str, valid: Callable[[int], bool], **options: Any) -> None:
         self._error, self._valid = error, valid
@@ -132,7 +132,7 @@ class _Manifest(_StrictSchema):
 
     @validates_schema
     def _agree(self, data: dict[str, Any], **_: Any) -> None:
-        """The arrays have the one dtype, and golden outputs are there when golden instances are."""
+        """Check that all arrays have the manifest's dtype, and that golden instances and outputs come together."""
         expected = DTYPES[data["dtype"]]
         for name, array in data["arrays"].items():
             if array["dtype"] != expected:
@@ -145,9 +145,9 @@ _SCHEMA = _Manifest()
 
 
 def to_bytes(manifest: Mapping[str, Any]) -> bytes:
-    """The manifest in canonical JSON. ArtifactError for what the reader would refuse."""
+    """Return the manifest as canonical JSON. ArtifactError if `from_bytes` would reject it."""
     try:
-        # Once around first: JSON turns number keys into text, which sorts otherwise.
+        # Encode twice: JSON turns number keys into text, which has another sort order.
         data = _canonical_json(json.loads(_canonical_json(manifest)))
     except (TypeError, ValueError, RecursionError) as e:
         raise ArtifactError(f"manifest: expected finite numbers, text, lists and objects only; {e}") from e
@@ -156,14 +156,14 @@ def to_bytes(manifest: Mapping[str, Any]) -> bytes:
 
 
 def from_bytes(data: bytes) -> dict[str, Any]:
-    """The manifest that these bytes are. ArtifactError unless they are canonical and every field is in order."""
+    """Parse a manifest. ArtifactError unless it is canonical JSON and every field is valid."""
     if len(data) > MAX_BYTES:
         raise ArtifactError(f"manifest: expected {MAX_BYTES} bytes at most, found {len(data)}")
     try:
         manifest = json.loads(data)
         canonical = _canonical_json(manifest)
     except (ValueError, RecursionError) as e:
-        raise ArtifactError(f"manifest: expected JSON, found bytes that are not: {e}") from e
+        raise ArtifactError(f"manifest: expected JSON, found an error: {e}") from e
     if canonical != data:
         raise ArtifactError("manifest: expected canonical JSON: keys sorted and once each, no spaces, plain UTF-8")
     try:
@@ -179,7 +179,7 @@ def _canonical_json(value: Any) -> bytes:
 
 
 def _flatten_messages(messages: Any, location: str) -> Iterator[str]:
-    """marshmallow's tree of messages as sentences that begin with their place."""
+    """Yield the messages of marshmallow's tree, each after its location."""
     if isinstance(messages, dict):
         for key, below in messages.items():
             yield from _flatten_messages(below, location if key in ("_schema", "key", "value") else f"{location}.{key}")

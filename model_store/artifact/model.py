@@ -1,4 +1,4 @@
-"""The model: a network, the signature of its rows, and the record of how it was trained."""
+"""The model: a network, the signature of its rows, and its training record."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from model_store.schema.signature import ClassificationOutput, Signature
 
 @dataclass(frozen=True)
 class Golden:
-    """Real rows, as a caller sends them, with the trained network's raw outputs (n, outputs)."""
+    """Golden rows, as a client sends them, with the trained network's raw outputs (n, outputs)."""
 
     instances: list[Any]
     outputs: Array
@@ -23,7 +23,7 @@ class Golden:
 
 @dataclass(frozen=True)
 class Model:
-    """What an artifact holds. `digest` is the SHA-256 of its manifest, None until it is written."""
+    """The content of an artifact. `digest` is the SHA-256 of its manifest, None until it is written."""
 
     network: Sequential
     signature: Signature
@@ -33,7 +33,7 @@ class Model:
     digest: str | None = None
 
     def __post_init__(self) -> None:
-        """ValueError where network and signature do not fit together."""
+        """Raise ValueError if network and signature do not fit together."""
         if self.network.input_size != self.signature.width:
             raise ValueError(
                 f"modules.0.input_size: expected {self.signature.width}, the signature's encoded width; "
@@ -41,26 +41,27 @@ class Model:
             )
         output = self.signature.output
         if isinstance(output, ClassificationOutput):
-            sizes, expected = {len(output.labels)}, f"{len(output.labels)}, one output a label"
+            sizes, expected = {len(output.labels)}, f"{len(output.labels)}, one output for each label"
             if len(output.labels) == 2:
                 sizes |= {1}
         else:
-            sizes, expected = {len(output.names)}, f"{len(output.names)}, one output a target"
+            sizes, expected = {len(output.names)}, f"{len(output.names)}, one output for each target"
         if self.network.output_size not in sizes:
             raise ValueError(f"modules: expected an output size of {expected}; found {self.network.output_size}")
 
     def encode(self, instances: Sequence[Any] | Array) -> Array:
+        """Return untrusted rows as the network's input. InputError with all faults."""
         return self.signature.encode(instances, dtype=self.network.dtype)
 
     def predict(self, instances: Sequence[Any] | Array) -> list[Any]:
-        """Answers to untrusted rows (see `Signature.encode` and `decode`). Thread-safe; InputError with all faults."""
+        """Return predictions for untrusted rows (see `Signature.encode` and `decode`). Thread-safe."""
         return self.signature.decode(self.network(self.encode(instances)))
 
     def check_golden(self) -> None:
-        """ArtifactError when this machine does not reproduce the golden outputs, or gives a row other bits in company.
+        """Raise ArtifactError unless this machine reproduces the golden outputs, with the same bits in any batch.
 
-        Close is enough of the outputs: another CPU's kernels round differently (relative 1e-3 and absolute 1e-5 in
-        float32).
+        Outputs are compared with relative tolerance 1e-3 and absolute tolerance 1e-5, since other CPUs round
+        differently in float32.
         """
         if self.golden is None:
             return
@@ -70,7 +71,7 @@ class Model:
             raise ArtifactError(f"golden.instances: expected rows that fit the signature; {e}") from e
         found, expected = self.network(rows), self.golden.outputs
         if found.shape != expected.shape or not np.allclose(found, expected, rtol=1e-3, atol=1e-5):
-            raise ArtifactError("golden.outputs: the network does not reproduce the answers recorded in training")
+            raise ArtifactError("golden.outputs: the network does not reproduce the outputs recorded in training")
         for i in {0, len(rows) - 1}:
             if self.network(rows[i : i + 1]).tobytes() != found[i].tobytes():
-                raise ArtifactError(f"golden.instances.{i}: the network gives it other bits alone than in company")
+                raise ArtifactError(f"golden.instances.{i}: the network gives it other bits alone than in a batch")

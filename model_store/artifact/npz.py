@@ -1,31 +1,30 @@
 """The artifact: one .npz file that is a model.
 
-docs/artifact-format.md is the specification of format 1, rule by rule. In short: an artifact MUST be exactly the bytes
-described here, which leave a writer no freedom: manifest and arrays determine every byte, and a reader rebuilds what is
-not manifest or array and compares. It is also a plain ZIP archive of .npy files, so `numpy.load(path)` reads it without
-pickle.
+docs/artifact-format.md is the specification of format 1, rule by rule. In short: manifest and arrays determine every
+byte of the file, and a reader rebuilds all other bytes and compares them. The file is also a plain ZIP archive of .npy
+files, so `numpy.load(path)` reads it without pickle.
 
     member 1      `__manifest__.npy`: the manifest (manifest.py), canonical JSON as one-dimensional uint8
-    members 2...  `<array name>.npy`, sorted by name: the arrays that the manifest lists, no more, no fewer
+    members 2...  `<array name>.npy`, sorted by name: exactly the arrays that the manifest lists
     directory     ZIP's central directory, then its end record; the file ends there
 
 - Numbers are little-endian. Arrays are C-contiguous `<f4` or `<f8`, of 1 to 8 dimensions and at least one
   element; every element is finite.
-- A member is a local header, its data and nothing else; the next follows at once, the directory follows the last.
+- A member is a local header and its data; members and directory follow each other without gaps.
   Members are STORED. Headers say version 20, no flags, 1980-01-01 00:00, the true CRC-32 and size; no comments, no
   data descriptors. Directory entries say "made by 20", attributes 0, and have no extra field.
 - A local header's extra field is one record of type 0xD935, the ZIP alignment record: the number 64 in 16 bits, then
-  as few zeros as start the member's data on a multiple of 64 bytes.
+  the fewest zeros that align the member's data to a multiple of 64 bytes.
 - A member's data is a version 1.0 .npy header, padded with spaces to a multiple of 64 bytes, and the array. So the
-  array itself starts on a multiple of 64, and can be used where it lies in a memory map.
-- The manifest has 8 MiB at most, and lists 10,000 arrays at most. The file is shorter than 4 GiB - 1: there is no
-  ZIP64 form, a larger model is refused.
+  array itself is aligned to 64 bytes and can be used in a memory map without a copy.
+- The manifest has at most 8 MiB and lists at most 10,000 arrays. The file is shorter than 4 GiB - 1: there is no
+  ZIP64 form, and larger models are rejected.
 - The model's digest is the SHA-256 of the manifest's bytes. The manifest holds the SHA-256 of every array, so
-  the digest vouches for the whole file.
+  the digest covers the whole file.
 
-A reader trusts nothing: whatever is wrong with a file, the answer is an ArtifactError, before memory is spent on what
-the file merely claims. Arrays are read-only views into a map of the file. Whoever truncates a mapped file kills the
-process that mapped it, and whoever rewrites it changes the weights: map files nobody writes to (see cache.py).
+The reader does not trust the file: any defect raises ArtifactError, before memory is allocated for what the file only
+claims to hold. Arrays are read-only views into a memory map of the file. Truncating a mapped file kills the process
+that mapped it, and rewriting it changes the weights: map only files that nothing writes to (storage/artifact_cache.py).
 """
 
 from __future__ import annotations
@@ -57,7 +56,7 @@ if TYPE_CHECKING:
     from typing_extensions import Buffer
 
 ALIGNMENT = 64
-MAX_FILE_BYTES = 0xFFFFFFFE  # 0xFFFFFFFF is how ZIP says ZIP64
+MAX_FILE_BYTES = 0xFFFFFFFE  # in ZIP, 0xFFFFFFFF means ZIP64
 MANIFEST_MEMBER = "__manifest__"
 GOLDEN_MEMBER = "golden.outputs"
 
@@ -67,23 +66,23 @@ _END_RECORD = struct.Struct("<4s4H2IH")
 _CRC_OFFSET = 14
 _SIZE_OFFSET = 18
 _ZIP_VERSION = 20
-_ZIP_DATE = 1 << 5 | 1  # 1 January of year 0, which is 1980
+_ZIP_DATE = 1 << 5 | 1  # 1 January 1980, ZIP's year 0
 _ALIGNMENT_RECORD = 0xD935
-_MAX_MESSAGE_CHARACTERS = 1000  # characters of a message, which may repeat what the file says
+_MAX_MESSAGE_CHARACTERS = 1000  # messages may contain text from the file
 _MANIFEST_NPY_HEADER_BYTES = (
     128  # of the manifest: the length of a one-dimensional array has too few digits to need more
 )
 
 
 class ByteReader(Protocol):
-    """Bytes in order, from a place that need not be a file."""
+    """A stream of bytes, not necessarily from a file."""
 
     def read(self, size: int, /) -> Buffer: ...
 
 
 @dataclass(frozen=True)
 class _Member:
-    """One array's place in the file: bytes that any reader can foretell, from `start` to `data`, then its own."""
+    """The layout of one array: predictable header bytes from `start` to `data_offset`, then the array to `end`."""
 
     name: str
     dtype: str
@@ -111,37 +110,37 @@ class _Member:
 
     @cached_property
     def size(self) -> int:
-        """Of the ZIP member: .npy header and array."""
+        """Bytes of the ZIP member: .npy header and array."""
         return len(self.npy_header) + self.nbytes
 
     @cached_property
-    def data(self) -> int:
+    def data_offset(self) -> int:
         return self.start + _LOCAL_HEADER.size + len(self.file_name) + len(self.extra) + len(self.npy_header)
 
     @cached_property
     def end(self) -> int:
-        return self.data + self.nbytes
+        return self.data_offset + self.nbytes
 
     def crc(self, data: bytes | memoryview) -> int:
         return zlib.crc32(data, zlib.crc32(self.npy_header))
 
-    def head(self, crc: int) -> bytes:
-        """Local header, name, extra field and .npy header: all that precedes the array."""
+    def header(self, crc: int) -> bytes:
+        """Return local header, name, extra field and .npy header: the bytes before the array."""
         name, extra = self.file_name, self.extra
         fixed = _LOCAL_HEADER.pack(
             b"PK\x03\x04", _ZIP_VERSION, 0, 0, 0, _ZIP_DATE, crc, self.size, self.size, len(name), len(extra)
         )
         return fixed + name + extra + self.npy_header
 
-    def entry(self, crc: int) -> bytes:
-        """Its entry in the central directory."""
+    def directory_entry(self, crc: int) -> bytes:
+        """Return the entry in the central directory."""
         name = self.file_name
         fixed = (b"PK\x01\x02", _ZIP_VERSION, _ZIP_VERSION, 0, 0, 0, _ZIP_DATE, crc, self.size, self.size)
         return _DIRECTORY_ENTRY.pack(*fixed, len(name), 0, 0, 0, 0, 0, self.start) + name
 
 
 def _layout_members(manifest_size: int, arrays: Mapping[str, Mapping[str, Any]]) -> list[_Member]:
-    """The members of a file whose manifest has that size and lists those arrays."""
+    """Return the members of a file with a manifest of that size that lists those arrays."""
     members = [_Member(MANIFEST_MEMBER, "|u1", (manifest_size,), 0)]
     for name, array in sorted(arrays.items()):
         members.append(_Member(name, array["dtype"], tuple(array["shape"]), members[-1].end))
@@ -149,16 +148,16 @@ def _layout_members(manifest_size: int, arrays: Mapping[str, Mapping[str, Any]])
 
 
 def _directory_bytes(members: Sequence[_Member], crcs: Sequence[int]) -> bytes:
-    """Central directory and end record: all that follows the last array."""
-    entries = b"".join(member.entry(crc) for member, crc in zip(members, crcs, strict=True))
+    """Return central directory and end record: the bytes after the last array."""
+    entries = b"".join(member.directory_entry(crc) for member, crc in zip(members, crcs, strict=True))
     count = len(members)
     return entries + _END_RECORD.pack(b"PK\x05\x06", 0, 0, count, count, len(entries), members[-1].end, 0)
 
 
 def write(target: IO[bytes] | str | os.PathLike[str], model: Model) -> str:
-    """Write `model` and return its digest. On a path the file appears whole, or not at all.
+    """Write `model` and return its digest. At a path the file appears complete or not at all.
 
-    ArtifactError when the model is not one that `read` would accept.
+    ArtifactError if `read` would reject the model.
     """
     if isinstance(target, (str, os.PathLike)):
         path = Path(target)
@@ -177,22 +176,22 @@ def write(target: IO[bytes] | str | os.PathLike[str], model: Model) -> str:
     if not directory or members[-1].end + len(directory) > MAX_FILE_BYTES:
         raise ArtifactError(f"file: expected {MAX_FILE_BYTES} bytes at most, found a model of {members[-1].end}")
     for member, crc, data in zip(members, crcs, contents, strict=True):
-        target.write(member.head(crc))
+        target.write(member.header(crc))
         target.write(data)
     target.write(directory)
     return hashlib.sha256(text).hexdigest()
 
 
 def read(path: str | os.PathLike[str], *, verify: bool = True) -> Model:
-    """The model in the file at `path`, its arrays mapped read-only.
+    """Return the model in the file at `path`, its arrays mapped read-only.
 
-    `verify` hashes every array and looks for numbers that are not finite; without it only the frame is checked.
+    `verify` hashes every array and rejects numbers that are not finite; without it only the frame is checked.
     """
     with _open_checked(path) as (mapped, members, crcs, manifest, digest):
         arrays = {
-            member.name: np.frombuffer(mapped, np.dtype(member.dtype), math.prod(member.shape), member.data).reshape(
-                member.shape
-            )
+            member.name: np.frombuffer(
+                mapped, np.dtype(member.dtype), math.prod(member.shape), member.data_offset
+            ).reshape(member.shape)
             for member in members[1:]
         }
         if verify:
@@ -202,19 +201,19 @@ def read(path: str | os.PathLike[str], *, verify: bool = True) -> Model:
 
 
 def read_manifest(path: str | os.PathLike[str]) -> dict[str, Any]:
-    """The manifest alone. The file's frame is checked, its arrays are not read."""
+    """Return the manifest. The file's frame is checked; its arrays are not read."""
     with _open_checked(path) as (_, _, _, manifest, _):
         return manifest
 
 
 def read_digest(path: str | os.PathLike[str]) -> str:
-    """The digest alone, at the same price."""
+    """Return the digest, with the checks of `read_manifest`."""
     with _open_checked(path) as (_, _, _, _, found):
         return found
 
 
 def read_manifest_from_stream(stream: ByteReader, location: str) -> tuple[dict[str, Any], str]:
-    """Manifest and digest, from the first bytes of a file that is still elsewhere; of what follows they say nothing."""
+    """Return manifest and digest from the first bytes of a remote file. The rest of the file is not checked."""
     head = bytes(stream.read(_SIZE_OFFSET + 4))
     if len(head) < _SIZE_OFFSET + 4:
         raise ArtifactError(f"{location}: expected an artifact, found {len(head)} bytes")
@@ -226,19 +225,19 @@ def read_manifest_from_stream(stream: ByteReader, location: str) -> tuple[dict[s
 
 
 def _arrays_and_manifest(model: Model) -> tuple[dict[str, Array], dict[str, Any]]:
-    """The arrays as the file holds them, and the manifest."""
+    """Return the arrays in the file's form, and the manifest."""
     dtype = str(model.network.dtype)
     if dtype not in manifests.DTYPES:
         raise ArtifactError(f"dtype: expected one of {', '.join(manifests.DTYPES)}, found {dtype}")
     for i, module in enumerate(model.network.modules):
         kind = type(module)
         if LAYERS.get(kind.__name__) is not kind:
-            found_there = f"{kind.__qualname__} of {kind.__module__}"
-            raise ArtifactError(f"modules.{i}: expected one of {', '.join(LAYERS)}; found {found_there}")
+            class_found = f"{kind.__qualname__} of {kind.__module__}"
+            raise ArtifactError(f"modules.{i}: expected one of {', '.join(LAYERS)}; found {class_found}")
     found = dict(model.network.arrays())
     for name, array in found.items():
         if array.dtype != dtype:
-            raise ArtifactError(f"{name}: expected {dtype}, as the first array is; found {array.dtype}")
+            raise ArtifactError(f"{name}: expected {dtype}, like the first array; found {array.dtype}")
     if model.golden is not None:
         found[GOLDEN_MEMBER] = model.golden.outputs
     arrays = {name: np.ascontiguousarray(array, manifests.DTYPES[dtype]) for name, array in found.items()}
@@ -265,28 +264,28 @@ def _arrays_and_manifest(model: Model) -> tuple[dict[str, Array], dict[str, Any]
 
 
 def network_without_weights(manifest: Mapping[str, Any]) -> Sequential:
-    """The network that a manifest describes, on zeros that take no memory. ValueError where its parts do not fit."""
+    """Build the manifest's network with zeros that take no memory. ValueError if its parts do not fit."""
     zero = np.zeros((), manifest["dtype"])
     arrays = {name: np.broadcast_to(zero, array["shape"]) for name, array in manifest["arrays"].items()}
     arrays.pop(GOLDEN_MEMBER, None)
     return build(manifest["layers"], manifest["dtype"], arrays=arrays)
 
 
-def _assemble_model(manifest: dict[str, Any], arrays: dict[str, Array], found: str) -> Model:
+def _assemble_model(manifest: dict[str, Any], arrays: dict[str, Array], digest: str) -> Model:
     golden = None
     if manifest["golden"] is not None:
         golden = Golden(manifest["golden"]["instances"], arrays.pop(GOLDEN_MEMBER))
     network = build(manifest["layers"], manifest["dtype"], arrays=arrays)
     signature = read_signature(manifest["signature"])
-    training = signature.ordered(manifest["training"])
-    return Model(network, signature, manifest["description"], training, golden, found)
+    training = signature.restore_label_order(manifest["training"])
+    return Model(network, signature, manifest["description"], training, golden, digest)
 
 
 @contextmanager
 def _open_checked(
     path: str | os.PathLike[str],
 ) -> Iterator[tuple[mmap.mmap, list[_Member], list[int], dict[str, Any], str]]:
-    """A map of the file, its members and their CRCs, its manifest and its digest, after the frame was checked."""
+    """Map the file and check its frame. Yield the map, the members and their CRCs, the manifest and the digest."""
     with _as_artifact_error(os.fspath(path)):
         mapped = _map_file(path)
         text = _manifest_bytes(mapped)
@@ -297,22 +296,22 @@ def _open_checked(
 
 @contextmanager
 def _as_artifact_error(location: str) -> Iterator[None]:
-    """Whatever goes wrong, as an ArtifactError that names the place."""
+    """Raise any error as an ArtifactError that names the location."""
     try:
         yield
     except OSError as e:
-        raise ArtifactError(f"{location}: expected a file to read; {e.strerror or e}") from e
+        raise ArtifactError(f"{location}: expected a readable file; {e.strerror or e}") from e
     except Exception as e:
-        # A hostile file must choose neither the exception that its reader sees, nor what it does to a log.
-        told = "".join(
+        # A hostile file must not choose the exception that its reader sees, nor put control characters into a log.
+        message = "".join(
             letter if letter.isprintable() else "\N{REPLACEMENT CHARACTER}"
             for letter in str(e)[:_MAX_MESSAGE_CHARACTERS]
         )
-        raise ArtifactError(f"{location}: {told}") from e
+        raise ArtifactError(f"{location}: {message}") from e
 
 
 def _map_file(path: str | os.PathLike[str]) -> mmap.mmap:
-    # A pipe would keep a plain open waiting for its writer.
+    # O_NONBLOCK: opening a pipe would otherwise block until it has a writer.
     descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)
     try:
         status = os.fstat(descriptor)
@@ -326,7 +325,7 @@ def _map_file(path: str | os.PathLike[str]) -> mmap.mmap:
 
 
 def _manifest_bytes(mapped: mmap.mmap | bytes) -> bytes:
-    """The first member's array: found by the one length that only the file can tell."""
+    """Return the first member's array. Its length is the only one that the file itself must supply."""
     (size,) = struct.unpack_from("<I", mapped, _SIZE_OFFSET)
     count = size - _MANIFEST_NPY_HEADER_BYTES
     if not 0 < count <= manifests.MAX_BYTES:
@@ -334,25 +333,25 @@ def _manifest_bytes(mapped: mmap.mmap | bytes) -> bytes:
     member = _Member(MANIFEST_MEMBER, "|u1", (count,), 0)
     if member.end > len(mapped):
         raise ArtifactError(f"{MANIFEST_MEMBER}: expected {count} bytes, found the end of the file")
-    text = mapped[member.data : member.end]
-    if mapped[: member.data] != member.head(member.crc(text)):
+    text = mapped[member.data_offset : member.end]
+    if mapped[: member.data_offset] != member.header(member.crc(text)):
         raise ArtifactError("expected an artifact, found another kind of file or a damaged one")
     return text
 
 
 def _check_frame(mapped: mmap.mmap, members: Sequence[_Member]) -> list[int]:
-    """The CRCs of the members, when all else that is neither manifest nor array is what the writer would write."""
+    """Return the CRCs of the members, after comparing all bytes but manifest and arrays with what a writer writes."""
     if members[-1].end > len(mapped):
         raise ArtifactError(f"expected {members[-1].end} bytes and a directory, found a file of {len(mapped)}")
     crcs = [int.from_bytes(mapped[m.start + _CRC_OFFSET : m.start + _CRC_OFFSET + 4], "little") for m in members]
     for member, crc in zip(members, crcs, strict=True):
-        if mapped[member.start : member.data] != member.head(crc):
-            raise ArtifactError(f"{member.name}: expected the header that the manifest foretells, found another")
+        if mapped[member.start : member.data_offset] != member.header(crc):
+            raise ArtifactError(f"{member.name}: expected the header that follows from the manifest, found another")
     directory = _directory_bytes(members, crcs)
     if len(mapped) != members[-1].end + len(directory):
         raise ArtifactError(f"expected {members[-1].end + len(directory)} bytes, found {len(mapped)}")
     if mapped[members[-1].end :] != directory:
-        raise ArtifactError("directory: expected the one that the manifest foretells, found another")
+        raise ArtifactError("directory: expected the one that follows from the manifest, found another")
     return crcs
 
 
@@ -360,7 +359,7 @@ def _check_array(member: _Member, array: Array, crc: int, sha256: str) -> None:
     if hashlib.sha256(_byte_view(array)).hexdigest() != sha256:
         raise ArtifactError(f"{member.name}: expected SHA-256 {sha256[:12]}..., found other bytes")
     if member.crc(_byte_view(array)) != crc:
-        raise ArtifactError(f"{member.name}: expected its own CRC-32, found another")
+        raise ArtifactError(f"{member.name}: expected the CRC-32 of its data, found another")
     _check_finite(member.name, array)
 
 
@@ -369,8 +368,8 @@ def _byte_view(array: Array) -> memoryview:
 
 
 def _check_finite(name: str, array: Array) -> None:
-    """By the extremes, which a NaN spreads to: an array as large as the weights is not needed."""
+    """Raise ArtifactError unless all elements are finite. Minimum and maximum suffice, without a temporary array."""
     with np.errstate(invalid="ignore"):
         finite = array.size and np.isfinite(array.min()) and np.isfinite(array.max())
     if not finite:
-        raise ArtifactError(f"{name}: expected finite numbers, found NaN, infinity or nothing at all")
+        raise ArtifactError(f"{name}: expected finite numbers, found NaN, infinity or no elements")

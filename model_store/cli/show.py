@@ -61,7 +61,7 @@ def show(model: str, store: str, as_json: bool) -> None:
         network = npz.network_without_weights(manifest)
     except ValueError as e:
         raise ArtifactError(f"{version.location}: {e}") from e
-    training = signature.ordered(manifest["training"])
+    training = signature.restore_label_order(manifest["training"])
     stdout.print(f"{name}/{number}", style="bold")
     head = [
         ("description", manifest["description"]),

@@ -1,7 +1,7 @@
 """The columns of a signature: each parses untrusted values and encodes them as features of the network.
 
-A column works on all rows at once. What does not fit is added to `FaultCollector`, and the work goes on,
-so that a caller learns every fault of a batch in one answer.
+A column handles all rows at once. It adds faults to a `FaultCollector` and continues, so that one response reports
+every fault of a batch.
 """
 
 from __future__ import annotations
@@ -19,37 +19,37 @@ from model_store.errors import Fault, InputError, did_you_mean
 from model_store.nn import Array
 from model_store.utils.values import describe_value, is_finite_number, list_names, parse_finite_number
 
-_REPORTED = "no value"
+_REPORTED = "already reported"  # stands for a value whose fault `parse` has added
 
 
 class FaultCollector:
-    """Counts every fault, keeps the first `InputError.LIMIT`; a mend that takes work is only made for those."""
+    """Counts all faults and keeps the first `InputError.MAX_FAULTS`. A costly fix is computed only for those."""
 
     def __init__(self) -> None:
-        self.kept: list[Fault] = []
+        self.faults: list[Fault] = []
         self.total = 0
 
     def add(self, location: str, problem: str, fix: str | Callable[[], str]) -> None:
         self.total += 1
-        if len(self.kept) < InputError.LIMIT:
-            self.kept.append(Fault(location, problem, fix if isinstance(fix, str) else fix()))
+        if len(self.faults) < InputError.MAX_FAULTS:
+            self.faults.append(Fault(location, problem, fix if isinstance(fix, str) else fix()))
 
-    def check(self) -> None:
-        """InputError where there are any, row by row."""
+    def raise_if_any(self) -> None:
+        """Raise InputError if there are faults, sorted by row."""
         if self.total:
-            raise InputError(sorted(self.kept, key=_row), self.total)
+            raise InputError(sorted(self.faults, key=_row), self.total)
 
 
 def _row(fault: Fault) -> int:
-    """The row of `instances.7.island`, and -1 of what is no row's."""
+    """Return the row number in a location such as `instances.7.island`, -1 if there is none."""
     return next((int(part) for part in fault.location.split(".") if part.isascii() and part.isdigit()), -1)
 
 
 @dataclass(frozen=True)
 class NumberColumn:
-    """A column of numbers: encoded as `(value - offset) / scale`, one feature.
+    """A column of numbers, encoded as one feature: `(value - offset) / scale`.
 
-    `fill` stands in for a missing value; without it a missing value is refused.
+    `fill` replaces a missing value; without it a missing value is rejected.
     """
 
     name: str
@@ -59,10 +59,10 @@ class NumberColumn:
     statistics: Mapping[str, Any] = field(default_factory=dict)
     kind: Literal["number"] = "number"
     width = 1
-    _REFUSED = "send a number; this model was trained to refuse missing values"
+    _MISSING_FIX = "send a number; this model does not accept missing values"
 
     def parse(self, values: list[Any], locations: RowLocations, faults: FaultCollector) -> Array:
-        """Untrusted values as (n,) float64, NaN where one is missing."""
+        """Return untrusted values as (n,) float64, NaN for missing ones."""
         if set(map(type, values)) <= {int, float}:
             try:
                 parsed = np.array(values, np.float64)
@@ -76,11 +76,12 @@ class NumberColumn:
         return parsed
 
     def encode(self, values: Array, locations: RowLocations, faults: FaultCollector) -> Array:
+        """Return parsed values as features (n, 1)."""
         missing = np.isnan(values)
         if missing.any():
             if self.fill is None:
                 for i in np.flatnonzero(missing):
-                    faults.add(f"{locations[int(i)]}.{self.name}", "expected a number, found none", self._REFUSED)
+                    faults.add(f"{locations[int(i)]}.{self.name}", "expected a number, found none", self._MISSING_FIX)
             else:
                 values = np.where(missing, self.fill, values)
         return ((values - self.offset) / self.scale).reshape(-1, 1)
@@ -88,7 +89,7 @@ class NumberColumn:
 
 @dataclass(frozen=True)
 class CategoryColumn:
-    """A column of categories: one-hot, a feature for each, and one more for the unknown when `unknown` is "bucket"."""
+    """A column of categories, encoded one-hot. `unknown="bucket"` adds one feature for all unknown categories."""
 
     name: str
     categories: tuple[str, ...]
@@ -102,11 +103,11 @@ class CategoryColumn:
         return len(self.categories) + (self.unknown == "bucket")
 
     @cached_property
-    def _slots(self) -> dict[str, int]:
-        return {category: slot for slot, category in enumerate(self.categories)}
+    def _feature_by_category(self) -> dict[str, int]:
+        return {category: feature for feature, category in enumerate(self.categories)}
 
     def parse(self, values: list[Any], locations: RowLocations, faults: FaultCollector) -> Array:
-        """Untrusted values as (n,) objects, text or None. A whole number stands for its digits."""
+        """Return untrusted values as (n,) objects, text or None. An integer is read as its digits."""
         parsed = np.empty(len(values), object)
         for i, value in enumerate(values):
             if value is None or type(value) is str:
@@ -123,14 +124,15 @@ class CategoryColumn:
         return parsed
 
     def encode(self, values: Array, locations: RowLocations, faults: FaultCollector) -> Array:
+        """Return parsed values as features (n, width)."""
         encoded = np.zeros((len(values), self.width))
         for i, value in enumerate(values):
             value = self.fill if value is None else value
-            slot = self._slots.get(value) if value is not None else None
-            if slot is None and value is not None and self.unknown == "bucket":
-                slot = len(self.categories)
-            if slot is not None:
-                encoded[i, slot] = 1
+            feature = self._feature_by_category.get(value) if value is not None else None
+            if feature is None and value is not None and self.unknown == "bucket":
+                feature = len(self.categories)
+            if feature is not None:
+                encoded[i, feature] = 1
             elif value is not _REPORTED:
                 found = "none" if value is None else describe_value(value)
                 known = list_names(self.categories)
@@ -140,14 +142,14 @@ class CategoryColumn:
         return encoded
 
     def _fix(self, value: Any) -> str:
-        return did_you_mean(value, self.categories) or "send one of the categories of training"
+        return did_you_mean(value, self.categories) or "send one of the training data's categories"
 
 
 @dataclass(frozen=True)
 class ArrayColumn:
-    """One array a row, an image say: encoded as `(value - offset) / scale`, flattened row by row.
+    """One array for each row, such as an image, encoded as `(value - offset) / scale`, flattened in C order.
 
-    Values outside `low` to `high`, where given, are refused: they come from another scale.
+    Values outside `low` to `high`, if given, are rejected: they have another scale.
     """
 
     name: str
@@ -164,19 +166,20 @@ class ArrayColumn:
         return math.prod(self.shape)
 
     def parse(self, values: list[Any], locations: RowLocations, faults: FaultCollector) -> Array:
-        """Untrusted arrays, nested like `shape` or flat, as (n, width) float64."""
-        parsed = self._stacked(values)
+        """Return untrusted arrays, nested like `shape` or flat, as (n, width) float64."""
+        parsed = self._stack(values)
         if parsed is None:
             parsed = np.zeros((len(values), self.width))
             for i, value in enumerate(values):
-                one = self._stacked([value])
+                one = self._stack([value])
                 if one is None:
-                    self._explain(value, locations[i], faults)
+                    self._add_fault(value, locations[i], faults)
                 else:
                     parsed[i] = one[0]
         return parsed
 
     def encode(self, values: Array, locations: RowLocations, faults: FaultCollector) -> Array:
+        """Return parsed values as features (n, width)."""
         flat = np.asarray(values, np.float64).reshape(len(values), self.width)
         low = -np.inf if self.low is None else self.low
         high = np.inf if self.high is None else self.high
@@ -185,11 +188,11 @@ class ArrayColumn:
             for i in np.flatnonzero(outside.any(axis=1)):
                 found = flat[i][outside[i]][0]
                 expected = f"expected numbers from {low:g} to {high:g}, found {found:g}"
-                faults.add(locations[int(i)], expected, "scale the values as the training data were scaled")
+                faults.add(locations[int(i)], expected, "scale the values like the training data")
         return flat if self.offset == 0 and self.scale == 1 else (flat - self.offset) / self.scale
 
-    def _stacked(self, values: list[Any]) -> Array | None:
-        """The batch as (n, width), or None if anything in it is not a finite number in its place."""
+    def _stack(self, values: list[Any]) -> Array | None:
+        """Return the batch as (n, width), None unless it consists of finite numbers in the right shape."""
         leaves: list[Any] = values
         for _ in self.shape if values and _nesting_depth(values[0]) > 1 else (1,):
             if not set(map(type, leaves)) <= {list, tuple}:
@@ -205,7 +208,7 @@ class ArrayColumn:
             return None
         return stacked.reshape(len(values), self.width)
 
-    def _explain(self, value: Any, location: str, faults: FaultCollector) -> None:
+    def _add_fault(self, value: Any, location: str, faults: FaultCollector) -> None:
         expected = f"expected an array of {self.width} finite numbers of shape {list(self.shape)}, or flat"
         sizes: list[int] = []
         inner: Any = value
@@ -218,12 +221,12 @@ class ArrayColumn:
             found = f"shape {sizes}"
         else:
             bad = [leaf for leaf in _leaves(value) if not is_finite_number(leaf)]
-            found = describe_value(bad[0]) if bad else "rows of differing lengths"
+            found = describe_value(bad[0]) if bad else "rows of different lengths"
         faults.add(location, f"{expected}; found {found}", "send the rows of the array as nested lists of numbers")
 
 
 class RowLocations(Sequence[str]):
-    """The places of rows, `instances.7`, written out only when one is expected."""
+    """The locations of rows, such as `instances.7`; each is formatted only when it is read."""
 
     def __init__(self, prefix: str, rows: Sequence[int]) -> None:
         self.prefix, self.rows = prefix, rows
@@ -236,7 +239,7 @@ class RowLocations(Sequence[str]):
 
 
 def _parse_number(value: Any, location: str, name: str, faults: FaultCollector) -> float:
-    """The number, or 0 after saying why it is none."""
+    """Return the number; add a fault and return 0 if it is not finite or not a number."""
     if is_finite_number(value):
         return float(value)
     if isinstance(value, str):

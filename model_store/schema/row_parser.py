@@ -1,7 +1,7 @@
-"""Rows from a file or the command line, as a caller of the service would send them.
+"""Parse rows from files and command lines into the form that clients of the service send.
 
-CSV rows are objects by column name, with numbers where the signature has numbers; JSON is taken as it is. A first line
-that names no column is a row like the others, in column order.
+CSV rows become objects by column name, with numbers in columns that are numbers in the signature; JSON is returned
+unchanged. A first line without any column name is a row in column order.
 """
 
 from __future__ import annotations
@@ -17,23 +17,23 @@ from model_store.errors import Fault, InputError, did_you_mean
 from model_store.schema.signature import ArrayColumn, ClassificationOutput, NumberColumn, Signature
 from model_store.utils.values import parse_finite_number
 
-MISSING_CELLS = frozenset({"", "na", "n/a", "nan", "null", "?"})  # what a CSV cell of no value says, in training too
+MISSING_CELLS = frozenset({"", "na", "n/a", "nan", "null", "?"})  # in training, too
 _MAX_CELL_CHARACTERS = 1 << 24
 
 
 def parse_json_rows(texts: Sequence[str]) -> list[Any]:
-    """One JSON row a text: `--row '{"island": "Biscoe", ...}'`."""
+    """Parse one row of JSON from each text, as in `--row '{"island": "Biscoe", ...}'`."""
     return [_parse_json(text, f"row {i}") for i, text in enumerate(texts)]
 
 
 def parse_rows(
-    data: bytes, name: str, signature: Signature, others: list[str] | None = None, most: int | None = None
+    data: bytes, name: str, signature: Signature, ignored: list[str] | None = None, max_rows: int | None = None
 ) -> list[Any]:
-    """The rows of a file: JSON when its name or its first character says so, else CSV, of which not many more than
-    `most` are read.
+    """Return the rows of a file: of JSON if its name or first character says so, else of CSV.
 
-    Of a CSV table, columns that the model does not take are left in the rows, for the signature to refuse. With a list
-    of `others` they are left out, and their names appended to it, so long as all that the model does take are there.
+    Columns of a CSV table that are not inputs stay in the rows, and the signature rejects them. With a list `ignored`
+    they are left out and their names are appended to it; InputError if an input is missing. Little more than `max_rows`
+    rows of CSV are read.
     """
     try:
         text = data.decode("utf-8-sig")
@@ -42,11 +42,11 @@ def parse_rows(
         raise InputError([Fault(name, problem, "save the file as UTF-8")]) from e
     if name.endswith(".json") or (not name.endswith(".csv") and text.lstrip()[:1] in ("[", "{")):
         return _json_rows(text, name)
-    return _csv_rows(text, name, signature, others, most)
+    return _csv_rows(text, name, signature, ignored, max_rows)
 
 
 def integral_floats_to_ints(row: Sequence[Any]) -> list[Any]:
-    """A row of a table as people write it: 195, not 195.0."""
+    """Return a row whose integral floats are integers: 195 instead of 195.0."""
     return [
         int(value) if isinstance(value, float) and value.is_integer() and abs(value) < 2**53 else value for value in row
     ]
@@ -63,9 +63,9 @@ def _json_rows(text: str, name: str) -> list[Any]:
 
 
 def iter_csv_batches(
-    file: IO[bytes], name: str, signature: Signature, size: int, others: list[str]
+    file: IO[bytes], name: str, signature: Signature, size: int, ignored: list[str]
 ) -> Generator[list[Any], None, None]:
-    """The rows of a CSV file of any length, `size` at a time; `others` as in `parse_rows`."""
+    """The rows of a CSV file of any length, `size` at a time; `ignored` is as in `parse_rows`."""
     text = io.TextIOWrapper(file, "utf-8-sig", newline="")
     reader = csv.reader(text, strict=True)
     header: list[str] | None = None
@@ -74,25 +74,25 @@ def iter_csv_batches(
         while lines := _read_lines(reader, name, size):
             if header is None:
                 header, lines = _split_header(lines, signature)
-                others += _ignored_columns(header, name, signature)
-            yield _table_rows(header, lines, name, signature, start, others)
+                ignored += _ignored_columns(header, name, signature)
+            yield _table_rows(header, lines, name, signature, start, ignored)
             start += len(lines)
         if header is None:
             raise _empty_file_error(name)
     finally:
-        text.detach()  # the file is its opener's to close
+        text.detach()  # the caller closes the file
 
 
-def _csv_rows(text: str, name: str, signature: Signature, others: list[str] | None, most: int | None) -> list[Any]:
+def _csv_rows(text: str, name: str, signature: Signature, ignored: list[str] | None, max_rows: int | None) -> list[Any]:
     lines = _read_lines(
-        csv.reader(io.StringIO(text, newline=""), strict=True), name, None if most is None else most + 2
+        csv.reader(io.StringIO(text, newline=""), strict=True), name, None if max_rows is None else max_rows + 2
     )
     if not lines:
         raise _empty_file_error(name)
     header, lines = _split_header(lines, signature)
-    if others is not None:
-        others += _ignored_columns(header, name, signature)
-    return _table_rows(header, lines, name, signature, 0, others or [])
+    if ignored is not None:
+        ignored += _ignored_columns(header, name, signature)
+    return _table_rows(header, lines, name, signature, 0, ignored or [])
 
 
 def _empty_file_error(name: str) -> InputError:
@@ -100,22 +100,22 @@ def _empty_file_error(name: str) -> InputError:
     return InputError([Fault(name, problem, "name the columns in the first line")])
 
 
-def _read_lines(reader: Iterator[list[str]], name: str, most: int | None) -> list[list[str]]:
-    """The next lines, empty ones left out."""
-    limit = csv.field_size_limit(_MAX_CELL_CHARACTERS)
+def _read_lines(reader: Iterator[list[str]], name: str, limit: int | None) -> list[list[str]]:
+    """Return up to `limit` lines that are not empty."""
+    size_limit = csv.field_size_limit(_MAX_CELL_CHARACTERS)
     try:
-        return list(islice(filter(None, reader), most))
+        return list(islice(filter(None, reader), limit))
     except csv.Error as e:
         fix = "quote cells that hold quotes or commas"
-        raise InputError([Fault(name, f"expected CSV, found a fault: {e}", fix)]) from e
+        raise InputError([Fault(name, f"expected CSV, found an error: {e}", fix)]) from e
     except UnicodeDecodeError as e:
         raise InputError([Fault(name, f"expected UTF-8, found other bytes: {e}", "save the file as UTF-8")]) from e
     finally:
-        csv.field_size_limit(limit)
+        csv.field_size_limit(size_limit)
 
 
 def _split_header(lines: list[list[str]], signature: Signature) -> tuple[list[str], list[list[str]]]:
-    """The header and the lines below it. Arrays have none: a first line of names is passed over."""
+    """Return the header and the other lines. Arrays have no header: a first line of names is ignored."""
     first = [cell.strip() for cell in lines[0]]
     if isinstance(signature.inputs[0], ArrayColumn):
         return [], lines[1:] if any(isinstance(_parse_cell(cell, number=True), str) for cell in first) else lines
@@ -125,20 +125,21 @@ def _split_header(lines: list[list[str]], signature: Signature) -> tuple[list[st
 
 
 def _ignored_columns(header: list[str], name: str, signature: Signature) -> list[str]:
-    """The columns that the model neither takes nor answers. InputError where one that it takes may be among them,
-    under another name: left out, that one would be filled in.
+    """Return the columns that are neither inputs nor targets. InputError if an input is missing.
+
+    It may be among them under another name, and would be filled in.
     """
-    others = [column for column in header if column not in {*signature.names, *_target_names(signature)}]
+    ignored = [column for column in header if column not in {*signature.names, *_target_names(signature)}]
     missing = [column for column in signature.names if column not in header]
-    if header and others and missing:
-        problem = f"expected {', '.join(signature.names)}; found no {', '.join(missing)}, but {', '.join(others)}"
-        fixes = {did_you_mean(column, missing) for column in others} - {""}
-        raise InputError([Fault(f"{name} header", problem, " ".join(sorted(fixes)) or "name the columns so")])
-    return others
+    if header and ignored and missing:
+        problem = f"expected {', '.join(signature.names)}; found no {', '.join(missing)}, but {', '.join(ignored)}"
+        fixes = {did_you_mean(column, missing) for column in ignored} - {""}
+        raise InputError([Fault(f"{name} header", problem, " ".join(sorted(fixes)) or "rename the columns")])
+    return ignored
 
 
 def _table_rows(
-    header: list[str], lines: list[list[str]], name: str, signature: Signature, start: int, others: Sequence[str]
+    header: list[str], lines: list[list[str]], name: str, signature: Signature, start: int, ignored: Sequence[str]
 ) -> list[Any]:
     if not header:
         return [[_parse_cell(cell, number=True) for cell in line] for line in lines]
@@ -148,12 +149,12 @@ def _table_rows(
         if len(row) != len(header)
     ]
     if len(set(header)) != len(header):
-        faults.append(Fault(f"{name} header", "expected names that differ", "rename one of the columns"))
+        faults.append(Fault(f"{name} header", "expected unique names", "rename one of the columns"))
     if faults:
         raise InputError(faults)
     numbers = {column.name for column in signature.inputs if isinstance(column, NumberColumn)}
-    left_out = {*_target_names(signature), *others}
-    # A file with the known answers beside the inputs is the usual one to try a model with.
+    left_out = {*_target_names(signature), *ignored}
+    # Test files usually contain the targets, too: leave them out.
     return [
         {
             column: _parse_cell(cell, column in numbers)
@@ -170,7 +171,7 @@ def _target_names(signature: Signature) -> set[str]:
 
 
 def _parse_cell(text: str, number: bool) -> Any:
-    """The value in a cell. One that should be a number and is not stays text, which the signature then refuses."""
+    """Return the value of a cell. Text in a column of numbers stays text, and the signature rejects it."""
     text = text.strip()
     if text.lower() in MISSING_CELLS:
         return None
@@ -182,6 +183,6 @@ def _parse_json(text: str, location: str) -> Any:
     try:
         return json.loads(text)
     except ValueError as e:
-        raise InputError([Fault(location, f"expected JSON, found a fault: {e}", "")]) from e
+        raise InputError([Fault(location, f"expected JSON, found an error: {e}", "")]) from e
     except RecursionError as e:
-        raise InputError([Fault(location, "expected JSON, found it nested too deep", "")]) from e
+        raise InputError([Fault(location, "expected JSON, found it nested too deeply", "")]) from e

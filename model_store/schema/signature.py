@@ -1,7 +1,7 @@
-"""The signature: what goes into a model and what comes out, with the preprocessing that training learned.
+"""The signature: a model's input columns and output, with the preprocessing fitted in training.
 
-Training and serving encode rows by this same code, so a served row meets the network exactly as a training row did.
-A signature is plain data: `config()` is JSON, and signature_config.py reads it back, trusting nothing.
+Training and serving encode rows with the same code, so equal rows give equal features. A signature is plain data:
+`config()` returns JSON, and signature_json.py parses it back and validates it.
 """
 
 from __future__ import annotations
@@ -25,9 +25,9 @@ __all__ = ["ArrayColumn", "CategoryColumn", "ClassificationOutput", "NumberColum
 
 @dataclass(frozen=True)
 class ClassificationOutput:
-    """What a classifier answers: one of `labels`, with a probability for each.
+    """The output of a classifier: one of `labels`, with a probability for each.
 
-    The network ends in one output a label, or in one alone for two labels: the probability of the second.
+    The network has one output for each label, or for two labels a single one: the probability of the second.
     """
 
     name: str
@@ -37,7 +37,7 @@ class ClassificationOutput:
 
 @dataclass(frozen=True)
 class RegressionOutput:
-    """What a regression answers: numbers, `output · scale + offset`, in the target's own units."""
+    """The output of a regression: `output · scale + offset`, in the units of the targets."""
 
     names: tuple[str, ...]
     offset: tuple[float, ...]
@@ -50,27 +50,28 @@ InputColumn = NumberColumn | CategoryColumn | ArrayColumn
 
 @dataclass(frozen=True)
 class Signature:
-    """Inputs in the order of a row, and the output."""
+    """The input columns, in the order of a row, and the output."""
 
     inputs: tuple[InputColumn, ...]
     output: ClassificationOutput | RegressionOutput
 
     @cached_property
     def width(self) -> int:
-        """Encoded features a row: the network's input size."""
+        """The number of encoded features of a row: the network's input size."""
         return sum(column.width for column in self.inputs)
 
     @cached_property
     def names(self) -> tuple[str, ...]:
+        """The names of the input columns."""
         return tuple(column.name for column in self.inputs)
 
     @cached_property
-    def _known(self) -> frozenset[str]:
-        """The same, to look one up: of 500 columns, a row by their names took 1.7 ms to be put in order."""
+    def _name_set(self) -> frozenset[str]:
+        """The names for lookup: with `names` instead, ordering one row of 500 named columns took 1.7 ms."""
         return frozenset(self.names)
 
-    def ordered(self, training: Mapping[str, Any]) -> dict[str, Any]:
-        """What training recorded of each label or target, in their order: a manifest has its keys sorted."""
+    def restore_label_order(self, training: Mapping[str, Any]) -> dict[str, Any]:
+        """Return a training record with labels and targets in the output's order: a manifest sorts its keys."""
         output = self.output
         names = self._label_names if isinstance(output, ClassificationOutput) else output.names
         for path in _PATHS_KEYED_BY_LABEL:
@@ -80,12 +81,12 @@ class Signature:
     def encode(
         self, instances: Sequence[Any] | Array, location: str = "instances", dtype: npt.DTypeLike = np.float32
     ) -> Array:
-        """Untrusted rows as (n, width) of `dtype`: lists in column order, objects by column name, or arrays.
+        """Encode untrusted rows as (n, width) of `dtype`: lists in column order, objects by column name, or arrays.
 
-        InputError with every fault of every row, `instances.2.island` and so on.
+        InputError with every fault of every row, at locations such as `instances.2.island`.
         """
         given: Sequence[Any] = np.atleast_1d(instances).tolist() if isinstance(instances, np.ndarray) else instances
-        table = self._table(given)
+        table = self._as_table(given)
         if table is not None:
             return self.encode_table(table, location, dtype)
         faults = FaultCollector()
@@ -95,51 +96,51 @@ class Signature:
             column.encode(column.parse(values, locations, faults), locations, faults)
             for column, values in zip(self.inputs, columns, strict=True)
         ]
-        return self._joined(blocks, locations, faults, dtype)
+        return self._concatenate(blocks, locations, faults, dtype)
 
     @cached_property
     def table_shape(self) -> tuple[int, ...] | None:
-        """The shape of a row whose columns are all numbers, or which is one array; None of other rows."""
+        """The shape of a row if all columns are numbers or the only column is an array, else None."""
         if self._scaling is not None:
             return (len(self.inputs),)
         only = self.inputs[0] if len(self.inputs) == 1 else None
         return only.shape if isinstance(only, ArrayColumn) else None
 
     def encode_table(self, table: Array, location: str = "instances", dtype: npt.DTypeLike = np.float32) -> Array:
-        """Finite numbers (n, math.prod(table_shape)) in float64 as (n, width) of `dtype`, as `encode` would.
+        """Encode finite float64 numbers (n, math.prod(table_shape)) as (n, width) of `dtype`, equal to `encode`.
 
-        InputError where they are beyond what an array may hold, or `dtype`.
+        InputError if a value is outside an array's range, or overflows `dtype`.
         """
         faults, locations = FaultCollector(), RowLocations(location, range(len(table)))
-        with np.errstate(over="ignore"):  # what does not fit becomes infinite, and is named by `_checked`
+        with np.errstate(over="ignore"):  # `_check_overflow` reports infinite features
             if self._scaling is not None:
                 offset, scale = self._scaling
                 encoded = ((table - offset) / scale).astype(dtype)
             else:
                 encoded = self.inputs[0].encode(table, locations, faults).astype(dtype)
-        faults.check()
-        return self._checked(encoded, locations, faults)
+        faults.raise_if_any()
+        return self._check_overflow(encoded, locations, faults)
 
     def encode_columns(
         self, columns: Mapping[str, Array], dtype: npt.DTypeLike = np.float32, location: str = "rows"
     ) -> Array:
-        """Typed columns as (n, width) of `dtype`: float64 with NaN for missing, objects of text or None, arrays.
+        """Encode parsed columns as (n, width) of `dtype`: float64 with NaN for missing, text or None, arrays.
 
-        InputError where a value is missing or unknown and the signature refuses it.
+        InputError if a value is missing or unknown and its column does not accept that.
         """
         faults = FaultCollector()
         count = len(columns[self.names[0]])
         locations = RowLocations(location, range(count))
         blocks = [column.encode(columns[column.name], locations, faults) for column in self.inputs]
-        return self._joined(blocks, locations, faults, dtype)
+        return self._concatenate(blocks, locations, faults, dtype)
 
     def decode(self, outputs: Array) -> list[Any]:
-        """Raw outputs (n, outputs) as JSON-able answers, exact to the bit.
+        """Return raw outputs (n, outputs) as predictions for JSON, exact to the bit.
 
-        `{"label": ..., "probabilities": {label: p}}` of a classifier; a number, or `{name: number}` of several, of
-        a regression. InputError where an output is not finite: the row lies beyond what the network can compute.
+        A classifier predicts `{"label": ..., "probabilities": {label: p}}`; a regression predicts a number, or
+        `{name: number}` if it has several targets. InputError if an output is not finite.
         """
-        found = self.tensors(outputs)
+        found = self.decode_arrays(outputs)
         if isinstance(self.output, ClassificationOutput):
             names = self._label_names
             return [
@@ -151,22 +152,22 @@ class Signature:
         rows = zip(*(values.tolist() for values in found.values()), strict=True)
         return [dict(zip(found, row, strict=True)) for row in rows]
 
-    def tensors(self, outputs: Array) -> dict[str, Array]:
-        """The same answers as arrays: `label` (n,) and `probabilities` (n, labels), or (n,) for each target by name."""
+    def decode_arrays(self, outputs: Array) -> dict[str, Array]:
+        """Return predictions as arrays: `label` (n,) and `probabilities` (n, labels), or (n,) by target name."""
         self._check_finite(outputs)
         if isinstance(self.output, ClassificationOutput):
             if outputs.shape[1] == 1:
                 outputs = np.concatenate([1 - outputs, outputs], axis=1)
             return {"label": self._labels[outputs.argmax(axis=1)], "probabilities": outputs}
-        scale, offset = self._units
+        scale, offset = self._output_scaling
         return dict(zip(self.output.names, (outputs.astype(np.float64) * scale + offset).T, strict=True))
 
     def config(self) -> dict[str, Any]:
-        """The signature as JSON knows it."""
+        """Return the signature as JSON data."""
         return {"inputs": [_to_json(column) for column in self.inputs], "output": _to_json(self.output)}
 
-    def _table(self, instances: Sequence[Any]) -> Array | None:
-        """The rows at one stroke, where they are lists of finite numbers and so are all columns."""
+    def _as_table(self, instances: Sequence[Any]) -> Array | None:
+        """Return all rows as one array if they are lists of finite numbers and all columns are numbers, else None."""
         if self._scaling is None or not instances or set(map(type, instances)) != {list}:
             return None
         if not set(map(type, chain.from_iterable(instances))) <= {int, float}:
@@ -179,7 +180,7 @@ class Signature:
 
     @cached_property
     def _scaling(self) -> tuple[Array, Array] | None:
-        """Offsets and scales of columns that are all numbers."""
+        """Offsets and scales of the columns if all are numbers."""
         numbers = [column for column in self.inputs if isinstance(column, NumberColumn)]
         if len(numbers) < len(self.inputs):
             return None
@@ -194,19 +195,17 @@ class Signature:
         return [str(label) for label in self._labels]
 
     @cached_property
-    def _units(self) -> tuple[Array, Array]:
-        """Scale and offset of each value."""
-        values = self.output
-        return (
-            (np.array(values.scale), np.array(values.offset))
-            if isinstance(values, RegressionOutput)
-            else (np.ones(0),) * 2
-        )
+    def _output_scaling(self) -> tuple[Array, Array]:
+        """Scale and offset of each target."""
+        output = self.output
+        if isinstance(output, RegressionOutput):
+            return np.array(output.scale), np.array(output.offset)
+        return np.ones(0), np.ones(0)
 
     def _columns(
         self, instances: Sequence[Any], location: str, faults: FaultCollector
     ) -> tuple[Sequence[int], list[list[Any]]]:
-        """The instances by column, and which rows they are: those of the right form."""
+        """Return the numbers of the well-formed rows, and their values by column."""
         only = self.inputs[0] if len(self.inputs) == 1 else None
         if isinstance(only, ArrayColumn):
             return range(len(instances)), [
@@ -218,14 +217,14 @@ class Signature:
         rows: list[int] = []
         table: list[list[Any]] = []
         for i, row in enumerate(instances):
-            ordered = self._ordered(row, f"{location}.{i}", faults)
+            ordered = self._in_column_order(row, f"{location}.{i}", faults)
             if ordered is not None:
                 rows.append(i)
                 table.append(ordered)
         return rows, [list(column) for column in zip(*table, strict=True)] or [[] for _ in self.inputs]
 
-    def _ordered(self, row: Any, location: str, faults: FaultCollector) -> list[Any] | None:
-        """One row in column order, or None after saying what is wrong with its form."""
+    def _in_column_order(self, row: Any, location: str, faults: FaultCollector) -> list[Any] | None:
+        """Return one row in column order; add a fault and return None if it is not well-formed."""
         if isinstance(row, (list, tuple)):
             if len(row) == len(self.inputs):
                 return list(row)
@@ -236,32 +235,34 @@ class Signature:
             fix = f"send a list, or an object with {list_names(self.names)}"
             faults.add(location, f"expected a row, found {describe_value(row)}", fix)
             return None
-        strangers = () if row.keys() <= self._known else [name for name in row if name not in self._known]
-        for name in strangers:
-            faults.add(f"{location}.{str(name)[:100]}", "expected no such column", partial(self._known_columns, name))
+        unknown = () if row.keys() <= self._name_set else [name for name in row if name not in self._name_set]
+        for name in unknown:
+            faults.add(f"{location}.{str(name)[:100]}", "unknown column", partial(self._suggest_column, name))
         return [row.get(name) for name in self.names]
 
-    def _known_columns(self, name: object) -> str:
+    def _suggest_column(self, name: object) -> str:
         return did_you_mean(name, self.names) or f"the columns are {list_names(self.names)}"
 
-    def _joined(
+    def _concatenate(
         self, blocks: list[Array], locations: RowLocations, faults: FaultCollector, dtype: npt.DTypeLike
     ) -> Array:
-        faults.check()
-        with np.errstate(over="ignore"):  # as above
+        faults.raise_if_any()
+        with np.errstate(over="ignore"):  # as in `encode_table`
             encoded = (blocks[0] if len(blocks) == 1 else np.concatenate(blocks, axis=1)).astype(dtype)
-        return np.ascontiguousarray(self._checked(encoded, locations, faults))
+        return np.ascontiguousarray(self._check_overflow(encoded, locations, faults))
 
-    def _checked(self, encoded: Array, locations: RowLocations, faults: FaultCollector) -> Array:
-        """The features, all finite; InputError where one was too large for their type."""
+    def _check_overflow(self, encoded: Array, locations: RowLocations, faults: FaultCollector) -> Array:
+        """Return the features. InputError if one is too large for its type."""
         finite = np.isfinite(encoded)
         if not finite.all():
             by_feature = [column.name for column in self.inputs for _ in range(column.width)]
             for i, j in np.argwhere(~finite):
                 faults.add(
-                    f"{locations[i]}.{by_feature[j]}", f"expected a number that fits {encoded.dtype}", "send less"
+                    f"{locations[i]}.{by_feature[j]}",
+                    f"expected a number that fits {encoded.dtype}",
+                    "send a smaller number",
                 )
-            faults.check()
+            faults.raise_if_any()
         return encoded
 
     @staticmethod
@@ -271,9 +272,9 @@ class Signature:
             faults = FaultCollector()
             for i in np.flatnonzero(~finite.all(axis=1)):
                 faults.add(
-                    f"instances.{i}", "the network's answer to it is not finite", "send values like those of training"
+                    f"instances.{i}", "the prediction is not finite", "send values in the range of the training data"
                 )
-            faults.check()
+            faults.raise_if_any()
 
 
 _PATHS_KEYED_BY_LABEL = (
@@ -285,7 +286,7 @@ _PATHS_KEYED_BY_LABEL = (
 
 
 def _reorder_keys(found: Any, path: Sequence[str], names: Sequence[str]) -> Any:
-    """The same, the object at that path with these keys first; it may be anything, for others write manifests too."""
+    """Return `found`, untrusted data, with the keys of the object at `path` reordered: `names` first."""
     if not isinstance(found, Mapping):
         return found
     if not path:
@@ -294,7 +295,7 @@ def _reorder_keys(found: Any, path: Sequence[str], names: Sequence[str]) -> Any:
 
 
 def _to_json(part: Any) -> dict[str, Any]:
-    """A dataclass as JSON knows it: tuples are lists, `kind` first in the telling."""
+    """Return a dataclass as JSON data, `kind` first; tuples become lists."""
     plain: dict[str, Any] = {"kind": part.kind}
     for name in part.__dataclass_fields__:
         value = getattr(part, name)

@@ -1,8 +1,7 @@
-"""Reads a signature back from JSON that nobody vouches for: marshmallow schemas, one for each kind of column."""
+"""Parse a signature from untrusted JSON, with one marshmallow schema for each kind of column."""
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Callable, Mapping
 from typing import Any
 
@@ -16,33 +15,34 @@ from model_store.schema.signature import (
     RegressionOutput,
     Signature,
 )
+from model_store.utils.values import is_finite_number
 
 _NAME = validate.Length(min=1, max=1000)
 
 
 def _finite_number_field(validate: Callable[[Any], None] | None = None, **options: Any) -> fields.Field[Any]:
-    """A field for a finite number that is written as one: no text, no booleans."""
-    return fields.Raw(validate=validate or _is_real, **options)
+    """Return a field for a finite JSON number; text and booleans are invalid."""
+    return fields.Raw(validate=validate or _check_number, **options)
 
 
-def _is_real(value: Any) -> None:
-    if isinstance(value, bool) or not isinstance(value, (int, float)) or not abs(value) <= sys.float_info.max:
+def _check_number(value: Any) -> None:
+    if not is_finite_number(value):
         raise ValidationError("expected a finite number")
 
 
-def _is_scale(value: Any) -> None:
-    _is_real(value)
+def _check_scale(value: Any) -> None:
+    _check_number(value)
     if value <= 0:
         raise ValidationError("expected a number above 0")
 
 
-def _is_label(value: Any) -> None:
+def _check_label(value: Any) -> None:
     if type(value) not in (str, int):
         raise ValidationError("expected text or a whole number")
 
 
-class _Part(Schema):
-    makes: type[Any]
+class _PartSchema(Schema):
+    result_class: type[Any]
 
     class Meta:
         unknown = RAISE
@@ -51,24 +51,24 @@ class _Part(Schema):
 
     @post_load
     def make(self, data: dict[str, Any], **_: Any) -> Any:
-        return self.makes(**{k: tuple(v) if isinstance(v, list) else v for k, v in data.items()})
+        return self.result_class(**{k: tuple(v) if isinstance(v, list) else v for k, v in data.items()})
 
 
-class _Column(_Part):
+class _ColumnSchema(_PartSchema):
     name = fields.String(required=True, validate=_NAME)
     statistics = fields.Dict(keys=fields.String(), required=True)
 
 
-class _Number(_Column):
-    makes = NumberColumn
+class _NumberSchema(_ColumnSchema):
+    result_class = NumberColumn
     offset = _finite_number_field(required=True)
-    scale = _finite_number_field(_is_scale, required=True)
+    scale = _finite_number_field(_check_scale, required=True)
     fill = _finite_number_field(required=True, allow_none=True)
 
 
-class _Category(_Column):
-    makes = CategoryColumn
-    # `unknown` is a word of Schema's own, so the field goes by another name inside
+class _CategorySchema(_ColumnSchema):
+    result_class = CategoryColumn
+    # `Schema` has an attribute `unknown`, so the field has another name here.
     bucket = fields.String(
         required=True, data_key="unknown", attribute="unknown", validate=validate.OneOf(["refuse", "bucket"])
     )
@@ -76,61 +76,61 @@ class _Category(_Column):
     fill = fields.String(required=True, allow_none=True)
 
 
-class _Array(_Column):
-    makes = ArrayColumn
+class _ArraySchema(_ColumnSchema):
+    result_class = ArrayColumn
     shape = fields.List(
         fields.Integer(strict=True, validate=validate.Range(1, 2**31)), required=True, validate=validate.Length(1, 8)
     )
     offset = _finite_number_field(required=True)
-    scale = _finite_number_field(_is_scale, required=True)
+    scale = _finite_number_field(_check_scale, required=True)
     low = _finite_number_field(required=True, allow_none=True)
     high = _finite_number_field(required=True, allow_none=True)
 
 
-class _Classes(_Part):
-    makes = ClassificationOutput
+class _ClassificationSchema(_PartSchema):
+    result_class = ClassificationOutput
     name = fields.String(required=True, validate=_NAME)
-    labels = fields.List(fields.Raw(validate=_is_label), required=True, validate=validate.Length(min=2))
+    labels = fields.List(fields.Raw(validate=_check_label), required=True, validate=validate.Length(min=2))
 
 
-class _Values(_Part):
-    makes = RegressionOutput
+class _RegressionSchema(_PartSchema):
+    result_class = RegressionOutput
     names = fields.List(fields.String(validate=_NAME), required=True, validate=validate.Length(min=1))
     offset = fields.List(_finite_number_field(), required=True)
-    scale = fields.List(_finite_number_field(_is_scale), required=True)
+    scale = fields.List(_finite_number_field(_check_scale), required=True)
 
 
-_INPUTS: dict[str, type[_Part]] = {"number": _Number, "category": _Category, "array": _Array}
-_OUTPUTS: dict[str, type[_Part]] = {"classes": _Classes, "values": _Values}
+_INPUTS: dict[str, type[_PartSchema]] = {"number": _NumberSchema, "category": _CategorySchema, "array": _ArraySchema}
+_OUTPUTS: dict[str, type[_PartSchema]] = {"classes": _ClassificationSchema, "values": _RegressionSchema}
 
 
 def read_signature(config: Any) -> Signature:
-    """The signature of `Signature.config()`; ValueError naming place and fault for anything else."""
+    """Parse what `Signature.config` returned. ValueError with location and problem for anything else."""
     if not isinstance(config, dict) or config.keys() != {"inputs", "output"}:
         raise ValueError("signature: expected an object with inputs and output")
     if not isinstance(config["inputs"], list) or not config["inputs"]:
         raise ValueError("signature.inputs: expected a list of at least one column")
-    inputs = tuple(_part(part, _INPUTS, f"signature.inputs.{i}") for i, part in enumerate(config["inputs"]))
-    output = _part(config["output"], _OUTPUTS, "signature.output")
+    inputs = tuple(_parse_part(part, _INPUTS, f"signature.inputs.{i}") for i, part in enumerate(config["inputs"]))
+    output = _parse_part(config["output"], _OUTPUTS, "signature.output")
     names = [column.name for column in inputs]
     if len(set(names)) != len(names):
-        raise ValueError("signature.inputs: expected names that differ")
+        raise ValueError("signature.inputs: expected unique names")
     if len(inputs) > 1 and any(isinstance(column, ArrayColumn) for column in inputs):
         raise ValueError("signature.inputs: expected an array to be the only input")
     for i, column in enumerate(inputs):
         if isinstance(column, CategoryColumn):
             if len(set(column.categories)) != len(column.categories):
-                raise ValueError(f"signature.inputs.{i}.categories: expected categories that differ")
+                raise ValueError(f"signature.inputs.{i}.categories: expected unique categories")
             if column.fill is not None and column.fill not in column.categories and column.unknown == "refuse":
                 raise ValueError(f"signature.inputs.{i}.fill: expected one of the categories")
     if isinstance(output, ClassificationOutput) and len(set(map(str, output.labels))) != len(output.labels):
-        raise ValueError("signature.output.labels: expected labels that differ")
+        raise ValueError("signature.output.labels: expected unique labels")
     if isinstance(output, RegressionOutput) and not len(output.names) == len(output.offset) == len(output.scale):
         raise ValueError("signature.output: expected as many offsets and scales as names")
     return Signature(inputs, output)
 
 
-def _part(config: Any, kinds: Mapping[str, type[_Part]], location: str) -> Any:
+def _parse_part(config: Any, kinds: Mapping[str, type[_PartSchema]], location: str) -> Any:
     kind = config.get("kind") if isinstance(config, dict) else None
     if not isinstance(kind, str) or kind not in kinds:
         raise ValueError(f"{location}.kind: expected one of {', '.join(kinds)}; found {kind!r}")

@@ -31,9 +31,9 @@ def range_warnings(model: Model, inputs: NDArray) -> list[Fault]:
         with np.errstate(over="ignore"):
             limits = ((np.array([low, high]) - column.offset) / column.scale).astype(values.dtype)
         outside = (values < limits[0]) | (values > limits[1])
-        for i in np.flatnonzero(outside.any(axis=1))[: InputError.LIMIT]:
+        for i in np.flatnonzero(outside.any(axis=1))[: InputError.MAX_FAULTS]:
             value = float(values[i][outside[i]][0]) * column.scale + column.offset
             value = float(f"{value:.4g}")  # float32 has little more precision far from the mean
             found.append((i, column.name, f"{value:g} is outside the training range, {low:g} to {high:g}"))
     found.sort(key=lambda warning: warning[0])
-    return [Fault(f"instances.{i}.{name}", problem, _FIX) for i, name, problem in found[: InputError.LIMIT]]
+    return [Fault(f"instances.{i}.{name}", problem, _FIX) for i, name, problem in found[: InputError.MAX_FAULTS]]

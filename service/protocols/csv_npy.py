@@ -21,7 +21,7 @@ MEDIA_TYPES = frozenset({CSV, NPY})
 def parse_csv_rows(body: bytes, served: LoadedVersion, *, max_rows: int, max_bytes: int) -> list[Any]:
     """Parse a CSV body, with or without a header row, into rows that are not encoded yet."""
     check_value_count(body, max_bytes, "CSV")
-    found = row_parser.parse_rows(body, "body.csv", served.model.signature, most=max_rows)
+    found = row_parser.parse_rows(body, "body.csv", served.model.signature, max_rows=max_rows)
     if len(found) > max_rows:
         problem = f"expected 1 to {max_rows} rows, found more"
         raise InputError([Fault("rows", problem, "send them in several requests")])

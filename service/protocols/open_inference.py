@@ -70,7 +70,7 @@ def parse_request(
     identity = document.get("id")
     if not isinstance(identity, str | None):
         faults.add("id", f"expected a string, found {describe_value(identity)}", "put it in quotes, or leave it out")
-    faults.check()
+    faults.raise_if_any()
     return InferRequest(given, expected, identity)
 
 
@@ -128,7 +128,7 @@ def _parse_raw_row(body: memoryview, served: LoadedVersion) -> dict[str, Array]:
         faults.add("body", f"expected the tensors {names}, found only bytes", fix)
     else:
         array = tensors.from_bytes(tensor.datatype, (1, *tensor.shape[1:]), body, tensor.name, faults)
-    faults.check()
+    faults.raise_if_any()
     return {tensor.name: array} if tensor is not None and array is not None else {}
 
 
@@ -142,7 +142,7 @@ def _parse_inputs(
         problem = f"expected a list of tensors, found {describe_value(given)}"
         faults.add("inputs", problem, 'send {"inputs": [{"name", "shape", "datatype", "data"}, ...]}')
         return found, used
-    if len(given) > columns + InputError.LIMIT:  # the error list is limited
+    if len(given) > columns + InputError.MAX_FAULTS:  # the error list is limited
         faults.add("inputs", f"expected up to {columns} tensors, found {len(given)}", "send one for each column")
         return found, used
     for i, one in enumerate(given):

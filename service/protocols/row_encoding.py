@@ -17,5 +17,5 @@ def encode_rows(served: LoadedVersion, rows: Any, location: str, max_rows: int) 
         faults.add(location, f"expected a list, found {describe_value(rows)}", "put the row into a list: [row]")
     elif not 1 <= len(rows) <= max_rows:
         faults.add(location, f"expected 1 to {max_rows} rows, found {len(rows)}", "send them in several requests")
-    faults.check()
+    faults.raise_if_any()
     return served.model.signature.encode(rows, location, served.model.network.dtype)

@@ -98,7 +98,7 @@ def datatype_of(dtype: np.dtype[Any]) -> str:
 
 def output_arrays(model: Model, raw: Array) -> dict[str, Array]:
     """The network's outputs as arrays of the datatypes and shapes in `output_specs`."""
-    found = model.signature.tensors(raw)
+    found = model.signature.decode_arrays(raw)
     made = {}
     for tensor in output_specs(model):
         values = found[tensor.name]
@@ -114,7 +114,7 @@ def encode(model: Model, arrays: Mapping[str, Array], max_rows: int) -> Array:
     faults = FaultCollector()
     if arrays.keys() == {TABLE_NAME} and table_spec(signature) is not None:
         arrays = _split_table(arrays[TABLE_NAME], signature, faults)
-        faults.check()
+        faults.raise_if_any()
     names = signature.names
     for name in arrays.keys() - set(names):
         faults.add(f"inputs.{name[:100]}", "unknown tensor", _fix_tensor_name(name, names))
@@ -129,11 +129,11 @@ def encode(model: Model, arrays: Mapping[str, Array], max_rows: int) -> Array:
     count = max(counts, default=0)
     if not 1 <= count <= max_rows:
         faults.add("inputs", f"expected 1 to {max_rows} rows, found {count}", "send them in several requests")
-    faults.check()
+    faults.raise_if_any()
     columns = {
         column.name: _column_array(column, arrays.get(column.name), count, faults) for column in signature.inputs
     }
-    faults.check()
+    faults.raise_if_any()
     return signature.encode_columns(columns, model.network.dtype, "rows")
 
 

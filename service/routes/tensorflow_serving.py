@@ -88,7 +88,7 @@ def create_blueprint(registry: ModelRegistry, inference: InferenceRunner, settin
         )
         g.sent_rows = rows  # for the example in an error response
         inputs = encode_rows(served, rows, location, settings.max_instances)
-        found = signature.tensors(inference(g.request_record, served, inputs))
+        found = signature.decode_arrays(inference(g.request_record, served, inputs))
         headers = {"X-Model-Version": str(served.number)}
         if location == "inputs":
             columns = {key: values.tolist() for key, values in found.items()}
@@ -109,7 +109,7 @@ def _request_format(body: dict[str, Any]) -> str:
     if len(forms) != 1:
         fix = 'send {"instances": [row, ...]} or {"inputs": {"column": [value, ...], ...}}'
         faults.add("body", f"expected instances or inputs, found {' and '.join(forms) or 'neither'}", fix)
-    faults.check()
+    faults.raise_if_any()
     return forms[0]
 
 
@@ -137,7 +137,7 @@ def _columns_to_rows(columns: Any, signature: Signature) -> Any:
             f"expected the same number of values in each column, found {found}",
             "send a value of each column for each row",
         )
-    faults.check()
+    faults.raise_if_any()
     return [dict(zip(values, row, strict=True)) for row in zip(*values.values(), strict=True)]
 
 

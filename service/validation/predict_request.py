@@ -120,7 +120,7 @@ class PredictSchema(Schema):
         known = {key: body[key] for key in self.fields if key in body}
         total = len(body) - len(known)
         if total:  # marshmallow takes 2 s to merge its errors for 500,000 unknown keys
-            unknown = islice((key for key in body if key not in known), InputError.LIMIT)
+            unknown = islice((key for key in body if key not in known), InputError.MAX_FAULTS)
             faults += [self._unknown_key(key) for key in unknown]
         try:
             encoded: Array | None = self.load(known)["instances"]

@@ -1,4 +1,4 @@
-"""Every MUST of docs/artifact-format.md has a test of its name here, and a script in tests/attacks that breaks it."""
+"""Each MUST of docs/artifact-format.md has a test of the same name, and a script in tests/attacks that breaks it."""
 
 from __future__ import annotations
 
@@ -21,10 +21,10 @@ ROOT = Path(__file__).parents[3]
 SCRIPTS = sorted(
     path.stem for path in (ROOT / "tests" / "attacks").glob("*.py") if path.stem not in ("forge", "mutants")
 )
-FRAME = "expected the header that the manifest foretells|expected an artifact, found another kind"
-DIRECTORY = "directory: expected the one that the manifest foretells|expected [0-9]+ bytes, found [0-9]+$"
+FRAME = "expected the header that follows from the manifest|expected an artifact, found another kind"
+DIRECTORY = "directory: expected the one that follows from the manifest|expected [0-9]+ bytes, found [0-9]+$"
 
-Refused = Callable[[str, str], None]
+AssertRejected = Callable[[str, str], None]
 
 
 @pytest.fixture(scope="module")
@@ -38,8 +38,8 @@ def hostile(rule: str, whole: Whole) -> Variants:
 
 
 @pytest.fixture
-def refused(whole: Whole, tmp_path: Path) -> Refused:
-    """That all hostile files of a rule are refused, each in the words that match."""
+def assert_rejected(whole: Whole, tmp_path: Path) -> AssertRejected:
+    """Return a function that asserts that each hostile file of a rule raises an ArtifactError that matches."""
 
     def check(rule: str, words: str) -> None:
         path = tmp_path / "hostile.npz"
@@ -56,38 +56,38 @@ def refused(whole: Whole, tmp_path: Path) -> Refused:
 
 
 @contextmanager
-def noted() -> Iterator[list[str]]:
-    """What an ArtifactError says, if there is one: not every reader looks at everything."""
-    told: list[str] = []
+def artifact_error_message() -> Iterator[list[str]]:
+    """Collect the message of an ArtifactError if one is raised: not every reader checks everything."""
+    messages: list[str] = []
     try:
-        yield told
+        yield messages
     except ArtifactError as e:
-        told.append(str(e))
+        messages.append(str(e))
 
 
 def rules() -> dict[str, str]:
-    """The rules of the document, by name."""
+    """Return the rules of the document by name."""
     text = (ROOT / "docs" / "artifact-format.md").read_text(encoding="utf-8")
     return dict(re.findall(r"^- `([a-z0-9_]+)`: (.*?)(?=^- |^$|\Z)", text, re.MULTILINE | re.DOTALL))
 
 
-def test_every_must_has_a_name_a_test_and_an_attack() -> None:
+def test_every_rule_has_a_test_and_an_attack() -> None:
     assert list(rules()) == [name.removeprefix("test_") for name in globals() if name.removeprefix("test_") in rules()]
     assert sorted(rule for rule in rules() if not rule.startswith("readers_")) == SCRIPTS
 
 
-def test_there_is_no_must_outside_of_the_rules() -> None:
+def test_no_must_is_outside_the_rules() -> None:
     assert [rule for rule, text in rules().items() if "MUST" not in text] == []
     text = (ROOT / "docs" / "artifact-format.md").read_text(encoding="utf-8")
-    after_the_opening = text.partition("\n## ")[2]
-    assert after_the_opening.count("MUST") == sum(rule.count("MUST") for rule in rules().values())
+    after_the_introduction = text.partition("\n## ")[2]
+    assert after_the_introduction.count("MUST") == sum(rule.count("MUST") for rule in rules().values())
 
 
-def test_a_second_writer_made_from_the_document_writes_the_same_bytes(whole: Whole) -> None:
+def test_a_second_writer_made_from_the_specification_writes_the_same_bytes(whole: Whole) -> None:
     assert whole.forged() == whole.data
 
 
-def test_scripts_write_their_hostile_files(tmp_path: Path) -> None:
+def test_attack_scripts_write_their_hostile_files(tmp_path: Path) -> None:
     words = [sys.executable, "-m", "tests.attacks.crcs_are_true", str(tmp_path)]
     subprocess.run(words, check=True, cwd=ROOT, capture_output=True)
     assert {path.name for path in tmp_path.iterdir()} == {
@@ -97,145 +97,149 @@ def test_scripts_write_their_hostile_files(tmp_path: Path) -> None:
     }
 
 
-def test_file_is_regular_and_below_4_gib(refused: Refused, tmp_path: Path) -> None:
-    refused("file_is_regular_and_below_4_gib", r"found a file of|found the end of the file|expected \d+ bytes, found")
-    os.mkfifo(tmp_path / "pipe")  # nobody writes to it: a reader that waits hangs here
+def test_file_is_regular_and_below_4_gib(assert_rejected: AssertRejected, tmp_path: Path) -> None:
+    assert_rejected(
+        "file_is_regular_and_below_4_gib", r"found a file of|found the end of the file|expected \d+ bytes, found"
+    )
+    os.mkfifo(tmp_path / "pipe")  # without a writer: a blocking reader hangs here
     (tmp_path / "loop").symlink_to("loop")
     for name in ("missing", "pipe", "loop", ".", "/dev/zero"):
-        with pytest.raises(ArtifactError, match="expected a file"):
+        with pytest.raises(ArtifactError, match="expected a (readable )?file"):
             npz.read(tmp_path / name)
     with (tmp_path / "large").open("wb") as file:
-        file.truncate(2**32)  # a hole, which takes no space
+        file.truncate(2**32)  # a sparse file
     with pytest.raises(ArtifactError, match="found a file of 4294967296 bytes"):
         npz.read(tmp_path / "large")
 
 
-def test_manifest_comes_first(refused: Refused) -> None:
-    refused(
+def test_manifest_comes_first(assert_rejected: AssertRejected) -> None:
+    assert_rejected(
         "manifest_comes_first", "expected a manifest of 1 to 8388608 bytes first|expected an artifact, found another"
     )
 
 
-def test_members_are_those_the_manifest_lists(refused: Refused) -> None:
-    refused("members_are_those_the_manifest_lists", f"{FRAME}|{DIRECTORY}")
+def test_members_are_those_the_manifest_lists(assert_rejected: AssertRejected) -> None:
+    assert_rejected("members_are_those_the_manifest_lists", f"{FRAME}|{DIRECTORY}")
 
 
-def test_members_are_sorted(refused: Refused) -> None:
-    refused("members_are_sorted", FRAME)
+def test_members_are_sorted(assert_rejected: AssertRejected) -> None:
+    assert_rejected("members_are_sorted", FRAME)
 
 
-def test_nothing_lies_between(refused: Refused) -> None:
-    refused("nothing_lies_between", f"{FRAME}|{DIRECTORY}|__manifest__: expected")
+def test_nothing_lies_between(assert_rejected: AssertRejected) -> None:
+    assert_rejected("nothing_lies_between", f"{FRAME}|{DIRECTORY}|__manifest__: expected")
 
 
-def test_nothing_follows_the_end_record(refused: Refused) -> None:
-    refused("nothing_follows_the_end_record", DIRECTORY)
+def test_nothing_follows_the_end_record(assert_rejected: AssertRejected) -> None:
+    assert_rejected("nothing_follows_the_end_record", DIRECTORY)
 
 
-def test_members_are_stored(refused: Refused) -> None:
-    refused("members_are_stored", FRAME)
+def test_members_are_stored(assert_rejected: AssertRejected) -> None:
+    assert_rejected("members_are_stored", FRAME)
 
 
-def test_headers_say_nothing_else(refused: Refused) -> None:
-    refused("headers_say_nothing_else", f"{FRAME}|{DIRECTORY}")
+def test_headers_say_nothing_else(assert_rejected: AssertRejected) -> None:
+    assert_rejected("headers_say_nothing_else", f"{FRAME}|{DIRECTORY}")
 
 
-def test_crcs_are_true(refused: Refused) -> None:
-    refused("crcs_are_true", f"{FRAME}|{DIRECTORY}|expected its own CRC-32")
+def test_crcs_are_true(assert_rejected: AssertRejected) -> None:
+    assert_rejected("crcs_are_true", f"{FRAME}|{DIRECTORY}|expected the CRC-32 of its data")
 
 
-def test_sizes_are_true(refused: Refused) -> None:
-    refused("sizes_are_true", f"{FRAME}|expected a manifest of 1 to|__manifest__: expected")
+def test_sizes_are_true(assert_rejected: AssertRejected) -> None:
+    assert_rejected("sizes_are_true", f"{FRAME}|expected a manifest of 1 to|__manifest__: expected")
 
 
-def test_zip64_is_not_used(refused: Refused) -> None:
-    refused("zip64_is_not_used", f"{FRAME}|{DIRECTORY}|expected a manifest of 1 to")
+def test_zip64_is_not_used(assert_rejected: AssertRejected) -> None:
+    assert_rejected("zip64_is_not_used", f"{FRAME}|{DIRECTORY}|expected a manifest of 1 to")
 
 
-def test_arrays_lie_on_multiples_of_64(refused: Refused, whole: Whole, tmp_path: Path) -> None:
-    refused("arrays_lie_on_multiples_of_64", FRAME)
+def test_arrays_lie_on_multiples_of_64(assert_rejected: AssertRejected, whole: Whole, tmp_path: Path) -> None:
+    assert_rejected("arrays_lie_on_multiples_of_64", FRAME)
     (tmp_path / "whole.npz").write_bytes(whole.data)
     for array in npz.read(tmp_path / "whole.npz").network.arrays().values():
         assert array.ctypes.data % 64 == 0
 
 
-def test_directory_repeats_the_headers(refused: Refused) -> None:
-    refused("directory_repeats_the_headers", DIRECTORY)
+def test_directory_repeats_the_headers(assert_rejected: AssertRejected) -> None:
+    assert_rejected("directory_repeats_the_headers", DIRECTORY)
 
 
-def test_npy_headers_are_canonical(refused: Refused) -> None:
-    refused("npy_headers_are_canonical", FRAME)
+def test_npy_headers_are_canonical(assert_rejected: AssertRejected) -> None:
+    assert_rejected("npy_headers_are_canonical", FRAME)
 
 
-def test_nothing_is_pickled(refused: Refused) -> None:
-    refused("nothing_is_pickled", f"{FRAME}|{DIRECTORY}|dtype: expected")
+def test_nothing_is_pickled(assert_rejected: AssertRejected) -> None:
+    assert_rejected("nothing_is_pickled", f"{FRAME}|{DIRECTORY}|dtype: expected")
 
 
-def test_arrays_are_little_endian_floats(refused: Refused) -> None:
-    refused("arrays_are_little_endian_floats", "dtype: expected")
+def test_arrays_are_little_endian_floats(assert_rejected: AssertRejected) -> None:
+    assert_rejected("arrays_are_little_endian_floats", "dtype: expected")
 
 
-def test_arrays_have_1_to_8_dimensions_and_an_element(refused: Refused) -> None:
+def test_arrays_have_1_to_8_dimensions_and_an_element(assert_rejected: AssertRejected) -> None:
     words = rf"modules\.0\.bias\.shape(\.0)?: expected|{FRAME}|expected \d+ bytes and a directory"
-    refused("arrays_have_1_to_8_dimensions_and_an_element", words)
+    assert_rejected("arrays_have_1_to_8_dimensions_and_an_element", words)
 
 
-def test_arrays_are_finite(refused: Refused) -> None:
-    refused("arrays_are_finite", r"(modules\.\d\.\w+|golden\.outputs): expected finite numbers")
+def test_arrays_are_finite(assert_rejected: AssertRejected) -> None:
+    assert_rejected("arrays_are_finite", r"(modules\.\d\.\w+|golden\.outputs): expected finite numbers")
 
 
-def test_hashes_are_true(refused: Refused, whole: Whole, tmp_path: Path) -> None:
-    refused(
+def test_hashes_are_true(assert_rejected: AssertRejected, whole: Whole, tmp_path: Path) -> None:
+    assert_rejected(
         "hashes_are_true",
         r"modules\.0\.weights: expected SHA-256|bias: expected SHA-256|expected 64 hexadecimal digits",
     )
     path = tmp_path / "hostile.npz"
     path.write_bytes(hostile("hashes_are_true", whole)["one bit"])
-    npz.read(path, verify=False)  # which looks at the frame alone
+    npz.read(path, verify=False)  # checks only the frame
 
 
-def test_manifest_has_8_mib_at_most(refused: Refused) -> None:
-    refused("manifest_has_8_mib_at_most", "expected a manifest of 1 to 8388608 bytes first")
+def test_manifest_has_8_mib_at_most(assert_rejected: AssertRejected) -> None:
+    assert_rejected("manifest_has_8_mib_at_most", "expected a manifest of 1 to 8388608 bytes first")
 
 
-def test_manifest_is_canonical_json(refused: Refused) -> None:
-    refused("manifest_is_canonical_json", "manifest: expected (canonical )?JSON")
+def test_manifest_is_canonical_json(assert_rejected: AssertRejected) -> None:
+    assert_rejected("manifest_is_canonical_json", "manifest: expected (canonical )?JSON")
 
 
-def test_manifest_has_these_fields_and_no_others(refused: Refused) -> None:
-    refused("manifest_has_these_fields_and_no_others", r"manifest(\.[a-z0-9.]+)?: (expected|Missing)")
+def test_manifest_has_these_fields_and_no_others(assert_rejected: AssertRejected) -> None:
+    assert_rejected(
+        "manifest_has_these_fields_and_no_others", r"manifest(\.[a-z0-9.]+)?: (expected|Missing|unknown field)"
+    )
 
 
-def test_format_is_1(refused: Refused) -> None:
-    refused("format_is_1", r"manifest\.format: expected 1, found")
+def test_format_is_1(assert_rejected: AssertRejected) -> None:
+    assert_rejected("format_is_1", r"manifest\.format: expected 1, found")
 
 
-def test_lists_have_10000_items_at_most(refused: Refused) -> None:
-    refused("lists_have_10000_items_at_most", "expected (a list|an object) of 1 to 10000")
+def test_lists_have_10000_items_at_most(assert_rejected: AssertRejected) -> None:
+    assert_rejected("lists_have_10000_items_at_most", "expected (a list|an object) of 1 to 10000")
 
 
-def test_array_names_are_plain(refused: Refused) -> None:
-    refused("array_names_are_plain", r"manifest\.arrays\..*: expected letters, digits, '_' between dots")
+def test_array_names_are_plain(assert_rejected: AssertRejected) -> None:
+    assert_rejected("array_names_are_plain", r"manifest\.arrays\..*: expected letters, digits, '_' between dots")
 
 
-def test_layers_are_of_the_closed_table(refused: Refused) -> None:
-    refused("layers_are_of_the_closed_table", r"modules\.[01](\.\w+)?: expected")
+def test_layers_are_of_the_closed_table(assert_rejected: AssertRejected) -> None:
+    assert_rejected("layers_are_of_the_closed_table", r"modules\.[01](\.\w+)?: expected")
 
 
-def test_layers_and_arrays_agree(refused: Refused) -> None:
-    refused("layers_and_arrays_agree", r"modules\.[0-9]\.(weights|bias): expected")
+def test_layers_and_arrays_agree(assert_rejected: AssertRejected) -> None:
+    assert_rejected("layers_and_arrays_agree", r"modules\.[0-9]\.(weights|bias): expected")
 
 
-def test_signature_fits_the_network(refused: Refused) -> None:
-    refused("signature_fits_the_network", r"(signature|modules)(\.[a-z0-9_.]+)?: .*expected")
+def test_signature_fits_the_network(assert_rejected: AssertRejected) -> None:
+    assert_rejected("signature_fits_the_network", r"(signature|modules)(\.[a-z0-9_.]+)?: .*expected")
 
 
-def test_golden_is_whole(refused: Refused) -> None:
-    refused("golden_is_whole", r"manifest\.golden: expected both")
+def test_golden_is_whole(assert_rejected: AssertRejected) -> None:
+    assert_rejected("golden_is_whole", r"manifest\.golden: expected both")
 
 
 def test_readers_raise_artifact_error_alone(whole: Whole, tmp_path: Path) -> None:
-    """In words that neither steer a terminal nor fill a log."""
+    """Messages have no control characters and a limited length."""
     path = tmp_path / "hostile.npz"
     ugly = "\x1b[31m" + "x" * 1_000_000 + "\n"
     arrays = {**whole.manifest["arrays"], ugly: whole.manifest["arrays"]["modules.0.bias"]}
@@ -247,15 +251,15 @@ def test_readers_raise_artifact_error_alone(whole: Whole, tmp_path: Path) -> Non
     ):
         path.write_bytes(data)
         for reader in (npz.read, npz.read_manifest, npz.read_digest):
-            with noted() as told:
+            with artifact_error_message() as messages:
                 reader(path)
-            assert "".join(told).isprintable()
-            assert len("".join(told)) < 1500
+            assert "".join(messages).isprintable()
+            assert len("".join(messages)) < 1500
 
 
 @pytest.mark.slow
 def test_readers_spend_nothing_on_claims(whole: Whole, tmp_path: Path) -> None:
-    """All the hostile files, and manifests made to be costly, in 512 MB of address space beyond the start's."""
+    """Read all hostile files, and costly manifests, within 512 MB of additional address space."""
     costly = {
         "empty objects": b"[" + b",".join([b"{}"] * 2_700_000) + b"]",
         "empty lists": b"[" + b",".join([b"[]"] * 2_700_000) + b"]",
@@ -266,7 +270,8 @@ def test_readers_spend_nothing_on_claims(whole: Whole, tmp_path: Path) -> None:
     files |= {f"{rule}-{variant}": data for rule in SCRIPTS for variant, data in hostile(rule, whole).items()}
     for i, data in enumerate(files.values()):
         (tmp_path / f"{i}.npz").write_bytes(data)
-    reader = "import resource, signal, sys; from pathlib import Path; from model_store import artifact, errors\n"
+    reader = "import resource, signal, sys; from pathlib import Path; from model_store import errors\n"
+    reader += "from model_store.artifact import npz\n"
     reader += "used = int(Path('/proc/self/statm').read_text().split()[0]) * resource.getpagesize()\n"
     reader += "resource.setrlimit(resource.RLIMIT_AS, (used + (512 << 20),) * 2)\n"
     reader += "for path in Path(sys.argv[1]).iterdir():\n"

@@ -1,4 +1,4 @@
-"""A model answers rows, fits its signature, and knows whether it still answers as it was trained."""
+"""The model: predictions, the fit of network and signature, golden outputs."""
 
 import dataclasses
 
@@ -20,7 +20,7 @@ def model() -> Model:
     return Model(network, signature, golden=Golden(rows, network(signature.encode(rows))))
 
 
-def test_predictions_are_the_networks_own_answers() -> None:
+def test_predictions_equal_the_networks_outputs() -> None:
     it = model()
     rows = [[1.5, -2], [0, 0]]
     expected = it.network(np.array([[0.25, -2], [-0.5, 0]], np.float32))
@@ -28,7 +28,7 @@ def test_predictions_are_the_networks_own_answers() -> None:
     assert np.array(found, np.float32).tobytes() == expected.tobytes()
 
 
-def test_golden_answers_are_reproduced_or_the_model_is_refused() -> None:
+def test_check_golden_rejects_other_outputs() -> None:
     it = model()
     it.check_golden()
     assert it.golden is not None
@@ -38,25 +38,25 @@ def test_golden_answers_are_reproduced_or_the_model_is_refused() -> None:
     dataclasses.replace(it, golden=None).check_golden()
 
 
-def test_a_model_whose_rows_have_other_bits_in_company_is_refused() -> None:
-    class Sociable(Linear):
+def test_check_golden_rejects_bits_that_depend_on_the_batch() -> None:
+    class BatchDependent(Linear):
         def __call__(self, inputs: Array) -> Array:
             return super().__call__(inputs) * np.float32(1 + 1e-6 * (len(inputs) - 1))
 
-    sociable = Sequential([Sociable(2, 3, rng=np.random.default_rng(0)), Softmax()])
+    batch_dependent = Sequential([BatchDependent(2, 3, rng=np.random.default_rng(0)), Softmax()])
     rows = [[1, 2], [3, 4.5]]
     signature = model().signature
-    it = Model(sociable, signature, golden=Golden(rows, sociable(signature.encode(rows))))
+    it = Model(batch_dependent, signature, golden=Golden(rows, batch_dependent(signature.encode(rows))))
     with pytest.raises(ArtifactError, match=r"golden\.instances\.\d: the network gives it other bits alone"):
         it.check_golden()
 
 
 def test_network_and_signature_must_fit() -> None:
     three = Sequential([Linear(2, 3)])
-    with pytest.raises(ValueError, match="output size of 1, one output a target; found 3"):
+    with pytest.raises(ValueError, match="output size of 1, one output for each target; found 3"):
         Model(three, Signature(INPUTS, RegressionOutput(("y",), (0.0,), (1.0,))))
     with pytest.raises(ValueError, match="input_size: expected 1, the signature's encoded width; found 2"):
         Model(three, Signature(INPUTS[:1], ClassificationOutput("kind", ("x", "y", "z"))))
-    with pytest.raises(ValueError, match="output size of 2, one output a label; found 3"):
+    with pytest.raises(ValueError, match="output size of 2, one output for each label; found 3"):
         Model(three, Signature(INPUTS, ClassificationOutput("kind", ("x", "y"))))
     Model(Sequential([Linear(2, 1), Sigmoid()]), Signature(INPUTS, ClassificationOutput("kind", ("x", "y"))))

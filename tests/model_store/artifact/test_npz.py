@@ -180,7 +180,7 @@ PLAIN = Signature((NumberColumn("a"), NumberColumn("b")), RegressionOutput(("y",
         (
             [nn.Linear(2, 2), nn.Linear(2, 1, dtype=np.float64)],
             PLAIN,
-            r"modules\.1\.weights: expected float32, as the first array is; found float64",
+            r"modules\.1\.weights: expected float32, like the first array; found float64",
         ),
         (
             [nn.Linear(2, 1)],
@@ -190,7 +190,7 @@ PLAIN = Signature((NumberColumn("a"), NumberColumn("b")), RegressionOutput(("y",
         (
             [nn.Linear(2, 1)],
             Signature((NumberColumn("a"), NumberColumn("a")), PLAIN.output),
-            "inputs: expected names that differ",
+            "inputs: expected unique names",
         ),
     ],
 )

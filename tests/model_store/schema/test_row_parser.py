@@ -1,4 +1,4 @@
-"""Rows from files and the command line are the rows that a caller of the service would send."""
+"""The row parser: rows of files and command lines equal those that clients send."""
 
 from __future__ import annotations
 
@@ -25,54 +25,54 @@ TOWNS = Signature(
 IMAGES = Signature((ArrayColumn("image", (2, 2), 0.0, 16.0, 0.0, 16.0, {}),), RegressionOutput(("y",), (0.0,), (1.0,)))
 
 
-def test_of_a_table_longer_than_asked_for_little_more_is_read() -> None:
+def test_little_more_than_max_rows_is_read_of_a_longer_table() -> None:
     for header in (b"", b"age,town\n"):
-        assert len(row_parser.parse_rows(header + b"1,Bath\n" * 10, "x.csv", TOWNS, most=10)) == 10
-        assert 10 < len(row_parser.parse_rows(header + b"1,Bath\n" * 1000, "x.csv", TOWNS, most=10)) <= 12
+        assert len(row_parser.parse_rows(header + b"1,Bath\n" * 10, "x.csv", TOWNS, max_rows=10)) == 10
+        assert 10 < len(row_parser.parse_rows(header + b"1,Bath\n" * 1000, "x.csv", TOWNS, max_rows=10)) <= 12
 
 
-def test_csv_cells_are_numbers_where_the_signature_says_so() -> None:
+def test_csv_cells_are_numbers_in_number_columns() -> None:
     text = b"\xef\xbb\xbftown, age\n7, 30\n\n Bath ,1e3\n"
     assert row_parser.parse_rows(text, "x.csv", TOWNS) == [{"town": "7", "age": 30.0}, {"town": "Bath", "age": 1000.0}]
 
 
-def test_an_empty_cell_is_a_missing_value_and_so_is_all_that_training_takes_for_one() -> None:
+def test_missing_cells_are_the_same_as_in_training() -> None:
     assert row_parser.parse_rows(b"age,town\n,NA\n", "x.csv", TOWNS) == [{"age": None, "town": None}]
     assert row_parser.MISSING_CELLS == training.data.readers.MISSING_CELLS
 
 
-def test_known_answers_in_a_file_are_passed_over_and_other_columns_are_not() -> None:
+def test_targets_in_a_file_are_left_out_and_other_columns_are_not() -> None:
     found = row_parser.parse_rows(b"age,town,chess,shoe\n1,Bath,yes,43\n", "x.csv", TOWNS)
     assert found == [{"age": 1.0, "town": "Bath", "shoe": "43"}]
     with pytest.raises(InputError, match=r"instances\.0\.shoe"):
         TOWNS.encode(found)
 
 
-def test_columns_that_the_model_does_not_take_are_passed_over_and_told_where_that_is_asked_for() -> None:
+def test_ignored_columns_are_left_out_and_returned_on_request() -> None:
     others: list[str] = []
     found = row_parser.parse_rows(b"shoe,age,town,chess\n43,1,Bath,yes\n", "x.csv", TOWNS, others)
     assert (found, others) == ([{"age": 1.0, "town": "Bath"}], ["shoe"])
 
-    told: list[str] = []
+    ignored: list[str] = []
     batches = list(
-        row_parser.iter_csv_batches(io.BytesIO(b"shoe,age,town\n43,1,Bath\n44,2,7\n"), "x.csv", TOWNS, 2, told)
+        row_parser.iter_csv_batches(io.BytesIO(b"shoe,age,town\n43,1,Bath\n44,2,7\n"), "x.csv", TOWNS, 2, ignored)
     )
-    assert (batches, told) == ([[{"age": 1.0, "town": "Bath"}], [{"age": 2.0, "town": "7"}]], ["shoe"])
+    assert (batches, ignored) == ([[{"age": 1.0, "town": "Bath"}], [{"age": 2.0, "town": "7"}]], ["shoe"])
 
 
-def test_a_column_under_another_name_is_not_passed_over() -> None:
+def test_a_missing_input_is_an_error_if_other_columns_would_be_ignored() -> None:
     expected = r"^x\.csv header: expected age, town; found no town, but twon, shoe \(did you mean 'town'\?\)$"
     with pytest.raises(InputError, match=expected):
         row_parser.parse_rows(b"age,twon,shoe\n1,Bath,43\n", "x.csv", TOWNS, [])
 
 
-def test_a_cell_that_should_be_a_number_is_left_for_the_signature_to_refuse() -> None:
+def test_text_in_a_number_column_is_rejected_by_the_signature() -> None:
     with pytest.raises(InputError, match=r"instances\.0\.age: expected a number, found 'old'"):
         TOWNS.encode(row_parser.parse_rows(b"age,town\nold,Bath\n", "x.csv", TOWNS))
 
 
 @pytest.mark.parametrize("cell", ["1_000", "\u0661\u0662", "inf", "0x10"])
-def test_what_training_does_not_take_for_a_number_is_none_here_either(cell: str) -> None:
+def test_numbers_are_parsed_as_in_training(cell: str) -> None:
     assert infer_kind([cell]) == "category"
     with pytest.raises(InputError, match=r"instances\.0\.age: expected a number, found .* \(send a number\)"):
         TOWNS.encode(row_parser.parse_rows(f"age,town\n{cell},Bath\n".encode(), "x.csv", TOWNS))
@@ -85,12 +85,12 @@ def test_images_are_rows_of_numbers_with_or_without_a_header() -> None:
 
 
 @pytest.mark.parametrize("name", ["x.json", "standard input"])
-def test_json_is_taken_as_it_is(name: str) -> None:
+def test_json_rows_are_unchanged(name: str) -> None:
     for text in (b'[[1, "Bath"]]', b' {"instances": [[1, "Bath"]]}'):
         assert row_parser.parse_rows(text, name, TOWNS) == [[1, "Bath"]]
 
 
-def test_rows_of_the_command_line_are_json() -> None:
+def test_command_line_rows_are_json() -> None:
     assert row_parser.parse_json_rows(['{"age": 1}', '[1, "Bath"]']) == [{"age": 1}, [1, "Bath"]]
 
 
@@ -107,11 +107,11 @@ def test_rows_of_the_command_line_are_json() -> None:
             b"age,town\n1\n1,2,3\n",
             "x.csv row 0: expected 2 cells, found 1.*x.csv row 1: expected 2 cells, found 3",
         ),
-        ("x.csv", b"age,age\n1,1\n", "x.csv header: expected names that differ"),
+        ("x.csv", b"age,age\n1,1\n", "x.csv header: expected unique names"),
         ("x.csv", b'age,town\n"1,2\n', "x.csv: expected CSV"),
     ],
 )
-def test_a_file_that_is_not_rows_is_told(name: str, data: bytes, message: str) -> None:
+def test_a_file_without_rows_is_rejected(name: str, data: bytes, message: str) -> None:
     with pytest.raises(InputError, match=message):
         row_parser.parse_rows(data, name, TOWNS)
     if name.endswith(".csv"):
@@ -119,12 +119,12 @@ def test_a_file_that_is_not_rows_is_told(name: str, data: bytes, message: str) -
             list(row_parser.iter_csv_batches(io.BytesIO(data), name, TOWNS, 100, []))
 
 
-def test_a_row_of_the_command_line_that_is_not_json_is_told() -> None:
+def test_a_command_line_row_that_is_not_json_is_rejected() -> None:
     with pytest.raises(InputError, match="row 1: expected JSON"):
         row_parser.parse_json_rows(["[1]", "{age: 1}"])
 
 
-def test_whole_numbers_are_written_without_a_point_where_they_are_exact() -> None:
+def test_exact_integral_floats_become_integers() -> None:
     assert list(map(str, row_parser.integral_floats_to_ints([195.0, -3.0, 0.5, None, "7", 1e300]))) == [
         "195", "-3", "0.5", "None", "7", "1e+300"
     ]  # fmt: skip

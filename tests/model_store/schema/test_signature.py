@@ -1,4 +1,4 @@
-"""The signature: rows become features by one code, and every fault is told with its place and its mend."""
+"""The signature: rows are encoded as features, and every fault is reported with location and fix."""
 
 import json
 
@@ -44,14 +44,14 @@ def test_numbers_are_standardised_and_categories_are_one_hot() -> None:
     assert PENGUIN.width == 8
 
 
-def test_lists_and_objects_encode_alike() -> None:
+def test_lists_and_objects_encode_to_equal_features() -> None:
     row = {"sex": "female", "mass": 3600, "flipper": 190, "island": "Biscoe"}
     in_order = [row[name] for name in PENGUIN.names]
     assert PENGUIN.encode([row]).tolist() == PENGUIN.encode([in_order]).tolist()
     assert PENGUIN.encode([row, in_order])[0].tolist() == PENGUIN.encode([row, in_order])[1].tolist()
 
 
-def test_rows_may_come_in_one_numpy_array() -> None:
+def test_rows_can_be_one_numpy_array() -> None:
     for signature, rows in ((XOR, [[0, 1], [2, 3.5]]), (IMAGE, [[[1, 2], [3, 4]]]), (PENGUIN, [["Dream", 1, 2, None]])):
         given = np.array(rows, object if signature is PENGUIN else np.float64)
         assert signature.encode(given).tolist() == signature.encode(rows).tolist()
@@ -60,36 +60,35 @@ def test_rows_may_come_in_one_numpy_array() -> None:
         XOR.encode(np.array(3.0))
 
 
-def test_missing_values_are_filled_where_training_learned_how() -> None:
+def test_missing_values_are_replaced_by_fill() -> None:
     expected = PENGUIN.encode([["Biscoe", 4000, 200, "male"]]).tolist()
     assert PENGUIN.encode([["Biscoe", 4000, None, None]]).tolist() == expected
     assert PENGUIN.encode([{"island": "Biscoe", "mass": 4000}]).tolist() == expected
 
 
-def test_missing_values_are_refused_where_it_did_not() -> None:
+def test_missing_values_without_fill_are_rejected() -> None:
     refused = [
         "instances.0.island: expected one of Biscoe, Dream, Torgersen; found none "
-        "(send one of the categories of training)",
-        "instances.0.mass: expected a number, found none "
-        "(send a number; this model was trained to refuse missing values)",
+        "(send one of the training data's categories)",
+        "instances.0.mass: expected a number, found none (send a number; this model does not accept missing values)",
     ]
     assert faults(PENGUIN, [[None, None, 1, "male"]]) == refused
     assert faults(PENGUIN, [{"flipper": 1}]) == refused
 
 
-def test_an_unknown_category_is_bucketed_or_refused() -> None:
+def test_an_unknown_category_is_bucketed_or_rejected() -> None:
     assert PENGUIN.encode([["Biscoe", 4000, 200, "unsure"]])[0, -3:].tolist() == [0, 0, 1]
     assert faults(PENGUIN, [["Bisco", 4000, 200, "male"]]) == [
         "instances.0.island: expected one of Biscoe, Dream, Torgersen; found 'Bisco' (did you mean 'Biscoe'?)"
     ]
 
 
-def test_whole_numbers_stand_for_categories_of_their_digits() -> None:
+def test_integers_are_read_as_categories_of_their_digits() -> None:
     signature = Signature((CategoryColumn("class", ("1", "2", "3")),), RegressionOutput(("y",), (0.0,), (1.0,)))
     assert signature.encode([[2], ["2"]]).tolist() == [[0, 1, 0], [0, 1, 0]]
 
 
-def test_every_fault_of_every_row_is_told_at_once() -> None:
+def test_one_error_reports_every_fault_of_every_row() -> None:
     rows: list[object] = [
         ["Biscoe", "4000", 200, "male"],
         {"island": "Dreem", "masss": 1, "flipper": "2", "sex": "male"},
@@ -103,11 +102,10 @@ def test_every_fault_of_every_row_is_told_at_once() -> None:
         "instances.0.mass: expected a number, found '4000' (send it without quotes)",
         "instances.1.flipper: expected a number, found '2' (send it without quotes)",
         "instances.1.island: expected one of Biscoe, Dream, Torgersen; found 'Dreem' (did you mean 'Dream'?)",
-        "instances.1.mass: expected a number, found none "
-        "(send a number; this model was trained to refuse missing values)",
-        "instances.1.masss: expected no such column (did you mean 'mass'?)",
+        "instances.1.mass: expected a number, found none (send a number; this model does not accept missing values)",
+        "instances.1.masss: unknown column (did you mean 'mass'?)",
         "instances.2.mass: expected a number, found true (send 0 or 1)",
-        "instances.2.sex: expected text, found 1.5 (send one of the categories of training)",
+        "instances.2.sex: expected text, found 1.5 (send one of the training data's categories)",
         "instances.3: expected 4 values, found 1 (send them in this order: island, mass, flipper, sex)",
         "instances.4: expected a row, found 'row' (send a list, or an object with island, mass, flipper, sex)",
         "instances.5.flipper: expected a number, found 1" + "0" * 56 + "... (send a finite number)",
@@ -117,19 +115,21 @@ def test_every_fault_of_every_row_is_told_at_once() -> None:
     ]
 
 
-def test_what_was_recorded_of_labels_and_targets_is_in_their_order() -> None:
+def test_restore_label_order_puts_labels_and_targets_in_their_order() -> None:
     labels = tuple(range(11))
     classifier = Signature((NumberColumn("a"),), ClassificationOutput("digit", labels))
     metrics = {"accuracy": 1.0, "classes": {name: {"f1": 1.0} for name in sorted(map(str, labels))}}
-    assert list(classifier.ordered({"metrics": metrics})["metrics"]["classes"]) == [str(label) for label in labels]
+    assert list(classifier.restore_label_order({"metrics": metrics})["metrics"]["classes"]) == [
+        str(label) for label in labels
+    ]
     regression = Signature((NumberColumn("a"),), RegressionOutput(("up", "down"), (0.0, 0.0), (1.0, 1.0)))
     training = {"baseline": {"targets": {"down": 1, "other": 2, "up": 3}}, "metrics": [], "epochs": 3}
-    found = regression.ordered(training)
+    found = regression.restore_label_order(training)
     assert found == training
     assert list(found["baseline"]["targets"]) == ["up", "down", "other"]
 
 
-def test_faults_are_told_row_by_row() -> None:
+def test_faults_are_sorted_by_row() -> None:
     rows = [["Bisco", "1", 2, "male"], {"island": "Dream", "masss": 1, "mass": 1, "flipper": 2, "sex": "male"}, 7]
     assert [fault.partition(":")[0] for fault in faults(PENGUIN, [*rows, *rows])] == [
         "instances.0.island", "instances.0.mass", "instances.1.masss", "instances.2",
@@ -137,7 +137,7 @@ def test_faults_are_told_row_by_row() -> None:
     ]  # fmt: skip
 
 
-def test_a_flood_of_faults_is_counted_but_not_kept() -> None:
+def test_only_the_first_faults_are_kept_and_all_are_counted() -> None:
     with pytest.raises(InputError) as caught:
         XOR.encode([["x", "y"]] * 1000)
     assert len(caught.value.faults) == 100
@@ -145,15 +145,15 @@ def test_a_flood_of_faults_is_counted_but_not_kept() -> None:
 
 
 @pytest.mark.parametrize("value", [1e300, -1e300, 10**300])
-def test_a_number_beyond_float32_is_refused_not_infinite(value: float) -> None:
-    assert faults(XOR, [[0, value]]) == ["instances.0.b: expected a number that fits float32 (send less)"]
+def test_a_number_beyond_float32_is_rejected(value: float) -> None:
+    assert faults(XOR, [[0, value]]) == ["instances.0.b: expected a number that fits float32 (send a smaller number)"]
 
 
-def test_an_integer_of_thousands_of_digits_is_told_without_printing_it() -> None:
+def test_an_integer_of_thousands_of_digits_is_rejected_without_printing_it() -> None:
     assert "an integer of thousands of digits" in faults(XOR, [[0, 10**5000]])[0]
 
 
-def test_arrays_come_nested_flat_or_named() -> None:
+def test_arrays_can_be_nested_flat_or_named() -> None:
     expected = [[0.25, 0.5, 0.75, 1.0]]
     for row in ([[4, 8], [12, 16]], [4, 8, 12, 16], {"pixels": [[4, 8], [12, 16]]}):
         assert IMAGE.encode([row]).tolist() == expected
@@ -163,7 +163,7 @@ def test_arrays_come_nested_flat_or_named() -> None:
 @pytest.mark.parametrize(
     ("row", "found"),
     [
-        ([[1, 2], [3]], "rows of differing lengths"),
+        ([[1, 2], [3]], "rows of different lengths"),
         ([1, 2, 3], "shape [3]"),
         ([[[1, 2], [3, 4]]], "shape [1, 2, 2]"),
         (5, "5"),
@@ -177,15 +177,15 @@ def test_arrays_come_nested_flat_or_named() -> None:
     ],
     ids=str,
 )
-def test_an_array_of_another_form_is_told_with_its_shape(row: object, found: str) -> None:
+def test_an_array_of_another_shape_is_rejected_with_its_shape(row: object, found: str) -> None:
     (fault,) = faults(IMAGE, [row])
     assert fault.startswith("instances.0: expected an array of 4 finite numbers of shape [2, 2], or flat; found ")
     assert f"found {found} (" in fault
 
 
-def test_values_outside_an_arrays_range_are_refused() -> None:
+def test_values_outside_an_arrays_range_are_rejected() -> None:
     assert faults(IMAGE, [[1, 2, 3, 4], [0, 255, 17, -1]]) == [
-        "instances.1: expected numbers from 0 to 16, found 255 (scale the values as the training data were scaled)"
+        "instances.1: expected numbers from 0 to 16, found 255 (scale the values like the training data)"
     ]
 
 
@@ -211,14 +211,14 @@ def test_training_encodes_columns_as_serving_encodes_rows() -> None:
 
 
 @given(st.lists(st.lists(st.floats(width=32, allow_nan=False, allow_infinity=False), min_size=2, max_size=2)))
-def test_float32_numbers_pass_through_json_to_the_network_unchanged(rows: list[list[float]]) -> None:
+def test_float32_numbers_survive_json_unchanged(rows: list[list[float]]) -> None:
     sent = json.loads(json.dumps(rows))
     assert XOR.encode(sent).tobytes() == np.array(rows, np.float32).reshape(-1, 2).tobytes()
 
 
 @given(st.lists(st.tuples(st.floats(-1e30, 1e30), st.integers(-(2**70), 2**70)), min_size=1))
-def test_a_table_of_numbers_encodes_as_its_columns_do(rows: list[tuple[float, int]]) -> None:
-    """Lists of numbers take a short cut; objects of the same numbers do not."""
+def test_the_fast_path_for_tables_gives_the_features_of_the_columns(rows: list[tuple[float, int]]) -> None:
+    """Lists of numbers are encoded as one table; objects of the same numbers are not."""
     scaled = Signature((NumberColumn("a", 0.1, 0.3), NumberColumn("b", -7.7, 1e3)), XOR.output)
     objects = [{"a": a, "b": b} for a, b in rows]
     assert scaled.encode([list(row) for row in rows]).tobytes() == scaled.encode(objects).tobytes()
@@ -226,47 +226,47 @@ def test_a_table_of_numbers_encodes_as_its_columns_do(rows: list[tuple[float, in
 
 @pytest.mark.slow
 @given(st.lists(st.recursive(st.none() | st.booleans() | st.floats() | st.text() | st.integers(), st.lists)))
-def test_any_json_at_all_encodes_or_is_told_why_not(rows: list[object]) -> None:
+def test_any_json_encodes_or_raises_input_error(rows: list[object]) -> None:
     for signature in (PENGUIN, IMAGE, XOR):
         try:
             encoded = signature.encode(rows)
         except InputError as e:
-            told = e
+            error = e
         else:
-            told = None
+            error = None
             assert encoded.shape == (len(rows), signature.width)
             assert np.isfinite(encoded).all()
-        assert told is None or 0 < len(told.faults) <= told.total
+        assert error is None or 0 < len(error.faults) <= error.total
 
 
-def test_a_classifiers_answer_has_the_label_and_every_probability() -> None:
+def test_a_classifier_predicts_the_label_and_all_probabilities() -> None:
     outputs = np.array([[0.25, 0.75]], np.float32)
     assert PENGUIN.decode(outputs) == [{"label": "Gentoo", "probabilities": {"Adelie": 0.25, "Gentoo": 0.75}}]
     (digit,) = IMAGE.decode(np.array([[0.5, 0.25, 0.25]], np.float32))
     assert digit == {"label": 0, "probabilities": {"0": 0.5, "1": 0.25, "2": 0.25}}
 
 
-def test_one_output_for_two_labels_is_the_probability_of_the_second() -> None:
+def test_a_single_output_for_two_labels_is_the_probability_of_the_second() -> None:
     yes, no = PENGUIN.decode(np.array([[0.75], [0.25]], np.float32))
     assert yes == {"label": "Gentoo", "probabilities": {"Adelie": 0.25, "Gentoo": 0.75}}
     assert no["label"] == "Adelie"
 
 
-def test_a_regressions_answer_is_in_the_targets_own_units() -> None:
+def test_a_regression_predicts_in_the_units_of_the_target() -> None:
     two = Signature((NumberColumn("x"),), RegressionOutput(("low", "high"), (10.0, 100.0), (2.0, 50.0)))
     assert two.decode(np.array([[1, 2]], np.float32)) == [{"low": 12.0, "high": 200.0}]
     assert XOR.decode(np.array([[0.5], [1.0]], np.float32)) == [0.5, 1.0]
 
 
-def test_answers_keep_every_bit_of_the_network() -> None:
+def test_predictions_keep_every_bit_of_the_network() -> None:
     outputs = np.random.default_rng(0).random((50, 3)).astype(np.float32)
     answers = json.loads(json.dumps(IMAGE.decode(outputs)))
     again = np.array([list(answer["probabilities"].values()) for answer in answers], np.float32)
     assert again.tobytes() == outputs.tobytes()
 
 
-def test_an_answer_that_is_no_number_is_told_not_sent() -> None:
-    with pytest.raises(InputError, match=r"instances.1: the network's answer to it is not finite"):
+def test_a_prediction_that_is_not_finite_raises() -> None:
+    with pytest.raises(InputError, match=r"instances.1: the prediction is not finite"):
         XOR.decode(np.array([[0.0], [np.inf]], np.float32))
 
 
@@ -295,7 +295,7 @@ ARRAY = {"kind": "array", "name": "p", "shape": [2], "offset": 0, "scale": 1, "l
     [
         ([], OUTPUT, "signature.inputs"),
         ("x", OUTPUT, "signature.inputs"),
-        ([NUMBER, NUMBER], OUTPUT, "names that differ"),
+        ([NUMBER, NUMBER], OUTPUT, "unique names"),
         ([NUMBER | {"kind": "text"}], OUTPUT, "signature.inputs.0.kind"),
         ([NUMBER | {"scale": 0}], OUTPUT, "signature.inputs.0: .*scale"),
         ([NUMBER | {"scale": "1"}], OUTPUT, "signature.inputs.0: .*scale"),
@@ -305,21 +305,19 @@ ARRAY = {"kind": "array", "name": "p", "shape": [2], "offset": 0, "scale": 1, "l
         ([NUMBER | {"more": 1}], OUTPUT, "signature.inputs.0: .*more"),
         ([{"kind": "number"}], OUTPUT, "signature.inputs.0: .*name"),
         ([CATEGORY | {"categories": []}], OUTPUT, "signature.inputs.0: .*categories"),
-        ([CATEGORY | {"categories": ["x", "x"]}], OUTPUT, "categories that differ"),
+        ([CATEGORY | {"categories": ["x", "x"]}], OUTPUT, "unique categories"),
         ([CATEGORY | {"fill": "y"}], OUTPUT, "signature.inputs.0.fill"),
         ([CATEGORY | {"unknown": "guess"}], OUTPUT, "signature.inputs.0: .*unknown"),
         ([ARRAY | {"statistics": {}, "shape": [0]}], OUTPUT, "signature.inputs.0: .*shape"),
         ([NUMBER, ARRAY | {"statistics": {}}], OUTPUT, "an array to be the only input"),
         ([NUMBER], {"kind": "classes", "name": "y", "labels": ["a"]}, "signature.output: .*labels"),
-        ([NUMBER], {"kind": "classes", "name": "y", "labels": ["1", 1]}, "labels that differ"),
+        ([NUMBER], {"kind": "classes", "name": "y", "labels": ["1", 1]}, "unique labels"),
         ([NUMBER], {"kind": "classes", "name": "y", "labels": ["1", 1.5]}, "signature.output: .*labels"),
         ([NUMBER], OUTPUT | {"scale": [1, 2]}, "as many offsets and scales as names"),
         ([NUMBER], None, "signature.output.kind"),
     ],
 )
-def test_a_signature_that_nobody_would_write_is_refused_with_its_place(
-    inputs: object, output: object, location: str
-) -> None:
+def test_an_invalid_signature_is_rejected_with_its_location(inputs: object, output: object, location: str) -> None:
     with pytest.raises(ValueError, match=location):
         read_signature({"inputs": inputs, "output": output})
     with pytest.raises(ValueError, match="an object with inputs and output"):
