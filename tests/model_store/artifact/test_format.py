@@ -104,7 +104,7 @@ def test_file_is_regular_and_below_4_gib(assert_rejected: AssertRejected, tmp_pa
     os.mkfifo(tmp_path / "pipe")  # without a writer: a blocking reader hangs here
     (tmp_path / "loop").symlink_to("loop")
     for name in ("missing", "pipe", "loop", ".", "/dev/zero"):
-        with pytest.raises(ArtifactError, match="expected a (readable )?file"):
+        with pytest.raises(ArtifactError, match=r"expected a (readable )?file"):
             npz.read(tmp_path / name)
     with (tmp_path / "large").open("wb") as file:
         file.truncate(2**32)  # a sparse file
