@@ -28,7 +28,7 @@ learning_rate = 0.1
 
 
 def flowers(rows: int = 40) -> str:
-    """A table with a number, a category, missing values and two classes that the number tells apart."""
+    """Return a table with a number, a category, missing values and two classes that the number separates."""
     lines = ["length,colour,kind"]
     for i in range(rows):
         length = "NA" if i == 7 else f"{i % 10 + 20 * (i % 2)}.5"
@@ -39,7 +39,7 @@ def flowers(rows: int = 40) -> str:
 
 @pytest.fixture
 def job_file(tmp_path: Path) -> Path:
-    """A job file beside its table."""
+    """A job file next to its table."""
     (tmp_path / "flowers.csv").write_text(flowers(), encoding="utf-8")
     path = tmp_path / "flowers.toml"
     path.write_text(JOB, encoding="utf-8")
@@ -48,7 +48,7 @@ def job_file(tmp_path: Path) -> Path:
 
 @pytest.fixture
 def train(tmp_path: Path) -> Callable[..., Result]:
-    """`train` with these arguments and a store of its own."""
+    """A function that runs `train` with its arguments and a temporary store."""
 
     def run(*arguments: object) -> Result:
         return CliRunner(env={"MODEL_STORE": str(tmp_path / "models")}).invoke(main, [*map(str, arguments)], "train")

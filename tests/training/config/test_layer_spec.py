@@ -37,11 +37,11 @@ def faults(layers: Any) -> dict[str, str]:
         (None, ".0", "found null"),
     ],
 )
-def test_a_wrong_layer_is_one_fault_at_its_place(layer: Any, location: str, expected: str) -> None:
+def test_an_invalid_layer_is_one_fault_at_its_location(layer: Any, location: str, expected: str) -> None:
     found = faults([layer, "tanh"])
     assert list(found) == [location]
     assert expected in found[location]
 
 
-def test_faults_of_several_layers_are_told_at_once() -> None:
+def test_faults_of_several_layers_are_reported_at_once() -> None:
     assert list(faults([{"conv": 0, "stride": 0}, "rellu", {"pool": 2}, -1])) == [".0.conv", ".0.stride", ".1", ".3"]

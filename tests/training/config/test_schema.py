@@ -1,4 +1,4 @@
-"""The job file: what it may say, and what is said about everything else."""
+"""The schema of job files: valid keys and values, and the faults of others."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ MINIMAL: dict[str, Any] = {"model": {"name": "m"}, "data": {"path": "d.csv", "ta
 
 
 def faults(**sections: dict[str, Any]) -> dict[str, str]:
-    """The faults of the minimal job with these sections changed, by place."""
+    """Return the faults of the minimal job with these sections changed, by location."""
     job = {**MINIMAL, **{name: {**MINIMAL.get(name, {}), **keys} for name, keys in sections.items()}}
     with pytest.raises(JobError) as caught:
         from_dict(job, Path())
@@ -36,12 +36,12 @@ def test_a_minimal_job_gets_the_documented_defaults() -> None:
     assert (settings.data.missing, settings.data.unknown, settings.data.scale) == ("impute", "refuse", "standard")
 
 
-def test_early_stopping_has_defaults_of_its_own() -> None:
+def test_early_stopping_has_its_own_defaults() -> None:
     job = from_dict({**MINIMAL, "train": {"early_stopping": {}}}, Path())
     assert job.settings.train.early_stopping == EarlyStoppingSection(patience=20, min_delta=0.0)
 
 
-def test_all_faults_of_a_job_are_told_at_once_in_the_order_of_the_file() -> None:
+def test_all_faults_of_a_job_are_reported_at_once_in_file_order() -> None:
     found = faults(
         data={"task": "classfication", "kinds": {"year": "categry"}},
         split={"test": 0.7, "validation": 0.6},
@@ -116,14 +116,14 @@ def test_all_faults_of_a_job_are_told_at_once_in_the_order_of_the_file() -> None
         ("network", "learning_rate", 0.1, "it belongs in [train]"),
     ],
 )
-def test_a_wrong_value_is_one_fault_at_its_place(section: str, key: str, value: Any, expected: str) -> None:
+def test_an_invalid_value_is_one_fault_at_its_location(section: str, key: str, value: Any, expected: str) -> None:
     found = faults(**{section: {key: value}})
     (location,) = found
     assert location in {f"{section}.{key}", f"{section}.{key}.0"}
     assert expected in found[location]
 
 
-def test_the_optimizer_decides_the_defaults() -> None:
+def test_defaults_depend_on_the_optimizer() -> None:
     train = from_dict({**MINIMAL, "train": {"optimizer": "adamw", "beta2": 0.99}}, Path()).settings.as_dict()["train"]
     chosen = {key: train.get(key) for key in ("learning_rate", "momentum", "beta1", "beta2", "weight_decay")}
     assert chosen == {"learning_rate": 0.001, "momentum": None, "beta1": 0.9, "beta2": 0.99, "weight_decay": 0.01}
@@ -146,7 +146,7 @@ def test_the_optimizer_decides_the_defaults() -> None:
         ({"schedule": {"name": "cosine", "warm_up": 0}}, "train.schedule.warm_up", "a number above 0"),
     ],
 )
-def test_keys_of_train_that_do_not_go_together_are_told(train: dict[str, Any], location: str, expected: str) -> None:
+def test_conflicting_keys_of_train_are_reported(train: dict[str, Any], location: str, expected: str) -> None:
     found = faults(train=train)
     assert list(found) == [location]
     assert expected in found[location]
@@ -168,7 +168,7 @@ def test_a_renamed_key_is_an_error_that_names_the_new_key(old: str, new: str) ->
     assert new in ScheduleSchema().fields
 
 
-def test_a_schedules_name_is_enough() -> None:
+def test_a_schedule_may_be_only_a_name() -> None:
     by_name, by_table = (
         from_dict({**MINIMAL, "train": {"schedule": value}}, Path()).settings
         for value in ("cosine", {"name": "cosine"})
@@ -190,14 +190,14 @@ def test_a_schedules_name_is_enough() -> None:
         ({"path": "a.csv", "target": ["a", "b"], "task": "classification"}, "data.target", "expected one column"),
     ],
 )
-def test_keys_of_data_that_do_not_go_together_are_told(data: dict[str, Any], location: str, expected: str) -> None:
+def test_conflicting_keys_of_data_are_reported(data: dict[str, Any], location: str, expected: str) -> None:
     with pytest.raises(JobError) as caught:
         from_dict({"model": {"name": "m"}, "data": data}, Path())
     assert [(fault.location, expected in fault.problem) for fault in caught.value.faults] == [(location, True)]
 
 
 @pytest.mark.parametrize("job", [{}, {"model": 3, "data": []}])
-def test_missing_and_mistaken_sections_are_told(job: dict[str, Any]) -> None:
+def test_missing_and_invalid_sections_are_reported(job: dict[str, Any]) -> None:
     with pytest.raises(JobError) as caught:
         from_dict(job, Path())
     assert [fault.location for fault in caught.value.faults] == ["model", "data"]
@@ -213,7 +213,7 @@ def test_missing_and_mistaken_sections_are_told(job: dict[str, Any]) -> None:
         (b"name = '\xff'\n", "line 1: expected text in UTF-8"),
     ],
 )
-def test_what_is_no_toml_is_told_with_line_and_column(tmp_path: Path, text: str | bytes, expected: str) -> None:
+def test_invalid_toml_is_reported_with_line_and_column(tmp_path: Path, text: str | bytes, expected: str) -> None:
     path = tmp_path / "job.toml"
     path.write_bytes(text if isinstance(text, bytes) else text.encode())
     with pytest.raises(JobError) as caught:
@@ -221,12 +221,12 @@ def test_what_is_no_toml_is_told_with_line_and_column(tmp_path: Path, text: str 
     assert expected in str(caught.value)
 
 
-def test_a_job_file_that_is_not_there_is_a_job_error_with_a_guess(job_file: Path) -> None:
+def test_a_missing_job_file_is_a_job_error_with_a_suggestion(job_file: Path) -> None:
     with pytest.raises(JobError, match=r"did you mean 'flowers.toml'"):
         load(job_file.with_name("flower.toml"))
 
 
-def test_overrides_reach_any_key_and_are_validated(job_file: Path) -> None:
+def test_overrides_set_any_key_and_are_validated(job_file: Path) -> None:
     job = load(job_file, {"train.epochs": 7, "data.kinds.colour": "category", "publish.alias": "champion"})
     assert job.settings.train.epochs == 7
     assert job.settings.data.kinds == {"colour": "category"}
@@ -237,13 +237,13 @@ def test_overrides_reach_any_key_and_are_validated(job_file: Path) -> None:
         load(job_file, {"train.epochs.x": 1})
 
 
-def test_an_override_can_leave_a_key_out(job_file: Path, train: Callable[..., Result]) -> None:
+def test_an_empty_override_removes_a_key(job_file: Path, train: Callable[..., Result]) -> None:
     assert load(job_file, {"train.epochs": None, "split.test": None}).settings.train.epochs == 100
     found = json.loads(train("check", job_file, "--json", "--set", "train.learning_rate=").stdout)
     assert found["job"]["train"]["learning_rate"] == 0.01
 
 
-def test_every_key_of_a_job_is_in_its_reference(examples: Path) -> None:
+def test_every_key_of_a_job_is_documented(examples: Path) -> None:
     reference = (examples.parent / "docs" / "jobs.md").read_text(encoding="utf-8")
     for section, schema in SECTION_SCHEMAS.items():
         assert f"## `[{section}]`" in reference

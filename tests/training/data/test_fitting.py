@@ -1,4 +1,4 @@
-"""The preprocessing that is fitted on columns."""
+"""The statistics and preprocessing that are fitted on columns."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from training.data.fitting import (
 from training.errors import DataError
 
 
-def test_a_number_learns_mean_deviation_median_and_deciles() -> None:
+def test_a_numeric_column_has_mean_deviation_median_and_deciles() -> None:
     found = fit_number("a", NumberStatistics.of(np.array([1.0, 2, 3, 10, math.nan])), "impute", True)
     assert (found.offset, found.fill) == (4.0, 2.5)
     assert found.scale == pytest.approx(math.sqrt(12.5))
@@ -37,19 +37,19 @@ def test_every_value_is_counted_at_one_decile(values: list[float]) -> None:
     assert len(found["counts"]) == len(set(found["deciles"]))
 
 
-def test_value_that_comes_often_has_a_count_of_its_own() -> None:
+def test_a_frequent_value_has_its_own_count() -> None:
     found = decile_statistics(np.array([0.0] * 7 + [1.0] * 3))
     assert dict(zip(sorted(set(found["deciles"])), found["counts"], strict=True))[0.0] == 7
 
 
-def test_arrays_know_how_the_means_of_their_rows_are_spread() -> None:
+def test_arrays_have_deciles_of_their_row_means() -> None:
     images = np.arange(40, dtype=np.uint8).reshape(10, 2, 2)
     found = fit_array("pixels", ArrayStatistics.of(images), True).statistics["means"]
     assert (found["deciles"][0], found["deciles"][10]) == (1.5, 37.5)
     assert sum(found["counts"]) == 10
 
 
-def test_refused_missing_values_have_no_fill() -> None:
+def test_a_column_that_refuses_missing_values_has_no_fill_value() -> None:
     assert fit_number("a", NumberStatistics.of(np.array([1.0, 2])), "refuse", True).fill is None
     assert fit_category("a", CategoryStatistics.of(np.array(["x"], object)), "refuse", "refuse").fill is None
 
@@ -59,7 +59,7 @@ def test_a_constant_is_divided_by_one() -> None:
     assert (found.offset, found.scale) == (0.1, 1.0)
 
 
-def test_unscaled_numbers_stay_as_they_are() -> None:
+def test_unscaled_numbers_are_unchanged() -> None:
     found = fit_number("a", NumberStatistics.of(np.array([1.0, 5])), "impute", False)
     assert (found.offset, found.scale) == (0.0, 1.0)
 
@@ -75,14 +75,14 @@ def test_statistics_of_any_finite_numbers_are_finite(values: list[float]) -> Non
     assert all(math.isfinite(decile) for decile in found.statistics["deciles"])
 
 
-def test_a_column_that_is_all_missing_is_refused() -> None:
+def test_a_column_without_values_is_rejected() -> None:
     with pytest.raises(DataError, match="all values in the training rows are missing"):
         fit_number("a", NumberStatistics.of(np.full(3, math.nan)), "impute", True)
     with pytest.raises(DataError, match="all values in the training rows are missing"):
         fit_category("a", CategoryStatistics.of(np.array([None, None], object)), "impute", "refuse")
 
 
-def test_categories_are_sorted_and_the_most_frequent_fills_in() -> None:
+def test_categories_are_sorted_and_the_most_frequent_is_the_fill_value() -> None:
     found = fit_category(
         "a", CategoryStatistics.of(np.array(["b", "c", "b", "a", None, "c"], object)), "impute", "bucket"
     )
@@ -103,15 +103,15 @@ def test_categories_are_sorted_and_the_most_frequent_fills_in() -> None:
         (np.int64, [0, 7], 7, None, None),
     ],
 )
-def test_whole_numbers_are_divided_by_their_range(
+def test_integers_are_divided_by_their_range(
     dtype: type, values: list[int], scale: float, low: float | None, high: float | None
 ) -> None:
     found = fit_array("image", ArrayStatistics.of(np.array(values, dtype).reshape(1, 2, 1)), True)
     assert (found.offset, found.scale, found.low, found.high, found.shape) == (0, scale, low, high, (2, 1))
 
 
-def test_statistics_of_arrays_are_theirs_however_large_the_numbers() -> None:
-    """Powers of two lose no bit, and the squares of the large ones overflow."""
+def test_statistics_of_arrays_are_exact_for_numbers_of_any_size() -> None:
+    """Scaling by a power of two loses no bit, and the squares of the large numbers overflow."""
     values = np.random.default_rng(0).standard_normal((50, 4))
     small, large = (fit_array("x", ArrayStatistics.of(values * factor), True).statistics for factor in (1.0, 2.0**700))
     for key in ("mean", "std", "min", "max"):
@@ -120,6 +120,6 @@ def test_statistics_of_arrays_are_theirs_however_large_the_numbers() -> None:
     assert large["means"]["counts"] == small["means"]["counts"]
 
 
-def test_real_numbers_in_arrays_are_standardised() -> None:
+def test_floats_in_arrays_are_standardised() -> None:
     found = fit_array("x", ArrayStatistics.of(np.array([[1.0, 3.0]])), True)
     assert (found.offset, found.scale, found.low) == (2.0, 1.0, None)

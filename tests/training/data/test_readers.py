@@ -1,4 +1,4 @@
-"""Files as they lie on disk: what is read, and what is said about what cannot be."""
+"""Readers of CSV, .npz and IDX files, and the errors of unreadable files."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ def message(path: Path) -> str:
 
 @given(rows=st.integers(1, 4).flatmap(lambda n: st.lists(st.lists(CELLS, min_size=n, max_size=n), min_size=1)))
 @settings(suppress_health_check=[HealthCheck.function_scoped_fixture], deadline=None)
-def test_whatever_the_csv_module_writes_is_read_back(tmp_path: Path, rows: list[list[str]]) -> None:
+def test_every_table_that_the_csv_module_writes_is_read_back(tmp_path: Path, rows: list[list[str]]) -> None:
     header = [f"c{i}" for i in range(len(rows[0]))]
     path = tmp_path / "table.csv"
     with path.open("w", newline="", encoding="utf-8") as file:
@@ -47,16 +47,16 @@ def test_whatever_the_csv_module_writes_is_read_back(tmp_path: Path, rows: list[
     assert [list(row) for row in zip(*found.columns.values(), strict=True)] == expected
 
 
-def test_a_byte_order_mark_is_no_part_of_the_header(tmp_path: Path) -> None:
+def test_a_byte_order_mark_is_not_part_of_the_header(tmp_path: Path) -> None:
     assert list(read_csv(table(tmp_path, b"\xef\xbb\xbfa,b\n1,2\n")).columns) == ["a", "b"]
 
 
-def test_rows_know_their_lines_behind_quoted_newlines_and_empty_lines(tmp_path: Path) -> None:
+def test_line_numbers_count_quoted_newlines_and_empty_lines(tmp_path: Path) -> None:
     assert read_csv(table(tmp_path, 'a,b\n1,"x\ny"\n\n2,z\r\n3,w\n')).lines == [2, 5, 6]
 
 
 @pytest.mark.parametrize("cell", ["", " ", "NA", "NaN", "nan", "null", "NULL", "?", "n/a"])
-def test_missing_is_written_in_many_ways(tmp_path: Path, cell: str) -> None:
+def test_all_spellings_of_missing_are_recognized(tmp_path: Path, cell: str) -> None:
     assert read_csv(table(tmp_path, f"a,b\n{cell},1\n")).columns["a"] == [None]
 
 
@@ -76,24 +76,26 @@ def test_missing_is_written_in_many_ways(tmp_path: Path, cell: str) -> None:
         ("a,b\n1,2\n".encode("utf-16"), "found UTF-16"),
     ],
 )
-def test_a_table_that_cannot_be_read_says_where_and_why(tmp_path: Path, content: str | bytes, expected: str) -> None:
+def test_an_unreadable_table_is_reported_with_location_and_reason(
+    tmp_path: Path, content: str | bytes, expected: str
+) -> None:
     assert expected in message(table(tmp_path, content))
 
 
-def test_of_many_ragged_rows_the_first_are_shown_and_all_counted(tmp_path: Path) -> None:
+def test_the_first_rows_of_wrong_length_are_listed_and_all_are_counted(tmp_path: Path) -> None:
     text = message(table(tmp_path, "a,b\n" + "1\n" * 50))
     assert "50 faults" in text
     assert "and 30 more" in text
 
 
-def test_a_missing_file_is_a_data_error_that_knows_its_neighbours(tmp_path: Path) -> None:
+def test_a_missing_file_is_a_data_error_that_suggests_similar_names(tmp_path: Path) -> None:
     table(tmp_path, "a\n1\n")
     assert "did you mean 'table.csv'" in message(tmp_path / "tabel.csv")
     assert "no such directory" in message(tmp_path / "nowhere" / "table.csv")
     assert "cannot be read" in message(tmp_path)
 
 
-def test_npz_arrays_are_read_as_they_are(tmp_path: Path) -> None:
+def test_npz_arrays_are_read_unchanged(tmp_path: Path) -> None:
     x, y = np.arange(12, dtype=np.uint8).reshape(3, 2, 2), np.array([0, 1, 0])
     np.savez(tmp_path / "a.npz", x=x, y=y)
     found = read_npz(tmp_path / "a.npz")
@@ -121,7 +123,7 @@ def test_npz_arrays_are_read_as_they_are(tmp_path: Path) -> None:
         ),
     ],
 )
-def test_npz_arrays_that_do_not_fit_are_refused(tmp_path: Path, arrays: dict[str, np.ndarray], expected: str) -> None:
+def test_invalid_npz_arrays_are_rejected(tmp_path: Path, arrays: dict[str, np.ndarray], expected: str) -> None:
     np.savez(tmp_path / "a.npz", **arrays)
     with pytest.raises(DataError) as caught:
         read_npz(tmp_path / "a.npz")
@@ -129,14 +131,14 @@ def test_npz_arrays_that_do_not_fit_are_refused(tmp_path: Path, arrays: dict[str
 
 
 @pytest.mark.parametrize("content", [b"", b"not an archive", b"PK\x03\x04 cut"])
-def test_what_is_no_npz_is_a_data_error(tmp_path: Path, content: bytes) -> None:
+def test_a_file_that_is_not_npz_is_a_data_error(tmp_path: Path, content: bytes) -> None:
     (tmp_path / "a.npz").write_bytes(content)
     with pytest.raises(DataError, match=r"not a readable .npz file"):
         read_npz(tmp_path / "a.npz")
 
 
 def damaged(rng: random.Random, content: bytes) -> bytes:
-    """With a few bytes changed, taken out or put in."""
+    """Return the content with a few bytes changed, removed or inserted."""
     found = bytearray(content)
     for _ in range(rng.randint(1, 3)):
         at, length = rng.randrange(len(found)), rng.randint(1, 12)
@@ -151,8 +153,8 @@ def damaged(rng: random.Random, content: bytes) -> bytes:
 
 
 @pytest.mark.parametrize("read", ["memory", "stream", "checkpoint"])
-def test_a_damaged_archive_has_the_error_of_its_reader_and_no_other(tmp_path: Path, read: str) -> None:
-    """Such as one whose bytes say that it is encrypted, or packed in a way that nobody knows."""
+def test_a_damaged_archive_raises_only_its_readers_error(tmp_path: Path, read: str) -> None:
+    """For example an archive that claims to be encrypted, or compressed by an unknown method."""
     path = tmp_path / "a.npz"
     if read == "checkpoint":
         Checkpoint(path, {}).save()
@@ -170,7 +172,7 @@ def test_a_damaged_archive_has_the_error_of_its_reader_and_no_other(tmp_path: Pa
                 Checkpoint(path, {}, resume=True)
 
 
-def test_a_single_array_is_no_npz(tmp_path: Path) -> None:
+def test_a_single_array_is_not_accepted_as_npz(tmp_path: Path) -> None:
     with (tmp_path / "a.npz").open("wb") as file:
         np.save(file, np.zeros((2, 2)))
     with pytest.raises(DataError, match="found a single array"):
@@ -203,7 +205,7 @@ def test_idx_images_and_labels_are_read(tmp_path: Path, compress: type[bytes]) -
         (b"\x1f\x8bnot gzip", "cannot be read: Unknown compression method"),
     ],
 )
-def test_a_damaged_idx_file_says_what_is_wrong(tmp_path: Path, content: bytes, expected: str) -> None:
+def test_a_damaged_idx_file_is_reported_with_the_reason(tmp_path: Path, content: bytes, expected: str) -> None:
     (tmp_path / "images").write_bytes(content)
     (tmp_path / "labels").write_bytes(idx(np.array([1], np.uint8), 0x08))
     with pytest.raises(DataError) as caught:
@@ -211,7 +213,7 @@ def test_a_damaged_idx_file_says_what_is_wrong(tmp_path: Path, content: bytes, e
     assert expected in str(caught.value)
 
 
-def test_the_fingerprint_is_of_the_bytes_alone(tmp_path: Path) -> None:
+def test_the_fingerprint_depends_only_on_the_bytes(tmp_path: Path) -> None:
     first, second = tmp_path / "a", tmp_path / "b"
     first.write_bytes(b"12")
     second.write_bytes(b"3")

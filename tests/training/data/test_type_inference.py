@@ -27,23 +27,23 @@ def table(*cells: str | None) -> Table:
         ([None, None], "number"),
     ],
 )
-def test_a_column_is_numbers_when_all_its_cells_are_finite_numbers(cells: list[str | None], kind: str) -> None:
+def test_a_column_is_numeric_if_all_its_cells_are_finite_numbers(cells: list[str | None], kind: str) -> None:
     assert type_inference.infer_kind(cells) == kind
 
 
 @given(st.floats(allow_nan=False, allow_infinity=False))
-def test_every_finite_float_is_read_exactly(value: float) -> None:
+def test_every_finite_float_is_parsed_exactly(value: float) -> None:
     assert parse_finite_number(repr(value)) == value
 
 
-def test_each_cell_that_is_no_number_is_named_with_line_and_column() -> None:
+def test_each_invalid_number_is_reported_with_line_and_column() -> None:
     with pytest.raises(DataError) as caught:
         type_inference.parse_numbers(table("1", "two", None, "inf"), "a")
     assert [fault.location for fault in caught.value.faults] == ["line 3, column a", "line 5, column a"]
     assert "found 'two'" in str(caught.value)
 
 
-def test_ids_and_texts_are_refused_as_categories_with_a_mend() -> None:
+def test_identifiers_are_rejected_as_categories_with_a_fix() -> None:
     names = table(*(f"name {i}" for i in range(50)))
     with pytest.raises(DataError, match="50 distinct values in 50 rows: too many for a category") as caught:
         type_inference.parse_categories(names, "a", declared=False)
@@ -51,20 +51,20 @@ def test_ids_and_texts_are_refused_as_categories_with_a_mend() -> None:
     assert len(type_inference.parse_categories(names, "a", declared=True)) == 50
 
 
-def test_more_categories_than_can_be_features_are_refused_though_the_job_asks() -> None:
+def test_too_many_categories_are_rejected_even_if_declared() -> None:
     with pytest.raises(DataError, match="too many"):
         type_inference.parse_categories(
             table(*(f"name {i}" for i in range(type_inference.MAX_CATEGORIES + 1))), "a", declared=True
         )
 
 
-def test_numbers_that_the_job_calls_categories_are_counted_and_no_slip_is_looked_for() -> None:
+def test_numbers_declared_as_categories_are_counted_and_not_checked_for_invalid_numbers() -> None:
     numbers = table(*map(str, range(type_inference.MAX_CATEGORIES + 1)))
     with pytest.raises(DataError, match=r"1001 distinct values in 1001 rows: too many for a category \(at most 1000\)"):
         type_inference.parse_categories(numbers, "a", declared=True)
 
 
-def test_numbers_and_dates_in_disguise_are_told() -> None:
+def test_formatted_numbers_and_dates_are_reported() -> None:
     with pytest.raises(
         DataError, match=r"write numbers such as '0,5 €' with a decimal point, without commas and units; or"
     ):
@@ -76,7 +76,7 @@ def test_numbers_and_dates_in_disguise_are_told() -> None:
     assert type_inference.kind_warnings(table(*("red", "blue") * 40), {"a": "category"}, {}) == []
 
 
-def test_one_slip_among_numbers_is_named_instead_of_making_categories_of_them() -> None:
+def test_one_invalid_number_is_reported_instead_of_inferring_a_category() -> None:
     with pytest.raises(DataError, match=r"line 52, column a: expected a number.*found 'O.5'"):
         type_inference.parse_categories(table(*map(str, range(50)), "O.5"), "a", declared=False)
 
@@ -93,7 +93,7 @@ def test_one_slip_among_numbers_is_named_instead_of_making_categories_of_them() 
         (["99999999999999999999", "1"], ["99999999999999999999", "1"]),
     ],
 )
-def test_labels_are_kept(cells: list[str], labels: list[object]) -> None:
+def test_labels_keep_their_type(cells: list[str], labels: list[object]) -> None:
     assert type_inference.parse_labels(cells) == labels
 
 
@@ -109,5 +109,5 @@ def test_labels_are_kept(cells: list[str], labels: list[object]) -> None:
         (["0", "1", "2"], True),
     ],
 )
-def test_texts_and_few_whole_numbers_are_classes(cells: list[str], classes: bool) -> None:
+def test_strings_and_few_distinct_integers_are_classes(cells: list[str], classes: bool) -> None:
     assert type_inference.looks_like_classes(cells) is classes

@@ -1,4 +1,4 @@
-"""Folds: every row judges once, and the table says what came of it."""
+"""Cross-validation: every row is tested once, and the table summarizes the folds."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from training.pipeline.cross_validation import cross_validate, headline_metrics,
 Train = Callable[..., Result]
 
 
-def test_every_row_judges_once_and_the_figures_are_those_of_the_folds(job_file: Path) -> None:
+def test_every_row_is_tested_once_and_the_summary_is_over_the_folds(job_file: Path) -> None:
     seen: list[int] = []
     outcomes = cross_validate(jobs.load(job_file), 4, lambda fold, outcome: seen.append(fold.number))
     assert seen == [1, 2, 3, 4]
@@ -35,9 +35,7 @@ def test_every_row_judges_once_and_the_figures_are_those_of_the_folds(job_file: 
     }
 
 
-def test_the_data_is_read_once_and_nothing_is_drawn_that_nobody_sees(
-    job_file: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_the_data_is_read_once_and_no_diagnostics_are_computed(job_file: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     read: list[Path] = []
     load = jobs.dataset.load
     monkeypatch.setattr(jobs.dataset, "load", lambda section, folder: read.append(folder) or load(section, folder))
@@ -46,13 +44,13 @@ def test_the_data_is_read_once_and_nothing_is_drawn_that_nobody_sees(
     assert read == [job_file.parent]
 
 
-def test_a_fold_is_a_job_with_those_rows_held_out(job_file: Path) -> None:
+def test_the_test_rows_of_the_folds_partition_the_rows(job_file: Path) -> None:
     job = jobs.load(job_file)
     held = [jobs.prepare(job, Fold(number, 4)).split.test for number in (1, 2, 3, 4)]
     assert sorted(np.concatenate(held).tolist()) == list(range(40))
 
 
-def test_a_regression_has_the_figures_of_each_target() -> None:
+def test_a_regression_has_metrics_for_each_target() -> None:
     def row(rmse: float, r2: float | None) -> dict[str, float | None]:
         return {"rmse": rmse, "mae": 1.0, "r2": r2}
 
@@ -62,7 +60,7 @@ def test_a_regression_has_the_figures_of_each_target() -> None:
     assert headline_metrics({"targets": both}, {"targets": both})["b r2"] is None
 
 
-def test_the_command_prints_a_line_a_fold_and_a_table_and_publishes_nothing(train: Train, job_file: Path) -> None:
+def test_the_command_prints_a_line_per_fold_and_a_table_and_publishes_nothing(train: Train, job_file: Path) -> None:
     found = train(job_file, "--folds", 3)
     assert found.exit_code == 0, found.output
     for words in ("fold 1/3: 3 epochs, accuracy", "fold 3/3", "over 3 folds", "mean ± sd", "baseline accuracy", " ± "):
@@ -76,11 +74,11 @@ def test_the_command_prints_a_line_a_fold_and_a_table_and_publishes_nothing(trai
 
 
 @pytest.mark.parametrize("flags", [("--folds", 3, "--resume"), ("--find-rate", "--folds", 3), ("--folds", 1)])
-def test_what_does_not_go_together_is_wrong_usage(train: Train, job_file: Path, flags: tuple[object, ...]) -> None:
+def test_conflicting_options_are_usage_errors(train: Train, job_file: Path, flags: tuple[object, ...]) -> None:
     assert train(job_file, *flags).exit_code == 2
 
 
-def test_what_a_later_fold_would_lack_is_known_before_the_first(train: Train, job_file: Path) -> None:
+def test_faults_of_later_folds_are_reported_before_the_first_is_trained(train: Train, job_file: Path) -> None:
     table = job_file.parent / "flowers.csv"
     table.write_text(table.read_text() + "3.5,red,tulip\n")
     found = train(job_file, "--folds", 5)
@@ -94,7 +92,7 @@ def test_what_a_later_fold_would_lack_is_known_before_the_first(train: Train, jo
     )
 
 
-def test_errors_of_folds_are_shown_in_the_digits_they_deserve(train: Train, job_file: Path) -> None:
+def test_errors_of_folds_are_shown_with_suitable_digits(train: Train, job_file: Path) -> None:
     for unit, expected in ((1e6, r"rmse +\d[\d,]* ± [\d,.]+ "), (1e-6, r"rmse +[\d.]+ × 10⁻\S+ ± ")):
         lines = [f"{i},{(i % 7) * unit!r}" for i in range(60)]
         (job_file.parent / "flowers.csv").write_text("\n".join(["length,kind", *lines]))

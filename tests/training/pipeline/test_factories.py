@@ -1,4 +1,4 @@
-"""The recipe: every key of a job reaches its optimizer or schedule, and a job trains by it."""
+"""Every key of a job reaches its optimizer or schedule, and a job trains with it."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ MODULE = Linear(2, 1)
 
 
 @pytest.mark.parametrize("name", OPTIMIZERS)
-def test_the_keys_and_defaults_are_those_of_the_optimizer(name: str) -> None:
+def test_keys_and_defaults_match_the_optimizers_constructor(name: str) -> None:
     parameters = inspect.signature(OPTIMIZERS[name]).parameters
     assert set(OPTIMIZER_KEYS[name]) == parameters.keys() - {"module", "learning_rate", "options"}
     for key, value in OPTIMIZER_DEFAULTS[name].items():
@@ -33,7 +33,7 @@ def test_the_keys_and_defaults_are_those_of_the_optimizer(name: str) -> None:
 
 
 @pytest.mark.parametrize("name", SCHEDULES)
-def test_the_keys_are_those_of_the_schedule(name: str) -> None:
+def test_keys_match_the_schedules_constructor(name: str) -> None:
     assert set(SCHEDULE_KEYS[name]) == inspect.signature(SCHEDULES[name]).parameters.keys() - {"score"}
 
 
@@ -89,17 +89,17 @@ def test_a_plateau_in_a_job_watches_the_validation_loss(job_file: Path, monkeypa
     assert seen == [point["validation_loss"] for point in history]
 
 
-def test_balanced_weights_give_every_class_the_same_say() -> None:
+def test_balanced_weights_give_every_class_the_same_total_weight() -> None:
     train = TrainSection(class_weights="balanced")
     assert factories.make_class_weights(train, ("a", "b"), np.array([30, 10])) == (40 / 60, 40 / 20)
 
 
-def test_weights_by_label_are_one_for_the_others() -> None:
+def test_weights_by_label_default_to_one() -> None:
     train = TrainSection(class_weights={"7": 2.5})
     assert factories.make_class_weights(train, (3, 7), np.array([1, 1])) == (1, 2.5)
 
 
-def test_weights_of_no_class_are_told() -> None:
+def test_weights_of_unknown_classes_are_reported() -> None:
     train = TrainSection(class_weights={"rosy": 2.5})
     with pytest.raises(JobError, match=r"train.class_weights.rosy: unknown class 'rosy' .*did you mean 'rose'"):
         factories.make_class_weights(train, ("lily", "rose"), np.array([1, 1]))
@@ -108,7 +108,7 @@ def test_weights_of_no_class_are_told() -> None:
 
 
 @pytest.mark.parametrize("output", ["softmax", "sigmoid"])
-def test_a_rare_class_is_found_more_often_when_weights_are_balanced(tmp_path: Path, output: str) -> None:
+def test_balanced_weights_raise_the_recall_of_a_rare_class(tmp_path: Path, output: str) -> None:
     rng = np.random.default_rng(0)
     y = (rng.random(600) < 0.1).astype(int)
     np.savez(tmp_path / "d.npz", x=rng.standard_normal((600, 2)) + y[:, None], y=y)
@@ -120,6 +120,6 @@ def test_a_rare_class_is_found_more_often_when_weights_are_balanced(tmp_path: Pa
     assert found[1] > found[0] + 0.2
 
 
-def test_the_check_shows_the_weights(train: Callable[..., Result], job_file: Path) -> None:
+def test_train_check_shows_the_class_weights(train: Callable[..., Result], job_file: Path) -> None:
     found = train("check", job_file, "--set", "train.class_weights={rose = 2}")
     assert "class weights: lily 1, rose 2" in found.stdout

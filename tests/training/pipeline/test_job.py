@@ -1,4 +1,4 @@
-"""The job as a whole: what is prepared, what is learned, what is recorded, and that it repeats to the bit."""
+"""Training a job: what is learned and recorded, and that it repeats bit for bit."""
 
 from __future__ import annotations
 
@@ -9,288 +9,13 @@ from typing import Any
 
 import numpy as np
 import pytest
-from hypothesis import HealthCheck, given, settings
-from hypothesis import strategies as st
 
 from model_store.artifact import npz
 from model_store.errors import InputError
 from model_store.registry.store import open_store
+from tests.training.tables import job
 from training import DivergedError
-from training.errors import DataError, JobError
-from training.pipeline.job import Job, PreparedJob, from_dict, load, prepare, run, train_and_evaluate
-
-CELL = st.one_of(st.none(), st.sampled_from(["1", "-2.5", "3e4", "0.1"]))
-WORD = st.one_of(st.none(), st.sampled_from(["red", "white", "blue, pale", 'say "x"', "1"]))
-
-
-def job(folder: Path, table: str, **sections: dict[str, Any]) -> Job:
-    """A job on `table`, whose target is its column y."""
-    (folder / "t.csv").write_text(table, encoding="utf-8")
-    content: dict[str, Any] = {"model": {"name": "m"}, "data": {"path": "t.csv", "target": "y"}}
-    for name, keys in sections.items():
-        content[name] = {**content.get(name, {}), **keys}
-    content.setdefault("train", {}).setdefault("epochs", 2)
-    return from_dict(content, folder)
-
-
-def refusal(folder: Path, table: str, **sections: dict[str, Any]) -> str:
-    with pytest.raises((DataError, JobError)) as caught:
-        prepare(job(folder, table, **sections))
-    return str(caught.value)
-
-
-def rows(count: int, line: str = "{i},{c}") -> str:
-    """A table of x and y: `line` with the row's number i, and c, which is a or b."""
-    return "x,y\n" + "".join(line.format(i=i, c="ab"[i % 2]) + "\n" for i in range(count))
-
-
-# What is inferred ----------------------------------------------------------------------------------------------------
-
-
-@pytest.mark.parametrize(
-    ("answers", "task", "labels"),
-    [
-        (["yes", "no"], "classification", ("no", "yes")),
-        (["1", "0"], "classification", (0, 1)),
-        ([f"{i}.5" for i in range(20)], "regression", ()),
-        ([str(i) for i in range(30)], "regression", ()),
-    ],
-)
-def test_the_task_is_inferred_from_the_target_and_said(
-    tmp_path: Path, answers: list[str], task: str, labels: tuple[object, ...]
-) -> None:
-    table = "x,y\n" + "".join(f"{i},{answers[i % len(answers)]}\n" for i in range(60))
-    prepared = prepare(job(tmp_path, table))
-    assert prepared.job.settings.data.task == task
-    assert prepared.dataset.labels == labels
-    assert any("task" in note for note in prepared.notes)
-
-
-def test_all_columns_but_the_target_are_inputs_in_their_order(job_file: Path) -> None:
-    prepared = prepare(load(job_file))
-    assert prepared.signature.names == ("length", "colour")
-    assert prepared.job.settings.data.columns == ["length", "colour"]
-    assert prepared.job.settings.data.kinds == {"length": "number", "colour": "category"}
-
-
-def test_chosen_columns_and_kinds_are_heeded(job_file: Path) -> None:
-    prepared = prepare(load(job_file, {"data.columns": ["colour"]}))
-    assert prepared.signature.names == ("colour",)
-    prepared = prepare(load(job_file, {"data.kinds.length": "category"}))
-    assert [column.kind for column in prepared.signature.inputs] == ["category", "category"]
-
-
-def test_several_targets_make_one_regression(tmp_path: Path) -> None:
-    table = "x,y,z\n" + "".join(f"{i},{i},{2 * i + 0.5}\n" for i in range(30))
-    prepared = prepare(job(tmp_path, table, data={"target": ["y", "z"]}))
-    outcome = train_and_evaluate(prepared)
-    assert list(outcome.metrics["targets"]) == ["y", "z"]
-    assert set(prepared.evaluation_labels[0]) == {"y", "z"}
-    assert set(outcome.model.predict(prepared.evaluation_instances)[0]) == {"y", "z"}
-
-
-# What is refused -----------------------------------------------------------------------------------------------------
-
-
-@pytest.mark.parametrize(
-    ("table", "sections", "expected"),
-    [
-        (rows(30), {"data": {"target": "z"}}, "data.target: unknown column 'z' (the columns are x, y)"),
-        (rows(30), {"data": {"columns": ["X"]}}, "data.columns: unknown column 'X' (did you mean 'x'?)"),
-        (rows(30), {"data": {"kinds": {"xx": "number"}}}, "data.kinds.xx: unknown input 'xx'"),
-        ("y\na\nb\n", {}, "no column is left besides the target"),
-        (rows(30, "{i}x,{c}"), {}, "30 distinct values in 30 rows: too many for a category"),
-        (rows(30, "{i}x,{c}"), {"data": {"kinds": {"x": "number"}}}, "line 2, column x: expected a finite number"),
-        (rows(30, ",{c}"), {}, "t.csv: column x: all values in the training rows are missing"),
-        ("w,x,y\n" + ",,a\n,,b\n" * 15, {}, "2 faults"),
-        (rows(300, "{c},{i}") + "a,?\na,n.a.\n", {}, "line 303, column y: expected a number, like most cells"),
-        (rows(30, "NA,{c}"), {"data": {"missing": "refuse"}}, "lines 2, 3, 4, 5, 6 and 25 more"),
-        (rows(30, "{i},"), {}, "the target is missing in every row"),
-        (rows(30) + "3,\n", {"data": {"missing": "refuse"}}, "the target is missing: line 32"),
-        (rows(30, "1,a"), {}, "expected at least two classes, found only 'a'"),
-        (rows(30, "{i},1.5"), {}, "column y: expected a target that varies, found 1.5 in every training row"),
-        (rows(30, "1,name {i}"), {}, "too many classes: 30 in 30 rows"),
-        (rows(30), {"data": {"task": "regression"}}, "line 2, column y: expected a finite number, found 'a'"),
-        (rows(30), {"train": {"loss": "mae"}, "network": {"output": "relu"}}, "network.output: expected 'softmax'"),
-        (rows(30), {"train": {"loss": "cross_entropy"}, "network": {"output": "sigmoid"}}, "does not fit the output"),
-        (
-            rows(30),
-            {"network": {"output": "softmax"}, "train": {"loss": "binary_cross_entropy"}},
-            "does not fit the output",
-        ),
-        (rows(30, "1,{i}.5"), {"train": {"loss": "cross_entropy"}}, "'cross_entropy' is only for classifications"),
-        (rows(30, "1,{i}.5"), {"network": {"output": "softmax"}}, "'softmax' is only for classifications"),
-        (rows(30, "1,{i}.5"), {"network": {"output": "tanh"}}, "cannot produce all values"),
-        (
-            rows(30),
-            {"train": {"loss": "huber", "class_weights": "balanced"}},
-            "a loss with class weights, found 'huber'",
-        ),
-        (
-            rows(30, "1,{i}e50"),
-            {"data": {"scale": "none"}, "split": {"test": 0, "validation": 0}},
-            "line 3, column y: expected a number that fits float32, found 1e+50 (write scale = 'standard'",
-        ),
-        (rows(30, "1,{i}.5"), {"network": {"output": "gelu"}}, "cannot produce all values"),
-        ("x,y\n" + "1,a\n2,b\n3,c\n" * 9, {"train": {"loss": "binary_cross_entropy"}}, "expected two classes"),
-    ],
-)
-def test_data_and_jobs_that_do_not_fit_are_refused(
-    tmp_path: Path, table: str, sections: dict[str, dict[str, Any]], expected: str
-) -> None:
-    assert expected in refusal(tmp_path, table, **sections)
-
-
-def test_rows_that_do_not_fit_in_memory_are_sent_to_a_stream(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    def encoded(*_: Any) -> None:
-        raise MemoryError("Unable to allocate 50.0 MiB")
-
-    monkeypatch.setattr(PreparedJob, "encode_rows", encoded)
-    found = refusal(tmp_path, rows(30))
-    assert "do not fit in memory, 1 numbers each: Unable to allocate 50.0 MiB (write stream = true in [data]" in found
-    assert "(lower split.test, or exclude" in refusal(tmp_path, rows(200), data={"stream": True})
-
-
-def test_rows_that_take_much_memory_are_told_of_streams(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    assert not any("stream" in note for note in prepare(job(tmp_path, rows(200))).notes)
-    monkeypatch.setattr("training.pipeline.job._MEMORY_NOTE_BYTES", 700)
-    assert any("GiB of memory; stream = true" in note for note in prepare(job(tmp_path, rows(200))).notes)
-    assert not any("GiB" in note for note in prepare(job(tmp_path, rows(200), data={"stream": True})).notes)
-
-
-def test_faults_of_several_columns_are_told_at_once(tmp_path: Path) -> None:
-    table = "w,x,y\n" + "".join(f"{i}w,{i}x,{'ab'[i % 2]}\n" for i in range(40))
-    assert "2 faults" in refusal(tmp_path, table)
-
-
-def test_a_category_only_among_held_out_rows_is_named_by_line_with_a_mend(tmp_path: Path) -> None:
-    table = rows(40, "red,{c}")
-    held = int(prepare(job(tmp_path, table)).split.test[0])
-    lines = table.splitlines()
-    lines[held + 1] = lines[held + 1].replace("red", "green")
-    table = "\n".join(lines)
-    with pytest.raises(DataError) as caught:
-        prepare(job(tmp_path, table))
-    assert f"line {held + 2}, column x: expected one of red; found 'green'" in str(caught.value)
-    assert "unknown = 'bucket'" in str(caught.value)
-    train_and_evaluate(prepare(job(tmp_path, table, data={"unknown": "bucket"})))
-
-
-def test_rows_without_a_target_are_left_out_and_counted(tmp_path: Path) -> None:
-    prepared = prepare(job(tmp_path, rows(30) + "3,\n4,?\n"))
-    assert len(prepared.dataset) == 30
-    assert "ignored rows without a target: lines 32, 33" in prepared.notes
-
-
-def test_a_constant_column_is_a_note(tmp_path: Path) -> None:
-    assert any("column x has one value" in note for note in prepare(job(tmp_path, rows(30, "1,{c}"))).notes)
-
-
-def test_an_array_of_one_number_is_no_constant(tmp_path: Path) -> None:
-    np.savez(tmp_path / "t.npz", x=np.arange(40.0)[:, None], y=np.arange(40) % 2)
-    content = {"model": {"name": "m"}, "data": {"path": "t.npz"}}
-    assert not [note for note in prepare(from_dict(content, tmp_path)).notes if "one value" in note]
-
-
-def test_a_few_slips_that_make_categories_of_numbers_are_told(tmp_path: Path) -> None:
-    ages = "x,y\n" + "".join(f"{i % 60},{'ab'[i % 2]}\n" for i in range(300)) + "unknown,a\n"
-    (note,) = [note for note in prepare(job(tmp_path, ages)).notes if "as a category" in note]
-    assert note.startswith("column x is treated as a category because 1 of its 301 cells is not a number, such as ")
-    assert "'unknown' in line 302: empty such cells" in note
-    stated = prepare(job(tmp_path, ages, data={"kinds": {"x": "category"}})).notes
-    few = prepare(job(tmp_path, ages.replace("unknown", "5"), data={"columns": ["x"]})).notes
-    codes = prepare(job(tmp_path, "x,y\n" + "1,a\n2,b\n3,a\n" * 50 + "other,a\n" * 5)).notes
-    assert not [note for note in [*stated, *few, *codes] if "treated as a category" in note]
-
-
-def test_a_class_that_no_held_out_row_has_is_a_note(tmp_path: Path) -> None:
-    notes = prepare(job(tmp_path, rows(60) + "3,c\n")).notes
-    assert any(note.startswith("class 'c' has no test row") for note in notes)
-    assert not any("no test row" in note for note in prepare(job(tmp_path, rows(60))).notes)
-
-
-# What is prepared ----------------------------------------------------------------------------------------------------
-
-
-@given(cells=st.lists(st.tuples(CELL, WORD), min_size=20, max_size=30), seed=st.integers(0, 9))
-@settings(suppress_health_check=[HealthCheck.function_scoped_fixture], deadline=None, max_examples=50)
-def test_rows_sent_to_a_service_are_encoded_as_in_training(
-    tmp_path: Path, cells: list[tuple[str | None, str | None]], seed: int
-) -> None:
-    quoted = [(a or "", '"' + (b or "").replace('"', '""') + '"') for a, b in cells]
-    table = (
-        "a,b,y\n" + "1,red,p\n2,white,q\n" * 3 + "".join(f"{a},{b},{'pq'[i % 2]}\n" for i, (a, b) in enumerate(quoted))
-    )
-    prepared = prepare(job(tmp_path, table, data={"unknown": "bucket"}, train={"seed": seed}))
-    every = np.arange(len(prepared.dataset))
-    raw = json.loads(json.dumps(prepared.instances(every), allow_nan=False))
-    np.testing.assert_array_equal(prepared.signature.encode(raw), prepared.encode_rows(every))
-    named = [dict(zip(prepared.signature.names, row, strict=True)) for row in raw]
-    np.testing.assert_array_equal(prepared.signature.encode(named), prepared.encode_rows(every))
-
-
-def test_preprocessing_is_learned_from_training_rows_alone(tmp_path: Path) -> None:
-    prepared = prepare(job(tmp_path, rows(50)))
-    learned = prepared.dataset.inputs["x"][prepared.split.training]
-    assert prepared.signature.inputs[0].statistics["count"] == len(learned)
-    assert prepared.encode_rows(prepared.split.training).mean() == pytest.approx(0, abs=1e-6)
-
-
-def test_missing_numbers_are_sent_as_null_and_answered(job_file: Path) -> None:
-    prepared = prepare(load(job_file))
-    raw = prepared.instances(np.arange(len(prepared.dataset)))
-    assert raw[7][0] is None
-    assert raw[8][1] is None
-    assert len(train_and_evaluate(prepared).model.predict(raw)) == 40
-
-
-def test_images_are_sent_as_nested_lists(tmp_path: Path) -> None:
-    x = np.arange(40 * 6, dtype=np.uint8).reshape(40, 2, 3)
-    np.savez(tmp_path / "a.npz", x=x, y=np.arange(40) % 2)
-    made = from_dict({"model": {"name": "m"}, "data": {"path": "a.npz"}, "train": {"epochs": 1}}, tmp_path)
-    prepared = prepare(made)
-    assert prepared.evaluation_instances[0] == x[prepared.split.test[0]].tolist()
-    assert prepared.signature.output.name == "label"  # type: ignore[union-attr]
-    np.testing.assert_array_equal(
-        prepared.signature.encode(prepared.evaluation_instances), prepared.encode_rows(prepared.split.test)
-    )
-    assert json.loads(json.dumps(train_and_evaluate(prepared).model.training))["data"]["rows"] == 40
-
-
-@pytest.mark.parametrize(
-    ("y", "extra", "expected"),
-    [
-        (np.arange(40) + 0.5, {"task": "classification"}, "expected one integer or string"),
-        (np.array(["a", "b"] * 20), {"task": "regression"}, "expected numbers for a regression"),
-        (np.zeros((40, 2)), {"target": "one"}, "expected 2 names"),
-    ],
-)
-def test_arrays_that_do_not_suit_the_task_are_refused(
-    tmp_path: Path, y: np.ndarray, extra: dict[str, Any], expected: str
-) -> None:
-    np.savez(tmp_path / "a.npz", x=np.zeros((40, 3)), y=y)
-    with pytest.raises(DataError, match=expected):
-        prepare(from_dict({"model": {"name": "m"}, "data": {"path": "a.npz", **extra}}, tmp_path))
-
-
-@pytest.mark.parametrize(
-    ("y", "target", "labels"),
-    [
-        (np.array(["b", "a"] * 20), "label", ("a", "b")),
-        (np.array([True, False] * 20), "label", (0, 1)),
-        (np.arange(40.0), "value", ()),
-    ],
-)
-def test_the_answers_of_arrays_tell_their_task(
-    tmp_path: Path, y: np.ndarray, target: str, labels: tuple[object, ...]
-) -> None:
-    np.savez(tmp_path / "a.npz", x=np.random.default_rng(0).random((40, 3)), y=y)
-    prepared = prepare(from_dict({"model": {"name": "m"}, "data": {"path": "a.npz"}}, tmp_path))
-    assert prepared.dataset.target_names == (target,)
-    assert prepared.dataset.labels == labels
-
-
-# What is learned and recorded ----------------------------------------------------------------------------------------
+from training.pipeline.job import PreparedJob, from_dict, load, prepare, run, train_and_evaluate
 
 
 @pytest.mark.parametrize(
@@ -303,7 +28,7 @@ def test_the_answers_of_arrays_tell_their_task(
         ({"train": {"loss": "mse"}}, 2, "Softmax"),
     ],
 )
-def test_two_classes_are_learned_with_one_output_or_two(
+def test_two_classes_are_trained_with_one_output_or_two(
     job_file: Path, sections: dict[str, dict[str, Any]], outputs: int, last: str
 ) -> None:
     overrides = {f"{name}.{key}": value for name, keys in sections.items() for key, value in keys.items()}
@@ -316,7 +41,7 @@ def test_two_classes_are_learned_with_one_output_or_two(
     assert answered == prepared.evaluation_labels
 
 
-def test_a_regression_answers_in_the_targets_own_units(tmp_path: Path) -> None:
+def test_a_regression_predicts_in_the_targets_units(tmp_path: Path) -> None:
     table = "x,y\n" + "".join(f"{i},{1000 + 50 * i}\n" for i in range(60))
     prepared = prepare(job(tmp_path, table, train={"epochs": 100, "learning_rate": 0.1}))
     outcome = train_and_evaluate(prepared)
@@ -326,7 +51,7 @@ def test_a_regression_answers_in_the_targets_own_units(tmp_path: Path) -> None:
     assert outcome.model.predict(prepared.evaluation_instances) == pytest.approx(prepared.evaluation_labels, rel=0.02)
 
 
-def test_the_metrics_are_those_of_the_models_own_answers(job_file: Path) -> None:
+def test_the_metrics_are_those_of_the_models_predictions(job_file: Path) -> None:
     prepared = prepare(load(job_file))
     outcome = train_and_evaluate(prepared)
     answers = [answer["label"] for answer in outcome.model.predict(prepared.evaluation_instances)]
@@ -334,7 +59,7 @@ def test_the_metrics_are_those_of_the_models_own_answers(job_file: Path) -> None
     assert outcome.metrics["accuracy"] == right / len(answers)
 
 
-def test_the_record_says_how_the_model_came_to_be(job_file: Path) -> None:
+def test_the_record_describes_the_training(job_file: Path) -> None:
     record = train_and_evaluate(prepare(load(job_file, {"publish.alias": "x"}))).model.training
     assert json.loads(json.dumps(record, allow_nan=False)) == record
     assert set(record) == {
@@ -356,7 +81,7 @@ def test_the_recorded_job_trains_the_same_model_again(job_file: Path) -> None:
     assert again.model.training == first.model.training
 
 
-def test_golden_rows_are_the_first_held_out_with_the_networks_outputs(job_file: Path) -> None:
+def test_golden_rows_are_the_first_test_rows_with_the_networks_outputs(job_file: Path) -> None:
     prepared = prepare(load(job_file))
     model = train_and_evaluate(prepared).model
     assert model.golden is not None
@@ -364,20 +89,20 @@ def test_golden_rows_are_the_first_held_out_with_the_networks_outputs(job_file: 
     np.testing.assert_array_equal(model.golden.outputs, model.network(model.encode(model.golden.instances)))
 
 
-def test_without_held_out_rows_the_training_rows_are_judged_and_it_is_said(job_file: Path) -> None:
+def test_without_test_rows_metrics_are_of_the_training_rows_and_say_so(job_file: Path) -> None:
     outcome = train_and_evaluate(prepare(load(job_file, {"split.test": 0, "split.validation": 0})))
     assert (outcome.metrics["of"], outcome.metrics["rows"]) == ("training rows", 40)
     assert "validation_loss" not in outcome.model.training["history"][0]
 
 
-def test_features_that_no_training_row_has_get_no_weight(job_file: Path) -> None:
+def test_features_without_training_rows_have_zero_weights(job_file: Path) -> None:
     network = train_and_evaluate(prepare(load(job_file, {"data.unknown": "bucket"}))).model.network
     weights = network.arrays()["modules.0.weights"]
     assert not weights[:, -1].any()
     assert weights[:, :-1].all()
 
 
-def test_a_diverging_training_says_where(tmp_path: Path) -> None:
+def test_divergence_is_reported_with_epoch_and_step(tmp_path: Path) -> None:
     table = "x,y\n" + "".join(f"{i},{i * i}.5\n" for i in range(60))
     with pytest.raises(DivergedError) as caught:
         train_and_evaluate(
@@ -387,16 +112,13 @@ def test_a_diverging_training_says_where(tmp_path: Path) -> None:
     assert caught.value.step >= 1
 
 
-# That it repeats -----------------------------------------------------------------------------------------------------
-
-
 def published(job_file: Path, store: Path, seed: int = 0) -> bytes:
     outcome = run(load(job_file, {"train.seed": seed}), open_store(store))
     assert outcome.version is not None
     return Path(outcome.version.location).read_bytes()
 
 
-def test_the_same_job_and_seed_give_the_same_bytes_wherever_they_run(job_file: Path, tmp_path: Path) -> None:
+def test_the_same_job_and_seed_give_the_same_bytes_in_any_directory(job_file: Path, tmp_path: Path) -> None:
     moved = tmp_path / "some" / "where" / "else"
     shutil.copytree(job_file.parent, moved, ignore=shutil.ignore_patterns("some"))
     first = published(job_file, tmp_path / "a")
@@ -411,9 +133,6 @@ def test_the_examples_retrain_to_the_same_bytes(examples: Path, tmp_path: Path, 
     made = load(examples / f"{name}.toml", {"train.epochs": 3})
     digests = {npz.write(tmp_path / f"{i}.npz", train_and_evaluate(prepare(made)).model) for i in range(2)}
     assert len(digests) == 1
-
-
-# The examples --------------------------------------------------------------------------------------------------------
 
 
 def accuracy(prepared: PreparedJob) -> float:
@@ -439,7 +158,7 @@ def test_targets_of_any_size_leave_no_infinity_in_the_record(tmp_path: Path) -> 
     json.dumps(outcome.model.training, allow_nan=False)
 
 
-def test_refused_missing_values_are_refused_from_callers_too(tmp_path: Path) -> None:
+def test_refused_missing_values_are_also_rejected_in_predictions(tmp_path: Path) -> None:
     table = "a,b,y\n" + "".join(f"{i},{'uv'[i % 2]},{'pq'[i % 2]}\n" for i in range(40))
     model = train_and_evaluate(prepare(job(tmp_path, table, data={"missing": "refuse", "unknown": "bucket"}))).model
     assert model.predict([[1, "w"]])

@@ -1,4 +1,4 @@
-"""The learning-rate finder: a curve that falls and shoots up, and a rate at which training gets somewhere."""
+"""The learning-rate range test: its curve, and a suggested rate that trains."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ def curve_of(scale: float = 1.0) -> RateCurve:
     return find_learning_rate(net, scale * x, scale * y, MSE(), SGD(net, momentum=0), 16, np.random.default_rng(1))
 
 
-def test_the_rates_rise_evenly_and_end_where_the_loss_shoots_up() -> None:
+def test_the_rates_rise_evenly_and_end_where_the_loss_explodes() -> None:
     curve = curve_of()
     assert curve.rates[0] == pytest.approx(1e-6)
     ratios = np.array(curve.rates[1:]) / curve.rates[:-1]
@@ -36,7 +36,7 @@ def test_the_rates_rise_evenly_and_end_where_the_loss_shoots_up() -> None:
 
 
 @pytest.mark.parametrize("scale", [0.3, 1.0, 3.0])
-def test_the_suggestion_trains_and_a_rate_a_hundred_times_as_great_does_not(scale: float) -> None:
+def test_the_suggested_rate_trains_and_a_hundred_times_as_large_one_does_not(scale: float) -> None:
     rate = curve_of(scale).suggestion
     assert rate is not None
 
@@ -57,9 +57,9 @@ def test_the_curve_repeats_bit_for_bit() -> None:
     assert curve_of() == curve_of()
 
 
-def test_no_rate_is_suggested_where_none_helps() -> None:
+def test_no_rate_is_suggested_if_none_lowers_the_loss() -> None:
     net, x, y = problem()
-    net.parameter_vector[:] = [1, -2, 3, 0]  # type: ignore[index]  # there is nothing to learn any more
+    net.parameter_vector[:] = [1, -2, 3, 0]  # type: ignore[index]  # the optimum
     curve = find_learning_rate(net, x, y, MSE(), SGD(net), 16, np.random.default_rng(1))
     assert curve.suggestion is None
 

@@ -35,17 +35,17 @@ def job(layers: Any, path: str = "images.npz", **sections: Any) -> dict[str, Any
 
 @pytest.fixture
 def images(tmp_path: Path) -> Path:
-    """Images of 8 x 8: a bright stripe that stands or lies."""
+    """Write images of 8 x 8 with a vertical or a horizontal bright stripe."""
     rng = np.random.default_rng(0)
     x, y = rng.integers(0, 60, (120, 8, 8)).astype(np.uint8), np.arange(120) % 2
-    for image, lies in zip(x, y, strict=True):
+    for image, horizontal in zip(x, y, strict=True):
         location = rng.integers(1, 7)
-        (image if lies else image.T)[location] += 150
+        (image if horizontal else image.T)[location] += 150
     np.savez(tmp_path / "images.npz", x=x, y=y)
     return tmp_path
 
 
-def test_layers_become_modules_whose_sizes_follow_from_each_other() -> None:
+def test_module_sizes_follow_from_the_layer_before() -> None:
     rng = np.random.default_rng(0)
     made = build_modules([*EXAMPLE, 3], (8, 8, 1), dtype="float32", rng=rng, initializer=None)
     kinds = [Conv2D, BatchNorm, ReLU, MaxPool2D, Conv2D, LayerNorm]
@@ -58,7 +58,7 @@ def test_layers_become_modules_whose_sizes_follow_from_each_other() -> None:
     ]
 
 
-def test_weights_suit_the_activation_that_follows_whatever_lies_between() -> None:
+def test_the_initializer_fits_the_next_activation_regardless_of_layers_between() -> None:
     def first(*layers: Any) -> np.ndarray:
         made = build_modules(list(layers), (400,), dtype="float64", rng=np.random.default_rng(1), initializer=None)
         return made[0].parameters()[0]
@@ -69,7 +69,7 @@ def test_weights_suit_the_activation_that_follows_whatever_lies_between() -> Non
     assert first(200, 100, "relu").var() == pytest.approx(glorot, rel=0.05)
 
 
-def test_flatten_may_be_written_and_is_added_where_it_is_not() -> None:
+def test_flatten_is_optional_before_a_dense_layer() -> None:
     def kinds(*layers: Any) -> list[type]:
         made = build_modules(list(layers), (4, 4, 1), dtype="float32", rng=np.random.default_rng(2), initializer=None)
         return [type(module) for module in made]
@@ -77,7 +77,7 @@ def test_flatten_may_be_written_and_is_added_where_it_is_not() -> None:
     assert kinds({"pool": 2}, "flatten", 3) == kinds({"pool": 2}, 3) == [MaxPool2D, Flatten, Linear]
 
 
-def test_layers_that_do_not_fit_the_images_are_told_before_training(images: Path) -> None:
+def test_layers_that_do_not_fit_the_images_are_reported_before_training(images: Path) -> None:
     for layers, location, expected in [
         ([{"conv": 2, "kernel": 9}], "network.layers.0", "expected a window within 8 x 8, found 9 x 9"),
         ([{"pool": 4}, {"pool": 3}], "network.layers.1", "expected a window within 2 x 2, found 3 x 3"),
@@ -94,14 +94,14 @@ def test_layers_that_do_not_fit_the_images_are_told_before_training(images: Path
         assert expected in fault.problem
 
 
-def test_tables_have_no_images(tmp_path: Path) -> None:
+def test_convolutions_reject_tables(tmp_path: Path) -> None:
     (tmp_path / "d.csv").write_text("a,t\n" + "1,2.5\n2,3.5\n" * 20, encoding="utf-8")
     with pytest.raises(JobError, match=r"expected images, found columns of a table \(conv and pool need arrays"):
         prepare(from_dict(job([{"conv": 2}], "d.csv"), tmp_path))
 
 
 @pytest.mark.parametrize("early_stopping", [{}, {"early_stopping": {"patience": 2}}])
-def test_a_job_with_every_kind_of_layer_learns_is_published_and_answers_the_same(
+def test_a_job_with_every_kind_of_layer_trains_and_predicts_the_same_once_published(
     images: Path, early_stopping: dict[str, Any]
 ) -> None:
     train = {"epochs": 12, "batch_size": 16, "learning_rate": 0.02, **early_stopping}
@@ -112,7 +112,7 @@ def test_a_job_with_every_kind_of_layer_learns_is_published_and_answers_the_same
         npz.write(images / name, outcome.model)
         files.append((images / name).read_bytes())
     assert outcome.metrics["accuracy"] >= 0.9
-    assert files[0] == files[1]  # dropout draws from the job's seed, too
+    assert files[0] == files[1]  # dropout uses the job's seed too
     model = npz.read(images / "one.npz")
     model.check_golden()
     instances = prepared.evaluation_instances
@@ -122,7 +122,7 @@ def test_a_job_with_every_kind_of_layer_learns_is_published_and_answers_the_same
 
 
 @pytest.mark.parametrize("layers", [[{"pool": 2}, 8, "relu"], [{"conv": 2}]])
-def test_a_pool_or_a_convolution_alone_makes_a_network_of_images(images: Path, layers: list[Any]) -> None:
+def test_a_pool_or_a_convolution_alone_takes_images(images: Path, layers: list[Any]) -> None:
     outcome = train_and_evaluate(prepare(from_dict(job(layers, train={"epochs": 60, "learning_rate": 0.1}), images)))
     assert outcome.metrics["accuracy"] > 0.9
 

@@ -1,4 +1,4 @@
-"""Memory: a stream's peak does not grow with its file, and a disk too small for it is told."""
+"""Memory and disk: peak memory does not grow with the file, and a full disk is reported."""
 
 from __future__ import annotations
 
@@ -13,8 +13,8 @@ import pytest
 
 pytestmark = pytest.mark.slow
 
-ROOT = Path(__file__).parents[3]
-# The command, and the most memory it ever held, which a parent's own figure for its child would mix with the parent's.
+ROOT = Path(__file__).parents[4]
+# The command with its own peak memory; a parent's figure for its child would include the parent's.
 PROGRAM = """
 import sys
 from pathlib import Path
@@ -26,12 +26,12 @@ finally:
     print("peak", next(line for line in status.splitlines() if line.startswith("VmHWM")).split()[1])
 """
 FEW, MANY = 1_200_000, 4_000_000
-HELD = 20_000  # rows of either, so that what is in memory for good is the same
+HELD = 20_000  # held-out rows of both, so that both keep the same number in memory
 ROOM_KIB = 48 * 1024  # the rows between them have 65 MB as records, and 120 MB as text
 
 
 def job(path: Path, rows: int) -> Path:
-    """A job on so many rows, as CSV: ten thousand of them, again and again."""
+    """Write a job on so many rows of CSV: the same ten thousand rows, repeated."""
     rng = np.random.default_rng(0)
     x = rng.standard_normal((10_000, 2)).round(6)
     lines = "".join(f"{a},{b},{'ab'[a > b]}{'xyz'[i % 3]}\n" for i, (a, b) in enumerate(x.tolist()))
@@ -54,12 +54,12 @@ def trained(path: Path, **environ: str) -> subprocess.CompletedProcess[str]:
 
 
 @pytest.mark.skipif(not Path("/proc/self/status").exists(), reason="there is no /proc to read memory from")
-def test_four_million_rows_are_trained_in_the_memory_of_one(tmp_path: Path) -> None:
+def test_peak_memory_does_not_grow_with_the_number_of_rows(tmp_path: Path) -> None:
     peaks = []
     for rows in (FEW, MANY):
         path = job(tmp_path / f"t{rows}.toml", rows)
         found = []
-        for _ in range(2):  # how far pyarrow reads ahead goes by chance, and by what else the machine does
+        for _ in range(2):  # pyarrow's read-ahead varies with the load of the machine
             done = trained(path)
             assert done.returncode == 0, done.stderr
             assert f"{rows:,} rows (" in done.stdout
@@ -69,7 +69,7 @@ def test_four_million_rows_are_trained_in_the_memory_of_one(tmp_path: Path) -> N
     assert peaks[1] < 600 * 1024
 
 
-def test_a_disk_too_small_for_the_rows_is_told(tmp_path: Path, small_disk: Path) -> None:
+def test_a_disk_too_small_for_the_rows_is_reported(tmp_path: Path, small_disk: Path) -> None:
     done = trained(job(tmp_path / "t.toml", 100_000), TMPDIR=str(small_disk))
     assert done.returncode == 3
     assert (
