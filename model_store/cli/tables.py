@@ -26,6 +26,7 @@ from model_store.utils.number_format import format_number
 
 _MAX_ROWS = 8
 _OMITTED_LAYER_SETTINGS = ("type", "input_size", "output_size", "input_shape", "filters")  # shown as sizes
+_DISPLAY_NAMES = {"of": "measured on", "answer": "prediction"}  # of keys whose names are part of the artifact format
 
 
 def new_table(*headings: str, title: str | None = None) -> Table:
@@ -111,7 +112,8 @@ def training_tables(section: Any, title: str) -> list[Table]:
     if not isinstance(section, Mapping):
         return []
     scalars, groups = _flatten(section, "")
-    return [key_value_table(scalars, title), *(_group_table(name, group) for name, group in groups)]
+    pairs = [(_DISPLAY_NAMES.get(name, name), value) for name, value in scalars]
+    return [key_value_table(pairs, title), *(_group_table(name, group) for name, group in groups)]
 
 
 def diagnostics_tables(record: Record) -> list[Table]:
