@@ -94,7 +94,7 @@ def ours(folder: Path, store: Store, model: Model, workers: int) -> tuple[float,
         service.ask_all(store.versions(NAME)[-1])
         before = service.memory()
         number = store.publish(NAME, Model(model.network, model.signature, str(workers), {}, model.golden)).number
-        line = rf"loaded {NAME}/{number}: a verified copy in (\d+) ms, mapped in ([\d.]+) ms, checked in ([\d.]+) ms"
+        line = rf"loaded {NAME}/{number}: verified copy in (\d+) ms, mapped in ([\d.]+) ms, checked in ([\d.]+) ms"
         found = service.until(line.replace("(", "(?:") + ".*", workers)
         times = [re.search(line, text) for text in found]
         service.ask_all(number)
@@ -132,7 +132,7 @@ def main() -> None:
     read = " ".join(f"{milliseconds:.0f}" for milliseconds in peer[WORKERS][1])
     print(f"np.load   reads {read} ms, in {WORKERS} processes at a time, unverified")
     for verified, mapped, checked in mine[WORKERS][2]:
-        print(f"serve     a verified copy in {verified:.0f} ms, mapped in {mapped:.1f} ms, checked in {checked:.1f} ms")
+        print(f"serve     verified copy in {verified:.0f} ms, mapped in {mapped:.1f} ms, checked in {checked:.1f} ms")
 
 
 def tell(who: str, one: float, many: float) -> None:

@@ -29,7 +29,7 @@ def test_a_start_with_only_broken_models_does_not_call_the_store_empty(own_serve
         for number in state["versions"]:
             break_version(store, name, number)
     server = own_server()
-    assert re.search(r"No model in .* can be served, so requests are answered 503", server.log)
+    assert re.search(r"No model in .* can be served: requests return 503", server.log)
     assert "train examples" not in server.log
 
 
@@ -237,14 +237,14 @@ def test_a_full_metrics_directory_does_not_fail_requests(own_server, tmp_path):
         assert server.version() == 1
         assert server.ask("GET", "/metrics")[0] == 200
         assert server.stop() == 0
-        assert "is missing in /metrics" in server.log
+        assert "are missing at /metrics" in server.log
         assert "SIGBUS" not in server.log
 
 
 def test_a_metrics_directory_that_is_not_writable_is_reported(store):
     done = serve("--store", str(store.root), "--port", "0", PROMETHEUS_MULTIPROC_DIR="/proc/nowhere")
     assert done.returncode == 2
-    assert "PROMETHEUS_MULTIPROC_DIR: expected a directory to write to, found '/proc/nowhere'" in done.stderr
+    assert "PROMETHEUS_MULTIPROC_DIR: expected a writable directory, found '/proc/nowhere'" in done.stderr
 
 
 @contextlib.contextmanager
