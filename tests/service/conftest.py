@@ -1,4 +1,4 @@
-"""Small models, a store of them, and the application that serves it, all in this process."""
+"""Small models, a store of them, and an application that serves it in this process."""
 
 from __future__ import annotations
 
@@ -80,7 +80,7 @@ def move(store: Store, name: str, alias: str, version: int) -> None:
 
 
 def break_version(store: Store, name: str, number: int) -> None:
-    """A file that was an artifact until somebody wrote into it."""
+    """Flip bits of a stored artifact."""
     path = store.path(name, number)
     damaged = bytearray(path.read_bytes())
     damaged[-200] ^= 0xFF
@@ -89,7 +89,7 @@ def break_version(store: Store, name: str, number: int) -> None:
 
 
 def assert_error(response: Any, status: int, code: str) -> dict[str, Any]:
-    """The one shape of every error; returns its inner object."""
+    """Check the format of an error response and return its inner object."""
     assert response.status_code == status, response.get_data(as_text=True)
     assert response.mimetype == "application/json"
     body = response.get_json()
@@ -127,7 +127,7 @@ MakeClient = Callable[..., FlaskClient]
 
 @pytest.fixture
 def make_client(tmp_path: Path) -> MakeClient:
-    """An application over any store, that looks at the store when a test says so."""
+    """An application over any store, which syncs only when a test calls `refresh`."""
 
     def make(store: Store, **settings: Any) -> FlaskClient:
         cache = str(tmp_path / "cache")

@@ -1,4 +1,4 @@
-"""The client, against the application over a socket, and against servers that misbehave."""
+"""The client, against the application over a socket and against faulty servers."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ Answer = tuple[int, dict[str, str], bytes]
 
 @pytest.fixture
 def scripted() -> Iterator[Callable[..., str]]:
-    """Servers that give the answers they are told to, in turn."""
+    """Servers that send the given responses in turn."""
     servers = []
 
     def start(*answers: Answer) -> str:
@@ -50,7 +50,7 @@ def scripted() -> Iterator[Callable[..., str]]:
                 self.rfile.read(int(self.headers["Content-Length"]))
                 status, headers, body = left.pop(0)
                 if not status:
-                    return  # the connection breaks off
+                    return  # the connection is closed
                 self.send_response(status)
                 for name, value in {**headers, "Content-Length": str(len(body))}.items():
                     self.send_header(name, value)
@@ -75,7 +75,7 @@ GOOD: Answer = (200, {}, json.dumps({"predictions": [7.0]}).encode())
 BUSY: Answer = (503, {"Retry-After": "5"}, b'{"error": "no model"}')
 
 
-def test_rows_answer_as_the_model_does(url, store):
+def test_client_predictions_equal_the_models(url, store):
     with Client(url) as client:
         assert client.predict("price", [[3, 80]]) == store.load("price", 2)[1].predict([[3, 80]])
         assert client.predict("price", [[3, 80]], version="champion") == store.load("price", 1)[1].predict([[3, 80]])
@@ -83,7 +83,7 @@ def test_rows_answer_as_the_model_does(url, store):
         assert [each["name"] for each in client.models()] == ["image", "penguins", "price"]
 
 
-def test_numpy_in_and_out_to_the_last_bit(url, store):
+def test_numpy_arrays_arrive_bit_identical(url, store):
     rng = np.random.default_rng(0)
     with Client(url) as client:
         table = rng.uniform(50, 90, (20, 2))
@@ -102,7 +102,7 @@ def test_numpy_in_and_out_to_the_last_bit(url, store):
         assert found["probabilities"].tolist() == [list(expected["probabilities"].values())]
 
 
-def test_faults_come_back_as_the_packages_own_errors(url):
+def test_error_responses_raise_the_packages_exceptions(url):
     with Client(url) as client:
         with pytest.raises(InputError) as caught:
             client.predict("penguins", [PENGUIN | {"island": "Bisco"}])
@@ -125,7 +125,7 @@ def test_arrays_of_every_datatype_keep_their_values(dtype):
     assert np.asarray(tensors.decode_response(answer + tail, len(answer))).tolist() == [[0, 1]]
 
 
-def test_a_busy_service_is_asked_again_when_it_says(scripted):
+def test_client_retries_after_retry_after(scripted):
     waits: list[float] = []
     client = Client(scripted(BUSY, (503, {}, b"busy"), (0, {}, b""), GOOD), sleep=waits.append)
     assert client.predict("price", [[3, 80]]) == [7.0]
@@ -133,7 +133,7 @@ def test_a_busy_service_is_asked_again_when_it_says(scripted):
     client.close()
 
 
-def test_nobody_waits_longer_than_half_a_minute_or_for_what_is_no_number(scripted):
+def test_client_waits_at_most_30_seconds_and_ignores_an_invalid_retry_after(scripted):
     waits: list[float] = []
     odd = [(503, {"Retry-After": text}, b"") for text in ("9999", "Wed, 21 Oct 2015 07:28:00 GMT", "-1")]
     client = Client(scripted(*odd, GOOD), sleep=waits.append)
@@ -142,7 +142,7 @@ def test_nobody_waits_longer_than_half_a_minute_or_for_what_is_no_number(scripte
     client.close()
 
 
-def test_a_service_that_does_not_answer_is_given_up_and_not_asked_again():
+def test_client_does_not_retry_after_a_timeout():
     with socket.create_server(("127.0.0.1", 0)) as silent:
         client = Client(f"http://127.0.0.1:{silent.getsockname()[1]}", timeout_seconds=0.05, sleep=pytest.fail)
         with pytest.raises(ServiceError, match="no answer: timed out") as caught:
@@ -159,7 +159,7 @@ def test_retries_end(scripted):
     assert caught.value.status is None
 
 
-def test_what_is_no_answer_of_ours_is_told(scripted):
+def test_response_of_another_server_raises_service_error(scripted):
     with pytest.raises(ServiceError, match="answered 502: <html>"):
         Client(scripted((502, {}, b"<html>bad gateway</html>"))).predict("price", [[3, 80]])
     for address in ("127.0.0.1:8000", "ftp://x", "http://"):
@@ -167,7 +167,7 @@ def test_what_is_no_answer_of_ours_is_told(scripted):
             Client(address)
 
 
-def test_models_predict_asks_a_service(url, store):
+def test_models_predict_uses_a_service(url, store):
     row = json.dumps(PENGUIN)
     done = CliRunner().invoke(main, ["predict", "penguins", "--row", row, "--url", url, "--json"])
     assert done.exit_code == 0, done.stderr
@@ -180,7 +180,7 @@ def test_models_predict_asks_a_service(url, store):
 
 
 @pytest.mark.parametrize("remote", [False, True])
-def test_a_file_is_answered_whole_by_store_and_by_service(url, store, tmp_path, remote):
+def test_file_is_predicted_completely_by_store_and_by_service(url, store, tmp_path, remote):
     source, output = tmp_path / "rows.csv", tmp_path / "answers.csv"
     rows = [[rooms, 50 + rooms % 40] for rooms in range(12_001)]
     source.write_text("rooms,area,price\n" + "".join(f"{rooms},{area},1\n" for rooms, area in rows))
@@ -196,7 +196,7 @@ def test_a_file_is_answered_whole_by_store_and_by_service(url, store, tmp_path, 
     assert not list(tmp_path.glob(".answers*"))
 
 
-def test_answers_of_a_classifier_have_the_label_and_every_probability(store, tmp_path):
+def test_classifier_output_has_the_label_and_every_probability(store, tmp_path):
     source, output = tmp_path / "rows.csv", tmp_path / "answers.csv"
     source.write_text("Biscoe,4200.5,\n")
     words = ["predict", "penguins", str(source), "--output", str(output), "--store", str(store.root)]
@@ -207,20 +207,23 @@ def test_answers_of_a_classifier_have_the_label_and_every_probability(store, tmp
     assert answer == [expected["label"], *map(str, expected["probabilities"].values())]
 
 
-def test_a_row_that_does_not_fit_is_named_and_leaves_no_answers(store, tmp_path):
+def test_invalid_row_is_named_and_leaves_no_output_file(store, tmp_path):
     source, output = tmp_path / "rows.csv", tmp_path / "answers.csv"
     output.write_text("from before")
     words = ["predict", "price", str(source), "--output", str(output), "--store", str(store.root)]
-    for line, told in (("many,80", "rows.csv row 7000.rooms"), ("3", "rows.csv row 7000: expected 2 cells, found 1")):
+    for line, message in (
+        ("many,80", "rows.csv row 7000.rooms"),
+        ("3", "rows.csv row 7000: expected 2 cells, found 1"),
+    ):
         source.write_text("rooms,area\n" + "3,80\n" * 7000 + line + "\n")
         done = CliRunner().invoke(main, words)
         assert done.exit_code == 3
-        assert told in done.stderr
+        assert message in done.stderr
         assert output.read_text() == "from before"
         assert sorted(path.name for path in tmp_path.glob("*answers*")) == ["answers.csv"]
 
 
 @pytest.mark.parametrize("key", ["fp_a\r\nX-Admin: yes", "fp_\N{SNOWMAN}", "fp_\x00"])
-def test_a_key_that_would_be_more_than_a_header_is_not_sent(key: str) -> None:
+def test_key_with_control_characters_is_not_sent(key: str) -> None:
     with pytest.raises(ServiceError, match="printable"):
         Client("http://127.0.0.1:1", key=key)

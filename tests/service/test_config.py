@@ -1,4 +1,4 @@
-"""The settings: from the environment, all faults at once, and every one of them documented."""
+"""Settings come from the environment, all errors are reported at once, and every setting is documented."""
 
 from dataclasses import fields
 from pathlib import Path
@@ -26,7 +26,7 @@ def test_every_variable_is_read():
         assert getattr(found, setting.name) != values[setting.name]
 
 
-def test_all_faults_are_told_at_once():
+def test_all_faults_are_reported_at_once():
     wrong = {"SERVE_PORT": "http", "SERVE_THREADS": "0", "SERVE_POLL_SECONDS": "nan", "SERVE_LOG_LEVEL": "loud"}
     with pytest.raises(SettingsError) as caught:
         Settings.from_environ(wrong)
@@ -36,13 +36,13 @@ def test_all_faults_are_told_at_once():
 
 @pytest.mark.parametrize("setting", fields(Settings), ids=lambda setting: setting.name)
 @pytest.mark.parametrize("empty", ["", "  "])
-def test_a_variable_that_is_empty_is_as_one_that_is_not_set(setting, empty):
-    """A file for compose, or a chart, hands on what nobody has set."""
+def test_empty_variable_means_unset(setting, empty):
+    """Compose files and charts pass variables that are not set as empty ones."""
     assert Settings.from_environ({setting.metadata["variable"]: empty}) == Settings()
 
 
 @pytest.mark.parametrize(
-    ("variable", "found", "told"),
+    ("variable", "value", "message"),
     [
         ("SERVE_ADMIN", "ture", "expected true or false; found 'ture'"),
         ("SERVE_FORWARDED_ALLOW_IPS", "::1,proxy", "expected comma-separated IP addresses or networks; found 'proxy'"),
@@ -55,25 +55,25 @@ def test_a_variable_that_is_empty_is_as_one_that_is_not_set(setting, empty):
         ("AIP_PREDICT_ROUTE", "/<model>", "expected a URL path such as /route; found '/<model>'"),
     ],
 )
-def test_what_cannot_be_meant_is_told_with_its_variable(variable, found, told):
+def test_invalid_value_is_reported_with_its_variable(variable, value, message):
     with pytest.raises(SettingsError) as caught:
-        Settings.from_environ({variable: found})
-    assert caught.value.faults == [f"{variable}: {told}"]
+        Settings.from_environ({variable: value})
+    assert caught.value.faults == [f"{variable}: {message}"]
 
 
 @pytest.mark.parametrize(("text", "on"), [("true", True), ("YES", True), ("1", True), ("off", False), ("0", False)])
-def test_a_switch_takes_the_usual_words(text, on):
+def test_boolean_setting_accepts_the_usual_words(text, on):
     assert Settings.from_environ({"SERVE_ADMIN": text, "SERVE_ADMIN_PORT": "1"}).admin is on
 
 
 @pytest.mark.parametrize("proxies", ["*", "10.0.0.0/8, ::1", "127.0.0.1,"])
-def test_proxies_are_addresses_and_networks(proxies):
+def test_proxies_are_ip_addresses_and_networks(proxies):
     assert Settings.from_environ({"SERVE_FORWARDED_ALLOW_IPS": proxies}).forwarded_allow_ips == proxies
 
 
 @pytest.mark.parametrize("options", [{}, {"port": 8001}])
-def test_the_second_listener_has_a_port_of_its_own(options):
-    """A request is known by the port that it came to: by one port for both, everybody could ask what operators may."""
+def test_admin_port_must_differ_from_the_port(options):
+    """Requests are told apart by their port: with one port, anyone could use the admin endpoints."""
     environ = {"SERVE_ADMIN_PORT": "8001", "SERVE_ADMIN_HOST": "127.0.0.2"}
     environ |= {} if options else {"SERVE_PORT": "8001"}
     with pytest.raises(SettingsError) as caught:
@@ -81,7 +81,7 @@ def test_the_second_listener_has_a_port_of_its_own(options):
     assert caught.value.faults == ["SERVE_ADMIN_PORT: expected another port than SERVE_PORT, found 8001 for both"]
 
 
-def test_a_variable_that_means_nothing_is_noticed_with_the_one_that_was_meant():
+def test_unknown_variable_is_reported_with_the_closest_setting():
     environ = {"SERVE_KEY_FILE": "keys", "SERVE_WORKERS": "1", "SERVED": "x", "SERVE_X": ""}
     assert unknown_variables(environ) == [
         "unknown setting SERVE_KEY_FILE is ignored; did you mean SERVE_KEYS_FILE?",
@@ -89,7 +89,7 @@ def test_a_variable_that_means_nothing_is_noticed_with_the_one_that_was_meant():
     ]
 
 
-def test_options_of_the_command_come_before_the_environment():
+def test_command_line_options_override_the_environment():
     settings = Settings.from_environ({"SERVE_PORT": "1", "SERVE_HOST": "a"}, port=2, host=None)
     assert (settings.port, settings.host) == (2, "a")
 
@@ -107,8 +107,8 @@ def test_options_of_the_command_come_before_the_environment():
         ({"cpu/cpu.cfs_quota_us": "250000\n", "cpu/cpu.cfs_period_us": "100000\n"}, 3),
     ],
 )
-def test_there_are_as_many_workers_as_a_containers_limit_leaves_processors(tmp_path, monkeypatch, files, found):
-    """One for each of the machine's would take their memory, and turns at the little time there is."""
+def test_number_of_workers_follows_the_containers_cpu_limit(tmp_path, monkeypatch, files, found):
+    """One worker per CPU of the machine would waste memory and compete for the limited CPU time."""
     monkeypatch.setattr("os.sched_getaffinity", lambda _: set(range(8)))
     (tmp_path / "cpu").mkdir()
     for name, text in files.items():
@@ -116,7 +116,7 @@ def test_there_are_as_many_workers_as_a_containers_limit_leaves_processors(tmp_p
     assert available_cpus(tmp_path) == found
 
 
-def test_cache_is_where_the_user_can_write(tmp_path, monkeypatch):
+def test_cache_is_in_a_writable_directory_of_the_user(tmp_path, monkeypatch):
     assert Settings(cache_dir="/somewhere").cache_path({}) == Path("/somewhere")
     home = {"HOME": str(tmp_path)}
     assert Settings().cache_path(home) == tmp_path / ".cache" / "forward-pass"
@@ -126,7 +126,7 @@ def test_cache_is_where_the_user_can_write(tmp_path, monkeypatch):
     assert "forward-pass-" in Settings().cache_path(home).name
 
 
-def test_a_container_without_a_place_to_write_to_is_told_so(monkeypatch):
+def test_container_without_a_writable_directory_is_reported(monkeypatch):
     def none() -> str:
         raise FileNotFoundError("No usable temporary directory found in ['/tmp', '/var/tmp']")
 

@@ -1,4 +1,4 @@
-"""The example for Kubernetes: what it asks of the service is there. What it asks of a cluster, no test here knows."""
+"""The Kubernetes example fits the service. No test runs it in a cluster."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ VARIABLES = {each["name"]: each["value"] for each in CONTAINER["env"]}
 PORTS = {each["name"]: each["containerPort"] for each in CONTAINER["ports"]}
 
 
-def test_its_variables_are_settings_and_its_ports_are_theirs():
+def test_variables_are_settings_and_ports_match():
     assert unknown_variables(VARIABLES) == []
     settings = Settings.from_environ(VARIABLES)
     assert (settings.port, settings.admin_port) == (PORTS["http"], PORTS["admin"])
@@ -23,18 +23,18 @@ def test_its_variables_are_settings_and_its_ports_are_theirs():
 
 
 @pytest.mark.parametrize("probe", ["startupProbe", "livenessProbe", "readinessProbe"])
-def test_its_probes_are_answered_without_a_key(client, probe):
-    asked = CONTAINER[probe]["httpGet"]
-    assert asked["port"] == "http"
-    assert client.get(asked["path"]).status_code == 200
+def test_probes_need_no_key(client, probe):
+    probed = CONTAINER[probe]["httpGet"]
+    assert probed["port"] == "http"
+    assert client.get(probed["path"]).status_code == 200
 
 
-def test_a_pod_is_killed_only_after_requests_under_way_had_their_time():
+def test_termination_grace_period_covers_pause_and_drain():
     pause = int(CONTAINER["lifecycle"]["preStop"]["exec"]["command"][1])
     assert POD["terminationGracePeriodSeconds"] > pause + Settings.from_environ(VARIABLES).drain_seconds
 
 
-def test_it_is_as_hardened_as_the_compose_project():
+def test_pod_is_as_hardened_as_the_compose_project():
     confined = yaml.safe_load((ROOT / "docker-compose.yml").read_text(encoding="utf-8"))["services"]["service"]
     context = CONTAINER["securityContext"]
     assert context["readOnlyRootFilesystem"] == confined["read_only"]

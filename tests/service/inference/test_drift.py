@@ -1,4 +1,4 @@
-"""Drift: an index that rises when the rows that are asked about are no longer those of training."""
+"""The drift index rises when recent rows differ from the training data."""
 
 from __future__ import annotations
 
@@ -60,7 +60,7 @@ def trained() -> Model:
 
 @pytest.fixture
 def ask(tmp_path, make_client: MakeClient, monkeypatch):
-    """A service of houses: asks about rows, and returns the indices that /metrics tells then."""
+    """Send rows to a service of houses, and return the indices at /metrics."""
     monkeypatch.setattr(drift, "MAX_SAMPLE_ROWS", 100_000)
     store = open_store(tmp_path / "houses")
     store.publish("houses", trained())
@@ -77,14 +77,14 @@ def ask(tmp_path, make_client: MakeClient, monkeypatch):
     return ask
 
 
-def test_rows_like_those_of_training_have_an_index_near_zero(ask):
+def test_rows_like_the_training_data_have_an_index_near_zero(ask):
     found = ask(rooms(3000), area(3000), town(3000))
     assert found.pop("rows") == 3000
     assert found.keys() == {"rooms", "area", "town"}
     assert max(found.values()) < 0.02
 
 
-def test_column_that_moves_is_named_by_its_index(ask):
+def test_shifted_column_has_a_high_index(ask):
     found = ask(rooms(3000), area(3000) + 20, town(3000))
     assert found["area"] > 0.25
     assert max(found["rooms"], found["town"]) < 0.02
@@ -92,12 +92,12 @@ def test_column_that_moves_is_named_by_its_index(ask):
     assert found["town"] > 0.25
 
 
-def test_values_beyond_the_highest_of_training_have_a_bin_of_their_own(ask):
+def test_values_above_the_training_maximum_have_their_own_bin(ask):
     found = ask(np.where(np.arange(3000) % 10 == 0, 50, rooms(3000)), area(3000), town(3000))
     assert found["rooms"] > 0.25
 
 
-def test_unknown_categories_have_a_bin_of_their_own(ask):
+def test_unknown_categories_have_their_own_bin(ask):
     found = ask(rooms(3000), area(3000), np.where(np.arange(3000) % 5 == 0, "Rom", town(3000)))
     assert found["town"] > 0.25
 
@@ -114,23 +114,21 @@ def test_old_rows_are_forgotten(ask):
     assert found["rows"] <= drift.WINDOW_ROWS
 
 
-def test_no_more_than_a_sample_of_the_rows_is_looked_at(ask, monkeypatch):
-    monkeypatch.setattr(
-        drift, "MAX_SAMPLE_ROWS", 256
-    )  # once the first rows, of which `ask` lets all in, have been looked at
+def test_only_a_sample_of_the_rows_is_counted(ask, monkeypatch):
+    monkeypatch.setattr(drift, "MAX_SAMPLE_ROWS", 256)  # from the second call on: `ask` has raised the first limit
     monkeypatch.setattr(drift, "clock", lambda: 5.0)  # within one second
     found = [ask(rooms(1000), area(1000), town(1000))["rows"] for _ in range(3)]
-    assert found == [1000, 1256, 1512]  # each scrape makes room for another sample
+    assert found == [1000, 1256, 1512]  # each scrape allows another sample
 
 
-def test_rows_that_are_kept_to_be_looked_at_take_little_memory_however_large_they_are(make_client, tmp_path):
-    """A sample of images of 256 by 256 pixels in colour would be 200 MB; here 12 MB."""
+def test_sampled_rows_take_little_memory_even_if_they_are_large(make_client, tmp_path):
+    """A sample of 256 x 256 colour images would be 200 MB; here 12 MB."""
     images = RNG.normal(size=(200, 64, 64, 3)).astype(np.float32)
     store = open_store(tmp_path / "store")
     store.publish("houses", houses(fit_array("image", ArrayStatistics.of(images), False)))
     registry = make_client(store).application.extensions["registry"]
     monitor = drift.DriftMonitor(MmapCounters(tmp_path))
-    monitor.window(registry.find("houses"))._next_flush = drift.clock() + 60  # not looked at meanwhile
+    monitor.window(registry.find("houses"))._next_flush = drift.clock() + 60  # no flush meanwhile
     tracemalloc.start()
     try:
         for _ in range(20):
@@ -141,8 +139,8 @@ def test_rows_that_are_kept_to_be_looked_at_take_little_memory_however_large_the
     assert 1_000_000 < kept < 2 * drift.MAX_SAMPLE_BYTES
 
 
-def test_threads_that_meet_a_version_at_once_share_its_watch(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Else each would tell the index of its own rows, and the last to speak would be heard."""
+def test_concurrent_threads_share_one_window_of_a_version(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Otherwise each thread would write the index of its own rows only."""
     entered = threading.Barrier(2)
 
     class Slow(drift.DriftWindow):
@@ -161,14 +159,14 @@ def test_threads_that_meet_a_version_at_once_share_its_watch(monkeypatch: pytest
     assert first is second
 
 
-def test_missing_values_are_expected_where_training_had_them():
+def test_missing_values_of_training_are_expected_in_the_fill_values_bin():
     values = np.where(np.arange(1000) % 2 == 0, np.nan, np.arange(1000.0))
     bins = next(column_bins(houses(fit_number("a", NumberStatistics.of(values), "impute", True))))
     assert bins.expected.sum() == 1000
     assert bins.expected.max() > 500
 
 
-def test_images_are_watched_by_their_means():
+def test_images_are_monitored_by_their_means():
     model = houses(fit_array("pixels", ArrayStatistics.of(RNG.integers(0, 256, (500, 3, 3)).astype(np.uint8)), True))
     bins = next(column_bins(model))
     dark = model.encode([np.full((3, 3), 5).tolist()] * 4)
@@ -176,12 +174,12 @@ def test_images_are_watched_by_their_means():
 
 
 @pytest.mark.parametrize("dtype", ["float32", "float64"])
-def test_training_rows_themselves_fall_into_the_bins_that_training_counted(dtype):
+def test_training_rows_fall_into_the_bins_counted_in_training(dtype):
     values = np.concatenate([RNG.normal(0.1, 0.3, 500), np.full(500, 0.1)])
     model = houses(fit_number("a", NumberStatistics.of(values), "impute", True), dtype=dtype)
     bins = next(column_bins(model))
     found = bins.count(model.encode([[value] for value in values.tolist()]))
-    assert abs(found - bins.expected).sum() <= 2  # two numbers that float32 does not tell apart
+    assert abs(found - bins.expected).sum() <= 2  # two numbers that are equal in float32
 
 
 def test_frequent_categories_have_bins_and_the_others_share_one():
@@ -215,20 +213,20 @@ DECILES = [float(i) for i in range(11)]
         {"frequencies": {"z": 5}},
     ],
 )
-def test_statistics_of_another_form_are_not_watched(statistics):
+def test_columns_with_invalid_statistics_are_not_monitored(statistics):
     for column in (NumberColumn("a", statistics=statistics), CategoryColumn("a", ("x", "y"), statistics=statistics)):
         assert list(column_bins(houses(column))) == []
     assert list(column_bins(houses(ArrayColumn("a", (2,), statistics=statistics)))) == []
 
 
-def test_index_is_that_of_the_formula():
+def test_index_equals_the_formula():
     found = population_stability_index(np.array([9.5, 89.5]), np.array([49.5, 49.5]))
     p, q = np.array([0.1, 0.9]), np.array([0.5, 0.5])
     assert found == pytest.approx(((q - p) * np.log(q / p)).sum())
 
 
 @given(st.lists(st.integers(0, 1000), min_size=2, max_size=12), st.data())
-def test_index_is_finite_and_never_below_zero(expected, data):
+def test_index_is_finite_and_not_negative(expected, data):
     found = data.draw(st.lists(st.integers(0, 1000), min_size=len(expected), max_size=len(expected)))
     index = population_stability_index(np.array(expected, float), np.array(found, float))
     assert np.isfinite(index)

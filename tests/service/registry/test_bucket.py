@@ -1,4 +1,4 @@
-"""The service over a bucket: its workers, forked from one process, follow it and outlive it."""
+"""The workers of a service follow a bucket and keep serving while it is unreachable."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ pytestmark = pytest.mark.slow
 ROOT = Path(__file__).parents[3]
 
 
-def asked(base: str, path: str, body: dict[str, Any] | None = None) -> tuple[int, Any]:
+def send(base: str, path: str, body: dict[str, Any] | None = None) -> tuple[int, Any]:
     request = urllib.request.Request(base + path, None if body is None else json.dumps(body).encode())
     try:
         with urllib.request.urlopen(request, timeout=5) as answer:
@@ -40,7 +40,7 @@ def eventually(claim: Callable[[], bool]) -> None:
         time.sleep(0.1)
 
 
-def test_workers_follow_a_bucket_and_keep_answering_while_it_is_away(
+def test_workers_follow_a_bucket_and_keep_serving_while_it_is_unreachable(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     with running() as s3:
@@ -58,23 +58,23 @@ def test_workers_follow_a_bucket_and_keep_answering_while_it_is_away(
             assert s3.url in server.stderr.readline()
             base = server.stderr.readline().split()[-1].removesuffix("/predict")
 
-            def answering() -> set[int]:
-                """The versions that twenty requests, so both workers, are answered by."""
-                answers = [asked(base, "/predict", {"instances": [[3, 70.0]]}) for _ in range(20)]
+            def served_versions() -> set[int]:
+                """The versions that serve twenty requests, and so both workers."""
+                answers = [send(base, "/predict", {"instances": [[3, 70.0]]}) for _ in range(20)]
                 assert {status for status, _ in answers} == {200}
                 return {answer["version"] for _, answer in answers}
 
-            eventually(lambda: asked(base, "/readyz")[0] == 200)
-            assert answering() == {1}
+            eventually(lambda: send(base, "/readyz")[0] == 200)
+            assert served_versions() == {1}
             store.publish("price", price(1))
-            eventually(lambda: answering() == {2})
+            eventually(lambda: served_versions() == {2})
             s3.away = True
-            eventually(lambda: asked(base, "/readyz")[1]["status"] == "degraded")
-            assert answering() == {2}
-            assert "SlowDown" in asked(base, "/readyz")[1]["problems"][0]["problem"]
+            eventually(lambda: send(base, "/readyz")[1]["status"] == "degraded")
+            assert served_versions() == {2}
+            assert "SlowDown" in send(base, "/readyz")[1]["problems"][0]["problem"]
             s3.away = False
             store.publish("price", price(2))
-            eventually(lambda: answering() == {3})
+            eventually(lambda: served_versions() == {3})
             assert sum(request.startswith("GET") and request.endswith("3.npz") for request in s3.requests) <= 4
         finally:
             server.terminate()

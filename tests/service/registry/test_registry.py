@@ -1,4 +1,4 @@
-"""The catalog: follows the store, and never serves less than it did because something there went wrong."""
+"""The registry follows the store, and keeps serving what it has if something goes wrong there."""
 
 import gc
 import shutil
@@ -19,19 +19,6 @@ from tests.service.conftest import assert_error, break_version, move, penguins, 
 ROW = {"instances": [[3.0, 80.0]]}
 
 
-class Clock:
-    def __init__(self):
-        self.seconds = 0.0
-
-    def __call__(self):
-        return self.seconds
-
-
-@pytest.fixture
-def clock():
-    return Clock()
-
-
 @pytest.fixture
 def registry(store, tmp_path, clock):
     registry = ModelRegistry(store, tmp_path / "cache", Metrics(), max_instances=100, max_extra_versions=2, clock=clock)
@@ -43,7 +30,7 @@ def problems(registry):
     return [(problem.location, problem.problem) for problem in registry.snapshot.problems]
 
 
-def test_published_version_answers_after_a_look_at_the_store(registry, store):
+def test_published_version_is_served_after_a_sync(registry, store):
     assert registry.find("price").number == 1
     store.publish("price", price(1))
     assert registry.find("price").number == 1
@@ -51,14 +38,14 @@ def test_published_version_answers_after_a_look_at_the_store(registry, store):
     assert registry.find("price").number == 2
 
 
-def test_a_look_at_an_unchanged_store_changes_nothing(registry):
+def test_sync_with_an_unchanged_store_changes_nothing(registry):
     before = registry.snapshot
     assert not registry.refresh()
     assert registry.snapshot is before
 
 
 @pytest.mark.parametrize("alias", ["default", "champion"])
-def test_an_alias_that_cannot_be_read_keeps_what_it_had_and_nobody_else_waits(registry, store, alias):
+def test_unreadable_alias_keeps_its_version_and_delays_no_other_model(registry, store, alias):
     move(store, "price", alias, 1)
     registry.refresh()
     broken = store.root / "price" / "aliases" / alias / "2.json"
@@ -69,13 +56,13 @@ def test_an_alias_that_cannot_be_read_keeps_what_it_had_and_nobody_else_waits(re
     assert registry.find("price", alias).number == 1
     assert registry.find("second").number == 1
     assert [location for location, _ in problems(registry)] == [f"price/{alias}"]
-    store.set_alias("price", alias, 2, who="tests", why="to mend it", when=datetime(2024, 1, 1, tzinfo=UTC), force=True)
+    store.set_alias("price", alias, 2, who="tests", why="to fix it", when=datetime(2024, 1, 1, tzinfo=UTC), force=True)
     registry.refresh()
     assert registry.find("price", alias).number == 2
     assert problems(registry) == []
 
 
-def test_new_model_appears_and_removed_model_goes(registry, store):
+def test_new_model_appears_and_removed_model_disappears(registry, store):
     store.publish("second", price(3))
     store.remove("price", 1)
     registry.refresh()
@@ -84,7 +71,7 @@ def test_new_model_appears_and_removed_model_goes(registry, store):
         registry.find("price")
 
 
-def test_default_alias_decides_what_answers(registry, store):
+def test_default_alias_decides_which_version_is_served(registry, store):
     store.publish("price", price(1))
     move(store, "price", "default", 1)
     registry.refresh()
@@ -104,14 +91,14 @@ def test_alias_moves_forth_and_back(registry, store):
     assert registry.find("price").number == 2
 
 
-def test_what_did_not_change_is_not_loaded_again(registry, store):
+def test_unchanged_models_are_not_loaded_again(registry, store):
     before = registry.find("penguins")
     store.publish("price", price(1))
     registry.refresh()
     assert registry.find("penguins") is before
 
 
-def test_broken_version_leaves_the_one_before_serving_and_is_told(registry, store):
+def test_broken_version_leaves_the_one_before_serving_and_is_reported(registry, store):
     before = registry.find("price")
     break_version(store, "price", store.publish("price", price(1)).number)
     assert registry.refresh()
@@ -125,7 +112,7 @@ def test_broken_version_leaves_the_one_before_serving_and_is_told(registry, stor
     assert not problems(registry)
 
 
-def test_alias_moved_to_a_broken_version_keeps_answering_with_the_one_before(registry, store):
+def test_alias_moved_to_a_broken_version_keeps_serving_the_one_before(registry, store):
     move(store, "price", "champion", 1)
     registry.refresh()
     break_version(store, "price", store.publish("price", price(1)).number)
@@ -135,10 +122,10 @@ def test_alias_moved_to_a_broken_version_keeps_answering_with_the_one_before(reg
     assert [location for location, _ in problems(registry)] == ["price/2"]
 
 
-def test_version_that_does_not_reproduce_its_golden_answers_is_not_served(registry, store, monkeypatch):
+def test_version_that_does_not_reproduce_its_golden_predictions_is_not_served(registry, store, monkeypatch):
     model = price(1)
     wrong = Golden([[1.0, 1.0]], model.network(model.encode([[1.0, 1.0]])) + 1)
-    with monkeypatch.context() as elsewhere:  # on a machine whose kernels compute something else
+    with monkeypatch.context() as elsewhere:  # as on a machine that computes other values
         elsewhere.setattr(Model, "check_golden", lambda _: None)
         store.publish("price", Model(model.network, model.signature, golden=wrong))
     registry.refresh()
@@ -154,7 +141,7 @@ def test_start_with_a_broken_newest_version_serves_the_one_before(store, tmp_pat
     assert [location for location, _ in problems(registry)] == ["price/2"]
 
 
-def test_start_with_a_broken_default_alias_does_not_guess_another_version(store, tmp_path):
+def test_start_with_a_broken_default_alias_serves_no_other_version(store, tmp_path):
     store.publish("price", price(1))
     move(store, "price", "default", 1)
     break_version(store, "price", 1)
@@ -166,7 +153,7 @@ def test_start_with_a_broken_default_alias_does_not_guess_another_version(store,
     assert registry.find("penguins").number == 1
 
 
-def test_broken_version_is_tried_again_later_and_later(registry, store, clock, monkeypatch):
+def test_broken_version_is_retried_with_growing_delays(registry, store, clock, monkeypatch):
     number = store.publish("price", price(1)).number
     good = store.path("price", number).read_bytes()
     break_version(store, "price", number)
@@ -184,7 +171,7 @@ def test_broken_version_is_tried_again_later_and_later(registry, store, clock, m
     assert not problems(registry)
 
 
-def test_store_that_vanishes_leaves_everything_serving(registry, store):
+def test_store_that_disappears_leaves_everything_serving(registry, store):
     before = registry.find("price")
     shutil.move(store.root, store.root.with_name("elsewhere"))
     assert registry.refresh()
@@ -214,7 +201,7 @@ def test_store_that_fails_in_any_way_leaves_everything_serving(registry, store, 
         assert registry.snapshot.problems[0].fix == "models loaded before keep serving"
 
 
-def test_a_store_that_cannot_be_read_at_the_start_is_not_said_to_be_answered_from(tmp_path):
+def test_store_that_is_unreadable_at_the_start_is_reported_with_503_as_its_effect(tmp_path):
     registry = ModelRegistry(
         open_store(tmp_path / "no"), tmp_path / "cache", Metrics(), max_instances=1, max_extra_versions=1
     )
@@ -224,7 +211,7 @@ def test_a_store_that_cannot_be_read_at_the_start_is_not_said_to_be_answered_fro
     assert problem.fix == "requests return 503 until it can be read"
 
 
-def test_file_rewritten_in_the_store_does_not_change_what_is_served(registry, store):
+def test_file_rewritten_in_the_store_does_not_change_the_served_version(registry, store):
     served = registry.find("price")
     before = served.model.predict(ROW["instances"])
     path = store.path("price", 1)
@@ -234,7 +221,7 @@ def test_file_rewritten_in_the_store_does_not_change_what_is_served(registry, st
     assert registry.find("price").model.predict(ROW["instances"]) == before
 
 
-def test_other_versions_are_loaded_when_asked_for_and_only_some_are_kept(registry, store):
+def test_other_versions_are_loaded_on_request_and_the_most_recent_are_kept(registry, store):
     for seed in range(1, 5):
         store.publish("price", price(seed))
     registry.refresh()
@@ -243,12 +230,12 @@ def test_other_versions_are_loaded_when_asked_for_and_only_some_are_kept(registr
     assert registry.find("price", "1") is first
     registry.find("price", 2)
     assert registry.find("price", 1) is first
-    registry.find("price", 3)  # now 2, used least lately, is forgotten
+    registry.find("price", 3)  # drops 2, the least recently used
     assert registry.find("price", 1) is first
     assert registry.find("price", 2).number == 2
 
 
-def test_cache_holds_no_more_than_what_is_in_memory(registry, store, tmp_path):
+def test_cache_holds_only_versions_in_memory(registry, store, tmp_path):
     for seed in range(1, 6):
         store.publish("price", price(seed))
         registry.refresh()
@@ -284,7 +271,7 @@ def _localised(real, path, registry):
     return copy
 
 
-def test_request_under_way_ends_with_the_version_it_began_with(client, store):
+def test_request_in_progress_finishes_with_the_version_it_started_with(client, store):
     registry = client.application.extensions["registry"]
     served = registry.find("price")
     store.publish("price", price(1))
@@ -294,7 +281,7 @@ def test_request_under_way_ends_with_the_version_it_began_with(client, store):
     assert registry.find("price").number == 2
 
 
-def test_service_without_a_model_says_how_to_get_one(make_client, tmp_path):
+def test_service_without_a_model_says_how_to_train_one(make_client, tmp_path):
     store = open_store(tmp_path / "none")
     client = make_client(store)
     response = client.post("/predict", json=ROW)
@@ -310,7 +297,7 @@ def test_service_without_a_model_says_how_to_get_one(make_client, tmp_path):
     assert client.post("/predict", json={"instances": [["Dream", 4000, "MALE"]]}).status_code == 200
 
 
-def test_readiness_tells_of_a_broken_version_and_stays_ready(client, store):
+def test_readiness_reports_a_broken_version_and_stays_ready(client, store):
     break_version(store, "price", store.publish("price", price(1)).number)
     client.application.extensions["registry"].refresh()
     ready = client.get("/readyz")
@@ -324,8 +311,8 @@ def test_readiness_tells_of_a_broken_version_and_stays_ready(client, store):
     assert_error(client.post("/models/price/versions/2/predict", json=ROW), 503, "model_unavailable")
 
 
-def test_a_version_that_was_replaced_is_let_go_of_at_once(registry, store):
-    """Its map of a file, which may be as large as a model can be, does not wait until garbage is collected."""
+def test_replaced_version_is_freed_at_once(registry, store):
+    """Its mapped file may be large, so it does not wait for garbage collection."""
     replaced = weakref.ref(registry.find("price").model)
     gc.collect()
     gc.disable()
@@ -340,7 +327,7 @@ def test_a_version_that_was_replaced_is_let_go_of_at_once(registry, store):
 
 @pytest.mark.parametrize("path", ["/models/fresh", "/v2/models/fresh", "/v1/models/fresh"])
 @pytest.mark.parametrize("comes", [True, False])
-def test_a_request_sees_one_state_while_its_model_comes_or_goes(client, store, monkeypatch, path, comes):
+def test_request_sees_one_state_while_its_model_appears_or_disappears(client, store, monkeypatch, path, comes):
     registry = client.application.extensions["registry"]
     without = registry.snapshot
     store.publish("fresh", price(1))

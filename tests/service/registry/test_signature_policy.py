@@ -1,4 +1,4 @@
-"""With trusted keys set, the service serves what one of them signed, and nothing else."""
+"""With trusted keys, the service serves only versions that one of them signed."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ def keys(tmp_path: Path) -> dict[str, Path]:
 
 @pytest.fixture
 def sign(store: Store, keys: dict[str, Path]) -> Sign:
-    """What `models sign` does."""
+    """Sign a version as `models sign` does."""
 
     def sign(number: int, by: str = "ours", name: str = "price", under: str = "price") -> None:
         key = signing.load_private_key(keys[by])
@@ -47,7 +47,7 @@ def trusting(store: Store, keys: dict[str, Path], make_client: MakeClient) -> Ca
 
 def refresh(client: FlaskClient) -> None:
     registry = client.application.extensions["registry"]
-    registry._loader.clear_failures()  # as if the wait before the next try were over
+    registry._loader.clear_failures()  # as if the backoff were over
     registry.refresh()
 
 
@@ -67,12 +67,12 @@ def test_unsigned_models_are_refused_and_signed_ones_served(trusting, sign) -> N
     assert_error(client.post("/models/penguins/predict", json=ROW), 503, "model_unavailable")
 
 
-def test_any_of_the_trusted_keys_will_do(trusting, sign) -> None:
+def test_any_trusted_key_suffices(trusting, sign) -> None:
     sign(1, by="second")
     assert version(trusting()) == 1
 
 
-def test_the_version_before_keeps_serving_until_the_new_one_is_signed(trusting, sign, store: Store) -> None:
+def test_earlier_version_keeps_serving_until_the_new_one_is_signed(trusting, sign, store: Store) -> None:
     sign(1)
     client = trusting()
     store.publish("price", price(1))
@@ -107,8 +107,8 @@ def test_a_signature_does_not_cover_another_model_put_in_its_place(trusting, sig
     assert_error(trusting().post("/models/price/predict", json=ROW), 503, "model_unavailable")
 
 
-def test_a_copy_in_the_cache_is_no_way_round_the_signature(store, make_client, trusting) -> None:
-    assert version(make_client(store)) == 1  # without keys: its copy is in the cache now
+def test_cached_copy_does_not_bypass_the_signature(store, make_client, trusting) -> None:
+    assert version(make_client(store)) == 1  # without keys; the copy is in the cache now
     assert_error(trusting().post("/models/price/predict", json=ROW), 503, "model_unavailable")
 
 
@@ -118,6 +118,6 @@ def test_keys_that_cannot_be_read_stop_the_start(store: Store, keys, make_client
             make_client(store, trusted_keys=paths)
 
 
-def test_the_statement_is_what_the_document_says() -> None:
+def test_signed_statement_is_the_documented_one() -> None:
     digest = hashlib.sha256(b"").hexdigest()
     assert signing.signed_message("price", digest).decode() == f"forward-pass model 1\nprice\n{digest}\n"

@@ -1,4 +1,4 @@
-"""Workers switch together: nobody who has seen a version is answered by what came before it."""
+"""Workers switch together: once a client has seen a version, no worker serves it an older one."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ PATIENCE_SECONDS = 30
 def until(condition: Callable[[], object]) -> None:
     deadline = time.monotonic() + PATIENCE_SECONDS
     while not condition():
-        assert time.monotonic() < deadline, "this has not come true in time"
+        assert time.monotonic() < deadline, "the condition did not become true in time"
         time.sleep(0.02)
 
 
@@ -40,7 +40,7 @@ def workers(service: Service) -> list[int]:
 
 
 @pytest.mark.parametrize("worker", ["event", "gthread"])
-def test_hundred_moves_under_load_fail_no_request_and_never_go_back(tmp_path: Path, worker: str) -> None:
+def test_hundred_alias_moves_under_load_fail_no_request_and_never_go_back(tmp_path: Path, worker: str) -> None:
     store, versions = published(tmp_path, MOVES)
     with Service(store, tmp_path, SERVE_WORKER=worker) as service:
         record, _ = driven(service, store, versions)
@@ -50,7 +50,7 @@ def test_hundred_moves_under_load_fail_no_request_and_never_go_back(tmp_path: Pa
     assert "Traceback" not in service.log
 
 
-def test_workers_that_follow_by_themselves_are_seen_to_go_back(tmp_path: Path) -> None:
+def test_workers_that_sync_separately_do_go_back(tmp_path: Path) -> None:
     """The negative control of the test above."""
     store, versions = published(tmp_path, MOVES)
     with Service(store, tmp_path, together=False) as service:
@@ -60,7 +60,7 @@ def test_workers_that_follow_by_themselves_are_seen_to_go_back(tmp_path: Path) -
 
 
 def replacing(service: Service, master: int) -> None:
-    """All workers by others, one more, one fewer."""
+    """Replace all workers, add one, remove one."""
     for how in (signal.SIGHUP, signal.SIGTTIN, signal.SIGTTOU):
         os.kill(master, how)
         time.sleep(1)
@@ -72,7 +72,7 @@ def killing(service: Service, master: int) -> None:
 
 
 def hanging(service: Service, master: int) -> None:
-    """A worker that does nothing any more, until the master has noticed."""
+    """Stop a worker until the master replaces it."""
     time.sleep(0.5)
     hung = workers(service)[0]  # the oldest
     os.kill(hung, signal.SIGSTOP)
@@ -98,7 +98,7 @@ def repeated(disturbance: Callable[[Service, int], None], service: Service) -> I
 
 
 @pytest.mark.parametrize(("disturbance", "moves"), [(replacing, 30), (killing, 30), (hanging, 4)])
-def test_workers_that_come_and_go_keep_nobody_from_switching(
+def test_restarting_workers_do_not_prevent_a_switch(
     tmp_path: Path, disturbance: Callable[[Service, int], None], moves: int
 ) -> None:
     store, versions = published(tmp_path, moves)
@@ -110,16 +110,16 @@ def test_workers_that_come_and_go_keep_nobody_from_switching(
     assert record.backwards == 0
     if disturbance is replacing:
         assert record.failures == []
-    assert all(b"Connection" in failure for failure in record.failures), "only who is cut off goes without an answer"
+    assert all(b"Connection" in failure for failure in record.failures), "only cut connections may fail"
 
 
 def corrupt(store: Store) -> None:
-    """Broken from the first look that anybody takes."""
-    aside = open_store(store.root.parent / "aside")
+    """Publish a version that is broken from the first sync on."""
+    other = open_store(store.root.parent / "other")
     for seed in (8, 9):
-        aside.publish(NAME, small(seed))
-    break_version(aside, NAME, 2)
-    aside.path(NAME, 2).rename(store.root / NAME / "2.npz")
+        other.publish(NAME, small(seed))
+    break_version(other, NAME, 2)
+    other.path(NAME, 2).rename(store.root / NAME / "2.npz")
 
 
 def unsigned(store: Store) -> None:
@@ -134,7 +134,7 @@ def not_a_number(store: Store) -> None:
     ("candidate", "reason"),
     [(corrupt, "found another"), (not_a_number, "finite"), (unsigned, "expected a signature")],
 )
-def test_bad_candidate_leaves_the_old_version_serving_and_is_told_once(
+def test_bad_version_leaves_the_old_one_serving_and_is_logged_once(
     tmp_path: Path, candidate: Callable[[Store], None], reason: str
 ) -> None:
     store, versions = published(tmp_path, 0)
@@ -149,16 +149,16 @@ def test_bad_candidate_leaves_the_old_version_serving_and_is_told_once(
         move(store, 2)
         until(lambda: f"{NAME}/2 cannot be served" in service.log)
         assert service.log.count(f"{NAME}/2 cannot be served") == 1
-        figure = rf'^forward_pass_model_load_failures_total{{model="{NAME}"}} 1(\.0)?$'
-        until(lambda: re.search(figure, asked(service, "/metrics"), re.MULTILINE))
-        until(lambda: all('"degraded"' in asked(service, "/readyz") for _ in range(10)))
-        seen = record.answers
-        until(lambda: record.answers > seen + 100)
+        metric = rf'^forward_pass_model_load_failures_total{{model="{NAME}"}} 1(\.0)?$'
+        until(lambda: re.search(metric, fetch(service, "/metrics"), re.MULTILINE))
+        until(lambda: all('"degraded"' in fetch(service, "/readyz") for _ in range(10)))
+        before = record.answers
+        until(lambda: record.answers > before + 100)
     assert reason in service.log
     assert (record.latest, record.failures) == (0, [])
 
 
-def test_a_worker_in_the_place_of_another_needs_no_store_and_the_master_keeps_nothing_old(tmp_path: Path) -> None:
+def test_replacement_worker_needs_no_store_and_the_master_keeps_no_old_version(tmp_path: Path) -> None:
     store, versions = published(tmp_path, 1)
     with Service(store, tmp_path) as service:
         with load(service, versions) as record:
@@ -180,7 +180,7 @@ def test_a_worker_in_the_place_of_another_needs_no_store_and_the_master_keeps_no
     assert (later.latest, later.failures) == (1, [])
 
 
-def asked(service: Service, path: str) -> str:
+def fetch(service: Service, path: str) -> str:
     with urllib.request.urlopen(f"http://127.0.0.1:{service.port}{path}", timeout=PATIENCE_SECONDS) as response:
         text: str = response.read().decode()
         return text

@@ -1,4 +1,4 @@
-"""The log: text for people, JSON for programs."""
+"""Logs as text and as JSON."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ TRACE, SPAN = "0af7651916cd43dd8448eb211c80319c", "b7ad6b7169203331"
 
 @pytest.fixture
 def lines():
-    """What the service logs meanwhile, as JSON reads it."""
+    """The service's log lines during the test, parsed from JSON."""
     found: list[dict] = []
 
     class Handler(logging.Handler):
@@ -35,14 +35,16 @@ def lines():
     logger.setLevel(before)
 
 
-def test_prediction_is_one_line_with_its_trace_and_the_time_of_each_stage(client, lines):
+def test_prediction_logs_one_line_with_its_trace_and_stage_times(client, lines):
     trace = {"traceparent": f"00-{TRACE}-{SPAN}-01", "X-Request-Id": "mine"}
     answer = client.post("/models/price/predict?receipt=false", json=ROW, headers=trace)
     (line,) = lines
     assert line["trace_id"] == TRACE
     assert answer.headers["traceparent"] == f"00-{TRACE}-{line['span_id']}-01"
-    said = {key: line[key] for key in ("level", "message", "request_id", "method", "target", "status", "model", "rows")}
-    assert said == {
+    logged = {
+        key: line[key] for key in ("level", "message", "request_id", "method", "target", "status", "model", "rows")
+    }
+    assert logged == {
         "level": "info",
         "message": "answered",
         "request_id": "mine",
@@ -56,13 +58,13 @@ def test_prediction_is_one_line_with_its_trace_and_the_time_of_each_stage(client
     assert sum(stages) == pytest.approx(line["seconds"], abs=1e-5)
 
 
-def test_refused_request_says_why_and_has_no_stages(client, lines):
+def test_rejected_request_logs_its_error_code_and_no_stages(client, lines):
     client.post("/predict", json={"model": "nobody", **ROW})
     assert (lines[0]["status"], lines[0]["error"]) == (404, "unknown_model")
     assert "compute_seconds" not in lines[0]
 
 
-def test_crash_has_its_traceback_and_its_request_in_one_line(client, lines, monkeypatch):
+def test_crash_logs_its_traceback_and_request_in_one_line(client, lines, monkeypatch):
     monkeypatch.setattr("model_store.schema.signature.Signature.decode", lambda *_: 1 / 0)
     answer = client.post("/models/price/predict", json=ROW)
     crash, line = lines
@@ -72,7 +74,7 @@ def test_crash_has_its_traceback_and_its_request_in_one_line(client, lines, monk
 
 
 @pytest.mark.slow
-def test_served_with_json_every_line_is_json(store, tmp_path):
+def test_every_log_line_is_json_with_the_json_format(store, tmp_path):
     server = Server(store, tmp_path, SERVE_LOG_FORMAT="json", SERVE_LOG_LEVEL="debug")
     try:
         server.ask("POST", "/models/price/predict", ROW)
@@ -82,17 +84,17 @@ def test_served_with_json_every_line_is_json(store, tmp_path):
     lines = [json.loads(line) for line in server.log.splitlines()]
     assert {"service", "service.access", "gunicorn.error"} <= {line["logger"] for line in lines}
     statuses = [line["status"] for line in lines if line["message"] == "answered"]
-    assert sorted(statuses[-2:]) == [200, 404]  # of two workers, each of which logs when it has sent its answer
+    assert sorted(statuses[-2:]) == [200, 404]  # of two workers, each of which logs after it has responded
 
 
 @pytest.mark.slow
-def test_what_libraries_have_to_say_is_json_too(store, tmp_path):
-    """Of spans that nobody takes, say; by itself logging writes their words alone, without time, level or form."""
+def test_library_logs_are_json_too(store, tmp_path):
+    """For example failed exports of spans. By default, logging writes only their message."""
     pytest.importorskip("opentelemetry.exporter.otlp.proto.http")
     with socket.create_server(("127.0.0.1", 0)) as taken:
-        nobody = f"http://127.0.0.1:{taken.getsockname()[1]}"
+        endpoint = f"http://127.0.0.1:{taken.getsockname()[1]}"
     soon = {"OTEL_BSP_SCHEDULE_DELAY": "100", "OTEL_EXPORTER_OTLP_TIMEOUT": "1"}
-    server = Server(store, tmp_path, SERVE_LOG_FORMAT="json", OTEL_EXPORTER_OTLP_ENDPOINT=nobody, **soon)
+    server = Server(store, tmp_path, SERVE_LOG_FORMAT="json", OTEL_EXPORTER_OTLP_ENDPOINT=endpoint, **soon)
     try:
         server.ask("POST", "/models/price/predict", ROW)
         until(lambda: "Failed to export" in server.log)

@@ -1,4 +1,4 @@
-"""Counts: cells that all processes of a service share, added up."""
+"""Counters that all processes of a service share, and their sums."""
 
 from __future__ import annotations
 
@@ -19,8 +19,8 @@ from service.telemetry.cell_file import CellFile
 from service.telemetry.mmap_counters import MmapCounters
 
 
-def figures(counts: MmapCounters) -> dict[tuple[str, ...], float]:
-    """What all processes have counted, as prometheus_client itself adds it up."""
+def library_sums(counts: MmapCounters) -> dict[tuple[str, ...], float]:
+    """The sums over all processes by prometheus_client's own collector, which reads the same files."""
     return {
         (sample.name, *map("=".join, sorted(sample.labels.items()))): sample.value
         for family in MultiProcessCollector(None, str(counts.directory)).collect()
@@ -33,8 +33,8 @@ def counts(tmp_path: Path) -> MmapCounters:
     return MmapCounters(tmp_path)
 
 
-def told(counts: MmapCounters) -> dict[tuple[str, ...], float]:
-    """The same by the text that Prometheus is given."""
+def exposed(counts: MmapCounters) -> dict[tuple[str, ...], float]:
+    """The same sums, parsed from our exposition."""
     return {
         (sample.name, *map("=".join, sorted(sample.labels.items()))): sample.value
         for family in text_string_to_metric_families(counts.exposition())
@@ -42,24 +42,24 @@ def told(counts: MmapCounters) -> dict[tuple[str, ...], float]:
     }
 
 
-def in_a_child(deed) -> None:
-    """Runs it in a forked process that ends as a killed one does: nothing is flushed, nothing is closed."""
+def in_a_child(task) -> None:
+    """Run `task` in a forked process and kill it: nothing is flushed, nothing is closed."""
     pid = os.fork()
     if pid == 0:
         try:
-            deed()
+            task()
         finally:
             os.kill(os.getpid(), signal.SIGKILL)
     assert os.WTERMSIG(os.waitpid(pid, 0)[1]) == signal.SIGKILL
 
 
 def merge_dead_processes(counts: MmapCounters) -> None:
-    """All processes but this one are gone."""
+    """Merge all processes except this one."""
     for pid in {int(file.stem.rpartition("_")[2]) for file in counts.directory.glob("*.db")} - {os.getpid()}:
         counts.merge_dead_processes(pid)
 
 
-def test_counts_of_processes_are_added_up_and_outlive_a_kill(counts):
+def test_counts_are_summed_over_processes_and_survive_a_kill(counts):
     answered = counts.counter("answered", "Requests answered.", ("status",))
     answered.labels("200").inc()
 
@@ -70,19 +70,19 @@ def test_counts_of_processes_are_added_up_and_outlive_a_kill(counts):
 
     for _ in range(3):
         in_a_child(count)
-    assert figures(counts) == {("answered_total", "status=200"): 31, ("answered_total", "status=503"): 3}
+    assert library_sums(counts) == {("answered_total", "status=200"): 31, ("answered_total", "status=503"): 3}
 
 
-def test_gauge_of_a_process_that_is_gone_is_gone(counts):
+def test_gauge_of_a_dead_process_is_dropped(counts):
     busy = counts.gauge("busy", "Under way.").labels()
     busy.inc()
     in_a_child(lambda: busy.inc(5))
-    assert figures(counts) == {("busy",): 6}
+    assert library_sums(counts) == {("busy",): 6}
     merge_dead_processes(counts)
-    assert figures(counts) == {("busy",): 1}
+    assert library_sums(counts) == {("busy",): 1}
 
 
-def test_counts_of_processes_that_are_gone_move_into_the_files_of_one_that_lives(counts):
+def test_counts_of_dead_processes_move_into_the_files_of_a_live_one(counts):
     answered = counts.counter("answered", "Requests answered.", ("status",))
     rows = counts.histogram("rows", "Rows.", (), (1.0, 2.5)).labels()
 
@@ -93,19 +93,19 @@ def test_counts_of_processes_that_are_gone_move_into_the_files_of_one_that_lives
     count()
     for _ in range(3):
         in_a_child(count)
-    before = figures(counts)
+    before = library_sums(counts)
     merge_dead_processes(counts)
-    assert figures(counts) == before
+    assert library_sums(counts) == before
     assert before["answered_total", "status=200"] == 12
     assert {file.name for file in counts.directory.glob("*.db")} == {
         f"{kind}_{os.getpid()}.db" for kind in ("counter", "histogram")
     }
     count()
-    assert figures(counts)["rows_count",] == 5
+    assert library_sums(counts)["rows_count",] == 5
 
 
 @pytest.mark.slow
-def test_sum_never_goes_back_or_ahead_while_counts_move(counts):
+def test_sum_stays_constant_while_counts_move(counts):
     answered = counts.counter("answered", "Requests answered.")
     for _ in range(30):
         in_a_child(lambda: answered.labels().inc())
@@ -114,7 +114,7 @@ def test_sum_never_goes_back_or_ahead_while_counts_move(counts):
 
     def watch() -> None:
         while not over.is_set():
-            seen.append(told(counts)["answered_total",])
+            seen.append(exposed(counts)["answered_total",])
 
     watcher = threading.Thread(target=watch)
     watcher.start()
@@ -124,7 +124,7 @@ def test_sum_never_goes_back_or_ahead_while_counts_move(counts):
     assert set(seen) == {30}
 
 
-def test_text_says_what_the_library_adds_up_whatever_has_come_and_gone_since_the_last_one(counts):
+def test_exposition_equals_prometheus_clients_sums_after_every_change(counts):
     answered = counts.counter("answered", 'Requests "answered",\nby\\route.', ("route", "status"))
     busy = counts.gauge("busy", "Under way.").labels()
     spread = counts.histogram("spread", "Seconds.", ("model",), (0.001, 0.5, 2.0))
@@ -141,14 +141,14 @@ def test_text_says_what_the_library_adds_up_whatever_has_come_and_gone_since_the
     for _ in range(3):
         count()
         in_a_child(count)
-        assert told(counts) == figures(counts)
+        assert exposed(counts) == library_sums(counts)
     for number in range(1000):  # beyond the first mapping
         answered.labels(f"/{number}", "200").inc(number)
-    assert told(counts) == figures(counts)
+    assert exposed(counts) == library_sums(counts)
     merge_dead_processes(counts)
-    assert told(counts) == figures(counts)
-    assert told(counts)["busy",] == 3
-    assert len(told(counts)) > 1000
+    assert exposed(counts) == library_sums(counts)
+    assert exposed(counts)["busy",] == 3
+    assert len(exposed(counts)) > 1000
     kinds = {
         family.name: (family.type, family.documentation)
         for family in text_string_to_metric_families(counts.exposition())
@@ -162,7 +162,7 @@ def test_text_says_what_the_library_adds_up_whatever_has_come_and_gone_since_the
     }
 
 
-def test_process_with_the_number_of_one_that_is_gone_is_read_anew(tmp_path):
+def test_file_of_a_reused_pid_is_read_anew(tmp_path):
     reader = MmapCounters(tmp_path)
     path = tmp_path / "counter_77777.db"
     for name in ("first", "other"):
@@ -174,12 +174,12 @@ def test_process_with_the_number_of_one_that_is_gone_is_read_anew(tmp_path):
     assert "first_total 0.0" in reader.exposition()
 
 
-def test_shares_are_added_up_over_the_processes_that_live_and_are_no_metric(counts):
+def test_internal_gauges_are_summed_over_live_processes_and_not_exposed(counts):
     share = counts.internal_gauge('["houses", 1, "größe", 0]')
     share.set(5.0)
     in_a_child(lambda: share.set(2.0))
     assert counts.internal_gauges() == {'["houses", 1, "größe", 0]': 7.0}
-    assert figures(counts) == {}
+    assert library_sums(counts) == {}
     (of_the_child,) = [
         int(file.stem.partition("_")[2])
         for file in counts.directory.glob("*.cells")
@@ -189,11 +189,11 @@ def test_shares_are_added_up_over_the_processes_that_live_and_are_no_metric(coun
     assert counts.internal_gauges() == {'["houses", 1, "größe", 0]': 5.0}
 
 
-def test_histogram_puts_a_value_at_a_bound_into_the_bucket_below(counts):
+def test_value_at_a_bound_counts_in_the_bucket_below(counts):
     rows = counts.histogram("rows", "Rows.", ("model",), (1.0, 2.5)).labels("xor")
     for value in (0.5, 1.0, 1.1, 2.5, 2.6, 100.0):
         rows.observe(value)
-    assert figures(counts) == {
+    assert library_sums(counts) == {
         ("rows_bucket", "le=1.0", "model=xor"): 2,
         ("rows_bucket", "le=2.5", "model=xor"): 4,
         ("rows_bucket", "le=+Inf", "model=xor"): 6,
@@ -202,21 +202,21 @@ def test_histogram_puts_a_value_at_a_bound_into_the_bucket_below(counts):
     }
 
 
-def test_file_grows_and_what_was_counted_before_counts_on(counts):
+def test_counters_keep_counting_after_their_file_grows(counts):
     answered = counts.counter("answered", "Requests answered.", ("route",))
     first = answered.labels("/first")
     first.inc()
     for number in range(2000):
         answered.labels(f"/{number}").inc(number)
     first.inc()
-    found = figures(counts)
+    found = library_sums(counts)
     assert found["answered_total", "route=/first"] == 2
     assert found["answered_total", "route=/1999"] == 1999
     assert len(found) == 2001
 
 
-def test_where_no_memory_is_left_counting_goes_on_unseen_and_is_told_of(counts, monkeypatch, caplog):
-    """Whoever wrote to a page that the file system cannot find would be ended by the kernel: SIGBUS."""
+def test_without_space_counting_continues_in_private_memory_and_is_logged(counts, monkeypatch, caplog):
+    """Writing to a page that the file system cannot allocate would raise SIGBUS."""
     answered = counts.counter("answered", "Requests answered.", ("route",))
     first = answered.labels("/first")
     first.inc()
@@ -231,24 +231,24 @@ def test_where_no_memory_is_left_counting_goes_on_unseen_and_is_told_of(counts, 
         counts.counter("asked", "Requests.").labels().inc()
         counts.histogram("seconds", "Seconds.", (), (1.0,)).labels().observe(0.5)
     first.inc()
-    found = figures(counts)
+    found = library_sums(counts)
     assert found["answered_total", "route=/first"] == 2
     assert 1 < len(found) < 2000
     assert not list(counts.directory.glob("*.new"))
-    said = [record.getMessage() for record in caplog.records]
-    assert len(said) == 2  # for each file once
-    assert all("No space left on device" in line for line in said)
+    messages = [record.getMessage() for record in caplog.records]
+    assert len(messages) == 2  # once per file
+    assert all("No space left on device" in line for line in messages)
 
 
-def test_process_with_the_number_of_an_earlier_one_counts_on_from_it(tmp_path):
+def test_process_with_a_reused_pid_adds_to_the_earlier_counts(tmp_path):
     for _ in range(2):
         counts = MmapCounters(tmp_path)
         counts.counter("answered", "Requests answered.", ("route",)).labels("/café").inc()
         counts.counter("asked", "Requests.").labels().inc(2)
-    assert figures(counts) == {("answered_total", "route=/café"): 2, ("asked_total",): 4}
+    assert library_sums(counts) == {("answered_total", "route=/café"): 2, ("asked_total",): 4}
 
 
-def test_threads_lose_no_count(counts):
+def test_concurrent_threads_lose_no_count(counts):
     answered = counts.counter("answered", "Requests answered.").labels()
     spread = counts.histogram("spread", "Spread.", (), (0.5,)).labels()
 
@@ -262,11 +262,11 @@ def test_threads_lose_no_count(counts):
         thread.start()
     for thread in threads:
         thread.join()
-    found = figures(counts)
+    found = library_sums(counts)
     assert (found["answered_total",], found["spread_count",], found["spread_sum",]) == (80_000, 80_000, 80_000)
 
 
-def test_counts_without_a_place_have_one_of_their_own_that_goes_with_them():
+def test_default_directory_is_deleted_with_its_counters():
     counts = MmapCounters()
     location = counts.directory
     counts.counter("answered", "Requests answered.").labels().inc()
@@ -275,9 +275,9 @@ def test_counts_without_a_place_have_one_of_their_own_that_goes_with_them():
     assert not location.exists()
 
 
-@pytest.mark.parametrize("lives", ["nobody", "a worker"])
-def test_what_a_service_left_that_was_killed_goes_with_the_next_start_once_nobody_of_it_lives(tmp_path, lives):
-    """A service that is killed again and again by the system would fill the memory that it is short of."""
+@pytest.mark.parametrize("lives", ["no process", "a worker"])
+def test_next_start_deletes_the_directory_of_a_killed_service_once_all_its_processes_ended(tmp_path, lives):
+    """Otherwise a service that the system kills repeatedly would fill the memory."""
     reader, writer = os.pipe()
     pid = os.fork()
     if pid == 0:
@@ -286,30 +286,30 @@ def test_what_a_service_left_that_was_killed_goes_with_the_next_start_once_nobod
             counts.counter("answered", "Requests answered.").labels().inc()
             os.close(writer)
             if lives == "a worker" and os.fork() == 0:
-                os.read(reader, 1)  # until the test ends, however it does
+                os.read(reader, 1)  # until the test ends
         finally:
             os.kill(os.getpid(), signal.SIGKILL)
     os.close(reader)
     try:
         os.waitpid(pid, 0)
         (left,) = tmp_path.iterdir()
-        beside = MmapCounters(parent=str(tmp_path))
-        assert left.exists()  # so new that it may be about to begin
-        for directory in (left, beside.directory):
+        other = MmapCounters(parent=str(tmp_path))
+        assert left.exists()  # too new to be stale
+        for directory in (left, other.directory):
             os.utime(directory / "held", (1, 1))
         MmapCounters(parent=str(tmp_path))
         assert left.exists() == (lives == "a worker")
-        assert beside.directory.exists()
+        assert other.directory.exists()
     finally:
         os.close(writer)
 
 
-def test_a_share_that_is_asked_for_again_is_the_same(counts):
+def test_internal_gauge_of_the_same_key_is_the_same_cell(counts):
     assert counts.internal_gauge("bin") is counts.internal_gauge("bin")
 
 
-def test_a_file_that_a_new_process_makes_is_never_read_empty(counts):
-    """A thousand are made while they are added up; of those that are made in place a dozen are met empty."""
+def test_new_file_is_never_read_empty(counts):
+    """A thousand files are made during reads; without the rename, a dozen of them were read empty."""
     counts.counter("answered", "Requests answered.").labels().inc()
     pid = os.fork()
     if pid == 0:
@@ -323,7 +323,7 @@ def test_a_file_that_a_new_process_makes_is_never_read_empty(counts):
             counts.exposition()
 
 
-def test_what_is_counted_of_a_version_is_that_of_all_processes(counts):
+def test_counts_by_version_are_summed_over_processes(counts):
     rows = counts.counter("rows", "Rows.", ("model", "version"))
     stages = counts.histogram("stage", "Seconds.", ("stage", "model", "version"), (1.0, 2.5))
     counts.counter("answered", "Requests answered.", ("status", "model", "version")).labels("200", "m", "1").inc()
@@ -345,8 +345,8 @@ def test_what_is_counted_of_a_version_is_that_of_all_processes(counts):
     }
 
 
-def test_who_hangs_while_he_adds_up_keeps_nobody_from_a_burial_only_its_counts(counts):
-    """As a worker does that is stopped then: the master, which would end it, must not wait for it."""
+def test_merging_does_not_wait_for_a_process_that_hangs_while_reading(counts):
+    """A worker may be stopped while it reads, and the master that would replace it must not wait."""
     answered = counts.counter("answered", "Requests answered.")
     in_a_child(lambda: answered.labels().inc())
     (left,) = counts.directory.glob("counter_*.db")
@@ -356,4 +356,4 @@ def test_who_hangs_while_he_adds_up_keeps_nobody_from_a_burial_only_its_counts(c
         assert left.exists()
     counts.merge_dead_processes()
     assert not left.exists()
-    assert told(counts) == {("answered_total",): 1}
+    assert exposed(counts) == {("answered_total",): 1}

@@ -1,4 +1,4 @@
-"""Monitoring: what the dashboard and the alerts ask for is there, and a real Prometheus gets it."""
+"""Every metric of the dashboard and the alerts exists, and a real Prometheus evaluates them."""
 
 from __future__ import annotations
 
@@ -35,36 +35,36 @@ QUERIES = [
 ]
 
 
-def asked_for() -> set[str]:
+def queried_metrics() -> set[str]:
     texts = [*QUERIES, *(rule["expr"] for rule in ALERTS), json.dumps(DASHBOARD["templating"])]
     return {name for text in texts for name in re.findall(r"forward_pass_\w+", text)}
 
 
-def test_every_figure_of_dashboard_and_alerts_is_told(make_client, tmp_path):
+def test_every_metric_of_dashboard_and_alerts_is_exposed(make_client, tmp_path):
     store = open_store(tmp_path / "houses")
     store.publish("houses", trained())
     client = make_client(store)
     rows = [list(row) for row in zip(rooms(300), area(300), town(300), strict=True)]
     client.post("/predict", json={"instances": rows})
-    told = set(re.findall(r"^(forward_pass_\w+)", client.get("/metrics").get_data(as_text=True), re.MULTILINE))
-    assert asked_for() - told == set()
-    assert len(asked_for()) > 10
+    exposed = set(re.findall(r"^(forward_pass_\w+)", client.get("/metrics").get_data(as_text=True), re.MULTILINE))
+    assert queried_metrics() - exposed == set()
+    assert len(queried_metrics()) > 10
 
 
-def test_every_figure_is_described_in_the_operations_guide(make_client, store):
-    told = set(re.findall(r"^# TYPE (\w+)", make_client(store).get("/metrics").get_data(as_text=True), re.MULTILINE))
+def test_every_metric_is_documented_in_the_operations_guide(make_client, store):
+    exposed = set(re.findall(r"^# TYPE (\w+)", make_client(store).get("/metrics").get_data(as_text=True), re.MULTILINE))
     described = set(re.findall(r"^\| `(forward_pass_\w+)`", (ROOT / "docs/operations.md").read_text(), re.MULTILINE))
-    assert told - described == set()
+    assert exposed - described == set()
 
 
-def test_dashboard_asks_the_source_that_is_provisioned():
+def test_dashboard_uses_the_provisioned_data_source():
     source = yaml.safe_load((FOLDER / "datasource.yml").read_text())["datasources"][0]["uid"]
     asked = [*DASHBOARD["panels"], *DASHBOARD["templating"]["list"]]
     assert {each["datasource"]["uid"] for each in asked} == {source}
     assert len({panel["id"] for panel in DASHBOARD["panels"]}) == len(DASHBOARD["panels"])
 
 
-def test_panels_fill_the_grid_without_lying_on_one_another():
+def test_panels_fill_the_grid_without_overlap():
     taken = [
         (location["x"] + x, location["y"] + y)
         for location in (panel["gridPos"] for panel in DASHBOARD["panels"])
@@ -75,7 +75,7 @@ def test_panels_fill_the_grid_without_lying_on_one_another():
     assert max(x for x, _ in taken) == 23
 
 
-def test_compose_mounts_files_that_are_there_into_images_of_one_version():
+def test_compose_mounts_existing_files_into_pinned_images():
     services = yaml.safe_load((ROOT / "docker-compose.yml").read_text())["services"]
     for name in ("prometheus", "grafana"):
         assert services[name]["profiles"] == ["monitoring"]
@@ -86,7 +86,7 @@ def test_compose_mounts_files_that_are_there_into_images_of_one_version():
 
 
 class Prometheus:
-    """Debian's, asking one service every half second, with the project's own configuration otherwise."""
+    """Debian's Prometheus with the project's configuration, scraping one service every half second."""
 
     def __init__(self, folder: Path, service: int) -> None:
         text = (FOLDER / "prometheus.yml").read_text()
@@ -132,28 +132,28 @@ def watched(tmp_path: Path) -> Iterator[tuple[Server, Prometheus]]:
 
 
 @pytest.mark.slow
-def test_a_real_prometheus_answers_every_query_of_the_dashboard(watched):
+def test_real_prometheus_evaluates_every_query_of_the_dashboard(watched):
     server, prometheus = watched
     rows = [list(row) for row in zip(rooms(300), area(300) + 50, town(300), strict=True)]
-    until(lambda: answered(prometheus, "up") == [1.0])
+    until(lambda: query_result(prometheus, "up") == [1.0])
 
     def traffic() -> None:
         server.ask("POST", "/models/price/predict", ROW)
         server.ask("POST", "/models/houses/predict", {"instances": rows})
         server.ask("POST", "/models/price/predict", {"instances": [["three"]]})
 
-    def all_answered() -> bool:
+    def every_query_has_a_result() -> bool:
         traffic()
-        return all(answered(prometheus, query) for query in QUERIES)
+        return all(query_result(prometheus, query) for query in QUERIES)
 
-    until(all_answered)
+    until(every_query_has_a_result)
     assert max(prometheus.numbers('forward_pass_input_drift{model="houses", column="area"}')) > 0.25
     rules = [rule for group in prometheus.ask("rules")["groups"] for rule in group["rules"]]
     assert {rule["name"]: rule["health"] for rule in rules} == {rule["alert"]: "ok" for rule in ALERTS}
 
 
 @pytest.mark.slow
-def test_counts_go_on_when_workers_are_killed_and_a_broken_version_raises_its_alert(watched):
+def test_counters_survive_killed_workers_and_a_broken_version_raises_its_alert(watched):
     server, prometheus = watched
     asked = 0
 
@@ -164,12 +164,12 @@ def test_counts_go_on_when_workers_are_killed_and_a_broken_version_raises_its_al
 
     total = 'sum(forward_pass_requests_total{model="price"})'
     ask(30)
-    until(lambda: answered(prometheus, total) == [30.0])
+    until(lambda: query_result(prometheus, total) == [30.0])
     for worker in set(re.findall(r"\[(\d+)\] POST", server.log)):
         os.kill(int(worker), signal.SIGKILL)
     until(lambda: server.ask("GET", "/healthz")[0] == 200)
     ask(30)
-    until(lambda: answered(prometheus, total) == [60.0])
+    until(lambda: query_result(prometheus, total) == [60.0])
     assert prometheus.numbers("sum(resets(forward_pass_requests_total[1m]))") == [0.0]
     assert asked == 60
 
@@ -177,16 +177,16 @@ def test_counts_go_on_when_workers_are_killed_and_a_broken_version_raises_its_al
     assert prometheus.numbers(alert) == []
     server.store.publish("price", price(1))
     until(lambda: server.version() == 2)
-    until(lambda: answered(prometheus, 'sum(forward_pass_model_reloads_total{model="price"})') == [1.0])
+    until(lambda: query_result(prometheus, 'sum(forward_pass_model_reloads_total{model="price"})') == [1.0])
     move(server.store, "price", "default", 2)
     server.store.publish("price", price(2))
-    break_version(server.store, "price", 3)  # before anybody asks for it
+    break_version(server.store, "price", 3)  # before it is requested
     move(server.store, "price", "default", 3)
-    until(lambda: answered(prometheus, alert))
+    until(lambda: query_result(prometheus, alert))
 
 
-def answered(prometheus: Prometheus, query: str) -> list[float]:
-    """The numbers, none of which may be NaN; nothing as long as it cannot answer."""
+def query_result(prometheus: Prometheus, query: str) -> list[float]:
+    """Return the query's numbers; an empty list if one is NaN or Prometheus is not ready."""
     try:
         numbers = prometheus.numbers(query)
     except urllib.error.HTTPError as e:  # it is starting

@@ -1,4 +1,4 @@
-"""Observations: ids, traces, times and the log line of a request."""
+"""Ids, traces, times and the log line of a request."""
 
 from __future__ import annotations
 
@@ -21,14 +21,14 @@ def recorder() -> RequestRecorder:
 
 
 @pytest.mark.parametrize("given", [f"00-{TRACE}-{SPAN}-01", f"00-{TRACE}-{SPAN}-00", f"cc-{TRACE}-{SPAN}-01-what-else"])
-def test_trace_of_the_caller_goes_on_with_a_span_of_our_own(recorder, given):
-    seen = recorder.begin("POST", "/predict", traceparent=given)
-    told = dict(recorder.response_headers(seen))["traceparent"]
-    version, trace, span, flags = told.split("-")
+def test_callers_trace_continues_with_a_new_span(recorder, given):
+    record = recorder.begin("POST", "/predict", traceparent=given)
+    traceparent = dict(recorder.response_headers(record))["traceparent"]
+    version, trace, span, flags = traceparent.split("-")
     assert (version, trace, flags) == ("00", TRACE, given.split("-")[3])
     assert span != SPAN
     assert re.fullmatch("[0-9a-f]{16}", span)
-    assert seen.parent_id == SPAN
+    assert record.parent_id == SPAN
 
 
 @pytest.mark.parametrize(
@@ -48,18 +48,18 @@ def test_trace_of_the_caller_goes_on_with_a_span_of_our_own(recorder, given):
         f"00-{TRACE}-{SPAN}-01\n",
     ],
 )
-def test_trace_that_is_none_is_replaced_by_a_new_one(recorder, given):
-    told = dict(recorder.response_headers(recorder.begin("POST", "/predict", traceparent=given)))["traceparent"]
-    found = re.fullmatch("00-([0-9a-f]{32})-([0-9a-f]{16})-00", told)
+def test_invalid_traceparent_is_replaced_by_a_new_trace(recorder, given):
+    traceparent = dict(recorder.response_headers(recorder.begin("POST", "/predict", traceparent=given)))["traceparent"]
+    found = re.fullmatch("00-([0-9a-f]{32})-([0-9a-f]{16})-00", traceparent)
     assert found
     assert found[1] != TRACE
     assert int(found[1], 16)
     assert int(found[2], 16)
 
 
-def test_request_without_an_id_is_named_after_its_trace(recorder):
-    seen = recorder.begin("POST", "/predict")
-    assert seen.request_id == seen.trace_id
+def test_request_without_an_id_uses_its_trace_id(recorder):
+    record = recorder.begin("POST", "/predict")
+    assert record.request_id == record.trace_id
     again = [recorder.begin("POST", "/predict", traceparent=f"00-{TRACE}-{SPAN}-01") for _ in range(2)]
     assert again[0].request_id != again[1].request_id  # a trace may hold several requests
 
@@ -72,22 +72,22 @@ def test_ids_of_forked_processes_differ(recorder):
             os._exit(0)
         os.wait()
     os.close(write)
-    with os.fdopen(read) as told:
-        assert len(set(told)) == 4
+    with os.fdopen(read) as lines:
+        assert len(set(lines)) == 4
 
 
-def test_stages_add_up_to_the_whole_and_waiting_is_queue(recorder):
-    seen = recorder.begin("POST", "/predict", arrived_at=clock() - 2.0)
-    seen.parsed_at, seen.compute_started_at, seen.compute_ended_at, seen.ended_at = (
-        seen.started_at + offset for offset in (1, 4, 9, 16)
+def test_stages_sum_to_the_total_and_waiting_counts_as_queue(recorder):
+    record = recorder.begin("POST", "/predict", arrived_at=clock() - 2.0)
+    record.parsed_at, record.compute_started_at, record.compute_ended_at, record.ended_at = (
+        record.started_at + offset for offset in (1, 4, 9, 16)
     )
-    queue, parse, compute, serialise = seen.stages()
+    queue, parse, compute, serialise = record.stages()
     assert queue == pytest.approx(2 + 3, abs=0.1)
     assert [parse, compute, serialise] == pytest.approx([1, 5, 7])
-    assert sum(seen.stages()) == pytest.approx(seen.ended_at - seen.arrived_at)
+    assert sum(record.stages()) == pytest.approx(record.ended_at - record.arrived_at)
 
 
-def test_prediction_says_where_its_time_went(client):
+def test_prediction_has_a_server_timing_header(client):
     answer = client.post("/models/price/predict", json=ROW)
     timing = re.findall(r"(\w+);dur=(\d+\.\d{3})", answer.headers["Server-Timing"])
     assert [stage for stage, _ in timing] == ["queue", "parse", "compute", "serialise"]
@@ -95,21 +95,21 @@ def test_prediction_says_where_its_time_went(client):
     assert "Server-Timing" not in client.get("/healthz").headers
 
 
-def test_every_answer_goes_on_with_the_trace(client):
+def test_every_response_has_a_traceparent(client):
     for answer in (client.get("/nowhere"), client.post("/models/price/predict", json=ROW), client.get("/docs")):
         assert re.fullmatch(r"00-[0-9a-f]{32}-[0-9a-f]{16}-00", answer.headers["traceparent"])
     answer = client.post("/models/price/predict", json=ROW, headers={"traceparent": f"00-{TRACE}-{SPAN}-01"})
     assert answer.headers["traceparent"].startswith(f"00-{TRACE}-")
 
 
-def test_address_in_the_log_cannot_forge_a_line(recorder, caplog):
+def test_url_cannot_forge_a_log_line(recorder, caplog):
     with caplog.at_level(logging.INFO, "service.access"):
         recorder.finish(recorder.begin("GET", "/a\nb\x1b[0m"), route="none", status=404)
     assert caplog.messages[0].startswith("GET /a\\nb\\x1b[0m 404 ")
 
 
-def test_a_request_that_cannot_be_counted_is_no_longer_in_progress(client, monkeypatch):
-    """Flask answers 500 then, and tries to count that as well."""
+def test_request_whose_counting_fails_is_no_longer_in_progress(client, monkeypatch):
+    """Flask then returns 500, and tries to count that as well."""
     metrics = client.application.extensions["recorder"].metrics
 
     def fail(*_):

@@ -1,4 +1,4 @@
-"""Tracing: spans as OpenTelemetry's own exporters receive them."""
+"""Spans as OpenTelemetry's exporters receive them."""
 
 from __future__ import annotations
 
@@ -26,13 +26,13 @@ ROW = {"instances": [{"rooms": 3, "area": 80.0}]}
 
 @pytest.fixture
 def spans(client):
-    """Those that the client's requests leave."""
+    """The spans of the client's requests."""
     exporter = InMemorySpanExporter()
     client.application.extensions["recorder"].tracer = RequestTracer(SimpleSpanProcessor(exporter))
     return exporter.get_finished_spans
 
 
-def test_prediction_is_a_span_with_its_stages_below(client, spans):
+def test_prediction_is_a_span_with_its_stages_as_children(client, spans):
     answer = client.post(
         "/models/price/predict?receipt=false", json=ROW, headers={"traceparent": f"00-{TRACE}-{SPAN}-01"}
     )
@@ -60,30 +60,30 @@ def test_prediction_is_a_span_with_its_stages_below(client, spans):
     assert moments == sorted(moments)
 
 
-def test_trace_that_begins_here_has_the_ids_that_the_answer_tells(client, spans):
-    answer = client.get("/models/nobody")
+def test_new_trace_has_the_ids_of_the_response_headers(client, spans):
+    answer = client.get("/models/unknown")
     (request,) = spans()
-    told = f"00-{request.context.trace_id:032x}-{request.context.span_id:016x}-01"
-    assert answer.headers["traceparent"] == told
+    traceparent = f"00-{request.context.trace_id:032x}-{request.context.span_id:016x}-01"
+    assert answer.headers["traceparent"] == traceparent
     assert request.parent is None
     assert request.attributes["error.type"] == "unknown_model"
     assert request.status.is_ok or request.status.is_unset
 
 
-def test_crash_is_a_span_in_error(client, spans, monkeypatch):
+def test_crash_is_a_span_with_error_status(client, spans, monkeypatch):
     monkeypatch.setattr("model_store.schema.signature.Signature.decode", lambda *_: 1 / 0)
     client.post("/models/price/predict", json=ROW)
     assert not spans()[-1].status.is_ok
     assert spans()[-1].status.description == "internal_error"
 
 
-def test_trace_that_its_caller_does_not_sample_leaves_no_span(client, spans):
+def test_unsampled_trace_leaves_no_span(client, spans):
     answer = client.post("/models/price/predict", json=ROW, headers={"traceparent": f"00-{TRACE}-{SPAN}-00"})
     assert answer.headers["traceparent"].endswith("-00")
     assert spans() == ()
 
 
-def test_sampler_of_the_environment_decides_where_the_caller_does_not(client, monkeypatch):
+def test_environments_sampler_decides_without_a_callers_trace(client, monkeypatch):
     monkeypatch.setenv("OTEL_TRACES_SAMPLER", "parentbased_always_off")
     exporter = InMemorySpanExporter()
     client.application.extensions["recorder"].tracer = RequestTracer(SimpleSpanProcessor(exporter))
@@ -91,7 +91,7 @@ def test_sampler_of_the_environment_decides_where_the_caller_does_not(client, mo
     assert exporter.get_finished_spans() == ()
 
 
-def test_endpoint_without_the_extra_stops_the_start_with_the_mend(monkeypatch, capsys):
+def test_endpoint_without_the_extra_stops_the_start_with_a_fix(monkeypatch, capsys):
     monkeypatch.setattr("service.cli.find_spec", lambda _: None)
     for outlives_the_test in ("service.cli.signal.signal", "service.cli.log_to_stderr"):
         monkeypatch.setattr(outlives_the_test, lambda *_: None)
@@ -102,14 +102,14 @@ def test_endpoint_without_the_extra_stops_the_start_with_the_mend(monkeypatch, c
     assert "pip install 'forward-pass[otel]'" in capsys.readouterr().err
 
 
-def test_without_an_endpoint_nothing_of_opentelemetry_is_imported():
+def test_opentelemetry_is_not_imported_without_an_endpoint():
     asked = "import sys; from service import cli; print([name for name in sys.modules if 'opentelemetry' in name])"
     done = subprocess.run([sys.executable, "-c", asked], cwd=ROOT, capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "[]"
 
 
 class Collector(HTTPServer):
-    """What OTLP is sent to; it keeps the spans."""
+    """An OTLP collector that keeps the spans."""
 
     def __init__(self) -> None:
         super().__init__(("127.0.0.1", 0), Receiver)
@@ -132,7 +132,7 @@ class Receiver(BaseHTTPRequestHandler):
 
 
 @pytest.mark.slow
-def test_workers_send_every_span_until_their_end(store, tmp_path):
+def test_workers_send_every_span_before_they_exit(store, tmp_path):
     with Collector() as collector:
         threading.Thread(target=collector.serve_forever, daemon=True).start()
         endpoint = f"http://127.0.0.1:{collector.server_port}"
