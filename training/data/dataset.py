@@ -126,7 +126,7 @@ def choose_columns(table: Table, section: DataSection, unsupported: Sequence[str
             fix = did_you_mean(name, inputs) or f"the inputs are {', '.join(inputs)}"
             faults.append(Fault(f"data.kinds.{name}", f"unknown input '{name}'", fix))
     if not inputs:
-        faults.append(Fault("data.columns", "no column is left besides the target", "add input columns"))
+        faults.append(Fault("data.columns", "no input column is left", "add input columns"))
     if faults:
         raise DataError(table.name, faults)
     return targets, inputs

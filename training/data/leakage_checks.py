@@ -73,9 +73,9 @@ def find_untested_classes(labels: Sequence[str | int], targets: NDArray[Any]) ->
     if not absent or not len(targets):
         return []
     if len(absent) == 1:
-        return [f"class {absent[0]} has no test row: the metrics say nothing about it"]
+        return [f"class {absent[0]} has no test row: the metrics do not cover it"]
     names = ", ".join(absent[:_MAX_NAMED_CLASSES]) + (", ..." if len(absent) > _MAX_NAMED_CLASSES else "")
-    return [f"{len(absent)} classes have no test row ({names}): the metrics say nothing about them"]
+    return [f"{len(absent)} classes have no test row ({names}): the metrics do not cover them"]
 
 
 def _class_leakage(ranked: NDArray[Any]) -> str:

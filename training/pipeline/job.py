@@ -275,8 +275,9 @@ def _check_streamable(job: Job, fold: Fold | None) -> None:
         fix = "Parquet is always streamed: write the rows as CSV" if parquet else "write stream = false, or no folds"
         faults.append(Fault("data.stream", "cross-validation needs the rows in memory", fix))
     if job.settings.train.batch_size == "all":
-        problem = "'all' rows of a stream do not fit in memory"
-        faults.append(Fault("train.batch_size", problem, "write a number of rows"))
+        faults.append(
+            Fault("train.batch_size", "'all' rows of a stream do not fit in memory", "write a number of rows")
+        )
     if not job.settings.split.test:
         problem = "expected test rows, as a stream is not evaluated on training rows, found 0"
         faults.append(Fault("split.test", problem, "write a fraction such as 0.1, or stream = false in [data]"))
@@ -332,13 +333,8 @@ def train_and_evaluate(
         "best_epoch": best.number,
         "history": early_stopping.history_points(),
     }
-    model = Model(
-        network,
-        prepared.signature,
-        settings.model.description,
-        record,
-        Golden(prepared.instances(rows[:golden]), outputs[:golden]),
-    )
+    examples = Golden(prepared.instances(rows[:golden]), outputs[:golden])
+    model = Model(network, prepared.signature, settings.model.description, record, examples)
     return Outcome(model, found, baseline, len(early_stopping.history), best.number)
 
 

@@ -80,7 +80,7 @@ def test_the_examples_have_no_leakage_warning(examples: Path) -> None:
 
 def test_classes_without_a_test_row_are_reported() -> None:
     (note,) = find_untested_classes(["a", "b"], np.zeros(9, np.int64))
-    assert note.startswith("class 'b' has no test row: the metrics say nothing about it")
+    assert note.startswith("class 'b' has no test row: the metrics do not cover it")
     (note,) = find_untested_classes(range(9), np.array([0, 1]))
     assert note.startswith("7 classes have no test row (2, 3, 4, 5, 6, ...)")
     assert find_untested_classes(["a", "b"], np.array([0, 1])) == []

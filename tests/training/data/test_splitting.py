@@ -17,27 +17,27 @@ def rng() -> np.random.Generator:
 
 @given(st.lists(st.integers(0, 2), min_size=30).filter(lambda labels: len(set(labels)) == 3), st.integers(0, 99))
 def test_the_parts_partition_the_rows_and_every_class_has_training_rows(labels: list[int], seed: int) -> None:
-    answers = np.array(labels)
-    parts = split(answers, ("a", "b", "c"), 0.2, 0.1, np.random.default_rng(seed))
+    targets = np.array(labels)
+    parts = split(targets, ("a", "b", "c"), 0.2, 0.1, np.random.default_rng(seed))
     every = np.concatenate([parts.training, parts.validation, parts.test])
     assert sorted(every.tolist()) == list(range(len(labels)))
-    assert set(answers[parts.training]) == {0, 1, 2}
+    assert set(targets[parts.training]) == {0, 1, 2}
 
 
 def test_the_split_is_stratified_by_class() -> None:
-    answers = np.repeat([0, 1], [100, 50])
-    parts = split(answers, ("a", "b"), 0.2, 0.1, rng())
-    assert np.bincount(answers[parts.test]).tolist() == [20, 10]
-    assert np.bincount(answers[parts.validation]).tolist() == [10, 5]
+    targets = np.repeat([0, 1], [100, 50])
+    parts = split(targets, ("a", "b"), 0.2, 0.1, rng())
+    assert np.bincount(targets[parts.test]).tolist() == [20, 10]
+    assert np.bincount(targets[parts.validation]).tolist() == [10, 5]
 
 
 def test_the_split_depends_only_on_the_generator() -> None:
-    answers = np.zeros((50, 1))
+    targets = np.zeros((50, 1))
     np.random.seed(1)  # noqa: NPY002 - the global state that must not matter
-    first = split(answers, (), 0.2, 0.1, rng())
+    first = split(targets, (), 0.2, 0.1, rng())
     np.random.seed(2)  # noqa: NPY002
-    second = split(answers, (), 0.2, 0.1, rng())
-    other = split(answers, (), 0.2, 0.1, np.random.default_rng(1))
+    second = split(targets, (), 0.2, 0.1, rng())
+    other = split(targets, (), 0.2, 0.1, np.random.default_rng(1))
     assert first.test.tolist() == second.test.tolist()
     assert first.test.tolist() != other.test.tolist()
 
@@ -67,17 +67,17 @@ def test_a_fraction_of_small_classes_is_reported_with_their_size() -> None:
 
 @given(st.integers(2, 9), st.lists(st.integers(0, 1), min_size=30, max_size=60), st.integers(0, 99))
 def test_folds_are_stratified_and_partition_the_rows(count: int, labels: list[int], seed: int) -> None:
-    answers = np.array([*labels, *[0] * 10, *[1] * 10])
+    targets = np.array([*labels, *[0] * 10, *[1] * 10])
     held: list[int] = []
     for number in range(1, count + 1):
-        parts = split(answers, ("a", "b"), 0.9, 0.1, np.random.default_rng(seed), fold=Fold(number, count))
+        parts = split(targets, ("a", "b"), 0.9, 0.1, np.random.default_rng(seed), fold=Fold(number, count))
         every = np.concatenate([parts.training, parts.validation, parts.test])
-        assert sorted(every.tolist()) == list(range(len(answers)))
+        assert sorted(every.tolist()) == list(range(len(targets)))
         for label in (0, 1):
-            rows = int((answers == label).sum())
-            assert abs((answers[parts.test] == label).sum() - rows / count) < 1
+            rows = int((targets == label).sum())
+            assert abs((targets[parts.test] == label).sum() - rows / count) < 1
         held += parts.test.tolist()
-    assert sorted(held) == list(range(len(answers)))
+    assert sorted(held) == list(range(len(targets)))
 
 
 def test_a_fold_that_leaves_a_class_without_training_rows_is_reported() -> None:

@@ -37,8 +37,8 @@ def test_two_classes_are_trained_with_one_output_or_two(
     assert outcome.model.network.output_size == outputs
     assert outcome.model.network.config()[-1]["type"] == last
     assert outcome.metrics["accuracy"] == 1.0
-    answered = [answer["label"] for answer in outcome.model.predict(prepared.evaluation_instances)]
-    assert answered == prepared.evaluation_labels
+    predicted = [prediction["label"] for prediction in outcome.model.predict(prepared.evaluation_instances)]
+    assert predicted == prepared.evaluation_labels
 
 
 def test_a_regression_predicts_in_the_targets_units(tmp_path: Path) -> None:
@@ -54,9 +54,9 @@ def test_a_regression_predicts_in_the_targets_units(tmp_path: Path) -> None:
 def test_the_metrics_are_those_of_the_models_predictions(job_file: Path) -> None:
     prepared = prepare(load(job_file))
     outcome = train_and_evaluate(prepared)
-    answers = [answer["label"] for answer in outcome.model.predict(prepared.evaluation_instances)]
-    right = sum(a == b for a, b in zip(answers, prepared.evaluation_labels, strict=True))
-    assert outcome.metrics["accuracy"] == right / len(answers)
+    predicted = [prediction["label"] for prediction in outcome.model.predict(prepared.evaluation_instances)]
+    right = sum(a == b for a, b in zip(predicted, prepared.evaluation_labels, strict=True))
+    assert outcome.metrics["accuracy"] == right / len(predicted)
 
 
 def test_the_record_describes_the_training(job_file: Path) -> None:

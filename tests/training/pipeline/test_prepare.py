@@ -20,7 +20,7 @@ WORD = st.one_of(st.none(), st.sampled_from(["red", "white", "blue, pale", 'say 
 
 
 @pytest.mark.parametrize(
-    ("answers", "task", "labels"),
+    ("targets", "task", "labels"),
     [
         (["yes", "no"], "classification", ("no", "yes")),
         (["1", "0"], "classification", (0, 1)),
@@ -29,9 +29,9 @@ WORD = st.one_of(st.none(), st.sampled_from(["red", "white", "blue, pale", 'say 
     ],
 )
 def test_the_task_is_inferred_from_the_target_with_a_note(
-    tmp_path: Path, answers: list[str], task: str, labels: tuple[object, ...]
+    tmp_path: Path, targets: list[str], task: str, labels: tuple[object, ...]
 ) -> None:
-    table = "x,y\n" + "".join(f"{i},{answers[i % len(answers)]}\n" for i in range(60))
+    table = "x,y\n" + "".join(f"{i},{targets[i % len(targets)]}\n" for i in range(60))
     prepared = prepare(job(tmp_path, table))
     assert prepared.job.settings.data.task == task
     assert prepared.dataset.labels == labels
@@ -67,7 +67,7 @@ def test_several_targets_make_one_regression(tmp_path: Path) -> None:
         (rows(30), {"data": {"target": "z"}}, "data.target: unknown column 'z' (the columns are x, y)"),
         (rows(30), {"data": {"columns": ["X"]}}, "data.columns: unknown column 'X' (did you mean 'x'?)"),
         (rows(30), {"data": {"kinds": {"xx": "number"}}}, "data.kinds.xx: unknown input 'xx'"),
-        ("y\na\nb\n", {}, "no column is left besides the target"),
+        ("y\na\nb\n", {}, "no input column is left"),
         (rows(30, "{i}x,{c}"), {}, "30 distinct values in 30 rows: too many for a category"),
         (rows(30, "{i}x,{c}"), {"data": {"kinds": {"x": "number"}}}, "line 2, column x: expected a finite number"),
         (rows(30, ",{c}"), {}, "t.csv: column x: all values in the training rows are missing"),

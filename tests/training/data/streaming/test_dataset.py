@@ -120,9 +120,9 @@ def test_the_command_checks_and_publishes_a_streamed_job(train: Callable[..., Re
     toml.write_text(
         f'[model]\nname = "m"\n[data]\npath = "{path.name}"\ntarget = "kind"\nstream = true\n[train]\nepochs = 2\n'
     )
-    answer = json.loads(train("check", toml, "--json").stdout)
-    assert answer["columns"][0]["missing"] == sum(value is None for value in table()["size"])
-    assert sum(answer["split"].values()) == sum(answer["target"]["classes"].values()) == ROWS
+    shown = json.loads(train("check", toml, "--json").stdout)
+    assert shown["columns"][0]["missing"] == sum(value is None for value in table()["size"])
+    assert sum(shown["split"].values()) == sum(shown["target"]["classes"].values()) == ROWS
     found = train(toml)
     assert found.exit_code == 0, found.output
     assert f"{ROWS} rows" in found.stdout
