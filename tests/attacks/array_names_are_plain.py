@@ -1,22 +1,22 @@
-"""Names that climb, hide or are the manifest's own: a reader that unpacks the archive writes where they say."""
+"""Array names that traverse paths, are hidden, or equal the manifest's: unpacking the archive would write there."""
 
 from __future__ import annotations
 
-from tests.attacks.forge import Variants, Whole, canonical, main
+from tests.attacks.forge import ValidArtifact, Variants, canonical_json, main
 
 
-def hostile(whole: Whole) -> Variants:
-    arrays = whole.manifest["arrays"]
+def hostile(artifact: ValidArtifact) -> Variants:
+    arrays = artifact.manifest["arrays"]
 
     def with_array(name: str) -> bytes:
         specs = {**arrays, name: arrays["modules.0.bias"]}
-        text = canonical({**whole.manifest, "arrays": specs})
-        return whole.forged(text, specs, {**whole.arrays, name: whole.arrays["modules.0.bias"]})
+        text = canonical_json({**artifact.manifest, "arrays": specs})
+        return artifact.forge(text, specs, {**artifact.arrays, name: artifact.arrays["modules.0.bias"]})
 
     names = {
-        "up": "..",
-        "up and away": "../../x",
-        "from the root": "/etc/passwd",
+        "parent directory": "..",
+        "path traversal": "../../x",
+        "absolute path": "/etc/passwd",
         "hidden": ".hidden",
         "the manifest": "__manifest__",
         "a null": "a\0b",

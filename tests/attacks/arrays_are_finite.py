@@ -1,17 +1,17 @@
-"""NaN and infinity among the weights: every answer would be NaN, which JSON cannot say."""
+"""NaN and infinity among the weights: every prediction would be NaN, which JSON cannot represent."""
 
 from __future__ import annotations
 
 import numpy as np
 
-from tests.attacks.forge import Variants, Whole, main
+from tests.attacks.forge import ValidArtifact, Variants, main
 
 
-def hostile(whole: Whole) -> Variants:
+def hostile(artifact: ValidArtifact) -> Variants:
     def with_value(name: str, value: float) -> bytes:
-        array = whole.arrays[name].copy()
+        array = artifact.arrays[name].copy()
         array.flat[-1] = value
-        return whole.holding(name, array)
+        return artifact.with_array(name, array)
 
     return {
         "NaN": with_value("modules.0.weights", np.nan),

@@ -1,19 +1,19 @@
-"""Numbers of another kind than the manifest's one dtype."""
+"""Arrays of another type than the manifest's dtype."""
 
 from __future__ import annotations
 
-from tests.attacks.forge import Variants, Whole, main
+from tests.attacks.forge import ValidArtifact, Variants, main
 
 
-def hostile(whole: Whole) -> Variants:
-    bias = whole.arrays["modules.0.bias"]
+def hostile(artifact: ValidArtifact) -> Variants:
+    bias = artifact.arrays["modules.0.bias"]
     return {
-        "twice as wide": whole.holding("modules.0.bias", bias.astype("<f8")),
-        "integers": whole.holding("modules.0.bias", bias.astype("<i4")),
-        "big-endian": whole.holding("modules.0.bias", bias.astype(">f4")),
-        "half as wide": whole.saying("dtype", "float16"),
-        "the other width": whole.saying("dtype", "float64"),
-        "a width of no text": whole.saying("dtype", 4),
+        "twice as wide": artifact.with_array("modules.0.bias", bias.astype("<f8")),
+        "integers": artifact.with_array("modules.0.bias", bias.astype("<i4")),
+        "big-endian": artifact.with_array("modules.0.bias", bias.astype(">f4")),
+        "half as wide": artifact.with_manifest_value("dtype", "float16"),
+        "the other width": artifact.with_manifest_value("dtype", "float64"),
+        "a number as dtype": artifact.with_manifest_value("dtype", 4),
     }
 
 

@@ -1,25 +1,25 @@
-"""Shapes of nothing, of truth, below zero, or of more than any file holds: NumPy takes 7 seconds and 2 GB to
-refuse some of them.
+"""Shapes that are empty, booleans, negative, or larger than any file. NumPy takes 7 seconds and 2 GB to reject some
+of them.
 """
 
 from __future__ import annotations
 
-from tests.attacks.forge import Variants, Whole, main
+from tests.attacks.forge import ValidArtifact, Variants, main
 
 
-def hostile(whole: Whole) -> Variants:
+def hostile(artifact: ValidArtifact) -> Variants:
     location = "arrays/modules.0.bias/shape"
     return {
-        "no dimension": whole.saying(location, []),
-        "nine dimensions": whole.saying(location, [1] * 8 + [4]),
-        "no element": whole.saying(location, [0]),
-        "below zero": whole.saying(location, [-1, -4]),
-        "truth": whole.saying(location, [True]),
-        "not whole": whole.saying(location, [4.0]),
-        "text": whole.saying(location, "4"),
-        "beyond this file": whole.saying(location, [5]),
-        "beyond any file": whole.saying(location, [2**32] * 8),
-        "beyond 64 bits": whole.saying(location, [2**64]),
+        "no dimension": artifact.with_manifest_value(location, []),
+        "nine dimensions": artifact.with_manifest_value(location, [1] * 8 + [4]),
+        "no element": artifact.with_manifest_value(location, [0]),
+        "negative": artifact.with_manifest_value(location, [-1, -4]),
+        "boolean": artifact.with_manifest_value(location, [True]),
+        "not whole": artifact.with_manifest_value(location, [4.0]),
+        "text": artifact.with_manifest_value(location, "4"),
+        "beyond this file": artifact.with_manifest_value(location, [5]),
+        "beyond any file": artifact.with_manifest_value(location, [2**32] * 8),
+        "beyond 64 bits": artifact.with_manifest_value(location, [2**64]),
     }
 
 

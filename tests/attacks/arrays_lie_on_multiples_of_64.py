@@ -1,20 +1,20 @@
-"""Padding of another length or content: arrays that no map can use in place, or bytes that nobody looks at."""
+"""Padding of another length or content: arrays that cannot be mapped in place, or unchecked bytes."""
 
 from __future__ import annotations
 
-from tests.attacks.forge import Variants, Whole, main
+from tests.attacks.forge import ValidArtifact, Variants, main
 
 
-def hostile(whole: Whole) -> Variants:
+def hostile(artifact: ValidArtifact) -> Variants:
     name = len("golden.outputs.npy")
-    at = whole.second + 30 + name
-    end = whole.data.index(b"\x93NUMPY", at)
+    at = artifact.second + 30 + name
+    end = artifact.data.index(b"\x93NUMPY", at)
     return {
-        "none": whole.changed((whole.second + 28, b"\0\0"))[:at] + whole.data[end:],
-        "a byte more": whole.data[:end] + b"\0" + whole.data[end:],
-        "not zeros": whole.changed((at + 6, b"x")),
-        "another alignment": whole.changed((at + 4, b"\x20\0")),
-        "another record": whole.changed((at, b"\x34\xd9")),
+        "none": artifact.with_bytes((artifact.second + 28, b"\0\0"))[:at] + artifact.data[end:],
+        "a byte more": artifact.data[:end] + b"\0" + artifact.data[end:],
+        "not zeros": artifact.with_bytes((at + 6, b"x")),
+        "another alignment": artifact.with_bytes((at + 4, b"\x20\0")),
+        "another record": artifact.with_bytes((at, b"\x34\xd9")),
     }
 
 

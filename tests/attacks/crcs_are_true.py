@@ -1,18 +1,16 @@
-"""A CRC-32 of other bytes, in header and directory alike: this reader has its own hashes, but NumPy would refuse
-the file.
-"""
+"""Wrong CRC-32 values in header and directory. This reader has its own hashes, but NumPy would reject the file."""
 
 from __future__ import annotations
 
-from tests.attacks.forge import Variants, Whole, main
+from tests.attacks.forge import ValidArtifact, Variants, main
 
 
-def hostile(whole: Whole) -> Variants:
-    local, entry = whole.second, whole.second_entry
+def hostile(artifact: ValidArtifact) -> Variants:
+    local, entry = artifact.second, artifact.second_entry
     return {
-        "of an array": whole.changed((local + 14, b"abcd"), (entry + 16, b"abcd")),
-        "of the manifest": whole.changed((14, b"abcd"), (whole.directory + 16, b"abcd")),
-        "in the header alone": whole.changed((local + 14, b"abcd")),
+        "of an array": artifact.with_bytes((local + 14, b"abcd"), (entry + 16, b"abcd")),
+        "of the manifest": artifact.with_bytes((14, b"abcd"), (artifact.directory + 16, b"abcd")),
+        "in the header alone": artifact.with_bytes((local + 14, b"abcd")),
     }
 
 

@@ -1,25 +1,25 @@
-"""A directory that tells another story than the headers: readers that begin at the end see other members than
-those that begin at the start.
+"""A directory that differs from the headers: readers that start at the end see other members than those that start at
+the beginning.
 """
 
 from __future__ import annotations
 
-from tests.attacks.forge import Variants, Whole, main
+from tests.attacks.forge import ValidArtifact, Variants, main
 
 
-def hostile(whole: Whole) -> Variants:
-    entry, end = whole.second_entry, whole.end
+def hostile(artifact: ValidArtifact) -> Variants:
+    entry, end = artifact.second_entry, artifact.end
     return {
-        "another name": whole.changed((entry + 46, b"x")),
-        "another offset": whole.changed((entry + 42, b"\x01")),
-        "another CRC": whole.changed((entry + 16, b"abcd")),
-        "another size": whole.changed((entry + 20, b"\x01\0\0\0")),
-        "an extra field": whole.changed((entry + 30, b"\x04\0")),
-        "another count": whole.changed((end + 8, b"\x01\0\x01\0")),
-        "another size of the directory": whole.changed((end + 12, b"\0\0\0\0")),
-        "another place of the directory": whole.changed((end + 16, b"\0\0\0\0")),
-        "a second disk": whole.changed((end + 4, b"\x01\0")),
-        "an entry twice": whole.data[:entry] + whole.data[whole.directory : entry] + whole.data[entry:],
+        "another name": artifact.with_bytes((entry + 46, b"x")),
+        "another offset": artifact.with_bytes((entry + 42, b"\x01")),
+        "another CRC": artifact.with_bytes((entry + 16, b"abcd")),
+        "another size": artifact.with_bytes((entry + 20, b"\x01\0\0\0")),
+        "an extra field": artifact.with_bytes((entry + 30, b"\x04\0")),
+        "another count": artifact.with_bytes((end + 8, b"\x01\0\x01\0")),
+        "another size of the directory": artifact.with_bytes((end + 12, b"\0\0\0\0")),
+        "another offset of the directory": artifact.with_bytes((end + 16, b"\0\0\0\0")),
+        "a second disk": artifact.with_bytes((end + 4, b"\x01\0")),
+        "a duplicate entry": artifact.data[:entry] + artifact.data[artifact.directory : entry] + artifact.data[entry:],
     }
 
 

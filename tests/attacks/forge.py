@@ -1,11 +1,11 @@
-"""The forger: a second writer of artifacts, made from docs/artifact-format.md alone, for whoever has no good in mind.
+"""The forger: a second writer of artifacts, written from docs/artifact-format.md alone, to build hostile files.
 
-    whole = faultless()
-    whole.data                                    the bytes of a good artifact
-    whole.forged(arrays=...)                      a faultless frame around whatever an attacker likes
+    artifact = valid_artifact()
+    artifact.data                                 the bytes of a valid artifact
+    artifact.forge(arrays=...)                    a valid frame around any content
 
-Every script beside this one breaks one rule of the format. `python -m tests.attacks.crcs_are_true FOLDER` writes its
-hostile files, for any reader to be tried on.
+Each other script in this folder breaks one rule of the format. `python -m tests.attacks.crcs_are_true FOLDER` writes
+its hostile files, to test any reader.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ Variants = dict[str, bytes]
 Parts = list[tuple[str, bytes, bytes]]
 
 
-def canonical(value: Any) -> bytes:
+def canonical_json(value: Any) -> bytes:
     return json.dumps(value, sort_keys=True, separators=(",", ":"), ensure_ascii=False).encode()
 
 
@@ -43,8 +43,8 @@ def npy_header(descr: str, shape: tuple[int, ...]) -> bytes:
     return b"\x93NUMPY\x01\x00" + struct.pack("<H", len(text)) + text.encode()
 
 
-def zipped(parts: Parts) -> bytes:
-    """An archive of (name, .npy header, array), in that order."""
+def build_zip(parts: Parts) -> bytes:
+    """Return a ZIP archive of (name, .npy header, array) in the given order."""
     out = directory = b""
     for name, header, data in parts:
         file_name, content = f"{name}.npy".encode(), header + data
@@ -59,8 +59,8 @@ def zipped(parts: Parts) -> bytes:
 
 
 @dataclass(frozen=True)
-class Whole:
-    """A faultless artifact, taken apart."""
+class ValidArtifact:
+    """A valid artifact with its manifest and arrays."""
 
     data: bytes
     manifest: dict[str, Any]
@@ -73,50 +73,50 @@ class Whole:
         ]
         return [("__manifest__", npy_header("|u1", (len(text),)), text), *listed]
 
-    def own_parts(self) -> Parts:
-        return self.parts(canonical(self.manifest), self.manifest["arrays"], self.arrays)
+    def original_parts(self) -> Parts:
+        return self.parts(canonical_json(self.manifest), self.manifest["arrays"], self.arrays)
 
-    def forged(
+    def forge(
         self,
         text: bytes | None = None,
         specs: Mapping[str, Any] | None = None,
         arrays: Mapping[str, np.ndarray] | None = None,
     ) -> bytes:
-        """A faultless frame around any manifest, any list of arrays, any arrays."""
-        text = canonical(self.manifest) if text is None else text
+        """Return a valid frame around any manifest text, array list and arrays."""
+        text = canonical_json(self.manifest) if text is None else text
         specs, arrays = self.manifest["arrays"] if specs is None else specs, self.arrays if arrays is None else arrays
-        return zipped(self.parts(text, specs, arrays))
+        return build_zip(self.parts(text, specs, arrays))
 
-    def saying(self, location: str, value: Any) -> bytes:
-        """With another value at a place of the manifest such as `arrays/modules.0.bias/shape`; `...` takes it out."""
+    def with_manifest_value(self, location: str, value: Any) -> bytes:
+        """Return the file with another value at a path such as `arrays/modules.0.bias/shape`; `...` removes it."""
         manifest = copy.deepcopy(self.manifest)
-        *above, last = (int(key) if key.isdecimal() else key for key in location.split("/"))
+        *parents, last = (int(key) if key.isdecimal() else key for key in location.split("/"))
         inner: Any = manifest
-        for key in above:
+        for key in parents:
             inner = inner[key]
         if value is ...:
             del inner[last]
         else:
             inner[last] = value
-        return self.forged(canonical(manifest))
+        return self.forge(canonical_json(manifest))
 
-    def holding(self, name: str, array: np.ndarray) -> bytes:
-        """With another array under a name, its shape and hash in order."""
+    def with_array(self, name: str, array: np.ndarray) -> bytes:
+        """Return the file with another array under a name, with its correct shape and hash."""
         manifest = copy.deepcopy(self.manifest)
         sha256 = hashlib.sha256(array.tobytes()).hexdigest()
         manifest["arrays"][name] = {"dtype": array.dtype.str, "shape": list(array.shape), "sha256": sha256}
-        return self.forged(canonical(manifest), manifest["arrays"], {**self.arrays, name: array})
+        return self.forge(canonical_json(manifest), manifest["arrays"], {**self.arrays, name: array})
 
-    def rezipped(self, **options: Any) -> bytes:
-        """The same members, by Python's ZIP writer."""
+    def rezip(self, **options: Any) -> bytes:
+        """Return the same members written by Python's ZIP writer."""
         out = io.BytesIO()
         with zipfile.ZipFile(io.BytesIO(self.data)) as source, zipfile.ZipFile(out, "w", **options) as target:
             for member in source.namelist():
                 target.writestr(member, source.read(member))
         return out.getvalue()
 
-    def changed(self, *changes: tuple[int, bytes]) -> bytes:
-        """With other bytes at some offsets."""
+    def with_bytes(self, *changes: tuple[int, bytes]) -> bytes:
+        """Return the file with other bytes at some offsets."""
         out = self.data
         for offset, replacement in changes:
             out = out[:offset] + replacement + out[offset + len(replacement) :]
@@ -124,7 +124,7 @@ class Whole:
 
     @property
     def second(self) -> int:
-        """Where the second member's local header begins; its entry and the end record are below."""
+        """The offset of the second member's local header."""
         return self.data.index(b"PK\x03\x04", 4)
 
     @property
@@ -140,20 +140,20 @@ class Whole:
         return self.data.index(b"PK\x05\x06")
 
 
-def faultless(model: npz.Model | None = None) -> Whole:
+def valid_artifact(model: npz.Model | None = None) -> ValidArtifact:
     with tempfile.TemporaryFile() as file:
         npz.write(file, model or chess())
         file.seek(0)
         data = file.read()
     with np.load(io.BytesIO(data)) as members:
         arrays = {name: members[name] for name in members.files}
-    return Whole(data, json.loads(arrays.pop("__manifest__").tobytes()), arrays)
+    return ValidArtifact(data, json.loads(arrays.pop("__manifest__").tobytes()), arrays)
 
 
-def main(hostile: Callable[[Whole], Variants]) -> None:
-    """Writes every hostile file into the folder that the command line names."""
+def main(hostile: Callable[[ValidArtifact], Variants]) -> None:
+    """Write every hostile file into the folder named on the command line."""
     folder = Path(sys.argv[1])
-    for variant, data in hostile(faultless()).items():
+    for variant, data in hostile(valid_artifact()).items():
         path = folder / f"{Path(sys.argv[0]).stem}-{variant.replace(' ', '-')}.npz"
         path.write_bytes(data)
         print(path)

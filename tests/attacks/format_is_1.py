@@ -1,13 +1,13 @@
-"""A format that this reader does not know: it must not guess."""
+"""A format number that this reader does not know: it must not guess."""
 
 from __future__ import annotations
 
-from tests.attacks.forge import Variants, Whole, main
+from tests.attacks.forge import ValidArtifact, Variants, main
 
 
-def hostile(whole: Whole) -> Variants:
+def hostile(artifact: ValidArtifact) -> Variants:
     values = {"another": 2, "none": 0, "true": True, "text": "1", "not whole": 1.0}
-    return {name: whole.saying("format", value) for name, value in values.items()}
+    return {name: artifact.with_manifest_value("format", value) for name, value in values.items()}
 
 
 if __name__ == "__main__":

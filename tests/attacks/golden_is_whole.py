@@ -1,16 +1,16 @@
-"""Golden rows without their outputs, or outputs without rows: a check that checks nothing."""
+"""Golden rows without outputs, or outputs without rows: the golden check would check nothing."""
 
 from __future__ import annotations
 
-from tests.attacks.forge import Variants, Whole, canonical, main
+from tests.attacks.forge import ValidArtifact, Variants, canonical_json, main
 
 
-def hostile(whole: Whole) -> Variants:
-    rest = {name: spec for name, spec in whole.manifest["arrays"].items() if name != "golden.outputs"}
-    without = {**whole.manifest, "arrays": rest}
+def hostile(artifact: ValidArtifact) -> Variants:
+    rest = {name: spec for name, spec in artifact.manifest["arrays"].items() if name != "golden.outputs"}
+    without = {**artifact.manifest, "arrays": rest}
     return {
-        "rows without outputs": whole.forged(canonical(without), rest),
-        "outputs without rows": whole.saying("golden", None),
+        "rows without outputs": artifact.forge(canonical_json(without), rest),
+        "outputs without rows": artifact.with_manifest_value("golden", None),
     }
 
 

@@ -1,23 +1,23 @@
-"""Flags, dates, versions, attributes and comments other than the fixed ones: encryption, sizes that come later, an
-executable.
+"""Flags, dates, versions, attributes and comments other than the fixed ones, such as encryption, data descriptors and
+executable bits.
 """
 
 from __future__ import annotations
 
-from tests.attacks.forge import Variants, Whole, main
+from tests.attacks.forge import ValidArtifact, Variants, main
 
 
-def hostile(whole: Whole) -> Variants:
-    local, entry = whole.second, whole.second_entry
+def hostile(artifact: ValidArtifact) -> Variants:
+    local, entry = artifact.second, artifact.second_entry
     return {
-        "another writer": whole.rezipped(),
-        "another version": whole.changed((local + 4, b"\x2d\0"), (entry + 6, b"\x2d\0")),
-        "an encrypted member": whole.changed((local + 6, b"\x01\0"), (entry + 8, b"\x01\0")),
-        "a data descriptor": whole.changed((local + 6, b"\x08\0"), (entry + 8, b"\x08\0")),
-        "another date": whole.changed((local + 12, b"\x22\0"), (entry + 14, b"\x22\0")),
-        "made on Unix": whole.changed((entry + 5, b"\x03")),
-        "a comment": whole.changed((entry + 32, b"\x01\0")),
-        "an executable": whole.changed((entry + 38, b"\xff\xff\xff\xff")),
+        "another writer": artifact.rezip(),
+        "another version": artifact.with_bytes((local + 4, b"\x2d\0"), (entry + 6, b"\x2d\0")),
+        "an encrypted member": artifact.with_bytes((local + 6, b"\x01\0"), (entry + 8, b"\x01\0")),
+        "a data descriptor": artifact.with_bytes((local + 6, b"\x08\0"), (entry + 8, b"\x08\0")),
+        "another date": artifact.with_bytes((local + 12, b"\x22\0"), (entry + 14, b"\x22\0")),
+        "made on Unix": artifact.with_bytes((entry + 5, b"\x03")),
+        "a comment": artifact.with_bytes((entry + 32, b"\x01\0")),
+        "an executable": artifact.with_bytes((entry + 38, b"\xff\xff\xff\xff")),
     }
 
 

@@ -1,18 +1,20 @@
-"""Layers that want other arrays than there are: products of arrays that do not fit, or a layer without weights."""
+"""Layers that do not fit the arrays: matrix products of other shapes, or a layer without weights."""
 
 from __future__ import annotations
 
-from tests.attacks.forge import Variants, Whole, main
+from tests.attacks.forge import ValidArtifact, Variants, main
 
 
-def hostile(whole: Whole) -> Variants:
+def hostile(artifact: ValidArtifact) -> Variants:
     return {
-        "a layer too wide": whole.saying("layers/0/output_size", 2**31),
-        "a layer too narrow": whole.saying("layers/0/output_size", 3),
-        "a layer more": whole.saying("layers", [*whole.manifest["layers"], whole.manifest["layers"][2]]),
-        "a layer less": whole.saying("layers", whole.manifest["layers"][:2]),
-        "an array more": whole.holding("modules.7.weights", whole.arrays["modules.0.weights"]),
-        "a turned array": whole.holding("modules.0.weights", whole.arrays["modules.0.weights"].T.copy()),
+        "a layer too wide": artifact.with_manifest_value("layers/0/output_size", 2**31),
+        "a layer too narrow": artifact.with_manifest_value("layers/0/output_size", 3),
+        "a layer more": artifact.with_manifest_value(
+            "layers", [*artifact.manifest["layers"], artifact.manifest["layers"][2]]
+        ),
+        "a layer less": artifact.with_manifest_value("layers", artifact.manifest["layers"][:2]),
+        "an array more": artifact.with_array("modules.7.weights", artifact.arrays["modules.0.weights"]),
+        "a transposed array": artifact.with_array("modules.0.weights", artifact.arrays["modules.0.weights"].T.copy()),
     }
 
 

@@ -1,19 +1,19 @@
-"""Millions of arrays, layers or golden rows: a reader that looks at each before it counts them is busy for
+"""Millions of arrays, layers or golden rows: a reader that parses each before it checks their number is busy for
 seconds.
 """
 
 from __future__ import annotations
 
-from tests.attacks.forge import Variants, Whole, main
+from tests.attacks.forge import ValidArtifact, Variants, main
 
 
-def hostile(whole: Whole) -> Variants:
+def hostile(artifact: ValidArtifact) -> Variants:
     return {
-        "arrays": whole.saying("arrays", {f"a{i}": {} for i in range(10_001)}),
-        "layers": whole.saying("layers", [{"type": "Tanh"}] * 10_001),
-        "golden rows": whole.saying("golden", {"instances": [0] * 2_000_000}),
-        "no layers": whole.saying("layers", []),
-        "no golden rows": whole.saying("golden", {"instances": []}),
+        "arrays": artifact.with_manifest_value("arrays", {f"a{i}": {} for i in range(10_001)}),
+        "layers": artifact.with_manifest_value("layers", [{"type": "Tanh"}] * 10_001),
+        "golden rows": artifact.with_manifest_value("golden", {"instances": [0] * 2_000_000}),
+        "no layers": artifact.with_manifest_value("layers", []),
+        "no golden rows": artifact.with_manifest_value("golden", {"instances": []}),
     }
 
 

@@ -1,18 +1,18 @@
-"""Something else where the manifest belongs: the reader is to trust what nothing has described."""
+"""Other content in place of the manifest: a reader would trust bytes that nothing describes."""
 
 from __future__ import annotations
 
-from tests.attacks.forge import Variants, Whole, main, zipped
+from tests.attacks.forge import ValidArtifact, Variants, build_zip, main
 
 
-def hostile(whole: Whole) -> Variants:
-    parts = whole.own_parts()
+def hostile(artifact: ValidArtifact) -> Variants:
+    parts = artifact.original_parts()
     return {
         "text": b"species,island\n" * 50,
-        "zeros": bytes(len(whole.data)),
-        "an array first": zipped([parts[1], parts[0], *parts[2:]]),
-        "the manifest last": zipped([*parts[1:], parts[0]]),
-        "no manifest": zipped(parts[1:]),
+        "zeros": bytes(len(artifact.data)),
+        "an array first": build_zip([parts[1], parts[0], *parts[2:]]),
+        "the manifest last": build_zip([*parts[1:], parts[0]]),
+        "no manifest": build_zip(parts[1:]),
     }
 
 

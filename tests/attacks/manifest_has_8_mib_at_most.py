@@ -1,13 +1,16 @@
-"""A manifest that is larger than all it could have to say."""
+"""A manifest above the size limit."""
 
 from __future__ import annotations
 
-from tests.attacks.forge import Variants, Whole, main
+from tests.attacks.forge import ValidArtifact, Variants, main
 
 
-def hostile(whole: Whole) -> Variants:
+def hostile(artifact: ValidArtifact) -> Variants:
     notes = {"notes": "x" * (8 << 20)}
-    return {"too long": whole.saying("training", notes), "too deep": whole.forged(b"[" * ((8 << 20) + 1))}
+    return {
+        "too long": artifact.with_manifest_value("training", notes),
+        "too deep": artifact.forge(b"[" * ((8 << 20) + 1)),
+    }
 
 
 if __name__ == "__main__":

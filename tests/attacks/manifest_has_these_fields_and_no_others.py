@@ -1,22 +1,22 @@
-"""A field too many, too few or of another kind: room for what the next reader may believe."""
+"""An additional, missing or mistyped field: other readers might interpret it."""
 
 from __future__ import annotations
 
-from tests.attacks.forge import Variants, Whole, main
+from tests.attacks.forge import ValidArtifact, Variants, main
 
 
-def hostile(whole: Whole) -> Variants:
+def hostile(artifact: ValidArtifact) -> Variants:
     return {
-        "not an object": whole.forged(b"[]"),
-        "one more": whole.saying("pickle", "x"),
-        "one more in an array": whole.saying("arrays/modules.0.bias/offset", 0),
-        "one more beside golden rows": whole.saying("golden/outputs", []),
-        "no producer": whole.saying("producer", ...),
-        "an empty producer": whole.saying("producer", ""),
-        "a description of a number": whole.saying("description", 1),
-        "a description of a book": whole.saying("description", "x" * 10_001),
-        "training of a list": whole.saying("training", []),
-        "no arrays": whole.saying("arrays", {}),
+        "not an object": artifact.forge(b"[]"),
+        "one more": artifact.with_manifest_value("pickle", "x"),
+        "one more in an array": artifact.with_manifest_value("arrays/modules.0.bias/offset", 0),
+        "one more next to golden rows": artifact.with_manifest_value("golden/outputs", []),
+        "no producer": artifact.with_manifest_value("producer", ...),
+        "an empty producer": artifact.with_manifest_value("producer", ""),
+        "a number as description": artifact.with_manifest_value("description", 1),
+        "too long a description": artifact.with_manifest_value("description", "x" * 10_001),
+        "a list as training": artifact.with_manifest_value("training", []),
+        "no arrays": artifact.with_manifest_value("arrays", {}),
     }
 
 

@@ -1,13 +1,16 @@
-"""The same members in another order: two files would be one model, and one digest two files."""
+"""The same members in another order: one model would have two files, and one digest, too."""
 
 from __future__ import annotations
 
-from tests.attacks.forge import Variants, Whole, main, zipped
+from tests.attacks.forge import ValidArtifact, Variants, build_zip, main
 
 
-def hostile(whole: Whole) -> Variants:
-    first, *rest = whole.own_parts()
-    return {"backwards": zipped([first, *rest[::-1]]), "two exchanged": zipped([first, rest[1], rest[0], *rest[2:]])}
+def hostile(artifact: ValidArtifact) -> Variants:
+    first, *rest = artifact.original_parts()
+    return {
+        "backwards": build_zip([first, *rest[::-1]]),
+        "two exchanged": build_zip([first, rest[1], rest[0], *rest[2:]]),
+    }
 
 
 if __name__ == "__main__":

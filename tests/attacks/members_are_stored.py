@@ -1,18 +1,20 @@
-"""A compressed member: 2 MB that inflate to 2 GB, and nothing that could be mapped."""
+"""A compressed member: 2 MB that inflate to 2 GB, and that cannot be memory-mapped."""
 
 from __future__ import annotations
 
 import zipfile
 
-from tests.attacks.forge import Variants, Whole, main
+from tests.attacks.forge import ValidArtifact, Variants, main
 
 
-def hostile(whole: Whole) -> Variants:
+def hostile(artifact: ValidArtifact) -> Variants:
     return {
-        "deflated": whole.rezipped(compression=zipfile.ZIP_DEFLATED),
-        "by bzip2": whole.rezipped(compression=zipfile.ZIP_BZIP2),
-        "by lzma": whole.rezipped(compression=zipfile.ZIP_LZMA),
-        "said to be deflated": whole.changed((whole.second + 8, b"\x08\0"), (whole.second_entry + 10, b"\x08\0")),
+        "deflated": artifact.rezip(compression=zipfile.ZIP_DEFLATED),
+        "by bzip2": artifact.rezip(compression=zipfile.ZIP_BZIP2),
+        "by lzma": artifact.rezip(compression=zipfile.ZIP_LZMA),
+        "marked as deflated": artifact.with_bytes(
+            (artifact.second + 8, b"\x08\0"), (artifact.second_entry + 10, b"\x08\0")
+        ),
     }
 
 

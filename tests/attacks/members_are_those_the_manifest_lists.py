@@ -1,24 +1,22 @@
-"""Members that the manifest does not know, that it knows and the file has not, or that are there twice: which of
-two members of one name counts is every reader's own choice.
-"""
+"""Members that are unlisted, missing or duplicate: readers disagree about which of two equal names counts."""
 
 from __future__ import annotations
 
-from tests.attacks.forge import Variants, Whole, main, zipped
+from tests.attacks.forge import ValidArtifact, Variants, build_zip, main
 
 
-def hostile(whole: Whole) -> Variants:
-    parts = whole.own_parts()
-    stranger = ("modules.9.weights", *parts[-1][1:])
+def hostile(artifact: ValidArtifact) -> Variants:
+    parts = artifact.original_parts()
+    unlisted = ("modules.9.weights", *parts[-1][1:])
     return {
-        "one more": zipped([*parts, stranger]),
-        "one less": zipped(parts[:-1]),
-        "one twice": zipped([*parts, parts[-1]]),
-        "the manifest twice": zipped([parts[0], *parts]),
-        "one under another name": zipped([*parts[:-1], stranger]),
-        "a name that climbs": zipped([*parts[:-1], ("../../" + parts[-1][0], *parts[-1][1:])]),
-        "listed and not there": whole.saying("arrays/zzz", whole.manifest["arrays"]["modules.0.bias"]),
-        "there and not listed": whole.saying("arrays/modules.0.bias", ...),
+        "one more": build_zip([*parts, unlisted]),
+        "one less": build_zip(parts[:-1]),
+        "one twice": build_zip([*parts, parts[-1]]),
+        "the manifest twice": build_zip([parts[0], *parts]),
+        "one under another name": build_zip([*parts[:-1], unlisted]),
+        "path traversal": build_zip([*parts[:-1], ("../../" + parts[-1][0], *parts[-1][1:])]),
+        "listed and missing": artifact.with_manifest_value("arrays/zzz", artifact.manifest["arrays"]["modules.0.bias"]),
+        "present and not listed": artifact.with_manifest_value("arrays/modules.0.bias", ...),
     }
 
 

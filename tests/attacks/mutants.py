@@ -1,11 +1,11 @@
-"""Chance as an attacker: mutants of a good artifact, each a valid model of another digest or refused.
+"""A fuzzer: random mutants of a valid artifact, each either rejected or a valid model with another digest.
 
     python -m tests.attacks.mutants SEED COUNT
 
-So many of a classifier of rows, and a quarter of that of a regression of images through layers of every kind. A quarter
-each are mutants of the file's bytes; of the manifest's text, and of the tree it stands for, in a faultless frame; and
-of an array, under its true hash. A reader that hangs is killed by an alarm, one that takes memory fails for want of it,
-one that raises anything but an ArtifactError ends the run.
+COUNT mutants of a classifier of rows, and a quarter as many of a regression of images through layers of every kind. A
+quarter each mutate the file's bytes; the manifest's text, and its JSON tree, in a valid frame; and an array, with its
+correct hash. An alarm kills a reader that hangs, a limit on memory fails one that allocates too much, and any exception
+but ArtifactError ends the run.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ import numpy as np
 
 from model_store.artifact import npz
 from model_store.errors import ArtifactError
-from tests.attacks.forge import Whole, canonical, faultless
+from tests.attacks.forge import ValidArtifact, canonical_json, valid_artifact
 from tests.model_store.conftest import pictures
 
 SECONDS = 5
@@ -39,8 +39,8 @@ VALUES: tuple[Any, ...] = (
 )
 
 
-def of_bytes(data: bytes, rng: random.Random) -> bytes:
-    """Flipped bits, overwritten runs, cuts, splices, repeats and planted sizes."""
+def mutate_bytes(data: bytes, rng: random.Random) -> bytes:
+    """Flip bits, or overwrite, truncate, repeat or delete a range, or insert a size."""
     a, b, c = sorted(rng.randrange(len(data)) for _ in range(3))
     match rng.randrange(6):
         case 0:
@@ -60,18 +60,18 @@ def of_bytes(data: bytes, rng: random.Random) -> bytes:
             return data[:a] + struct.pack("<I", rng.choice([*NUMBERS, len(data)])) + data[a + 4 :]
 
 
-def of_tree(value: Any, rng: random.Random) -> Any:
-    """One place of a tree changed: taken out, doubled, exchanged for a neighbour or for something else."""
+def mutate_json(value: Any, rng: random.Random) -> Any:
+    """Change one node of a JSON tree: remove it, repeat it, or replace it by another node or value."""
     value = copy.deepcopy(value)
-    places: list[tuple[Any, Any]] = []
+    nodes: list[tuple[Any, Any]] = []
     stack = [value]
     while stack:
         inner = stack.pop()
         keys = list(inner) if isinstance(inner, dict) else list(range(len(inner)))
-        places += [(inner, key) for key in keys]
+        nodes += [(inner, key) for key in keys]
         stack += [inner[key] for key in keys if isinstance(inner[key], (dict, list))]
-    inner, key = rng.choice(places)
-    other, other_key = rng.choice(places)
+    inner, key = rng.choice(nodes)
+    other, other_key = rng.choice(nodes)
     match rng.randrange(5):
         case 0:
             del inner[key]
@@ -86,71 +86,71 @@ def of_tree(value: Any, rng: random.Random) -> Any:
     return value
 
 
-def mutant(whole: Whole, rng: random.Random) -> bytes:
+def make_mutant(artifact: ValidArtifact, rng: random.Random) -> bytes:
     match rng.randrange(4):
         case 0:
-            return of_bytes(whole.data, rng)
+            return mutate_bytes(artifact.data, rng)
         case 1:
-            return whole.forged(of_bytes(canonical(whole.manifest), rng) or b" ")
+            return artifact.forge(mutate_bytes(canonical_json(artifact.manifest), rng) or b" ")
         case 2:
-            manifest = of_tree(whole.manifest, rng)
-            text = canonical(manifest)
+            manifest = mutate_json(artifact.manifest, rng)
+            text = canonical_json(manifest)
             try:
-                return whole.forged(text, manifest["arrays"])
-            except (KeyError, TypeError, AttributeError, struct.error):  # no frame can be made of this list of arrays
-                return whole.forged(text)
+                return artifact.forge(text, manifest["arrays"])
+            except (KeyError, TypeError, AttributeError, struct.error):  # the list of arrays has no valid frame
+                return artifact.forge(text)
         case _:
-            name = rng.choice(list(whole.arrays))
-            array = whole.arrays[name].copy()
+            name = rng.choice(list(artifact.arrays))
+            array = artifact.arrays[name].copy()
             raw = array.view(np.uint8).reshape(-1)
             raw[rng.randrange(raw.size)] ^= 1 << rng.randrange(8)
-            return whole.holding(name, array)
+            return artifact.with_array(name, array)
 
 
-def is_the_writers(data: bytes) -> bool:
-    """Whether a file is what the specification makes of its manifest and arrays, and plain NumPy reads it."""
+def equals_forged_file(data: bytes) -> bool:
+    """Return True if plain NumPy reads the file and the forger writes the same bytes from its manifest and arrays."""
     with np.load(io.BytesIO(data), allow_pickle=False) as file:
         arrays = {name: file[name] for name in file.files}
     text = arrays.pop("__manifest__").tobytes()
     manifest = json.loads(text)
-    return canonical(manifest) == text and Whole(data, manifest, arrays).forged() == data
+    return canonical_json(manifest) == text and ValidArtifact(data, manifest, arrays).forge() == data
 
 
-def survey(
-    whole: Whole, seed: int, count: int, path: Path, before: Callable[[], object] = lambda: None
+def run_mutants(
+    artifact: ValidArtifact, seed: int, count: int, path: Path, before: Callable[[], object] = lambda: None
 ) -> dict[str, int]:
-    """How many mutants were accepted, each a valid model of another digest, and how many refused."""
+    """Count the mutants that were accepted, each a valid model with another digest, and those that were rejected."""
     rng = random.Random(seed)
-    path.write_bytes(whole.data)
+    path.write_bytes(artifact.data)
     digest = npz.read_digest(path)
-    found = {"accepted": 0, "refused": 0}
+    found = {"accepted": 0, "rejected": 0}
     while sum(found.values()) < count:
-        data = mutant(whole, rng)
-        if data == whole.data:
+        data = make_mutant(artifact, rng)
+        if data == artifact.data:
             continue
-        path.unlink()  # a new file: ext4 writes one that is cut and written anew to disk at once
+        path.unlink()  # a new file: ext4 writes a truncated and rewritten file to disk at once
         path.write_bytes(data)
         before()
         try:
             model = npz.read(path)
-            with np.errstate(all="ignore"):  # weights may be as large as they like
+            with np.errstate(all="ignore"):  # weights may be huge
                 model.check_golden()
         except ArtifactError:
-            found["refused"] += 1
+            found["rejected"] += 1
             continue
-        assert model.digest != digest, f"accepted under the digest of another: {path}"
-        assert is_the_writers(data), f"accepted, though not what a writer writes: {path}"
+        assert model.digest != digest, f"accepted with the original's digest: {path}"
+        assert equals_forged_file(data), f"accepted, although a writer writes other bytes: {path}"
         found["accepted"] += 1
     return found
 
 
 if __name__ == "__main__":
     used = int(Path("/proc/self/statm").read_text(encoding="ascii").split()[0]) * resource.getpagesize()
-    rows, images = faultless(), faultless(pictures())
+    rows, images = valid_artifact(), valid_artifact(pictures())
     resource.setrlimit(resource.RLIMIT_AS, (used + (MEGABYTES << 20),) * 2)
     seed, count = map(int, sys.argv[1:])
     counts = [(rows, count), (images, count // 4)]
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "mutant.npz"
-        told = [survey(whole, seed, each, path, lambda: signal.alarm(SECONDS)) for whole, each in counts]
-    print(json.dumps(told))
+        results = [run_mutants(artifact, seed, each, path, lambda: signal.alarm(SECONDS)) for artifact, each in counts]
+    print(json.dumps(results))

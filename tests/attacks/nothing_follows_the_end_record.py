@@ -1,18 +1,16 @@
-"""Something behind the end: a comment, or a second archive, of which one reader sees the first and another the
-last.
-"""
+"""Data after the end record: a comment, or a second archive. Some readers see the first archive, others the last."""
 
 from __future__ import annotations
 
-from tests.attacks.forge import Variants, Whole, main
+from tests.attacks.forge import ValidArtifact, Variants, main
 
 
-def hostile(whole: Whole) -> Variants:
-    data = whole.data
+def hostile(artifact: ValidArtifact) -> Variants:
+    data = artifact.data
     return {
         "a trailing byte": data + b"\0",
-        "a comment": whole.changed((len(data) - 2, b"\x03\x00")) + b"hey",
-        "a second end record": data + data[whole.end :],
+        "a comment": artifact.with_bytes((len(data) - 2, b"\x03\x00")) + b"hey",
+        "a second end record": data + data[artifact.end :],
         "the whole file twice": data + data,
     }
 

@@ -1,4 +1,4 @@
-"""An object array: whoever unpickles it runs what the file says."""
+"""An object array: unpickling it runs code from the file."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ import pickle
 
 import numpy as np
 
-from tests.attacks.forge import Variants, Whole, main, npy_header, zipped
+from tests.attacks.forge import ValidArtifact, Variants, build_zip, main, npy_header
 
 
 class Shell:
@@ -15,17 +15,17 @@ class Shell:
         return os.system, ("echo pwned",)
 
 
-def hostile(whole: Whole) -> Variants:
+def hostile(artifact: ValidArtifact) -> Variants:
     pickled = pickle.dumps(np.array([Shell()], object), protocol=2)
-    parts = whole.own_parts()
+    parts = artifact.original_parts()
     name, header, data = parts[1]
     objects = npy_header("|O", (1,))
     return {
-        "in place of an array": zipped([parts[0], (name, objects, pickled), *parts[2:]]),
-        "one more": zipped([*parts, ("zzz", objects, pickled)]),
-        "by its header": zipped([parts[0], (name, header.replace(b"'<f4'", b"'|O' "), data), *parts[2:]]),
-        "listed": whole.saying("arrays/modules.0.bias/dtype", "|O"),
-        "as the dtype": whole.saying("dtype", "object"),
+        "in place of an array": build_zip([parts[0], (name, objects, pickled), *parts[2:]]),
+        "one more": build_zip([*parts, ("zzz", objects, pickled)]),
+        "by its header": build_zip([parts[0], (name, header.replace(b"'<f4'", b"'|O' "), data), *parts[2:]]),
+        "listed": artifact.with_manifest_value("arrays/modules.0.bias/dtype", "|O"),
+        "as the dtype": artifact.with_manifest_value("dtype", "object"),
     }
 
 

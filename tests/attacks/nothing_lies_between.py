@@ -1,20 +1,20 @@
-"""Bytes that belong to nothing, before, between and after the members: a place to hide another file, which ZIP
-readers that begin at the end or at the start see differently.
+"""Bytes before, between and after the members: they can hide another file, which ZIP readers that start at the end or
+at the beginning see differently.
 """
 
 from __future__ import annotations
 
-from tests.attacks.forge import Variants, Whole, main
+from tests.attacks.forge import ValidArtifact, Variants, main
 
 
-def hostile(whole: Whole) -> Variants:
-    data, at = whole.data, whole.directory
+def hostile(artifact: ValidArtifact) -> Variants:
+    data, at = artifact.data, artifact.directory
     return {
         "a leading byte": b"\0" + data,
-        "a script in front": b"#!/bin/sh\nexit\n" + data,
-        "a hole before a member": data[: whole.second] + bytes(64) + data[whole.second :],
-        "a hole before the directory": data[:at] + bytes(64) + data[at:],
-        "a hole before the end record": data[: whole.end] + bytes(64) + data[whole.end :],
+        "a script before the archive": b"#!/bin/sh\nexit\n" + data,
+        "a gap before a member": data[: artifact.second] + bytes(64) + data[artifact.second :],
+        "a gap before the directory": data[:at] + bytes(64) + data[at:],
+        "a gap before the end record": data[: artifact.end] + bytes(64) + data[artifact.end :],
     }
 
 

@@ -1,19 +1,19 @@
-"""The markers of ZIP64, whose 64-bit sizes a reader may follow to where nothing is."""
+"""ZIP64 markers, whose 64-bit sizes can point beyond the file."""
 
 from __future__ import annotations
 
-from tests.attacks.forge import Variants, Whole, main
+from tests.attacks.forge import ValidArtifact, Variants, main
 
 
-def hostile(whole: Whole) -> Variants:
-    local, entry = whole.second, whole.second_entry
+def hostile(artifact: ValidArtifact) -> Variants:
+    local, entry = artifact.second, artifact.second_entry
     full = b"\xff" * 8
     return {
-        "sizes": whole.changed((local + 18, full), (entry + 20, full)),
-        "sizes of the manifest": whole.changed((18, full)),
-        "the directory's place": whole.changed((whole.end + 12, full)),
-        "a record": whole.changed((local + 30 + 21, b"\x01\0")),
-        "another writer's": whole.data[: whole.end] + b"PK\x06\x06" + bytes(52) + whole.data[whole.end :],
+        "sizes": artifact.with_bytes((local + 18, full), (entry + 20, full)),
+        "sizes of the manifest": artifact.with_bytes((18, full)),
+        "the directory's place": artifact.with_bytes((artifact.end + 12, full)),
+        "a record": artifact.with_bytes((local + 30 + 21, b"\x01\0")),
+        "another writer's": artifact.data[: artifact.end] + b"PK\x06\x06" + bytes(52) + artifact.data[artifact.end :],
     }
 
 

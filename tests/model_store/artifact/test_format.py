@@ -15,7 +15,7 @@ import pytest
 
 from model_store.artifact import npz
 from model_store.errors import ArtifactError
-from tests.attacks.forge import Variants, Whole, faultless
+from tests.attacks.forge import ValidArtifact, Variants, valid_artifact
 
 ROOT = Path(__file__).parents[3]
 SCRIPTS = sorted(
@@ -28,23 +28,23 @@ AssertRejected = Callable[[str, str], None]
 
 
 @pytest.fixture(scope="module")
-def whole() -> Whole:
-    return faultless()
+def artifact() -> ValidArtifact:
+    return valid_artifact()
 
 
-def hostile(rule: str, whole: Whole) -> Variants:
-    variants: Variants = importlib.import_module(f"tests.attacks.{rule}").hostile(whole)
+def hostile(rule: str, artifact: ValidArtifact) -> Variants:
+    variants: Variants = importlib.import_module(f"tests.attacks.{rule}").hostile(artifact)
     return variants
 
 
 @pytest.fixture
-def assert_rejected(whole: Whole, tmp_path: Path) -> AssertRejected:
+def assert_rejected(artifact: ValidArtifact, tmp_path: Path) -> AssertRejected:
     """Return a function that asserts that each hostile file of a rule raises an ArtifactError that matches."""
 
     def check(rule: str, words: str) -> None:
         path = tmp_path / "hostile.npz"
-        for variant, data in hostile(rule, whole).items():
-            assert data != whole.data, variant
+        for variant, data in hostile(rule, artifact).items():
+            assert data != artifact.data, variant
             path.write_bytes(data)
             with pytest.raises(ArtifactError) as caught:
                 npz.read(path)
@@ -83,8 +83,8 @@ def test_no_must_is_outside_the_rules() -> None:
     assert after_the_introduction.count("MUST") == sum(rule.count("MUST") for rule in rules().values())
 
 
-def test_a_second_writer_made_from_the_specification_writes_the_same_bytes(whole: Whole) -> None:
-    assert whole.forged() == whole.data
+def test_a_second_writer_made_from_the_specification_writes_the_same_bytes(artifact: ValidArtifact) -> None:
+    assert artifact.forge() == artifact.data
 
 
 def test_attack_scripts_write_their_hostile_files(tmp_path: Path) -> None:
@@ -154,9 +154,11 @@ def test_zip64_is_not_used(assert_rejected: AssertRejected) -> None:
     assert_rejected("zip64_is_not_used", f"{FRAME}|{DIRECTORY}|expected a manifest of 1 to")
 
 
-def test_arrays_lie_on_multiples_of_64(assert_rejected: AssertRejected, whole: Whole, tmp_path: Path) -> None:
+def test_arrays_lie_on_multiples_of_64(
+    assert_rejected: AssertRejected, artifact: ValidArtifact, tmp_path: Path
+) -> None:
     assert_rejected("arrays_lie_on_multiples_of_64", FRAME)
-    (tmp_path / "whole.npz").write_bytes(whole.data)
+    (tmp_path / "whole.npz").write_bytes(artifact.data)
     for array in npz.read(tmp_path / "whole.npz").network.arrays().values():
         assert array.ctypes.data % 64 == 0
 
@@ -186,13 +188,13 @@ def test_arrays_are_finite(assert_rejected: AssertRejected) -> None:
     assert_rejected("arrays_are_finite", r"(modules\.\d\.\w+|golden\.outputs): expected finite numbers")
 
 
-def test_hashes_are_true(assert_rejected: AssertRejected, whole: Whole, tmp_path: Path) -> None:
+def test_hashes_are_true(assert_rejected: AssertRejected, artifact: ValidArtifact, tmp_path: Path) -> None:
     assert_rejected(
         "hashes_are_true",
         r"modules\.0\.weights: expected SHA-256|bias: expected SHA-256|expected 64 hexadecimal digits",
     )
     path = tmp_path / "hostile.npz"
-    path.write_bytes(hostile("hashes_are_true", whole)["one bit"])
+    path.write_bytes(hostile("hashes_are_true", artifact)["one bit"])
     npz.read(path, verify=False)  # checks only the frame
 
 
@@ -238,16 +240,16 @@ def test_golden_is_whole(assert_rejected: AssertRejected) -> None:
     assert_rejected("golden_is_whole", r"manifest\.golden: expected both")
 
 
-def test_readers_raise_artifact_error_alone(whole: Whole, tmp_path: Path) -> None:
+def test_readers_raise_artifact_error_alone(artifact: ValidArtifact, tmp_path: Path) -> None:
     """Messages have no control characters and a limited length."""
     path = tmp_path / "hostile.npz"
     ugly = "\x1b[31m" + "x" * 1_000_000 + "\n"
-    arrays = {**whole.manifest["arrays"], ugly: whole.manifest["arrays"]["modules.0.bias"]}
+    arrays = {**artifact.manifest["arrays"], ugly: artifact.manifest["arrays"]["modules.0.bias"]}
     for data in (
-        whole.saying("dtype", ugly),
-        whole.saying("arrays", arrays),
-        whole.saying("layers/0/type", ugly),
-        whole.saying("signature/inputs/0/kind", ugly),
+        artifact.with_manifest_value("dtype", ugly),
+        artifact.with_manifest_value("arrays", arrays),
+        artifact.with_manifest_value("layers/0/type", ugly),
+        artifact.with_manifest_value("signature/inputs/0/kind", ugly),
     ):
         path.write_bytes(data)
         for reader in (npz.read, npz.read_manifest, npz.read_digest):
@@ -258,7 +260,7 @@ def test_readers_raise_artifact_error_alone(whole: Whole, tmp_path: Path) -> Non
 
 
 @pytest.mark.slow
-def test_readers_spend_nothing_on_claims(whole: Whole, tmp_path: Path) -> None:
+def test_readers_spend_nothing_on_claims(artifact: ValidArtifact, tmp_path: Path) -> None:
     """Read all hostile files, and costly manifests, within 512 MB of additional address space."""
     costly = {
         "empty objects": b"[" + b",".join([b"{}"] * 2_700_000) + b"]",
@@ -266,8 +268,8 @@ def test_readers_spend_nothing_on_claims(whole: Whole, tmp_path: Path) -> None:
         "numbers": b"[" + b",".join([b"1.5"] * 2_000_000) + b"]",
         "keys": b"{" + b",".join(b'"%07d":0' % i for i in range(600_000)) + b"}",
     }
-    files = {name: whole.forged(text) for name, text in costly.items()}
-    files |= {f"{rule}-{variant}": data for rule in SCRIPTS for variant, data in hostile(rule, whole).items()}
+    files = {name: artifact.forge(text) for name, text in costly.items()}
+    files |= {f"{rule}-{variant}": data for rule in SCRIPTS for variant, data in hostile(rule, artifact).items()}
     for i, data in enumerate(files.values()):
         (tmp_path / f"{i}.npz").write_bytes(data)
     reader = "import resource, signal, sys; from pathlib import Path; from model_store import errors\n"

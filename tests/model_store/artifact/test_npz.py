@@ -1,4 +1,4 @@
-"""What a valid artifact is: each MUST of the specification, as seen by others' readers and by ours."""
+"""Artifacts: writing and reading, seen by this project's reader and by NumPy and zipfile."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ def as_bytes(model: Model) -> bytes:
     return file.getvalue()
 
 
-def same(one: Model, other: Model) -> bool:
+def equal(one: Model, other: Model) -> bool:
     arrays = one.network.arrays(), other.network.arrays()
     return (
         list(arrays[0]) == list(arrays[1])
@@ -50,19 +50,19 @@ def same(one: Model, other: Model) -> bool:
     )
 
 
-def test_a_model_comes_back_as_it_was(model: Model, written: Path) -> None:
+def test_a_written_model_is_read_unchanged(model: Model, written: Path) -> None:
     found = npz.read(written)
-    assert same(model, found)
+    assert equal(model, found)
     found.check_golden()
     assert found.predict([[30, "Bath"]]) == model.predict([[30, "Bath"]])
 
 
-def test_the_same_model_has_the_same_bytes_and_another_has_not(make_model) -> None:
+def test_equal_models_have_equal_bytes_and_others_do_not(make_model) -> None:
     assert as_bytes(make_model(1)) == as_bytes(make_model(1))
     assert as_bytes(make_model(1)) != as_bytes(make_model(2))
 
 
-def test_what_was_read_is_written_as_the_same_bytes(written: Path) -> None:
+def test_reading_and_writing_gives_the_same_bytes(written: Path) -> None:
     assert as_bytes(npz.read(written)) == written.read_bytes()
 
 
@@ -73,7 +73,7 @@ def test_the_digest_is_the_hash_of_the_manifest(model: Model, written: Path) -> 
     assert npz.read(written).digest == npz.read_digest(written) == expected
 
 
-def test_plain_numpy_reads_it_without_pickle(model: Model, written: Path) -> None:
+def test_numpy_reads_an_artifact_without_pickle(model: Model, written: Path) -> None:
     assert model.golden is not None
     with np.load(written, allow_pickle=False) as arrays:
         for name, array in {**model.network.arrays(), "golden.outputs": model.golden.outputs}.items():
@@ -81,7 +81,7 @@ def test_plain_numpy_reads_it_without_pickle(model: Model, written: Path) -> Non
         assert json.loads(arrays["__manifest__"].tobytes()) == npz.read_manifest(written)
 
 
-def test_it_is_a_plain_zip_archive_in_every_detail(written: Path) -> None:
+def test_an_artifact_is_a_plain_zip_archive(written: Path) -> None:
     with zipfile.ZipFile(written) as archive:
         members = archive.infolist()
         assert archive.testzip() is None
@@ -95,7 +95,7 @@ def test_it_is_a_plain_zip_archive_in_every_detail(written: Path) -> None:
         assert (member.flag_bits, member.external_attr, member.comment, member.extra) == (0, 0, b"", b"")
 
 
-def test_arrays_are_read_only_views_of_the_file_on_multiples_of_64(written: Path) -> None:
+def test_arrays_are_read_only_views_of_the_file_aligned_to_64_bytes(written: Path) -> None:
     for array in npz.read(written).network.arrays().values():
         assert array.__array_interface__["data"][0] % 64 == 0
         assert not array.flags.writeable
@@ -103,7 +103,7 @@ def test_arrays_are_read_only_views_of_the_file_on_multiples_of_64(written: Path
             array[...] = 0
 
 
-def test_the_manifest_is_canonical_and_names_no_machine(written: Path) -> None:
+def test_the_manifest_is_canonical_and_independent_of_the_machine(written: Path) -> None:
     with np.load(written) as arrays:
         text = arrays["__manifest__"].tobytes()
     manifest = json.loads(text)
@@ -115,12 +115,12 @@ def test_the_manifest_is_canonical_and_names_no_machine(written: Path) -> None:
     assert np.__version__ not in text.decode()
 
 
-def test_the_producer_is_the_package_and_its_version(written: Path) -> None:
+def test_the_producer_is_the_package_with_its_version(written: Path) -> None:
     project = tomllib.loads((Path(__file__).parents[3] / "pyproject.toml").read_text())["project"]
     assert npz.read_manifest(written)["producer"] == f"{project['name']} {project['version']}"
 
 
-def test_nothing_stays_open_once_the_model_is_gone(written: Path) -> None:
+def test_no_file_descriptor_stays_open_after_the_model_is_deleted(written: Path) -> None:
     def descriptors() -> int:
         gc.collect()
         return len(list(Path("/proc/self/fd").iterdir()))
@@ -133,22 +133,22 @@ def test_nothing_stays_open_once_the_model_is_gone(written: Path) -> None:
     assert descriptors() == before
 
 
-def test_a_model_outlives_the_name_of_its_file(model: Model, written: Path) -> None:
+def test_a_model_works_after_its_file_is_unlinked(model: Model, written: Path) -> None:
     found = npz.read(written)
     written.unlink()
     gc.collect()
-    assert same(model, found)
+    assert equal(model, found)
 
 
-def test_golden_rows_may_be_left_out(make_model, tmp_path: Path) -> None:
-    whole = make_model()
-    model = Model(whole.network, whole.signature)
+def test_golden_rows_are_optional(make_model, tmp_path: Path) -> None:
+    complete = make_model()
+    model = Model(complete.network, complete.signature)
     npz.write(tmp_path / "m.npz", model)
     assert npz.read(tmp_path / "m.npz").golden is None
 
 
 @pytest.mark.parametrize("value", [np.nan, np.inf, -np.inf])
-def test_weights_that_are_not_finite_are_not_written(model: Model, value: float, tmp_path: Path) -> None:
+def test_write_rejects_weights_that_are_not_finite(model: Model, value: float, tmp_path: Path) -> None:
     model.network.arrays()["modules.2.weights"][1, 1] = value
     with pytest.raises(ArtifactError, match=r"modules\.2\.weights: expected finite numbers"):
         npz.write(tmp_path / "m.npz", model)
@@ -156,14 +156,14 @@ def test_weights_that_are_not_finite_are_not_written(model: Model, value: float,
 
 
 @pytest.mark.parametrize("training", [{"a": float("nan")}, {"a": {1, 2}}, {"a": "\ud800"}, {(1,): 2}])
-def test_what_json_cannot_say_is_not_written(model: Model, training: dict, tmp_path: Path) -> None:
+def test_write_rejects_a_training_record_that_is_not_json(model: Model, training: dict, tmp_path: Path) -> None:
     with pytest.raises(ArtifactError, match="manifest: expected"):
         npz.write(tmp_path / "m.npz", Model(model.network, model.signature, training=training))
     assert list(tmp_path.iterdir()) == []
 
 
 class Tanh(nn.Tanh):
-    """Of another formula than its name says to a reader."""
+    """A class whose formula differs from the layer that a reader builds for its name."""
 
     def activation(self, inputs: np.ndarray) -> np.ndarray:
         return 2 * super().activation(inputs)
@@ -194,7 +194,7 @@ PLAIN = Signature((NumberColumn("a"), NumberColumn("b")), RegressionOutput(("y",
         ),
     ],
 )
-def test_what_a_reader_would_refuse_or_take_for_another_model_is_not_written(
+def test_write_rejects_a_model_that_a_reader_would_reject_or_misread(
     modules: list[nn.Module], signature: Signature, expected: str, tmp_path: Path
 ) -> None:
     with pytest.raises(ArtifactError, match=expected):
@@ -202,7 +202,7 @@ def test_what_a_reader_would_refuse_or_take_for_another_model_is_not_written(
     assert list(tmp_path.iterdir()) == []
 
 
-def test_a_model_too_large_for_the_format_is_refused(model: Model, written: Path, monkeypatch) -> None:
+def test_a_model_above_the_size_limit_is_rejected(model: Model, written: Path, monkeypatch) -> None:
     monkeypatch.setattr(npz, "MAX_FILE_BYTES", written.stat().st_size - 1)
     with pytest.raises(ArtifactError, match=r"file: expected .* bytes at most"):
         npz.write(io.BytesIO(), model)
@@ -210,7 +210,7 @@ def test_a_model_too_large_for_the_format_is_refused(model: Model, written: Path
         npz.read(written)
 
 
-def test_a_write_that_fails_leaves_the_file_that_was_there(model: Model, written: Path, monkeypatch) -> None:
+def test_a_failed_write_keeps_the_existing_file(model: Model, written: Path, monkeypatch) -> None:
     before = written.read_bytes()
     monkeypatch.setattr(npz.os, "fsync", lambda _: (_ for _ in ()).throw(OSError("no space")))
     with pytest.raises(OSError, match="no space"):
@@ -236,7 +236,7 @@ _JSON = st.recursive(
     rows=st.integers(0, 3),
     seed=st.integers(0, 2**32 - 1),
 )
-def test_any_model_comes_back_as_it_was(tmp_path_factory, sizes, dtype, description, training, rows, seed) -> None:
+def test_any_model_is_read_unchanged(tmp_path_factory, sizes, dtype, description, training, rows, seed) -> None:
     path = tmp_path_factory.mktemp("artifact") / "m.npz"
     rng = np.random.default_rng(seed)
     layers = [{"type": "Linear", "input_size": a, "output_size": b} for a, b in itertools.pairwise(sizes)]
@@ -249,7 +249,7 @@ def test_any_model_comes_back_as_it_was(tmp_path_factory, sizes, dtype, descript
     model = Model(network, signature, description, training, golden)
     digest = npz.write(path, model)
     found = npz.read(path)
-    assert same(model, found)
+    assert equal(model, found)
     assert found.digest == digest
     assert as_bytes(found) == path.read_bytes()
     with np.load(path) as arrays:

@@ -1,4 +1,4 @@
-"""The same model is the same bytes, whichever Python and NumPy write it."""
+"""Artifacts are reproducible: every version of Python and NumPy writes the same bytes."""
 
 from __future__ import annotations
 
@@ -22,27 +22,27 @@ PINNED = "e63c4810"
 
 
 def interpreter(expected: str) -> str:
-    """A Python of that version: on the PATH, or one of pyenv's."""
+    """Return a Python of that version, from the PATH or from pyenv."""
     versions = Path(os.environ.get("PYENV_ROOT", Path.home() / ".pyenv")) / "versions"
     found = [*map(str, sorted(versions.glob(f"{expected}.*/bin/python"))), shutil.which(f"python{expected}")]
     for python in filter(None, found):
-        said = subprocess.run([python, "--version"], capture_output=True, text=True, check=False)
-        if said.returncode == 0 and said.stdout.startswith(f"Python {expected}."):
+        result = subprocess.run([python, "--version"], capture_output=True, text=True, check=False)
+        if result.returncode == 0 and result.stdout.startswith(f"Python {expected}."):
             return python
-    pytest.skip(f"there is no Python {expected} here")
+    pytest.skip(f"Python {expected} is not installed")
 
 
-def ran(python: str, packages: Path, *paths: Path) -> dict[str, Any]:
+def write_fixed_model(python: str, packages: Path, *paths: Path) -> dict[str, Any]:
     environ = {**os.environ, "PYTHONPATH": f"{packages}{os.pathsep}{ROOT}", "PYTHONNOUSERSITE": "1"}
     words = [python, str(ROOT / "tests" / "model_store" / "fixed_model.py"), *map(str, paths)]
     done = subprocess.run(words, env=environ, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
-    told: dict[str, Any] = json.loads(done.stdout)
-    return told
+    found: dict[str, Any] = json.loads(done.stdout)
+    return found
 
 
-def test_the_fixed_model_has_the_bytes_it_always_had(tmp_path: Path) -> None:
-    """All but the producer, which names the package's version."""
+def test_the_fixed_model_has_the_pinned_bytes(tmp_path: Path) -> None:
+    """The producer is left out: it contains the package's version."""
     npz.write(tmp_path / "model.npz", fixed_model())
     manifest = npz.read_manifest(tmp_path / "model.npz")
     assert manifest.pop("producer").startswith("forward-pass ")
@@ -64,8 +64,11 @@ def test_every_python_and_numpy_write_the_same_bytes(python: str, numpy: str, tm
     done = subprocess.run(install, capture_output=True, text=True, check=False)
     if done.returncode:
         pytest.skip(f"NumPy {numpy} cannot be installed: {done.stderr.strip().splitlines()[-1]}")
-    told = ran(other, packages, tmp_path / "there.npz", here)
-    assert told["python"].startswith(f"{python}.")
-    assert told["numpy"] == numpy
-    assert told["sha256"] == [expected, expected]
-    assert ran(sys.executable, ROOT, tmp_path / "back.npz", tmp_path / "there.npz")["sha256"] == [expected, expected]
+    found = write_fixed_model(other, packages, tmp_path / "there.npz", here)
+    assert found["python"].startswith(f"{python}.")
+    assert found["numpy"] == numpy
+    assert found["sha256"] == [expected, expected]
+    assert write_fixed_model(sys.executable, ROOT, tmp_path / "back.npz", tmp_path / "there.npz")["sha256"] == [
+        expected,
+        expected,
+    ]

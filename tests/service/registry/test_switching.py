@@ -19,7 +19,7 @@ from benchmarks.switching import MOVES, NAME, Service, driven, load, move, publi
 from model_store.registry import signing
 from model_store.registry.store import Store, open_store
 from tests.attacks import arrays_are_finite
-from tests.attacks.forge import faultless
+from tests.attacks.forge import valid_artifact
 from tests.service.conftest import break_version
 
 pytestmark = pytest.mark.slow
@@ -127,7 +127,7 @@ def unsigned(store: Store) -> None:
 
 
 def not_a_number(store: Store) -> None:
-    (store.root / NAME / "2.npz").write_bytes(arrays_are_finite.hostile(faultless())["NaN"])
+    (store.root / NAME / "2.npz").write_bytes(arrays_are_finite.hostile(valid_artifact())["NaN"])
 
 
 @pytest.mark.parametrize(
