@@ -15,7 +15,7 @@ from typing import Any
 from model_store.artifact import npz
 from model_store.errors import ArtifactError
 from model_store.evaluation.confidence import difference_interval
-from model_store.evaluation.record import Record
+from model_store.evaluation.record import TARGET_METRICS, Record
 from model_store.schema.signature import (
     ArrayColumn,
     CategoryColumn,
@@ -183,12 +183,12 @@ def _compare_metrics(records: _Pair) -> list[Difference]:
         Difference("calibration error", *records.get("calibration", "expected_error")),
         Difference("ROC AUC", *records.get("roc", "area")),
     ]
-    for task, part, keys in (("classification", "classes", ("f1",)), ("regression", "targets", ("rmse", "mae", "r2"))):
+    for task, part, keys in (("classification", "classes", ("f1",)), ("regression", "targets", TARGET_METRICS)):
         groups = [group or {} for group in records.get(task, part)]
         for name in dict.fromkeys([*groups[0], *groups[1]]):
             for key in keys:
                 values = (group.get(name, {}).get(key) for group in groups)
-                metrics.append(Difference(f"{METRIC_TITLES[key]}, {name}", *values))
+                metrics.append(Difference(f"{METRIC_TITLES.get(key, key)}, {name}", *values))
     return [metric for metric in metrics if (metric.first, metric.second) != (None, None)]
 
 

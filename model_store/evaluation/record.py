@@ -94,6 +94,9 @@ class _TargetMetrics(_Section):
     r2 = _Number(allow_none=True)
 
 
+TARGET_METRICS = tuple(_TargetMetrics().fields)  # in the order of a comparison
+
+
 class _Regression(_Section):
     rows = _Count(validate=validate.Range(1, 2**53))
     of = fields.String(required=True)
