@@ -11,7 +11,7 @@ pytestmark = pytest.mark.slow
 MIN_ACCURACY = {"penguins": 0.95, "digits": 0.94}
 
 
-def prepared(name: str) -> jobs.Prepared:
+def prepared(name: str) -> jobs.PreparedJob:
     return jobs.prepare(jobs.load(ROOT / "examples" / f"{name}.toml"))
 
 
