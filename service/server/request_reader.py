@@ -99,30 +99,35 @@ class HeadCache:
 
     def __init__(self, cfg: Any) -> None:
         self._cfg = cfg
-        self._cache: dict[tuple[str, bytes], ParsedHead] = {}
+        self._cache: dict[tuple[str, bytes], RequestHead] = {}
 
     def parse(self, text: bytes, peer: Any, number: int) -> RequestHead:
         """Parse a head that ends in an empty line; `ParseError` if it is invalid.
 
         `peer` is part of the key: gunicorn believes X-Forwarded-Proto of some addresses only.
         """
+        client_ip = peer[0] if isinstance(peer, tuple) else ""
+        head = self._cache.get((client_ip, text))
+        if head is not None:
+            return head
         if len(text) > MAX_CACHED_HEAD_BYTES or text.startswith(b"\r"):
             return self._parse_uncached(text, peer, number)
         lines = _VARYING_LINE.findall(text)
         shared = _VARYING_LINE.sub(b"", text) if lines else text
-        varying = {name.decode().upper(): value.decode() for name, value in lines}
-        key = peer[0] if isinstance(peer, tuple) else "", shared
-        parsed = self._cache.get(key)
-        if parsed is None:
+        head = self._cache.get((client_ip, shared))
+        if head is None:
             parsed = ParsedHead.parse(self._cfg, shared, peer, number)
             if not VARYING_FIELDS.isdisjoint(name for name, _ in parsed.headers):  # one that is not plain
                 return self._parse_uncached(text, peer, number)
             if len(self._cache) >= MAX_CACHED_HEADS:
                 self._cache.clear()
-            self._cache[key] = parsed
+            self._cache[client_ip, shared] = head = RequestHead(parsed, {}, len(shared))
+        if not lines:
+            return head
+        varying = {name.decode().upper(): value.decode() for name, value in lines}
         if len(varying) < len(lines):  # a field was sent twice: gunicorn joins the values
             return self._parse_uncached(text, peer, number)
-        return RequestHead(parsed, varying, len(text))
+        return RequestHead(head.parsed, varying, len(text))
 
     def _parse_uncached(self, text: bytes, peer: Any, number: int) -> RequestHead:
         parsed = ParsedHead.parse(self._cfg, text, peer, number)

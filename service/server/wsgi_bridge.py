@@ -88,4 +88,7 @@ class _Response:
                 headers.append(("Content-Length", str(length)))
         if not self.status:
             raise RuntimeError("expected a call of start_response")
-        return response_head(self.status, header_lines(headers), close=close)
+        lines = header_lines(headers)
+        if lines.count("\n") != len(headers) or lines.count("\r") != len(headers):  # it would begin another header
+            raise ValueError("expected header names and values without line breaks")
+        return response_head(self.status, lines, close=close)
