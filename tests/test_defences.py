@@ -1,6 +1,6 @@
-"""Defences are proved by tests that fail without them: each is taken out of a copy of the project, and its test is run.
+"""Each defence has a test that fails without it: remove the defence from a copy of the project, and run the test.
 
-`SECURITY.md` tells what each is for. A test that would pass without its defence proves nothing, and is found here.
+SECURITY.md says what each defence is for. A test that passes without its defence proves nothing; this finds it.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ DOCUMENT = ROOT / "SECURITY.md"
 
 @dataclass(frozen=True)
 class Defence:
-    """`line` of `file` is the defence; the house without it has `without` there, and `test` falls."""
+    """`line` of `file` is the defence. With `without` in its place, `test` fails."""
 
     file: str
     line: str
@@ -30,124 +30,124 @@ class Defence:
     test: str
 
 
-AUTH, CHECKS = "service/security/api_keys.py", "tests/service/security/test_api_keys.py"
+KEYS, CHECKS = "service/security/api_keys.py", "tests/service/security/test_api_keys.py"
 ACCESS = "tests/service/security/test_access_control.py"
 DEFENCES = {
-    "a key is asked for by Flask": Defence(
+    "Flask requires a key": Defence(
         "service/app.py", 'access.check(request.endpoint or "", authorization, environ["SERVER_PORT"])', "pass",
         f"{ACCESS}::test_every_other_endpoint_requires_a_key",
     ),
-    "a key is asked for by the express": Defence(
+    "the fast path requires a key": Defence(
         "service/server/fast_path.py", 'self._access.check(_ENDPOINT, head.varying.get("AUTHORIZATION"), "")', "pass",
         "tests/service/server/test_fast_path.py::test_keys_are_required_on_the_fast_path_too",
     ),
-    "a key is good for its scopes alone": Defence(
-        AUTH, "if granted & _SCOPE_BITS[scope]:", "if granted:",
+    "a key is valid for its scopes only": Defence(
+        KEYS, "if granted & _SCOPE_BITS[scope]:", "if granted:",
         f"{CHECKS}::test_a_key_is_valid_for_its_scopes_only"
     ),
     "every key is compared in constant time": Defence(
-        AUTH, "hmac.compare_digest(known, digest)", "(known == digest)",
+        KEYS, "hmac.compare_digest(known, digest)", "(known == digest)",
         f"{CHECKS}::test_every_key_is_compared_in_constant_time",
     ),
-    "a broken file leaves the keys before it in force": Defence(
-        AUTH, " self.problem = fault\n", " self.problem, self._digests = fault, []\n",
+    "an unreadable key file leaves the last valid keys in force": Defence(
+        KEYS, " self.problem = fault\n", " self.problem, self._digests = fault, []\n",
         f"{CHECKS}::test_the_last_valid_keys_stay_in_force_when_the_file_becomes_unreadable",
     ),
-    "what a file of keys holds is not repeated": Defence(
-        AUTH, "with commas between and no spaces", "found {scopes}",
+    "messages quote nothing of a key file": Defence(
+        KEYS, "with commas between and no spaces", "found {scopes}",
         f"{CHECKS}::test_a_secret_in_a_key_file_is_not_quoted",
     ),
-    "strangers are told nothing of the models": Defence(
+    "401 and 403 reveal nothing about models": Defence(
         "service/routes/error_handlers.py", " and error.status not in _ACCESS_DENIED", "",
         f"{ACCESS}::test_401_and_403_have_the_protocols_error_format_and_no_details_of_models",
     ),
-    "strangers are told whether it is ready, and no more": Defence(
+    "readiness without a key has only the status": Defence(
         "service/routes/health.py", 'if keys.is_known(request.headers.get("Authorization")):', "if True:",
         f"{ACCESS}::test_readiness_without_a_key_has_only_the_status",
     ),
-    "the second listener alone is administrative": Defence(
+    "only the admin port serves metrics and the repository": Defence(
         "service/security/access_control.py", 'if scope != "predict" and self', 'if scope == "nothing" and self',
         f"{ACCESS}::test_only_the_admin_port_serves_metrics_and_the_repository",
     ),
-    "the repository has a listener of its own": Defence(
+    "the repository requires an admin port": Defence(
         "service/config.py", 'if values["admin"] and not values["admin_port"]:', "if False:",
         f"{ACCESS}::test_the_repository_is_closed_by_default_and_requires_an_admin_port",
     ),
-    "no file is taken from a caller": Defence(
+    "no model file is accepted from a client": Defence(
         "service/routes/open_inference.py", 'startswith("file:")', 'startswith("nothing:")',
         f"{ACCESS}::test_the_repository_accepts_no_file_from_a_client",
     ),
-    "a body cut short is refused": Defence(
+    "a truncated body is rejected": Defence(
         "service/http/request_body.py", "elif len(body) < announced:", "elif False:",
         "tests/service/http/test_request_body.py::test_a_body_shorter_than_its_content_length_is_400",
     ),
-    "a body has a limit": Defence(
+    "a body has a size limit": Defence(
         "service/http/request_body.py", "if announced is not None and announced > max_bytes:", "if False:",
         "tests/service/http/test_request_body.py::test_a_body_over_the_limit_is_413_before_it_is_read",
     ),
-    "chunks are well-formed": Defence(
+    "malformed chunks are rejected": Defence(
         "service/server/request_reader.py", 'if buffer[:2] != b"\\r\\n":', "if False:",
         "tests/service/server/test_request_reader.py::"
         "test_a_malformed_chunked_body_cannot_be_read_and_ends_the_connection",
     ),
-    "small chunks have a turn like others": Defence(
+    "bodies of small chunks are decoded in turns": Defence(
         "service/server/request_reader.py", "for _ in range(3 * CHUNKS_PER_READ):", "while True:",
         "tests/service/server/test_event_loop.py::test_a_body_of_small_chunks_does_not_delay_other_requests",
     ),
-    "who waits too long is shed": Defence(
+    "requests that wait too long are shed": Defence(
         "service/server/event_worker.py", "- connection.arrived_at > MAX_QUEUE_SECONDS",
         "- connection.arrived_at > 1e9",
         "tests/service/server/test_event_worker.py::"
         "test_a_request_queued_for_too_long_is_shed_and_its_connection_kept",
     ),
-    "a flood of health checks has a turn like others": Defence(
+    "health checks are served one per turn": Defence(
         "service/server/event_loop.py", "(self.priority_queue if is_priority else self.queue).append(connection)",
         "(self.queue.appendleft if is_priority else self.queue.append)(connection)",
         "tests/service/server/test_event_worker.py::test_a_flood_of_health_checks_does_not_delay_other_requests",
     ),
-    "a load keeps nobody else waiting": Defence(
+    "a load does not block the event loop": Defence(
         "service/registry/registry.py", "if not load or self._in_loop():", "if not load:",
         "tests/service/server/test_background_loading.py::test_loading_a_version_does_not_delay_other_requests",
     ),
-    "a version that cannot be loaded rests": Defence(
+    "a version that cannot be loaded is not retried at once": Defence(
         "service/registry/registry.py", "if self._loader.in_backoff(*key):", "if False:",
         "tests/service/server/test_background_loading.py::test_a_version_that_cannot_be_loaded_is_503_and_is_not_retried_at_once",
     ),
-    "who waits for a load takes no room of others": Defence(
+    "requests that wait for a load do not count toward the input limit": Defence(
         "service/server/event_worker.py", "self.event_loop.admission.release_input_bytes(connection)", "return",
         "tests/service/server/test_blocking_executor.py::test_waiting_requests_are_bounded_and_do_not_count_toward_the_input_limit",
     ),
-    "input that waits is bounded": Defence(
+    "buffered input is bounded": Defence(
         "service/server/event_loop.py", "if self.admission.input_over_limit and connection.input_bytes and",
         "if False and",
         "tests/service/server/test_memory_limits.py::test_input_is_bounded_for_all_connections_together",
     ),
-    "the proxy alone says how it was asked": Defence(
+    "only the proxy sets X-Forwarded-Proto": Defence(
         "examples/edge/nginx.conf", "proxy_set_header X-Forwarded-Proto https;", "",
         "tests/edge/test_edge.py::test_a_client_cannot_set_forwarded_headers",
     ),
-    "the proxy alone says who asked": Defence(
+    "only the proxy sets Forwarded": Defence(
         "examples/edge/nginx.conf", 'proxy_set_header Forwarded "";', "",
         "tests/edge/test_edge.py::test_a_client_cannot_set_forwarded_headers",
     ),
-    "the proxy takes no more than the service would": Defence(
+    "the proxy has the service's limit of body size": Defence(
         "examples/edge/nginx.conf", "client_max_body_size 8m;", "client_max_body_size 0;",
         "tests/edge/test_edge.py::test_a_body_over_the_limit_is_rejected_before_it_is_sent",
     ),
-    "a model's bytes are those that were published": Defence(
+    "an artifact's arrays match their hashes": Defence(
         "model_store/artifact/npz.py", "if hashlib.sha256(_byte_view(array)).hexdigest() != sha256:", "if False:",
         "tests/model_store/artifact/test_format.py::test_hashes_are_true",
     ),
-    "a model's numbers are finite": Defence(
+    "an artifact's numbers are finite": Defence(
         "model_store/artifact/npz.py", "    if not finite:\n", "    if False:\n",
         "tests/model_store/artifact/test_format.py::test_arrays_are_finite",
     ),
-    "a signature is verified": Defence(
+    "signatures are verified": Defence(
         "model_store/registry/signing.py", "            key.verify(signature, signed_message(name, digest))\n",
         "            pass\n",
         "tests/service/registry/test_signature_policy.py::test_a_foreign_signature_or_one_for_another_name_is_refused",
     ),
-    "the cache is nobody else's": Defence(
+    "a cache that others can write to is rejected": Defence(
         "model_store/storage/artifact_cache.py", "or stat.S_IMODE(status.st_mode) & 0o022:", "or False:",
         "tests/model_store/storage/test_artifact_cache.py::test_a_cache_writable_by_others_is_rejected",
     ),
@@ -161,7 +161,7 @@ def run(folder: Path, *tests: str) -> subprocess.CompletedProcess[str]:
 
 @pytest.fixture(scope="module")
 def copy(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    folder = tmp_path_factory.mktemp("house")
+    folder = tmp_path_factory.mktemp("project")
     for name in COPIED:
         if (ROOT / name).is_dir():
             shutil.copytree(ROOT / name, folder / name, ignore=shutil.ignore_patterns("__pycache__", "mnist"))
@@ -171,31 +171,36 @@ def copy(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.mark.slow
-def test_every_defences_test_passes_with_it(copy: Path) -> None:
+def test_the_tests_of_all_defences_pass(copy: Path) -> None:
     done = run(copy, *sorted({defence.test for defence in DEFENCES.values()}))
     assert done.returncode == 0, done.stdout
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("name", DEFENCES)
-def test_a_defences_test_fails_without_it(copy: Path, name: str) -> None:
+def test_the_test_of_a_defence_fails_without_it(copy: Path, name: str) -> None:
     defence = DEFENCES[name]
     path = copy / defence.file
     whole = path.read_text(encoding="utf-8")
-    assert whole.count(defence.line) == 1, f"{defence.file}: expected this once: {defence.line}"
     path.write_text(whole.replace(defence.line, defence.without), encoding="utf-8")
     try:
         done = run(copy, defence.test)
     finally:
         path.write_text(whole, encoding="utf-8")
     if re.search(r"\d skipped", done.stdout):
-        pytest.skip("this machine lacks what the test needs")
-    assert done.returncode == 1, done.stdout + done.stderr  # failed, rather than not found
+        pytest.skip("this machine cannot run the test")
+    assert done.returncode == 1, done.stdout + done.stderr  # failed, and was found
     assert re.search(r"^FAILED ", done.stdout, re.MULTILINE), done.stdout
 
 
+@pytest.mark.parametrize("name", DEFENCES)
+def test_the_line_of_a_defence_occurs_once(name: str) -> None:
+    defence = DEFENCES[name]
+    assert (ROOT / defence.file).read_text(encoding="utf-8").count(defence.line) == 1, defence.line
+
+
 def exists(test: str) -> bool:
-    """Whether there is a test of that name: `tests/file.py::test_name`."""
+    """True if there is a test of that name, given as `tests/file.py::test_name`."""
     file, _, name = test.partition("::")
     if not (ROOT / file).is_file():
         return False
@@ -204,19 +209,19 @@ def exists(test: str) -> bool:
 
 
 def named_tests(mark: str = "") -> list[str]:
-    """The tests in the document's tables, or of the rows with a mark."""
+    """Return the tests in the tables of SECURITY.md, or those of the rows with a mark."""
     rows = [row for row in DOCUMENT.read_text(encoding="utf-8").splitlines() if row.startswith("| ") and mark in row]
     return re.findall(r"`(tests/[\w/]+\.py::test_\w+)`", "\n".join(rows))
 
 
-def test_every_test_that_the_threat_model_names_is_there() -> None:
+def test_every_test_that_security_md_names_exists() -> None:
     named = named_tests()
     assert len(named) > 40
     assert [test for test in named if not exists(test)] == []
     assert not exists("tests/test_defences.py::test_that_is_not_there")
 
 
-def test_the_threat_model_marks_the_defences_that_are_taken_out() -> None:
+def test_security_md_marks_the_defences_that_are_removed() -> None:
     marked = named_tests("✂")
     assert len(marked) == len(set(marked))
     assert set(marked) == {defence.test for defence in DEFENCES.values()}
