@@ -1,4 +1,4 @@
-"""`python -m tests.stress`: the trials, one after another, and their table."""
+"""`python -m tests.stress`: run the trials one after another and print their table."""
 
 from __future__ import annotations
 
@@ -21,28 +21,28 @@ TRIALS = {
 
 def main() -> int:
     parser = argparse.ArgumentParser(prog="python -m tests.stress", description=__doc__)
-    parser.add_argument("trials", nargs="*", metavar="TRIAL", help=f"of {', '.join(TRIALS)}; all, if none is named")
-    parser.add_argument("--short", action="store_true", help="fewer of everything")
+    parser.add_argument("trials", nargs="*", metavar="TRIAL", help=f"{', '.join(TRIALS)} (default: all)")
+    parser.add_argument("--short", action="store_true", help="run the short forms")
     arguments = parser.parse_args()
     if unknown := set(arguments.trials) - set(TRIALS):
-        parser.error(f"expected some of {', '.join(TRIALS)}; found {', '.join(unknown)}")
+        parser.error(f"expected trials of {', '.join(TRIALS)}; found {', '.join(unknown)}")
     kept = True
     print(f"{'trial':32} {'tried':>10} {'survived':>10} {'lost':>8}  took")
     for name in arguments.trials or TRIALS:
         began = time.monotonic()
-        outcome = TRIALS[name].trial(short=arguments.short)
+        result = TRIALS[name].trial(short=arguments.short)
         took = time.monotonic() - began
-        survived = outcome.tried - outcome.lost
-        print(f"{outcome.name:32} {outcome.tried:10,} {survived:10,} {outcome.lost:8,}  {took:.0f} s", flush=True)
-        for what, found in outcome.figures.items():
+        survived = result.tried - result.lost
+        print(f"{result.name:32} {result.tried:10,} {survived:10,} {result.lost:8,}  {took:.0f} s", flush=True)
+        for what, found in result.measurements.items():
             print(f"  {what}: {found}")
-        for fault in [*outcome.faults, *outcome.missed]:
-            print(f"  NOT KEPT  {fault}")
-        kept = kept and not outcome.lost and not outcome.missed
+        for fault in [*result.losses, *result.missed_bounds]:
+            print(f"  FAILED  {fault}")
+        kept = kept and not result.lost and not result.missed_bounds
         for control in TRIALS[name].controls():
-            verdict = "seen to fail" if control.hurt else "NOT SEEN TO FAIL"
-            print(f"  {control.what}: {verdict}: {control.seen}", flush=True)
-            kept = kept and control.hurt
+            verdict = "fails, as expected" if control.failed else "DOES NOT FAIL"
+            print(f"  {control.name}: {verdict}: {control.observed}", flush=True)
+            kept = kept and control.failed
     return 0 if kept else 1
 
 

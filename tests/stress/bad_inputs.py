@@ -1,7 +1,7 @@
-"""Bad inputs: whatever bytes come, nobody gets a 500, no worker dies, and half a body is never answered as a whole.
+"""Bad inputs: no bytes cause a 500 or end a worker, and a truncated body is never accepted.
 
-The inputs are named cases (cases.py), and endless variations drawn by a seed: JSON made by a grammar that knows the
-words of every protocol, good requests with bytes flipped, cut and spliced, heads and chunks likewise.
+Inputs are named cases (cases.py) and random ones by seed: JSON from a grammar with the keys of every protocol, and
+valid requests whose body, head or chunks have bytes flipped, cut and inserted.
 """
 
 from __future__ import annotations
@@ -22,9 +22,9 @@ import orjson
 from tests.service.server.server_process import Server
 from tests.stress import cases
 from tests.stress.cases import Case, sized
-from tests.stress.trial import Control, Outcome, Watched, serving
+from tests.stress.trial import Control, MemoryMonitor, TrialResult, running_service
 
-MOST_MEGABYTES, MOST_KEPT_MEGABYTES = 100, 80
+MAX_GROWTH_MIB, MAX_RETAINED_MIB = 100, 80
 TIMEOUT_SECONDS = 60
 CLIENTS = 4
 
@@ -39,23 +39,27 @@ _SCALARS = [b"null", b"true", b"false", b"0", b"-1", b"1e308", b"-0.0", b"1e-400
 _BROKEN = [b"NaN", b"-Infinity", b"1e999", b"01", b"+1", b"'a'", b"undefined", b'"\\ud800"', b"\xff", b"{", b"]", b","]
 
 
-def trial(*, short: bool = False, seed: int = 0, count: int | None = None) -> Outcome:
-    """100,000 variations and every named case; 6,000 in the short form."""
-    outcome = Outcome("bad inputs")
+def trial(*, short: bool = False, seed: int = 0, count: int | None = None) -> TrialResult:
+    """Send every named case and 100,000 random ones; 6,000 in the short form."""
+    result = TrialResult("bad inputs")
     expected = count or (6_000 if short else 100_000)
-    with tempfile.TemporaryDirectory() as folder, serving(Path(folder)) as server, Watched(server) as watched:
+    with (
+        tempfile.TemporaryDirectory() as folder,
+        running_service(Path(folder)) as server,
+        MemoryMonitor(server) as monitor,
+    ):
         statuses: Counter[str] = Counter()
         for case in cases.named():
-            judge(outcome, statuses, case, answered(server, case))
+            check_response(result, statuses, case, send_case(server, case))
         lock = threading.Lock()
 
         def client(number: int) -> None:
             rng = random.Random(f"{seed}-{number}")
             for _ in range(expected // CLIENTS):
-                case = variation(rng)
-                found = answered(server, case)
+                case = random_case(rng)
+                found = send_case(server, case)
                 with lock:
-                    judge(outcome, statuses, case, found)
+                    check_response(result, statuses, case, found)
 
         threads = [threading.Thread(target=client, args=(number,)) for number in range(CLIENTS)]
         for thread in threads:
@@ -64,75 +68,75 @@ def trial(*, short: bool = False, seed: int = 0, count: int | None = None) -> Ou
             thread.join()
         status, _ = server.ask("POST", "/models/price/predict", {"instances": [[3, 80]]})
         if status != 200:
-            outcome.lose(f"a good request afterwards was answered {status}")
-        outcome.figures["answered"] = ", ".join(f"{status}: {n:,}" for status, n in sorted(statuses.items()))
-        outcome.figures["workers that died"] = str(watched.deaths)
-        if watched.deaths:
-            outcome.lose(f"{watched.deaths} workers died: {server.log[-2000:]}", watched.deaths)
-    outcome.bound("memory above idle", watched.growth, MOST_MEGABYTES, "MiB")
-    outcome.bound("memory kept afterwards", watched.kept, MOST_KEPT_MEGABYTES, "MiB")
-    return outcome
+            result.record_loss(f"a valid request afterwards returned {status}")
+        result.measurements["responses"] = ", ".join(f"{status}: {n:,}" for status, n in sorted(statuses.items()))
+        result.measurements["dead workers"] = str(monitor.dead_workers)
+        if monitor.dead_workers:
+            result.record_loss(f"{monitor.dead_workers} workers died: {server.log[-2000:]}", monitor.dead_workers)
+    result.check_bound("memory above idle", monitor.growth, MAX_GROWTH_MIB, "MiB")
+    result.check_bound("memory retained", monitor.retained, MAX_RETAINED_MIB, "MiB")
+    return result
 
 
 def controls() -> Iterator[Control]:
-    """The cases that each defence is for, on a service without it."""
+    """Send the cases that each defence is for to a service without it."""
     whole = [case for case in cases.named() if case.cut]
-    yield _control("the check of length", whole, lambda outcome, _: outcome.lost > 0)
+    yield _control("length check", whole, lambda result, _: result.lost > 0)
     bombs = [case for case in cases.named() if ": a bomb of 200 MB" in case.name]
-    yield _control("the limit of inflating", bombs, lambda _, watched: watched.growth > MOST_MEGABYTES)
+    yield _control("decompression limit", bombs, lambda _, monitor: monitor.growth > MAX_GROWTH_MIB)
     large = [case for case in cases.named() if len(case.request) > 1 << 19] * 2
-    yield _control("returning memory", large, lambda _, watched: watched.kept > MOST_KEPT_MEGABYTES)
+    yield _control("returning memory", large, lambda _, monitor: monitor.retained > MAX_RETAINED_MIB)
 
 
-def _control(without: str, harm: list[Case], hurt: Callable[[Outcome, Watched], bool]) -> Control:
-    outcome, statuses = Outcome(without), Counter[str]()
+def _control(without: str, harm: list[Case], hurt: Callable[[TrialResult, MemoryMonitor], bool]) -> Control:
+    result, statuses = TrialResult(without), Counter[str]()
     with (
         tempfile.TemporaryDirectory() as folder,
-        serving(Path(folder), without=without) as server,
-        Watched(server) as watched,
+        running_service(Path(folder), without=without) as server,
+        MemoryMonitor(server) as monitor,
     ):
         for case in harm:
-            judge(outcome, statuses, case, answered(server, case))
+            check_response(result, statuses, case, send_case(server, case))
         time.sleep(0.5)
-    memory = f"memory {watched.growth:.0f} MiB above idle, and {watched.kept:.0f} afterwards"
+    memory = f"memory {monitor.growth:.0f} MiB above idle, {monitor.retained:.0f} afterwards"
     return Control(
-        f"without {without}", hurt(outcome, watched), f"{outcome.lost} of {outcome.tried} answered wrongly, {memory}"
+        f"without {without}", hurt(result, monitor), f"{result.lost} of {result.tried} handled wrongly, {memory}"
     )
 
 
-def judge(outcome: Outcome, statuses: Counter[str], case: Case, answer: bytes | None) -> None:
-    outcome.tried += 1
-    if answer is None:
-        outcome.lose(f"{case.name}: no end of its answer within {TIMEOUT_SECONDS} s: {case.request[:300]!r}")
+def check_response(result: TrialResult, statuses: Counter[str], case: Case, response: bytes | None) -> None:
+    result.tried += 1
+    if response is None:
+        result.record_loss(f"{case.name}: no complete response within {TIMEOUT_SECONDS} s: {case.request[:300]!r}")
         return
-    found = [int(status) for status in _STATUS.findall(answer) if status != b"100"]
+    found = [int(status) for status in _STATUS.findall(response) if status != b"100"]
     statuses.update(map(str, found) if found else ["closed"])
     if 500 in found:
-        outcome.lose(f"{case.name}: answered 500: {case.request[:300]!r}")
+        result.record_loss(f"{case.name}: 500: {case.request[:300]!r}")
     if case.cut and 200 in found:
-        outcome.lose(f"{case.name}: half a body was answered 200: {case.request[:300]!r}")
-    if case.most_answers is not None and len(found) > case.most_answers:
-        outcome.lose(f"{case.name}: {len(found)} answers to one request: {found} {case.request[:300]!r}")
+        result.record_loss(f"{case.name}: a truncated body returned 200: {case.request[:300]!r}")
+    if case.max_responses is not None and len(found) > case.max_responses:
+        result.record_loss(f"{case.name}: {len(found)} responses to one request: {found} {case.request[:300]!r}")
 
 
-def answered(server: Server, case: Case) -> bytes | None:
-    """All that comes back, up to the end of the connection; None where it does not end."""
-    answer = b""
+def send_case(server: Server, case: Case) -> bytes | None:
+    """Return all that comes back until the connection ends; None if it does not end."""
+    response = b""
     try:
         with socket.create_connection(("127.0.0.1", server.port), timeout=TIMEOUT_SECONDS) as sock:
             for piece in case.pieces:
                 sock.sendall(piece)
             sock.shutdown(socket.SHUT_WR)
             while piece := sock.recv(1 << 16):
-                answer += piece
+                response += piece
     except TimeoutError:
         return None
-    except OSError:  # it was cut off: what had come, counts
+    except OSError:  # the connection was reset: what came before counts
         pass
-    return answer
+    return response
 
 
-def variation(rng: random.Random) -> Case:
+def random_case(rng: random.Random) -> Case:
     make: Callable[[random.Random], Case] = rng.choice(_KINDS)
     return make(rng)
 
@@ -175,7 +179,7 @@ def _compressed(rng: random.Random) -> Case:
 
 
 def _binary(rng: random.Random) -> Case:
-    """Tensors whose bytes do not keep to their JSON."""
+    """Make binary tensors whose bytes do not match their JSON."""
     size = rng.choice([0, 1, 4, 8, 16, 2**31, 2**63, -1])
     shape = [rng.choice([0, 1, 2, 4, -1, 2**31, 2**62]) for _ in range(rng.randrange(4))]
     tensor = {
@@ -210,7 +214,7 @@ def _damaged(rng: random.Random, data: bytearray) -> bytearray:
 
 
 def _object(rng: random.Random, depth: int) -> Iterator[bytes]:
-    """JSON with the words of the protocols in unlikely places; now and then none at all."""
+    """Make JSON with the keys of the protocols in unlikely places; sometimes invalid JSON."""
     kind = rng.randrange(10) if depth < 6 else 9
     if kind < 4:
         yield b"{"

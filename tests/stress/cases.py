@@ -1,4 +1,4 @@
-"""The named cases: each a request that some server somewhere got wrong."""
+"""The named cases: requests that real servers have handled wrongly."""
 
 from __future__ import annotations
 
@@ -26,12 +26,12 @@ SMUGGLED = b"GET /models HTTP/1.1\r\nHost: here\r\n\r\n"
 
 @dataclass(frozen=True)
 class Case:
-    """Bytes to send, then the end. `cut`: they promise more of a body than they bring."""
+    """Bytes to send before the connection ends. `cut`: the body is shorter than announced."""
 
     name: str
     request: bytes
     cut: bool = False
-    most_answers: int | None = None
+    max_responses: int | None = None
     pieces: list[bytes] = field(default_factory=list)
 
     def __post_init__(self) -> None:
@@ -62,7 +62,7 @@ def named() -> Iterator[Case]:
         slow = sized(path, body)
         yield Case(f"{path}: a byte at a time", slow, pieces=[slow[i : i + 1] for i in range(len(slow))])
     for name, request in smuggling():
-        yield Case(f"smuggling: {name}", request, most_answers=1)
+        yield Case(f"smuggling: {name}", request, max_responses=1)
     for name, request in heads():
         yield Case(f"head: {name}", request)
 
@@ -102,7 +102,7 @@ def bodies() -> Iterator[tuple[str, bytes]]:
     yield "white space", b" \r\n\t"
     yield "a byte order mark", b"\xef\xbb\xbf" + PRICE
     yield "UTF-16", PRICE.decode().encode("utf-16")
-    yield "noughts", b"\0" * 100
+    yield "zero bytes", b"\0" * 100
     yield "something behind the JSON", PRICE + b"]"
     yield "Python", b"{'instances': [(1, 2)]}"
     yield "a comment", b'{"instances": [[1, 2]] /* rows */}'
@@ -126,16 +126,16 @@ def bodies() -> Iterator[tuple[str, bytes]]:
     yield "rows of every kind", b'{"instances": [[1, 2], {"rooms": 1}, 3, null, "x", [[1, 2]], {}, []]}'
     yield "ragged rows", b'{"instances": [[1, 2], [1], [1, 2, 3]]}'
     yield "a path for a model", b'{"model": "../../etc/passwd", "instances": [[1, 2]]}'
-    yield "an address for a model", b'{"model": "http://127.0.0.1/x", "instances": [[1, 2]]}'
+    yield "a URL for a model", b'{"model": "http://127.0.0.1/x", "instances": [[1, 2]]}'
     yield "a huge version", b'{"version": 99999999999999999999999999, "instances": [[1, 2]]}'
     yield "a negative version", b'{"version": -1, "instances": [[1, 2]]}'
-    yield "shape that lies", TENSORS.replace(b"[1,2,2]", b"[1000000000,1000000000]")
-    yield "shape below zero", TENSORS.replace(b"[1,2,2]", b"[-1,2,2]")
-    yield "a type nobody has", TENSORS.replace(b"FP32", b"FP128")
+    yield "a wrong shape", TENSORS.replace(b"[1,2,2]", b"[1000000000,1000000000]")
+    yield "a negative shape", TENSORS.replace(b"[1,2,2]", b"[-1,2,2]")
+    yield "an unknown datatype", TENSORS.replace(b"FP32", b"FP128")
 
 
 def packed() -> Iterator[tuple[str, bytes, bytes]]:
-    """Bodies that say they are compressed."""
+    """Bodies that are announced as compressed."""
     bomb = zlib.compressobj(9, wbits=31)
     noughts = b"".join([bomb.compress(bytes(1 << 20)) for _ in range(200)]) + bomb.flush()
     yield "a bomb of 200 MB", noughts, b"gzip"
@@ -151,7 +151,7 @@ def packed() -> Iterator[tuple[str, bytes, bytes]]:
 
 
 def smuggling() -> Iterator[tuple[str, bytes]]:
-    """Requests that two servers in a row might cut in different places. None may be answered twice."""
+    """Requests that a proxy and a server might split differently. None may get two responses."""
     path, size, chunked = "/models/price/predict", b"Content-Length: %d", b"Transfer-Encoding: chunked"
     last = b"0\r\n\r\n" + SMUGGLED
     both = len(last)
@@ -226,7 +226,7 @@ def heads() -> Iterator[tuple[str, bytes]]:
     ):
         yield f"the target {target}", head(target, method=b"GET")
     yield "a target of 100 kB", head("/" + "x" * 100_000, method=b"GET")
-    yield "a target of noughts", b"GET /\x00\x00 HTTP/1.1\r\nHost: here\r\n\r\n"
+    yield "a target of zero bytes", b"GET /\x00\x00 HTTP/1.1\r\nHost: here\r\n\r\n"
     yield "a line of 100 kB", head(get, b"X: " + b"x" * 100_000, method=b"GET")
     yield "10,000 lines", head(get, *[b"X: y"] * 10_000, method=b"GET")
     yield "a line without a colon", head(get, b"nonsense", method=b"GET")
@@ -237,4 +237,4 @@ def heads() -> Iterator[tuple[str, bytes]]:
     yield "an odd id", head(get, b"X-Request-Id: " + b"\xe9\x80" * 100, method=b"GET")
     yield "an odd trace", head(get, b"traceparent: 00-" + b"0" * 32 + b"-" + b"0" * 16 + b"-zz", method=b"GET")
     yield "a script name", head(get, b"Script-Name: /x", b"SCRIPT_NAME: /y", method=b"GET")
-    yield "a key that is none", head(get, b"Authorization: Bearer " + b"x" * 4000, method=b"GET")
+    yield "an invalid key", head(get, b"Authorization: Bearer " + b"x" * 4000, method=b"GET")

@@ -1,7 +1,7 @@
-"""Training jobs: killed, out of disk, with a clock that jumps, on tables that are damaged.
+"""Training jobs: killed, out of disk, with a clock that jumps, on damaged tables.
 
-Whatever is done to a job, the store has no version that is not whole, and `train --resume` ends with the bytes of a job
-that nobody disturbed.
+Whatever happens to a job, the store never has an incomplete version, and `train --resume` ends with the same bytes as
+an undisturbed job.
 """
 
 from __future__ import annotations
@@ -21,18 +21,18 @@ from model_store.registry.store import open_store
 from tests.crashes.test_full_disk import fill
 from tests.service.server.server_process import ROOT, until
 from tests.stress.store_faults import mounted
-from tests.stress.trial import Control, Outcome
+from tests.stress.trial import Control, TrialResult
 from tests.training.conftest import JOB, flowers
 
 TRAIN = ("-m", "training")
-JUMPING = ("-m", "tests.stress.without", "a steady clock")
+JUMPING = ("-m", "tests.stress.without", "steady clock")
 KEEPING = ("--checkpoint-seconds", "0.01", "--resume")
 YEARS = (0, 4102444800)  # 1970, 2100: the dates that files are given
 _JUNK = [b"\0", b"\xff\xfe", b'"', b",", b"\n", b"\r", b"1e999", b"NaN", b"-", b"\xe2\x80\xa8", b"'", b";", b"=1+1"]
 
 
 class Job:
-    """A job in a folder of its own, on a table of three kinds of column, that takes half a second to train."""
+    """A job in its own folder, on a table with three kinds of column, that trains in half a second."""
 
     def __init__(self, folder: Path, epochs: int = 1500) -> None:
         self.folder, self.store, self.checkpoints = folder, folder / "models", folder / "kept"
@@ -56,7 +56,7 @@ class Job:
         return path.read_bytes() if path.exists() else b""
 
     def broken(self) -> list[str]:
-        """What is wrong with the versions that the store has."""
+        """Return the faults of the versions in the store."""
         if not self.store.exists():
             return []
         store, found = open_store(self.store), []
@@ -69,9 +69,9 @@ class Job:
         return found
 
 
-def trial(*, short: bool = False) -> Outcome:
-    """60 kills, 20 with a clock that jumps, 20 full disks, 40 damaged tables; a tenth of each in the short form."""
-    outcome = Outcome("training jobs")
+def trial(*, short: bool = False) -> TrialResult:
+    """60 kills, 20 with a jumping clock, 20 full disks, 40 damaged tables; a tenth of each in the short form."""
+    result = TrialResult("training jobs")
     rng = random.Random(0)
     with tempfile.TemporaryDirectory() as folder:
         whole = Job(Path(folder) / "whole")
@@ -81,81 +81,81 @@ def trial(*, short: bool = False) -> Outcome:
         if code:
             raise RuntimeError(said)
         share = 10 if short else 1
-        jobs = {name: Job(Path(folder) / name.replace(" ", "-")) for name in ("SIGKILL", "a clock that jumps")}
-        killed(outcome, "SIGKILL", jobs["SIGKILL"], whole, 60 // share, took, rng)
-        killed(outcome, "a clock that jumps", jobs["a clock that jumps"], whole, 20 // share, took, rng, JUMPING)
-        full_disk(outcome, Path(folder) / "disk", whole, 20 // share, took, rng)
-        damaged_tables(outcome, Path(folder) / "damaged", 40 // share, rng)
-    return outcome
+        jobs = {name: Job(Path(folder) / name.replace(" ", "-")) for name in ("SIGKILL", "jumping clock")}
+        killed(result, "SIGKILL", jobs["SIGKILL"], whole, 60 // share, took, rng)
+        killed(result, "jumping clock", jobs["jumping clock"], whole, 20 // share, took, rng, JUMPING)
+        full_disk(result, Path(folder) / "disk", whole, 20 // share, took, rng)
+        damaged_tables(result, Path(folder) / "damaged", 40 // share, rng)
+    return result
 
 
 def killed(
-    outcome: Outcome, name: str, job: Job, whole: Job, times: int, took: float, rng: random.Random,
+    result: TrialResult, name: str, job: Job, whole: Job, times: int, took: float, rng: random.Random,
     program: Sequence[str] = TRAIN,
 ) -> None:  # fmt: skip
-    """At any moment from its start to after its end; what is left is gone on with."""
+    """Kill a job at random moments, resume it each time, and compare its bytes."""
     ends = 0
     for _ in range(times):
         with job.start(*KEEPING, program=program) as process:
             time.sleep(rng.uniform(0, 1.2 * took))
             process.kill()
             process.communicate()
-        outcome.tried += 1
+        result.tried += 1
         for fault in job.broken():
-            outcome.lose(f"{name}: {fault}")
+            result.record_loss(f"{name}: {fault}")
         if program is JUMPING:
             for path in (job.folder / "flowers.csv", *job.checkpoints.glob("*"), *job.store.rglob("*.npz")):
                 os.utime(path, (rng.choice(YEARS),) * 2)
         if process.returncode == 0 or job.published:
             ends += 1
-            _same(outcome, name, job, whole)
+            _same(result, name, job, whole)
     code, said = job.run(*KEEPING, program=program)
-    outcome.tried += 1
+    result.tried += 1
     if code:
-        outcome.lose(f"{name}: resuming ended with {code}: {said[-300:]}")
-    _same(outcome, name, job, whole)
-    outcome.figures[name] = f"{times} kills, {ends + 1} trainings came to their end, with the same bytes"
+        result.record_loss(f"{name}: resuming ended with {code}: {said[-300:]}")
+    _same(result, name, job, whole)
+    result.measurements[name] = f"{times} kills, {ends + 1} trainings completed with the same bytes"
 
 
-def _same(outcome: Outcome, name: str, job: Job, whole: Job) -> None:
-    """The published bytes; and begins again."""
+def _same(result: TrialResult, name: str, job: Job, whole: Job) -> None:
+    """Compare the published bytes, and remove them for the next training."""
     if job.published != whole.published:
-        outcome.lose(f"{name}: {len(job.published)} other bytes than those of a job that nobody disturbed")
+        result.record_loss(f"{name}: {len(job.published)} bytes that differ from those of an undisturbed job")
     (job.store / "flowers" / "1.npz").unlink(missing_ok=True)
 
 
-def full_disk(outcome: Outcome, folder: Path, whole: Job, times: int, took: float, rng: random.Random) -> None:
-    """Its store and checkpoints on a disk of a megabyte, that fills up before it begins or meanwhile."""
+def full_disk(result: TrialResult, folder: Path, whole: Job, times: int, took: float, rng: random.Random) -> None:
+    """Fill the disk of a job's store and checkpoints before or while it trains."""
     refused = 0
     with ExitStack() as stack:
         folder.mkdir()
         if not mounted(stack, folder, "size=1m"):
-            outcome.figures["a full disk"] = "cannot be made here: mounting needs root"
+            result.measurements["a full disk"] = "skipped: mounting needs root"
             return
         for _ in range(times):
             job = Job(folder)
             with job.start(*KEEPING) as process:
                 time.sleep(rng.uniform(0, took))
-                with suppress(OSError):  # it may be faster
+                with suppress(OSError):  # the job may be faster
                     fill(folder, leaving=rng.choice([0, 0, 4096, 12288]))
                 said = "".join(process.communicate(timeout=60))
-            outcome.tried += 1
+            result.tried += 1
             if process.returncode not in {0, 2, 3, 5} or "Traceback" in said:
-                outcome.lose(f"a full disk: ended with {process.returncode}: {said[-300:]}")
+                result.record_loss(f"a full disk: ended with {process.returncode}: {said[-300:]}")
             refused += process.returncode != 0
             (folder / "ballast").unlink(missing_ok=True)
             for fault in job.broken():
-                outcome.lose(f"a full disk: {fault}")
+                result.record_loss(f"a full disk: {fault}")
             if process.returncode and "is published, but not its report" not in said:
                 code, said = job.run(*KEEPING)
                 if code:
-                    outcome.lose(f"a full disk: resuming ended with {code}: {said[-300:]}")
-            _same(outcome, "a full disk", job, whole)
-        outcome.figures["a full disk"] = f"{refused} of {times} jobs were stopped, and gone on with, to the same bytes"
+                    result.record_loss(f"a full disk: resuming ended with {code}: {said[-300:]}")
+            _same(result, "a full disk", job, whole)
+        result.measurements["a full disk"] = f"{refused} of {times} jobs stopped, and resumed to the same bytes"
 
 
-def damaged_tables(outcome: Outcome, folder: Path, times: int, rng: random.Random) -> None:
-    """Bytes flipped, cut, doubled, put in. It trains on what is a table, and says what is not."""
+def damaged_tables(result: TrialResult, folder: Path, times: int, rng: random.Random) -> None:
+    """Flip, cut, repeat and insert bytes. The job trains on a valid table, and reports an invalid one."""
     codes: dict[int, int] = {}
     for _ in range(times):
         job = Job(folder, epochs=3)
@@ -173,38 +173,38 @@ def damaged_tables(outcome: Outcome, folder: Path, times: int, rng: random.Rando
             table = table or bytearray(b"\n")
         (folder / "flowers.csv").write_bytes(table)
         code, said = job.run()
-        outcome.tried += 1
+        result.tried += 1
         codes[code] = codes.get(code, 0) + 1
         if code not in {0, 2, 3, 4} or "Traceback" in said:
-            outcome.lose(f"a damaged table: ended with {code}: {said[-300:]}: {bytes(table)[:200]!r}")
+            result.record_loss(f"a damaged table: ended with {code}: {said[-300:]}: {bytes(table)[:200]!r}")
         for fault in job.broken():
-            outcome.lose(f"a damaged table: {fault}")
+            result.record_loss(f"a damaged table: {fault}")
         if bool(job.published) != (code == 0):
-            outcome.lose(f"a damaged table: ended with {code}, published {len(job.published)} bytes")
+            result.record_loss(f"a damaged table: ended with {code}, published {len(job.published)} bytes")
         (job.store / "flowers" / "1.npz").unlink(missing_ok=True)
-    told = ", ".join(f"{code}: {n}" for code, n in sorted(codes.items()))
-    outcome.figures["damaged tables"] = f"exit codes {told}"
+    listed = ", ".join(f"{code}: {n}" for code, n in sorted(codes.items()))
+    result.measurements["damaged tables"] = f"exit codes {listed}"
 
 
 def controls() -> Iterator[Control]:
     with tempfile.TemporaryDirectory() as folder:
         job = Job(Path(folder), epochs=3)
         path = job.store / "flowers" / "1.npz"
-        with job.start(program=("-m", "tests.stress.without", "publishing whole")) as process:
+        with job.start(program=("-m", "tests.stress.without", "atomic publishing")) as process:
             until(path.exists)
             process.kill()
             process.communicate()
         try:
             open_store(job.store).load("flowers", 1)
-            seen = "a whole version"
+            seen = "a complete version"
         except ModelStoreError as e:
             seen = f"a broken version: {str(e).rpartition(': ')[2]}"
-        yield Control("without publishing whole", seen.startswith("a broken"), f"a kill left {seen}")
+        yield Control("without atomic publishing", seen.startswith("a broken"), f"a kill left {seen}")
     with tempfile.TemporaryDirectory() as folder:
         job = Job(Path(folder))
-        with job.start(*KEEPING, program=("-m", "tests.stress.without", "whole checkpoints")) as process:
+        with job.start(*KEEPING, program=("-m", "tests.stress.without", "atomic checkpoints")) as process:
             until(lambda: list(job.checkpoints.glob("*.npz")))
             process.kill()
             process.communicate()
         code, _ = job.run(*KEEPING)
-        yield Control("without whole checkpoints", code != 0, f"after a kill, resuming ended with {code}")
+        yield Control("without atomic checkpoints", code != 0, f"after a kill, resuming ended with {code}")

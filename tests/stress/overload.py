@@ -1,7 +1,7 @@
-"""Overload: three times what a worker can answer, and it answers what it can in time and turns away the rest at once.
+"""Overload: three times a worker's capacity; it serves what it can in time and sheds the rest at once.
 
-The load is open: requests come when a schedule says so, whether or not those before have been answered, and a
-latency counts from that moment. The worker has a core of its own, the schedule another.
+The load is open: requests are sent on a schedule, whether or not earlier ones have their responses, and latency counts
+from the scheduled moment. The worker has one core, the schedule another.
 """
 
 from __future__ import annotations
@@ -19,20 +19,20 @@ from pathlib import Path
 import orjson
 
 from tests.service.server.server_process import Server
-from tests.stress.callers import Account, Callers
 from tests.stress.cases import PENGUIN, head, sized
-from tests.stress.trial import Control, Outcome, children, serving
+from tests.stress.clients import Clients, ClientStats
+from tests.stress.trial import Control, TrialResult, child_pids, running_service
 
-TIMES = 3
-MOST_MILLISECONDS = 500
+CAPACITY_FACTOR = 3
+MAX_P99_MS = 500
 CONNECTIONS = 900
-ROWS = 600  # of 200 a worker answers so many that three times as many need more connections than it takes
+ROWS = 600  # at 200 rows, three times the capacity needs more connections than a worker accepts
 REQUEST = sized("/models/penguins/predict", orjson.dumps({"instances": orjson.loads(PENGUIN)["instances"] * ROWS}))
 HEALTH = head("/healthz", method=b"GET")
 
 
 class Load:
-    """An open load over connections that are kept; who finds none free waits for one, and the wait counts."""
+    """An open load over kept connections. A request without a free connection waits, and its wait counts."""
 
     def __init__(self, port: int, rate: float, seconds: float, rng: random.Random) -> None:
         self._port = port
@@ -42,8 +42,8 @@ class Load:
             moment += rng.expovariate(rate)
             self._times.append(moment)
         self.sent = len(self._times)
-        self.account = Account()
-        self.without_retry = 0  # 503 that do not say when to come again
+        self.stats = ClientStats()
+        self.without_retry = 0  # 503 responses without Retry-After
         self._selector = selectors.DefaultSelector()
         self._free: list[socket.socket] = []
         self._asked: dict[socket.socket, tuple[float, bytearray]] = {}
@@ -64,7 +64,7 @@ class Load:
                     self._send(sock)
                 if mask & selectors.EVENT_READ:
                     self._read(sock)
-        self.account.dropped += [(None, "no answer in time")] * (len(self._asked) + len(self._times))
+        self.stats.dropped += [(None, "no response in time")] * (len(self._asked) + len(self._times))
         for key in list(self._selector.get_map().values()):
             assert isinstance(key.fileobj, socket.socket)
             key.fileobj.close()
@@ -109,17 +109,17 @@ class Load:
         if not found or len(body) < int(start.lower().partition(b"content-length: ")[2].partition(b"\r\n")[0]):
             return
         status = int(start[9:12])
-        self.account.statuses[status] += 1
+        self.stats.statuses[status] += 1
         self.without_retry += status == 503 and b"\r\nretry-after: " not in start.lower()
         if status == 200:
-            self.account.seconds.append(time.monotonic() - when)
+            self.stats.seconds.append(time.monotonic() - when)
         del self._asked[sock]
         self._free.append(sock)
 
     def _lost(self, sock: socket.socket) -> None:
-        """A connection that ended: an idle one is made anew, and with another a request is lost."""
+        """Replace a connection that has ended; if it had a request, that is lost."""
         if self._asked.pop(sock, None) is not None:
-            self.account.dropped.append((None, "the connection was closed"))
+            self.stats.dropped.append((None, "the connection was closed"))
         else:
             self._free.remove(sock)
         self._selector.unregister(sock)
@@ -127,59 +127,64 @@ class Load:
         self._free.append(self._connection())
 
 
-def trial(*, short: bool = False) -> Outcome:
-    """30 s of it; 5 in the short form."""
-    outcome = Outcome(f"overload, {TIMES} times capacity")
-    load, health, capacity = overloaded(5 if short else 30)
-    account = load.account
-    outcome.tried = load.sent
-    odd = {status: n for status, n in account.statuses.items() if status not in {200, 503}}
-    if odd or account.dropped:
-        outcome.lose(
-            f"answered otherwise: {odd}, dropped: {len(account.dropped)}", sum(odd.values()) + len(account.dropped)
+def trial(*, short: bool = False) -> TrialResult:
+    """Run it for 30 s; 5 in the short form."""
+    result = TrialResult(f"overload, {CAPACITY_FACTOR} times capacity")
+    load, health, capacity = run_overload(5 if short else 30)
+    stats = load.stats
+    result.tried = load.sent
+    odd = {status: n for status, n in stats.statuses.items() if status not in {200, 503}}
+    if odd or stats.dropped:
+        result.record_loss(
+            f"other responses: {odd}, dropped: {len(stats.dropped)}", sum(odd.values()) + len(stats.dropped)
         )
     if load.without_retry:
-        outcome.lose(f"{load.without_retry} of the 503 without Retry-After", load.without_retry)
+        result.record_loss(f"{load.without_retry} 503 responses without Retry-After", load.without_retry)
     if health.sent > health.served or not health.sent:
-        outcome.lose(f"health: {dict(health.statuses)}, dropped: {len(health.dropped)}", health.sent - health.served)
-    outcome.tried += health.sent
-    outcome.figures["capacity, and what was asked of it"] = f"{capacity:,.0f} and {TIMES * capacity:,.0f} requests/s"
-    outcome.figures["answered, and turned away"] = f"{account.statuses[200]:,} and {account.statuses[503]:,}"
-    outcome.figures["median of those answered"] = f"{account.percentile(0.5):.0f} ms"
-    outcome.bound("p99 of those answered", account.percentile(0.99), MOST_MILLISECONDS, "ms")
-    outcome.figures["health, of so many"] = f"p99 {health.percentile(0.99):.0f} ms of {health.sent:,}"
-    return outcome
+        result.record_loss(
+            f"health: {dict(health.statuses)}, dropped: {len(health.dropped)}", health.sent - health.served
+        )
+    result.tried += health.sent
+    result.measurements["capacity and load"] = f"{capacity:,.0f} and {CAPACITY_FACTOR * capacity:,.0f} requests/s"
+    result.measurements["served and shed"] = f"{stats.statuses[200]:,} and {stats.statuses[503]:,}"
+    result.measurements["median of served requests"] = f"{stats.percentile(0.5):.0f} ms"
+    result.check_bound("p99 of served requests", stats.percentile(0.99), MAX_P99_MS, "ms")
+    result.measurements["health checks"] = f"p99 {health.percentile(0.99):.0f} ms of {health.sent:,}"
+    return result
 
 
-def overloaded(seconds: float, without: str = "") -> tuple[Load, Account, float]:
-    """The load, health checks meanwhile, and the capacity in requests/s that it is a multiple of."""
+def run_overload(seconds: float, without: str = "") -> tuple[Load, ClientStats, float]:
+    """Return the load, the stats of health checks during it, and the measured capacity in requests/s."""
     cores = sorted(os.sched_getaffinity(0))
-    with tempfile.TemporaryDirectory() as folder, serving(Path(folder), without=without, SERVE_WORKERS="1") as server:
-        (worker,) = children(server.process.pid)
+    with (
+        tempfile.TemporaryDirectory() as folder,
+        running_service(Path(folder), without=without, SERVE_WORKERS="1") as server,
+    ):
+        (worker,) = child_pids(server.process.pid)
         os.sched_setaffinity(worker, cores[:1])
         os.sched_setaffinity(0, cores[-1:])
         try:
-            capacity = measured(server)
-            load = Load(server.port, TIMES * capacity, seconds, random.Random(0))
-            with Callers(server.port, count=2, request=HEALTH, pause=0.05) as health:
+            capacity = measure_capacity(server)
+            load = Load(server.port, CAPACITY_FACTOR * capacity, seconds, random.Random(0))
+            with Clients(server.port, count=2, request=HEALTH, pause=0.05) as health:
                 load.run()
         finally:
             os.sched_setaffinity(0, cores)
-        return load, health.account, capacity
+        return load, health.stats, capacity
 
 
-def measured(server: Server, seconds: float = 2.0) -> float:
-    with Callers(server.port, count=8, request=REQUEST) as callers:
+def measure_capacity(server: Server, seconds: float = 2.0) -> float:
+    with Clients(server.port, count=8, request=REQUEST) as clients:
         time.sleep(0.5)
-        before, began = callers.sent, time.monotonic()
+        before, began = clients.sent, time.monotonic()
         time.sleep(seconds)
-        return (callers.sent - before) / (time.monotonic() - began)
+        return (clients.sent - before) / (time.monotonic() - began)
 
 
 def controls() -> Iterator[Control]:
-    load, _, _ = overloaded(5, without="patience")
-    late, turned = load.account.percentile(0.99), load.account.statuses[503]
-    yield Control("without patience", not turned, f"{turned} turned away, p99 of those answered {late:,.0f} ms")
-    _, health, _ = overloaded(5, without="vital requests")
+    load, _, _ = run_overload(5, without="queue time limit")
+    late, turned = load.stats.percentile(0.99), load.stats.statuses[503]
+    yield Control("without a queue time limit", not turned, f"{turned} shed, p99 of served requests {late:,.0f} ms")
+    _, health, _ = run_overload(5, without="health check priority")
     turned = health.sent - health.served
-    yield Control("without letting health checks pass the queue", turned > 0, f"{turned} of {health.sent} not answered")
+    yield Control("without priority of health checks", turned > 0, f"{turned} of {health.sent} not served")

@@ -1,7 +1,7 @@
-"""Signals under load: reloads, killed workers, more and fewer of them, and the end. Whoever asks meanwhile is answered.
+"""Signals under load: reload, killed workers, more and fewer workers, stop. Clients keep getting responses.
 
-Only a worker that is killed takes requests with it: those in its hands. Whether one was, is seen before the kill: the
-worker is stopped, and the connections that it holds are read from /proc.
+Only a killed worker drops requests: those on its connections. To know them, the trial stops the worker before the kill
+and reads its connections from /proc.
 """
 
 from __future__ import annotations
@@ -16,23 +16,23 @@ from dataclasses import replace
 from pathlib import Path
 
 from tests.service.server.server_process import Server, until
-from tests.stress.callers import Callers
-from tests.stress.trial import Control, Outcome, children, serving
+from tests.stress.clients import Clients
+from tests.stress.trial import Control, TrialResult, child_pids, running_service
 
-CALLERS = 8
-MOST_SECONDS = 1.0  # until another worker serves in place of one that was killed
+CLIENTS = 8
+MAX_RECOVERY_SECONDS = 1.0  # until another worker serves
 
 
-def trial(*, short: bool = False) -> Outcome:
-    """10 of each; 2 in the short form."""
-    outcome = Outcome("signals under load")
+def trial(*, short: bool = False) -> TrialResult:
+    """Send each signal 10 times; 2 in the short form."""
+    result = TrialResult("signals under load")
     times = 2 if short else 10
-    with tempfile.TemporaryDirectory() as folder, serving(Path(folder)) as server:
-        with Callers(server.port, CALLERS, pause=0.001) as callers:
+    with tempfile.TemporaryDirectory() as folder, running_service(Path(folder)) as server:
+        with Clients(server.port, CLIENTS, pause=0.001) as clients:
             time.sleep(0.5)
             for _ in range(times):
                 reload(server)
-            outcome.figures["dropped by SIGHUP"] = f"{len(callers.account.dropped)} in {times} of them"
+            result.measurements["dropped by SIGHUP"] = f"{len(clients.stats.dropped)} in {times} of them"
             held: set[object] = set()
             waits = []
             for _ in range(times):
@@ -43,40 +43,40 @@ def trial(*, short: bool = False) -> Outcome:
                 server.process.send_signal(how)
                 until(lambda expected=workers: serving_workers(server, expected))
             time.sleep(0.5)
-            before = callers.account
+            before = clients.stats
             server.process.send_signal(signal.SIGTERM)
             code = server.process.wait(60)
             time.sleep(0.2)
-        account = callers.account
-    outcome.count(replace(account, dropped=[]))
-    outcome.tried += len(account.dropped)
-    for port, how in account.dropped:
+        stats = clients.stats
+    result.add_clients(replace(stats, dropped=[]))
+    result.tried += len(stats.dropped)
+    for port, how in stats.dropped:
         if port not in held:
-            outcome.lose(f"dropped, in no killed worker's hands: {how}")
+            result.record_loss(f"dropped, on no connection of a killed worker: {how}")
     if code != 0:
-        outcome.lose(f"SIGTERM: expected the exit code 0, found {code}: {server.log[-500:]}")
-    taken = sum(port in held for port, _ in account.dropped)
-    outcome.figures["taken along by SIGKILL"] = f"{taken} in {times} of them, of {CALLERS} callers"
-    outcome.bound("until another worker served", max(waits), MOST_SECONDS, "s")
-    outcome.figures["dropped by SIGTERM"] = f"{len(account.dropped) - len(before.dropped)}, exit code {code}"
-    return outcome
+        result.record_loss(f"SIGTERM: expected exit code 0, found {code}: {server.log[-500:]}")
+    taken = sum(port in held for port, _ in stats.dropped)
+    result.measurements["dropped by SIGKILL"] = f"{taken} in {times} of them, of {CLIENTS} clients"
+    result.check_bound("until another worker served", max(waits), MAX_RECOVERY_SECONDS, "s")
+    result.measurements["dropped by SIGTERM"] = f"{len(stats.dropped) - len(before.dropped)}, exit code {code}"
+    return result
 
 
 def serving_workers(server: Server, expected: int) -> list[int]:
-    """The workers, once there are so many and each turns its loop."""
-    workers = children(server.process.pid)
-    return workers if len(workers) == expected and all(map(has_a_loop, workers)) else []
+    """Return the workers once there are `expected`, each with a running event loop."""
+    workers = child_pids(server.process.pid)
+    return workers if len(workers) == expected and all(map(has_event_loop, workers)) else []
 
 
-def has_a_loop(pid: int) -> bool:
-    return any("eventpoll" in target for target in links(pid))
+def has_event_loop(pid: int) -> bool:
+    return any("eventpoll" in target for target in open_files(pid))
 
 
-def links(pid: int) -> list[str]:
-    """What a process has open."""
+def open_files(pid: int) -> list[str]:
+    """Return the targets of a process's open file descriptors."""
     try:
         return [str(descriptor.readlink()) for descriptor in Path(f"/proc/{pid}/fd").iterdir()]
-    except (FileNotFoundError, ProcessLookupError):  # one of them, or the process, has gone meanwhile
+    except (FileNotFoundError, ProcessLookupError):  # the process or the descriptor is gone
         return []
 
 
@@ -87,19 +87,19 @@ def reload(server: Server) -> None:
 
 
 def kill_a_worker(server: Server) -> tuple[set[object], float]:
-    """The callers' ports that it held, and the seconds until another served."""
+    """Return the client ports of the worker's connections, and the seconds until another worker serves."""
     worker = until(lambda: serving_workers(server, 2))[0]
     os.kill(worker, signal.SIGSTOP)
-    ports = callers_of(worker, server.port)
+    ports = client_ports(worker, server.port)
     os.kill(worker, signal.SIGKILL)
     killed = time.monotonic()
     until(lambda: (now := serving_workers(server, 2)) and worker not in now)
     return ports, time.monotonic() - killed
 
 
-def callers_of(pid: int, port: int) -> set[object]:
-    """The other ends of a process's connections to its own port."""
-    inodes = {found[1] for target in links(pid) if (found := re.fullmatch(r"socket:\[(\d+)\]", target))}
+def client_ports(pid: int, port: int) -> set[object]:
+    """Return the remote ports of a process's connections to its own port."""
+    inodes = {found[1] for target in open_files(pid) if (found := re.fullmatch(r"socket:\[(\d+)\]", target))}
     ports: set[object] = set()
     for line in Path("/proc/net/tcp").read_text().splitlines()[1:]:
         _, local, remote, *_, inode = line.split()[:10]
@@ -110,12 +110,12 @@ def callers_of(pid: int, port: int) -> set[object]:
 
 def controls() -> Iterator[Control]:
     def dropped(without: str, harm: Callable[[Server], object]) -> int:
-        with tempfile.TemporaryDirectory() as folder, serving(Path(folder), without=without) as server:
-            with Callers(server.port, CALLERS) as callers:
+        with tempfile.TemporaryDirectory() as folder, running_service(Path(folder), without=without) as server:
+            with Clients(server.port, CLIENTS) as clients:
                 time.sleep(0.3)
                 harm(server)
                 time.sleep(0.2)
-            return len(callers.account.dropped)
+            return len(clients.stats.dropped)
 
     lost = dropped("draining", lambda server: [reload(server) for _ in range(5)])
     yield Control("without draining", lost > 0, f"{lost} dropped by 5 SIGHUP")

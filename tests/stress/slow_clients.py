@@ -1,7 +1,7 @@
-"""Slow clients: 64 attackers who hold connections, and cost the others nothing.
+"""Slow clients: 64 attackers hold connections, and do not affect other clients.
 
-A quarter say nothing, a quarter send a head and a quarter a body, a byte at a time; the others ask again and again,
-and never read an answer. Those who are cut off come back. Meanwhile callers who mean well are served.
+A quarter send nothing, a quarter send a head and a quarter a body, a byte at a time; the others send requests and never
+read a response. Attackers reconnect when they are disconnected. Meanwhile well-behaved clients are served.
 """
 
 from __future__ import annotations
@@ -15,18 +15,18 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from tests.stress.callers import Account, Callers
 from tests.stress.cases import PRICE, sized
-from tests.stress.trial import Control, Outcome, Watched, serving
+from tests.stress.clients import Clients, ClientStats
+from tests.stress.trial import Control, MemoryMonitor, TrialResult, running_service
 
 ATTACKERS = 64
-MOST_MILLISECONDS = 50
-GREEDY = 5  # of them hold next to all that a worker takes
-HELD = (32 << 20) // GREEDY - (64 << 10)  # bytes of a body that does not end
+MAX_P99_MS = 50
+HOLDERS = 5  # clients that together fill almost all of the input limit
+HELD_BYTES = (32 << 20) // HOLDERS - (64 << 10)  # of a body that does not end
 
 _WHOLE = sized("/models/price/predict", PRICE)
 _HEAD, _BODY = _WHOLE[: -len(PRICE)], PRICE
-_UNREAD = _WHOLE * 20_000  # whose answers are more than the kernel keeps for anybody
+_UNREAD = _WHOLE * 20_000  # its responses exceed the kernel's socket buffers
 LARGE = sized("/models/price/predict", PRICE + b" " * (1 << 20))
 
 
@@ -45,8 +45,8 @@ class Attacker:
             self._sock.sendall(_HEAD.replace(b"%d" % len(_BODY), b"%d" % (len(slowly) + 1)))
         self._left = memoryview(slowly)
 
-    def go_on(self) -> None:
-        """A byte more; as much as is taken, of those who do not read."""
+    def continue_attack(self) -> None:
+        """Send one byte more, or as much as the socket takes if this attacker does not read."""
         try:
             if self._kind < 3 and self._sock.recv(1000) == b"":
                 raise ConnectionResetError
@@ -63,16 +63,16 @@ class Attacker:
 
 
 @contextmanager
-def attacked(port: int, count: int = ATTACKERS) -> Iterator[None]:
+def attacking(port: int, count: int = ATTACKERS) -> Iterator[None]:
     attackers = [Attacker(port, number % 4) for number in range(count)]
     done = threading.Event()
 
-    def go_on() -> None:
+    def continue_attack() -> None:
         while not done.wait(0.1):
             for attacker in attackers:
-                attacker.go_on()
+                attacker.continue_attack()
 
-    thread = threading.Thread(target=go_on)
+    thread = threading.Thread(target=continue_attack)
     thread.start()
     try:
         time.sleep(0.5)
@@ -84,58 +84,63 @@ def attacked(port: int, count: int = ATTACKERS) -> Iterator[None]:
             attacker.close()
 
 
-def trial(*, short: bool = False) -> Outcome:
-    """A minute, in which those who are slow are cut off and come back; 3 s in the short form."""
-    outcome = Outcome("slow and silent clients")
-    with tempfile.TemporaryDirectory() as folder, serving(Path(folder), SERVE_WORKERS="1") as server:
-        with Watched(server) as watched, attacked(server.port), Callers(server.port, pause=0.002) as callers:
+def trial(*, short: bool = False) -> TrialResult:
+    """Attack for a minute, longer than the read timeout; 3 s in the short form."""
+    result = TrialResult("slow and silent clients")
+    with tempfile.TemporaryDirectory() as folder, running_service(Path(folder), SERVE_WORKERS="1") as server:
+        with MemoryMonitor(server) as monitor, attacking(server.port), Clients(server.port, pause=0.002) as clients:
             time.sleep(3 if short else 60)
-        account = callers.account
-        deaths = watched.deaths
-    outcome.count(account)
-    outcome.figures["median"] = f"{account.percentile(0.5):.2f} ms"
-    outcome.bound("p99", account.percentile(0.99), MOST_MILLISECONDS, "ms")
-    outcome.bound("memory above idle", watched.growth, 100, "MiB")
-    if deaths:
-        outcome.lose(f"{deaths} workers died", deaths)
-    large = greedy()
-    outcome.tried += large.sent
+        stats = clients.stats
+        dead_workers = monitor.dead_workers
+    result.add_clients(stats)
+    result.measurements["median"] = f"{stats.percentile(0.5):.2f} ms"
+    result.check_bound("p99", stats.percentile(0.99), MAX_P99_MS, "ms")
+    result.check_bound("memory above idle", monitor.growth, 100, "MiB")
+    if dead_workers:
+        result.record_loss(f"{dead_workers} workers died", dead_workers)
+    large = run_large_bodies()
+    result.tried += large.sent
     if not large.served:
-        outcome.lose(f"large bodies, while others held memory: {large.turned_away} turned away", large.sent)
-    return outcome
+        result.record_loss(f"large bodies while others held memory: {large.shed} shed", large.sent)
+    return result
 
 
-def greedy(without: str = "") -> Account:
-    """Ten large bodies, asked about while attackers hold as much memory as a worker gives all."""
-    with tempfile.TemporaryDirectory() as folder, serving(Path(folder), without=without, SERVE_WORKERS="1") as server:
-        attackers = [socket.create_connection(("127.0.0.1", server.port), timeout=10) for _ in range(GREEDY)]
+def run_large_bodies(without: str = "") -> ClientStats:
+    """Send ten large bodies while attackers fill the input limit."""
+    with (
+        tempfile.TemporaryDirectory() as folder,
+        running_service(Path(folder), without=without, SERVE_WORKERS="1") as server,
+    ):
+        attackers = [socket.create_connection(("127.0.0.1", server.port), timeout=10) for _ in range(HOLDERS)]
         for attacker in attackers:
-            attacker.sendall(sized("/models/price/predict", b" " * (HELD - 1))[:-1])
+            attacker.sendall(sized("/models/price/predict", b" " * (HELD_BYTES - 1))[:-1])
         time.sleep(1.5)
-        with Callers(server.port, count=1, request=LARGE, pause=0.1) as callers:
-            while callers.sent < 10:
+        with Clients(server.port, count=1, request=LARGE, pause=0.1) as clients:
+            while clients.sent < 10:
                 time.sleep(0.05)
         for attacker in attackers:
             attacker.close()
-        return callers.account
+        return clients.stats
 
 
 def controls() -> Iterator[Control]:
     with (
         tempfile.TemporaryDirectory() as folder,
-        serving(Path(folder), SERVE_WORKERS="1", SERVE_WORKER="gthread", SERVE_DRAIN_SECONDS="1") as server,
-        attacked(server.port),
+        running_service(Path(folder), SERVE_WORKERS="1", SERVE_WORKER="gthread", SERVE_DRAIN_SECONDS="1") as server,
+        attacking(server.port),
     ):
         with socket.create_connection(("127.0.0.1", server.port), timeout=3) as good:
             good.sendall(_WHOLE)
             try:
-                answer = good.recv(100)
+                response = good.recv(100)
             except TimeoutError:
-                answer = b""
-        yield Control("without the event worker (SERVE_WORKER=gthread)", not answer, f"in 3 s came {answer[:15]!r}")
-    account = greedy(without="making room")
+                response = b""
+        yield Control(
+            "without the event worker (SERVE_WORKER=gthread)", not response, f"received in 3 s: {response[:15]!r}"
+        )
+    stats = run_large_bodies(without="shedding of slow uploads")
     yield Control(
-        "without making room for others",
-        not account.served,
-        f"{account.turned_away} of {account.sent} large bodies turned away",
+        "without shedding of slow uploads",
+        not stats.served,
+        f"{stats.shed} of {stats.sent} large bodies shed",
     )

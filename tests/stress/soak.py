@@ -1,7 +1,6 @@
-"""A soak: a day's requests in minutes, while versions change. Memory does not grow, and no descriptor stays open.
+"""A soak test: a day's requests in minutes, while versions change. Memory does not grow, and no descriptor leaks.
 
-Memory is the PSS of the master and its workers, and its growth the slope of a line fitted to what was found after
-warming up.
+Memory is the PSS of the master and its workers; its growth is the slope of a line fitted to the samples after warm-up.
 """
 
 from __future__ import annotations
@@ -18,15 +17,15 @@ import numpy as np
 from tests.service.conftest import move, price
 from tests.service.server.server_process import Server
 from tests.stress.cases import GOOD, PENGUIN, PRICE, TENSORS, head, sized
-from tests.stress.signals import links
-from tests.stress.trial import Control, Outcome, children, megabytes, models, serving
+from tests.stress.signals import open_files
+from tests.stress.trial import Control, TrialResult, child_pids, memory_mib, publish_models, running_service
 
-LOOKS = 60
-WARM_UP = 0.5  # of them, and of the requests
+SAMPLES = 60
+WARM_UP = 0.5  # of the samples
 CONNECTIONS = 4
-MOST_MEGABYTES = 1.0  # of growth with a million requests, where that is more than noise
+MAX_GROWTH_MIB = 1.0  # of growth per million requests
 
-# What one connection asks for in a row: mostly plain predictions, and some of everything else.
+# What one connection sends in a row: mostly plain predictions, and some other requests.
 _PLAIN = sized("/models/price/predict", PRICE)
 _OTHERS = [
     (200, sized("/predict", b'{"model": "penguins", ' + PENGUIN[1:])),
@@ -36,47 +35,47 @@ _OTHERS = [
     (422, sized("/models/price/predict", b'{"instances": [[1, "x"]]}')),
 ]
 BATCH = b"".join([_PLAIN * 9 + other for _, other in _OTHERS])
-WANTED = {b"200": 49, b"422": 1}
-SIZE = sum(WANTED.values())
+EXPECTED = {b"200": 49, b"422": 1}
+SIZE = sum(EXPECTED.values())
 
 
-def trial(*, short: bool = False) -> Outcome:
-    """Two million requests, of which the second counts, and 60 changes of version; 20,000 and 20 in the short form."""
-    outcome = Outcome("soak")
-    count, looks = (20_000, 20) if short else (2_000_000, LOOKS)
-    memory, files = soaked(outcome, count, looks)
+def trial(*, short: bool = False) -> TrialResult:
+    """Send two million requests, the first as warm-up, over 60 changes of version; 20,000 and 20 in the short form."""
+    result = TrialResult("soak")
+    count, samples = (20_000, 20) if short else (2_000_000, SAMPLES)
+    memory, files = run_soak(result, count, samples)
     if leaked(files):
-        outcome.lose(f"descriptors: {files[0]} at the start, {files[-1]} at the end")
-    outcome.figures["descriptors"] = f"{files[0]} at the start, {files[-1]} at the end"
-    outcome.figures["memory"] = (
+        result.record_loss(f"descriptors: {files[0]} at the start, {files[-1]} at the end")
+    result.measurements["descriptors"] = f"{files[0]} at the start, {files[-1]} at the end"
+    result.measurements["memory"] = (
         f"{memory[0]:.1f} MiB at the start, {max(memory):.1f} at most, {memory[-1]:.1f} at the end"
     )
-    slope, noise = growth(memory, count)
-    outcome.figures["noise around the line"] = f"{noise:.2f} MiB"
-    if not short:  # too few to tell
-        outcome.bound("growth with a million requests", slope, MOST_MEGABYTES, "MiB")
-    return outcome
+    slope, noise = growth_per_million(memory, count)
+    result.measurements["noise around the line"] = f"{noise:.2f} MiB"
+    if not short:  # too few requests for a slope
+        result.check_bound("growth per million requests", slope, MAX_GROWTH_MIB, "MiB")
+    return result
 
 
-def soaked(outcome: Outcome, count: int, looks: int, without: str = "") -> tuple[list[float], list[int]]:
-    """Memory and open descriptors, at each look."""
+def run_soak(result: TrialResult, count: int, samples: int, without: str = "") -> tuple[list[float], list[int]]:
+    """Return memory and open descriptors at each sample."""
     with tempfile.TemporaryDirectory() as folder:
-        store = models(Path(folder))
+        store = publish_models(Path(folder))
         store.publish("price", price(1))
         memory, files = [], []
-        with serving(Path(folder), store, without=without) as server:
-            ask(server, outcome, CONNECTIONS * 2)
-            for look in range(looks):
-                move(store, "price", "default", 1 + look % 2)
-                ask(server, outcome, count // looks // SIZE)
+        with running_service(Path(folder), store, without=without) as server:
+            ask(server, result, CONNECTIONS * 2)
+            for sample in range(samples):
+                move(store, "price", "default", 1 + sample % 2)
+                ask(server, result, count // samples // SIZE)
                 time.sleep(0.3)  # connections are closed, and the version has changed
-                memory.append(megabytes(server.process.pid))
+                memory.append(memory_mib(server.process.pid))
                 files.append(descriptors(server))
         return memory, files
 
 
-def ask(server: Server, outcome: Outcome, batches: int) -> None:
-    """So many, over a few connections at a time."""
+def ask(server: Server, result: TrialResult, batches: int) -> None:
+    """Send batches over a few connections."""
     lock, left = threading.Lock(), [batches]
 
     def call() -> None:
@@ -86,13 +85,13 @@ def ask(server: Server, outcome: Outcome, batches: int) -> None:
                     if not left[0]:
                         return
                     left[0] -= 1
-                found = answers(sock)
+                found = count_statuses(sock)
                 with lock:
-                    outcome.tried += SIZE
-                    if found != WANTED:  # 503 is for want of time, on a machine that does something else
-                        right = sum(min(n, found.get(status, 0)) for status, n in WANTED.items())
+                    result.tried += SIZE
+                    if found != EXPECTED:  # 503: the machine was busy with other work
+                        right = sum(min(n, found.get(status, 0)) for status, n in EXPECTED.items())
                         if lost := SIZE - right - found.get(b"503", 0):
-                            outcome.lose(f"expected {WANTED}, found {found}", lost)
+                            result.record_loss(f"expected {EXPECTED}, found {found}", lost)
 
     threads = [threading.Thread(target=call) for _ in range(CONNECTIONS)]
     for thread in threads:
@@ -101,8 +100,8 @@ def ask(server: Server, outcome: Outcome, batches: int) -> None:
         thread.join()
 
 
-def answers(sock: socket.socket) -> dict[bytes, int]:
-    """How often each status came, of a batch that was sent in one piece."""
+def count_statuses(sock: socket.socket) -> dict[bytes, int]:
+    """Send a batch in one piece; count its statuses."""
     sock.sendall(BATCH)
     got = b""
     while got.count(b"HTTP/1.1 ") < SIZE or not got.endswith(b"\n"):
@@ -115,16 +114,16 @@ def answers(sock: socket.socket) -> dict[bytes, int]:
 
 
 def leaked(files: list[int]) -> bool:
-    """Whether more are open at the end than ever at the start: one or two come and go as the store is looked at."""
+    """True if more are open at the end than ever at the start: one or two come and go with each sync of the store."""
     return min(files[-5:]) > max(files[:5])
 
 
 def descriptors(server: Server) -> int:
-    return sum(len(links(pid)) for pid in (server.process.pid, *children(server.process.pid)))
+    return sum(len(open_files(pid)) for pid in (server.process.pid, *child_pids(server.process.pid)))
 
 
-def growth(memory: list[float], count: int) -> tuple[float, float]:
-    """MiB with a million requests, and the deviation from that: Theil and Sen's line, which a step does not tilt."""
+def growth_per_million(memory: list[float], count: int) -> tuple[float, float]:
+    """Return the growth in MiB per million requests (Theil-Sen, robust to a step) and the deviation from the line."""
     warm = int(WARM_UP * len(memory))
     found = np.array(memory[warm:])
     asked = np.arange(len(found)) * count / len(memory) / 1e6
@@ -134,15 +133,13 @@ def growth(memory: list[float], count: int) -> tuple[float, float]:
 
 
 def controls() -> Iterator[Control]:
-    """Nothing is taken out here, but put in: a leak of each kind, which has to be found."""
-    outcome = Outcome("leaks")
-    memory, files = soaked(outcome, 20_000, 20, without="tidiness")
-    slope, _ = growth(memory, 20_000)
+    """Add a leak of each kind, which the trial must find."""
+    result = TrialResult("leaks")
+    memory, files = run_soak(result, 20_000, 20, without="absence of leaks")
+    slope, _ = growth_per_million(memory, 20_000)
     yield Control(
-        "with a leak of 1 kB a forward pass",
-        slope > MOST_MEGABYTES,
-        f"{slope:.0f} MiB with a million",
+        "with a leak of 1 kB per forward pass",
+        slope > MAX_GROWTH_MIB,
+        f"{slope:.0f} MiB per million",
     )
-    yield Control(
-        "with a file that stays open every hundred passes", leaked(files), f"{files[-1] - files[0]} stay open"
-    )
+    yield Control("with a file left open every hundred passes", leaked(files), f"{files[-1] - files[0]} stay open")

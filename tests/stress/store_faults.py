@@ -1,7 +1,7 @@
-"""Store faults while serving: old versions answer, readiness and figures say what is wrong, and it mends itself.
+"""Store faults while serving: loaded versions keep serving, readiness and metrics report the fault, and it recovers.
 
-Each fault is done to the store of a running service, and undone again. Meanwhile callers ask for predictions without
-a pause, and every one of them has to be answered by a version that is whole.
+Each fault is applied to the store of a running service and then undone. Meanwhile clients send requests, and every
+response must come from a complete version.
 """
 
 from __future__ import annotations
@@ -23,54 +23,54 @@ from model_store.registry.store import Store, open_store
 from tests.model_store import s3
 from tests.service.conftest import break_version, price
 from tests.service.server.server_process import Server, until
-from tests.stress.callers import Callers
-from tests.stress.trial import Control, Outcome, models, serving
+from tests.stress.clients import Clients
+from tests.stress.trial import Control, TrialResult, publish_models, running_service
 
-Mend = Callable[[], object]
+Undo = Callable[[], object]
 
 
-def trial(*, short: bool = False) -> Outcome:
-    """Every fault in turn, three times over; once in the short form. Mounting needs root."""
-    outcome = Outcome("store faults while serving")
+def trial(*, short: bool = False) -> TrialResult:
+    """Apply every fault in turn, three times; once in the short form. Mounting needs root."""
+    result = TrialResult("store faults while serving")
     for _ in range(1 if short else 3):
         for name, fault in FAULTS.items():
             with tempfile.TemporaryDirectory() as folder, fault(Path(folder)) as case:
                 if case is None:
-                    outcome.figures[name] = "cannot be done here: mounting needs root"
+                    result.measurements[name] = "skipped: mounting needs root"
                     continue
                 if short and name == "slow":
-                    case.told = False  # a bucket is given half a minute to answer
-                outcome.figures[name] = suffered(outcome, name, case)
-    return outcome
+                    case.reported = False  # a bucket has half a minute to respond
+                result.measurements[name] = run_fault(result, name, case)
+    return result
 
 
 class Case:
-    """A service, and what is done to its store. `harm` gives what undoes it."""
+    """A service and a fault of its store. `harm` applies the fault and returns what undoes it."""
 
-    def __init__(self, server: Server, store: Store, harm: Callable[[], Mend], *, told: bool = True) -> None:
-        self.server, self.store, self.harm, self.told = server, store, harm, told
+    def __init__(self, server: Server, store: Store, harm: Callable[[], Undo], *, reported: bool = True) -> None:
+        self.server, self.store, self.harm, self.reported = server, store, harm, reported
 
 
-def suffered(outcome: Outcome, name: str, case: Case) -> str:
-    """What readiness said meanwhile."""
+def run_fault(result: TrialResult, name: str, case: Case) -> str:
+    """Apply a fault and undo it; return what readiness reported meanwhile."""
     server = case.server
 
     def lose(what: str) -> None:
-        outcome.lose(f"{name}: {what}")
+        result.record_loss(f"{name}: {what}")
 
-    with Callers(server.port, 4, pause=0.002) as callers:
-        until(lambda: callers.sent > 50)
+    with Clients(server.port, 4, pause=0.002) as clients:
+        until(lambda: clients.sent > 50)
         fix = case.harm()
         said = ""
         try:
-            if case.told:
-                said = patiently(lambda: problem(server))
+            if case.reported:
+                said = wait_for_problem(lambda: problem(server))
                 if not problems_counted(server):
                     lose("forward_pass_problems counts nothing")
-            sent = callers.sent
-            until(lambda: callers.sent > sent + 200)
+            sent = clients.sent
+            until(lambda: clients.sent > sent + 200)
         except AssertionError as e:
-            lose(f"while it lasted: {e}")
+            lose(f"during the fault: {e}")
         finally:
             fix()
         try:
@@ -78,18 +78,18 @@ def suffered(outcome: Outcome, name: str, case: Case) -> str:
             expected = case.store.publish("price", price(9)).number
             until(lambda: server.version() == expected)
         except AssertionError as e:
-            lose(f"does not mend itself: {e}: {server.ask('GET', '/readyz')}")
-    outcome.count(callers.account, f"{name}: ")
-    return said.replace(f"{server.log_path.parent}/", "")[:110] or "nothing is amiss"
+            lose(f"does not recover: {e}: {server.ask('GET', '/readyz')}")
+    result.add_clients(clients.stats, f"{name}: ")
+    return said.replace(f"{server.log_path.parent}/", "")[:110] or "no problem"
 
 
-def patiently(condition: Callable[[], str]) -> str:
-    """Half a minute and more: as long as a bucket may take to answer."""
+def wait_for_problem(condition: Callable[[], str]) -> str:
+    """Wait up to 40 s: a bucket may take half a minute to respond."""
     for _ in range(400):
         if found := condition():
             return found
         time.sleep(0.1)
-    raise AssertionError("readiness told of nothing in 40 s")
+    raise AssertionError("readiness reported no problem in 40 s")
 
 
 def problem(server: Server) -> str:
@@ -104,15 +104,15 @@ def problems_counted(server: Server) -> bool:
 
 
 @contextmanager
-def _on_directory(folder: Path, harm: Callable[[Store], Mend], *, told: bool = True) -> Iterator[Case | None]:
-    store = models(folder)
-    with serving(folder, store) as server:
-        yield Case(server, store, lambda: harm(store), told=told)
+def _on_directory(folder: Path, harm: Callable[[Store], Undo], *, reported: bool = True) -> Iterator[Case | None]:
+    store = publish_models(folder)
+    with running_service(folder, store) as server:
+        yield Case(server, store, lambda: harm(store), reported=reported)
 
 
 @contextmanager
 def gone(folder: Path) -> Iterator[Case | None]:
-    def harm(store: Store) -> Mend:
+    def harm(store: Store) -> Undo:
         away = store.root.with_name("away")
         store.root.rename(away)
         return lambda: away.rename(store.root)
@@ -123,9 +123,9 @@ def gone(folder: Path) -> Iterator[Case | None]:
 
 @contextmanager
 def emptied(folder: Path) -> Iterator[Case | None]:
-    """As a volume is that is no longer mounted."""
+    """The store is an empty directory, as a volume is that is no longer mounted."""
 
-    def harm(store: Store) -> Mend:
+    def harm(store: Store) -> Undo:
         away = store.root.with_name("away")
         store.root.rename(away)
         store.root.mkdir()
@@ -142,35 +142,35 @@ def emptied(folder: Path) -> Iterator[Case | None]:
 
 @contextmanager
 def read_only(folder: Path) -> Iterator[Case | None]:
-    """Whoever only reads does not mind."""
+    """The service only reads, so nothing changes."""
     with ExitStack() as stack:
         (folder / "models").mkdir()
         if not mounted(stack, folder / "models", "size=64m"):
             yield None
             return
 
-        def harm(store: Store) -> Mend:
+        def harm(store: Store) -> Undo:
             _remount(store.root, "ro")
             with pytest.raises(ModelStoreError, match="Read-only file system"):
                 store.publish("price", price(8))
             return lambda: _remount(store.root, "rw")
 
-        yield stack.enter_context(_on_directory(folder, harm, told=False))
+        yield stack.enter_context(_on_directory(folder, harm, reported=False))
 
 
 @contextmanager
 def full(folder: Path) -> Iterator[Case | None]:
-    """The cache's disk, where the copy of a new version no longer fits."""
+    """The cache's disk has no space for a copy of a new version."""
     with ExitStack() as stack:
         cache = folder / "small"
         cache.mkdir()
         if not mounted(stack, cache, "size=1m"):
             yield None
             return
-        store = models(folder)
-        server = stack.enter_context(serving(folder, store, SERVE_CACHE_DIR=str(cache / "cache")))
+        store = publish_models(folder)
+        server = stack.enter_context(running_service(folder, store, SERVE_CACHE_DIR=str(cache / "cache")))
 
-        def harm() -> Mend:
+        def harm() -> Undo:
             left = os.statvfs(cache)
             (cache / "ballast").write_bytes(bytes(left.f_bavail * left.f_frsize))
             store.publish("price", price(8))
@@ -181,9 +181,9 @@ def full(folder: Path) -> Iterator[Case | None]:
 
 @contextmanager
 def corrupt(folder: Path) -> Iterator[Case | None]:
-    """A new version whose bytes are wrong, and an alias that is no JSON."""
+    """A new version has wrong bytes, and an alias is not JSON."""
 
-    def harm(store: Store) -> Mend:
+    def harm(store: Store) -> Undo:
         good = store.path("price", 1).read_bytes()
         number = store.publish("other", price(7)).number
         path = store.path("other", number)
@@ -193,7 +193,7 @@ def corrupt(folder: Path) -> Iterator[Case | None]:
         break_it[-200] ^= 0xFF
         damaged.write_bytes(break_it)
         damaged.rename(store.path("price", 1).with_name("2.npz"))
-        break_version(store, "price", 1)  # and what is being served is written over
+        break_version(store, "price", 1)  # overwrite the version that is served
         (store.root / "price" / "aliases" / "canary").mkdir(parents=True)
         (store.root / "price" / "aliases" / "canary" / "1.json").write_text("{")
 
@@ -210,7 +210,7 @@ def corrupt(folder: Path) -> Iterator[Case | None]:
 
 @contextmanager
 def slow(folder: Path) -> Iterator[Case | None]:
-    """A bucket whose server is stopped: it takes connections, and says nothing."""
+    """A bucket's server accepts connections and does not respond."""
     with s3.running() as bucket, ExitStack() as stack:
         environ = bucket.reset()
         patch = stack.enter_context(pytest.MonkeyPatch.context())
@@ -218,10 +218,10 @@ def slow(folder: Path) -> Iterator[Case | None]:
             patch.setenv(name, value)
         store = open_store(bucket.url, folder / "mine")
         store.publish("price", price())
-        server = stack.enter_context(serving(folder, store, SERVE_POLL_SECONDS="0.2"))
+        server = stack.enter_context(running_service(folder, store, SERVE_POLL_SECONDS="0.2"))
         until(lambda: server.ask("GET", "/readyz")[0] == 200)
 
-        def harm() -> Mend:
+        def harm() -> Undo:
             bucket.responding.clear()
             return bucket.responding.set
 
@@ -244,7 +244,7 @@ def _remount(path: Path, how: str) -> None:
 
 
 def flip_a_weight(store: Store, name: str, number: int) -> None:
-    """Where nothing but a hash can tell."""
+    """Flip a bit of a weight, which only a hash can detect."""
     path = store.path(name, number)
     weights = next(iter(store.load(name, number)[1].network.parameters())).tobytes()
     data = bytearray(path.read_bytes())
@@ -255,21 +255,19 @@ def flip_a_weight(store: Store, name: str, number: int) -> None:
 
 def controls() -> Iterator[Control]:
     with tempfile.TemporaryDirectory() as folder:
-        store = models(Path(folder))
-        with serving(Path(folder), store, without="keeping what answered") as server:
+        store = publish_models(Path(folder))
+        with running_service(Path(folder), store, without="keeping loaded versions") as server:
             shutil.rmtree(store.root)
             status = until(lambda: (found := server.ask("GET", "/readyz")[0]) != 200 and found)
             asked, _ = server.ask("POST", "/models/price/predict", {"instances": [[3, 80]]})
             yield Control(
-                "without keeping what answered",
+                "without keeping loaded versions",
                 asked != 200,
                 f"the store gone, readiness {status}, predictions {asked}",
             )
     with tempfile.TemporaryDirectory() as folder:
-        store = models(Path(folder))
-        with serving(Path(folder), store, without="verifying copies") as server:
+        store = publish_models(Path(folder))
+        with running_service(Path(folder), store, without="verifying copies") as server:
             flip_a_weight(store, "price", store.publish("price", price(8)).number)
             until(lambda: server.version() == 2)
-            yield Control(
-                "without verifying copies", server.version() == 2, "a version of which a bit was flipped answers"
-            )
+            yield Control("without verifying copies", server.version() == 2, "a version with a flipped bit serves")

@@ -1,4 +1,4 @@
-"""Stress tests in its short form: what is promised without a clock, and that each defence is what keeps it."""
+"""The short forms of the stress tests, without bounds on time, and their controls."""
 
 from __future__ import annotations
 
@@ -13,13 +13,13 @@ pytestmark = pytest.mark.slow
 
 @pytest.mark.parametrize("trial", TRIALS.values(), ids=TRIALS)
 def test_no_request_is_lost(trial: ModuleType) -> None:
-    outcome = trial.trial(short=True)
-    assert outcome.tried > 0
-    assert outcome.lost == 0, "\n".join(outcome.faults)
+    result = trial.trial(short=True)
+    assert result.tried > 0
+    assert result.lost == 0, "\n".join(result.losses)
 
 
 @pytest.mark.parametrize("trial", TRIALS.values(), ids=TRIALS)
 def test_each_trial_fails_without_its_defence(trial: ModuleType) -> None:
     controls = list(trial.controls())
     assert controls
-    assert [f"{control.what}: {control.seen}" for control in controls if not control.hurt] == []
+    assert [f"{control.name}: {control.observed}" for control in controls if not control.failed] == []

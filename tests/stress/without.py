@@ -1,6 +1,6 @@
-"""`serve` or `train` without one of its defences: `python -m tests.stress.without DEFENCE [its words]`.
+"""`serve` or `train` without one of its defences: `python -m tests.stress.without DEFENCE [ARGUMENTS]`.
 
-What a control runs, to see that the defence is what keeps a trial's promise.
+Controls run it to show that the defence is what makes a trial pass.
 """
 
 from __future__ import annotations
@@ -29,15 +29,15 @@ from training.cli.main import main as train
 from training.engine import checkpoint
 
 
-def patience() -> None:
+def queue_time_limit() -> None:
     event_worker.MAX_QUEUE_SECONDS = math.inf
 
 
-def vital_requests() -> None:
+def health_check_priority() -> None:
     event_loop.PRIORITY_PATHS = frozenset()
 
 
-def making_room() -> None:
+def shedding_of_slow_uploads() -> None:
     admission.SLOW_CLIENT_SECONDS = math.inf
 
 
@@ -49,7 +49,7 @@ def draining() -> None:
     event_worker.EventWorker.drain = drain  # type: ignore[method-assign]
 
 
-def the_check_of_length() -> None:
+def length_check() -> None:
     def read(request: Any, max_bytes: int) -> bytes:
         found: bytes = request.environ["wsgi.input"].read(max_bytes)
         return found
@@ -57,7 +57,7 @@ def the_check_of_length() -> None:
     request_body._read_raw_body = read
 
 
-def the_limit_of_inflating() -> None:
+def decompression_limit() -> None:
     whole = request_body._decompress
     request_body._decompress = lambda packed, coding, _: whole(packed, coding, 1 << 40)
 
@@ -66,7 +66,7 @@ def returning_memory() -> None:
     gunicorn_app.return_freed_memory = lambda: None
 
 
-def keeping_what_answered() -> None:
+def keeping_loaded_versions() -> None:
     sync = registry.sync_with_store
 
     def forgetful(*of: Any) -> Snapshot:
@@ -87,8 +87,8 @@ def verifying_copies() -> None:
     loader.cache_file = cache_file
 
 
-def tidiness() -> None:
-    """No defence, but what a house without one would be like."""
+def absence_of_leaks() -> None:
+    """Add a leak of memory and one of descriptors."""
     note, kept, files = InferenceRunner.note, [], []
 
     def leaky(self: InferenceRunner, served: LoadedVersion, inputs: Array, seconds: float) -> None:
@@ -100,7 +100,7 @@ def tidiness() -> None:
     InferenceRunner.note = leaky  # type: ignore[method-assign]
 
 
-def publishing_whole() -> None:
+def atomic_publishing() -> None:
     link = os.link
 
     def in_place(source: Path, target: Path) -> None:
@@ -113,7 +113,7 @@ def publishing_whole() -> None:
     os.link = in_place  # type: ignore[assignment]
 
 
-def whole_checkpoints() -> None:
+def atomic_checkpoints() -> None:
     @contextmanager
     def in_place(path: Path) -> Iterator[io.BytesIO]:
         yield (written := io.BytesIO())
@@ -130,23 +130,34 @@ def _slowly(file: BinaryIO, data: bytes) -> None:
     file.write(data[len(data) // 2 :])
 
 
-def a_steady_clock() -> None:
-    """Ten years to and fro, at every look."""
+def steady_clock() -> None:
+    """Let the clock jump by ten years at every call."""
     steady = time.time
     time.time = lambda: steady() + random.choice([-1, 1]) * 10 * 365 * 86400
 
 
-TRAINING = {"publishing whole", "whole checkpoints", "a steady clock"}
+TRAINING = {"atomic publishing", "atomic checkpoints", "steady clock"}
 DEFENCES: dict[str, Callable[[], None]] = {
     defence.__name__.replace("_", " "): defence
     for defence in (
-        patience, vital_requests, making_room, draining, the_check_of_length, the_limit_of_inflating, returning_memory,
-        keeping_what_answered, verifying_copies, tidiness, publishing_whole, whole_checkpoints, a_steady_clock,
+        queue_time_limit,
+        health_check_priority,
+        shedding_of_slow_uploads,
+        draining,
+        length_check,
+        decompression_limit,
+        returning_memory,
+        keeping_loaded_versions,
+        verifying_copies,
+        absence_of_leaks,
+        atomic_publishing,
+        atomic_checkpoints,
+        steady_clock,
     )
-}  # fmt: skip
+}
 
 if __name__ == "__main__":
-    taken_out = sys.argv.pop(1)
-    DEFENCES[taken_out]()
-    main = train if taken_out in TRAINING else serve
+    removed = sys.argv.pop(1)
+    DEFENCES[removed]()
+    main = train if removed in TRAINING else serve
     main()

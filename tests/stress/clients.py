@@ -1,4 +1,4 @@
-"""Callers: clients that mean well, and account for every request that they send."""
+"""Well-behaved clients that account for every request they send."""
 
 from __future__ import annotations
 
@@ -17,17 +17,17 @@ TIMEOUT_SECONDS = 10
 
 
 class DroppedError(Exception):
-    """A request was sent, and no whole answer came."""
+    """A request was sent, and no complete response came."""
 
 
-class Caller:
-    """One connection that is kept, and made anew where it ends."""
+class Client:
+    """A client with one connection, which it opens again when it ends."""
 
     def __init__(self, port: int) -> None:
         self._port = port
         self._sock: socket.socket | None = None
         self._buffer = b""
-        self.address: object = None  # of its end of the connection
+        self.address: object = None  # the port of its end of the connection
 
     def connect(self) -> None:
         if self._sock is None:
@@ -35,8 +35,8 @@ class Caller:
             self._sock = socket.create_connection(("127.0.0.1", self._port), timeout=TIMEOUT_SECONDS)
             self.address = self._sock.getsockname()[1]
 
-    def ask(self, request: bytes = REQUEST) -> tuple[int, bytes]:
-        """Status and body; DroppedError where they do not come whole, OSError where there is nobody to ask."""
+    def send(self, request: bytes = REQUEST) -> tuple[int, bytes]:
+        """Return status and body; DroppedError if the response is incomplete, OSError if no server listens."""
         self.connect()
         assert self._sock is not None
         try:
@@ -69,40 +69,40 @@ class Caller:
 
 
 @dataclass
-class Account:
-    """What became of the requests of all callers together."""
+class ClientStats:
+    """The requests of one or several clients, by result."""
 
     statuses: Counter[int] = field(default_factory=Counter)
-    dropped: list[tuple[object, str]] = field(default_factory=list)  # the caller's port, and how
-    seconds: list[float] = field(default_factory=list)  # that each answer took
-    away: int = 0  # nobody listened
-    turned_away: int = 0  # 503 for want of time, to be asked again: counted beside all others
-    told: list[str] = field(default_factory=list)  # by the first answers that were no 200
+    dropped: list[tuple[object, str]] = field(default_factory=list)  # the client's port, and how
+    seconds: list[float] = field(default_factory=list)  # from each request to its response
+    refused: int = 0  # connections, because no server listened
+    shed: int = 0  # with 503 for overload; not in `statuses`
+    first_errors: list[str] = field(default_factory=list)  # responses other than 200
 
     @property
     def sent(self) -> int:
-        return self.statuses.total() + len(self.dropped) + self.turned_away
+        return self.statuses.total() + len(self.dropped) + self.shed
 
     @property
     def served(self) -> int:
         return self.statuses[200]
 
     def percentile(self, share: float) -> float:
-        """Milliseconds within which that share was answered; infinite where nobody was."""
+        """Return the latency percentile in milliseconds; infinite if no request was served."""
         ordered = sorted(self.seconds)
         return 1000 * ordered[min(len(ordered) - 1, int(share * len(ordered)))] if ordered else float("inf")
 
 
-class Callers:
-    """Several callers who ask without a pause, every second of them over a new connection each time."""
+class Clients:
+    """Clients that send one request after another; every second client uses a new connection each time."""
 
     def __init__(self, port: int, count: int = 4, *, request: bytes = REQUEST, pause: float = 0.0) -> None:
         self._port, self._request, self._pause = port, request, pause
         self._done = threading.Event()
-        self._accounts = [Account() for _ in range(count)]
+        self._stats = [ClientStats() for _ in range(count)]
         self._threads = [
-            threading.Thread(target=self._call, args=(account, number % 2 == 1), daemon=True)
-            for number, account in enumerate(self._accounts)
+            threading.Thread(target=self._call, args=(stats, number % 2 == 1), daemon=True)
+            for number, stats in enumerate(self._stats)
         ]
 
     def __enter__(self) -> Self:
@@ -118,43 +118,43 @@ class Callers:
             thread.join()
 
     @property
-    def account(self) -> Account:
-        whole = Account()
-        for one in self._accounts:
+    def stats(self) -> ClientStats:
+        whole = ClientStats()
+        for one in self._stats:
             whole.statuses.update(one.statuses)
             whole.dropped += one.dropped
             whole.seconds += one.seconds
-            whole.away += one.away
-            whole.turned_away += one.turned_away
-            whole.told += one.told
+            whole.refused += one.refused
+            whole.shed += one.shed
+            whole.first_errors += one.first_errors
         return whole
 
     @property
     def sent(self) -> int:
-        return sum(account.sent for account in self._accounts)
+        return sum(stats.sent for stats in self._stats)
 
-    def _call(self, account: Account, anew: bool) -> None:
-        caller = Caller(self._port)
+    def _call(self, stats: ClientStats, reconnect: bool) -> None:
+        client = Client(self._port)
         while not self._done.wait(self._pause):
             try:
-                caller.connect()
+                client.connect()
             except OSError:
-                account.away += 1
+                stats.refused += 1
                 time.sleep(0.01)
                 continue
             began = time.monotonic()
             try:
-                status, body = caller.ask(self._request)
+                status, body = client.send(self._request)
             except DroppedError as e:
-                account.dropped.append((caller.address, str(e)))
+                stats.dropped.append((client.address, str(e)))
                 continue
-            account.seconds.append(time.monotonic() - began)
+            stats.seconds.append(time.monotonic() - began)
             if status == 503 and b'"overloaded"' in body:
-                account.turned_away += 1
+                stats.shed += 1
                 continue
-            account.statuses[status] += 1
-            if status != 200 and len(account.told) < 3:
-                account.told.append(f"{status} after {1000 * account.seconds[-1]:.0f} ms: {body[:300]!r}")
-            if anew:
-                caller.close()
-        caller.close()
+            stats.statuses[status] += 1
+            if status != 200 and len(stats.first_errors) < 3:
+                stats.first_errors.append(f"{status} after {1000 * stats.seconds[-1]:.0f} ms: {body[:300]!r}")
+            if reconnect:
+                client.close()
+        client.close()
