@@ -203,7 +203,7 @@ class Settings:
             raise SettingsError(["SERVE_ADMIN: expected an admin listener, found none; set SERVE_ADMIN_PORT"])
         values.update({name: value for name, value in overrides.items() if value is not None})
         if values["port"] and values["port"] == values["admin_port"]:
-            # Requests are told apart by their port: with one port, anyone could use the admin endpoints.
+            # Requests are distinguished by their port: with one port, anyone could use the admin endpoints.
             raise SettingsError(
                 [f"SERVE_ADMIN_PORT: expected another port than SERVE_PORT, found {values['port']} for both"]
             )

@@ -66,6 +66,6 @@ class ServerLogger(Logger):  # type: ignore[misc]
 
     def setup(self, cfg: Any) -> None:
         super().setup(cfg)
-        for handler in self.error_log.handlers:
+        for handler in logging.getLogger("gunicorn.error").handlers:
             for ours in logging.getLogger("service").handlers:
                 handler.setFormatter(ours.formatter)

@@ -73,7 +73,7 @@ def test_proxies_are_ip_addresses_and_networks(proxies):
 
 @pytest.mark.parametrize("options", [{}, {"port": 8001}])
 def test_admin_port_must_differ_from_the_port(options):
-    """Requests are told apart by their port: with one port, anyone could use the admin endpoints."""
+    """Requests are distinguished by their port: with one port, anyone could use the admin endpoints."""
     environ = {"SERVE_ADMIN_PORT": "8001", "SERVE_ADMIN_HOST": "127.0.0.2"}
     environ |= {} if options else {"SERVE_PORT": "8001"}
     with pytest.raises(SettingsError) as caught:
