@@ -51,26 +51,9 @@ class RequestRecord:
     """
 
     __slots__ = (
-        "arrived_at",
-        "client",
-        "compute_ended_at",
-        "compute_started_at",
-        "ended_at",
-        "error_code",
-        "method",
-        "parent_id",
-        "parent_trace_flags",
-        "parsed_at",
-        "request_id",
-        "route",
-        "rows",
-        "served",
-        "span_id",
-        "started_at",
-        "status",
-        "target",
-        "trace_flags",
-        "trace_id",
+        "arrived_at", "client", "compute_ended_at", "compute_started_at", "ended_at", "error_code", "method",
+        "parent_id", "parent_trace_flags", "parsed_at", "request_id", "route", "rows", "served", "span_id",
+        "started_at", "status", "target", "trace_flags", "trace_id",
     )  # fmt: skip
 
     def __init__(self, method: str, target: str, client: str, arrived_at: float) -> None:
