@@ -103,7 +103,7 @@ def assert_error(response: Any, status: int, code: str) -> dict[str, Any]:
     return error
 
 
-def places(error: dict[str, Any]) -> list[str]:
+def fault_locations(error: dict[str, Any]) -> list[str]:
     return [fault["location"] for fault in error["faults"]]
 
 

@@ -14,7 +14,7 @@ from click.testing import CliRunner
 from model_store.artifact.model import Model
 from model_store.cli import main
 from model_store.schema.signature import CategoryColumn, NumberColumn, RegressionOutput, Signature
-from tests.service.conftest import assert_error, network, places
+from tests.service.conftest import assert_error, fault_locations, network
 
 BODY = b'{"instances": [{"rooms": 3, "area": 0.1}, [1e3, null]], "version": 1}'
 
@@ -113,7 +113,7 @@ def test_at_most_a_hundred_warnings_are_returned(client):
 
 def test_a_query_parameter_other_than_true_or_false_is_422(client):
     error = assert_error(client.post("/models/price/predict?receipt=yes", data=BODY), 422, "invalid_request")
-    assert places(error) == ["receipt"]
+    assert fault_locations(error) == ["receipt"]
 
 
 @pytest.mark.parametrize("second", ["true", "false"])
@@ -129,7 +129,7 @@ def test_a_repeated_query_parameter_is_422(client, second):
 def test_an_unknown_query_parameter_is_422_with_a_suggestion(client, path):
     given = client.post(f"{path}?warning=true&token=secret&receipt=yes", data=BODY)
     error = assert_error(given, 422, "invalid_request")
-    assert places(error) == ["warning", "token", "receipt"]
+    assert fault_locations(error) == ["warning", "token", "receipt"]
     assert [fault["fix"] for fault in error["faults"]][:2] == [
         "did you mean 'warnings'?",
         "the parameters are warnings and receipt",

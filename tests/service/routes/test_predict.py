@@ -5,7 +5,7 @@ import pytest
 
 from model_store.registry.store import open_store
 from service.config import Settings
-from tests.service.conftest import PENGUIN, assert_error, penguins, places, price
+from tests.service.conftest import PENGUIN, assert_error, fault_locations, penguins, price
 
 ROW = [3.0, 80.0]
 
@@ -63,7 +63,7 @@ def test_model_is_optional_if_there_is_only_one(make_client, tmp_path):
 
 def test_a_missing_model_name_is_reported_with_the_other_errors(client):
     error = assert_error(client.post("/predict", json={"instances": 3, "colour": 1}), 422, "invalid_request")
-    assert places(error) == ["model", "colour", "instances"]
+    assert fault_locations(error) == ["model", "colour", "instances"]
     assert "image, penguins, price" in error["faults"][0]["fix"]
 
 
@@ -93,7 +93,7 @@ def test_all_errors_of_a_request_are_reported_together(client):
         "invalid_request",
     )
     assert {"instanses", "model", "instances.0.island", "instances.1.mass", "instances.2", "instances.3.isle"} <= set(
-        places(error)
+        fault_locations(error)
     )
     fixes = {fault["location"]: fault["fix"] for fault in error["faults"]}
     assert fixes["instanses"] == "did you mean 'instances'?"
@@ -144,20 +144,20 @@ def test_invalid_rows_are_422(client, instances, problem):
 @pytest.mark.parametrize("model", [3, True, [], {}, 1.5])
 def test_model_of_wrong_type_is_reported_with_its_location(client, model):
     error = assert_error(client.post("/predict", json={"model": model, "instances": [ROW]}), 422, "invalid_request")
-    assert places(error) == ["model"]
+    assert fault_locations(error) == ["model"]
 
 
 @pytest.mark.parametrize("version", [True, 1.5, [], {}])
 def test_version_of_wrong_type_is_reported_with_its_location(client, version):
     body = {"model": "price", "version": version, "instances": [["x", 1]]}
     error = assert_error(client.post("/predict", json=body), 422, "invalid_request")
-    assert places(error) == ["version", "instances.0.rooms"]
+    assert fault_locations(error) == ["version", "instances.0.rooms"]
 
 
 def test_body_that_contradicts_the_url_is_422(client):
     body = {"model": "penguins", "version": 2, "instances": [ROW]}
     error = assert_error(client.post("/models/price/versions/1/predict", json=body), 422, "invalid_request")
-    assert places(error) == ["version", "model"]
+    assert fault_locations(error) == ["version", "model"]
 
 
 def test_more_rows_than_the_limit_are_422(store, make_client):

@@ -16,7 +16,7 @@ import pytest
 
 from model_store.registry.store import Store, open_store
 from service.config import Settings
-from tests.service.conftest import PENGUIN, assert_error, places, price
+from tests.service.conftest import PENGUIN, assert_error, fault_locations, price
 from tests.service.server.test_fast_path import fast_path_of, take
 
 
@@ -50,7 +50,7 @@ def test_invocations_use_the_only_model(lone, make_client):
 
 def test_invocations_need_a_model_name_if_there_are_several(client):
     error = assert_error(client.post("/invocations", json={"instances": [[3, 80]]}), 422, "invalid_request")
-    assert places(error) == ["model"]
+    assert fault_locations(error) == ["model"]
     assert client.post("/invocations", json={"model": "price", "instances": [[3, 80]]}).status_code == 200
 
 
@@ -95,7 +95,7 @@ def test_csv_bodies_may_have_a_header(client, path, header):
 def test_errors_in_csv_are_reported_by_row(client):
     text = "island,mass,sex\nBiscoe,4000,MALE\nBisco,heavy,MALE\n"
     response = client.post("/models/penguins/predict", data=text, content_type="text/csv")
-    assert set(places(assert_error(response, 422, "invalid_request"))) == {"rows.1.mass", "rows.1.island"}
+    assert set(fault_locations(assert_error(response, 422, "invalid_request"))) == {"rows.1.mass", "rows.1.island"}
     for wrong in ("", "island,mass,sex\n", "\xff", 'island,mass,sex\n"Biscoe'):
         data = wrong.encode("latin-1")
         response = client.post("/models/penguins/predict", data=data, content_type="text/csv")
@@ -108,7 +108,7 @@ def test_csv_with_more_rows_than_the_limit_is_422(store, make_client):
         bodies = [header + "3,80\n" * count for count in (3, 4)]
         told = [client.post("/models/price/predict", data=body, content_type="text/csv") for body in bodies]
         assert told[0].status_code == 200
-        assert places(error := assert_error(told[1], 422, "invalid_request")) == ["rows"]
+        assert fault_locations(error := assert_error(told[1], 422, "invalid_request")) == ["rows"]
         assert "expected 1 to 3 rows, found more" in error["message"]
 
 
@@ -134,7 +134,7 @@ def test_invalid_npy_bodies_are_reported(client):
 
 def test_csv_and_npy_need_a_model_in_the_url_if_there_are_several(client, lone, make_client):
     response = client.post("/predict", data="3,80\n", content_type="text/csv")
-    assert places(assert_error(response, 422, "invalid_request")) == ["model"]
+    assert fault_locations(assert_error(response, 422, "invalid_request")) == ["model"]
     lone.publish("price", price(1))
     answer = make_client(lone).post("/predict", data="3,80\n", content_type="text/csv").json
     assert (answer["model"], answer["version"]) == ("price", 2)
