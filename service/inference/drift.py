@@ -98,10 +98,8 @@ class DriftWindow:
             self._recent_rows = remaining + len(inputs)
             for cell, value in zip(self._cells, self._recent_counts.tolist(), strict=True):
                 cell.set(value)
-            self._sample_rows_left, self._next_flush = (
-                self._max_sample_rows(),
-                started + max(1.0, 100 * (clock() - started)),
-            )
+            self._sample_rows_left = self._max_sample_rows()
+            self._next_flush = started + max(1.0, 100 * (clock() - started))
 
     def _max_sample_rows(self) -> int:
         return max(1, min(MAX_SAMPLE_ROWS, MAX_SAMPLE_BYTES // self._row_bytes))

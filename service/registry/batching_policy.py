@@ -30,8 +30,5 @@ class BatchingPolicy:
                 return
             self._batched_row_seconds = seconds / rows
         known = math.isfinite(self._single_row_seconds) and math.isfinite(self._batched_row_seconds)
-        self.target_batch_rows = (
-            1
-            if known and self._batched_row_seconds > _MAX_BATCHED_RATIO * self._single_row_seconds
-            else self._block_rows
-        )
+        slow = known and self._batched_row_seconds > _MAX_BATCHED_RATIO * self._single_row_seconds
+        self.target_batch_rows = 1 if slow else self._block_rows

@@ -80,7 +80,7 @@ class ModelRegistry:
         self._extra_lock = threading.Lock()
         self._extra_loading = threading.Lock()  # one at a time, so that concurrent requests load a version once
         self.event_loop_thread: int | None = None  # serves all connections, so it must not wait for a load
-        self._following_pid: int | None = None  # the process whose threads sync
+        self._syncing_pid: int | None = None  # the process whose threads sync
 
     @property
     def snapshot(self) -> Snapshot:
@@ -205,41 +205,34 @@ class ModelRegistry:
 
         One syncs with the store, and may wait for it; one applies the proposals that other workers wait for.
         """
-        if self._following_pid == os.getpid():
+        if self._syncing_pid == os.getpid():
             return
-        self._following_pid = os.getpid()
+        self._syncing_pid = os.getpid()
         shared = self._barrier.shared
         tick = min(poll_seconds or _PROPOSAL_POLL_SECONDS, _PROPOSAL_POLL_SECONDS) if shared else poll_seconds
         if shared:
-            threading.Thread(
-                target=_run_periodically, args=(tick, self.apply_proposal), name="apply-proposals", daemon=True
-            ).start()
+            _start_thread("apply-proposals", tick, self.apply_proposal)
         if tick:
-            sync_with_store = partial(self._sync_if_due, poll_seconds)
-            threading.Thread(
-                target=_run_periodically, args=(tick, sync_with_store), name="sync-store", daemon=True
-            ).start()
+            _start_thread("sync-store", tick, partial(self._sync_if_due, poll_seconds))
 
     def _sync_if_due(self, seconds: float) -> None:
         barrier = self._barrier
-        if not barrier.shared or (
-            barrier.settled and barrier.claim_sync(seconds)
-        ):  # during a switch a sync would do nothing
+        if barrier.shared and not barrier.settled:
+            return  # during a switch a sync would do nothing
+        if not barrier.shared or barrier.claim_sync(seconds):
             self.refresh()
 
     def apply_proposal(self) -> None:
         """Load the proposed generation and mark it ready; drop the generations before the active one."""
         barrier = self._barrier
         with self._switch_lock:
-            if (
-                not barrier.settled
-                and self._load_generation(proposed := barrier.proposed)
-                and barrier.mark_ready(proposed)
-            ):
-                self._report_switch(self._snapshots.get(proposed - 1, Snapshot()), self._snapshots[proposed])
+            if not barrier.settled:
+                proposed = barrier.proposed
+                if self._load_generation(proposed) and barrier.mark_ready(proposed):
+                    self._report_switch(self._snapshots.get(proposed - 1, Snapshot()), self._snapshots[proposed])
             active = barrier.active
-            if active in self._snapshots and (passed := [number for number in self._snapshots if number < active]):
-                for number in passed:
+            if active in self._snapshots and (replaced := [number for number in self._snapshots if number < active]):
+                for number in replaced:
                     del self._snapshots[number]
                 self._drop_stale_extra_versions(self._snapshots[active])
 
@@ -324,28 +317,27 @@ class ModelRegistry:
 
     def _trim_cache(self) -> None:
         """Delete cached copies of versions that are not in memory. Processes that have one mapped keep it."""
-        held = {served.digest for snapshot in list(self._snapshots.values()) for served in snapshot.targets}
+        in_use = {served.digest for snapshot in list(self._snapshots.values()) for served in snapshot.targets}
         with self._extra_lock:
-            held |= {served.digest for served in self._extra.values()}
+            in_use |= {served.digest for served in self._extra.values()}
         try:
-            remove_unused_copies(self._cache_dir, held)
+            remove_unused_copies(self._cache_dir, in_use)
         except StoreError as e:
             log.warning("%s", e)
 
     def _drop_stale_extra_versions(self, snapshot: Snapshot) -> None:
         """Drop extra versions that left the store or became a default or aliased version."""
-        held = {(served.name, served.number) for served in snapshot.targets}
+        targets = {(served.name, served.number) for served in snapshot.targets}
         stored = {(entry.name, number) for entry in snapshot.entries.values() for number in entry.versions}
         with self._extra_lock:
-            for key in [key for key in self._extra if key in held or key not in stored]:
+            for key in [key for key in self._extra if key in targets or key not in stored]:
                 del self._extra[key]
 
     def _report_switch(self, old: Snapshot, new: Snapshot) -> None:
         """Log and count a switch. Only the worker that was ready last does it."""
         for problem in new.problems:
-            if problem not in old.problems and not _VERSION_LOCATION.search(
-                problem.location
-            ):  # the loader logged versions
+            # The loader has logged problems of versions.
+            if problem not in old.problems and not _VERSION_LOCATION.search(problem.location):
                 log.warning("%s", problem)
         for name, entry in new.entries.items():
             before = old.entries[name].default if name in old.entries else None
@@ -354,11 +346,15 @@ class ModelRegistry:
                 log.info("%s: now serving version %d instead of %d", name, entry.default.number, before.number)
 
 
-def _run_periodically(seconds: float, do: Callable[[], object]) -> None:
+def _start_thread(name: str, seconds: float, task: Callable[[], object]) -> None:
+    threading.Thread(target=_run_periodically, args=(seconds, task), name=name, daemon=True).start()
+
+
+def _run_periodically(seconds: float, task: Callable[[], object]) -> None:
     while True:
         time.sleep(seconds * random.uniform(0.8, 1.2))  # noqa: S311 - spreads the workers' work
         try:
-            do()
+            task()
         except Exception:
             log.exception("sync with the store failed; will retry")
 

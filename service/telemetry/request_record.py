@@ -71,12 +71,8 @@ class RequestRecord:
     def stages(self) -> tuple[float, float, float, float]:
         """Return the seconds of each of `STAGES`. Waiting for the event loop and for a batch both count as queue."""
         queue = self.started_at - self.arrived_at + self.compute_started_at - self.parsed_at
-        return (
-            queue,
-            self.parsed_at - self.started_at,
-            self.compute_ended_at - self.compute_started_at,
-            self.ended_at - self.compute_ended_at,
-        )
+        compute = self.compute_ended_at - self.compute_started_at
+        return queue, self.parsed_at - self.started_at, compute, self.ended_at - self.compute_ended_at
 
     def __str__(self) -> str:
         model = f" {self.served.name}/{self.served.number} rows={self.rows}" if self.served else ""
