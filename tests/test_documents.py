@@ -72,14 +72,16 @@ def test_a_folder_imports_only_from_those_drawn_above_it(package: str) -> None:
     assert below == []
 
 
-def test_files_that_the_architecture_page_and_its_diagrams_name_exist() -> None:
-    page = (ROOT / "docs" / "architecture.md").read_text(encoding="utf-8")
+def test_files_that_the_pages_for_contributors_and_the_diagrams_name_exist() -> None:
+    page = "".join((ROOT / name).read_text(encoding="utf-8") for name in ("docs/architecture.md", "CONTRIBUTING.md"))
     paths = re.findall(r"`([\w/.]+(?:/|\.py))`", page)
     drawn = [path for draw in diagrams.DRAWINGS.values() for path in re.findall(r">([\w/]+(?:/|\.py))<", draw().svg())]
     assert len(paths) > 10
     assert len(drawn) > 40
     homes = [ROOT, *(ROOT / package for package in diagrams.FOLDERS), ROOT / "training" / "data"]
-    assert [path for path in [*paths, *drawn] if not any((home / path).exists() for home in homes)] == []
+    assert [
+        path for path in [*paths, *drawn] if "NAME" not in path and not any((home / path).exists() for home in homes)
+    ] == []
 
 
 def test_programs_of_the_mathematics_page_run() -> None:
