@@ -1,4 +1,4 @@
-"""A Docker engine for the tests of images: the one that answers, else one that a script beside the checkout starts.
+"""A Docker engine for the tests of images: the running one, otherwise one that a script next to the checkout starts.
 
 CONTAINER_ENGINE_SCRIPT names that script (default: ../shared/container-engine.sh, from the root of the project). It
 is asked for `up`, for `base 3.11` where no image can be pulled, and for `env`, the variables of its engine. Without
@@ -23,7 +23,7 @@ SCRIPT = (ROOT / os.environ.get("CONTAINER_ENGINE_SCRIPT", "../shared/container-
 
 
 def answers(environ: dict[str, str]) -> bool:
-    """Whether an engine with compose is reached through these variables."""
+    """True if an engine with compose is reachable with these variables."""
     if not shutil.which("docker", path=environ.get("PATH")):
         return False
     asked = (["docker", "version"], ["docker", "compose", "version"])
@@ -54,7 +54,7 @@ def engine() -> dict[str, str]:
 
 @contextmanager
 def up(engine: dict[str, str], service: str) -> Iterator[Stack]:
-    """The compose project, built and up, under a name and on a port of this run's own; gone in the end."""
+    """The compose project, built and running under its own name and port, removed at the end."""
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         address = f"127.0.0.1:{probe.getsockname()[1]}"
@@ -77,6 +77,6 @@ def stack(engine: dict[str, str]) -> Iterator[Stack]:
 
 @pytest.fixture(scope="module")
 def s3_stack(engine: dict[str, str]) -> Iterator[Stack]:
-    """As `docker compose --profile s3 up` makes it; what is asked is the service over the bucket."""
+    """The project with the profile s3; requests go to the service over the bucket."""
     with up(engine, "service-s3") as stack:
         yield stack

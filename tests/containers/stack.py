@@ -1,4 +1,4 @@
-"""A running compose project and what a test asks of it."""
+"""A running compose project, and requests to it."""
 
 import json
 import subprocess
@@ -16,7 +16,7 @@ OTHERS = ("EDGE_PUBLISH", "EDGE_MUTUAL_PUBLISH", "PROMETHEUS_PUBLISH", "GRAFANA_
 
 @dataclass(frozen=True)
 class Stack:
-    """`service` is the one that is asked, at `address`; "service-s3" brings the profile s3 up with it."""
+    """Requests go to `service` at `address`; "service-s3" starts the profile s3 too."""
 
     root: Path
     name: str
@@ -25,7 +25,7 @@ class Stack:
     service: str = "service"
 
     def docker(self, *words: str, check: bool = True) -> subprocess.CompletedProcess[str]:
-        free = "127.0.0.1:0"  # a port that the engine finds
+        free = "127.0.0.1:0"  # a free port
         published = dict.fromkeys([*OTHERS, *PUBLISHED.values()], free)
         environ = self.environ | published | {PUBLISHED[self.service]: self.address}
         done = subprocess.run(
@@ -38,7 +38,7 @@ class Stack:
         return self.docker("compose", *self._project(), *words).stdout
 
     def inside(self, *words: str, check: bool = True) -> subprocess.CompletedProcess[str]:
-        """A command in the service's running container."""
+        """Run a command in the service's container."""
         return self.docker("compose", *self._project(), "exec", "-T", self.service, *words, check=check)
 
     def inspect(self) -> dict[str, Any]:
@@ -62,7 +62,7 @@ class Stack:
 
 
 def eventually(claim: Callable[[], bool]) -> None:
-    """Asks until the claim holds, for things that another process does in its own time."""
+    """Repeat until the condition holds."""
     deadline = time.monotonic() + PATIENCE_SECONDS
     while not claim():
         assert time.monotonic() < deadline, f"still not so after {PATIENCE_SECONDS} s"

@@ -1,4 +1,4 @@
-"""The images and the compose project, built and run for real."""
+"""The images and the compose project, built and run."""
 
 import json
 import shutil
@@ -41,7 +41,7 @@ def test_the_service_runs_as_a_user_without_capabilities(stack):
         "CapInh": 0, "CapPrm": 0, "CapEff": 0, "CapBnd": 0, "CapAmb": 0,
     }  # fmt: skip
     assert status["NoNewPrivs"] == "1"
-    # That is compose's doing: the image alone would be given more.
+    # compose drops them: the image alone would have more.
     lax = stack.docker("run", "--rm", f"{stack.name}-service", "cat", "/proc/self/status").stdout
     assert "NoNewPrivs:\t0" in lax
     assert f"CapBnd:\t{'0' * 16}" not in lax
@@ -52,7 +52,7 @@ def test_the_service_can_write_neither_its_code_nor_the_store(stack, folder):
     answer = stack.inside("touch", f"{folder}/written", check=False)
     assert answer.returncode != 0
     assert "Read-only file system" in answer.stderr
-    # root could, where nothing is read-only
+    # root could, if nothing were read-only
     words = ["run", "--rm", "--user", "0", f"{stack.name}-service", "touch", f"{folder}/written"]
     assert folder == "/models/penguins" or stack.docker(*words).returncode == 0
 
@@ -99,7 +99,7 @@ def test_an_image_runs_with_the_arguments_of_a_hosted_platform(stack):
 
 
 def test_an_image_runs_whatever_the_permissions_of_its_checkout(engine, tmp_path):
-    """As after `umask 077; git clone`."""
+    """The checkout is as after `umask 077; git clone`."""
     for name in ("Dockerfile", ".dockerignore"):
         shutil.copy(ROOT / name, tmp_path)
     for folder in ("requirements", "model_store", "training", "service", "examples"):
@@ -133,7 +133,7 @@ def test_a_new_version_is_served_without_a_restart(stack):
 
 def test_a_killed_service_is_started_again(stack):
     before = stack.inspect()
-    # From outside, as the kernel would: no handler runs. The container sees the pids of the engine's host.
+    # Kill from outside, as the kernel would: no handler runs. Process ids are those of the engine's host.
     kill = f"import os; os.kill({before['State']['Pid']}, 9)"
     image = f"{stack.name}-service"
     stack.docker("run", "--rm", "--pid", "host", "--user", "0", image, "python", "-c", kill)

@@ -1,4 +1,4 @@
-"""The profile edge: TLS and client certificates, as `docker compose --profile edge up` sets them up."""
+"""The profile edge: TLS and client certificates with `docker compose --profile edge up`."""
 
 import contextlib
 import json
@@ -17,7 +17,7 @@ ROWS = json.dumps({"instances": [[0, 1]]}).encode()
 
 @pytest.fixture(scope="module")
 def edge(stack, tmp_path_factory) -> tuple[Path, str, str]:
-    """The folder of certificates, and the two addresses."""
+    """The folder of certificates, and the two URLs."""
     stack.compose("--profile", "edge", "up", "--build", "--wait", "--quiet-pull", "edge")
     folder = tmp_path_factory.mktemp("certificates")
     for file in ("clients.crt", "client.crt", "client.key"):
@@ -59,7 +59,7 @@ def test_only_the_mtls_port_serves_metrics(edge, stack):
 
 
 def test_many_large_bodies_at_once_do_not_crash_the_proxy(edge, stack):
-    """80 of 8 MB are more than the memory that it has."""
+    """80 bodies of 8 MB exceed the proxy's memory."""
     folder, public, _ = edge
     context = ssl.create_default_context(cafile=str(folder / "clients.crt"))
     head = b"POST /predict HTTP/1.1\r\nHost: localhost\r\nContent-Length: 8388608\r\n\r\n"
@@ -67,7 +67,7 @@ def test_many_large_bodies_at_once_do_not_crash_the_proxy(edge, stack):
         for _ in range(80):
             plain = held.enter_context(socket.create_connection(("127.0.0.1", int(public.rpartition(":")[2])), 10))
             client = held.enter_context(context.wrap_socket(plain, server_hostname="localhost"))
-            with contextlib.suppress(OSError):  # it is refused before all has been sent
+            with contextlib.suppress(OSError):  # rejected before the whole body is sent
                 client.sendall(head + bytes(8_388_000))
         assert predict(folder, public)["version"] == 1
     state = json.loads(stack.docker("inspect", f"{stack.name}-edge-1").stdout)[0]

@@ -1,4 +1,4 @@
-"""The profile monitoring, as `docker compose --profile monitoring up` sets it up: Prometheus reads the service."""
+"""The profile monitoring: Prometheus scrapes the service with `docker compose --profile monitoring up`."""
 
 import json
 import shutil
@@ -25,7 +25,7 @@ ENTRYPOINT ["/bin/prometheus"]
 
 @pytest.fixture(scope="module")
 def ask(stack, tmp_path_factory):
-    """Asks Prometheus; its official image, or where none can be pulled Debian's program in one of the same form."""
+    """Run Prometheus from its official image, or Debian's program in a similar image if none can be pulled."""
     made = stack.docker("pull", "--quiet", IMAGE, check=False).returncode != 0
     if made:
         program = shutil.which("prometheus")

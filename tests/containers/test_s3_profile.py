@@ -1,4 +1,4 @@
-"""`docker compose --profile s3 up`: models in a bucket, and a service that follows it and outlives it."""
+"""The profile s3: models in a bucket, and a service that syncs with it and survives its loss."""
 
 import json
 

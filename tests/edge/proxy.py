@@ -1,4 +1,4 @@
-"""Debian's nginx with the configuration of examples/edge, on ports and in a folder of a test's own."""
+"""Debian's nginx with the configuration of examples/edge, on a test's own ports and folder."""
 
 import contextlib
 import importlib.util
@@ -26,7 +26,7 @@ _spec.loader.exec_module(certificates)
 
 
 class Proxy:
-    """A running nginx. `changes` are made to the configuration: what a test shortens, or a control takes out."""
+    """A running nginx. `changes` replaces texts of the configuration: shorter timeouts, or a removed defence."""
 
     def __init__(
         self, folder: Path, upstream: int, changes: dict[str, str] | None = None, second: int | None = None
@@ -53,7 +53,7 @@ class Proxy:
         (folder / "nginx.conf").write_text("daemon off;\n" + text)
         assert NGINX is not None
         words = [NGINX, "-p", folder, "-e", scratch / "error.log", "-c", folder / "nginx.conf"]
-        if Path("/proc/self").stat().st_uid == 0:  # its workers would be somebody who cannot enter the folder
+        if Path("/proc/self").stat().st_uid == 0:  # its workers' user could not enter the folder
             words += ["-g", "user root;"]
         self.process = subprocess.Popen(words)
         deadline = time.monotonic() + PATIENCE_SECONDS
@@ -65,14 +65,14 @@ class Proxy:
             time.sleep(0.02)
 
     def context(self, *, certificate: bool = False) -> ssl.SSLContext:
-        """A client that trusts the authority, and has a certificate of it where asked."""
+        """Connect a client that trusts the authority, with a client certificate if asked."""
         context = ssl.create_default_context(cafile=str(self.certificates / "clients.crt"))
         if certificate:
             context.load_cert_chain(self.certificates / "client.crt", self.certificates / "client.key")
         return context
 
     def raw(self, *pieces: bytes, port: int = 0, context: ssl.SSLContext | None = None) -> bytes:
-        """Sends bytes as they are, and returns all that comes back until nginx closes."""
+        """Send raw bytes, and return all that comes back until nginx closes."""
         answer = b""
         broken = contextlib.suppress(ConnectionError, ssl.SSLEOFError)
         with self.connected(port or self.public, context or self.context()) as connection, broken:
@@ -105,7 +105,7 @@ def proxy(
 
 
 class Recorder:
-    """A server that keeps what it is sent, by connection, and answers every request 200, once it may."""
+    """A server that records what it receives by connection, and responds 200 to every request once allowed."""
 
     def __init__(self) -> None:
         self.connections: list[bytearray] = []
@@ -117,7 +117,7 @@ class Recorder:
 
     @property
     def heads(self) -> list[str]:
-        """Every request's line and headers, in the order of connections."""
+        """Return the request line and headers of every request, in the order of connections."""
         received = b"".join(bytes(each) for each in self.connections).decode("latin-1")
         return re.findall(r"[A-Z]+ \S+ HTTP/1\.1\r\n(?:[^\r\n]+\r\n)*\r\n", received)
 

@@ -1,4 +1,4 @@
-"""TLS, client certificates and nginx's own bounds, by examples/edge's configuration in front of a running service."""
+"""TLS, client certificates and limits of nginx, with the configuration of examples/edge and a running service."""
 
 from __future__ import annotations
 
@@ -105,7 +105,7 @@ def test_tls_versions_before_1_2_are_rejected(edge, server, version, tmp_path):
 
     with pytest.raises((ssl.SSLError, ConnectionError)):
         shake(edge)
-    # An nginx that allows it speaks it: so it is the configuration that refuses.
+    # With the version allowed, nginx accepts it: so the configuration is what rejects it.
     lax = {
         "ssl_protocols TLSv1.2 TLSv1.3": "ssl_protocols TLSv1 TLSv1.1 TLSv1.2",
         "ECDHE+AESGCM:ECDHE+CHACHA20": "ALL@SECLEVEL=0",
@@ -130,7 +130,7 @@ def test_every_response_has_hsts_and_a_request_id(edge, path):
     head = answer.partition(b"\r\n\r\n")[0].decode()
     assert "\r\nStrict-Transport-Security: max-age=" in head
     assert re.search(r"\r\nX-Request-Id: [0-9a-f]{32}(\r\n|$)", head)
-    assert "nginx/" not in head  # which one it is
+    assert "nginx/" not in head  # the version
 
 
 def test_plain_http_on_a_tls_port_gets_an_error_that_says_so(edge):
@@ -141,7 +141,7 @@ def test_plain_http_on_a_tls_port_gets_an_error_that_says_so(edge):
     assert json.loads(answer.partition(b"\r\n\r\n")[2])["error"]["code"] == "plain_http"
 
 
-# --- certificates of clients
+# --- client certificates
 
 
 def test_the_mtls_port_accepts_a_client_certificate(edge):
@@ -183,7 +183,7 @@ def test_metrics_and_the_repository_require_a_client_certificate(edge, path):
     assert b"forward_pass_requests_total" in ask(edge, "GET", "/metrics", mutual=True, certificate=True)[1]
 
 
-# --- what the service is told
+# --- what reaches the service
 
 
 def test_a_client_cannot_set_forwarded_headers(recorder, tmp_path):
@@ -216,7 +216,7 @@ def test_connections_to_the_service_are_kept_open(recorder, tmp_path):
             assert ask(running, "GET", "/healthz")[0] == 200
         return len(recorder.connections) - before
 
-    one = {"worker_processes 2": "worker_processes 1"}  # each has connections of its own
+    one = {"worker_processes 2": "worker_processes 1"}  # each worker has its own connections
     (tmp_path / "kept").mkdir()
     with proxy(tmp_path / "kept", recorder.port, one) as running:
         assert connections(running) == 1
@@ -237,7 +237,7 @@ def test_the_proxy_logs_no_query_strings(recorder, tmp_path):
 
 @pytest.mark.parametrize("how", ["the image's", "SIGTERM"])
 def test_an_open_request_completes_when_the_image_is_stopped_by_its_stop_signal(recorder, tmp_path, how):
-    """SIGTERM, which a container gets otherwise, is the control: nginx leaves at once then."""
+    """The control is SIGTERM, a container's default signal: nginx then exits at once."""
     image = (ROOT / "Dockerfile").read_text(encoding="utf-8").partition(" AS edge\n")[2].partition("\nFROM ")[0]
     found = re.search(r"^STOPSIGNAL (\w+)$", image, re.MULTILINE)
     assert found is not None
@@ -261,7 +261,7 @@ def listens(port: int) -> bool:
         return probe.connect_ex(("127.0.0.1", port)) == 0
 
 
-# --- bounds
+# --- limits
 
 
 def test_a_body_over_the_limit_is_rejected_before_it_is_sent(edge):
@@ -309,7 +309,7 @@ def test_a_stopped_service_is_reported_in_each_protocols_error_format(tmp_path, 
     assert isinstance(body["error"], dict if path == "/predict" else str)
 
 
-# --- smuggling: what nginx and the service could read in two ways reaches the service as one request, or not at all
+# --- smuggling: an ambiguous request reaches the service as one request, or not at all
 
 HIDDEN = b"GET /hidden HTTP/1.1\r\nHost: localhost\r\n\r\n"
 SMUGGLED = {
@@ -338,7 +338,7 @@ def hidden_requests(server: Server) -> int:
 
 
 def send(edge: Proxy, headers_and_body: bytes) -> bytes:
-    """A request, and on the same connection one that ends it."""
+    """Send a request, and on the same connection one that ends it."""
     end = b"GET /healthz HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n"
     return edge.raw(b"POST /predict HTTP/1.1\r\nHost: localhost\r\n" + headers_and_body + end)
 
@@ -349,7 +349,7 @@ def test_no_request_can_be_smuggled(edge, server, case):
     answer = send(edge, SMUGGLED[case])
     assert re.match(rb"HTTP/1.1 (4\d\d|501) ", answer)
     assert b"Content-Type: application/json" in answer
-    assert predict(edge)[0] == 200  # whoever comes next is given their own answer
+    assert predict(edge)[0] == 200  # the next client gets its own response
     assert hidden_requests(server) == before
 
 

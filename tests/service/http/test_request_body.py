@@ -1,4 +1,4 @@
-"""The body: strict JSON, whole, of a type that can be taken, and within its limit."""
+"""The request body: strict JSON, complete, with a supported content type, within its limit."""
 
 import gzip
 from io import BytesIO
@@ -98,7 +98,7 @@ def test_a_chunked_body_over_the_limit_is_413(store, make_client):
 
 
 def test_json_with_too_many_values_for_its_limit_is_413(store, make_client):
-    """Python takes 32 bytes for a number that JSON writes in two: a body of 8 MB would take 125."""
+    """Python takes 32 bytes for a number that takes two in JSON: a body of 8 MB would take 125 MB."""
     client = make_client(store, max_body_bytes=2**21)
     many = b'{"instances": [[' + b"1," * (2**21 // 16) + b"1]]}"
     padding = b" " * (2**20 - len(many))
@@ -112,7 +112,7 @@ def test_json_with_too_many_values_for_its_limit_is_413(store, make_client):
 
 @pytest.mark.parametrize(("start", "end"), [(b"[", b"]"), (b'{"a":', b"}")])
 def test_nested_lists_count_as_values(client, start, end):
-    """8 MB of them have few commas, took the only loop of a worker 3 to 6 s, and 390 MB."""
+    """8 MB of nested lists have few commas; parsing them took a worker 3 to 6 s and 390 MB."""
     nested = start * 100 + b"1" + end * 100 + b","
     body = b'{"instances": [' + nested * (2**23 // len(nested) - 1) + b"1]}"
     assert body.count(b",") < 50_000

@@ -17,7 +17,7 @@ from tests.service.security.keys import KEY_OF, line
 def file(tmp_path: Path) -> Path:
     """A key for each scope."""
     path = tmp_path / "keys"
-    path.write_text("# who asks\n\n" + "".join(line(f"of-{scope}", scope, KEY_OF[scope]) for scope in api_keys.SCOPES))
+    path.write_text("# clients\n\n" + "".join(line(f"of-{scope}", scope, KEY_OF[scope]) for scope in api_keys.SCOPES))
     return path
 
 

@@ -32,11 +32,11 @@ def test_readiness_without_a_key_has_only_the_status(guarded: FlaskClient, clien
     assert guarded.get("/readyz").get_json() == {"status": "ready"}
     assert guarded.get("/readyz", headers={"Authorization": "Bearer fp_nobody"}).get_json() == {"status": "ready"}
     assert "price" in guarded.get("/readyz", headers=bearer("metrics")).get_json()["models"]
-    assert "price" in client.get("/readyz").get_json()["models"]  # where nobody needs a key
+    assert "price" in client.get("/readyz").get_json()["models"]  # no key is required
 
 
 def refusals(client: FlaskClient) -> dict[tuple[str, str], int]:
-    """{(method, rule): status} of every address, asked by a stranger."""
+    """Return {(method, rule): status} of requests to every endpoint without a key."""
     found = {}
     for rule in client.application.url_map.iter_rules():
         path = rule.rule
@@ -108,7 +108,7 @@ def test_error_examples_send_the_key(guarded: FlaskClient, client: FlaskClient) 
 
 @pytest.mark.parametrize("path", ["/models/price/predict", "/v2/models/price/infer", "/nowhere"])
 def test_query_strings_are_never_logged(guarded: FlaskClient, caplog: pytest.LogCaptureFixture, path: str) -> None:
-    """There a key stands that was put into the address."""
+    """A key may have been put into the URL."""
     with caplog.at_level(logging.DEBUG, "service"):
         answer = guarded.post(f"{path}?key=fp_secret", json=ROWS, headers=bearer("predict"))
     assert answer.status_code >= 400
@@ -153,7 +153,7 @@ def test_only_the_admin_port_serves_metrics_and_the_repository(
     assert split.open(path, method=method, base_url=MAIN, headers={"Host": "localhost:8001"}).status_code == 404
     assert split.open(path, method=method, base_url=MAIN, headers={"X-Forwarded-Port": "8001"}).status_code == 404
     assert split.open(path, method=method, base_url=SECOND).status_code == 200
-    # Without a second listener there is no such rule.
+    # Without an admin port there is no such rule.
     assert make_client(store, admin=True).open(path, method=method, base_url=MAIN).status_code == 200
 
 
@@ -174,7 +174,7 @@ def test_the_repository_is_closed_by_default_and_requires_an_admin_port() -> Non
 def test_the_repository_accepts_no_path_and_no_url(tmp_path: Path, make_client: MakeClient) -> None:
     store = open_store(tmp_path / "models")
     store.publish("price", price())
-    open_store(tmp_path / "elsewhere").publish("bait", price())  # a model that would load, if somebody fetched it
+    open_store(tmp_path / "elsewhere").publish("bait", price())  # a model that would load if it were fetched
     client = make_client(store, admin=True)
     bait = tmp_path / "elsewhere" / "bait"
     assert (

@@ -151,7 +151,7 @@ def test_every_key_is_compared_in_constant_time(file: Path, monkeypatch: pytest.
         assert comparisons(lambda secret=secret: keys.require_scope(f"Bearer {secret}", "predict"), monkeypatch) == 20
 
     class Hasty(ApiKeys):
-        """What a check without this defence would do: stop at the first key that fits."""
+        """A check without this defence: stop at the first key that matches."""
 
         def require_scope(self, authorization: str | None, scope: str) -> None:
             digest = hashlib.sha256(str(authorization).removeprefix("Bearer ").encode()).digest()
@@ -165,7 +165,7 @@ def test_keys_are_replaced_when_the_file_changes(file: Path) -> None:
     clock = Clock()
     keys = ApiKeys(file, clock)
     file.write_text(line("new", "predict", "fp_new"))
-    keys.require_scope("Bearer fp_predict", "predict")  # looked at once a second
+    keys.require_scope("Bearer fp_predict", "predict")  # the file is checked once a second
     clock.now += api_keys.RELOAD_CHECK_SECONDS
     keys.require_scope("Bearer fp_new", "predict")
     with pytest.raises(AccessDeniedError):

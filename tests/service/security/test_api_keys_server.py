@@ -1,4 +1,4 @@
-"""Keys and the second listener in the real server, whichever worker it runs."""
+"""Keys and the admin port in the real server, with both worker types."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ ROWS = {"instances": [[3, 80]]}
 
 
 class Guarded(Server):
-    """A server with a key for each scope, and a second listener."""
+    """A server with a key for each scope and an admin port."""
 
     def __init__(self, store: Any, folder: Path, worker: str) -> None:
         self.file, self.second = folder / "keys", free_port()
@@ -88,7 +88,7 @@ def test_every_worker_loads_new_keys_and_keeps_them_when_the_file_breaks(server:
     server.file.write_text(f"{key}\n")
     until(lambda: statuses(secret) == {200} and statuses(old) == {401})
     server.file.write_text("not a file of keys\n")
-    until(lambda: statuses(secret) == {200} and server.log.count("stay in force") >= 2)  # of each worker once
+    until(lambda: statuses(secret) == {200} and server.log.count("stay in force") >= 2)  # once per worker
     assert statuses(old) == {401}
     assert server.ask("GET", "/readyz")[1]["status"] == "degraded"
 
@@ -110,4 +110,4 @@ def test_clients_send_their_key(server: Guarded, tmp_path: Path) -> None:
     stranger = command()
     assert stranger.returncode == 5
     assert "answered 401" in stranger.stderr
-    assert "here that is FORWARD_PASS_KEY, or --key" in stranger.stderr
+    assert "set FORWARD_PASS_KEY or --key" in stranger.stderr

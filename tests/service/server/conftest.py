@@ -23,7 +23,7 @@ def loop() -> Iterator[Loop]:
 
 @pytest.fixture
 def small_pieces(monkeypatch: pytest.MonkeyPatch) -> None:
-    """What is larger than a hundred bytes counts as large."""
+    """Treat requests above a hundred bytes as large."""
     monkeypatch.setattr(event_loop, "READ_BYTES", 100)
     monkeypatch.setattr(event_loop, "LARGE_READ_BYTES", 200)
     monkeypatch.setattr(request_reader, "CHUNKS_PER_READ", 2)
@@ -31,7 +31,7 @@ def small_pieces(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.fixture
 def own_server(store: Store, tmp_path: Path) -> Iterator[Callable[..., Server]]:
-    """Servers of a test's own, stopped after it."""
+    """Start servers of a test's own, which stop after it."""
     started: list[Server] = []
 
     def start(**environ: str) -> Server:
@@ -46,7 +46,7 @@ def own_server(store: Store, tmp_path: Path) -> Iterator[Callable[..., Server]]:
 
 @pytest.fixture(scope="module")
 def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
-    """Two workers that nobody disturbs: its tests leave the store as it is."""
+    """A server of two workers, whose tests do not change the store."""
     folder = tmp_path_factory.mktemp("server")
     store = open_store(folder / "models")
     for name, model in {"penguins": penguins(), "image": image(), "price": price()}.items():

@@ -24,8 +24,8 @@ class Version:
     batching = BatchingPolicy(3)
 
 
-class Plain:
-    """A request for /plain that stands for one of the express."""
+class FakeRequest:
+    """A request for /plain, as if the fast path had parsed it."""
 
     served = Version()
 
@@ -33,51 +33,51 @@ class Plain:
         self.inputs = [data]
 
 
-class StandIn:
-    """An express that answers /plain with what was sent, and leaves /plain of nothing to the application."""
+class FakeFastPath:
+    """A fast path that echoes the body of /plain, and leaves an empty body to the application."""
 
     def __init__(self) -> None:
-        self.passes: list[list[bytes]] = []
-        self.on_note: Callable[[], Any] = lambda: None
+        self.batches: list[list[bytes]] = []
+        self.on_record_metrics: Callable[[], Any] = lambda: None
 
-    def try_parse(self, head: Any, data: bytes, client: str, arrived: float) -> Plain | None:
-        return Plain(data) if head.path == "/plain" else None
+    def try_parse(self, head: Any, data: bytes, client: str, arrived: float) -> FakeRequest | None:
+        return FakeRequest(data) if head.path == "/plain" else None
 
-    def respond(self, together: list[Plain]) -> list[bytes | None]:
-        self.passes.append([plain.inputs[0] for plain in together])
+    def respond(self, together: list[FakeRequest]) -> list[bytes | None]:
+        self.batches.append([plain.inputs[0] for plain in together])
         return [
             b"HTTP/1.1 200 OK\r\nContent-Length: %d\r\n\r\n%b" % (len(data), data) if data else None
-            for data in self.passes[-1]
+            for data in self.batches[-1]
         ]
 
-    def record_metrics(self, together: list[Plain]) -> None:
-        self.on_note()
+    def record_metrics(self, together: list[FakeRequest]) -> None:
+        self.on_record_metrics()
 
 
 class App:
-    """What gunicorn's application is to the worker, and a WSGI application that answers with what it was sent."""
+    """gunicorn's application as the worker uses it, and a WSGI application that echoes the body."""
 
     max_body_bytes, health_route = 1000, "/where/vertex/asks"
 
     def __init__(self) -> None:
         self.recorder = RequestRecorder(Metrics())
-        self.asked: list[str] = []
+        self.handled_paths: list[str] = []
         self.crash: Exception | None = None
         self.on_call: Callable[[], Any] = lambda: None
-        self.plain = StandIn()
+        self.plain = FakeFastPath()
 
-    def fast_path(self) -> StandIn:
+    def fast_path(self) -> FakeFastPath:
         return self.plain
 
     @property
-    def refusals(self) -> dict[str, float]:
-        """How many requests the worker has answered by itself, by the code of the error."""
+    def error_counts(self) -> dict[str, float]:
+        """Count the worker's own error responses by error code."""
         families = text_string_to_metric_families(self.recorder.metrics.counters.exposition())
         samples = next(family.samples for family in families if family.name == "forward_pass_errors")
         return {sample.labels["code"]: sample.value for sample in samples if sample.value}
 
     def __call__(self, environ: Environ, start_response: Callable[..., Any]) -> list[bytes]:
-        self.asked.append(environ["PATH_INFO"])
+        self.handled_paths.append(environ["PATH_INFO"])
         self.on_call()
         if self.crash:
             raise self.crash
@@ -117,7 +117,7 @@ class Loop:
             self.worker.run_once(0.002)
 
     def take(self, sock: socket.socket, *, most: int = 10_000) -> bytes:
-        """What has come for a client, when the loop has turned until nothing more does."""
+        """Turn the loop until nothing more arrives for a client, and return what did."""
         sock.setblocking(False)
         found = b""
         for _ in range(most):
@@ -157,8 +157,8 @@ def error_of(answer: bytes) -> tuple[int, str]:
     return int(head.split()[1]), json.loads(body)["error"]["code"]
 
 
-def waiting(loop: Loop, *requests: bytes) -> list[socket.socket]:
-    """Clients whose requests are all there before the loop turns again."""
+def queued_clients(loop: Loop, *requests: bytes) -> list[socket.socket]:
+    """Connect clients whose requests all arrive before the loop turns."""
     clients = [loop.client() for _ in requests]
     for client, request in zip(clients, requests, strict=True):
         client.sendall(request)
@@ -169,7 +169,7 @@ LAST_CHUNK = b"0\r\n\r\n"
 
 
 def in_small_chunks(path: str, count: int) -> bytes:
-    """A body of which each byte comes with 40 that say nothing."""
+    """A chunked request with 40 bytes of framing for each byte of its body."""
     return f"POST {path} HTTP/1.1\r\nHost: h\r\nTransfer-Encoding: chunked\r\n\r\n".encode() + count * (
         b"1;" + b"e" * 34 + b"\r\nx\r\n"
     )

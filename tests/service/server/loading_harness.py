@@ -12,7 +12,7 @@ GOOD = b'{"instances": [[3, 80]]}'
 
 
 class Gate:
-    """A load that ends when a test says so, in any thread but the test's, which turns the loop."""
+    """A load that ends when a test opens the gate; it must not run in the test's thread, which turns the loop."""
 
     def __init__(self) -> None:
         self.loop = threading.get_ident()
@@ -27,14 +27,14 @@ class Gate:
 
 
 def end(loop: Loop, gate: Gate) -> None:
-    """Whoever still loads has nobody to tell."""
+    """Let open loads end without waking the loop."""
     loop.worker.executor._wake_loop = lambda: None
     gate.open.set()
     loop.close()
 
 
 def waited(loop: Loop, sock: socket.socket) -> bytes:
-    """What comes for a client that waits aside."""
+    """Turn the loop until a response arrives for a client."""
     sock.setblocking(False)
     for _ in range(5000):
         loop.turn(1)

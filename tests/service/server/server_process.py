@@ -29,7 +29,7 @@ GOOD = b'{"instances": [[3, 80]]}'
 
 
 def free_port() -> int:
-    """A port that no outgoing connection of this machine takes before it is listened on."""
+    """Return a free port below the range of outgoing connections."""
     while True:
         port = random.randrange(20_000, 32_000)
         with socket.socket() as probe, contextlib.suppress(OSError):
@@ -38,7 +38,7 @@ def free_port() -> int:
 
 
 class Server:
-    """A running `serve`, on a port of its own choice; or another program that is one, but for a defence."""
+    """A running `serve` on a free port, or another `program` with the same options."""
 
     def __init__(self, store: Store, folder: Path, program: Sequence[str] = ("-m", "service"), **environ: str) -> None:
         self.store = store
@@ -81,7 +81,7 @@ class Server:
         return found
 
     def raw(self, *pieces: bytes, half_close: bool = True) -> bytes:
-        """Sends bytes as they are, and returns all that comes back."""
+        """Send raw bytes, and return all that comes back."""
         with socket.create_connection(("127.0.0.1", self.port), timeout=PATIENCE_SECONDS) as connection:
             for piece in pieces:
                 connection.sendall(piece)
@@ -98,7 +98,7 @@ class Server:
 
 
 def until(condition: Callable[[], Any]) -> Any:
-    """What `condition` gives once it gives something, asked again and again up to a deadline."""
+    """Call `condition` until its result is true or a deadline passes; return the result."""
     deadline = time.monotonic() + PATIENCE_SECONDS
     while True:
         try:

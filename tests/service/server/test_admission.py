@@ -1,4 +1,4 @@
-"""The room's books add up whatever clients do: half a request, five at once, gone in between, taking no answer."""
+"""Admission control counts correctly whatever clients do: partial requests, pipelines, disconnects, unread output."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ REQUESTS = [
 
 
 class Clock:
-    """Time as the loop sees it, which a test sets forward."""
+    """The loop's clock, which a test can advance."""
 
     def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
         self.ahead = 0.0
@@ -54,7 +54,7 @@ class Clock:
 
 @pytest.fixture
 def loop(store: Store, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Loop]:
-    """The real application, with versions to load aside, in a loop that has little room."""
+    """The real application with versions to load, in a loop with low limits."""
     for module, name, value in (
         (admission, "MAX_INPUT_BYTES", 6000), (admission, "MAX_STALLED_OUTPUT_BYTES", 6000),
         (admission, "MAX_OUTPUT_BYTES", 20_000),
@@ -70,13 +70,15 @@ def loop(store: Store, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Itera
     settings = Settings(store=str(store.root), cache_dir=cache, poll_seconds=0, max_extra_versions=1)
     app = create_app(settings)
     it = Loop(GunicornApplication(app, settings, [], lambda _: None), app)
-    it.listener.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 4096)  # the kernel takes no large answer whole
+    it.listener.setsockopt(
+        socket.SOL_SOCKET, socket.SO_SNDBUF, 4096
+    )  # so that the kernel buffers no large response completely
     yield it
     it.close()
 
 
 def do_something(rng: random.Random, loop: Loop) -> None:
-    """One client does, or one more comes; none cares whether it can."""
+    """Let one client connect, send, read or leave; ignore errors."""
     choice = rng.random()
     if choice < 0.12 or not loop.clients:
         loop.clients.append(socket.socket())
@@ -111,7 +113,7 @@ def check(loop: Loop) -> None:
             for queue in (of.event_loop.readable_connections, of.event_loop.chunked_connections)
             for other in queue
         ) == bool(each.readable_since)
-        elsewhere = each in of.executor._pending  # which has a bound of its own
+        elsewhere = each in of.executor._pending  # which has its own limit
         assert each.input_bytes == (
             0 if elsewhere else each.reader.buffered_bytes + (len(each.pending_request.content) if waits else 0)
         )
@@ -143,5 +145,5 @@ def test_counted_bytes_and_requests_in_progress_add_up_whatever_clients_do(
     assert loop.worker.event_loop.admission.input_bytes == loop.worker.event_loop.admission.output_bytes == 0
     end = time.monotonic() + 20
     while "forward_pass_requests_in_progress 0.0" not in loop.app.recorder.metrics.counters.exposition():
-        assert time.monotonic() < end  # the thread aside may still be at one that is given up
+        assert time.monotonic() < end  # the executor may still handle an abandoned request
         loop.turn(10)

@@ -24,7 +24,7 @@ from tests.service.server.loading_harness import GOOD, Gate, end, waited
 
 
 class Service:
-    """The real application in a loop. Loads end when a test opens the gate."""
+    """The real application in an event loop. Loads end when a test opens the gate."""
 
     def __init__(self, store: Store, cache: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         settings = Settings(store=str(store.root), cache_dir=str(cache), poll_seconds=0, admin=True)
@@ -56,7 +56,7 @@ class Service:
 
 @pytest.fixture
 def service(store: Store, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Service]:
-    """Version 4 of `price` answers, the versions before it are in the store."""
+    """Version 4 of `price` is loaded; versions 1 to 3 are only in the store."""
     for seed in (1, 2, 3):
         store.publish("price", with_golden(price(seed), [[3, 80]]))
     it = Service(store, tmp_path / "cache", monkeypatch)
@@ -92,7 +92,7 @@ def test_loading_a_version_does_not_delay_other_requests(service: Service, path:
     service.gate.open.set()
     status, answer = service.answer(asker)
     assert (status, service.gate.passed) == (200, [("price", 2)])
-    assert (status, answer) == service.says(path, body, method)  # which is in memory now
+    assert (status, answer) == service.says(path, body, method)  # now in memory
     assert service.gate.passed == [("price", 2)]
 
 
@@ -114,7 +114,7 @@ def test_an_abandoned_request_is_counted_once_as_503(service: Service) -> None:
     service.loop.worker.expire_connections(time.monotonic())
     assert service.answer(asker)[0] == 503
     service.gate.open.set()
-    assert service.says("/models/price/versions/3/predict")[0] == 200  # after it, since the thread is one
+    assert service.says("/models/price/versions/3/predict")[0] == 200  # handled later, because there is one thread
     figures = service.loop.app.recorder.metrics.counters.exposition()
     told = re.findall(r'^forward_pass_requests_total.*status="(\d+)",version="(\d?)"} (.*)$', figures, re.MULTILINE)
     assert told == [("503", "", "1.0"), ("200", "3", "1.0")]
@@ -150,7 +150,7 @@ def test_a_version_that_cannot_be_loaded_is_503_and_is_not_retried_at_once(servi
     assert service.says("/v2/models/price/versions/2/ready", b"", "GET")[0] == 503
     service.gate.open.clear()
     service.ask("/models/price/versions/3/predict")
-    assert service.says(path)[0] == 503  # at once, whatever else is being loaded
+    assert service.says(path)[0] == 503  # at once, although another version is loading
     service.gate.open.set()
     service.now += 3.0
     assert service.says(path)[0] == 503
@@ -158,7 +158,7 @@ def test_a_version_that_cannot_be_loaded_is_503_and_is_not_retried_at_once(servi
 
 
 def test_a_rejected_request_loads_nothing(service: Service) -> None:
-    """A wrong method or type at the address of a version: the error's example is of what is in memory."""
+    """For a wrong method, the error's example uses a model that is in memory."""
     status, answer = service.says("/models/price/versions/2/predict", b"", "GET")
     assert (status, answer["error"]["code"]) == (405, "method_not_allowed")
     assert "/models/price/predict" in answer["error"]["example"]["curl"]

@@ -19,7 +19,7 @@ from tests.service.server.loading_harness import Gate, end, waited
 
 
 class Loading(App):
-    """An application that has to load something for /load and /crash, which its loop must not wait for."""
+    """An application that blocks on /load and /crash, and must not do so in the loop."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -47,7 +47,7 @@ def test_a_request_gets_its_response_after_the_load_and_others_meanwhile(loop: L
     assert loop.app.gate.reached.wait(20)
     for path in ("/plain", "/other"):
         assert loop.take(loop.client(post(path, b"at once"))).endswith(b"at once")
-    assert loop.app.asked == ["/other"]
+    assert loop.app.handled_paths == ["/other"]
     loop.app.gate.open.set()
     found = waited(loop, waiting)
     assert found.startswith(b"HTTP/1.1 200")
@@ -101,7 +101,7 @@ def test_a_load_that_takes_too_long_is_503_and_its_response_is_discarded(loop: L
     assert b"Retry-After: 5\r\n" in found
     error = json.loads(found.partition(b"\r\n\r\n")[2])["error"]
     assert "still being loaded; try again" in (error if path == "/v2/load" else error["message"])
-    assert loop.app.refusals == {"loading": 1}
+    assert loop.app.error_counts == {"loading": 1}
     sock.sendall(post("/load", b"new"))
     loop.turn()
     loop.app.gate.open.set()
@@ -131,7 +131,7 @@ def test_input_after_a_waiting_request_counts_too(loop: Loop, monkeypatch: pytes
     assert error_of(loop.take(loop.client(post("/load") + after[:-1]))) == (503, "loading")
     loop.app.gate.open.set()
     assert b"loaded" in waited(loop, first)
-    assert loop.app.asked.count("/other") == 1
+    assert loop.app.handled_paths.count("/other") == 1
 
 
 def test_a_crash_in_the_executor_is_500_and_the_next_request_is_handled(loop: Loop) -> None:
@@ -180,7 +180,7 @@ def test_without_a_thread_to_load_in_the_request_is_503_and_can_be_sent_again(
 
 
 def test_an_abandoned_request_takes_no_memory(loop: Loop) -> None:
-    """While one load hangs, others could fill it, 30 seconds after 30 seconds."""
+    """While one load hangs, abandoned requests could fill the memory."""
     loop.client(post("/load", b"hangs"))
     assert loop.app.gate.reached.wait(20)
     loop.client(post("/load", b"x" * 900))

@@ -11,7 +11,7 @@ from service.http.responses import RESPONSE_HEADERS
 from service.server import event_loop, request_reader
 from service.server import event_worker as module
 from service.server.connection import READ_TIMEOUT_SECONDS
-from tests.service.server.event_worker_harness import LAST_CHUNK, Loop, error_of, in_small_chunks, post, waiting
+from tests.service.server.event_worker_harness import LAST_CHUNK, Loop, error_of, in_small_chunks, post, queued_clients
 
 
 def test_a_connection_is_kept_for_the_next_request(loop: Loop) -> None:
@@ -31,7 +31,7 @@ def test_requests_sent_at_once_are_answered_in_their_order(loop: Loop) -> None:
     while b"third" not in found:
         found += loop.take(sock)
     assert found.index(b"first") < found.index(b"second") < found.index(b"third")
-    assert loop.app.asked == ["/a", "/b", "/c"]
+    assert loop.app.handled_paths == ["/a", "/b", "/c"]
 
 
 def test_an_idle_worker_accepts_one_connection_of_a_burst_per_turn(loop: Loop) -> None:
@@ -51,7 +51,7 @@ def test_slow_and_silent_clients_do_not_delay_others(loop: Loop) -> None:
         loop.client(post("/slow", b"x" * 500)[:-1])
     sock = loop.client(post("/good", b"good"))
     assert loop.take(sock).endswith(b"good")
-    assert loop.app.asked == ["/good"]
+    assert loop.app.handled_paths == ["/good"]
 
 
 def test_a_client_that_does_not_read_its_response_does_not_delay_others(loop: Loop) -> None:
@@ -107,7 +107,7 @@ def test_invalid_http_gets_an_error_response_in_json(loop: Loop, text: bytes, st
     sock = loop.client(text)
     assert error_of(loop.take(sock)) == (status, "bad_request")
     assert loop.take(sock, most=5) == b""
-    assert loop.app.asked == []
+    assert loop.app.handled_paths == []
 
 
 def test_100_continue_is_sent(loop: Loop) -> None:
@@ -130,7 +130,7 @@ def test_a_client_that_is_gone_leaves_nothing_behind(loop: Loop) -> None:
 
 
 def test_draining_accepts_the_backlog_first(loop: Loop, monkeypatch: pytest.MonkeyPatch) -> None:
-    """The kernel resets connections that nobody has accepted when their listening socket is closed."""
+    """Closing a listener resets the connections in its backlog."""
     monkeypatch.setattr(event_loop, "LINGER_SECONDS", 0.1)
     clients = [
         socket.create_connection(loop.listener.getsockname(), timeout=10)
@@ -146,80 +146,83 @@ def test_draining_accepts_the_backlog_first(loop: Loop, monkeypatch: pytest.Monk
 
 @pytest.mark.usefixtures("small_pieces")
 def test_large_requests_are_read_one_after_another(loop: Loop) -> None:
-    """Else many of them would fill the memory with what nobody can answer yet."""
-    clients = waiting(loop, *[post(f"/{i}", b"x" * 500) for i in range(3)])
+    """Otherwise many of them would fill the memory with incomplete requests."""
+    clients = queued_clients(loop, *[post(f"/{i}", b"x" * 500) for i in range(3)])
     loop.turn(3)
-    assert loop.app.asked == ["/0"]
+    assert loop.app.handled_paths == ["/0"]
     assert (
         sum(len(connection.reader.buffer) for connection in loop.worker.event_loop.connections)
         <= 2 * event_loop.LARGE_READ_BYTES
     )
     clients[0].sendall(post("/again", b"x" * 500))
     loop.turn(20)
-    assert loop.app.asked == ["/0", "/1", "/2", "/again"]
+    assert loop.app.handled_paths == ["/0", "/1", "/2", "/again"]
     assert loop.worker.event_loop.admission.input_bytes == 0
 
 
 @pytest.mark.usefixtures("small_pieces")
 def test_small_requests_do_not_wait_for_large_ones(loop: Loop) -> None:
-    waiting(loop, *[post(f"/{i}", b"x" * 500) for i in range(3)], post("/small"))
+    queued_clients(loop, *[post(f"/{i}", b"x" * 500) for i in range(3)], post("/small"))
     loop.turn(2)
-    assert loop.app.asked == ["/small"]
+    assert loop.app.handled_paths == ["/small"]
 
 
 @pytest.mark.usefixtures("small_pieces")
 def test_the_time_that_a_large_request_waits_to_be_read_counts(loop: Loop) -> None:
-    _, second = waiting(loop, post("/0", b"x" * 250), post("/1", b"x" * 250))
+    _, second = queued_clients(loop, post("/0", b"x" * 250), post("/1", b"x" * 250))
     loop.turn(1)
     loop.worker.event_loop.readable_connections[-1].readable_since -= module.MAX_QUEUE_SECONDS + 1
     assert error_of(loop.take(second)) == (503, "overloaded")
 
 
 def test_a_body_of_small_chunks_does_not_delay_other_requests(loop: Loop) -> None:
-    waiting(loop, in_small_chunks("/chunks", 900) + LAST_CHUNK, post("/good"))
+    queued_clients(loop, in_small_chunks("/chunks", 900) + LAST_CHUNK, post("/good"))
     loop.turn(1)
-    assert loop.app.asked == ["/good"]
+    assert loop.app.handled_paths == ["/good"]
     loop.turn(900 // request_reader.CHUNKS_PER_READ - 3)
-    assert loop.app.asked == ["/good"]
+    assert loop.app.handled_paths == ["/good"]
     loop.turn(4)
-    assert loop.app.asked == ["/good", "/chunks"]
+    assert loop.app.handled_paths == ["/good", "/chunks"]
 
 
 def test_bodies_of_small_chunks_are_read_in_turn(loop: Loop) -> None:
-    """However many there are, a turn takes some of one."""
+    """A turn decodes chunks of one body only."""
     several = [f"/{i}" for i in range(5)]
-    waiting(loop, *[in_small_chunks(path, 900) + LAST_CHUNK for path in several])
+    queued_clients(loop, *[in_small_chunks(path, 900) + LAST_CHUNK for path in several])
     loop.turn(5 * (900 // request_reader.CHUNKS_PER_READ) - 10)
-    assert loop.app.asked == []
+    assert loop.app.handled_paths == []
     loop.turn(12)
-    assert sorted(loop.app.asked) == several
+    assert sorted(loop.app.handled_paths) == several
 
 
 def test_large_requests_do_not_wait_for_bodies_of_small_chunks(loop: Loop, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(event_loop, "READ_BYTES", 500)
-    waiting(loop, *[in_small_chunks(f"/{i}", 900) for i in range(9)], post("/large", b"x" * 900))
+    queued_clients(loop, *[in_small_chunks(f"/{i}", 900) for i in range(9)], post("/large", b"x" * 900))
     loop.turn(2)
-    assert loop.app.asked == ["/large"]
+    assert loop.app.handled_paths == ["/large"]
 
 
 def test_a_body_without_its_last_chunk_cannot_be_read(loop: Loop) -> None:
     sock = loop.client(in_small_chunks("/chunks", 900))
     sock.shutdown(socket.SHUT_WR)
-    assert error_of(loop.take(sock)) == (500, "internal_error")  # of this application: it cannot read its input
+    assert error_of(loop.take(sock)) == (
+        500,
+        "internal_error",
+    )  # from the test's application, which cannot read its input
     loop.turn()
     assert not loop.worker.event_loop.connections
 
 
 @pytest.mark.usefixtures("small_pieces")
 def test_bodies_of_small_chunks_do_not_delay_large_requests(loop: Loop) -> None:
-    waiting(loop, in_small_chunks("/chunks", 300), post("/large", b"x" * 500))
+    queued_clients(loop, in_small_chunks("/chunks", 300), post("/large", b"x" * 500))
     loop.turn(15)
-    assert loop.app.asked == ["/large"]
+    assert loop.app.handled_paths == ["/large"]
 
 
 @pytest.mark.usefixtures("small_pieces")
 def test_a_request_that_takes_too_long_is_408_however_fast_it_arrives(loop: Loop) -> None:
-    (sock,) = waiting(loop, in_small_chunks("/chunks", 300))
+    (sock,) = queued_clients(loop, in_small_chunks("/chunks", 300))
     loop.turn(2)
     (connection,) = loop.worker.event_loop.connections
     connection.deadline = time.monotonic()
@@ -230,7 +233,7 @@ def test_a_request_that_takes_too_long_is_408_however_fast_it_arrives(loop: Loop
 
 @pytest.mark.usefixtures("small_pieces")
 def test_a_request_that_arrived_in_time_and_is_not_read_yet_is_not_late(loop: Loop) -> None:
-    _, second = waiting(loop, post("/0", b"x" * 900), post("/1", b"x" * 900))
+    _, second = queued_clients(loop, post("/0", b"x" * 900), post("/1", b"x" * 900))
     loop.turn(1)
     connection = loop.worker.event_loop.readable_connections[-1]
     assert not connection.pending_request
@@ -240,7 +243,7 @@ def test_a_request_that_arrived_in_time_and_is_not_read_yet_is_not_late(loop: Lo
 
 @pytest.mark.usefixtures("small_pieces")
 def test_a_client_that_sends_on_after_the_last_response_is_closed_in_time(loop: Loop) -> None:
-    waiting(loop, b"nonsense\r\n\r\n" + b"x" * 10_000)
+    queued_clients(loop, b"nonsense\r\n\r\n" + b"x" * 10_000)
     loop.turn(3)
     (connection,) = loop.worker.event_loop.connections
     assert connection.lingering

@@ -12,13 +12,13 @@ import pytest
 from service.server import event_loop
 from service.server import event_worker as module
 from service.server.connection import READ_TIMEOUT_SECONDS
-from tests.service.server.event_worker_harness import Loop, error_of, post, waiting
+from tests.service.server.event_worker_harness import Loop, error_of, post, queued_clients
 
 
 def test_the_application_receives_only_complete_requests(loop: Loop) -> None:
     request = post("/predict", b"0123456789")
     sock = loop.client(*(request[i : i + 1] for i in range(len(request) - 1)))
-    assert loop.app.asked == []
+    assert loop.app.handled_paths == []
     sock.sendall(request[-1:])
     assert loop.take(sock).endswith(b"0123456789")
 
@@ -30,18 +30,18 @@ def test_a_request_queued_for_too_long_is_shed_and_its_connection_kept(loop: Loo
     (connection,) = loop.worker.event_loop.connections
     loop.worker.run_once(0.1)
     if connection.pending_request is None:
-        assert loop.app.asked == ["/late"]  # it was answered within the same turn; make the next one wait
+        assert loop.app.handled_paths == ["/late"]  # handled within the same turn; make the next one wait
         loop.take(sock)
-    loop.app.asked.clear()
+    loop.app.handled_paths.clear()
     connection.reader.feed(post("/late"))
     loop.worker.event_loop._parse_next_request(connection, time.monotonic())
     connection.arrived_at -= module.MAX_QUEUE_SECONDS + 1
     found = loop.take(sock)
     assert error_of(found) == (503, "overloaded")
     assert b"Retry-After: 1\r\n" in found
-    assert loop.app.refusals == {"overloaded": 1}
-    assert loop.app.asked == []
-    assert "id=" not in caplog.text  # a flood of requests is none of lines
+    assert loop.app.error_counts == {"overloaded": 1}
+    assert loop.app.handled_paths == []
+    assert "id=" not in caplog.text  # a flood of requests does not flood the log
     sock.sendall(post("/again", b"again"))
     assert loop.take(sock).endswith(b"again")
 
@@ -62,7 +62,7 @@ def test_error_responses_of_the_worker_are_counted_logged_and_traced(loop: Loop,
     assert f"X-Request-Id: {told}\r\n".encode() in refused
     assert f"traceparent: 00-{trace}-".encode() in cut
     assert b"X-Request-Id: mine\r\n" in cut
-    assert loop.app.refusals == {"bad_request": 1, "request_timeout": 1}
+    assert loop.app.error_counts == {"bad_request": 1, "request_timeout": 1}
     lines = [record.getMessage() for record in caplog.records if record.name == "service.access"]
     assert f"error=bad_request id={told}" in lines[0]
     assert lines[1].startswith("POST /late 408 ")
@@ -95,8 +95,8 @@ def test_health_checks_skip_the_queue_and_are_never_shed(loop: Loop, path: str) 
         loop.worker.event_loop._read_connection(connection, time.monotonic(), event_loop.READ_BYTES)
         connection.arrived_at -= module.MAX_QUEUE_SECONDS + 1
     loop.turn(8)
-    assert loop.app.asked == [path]
-    assert loop.app.refusals == {"overloaded": 3}
+    assert loop.app.handled_paths == [path]
+    assert loop.app.error_counts == {"overloaded": 3}
 
 
 @pytest.mark.parametrize("path", ["/healthz", "/metrics"])
@@ -109,9 +109,9 @@ def test_a_flood_of_health_checks_does_not_delay_other_requests(loop: Loop, path
         loop.worker.event_loop._read_connection(connection, time.monotonic(), event_loop.READ_BYTES)
     good.sendall(post("/a"))
     loop.turn(20)
-    assert "/a" in loop.app.asked[:10]
+    assert "/a" in loop.app.handled_paths[:10]
     loop.turn(250)
-    assert loop.app.asked.count(path) == 200  # and all of them are answered, too
+    assert loop.app.handled_paths.count(path) == 200  # and all of them are served
 
 
 def test_a_crash_outside_the_application_is_500_and_the_worker_goes_on(loop: Loop) -> None:
@@ -136,23 +136,23 @@ def test_draining_responds_to_requests_that_have_arrived(loop: Loop, monkeypatch
 
 def test_queued_fast_path_requests_share_batches_of_the_target_size(loop: Loop) -> None:
     bodies = [b"1", b"2", b"3", b"4", b"5"]
-    clients = waiting(loop, *[post("/plain", body) for body in bodies])
+    clients = queued_clients(loop, *[post("/plain", body) for body in bodies])
     loop.turn(1)
-    assert sorted(map(len, loop.app.plain.passes)) == [2, 3]
-    assert loop.app.asked == []
+    assert sorted(map(len, loop.app.plain.batches)) == [2, 3]
+    assert loop.app.handled_paths == []
     for client, body in zip(clients, bodies, strict=True):
         assert loop.take(client).endswith(b"\r\n\r\n" + body)
 
 
 def test_a_single_fast_path_request_waits_for_no_other(loop: Loop) -> None:
     client = loop.client(post("/plain", b"alone"))
-    assert loop.app.plain.passes == [[b"alone"]]
+    assert loop.app.plain.batches == [[b"alone"]]
     assert loop.take(client).endswith(b"alone")
 
 
 def test_metrics_are_recorded_after_the_response_is_sent(loop: Loop) -> None:
     seen: list[bytes] = []
-    loop.app.plain.on_note = lambda: seen.append(loop.clients[-1].recv(1000, socket.MSG_DONTWAIT))
+    loop.app.plain.on_record_metrics = lambda: seen.append(loop.clients[-1].recv(1000, socket.MSG_DONTWAIT))
     loop.client(post("/plain", b"at once"))
     assert len(seen) == 1
     assert seen[0].endswith(b"at once")
@@ -162,31 +162,33 @@ def test_a_response_whose_metrics_fail_is_sent_and_the_failure_logged(loop: Loop
     def fail() -> None:
         raise OSError("no room for counts")
 
-    loop.app.plain.on_note = fail
+    loop.app.plain.on_record_metrics = fail
     sock = loop.client(post("/plain", b"all the same"))
     assert loop.take(sock).endswith(b"all the same")
     assert "no room for counts" in caplog.text
-    assert loop.app.asked == []
+    assert loop.app.handled_paths == []
 
 
 def test_a_request_that_flask_has_to_handle_does_not_affect_its_batch(loop: Loop) -> None:
-    clients = waiting(loop, post("/plain", b"1"), post("/plain", b""), post("/other", b"2"), post("/plain", b"3"))
+    clients = queued_clients(
+        loop, post("/plain", b"1"), post("/plain", b""), post("/other", b"2"), post("/plain", b"3")
+    )
     answers = [loop.take(client) for client in clients]
     assert [answer.rpartition(b"\r\n")[2] for answer in answers] == [b"1", b"", b"2", b"3"]
-    assert loop.app.asked.count("/plain") == 1
-    assert loop.app.asked.count("/other") == 1
+    assert loop.app.handled_paths.count("/plain") == 1
+    assert loop.app.handled_paths.count("/other") == 1
 
 
 def test_fast_path_requests_do_not_wait_for_later_ones(loop: Loop) -> None:
     seen: list[bytes] = []
     loop.app.on_call = lambda: seen.append(loop.clients[0].recv(1000, socket.MSG_DONTWAIT))
-    _, other = waiting(loop, post("/plain", b"first"), post("/other", b"second"))
+    _, other = queued_clients(loop, post("/plain", b"first"), post("/other", b"second"))
     assert loop.take(other).endswith(b"second")
     assert seen[0].endswith(b"first")
 
 
 def test_a_path_outside_of_script_name_is_400_and_the_worker_goes_on(loop: Loop) -> None:
-    """gunicorn's default lets a proxy on this machine say SCRIPT_NAME, and raises where the path is not below it."""
+    """gunicorn by default lets a local proxy set SCRIPT_NAME, and raises if the path is not below it."""
     loop.worker.cfg.set("forwarder_headers", "SCRIPT_NAME")
     client = loop.client(b"GET /models HTTP/1.1\r\nHost: h\r\nSCRIPT_NAME: /y\r\n\r\n")
     assert loop.take(client).startswith(b"HTTP/1.1 400 Bad Request\r\n")
@@ -201,9 +203,9 @@ def test_a_failure_of_the_fast_path_is_logged_and_flask_handles_the_request(
         raise RuntimeError("boom")
 
     monkeypatch.setattr(loop.app.plain, step, fail)
-    clients = waiting(loop, post("/plain", b"1"), post("/plain", b"2"))
+    clients = queued_clients(loop, post("/plain", b"1"), post("/plain", b"2"))
     assert [loop.take(client)[-1:] for client in clients] == [b"1", b"2"]
-    assert loop.app.asked == ["/plain", "/plain"]
+    assert loop.app.handled_paths == ["/plain", "/plain"]
     assert "RuntimeError: boom" in caplog.text
 
 

@@ -1,4 +1,4 @@
-"""The express: what it answers is what Flask answers, however many share a forward pass."""
+"""The fast path: its responses equal Flask's, however many requests share a forward pass."""
 
 from __future__ import annotations
 
@@ -121,7 +121,7 @@ def test_responses_of_a_batch_equal_those_of_single_requests(fast_path: FastPath
 
 @pytest.mark.filterwarnings("ignore:overflow encountered")
 def test_a_request_without_a_finite_prediction_does_not_affect_its_batch(store: Store, make_client: MakeClient) -> None:
-    """A finite row whose answer is not: Flask has to say so, and the neighbours never know."""
+    """A finite row with an infinite prediction: Flask reports it, and the other requests are unaffected."""
     steep = Linear(1, 1, rng=np.random.default_rng(0))
     steep.weights[...] = 2
     store.publish(
@@ -209,7 +209,7 @@ COUNTED = 'forward_pass_requests_total{model="price",route="/models/<name>/predi
 def test_a_failure_to_record_one_request_does_not_affect_the_others(
     client: FlaskClient, monkeypatch: pytest.MonkeyPatch, failing: str
 ) -> None:
-    """As where a file of counts has to grow, and the process has no descriptor left."""
+    """For example, a counter file has to grow and no descriptor is left."""
     fast_path, metrics = fast_path_of(client), client.application.extensions["recorder"].metrics
     family = metrics.batch_rows if failing == "pass" else metrics.requests
     labels, left = family.labels, [OSError("Too many open files")]
@@ -229,7 +229,7 @@ def test_a_failure_to_record_one_request_does_not_affect_the_others(
     assert f"{COUNTED}{3.0 if failing == 'pass' else 2.0}" in figures
     fast_path.respond(together[:1])
     fast_path.record_metrics(together[:1])
-    rows = 3.0 if failing == "pass" else 12.0  # what failed is not counted with the next pass
+    rows = 3.0 if failing == "pass" else 12.0  # what failed is not counted later
     assert f'forward_pass_batch_rows_sum{{model="price",version="1"}} {rows}' in figures_of(client)
 
 
@@ -283,4 +283,6 @@ def test_keys_are_required_on_the_fast_path_too(store: Store, make_client: MakeC
         assert take(fast_path, data, path, *lines) is None
     file.write_text(f"{made['metrics'][1]}\n")
     client.application.extensions["keys"].reload_if_changed()
-    assert fast_path.try_parse(good, data, "127.0.0.1", clock()) is None  # the same head, whose key is good no more
+    assert (
+        fast_path.try_parse(good, data, "127.0.0.1", clock()) is None
+    )  # the same head, with a key that is no longer valid

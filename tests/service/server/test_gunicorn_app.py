@@ -1,4 +1,4 @@
-"""The master's and the workers' hooks, called as gunicorn calls them."""
+"""The hooks of master and workers, called as gunicorn calls them."""
 
 from __future__ import annotations
 
@@ -16,8 +16,8 @@ from service.telemetry.metrics import Metrics
 from service.telemetry.request_record import RequestRecorder
 
 
-class Catalog:
-    """One that others wait for, of which the master's clock knows."""
+class FakeRegistry:
+    """A registry with two workers that keep others waiting."""
 
     def __init__(self) -> None:
         self.waited = {101: 31, 102: 61}
@@ -37,7 +37,7 @@ class Catalog:
         self.followed = True
 
 
-def application(registry: Catalog) -> SimpleNamespace:
+def application(registry: FakeRegistry) -> SimpleNamespace:
     extensions = {"registry": registry, "recorder": RequestRecorder(Metrics())}
     return SimpleNamespace(extensions=extensions)
 
@@ -47,7 +47,7 @@ def test_workers_that_block_a_new_version_get_sigterm_once_and_then_sigkill(
 ) -> None:
     monkeypatch.setattr(Arbiter, "murder_workers", lambda _: None)
     master = DrainingArbiter.__new__(DrainingArbiter)
-    master._flask_app, master._terminated = application(Catalog()), frozenset()
+    master._flask_app, master._terminated = application(FakeRegistry()), frozenset()
     master.cfg = SimpleNamespace(timeout=30, graceful_timeout=25)
     sent: list[tuple[int, int]] = []
     master.kill_worker = lambda pid, how: sent.append((pid, how))
@@ -62,7 +62,7 @@ def test_workers_that_block_a_new_version_get_sigterm_once_and_then_sigkill(
 @pytest.mark.parametrize("early", [signal.SIGTERM, signal.SIGQUIT, signal.SIGCHLD])
 def test_a_worker_that_gets_sigterm_before_it_has_handlers_ends(early: signal.Signals) -> None:
     handled = signal.getsignal(signal.SIGINT)
-    registry = Catalog()
+    registry = FakeRegistry()
     signals: queue.SimpleQueue[int] = queue.SimpleQueue()
     worker = SimpleNamespace(alive=True, notify=lambda: None)
     keep_early_signals(SimpleNamespace(SIG_QUEUE=signals), worker)

@@ -1,4 +1,4 @@
-"""The life of a server: start, new versions, lost workers, stop."""
+"""The lifecycle of a server: start, new versions, killed workers, stop."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ def test_metrics_are_summed_over_all_workers(own_server):
         return len(set(re.findall(r"\[(\d+)\] POST", server.log))) == 2
 
     with ThreadPoolExecutor(8) as pool:
-        until(both_have_answered)  # a worker that is fast enough takes all of a burst
+        until(both_have_answered)  # a fast worker can take a whole burst
 
     def figures_are_right() -> bool:
         figures = server.ask("GET", "/metrics")[1].decode()
@@ -52,7 +52,7 @@ def test_metrics_are_summed_over_all_workers(own_server):
         right = [float(value) for value in counted] == [asked]
         return right and re.search(r"^forward_pass_requests_in_progress 1\.0$", figures, re.MULTILINE) is not None
 
-    until(figures_are_right)  # an answer is sent before it is counted
+    until(figures_are_right)  # metrics are recorded after the response is sent
 
 
 def test_new_versions_and_moved_aliases_are_served_without_a_restart(own_server, store):
@@ -75,7 +75,7 @@ def test_no_request_fails_while_versions_change(own_server, store):
     for seed in range(1, 6):
         store.publish("price", price(seed))
         until(lambda expected=seed + 1: (seen.add(server.version()), expected in seen)[1])
-    assert max(seen) == 6  # and `version` has asserted 200 each time
+    assert max(seen) == 6  # and `version` asserts 200 each time
 
 
 def test_a_broken_version_does_not_stop_the_service(own_server, store, tmp_path):
@@ -83,9 +83,7 @@ def test_a_broken_version_does_not_stop_the_service(own_server, store, tmp_path)
     aside = open_store(tmp_path / "aside")
     aside.publish("price", price())
     break_version(aside, "price", aside.publish("price", price(1)).number)
-    aside.path("price", 2).rename(
-        store.path("price", 1).with_name("2.npz")
-    )  # broken from the first look that the service takes
+    aside.path("price", 2).rename(store.path("price", 1).with_name("2.npz"))  # broken before the service reads it
     until(lambda: server.ask("GET", "/readyz")[1]["status"] == "degraded")
     assert server.version() == 1
     assert "price/2 cannot be served" in server.log
@@ -111,7 +109,7 @@ def test_a_killed_worker_is_replaced_by_one_with_the_newest_version(own_server, 
 
 
 def test_a_service_that_gets_sigterm_while_it_loads_stops_and_leaves_no_files(store, tmp_path):
-    """The first process of a container has no handler of SIGTERM but its own: without one only SIGKILL would end it."""
+    """A container's first process has no default handler of SIGTERM: without its own, only SIGKILL would end it."""
     slow = """
 import time
 from service import app, cli
@@ -139,7 +137,7 @@ def test_stopping_lets_an_open_request_complete(own_server, how):
     server = own_server()
     with socket.create_connection(("127.0.0.1", server.port), timeout=PATIENCE_SECONDS) as connection:
         connection.sendall(post(GOOD[:5], b"Expect: 100-continue", length=len(GOOD)))
-        assert b"100 Continue" in connection.recv(100)  # now a worker waits for the rest
+        assert b"100 Continue" in connection.recv(100)  # now a worker waits for the body
         server.process.send_signal(how)
         until(lambda: "stopping" in server.log)
         connection.sendall(GOOD[5:])
@@ -156,7 +154,7 @@ def resident():
     return int(Path("/proc/self/statm").read_text().split()[1]) * 4096
 
 {first}
-for _ in range(2):  # the second is where the first was, and something small comes to lie behind it
+for _ in range(2):  # the second reuses the first's memory, and a small object follows it
     large = bytearray(b"x") * (8 << 20)
     small = bytearray(b"x") * 1000
     before = resident()
@@ -229,7 +227,7 @@ def test_counter_files_are_removed_at_the_end_and_other_files_kept(own_server, t
 
 
 def test_a_full_metrics_directory_does_not_fail_requests(own_server, tmp_path):
-    """In memory a container has 64 MB for files, of which others may have taken all."""
+    """A container has 64 MB for files in memory, which may be full."""
     with small_disk(tmp_path / "small", "64k") as location:
         server = own_server(PROMETHEUS_MULTIPROC_DIR=str(location))
         for path in ("/models/price", "/models", "/readyz", "/openapi.json", "/nowhere", "/v2", "/v1/models") * 5:
@@ -249,7 +247,7 @@ def test_a_metrics_directory_that_is_not_writable_is_reported(store):
 
 @contextlib.contextmanager
 def slow_clients(port: int) -> Iterator[Callable[[], None]]:
-    """64 of them: silent, stuck within the head, stuck within the body; calling it makes some say a little more."""
+    """64 clients: silent, stuck in the head, or stuck in the body. Calling the result sends a little more."""
     whole = post(GOOD, length=len(GOOD))
     attackers = [socket.create_connection(("127.0.0.1", port)) for _ in range(64)]
     for i, attacker in enumerate(attackers):
@@ -277,7 +275,7 @@ def test_slow_clients_do_not_delay_others(own_server: Callable[..., Server]) -> 
 
 
 def test_under_gthread_the_same_slow_clients_block_all_others(own_server: Callable[..., Server]) -> None:
-    """The negative control of the test above."""
+    """The control of the test above."""
     server = own_server(SERVE_WORKERS="1", SERVE_WORKER="gthread", SERVE_DRAIN_SECONDS="1")
     with slow_clients(server.port), socket.create_connection(("127.0.0.1", server.port), timeout=2) as good:
         good.sendall(post(GOOD, length=len(GOOD)))

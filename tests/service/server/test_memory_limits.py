@@ -21,7 +21,7 @@ def test_input_is_bounded_for_all_connections_together(loop: Loop, monkeypatch: 
     waiting[0].sendall(b"x")
     assert loop.take(waiting[0]).endswith(b"x" * 900)
     monkeypatch.setattr(admission, "MAX_INPUT_BYTES", 0)
-    assert loop.take(loop.client(post("/x"))).startswith(b"HTTP/1.1 200")  # it has nothing to hold
+    assert loop.take(loop.client(post("/x"))).startswith(b"HTTP/1.1 200")  # no input is kept
 
 
 def test_complete_requests_in_the_queue_count_toward_the_input_limit(
@@ -44,7 +44,7 @@ def test_heads_without_their_bodies_count_toward_the_input_limit(loop: Loop, mon
     large = b"X: " + b"x" * 700
     waiting = loop.client(post("/x", b"x", large)[:-1])
     assert error_of(loop.take(loop.client(post("/x", b"x", large)[:-1]))) == (503, "overloaded")
-    assert loop.take(loop.client(post("/x", b"", large))).startswith(b"HTTP/1.1 200")  # which waits for nothing
+    assert loop.take(loop.client(post("/x", b"", large))).startswith(b"HTTP/1.1 200")  # nothing of it is kept
     waiting.sendall(b"y")
     assert loop.take(waiting).endswith(b"y")
     assert loop.worker.event_loop.admission.input_bytes == 0
@@ -59,7 +59,7 @@ def test_slow_uploads_are_shed_for_others(loop: Loop, monkeypatch: pytest.Monkey
     good.sendall(b"x")
     assert loop.take(good).endswith(b"x" * 900)
     assert [error_of(loop.take(sock)) for sock in slow[:1]] == [(503, "overloaded")]
-    slow[1].sendall(b"x")  # one was enough
+    slow[1].sendall(b"x")  # shedding one was enough
     assert loop.take(slow[1]).endswith(b"x" * 900)
 
 
@@ -73,13 +73,13 @@ def test_unread_responses_are_bounded_for_all_connections_together(loop: Loop, m
     while came < 2_000_000:
         came += len(taking.recv(1 << 20))
     loop.turn()
-    assert len(loop.worker.event_loop.connections) == 1  # the other is closed: it has taken nothing
+    assert len(loop.worker.event_loop.connections) == 1  # the other is closed, because it has read nothing
     assert came + len(loop.take(taking)) > 5_000_000
     assert loop.worker.event_loop.admission.output_bytes == 0
 
 
 def test_slowly_read_responses_are_bounded_too(loop: Loop, monkeypatch: pytest.MonkeyPatch) -> None:
-    """The oldest make room; one answer alone may be as large as it is."""
+    """The slowest is closed; a single response may exceed the limit."""
     monkeypatch.setattr(admission, "MAX_STALLED_OUTPUT_BYTES", 1000)
     first, last = (loop.client(post("/large", b"", b"Connection: close")) for _ in range(2))
     assert len(loop.worker.event_loop.connections) == 2
@@ -107,7 +107,7 @@ def test_a_connection_over_the_limit_replaces_the_one_with_the_nearest_deadline(
 def test_pipelined_requests_over_the_input_limit_are_shed_with_their_connection(
     loop: Loop, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Each of them would else be shed within the call of the one before, deeper than Python goes."""
+    """Otherwise each would be shed within the call of the one before, deeper than Python's recursion limit."""
     monkeypatch.setattr(admission, "MAX_INPUT_BYTES", 1000)
     for _ in range(2):
         loop.client(post("/x", b"x" * 900)[:-1])
@@ -117,7 +117,7 @@ def test_pipelined_requests_over_the_input_limit_are_shed_with_their_connection(
 
 
 class Exhausted:
-    """A listener where something is short, descriptors if nothing else."""
+    """A listener whose accept fails, by default for want of descriptors."""
 
     def __init__(self, code: int = errno.EMFILE) -> None:
         self.code = code
@@ -136,12 +136,12 @@ def test_without_descriptors_the_connection_limit_is_lowered(
     assert len(loop.worker.event_loop.connections) == 2
     assert "connection limit lowered from 1000 to 2: Too many open files" in caplog.text
     assert loop.take(loop.client(post("/good", b"good"))).endswith(b"good")
-    assert len(loop.worker.event_loop.connections) == 2  # so many from now on
+    assert len(loop.worker.event_loop.connections) == 2  # the new limit
 
 
 @pytest.mark.parametrize("code", [errno.ENFILE, errno.ENOBUFS, errno.ENOMEM])
 def test_a_passing_shortage_of_the_system_closes_no_connection(loop: Loop, code: int) -> None:
-    """It goes on for many turns, each of which would take some more."""
+    """The shortage lasts for many turns, each of which would close more."""
     for _ in range(40):
         loop.client()
     for _ in range(10):

@@ -1,4 +1,4 @@
-"""Requests as they arrive: whole or not at all, wherever the bytes are cut, and never one inside another."""
+"""The request reader: complete requests only, wherever the bytes are cut, and never one inside another."""
 
 from __future__ import annotations
 

@@ -37,7 +37,7 @@ def test_a_truncated_body_is_400(server, sent):
 @pytest.mark.parametrize(
     "chunks",
     [
-        b"zz\r\n" + GOOD + b"\r\n0\r\n\r\n",  # no hexadecimal size
+        b"zz\r\n" + GOOD + b"\r\n0\r\n\r\n",  # not a hexadecimal size
         b"-5\r\nhello\r\n0\r\n\r\n",
         b"\r\n" + GOOD + b"\r\n0\r\n\r\n",
         b"%x\r\n" % len(GOOD) + GOOD + b"XX0\r\n\r\n",  # no end of line after the chunk
@@ -105,6 +105,6 @@ def test_a_client_that_leaves_in_the_middle_disturbs_no_other(server):
         for _ in range(6):
             connection = socket.create_connection(("127.0.0.1", server.port), timeout=PATIENCE_SECONDS)
             connection.sendall(bytes_sent)
-            connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, b"\1\0\0\0\0\0\0\0")  # RST, no goodbye
+            connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, b"\1\0\0\0\0\0\0\0")  # close with RST
             connection.close()
     assert server.version() == 1
