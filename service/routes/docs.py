@@ -25,14 +25,14 @@ _ENDPOINTS = (
     (
         "POST",
         "/v2/models/<name>/infer",
-        "Predictions as tensors: Open Inference Protocol (V2), with its other endpoints",
+        "Predictions as tensors (Open Inference Protocol V2)",
     ),
     (
         "POST",
         "/v1/models/<name>:predict",
-        "Predictions in the format of TensorFlow Serving, with its status and metadata endpoints",
+        "Predictions in the format of TensorFlow Serving",
     ),
-    ("POST", "/invocations", "Predictions for Amazon SageMaker and Google Vertex AI, with GET /ping"),
+    ("POST", "/invocations", "Predictions for Amazon SageMaker and Google Vertex AI; GET /ping is their health check"),
     ("GET", "/models", "List of models"),
     ("GET", "/models/<name>", "Inputs, output, metrics and an example of a model"),
     ("GET", "/models/<name>/versions/<version>", "The same for one version"),

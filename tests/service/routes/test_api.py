@@ -309,6 +309,15 @@ def test_openapi_document_has_media_types_and_retry_after(client):
         assert "Retry-After" in document["components"]["responses"][kind]["headers"]
 
 
+def test_openapi_document_keeps_its_component_names(client):
+    """Generated clients name their classes after them."""
+    schemas = client.get("/openapi.json").json["components"]["schemas"].keys()
+    assert {name for name in schemas if "." not in name} == {
+        *("Answer", "Error", "ErrorBody", "Example", "Fault", "Health", "Lesson", "Model", "ModelLine", "Models"),
+        *("Predict", "Ready", "Receipt"),
+    }
+
+
 def test_openapi_document_follows_the_store(client, store, registry):
     client.get("/openapi.json")
     store.publish("rent", price(1))

@@ -1,0 +1,45 @@
+"""What predict_request.py relies on without marshmallow documenting it: an upgrade that changes it fails here."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+from marshmallow import Schema, ValidationError, fields
+
+from service.validation.predict_request import InstancesField, ModelNameField, PredictSchema
+
+
+class Rejecting(fields.Field[Any]):
+    message = object()
+
+    def _deserialize(self, value: Any, attr: str | None, data: Any, **kwargs: Any) -> Any:
+        raise ValidationError([self.message])  # type: ignore[list-item]
+
+
+def test_a_message_may_be_any_object_and_is_passed_on_unchanged() -> None:
+    """Faults are passed as messages: a text alone would lose their locations and fixes."""
+    schema = Schema.from_dict({"a": Rejecting(), "b": Rejecting()})()
+    with pytest.raises(ValidationError) as caught:
+        schema.load({"a": 1, "b": 2})
+    assert caught.value.messages_dict.keys() == {"a", "b"}
+    for (message,) in caught.value.messages_dict.values():
+        assert message is Rejecting.message
+
+
+def test_each_schema_has_its_own_fields() -> None:
+    """The constructor sets the model, its name and the row limit on them."""
+    one, other = PredictSchema(1, "one"), PredictSchema(2, "other")
+    for schema, limit, name in ((one, 1, "one"), (other, 2, "other")):
+        instances, model = schema.fields["instances"], schema.fields["model"]
+        assert isinstance(instances, InstancesField)
+        assert isinstance(model, ModelNameField)
+        assert (instances.max_instances, model.expected_name) == (limit, name)
+
+
+@pytest.mark.parametrize(("body", "found"), [({}, "none"), ({"instances": None}, "null")])
+def test_missing_and_null_values_are_reported_by_make_error(body: dict[str, Any], found: str) -> None:
+    with pytest.raises(ValidationError) as caught:
+        PredictSchema(1).load(body)
+    ((fault,),) = caught.value.messages_dict.values()
+    assert fault.problem == f"expected a list of rows, found {found}"
