@@ -96,13 +96,13 @@ def create_blueprint(registry: ModelRegistry, settings: Settings) -> Blueprint:
     @blueprint.get("/docs")
     def docs() -> str:
         snapshot = registry.snapshot
-        cards = [
+        models = [
             model_metadata.model_details(snapshot.entries[served.name], served) for served in snapshot.default_versions
         ]
         curl = 'curl -H "Authorization: Bearer $FORWARD_PASS_KEY"' if settings.keys_file else "curl"
         return render_template(
             "docs.html",
-            cards=[_page_model(card, curl) for card in cards],
+            models=[_page_model(details, curl) for details in models],
             problems=snapshot.problems,
             base=request.host_url.rstrip("/"),
             settings=settings,
@@ -115,21 +115,21 @@ def create_blueprint(registry: ModelRegistry, settings: Settings) -> Blueprint:
     return blueprint
 
 
-def _page_model(card: dict[str, Any], curl: str) -> dict[str, Any]:
+def _page_model(details: dict[str, Any], curl: str) -> dict[str, Any]:
     """Add to a model's details what the page shows: a curl command with its response, and the metrics."""
-    example = card["example"]
-    row = orjson.dumps({"instances": example["instances"]}).decode()
-    path = url_for("predict.predict", name=card["name"])
-    address = shlex.quote(request.host_url.rstrip("/") + path)
-    return card | {
+    example = details["example"]
+    body = orjson.dumps({"instances": example["instances"]}).decode()
+    path = url_for("predict.predict", name=details["name"])
+    url = shlex.quote(request.host_url.rstrip("/") + path)
+    return details | {
         "path": path,
-        "curl": f"{curl} {address} -d {shlex.quote(row)}",
-        "request": row,
-        "answer": _indented_json(
-            {"model": card["name"], "version": card["version"], "predictions": example["predictions"]}
+        "curl": f"{curl} {url} -d {shlex.quote(body)}",
+        "request": body,
+        "response": _indented_json(
+            {"model": details["name"], "version": details["version"], "predictions": example["predictions"]}
         ),
-        "figures": _metrics_table(card["training"]),
-        "drawable": _is_drawable(card["inputs"][0]),
+        "metrics": _metrics_table(details["training"]),
+        "drawable": _is_drawable(details["inputs"][0]),
     }
 
 

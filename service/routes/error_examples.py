@@ -1,8 +1,8 @@
 """Examples in error responses: for a rejected request, a body that works and the curl command that sends it.
 
 The row is the client's own with its errors fixed, or else the model's example. A long body is left out: the command
-fetches the model's example and pipes it into the request. No forward pass is needed: values that pass validation and
-encode to finite numbers are accepted.
+fetches the model's example and pipes it into the request. No forward pass is run: values that pass validation and are
+not extreme are accepted.
 """
 
 from __future__ import annotations
@@ -39,17 +39,17 @@ def error_example(registry: ModelRegistry, faults: list[Fault]) -> dict[str, Any
         named = (request.view_args or {}).get("name", "")
         path = request.path if not named or named in registry.snapshot.entries else f"{_REPOSITORY_PATH}index"
         return {"body": {}, "curl": f"{curl} {shlex.quote(base + quote(path))} -d '{{}}'"}
-    served, pinned = _intended_version(registry)
+    served, is_requested = _intended_version(registry)
     if served is None:
         return None
-    body = _example_body(served, _example_row(served, faults), alone=len(registry.snapshot.entries) == 1)
-    address = shlex.quote(base + quote(_predict_path(served, pinned), safe="/:"))
+    body = _example_body(served, _example_row(served, faults), is_only_model=len(registry.snapshot.entries) == 1)
+    url = shlex.quote(base + quote(_predict_path(served, is_requested), safe="/:"))
     text = orjson.dumps(body).decode()
     if len(text) <= _MAX_BODY_BYTES:
-        return {"body": body, "curl": f"{curl} {address} -d {shlex.quote(text)}"}
+        return {"body": body, "curl": f"{curl} {url} -d {shlex.quote(text)}"}
     tensor = "/v2" if "inputs" in body and request.path.startswith("/v2") else ""
     example = shlex.quote(f"{base}{tensor}/models/{served.name}/versions/{served.number}/example")
-    return {"curl": f"{curl} {example} | {curl} {address} -d @-"}
+    return {"curl": f"{curl} {example} | {curl} {url} -d @-"}
 
 
 def _intended_version(registry: ModelRegistry) -> tuple[LoadedVersion | None, bool]:
@@ -90,10 +90,12 @@ def _count_matching_columns(served: LoadedVersion) -> int:
     return len(row) if len(row) == len(signature.names) and not isinstance(row[0], list) else 0
 
 
-def _predict_path(served: LoadedVersion, pinned: bool) -> str:
+def _predict_path(served: LoadedVersion, is_requested: bool) -> str:
     """Return the predict endpoint of the request's protocol: the requested path if it is one."""
     path = request.path
-    if _is_hosted_platform() or (pinned and request.url_rule and request.url_rule.rule.endswith(("predict", "infer"))):
+    if _is_hosted_platform() or (
+        is_requested and request.url_rule and request.url_rule.rule.endswith(("predict", "infer"))
+    ):
         return path
     if path.startswith("/v2"):
         return f"/v2/models/{served.name}/infer"
@@ -104,10 +106,10 @@ def _is_hosted_platform() -> bool:
     return request.path == "/invocations" or request.blueprint == "hosted"
 
 
-def _example_body(served: LoadedVersion, row: Any, *, alone: bool) -> dict[str, Any]:
+def _example_body(served: LoadedVersion, row: Any, *, is_only_model: bool) -> dict[str, Any]:
     """Return the body in the request's format: tensors, columns or rows."""
     if _is_hosted_platform():
-        return ({} if alone else {"model": served.name}) | {"instances": [row]}
+        return ({} if is_only_model else {"model": served.name}) | {"instances": [row]}
     if request.path.startswith("/v2"):
         given = g.get("sent_tensors", ([], b""))[0]
         names = [one.get("name") for one in given if isinstance(one, dict)] if isinstance(given, list) else []

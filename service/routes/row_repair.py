@@ -92,6 +92,7 @@ def _candidates(column: InputColumn, value: Any) -> list[Any]:
 
 
 def _is_accepted(served: LoadedVersion, column: InputColumn, value: Any) -> bool:
+    """Return whether the value is valid for the column and not extreme."""
     faults, locations = FaultCollector(), RowLocations("", range(1))
     parsed = column.parse([value], locations, faults)
     if faults.total:

@@ -50,8 +50,8 @@ def infer(server: Server, model: str, *inputs: Any, **more: Any) -> Any:
 def refused(server: Server, model: str, *inputs: Any, status: int = 400) -> str:
     request = types.InferenceRequest(inputs=list(inputs))
     answer = ask(server, f"/models/{model}/infer", types.InferenceErrorResponse, request, status)
-    told: str = answer.error
-    return told
+    error: str = answer.error
+    return error
 
 
 def arrays(answer: Any) -> dict[str, np.ndarray[Any, Any]]:

@@ -25,11 +25,11 @@ pytestmark = [
 class Awaited:
     """The asyncio client with the interface of the synchronous client."""
 
-    def __init__(self, address: str) -> None:
+    def __init__(self, url: str) -> None:
         self._loop = asyncio.new_event_loop()
 
         async def made() -> Any:
-            return aio.InferenceServerClient(address)
+            return aio.InferenceServerClient(url)
 
         self._client = self._loop.run_until_complete(made())
 
@@ -43,8 +43,8 @@ class Awaited:
 
 @pytest.fixture(params=["sync", "aio"])
 def client(request: pytest.FixtureRequest, server: Server) -> Iterator[Any]:
-    address = f"127.0.0.1:{server.port}"
-    made = Awaited(address) if request.param == "aio" else triton.InferenceServerClient(address)
+    url = f"127.0.0.1:{server.port}"
+    made = Awaited(url) if request.param == "aio" else triton.InferenceServerClient(url)
     yield made
     made.end() if isinstance(made, Awaited) else made.close()
 
@@ -174,14 +174,14 @@ def test_infer_at_once(server):
 def test_faults(client):
     """A wrong shape is reported in the error
     A wrong datatype or name is reported in the error"""
-    for inputs, told in (
+    for inputs, expected_text in (
         ([tensor("pixels", np.zeros((1, 3)), "FP64")], "expected shape [-1, 2, 2], found [1, 3]"),
         ([tensor("pixels", [["a", "b", "c", "d"]], "BYTES")], "found BYTES"),
         ([tensor("pixel", np.zeros((1, 4)), "FP64")], "did you mean 'pixels'?"),
     ):
         with pytest.raises(InferenceServerException, match="400") as caught:
             client.infer("image", inputs)
-        assert told in caught.value.message()
+        assert expected_text in caught.value.message()
     with pytest.raises(InferenceServerException, match="did you mean 'penguins'"):
         client.infer("pengins", penguin_tensors())
     with pytest.raises(InferenceServerException, match="did you mean 'label'"):

@@ -196,16 +196,16 @@ def test_a_compression_bomb_is_413_and_a_truncated_stream_400(store, make_client
     client = make_client(store, max_body_bytes=10_000)
     bomb = gzip.compress(b" " * 1_000_000)
     assert len(bomb) < 10_000
-    address, headers = "/v2/models/price/infer", {"Content-Encoding": "gzip"}
-    refused(client.post(address, data=bomb, headers=headers), 413)
+    url, headers = "/v2/models/price/infer", {"Content-Encoding": "gzip"}
+    refused(client.post(url, data=bomb, headers=headers), 413)
     whole = gzip.compress(json.dumps(PRICE).encode())
     for wrong in (whole[:-9], b"not gzip", whole + b"x"):
-        assert "gzip" in refused(client.post(address, data=wrong, headers=headers))
-    refused(client.post(address, data=b"{}", headers={"Content-Encoding": "br"}), 415)
+        assert "gzip" in refused(client.post(url, data=wrong, headers=headers))
+    refused(client.post(url, data=b"{}", headers={"Content-Encoding": "br"}), 415)
 
 
 @pytest.mark.parametrize(
-    ("change", "told"),
+    ("change", "expected_text"),
     [
         ({"inputs": None}, "inputs: expected a list of tensors"),
         ({"inputs": []}, "inputs: expected a list of tensors"),
@@ -248,12 +248,12 @@ def test_a_compression_bomb_is_413_and_a_truncated_stream_400(store, make_client
         ({"parameters": {"binary_data_size": -1}, "data": None}, "binary_data_size"),
     ],
 )
-def test_every_error_is_reported_with_its_location(client, change, told):
+def test_every_error_is_reported_with_its_location(client, change, expected_text):
     top = {key: value for key, value in change.items() if key in {"inputs", "outputs", "id"}}
     if "binary_data_output" in change.get("parameters", {}):
         top = change
     body = PRICE | (top or {"inputs": [PRICE["inputs"][0] | change]})
-    assert told in refused(infer(client, "price", body))
+    assert expected_text in refused(infer(client, "price", body))
 
 
 def test_unknown_categories_are_reported_with_their_rows(client):
@@ -293,8 +293,8 @@ def test_more_strings_than_the_row_limit_are_not_parsed(client, monkeypatch, sha
     monkeypatch.setattr(tensors, "_parse_texts", lambda count, *_: read.append(count))
     tail = b"\1\0\0\0a" * 10_001
     tensor = {"name": "island", "shape": shape, "datatype": "BYTES", "parameters": {"binary_data_size": len(tail)}}
-    told = refused(client.post("/v2/models/penguins/infer", **binary({"inputs": [tensor]}, tail)))
-    assert "inputs.0.shape: expected 1 to 10000 strings, found a shape of 10001" in told
+    expected_text = refused(client.post("/v2/models/penguins/infer", **binary({"inputs": [tensor]}, tail)))
+    assert "inputs.0.shape: expected 1 to 10000 strings, found a shape of 10001" in expected_text
     assert read == []
 
 

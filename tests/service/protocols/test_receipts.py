@@ -23,8 +23,8 @@ BODY = b'{"instances": [{"rooms": 3, "area": 0.1}, [1e3, null]], "version": 1}'
 def replay(store, tmp_path):
     """Run `models replay` on a response and a body, saved as files."""
 
-    def run(told: Any, body: bytes, *words: str, code: int = 0) -> Any:
-        (tmp_path / "answer.json").write_text(json.dumps(told))
+    def run(result: Any, body: bytes, *words: str, code: int = 0) -> Any:
+        (tmp_path / "answer.json").write_text(json.dumps(result))
         (tmp_path / "body").write_bytes(body)
         files = [str(tmp_path / "answer.json"), str(tmp_path / "body")]
         result = CliRunner().invoke(main.main, ["replay", *files, *words], env={"MODEL_STORE": str(store.root)})
@@ -39,19 +39,19 @@ def test_responses_have_no_warnings_or_receipt_by_default(client):
 
 
 def test_receipt_has_the_model_and_a_hash_of_the_body(client):
-    told = client.post("/models/price/predict?receipt=true", data=BODY).json
+    result = client.post("/models/price/predict?receipt=true", data=BODY).json
     digest = client.get("/models/price").json["digest"]
-    assert told["receipt"]["digest"] == digest
-    assert told["receipt"]["input_sha256"] == hashlib.sha256(BODY).hexdigest()
-    assert (told["receipt"]["model"], told["receipt"]["version"]) == ("price", 1)
+    assert result["receipt"]["digest"] == digest
+    assert result["receipt"]["input_sha256"] == hashlib.sha256(BODY).hexdigest()
+    assert (result["receipt"]["model"], result["receipt"]["version"]) == ("price", 1)
 
 
 def test_replay_gives_the_same_bits(client, replay):
-    told = client.post("/models/price/predict?receipt=true", data=BODY).json
-    again = json.loads(replay(told, BODY, "--json").stdout)
-    assert again["predictions"] == told["predictions"]
+    result = client.post("/models/price/predict?receipt=true", data=BODY).json
+    again = json.loads(replay(result, BODY, "--json").stdout)
+    assert again["predictions"] == result["predictions"]
     assert again["same"] is True
-    assert "bit for bit" in replay(told["receipt"], BODY).stderr
+    assert "bit for bit" in replay(result["receipt"], BODY).stderr
 
 
 def test_replay_accepts_every_body_format(client, replay):
@@ -62,24 +62,24 @@ def test_replay_accepts_every_body_format(client, replay):
         ("/models/image", "application/x-npy", array.getvalue()),
         ("/models/penguins", "application/json", b'{"instances": [["Dream", 4000, "MALE"]]}'),
     ):
-        told = client.post(f"{path}/predict?receipt=true", data=body, content_type=kind).json
-        assert json.loads(replay(told, body, "--json").stdout)["predictions"] == told["predictions"]
+        result = client.post(f"{path}/predict?receipt=true", data=body, content_type=kind).json
+        assert json.loads(replay(result, body, "--json").stdout)["predictions"] == result["predictions"]
 
 
 def test_replay_rejects_another_body_model_or_prediction(client, replay, store):
-    told = client.post("/models/price/predict?receipt=true", data=BODY).json["receipt"]
-    assert "byte for byte" in replay(told, BODY + b"\n", code=3).stderr
-    assert "expected the digest" in replay({**told, "digest": "0" * 64}, BODY, code=5).stderr
-    assert "expected predictions" in replay({**told, "predictions_sha256": "0" * 64}, BODY, code=5).stderr
-    assert "no version 9" in replay({**told, "version": 9}, BODY, code=5).stderr
-    for wrong in ([], {"receipt": 3}, {**told, "version": "1"}, {"model": "price"}):
+    result = client.post("/models/price/predict?receipt=true", data=BODY).json["receipt"]
+    assert "byte for byte" in replay(result, BODY + b"\n", code=3).stderr
+    assert "expected the digest" in replay({**result, "digest": "0" * 64}, BODY, code=5).stderr
+    assert "expected predictions" in replay({**result, "predictions_sha256": "0" * 64}, BODY, code=5).stderr
+    assert "no version 9" in replay({**result, "version": 9}, BODY, code=5).stderr
+    for wrong in ([], {"receipt": 3}, {**result, "version": "1"}, {"model": "price"}):
         assert "receipt=true" in replay(wrong, BODY, code=3).stderr
 
 
 def test_warnings_report_values_outside_the_training_range(client):
     rows = [["Biscoe", 4200, None], ["Dream", 99.5, None], ["Dream", 6300, None], ["Dream", 38000, None]]
-    told = client.post("/models/penguins/predict?warnings=true", json={"instances": rows}).json
-    assert told["warnings"] == [
+    result = client.post("/models/penguins/predict?warnings=true", json={"instances": rows}).json
+    assert result["warnings"] == [
         {
             "location": "instances.1.mass",
             "problem": "99.5 is outside the training range, 2700 to 6300",
@@ -91,24 +91,24 @@ def test_warnings_report_values_outside_the_training_range(client):
             "fix": "the prediction is extrapolated; check the value and its unit",
         },
     ]
-    assert len(told["predictions"]) == 4
+    assert len(result["predictions"]) == 4
 
 
 def test_warnings_report_unknown_categories_and_pixels(client, store, make_client):
     dark = [[0, 0], [0, 0]]
-    told = client.post("/models/image/predict?warnings=true", json={"instances": [dark, [[1, 2], [3, 16]]]}).json
-    assert told["warnings"] == []
+    result = client.post("/models/image/predict?warnings=true", json={"instances": [dark, [[1, 2], [3, 16]]]}).json
+    assert result["warnings"] == []
     columns = (CategoryColumn("town", ("Bern",), "bucket"), NumberColumn("size", statistics={"min": "small", "max": 3}))
     model = Model(network(3, 1, 0), Signature(columns, RegressionOutput(("y",), (0.0,), (1.0,))))
     store.publish("towns", model)
     rows = [["Bern", -1e30], ["Rom", 4.0]]
-    told = make_client(store).post("/models/towns/predict?warnings=true", json={"instances": rows}).json
-    assert [warning["location"] for warning in told["warnings"]] == ["instances.1.town", "instances.1.size"]
+    result = make_client(store).post("/models/towns/predict?warnings=true", json={"instances": rows}).json
+    assert [warning["location"] for warning in result["warnings"]] == ["instances.1.town", "instances.1.size"]
 
 
 def test_at_most_a_hundred_warnings_are_returned(client):
-    told = client.post("/models/penguins/predict?warnings=true", json={"instances": [["Dream", 1, None]] * 300}).json
-    assert len(told["warnings"]) == 100
+    result = client.post("/models/penguins/predict?warnings=true", json={"instances": [["Dream", 1, None]] * 300}).json
+    assert len(result["warnings"]) == 100
 
 
 def test_a_query_parameter_other_than_true_or_false_is_422(client):
@@ -121,8 +121,12 @@ def test_a_repeated_query_parameter_is_422(client, second):
     """It is unclear which value is meant."""
     path = f"/models/price/predict?receipt=true&warnings=true&receipt={second}"
     error = assert_error(client.post(path, data=BODY), 422, "invalid_request")
-    told = {"location": "receipt", "problem": "expected once, found 2 times", "fix": "send it once: ?receipt=true"}
-    assert error["faults"] == [told]
+    result = {
+        "location": "receipt",
+        "problem": "expected once, found 2 times",
+        "fix": "send it once: ?receipt=true",
+    }
+    assert error["faults"] == [result]
 
 
 @pytest.mark.parametrize("path", ["/predict", "/models/price/predict", "/models/price/versions/1/predict"])
@@ -164,5 +168,5 @@ def test_training_rows_cause_no_warnings(client, store, make_client):
     low, high = 0.1, 0.7000000000000001
     number = NumberColumn("mass", 0.3, 0.07, statistics={"min": low, "max": high})
     store.publish("fine", Model(network(1, 1, 0), Signature((number,), RegressionOutput(("y",), (0.0,), (1.0,)))))
-    told = make_client(store).post("/models/fine/predict?warnings=true", json={"instances": [[low], [high]]}).json
-    assert told["warnings"] == []
+    result = make_client(store).post("/models/fine/predict?warnings=true", json={"instances": [[low], [high]]}).json
+    assert result["warnings"] == []

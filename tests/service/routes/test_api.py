@@ -242,11 +242,11 @@ def test_openapi_document_is_valid_and_typed_for_each_model(client):
 
 
 def test_openapi_document_has_every_endpoint(client):
-    told = client.get("/openapi.json").json["paths"].keys()
+    paths = client.get("/openapi.json").json["paths"].keys()
     for rule in client.application.url_map.iter_rules():
         path = re.sub(r"<(?:segment:)?(\w+)>", r"{\1}", rule.rule)
         if rule.endpoint not in {"static", "health.root", "pages.docs", "pages.openapi"}:
-            assert path in told
+            assert path in paths
 
 
 def test_real_requests_and_responses_match_the_openapi_document(client):

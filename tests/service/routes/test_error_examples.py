@@ -30,12 +30,12 @@ def example_of(response: Any) -> tuple[str, dict[str, Any]]:
     assert 400 <= response.status_code < 500, response.data
     error = response.json["error"]
     line = error.partition("This works: ")[2] if isinstance(error, str) else error["example"]["curl"]
-    command, silent, address, data, text = shlex.split(line)
+    command, silent, url, data, text = shlex.split(line)
     assert (command, silent, data) == ("curl", "-s", "-d")
     body = json.loads(text)
     if not isinstance(error, str):
         assert error["example"]["body"] == body
-    return address.removeprefix("http://localhost"), body
+    return url.removeprefix("http://localhost"), body
 
 
 OUTPUT = RegressionOutput(("price",), (0.0,), (1.0,))
@@ -68,15 +68,15 @@ REFUSED: list[tuple[str, str, dict[str, Any]]] = [
 
 @pytest.mark.parametrize(("method", "path", "words"), REFUSED)
 def test_every_4xx_has_a_working_request_in_the_same_protocol(client, method, path, words):
-    address, body = example_of(client.open(path, method=method, **words))
-    assert address.split("/")[1] in {path.split("/")[1], "models"}
-    assert client.post(address, json=body).status_code == 200
+    url, body = example_of(client.open(path, method=method, **words))
+    assert url.split("/")[1] in {path.split("/")[1], "models"}
+    assert client.post(url, json=body).status_code == 200
 
 
 def test_a_body_over_the_limit_gets_an_example(store, make_client):
     for path in (NATIVE, V1, V2):
-        address, body = example_of(make_client(store, max_body_bytes=10).post(path, json={"instances": [PENGUIN]}))
-        assert make_client(store).post(address, json=body).status_code == 200
+        url, body = example_of(make_client(store, max_body_bytes=10).post(path, json={"instances": [PENGUIN]}))
+        assert make_client(store).post(url, json=body).status_code == 200
 
 
 @pytest.mark.parametrize(("path", "key"), [(NATIVE, "instances"), (V1, "instances")])
@@ -96,8 +96,8 @@ def test_the_clients_row_is_repaired(client, path, key, wrong):
 
 def test_values_that_cannot_be_repaired_come_from_the_models_example(client):
     wrong = {"island": "the moon", "mass": None, "sex": 5.5}
-    address, body = example_of(client.post(NATIVE, json={"instances": [wrong]}))
-    assert client.post(address, json=body).status_code == 200
+    url, body = example_of(client.post(NATIVE, json={"instances": [wrong]}))
+    assert client.post(url, json=body).status_code == 200
     assert body["instances"][0]["mass"] == PENGUIN["mass"]
 
 
@@ -106,14 +106,16 @@ def test_almost_valid_values_are_corrected_in_columns_that_allow_missing_values(
     signature = Signature(columns, OUTPUT)
     store.publish("homes", Model(network(signature.width, 1, 0), signature))
     client = make_client(store)
-    for row, mended in (
+    for row, repaired in (
         ({"age": "7", "town": "Yorck"}, {"age": 7.0, "town": "York"}),
         (
             {"age": "old", "town": "York"},
             {"age": client.get("/models/homes/example").json["instances"][0]["age"], "town": "York"},
         ),
     ):
-        assert example_of(client.post("/models/homes/predict", json={"instances": [row]}))[1] == {"instances": [mended]}
+        assert example_of(client.post("/models/homes/predict", json={"instances": [row]}))[1] == {
+            "instances": [repaired]
+        }
 
 
 def test_a_key_that_looks_like_a_row_location_is_not_one(client):
@@ -149,8 +151,8 @@ def test_examples_do_not_use_an_unloaded_model(store, make_client):
 
 def test_values_that_overflow_the_dtype_are_not_in_examples(client):
     for value in (1e99, -1e99, "1e99"):
-        address, body = example_of(client.post("/models/price/predict", json={"instances": [[value, 80]]}))
-        assert client.post(address, json=body).status_code == 200
+        url, body = example_of(client.post("/models/price/predict", json={"instances": [[value, 80]]}))
+        assert client.post(url, json=body).status_code == 200
         assert body["instances"][0]["area"] == 80
 
 
@@ -173,9 +175,9 @@ def test_a_row_that_overflows_the_network_is_replaced_by_the_example(store, make
     layer.weights[:], layer.bias[:] = 2.0, 0.0
     store.publish("double", Model(Sequential([layer]), Signature((NumberColumn("x"),), OUTPUT)))
     client = make_client(store)
-    address, body = example_of(client.post("/models/double/predict", json={"instances": [[3e38]]}))
+    url, body = example_of(client.post("/models/double/predict", json={"instances": [[3e38]]}))
     assert body["instances"] != [{"x": 3e38}]
-    assert client.post(address, json=body).status_code == 200
+    assert client.post(url, json=body).status_code == 200
 
 
 def test_an_error_outside_the_rows_keeps_the_first_row(client):
@@ -217,16 +219,16 @@ def test_the_example_uses_the_requested_version(store, make_client, path):
     store.publish("price", price(1))
     move(store, "price", "champion", 1)
     client = make_client(store)
-    address, body = example_of(client.post(path, json={}))
-    assert address == path
-    assert client.post(address, json=body).status_code == 200
+    url, body = example_of(client.post(path, json={}))
+    assert url == path
+    assert client.post(url, json=body).status_code == 200
 
 
 def test_the_example_uses_the_platforms_path(store, make_client):
     client = make_client(store, predict_route="/v1/endpoints/7:predict")
-    address, body = example_of(client.post("/v1/endpoints/7:predict", json={"model": "price", "instances": [3]}))
-    assert (address, body["model"]) == ("/v1/endpoints/7:predict", "price")
-    assert client.post(address, json=body).status_code == 200
+    url, body = example_of(client.post("/v1/endpoints/7:predict", json={"model": "price", "instances": [3]}))
+    assert (url, body["model"]) == ("/v1/endpoints/7:predict", "price")
+    assert client.post(url, json=body).status_code == 200
 
 
 def test_a_wrong_repository_body_gets_a_valid_one(store, make_client):
@@ -263,9 +265,9 @@ FIRST = [tensor("island", "BYTES", "Biscoe"), tensor("mass", "FP64", 4000), tens
     ],
 )
 def test_the_clients_tensors_are_repaired(client, sent, expected):
-    address, body = example_of(client.post(V2, json={"inputs": sent}))
+    url, body = example_of(client.post(V2, json={"inputs": sent}))
     assert body == {"inputs": expected}
-    assert client.post(address, json=body).status_code == 200
+    assert client.post(url, json=body).status_code == 200
 
 
 def test_binary_tensors_are_repaired(client):
@@ -286,8 +288,8 @@ def test_binary_tensors_are_repaired(client):
 def test_the_example_for_a_table_tensor_is_a_table(client):
     wrong = tensor("instances", "FP64", 3, 80, 1e300, 90, shape=[2, 2])
     _, body = example_of(client.post("/v2/models/price/infer", json={"inputs": [wrong]}))
-    (told,) = body["inputs"]
-    assert (told["name"], told["shape"], told["data"][1]) == ("instances", [1, 2], 90)
+    (sent,) = body["inputs"]
+    assert (sent["name"], sent["shape"], sent["data"][1]) == ("instances", [1, 2], 90)
 
 
 def test_an_image_tensor_is_repaired(client):
@@ -336,13 +338,13 @@ def shell(kinds: Store, make_client: MakeClient) -> Iterator[Callable[[str, str,
     thread.start()
     base = f"http://127.0.0.1:{server.server_port}"
 
-    def teach(path: str, body: Any) -> tuple[str, Any]:
+    def send_and_run(path: str, body: Any) -> tuple[str, Any]:
         refused = client.post(path, json=body, base_url=base).json["error"]
         line = refused.partition("This works: ")[2] if isinstance(refused, str) else refused["example"]["curl"]
         done = subprocess.run(["sh", "-c", line], capture_output=True, check=True, timeout=20)
         return line, json.loads(done.stdout)
 
-    yield teach
+    yield send_and_run
     server.shutdown()
     thread.join()
     server.server_close()
@@ -351,17 +353,15 @@ def shell(kinds: Store, make_client: MakeClient) -> Iterator[Callable[[str, str,
 @pytest.mark.skipif(shutil.which("curl") is None, reason="curl is not installed")
 @pytest.mark.parametrize("name", ["large", "small", "one"])
 @pytest.mark.parametrize(
-    "address", ["/models/{}/predict", "/v1/models/{}:predict", "/v2/models/{}/infer", "/invocations", "/vertex"]
+    "url", ["/models/{}/predict", "/v1/models/{}:predict", "/v2/models/{}/infer", "/invocations", "/vertex"]
 )
-def test_the_curl_command_works_as_printed(shell, kinds, name, address):
-    path = address.format(name)
+def test_the_curl_command_works_as_printed(shell, kinds, name, url):
+    path = url.format(name)
     for body in ({}, {"inputs": 3}, {"model": name, "instances": [{"mass": "2"}]}):
         line, answer = shell(path, body)
         assert path in line
         assert answer.keys() & {"predictions", "outputs"}, answer
-        assert ("example" in line) == (
-            name in {"large", "mixed", "last"} and (address.find("{}") > 0 or "model" in body)
-        )
+        assert ("example" in line) == (name in {"large", "mixed", "last"} and (url.find("{}") > 0 or "model" in body))
 
 
 @pytest.mark.parametrize("where", ["", "/versions/1", "/versions/latest"])

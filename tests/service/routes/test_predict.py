@@ -35,7 +35,7 @@ def test_nested_and_flat_arrays_give_equal_predictions(client):
 
 
 @pytest.mark.parametrize(
-    ("address", "body"),
+    ("url", "body"),
     [
         ("/predict", {"model": "price"}),
         ("/predict", {"model": "price", "version": 1}),
@@ -50,8 +50,8 @@ def test_nested_and_flat_arrays_give_equal_predictions(client):
         ("/models/price/versions/default/predict", {"version": "default"}),
     ],
 )
-def test_every_way_to_name_a_version_selects_it(client, address, body):
-    response = client.post(address, json={**body, "instances": [ROW]})
+def test_every_way_to_name_a_version_selects_it(client, url, body):
+    response = client.post(url, json={**body, "instances": [ROW]})
     assert (response.status_code, response.json["version"]) == (200, 1)
 
 

@@ -106,9 +106,9 @@ def test_csv_with_more_rows_than_the_limit_is_422(store, make_client):
     client = make_client(store, max_instances=3)
     for header in ("", "rooms,area\n"):
         bodies = [header + "3,80\n" * count for count in (3, 4)]
-        told = [client.post("/models/price/predict", data=body, content_type="text/csv") for body in bodies]
-        assert told[0].status_code == 200
-        assert fault_locations(error := assert_error(told[1], 422, "invalid_request")) == ["rows"]
+        responses = [client.post("/models/price/predict", data=body, content_type="text/csv") for body in bodies]
+        assert responses[0].status_code == 200
+        assert fault_locations(error := assert_error(responses[1], 422, "invalid_request")) == ["rows"]
         assert "expected 1 to 3 rows, found more" in error["message"]
 
 

@@ -8,7 +8,7 @@ from flask.testing import FlaskClient
 from model_store.registry.store import Store, open_store
 from tests.service.conftest import PENGUIN, break_version, move, price
 
-ADDRESS = "/v1/models/price:predict"
+ENDPOINT = "/v1/models/price:predict"
 
 
 @pytest.fixture
@@ -32,16 +32,16 @@ def refused(response: Any, status: int = 400) -> str:
 
 
 @pytest.mark.parametrize(
-    ("address", "number"),
+    ("url", "number"),
     [
-        (ADDRESS, 2),
+        (ENDPOINT, 2),
         ("/v1/models/price/versions/1:predict", 1),
         ("/v1/models/price/versions/2:predict", 2),
         ("/v1/models/price/labels/champion:predict", 1),
     ],
 )
-def test_the_url_selects_the_version(client, store, address, number):
-    response = client.post(address, json={"signature_name": "serving_default", "instances": [[3, 80], [4, 90]]})
+def test_the_url_selects_the_version(client, store, url, number):
+    response = client.post(url, json={"signature_name": "serving_default", "instances": [[3, 80], [4, 90]]})
     _, model = store.load("price", number)
     assert response.json == {"predictions": model.predict([[3, 80], [4, 90]])}
     assert response.headers["X-Model-Version"] == str(number)
@@ -58,7 +58,7 @@ def test_the_url_selects_the_version(client, store, address, number):
 )
 def test_columns_and_rows_give_equal_predictions(client, store, columns):
     _, model = store.load("price", 2)
-    response = client.post(ADDRESS, json={"inputs": columns})
+    response = client.post(ENDPOINT, json={"inputs": columns})
     assert response.json == {"outputs": model.predict([[3, 80], [4, 90]])}
 
 
@@ -66,10 +66,10 @@ def test_several_outputs_are_objects_by_row_and_by_column(client, store):
     _, model = store.load("penguins")
     (expected,) = model.predict([PENGUIN])
     row = {"label": expected["label"], "probabilities": list(expected["probabilities"].values())}
-    address = "/v1/models/penguins:predict"
-    assert client.post(address, json={"instances": [PENGUIN]}).json == {"predictions": [row]}
+    url = "/v1/models/penguins:predict"
+    assert client.post(url, json={"instances": [PENGUIN]}).json == {"predictions": [row]}
     columns = {"island": ["Biscoe"], "mass": [4200.5]}
-    assert client.post(address, json={"inputs": columns}).json == {"outputs": {k: [v] for k, v in row.items()}}
+    assert client.post(url, json={"inputs": columns}).json == {"outputs": {k: [v] for k, v in row.items()}}
 
 
 @pytest.mark.parametrize("form", ["instances", "inputs"])
@@ -82,11 +82,11 @@ def test_arrays_are_rows(client, form):
 
 def test_curl_needs_no_content_type(client):
     data, form = '{"instances": [[3, 80]]}', "application/x-www-form-urlencoded"
-    assert client.post(ADDRESS, data=data, content_type=form).status_code == 200
+    assert client.post(ENDPOINT, data=data, content_type=form).status_code == 200
 
 
 @pytest.mark.parametrize(
-    ("body", "told"),
+    ("body", "expected_text"),
     [
         ({}, "found neither"),
         ({"instances": [[3, 80]], "inputs": [[3, 80]]}, "found instances and inputs"),
@@ -104,23 +104,23 @@ def test_curl_needs_no_content_type(client):
         ([], "expected an object"),
     ],
 )
-def test_every_error_is_reported_with_its_location(client, body, told):
-    assert told in refused(client.post(ADDRESS, json=body))
+def test_every_error_is_reported_with_its_location(client, body, expected_text):
+    assert expected_text in refused(client.post(ENDPOINT, json=body))
 
 
 def test_errors_have_the_protocols_format(client):
     assert "did you mean 'price'? This works: curl" in refused(client.post("/v1/models/prise:predict", json={}), 404)
     refused(client.post("/v1/models/price/versions/9:predict", json={"instances": [[3, 80]]}), 404)
     refused(client.post("/v1/models/price/labels/none:predict", json={"instances": [[3, 80]]}), 404)
-    refused(client.get(ADDRESS), 405)
+    refused(client.get(ENDPOINT), 405)
     refused(client.get("/v1/models/price/versions/1:predict"), 405)
     refused(client.get("/v1/nothing"), 404)
-    refused(client.post(ADDRESS, data="{"))
-    refused(client.post(ADDRESS, data="<a/>", content_type="text/xml"), 415)
+    refused(client.post(ENDPOINT, data="{"))
+    refused(client.post(ENDPOINT, data="<a/>", content_type="text/xml"), 415)
 
 
 def test_a_too_large_body_is_413_in_the_protocols_format(store, make_client):
-    refused(make_client(store, max_body_bytes=10).post(ADDRESS, json={"instances": [[3, 80]]}), 413)
+    refused(make_client(store, max_body_bytes=10).post(ENDPOINT, json={"instances": [[3, 80]]}), 413)
 
 
 def test_status_has_both_protocols_keys(client):

@@ -11,7 +11,7 @@ from tests.service.conftest import assert_error
 
 OWN, PLAIN = "own", "plain"
 # A predict endpoint, a similar path that does not exist, and the error format of both.
-ADDRESSES = {
+ENDPOINTS = {
     "native": ("/models/price/predict", "/models/price/predicts", OWN),
     "native, by version": ("/models/price/versions/1/predict", "/models/price/versions/1/predicts", OWN),
     "named in the body": ("/predict", "/predicts", OWN),
@@ -48,7 +48,7 @@ FAULTS: dict[str, tuple[dict[str, Any] | None, int, str]] = {
 # Bodies of the repository API are options: they may have any type, and name no model.
 CASES = [
     (protocol, fault)
-    for protocol in ADDRESSES
+    for protocol in ENDPOINTS
     for fault in FAULTS
     if protocol != "repository" or fault not in {"of another type", "no model"}
 ]
@@ -57,13 +57,13 @@ CASES = [
 @pytest.mark.parametrize(("protocol", "fault"), CASES)
 def test_every_protocol_reports_every_error_in_its_own_format(store, make_client, protocol, fault):
     client = make_client(store, max_body_bytes=4000, admin=True)
-    (address, nowhere, shape), (words, status, code) = ADDRESSES[protocol], FAULTS[fault]
-    if fault == "no model" and address in {"/predict", "/invocations"}:
+    (url, nowhere, shape), (words, status, code) = ENDPOINTS[protocol], FAULTS[fault]
+    if fault == "no model" and url in {"/predict", "/invocations"}:
         status, code = 404, "unknown_model"
     if words is None:
-        response = client.post(nowhere, json={}) if status == 404 else client.get(address)
+        response = client.post(nowhere, json={}) if status == 404 else client.get(url)
     else:
-        response = client.post(address, **words)
+        response = client.post(url, **words)
     if shape == OWN:
         error = assert_error(response, status, code or "invalid_request")
         assert "curl -s http://" in error["example"]["curl"]
@@ -80,5 +80,5 @@ def test_every_protocol_reports_every_error_in_its_own_format(store, make_client
 def test_unknown_models_are_reported_in_the_protocols_format(client, path):
     response = client.get(path)
     assert response.status_code == 404
-    told = response.json["error"]
-    assert "did you mean 'price'?" in (told if path.startswith("/v") else told["message"])
+    error = response.json["error"]
+    assert "did you mean 'price'?" in (error if path.startswith("/v") else error["message"])
