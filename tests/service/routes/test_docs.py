@@ -49,7 +49,7 @@ def page(own_server) -> Iterator[Any]:  # noqa: F811
 
 
 def test_page_loads_without_console_errors_and_fits_a_phone(page):
-    assert page.title() == "Forward Pass: reference"
+    assert page.title() == "Forward Pass: API reference"
     assert page.locator("section.model h2").all_inner_texts()[1].startswith("penguins")
     assert page.evaluate("document.documentElement.scrollWidth <= innerWidth")
     assert page.evaluate("document.styleSheets.length === 1 && getComputedStyle(document.body).margin === '0px'")
