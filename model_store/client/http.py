@@ -1,14 +1,14 @@
-"""The client: predictions of a running service, with the standard library alone.
+"""The HTTP client of the service; it needs only the standard library.
 
     client = Client("http://127.0.0.1:8000")
-    client.predict("penguins", [{"island": "Dream", ...}])    # rows in, a list of answers out
-    client.predict("digits", images)                          # NumPy in, NumPy out, as bytes: (n, 8, 8)
+    client.predict("penguins", [{"island": "Dream", ...}])    # rows in, a list of predictions out
+    client.predict("digits", images)                          # NumPy in, NumPy out, in binary: (n, 8, 8)
     client.predict("penguins", {"island": names, "mass": masses}, version="champion")     # NumPy by column
 
-Where the service asks for keys, `Client(url, key=...)` sends one. A 503 is asked again when its Retry-After says so,
-and so is a connection that is refused or breaks: a prediction changes nothing. What goes wrong in the end is an
-exception of `model_store.errors`, with the service's own words: InputError for rows that do not fit, NotFoundError for
-names that are not there, ServiceError for all else. A client keeps one connection open and belongs to one thread.
+If the service requires API keys, use `Client(url, key=...)`. The client retries after a 503, as Retry-After says, and
+after a refused or broken connection: a prediction has no side effects. Errors are exceptions of `model_store.errors`
+with the service's message: InputError for invalid rows, NotFoundError for unknown names, ServiceError for all others.
+A client keeps one connection open and must be used by one thread only.
 """
 
 from __future__ import annotations
@@ -23,11 +23,11 @@ from urllib.parse import quote, urlsplit
 from model_store.errors import Fault, InputError, NotFoundError, StoreError
 
 _JSON_LENGTH_HEADER = "Inference-Header-Content-Length"
-_MAX_WAIT_SECONDS = 30.0  # seconds, whatever Retry-After says
+_MAX_WAIT_SECONDS = 30.0  # even if Retry-After says more
 
 
 class ServiceError(StoreError):
-    """The service did not answer, or not with predictions. `status` is None where there was no answer at all."""
+    """The service did not respond, or returned an error. `status` is None if there was no response."""
 
     def __init__(self, message: str, status: int | None = None) -> None:
         self.status = status
@@ -35,6 +35,8 @@ class ServiceError(StoreError):
 
 
 class Client:
+    """A client of the service at `url`. `retries` counts the attempts after the first; `sleep` is for tests."""
+
     def __init__(
         self,
         url: str,
@@ -46,15 +48,15 @@ class Client:
     ) -> None:
         parts = urlsplit(url)
         if parts.scheme not in {"http", "https"} or not parts.hostname:
-            raise ServiceError(f"{url}: expected an address such as http://127.0.0.1:8000")
+            raise ServiceError(f"{url}: expected a URL such as http://127.0.0.1:8000")
         kind = http.client.HTTPSConnection if parts.scheme == "https" else http.client.HTTPConnection
         self._connection = kind(parts.hostname, parts.port, timeout=timeout_seconds)
-        self._url, self._base = url, parts.path.rstrip("/")
+        self._url, self._base_path = url, parts.path.rstrip("/")
         if key is not None and not (key.isascii() and key.isprintable()):
-            raise ServiceError(f"{url}: expected a key of printable ASCII letters; serve keygen makes such keys")
-        self._key = {} if key is None else {"Authorization": f"Bearer {key}"}
+            raise ServiceError(f"{url}: expected a key of printable ASCII characters; create one with serve keygen")
+        self._auth_headers = {} if key is None else {"Authorization": f"Bearer {key}"}
         self._retries, self._sleep = retries, sleep
-        self._tensors: dict[str, list[dict[str, Any]]] = {}
+        self._input_tensors: dict[str, list[dict[str, Any]]] = {}
 
     def __enter__(self) -> Client:
         return self
@@ -63,68 +65,69 @@ class Client:
         self.close()
 
     def close(self) -> None:
+        """Close the connection. A later request opens it again."""
         self._connection.close()
 
     def models(self) -> list[dict[str, Any]]:
-        """The models there are."""
+        """Return all models."""
         found: list[dict[str, Any]] = self._json("GET", "/models")["models"]
         return found
 
     def model(self, name: str, version: int | str | None = None) -> dict[str, Any]:
-        """What a model takes and gives."""
+        """Return a model's inputs, output and metadata."""
         found: dict[str, Any] = self._json("GET", _model_path(name, version))
         return found
 
     def predict(self, name: str, rows: Any, *, version: int | str | None = None) -> Any:
-        """Rows as a list: a list of answers. A NumPy array, or arrays by column: an array, or several by name."""
+        """Return predictions: a list for a list of rows, arrays for an array or for arrays by column."""
         if isinstance(rows, Mapping):
             return self._infer(name, rows, version)
         if not isinstance(rows, Sequence):
-            return self._infer(name, {self._only_tensor(name): rows}, version)
-        answer = self._json("POST", f"{_model_path(name, version)}/predict", {"instances": rows})
-        return answer["predictions"]
+            return self._infer(name, {self._input_tensor_name(name): rows}, version)
+        body = self._json("POST", f"{_model_path(name, version)}/predict", {"instances": rows})
+        return body["predictions"]
 
     def _infer(self, name: str, arrays: Mapping[str, Any], version: int | str | None) -> Any:
-        from model_store.client import tensors  # noqa: PLC0415 - NumPy is only needed by who has arrays
+        from model_store.client import tensors  # noqa: PLC0415 - only arrays need NumPy
 
-        head, tail = tensors.encode_request(arrays)
-        headers = {_JSON_LENGTH_HEADER: str(len(head)), "Content-Type": "application/octet-stream"}
+        header, data = tensors.encode_request(arrays)
+        headers = {_JSON_LENGTH_HEADER: str(len(header)), "Content-Type": "application/octet-stream"}
         path = f"/v2{_model_path(name, version)}/infer"
-        body, answered = self._ask("POST", path, head + tail, headers)
-        return tensors.decode_response(body, int(answered.get(_JSON_LENGTH_HEADER) or len(body)))
+        body, response_headers = self._request("POST", path, header + data, headers)
+        return tensors.decode_response(body, int(response_headers.get(_JSON_LENGTH_HEADER) or len(body)))
 
-    def _only_tensor(self, name: str) -> str:
-        """What an array is called that is all of a model's input."""
-        if name not in self._tensors:
-            self._tensors[name] = self._json("GET", f"/v2{_model_path(name, None)}")["inputs"]
-        found = self._tensors[name]
+    def _input_tensor_name(self, name: str) -> str:
+        """Return the name of the tensor that holds a model's whole input."""
+        if name not in self._input_tensors:
+            self._input_tensors[name] = self._json("GET", f"/v2{_model_path(name, None)}")["inputs"]
+        found = self._input_tensors[name]
         return str(found[0]["name"]) if len(found) == 1 else "instances"
 
     def _json(self, method: str, path: str, body: Any = None) -> Any:
         sent = None if body is None else json.dumps(body, allow_nan=False).encode()
-        answer, _ = self._ask(method, path, sent, {"Content-Type": "application/json"})
-        return json.loads(answer)
+        response, _ = self._request(method, path, sent, {"Content-Type": "application/json"})
+        return json.loads(response)
 
-    def _ask(
+    def _request(
         self, method: str, path: str, body: bytes | None, headers: Mapping[str, str]
     ) -> tuple[bytes, http.client.HTTPMessage]:
-        """The body and the headers of a 200."""
+        """Return body and headers of a 200 response; retry, or raise."""
         for attempt in range(self._retries + 1):
             last = attempt == self._retries
             try:
-                self._connection.request(method, self._base + path, body, {**headers, **self._key})
+                self._connection.request(method, self._base_path + path, body, {**headers, **self._auth_headers})
                 response = self._connection.getresponse()
-                answer = response.read()
+                content = response.read()
             except (OSError, http.client.HTTPException) as e:
-                self._connection.close()  # the next request opens it anew
+                self._connection.close()  # the next request reconnects
                 if last or isinstance(e, TimeoutError):
-                    raise ServiceError(f"{self._url}: no answer: {str(e) or type(e).__name__}") from e
+                    raise ServiceError(f"{self._url}: no response: {str(e) or type(e).__name__}") from e
                 wait = 0.1 * 2.0**attempt
             else:
                 if response.status == 200:
-                    return answer, response.headers
+                    return content, response.headers
                 if response.status != 503 or last:
-                    raise _response_error(response.status, answer, f"{self._url}{path}")
+                    raise _response_error(response.status, content, f"{self._url}{path}")
                 wait = _retry_seconds(response.headers.get("Retry-After"), 0.1 * 2.0**attempt)
             self._sleep(min(wait, _MAX_WAIT_SECONDS))
         raise AssertionError("the last attempt returns or raises")
@@ -135,22 +138,25 @@ def _model_path(name: str, version: int | str | None) -> str:
     return path if version is None else f"{path}/versions/{quote(str(version), safe='')}"
 
 
-def _retry_seconds(text: str | None, otherwise: float) -> float:
-    return float(text) if text is not None and text.isascii() and text.isdigit() else otherwise
+def _retry_seconds(text: str | None, default: float) -> float:
+    return float(text) if text is not None and text.isascii() and text.isdigit() else default
 
 
-def _response_error(status: int, answer: bytes, location: str) -> StoreError | InputError:
-    """The exception for an answer that is an error, in the service's own words."""
+def _response_error(status: int, body: bytes, url: str) -> StoreError | InputError:
+    """Return the exception for an error response, with the service's message."""
     try:
-        error = json.loads(answer)["error"]
+        error = json.loads(body)["error"]
         if isinstance(error, str):
-            error = {"message": error.partition(" This works: curl ")[0], "faults": []}  # that is for a shell
+            error = {
+                "message": error.partition(" This works: curl ")[0],
+                "faults": [],
+            }  # without the example for a shell
         faults = [Fault(each["location"], each["problem"], each["fix"]) for each in error["faults"]]
         message = str(error["message"])
     except (ValueError, KeyError, TypeError):
-        return ServiceError(f"{location}: answered {status}: {answer[:200].decode('utf-8', 'replace')}", status)
+        return ServiceError(f"{url}: status {status}: {body[:200].decode('utf-8', 'replace')}", status)
     if status in {400, 422}:
         return InputError(faults or [Fault("request", message)])
     if status == 404:
         return NotFoundError(message)
-    return ServiceError(f"{location}: answered {status}: {message}", status)
+    return ServiceError(f"{url}: status {status}: {message}", status)

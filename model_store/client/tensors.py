@@ -1,4 +1,4 @@
-"""The binary tensors of the Open Inference Protocol, for a client: arrays into a request, answers into arrays."""
+"""Binary tensors of the Open Inference Protocol: encode arrays as a request, decode a response into arrays."""
 
 from __future__ import annotations
 
@@ -16,8 +16,8 @@ _KINDS = {"b": "BOOL", "u": "UINT", "i": "INT", "f": "FP"}
 
 
 def encode_request(arrays: Mapping[str, Any]) -> tuple[bytes, bytes]:
-    """The JSON, and the bytes that follow it."""
-    inputs, tail = [], []
+    """Return the JSON header of a request and the binary data that follow it."""
+    inputs, chunks = [], []
     for name, given in arrays.items():
         array = np.asarray(given)
         datatype = _datatype(name, array)
@@ -26,22 +26,25 @@ def encode_request(arrays: Mapping[str, Any]) -> tuple[bytes, bytes]:
         )
         parameters = {"binary_data_size": len(data)}
         inputs.append({"name": name, "datatype": datatype, "shape": array.shape, "parameters": parameters})
-        tail.append(data)
-    head = {"inputs": inputs, "parameters": {"binary_data_output": True}}
-    return json.dumps(head).encode(), b"".join(tail)
+        chunks.append(data)
+    header = {"inputs": inputs, "parameters": {"binary_data_output": True}}
+    return json.dumps(header).encode(), b"".join(chunks)
 
 
 def decode_response(body: bytes, length: int) -> Array | dict[str, Array]:
-    """The array of a single output, or the arrays by name; a last dimension of 1 is left out."""
-    at, found = length, {}
+    """Return the array of a single output, or several arrays by name. A last dimension of 1 is dropped.
+
+    `length` is that of the JSON header in `body`.
+    """
+    offset, found = length, {}
     for output in json.loads(body[:length])["outputs"]:
         size = output["parameters"]["binary_data_size"]
-        data, shape = body[at : at + size], output["shape"]
+        data, shape = body[offset : offset + size], output["shape"]
         array = (
             _decode_texts(data) if output["datatype"] == "BYTES" else np.frombuffer(data, _dtype(output["datatype"]))
         )
         found[output["name"]] = array.reshape(shape[:1] if shape[1:] == [1] else shape)
-        at += size
+        offset += size
     return found if len(found) > 1 else next(iter(found.values()))
 
 
@@ -62,20 +65,20 @@ def _dtype(datatype: str) -> np.dtype[Any]:
 
 
 def encode_texts(name: str, array: Array) -> bytes:
-    """Each text after its length in four bytes."""
+    """Return the texts, each after its length in four bytes."""
     texts = []
     for i, value in enumerate(array.ravel().tolist()):
         if not isinstance(value, (str, bytes)):
-            fix = "a missing value is null in rows of JSON: send a list of rows"
+            fix = "to send missing values, use a list of rows with None"
             raise InputError([Fault(f"{name}.{i}", f"expected text, found {value!r}", fix)])
         texts.append(value.encode() if isinstance(value, str) else value)
     return b"".join(chain.from_iterable((len(text).to_bytes(4, "little"), text) for text in texts))
 
 
 def _decode_texts(data: bytes) -> Array:
-    texts, at = [], 0
-    while at < len(data):
-        size = int.from_bytes(data[at : at + 4], "little")
-        texts.append(data[at + 4 : at + 4 + size].decode())
-        at += 4 + size
+    texts, offset = [], 0
+    while offset < len(data):
+        size = int.from_bytes(data[offset : offset + 4], "little")
+        texts.append(data[offset + 4 : offset + 4 + size].decode())
+        offset += 4 + size
     return np.array(texts, object)

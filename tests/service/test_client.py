@@ -34,7 +34,7 @@ def url(store, make_client) -> Iterator[str]:
     server.server_close()
 
 
-Answer = tuple[int, dict[str, str], bytes]
+Response = tuple[int, dict[str, str], bytes]
 
 
 @pytest.fixture
@@ -42,8 +42,8 @@ def scripted() -> Iterator[Callable[..., str]]:
     """Servers that send the given responses in turn."""
     servers = []
 
-    def start(*answers: Answer) -> str:
-        left = list(answers)
+    def start(*responses: Response) -> str:
+        left = list(responses)
 
         class Handler(BaseHTTPRequestHandler):
             def do_POST(self) -> None:
@@ -71,8 +71,8 @@ def scripted() -> Iterator[Callable[..., str]]:
         server.server_close()
 
 
-GOOD: Answer = (200, {}, json.dumps({"predictions": [7.0]}).encode())
-BUSY: Answer = (503, {"Retry-After": "5"}, b'{"error": "no model"}')
+GOOD: Response = (200, {}, json.dumps({"predictions": [7.0]}).encode())
+BUSY: Response = (503, {"Retry-After": "5"}, b'{"error": "no model"}')
 
 
 def test_client_predictions_equal_the_models(url, store):
@@ -145,26 +145,26 @@ def test_client_waits_at_most_30_seconds_and_ignores_an_invalid_retry_after(scri
 def test_client_does_not_retry_after_a_timeout():
     with socket.create_server(("127.0.0.1", 0)) as silent:
         client = Client(f"http://127.0.0.1:{silent.getsockname()[1]}", timeout_seconds=0.05, sleep=pytest.fail)
-        with pytest.raises(ServiceError, match="no answer: timed out") as caught:
+        with pytest.raises(ServiceError, match="no response: timed out") as caught:
             client.predict("price", [[3, 80]])
         assert caught.value.status is None
 
 
 def test_retries_end(scripted):
-    with pytest.raises(ServiceError, match="answered 503: no model") as caught:
+    with pytest.raises(ServiceError, match="status 503: no model") as caught:
         Client(scripted(BUSY, BUSY), retries=1, sleep=lambda _: None).predict("price", [[3, 80]])
     assert caught.value.status == 503
-    with pytest.raises(ServiceError, match="no answer") as caught:
+    with pytest.raises(ServiceError, match="no response") as caught:
         Client("http://127.0.0.1:1", retries=1, sleep=lambda _: None).predict("price", [[3, 80]])
     assert caught.value.status is None
 
 
 def test_response_of_another_server_raises_service_error(scripted):
-    with pytest.raises(ServiceError, match="answered 502: <html>"):
+    with pytest.raises(ServiceError, match="status 502: <html>"):
         Client(scripted((502, {}, b"<html>bad gateway</html>"))).predict("price", [[3, 80]])
-    for address in ("127.0.0.1:8000", "ftp://x", "http://"):
-        with pytest.raises(ServiceError, match="expected an address such as"):
-            Client(address)
+    for url in ("127.0.0.1:8000", "ftp://x", "http://"):
+        with pytest.raises(ServiceError, match="expected a URL such as"):
+            Client(url)
 
 
 def test_models_predict_uses_a_service(url, store):
