@@ -1,4 +1,4 @@
-"""A small disk: a file system in memory that a test can fill."""
+"""A small disk: a file system in memory that tests can fill."""
 
 from __future__ import annotations
 
@@ -14,12 +14,12 @@ import pytest
 
 @contextmanager
 def small_disk(location: Path, size: str, *, lazy: bool = True) -> Iterator[Path]:
-    """Mounts one of so many bytes, `100k` say, at a directory, or skips the test where that cannot be had.
+    """Mount a file system of a size such as `100k` at a directory; skip the test if that is not possible.
 
-    Unless it is `lazy`, nobody may hold a file of it at the end; artifacts may still be mapped.
+    Unless `lazy`, no file of it may be open or mapped at the end.
     """
     if os.geteuid() != 0 or shutil.which("mount") is None:
-        pytest.skip("only root can mount, where there is a mount command")
+        pytest.skip("mounting needs root and the mount command")
     location.mkdir(exist_ok=True)
     words = ["mount", "-t", "tmpfs", "-o", f"size={size}", "small", location]
     mounted = subprocess.run(words, capture_output=True, text=True, check=False)

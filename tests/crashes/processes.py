@@ -1,4 +1,4 @@
-"""A process that does deeds, and what it says about them."""
+"""A worker process that runs operations and reports their results."""
 
 from __future__ import annotations
 
@@ -16,43 +16,43 @@ ROOT = Path(__file__).parents[2]
 
 
 class Worker:
-    """Does one deed at a time, or has a fork do it that a strace watches."""
+    """Runs one operation at a time, directly or in a fork traced by strace."""
 
     def __init__(self, process: subprocess.Popen[str]) -> None:
         assert process.stdin is not None
         assert process.stdout is not None
         self.input, self.output = process.stdin, process.stdout
 
-    def do(self, deed: str, store: Path, number: int) -> dict[str, str]:
-        self._say(f"{deed} {store} {number}")
-        told: dict[str, str] = json.loads(self.output.readline())
-        return told
+    def run_operation(self, operation: str, store: Path, number: int) -> dict[str, str]:
+        self._write_line(f"{operation} {store} {number}")
+        result: dict[str, str] = json.loads(self.output.readline())
+        return result
 
-    def do_watched(self, deed: str, store: Path, number: int, *strace: str) -> dict[str, str]:
-        self._say(f"fork {deed} {store} {number}")
+    def run_traced(self, operation: str, store: Path, number: int, *strace: str) -> dict[str, str]:
+        self._write_line(f"fork {operation} {store} {number}")
         child = self.output.readline().strip()
         with subprocess.Popen(["strace", "-p", child, *strace], stderr=subprocess.PIPE, text=True) as watcher:
             assert watcher.stderr is not None
             attached = watcher.stderr.readline()
-            self._say("go")
-            told: dict[str, str] = json.loads(self.output.readline())
+            self._write_line("go")
+            result: dict[str, str] = json.loads(self.output.readline())
             if "attached" not in attached:
                 pytest.skip(attached.strip())
-            return told
+            return result
 
-    def _say(self, line: str) -> None:
+    def _write_line(self, line: str) -> None:
         print(line, file=self.input, flush=True)
 
 
 @contextmanager
-def worker(warm_up: Path, *sabotages: str) -> Iterator[Worker]:
-    """A worker that has done each deed once, in a store of its own."""
+def worker(warm_up: Path, *defects: str) -> Iterator[Worker]:
+    """Start a worker and run each operation once in a separate store."""
     environ = os.environ | {"OPENBLAS_NUM_THREADS": "1", "PYTHONHASHSEED": "0"}
-    words = [sys.executable, "-m", "tests.crashes.deeds", *sabotages]
+    words = [sys.executable, "-m", "tests.crashes.operations", *defects]
     with subprocess.Popen(words, cwd=ROOT, env=environ, stdin=-1, stdout=-1, text=True) as process:
         made = Worker(process)
-        for deed, number in (("publish", 1), ("publish", 2), ("move", 1), ("remove", 2)):
-            told = made.do(deed, warm_up, number)
-            assert "done" in told, told
+        for operation, number in (("publish", 1), ("publish", 2), ("move", 1), ("remove", 2)):
+            result = made.run_operation(operation, warm_up, number)
+            assert "done" in result, result
         yield made
     assert process.returncode == 0

@@ -1,4 +1,4 @@
-"""Every bit of a published file turned over, one after another: each is found."""
+"""Every single-bit error of a published file is detected."""
 
 from __future__ import annotations
 
@@ -10,21 +10,21 @@ from click.testing import CliRunner
 from model_store.cli import main
 from model_store.errors import ArtifactError
 from model_store.registry.store import open_store
-from tests.crashes import deeds
-from tests.crashes.deeds import NAME
+from tests.crashes import operations
+from tests.crashes.operations import NAME
 
 
 @pytest.mark.slow
-def test_every_flipped_bit_is_found(tmp_path: Path) -> None:
+def test_every_flipped_bit_is_detected(tmp_path: Path) -> None:
     store = open_store(tmp_path)
-    deeds.publish(store, 1)
+    operations.publish(store, 1)
     path = store.path(NAME, 1)
     path.chmod(0o644)
-    whole = path.read_bytes()
-    passed = []
+    content = path.read_bytes()
+    undetected = []
     with path.open("r+b", buffering=0) as file:
-        for bit in range(8 * len(whole)):
-            location, value = bit // 8, whole[bit // 8]
+        for bit in range(8 * len(content)):
+            location, value = bit // 8, content[bit // 8]
             file.seek(location)
             file.write(bytes([value ^ 1 << bit % 8]))
             try:
@@ -32,10 +32,10 @@ def test_every_flipped_bit_is_found(tmp_path: Path) -> None:
             except ArtifactError:
                 pass
             else:
-                passed.append(bit)
-            if bit % 997 == 0:  # a command each time would take minutes
+                undetected.append(bit)
+            if bit % 997 == 0:  # running the command for each bit would take minutes
                 assert CliRunner().invoke(main.main, ["verify", "--store", str(tmp_path)]).exit_code == 5
             file.seek(location)
             file.write(bytes([value]))
-    assert passed == []
+    assert undetected == []
     store.load(NAME, 1)[1].check_golden()

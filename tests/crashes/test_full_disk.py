@@ -1,4 +1,4 @@
-"""A store on a disk of one MiB: what does not fit is refused in a sentence, and all that fitted stays."""
+"""A store on a full disk of 1 MiB: a failed publish raises an error, and all published versions stay."""
 
 from __future__ import annotations
 
@@ -10,8 +10,8 @@ import pytest
 
 from model_store.errors import StoreError
 from model_store.registry.store import open_store
-from tests.crashes import deeds
-from tests.crashes.deeds import ALIAS, NAME
+from tests.crashes import operations
+from tests.crashes.operations import ALIAS, NAME
 from tests.small_disk import small_disk
 
 
@@ -27,14 +27,14 @@ def fill(disk: Path, leaving: int) -> None:
         ballast.write(bytes(status.f_bavail * status.f_frsize - leaving))
 
 
-def test_a_full_disk_refuses_and_forgets_nothing(small_disk: Path) -> None:
+def test_a_full_disk_fails_publishes_and_loses_nothing(small_disk: Path) -> None:
     store = open_store(small_disk / "models")
     fill(small_disk, leaving=100_000)
     for seed in range(100):
         try:
-            deeds.publish(store, seed)
+            operations.publish(store, seed)
         except StoreError as e:
-            assert "cannot publish: No space left on device; free some space" in str(e)  # noqa: PT017 - which one is open
+            assert "cannot publish: No space left on device; free some space" in str(e)  # noqa: PT017 - the failing publish varies
             break
     assert store.versions(NAME) == list(range(1, seed + 1))
     assert 1 < seed < 99
@@ -44,11 +44,11 @@ def test_a_full_disk_refuses_and_forgets_nothing(small_disk: Path) -> None:
 
     fill(small_disk, leaving=0)
     with pytest.raises(StoreError, match=r"cannot move an alias: No space left on device; free some space"):
-        deeds.move(store, 1)
+        operations.move(store, 1)
     assert store.aliases(NAME) == {}
 
     (small_disk / "ballast").unlink()
     store.remove(NAME, 1)
-    assert deeds.publish(store, 99).split()[0] == str(seed + 1)
-    deeds.move(store, 2)
+    assert operations.publish(store, 99).split()[0] == str(seed + 1)
+    operations.move(store, 2)
     assert store.resolve(NAME, ALIAS) == 2

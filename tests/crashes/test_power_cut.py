@@ -1,7 +1,7 @@
-"""Power cuts under a store: whatever was acknowledged is there when the power is back, and all that is there is whole.
+"""Power cuts: every acknowledged operation survives, and every surviving version is complete.
 
-The file systems are the kernel's own, on a disk that remembers each write and flush (see `disk`). The power is cut
-right after every acknowledgement, with all that was not flushed lost, and at random writes, with a random part lost.
+The file systems are the kernel's, on a disk that records each write and flush (recording_disk.py). The power is cut
+right after every acknowledgement, with all unflushed data lost, and at random writes, with a random part lost.
 """
 
 from __future__ import annotations
@@ -17,10 +17,10 @@ import pytest
 
 from model_store.errors import StoreError
 from model_store.registry.store import open_store
-from tests.crashes import deeds
-from tests.crashes.deeds import ALIAS, NAME
-from tests.crashes.disk import Disk, make_image, missing, mounted, recording
+from tests.crashes import operations
+from tests.crashes.operations import ALIAS, NAME
 from tests.crashes.processes import worker
+from tests.crashes.recording_disk import RecordingDisk, make_image, missing_requirement, mounted, recording_disk
 
 CUTS = 60
 WORK = [
@@ -33,45 +33,45 @@ pytestmark = pytest.mark.slow
 
 @dataclass(frozen=True)
 class State:
-    """What a store holds: digests by version, and where the alias went."""
+    """The contents of a store: digests by version, and the versions of the alias's revisions."""
 
     versions: dict[int, str]
     moves: list[int]
 
-    def after(self, deed: str, number: int, told: str) -> State:
-        if deed == "publish":
-            version, digest = told.split()
+    def after(self, operation: str, number: int, result: str) -> State:
+        if operation == "publish":
+            version, digest = result.split()
             return State({**self.versions, int(version): digest}, self.moves)
-        if deed == "move":
+        if operation == "move":
             return State(self.versions, [*self.moves, number])
         return State({version: self.versions[version] for version in self.versions if version != number}, self.moves)
 
 
 @dataclass(frozen=True)
-class Past:
-    """A disk on which a store was at work: what it held after each deed, and how long the disk's log was then."""
+class RecordedRun:
+    """A recorded disk: the store's state after each operation, and the length of the disk's log at that time."""
 
-    disk: Disk
+    disk: RecordingDisk
     states: list[State]
-    moments: list[int]
+    log_lengths: list[int]
 
-    def judge(self, moment: int, folder: Path, rng: random.Random | None) -> None:
-        """Cuts the power: all deeds acknowledged until then are done, the one under way is done or not begun."""
-        done = sum(moment >= acknowledged for acknowledged in self.moments) - 1
+    def check_store(self, log_length: int, folder: Path, rng: random.Random | None) -> None:
+        """Check a store after a power cut: acknowledged operations are complete, a later one complete or absent."""
+        done = sum(log_length >= acknowledged for acknowledged in self.log_lengths) - 1
         image = folder / "cut"
-        self.disk.cut(moment, image, rng)
+        self.disk.write_image_after_power_cut(log_length, image, rng)
         with mounted(image, folder / "after") as point:
             try:
-                assert found(point / "models") in self.states[done : done + 2]
-                used = sum(deed == "publish" for deed, _ in WORK[:done])
-                number, _ = deeds.publish(open_store(point / "models"), 99).split()
+                assert read_state(point / "models") in self.states[done : done + 2]
+                used = sum(operation == "publish" for operation, _ in WORK[:done])
+                number, _ = operations.publish(open_store(point / "models"), 99).split()
                 assert int(number) in {used + 1, used + 2}
             finally:
-                gc.collect()  # maps of artifacts would keep the file system busy
+                gc.collect()  # memory maps of artifacts keep the file system busy
 
 
-def found(root: Path) -> State:
-    """What a store holds, every artifact of it verified."""
+def read_state(root: Path) -> State:
+    """Return the state of a store after verifying every artifact."""
     store = open_store(root)
     try:
         versions = store.versions(NAME)
@@ -81,11 +81,11 @@ def found(root: Path) -> State:
     for _, model in loaded:
         model.check_golden()
     moves = store.history(NAME, ALIAS) if ALIAS in store.aliases(NAME) else []
-    return State({version.number: version.digest for version, _ in loaded}, [move.version for move in moves])
+    return State({version.number: version.digest for version, _ in loaded}, [revision.version for revision in moves])
 
 
-def worked(kind: str, folder: Path, *sabotages: str) -> Past:
-    if reason := missing(kind):
+def record_run(kind: str, folder: Path, *defects: str) -> RecordedRun:
+    if reason := missing_requirement(kind):
         pytest.skip(reason)
     make_image(kind, folder / "empty")
     try:
@@ -97,35 +97,35 @@ def worked(kind: str, folder: Path, *sabotages: str) -> Past:
     except PermissionError as e:
         pytest.skip(str(e))
     os.close(opened)
-    states, moments = [State({}, [])], [0]
-    with worker(folder / "warm", *sabotages) as doer, recording(folder / "empty", folder) as (disk, point):
-        for deed, number in WORK:
-            told = doer.do(deed, point / "models", number)
-            moments.append(len(disk.log))
-            states.append(states[-1].after(deed, number, told["done"]))
+    states, log_lengths = [State({}, [])], [0]
+    with worker(folder / "warm", *defects) as process, recording_disk(folder / "empty", folder) as (disk, point):
+        for operation, number in WORK:
+            result = process.run_operation(operation, point / "models", number)
+            log_lengths.append(len(disk.log))
+            states.append(states[-1].after(operation, number, result["done"]))
         end = len(disk.log)
-    del disk.log[end:]  # what unmounting wrote: a power cut does not unmount
-    return Past(disk, states, moments)
+    del disk.log[end:]  # drop the writes of unmounting
+    return RecordedRun(disk, states, log_lengths)
 
 
 @pytest.mark.parametrize("kind", ["ext4", "xfs"])
-def test_nothing_that_was_acknowledged_goes_with_the_power(kind: str, tmp_path: Path) -> None:
-    past = worked(kind, tmp_path)
+def test_every_acknowledged_operation_survives_a_power_cut(kind: str, tmp_path: Path) -> None:
+    run = record_run(kind, tmp_path)
     rng = random.Random(4)
-    for moment in past.moments:
-        past.judge(moment, tmp_path, None)
+    for log_length in run.log_lengths:
+        run.check_store(log_length, tmp_path, None)
     for _ in range(CUTS):
-        past.judge(rng.randint(0, len(past.disk.log)), tmp_path, rng)
+        run.check_store(rng.randint(0, len(run.disk.log)), tmp_path, rng)
 
 
 @pytest.mark.parametrize("sabotage", ["no-sync", "no-directory-sync"])
 @pytest.mark.parametrize("kind", ["ext4", "xfs"])
-def test_a_store_that_does_not_sync_is_caught(kind: str, sabotage: str, tmp_path: Path) -> None:
-    past = worked(kind, tmp_path, sabotage)
+def test_a_store_that_does_not_sync_is_detected(kind: str, defect: str, tmp_path: Path) -> None:
+    run = record_run(kind, tmp_path, defect)
     caught = 0
-    for moment in past.moments:
+    for log_length in run.log_lengths:
         try:
-            past.judge(moment, tmp_path, None)
+            run.check_store(log_length, tmp_path, None)
         except AssertionError:
             caught += 1
     assert caught > 0

@@ -1,7 +1,4 @@
-"""Eight publishers and four readers, killed at random: nobody's work is lost, and nobody reads half of anything.
-
-Somebody collects garbage beside them.
-"""
+"""Eight publishers and four readers, killed at random during garbage collection: no version is lost or half-read."""
 
 from __future__ import annotations
 
@@ -17,7 +14,7 @@ from typing import Any
 import pytest
 
 from model_store.registry.store import open_store
-from tests.crashes.deeds import ALIAS, NAME
+from tests.crashes.operations import ALIAS, NAME
 from tests.crashes.processes import ROOT
 
 SECONDS = 10
@@ -25,24 +22,26 @@ SECONDS = 10
 pytestmark = pytest.mark.slow
 
 
-def swarm(store: Path, seconds: float, *sabotages: str) -> dict[str, Any]:
-    words = [sys.executable, "-m", "tests.crashes.swarm", str(store), str(seconds), "4", *sabotages]
+def run_killed_processes(store: Path, seconds: float, *defects: str) -> dict[str, Any]:
+    words = [sys.executable, "-m", "tests.crashes.killed_processes", str(store), str(seconds), "4", *defects]
     environ = os.environ | {"OPENBLAS_NUM_THREADS": "1"}
     done = subprocess.run(words, cwd=ROOT, env=environ, stdout=subprocess.PIPE, check=True, timeout=seconds + 60)
-    told: dict[str, Any] = json.loads(done.stdout)
-    return told
+    result: dict[str, Any] = json.loads(done.stdout)
+    return result
 
 
-def told_twice(told: dict[str, Any], deed: str) -> list[int]:
-    counts = Counter(number for kind, number, *_ in (line for line in told["told"] if len(line) > 1) if kind == deed)
+def acknowledged_twice(result: dict[str, Any], operation: str) -> list[int]:
+    counts = Counter(
+        number for kind, number, *_ in (line for line in result["lines"] if len(line) > 1) if kind == operation
+    )
     return [number for number, count in counts.items() if count > 1]
 
 
-def test_what_a_killed_swarm_was_told_is_there_once(tmp_path: Path) -> None:
-    told = swarm(tmp_path / "models", SECONDS)
-    lines = told["told"]
+def test_what_killed_processes_acknowledged_exists_once(tmp_path: Path) -> None:
+    result = run_killed_processes(tmp_path / "models", SECONDS)
+    lines = result["lines"]
     assert [line for line in lines if line[0] == "bad"] == []
-    assert told_twice(told, "published") == told_twice(told, "moved") == []
+    assert acknowledged_twice(result, "published") == acknowledged_twice(result, "moved") == []
 
     store = open_store(tmp_path / "models")
     loaded = [store.load(NAME, number)[0] for number in store.versions(NAME)]
@@ -57,15 +56,15 @@ def test_what_a_killed_swarm_was_told_is_there_once(tmp_path: Path) -> None:
     assert sorted(moves) == list(range(1, len(moves) + 1))
     assert {number: version for kind, number, version in (x for x in lines if x[0] == "moved")}.items() <= moves.items()
 
-    for leftover in store.find_garbage(now=datetime.now(UTC), grace=timedelta(0)):
-        store.delete_garbage(leftover)
+    for garbage in store.find_garbage(now=datetime.now(UTC), grace=timedelta(0)):
+        store.delete_garbage(garbage)
     assert not list(store.root.rglob(".tmp-*"))
 
     counts = Counter(line[0] for line in lines)
-    assert min(counts["published"], counts["moved"], counts["read"], told["deaths"]) > 10
+    assert min(counts["published"], counts["moved"], counts["read"], result["deaths"]) > 10
     assert counts["collected"] > 0
 
 
-def test_a_store_that_renames_instead_of_linking_is_caught(tmp_path: Path) -> None:
-    told = swarm(tmp_path / "models", SECONDS / 2, "rename-for-link")
-    assert told_twice(told, "published")
+def test_a_store_that_renames_instead_of_linking_is_detected(tmp_path: Path) -> None:
+    result = run_killed_processes(tmp_path / "models", SECONDS / 2, "rename-for-link")
+    assert acknowledged_twice(result, "published")

@@ -1,10 +1,10 @@
-"""What the crash tests do to a store, in processes of their own that may die at any moment.
+"""The operations of the crash tests on a store, run in processes that can die at any moment.
 
-    python -m tests.crashes.deeds [SABOTAGE ...]
+    python -m tests.crashes.operations [DEFECT ...]
 
-reads lines like `publish /some/store 7` from standard input and answers each with one of JSON. After `fork` it answers
-with the number of a process, waits for a line, and only then has that process do it. So the system calls of two runs
-are the same, and `getsid` marks where the deed begins and ends.
+reads lines such as `publish /some/store 7` from standard input and writes a line of JSON for each. With `fork` before
+the operation it writes a process id, waits for a line, and then lets that process run the operation. So the system
+calls of two runs are the same, and `getsid` marks the start and the end of the operation.
 """
 
 from __future__ import annotations
@@ -27,12 +27,12 @@ from model_store.registry.store import Store, open_store
 from model_store.schema.signature import NumberColumn, RegressionOutput, Signature
 
 NAME, ALIAS = "line", "champion"
-_PR_SET_PTRACER = 0x59616D61  # lets a strace that is no ancestor attach
+_PR_SET_PTRACER = 0x59616D61  # lets a strace attach that is not an ancestor
 NOW = datetime(2026, 1, 2, 3, 4, 5, tzinfo=UTC)
 
 
 def model(seed: int, inputs: int = 1) -> Model:
-    """Straight lines, of which no two have the same digest."""
+    """Return a linear model; each seed gives another digest."""
     network = Sequential([Linear(inputs, 1, rng=np.random.default_rng(seed))])
     signature = Signature(tuple(NumberColumn(f"x{i}") for i in range(inputs)), RegressionOutput(("y",), (0.0,), (1.0,)))
     rows = [[float(i) for i in range(inputs)]]
@@ -53,12 +53,12 @@ def remove(store: Store, version: int) -> str:
     return str(version)
 
 
-DEEDS: dict[str, Callable[[Store, int], str]] = {"publish": publish, "move": move, "remove": remove}
+OPERATIONS: dict[str, Callable[[Store, int], str]] = {"publish": publish, "move": move, "remove": remove}
 
 
 def _rename_for_link() -> None:
     def link(source: Path, target: Path) -> None:
-        os.rename(source, target)  # noqa: PTH104 - in the place of os.link
+        os.rename(source, target)  # noqa: PTH104 - replaces os.link
 
     os.link = link  # type: ignore[assignment]
 
@@ -73,66 +73,66 @@ def _no_directory_sync() -> None:
 
 
 def _in_place() -> None:
-    """Writes where readers look."""
+    """Write artifacts in place, where readers see them."""
 
     def link(source: Path, target: Path) -> None:
         with Path(target).open("xb", buffering=0) as file:
-            for piece in Path(source).read_bytes().partition(b"PK"):
-                file.write(piece)
+            for chunk in Path(source).read_bytes().partition(b"PK"):
+                file.write(chunk)
 
     os.link = link  # type: ignore[assignment]
 
 
-SABOTAGES = {
+DEFECTS = {
     "rename-for-link": _rename_for_link,
     "no-sync": _no_sync,
     "no-directory-sync": _no_directory_sync,
     "in-place": _in_place,
 }
-"""What a careless store would do, for tests that must see it fail."""
+"""Defects of a store, for tests that must detect them."""
 
 
-def say(something: object) -> None:
+def write_line(something: object) -> None:
     os.write(1, json.dumps(something).encode() + b"\n")
 
 
-def do(deed: str, root: str, number: str) -> None:
-    """Do it, and tell in one line what came of it."""
+def run_operation(operation: str, root: str, number: str) -> None:
+    """Run an operation and write its result as one line."""
     try:
-        told = {"done": DEEDS[deed](open_store(root), int(number))}
+        result = {"done": OPERATIONS[operation](open_store(root), int(number))}
     except ModelStoreError as e:
-        told = {"refused": str(e)}
-    except BaseException as e:  # noqa: BLE001 - the test judges
-        told = {"crashed": f"{type(e).__name__}: {e}"}
+        result = {"rejected": str(e)}
+    except BaseException as e:  # noqa: BLE001 - the test decides
+        result = {"crashed": f"{type(e).__name__}: {e}"}
     os.getsid(0)
-    say(told)
+    write_line(result)
 
 
 def fork(words: list[str]) -> None:
-    """Have it done by a child, which begins when standard input says so."""
+    """Run an operation in a child process, which starts when a line arrives on standard input."""
     ready, go = os.pipe()
     child = os.fork()
     if child == 0:
         ctypes.CDLL(None).prctl(_PR_SET_PTRACER, ctypes.c_ulong(-1))
         select.select([ready], [], [])
         os.getsid(0)
-        do(*words)
+        run_operation(*words)
         os._exit(0)
-    say(child)
+    write_line(child)
     sys.stdin.readline()
     os.write(go, b"go")
     _, status = os.waitpid(child, 0)
     os.close(ready)
     os.close(go)
     if status:
-        say({"killed": os.waitstatus_to_exitcode(status)})
+        write_line({"killed": os.waitstatus_to_exitcode(status)})
 
 
 if __name__ == "__main__":
-    for sabotage in sys.argv[1:]:
-        SABOTAGES[sabotage]()
+    for defect in sys.argv[1:]:
+        DEFECTS[defect]()
     for line in sys.stdin:
         if line.startswith("fork "):
             fork(line.split()[1:])
         else:
-            do(*line.split())
+            run_operation(*line.split())

@@ -1,8 +1,8 @@
-"""A disk whose every write is remembered, and whose power can be cut at any of them, in hindsight.
+"""A disk that records every write and flush, and can be restored as it is after a power cut at any of them.
 
 A file of a FUSE file system, served by a thread of this process, backs a loop device. The kernel's file system on that
-device writes through it and asks it to flush, which is what a drive promises: what was written before a flush is
-there after a power cut. What was written since may be there or not, sector by sector and in any order.
+device writes to it and flushes it. Like a drive, the disk guarantees that data written before a flush survive a power
+cut. Later writes may survive or not, sector by sector and in any order.
 """
 
 from __future__ import annotations
@@ -24,32 +24,32 @@ from pathlib import Path
 SECTOR = 512
 _LARGEST_WRITE = 1 << 20
 _IN, _OUT = struct.Struct("<IIQQIIIHH"), struct.Struct("<IiQ")
-_TRANSFER = struct.Struct("<QQIIQII")  # of a read or a write: handle, offset, size, and flags
+_TRANSFER = struct.Struct("<QQIIQII")  # of a read or a write: handle, offset, size, flags
 _FORGET, _GETATTR, _SETATTR, _OPEN, _READ, _WRITE, _RELEASE, _FSYNC, _FLUSH = 2, 3, 4, 14, 15, 16, 18, 20, 25
 _INIT, _INTERRUPT = 26, 36
 _libc = ctypes.CDLL(None, use_errno=True)
 
 
-class Disk:
-    """A disk that begins as `image` is; `log` holds its writes as (offset, bytes), and None for a flush."""
+class RecordingDisk:
+    """A disk with the initial content of `image`; `log` holds its writes as (offset, bytes), and None for a flush."""
 
     def __init__(self, image: Path) -> None:
         self.image = image
         self.size = image.stat().st_size
         self.log: list[tuple[int, bytes] | None] = []
         self._data = mmap.mmap(-1, self.size)
-        for offset, piece in _pieces(image):
-            self._data[offset : offset + len(piece)] = piece
+        for offset, chunk in _chunks(image):
+            self._data[offset : offset + len(chunk)] = chunk
 
-    def cut(self, moment: int, to: Path, rng: random.Random | None) -> None:
-        """The disk as an image, after its power went when `log` had `moment` entries.
+    def write_image_after_power_cut(self, log_length: int, to: Path, rng: random.Random | None) -> None:
+        """Write the disk's image after a power cut at `log_length` entries of `log`.
 
-        Of the writes since the last flush `rng` chooses what arrived; without it nothing did.
+        `rng` chooses which writes since the last flush survive; without it none do.
         """
-        flushed = max((i for i in range(moment) if self.log[i] is None), default=0)
+        flushed = max((i for i in range(log_length) if self.log[i] is None), default=0)
         subprocess.run(["cp", "--sparse=always", self.image, to], check=True)
         with to.open("r+b") as file:
-            for i, write in enumerate(self.log[:moment]):
+            for i, write in enumerate(self.log[:log_length]):
                 if write is None:
                     continue
                 offset, data = write
@@ -60,7 +60,7 @@ class Disk:
                         file.write(data[start : start + SECTOR] if fate == "torn" else data)
 
     def serve(self, fuse: int) -> None:
-        """Answers the kernel until the file system is unmounted."""
+        """Serve the kernel's requests until the file system is unmounted."""
         while True:
             try:
                 request = os.read(fuse, _LARGEST_WRITE + 4096)
@@ -98,14 +98,14 @@ class Disk:
                 "<QII6Q10I", 60, 0, 0, 1, *size, 0, 0, 0, 0, 0, 0, stat.S_IFREG | 0o600, 1, *[0] * 3, 4096, 0
             )
         if opcode == _OPEN:
-            return struct.pack("<QII", 0, 1, 0)  # 1: nothing is cached on the way
+            return struct.pack("<QII", 0, 1, 0)  # 1: no caching
         return b"" if opcode in {_RELEASE, _FLUSH} else errno.ENOSYS
 
 
 @contextmanager
-def recording(image: Path, folder: Path) -> Iterator[tuple[Disk, Path]]:
-    """A disk that starts as `image`, and its file system mounted."""
-    disk, backing = Disk(image), folder / "backing"
+def recording_disk(image: Path, folder: Path) -> Iterator[tuple[RecordingDisk, Path]]:
+    """Yield a recording disk with the content of `image`, and its mounted file system."""
+    disk, backing = RecordingDisk(image), folder / "backing"
     backing.touch()
     fuse = os.open("/dev/fuse", os.O_RDWR)
     options = f"fd={fuse},rootmode=100600,user_id=0,group_id=0".encode()
@@ -125,7 +125,7 @@ def recording(image: Path, folder: Path) -> Iterator[tuple[Disk, Path]]:
 
 @contextmanager
 def mounted(image: Path, point: Path) -> Iterator[Path]:
-    """The file system of an image; mounting it replays its journal."""
+    """Mount the file system of an image, which replays its journal."""
     point.mkdir(exist_ok=True)
     subprocess.run(["mount", "-o", "loop", image, point], check=True, capture_output=True)
     try:
@@ -135,27 +135,27 @@ def mounted(image: Path, point: Path) -> Iterator[Path]:
 
 
 def make_image(kind: str, path: Path) -> None:
-    """An empty file system: "ext4" or "xfs", no larger than either must be."""
+    """Create an empty file system, "ext4" or "xfs", of the smallest size."""
     with path.open("xb") as file:
         file.truncate({"ext4": 32 << 20, "xfs": 300 << 20}[kind])
     subprocess.run([f"mkfs.{kind}", "-q", path], check=True, capture_output=True)
 
 
-def missing(kind: str) -> str:
-    """What a power cut needs and this machine lacks; empty when all is there."""
+def missing_requirement(kind: str) -> str:
+    """Return what this machine lacks for a power cut test, or an empty string."""
     if os.geteuid() != 0:
         return "only root can mount"
     if shutil.which(f"mkfs.{kind}") is None:
-        return f"there is no mkfs.{kind} on the PATH"
+        return f"mkfs.{kind} is not on the PATH"
     lacking = [device for device in ("/dev/fuse", "/dev/loop-control") if not Path(device).exists()]
-    return f"there is no {lacking[0]}" if lacking else ""
+    return f"{lacking[0]} does not exist" if lacking else ""
 
 
-def _pieces(image: Path) -> Iterator[tuple[int, bytes]]:
+def _chunks(image: Path) -> Iterator[tuple[int, bytes]]:
     empty = bytes(1 << 20)
     with image.open("rb") as file:
         offset = 0
-        while piece := file.read(1 << 20):
-            if piece != empty:
-                yield offset, piece
-            offset += len(piece)
+        while chunk := file.read(1 << 20):
+            if chunk != empty:
+                yield offset, chunk
+            offset += len(chunk)
