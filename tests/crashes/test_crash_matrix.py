@@ -110,8 +110,8 @@ def check_store(root: Path, operation: str, result: dict[str, str]) -> None:
     assert {path.name for path in (root / NAME / "aliases" / ALIAS).iterdir()} <= {"1.json", "2.json", "3.json"}
 
 
-@pytest.mark.parametrize("harm", FAULTS)
-@pytest.mark.parametrize("deed", OPERATIONS)
+@pytest.mark.parametrize("fault", FAULTS)
+@pytest.mark.parametrize("operation", OPERATIONS)
 def test_an_operation_with_a_fault_at_any_system_call_is_complete_or_has_no_effect(
     operation: str, fault: str, correct_worker: Worker, template: Path, tmp_path: Path
 ) -> None:
@@ -126,7 +126,7 @@ def test_an_operation_with_a_fault_at_any_system_call_is_complete_or_has_no_effe
     assert count > 20
 
 
-@pytest.mark.parametrize("harm", FAULTS)
+@pytest.mark.parametrize("fault", FAULTS)
 def test_a_first_publish_with_a_fault_at_any_system_call_is_complete_or_has_no_effect(
     fault: str, correct_worker: Worker, tmp_path: Path
 ) -> None:

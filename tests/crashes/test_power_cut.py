@@ -118,7 +118,7 @@ def test_every_acknowledged_operation_survives_a_power_cut(kind: str, tmp_path: 
         run.check_store(rng.randint(0, len(run.disk.log)), tmp_path, rng)
 
 
-@pytest.mark.parametrize("sabotage", ["no-sync", "no-directory-sync"])
+@pytest.mark.parametrize("defect", ["no-sync", "no-directory-sync"])
 @pytest.mark.parametrize("kind", ["ext4", "xfs"])
 def test_a_store_that_does_not_sync_is_detected(kind: str, defect: str, tmp_path: Path) -> None:
     run = record_run(kind, tmp_path, defect)
