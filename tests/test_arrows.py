@@ -1,4 +1,4 @@
-"""The arrows of the house: training -> model_store <- service, and NumPy alone under model_store/nn."""
+"""Imports go along the arrows only: training -> model_store <- service; model_store/nn imports NumPy only."""
 
 import ast
 import subprocess
@@ -10,11 +10,9 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).parent.parent
-ROOMS = ("training", "model_store", "service")
-REACHES = {"training": {"model_store"}, "model_store": set(), "service": {"model_store"}}
-
-
-# Which subpackages (or modules at the top) of a package may import which; everything else is refused. No cycles.
+PACKAGES = ("training", "model_store", "service")
+ALLOWED_PACKAGES = {"training": {"model_store"}, "model_store": set(), "service": {"model_store"}}
+# The imports that are allowed between the subpackages (or top-level modules) of a package, without cycles.
 _LEAVES = {"config", "http", "security", "telemetry", "validation"}
 _NETWORK = {"errors", "nn", "utils"}
 SUBPACKAGES: dict[str, dict[str, set[str]]] = {
@@ -70,7 +68,7 @@ def imports(path: Path) -> Iterator[str]:
         elif isinstance(node, ast.ImportFrom):
             above = package[: len(package) - node.level + 1] if node.level else ()
             yield (base := ".".join((*above, *filter(None, [node.module]))))
-            if base in ROOMS:  # `from service import config`
+            if base in PACKAGES:  # `from service import config`
                 yield from (f"{base}.{alias.name}" for alias in node.names)
 
 
@@ -87,13 +85,13 @@ def imported(folder: str) -> set[tuple[str, str]]:
     return found
 
 
-@pytest.mark.parametrize("room", ROOMS)
-def test_a_room_imports_only_along_the_arrows(room):
-    forbidden = set(ROOMS) - REACHES[room] - {room}
-    assert [pair for pair in imported(room) if top(pair[1]) in forbidden] == []
+@pytest.mark.parametrize("package", PACKAGES)
+def test_a_package_imports_only_along_the_arrows(package):
+    forbidden = set(PACKAGES) - ALLOWED_PACKAGES[package] - {package}
+    assert [pair for pair in imported(package) if top(pair[1]) in forbidden] == []
 
 
-@pytest.mark.parametrize("package", ROOMS)
+@pytest.mark.parametrize("package", PACKAGES)
 def test_subpackages_import_only_along_the_arrows(package: str) -> None:
     allowed = SUBPACKAGES[package]
     wrong = set()
@@ -105,7 +103,7 @@ def test_subpackages_import_only_along_the_arrows(package: str) -> None:
     assert wrong == set()
 
 
-@pytest.mark.parametrize("package", ROOMS)
+@pytest.mark.parametrize("package", PACKAGES)
 def test_the_allowed_arrows_form_no_cycle(package: str) -> None:
     TopologicalSorter(SUBPACKAGES[package]).prepare()  # raises CycleError
 
@@ -123,9 +121,9 @@ def test_the_protocols_import_no_web_framework() -> None:
     assert [pair for pair in imported("service/protocols") if top(pair[1]) in frameworks] == []
 
 
-@pytest.mark.parametrize("room", ROOMS)
-def test_no_room_imports_the_tests(room):
-    assert [pair for pair in imported(room) if top(pair[1]) in {"tests", "benchmarks"}] == []
+@pytest.mark.parametrize("package", PACKAGES)
+def test_no_package_imports_the_tests(package):
+    assert [pair for pair in imported(package) if top(pair[1]) in {"tests", "benchmarks"}] == []
 
 
 def test_the_service_starts_without_what_it_seldom_needs():

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-from model_store.cli import alias, compare, gc, init, predict, remove, replay, report, show, sign, verify
+from model_store.cli import alias, compare, init, predict, remove, replay, report, show, sign, verify
 from model_store.cli.group import main
 
 __all__ = [
     "alias",
     "compare",
-    "gc",
     "init",
     "main",
     "predict",

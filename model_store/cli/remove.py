@@ -1,11 +1,14 @@
-"""`models rm`: remove a version."""
+"""`models rm | gc`: remove a version; delete the files that interrupted commands left in a store."""
 
 from __future__ import annotations
 
 import sys
+from datetime import UTC, datetime, timedelta
+from typing import Any, ClassVar
 
 import click
 
+from model_store.cli import tables
 from model_store.cli.common import print_json, print_note
 from model_store.cli.group import command, resolve_reference
 from model_store.registry.store import open_store
@@ -29,3 +32,41 @@ def remove(model: str, yes: bool, store: str, as_json: bool) -> None:
         print_json({"name": name, "removed": number})
     else:
         print_note(f"Removed {name}/{number}.")
+
+
+class Duration(click.ParamType[timedelta]):
+    """A duration such as 30s, 15m, 24h or 7d."""
+
+    name = "duration"
+    UNITS: ClassVar = {"s": "seconds", "m": "minutes", "h": "hours", "d": "days"}
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> timedelta:
+        number, unit = str(value)[:-1], self.UNITS.get(str(value)[-1:])
+        if unit is None or not (number.isascii() and number.isdigit() and len(number) < 8):
+            self.fail(f"expected a duration such as 30s, 15m, 24h or 7d; found {value!r}", param, ctx)
+        return timedelta(**{unit: int(number)})
+
+
+@command("gc")
+@click.option("--grace", type=Duration(), default="24h", show_default=True, help="Keep files newer than this.")
+@click.option("--dry-run", is_flag=True, help="List the files, delete nothing.")
+def collect_garbage(grace: timedelta, dry_run: bool, store: str, as_json: bool) -> None:
+    """Delete files that interrupted commands left behind.
+
+    These are drafts of killed processes, and files of versions that do not exist. Versions, aliases and history are
+    never touched. It is safe while others publish.
+    """
+    opened = open_store(store)
+    garbage = opened.find_garbage(now=datetime.now(UTC), grace=grace)
+    for item in [] if dry_run else garbage:
+        opened.delete_garbage(item)
+    if as_json:
+        print_json([{**vars(item), "since": item.since.isoformat()} for item in garbage])
+        return
+    if garbage:
+        tables.print_table(tables.garbage_table(garbage))
+    total = tables.format_bytes(sum(item.size for item in garbage))
+    objects = "1 object" if len(garbage) == 1 else f"{len(garbage)} objects"
+    print_note(
+        f"{'Would delete' if dry_run else 'Deleted'} {objects}, {total}." if garbage else "There is nothing to delete."
+    )
