@@ -107,18 +107,18 @@ def _tensorflow_serving_schemas(served: LoadedVersion, rows: Json) -> tuple[Json
             object_schema("inputs", signature_name=signature_name, inputs=named) | {"not": {"required": ["instances"]}},
         ]
     }
-    one: dict[str, Json] = {}
+    output_schemas: dict[str, Json] = {}
     for tensor in tensors.output_specs(served.model):
         value: Json = {"type": "number"}
         if tensor.name == "label" and isinstance(signature.output, ClassificationOutput):
             value = {"enum": list(signature.output.labels)}
         elif tensor.shape != (-1, 1):
             value = {"type": "array", "minItems": tensor.shape[1], "maxItems": tensor.shape[1], "items": value}
-        one[tensor.name] = value
-    several = len(one) > 1
-    row = object_schema(list(one), **one) if several else next(iter(one.values()))
-    by_column = {name: array_schema(value) for name, value in one.items()}
-    outputs = object_schema(list(one), **by_column) if several else next(iter(by_column.values()))
+        output_schemas[tensor.name] = value
+    several = len(output_schemas) > 1
+    row = object_schema(list(output_schemas), **output_schemas) if several else next(iter(output_schemas.values()))
+    by_column = {name: array_schema(value) for name, value in output_schemas.items()}
+    outputs = object_schema(list(output_schemas), **by_column) if several else next(iter(by_column.values()))
     response = object_schema(predictions=array_schema(row), outputs=outputs)
     return request, response | {"minProperties": 1, "maxProperties": 1}
 

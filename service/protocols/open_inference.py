@@ -145,14 +145,14 @@ def _parse_inputs(
     if len(given) > columns + InputError.MAX_FAULTS:  # the error list is limited
         faults.add("inputs", f"expected up to {columns} tensors, found {len(given)}", "send one for each column")
         return found, used
-    for i, one in enumerate(given):
+    for i, item in enumerate(given):
         location = f"inputs.{i}"
-        if not isinstance(one, dict) or not isinstance(name := one.get("name"), str):
-            faults.add(location, f"expected a tensor with a name, found {describe_value(one)}", "")
+        if not isinstance(item, dict) or not isinstance(name := item.get("name"), str):
+            faults.add(location, f"expected a tensor with a name, found {describe_value(item)}", "")
             continue
         if name in found:
             faults.add(location, f"expected each tensor once, found {name!r} again", "remove one of them")
-        datatype, shape = one.get("datatype"), one.get("shape")
+        datatype, shape = item.get("datatype"), item.get("shape")
         if not isinstance(datatype, str) or datatype not in DATATYPES:
             problem = f"expected one of {', '.join(DATATYPES)}; found {describe_value(datatype)}"
             faults.add(f"{location}.datatype", problem, partial(did_you_mean, datatype, DATATYPES))
@@ -165,10 +165,10 @@ def _parse_inputs(
             problem = f"expected 1 to {max_rows} strings, found a shape of {count}"
             faults.add(f"{location}.shape", problem, "send the rows in several requests")
             continue
-        size = _parameters(one, f"{location}.parameters", faults).get("binary_data_size")
+        size = _parameters(item, f"{location}.parameters", faults).get("binary_data_size")
         if size is None:
-            array = tensors.from_json(datatype, shape, one.get("data"), f"{location}.data", faults)
-        elif type(size) is not int or not 0 <= size <= len(tail) - used or "data" in one:
+            array = tensors.from_json(datatype, shape, item.get("data"), f"{location}.data", faults)
+        elif type(size) is not int or not 0 <= size <= len(tail) - used or "data" in item:
             problem = f"expected at most {len(tail) - used}, the bytes left in the body, and no data; found {size!r}"
             faults.add(f"{location}.parameters.binary_data_size", problem, f"check {JSON_LENGTH_HEADER}")
             continue
@@ -193,13 +193,13 @@ def _requested_outputs(
     if not isinstance(requested, list):
         faults.add("outputs", f"expected a list, found {describe_value(requested)}", 'send [{"name": ...}]')
         return expected
-    for i, one in enumerate(requested):
-        name = one.get("name") if isinstance(one, dict) else one
-        if not isinstance(one, dict) or name not in known:
+    for i, item in enumerate(requested):
+        name = item.get("name") if isinstance(item, dict) else item
+        if not isinstance(item, dict) or name not in known:
             problem = f"expected the name of one of {', '.join(known)}; found {describe_value(name)}"
             faults.add(f"outputs.{i}.name", problem, partial(_fix_output_name, name, known))
         else:
-            expected[name] = _bool_parameter(one, f"outputs.{i}.parameters", "binary_data", all_binary, faults)
+            expected[name] = _bool_parameter(item, f"outputs.{i}.parameters", "binary_data", all_binary, faults)
     return expected
 
 

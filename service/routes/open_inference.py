@@ -103,9 +103,8 @@ def create_blueprint(
     @blueprint.post(f"{_MODEL}/infer")
     @blueprint.post(f"{_VERSION}/infer")
     def infer(name: str, version: str | None = None) -> Response:
-        g.request_record.served = served = registry.find(
-            name, version
-        )  # an unknown model is reported before the body is read
+        # Before the body is read: an unknown model is reported at once.
+        g.request_record.served = served = registry.find(name, version)
         json_length = request.headers.get(open_inference.JSON_LENGTH_HEADER)
         if json_length is None:
             check_json_content_type(request)

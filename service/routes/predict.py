@@ -48,9 +48,8 @@ class Predictor:
         record: RequestRecord = g.request_record
         max_rows, max_bytes = self._settings.max_instances, self._settings.max_body_bytes
         if name is not None or request.mimetype in csv_npy.MEDIA_TYPES:
-            record.served = served = self._registry.find(
-                name, version
-            )  # an unknown model is reported before the body is read
+            # Before the body is read: an unknown model is reported at once.
+            record.served = served = self._registry.find(name, version)
         if request.mimetype in csv_npy.MEDIA_TYPES:
             sent = read_body(request, max_bytes)
             if request.mimetype == csv_npy.CSV:

@@ -48,18 +48,18 @@ def row_from_tensors(served: LoadedVersion, inputs: Any, tail: memoryview, numbe
         tensor.name: tensor for tensor in (*tensors.input_specs(signature), tensors.table_spec(signature)) if tensor
     }
     row: dict[str, Any] = {}
-    for one in islice(inputs if isinstance(inputs, list) else (), len(declared) + _MAX_UNKNOWN_NAMES):
-        if not isinstance(one, dict):
+    for item in islice(inputs if isinstance(inputs, list) else (), len(declared) + _MAX_UNKNOWN_NAMES):
+        if not isinstance(item, dict):
             continue
-        parameters = one.get("parameters")
+        parameters = item.get("parameters")
         size = parameters.get("binary_data_size") if isinstance(parameters, dict) else None
         data = tail[:size] if type(size) is int and size >= 0 else None
         tail = tail[len(data or b"") :]
-        tensor = declared.get(nearest_name(one.get("name"), list(declared)))
+        tensor = declared.get(nearest_name(item.get("name"), list(declared)))
         if tensor is None:
             continue
         width = math.prod(tensor.shape[1:])
-        leaves = _flatten_lists(one.get("data")) if data is None else _values_from_bytes(one, tensor, data)
+        leaves = _flatten_lists(item.get("data")) if data is None else _values_from_bytes(item, tensor, data)
         values = leaves[number * width : (number + 1) * width]
         if tensor.labels:  # the table of all number columns
             row |= dict(zip(tensor.labels, values, strict=False))
@@ -133,12 +133,12 @@ def _flatten_lists(value: Any) -> list[Any]:
     return leaves
 
 
-def _values_from_bytes(one: Mapping[str, Any], tensor: tensors.TensorSpec, data: memoryview) -> list[Any]:
+def _values_from_bytes(item: Mapping[str, Any], tensor: tensors.TensorSpec, data: memoryview) -> list[Any]:
     """Parse bytes in the given datatype, or in the declared one if that is invalid."""
-    datatype = one.get("datatype")
+    datatype = item.get("datatype")
     if not isinstance(datatype, str) or datatype not in tensors.DATATYPES:
         datatype = tensor.datatype
-    size, shape = tensors.DATATYPES[datatype].itemsize, one.get("shape")
+    size, shape = tensors.DATATYPES[datatype].itemsize, item.get("shape")
     count = len(data) // size if datatype != "BYTES" else math.prod(shape) if tensors.is_valid_shape(shape) else 0
     if datatype == "BYTES" and count > _MAX_TEXTS:
         return []

@@ -74,9 +74,8 @@ def create_blueprint(registry: ModelRegistry, inference: InferenceRunner, settin
     @blueprint.post(f"{_MODEL}/versions/<version>:predict")
     @blueprint.post(f"{_MODEL}/labels/<version>:predict")
     def predict(name: str, version: str | None = None) -> Response:
-        g.request_record.served = served = registry.find(
-            name, version
-        )  # an unknown model is reported before the body is read
+        # Before the body is read: an unknown model is reported at once.
+        g.request_record.served = served = registry.find(name, version)
         body = read_json(request, settings.max_body_bytes)
         if not isinstance(body, dict):
             raise not_an_object_error(body)
