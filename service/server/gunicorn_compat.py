@@ -75,18 +75,11 @@ class ParsedHead:
 
     def environ(self, cfg: Any, peer: Any, local_address: Any) -> dict[str, Any]:
         """Return the WSGI environment without `wsgi.input`; one of `EnvironError` if the path has no valid one."""
-        _, environ = create(self.message, None, peer, local_address, cfg, response_class=_NoResponse)
+        _, environ = create(self.message, None, peer, local_address, cfg)  # its response is not used
         for key in ("gunicorn.socket", "wsgi.early_hints"):  # which would write to the socket
             del environ[key]
         made: dict[str, Any] = environ
         return made
-
-
-class _NoResponse:
-    """Stands in for gunicorn's response, which `create` makes together with the environment."""
-
-    def __init__(self, *_: Any) -> None:
-        pass
 
 
 def _content_length(reader: Any) -> int | None:

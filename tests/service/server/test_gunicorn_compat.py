@@ -124,10 +124,10 @@ def test_the_environment_is_that_of_pep_3333() -> None:
     assert environ.items() >= expected.items(), "adapt ParsedHead.environ to what `gunicorn.http.wsgi.create` returns"
 
 
-def test_the_environment_comes_with_a_response_of_a_class_of_ours() -> None:
-    parameters = list(inspect.signature(wsgi.create).parameters)[:6]
+def test_the_environment_is_made_of_request_addresses_and_settings() -> None:
+    parameters = list(inspect.signature(wsgi.create).parameters)[:5]
     fix = "adapt ParsedHead.environ to the parameters of `gunicorn.http.wsgi.create`"
-    assert parameters == ["req", "sock", "client", "server", "cfg", "response_class"], fix
+    assert parameters == ["req", "sock", "client", "server", "cfg"], fix
 
 
 def test_an_environment_writes_nothing_to_the_socket() -> None:
