@@ -131,7 +131,7 @@ class _Manifest(_StrictSchema):
     )
 
     @validates_schema
-    def _agree(self, data: dict[str, Any], **_: Any) -> None:
+    def _check_consistency(self, data: dict[str, Any], **_: Any) -> None:
         """Check that all arrays have the manifest's dtype, and that golden instances and outputs come together."""
         expected = DTYPES[data["dtype"]]
         for name, array in data["arrays"].items():

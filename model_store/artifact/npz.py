@@ -196,7 +196,7 @@ def read(path: str | os.PathLike[str], *, verify: bool = True) -> Model:
         }
         if verify:
             for member, crc in zip(members[1:], crcs[1:], strict=True):
-                _check_array(member, arrays[member.name], crc, manifest["arrays"][member.name]["sha256"])
+                _verify_array_data(member, arrays[member.name], crc, manifest["arrays"][member.name]["sha256"])
         return _assemble_model(manifest, arrays, digest)
 
 
@@ -291,7 +291,7 @@ def _open_checked(
         text = _manifest_bytes(mapped)
         manifest = manifests.from_bytes(text)
         members = _layout_members(len(text), manifest["arrays"])
-        yield mapped, members, _check_frame(mapped, members), manifest, hashlib.sha256(text).hexdigest()
+        yield mapped, members, _verify_zip_structure(mapped, members), manifest, hashlib.sha256(text).hexdigest()
 
 
 @contextmanager
@@ -339,7 +339,7 @@ def _manifest_bytes(mapped: mmap.mmap | bytes) -> bytes:
     return text
 
 
-def _check_frame(mapped: mmap.mmap, members: Sequence[_Member]) -> list[int]:
+def _verify_zip_structure(mapped: mmap.mmap, members: Sequence[_Member]) -> list[int]:
     """Return the CRCs of the members, after comparing all bytes but manifest and arrays with what a writer writes."""
     if members[-1].end > len(mapped):
         raise ArtifactError(f"expected {members[-1].end} bytes and a directory, found a file of {len(mapped)}")
@@ -355,7 +355,7 @@ def _check_frame(mapped: mmap.mmap, members: Sequence[_Member]) -> list[int]:
     return crcs
 
 
-def _check_array(member: _Member, array: Array, crc: int, sha256: str) -> None:
+def _verify_array_data(member: _Member, array: Array, crc: int, sha256: str) -> None:
     if hashlib.sha256(_byte_view(array)).hexdigest() != sha256:
         raise ArtifactError(f"{member.name}: expected SHA-256 {sha256[:12]}..., found other bytes")
     if member.crc(_byte_view(array)) != crc:

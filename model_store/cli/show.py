@@ -13,7 +13,7 @@ from model_store.cli.common import print_json, print_note
 from model_store.cli.group import command, resolve_reference
 from model_store.cli.terminal import stdout
 from model_store.errors import ArtifactError, ModelStoreError
-from model_store.evaluation.record import Record
+from model_store.evaluation.record import TrainingRecord
 from model_store.registry.store import Store, open_store
 from model_store.schema.signature_json import read_signature
 
@@ -80,7 +80,7 @@ def show(model: str, store: str, as_json: bool) -> None:
     tables.print_table(tables.layers_table(network))
     titles = {"metrics": "Metrics", "baseline": "Baseline", "data": "Data", "split": "Split", "job": "Job"}
     parts = {key: tables.training_tables(training.get(key), title) for key, title in titles.items()}
-    parts["baseline"] += tables.diagnostics_tables(Record.of(training))
+    parts["baseline"] += tables.diagnostics_tables(TrainingRecord.of(training))
     for part in chain.from_iterable(parts.values()):
         tables.print_table(part)
     rest = {key: value for key, value in training.items() if key not in {*titles, "diagnostics"}}

@@ -10,7 +10,7 @@ from rich.text import Text
 
 from model_store.cli.terminal import stdout
 from model_store.evaluation.compare import Comparison, Difference
-from model_store.evaluation.record import Record
+from model_store.evaluation.record import TrainingRecord
 from model_store.nn import Sequential
 from model_store.registry.alias_log import AliasRevision
 from model_store.registry.garbage_collection import GarbageObject
@@ -116,7 +116,7 @@ def training_tables(section: Any, title: str) -> list[Table]:
     return [key_value_table(pairs, title), *(_group_table(name, group) for name, group in groups)]
 
 
-def diagnostics_tables(record: Record) -> list[Table]:
+def diagnostics_tables(record: TrainingRecord) -> list[Table]:
     """Return the main calibration metrics and the permutation importance of the first columns."""
     calibration, roc, importance = record.calibration or {}, record.roc or {}, record.importance or {}
     pairs = [("calibration error", calibration.get("expected_error")), ("log loss", calibration.get("log_loss"))]

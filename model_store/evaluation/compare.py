@@ -15,7 +15,7 @@ from typing import Any
 from model_store.artifact import npz
 from model_store.errors import ArtifactError
 from model_store.evaluation.confidence import difference_interval
-from model_store.evaluation.record import TARGET_METRICS, Record
+from model_store.evaluation.record import TARGET_METRICS, TrainingRecord
 from model_store.schema.signature import (
     ArrayColumn,
     CategoryColumn,
@@ -69,7 +69,7 @@ def compare(first: tuple[str, Mapping[str, Any]], second: tuple[str, Mapping[str
     """Compare two versions, each given as its name and its manifest. ArtifactError if a manifest is invalid."""
     names = (first[0], second[0])
     signatures = _Pair(*(_signature(*version) for version in (first, second)))
-    records = _Pair(*(Record.of(manifest["training"]) for _, manifest in (first, second)))
+    records = _Pair(*(TrainingRecord.of(manifest["training"]) for _, manifest in (first, second)))
     jobs = [dict(_flatten(manifest["training"].get("job"))) for _, manifest in (first, second)]
     layers = [_layers(*version) for version in (first, second)]
     if first[1] == second[1]:

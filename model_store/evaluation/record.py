@@ -180,7 +180,7 @@ class _Importance(_Section):
 
 
 @dataclass(frozen=True)
-class Record:
+class TrainingRecord:
     """The valid parts of a training record. Of `classification` and `regression`, the metrics, at most one is set."""
 
     history: dict[str, Any] | None
@@ -193,7 +193,7 @@ class Record:
     importance: dict[str, Any] | None
 
     @classmethod
-    def of(cls, training: Mapping[str, Any]) -> Record:
+    def of(cls, training: Mapping[str, Any]) -> TrainingRecord:
         metrics, diagnostics = training.get("metrics"), training.get("diagnostics")
         diagnostics = diagnostics if isinstance(diagnostics, dict) else {}
         classification = _load_or_none(_Classification, metrics)

@@ -19,21 +19,23 @@ class Field:
     accepts: Callable[[Any], bool]
 
 
-def _whole(value: Any, low: int, high: int = 2**31) -> bool:
+def _is_integer_in_range(value: Any, low: int, high: int = 2**31) -> bool:
     return isinstance(value, int) and not isinstance(value, bool) and low <= value <= high
 
 
-def _number(value: Any) -> bool:
+def _is_number(value: Any) -> bool:
     return isinstance(value, (int, float)) and not isinstance(value, bool) and math.isfinite(value)
 
 
-def _image(value: Any) -> bool:
-    is_shape = isinstance(value, list) and len(value) == 3 and all(_whole(size, 1) for size in value)
+def _is_image_shape(value: Any) -> bool:
+    is_shape = isinstance(value, list) and len(value) == 3 and all(_is_integer_in_range(size, 1) for size in value)
     return is_shape and math.prod(value) <= MAX_SAMPLE_VALUES
 
 
-POSITIVE_INT = Field("a positive int", lambda value: _whole(value, 1))
-NON_NEGATIVE_INT = Field("an int of at least 0", lambda value: _whole(value, 0))
-WINDOW_SIZE = Field(f"an int from 1 to {MAX_WINDOW_SIZE}", lambda value: _whole(value, 1, MAX_WINDOW_SIZE))
-FINITE_FLOAT = Field("a finite float", _number)
-IMAGE_SHAPE = Field(f"a list of height, width and channels, {MAX_SAMPLE_VALUES} values at most", _image)
+POSITIVE_INT = Field("a positive int", lambda value: _is_integer_in_range(value, 1))
+NON_NEGATIVE_INT = Field("an int of at least 0", lambda value: _is_integer_in_range(value, 0))
+WINDOW_SIZE = Field(
+    f"an int from 1 to {MAX_WINDOW_SIZE}", lambda value: _is_integer_in_range(value, 1, MAX_WINDOW_SIZE)
+)
+FINITE_FLOAT = Field("a finite float", _is_number)
+IMAGE_SHAPE = Field(f"a list of height, width and channels, {MAX_SAMPLE_VALUES} values at most", _is_image_shape)

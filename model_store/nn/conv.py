@@ -67,7 +67,7 @@ class Conv2D(ParametrizedModule):
             found = f"{padded}, and {window.positions} windows of {self.fan_in} for {self.filters} filters"
             raise ValueError(f"Conv2D.input_shape: expected {MAX_SAMPLE_VALUES} values an image at most, found {found}")
         if arrays is not None:
-            self.adopt_read_only(dtype, arrays)
+            self.load_read_only(dtype, arrays)
             return
         rng = np.random.default_rng() if rng is None else rng
         shape = self.shapes()["weights"]

@@ -37,10 +37,10 @@ def build(
     draws its parameters. ValueError names the location of a layer, a size or an array that does not fit.
     """
     modules: list[Module] = []
-    locations = None if arrays is None else _by_place(arrays)
+    locations = None if arrays is None else _group_by_module(arrays)
     for i, layer in enumerate(config):
         location = f"modules.{i}"
-        kind, fields = _checked(layer, location)
+        kind, fields = _validate_layer(layer, location)
         own = None if locations is None else locations.get(location, {})
         given = {"dtype": dtype, "rng": rng, "initializer": initializer, "arrays": own}
         try:
@@ -55,7 +55,7 @@ def build(
     return network
 
 
-def _checked(layer: Any, location: str) -> tuple[type[Module], dict[str, Any]]:
+def _validate_layer(layer: Any, location: str) -> tuple[type[Module], dict[str, Any]]:
     """Return a layer's class and its arguments from the configuration."""
     kind = layer.get("type") if isinstance(layer, Mapping) else None
     if not isinstance(kind, str) or kind not in LAYERS:
@@ -70,7 +70,7 @@ def _checked(layer: Any, location: str) -> tuple[type[Module], dict[str, Any]]:
     return LAYERS[kind], found
 
 
-def _by_place(arrays: Mapping[str, Array]) -> dict[str, dict[str, Array]]:
+def _group_by_module(arrays: Mapping[str, Array]) -> dict[str, dict[str, Array]]:
     """Return the arrays by the location of their module, then by their own name."""
     locations: dict[str, dict[str, Array]] = {}
     for name, array in arrays.items():

@@ -47,7 +47,7 @@ class Linear(ParametrizedModule):
         self._check_fields()
         self._column = False
         if arrays is not None:
-            self.adopt_read_only(dtype, arrays)
+            self.load_read_only(dtype, arrays)
             return
         rng = np.random.default_rng() if rng is None else rng
         shape = (self.output_size, self.input_size)

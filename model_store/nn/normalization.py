@@ -44,7 +44,7 @@ class _Norm(ParametrizedModule):
         if not epsilon > 0:
             raise ValueError(f"{type(self).__name__}.epsilon: expected a number above 0, found {epsilon}")
         if arrays is not None:
-            self.adopt_read_only(dtype, arrays)
+            self.load_read_only(dtype, arrays)
         else:
             zeros, ones = np.zeros(self.size), np.ones(self.size)
             self.initialize(dtype, scale=ones, shift=zeros, running_mean=zeros, running_variance=ones)

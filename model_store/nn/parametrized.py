@@ -66,14 +66,14 @@ class ParametrizedModule(Module):
             if name in self.parameter_names:
                 setattr(self, f"{name}_grad", np.zeros_like(array))
 
-    def adopt_read_only(self, dtype: npt.DTypeLike, arrays: Mapping[str, Array]) -> None:
+    def load_read_only(self, dtype: npt.DTypeLike, arrays: Mapping[str, Array]) -> None:
         """Use these arrays for inference without copying them. ValueError names the array that does not fit.
 
         The gradients are read-only zeros that take no memory, so training such a layer raises ValueError.
         """
         self.dtype = np.dtype(dtype)
         for name, shape in self.shapes().items():
-            array = _checked(arrays, name, shape, self.dtype).view()
+            array = _validate_array(arrays, name, shape, self.dtype).view()
             array.flags.writeable = False
             setattr(self, f"_{name}", array)
             if name in self.parameter_names:
@@ -89,7 +89,7 @@ class ParametrizedModule(Module):
         return {name: vars(self)[f"_{name}"] for name in (*self.parameter_names, *self.buffers)}
 
 
-def _checked(arrays: Mapping[str, Array], name: str, shape: Shape, dtype: np.dtype[Any]) -> Array:
+def _validate_array(arrays: Mapping[str, Array], name: str, shape: Shape, dtype: np.dtype[Any]) -> Array:
     if name not in arrays:
         raise ValueError(f"{name}: expected an array of shape {shape}, found none")
     array = arrays[name]

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from datetime import datetime
 
 from model_store.errors import ConflictError, StoreError
-from model_store.registry.index import model_index
+from model_store.registry.index import read_model_index
 from model_store.storage.base import MAX_SMALL_OBJECT_BYTES, StorageBackend, put_object, translate_os_errors
 
 
@@ -64,7 +64,7 @@ class AliasLog:
 
     def latest_revisions(self, name: str) -> dict[str, int]:
         """Return every alias of a model and the number of its latest revision."""
-        return model_index(self._storage, name, "aliases/*/*").latest_revisions
+        return read_model_index(self._storage, name, "aliases/*/*").latest_revisions
 
     def head(self, name: str, alias: str) -> AliasRevision | None:
         """Return the latest revision of an alias, None if the alias is not set."""
@@ -96,7 +96,7 @@ class AliasLog:
                 raise ConflictError(f"{name}/{revision.alias}: {problem}")
 
     def _numbers(self, name: str, alias: str) -> list[int]:
-        return sorted(model_index(self._storage, name, f"aliases/{alias}/*").revisions.get(alias, []))
+        return sorted(read_model_index(self._storage, name, f"aliases/{alias}/*").revisions.get(alias, []))
 
 
 def _key(name: str, alias: str, number: int) -> str:
@@ -121,7 +121,7 @@ def rollback_stack(history: list[AliasRevision], versions: list[int]) -> list[in
     return stack
 
 
-def is_protected(name: str, head: AliasRevision | None, force: bool) -> bool:
+def check_protection(name: str, head: AliasRevision | None, force: bool) -> bool:
     """Return True if the alias is protected and `force` overrides it. ConflictError if it is protected without."""
     if head is None or not head.protected:
         return False

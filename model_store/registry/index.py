@@ -30,12 +30,12 @@ class ModelIndex:
         return {alias: max(self.revisions[alias]) for alias in sorted(self.revisions)}
 
 
-def model_index(storage: StorageBackend, name: str, pattern: str) -> ModelIndex:
+def read_model_index(storage: StorageBackend, name: str, pattern: str) -> ModelIndex:
     """Return the index of one model, from its keys that match `pattern`."""
-    return model_indexes(storage, f"{name}/{pattern}").get(name, ModelIndex())
+    return read_all_indexes(storage, f"{name}/{pattern}").get(name, ModelIndex())
 
 
-def model_indexes(storage: StorageBackend, *patterns: str) -> dict[str, ModelIndex]:
+def read_all_indexes(storage: StorageBackend, *patterns: str) -> dict[str, ModelIndex]:
     """Group matching keys by model into versions and alias revisions; ignore unknown keys."""
     found: dict[str, ModelIndex] = {}
     with translate_os_errors(storage.location, "read the model store"):

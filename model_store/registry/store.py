@@ -25,9 +25,9 @@ from typing import Any
 from model_store.artifact import npz
 from model_store.artifact.model import Model
 from model_store.errors import ConflictError, NotFoundError, StoreError, did_you_mean
-from model_store.registry.alias_log import AliasLog, AliasRevision, is_protected, rollback_stack
+from model_store.registry.alias_log import AliasLog, AliasRevision, check_protection, rollback_stack
 from model_store.registry.garbage_collection import GarbageObject, find_garbage
-from model_store.registry.index import ModelIndex, model_index, model_indexes
+from model_store.registry.index import ModelIndex, read_all_indexes, read_model_index
 from model_store.storage.artifact_cache import default_cache_dir
 from model_store.storage.base import StorageBackend, put_object, translate_os_errors
 from model_store.storage.local import LocalStorage
@@ -91,7 +91,7 @@ class Store:
 
     def names(self) -> list[str]:
         """Return the models that have a version, sorted by name."""
-        return sorted(name for name, index in model_indexes(self.storage, "*/*").items() if index.versions)
+        return sorted(name for name, index in read_all_indexes(self.storage, "*/*").items() if index.versions)
 
     def versions(self, name: str) -> list[int]:
         """Return the versions that exist, ascending. NotFoundError if there are none."""
@@ -265,7 +265,7 @@ class Store:
             raise ConflictError(
                 f"{name}/{alias}: expected it to point to {expected or 'nothing'}, found {present or 'nothing'}"
             )
-        protected = is_protected(name, head, force)
+        protected = check_protection(name, head, force)
         return self._append(
             name, AliasRevision(alias, latest + 1, number, who, when.astimezone(UTC), why, protected=protected)
         )
@@ -300,7 +300,7 @@ class Store:
         before = [number for number in stack[:-1] if number in versions]
         if not before:
             raise ConflictError(f"{name}/{alias}: no version to roll back to, found only {stack[-1]}")
-        protected = is_protected(name, history[-1] if history else None, force)
+        protected = check_protection(name, history[-1] if history else None, force)
         revision = AliasRevision(alias, len(history) + 1, before[-1], who, when.astimezone(UTC), why, True, protected)
         return self._append(name, revision)
 
@@ -310,7 +310,7 @@ class Store:
         An alias whose revision cannot be read is under "unreadable", with the reason; other aliases are unaffected.
         """
         # List aliases before versions: a version is published before an alias moves to it.
-        found = model_indexes(self.storage, "*/aliases/*/*", "*/*")
+        found = read_all_indexes(self.storage, "*/aliases/*/*", "*/*")
         return {name: self._state(name, found[name]) for name in sorted(found) if found[name].versions}
 
     def _state(self, name: str, index: ModelIndex) -> dict[str, Any]:
@@ -334,7 +334,7 @@ class Store:
 
     def _aliased_versions(self, name: str) -> set[int] | None:
         """Return the versions that aliases point to, None if an alias cannot be read."""
-        state = self._state(name, model_index(self.storage, name, "aliases/*/*"))
+        state = self._state(name, read_model_index(self.storage, name, "aliases/*/*"))
         return None if state["unreadable"] else set(state["aliases"].values())
 
     def _local_path(self, key: str, *, refresh: bool = False) -> Path:
@@ -342,10 +342,10 @@ class Store:
             return self.storage.local_path(key, refresh=refresh)
 
     def _numbers(self, name: str) -> dict[int, bool]:
-        return model_index(self.storage, name, "*").exists_by_number
+        return read_model_index(self.storage, name, "*").exists_by_number
 
     def _versions(self, name: str) -> list[int]:
-        return model_index(self.storage, name, "*").versions
+        return read_model_index(self.storage, name, "*").versions
 
     def _check_unaliased(self, name: str, number: int) -> None:
         aliases = [repr(alias) for alias, version in self._alias_log.aliases(name).items() if version == number]

@@ -6,7 +6,7 @@ from collections.abc import Iterable
 from pathlib import Path
 
 from model_store.artifact.model import Model
-from model_store.evaluation.record import Record
+from model_store.evaluation.record import TrainingRecord
 from model_store.report import sections
 from model_store.report.markup import Markup, join, tag
 
@@ -17,7 +17,7 @@ _CONTENT_SECURITY_POLICY = "default-src 'none'; style-src 'unsafe-inline'; form-
 
 def render(model: Model, reference: str, digest: str | None = None) -> str:
     """Return the report of `model`, published as `reference` ("penguins/3"). It depends on nothing else."""
-    record = Record.of(model.training)
+    record = TrainingRecord.of(model.training)
     parts = [
         sections.header(model, reference, record),
         sections.learning_curves(record),

@@ -10,7 +10,7 @@ from marshmallow import ValidationError
 
 from model_store.artifact.model import Model
 from model_store.evaluation.confidence import wilson_interval
-from model_store.evaluation.record import Record, validate_statistics
+from model_store.evaluation.record import TrainingRecord, validate_statistics
 from model_store.report import charts
 from model_store.report.charts import MAX_NARROW_CLASSES
 from model_store.report.markup import Markup, join, tag, truncate_middle
@@ -26,7 +26,7 @@ _MAX_JOB_LENGTH = 20_000  # characters
 _JOB_SECTIONS = ("model", "data", "split", "network", "train", "publish")
 
 
-def header(model: Model, reference: str, record: Record) -> Markup:
+def header(model: Model, reference: str, record: TrainingRecord) -> Markup:
     """Return name and description of the model, its main metrics and their baseline."""
     name, _, version = reference.partition("/")
     title = tag("h1", name, " ", tag("span", f"version {version}", class_="chip")) if version else tag("h1", name)
@@ -47,7 +47,7 @@ def header(model: Model, reference: str, record: Record) -> Markup:
     return tag("header", *parts, tag("div", *map(_tile, tiles), class_="tiles"))
 
 
-def learning_curves(record: Record) -> Markup | None:
+def learning_curves(record: TrainingRecord) -> Markup | None:
     history = record.history
     if history is None:
         return None
@@ -64,7 +64,7 @@ def learning_curves(record: Record) -> Markup | None:
     return _section("Learning curves", _figure("Loss by epoch", charts.learning_curves(points, best), caption))
 
 
-def classification_errors(model: Model, record: Record) -> Markup | None:
+def classification_errors(model: Model, record: TrainingRecord) -> Markup | None:
     """Return the confusion matrix, the metrics of each class and the most frequent mistakes."""
     metrics = record.classification
     output = model.signature.output
@@ -92,7 +92,7 @@ def classification_errors(model: Model, record: Record) -> Markup | None:
     return _section("Errors", *figures, *([tag("div", *tables, class_="stack")] if two_columns else tables))
 
 
-def residuals(record: Record) -> Markup | None:
+def residuals(record: TrainingRecord) -> Markup | None:
     """Return predicted against true values and the distribution of the errors, for each target."""
     found = record.residuals
     if found is None:
@@ -117,7 +117,7 @@ def residuals(record: Record) -> Markup | None:
     return _section("Residuals", *figures, note=note)
 
 
-def calibration(record: Record) -> Markup | None:
+def calibration(record: TrainingRecord) -> Markup | None:
     """Return the reliability diagram and, for two classes, the ROC curve."""
     found = record.calibration
     if found is None:
@@ -139,7 +139,7 @@ def calibration(record: Record) -> Markup | None:
     return _section("Calibration", *figures)
 
 
-def permutation_importance(record: Record) -> Markup | None:
+def permutation_importance(record: TrainingRecord) -> Markup | None:
     found = record.importance
     if found is None:
         return None
@@ -207,7 +207,7 @@ def provenance(model: Model, digest: str | None) -> Markup:
 # Parts of sections ---------------------------------------------------------------------------------------------------
 
 
-def _classification_summary(record: Record) -> tuple[str, list[tuple[str, str, str]]]:
+def _classification_summary(record: TrainingRecord) -> tuple[str, list[tuple[str, str, str]]]:
     metrics, baseline = record.classification or {}, record.baseline
     correct, rows = round(metrics["accuracy"] * metrics["rows"]), metrics["rows"]
     low, high = wilson_interval(correct, rows)
@@ -227,7 +227,7 @@ def _classification_summary(record: Record) -> tuple[str, list[tuple[str, str, s
     return summary, tiles
 
 
-def _regression_summary(record: Record) -> tuple[str, list[tuple[str, str, str]]]:
+def _regression_summary(record: TrainingRecord) -> tuple[str, list[tuple[str, str, str]]]:
     metrics = record.regression
     if metrics is None:
         return "", []

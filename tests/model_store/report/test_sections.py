@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 
 from model_store.artifact.model import Model
-from model_store.evaluation.record import Record
+from model_store.evaluation.record import TrainingRecord
 from model_store.nn import Linear, Sequential, Sigmoid
 from model_store.report.page import render
 from model_store.schema.signature import (
@@ -204,7 +204,7 @@ def test_statistics_are_drawn() -> None:
 
 
 def test_the_record_of_a_training_is_valid() -> None:
-    found = Record.of(json.loads(json.dumps(record(("no", "yes")))))
+    found = TrainingRecord.of(json.loads(json.dumps(record(("no", "yes")))))
     assert None not in (found.history, found.classification, found.baseline, found.calibration, found.importance)
     assert found.regression is None
     assert np.isclose(found.calibration["expected_error"], 0.05)  # type: ignore[index]
