@@ -128,7 +128,7 @@ def folders() -> Drawing:
 
 def request() -> Drawing:
     """The way of a prediction through the service."""
-    drawing = Drawing(800, 552, "The way of a request through the service")
+    drawing = Drawing(800, 552, "The path of a request through the service")
     left, middle, right, wide = 16, 280, 544, 240
     drawing.step(left, 16, wide, ["1. Accept the connection", "server/event_worker.py", "one event loop per worker"])
     drawing.step(left, 123, wide, ["2. Read the request", "server/request_reader.py", "complete before all else"])
@@ -160,8 +160,8 @@ def request() -> Drawing:
 
 
 def row() -> Drawing:
-    """The way of a row through training, and of a row through serving."""
-    drawing = Drawing(800, 610, "The way of a row in training and in serving")
+    """Draw the path of a row through training and through serving."""
+    drawing = Drawing(800, 610, "The path of a row in training and in serving")
     wide, xs = 240, (16, 280, 544)
     drawing.text(16, 34, "In training", "title")
     drawing.step(xs[0], 48, wide, ["1. Read the table", "training/data/readers.py", "CSV, Parquet, .npz, IDX"])
