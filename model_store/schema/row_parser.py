@@ -65,7 +65,7 @@ def _json_rows(text: str, name: str) -> list[Any]:
 def iter_csv_batches(
     file: IO[bytes], name: str, signature: Signature, size: int, ignored: list[str]
 ) -> Generator[list[Any], None, None]:
-    """The rows of a CSV file of any length, `size` at a time; `ignored` is as in `parse_rows`."""
+    """Yield the rows of a CSV file of any length, `size` at a time; `ignored` is as in `parse_rows`."""
     text = io.TextIOWrapper(file, "utf-8-sig", newline="")
     reader = csv.reader(text, strict=True)
     header: list[str] | None = None
