@@ -97,7 +97,7 @@ def test_clients_send_their_key(server: Guarded, tmp_path: Path) -> None:
     url = f"http://127.0.0.1:{server.port}"
     with Client(url, key=server.keys["predict"]) as client:
         assert len(client.predict("price", [[3, 80]])) == 1
-    with Client(url) as client, pytest.raises(ServiceError, match="answered 401: Authorization: expected a key"):
+    with Client(url) as client, pytest.raises(ServiceError, match="status 401: Authorization: expected a key"):
         client.predict("price", [[3, 80]])
     words = [sys.executable, "-m", "model_store", "predict", "price", "--row", "[3, 80]", "--url", url, "--json"]
 
@@ -109,5 +109,5 @@ def test_clients_send_their_key(server: Guarded, tmp_path: Path) -> None:
         assert len(json.loads(done.stdout)["predictions"]) == 1
     stranger = command()
     assert stranger.returncode == 5
-    assert "answered 401" in stranger.stderr
+    assert "status 401" in stranger.stderr
     assert "set FORWARD_PASS_KEY or --key" in stranger.stderr
