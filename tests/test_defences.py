@@ -95,7 +95,7 @@ DEFENCES = {
         "tests/service/server/test_event_loop.py::test_a_body_of_small_chunks_does_not_delay_other_requests",
     ),
     "requests that wait too long are shed": Defence(
-        "service/server/event_worker.py", "- connection.arrived_at > MAX_QUEUE_SECONDS",
+        "service/server/admission.py", "- connection.arrived_at > MAX_QUEUE_SECONDS",
         "- connection.arrived_at > 1e9",
         "tests/service/server/test_event_worker.py::"
         "test_a_request_queued_for_too_long_is_shed_and_its_connection_kept",
@@ -118,8 +118,7 @@ DEFENCES = {
         "tests/service/server/test_blocking_executor.py::test_waiting_requests_are_bounded_and_do_not_count_toward_the_input_limit",
     ),
     "buffered input is bounded": Defence(
-        "service/server/event_loop.py", "if self.admission.input_over_limit and connection.input_bytes and",
-        "if False and",
+        "service/server/admission.py", "if not self._input_over_limit or not newest.input_bytes:", "if True:",
         "tests/service/server/test_memory_limits.py::test_input_is_bounded_for_all_connections_together",
     ),
     "only the proxy sets X-Forwarded-Proto": Defence(

@@ -1,8 +1,10 @@
-"""Admission control: how many connections a worker holds, how much memory they use, and which to close over a limit.
+"""Admission control: decides which requests get 503 under load, and which connections are closed over a limit.
 
-`AdmissionController` counts and selects; the worker sheds and closes. Over a limit, connections are evicted in order:
-nearest deadline, slow uploads (longer than `SLOW_CLIENT_SECONDS`), stalled readers (no byte for as long), and last the
-readers that have been receiving their response for longest. Fast clients keep their connections.
+`AdmissionController` counts and selects; the worker sends the 503s and closes. 503 goes to a request that has been
+queued for `MAX_QUEUE_SECONDS`; and, while input is over its limit, to slow uploads (longer than `SLOW_CLIENT_SECONDS`),
+then to the newest request. Over the limit of connections, those with the nearest deadline are closed; over that of
+output, stalled readers (no byte for `SLOW_CLIENT_SECONDS`), then the readers that have been receiving their response
+for longest. Fast clients keep their connections.
 """
 
 from __future__ import annotations
@@ -13,6 +15,7 @@ from collections.abc import Iterator
 
 from service.server.connection import READ_TIMEOUT_SECONDS, Connection
 
+MAX_QUEUE_SECONDS = 0.25
 MAX_CONNECTIONS = 1000
 MAX_INPUT_BYTES = 32 * 1024 * 1024  # of requests without a response
 MAX_STALLED_OUTPUT_BYTES = 32 * 1024 * 1024  # of responses, above which stalled readers are closed
@@ -50,10 +53,6 @@ class AdmissionController:
     def is_full(self) -> bool:
         return len(self.connections) >= self.connection_limit
 
-    @property
-    def input_over_limit(self) -> bool:
-        return self.input_bytes > MAX_INPUT_BYTES
-
     def lower_connection_limit(self) -> bool:
         """Allow fewer connections than there are, for want of descriptors; True if the limit has changed."""
         limit = max(1, len(self.connections) - RESERVED_DESCRIPTORS)
@@ -64,14 +63,30 @@ class AdmissionController:
         """Return the connections with the nearest deadlines, those without a pending request first."""
         return heapq.nsmallest(count, self.connections, lambda c: (c.pending_request is not None, c.deadline))
 
-    def slow_uploads(self, newest: Connection) -> Iterator[Connection]:
-        """Yield connections whose requests arrive slowly, the slowest first, while input is over its limit.
+    def queued_too_long(self, connection: Connection) -> bool:
+        """True if the connection's request gets 503 instead of a response: it has been queued for too long."""
+        return time.monotonic() - connection.arrived_at > MAX_QUEUE_SECONDS
 
-        The caller closes each; `newest` is never one of them.
+    def uploads_to_shed(self, newest: Connection) -> Iterator[Connection]:
+        """Yield connections whose requests get 503 while input is over its limit: slow uploads first, else `newest`.
+
+        The caller sends 503 to each before it takes the next.
         """
+        if not self._input_over_limit or not newest.input_bytes:
+            return
+        yield from self._slow_uploads(newest)
+        if self._input_over_limit:
+            yield newest
+
+    @property
+    def _input_over_limit(self) -> bool:
+        return self.input_bytes > MAX_INPUT_BYTES
+
+    def _slow_uploads(self, newest: Connection) -> Iterator[Connection]:
+        """Yield connections other than `newest` whose requests arrive slowly, the slowest first."""
         slow_before = time.monotonic() + READ_TIMEOUT_SECONDS - SLOW_CLIENT_SECONDS
         for connection in sorted(self.connections, key=lambda c: c.deadline):
-            if not self.input_over_limit or connection.deadline > slow_before:
+            if not self._input_over_limit or connection.deadline > slow_before:
                 break
             if (
                 connection.input_bytes

@@ -2,8 +2,8 @@
 
 Complete requests go into `queue`, health checks into `priority_queue`. A request reaches them only once it is complete
 (request_reader.py), so a client that is slow, silent or gone costs a little memory and no time. A request that does
-not arrive within `READ_TIMEOUT_SECONDS` gets 408. Over a limit of connections or memory, `AdmissionController` selects
-which connections to close (admission.py).
+not arrive within `READ_TIMEOUT_SECONDS` gets 408. `AdmissionController` decides which requests get 503 and which
+connections are closed over a limit of connections or memory (admission.py).
 """
 
 from __future__ import annotations
@@ -263,10 +263,13 @@ class EventLoop:
         if request is not None:
             connection.pending_request, connection.arrived_at = request, since
         self.admission.update(connection)
-        if self.admission.input_over_limit and connection.input_bytes and not self._shed_slow_uploads(connection):
-            # Close if the client has sent more: that request would be shed within this call, and so on.
-            self.send_overloaded(connection, close=request is None or bool(reader.buffer) or request.closes_connection)
-        elif request is not None:
+        for shed in self.admission.uploads_to_shed(connection):
+            if shed is connection:
+                # Close if the client has sent more: that request would be shed within this call, and so on.
+                self.send_overloaded(shed, close=request is None or bool(reader.buffer) or request.closes_connection)
+                return
+            self.send_overloaded(shed)
+        if request is not None:
             is_priority = request.head.path in PRIORITY_PATHS or request.head.path == self._health_route
             (self.priority_queue if is_priority else self.queue).append(connection)
         elif reader.has_more:
@@ -278,12 +281,6 @@ class EventLoop:
         elif reader.take_continue_expectation():
             connection.send_buffer += b"HTTP/1.1 100 Continue\r\n\r\n"
             self._send(connection)
-
-    def _shed_slow_uploads(self, newest: Connection) -> bool:
-        """Shed requests that have been arriving for too long; True if that was enough."""
-        for connection in self.admission.slow_uploads(newest):
-            self.send_overloaded(connection)
-        return not self.admission.input_over_limit
 
     def _send(self, connection: Connection) -> None:
         if connection.send_buffer:

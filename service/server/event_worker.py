@@ -5,8 +5,8 @@ forward pass is short, and passing it to another thread would take longer than m
 at the same moment share a forward pass (fast_path.py). Flask handles all other requests, one at a time. A request that
 has to wait for a version to load does so in another thread (blocking_executor.py).
 
-A request that has been queued for `MAX_QUEUE_SECONDS` is shed with 503 and Retry-After. Health checks skip the queue,
-one per turn: an orchestrator that gets no response in time may end the service when it is needed most.
+A request that has been queued for too long gets 503 and Retry-After (admission.py). Health checks skip the queue, one
+per turn: an orchestrator that gets no response in time may end the service when it is needed most.
 
 gunicorn forks and supervises the workers (`worker_class` is its extension point), and its parser reads the heads.
 """
@@ -26,7 +26,6 @@ from service.server.gunicorn_compat import Worker
 from service.server.request_reader import BufferedRequest
 from service.server.wsgi_bridge import WsgiBridge
 
-MAX_QUEUE_SECONDS = 0.25
 MAX_REQUESTS_PER_TURN = 64  # before the connections are polled again
 
 
@@ -103,7 +102,7 @@ class EventWorker(Worker):  # type: ignore[misc]
             request = connection.pending_request
             if request is None or connection not in loop.connections:
                 continue
-            if time.monotonic() - connection.arrived_at > MAX_QUEUE_SECONDS:
+            if loop.admission.queued_too_long(connection):
                 loop.send_overloaded(connection, close=request.closes_connection)
                 continue
             parsed = self._try_fast_path(connection, request) if self.alive and not request.framing_lost else None

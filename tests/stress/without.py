@@ -30,7 +30,7 @@ from training.engine import checkpoint
 
 
 def queue_time_limit() -> None:
-    event_worker.MAX_QUEUE_SECONDS = math.inf
+    admission.MAX_QUEUE_SECONDS = math.inf
 
 
 def health_check_priority() -> None:

@@ -8,8 +8,7 @@ import time
 import pytest
 
 from service.http.responses import RESPONSE_HEADERS
-from service.server import event_loop, request_reader
-from service.server import event_worker as module
+from service.server import admission, event_loop, request_reader
 from service.server.connection import READ_TIMEOUT_SECONDS
 from tests.service.server.event_worker_harness import LAST_CHUNK, Loop, error_of, in_small_chunks, post, queued_clients
 
@@ -171,7 +170,7 @@ def test_small_requests_do_not_wait_for_large_ones(loop: Loop) -> None:
 def test_the_time_that_a_large_request_waits_to_be_read_counts(loop: Loop) -> None:
     _, second = queued_clients(loop, post("/0", b"x" * 250), post("/1", b"x" * 250))
     loop.turn(1)
-    loop.worker.event_loop.readable_connections[-1].readable_since -= module.MAX_QUEUE_SECONDS + 1
+    loop.worker.event_loop.readable_connections[-1].readable_since -= admission.MAX_QUEUE_SECONDS + 1
     assert error_of(loop.take(second)) == (503, "overloaded")
 
 
@@ -257,7 +256,7 @@ def test_requests_of_one_connection_are_answered_in_their_order(loop: Loop) -> N
 
 
 def test_an_error_response_to_head_has_no_body(loop: Loop, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(module, "MAX_QUEUE_SECONDS", -1.0)
+    monkeypatch.setattr(admission, "MAX_QUEUE_SECONDS", -1.0)
     found = loop.take(loop.client(b"HEAD /x HTTP/1.1\r\nHost: h\r\n\r\n"))
     assert found.startswith(b"HTTP/1.1 503 ")
     assert b"Connection: keep-alive\r\n" in found

@@ -9,8 +9,7 @@ import time
 
 import pytest
 
-from service.server import event_loop
-from service.server import event_worker as module
+from service.server import admission, event_loop
 from service.server.connection import READ_TIMEOUT_SECONDS
 from tests.service.server.event_worker_harness import Loop, error_of, post, queued_clients
 
@@ -35,7 +34,7 @@ def test_a_request_queued_for_too_long_is_shed_and_its_connection_kept(loop: Loo
     loop.app.handled_paths.clear()
     connection.reader.feed(post("/late"))
     loop.worker.event_loop._parse_next_request(connection, time.monotonic())
-    connection.arrived_at -= module.MAX_QUEUE_SECONDS + 1
+    connection.arrived_at -= admission.MAX_QUEUE_SECONDS + 1
     found = loop.take(sock)
     assert error_of(found) == (503, "overloaded")
     assert b"Retry-After: 1\r\n" in found
@@ -75,7 +74,7 @@ def test_503_and_408_have_the_error_format_of_the_protocol(loop: Loop, path: str
     (connection,) = [c for c in loop.worker.event_loop.connections if c.reader.head is None]
     connection.reader.feed(post(path))
     loop.worker.event_loop._parse_next_request(connection, time.monotonic())
-    connection.arrived_at -= module.MAX_QUEUE_SECONDS + 1
+    connection.arrived_at -= admission.MAX_QUEUE_SECONDS + 1
     shed = loop.take(late)
     loop.worker.expire_connections(time.monotonic() + READ_TIMEOUT_SECONDS + 1)
     for answer, status in ((shed, b"503"), (loop.take(slow), b"408")):
@@ -93,7 +92,7 @@ def test_health_checks_skip_the_queue_and_are_never_shed(loop: Loop, path: str) 
         sock.sendall(post(address))
     for connection in list(loop.worker.event_loop.connections):
         loop.worker.event_loop._read_connection(connection, time.monotonic(), event_loop.READ_BYTES)
-        connection.arrived_at -= module.MAX_QUEUE_SECONDS + 1
+        connection.arrived_at -= admission.MAX_QUEUE_SECONDS + 1
     loop.turn(8)
     assert loop.app.handled_paths == [path]
     assert loop.app.error_counts == {"overloaded": 3}
