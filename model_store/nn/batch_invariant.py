@@ -16,7 +16,7 @@ import numpy.typing as npt
 from model_store.nn.arrays import Array
 
 BLOCK_SIZES = (32, 16, 8, 4)
-_UNPACKED = 1_000_000  # m·n·k up to which OpenBLAS multiplies without packing
+_MAX_UNPACKED_SIZE = 1_000_000  # m·n·k up to which OpenBLAS multiplies without packing
 _MAX_TESTED_INPUTS, _MAX_TESTED_WEIGHTS = (
     3000,
     1_500_000,
@@ -35,7 +35,7 @@ def block_rows(inputs: int, outputs: int, dtype: npt.DTypeLike) -> int:
     | 256, 128        | 3.5, 11.3   | 4.6, 11.0   | 18, 33     | 23, 23     |
     | 2048, 4096      | 4200, 51000 | 8800, 19000 | 5000, 9600 | 7900, 6500 |
     """
-    expected = next((rows for rows in (8, 4) if rows * inputs * outputs <= _UNPACKED), BLOCK_SIZES[0])
+    expected = next((rows for rows in (8, 4) if rows * inputs * outputs <= _MAX_UNPACKED_SIZE), BLOCK_SIZES[0])
     inputs = min(inputs, _MAX_TESTED_INPUTS)
     outputs = min(outputs, _MAX_TESTED_WEIGHTS // inputs)
     return next(

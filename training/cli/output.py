@@ -32,7 +32,7 @@ _MAX_ROW_LENGTH = 200  # characters of a row that fits on a command line
 
 
 def epoch_line(epoch: EpochResult) -> str:
-    line = f"epoch {epoch.number}/{epoch.of}  loss {epoch.loss:.6g}"
+    line = f"epoch {epoch.number}/{epoch.total_epochs}  loss {epoch.loss:.6g}"
     return line if epoch.validation_loss is None else f"{line}  validation loss {epoch.validation_loss:.6g}"
 
 

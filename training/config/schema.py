@@ -27,7 +27,14 @@ from training.config.fields import (
     validation_error,
 )
 from training.config.layer_spec import OUTPUT_ACTIVATIONS, LayersField
-from training.config.settings import DataSection, ModelSection, NetworkSection, PublishSection, Settings, SplitSection
+from training.config.settings import (
+    DataSection,
+    JobSettings,
+    ModelSection,
+    NetworkSection,
+    PublishSection,
+    SplitSection,
+)
 from training.config.train_schema import TrainSchema
 
 # Fields --------------------------------------------------------------------------------------------------------------
@@ -168,7 +175,7 @@ class PublishSchema(SectionSchema):
 
 
 class JobSchema(SectionSchema):
-    settings_class = Settings
+    settings_class = JobSettings
     model = SectionField(ModelSchema, required=True)
     data = SectionField(DataSchema, required=True)
     split = SectionField(SplitSchema)
@@ -187,10 +194,10 @@ SECTION_SCHEMAS.update(
 )
 
 
-def validate(job: Mapping[str, Any]) -> Settings | list[Fault]:
+def validate(job: Mapping[str, Any]) -> JobSettings | list[Fault]:
     """Return the settings of a job, or all its faults in the order of the file's keys."""
     try:
-        settings: Settings = JobSchema().load(job)
+        settings: JobSettings = JobSchema().load(job)
     except ValidationError as error:
         order = list(_locations(job))
         faults = list(_faults(error.messages, ""))

@@ -105,7 +105,7 @@ class PublishSection:
 
 
 @dataclass(frozen=True)
-class Settings:
+class JobSettings:
     """All sections of a job file."""
 
     model: ModelSection

@@ -191,7 +191,7 @@ def _parse_targets(
 
 def _from_arrays(arrays: Arrays, sha256: str, section: DataSection) -> Dataset:
     name = "image" if arrays.x.ndim > 2 else "features"
-    task, target_names, notes = plan_arrays(arrays.name, arrays.y.dtype, arrays.y.shape, arrays.y, section)
+    task, target_names, notes = infer_array_task(arrays.name, arrays.y.dtype, arrays.y.shape, arrays.y, section)
     targets: NDArray[Any]
     labels: tuple[str | int, ...] = ()
     if task == "classification":
@@ -204,7 +204,7 @@ def _from_arrays(arrays: Arrays, sha256: str, section: DataSection) -> Dataset:
     return Dataset(arrays.name, sha256, {name: x}, {name: "array"}, target_names, targets, labels, None, notes)
 
 
-def plan_arrays(
+def infer_array_task(
     source: str, dtype: np.dtype[Any], shape: tuple[int, ...], first: NDArray[Any], section: DataSection
 ) -> tuple[str, tuple[str, ...], list[str]]:
     """Return the task, the target names and notes, from the type and shape of y and its `first` rows."""

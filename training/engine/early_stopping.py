@@ -22,7 +22,7 @@ class EpochResult:
     """The losses of an epoch. `validation_loss` is None without validation rows."""
 
     number: int
-    of: int
+    total_epochs: int
     loss: float
     validation_loss: float | None
 
@@ -59,8 +59,8 @@ class EarlyStopping:
         self._best_arrays: dict[str, Array] = {}
         self._best_score = math.inf
 
-    def __call__(self, number: int, of: int, error: float) -> bool:
-        epoch = EpochResult(number, of, error, self._validation_loss(number))
+    def __call__(self, number: int, total_epochs: int, error: float) -> bool:
+        epoch = EpochResult(number, total_epochs, error, self._validation_loss(number))
         self.history.append(epoch)
         if self.on_epoch is not None:
             self.on_epoch(epoch)
@@ -82,7 +82,9 @@ class EarlyStopping:
     def state(self) -> dict[str, Array]:
         """Return the state for a checkpoint; a missing validation loss is NaN."""
         nan = math.nan
-        history = [(e.of, e.loss, nan if e.validation_loss is None else e.validation_loss) for e in self.history]
+        history = [
+            (e.total_epochs, e.loss, nan if e.validation_loss is None else e.validation_loss) for e in self.history
+        ]
         return {
             "history": np.array(history).reshape(-1, 3),
             "best": np.array([0 if self.best is None else self.best.number, self._best_score]),
@@ -91,8 +93,8 @@ class EarlyStopping:
 
     def load_state(self, state: Mapping[str, Array]) -> None:
         self.history = [
-            EpochResult(number, int(of), loss, None if math.isnan(validation) else validation)
-            for number, (of, loss, validation) in enumerate(state["history"].tolist(), 1)
+            EpochResult(number, int(total_epochs), loss, None if math.isnan(validation) else validation)
+            for number, (total_epochs, loss, validation) in enumerate(state["history"].tolist(), 1)
         ]
         best, self._best_score = state["best"].tolist()
         self.best = self.history[int(best) - 1] if best else None

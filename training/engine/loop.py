@@ -67,7 +67,7 @@ def train(
 
     Raises DivergedError as soon as a batch's loss is not finite, ValueError if shapes do not fit.
     """
-    samples = x_train if isinstance(x_train, Samples) else _in_memory(module, x_train, y_train, loss)
+    samples = x_train if isinstance(x_train, Samples) else _validate_samples(module, x_train, y_train, loss)
     if batch_size < 1:
         raise ValueError(f"train: expected a batch_size of at least 1, found {batch_size}")
     optimizer.check(module)
@@ -204,13 +204,13 @@ def generators(module: Module) -> Iterator[np.random.Generator]:
                 yield from generators(found)
 
 
-def _in_memory(module: Module, x_train: npt.ArrayLike, y_train: npt.ArrayLike | None, loss: Loss) -> Samples:
+def _validate_samples(module: Module, x_train: npt.ArrayLike, y_train: npt.ArrayLike | None, loss: Loss) -> Samples:
     dtype = module.dtype if isinstance(module, Sequential) else None
-    x, expected = _samples(x_train, dtype), module.input_shape
+    x, expected = _to_rows(x_train, dtype), module.input_shape
     if expected is not None and x.shape[1:] not in (expected, (math.prod(expected),)):
         shown = ", ".join(["samples", *map(str, expected)])
         raise ValueError(f"train: expected x_train of shape ({shown}), found {np.shape(x_train)}")
-    y = _targets(module, [] if y_train is None else y_train, loss, dtype)
+    y = _validate_targets(module, [] if y_train is None else y_train, loss, dtype)
     if len(x) != len(y) or not len(x):
         raise ValueError(f"train: expected as many targets as samples and at least one, found {len(y)} and {len(x)}")
     for name, values in (("x_train", x), ("y_train", y)):
@@ -222,7 +222,7 @@ def _in_memory(module: Module, x_train: npt.ArrayLike, y_train: npt.ArrayLike | 
     return Samples(x, y)
 
 
-def _samples(values: npt.ArrayLike, dtype: npt.DTypeLike | None) -> Array:
+def _to_rows(values: npt.ArrayLike, dtype: npt.DTypeLike | None) -> Array:
     """Return samples as row-major rows: the article's columns (samples, features, 1) lose their last axis.
 
     `take` copies the whole of an array that is not row-major: 50,000 rows of 30 that pandas stores column by column
@@ -234,7 +234,7 @@ def _samples(values: npt.ArrayLike, dtype: npt.DTypeLike | None) -> Array:
     return rows
 
 
-def _targets(module: Module, y_train: npt.ArrayLike, loss: Loss, dtype: npt.DTypeLike | None) -> Array:
+def _validate_targets(module: Module, y_train: npt.ArrayLike, loss: Loss, dtype: npt.DTypeLike | None) -> Array:
     targets = np.asarray(y_train)
     if targets.ndim == 1 and isinstance(loss, CrossEntropy) and isinstance(module, Sequential):
         classes = module.output_size or 0
@@ -244,4 +244,4 @@ def _targets(module: Module, y_train: npt.ArrayLike, loss: Loss, dtype: npt.DTyp
         return one_hot
     if targets.ndim == 1:
         targets = targets.reshape(-1, 1)
-    return _samples(targets, dtype)
+    return _to_rows(targets, dtype)

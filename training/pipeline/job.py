@@ -31,7 +31,7 @@ from model_store.report.page import render
 from model_store.schema.signature import Signature
 from training.config import toml_loader
 from training.config.schema import validate
-from training.config.settings import Settings
+from training.config.settings import JobSettings
 from training.data import dataset
 from training.data.dataset import Dataset
 from training.data.leakage_checks import (
@@ -64,7 +64,7 @@ _ENCODED_BLOCK_ROWS = 4096  # rows encoded at a time, in float64
 class Job:
     """The settings of a job file, and the folder that its paths are relative to. `source` names it in messages."""
 
-    settings: Settings
+    settings: JobSettings
     folder: Path
     source: str = "job"
 
@@ -389,7 +389,7 @@ def _train_network(
     return network, early_stopping
 
 
-def _make_generators(settings: Settings) -> list[np.random.Generator]:
+def _make_generators(settings: JobSettings) -> list[np.random.Generator]:
     """Return independent generators for the split, the initial weights, the order of rows, and the diagnostics."""
     return [np.random.default_rng(seed) for seed in np.random.SeedSequence(settings.train.seed).spawn(4)]
 

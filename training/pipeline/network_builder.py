@@ -30,7 +30,7 @@ from model_store.nn import (
 from model_store.nn.activations import ACTIVATIONS
 from model_store.schema.signature import ArrayColumn, ClassificationOutput, RegressionOutput, Signature
 from training.config.layer_spec import OUTPUT_ACTIVATIONS, LayerSpec, needs_images
-from training.config.settings import Settings
+from training.config.settings import JobSettings
 from training.errors import JobError
 from training.losses import LOSSES, Loss
 
@@ -78,13 +78,13 @@ class NetworkSpec:
         one_hot: NDArray[Any] = np.eye(self.output_size, dtype=self.dtype)[targets]
         return one_hot
 
-    def resolved(self, settings: Settings) -> Settings:
+    def resolved(self, settings: JobSettings) -> JobSettings:
         """Return the settings with inferred values filled in."""
         network = replace(settings.network, output=self.output or "identity")
         return replace(settings, network=network, train=replace(settings.train, loss=self.loss))
 
 
-def specify_network(settings: Settings, signature: Signature, source: str = "job") -> NetworkSpec:
+def specify_network(settings: JobSettings, signature: Signature, source: str = "job") -> NetworkSpec:
     """Return the network's specification. JobError if loss or output do not fit the task, or layers the data."""
     network = settings.network
     output: str | None
@@ -113,7 +113,7 @@ def _image_shape(signature: Signature, source: str) -> tuple[int, ...]:
     return shape
 
 
-def _classification_head(settings: Settings, labels: int, source: str) -> tuple[str, str]:
+def _classification_head(settings: JobSettings, labels: int, source: str) -> tuple[str, str]:
     output, loss = settings.network.output, settings.train.loss
     faults = []
     if output not in (None, "softmax", "sigmoid"):
@@ -136,7 +136,7 @@ def _classification_head(settings: Settings, labels: int, source: str) -> tuple[
     return ("sigmoid", loss or "binary_cross_entropy") if binary else ("softmax", loss or "cross_entropy")
 
 
-def _regression_head(settings: Settings, source: str) -> tuple[str | None, str]:
+def _regression_head(settings: JobSettings, source: str) -> tuple[str | None, str]:
     output, loss = settings.network.output, settings.train.loss
     faults = []
     if output == "softmax":

@@ -6,14 +6,14 @@ compute; a module that has no compiler is compiled generically, to calls of thes
 """
 
 from training.engine.compiled import activations, conv, linear, normalization, sequential
+from training.engine.compiled.compilers import COMPILERS, CompiledModule, compile_module
 from training.engine.compiled.losses import LOSS_COMPILERS
-from training.engine.compiled.registry import COMPILERS, Compiled, compile_module
 from training.engine.compiled.step import CompiledStep
 
 __all__ = [
     "COMPILERS",
     "LOSS_COMPILERS",
-    "Compiled",
+    "CompiledModule",
     "CompiledStep",
     "activations",
     "compile_module",

@@ -7,19 +7,19 @@ from functools import partial
 import numpy as np
 
 from model_store.nn import GELU, Activation, Array, Dropout, Identity, LeakyReLU, ReLU, Sigmoid, Tanh
+from training.engine.compiled.compilers import CompiledModule, register_compiler
 from training.engine.compiled.layout import empty_outputs
-from training.engine.compiled.registry import Compiled, compiles
 from training.tracer import Call, Tracer, scalar
 
 
-@compiles(Tanh, Sigmoid, LeakyReLU, GELU, feature_major=True)
-def compile_activation(layer: Activation, inputs: Array) -> Compiled:
+@register_compiler(Tanh, Sigmoid, LeakyReLU, GELU, feature_major=True)
+def compile_activation(layer: Activation, inputs: Array) -> CompiledModule:
     """Trace `y = f(x)` and `∂E/∂x = ∂E/∂y ⊙ f'(x)` together: what both need is computed once."""
     outputs = empty_outputs(inputs)
     tracer = Tracer(inputs)
     x = tracer.input(inputs)
     y = layer.activation(x)  # type: ignore[arg-type]  # traced
-    dy = tracer.input_later(inputs.dtype)
+    dy = tracer.placeholder(inputs.dtype)
     dx = dy * layer.activation_prime(x)  # type: ignore[arg-type]
     tracer.output(y, outputs)  # type: ignore[arg-type]
     tracer.output(dx)
@@ -30,17 +30,17 @@ def compile_activation(layer: Activation, inputs: Array) -> Compiled:
         tracer.output(dx, output_grad)
         return output_grad, tracer.calls() if needed else []
 
-    return Compiled(outputs, forward, backward)
+    return CompiledModule(outputs, forward, backward)
 
 
-@compiles(Identity, feature_major=True)
-def compile_identity(_: Identity, inputs: Array) -> Compiled:
+@register_compiler(Identity, feature_major=True)
+def compile_identity(_: Identity, inputs: Array) -> CompiledModule:
     outputs = empty_outputs(inputs)
-    return Compiled(outputs, [(np.copyto, (outputs, inputs))], lambda output_grad, _: (output_grad, []))
+    return CompiledModule(outputs, [(np.copyto, (outputs, inputs))], lambda output_grad, _: (output_grad, []))
 
 
-@compiles(ReLU, feature_major=True)
-def compile_relu(layer: ReLU, inputs: Array) -> Compiled:
+@register_compiler(ReLU, feature_major=True)
+def compile_relu(layer: ReLU, inputs: Array) -> CompiledModule:
     """Compile a ReLU whose gradient is computed on bits, so that no comparison has to become numbers.
 
     The bits of y, read as an integer, are above 0 or 0. Their sign is 1 or 0, and times that the bits of `∂E/∂Y` stay
@@ -57,11 +57,11 @@ def compile_relu(layer: ReLU, inputs: Array) -> Compiled:
         calls: list[Call] = [(np.sign, (outputs.view(integer), sign)), (np.multiply, (bits, sign, bits))]
         return output_grad, calls if needed else []
 
-    return Compiled(outputs, [(partial(np.maximum, out=outputs), (inputs, zeros))], backward)
+    return CompiledModule(outputs, [(partial(np.maximum, out=outputs), (inputs, zeros))], backward)
 
 
-@compiles(Dropout, feature_major=True)
-def compile_dropout(layer: Dropout, inputs: Array) -> Compiled:
+@register_compiler(Dropout, feature_major=True)
+def compile_dropout(layer: Dropout, inputs: Array) -> CompiledModule:
     outputs, mask, drawn = empty_outputs(inputs), np.empty_like(inputs), np.empty_like(inputs, np.float32)
 
     def backward(output_grad: Array, needed: bool) -> tuple[Array, list[Call]]:
@@ -73,4 +73,4 @@ def compile_dropout(layer: Dropout, inputs: Array) -> Compiled:
         (np.multiply, (mask, scalar(1 / (1 - layer.rate), mask), mask)),
         (np.multiply, (inputs, mask, outputs)),
     ]
-    return Compiled(outputs, forward, backward)
+    return CompiledModule(outputs, forward, backward)

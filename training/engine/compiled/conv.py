@@ -7,13 +7,13 @@ from functools import partial
 import numpy as np
 
 from model_store.nn import Array, Conv2D, MaxPool2D
+from training.engine.compiled.compilers import CompiledModule, compile_generic, register_compiler
 from training.engine.compiled.layout import matmul_calls
-from training.engine.compiled.registry import Compiled, compile_generic, compiles
 from training.tracer import Call
 
 
-@compiles(Conv2D)
-def compile_conv(layer: Conv2D, inputs: Array) -> Compiled:
+@register_compiler(Conv2D)
+def compile_conv(layer: Conv2D, inputs: Array) -> CompiledModule:
     if inputs.dtype != layer.dtype:
         return compile_generic(layer, inputs)
     window, batch, filters = layer.window, len(inputs), layer.filters
@@ -45,11 +45,11 @@ def compile_conv(layer: Conv2D, inputs: Array) -> Compiled:
     forward.append((np.copyto, (buffer, window.patches(padded))))
     forward += matmul_calls(patches, layer.weights.reshape(filters, -1).T, outputs)
     forward += [(np.copyto, (biases, layer.bias)), (np.add, (rows, biases.reshape(-1), rows))]
-    return Compiled(outputs.reshape(batch, window.rows, window.columns, filters), forward, backward)
+    return CompiledModule(outputs.reshape(batch, window.rows, window.columns, filters), forward, backward)
 
 
-@compiles(MaxPool2D)
-def compile_max_pool(layer: MaxPool2D, inputs: Array) -> Compiled:
+@register_compiler(MaxPool2D)
+def compile_max_pool(layer: MaxPool2D, inputs: Array) -> CompiledModule:
     first, *others = layer.pixels_by_offset(inputs)
     outputs, mask = np.empty(first.shape, inputs.dtype), np.empty(first.shape, np.bool_)
     largest, found = (np.empty(first.shape, layer.index_dtype) for _ in range(2))
@@ -73,4 +73,4 @@ def compile_max_pool(layer: MaxPool2D, inputs: Array) -> Compiled:
             (partial(np.maximum, out=largest), (largest, found)),
             (partial(np.maximum, out=outputs), (outputs, pixels)),
         ]
-    return Compiled(outputs, forward, backward)
+    return CompiledModule(outputs, forward, backward)

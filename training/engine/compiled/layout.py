@@ -14,7 +14,7 @@ SMALL_BATCH = 128
 
 # OpenBLAS multiplies without packing its operands while m·n·k ≤ 10⁶. Few rows by a large matrix are faster in blocks
 # that stay below: 32 x 784 by 784 x 100 takes 87 µs as one product, 50 µs in blocks of 12 rows.
-_UNPACKED = 1_000_000
+_MAX_UNPACKED_SIZE = 1_000_000
 _MAX_BLOCKED_ROWS = 256
 _MIN_BLOCK_ROWS = 4
 
@@ -23,8 +23,9 @@ def matmul_calls(a: Array, b: Array, out: Array) -> list[Call]:
     """Return the calls of `out = a b`. `ndarray.dot` has half the overhead of `matmul`."""
     rows, inner = a.shape
     size = inner * b.shape[1]
-    if rows * size > _UNPACKED and rows <= _MAX_BLOCKED_ROWS and a.flags.c_contiguous and out.flags.c_contiguous:
-        block = min(rows, _UNPACKED // size)
+    contiguous = a.flags.c_contiguous and out.flags.c_contiguous
+    if rows * size > _MAX_UNPACKED_SIZE and rows <= _MAX_BLOCKED_ROWS and contiguous:
+        block = min(rows, _MAX_UNPACKED_SIZE // size)
         if block >= _MIN_BLOCK_ROWS:
             count = -(-rows // block)
             block = -(-rows // count)

@@ -31,10 +31,10 @@ LossCompiler = Callable[[Any, Array, Array, Array], CompiledLoss]  # of a loss, 
 
 def compile_loss(loss: Loss, y_true: Array, y_pred: Array, error: Array) -> CompiledLoss:
     """Compile `loss` for targets in `y_true` and predictions in `y_pred`; its calls set the 0-d `error`."""
-    return LOSS_COMPILERS.get(type(loss), _compile_generic)(loss, y_true, y_pred, error)
+    return LOSS_COMPILERS.get(type(loss), _compile_loss_generic)(loss, y_true, y_pred, error)
 
 
-def _compile_generic(loss: Loss, y_true: Array, y_pred: Array, error: Array) -> CompiledLoss:
+def _compile_loss_generic(loss: Loss, y_true: Array, y_pred: Array, error: Array) -> CompiledLoss:
     prime = np.empty_like(y_pred)
     calls = [call_into(error, loss.loss, y_true, y_pred), call_into(prime, loss.loss_prime, y_true, y_pred)]
     return CompiledLoss(prime, calls, 1.0, 1.0)

@@ -5,12 +5,12 @@ from __future__ import annotations
 import numpy as np
 
 from model_store.nn import Array, BatchNorm, LayerNorm
-from training.engine.compiled.registry import Compiled, compile_generic, compiles
+from training.engine.compiled.compilers import CompiledModule, compile_generic, register_compiler
 from training.tracer import Call, scalar
 
 
-@compiles(LayerNorm)
-def compile_layer_norm(layer: LayerNorm, inputs: Array) -> Compiled:
+@register_compiler(LayerNorm)
+def compile_layer_norm(layer: LayerNorm, inputs: Array) -> CompiledModule:
     if inputs.dtype != layer.dtype:
         return compile_generic(layer, inputs)
     broadcast, x = _Broadcast(inputs), inputs.reshape(-1, layer.size)
@@ -49,11 +49,11 @@ def compile_layer_norm(layer: LayerNorm, inputs: Array) -> Compiled:
         *broadcast(np.multiply, flat[0], layer.scale, flat[1]),
         *broadcast(np.add, flat[1], layer.shift),
     ]
-    return Compiled(outputs.reshape(inputs.shape), forward, backward)
+    return CompiledModule(outputs.reshape(inputs.shape), forward, backward)
 
 
-@compiles(BatchNorm)
-def compile_batch_norm(layer: BatchNorm, inputs: Array) -> Compiled:
+@register_compiler(BatchNorm)
+def compile_batch_norm(layer: BatchNorm, inputs: Array) -> CompiledModule:
     count = inputs.size // layer.size
     if inputs.dtype != layer.dtype or count == 1:
         return compile_generic(layer, inputs)
@@ -101,7 +101,7 @@ def compile_batch_norm(layer: BatchNorm, inputs: Array) -> Compiled:
         *broadcast(np.multiply, normalized, layer.scale, outputs),
         *broadcast(np.add, outputs, layer.shift),
     ]
-    return Compiled(outputs.reshape(inputs.shape), forward, backward)
+    return CompiledModule(outputs.reshape(inputs.shape), forward, backward)
 
 
 def _parameter_gradients(layer: LayerNorm | BatchNorm, dy: Array, normalized: Array, work: Array) -> list[Call]:

@@ -3,18 +3,18 @@
 from __future__ import annotations
 
 from model_store.nn import Array, Flatten, Sequential
+from training.engine.compiled.compilers import FEATURE_MAJOR_TYPES, CompiledModule, compile_module, register_compiler
 from training.engine.compiled.layout import row_major
-from training.engine.compiled.registry import FEATURE_MAJOR, Compiled, compile_module, compiles
 from training.tracer import Call
 
 
-@compiles(Sequential, feature_major=True)
-def compile_sequential(network: Sequential, inputs: Array) -> Compiled:
+@register_compiler(Sequential, feature_major=True)
+def compile_sequential(network: Sequential, inputs: Array) -> CompiledModule:
     outputs, forward, backwards = inputs, [], []
     if network.input_shape is not None and len(network.input_shape) > 1:
         outputs = inputs.reshape(-1, *network.input_shape)
     for module in network.modules:
-        if type(module) not in FEATURE_MAJOR:
+        if type(module) not in FEATURE_MAJOR_TYPES:
             outputs, calls = row_major(outputs)
             forward += calls
         compiled = compile_module(module, outputs)
@@ -35,9 +35,9 @@ def compile_sequential(network: Sequential, inputs: Array) -> Compiled:
             calls += more
         return grad.reshape(inputs.shape) if needed else inputs, calls
 
-    return Compiled(outputs, forward, backward)
+    return CompiledModule(outputs, forward, backward)
 
 
-@compiles(Flatten)
-def compile_flatten(layer: Flatten, inputs: Array) -> Compiled:
-    return Compiled(layer(inputs), [], lambda output_grad, _: (layer.backward(output_grad), []))
+@register_compiler(Flatten)
+def compile_flatten(layer: Flatten, inputs: Array) -> CompiledModule:
+    return CompiledModule(layer(inputs), [], lambda output_grad, _: (layer.backward(output_grad), []))

@@ -6,9 +6,9 @@ import numpy as np
 
 from model_store.nn import Array, Module
 from model_store.nn.arrays import SMALL_FEATURES
+from training.engine.compiled.compilers import FEATURE_MAJOR_TYPES, compile_module
 from training.engine.compiled.layout import SMALL_BATCH, empty_bias_augmented, row_major
 from training.engine.compiled.losses import compile_loss
-from training.engine.compiled.registry import FEATURE_MAJOR, compile_module
 from training.losses import Loss
 from training.tracer import Call
 
@@ -35,7 +35,8 @@ class CompiledStep:
         network, criterion = loss.fused(module)
         self.size = size
         self._copied = x if whole else None  # all samples are one batch, which need not be copied again
-        small = x.ndim == 2 and size <= SMALL_BATCH and x.shape[1] <= SMALL_FEATURES and type(network) in FEATURE_MAJOR
+        small = x.ndim == 2 and size <= SMALL_BATCH and x.shape[1] <= SMALL_FEATURES
+        small = small and type(network) in FEATURE_MAJOR_TYPES
         self._x = empty_bias_augmented(x) if small and whole else np.empty((size, *x.shape[1:]), x.dtype)
         self._y = np.empty((size, *y.shape[1:]), y.dtype)
         np.copyto(self._x, x[:size])
