@@ -3,7 +3,7 @@
 What is served is one immutable `Snapshot`, replaced as a whole, so a request sees one state from start to end.
 `refresh()` reads the store once (`store_sync`); a change becomes the next generation, to which all workers switch at
 the same instant (`switch_barrier`). Versions that are neither a default nor have an alias are loaded at their first
-request; the least recently used of them are dropped.
+request; the least recently used of them are evicted (`version_cache`).
 """
 
 from __future__ import annotations
@@ -15,7 +15,6 @@ import random
 import re
 import threading
 import time
-from collections import OrderedDict
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
@@ -38,6 +37,7 @@ from service.registry.snapshot import ModelEntry, Snapshot
 from service.registry.store_sync import SyncedStore, sync_with_store
 from service.registry.switch_barrier import SwitchBarrier
 from service.registry.unloaded_models import UnloadedModels
+from service.registry.version_cache import VersionCache
 from service.telemetry.metrics import Metrics
 
 log = logging.getLogger("service.registry.registry")
@@ -75,10 +75,8 @@ class ModelRegistry:
         self._sync_lock = threading.Lock()  # one sync with the store at a time; it may take long
         self._switch_lock = threading.Lock()  # held to change the snapshots; never during a sync
         self._trim_pending = False
-        self._max_extra = max_extra_versions
-        self._extra: OrderedDict[tuple[str, int], LoadedVersion] = OrderedDict()
-        self._extra_lock = threading.Lock()
-        self._extra_loading = threading.Lock()  # one at a time, so that concurrent requests load a version once
+        self._version_cache = VersionCache(max_extra_versions)
+        self._load_lock = threading.Lock()  # one at a time, so that concurrent requests load a version once
         self.event_loop_thread: int | None = None  # serves all connections, so it must not wait for a load
         self._syncing_pid: int | None = None  # the process whose threads sync
 
@@ -132,7 +130,7 @@ class ModelRegistry:
             if not self._barrier.settled or (old := self._snapshots.get(after)) is None:
                 return False
             self._trim()
-            new = sync_with_store(self._store, self._loader, self._extra, old)
+            new = sync_with_store(self._store, self._loader, self._version_cache, old)
             if new == old or not self._propose(after, new):
                 return False
             self.apply_proposal()
@@ -234,7 +232,7 @@ class ModelRegistry:
             if active in self._snapshots and (replaced := [number for number in self._snapshots if number < active]):
                 for number in replaced:
                     del self._snapshots[number]
-                self._drop_stale_extra_versions(self._snapshots[active])
+                self._evict_stale_versions(self._snapshots[active])
 
     def _load_generation(self, generation: int) -> bool:
         """Load a generation if it is not in memory. Return True if it is in memory then."""
@@ -247,8 +245,7 @@ class ModelRegistry:
             self._attempted_generation = generation
             self._loader.clear_failures()  # a load that failed here succeeded in the proposing worker
         in_memory = {(s.name, s.digest): s for snapshot in self._snapshots.values() for s in snapshot.targets}
-        with self._extra_lock:
-            in_memory |= {(s.name, s.digest): s for s in self._extra.values()}
+        in_memory |= {(s.name, s.digest): s for s in self._version_cache.versions()}
 
         def load(name: str, number: int, digest: str) -> LoadedVersion | None:
             served = in_memory.get((name, digest))
@@ -290,22 +287,17 @@ class ModelRegistry:
             if served.number == number:
                 return served
         key = (entry.name, number)
-        with self._extra_lock:
-            if key in self._extra:
-                self._extra.move_to_end(key)
-                return self._extra[key]
+        if (cached := self._version_cache.get(key)) is not None:
+            return cached
         if self._loader.in_backoff(*key):
             raise load_error(*key, self._loader.failure_reason(*key))
         if not load or self._in_loop():
             raise WouldBlock(number)
-        with self._extra_loading:
-            found = self._extra.get(key) or self._loader.load(*key)
+        with self._load_lock:
+            found = self._version_cache.get(key) or self._loader.load(*key)
             if found is None:
                 raise load_error(*key, self._loader.failure_reason(*key))
-            with self._extra_lock:
-                self._extra[key] = found
-                while len(self._extra) > self._max_extra:
-                    self._extra.popitem(last=False)
+            self._version_cache.put(key, found)
             self._trim_cache()
         return found
 
@@ -318,20 +310,17 @@ class ModelRegistry:
     def _trim_cache(self) -> None:
         """Delete cached copies of versions that are not in memory. Processes that have one mapped keep it."""
         in_use = {served.digest for snapshot in list(self._snapshots.values()) for served in snapshot.targets}
-        with self._extra_lock:
-            in_use |= {served.digest for served in self._extra.values()}
+        in_use |= {served.digest for served in self._version_cache.versions()}
         try:
             remove_unused_copies(self._cache_dir, in_use)
         except StoreError as e:
             log.warning("%s", e)
 
-    def _drop_stale_extra_versions(self, snapshot: Snapshot) -> None:
-        """Drop extra versions that left the store or became a default or aliased version."""
-        targets = {(served.name, served.number) for served in snapshot.targets}
+    def _evict_stale_versions(self, snapshot: Snapshot) -> None:
+        """Evict cached versions that left the store or became a default or aliased version."""
+        pinned = {(served.name, served.number) for served in snapshot.targets}
         stored = {(entry.name, number) for entry in snapshot.entries.values() for number in entry.versions}
-        with self._extra_lock:
-            for key in [key for key in self._extra if key in targets or key not in stored]:
-                del self._extra[key]
+        self._version_cache.evict_except(stored - pinned)
 
     def _report_switch(self, old: Snapshot, new: Snapshot) -> None:
         """Log and count a switch. Only the worker that was ready last does it."""

@@ -13,6 +13,7 @@ from model_store.errors import Fault, ModelStoreError, StoreError
 from service.registry.loaded_version import LoadedVersion
 from service.registry.loader import ArtifactSource, Loader, verify_hint
 from service.registry.snapshot import ModelEntry, Snapshot
+from service.registry.version_cache import VersionCache
 
 
 class SyncedStore(ArtifactSource, Protocol):
@@ -21,11 +22,8 @@ class SyncedStore(ArtifactSource, Protocol):
     def state(self) -> Mapping[str, Mapping[str, Any]]: ...
 
 
-LoadedVersions = Mapping[tuple[str, int], LoadedVersion]
-
-
-def sync_with_store(store: SyncedStore, loader: Loader, extra: LoadedVersions, old: Snapshot) -> Snapshot:
-    """Return the snapshot to serve now, equal to `old` if nothing changed. `extra`: other versions in memory."""
+def sync_with_store(store: SyncedStore, loader: Loader, cache: VersionCache, old: Snapshot) -> Snapshot:
+    """Return the snapshot to serve now, equal to `old` if nothing changed. `cache`: other versions in memory."""
     try:
         state = store.state()
         if not state and old.entries:
@@ -34,7 +32,7 @@ def sync_with_store(store: SyncedStore, loader: Loader, extra: LoadedVersions, o
         effect = "models loaded before keep serving" if old.entries else "requests return 503 until it can be read"
         fault = Fault("store", f"cannot be read: {e}", effect)
         return Snapshot(old.entries, (fault, *(problem for problem in old.problems if problem.location != "store")))
-    found = _Sync(loader, extra)
+    found = _Sync(loader, cache)
     entries = {
         name: found.entry(name, state[name], old.entries.get(name)) for name in sorted(state) if state[name]["versions"]
     }
@@ -43,8 +41,8 @@ def sync_with_store(store: SyncedStore, loader: Loader, extra: LoadedVersions, o
 
 
 class _Sync:
-    def __init__(self, loader: Loader, extra: LoadedVersions) -> None:
-        self._loader, self._extra = loader, extra
+    def __init__(self, loader: Loader, cache: VersionCache) -> None:
+        self._loader, self._version_cache = loader, cache
         self.problems: list[Fault] = []
 
     def entry(self, name: str, stored: Mapping[str, Any], old: ModelEntry | None) -> ModelEntry:
@@ -74,7 +72,7 @@ class _Sync:
         for served in kept:
             if served.number == number:
                 return served
-        found = self._extra.get((name, number)) or self._loader.load(name, number)
+        found = self._version_cache.get((name, number)) or self._loader.load(name, number)
         location = f"{name}/{number}"
         if found is None and all(problem.location != location for problem in self.problems):
             problem = self._loader.failure_reason(name, number)
