@@ -53,8 +53,8 @@ class Duration(click.ParamType[timedelta]):
 def collect_garbage(grace: timedelta, dry_run: bool, store: str, as_json: bool) -> None:
     """Delete files that interrupted commands left behind.
 
-    These are unfinished uploads of killed processes, and files of versions that do not exist. Versions, aliases and history are
-    never touched. It is safe while others publish.
+    These are unfinished uploads of killed processes, and files of versions that do not exist. Versions, aliases and
+    history are never touched. It is safe while others publish.
     """
     opened = open_store(store)
     garbage = opened.find_garbage(now=datetime.now(UTC), grace=grace)

@@ -141,6 +141,7 @@ class Loop:
             connection.sock.close()
         self.worker.event_loop.selector.close()
         self.listener.close()
+        self.worker.executor._wake_loop = lambda: None  # its thread may outlive the pipe
         for end in self.worker.event_loop._wake_pipe:
             os.close(end)
         self.worker.tmp.close()
