@@ -88,10 +88,10 @@ class CrossEntropy(Loss):
         self.weights = None if weights is None else _class_weights(weights)
 
     def loss(self, y_true: Array, y_pred: Array) -> float:
-        return float(-np.sum(self._weighted(y_true) * np.log(_clip_positive(y_pred))) / _batch_size(y_pred))
+        return float(-np.sum(self._apply_class_weights(y_true) * np.log(_clip_positive(y_pred))) / _batch_size(y_pred))
 
     def loss_prime(self, y_true: Array, y_pred: Array) -> Array:
-        prime: Array = -self._weighted(y_true) / _clip_positive(y_pred) / _batch_size(y_pred)
+        prime: Array = -self._apply_class_weights(y_true) / _clip_positive(y_pred) / _batch_size(y_pred)
         return prime
 
     def fused(self, network: Module) -> tuple[Module, Loss]:
@@ -102,16 +102,16 @@ class CrossEntropy(Loss):
         _check_ending(self, network, Softmax)
         return network, self
 
-    def _weighted(self, y_true: Array) -> Array:
+    def _apply_class_weights(self, y_true: Array) -> Array:
         """Return `w y*`. A single class is meaningless, so an (n, 1) array is the article's column."""
         if self.weights is None:
             return y_true
         column = y_true.shape[-1] == 1
-        w = self.weights_of(y_true.shape[-2 if column else -1], y_true.dtype)
+        w = self.class_weight_vector(y_true.shape[-2 if column else -1], y_true.dtype)
         weighted: Array = y_true * (w.reshape(-1, 1) if column else w)
         return weighted
 
-    def weights_of(self, classes: int, dtype: npt.DTypeLike) -> Array:
+    def class_weight_vector(self, classes: int, dtype: npt.DTypeLike) -> Array:
         """Return the weight of each class. ValueError if their number is not `classes`."""
         w = np.ones(classes) if self.weights is None else self.weights
         if len(w) != classes:
@@ -131,10 +131,10 @@ class SoftmaxCrossEntropy(CrossEntropy):
     def loss(self, y_true: Array, y_pred: Array) -> float:
         shifted = y_pred - y_pred.max(axis=-1, keepdims=True)
         log_sum = np.log(np.exp(shifted).sum(axis=-1, keepdims=True))
-        return float(np.sum(self._weighted(y_true) * (log_sum - shifted)) / _batch_size(y_pred))
+        return float(np.sum(self._apply_class_weights(y_true) * (log_sum - shifted)) / _batch_size(y_pred))
 
     def loss_prime(self, y_true: Array, y_pred: Array) -> Array:
-        y = self._weighted(y_true)
+        y = self._apply_class_weights(y_true)
         prime: Array = (y.sum(axis=-1, keepdims=True) * self._softmax(y_pred) - y) / _batch_size(y_pred)
         return prime
 
@@ -182,16 +182,16 @@ class SigmoidBinaryCrossEntropy(BinaryCrossEntropy):
     _sigmoid = Sigmoid()
 
     def loss(self, y_true: Array, y_pred: Array) -> float:
-        y, c = self._weighted(y_true)
+        y, c = self._apply_class_weights(y_true)
         z = y_pred
         return float(np.mean(c * (np.maximum(z, 0) + np.log1p(np.exp(-np.abs(z)))) - y * z))
 
     def loss_prime(self, y_true: Array, y_pred: Array) -> Array:
-        y, c = self._weighted(y_true)
+        y, c = self._apply_class_weights(y_true)
         prime: Array = (c * self._sigmoid(y_pred) - y) / np.size(y_true)
         return prime
 
-    def _weighted(self, y_true: Array) -> tuple[Array, Array]:
+    def _apply_class_weights(self, y_true: Array) -> tuple[Array, Array]:
         y = self.positive_weight * y_true
         return y, y + self.negative_weight * (1 - y_true)
 

@@ -80,7 +80,7 @@ def show(model: str, store: str, as_json: bool) -> None:
     tables.print_table(tables.layers_table(network))
     titles = {"metrics": "Metrics", "baseline": "Baseline", "data": "Data", "split": "Split", "job": "Job"}
     parts = {key: tables.training_tables(training.get(key), title) for key, title in titles.items()}
-    parts["baseline"] += tables.diagnostics_tables(TrainingRecord.of(training))
+    parts["baseline"] += tables.diagnostics_tables(TrainingRecord.parse(training))
     for part in chain.from_iterable(parts.values()):
         tables.print_table(part)
     rest = {key: value for key, value in training.items() if key not in {*titles, "diagnostics"}}

@@ -69,7 +69,7 @@ def compare(first: tuple[str, Mapping[str, Any]], second: tuple[str, Mapping[str
     """Compare two versions, each given as its name and its manifest. ArtifactError if a manifest is invalid."""
     names = (first[0], second[0])
     signatures = _Pair(*(_signature(*version) for version in (first, second)))
-    records = _Pair(*(TrainingRecord.of(manifest["training"]) for _, manifest in (first, second)))
+    records = _Pair(*(TrainingRecord.parse(manifest["training"]) for _, manifest in (first, second)))
     jobs = [dict(_flatten(manifest["training"].get("job"))) for _, manifest in (first, second)]
     layers = [_layers(*version) for version in (first, second)]
     if first[1] == second[1]:
@@ -129,10 +129,12 @@ def _compare_classifiers(names: tuple[str, str], signatures: _Pair, records: _Pa
     better = int(gain > 0)
     low, high = difference_interval(correct[1 - better], correct[better])
     significant = low > 0
-    interval = f"95 % interval {100 * low:.1f} to {_points(high)}".replace("-", "−")
-    summary = f"{names[better]} is better: accuracy {_points(abs(gain))} higher ({interval})."
+    interval = f"95 % interval {100 * low:.1f} to {_format_points(high)}".replace("-", "−")
+    summary = f"{names[better]} is better: accuracy {_format_points(abs(gain))} higher ({interval})."
     if not significant:
-        summary = f"{names[better]} is ahead: accuracy {_points(abs(gain))} higher, not significant ({interval})."
+        summary = (
+            f"{names[better]} is ahead: accuracy {_format_points(abs(gain))} higher, not significant ({interval})."
+        )
     return ComparisonVerdict(("first", "second")[better], significant, summary)
 
 
@@ -167,7 +169,7 @@ def _compare_regressions(names: tuple[str, str], signatures: _Pair, records: _Pa
     return ComparisonVerdict(("first", "second")[better], False, summary)
 
 
-def _points(share: float) -> str:
+def _format_points(share: float) -> str:
     return f"{100 * share:.1f} points"
 
 
@@ -177,7 +179,7 @@ def _points(share: float) -> str:
 def _compare_metrics(records: _Pair) -> list[Difference]:
     """Return every metric that at least one of the two records has, the most important first."""
     metrics = [
-        Difference("rows", *_first_known(records.get("classification", "rows"), records.get("regression", "rows"))),
+        Difference("rows", *_coalesce_pairs(records.get("classification", "rows"), records.get("regression", "rows"))),
         Difference("accuracy", *records.get("classification", "accuracy")),
         Difference("log loss", *records.get("calibration", "log_loss")),
         Difference("calibration error", *records.get("calibration", "expected_error")),
@@ -192,7 +194,7 @@ def _compare_metrics(records: _Pair) -> list[Difference]:
     return [metric for metric in metrics if (metric.first, metric.second) != (None, None)]
 
 
-def _first_known(one: tuple[Any, Any], other: tuple[Any, Any]) -> tuple[Any, Any]:
+def _coalesce_pairs(one: tuple[Any, Any], other: tuple[Any, Any]) -> tuple[Any, Any]:
     return (one[0] if one[0] is not None else other[0], one[1] if one[1] is not None else other[1])
 
 

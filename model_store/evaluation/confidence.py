@@ -4,14 +4,14 @@ from __future__ import annotations
 
 from math import sqrt
 
-_Z = 1.959963984540054  # the 97.5 % quantile of the normal distribution: 95 % confidence, two-sided
+_Z_95 = 1.959963984540054  # the 97.5 % quantile of the normal distribution: 95 % confidence, two-sided
 
 
 def wilson_interval(correct: float, rows: int) -> tuple[float, float]:
     """Return the 95 % confidence interval of the share `correct / rows`: Wilson 1927, valid for few rows too."""
-    share, z2 = correct / rows, _Z * _Z
+    share, z2 = correct / rows, _Z_95 * _Z_95
     middle = (share + z2 / (2 * rows)) / (1 + z2 / rows)
-    half = _Z / (1 + z2 / rows) * sqrt(share * (1 - share) / rows + z2 / (4 * rows * rows))
+    half = _Z_95 / (1 + z2 / rows) * sqrt(share * (1 - share) / rows + z2 / (4 * rows * rows))
     return max(0.0, middle - half), min(1.0, middle + half)
 
 

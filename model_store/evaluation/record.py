@@ -193,7 +193,7 @@ class TrainingRecord:
     importance: dict[str, Any] | None
 
     @classmethod
-    def of(cls, training: Mapping[str, Any]) -> TrainingRecord:
+    def parse(cls, training: Mapping[str, Any]) -> TrainingRecord:
         metrics, diagnostics = training.get("metrics"), training.get("diagnostics")
         diagnostics = diagnostics if isinstance(diagnostics, dict) else {}
         classification = _load_or_none(_Classification, metrics)

@@ -87,19 +87,19 @@ class Conv2D(ParametrizedModule):
 
     def __call__(self, inputs: Array) -> Array:
         """Multiply image by image: little memory, and products of one shape, so other images cannot change the bits."""
-        windows = self.window.patches(self._padded(inputs))
+        windows = self.window.patches(self._pad(inputs))
         buffer, patches = self.window.empty_patches(1, self.dtype)
         outputs = np.empty((len(inputs), self.window.positions, self.filters), self.dtype)
         for window, output in zip(windows, outputs, strict=True):
             np.copyto(buffer[0], window)
-            patches.dot(self._matrix.T, output)
+            patches.dot(self._weight_matrix.T, output)
         outputs += self._bias
         return self._as_images(outputs)
 
     def forward(self, inputs: Array) -> Array:
         buffer, self._patches = self.window.empty_patches(len(inputs), self.dtype)
-        np.copyto(buffer, self.window.patches(self._padded(inputs)))
-        outputs: Array = self._patches @ self._matrix.T
+        np.copyto(buffer, self.window.patches(self._pad(inputs)))
+        outputs: Array = self._patches @ self._weight_matrix.T
         outputs += self._bias
         return self._as_images(outputs)
 
@@ -115,10 +115,10 @@ class Conv2D(ParametrizedModule):
         return self.window.without_padding(input_grad)
 
     @property
-    def _matrix(self) -> Array:
+    def _weight_matrix(self) -> Array:
         return self._weights.reshape(self.filters, -1)
 
-    def _padded(self, inputs: Array) -> Array:
+    def _pad(self, inputs: Array) -> Array:
         if not self.padding:
             return inputs
         images = self.window.padded_zeros(len(inputs), self.dtype)

@@ -166,7 +166,7 @@ class Sequential(Module):
 
     def _check_distinct(self) -> None:
         locations: dict[int, str] = {}
-        for location, module in _walk(self):
+        for location, module in _named_modules(self):
             before = locations.setdefault(id(module), location)
             if before != location:
                 raise ValueError(f"{location}: expected a module of its own, found that of {before}: make another")
@@ -182,12 +182,12 @@ class Sequential(Module):
         self._flatten()
 
 
-def _walk(network: Sequential, location: str = "modules") -> Iterator[tuple[str, Module]]:
+def _named_modules(network: Sequential, location: str = "modules") -> Iterator[tuple[str, Module]]:
     """Yield every module with its location, those of nested networks included."""
     for i, module in enumerate(network.modules):
         yield f"{location}.{i}", module
         if isinstance(module, Sequential):
-            yield from _walk(module, f"{location}.{i}.modules")
+            yield from _named_modules(module, f"{location}.{i}.modules")
 
 
 def _in_padded_blocks(module: Module, rows: Array) -> Array:

@@ -25,7 +25,7 @@ from model_store.registry.store import Store
 from model_store.utils.number_format import format_number
 from model_store.utils.values import parse_finite_number
 
-_GATE = re.compile(r"\s*([\w.-]+)\s*(>=|<=|>|<)\s*([\w./+-]+)\s*", re.ASCII)
+_GATE_PATTERN = re.compile(r"\s*([\w.-]+)\s*(>=|<=|>|<)\s*([\w./+-]+)\s*", re.ASCII)
 _COMPARISONS: dict[str, Callable[[float, float], bool]] = {
     ">=": operator.ge,
     "<=": operator.le,
@@ -79,7 +79,7 @@ def _format_metric(value: float) -> str:
 
 def parse_gate(text: str) -> Gate:
     """Parse a gate such as `accuracy>=champion`. InputError if it is not one."""
-    match = _GATE.fullmatch(text)
+    match = _GATE_PATTERN.fullmatch(text)
     if match is None or match[3].casefold() in {"nan", "inf", "+inf", "-inf"}:
         problem = f"expected a metric, one of >= <= > <, and a number, alias or version; found {text!r}"
         raise InputError([Fault("gate", problem, "write it as in 'accuracy>=champion'")])

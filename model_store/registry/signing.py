@@ -46,7 +46,7 @@ PrivateKey: TypeAlias = Ed25519PrivateKey
 SIGNATURE_BYTES = 64
 
 _MAX_KEY_BYTES = 10_000
-_CREATE = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC
+_CREATE_FLAGS = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC
 
 
 def signed_message(name: str, digest: str) -> bytes:
@@ -154,7 +154,7 @@ def _read_key_file(path: Path) -> tuple[bytes, int]:
 
 def _create_key_file(path: Path, data: bytes, mode: int) -> None:
     try:
-        with os.fdopen(os.open(path, _CREATE, mode), "wb") as file:
+        with os.fdopen(os.open(path, _CREATE_FLAGS, mode), "wb") as file:
             file.write(data)
     except FileExistsError as e:
         raise TrustError(f"{path}: file already exists; a key is never overwritten, choose another name") from e

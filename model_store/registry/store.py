@@ -98,7 +98,7 @@ class Store:
         versions = self._versions(name) if is_name(name) else []
         if not versions:
             known = self.names()
-            raise NotFoundError(f"no model {name!r} in {self.storage.location}{_hint(name, known)}", known)
+            raise NotFoundError(f"no model {name!r} in {self.storage.location}{_did_you_mean_hint(name, known)}", known)
         return versions
 
     def resolve(self, name: str, ref: int | str | None = None) -> int:
@@ -119,7 +119,7 @@ class Store:
             return self.resolve(name, ref)  # the alias has moved, and the version it pointed to is removed
         known = [*map(str, versions), *self.aliases(name), LATEST]
         if number is None:
-            raise NotFoundError(f"no version or alias {ref!r} of {name!r}{_hint(str(ref), known)}", known)
+            raise NotFoundError(f"no version or alias {ref!r} of {name!r}{_did_you_mean_hint(str(ref), known)}", known)
         raise NotFoundError(f"no version {number} of {name!r}; there are: {', '.join(known)}", known)
 
     def path(self, name: str, number: int) -> Path:
@@ -129,14 +129,14 @@ class Store:
     def manifest(self, name: str, number: int) -> tuple[Version, dict[str, Any]]:
         """Return a version and its manifest. Its arrays are neither fetched nor verified."""
         key = f"{name}/{self.resolve(name, number)}.npz"
-        with self._translated(key, "read a version"):
+        with self._translate_errors(key, "read a version"):
             manifest, digest = self.storage.read_manifest(key)
         return Version(name, number, digest, self._location(key)), manifest
 
     def size_bytes(self, name: str, number: int) -> int:
         """Return the size of a version's artifact."""
         key = f"{name}/{number}.npz"
-        with self._translated(key, "read a version's size"):
+        with self._translate_errors(key, "read a version's size"):
             return self.storage.object_info(key).size
 
     def load(self, name: str, ref: int | str | None = None) -> tuple[Version, Model]:
@@ -152,7 +152,7 @@ class Store:
         ArtifactError, and nothing is published, if the written file does not reproduce the model's golden outputs.
         """
         _check_name("model", name)
-        with self._translated(name, "publish"), self.storage.stage(f"{name}/1.npz") as staged:
+        with self._translate_errors(name, "publish"), self.storage.stage(f"{name}/1.npz") as staged:
             digest = npz.write(staged.file, model)
             staged.file.flush()
             npz.read(staged.path).check_golden()
@@ -169,13 +169,13 @@ class Store:
     def check_writable(self, name: str) -> None:
         """Raise StoreError if `publish` could not write. Leave nothing behind."""
         _check_name("model", name)
-        with self._translated(name, "publish"):
+        with self._translate_errors(name, "publish"):
             self.storage.check_writable(f"{name}/1.npz")
 
     def add_report(self, version: Version, html: str) -> str:
         """Put a version's report, unless it has one. Return its location."""
         key = f"{version.name}/{version.number}.html"
-        with self._translated(key, "write a report"):
+        with self._translate_errors(key, "write a report"):
             # A concurrent `remove` either sees the report and deletes it, or its tombstone is seen here.
             if put_object(self.storage, key, html.encode()) and version.number not in self._versions(version.name):
                 self.storage.delete(key)
@@ -184,13 +184,13 @@ class Store:
     def report_location(self, name: str, number: int) -> str | None:
         """Return the location of a version's report, None if it has none."""
         key = f"{name}/{number}.html"
-        with self._translated(key, "look for a report"):
+        with self._translate_errors(key, "look for a report"):
             return f"{self.storage.location}/{key}" if self.storage.keys(key) else None
 
     def add_signature(self, name: str, number: int, fingerprint: str, signature: bytes) -> bool:
         """Put the signature of a version by the key of that fingerprint. Return False if it is there already."""
         key = _signature_key(name, number, fingerprint)
-        with self._translated(key, "sign a version"):
+        with self._translate_errors(key, "sign a version"):
             if put_object(self.storage, key, signature):
                 return True
         if self.signature(name, number, fingerprint) != signature:
@@ -201,12 +201,12 @@ class Store:
     def signature(self, name: str, number: int, fingerprint: str) -> bytes | None:
         """Return the unverified signature of a version by the key of that fingerprint, None if there is none."""
         key = _signature_key(name, number, fingerprint)
-        with self._translated(key, "read a signature"):
+        with self._translate_errors(key, "read a signature"):
             return self.storage.get(key) if self.storage.keys(key) else None
 
     def signing_keys(self, name: str, number: int) -> list[str]:
         """Return the fingerprints of the keys that signed a version. The signatures are not verified."""
-        with self._translated("", "read the model store"):
+        with self._translate_errors("", "read the model store"):
             keys = self.storage.keys(f"{name}/signatures/{number}/*")
         return [match[3] for key in keys if (match := _SIGNATURE_KEY.fullmatch(key))]
 
@@ -215,7 +215,7 @@ class Store:
         number = self.resolve(name, number)
         tombstone = f"{name}/{number}.removed"
         self._check_unaliased(name, number)
-        with self._translated(tombstone, "remove a version"):
+        with self._translate_errors(tombstone, "remove a version"):
             if not put_object(self.storage, tombstone, b""):
                 raise ConflictError(f"{name}/{number}: another process has just removed it")
             # The version is now invisible. If an alias moved to it in the meantime, restore it.
@@ -282,7 +282,7 @@ class Store:
         """Return every revision of an alias, oldest first."""
         aliases = self.aliases(name)
         if alias not in aliases:
-            raise NotFoundError(f"no alias {alias!r} of {name!r}{_hint(alias, aliases)}", list(aliases))
+            raise NotFoundError(f"no alias {alias!r} of {name!r}{_did_you_mean_hint(alias, aliases)}", list(aliases))
         return self._alias_log.history(name, alias)
 
     def rollback(
@@ -325,11 +325,11 @@ class Store:
 
     def find_garbage(self, *, now: datetime, grace: timedelta) -> list[GarbageObject]:
         """Return the objects that interrupted processes left, if they are older than `grace`."""
-        with self._translated("", "look for garbage"):
+        with self._translate_errors("", "look for garbage"):
             return find_garbage(self.storage, self._aliased_versions, now=now, grace=grace)
 
     def delete_garbage(self, garbage: GarbageObject) -> None:
-        with self._translated(garbage.key, "delete garbage"):
+        with self._translate_errors(garbage.key, "delete garbage"):
             self.storage.delete(garbage.key)
 
     def _aliased_versions(self, name: str) -> set[int] | None:
@@ -338,7 +338,7 @@ class Store:
         return None if state["unreadable"] else set(state["aliases"].values())
 
     def _local_path(self, key: str, *, refresh: bool = False) -> Path:
-        with self._translated(key, "fetch a version"):
+        with self._translate_errors(key, "fetch a version"):
             return self.storage.local_path(key, refresh=refresh)
 
     def _numbers(self, name: str) -> dict[int, bool]:
@@ -363,7 +363,7 @@ class Store:
     def _location(self, key: str) -> str:
         return f"{self.storage.location}/{key}" if key else self.storage.location
 
-    def _translated(self, key: str, action: str) -> AbstractContextManager[None]:
+    def _translate_errors(self, key: str, action: str) -> AbstractContextManager[None]:
         return translate_os_errors(self._location(key), action)
 
 
@@ -378,6 +378,6 @@ def _check_name(kind: str, name: str) -> None:
         raise StoreError(f"alias {name!r}: expected a word, since numbers and 'latest' mean versions already")
 
 
-def _hint(word: str, known: Any) -> str:
+def _did_you_mean_hint(word: str, known: Any) -> str:
     suggestion = did_you_mean(word, known)
     return "; " + (suggestion or (f"there are: {', '.join(known)}" if known else "there are none"))

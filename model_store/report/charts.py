@@ -9,7 +9,7 @@ from typing import Any
 from model_store.evaluation.confidence import wilson_interval
 from model_store.report.markup import Markup, tag, truncate_middle
 from model_store.report.svg import (
-    SMALLEST,
+    MIN_DRAWN_VALUE,
     WIDTH,
     Axis,
     PlotArea,
@@ -39,7 +39,7 @@ def learning_curves(history: Sequence[Mapping[str, Any]], best: int) -> Markup:
     if validated:
         lines.append(("validation", "b", validated))
     losses = [loss for _, _, points in lines for _, loss in points]
-    logarithmic = min(losses) > SMALLEST and max(losses) > 20 * min(losses)
+    logarithmic = min(losses) > MIN_DRAWN_VALUE and max(losses) > 20 * min(losses)
     y = log_axis("loss", losses) if logarithmic else linear_axis("loss", losses)
     x = linear_axis("epoch", [history[0]["epoch"], history[-1]["epoch"]], integers=True, tight=True)
 

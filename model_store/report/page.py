@@ -17,7 +17,7 @@ _CONTENT_SECURITY_POLICY = "default-src 'none'; style-src 'unsafe-inline'; form-
 
 def render(model: Model, reference: str, digest: str | None = None) -> str:
     """Return the report of `model`, published as `reference` ("penguins/3"). It depends on nothing else."""
-    record = TrainingRecord.of(model.training)
+    record = TrainingRecord.parse(model.training)
     parts = [
         sections.header(model, reference, record),
         sections.learning_curves(record),

@@ -173,7 +173,9 @@ def inputs(model: Model) -> Markup:
     rows = []
     for column in columns[:MAX_COLUMNS]:
         words, chart = _describe_statistics(column)
-        rows.append([truncate_middle(column.name, _MAX_LABEL_LENGTH), column.kind, words, _missing(column), chart])
+        rows.append(
+            [truncate_middle(column.name, _MAX_LABEL_LENGTH), column.kind, words, _describe_missing(column), chart]
+        )
     table = _table(["column", "kind", "training values", "missing values", "distribution"], rows, stacks=True)
     notes = []
     if any(isinstance(column, NumberColumn) for column in columns):
@@ -312,7 +314,7 @@ def _describe_statistics(column: InputColumn) -> list[str]:
     return [", ".join(words), chart]
 
 
-def _missing(column: InputColumn) -> str:
+def _describe_missing(column: InputColumn) -> str:
     fill = column.fill if isinstance(column, (NumberColumn, CategoryColumn)) else None
     if fill is None:
         return "rejected"
@@ -336,14 +338,14 @@ def _format_job(job: Any) -> str:
         return ""
     lines = []
     for name in [key for key in dict.fromkeys((*_JOB_SECTIONS, *sorted(job))) if isinstance(job.get(key), dict)]:
-        lines += [f"[{name}]", *(f"{key} = {_toml(value)}" for key, value in sorted(job[name].items())), ""]
+        lines += [f"[{name}]", *(f"{key} = {_format_toml(value)}" for key, value in sorted(job[name].items())), ""]
     return "\n".join(lines).strip()[:_MAX_JOB_LENGTH]
 
 
-def _toml(value: Any) -> str:
+def _format_toml(value: Any) -> str:
     if isinstance(value, dict):
         return (
-            "{ " + ", ".join(f"{key} = {_toml(inner)}" for key, inner in sorted(value.items())) + " }"
+            "{ " + ", ".join(f"{key} = {_format_toml(inner)}" for key, inner in sorted(value.items())) + " }"
             if value
             else "{}"
         )

@@ -16,7 +16,7 @@ from model_store.utils.number_format import format_grouped, format_number
 WIDTH = 360.0
 LINE_HEIGHT = 15.0  # of text
 _CHARACTER_WIDTH = 6.8  # an upper estimate of the average
-SMALLEST = 1e-99  # smaller values are drawn as 0
+MIN_DRAWN_VALUE = 1e-99  # smaller values are drawn as 0
 
 
 @dataclass(frozen=True)
@@ -196,9 +196,9 @@ def _value_range(values: Iterable[float]) -> tuple[float, float]:
     """Return minimum and maximum, moved apart if they are equal."""
     known = list(values)
     low, high = min(known), max(known)
-    if high - low > max(abs(low), abs(high), SMALLEST) * 1e-9:
+    if high - low > max(abs(low), abs(high), MIN_DRAWN_VALUE) * 1e-9:
         return low, high
-    margin = abs(high) / 10 if abs(high) > SMALLEST else 1.0
+    margin = abs(high) / 10 if abs(high) > MIN_DRAWN_VALUE else 1.0
     return high - margin, high + margin
 
 

@@ -19,7 +19,7 @@ from model_store.errors import Fault, InputError, did_you_mean
 from model_store.nn import Array
 from model_store.utils.values import describe_value, is_finite_number, list_names, parse_finite_number
 
-_REPORTED = "already reported"  # stands for a value whose fault `parse` has added
+_ALREADY_REPORTED = "already reported"  # stands for a value whose fault `parse` has added
 
 
 class FaultCollector:
@@ -115,7 +115,7 @@ class CategoryColumn:
             elif type(value) is int and abs(value) < 2**63:
                 parsed[i] = str(value)
             else:
-                parsed[i] = _REPORTED
+                parsed[i] = _ALREADY_REPORTED
                 faults.add(
                     f"{locations[i]}.{self.name}",
                     f"expected text, found {describe_value(value)}",
@@ -133,7 +133,7 @@ class CategoryColumn:
                 feature = len(self.categories)
             if feature is not None:
                 encoded[i, feature] = 1
-            elif value is not _REPORTED:
+            elif value is not _ALREADY_REPORTED:
                 found = "none" if value is None else describe_value(value)
                 known = list_names(self.categories)
                 faults.add(
@@ -220,7 +220,7 @@ class ArrayColumn:
         elif sizes not in ([self.width], list(self.shape)):
             found = f"shape {sizes}"
         else:
-            bad = [leaf for leaf in _leaves(value) if not is_finite_number(leaf)]
+            bad = [leaf for leaf in _flatten_leaves(value) if not is_finite_number(leaf)]
             found = describe_value(bad[0]) if bad else "rows of different lengths"
         faults.add(location, f"{expected}; found {found}", "send the rows of the array as nested lists of numbers")
 
@@ -260,7 +260,7 @@ def _nesting_depth(value: Any) -> int:
     return depth
 
 
-def _leaves(value: Any) -> list[Any]:
+def _flatten_leaves(value: Any) -> list[Any]:
     stack, leaves = [value], []
     while stack:
         item = stack.pop()

@@ -21,7 +21,7 @@ from typing import BinaryIO
 from model_store.artifact import npz
 from model_store.errors import ArtifactError, StoreError
 
-_CREATE = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC
+_CREATE_FLAGS = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC
 _LOCK = ".lock"
 
 Fetch = Callable[[BinaryIO], None]
@@ -86,7 +86,7 @@ def _fetch_and_verify(location: str, digest: str, fetch: Fetch, copy: Path) -> N
         unfinished.unlink(missing_ok=True)
     temporary = copy.with_name(f".tmp-{os.urandom(8).hex()}")
     try:
-        with os.fdopen(os.open(temporary, _CREATE, 0o400), "wb") as target:
+        with os.fdopen(os.open(temporary, _CREATE_FLAGS, 0o400), "wb") as target:
             fetch(target)
             target.flush()
             os.fsync(target.fileno())

@@ -19,7 +19,7 @@ from model_store.storage.base import MAX_SMALL_OBJECT_BYTES, ObjectInfo, check_o
 from model_store.utils.atomic_write import fsync_directory
 from model_store.utils.values import is_name
 
-_CREATE = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC
+_CREATE_FLAGS = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC
 
 
 class LocalStorage:
@@ -82,7 +82,7 @@ class LocalStorage:
         """Create a hidden file that is locked until its process closes it or dies."""
         path = directory / f".tmp-{os.urandom(8).hex()}"
         try:
-            with os.fdopen(os.open(path, _CREATE, 0o444), "wb") as file:
+            with os.fdopen(os.open(path, _CREATE_FLAGS, 0o444), "wb") as file:
                 with suppress(OSError):  # a file system without locks: garbage collection relies on the grace alone
                     fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
                 yield path, file

@@ -23,7 +23,7 @@ from training.data.streaming.dataset import is_streamed
 from training.errors import DataError, JobError
 from training.pipeline.job import from_dict, prepare
 
-_TARGET_STEPS = 4000  # optimizer steps that train a small table
+_TARGET_OPTIMIZER_STEPS = 4000  # optimizer steps that train a small table
 
 
 def render_job_file(path: Path, target: str | None, job: Path, name: str | None = None) -> str:
@@ -91,8 +91,8 @@ def _render(table: Table, target: str, model: str, path: str, *, streamed: bool)
         validation=validation,
         size=max(8, min(64, 1 << (4 * len(used) - 1).bit_length())),
         loss="cross_entropy" if classes else "mse",
-        clip="" if classes else _CLIP,
-        epochs=round(max(20, min(500, _TARGET_STEPS * batch // len(cells))), -1),
+        clip="" if classes else _CLIP_NORM_LINE,
+        epochs=round(max(20, min(500, _TARGET_OPTIMIZER_STEPS * batch // len(cells))), -1),
         batch=batch,
     )
 
@@ -139,7 +139,9 @@ early_stopping = {{ patience = 20 }}  # stop after 20 epochs without improvement
 
 
 # Of 120 small tables, half of them skewed, 4 diverged without it and none with it.
-_CLIP = "clip_norm = 1.0      # limits the norm of the gradient, so that outliers do not make training diverge\n"
+_CLIP_NORM_LINE = (
+    "clip_norm = 1.0      # limits the norm of the gradient, so that outliers do not make training diverge\n"
+)
 
 
 def _toml_string(text: str) -> str:
@@ -177,7 +179,7 @@ def _describe_column(cells: Sequence[str | None]) -> str:
     return description + hint
 
 
-_CODE = re.compile(r"0\d+")
+_LEADING_ZERO = re.compile(r"0\d+")
 
 
 def _category_hint(present: Sequence[str]) -> str:
@@ -193,7 +195,7 @@ def _category_hint(present: Sequence[str]) -> str:
 
 def _number_hint(present: Sequence[str], values: Sequence[float]) -> str:
     """Return why numbers could be codes or row numbers."""
-    if any(_CODE.fullmatch(cell) for cell in present):
+    if any(_LEADING_ZERO.fullmatch(cell) for cell in present):
         return "; leading zeros: if this is a code, set its kind to category"
     count = len(values)
     if all(map(float.is_integer, values)) and len(set(values)) == count == max(values) - min(values) + 1 >= 20:

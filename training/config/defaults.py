@@ -12,10 +12,10 @@ from typing import Any
 from training.optim.lr_schedulers import SCHEDULES
 from training.optim.optimizers import OPTIMIZERS, AdamW
 
-_NOT_RECORDED = ("nesterov", "epsilon")  # in the model's record, unless the job sets them
+_UNRECORDED_DEFAULTS = ("nesterov", "epsilon")  # in the model's record, unless the job sets them
 
 
-def _parameters(constructor: Callable[..., Any], excluded: tuple[str, ...]) -> dict[str, Any]:
+def _constructor_defaults(constructor: Callable[..., Any], excluded: tuple[str, ...]) -> dict[str, Any]:
     """Return a constructor's parameters with their defaults, without the `excluded` ones."""
     parameters = inspect.signature(constructor).parameters.values()
     return {one.name: one.default for one in parameters if one.name not in excluded}
@@ -23,15 +23,16 @@ def _parameters(constructor: Callable[..., Any], excluded: tuple[str, ...]) -> d
 
 # The keys of each optimizer in addition to the learning rate, the weight decay and gradient clipping.
 OPTIMIZER_KEYS: Mapping[str, tuple[str, ...]] = {
-    name: tuple(_parameters(kind, ("module", "learning_rate", "options"))) for name, kind in OPTIMIZERS.items()
+    name: tuple(_constructor_defaults(kind, ("module", "learning_rate", "options")))
+    for name, kind in OPTIMIZERS.items()
 }
 SCHEDULE_KEYS: Mapping[str, tuple[str, ...]] = {
-    name: tuple(_parameters(kind, ("score",))) for name, kind in SCHEDULES.items()
+    name: tuple(_constructor_defaults(kind, ("score",))) for name, kind in SCHEDULES.items()
 }
 # Filled into a job's settings, so that the model's record shows them.
 OPTIMIZER_DEFAULTS: Mapping[str, Mapping[str, Any]] = {
     name: {
-        **_parameters(kind, ("module", "options", *_NOT_RECORDED)),
+        **_constructor_defaults(kind, ("module", "options", *_UNRECORDED_DEFAULTS)),
         **({"weight_decay": AdamW.default_weight_decay} if kind is AdamW else {}),
     }
     for name, kind in OPTIMIZERS.items()

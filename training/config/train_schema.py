@@ -47,7 +47,7 @@ def _between_0_and_1() -> CheckedField:
     return number_field("a number above 0, below 1", lambda value: 0 < value < 1)
 
 
-def _check_owner(data: Mapping[str, Any], kind: str, chosen: str, keys: Mapping[str, Sequence[str]]) -> None:
+def _reject_foreign_keys(data: Mapping[str, Any], kind: str, chosen: str, keys: Mapping[str, Sequence[str]]) -> None:
     """Raise ValidationError for keys that belong to other optimizers or schedules than the `chosen` one."""
     faults = {}
     for key in data:
@@ -87,7 +87,7 @@ class ScheduleSchema(SectionSchema):
 
     @validates_schema
     def _check_keys(self, data: dict[str, Any], **_: Any) -> None:
-        _check_owner(data, "schedule", data["name"], SCHEDULE_KEYS)
+        _reject_foreign_keys(data, "schedule", data["name"], SCHEDULE_KEYS)
 
 
 class ScheduleField(SectionField):
@@ -143,6 +143,6 @@ class TrainSchema(SectionSchema):
 
     @validates_schema
     def _check_keys(self, data: dict[str, Any], **_: Any) -> None:
-        _check_owner(data, "optimizer", data.get("optimizer", "sgd"), OPTIMIZER_KEYS)
+        _reject_foreign_keys(data, "optimizer", data.get("optimizer", "sgd"), OPTIMIZER_KEYS)
         if data.get("nesterov") and data.get("momentum") == 0:
             raise validation_error("expected a momentum above 0 with it, found 0", key="nesterov")

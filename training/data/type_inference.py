@@ -22,7 +22,7 @@ Kind = Literal["number", "category"]
 
 MAX_CATEGORIES = 1000  # one-hot features of one column
 FEW_CATEGORIES = 20  # up to this many distinct values may be categories, regardless of the number of rows
-_ALWAYS_FEW = 3  # distinct integers that may be classes, regardless of the number of rows
+_ALWAYS_ALLOWED_CLASSES = 3  # distinct integers that may be classes, regardless of the number of rows
 _INTEGER = re.compile(r"[+-]?\d+(\.0*)?")
 _MAX_EXACT_INTEGER = 2.0**53
 _DATE = re.compile(r"\d{4}([-/.])\d\d?\1\d\d?([T ].*)?|\d\d?([-/.])\d\d?\3\d{2,4}([T ].*)?")
@@ -181,4 +181,4 @@ def looks_like_classes(cells: Sequence[str]) -> bool:
 
 def may_be_classes(distinct: int, rows: int) -> bool:
     """Return True if so many distinct integers may be classes. In few rows, most values of a quantity occur once."""
-    return distinct <= min(FEW_CATEGORIES, max(_ALWAYS_FEW, rows // 2))
+    return distinct <= min(FEW_CATEGORIES, max(_ALWAYS_ALLOWED_CLASSES, rows // 2))

@@ -24,9 +24,9 @@ from model_store.utils.atomic_write import atomic_write, fsync_directory, remove
 from training.errors import DAMAGED_FILE_ERRORS, FaultListError, TrainingError
 
 DEFAULT_INTERVAL_SECONDS = 60.0
-_IDENTITY = "identity"
+_IDENTITY_KEY = "identity"
 # Older checkpoints have the names on the left.
-_RENAMED = {"watch/": "early_stopping/", "training/chance": "training/rng_states"}
+_RENAMED_KEYS = {"watch/": "early_stopping/", "training/chance": "training/rng_states"}
 
 
 class Stateful(Protocol):
@@ -157,7 +157,7 @@ class Checkpoint:
 
     def _write(self) -> None:
         arrays = {f"{name}/{key}": a for name, part in self._parts.items() for key, a in part.state().items()}
-        arrays[_IDENTITY] = json_to_array(self.identity)
+        arrays[_IDENTITY_KEY] = json_to_array(self.identity)
         with atomic_write(self.path) as file:
             np.savez(file, allow_pickle=False, **arrays)
         self._owned = True
@@ -168,7 +168,7 @@ class Checkpoint:
         try:
             with self.path.open("rb") as file, np.load(file, allow_pickle=False) as archive:
                 arrays = dict(archive)
-            identity = json_from_array(arrays.pop(_IDENTITY))
+            identity = json_from_array(arrays.pop(_IDENTITY_KEY))
         except FileNotFoundError:
             return {}
         except (TypeError, *DAMAGED_FILE_ERRORS) as error:
@@ -202,7 +202,7 @@ class Checkpoint:
 
 
 def _current_name(name: str) -> str:
-    for old, new in _RENAMED.items():
+    for old, new in _RENAMED_KEYS.items():
         if name.startswith(old):
             return new + name.removeprefix(old)
     return name

@@ -30,9 +30,9 @@ def check_gradients(
     Return the largest error, `|analytic - numeric| / max(1, |analytic|, |numeric|)`; GradientError if it is above
     `tolerance`. Parameters and inputs do not change; gradients are zero afterwards.
     """
-    inputs = _float64(inputs, "inputs").copy()
+    inputs = _require_float64(inputs, "inputs").copy()
     for parameter in module.parameters():
-        _float64(parameter, "parameters")
+        _require_float64(parameter, "parameters")
     for gradient in module.gradients():
         gradient.fill(0)
     weighting = rng.standard_normal(module.forward(inputs).shape)
@@ -45,17 +45,17 @@ def check_gradients(
     def error() -> float:
         return float(np.sum(weighting * module.forward(inputs)))
 
-    return max(_compare(name, array, analytic, error, epsilon, tolerance) for name, array, analytic in pairs)
+    return max(_check_derivatives(name, array, analytic, error, epsilon, tolerance) for name, array, analytic in pairs)
 
 
 def check_loss(loss: Loss, y_true: Array, y_pred: Array, *, epsilon: float = 1e-6, tolerance: float = 1e-6) -> float:
     """Check `loss_prime` against `loss` at `y_pred`. Return the largest error; GradientError above `tolerance`."""
-    y_pred = _float64(y_pred, "y_pred").copy()
+    y_pred = _require_float64(y_pred, "y_pred").copy()
     analytic = loss.loss_prime(y_true, y_pred)
-    return _compare("y_pred", y_pred, analytic, lambda: loss.loss(y_true, y_pred), epsilon, tolerance)
+    return _check_derivatives("y_pred", y_pred, analytic, lambda: loss.loss(y_true, y_pred), epsilon, tolerance)
 
 
-def _compare(
+def _check_derivatives(
     name: str, array: Array, analytic: Array, error: Callable[[], float], epsilon: float, tolerance: float
 ) -> float:
     if analytic.shape != array.shape:
@@ -80,7 +80,7 @@ def _compare(
     return worst
 
 
-def _float64(array: Array, name: str) -> Array:
+def _require_float64(array: Array, name: str) -> Array:
     if array.dtype != np.float64:
         raise TypeError(f"{name}: expected float64, found {array.dtype}: finite differences drown in its rounding")
     return array

@@ -34,7 +34,7 @@ from training.config.settings import JobSettings
 from training.errors import JobError
 from training.losses import LOSSES, Loss
 
-_BOUNDED = ("tanh", "sigmoid", "relu", "gelu")
+_RANGE_LIMITED_ACTIVATIONS = ("tanh", "sigmoid", "relu", "gelu")
 _RELU_FAMILY = (ReLU, LeakyReLU, GELU)
 _CLASS_LOSSES = ("cross_entropy", "binary_cross_entropy")
 
@@ -142,7 +142,7 @@ def _regression_head(settings: JobSettings, source: str) -> tuple[str | None, st
     if output == "softmax":
         fix = f"use one of {', '.join(ACTIVATIONS)}, or remove it"
         faults.append(Fault("network.output", "'softmax' is only for classifications, found a regression", fix))
-    elif output in _BOUNDED and settings.data.scale == "standard":
+    elif output in _RANGE_LIMITED_ACTIVATIONS and settings.data.scale == "standard":
         problem = f"'{output}' cannot produce all values of a standardised target"
         faults.append(Fault("network.output", problem, "remove it, or write scale = 'none' in [data]"))
     if loss in _CLASS_LOSSES:

@@ -204,7 +204,7 @@ def test_statistics_are_drawn() -> None:
 
 
 def test_the_record_of_a_training_is_valid() -> None:
-    found = TrainingRecord.of(json.loads(json.dumps(record(("no", "yes")))))
+    found = TrainingRecord.parse(json.loads(json.dumps(record(("no", "yes")))))
     assert None not in (found.history, found.classification, found.baseline, found.calibration, found.importance)
     assert found.regression is None
     assert np.isclose(found.calibration["expected_error"], 0.05)  # type: ignore[index]

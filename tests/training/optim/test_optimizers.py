@@ -152,7 +152,7 @@ def test_a_step_in_pieces_or_on_separate_arrays_equals_one_on_a_vector(
 
     whole, apart = Arrays(first.copy()), arrays()
     one, many = SAME_AS[name](whole), SAME_AS[name](apart)
-    monkeypatch.setattr(base, "_PIECE", 7)
+    monkeypatch.setattr(base, "_PIECE_VALUES", 7)
     in_pieces = Arrays(first.copy())
     pieces = SAME_AS[name](in_pieces)
     for _ in range(5):

@@ -82,7 +82,7 @@ def _compile_softmax_cross_entropy(
     softmax: list[Call] = [(np.divide, (prime, summed, prime))]
     if loss.weights is not None:
         y = np.empty_like(y_true)
-        w = loss.weights_of(z.shape[1], z.dtype)
+        w = loss.class_weight_vector(z.shape[1], z.dtype)
         weigh = [(np.multiply, (y_true, w, y)), (y.dot, (ones, c[:, 0]))]
         softmax.append((np.multiply, (prime, c, prime)))
     calls: list[Call] = [
