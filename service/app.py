@@ -92,7 +92,7 @@ def create_app(settings: Settings | None = None, *, forks: bool = False) -> Flas
     app.register_blueprint(docs.create_blueprint(registry, settings))
 
     @app.before_request
-    def begin() -> None:
+    def start_request() -> None:
         environ = request.environ
         g.request_record = recorder.begin(
             request.method,
@@ -107,7 +107,7 @@ def create_app(settings: Settings | None = None, *, forks: bool = False) -> Flas
         access.check(request.endpoint or "", authorization, environ["SERVER_PORT"])
 
     @app.after_request
-    def end(response: Response) -> Response:
+    def finish_request(response: Response) -> Response:
         add_response_headers(response)
         response.headers.extend(recorder.response_headers(g.request_record))
         asked = request.environ.get("forward_pass.request")

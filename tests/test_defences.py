@@ -38,7 +38,8 @@ DEFENCES = {
         f"{ACCESS}::test_every_other_endpoint_requires_a_key",
     ),
     "the fast path requires a key": Defence(
-        "service/server/fast_path.py", 'self._access.check(_ENDPOINT, head.varying.get("AUTHORIZATION"), "")', "pass",
+        "service/server/fast_path.py",
+        'self._access.check(_ENDPOINT, head.uncached_headers.get("AUTHORIZATION"), "")', "pass",
         "tests/service/server/test_fast_path.py::test_keys_are_required_on_the_fast_path_too",
     ),
     "a key is valid for its scopes only": Defence(
@@ -106,7 +107,7 @@ DEFENCES = {
         "tests/service/server/test_event_worker.py::test_a_flood_of_health_checks_does_not_delay_other_requests",
     ),
     "a load does not block the event loop": Defence(
-        "service/registry/registry.py", "if not load or self._in_loop():", "if not load:",
+        "service/registry/registry.py", "if not load or self._on_event_loop_thread():", "if not load:",
         "tests/service/server/test_background_loading.py::test_loading_a_version_does_not_delay_other_requests",
     ),
     "a version that cannot be loaded is not retried at once": Defence(

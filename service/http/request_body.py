@@ -128,8 +128,8 @@ def bad_request(message: str, code: str = "bad_json") -> ApiError:
     return ApiError(400, code, message)
 
 
-def _body_too_large(found: str, most: int, what: str = "bytes", fix: str = "send fewer rows") -> ApiError:
-    return ApiError(413, "body_too_large", f"the body: expected at most {most} {what}, found {found}; {fix}")
+def _body_too_large(found: str, limit: int, what: str = "bytes", fix: str = "send fewer rows") -> ApiError:
+    return ApiError(413, "body_too_large", f"the body: expected at most {limit} {what}, found {found}; {fix}")
 
 
 def _invalid_json(error: orjson.JSONDecodeError, body: bytes) -> ApiError:

@@ -24,7 +24,7 @@ def model_summary(entry: ModelEntry) -> dict[str, Any]:
         "description": served.model.description if served else "",
         "version": served.number if served else None,
         "versions": list(entry.versions),
-        "aliases": {alias: served.number for alias, served in entry.targets.items() if alias in entry.aliases},
+        "aliases": {alias: served.number for alias, served in entry.loaded_by_alias.items() if alias in entry.aliases},
     }
 
 
@@ -37,7 +37,7 @@ def version_states(registry: ModelRegistry, name: str, snapshot: Snapshot) -> di
         of, _, version = problem.location.partition("/")
         if of == name and version.isdigit():  # else it is an alias
             broken[int(version)] = problem.problem
-    numbers = {served.number for served in snapshot.entries[name].targets.values()}
+    numbers = {served.number for served in snapshot.entries[name].loaded_by_alias.values()}
     if name in registry.unloaded_models:
         return dict.fromkeys(sorted(numbers | broken.keys()), "unloaded")
     return {number: broken.get(number, "") for number in sorted(numbers | broken.keys())}

@@ -29,7 +29,7 @@ class PredictParser:
     ) -> tuple[LoadedVersion | None, list[Fault]]:
         """Find the version that the URL (`name`, `version`) and the body select, or None and why it is not clear which.
 
-        Raises UnknownError or UnavailableError if the request is well-formed and no such version can predict.
+        Raises UnknownModelError or UnavailableError if the request is well-formed and no such version can predict.
         """
         model, ref = body.get("model"), body.get("version")
         well_formed = isinstance(model, str | None) and (ref is None or is_version_ref(ref))

@@ -74,7 +74,7 @@ class ModelRegistry:
         self._attempted_generation = 0  # the generation whose load was tried last
         self._sync_lock = threading.Lock()  # one sync with the store at a time; it may take long
         self._switch_lock = threading.Lock()  # held to change the snapshots; never during a sync
-        self._trim_pending = False
+        self._has_replaced_copies = False
         self._version_cache = VersionCache(max_extra_versions)
         self._load_lock = threading.Lock()  # one at a time, so that concurrent requests load a version once
         self.event_loop_thread: int | None = None  # serves all connections, so it must not wait for a load
@@ -106,10 +106,10 @@ class ModelRegistry:
         either `load` is False or this is the event loop's thread.
         """
         snapshot = snapshot or self.snapshot
-        entry = self._entry(snapshot, name)
+        entry = self._find_model(snapshot, name)
         if entry.name in self.unloaded_models:
             raise unloaded_error(entry.name)
-        if ref is None or (served := entry.targets.get(str(ref))) is None:
+        if ref is None or (served := entry.loaded_by_alias.get(str(ref))) is None:
             served = entry.default if ref is None or ref == "default" else self._find_version(entry, ref, load)
         if served is None:
             raise no_version_error(entry.name, snapshot.problems)
@@ -127,19 +127,19 @@ class ModelRegistry:
         with self._sync_lock:
             self.apply_proposal()
             after = self._barrier.active
-            if not self._barrier.settled or (old := self._snapshots.get(after)) is None:
+            if not self._barrier.has_no_pending_proposal or (old := self._snapshots.get(after)) is None:
                 return False
-            self._trim()
+            self._delete_replaced_copies()
             new = sync_with_store(self._store, self._loader, self._version_cache, old)
             if new == old or not self._propose(after, new):
                 return False
             self.apply_proposal()
-            self._trim()
+            self._delete_replaced_copies()
             return True
 
     def _propose(self, after: int, new: Snapshot) -> bool:
         with self._switch_lock:
-            if self._barrier.active != after or not self._barrier.settled:
+            if self._barrier.active != after or not self._barrier.has_no_pending_proposal:
                 return False  # another worker was faster, and may have read a newer state
             self._snapshots[after + 1] = new
             try:
@@ -149,7 +149,7 @@ class ModelRegistry:
                 accepted = False
             if not accepted:
                 del self._snapshots[after + 1]
-            self._trim_pending = accepted
+            self._has_replaced_copies = accepted
             return accepted
 
     def join(self) -> bool:
@@ -179,17 +179,17 @@ class ModelRegistry:
 
     def unload(self, name: str) -> None:
         """Stop serving a model in every worker, until `load`."""
-        self._unloaded_models().add(self._entry(self.snapshot, name).name)
+        self._unloaded_models().add(self._find_model(self.snapshot, name).name)
 
     def load(self, name: str) -> None:
         """Serve a model again, in the state that the store has now. UnavailableError if it cannot be loaded."""
-        if self._in_loop():
+        if self._on_event_loop_thread():
             raise WouldBlock
         for _ in range(_LOAD_ATTEMPTS):
-            if self._barrier.settled and not self.refresh():
+            if self._barrier.has_no_pending_proposal and not self.refresh():
                 break
             time.sleep(0.02)
-        entry = self._entry(self.snapshot, name)
+        entry = self._find_model(self.snapshot, name)
         self._unloaded_models().discard(name)
         if entry.default is None:
             raise no_version_error(name, self.snapshot.problems)
@@ -215,7 +215,7 @@ class ModelRegistry:
 
     def _sync_if_due(self, seconds: float) -> None:
         barrier = self._barrier
-        if barrier.shared and not barrier.settled:
+        if barrier.shared and not barrier.has_no_pending_proposal:
             return  # during a switch a sync would do nothing
         if not barrier.shared or barrier.claim_sync(seconds):
             self.refresh()
@@ -224,7 +224,7 @@ class ModelRegistry:
         """Load the proposed generation and mark it ready; drop the generations before the active one."""
         barrier = self._barrier
         with self._switch_lock:
-            if not barrier.settled:
+            if not barrier.has_no_pending_proposal:
                 proposed = barrier.proposed
                 if self._load_generation(proposed) and barrier.mark_ready(proposed):
                     self._report_switch(self._snapshots.get(proposed - 1, Snapshot()), self._snapshots[proposed])
@@ -244,7 +244,7 @@ class ModelRegistry:
         if self._attempted_generation != generation:
             self._attempted_generation = generation
             self._loader.clear_failures()  # a load that failed here succeeded in the proposing worker
-        in_memory = {(s.name, s.digest): s for snapshot in self._snapshots.values() for s in snapshot.targets}
+        in_memory = {(s.name, s.digest): s for snapshot in self._snapshots.values() for s in snapshot.pinned_versions}
         in_memory |= {(s.name, s.digest): s for s in self._version_cache.versions()}
 
         def load(name: str, number: int, digest: str) -> LoadedVersion | None:
@@ -260,7 +260,7 @@ class ModelRegistry:
             self._snapshots[generation] = made
         return made is not None
 
-    def _entry(self, snapshot: Snapshot, name: str | None) -> ModelEntry:
+    def _find_model(self, snapshot: Snapshot, name: str | None) -> ModelEntry:
         entries = snapshot.entries
         if name is not None and name in entries:
             return entries[name]
@@ -275,7 +275,7 @@ class ModelRegistry:
             raise InputError([Fault("model", expected, f"send one of {list_names(known)}")])
         raise UnknownModelError("model", name, known)
 
-    def _in_loop(self) -> bool:
+    def _on_event_loop_thread(self) -> bool:
         return threading.get_ident() == self.event_loop_thread
 
     def _find_version(self, entry: ModelEntry, ref: int | str, load: bool) -> LoadedVersion:
@@ -283,7 +283,7 @@ class ModelRegistry:
         number = entry.versions[-1] if ref == "latest" else int(ref) if _is_number(ref) else None
         if number not in entry.versions or number is None:
             raise UnknownModelError("version", ref, [*map(str, entry.versions), *entry.aliases, "latest"])
-        for served in entry.targets.values():
+        for served in entry.loaded_by_alias.values():
             if served.number == number:
                 return served
         key = (entry.name, number)
@@ -291,25 +291,25 @@ class ModelRegistry:
             return cached
         if self._loader.in_backoff(*key):
             raise load_error(*key, self._loader.failure_reason(*key))
-        if not load or self._in_loop():
+        if not load or self._on_event_loop_thread():
             raise WouldBlock(number)
         with self._load_lock:
             found = self._version_cache.get(key) or self._loader.load(*key)
             if found is None:
                 raise load_error(*key, self._loader.failure_reason(*key))
             self._version_cache.put(key, found)
-            self._trim_cache()
+            self._delete_unused_copies()
         return found
 
-    def _trim(self) -> None:
-        """Drop the replaced versions' cached copies once the generation that this process proposed is active."""
-        if self._trim_pending and self._barrier.settled:
-            self._trim_pending = False
-            self._trim_cache()
+    def _delete_replaced_copies(self) -> None:
+        """Delete the replaced versions' cached copies once the generation that this process proposed is active."""
+        if self._has_replaced_copies and self._barrier.has_no_pending_proposal:
+            self._has_replaced_copies = False
+            self._delete_unused_copies()
 
-    def _trim_cache(self) -> None:
+    def _delete_unused_copies(self) -> None:
         """Delete cached copies of versions that are not in memory. Processes that have one mapped keep it."""
-        in_use = {served.digest for snapshot in list(self._snapshots.values()) for served in snapshot.targets}
+        in_use = {served.digest for snapshot in list(self._snapshots.values()) for served in snapshot.pinned_versions}
         in_use |= {served.digest for served in self._version_cache.versions()}
         try:
             remove_unused_copies(self._cache_dir, in_use)
@@ -318,7 +318,7 @@ class ModelRegistry:
 
     def _evict_stale_versions(self, snapshot: Snapshot) -> None:
         """Evict cached versions that left the store or became a default or aliased version."""
-        pinned = {(served.name, served.number) for served in snapshot.targets}
+        pinned = {(served.name, served.number) for served in snapshot.pinned_versions}
         stored = {(entry.name, number) for entry in snapshot.entries.values() for number in entry.versions}
         self._version_cache.evict_except(stored - pinned)
 

@@ -18,11 +18,11 @@ class ModelEntry:
     name: str
     versions: tuple[int, ...]
     aliases: Mapping[str, int]
-    targets: Mapping[str, LoadedVersion]
+    loaded_by_alias: Mapping[str, LoadedVersion]
 
     @property
     def default(self) -> LoadedVersion | None:
-        return self.targets.get("default")
+        return self.loaded_by_alias.get("default")
 
 
 @dataclass(frozen=True)
@@ -38,14 +38,14 @@ class Snapshot:
         return [entry.default for entry in self.entries.values() if entry.default is not None]
 
     @property
-    def targets(self) -> list[LoadedVersion]:
+    def pinned_versions(self) -> list[LoadedVersion]:
         """Every default and aliased version; one with several aliases appears several times."""
-        return [served for entry in self.entries.values() for served in entry.targets.values()]
+        return [served for entry in self.entries.values() for served in entry.loaded_by_alias.values()]
 
     def to_plan(self) -> bytes:
         """Serialize the snapshot, with each version as number and digest."""
         entries = [
-            [e.name, e.versions, e.aliases, {alias: [s.number, s.digest] for alias, s in e.targets.items()}]
+            [e.name, e.versions, e.aliases, {alias: [s.number, s.digest] for alias, s in e.loaded_by_alias.items()}]
             for e in self.entries.values()
         ]
         return orjson.dumps([entries, [[p.location, p.problem, p.fix] for p in self.problems]])
@@ -56,8 +56,8 @@ class Snapshot:
         entries, problems = orjson.loads(plan)
         made: dict[str, ModelEntry] = {}
         missing = False
-        for name, versions, aliases, targets in entries:
-            found = {alias: load(name, number, digest) for alias, (number, digest) in targets.items()}
+        for name, versions, aliases, planned in entries:
+            found = {alias: load(name, number, digest) for alias, (number, digest) in planned.items()}
             there = {alias: served for alias, served in found.items() if served is not None}
             missing |= len(there) < len(found)
             made[name] = ModelEntry(name, tuple(versions), aliases, there)

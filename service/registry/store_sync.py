@@ -32,41 +32,43 @@ def sync_with_store(store: SyncedStore, loader: Loader, cache: VersionCache, old
         effect = "models loaded before keep serving" if old.entries else "requests return 503 until it can be read"
         fault = Fault("store", f"cannot be read: {e}", effect)
         return Snapshot(old.entries, (fault, *(problem for problem in old.problems if problem.location != "store")))
-    found = _Sync(loader, cache)
+    builder = _SnapshotBuilder(loader, cache)
     entries = {
-        name: found.entry(name, state[name], old.entries.get(name)) for name in sorted(state) if state[name]["versions"]
+        name: builder.build_entry(name, state[name], old.entries.get(name))
+        for name in sorted(state)
+        if state[name]["versions"]
     }
     loader.clear_failures((name, number) for name in state for number in state[name]["versions"])
-    return Snapshot(entries, tuple(found.problems))
+    return Snapshot(entries, tuple(builder.problems))
 
 
-class _Sync:
+class _SnapshotBuilder:
     def __init__(self, loader: Loader, cache: VersionCache) -> None:
         self._loader, self._version_cache = loader, cache
         self.problems: list[Fault] = []
 
-    def entry(self, name: str, stored: Mapping[str, Any], old: ModelEntry | None) -> ModelEntry:
+    def build_entry(self, name: str, stored: Mapping[str, Any], old: ModelEntry | None) -> ModelEntry:
         versions, aliases = tuple(stored["versions"]), dict(stored["aliases"])
-        before = old.targets if old else {}
-        targets: dict[str, LoadedVersion] = {}
+        before = old.loaded_by_alias if old else {}
+        loaded: dict[str, LoadedVersion] = {}
         expected = {"default": versions[-1], **aliases}
         for alias, reason in stored["unreadable"].items():
             again = f"set it again: models alias {name} {alias} VERSION --force"
             self.problems.append(Fault(f"{name}/{alias}", reason, again))
             expected.pop(alias, None)
             if alias in before:
-                targets[alias] = before[alias]
+                loaded[alias] = before[alias]
         for key, number in expected.items():
-            served = self._reuse_or_load(name, number, (*targets.values(), *before.values()))
+            served = self._reuse_or_load(name, number, (*loaded.values(), *before.values()))
             if served is None:
                 served = before.get(key)
             if served is None and key == "default" and "default" not in aliases:
                 # After a start there is no earlier version to keep: serve the newest that works, as before the restart.
-                older = (self._reuse_or_load(name, n, targets.values()) for n in versions[-2::-1])
+                older = (self._reuse_or_load(name, n, loaded.values()) for n in versions[-2::-1])
                 served = next((found for found in older if found), None)
             if served is not None:
-                targets[key] = served
-        return ModelEntry(name, versions, aliases, targets)
+                loaded[key] = served
+        return ModelEntry(name, versions, aliases, loaded)
 
     def _reuse_or_load(self, name: str, number: int, kept: Iterable[LoadedVersion]) -> LoadedVersion | None:
         for served in kept:

@@ -57,7 +57,7 @@ class SwitchBarrier:
         return self._words[_PROPOSED]
 
     @property
-    def settled(self) -> bool:
+    def has_no_pending_proposal(self) -> bool:
         """True if there is no pending proposal."""
         return self._words[_ACTIVE] == self._words[_PROPOSED]
 
@@ -118,7 +118,7 @@ class SwitchBarrier:
         """In the master: return the processes that the others have waited for longer than `seconds`."""
         proposed, since = self.proposed, self._words[_PROPOSED_AT]  # in this order: see `propose`
         latest = self._clock() - int(seconds * _SECOND)
-        if self.settled or since >= latest:
+        if self.has_no_pending_proposal or since >= latest:
             return []
         joined = dict(zip(self._pids(), self._slot_column(_JOINED_AT), strict=True))
         behind = [pid for pid in self._not_ready(proposed) if joined.get(pid, latest) < latest]

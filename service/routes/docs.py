@@ -81,7 +81,7 @@ _ERROR_EXAMPLE = {
 
 
 def create_blueprint(registry: ModelRegistry, settings: Settings) -> Blueprint:
-    blueprint = Blueprint("pages", __name__)
+    blueprint = Blueprint("docs", __name__)
     # The document of the last snapshot. The weak reference does not keep a replaced snapshot in memory.
     latest: list[tuple[weakref.ref[Snapshot], bytes]] = []
 

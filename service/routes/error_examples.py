@@ -103,7 +103,7 @@ def _predict_path(served: LoadedVersion, is_requested: bool) -> str:
 
 
 def _is_hosted_platform() -> bool:
-    return request.path == "/invocations" or request.blueprint == "hosted"
+    return request.path == "/invocations" or request.blueprint == "sagemaker_vertex"
 
 
 def _example_body(served: LoadedVersion, row: Any, *, is_only_model: bool) -> dict[str, Any]:

@@ -25,17 +25,17 @@ def create_blueprint(registry: ModelRegistry, metrics: Metrics, drift: DriftMoni
         keys.reload_if_changed()
         return [*registry.snapshot.problems, *filter(None, [keys.problem])]
 
-    def loaded(_: InternalGauges) -> Iterator[Metric]:
+    def collect_model_gauges(_: InternalGauges) -> Iterator[Metric]:
         snapshot = registry.snapshot
         served = ((served.name, served.number, served.digest) for served in snapshot.default_versions)
         return model_gauges(served, len(problems()))
 
-    def drifted(recent: InternalGauges) -> Iterator[Metric]:
+    def collect_drift_gauges(recent: InternalGauges) -> Iterator[Metric]:
         entries = registry.snapshot.entries.values()
-        return drift.metrics({served for entry in entries for served in entry.targets.values()}, recent)
+        return drift.metrics({served for entry in entries for served in entry.loaded_by_alias.values()}, recent)
 
-    metrics.register_collector(loaded)
-    metrics.register_collector(drifted)
+    metrics.register_collector(collect_model_gauges)
+    metrics.register_collector(collect_drift_gauges)
 
     @blueprint.get("/")
     def root() -> Response:

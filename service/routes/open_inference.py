@@ -97,7 +97,7 @@ def create_blueprint(
             versions = [(name, registry.version_number(name, version))]
         else:
             versions = [(served.name, served.number) for served in registry.snapshot.default_versions]
-        counted = metrics.counters.by_version()
+        counted = metrics.counters.totals_by_model_version()
         return json_response({"model_stats": [_version_statistics(*each, counted) for each in versions]})
 
     @blueprint.post(f"{_MODEL}/infer")

@@ -16,7 +16,7 @@ from service.routes.predict import Predictor
 
 
 def create_blueprint(registry: ModelRegistry, predictor: Predictor, settings: Settings) -> Blueprint:
-    blueprint = Blueprint("hosted", __name__)
+    blueprint = Blueprint("sagemaker_vertex", __name__)
 
     def ping() -> Response:
         return json_response({}, 200 if registry.snapshot.default_versions else 503)

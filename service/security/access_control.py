@@ -18,7 +18,14 @@ _ENDPOINT_SCOPES = {
 }
 # Health checks need no key: an orchestrator that asks every few seconds should need no secret.
 _PUBLIC_ENDPOINTS = frozenset(
-    {"health.root", "health.alive", "health.ready", "hosted.ping", "hosted.health", "open_inference.health"}
+    {
+        "health.root",
+        "health.alive",
+        "health.ready",
+        "sagemaker_vertex.ping",
+        "sagemaker_vertex.health",
+        "open_inference.health",
+    }
 )
 
 

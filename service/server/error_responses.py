@@ -29,8 +29,8 @@ def error_response(
     record = recorder.begin(
         "-" if head is None else head.method,
         "-" if head is None else head.uri,
-        request_id="" if head is None else head.varying.get("X-REQUEST-ID", ""),
-        traceparent="" if head is None else head.varying.get("TRACEPARENT", ""),
+        request_id="" if head is None else head.uncached_headers.get("X-REQUEST-ID", ""),
+        traceparent="" if head is None else head.uncached_headers.get("TRACEPARENT", ""),
         client=connection.client_ip,
         arrived_at=connection.arrived_at if pending is not None else 0.0,
     )

@@ -180,8 +180,8 @@ class EventLoop:
         self._accept_connections(listener, 1 if shared else MAX_ACCEPTS_PER_TURN)
         self._last_accept_at = now
 
-    def _accept_connections(self, listener: Any, most: int = MAX_ACCEPTS_PER_TURN) -> None:
-        for _ in range(most):
+    def _accept_connections(self, listener: Any, max_accepts: int = MAX_ACCEPTS_PER_TURN) -> None:
+        for _ in range(max_accepts):
             try:
                 sock, peer = listener.accept()
             except OSError as e:  # another worker was faster, the client is gone, or a passing shortage of the system
@@ -221,14 +221,14 @@ class EventLoop:
                     connection.readable_since = since
                     self.readable_connections.appendleft(connection)
 
-    def _read_connection(self, connection: Connection, since: float, most: int) -> int:
-        """Read up to `most` bytes, which could be read since `since`; return their number."""
+    def _read_connection(self, connection: Connection, since: float, max_bytes: int) -> int:
+        """Read up to `max_bytes`, which could be read since `since`; return their number."""
         if connection.pending_request is not None or connection.send_buffer:
             # The client sends on before it has its response: the bytes can wait in the socket.
             self._watch(connection, connection.selector_events & ~selectors.EVENT_READ)
             return 0
         try:
-            data = connection.sock.recv(most)
+            data = connection.sock.recv(max_bytes)
         except (BlockingIOError, InterruptedError):
             return 0
         except OSError:

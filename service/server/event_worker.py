@@ -88,7 +88,7 @@ class EventWorker(Worker):  # type: ignore[misc]
     def expire_connections(self, now: float) -> None:
         """Respond to, or close, what has waited for too long."""
         for connection, request in self.executor.expired(now):
-            self._abandon_request(connection, request, "is still being loaded")
+            self._send_loading_error(connection, request, "is still being loaded")
         self.event_loop.expire_connections(now)
 
     def _process_queue(self) -> None:
@@ -162,7 +162,7 @@ class EventWorker(Worker):  # type: ignore[misc]
     def _offload(self, connection: Connection, request: BufferedRequest) -> None:
         self.app.recorder.discard()
         if problem := self.executor.submit(connection, request):
-            self._abandon_request(connection, request, f"is not in memory, and {problem}")
+            self._send_loading_error(connection, request, f"is not in memory, and {problem}")
         else:
             # The executor has a limit of its own, so offloaded input leaves the limit of all others to them.
             self.event_loop.admission.release_input_bytes(connection)
@@ -175,7 +175,7 @@ class EventWorker(Worker):  # type: ignore[misc]
         for connection, response, close in self.executor.completed():
             self.event_loop.send_response(connection, response, close=close)
 
-    def _abandon_request(self, connection: Connection, request: BufferedRequest, why: str) -> None:
+    def _send_loading_error(self, connection: Connection, request: BufferedRequest, why: str) -> None:
         message, close = f"the version {why}; try again in a moment", request.closes_connection or not self.alive
         headers = (("Retry-After", "5"),)
         self.event_loop.send_error(

@@ -107,7 +107,7 @@ class FastPath:
         request.started_at, request.record = clock(), None
         try:
             # No port: which listener serves predictions makes no difference.
-            self._access.check(_ENDPOINT, head.varying.get("AUTHORIZATION"), "")
+            self._access.check(_ENDPOINT, head.uncached_headers.get("AUTHORIZATION"), "")
             found = self._parse_table(body, target) or self._parse_rows(body, target)
         except _FALLBACK_ERRORS:  # Flask reports it
             return None
@@ -174,12 +174,12 @@ class FastPath:
         return self._parser.parse(parsed, target.name, target.version) if isinstance(parsed, dict) else None
 
     def _build_response(self, request: ParsedPredict, body: bytes, computing: float, computed: float) -> bytes:
-        recorder, varying = self._recorder, request.head.varying
+        recorder, uncached_headers = self._recorder, request.head.uncached_headers
         record = recorder.begin(
             "POST",
             request.target.uri,
-            request_id=varying.get("X-REQUEST-ID", ""),
-            traceparent=varying.get("TRACEPARENT", ""),
+            request_id=uncached_headers.get("X-REQUEST-ID", ""),
+            traceparent=uncached_headers.get("TRACEPARENT", ""),
             client=request.client_ip,
             arrived_at=request.arrived_at,
         )

@@ -85,7 +85,7 @@ class GunicornApplication(BaseApplication):  # type: ignore[misc]
         return self._app
 
     def run(self) -> None:
-        return_freed_memory()
+        configure_malloc_trim()
         # Workers share this memory until one writes to it, as garbage collection does to every object: so freeze it.
         # Collecting generation 1 is enough: old objects contain no garbage, and looking for it takes 8 ms.
         gc.collect(1)
@@ -181,7 +181,7 @@ def _child_exit(app: Flask, _: Any, worker: Any) -> None:
     _counters(app).merge_dead_processes(worker.pid)
 
 
-def return_freed_memory() -> None:
+def configure_malloc_trim() -> None:
     """Make glibc return freed blocks of 1 MiB and more to the kernel, in this process and its forks.
 
     By default it expects the next block to be as large, and keeps them: after large bodies of every kind, a worker took

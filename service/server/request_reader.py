@@ -22,9 +22,9 @@ CHUNKS_PER_READ = 32  # one takes 2 µs, and 512 kB may contain 87,000
 MAX_CACHED_HEADS, MAX_CACHED_HEAD_BYTES = 512, 2048
 
 # Fields that differ from request to request, or that no cache should keep.
-VARYING_FIELDS = frozenset({"AUTHORIZATION", "TRACEPARENT", "TRACESTATE", "X-REQUEST-ID"})
+UNCACHED_HEADERS = frozenset({"AUTHORIZATION", "TRACEPARENT", "TRACESTATE", "X-REQUEST-ID"})
 # A plain one: visible ASCII without the white space around it, and no folded line after it.
-_VARYING_LINE = re.compile(
+_UNCACHED_LINE = re.compile(
     rb"\r\n(authorization|trace(?:parent|state)|x-request-id):[ \t]*([!-~](?:[ -~]*[!-~])?)[ \t]*(?=\r\n[^ \t])",
     re.IGNORECASE,
 )
@@ -40,15 +40,15 @@ class MalformedBodyError(OSError):
 
 
 class RequestHead:
-    """The head of a request: `parsed`, which other requests may share, and its own fields in `varying`.
+    """The head of a request: `parsed`, which other requests may share, and its own fields in `uncached_headers`.
 
-    `varying` has those of `VARYING_FIELDS` that were sent, by their names in upper case.
+    `uncached_headers` has those of `UNCACHED_HEADERS` that were sent, by their names in upper case.
     """
 
-    __slots__ = ("parsed", "size", "varying")
+    __slots__ = ("parsed", "size", "uncached_headers")
 
-    def __init__(self, parsed: ParsedHead, varying: Mapping[str, str], size: int) -> None:
-        self.parsed, self.varying, self.size = parsed, varying, size
+    def __init__(self, parsed: ParsedHead, uncached_headers: Mapping[str, str], size: int) -> None:
+        self.parsed, self.uncached_headers, self.size = parsed, uncached_headers, size
 
     @property
     def method(self) -> str:
@@ -92,7 +92,7 @@ class BufferedRequest:
 
 
 class HeadCache:
-    """Parsed heads, by their text without `VARYING_FIELDS`. A client's heads are mostly equal but for those.
+    """Parsed heads, by their text without `UNCACHED_HEADERS`. A client's heads are mostly equal but for those.
 
     gunicorn takes 20 to 40 µs to parse a head, about a third of what the fast path takes for a request.
     """
@@ -112,27 +112,27 @@ class HeadCache:
             return head
         if len(text) > MAX_CACHED_HEAD_BYTES or text.startswith(b"\r"):
             return self._parse_uncached(text, peer, number)
-        lines = _VARYING_LINE.findall(text)
-        shared = _VARYING_LINE.sub(b"", text) if lines else text
+        lines = _UNCACHED_LINE.findall(text)
+        shared = _UNCACHED_LINE.sub(b"", text) if lines else text
         head = self._cache.get((client_ip, shared))
         if head is None:
             parsed = ParsedHead.parse(self._cfg, shared, peer, number)
-            if not VARYING_FIELDS.isdisjoint(name for name, _ in parsed.headers):  # one that is not plain
+            if not UNCACHED_HEADERS.isdisjoint(name for name, _ in parsed.headers):  # one that is not plain
                 return self._parse_uncached(text, peer, number)
             if len(self._cache) >= MAX_CACHED_HEADS:
                 self._cache.clear()
             self._cache[client_ip, shared] = head = RequestHead(parsed, {}, len(shared))
         if not lines:
             return head
-        varying = {name.decode().upper(): value.decode() for name, value in lines}
-        if len(varying) < len(lines):  # a field was sent twice: gunicorn joins the values
+        uncached_headers = {name.decode().upper(): value.decode() for name, value in lines}
+        if len(uncached_headers) < len(lines):  # a field was sent twice: gunicorn joins the values
             return self._parse_uncached(text, peer, number)
-        return RequestHead(head.parsed, varying, len(text))
+        return RequestHead(head.parsed, uncached_headers, len(text))
 
     def _parse_uncached(self, text: bytes, peer: Any, number: int) -> RequestHead:
         parsed = ParsedHead.parse(self._cfg, text, peer, number)
-        varying = {name: value for name, value in parsed.headers if name in VARYING_FIELDS}
-        return RequestHead(parsed, varying, len(text))
+        uncached_headers = {name: value for name, value in parsed.headers if name in UNCACHED_HEADERS}
+        return RequestHead(parsed, uncached_headers, len(text))
 
 
 class RequestReader:
@@ -259,16 +259,16 @@ class _ChunkDecoder:
         self.has_more = False
         self._left = 0  # bytes missing of the current chunk
         self._trailers = 0
-        self._state: _DecoderState | None = self._size
+        self._state: _DecoderState | None = self._read_chunk_size
 
-    def decode(self, buffer: bytearray, most: int) -> bool:
-        """Move up to `CHUNKS_PER_READ` chunks from `buffer` to `body`; stop when `body` exceeds `most` bytes.
+    def decode(self, buffer: bytearray, max_bytes: int) -> bool:
+        """Move up to `CHUNKS_PER_READ` chunks from `buffer` to `body`; stop when `body` exceeds `max_bytes`.
 
         True when the last chunk was read.
         """
         self.has_more = False
         for _ in range(3 * CHUNKS_PER_READ):
-            if self._state is None or len(self.body) > most:
+            if self._state is None or len(self.body) > max_bytes:
                 return self._state is None
             if not self._state(buffer):
                 return False
@@ -277,7 +277,7 @@ class _ChunkDecoder:
 
     # Each state consumes its part of the buffer and sets the next state; False if that part is incomplete.
 
-    def _size(self, buffer: bytearray) -> bool:
+    def _read_chunk_size(self, buffer: bytearray) -> bool:
         line = _pop_line(buffer)
         if line is None:
             return False
@@ -285,36 +285,36 @@ class _ChunkDecoder:
         if found is None:
             raise MalformedBodyError(f"expected the size of a chunk, found {line[:40]!r}")
         self._left = int(found[1], 16)
-        self._state = self._data if self._left else self._trailer
+        self._state = self._read_chunk_data if self._left else self._read_trailer
         return True
 
-    def _data(self, buffer: bytearray) -> bool:
+    def _read_chunk_data(self, buffer: bytearray) -> bool:
         taken = min(self._left, len(buffer))
         self.body += buffer[:taken]
         del buffer[:taken]
         self._left -= taken
         if self._left:
             return False
-        self._state = self._end
+        self._state = self._read_chunk_end
         return True
 
-    def _end(self, buffer: bytearray) -> bool:
+    def _read_chunk_end(self, buffer: bytearray) -> bool:
         if len(buffer) < 2:
             return False
         if buffer[:2] != b"\r\n":
             raise MalformedBodyError(f"expected the end of a chunk, found {bytes(buffer[:20])!r}")
         del buffer[:2]
-        self._state = self._size
+        self._state = self._read_chunk_size
         return True
 
-    def _trailer(self, buffer: bytearray) -> bool:
+    def _read_trailer(self, buffer: bytearray) -> bool:
         line = _pop_line(buffer)
         if line is None:
             return False
         self._trailers += len(line)
         if line and (b":" not in line or self._trailers > MAX_TRAILER_BYTES):
             raise MalformedBodyError(f"expected a trailer or the end of the body, found {line[:40]!r}")
-        self._state = self._trailer if line else None
+        self._state = self._read_trailer if line else None
         return True
 
 

@@ -34,7 +34,7 @@ class WsgiBridge:
                 self._recorder, connection, "400 Bad Request", "bad_request", message
             )
             return True
-        for name, value in head.varying.items():
+        for name, value in head.uncached_headers.items():
             environ.setdefault(f"HTTP_{name.replace('-', '_')}", value)
         environ["wsgi.input"] = request.body
         environ["forward_pass.arrived_at"], environ["forward_pass.request"] = connection.arrived_at, request

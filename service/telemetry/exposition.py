@@ -63,7 +63,7 @@ class ExpositionWriter:
         totals = self._totals()
         return "".join(line for name in sorted(self._families) for line in _lines(self._families[name], totals))
 
-    def by_version(self) -> dict[tuple[str, str], dict[str, float]]:
+    def totals_by_model_version(self) -> dict[tuple[str, str], dict[str, float]]:
         """Return sums by (model, version) and name; each stage has a name of its own (`..._count:parse`)."""
         totals = self._totals()
         sums: dict[tuple[str, str], dict[str, float]] = {}

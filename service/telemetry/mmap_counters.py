@@ -138,10 +138,10 @@ class MmapCounters:
         with self.lock, self._locked(fcntl.LOCK_SH):
             return self._writer.render()
 
-    def by_version(self) -> dict[tuple[str, str], dict[str, float]]:
+    def totals_by_model_version(self) -> dict[tuple[str, str], dict[str, float]]:
         """Return the counts of all processes by model and version."""
         with self.lock, self._locked(fcntl.LOCK_SH):
-            return self._writer.by_version()
+            return self._writer.totals_by_model_version()
 
     def merge_dead_processes(self, *pids: int) -> None:
         """Add the counters of processes that ended to this process's files, and drop their gauges.

@@ -63,7 +63,7 @@ def decompression_limit() -> None:
 
 
 def returning_memory() -> None:
-    gunicorn_app.return_freed_memory = lambda: None
+    gunicorn_app.configure_malloc_trim = lambda: None
 
 
 def keeping_loaded_versions() -> None:

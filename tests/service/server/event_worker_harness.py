@@ -116,11 +116,11 @@ class Loop:
         for _ in range(times):
             self.worker.run_once(0.002)
 
-    def take(self, sock: socket.socket, *, most: int = 10_000) -> bytes:
+    def take(self, sock: socket.socket, *, max_turns: int = 10_000) -> bytes:
         """Turn the loop until nothing more arrives for a client, and return what did."""
         sock.setblocking(False)
         found = b""
-        for _ in range(most):
+        for _ in range(max_turns):
             self.turn(1)
             try:
                 piece = sock.recv(1 << 20)

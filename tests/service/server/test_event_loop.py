@@ -105,7 +105,7 @@ def test_a_rejected_request_cannot_write_control_characters_to_the_log(
 def test_invalid_http_gets_an_error_response_in_json(loop: Loop, text: bytes, status: int) -> None:
     sock = loop.client(text)
     assert error_of(loop.take(sock)) == (status, "bad_request")
-    assert loop.take(sock, most=5) == b""
+    assert loop.take(sock, max_turns=5) == b""
     assert loop.app.handled_paths == []
 
 

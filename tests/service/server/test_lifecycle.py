@@ -148,7 +148,7 @@ def test_stopping_lets_an_open_request_complete(own_server, how):
 
 LARGE_BODIES = """
 from pathlib import Path
-from service.server.gunicorn_app import return_freed_memory
+from service.server.gunicorn_app import configure_malloc_trim
 
 def resident():
     return int(Path("/proc/self/statm").read_text().split()[1]) * 4096
@@ -170,7 +170,7 @@ def test_the_memory_of_large_bodies_is_returned_to_the_kernel() -> None:
         done = subprocess.run([sys.executable, "-c", text], cwd=ROOT, capture_output=True, text=True, check=True)
         return int(done.stdout)
 
-    assert freed("return_freed_memory()") > 7 << 20
+    assert freed("configure_malloc_trim()") > 7 << 20
     assert freed("") < 1 << 20
 
 

@@ -17,7 +17,7 @@ from service.server.request_reader import (
     MAX_CACHED_HEAD_BYTES,
     MAX_CACHED_HEADS,
     MAX_HEAD_BYTES,
-    VARYING_FIELDS,
+    UNCACHED_HEADERS,
     HeadCache,
     HeadTooLargeError,
     MalformedBodyError,
@@ -242,7 +242,7 @@ def test_heads_that_differ_in_varying_fields_share_a_parsed_head() -> None:
         lines = [f"traceparent: 00-{i}", f"X-Request-Id: {i}", "tracestate:  a=b ", "AUTHORIZATION: Bearer fp_x y"]
         found = parse(cache, *lines[:2], "Content-Length: 5", *lines[2:])
         assert found.parsed is first.parsed
-        assert found.varying == {
+        assert found.uncached_headers == {
             "TRACEPARENT": f"00-{i}",
             "X-REQUEST-ID": str(i),
             "TRACESTATE": "a=b",
@@ -269,7 +269,7 @@ def test_a_head_whose_varying_fields_are_not_plain_is_parsed_whole_and_not_cache
     assert cache.parse(text, ("127.0.0.1", 1), 1).parsed is not first.parsed
     sent = [(name.strip().upper(), value.strip()) for name, _, value in (line.partition(":") for line in lines)]
     assert [field for field in first.parsed.headers if field[0] != "HOST"] == sent
-    assert first.varying == {name: value for name, value in sent if name in VARYING_FIELDS}
+    assert first.uncached_headers == {name: value for name, value in sent if name in UNCACHED_HEADERS}
 
 
 FIELDS = st.lists(
@@ -297,7 +297,9 @@ def test_a_cached_head_has_the_fields_of_the_whole_one(fields: list[tuple[str, s
     cache = HeadCache(cfg)
     for _ in range(2):
         found = cache.parse(text, ("127.0.0.1", 1), 1)
-        joined = found.parsed.headers + [item for item in found.varying.items() if item not in found.parsed.headers]
+        joined = found.parsed.headers + [
+            item for item in found.uncached_headers.items() if item not in found.parsed.headers
+        ]
         assert sorted(joined) == sorted(whole.headers)
 
 

@@ -259,7 +259,7 @@ def test_counts_by_version_are_summed_over_processes(counters):
     count()
     in_a_child(count)
     rows.labels("m", "2").inc()
-    assert counters.by_version() == {
+    assert counters.totals_by_model_version() == {
         ("m", "1"): {"rows_total": 6, "stage_count:parse": 6, "stage_sum:parse": 23, "errors_total": 2},
         ("m", "2"): {"rows_total": 1},
     }

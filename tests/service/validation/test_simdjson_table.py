@@ -23,10 +23,10 @@ TABLE = Signature((NumberColumn("a", 1.5, 2.0), NumberColumn("b", -3.0, 0.1), Nu
 IMAGE = Signature((ArrayColumn("pixels", (2, 3), 0.0, 16.0, None, None, {}),), TARGETS)
 
 
-def table(body: bytes, signature: Signature, most: int = 5) -> Array | None:
+def table(body: bytes, signature: Signature, max_rows: int = 5) -> Array | None:
     plain = SimdjsonReader().parse(body)
     assert signature.table_shape is not None
-    return None if plain is None else plain.table(signature.table_shape, most)
+    return None if plain is None else plain.table(signature.table_shape, max_rows)
 
 
 def written(*instances: Any, **more: Any) -> bytes:
