@@ -127,12 +127,12 @@ class Tracer:
         Asked again, those that are left. Everything is recorded before the first time.
         """
         if not self._next:
-            self._plan()
+            self._find_last_uses()
         stop = len(self.values) if until is None else until.index + 1
         started, self._next = self._next, max(self._next, stop)
         return [self._call(value) for value in self.values[started:stop] if value.function and value.last_use >= 0]
 
-    def _plan(self) -> None:
+    def _find_last_uses(self) -> None:
         """Find the last use of every value that an output needs."""
         for index in self._outputs:
             self.values[index].last_use = _USED_TO_THE_END

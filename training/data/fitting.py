@@ -41,7 +41,7 @@ class NumberStatistics:
     sample: NDArray[np.float64]
 
     @classmethod
-    def of(cls, values: NDArray[np.float64]) -> NumberStatistics:
+    def from_values(cls, values: NDArray[np.float64]) -> NumberStatistics:
         """Return the statistics of (n,) numbers, NaN where one is missing."""
         present = values[~np.isnan(values)]
         return cls(summarize(present) if len(present) else None, len(values) - len(present), present)
@@ -55,7 +55,7 @@ class CategoryStatistics:
     missing: int
 
     @classmethod
-    def of(cls, values: NDArray[np.object_]) -> CategoryStatistics:
+    def from_values(cls, values: NDArray[np.object_]) -> CategoryStatistics:
         """Return the statistics of (n,) strings, None where one is missing."""
         counts = Counter(values.tolist())
         missing = counts.pop(None, 0)
@@ -72,7 +72,7 @@ class ArrayStatistics:
     sample: NDArray[Any]
 
     @classmethod
-    def of(cls, values: NDArray[Any]) -> ArrayStatistics:
+    def from_values(cls, values: NDArray[Any]) -> ArrayStatistics:
         """Return the statistics of arrays (n, ...)."""
         return cls(values.dtype, values.shape, summarize(values), values)
 
@@ -83,8 +83,8 @@ ColumnStatistics = NumberStatistics | CategoryStatistics | ArrayStatistics
 def column_statistics(kind: str, values: NDArray[Any]) -> ColumnStatistics:
     """Return the statistics of a column in memory."""
     if kind == "number":
-        return NumberStatistics.of(values)
-    return CategoryStatistics.of(values) if kind == "category" else ArrayStatistics.of(values)
+        return NumberStatistics.from_values(values)
+    return CategoryStatistics.from_values(values) if kind == "category" else ArrayStatistics.from_values(values)
 
 
 def fit_signature(

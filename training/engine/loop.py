@@ -156,7 +156,7 @@ class TrainingState:
         self.errors: list[float] = []
         self.steps, self.total = 0, 0.0
         self._before: Any = None  # the state of `rng` before it drew the current epoch's order
-        self._generators = ([] if rng is None else [rng]) + list(generators(module))
+        self._generators = ([] if rng is None else [rng]) + list(random_generators(module))
 
     def draw_order(self, order: Callable[[np.random.Generator], T]) -> T:
         """Return the order of this epoch, drawn from `rng`; after `load_state`, the same one again."""
@@ -194,14 +194,14 @@ class TrainingState:
             array[...] = state[name]
 
 
-def generators(module: Module) -> Iterator[np.random.Generator]:
+def random_generators(module: Module) -> Iterator[np.random.Generator]:
     """Yield the random generators of a module and of the modules in its attributes."""
     for value in vars(module).values():
         for found in value if isinstance(value, (list, tuple)) else [value]:
             if isinstance(found, np.random.Generator):
                 yield found
             elif isinstance(found, Module):
-                yield from generators(found)
+                yield from random_generators(found)
 
 
 def _validate_samples(module: Module, x_train: npt.ArrayLike, y_train: npt.ArrayLike | None, loss: Loss) -> Samples:

@@ -52,7 +52,7 @@ class Optimizer:
 
     def __init__(self, module: Module, learning_rate: float = 0.01, **options: Unpack[OptimizerOptions]) -> None:
         self.module = module
-        self.parameters, self.gradients = _arrays_of(module)
+        self.parameters, self.gradients = _trainable_arrays(module)
         self._addresses = _addresses(self.parameters)
         self.weight_decay = options.get("weight_decay", 0.0)
         self.clip_norm, self.clip_value = options.get("clip_norm"), options.get("clip_value")
@@ -106,7 +106,7 @@ class Optimizer:
 
     def check(self, module: Module) -> None:
         """Raise ValueError if a step would not change `module`, or not the whole module of this optimizer."""
-        if _addresses(_arrays_of(self.module)[0]) != self._addresses:
+        if _addresses(_trainable_arrays(self.module)[0]) != self._addresses:
             problem = "found one whose parameters have moved into a newer network"
         elif module is self.module or not _memory_owners(module).isdisjoint(_memory_owners(self.module)):
             return
@@ -223,7 +223,7 @@ class Optimizer:
             raise ValueError(f"{type(self).__name__}.{name}: expected {expected}, found {found}")
 
 
-def _arrays_of(module: Module) -> tuple[list[Array], list[Array]]:
+def _trainable_arrays(module: Module) -> tuple[list[Array], list[Array]]:
     """Return parameters and gradients, in as few arrays as possible."""
     if isinstance(module, Sequential):
         parameters, gradients = module.parameter_vector, module.gradient_vector

@@ -56,8 +56,8 @@ class StepDecay(Schedule):
     """
 
     def __init__(self, epochs: int = 30, decay: float = 0.1) -> None:
-        _check(epochs >= 1, "StepDecay.epochs", "a whole number of at least 1", epochs)
-        _check(0 < decay <= 1, "StepDecay.decay", "a number above 0, at most 1", decay)
+        _require(epochs >= 1, "StepDecay.epochs", "a whole number of at least 1", epochs)
+        _require(0 < decay <= 1, "StepDecay.decay", "a number above 0, at most 1", decay)
         self.epochs, self.decay = epochs, decay
 
     def factor(self, step: int, context: ScheduleContext) -> float:
@@ -71,7 +71,7 @@ class Cosine(Schedule):
     """
 
     def __init__(self, min_factor: float = 0.0) -> None:
-        _check(0 <= min_factor <= 1, "Cosine.min_factor", "a number from 0 to 1", min_factor)
+        _require(0 <= min_factor <= 1, "Cosine.min_factor", "a number from 0 to 1", min_factor)
         self.min_factor = min_factor
 
     def factor(self, step: int, context: ScheduleContext) -> float:
@@ -86,8 +86,8 @@ class WarmUp(Schedule):
     """
 
     def __init__(self, epochs: float = 1, then: Schedule | None = None, start: float = 0.01) -> None:
-        _check(epochs > 0, "WarmUp.epochs", "a number above 0", epochs)
-        _check(0 < start <= 1, "WarmUp.start", "a number above 0, at most 1", start)
+        _require(epochs > 0, "WarmUp.epochs", "a number above 0", epochs)
+        _require(0 < start <= 1, "WarmUp.start", "a number above 0, at most 1", start)
         self.epochs, self.start = epochs, start
         self.then = then or Constant()
 
@@ -120,9 +120,9 @@ class OneCycle(Schedule):
     def __init__(
         self, rise_fraction: float = 0.3, initial_factor: float = 1 / 25, final_factor: float = 1 / 250_000
     ) -> None:
-        _check(0 < rise_fraction < 1, "OneCycle.rise_fraction", "a number between 0 and 1", rise_fraction)
-        _check(0 < initial_factor <= 1, "OneCycle.initial_factor", "a number above 0, at most 1", initial_factor)
-        _check(0 <= final_factor <= 1, "OneCycle.final_factor", "a number from 0 to 1", final_factor)
+        _require(0 < rise_fraction < 1, "OneCycle.rise_fraction", "a number between 0 and 1", rise_fraction)
+        _require(0 < initial_factor <= 1, "OneCycle.initial_factor", "a number above 0, at most 1", initial_factor)
+        _require(0 <= final_factor <= 1, "OneCycle.final_factor", "a number from 0 to 1", final_factor)
         self.rise_fraction, self.initial_factor, self.final_factor = rise_fraction, initial_factor, final_factor
 
     def factor(self, step: int, context: ScheduleContext) -> float:
@@ -150,11 +150,11 @@ class OnPlateau(Schedule):
         min_factor: float = 0.0,
         score: Callable[[float], float] | None = None,
     ) -> None:
-        _check(patience >= 0, "OnPlateau.patience", "a whole number of at least 0", patience)
-        _check(0 < decay < 1, "OnPlateau.decay", "a number between 0 and 1", decay)
-        _check(0 <= threshold < 1, "OnPlateau.threshold", "a number from 0 to below 1", threshold)
-        _check(cooldown >= 0, "OnPlateau.cooldown", "a whole number of at least 0", cooldown)
-        _check(0 <= min_factor <= 1, "OnPlateau.min_factor", "a number from 0 to 1", min_factor)
+        _require(patience >= 0, "OnPlateau.patience", "a whole number of at least 0", patience)
+        _require(0 < decay < 1, "OnPlateau.decay", "a number between 0 and 1", decay)
+        _require(0 <= threshold < 1, "OnPlateau.threshold", "a number from 0 to below 1", threshold)
+        _require(cooldown >= 0, "OnPlateau.cooldown", "a whole number of at least 0", cooldown)
+        _require(0 <= min_factor <= 1, "OnPlateau.min_factor", "a number from 0 to 1", min_factor)
         self.patience, self.decay, self.threshold = patience, decay, threshold
         self.cooldown, self.min_factor, self.score = cooldown, min_factor, score
         self._factor, self._best, self._bad_epochs, self._cooldown_left = 1.0, math.inf, 0, 0
@@ -196,6 +196,6 @@ def _half_cosine(start: float, end: float, part: float) -> float:
     return end + (start - end) * (1 + math.cos(math.pi * part)) / 2
 
 
-def _check(right: bool, location: str, expected: str, found: float) -> None:
+def _require(right: bool, location: str, expected: str, found: float) -> None:
     if not right:
         raise ValueError(f"{location}: expected {expected}, found {found}")

@@ -54,8 +54,10 @@ def houses(*columns: NumberColumn | CategoryColumn | ArrayColumn, dtype: str = "
 
 def trained() -> Model:
     columns = {"rooms": rooms(2000), "area": area(2000)}
-    numbers = [fit_number(name, NumberStatistics.of(values), "impute", True) for name, values in columns.items()]
-    return houses(*numbers, fit_category("town", CategoryStatistics.of(town(2000)), "impute", "bucket"))
+    numbers = [
+        fit_number(name, NumberStatistics.from_values(values), "impute", True) for name, values in columns.items()
+    ]
+    return houses(*numbers, fit_category("town", CategoryStatistics.from_values(town(2000)), "impute", "bucket"))
 
 
 @pytest.fixture
@@ -125,7 +127,7 @@ def test_sampled_rows_take_little_memory_even_if_they_are_large(make_client, tmp
     """A sample of 256 x 256 colour images would be 200 MB; here 12 MB."""
     images = RNG.normal(size=(200, 64, 64, 3)).astype(np.float32)
     store = open_store(tmp_path / "store")
-    store.publish("houses", houses(fit_array("image", ArrayStatistics.of(images), False)))
+    store.publish("houses", houses(fit_array("image", ArrayStatistics.from_values(images), False)))
     registry = make_client(store).application.extensions["registry"]
     monitor = drift.DriftMonitor(MmapCounters(tmp_path))
     monitor.window(registry.find("houses"))._next_flush = drift.clock() + 60  # no flush meanwhile
@@ -161,13 +163,15 @@ def test_concurrent_threads_share_one_window_of_a_version(monkeypatch: pytest.Mo
 
 def test_missing_values_of_training_are_expected_in_the_fill_values_bin():
     values = np.where(np.arange(1000) % 2 == 0, np.nan, np.arange(1000.0))
-    bins = next(column_bins(houses(fit_number("a", NumberStatistics.of(values), "impute", True))))
+    bins = next(column_bins(houses(fit_number("a", NumberStatistics.from_values(values), "impute", True))))
     assert bins.expected.sum() == 1000
     assert bins.expected.max() > 500
 
 
 def test_images_are_monitored_by_their_means():
-    model = houses(fit_array("pixels", ArrayStatistics.of(RNG.integers(0, 256, (500, 3, 3)).astype(np.uint8)), True))
+    model = houses(
+        fit_array("pixels", ArrayStatistics.from_values(RNG.integers(0, 256, (500, 3, 3)).astype(np.uint8)), True)
+    )
     bins = next(column_bins(model))
     dark = model.encode([np.full((3, 3), 5).tolist()] * 4)
     assert bins.count(dark).tolist() == [4, *[0] * (len(bins.expected) - 1)]
@@ -176,7 +180,7 @@ def test_images_are_monitored_by_their_means():
 @pytest.mark.parametrize("dtype", ["float32", "float64"])
 def test_training_rows_fall_into_the_bins_counted_in_training(dtype):
     values = np.concatenate([RNG.normal(0.1, 0.3, 500), np.full(500, 0.1)])
-    model = houses(fit_number("a", NumberStatistics.of(values), "impute", True), dtype=dtype)
+    model = houses(fit_number("a", NumberStatistics.from_values(values), "impute", True), dtype=dtype)
     bins = next(column_bins(model))
     found = bins.count(model.encode([[value] for value in values.tolist()]))
     assert abs(found - bins.expected).sum() <= 2  # two numbers that are equal in float32
@@ -184,7 +188,7 @@ def test_training_rows_fall_into_the_bins_counted_in_training(dtype):
 
 def test_frequent_categories_have_bins_and_the_others_share_one():
     names = [f"t{i}" for i in range(100) for _ in range(100 - i)]
-    model = houses(fit_category("town", CategoryStatistics.of(np.array(names, object)), "impute", "refuse"))
+    model = houses(fit_category("town", CategoryStatistics.from_values(np.array(names, object)), "impute", "refuse"))
     bins = next(column_bins(model))
     assert len(bins.expected) == drift.MAX_CATEGORIES + 1
     assert bins.expected.sum() == len(names)

@@ -22,7 +22,7 @@ from training.errors import DataError
 
 
 def test_a_numeric_column_has_mean_deviation_median_and_deciles() -> None:
-    found = fit_number("a", NumberStatistics.of(np.array([1.0, 2, 3, 10, math.nan])), "impute", True)
+    found = fit_number("a", NumberStatistics.from_values(np.array([1.0, 2, 3, 10, math.nan])), "impute", True)
     assert (found.offset, found.fill) == (4.0, 2.5)
     assert found.scale == pytest.approx(math.sqrt(12.5))
     assert found.statistics["missing"] == 1
@@ -44,29 +44,29 @@ def test_a_frequent_value_has_its_own_count() -> None:
 
 def test_arrays_have_deciles_of_their_row_means() -> None:
     images = np.arange(40, dtype=np.uint8).reshape(10, 2, 2)
-    found = fit_array("pixels", ArrayStatistics.of(images), True).statistics["means"]
+    found = fit_array("pixels", ArrayStatistics.from_values(images), True).statistics["means"]
     assert (found["deciles"][0], found["deciles"][10]) == (1.5, 37.5)
     assert sum(found["counts"]) == 10
 
 
 def test_a_column_that_refuses_missing_values_has_no_fill_value() -> None:
-    assert fit_number("a", NumberStatistics.of(np.array([1.0, 2])), "refuse", True).fill is None
-    assert fit_category("a", CategoryStatistics.of(np.array(["x"], object)), "refuse", "refuse").fill is None
+    assert fit_number("a", NumberStatistics.from_values(np.array([1.0, 2])), "refuse", True).fill is None
+    assert fit_category("a", CategoryStatistics.from_values(np.array(["x"], object)), "refuse", "refuse").fill is None
 
 
 def test_a_constant_is_divided_by_one() -> None:
-    found = fit_number("a", NumberStatistics.of(np.full(10, 0.1)), "impute", True)
+    found = fit_number("a", NumberStatistics.from_values(np.full(10, 0.1)), "impute", True)
     assert (found.offset, found.scale) == (0.1, 1.0)
 
 
 def test_unscaled_numbers_are_unchanged() -> None:
-    found = fit_number("a", NumberStatistics.of(np.array([1.0, 5])), "impute", False)
+    found = fit_number("a", NumberStatistics.from_values(np.array([1.0, 5])), "impute", False)
     assert (found.offset, found.scale) == (0.0, 1.0)
 
 
 @given(st.lists(st.floats(allow_nan=False, allow_infinity=False), min_size=1))
 def test_statistics_of_any_finite_numbers_are_finite(values: list[float]) -> None:
-    found = fit_number("a", NumberStatistics.of(np.array(values)), "impute", True)
+    found = fit_number("a", NumberStatistics.from_values(np.array(values)), "impute", True)
     assert math.isfinite(found.offset)
     assert found.scale > 0
     assert math.isfinite(found.scale)
@@ -77,14 +77,14 @@ def test_statistics_of_any_finite_numbers_are_finite(values: list[float]) -> Non
 
 def test_a_column_without_values_is_rejected() -> None:
     with pytest.raises(DataError, match="all values in the training rows are missing"):
-        fit_number("a", NumberStatistics.of(np.full(3, math.nan)), "impute", True)
+        fit_number("a", NumberStatistics.from_values(np.full(3, math.nan)), "impute", True)
     with pytest.raises(DataError, match="all values in the training rows are missing"):
-        fit_category("a", CategoryStatistics.of(np.array([None, None], object)), "impute", "refuse")
+        fit_category("a", CategoryStatistics.from_values(np.array([None, None], object)), "impute", "refuse")
 
 
 def test_categories_are_sorted_and_the_most_frequent_is_the_fill_value() -> None:
     found = fit_category(
-        "a", CategoryStatistics.of(np.array(["b", "c", "b", "a", None, "c"], object)), "impute", "bucket"
+        "a", CategoryStatistics.from_values(np.array(["b", "c", "b", "a", None, "c"], object)), "impute", "bucket"
     )
     assert found.categories == ("a", "b", "c")
     assert found.fill == "b"
@@ -106,14 +106,16 @@ def test_categories_are_sorted_and_the_most_frequent_is_the_fill_value() -> None
 def test_integers_are_divided_by_their_range(
     dtype: type, values: list[int], scale: float, low: float | None, high: float | None
 ) -> None:
-    found = fit_array("image", ArrayStatistics.of(np.array(values, dtype).reshape(1, 2, 1)), True)
+    found = fit_array("image", ArrayStatistics.from_values(np.array(values, dtype).reshape(1, 2, 1)), True)
     assert (found.offset, found.scale, found.low, found.high, found.shape) == (0, scale, low, high, (2, 1))
 
 
 def test_statistics_of_arrays_are_exact_for_numbers_of_any_size() -> None:
     """Scaling by a power of two loses no bit, and the squares of the large numbers overflow."""
     values = np.random.default_rng(0).standard_normal((50, 4))
-    small, large = (fit_array("x", ArrayStatistics.of(values * factor), True).statistics for factor in (1.0, 2.0**700))
+    small, large = (
+        fit_array("x", ArrayStatistics.from_values(values * factor), True).statistics for factor in (1.0, 2.0**700)
+    )
     for key in ("mean", "std", "min", "max"):
         assert large[key] == pytest.approx(small[key] * 2.0**700, rel=1e-12)
     assert large["means"]["deciles"] == pytest.approx([value * 2.0**700 for value in small["means"]["deciles"]])
@@ -121,5 +123,5 @@ def test_statistics_of_arrays_are_exact_for_numbers_of_any_size() -> None:
 
 
 def test_floats_in_arrays_are_standardised() -> None:
-    found = fit_array("x", ArrayStatistics.of(np.array([[1.0, 3.0]])), True)
+    found = fit_array("x", ArrayStatistics.from_values(np.array([[1.0, 3.0]])), True)
     assert (found.offset, found.scale, found.low) == (2.0, 1.0, None)

@@ -28,7 +28,9 @@ from training.data.streaming.source import TYPE_INFERENCE_ROWS, Batch, DataSourc
 from training.errors import MAX_SHOWN_FAULTS, DataError
 
 _PANDAS_INDEX = re.compile(r"__index_level_\d+__")  # the name of pandas' row index in Parquet
-_MISSING = sorted("".join(word) for text in MISSING_CELLS for word in product(*({c, c.upper()} for c in text)))
+_MISSING_SPELLINGS = sorted(
+    "".join(word) for text in MISSING_CELLS for word in product(*({c, c.upper()} for c in text))
+)
 
 
 def open_source(section: DataSection, folder: Path) -> DataSource:
@@ -42,8 +44,8 @@ def open_source(section: DataSection, folder: Path) -> DataSource:
     sha256, line_ends = fingerprint([path])
     if path.suffix.lower() == ".parquet":
         first, rows, unsupported = _read_parquet_head(path)
-        return ParquetSource(*_plan_table(first, section, sha256, rows, unsupported), path=path)
-    return CsvSource(*_plan_table(_read_csv_head(path), section, sha256, line_ends + 1), path=path)
+        return ParquetSource(*_choose_source_fields(first, section, sha256, rows, unsupported), path=path)
+    return CsvSource(*_choose_source_fields(_read_csv_head(path), section, sha256, line_ends + 1), path=path)
 
 
 def read_first_rows(path: Path) -> Table:
@@ -52,7 +54,7 @@ def read_first_rows(path: Path) -> Table:
     return _read_parquet_head(path)[0] if path.suffix.lower() == ".parquet" else _read_csv_head(path)
 
 
-def _plan_table(
+def _choose_source_fields(
     first: Table, section: DataSection, sha256: str, rows: int, unsupported: Sequence[str] = ()
 ) -> tuple[str, str, int, dict[str, str], tuple[str, ...], str, list[str]]:
     """Return the fields of a `DataSource`, decided by the first rows of a table; `unsupported` columns are ignored."""
@@ -159,7 +161,7 @@ def _convert_numbers(array: Any) -> NDArray[np.float64]:
         array = array.dictionary_decode()
     if array.type in (pa.string(), pa.large_string(), pa.string_view()):
         array = compute.utf8_trim_whitespace(array.cast(pa.string()))
-        array = compute.if_else(compute.is_in(array, pa.array(_MISSING)), None, array)
+        array = compute.if_else(compute.is_in(array, pa.array(_MISSING_SPELLINGS)), None, array)
     values: NDArray[np.float64] = (
         array.cast(pa.float64(), safe=False).fill_null(math.nan).to_numpy(zero_copy_only=False)
     )
