@@ -7,6 +7,7 @@ appears only when it is complete; if a row is invalid, no file is written.
 from __future__ import annotations
 
 import csv
+import math
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import closing, contextmanager
 from dataclasses import dataclass
@@ -25,15 +26,8 @@ from model_store.client.http import Client, ServiceError
 from model_store.errors import Fault, InputError
 from model_store.registry.store import open_store
 from model_store.schema import row_parser
-from model_store.schema.signature import (
-    ArrayColumn,
-    CategoryColumn,
-    ClassificationOutput,
-    InputColumn,
-    NumberColumn,
-    RegressionOutput,
-    Signature,
-)
+from model_store.schema.columns import KINDS, Column
+from model_store.schema.signature import ClassificationOutput, RegressionOutput, Signature
 from model_store.utils.atomic_write import atomic_write
 
 _BATCH_CELLS = 100_000  # a few thousand rows of a table or a hundred images: some megabytes of memory
@@ -136,15 +130,8 @@ def _predictor_from_service(url: str, key: str | None, model: str) -> Predictor:
     return Predictor(name, number, signature, lambda batch: list(client.predict(name, batch, version=number)))
 
 
-def _column_from_metadata(about: Mapping[str, Any]) -> InputColumn:
-    """Return a column with what is needed to read a file."""
-    if about["kind"] == "array":
-        return ArrayColumn(about["name"], tuple(about["shape"]))
-    return (
-        CategoryColumn(about["name"], tuple(about["categories"]))
-        if about["kind"] == "category"
-        else NumberColumn(about["name"])
-    )
+def _column_from_metadata(about: Mapping[str, Any]) -> Column:
+    return KINDS[about["kind"]].from_public_details(about)
 
 
 def _output_from_metadata(about: Mapping[str, Any]) -> ClassificationOutput | RegressionOutput:
@@ -156,7 +143,7 @@ def _output_from_metadata(about: Mapping[str, Any]) -> ClassificationOutput | Re
 def _predict_file(predictor: Predictor, file: str, output: Path) -> int:
     """Write the predictions and return the number of rows. InputError with the row numbers of invalid rows."""
     signature, name = predictor.signature, _display_name(file)
-    width = sum(column.width if isinstance(column, ArrayColumn) else 1 for column in signature.inputs)
+    width = sum(math.prod(column.shape) for column in signature.inputs)
     size = max(1, min(5_000, _BATCH_CELLS // width))
     count, ignored = 0, list[str]()
     with (

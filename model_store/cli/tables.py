@@ -14,14 +14,8 @@ from model_store.evaluation.record import TrainingRecord
 from model_store.nn import Sequential
 from model_store.registry.alias_log import AliasRevision
 from model_store.registry.garbage_collection import GarbageObject
-from model_store.schema.signature import (
-    ArrayColumn,
-    CategoryColumn,
-    ClassificationOutput,
-    InputColumn,
-    NumberColumn,
-    Signature,
-)
+from model_store.schema.columns import Column
+from model_store.schema.signature import ClassificationOutput, Signature
 from model_store.utils.number_format import format_number
 
 _MAX_ROWS = 8
@@ -84,7 +78,7 @@ def format_bytes(count: int) -> str:
 def inputs_table(signature: Signature) -> Table:
     table = new_table("column", "kind", "values", "missing", title="Inputs")
     for column in signature.inputs:
-        table.add_row(column.name, column.kind, _describe_values(column), _describe_missing(column))
+        table.add_row(column.name, column.kind, column.describe(format_value), _describe_missing(column))
     return table
 
 
@@ -203,20 +197,8 @@ def _format_shape(shape: Sequence[int] | None) -> str:
     return " × ".join(map(str, shape or ()))
 
 
-def _describe_values(column: InputColumn) -> str:
-    if isinstance(column, CategoryColumn):
-        return format_value(column.categories) + (", others" if column.unknown == "bucket" else "")
-    low, high = column.statistics.get("min"), column.statistics.get("max")
-    values = "" if low is None or high is None else f"{format_value(low)} to {format_value(high)}"
-    if isinstance(column, ArrayColumn):
-        return _format_shape(column.shape) + (f", {values}" if values else "")
-    return values
-
-
-def _describe_missing(column: InputColumn) -> str:
-    if isinstance(column, (NumberColumn, CategoryColumn)) and column.fill is not None:
-        return f"filled with {format_value(column.fill)}"
-    return "rejected"
+def _describe_missing(column: Column) -> str:
+    return "rejected" if column.fill is None else f"filled with {format_value(column.fill)}"
 
 
 def _flatten(

@@ -16,18 +16,11 @@ from model_store.artifact import npz
 from model_store.errors import ArtifactError
 from model_store.evaluation.confidence import difference_interval
 from model_store.evaluation.record import TARGET_METRICS, TrainingRecord
-from model_store.schema.signature import (
-    ArrayColumn,
-    CategoryColumn,
-    ClassificationOutput,
-    InputColumn,
-    NumberColumn,
-    Signature,
-)
+from model_store.schema.columns import Column
+from model_store.schema.signature import ClassificationOutput, Signature
 from model_store.schema.signature_json import read_signature
 from model_store.utils.number_format import METRIC_TITLES, format_percent
 
-_MAX_CATEGORIES = 5  # categories listed that only one of the two has
 _MAX_DEPTH = 4  # nested tables of a job
 _IGNORED_SETTINGS = ("model.name", "model.description", "data.path")
 
@@ -261,21 +254,13 @@ def _compare_signatures(first: Signature, second: Signature) -> list[Difference]
     return differences
 
 
-def _describe_column(column: InputColumn | None, other: InputColumn | None) -> str | None:
+def _describe_column(column: Column | None, other: Column | None) -> str | None:
     """Describe what a column accepts. The text equals that of `other` where clients see no difference."""
     if column is None:
         return None
     words = [str(column.kind)]
-    if isinstance(column, ArrayColumn):
-        words.append(_format_shape(column.shape))
-        words += [f"{column.low} to {column.high}"] if (column.low, column.high) != (None, None) else []
-    if isinstance(column, CategoryColumn):
-        known = set(other.categories) if isinstance(other, CategoryColumn) else set()
-        only = [category for category in column.categories if category not in known]
-        more = [f"{len(only) - _MAX_CATEGORIES} more"] if len(only) > _MAX_CATEGORIES else []
-        words += [*only[:_MAX_CATEGORIES], *more]
-        words += ["unknown categories"] if column.unknown == "bucket" else []
-    if isinstance(column, (NumberColumn, CategoryColumn)) and column.fill is None:
+    words += column.describe_acceptance(other)
+    if column.fill is None and not column.is_whole_row:
         words.append("required")
     return ", ".join(words)
 

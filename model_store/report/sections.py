@@ -14,13 +14,13 @@ from model_store.evaluation.record import TrainingRecord, validate_statistics
 from model_store.report import charts
 from model_store.report.charts import MAX_NARROW_CLASSES
 from model_store.report.markup import Markup, join, tag, truncate_middle
-from model_store.schema.signature import ArrayColumn, CategoryColumn, ClassificationOutput, InputColumn, NumberColumn
+from model_store.schema.columns import Column
+from model_store.schema.signature import ClassificationOutput
 from model_store.utils.number_format import format_number, format_percent
 
 MAX_CLASSES = 30
 MAX_COLUMNS = 60
 _MAX_MISTAKES = 8
-_MAX_CATEGORIES = 5
 _MAX_LABEL_LENGTH = 40  # characters of a label in a table
 _MAX_JOB_LENGTH = 20_000  # characters
 _JOB_SECTIONS = ("model", "data", "split", "network", "train", "publish")
@@ -178,7 +178,7 @@ def inputs(model: Model) -> Markup:
         )
     table = _table(["column", "kind", "training values", "missing values", "distribution"], rows, stacks=True)
     notes = []
-    if any(isinstance(column, NumberColumn) for column in columns):
+    if any(column.in_number_table for column in columns):
         notes.append(
             "Distribution: a line from minimum to maximum, a bar from the first to the ninth decile, a tick at the "
             "median."
@@ -285,40 +285,22 @@ def _class_figure(name: str, classes: Mapping[str, Mapping[str, Any]]) -> Markup
     return _figure("Metrics by class", _table(headings, rows), caption)
 
 
-def _describe_statistics(column: InputColumn) -> list[str]:
+def _describe_statistics(column: Column) -> list[str]:
     """Return the statistics of the training values as text and as a chart."""
     try:
         statistics = validate_statistics(column.statistics)
     except ValidationError:
         return ["", ""]
-    if isinstance(column, CategoryColumn):
-        frequencies = sorted(statistics["frequencies"].items(), key=lambda item: (-item[1], item[0]))
-        total = sum(statistics["frequencies"].values()) or 1
-        words = [
-            f"{truncate_middle(name, 24)} {format_percent(count / total, 0)}"
-            for name, count in frequencies[:_MAX_CATEGORIES]
-        ]
-        more = len(column.categories) - len(words)
-        if more > 0:
-            words.append(f"{format_number(more)} more" if words else f"{format_number(more)} categories")
-        return [", ".join(words), ""]
-    if statistics["min"] is None or statistics["max"] is None:
-        return ["", ""]
-    words = [f"{format_number(statistics['min'])} to {format_number(statistics['max'])}"]
-    if statistics["mean"] is not None and statistics["std"] is not None:
-        words.append(f"mean {format_number(statistics['mean'])} ± {format_number(statistics['std'], 3)}")
-    if isinstance(column, ArrayColumn):
-        words.insert(0, " × ".join(map(str, column.shape)))
-    deciles = statistics["deciles"]
-    chart = charts.decile_bar(statistics["min"], statistics["max"], deciles) if deciles else ""
-    return [", ".join(words), chart]
+    words = column.describe_statistics(statistics, lambda name: truncate_middle(name, 24))
+    low, high, deciles = (statistics[key] for key in ("min", "max", "deciles"))
+    return [words, "" if None in (low, high) or not deciles else charts.decile_bar(low, high, deciles)]
 
 
-def _describe_missing(column: InputColumn) -> str:
-    fill = column.fill if isinstance(column, (NumberColumn, CategoryColumn)) else None
-    if fill is None:
+def _describe_missing(column: Column) -> str:
+    if column.fill is None:
         return "rejected"
-    return f"filled with {truncate_middle(fill, 24) if isinstance(fill, str) else format_number(fill)}"
+    filled = truncate_middle(column.fill, 24) if isinstance(column.fill, str) else format_number(column.fill)
+    return f"filled with {filled}"
 
 
 def _data_and_split(training: Mapping[str, Any]) -> list[tuple[str, str | None]]:

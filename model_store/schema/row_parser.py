@@ -14,10 +14,9 @@ from itertools import islice
 from typing import IO, Any
 
 from model_store.errors import Fault, InputError, did_you_mean
-from model_store.schema.signature import ArrayColumn, ClassificationOutput, NumberColumn, Signature
-from model_store.utils.values import parse_finite_number
+from model_store.schema.column import parse_text_cell
+from model_store.schema.signature import ClassificationOutput, Signature
 
-MISSING_CELLS = frozenset({"", "na", "n/a", "nan", "null", "?"})  # in training, too
 _MAX_CELL_CHARACTERS = 1 << 24
 
 
@@ -43,13 +42,6 @@ def parse_rows(
     if name.endswith(".json") or (not name.endswith(".csv") and text.lstrip()[:1] in ("[", "{")):
         return _json_rows(text, name)
     return _csv_rows(text, name, signature, ignored, max_rows)
-
-
-def integral_floats_to_ints(row: Sequence[Any]) -> list[Any]:
-    """Return a row whose integral floats are integers: 195 instead of 195.0."""
-    return [
-        int(value) if isinstance(value, float) and value.is_integer() and abs(value) < 2**53 else value for value in row
-    ]
 
 
 def _json_rows(text: str, name: str) -> list[Any]:
@@ -117,8 +109,9 @@ def _read_lines(reader: Iterator[list[str]], name: str, limit: int | None) -> li
 def _split_header(lines: list[list[str]], signature: Signature) -> tuple[list[str], list[list[str]]]:
     """Return the header and the other lines. Arrays have no header: a first line of names is ignored."""
     first = [cell.strip() for cell in lines[0]]
-    if isinstance(signature.inputs[0], ArrayColumn):
-        return [], lines[1:] if any(isinstance(_parse_cell(cell, number=True), str) for cell in first) else lines
+    column = signature.inputs[0]
+    if column.is_whole_row:
+        return [], lines[1:] if any(isinstance(column.parse_cell(cell), str) for cell in first) else lines
     if len(first) == len(signature.names) and not set(first) & (_target_names(signature) | set(signature.names)):
         return list(signature.names), lines
     return first, lines[1:]
@@ -142,7 +135,7 @@ def _table_rows(
     header: list[str], lines: list[list[str]], name: str, signature: Signature, start: int, ignored: Sequence[str]
 ) -> list[Any]:
     if not header:
-        return [[_parse_cell(cell, number=True) for cell in line] for line in lines]
+        return [list(map(signature.inputs[0].parse_cell, line)) for line in lines]
     faults = [
         Fault(f"{name} row {i}", f"expected {len(header)} cells, found {len(row)}", "quote cells that hold commas")
         for i, row in enumerate(lines, start)
@@ -152,12 +145,12 @@ def _table_rows(
         faults.append(Fault(f"{name} header", "expected unique names", "rename one of the columns"))
     if faults:
         raise InputError(faults)
-    numbers = {column.name for column in signature.inputs if isinstance(column, NumberColumn)}
+    parsers = {column.name: column.parse_cell for column in signature.inputs}
     left_out = {*_target_names(signature), *ignored}
     # Test files usually contain the targets, too: leave them out.
     return [
         {
-            column: _parse_cell(cell, column in numbers)
+            column: parsers[column](cell) if column in parsers else parse_text_cell(cell)
             for column, cell in zip(header, row, strict=True)
             if column not in left_out
         }
@@ -168,15 +161,6 @@ def _table_rows(
 def _target_names(signature: Signature) -> set[str]:
     output = signature.output
     return {output.name} if isinstance(output, ClassificationOutput) else set(output.names)
-
-
-def _parse_cell(text: str, number: bool) -> Any:
-    """Return the value of a cell. Text in a column of numbers stays text, and the signature rejects it."""
-    text = text.strip()
-    if text.lower() in MISSING_CELLS:
-        return None
-    value = parse_finite_number(text) if number else None
-    return text if value is None else value
 
 
 def _parse_json(text: str, location: str) -> Any:

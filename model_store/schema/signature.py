@@ -17,7 +17,7 @@ import numpy.typing as npt
 
 from model_store.errors import did_you_mean
 from model_store.nn import Array
-from model_store.schema.columns import ArrayColumn, CategoryColumn, FaultCollector, NumberColumn, RowLocations
+from model_store.schema.columns import ArrayColumn, CategoryColumn, Column, FaultCollector, NumberColumn, RowLocations
 from model_store.utils.values import describe_value, list_names
 
 __all__ = ["ArrayColumn", "CategoryColumn", "ClassificationOutput", "NumberColumn", "RegressionOutput", "Signature"]
@@ -45,14 +45,11 @@ class RegressionOutput:
     kind: Literal["values"] = "values"
 
 
-InputColumn = NumberColumn | CategoryColumn | ArrayColumn
-
-
 @dataclass(frozen=True)
 class Signature:
     """The input columns, in the order of a row, and the output."""
 
-    inputs: tuple[InputColumn, ...]
+    inputs: tuple[Column, ...]
     output: ClassificationOutput | RegressionOutput
 
     @cached_property
@@ -104,7 +101,7 @@ class Signature:
         if self._scaling is not None:
             return (len(self.inputs),)
         only = self.inputs[0] if len(self.inputs) == 1 else None
-        return only.shape if isinstance(only, ArrayColumn) else None
+        return only.shape if only is not None and only.is_whole_row else None
 
     def encode_table(self, table: Array, location: str = "instances", dtype: npt.DTypeLike = np.float32) -> Array:
         """Encode finite float64 numbers (n, math.prod(table_shape)) as (n, width) of `dtype`, equal to `encode`.
@@ -181,10 +178,9 @@ class Signature:
     @cached_property
     def _scaling(self) -> tuple[Array, Array] | None:
         """Offsets and scales of the columns if all are numbers."""
-        numbers = [column for column in self.inputs if isinstance(column, NumberColumn)]
-        if len(numbers) < len(self.inputs):
+        if not all(column.in_number_table for column in self.inputs):
             return None
-        return np.array([column.offset for column in numbers]), np.array([column.scale for column in numbers])
+        return np.array([column.offset for column in self.inputs]), np.array([column.scale for column in self.inputs])
 
     @cached_property
     def _labels(self) -> Array:
@@ -207,7 +203,7 @@ class Signature:
     ) -> tuple[Sequence[int], list[list[Any]]]:
         """Return the numbers of the well-formed rows, and their values by column."""
         only = self.inputs[0] if len(self.inputs) == 1 else None
-        if isinstance(only, ArrayColumn):
+        if only is not None and only.is_whole_row:
             return range(len(instances)), [
                 [row[only.name] if isinstance(row, dict) and row.keys() == {only.name} else row for row in instances]
             ]

@@ -1,39 +1,17 @@
-"""Parse a signature from untrusted JSON, with one marshmallow schema for each kind of column."""
+"""Parse a signature from untrusted JSON, with a marshmallow schema for each kind of column."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from typing import Any
 
 from marshmallow import RAISE, Schema, ValidationError, fields, post_load, validate
 
-from model_store.schema.signature import (
-    ArrayColumn,
-    CategoryColumn,
-    ClassificationOutput,
-    NumberColumn,
-    RegressionOutput,
-    Signature,
-)
-from model_store.utils.values import is_finite_number
+from model_store.schema.columns import KINDS, Column
+from model_store.schema.scaled_numbers import check_scale, finite_number_field
+from model_store.schema.signature import ClassificationOutput, RegressionOutput, Signature
 
 _NAME = validate.Length(min=1, max=1000)
-
-
-def _finite_number_field(validate: Callable[[Any], None] | None = None, **options: Any) -> fields.Field[Any]:
-    """Return a field for a finite JSON number; text and booleans are invalid."""
-    return fields.Raw(validate=validate or _check_number, **options)
-
-
-def _check_number(value: Any) -> None:
-    if not is_finite_number(value):
-        raise ValidationError("expected a finite number")
-
-
-def _check_scale(value: Any) -> None:
-    _check_number(value)
-    if value <= 0:
-        raise ValidationError("expected a number above 0")
 
 
 def _check_label(value: Any) -> None:
@@ -59,32 +37,8 @@ class _ColumnSchema(_PartSchema):
     statistics = fields.Dict(keys=fields.String(), required=True)
 
 
-class _NumberSchema(_ColumnSchema):
-    result_class = NumberColumn
-    offset = _finite_number_field(required=True)
-    scale = _finite_number_field(_check_scale, required=True)
-    fill = _finite_number_field(required=True, allow_none=True)
-
-
-class _CategorySchema(_ColumnSchema):
-    result_class = CategoryColumn
-    # `Schema` has an attribute `unknown`, so the field has another name here.
-    bucket = fields.String(
-        required=True, data_key="unknown", attribute="unknown", validate=validate.OneOf(["refuse", "bucket"])
-    )
-    categories = fields.List(fields.String(), required=True, validate=validate.Length(min=1))
-    fill = fields.String(required=True, allow_none=True)
-
-
-class _ArraySchema(_ColumnSchema):
-    result_class = ArrayColumn
-    shape = fields.List(
-        fields.Integer(strict=True, validate=validate.Range(1, 2**31)), required=True, validate=validate.Length(1, 8)
-    )
-    offset = _finite_number_field(required=True)
-    scale = _finite_number_field(_check_scale, required=True)
-    low = _finite_number_field(required=True, allow_none=True)
-    high = _finite_number_field(required=True, allow_none=True)
+def _column_schema(kind: type[Column]) -> type[_PartSchema]:
+    return type(f"_{kind.__name__}Schema", (_ColumnSchema,), {"result_class": kind, **kind.json_fields()})
 
 
 class _ClassificationSchema(_PartSchema):
@@ -96,11 +50,11 @@ class _ClassificationSchema(_PartSchema):
 class _RegressionSchema(_PartSchema):
     result_class = RegressionOutput
     names = fields.List(fields.String(validate=_NAME), required=True, validate=validate.Length(min=1))
-    offset = fields.List(_finite_number_field(), required=True)
-    scale = fields.List(_finite_number_field(_check_scale), required=True)
+    offset = fields.List(finite_number_field(), required=True)
+    scale = fields.List(finite_number_field(check_scale), required=True)
 
 
-_INPUTS: dict[str, type[_PartSchema]] = {"number": _NumberSchema, "category": _CategorySchema, "array": _ArraySchema}
+_INPUTS = {name: _column_schema(kind) for name, kind in KINDS.items()}
 _OUTPUTS: dict[str, type[_PartSchema]] = {"classes": _ClassificationSchema, "values": _RegressionSchema}
 
 
@@ -115,14 +69,11 @@ def read_signature(config: Any) -> Signature:
     names = [column.name for column in inputs]
     if len(set(names)) != len(names):
         raise ValueError("signature.inputs: expected unique names")
-    if len(inputs) > 1 and any(isinstance(column, ArrayColumn) for column in inputs):
+    if len(inputs) > 1 and any(column.is_whole_row for column in inputs):
         raise ValueError("signature.inputs: expected an array to be the only input")
     for i, column in enumerate(inputs):
-        if isinstance(column, CategoryColumn):
-            if len(set(column.categories)) != len(column.categories):
-                raise ValueError(f"signature.inputs.{i}.categories: expected unique categories")
-            if column.fill is not None and column.fill not in column.categories and column.unknown == "refuse":
-                raise ValueError(f"signature.inputs.{i}.fill: expected one of the categories")
+        if problem := column.find_problem():
+            raise ValueError(f"signature.inputs.{i}.{problem}")
     if isinstance(output, ClassificationOutput) and len(set(map(str, output.labels))) != len(output.labels):
         raise ValueError("signature.output.labels: expected unique labels")
     if isinstance(output, RegressionOutput) and not len(output.names) == len(output.offset) == len(output.scale):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import difflib
 import math
 import re
 from collections.abc import Sequence
@@ -64,3 +65,25 @@ def list_names(names: Sequence[object], limit: int = 12) -> str:
     """Return names separated by commas: the first `limit`, and the count if there are more."""
     text = ", ".join(map(str, names[:limit]))
     return f"{text}, ... ({len(names)} in total)" if len(names) > limit else text
+
+
+def integral_floats_to_ints(row: Sequence[Any]) -> list[Any]:
+    """Return a row whose integral floats are integers: 195 instead of 195.0."""
+    return [
+        int(value) if isinstance(value, float) and value.is_integer() and abs(value) < 2**53 else value for value in row
+    ]
+
+
+def nearest_name(word: Any, known: Sequence[str]) -> str:
+    """Return the most similar known word, or the word itself."""
+    return next(iter(difflib.get_close_matches(str(word)[:100], known[:1000], 1)), str(word)[:100])
+
+
+def flatten_lists(value: Any, max_levels: int) -> list[Any]:
+    """Flatten nested lists, up to so many levels."""
+    leaves = value if isinstance(value, list) else []
+    for _ in range(max_levels):
+        if not any(type(leaf) is list for leaf in leaves):
+            break
+        leaves = [each for leaf in leaves for each in (leaf if type(leaf) is list else [leaf])]
+    return leaves

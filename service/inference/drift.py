@@ -18,7 +18,6 @@ import threading
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from itertools import accumulate
-from typing import Any
 from weakref import WeakKeyDictionary
 
 import numpy as np
@@ -26,8 +25,6 @@ from prometheus_client.core import GaugeMetricFamily, Metric
 
 from model_store.artifact.model import Model
 from model_store.nn import Array
-from model_store.schema.columns import ArrayColumn, CategoryColumn, NumberColumn
-from model_store.schema.signature import InputColumn
 from service.registry.loaded_version import LoadedVersion
 from service.telemetry.mmap_counters import MmapCounters
 from service.telemetry.request_record import clock
@@ -37,7 +34,6 @@ MAX_SAMPLE_BYTES = 4 << 20  # of rows that wait to be counted: fewer rows of lar
 WINDOW_ROWS = 10_000
 MIN_ROWS = 200  # for an index: n rows of the same distribution have one of about (bins - 1) / n by chance
 MAX_COLUMNS = 100
-MAX_CATEGORIES = 20  # the most frequent ones; all others share a bin
 
 
 @dataclass(frozen=True)
@@ -49,13 +45,13 @@ class ColumnBins:
     stop: int
     expected: Array
     edges: Array | None  # upper edges of numbers, scaled as the network's inputs
-    category_bins: Array | None  # the bin of each category
+    feature_bins: Array | None  # the bin of each category
 
     def count(self, inputs: Array) -> Array:
         """Return how many of the rows (n, features) fall into each bin."""
         rows = inputs[:, self.start : self.stop]
-        if self.category_bins is not None:
-            return np.bincount(self.category_bins, rows.sum(axis=0), len(self.expected))
+        if self.feature_bins is not None:
+            return np.bincount(self.feature_bins, rows.sum(axis=0), len(self.expected))
         values = rows[:, 0] if rows.shape[1] == 1 else rows.mean(axis=1, dtype=np.float64)
         return np.bincount(np.searchsorted(self.edges, values), minlength=len(self.expected))  # type: ignore[arg-type]
 
@@ -169,48 +165,6 @@ def column_bins(model: Model) -> Iterator[ColumnBins]:
     stops = accumulate(column.width for column in inputs)
     for column, stop in list(zip(inputs, stops, strict=True))[:MAX_COLUMNS]:
         start = stop - column.width
-        found = _category_bins(column) if isinstance(column, CategoryColumn) else _number_bins(column, dtype)
+        found = column.bins(dtype)
         if found is not None:
             yield ColumnBins(column.name, start, stop, *found)
-
-
-def _number_bins(column: InputColumn, dtype: Any) -> tuple[Array, Array, None] | None:
-    statistics: Any = column.statistics.get("means") if isinstance(column, ArrayColumn) else column.statistics
-    if not isinstance(statistics, Mapping) or not isinstance(column, NumberColumn | ArrayColumn):
-        return None
-    edges = np.array(sorted(set(_finite_numbers(statistics.get("deciles")))), np.float64)  # np.unique imports numpy.ma
-    counts = _finite_numbers(statistics.get("counts"))
-    if not len(edges) == len(counts) > 0 or min(counts) < 0 or not sum(counts):
-        return None
-    expected = np.array([*counts, 0], np.float64)
-    if isinstance(column, NumberColumn) and column.fill is not None:  # the network's input for a missing value
-        expected[np.searchsorted(edges, column.fill)] += _missing_count(statistics)
-    with np.errstate(over="ignore"):
-        return expected, ((edges - column.offset) / column.scale).astype(dtype), None
-
-
-def _category_bins(column: CategoryColumn) -> tuple[Array, None, Array] | None:
-    frequencies = column.statistics.get("frequencies")
-    if not isinstance(frequencies, Mapping):
-        return None
-    counts = _finite_numbers([frequencies.get(category, 0) for category in column.categories])
-    if not counts or min(counts) < 0 or not sum(counts):
-        return None
-    if column.fill in column.categories:
-        counts[column.categories.index(column.fill)] += _missing_count(column.statistics)
-    counts += [0] * (column.width - len(counts))  # for unknown categories, which share a feature
-    frequent = np.argsort([-count for count in counts], kind="stable")[:MAX_CATEGORIES]
-    category_bins = np.full(len(counts), len(frequent))
-    category_bins[frequent] = np.arange(len(frequent))
-    return np.bincount(category_bins, counts, int(category_bins.max()) + 1), None, category_bins
-
-
-def _missing_count(statistics: Mapping[str, Any]) -> float:
-    return max(0, *_finite_numbers([statistics.get("missing")]), 0)
-
-
-def _finite_numbers(found: Any) -> list[float]:
-    """Return the list if it is one of finite numbers, else an empty list."""
-    if not isinstance(found, list) or not all(type(value) in (int, float) and abs(value) < 1e300 for value in found):
-        return []
-    return found

@@ -10,8 +10,8 @@ from collections.abc import Mapping
 
 from apispec import APISpec
 
-from model_store.schema.columns import ArrayColumn, CategoryColumn, NumberColumn
-from model_store.schema.signature import ClassificationOutput, InputColumn, Signature
+from model_store.schema.columns import Column
+from model_store.schema.signature import ClassificationOutput, Signature
 from service.openapi.json_schema import (
     OCTET_STREAM,
     PARAMETERS,
@@ -24,7 +24,6 @@ from service.openapi.json_schema import (
     object_schema,
 )
 from service.protocols import tensors
-from service.registry.column_stats import column_range
 from service.registry.loaded_version import LoadedVersion
 
 _INTEGER: Json = {"type": "integer"}
@@ -97,7 +96,7 @@ def _tensorflow_serving_schemas(served: LoadedVersion, rows: Json) -> tuple[Json
     for column in signature.inputs:
         columns[column.name] = {"type": "array", "minItems": 1, "items": _column_schema(column)}
     named = object_schema(_required_columns(signature), **columns) | {"additionalProperties": False}
-    if len(columns) == 1 and not isinstance(signature.inputs[0], ArrayColumn):
+    if len(columns) == 1 and not signature.inputs[0].is_whole_row:
         rows = rows | {"items": _any_of([rows["items"], _column_schema(signature.inputs[0])])}
     signature_name = {"enum": ["serving_default", "", None]}
     request = {
@@ -179,8 +178,8 @@ def _instance_schemas(signature: Signature) -> list[Json]:
     """Return the allowed formats of a row."""
     columns = signature.inputs
     first = columns[0]
-    if len(columns) == 1 and isinstance(first, ArrayColumn):
-        return _array_schemas(first)
+    if first.is_whole_row:
+        return first.value_schemas()
     by_name = {
         "type": "object",
         "required": _required_columns(signature),
@@ -197,46 +196,11 @@ def _instance_schemas(signature: Signature) -> list[Json]:
 
 
 def _required_columns(signature: Signature) -> list[str]:
-    return [column.name for column in signature.inputs if getattr(column, "fill", None) is None]
+    return [column.name for column in signature.inputs if column.fill is None]
 
 
-def _column_schema(column: InputColumn) -> Json:
-    if isinstance(column, ArrayColumn):
-        return _any_of(_array_schemas(column))
-    missing = column.fill is not None
-    note = f"null is replaced by {column.fill}." if missing else ""
-    if isinstance(column, CategoryColumn):
-        form: Json = {"type": ["string", "null"] if missing else "string"}
-        if column.unknown == "refuse":
-            form["enum"] = [*column.categories, *([None] if missing else [])]
-        else:
-            form["examples"] = list(column.categories)
-            note = f"Other values count as unknown. {note}"
-        return form | ({"description": note.strip()} if note else {})
-    return {
-        "type": ["number", "null"] if missing else "number",
-        "description": " ".join(part for part in (_training_range(column), note) if part),
-    }
-
-
-def _training_range(column: NumberColumn) -> str:
-    known = column_range(column)
-    low, high = known.get("min"), known.get("max")
-    return "" if low is None or high is None else f"{low:g} to {high:g} in training."
-
-
-def _array_schemas(column: ArrayColumn) -> list[Json]:
-    """Return the formats of an array: nested like its shape, and flat."""
-    number: Json = {"type": "number"}
-    if column.low is not None:
-        number["minimum"] = column.low
-    if column.high is not None:
-        number["maximum"] = column.high
-    nested = number
-    for size in reversed(column.shape):
-        nested = {"type": "array", "minItems": size, "maxItems": size, "items": nested}
-    flat = {"type": "array", "minItems": column.width, "maxItems": column.width, "items": number}
-    return [nested] if len(column.shape) == 1 else [nested, flat]
+def _column_schema(column: Column) -> Json:
+    return _any_of(column.value_schemas())
 
 
 def _prediction_schema(signature: Signature) -> Json:

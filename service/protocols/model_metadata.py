@@ -4,10 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from model_store.schema.columns import ArrayColumn, CategoryColumn, NumberColumn
-from model_store.schema.row_parser import integral_floats_to_ints
-from model_store.schema.signature import ClassificationOutput, InputColumn, RegressionOutput
-from service.registry.column_stats import column_range
+from model_store.schema.signature import ClassificationOutput, RegressionOutput
 from service.registry.loaded_version import LoadedVersion
 from service.registry.registry import ModelRegistry
 from service.registry.snapshot import ModelEntry, Snapshot
@@ -51,25 +48,11 @@ def model_details(entry: ModelEntry, served: LoadedVersion) -> dict[str, Any]:
         "description": model.description,
         "version": served.number,
         "digest": served.digest,
-        "inputs": [_input_details(column) for column in model.signature.inputs],
+        "inputs": [column.public_details() for column in model.signature.inputs],
         "output": _output_details(model.signature.output),
         "training": {key: model.training[key] for key in _TRAINING_KEYS if key in model.training},
         "example": {"instances": [served.example.instance], "predictions": [served.example.prediction]},
     }
-
-
-def _input_details(column: InputColumn) -> dict[str, Any]:
-    about: dict[str, Any] = {"name": column.name, "kind": column.kind}
-    if isinstance(column, ArrayColumn):
-        bounds = {"low": column.low, "high": column.high}
-        return about | {"required": True, "shape": list(column.shape), **bounds, "seen": column_range(column)}
-    about["required"] = column.fill is None
-    if column.fill is not None:
-        about["fill"] = integral_floats_to_ints([column.fill])[0]
-    if isinstance(column, CategoryColumn):
-        return about | {"categories": list(column.categories), "unknown": column.unknown}
-    assert isinstance(column, NumberColumn)  # noqa: S101 - the last of the three kinds
-    return about | {"seen": column_range(column)}
 
 
 def _output_details(output: ClassificationOutput | RegressionOutput) -> dict[str, Any]:

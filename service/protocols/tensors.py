@@ -19,8 +19,8 @@ from model_store.artifact.model import Model
 from model_store.client.tensors import encode_texts
 from model_store.errors import did_you_mean
 from model_store.nn import Array
-from model_store.schema.columns import ArrayColumn, CategoryColumn, FaultCollector, NumberColumn
-from model_store.schema.signature import ClassificationOutput, InputColumn, Signature
+from model_store.schema.columns import Column, FaultCollector
+from model_store.schema.signature import ClassificationOutput, Signature
 from model_store.utils.values import describe_value, list_names
 
 DATATYPES: dict[str, np.dtype[Any]] = {
@@ -61,7 +61,7 @@ def output_specs(model: Model) -> list[TensorSpec]:
 
 def table_spec(signature: Signature) -> TensorSpec | None:
     """Return the tensor of all columns, if the model has several columns and all are numbers."""
-    if len(signature.inputs) > 1 and all(isinstance(column, NumberColumn) for column in signature.inputs):
+    if len(signature.inputs) > 1 and all(column.in_number_table for column in signature.inputs):
         return TensorSpec(TABLE_NAME, "FP64", (-1, len(signature.inputs)), signature.names)
     return None
 
@@ -208,10 +208,8 @@ def _flatten(value: Any) -> list[Any]:
     return [leaf for part in value for leaf in _flatten(part)] if isinstance(value, list) else [value]
 
 
-def _column_spec(column: InputColumn) -> TensorSpec:
-    if isinstance(column, ArrayColumn):
-        return TensorSpec(column.name, "FP32", (-1, *column.shape))
-    return TensorSpec(column.name, "BYTES" if isinstance(column, CategoryColumn) else "FP64", (-1, 1))
+def _column_spec(column: Column) -> TensorSpec:
+    return TensorSpec(column.name, column.tensor_datatype, column.tensor_shape)
 
 
 def _split_table(table: Array, signature: Signature, faults: FaultCollector) -> dict[str, Array]:
@@ -223,33 +221,20 @@ def _split_table(table: Array, signature: Signature, faults: FaultCollector) -> 
     return dict(zip(signature.names, table.T, strict=True))
 
 
-def _column_array(column: InputColumn, given: Array | None, count: int, faults: FaultCollector) -> Array:
-    """Convert a tensor to what its column parses: float64 with NaN, objects (str or None), or (n, width) float64."""
-    missing = np.full(count, None if isinstance(column, CategoryColumn) else np.nan)
+def _column_array(column: Column, given: Array | None, count: int, faults: FaultCollector) -> Array:
+    """Convert a tensor to what `Column.parse` returns; missing values stand for an invalid one."""
     location, declared = f"inputs.{column.name}", _column_spec(column)
     if given is None:
-        if getattr(column, "fill", None) is None:
+        if column.fill is None:
             fix = f"send {declared.datatype} {list(declared.shape)}"
             faults.add(location, "expected a tensor, found none", fix)
-        return missing
-    shapes = (
-        [(count, column.width), (count, *column.shape)] if isinstance(column, ArrayColumn) else [(count,), (count, 1)]
-    )
-    if given.shape not in shapes:
+        return column.missing_values(count)
+    if given.shape not in column.tensor_shapes(count):
         problem = f"expected shape {list(declared.shape)}, found {list(given.shape)}"
         faults.add(location, problem, "the first dimension is the rows")
-        return missing
-    if isinstance(column, CategoryColumn):
-        if given.dtype.kind not in "Oui":
-            faults.add(location, f"expected BYTES, found {datatype_of(given.dtype)}", "send the categories as strings")
-            return missing
-        texts = (value if value is None else str(value) for value in given.ravel().tolist())
-        return np.fromiter(texts, object, count)
-    if given.dtype == object:
-        faults.add(location, f"expected {declared.datatype} or another numeric datatype, found BYTES", "send numbers")
-        return missing
-    numbers = given.astype(np.float64)
-    return numbers if isinstance(column, ArrayColumn) else numbers.ravel()
+        return column.missing_values(count)
+    values = column.from_tensor(given, datatype_of(given.dtype), location, faults)
+    return column.missing_values(count) if values is None else values
 
 
 def _fix_tensor_name(name: str, names: Sequence[str]) -> Callable[[], str]:

@@ -6,17 +6,15 @@ Any other value is replaced by the value of the model's example.
 
 from __future__ import annotations
 
-import difflib
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from itertools import islice
 from typing import Any
 
 import numpy as np
 
-from model_store.schema.columns import ArrayColumn, CategoryColumn, FaultCollector, RowLocations
-from model_store.schema.row_parser import integral_floats_to_ints
-from model_store.schema.signature import InputColumn
+from model_store.schema.columns import Column, FaultCollector, RowLocations
+from model_store.utils.values import flatten_lists, nearest_name
 from service.protocols import tensors
 from service.registry.loaded_version import LoadedVersion
 
@@ -59,7 +57,11 @@ def row_from_tensors(served: LoadedVersion, inputs: Any, tail: memoryview, numbe
         if tensor is None:
             continue
         width = math.prod(tensor.shape[1:])
-        leaves = _flatten_lists(item.get("data")) if data is None else _values_from_bytes(item, tensor, data)
+        leaves = (
+            flatten_lists(item.get("data"), tensors.MAX_DIMENSIONS)
+            if data is None
+            else _values_from_bytes(item, tensor, data)
+        )
         values = leaves[number * width : (number + 1) * width]
         if tensor.labels:  # the table of all number columns
             row |= dict(zip(tensor.labels, values, strict=False))
@@ -68,30 +70,18 @@ def row_from_tensors(served: LoadedVersion, inputs: Any, tail: memoryview, numbe
     return row
 
 
-def nearest_name(word: Any, known: Sequence[str]) -> str:
-    """Return the most similar known word, or the word itself."""
-    return next(iter(difflib.get_close_matches(str(word)[:100], known[:1000], 1)), str(word)[:100])
-
-
-def _repair_value(served: LoadedVersion, column: InputColumn, value: Any, example: Any) -> Any:
+def _repair_value(served: LoadedVersion, column: Column, value: Any, example: Any) -> Any:
     """Return the value, or the nearest valid one, or `example`."""
     return next((each for each in _candidates(column, value) if _is_accepted(served, column, each)), example)
 
 
-def _candidates(column: InputColumn, value: Any) -> list[Any]:
-    if isinstance(column, ArrayColumn):
-        return [value, _clip_array(column, value)]
-    if isinstance(value, list):
+def _candidates(column: Column, value: Any) -> list[Any]:
+    if not column.is_whole_row and isinstance(value, list):
         value = value[0] if len(value) == 1 else None
-    if value is None:
-        return [value]
-    if isinstance(column, CategoryColumn):
-        return [value, nearest_name(value, column.categories)]
-    number = _to_number(value)
-    return [value] if number is None else [value, number]  # None would be valid for a column that allows missing values
+    return [value] if value is None else column.repairs(value)
 
 
-def _is_accepted(served: LoadedVersion, column: InputColumn, value: Any) -> bool:
+def _is_accepted(served: LoadedVersion, column: Column, value: Any) -> bool:
     """Return whether the value is valid for the column and not extreme."""
     faults, locations = FaultCollector(), RowLocations("", range(1))
     parsed = column.parse([value], locations, faults)
@@ -101,36 +91,6 @@ def _is_accepted(served: LoadedVersion, column: InputColumn, value: Any) -> bool
         encoded = column.encode(parsed, locations, faults).astype(served.model.network.dtype)
     in_range: bool = (np.abs(encoded) <= _MAX_ENCODED).all().item()
     return in_range and not faults.total
-
-
-def _clip_array(column: ArrayColumn, value: Any) -> Any:
-    """Clip an array to the column's range; None if the values are not numbers or have another count."""
-    try:
-        numbers = np.array(_flatten_lists(value), np.float64)
-    except (TypeError, ValueError, OverflowError):
-        return None
-    if numbers.size != column.width:
-        return None
-    low = -np.inf if column.low is None else column.low
-    clipped = np.clip(numbers, low, np.inf if column.high is None else column.high)
-    return np.reshape(np.array(integral_floats_to_ints(clipped.tolist()), object), column.shape).tolist()
-
-
-def _to_number(value: Any) -> Any:
-    try:
-        return integral_floats_to_ints([float(value)])[0]
-    except (TypeError, ValueError, OverflowError):
-        return None
-
-
-def _flatten_lists(value: Any) -> list[Any]:
-    """Flatten nested lists, up to MAX_DIMENSIONS levels."""
-    leaves = value if isinstance(value, list) else []
-    for _ in range(tensors.MAX_DIMENSIONS):
-        if not any(type(leaf) is list for leaf in leaves):
-            break
-        leaves = [each for leaf in leaves for each in (leaf if type(leaf) is list else [leaf])]
-    return leaves
 
 
 def _values_from_bytes(item: Mapping[str, Any], tensor: tensors.TensorSpec, data: memoryview) -> list[Any]:

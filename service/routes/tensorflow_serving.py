@@ -9,7 +9,7 @@ from werkzeug.routing import BaseConverter
 from werkzeug.wrappers import Response
 
 from model_store.nn import Array
-from model_store.schema.columns import ArrayColumn, FaultCollector
+from model_store.schema.columns import FaultCollector
 from model_store.schema.signature import Signature
 from model_store.utils.values import describe_value
 from service.config import Settings
@@ -142,14 +142,14 @@ def _columns_to_rows(columns: Any, signature: Signature) -> Any:
 
 def _wrap_single_values(rows: Any, signature: Signature) -> Any:
     """Wrap single values for a model with one column: 1.0 becomes [1.0]."""
-    if not isinstance(rows, list) or len(signature.inputs) > 1 or isinstance(signature.inputs[0], ArrayColumn):
+    if not isinstance(rows, list) or len(signature.inputs) > 1 or signature.inputs[0].is_whole_row:
         return rows
     return [row if isinstance(row, list | dict) else [row] for row in rows]
 
 
 def _squeeze_column(name: str, column: list[Any], signature: Signature) -> list[Any]:
     """Convert a column of shape [-1, 1] to [-1]."""
-    if any(isinstance(each, ArrayColumn) and each.name == name for each in signature.inputs):
+    if any(each.is_whole_row and each.name == name for each in signature.inputs):
         return column
     single = all(isinstance(value, list) and len(value) == 1 for value in column)
     return [value for (value,) in column] if single else column

@@ -12,10 +12,9 @@ import numpy as np
 from rich.console import Console, RenderableType
 from rich.table import Table
 
-from model_store.schema.row_parser import integral_floats_to_ints
-from model_store.schema.signature import CategoryColumn, ClassificationOutput, NumberColumn
+from model_store.schema.signature import ClassificationOutput
 from model_store.utils.number_format import format_number
-from model_store.utils.values import list_names
+from model_store.utils.values import integral_floats_to_ints, list_names
 from training.data.splitting import Fold
 from training.engine.early_stopping import EpochResult
 from training.pipeline.cross_validation import MetricValues, headline_metrics
@@ -153,7 +152,7 @@ def example_row(prepared: PreparedJob) -> Any:
     signature = prepared.signature
     return (
         row
-        if signature.inputs[0].kind == "array"
+        if signature.inputs[0].is_whole_row
         else dict(zip(signature.names, integral_floats_to_ints(row), strict=True))
     )
 
@@ -251,19 +250,10 @@ def column_data(prepared: PreparedJob) -> list[dict[str, Any]]:
     """Return each input's name, kind, number of missing values in all rows, and a summary of its values."""
     found = []
     for column in prepared.signature.inputs:
-        values, missing, statistics = prepared.dataset.inputs[column.name], 0, column.statistics
-        if prepared.stream is not None:  # then `values` has only the held-out rows
-            missing = statistics.get("missing", 0)
-        if isinstance(column, NumberColumn):
-            missing += int(np.isnan(values).sum())
-            low, high, mean = (format_number(statistics[key]) for key in ("min", "max", "mean"))
-            summary = f"{low} to {high}, mean {mean}"
-        elif isinstance(column, CategoryColumn):
-            missing += sum(value is None for value in values)
-            summary = list_names(column.categories, _MAX_LISTED)
-        else:
-            shape = " x ".join(map(str, column.shape))
-            summary = f"{shape}, {format_number(statistics['min'])} to {format_number(statistics['max'])}"
+        missing = column.count_missing(prepared.dataset.inputs[column.name])
+        if prepared.stream is not None:  # then the dataset has only the held-out rows
+            missing += column.statistics.get("missing", 0)
+        summary = column.summarize(format_number)
         found.append({"name": column.name, "kind": column.kind, "missing": missing, "summary": summary})
     return found
 

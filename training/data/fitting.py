@@ -16,11 +16,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from model_store.errors import Fault
+from model_store.schema.columns import Column
 from model_store.schema.signature import (
     ArrayColumn,
     CategoryColumn,
     ClassificationOutput,
-    InputColumn,
     NumberColumn,
     RegressionOutput,
     Signature,
@@ -100,7 +100,7 @@ def fit_signature(
     standardise = section.scale == "standard"
     missing: Any = section.missing
     unknown: Any = section.unknown
-    inputs: list[InputColumn] = []
+    inputs: list[Column] = []
     faults: list[Fault] = []
     for name, statistics in columns:
         try:

@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from model_store.schema.signature import CategoryColumn, Signature
+from model_store.schema.signature import Signature
 
 MIN_ROWS = 50  # with fewer, a column may predict the target by chance
 MAX_ROWS = 100_000  # that are checked
@@ -50,7 +50,7 @@ def find_constant_columns(signature: Signature) -> list[str]:
     return [
         f"column {column.name} has one value in all training rows and carries no information"
         for column in signature.inputs
-        if (len(column.categories) == 1 if isinstance(column, CategoryColumn) else column.statistics["std"] == 0)
+        if column.is_constant
     ]
 
 

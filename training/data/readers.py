@@ -22,7 +22,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from model_store.errors import Fault, did_you_mean
-from model_store.schema.row_parser import MISSING_CELLS
+from model_store.schema.column import MISSING_CELLS
 from training.errors import DAMAGED_FILE_ERRORS, MAX_SHOWN_FAULTS, DataError
 
 _MAX_CELL_CHARACTERS = 2**24  # the csv module's own limit of 131072 is small for a text

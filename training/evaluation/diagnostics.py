@@ -23,7 +23,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from model_store.nn import Sequential
-from model_store.schema.signature import ArrayColumn, ClassificationOutput, RegressionOutput, Signature
+from model_store.schema.signature import ClassificationOutput, RegressionOutput, Signature
 from training.evaluation.metrics import finite_or_none, predicted_classes
 
 CALIBRATION_BINS = 10
@@ -190,7 +190,7 @@ def importance(
 def _feature_groups(signature: Signature) -> tuple[list[_FeatureGroup], dict[str, Any] | None]:
     """Return the groups to shuffle; for an image also the grid of its patches, row by row."""
     first = signature.inputs[0]
-    if not isinstance(first, ArrayColumn):
+    if not first.is_whole_row:
         ends = list(accumulate(column.width for column in signature.inputs))
         spans = zip(signature.inputs, [0, *ends], ends, strict=False)
         return [_FeatureGroup(column.name, np.arange(start, end)) for column, start, end in spans], None
@@ -221,7 +221,7 @@ def _importance_loss(signature: Signature, y_true: NDArray[Any]) -> tuple[str, C
         scaled = (y_true - output.offset) / output.scale
         unit = output.scale[0] if len(output.scale) == 1 else 1.0
         return "rmse", lambda outputs: float(np.sqrt(((outputs - scaled) ** 2).mean()) * unit)
-    if isinstance(signature.inputs[0], ArrayColumn):
+    if signature.inputs[0].is_whole_row:
         return "log_loss", lambda outputs: _log_loss(_probabilities(outputs), y_true)
     return "accuracy", lambda outputs: float((predicted_classes(outputs) != y_true).mean())
 

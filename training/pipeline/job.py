@@ -141,7 +141,7 @@ class PreparedJob:
     def instances(self, rows: NDArray[np.int64]) -> list[Any]:
         """Return these rows as a client sends them to the service: lists in column order, or nested arrays."""
         values = [self.dataset.inputs[name][rows] for name in self.signature.names]
-        if self.signature.inputs[0].kind == "array":
+        if self.signature.inputs[0].is_whole_row:
             arrays: list[Any] = values[0].tolist()
             return arrays
         return [[_json_cell(cell) for cell in row] for row in zip(*(column.tolist() for column in values), strict=True)]

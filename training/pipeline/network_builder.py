@@ -28,7 +28,7 @@ from model_store.nn import (
     Sequential,
 )
 from model_store.nn.activations import ACTIVATIONS
-from model_store.schema.signature import ArrayColumn, ClassificationOutput, RegressionOutput, Signature
+from model_store.schema.signature import ClassificationOutput, RegressionOutput, Signature
 from training.config.layer_spec import OUTPUT_ACTIVATIONS, LayerSpec, needs_images
 from training.config.settings import JobSettings
 from training.errors import JobError
@@ -102,8 +102,7 @@ def specify_network(settings: JobSettings, signature: Signature, source: str = "
 
 
 def _image_shape(signature: Signature, source: str) -> tuple[int, ...]:
-    column = signature.inputs[0]
-    shape = column.shape if isinstance(column, ArrayColumn) else ()
+    shape = signature.inputs[0].shape
     if len(shape) == 2:
         return (*shape, 1)
     if len(shape) != 3:

@@ -18,7 +18,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from model_store.errors import Fault
-from model_store.schema.columns import ArrayColumn, CategoryColumn, FaultCollector, NumberColumn, RowLocations
+from model_store.schema.columns import Column, FaultCollector, RowLocations
 from model_store.schema.signature import Signature
 from training.data.streaming.dataset import StreamedDataset, values_by_code
 from training.data.streaming.record_file import ChunkOrder, RecordFile
@@ -164,7 +164,7 @@ def _group_features(dataset: StreamedDataset, signature: Signature, network_spec
     for column in signature.inputs:
         span, name = slice(at, at + column.width), str(at)
         at += column.width
-        if isinstance(column, CategoryColumn):
+        if column.name in dataset.statistics.codes:
             table = _one_hot_table(column, dataset.statistics.codes[column.name]).astype(network_spec.dtype)
             groups.append(_FeatureGroup(span, [column], (name, np.int32, ()), table=table))
         elif _divides_exactly(column, dtype := dataset.records.dtype[column.name].base, network_spec.dtype):
@@ -179,7 +179,7 @@ def _group_features(dataset: StreamedDataset, signature: Signature, network_spec
     return groups
 
 
-def _divides_exactly(column: NumberColumn | ArrayColumn, dtype: np.dtype[Any], network_dtype: str) -> bool:
+def _divides_exactly(column: Column, dtype: np.dtype[Any], network_dtype: str) -> bool:
     """Return True if a division in float32 gives the same bits as `encode`: both numbers are exact in float32."""
     exact = dtype.kind in "ui" and dtype.itemsize <= 2 and column.scale == np.float32(column.scale)
     return exact and column.offset == 0 and network_dtype == "float32"
@@ -190,6 +190,6 @@ def _whole_batches(rows: int, batch_size: int) -> int:
     return batch_size * max(1, rows // batch_size)
 
 
-def _one_hot_table(column: CategoryColumn, codes: dict[Any, int]) -> NDArray[Any]:
+def _one_hot_table(column: Column, codes: dict[Any, int]) -> NDArray[Any]:
     """Return the features of each code. Values that no training row has are zeros, and are never looked up."""
     return column.encode(values_by_code(codes), RowLocations("", range(len(codes))), FaultCollector())

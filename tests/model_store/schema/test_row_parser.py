@@ -9,6 +9,7 @@ import pytest
 import training.data.readers
 from model_store.errors import InputError
 from model_store.schema import row_parser
+from model_store.schema.column import MISSING_CELLS
 from model_store.schema.signature import (
     ArrayColumn,
     CategoryColumn,
@@ -17,6 +18,7 @@ from model_store.schema.signature import (
     RegressionOutput,
     Signature,
 )
+from model_store.utils.values import integral_floats_to_ints
 from training.data.type_inference import infer_kind
 
 TOWNS = Signature(
@@ -38,7 +40,7 @@ def test_csv_cells_are_numbers_in_number_columns() -> None:
 
 def test_missing_cells_are_the_same_as_in_training() -> None:
     assert row_parser.parse_rows(b"age,town\n,NA\n", "x.csv", TOWNS) == [{"age": None, "town": None}]
-    assert row_parser.MISSING_CELLS == training.data.readers.MISSING_CELLS
+    assert MISSING_CELLS == training.data.readers.MISSING_CELLS
 
 
 def test_targets_in_a_file_are_left_out_and_other_columns_are_not() -> None:
@@ -125,6 +127,6 @@ def test_a_command_line_row_that_is_not_json_is_rejected() -> None:
 
 
 def test_exact_integral_floats_become_integers() -> None:
-    assert list(map(str, row_parser.integral_floats_to_ints([195.0, -3.0, 0.5, None, "7", 1e300]))) == [
+    assert list(map(str, integral_floats_to_ints([195.0, -3.0, 0.5, None, "7", 1e300]))) == [
         "195", "-3", "0.5", "None", "7", "1e+300"
     ]  # fmt: skip

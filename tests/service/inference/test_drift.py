@@ -17,6 +17,7 @@ from hypothesis import strategies as st
 from model_store.artifact.model import Model
 from model_store.nn import Linear, Sequential
 from model_store.registry.store import open_store
+from model_store.schema.category_column import MAX_CATEGORY_BINS
 from model_store.schema.signature import ArrayColumn, CategoryColumn, NumberColumn, RegressionOutput, Signature
 from service.inference import drift
 from service.inference.drift import column_bins, population_stability_index
@@ -190,7 +191,7 @@ def test_frequent_categories_have_bins_and_the_others_share_one():
     names = [f"t{i}" for i in range(100) for _ in range(100 - i)]
     model = houses(fit_category("town", CategoryStatistics.from_values(np.array(names, object)), "impute", "refuse"))
     bins = next(column_bins(model))
-    assert len(bins.expected) == drift.MAX_CATEGORIES + 1
+    assert len(bins.expected) == MAX_CATEGORY_BINS + 1
     assert bins.expected.sum() == len(names)
     assert bins.count(model.encode([["t0"], ["t99"], ["t98"]])).tolist() == [1, *[0] * 19, 2]
 

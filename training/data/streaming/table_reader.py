@@ -17,7 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from model_store.errors import Fault
-from model_store.schema.row_parser import MISSING_CELLS
+from model_store.schema.column import MISSING_CELLS
 from model_store.utils.values import parse_finite_number
 from training.config.settings import DataSection
 from training.data import dataset, readers, type_inference

@@ -1,0 +1,237 @@
+"""Columns of arrays, such as images."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from itertools import chain
+from typing import Any, Literal, Self
+
+import numpy as np
+from marshmallow import fields, validate
+
+from model_store.nn import Array
+from model_store.schema.column import Bins, Column, FaultCollector, RowLocations
+from model_store.schema.scaled_numbers import (
+    check_scale,
+    describe_range,
+    describe_summary,
+    finite_number_field,
+    numbers_from_tensor,
+    scaled_bins,
+    scaled_range_warnings,
+)
+from model_store.utils.values import (
+    describe_value,
+    flatten_lists,
+    integral_floats_to_ints,
+    is_finite_number,
+    parse_finite_number,
+)
+
+MAX_NESTING = 8  # levels of lists that a repair flattens
+
+
+@dataclass(frozen=True)
+class ArrayColumn(Column):
+    """One array for each row, such as an image, encoded as `(value - offset) / scale`, flattened in C order.
+
+    Values outside `low` to `high`, if given, are rejected: they have another scale.
+    """
+
+    name: str
+    shape: tuple[int, ...]
+    offset: float = 0.0
+    scale: float = 1.0
+    low: float | None = None
+    high: float | None = None
+    statistics: Mapping[str, Any] = field(default_factory=dict)
+    kind: Literal["array"] = "array"
+    is_whole_row = True
+    tensor_datatype = "FP32"
+
+    @property
+    def width(self) -> int:
+        return math.prod(self.shape)
+
+    def parse(self, values: list[Any], locations: RowLocations, faults: FaultCollector) -> Array:
+        """Return untrusted arrays, nested like `shape` or flat, as (n, width) float64."""
+        parsed = self._stack(values)
+        if parsed is None:
+            parsed = np.zeros((len(values), self.width))
+            for i, value in enumerate(values):
+                one = self._stack([value])
+                if one is None:
+                    self._add_fault(value, locations[i], faults)
+                else:
+                    parsed[i] = one[0]
+        return parsed
+
+    def encode(self, values: Array, locations: RowLocations, faults: FaultCollector) -> Array:
+        """Return parsed values as features (n, width)."""
+        flat = np.asarray(values, np.float64).reshape(len(values), self.width)
+        low = -np.inf if self.low is None else self.low
+        high = np.inf if self.high is None else self.high
+        if flat.size and not (flat.min() >= low and flat.max() <= high):
+            outside = (flat < low) | (flat > high)
+            for i in np.flatnonzero(outside.any(axis=1)):
+                found = flat[i][outside[i]][0]
+                expected = f"expected numbers from {low:g} to {high:g}, found {found:g}"
+                faults.add(locations[int(i)], expected, "scale the values like the training data")
+        return flat if self.offset == 0 and self.scale == 1 else (flat - self.offset) / self.scale
+
+    def _stack(self, values: list[Any]) -> Array | None:
+        """Return the batch as (n, width), None unless it consists of finite numbers in the right shape."""
+        leaves: list[Any] = values
+        for _ in self.shape if values and _nesting_depth(values[0]) > 1 else (1,):
+            if not set(map(type, leaves)) <= {list, tuple}:
+                return None
+            leaves = list(chain.from_iterable(leaves))
+        if not set(map(type, leaves)) <= {int, float} or len(leaves) != len(values) * self.width:
+            return None
+        try:
+            stacked = np.array(values, np.float64)
+        except (ValueError, OverflowError):  # ragged, or an integer beyond float64
+            return None
+        if stacked.shape[1:] not in {self.shape, (self.width,)} or not np.isfinite(stacked).all():
+            return None
+        return stacked.reshape(len(values), self.width)
+
+    def _add_fault(self, value: Any, location: str, faults: FaultCollector) -> None:
+        expected = f"expected an array of {self.width} finite numbers of shape {list(self.shape)}, or flat"
+        sizes: list[int] = []
+        inner: Any = value
+        while isinstance(inner, (list, tuple)) and len(sizes) < 8:
+            sizes.append(len(inner))
+            inner = inner[0] if inner else None
+        if not sizes:
+            found = describe_value(value)
+        elif sizes not in ([self.width], list(self.shape)):
+            found = f"shape {sizes}"
+        else:
+            bad = [leaf for leaf in _flatten_leaves(value) if not is_finite_number(leaf)]
+            found = describe_value(bad[0]) if bad else "rows of different lengths"
+        faults.add(location, f"{expected}; found {found}", "send the rows of the array as nested lists of numbers")
+
+    def missing_values(self, count: int) -> Array:
+        return np.full((count, self.width), np.nan)
+
+    def count_missing(self, values: Array) -> int:
+        del values
+        return 0
+
+    def _parse_text(self, text: str) -> Any:
+        value = parse_finite_number(text)
+        return text if value is None else value
+
+    @classmethod
+    def json_fields(cls) -> dict[str, fields.Field[Any]]:
+        size = fields.Integer(strict=True, validate=validate.Range(1, 2**31))
+        return {
+            "shape": fields.List(size, required=True, validate=validate.Length(1, 8)),
+            "offset": finite_number_field(required=True),
+            "scale": finite_number_field(check_scale, required=True),
+            "low": finite_number_field(required=True, allow_none=True),
+            "high": finite_number_field(required=True, allow_none=True),
+        }
+
+    def value_schemas(self) -> list[dict[str, Any]]:
+        """Return the forms of an array: nested like its shape, and flat."""
+        number: dict[str, Any] = {"type": "number"}
+        if self.low is not None:
+            number["minimum"] = self.low
+        if self.high is not None:
+            number["maximum"] = self.high
+        nested = number
+        for size in reversed(self.shape):
+            nested = {"type": "array", "minItems": size, "maxItems": size, "items": nested}
+        flat = {"type": "array", "minItems": self.width, "maxItems": self.width, "items": number}
+        return [nested] if len(self.shape) == 1 else [nested, flat]
+
+    def public_details(self) -> dict[str, Any]:
+        bounds = {"low": self.low, "high": self.high}
+        return super().public_details() | {"shape": list(self.shape), **bounds, "seen": self.training_range()}
+
+    @classmethod
+    def from_public_details(cls, details: Mapping[str, Any]) -> Self:
+        return cls(details["name"], tuple(details["shape"]))
+
+    def describe(self, format_value: Callable[[Any], str]) -> str:
+        return ", ".join(filter(None, [self._describe_shape(), describe_range(self.statistics, format_value)]))
+
+    def describe_statistics(self, statistics: Mapping[str, Any], shorten: Callable[[str], str]) -> str:
+        del shorten
+        words = describe_summary(statistics)
+        return ", ".join([self._describe_shape(), *words] if words else [])
+
+    def describe_acceptance(self, other: Column | None) -> list[str]:
+        del other
+        limits = [f"{self.low} to {self.high}"] if (self.low, self.high) != (None, None) else []
+        return [self._describe_shape(), *limits]
+
+    def _describe_shape(self) -> str:
+        return " × ".join(map(str, self.shape))
+
+    def summarize(self, format_number: Callable[[float], str]) -> str:
+        low, high = (format_number(self.statistics[key]) for key in ("min", "max"))
+        return f"{' x '.join(map(str, self.shape))}, {low} to {high}"
+
+    @property
+    def is_constant(self) -> bool:
+        return bool(self.statistics["std"] == 0)
+
+    @property
+    def tensor_shape(self) -> tuple[int, ...]:
+        return (-1, *self.shape)
+
+    def tensor_shapes(self, count: int) -> list[tuple[int, ...]]:
+        return [(count, self.width), (count, *self.shape)]
+
+    def from_tensor(self, tensor: Array, datatype: str, location: str, faults: FaultCollector) -> Array | None:
+        return numbers_from_tensor(self, tensor, datatype, location, faults)
+
+    def typical_value(self) -> Any:
+        middle = self.offset if self.low is None or self.high is None else (self.low + self.high) / 2
+        return np.full(self.shape, middle).tolist()
+
+    def repairs(self, value: Any) -> list[Any]:
+        """Return the value, and its numbers clipped to the range; None if it has others or another count."""
+        return [value, self._clip(value)]
+
+    def _clip(self, value: Any) -> Any:
+        try:
+            numbers = np.array(flatten_lists(value, MAX_NESTING), np.float64)
+        except (TypeError, ValueError, OverflowError):
+            return None
+        if numbers.size != self.width:
+            return None
+        low = -np.inf if self.low is None else self.low
+        clipped = np.clip(numbers, low, np.inf if self.high is None else self.high)
+        return np.reshape(np.array(integral_floats_to_ints(clipped.tolist()), object), self.shape).tolist()
+
+    def bins(self, dtype: Any) -> Bins | None:
+        """Return bins of the mean of each array."""
+        return scaled_bins(self, self.statistics.get("means"), dtype)
+
+    def range_warnings(self, features: Array) -> list[tuple[int, str]]:
+        return scaled_range_warnings(self, features)
+
+
+def _nesting_depth(value: Any) -> int:
+    depth = 0
+    while isinstance(value, (list, tuple)) and depth < 16:
+        depth += 1
+        value = value[0] if value else None
+    return depth
+
+
+def _flatten_leaves(value: Any) -> list[Any]:
+    stack, leaves = [value], []
+    while stack:
+        item = stack.pop()
+        if isinstance(item, (list, tuple)):
+            stack.extend(item)
+        else:
+            leaves.append(item)
+    return leaves

@@ -1,0 +1,187 @@
+"""Columns of categories."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from functools import cached_property, partial
+from typing import Any, Literal, Self
+
+import numpy as np
+from marshmallow import fields, validate
+
+from model_store.errors import did_you_mean
+from model_store.nn import Array
+from model_store.schema.column import Bins, Column, FaultCollector, RowLocations, finite_numbers, missing_count
+from model_store.utils.number_format import format_number, format_percent
+from model_store.utils.values import describe_value, list_names, nearest_name
+
+MAX_CATEGORY_BINS = 20  # the most frequent ones; all others share a bin
+_MAX_LISTED_CATEGORIES = 5  # in reports and comparisons
+_MAX_SUMMARIZED_CATEGORIES = 8
+_ALREADY_REPORTED = "already reported"  # stands for a value whose fault `parse` has added
+
+
+@dataclass(frozen=True)
+class CategoryColumn(Column):
+    """A column of categories, encoded one-hot. `unknown="bucket"` adds one feature for all unknown categories."""
+
+    name: str
+    categories: tuple[str, ...]
+    unknown: Literal["refuse", "bucket"] = "refuse"
+    fill: str | None = None
+    statistics: Mapping[str, Any] = field(default_factory=dict)
+    kind: Literal["category"] = "category"
+    tensor_datatype = "BYTES"
+
+    @property
+    def width(self) -> int:
+        return len(self.categories) + (self.unknown == "bucket")
+
+    @cached_property
+    def _feature_by_category(self) -> dict[str, int]:
+        return {category: feature for feature, category in enumerate(self.categories)}
+
+    def parse(self, values: list[Any], locations: RowLocations, faults: FaultCollector) -> Array:
+        """Return untrusted values as (n,) objects, text or None. An integer is read as its digits."""
+        parsed = np.empty(len(values), object)
+        for i, value in enumerate(values):
+            if value is None or type(value) is str:
+                parsed[i] = value
+            elif type(value) is int and abs(value) < 2**63:
+                parsed[i] = str(value)
+            else:
+                parsed[i] = _ALREADY_REPORTED
+                faults.add(
+                    f"{locations[i]}.{self.name}",
+                    f"expected text, found {describe_value(value)}",
+                    partial(self._fix, value),
+                )
+        return parsed
+
+    def encode(self, values: Array, locations: RowLocations, faults: FaultCollector) -> Array:
+        """Return parsed values as features (n, width)."""
+        encoded = np.zeros((len(values), self.width))
+        for i, value in enumerate(values):
+            value = self.fill if value is None else value
+            feature = self._feature_by_category.get(value) if value is not None else None
+            if feature is None and value is not None and self.unknown == "bucket":
+                feature = len(self.categories)
+            if feature is not None:
+                encoded[i, feature] = 1
+            elif value is not _ALREADY_REPORTED:
+                found = "none" if value is None else describe_value(value)
+                known = list_names(self.categories)
+                faults.add(
+                    f"{locations[i]}.{self.name}", f"expected one of {known}; found {found}", partial(self._fix, value)
+                )
+        return encoded
+
+    def _fix(self, value: Any) -> str:
+        return did_you_mean(value, self.categories) or "send one of the training data's categories"
+
+    def missing_values(self, count: int) -> Array:
+        return np.full(count, None)
+
+    def count_missing(self, values: Array) -> int:
+        return sum(value is None for value in values)
+
+    @classmethod
+    def json_fields(cls) -> dict[str, fields.Field[Any]]:
+        return {
+            # `Schema` has an attribute `unknown`, so the field has another name here.
+            "bucket": fields.String(
+                required=True, data_key="unknown", attribute="unknown", validate=validate.OneOf(["refuse", "bucket"])
+            ),
+            "categories": fields.List(fields.String(), required=True, validate=validate.Length(min=1)),
+            "fill": fields.String(required=True, allow_none=True),
+        }
+
+    def find_problem(self) -> str | None:
+        if len(set(self.categories)) != len(self.categories):
+            return "categories: expected unique categories"
+        if self.fill is not None and self.fill not in self.categories and self.unknown == "refuse":
+            return "fill: expected one of the categories"
+        return None
+
+    def value_schemas(self) -> list[dict[str, Any]]:
+        missing, notes = self.fill is not None, []
+        form: dict[str, Any] = {"type": ["string", "null"] if missing else "string"}
+        if self.unknown == "refuse":
+            form["enum"] = [*self.categories, *([None] if missing else [])]
+        else:
+            form["examples"] = list(self.categories)
+            notes.append("Other values count as unknown.")
+        notes += [f"null is replaced by {self.fill}."] if missing else []
+        return [form | ({"description": " ".join(notes)} if notes else {})]
+
+    def public_details(self) -> dict[str, Any]:
+        return super().public_details() | {"categories": list(self.categories), "unknown": self.unknown}
+
+    @classmethod
+    def from_public_details(cls, details: Mapping[str, Any]) -> Self:
+        return cls(details["name"], tuple(details["categories"]))
+
+    def describe(self, format_value: Callable[[Any], str]) -> str:
+        return format_value(self.categories) + (", others" if self.unknown == "bucket" else "")
+
+    def describe_statistics(self, statistics: Mapping[str, Any], shorten: Callable[[str], str]) -> str:
+        frequencies = sorted(statistics["frequencies"].items(), key=lambda item: (-item[1], item[0]))
+        total = sum(statistics["frequencies"].values()) or 1
+        words = [
+            f"{shorten(name)} {format_percent(count / total, 0)}"
+            for name, count in frequencies[:_MAX_LISTED_CATEGORIES]
+        ]
+        more = len(self.categories) - len(words)
+        if more > 0:
+            words.append(f"{format_number(more)} more" if words else f"{format_number(more)} categories")
+        return ", ".join(words)
+
+    def describe_acceptance(self, other: Column | None) -> list[str]:
+        known = set(other.categories) if isinstance(other, CategoryColumn) else set()
+        only = [category for category in self.categories if category not in known]
+        words = only[:_MAX_LISTED_CATEGORIES]
+        words += [f"{len(only) - len(words)} more"] if len(only) > len(words) else []
+        return words + (["unknown categories"] if self.unknown == "bucket" else [])
+
+    def summarize(self, format_number: Callable[[float], str]) -> str:
+        del format_number
+        return list_names(self.categories, _MAX_SUMMARIZED_CATEGORIES)
+
+    @property
+    def is_constant(self) -> bool:
+        return len(self.categories) == 1
+
+    def from_tensor(self, tensor: Array, datatype: str, location: str, faults: FaultCollector) -> Array | None:
+        if tensor.dtype.kind not in "Oui":
+            faults.add(location, f"expected BYTES, found {datatype}", "send the categories as strings")
+            return None
+        texts = (value if value is None else str(value) for value in tensor.ravel().tolist())
+        return np.fromiter(texts, object, tensor.size)
+
+    def typical_value(self) -> Any:
+        return self.categories[0]
+
+    def repairs(self, value: Any) -> list[Any]:
+        return [value, nearest_name(value, self.categories)]
+
+    def bins(self, dtype: Any) -> Bins | None:
+        """Return one bin per category; the less frequent ones share a bin."""
+        del dtype
+        frequencies = self.statistics.get("frequencies")
+        if not isinstance(frequencies, Mapping):
+            return None
+        counts = finite_numbers([frequencies.get(category, 0) for category in self.categories])
+        if not counts or min(counts) < 0 or not sum(counts):
+            return None
+        if self.fill in self.categories:
+            counts[self.categories.index(self.fill)] += missing_count(self.statistics)
+        counts += [0] * (self.width - len(counts))  # for unknown categories, which share a feature
+        frequent = np.argsort([-count for count in counts], kind="stable")[:MAX_CATEGORY_BINS]
+        feature_bins = np.full(len(counts), len(frequent))
+        feature_bins[frequent] = np.arange(len(frequent))
+        return Bins(np.bincount(feature_bins, counts, int(feature_bins.max()) + 1), None, feature_bins)
+
+    def range_warnings(self, features: Array) -> list[tuple[int, str]]:
+        rows = np.flatnonzero(features[:, -1]) if self.unknown == "bucket" else ()
+        return [(int(i), "a category that is not in the training data") for i in rows]

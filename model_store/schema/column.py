@@ -1,0 +1,219 @@
+"""The protocol of a column kind: what training, the store and the service ask a column.
+
+Each kind is one class in a module of its own, listed in `columns.KINDS`. A column handles all rows at once. It adds
+faults to a `FaultCollector` and continues, so that one response reports every fault of a batch.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, ClassVar, NamedTuple, Self
+
+from marshmallow import fields
+
+from model_store.errors import Fault, InputError
+from model_store.nn import Array
+from model_store.utils.values import integral_floats_to_ints
+
+MISSING_CELLS = frozenset({"", "na", "n/a", "nan", "null", "?"})  # in training, too
+
+
+def parse_text_cell(text: str) -> str | None:
+    """Return the text of a cell without spaces around it, None if the value is missing."""
+    text = text.strip()
+    return None if text.lower() in MISSING_CELLS else text
+
+
+class FaultCollector:
+    """Counts all faults and keeps the first `InputError.MAX_FAULTS`. A costly fix is computed only for those."""
+
+    def __init__(self) -> None:
+        self.faults: list[Fault] = []
+        self.total = 0
+
+    def add(self, location: str, problem: str, fix: str | Callable[[], str]) -> None:
+        self.total += 1
+        if len(self.faults) < InputError.MAX_FAULTS:
+            self.faults.append(Fault(location, problem, fix if isinstance(fix, str) else fix()))
+
+    def raise_if_any(self) -> None:
+        """Raise InputError if there are faults, sorted by row."""
+        if self.total:
+            raise InputError(sorted(self.faults, key=_row), self.total)
+
+
+def _row(fault: Fault) -> int:
+    """Return the row number in a location such as `instances.7.island`, -1 if there is none."""
+    return next((int(part) for part in fault.location.split(".") if part.isascii() and part.isdigit()), -1)
+
+
+class RowLocations(Sequence[str]):
+    """The locations of rows, such as `instances.7`; each is formatted only when it is read."""
+
+    def __init__(self, prefix: str, rows: Sequence[int]) -> None:
+        self.prefix, self.rows = prefix, rows
+
+    def __len__(self) -> int:
+        return len(self.rows)
+
+    def __getitem__(self, i: Any) -> Any:
+        return f"{self.prefix}.{self.rows[i]}"
+
+
+class Bins(NamedTuple):
+    """Bins for the drift of a column: the training rows in each, and how features are assigned to them.
+
+    Features are assigned by `edges`, upper edges of scaled numbers, or by `feature_bins`, the bin of each feature.
+    """
+
+    expected: Array
+    edges: Array | None
+    feature_bins: Array | None
+
+
+class Column(ABC):
+    """One input column of a model. A kind implements the abstract methods, and overrides defaults where it differs."""
+
+    name: str
+    statistics: Mapping[str, Any]  # of the training rows; untrusted in an artifact
+    kind: str
+    fill: Any = None  # replaces a missing value; if None, a missing value is rejected
+    shape: tuple[int, ...] = ()  # of one value
+    offset: float = 0.0  # a scaled feature is `(value - offset) / scale`
+    scale: float = 1.0
+    is_whole_row: ClassVar[bool] = False  # True: a value is a row by itself, and the column the only input
+    in_number_table: ClassVar[bool] = False  # True: parsed values are finite numbers, one scaled feature each
+    tensor_datatype: ClassVar[str]  # of the Open Inference Protocol
+
+    # Encoding ---------------------------------------------------------------------------------------------------------
+
+    @property
+    @abstractmethod
+    def width(self) -> int:
+        """The number of features."""
+
+    @abstractmethod
+    def parse(self, values: list[Any], locations: RowLocations, faults: FaultCollector) -> Array:
+        """Return untrusted values as an array of what `encode` takes."""
+
+    @abstractmethod
+    def encode(self, values: Array, locations: RowLocations, faults: FaultCollector) -> Array:
+        """Return parsed values as features (n, width)."""
+
+    @abstractmethod
+    def missing_values(self, count: int) -> Array:
+        """Return so many missing values as `parse` does."""
+
+    @abstractmethod
+    def count_missing(self, values: Array) -> int:
+        """Return how many of the parsed values are missing."""
+
+    def parse_cell(self, text: str) -> Any:
+        """Return the value of a cell of a CSV file. Invalid text stays text, and `parse` rejects it."""
+        found = parse_text_cell(text)
+        return None if found is None else self._parse_text(found)
+
+    def _parse_text(self, text: str) -> Any:
+        return text
+
+    # The signature as JSON --------------------------------------------------------------------------------------------
+
+    @classmethod
+    @abstractmethod
+    def json_fields(cls) -> dict[str, fields.Field[Any]]:
+        """Return a field of marshmallow for each attribute but `kind`, `name` and `statistics`."""
+
+    def find_problem(self) -> str | None:
+        """Return what is wrong in a column whose attributes are valid one by one, as "attribute: problem"."""
+        return None
+
+    # Descriptions -----------------------------------------------------------------------------------------------------
+
+    @abstractmethod
+    def value_schemas(self) -> list[dict[str, Any]]:
+        """Return the JSON Schema of each form of a value, for the OpenAPI document."""
+
+    def public_details(self) -> dict[str, Any]:
+        """Return the column as `GET /models/NAME` shows it."""
+        details = {"name": self.name, "kind": self.kind, "required": self.fill is None}
+        if self.fill is not None:
+            details["fill"] = integral_floats_to_ints([self.fill])[0]
+        return details
+
+    @classmethod
+    @abstractmethod
+    def from_public_details(cls, details: Mapping[str, Any]) -> Self:
+        """Return a column with what is needed to read a file, from `public_details`."""
+
+    @abstractmethod
+    def describe(self, format_value: Callable[[Any], str]) -> str:
+        """Return the values of a column for a table."""
+
+    @abstractmethod
+    def describe_statistics(self, statistics: Mapping[str, Any], shorten: Callable[[str], str]) -> str:
+        """Return validated statistics for a report, with names of any length shortened."""
+
+    def describe_acceptance(self, other: Column | None) -> list[str]:
+        """Return what values a column accepts. It equals that of `other` where clients see no difference."""
+        del other
+        return []
+
+    @abstractmethod
+    def summarize(self, format_number: Callable[[float], str]) -> str:
+        """Return the training values for the plan of a job."""
+
+    @property
+    @abstractmethod
+    def is_constant(self) -> bool:
+        """Whether all training rows have the same value."""
+
+    def training_range(self) -> dict[str, float]:
+        """Return the minimum, mean and maximum in training, as far as they are recorded as numbers."""
+        recorded: dict[str, Any] = {key: self.statistics.get(key) for key in ("min", "mean", "max")}
+        return {key: value for key, value in recorded.items() if type(value) in (int, float) and abs(value) < 1e300}
+
+    # Serving ----------------------------------------------------------------------------------------------------------
+
+    @property
+    def tensor_shape(self) -> tuple[int, ...]:
+        """The shape of the column's tensor; -1 is the number of rows."""
+        return (-1, 1)
+
+    def tensor_shapes(self, count: int) -> list[tuple[int, ...]]:
+        """Return the shapes that a tensor of so many rows may have."""
+        return [(count,), (count, 1)]
+
+    @abstractmethod
+    def from_tensor(self, tensor: Array, datatype: str, location: str, faults: FaultCollector) -> Array | None:
+        """Return a tensor of an allowed shape as `parse` does; add a fault and return None if it is invalid."""
+
+    @abstractmethod
+    def typical_value(self) -> Any:
+        """Return a value for examples."""
+
+    @abstractmethod
+    def repairs(self, value: Any) -> list[Any]:
+        """Return values that may be meant by an invalid one, and the value itself first."""
+
+    def bins(self, dtype: Any) -> Bins | None:
+        """Return the bins of features of `dtype` for drift; None without valid statistics."""
+        del dtype
+        return None
+
+    def range_warnings(self, features: Array) -> list[tuple[int, str]]:
+        """Return row and problem of features (n, width) that training did not have."""
+        del features
+        return []
+
+
+def missing_count(statistics: Mapping[str, Any]) -> float:
+    """Return the number of missing values in training."""
+    return max(0, *finite_numbers([statistics.get("missing")]), 0)
+
+
+def finite_numbers(found: Any) -> list[float]:
+    """Return the list if it is one of finite numbers, else an empty list."""
+    if not isinstance(found, list) or not all(type(value) in (int, float) and abs(value) < 1e300 for value in found):
+        return []
+    return found

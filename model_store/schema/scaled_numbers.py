@@ -1,0 +1,88 @@
+"""What columns of scaled numbers share: numbers and arrays, whose features are `(value - offset) / scale`."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import numpy as np
+from marshmallow import ValidationError, fields
+
+from model_store.errors import InputError
+from model_store.nn import Array
+from model_store.schema.column import Bins, Column, FaultCollector, finite_numbers, missing_count
+from model_store.utils.number_format import format_number
+from model_store.utils.values import is_finite_number
+
+
+def scaled_range_warnings(column: Column, features: Array) -> list[tuple[int, str]]:
+    """Return row and problem of scaled numbers outside the training range."""
+    known, found = column.training_range(), []
+    low, high = known.get("min", -np.inf), known.get("max", np.inf)
+    with np.errstate(over="ignore"):
+        limits = ((np.array([low, high]) - column.offset) / column.scale).astype(features.dtype)
+    outside = (features < limits[0]) | (features > limits[1])
+    for i in np.flatnonzero(outside.any(axis=1))[: InputError.MAX_FAULTS]:
+        value = float(features[i][outside[i]][0]) * column.scale + column.offset
+        value = float(f"{value:.4g}")  # float32 has little more precision far from the mean
+        found.append((int(i), f"{value:g} is outside the training range, {low:g} to {high:g}"))
+    return found
+
+
+def scaled_bins(column: Column, statistics: Any, dtype: Any) -> Bins | None:
+    """Return the bins of scaled numbers: one up to each decile and one above the maximum."""
+    if not isinstance(statistics, Mapping):
+        return None
+    edges = np.array(sorted(set(finite_numbers(statistics.get("deciles")))), np.float64)  # np.unique imports numpy.ma
+    counts = finite_numbers(statistics.get("counts"))
+    if not len(edges) == len(counts) > 0 or min(counts) < 0 or not sum(counts):
+        return None
+    expected = np.array([*counts, 0], np.float64)
+    if column.fill is not None:  # the network's input for a missing value
+        expected[np.searchsorted(edges, column.fill)] += missing_count(statistics)
+    with np.errstate(over="ignore"):
+        return Bins(expected, ((edges - column.offset) / column.scale).astype(dtype), None)
+
+
+def finite_number_field(validate: Callable[[Any], None] | None = None, **options: Any) -> fields.Field[Any]:
+    """Return a field for a finite JSON number; text and booleans are invalid."""
+    return fields.Raw(validate=validate or _check_number, **options)
+
+
+def check_scale(value: Any) -> None:
+    """Raise ValidationError unless the value is a finite number above 0."""
+    _check_number(value)
+    if value <= 0:
+        raise ValidationError("expected a number above 0")
+
+
+def _check_number(value: Any) -> None:
+    if not is_finite_number(value):
+        raise ValidationError("expected a finite number")
+
+
+def numbers_from_tensor(
+    column: Column, tensor: Array, datatype: str, location: str, faults: FaultCollector
+) -> Array | None:
+    """Return a numeric tensor as float64; add a fault and return None if it has strings."""
+    del datatype
+    if tensor.dtype == object:
+        problem = f"expected {column.tensor_datatype} or another numeric datatype, found BYTES"
+        faults.add(location, problem, "send numbers")
+        return None
+    numbers: Array = tensor.astype(np.float64)
+    return numbers
+
+
+def describe_range(statistics: Mapping[str, Any], format_value: Callable[[Any], str]) -> str:
+    """Return minimum and maximum, or nothing if one is unknown."""
+    low, high = statistics.get("min"), statistics.get("max")
+    return "" if low is None or high is None else f"{format_value(low)} to {format_value(high)}"
+
+
+def describe_summary(statistics: Mapping[str, Any]) -> list[str]:
+    """Return range, mean and deviation as far as they are known; nothing without a range."""
+    words = [described] if (described := describe_range(statistics, format_number)) else []
+    if words and statistics["mean"] is not None and statistics["std"] is not None:
+        words.append(f"mean {format_number(statistics['mean'])} ± {format_number(statistics['std'], 3)}")
+    return words
