@@ -10,6 +10,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from model_store.errors import Fault, did_you_mean
+from model_store.schema.columns import TABLE_KINDS
 from model_store.utils.atomic_write import atomic_write
 from model_store.utils.number_format import format_number
 from model_store.utils.values import is_name, parse_finite_number
@@ -85,6 +86,7 @@ def _render(table: Table, target: str, model: str, path: str, *, streamed: bool)
         target=_toml_string(target),
         task="classification" if classes else "regression",
         found=f"{len(set(cells))} distinct values in {'the first ' if streamed else ''}{len(cells)} rows",
+        kind_names=" or ".join(f'"{name}"' for name in TABLE_KINDS),
         kinds="\n".join(f"#   {_printable(name)}: {_describe_column(values)}" for name, values in inputs.items()),
         columns=", ".join(map(_toml_string, used)),
         test=test,
@@ -111,7 +113,7 @@ task = "{task}"  # the target has {found}
 # The other columns and their inferred kinds:
 {kinds}
 columns = [{columns}]
-# kinds = {{ year = "category" }}  # overrides an inferred kind: "number" or "category"
+# kinds = {{ year = "category" }}  # overrides an inferred kind: {kind_names}
 missing = "impute"   # fill in the median or the most frequent category; or "refuse": reject missing values
 unknown = "refuse"   # reject categories that training did not see; or "bucket": treat them as one category
 scale = "standard"   # scale numbers to mean 0 and standard deviation 1; or "none"
@@ -156,9 +158,7 @@ def _printable(text: str) -> str:
 
 def _is_excluded(cells: Sequence[str | None]) -> bool:
     present = {cell for cell in cells if cell is not None}
-    return len(present) < 2 or (
-        type_inference.infer_kind(cells) == "category" and type_inference.looks_like_identifier(cells)
-    )
+    return len(present) < 2 or (not type_inference.are_numbers(cells) and type_inference.looks_like_identifier(cells))
 
 
 def _describe_column(cells: Sequence[str | None]) -> str:
@@ -166,7 +166,7 @@ def _describe_column(cells: Sequence[str | None]) -> str:
     distinct = len(set(present))
     if distinct < 2:
         return "left out: constant" if present else "left out: empty"
-    if type_inference.infer_kind(cells) == "number":
+    if type_inference.are_numbers(cells):
         values = [float(cell) for cell in present]
         description = f"number, {format_number(min(values), 6)} to {format_number(max(values), 6)}"
         hint = _number_hint(present, values)

@@ -14,6 +14,7 @@ from marshmallow import ValidationError, fields, validates_schema
 
 from model_store.errors import Fault, did_you_mean
 from model_store.nn import INITIALIZERS
+from model_store.schema.columns import TABLE_KINDS
 from model_store.utils.values import describe_value, is_name
 from training.config.fields import (
     SECTION_SCHEMAS,
@@ -44,13 +45,16 @@ class KindsField(fields.Field[dict[str, str]]):
     """A table of column kinds by name."""
 
     def _deserialize(self, value: Any, attr: str | None, data: Any, **_: Any) -> dict[str, str]:
-        kinds = ("number", "category")
         if not isinstance(value, dict):
             raise validation_error(f"expected a table such as {{ year = 'category' }}, found {describe_value(value)}")
         faults = {
-            column: [Fault("", f"expected {one_of(kinds)}, found {describe_value(kind)}", did_you_mean(kind, kinds))]
+            column: [
+                Fault(
+                    "", f"expected {one_of(TABLE_KINDS)}, found {describe_value(kind)}", did_you_mean(kind, TABLE_KINDS)
+                )
+            ]
             for column, kind in value.items()
-            if kind not in kinds
+            if kind not in TABLE_KINDS
         }
         if faults:
             raise ValidationError(faults)

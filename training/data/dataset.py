@@ -18,7 +18,7 @@ from model_store.errors import Fault, did_you_mean
 from model_store.schema.signature import ClassificationOutput, Signature
 from training.config.settings import DataSection
 from training.data import readers, type_inference
-from training.data.fitting import column_statistics, fit_signature, summarize
+from training.data.fitting import COLUMN_KINDS, fit_signature, infer_kind, summarize
 from training.data.readers import Arrays, Table
 from training.errors import DataError
 
@@ -55,7 +55,10 @@ class Dataset:
 
     def signature(self, section: DataSection, training: NDArray[np.int64]) -> Signature:
         """Return the signature with the preprocessing fitted on the `training` rows."""
-        columns = ((name, column_statistics(self.kinds[name], self.inputs[name][training])) for name in self.inputs)
+        columns = (
+            (name, kind, COLUMN_KINDS[kind].statistics(self.inputs[name][training]))
+            for name, kind in self.kinds.items()
+        )
         if self.labels:
             return fit_signature(self.name, columns, ClassificationOutput(self.target_names[0], self.labels), section)
         summaries = dict(zip(self.target_names, map(summarize, self.targets[training].T), strict=True))
@@ -90,10 +93,7 @@ def _from_table(table: Table, sha256: str, section: DataSection) -> Dataset:
     total = 0
     for name, kind in kinds.items():
         try:
-            if kind == "number":
-                inputs[name] = type_inference.parse_numbers(table, name)
-            else:
-                inputs[name] = type_inference.parse_categories(table, name, declared=name in section.kinds)
+            inputs[name] = COLUMN_KINDS[kind].read(table, name, declared=name in section.kinds)
         except DataError as error:
             faults += error.faults
             total += error.total
@@ -134,7 +134,7 @@ def choose_columns(table: Table, section: DataSection, unsupported: Sequence[str
 
 def choose_kinds(table: Table, names: Sequence[str], section: DataSection) -> dict[str, str]:
     """Return the kinds of columns: those of the job file, the others inferred."""
-    return {name: section.kinds.get(name) or type_inference.infer_kind(table.columns[name]) for name in names}
+    return {name: section.kinds.get(name) or infer_kind(table.columns[name]) for name in names}
 
 
 def choose_task(table: Table, target_names: Sequence[str], section: DataSection, notes: list[str]) -> str:

@@ -1,16 +1,17 @@
 """Fitting of the preprocessing: the statistics, offsets, scales, categories and fill values of a signature.
 
 Everything is fitted on the training rows alone. Rows in memory and streamed rows are both described by
-`ColumnStatistics`, from which `fit_signature` makes the signature.
+statistics of each column, from which `fit_signature` makes the signature.
 """
 
 from __future__ import annotations
 
 import math
+from abc import ABC, abstractmethod
 from collections import Counter
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any, ClassVar, Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -26,6 +27,8 @@ from model_store.schema.signature import (
     Signature,
 )
 from training.config.settings import DataSection
+from training.data import type_inference
+from training.data.readers import Table
 from training.errors import DataError
 
 Missing = Literal["impute", "refuse"]
@@ -77,39 +80,147 @@ class ArrayStatistics:
         return cls(values.dtype, values.shape, summarize(values), values)
 
 
-ColumnStatistics = NumberStatistics | CategoryStatistics | ArrayStatistics
+# The kinds of columns ------------------------------------------------------------------------------------------------
 
 
-def column_statistics(kind: str, values: NDArray[Any]) -> ColumnStatistics:
-    """Return the statistics of a column in memory."""
-    if kind == "number":
+@dataclass(frozen=True)
+class StreamedColumn:
+    """What a stream records of a column: `counts` of its distinct texts, or a summary and a sample of its numbers."""
+
+    dtype: np.dtype[Any]
+    shape: tuple[int, ...]  # of all rows
+    missing: int
+    counts: Mapping[str, int]
+    summary: NumericSummary | None
+    sample: NDArray[Any]
+
+
+class ColumnKind(ABC):
+    """How training reads and fits a kind of columns. Its name is that of the column in `model_store.schema.columns`."""
+
+    streams_numbers: ClassVar[bool] = False  # else the cells of a stream are counted as texts
+
+    def accepts(self, cells: Sequence[str | None]) -> bool:
+        """Return True if a column with these cells is of this kind, unless one before it in `COLUMN_KINDS` is."""
+        del cells
+        return False
+
+    def read(self, table: Table, name: str, *, declared: bool) -> NDArray[Any]:
+        """Return a column of a table as `Column.encode` takes it. DataError lists invalid cells."""
+        raise NotImplementedError
+
+    def check_first_rows(self, table: Table, name: str, *, declared: bool) -> None:
+        """Raise DataError if a stream that starts with these rows cannot be read."""
+        self.read(table, name, declared=declared)
+
+    def from_texts(self, texts: Sequence[str | None], name: str) -> NDArray[Any]:
+        """Return the distinct texts of a streamed column as `Column.encode` takes them."""
+        raise NotImplementedError
+
+    @abstractmethod
+    def statistics(self, values: NDArray[Any]) -> Any:
+        """Return the statistics of values in memory."""
+
+    @abstractmethod
+    def streamed_statistics(self, stream: StreamedColumn) -> Any:
+        """Return the same of values in a stream."""
+
+    @abstractmethod
+    def fit(self, name: str, statistics: Any, section: DataSection) -> Column:
+        """Return the fitted column. DataError if all values are missing."""
+
+
+class NumberKind(ColumnKind):
+    streams_numbers = True
+
+    def accepts(self, cells: Sequence[str | None]) -> bool:
+        return type_inference.are_numbers(cells)
+
+    def read(self, table: Table, name: str, *, declared: bool) -> NDArray[Any]:
+        del declared
+        return type_inference.parse_numbers(table, name)
+
+    def check_first_rows(self, table: Table, name: str, *, declared: bool) -> None:
+        """Do nothing: the stream reports invalid cells of all rows."""
+
+    def statistics(self, values: NDArray[Any]) -> NumberStatistics:
         return NumberStatistics.from_values(values)
-    return CategoryStatistics.from_values(values) if kind == "category" else ArrayStatistics.from_values(values)
+
+    def streamed_statistics(self, stream: StreamedColumn) -> NumberStatistics:
+        return NumberStatistics(stream.summary, stream.missing, stream.sample[~np.isnan(stream.sample)])
+
+    def fit(self, name: str, statistics: Any, section: DataSection) -> Column:
+        missing: Any = section.missing
+        return fit_number(name, statistics, missing, section.scale == "standard")
+
+
+class CategoryKind(ColumnKind):
+    def accepts(self, cells: Sequence[str | None]) -> bool:
+        del cells
+        return True
+
+    def read(self, table: Table, name: str, *, declared: bool) -> NDArray[Any]:
+        return type_inference.parse_categories(table, name, declared=declared)
+
+    def from_texts(self, texts: Sequence[str | None], name: str) -> NDArray[Any]:
+        del name
+        values = np.empty(len(texts), object)
+        values[:] = texts
+        return values
+
+    def statistics(self, values: NDArray[Any]) -> CategoryStatistics:
+        return CategoryStatistics.from_values(values)
+
+    def streamed_statistics(self, stream: StreamedColumn) -> CategoryStatistics:
+        return CategoryStatistics(stream.counts, stream.missing)
+
+    def fit(self, name: str, statistics: Any, section: DataSection) -> Column:
+        missing: Any = section.missing
+        unknown: Any = section.unknown
+        return fit_category(name, statistics, missing, unknown)
+
+
+class ArrayKind(ColumnKind):
+    def statistics(self, values: NDArray[Any]) -> ArrayStatistics:
+        return ArrayStatistics.from_values(values)
+
+    def streamed_statistics(self, stream: StreamedColumn) -> ArrayStatistics:
+        return ArrayStatistics(stream.dtype, stream.shape, stream.summary, stream.sample)
+
+    def fit(self, name: str, statistics: Any, section: DataSection) -> Column:
+        return fit_array(name, statistics, section.scale == "standard")
+
+
+# Type inference chooses the first kind that accepts the cells.
+COLUMN_KINDS: dict[str, ColumnKind] = {"number": NumberKind(), "category": CategoryKind(), "array": ArrayKind()}
+
+
+def infer_kind(cells: Sequence[str | None]) -> str:
+    """Return the kind of a column of a table: "number" if all cells that are not missing are, else "category"."""
+    return next(name for name, kind in COLUMN_KINDS.items() if kind.accepts(cells))
+
+
+# Fitting -------------------------------------------------------------------------------------------------------------
 
 
 def fit_signature(
     source: str,
-    columns: Iterable[tuple[str, ColumnStatistics]],
+    columns: Iterable[tuple[str, str, Any]],
     output: ClassificationOutput | Mapping[str, NumericSummary],
     section: DataSection,
 ) -> Signature:
-    """Return the signature. `output` is that of a classification, or for a regression a summary of each target.
+    """Return the signature. `columns` holds the name, kind and statistics of each column.
+
+    `output` is that of a classification, or for a regression a summary of each target.
 
     DataError lists all columns that cannot be fitted.
     """
     standardise = section.scale == "standard"
-    missing: Any = section.missing
-    unknown: Any = section.unknown
     inputs: list[Column] = []
     faults: list[Fault] = []
-    for name, statistics in columns:
+    for name, kind, statistics in columns:
         try:
-            if isinstance(statistics, NumberStatistics):
-                inputs.append(fit_number(name, statistics, missing, standardise))
-            elif isinstance(statistics, CategoryStatistics):
-                inputs.append(fit_category(name, statistics, missing, unknown))
-            else:
-                inputs.append(fit_array(name, statistics, standardise))
+            inputs.append(COLUMN_KINDS[kind].fit(name, statistics, section))
         except DataError as error:
             faults += error.faults
     summaries = {} if isinstance(output, ClassificationOutput) else output

@@ -8,7 +8,6 @@ from __future__ import annotations
 import math
 import re
 from collections.abc import Mapping, Sequence
-from typing import Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -17,8 +16,6 @@ from model_store.errors import Fault
 from model_store.utils.values import describe_value, parse_finite_number
 from training.data.readers import Table
 from training.errors import MAX_SHOWN_FAULTS, DataError
-
-Kind = Literal["number", "category"]
 
 MAX_CATEGORIES = 1000  # one-hot features of one column
 FEW_CATEGORIES = 20  # up to this many distinct values may be categories, regardless of the number of rows
@@ -29,9 +26,9 @@ _DATE = re.compile(r"\d{4}([-/.])\d\d?\1\d\d?([T ].*)?|\d\d?([-/.])\d\d?\3\d{2,4
 _FORMATTED_NUMBER = re.compile(r"[$€£¥]?\s*[+-]?\d[\d.,' ]*\s*([%$€£¥]|[A-Za-z]{1,3})?")
 
 
-def infer_kind(cells: Sequence[str | None]) -> Kind:
-    """Return "number" if all cells that are not missing are finite numbers, else "category"."""
-    return "number" if all(cell is None or parse_finite_number(cell) is not None for cell in cells) else "category"
+def are_numbers(cells: Sequence[str | None]) -> bool:
+    """Return True if all cells that are not missing are finite numbers."""
+    return all(cell is None or parse_finite_number(cell) is not None for cell in cells)
 
 
 def looks_like_identifier(cells: Sequence[str | None]) -> bool:
@@ -173,7 +170,7 @@ def infer_task(table: Table, targets: Sequence[str]) -> str:
 
 def looks_like_classes(cells: Sequence[str]) -> bool:
     """Return True if a target looks like classes, not a quantity: strings, or a few distinct integers."""
-    if infer_kind(cells) == "category":
+    if not are_numbers(cells):
         return True
     found = {float(cell) for cell in cells}
     return may_be_classes(len(found), len(cells)) and all(value.is_integer() for value in found)

@@ -244,7 +244,7 @@ def prepare(job: Job, fold: Fold | None = None, rows: Dataset | None = None) -> 
         counts = np.bincount(learned_targets) if stream is None else stream.class_counts
     spec = replace(spec, class_weights=factories.make_class_weights(settings.train, rows.labels, counts, job.source))
     data = replace(settings.data, task=rows.task, stream=None if stream is None else True)
-    if settings.data.path is not None and "array" not in rows.kinds.values():
+    if settings.data.path is not None and not signature.inputs[0].is_whole_row:
         data = replace(data, columns=list(rows.inputs), kinds=dict(rows.kinds))
     resolved = spec.resolved(replace(settings, data=data))
     notes = rows.notes + find_constant_columns(signature) + find_channels_first(spec.input_shape)

@@ -20,7 +20,8 @@ from numpy.typing import NDArray
 from model_store.errors import Fault
 from model_store.schema.columns import Column, FaultCollector, RowLocations
 from model_store.schema.signature import Signature
-from training.data.streaming.dataset import StreamedDataset, values_by_code
+from training.data.fitting import COLUMN_KINDS
+from training.data.streaming.dataset import StreamedDataset
 from training.data.streaming.record_file import ChunkOrder, RecordFile
 from training.engine.loop import Samples, TrainingState
 from training.errors import DataError
@@ -192,4 +193,5 @@ def _whole_batches(rows: int, batch_size: int) -> int:
 
 def _one_hot_table(column: Column, codes: dict[Any, int]) -> NDArray[Any]:
     """Return the features of each code. Values that no training row has are zeros, and are never looked up."""
-    return column.encode(values_by_code(codes), RowLocations("", range(len(codes))), FaultCollector())
+    values = COLUMN_KINDS[column.kind].from_texts(list(codes), column.name)
+    return column.encode(values, RowLocations("", range(len(codes))), FaultCollector())

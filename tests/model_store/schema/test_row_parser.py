@@ -19,7 +19,7 @@ from model_store.schema.signature import (
     Signature,
 )
 from model_store.utils.values import integral_floats_to_ints
-from training.data.type_inference import infer_kind
+from training.data.fitting import infer_kind
 
 TOWNS = Signature(
     (NumberColumn("age"), CategoryColumn("town", ("Bath", "7"))), ClassificationOutput("chess", ("no", "yes"))

@@ -8,6 +8,7 @@ from hypothesis import strategies as st
 
 from model_store.utils.values import parse_finite_number
 from training.data import type_inference
+from training.data.fitting import infer_kind
 from training.data.readers import Table
 from training.errors import DataError
 
@@ -28,7 +29,7 @@ def table(*cells: str | None) -> Table:
     ],
 )
 def test_a_column_is_numeric_if_all_its_cells_are_finite_numbers(cells: list[str | None], kind: str) -> None:
-    assert type_inference.infer_kind(cells) == kind
+    assert infer_kind(cells) == kind
 
 
 @given(st.floats(allow_nan=False, allow_infinity=False))

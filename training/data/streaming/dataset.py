@@ -14,16 +14,15 @@ import numpy as np
 from numpy.typing import NDArray
 
 from model_store.errors import Fault
+from model_store.schema.columns import KINDS
 from model_store.schema.signature import ClassificationOutput, Signature
 from training.config.settings import DataSection, SplitSection
 from training.data import type_inference
 from training.data.dataset import Dataset, encode_labels
 from training.data.fitting import (
-    ArrayStatistics,
-    CategoryStatistics,
-    ColumnStatistics,
-    NumberStatistics,
+    COLUMN_KINDS,
     NumericSummary,
+    StreamedColumn,
     fit_signature,
     summarize,
 )
@@ -81,11 +80,13 @@ class RunningStatistics:
                 summary = summarize(values)
                 self.summaries[name] = self.summaries[name].merge(summary) if name in self.summaries else summary
 
-    def category_statistics(self, name: str) -> CategoryStatistics:
-        """Return how often each category occurs, and how many values are missing."""
+    def count_values(self, name: str) -> tuple[dict[str, int], int]:
+        """Return how often each text of a column occurs, and how many values are missing."""
+        if name not in self.codes:
+            return {}, self.missing.get(name, 0)
         counts = {value: int(self.counts[name][code]) for value, code in self.codes[name].items()}
         missing = counts.pop(None, 0)
-        return CategoryStatistics({value: count for value, count in counts.items() if count}, missing)
+        return {value: count for value, count in counts.items() if count}, missing
 
 
 @dataclass(frozen=True)
@@ -109,21 +110,18 @@ class StreamedDataset:
         """Return the signature with the preprocessing fitted on the training rows."""
         sample = self.sample()
         kinds = self.source.kinds.items()
-        columns = ((name, self._column_statistics(name, kind, sample[name])) for name, kind in kinds)
+        columns = ((name, kind, self._column_statistics(name, kind, sample[name])) for name, kind in kinds)
         if self.held_out.labels:
             output = ClassificationOutput(self.source.target_names[0], self.held_out.labels)
             return fit_signature(self.source.name, columns, output, section)
         summaries = {name: self.statistics.summaries[name] for name in self.source.target_names}
         return fit_signature(self.source.name, columns, summaries, section)
 
-    def _column_statistics(self, name: str, kind: str, sample: NDArray[Any]) -> ColumnStatistics:
-        if kind == "category":
-            return self.statistics.category_statistics(name)
-        summary = self.statistics.summaries.get(name)
-        if kind == "number":
-            return NumberStatistics(summary, self.statistics.missing[name], sample[~np.isnan(sample)])
+    def _column_statistics(self, name: str, kind: str, sample: NDArray[Any]) -> Any:
         dtype, shape = self.records.dtype[name].subdtype or (self.records.dtype[name], ())
-        return ArrayStatistics(dtype, (len(self.records), *shape), summary, sample)
+        counts, missing = self.statistics.count_values(name)
+        summary, shape = self.statistics.summaries.get(name), (len(self.records), *shape)
+        return COLUMN_KINDS[kind].streamed_statistics(StreamedColumn(dtype, shape, missing, counts, summary, sample))
 
     def sample(self) -> NDArray[Any]:
         """Return evenly spaced training rows, as many as medians are computed from."""
@@ -203,6 +201,7 @@ def _make_records(
     records = np.empty(count, [(name, values.dtype, values.shape[1:]) for name, values in fields.items()])
     kept = np.ones(count, bool)
     faults: list[Fault] = []
+    whole_rows = {name for name, kind in source.kinds.items() if KINDS[kind].is_whole_row}
     for name, values in fields.items():
         records[name] = values
         absent = np.zeros(count, bool)
@@ -213,7 +212,7 @@ def _make_records(
                 faults.append(Fault(f"column {name}", problem, "exclude the column: list the others in data.columns"))
         elif values.dtype.kind == "f":
             invalid = ~np.isfinite(values)
-            if values.ndim == 1 and source.kinds.get(name) != "array":
+            if values.ndim == 1 and name not in whole_rows:
                 absent = np.isnan(values)
                 invalid &= ~absent
             if invalid.any():
@@ -263,7 +262,9 @@ def _held_out_dataset(
     numbers = np.concatenate([numbers for part in held_out for _, numbers in part])
     validation_rows = sum(len(records) for records, _ in held_out[0])
     inputs = {
-        name: values_by_code(statistics.codes[name])[records[name]] if kind == "category" else records[name].copy()
+        name: COLUMN_KINDS[kind].from_texts(list(statistics.codes[name]), name)[records[name]]
+        if name in statistics.codes
+        else records[name].copy()
         for name, kind in source.kinds.items()
     }
     targets = _targets(records, source, label_of_code)
@@ -290,10 +291,3 @@ def _check_split(stream: StreamedDataset, shares: SplitSection) -> None:
         ]
     if faults:
         raise DataError(stream.source.name, faults)
-
-
-def values_by_code(codes: dict[Any, int]) -> NDArray[np.object_]:
-    """Return the values in the order of their codes."""
-    values = np.empty(len(codes), object)
-    values[:] = list(codes)
-    return values

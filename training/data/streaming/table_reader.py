@@ -21,6 +21,7 @@ from model_store.schema.column import MISSING_CELLS
 from model_store.utils.values import parse_finite_number
 from training.config.settings import DataSection
 from training.data import dataset, readers, type_inference
+from training.data.fitting import COLUMN_KINDS
 from training.data.readers import Table, fingerprint, first_line
 from training.data.streaming import source
 from training.data.streaming.array_reader import open_arrays
@@ -61,8 +62,7 @@ def _choose_source_fields(
     target_names, names = dataset.choose_columns(first, section, unsupported)
     kinds = dataset.choose_kinds(first, names, section)
     for name in names:
-        if kinds[name] == "category":
-            type_inference.parse_categories(first, name, declared=name in section.kinds)
+        COLUMN_KINDS[kinds[name]].check_first_rows(first, name, declared=name in section.kinds)
     notes: list[str] = []
     if unsupported and section.columns is None:
         notes.append(f"ignored columns (lists, structures, bytes or the index of pandas): {', '.join(unsupported)}")
@@ -80,9 +80,12 @@ class CsvSource(DataSource):
         from pyarrow import csv  # noqa: PLC0415
 
         kinds = {**self.kinds, **self.target_kinds()}
-        types = {"number": pa.string(), "category": pa.dictionary(pa.int32(), pa.string())}
         options = csv.ConvertOptions(
-            column_types={name: types[kind] for name, kind in kinds.items()}, include_columns=list(kinds)
+            column_types={
+                name: pa.string() if COLUMN_KINDS[kind].streams_numbers else pa.dictionary(pa.int32(), pa.string())
+                for name, kind in kinds.items()
+            },
+            include_columns=list(kinds),
         )
         try:
             with csv.open_csv(
@@ -128,7 +131,7 @@ def _convert_batch(batch: Any, kinds: Mapping[str, str]) -> Batch:
     converted: Batch = {}
     for name, kind in kinds.items():
         array = batch.column(name)
-        if kind == "number":
+        if COLUMN_KINDS[kind].streams_numbers:
             try:
                 converted[name] = _convert_numbers(array)
             except pa.ArrowException as error:
@@ -216,7 +219,7 @@ def _locate_faults(path: Path, kinds: Mapping[str, str], error: Exception) -> Da
     """Find the lines that pyarrow could not read, with the slower reader: pyarrow does not report them."""
     rows = readers.csv_rows(path)
     names = readers.read_header(path.name, rows)
-    numeric = [(i, name) for i, name in enumerate(names) if kinds.get(name) == "number"]
+    numeric = [(i, name) for i, name in enumerate(names) if name in kinds and COLUMN_KINDS[kinds[name]].streams_numbers]
     faults: list[Fault] = []
     total = 0
     for line, row in rows:
