@@ -12,7 +12,7 @@ import numpy as np
 from marshmallow import fields, validate
 
 from model_store.nn import Array
-from model_store.schema.column import Bins, Column, FaultCollector, RowLocations
+from model_store.schema.column import Bins, Column, FaultCollector, FormField, RowLocations
 from model_store.schema.scaled_numbers import (
     check_scale,
     describe_range,
@@ -152,6 +152,15 @@ class ArrayColumn(Column):
     def public_details(self) -> dict[str, Any]:
         bounds = {"low": self.low, "high": self.high}
         return super().public_details() | {"shape": list(self.shape), **bounds, "seen": self.training_range()}
+
+    def form_field(self) -> FormField:
+        known = self.training_range()
+        text = f"shape {self._describe_shape()}"
+        if self.low is not None and self.high is not None:
+            text += f", numbers from {self.low:g} to {self.high:g}"
+        seen = describe_range(known, "{:g}".format)
+        is_drawable = len(self.shape) == 2 and known.get("min", 0) < known.get("max", 0)
+        return FormField("drawing" if is_drawable else "json", text, f"{seen} in training" if seen else "")
 
     @classmethod
     def from_public_details(cls, details: Mapping[str, Any]) -> Self:

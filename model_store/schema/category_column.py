@@ -12,13 +12,22 @@ from marshmallow import fields, validate
 
 from model_store.errors import did_you_mean
 from model_store.nn import Array
-from model_store.schema.column import Bins, Column, FaultCollector, RowLocations, finite_numbers, missing_count
+from model_store.schema.column import (
+    Bins,
+    Column,
+    FaultCollector,
+    FormField,
+    RowLocations,
+    finite_numbers,
+    missing_count,
+)
 from model_store.utils.number_format import format_number, format_percent
 from model_store.utils.values import describe_value, list_names, nearest_name
 
 MAX_CATEGORY_BINS = 20  # the most frequent ones; all others share a bin
 _MAX_LISTED_CATEGORIES = 5  # in reports and comparisons
 _MAX_SUMMARIZED_CATEGORIES = 8
+_MAX_OPTIONS = 500  # of a list to select from
 _ALREADY_REPORTED = "already reported"  # stands for a value whose fault `parse` has added
 
 
@@ -117,6 +126,12 @@ class CategoryColumn(Column):
 
     def public_details(self) -> dict[str, Any]:
         return super().public_details() | {"categories": list(self.categories), "unknown": self.unknown}
+
+    def form_field(self) -> FormField:
+        listed = self.unknown == "refuse" and len(self.categories) <= _MAX_OPTIONS
+        note = "other values count as unknown" if self.unknown == "bucket" else ""
+        widget, options = ("select", self.categories) if listed else ("text", ())
+        return FormField(widget, note=note, chips=self.categories, options=options, fill=self.fill or "")
 
     @classmethod
     def from_public_details(cls, details: Mapping[str, Any]) -> Self:

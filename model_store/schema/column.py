@@ -72,6 +72,20 @@ class Bins(NamedTuple):
     feature_bins: Array | None
 
 
+class FormField(NamedTuple):
+    """How a page shows a column: its values as chips or text with a note, and the widget of its field in a form.
+
+    The widget is "select" with `options`, "number", "text", "drawing", or "json" for a value without a field.
+    """
+
+    widget: str
+    text: str = ""
+    note: str = ""
+    chips: Sequence[str] = ()
+    options: Sequence[str] = ()
+    fill: str = ""
+
+
 class Column(ABC):
     """One input column of a model. A kind implements the abstract methods, and overrides defaults where it differs."""
 
@@ -140,6 +154,10 @@ class Column(ABC):
         if self.fill is not None:
             details["fill"] = integral_floats_to_ints([self.fill])[0]
         return details
+
+    @abstractmethod
+    def form_field(self) -> FormField:
+        """Return how the reference page describes the values and asks for one."""
 
     @classmethod
     @abstractmethod

@@ -10,7 +10,7 @@ import numpy as np
 from marshmallow import fields
 
 from model_store.nn import Array
-from model_store.schema.column import Bins, Column, FaultCollector, RowLocations
+from model_store.schema.column import Bins, Column, FaultCollector, FormField, RowLocations
 from model_store.schema.scaled_numbers import (
     check_scale,
     describe_range,
@@ -92,6 +92,11 @@ class NumberColumn(Column):
 
     def public_details(self) -> dict[str, Any]:
         return super().public_details() | {"seen": self.training_range()}
+
+    def form_field(self) -> FormField:
+        text = describe_range(self.training_range(), "{:g}".format)
+        note, fill = "in training" if text else "", "" if self.fill is None else f"{self.fill:g}"
+        return FormField("number", text or "any number", note, fill=fill)
 
     @classmethod
     def from_public_details(cls, details: Mapping[str, Any]) -> Self:

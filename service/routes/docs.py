@@ -15,8 +15,9 @@ from model_store.utils.number_format import METRIC_TITLES, format_grouped, forma
 from service.config import Settings
 from service.openapi.document import build_document
 from service.protocols import model_metadata
+from service.registry.loaded_version import LoadedVersion
 from service.registry.registry import ModelRegistry
-from service.registry.snapshot import Snapshot
+from service.registry.snapshot import ModelEntry, Snapshot
 
 _ENDPOINTS = (
     ("POST", "/predict", "Predictions of the model named in the body"),
@@ -96,13 +97,10 @@ def create_blueprint(registry: ModelRegistry, settings: Settings) -> Blueprint:
     @blueprint.get("/docs")
     def docs() -> str:
         snapshot = registry.snapshot
-        models = [
-            model_metadata.model_details(snapshot.entries[served.name], served) for served in snapshot.default_versions
-        ]
         curl = 'curl -H "Authorization: Bearer $FORWARD_PASS_KEY"' if settings.keys_file else "curl"
         return render_template(
             "docs.html",
-            models=[_page_model(details, curl) for details in models],
+            models=[_page_model(snapshot.entries[served.name], served, curl) for served in snapshot.default_versions],
             problems=snapshot.problems,
             base=request.host_url.rstrip("/"),
             settings=settings,
@@ -115,8 +113,9 @@ def create_blueprint(registry: ModelRegistry, settings: Settings) -> Blueprint:
     return blueprint
 
 
-def _page_model(details: dict[str, Any], curl: str) -> dict[str, Any]:
-    """Add to a model's details what the page shows: a curl command with its response, and the metrics."""
+def _page_model(entry: ModelEntry, served: LoadedVersion, curl: str) -> dict[str, Any]:
+    """Return a model's details with what the page shows: a curl command with its response, fields and metrics."""
+    details = model_metadata.model_details(entry, served)
     example = details["example"]
     body = orjson.dumps({"instances": example["instances"]}).decode()
     path = url_for("predict.predict", name=details["name"])
@@ -129,14 +128,8 @@ def _page_model(details: dict[str, Any], curl: str) -> dict[str, Any]:
             {"model": details["name"], "version": details["version"], "predictions": example["predictions"]}
         ),
         "metrics": _metrics_table(details["training"]),
-        "drawable": _is_drawable(details["inputs"][0]),
+        "fields": [column.form_field() for column in served.model.signature.inputs],
     }
-
-
-def _is_drawable(column: Mapping[str, Any]) -> bool:
-    """Return whether the page can show the column as an image: a 2-D array with a non-empty range."""
-    seen = column.get("seen", {})
-    return len(column.get("shape", ())) == 2 and seen.get("min", 0) < seen.get("max", 0)
 
 
 def _metrics_table(training: Mapping[str, Any]) -> dict[str, Any] | None:

@@ -15,7 +15,7 @@ function valueOf(field) {
   }
   const text = field.value.trim();
   if (text === "") return null;
-  if (field.dataset.kind !== "number") return field.value;
+  if (field.dataset.widget !== "number") return field.value;
   return Number.isFinite(Number(text)) ? Number(text) : text;
 }
 
