@@ -17,6 +17,7 @@ from model_store.utils.values import is_name, parse_finite_number
 from training.config.schema import TABLE_SUFFIXES
 from training.config.settings import DataSection
 from training.data import readers, type_inference
+from training.data.fitting import infer_kind
 from training.data.readers import Table
 from training.data.splitting import share_size
 from training.data.streaming import table_reader
@@ -173,7 +174,7 @@ def _describe_column(cells: Sequence[str | None]) -> str:
     elif type_inference.looks_like_identifier(cells):
         return f"left out: {distinct} distinct values, too many for a category{_category_hint(present)}"
     else:
-        description, hint = f"category, {distinct} distinct values", _category_hint(present)
+        description, hint = f"{infer_kind(cells)}, {distinct} distinct values", _category_hint(present)
     if len(present) < len(cells):
         description += f", {len(cells) - len(present)} missing"
     return description + hint

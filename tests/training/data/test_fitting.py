@@ -9,7 +9,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from model_store.schema.columns import KINDS
 from training.data.fitting import (
+    COLUMN_KINDS,
     ArrayStatistics,
     CategoryStatistics,
     NumberStatistics,
@@ -19,6 +21,11 @@ from training.data.fitting import (
     fit_number,
 )
 from training.errors import DataError
+
+
+def test_every_column_kind_is_stored_under_its_name_and_fitted_by_training() -> None:
+    assert list(KINDS) == list(COLUMN_KINDS)
+    assert all(kind.kind == name for name, kind in KINDS.items())
 
 
 def test_a_numeric_column_has_mean_deviation_median_and_deciles() -> None:
