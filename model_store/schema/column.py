@@ -125,8 +125,8 @@ class Column(ABC):
 
     def parse_cell(self, text: str) -> Any:
         """Return the value of a cell of a CSV file. Invalid text stays text, and `parse` rejects it."""
-        found = parse_text_cell(text)
-        return None if found is None else self._parse_text(found)
+        text = text.strip()
+        return None if text.lower() in MISSING_CELLS else self._parse_text(text)
 
     def _parse_text(self, text: str) -> Any:
         return text

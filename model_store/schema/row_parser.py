@@ -148,14 +148,8 @@ def _table_rows(
     parsers = {column.name: column.parse_cell for column in signature.inputs}
     left_out = {*_target_names(signature), *ignored}
     # Test files usually contain the targets, too: leave them out.
-    return [
-        {
-            column: parsers[column](cell) if column in parsers else parse_text_cell(cell)
-            for column, cell in zip(header, row, strict=True)
-            if column not in left_out
-        }
-        for row in lines
-    ]
+    kept = [(i, name, parsers.get(name, parse_text_cell)) for i, name in enumerate(header) if name not in left_out]
+    return [{name: parse(row[i]) for i, name, parse in kept} for row in lines]
 
 
 def _target_names(signature: Signature) -> set[str]:
