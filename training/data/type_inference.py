@@ -1,6 +1,7 @@
 """Type inference: the kinds of columns, the labels of a target and the task, from the cells of a table.
 
-A column is numeric if every cell that is not missing is a finite number; otherwise it is a category.
+A column is numeric if every cell that is not missing is a finite number (`are_numbers`); otherwise it is a category.
+`fitting.infer_kind` asks the kinds in their order.
 """
 
 from __future__ import annotations
