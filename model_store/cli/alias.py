@@ -56,7 +56,7 @@ def alias(name: str, alias: str | None, version: str | None, why: str, force: bo
 @click.argument("name")
 @click.argument("alias", required=False)
 def history(name: str, alias: str | None, store: str, as_json: bool) -> None:
-    """Show every move of an alias: when, who and why."""
+    """Show every move of an alias: when, who and why. Without ALIAS, show those of all aliases."""
     opened = open_store(store)
     aliases = opened.aliases(name) if alias is None else [alias]
     revisions = [revision for each in aliases for revision in opened.history(name, each)]
@@ -74,7 +74,7 @@ def history(name: str, alias: str | None, store: str, as_json: bool) -> None:
 @why_option
 @_force_option
 def rollback(name: str, alias: str, why: str, force: bool, store: str, as_json: bool) -> None:
-    """Point an alias back to its previous version."""
+    """Point an alias back to its previous version. Without ALIAS, it is the alias default."""
     opened = open_store(store)
     revision = opened.rollback(name, alias, who=current_user(), why=why, when=datetime.now(UTC), force=force)
     _print_revision(name, revision, as_json)

@@ -10,7 +10,7 @@ import numpy as np
 from marshmallow import fields
 
 from model_store.nn import Array
-from model_store.schema.column import Bins, Column, FaultCollector, FormField, RowLocations
+from model_store.schema.column import Bins, Column, FaultCollector, FormField, RowLocations, parse_text_cell
 from model_store.schema.scaled_numbers import (
     check_scale,
     describe_range,
@@ -52,8 +52,23 @@ class NumberColumn(Column):
                 return parsed
         parsed = np.empty(len(values))
         for i, value in enumerate(values):
-            parsed[i] = np.nan if value is None else _parse_number(value, locations[i], self.name, faults)
+            parsed[i] = np.nan if value is None else self._parse_value(value, locations[i], faults)
         return parsed
+
+    def _parse_value(self, value: Any, location: str, faults: FaultCollector) -> float:
+        """Return the number; add a fault and return 0 if it is not finite or not a number."""
+        if is_finite_number(value):
+            return float(value)
+        if isinstance(value, str):
+            fix = "send a number" if parse_finite_number(value) is None else "send it without quotes"
+            if self.fill is not None and parse_text_cell(value) is None:
+                fix = "send null for a missing value"
+        elif isinstance(value, bool):
+            fix = "send 0 or 1"
+        else:
+            fix = "send a finite number"
+        faults.add(f"{location}.{self.name}", f"expected a number, found {describe_value(value)}", fix)
+        return 0.0
 
     def encode(self, values: Array, locations: RowLocations, faults: FaultCollector) -> Array:
         """Return parsed values as features (n, 1)."""
@@ -135,17 +150,3 @@ class NumberColumn(Column):
 
     def range_warnings(self, features: Array) -> list[tuple[int, str]]:
         return scaled_range_warnings(self, features)
-
-
-def _parse_number(value: Any, location: str, name: str, faults: FaultCollector) -> float:
-    """Return the number; add a fault and return 0 if it is not finite or not a number."""
-    if is_finite_number(value):
-        return float(value)
-    if isinstance(value, str):
-        fix = "send a number" if parse_finite_number(value) is None else "send it without quotes"
-    elif isinstance(value, bool):
-        fix = "send 0 or 1"
-    else:
-        fix = "send a finite number"
-    faults.add(f"{location}.{name}", f"expected a number, found {describe_value(value)}", fix)
-    return 0.0

@@ -10,6 +10,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from model_store.errors import Fault, did_you_mean
+from model_store.nn.activations import ACTIVATIONS
 from model_store.schema.columns import TABLE_KINDS
 from model_store.utils.atomic_write import atomic_write
 from model_store.utils.number_format import format_number
@@ -88,6 +89,7 @@ def _render(table: Table, target: str, model: str, path: str, *, streamed: bool)
         task="classification" if classes else "regression",
         found=f"{len(set(cells))} distinct values in {'the first ' if streamed else ''}{len(cells)} rows",
         kind_names=" or ".join(f'"{name}"' for name in TABLE_KINDS),
+        activations=", ".join(ACTIVATIONS),
         kinds="\n".join(f"#   {_printable(name)}: {_describe_column(values)}" for name, values in inputs.items()),
         columns=", ".join(map(_toml_string, used)),
         test=test,
@@ -124,7 +126,7 @@ test = {test}           # share of rows held out for evaluation
 validation = {validation}     # share of rows held out for early stopping
 
 [network]
-layers = [{size}, "relu"]  # hidden sizes and activations: relu, leaky_relu, gelu, tanh, sigmoid, identity
+layers = [{size}, "relu"]  # hidden sizes and activations: {activations}
 
 [train]
 loss = "{loss}"

@@ -84,7 +84,7 @@ def _category_fault(table: Table, column: str, distinct: int, *, declared: bool)
     conversion = suggest_conversion([cell for cell in cells if cell is not None])
     fix = (f"{conversion}; or " if conversion else "") + "exclude the column: list the others in data.columns"
     if not declared and distinct <= MAX_CATEGORIES:
-        fix += f", or declare it a category: data.kinds = {{ {column!r} = 'category' }}"
+        fix += f', or declare it a category: in [data], kinds = {{ "{column}" = "category" }}'
     return Fault(f"column {column}", problem, fix)
 
 

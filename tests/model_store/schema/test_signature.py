@@ -83,6 +83,17 @@ def test_an_unknown_category_is_bucketed_or_rejected() -> None:
     ]
 
 
+def test_the_fix_of_a_boolean_or_a_text_for_a_missing_value_is_a_valid_value() -> None:
+    columns = (CategoryColumn("member", ("false", "true"), fill="true"), NumberColumn("age", 40.0, 10.0, fill=40.0))
+    signature = Signature(columns, RegressionOutput(("price",), (0.0,), (1.0,)))
+    assert faults(signature, [[False, ""], ["", "n/a"]]) == [
+        'instances.0.member: expected text, found false (send it in quotes: "false")',
+        "instances.0.age: expected a number, found '' (send null for a missing value)",
+        "instances.1.member: expected one of false, true; found '' (send null for a missing value)",
+        "instances.1.age: expected a number, found 'n/a' (send null for a missing value)",
+    ]
+
+
 def test_integers_are_read_as_categories_of_their_digits() -> None:
     signature = Signature((CategoryColumn("class", ("1", "2", "3")),), RegressionOutput(("y",), (0.0,), (1.0,)))
     assert signature.encode([[2], ["2"]]).tolist() == [[0, 1, 0], [0, 1, 0]]

@@ -9,6 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from model_store.nn import Array, BatchNorm, Conv2D, Dropout, Identity, LayerNorm, Linear, MaxPool2D, Module, ReLU
+from model_store.nn.activations import ACTIVATIONS
 from model_store.nn.arrays import SMALL_FEATURES
 from training import MAE, MSE, Huber, Loss
 from training.engine.compiled import COMPILERS, LOSS_COMPILERS, compile_module
@@ -138,5 +139,6 @@ def test_the_kernels_of_the_losses(seed: int, rows: int, columns: int, weighted:
 
 
 def test_a_subclass_is_compiled_generically() -> None:
+    assert COMPILERS.keys() >= set(ACTIVATIONS.values())
     for kind in COMPILERS:
         assert type(kind.__name__, (kind,), {}) not in COMPILERS

@@ -6,13 +6,14 @@ from functools import partial
 
 import numpy as np
 
-from model_store.nn import GELU, Activation, Array, Dropout, Identity, LeakyReLU, ReLU, Sigmoid, Tanh
+from model_store.nn import Activation, Array, Dropout, Identity, ReLU
+from model_store.nn.activations import ACTIVATIONS
 from training.engine.compiled.compilers import CompiledModule, register_compiler
 from training.engine.compiled.layout import empty_outputs
 from training.tracer import Call, Tracer, scalar
 
 
-@register_compiler(Tanh, Sigmoid, LeakyReLU, GELU, feature_major=True)
+@register_compiler(*ACTIVATIONS.values(), feature_major=True)  # Identity and ReLU have their own below
 def compile_activation(layer: Activation, inputs: Array) -> CompiledModule:
     """Trace `y = f(x)` and `∂E/∂x = ∂E/∂y ⊙ f'(x)` together: what both need is computed once."""
     outputs = empty_outputs(inputs)
