@@ -29,16 +29,22 @@ from training.cli.main import main as train
 from training.engine import checkpoint
 
 
+def replace(owner: Any, name: str, value: Any) -> None:
+    """Replace an attribute that exists: a renamed one must fail here, or its control would keep the defence."""
+    getattr(owner, name)
+    setattr(owner, name, value)
+
+
 def queue_time_limit() -> None:
-    admission.MAX_QUEUE_SECONDS = math.inf
+    replace(admission, "MAX_QUEUE_SECONDS", math.inf)
 
 
 def health_check_priority() -> None:
-    event_loop.PRIORITY_PATHS = frozenset()
+    replace(event_loop, "PRIORITY_PATHS", frozenset())
 
 
 def shedding_of_slow_uploads() -> None:
-    admission.SLOW_CLIENT_SECONDS = math.inf
+    replace(admission, "SLOW_CLIENT_SECONDS", math.inf)
 
 
 def draining() -> None:
@@ -46,7 +52,7 @@ def draining() -> None:
         for connection in list(self.event_loop.connections):
             self.event_loop.close(connection)
 
-    event_worker.EventWorker.drain = drain  # type: ignore[method-assign]
+    replace(event_worker.EventWorker, "drain", drain)
 
 
 def length_check() -> None:
@@ -54,16 +60,16 @@ def length_check() -> None:
         found: bytes = request.environ["wsgi.input"].read(max_bytes)
         return found
 
-    request_body._read_raw_body = read
+    replace(request_body, "_read_raw_body", read)
 
 
 def decompression_limit() -> None:
     whole = request_body._decompress
-    request_body._decompress = lambda packed, coding, _: whole(packed, coding, 1 << 40)
+    replace(request_body, "_decompress", lambda packed, coding, _: whole(packed, coding, 1 << 40))
 
 
 def returning_memory() -> None:
-    gunicorn_app.configure_malloc_trim = lambda: None
+    replace(gunicorn_app, "configure_malloc_trim", lambda: None)
 
 
 def keeping_loaded_versions() -> None:
@@ -74,7 +80,7 @@ def keeping_loaded_versions() -> None:
         lost = any(problem.location == "store" for problem in new.problems)
         return Snapshot({}, new.problems) if lost else new
 
-    registry.sync_with_store = forgetful
+    replace(registry, "sync_with_store", forgetful)
 
 
 def verifying_copies() -> None:
@@ -84,20 +90,20 @@ def verifying_copies() -> None:
         shutil.copy(path, copy)
         return copy
 
-    loader.cache_file = cache_file
+    replace(loader, "cache_file", cache_file)
 
 
 def absence_of_leaks() -> None:
     """Add a leak of memory and one of descriptors."""
-    note, kept, files = InferenceRunner.note, [], []
+    record_pass, kept, files = InferenceRunner.record_pass, [], []
 
     def leaky(self: InferenceRunner, served: LoadedVersion, inputs: Array, seconds: float) -> None:
         kept.append(bytearray(1000))
         if len(kept) % 100 == 0:
             files.append(os.open(os.devnull, os.O_RDONLY))
-        note(self, served, inputs, seconds)
+        record_pass(self, served, inputs, seconds)
 
-    InferenceRunner.note = leaky  # type: ignore[method-assign]
+    replace(InferenceRunner, "record_pass", leaky)
 
 
 def atomic_publishing() -> None:
@@ -110,7 +116,7 @@ def atomic_publishing() -> None:
         else:
             link(source, target)
 
-    os.link = in_place  # type: ignore[assignment]
+    replace(os, "link", in_place)
 
 
 def atomic_checkpoints() -> None:
@@ -120,7 +126,7 @@ def atomic_checkpoints() -> None:
         with path.open("wb") as file:
             _slowly(file, written.getvalue())
 
-    checkpoint.replacing = in_place  # type: ignore[assignment]
+    replace(checkpoint, "atomic_write", in_place)
 
 
 def _slowly(file: BinaryIO, data: bytes) -> None:
@@ -133,7 +139,7 @@ def _slowly(file: BinaryIO, data: bytes) -> None:
 def steady_clock() -> None:
     """Let the clock jump by ten years at every call."""
     steady = time.time
-    time.time = lambda: steady() + random.choice([-1, 1]) * 10 * 365 * 86400
+    replace(time, "time", lambda: steady() + random.choice([-1, 1]) * 10 * 365 * 86400)
 
 
 TRAINING = {"atomic publishing", "atomic checkpoints", "steady clock"}
