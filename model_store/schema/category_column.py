@@ -20,7 +20,6 @@ from model_store.schema.column import (
     RowLocations,
     finite_numbers,
     missing_count,
-    parse_text_cell,
 )
 from model_store.utils.number_format import format_number, format_percent
 from model_store.utils.values import describe_value, list_names, nearest_name
@@ -92,9 +91,11 @@ class CategoryColumn(Column):
             meant = next((text for text in self.categories if text.lower() == str(value).lower()), None)
             if meant is not None:
                 return f'send it in quotes: "{meant}"'
-        if self.fill is not None and isinstance(value, str) and parse_text_cell(value) is None:
-            return "send null for a missing value"
-        return did_you_mean(value, self.categories) or "send one of the training data's categories"
+        return (
+            self.missing_text_fix(value)
+            or did_you_mean(value, self.categories)
+            or "send one of the training data's categories"
+        )
 
     def missing_values(self, count: int) -> Array:
         return np.full(count, None)

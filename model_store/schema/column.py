@@ -131,6 +131,11 @@ class Column(ABC):
     def _parse_text(self, text: str) -> Any:
         return text
 
+    def missing_text_fix(self, value: Any) -> str:
+        """Return the fix of a text that means a missing value, "" if it means none or null is not accepted either."""
+        is_missing = self.fill is not None and isinstance(value, str) and parse_text_cell(value) is None
+        return "send null for a missing value" if is_missing else ""
+
     # The signature as JSON --------------------------------------------------------------------------------------------
 
     @classmethod

@@ -10,7 +10,7 @@ import numpy as np
 from marshmallow import fields
 
 from model_store.nn import Array
-from model_store.schema.column import Bins, Column, FaultCollector, FormField, RowLocations, parse_text_cell
+from model_store.schema.column import Bins, Column, FaultCollector, FormField, RowLocations
 from model_store.schema.scaled_numbers import (
     check_scale,
     describe_range,
@@ -60,9 +60,8 @@ class NumberColumn(Column):
         if is_finite_number(value):
             return float(value)
         if isinstance(value, str):
-            fix = "send a number" if parse_finite_number(value) is None else "send it without quotes"
-            if self.fill is not None and parse_text_cell(value) is None:
-                fix = "send null for a missing value"
+            quoted = parse_finite_number(value) is not None
+            fix = self.missing_text_fix(value) or ("send it without quotes" if quoted else "send a number")
         elif isinstance(value, bool):
             fix = "send 0 or 1"
         else:
