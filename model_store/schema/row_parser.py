@@ -16,8 +16,7 @@ from typing import IO, Any
 from model_store.errors import Fault, InputError, did_you_mean
 from model_store.schema.column import parse_text_cell
 from model_store.schema.signature import ClassificationOutput, Signature
-
-_MAX_CELL_CHARACTERS = 1 << 24
+from model_store.utils.csv_reader import read_csv_lines
 
 
 def parse_json_rows(texts: Sequence[str]) -> list[Any]:
@@ -59,7 +58,7 @@ def iter_csv_batches(
 ) -> Generator[list[Any], None, None]:
     """Yield the rows of a CSV file of any length, `size` at a time; `ignored` is as in `parse_rows`."""
     text = io.TextIOWrapper(file, "utf-8-sig", newline="")
-    reader = csv.reader(text, strict=True)
+    reader = read_csv_lines(text)
     header: list[str] | None = None
     start = 0
     try:
@@ -76,9 +75,8 @@ def iter_csv_batches(
 
 
 def _csv_rows(text: str, name: str, signature: Signature, ignored: list[str] | None, max_rows: int | None) -> list[Any]:
-    lines = _read_lines(
-        csv.reader(io.StringIO(text, newline=""), strict=True), name, None if max_rows is None else max_rows + 2
-    )
+    reader = read_csv_lines(io.StringIO(text, newline=""))
+    lines = _read_lines(reader, name, None if max_rows is None else max_rows + 2)
     if not lines:
         raise _empty_file_error(name)
     header, lines = _split_header(lines, signature)
@@ -94,7 +92,6 @@ def _empty_file_error(name: str) -> InputError:
 
 def _read_lines(reader: Iterator[list[str]], name: str, limit: int | None) -> list[list[str]]:
     """Return up to `limit` lines that are not empty."""
-    size_limit = csv.field_size_limit(_MAX_CELL_CHARACTERS)
     try:
         return list(islice(filter(None, reader), limit))
     except csv.Error as e:
@@ -102,8 +99,6 @@ def _read_lines(reader: Iterator[list[str]], name: str, limit: int | None) -> li
         raise InputError([Fault(name, f"expected CSV, found an error: {e}", fix)]) from e
     except UnicodeDecodeError as e:
         raise InputError([Fault(name, f"expected UTF-8, found other bytes: {e}", "save the file as UTF-8")]) from e
-    finally:
-        csv.field_size_limit(size_limit)
 
 
 def _split_header(lines: list[list[str]], signature: Signature) -> tuple[list[str], list[list[str]]]:

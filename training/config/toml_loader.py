@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import codecs
 import re
 import tomllib
 from pathlib import Path
@@ -20,13 +21,17 @@ _DATA_FILES = {
 
 
 def read_toml(path: Path) -> dict[str, Any]:
-    """Read a job file. JobError if it cannot be read or is not TOML."""
+    """Read a job file in UTF-8, with a byte order mark or not. JobError if it cannot be read or is not TOML."""
     suffix = path.suffix.lower()
     if suffix in _DATA_FILES and path.is_file():
         found, fix = _DATA_FILES[suffix]
         raise JobError(str(path), [Fault("", f"expected a job file in TOML, found {found}", fix.format(path=path))])
     try:
-        text = path.read_bytes().decode("utf-8")
+        content = path.read_bytes()
+        if content[:2] in (codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE) or b"\0" in content[:4]:
+            fault = Fault("", "expected text in UTF-8, found UTF-16", "save the file as UTF-8")
+            raise JobError(str(path), [fault])
+        text = content.decode("utf-8-sig")
         return tomllib.loads(text)
     except FileNotFoundError as error:
         neighbours = [entry.name for entry in path.parent.glob("*.toml")] if path.parent.is_dir() else []

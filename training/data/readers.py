@@ -23,9 +23,8 @@ from numpy.typing import NDArray
 
 from model_store.errors import Fault, did_you_mean
 from model_store.schema.column import MISSING_CELLS
+from model_store.utils.csv_reader import read_csv_lines
 from training.errors import DAMAGED_FILE_ERRORS, MAX_SHOWN_FAULTS, DataError
-
-_MAX_CELL_CHARACTERS = 2**24  # the csv module's own limit of 131072 is small for a text
 
 
 @dataclass(frozen=True)
@@ -120,10 +119,9 @@ def row_length_fault(line: int, row: list[str], expected: int) -> Fault | None:
 def csv_rows(path: Path) -> Iterator[tuple[int, list[str]]]:
     """Yield the rows that are not empty, each with the line on which it starts."""
     previous_line = 0
-    limit = csv.field_size_limit(_MAX_CELL_CHARACTERS)
     try:
         with open_file(path), path.open(encoding="utf-8-sig", newline="") as file:
-            reader = csv.reader(file, strict=True)
+            reader = read_csv_lines(file)
             for row in reader:
                 if row:
                     yield previous_line + 1, row
@@ -133,8 +131,6 @@ def csv_rows(path: Path) -> Iterator[tuple[int, list[str]]]:
     except csv.Error as error:
         fix = "close the quotation mark, and write a quotation mark inside quotes twice"
         raise DataError(path.name, [Fault(f"line {previous_line + 1}", f"not CSV: {error}", fix)]) from error
-    finally:
-        csv.field_size_limit(limit)
 
 
 def parse_cell(text: str) -> str | None:

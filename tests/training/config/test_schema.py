@@ -211,6 +211,10 @@ def test_missing_and_invalid_sections_are_reported(job: dict[str, Any]) -> None:
         ("a = 1\na = 2\n", "line 2"),
         ('name = "x', "line 1, column 10"),
         (b"name = '\xff'\n", "line 1: expected text in UTF-8"),
+        (b"\xef\xbb\xbf[model]\nname = penguins\n", "line 2, column 8: not TOML"),
+        (b"\xef\xbb\xbfx y\n", "line 1, column 3: not TOML"),
+        ("[model]\n".encode("utf-16"), "expected text in UTF-8, found UTF-16 (save the file as UTF-8)"),
+        ("[model]\n".encode("utf-16-be"), "expected text in UTF-8, found UTF-16 (save the file as UTF-8)"),
     ],
 )
 def test_invalid_toml_is_reported_with_line_and_column(tmp_path: Path, text: str | bytes, expected: str) -> None:
@@ -219,6 +223,12 @@ def test_invalid_toml_is_reported_with_line_and_column(tmp_path: Path, text: str
     with pytest.raises(JobError) as caught:
         load(path)
     assert expected in str(caught.value)
+
+
+def test_a_byte_order_mark_in_a_job_file_is_ignored(job_file: Path) -> None:
+    plain = load(job_file).settings
+    job_file.write_bytes(b"\xef\xbb\xbf" + job_file.read_bytes())
+    assert load(job_file).settings == plain
 
 
 def test_a_missing_job_file_is_a_job_error_with_a_suggestion(job_file: Path) -> None:

@@ -15,7 +15,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from training.config.settings import DataSection
-from training.data.readers import MISSING_CELLS, fingerprint, read_csv, read_idx, read_npz
+from training.data.readers import MISSING_CELLS, csv_rows, fingerprint, read_csv, read_idx, read_npz
 from training.data.streaming.table_reader import open_source
 from training.engine.checkpoint import Checkpoint
 from training.errors import DataError, FaultListError
@@ -49,6 +49,15 @@ def test_every_table_that_the_csv_module_writes_is_read_back(tmp_path: Path, row
 
 def test_a_byte_order_mark_is_not_part_of_the_header(tmp_path: Path) -> None:
     assert list(read_csv(table(tmp_path, b"\xef\xbb\xbfa,b\n1,2\n")).columns) == ["a", "b"]
+
+
+def test_a_reader_that_is_done_does_not_lower_the_limit_of_another(tmp_path: Path) -> None:
+    """The csv module's limit is global to the process, and several threads read at the same time."""
+    first, second = (csv_rows(table(tmp_path, f"a\n{'x' * 200_000}\n")) for _ in range(2))
+    for each in (first, second):
+        next(each)
+    first.close()
+    assert len(next(second)[1][0]) == 200_000
 
 
 def test_line_numbers_count_quoted_newlines_and_empty_lines(tmp_path: Path) -> None:
