@@ -21,7 +21,11 @@ from tests.test_arrows import SUBPACKAGES
 from training.pipeline import job
 
 ROOT = Path(__file__).parent.parent
-PAGES = [ROOT / "README.md", ROOT / "docs" / "tutorial.md", *sorted((ROOT / "docs" / "reference").glob("*.md"))]
+PAGES = [
+    ROOT / "README.md",
+    *(ROOT / "docs" / f"{name}.md" for name in ("tutorial", "jobs", "operations", "signing", "versions")),
+    *sorted((ROOT / "docs" / "reference").glob("*.md")),
+]
 DOCUMENTS = [*ROOT.glob("*.md"), *ROOT.glob("docs/**/*.md"), *ROOT.glob("benchmarks/*.md"), *ROOT.glob("examples/*.md")]
 
 
