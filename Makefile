@@ -36,7 +36,7 @@ $(TESTABLE): $(INSTALLED) requirements/dev.lock
 install: $(INSTALLED) ## install the commands train, models and serve into .venv/bin
 
 examples: $(INSTALLED) ## train and publish the examples that are missing in the store
-	@PATH="$(CURDIR)/$(BIN):$$PATH" MODEL_STORE="$(STORE)" sh examples/publish.sh
+	@PATH="$(CURDIR)/$(BIN):$$PATH" MODEL_STORE="$(STORE)" SERVE_PORT="$(PORT)" sh examples/publish.sh
 
 run: examples ## train the examples once, then serve them
 	@echo

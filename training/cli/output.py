@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+import os
 import shlex
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -15,6 +16,7 @@ from rich.table import Table
 from model_store.schema.signature import ClassificationOutput
 from model_store.utils.number_format import format_number
 from model_store.utils.values import integral_floats_to_ints, list_names
+from training.config.defaults import default_patience
 from training.data.splitting import Fold
 from training.engine.early_stopping import EpochResult
 from training.pipeline.cross_validation import MetricValues, headline_metrics
@@ -59,7 +61,7 @@ def _early_stopping_hint(outcome: Outcome, prepared: PreparedJob) -> str:
     return (
         f"\nOverfitting: the validation loss was lowest in epoch {best['epoch']} ({best['validation_loss']:.4g}) and "
         f"ended at {last['validation_loss']:.4g}. To keep the best weights, write "
-        "early_stopping = { patience = 20 } in [train]."
+        f"early_stopping = {{ patience = {default_patience(prepared.job.settings.train.epochs)} }} in [train]."
     )
 
 
@@ -109,15 +111,15 @@ def print_published(console: Console, outcome: Outcome, prepared: PreparedJob, s
         console.print(f"The alias {alias} now points to it.")
     store_option = "" if store == "./models" else f" --store {shlex.quote(store)}"
     commands = [f"serve{store_option}"]
+    url = f"http://127.0.0.1:{os.environ.get('SERVE_PORT') or 8000}/models/{version.name}"
     row = json.dumps(example_row(prepared), ensure_ascii=False)
     if len(row) <= _MAX_ROW_LENGTH:
-        body = json.dumps({"model": version.name, "instances": [example_row(prepared)]}, ensure_ascii=False)
+        body = json.dumps({"instances": [example_row(prepared)]}, ensure_ascii=False)
         commands += [
-            f"curl http://127.0.0.1:8000/predict -d {shlex.quote(body)}",
+            f"curl {url}/predict -d {shlex.quote(body)}",
             f"models predict {version.name} --row {shlex.quote(row)}{store_option}",
         ]
     else:
-        url = f"http://127.0.0.1:8000/models/{version.name}"
         commands.append(f"curl -s {url}/example | curl {url}/predict -d @-")
     console.print("\nServe and test it:")
     for command in commands:

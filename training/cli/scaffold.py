@@ -15,6 +15,7 @@ from model_store.schema.columns import TABLE_KINDS
 from model_store.utils.atomic_write import atomic_write
 from model_store.utils.number_format import format_number
 from model_store.utils.values import is_name, parse_finite_number
+from training.config.defaults import default_patience
 from training.config.schema import TABLE_SUFFIXES
 from training.config.settings import DataSection
 from training.data import readers, type_inference
@@ -81,6 +82,7 @@ def _render(table: Table, target: str, model: str, path: str, *, streamed: bool)
         raise DataError(table.name, [Fault("", f"no column is left to predict {target} from", "add columns")])
     batch = max(1, min(32, len(cells) // 8))
     test, validation = (0.2, 0.1) if streamed else _split_shares(cells, classes)
+    epochs = round(max(20, min(500, _TARGET_OPTIMIZER_STEPS * batch // len(cells))), -1)
     return _TEMPLATE.format(
         model=_toml_string(model),
         description=_toml_string(f"{target} from {Path(path).name}"),
@@ -97,7 +99,8 @@ def _render(table: Table, target: str, model: str, path: str, *, streamed: bool)
         size=max(8, min(64, 1 << (4 * len(used) - 1).bit_length())),
         loss="cross_entropy" if classes else "mse",
         clip="" if classes else _CLIP_NORM_LINE,
-        epochs=round(max(20, min(500, _TARGET_OPTIMIZER_STEPS * batch // len(cells))), -1),
+        epochs=epochs,
+        patience=default_patience(epochs),
         batch=batch,
     )
 
@@ -136,7 +139,7 @@ learning_rate = 0.01  # `train FILE --find-rate` suggests one
 epochs = {epochs}
 batch_size = {batch}
 seed = 0             # the same seed gives the same model, bit for bit
-early_stopping = {{ patience = 20 }}  # stop after 20 epochs without improvement; keeps the best weights
+early_stopping = {{ patience = {patience} }}  # stop after {patience} epochs without improvement; keeps the best weights
 
 # [publish]
 # alias = "champion"  # moves to each new version

@@ -15,6 +15,11 @@ from training.optim.optimizers import OPTIMIZERS, AdamW
 _UNRECORDED_DEFAULTS = ("nesterov", "epsilon")  # in the model's record, unless the job sets them
 
 
+def default_patience(epochs: int) -> int:
+    """Return how many epochs early stopping waits in a job of at most `epochs` epochs: a quarter of them, 1 to 20."""
+    return max(1, min(20, epochs // 4))
+
+
 def _constructor_defaults(constructor: Callable[..., Any], excluded: tuple[str, ...]) -> dict[str, Any]:
     """Return a constructor's parameters with their defaults, without the `excluded` ones."""
     parameters = inspect.signature(constructor).parameters.values()

@@ -7,11 +7,11 @@ from typing import Any
 
 from model_store.errors import Fault, did_you_mean
 from model_store.nn import Array, Module
-from training.config.defaults import OPTIMIZER_KEYS, SCHEDULE_KEYS
+from training.config.defaults import OPTIMIZER_KEYS, SCHEDULE_KEYS, default_patience
 from training.config.settings import TrainSection
 from training.errors import JobError
 from training.optim.base import Optimizer
-from training.optim.lr_schedulers import SCHEDULES, OnPlateau, Schedule, WarmUp
+from training.optim.lr_schedulers import SCHEDULES, OnPlateau, Schedule, StepDecay, WarmUp
 from training.optim.optimizers import OPTIMIZERS
 
 _SHARED_OPTIMIZER_KEYS = ("learning_rate", "weight_decay", "clip_norm", "clip_value")
@@ -60,6 +60,29 @@ def make_class_weights(
     if faults:
         raise JobError(source, faults)
     return tuple(float(weights.get(name, 1)) for name in names)
+
+
+def find_idle_settings(section: TrainSection) -> list[str]:
+    """Return a warning for each setting that waits longer than the training lasts, and so has no effect."""
+    epochs, found = section.epochs, []
+    stopping, schedule = section.early_stopping, make_schedule(section, float)
+    if stopping is not None and stopping.patience >= epochs:
+        found.append(
+            f"early_stopping: a patience of {stopping.patience} never ends a training of {epochs} epochs; lower it, "
+            f"for example to {default_patience(epochs)} (the best weights are kept either way)"
+        )
+    if isinstance(schedule, WarmUp) and schedule.epochs >= epochs:
+        found.append(
+            f"schedule: a warm_up of {schedule.epochs:g} lasts the whole training of {epochs} epochs; lower it"
+        )
+    schedule = schedule.then if isinstance(schedule, WarmUp) else schedule
+    if isinstance(schedule, StepDecay) and schedule.epochs >= epochs:
+        found.append(
+            f"schedule: step changes the rate after {schedule.epochs} epochs, found {epochs}; lower its epochs"
+        )
+    if isinstance(schedule, OnPlateau) and schedule.patience >= epochs:
+        found.append(f"schedule: a patience of {schedule.patience} never changes the rate in {epochs} epochs; lower it")
+    return found
 
 
 def _set_keys(section: object, keys: tuple[str, ...]) -> dict[str, Any]:

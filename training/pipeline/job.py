@@ -248,7 +248,7 @@ def prepare(job: Job, fold: Fold | None = None, rows: Dataset | None = None) -> 
         data = replace(data, columns=list(rows.inputs), kinds=dict(rows.kinds))
     resolved = spec.resolved(replace(settings, data=data))
     notes = rows.notes + find_constant_columns(signature) + find_channels_first(spec.input_shape)
-    notes += find_leakage(learned, learned_targets, bool(rows.labels))
+    notes += factories.find_idle_settings(settings.train) + find_leakage(learned, learned_targets, bool(rows.labels))
     if rows.labels:
         notes += find_untested_classes(rows.labels, rows.targets[parts.test])
     encoded_bytes = len(rows) * signature.width * np.dtype(spec.dtype).itemsize

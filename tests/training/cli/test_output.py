@@ -55,7 +55,7 @@ def test_output_has_metrics_baseline_published_version_and_commands(train: Train
         "Published flowers, version 1:",
         "digest",
         f"serve --store {store(job_file)}",
-        'curl http://127.0.0.1:8000/predict -d \'{"model": "flowers"',
+        'curl http://127.0.0.1:8000/models/flowers/predict -d \'{"instances": [',
         "models predict flowers --row",
     ):
         assert words in found.stdout
@@ -91,6 +91,13 @@ def test_a_very_negative_r2_is_short(train: Train, job_file: Path) -> None:
     (job_file.parent / "flowers.csv").write_text("\n".join(["length,colour,kind", *lines]))
     found = train(job_file, "--no-publish", "--set", "network.layers=[]")
     assert re.search(r"^kind .* −[\d.]+ × 10\S+ *$", found.stdout, re.MULTILINE), found.stdout
+
+
+def test_the_commands_use_the_port_of_the_environment(
+    train: Train, job_file: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("SERVE_PORT", "9123")
+    assert "curl http://127.0.0.1:9123/models/flowers/predict -d" in train(job_file).stdout
 
 
 def test_a_long_example_row_is_fetched_from_the_service(train: Train, job_file: Path) -> None:

@@ -13,7 +13,7 @@ from click.testing import Result
 
 from model_store.nn import Linear
 from training.config.defaults import OPTIMIZER_DEFAULTS, OPTIMIZER_KEYS, SCHEDULE_KEYS
-from training.config.settings import ScheduleSection, TrainSection
+from training.config.settings import EarlyStoppingSection, ScheduleSection, TrainSection
 from training.errors import JobError
 from training.optim.lr_schedulers import SCHEDULES, OnPlateau, WarmUp
 from training.optim.optimizers import OPTIMIZERS
@@ -123,3 +123,22 @@ def test_balanced_weights_raise_the_recall_of_a_rare_class(tmp_path: Path, outpu
 def test_train_check_shows_the_class_weights(train: Callable[..., Result], job_file: Path) -> None:
     found = train("check", job_file, "--set", "train.class_weights={rose = 2}")
     assert "class weights: lily 1, rose 2" in found.stdout
+
+
+@pytest.mark.parametrize(
+    ("section", "expected"),
+    [
+        (TrainSection(epochs=20, early_stopping=EarlyStoppingSection()), "patience of 20 never ends a training of 20"),
+        (TrainSection(epochs=21, early_stopping=EarlyStoppingSection()), None),
+        (TrainSection(epochs=30, schedule=ScheduleSection("step")), "changes the rate after 30 epochs, found 30"),
+        (TrainSection(epochs=31, schedule=ScheduleSection("step")), None),
+        (TrainSection(epochs=10, schedule=ScheduleSection("plateau")), "patience of 10 never changes the rate"),
+        (TrainSection(epochs=5, schedule=ScheduleSection("step", epochs=5, warm_up=1)), "after 5 epochs, found 5"),
+        (TrainSection(epochs=5, schedule=ScheduleSection("cosine", warm_up=5)), "warm_up of 5 lasts the whole"),
+        (TrainSection(), None),
+    ],
+)
+def test_a_setting_that_waits_longer_than_the_training_is_reported(section: TrainSection, expected: str | None) -> None:
+    found = factories.find_idle_settings(section)
+    assert [expected in note for note in found if expected] == [True] * len(found)
+    assert bool(found) == bool(expected)
