@@ -40,7 +40,6 @@ FOLDERS: dict[str, tuple[str, list[tuple[str, str]]]] = {
             ("evaluation/", "comparison of versions"),
             ("registry/", "versions, aliases, promotion"),
             ("report/", "the HTML report"),
-            ("client/", "the Python client"),
             ("cli/", "the command models"),
         ],
     ),

@@ -52,8 +52,7 @@ SUBPACKAGES: dict[str, dict[str, set[str]]] = {
         "evaluation": {*_NETWORK, "schema", "artifact"},
         "registry": {*_NETWORK, "schema", "artifact", "storage", "evaluation"},
         "report": {*_NETWORK, "schema", "artifact", "evaluation"},
-        "client": _NETWORK,
-        "cli": {*_NETWORK, "schema", "artifact", "storage", "evaluation", "registry", "report", "client"},
+        "cli": {*_NETWORK, "schema", "artifact", "storage", "evaluation", "registry", "report"},
         "__main__": {"cli"},
     },
 }
@@ -113,6 +112,23 @@ def test_the_network_imports_only_numpy_and_itself():
         return top(name) in {"numpy", *sys.stdlib_module_names} or f"{name}.".startswith("model_store.nn.")
 
     assert [pair for pair in imported("model_store/nn") if not welcome(pair[1])] == []
+
+
+def test_the_client_imports_only_the_standard_library_numpy_and_itself() -> None:
+    allowed = {"forward_pass_client", "numpy", *sys.stdlib_module_names}
+    assert [pair for pair in imported("clients/python/forward_pass_client") if top(pair[1]) not in allowed] == []
+
+
+def test_only_the_command_models_imports_the_client() -> None:
+    found = {file for package in PACKAGES for file, name in imported(package) if top(name) == "forward_pass_client"}
+    assert found == {"model_store/cli/predict.py"}
+
+
+def test_the_client_sends_rows_without_numpy() -> None:
+    code = "import sys, forward_pass_client; print({'numpy', 'model_store'} & set(sys.modules))"
+    home = ROOT / "clients" / "python"
+    found = subprocess.run([sys.executable, "-c", code], cwd=home, capture_output=True, text=True, check=True)
+    assert found.stdout == "set()\n"
 
 
 def test_the_protocols_import_no_web_framework() -> None:

@@ -139,8 +139,8 @@ def test_the_wheel_contains_all_files_of_the_three_packages(tmp_path):
     subprocess.run(build, cwd=ROOT, check=True, capture_output=True)
     (wheel,) = tmp_path.glob("forward_pass-*.whl")
     names = set(zipfile.ZipFile(wheel).namelist())
-    packages = {"training", "model_store", "service"}
-    paths = [path.relative_to(ROOT) for path in tracked_files()]
-    assert {str(path) for path in paths if path.parts[0] in packages} <= names
+    packages = {"training", "model_store", "service", "forward_pass_client"}
+    paths = {str(path.relative_to(ROOT)).removeprefix("clients/python/") for path in tracked_files()}
+    assert {path for path in paths if path.partition("/")[0] in packages} <= names
     assert {name.partition("/")[0] for name in names} == {*packages, f"forward_pass-{PROJECT['version']}.dist-info"}
     assert "service/templates/docs.html" in names

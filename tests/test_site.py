@@ -44,7 +44,7 @@ def test_no_page_loads_anything_from_another_host(site: Path) -> None:
             [f"model_store.artifact.{name}" for name in ("model.Model", "npz.read", "npz.write", "npz.read_digest")],
         ),
         ("jobs", [f"training.pipeline.job.{name}" for name in ("load", "prepare", "train_and_evaluate", "run")]),
-        ("client", ["model_store.client.Client", "model_store.client.Client.predict"]),
+        ("client", ["forward_pass_client.Client", "forward_pass_client.Client.predict"]),
     ],
 )
 def test_the_reference_has_the_names_that_users_import(site: Path, page: str, names: list[str]) -> None:

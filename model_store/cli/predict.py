@@ -22,8 +22,7 @@ from model_store.cli import tables
 from model_store.cli.common import print_json, print_note, verbosity
 from model_store.cli.group import command, resolve_reference
 from model_store.cli.terminal import stderr
-from model_store.client.http import Client, ServiceError
-from model_store.errors import Fault, InputError
+from model_store.errors import Fault, InputError, StoreError
 from model_store.registry.store import open_store
 from model_store.schema import row_parser
 from model_store.schema.columns import KINDS, Column
@@ -116,18 +115,31 @@ def _predictor_from_store(location: str, model: str) -> Predictor:
 
 def _predictor_from_service(url: str, key: str | None, model: str) -> Predictor:
     """Pin the version, so that all batches use the same one even if another is published meanwhile."""
-    client = Client(url, key=key)
+    import forward_pass_client as fp  # noqa: PLC0415 - only --url needs HTTP
+
+    @contextmanager
+    def own_errors() -> Iterator[None]:
+        try:
+            yield
+        except fp.InputError as e:
+            raise InputError([Fault(*fault) for fault in e.faults]) from e
+        except fp.ServiceError as e:
+            fix = "; set FORWARD_PASS_KEY or --key" if e.status == HTTPStatus.UNAUTHORIZED else ""
+            raise StoreError(f"{e}{fix}") from e
+
     name, _, ref = model.partition("/")
-    try:
+    with own_errors():
+        client = fp.Client(url, key=key)
         metadata = client.model(name, ref or None)
-    except ServiceError as e:
-        if e.status != HTTPStatus.UNAUTHORIZED:
-            raise
-        raise ServiceError(f"{e}; set FORWARD_PASS_KEY or --key", e.status) from e
     number = metadata["version"]
     inputs = tuple(map(_column_from_metadata, metadata["inputs"]))
     signature = Signature(inputs, _output_from_metadata(metadata["output"]))
-    return Predictor(name, number, signature, lambda batch: list(client.predict(name, batch, version=number)))
+
+    @own_errors()
+    def predict_batch(batch: list[Any]) -> list[Any]:
+        return list(client.predict(name, batch, version=number))
+
+    return Predictor(name, number, signature, predict_batch)
 
 
 def _column_from_metadata(about: Mapping[str, Any]) -> Column:

@@ -84,7 +84,7 @@ def serialize_response(
         array = arrays[name]
         output: dict[str, Any] = {"name": name, "datatype": tensors.datatype_of(array.dtype), "shape": array.shape}
         if binary:
-            tail.append(tensors.to_bytes(name, array))
+            tail.append(tensors.to_bytes(array))
             output["parameters"] = {"binary_data_size": len(tail[-1])}
         else:
             output["data"] = tensors.to_json(array)

@@ -16,7 +16,6 @@ from typing import Any, TypeGuard
 import numpy as np
 
 from model_store.artifact.model import Model
-from model_store.client.tensors import encode_texts
 from model_store.errors import did_you_mean
 from model_store.nn import Array
 from model_store.schema.columns import Column, FaultCollector
@@ -200,8 +199,12 @@ def to_json(array: Array) -> list[Any]:
     return flat
 
 
-def to_bytes(name: str, array: Array) -> bytes:
-    return encode_texts(name, array) if array.dtype == object else array.tobytes()
+def to_bytes(array: Array) -> bytes:
+    """Return the binary data of a tensor; each text follows its length in four bytes."""
+    if array.dtype != object:
+        return array.tobytes()
+    texts = [text.encode() for text in array.ravel().tolist()]
+    return b"".join(part for text in texts for part in (len(text).to_bytes(4, "little"), text))
 
 
 def _flatten(value: Any) -> list[Any]:

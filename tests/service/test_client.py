@@ -1,23 +1,19 @@
-"""The client, against the application over a socket and against faulty servers."""
+"""The client and `models predict --url`, against the application over a socket."""
 
 from __future__ import annotations
 
 import csv
 import json
-import socket
 import threading
-from collections.abc import Callable, Iterator
-from http.server import BaseHTTPRequestHandler, HTTPServer
-from typing import Any
+from collections.abc import Iterator
 
 import numpy as np
 import pytest
 from click.testing import CliRunner
 from werkzeug.serving import make_server
 
+from forward_pass_client import Client, InputError, NotFoundError
 from model_store.cli.main import main
-from model_store.client import Client, ServiceError, tensors
-from model_store.errors import InputError, NotFoundError
 from tests.service.conftest import PENGUIN, move, price
 
 
@@ -32,47 +28,6 @@ def url(store, make_client) -> Iterator[str]:
     server.shutdown()
     thread.join()
     server.server_close()
-
-
-Response = tuple[int, dict[str, str], bytes]
-
-
-@pytest.fixture
-def scripted() -> Iterator[Callable[..., str]]:
-    """Servers that send the given responses in turn."""
-    servers = []
-
-    def start(*responses: Response) -> str:
-        left = list(responses)
-
-        class Handler(BaseHTTPRequestHandler):
-            def do_POST(self) -> None:
-                self.rfile.read(int(self.headers["Content-Length"]))
-                status, headers, body = left.pop(0)
-                if not status:
-                    return  # the connection is closed
-                self.send_response(status)
-                for name, value in {**headers, "Content-Length": str(len(body))}.items():
-                    self.send_header(name, value)
-                self.end_headers()
-                self.wfile.write(body)
-
-            def log_message(self, *_: Any) -> None:
-                pass
-
-        server = HTTPServer(("127.0.0.1", 0), Handler)
-        threading.Thread(target=server.serve_forever, daemon=True).start()
-        servers.append(server)
-        return f"http://127.0.0.1:{server.server_port}"
-
-    yield start
-    for server in servers:
-        server.shutdown()
-        server.server_close()
-
-
-GOOD: Response = (200, {}, json.dumps({"predictions": [7.0]}).encode())
-BUSY: Response = (503, {"Retry-After": "5"}, b'{"error": "no model"}')
 
 
 def test_client_predictions_equal_the_models(url, store):
@@ -115,56 +70,6 @@ def test_error_responses_raise_the_packages_exceptions(url):
             client.predict("penguins", {"island": np.array([None], object)})
         with pytest.raises(InputError, match="expected an array of numbers or text"):
             client.predict("price", np.array([[1j, 2]]))
-
-
-@pytest.mark.parametrize("dtype", ["?", "u1", "u8", "i2", "f2", "f4", "f8", ">f8", ">i4"])
-def test_arrays_of_every_datatype_keep_their_values(dtype):
-    head, tail = tensors.encode_request({"x": np.array([[0, 1]], dtype)})
-    sent = json.loads(head)["inputs"]
-    answer = json.dumps({"outputs": sent}).encode()
-    assert np.asarray(tensors.decode_response(answer + tail, len(answer))).tolist() == [[0, 1]]
-
-
-def test_client_retries_after_retry_after(scripted):
-    waits: list[float] = []
-    client = Client(scripted(BUSY, (503, {}, b"busy"), (0, {}, b""), GOOD), sleep=waits.append)
-    assert client.predict("price", [[3, 80]]) == [7.0]
-    assert waits == [5.0, 0.2, 0.4]
-    client.close()
-
-
-def test_client_waits_at_most_30_seconds_and_ignores_an_invalid_retry_after(scripted):
-    waits: list[float] = []
-    odd = [(503, {"Retry-After": text}, b"") for text in ("9999", "Wed, 21 Oct 2015 07:28:00 GMT", "-1")]
-    client = Client(scripted(*odd, GOOD), sleep=waits.append)
-    assert client.predict("price", [[3, 80]]) == [7.0]
-    assert waits == [30.0, 0.2, 0.4]
-    client.close()
-
-
-def test_client_does_not_retry_after_a_timeout():
-    with socket.create_server(("127.0.0.1", 0)) as silent:
-        client = Client(f"http://127.0.0.1:{silent.getsockname()[1]}", timeout_seconds=0.05, sleep=pytest.fail)
-        with pytest.raises(ServiceError, match="no response: timed out") as caught:
-            client.predict("price", [[3, 80]])
-        assert caught.value.status is None
-
-
-def test_retries_end(scripted):
-    with pytest.raises(ServiceError, match="status 503: no model") as caught:
-        Client(scripted(BUSY, BUSY), retries=1, sleep=lambda _: None).predict("price", [[3, 80]])
-    assert caught.value.status == 503
-    with pytest.raises(ServiceError, match="no response") as caught:
-        Client("http://127.0.0.1:1", retries=1, sleep=lambda _: None).predict("price", [[3, 80]])
-    assert caught.value.status is None
-
-
-def test_response_of_another_server_raises_service_error(scripted):
-    with pytest.raises(ServiceError, match="status 502: <html>"):
-        Client(scripted((502, {}, b"<html>bad gateway</html>"))).predict("price", [[3, 80]])
-    for url in ("127.0.0.1:8000", "ftp://x", "http://"):
-        with pytest.raises(ServiceError, match="expected a URL such as"):
-            Client(url)
 
 
 def test_models_predict_uses_a_service(url, store):
@@ -221,9 +126,3 @@ def test_invalid_row_is_named_and_leaves_no_output_file(store, tmp_path):
         assert message in done.stderr
         assert output.read_text() == "from before"
         assert sorted(path.name for path in tmp_path.glob("*answers*")) == ["answers.csv"]
-
-
-@pytest.mark.parametrize("key", ["fp_a\r\nX-Admin: yes", "fp_\N{SNOWMAN}", "fp_\x00"])
-def test_key_with_control_characters_is_not_sent(key: str) -> None:
-    with pytest.raises(ServiceError, match="printable"):
-        Client("http://127.0.0.1:1", key=key)

@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 
-from model_store.client import Client, ServiceError
+from forward_pass_client import Client, ServiceError
 from model_store.registry.store import open_store
 from service.security.api_keys import generate_key
 from tests.service.conftest import price

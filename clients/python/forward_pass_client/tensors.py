@@ -8,9 +8,11 @@ from itertools import chain
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 
-from model_store.errors import Fault, InputError
-from model_store.nn import Array
+from forward_pass_client.errors import Fault, InputError
+
+Array = npt.NDArray[Any]
 
 _KINDS = {"b": "BOOL", "u": "UINT", "i": "INT", "f": "FP"}
 
@@ -22,7 +24,7 @@ def encode_request(arrays: Mapping[str, Any]) -> tuple[bytes, bytes]:
         array = np.asarray(given)
         datatype = _datatype(name, array)
         data = (
-            encode_texts(name, array) if datatype == "BYTES" else array.astype(array.dtype.newbyteorder("<")).tobytes()
+            _encode_texts(name, array) if datatype == "BYTES" else array.astype(array.dtype.newbyteorder("<")).tobytes()
         )
         parameters = {"binary_data_size": len(data)}
         inputs.append({"name": name, "datatype": datatype, "shape": array.shape, "parameters": parameters})
@@ -64,7 +66,7 @@ def _dtype(datatype: str) -> np.dtype[Any]:
     return np.dtype(f"<{code}{int(datatype.removeprefix(kind) or 8) // 8}")
 
 
-def encode_texts(name: str, array: Array) -> bytes:
+def _encode_texts(name: str, array: Array) -> bytes:
     """Return the texts, each after its length in four bytes."""
     texts = []
     for i, value in enumerate(array.ravel().tolist()):

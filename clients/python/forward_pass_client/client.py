@@ -6,8 +6,8 @@
     client.predict("penguins", {"island": names, "mass": masses}, version="champion")     # NumPy by column
 
 If the service requires API keys, use `Client(url, key=...)`. The client retries after a 503, as Retry-After says, and
-after a refused or broken connection: a prediction has no side effects. Errors are exceptions of `model_store.errors`
-with the service's message: InputError for invalid rows, NotFoundError for unknown names, ServiceError for all others.
+after a refused or broken connection: a prediction has no side effects. Errors are exceptions with the service's
+message: InputError for invalid rows, NotFoundError for unknown names, ServiceError, the base of both, for all others.
 A client keeps one connection open and must be used by one thread only.
 """
 
@@ -20,18 +20,10 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 from urllib.parse import quote, urlsplit
 
-from model_store.errors import Fault, InputError, NotFoundError, StoreError
+from forward_pass_client.errors import Fault, InputError, NotFoundError, ServiceError
 
 _JSON_LENGTH_HEADER = "Inference-Header-Content-Length"
 _MAX_WAIT_SECONDS = 30.0  # even if Retry-After says more
-
-
-class ServiceError(StoreError):
-    """The service did not respond, or returned an error. `status` is None if there was no response."""
-
-    def __init__(self, message: str, status: int | None = None) -> None:
-        self.status = status
-        super().__init__(message)
 
 
 class Client:
@@ -88,7 +80,7 @@ class Client:
         return body["predictions"]
 
     def _infer(self, name: str, arrays: Mapping[str, Any], version: int | str | None) -> Any:
-        from model_store.client import tensors  # noqa: PLC0415 - only arrays need NumPy
+        from forward_pass_client import tensors  # noqa: PLC0415 - only arrays need NumPy
 
         header, data = tensors.encode_request(arrays)
         headers = {_JSON_LENGTH_HEADER: str(len(header)), "Content-Type": "application/octet-stream"}
@@ -142,7 +134,7 @@ def _retry_seconds(text: str | None, default: float) -> float:
     return float(text) if text is not None and text.isascii() and text.isdigit() else default
 
 
-def _response_error(status: int, body: bytes, url: str) -> StoreError | InputError:
+def _response_error(status: int, body: bytes, url: str) -> ServiceError:
     """Return the exception for an error response, with the service's message."""
     try:
         error = json.loads(body)["error"]
@@ -156,7 +148,7 @@ def _response_error(status: int, body: bytes, url: str) -> StoreError | InputErr
     except (ValueError, KeyError, TypeError):
         return ServiceError(f"{url}: status {status}: {body[:200].decode('utf-8', 'replace')}", status)
     if status in {400, 422}:
-        return InputError(faults or [Fault("request", message)])
+        return InputError(faults or [Fault("request", message)], status)
     if status == 404:
-        return NotFoundError(message)
+        return NotFoundError(message, status)
     return ServiceError(f"{url}: status {status}: {message}", status)

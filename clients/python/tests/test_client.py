@@ -1,0 +1,111 @@
+"""The client against scripted servers. tests/service/test_client.py lets it call the service."""
+
+from __future__ import annotations
+
+import json
+import socket
+import threading
+from collections.abc import Callable, Iterator
+from http.server import BaseHTTPRequestHandler, HTTPServer
+from typing import Any
+
+import numpy as np
+import pytest
+
+from forward_pass_client import Client, ServiceError, tensors
+
+Response = tuple[int, dict[str, str], bytes]
+
+
+@pytest.fixture
+def scripted() -> Iterator[Callable[..., str]]:
+    """Servers that send the given responses in turn."""
+    servers = []
+
+    def start(*responses: Response) -> str:
+        left = list(responses)
+
+        class Handler(BaseHTTPRequestHandler):
+            def do_POST(self) -> None:
+                self.rfile.read(int(self.headers["Content-Length"]))
+                status, headers, body = left.pop(0)
+                if not status:
+                    return  # the connection is closed
+                self.send_response(status)
+                for name, value in {**headers, "Content-Length": str(len(body))}.items():
+                    self.send_header(name, value)
+                self.end_headers()
+                self.wfile.write(body)
+
+            def log_message(self, *_: Any) -> None:
+                pass
+
+        server = HTTPServer(("127.0.0.1", 0), Handler)
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        servers.append(server)
+        return f"http://127.0.0.1:{server.server_port}"
+
+    yield start
+    for server in servers:
+        server.shutdown()
+        server.server_close()
+
+
+GOOD: Response = (200, {}, json.dumps({"predictions": [7.0]}).encode())
+BUSY: Response = (503, {"Retry-After": "5"}, b'{"error": "no model"}')
+
+
+@pytest.mark.parametrize("dtype", ["?", "u1", "u8", "i2", "f2", "f4", "f8", ">f8", ">i4"])
+def test_arrays_of_every_datatype_keep_their_values(dtype):
+    head, tail = tensors.encode_request({"x": np.array([[0, 1]], dtype)})
+    sent = json.loads(head)["inputs"]
+    answer = json.dumps({"outputs": sent}).encode()
+    assert np.asarray(tensors.decode_response(answer + tail, len(answer))).tolist() == [[0, 1]]
+
+
+def test_client_retries_after_retry_after(scripted):
+    waits: list[float] = []
+    client = Client(scripted(BUSY, (503, {}, b"busy"), (0, {}, b""), GOOD), sleep=waits.append)
+    assert client.predict("price", [[3, 80]]) == [7.0]
+    assert waits == [5.0, 0.2, 0.4]
+    client.close()
+
+
+def test_client_waits_at_most_30_seconds_and_ignores_an_invalid_retry_after(scripted):
+    waits: list[float] = []
+    odd = [(503, {"Retry-After": text}, b"") for text in ("9999", "Wed, 21 Oct 2015 07:28:00 GMT", "-1")]
+    client = Client(scripted(*odd, GOOD), sleep=waits.append)
+    assert client.predict("price", [[3, 80]]) == [7.0]
+    assert waits == [30.0, 0.2, 0.4]
+    client.close()
+
+
+def test_client_does_not_retry_after_a_timeout():
+    with socket.create_server(("127.0.0.1", 0)) as silent:
+        client = Client(f"http://127.0.0.1:{silent.getsockname()[1]}", timeout_seconds=0.05, sleep=pytest.fail)
+        with pytest.raises(ServiceError, match="no response: timed out") as caught:
+            client.predict("price", [[3, 80]])
+        assert caught.value.status is None
+
+
+def test_retries_end(scripted):
+    with pytest.raises(ServiceError, match="status 503: no model") as caught:
+        Client(scripted(BUSY, BUSY), retries=1, sleep=lambda _: None).predict("price", [[3, 80]])
+    assert caught.value.status == 503
+    with pytest.raises(ServiceError, match="no response") as caught:
+        Client("http://127.0.0.1:1", retries=1, sleep=lambda _: None).predict("price", [[3, 80]])
+    assert caught.value.status is None
+
+
+def test_response_of_another_server_raises_service_error(scripted):
+    with pytest.raises(ServiceError, match="status 502: <html>"):
+        Client(scripted((502, {}, b"<html>bad gateway</html>"))).predict("price", [[3, 80]])
+    for url in ("127.0.0.1:8000", "ftp://x", "http://"):
+        with pytest.raises(ServiceError, match="expected a URL such as"):
+            Client(url)
+
+
+@pytest.mark.parametrize("key", ["fp_a\r\nX-Admin: yes", "fp_\N{SNOWMAN}", "fp_\x00"])
+def test_key_with_control_characters_is_not_sent(key: str) -> None:
+    with pytest.raises(ServiceError, match="printable"):
+        Client("http://127.0.0.1:1", key=key)
