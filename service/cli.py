@@ -27,6 +27,7 @@ log = logging.getLogger("service")
 
 
 @click.group(
+    cls=common.CommandGroup,
     invoke_without_command=True,
     context_settings={"help_option_names": ["-h", "--help"]},
     epilog="Exit codes: 0 stopped, 2 invalid settings or address in use, 3 no worker could start, 5 unusable store.",
@@ -83,7 +84,7 @@ def main(context: click.Context, store: str, host: str | None, port: int | None,
     show_envvar=True,
     help="Key file to add the key to; without one, the line for it is printed.",
 )
-@exit_codes({OSError: 2, KeyFileError: 2})
+@exit_codes({KeyFileError: 2})
 def keygen(name: str, scopes: tuple[str, ...], file: Path | None) -> None:
     """Make an API key called NAME.
 

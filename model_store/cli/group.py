@@ -7,11 +7,20 @@ from functools import reduce
 
 import click
 
-from model_store.cli.common import Command, exit_codes, json_option, store_option, verbosity_option, version_option
+from model_store.cli.common import (
+    Command,
+    CommandGroup,
+    exit_codes,
+    json_option,
+    store_option,
+    verbosity_option,
+    version_option,
+)
 from model_store.registry.store import Store
 
 
 @click.group(
+    cls=CommandGroup,
     context_settings={"help_option_names": ["-h", "--help"]},
     epilog="Exit codes: 0 success, 2 usage error, 3 invalid input, 5 store or model error. See docs/versions.md.",
 )

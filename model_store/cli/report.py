@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import click
 
-from model_store.cli.common import print_json, print_note
+from model_store.cli.common import open_output, print_json, print_note
 from model_store.cli.group import command, resolve_reference
 from model_store.registry.store import open_store
 from model_store.report.page import render
@@ -29,11 +29,8 @@ def report(model: str, output: str | None, store: str, as_json: bool) -> None:
     version, loaded = opened.load(name, number)
     page = render(loaded, f"{name}/{number}", version.digest)
     target = output or f"{name}-{number}.html"
-    try:
-        with click.open_file(target, "w", encoding="utf-8", atomic=target != "-") as file:
-            file.write(page)
-    except OSError as e:
-        raise click.UsageError(f"{target}: cannot be written: {e.strerror or e}") from e
+    with open_output(target) as file:
+        file.write(page)
     if as_json and target != "-":
         print_json({"name": name, "version": number, "report": target})
     elif target != "-":

@@ -149,7 +149,7 @@ def _read_key_file(path: Path) -> tuple[bytes, int]:
         with path.open("rb") as file:
             return file.read(_MAX_KEY_BYTES), stat.S_IMODE(os.fstat(file.fileno()).st_mode)
     except OSError as e:
-        raise TrustError(f"{path}: expected a key file that can be read; {e.strerror or e}") from e
+        raise TrustError(f"{path}: expected a key file that can be read; {e.strerror or e}; check the path") from e
 
 
 def _create_key_file(path: Path, data: bytes, mode: int) -> None:
@@ -159,4 +159,4 @@ def _create_key_file(path: Path, data: bytes, mode: int) -> None:
     except FileExistsError as e:
         raise TrustError(f"{path}: file already exists; a key is never overwritten, choose another name") from e
     except OSError as e:
-        raise TrustError(f"{path}: cannot write the key: {e.strerror or e}") from e
+        raise TrustError(f"{path}: cannot write the key: {e.strerror or e}; choose another path") from e

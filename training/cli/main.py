@@ -39,7 +39,7 @@ from training.pipeline.lr_range_test import find_job_learning_rate
 EXIT_CODES: dict[type[Exception], int] = {JobError: 2, CheckpointError: 2, DataError: 3, DivergedError: 4}
 
 
-class TrainGroup(click.Group):
+class TrainGroup(common.CommandGroup):
     """A group that passes arguments which name none of its commands to `run`."""
 
     def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:

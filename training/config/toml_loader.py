@@ -35,9 +35,11 @@ def read_toml(path: Path) -> dict[str, Any]:
         return tomllib.loads(text)
     except FileNotFoundError as error:
         neighbours = [entry.name for entry in path.parent.glob("*.toml")] if path.parent.is_dir() else []
-        raise JobError(str(path), [Fault("", "no such file", did_you_mean(path.name, neighbours))]) from error
+        fix = did_you_mean(path.name, neighbours) or "check the path; train init writes a job file for a table"
+        raise JobError(str(path), [Fault("", "no such file", fix)]) from error
     except OSError as error:
-        raise JobError(str(path), [Fault("", f"cannot be read: {error.strerror}")]) from error
+        fix = "name a job file that you may read"
+        raise JobError(str(path), [Fault("", f"cannot be read: {error.strerror}", fix)]) from error
     except UnicodeDecodeError as error:
         line = error.object[: error.start].count(b"\n") + 1
         fault = Fault(f"line {line}", "expected text in UTF-8", "save the file as UTF-8")

@@ -302,6 +302,9 @@ def check_arrays(arrays: Arrays) -> Arrays:
 # Files -----------------------------------------------------------------------------------------------------------
 
 
+_CHECK_PATH = "check the path; it is relative to the job file"
+
+
 def open_file(path: Path) -> Any:
     """Open a file for reading bytes. DataError if that is not possible."""
     try:
@@ -310,10 +313,12 @@ def open_file(path: Path) -> Any:
         try:
             neighbours = sorted(entry.name for entry in path.parent.iterdir())
         except OSError:
-            raise DataError(str(path), [Fault("", f"no such directory: {path.parent}", "")]) from error
-        raise DataError(str(path), [Fault("", "no such file", did_you_mean(path.name, neighbours))]) from error
+            raise DataError(str(path), [Fault("", f"no such directory: {path.parent}", _CHECK_PATH)]) from error
+        fix = did_you_mean(path.name, neighbours) or _CHECK_PATH
+        raise DataError(str(path), [Fault("", "no such file", fix)]) from error
     except OSError as error:
-        raise DataError(str(path), [Fault("", f"cannot be read: {error.strerror}", "")]) from error
+        fault = Fault("", f"cannot be read: {error.strerror}", "name a file that you may read")
+        raise DataError(str(path), [fault]) from error
 
 
 @contextmanager

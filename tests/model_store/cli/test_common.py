@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import errno
+import json
 import os
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -66,6 +69,36 @@ def test_a_memory_error_is_not_reported_as_a_bug() -> None:
     assert result.exit_code == 1
     assert result.stderr.startswith("Error: not enough memory: Unable to allocate 119. GiB for an array; use a smaller")
     assert "bug" not in result.stderr
+
+
+@pytest.mark.parametrize("number", [errno.EACCES, errno.ENOSPC, errno.EISDIR, errno.EROFS, errno.EIO, errno.ENOTTY])
+def test_an_error_of_the_operating_system_is_a_users_error_with_a_fix(number: int) -> None:
+    result = run(raises(OSError(number, os.strerror(number), "/mnt/out.csv")))
+    assert result.exit_code == 2
+    assert re.fullmatch(r"Error: /mnt/out.csv: [a-z].+; [a-z].+\n", result.stderr)
+    assert "bug" not in result.stderr
+
+
+def test_errors_are_json_on_standard_output_with_json() -> None:
+    faults = [Fault(f"row {i}", "expected a number", "send one") for i in range(150)]
+    result = run(raises(InputError(faults)), "--json")
+    found = json.loads(result.stdout)["error"]
+    assert (found["exit_code"], found["total"], len(found["faults"])) == (3, 150, 100)
+    assert found["faults"][0] == {"location": "row 0", "problem": "expected a number", "fix": "send one"}
+    assert found["message"].startswith("row 0: expected a number")
+    assert result.stderr.startswith("Error: 150 problems")
+    found = json.loads(run(raises(ZeroDivisionError("oh")), "--json").stdout)["error"]
+    assert (found["message"], found["exit_code"], found["faults"]) == ("ZeroDivisionError: oh", 1, [])
+
+
+def test_an_error_after_the_result_leaves_one_json_document() -> None:
+    def action(*_: object) -> None:
+        print_json({"version": 1})
+        raise NotFoundError("no alias")
+
+    result = run(action, "--json")
+    assert json.loads(result.stdout) == {"version": 1}
+    assert result.stderr == "Error: no alias\n"
 
 
 def test_each_fault_is_a_line() -> None:

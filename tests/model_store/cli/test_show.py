@@ -72,7 +72,10 @@ def test_the_default_report_file_is_named_after_the_version(models, tmp_path: Pa
 
 def test_report_names_a_file_that_cannot_be_written(models, tmp_path: Path) -> None:
     target = tmp_path / "nowhere" / "chess.html"
-    assert f"{target}: cannot be written" in models("report", "chess", "-o", str(target), code=2).stderr
+    assert (
+        f"{target}: no such file or directory; check the path"
+        in models("report", "chess", "-o", str(target), code=2).stderr
+    )
     models("report", "go", code=5)
 
 
