@@ -39,10 +39,13 @@ ENV PATH=/opt/venv/bin:/usr/local/bin:/usr/bin:/bin \
 WORKDIR /app
 COPY model_store model_store
 COPY clients/python/forward_pass_client forward_pass_client
+COPY forward_pass.py .
 # Files keep the modes of the checkout, which may not be readable by other users.
 RUN find . ! -perm -o=r -exec chmod go+rX {} + \
- && printf '#!/bin/sh\nexec python -m model_store "$@"\n' > /opt/venv/bin/models && chmod +x /opt/venv/bin/models \
- && PYTHONDONTWRITEBYTECODE='' python -c 'import forward_pass_client.tensors, model_store.cli.main, model_store.storage.bucket, model_store.registry.signing'
+ && printf '#!/bin/sh\nexec python -m model_store "$@"\n' > /opt/venv/bin/models \
+ && printf '#!/bin/sh\nexec python -m forward_pass "$@"\n' > /opt/venv/bin/forward-pass \
+ && chmod +x /opt/venv/bin/models /opt/venv/bin/forward-pass \
+ && PYTHONDONTWRITEBYTECODE='' python -c 'import forward_pass, forward_pass_client.tensors, model_store.cli.main, model_store.storage.bucket, model_store.registry.signing'
 
 # An S3 server for trying buckets: SeaweedFS, with its data in /data.
 FROM python:3.11-slim AS bucket

@@ -17,6 +17,7 @@ from flask import Flask
 
 from model_store.cli import common
 from model_store.cli.common import exit_codes, store_option, verbosity_option, version_option
+from model_store.utils.extras import install_command
 from service.app import create_app
 from service.config import Settings, SettingsError, unknown_variables
 from service.security.api_keys import SCOPES, KeyFileError, append_key, generate_key
@@ -101,7 +102,7 @@ def keygen(name: str, scopes: tuple[str, ...], file: Path | None) -> None:
 
 def _check_tracing(settings: Settings) -> None:
     if settings.otlp_endpoint and not _is_installed("opentelemetry.exporter.otlp.proto.http"):
-        fix = "pip install 'forward-pass[otel]', or unset it"
+        fix = f"{install_command('otel')}, or unset it"
         raise SettingsError([f"OTEL_EXPORTER_OTLP_ENDPOINT: expected the extra otel, found it not installed; {fix}"])
 
 

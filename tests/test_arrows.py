@@ -145,7 +145,7 @@ def test_no_package_imports_the_tests(package):
 def test_the_service_starts_without_what_it_seldom_needs():
     """Each costs time at every start, or memory in every process."""
     seldom = {"rich", "cryptography", "numpy.random", "obstore", "opentelemetry", "training"}
-    code = f"import sys, service.cli, service.server.event_worker; print({seldom} & set(sys.modules))"
+    code = f"import sys, forward_pass, service.cli, service.server.event_worker; print({seldom} & set(sys.modules))"
     found = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True)
     assert found.stdout == "set()\n"
 

@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 
 from model_store.artifact.manifest import PRODUCER
+from model_store.utils import extras
 
 ROOT = Path(__file__).parent.parent
 LOCKS = [
@@ -133,6 +134,37 @@ def test_console_scripts_print_help(command):
     assert "Usage" in answer.stdout
 
 
+def test_messages_name_the_packages_of_the_extras():
+    """In the words of pyproject.toml, since the message is the command that a user copies."""
+    declared = PROJECT["optional-dependencies"]
+    assert {extra: list(packages) for extra, packages in extras.PACKAGES.items()} == {
+        extra: declared[extra] for extra in extras.PACKAGES
+    }
+    assert set(declared) - set(extras.PACKAGES) == {"test", "clients", "mlserver"}
+    assert extras.install_command("arrow") == "pip install 'pyarrow>=22'"
+
+
+INSTALLER = re.compile(
+    r"\b(?:pip3?|pipx|uv|uvx|conda|poetry)\b[^\n]*?\b(?:install|add|run|download)\b(?P<words>[^\n]*)"
+)
+
+
+def installs_by_name(text: str) -> list[str]:
+    """The names of this project that a text tells people to install from an index, not from a wheel, path or URL."""
+    words = [word.strip("\"'`.,;)") for found in INSTALLER.finditer(text) for word in found["words"].split()]
+    return [word for word in words if re.match(r"forward[-_]pass(?!.*\.whl)", word)]
+
+
+def test_nothing_says_to_install_this_project_from_an_index():
+    """Its name may be another project's there."""
+    assert installs_by_name("`pip install 'forward-pass[otel]'`, pipx install forward_pass") != []
+    assert installs_by_name("pip install './forward_pass-0.1.0-py3-none-any.whl[otel]' --find-links .") == []
+    assert installs_by_name("pip install forward_pass_client-0.1.0-py3-none-any.whl") == []
+    mine = Path(__file__).name
+    texts = {path.name: path.read_bytes().decode("utf-8", "ignore") for path in tracked_files() if path.name != mine}
+    assert {name: found for name, text in texts.items() if (found := installs_by_name(text))} == {}
+
+
 @pytest.mark.slow
 def test_the_wheel_contains_all_files_of_the_three_packages(tmp_path):
     build = [sys.executable, "-m", "hatchling", "build", "--target", "wheel", "--directory", tmp_path]
@@ -141,6 +173,10 @@ def test_the_wheel_contains_all_files_of_the_three_packages(tmp_path):
     names = set(zipfile.ZipFile(wheel).namelist())
     packages = {"training", "model_store", "service", "forward_pass_client"}
     paths = {str(path.relative_to(ROOT)).removeprefix("clients/python/") for path in tracked_files()}
-    assert {path for path in paths if path.partition("/")[0] in packages} <= names
-    assert {name.partition("/")[0] for name in names} == {*packages, f"forward_pass-{PROJECT['version']}.dist-info"}
+    assert {path for path in paths if path.partition("/")[0] in {*packages, "forward_pass.py"}} <= names
+    assert {name.partition("/")[0] for name in names} == {
+        *packages,
+        "forward_pass.py",
+        f"forward_pass-{PROJECT['version']}.dist-info",
+    }
     assert "service/templates/docs.html" in names

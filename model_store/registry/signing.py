@@ -26,6 +26,7 @@ from pathlib import Path
 from typing import TypeAlias
 
 from model_store.errors import TrustError
+from model_store.utils.extras import install_command
 
 try:
     from cryptography.exceptions import InvalidSignature, UnsupportedAlgorithm
@@ -39,7 +40,7 @@ try:
         load_pem_public_key,
     )
 except ImportError as e:
-    raise TrustError("signatures need cryptography; install it with: pip install 'forward-pass[signing]'") from e
+    raise TrustError(f"signatures need cryptography; install it with: {install_command('signing')}") from e
 
 PublicKey: TypeAlias = Ed25519PublicKey
 PrivateKey: TypeAlias = Ed25519PrivateKey

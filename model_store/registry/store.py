@@ -31,6 +31,7 @@ from model_store.registry.index import ModelIndex, read_all_indexes, read_model_
 from model_store.storage.artifact_cache import default_cache_dir
 from model_store.storage.base import StorageBackend, put_object, translate_os_errors
 from model_store.storage.local import LocalStorage
+from model_store.utils.extras import install_command
 from model_store.utils.values import NAME_PATTERN, is_name
 
 BUCKET_SCHEMES = ("s3", "gs", "az")
@@ -70,7 +71,7 @@ def _open_bucket(url: str, cache_dir: Path) -> StorageBackend:
     try:
         from model_store.storage.bucket import BucketStorage  # noqa: PLC0415 - obstore is an optional dependency
     except ModuleNotFoundError as e:
-        raise StoreError(f"{url}: needs obstore; install it with: pip install 'forward-pass[buckets]'") from e
+        raise StoreError(f"{url}: needs obstore; install it with: {install_command('buckets')}") from e
     with translate_os_errors(url, "open the model store"):
         return BucketStorage(url, cache_dir)
 

@@ -95,14 +95,22 @@ def test_the_service_image_has_no_training_code_and_no_package_manager(stack, ab
 def test_an_image_runs_with_the_arguments_of_a_hosted_platform(stack):
     for service, word in (("service", "serve"), ("service", "models"), ("training", "train"), ("training", "models")):
         image = f"{stack.name}-{service}"
-        assert "Usage" in stack.docker("run", "--rm", "--network", "none", image, word, "--help").stdout
+        run = ["run", "--rm", "--network", "none", image]
+        assert "Usage" in stack.docker(*run, word, "--help").stdout
+        assert f"Usage: forward-pass {word}" in stack.docker(*run, "forward-pass", word, "--help").stdout
+
+
+def test_forward_pass_says_which_image_trains(stack):
+    answer = stack.inside("forward-pass", "train", "examples/xor.toml", check=False)
+    assert answer.returncode == 2
+    assert "expected the package 'training', which is not installed here; use the image for training" in answer.stderr
 
 
 def test_an_image_runs_whatever_the_permissions_of_its_checkout(engine, tmp_path):
     """The checkout is as after `umask 077; git clone`."""
-    for name in ("Dockerfile", ".dockerignore"):
+    for name in ("Dockerfile", ".dockerignore", "forward_pass.py"):
         shutil.copy(ROOT / name, tmp_path)
-    for folder in ("requirements", "model_store", "training", "service", "examples"):
+    for folder in ("requirements", "model_store", "training", "service", "examples", "clients"):
         shutil.copytree(ROOT / folder, tmp_path / folder, ignore=shutil.ignore_patterns("__pycache__", "mnist"))
     for path in tmp_path.rglob("*"):
         path.chmod(0o700 if path.is_dir() else 0o600)

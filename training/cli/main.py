@@ -66,7 +66,7 @@ class RunCommand(click.Command):
     def make_context(
         self, info_name: str | None, args: list[str], parent: click.Context | None = None, **extra: Any
     ) -> click.Context:
-        return super().make_context(parent.info_name if parent else info_name, args, **extra)
+        return super().make_context(parent.command_path if parent else info_name, args, **extra)
 
 
 @click.group(

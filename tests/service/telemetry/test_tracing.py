@@ -99,7 +99,7 @@ def test_endpoint_without_the_extra_stops_the_start_with_a_fix(monkeypatch, caps
     with pytest.raises(SystemExit) as ended:
         main(["--port", "0"])
     assert ended.value.code == 2
-    assert "pip install 'forward-pass[otel]'" in capsys.readouterr().err
+    assert "pip install 'opentelemetry-sdk>=" in capsys.readouterr().err
 
 
 def test_opentelemetry_is_not_imported_without_an_endpoint():

@@ -18,6 +18,7 @@ from numpy.typing import NDArray
 
 from model_store.errors import Fault
 from model_store.schema.column import MISSING_CELLS
+from model_store.utils.extras import install_command
 from model_store.utils.values import parse_finite_number
 from training.config.settings import DataSection
 from training.data import dataset, readers, type_inference
@@ -249,4 +250,4 @@ def _require_pyarrow(name: str) -> None:
         import pyarrow as pa  # noqa: F401, PLC0415
     except ImportError as error:
         problem = "streaming this file requires pyarrow, which is not installed"
-        raise DataError(name, [Fault("", problem, "pip install 'forward-pass[arrow]'")]) from error
+        raise DataError(name, [Fault("", problem, install_command("arrow"))]) from error

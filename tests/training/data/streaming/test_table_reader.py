@@ -121,5 +121,5 @@ def test_nested_columns_and_the_index_of_pandas_are_ignored_with_a_note(tmp_path
 
 def test_without_pyarrow_the_error_says_how_to_install_it(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(__import__("sys").modules, "pyarrow", None)
-    with pytest.raises(DataError, match=r"pip install 'forward-pass\[arrow\]'"):
+    with pytest.raises(DataError, match=r"pip install 'pyarrow>="):
         prepare(job(path))

@@ -1,0 +1,17 @@
+"""The optional packages of the project, by extra, and the command that installs them."""
+
+from __future__ import annotations
+
+import shlex
+
+PACKAGES: dict[str, tuple[str, ...]] = {  # as in pyproject.toml
+    "arrow": ("pyarrow>=22",),
+    "signing": ("cryptography>=45",),
+    "buckets": ("obstore>=0.11",),
+    "otel": ("opentelemetry-sdk>=1.39", "opentelemetry-exporter-otlp-proto-http>=1.39"),
+}
+
+
+def install_command(extra: str) -> str:
+    """Return `pip install 'pyarrow>=22'`. It names the packages, because no index has this project."""
+    return f"pip install {shlex.join(PACKAGES[extra])}"
