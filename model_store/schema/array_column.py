@@ -221,7 +221,9 @@ class ArrayColumn(Column):
 
     def bins(self, dtype: Any) -> Bins | None:
         """Return bins of the mean of each array."""
-        return scaled_bins(self, self.statistics.get("means"), dtype)
+        rounded, offset = float(np.finfo(dtype).eps), abs(self.offset) / self.scale * float(np.finfo(np.float64).eps)
+        margin = 8 * (rounded + offset)  # the mean of scaled and rounded features is not that of the raw ones
+        return scaled_bins(self, self.statistics.get("means"), dtype, margin)
 
     def range_warnings(self, features: Array) -> list[tuple[int, str]]:
         return scaled_range_warnings(self, features)

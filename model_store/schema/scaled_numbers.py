@@ -29,8 +29,12 @@ def scaled_range_warnings(column: Column, features: Array) -> list[tuple[int, st
     return found
 
 
-def scaled_bins(column: Column, statistics: Any, dtype: Any) -> Bins | None:
-    """Return the bins of scaled numbers: one up to each decile and one above the maximum."""
+def scaled_bins(column: Column, statistics: Any, dtype: Any, margin: float = 0.0) -> Bins | None:
+    """Return the bins of scaled numbers: one up to each decile and one above the maximum.
+
+    Deciles that `dtype` cannot tell apart share a bin. `margin` is the rounding error of scaled numbers that are not
+    rounded as the deciles are.
+    """
     if not isinstance(statistics, Mapping):
         return None
     edges = np.array(sorted(set(finite_numbers(statistics.get("deciles")))), np.float64)  # np.unique imports numpy.ma
@@ -41,7 +45,10 @@ def scaled_bins(column: Column, statistics: Any, dtype: Any) -> Bins | None:
     if column.fill is not None:  # the network's input for a missing value
         expected[np.searchsorted(edges, column.fill)] += missing_count(statistics)
     with np.errstate(over="ignore"):
-        return Bins(expected, ((edges - column.offset) / column.scale).astype(dtype), None)
+        scaled = ((edges - column.offset) / column.scale).astype(dtype)
+    last = np.flatnonzero([*(scaled[1:] > scaled[:-1] + margin), True])  # of the deciles that share a bin
+    first = [0, *(last + 1)]
+    return Bins(np.add.reduceat(expected, first), (scaled[last] + margin).astype(dtype), None)
 
 
 def finite_number_field(validate: Callable[[Any], None] | None = None, **options: Any) -> fields.Field[Any]:

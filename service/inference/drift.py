@@ -1,7 +1,13 @@
 """Drift of the inputs: how far each column of recent requests differs from the training data.
 
-The population stability index of two distributions over the same bins is `Σ (q - p) ln(q / p)`, with p the fraction of
-training rows in a bin and q that of recent rows. 0 means no difference, above 0.1 a shift, above 0.25 a large one.
+The population stability index (PSI) of two distributions over the same bins is `Σ (q - p) ln(q / p)`, with p the
+fraction of training rows in a bin and q that of recent rows. 0 means no difference, above 0.1 a shift, above 0.25 a
+large one.
+
+Chance alone raises it: for n recent and m training rows of the same distribution, `PSI / (1/n + 1/m)` has about the
+chi-squared distribution with k = bins - 1 degrees of freedom (Yurdakul and Naranjo 2020, "Statistical properties of the
+population stability index"). So the mean `k (1/n + 1/m)` is subtracted, and the limit that chance exceeds with a
+probability of `FALSE_ALARM` is reported too. Drift is an index above the limit.
 
 The bins come from statistics in the artifact: one up to each decile of a numeric column and one above its maximum; one
 per category; for arrays, deciles of the mean. A column without such statistics is not monitored.
@@ -14,9 +20,11 @@ sums the windows of all workers.
 from __future__ import annotations
 
 import json
+import math
 import threading
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
+from functools import cache
 from itertools import accumulate
 from weakref import WeakKeyDictionary
 
@@ -32,7 +40,8 @@ from service.telemetry.request_record import clock
 MAX_SAMPLE_ROWS = 256  # per second
 MAX_SAMPLE_BYTES = 4 << 20  # of rows that wait to be counted: fewer rows of large images
 WINDOW_ROWS = 10_000
-MIN_ROWS = 200  # for an index: n rows of the same distribution have one of about (bins - 1) / n by chance
+MIN_ROWS = 200  # for an index
+FALSE_ALARM = 1e-9  # of one look at one column: below 1 % a day for 50 columns whose windows are new every 40 s
 MAX_COLUMNS = 100
 
 
@@ -133,7 +142,12 @@ class DriftMonitor:
         labels = ["model", "version"]
         indices = GaugeMetricFamily(
             "forward_pass_input_drift",
-            "Population stability index of recent rows against training rows.",
+            "Population stability index of recent rows against training rows, without what chance adds on average.",
+            labels=[*labels, "column"],
+        )
+        limits = GaugeMetricFamily(
+            "forward_pass_input_drift_limit",
+            "Highest index that chance explains; an index above it is drift.",
             labels=[*labels, "column"],
         )
         rows = GaugeMetricFamily(
@@ -146,10 +160,13 @@ class DriftMonitor:
                 found = np.array([recent.get(key, 0.0) for key in keys])
                 total = max(total, float(found.sum()))
                 if found.sum() >= MIN_ROWS:
-                    indices.add_metric([*version, bins.name], population_stability_index(bins.expected, found))
+                    index, limit = drift_index(bins.expected, found)
+                    indices.add_metric([*version, bins.name], index)
+                    limits.add_metric([*version, bins.name], limit)
             if window.columns:
                 rows.add_metric(version, round(total))
         yield indices
+        yield limits
         yield rows
 
 
@@ -157,6 +174,34 @@ def population_stability_index(expected: Array, found: Array) -> float:
     """Return the index of two counts over the same bins. Half a row is added to each, so that no bin is empty."""
     p, q = ((counts + 0.5) / (counts + 0.5).sum() for counts in (expected, found))
     return float(((q - p) * np.log(q / p)).sum())
+
+
+def drift_index(expected: Array, found: Array) -> tuple[float, float]:
+    """Return the index without the mean that chance has, at least 0, and the limit that chance rarely exceeds."""
+    freedom, noise = len(expected) - 1, 1 / expected.sum() + 1 / found.sum()
+    index = population_stability_index(expected, found) - freedom * noise
+    return max(0.0, index), (false_alarm_quantile(freedom) - freedom) * noise
+
+
+def chi_squared_tail(x: float, freedom: int) -> float:
+    """Return the probability that chi-squared exceeds `x`, by its finite sum (Abramowitz and Stegun, 26.4.4 and .5)."""
+    half, odd = x / 2, freedom % 2
+    total = math.erfc(math.sqrt(half)) if odd else 0.0
+    term = math.exp(-half) * (math.sqrt(half / math.pi) * 2 if odd else 1.0)
+    for i in range(freedom // 2):
+        total += term
+        term *= half / (i + 1 + odd / 2)
+    return total
+
+
+@cache
+def false_alarm_quantile(freedom: int) -> float:
+    """Return what chi-squared exceeds with the probability `FALSE_ALARM`, by bisection."""
+    low, high = 0.0, 100.0 + 10 * freedom
+    for _ in range(60):
+        middle = (low + high) / 2
+        low, high = (middle, high) if chi_squared_tail(middle, freedom) > FALSE_ALARM else (low, middle)
+    return low
 
 
 def column_bins(model: Model) -> Iterator[ColumnBins]:

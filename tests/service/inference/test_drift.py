@@ -20,7 +20,7 @@ from model_store.registry.store import open_store
 from model_store.schema.category_column import MAX_CATEGORY_BINS
 from model_store.schema.signature import ArrayColumn, CategoryColumn, NumberColumn, RegressionOutput, Signature
 from service.inference import drift
-from service.inference.drift import column_bins, population_stability_index
+from service.inference.drift import column_bins, drift_index, population_stability_index
 from service.telemetry.mmap_counters import MmapCounters
 from tests.service.conftest import MakeClient
 from tests.service.routes.test_api import figures
@@ -236,3 +236,89 @@ def test_index_is_finite_and_not_negative(expected, data):
     index = population_stability_index(np.array(expected, float), np.array(found, float))
     assert np.isfinite(index)
     assert index >= -1e-12
+
+
+@pytest.mark.parametrize(
+    ("x", "freedom"), [(3.841459, 1), (5.991465, 2), (7.814728, 3), (19.675138, 11), (31.410433, 20)]
+)
+def test_chi_squared_tail_equals_the_tables(x: float, freedom: int) -> None:
+    assert drift.chi_squared_tail(x, freedom) == pytest.approx(0.05, abs=1e-7)
+
+
+@pytest.mark.parametrize("freedom", [1, 2, 11, 20])
+def test_false_alarm_quantile_has_the_tail_of_a_false_alarm(freedom: int) -> None:
+    assert drift.chi_squared_tail(drift.false_alarm_quantile(freedom), freedom) == pytest.approx(drift.FALSE_ALARM)
+
+
+def deciles_of_training(rows: int, count: int, rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
+    """Return the training rows in each bin, and the true probabilities of the bins of `count` columns of any shape."""
+    expected = np.array([1.0, *[(rows - 1) / 10] * 10, 0.0])
+    return expected, rng.dirichlet(np.maximum(expected, 1), count)
+
+
+@pytest.mark.parametrize("rows", [100, 300, 1000, 10_000, 1_000_000])
+def test_without_drift_a_day_of_50_columns_has_no_alarm(rows: int) -> None:
+    """A window is new every 40 s or later: 256 of its 10,000 rows a second. 50 columns have 110,000 looks a day.
+
+    A look's probability of an alarm is extrapolated from the tail of 100,000 looks at rarer and rarer limits.
+    """
+    rng = np.random.default_rng(rows)
+    for recent in (200, 500, drift.WINDOW_ROWS):
+        expected, shares = deciles_of_training(rows, 100_000, rng)
+        found = rng.multinomial(recent, shares)
+        p, q = expected + 0.5, found + 0.5
+        p, q = p / p.sum(), q / q.sum(axis=1, keepdims=True)
+        statistic = ((q - p) * np.log(q / p)).sum(axis=1) / (1 / recent + 1 / rows)
+        tails = np.array([drift.chi_squared_tail(x, len(p) - 1) for x in np.sort(statistic)[[-1000, -100, -10]]])
+        assert (tails > np.array([1e-2, 1e-3, 1e-4]) / 30).all()  # the tail is at most this much heavier
+        alarms_a_day = 30 * drift.FALSE_ALARM * 50 * 86_400 / (drift.WINDOW_ROWS / drift.MAX_SAMPLE_ROWS)
+        assert alarms_a_day < 0.01
+        index, limit = drift_index(expected, found[np.argmax(statistic)])
+        assert index < limit
+
+
+@pytest.mark.parametrize("rows", [2000, 10_000, 1_000_000])
+def test_a_shift_of_half_a_deviation_is_seen_within_500_rows(rows: int) -> None:
+    rng = np.random.default_rng(rows)
+    column = fit_number("a", NumberStatistics.from_values(rng.normal(size=rows)), "impute", True)
+    bins = next(column_bins(houses(column)))
+    seen = 0
+    for _ in range(200):
+        values = (rng.normal(0.5, 1, 500) - column.offset) / column.scale
+        index, limit = drift_index(bins.expected, bins.count(values[:, None].astype(np.float32)))
+        seen += index > max(0.1, limit)
+    assert seen >= 180
+
+
+def test_six_columns_without_drift_have_an_index_around_zero_and_no_alarm() -> None:
+    """Without the correction, one of six columns exceeded 0.1 in most services that have a small table."""
+    rng = np.random.default_rng(3)
+    raw, alarms = 0, 0
+    for _ in range(200):
+        expected, shares = deciles_of_training(241, 6, rng)
+        found = [rng.multinomial(200, each) for each in shares]
+        raw += any(population_stability_index(expected, each) > 0.1 for each in found)
+        alarms += any(index > limit for index, limit in (drift_index(expected, each) for each in found))
+    assert raw > 100
+    assert alarms == 0
+
+
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+@pytest.mark.parametrize("mean", [0.0, 0.1, 1e6])
+def test_arrays_of_a_constant_mean_have_no_drift(mean: float, dtype: str) -> None:
+    def images(count: int) -> np.ndarray:
+        noise = RNG.normal(size=(count, 5, 5))
+        return (noise - noise.mean(axis=(1, 2), keepdims=True) + mean).astype(np.float32)
+
+    model = houses(fit_array("image", ArrayStatistics.from_values(images(500)), True), dtype=dtype)
+    bins = next(column_bins(model))
+    index, limit = drift_index(bins.expected, bins.count(model.encode([each.tolist() for each in images(1000)])))
+    assert index <= limit
+
+
+def test_deciles_that_float32_cannot_tell_apart_share_a_bin() -> None:
+    values = np.tile([0.3, np.nextafter(0.3, 1), 0.7], 100)
+    model = houses(fit_number("a", NumberStatistics.from_values(values), "impute", True))
+    bins = next(column_bins(model))
+    assert bins.expected.tolist() == [200, 100, 0]
+    assert bins.count(model.encode([[value] for value in values.tolist()])).tolist() == [200, 100, 0]
