@@ -40,6 +40,6 @@ def job(path: Path, **sections: dict[str, Any]) -> Any:
 
 
 def everything(prepared: PreparedJob) -> tuple[np.ndarray, np.ndarray]:
-    """Return all training rows of a streamed job, in file order."""
+    """Return all training rows of a streamed job, in the order of its record file."""
     found = [(x.copy(), y.copy()) for x, y, _, _ in prepared.samples.epoch_blocks(TrainingState(Sequential([])), 50)]
     return np.concatenate([x for x, _ in found]), np.concatenate([y for _, y in found])

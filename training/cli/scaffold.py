@@ -9,6 +9,8 @@ from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
 
+import numpy as np
+
 from model_store.errors import Fault, did_you_mean
 from model_store.nn.activations import ACTIVATIONS
 from model_store.schema.columns import TABLE_KINDS
@@ -21,7 +23,7 @@ from training.config.settings import DataSection
 from training.data import readers, type_inference
 from training.data.fitting import infer_kind
 from training.data.readers import Table
-from training.data.splitting import share_size
+from training.data.splitting import part_sizes
 from training.data.streaming import table_reader
 from training.data.streaming.dataset import is_streamed
 from training.errors import DataError, JobError
@@ -211,9 +213,9 @@ def _number_hint(present: Sequence[str], values: Sequence[float]) -> str:
 
 def _split_shares(cells: Sequence[str], classes: bool) -> tuple[float, float]:
     """Return the shares of test and validation rows: 0 if the table is too small to hold rows out."""
-    groups = list(Counter(cells).values()) if classes else [len(cells)]
-    enough = len(cells) >= 20 and sum(share_size(0.1, rows) for rows in groups) > 0
-    return (0.2, 0.1) if enough else (0.0, 0.0)
+    counts = np.array(list(Counter(cells).values()) if classes else [len(cells)])
+    sizes = part_sizes(counts, 0.2, 0.1, np.random.default_rng(0))
+    return (0.2, 0.1) if len(cells) >= 20 and all(part.sum() for part in sizes) else (0.0, 0.0)
 
 
 def _model_name(stem: str) -> str:

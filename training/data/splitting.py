@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -14,6 +13,7 @@ from model_store.errors import Fault
 from training.errors import DataError
 
 RowIndices = NDArray[np.int64]
+RowCounts = NDArray[np.int64]
 
 
 @dataclass(frozen=True)
@@ -49,51 +49,100 @@ def split(
 ) -> Split:
     """Draw the fractions `test` and `validation` of the rows, stratified by class if there are labels.
 
-    With a `fold`, its rows are the test rows. With identically seeded generators, the folds partition the rows.
+    Both parts have the size that their fraction gives for all rows, divided among the classes by `part_sizes`. With a
+    `fold`, its rows are the test rows. With identically seeded generators, the folds partition the rows; their sizes
+    differ by at most 1, as do their rows of any class.
 
-    DataError if a fraction rounds to no row, or no training row of a class is left.
+    DataError if a fraction holds out no row, or a fold leaves a class without a training row.
     """
-    groups = [np.flatnonzero(targets == i) for i in range(len(labels))] if labels else [np.arange(len(targets))]
+    classes = targets if labels else np.zeros(len(targets), np.int64)
+    counts = np.bincount(classes, minlength=max(1, len(labels)))
     if fold is not None:
-        test = 1 / fold.count
-        if fold.count > (largest := max(map(len, groups))):
-            what = f"the largest class has {largest} rows" if labels else f"there are {largest} rows"
-            problem = f"expected at most {largest} folds, as {what}, found {fold.count}"
-            raise DataError(source, [Fault("folds", problem, f"use {largest} folds or fewer")])
-    parts: list[list[RowIndices]] = [[], [], []]
+        _check_folds(counts, labels, fold, source)
+    groups = np.split(np.argsort(classes, kind="stable"), counts.cumsum()[:-1])
+    drawn = np.concatenate([rng.permutation(rows) for rows in groups])
+    classes = classes[drawn]
+    if fold is None:
+        test_sizes, validation_sizes = part_sizes(counts, test, validation, rng)
+    else:
+        # Every count-th row of the rows sorted by class is a fold. The validation rows come from the folds after it.
+        turn = (np.arange(len(drawn)) - fold.number + 1) % fold.count
+        order = np.lexsort((turn, classes))
+        test_sizes = np.bincount(classes[turn == 0], minlength=len(counts))
+        validation_sizes = _divide_rows(validation, counts, counts - 1 - test_sizes, rng)
+        drawn = drawn[order]
+    check_part_sizes(counts, {"test": (test, test_sizes), "validation": (validation, validation_sizes)}, source)
+    place = np.arange(len(drawn)) - np.repeat(counts.cumsum() - counts, counts)  # within the class
+    is_test = place < test_sizes[classes]
+    is_held_out = place < (test_sizes + validation_sizes)[classes]
+    parts = (drawn[~is_held_out], drawn[is_held_out & ~is_test], drawn[is_test])
+    return Split(*(np.sort(part) for part in parts))
+
+
+def part_sizes(
+    counts: RowCounts, test: float, validation: float, rng: np.random.Generator
+) -> tuple[RowCounts, RowCounts]:
+    """Return how many rows of each class are test and validation rows, for classes with `counts` rows.
+
+    The sums are the fractions of all rows, rounded half up, and a class has its own fraction, rounded down or up: by
+    the method of the largest remainder (Hamilton's apportionment), classes without a row first, equal ones by chance.
+    Each class keeps a training row. Classes of a single row can make the sums smaller.
+    """
+    test_sizes = _divide_rows(test, counts, counts - 1, rng)
+    most = np.minimum(counts - 1, np.ceil(_quotas(test + validation, counts)).astype(np.int64))
+    return test_sizes, _divide_rows(validation, counts, most - test_sizes, rng)
+
+
+def check_part_sizes(counts: RowCounts, parts: dict[str, tuple[float, RowCounts]], source: str) -> None:
+    """Raise DataError for a part whose fraction is above 0 and that has no rows."""
     faults = []
-    for group, rows in enumerate(groups):
-        drawn = rng.permutation(rows)
-        largest_test = held_out = share_size(test, len(drawn))
-        if fold is not None:
-            start, stop = ((fold.number - 1 + end) * len(drawn) // fold.count for end in (0, 1))
-            drawn, held_out, largest_test = np.roll(drawn, -start), stop - start, math.ceil(len(drawn) / fold.count)
-        not_training = held_out + share_size(validation, len(drawn))
-        parts[0].append(drawn[not_training:])
-        parts[1].append(drawn[held_out:not_training])
-        parts[2].append(drawn[:held_out])
-        # Check the largest fold, so that the error comes before the first fold is trained.
-        if not_training + largest_test - held_out >= len(drawn):
-            what = f"class {labels[group]!r}" if labels else "the data"
-            count = "1 row" if len(drawn) == 1 else f"{len(drawn)} rows"
-            problem = f"{what} has {count}, and none is left for training" + (" in one of the folds" if fold else "")
-            fix = (
-                "add rows, or lower test and validation"
-                if fold is None
-                else "add rows, lower split.validation, or remove the class"
-            )
-            faults.append(Fault("split", problem, fix))
-    training_rows, validation_rows, test_rows = (np.sort(np.concatenate(part)) for part in parts)
-    for key, fraction, drawn in (("test", test, test_rows), ("validation", validation, validation_rows)):
-        if fraction and not len(drawn) and not faults:
-            of = f"the rows of each class, at most {max(map(len, groups))}," if labels else f"{len(targets)} rows"
-            problem = f"{fraction:g} of {of} rounds to no row"
+    rows = int(counts.sum())
+    for key, (fraction, sizes) in parts.items():
+        if fraction and not sizes.sum():
+            problem = f"{fraction:g} of {rows} rows rounds to no row"
+            if _share_size(fraction, rows):
+                each = "each class" if len(counts) > 1 else "the training"
+                problem = f"expected {fraction:g} of {rows} rows, found none, as {each} needs a training row"
             faults.append(Fault(f"split.{key}", problem, f"add rows, or write {key} = 0"))
     if faults:
         raise DataError(source, faults)
-    return Split(training_rows, validation_rows, test_rows)
 
 
-def share_size(fraction: float, rows: int) -> int:
+def _divide_rows(fraction: float, counts: RowCounts, most: RowCounts, rng: np.random.Generator) -> RowCounts:
+    """Divide a fraction of all rows among the classes by largest remainder; at most `most` rows of each class."""
+    quotas = _quotas(fraction, counts)
+    sizes = np.clip(np.floor(quotas).astype(np.int64), 0, np.maximum(most, 0))
+    remainder = quotas - sizes
+    can_grow = (remainder > 0) & (sizes < most)
+    order = np.lexsort((rng.permutation(len(counts)), -remainder, sizes > 0, ~can_grow))
+    open_rows = max(0, _share_size(fraction, int(counts.sum())) - int(sizes.sum()))
+    sizes[order[: min(open_rows, int(can_grow.sum()))]] += 1
+    return sizes
+
+
+def _quotas(fraction: float, counts: RowCounts) -> NDArray[np.float64]:
+    """Return the fraction of each count, without the rounding error of products such as 0.29 * 100."""
+    return np.round(fraction * counts, 9)
+
+
+def _share_size(fraction: float, rows: int) -> int:
     """Return the number of rows in a fraction of `rows`, rounded half up."""
-    return int(fraction * rows + 0.5)
+    return int(round(fraction * rows, 9) + 0.5)
+
+
+def _check_folds(counts: RowCounts, labels: Sequence[str | int], fold: Fold, source: str) -> None:
+    """Check all folds, so that the error comes before the first one is trained."""
+    if fold.count > (rows := int(counts.sum())):
+        problem = f"expected at most {rows} folds, as there are {rows} rows, found {fold.count}"
+        raise DataError(source, [Fault("folds", problem, f"use {rows} folds or fewer")])
+    what = [f"class {label!r}" for label in labels] or ["the data"]
+    faults = [
+        Fault(
+            "split",
+            f"{what[i]} has 1 row, and none is left for training in one of the folds",
+            "add rows, or remove the class",
+        )
+        for i in np.flatnonzero(counts == 1)
+    ]
+    if faults:
+        raise DataError(source, faults)

@@ -1,7 +1,7 @@
 """The streamed dataset: training rows that exceed memory, as records in a temporary file.
 
-The source is read once. Each row is assigned to a part as it is read: validation and test rows stay in memory, training
-rows are written to a `RecordFile` while their statistics are updated. `pipeline/streaming_loader.py` trains on them.
+The source is read once. Rows that may be held out stay in memory (held_out.py). The others are written to a
+`RecordFile` while their statistics are updated; `pipeline/streaming_loader.py` trains on them.
 """
 
 from __future__ import annotations
@@ -26,7 +26,8 @@ from training.data.fitting import (
     fit_signature,
     summarize,
 )
-from training.data.splitting import Split
+from training.data.splitting import Split, check_part_sizes, part_sizes
+from training.data.streaming.held_out import HeldOutSampler, RowNumbers
 from training.data.streaming.record_file import RecordFile
 from training.data.streaming.source import Batch, DataSource, DictionaryColumn
 from training.errors import DataError
@@ -147,28 +148,23 @@ class StreamedDataset:
         return np.array([[self.statistics.summaries[name].mean for name in self.source.target_names]])
 
 
-HeldOutBatches = list[tuple[NDArray[Any], NDArray[np.int64]]]  # records and their row numbers
-
-
 def read_stream(
     source: DataSource, section: DataSection, shares: SplitSection, rng: np.random.Generator
 ) -> StreamedDataset:
-    """Read a source to its end, drawing for each row whether it is a training, validation or test row."""
+    """Read a source to its end and draw the validation and test rows, by the same rules as in memory (splitting.py)."""
     statistics = RunningStatistics()
     training: RecordFile | None = None
     test, validation = (min(share, MAX_HELD_OUT_ROWS / source.rows) for share in (shares.test, shares.validation))
-    held_out: list[HeldOutBatches] = [[], []]  # for validation and test
+    sampler = HeldOutSampler(test + validation, rng)
     rows = dropped = 0
     for batch in source.batches():
         records, kept = _make_records(batch, source, section, statistics, rows)
         numbers = rows + 1 + np.flatnonzero(kept)
         rows, dropped = rows + len(records), dropped + len(records) - len(numbers)
         records = records.compress(kept)
-        drawn = rng.random(len(records))
-        parts = [(drawn >= test) & (drawn < test + validation), drawn < test]
-        for part, chosen in zip(held_out, parts, strict=True):
-            part.append((records.compress(chosen), numbers[chosen]))
-        training_records = records.compress(drawn >= test + validation)
+        is_class = source.task == "classification"
+        classes = records[source.target_names[0]].astype(np.int64) if is_class else np.zeros(len(records), np.int64)
+        training_records = sampler.add(records, numbers, classes)
         statistics.update(training_records)
         training = training or RecordFile(records.dtype, source.name)
         training.append(training_records)
@@ -182,10 +178,15 @@ def read_stream(
     if min(test, validation) < min(shares.test, shares.validation) or test < shares.test:
         source.notes.append(f"at most about {MAX_HELD_OUT_ROWS} rows each are held out for validation and test")
     label_of_code, labels = _encode_classes(source, statistics) if source.task == "classification" else (None, ())
+    class_of = np.zeros(1, np.int64) if label_of_code is None else label_of_code
+    counts = np.bincount(class_of[: len(sampler.counts)], sampler.counts, max(1, len(labels))).astype(np.int64)
+    test_sizes, validation_sizes = part_sizes(counts, test, validation, rng)
+    check_part_sizes(counts, {"test": (test, test_sizes), "validation": (validation, validation_sizes)}, source.name)
+    held_out, left_over = sampler.draw([validation_sizes, test_sizes], class_of)
+    statistics.update(left_over)
+    training.append(left_over)
     held_out_parts = _held_out_dataset(source, statistics, held_out, label_of_code, labels)
-    found = StreamedDataset(source, training, statistics, label_of_code, *held_out_parts)
-    _check_split(found, shares)
-    return found
+    return StreamedDataset(source, training, statistics, label_of_code, *held_out_parts)
 
 
 def _make_records(
@@ -253,14 +254,13 @@ def _targets(records: NDArray[Any], source: DataSource, label_of_code: NDArray[n
 def _held_out_dataset(
     source: DataSource,
     statistics: RunningStatistics,
-    held_out: list[HeldOutBatches],
+    held_out: list[tuple[NDArray[Any], RowNumbers]],
     label_of_code: NDArray[np.int64] | None,
     labels: tuple[str | int, ...],
 ) -> tuple[Dataset, Split]:
     """Return the validation rows, then the test rows, as a dataset in memory."""
-    records = np.concatenate([records for part in held_out for records, _ in part])
-    numbers = np.concatenate([numbers for part in held_out for _, numbers in part])
-    validation_rows = sum(len(records) for records, _ in held_out[0])
+    records, numbers = (np.concatenate(part) for part in zip(*held_out, strict=True))
+    validation_rows = len(held_out[0][0])
     inputs = {
         name: COLUMN_KINDS[kind].from_texts(list(statistics.codes[name]), name)[records[name]]
         if name in statistics.codes
@@ -274,20 +274,3 @@ def _held_out_dataset(
     )  # fmt: skip
     no_rows = np.empty(0, np.int64)
     return dataset, Split(no_rows, np.arange(validation_rows), np.arange(validation_rows, len(records)))
-
-
-def _check_split(stream: StreamedDataset, shares: SplitSection) -> None:
-    faults = []
-    for key in ("test", "validation"):
-        if getattr(shares, key) and not len(getattr(stream.split, key)):
-            problem = f"no row was drawn: {getattr(shares, key)} of {len(stream)} rows"
-            faults.append(Fault(f"split.{key}", problem, f"add rows, or write {key} = 0"))
-    if not len(stream.records):
-        faults.append(Fault("split", "no row is left for training", "add rows, or lower test and validation"))
-    elif stream.held_out.labels:
-        faults += [
-            Fault("split", f"class {stream.held_out.labels[i]!r} has no training row", "add rows of it")
-            for i in np.flatnonzero(stream.class_counts == 0)
-        ]
-    if faults:
-        raise DataError(stream.source.name, faults)

@@ -54,9 +54,11 @@ def test_the_signature_equals_that_of_the_rows_in_memory(path: Path, tmp_path: P
         for key, value in theirs.statistics.items():
             assert mine.statistics[key] == (pytest.approx(value, rel=1e-12) if key in {"mean", "std"} else value)
     x, y = everything(prepared)
-    assert np.array_equal(x, prepared.signature.encode_columns(expected.dataset.inputs))
-    assert np.allclose(x, expected.x_training, atol=1e-6)
-    assert np.array_equal(y, expected.samples.y)
+    encoded = prepared.signature.encode_columns(expected.dataset.inputs)
+    mine, theirs = np.lexsort(x.T), np.lexsort(encoded.T)  # candidates that are not held out come late
+    assert np.array_equal(x[mine], encoded[theirs])
+    assert np.allclose(x[mine], expected.x_training[theirs], atol=1e-6)
+    assert np.array_equal(y[mine], expected.samples.y[theirs])
 
 
 def test_summaries_merge(path: Path) -> None:
@@ -102,8 +104,8 @@ def test_the_learning_rate_finder_uses_a_block_and_folds_are_rejected(train: Cal
 def test_the_number_of_held_out_rows_is_limited(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(dataset, "MAX_HELD_OUT_ROWS", 100)
     prepared = prepare(job(path))
-    assert 60 < prepared.sizes["test"] < 150
-    assert 60 < prepared.sizes["validation"] < 150
+    assert 90 <= prepared.sizes["test"] <= 100  # the number of rows of a CSV file is estimated
+    assert 90 <= prepared.sizes["validation"] <= 100
     assert any("at most about 100 rows each are held out" in note for note in prepared.notes)
 
 
