@@ -151,13 +151,16 @@ class Signature:
 
     def decode_arrays(self, outputs: Array) -> dict[str, Array]:
         """Return predictions as arrays: `label` (n,) and `probabilities` (n, labels), or (n,) by target name."""
-        self._check_finite(outputs)
         if isinstance(self.output, ClassificationOutput):
+            self._check_finite(outputs)
             if outputs.shape[1] == 1:
                 outputs = np.concatenate([1 - outputs, outputs], axis=1)
             return {"label": self._labels[outputs.argmax(axis=1)], "probabilities": outputs}
         scale, offset = self._output_scaling
-        return dict(zip(self.output.names, (outputs.astype(np.float64) * scale + offset).T, strict=True))
+        with np.errstate(over="ignore"):
+            values = outputs.astype(np.float64) * scale + offset
+        self._check_finite(values)  # a finite output may overflow here
+        return dict(zip(self.output.names, values.T, strict=True))
 
     def config(self) -> dict[str, Any]:
         """Return the signature as JSON data."""

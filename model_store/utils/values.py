@@ -9,6 +9,7 @@ from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 
 # A name of a model or an alias: it is a path segment in a store, in a URL and in a key of a bucket.
 NAME_PATTERN = r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}"
@@ -42,6 +43,14 @@ def parse_finite_number(text: str) -> float | None:
     return value if math.isfinite(value) else None
 
 
+def parse_number(text: str) -> float | None:
+    """Return the number that `text` spells, infinite or NaN too, else None."""
+    try:
+        return float(text) if text.isascii() and "_" not in text else None
+    except ValueError:
+        return None
+
+
 def describe_value(value: Any) -> str:
     """Return a value as JSON would write it, in at most 60 characters; objects and longer lists are only counted."""
     if value is None or isinstance(value, bool):
@@ -65,6 +74,14 @@ def list_names(names: Sequence[object], limit: int = 12) -> str:
     """Return names separated by commas: the first `limit`, and the count if there are more."""
     text = ", ".join(map(str, names[:limit]))
     return f"{text}, ... ({len(names)} in total)" if len(names) > limit else text
+
+
+def exact_unit(values: npt.NDArray[Any]) -> float:
+    """Return 1, or a power of two to divide numbers by whose squares would overflow or underflow. No bit is lost."""
+    largest = max(abs(float(values.min())), abs(float(values.max())))
+    if largest > 2.0**500:
+        return 2.0**600
+    return 2.0**-600 if 0 < largest < 2.0**-400 else 1.0
 
 
 def integral_floats_to_ints(row: Sequence[Any]) -> list[Any]:

@@ -113,7 +113,7 @@ def choose_columns(table: Table, section: DataSection, unsupported: Sequence[str
     targets = [section.target] if isinstance(section.target, str) else list(section.target or [])
     inputs = section.columns or [name for name in table.columns if name not in targets]
     if wrong := [name for name in [*targets, *inputs] if name in unsupported]:
-        problem = "expected numbers or strings, found lists, structures, bytes or the index of pandas"
+        problem = "expected numbers or strings, found lists, structures, bytes, durations or the index of pandas"
         raise DataError(table.name, [Fault(f"column {name}", problem, "choose other columns") for name in wrong])
     faults = []
     for location, names in (("data.target", targets), ("data.columns", inputs)):
@@ -177,13 +177,18 @@ def _parse_targets(
 ) -> tuple[NDArray[Any], tuple[str | int, ...]]:
     if choose_task(table, target_names, section, notes) == "regression":
         return np.column_stack([type_inference.parse_numbers(table, target) for target in target_names]), ()
-    name = target_names[0]
-    cells = [str(cell) for cell in table.columns[name]]
+    check_classes(table, target_names[0])
+    cells = [str(cell) for cell in table.columns[target_names[0]]]
+    return encode_labels(table.name, target_names[0], type_inference.parse_labels(cells))
+
+
+def check_classes(table: Table, target: str) -> None:
+    """Raise DataError if the target of a classification has too many classes."""
+    cells = [cell for cell in table.columns[target] if cell is not None]
     if type_inference.looks_like_identifier(cells):
         problem = f"too many classes: {len(set(cells))} in {len(cells)} rows"
         fix = "write task = 'regression' if it is a quantity, or choose another target"
-        raise DataError(table.name, [Fault(f"column {name}", problem, fix)])
-    return encode_labels(table.name, name, type_inference.parse_labels(cells))
+        raise DataError(table.name, [Fault(f"column {target}", problem, fix)])
 
 
 # Arrays --------------------------------------------------------------------------------------------------------------

@@ -26,6 +26,7 @@ from model_store.schema.signature import (
     RegressionOutput,
     Signature,
 )
+from model_store.utils.values import exact_unit
 from training.config.settings import DataSection
 from training.data import type_inference
 from training.data.readers import Table
@@ -33,6 +34,8 @@ from training.errors import DataError
 
 Missing = Literal["impute", "refuse"]
 Unknown = Literal["refuse", "bucket"]
+
+_MAX_ROUNDING_ERROR = 16 * float(np.finfo(np.float64).eps)  # of sums of up to about a hundred terms, relative
 
 
 @dataclass(frozen=True)
@@ -224,9 +227,7 @@ def fit_signature(
         except DataError as error:
             faults += error.faults
     summaries = {} if isinstance(output, ClassificationOutput) else output
-    faults += [
-        constant_target_fault(name, one.minimum) for name, one in summaries.items() if one.minimum == one.maximum
-    ]
+    faults += [constant_target_fault(name, one.minimum) for name, one in summaries.items() if one.is_constant]
     if faults:
         raise DataError(source, faults)
     if isinstance(output, ClassificationOutput):
@@ -263,7 +264,7 @@ def fit_array(name: str, statistics: ArrayStatistics, standardise: bool) -> Arra
     if summary is None:
         raise all_missing_error(name)
     low, high = summary.minimum, summary.maximum
-    unit = _overflow_scale(sample)
+    unit = exact_unit(sample)
     rows = (sample if unit == 1 else sample / unit).reshape(len(sample), -1)
     means = rows.mean(axis=1, dtype=np.float64) * unit
     found = {**summary.statistics(), "count": shape[0], "means": decile_statistics(means)}
@@ -284,7 +285,11 @@ def constant_target_fault(name: str, value: float) -> Fault:
 
 @dataclass(frozen=True)
 class NumericSummary:
-    """A summary of numbers from a single pass: count, mean, standard deviation, minimum and maximum."""
+    """A summary of numbers from a single pass: count, mean, standard deviation, minimum and maximum.
+
+    Numbers that differ by rounding errors only, such as 0.3 and 0.1 + 0.2, are a constant. Only the deviation of equal
+    numbers is 0; that of different denormal numbers is the smallest number above 0 at least.
+    """
 
     count: int
     mean: float
@@ -292,23 +297,38 @@ class NumericSummary:
     minimum: float
     maximum: float
 
+    @property
+    def is_constant(self) -> bool:
+        """True if all numbers are equal up to rounding: their range is a few units in the last place of float64."""
+        largest = max(abs(self.minimum), abs(self.maximum))
+        return self.maximum - self.minimum <= _MAX_ROUNDING_ERROR * largest
+
     def statistics(self) -> dict[str, Any]:
-        return {"count": self.count, "mean": self.mean, "std": self.std, "min": self.minimum, "max": self.maximum}
+        std = 0.0 if self.is_constant else self.std
+        return {"count": self.count, "mean": self.mean, "std": std, "min": self.minimum, "max": self.maximum}
 
     def scaling(self, standardise: bool) -> tuple[float, float]:
-        """Return offset and scale."""
-        return (self.mean, self.std or 1.0) if standardise else (0.0, 1.0)
+        """Return offset and scale. A constant has the scale 1, or its size if it is larger.
+
+        Divided by its deviation, a constant up to rounding would give features of ±1, and any other value a huge one.
+        """
+        if not standardise:
+            return 0.0, 1.0
+        return self.mean, max(1.0, abs(self.mean)) if self.is_constant else self.std
 
     def merge(self, other: NumericSummary) -> NumericSummary:
         """Return the summary of both together: `n = n₁ + n₂`, `δ = m₂ - m₁`, `m = m₁ + δ n₂/n`,
         `n s² = n₁ s₁² + n₂ s₂² + δ² n₁ n₂ / n`; Chan, Golub & LeVeque 1983.
         """
-        count, delta = self.count + other.count, other.mean - self.mean
-        share = other.count / count
-        variance = (1 - share) * self.std**2 + share * other.std**2 + delta**2 * share * (1 - share)
+        count = self.count + other.count
         low, high = min(self.minimum, other.minimum), max(self.maximum, other.maximum)
-        mean = self.mean + delta * share
-        return NumericSummary(count, mean if low < high else low, math.sqrt(variance) if low < high else 0.0, low, high)
+        if low == high:
+            return NumericSummary(count, low, 0.0, low, high)
+        unit, share = exact_unit(np.array([low, high])), other.count / count
+        first, second, delta = self.std / unit, other.std / unit, other.mean / unit - self.mean / unit
+        variance = (1 - share) * first**2 + share * second**2 + delta**2 * share * (1 - share)
+        mean = (self.mean / unit + delta * share) * unit
+        return NumericSummary(count, _clip(mean, low, high), math.sqrt(variance) * unit or math.ulp(0.0), low, high)
 
 
 def summarize(values: NDArray[Any]) -> NumericSummary:
@@ -316,10 +336,10 @@ def summarize(values: NDArray[Any]) -> NumericSummary:
     low, high = float(values.min()), float(values.max())
     if low == high:
         return NumericSummary(values.size, low, 0.0, low, high)
-    unit = _overflow_scale(values)
+    unit = exact_unit(values)
     values = values if unit == 1 else values / unit
     mean, deviation = float(values.mean(dtype=np.float64)) * unit, float(values.std(dtype=np.float64)) * unit
-    return NumericSummary(values.size, mean, deviation, low, high)
+    return NumericSummary(values.size, _clip(mean, low, high), deviation or math.ulp(0.0), low, high)
 
 
 def decile_statistics(values: NDArray[np.float64]) -> dict[str, Any]:
@@ -335,13 +355,13 @@ def decile_statistics(values: NDArray[np.float64]) -> dict[str, Any]:
 
 def compute_deciles(values: NDArray[np.float64]) -> list[float]:
     """Return the minimum, the nine deciles and the maximum."""
-    unit = _overflow_scale(values)
+    unit = exact_unit(values)
     return [float(value) * unit for value in np.quantile(values / unit, np.arange(11) / 10)]
 
 
-def _overflow_scale(values: NDArray[Any]) -> float:
-    """Return 1, or for numbers whose squares and sums overflow a power of two to divide by, which loses no bit."""
-    return 2.0**600 if max(abs(float(values.min())), abs(float(values.max()))) > 2.0**500 else 1.0
+def _clip(mean: float, low: float, high: float) -> float:
+    """Return a mean that rounding does not move out of the range."""
+    return min(max(mean, low), high)
 
 
 def all_missing_error(name: str) -> DataError:

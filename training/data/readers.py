@@ -185,7 +185,7 @@ def read_npz(path: Path) -> Arrays:
     check_npz_members(path)
     try:
         with open_file(path) as file, np.load(file, allow_pickle=False) as archive:
-            x, y = archive["x"], archive["y"]
+            x, y = to_plain_numbers(archive["x"]), to_plain_numbers(archive["y"])
     except DAMAGED_FILE_ERRORS as error:
         problem = f"not a readable .npz file: {error}"
         raise DataError(path.name, [Fault("", problem, "write it with numpy.savez(path, x=x, y=y)")]) from error
@@ -247,7 +247,7 @@ def _read_idx_file(path: Path) -> NDArray[Any]:
     if len(content) != expected:
         problem = f"expected {expected} bytes of values for the shape {shape}, found {len(content)}"
         raise DataError(path.name, [Fault("", problem, "download the file again")])
-    return np.frombuffer(content, dtype).reshape(shape).astype(dtype.newbyteorder("="))
+    return to_plain_numbers(np.frombuffer(content, dtype).reshape(shape))
 
 
 def open_idx(path: Path) -> Any:
@@ -269,6 +269,13 @@ def read_idx_header(file: Any, name: str) -> tuple[np.dtype[Any], tuple[int, ...
         problem = f"expected {_plural(count, 'dimension')}, found the end of the file"
         raise DataError(name, [Fault("", problem, "download the file again")])
     return np.dtype(_IDX_TYPES[start[2]]), struct.unpack(f">{count}I", dimensions)
+
+
+def to_plain_numbers(array: NDArray[Any]) -> NDArray[Any]:
+    """Return an array in this machine's byte order, long doubles as float64: models and JSON have no others."""
+    dtype = np.dtype(np.float64) if array.dtype.kind == "f" and array.dtype.itemsize > 8 else array.dtype
+    with np.errstate(over="ignore"):  # `check_arrays` reports infinite numbers
+        return array.astype(dtype.newbyteorder("="), copy=False)
 
 
 def check_arrays(arrays: Arrays) -> Arrays:

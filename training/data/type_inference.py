@@ -14,22 +14,27 @@ import numpy as np
 from numpy.typing import NDArray
 
 from model_store.errors import Fault
-from model_store.utils.values import describe_value, parse_finite_number
+from model_store.utils.values import describe_value, parse_finite_number, parse_number
 from training.data.readers import Table
 from training.errors import MAX_SHOWN_FAULTS, DataError
 
 MAX_CATEGORIES = 1000  # one-hot features of one column
 FEW_CATEGORIES = 20  # up to this many distinct values may be categories, regardless of the number of rows
 _ALWAYS_ALLOWED_CLASSES = 3  # distinct integers that may be classes, regardless of the number of rows
-_INTEGER = re.compile(r"[+-]?\d+(\.0*)?")
-_MAX_EXACT_INTEGER = 2.0**53
+_INTEGER = re.compile(r"([+-]?[0-9]{1,400})(\.0*)?")
+_MAX_INTEGER_LABEL = 2**53  # many JSON readers have no larger integers
 _DATE = re.compile(r"\d{4}([-/.])\d\d?\1\d\d?([T ].*)?|\d\d?([-/.])\d\d?\3\d{2,4}([T ].*)?")
 _FORMATTED_NUMBER = re.compile(r"[$€£¥]?\s*[+-]?\d[\d.,' ]*\s*([%$€£¥]|[A-Za-z]{1,3})?")
 
 
 def are_numbers(cells: Sequence[str | None]) -> bool:
-    """Return True if all cells that are not missing are finite numbers."""
-    return all(cell is None or parse_finite_number(cell) is not None for cell in cells)
+    """Return True if all cells that are not missing are numbers.
+
+    Infinite numbers, such as inf and 1e999, are numbers here too: `parse_numbers` reports them. They are no categories.
+    """
+    return all(
+        cell is None or parse_finite_number(cell) is not None or parse_number(cell) is not None for cell in cells
+    )
 
 
 def looks_like_identifier(cells: Sequence[str | None]) -> bool:
@@ -99,7 +104,11 @@ def suggest_conversion(present: Sequence[str]) -> str:
 
 
 def _invalid_number_rows(cells: Sequence[str | None]) -> list[int]:
-    return [row for row, cell in enumerate(cells) if cell is not None and parse_finite_number(cell) is None]
+    return [
+        row
+        for row, cell in enumerate(cells)
+        if cell is not None and parse_finite_number(cell) is None and parse_number(cell) is None
+    ]
 
 
 def _invalid_number_fault(table: Table, column: str, invalid: Sequence[int], alternative: str) -> Fault:
@@ -142,13 +151,20 @@ def kind_warnings(table: Table, kinds: Mapping[str, str], declared: Mapping[str,
 
 
 def parse_labels(cells: Sequence[str]) -> list[str | int]:
-    """Return the cells as labels: integers if all of them are, else strings."""
-    if all(
-        _INTEGER.fullmatch(cell) and abs(float(cell)) <= _MAX_EXACT_INTEGER and not _has_leading_zero(cell)
-        for cell in cells
-    ):
-        return [int(float(cell)) for cell in cells]
-    return list(cells)
+    """Return the cells as labels: integers if all of them are, none beyond 2^53, else strings."""
+    labels: list[str | int] = []
+    for cell in cells:
+        label = _parse_integer(cell)
+        if label is None or abs(label) > _MAX_INTEGER_LABEL or _has_leading_zero(cell):
+            return list(cells)
+        labels.append(label)
+    return labels
+
+
+def _parse_integer(cell: str) -> int | None:
+    """Return the exact integer that a cell spells, such as 7, -7 or 7.0, else None."""
+    found = _INTEGER.fullmatch(cell)
+    return int(found[1]) if found else None
 
 
 def _has_leading_zero(cell: str) -> bool:
@@ -173,8 +189,8 @@ def looks_like_classes(cells: Sequence[str]) -> bool:
     """Return True if a target looks like classes, not a quantity: strings, or a few distinct integers."""
     if not are_numbers(cells):
         return True
-    found = {float(cell) for cell in cells}
-    return may_be_classes(len(found), len(cells)) and all(value.is_integer() for value in found)
+    found = {float(cell) if (exact := _parse_integer(cell)) is None else exact for cell in cells}
+    return may_be_classes(len(found), len(cells)) and all(float(value).is_integer() for value in found)
 
 
 def may_be_classes(distinct: int, rows: int) -> bool:

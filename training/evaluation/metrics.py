@@ -9,6 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from model_store.schema.signature import ClassificationOutput, RegressionOutput
+from model_store.utils.values import exact_unit
 
 MAX_MATRIX_CLASSES = 100  # with more classes the confusion matrix is not kept
 MAX_MISTAKES = 20
@@ -34,7 +35,7 @@ def evaluate_baseline(
         majority = int(np.bincount(y_train, minlength=len(output.labels)).argmax())
         metrics = classification_metrics(output.labels, y_true, np.full(len(y_true), majority))
         return {"answer": output.labels[majority], "accuracy": metrics["accuracy"]}
-    means = y_train.mean(axis=0)
+    means = np.array([(values / unit).mean() * unit for values in y_train.T for unit in [exact_unit(values)]])
     return {
         "answer": [finite_or_none(mean) for mean in means],
         **regression_metrics(output.names, y_true, np.broadcast_to(means, y_true.shape)),
@@ -83,11 +84,13 @@ def regression_metrics(names: Sequence[str], y_true: NDArray[Any], y_pred: NDArr
     """
     targets = {}
     for i, name in enumerate(names):
-        errors = y_pred[:, i] - y_true[:, i]
-        total = float(((y_true[:, i] - y_true[:, i].mean()) ** 2).sum())
+        unit = exact_unit(y_true[:, i])
+        true = y_true[:, i] / unit
+        errors = y_pred[:, i] / unit - true
+        total = float(((true - true.mean()) ** 2).sum())
         targets[name] = {
-            "rmse": finite_or_none(np.sqrt((errors**2).mean())),
-            "mae": finite_or_none(np.abs(errors).mean()),
+            "rmse": finite_or_none(np.sqrt((errors**2).mean()) * unit),
+            "mae": finite_or_none(np.abs(errors).mean() * unit),
             "r2": finite_or_none(1 - (errors**2).sum() / total) if total > 0 else None,
         }
     return {"targets": targets}

@@ -96,6 +96,15 @@ class PreparedJob:
         return Samples(self.x_training, self.encode_targets(self.split.training))
 
     @property
+    def learnable_features(self) -> NDArray[np.bool_]:
+        """A mask of the features that are more than 0, or the rounding error of a constant, in a training row."""
+        varying = [
+            np.full(column.width, not (column.is_constant and column.offset)) for column in self.signature.inputs
+        ]
+        found: NDArray[np.bool_] = self.samples.nonzero_features & np.concatenate(varying)
+        return found
+
+    @property
     def sizes(self) -> dict[str, int]:
         """The number of rows of each part."""
         training = len(self.split.training if self.block_loader is None else self.block_loader)
@@ -180,6 +189,8 @@ class PreparedJob:
             fix = fault.fix
             if "expected one of" in fault.problem:
                 fix = "no training row has this category: write unknown = 'bucket' in [data], or try another train.seed"
+            elif "expected a number that fits" in fault.problem:
+                fix = "correct the value, or write dtype = 'float64' in [network]"
             faults.append(Fault(location, fault.problem, fix))
         return DataError(self.dataset.name, faults, error.total)
 
@@ -369,7 +380,7 @@ def _train_network(
     _, weights_rng, order_rng, _ = _make_generators(prepared.job.settings)
     samples = prepared.samples
     network = prepared.network_spec.build(weights_rng)
-    zero_unseen_features(network, samples.nonzero_features)
+    zero_unseen_features(network, prepared.learnable_features)
     loss = prepared.network_spec.criterion()
     batch_size = len(samples) if settings.batch_size == "all" else int(settings.batch_size)
     y_validation = prepared.encode_targets(parts.validation)

@@ -151,8 +151,11 @@ class BlockLoader(Samples):
                 records["y"] = targets if is_class else self.network_spec.encode_targets(targets, self.signature.output)
             x, y = self._expand(records, *buffers)
             if not (np.isfinite(x).all() and np.isfinite(y).all()):
+                by_feature = [column.name for column in self.signature.inputs for _ in range(column.width)]
+                overflows = [by_feature[i] for i in np.flatnonzero(~np.isfinite(x).all(axis=0))]
+                location = f"column {next(iter(overflows), ', '.join(dataset.source.target_names))}"
                 problem = f"a scaled number does not fit {self.network_spec.dtype}"
-                raise DataError(dataset.source.name, [Fault("", problem, "write dtype = 'float64' in [network]")])
+                raise DataError(dataset.source.name, [Fault(location, problem, "write dtype = 'float64' in [network]")])
             self._nonzero |= x.any(axis=0)
             self._records.append(records)
         raw.close()

@@ -19,7 +19,9 @@ from model_store.schema.signature import (
     Signature,
 )
 from model_store.utils.values import integral_floats_to_ints
-from training.data.fitting import infer_kind
+from training.data.readers import Table
+from training.data.type_inference import parse_numbers
+from training.errors import DataError
 
 TOWNS = Signature(
     (NumberColumn("age"), CategoryColumn("town", ("Bath", "7"))), ClassificationOutput("chess", ("no", "yes"))
@@ -75,7 +77,8 @@ def test_text_in_a_number_column_is_rejected_by_the_signature() -> None:
 
 @pytest.mark.parametrize("cell", ["1_000", "\u0661\u0662", "inf", "0x10"])
 def test_numbers_are_parsed_as_in_training(cell: str) -> None:
-    assert infer_kind([cell]) == "category"
+    with pytest.raises(DataError, match="expected a finite number"):
+        parse_numbers(Table("x.csv", {"age": [cell]}, [2]), "age")
     with pytest.raises(InputError, match=r"instances\.0\.age: expected a number, found .* \(send a number\)"):
         TOWNS.encode(row_parser.parse_rows(f"age,town\n{cell},Bath\n".encode(), "x.csv", TOWNS))
 

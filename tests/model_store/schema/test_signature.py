@@ -279,6 +279,9 @@ def test_predictions_keep_every_bit_of_the_network() -> None:
 def test_a_prediction_that_is_not_finite_raises() -> None:
     with pytest.raises(InputError, match=r"instances.1: the prediction is not finite"):
         XOR.decode(np.array([[0.0], [np.inf]], np.float32))
+    prices = Signature((NumberColumn("a"),), RegressionOutput(("y",), (0.0,), (1e308,)))
+    with pytest.raises(InputError, match=r"instances.1: the prediction is not finite"):
+        prices.decode(np.array([[1.0], [2.0]], np.float32))
 
 
 @pytest.mark.parametrize("signature", [PENGUIN, IMAGE, XOR], ids=["penguin", "image", "xor"])

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import math
+from functools import reduce
+from typing import Any
 
 import numpy as np
 import pytest
@@ -15,10 +17,12 @@ from training.data.fitting import (
     ArrayStatistics,
     CategoryStatistics,
     NumberStatistics,
+    NumericSummary,
     decile_statistics,
     fit_array,
     fit_category,
     fit_number,
+    summarize,
 )
 from training.errors import DataError
 
@@ -64,6 +68,47 @@ def test_a_column_that_refuses_missing_values_has_no_fill_value() -> None:
 def test_a_constant_is_divided_by_one() -> None:
     found = fit_number("a", NumberStatistics.from_values(np.full(10, 0.1)), "impute", True)
     assert (found.offset, found.scale) == (0.1, 1.0)
+
+
+@pytest.mark.parametrize(
+    "values",
+    [
+        [0.3, 0.1 + 0.2],
+        [sum([share] * round(1 / share)) for share in (0.5, 0.1, 0.05, 0.02, 0.01)],
+        [1e200, math.nextafter(1e200, 0)],
+        [-1e-300, math.nextafter(-1e-300, 0)],
+    ],
+)
+@pytest.mark.parametrize("fit", ["number", "array"])
+def test_a_constant_up_to_rounding_is_a_constant(values: list[float], fit: str) -> None:
+    """Divided by its deviation of 3e-17, a constant would give features of ±1 and 0.31 one of 3e14."""
+    assert len(set(values)) > 1
+    numbers = np.array(values * 7)
+    if fit == "number":
+        found: Any = fit_number("a", NumberStatistics.from_values(numbers), "impute", True)
+    else:
+        found = fit_array("a", ArrayStatistics.from_values(numbers[:, None]), True)
+    assert found.is_constant
+    assert min(values) <= found.offset <= max(values)
+    assert found.scale == max(1.0, abs(found.offset))
+
+
+def test_a_small_variation_that_is_no_rounding_error_is_scaled() -> None:
+    found = fit_number("a", NumberStatistics.from_values(np.array([1.0, 1.0 + 1e-12])), "impute", True)
+    assert not found.is_constant
+    assert found.scale == pytest.approx(5e-13, rel=1e-3)
+
+
+@given(st.lists(st.lists(st.floats(allow_nan=False, allow_infinity=False), min_size=1), min_size=1))
+def test_a_stream_has_the_statistics_of_the_same_numbers_in_memory(batches: list[list[float]]) -> None:
+    every = np.concatenate([np.array(batch) for batch in batches])
+    streamed, in_memory = reduce(NumericSummary.merge, map(summarize, map(np.array, batches))), summarize(every)
+    assert (streamed.count, streamed.minimum, streamed.maximum) == (len(every), every.min(), every.max())
+    assert streamed.is_constant == in_memory.is_constant
+    unit = max(abs(every)) or 1.0
+    for key in ("mean", "std"):
+        assert getattr(streamed, key) / unit == pytest.approx(getattr(in_memory, key) / unit, rel=1e-9, abs=1e-9)
+    assert (streamed.std == 0) == (in_memory.std == 0) == (len(set(every)) == 1)
 
 
 def test_unscaled_numbers_are_unchanged() -> None:
@@ -117,16 +162,17 @@ def test_integers_are_divided_by_their_range(
     assert (found.offset, found.scale, found.low, found.high, found.shape) == (0, scale, low, high, (2, 1))
 
 
-def test_statistics_of_arrays_are_exact_for_numbers_of_any_size() -> None:
-    """Scaling by a power of two loses no bit, and the squares of the large numbers overflow."""
+@pytest.mark.parametrize("factor", [2.0**700, 2.0**-700])
+def test_statistics_of_arrays_are_exact_for_numbers_of_any_size(factor: float) -> None:
+    """Scaling by a power of two loses no bit, and the squares of the numbers overflow or underflow."""
     values = np.random.default_rng(0).standard_normal((50, 4))
-    small, large = (
-        fit_array("x", ArrayStatistics.from_values(values * factor), True).statistics for factor in (1.0, 2.0**700)
+    expected, found = (
+        fit_array("x", ArrayStatistics.from_values(values * unit), True).statistics for unit in (1.0, factor)
     )
     for key in ("mean", "std", "min", "max"):
-        assert large[key] == pytest.approx(small[key] * 2.0**700, rel=1e-12)
-    assert large["means"]["deciles"] == pytest.approx([value * 2.0**700 for value in small["means"]["deciles"]])
-    assert large["means"]["counts"] == small["means"]["counts"]
+        assert found[key] / factor == pytest.approx(expected[key], rel=1e-12)
+    assert [value / factor for value in found["means"]["deciles"]] == pytest.approx(expected["means"]["deciles"])
+    assert found["means"]["counts"] == expected["means"]["counts"]
 
 
 def test_floats_in_arrays_are_standardised() -> None:

@@ -112,6 +112,27 @@ def test_npz_arrays_are_read_unchanged(tmp_path: Path) -> None:
     np.testing.assert_array_equal(found.y, y)
 
 
+@pytest.mark.parametrize("dtype", [np.longdouble, ">f8", ">f4"])
+def test_numbers_of_other_machines_and_long_doubles_are_read_as_this_machines(tmp_path: Path, dtype: str) -> None:
+    values = np.arange(6, dtype=dtype).reshape(3, 2)
+    np.savez(tmp_path / "a.npz", x=values, y=values[:, 0])
+    (batch,) = open_source(DataSection(path="a.npz", stream=True), tmp_path).batches()
+    for array in (read_npz(tmp_path / "a.npz").x, read_npz(tmp_path / "a.npz").y, *batch.values()):
+        assert isinstance(array, np.ndarray)
+        assert array.dtype in (np.dtype("f4"), np.dtype("f8"))
+        assert array.dtype.isnative
+        np.testing.assert_array_equal(array, values if array.ndim > 1 else values[:, 0])
+
+
+def test_a_long_double_beyond_float64_is_reported(tmp_path: Path) -> None:
+    huge = np.array([[np.longdouble("1e4000")], [0]])
+    if np.isinf(huge).any():
+        pytest.skip("long doubles are float64 on this machine")
+    np.savez(tmp_path / "a.npz", x=huge, y=np.zeros(2))
+    with pytest.raises(DataError, match=r"x\[0, 0\]: expected a finite number, found inf"):
+        read_npz(tmp_path / "a.npz")
+
+
 @pytest.mark.parametrize(
     ("arrays", "expected"),
     [

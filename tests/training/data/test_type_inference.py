@@ -23,12 +23,13 @@ def table(*cells: str | None) -> Table:
         (["1", "-2.5e3", None, " 4".strip()], "number"),
         (["1", "x"], "category"),
         (["1_000", "2"], "category"),
-        (["inf", "2"], "category"),
-        (["1e999"], "category"),
+        (["inf", "2"], "number"),
+        (["1e999", "-Infinity", "-nan"], "number"),
+        (["inf", "sup"], "category"),
         ([None, None], "number"),
     ],
 )
-def test_a_column_is_numeric_if_all_its_cells_are_finite_numbers(cells: list[str | None], kind: str) -> None:
+def test_a_column_is_numeric_if_all_its_cells_spell_numbers(cells: list[str | None], kind: str) -> None:
     assert infer_kind(cells) == kind
 
 
@@ -92,6 +93,11 @@ def test_one_invalid_number_is_reported_instead_of_inferring_a_category() -> Non
         (["yes", "1"], ["yes", "1"]),
         (["0.5", "1"], ["0.5", "1"]),
         (["99999999999999999999", "1"], ["99999999999999999999", "1"]),
+        ([str(2**53), "-1"], [2**53, -1]),
+        ([str(2**53), str(2**53 + 1)], [str(2**53), str(2**53 + 1)]),
+        ([f"-{2**53 + 1}.0", "7"], [f"-{2**53 + 1}.0", "7"]),
+        (["9" * 5000, "1"], ["9" * 5000, "1"]),
+        (["\N{ARABIC-INDIC DIGIT THREE}", "3"], ["\N{ARABIC-INDIC DIGIT THREE}", "3"]),
     ],
 )
 def test_labels_keep_their_type(cells: list[str], labels: list[object]) -> None:
@@ -108,6 +114,8 @@ def test_labels_keep_their_type(cells: list[str], labels: list[object]) -> None:
         ([str(i // 2) for i in range(42)], False),
         (["154", "169", "182", "189", "193", "176"], False),
         (["0", "1", "2"], True),
+        ([str(2**64 - i) for i in range(300)], False),
+        (["0", "1", "inf"], False),
     ],
 )
 def test_strings_and_few_distinct_integers_are_classes(cells: list[str], classes: bool) -> None:

@@ -39,6 +39,17 @@ def test_rmse_and_mae_are_in_the_unit_of_the_target() -> None:
     assert found["targets"]["price"] == {"rmse": pytest.approx(2**0.5), "mae": 1.0, "r2": 0.5}
 
 
+@pytest.mark.parametrize("unit", [1e-200, 1e200])
+def test_metrics_are_right_for_targets_whose_squares_underflow_or_overflow(unit: float) -> None:
+    output, y_true = RegressionOutput(("price",), (0.0,), (unit,)), np.array([[0.0], [4.0]]) * unit
+    found = metrics.evaluate(output, y_true, np.array([[0.0], [2.0]]))["targets"]["price"]
+    assert {name: value / (1 if name == "r2" else unit) for name, value in found.items()} == pytest.approx(
+        {"rmse": 2**0.5, "mae": 1.0, "r2": 0.5}
+    )
+    baseline = metrics.evaluate_baseline(output, y_true, y_true)
+    assert (baseline["answer"], baseline["targets"]["price"]["r2"]) == ([2 * unit], 0)
+
+
 def test_r2_of_a_constant_target_is_none_and_metrics_are_json() -> None:
     found = metrics.evaluate_baseline(
         RegressionOutput(("a",), (0.0,), (1.0,)), np.array([[1.0], [1.0]]), np.array([[1.0], [3.0]])

@@ -154,7 +154,7 @@ def test_xor_is_learned(examples: Path) -> None:
 def test_targets_of_any_size_leave_no_infinity_in_the_record(tmp_path: Path) -> None:
     table = "x,y\n" + "".join(f"{i},{(-1) ** i * i}e306\n" for i in range(60))
     outcome = train_and_evaluate(prepare(job(tmp_path, table, train={"epochs": 1})))
-    assert outcome.metrics["targets"]["y"]["rmse"] is None
+    assert 1e306 < outcome.metrics["targets"]["y"]["rmse"] < 1e308
     json.dumps(outcome.model.training, allow_nan=False)
 
 

@@ -38,8 +38,7 @@ class StoredArray:
         content = file.read(rows * size)
         if len(content) % size:
             raise EOFError("the file ends in the middle of a row")
-        values = np.frombuffer(content, self.dtype).reshape(-1, *self.shape[1:])
-        return values.astype(self.dtype.newbyteorder("="), copy=False)
+        return readers.to_plain_numbers(np.frombuffer(content, self.dtype).reshape(-1, *self.shape[1:]))
 
 
 @dataclass(kw_only=True)

@@ -57,9 +57,13 @@ class RunningStatistics:
         self.counts: dict[str, NDArray[np.int64]] = {}  # of each code
 
     def encode(self, name: str, column: DictionaryColumn) -> NDArray[np.int32]:
-        """Return a column as codes that are the same in every batch."""
+        """Return a column as codes that are the same in every batch. Values that no row has get no code."""
         known = self.codes.setdefault(name, {})
-        mapping = np.array([known.setdefault(value, len(known)) for value in column.values], np.int32)
+        used = np.zeros(len(column.values), bool)
+        used[column.codes] = True
+        mapping = np.full(len(column.values), -1, np.int32)
+        for i in np.flatnonzero(used):
+            mapping[i] = known.setdefault(column.values[i], len(known))
         codes: NDArray[np.int32] = mapping[column.codes]
         return codes
 
@@ -208,7 +212,7 @@ def _make_records(
         absent = np.zeros(count, bool)
         if name in statistics.codes:
             absent = values == statistics.codes[name].get(None, -1)
-            if len(statistics.codes[name]) > type_inference.MAX_CATEGORIES + 1:
+            if len(statistics.codes[name].keys() - {None}) > type_inference.MAX_CATEGORIES:
                 problem = f"more than {type_inference.MAX_CATEGORIES} distinct values: too many for a category"
                 faults.append(Fault(f"column {name}", problem, "exclude the column: list the others in data.columns"))
         elif values.dtype.kind == "f":

@@ -66,8 +66,12 @@ def _choose_source_fields(
         COLUMN_KINDS[kinds[name]].check_first_rows(first, name, declared=name in section.kinds)
     notes: list[str] = []
     if unsupported and section.columns is None:
-        notes.append(f"ignored columns (lists, structures, bytes or the index of pandas): {', '.join(unsupported)}")
+        notes.append(
+            f"ignored columns (lists, structures, bytes, durations or the index of pandas): {', '.join(unsupported)}"
+        )
     task = dataset.choose_task(first, target_names, section, notes)
+    if task == "classification":
+        dataset.check_classes(first, target_names[0])
     notes += type_inference.kind_warnings(first, kinds, section.kinds)
     return first.name, sha256, rows, kinds, tuple(target_names), task, notes
 
@@ -163,6 +167,8 @@ def _convert_numbers(array: Any) -> NDArray[np.float64]:
 
     if pa.types.is_dictionary(array.type):
         array = array.dictionary_decode()
+    if pa.types.is_decimal(array.type):
+        array = array.cast(pa.string())  # a decimal cast to float64 is not always the nearest number
     if array.type in (pa.string(), pa.large_string(), pa.string_view()):
         array = compute.utf8_trim_whitespace(array.cast(pa.string()))
         array = compute.if_else(compute.is_in(array, pa.array(_MISSING_SPELLINGS)), None, array)
@@ -206,7 +212,7 @@ def _read_parquet_head(path: Path) -> tuple[Table, int, list[str]]:
             readers.check_header(path.name, batch.schema.names)
             columns, unsupported = {}, []
             for name, array in zip(batch.schema.names, batch.columns, strict=True):
-                if pa.types.is_nested(array.type) or pa.types.is_binary(array.type) or _PANDAS_INDEX.fullmatch(name):
+                if _is_unsupported(array.type) or _PANDAS_INDEX.fullmatch(name):
                     unsupported.append(name)
                     continue
                 columns[name] = _parse_cells(array)
@@ -214,6 +220,16 @@ def _read_parquet_head(path: Path) -> tuple[Table, int, list[str]]:
         problem = f"not a readable Parquet file: {first_line(error)}"
         raise DataError(path.name, [Fault("", problem, "write the file again")]) from error
     return Table(path.name, columns, list(range(1, batch.num_rows + 1)), "row"), rows, unsupported
+
+
+def _is_unsupported(kind: Any) -> bool:
+    """Return True for types of pyarrow's that are neither numbers nor strings. A duration would need a unit."""
+    import pyarrow as pa  # noqa: PLC0415
+
+    if pa.types.is_dictionary(kind):
+        kind = kind.value_type
+    checks = (pa.types.is_nested, pa.types.is_binary, pa.types.is_large_binary, pa.types.is_fixed_size_binary)
+    return any(check(kind) for check in (*checks, pa.types.is_binary_view, pa.types.is_duration))
 
 
 def _locate_faults(path: Path, kinds: Mapping[str, str], error: Exception) -> DataError:
