@@ -24,7 +24,7 @@ from numpy.typing import NDArray
 
 from model_store.nn import Sequential
 from model_store.schema.signature import ClassificationOutput, RegressionOutput, Signature
-from training.evaluation.metrics import finite_or_none, predicted_classes
+from training.evaluation.metrics import finite_or_none, log_loss, log_probabilities, predicted_classes
 
 CALIBRATION_BINS = 10
 MAX_EVALUATION_ROWS = 100_000  # a sample of more rows is used: precise enough for every metric here, and little memory
@@ -51,28 +51,32 @@ def diagnose(
 
     row_budget: the number of rows that permutation importance may send through the network.
     """
-    output, evaluation_targets, evaluation_outputs = signature.output, y_true, outputs
+    output, evaluation_targets = signature.output, y_true
+    evaluation_rows: Any = slice(None)
     if len(y_true) > MAX_EVALUATION_ROWS:
         evaluation_rows = np.sort(rng.permutation(len(y_true))[:MAX_EVALUATION_ROWS])
-        evaluation_targets, evaluation_outputs = y_true[evaluation_rows], outputs[evaluation_rows]
+        evaluation_targets = y_true[evaluation_rows]
     diagnostics: dict[str, Any] = {}
     if isinstance(output, ClassificationOutput):
-        diagnostics["calibration"] = calibration(output.labels, evaluation_targets, evaluation_outputs)
+        log_p = log_probabilities(network, x[evaluation_rows])
+        diagnostics["calibration"] = calibration(output.labels, evaluation_targets, log_p)
         if len(output.labels) == 2:
-            diagnostics["roc"] = roc(output.labels[1], evaluation_targets == 1, evaluation_outputs[:, -1])
+            diagnostics["roc"] = roc(output.labels[1], evaluation_targets == 1, log_p[:, 1] - log_p[:, 0])
     else:
-        diagnostics["residuals"] = residuals(output, evaluation_targets, evaluation_outputs, rng)
+        diagnostics["residuals"] = residuals(output, evaluation_targets, outputs[evaluation_rows], rng)
     diagnostics["importance"] = importance(network, signature, x, y_true, rng, row_budget)
     return diagnostics
 
 
-def calibration(labels: Sequence[str | int], y_true: NDArray[Any], outputs: NDArray[Any]) -> dict[str, Any]:
+def calibration(labels: Sequence[str | int], y_true: NDArray[Any], log_p: NDArray[np.float64]) -> dict[str, Any]:
     """Return the bins of the reliability diagram, the expected calibration error and the log loss.
+
+    log_p: see `log_probabilities`.
 
     With two labels the bins are of the second label's probability, else of the predicted label's. The expected
     calibration error is `Σ rows_b / rows · |said_b - found_b|` over the bins b.
     """
-    p = _probabilities(outputs)
+    p = np.exp(log_p)
     confidence, correct = (p[:, 1], y_true == 1) if len(labels) == 2 else (p.max(axis=1), p.argmax(axis=1) == y_true)
     bins = []
     indices = np.clip((confidence * CALIBRATION_BINS).astype(np.int64), 0, CALIBRATION_BINS - 1)
@@ -85,7 +89,7 @@ def calibration(labels: Sequence[str | int], y_true: NDArray[Any], outputs: NDAr
         "of": str(labels[1]) if len(labels) == 2 else None,
         "rows": len(p),
         "expected_error": sum(part["rows"] * abs(part["said"] - part["found"]) for part in bins) / len(p),
-        "log_loss": _log_loss(p, y_true),
+        "log_loss": log_loss(log_p, y_true),
         "bins": bins,
     }
 
@@ -165,16 +169,16 @@ def importance(
     if rows < 2:
         return None
     sample = np.sort(rng.permutation(len(x))[:rows])
-    measure, loss = _importance_loss(signature, y_true[sample])
+    measure, loss = _importance_loss(network, signature, y_true[sample])
     x = x[sample]
-    before = loss(network(x))
+    before = loss(x)
     costs = []
     for group in groups:
         original = x[:, group.features]
         losses = []
         for _ in range(repeats):
             x[:, group.features] = original[rng.permutation(rows)]
-            losses.append(loss(network(x)) - before)
+            losses.append(loss(x) - before)
         x[:, group.features] = original
         cost, deviation = finite_or_none(_mean(losses)), finite_or_none(np.std(losses))
         costs.append({"name": group.name, "cost": cost, "deviation": deviation})
@@ -214,28 +218,18 @@ def _range_name(name: str, run: NDArray[np.int64]) -> str:
     return f"{name} {run[0]}" if len(run) == 1 else f"{name} {run[0]} to {run[-1]}"
 
 
-def _importance_loss(signature: Signature, y_true: NDArray[Any]) -> tuple[str, Callable[[NDArray[Any]], float]]:
-    """Return the name of the measure, and a function from outputs to the loss whose increase is the cost."""
+def _importance_loss(
+    network: Sequential, signature: Signature, y_true: NDArray[Any]
+) -> tuple[str, Callable[[NDArray[Any]], float]]:
+    """Return the name of the measure, and a function from encoded rows to the loss whose increase is the cost."""
     output = signature.output
     if isinstance(output, RegressionOutput):
         scaled = (y_true - output.offset) / output.scale
         unit = output.scale[0] if len(output.scale) == 1 else 1.0
-        return "rmse", lambda outputs: float(np.sqrt(((outputs - scaled) ** 2).mean()) * unit)
+        return "rmse", lambda x: float(np.sqrt(((network(x) - scaled) ** 2).mean()) * unit)
     if signature.inputs[0].is_whole_row:
-        return "log_loss", lambda outputs: _log_loss(_probabilities(outputs), y_true)
-    return "accuracy", lambda outputs: float((predicted_classes(outputs) != y_true).mean())
-
-
-def _probabilities(outputs: NDArray[Any]) -> NDArray[np.float64]:
-    """Return a column for each label, also if the network has one output, the probability of the second label."""
-    p = outputs.astype(np.float64)
-    return np.concatenate([1 - p, p], axis=1) if p.shape[1] == 1 else p
-
-
-def _log_loss(p: NDArray[np.float64], y_true: NDArray[Any]) -> float:
-    """Return `-mean ln p(true label)`; a probability of 0 counts as the smallest normal number."""
-    true = p[np.arange(len(p)), y_true]
-    return float(-np.log(np.maximum(true, np.finfo(np.float64).tiny)).mean())
+        return "log_loss", lambda x: log_loss(log_probabilities(network, x), y_true)
+    return "accuracy", lambda x: float((predicted_classes(network(x)) != y_true).mean())
 
 
 def _mean(values: Sequence[float]) -> float:

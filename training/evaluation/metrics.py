@@ -8,11 +8,13 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from model_store.nn import Sequential, Sigmoid, Softmax
 from model_store.schema.signature import ClassificationOutput, RegressionOutput
 from model_store.utils.values import exact_unit
 
 MAX_MATRIX_CLASSES = 100  # with more classes the confusion matrix is not kept
 MAX_MISTAKES = 20
+_MAX_LOGIT = 1e300  # of a network that overflows; sums of logits stay finite
 
 
 def evaluate(
@@ -48,6 +50,33 @@ def predicted_classes(outputs: NDArray[Any]) -> NDArray[np.intp]:
         return (outputs[:, 0] > 1 - outputs[:, 0]).astype(np.intp)
     indices: NDArray[np.intp] = outputs.argmax(axis=1)
     return indices
+
+
+def log_probabilities(network: Sequential, x: NDArray[Any]) -> NDArray[np.float64]:
+    """Return `ln p` of each label for encoded rows `x`: (n, labels), also if the network has a single output.
+
+    It is exact for any logits z: `zᵢ - ln Σⱼ e^zⱼ` before a `Softmax`, `-ln(1 + e^∓z)` before a `Sigmoid`. In float32 a
+    probability is 0 below a logit of -104, and 1 above 17. Only without logits it is the logarithm of the outputs,
+    where one below the smallest normal number counts as that number.
+    """
+    log_p: NDArray[np.float64]
+    if (last := type(network.modules[-1])) not in (Softmax, Sigmoid):
+        p = network(x)
+        p = np.concatenate([1 - p, p], axis=1) if p.shape[1] == 1 else p
+        log_p = np.log(np.maximum(p, np.finfo(p.dtype).tiny), dtype=np.float64)
+        return log_p
+    z = np.clip(network.without_last()(x).astype(np.float64), -_MAX_LOGIT, _MAX_LOGIT)
+    if last is Sigmoid:
+        log_p = -np.logaddexp(0, np.concatenate([z, -z], axis=1))
+        return log_p
+    z -= z.max(axis=1, keepdims=True)
+    z -= np.log(np.exp(z).sum(axis=1, keepdims=True))
+    return z
+
+
+def log_loss(log_p: NDArray[np.float64], y_true: NDArray[Any]) -> float:
+    """Return `-mean ln p(true label)` for class indices `y_true` (n,)."""
+    return float(-log_p[np.arange(len(log_p)), y_true].mean())
 
 
 def classification_metrics(labels: Sequence[str | int], y_true: NDArray[Any], y_pred: NDArray[Any]) -> dict[str, Any]:

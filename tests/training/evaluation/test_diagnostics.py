@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 import json
+import math
+from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
+from numpy.typing import NDArray
 
-from model_store.nn import Linear, Sequential
+from model_store.nn import Linear, Module, Sequential, Sigmoid, Softmax
 from model_store.schema.signature import (
     ArrayColumn,
     CategoryColumn,
@@ -16,7 +20,11 @@ from model_store.schema.signature import (
     RegressionOutput,
     Signature,
 )
+from tests.training.streams import job, table
+from training.engine.early_stopping import EarlyStopping
 from training.evaluation import diagnostics, metrics
+from training.losses import BinaryCrossEntropy, CrossEntropy
+from training.pipeline.job import prepare, train_and_evaluate
 
 RNG = np.random.default_rng
 
@@ -30,30 +38,116 @@ def line(*weights: float) -> Sequential:
 
 def test_expected_calibration_error_weights_bins_by_their_rows() -> None:
     outputs = np.array([[0.2, 0.8], [0.2, 0.8], [0.2, 0.8], [0.2, 0.8], [0.65, 0.35]])
-    found = diagnostics.calibration(("no", "yes"), np.array([1, 1, 1, 0, 0]), outputs)
+    found = diagnostics.calibration(("no", "yes"), np.array([1, 1, 1, 0, 0]), np.log(outputs))
     assert found["of"] == "yes"
-    assert [tuple(part.values()) for part in found["bins"]] == [(0.3, 0.4, 1, 0.35, 0.0), (0.8, 0.9, 4, 0.8, 0.75)]
+    expected = [(0.3, 0.4, 1, 0.35, 0.0), (0.8, 0.9, 4, 0.8, 0.75)]
+    assert [tuple(part.values()) for part in found["bins"]] == [pytest.approx(part) for part in expected]
     assert list(found["bins"][0]) == ["low", "high", "rows", "said", "found"]
     assert found["expected_error"] == pytest.approx((1 * 0.35 + 4 * 0.05) / 5)
     assert found["log_loss"] == pytest.approx(-(3 * np.log(0.8) + np.log(0.2) + np.log(0.65)) / 5)
 
 
-def test_one_output_or_two_give_the_same_calibration() -> None:
-    p, y_true = np.array([[0.1], [0.9], [0.6]]), np.array([0, 1, 0])
-    both = np.concatenate([1 - p, p], axis=1)
-    labels = ("no", "yes")
-    assert diagnostics.calibration(labels, y_true, p) == diagnostics.calibration(labels, y_true, both)
+def last(logits: list[list[float]], activation: Module, dtype: str = "float32") -> tuple[Sequential, NDArray[Any]]:
+    """Return a network that ends in `activation`, and rows for which it has these logits."""
+    x = np.array(logits, dtype)
+    layer = Linear(x.shape[1], x.shape[1], dtype=x.dtype)
+    layer.weights, layer.bias = np.eye(x.shape[1], dtype=dtype), np.zeros(x.shape[1], dtype)
+    return Sequential([layer, activation]), x
+
+
+def test_one_output_or_two_have_the_same_log_probabilities() -> None:
+    one = metrics.log_probabilities(*last([[-3], [0.5], [40]], Sigmoid(), "float64"))
+    two = metrics.log_probabilities(*last([[0, -3], [0, 0.5], [0, 40]], Softmax(), "float64"))
+    assert one == pytest.approx(two, rel=1e-12, abs=1e-16)
+
+
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+def test_log_loss_is_exact_for_any_logits(dtype: str) -> None:
+    """Computed from float32 probabilities, a single certain mistake cost 708."""
+    network, x = last([[0, -200], [0, 5], [-1e4, 1e4], [3, 0]], Softmax(), dtype)
+    found = metrics.log_loss(metrics.log_probabilities(network, x), np.array([1, 1, 0, 0]))
+    assert found == pytest.approx((200 + math.log1p(math.exp(-5)) + 2e4 + math.log1p(math.exp(-3))) / 4, rel=1e-12)
+    network, x = last([[200], [-200], [20]], Sigmoid(), dtype)
+    found = metrics.log_loss(metrics.log_probabilities(network, x), np.array([0, 1, 0]))
+    assert found == pytest.approx((400 + math.log1p(math.exp(20))) / 3, rel=1e-12)
+
+
+def test_one_mistake_in_a_thousand_rows_costs_its_logit() -> None:
+    """1,000 rows of logit 9 with one mistake of logit -110, whose float32 probability is 0: 0.110, not 0.708."""
+    network, x = last([[0, 9]] * 999 + [[0, -110]], Softmax())
+    signature = Signature((NumberColumn("a"), NumberColumn("b")), ClassificationOutput("kind", ("no", "yes")))
+    found = diagnostics.diagnose(network, signature, x, np.ones(1000, np.int64), network(x), RNG(0), 1000)
+    assert found["calibration"]["log_loss"] == pytest.approx((999 * math.log1p(math.exp(-9)) + 110) / 1000, rel=1e-12)
+
+
+def test_the_roc_area_orders_rows_whose_probability_is_rounded_to_1() -> None:
+    network, x = last([[20], [25], [30], [35]], Sigmoid())
+    assert (network(x) == 1).all()
+    signature = Signature((NumberColumn("a"),), ClassificationOutput("kind", ("no", "yes")))
+    found = diagnostics.diagnose(network, signature, x, np.array([0, 0, 1, 1]), network(x), RNG(0), 1000)
+    assert found["roc"]["area"] == 1
+
+
+def test_the_importance_of_pixels_is_a_difference_of_exact_log_losses() -> None:
+    network, x = last([[0, -150], [0, -300]] * 2, Softmax())
+    signature = Signature((ArrayColumn("x", (2,)),), ClassificationOutput("kind", ("no", "yes")))
+    found = diagnostics.importance(network, signature, x, np.ones(4, np.int64), RNG(0), 1000)
+    assert found is not None
+    assert (found["measure"], found["score"]) == ("log_loss", 225)
+
+
+@pytest.mark.parametrize(("logits", "activation"), [([[0, -200], [0, 5]], Softmax()), ([[-200], [5]], Sigmoid())])
+def test_the_validation_loss_is_exact_for_any_logits(logits: list[list[float]], activation: Module) -> None:
+    network, x = last(logits, activation)
+    loss = CrossEntropy() if isinstance(activation, Softmax) else BinaryCrossEntropy()
+    y = np.array([[0, 1], [0, 1]] if isinstance(activation, Softmax) else [[1], [1]], np.float32)
+    early_stopping = EarlyStopping(network, loss, x, y)
+    early_stopping(1, 1, 0.5)
+    assert early_stopping.history[0].validation_loss == pytest.approx((200 + math.log1p(math.exp(-5))) / 2, rel=1e-7)
+
+
+@pytest.mark.parametrize("stream", [False, True])
+def test_the_recorded_log_loss_and_roc_area_are_those_of_the_logits(tmp_path: Path, stream: bool) -> None:
+    columns = table(600)
+    lines = [
+        ",".join(columns),
+        *(",".join(f'"{cell or 0}"' for cell in row) for row in zip(*columns.values(), strict=True)),
+    ]
+    (tmp_path / "t.csv").write_text("\n".join(lines))
+    prepared = prepare(job(tmp_path / "t.csv", data={"stream": stream}, train={"learning_rate": 5.0, "epochs": 2}))
+    outcome = train_and_evaluate(prepared)
+    z = outcome.model.network.without_last()(prepared.x_evaluation).astype(float)
+    y = prepared.dataset.targets[prepared.split.test]
+    losses = [
+        math.log1p(math.exp(wrong - right))
+        for wrong, right in zip(z[np.arange(len(z)), 1 - y], z[np.arange(len(z)), y], strict=True)
+    ]
+    found = outcome.model.training["diagnostics"]
+    assert found["calibration"]["log_loss"] == pytest.approx(np.mean(losses), rel=1e-12)
+    margin = z[:, 1] - z[:, 0]
+    pairs = np.sign(margin[y == 1][:, None] - margin[y == 0])
+    assert found["roc"]["area"] == pytest.approx((pairs.mean() + 1) / 2)
+
+
+def test_an_overflowing_logit_has_a_finite_log_loss() -> None:
+    network, x = last([[3e38], [-1]], Sigmoid())
+    network.modules[0].weights[...] = 10
+    with np.errstate(over="ignore"):
+        found = diagnostics.calibration(("a", "b"), np.array([0, 0]), metrics.log_probabilities(network, x))
+    assert json.dumps(found, allow_nan=False)
 
 
 def test_with_more_than_two_labels_the_predicted_label_is_calibrated() -> None:
     outputs = np.array([[0.9, 0.05, 0.05], [0.1, 0.1, 0.8]])
-    found = diagnostics.calibration(("a", "b", "c"), np.array([0, 0]), outputs)
+    found = diagnostics.calibration(("a", "b", "c"), np.array([0, 0]), np.log(outputs))
     assert found["of"] is None
-    assert [(part["said"], part["found"]) for part in found["bins"]] == [(0.8, 0.0), (0.9, 1.0)]
+    assert [part["said"] for part in found["bins"]] == pytest.approx([0.8, 0.9])
+    assert [part["found"] for part in found["bins"]] == [0, 1]
 
 
-def test_a_certain_mistake_has_a_finite_log_loss() -> None:
-    found = diagnostics.calibration(("a", "b"), np.array([1]), np.array([[1.0, 0.0]], np.float32))
+def test_a_certain_mistake_of_outputs_that_are_no_logits_has_a_finite_log_loss() -> None:
+    log_p = metrics.log_probabilities(line(1), np.array([[1.0]]))
+    found = diagnostics.calibration(("a", "b"), np.array([0]), log_p)
     assert found["log_loss"] == pytest.approx(708.4, abs=0.1)
     assert json.dumps(found, allow_nan=False)
 
