@@ -61,6 +61,7 @@ def create_app(settings: Settings | None = None, *, forks: bool = False) -> Flas
         metrics,
         max_instances=settings.max_instances,
         max_extra_versions=settings.max_extra_versions,
+        follow=settings.follow,
         unloaded_models=UnloadedModels(metrics.counters.directory / "unloaded") if settings.admin else None,
         check_signature=signature_check(settings.trusted_keys, store),
         barrier=SwitchBarrier(shared=forks),

@@ -130,9 +130,13 @@ def _print_startup(app: Flask, settings: Settings, server: Any) -> None:
     """Print the models and URLs once the service listens."""
     base, *more = map(_url, server.LISTENERS)
     snapshot = app.extensions["registry"].snapshot
-    models = ", ".join(f"{served.name}/{served.number}" for served in snapshot.default_versions)
+    models: dict[str, list[str]] = {}
+    for entry in snapshot.entries.values():
+        if entry.default is not None:
+            models.setdefault(entry.why_default, []).append(f"{entry.name}/{entry.default.number}")
     if models:
-        found = f"Serving {models} from {settings.store}"
+        shown = ", ".join(f"{', '.join(names)} ({why})" for why, names in models.items())
+        found = f"Serving {shown} from {settings.store}"
     elif "://" in settings.store:  # only the workers read it: see `create_app`
         found = f"Serving {settings.store}"
     elif snapshot.entries:

@@ -23,6 +23,7 @@ from model_store.storage.artifact_cache import default_cache_dir
 WORKER_TYPES = ("event", "gthread")
 LOG_LEVELS = ("debug", "info", "warning", "error")
 LOG_FORMATS = ("text", "json")
+FOLLOW_RULES = ("default", "newest")
 _PREFIX = "SERVE_"
 _BOOLEANS = {
     word: on for on, words in ((True, "true yes on 1 t y"), (False, "false no off 0 f n")) for word in words.split()
@@ -112,6 +113,13 @@ class Settings:
     max_instances: int = _setting("SERVE_MAX_INSTANCES", 10_000, "Maximum rows per request.", minimum=1)
     max_extra_versions: int = _setting(
         "SERVE_MAX_EXTRA_VERSIONS", 4, "Versions kept in memory in addition to the default and aliased ones.", minimum=1
+    )
+    follow: str = _setting(
+        "SERVE_FOLLOW",
+        "default",
+        "Version for requests that name none: default (that of the alias default; the newest until it is set) or "
+        "newest (always the newest).",
+        choices=FOLLOW_RULES,
     )
     poll_seconds: float = _setting(
         "SERVE_POLL_SECONDS",

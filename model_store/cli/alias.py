@@ -12,9 +12,16 @@ from model_store.cli.common import current_user, fail, print_json, print_note
 from model_store.cli.group import command, why_option
 from model_store.cli.terminal import stdout
 from model_store.registry import promotion
-from model_store.registry.alias_log import AliasRevision
-from model_store.registry.store import DEFAULT_ALIAS, open_store
+from model_store.registry.alias_log import DEFAULT_ALIAS, AliasRevision, why_default
+from model_store.registry.store import Store, open_store
 
+_alias_option = click.option(
+    "--alias",
+    metavar="ALIAS",
+    default=DEFAULT_ALIAS,
+    show_default=True,
+    help="The alias to move. Requests without a version get the version of the alias default.",
+)
 _force_option = click.option(
     "--force", is_flag=True, help="Move the alias even if it is protected or its history cannot be read."
 )
@@ -45,11 +52,11 @@ def alias(name: str, alias: str | None, version: str | None, why: str, force: bo
         for key, number in aliases.items():
             table.add_row(key, str(number))
         tables.print_table(table)
-        if not aliases:
-            print_note(f"{name} has no aliases. Requests use the newest version, {opened.resolve(name)}.")
+        if alias is None and DEFAULT_ALIAS not in aliases:
+            _print_default(opened, name)
         return
     revision = opened.set_alias(name, alias, version, who=current_user(), why=why, when=datetime.now(UTC), force=force)
-    _print_revision(name, revision, as_json)
+    _print_revision(opened, name, revision, as_json)
 
 
 @command("history")
@@ -70,30 +77,37 @@ def history(name: str, alias: str | None, store: str, as_json: bool) -> None:
 
 @command("rollback")
 @click.argument("name")
-@click.argument("alias", default=DEFAULT_ALIAS)
+@_alias_option
 @why_option
 @_force_option
 def rollback(name: str, alias: str, why: str, force: bool, store: str, as_json: bool) -> None:
-    """Point an alias back to its previous version. Without ALIAS, it is the alias default."""
+    """Make the previous version the default again.
+
+    This points the alias default, or another --alias, back to the version before. A second rollback goes back one more.
+    If the alias default was never set, the newest version is served, and the rollback goes back from there.
+    """
     opened = open_store(store)
     revision = opened.rollback(name, alias, who=current_user(), why=why, when=datetime.now(UTC), force=force)
-    _print_revision(name, revision, as_json)
+    _print_revision(opened, name, revision, as_json)
 
 
 @command("promote")
 @click.argument("name")
 @click.argument("version")
-@click.option("--to", "alias", metavar="ALIAS", default="champion", show_default=True, help="The alias to move.")
+@_alias_option
 @click.option(
     "--if", "gates", metavar="GATE", multiple=True, help="A condition that the version must meet; repeatable."
 )
 @why_option
 def promote(name: str, version: str, alias: str, gates: tuple[str, ...], why: str, store: str, as_json: bool) -> None:
-    """Point an alias to a version if it passes all gates.
+    """Make a version the default if it passes all gates.
+
+    This points the alias default, or another --alias, to VERSION: a number, "latest" or an alias such as candidate.
+    Requests without a version get the version of the alias default.
 
     GATE compares a metric of the version with a number, or with the same metric of an alias or of another version:
-    "accuracy>=0.95", "accuracy>=champion", "mae<houses/2". The operators are >=, <=, > and <. If the alias is not set
-    yet, a gate against it passes. A protected alias needs at least one gate.
+    "accuracy>=0.95", "accuracy>=default", "mae<houses/2". The operators are >=, <=, > and <. If the alias is not set
+    yet, a gate against it passes; "default" then means the newest version. A protected alias needs at least one gate.
     """
     opened, parsed = open_store(store), [promotion.parse_gate(text) for text in gates]
     revision, results = promotion.promote(
@@ -109,7 +123,7 @@ def promote(name: str, version: str, alias: str, gates: tuple[str, ...], why: st
     if revision is None:
         fail(f"{name}/{alias} was not moved: {name}/{version} failed a gate", 5)
     elif not as_json:
-        _print_revision(name, revision, as_json)
+        _print_revision(opened, name, revision, as_json)
 
 
 @command("protect")
@@ -129,11 +143,17 @@ def protect(name: str, alias: str, off: bool, why: str, store: str, as_json: boo
         )
 
 
-def _print_revision(name: str, revision: AliasRevision, as_json: bool) -> None:
+def _print_revision(store: Store, name: str, revision: AliasRevision, as_json: bool) -> None:
     if as_json:
         print_json(_revision_data(name, revision))
-    else:
-        print_note(f"{name}/{revision.alias} now points to version {revision.version}.")
+        return
+    print_note(f"{name}/{revision.alias} now points to version {revision.version}.")
+    if revision.alias != DEFAULT_ALIAS:
+        _print_default(store, name)
+
+
+def _print_default(store: Store, name: str) -> None:
+    print_note(f"Requests without a version get version {store.resolve(name)} ({why_default(store.aliases(name))}).")
 
 
 def _revision_data(name: str, revision: AliasRevision) -> dict[str, Any]:

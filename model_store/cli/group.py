@@ -28,7 +28,7 @@ from model_store.registry.store import Store
 def main() -> None:
     """Inspect, compare, promote and run the models in a store.
 
-    MODEL is a name, optionally with a version or an alias: penguins, penguins/3, penguins/champion. A name alone means
+    MODEL is a name, optionally with a version or an alias: penguins, penguins/3, penguins/candidate. A name alone means
     the default version: the one that the alias "default" points to, or the newest if that alias is not set.
     """
 
@@ -47,6 +47,6 @@ why_option = click.option("--why", default="", help="The reason, kept in the his
 
 
 def resolve_reference(store: Store, model: str) -> tuple[str, int]:
-    """Return name and version number of a reference such as "penguins", "penguins/3" or "penguins/champion"."""
+    """Return name and version number of a reference such as "penguins", "penguins/3" or "penguins/candidate"."""
     name, _, ref = model.partition("/")
     return name, store.resolve(name, ref or None)

@@ -14,23 +14,29 @@ from model_store.cli.group import command, resolve_reference
 from model_store.cli.terminal import stdout
 from model_store.errors import ArtifactError, ModelStoreError
 from model_store.evaluation.record import TrainingRecord
+from model_store.registry.alias_log import DEFAULT_ALIAS, why_default
 from model_store.registry.store import Store, open_store
 from model_store.schema.signature_json import read_signature
 
 
 @command("list")
 def list_models(store: str, as_json: bool) -> None:
-    """List the models with their versions and aliases."""
+    """List the models with their versions and aliases.
+
+    "default" is the version that requests without a version get: that of the alias default, or the newest one while
+    that alias is not set. A service with SERVE_FOLLOW=newest ignores the alias.
+    """
     opened = open_store(store)
     models = [_summary(opened, name, state) for name, state in opened.state().items()]
     if as_json:
         print_json(models)
         return
-    table = tables.new_table("model", ">default", "versions", "aliases", "description")
+    table = tables.new_table("model", ">default", "follows", "versions", "aliases", "description")
     for model in models:
         aliases = ", ".join(f"{alias} → {number}" for alias, number in model["aliases"].items())
         description = model["error"] or model["description"]
-        table.add_row(model["name"], str(model["serves"]), _ranges(model["versions"]), aliases, description)
+        follows = "alias default" if model["follows"] == DEFAULT_ALIAS else model["follows"]
+        table.add_row(model["name"], str(model["serves"]), follows, _ranges(model["versions"]), aliases, description)
     tables.print_table(table)
     if not models:
         print_note(f"No models in {store} yet. Publish one with `train JOB.toml`.")
@@ -43,13 +49,15 @@ def show(model: str, store: str, as_json: bool) -> None:
     opened = open_store(store)
     name, number = resolve_reference(opened, model)
     version, manifest = opened.manifest(name, number)
-    aliases = [alias for alias, version in opened.aliases(name).items() if version == number]
+    all_aliases, default = opened.aliases(name), opened.resolve(name)
+    aliases = [alias for alias, version in all_aliases.items() if version == number]
     signed_by = opened.signing_keys(name, number)
     file_size, page = opened.size_bytes(name, number), opened.report_location(name, number)
     if as_json:
         about = {
             "name": name,
             "version": number,
+            "default": default == number,
             "digest": version.digest,
             "bytes": file_size,
             "path": version.location,
@@ -66,6 +74,7 @@ def show(model: str, store: str, as_json: bool) -> None:
     head = [
         ("description", manifest["description"]),
         ("aliases", aliases),
+        ("default", f"{'this version' if default == number else f'version {default}'} ({why_default(all_aliases)})"),
         ("output", tables.describe_output(signature)),
         ("digest", version.digest),
         ("signed by", signed_by),
@@ -98,7 +107,8 @@ def _summary(store: Store, name: str, state: dict[str, Any]) -> dict[str, Any]:
         error = str(e)
     error = error or "; ".join(state["unreadable"].values()) or None
     versions, aliases = list(state["versions"]), state["aliases"]
-    about = {"name": name, "serves": serves, "versions": versions, "aliases": aliases}
+    follows = DEFAULT_ALIAS if DEFAULT_ALIAS in {*aliases, *state["unreadable"]} else "newest"
+    about = {"name": name, "serves": serves, "follows": follows, "versions": versions, "aliases": aliases}
     return {**about, "description": description, "error": error}
 
 

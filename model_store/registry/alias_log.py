@@ -3,12 +3,17 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Container
 from dataclasses import dataclass
 from datetime import datetime
 
 from model_store.errors import ConflictError, StoreError
 from model_store.registry.index import read_model_index
 from model_store.storage.base import MAX_SMALL_OBJECT_BYTES, StorageBackend, put_object, translate_os_errors
+
+DEFAULT_ALIAS = "default"  # the alias of requests without a version; until it is set, they get the newest version
+FOLLOWS_ALIAS = f"alias {DEFAULT_ALIAS}"
+FOLLOWS_NEWEST = f"newest, as the alias {DEFAULT_ALIAS} was never set"
 
 
 @dataclass(frozen=True)
@@ -103,15 +108,22 @@ def _key(name: str, alias: str, number: int) -> str:
     return f"{name}/aliases/{alias}/{number}.json"
 
 
+def why_default(aliases: Container[str]) -> str:
+    """Return why requests without a version get the version that they get, given the aliases of the model."""
+    return FOLLOWS_ALIAS if DEFAULT_ALIAS in aliases else FOLLOWS_NEWEST
+
+
 def rollback_stack(history: list[AliasRevision], versions: list[int]) -> list[int]:
     """Return the versions that an alias went through to its present one; versions that it rolled back from are popped.
 
-    An alias without history is at the newest of `versions`, and went through all before it.
+    An alias without history is at the newest of `versions`, and went through all before it. So is the alias "default"
+    before its first revision, since requests without a version got the newest one until then.
     """
     if not history:
         return versions
     first = history[0]
-    stack = [*(number for number in versions if first.rollback and number < first.version), first.version]
+    before = [number for number in versions if first.alias == DEFAULT_ALIAS and number < first.version]
+    stack = [*before, first.version]
     for revision in history:
         if revision.rollback:
             while stack and stack[-1] != revision.version:

@@ -1,6 +1,6 @@
 """Promotion gates: conditions that a version must meet before an alias moves to it.
 
-    accuracy>=champion        its accuracy is at least that of the version the alias points to
+    accuracy>=default         its accuracy is at least that of the version that callers get now
     mae<penguins/2            its mean absolute error is below that of version 2 of penguins
     accuracy>=0.95            its accuracy is at least 0.95
 
@@ -20,7 +20,7 @@ from typing import Any
 
 from model_store.errors import Fault, InputError, NotFoundError, did_you_mean
 from model_store.evaluation.compare import measured_on_training_rows, same_rows
-from model_store.registry.alias_log import AliasRevision
+from model_store.registry.alias_log import DEFAULT_ALIAS, AliasRevision
 from model_store.registry.store import Store
 from model_store.utils.number_format import format_number
 from model_store.utils.values import parse_finite_number
@@ -48,7 +48,11 @@ class Gate:
 
 @dataclass(frozen=True)
 class GateResult:
-    """The result of a gate. `expected` is None if the reference is an alias that is not set: the gate then passes."""
+    """The result of a gate. `expected` is None if the reference is an alias that is not set: the gate then passes.
+
+    While the alias "default" is not set, the reference is the newest version, which callers get then. Only if that is
+    the promoted version itself is there nothing to compare with.
+    """
 
     gate: str
     passed: bool
@@ -78,11 +82,11 @@ def _format_metric(value: float) -> str:
 
 
 def parse_gate(text: str) -> Gate:
-    """Parse a gate such as `accuracy>=champion`. InputError if it is not one."""
+    """Parse a gate such as `accuracy>=default`. InputError if it is not one."""
     match = _GATE_PATTERN.fullmatch(text)
     if match is None or match[3].casefold() in {"nan", "inf", "+inf", "-inf"}:
         problem = f"expected a metric, one of >= <= > <, and a number, alias or version; found {text!r}"
-        raise InputError([Fault("gate", problem, "write it as in 'accuracy>=champion'")])
+        raise InputError([Fault("gate", problem, "write it as in 'accuracy>=default'")])
     return Gate(match[1], match[2], match[3])
 
 
@@ -120,7 +124,8 @@ def _evaluate_gate(gate: Gate, store: Store, name: str, number: int, alias: str,
     on_training_rows = measured_on_training_rows(training)
     expected, reference, same = parse_finite_number(gate.reference), "the gate", None
     if expected is None:
-        if gate.reference == alias and present is None:
+        unset = present is None and (alias != DEFAULT_ALIAS or store.resolve(name) == number)
+        if gate.reference == alias and unset:
             return GateResult(str(gate), True, found, None, alias, on_training_rows=on_training_rows)
         other, slash, ref = gate.reference.partition("/")
         other, ref = (other, ref) if slash else (name, other)

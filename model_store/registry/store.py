@@ -25,7 +25,7 @@ from typing import Any
 from model_store.artifact import npz
 from model_store.artifact.model import Model
 from model_store.errors import ConflictError, NotFoundError, StoreError, did_you_mean
-from model_store.registry.alias_log import AliasLog, AliasRevision, check_protection, rollback_stack
+from model_store.registry.alias_log import DEFAULT_ALIAS, AliasLog, AliasRevision, check_protection, rollback_stack
 from model_store.registry.garbage_collection import GarbageObject, find_garbage
 from model_store.registry.index import ModelIndex, read_all_indexes, read_model_index
 from model_store.storage.artifact_cache import default_cache_dir
@@ -35,7 +35,6 @@ from model_store.utils.extras import install_command
 from model_store.utils.values import NAME_PATTERN, is_name
 
 BUCKET_SCHEMES = ("s3", "gs", "az")
-DEFAULT_ALIAS = "default"
 LATEST = "latest"
 
 _NUMBER = re.compile(r"[1-9][0-9]{0,17}")
@@ -103,18 +102,22 @@ class Store:
         return versions
 
     def resolve(self, name: str, ref: int | str | None = None) -> int:
-        """Return the version of a reference: a number, an alias, "latest", or None: alias "default", else latest."""
+        """Return the version of a reference: a number, an alias, "latest", or None: the default version.
+
+        That is the version of the alias "default", or the newest one while that alias is not set.
+        """
+        ref = DEFAULT_ALIAS if ref is None else ref
         head, number = None, None
-        if isinstance(ref, int) or (ref is not None and _NUMBER.fullmatch(ref)):
+        if isinstance(ref, int) or _NUMBER.fullmatch(ref):
             number = int(ref)
-        elif ref != LATEST and is_name(name) and is_name(DEFAULT_ALIAS if ref is None else ref):
+        elif ref != LATEST and is_name(name) and is_name(ref):
             # Read the alias before the versions: a version is published before an alias moves to it.
-            head = self._alias_log.head(name, ref or DEFAULT_ALIAS)
+            head = self._alias_log.head(name, ref)
             number = None if head is None else head.version
         versions = self.versions(name)
         if number in versions:
             return number
-        if number is None and ref in {None, LATEST}:
+        if number is None and ref in {DEFAULT_ALIAS, LATEST}:
             return versions[-1]
         if head is not None and head != self._alias_log.head(name, head.alias):
             return self.resolve(name, ref)  # the alias has moved, and the version it pointed to is removed
@@ -251,6 +254,9 @@ class Store:
 
         ConflictError if another process moves it at the same time, if it no longer points to `expected` (None: it is
         not set), or if it is protected. `force` moves a protected alias, and one whose last revision is unreadable.
+
+        The first move of "default" to a version other than the newest is preceded by a revision with the newest one,
+        which requests without a version got until then (`pin_default`), so that a rollback leads back there.
         """
         _check_name("alias", alias)
         number = self.resolve(name, version)
@@ -267,9 +273,23 @@ class Store:
                 f"{name}/{alias}: expected it to point to {expected or 'nothing'}, found {present or 'nothing'}"
             )
         protected = check_protection(name, head, force)
+        if alias == DEFAULT_ALIAS and not latest and number != self.versions(name)[-1]:
+            self.pin_default(name, who=who, when=when)
+            latest = 1
         return self._append(
             name, AliasRevision(alias, latest + 1, number, who, when.astimezone(UTC), why, protected=protected)
         )
+
+    def pin_default(self, name: str, *, who: str, when: datetime) -> AliasRevision | None:
+        """Set the alias "default" to the newest version, so that requests without a version keep getting it.
+
+        Return None, and do nothing, if the alias was ever set or there is no version.
+        """
+        versions = self._versions(name)
+        if not versions or DEFAULT_ALIAS in self._alias_log.latest_revisions(name):
+            return None
+        why = "the newest version, which requests without a version got until now"
+        return self._append(name, AliasRevision(DEFAULT_ALIAS, 1, versions[-1], who, when.astimezone(UTC), why))
 
     def protect(self, name: str, alias: str, *, protected: bool, who: str, why: str, when: datetime) -> AliasRevision:
         """Protect an alias, or end its protection: a revision with the same version."""

@@ -34,7 +34,7 @@ def version_states(registry: ModelRegistry, name: str, snapshot: Snapshot) -> di
         of, _, version = problem.location.partition("/")
         if of == name and version.isdigit():  # else it is an alias
             broken[int(version)] = problem.problem
-    numbers = {served.number for served in snapshot.entries[name].loaded_by_alias.values()}
+    numbers = {served.number for served in snapshot.entries[name].pinned_versions}
     if name in registry.unloaded_models:
         return dict.fromkeys(sorted(numbers | broken.keys()), "unloaded")
     return {number: broken.get(number, "") for number in sorted(numbers | broken.keys())}

@@ -20,6 +20,7 @@ from functools import partial
 from pathlib import Path
 
 from model_store.errors import Fault, InputError, StoreError
+from model_store.registry.alias_log import DEFAULT_ALIAS
 from model_store.storage.artifact_cache import remove_unused_copies
 from model_store.utils.values import list_names
 from service.registry.errors import (
@@ -56,16 +57,20 @@ class ModelRegistry:
         *,
         max_instances: int,
         max_extra_versions: int,
+        follow: str = "default",
         unloaded_models: UnloadedModels | None = None,
         check_signature: SignatureCheck | None = None,
         barrier: SwitchBarrier | None = None,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
-        """Switch versions together with every process that shares `barrier`; without one, alone."""
+        """Switch versions together with every process that shares `barrier`; without one, alone.
+
+        `follow`: the SERVE_FOLLOW setting, what requests without a version get.
+        """
         self.unloaded_models: UnloadedModels | frozenset[str] = (
             frozenset() if unloaded_models is None else unloaded_models
         )
-        self._store, self._cache_dir, self._metrics = store, cache_dir, metrics
+        self._store, self._cache_dir, self._metrics, self._follow = store, cache_dir, metrics, follow
         self._loader = Loader(
             store, cache_dir, metrics, max_instances=max_instances, check_signature=check_signature, clock=clock
         )
@@ -109,8 +114,10 @@ class ModelRegistry:
         entry = self._find_model(snapshot, name)
         if entry.name in self.unloaded_models:
             raise unloaded_error(entry.name)
-        if ref is None or (served := entry.loaded_by_alias.get(str(ref))) is None:
-            served = entry.default if ref is None or ref == "default" else self._find_version(entry, ref, load)
+        if ref is None or (ref == DEFAULT_ALIAS and ref not in entry.aliases):
+            served = entry.default
+        else:
+            served = entry.loaded_by_alias.get(str(ref)) or self._find_version(entry, ref, load)
         if served is None:
             raise no_version_error(entry.name, snapshot.problems)
         return served
@@ -130,7 +137,7 @@ class ModelRegistry:
             if not self._barrier.has_no_pending_proposal or (old := self._snapshots.get(after)) is None:
                 return False
             self._delete_replaced_copies()
-            new = sync_with_store(self._store, self._loader, self._version_cache, old)
+            new = sync_with_store(self._store, self._loader, self._version_cache, old, self._follow)
             if new == old or not self._propose(after, new):
                 return False
             self.apply_proposal()
@@ -279,11 +286,12 @@ class ModelRegistry:
         return threading.get_ident() == self.event_loop_thread
 
     def _find_version(self, entry: ModelEntry, ref: int | str, load: bool) -> LoadedVersion:
-        """Return a version by number, or the newest one for `latest`; load it if needed."""
-        number = entry.versions[-1] if ref == "latest" else int(ref) if _is_number(ref) else None
+        """Return a version by number, by an alias whose version is not in memory, or by `latest`; load it if needed."""
+        named = entry.versions[-1] if ref == "latest" else entry.aliases.get(str(ref))
+        number = int(ref) if _is_number(ref) else named
         if number not in entry.versions or number is None:
             raise UnknownModelError("version", ref, [*map(str, entry.versions), *entry.aliases, "latest"])
-        for served in entry.loaded_by_alias.values():
+        for served in entry.pinned_versions:
             if served.number == number:
                 return served
         key = (entry.name, number)
@@ -329,10 +337,14 @@ class ModelRegistry:
             if problem not in old.problems and not _VERSION_LOCATION.search(problem.location):
                 log.warning("%s", problem)
         for name, entry in new.entries.items():
-            before = old.entries[name].default if name in old.entries else None
-            if before is not None and entry.default is not None and entry.default.number != before.number:
+            before = old.entries.get(name)
+            now, then = entry.default, before.default if before else None
+            changed = now is not None and then is not None and then.number != now.number
+            if changed:
                 self._metrics.model_reloads.labels(name).inc()
-                log.info("%s: now serving version %d instead of %d", name, entry.default.number, before.number)
+            if now is not None and (changed or before is None or before.why_default != entry.why_default):
+                instead = f" instead of {then.number}" if changed and then else ""
+                log.info("%s: now serving version %d%s (%s)", name, now.number, instead, entry.why_default)
 
 
 def _start_thread(name: str, seconds: float, task: Callable[[], object]) -> None:

@@ -13,16 +13,23 @@ from service.registry.loaded_version import LoadedVersion
 
 @dataclass(frozen=True)
 class ModelEntry:
-    """A model: its versions and aliases in the store, and the loaded version of "default" and of each alias."""
+    """A model: its versions and aliases in the store, and the loaded version of each alias.
+
+    `default` is the loaded version for requests without a version, None if none can be served; `why_default` says why
+    it is this one.
+    """
 
     name: str
     versions: tuple[int, ...]
     aliases: Mapping[str, int]
     loaded_by_alias: Mapping[str, LoadedVersion]
+    default: LoadedVersion | None
+    why_default: str
 
     @property
-    def default(self) -> LoadedVersion | None:
-        return self.loaded_by_alias.get("default")
+    def pinned_versions(self) -> list[LoadedVersion]:
+        """The default version and those with an alias; a version may appear several times."""
+        return [*([self.default] if self.default else []), *self.loaded_by_alias.values()]
 
 
 @dataclass(frozen=True)
@@ -40,12 +47,19 @@ class Snapshot:
     @property
     def pinned_versions(self) -> list[LoadedVersion]:
         """Every default and aliased version; one with several aliases appears several times."""
-        return [served for entry in self.entries.values() for served in entry.loaded_by_alias.values()]
+        return [served for entry in self.entries.values() for served in entry.pinned_versions]
 
     def to_plan(self) -> bytes:
         """Serialize the snapshot, with each version as number and digest."""
         entries = [
-            [e.name, e.versions, e.aliases, {alias: [s.number, s.digest] for alias, s in e.loaded_by_alias.items()}]
+            [
+                e.name,
+                e.versions,
+                e.aliases,
+                {alias: _plan(served) for alias, served in e.loaded_by_alias.items()},
+                e.default and _plan(e.default),
+                e.why_default,
+            ]
             for e in self.entries.values()
         ]
         return orjson.dumps([entries, [[p.location, p.problem, p.fix] for p in self.problems]])
@@ -56,9 +70,14 @@ class Snapshot:
         entries, problems = orjson.loads(plan)
         made: dict[str, ModelEntry] = {}
         missing = False
-        for name, versions, aliases, planned in entries:
+        for name, versions, aliases, planned, planned_default, why in entries:
             found = {alias: load(name, number, digest) for alias, (number, digest) in planned.items()}
             there = {alias: served for alias, served in found.items() if served is not None}
-            missing |= len(there) < len(found)
-            made[name] = ModelEntry(name, tuple(versions), aliases, there)
+            default = planned_default and load(name, *planned_default)
+            missing |= len(there) < len(found) or (default is None) != (planned_default is None)
+            made[name] = ModelEntry(name, tuple(versions), aliases, there, default, why)
         return None if missing else cls(made, tuple(Fault(*problem) for problem in problems))
+
+
+def _plan(served: LoadedVersion) -> list[int | str]:
+    return [served.number, served.digest]

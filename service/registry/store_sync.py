@@ -10,6 +10,7 @@ from collections.abc import Iterable, Mapping
 from typing import Any, Protocol
 
 from model_store.errors import Fault, ModelStoreError, StoreError
+from model_store.registry.alias_log import DEFAULT_ALIAS, FOLLOWS_ALIAS, FOLLOWS_NEWEST
 from service.registry.loaded_version import LoadedVersion
 from service.registry.loader import ArtifactSource, Loader, verify_hint
 from service.registry.snapshot import ModelEntry, Snapshot
@@ -22,8 +23,14 @@ class SyncedStore(ArtifactSource, Protocol):
     def state(self) -> Mapping[str, Mapping[str, Any]]: ...
 
 
-def sync_with_store(store: SyncedStore, loader: Loader, cache: VersionCache, old: Snapshot) -> Snapshot:
-    """Return the snapshot to serve now, equal to `old` if nothing changed. `cache`: other versions in memory."""
+def sync_with_store(
+    store: SyncedStore, loader: Loader, cache: VersionCache, old: Snapshot, follow: str = DEFAULT_ALIAS
+) -> Snapshot:
+    """Return the snapshot to serve now, equal to `old` if nothing changed. `cache`: other versions in memory.
+
+    `follow`: "default" serves the version of the alias "default" to requests without a version, or the newest one while
+    that alias was never set. "newest" always serves the newest one.
+    """
     try:
         state = store.state()
         if not state and old.entries:
@@ -32,7 +39,7 @@ def sync_with_store(store: SyncedStore, loader: Loader, cache: VersionCache, old
         effect = "models loaded before keep serving" if old.entries else "requests return 503 until it can be read"
         fault = Fault("store", f"cannot be read: {e}", effect)
         return Snapshot(old.entries, (fault, *(problem for problem in old.problems if problem.location != "store")))
-    builder = _SnapshotBuilder(loader, cache)
+    builder = _SnapshotBuilder(loader, cache, follow)
     entries = {
         name: builder.build_entry(name, state[name], old.entries.get(name))
         for name in sorted(state)
@@ -43,32 +50,37 @@ def sync_with_store(store: SyncedStore, loader: Loader, cache: VersionCache, old
 
 
 class _SnapshotBuilder:
-    def __init__(self, loader: Loader, cache: VersionCache) -> None:
-        self._loader, self._version_cache = loader, cache
+    def __init__(self, loader: Loader, cache: VersionCache, follow: str) -> None:
+        self._loader, self._version_cache, self._follow = loader, cache, follow
         self.problems: list[Fault] = []
 
     def build_entry(self, name: str, stored: Mapping[str, Any], old: ModelEntry | None) -> ModelEntry:
         versions, aliases = tuple(stored["versions"]), dict(stored["aliases"])
-        before = old.loaded_by_alias if old else {}
+        before, kept = (old.loaded_by_alias, old.pinned_versions) if old else ({}, [])
+        is_default_set = DEFAULT_ALIAS in aliases or DEFAULT_ALIAS in stored["unreadable"]
+        follows_newest = self._follow == "newest" or not is_default_set
+        newest = self._reuse_or_load(name, versions[-1], kept) if follows_newest else None
+        kept = [newest, *kept] if newest else kept
         loaded: dict[str, LoadedVersion] = {}
-        expected = {"default": versions[-1], **aliases}
         for alias, reason in stored["unreadable"].items():
             again = f"set it again: models alias {name} {alias} VERSION --force"
             self.problems.append(Fault(f"{name}/{alias}", reason, again))
-            expected.pop(alias, None)
             if alias in before:
                 loaded[alias] = before[alias]
-        for key, number in expected.items():
-            served = self._reuse_or_load(name, number, (*loaded.values(), *before.values()))
-            if served is None:
-                served = before.get(key)
-            if served is None and key == "default" and "default" not in aliases:
-                # After a start there is no earlier version to keep: serve the newest that works, as before the restart.
-                older = (self._reuse_or_load(name, n, loaded.values()) for n in versions[-2::-1])
-                served = next((found for found in older if found), None)
+        for alias, number in aliases.items():
+            served = self._reuse_or_load(name, number, (*loaded.values(), *kept)) or before.get(alias)
             if served is not None:
-                loaded[key] = served
-        return ModelEntry(name, versions, aliases, loaded)
+                loaded[alias] = served
+        default = (newest if follows_newest else loaded.get(DEFAULT_ALIAS)) or (old.default if old else None)
+        if default is None and follows_newest:
+            # After a start there is no earlier version to keep: serve the newest that works, as before the restart.
+            older = (self._reuse_or_load(name, n, loaded.values()) for n in versions[-2::-1])
+            default = next((found for found in older if found), None)
+        intended = versions[-1] if follows_newest else aliases.get(DEFAULT_ALIAS)
+        why = "SERVE_FOLLOW=newest" if self._follow == "newest" else FOLLOWS_ALIAS if is_default_set else FOLLOWS_NEWEST
+        if default is not None and default.number != intended:
+            why += f"; version {intended} cannot be served" if intended else "; the alias cannot be read"
+        return ModelEntry(name, versions, aliases, loaded, default, why)
 
     def _reuse_or_load(self, name: str, number: int, kept: Iterable[LoadedVersion]) -> LoadedVersion | None:
         for served in kept:

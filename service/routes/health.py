@@ -31,8 +31,7 @@ def create_blueprint(registry: ModelRegistry, metrics: Metrics, drift: DriftMoni
         return model_gauges(served, len(problems()))
 
     def collect_drift_gauges(recent: InternalGauges) -> Iterator[Metric]:
-        entries = registry.snapshot.entries.values()
-        return drift.metrics({served for entry in entries for served in entry.loaded_by_alias.values()}, recent)
+        return drift.metrics(set(registry.snapshot.pinned_versions), recent)
 
     metrics.register_collector(collect_model_gauges)
     metrics.register_collector(collect_drift_gauges)

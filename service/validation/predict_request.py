@@ -40,7 +40,7 @@ class VersionRefField(fields.Field[int | str]):
 
     def _deserialize(self, value: Any, attr: str | None, data: Mapping[str, Any] | None, **kwargs: Any) -> int | str:
         if not is_version_ref(value):
-            fix = 'send a number such as 3 or an alias such as "champion"'
+            fix = 'send a number such as 3 or an alias such as "candidate"'
             raise _validation_error("version", f"expected a version or an alias, found {describe_value(value)}", fix)
         ref: int | str = value
         return ref
@@ -93,7 +93,7 @@ class PredictSchema(Schema):
         allow_none=True,
         metadata={
             "type": ["integer", "string"],
-            "description": "Version number or alias. Default: the alias `default`, or else the newest version.",
+            "description": "Version number or alias. Without it: the model's default version.",
         },
     )
     instances = InstancesField(

@@ -24,7 +24,7 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
 from model_store.cli import common, terminal
-from model_store.errors import StoreError, did_you_mean
+from model_store.errors import did_you_mean
 from model_store.registry.store import open_store
 from training.cli import output, scaffold
 from training.data.splitting import Fold
@@ -33,6 +33,7 @@ from training.engine.early_stopping import EpochCallback, EpochResult
 from training.engine.loop import DivergedError
 from training.errors import DataError, JobError
 from training.pipeline import job as jobs
+from training.pipeline.alias_mover import AliasMover
 from training.pipeline.cross_validation import cross_validate, headline_metrics, summarize_folds
 from training.pipeline.lr_range_test import find_job_learning_rate
 
@@ -123,6 +124,13 @@ def _load_job(file: str, overrides: tuple[tuple[str, Any], ...], seed: int | Non
 @overrides_option
 @seed_option
 @click.option("--no-publish", is_flag=True, help="Train and evaluate, but do not publish.")
+@click.option(
+    "--publish-as",
+    "alias",
+    metavar="ALIAS",
+    help="Point ALIAS, such as candidate, to the new version; requests without a version keep the one that they get "
+    "now. Same as --set publish.alias=ALIAS.",
+)
 @click.option("--resume", is_flag=True, help="Continue an interrupted training of this job.")
 @click.option(
     "--checkpoint",
@@ -161,6 +169,7 @@ def run(
     overrides: tuple[tuple[str, Any], ...],
     seed: int | None,
     no_publish: bool,
+    alias: str | None,
     resume: bool,
     directory: Path | None,
     seconds: float,
@@ -170,6 +179,10 @@ def run(
     as_json: bool,
 ) -> None:
     """Train the network of the job FILE, evaluate it on held-out rows and publish it."""
+    if alias is not None:
+        if no_publish:
+            raise click.UsageError("--publish-as and --no-publish cannot be combined.")
+        overrides = (*overrides, ("publish.alias", alias))
     job = _load_job(file, overrides, seed)
     if folds is not None or find_rate:
         if resume or (folds is not None and find_rate):
@@ -199,30 +212,24 @@ def run(
     except DivergedError as error:
         checkpoint.remove()  # resuming would diverge again
         common.fail(error if common.verbosity() > 1 else _divergence_message(error, job), EXIT_CODES[DivergedError])
-    alias, alias_error = job.settings.publish.alias, None
+    aliases = None
     if target is not None:
+        mover = AliasMover(target, job, common.current_user(), datetime.now(UTC))
+        mover.pin_default()
         outcome = jobs.publish(outcome, job, target)
     checkpoint.remove()
-    if target is not None and alias and outcome.version:
-        name, number = outcome.version.name, outcome.version.number
-        why = f"published by train {Path(file).name}"
-        try:
-            target.set_alias(name, alias, number, who=common.current_user(), why=why, when=datetime.now(UTC))
-        except StoreError as error:
-            alias_error = StoreError(f"{name}/{number} is published, but alias {alias!r} was not moved: {error}")
-            alias_error.__cause__ = error
-            alias = None
-    if target is not None:
+    if target is not None and outcome.version is not None:
+        aliases = mover.move(outcome.version)
         outcome = jobs.add_report(outcome, target)
     if as_json:
-        common.print_json(output.result_data(outcome, prepared, store, alias))
+        common.print_json(output.result_data(outcome, prepared, store, aliases))
     else:
         if common.verbosity() >= 0:
             out.print(output.end_line(outcome, prepared), soft_wrap=True)
         output.print_metrics(out, outcome)
-        output.print_published(out, outcome, prepared, store, alias)
-    if alias_error is not None:
-        raise alias_error
+        output.print_published(out, outcome, prepared, store, aliases)
+    if aliases is not None and aliases.error is not None:
+        raise aliases.error
 
 
 @main.command(short_help="Show what a job would train, without training.")

@@ -19,6 +19,7 @@ from model_store.utils.values import integral_floats_to_ints, list_names
 from training.config.defaults import default_patience
 from training.data.splitting import Fold
 from training.engine.early_stopping import EpochResult
+from training.pipeline.alias_mover import PublishedAliases
 from training.pipeline.cross_validation import MetricValues, headline_metrics
 from training.pipeline.job import Outcome, PreparedJob
 from training.pipeline.lr_range_test import MAX_RATE, MIN_RATE, RateCurve
@@ -96,28 +97,42 @@ def print_metrics(console: Console, outcome: Outcome) -> None:
     console.print(f"Baseline {baseline['accuracy']:.2%}: always predicting {baseline['answer']!r}.")
 
 
-def print_published(console: Console, outcome: Outcome, prepared: PreparedJob, store: str, alias: str | None) -> None:
+def print_published(
+    console: Console, outcome: Outcome, prepared: PreparedJob, store: str, aliases: PublishedAliases | None
+) -> None:
     """Print what was published and how to use it."""
     version = outcome.version
     console.print()
-    if version is None:
+    if version is None or aliases is None:
         console.print("Not published.")
         return
+    is_default = aliases.default == version.number
     console.print(f"Published {version.name}, version {version.number}: {version.location}", soft_wrap=True)
     console.print(f"digest {version.digest}", soft_wrap=True)
     if outcome.report:
         console.print(f"report {outcome.report}", soft_wrap=True)
-    if alias:
-        console.print(f"The alias {alias} now points to it.")
+    if aliases.alias:
+        console.print(f"The alias {aliases.alias} now points to it.")
     store_option = "" if store == "./models" else f" --store {shlex.quote(store)}"
+    if aliases.alias or not is_default:
+        get = "get" if is_default else "still get"
+        why = aliases.why_default
+        console.print(f"Requests without a version {get} version {aliases.default} ({why}).", soft_wrap=True)
+    if not is_default:
+        console.print(
+            f"To serve this one: models promote {version.name} {version.number}{store_option}", soft_wrap=True
+        )
     commands = [f"serve{store_option}"]
-    url = f"http://127.0.0.1:{os.environ.get('SERVE_PORT') or 8000}/models/{version.name}"
+    model, path = version.name, version.name
+    if not is_default:
+        model, path = f"{model}/{version.number}", f"{path}/versions/{version.number}"
+    url = f"http://127.0.0.1:{os.environ.get('SERVE_PORT') or 8000}/models/{path}"
     row = json.dumps(example_row(prepared), ensure_ascii=False)
     if len(row) <= _MAX_ROW_LENGTH:
         body = json.dumps({"instances": [example_row(prepared)]}, ensure_ascii=False)
         commands += [
             f"curl {url}/predict -d {shlex.quote(body)}",
-            f"models predict {version.name} --row {shlex.quote(row)}{store_option}",
+            f"models predict {model} --row {shlex.quote(row)}{store_option}",
         ]
     else:
         commands.append(f"curl -s {url}/example | curl {url}/predict -d @-")
@@ -126,7 +141,9 @@ def print_published(console: Console, outcome: Outcome, prepared: PreparedJob, s
         console.print(f"  {command}", soft_wrap=True)
 
 
-def result_data(outcome: Outcome, prepared: PreparedJob, store: str, alias: str | None) -> dict[str, Any]:
+def result_data(
+    outcome: Outcome, prepared: PreparedJob, store: str, aliases: PublishedAliases | None
+) -> dict[str, Any]:
     """Return the result for `--json`."""
     version = outcome.version
     published = version and {
@@ -135,7 +152,8 @@ def result_data(outcome: Outcome, prepared: PreparedJob, store: str, alias: str 
         "path": version.location,
         "report": outcome.report,
         "store": store,
-        "alias": alias,
+        "alias": aliases and aliases.alias,
+        "default": aliases and aliases.default,
     }
     return {
         "model": prepared.job.settings.model.name,

@@ -144,7 +144,7 @@ seed = 0             # the same seed gives the same model, bit for bit
 early_stopping = {{ patience = {patience} }}  # stop after {patience} epochs without improvement; keeps the best weights
 
 # [publish]
-# alias = "champion"  # moves to each new version
+# alias = "candidate"  # moves to each new version; requests keep the version that they get until `models promote`
 """
 
 

@@ -3,7 +3,7 @@
     client = Client("http://127.0.0.1:8000")
     client.predict("penguins", [{"island": "Dream", ...}])    # rows in, a list of predictions out
     client.predict("digits", images)                          # NumPy in, NumPy out, in binary: (n, 8, 8)
-    client.predict("penguins", {"island": names, "mass": masses}, version="champion")     # NumPy by column
+    client.predict("penguins", {"island": names, "mass": masses}, version="candidate")     # NumPy by column
 
 If the service requires API keys, use `Client(url, key=...)`. The client retries after a 503, as Retry-After says, and
 after a refused or broken connection: a prediction has no side effects. Errors are exceptions with the service's

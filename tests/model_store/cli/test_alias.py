@@ -7,7 +7,8 @@ from tests.model_store.cli.conftest import read_json
 
 
 def test_an_alias_moves_with_a_reason_and_is_listed(models) -> None:
-    assert "no aliases" in models("alias", "chess").stderr
+    shown = "Requests without a version get version 3 (newest, as the alias default was never set).\n"
+    assert models("alias", "chess").stderr == shown
     assert "chess/champion now points to version 2" in models("alias", "chess", "champion", "2", "--why", "best").stderr
     move = read_json(models("alias", "chess", "champion", "latest", "--why", "[red]newer", "--json"))
     assert (move["version"], move["number"], move["who"], move["why"]) == (3, 2, "ada", "[red]newer")
@@ -20,7 +21,7 @@ def test_history_and_rollback(models) -> None:
     assert "chess has no aliases" in models("history", "chess").stderr
     for version in ("1", "3"):
         models("alias", "chess", "champion", version, "--why", "better")
-    assert "version 1" in models("rollback", "chess", "champion", "--why", "worse").stderr
+    assert "version 1" in models("rollback", "chess", "--alias", "champion", "--why", "worse").stderr
     assert read_json(models("rollback", "chess", "--json"))["version"] == 2
     moves = read_json(models("history", "chess", "champion", "--json"))
     assert [(move["version"], move["rollback"], move["why"]) for move in moves] == [
@@ -34,30 +35,36 @@ def test_history_and_rollback(models) -> None:
 
 
 def test_promote_moves_the_alias_only_if_all_gates_pass(models, store: Store) -> None:
-    assert "champion now points to version 1" in models("promote", "chess", "1").stderr
-    result = models("promote", "chess", "2", "--if", "accuracy>=champion", "--if", "accuracy<1", "--why", "newer")
+    assert "default now points to version 1" in models("promote", "chess", "1").stderr
+    result = models("promote", "chess", "2", "--if", "accuracy>=default", "--if", "accuracy<1", "--why", "newer")
     assert result.stdout.splitlines() == [
-        "passed  accuracy>=champion: 0.75 against 0.75 of chess/1",
+        "passed  accuracy>=default: 0.75 against 0.75 of chess/1",
         "passed  accuracy<1: 0.75 against 1 of the gate",
     ]
-    assert "champion now points to version 2" in result.stderr
-    failed = models("promote", "chess", "3", "--if", "accuracy>champion", "--json", code=5)
-    assert "chess/champion was not moved: chess/3 failed a gate" in failed.stderr
+    assert "default now points to version 2" in result.stderr
+    failed = models("promote", "chess", "3", "--if", "accuracy>default", "--json", code=5)
+    assert "chess/default was not moved: chess/3 failed a gate" in failed.stderr
     assert read_json(failed)["move"] is None
     assert [gate["passed"] for gate in read_json(failed)["gates"]] == [False]
-    assert store.resolve("chess", "champion") == 2
-    assert store.history("chess", "champion")[-1].why.startswith("newer; accuracy>=champion: 0.75 against 0.75")
-    assert read_json(models("promote", "chess", "3", "--to", "default", "--json"))["move"]["alias"] == "default"
+    assert store.resolve("chess") == 2
+    assert store.history("chess")[-1].why.startswith("newer; accuracy>=default: 0.75 against 0.75")
+    moved = models("promote", "chess", "3", "--alias", "champion", "--if", "accuracy>=default")
+    assert "chess/champion now points to version 3." in moved.stderr
+    assert "Requests without a version get version 2 (alias default)." in moved.stderr
     assert "write it as in" in models("promote", "chess", "3", "--if", "better", code=3).stderr
 
 
 def test_a_protected_alias_needs_force_or_a_gate(models, store: Store) -> None:
     models("alias", "chess", "champion", "1")
     assert "champion is protected" in models("protect", "chess", "champion", "--why", "it earns money").stderr
-    for words in (("alias", "chess", "champion", "2"), ("promote", "chess", "2"), ("rollback", "chess", "champion")):
+    for words in (
+        ("alias", "chess", "champion", "2"),
+        ("promote", "chess", "2", "--alias", "champion"),
+        ("rollback", "chess", "--alias", "champion"),
+    ):
         models(*words, code=5)
-    models("promote", "chess", "2", "--if", "accuracy>0.5")
-    models("rollback", "chess", "champion", "--force")
+    models("promote", "chess", "2", "--alias", "champion", "--if", "accuracy>0.5")
+    models("rollback", "chess", "--alias", "champion", "--force")
     models("alias", "chess", "champion", "3", "--force")
     assert "protected · it earns money" in models("history", "chess").stdout
     assert not read_json(models("protect", "chess", "champion", "--off", "--json"))["protected"]

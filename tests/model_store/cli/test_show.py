@@ -13,8 +13,8 @@ from tests.model_store.cli.conftest import read_json
 def test_list_shows_versions_and_aliases(models) -> None:
     models("alias", "chess", "champion", "2")
     line = models("list").stdout.splitlines()[1].split()
-    assert line == ["chess", "3", "1-3", "champion", "→", "2", "Who", "plays", "chess"]
-    expected = {"name": "chess", "serves": 3, "versions": [1, 2, 3], "aliases": {"champion": 2}}
+    assert line == ["chess", "3", "newest", "1-3", "champion", "→", "2", "Who", "plays", "chess"]
+    expected = {"name": "chess", "serves": 3, "follows": "newest", "versions": [1, 2, 3], "aliases": {"champion": 2}}
     assert read_json(models("list", "--json")) == [{**expected, "description": "Who plays chess", "error": None}]
 
 

@@ -196,6 +196,33 @@ def test_rollback_of_an_unset_default_goes_back_from_the_newest_version(chess: S
         roll_back(chess)
 
 
+def test_rollback_of_the_first_promotion_goes_back_to_what_requests_got_before(chess: Store) -> None:
+    """Requests without a version got 3, the newest, when `default` was set to 1."""
+    chess.set_alias("chess", "default", 1, **BY)
+    assert [revision.version for revision in chess.history("chess")] == [3, 1]
+    assert roll_back(chess) == 3
+    assert roll_back(chess) == 2
+
+
+def test_rollback_of_a_default_that_was_set_to_the_newest_version_goes_back_as_if_it_were_unset(chess: Store) -> None:
+    chess.set_alias("chess", "default", 3, **BY)
+    assert len(chess.history("chess")) == 1
+    assert [roll_back(chess), roll_back(chess)] == [2, 1]
+
+
+def test_pin_default_keeps_the_version_that_requests_get(chess: Store, model: Model) -> None:
+    assert chess.pin_default("chess", who="ada", when=NOW).version == 3
+    chess.publish("chess", model)
+    assert chess.resolve("chess") == chess.resolve("chess", "default") == 3
+    assert chess.pin_default("chess", who="ada", when=NOW) is None
+    assert chess.pin_default("go", who="ada", when=NOW) is None
+    assert "got until now" in chess.history("chess")[0].why
+
+
+def test_the_name_default_is_the_newest_version_until_the_alias_is_set(chess: Store) -> None:
+    assert chess.resolve("chess", "default") == chess.resolve("chess") == 3
+
+
 def test_rollback_skips_removed_versions(chess: Store) -> None:
     for number in (1, 2, 3):
         chess.set_alias("chess", "champion", number, **BY)

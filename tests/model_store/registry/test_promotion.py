@@ -100,6 +100,20 @@ def test_a_gate_against_an_unset_alias_passes(chess: Store) -> None:
         promote(chess, 2, "accuracy>=champoin")
 
 
+def test_a_gate_against_an_unset_default_compares_with_the_newest_version_which_callers_get(chess: Store) -> None:
+    assert promote(chess, 2, "accuracy>=default", alias="default") == [
+        "accuracy>=default: 0.9 against 1 of chess/3, measured on other rows",
+        "stayed",
+    ]
+    assert promote(chess, 2, "accuracy>=default")[-1] == "stayed"
+    assert promote(chess, 3, "accuracy>default", alias="default") == [
+        "accuracy>default: 1 against default, which is not set",
+        "moved to 3",
+    ]
+    assert promote(chess, 2, "accuracy>=default", alias="default")[-1] == "stayed"
+    assert chess.resolve("chess") == 3
+
+
 def test_a_protected_alias_moves_through_a_gate_and_stays_protected(chess: Store) -> None:
     chess.set_alias("chess", "champion", 1, **BY)
     chess.protect("chess", "champion", protected=True, **BY)
@@ -126,7 +140,7 @@ def test_an_alias_that_moves_during_a_promotion_raises_a_conflict(chess: Store, 
 
 @pytest.mark.parametrize("text", ["", "accuracy", "accuracy==1", ">=1", "accuracy>=", "a>=b c", "a>=nan", "a<inf"])
 def test_an_invalid_gate_raises_with_an_example(text: str) -> None:
-    with pytest.raises(InputError, match=r"expected a metric, .*write it as in 'accuracy>=champion'"):
+    with pytest.raises(InputError, match=r"expected a metric, .*write it as in 'accuracy>=default'"):
         promotion.parse_gate(text)
 
 

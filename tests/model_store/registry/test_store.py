@@ -189,12 +189,12 @@ def test_an_unreadable_alias_does_not_hide_other_aliases(chess: Store, model: Mo
     chess.publish("go", model)
     for name, alias in (("chess", "champion"), ("chess", "default"), ("go", "default")):
         chess.set_alias(name, alias, 1, **BY)
-    replace_object(chess, "chess/aliases/default/1.json", b"{")
+    replace_object(chess, "chess/aliases/default/2.json", b"{")
     found = chess.state()
     assert found["go"] == {"versions": (1,), "aliases": {"default": 1}, "unreadable": {}}
     assert found["chess"]["aliases"] == {"champion": 1}
-    assert "1.json: expected a revision of an alias, found b'{'" in found["chess"]["unreadable"]["default"]
-    with pytest.raises(StoreError, match=r"1\.json: expected a revision of an alias"):
+    assert "2.json: expected a revision of an alias, found b'{'" in found["chess"]["unreadable"]["default"]
+    with pytest.raises(StoreError, match=r"2\.json: expected a revision of an alias"):
         chess.resolve("chess")
 
 

@@ -311,7 +311,7 @@ def test_every_models_command_accepts_a_bucket_url(
     assert run("verify", "chess/2", "--key", f"{key}.pub")[0]["ok"]
     assert run("predict", "chess", "--row", '[30, "Bath"]')["version"] == 3
     assert run("alias", "chess", "champion", "1")["version"] == 1
-    assert run("promote", "chess", "2", "--if", "accuracy>=champion")["move"]["version"] == 2
+    assert run("promote", "chess", "2", "--alias", "champion", "--if", "accuracy>=champion")["move"]["version"] == 2
     assert run("protect", "chess", "champion")["protected"]
     assert run("rollback", "chess")["version"] == 2
     assert [move["version"] for move in run("history", "chess")] == [1, 2, 2, 2]

@@ -88,12 +88,43 @@ def test_overrides_change_the_job(train: Train, job_file: Path) -> None:
     assert model.training["job"]["network"]["layers"] == [3]
 
 
-def test_the_alias_moves_to_the_new_version(train: Train, job_file: Path) -> None:
+def test_a_version_published_under_an_alias_does_not_go_live(train: Train, job_file: Path) -> None:
+    """The first version is the only one. After that, `default` holds what requests without a version get."""
+    models = open_store(store(job_file))
+    found = train(job_file, "--publish-as", "candidate")
+    assert "The alias candidate now points to it." in found.stdout
+    assert "without a version get version 1 (newest, as the alias default was never set)." in found.stdout
+    assert models.aliases("flowers") == {"candidate": 1}
+    found = train(job_file, "--set", "publish.alias=candidate")
+    assert "without a version still get version 1 (alias default, set before publishing)." in found.stdout
+    assert "To serve this one: models promote flowers 2 --store" in found.stdout
+    assert "/models/flowers/versions/2/predict -d" in found.stdout
+    assert "models predict flowers/2 --row" in found.stdout
+    assert models.aliases("flowers") == {"candidate": 2, "default": 1}
+    found = json.loads(train(job_file, "--publish-as", "candidate", "--json").stdout)["published"]
+    assert (found["version"], found["alias"], found["default"]) == (3, "candidate", 1)
+    assert "flowers.toml" in models.history("flowers", "candidate")[0].why
+
+
+def test_a_version_published_as_default_is_live(train: Train, job_file: Path) -> None:
     for number in (1, 2):
-        found = train(job_file, "--set", "publish.alias=champion")
-        assert "The alias champion now points to it." in found.stdout
-        assert open_store(store(job_file)).aliases("flowers") == {"champion": number}
-    assert "flowers.toml" in open_store(store(job_file)).history("flowers", "champion")[0].why
+        found = train(job_file, "--publish-as", "default")
+        assert f"without a version get version {number} (alias default)." in found.stdout
+    assert open_store(store(job_file)).aliases("flowers") == {"default": 2}
+
+
+def test_a_version_published_while_default_is_set_is_not_live_and_says_so(train: Train, job_file: Path) -> None:
+    train(job_file, "--publish-as", "default")
+    found = train(job_file)
+    assert "Requests without a version still get version 1 (alias default).\nTo serve this one: " in found.stdout
+
+
+@pytest.mark.parametrize("alias", ["7", "latest", "a b"])
+def test_an_invalid_alias_is_rejected_before_training(train: Train, job_file: Path, alias: str) -> None:
+    found = train(job_file, "--publish-as", alias)
+    assert found.exit_code == 2
+    assert "publish.alias" in found.stderr
+    assert not store(job_file).exists()
 
 
 def test_exit_code_2_for_usage_and_job_files(train: Train, job_file: Path) -> None:
