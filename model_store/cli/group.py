@@ -43,6 +43,11 @@ def command(name: str) -> Callable[[Callable[..., None]], click.Command]:
     return decorate
 
 
+header_option = click.option(
+    "--header",
+    type=click.Choice(["present", "absent"]),
+    help="Whether the first line of CSV names the columns.  [default: if it names every column that the model needs]",
+)
 why_option = click.option("--why", default="", help="The reason, kept in the history.")
 
 

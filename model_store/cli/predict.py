@@ -7,9 +7,10 @@ appears only when it is complete; if a row is invalid, no file is written.
 from __future__ import annotations
 
 import csv
+import io
 import math
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import closing, contextmanager
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from http import HTTPStatus
 from pathlib import Path
@@ -19,15 +20,16 @@ import click
 from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 
 from model_store.cli import tables
-from model_store.cli.common import print_json, print_note, verbosity
-from model_store.cli.group import command, resolve_reference
+from model_store.cli.common import open_output, print_json, print_note, verbosity
+from model_store.cli.group import command, header_option, resolve_reference
 from model_store.cli.terminal import stderr
-from model_store.errors import Fault, InputError, StoreError
+from model_store.errors import Fault, InputError, StoreError, did_you_mean
 from model_store.registry.store import open_store
 from model_store.schema import row_parser
 from model_store.schema.columns import KINDS, Column
+from model_store.schema.row_parser import CsvTable, Header, RowBatch
 from model_store.schema.signature import ClassificationOutput, RegressionOutput, Signature
-from model_store.utils.atomic_write import atomic_write
+from model_store.utils.values import list_names
 
 _BATCH_CELLS = 100_000  # a few thousand rows of a table or a hundred images: some megabytes of memory
 
@@ -58,48 +60,64 @@ class Predictor:
     show_envvar=True,
     help="API key of the service. Command-line options are visible to other users; use the environment variable.",
 )
+@header_option
 @click.option(
     "--output",
     metavar="FILE",
-    type=click.Path(dir_okay=False, path_type=Path),
-    help="Write the predictions to this CSV file.",
+    type=click.Path(dir_okay=False, allow_dash=True),
+    help='Write the predictions to this CSV file; "-" is standard output.',
 )
+@click.option(
+    "--keep",
+    metavar="COLUMNS",
+    multiple=True,
+    help="Columns of FILE to write before the predictions, such as id,name; repeatable.",
+)
+@click.option("--keep-all", is_flag=True, help="Write all columns of FILE before the predictions.")
 def predict(
     model: str,
     file: str | None,
     row_texts: tuple[str, ...],
     url: str | None,
     key: str | None,
-    output: Path | None,
+    header: Header | None,
+    output: str | None,
+    keep: tuple[str, ...],
+    keep_all: bool,
     store: str,
     as_json: bool,
 ) -> None:
     """Make predictions for rows of a CSV or JSON file, or of --row.
 
     FILE "-" is standard input. CSV has a header, or its cells are in column order; an empty cell is a missing value.
-    Columns that the model does not use are ignored. With --output FILE can have any size.
+    Columns that the model does not use are ignored. With --output FILE is CSV and can have any size.
     """
     if (file is None) == (not row_texts):
         raise click.UsageError("Give either FILE or --row.")
-    if output is not None and file is None:
-        raise click.UsageError("--output needs FILE.")
+    if file is None and (output is not None or header is not None):
+        raise click.UsageError("--output and --header need FILE.")
+    if output is None and (keep or keep_all):
+        raise click.UsageError("--keep and --keep-all need --output.")
+    if keep and keep_all:
+        raise click.UsageError("Give either --keep or --keep-all.")
+    if output is not None and Path(str(file)).suffix.lower() == ".json":
+        raise click.UsageError("--output needs a CSV file; predictions for JSON are printed with --json.")
     predictor = _predictor_from_store(store, model) if url is None else _predictor_from_service(url, key, model)
     name = predictor.name
     if file is not None and output is not None:
-        count = _predict_file(predictor, file, output)
+        count = _predict_file(predictor, file, header, output, None if keep_all else _split_names(keep))
         rows = "1 row" if count == 1 else f"{count} rows"
         print_note(f"Wrote the predictions of {name}/{predictor.version} for {rows} to {output}.")
-        if as_json:
-            print_json({"model": name, "version": predictor.version, "rows": count, "output": str(output)})
+        if as_json and output != "-":
+            print_json({"model": name, "version": predictor.version, "rows": count, "output": output})
         return
     if file is None:
-        instances = row_parser.parse_json_rows(row_texts)
+        predictions = predictor.predict(row_parser.parse_json_rows(row_texts))
     else:
         with click.open_file(file, "rb") as source:
-            ignored: list[str] = []
-            instances = row_parser.parse_rows(source.read(), _display_name(file), predictor.signature, ignored)
-        _print_ignored(ignored)
-    predictions = predictor.predict(instances)
+            data = source.read()
+        batch = _parse_file(data, _display_name(file), predictor.signature, header)
+        predictions = _predict_batch(predictor, batch, _display_name(file))
     if as_json:
         print_json({"model": name, "version": predictor.version, "predictions": predictions})
     else:
@@ -152,26 +170,76 @@ def _output_from_metadata(about: Mapping[str, Any]) -> ClassificationOutput | Re
     return RegressionOutput(tuple(about["names"]), (0.0,) * len(about["names"]), (1.0,) * len(about["names"]))
 
 
-def _predict_file(predictor: Predictor, file: str, output: Path) -> int:
-    """Write the predictions and return the number of rows. InputError with the row numbers of invalid rows."""
+def _parse_file(data: bytes, name: str, signature: Signature, header: Header | None) -> RowBatch:
+    text = row_parser.decode_utf8(data, name)
+    if row_parser.is_json(text, name):
+        return RowBatch(row_parser.parse_json_table(text, name))
+    batch, ignored = row_parser.parse_csv(data, name, signature, header, ignore_unknown=True)
+    _print_ignored(ignored)
+    return batch
+
+
+def _predict_file(
+    predictor: Predictor, file: str, header: Header | None, output: str, keep: Sequence[str] | None
+) -> int:
+    """Write the predictions after the columns `keep`, None for all. Return the number of rows.
+
+    InputError with the lines of invalid rows.
+    """
     signature, name = predictor.signature, _display_name(file)
     width = sum(math.prod(column.shape) for column in signature.inputs)
     size = max(1, min(5_000, _BATCH_CELLS // width))
-    count, ignored = 0, list[str]()
+    count = 0
     with (
         click.open_file(file, "rb") as source,
-        closing(row_parser.iter_csv_batches(source, name, signature, size, ignored)) as batches,
-        atomic_write(output, "x", encoding="utf-8", newline="") as target,
+        _text_of(source) as text,
+        open_output(output) as target,
         _progress(source, file) as advance,
     ):
+        table = CsvTable(text, name, signature, header, ignore_unknown=True)
+        kept = _kept_columns(table, keep, name)
         writer = csv.writer(target, lineterminator="\n")
-        writer.writerow(_csv_header(signature.output))
-        for batch in batches:
-            writer.writerows(map(_csv_cells, _predict_batch(predictor, batch, name, count)))
-            count += len(batch)
+        while (batch := table.read(size)).rows:
+            if not count:
+                names = table.names or [f"column_{i}" for i in range(1, len(batch.cells[0]) + 1)]
+                writer.writerow(_csv_header(signature.output, [names[i] for i in kept]))
+            predictions = _predict_batch(predictor, batch, name)
+            for cells, prediction in zip(batch.cells, predictions, strict=True):
+                writer.writerow([*(cells[i] for i in kept), *_csv_cells(prediction)])
+            count += len(batch.rows)
             advance()
-    _print_ignored(ignored)
+        if not count:
+            writer.writerow(_csv_header(signature.output, [table.names[i] for i in kept]))
+    _print_ignored([name for i, name in enumerate(table.names) if name in table.ignored and i not in kept])
     return count
+
+
+@contextmanager
+def _text_of(file: IO[bytes]) -> Iterator[io.TextIOWrapper]:
+    text = io.TextIOWrapper(file, "utf-8-sig", newline="")
+    try:
+        yield text
+    finally:
+        text.detach()  # the caller closes the file
+
+
+def _split_names(texts: Sequence[str]) -> list[str]:
+    """Return the column names of `--keep id,name`; a name that holds a comma is quoted as in CSV."""
+    return [name.strip() for text in texts for name in next(csv.reader([text]), [])]
+
+
+def _kept_columns(table: CsvTable, keep: Sequence[str] | None, name: str) -> Sequence[int]:
+    """Return the indices of columns. InputError if the table has no such column."""
+    if keep is None:
+        return range(table.width)
+    faults = []
+    for one in keep:
+        if one not in table.names:
+            fix = did_you_mean(one, table.names) or f"the columns are {list_names(table.names)}"
+            faults.append(Fault("--keep", f"{name} has no column {one!r}", fix if table.names else "use --keep-all"))
+    if faults:
+        raise InputError(faults)
+    return [table.names.index(one) for one in keep]
 
 
 def _print_ignored(columns: list[str]) -> None:
@@ -179,26 +247,24 @@ def _print_ignored(columns: list[str]) -> None:
         print_note(f"Ignored columns: {', '.join(columns)}")
 
 
-def _predict_batch(predictor: Predictor, batch: list[Any], name: str, start: int) -> list[Any]:
+def _predict_batch(predictor: Predictor, batch: RowBatch, name: str) -> list[Any]:
     try:
-        return predictor.predict(batch) if batch else []
+        return predictor.predict(batch.rows) if batch.rows else []
     except InputError as e:
-        raise InputError([_with_file_row(fault, name, start) for fault in e.faults], e.total) from e
+        raise batch.with_lines(e, name) from e
 
 
-def _with_file_row(fault: Fault, name: str, start: int) -> Fault:
-    """Replace the row of a batch by the row of the file: `instances.2.island` becomes `rows.csv row 5002.island`."""
-    head, _, rest = fault.location.partition(".")
-    number, dot, column = rest.partition(".")
-    if head != "instances" or not number.isdigit():
-        return fault
-    return Fault(f"{name} row {start + int(number)}{dot}{column}", fault.problem, fault.fix)
-
-
-def _csv_header(output: ClassificationOutput | RegressionOutput) -> list[str]:
+def _csv_header(output: ClassificationOutput | RegressionOutput, kept: Sequence[str]) -> list[str]:
+    """Return the header: kept columns, then the predictions, "predicted_..." where a kept column has that name."""
+    names = list(output.names) if isinstance(output, RegressionOutput) else [output.name]
     if isinstance(output, ClassificationOutput):
-        return [output.name, *(f"probability_{label}" for label in output.labels)]
-    return list(output.names)
+        names += [f"probability_{label}" for label in output.labels]
+    taken = set(kept)
+    for i, name in enumerate(names):
+        while names[i] in taken:
+            names[i] = f"predicted_{names[i]}"
+        taken.add(name)
+    return [*kept, *names]
 
 
 def _csv_cells(prediction: Any) -> list[Any]:

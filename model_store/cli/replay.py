@@ -12,23 +12,28 @@ from typing import Any
 import click
 import numpy as np
 
+from model_store.artifact.model import Model
 from model_store.artifact.receipt import FIELD_TYPES, hash_predictions
 from model_store.cli import tables
 from model_store.cli.common import print_json, print_note
-from model_store.cli.group import command
+from model_store.cli.group import command, header_option
 from model_store.errors import ArtifactError, Fault, InputError
 from model_store.registry.store import open_store
 from model_store.schema import row_parser
-from model_store.schema.signature import Signature
+from model_store.schema.row_parser import Header
+
+_GET_RECEIPT = "request one with POST /predict?receipt=true"
 
 
 @command("replay")
 @click.argument("receipt", type=click.Path(exists=True, dir_okay=False, path_type=Path))
 @click.argument("body", type=click.Path(exists=True, dir_okay=False, path_type=Path))
-def replay(receipt: Path, body: Path, store: str, as_json: bool) -> None:
+@header_option
+def replay(receipt: Path, body: Path, header: Header | None, store: str, as_json: bool) -> None:
     """Repeat a prediction and verify its receipt.
 
-    RECEIPT is a response that contains a receipt, or the receipt alone. BODY is the request body, byte for byte.
+    RECEIPT is a response that contains a receipt, or the receipt alone. BODY is the request body, byte for byte. Give
+    --header if the request had the parameter header of text/csv.
     """
     expected = _read_receipt(receipt)
     data = body.read_bytes()
@@ -41,7 +46,7 @@ def replay(receipt: Path, body: Path, store: str, as_json: bool) -> None:
     _, model = open_store(store).load(name, number)
     if model.digest != expected["digest"]:
         raise ArtifactError(f"{name}/{number}: expected the digest {expected['digest']}, found {model.digest}")
-    predictions = model.predict(_instances(data, model.signature, body.name))
+    predictions = _predict(model, data, body.name, header)
     if hash_predictions(predictions) != expected["predictions_sha256"]:
         raise ArtifactError(
             f"{name}/{number}: expected predictions with SHA-256 {expected['predictions_sha256']}, found "
@@ -58,23 +63,25 @@ def _read_receipt(path: Path) -> Mapping[str, Any]:
     try:
         content = json.loads(path.read_bytes())
     except ValueError as e:
-        raise InputError([Fault(str(path), f"expected a receipt in JSON: {e}")]) from e
+        raise InputError([Fault(str(path), f"expected a receipt in JSON: {e}", _GET_RECEIPT)]) from e
     if isinstance(content, dict):
         content = content.get("receipt", content)
     receipt: dict[str, Any] = content if isinstance(content, dict) else {}
     invalid = [key for key, kind in FIELD_TYPES.items() if type(receipt.get(key)) is not kind]
     if invalid:
         problem = f"expected a receipt with the keys {', '.join(FIELD_TYPES)}; missing or invalid: {', '.join(invalid)}"
-        raise InputError([Fault(str(path), problem, "request one with POST /predict?receipt=true")])
+        raise InputError([Fault(str(path), problem, _GET_RECEIPT)])
     return receipt
 
 
-def _instances(data: bytes, signature: Signature, name: str) -> list[Any]:
-    """Parse the rows of a request body in any format that the service accepts."""
-    if data.startswith(b"\x93NUMPY"):
-        found: list[Any] = np.load(io.BytesIO(data), allow_pickle=False).tolist()
-        return found
-    if data.lstrip()[:1] == b"{":
-        instances = json.loads(data).get("instances")
-        return instances if isinstance(instances, list) else []
-    return row_parser.parse_rows(data, name, signature)
+def _predict(model: Model, data: bytes, name: str, header: Header | None) -> list[Any]:
+    """Return the predictions for a request body in any format that the service accepts."""
+    try:
+        if data.startswith(b"\x93NUMPY"):
+            return model.predict(np.load(io.BytesIO(data), allow_pickle=False).tolist())
+        if data.lstrip()[:1] == b"{":
+            return model.predict(json.loads(data)["instances"])
+    except (ValueError, KeyError, TypeError) as e:
+        fix = "give the body of a request to /predict, uncompressed"
+        raise InputError([Fault(name, f"expected rows in JSON, CSV or .npy, found an error: {e}", fix)]) from e
+    return model.predict(row_parser.parse_csv(data, name, model.signature, header)[0].rows)

@@ -1,7 +1,7 @@
-"""Parse rows from files and command lines into the form that clients of the service send.
+"""Parse rows from files, request bodies and command lines into the form that clients of the service send.
 
 CSV rows become objects by column name, with numbers in columns that are numbers in the signature; JSON is returned
-unchanged. A first line without any column name is a row in column order.
+unchanged. Whether the first line of CSV is a header is declared as in RFC 4180, or follows from the names in it.
 """
 
 from __future__ import annotations
@@ -9,14 +9,174 @@ from __future__ import annotations
 import csv
 import io
 import json
-from collections.abc import Generator, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass, field
 from itertools import islice
-from typing import IO, Any
+from typing import Any, Literal
 
 from model_store.errors import Fault, InputError, did_you_mean
-from model_store.schema.column import parse_text_cell
+from model_store.schema.column import Column, parse_text_cell
 from model_store.schema.signature import ClassificationOutput, Signature
 from model_store.utils.csv_reader import read_csv_lines
+from model_store.utils.values import list_names
+
+Header = Literal["present", "absent"]
+_DECLARE = "declare it: `Content-Type: text/csv; header=present` or `--header present`, or the same with absent"
+
+
+@dataclass(frozen=True)
+class RowBatch:
+    """Rows as clients send them. For CSV also the line on which each begins, and its cells as they were written."""
+
+    rows: list[Any]
+    lines: list[int] = field(default_factory=list)
+    cells: list[list[str]] = field(default_factory=list)
+
+    def with_lines(self, error: InputError, name: str = "") -> InputError:
+        """Return an error of `Signature.encode` with the lines of the file `name` in place of the rows."""
+        return InputError([self._with_line(fault, name) for fault in error.faults], error.total)
+
+    def _with_line(self, fault: Fault, name: str) -> Fault:
+        _, _, rest = fault.location.partition(".")
+        number, dot, column = rest.partition(".")
+        if not number.isdigit() or int(number) >= len(self.lines):
+            return fault
+        column = f", column {column}" if dot else ""
+        return Fault(_line(name, self.lines[int(number)]) + column, fault.problem, fault.fix)
+
+
+class CsvTable:
+    """The rows of a CSV file, read a batch at a time.
+
+    Without `header` the first line is a header if it names every column that the model needs. A line that names only
+    some of them, and a header that is also a valid row, are errors. Arrays have no header unless it is declared.
+    Columns that the model does not use are an error, or with `ignore_unknown` listed in `ignored`; targets are left
+    out. Errors begin with `name`, if it is not empty, and the line.
+    """
+
+    def __init__(
+        self,
+        lines: Iterable[str],
+        name: str,
+        signature: Signature,
+        header: Header | None = None,
+        *,
+        ignore_unknown: bool = False,
+    ) -> None:
+        self._name, self._signature = name, signature
+        self.names: list[str] = []  # of the columns; empty for an array without a header
+        self.ignored: list[str] = []
+        self._records = self._read_records(lines)
+        first = next(self._records, None)
+        if first is None:
+            fix = "send a header and rows, or rows in column order"
+            raise InputError([Fault(name or "body", "expected CSV, found nothing", fix)])
+        cells = [cell.strip() for cell in first[1]]
+        self._first = None if self._is_header(cells, first[0], header) else first
+        whole_row = signature.inputs[0].is_whole_row
+        self.width = len(cells) if self._first is None or whole_row else len(signature.names)
+        if self._first is None:
+            self.names = cells
+            if not whole_row:
+                self.ignored = self._check_header(cells, first[0], ignore_unknown=ignore_unknown)
+        elif not whole_row:
+            self.names = list(signature.names)
+        self._parsers = self._cell_parsers()
+
+    def read(self, size: int | None = None) -> RowBatch:
+        """Return the next rows, up to `size`; none at the end. InputError lists lines of another length."""
+        found = list(islice(self._records, size if size is None or self._first is None else size - 1))
+        if self._first is not None:
+            found.insert(0, self._first)
+            self._first = None
+        faults = [self._length_fault(line, cells) for line, cells in found if len(cells) != self.width]
+        if faults:
+            raise InputError(faults)
+        rows: list[Any]
+        if self._signature.inputs[0].is_whole_row:
+            parse = self._signature.inputs[0].parse_cell
+            rows = [list(map(parse, cells)) for _, cells in found]
+        else:
+            rows = [{name: parse(cells[i]) for i, name, parse in self._parsers} for _, cells in found]
+        return RowBatch(rows, [line for line, _ in found], [cells for _, cells in found])
+
+    def _read_records(self, lines: Iterable[str]) -> Iterator[tuple[int, list[str]]]:
+        """Yield the line on which each row begins, and its cells. Empty lines hold no row."""
+        reader, line, empty = read_csv_lines(lines), 1, 0
+        try:
+            for cells in reader:
+                if not cells:
+                    empty = empty or line
+                elif empty and len(cells) == 1:
+                    fix = 'write "" for a missing value, or remove the line'
+                    raise InputError([Fault(_line(self._name, empty), "expected a value, found an empty line", fix)])
+                else:
+                    yield line, cells
+                line = reader.line_num + 1
+        except csv.Error as e:
+            fix = "quote cells that hold quotes or commas, and close each quotation mark"
+            raise InputError([Fault(_line(self._name, line), f"expected CSV, found an error: {e}", fix)]) from e
+        except UnicodeDecodeError as e:
+            problem = f"expected UTF-8, found other bytes: {e}"
+            raise InputError([Fault(_line(self._name, line), problem, "save the file as UTF-8")]) from e
+
+    def _is_header(self, cells: list[str], line: int, declared: Header | None) -> bool:
+        """Return whether the first line is a header. InputError if that is not certain."""
+        signature = self._signature
+        if declared is not None or signature.inputs[0].is_whole_row:
+            return declared == "present"
+        needed = _needed_names(signature)
+        missing = [name for name in needed if name not in cells]
+        if missing and not {*signature.names, *_target_names(signature)} & set(cells):
+            return False
+        could_be_row = len(cells) == len(signature.names) and all(map(_is_value, signature.inputs, cells))
+        if missing and could_be_row:
+            return False
+        if missing:
+            unknown = [cell for cell in cells if cell not in signature.names]
+            raise InputError([self._missing_fault(line, needed, missing, unknown, f"; {_DECLARE}")])
+        if could_be_row:
+            problem = "expected a header or a row, found a line that can be both"
+            raise InputError([Fault(_line(self._name, line), problem, _DECLARE)])
+        return True
+
+    def _check_header(self, header: list[str], line: int, *, ignore_unknown: bool) -> list[str]:
+        """Return the columns that are neither inputs nor targets. InputError if they are not accepted or one lacks."""
+        signature, location = self._signature, _line(self._name, line)
+        unknown = [name for name in header if name not in {*signature.names, *_target_names(signature)}]
+        # An optional column may be among the unknown ones under another name, and would be filled in.
+        required = {column.name for column in signature.inputs if column.fill is None}
+        missing = [name for name in signature.names if name not in header]
+        missing = [name for name in missing if name in required or any(did_you_mean(one, [name]) for one in unknown)]
+        faults = [self._missing_fault(line, signature.names, missing, unknown)] if missing else []
+        if not ignore_unknown and not missing:
+            known = f"remove it; the columns are {list_names(signature.names)}"
+            faults += [Fault(f"{location}, column {name[:100]}", "unknown column", known) for name in unknown]
+        doubled = sorted({name[:100] for name in header if header.count(name) > 1}) if _has_doubles(header) else []
+        faults += [Fault(location, f"expected {name!r} once", "rename one of the columns") for name in doubled]
+        if faults:
+            raise InputError(faults)
+        return unknown
+
+    def _missing_fault(
+        self, line: int, expected: Sequence[str], missing: list[str], unknown: list[str], more: str = ""
+    ) -> Fault:
+        found = f", but {list_names(unknown)}" if unknown else ""
+        problem = f"expected a header with {list_names(expected)}; found no {list_names(missing)}{found}"
+        fixes = sorted({did_you_mean(name, missing) for name in unknown[:100]} - {""})
+        return Fault(_line(self._name, line), problem, (" ".join(fixes) or "name the columns") + more)
+
+    def _length_fault(self, line: int, cells: list[str]) -> Fault:
+        fix = "quote cells that hold commas" if len(cells) > self.width else "write every cell; an empty one is missing"
+        return Fault(_line(self._name, line), f"expected {self.width} cells, found {len(cells)}", fix)
+
+    def _cell_parsers(self) -> list[tuple[int, str, Any]]:
+        """Return index, name and parser of each column that is used. Test files usually contain the targets, too."""
+        parsers = {column.name: column.parse_cell for column in self._signature.inputs}
+        left_out = {*_target_names(self._signature), *self.ignored} - parsers.keys()
+        return [
+            (i, name, parsers.get(name, parse_text_cell)) for i, name in enumerate(self.names) if name not in left_out
+        ]
 
 
 def parse_json_rows(texts: Sequence[str]) -> list[Any]:
@@ -24,26 +184,22 @@ def parse_json_rows(texts: Sequence[str]) -> list[Any]:
     return [_parse_json(text, f"row {i}") for i, text in enumerate(texts)]
 
 
-def parse_rows(
-    data: bytes, name: str, signature: Signature, ignored: list[str] | None = None, max_rows: int | None = None
-) -> list[Any]:
-    """Return the rows of a file: of JSON if its name or first character says so, else of CSV.
-
-    Columns of a CSV table that are not inputs stay in the rows, and the signature rejects them. With a list `ignored`
-    they are left out and their names are appended to it; InputError if an input is missing. Little more than `max_rows`
-    rows of CSV are read.
-    """
+def decode_utf8(data: bytes, name: str) -> str:
+    """Return the text of a file, without a byte order mark. InputError if it is not UTF-8."""
     try:
-        text = data.decode("utf-8-sig")
+        return data.decode("utf-8-sig")
     except UnicodeDecodeError as e:
         problem = f"expected UTF-8, found byte 0x{data[e.start]:02x} at {e.start}"
         raise InputError([Fault(name, problem, "save the file as UTF-8")]) from e
-    if name.endswith(".json") or (not name.endswith(".csv") and text.lstrip()[:1] in ("[", "{")):
-        return _json_rows(text, name)
-    return _csv_rows(text, name, signature, ignored, max_rows)
 
 
-def _json_rows(text: str, name: str) -> list[Any]:
+def is_json(text: str, name: str) -> bool:
+    """Return whether the name or the first character of a file says that it is JSON, not CSV."""
+    return name.endswith(".json") or (not name.endswith(".csv") and text.lstrip()[:1] in ("[", "{"))
+
+
+def parse_json_table(text: str, name: str) -> list[Any]:
+    """Return the rows of a JSON file: a list, or an object with `instances`."""
     rows = _parse_json(text, name)
     if isinstance(rows, dict) and set(rows) == {"instances"}:
         rows = rows["instances"]
@@ -53,98 +209,23 @@ def _json_rows(text: str, name: str) -> list[Any]:
     return rows
 
 
-def iter_csv_batches(
-    file: IO[bytes], name: str, signature: Signature, size: int, ignored: list[str]
-) -> Generator[list[Any], None, None]:
-    """Yield the rows of a CSV file of any length, `size` at a time; `ignored` is as in `parse_rows`."""
-    text = io.TextIOWrapper(file, "utf-8-sig", newline="")
-    reader = read_csv_lines(text)
-    header: list[str] | None = None
-    start = 0
-    try:
-        while lines := _read_lines(reader, name, size):
-            if header is None:
-                header, lines = _split_header(lines, signature)
-                ignored += _ignored_columns(header, name, signature)
-            yield _table_rows(header, lines, name, signature, start, ignored)
-            start += len(lines)
-        if header is None:
-            raise _empty_file_error(name)
-    finally:
-        text.detach()  # the caller closes the file
+def _line(name: str, number: int) -> str:
+    return f"{name} line {number}".lstrip()
 
 
-def _csv_rows(text: str, name: str, signature: Signature, ignored: list[str] | None, max_rows: int | None) -> list[Any]:
-    reader = read_csv_lines(io.StringIO(text, newline=""))
-    lines = _read_lines(reader, name, None if max_rows is None else max_rows + 2)
-    if not lines:
-        raise _empty_file_error(name)
-    header, lines = _split_header(lines, signature)
-    if ignored is not None:
-        ignored += _ignored_columns(header, name, signature)
-    return _table_rows(header, lines, name, signature, 0, ignored or [])
+def _needed_names(signature: Signature) -> list[str]:
+    """Return the columns that a header must name: the required ones, or all if none is required."""
+    return [column.name for column in signature.inputs if column.fill is None] or list(signature.names)
 
 
-def _empty_file_error(name: str) -> InputError:
-    problem = "expected a header and rows, found nothing"
-    return InputError([Fault(name, problem, "name the columns in the first line")])
+def _is_value(column: Column, text: str) -> bool:
+    """Return whether a text is a number of a number column, a known category, or missing."""
+    value = column.parse_cell(text)
+    return value is None or not isinstance(value, str) or value in getattr(column, "categories", ())
 
 
-def _read_lines(reader: Iterator[list[str]], name: str, limit: int | None) -> list[list[str]]:
-    """Return up to `limit` lines that are not empty."""
-    try:
-        return list(islice(filter(None, reader), limit))
-    except csv.Error as e:
-        fix = "quote cells that hold quotes or commas"
-        raise InputError([Fault(name, f"expected CSV, found an error: {e}", fix)]) from e
-    except UnicodeDecodeError as e:
-        raise InputError([Fault(name, f"expected UTF-8, found other bytes: {e}", "save the file as UTF-8")]) from e
-
-
-def _split_header(lines: list[list[str]], signature: Signature) -> tuple[list[str], list[list[str]]]:
-    """Return the header and the other lines. Arrays have no header: a first line of names is ignored."""
-    first = [cell.strip() for cell in lines[0]]
-    column = signature.inputs[0]
-    if column.is_whole_row:
-        return [], lines[1:] if any(isinstance(column.parse_cell(cell), str) for cell in first) else lines
-    if len(first) == len(signature.names) and not set(first) & (_target_names(signature) | set(signature.names)):
-        return list(signature.names), lines
-    return first, lines[1:]
-
-
-def _ignored_columns(header: list[str], name: str, signature: Signature) -> list[str]:
-    """Return the columns that are neither inputs nor targets. InputError if an input is missing.
-
-    It may be among them under another name, and would be filled in.
-    """
-    ignored = [column for column in header if column not in {*signature.names, *_target_names(signature)}]
-    missing = [column for column in signature.names if column not in header]
-    if header and ignored and missing:
-        problem = f"expected {', '.join(signature.names)}; found no {', '.join(missing)}, but {', '.join(ignored)}"
-        fixes = {did_you_mean(column, missing) for column in ignored} - {""}
-        raise InputError([Fault(f"{name} header", problem, " ".join(sorted(fixes)) or "rename the columns")])
-    return ignored
-
-
-def _table_rows(
-    header: list[str], lines: list[list[str]], name: str, signature: Signature, start: int, ignored: Sequence[str]
-) -> list[Any]:
-    if not header:
-        return [list(map(signature.inputs[0].parse_cell, line)) for line in lines]
-    faults = [
-        Fault(f"{name} row {i}", f"expected {len(header)} cells, found {len(row)}", "quote cells that hold commas")
-        for i, row in enumerate(lines, start)
-        if len(row) != len(header)
-    ]
-    if len(set(header)) != len(header):
-        faults.append(Fault(f"{name} header", "expected unique names", "rename one of the columns"))
-    if faults:
-        raise InputError(faults)
-    parsers = {column.name: column.parse_cell for column in signature.inputs}
-    left_out = {*_target_names(signature), *ignored}
-    # Test files usually contain the targets, too: leave them out.
-    kept = [(i, name, parsers.get(name, parse_text_cell)) for i, name in enumerate(header) if name not in left_out]
-    return [{name: parse(row[i]) for i, name, parse in kept} for row in lines]
+def _has_doubles(names: Sequence[str]) -> bool:
+    return len(set(names)) != len(names)
 
 
 def _target_names(signature: Signature) -> set[str]:
@@ -156,6 +237,22 @@ def _parse_json(text: str, location: str) -> Any:
     try:
         return json.loads(text)
     except ValueError as e:
-        raise InputError([Fault(location, f"expected JSON, found an error: {e}", "")]) from e
+        fix = "write valid JSON: text in double quotes, true, false, null, and finite numbers"
+        raise InputError([Fault(location, f"expected JSON, found an error: {e}", fix)]) from e
     except RecursionError as e:
-        raise InputError([Fault(location, "expected JSON, found it nested too deeply", "")]) from e
+        raise InputError([Fault(location, "expected JSON, found it nested too deeply", "send flat rows")]) from e
+
+
+def parse_csv(
+    data: bytes,
+    name: str,
+    signature: Signature,
+    header: Header | None = None,
+    *,
+    ignore_unknown: bool = False,
+    max_rows: int | None = None,
+) -> tuple[RowBatch, list[str]]:
+    """Return the rows of CSV in memory, at most one more than `max_rows`, and the ignored columns."""
+    text = decode_utf8(data, name or "body")
+    table = CsvTable(io.StringIO(text, newline=""), name, signature, header, ignore_unknown=ignore_unknown)
+    return table.read(None if max_rows is None else max_rows + 1), table.ignored

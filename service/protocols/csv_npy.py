@@ -3,26 +3,32 @@
 from __future__ import annotations
 
 from io import BytesIO
-from typing import Any
 
 import numpy as np
 
 from model_store.errors import Fault, InputError
 from model_store.nn import Array
 from model_store.schema import row_parser
+from model_store.schema.row_parser import Header, RowBatch
 from service.http.request_body import bad_request, check_value_count
 from service.protocols import tensors
 from service.registry.loaded_version import LoadedVersion
 
 CSV, NPY = "text/csv", "application/x-npy"
 MEDIA_TYPES = frozenset({CSV, NPY})
+_HEADERS: dict[str | None, Header | None] = {None: None, "present": "present", "absent": "absent"}
 
 
-def parse_csv_rows(body: bytes, served: LoadedVersion, *, max_rows: int, max_bytes: int) -> list[Any]:
-    """Parse a CSV body, with or without a header row, into rows that are not encoded yet."""
+def parse_csv_rows(
+    body: bytes, served: LoadedVersion, header: str | None, *, max_rows: int, max_bytes: int
+) -> RowBatch:
+    """Parse a CSV body into rows that are not encoded yet. `header` is the parameter of the media type, if sent."""
+    if header not in _HEADERS:
+        fix = "send text/csv; header=present if the first line names the columns, else header=absent"
+        raise InputError([Fault("Content-Type", f"expected header=present or header=absent, found {header!r}", fix)])
     check_value_count(body, max_bytes, "CSV")
-    found = row_parser.parse_rows(body, "body.csv", served.model.signature, max_rows=max_rows)
-    if len(found) > max_rows:
+    found, _ = row_parser.parse_csv(body, "", served.model.signature, _HEADERS[header], max_rows=max_rows)
+    if len(found.rows) > max_rows:
         problem = f"expected 1 to {max_rows} rows, found more"
         raise InputError([Fault("rows", problem, "send them in several requests")])
     return found

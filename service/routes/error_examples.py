@@ -122,8 +122,10 @@ def _example_body(served: LoadedVersion, row: Any, *, is_only_model: bool) -> di
 def _example_row(served: LoadedVersion, faults: list[Fault]) -> Any:
     """Return the first row with an error, or else the first row, repaired; the model's example if none was sent."""
     of_tensors = "sent_tensors" in g  # their errors name a row or a tensor
-    location = re.compile(r"rows\.(\d{1,9})" if of_tensors else r"(?:instances|inputs|rows)\.(\d{1,9})")
+    location = re.compile(r"rows\.(\d{1,9})" if of_tensors else r"(?:instances|inputs|line)[. ](\d{1,9})")
     number = next((int(found[1]) for fault in faults if (found := location.match(fault.location))), 0)
+    if "sent_csv" in g and number in g.sent_csv.lines:
+        number = g.sent_csv.lines.index(number)
     if of_tensors:
         inputs, tail = g.sent_tensors
         return repair_row(served, row_from_tensors(served, inputs, tail, number))

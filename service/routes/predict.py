@@ -53,8 +53,15 @@ class Predictor:
         if request.mimetype in csv_npy.MEDIA_TYPES:
             sent = read_body(request, max_bytes)
             if request.mimetype == csv_npy.CSV:
-                g.sent_rows = rows = csv_npy.parse_csv_rows(sent, served, max_rows=max_rows, max_bytes=max_bytes)
-                inputs = encode_rows(served, rows, "rows", max_rows)
+                header = request.mimetype_params.get("header")
+                g.sent_csv = batch = csv_npy.parse_csv_rows(
+                    sent, served, header, max_rows=max_rows, max_bytes=max_bytes
+                )
+                g.sent_rows = batch.rows
+                try:
+                    inputs = encode_rows(served, batch.rows, "rows", max_rows)
+                except InputError as e:
+                    raise batch.with_lines(e) from e
             else:
                 inputs = csv_npy.encode_npy(sent, served, max_rows)
         else:

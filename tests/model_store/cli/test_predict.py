@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import csv
 from pathlib import Path
 
 from model_store.registry.store import Store
@@ -37,3 +38,70 @@ def test_predict_reports_invalid_input(models, tmp_path: Path) -> None:
     assert "Give either FILE or --row" in models("predict", "chess", code=2).stderr
     assert "does not exist" in models("predict", "chess", str(tmp_path / "no.csv"), code=2).stderr
     assert "no model 'ches' in" in models("predict", "ches", "--row", "[]", code=5).stderr
+
+
+ROWS = 'id,town,age,chess\n"a, 1",Bath,30,yes\n"b""2",York,31,no\n'
+
+
+def predicted(models, tmp_path: Path, *options: str, text: str = ROWS, code: int = 0) -> list[list[str]]:
+    (tmp_path / "rows.csv").write_text(text)
+    result = models(
+        "predict", "chess", str(tmp_path / "rows.csv"), "--output", str(tmp_path / "out.csv"), *options, code=code
+    )
+    if code:
+        return [[result.stderr]]
+    return list(csv.reader((tmp_path / "out.csv").read_text().splitlines()))
+
+
+def test_output_keeps_the_columns_that_are_named(models, tmp_path: Path) -> None:
+    header, first, second = predicted(models, tmp_path, "--keep", "age,id")
+    assert header == ["age", "id", "chess", "probability_no", "probability_yes"]
+    assert (first[:2], second[:2]) == (["30", "a, 1"], ["31", 'b"2'])
+    bare = predicted(models, tmp_path)
+    assert [row[2:] for row in (header, first, second)] == bare
+
+
+def test_output_keeps_all_columns_and_renames_a_prediction_of_the_same_name(models, tmp_path: Path) -> None:
+    for options in (("--keep-all",), ("--keep", "id", "--keep", "town,age,chess")):
+        header, first, _ = predicted(models, tmp_path, *options)
+        assert header == ["id", "town", "age", "chess", "predicted_chess", "probability_no", "probability_yes"]
+        assert first[:4] == ["a, 1", "Bath", "30", "yes"]
+    header, first, _ = predicted(models, tmp_path, "--keep-all", "--header", "absent", text="30,Bath\n31,York\n")
+    assert header[:3] == ["age", "town", "chess"]
+    assert first[:2] == ["30", "Bath"]
+
+
+def test_columns_to_keep_are_checked(models, tmp_path: Path) -> None:
+    assert (
+        "rows.csv has no column 'idd' (did you mean 'id'?)"
+        in predicted(models, tmp_path, "--keep", "idd", code=3)[0][0]
+    )
+    assert not (tmp_path / "out.csv").exists()
+    both = predicted(models, tmp_path, "--keep", "id", "--keep-all", code=2)[0][0]
+    assert "either --keep or --keep-all" in both
+    rows = str(tmp_path / "rows.csv")
+    assert "need --output" in models("predict", "chess", rows, "--keep", "id", code=2).stderr
+    (tmp_path / "rows.json").write_text("[]")
+    message = models("predict", "chess", str(tmp_path / "rows.json"), "--output", "x.csv", code=2).stderr
+    assert "--output needs a CSV file" in message
+
+
+def test_output_goes_to_standard_output(models, tmp_path: Path) -> None:
+    (tmp_path / "rows.csv").write_text(ROWS)
+    shown = models("predict", "chess", str(tmp_path / "rows.csv"), "--output", "-", "--keep", "id", "--json").stdout
+    assert shown.splitlines()[0] == "id,chess,probability_no,probability_yes"
+    assert len(shown.splitlines()) == 3
+
+
+def test_errors_in_files_name_the_line(models, tmp_path: Path) -> None:
+    (tmp_path / "rows.csv").write_text("town,age\nBath,30\n\nYork,old\n")
+    for options in ((), ("--output", str(tmp_path / "out.csv"))):
+        message = models("predict", "chess", str(tmp_path / "rows.csv"), *options, code=3).stderr
+        assert message.startswith("Error: rows.csv line 4, column age: expected a number, found 'old'")
+
+
+def test_a_table_with_a_header_alone_has_no_predictions(models, tmp_path: Path) -> None:
+    assert predicted(models, tmp_path, "--keep", "id", text="id,town,age\n") == [
+        ["id", "chess", "probability_no", "probability_yes"]
+    ]
+    assert read_json(models("predict", "chess", str(tmp_path / "rows.csv"), "--json"))["predictions"] == []

@@ -2,14 +2,19 @@
 
 from __future__ import annotations
 
+import csv
 import io
+from typing import Any
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 import training.data.readers
 from model_store.errors import InputError
 from model_store.schema import row_parser
 from model_store.schema.column import MISSING_CELLS
+from model_store.schema.row_parser import CsvTable, Header
 from model_store.schema.signature import (
     ArrayColumn,
     CategoryColumn,
@@ -29,50 +34,156 @@ TOWNS = Signature(
 IMAGES = Signature((ArrayColumn("image", (2, 2), 0.0, 16.0, 0.0, 16.0, {}),), RegressionOutput(("y",), (0.0,), (1.0,)))
 
 
-def test_little_more_than_max_rows_is_read_of_a_longer_table() -> None:
-    for header in (b"", b"age,town\n"):
-        assert len(row_parser.parse_rows(header + b"1,Bath\n" * 10, "x.csv", TOWNS, max_rows=10)) == 10
-        assert 10 < len(row_parser.parse_rows(header + b"1,Bath\n" * 1000, "x.csv", TOWNS, max_rows=10)) <= 12
+def parse(text: str | bytes, signature: Signature = TOWNS, header: Header | None = None, **options: Any) -> list[Any]:
+    data = text if isinstance(text, bytes) else text.encode()
+    return row_parser.parse_csv(data, "x.csv", signature, header, **options)[0].rows
+
+
+def test_one_row_more_than_max_rows_is_read_of_a_longer_table() -> None:
+    for header in ("", "age,town\n"):
+        assert len(parse(header + "1,Bath\n" * 10, max_rows=10)) == 10
+        assert len(parse(header + "1,Bath\n" * 1000, max_rows=10)) == 11
 
 
 def test_csv_cells_are_numbers_in_number_columns() -> None:
     text = b"\xef\xbb\xbftown, age\n7, 30\n\n Bath ,1e3\n"
-    assert row_parser.parse_rows(text, "x.csv", TOWNS) == [{"town": "7", "age": 30.0}, {"town": "Bath", "age": 1000.0}]
+    assert parse(text) == [{"town": "7", "age": 30.0}, {"town": "Bath", "age": 1000.0}]
 
 
 def test_missing_cells_are_the_same_as_in_training() -> None:
-    assert row_parser.parse_rows(b"age,town\n,NA\n", "x.csv", TOWNS) == [{"age": None, "town": None}]
+    assert parse("age,town\n,NA\n") == [{"age": None, "town": None}]
     assert MISSING_CELLS == training.data.readers.MISSING_CELLS
 
 
-def test_targets_in_a_file_are_left_out_and_other_columns_are_not() -> None:
-    found = row_parser.parse_rows(b"age,town,chess,shoe\n1,Bath,yes,43\n", "x.csv", TOWNS)
-    assert found == [{"age": 1.0, "town": "Bath", "shoe": "43"}]
-    with pytest.raises(InputError, match=r"instances\.0\.shoe"):
-        TOWNS.encode(found)
+def test_targets_in_a_file_are_left_out_and_other_columns_are_an_error() -> None:
+    assert parse("age,town,chess\n1,Bath,yes\n") == [{"age": 1.0, "town": "Bath"}]
+    with pytest.raises(InputError, match=r"^x\.csv line 1, column shoe: unknown column \(remove it; the columns are"):
+        parse("age,town,chess,shoe\n1,Bath,yes,43\n")
 
 
-def test_ignored_columns_are_left_out_and_returned_on_request() -> None:
-    others: list[str] = []
-    found = row_parser.parse_rows(b"shoe,age,town,chess\n43,1,Bath,yes\n", "x.csv", TOWNS, others)
-    assert (found, others) == ([{"age": 1.0, "town": "Bath"}], ["shoe"])
-
-    ignored: list[str] = []
-    batches = list(
-        row_parser.iter_csv_batches(io.BytesIO(b"shoe,age,town\n43,1,Bath\n44,2,7\n"), "x.csv", TOWNS, 2, ignored)
-    )
-    assert (batches, ignored) == ([[{"age": 1.0, "town": "Bath"}], [{"age": 2.0, "town": "7"}]], ["shoe"])
+def test_columns_can_be_ignored() -> None:
+    found, ignored = row_parser.parse_csv(b"shoe,age,town,chess\n43,1,Bath,yes\n", "x", TOWNS, ignore_unknown=True)
+    assert (found.rows, ignored) == ([{"age": 1.0, "town": "Bath"}], ["shoe"])
 
 
-def test_a_missing_input_is_an_error_if_other_columns_would_be_ignored() -> None:
-    expected = r"^x\.csv header: expected age, town; found no town, but twon, shoe \(did you mean 'town'\?\)$"
-    with pytest.raises(InputError, match=expected):
-        row_parser.parse_rows(b"age,twon,shoe\n1,Bath,43\n", "x.csv", TOWNS, [])
+def test_a_table_is_read_in_batches_with_lines_and_cells() -> None:
+    text = io.StringIO('shoe,age,town\n43,1,Bath\n\n"4\n4",2, 7\n45,3,7\n', newline="")
+    table = CsvTable(text, "x.csv", TOWNS, ignore_unknown=True)
+    first, second, end = table.read(2), table.read(2), table.read(2)
+    assert first.rows == [{"age": 1.0, "town": "Bath"}, {"age": 2.0, "town": "7"}]
+    assert (first.lines, second.lines, end.rows) == ([2, 4], [6], [])
+    assert first.cells[1] == ["4\n4", "2", " 7"]
+    assert (table.names, table.ignored) == (["shoe", "age", "town"], ["shoe"])
 
 
-def test_text_in_a_number_column_is_rejected_by_the_signature() -> None:
-    with pytest.raises(InputError, match=r"instances\.0\.age: expected a number, found 'old'"):
-        TOWNS.encode(row_parser.parse_rows(b"age,town\nold,Bath\n", "x.csv", TOWNS))
+# The header ----------------------------------------------------------------------------------------------------------
+
+DIGITS = Signature(tuple(NumberColumn(name) for name in "012"), RegressionOutput(("y",), (0.0,), (1.0,)))
+COLORS = Signature(
+    (CategoryColumn("color", ("red", "blue"), "bucket"), CategoryColumn("size", ("S", "M"), "bucket")),
+    RegressionOutput(("y",), (0.0,), (1.0,)),
+)
+OPTIONAL = Signature((NumberColumn("age"), NumberColumn("mass", fill=3.0)), RegressionOutput(("y",), (0.0,), (1.0,)))
+
+
+@pytest.mark.parametrize("text", ["0,1,2\n5,6,7\n", "2,0,1\n5,6,7\n", "2,0,1\n"])
+def test_a_line_that_can_be_a_header_or_a_row_must_be_declared(text: str) -> None:
+    with pytest.raises(InputError, match=r"^x\.csv line 1: expected a header or a row, found a line that can be both"):
+        parse(text, DIGITS)
+    first, *others = text.splitlines()
+    rows = [list(map(float, line.split(","))) for line in others]
+    names = first.split(",")
+    assert parse(text, DIGITS, "present") == [dict(zip(names, row, strict=True)) for row in rows]
+    assert parse(text, DIGITS, "absent")[0] == dict(zip("012", map(float, names), strict=True))
+    assert len(parse(text, DIGITS, "absent")) == len(rows) + 1
+
+
+def test_numbers_that_are_no_names_are_a_row() -> None:
+    assert parse("0,1,5\n", DIGITS) == [{"0": 0.0, "1": 1.0, "2": 5.0}]
+
+
+@pytest.mark.parametrize("text", ["colr,size\nred,S\n", "color\nred\n", "color,grandeur,y\nred,S,1\n"])
+def test_a_line_with_some_of_the_names_is_neither_a_header_nor_a_row(text: str) -> None:
+    with pytest.raises(InputError, match=r"^x\.csv line 1: expected a header with color, size; found no ") as caught:
+        parse(text, COLORS)
+    assert "declare it" in caught.value.faults[0].fix
+    assert "did you mean" in caught.value.faults[0].fix or "colr" not in text
+
+
+def test_a_header_names_every_required_column() -> None:
+    headers: list[Header | None] = [None, "present"]
+    assert parse("age\n7\n", OPTIONAL) == [{"age": 7.0}]
+    for header in headers:
+        with pytest.raises(InputError, match=r"line 1: expected a header with .*age.*; found no age"):
+            parse("mass\n7\n", OPTIONAL, header)
+    with pytest.raises(InputError, match=r"found no mass, but maas \(did you mean 'mass'\?\)"):
+        parse("age,maas\n7,8\n", OPTIONAL, ignore_unknown=True)  # it would be filled in
+    assert parse("id,age\n7,8\n", OPTIONAL, ignore_unknown=True) == [{"age": 8.0}]
+
+
+def test_an_invalid_first_row_is_an_error_and_not_a_header() -> None:
+    rows = parse("x,1,2\n5,6,7\n", DIGITS, "absent")
+    assert len(rows) == 2
+    with pytest.raises(InputError, match=r"rows\.0\.0: expected a number, found 'x'"):
+        DIGITS.encode(rows, "rows")
+    rows = parse("oops,2,3,4\n1,2,3,4\n", IMAGES)
+    assert len(rows) == 2
+    with pytest.raises(InputError, match=r"rows\.0"):
+        IMAGES.encode(rows, "rows")
+
+
+def test_images_have_a_header_only_if_it_is_declared() -> None:
+    expected = [[1.0, 2.0, 3.0, 4.0]]
+    assert parse("1,2,3,4\n", IMAGES) == parse("1,2,3,4\n", IMAGES, "absent") == expected
+    assert parse("a,b,c,d\n1,2,3,4\n", IMAGES, "present") == expected
+
+
+NAMES = st.lists(
+    st.text('ab01,\n" é', min_size=1, max_size=4).map(str.strip).filter(bool), min_size=1, max_size=5, unique=True
+)
+
+
+@given(names=NAMES, rows=st.lists(st.lists(st.integers(-9, 9), min_size=5, max_size=5), max_size=6), data=st.data())
+def test_no_line_is_lost_and_no_column_is_permuted(
+    names: list[str], rows: list[list[int]], data: st.DataObject
+) -> None:
+    """With any names in any order the rows are right, or the table is refused because its first line is not certain."""
+    signature = Signature(tuple(map(NumberColumn, names)), RegressionOutput(("target",), (0.0,), (1.0,)))
+    rows = [row[: len(names)] for row in rows]
+    order = data.draw(st.permutations(range(len(names))))
+    with_header, bare = io.StringIO(newline=""), io.StringIO(newline="")
+    csv.writer(with_header).writerows([[names[i] for i in order], *([row[i] for i in order] for row in rows)])
+    csv.writer(bare).writerows(rows)
+    expected = [dict(zip(names, row, strict=True)) for row in rows]
+    assert parse(with_header.getvalue(), signature, "present") == expected
+    if rows:
+        assert parse(bare.getvalue(), signature, "absent") == expected
+    for text in (with_header.getvalue(), bare.getvalue()):
+        try:
+            found = parse(text, signature)
+        except InputError:
+            continue
+        assert found == expected
+
+
+# Lines ---------------------------------------------------------------------------------------------------------------
+
+
+def test_errors_of_rows_name_the_line_and_the_column() -> None:
+    batch, _ = row_parser.parse_csv(b'town,age\n"Bath",3\n\nYork,old\n', "x.csv", TOWNS)
+    with pytest.raises(InputError) as caught:
+        TOWNS.encode(batch.rows, "rows")
+    assert [fault.location for fault in batch.with_lines(caught.value, "x.csv").faults] == [
+        "x.csv line 4, column age", "x.csv line 4, column town"
+    ]  # fmt: skip
+    assert batch.with_lines(caught.value).faults[0].location == "line 4, column age"
+
+
+def test_an_empty_line_among_single_values_is_not_dropped() -> None:
+    one = Signature((NumberColumn("age", fill=3.0),), RegressionOutput(("y",), (0.0,), (1.0,)))
+    assert parse('age\n1\n""\n2\n\n', one) == [{"age": 1.0}, {"age": None}, {"age": 2.0}]
+    with pytest.raises(InputError, match=r"x\.csv line 3: expected a value, found an empty line"):
+        parse("age\n1\n\n2\n", one)
 
 
 @pytest.mark.parametrize("cell", ["1_000", "\u0661\u0662", "inf", "0x10"])
@@ -80,19 +191,15 @@ def test_numbers_are_parsed_as_in_training(cell: str) -> None:
     with pytest.raises(DataError, match="expected a finite number"):
         parse_numbers(Table("x.csv", {"age": [cell]}, [2]), "age")
     with pytest.raises(InputError, match=r"instances\.0\.age: expected a number, found .* \(send a number\)"):
-        TOWNS.encode(row_parser.parse_rows(f"age,town\n{cell},Bath\n".encode(), "x.csv", TOWNS))
-
-
-def test_images_are_rows_of_numbers_with_or_without_a_header() -> None:
-    expected = [[1.0, 2.0, 3.0, 4.0]]
-    assert row_parser.parse_rows(b"1,2,3,4\n", "x.csv", IMAGES) == expected
-    assert row_parser.parse_rows(b"a,b,c,d\n1,2,3,4\n", "x.csv", IMAGES) == expected
+        TOWNS.encode(parse(f"age,town\n{cell},Bath\n"))
 
 
 @pytest.mark.parametrize("name", ["x.json", "standard input"])
 def test_json_rows_are_unchanged(name: str) -> None:
-    for text in (b'[[1, "Bath"]]', b' {"instances": [[1, "Bath"]]}'):
-        assert row_parser.parse_rows(text, name, TOWNS) == [[1, "Bath"]]
+    for text in ('[[1, "Bath"]]', ' {"instances": [[1, "Bath"]]}'):
+        assert row_parser.is_json(text, name)
+        assert row_parser.parse_json_table(text, name) == [[1, "Bath"]]
+    assert not row_parser.is_json("[1],2", "x.csv")
 
 
 def test_command_line_rows_are_json() -> None:
@@ -100,28 +207,37 @@ def test_command_line_rows_are_json() -> None:
 
 
 @pytest.mark.parametrize(
-    ("name", "data", "message"),
+    ("data", "message"),
     [
-        ("x.json", b"[1,", "x.json: expected JSON"),
-        ("x.json", b"[" * 200_000, "x.json: expected JSON, found it nested too deep"),
-        ("x.json", b'{"age": 1}', "x.json: expected a list of rows, found dict"),
-        ("x.json", b"\xff", "x.json: expected UTF-8, found byte 0xff at 0"),
-        ("x.csv", b"", "x.csv: expected a header and rows"),
-        (
-            "x.csv",
-            b"age,town\n1\n1,2,3\n",
-            "x.csv row 0: expected 2 cells, found 1.*x.csv row 1: expected 2 cells, found 3",
-        ),
-        ("x.csv", b"age,age\n1,1\n", "x.csv header: expected unique names"),
-        ("x.csv", b'age,town\n"1,2\n', "x.csv: expected CSV"),
+        (b"[1,", "x.json: expected JSON"),
+        (b"[" * 200_000, "x.json: expected JSON, found it nested too deep"),
+        (b'{"age": 1}', "x.json: expected a list of rows, found dict"),
+        (b"\xff", "x.json: expected UTF-8, found byte 0xff at 0"),
     ],
 )
-def test_a_file_without_rows_is_rejected(name: str, data: bytes, message: str) -> None:
+def test_json_without_rows_is_rejected(data: bytes, message: str) -> None:
+    with pytest.raises(InputError, match=message) as caught:
+        row_parser.parse_json_table(row_parser.decode_utf8(data, "x.json"), "x.json")
+    assert all(fault.fix for fault in caught.value.faults)
+
+
+@pytest.mark.parametrize(
+    ("data", "message"),
+    [
+        (b"", "x.csv: expected CSV, found nothing"),
+        (b"\n\n", "x.csv: expected CSV, found nothing"),
+        (b"age,town\n1\n1,2,3\n", "x.csv line 2: expected 2 cells, found 1.*x.csv line 3: expected 2 cells, found 3"),
+        (b"age,age,town\n1,1,2\n", "x.csv line 1: expected 'age' once"),
+        (b'age,town\n"1,2\n', "x.csv line 2: expected CSV"),
+        (b"age,town\n1,\xff\n", "expected UTF-8"),
+    ],
+)
+def test_a_table_without_rows_is_rejected(data: bytes, message: str) -> None:
+    with pytest.raises(InputError, match=message) as caught:
+        parse(data)
+    assert all(fault.fix for fault in caught.value.faults)
     with pytest.raises(InputError, match=message):
-        row_parser.parse_rows(data, name, TOWNS)
-    if name.endswith(".csv"):
-        with pytest.raises(InputError, match=message):
-            list(row_parser.iter_csv_batches(io.BytesIO(data), name, TOWNS, 100, []))
+        CsvTable(io.TextIOWrapper(io.BytesIO(data), "utf-8", newline=""), "x.csv", TOWNS).read(100)
 
 
 def test_a_command_line_row_that_is_not_json_is_rejected() -> None:

@@ -92,10 +92,29 @@ def test_csv_bodies_may_have_a_header(client, path, header):
     assert client.post(path, data=text, content_type="text/csv; charset=utf-8").json == expected
 
 
-def test_errors_in_csv_are_reported_by_row(client):
+@pytest.mark.parametrize("path", ["/invocations", "/models/price/predict"])
+def test_the_media_type_declares_the_header(lone, make_client, path):
+    client = make_client(lone)
+
+    def post(text: str, header: str):
+        return client.post(path, data=text, content_type=f"text/csv; charset=utf-8; header={header}")
+
+    by_name = client.post(path, json={"instances": [{"rooms": 3, "area": 80}]}).json
+    assert post("area,rooms\n80,3\n", "present").json == by_name
+    assert post("3,80\n", "absent").json == by_name
+    assert fault_locations(assert_error(post("3,80\n", "present"), 422, "invalid_request")) == ["line 1"]
+    found = fault_locations(assert_error(post("rooms,area\n3,80\n", "absent"), 422, "invalid_request"))
+    assert found == ["line 1, column rooms", "line 1, column area"]
+    assert fault_locations(assert_error(post("3,80\n", "maybe"), 422, "invalid_request")) == ["Content-Type"]
+
+
+def test_errors_in_csv_are_reported_by_line(client):
     text = "island,mass,sex\nBiscoe,4000,MALE\nBisco,heavy,MALE\n"
     response = client.post("/models/penguins/predict", data=text, content_type="text/csv")
-    assert set(fault_locations(assert_error(response, 422, "invalid_request"))) == {"rows.1.mass", "rows.1.island"}
+    assert set(fault_locations(assert_error(response, 422, "invalid_request"))) == {
+        "line 3, column mass",
+        "line 3, column island",
+    }
     for wrong in ("", "island,mass,sex\n", "\xff", 'island,mass,sex\n"Biscoe'):
         data = wrong.encode("latin-1")
         response = client.post("/models/penguins/predict", data=data, content_type="text/csv")
