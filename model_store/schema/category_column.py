@@ -20,6 +20,7 @@ from model_store.schema.column import (
     RowLocations,
     finite_numbers,
     missing_count,
+    parse_text_cell,
 )
 from model_store.utils.number_format import format_number, format_percent
 from model_store.utils.values import describe_value, list_names, nearest_name
@@ -52,11 +53,16 @@ class CategoryColumn(Column):
         return {category: feature for feature, category in enumerate(self.categories)}
 
     def parse(self, values: list[Any], locations: RowLocations, faults: FaultCollector) -> Array:
-        """Return untrusted values as (n,) objects, text or None. An integer is read as its digits."""
+        """Return untrusted values as (n,) objects, text or None. An integer is read as its digits.
+
+        A text is read as in training: without spaces around it, and as a missing value if it means one.
+        """
         parsed = np.empty(len(values), object)
         for i, value in enumerate(values):
-            if value is None or type(value) is str:
-                parsed[i] = value
+            if type(value) is str:
+                parsed[i] = self.parse_cell(value)
+            elif value is None:
+                parsed[i] = None
             elif type(value) is int and abs(value) < 2**63:
                 parsed[i] = str(value)
             else:
@@ -67,6 +73,10 @@ class CategoryColumn(Column):
                     partial(self._fix, value),
                 )
         return parsed
+
+    def parse_cell(self, text: str) -> str | None:
+        """Return a category as it is, also one that a program named " a" or "NA"; other texts as in training."""
+        return text if text in self._feature_by_category else parse_text_cell(text)
 
     def encode(self, values: Array, locations: RowLocations, faults: FaultCollector) -> Array:
         """Return parsed values as features (n, width)."""
@@ -91,11 +101,7 @@ class CategoryColumn(Column):
             meant = next((text for text in self.categories if text.lower() == str(value).lower()), None)
             if meant is not None:
                 return f'send it in quotes: "{meant}"'
-        return (
-            self.missing_text_fix(value)
-            or did_you_mean(value, self.categories)
-            or "send one of the training data's categories"
-        )
+        return did_you_mean(value, self.categories) or "send one of the training data's categories"
 
     def missing_values(self, count: int) -> Array:
         return np.full(count, None)
@@ -179,7 +185,7 @@ class CategoryColumn(Column):
         if tensor.dtype.kind not in "Oui":
             faults.add(location, f"expected BYTES, found {datatype}", "send the categories as strings")
             return None
-        texts = (value if value is None else str(value) for value in tensor.ravel().tolist())
+        texts = (value if value is None else self.parse_cell(str(value)) for value in tensor.ravel().tolist())
         return np.fromiter(texts, object, tensor.size)
 
     def typical_value(self) -> Any:

@@ -16,13 +16,16 @@ from model_store.errors import Fault, InputError
 from model_store.nn import Array
 from model_store.utils.values import integral_floats_to_ints
 
-MISSING_CELLS = frozenset({"", "na", "n/a", "nan", "null", "?"})  # in training, too
+MISSING_CELLS = frozenset({"", "na", "n/a", "nan", "null", "?"})
 
 
 def parse_text_cell(text: str) -> str | None:
-    """Return the text of a cell without spaces around it, None if the value is missing."""
+    """Return a text without spaces around it, None if it means a missing value.
+
+    Training reads all cells with it, and every protocol of the service all categories: equal texts are equal features.
+    """
     text = text.strip()
-    return None if text.lower() in MISSING_CELLS else text
+    return None if len(text) < 5 and text.lower() in MISSING_CELLS else text
 
 
 class FaultCollector:
@@ -125,8 +128,8 @@ class Column(ABC):
 
     def parse_cell(self, text: str) -> Any:
         """Return the value of a cell of a CSV file. Invalid text stays text, and `parse` rejects it."""
-        text = text.strip()
-        return None if text.lower() in MISSING_CELLS else self._parse_text(text)
+        value = parse_text_cell(text)
+        return None if value is None else self._parse_text(value)
 
     def _parse_text(self, text: str) -> Any:
         return text

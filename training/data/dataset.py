@@ -18,6 +18,7 @@ from model_store.errors import Fault, did_you_mean
 from model_store.schema.signature import ClassificationOutput, Signature
 from training.config.settings import DataSection
 from training.data import readers, type_inference
+from training.data.fingerprint import Fingerprint
 from training.data.fitting import COLUMN_KINDS, fit_signature, infer_kind, summarize
 from training.data.readers import Arrays, Table
 from training.errors import DataError
@@ -70,14 +71,17 @@ class Dataset:
 
 
 def load(section: DataSection, folder: Path) -> Dataset:
-    """Read the files of a job, relative to `folder`."""
-    if section.path is None:
-        images, labels = folder / str(section.images), folder / str(section.labels)
-        return _from_arrays(readers.read_idx(images, labels), readers.fingerprint([images, labels])[0], section)
-    path = folder / section.path
-    if path.suffix.lower() == ".npz":
-        return _from_arrays(readers.read_npz(path), readers.fingerprint([path])[0], section)
-    return _from_table(readers.read_csv(path), readers.fingerprint([path])[0], section)
+    """Read the files of a job, relative to `folder`. DataError if one changes while it is read."""
+    names = (section.images, section.labels) if section.path is None else (section.path,)
+    paths = [folder / str(name) for name in names]
+    fingerprint = Fingerprint.of(*paths)
+    if paths[0].suffix.lower() == ".csv" and section.path is not None:
+        table = readers.read_csv(paths[0])
+        fingerprint.check_unchanged()
+        return _from_table(table, fingerprint.sha256, section)
+    arrays = readers.read_idx(*paths) if section.path is None else readers.read_npz(paths[0])
+    fingerprint.check_unchanged()
+    return _from_arrays(arrays, fingerprint.sha256, section)
 
 
 # Tables --------------------------------------------------------------------------------------------------------------

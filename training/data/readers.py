@@ -8,11 +8,10 @@ from __future__ import annotations
 
 import csv
 import gzip
-import hashlib
 import math
 import struct
 import zipfile
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -22,7 +21,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from model_store.errors import Fault, did_you_mean
-from model_store.schema.column import MISSING_CELLS
+from model_store.schema.column import parse_text_cell
 from model_store.utils.csv_reader import read_csv_lines
 from training.errors import DAMAGED_FILE_ERRORS, MAX_SHOWN_FAULTS, DataError
 
@@ -55,17 +54,6 @@ class Arrays:
         return len(self.x)
 
 
-def fingerprint(paths: Sequence[Path]) -> tuple[str, int]:
-    """Return the SHA-256 of the files' bytes, one file after the other, and their number of line ends."""
-    digest, line_ends = hashlib.sha256(), 0
-    for path in paths:
-        with open_file(path) as file:
-            while block := file.read(1 << 20):
-                digest.update(block)
-                line_ends += block.count(b"\n")
-    return digest.hexdigest(), line_ends
-
-
 # CSV -------------------------------------------------------------------------------------------------------------
 
 
@@ -89,7 +77,7 @@ def read_csv(path: Path) -> Table:
             continue
         lines.append(line)
         for cells, text in zip(columns, row, strict=True):
-            cells.append(parse_cell(text))
+            cells.append(parse_text_cell(text))
     if faults:
         raise DataError(name, faults, total)
     if not lines:
@@ -131,12 +119,6 @@ def csv_rows(path: Path) -> Iterator[tuple[int, list[str]]]:
     except csv.Error as error:
         fix = "close the quotation mark, and write a quotation mark inside quotes twice"
         raise DataError(path.name, [Fault(f"line {previous_line + 1}", f"not CSV: {error}", fix)]) from error
-
-
-def parse_cell(text: str) -> str | None:
-    """Return a cell without surrounding spaces, or None if it is missing."""
-    text = text.strip()
-    return None if len(text) < 5 and text.lower() in MISSING_CELLS else text
 
 
 def check_header(name: str, header: list[str], location: str = "") -> None:
@@ -315,6 +297,9 @@ _CHECK_PATH = "check the path; it is relative to the job file"
 def open_file(path: Path) -> Any:
     """Open a file for reading bytes. DataError if that is not possible."""
     try:
+        if path.exists() and not (path.is_file() or path.is_dir()):
+            problem = "expected a file, found a pipe or a device, which cannot be read twice"
+            raise DataError(str(path), [Fault("", problem, "save the data as a file")])
         return path.open("rb")
     except FileNotFoundError as error:
         try:

@@ -10,10 +10,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-import training.data.readers
 from model_store.errors import InputError
 from model_store.schema import row_parser
-from model_store.schema.column import MISSING_CELLS
 from model_store.schema.row_parser import CsvTable, Header
 from model_store.schema.signature import (
     ArrayColumn,
@@ -52,7 +50,6 @@ def test_csv_cells_are_numbers_in_number_columns() -> None:
 
 def test_missing_cells_are_the_same_as_in_training() -> None:
     assert parse("age,town\n,NA\n") == [{"age": None, "town": None}]
-    assert MISSING_CELLS == training.data.readers.MISSING_CELLS
 
 
 def test_targets_in_a_file_are_left_out_and_other_columns_are_an_error() -> None:

@@ -86,12 +86,25 @@ def test_an_unknown_category_is_bucketed_or_rejected() -> None:
 def test_the_fix_of_a_boolean_or_a_text_for_a_missing_value_is_a_valid_value() -> None:
     columns = (CategoryColumn("member", ("false", "true"), fill="true"), NumberColumn("age", 40.0, 10.0, fill=40.0))
     signature = Signature(columns, RegressionOutput(("price",), (0.0,), (1.0,)))
-    assert faults(signature, [[False, ""], ["", "n/a"]]) == [
+    assert faults(signature, [[False, ""], ["no", "n/a"]]) == [
         'instances.0.member: expected text, found false (send it in quotes: "false")',
         "instances.0.age: expected a number, found '' (send null for a missing value)",
-        "instances.1.member: expected one of false, true; found '' (send null for a missing value)",
+        "instances.1.member: expected one of false, true; found 'no' (send one of the training data's categories)",
         "instances.1.age: expected a number, found 'n/a' (send null for a missing value)",
     ]
+
+
+@pytest.mark.parametrize("text", ["", " ", "NA", " n/a ", "NaN", "?"])
+def test_a_text_for_a_missing_category_is_a_missing_value(text: str) -> None:
+    def encode(column: CategoryColumn, value: object) -> object:
+        return Signature((column,), RegressionOutput(("y",), (0.0,), (1.0,))).encode([[value]]).tolist()[0]
+
+    filled = CategoryColumn("sex", ("f", "m"), "bucket", fill="m")
+    assert encode(filled, text) == encode(filled, None) == [0, 1, 0]
+    with pytest.raises(InputError, match="expected one of f, m; found none"):
+        encode(CategoryColumn("sex", ("f", "m"), "bucket"), text)
+    named = CategoryColumn("sex", ("NA", " f", "", "?"), "bucket", fill="?")
+    assert [encode(named, value) for value in ("NA", " f", "")] == np.eye(5)[:3].tolist()
 
 
 def test_integers_are_read_as_categories_of_their_digits() -> None:

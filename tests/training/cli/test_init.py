@@ -167,7 +167,7 @@ def test_init_hints_at_other_kinds_of_columns(train: Train, tmp_path: Path) -> N
             "t.csv",
             "x,y\n" + "".join(f"{i},{i}\n" for i in range(99)) + "1,inf\n",
             [],
-            "line 101, column y: expected a num",
+            "line 101, column y: expected a finite number, found 'inf'",
         ),
     ],
 )

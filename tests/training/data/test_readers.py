@@ -14,8 +14,9 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from model_store.schema.column import MISSING_CELLS
 from training.config.settings import DataSection
-from training.data.readers import MISSING_CELLS, csv_rows, fingerprint, read_csv, read_idx, read_npz
+from training.data.readers import csv_rows, read_csv, read_idx, read_npz
 from training.data.streaming.table_reader import open_source
 from training.engine.checkpoint import Checkpoint
 from training.errors import DataError, FaultListError
@@ -241,10 +242,3 @@ def test_a_damaged_idx_file_is_reported_with_the_reason(tmp_path: Path, content:
     with pytest.raises(DataError) as caught:
         read_idx(tmp_path / "images", tmp_path / "labels")
     assert expected in str(caught.value)
-
-
-def test_the_fingerprint_depends_only_on_the_bytes(tmp_path: Path) -> None:
-    first, second = tmp_path / "a", tmp_path / "b"
-    first.write_bytes(b"12")
-    second.write_bytes(b"3")
-    assert fingerprint([first, second]) == ("a665a45920422f9d417e4867efdc4fb8a04a1f3fff1fa07e998e86f7f7a27ae3", 0)

@@ -17,7 +17,8 @@ from numpy.typing import NDArray
 from model_store.errors import Fault
 from training.config.settings import DataSection
 from training.data import dataset, readers
-from training.data.readers import fingerprint, first_line, translate_file_errors
+from training.data.fingerprint import Fingerprint
+from training.data.readers import first_line, translate_file_errors
 from training.data.streaming import source
 from training.data.streaming.source import Batch, DataSource, DictionaryColumn
 from training.errors import DAMAGED_FILE_ERRORS, DataError
@@ -72,7 +73,7 @@ class ArraySource(DataSource):
 
 def open_arrays(paths: list[Path], section: DataSection) -> ArraySource:
     """Open one .npz file, or two IDX files. DataError if their first rows cannot be trained on."""
-    sha256, _ = fingerprint(paths)
+    fingerprint = Fingerprint.of(*paths)
     name = " and ".join(path.name for path in paths)
     x, y = map(_open_idx_array, paths) if len(paths) == 2 else (_open_npz_array(paths[0], key) for key in ("x", "y"))
     first_x, first_y = (
@@ -84,7 +85,7 @@ def open_arrays(paths: list[Path], section: DataSection) -> ArraySource:
         raise DataError(name, [Fault("y", problem, "save one target per example")])
     task, target_names, notes = dataset.infer_array_task(name, y.dtype, y.shape, first_y, section)
     kinds = {"image" if len(x.shape) > 2 else "features": "array"}
-    return ArraySource(name, sha256, x.shape[0], kinds, target_names, task, notes, True, x=x, y=y)
+    return ArraySource(name, fingerprint, x.shape[0], kinds, target_names, task, notes, True, x=x, y=y)
 
 
 def _read_first_rows(array: StoredArray, path: Path) -> NDArray[Any]:

@@ -155,7 +155,10 @@ class StreamedDataset:
 def read_stream(
     source: DataSource, section: DataSection, shares: SplitSection, rng: np.random.Generator
 ) -> StreamedDataset:
-    """Read a source to its end and draw the validation and test rows, by the same rules as in memory (splitting.py)."""
+    """Read a source to its end and draw the validation and test rows, by the same rules as in memory (splitting.py).
+
+    DataError if its files change meanwhile.
+    """
     statistics = RunningStatistics()
     training: RecordFile | None = None
     test, validation = (min(share, MAX_HELD_OUT_ROWS / source.rows) for share in (shares.test, shares.validation))
@@ -172,6 +175,7 @@ def read_stream(
         statistics.update(training_records)
         training = training or RecordFile(records.dtype, source.name)
         training.append(training_records)
+    source.fingerprint.check_unchanged()
     if training is None or not rows:
         raise DataError(source.name, [Fault("", "the file has no rows", "add rows of data")])
     if dropped == rows:
@@ -273,7 +277,7 @@ def _held_out_dataset(
     }
     targets = _targets(records, source, label_of_code)
     dataset = Dataset(
-        source.name, source.sha256, inputs, source.kinds, source.target_names, targets, labels,
+        source.name, source.fingerprint.sha256, inputs, source.kinds, source.target_names, targets, labels,
         numbers.tolist(), source.notes, "row",
     )  # fmt: skip
     no_rows = np.empty(0, np.int64)

@@ -11,6 +11,8 @@ from typing import Any
 
 from numpy.typing import NDArray
 
+from training.data.fingerprint import Fingerprint
+
 TYPE_INFERENCE_ROWS = 10_000  # the first rows, which decide kinds and task
 BATCH_ROWS, BATCH_BYTES = 65_536, 1 << 20  # of a batch, at most; pyarrow reads up to 32 pieces of a CSV file ahead
 
@@ -34,7 +36,7 @@ class DataSource:
     """
 
     name: str
-    sha256: str
+    fingerprint: Fingerprint
     rows: int
     kinds: dict[str, str]
     target_names: tuple[str, ...]

@@ -17,13 +17,14 @@ import numpy as np
 from numpy.typing import NDArray
 
 from model_store.errors import Fault
-from model_store.schema.column import MISSING_CELLS
+from model_store.schema.column import MISSING_CELLS, parse_text_cell
 from model_store.utils.extras import install_command
 from model_store.utils.values import parse_finite_number
 from training.config.settings import DataSection
 from training.data import dataset, readers, type_inference
+from training.data.fingerprint import Fingerprint
 from training.data.fitting import COLUMN_KINDS
-from training.data.readers import Table, fingerprint, first_line
+from training.data.readers import Table, first_line
 from training.data.streaming import source
 from training.data.streaming.array_reader import open_arrays
 from training.data.streaming.source import TYPE_INFERENCE_ROWS, Batch, DataSource, DictionaryColumn
@@ -43,11 +44,13 @@ def open_source(section: DataSection, folder: Path) -> DataSource:
     if path.suffix.lower() == ".npz":
         return open_arrays([path], section)
     _require_pyarrow(path.name)
-    sha256, line_ends = fingerprint([path])
+    fingerprint = Fingerprint.of(path)
     if path.suffix.lower() == ".parquet":
         first, rows, unsupported = _read_parquet_head(path)
-        return ParquetSource(*_choose_source_fields(first, section, sha256, rows, unsupported), path=path)
-    return CsvSource(*_choose_source_fields(_read_csv_head(path), section, sha256, line_ends + 1), path=path)
+        return ParquetSource(*_choose_source_fields(first, section, fingerprint, rows, unsupported), path=path)
+    return CsvSource(
+        *_choose_source_fields(_read_csv_head(path), section, fingerprint, fingerprint.line_ends + 1), path=path
+    )
 
 
 def read_first_rows(path: Path) -> Table:
@@ -57,8 +60,8 @@ def read_first_rows(path: Path) -> Table:
 
 
 def _choose_source_fields(
-    first: Table, section: DataSection, sha256: str, rows: int, unsupported: Sequence[str] = ()
-) -> tuple[str, str, int, dict[str, str], tuple[str, ...], str, list[str]]:
+    first: Table, section: DataSection, fingerprint: Fingerprint, rows: int, unsupported: Sequence[str] = ()
+) -> tuple[str, Fingerprint, int, dict[str, str], tuple[str, ...], str, list[str]]:
     """Return the fields of a `DataSource`, decided by the first rows of a table; `unsupported` columns are ignored."""
     target_names, names = dataset.choose_columns(first, section, unsupported)
     kinds = dataset.choose_kinds(first, names, section)
@@ -73,7 +76,7 @@ def _choose_source_fields(
     if task == "classification":
         dataset.check_classes(first, target_names[0])
     notes += type_inference.kind_warnings(first, kinds, section.kinds)
-    return first.name, sha256, rows, kinds, tuple(target_names), task, notes
+    return first.name, fingerprint, rows, kinds, tuple(target_names), task, notes
 
 
 @dataclass(kw_only=True)
@@ -154,11 +157,11 @@ def _parse_cells(array: Any) -> list[str | None]:
     """Return a column of pyarrow's as cells like those of `readers.read_csv`."""
     import pyarrow as pa  # noqa: PLC0415
 
-    return [None if text is None else readers.parse_cell(text) for text in array.cast(pa.string()).to_pylist()]
+    return [None if text is None else parse_text_cell(text) for text in array.cast(pa.string()).to_pylist()]
 
 
 def _convert_numbers(array: Any) -> NDArray[np.float64]:
-    """Return a column of pyarrow's as numbers, strings by the rules of `readers.parse_cell`.
+    """Return a column of pyarrow's as numbers, strings by the rules of `parse_text_cell`.
 
     pyarrow's own conversion of CSV numbers is a third faster, but accepts no missing cell with spaces.
     """
@@ -184,7 +187,7 @@ def _read_csv_head(path: Path) -> Table:
     if len(rows) < 2:
         raise DataError(path.name, [Fault("", "the file has a header and no rows", "add rows of data")])
     complete = [(line, row) for line, row in rows[1:] if len(row) == len(names)]  # `batches` reports the others
-    cells = {name: [readers.parse_cell(row[i]) for _, row in complete] for i, name in enumerate(names)}
+    cells = {name: [parse_text_cell(row[i]) for _, row in complete] for i, name in enumerate(names)}
     return Table(path.name, cells, [line for line, _ in complete])
 
 
@@ -257,7 +260,7 @@ def _locate_faults(path: Path, kinds: Mapping[str, str], error: Exception) -> Da
 
 
 def _is_invalid_number(text: str) -> bool:
-    cell = readers.parse_cell(text)
+    cell = parse_text_cell(text)
     return cell is not None and parse_finite_number(cell) is None
 
 
