@@ -11,6 +11,7 @@ import numpy.typing as npt
 from model_store.nn.activations import ACTIVATIONS, Softmax
 from model_store.nn.arrays import Array
 from model_store.nn.conv import Conv2D, Flatten, MaxPool2D
+from model_store.nn.cost import MAX_ROW_OPERATIONS
 from model_store.nn.dropout import Dropout
 from model_store.nn.linear import Linear
 from model_store.nn.module import Module
@@ -50,6 +51,9 @@ def build(
     if not any(isinstance(module, ParametrizedModule) for module in modules):
         raise ValueError("modules: expected at least one Linear layer, found none")
     network = Sequential(modules)
+    if network.row_cost.operations > MAX_ROW_OPERATIONS:
+        found = network.row_cost.operations
+        raise ValueError(f"modules: expected at most {MAX_ROW_OPERATIONS} operations a row, found {found}")
     if arrays is not None and (unknown := sorted(arrays.keys() - network.arrays().keys())):
         raise ValueError(f"{unknown[0]}: expected no such array, for no layer uses it")
     return network

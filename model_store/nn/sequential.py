@@ -11,6 +11,7 @@ import numpy as np
 
 from model_store.nn.arrays import SMALL_FEATURES, Array, aligned_zeros, enclosing_vector
 from model_store.nn.batch_invariant import BLOCK_SIZES, pad_rows
+from model_store.nn.cost import MAX_BATCH_VALUES, row_cost
 from model_store.nn.module import Module, Shape, as_rows
 
 
@@ -29,8 +30,8 @@ class Sequential(Module):
     then share its parameters. A network made of consecutive modules of another leaves them in that one's vectors;
     otherwise its modules move into the vectors of the network made last, and the earlier one has no vectors any more.
 
-    `network(x)` has the same bits for a row regardless of the other rows (see batch_invariant.py). `forward` is for
-    training and multiplies the whole batch at once.
+    `network(x)` has the same bits for a row regardless of the other rows (see batch_invariant.py), and runs as many
+    rows at once as fit into bounded memory (see cost.py). `forward` is for training and multiplies the whole batch.
     """
 
     def __init__(self, modules: Sequence[Module]) -> None:
@@ -39,7 +40,9 @@ class Sequential(Module):
         self._check_distinct()
         self._flatten()
         self._input_shape = next((m.input_shape for m in self.modules if m.input_shape is not None), None)
-        output_shape = self.output_shape(self._input_shape)
+        shapes = self.shapes()
+        output_shape = shapes[-1][1] if shapes else self._input_shape
+        self.row_cost = row_cost(self.modules, shapes)
         self.input_size = None if self._input_shape is None else math.prod(self._input_shape)
         self.output_size = output_shape[0] if output_shape is not None and len(output_shape) == 1 else None
         self.dtype = next((array.dtype for array in self.arrays().values()), np.dtype(np.float32))
@@ -79,9 +82,17 @@ class Sequential(Module):
 
     def __call__(self, inputs: Array) -> Array:
         rows, column = self._as_batch(inputs)
+        batch = max(1, MAX_BATCH_VALUES // self.row_cost.values)
+        if len(rows) <= batch:
+            outputs = self._infer(rows)
+        else:
+            outputs = np.concatenate([self._infer(rows[i : i + batch]) for i in range(0, len(rows), batch)])
+        return outputs.T if column else outputs
+
+    def _infer(self, rows: Array) -> Array:
         for module in self.modules:
             rows = module(rows) if module.batch_invariant else _in_padded_blocks(module, rows)
-        return rows.T if column else rows
+        return rows
 
     @property
     def block_rows(self) -> int:

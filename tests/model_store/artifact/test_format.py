@@ -232,6 +232,10 @@ def test_layers_and_arrays_agree(assert_rejected: AssertRejected) -> None:
     assert_rejected("layers_and_arrays_agree", r"modules\.[0-9]\.(weights|bias): expected")
 
 
+def test_rows_cost_2_33_operations_at_most(assert_rejected: AssertRejected) -> None:
+    assert_rejected("rows_cost_2_33_operations_at_most", r"modules: expected at most 8589934592 operations a row")
+
+
 def test_signature_fits_the_network(assert_rejected: AssertRejected) -> None:
     assert_rejected("signature_fits_the_network", r"(signature|modules)(\.[a-z0-9_.]+)?: .*expected")
 

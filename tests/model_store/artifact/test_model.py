@@ -5,6 +5,7 @@ import dataclasses
 import numpy as np
 import pytest
 
+from model_store.artifact import model as artifact_model
 from model_store.artifact.model import Golden, Model
 from model_store.errors import ArtifactError
 from model_store.nn import Array, Linear, Sequential, Sigmoid, Softmax
@@ -49,6 +50,17 @@ def test_check_golden_rejects_bits_that_depend_on_the_batch() -> None:
     it = Model(batch_dependent, signature, golden=Golden(rows, batch_dependent(signature.encode(rows))))
     with pytest.raises(ArtifactError, match=r"golden\.instances\.\d: the network gives it other bits alone"):
         it.check_golden()
+
+
+def test_check_golden_of_a_costly_network_checks_the_first_rows(monkeypatch: pytest.MonkeyPatch) -> None:
+    it = model()
+    assert it.golden is not None
+    encoded: list[int] = []
+    monkeypatch.setattr(Model, "encode", lambda self, rows: encoded.append(len(rows)) or self.signature.encode(rows))
+    for limit, rows in ((0, 1), (1, 1), (2, 2), (1000, 2)):
+        monkeypatch.setattr(artifact_model, "MAX_ROW_OPERATIONS", limit * it.network.row_cost.operations)
+        it.check_golden()
+        assert encoded.pop() == rows
 
 
 def test_network_and_signature_must_fit() -> None:

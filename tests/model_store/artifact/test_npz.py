@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import gc
 import hashlib
 import io
@@ -212,7 +213,7 @@ def test_a_model_above_the_size_limit_is_rejected(model: Model, written: Path, m
 
 def test_a_failed_write_keeps_the_existing_file(model: Model, written: Path, monkeypatch) -> None:
     before = written.read_bytes()
-    monkeypatch.setattr(npz.os, "fsync", lambda _: (_ for _ in ()).throw(OSError("no space")))
+    monkeypatch.setattr(npz.os, "fsync", lambda _: (_ for _ in ()).throw(OSError(errno.ENOSPC, "no space")))
     with pytest.raises(OSError, match="no space"):
         npz.write(written, model)
     assert written.read_bytes() == before
