@@ -348,7 +348,9 @@ def _open_checkpoint(
         except OSError as error:
             raise click.BadParameter(f"{directory}: {error.strerror}", param_hint="--checkpoint") from error
     path = (directory or file.parent) / f"{file.stem}.checkpoint.npz"
-    return Checkpoint(path, prepared.identity, resume=resume, seconds=seconds, warn=common.print_note)
+    checkpoint = Checkpoint(path, prepared.identity, resume=resume, seconds=seconds, warn=common.print_note)
+    click.get_current_context().call_on_close(checkpoint.close)
+    return checkpoint
 
 
 def _print_notes(out: Console, prepared: jobs.PreparedJob) -> None:

@@ -21,6 +21,7 @@ import numpy as np
 from model_store.errors import Fault
 from model_store.nn import Array
 from model_store.utils.atomic_write import atomic_write, fsync_directory, remove_temporary_files
+from training.engine.training_lock import InUseError, TrainingLock, lock_training
 from training.errors import DAMAGED_FILE_ERRORS, FaultListError, TrainingError
 
 DEFAULT_INTERVAL_SECONDS = 60.0
@@ -58,6 +59,9 @@ class Checkpoint:
 
     `train` registers what to save (`register`), restores it if `resume` is true (`restore`), and saves between steps
     when it is `due`. If the checkpoint cannot be written, the training continues and `warn` is called once.
+
+    A checkpoint belongs to one training at a time (training_lock.py). While another process trains with it, `resume` is
+    a CheckpointError, and a new training saves nothing.
     """
 
     def __init__(
@@ -76,7 +80,9 @@ class Checkpoint:
         self._signal: int | None = None
         self._next = clock() + seconds
         self._owned = False  # whether the file belongs to this training
-        self._arrays = self._open(resume)
+        self._lock: TrainingLock | None = None
+        self._other = self._lock_file(resume)  # the training that the file belongs to, or ""
+        self._arrays = {} if self._other else self._open(resume)
         if resume:
             self._remove_temporary_files()
 
@@ -110,20 +116,22 @@ class Checkpoint:
 
     def due(self) -> bool:
         """Whether it is time for `save`."""
-        return self._signal is not None or self._clock() >= self._next
+        return self._signal is not None or (self._clock() >= self._next and not self._other)
 
     def save(self) -> None:
         """Write the file, then raise InterruptedTrainingError if a signal has arrived."""
-        problem = ""
+        problem = self._other and f"the training is not saved, as {self.path} belongs to {self._other}"
         try:
-            self._write()
+            if not problem:
+                self._write()
         except OSError as error:
             problem = f"the checkpoint {self.path} could not be written: {error.strerror or error}"
             if self._signal is None:
                 self._warn(f"{problem}; training continues")
                 self._warn = lambda _: None
         if self._signal is not None:
-            raise InterruptedTrainingError(self._signal, self.path, problem)
+            number, self._signal = self._signal, None
+            raise InterruptedTrainingError(number, self.path, problem)
         self._next = self._clock() + self.seconds
 
     def remove(self) -> None:
@@ -132,15 +140,41 @@ class Checkpoint:
         with suppress(OSError):
             if self._owned:
                 self.path.unlink(missing_ok=True)
+        self.close()
+
+    def close(self) -> None:
+        """Let other trainings have the file; the end of the process does too."""
+        if self._lock is not None:
+            self._lock.release()
 
     def _remove_temporary_files(self) -> None:
-        """Remove temporary files of trainings that were killed during `save`; each may be as large as a checkpoint."""
-        with suppress(OSError):
-            remove_temporary_files(self.path)
+        """Remove temporary files of trainings that were killed during `save`; each may be as large as a checkpoint.
+
+        Without the lock, one may belong to a training that is saving.
+        """
+        if self._lock is not None:
+            with suppress(OSError):
+                remove_temporary_files(self.path)
+
+    def _lock_file(self, resume: bool) -> str:
+        """Lock the checkpoint. Return the other training that has locked it, or "". CheckpointError with `resume`."""
+        try:
+            self._lock = lock_training(self.path)
+            return ""
+        except InUseError as error:
+            other = f"another training, process {error}"
+            fix = "wait until it ends or stop it, or choose another directory with --checkpoint"
+            if resume:
+                raise CheckpointError(str(self.path), [Fault("", f"belongs to {other}", fix)]) from error
+            self._warn(f"{self.path} belongs to {other}: this training is not saved ({fix})")
+            return other
 
     @contextmanager
     def stop_on_signals(self) -> Iterator[None]:
-        """Save and end the training after its step on SIGTERM or SIGINT; a second signal ends it at once."""
+        """Save and end the training after its step on SIGTERM or SIGINT; a second signal ends it at once.
+
+        A signal after the last step ends it before the evaluation.
+        """
 
         def note(number: int, _: FrameType | None) -> None:
             self._signal = number
@@ -151,6 +185,8 @@ class Checkpoint:
             with suppress(ValueError):  # not the main thread: it cannot handle signals
                 before = {number: signal.signal(number, note) for number in (signal.SIGTERM, signal.SIGINT)}
             yield
+            if self._signal is not None:
+                self.save()
         finally:
             for number, handler in before.items():
                 signal.signal(number, handler)

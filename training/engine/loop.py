@@ -83,7 +83,7 @@ def train(
             checkpoint.register(schedule=schedule)
         checkpoint.restore()
     try:
-        for epoch in range(len(state.errors) + 1, epochs + 1):
+        for epoch in range(len(state.errors) + 1, (len(state.errors) if state.ended else epochs) + 1):
             number, total = state.steps, state.total
             for x, y, order, first in samples.epoch_blocks(state, batch_size):
                 rows = len(x)
@@ -108,6 +108,7 @@ def train(
             state.end_epoch(error)
             if on_epoch is not None:
                 if on_epoch(epoch, epochs, error):
+                    state.ended = True
                     break
                 for step in steps.values():  # the callback may have changed the learning rate
                     step.rescale(optimizer.gradient_scale)
@@ -148,13 +149,13 @@ class TrainingState:
     """The progress of a training and what it needs to resume: the module's arrays and all random generators.
 
     `errors` holds the mean loss of each finished epoch; `steps` counts the steps of the current one, and `total` sums
-    the losses of their samples.
+    the losses of their samples. `ended` is True once `on_epoch` has ended the training.
     """
 
     def __init__(self, module: Module, rng: np.random.Generator | None = None) -> None:
         self.module, self.rng = module, rng
         self.errors: list[float] = []
-        self.steps, self.total = 0, 0.0
+        self.steps, self.total, self.ended = 0, 0.0, False
         self._before: Any = None  # the state of `rng` before it drew the current epoch's order
         self._generators = ([] if rng is None else [rng]) + list(random_generators(module))
 
@@ -180,6 +181,7 @@ class TrainingState:
             "errors": np.array(self.errors),
             "steps": np.array(self.steps),
             "total": np.array(self.total),
+            "ended": np.array(self.ended),
             "rng_states": json_to_array(rng_states),
             **{name: array.copy() for name, array in self.module.arrays().items()},
         }
@@ -187,6 +189,7 @@ class TrainingState:
     def load_state(self, state: Mapping[str, Array]) -> None:
         self.errors, self.steps = state["errors"].tolist(), int(state["steps"])
         self.total = float(state["total"])
+        self.ended = bool(state.get("ended", False))  # checkpoints of 0.1.0 do not have it
         self._before, *rng_states = json_from_array(state["rng_states"])
         for generator, found in zip(self._generators, rng_states, strict=True):
             generator.bit_generator.state = found

@@ -6,8 +6,12 @@ import errno
 import os
 import shutil
 import signal
-from collections.abc import Mapping
+import subprocess
+import sys
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import nullcontext
 from pathlib import Path
+from subprocess import PIPE
 from typing import Any
 
 import numpy as np
@@ -17,7 +21,7 @@ from model_store.nn import Array, Linear, Module, Sequential, Tanh
 from training import MSE, SGD, OnPlateau, train
 from training.config.settings import EarlyStoppingSection
 from training.engine.checkpoint import Checkpoint, CheckpointError, InterruptedTrainingError
-from training.engine.early_stopping import EarlyStopping
+from training.engine.early_stopping import EarlyStopping, EpochCallback, EpochResult
 
 ROOT = Path(__file__).parents[3]
 FIXTURES = ROOT / "tests" / "fixtures"
@@ -74,22 +78,23 @@ class Noise(Module):
         return {"seen": self.seen}
 
 
-def training(checkpoint: Checkpoint | None) -> dict[str, Any]:
+def training(checkpoint: Checkpoint | None, on_epoch: EpochCallback | None = None, patience: int = 6) -> dict[str, Any]:
     """Run a small training with everything that a checkpoint saves, and return its result."""
     rng = np.random.default_rng(1)
     x = rng.standard_normal((11, 3))
     y = np.tanh(x[:, :1] - x[:, 1:2])
     layers = [Linear(3, 4, dtype=np.float64, rng=rng), Around(Noise(np.random.default_rng(2))), Tanh()]
     network = Sequential([*layers, Linear(4, 1, dtype=np.float64, rng=rng)])
-    early_stopping = EarlyStopping(network, MSE(), x[:4], y[:4], EarlyStoppingSection(patience=6))
+    early_stopping = EarlyStopping(network, MSE(), x[:4], y[:4], EarlyStoppingSection(patience, 0.0), on_epoch)
     optimizer = SGD(network, 0.05)
     schedule = OnPlateau(patience=0, decay=0.7)
     if checkpoint is not None:
         checkpoint.register(early_stopping=early_stopping)
-    errors = train(
-        network, x, y, MSE(), optimizer, 8, 4,
-        rng=rng, on_epoch=early_stopping, schedule=schedule, checkpoint=checkpoint,
-    )  # fmt: skip
+    with nullcontext() if checkpoint is None else checkpoint.stop_on_signals():
+        errors = train(
+            network, x, y, MSE(), optimizer, 8, 4,
+            rng=rng, on_epoch=early_stopping, schedule=schedule, checkpoint=checkpoint,
+        )  # fmt: skip
     best = early_stopping.restore_best()
     arrays = {name: array.tolist() for name, array in network.arrays().items()}
     return {"errors": errors, "best": best, "history": early_stopping.history, "chance": rng.random(), **arrays}
@@ -139,7 +144,7 @@ def test_temporary_files_of_a_killed_writer_are_removed_and_no_others(tmp_path: 
     for file in (left, *others):
         file.write_bytes(b"half")
     Checkpoint(path, IDENTITY, resume=True)
-    assert set(tmp_path.iterdir()) == {path, *others}
+    assert not left.exists()
     left.write_bytes(b"half")
     checkpoint.remove()
     assert set(tmp_path.iterdir()) == others
@@ -258,7 +263,7 @@ def test_a_checkpoint_that_cannot_be_written_warns_once_and_training_continues(t
     assert training(checkpoint) == training(None)
     assert told == [f"the checkpoint {path} could not be written: No space left on device; training continues"]
     assert path.read_bytes() == before
-    assert list(tmp_path.iterdir()) == [path]
+    assert not list(tmp_path.glob(".tmp-*"))
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
@@ -274,6 +279,108 @@ def test_a_signal_ends_the_training_after_saving(tmp_path: Path, number: signal.
     assert str(path) in str(caught.value)
     assert signal.getsignal(number) is before
     assert training(Checkpoint(path, IDENTITY, resume=True)) == training(None)
+
+
+@pytest.mark.parametrize(("last", "patience"), [(8, 6), (2, 1)])
+def test_a_signal_after_the_last_step_ends_the_training_after_saving(tmp_path: Path, last: int, patience: int) -> None:
+    """Also in the epoch in which early stopping ends it: the resumed training does not begin another."""
+    path = tmp_path / "c.npz"
+    checkpoint = Checkpoint(path, IDENTITY)
+    expected = training(None, patience=patience)
+    assert len(expected["history"]) == last
+
+    def stop(epoch: EpochResult) -> None:
+        if epoch.number == last:
+            os.kill(os.getpid(), signal.SIGTERM)
+
+    with pytest.raises(InterruptedTrainingError) as caught:
+        training(checkpoint, stop, patience)
+    assert caught.value.saved
+    assert training(Checkpoint(path, IDENTITY, resume=True), patience=patience) == expected
+
+
+# A training of another process ---------------------------------------------------------------------------------------
+
+OTHER = """
+import sys
+from pathlib import Path
+from training.engine.checkpoint import Checkpoint
+path = Path(sys.argv[1])
+checkpoint = Checkpoint(path, {"job": {"train": {"seed": 0}}, "data": {"rows": 10}})
+if sys.argv[2:] == ["save"]:
+    checkpoint.save()
+print("ready", flush=True)
+sys.stdin.read()
+"""
+
+
+@pytest.fixture
+def other(tmp_path: Path) -> Iterator[Callable[..., subprocess.Popen[str]]]:
+    """Start a training in another process, which has the checkpoint `c.npz`."""
+    started = []
+
+    def start(*arguments: str) -> subprocess.Popen[str]:
+        command = [sys.executable, "-c", OTHER, str(tmp_path / "c.npz"), *arguments]
+        started.append(subprocess.Popen(command, stdin=PIPE, stdout=PIPE, text=True, cwd=ROOT))
+        assert started[-1].stdout.readline() == "ready\n"
+        return started[-1]
+
+    yield start
+    for process in started:
+        process.communicate("")
+
+
+@pytest.mark.parametrize("arguments", [(), ("save",)])
+def test_a_second_resume_is_rejected_and_deletes_nothing(
+    tmp_path: Path, other: Any, arguments: tuple[str, ...]
+) -> None:
+    path = tmp_path / "c.npz"
+    process = other(*arguments)
+    writing = tmp_path / ".tmp-c.npz-0123456789abcdef"
+    writing.write_bytes(b"half")
+    before = set(tmp_path.iterdir())
+    with pytest.raises(CheckpointError, match=f"belongs to another training, process {process.pid} .wait until it"):
+        Checkpoint(path, IDENTITY, resume=True)
+    assert set(tmp_path.iterdir()) == before
+
+
+def test_a_training_that_was_killed_has_no_checkpoint_any_more(tmp_path: Path, other: Any) -> None:
+    process = other("save")
+    process.kill()
+    process.wait()
+    Checkpoint(tmp_path / "c.npz", IDENTITY, resume=True).remove()
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_training_beside_another_of_the_same_checkpoint_saves_nothing(tmp_path: Path, other: Any) -> None:
+    path, told = tmp_path / "c.npz", []
+    process = other("save")
+    kept = path.read_bytes()
+    checkpoint = Checkpoint(path, IDENTITY, seconds=0, warn=told.append)
+    assert training(checkpoint) == training(None)
+    checkpoint.remove()
+    assert path.read_bytes() == kept
+    assert told == [
+        f"{path} belongs to another training, process {process.pid}: this training is not saved "
+        "(wait until it ends or stop it, or choose another directory with --checkpoint)"
+    ]
+    expected = pytest.raises(InterruptedTrainingError, match="the training is not saved")
+    with expected as caught, checkpoint.stop_on_signals():
+        os.kill(os.getpid(), signal.SIGTERM)
+    assert not caught.value.saved
+
+
+def test_without_locks_trainings_are_saved_and_no_temporary_file_is_removed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def unsupported(*_: Any) -> None:
+        raise OSError(errno.ENOLCK, os.strerror(errno.ENOLCK))
+
+    monkeypatch.setattr("fcntl.flock", unsupported)
+    Checkpoint(tmp_path / "c.npz", IDENTITY).save()
+    (tmp_path / ".tmp-c.npz-0123456789abcdef").touch()
+    Checkpoint(tmp_path / "c.npz", IDENTITY, resume=True).save()
+    assert (tmp_path / ".tmp-c.npz-0123456789abcdef").exists()
 
 
 def test_a_signal_on_a_full_disk_reports_that_nothing_was_saved(tmp_path: Path) -> None:
