@@ -8,12 +8,13 @@ from typing import Any
 import click
 
 from model_store.cli import tables
-from model_store.cli.common import current_user, fail, print_json, print_note
+from model_store.cli.common import fail, print_json, print_note
 from model_store.cli.group import command, why_option
 from model_store.cli.terminal import stdout
 from model_store.registry import promotion
 from model_store.registry.alias_log import DEFAULT_ALIAS, AliasRevision, why_default
 from model_store.registry.store import Store, open_store
+from model_store.utils.current_user import current_user
 
 _alias_option = click.option(
     "--alias",

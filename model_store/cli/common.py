@@ -16,7 +16,6 @@ a closed output pipe with 141, as shells expect, both without a message.
 from __future__ import annotations
 
 import errno
-import getpass
 import io
 import json
 import os
@@ -133,14 +132,6 @@ def verbosity() -> int:
     """Return 0 by default, one more for each `-v` and one less for each `-q`."""
     context = click.get_current_context(silent=True)
     return 0 if context is None else int(context.meta.get(_VERBOSITY_KEY, 0))
-
-
-def current_user() -> str:
-    """Return the name of the user for the alias history, or the user id if it has no name, as in a container."""
-    try:
-        return getpass.getuser()
-    except (KeyError, OSError):
-        return str(os.getuid())
 
 
 def replace_control_characters(text: str) -> str:

@@ -20,23 +20,30 @@ from model_store.schema.signature_json import read_signature
 
 
 @command("list")
-def list_models(store: str, as_json: bool) -> None:
-    """List the models with their versions and aliases.
+@click.argument("name", required=False)
+def list_models(name: str | None, store: str, as_json: bool) -> None:
+    """List the models, or the versions of the model NAME.
 
     "default" is the version that requests without a version get: that of the alias default, or the newest one while
-    that alias is not set. A service with SERVE_FOLLOW=newest ignores the alias.
+    that alias is not set. A service with SERVE_FOLLOW=newest ignores the alias. A version without a record of its
+    publication has the date of its file.
     """
     opened = open_store(store)
+    if name is not None:
+        _list_versions(opened, name, as_json)
+        return
     models = [_summary(opened, name, state) for name, state in opened.state().items()]
     if as_json:
         print_json(models)
         return
-    table = tables.new_table("model", ">default", "follows", "versions", "aliases", "description")
+    table = tables.new_table("model", ">default", "follows", "versions", "published", "aliases", "description")
     for model in models:
         aliases = ", ".join(f"{alias} → {number}" for alias, number in model["aliases"].items())
         description = model["error"] or model["description"]
         follows = "alias default" if model["follows"] == DEFAULT_ALIAS else model["follows"]
-        table.add_row(model["name"], str(model["serves"]), follows, _ranges(model["versions"]), aliases, description)
+        published = model["published"] and tables.publication_date(model["published"])
+        row = (model["name"], str(model["serves"]), follows, _ranges(model["versions"]), published)
+        table.add_row(*row, aliases, description)
     tables.print_table(table)
     if not models:
         print_note(f"No models in {store} yet. Publish one with `train JOB.toml`.")
@@ -52,6 +59,7 @@ def show(model: str, store: str, as_json: bool) -> None:
     all_aliases, default = opened.aliases(name), opened.resolve(name)
     aliases = [alias for alias, version in all_aliases.items() if version == number]
     signed_by = opened.signing_keys(name, number)
+    published = opened.publication(name, number).as_dict()
     file_size, page = opened.size_bytes(name, number), opened.report_location(name, number)
     if as_json:
         about = {
@@ -59,6 +67,7 @@ def show(model: str, store: str, as_json: bool) -> None:
             "version": number,
             "default": default == number,
             "digest": version.digest,
+            "published": published,
             "bytes": file_size,
             "path": version.location,
         }
@@ -74,6 +83,8 @@ def show(model: str, store: str, as_json: bool) -> None:
     head = [
         ("description", manifest["description"]),
         ("aliases", aliases),
+        ("published", tables.describe_publication(published, "UTC")),
+        *(("copied", tables.describe_copy(copy)) for copy in published["copies"]),
         ("default", f"{'this version' if default == number else f'version {default}'} ({why_default(all_aliases)})"),
         ("output", tables.describe_output(signature)),
         ("digest", version.digest),
@@ -97,18 +108,42 @@ def show(model: str, store: str, as_json: bool) -> None:
         tables.print_table(part)
 
 
+def _list_versions(store: Store, name: str, as_json: bool) -> None:
+    aliases = store.aliases(name)
+    versions: list[dict[str, Any]] = [
+        {
+            "name": name,
+            "version": number,
+            "published": store.publication(name, number).as_dict(),
+            "aliases": [alias for alias, version in aliases.items() if version == number],
+            "signed_by": store.signing_keys(name, number),
+        }
+        for number in store.versions(name)
+    ]
+    if as_json:
+        print_json(versions)
+        return
+    table = tables.new_table(">version", "published (UTC)", "aliases", "signed by")
+    for version in versions:
+        lists = (", ".join(version[key]) for key in ("aliases", "signed_by"))
+        table.add_row(str(version["version"]), tables.describe_publication(version["published"]), *lists)
+    tables.print_table(table)
+
+
 def _summary(store: Store, name: str, state: dict[str, Any]) -> dict[str, Any]:
     """Return one model of the list. A damaged file or alias becomes its `error`; other models are listed as usual."""
-    serves, description, error = None, None, None
+    serves, description, published, error = None, None, None, None
     try:
         serves = store.resolve(name)
         description = store.manifest(name, serves)[1]["description"]
+        published = store.publication(name, serves).as_dict()
     except ModelStoreError as e:
         error = str(e)
-    error = error or "; ".join(state["unreadable"].values()) or None
+    error = error or "; ".join([*state["unreadable"].values(), *state["damaged"].values()]) or None
     versions, aliases = list(state["versions"]), state["aliases"]
     follows = DEFAULT_ALIAS if DEFAULT_ALIAS in {*aliases, *state["unreadable"]} else "newest"
-    about = {"name": name, "serves": serves, "follows": follows, "versions": versions, "aliases": aliases}
+    about = {"name": name, "serves": serves, "follows": follows, "versions": versions, "published": published}
+    about |= {"aliases": aliases}
     return {**about, "description": description, "error": error}
 
 

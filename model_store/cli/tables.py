@@ -75,6 +75,26 @@ def format_bytes(count: int) -> str:
     return f"{amount:.1f} {units[0]}"
 
 
+def describe_publication(published: Mapping[str, Any], zone: str = "") -> str:
+    """Return when a version was published and by whom; without a record, the date of its file."""
+    by = "by an unknown author" if published["who"] is None else f"by {published['who']}"
+    return f"{_format_time(published['when'], zone)} {by if published['recorded'] else '(date of the file; no record)'}"
+
+
+def publication_date(published: Mapping[str, Any]) -> str:
+    """Return the date of a publication; without a record, that of its file."""
+    return f"{published['when'][:10]}{'' if published['recorded'] else ' (file)'}"
+
+
+def describe_copy(copy: Mapping[str, Any]) -> str:
+    """Return when a version was copied, by whom and from where."""
+    return f"{_format_time(copy['when'], 'UTC')} by {copy['who']}, from {copy['source']}"
+
+
+def _format_time(when: str, zone: str) -> str:
+    return " ".join(filter(None, [*when[:19].split("T"), zone]))
+
+
 def inputs_table(signature: Signature) -> Table:
     table = new_table("column", "kind", "values", "missing", title="Inputs")
     for column in signature.inputs:

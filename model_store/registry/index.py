@@ -8,15 +8,16 @@ from dataclasses import dataclass, field
 from model_store.storage.base import StorageBackend, translate_os_errors
 from model_store.utils.values import NAME_PATTERN
 
-_VERSION_KEY = re.compile(rf"({NAME_PATTERN})/([1-9][0-9]{{0,17}})\.(npz|removed)")
+_VERSION_KEY = re.compile(rf"({NAME_PATTERN})/([1-9][0-9]{{0,17}})\.(npz|removed|json)")
 _REVISION_KEY = re.compile(rf"({NAME_PATTERN})/aliases/({NAME_PATTERN})/([1-9][0-9]{{0,17}})\.json")
 
 
 @dataclass(frozen=True)
 class ModelIndex:
-    """One model: every used version number and whether the version exists; the revision numbers of each alias."""
+    """One model: its used version numbers and whether each exists; those with a record; the revisions of each alias."""
 
     exists_by_number: dict[int, bool] = field(default_factory=dict)
+    recorded: set[int] = field(default_factory=set)
     revisions: dict[str, list[int]] = field(default_factory=dict)
 
     @property
@@ -41,7 +42,10 @@ def read_all_indexes(storage: StorageBackend, *patterns: str) -> dict[str, Model
     with translate_os_errors(storage.location, "read the model store"):
         keys = storage.keys(*patterns)
     for key in keys:
-        if match := _VERSION_KEY.fullmatch(key):
+        match = _VERSION_KEY.fullmatch(key)
+        if match and match[3] == "json":
+            found.setdefault(match[1], ModelIndex()).recorded.add(int(match[2]))
+        elif match:
             exists, number = found.setdefault(match[1], ModelIndex()).exists_by_number, int(match[2])
             exists[number] = match[3] == "npz" and exists.get(number, True)
         elif match := _REVISION_KEY.fullmatch(key):

@@ -1,6 +1,7 @@
 """The model store: names, immutable versions, and aliases that move between versions.
 
     <name>/<version>.npz                        an artifact; versions count 1, 2, 3 ...
+    <name>/<version>.json                       who published it and when (publication.py)
     <name>/<version>.html                       its report for people; everything in it is in the artifact, too
     <name>/<version>.removed                    a tombstone: the version is removed, its number stays used
     <name>/aliases/<alias>/<revision>.json      where the alias points: version, who, when, why
@@ -27,10 +28,13 @@ from model_store.artifact.model import Model
 from model_store.errors import ConflictError, NotFoundError, StoreError, did_you_mean
 from model_store.registry.alias_log import DEFAULT_ALIAS, AliasLog, AliasRevision, check_protection, rollback_stack
 from model_store.registry.garbage_collection import GarbageObject, find_garbage
-from model_store.registry.index import ModelIndex, read_all_indexes, read_model_index
+from model_store.registry.index import read_all_indexes, read_model_index
+from model_store.registry.publication import Publication, publication_key, put_publication, read_publication
+from model_store.registry.state import model_state
 from model_store.storage.artifact_cache import default_cache_dir
-from model_store.storage.base import StorageBackend, put_object, translate_os_errors
+from model_store.storage.base import StagedObject, StorageBackend, put_object, translate_os_errors
 from model_store.storage.local import LocalStorage
+from model_store.utils.current_user import current_user
 from model_store.utils.extras import install_command
 from model_store.utils.values import NAME_PATTERN, is_name
 
@@ -150,25 +154,42 @@ class Store:
         model = npz.read(self._local_path(key, refresh=True))
         return Version(name, number, model.digest or "", self._location(key)), model
 
-    def publish(self, name: str, model: Model) -> Version:
+    def publish(self, name: str, model: Model, *, who: str | None = None, when: datetime | None = None) -> Version:
         """Add `model` as the next version: complete, durable and readable by everyone when this returns.
 
-        ArtifactError, and nothing is published, if the written file does not reproduce the model's golden outputs.
+        `who` and `when` are recorded beside it; by default the current user and the current time. ArtifactError, and
+        nothing is published, if the written file does not reproduce the model's golden outputs.
         """
         _check_name("model", name)
+        publication = Publication(who or current_user(), when or datetime.now(UTC))
         with self._translate_errors(name, "publish"), self.storage.stage(f"{name}/1.npz") as staged:
             digest = npz.write(staged.file, model)
             staged.file.flush()
             npz.read(staged.path).check_golden()
-            number = max(self._numbers(name), default=0)
-            while True:
-                number += 1
-                key = f"{name}/{number}.npz"
+            return self._commit(staged, name, digest, publication)
+
+    def _commit(self, staged: StagedObject, name: str, digest: str, publication: Publication) -> Version:
+        """Put a staged artifact under the next free number, and then its record."""
+        number = max(self._numbers(name), default=0)
+        while True:
+            number += 1
+            key = f"{name}/{number}.npz"
+            if staged.commit(key):
+                put_publication(self.storage, name, number, publication)
                 # The key of a removed version is free, but its number is used: see `remove`.
-                if staged.commit(key):
-                    if not self.storage.keys(f"{name}/{number}.removed"):
-                        return Version(name, number, digest, self._location(key))
-                    self.storage.delete(key)
+                if not self.storage.keys(f"{name}/{number}.removed"):
+                    return Version(name, number, digest, self._location(key))
+                self.storage.delete(key)
+                self.storage.delete(publication_key(name, number))
+
+    def publication(self, name: str, number: int) -> Publication:
+        """Return who published a version and when. Without a record, the date of its artifact and no name."""
+        found = read_publication(self.storage, name, number)
+        if found is not None:
+            return found
+        key = f"{name}/{number}.npz"
+        with self._translate_errors(key, "read a version's date"):
+            return Publication(None, self.storage.object_info(key).modified, recorded=False)
 
     def check_writable(self, name: str) -> None:
         """Raise StoreError if `publish` could not write. Leave nothing behind."""
@@ -229,6 +250,7 @@ class Store:
                 self.storage.delete(tombstone)
                 raise
             self.storage.delete(f"{name}/{number}.npz")
+            self.storage.delete(publication_key(name, number))
             self.storage.delete(f"{name}/{number}.html")
             for fingerprint in self.signing_keys(name, number):
                 self.storage.delete(_signature_key(name, number, fingerprint))
@@ -326,23 +348,11 @@ class Store:
         return self._append(name, revision)
 
     def state(self) -> dict[str, dict[str, Any]]:
-        """Return all names with their versions and aliases, for followers to compare. No artifact is opened.
-
-        An alias whose revision cannot be read is under "unreadable", with the reason; other aliases are unaffected.
-        """
+        """Return all names with their versions and aliases, for followers to compare (state.py)."""
         # List aliases before versions: a version is published before an alias moves to it.
         found = read_all_indexes(self.storage, "*/aliases/*/*", "*/*")
-        return {name: self._state(name, found[name]) for name in sorted(found) if found[name].versions}
-
-    def _state(self, name: str, index: ModelIndex) -> dict[str, Any]:
-        aliases: dict[str, int] = {}
-        unreadable: dict[str, str] = {}
-        for alias, number in index.latest_revisions.items():
-            try:
-                aliases[alias] = self._alias_log.read(name, alias, number).version
-            except StoreError as e:
-                unreadable[alias] = str(e)
-        return {"versions": tuple(index.versions), "aliases": aliases, "unreadable": unreadable}
+        names = [name for name in sorted(found) if found[name].versions]
+        return {name: model_state(self.storage, self._alias_log, name, found[name]) for name in names}
 
     def find_garbage(self, *, now: datetime, grace: timedelta) -> list[GarbageObject]:
         """Return the objects that interrupted processes left, if they are older than `grace`."""
@@ -355,7 +365,8 @@ class Store:
 
     def _aliased_versions(self, name: str) -> set[int] | None:
         """Return the versions that aliases point to, None if an alias cannot be read."""
-        state = self._state(name, read_model_index(self.storage, name, "aliases/*/*"))
+        index = read_model_index(self.storage, name, "aliases/*/*")
+        state = model_state(self.storage, self._alias_log, name, index)
         return None if state["unreadable"] else set(state["aliases"].values())
 
     def _local_path(self, key: str, *, refresh: bool = False) -> Path:

@@ -69,12 +69,23 @@ class PredictResponseSchema(Schema):
     )
 
 
+class PublicationSchema(Schema):
+    """Who published a version, and when. It is not signed."""
+
+    who = fields.String(required=True, allow_none=True, metadata={"description": "null if there is no record."})
+    when = fields.DateTime(required=True)
+    recorded = fields.Boolean(
+        required=True, metadata={"description": "If false, there is no record, and `when` is the date of the artifact."}
+    )
+
+
 class ModelSummarySchema(Schema):
     """A model in the list of models."""
 
     name = fields.String(required=True)
     description = fields.String(required=True)
     version = fields.Integer(required=True, allow_none=True, metadata={"description": "The default version."})
+    published = fields.Nested(PublicationSchema, required=True, allow_none=True)
     versions = fields.List(fields.Integer(), required=True)
     aliases = fields.Dict(keys=fields.String(), values=fields.Integer(), required=True)
 

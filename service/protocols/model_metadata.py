@@ -20,6 +20,7 @@ def model_summary(entry: ModelEntry) -> dict[str, Any]:
         "name": entry.name,
         "description": served.model.description if served else "",
         "version": served.number if served else None,
+        "published": _publication_details(entry, served),
         "versions": list(entry.versions),
         "aliases": {alias: served.number for alias, served in entry.loaded_by_alias.items() if alias in entry.aliases},
     }
@@ -47,12 +48,19 @@ def model_details(entry: ModelEntry, served: LoadedVersion) -> dict[str, Any]:
         **model_summary(entry),
         "description": model.description,
         "version": served.number,
+        "published": _publication_details(entry, served),
         "digest": served.digest,
         "inputs": [column.public_details() for column in model.signature.inputs],
         "output": _output_details(model.signature.output),
         "training": {key: model.training[key] for key in _TRAINING_KEYS if key in model.training},
         "example": {"instances": [served.example.instance], "predictions": [served.example.prediction]},
     }
+
+
+def _publication_details(entry: ModelEntry, served: LoadedVersion | None) -> dict[str, Any] | None:
+    """Return who published a version and when, None if that could not be read; not the stores it was copied from."""
+    publication = entry.publication(served) if served else None
+    return None if publication is None else {key: publication.as_dict()[key] for key in ("who", "when", "recorded")}
 
 
 def _output_details(output: ClassificationOutput | RegressionOutput) -> dict[str, Any]:

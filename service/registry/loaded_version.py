@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from model_store.artifact.model import Model
+from model_store.registry.publication import Publication
 from service.registry.batching_policy import BatchingPolicy
 from service.registry.example_request import ExampleRequest
 from service.validation.predict_request import PredictSchema
@@ -21,3 +22,4 @@ class LoadedVersion:
     schema: PredictSchema
     example: ExampleRequest
     batching: BatchingPolicy
+    publication: Publication | None = None  # as read with it; see `ModelEntry.publication`

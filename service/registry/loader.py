@@ -19,6 +19,7 @@ from typing import Protocol
 from model_store.artifact import npz
 from model_store.artifact.model import Model
 from model_store.errors import ArtifactError, ModelStoreError
+from model_store.registry.publication import Publication
 from model_store.storage.artifact_cache import cache_file
 from service.registry.batching_policy import BatchingPolicy
 from service.registry.example_request import make_example
@@ -36,6 +37,8 @@ class ArtifactSource(Protocol):
     """What the loader needs from a store."""
 
     def path(self, name: str, number: int) -> Path: ...
+
+    def publication(self, name: str, number: int) -> Publication: ...
 
 
 @dataclass(frozen=True)
@@ -85,7 +88,9 @@ class Loader:
                 model.check_golden()
             schema = PredictSchema(self._max_instances, name, model)
             batching = BatchingPolicy(model.network.block_rows)
-            served = LoadedVersion(name, number, model.digest or "", model, schema, make_example(model), batching)
+            publication = self._publication(name, number) if verified_digest is None else None
+            example = make_example(model)
+            served = LoadedVersion(name, number, model.digest or "", model, schema, example, batching, publication)
         except Exception as e:  # one bad version must not stop the others
             known = isinstance(e, (ModelStoreError, OSError))
             attempts = failure.attempts + 1 if failure else 1
@@ -104,6 +109,13 @@ class Loader:
         times = [1000 * (b - a) for a, b in ((started, found), (found, mapped), (mapped, self._clock()))]
         log.info("loaded %s/%d: verified copy in %.0f ms, mapped in %.1f ms, checked in %.1f ms", name, number, *times)
         return served
+
+    def _publication(self, name: str, number: int) -> Publication | None:
+        try:
+            return self._store.publication(name, number)
+        except (ModelStoreError, OSError) as e:
+            log.warning("%s/%d is served without its author: %s", name, number, e)
+            return None
 
     def in_backoff(self, name: str, number: int) -> bool:
         """Return True while a version that failed must not be tried again."""

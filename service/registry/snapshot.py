@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 import orjson
 
 from model_store.errors import Fault
+from model_store.registry.publication import Publication
 from service.registry.loaded_version import LoadedVersion
 
 
@@ -16,7 +17,8 @@ class ModelEntry:
     """A model: its versions and aliases in the store, and the loaded version of each alias.
 
     `default` is the loaded version for requests without a version, None if none can be served; `why_default` says why
-    it is this one.
+    it is this one. `publications` has the records of these versions, also one that was written after its version was
+    loaded.
     """
 
     name: str
@@ -25,6 +27,11 @@ class ModelEntry:
     loaded_by_alias: Mapping[str, LoadedVersion]
     default: LoadedVersion | None
     why_default: str
+    publications: Mapping[int, Publication] = field(default_factory=dict)
+
+    def publication(self, served: LoadedVersion) -> Publication | None:
+        """Return who published a version of this model and when, None if it could not be read."""
+        return self.publications.get(served.number, served.publication)
 
     @property
     def pinned_versions(self) -> list[LoadedVersion]:
@@ -59,6 +66,7 @@ class Snapshot:
                 {alias: _plan(served) for alias, served in e.loaded_by_alias.items()},
                 e.default and _plan(e.default),
                 e.why_default,
+                [[number, publication.as_dict()] for number, publication in e.publications.items()],
             ]
             for e in self.entries.values()
         ]
@@ -70,12 +78,13 @@ class Snapshot:
         entries, problems = orjson.loads(plan)
         made: dict[str, ModelEntry] = {}
         missing = False
-        for name, versions, aliases, planned, planned_default, why in entries:
+        for name, versions, aliases, planned, planned_default, why, records in entries:
             found = {alias: load(name, number, digest) for alias, (number, digest) in planned.items()}
             there = {alias: served for alias, served in found.items() if served is not None}
             default = planned_default and load(name, *planned_default)
             missing |= len(there) < len(found) or (default is None) != (planned_default is None)
-            made[name] = ModelEntry(name, tuple(versions), aliases, there, default, why)
+            publications = {number: Publication.from_dict(record) for number, record in records}
+            made[name] = ModelEntry(name, tuple(versions), aliases, there, default, why, publications)
         return None if missing else cls(made, tuple(Fault(*problem) for problem in problems))
 
 

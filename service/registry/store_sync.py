@@ -80,7 +80,11 @@ class _SnapshotBuilder:
         why = "SERVE_FOLLOW=newest" if self._follow == "newest" else FOLLOWS_ALIAS if is_default_set else FOLLOWS_NEWEST
         if default is not None and default.number != intended:
             why += f"; version {intended} cannot be served" if intended else "; the alias cannot be read"
-        return ModelEntry(name, versions, aliases, loaded, default, why)
+        for number, reason in stored["damaged"].items():
+            self.problems.append(Fault(f"{name}/{number}.json", reason, "the version keeps serving"))
+        pinned = [*([default] if default else []), *loaded.values()]
+        publications = {served.number: served.publication for served in pinned if served.publication}
+        return ModelEntry(name, versions, aliases, loaded, default, why, publications | stored["publications"])
 
     def _reuse_or_load(self, name: str, number: int, kept: Iterable[LoadedVersion]) -> LoadedVersion | None:
         for served in kept:

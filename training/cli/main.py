@@ -26,6 +26,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from model_store.cli import common, terminal
 from model_store.errors import did_you_mean
 from model_store.registry.store import open_store
+from model_store.utils.current_user import current_user
 from training.cli import output, scaffold
 from training.data.splitting import Fold
 from training.engine.checkpoint import DEFAULT_INTERVAL_SECONDS, Checkpoint, CheckpointError, InterruptedTrainingError
@@ -214,7 +215,7 @@ def run(
         common.fail(error if common.verbosity() > 1 else _divergence_message(error, job), EXIT_CODES[DivergedError])
     aliases = None
     if target is not None:
-        mover = AliasMover(target, job, common.current_user(), datetime.now(UTC))
+        mover = AliasMover(target, job, current_user(), datetime.now(UTC))
         mover.pin_default()
         outcome = jobs.publish(outcome, job, target)
     checkpoint.remove()

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 from click.testing import CliRunner
 
-from model_store.cli import alias, common, main
+from model_store.cli import alias, main
 from model_store.registry.store import Store
 
 
@@ -17,7 +17,6 @@ def models(store: Store, make_model, monkeypatch):
     """Return a function that runs `models ...` on a store that holds chess 1, 2 and 3."""
     for seed in range(3):
         store.publish("chess", make_model(seed))
-    monkeypatch.setattr(common, "current_user", lambda: "ada")
     monkeypatch.setattr(alias, "current_user", lambda: "ada")
 
     def run(*arguments: str, code: int = 0, text: str | None = None) -> Any:

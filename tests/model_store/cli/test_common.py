@@ -181,16 +181,6 @@ command()
     assert process.returncode == 141
 
 
-def test_a_user_without_a_name_is_recorded_by_id(monkeypatch) -> None:
-    assert common.current_user()
-
-    def no_name() -> str:
-        raise KeyError("uid")
-
-    monkeypatch.setattr(common.getpass, "getuser", no_name)
-    assert common.current_user() == str(os.getuid())
-
-
 def test_without_utf_8_text_has_question_marks_and_json_has_escapes() -> None:
     program = """
 import sys

@@ -4,18 +4,50 @@ from __future__ import annotations
 
 import re
 from dataclasses import replace
+from datetime import UTC, datetime
 from pathlib import Path
 
 from model_store.registry.store import Store
 from tests.model_store.cli.conftest import read_json
+from tests.model_store.conftest import replace_object
 
 
-def test_list_shows_versions_and_aliases(models) -> None:
+def test_list_shows_versions_authors_and_aliases(models, store: Store) -> None:
     models("alias", "chess", "champion", "2")
     line = models("list").stdout.splitlines()[1].split()
-    assert line == ["chess", "3", "newest", "1-3", "champion", "→", "2", "Who", "plays", "chess"]
+    published = store.publication("chess", 3)
+    assert line[:5] == ["chess", "3", "newest", "1-3", f"{published.when:%Y-%m-%d}"]
+    assert line[5:] == ["champion", "→", "2", "Who", "plays", "chess"]
     expected = {"name": "chess", "serves": 3, "follows": "newest", "versions": [1, 2, 3], "aliases": {"champion": 2}}
-    assert read_json(models("list", "--json")) == [{**expected, "description": "Who plays chess", "error": None}]
+    expected |= {"published": published.as_dict(), "description": "Who plays chess", "error": None}
+    assert read_json(models("list", "--json")) == [expected]
+
+
+def test_list_of_a_model_shows_who_published_each_version_and_when(models, store: Store, model) -> None:
+    noon = datetime(2026, 1, 2, 12, tzinfo=UTC)
+    store.publish("chess", model, who="ada", when=noon)
+    store.storage.delete("chess/2.json")
+    models("alias", "chess", "champion", "4")
+    models("alias", "chess", "default", "2")
+    assert " (file) " in models("list").stdout
+    lines = models("list", "chess").stdout.splitlines()
+    assert lines[4].split() == ["4", "2026-01-02", "12:00:00", "by", "ada", "champion"]
+    assert lines[2].rstrip().endswith("(date of the file; no record)  default")
+    found = read_json(models("list", "chess", "--json"))
+    assert [one["version"] for one in found] == [1, 2, 3, 4]
+    assert found[3]["published"] == {"who": "ada", "when": "2026-01-02T12:00:00+00:00", "recorded": True, "copies": []}
+    assert (found[3]["aliases"], found[3]["signed_by"]) == (["champion"], [])
+    assert (found[1]["published"]["who"], found[1]["published"]["recorded"]) == (None, False)
+    assert "no model 'ches'" in models("list", "ches", code=5).stderr
+
+
+def test_a_damaged_record_is_an_error_of_its_model_only(models, store: Store, model) -> None:
+    store.publish("go", model)
+    replace_object(store, "chess/3.json", b"{")
+    found = {one["name"]: one for one in read_json(models("list", "--json"))}
+    assert found["go"]["error"] is None
+    assert "3.json: expected a publication record" in found["chess"]["error"]
+    assert "3.json: expected a publication record" in models("show", "chess", code=5).stderr
 
 
 def test_list_of_an_empty_store_prints_a_note(models, tmp_path: Path) -> None:
@@ -45,10 +77,23 @@ def test_show_prints_every_part_of_a_version(models, store: Store) -> None:
     models("alias", "chess", "champion", "2")
     result = models("show", "chess/champion")
     digest = store.load("chess", 2)[0].digest
-    for words in ("chess/2", "champion", digest, "age", "Bath, York", "filled with 38", "Softmax", "0.75", "ab" * 32):
+    by = f"{store.publication('chess', 2).when:%Y-%m-%d %H:%M:%S} UTC by {store.publication('chess', 2).who}"
+    for words in (
+        "chess/2",
+        "champion",
+        by,
+        digest,
+        "age",
+        "Bath, York",
+        "filled with 38",
+        "Softmax",
+        "0.75",
+        "ab" * 32,
+    ):
         assert words in result.stdout
     found = read_json(models("show", "chess/2", "--json"))
     assert (found["version"], found["digest"], found["aliases"]) == (2, digest, ["champion"])
+    assert found["published"] == store.publication("chess", 2).as_dict()
     assert found["bytes"] == store.path("chess", 2).stat().st_size
     assert found["manifest"]["training"]["metrics"] == {"accuracy": 0.75}
 

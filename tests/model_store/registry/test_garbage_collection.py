@@ -66,12 +66,16 @@ def test_files_of_a_removed_version_are_deleted_and_its_tombstone_stays(everywhe
         everywhere.publish("chess", model)
     artifact = everywhere.path("chess", 2).read_bytes()
     everywhere.remove("chess", 2)
-    keys = ["chess/2.html", "chess/2.npz", f"chess/signatures/2/{KEY}.sig"]
+    keys = ["chess/2.html", "chess/2.json", "chess/2.npz", f"chess/signatures/2/{KEY}.sig"]
     for key in keys:
         put_object(everywhere.storage, key, artifact)
     assert collect(everywhere, GRACE) == {}
     assert collect(everywhere, GRACE, datetime.now(UTC) + 2 * GRACE) == dict.fromkeys(keys, "file of a removed version")
-    assert sorted(everywhere.storage.keys("chess/*", "*/signatures/*/*")) == ["chess/1.npz", "chess/2.removed"]
+    assert sorted(everywhere.storage.keys("chess/*", "*/signatures/*/*")) == [
+        "chess/1.json",
+        "chess/1.npz",
+        "chess/2.removed",
+    ]
     assert everywhere.publish("chess", model).number == 3
 
 
@@ -93,12 +97,13 @@ def test_no_version_file_is_deleted_while_an_alias_is_unreadable(everywhere: Sto
     assert collect(everywhere) == {}
 
 
-def test_reports_and_signatures_without_a_version_are_deleted(everywhere: Store, model: Model) -> None:
+def test_reports_records_and_signatures_without_a_version_are_deleted(everywhere: Store, model: Model) -> None:
     everywhere.publish("chess", model)
     for number in (1, 2):
         put_object(everywhere.storage, f"chess/{number}.html", b"report")
+        put_object(everywhere.storage, f"chess/{number}.json", b"{}")
         everywhere.add_signature("chess", number, KEY, b"signed")
-    deleted = ["chess/2.html", f"chess/signatures/2/{KEY}.sig"]
+    deleted = ["chess/2.html", "chess/2.json", f"chess/signatures/2/{KEY}.sig"]
     assert collect(everywhere) == dict.fromkeys(deleted, "file of a version that does not exist")
     assert everywhere.signing_keys("chess", 1) == [KEY]
 

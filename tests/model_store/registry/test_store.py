@@ -44,8 +44,9 @@ def test_the_second_of_two_concurrent_publishers_gets_the_next_number(chess: Sto
     assert chess.publish("chess", model).number == 4
 
 
-def test_publish_writes_only_the_artifact(chess: Store) -> None:
-    assert sorted(contents(chess).keys() - {"chess"}) == ["chess/1.npz", "chess/2.npz", "chess/3.npz"]
+def test_publish_writes_only_the_artifact_and_its_record(chess: Store) -> None:
+    expected = [f"chess/{number}.{kind}" for number in (1, 2, 3) for kind in ("json", "npz")]
+    assert sorted(contents(chess).keys() - {"chess"}) == expected
 
 
 def test_a_published_version_is_never_overwritten(chess: Store, make_model) -> None:
@@ -119,7 +120,8 @@ def test_an_invalid_model_name_is_rejected(store: Store, model: Model, name: str
 def test_the_number_of_a_removed_version_is_never_reused(chess: Store, model: Model) -> None:
     chess.remove("chess", 3)
     assert chess.versions("chess") == [1, 2]
-    assert sorted(chess.storage.keys("chess/*")) == ["chess/1.npz", "chess/2.npz", "chess/3.removed"]
+    kept = ["chess/1.json", "chess/1.npz", "chess/2.json", "chess/2.npz", "chess/3.removed"]
+    assert sorted(chess.storage.keys("chess/*")) == kept
     assert chess.publish("chess", model).number == 4
     with pytest.raises(NotFoundError, match="no version 3"):
         chess.resolve("chess", 3)
@@ -132,10 +134,8 @@ def test_a_publisher_with_an_outdated_listing_does_not_reuse_a_removed_number(
     chess.remove("chess", 3)
     monkeypatch.setattr(Store, "_numbers", lambda self, name: {1: True})
     assert chess.publish("chess", model).number == 4
-    assert [key for key in sorted(chess.storage.keys("chess/*")) if key.endswith("npz")] == [
-        "chess/1.npz",
-        "chess/4.npz",
-    ]
+    kept = ["chess/1.json", "chess/1.npz", "chess/2.removed", "chess/3.removed", "chess/4.json", "chess/4.npz"]
+    assert sorted(chess.storage.keys("chess/*")) == kept
 
 
 def test_a_model_without_versions_is_unknown_and_its_numbers_continue(chess: Store, model: Model) -> None:
@@ -179,10 +179,13 @@ def test_an_alias_moved_to_a_version_removed_meanwhile_raises(chess: Store, monk
 def test_state_returns_versions_and_aliases_of_all_models(chess: Store, model: Model) -> None:
     chess.publish("go", model)
     chess.set_alias("chess", "champion", 2, **BY)
-    assert chess.state() == {
-        "chess": {"versions": (1, 2, 3), "aliases": {"champion": 2}, "unreadable": {}},
-        "go": {"versions": (1,), "aliases": {}, "unreadable": {}},
+    found = chess.state()
+    assert {name: (state["versions"], state["aliases"]) for name, state in found.items()} == {
+        "chess": ((1, 2, 3), {"champion": 2}),
+        "go": ((1,), {}),
     }
+    assert all(state["unreadable"] == state["damaged"] == {} for state in found.values())
+    assert list(found["chess"]["publications"]) == [2, 3]  # the aliased and the newest version
 
 
 def test_an_unreadable_alias_does_not_hide_other_aliases(chess: Store, model: Model) -> None:
@@ -191,7 +194,7 @@ def test_an_unreadable_alias_does_not_hide_other_aliases(chess: Store, model: Mo
         chess.set_alias(name, alias, 1, **BY)
     replace_object(chess, "chess/aliases/default/2.json", b"{")
     found = chess.state()
-    assert found["go"] == {"versions": (1,), "aliases": {"default": 1}, "unreadable": {}}
+    assert (found["go"]["aliases"], found["go"]["unreadable"]) == ({"default": 1}, {})
     assert found["chess"]["aliases"] == {"champion": 1}
     assert "2.json: expected a revision of an alias, found b'{'" in found["chess"]["unreadable"]["default"]
     with pytest.raises(StoreError, match=r"2\.json: expected a revision of an alias"):

@@ -107,11 +107,15 @@ def test_new_worker_serves_the_active_generation(service: Service, store: Store)
 
 def test_a_worker_starts_without_a_store(service: Service, store: Store) -> None:
     first, second = service.workers
-    store.publish("price", price(1))
+    store.publish("price", price(1), who="ada")
     first.refresh()
     second.apply_proposal()
     shutil.rmtree(store.root)
-    assert service.start().find("price").number == 2
+    worker = service.start()
+    assert worker.find("price").number == 2
+    entry = worker.snapshot.entries["price"]
+    assert entry.publications == second.snapshot.entries["price"].publications
+    assert entry.publication(worker.find("price")).who == "ada"
 
 
 def test_worker_without_a_loadable_generation_does_not_start(service: Service, store: Store) -> None:

@@ -10,7 +10,9 @@ import pytest
 from model_store.artifact import npz
 from model_store.artifact.model import Golden, Model
 from model_store.errors import StoreError
+from model_store.registry.publication import Publication
 from model_store.registry.store import open_store
+from model_store.storage.base import put_object
 from service.registry.errors import UnavailableError, UnknownModelError
 from service.registry.registry import ModelRegistry
 from service.telemetry.metrics import Metrics
@@ -335,3 +337,46 @@ def test_request_sees_one_state_while_its_model_appears_or_disappears(client, st
     states = [without, registry.snapshot] if comes else [registry.snapshot, without]
     monkeypatch.setattr(ModelRegistry, "snapshot", property(lambda _: states.pop(0) if len(states) > 1 else states[0]))
     assert client.get(path).status_code == (404 if comes else 200)
+
+
+def test_publications_are_those_of_the_store_for_pinned_and_other_versions(registry, store):
+    noon = datetime(2026, 1, 2, 12, tzinfo=UTC)
+    for seed, who in ((1, "ada"), (2, "bob"), (3, "cyd")):
+        store.publish("price", price(seed), who=who, when=noon)
+    move(store, "price", "champion", 2)
+    registry.refresh()
+    entry = registry.snapshot.entries["price"]
+    for ref, who in ((None, "cyd"), ("champion", "ada"), (3, "bob")):
+        assert entry.publication(registry.find("price", ref)) == Publication(who, noon)
+
+
+def test_a_record_written_after_its_version_was_loaded_is_shown_after_the_next_sync(registry, store):
+    """The publisher writes the artifact first: a follower can see it without its record."""
+    store.publish("price", price(1), who="ada")
+    record = store.storage.get("price/2.json")
+    store.storage.delete("price/2.json")
+    registry.refresh()
+    served = registry.find("price")
+    entry = registry.snapshot.entries["price"]
+    assert (entry.publication(served).who, entry.publication(served).recorded) == (None, False)
+    put_object(store.storage, "price/2.json", record)
+    assert registry.refresh()
+    assert registry.find("price") is served
+    entry = registry.snapshot.entries["price"]
+    assert (entry.publication(served).who, entry.publication(served).recorded) == ("ada", True)
+    assert not registry.refresh()
+
+
+def test_a_damaged_record_is_a_problem_and_its_version_is_served(registry, store):
+    store.publish("price", price(1))
+    store.storage.delete("price/2.json")
+    put_object(store.storage, "price/2.json", b"{")
+    registry.refresh()
+    assert registry.find("price").number == 2
+    ((location, problem),) = problems(registry)
+    assert location == "price/2.json"
+    assert "expected a publication record" in problem
+    assert registry.snapshot.entries["price"].publication(registry.find("price")) is None
+    store.storage.delete("price/2.json")
+    registry.refresh()
+    assert problems(registry) == []

@@ -4,6 +4,7 @@ import gc
 import logging
 import re
 import weakref
+from datetime import UTC, datetime
 
 import jsonschema
 import pytest
@@ -12,6 +13,7 @@ from prometheus_client.parser import text_string_to_metric_families
 
 from model_store.artifact.model import Model
 from model_store.nn import Linear, Sequential
+from model_store.registry.publication import Publication, put_publication
 from model_store.registry.store import open_store
 from model_store.schema.signature import ArrayColumn, NumberColumn, RegressionOutput, Signature
 from service.routes.docs import _ERROR_CODES
@@ -47,6 +49,22 @@ def test_models_are_listed_with_versions_and_aliases(client, store, registry):
     assert listed["price"]["versions"] == [1, 2]
     assert listed["price"]["aliases"] == {"champion": 1}
     assert client.get("/models/price/versions/champion").json["version"] == 1
+
+
+def test_models_show_who_published_a_version_and_when_but_no_other_store(client, store, registry):
+    noon = datetime(2026, 1, 2, 12, tzinfo=UTC)
+    store.publish("price", price(1), who="ada <script>", when=noon)
+    copied = Publication("bob", noon).copied("s3://secret/price/7", "cyd", noon)
+    store.storage.delete("price/1.json")
+    put_publication(store.storage, "price", 1, copied)
+    registry.refresh()
+    ada = {"who": "ada <script>", "when": "2026-01-02T12:00:00+00:00", "recorded": True}
+    assert {model["name"]: model["published"] for model in client.get("/models").json["models"]}["price"] == ada
+    assert client.get("/models/price").json["published"] == ada
+    earlier = client.get("/models/price/versions/1")
+    assert earlier.json["published"] == ada | {"who": "bob"}
+    assert "secret" not in earlier.text
+    assert "published 2026-01-02 by ada &lt;script&gt;" in client.get("/docs").text
 
 
 def test_model_metadata_has_inputs_output_and_metrics(client):
@@ -314,7 +332,7 @@ def test_openapi_document_keeps_its_component_names(client):
     schemas = client.get("/openapi.json").json["components"]["schemas"].keys()
     assert {name for name in schemas if "." not in name} == {
         *("Answer", "Error", "ErrorBody", "Example", "Fault", "Health", "Lesson", "Model", "ModelLine", "Models"),
-        *("Predict", "Ready", "Receipt"),
+        *("Predict", "Publication", "Ready", "Receipt"),
     }
 
 
