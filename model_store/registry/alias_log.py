@@ -12,6 +12,7 @@ from model_store.registry.index import read_model_index
 from model_store.storage.base import MAX_SMALL_OBJECT_BYTES, StorageBackend, put_object, translate_os_errors
 
 DEFAULT_ALIAS = "default"  # the alias of requests without a version; until it is set, they get the newest version
+MAX_VERSION = 10**18  # of a version number: 18 digits
 FOLLOWS_ALIAS = f"alias {DEFAULT_ALIAS}"
 FOLLOWS_NEWEST = f"newest, as the alias {DEFAULT_ALIAS} was never set"
 
@@ -48,12 +49,17 @@ class AliasRevision:
         """Parse what `to_bytes` wrote. ValueError for anything else."""
         try:
             found = json.loads(data)
-            version, when = int(found["version"]), datetime.fromisoformat(found["when"])
-            who, why, rollback = str(found["who"]), str(found["why"]), bool(found["rollback"])
-            protected = bool(found.get("protected", False))  # version 0.1 did not write it
-        except (ValueError, TypeError, KeyError, AttributeError, OverflowError, RecursionError) as e:
+            found = {"protected": False, **found}  # version 0.1 did not write it
+            when = datetime.fromisoformat(found["when"])
+        except (ValueError, TypeError, KeyError, OverflowError, RecursionError) as e:
             raise ValueError(str(e)) from e
-        return cls(alias, number, version, who, when, why, rollback, protected)
+        for key, kind in (("version", int), ("who", str), ("why", str), ("rollback", bool), ("protected", bool)):
+            if type(found.get(key)) is not kind:
+                raise ValueError(f"{key}: expected {kind.__name__}, found {found.get(key)!r:.60}")
+        if not 0 < found["version"] < MAX_VERSION:
+            raise ValueError("version: expected a version number")
+        fields = (found[key] for key in ("rollback", "protected"))
+        return cls(alias, number, found["version"], found["who"], when, found["why"], *fields)
 
 
 class AliasLog:

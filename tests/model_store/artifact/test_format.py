@@ -212,6 +212,10 @@ def test_manifest_has_these_fields_and_no_others(assert_rejected: AssertRejected
     )
 
 
+def test_integers_have_64_bits(assert_rejected: AssertRejected) -> None:
+    assert_rejected("integers_have_64_bits", "manifest: expected JSON, found an error: .*(integers of 64 bits|digits)")
+
+
 def test_format_is_1(assert_rejected: AssertRejected) -> None:
     assert_rejected("format_is_1", r"manifest\.format: expected 1, found")
 

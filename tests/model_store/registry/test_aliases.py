@@ -233,3 +233,16 @@ def test_rollback_skips_removed_versions(chess: Store) -> None:
 def test_rollback_of_an_unset_alias_raises(chess: Store) -> None:
     with pytest.raises(NotFoundError, match="no alias 'champion'"):
         roll_back(chess, "champion")
+
+
+@pytest.mark.parametrize("version", [10**30, 10**18, 0, -1, "3", True, 2.0, None, [3]])
+def test_a_revision_with_another_version_than_a_number_is_rejected(version: object) -> None:
+    data = json.dumps({"version": version, "who": "a", "when": "2026-01-01T00:00:00", "why": "", "rollback": False})
+    with pytest.raises(ValueError, match="version: expected"):
+        AliasRevision.from_bytes("champion", 1, data.encode())
+
+
+@pytest.mark.parametrize("text", ["[]", "{}", "3", "null", "{", '{"when": 3}', '{"when": "2026-01-01", "version": 1}'])
+def test_other_json_is_no_revision(text: str) -> None:
+    with pytest.raises(ValueError, match=r"expect|mapping|when|argument"):
+        AliasRevision.from_bytes("champion", 1, text.encode())
