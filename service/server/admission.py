@@ -2,7 +2,8 @@
 
 `AdmissionController` counts and selects; the worker sends the 503s and closes. 503 goes to a request that has been
 queued for `MAX_QUEUE_SECONDS`; and, while input is over its limit, to slow uploads (longer than `SLOW_CLIENT_SECONDS`),
-then to the newest request. Over the limit of connections, those with the nearest deadline are closed; over that of
+then to the newest request. Over the limit of connections, those that wait for another request are closed, the longest
+idle first, then those with the nearest deadline; so that idle clients do not shut out new ones. Over the limit of
 output, stalled readers (no byte for `SLOW_CLIENT_SECONDS`), then the readers that have been receiving their response
 for longest. Fast clients keep their connections.
 """
@@ -21,13 +22,20 @@ MAX_INPUT_BYTES = 32 * 1024 * 1024  # of requests without a response
 MAX_STALLED_OUTPUT_BYTES = 32 * 1024 * 1024  # of responses, above which stalled readers are closed
 MAX_OUTPUT_BYTES = 128 * 1024 * 1024  # of responses, above which slow readers are closed too
 SLOW_CLIENT_SECONDS = 1.0  # that a request has been arriving, or that a client has read no byte of its response
+RESTORE_LIMIT_SECONDS = 10.0  # after the last want of descriptors
 RESERVED_DESCRIPTORS = 16  # left for files, if the system allows fewer descriptors than we have connections
+
+
+def _eviction_order(connection: Connection) -> tuple[bool, bool, float]:
+    waits_for_next = connection.is_idle and connection.last_sent_at > 0
+    return connection.pending_request is not None, not waits_for_next, connection.deadline
 
 
 class AdmissionController:
     def __init__(self) -> None:
         self.connections: set[Connection] = set()
         self.connection_limit = MAX_CONNECTIONS
+        self._limited_at = 0.0  # when descriptors were last wanting
         self.input_bytes = 0  # received and not answered yet
         self.output_bytes = 0  # of responses, not sent yet
 
@@ -55,13 +63,24 @@ class AdmissionController:
 
     def lower_connection_limit(self) -> bool:
         """Allow fewer connections than there are, for want of descriptors; True if the limit has changed."""
+        self._limited_at = time.monotonic()
         limit = max(1, len(self.connections) - RESERVED_DESCRIPTORS)
         lowered, self.connection_limit = limit < self.connection_limit, min(limit, self.connection_limit)
         return lowered
 
+    def restore_connection_limit(self, now: float) -> bool:
+        """Allow all connections again once descriptors have sufficed for a while; True if the limit has changed."""
+        if self.connection_limit == MAX_CONNECTIONS or now < self._limited_at + RESTORE_LIMIT_SECONDS:
+            return False
+        self.connection_limit = MAX_CONNECTIONS
+        return True
+
     def eviction_candidates(self, count: int) -> list[Connection]:
-        """Return the connections with the nearest deadlines, those without a pending request first."""
-        return heapq.nsmallest(count, self.connections, lambda c: (c.pending_request is not None, c.deadline))
+        """Return connections to close for others: idle ones that have had a response, then others, then pending ones.
+
+        Within each group the nearest deadline comes first, so the newest connection comes last.
+        """
+        return heapq.nsmallest(count, self.connections, _eviction_order)
 
     def queued_too_long(self, connection: Connection) -> bool:
         """True if the connection's request gets 503 instead of a response: it has been queued for too long."""

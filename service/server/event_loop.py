@@ -31,6 +31,9 @@ LINGER_SECONDS = 2.0  # for a client to read a response that was sent before all
 READ_BYTES = 64 * 1024  # read at once of any connection
 LARGE_READ_BYTES = 512 * 1024  # read per turn of large bodies: what is not read takes none of our memory
 MAX_ACCEPTS_PER_TURN = 4
+MAX_OVERLOAD_ACCEPTS = 64  # a request in the kernel's backlog is in no queue: nothing sheds it, not even a health check
+OVERLOAD_SECONDS = 0.05  # that the next request has waited
+ACCEPT_PAUSE_SECONDS = 0.1  # when the system cannot open a connection: accepting at once again would only spin
 ACCEPT_BURST_SECONDS = 0.0002  # between connections of one burst
 PRIORITY_PATHS = UNLOGGED_ROUTES
 
@@ -62,6 +65,7 @@ class EventLoop:
         self._keepalive_seconds = cfg.keepalive  # gunicorn takes half a microsecond to look it up
         self._head_cache = HeadCache(cfg)
         self._last_accept_at = 0.0
+        self._resume_accepting_at = 0.0  # while positive, the listeners are not watched
         self._idle_end = 0.0  # of connections without a request, while draining
         self._wake_pipe = os.pipe()
         for listener in listeners:
@@ -74,11 +78,15 @@ class EventLoop:
     def poll(self, timeout: float) -> None:
         """Handle what has happened to the connections; wait up to `timeout` seconds if there is nothing to do."""
         busy = self.queue or self.priority_queue or self.readable_connections or self.chunked_connections
+        if self._resume_accepting_at:
+            timeout = min(timeout, ACCEPT_PAUSE_SECONDS)
         events = self.selector.select(0 if busy else timeout)
         now = time.monotonic()
+        if self._resume_accepting_at and now >= self._resume_accepting_at:
+            self._resume_accepting()
         for key, mask in events:
             if key.data is not None:
-                self._on_connection_ready(key.data, mask, now)
+                self.contain_errors(key.data, self._on_connection_ready, key.data, mask, now)
             elif key.fd == self._wake_pipe[0]:
                 with contextlib.suppress(BlockingIOError):
                     os.read(self._wake_pipe[0], 4096)
@@ -91,7 +99,19 @@ class EventLoop:
             connection.readable_since = 0.0
             if connection in self.connections:
                 # Use the current time; the original timestamp would keep the read deadline from expiring.
-                self._parse_next_request(connection, time.monotonic())
+                self.contain_errors(connection, self._parse_next_request, connection, time.monotonic())
+
+    def contain_errors(
+        self, connection: Connection, action: Callable[..., Any], *arguments: Any, **options: Any
+    ) -> Any:
+        """Call `action`; if it raises, log the error and close this connection alone. None then."""
+        try:
+            return action(*arguments, **options)
+        except Exception:  # noqa: BLE001 - a fault of ours must not take the connections of all others with it
+            self._log.exception("closed a connection of %s after an internal error", connection.client_ip)
+            if connection in self.connections:
+                self.close(connection)
+            return None
 
     def wake(self) -> None:
         """Let `poll` return, from any thread."""
@@ -104,6 +124,7 @@ class EventLoop:
 
     def stop_accepting(self) -> None:
         """Accept the backlog, then close the listeners; closing them first would reset those connections."""
+        self._resume_accepting()
         self.draining = True
         self._idle_end = time.monotonic() + LINGER_SECONDS
         for listener in self._listeners:
@@ -136,6 +157,8 @@ class EventLoop:
 
     def expire_connections(self, now: float) -> None:
         """Close connections that are past their deadline; 408 if a request was on its way."""
+        if self.admission.restore_connection_limit(now):
+            self._log.info("connection limit restored to %d", MAX_CONNECTIONS)
         if self.draining:
             for connection in self.connections:
                 if connection.is_idle:
@@ -173,20 +196,26 @@ class EventLoop:
                 self.readable_connections.append(connection)
 
     def _on_listener_readable(self, listener: Any, now: float) -> None:
-        """Accept one connection per turn, so an idle worker does not drain the shared backlog."""
+        """Accept one connection per turn, so an idle worker does not drain the shared backlog; many under overload."""
         shared = self._cfg.workers > 1 and not self.queue
         if shared and now - self._last_accept_at < ACCEPT_BURST_SECONDS:
             time.sleep(1e-6)  # so that another worker wakes, which takes longer
-        self._accept_connections(listener, 1 if shared else MAX_ACCEPTS_PER_TURN)
+        max_accepts = 1 if shared else MAX_ACCEPTS_PER_TURN
+        if self.queue and now - self.queue[0].arrived_at > OVERLOAD_SECONDS:
+            max_accepts = MAX_OVERLOAD_ACCEPTS
+        self._accept_connections(listener, max_accepts)
         self._last_accept_at = now
 
     def _accept_connections(self, listener: Any, max_accepts: int = MAX_ACCEPTS_PER_TURN) -> None:
         for _ in range(max_accepts):
             try:
                 sock, peer = listener.accept()
-            except OSError as e:  # another worker was faster, the client is gone, or a passing shortage of the system
+            except (BlockingIOError, InterruptedError, ConnectionAbortedError):
+                return  # another worker was faster, or the client is gone
+            except OSError as e:
                 if e.errno == errno.EMFILE:
                     self._on_fd_exhaustion(e)
+                self._pause_accepting(e)
                 return
             sock.setblocking(False)
             sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
@@ -196,6 +225,21 @@ class EventLoop:
             connection = Connection(sock, peer, listener.getsockname(), reader)
             self.connections.add(connection)
             self._watch(connection, selectors.EVENT_READ)
+
+    def _pause_accepting(self, error: OSError) -> None:
+        """Stop watching the listeners for a moment: the system is short of descriptors or memory."""
+        if self._resume_accepting_at or self.draining:
+            return
+        self._log.warning("cannot accept connections: %s; trying again", error.strerror)
+        self._resume_accepting_at = time.monotonic() + ACCEPT_PAUSE_SECONDS
+        for listener in self._listeners:
+            self.selector.unregister(listener)
+
+    def _resume_accepting(self) -> None:
+        if self._resume_accepting_at:
+            self._resume_accepting_at = 0.0
+            for listener in self._listeners:
+                self.selector.register(listener, selectors.EVENT_READ)
 
     def _on_fd_exhaustion(self, error: OSError) -> None:
         """Lower the limit of connections: this process can open no further descriptor."""
@@ -215,7 +259,8 @@ class EventLoop:
             connection = self.readable_connections.popleft()
             since, connection.readable_since = connection.readable_since, 0.0
             if connection in self.connections:
-                received = self._read_connection(connection, since, LARGE_READ_BYTES)
+                arguments = (connection, since, LARGE_READ_BYTES)
+                received = self.contain_errors(connection, self._read_connection, *arguments) or 0
                 read += received
                 if received == LARGE_READ_BYTES and not connection.readable_since:
                     connection.readable_since = since

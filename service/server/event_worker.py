@@ -80,7 +80,7 @@ class EventWorker(Worker):  # type: ignore[misc]
         if loop.priority_queue:  # one per turn: a flood of health checks would keep other requests waiting
             connection = loop.priority_queue.popleft()
             if connection.pending_request is not None and connection in loop.connections:
-                self._handle_request(connection, connection.pending_request)
+                self._handle_contained(connection, connection.pending_request)
         if loop.queue:
             self._process_queue()
         loop.close_slow_readers()
@@ -118,7 +118,7 @@ class EventWorker(Worker):  # type: ignore[misc]
         for group in groups.values():
             self._respond_batch(group)
         if other is not None:
-            self._handle_request(*other)
+            self._handle_contained(*other)
 
     def _try_fast_path(self, connection: Connection, request: BufferedRequest) -> ParsedPredict | None:
         parsed: ParsedPredict | None = None
@@ -139,13 +139,17 @@ class EventWorker(Worker):  # type: ignore[misc]
             self.log.exception("a batch of %d requests failed; the application handles them", len(group))
         for (connection, _), response in zip(group, responses, strict=True):
             if response is None and connection.pending_request is not None:
-                self._handle_request(connection, connection.pending_request)
+                self._handle_contained(connection, connection.pending_request)
             elif response is not None:
-                self.event_loop.send_response(connection, response, close=False)
+                send = self.event_loop.send_response
+                self.event_loop.contain_errors(connection, send, connection, response, close=False)
         try:
             self.fast_path.record_metrics(batch)  # after the responses are sent, so that no client waits for it
         except Exception:
             self.log.exception("the metrics of %d requests could not be recorded", len(group))
+
+    def _handle_contained(self, connection: Connection, request: BufferedRequest) -> None:
+        self.event_loop.contain_errors(connection, self._handle_request, connection, request)
 
     def _handle_request(self, connection: Connection, request: BufferedRequest) -> None:
         """Run a request through the application, here or in the executor."""

@@ -275,3 +275,30 @@ def test_a_pipelined_request_has_the_whole_read_timeout(loop: Loop) -> None:
     loop.worker.expire_connections(time.monotonic() + loop.worker.cfg.keepalive + 1)
     sock.sendall(b"2")
     assert loop.take(sock).endswith(b"22")
+
+
+@pytest.mark.parametrize("error", [RuntimeError("a fault of ours"), MemoryError()], ids=["fault", "memory"])
+@pytest.mark.parametrize("fails", ["RequestReader.feed", "AdmissionController.update", "EventLoop._send"])
+def test_an_internal_error_closes_its_own_connection_only(
+    loop: Loop, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture, fails: str, error: Exception
+) -> None:
+    """It ended the worker with a thousand connections."""
+    others = [loop.client(post("/half", b"other")[:-1]) for _ in range(3)]
+    owner, _, method = fails.partition(".")
+    patched = {"RequestReader": request_reader.RequestReader, "AdmissionController": admission.AdmissionController}
+    kind = patched.get(owner, event_loop.EventLoop)
+    sound = getattr(kind, method)
+
+    def fail_once(*arguments: object) -> object:
+        monkeypatch.setattr(kind, method, sound)
+        raise error
+
+    victim = loop.client()
+    monkeypatch.setattr(kind, method, fail_once)
+    victim.sendall(post("/x", b"x"))
+    assert loop.take(victim) == b""
+    assert "closed a connection of 127.0.0.1 after an internal error" in caplog.text
+    for sock in others:
+        sock.sendall(b"r")
+        assert loop.take(sock).endswith(b"other")
+    assert len(loop.worker.event_loop.connections) == 3

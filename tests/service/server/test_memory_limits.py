@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import errno
 import os
+import socket
 import time
 
 import pytest
 
 from service.server import admission, event_loop
-from tests.service.server.event_worker_harness import Loop, error_of, post
+from tests.service.server.event_worker_harness import Loop, error_of, post, queued_clients
 
 
 def test_input_is_bounded_for_all_connections_together(loop: Loop, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -148,3 +149,63 @@ def test_a_passing_shortage_of_the_system_closes_no_connection(loop: Loop, code:
         loop.worker.event_loop._accept_connections(Exhausted(code))
     assert len(loop.worker.event_loop.connections) == 40
     assert loop.worker.event_loop.admission.connection_limit == admission.MAX_CONNECTIONS
+
+
+def test_accepting_pauses_while_the_system_is_short(loop: Loop, caplog: pytest.LogCaptureFixture) -> None:
+    """The listener stays readable, so accepting again at once would take the whole CPU."""
+    selector = loop.worker.event_loop.selector
+    for _ in range(10):
+        loop.worker.event_loop._accept_connections(Exhausted(errno.ENFILE))
+    assert loop.listener not in {key.fileobj for key in selector.get_map().values()}
+    assert caplog.text.count("cannot accept connections: Too many open files in system") == 1
+    assert loop.take(loop.client(post("/good", b"good"))).endswith(b"good")  # after the pause
+    assert loop.listener in {key.fileobj for key in selector.get_map().values()}
+
+
+def test_draining_accepts_what_arrived_in_a_pause(loop: Loop) -> None:
+    client = loop.client()
+    loop.worker.event_loop._accept_connections(Exhausted(errno.ENOMEM))
+    client.close()
+    with socket.create_connection(loop.listener.getsockname(), timeout=10) as last:
+        last.sendall(post("/x", b"in time", b"Connection: close"))
+        loop.worker.drain()
+        assert last.recv(10_000).endswith(b"in time")
+
+
+def test_the_connection_limit_is_restored_once_descriptors_suffice(
+    loop: Loop, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level("INFO")
+    monkeypatch.setattr(admission, "RESERVED_DESCRIPTORS", 2)
+    for _ in range(4):
+        loop.client()
+    loop.worker.event_loop._accept_connections(Exhausted())
+    now = time.monotonic()
+    loop.worker.expire_connections(now + admission.RESTORE_LIMIT_SECONDS - 1)
+    assert loop.worker.event_loop.admission.connection_limit == 2
+    loop.worker.expire_connections(now + admission.RESTORE_LIMIT_SECONDS + 1)
+    assert loop.worker.event_loop.admission.connection_limit == admission.MAX_CONNECTIONS
+    assert "connection limit restored to 1000" in caplog.text
+
+
+def test_idle_clients_do_not_shut_out_new_ones(loop: Loop) -> None:
+    """Connections that wait for another request have later deadlines than new ones."""
+    loop.worker.event_loop.admission.connection_limit = 6
+    idle = [loop.client(post("/idle", b"x")) for _ in range(6)]
+    assert all(loop.take(sock).endswith(b"x") for sock in idle)
+    arriving = [loop.client(post("/good", b"good")[:-1]) for _ in range(6)]
+    assert [sock.recv(10) for sock in idle] == [b""] * 6
+    for sock in arriving:
+        sock.sendall(b"d")
+        assert loop.take(sock).endswith(b"good")
+
+
+def test_overload_does_not_leave_connections_in_the_backlog(loop: Loop) -> None:
+    loop.worker.cfg.set("workers", 2)
+    queued = queued_clients(loop, post("/slow"), post("/slower"))
+    loop.worker.event_loop.poll(0)
+    burst = [socket.create_connection(loop.listener.getsockname()) for _ in range(30)]
+    loop.clients += burst
+    loop.worker.event_loop.queue[0].arrived_at -= 2 * event_loop.OVERLOAD_SECONDS
+    loop.worker.event_loop.poll(0)
+    assert len(loop.worker.event_loop.connections) == len(queued) + len(burst)
