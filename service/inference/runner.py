@@ -13,7 +13,7 @@ class InferenceRunner:
     """Runs networks, and notes in a request's record which version ran and when."""
 
     def __init__(self, metrics: Metrics, drift: DriftMonitor) -> None:
-        self._batch_rows, self._drift = metrics.batch_rows, drift
+        self._batch_rows, self._version_labels, self._drift = metrics.batch_rows, metrics.version_labels, drift
 
     def __call__(self, record: RequestRecord, served: LoadedVersion, inputs: Array) -> Array:
         """Return the raw outputs (n, outputs) for the encoded rows (n, features) of one request."""
@@ -33,5 +33,5 @@ class InferenceRunner:
     def record_pass(self, served: LoadedVersion, inputs: Array, seconds: float) -> None:
         """Record a forward pass over the rows of one or more requests that took `seconds`."""
         served.batching.record_pass(len(inputs), seconds)
-        self._batch_rows.labels(served.name, str(served.number)).observe(len(inputs))
+        self._batch_rows.labels(*self._version_labels(served.name, served.number)).observe(len(inputs))
         self._drift.add(served, inputs)

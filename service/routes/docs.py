@@ -64,6 +64,7 @@ _ERROR_CODES = (
         ("overloaded", "loading", "no_model", "model_unavailable"),
         "The service cannot predict now. Retry-After says when to retry.",
     ),
+    (503, ("metrics_unavailable",), "The counts of /metrics cannot be read. Predictions go on."),
 )
 _ERROR_EXAMPLE = {
     "error": {

@@ -24,6 +24,7 @@ from service.http.responses import json_response, uses_plain_error_body
 from service.registry.errors import UnavailableError, UnknownModelError
 from service.routes.error_examples import error_example
 from service.security.api_keys import AccessDeniedError
+from service.telemetry.mmap_counters import CountsUnavailableError
 
 log = logging.getLogger("service")
 
@@ -61,6 +62,7 @@ def register(app: Flask) -> None:
     app.register_error_handler(AccessDeniedError, _access_denied)
     app.register_error_handler(UnknownModelError, _not_found)
     app.register_error_handler(UnavailableError, _unavailable)
+    app.register_error_handler(CountsUnavailableError, _metrics_unavailable)
     app.register_error_handler(HTTPException, _framework_error)
     app.register_error_handler(Exception, _internal_error)
 
@@ -83,6 +85,12 @@ def _not_found(error: UnknownModelError) -> Response:
 def _unavailable(error: UnavailableError) -> Response:
     """Return 503: the model exists but cannot predict now."""
     return error_response(ApiError(503, error.code, str(error), [error.fault], {"Retry-After": "5"}))
+
+
+def _metrics_unavailable(error: CountsUnavailableError) -> Response:
+    """Return 503: predictions go on without metrics."""
+    log.error("%s", error)
+    return error_response(ApiError(503, "metrics_unavailable", f"{error}; restart the service to count again"))
 
 
 def _framework_error(error: HTTPException) -> Response:

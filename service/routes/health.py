@@ -6,7 +6,6 @@ from collections.abc import Iterator
 from typing import Any
 
 from flask import Blueprint, redirect, request
-from prometheus_client import CONTENT_TYPE_LATEST
 from prometheus_client.core import Metric
 from werkzeug.wrappers import Response
 
@@ -15,7 +14,7 @@ from service.http.responses import json_response
 from service.inference.drift import DriftMonitor
 from service.registry.registry import ModelRegistry
 from service.security.api_keys import ApiKeys
-from service.telemetry.metrics import InternalGauges, Metrics, model_gauges
+from service.telemetry.metrics import CONTENT_TYPE, InternalGauges, Metrics, model_gauges
 
 
 def create_blueprint(registry: ModelRegistry, metrics: Metrics, drift: DriftMonitor, keys: ApiKeys) -> Blueprint:
@@ -64,6 +63,6 @@ def create_blueprint(registry: ModelRegistry, metrics: Metrics, drift: DriftMoni
     @blueprint.get("/metrics")
     def exposition() -> Response:
         drift.flush()
-        return Response(metrics.exposition(), content_type=CONTENT_TYPE_LATEST)
+        return Response(metrics.exposition(), content_type=CONTENT_TYPE)
 
     return blueprint

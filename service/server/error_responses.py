@@ -35,6 +35,7 @@ def error_response(
         arrived_at=connection.arrived_at if pending is not None else 0.0,
     )
     record.error_code = code
+    record.served = None if head is None else recorder.served_at(head.path)
     if head is not None and uses_plain_error_body(head.path):
         body = json_bytes({"error": message})
     else:

@@ -133,6 +133,9 @@ class FastPath:
             end = start + len(request.inputs)
             bodies.append(_encode_body(served, outputs[start:end]))
             start = end
+        if None in bodies:  # Flask counts the rows of those
+            counted = [request.inputs for request, body in zip(batch, bodies, strict=True) if body is not None]
+            self._last_pass = (served, np.concatenate(counted), computed - computing) if counted else None
         # What may fail has been done: Flask handles either all of them or none, and each is recorded once.
         return [
             None if body is None else self._build_response(request, body, computing, computed)

@@ -14,11 +14,13 @@ from prometheus_client.registry import Collector
 
 from service.telemetry.mmap_counters import MmapCounters
 
+CONTENT_TYPE = "text/plain; version=0.0.4; charset=utf-8"  # of `Metrics.exposition`
 _REQUEST_BUCKETS = (0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 10.0)
 _STAGE_BUCKETS = (0.00001, 0.000025, 0.00005, 0.0001, 0.00025, 0.0005, 0.001, 0.0025, 0.005, 0.025, 0.1, 0.5, 2.5)
 _ROWS_BUCKETS = tuple(2.0**k for k in range(15))
 _VERSION_LABELS = ("model", "version")
-
+MAX_LABELLED_VERSIONS = 200  # each has a hundred series: 40 KB of shared memory in every process
+OTHER = "other"
 
 InternalGauges = Mapping[str, float]  # summed over the workers; see `service.inference.drift`
 GaugeCollector = Callable[[InternalGauges], Iterable[Metric]]
@@ -31,6 +33,7 @@ class Metrics:
         """Keep the counts in a new directory below `parent` (default: in memory)."""
         self.counters = counters = MmapCounters(parent=parent)
         self._collectors: list[GaugeCollector] = []
+        self._version_labels: dict[tuple[str, int], tuple[str, str]] = {}
         self.requests = counters.counter(
             "forward_pass_requests",
             "Requests answered, by route, status, model and version (empty if no model was used).",
@@ -70,6 +73,19 @@ class Metrics:
             "forward_pass_model_reloads", "Switches of a model's default version.", ("model",)
         )
         self.in_progress = counters.gauge("forward_pass_requests_in_progress", "Requests in progress.").labels()
+
+    def version_labels(self, name: str, number: int) -> tuple[str, str]:
+        """Return the labels `model` and `version` of a version.
+
+        The series of a label stay, so after `MAX_LABELLED_VERSIONS` all further versions share the labels "other".
+        """
+        labels = self._version_labels.get((name, number))
+        if labels is None:
+            full = len(self._version_labels) >= MAX_LABELLED_VERSIONS
+            labels = (OTHER, OTHER) if full else (name, str(number))
+            if not full:
+                self._version_labels[name, number] = labels
+        return labels
 
     def register_collector(self, collector: GaugeCollector) -> None:
         """Add a function that returns gauges at each scrape."""

@@ -15,6 +15,7 @@ from __future__ import annotations
 
 import fcntl
 import json
+import logging
 import os
 import shutil
 import tempfile
@@ -30,9 +31,15 @@ from typing import Generic, TypeVar
 from service.telemetry.cell_file import CellFile, CounterCell, read_cells
 from service.telemetry.exposition import ExpositionWriter
 
+log = logging.getLogger("service")
+
 _LIVE_GAUGE = "gauge_livesum"  # summed over the processes that are alive
 _INTERNAL = "internal"  # gauges that /metrics does not show
 _PREFIX, _LOCK_NAME, _STALE_AFTER_SECONDS = "forward-pass-counts-", "held", 60.0
+
+
+class CountsUnavailableError(Exception):
+    """The directory of the counts cannot be read. Processes count on, each for itself."""
 
 
 class HistogramCells:
@@ -147,14 +154,19 @@ class MmapCounters:
         """Add the counters of processes that ended to this process's files, and drop their gauges.
 
         Otherwise a service whose workers are often replaced would add up more and more files. This never blocks: if
-        another process is reading (it may be stopped in the middle of it), the next call merges.
+        another process is reading (it may be stopped in the middle of it), the next call merges. Counts that cannot be
+        read or written are lost, with an error in the log: the service matters more.
         """
         self._dead_pids.update(pids)
         if not self._dead_pids:
             return
-        with suppress(BlockingIOError), self._locked(fcntl.LOCK_EX | fcntl.LOCK_NB):
-            while self._dead_pids:
-                self._merge_process(self._dead_pids.pop())
+        try:
+            with suppress(BlockingIOError), self._locked(fcntl.LOCK_EX | fcntl.LOCK_NB):
+                while self._dead_pids:
+                    self._merge_process(self._dead_pids.pop())
+        except (CountsUnavailableError, OSError) as e:
+            self._dead_pids.clear()
+            log.error("the counts of processes that ended are lost: %s", e)
 
     def _merge_process(self, pid: int) -> None:
         for name in (f"{_LIVE_GAUGE}_{pid}.db", f"{_INTERNAL}_{pid}.cells"):
@@ -169,7 +181,11 @@ class MmapCounters:
     @contextmanager
     def _locked(self, how: int) -> Iterator[None]:
         """Exclude readers while counts move from one file to another: they would miss them or count them twice."""
-        with (self.directory / "lock").open("w") as lock:
+        try:
+            lock = (self.directory / "lock").open("w")
+        except OSError as e:
+            raise CountsUnavailableError(f"cannot read the counts in {self.directory}: {e.strerror}") from e
+        with lock:
             fcntl.flock(lock, how)
             yield
 

@@ -16,6 +16,7 @@ import os
 import random
 import re
 import time
+from collections.abc import Callable
 from typing import Any, Protocol
 
 from service.telemetry.cell_file import CounterCell
@@ -110,11 +111,13 @@ class RequestRecorder:
         self.metrics = metrics
         self._unlogged_routes = UNLOGGED_ROUTES | {health_route}
         self.tracer: Tracer | None = None  # set after the fork: a thread sends the spans
+        # The version that would serve a path, for requests that are rejected before their body is read.
+        self.served_at: Callable[[str], ModelVersion | None] = lambda _: None
         self._random = random.Random()  # noqa: S311 - ids are no secrets
         os.register_at_fork(after_in_child=self._random.seed)  # else all workers would make the same ids
         # Cells by kind of request: looking up five by their labels takes longer than counting.
-        self._request_cells: dict[tuple[str, str, int, int], tuple[CounterCell, HistogramCells | None]] = {}
-        self._prediction_cells: dict[tuple[str, int], tuple[CounterCell, list[HistogramCells]]] = {}
+        self._request_cells: dict[tuple[str, str, str, int], tuple[CounterCell, HistogramCells | None]] = {}
+        self._prediction_cells: dict[tuple[str, str], tuple[CounterCell, list[HistogramCells]]] = {}
 
     def begin(
         self,
@@ -171,20 +174,20 @@ class RequestRecorder:
             metrics.in_progress.inc(-1.0)
         record.ended_at = record.ended_at or clock()
         record.route, record.status = route, status
-        name, number = ("", 0) if served is None else (served.name, served.number)
-        requests, seconds = self._request_cells.get((route, name, number, status)) or self._make_request_cells(
-            route, name, number, status
+        name, version = ("", "") if served is None else metrics.version_labels(served.name, served.number)
+        requests, seconds = self._request_cells.get((route, name, version, status)) or self._make_request_cells(
+            route, name, version, status
         )
         requests.inc()
         if seconds is not None:
             seconds.observe(record.ended_at - record.arrived_at)
         if record.compute_ended_at and status < 400:  # not if the outputs could not be sent
-            rows, stages = self._prediction_cells.get((name, number)) or self._make_prediction_cells(name, number)
+            rows, stages = self._prediction_cells.get((name, version)) or self._make_prediction_cells(name, version)
             rows.inc(record.rows)
             for stage, spent in zip(stages, record.stages(), strict=True):
                 stage.observe(spent)
         if record.error_code:
-            metrics.errors.labels(record.error_code, name, str(number or "")).inc()
+            metrics.errors.labels(record.error_code, name, version).inc()
         # Overload must not also flood the log.
         quiet = (route in self._unlogged_routes and status < 400) or record.error_code == "overloaded"
         level = logging.DEBUG if quiet else logging.INFO
@@ -194,15 +197,15 @@ class RequestRecorder:
             self.tracer.export(record)
 
     def _make_request_cells(
-        self, route: str, name: str, number: int, status: int
+        self, route: str, name: str, version: str, status: int
     ) -> tuple[CounterCell, HistogramCells | None]:
-        labels = route, name, str(number or "")
+        labels = route, name, version
         seconds = None if route in self._unlogged_routes else self.metrics.request_seconds.labels(*labels)
         cells = self.metrics.requests.labels(*labels, str(status)), seconds
-        self._request_cells[route, name, number, status] = cells
+        self._request_cells[route, name, version, status] = cells
         return cells
 
-    def _make_prediction_cells(self, name: str, number: int) -> tuple[CounterCell, list[HistogramCells]]:
-        stages = [self.metrics.stage_seconds.labels(stage, name, str(number)) for stage in STAGES]
-        self._prediction_cells[name, number] = cells = self.metrics.rows.labels(name, str(number)), stages
+    def _make_prediction_cells(self, name: str, version: str) -> tuple[CounterCell, list[HistogramCells]]:
+        stages = [self.metrics.stage_seconds.labels(stage, name, version) for stage in STAGES]
+        self._prediction_cells[name, version] = cells = self.metrics.rows.labels(name, version), stages
         return cells

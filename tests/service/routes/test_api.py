@@ -3,6 +3,7 @@
 import gc
 import logging
 import re
+import shutil
 import weakref
 from datetime import UTC, datetime
 
@@ -395,3 +396,33 @@ def test_openapi_document_does_not_keep_a_replaced_version_in_memory(client, sto
     gc.collect()
     assert replaced() is None
     assert client.get("/openapi.json").status_code == 200
+
+
+def test_metrics_have_the_content_type_of_their_format(client):
+    assert client.get("/metrics").content_type == "text/plain; version=0.0.4; charset=utf-8"
+
+
+def test_without_the_directory_of_the_counts_only_metrics_fail(own_client):
+    shutil.rmtree(own_client.application.extensions["recorder"].metrics.counters.directory)
+    found = own_client.get("/metrics")
+    assert (found.status_code, found.json["error"]["code"]) == (503, "metrics_unavailable")
+    assert "restart the service to count again" in found.json["error"]["message"]
+    assert own_client.post("/models/price/predict", json=ROW).status_code == 200
+    assert own_client.get("/readyz").status_code == 200
+
+
+@pytest.mark.parametrize(
+    ("path", "name"),
+    [
+        ("/models/price/predict", "price"),
+        ("/models/price/versions/9/predict", "price"),
+        ("/v1/models/price:predict", "price"),
+        ("/v2/models/price/infer", "price"),
+        ("/models/nobody/predict", None),
+        ("/predict", None),
+        ("/healthz", None),
+    ],
+)
+def test_the_model_of_a_path_is_known_without_its_body(client, path, name):
+    served = client.application.extensions["registry"].default_at(path)
+    assert name == (served and served.name)

@@ -24,6 +24,7 @@ from service.server.fast_path import FastPath, ParsedPredict
 from service.server.request_reader import HeadCache
 from service.telemetry.request_record import clock
 from tests.service.conftest import MakeClient, price
+from tests.service.routes.test_api import figures
 
 CFG = Config()
 CFG.set("http_parser", "python")
@@ -133,6 +134,24 @@ def test_a_request_without_a_finite_prediction_does_not_affect_its_batch(store: 
     assert answers[1] is None
     for x, answer in zip((1, 2), (answers[0], answers[2]), strict=True):
         assert split(answer)[2] == split(fast_path.respond([taken(fast_path, body([x]), path)])[0])[2]
+
+
+@pytest.mark.filterwarnings("ignore:overflow encountered")
+def test_rows_that_flask_handles_again_are_counted_once(store: Store, make_client: MakeClient) -> None:
+    steep = Linear(1, 1, rng=np.random.default_rng(0))
+    steep.weights[...] = 2
+    signature = Signature((NumberColumn("x"),), RegressionOutput(("y",), (0.0,), (1.0,)))
+    store.publish("steep", Model(Sequential([steep]), signature))
+    client = make_client(store)
+    fast_path, path = fast_path_of(client), "/models/steep/predict"
+    for rows in ([[1], [2]], [[3e38]]), ([[3e38]],):
+        batch = [taken(fast_path, body(*each), path) for each in rows]
+        fast_path.respond(batch)
+        fast_path.record_metrics(batch)
+    found = figures(client)
+    labels = (("model", "steep"), ("version", "1"))
+    assert found["forward_pass_batch_rows_sum", *labels] == 2
+    assert found["forward_pass_batch_rows_count", *labels] == 1
 
 
 @pytest.mark.parametrize(

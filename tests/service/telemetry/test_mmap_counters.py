@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import fcntl
 import os
+import shutil
 import signal
 import threading
 
 import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
-from service.telemetry.mmap_counters import MmapCounters
+from service.telemetry.mmap_counters import CountsUnavailableError, MmapCounters
 from tests.service.telemetry.conftest import library_sums
 
 
@@ -277,3 +278,23 @@ def test_merging_does_not_wait_for_a_process_that_hangs_while_reading(counters):
     counters.merge_dead_processes()
     assert not left.exists()
     assert exposed(counters) == {("answered_total",): 1}
+
+
+def test_a_removed_directory_stops_the_scrape_and_nothing_else(tmp_path, caplog):
+    """It ended the master with all workers once one of them died."""
+    counters = MmapCounters(parent=str(tmp_path))
+    answered = counters.counter("answered", "Requests answered.")
+    answered.labels().inc()
+    shutil.rmtree(counters.directory)
+    counters.merge_dead_processes(12345)
+    assert "the counts of processes that ended are lost: cannot read the counts in" in caplog.text
+    for read in (counters.exposition, counters.internal_gauges, counters.totals_by_model_version):
+        with pytest.raises(CountsUnavailableError, match=r"cannot read the counts in .*: No such file"):
+            read()
+
+    def count_on() -> None:
+        answered.labels().inc()
+        counters.counter("more", "More.").labels().inc()
+
+    in_a_child(count_on)
+    count_on()

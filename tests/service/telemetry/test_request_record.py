@@ -8,6 +8,7 @@ import re
 
 import pytest
 
+from service.telemetry import metrics as metrics_module
 from service.telemetry.metrics import Metrics
 from service.telemetry.request_record import RequestRecorder, clock
 
@@ -127,3 +128,29 @@ def test_stages_are_counted_by_model_and_version(own_client):
         assert f'forward_pass_stage_seconds_count{{model="price",stage="{stage}",version="1"}} 1.0' in text
     assert 'forward_pass_batch_rows_bucket{le="2.0",model="price",version="1"} 0.0' in text
     assert 'forward_pass_batch_rows_bucket{le="4.0",model="price",version="1"} 1.0' in text
+
+
+class Version:
+    name = "price"
+
+    def __init__(self, number: int) -> None:
+        self.number = number
+
+
+def test_versions_beyond_the_limit_share_a_label(monkeypatch):
+    """Each version has a hundred series, which stay until the service ends."""
+    monkeypatch.setattr(metrics_module, "MAX_LABELLED_VERSIONS", 3)
+    recorder = RequestRecorder(Metrics())
+    for number in (1, 2, 3, 4, 5, 1, 5):
+        record = recorder.begin("POST", "/predict")
+        record.served, record.rows, record.compute_ended_at = Version(number), 1, clock()
+        recorder.finish(record, route="/predict", status=200)
+    found = re.findall(
+        r'forward_pass_rows_total\{model="(\w+)",version="(\w+)"\} (\S+)', recorder.metrics.counters.exposition()
+    )
+    assert sorted(found) == [
+        ("other", "other", "3.0"),
+        ("price", "1", "2.0"),
+        ("price", "2", "1.0"),
+        ("price", "3", "1.0"),
+    ]
