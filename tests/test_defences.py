@@ -138,6 +138,10 @@ DEFENCES = {
         "model_store/artifact/npz.py", "if hashlib.sha256(_byte_view(array)).hexdigest() != sha256:", "if False:",
         "tests/model_store/artifact/test_format.py::test_hashes_are_true",
     ),
+    "a model holds no row of its data": Defence(
+        "training/pipeline/golden_rows.py", 'if examples == "rows":', "if True:",
+        "tests/training/pipeline/test_golden_rows.py::test_a_model_holds_no_row_of_its_data_by_default",
+    ),
     "an artifact's numbers are finite": Defence(
         "model_store/artifact/npz.py", "    if not finite:\n", "    if False:\n",
         "tests/model_store/artifact/test_format.py::test_arrays_are_finite",

@@ -12,6 +12,7 @@ from model_store.errors import ArtifactError, InputError
 from model_store.nn import Array, Sequential
 from model_store.nn.cost import MAX_ROW_OPERATIONS
 from model_store.schema.signature import ClassificationOutput, Signature
+from model_store.utils.values import integral_floats_to_ints
 
 
 @dataclass(frozen=True)
@@ -57,6 +58,17 @@ class Model:
     def predict(self, instances: Sequence[Any] | Array) -> list[Any]:
         """Return predictions for untrusted rows (see `Signature.encode` and `decode`). Thread-safe."""
         return self.signature.decode(self.network(self.encode(instances)))
+
+    @property
+    def example_row(self) -> Any:
+        """A valid row: the first golden one, else one of typical values; by column name if the columns have names."""
+        columns = self.signature.inputs
+        if columns[0].is_whole_row:
+            return self.golden.instances[0] if self.golden else columns[0].typical_value()
+        row = self.golden.instances[0] if self.golden else [column.typical_value() for column in columns]
+        if isinstance(row, dict):
+            return row
+        return dict(zip(self.signature.names, integral_floats_to_ints(row), strict=True))
 
     def check_golden(self) -> None:
         """Raise ArtifactError unless this machine reproduces the golden outputs, with the same bits in any batch.

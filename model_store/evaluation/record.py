@@ -140,6 +140,7 @@ class _TargetResiduals(_Section):
     median = _Number()
     p90 = _Number()
     points = _List(fields.Tuple((_Number(), _Number())), required=True)
+    step = _Number(required=False, load_default=None, allow_none=True)
     edges = _List(_Number(), required=True)
     counts = _List(_Count(), required=True)
     outside = _Count()

@@ -105,6 +105,8 @@ def residuals(record: TrainingRecord) -> Markup | None:
         if len(target["points"]) < target["rows"]:
             points, rows = format_number(len(target["points"])), format_number(target["rows"])
             caption += f" A random sample of {points} of {rows} rows is shown."
+        if target["step"]:
+            caption += f" The points are rounded to steps of {format_number(target['step'], 3)}."
         figures.append(
             _figure(f"{shown}: predicted and true values", charts.predicted_against_true(name, target), caption)
         )

@@ -204,6 +204,13 @@ class ArrayColumn(Column):
         middle = self.offset if self.low is None or self.high is None else (self.low + self.high) / 2
         return np.full(self.shape, middle).tolist()
 
+    def draw_values(self, count: int, rng: np.random.Generator) -> list[Any]:
+        """Return arrays of random numbers with the mean, deviation and range of all values, integers like them."""
+        mean, std, low, high = (float(self.statistics.get(key) or 0.0) for key in ("mean", "std", "min", "max"))
+        drawn = np.clip(mean + std * rng.standard_normal((count, *self.shape)), low, high)
+        rounded: list[Any] = (drawn if self.low is None else np.rint(drawn)).tolist()
+        return rounded
+
     def repairs(self, value: Any) -> list[Any]:
         """Return the value, and its numbers clipped to the range; None if it has others or another count."""
         return [value, self._clip(value)]

@@ -191,6 +191,14 @@ class CategoryColumn(Column):
     def typical_value(self) -> Any:
         return self.categories[0]
 
+    def draw_values(self, count: int, rng: np.random.Generator) -> list[Any]:
+        """Return the most frequent category, and categories drawn by their frequencies."""
+        frequencies = self.statistics.get("frequencies") or {}
+        weights = np.array([frequencies.get(category, 0) for category in self.categories], np.float64)
+        weights = weights if weights.sum() else np.ones(len(self.categories))
+        drawn = rng.choice(len(self.categories), count - 1, p=weights / weights.sum())
+        return [self.categories[i] for i in (int(weights.argmax()), *drawn)]
+
     def repairs(self, value: Any) -> list[Any]:
         return [value, nearest_name(value, self.categories)]
 

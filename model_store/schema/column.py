@@ -10,6 +10,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, ClassVar, NamedTuple, Self
 
+import numpy as np
 from marshmallow import fields
 
 from model_store.errors import Fault, InputError
@@ -217,6 +218,10 @@ class Column(ABC):
     @abstractmethod
     def typical_value(self) -> Any:
         """Return a value for examples."""
+
+    @abstractmethod
+    def draw_values(self, count: int, rng: np.random.Generator) -> list[Any]:
+        """Return made-up values for synthetic rows, from nothing but the statistics; the first one is typical."""
 
     @abstractmethod
     def repairs(self, value: Any) -> list[Any]:

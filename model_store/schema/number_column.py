@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Literal, Self
@@ -10,7 +11,7 @@ import numpy as np
 from marshmallow import fields
 
 from model_store.nn import Array
-from model_store.schema.column import Bins, Column, FaultCollector, FormField, RowLocations
+from model_store.schema.column import Bins, Column, FaultCollector, FormField, RowLocations, finite_numbers
 from model_store.schema.scaled_numbers import (
     check_scale,
     describe_range,
@@ -20,7 +21,13 @@ from model_store.schema.scaled_numbers import (
     scaled_bins,
     scaled_range_warnings,
 )
-from model_store.utils.values import describe_value, integral_floats_to_ints, is_finite_number, parse_finite_number
+from model_store.utils.values import (
+    describe_value,
+    exact_unit,
+    integral_floats_to_ints,
+    is_finite_number,
+    parse_finite_number,
+)
 
 
 @dataclass(frozen=True)
@@ -136,7 +143,18 @@ class NumberColumn(Column):
         return None if numbers is None else numbers.ravel()
 
     def typical_value(self) -> Any:
-        return float(self.training_range().get("mean") or self.offset)
+        known = self.training_range()
+        spread = known.get("max", 0.0) - known.get("min", 0.0)
+        return _round(float(known.get("mean") or self.offset), spread, integral=False)
+
+    def draw_values(self, count: int, rng: np.random.Generator) -> list[Any]:
+        """Return the median, and numbers between the deciles, rounded to a hundredth of the range or to integers."""
+        deciles = np.array(finite_numbers(self.statistics.get("deciles")) or [self.offset], np.float64)
+        unit = exact_unit(deciles)
+        places = np.linspace(0, 1, len(deciles))
+        drawn = np.interp([0.5, *rng.random(count - 1)], places, deciles / unit) * unit
+        spread, integral = float(deciles[-1] - deciles[0]), bool((deciles == np.rint(deciles)).all())
+        return integral_floats_to_ints([_round(value, spread, integral=integral) for value in drawn.tolist()])
 
     def repairs(self, value: Any) -> list[Any]:
         try:
@@ -149,3 +167,11 @@ class NumberColumn(Column):
 
     def range_warnings(self, features: Array) -> list[tuple[int, str]]:
         return scaled_range_warnings(self, features)
+
+
+def _round(value: float, spread: float, *, integral: bool) -> float:
+    """Return a number rounded to two digits of the `spread`, or to an integer."""
+    if not 0 < spread < 1e300 or abs(value) > 1e300:
+        return value
+    digits = 2 - math.floor(math.log10(spread))
+    return round(value, min(digits, 0) if integral else digits)

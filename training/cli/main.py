@@ -228,7 +228,7 @@ def run(
         if common.verbosity() >= 0:
             out.print(output.end_line(outcome, prepared), soft_wrap=True)
         output.print_metrics(out, outcome)
-        output.print_published(out, outcome, prepared, store, aliases)
+        output.print_published(out, outcome, store, aliases)
     if aliases is not None and aliases.error is not None:
         raise aliases.error
 

@@ -15,7 +15,7 @@ from rich.table import Table
 
 from model_store.schema.signature import ClassificationOutput
 from model_store.utils.number_format import format_number
-from model_store.utils.values import integral_floats_to_ints, list_names
+from model_store.utils.values import list_names
 from training.config.defaults import default_patience
 from training.data.splitting import Fold
 from training.engine.early_stopping import EpochResult
@@ -97,9 +97,7 @@ def print_metrics(console: Console, outcome: Outcome) -> None:
     console.print(f"Baseline {baseline['accuracy']:.2%}: always predicting {baseline['answer']!r}.")
 
 
-def print_published(
-    console: Console, outcome: Outcome, prepared: PreparedJob, store: str, aliases: PublishedAliases | None
-) -> None:
+def print_published(console: Console, outcome: Outcome, store: str, aliases: PublishedAliases | None) -> None:
     """Print what was published and how to use it."""
     version = outcome.version
     console.print()
@@ -127,9 +125,9 @@ def print_published(
     if not is_default:
         model, path = f"{model}/{version.number}", f"{path}/versions/{version.number}"
     url = f"http://127.0.0.1:{os.environ.get('SERVE_PORT') or 8000}/models/{path}"
-    row = json.dumps(example_row(prepared), ensure_ascii=False)
+    row = json.dumps(outcome.model.example_row, ensure_ascii=False)
     if len(row) <= _MAX_ROW_LENGTH:
-        body = json.dumps({"instances": [example_row(prepared)]}, ensure_ascii=False)
+        body = json.dumps({"instances": [outcome.model.example_row]}, ensure_ascii=False)
         commands += [
             f"curl {url}/predict -d {shlex.quote(body)}",
             f"models predict {model} --row {shlex.quote(row)}{store_option}",
@@ -164,17 +162,6 @@ def result_data(
         "baseline": outcome.baseline,
         "notes": prepared.notes,
     }
-
-
-def example_row(prepared: PreparedJob) -> Any:
-    """Return one real row, by column name if the columns have names."""
-    row = prepared.instances(prepared.split.evaluation_rows[:1])[0]
-    signature = prepared.signature
-    return (
-        row
-        if signature.inputs[0].is_whole_row
-        else dict(zip(signature.names, integral_floats_to_ints(row), strict=True))
-    )
 
 
 def fold_line(fold: Fold, outcome: Outcome) -> str:

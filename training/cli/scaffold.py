@@ -113,6 +113,7 @@ _TEMPLATE = """\
 [model]
 name = {model}
 description = {description}
+# examples = "rows"  # publish real held-out rows in the model; default: "synthetic", rows that are made up; or "none"
 
 [data]
 path = {path}

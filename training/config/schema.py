@@ -87,6 +87,7 @@ class ModelSchema(SectionSchema):
     expected = "a name of letters, digits, '.', '_' and '-' that starts with a letter or digit, at most 100 characters"
     name = CheckedField(expected, is_name, required=True)
     description = text_field()
+    examples = ChoiceField(("synthetic", "rows", "none"))
 
 
 class DataSchema(SectionSchema):

@@ -15,6 +15,7 @@ from training.config.defaults import OPTIMIZER_DEFAULTS
 class ModelSection:
     name: str
     description: str = ""
+    examples: str = "synthetic"
 
 
 @dataclass(frozen=True)

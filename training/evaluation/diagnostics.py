@@ -4,7 +4,8 @@
                   {"low", "high", "rows", "said", "found"}: the mean predicted probability and the observed frequency
     roc           {"of": label, "area", "points": [[false-positive rate, true-positive rate], ...]}, for two classes
     residuals     {"left_out", "targets": {name: {"rows", "bias", "median", "p90", "points": [[true, predicted], ...],
-                  "edges", "counts", "outside"}}}; median and p90 of the absolute error, a histogram of the errors
+                  "step", "edges", "counts", "outside"}}}; median and p90 of the absolute error, a histogram of the
+                  errors; the points are rounded to a grid with cells of `step`, None for the values of rows
     importance    {"measure", "score", "rows", "repeats", "left_out", "parts": [{"name", "cost", "deviation"}]}, in
                   descending order of cost; for images by patch, with "grid" and "patch", both [rows, columns]
 
@@ -31,6 +32,7 @@ MAX_EVALUATION_ROWS = 100_000  # a sample of more rows is used: precise enough f
 MAX_IMPORTANCE_PARTS = 30  # columns whose importance is kept
 MAX_TARGETS = 6  # of a regression whose residuals are kept
 _MAX_SCATTER_POINTS = 300
+_GRID_CELLS = 50  # on each axis, for points that are rounded
 _MAX_ROC_POINTS = 100
 _MAX_IMPORTANCE_ROWS = 2000
 _MIN_IMPORTANCE_ROWS = 100
@@ -46,10 +48,13 @@ def diagnose(
     outputs: NDArray[Any],
     rng: np.random.Generator,
     row_budget: int,
+    *,
+    raw_values: bool = False,
 ) -> dict[str, Any]:
     """Return the diagnostics of a network's raw `outputs` for encoded rows `x` with targets `y_true`.
 
     row_budget: the number of rows that permutation importance may send through the network.
+    raw_values: True if the points of a regression may be the values of rows.
     """
     output, evaluation_targets = signature.output, y_true
     evaluation_rows: Any = slice(None)
@@ -63,7 +68,9 @@ def diagnose(
         if len(output.labels) == 2:
             diagnostics["roc"] = roc(output.labels[1], evaluation_targets == 1, log_p[:, 1] - log_p[:, 0])
     else:
-        diagnostics["residuals"] = residuals(output, evaluation_targets, outputs[evaluation_rows], rng)
+        diagnostics["residuals"] = residuals(
+            output, evaluation_targets, outputs[evaluation_rows], rng, raw_values=raw_values
+        )
     diagnostics["importance"] = importance(network, signature, x, y_true, rng, row_budget)
     return diagnostics
 
@@ -109,9 +116,16 @@ def roc(label: str | int, positive: NDArray[np.bool_], score: NDArray[Any]) -> d
 
 
 def residuals(
-    output: RegressionOutput, y_true: NDArray[Any], outputs: NDArray[Any], rng: np.random.Generator
+    output: RegressionOutput,
+    y_true: NDArray[Any],
+    outputs: NDArray[Any],
+    rng: np.random.Generator,
+    *,
+    raw_values: bool = False,
 ) -> dict[str, Any] | None:
     """Return points (true, predicted) and the distribution of the errors (predicted - true) of each target.
+
+    Without `raw_values` the points are rounded to the centers of the cells of a grid over their range.
 
     With 200 rows or more, the range of the histogram is from the 0.5 to the 99.5 percentile. None if an error
     overflows.
@@ -128,12 +142,18 @@ def residuals(
         bins = int(np.clip(len(errors) ** 0.5, 5, 30))
         counts, edges = np.histogram(errors, bins=bins, range=_nonempty_range(low, high))
         absolute = np.abs(errors)
+        points = np.column_stack([y_true[sample, i], y_pred[sample, i]])
+        step = None if raw_values else float(np.ptp(points)) / _GRID_CELLS
+        if step:
+            cells = np.clip((points - points.min()) // step, 0, _GRID_CELLS - 1)
+            points = points.min() + (cells + 0.5) * step
         targets[name] = {
             "rows": len(errors),
             "bias": float(errors.mean()),
             "median": float(np.median(absolute)),
             "p90": float(np.quantile(absolute, 0.9)),
-            "points": np.column_stack([y_true[sample, i], y_pred[sample, i]]).tolist(),
+            "points": points.tolist(),
+            "step": step,
             "edges": edges.tolist(),
             "counts": counts.tolist(),
             "outside": int(len(errors) - counts.sum()),

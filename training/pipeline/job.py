@@ -6,8 +6,8 @@
     outcome = run(job, open_store("models"))    # all of it, published: outcome.version
 
 The same job and seed give the same model, bit for bit. All randomness comes from generators seeded by `train.seed`: one
-each for the split, the initial weights, the order of rows, and the diagnostics. A model records no clock, no machine,
-and no path except those of the job file.
+each for the split, the initial weights, the order of rows, the diagnostics, and the synthetic rows. A model records no
+clock, no machine, and no path except those of the job file.
 """
 
 from __future__ import annotations
@@ -50,11 +50,10 @@ from training.errors import DataError, JobError
 from training.evaluation import metrics
 from training.evaluation.diagnostics import diagnose
 from training.pipeline import factories
+from training.pipeline.golden_rows import make_golden
 from training.pipeline.network_builder import NetworkSpec, specify_network, zero_unseen_features
 from training.pipeline.streaming_loader import BlockLoader
 
-GOLDEN_ROWS = 8
-_MAX_GOLDEN_VALUES = 100_000  # in all golden rows, so that large images do not fill the manifest
 _MIN_DIAGNOSTIC_ROWS, _MAX_DIAGNOSTIC_ROWS = 40_000, 200_000  # that the diagnostics send through the network
 _MEMORY_NOTE_BYTES = 2**30  # of encoded rows; a note reports more
 _ENCODED_BLOCK_ROWS = 4096  # rows encoded at a time, in float64
@@ -332,8 +331,17 @@ def train_and_evaluate(
                 outputs,
                 _make_generators(settings)[3],
                 row_budget=min(max(trained_rows // 10, _MIN_DIAGNOSTIC_ROWS), _MAX_DIAGNOSTIC_ROWS),
+                raw_values=settings.model.examples == "rows",
             )
-    golden = max(1, min(GOLDEN_ROWS, _MAX_GOLDEN_VALUES // prepared.signature.width))
+        golden = make_golden(
+            settings.model.examples,
+            network,
+            prepared.signature,
+            lambda count: Golden(prepared.instances(rows[:count]), outputs[:count]),
+            _make_generators(settings)[4],
+        )
+        if golden is not None and not np.isfinite(golden.outputs).all():
+            raise DivergedError(best.number, early_stopping.steps, math.nan)
     record = {
         **prepared.identity,
         "split": prepared.sizes,
@@ -344,8 +352,7 @@ def train_and_evaluate(
         "best_epoch": best.number,
         "history": early_stopping.history_points(),
     }
-    examples = Golden(prepared.instances(rows[:golden]), outputs[:golden])
-    model = Model(network, prepared.signature, settings.model.description, record, examples)
+    model = Model(network, prepared.signature, settings.model.description, record, golden)
     return Outcome(model, found, baseline, len(early_stopping.history), best.number)
 
 
@@ -377,7 +384,7 @@ def _train_network(
     prepared: PreparedJob, on_epoch: EpochCallback | None, checkpoint: Checkpoint | None
 ) -> tuple[Any, EarlyStopping]:
     settings, parts = prepared.job.settings.train, prepared.split
-    _, weights_rng, order_rng, _ = _make_generators(prepared.job.settings)
+    _, weights_rng, order_rng, *_ = _make_generators(prepared.job.settings)
     samples = prepared.samples
     network = prepared.network_spec.build(weights_rng)
     zero_unseen_features(network, prepared.learnable_features)
@@ -401,8 +408,8 @@ def _train_network(
 
 
 def _make_generators(settings: JobSettings) -> list[np.random.Generator]:
-    """Return independent generators for the split, the initial weights, the order of rows, and the diagnostics."""
-    return [np.random.default_rng(seed) for seed in np.random.SeedSequence(settings.train.seed).spawn(4)]
+    """Return independent generators for split, initial weights, order of rows, diagnostics and synthetic rows."""
+    return [np.random.default_rng(seed) for seed in np.random.SeedSequence(settings.train.seed).spawn(5)]
 
 
 def _json_cell(cell: Any) -> Any:

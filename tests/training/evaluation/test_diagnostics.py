@@ -171,13 +171,30 @@ def test_the_roc_curve_has_at_most_100_points_and_ends_in_its_corners() -> None:
 def test_residuals_are_in_the_unit_of_the_target() -> None:
     output = RegressionOutput(("price",), (10.0,), (2.0,))
     outputs = np.array([[0.0], [1.0], [2.0]])  # 10, 12, 14
-    found = diagnostics.residuals(output, np.array([[9.0], [12.0], [20.0]]), outputs, RNG(0))
+    found = diagnostics.residuals(output, np.array([[9.0], [12.0], [20.0]]), outputs, RNG(0), raw_values=True)
     assert found is not None
     price = found["targets"]["price"]
     assert (price["bias"], price["median"], price["rows"]) == (pytest.approx(-5 / 3), 1.0, 3)
     assert price["points"] == [[9.0, 10.0], [12.0, 12.0], [20.0, 14.0]]
+    assert price["step"] is None
     assert sum(price["counts"]) + price["outside"] == 3
     assert (price["edges"][0], price["edges"][-1]) == (-6, 1)
+
+
+def test_points_are_rounded_to_a_grid_unless_raw_values_may_be_published() -> None:
+    output, y_true = RegressionOutput(("price",), (0.0,), (1.0,)), np.array([[9.0], [12.0], [20.0]])
+    found = diagnostics.residuals(output, y_true, np.array([[10.0], [12.0], [14.0]]), RNG(0))
+    assert found is not None
+    price = found["targets"]["price"]
+    assert price["step"] == 11 / 50
+    for true, predicted in price["points"]:
+        assert {true, predicted}.isdisjoint({9.0, 12.0, 20.0})
+        for value in (true, predicted):
+            assert (value - 9.0) / price["step"] % 1 == pytest.approx(0.5)
+    assert np.abs(np.array(price["points"])[:, 0] - y_true[:, 0]).max() <= price["step"] / 2 * (1 + 1e-9)
+    constant = diagnostics.residuals(output, np.full((3, 1), 5.0), np.full((3, 1), 5.0), RNG(0))
+    assert constant is not None
+    assert constant["targets"]["price"]["points"] == [[5.0, 5.0]] * 3
 
 
 @pytest.mark.parametrize("size", [0.0, 1.0, 1e12, 1e-300])

@@ -81,14 +81,6 @@ def test_the_recorded_job_trains_the_same_model_again(job_file: Path) -> None:
     assert again.model.training == first.model.training
 
 
-def test_golden_rows_are_the_first_test_rows_with_the_networks_outputs(job_file: Path) -> None:
-    prepared = prepare(load(job_file))
-    model = train_and_evaluate(prepared).model
-    assert model.golden is not None
-    assert model.golden.instances == prepared.evaluation_instances[:8]
-    np.testing.assert_array_equal(model.golden.outputs, model.network(model.encode(model.golden.instances)))
-
-
 def test_without_test_rows_metrics_are_of_the_training_rows_and_say_so(job_file: Path) -> None:
     outcome = train_and_evaluate(prepare(load(job_file, {"split.test": 0, "split.validation": 0})))
     assert (outcome.metrics["of"], outcome.metrics["rows"]) == ("training rows", 40)
