@@ -18,6 +18,7 @@ from werkzeug.wrappers import Response
 
 from model_store.registry.store import open_store
 from service.config import Settings, SettingsError
+from service.http.request_head import check_host
 from service.http.responses import add_response_headers
 from service.inference.drift import DriftMonitor
 from service.inference.runner import InferenceRunner
@@ -107,6 +108,7 @@ def create_app(settings: Settings | None = None, *, forks: bool = False) -> Flas
         registry.start_sync(settings.poll_seconds)  # here, as threads do not survive the fork of a worker
         authorization = environ.get("HTTP_AUTHORIZATION")
         access.check(request.endpoint or "", authorization, environ["SERVER_PORT"])
+        check_host(environ.get("HTTP_HOST"), environ["SERVER_PROTOCOL"])
 
     @app.after_request
     def finish_request(response: Response) -> Response:

@@ -86,6 +86,18 @@ DEFENCES = {
         "service/http/request_body.py", "if announced is not None and announced > max_bytes:", "if False:",
         "tests/service/http/test_request_body.py::test_a_body_over_the_limit_is_413_before_it_is_read",
     ),
+    "a key that is sent twice is rejected": Defence(
+        "service/http/request_body.py", "if has_duplicate_keys(body, parsed):", "if False:",
+        "tests/service/http/test_request_body.py::test_a_key_that_is_sent_twice_is_rejected_by_name",
+    ),
+    "a key that is sent twice is rejected on the fast path": Defence(
+        "service/server/fast_path.py", " or has_duplicate_keys(body, parsed):", ":",
+        "tests/service/server/test_fast_path_equals_flask.py::test_the_fast_path_responds_as_flask_does",
+    ),
+    "what begins no request is rejected at once": Defence(
+        "service/server/request_reader.py", "_check_request_start(bytes(self.buffer[:MAX_REQUEST_LINE_BYTES]))", "pass",
+        "tests/service/server/test_request_reader.py::test_what_begins_no_request_is_rejected_at_once",
+    ),
     "malformed chunks are rejected": Defence(
         "service/server/request_reader.py", 'if buffer[:2] != b"\\r\\n":', "if False:",
         "tests/service/server/test_request_reader.py::"

@@ -52,10 +52,21 @@ class CategoryColumn(Column):
     def _feature_by_category(self) -> dict[str, int]:
         return {category: feature for feature, category in enumerate(self.categories)}
 
-    def parse(self, values: list[Any], locations: RowLocations, faults: FaultCollector) -> Array:
-        """Return untrusted values as (n,) objects, text or None. An integer is read as its digits.
+    @cached_property
+    def _category_by_bool(self) -> dict[bool, str]:
+        """The categories that spell true and false, such as True and False; without a value that several spell."""
+        found: dict[bool, str] = {}
+        for value in (False, True):
+            spellings = [category for category in self.categories if category.lower() == str(value).lower()]
+            if len(spellings) == 1:
+                found[value] = spellings[0]
+        return found
 
-        A text is read as in training: without spaces around it, and as a missing value if it means one.
+    def parse(self, values: list[Any], locations: RowLocations, faults: FaultCollector) -> Array:
+        """Return untrusted values as (n,) objects, text or None.
+
+        An integer of 64 bits is read as its digits, true and false as the categories that spell them. A text is read as
+        in training: without spaces around it, and as a missing value if it means one.
         """
         parsed = np.empty(len(values), object)
         for i, value in enumerate(values):
@@ -63,8 +74,10 @@ class CategoryColumn(Column):
                 parsed[i] = self.parse_cell(value)
             elif value is None:
                 parsed[i] = None
-            elif type(value) is int and abs(value) < 2**63:
+            elif type(value) is int and -(2**63) <= value < 2**64:
                 parsed[i] = str(value)
+            elif type(value) is bool and value in self._category_by_bool:
+                parsed[i] = self._category_by_bool[value]
             else:
                 parsed[i] = _ALREADY_REPORTED
                 faults.add(
@@ -98,9 +111,9 @@ class CategoryColumn(Column):
 
     def _fix(self, value: Any) -> str:
         if isinstance(value, bool):
-            meant = next((text for text in self.categories if text.lower() == str(value).lower()), None)
-            if meant is not None:
-                return f'send it in quotes: "{meant}"'
+            meant = [text for text in self.categories if text.lower() == str(value).lower()]
+            if meant:
+                return f"send one of these in quotes: {list_names(meant)}"
         return did_you_mean(value, self.categories) or "send one of the training data's categories"
 
     def missing_values(self, count: int) -> Array:
@@ -135,6 +148,8 @@ class CategoryColumn(Column):
         else:
             form["examples"] = list(self.categories)
             notes.append("Other values count as unknown.")
+        if self._category_by_bool:
+            notes.append("true and false may be sent without quotes.")
         notes += [f"null is replaced by {self.fill}."] if missing else []
         return [form | ({"description": " ".join(notes)} if notes else {})]
 
@@ -182,10 +197,13 @@ class CategoryColumn(Column):
         return len(self.categories) == 1
 
     def from_tensor(self, tensor: Array, datatype: str, location: str, faults: FaultCollector) -> Array | None:
-        if tensor.dtype.kind not in "Oui":
+        values = tensor.ravel().tolist()
+        if tensor.dtype.kind == "b" and self._category_by_bool.keys() >= set(values):
+            values = [self._category_by_bool[value] for value in values]
+        elif tensor.dtype.kind not in "Oui":
             faults.add(location, f"expected BYTES, found {datatype}", "send the categories as strings")
             return None
-        texts = (value if value is None else self.parse_cell(str(value)) for value in tensor.ravel().tolist())
+        texts = (value if value is None else self.parse_cell(str(value)) for value in values)
         return np.fromiter(texts, object, tensor.size)
 
     def typical_value(self) -> Any:

@@ -10,7 +10,7 @@ import csv
 import io
 import json
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from itertools import islice
 from typing import Any, Literal
 
@@ -18,6 +18,7 @@ from model_store.errors import Fault, InputError, did_you_mean
 from model_store.schema.column import Column, parse_text_cell
 from model_store.schema.signature import ClassificationOutput, Signature
 from model_store.utils.csv_reader import read_csv_lines
+from model_store.utils.duplicate_keys import duplicate_key_faults, has_duplicate_keys
 from model_store.utils.values import list_names
 
 Header = Literal["present", "absent"]
@@ -235,12 +236,17 @@ def _target_names(signature: Signature) -> set[str]:
 
 def _parse_json(text: str, location: str) -> Any:
     try:
-        return json.loads(text)
+        parsed = json.loads(text)
     except ValueError as e:
         fix = "write valid JSON: text in double quotes, true, false, null, and finite numbers"
         raise InputError([Fault(location, f"expected JSON, found an error: {e}", fix)]) from e
     except RecursionError as e:
         raise InputError([Fault(location, "expected JSON, found it nested too deeply", "send flat rows")]) from e
+    body = text.encode("utf-8", "surrogatepass")
+    if has_duplicate_keys(body, parsed):
+        faults = duplicate_key_faults(body)
+        raise InputError([replace(fault, location=f"{location} {fault.location}") for fault in faults])
+    return parsed
 
 
 def parse_csv(

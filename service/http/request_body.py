@@ -6,6 +6,7 @@ rejected, even if its first half parses.
 
 from __future__ import annotations
 
+import codecs
 import zlib
 from typing import Any
 
@@ -13,14 +14,16 @@ import numpy as np
 import orjson
 from werkzeug.wrappers import Request
 
-from model_store.errors import Fault
+from model_store.errors import Fault, InputError
+from model_store.utils.duplicate_keys import duplicate_key_faults, has_duplicate_keys
 from service.http.exceptions import ApiError
+from service.http.request_head import list_items
 
 # `curl -d` sends form-urlencoded by default, some clients send octet-stream or text, some nothing.
 _TREATED_AS_JSON = {"", "application/octet-stream", "application/x-www-form-urlencoded", "text/plain"}
 _MIN_BYTES_PER_VALUE = 16
 _UNCOUNTED_BYTES = 1 << 20  # smaller bodies are not checked: counting takes 14 µs per 100 kB
-_WINDOW_BITS = {"identity": 0, "gzip": 16 + zlib.MAX_WBITS, "deflate": zlib.MAX_WBITS}
+_WINDOW_BITS = {"gzip": 16 + zlib.MAX_WBITS, "x-gzip": 16 + zlib.MAX_WBITS, "deflate": zlib.MAX_WBITS}
 
 
 def read_json(request: Request, max_bytes: int) -> Any:
@@ -30,14 +33,22 @@ def read_json(request: Request, max_bytes: int) -> Any:
 
 
 def parse_json(body: bytes, max_bytes: int) -> Any:
-    """Parse strict JSON; ApiError 400 if it is invalid, 413 if it would take many times `max_bytes` in memory."""
+    """Parse strict JSON, with or without a byte order mark.
+
+    ApiError 400 if it is invalid, 413 if it would take many times `max_bytes` in memory; InputError if an object has a
+    key twice.
+    """
     check_value_count(body, max_bytes, "JSON")
+    body = body.removeprefix(codecs.BOM_UTF8)
     if not body:
         raise bad_request('the body is empty; send JSON such as {"instances": [...]}')
     try:
-        return orjson.loads(body)
+        parsed = orjson.loads(body)
     except orjson.JSONDecodeError as e:
         raise _invalid_json(e, body) from e
+    if has_duplicate_keys(body, parsed):
+        raise InputError(duplicate_key_faults(body))
+    return parsed
 
 
 def check_value_count(body: bytes, max_bytes: int, kind: str) -> None:
@@ -81,12 +92,16 @@ def check_json_content_type(request: Request) -> None:
 
 def read_body(request: Request, max_bytes: int) -> bytes:
     """Return the body, decompressed if its Content-Encoding is gzip or deflate (in its zlib form)."""
-    coding = request.headers.get("Content-Encoding", "identity").strip().lower()
-    if coding not in _WINDOW_BITS:
-        message = f"Content-Encoding: expected gzip, deflate or none, found {coding}"
+    codings = [coding for coding in list_items(request.headers.get("Content-Encoding", "")) if coding != "identity"]
+    if len(codings) > 1 or not _WINDOW_BITS.keys() >= set(codings):
+        message = f"Content-Encoding: expected gzip, deflate or none, found {', '.join(codings)}"
         raise ApiError(415, "unsupported_media_type", message)
+    transfer_codings = request.headers.get("Transfer-Encoding", "")
+    if set(list_items(transfer_codings)) - {"chunked", "identity"}:  # gunicorn passes gzip on as it is
+        message = f"Transfer-Encoding: expected chunked, found {transfer_codings}; compress with Content-Encoding"
+        raise ApiError(501, "bad_request", message)
     body = _read_raw_body(request, max_bytes)
-    return body if coding == "identity" else _decompress(body, coding, max_bytes)
+    return _decompress(body, codings[0], max_bytes) if codings else body
 
 
 def _decompress(body: bytes, coding: str, max_bytes: int) -> bytes:

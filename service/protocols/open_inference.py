@@ -77,7 +77,7 @@ def parse_request(
 def serialize_response(
     served: LoadedVersion, request: InferRequest, arrays: Mapping[str, Array], coding: str | None
 ) -> tuple[bytes, dict[str, str]]:
-    """Return the body and headers of the response. `coding` compresses it: "gzip", "deflate" or None."""
+    """Return the body and headers of the response. `coding` compresses it: "gzip" or "x-gzip", "deflate" or None."""
     outputs: list[dict[str, Any]] = []
     tail: list[bytes] = []
     for name, binary in request.outputs.items():
@@ -102,7 +102,7 @@ def serialize_response(
     if tail:
         headers[JSON_LENGTH_HEADER] = str(len(document))
     if coding is not None:
-        deflater = zlib.compressobj(1, zlib.DEFLATED, zlib.MAX_WBITS + (16 if coding == "gzip" else 0))
+        deflater = zlib.compressobj(1, zlib.DEFLATED, zlib.MAX_WBITS + (0 if coding == "deflate" else 16))
         body = deflater.compress(body) + deflater.flush()
         headers["Content-Encoding"] = coding
     return body, headers
@@ -195,7 +195,9 @@ def _requested_outputs(
         return expected
     for i, item in enumerate(requested):
         name = item.get("name") if isinstance(item, dict) else item
-        if not isinstance(item, dict) or name not in known:
+        if isinstance(name, str) and name in expected:
+            faults.add(f"outputs.{i}.name", f"expected each output once, found {name!r} again", "remove one of them")
+        elif not isinstance(item, dict) or name not in known:
             problem = f"expected the name of one of {', '.join(known)}; found {describe_value(name)}"
             faults.add(f"outputs.{i}.name", problem, partial(_fix_output_name, name, known))
         else:

@@ -51,11 +51,19 @@ def input_specs(signature: Signature) -> list[TensorSpec]:
 def output_specs(model: Model) -> list[TensorSpec]:
     output = model.signature.output
     if isinstance(output, ClassificationOutput):
-        datatype = "INT64" if all(isinstance(label, int) for label in output.labels) else "BYTES"
         labels = tuple(map(str, output.labels))
         probabilities = TensorSpec("probabilities", datatype_of(model.network.dtype), (-1, len(labels)), labels)
-        return [TensorSpec("label", datatype, (-1, 1)), probabilities]
+        return [TensorSpec("label", _label_datatype(output.labels), (-1, 1)), probabilities]
     return [TensorSpec(name, "FP64", (-1, 1)) for name in output.names]
+
+
+def _label_datatype(labels: Sequence[str | int]) -> str:
+    """Return the integer datatype that holds all labels, or else BYTES: then each label is its text."""
+    for datatype in ("INT64", "UINT64"):
+        known = np.iinfo(DATATYPES[datatype])
+        if all(isinstance(label, int) and known.min <= label <= known.max for label in labels):
+            return datatype
+    return "BYTES"
 
 
 def table_spec(signature: Signature) -> TensorSpec | None:

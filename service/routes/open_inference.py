@@ -116,7 +116,7 @@ def create_blueprint(
         inputs = tensors.encode(served.model, infer_request.arrays, settings.max_instances)
         outputs = tensors.output_arrays(served.model, inference(g.request_record, served, inputs))
         accepted = request.accept_encodings
-        coding = accepted.best_match(["gzip", "deflate"]) if accepted else None
+        coding = accepted.best_match(["gzip", "deflate", "x-gzip"]) if accepted else None
         content, headers = open_inference.serialize_response(served, infer_request, outputs, coding)
         return Response(content, headers=headers)
 

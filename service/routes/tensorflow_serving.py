@@ -24,7 +24,14 @@ from service.validation.predict_request import not_an_object_error
 
 _SIGNATURE_NAME = "serving_default"
 _MODEL = "/v1/models/<name>"
-_TYPES = {"BYTES": "DT_STRING", "INT64": "DT_INT64", "FP16": "DT_HALF", "FP32": "DT_FLOAT", "FP64": "DT_DOUBLE"}
+_TYPES = {
+    "BYTES": "DT_STRING",
+    "INT64": "DT_INT64",
+    "UINT64": "DT_UINT64",
+    "FP16": "DT_HALF",
+    "FP32": "DT_FLOAT",
+    "FP64": "DT_DOUBLE",
+}
 
 
 class SegmentConverter(BaseConverter):

@@ -24,7 +24,7 @@ from service.server.admission import MAX_CONNECTIONS, AdmissionController
 from service.server.connection import READ_TIMEOUT_SECONDS, Connection
 from service.server.error_responses import Headers, error_response
 from service.server.gunicorn_compat import ParseError, parse_error_status
-from service.server.request_reader import HeadCache, HeadTooLargeError, RequestReader
+from service.server.request_reader import HeadCache, HeadTooLargeError, NotHttpError, RequestReader
 from service.telemetry.request_record import UNLOGGED_ROUTES, RequestRecorder
 
 LINGER_SECONDS = 2.0  # for a client to read a response that was sent before all of its request had arrived
@@ -298,7 +298,7 @@ class EventLoop:
         reader = connection.reader
         try:
             request = reader.next_request()
-        except (HeadTooLargeError, ParseError) as e:
+        except (HeadTooLargeError, NotHttpError, ParseError) as e:
             self._log.warning("rejected a request from %s: %s", connection.client_ip, e)
             status = (
                 "431 Request Header Fields Too Large" if isinstance(e, HeadTooLargeError) else parse_error_status(e)

@@ -18,8 +18,10 @@ from werkzeug.exceptions import NotFound
 
 from model_store.errors import InputError
 from model_store.nn import Array
+from model_store.utils.duplicate_keys import has_duplicate_keys
 from service.config import Settings
 from service.http.request_body import has_too_many_values, is_json_content_type
+from service.http.request_head import is_valid_host
 from service.http.responses import RESPONSE_HEADERS, json_bytes
 from service.inference.runner import InferenceRunner
 from service.protocols.native import PredictParser, predict_response
@@ -174,7 +176,9 @@ class FastPath:
 
     def _parse_rows(self, body: bytes, target: PredictTarget) -> tuple[LoadedVersion, Array] | None:
         parsed = orjson.loads(body)
-        return self._parser.parse(parsed, target.name, target.version) if isinstance(parsed, dict) else None
+        if not isinstance(parsed, dict) or has_duplicate_keys(body, parsed):
+            return None
+        return self._parser.parse(parsed, target.name, target.version)
 
     def _build_response(self, request: ParsedPredict, body: bytes, computing: float, computed: float) -> bytes:
         recorder, uncached_headers = self._recorder, request.head.uncached_headers
@@ -202,7 +206,7 @@ class FastPath:
         headers = dict(head.headers)
         if len(headers) < len(head.headers) or not _UNSUPPORTED_HEADERS.isdisjoint(headers):  # or one sent twice
             return False
-        if not is_json_content_type(headers.get("CONTENT-TYPE", "")):
+        if not is_json_content_type(headers.get("CONTENT-TYPE", "")) or not is_valid_host(headers.get("HOST")):
             return False
         return PredictTarget(head.uri, path[1], path[2])
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import io
 import re
+import string
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -16,6 +17,7 @@ from typing import Any
 from service.server.gunicorn_compat import ParsedHead
 
 MAX_HEAD_BYTES = 64 * 1024
+MAX_REQUEST_LINE_BYTES = 8 * 1024  # gunicorn's limit is lower
 MAX_CHUNK_LINE_BYTES = 1024  # of a chunk's size and extensions
 MAX_TRAILER_BYTES = 16 * 1024
 CHUNKS_PER_READ = 32  # one takes 2 µs, and 512 kB may contain 87,000
@@ -28,11 +30,18 @@ _UNCACHED_LINE = re.compile(
     rb"\r\n(authorization|trace(?:parent|state)|x-request-id):[ \t]*([!-~](?:[ -~]*[!-~])?)[ \t]*(?=\r\n[^ \t])",
     re.IGNORECASE,
 )
+_TLS_HANDSHAKE = b"\x16\x03"  # the record type and major version of a ClientHello
+_METHOD_BYTES = frozenset(b"!#$%&'*+-.^_`|~" + string.ascii_letters.encode() + string.digits.encode())  # RFC 9110
+_VERSION_AT_END = re.compile(rb" HTTP/\d\.\d$")
 _CHUNK_SIZE_LINE = re.compile(rb"([0-9A-Fa-f]{1,8})(?:[ \t]*;[\t\x20-\x7e\x80-\xff]*)?")
 
 
 class HeadTooLargeError(Exception):
     """The head of a request exceeds `MAX_HEAD_BYTES`."""
+
+
+class NotHttpError(Exception):
+    """What a client has sent so far is not the beginning of a request, such as a TLS handshake."""
 
 
 class MalformedBodyError(OSError):
@@ -183,7 +192,8 @@ class RequestReader:
     def next_request(self) -> BufferedRequest | None:
         """Return the next request, or None while it is incomplete or `has_more`.
 
-        `ParseError` or `HeadTooLargeError` for an invalid head, after which the connection cannot be read further.
+        `ParseError`, `HeadTooLargeError` or `NotHttpError` for an invalid head, after which the connection cannot be
+        read further.
         """
         head = self.head or self._parse_head()
         if head is None:
@@ -197,6 +207,7 @@ class RequestReader:
         end = self.buffer.find(b"\r\n\r\n", max(0, self._searched - 3))
         if end < 0:
             self._searched = len(self.buffer)
+            _check_request_start(bytes(self.buffer[:MAX_REQUEST_LINE_BYTES]))
             if len(self.buffer) > MAX_HEAD_BYTES:
                 raise HeadTooLargeError(f"expected a head of at most {MAX_HEAD_BYTES} bytes")
             return None
@@ -249,6 +260,17 @@ class RequestReader:
         if isinstance(self.buffer, bytes):
             self.buffer = bytearray(self.buffer)
         return self.buffer
+
+
+def _check_request_start(start: bytes) -> None:
+    """Raise NotHttpError if no request begins with these bytes: its client would wait for the read deadline."""
+    line, end, _ = start.lstrip(b"\r\n").partition(b"\r\n")
+    if line.startswith(_TLS_HANDSHAKE):
+        raise NotHttpError(
+            "expected plain HTTP, found a TLS handshake; use http://, or put a proxy that ends TLS before the service"
+        )
+    if line and (line[0] not in _METHOD_BYTES or (end and not _VERSION_AT_END.search(line))):
+        raise NotHttpError(f"expected a request such as GET / HTTP/1.1, found {line[:40]!r}")
 
 
 class _ChunkDecoder:

@@ -83,13 +83,32 @@ def test_an_unknown_category_is_bucketed_or_rejected() -> None:
     ]
 
 
+@pytest.mark.parametrize("spelling", [str.lower, str.title, str.upper])
+def test_a_boolean_is_the_category_that_spells_it(spelling) -> None:
+    column = CategoryColumn("member", tuple(map(spelling, ("false", "unsure", "true"))), unknown="bucket")
+    signature = Signature((column,), RegressionOutput(("y",), (0.0,), (1.0,)))
+    texts = [[spelling("true")], [spelling("false")]]
+    assert (
+        signature.encode([[True], [False]]).tolist() == signature.encode(texts).tolist() == [[0, 0, 1, 0], [1, 0, 0, 0]]
+    )
+
+
+def test_a_boolean_is_rejected_where_no_category_or_several_spell_it() -> None:
+    columns = (CategoryColumn("sold", ("no", "yes"), unknown="bucket"), CategoryColumn("paid", ("TRUE", "True")))
+    signature = Signature(columns, RegressionOutput(("y",), (0.0,), (1.0,)))
+    assert faults(signature, [[True, True]]) == [
+        "instances.0.sold: expected text, found true (send one of the training data's categories)",
+        "instances.0.paid: expected text, found true (send one of these in quotes: TRUE, True)",
+    ]
+
+
 def test_the_fix_of_a_boolean_or_a_text_for_a_missing_value_is_a_valid_value() -> None:
-    columns = (CategoryColumn("member", ("false", "true"), fill="true"), NumberColumn("age", 40.0, 10.0, fill=40.0))
+    columns = (CategoryColumn("member", ("False", "false"), fill="false"), NumberColumn("age", 40.0, 10.0, fill=40.0))
     signature = Signature(columns, RegressionOutput(("price",), (0.0,), (1.0,)))
     assert faults(signature, [[False, ""], ["no", "n/a"]]) == [
-        'instances.0.member: expected text, found false (send it in quotes: "false")',
+        "instances.0.member: expected text, found false (send one of these in quotes: False, false)",
         "instances.0.age: expected a number, found '' (send null for a missing value)",
-        "instances.1.member: expected one of false, true; found 'no' (send one of the training data's categories)",
+        "instances.1.member: expected one of False, false; found 'no' (send one of the training data's categories)",
         "instances.1.age: expected a number, found 'n/a' (send null for a missing value)",
     ]
 
@@ -108,8 +127,10 @@ def test_a_text_for_a_missing_category_is_a_missing_value(text: str) -> None:
 
 
 def test_integers_are_read_as_categories_of_their_digits() -> None:
-    signature = Signature((CategoryColumn("class", ("1", "2", "3")),), RegressionOutput(("y",), (0.0,), (1.0,)))
-    assert signature.encode([[2], ["2"]]).tolist() == [[0, 1, 0], [0, 1, 0]]
+    signature = Signature(
+        (CategoryColumn("class", ("1", "2", str(2**64 - 1))),), RegressionOutput(("y",), (0.0,), (1.0,))
+    )
+    assert signature.encode([[2], ["2"], [2**64 - 1]]).tolist() == [[0, 1, 0], [0, 1, 0], [0, 0, 1]]
 
 
 def test_one_error_reports_every_fault_of_every_row() -> None:

@@ -32,14 +32,83 @@ def test_another_content_type_is_415(client, content_type):
     assert_error(client.post(ADDRESS, data=GOOD, content_type=content_type), 415, "unsupported_media_type")
 
 
-def test_a_compressed_body_is_decompressed(client):
-    response = client.post(ADDRESS, data=gzip.compress(GOOD), headers={"Content-Encoding": "gzip"})
+@pytest.mark.parametrize("coding", ["gzip", "GZIP", "x-gzip", "gzip, identity", " gzip ,"])
+def test_a_compressed_body_is_decompressed(client, coding):
+    response = client.post(ADDRESS, data=gzip.compress(GOOD), headers={"Content-Encoding": coding})
+    assert response.json == client.post(ADDRESS, data=GOOD).json
+
+
+@pytest.mark.parametrize("coding", ["", "identity", " , "])
+def test_an_empty_content_encoding_is_none(client, coding):
+    response = client.post(ADDRESS, data=GOOD, headers={"Content-Encoding": coding})
     assert response.json == client.post(ADDRESS, data=GOOD).json
 
 
 def test_another_content_encoding_is_415(client):
-    response = client.post(ADDRESS, data=GOOD, headers={"Content-Encoding": "br"})
-    assert_error(response, 415, "unsupported_media_type")
+    for coding in ("br", "gzip, gzip"):
+        response = client.post(ADDRESS, data=GOOD, headers={"Content-Encoding": coding})
+        assert coding in assert_error(response, 415, "unsupported_media_type")["message"]
+
+
+@pytest.mark.parametrize("coding", ["gzip, chunked", "deflate,chunked"])
+def test_a_transfer_coding_other_than_chunked_is_501(client, coding):
+    headers = {"Transfer-Encoding": coding}
+    response = client.post(ADDRESS, input_stream=BytesIO(gzip.compress(GOOD)), headers=headers)
+    assert coding in assert_error(response, 501, "bad_request")["message"]
+
+
+def test_a_byte_order_mark_is_skipped_in_every_body(client):
+    tensors = b'{"inputs": [{"name": "instances", "shape": [1, 2], "datatype": "FP64", "data": [3, 80]}]}'
+    for path, body, content_type in (
+        (ADDRESS, GOOD, "application/json"),
+        ("/v1/models/price:predict", GOOD, "application/json"),
+        ("/v2/models/price/infer", tensors, "application/json"),
+        (ADDRESS, b"rooms,area\n3,80\n", "text/csv"),
+    ):
+        with_mark = client.post(path, data=b"\xef\xbb\xbf" + body, content_type=content_type)
+        assert with_mark.status_code == 200, with_mark.json
+        assert with_mark.json == client.post(path, data=body, content_type=content_type).json
+
+
+TENSOR = '{"name": "rooms", "shape": [1, 1], "datatype": "FP64", "data": [3]}'
+
+
+@pytest.mark.parametrize(
+    ("path", "body", "location"),
+    [
+        (ADDRESS, '{"instances": [[3, 80]], "instances": [[5, 80]]}', "instances"),
+        (ADDRESS, '{"instances": [{"rooms": 3, "area": 80, "rooms": 5}]}', "instances.0.rooms"),
+        (ADDRESS, '{"instances": [{"rooms": 3}, {"rooms": 3, "\\u0072ooms": 5}]}', "instances.1.rooms"),
+        ("/predict", '{"model": "image", "instances": [[3, 80]], "model": "price"}', "model"),
+        ("/invocations", '{"model": "price", "instances": [[3, 80]], "parameters": {"a": 1, "a": 2}}', "parameters.a"),
+        ("/v1/models/price:predict", '{"inputs": {"rooms": [3], "area": [80], "rooms": [5]}}', "inputs.rooms"),
+        (
+            "/v1/models/price:predict",
+            '{"instances": [[3, 80]], "signature_name": "", "signature_name": ""}',
+            "signature_name",
+        ),
+        ("/v2/models/price/infer", f'{{"inputs": [{TENSOR[:-1]}, "data": [5]}}]}}', "inputs.0.data"),
+        ("/v2/models/price/infer", f'{{"id": "1", "inputs": [{TENSOR}], "id": "2"}}', "id"),
+    ],
+)
+def test_a_key_that_is_sent_twice_is_rejected_by_name(client, path, body, location):
+    response = client.post(path, data=body)
+    text = response.get_json()["error"]
+    message = text if isinstance(text, str) else text["message"]
+    assert response.status_code == (400 if path.startswith("/v") else 422)
+    assert f": {location}: expected each key once, found this one 2 times" in message
+
+
+def test_colons_in_texts_are_no_keys(client):
+    answer = client.post("/models/penguins/predict", data='{"instances": [{"island": "a:b", "mass": 1, "sex": null}]}')
+    assert "found 'a:b'" in assert_error(answer, 422, "invalid_request")["message"]
+
+
+def test_a_key_that_is_sent_twice_to_the_repository_is_rejected(store, make_client):
+    client = make_client(store, admin=True, admin_port=80)  # the port of Flask's test client
+    response = client.post("/v2/repository/index", data='{"ready": true, "ready": false}')
+    assert response.status_code == 400
+    assert "ready: expected each key once" in response.get_json()["error"]
 
 
 @pytest.mark.parametrize(
@@ -60,7 +129,9 @@ def test_another_content_encoding_is_415(client):
         (b'{"instances":' + b"[" * 2000 + b"]" * 2000 + b"}", "depth limit"),
         (b'"\xff\xfe"', "not valid UTF-8"),
         (b'"\\ud800"', "surrogate"),
-        (b"\xef\xbb\xbf{}", "byte order mark"),
+        (b"\xef\xbb\xbf", "empty"),
+        (b"\xef\xbb\xbf\xef\xbb\xbf{}", "byte order mark"),
+        ("{}".encode("utf-16"), "not valid UTF-8"),
     ],
 )
 def test_invalid_json_is_400_with_its_location(client, body, hint):

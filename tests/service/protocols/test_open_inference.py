@@ -1,6 +1,7 @@
 """The Open Inference Protocol: JSON and binary tensors as specified, compression, and errors."""
 
 import gzip
+import io
 import json
 import struct
 import zlib
@@ -9,8 +10,11 @@ from typing import Any
 import numpy as np
 import pytest
 
+from model_store.artifact.model import Model
 from model_store.registry.store import open_store
+from model_store.schema.signature import CategoryColumn, ClassificationOutput, Signature
 from service.protocols import tensors
+from tests.service.conftest import network
 
 PENGUINS = {
     "inputs": [
@@ -114,6 +118,65 @@ def test_arrays_may_be_bool(client):
     assert client.post("/v2/models/image/infer", **request).json == plain
     request = binary({"inputs": [tensor | {"parameters": {"binary_data_size": 4}}]}, b"\1\0\1\2")
     assert "expected bytes 0 and 1 for BOOL" in refused(client.post("/v2/models/image/infer", **request))
+
+
+def classifier(labels: tuple[int, ...]) -> Model:
+    signature = Signature((CategoryColumn("paid", ("False", "True")),), ClassificationOutput("code", labels))
+    return Model(network(2, 2, 0, softmax=True), signature)
+
+
+@pytest.mark.parametrize(
+    ("labels", "datatype"),
+    [
+        ((-(2**63), 2**63 - 1), "INT64"),
+        ((0, 2**64 - 1), "UINT64"),
+        ((-1, 2**63), "BYTES"),
+    ],
+)
+def test_integer_labels_of_64_bits_are_exact_in_every_protocol(store, make_client, labels, datatype):
+    store.publish("codes", classifier(labels))
+    client = make_client(store)
+    label = client.post("/models/codes/predict", json={"instances": [["True"]]}).json["predictions"][0]["label"]
+    assert label in labels
+    assert (
+        client.post("/v1/models/codes:predict", json={"instances": [["True"]]}).json["predictions"][0]["label"] == label
+    )
+    answer = infer(client, "codes", {"inputs": [{"name": "paid", "shape": [1], "datatype": "BYTES", "data": ["True"]}]})
+    output = by_name(answer.json)["label"]
+    assert output["datatype"] == datatype
+    assert output["data"] == [str(label) if datatype == "BYTES" else label]
+    for path in ("/v2/models/codes/config", "/v1/models/codes/metadata", "/models/codes", "/openapi.json", "/docs"):
+        response = client.get(path)
+        assert response.status_code == 200
+    assert str(labels[1]) in response.text
+
+
+def test_booleans_are_the_categories_that_spell_them(store, make_client):
+    store.publish("paid", classifier((0, 1)))
+    client = make_client(store)
+    expected = client.post("/models/paid/predict", json={"instances": [["True"], ["False"]]}).json["predictions"]
+    assert (
+        client.post("/models/paid/predict", json={"instances": [[True], {"paid": False}]}).json["predictions"]
+        == expected
+    )
+    columnar = client.post("/v1/models/paid:predict", json={"inputs": {"paid": [True, False]}}).json["outputs"]
+    assert columnar["label"] == [row["label"] for row in expected]
+    tensor = {"name": "paid", "shape": [2], "datatype": "BOOL"}
+    plain = infer(client, "paid", {"inputs": [tensor | {"data": [True, False]}]})
+    assert by_name(plain.json)["label"]["data"] == [row["label"] for row in expected]
+    request = binary({"inputs": [tensor | {"parameters": {"binary_data_size": 2}}]}, b"\1\0")
+    assert client.post("/v2/models/paid/infer", **request).json == plain.json
+    packed = io.BytesIO()
+    np.save(packed, np.array([True, False]))
+    npy = client.post("/models/paid/predict", data=packed.getvalue(), content_type="application/x-npy")
+    assert npy.json["predictions"] == expected
+    penguins = [*PENGUINS["inputs"][:2], {"name": "sex", "shape": [2], "datatype": "BOOL", "data": [True, False]}]
+    assert "expected BYTES, found BOOL" in refused(infer(client, "penguins", {"inputs": penguins}))
+
+
+def test_an_output_that_is_requested_twice_is_rejected(client):
+    body = PENGUINS | {"outputs": [{"name": "label"}, {"name": "label", "parameters": {"binary_data": True}}]}
+    assert "outputs.1.name: expected each output once" in refused(infer(client, "penguins", body))
 
 
 def test_binary_tensors_in_requests_and_responses(client):

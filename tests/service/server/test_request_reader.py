@@ -21,6 +21,7 @@ from service.server.request_reader import (
     HeadCache,
     HeadTooLargeError,
     MalformedBodyError,
+    NotHttpError,
     RequestHead,
     RequestReader,
 )
@@ -165,6 +166,29 @@ def test_a_malformed_chunked_body_cannot_be_read_and_ends_the_connection(body: b
 def test_ambiguous_heads_are_rejected(text: bytes) -> None:
     with pytest.raises(ParseException):
         fed(text + b"0\r\n\r\nGET /smuggled HTTP/1.1\r\nHost: here\r\n\r\n").next_request()
+
+
+@pytest.mark.parametrize(
+    ("sent", "found"),
+    [
+        (bytes.fromhex("16030100f1010000ed0303") + bytes(230), "a TLS handshake"),
+        (b"\x16\x03", "a TLS handshake"),
+        (b"SSH-2.0-OpenSSH_9.7\r\n", "SSH-2.0"),
+        (b"EHLO here\r\n", "EHLO"),
+        (b"\x80\x2e\x01\x00\x02", "x80"),
+        (b"\r\n\x00", "x00"),
+        (b"GET /\r\n", "GET /"),
+    ],
+)
+def test_what_begins_no_request_is_rejected_at_once(sent: bytes, found: str) -> None:
+    with pytest.raises(NotHttpError, match=found):
+        fed(sent).next_request()
+
+
+def test_no_beginning_of_a_request_is_rejected() -> None:
+    whole = b"\r\n" + head("X: y")
+    for end in range(len(whole)):
+        assert fed(whole[:end]).next_request() is None
 
 
 def test_a_head_without_end_is_rejected() -> None:

@@ -5,11 +5,14 @@ from __future__ import annotations
 import http.client
 import re
 import socket
+import ssl
+import time
 from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
-from tests.service.server.server_process import GOOD, PATIENCE_SECONDS, post, status_of
+from service.server.connection import READ_TIMEOUT_SECONDS
+from tests.service.server.server_process import GOOD, PATIENCE_SECONDS, post, status_of, until
 
 pytestmark = pytest.mark.slow
 
@@ -67,6 +70,10 @@ def test_valid_chunks_are_accepted(server):
         (post(GOOD, b"Content-Length: 5", length=len(GOOD)), 400),
         (post(GOOD, b"Transfer-Encoding: chunked", length=len(GOOD)), 400),
         (post(GOOD, b"Content-Length: -1"), 400),
+        (post(b"0\r\n\r\n", b"Transfer-Encoding: gzip, chunked"), 501),
+        (b"GET /healthz HTTP/1.1\r\n\r\n", 400),
+        (b"GET /healthz HTTP/1.1\r\nHost: a b\r\n\r\n", 400),
+        (b"GET /healthz HTTP/1.0\r\n\r\n", 200),
         (b"GET /healthz HTTP/1.1\r\nHost: here\r\n" + b"A: b\r\n" * 100 + b"\r\n", 431),
         (b"GET /healthz HTTP/1.1\r\nHost: here\r\nA: " + b"b" * 9000 + b"\r\n\r\n", 431),
         (b"GET /" + b"a" * 5000 + b" HTTP/1.1\r\nHost: here\r\n\r\n", 414),
@@ -74,6 +81,23 @@ def test_valid_chunks_are_accepted(server):
 )
 def test_invalid_http_is_rejected(server, request_bytes, status):
     assert status_of(server.raw(request_bytes)) == status
+
+
+@pytest.mark.parametrize("worker", ["event", "gthread"])
+def test_both_worker_types_reject_the_same_heads(own_server, worker):
+    server = own_server(SERVE_WORKER=worker, SERVE_WORKERS="1")
+    assert status_of(server.raw(post(b"0\r\n\r\n", b"Transfer-Encoding: gzip, chunked"))) == 501
+    assert status_of(server.raw(b"GET /healthz HTTP/1.1\r\nConnection: close\r\n\r\n")) == 400
+
+
+def test_a_tls_client_is_rejected_at_once_and_named_in_the_log(server):
+    context = ssl.create_default_context()
+    with socket.create_connection(("127.0.0.1", server.port), timeout=PATIENCE_SECONDS) as plain:
+        start = time.monotonic()
+        with pytest.raises(ssl.SSLError):
+            context.wrap_socket(plain, server_hostname="localhost")
+    assert time.monotonic() - start < READ_TIMEOUT_SECONDS / 3
+    assert "found a TLS handshake; use http://" in until(lambda: server.log)
 
 
 def test_a_connection_is_kept_for_further_requests(server):
