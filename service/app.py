@@ -107,7 +107,7 @@ def create_app(settings: Settings | None = None, *, forks: bool = False) -> Flas
         )
         registry.start_sync(settings.poll_seconds)  # here, as threads do not survive the fork of a worker
         authorization = environ.get("HTTP_AUTHORIZATION")
-        access.check(request.endpoint or "", authorization, environ["SERVER_PORT"])
+        g.request_record.key_name = access.check(request.endpoint or "", authorization, environ["SERVER_PORT"])
         check_host(environ.get("HTTP_HOST"), environ["SERVER_PROTOCOL"])
 
     @app.after_request

@@ -9,7 +9,6 @@ import signal
 import socket
 import sys
 from importlib.util import find_spec
-from pathlib import Path
 from typing import Any
 
 import click
@@ -18,9 +17,9 @@ from flask import Flask
 from model_store.cli import common
 from model_store.cli.common import exit_codes, store_option, verbosity_option, version_option
 from model_store.utils.extras import install_command
+from service import key_commands
 from service.app import create_app
 from service.config import Settings, SettingsError, unknown_variables
-from service.security.api_keys import SCOPES, KeyFileError, append_key, generate_key
 from service.server.gunicorn_app import GunicornApplication, bind_listener
 from service.telemetry.logging import log_to_stderr
 
@@ -66,38 +65,8 @@ def main(context: click.Context, store: str, host: str | None, port: int | None,
     GunicornApplication(app, settings, bound, lambda server: _print_startup(app, settings, server)).run()
 
 
-@main.command()
-@click.argument("name")
-@click.option(
-    "--scope",
-    "scopes",
-    type=click.Choice(SCOPES),
-    multiple=True,
-    default=["predict"],
-    show_default=True,
-    help="Scope of the key; repeatable.",
-)
-@click.option(
-    "--file",
-    "file",
-    type=click.Path(dir_okay=False, path_type=Path),
-    envvar="SERVE_KEYS_FILE",
-    show_envvar=True,
-    help="Key file to add the key to; without one, the line for it is printed.",
-)
-@exit_codes({KeyFileError: 2})
-def keygen(name: str, scopes: tuple[str, ...], file: Path | None) -> None:
-    """Make an API key called NAME.
-
-    The key is printed once and not stored: the file holds its hash. A running service accepts it within a second.
-    """
-    secret, key = generate_key(name, scopes)
-    if file is None:
-        common.print_note(f"Line for the key file:  {key}")
-    else:
-        append_key(file, key)
-        common.print_note(f"Added {name} to {file}. The key is shown only once:")
-    click.echo(secret)
+main.add_command(key_commands.add, "keygen")
+main.add_command(key_commands.keys)
 
 
 def _check_tracing(settings: Settings) -> None:

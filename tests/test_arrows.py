@@ -25,7 +25,8 @@ SUBPACKAGES: dict[str, dict[str, set[str]]] = {
         "routes": {*_LEAVES, "registry", "inference", "protocols", "openapi"},
         "server": {*_LEAVES, "registry", "inference", "protocols"},
         "app": {*_LEAVES, "registry", "inference", "protocols", "routes", "server"},
-        "cli": {"app", "config", "security", "server", "telemetry"},
+        "key_commands": {"security"},
+        "cli": {"app", "config", "key_commands", "security", "server", "telemetry"},
         "__main__": {"cli"},
     },
     "training": {

@@ -34,12 +34,12 @@ KEYS, CHECKS = "service/security/api_keys.py", "tests/service/security/test_api_
 ACCESS = "tests/service/security/test_access_control.py"
 DEFENCES = {
     "Flask requires a key": Defence(
-        "service/app.py", 'access.check(request.endpoint or "", authorization, environ["SERVER_PORT"])', "pass",
+        "service/app.py", 'access.check(request.endpoint or "", authorization, environ["SERVER_PORT"])', '""',
         f"{ACCESS}::test_every_other_endpoint_requires_a_key",
     ),
     "the fast path requires a key": Defence(
         "service/server/fast_path.py",
-        'self._access.check(_ENDPOINT, head.uncached_headers.get("AUTHORIZATION"), "")', "pass",
+        'self._access.check(_ENDPOINT, head.uncached_headers.get("AUTHORIZATION"), "")', '""',
         "tests/service/server/test_fast_path.py::test_keys_are_required_on_the_fast_path_too",
     ),
     "a key is valid for its scopes only": Defence(
@@ -49,6 +49,10 @@ DEFENCES = {
     "every key is compared in constant time": Defence(
         KEYS, "hmac.compare_digest(known, digest)", "(known == digest)",
         f"{CHECKS}::test_every_key_is_compared_in_constant_time",
+    ),
+    "expired and revoked keys grant nothing": Defence(
+        KEYS, "_bits(key) if key.is_active(now) else 0", "_bits(key)",
+        f"{CHECKS}::test_a_revoked_key_is_rejected_and_other_keys_of_its_name_are_valid",
     ),
     "an unreadable key file leaves the last valid keys in force": Defence(
         KEYS, " self.problem = fault\n", " self.problem, self._digests = fault, []\n",

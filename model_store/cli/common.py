@@ -23,8 +23,9 @@ import sys
 import traceback
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
+from datetime import timedelta
 from pathlib import Path
-from typing import IO, Any, NoReturn, TypeVar
+from typing import IO, Any, ClassVar, NoReturn, TypeVar
 
 import click
 
@@ -89,6 +90,19 @@ class CommandGroup(click.Group):
                 _print_json_error(error, error.format_message(), error.exit_code)
                 sys.exit(error.exit_code)
             raise
+
+
+class Duration(click.ParamType[timedelta]):
+    """A duration such as 30s, 15m, 24h or 7d."""
+
+    name = "duration"
+    UNITS: ClassVar = {"s": "seconds", "m": "minutes", "h": "hours", "d": "days"}
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> timedelta:
+        number, unit = str(value)[:-1], self.UNITS.get(str(value)[-1:])
+        if unit is None or not (number.isascii() and number.isdigit() and len(number) < 8):
+            self.fail(f"expected a duration such as 30s, 15m, 24h or 7d; found {value!r}", param, ctx)
+        return timedelta(**{unit: int(number)})
 
 
 def store_option(command: Command) -> Command:

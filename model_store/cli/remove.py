@@ -4,12 +4,11 @@ from __future__ import annotations
 
 import sys
 from datetime import UTC, datetime, timedelta
-from typing import Any, ClassVar
 
 import click
 
 from model_store.cli import tables
-from model_store.cli.common import print_json, print_note
+from model_store.cli.common import Duration, print_json, print_note
 from model_store.cli.group import command, resolve_reference
 from model_store.registry.store import open_store
 
@@ -32,19 +31,6 @@ def remove(model: str, yes: bool, store: str, as_json: bool) -> None:
         print_json({"name": name, "removed": number})
     else:
         print_note(f"Removed {name}/{number}.")
-
-
-class Duration(click.ParamType[timedelta]):
-    """A duration such as 30s, 15m, 24h or 7d."""
-
-    name = "duration"
-    UNITS: ClassVar = {"s": "seconds", "m": "minutes", "h": "hours", "d": "days"}
-
-    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> timedelta:
-        number, unit = str(value)[:-1], self.UNITS.get(str(value)[-1:])
-        if unit is None or not (number.isascii() and number.isdigit() and len(number) < 8):
-            self.fail(f"expected a duration such as 30s, 15m, 24h or 7d; found {value!r}", param, ctx)
-        return timedelta(**{unit: int(number)})
 
 
 @command("gc")

@@ -74,6 +74,7 @@ def _invalid_request(error: InputError) -> Response:
 
 
 def _access_denied(error: AccessDeniedError) -> Response:
+    g.request_record.key_name = error.key_name
     challenge = {"WWW-Authenticate": error.challenge}
     return error_response(ApiError(error.status, error.code, str(error), [error.fault], challenge))
 

@@ -14,7 +14,7 @@ from service.http.responses import json_response
 from service.inference.drift import DriftMonitor
 from service.registry.registry import ModelRegistry
 from service.security.api_keys import ApiKeys
-from service.telemetry.metrics import CONTENT_TYPE, InternalGauges, Metrics, model_gauges
+from service.telemetry.metrics import CONTENT_TYPE, InternalGauges, Metrics, key_gauges, model_gauges
 
 
 def create_blueprint(registry: ModelRegistry, metrics: Metrics, drift: DriftMonitor, keys: ApiKeys) -> Blueprint:
@@ -33,6 +33,7 @@ def create_blueprint(registry: ModelRegistry, metrics: Metrics, drift: DriftMoni
         return drift.metrics(set(registry.snapshot.pinned_versions), recent)
 
     metrics.register_collector(collect_model_gauges)
+    metrics.register_collector(lambda _: key_gauges(keys.expiry_by_name()))
     metrics.register_collector(collect_drift_gauges)
 
     @blueprint.get("/")

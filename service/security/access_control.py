@@ -36,13 +36,13 @@ class AccessControl:
         self.keys = keys
         self._admin_port = str(admin_port or "")
 
-    def check(self, endpoint: str, authorization: str | None, port: str) -> None:
-        """Return if the request may be answered; otherwise raise NotFound or AccessDeniedError.
+    def check(self, endpoint: str, authorization: str | None, port: str) -> str:
+        """Return the name of the key if the request may be answered; otherwise raise NotFound or AccessDeniedError.
 
-        `endpoint` is Flask's name of the view, "" for a path that has none; `port` is the listener's.
+        `endpoint` is Flask's name of the view, "" for a path that has none; `port` is the listener's. The name is
+        "" where no key is required.
         """
         scope = _ENDPOINT_SCOPES.get(endpoint, "predict")
         if scope != "predict" and self._admin_port and port != self._admin_port:
             raise NotFound
-        if endpoint not in _PUBLIC_ENDPOINTS:
-            self.keys.require_scope(authorization, scope)
+        return "" if endpoint in _PUBLIC_ENDPOINTS else self.keys.require_scope(authorization, scope)

@@ -69,11 +69,23 @@ class PredictTarget:
 class ParsedPredict:
     """A parsed predict request, and the version that serves it."""
 
-    __slots__ = ("arrived_at", "client_ip", "head", "inputs", "parsed_at", "record", "served", "started_at", "target")
+    __slots__ = (
+        "arrived_at",
+        "client_ip",
+        "head",
+        "inputs",
+        "key_name",
+        "parsed_at",
+        "record",
+        "served",
+        "started_at",
+        "target",
+    )
     head: RequestHead
     target: PredictTarget
     served: LoadedVersion
     inputs: Array
+    key_name: str
     client_ip: str
     arrived_at: float
     started_at: float
@@ -109,7 +121,7 @@ class FastPath:
         request.started_at, request.record = clock(), None
         try:
             # No port: which listener serves predictions makes no difference.
-            self._access.check(_ENDPOINT, head.uncached_headers.get("AUTHORIZATION"), "")
+            request.key_name = self._access.check(_ENDPOINT, head.uncached_headers.get("AUTHORIZATION"), "")
             found = self._parse_table(body, target) or self._parse_rows(body, target)
         except _FALLBACK_ERRORS:  # Flask reports it
             return None
@@ -192,7 +204,7 @@ class FastPath:
         )
         record.started_at, record.parsed_at = request.started_at, request.parsed_at
         record.compute_started_at, record.compute_ended_at = computing, computed
-        record.served, record.rows = request.served, len(request.inputs)
+        record.served, record.rows, record.key_name = request.served, len(request.inputs), request.key_name
         lines = header_lines(recorder.response_headers(record))
         request.record = record
         return response_head("200 OK", f"{_JSON_LINES}Content-Length: {len(body)}\r\n{lines}", close=False) + body

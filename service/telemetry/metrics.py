@@ -7,6 +7,7 @@ leave no series behind.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping
+from datetime import datetime
 
 from prometheus_client import generate_latest
 from prometheus_client.core import GaugeMetricFamily, Metric
@@ -38,6 +39,9 @@ class Metrics:
             "forward_pass_requests",
             "Requests answered, by route, status, model and version (empty if no model was used).",
             ("route", *_VERSION_LABELS, "status"),
+        )
+        self.key_requests = counters.counter(
+            "forward_pass_key_requests", "Requests by the name of their API key, and status.", ("key", "status")
         )
         self.request_seconds = counters.histogram(
             "forward_pass_request_seconds",
@@ -106,6 +110,19 @@ class _Collected(Collector):
 
     def collect(self) -> list[Metric]:
         return self._metrics
+
+
+def key_gauges(expiry_by_name: Mapping[str, datetime]) -> Iterator[Metric]:
+    """Yield when API keys expire, so that an alert can come before."""
+    expiry = GaugeMetricFamily(
+        "forward_pass_key_expiry_timestamp_seconds",
+        "Unix time when the last valid API key of a name expires.",
+        labels=["key"],
+    )
+    for name, expires in expiry_by_name.items():
+        expiry.add_metric([name], expires.timestamp())
+    if expiry_by_name:
+        yield expiry
 
 
 def model_gauges(served: Iterable[tuple[str, int, str]], problems: int) -> Iterator[Metric]:

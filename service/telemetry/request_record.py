@@ -52,8 +52,8 @@ class RequestRecord:
     """
 
     __slots__ = (
-        "arrived_at", "client", "compute_ended_at", "compute_started_at", "ended_at", "error_code", "method",
-        "parent_id", "parent_trace_flags", "parsed_at", "request_id", "route", "rows", "served", "span_id",
+        "arrived_at", "client", "compute_ended_at", "compute_started_at", "ended_at", "error_code", "key_name",
+        "method", "parent_id", "parent_trace_flags", "parsed_at", "request_id", "route", "rows", "served", "span_id",
         "started_at", "status", "target", "trace_flags", "trace_id",
     )  # fmt: skip
 
@@ -65,6 +65,7 @@ class RequestRecord:
         self.parsed_at = self.compute_started_at = self.compute_ended_at = self.ended_at = 0.0
         self.served: ModelVersion | None = None
         self.rows = 0
+        self.key_name = ""  # of the API key, if one is required and in the key file
         self.error_code = self.request_id = self.trace_id = self.span_id = self.parent_id = ""
         self.trace_flags = self.parent_trace_flags = self.status = 0
         self.route = ""
@@ -81,11 +82,14 @@ class RequestRecord:
         target = self.target.encode("unicode_escape").decode()
         took = f"{1000 * (self.ended_at - self.arrived_at):.1f}ms"
         line = f"{self.method} {target} {self.status} {took}{model}{error}"
-        return f"{line} id={self.request_id} from={self.client}"
+        key = f" key={self.key_name}" if self.key_name else ""
+        return f"{line} id={self.request_id} from={self.client}{key}"
 
     def as_dict(self) -> dict[str, Any]:
         fields: dict[str, Any] = {"request_id": self.request_id, "trace_id": self.trace_id, "span_id": self.span_id}
         fields |= {"method": self.method, "target": self.target, "client": self.client}
+        if self.key_name:
+            fields["key_name"] = self.key_name
         if self.status:
             fields |= {"status": self.status, "seconds": round(self.ended_at - self.arrived_at, 6)}
         if self.served:
@@ -117,6 +121,7 @@ class RequestRecorder:
         os.register_at_fork(after_in_child=self._random.seed)  # else all workers would make the same ids
         # Cells by kind of request: looking up five by their labels takes longer than counting.
         self._request_cells: dict[tuple[str, str, str, int], tuple[CounterCell, HistogramCells | None]] = {}
+        self._key_cells: dict[tuple[str, int], CounterCell] = {}
         self._prediction_cells: dict[tuple[str, str], tuple[CounterCell, list[HistogramCells]]] = {}
 
     def begin(
@@ -186,6 +191,12 @@ class RequestRecorder:
             rows.inc(record.rows)
             for stage, spent in zip(stages, record.stages(), strict=True):
                 stage.observe(spent)
+        if record.key_name:
+            key = record.key_name, status
+            cell = self._key_cells.get(key) or self._key_cells.setdefault(
+                key, metrics.key_requests.labels(*map(str, key))
+            )
+            cell.inc()
         if record.error_code:
             metrics.errors.labels(record.error_code, name, version).inc()
         # Overload must not also flood the log.

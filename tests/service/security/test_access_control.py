@@ -124,6 +124,17 @@ def test_a_key_is_never_logged(guarded: FlaskClient, caplog: pytest.LogCaptureFi
     assert "fp_" not in caplog.text
 
 
+def test_log_lines_have_the_name_of_a_known_key(guarded: FlaskClient, caplog: pytest.LogCaptureFixture) -> None:
+    with caplog.at_level(logging.DEBUG, "service"):
+        guarded.post("/models/price/predict", json=ROWS, headers=bearer("predict"))
+        guarded.post("/models/price/predict", json=ROWS, headers=bearer("metrics"))
+        guarded.post("/models/price/predict", json=ROWS, headers={"Authorization": "Bearer fp_unknown"})
+    records = [record.msg for record in caplog.records]
+    assert [record.as_dict().get("key_name") for record in records] == ["of-predict", "of-metrics", None]
+    assert str(records[0]).endswith(" key=of-predict")
+    assert " key=" not in str(records[2])
+
+
 def test_the_openapi_document_declares_required_keys(guarded: FlaskClient, client: FlaskClient) -> None:
     found = guarded.get("/openapi.json", headers=bearer("predict")).get_json()
     assert found["components"]["securitySchemes"]["key"]["scheme"] == "bearer"

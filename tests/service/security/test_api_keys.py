@@ -5,12 +5,15 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import hmac
+import json
 import logging
+import re
 from collections.abc import Callable
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import pytest
-from click.testing import CliRunner
+from click.testing import CliRunner, Result
 
 from model_store.registry.store import Store
 from service.cli import main
@@ -153,9 +156,9 @@ def test_every_key_is_compared_in_constant_time(file: Path, monkeypatch: pytest.
     class Hasty(ApiKeys):
         """A check without this defence: stop at the first key that matches."""
 
-        def require_scope(self, authorization: str | None, scope: str) -> None:
+        def require_scope(self, authorization: str | None, scope: str) -> str:
             digest = hashlib.sha256(str(authorization).removeprefix("Bearer ").encode()).digest()
-            next(known for known, _ in self._digests if api_keys.hmac.compare_digest(known, digest))
+            return next("" for known, _ in self._digests if api_keys.hmac.compare_digest(known, digest))
 
     hasty = Hasty(file)
     assert comparisons(lambda: hasty.require_scope("Bearer key-0", "predict"), monkeypatch) == 1
@@ -244,3 +247,138 @@ def test_keygen_does_not_change_a_file_that_is_not_a_key_file(tmp_path: Path) ->
     named = CliRunner().invoke(main, ["keygen", "no such name"])
     assert named.exit_code == 2
     assert "NAME: expected a name of letters, digits and . _ @ -, 64 at most; found 'no such name'" in named.stderr
+
+
+# Expiry and revocation -----------------------------------------------------------------------------------------------
+
+NOON = datetime(2026, 10, 5, 12, tzinfo=UTC)
+BEARER = "Bearer fp_one"
+
+
+def dated(**times: str) -> str:
+    """Return the line of a key with `expires` or `revoked`."""
+    return (
+        line("shop", "predict", "fp_one").rstrip() + "".join(f" {name}={time}" for name, time in times.items()) + "\n"
+    )
+
+
+def test_an_expired_key_is_rejected_within_a_second_with_the_time(file: Path) -> None:
+    clock, now = Clock(), [NOON]
+    file.write_text(dated(expires="2026-10-05T12:00:01Z"))
+    keys = ApiKeys(file, clock, lambda: now[0])
+    assert keys.require_scope(BEARER, "predict") == "shop"
+    assert keys.expiry_by_name() == {"shop": NOON + timedelta(seconds=1)}
+    now[0] += timedelta(seconds=1)
+    clock.now += api_keys.RELOAD_CHECK_SECONDS
+    with pytest.raises(AccessDeniedError) as refused:
+        keys.require_scope(BEARER, "predict")
+    assert (refused.value.status, refused.value.key_name) == (401, "shop")
+    assert "found the key 'shop', expired on 2026-10-05 12:00:01 UTC" in str(refused.value)
+    assert 'error="invalid_token"' in refused.value.challenge
+    assert not keys.is_known(BEARER)
+    assert keys.expiry_by_name() == {}
+    assert ApiKeys(file, clock, lambda: now[0])  # a file of expired keys is valid, and no key is
+
+
+def test_a_revoked_key_is_rejected_and_other_keys_of_its_name_are_valid(file: Path) -> None:
+    file.write_text(dated(revoked="2026-10-05T12:00:00+02:00") + line("shop", "predict", "fp_two"))
+    keys = ApiKeys(file)
+    assert keys.require_scope("Bearer fp_two", "predict") == "shop"
+    with pytest.raises(AccessDeniedError, match=r"found the key 'shop', revoked on 2026-10-05 10:00:00 UTC"):
+        keys.require_scope(BEARER, "predict")
+
+
+def test_a_key_on_several_lines_has_what_its_active_lines_grant(file: Path) -> None:
+    once = line("ops", "metrics", "fp_one")
+    file.write_text(once + dated(revoked="2026-10-05T12:00:00Z"))
+    keys = ApiKeys(file)
+    assert keys.require_scope(BEARER, "metrics") == "ops"
+    with pytest.raises(AccessDeniedError):
+        keys.require_scope(BEARER, "predict")
+
+
+@pytest.mark.parametrize(
+    "options", ["expires=", "expires=soon", "expires=2027-01-31", "revoked=2027-01-31T00:00:00", "expires=x expires=y"]
+)
+def test_a_time_that_cannot_be_read_makes_the_file_invalid(options: str) -> None:
+    with pytest.raises(KeyFileError, match="line 1: expected expires= and revoked= once, each with a time such as"):
+        parse_key_file(line("shop", "predict", "fp_one").rstrip() + f" {options}", "keys")
+
+
+def serve(*words: str, code: int = 0) -> Result:
+    done = CliRunner().invoke(main, words)
+    assert done.exit_code == code, done.output
+    return done
+
+
+def test_keys_are_listed_and_revoked_and_comments_stay(tmp_path: Path) -> None:
+    path = tmp_path / "keys"
+    first = serve("keygen", "shop", "--file", str(path), "--expires", "90d").stdout.strip()
+    second = serve("keys", "add", "shop", "--file", str(path)).stdout.strip()
+    text = path.read_text().replace("\n", "  # the old till\n", 1)
+    path.write_text(text)
+    path.chmod(0o640)
+    shown = serve("keys", "list", "--file", str(path)).stdout
+    assert first not in shown
+    assert second not in shown
+    digest = hashlib.sha256(first.encode()).hexdigest()
+    assert re.search(rf"^shop  predict  {digest[:12]}  \d{{4}}-\S+ \S+  active$", shown, re.MULTILINE)
+    assert "never" in shown.splitlines()[2]
+
+    assert "Revoked 1 key of shop" in serve("keys", "revoke", "shop", "--key", digest[:12], "--file", str(path)).stderr
+    assert re.fullmatch(
+        text.splitlines()[0].replace("  # the old till", r" revoked=\S+  # the old till"),
+        path.read_text().splitlines()[0],
+    )
+    assert path.read_text().splitlines()[1:] == text.splitlines()[1:]
+    assert path.stat().st_mode & 0o777 == 0o640
+    keys = ApiKeys(path)
+    assert keys.require_scope(f"Bearer {second}", "predict") == "shop"
+    with pytest.raises(AccessDeniedError, match="revoked on"):
+        keys.require_scope(f"Bearer {first}", "predict")
+
+    listed = json.loads(serve("keys", "list", "--file", str(path), "--json").stdout)
+    assert [(key["name"], key["active"], key["revoked"] is None) for key in listed] == [
+        ("shop", False, False),
+        ("shop", True, True),
+    ]
+    serve("keys", "revoke", "shop", "--file", str(path))
+    before = path.read_text()
+    assert "were revoked before" in serve("keys", "revoke", "shop", "--file", str(path)).stderr
+    assert path.read_text() == before
+    assert not ApiKeys(path).is_known(f"Bearer {second}")  # revoking the last key takes effect, too
+    assert "did you mean 'shop'" in serve("keys", "revoke", "shp", "--file", str(path), code=2).stderr
+    assert (
+        "no key of 'shop' begins with 'zz'"
+        in serve("keys", "revoke", "shop", "--key", "zz", "--file", str(path), code=2).stderr
+    )
+
+
+@pytest.mark.parametrize("time", ["0d", "2020-01-01", "soon", "9999999d", "2027-01-31T12:00:00", "-1d"])
+def test_a_key_expires_at_a_time_in_the_future(time: str) -> None:
+    assert "expected a" in serve("keygen", "shop", "--expires", time, code=2).stderr
+
+
+@pytest.mark.parametrize(
+    ("time", "written"), [("2999-01-31", "2999-01-31T00:00:00Z"), ("2999-01-31T12:00:00+02:00", "2999-01-31T10:00:00Z")]
+)
+def test_dates_are_utc(time: str, written: str) -> None:
+    done = CliRunner().invoke(main, ["keygen", "shop", "--expires", time], env={"SERVE_KEYS_FILE": ""})
+    assert f"expires={written}" in done.stderr
+
+
+def test_the_last_key_of_a_running_service_can_be_revoked(file: Path, store: Store, make_client: MakeClient) -> None:
+    """A file of revoked keys is valid. Metrics have the key's name."""
+    file.write_text(line("shop", "predict,metrics", "fp_one"))
+    client = make_client(store, keys_file=str(file))
+    headers = {"Authorization": BEARER}
+    assert client.post("/models/price/predict", json=ROWS, headers=headers).status_code == 200
+    metrics = client.get("/metrics", headers=headers).text
+    assert 'forward_pass_key_requests_total{key="shop",status="200"} 1.0' in metrics
+    assert "key_expiry" not in metrics
+    serve("keys", "revoke", "shop", "--file", str(file))
+    client.get("/readyz")  # reads a changed file at once
+    refused = client.post("/models/price/predict", json=ROWS, headers=headers)
+    assert refused.status_code == 401
+    assert "found the key 'shop', revoked on" in refused.json["error"]["message"]
+    assert client.get("/readyz").json["status"] == "ready"

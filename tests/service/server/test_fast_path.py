@@ -292,7 +292,11 @@ def test_keys_are_required_on_the_fast_path_too(store: Store, make_client: MakeC
     client = make_client(store, keys_file=str(file))
     fast_path, path, data = fast_path_of(client), "/models/price/predict", body(*PRICES)
     good = head(path, f"Authorization: Bearer {made['predict'][0]}")
-    assert fast_path.try_parse(good, data, "127.0.0.1", clock()) is not None
+    request = fast_path.try_parse(good, data, "127.0.0.1", clock())
+    assert request is not None
+    fast_path.respond([request])
+    assert request.record is not None
+    assert request.record.key_name == "predict"
     for lines in (
         [],
         ["Authorization: Bearer fp_nobody"],
