@@ -1,12 +1,17 @@
 """Losses: the distance between predictions and targets, each with its derivative.
 
 `loss(y_true, y_pred)` is a mean over the batch, so gradients do not grow with it; `loss_prime` is `∂E/∂Y`, shaped
-like `y_pred` (batch, outputs). Single samples may be the article's column vectors.
+like `y_pred` (batch, outputs). Single samples may be the article's column vectors. Both raise ValueError if the
+shapes of `y_true` and `y_pred` differ; NumPy would broadcast targets (3,) and predictions (3, 1) to nine distances.
+
+Numbers are computed in float32 at least, because squares and sums of float16 overflow at 65504; derivatives have the
+type of `y_pred`.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -35,22 +40,24 @@ class MSE(Loss):
     """`E = 1/n Σ (y* - y)²`, `∂E/∂y = 2/n (y - y*)`; n counts all elements."""
 
     def loss(self, y_true: Array, y_pred: Array) -> float:
+        y_true, y_pred, _ = _as_pair(self, y_true, y_pred)
         return float(np.mean((y_true - y_pred) ** 2))
 
     def loss_prime(self, y_true: Array, y_pred: Array) -> Array:
-        prime: Array = 2 * (y_pred - y_true) / np.size(y_true)
-        return prime
+        y_true, y_pred, dtype = _as_pair(self, y_true, y_pred)
+        return _cast(2 * (y_pred - y_true) / y_true.size, dtype)
 
 
 class MAE(Loss):
     """`E = 1/n Σ |y* - y|`, `∂E/∂y = sign(y - y*) / n`, 0 where they are equal."""
 
     def loss(self, y_true: Array, y_pred: Array) -> float:
+        y_true, y_pred, _ = _as_pair(self, y_true, y_pred)
         return float(np.mean(np.abs(y_true - y_pred)))
 
     def loss_prime(self, y_true: Array, y_pred: Array) -> Array:
-        prime: Array = np.sign(y_pred - y_true) / np.size(y_true)
-        return prime
+        y_true, y_pred, dtype = _as_pair(self, y_true, y_pred)
+        return _cast(np.sign(y_pred - y_true) / y_true.size, dtype)
 
 
 class Huber(Loss):
@@ -65,20 +72,23 @@ class Huber(Loss):
         self.delta = delta
 
     def loss(self, y_true: Array, y_pred: Array) -> float:
+        y_true, y_pred, _ = _as_pair(self, y_true, y_pred)
         distance = np.abs(y_pred - y_true)
         near = np.minimum(distance, self.delta)
         return float(np.mean(near * (distance - near / 2)))
 
     def loss_prime(self, y_true: Array, y_pred: Array) -> Array:
-        prime: Array = np.clip(y_pred - y_true, -self.delta, self.delta) / np.size(y_true)
-        return prime
+        y_true, y_pred, dtype = _as_pair(self, y_true, y_pred)
+        return _cast(np.clip(y_pred - y_true, -self.delta, self.delta) / y_true.size, dtype)
 
 
 class CrossEntropy(Loss):
     """`E = -1/batch Σ w y* ln y` over probabilities y, `∂E/∂y = -w y* / y / batch`.
 
-    `y_true` has a row of probabilities a sample: one-hot, usually. A y below the smallest normal number counts as
-    that number, so that the loss of a certain mistake stays finite. After a `Softmax` both are computed in one step.
+    `y_true` has a row of probabilities a sample: one-hot, usually; its sum weighs the sample. A y below the smallest
+    normal number counts as that number, so that the loss of a certain mistake stays finite. After a `Softmax` both are
+    computed in one step. Arrays (n, 1) are one sample of n classes, the article's column, so a network needs two
+    outputs: `BinaryCrossEntropy` is for one.
 
     weights: w, a number for each class; default 1. The mean is over the batch, not over its weights, which would cancel
         in a batch of one.
@@ -88,11 +98,13 @@ class CrossEntropy(Loss):
         self.weights = None if weights is None else _class_weights(weights)
 
     def loss(self, y_true: Array, y_pred: Array) -> float:
-        return float(-np.sum(self._apply_class_weights(y_true) * np.log(_clip_positive(y_pred))) / _batch_size(y_pred))
+        y_true, y_pred, dtype = _as_pair(self, y_true, y_pred)
+        logs = np.log(_clip_positive(y_pred, dtype))
+        return float(-np.sum(self._apply_class_weights(y_true) * logs) / _batch_size(y_pred))
 
     def loss_prime(self, y_true: Array, y_pred: Array) -> Array:
-        prime: Array = -self._apply_class_weights(y_true) / _clip_positive(y_pred) / _batch_size(y_pred)
-        return prime
+        y_true, y_pred, dtype = _as_pair(self, y_true, y_pred)
+        return _cast(-self._apply_class_weights(y_true) / _clip_positive(y_pred, dtype) / _batch_size(y_pred), dtype)
 
     def fused(self, network: Module) -> tuple[Module, Loss]:
         if type(self) is not CrossEntropy:  # a subclass may have another formula
@@ -122,21 +134,23 @@ class CrossEntropy(Loss):
 class SoftmaxCrossEntropy(CrossEntropy):
     """Cross-entropy of the softmax of logits z: `E = 1/batch Σ w y* (ln Σⱼ e^zⱼ - z)`.
 
-    `∂E/∂z = (c softmax z - w y*) / batch`, `c = Σᵢ wᵢ y*ᵢ` of the row, 1 without weights: the rows of `y_true` sum
-    to 1. Exact at any logits: nothing is divided by a probability that underflowed.
+    `∂E/∂z = (c softmax z - w y*) / batch`, `c = Σᵢ wᵢ y*ᵢ` of the row. Exact at any logits: nothing is divided by a
+    probability that underflowed.
     """
 
     _softmax = Softmax()
 
     def loss(self, y_true: Array, y_pred: Array) -> float:
-        shifted = y_pred - y_pred.max(axis=-1, keepdims=True)
-        log_sum = np.log(np.exp(shifted).sum(axis=-1, keepdims=True))
-        return float(np.sum(self._apply_class_weights(y_true) * (log_sum - shifted)) / _batch_size(y_pred))
+        y_true, z, _ = _as_pair(self, y_true, y_pred)
+        axis = _class_axis(z)
+        shifted = z - z.max(axis=axis, keepdims=True)
+        log_sum = np.log(np.exp(shifted).sum(axis=axis, keepdims=True))
+        return float(np.sum(self._apply_class_weights(y_true) * (log_sum - shifted)) / _batch_size(z))
 
     def loss_prime(self, y_true: Array, y_pred: Array) -> Array:
+        y_true, z, dtype = _as_pair(self, y_true, y_pred)
         y = self._apply_class_weights(y_true)
-        prime: Array = (y.sum(axis=-1, keepdims=True) * self._softmax(y_pred) - y) / _batch_size(y_pred)
-        return prime
+        return _cast((y.sum(axis=_class_axis(y), keepdims=True) * self._softmax(z) - y) / _batch_size(z), dtype)
 
 
 class BinaryCrossEntropy(Loss):
@@ -152,17 +166,14 @@ class BinaryCrossEntropy(Loss):
         self.negative_weight, self.positive_weight = _class_weights(weights, 2).tolist()
 
     def loss(self, y_true: Array, y_pred: Array) -> float:
-        y = _clip_probability(y_pred)
-        return float(
-            -np.mean(self.positive_weight * y_true * np.log(y) + self.negative_weight * (1 - y_true) * np.log1p(-y))
-        )
+        y_true, y_pred, dtype = _as_pair(self, y_true, y_pred)
+        y, (positive, negative) = _clip_probability(y_pred, dtype), self._apply_class_weights(y_true)
+        return float(-np.mean(positive * np.log(y) + negative * np.log1p(-y)))
 
     def loss_prime(self, y_true: Array, y_pred: Array) -> Array:
-        y = _clip_probability(y_pred)
-        prime: Array = (self.negative_weight * (1 - y_true) / (1 - y) - self.positive_weight * y_true / y) / np.size(
-            y_true
-        )
-        return prime
+        y_true, y_pred, dtype = _as_pair(self, y_true, y_pred)
+        y, (positive, negative) = _clip_probability(y_pred, dtype), self._apply_class_weights(y_true)
+        return _cast((negative / (1 - y) - positive / y) / y.size, dtype)
 
     def fused(self, network: Module) -> tuple[Module, Loss]:
         if type(self) is not BinaryCrossEntropy:  # a subclass may have another formula
@@ -172,28 +183,27 @@ class BinaryCrossEntropy(Loss):
         _check_ending(self, network, Sigmoid)
         return network, self
 
+    def _apply_class_weights(self, y_true: Array) -> tuple[Array, Array]:
+        """Return `w₁ y*` and `w₀ (1 - y*)`."""
+        return self.positive_weight * y_true, self.negative_weight * (1 - y_true)
+
 
 class SigmoidBinaryCrossEntropy(BinaryCrossEntropy):
-    """Binary cross-entropy of the sigmoid of logits z: `E = 1/n Σ (c (max(z, 0) + ln(1 + e^-|z|)) - w₁ y* z)`.
+    """Binary cross-entropy of the sigmoid of logits z: `E = -1/n Σ (w₁ y* ln σ(z) + w₀ (1 - y*) ln σ(-z))`.
 
-    `∂E/∂z = (c sigmoid z - w₁ y*) / n`, `c = w₁ y* + w₀ (1 - y*)`. Exact at any logits.
+    `∂E/∂z = (w₀ (1 - y*) σ(z) - w₁ y* σ(-z)) / n`, with `ln σ(z) = min(z, 0) - ln(1 + e^-|z|)`. Exact at any logits:
+    all terms of E have one sign, so that none cancels another.
     """
 
-    _sigmoid = Sigmoid()
-
     def loss(self, y_true: Array, y_pred: Array) -> float:
-        y, c = self._apply_class_weights(y_true)
-        z = y_pred
-        return float(np.mean(c * (np.maximum(z, 0) + np.log1p(np.exp(-np.abs(z)))) - y * z))
+        y_true, z, _ = _as_pair(self, y_true, y_pred)
+        positive, negative = self._apply_class_weights(y_true)
+        return float(-np.mean(positive * _log_sigmoid(z) + negative * _log_sigmoid(-z)))
 
     def loss_prime(self, y_true: Array, y_pred: Array) -> Array:
-        y, c = self._apply_class_weights(y_true)
-        prime: Array = (c * self._sigmoid(y_pred) - y) / np.size(y_true)
-        return prime
-
-    def _apply_class_weights(self, y_true: Array) -> tuple[Array, Array]:
-        y = self.positive_weight * y_true
-        return y, y + self.negative_weight * (1 - y_true)
+        y_true, z, dtype = _as_pair(self, y_true, y_pred)
+        positive, negative = self._apply_class_weights(y_true)
+        return _cast((negative * np.exp(_log_sigmoid(z)) - positive * np.exp(_log_sigmoid(-z))) / z.size, dtype)
 
 
 LOSSES: dict[str, Callable[..., Loss]] = {
@@ -222,15 +232,45 @@ def _class_weights(weights: npt.ArrayLike, count: int | None = None) -> Array:
     return found
 
 
-def _clip_positive(y: Array) -> Array:
-    floored: Array = np.maximum(y, np.finfo(y.dtype).tiny)
+def _as_pair(loss: Loss, y_true: npt.ArrayLike, y_pred: npt.ArrayLike) -> tuple[Array, Array, np.dtype[Any]]:
+    """Return both as arrays of one floating type, float32 or wider, and the type of derivatives.
+
+    ValueError if their shapes differ.
+    """
+    true, pred = np.asarray(y_true), np.asarray(y_pred)
+    if true.shape != pred.shape:
+        raise ValueError(
+            f"{type(loss).__name__}: expected y_true of shape {pred.shape}, as y_pred has, found {true.shape}; "
+            "reshape one of them"
+        )
+    dtype = pred.dtype if pred.dtype.kind == "f" else np.dtype(np.float64)
+    wide = np.result_type(dtype, np.float32)
+    return true.astype(wide, copy=False), pred.astype(wide, copy=False), dtype
+
+
+def _cast(prime: Array, dtype: np.dtype[Any]) -> Array:
+    return prime.astype(dtype, copy=False)
+
+
+def _clip_positive(y: Array, dtype: np.dtype[Any]) -> Array:
+    floored: Array = np.maximum(y, np.finfo(dtype).tiny)
     return floored
 
 
-def _clip_probability(y: Array) -> Array:
-    eps = np.finfo(y.dtype).eps
+def _clip_probability(y: Array, dtype: np.dtype[Any]) -> Array:
+    eps = np.finfo(dtype).eps
     clipped: Array = np.clip(y, eps, 1 - eps)
     return clipped
+
+
+def _log_sigmoid(z: Array) -> Array:
+    logs: Array = np.minimum(z, 0) - np.log1p(np.exp(-np.abs(z)))
+    return logs
+
+
+def _class_axis(y: Array) -> int:
+    """Return the axis of the classes, as `Softmax` finds it."""
+    return -2 if y.ndim >= 2 and y.shape[-1] == 1 else -1
 
 
 def _batch_size(y: Array) -> int:

@@ -15,6 +15,7 @@ from model_store.nn.activations import (
     Tanh,
 )
 from model_store.nn.arrays import Array
+from model_store.nn.constant_inputs import ConstantInputs
 from model_store.nn.conv import Conv2D, Flatten, MaxPool2D
 from model_store.nn.dropout import Dropout
 from model_store.nn.from_config import LAYERS, build
@@ -31,6 +32,7 @@ __all__ = [
     "Activation",
     "Array",
     "BatchNorm",
+    "ConstantInputs",
     "Conv2D",
     "Dropout",
     "Flatten",

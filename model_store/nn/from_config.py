@@ -10,17 +10,17 @@ import numpy.typing as npt
 
 from model_store.nn.activations import ACTIVATIONS, Softmax
 from model_store.nn.arrays import Array
+from model_store.nn.constant_inputs import ConstantInputs
 from model_store.nn.conv import Conv2D, Flatten, MaxPool2D
 from model_store.nn.cost import MAX_ROW_OPERATIONS
 from model_store.nn.dropout import Dropout
 from model_store.nn.linear import Linear
 from model_store.nn.module import Module
 from model_store.nn.normalization import BatchNorm, LayerNorm
-from model_store.nn.parametrized import ParametrizedModule
 from model_store.nn.sequential import Sequential
 
 _TYPES: list[type[Module]] = [Linear, *ACTIVATIONS.values(), Softmax]
-_TYPES += [Conv2D, MaxPool2D, Flatten, Dropout, BatchNorm, LayerNorm]
+_TYPES += [Conv2D, MaxPool2D, Flatten, Dropout, BatchNorm, LayerNorm, ConstantInputs]
 LAYERS: dict[str, type[Module]] = {layer.__name__: layer for layer in _TYPES}
 
 
@@ -48,7 +48,7 @@ def build(
             modules.append(kind(**fields, **{name: given[name] for name in kind.build_options}))
         except ValueError as error:
             raise ValueError(f"{location}.{str(error).removeprefix(f'{kind.__name__}.')}") from error
-    if not any(isinstance(module, ParametrizedModule) for module in modules):
+    if not any(module.parameters() for module in modules):
         raise ValueError("modules: expected at least one Linear layer, found none")
     network = Sequential(modules)
     if network.row_cost.operations > MAX_ROW_OPERATIONS:

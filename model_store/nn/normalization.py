@@ -7,6 +7,9 @@ the same values,
     ∂E/∂X = (D - mean D - x̂ ⊙ mean(D ⊙ x̂)) / σ
 
 because the mean and the variance also depend on every x. Features are the last axis; of images, the channels.
+
+Means and variances are those of the differences to one of the values, which are exact near it: in float32, a mean of
+values around 1e8 is off by multiples of 8, so that equal ones would be normalized to ±1 (Chan, Golub & LeVeque 1983).
 """
 
 from __future__ import annotations
@@ -85,7 +88,8 @@ class LayerNorm(_Norm):
         super().__init__(size, epsilon, dtype, arrays)
 
     def _normalize(self, inputs: Array) -> tuple[Array, Array]:
-        centred: Array = inputs - inputs.mean(-1, keepdims=True)
+        centred: Array = inputs - inputs[..., :1]
+        centred -= centred.mean(-1, keepdims=True)
         sigma: Array = np.sqrt((centred * centred).mean(-1, keepdims=True) + self.epsilon)
         centred /= sigma
         return centred, sigma
@@ -146,13 +150,18 @@ class BatchNorm(_Norm):
     def forward(self, inputs: Array) -> Array:
         self.axes, count = tuple(range(inputs.ndim - 1)), inputs.size // self.size
         self.batch_statistics = count > 1
-        mean, variance = self._running_mean, self._running_variance
+        reference, variance = self._running_mean, self._running_variance
         if self.batch_statistics:
-            mean, variance = inputs.mean(self.axes), inputs.var(self.axes)
-            self._running_mean += self.momentum * (mean - self._running_mean)
+            reference = inputs.reshape(-1, self.size)[0]
+        centred = inputs - reference
+        if self.batch_statistics:
+            mean = centred.mean(self.axes)
+            centred -= mean
+            variance = (centred * centred).mean(self.axes)
+            self._running_mean += self.momentum * ((reference + mean) - self._running_mean)
             self._running_variance += self.momentum * (variance * (count / (count - 1)) - self._running_variance)
         self.sigma = np.sqrt(variance + self.epsilon)
-        self.normalized = (inputs - mean) / self.sigma
+        self.normalized = centred / self.sigma
         return self.normalized * self._scale + self._shift
 
     def backward(self, output_grad: Array) -> Array:

@@ -14,6 +14,7 @@ def hostile(artifact: ValidArtifact) -> Variants:
         ),
         "a layer less": artifact.with_manifest_value("layers", artifact.manifest["layers"][:2]),
         "an array more": artifact.with_array("modules.7.weights", artifact.arrays["modules.0.weights"]),
+        "an array without its layer": artifact.with_manifest_value("layers/1", {"type": "ConstantInputs", "size": 3}),
         "a transposed array": artifact.with_array("modules.0.weights", artifact.arrays["modules.0.weights"].T.copy()),
     }
 

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import copy
 import math
+import warnings
 from collections.abc import Callable, Iterable, Iterator, Mapping
+from functools import partial
 from math import isfinite
 from typing import Any, TypeVar
 
@@ -12,6 +14,7 @@ import numpy as np
 import numpy.typing as npt
 
 from model_store.nn import Array, Module, Sequential
+from training.engine.batch_checks import SingleRowBatchWarning, check_batch_norm
 from training.engine.checkpoint import Checkpoint, json_from_array, json_to_array
 from training.engine.compiled import CompiledStep
 from training.losses import BinaryCrossEntropy, CrossEntropy, Loss
@@ -65,17 +68,27 @@ def train(
     schedule: sets the optimizer's learning rate before every step; the original is restored at the end.
     checkpoint: saves the training to a file at intervals, and resumes from it if opened with `resume`.
 
-    Raises DivergedError as soon as a batch's loss is not finite, ValueError if shapes do not fit.
+    Raises DivergedError as soon as a batch's loss is not finite, ValueError if shapes do not fit, or if batches of one
+    row meet a BatchNorm; warns if only the last batch of an epoch has one row.
     """
     samples = x_train if isinstance(x_train, Samples) else _validate_samples(module, x_train, y_train, loss)
     if batch_size < 1:
         raise ValueError(f"train: expected a batch_size of at least 1, found {batch_size}")
     optimizer.check(module)
+    try:
+        single_row = check_batch_norm(module, len(samples), batch_size)
+    except ValueError as e:
+        raise ValueError(f"train: {e}; choose a larger batch_size") from e
+    if single_row is not None:
+        warnings.warn(f"train: {single_row}", SingleRowBatchWarning, stacklevel=2)
     steps: dict[int, CompiledStep] = {}
     rate = optimizer.learning_rate
     count = len(samples)
     in_epoch = math.ceil(count / batch_size)
     context = ScheduleContext(epochs * in_epoch, in_epoch)
+    compile_step = partial(
+        CompiledStep, module, loss, rows_sum_to_1=isinstance(loss, CrossEntropy) and samples.targets_sum_to_1
+    )
     state = TrainingState(module, rng)
     if checkpoint is not None:
         checkpoint.register(training=state, optimizer=optimizer)
@@ -90,7 +103,7 @@ def train(
                 for start in range(first, rows, batch_size):
                     size = batch_size if start + batch_size <= rows else rows - start
                     if (step := steps.get(size)) is None:
-                        step = CompiledStep(module, loss, x, y, size, optimizer.gradient_scale, whole=size == count)
+                        step = compile_step(x, y, size, optimizer.gradient_scale, whole=size == count)
                         steps[size] = step
                     if schedule is not None:
                         optimizer.learning_rate = rate * schedule.factor((epoch - 1) * in_epoch + number, context)
@@ -130,9 +143,18 @@ class Samples:
         return len(self.x)
 
     @property
-    def nonzero_features(self) -> Array:
-        """Which features are nonzero in any sample."""
-        return np.asarray(self.x.any(axis=0))
+    def constant_features(self) -> Array:
+        """Which features have one value in all samples, that of `first_sample`."""
+        return np.asarray(self.x.min(axis=0) == self.x.max(axis=0))
+
+    @property
+    def first_sample(self) -> Array:
+        return np.asarray(self.x[0])
+
+    @property
+    def targets_sum_to_1(self) -> bool:
+        """Whether the targets of every sample sum to exactly 1, as one-hot ones do."""
+        return bool((self.y.sum(axis=-1) == 1).all())
 
     def epoch_blocks(self, state: TrainingState, batch_size: int) -> Iterable[tuple[Array, Array, Array | None, int]]:
         """Yield the rest of an epoch in blocks: samples, targets, their order, and the index to start at.
@@ -213,7 +235,13 @@ def _validate_samples(module: Module, x_train: npt.ArrayLike, y_train: npt.Array
     if expected is not None and x.shape[1:] not in (expected, (math.prod(expected),)):
         shown = ", ".join(["samples", *map(str, expected)])
         raise ValueError(f"train: expected x_train of shape ({shown}), found {np.shape(x_train)}")
-    y = _validate_targets(module, [] if y_train is None else y_train, loss, dtype)
+    given: npt.ArrayLike = [] if y_train is None else y_train
+    y = _validate_targets(module, given, loss, dtype)
+    outputs = module.output_shape(expected)
+    if outputs is not None and len(y) and y.shape[1:] != outputs:
+        shown = ", ".join(["samples", *map(str, outputs)])
+        hint = "; class numbers are of shape (samples,)" if isinstance(loss, CrossEntropy) else ""
+        raise ValueError(f"train: expected y_train of shape ({shown}), found {np.shape(given)}{hint}")
     if len(x) != len(y) or not len(x):
         raise ValueError(f"train: expected as many targets as samples and at least one, found {len(y)} and {len(x)}")
     for name, values in (("x_train", x), ("y_train", y)):
@@ -222,6 +250,12 @@ def _validate_samples(module: Module, x_train: npt.ArrayLike, y_train: npt.Array
             raise ValueError(f"train: expected finite numbers; found {values[at]} in sample {at[0]} of {name}")
     if isinstance(loss, BinaryCrossEntropy) and not 0 <= y.min() <= y.max() <= 1:
         raise ValueError(f"train: expected targets from 0 to 1 for {type(loss).__name__}; found {y.min()} to {y.max()}")
+    if isinstance(loss, CrossEntropy):
+        if y.ndim < 2 or y.shape[-1] == 1:
+            fix = "use BinaryCrossEntropy after a Sigmoid, or one output for each class"
+            raise ValueError(f"train: expected two outputs or more for {type(loss).__name__}, found 1; {fix}")
+        if y.min() < 0:
+            raise ValueError(f"train: expected targets of at least 0 for {type(loss).__name__}; found {y.min()}")
     return Samples(x, y)
 
 

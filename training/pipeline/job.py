@@ -13,6 +13,7 @@ clock, no machine, and no path except those of the job file.
 from __future__ import annotations
 
 import math
+import warnings
 from collections.abc import Mapping
 from contextlib import nullcontext
 from dataclasses import dataclass, replace
@@ -43,6 +44,7 @@ from training.data.leakage_checks import (
 from training.data.splitting import Fold, Split, split
 from training.data.streaming.dataset import StreamedDataset, is_streamed, read_stream
 from training.data.streaming.table_reader import open_source
+from training.engine.batch_checks import SingleRowBatchWarning
 from training.engine.checkpoint import Checkpoint
 from training.engine.early_stopping import EarlyStopping, EpochCallback
 from training.engine.loop import DivergedError, Samples, train
@@ -51,7 +53,7 @@ from training.evaluation import metrics
 from training.evaluation.diagnostics import diagnose
 from training.pipeline import factories
 from training.pipeline.golden_rows import make_golden
-from training.pipeline.network_builder import NetworkSpec, specify_network, zero_unseen_features
+from training.pipeline.network_builder import NetworkSpec, check_batches, hold_constant_features, specify_network
 from training.pipeline.streaming_loader import BlockLoader
 
 _MIN_DIAGNOSTIC_ROWS, _MAX_DIAGNOSTIC_ROWS = 40_000, 200_000  # that the diagnostics send through the network
@@ -94,13 +96,11 @@ class PreparedJob:
             return self.block_loader
         return Samples(self.x_training, self.encode_targets(self.split.training))
 
-    @property
-    def learnable_features(self) -> NDArray[np.bool_]:
-        """A mask of the features that are more than 0, or the rounding error of a constant, in a training row."""
-        varying = [
-            np.full(column.width, not (column.is_constant and column.offset)) for column in self.signature.inputs
-        ]
-        found: NDArray[np.bool_] = self.samples.nonzero_features & np.concatenate(varying)
+    @cached_property
+    def constant_features(self) -> NDArray[np.bool_]:
+        """A mask of the features with one value in all training rows, or with the rounding errors of a constant."""
+        rounded = [np.full(column.width, column.is_constant) for column in self.signature.inputs]
+        found: NDArray[np.bool_] = self.samples.constant_features | np.concatenate(rounded)
         return found
 
     @property
@@ -268,6 +268,7 @@ def prepare(job: Job, fold: Fold | None = None, rows: Dataset | None = None) -> 
     # Encode all rows now: an error in a row held out should not wait for the end of the training.
     loader = None if stream is None else BlockLoader(stream, signature, spec)
     prepared = PreparedJob(replace(job, settings=resolved), rows, parts, signature, spec, notes, loader)
+    notes += check_batches(spec, resolved.train, prepared.sizes["training"])
     try:
         _ = prepared.samples, prepared.x_validation, prepared.x_evaluation
     except MemoryError as error:
@@ -311,6 +312,7 @@ def train_and_evaluate(
     with threadpool_limits(settings.train.threads, user_api="blas"), np.errstate(all="ignore"):
         network, early_stopping = _train_network(prepared, on_epoch, checkpoint)
         best = early_stopping.restore_best()
+        network = hold_constant_features(network, prepared.constant_features, prepared.samples.first_sample)
         rows = prepared.split.evaluation_rows
         outputs = network(prepared.x_evaluation)
         if not np.isfinite(outputs).all():
@@ -387,19 +389,21 @@ def _train_network(
     _, weights_rng, order_rng, *_ = _make_generators(prepared.job.settings)
     samples = prepared.samples
     network = prepared.network_spec.build(weights_rng)
-    zero_unseen_features(network, prepared.learnable_features)
     loss = prepared.network_spec.criterion()
     batch_size = len(samples) if settings.batch_size == "all" else int(settings.batch_size)
+    # As the published network takes these rows: see `hold_constant_features`.
+    x_validation = np.where(prepared.constant_features, samples.first_sample, prepared.x_validation)
     y_validation = prepared.encode_targets(parts.validation)
     steps = math.ceil(len(samples) / batch_size)
-    early_stopping = EarlyStopping(
-        network, loss, prepared.x_validation, y_validation, settings.early_stopping, on_epoch, steps
-    )
+    early_stopping = EarlyStopping(network, loss, x_validation, y_validation, settings.early_stopping, on_epoch, steps)
     optimizer = factories.make_optimizer(settings, network)
     schedule = factories.make_schedule(settings, lambda _: early_stopping.history[-1].score)
     if checkpoint is not None:
         checkpoint.register(early_stopping=early_stopping)
-    with nullcontext() if checkpoint is None else checkpoint.stop_on_signals():
+    with (
+        warnings.catch_warnings(action="ignore", category=SingleRowBatchWarning),  # a note of the job
+        nullcontext() if checkpoint is None else checkpoint.stop_on_signals(),
+    ):
         train(
             network, samples, None, loss, optimizer, settings.epochs, batch_size,
             rng=order_rng, on_epoch=early_stopping, schedule=schedule, checkpoint=checkpoint,

@@ -16,6 +16,7 @@ from model_store.errors import Fault
 from model_store.nn import (
     GELU,
     BatchNorm,
+    ConstantInputs,
     Conv2D,
     Dropout,
     Flatten,
@@ -30,7 +31,8 @@ from model_store.nn import (
 from model_store.nn.activations import ACTIVATIONS
 from model_store.schema.signature import ClassificationOutput, RegressionOutput, Signature
 from training.config.layer_spec import OUTPUT_ACTIVATIONS, LayerSpec, needs_images
-from training.config.settings import JobSettings
+from training.config.settings import JobSettings, TrainSection
+from training.engine.batch_checks import check_batch_norm
 from training.errors import JobError
 from training.losses import LOSSES, Loss
 
@@ -99,6 +101,19 @@ def specify_network(settings: JobSettings, signature: Signature, source: str = "
     if len(shape) > 1:
         replace(spec, initializer="zeros").build(np.random.default_rng(0))  # JobError if shapes do not fit
     return spec
+
+
+def check_batches(spec: NetworkSpec, section: TrainSection, rows: int) -> list[str]:
+    """Return a note if the last batch has too few rows for batch_norm. JobError if all batches have."""
+    if "batch_norm" not in spec.layers:
+        return []
+    network = replace(spec, initializer="zeros").build(np.random.default_rng(0))
+    try:
+        note = check_batch_norm(network, rows, rows if section.batch_size == "all" else int(section.batch_size))
+    except ValueError as error:
+        fix = "write a batch_size of 2 or more, or use layer_norm"
+        raise JobError(spec.source, [Fault("train.batch_size", str(error), fix)]) from error
+    return [] if note is None else [note]
 
 
 def _image_shape(signature: Signature, source: str) -> tuple[int, ...]:
@@ -221,15 +236,25 @@ def _default_initializer(followers: Sequence[LayerSpec]) -> str:
     return "glorot_uniform"
 
 
-def zero_unseen_features(network: Sequential, nonzero_features: NDArray[np.bool_]) -> None:
-    """Zero the weights of features that are 0 in all training rows: unknown categories, pixels that are always off.
+def hold_constant_features(network: Sequential, constant: NDArray[np.bool_], values: NDArray[Any]) -> Sequential:
+    """Return the trained network such that features which had one value in training no longer change its answers.
 
-    Their gradient is always 0, so they would keep their random initial values and add noise to the prediction of a row
-    with such a feature.
+    These are unknown categories, pixels that are always off, and columns with one value. Nothing was learned about
+    other values of theirs: their weights are random, or act as a bias. A dense layer gets weights of 0, and their share
+    in its bias. Before any other layer, which may mix features or share weights, `ConstantInputs` replaces them.
+
+    constant: which features had one value, (features,); their `values`.
     """
-    first = next(module for module in network.modules if isinstance(module, Linear))
-    if network.modules[0] is first:
-        first.weights[:, ~nonzero_features] = 0
+    if not constant.any():
+        return network
+    first = next(module for module in network.modules if not isinstance(module, (Dropout, Flatten)))
+    if isinstance(first, Linear):
+        first.bias += first.weights[:, constant] @ values[constant]
+        first.weights[:, constant] = 0
+        return network
+    held = ConstantInputs(len(constant), dtype=network.dtype)
+    held.constant, held.values = constant, np.where(constant, values, 0)
+    return Sequential([held, *network.modules])
 
 
 def summarize_layers(network: Sequential) -> list[tuple[str, str, int]]:

@@ -83,15 +83,23 @@ class BlockLoader(Samples):
         self._class_targets = network_spec.encode_targets(np.arange(labels), signature.output) if labels else None
         y: Any = ("y", np.int32) if labels else ("y", network_spec.dtype, (network_spec.output_size,))
         self._records = RecordFile(np.dtype([*(group.field for group in self._groups), y]), dataset.source.name)
-        self._nonzero = np.zeros(self.width, bool)
+        self._constant, self._first = np.ones(self.width, bool), np.zeros(self.width, network_spec.dtype)
         self._encode()
 
     def __len__(self) -> int:
         return len(self._records)
 
     @property
-    def nonzero_features(self) -> NDArray[np.bool_]:
-        return self._nonzero
+    def constant_features(self) -> NDArray[np.bool_]:
+        return self._constant
+
+    @property
+    def first_sample(self) -> NDArray[Any]:
+        return self._first
+
+    @property
+    def targets_sum_to_1(self) -> bool:
+        return self._class_targets is not None and bool((self._class_targets.sum(axis=1) == 1).all())
 
     def epoch_blocks(self, state: TrainingState, batch_size: int) -> Iterator[tuple[Any, Any, None, int]]:
         seed = None if state.rng is None else state.draw_order(lambda rng: int(rng.integers(2**63)))
@@ -136,7 +144,7 @@ class BlockLoader(Samples):
         return x, y
 
     def _encode(self) -> None:
-        """Write the encoded records, and find the features that are not 0 in every row."""
+        """Write the encoded records, and find the features that have one value in every row."""
         dataset, raw = self.dataset, self.dataset.records
         size = _whole_batches(PIECE_VALUES // self.width, 1)
         buffers = self._allocate(size)
@@ -156,7 +164,9 @@ class BlockLoader(Samples):
                 location = f"column {next(iter(overflows), ', '.join(dataset.source.target_names))}"
                 problem = f"a scaled number does not fit {self.network_spec.dtype}"
                 raise DataError(dataset.source.name, [Fault(location, problem, "write dtype = 'float64' in [network]")])
-            self._nonzero |= x.any(axis=0)
+            if not start:
+                self._first = x[0].copy()
+            self._constant &= (x == self._first).all(axis=0)
             self._records.append(records)
         raw.close()
 

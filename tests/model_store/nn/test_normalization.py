@@ -8,9 +8,22 @@ from collections.abc import Callable
 import numpy as np
 import pytest
 
-from model_store.nn import Array, BatchNorm, Dropout, LayerNorm, Linear, Sequential, Tanh, build
+from model_store.nn import (
+    Array,
+    BatchNorm,
+    ConstantInputs,
+    Conv2D,
+    Dropout,
+    Flatten,
+    LayerNorm,
+    Linear,
+    Sequential,
+    Tanh,
+    build,
+)
 from model_store.nn.arrays import SMALL_FEATURES
 from training import MSE, SGD, check_gradients, train
+from training.engine.batch_checks import SingleRowBatchWarning
 from training.engine.compiled import CompiledStep, compile_module
 
 SHAPES = [(5, 3), (2, 3, 4, 3)]
@@ -189,3 +202,91 @@ def test_a_compiled_step_drops_the_same_values_as_forward(dtype: type, width: in
 def test_an_invalid_setting_is_rejected(make: Callable[[], object], message: str) -> None:
     with pytest.raises(ValueError, match=message):
         make()
+
+
+@pytest.mark.parametrize("shape", SHAPES)
+@pytest.mark.parametrize("kind", [BatchNorm, LayerNorm])
+@pytest.mark.parametrize("value", [1e8, -3.3e7, 0.1, 12345.678])
+def test_equal_values_of_any_size_are_normalized_to_0(
+    kind: type[BatchNorm] | type[LayerNorm], shape: tuple[int, ...], value: float
+) -> None:
+    """The float32 mean of 1e8 is off by up to 8, and equal values were ±1."""
+    layer, x = kind(3), np.full(shape, value, np.float32)
+    assert not layer.forward(x).any()
+    outputs, forward, _ = compile_module(kind(3), x)
+    for function, operands in forward:
+        function(*operands)
+    assert not outputs.any()
+    if isinstance(layer, BatchNorm):
+        np.testing.assert_allclose(layer.running_mean, 0.1 * value, rtol=1e-6)
+        np.testing.assert_allclose(layer.running_variance, 0.9, rtol=1e-6)
+    else:
+        assert not layer(x).any()
+
+
+@pytest.mark.parametrize("kind", [BatchNorm, LayerNorm])
+def test_a_small_spread_around_a_large_value_is_normalized_exactly(kind: type[BatchNorm] | type[LayerNorm]) -> None:
+    x = (1e6 + np.random.default_rng(21).standard_normal((40, 40))).astype(np.float32)
+    exact = x.astype(float)
+    axis = 0 if kind is BatchNorm else 1
+    exact -= exact.mean(axis, keepdims=True)
+    exact /= np.sqrt((exact**2).mean(axis, keepdims=True) + 1e-5)
+    outputs, forward, _ = compile_module(kind(40), x)
+    for function, operands in forward:
+        function(*operands)
+    np.testing.assert_allclose(kind(40).forward(x), exact, rtol=1e-4, atol=1e-5)
+    np.testing.assert_allclose(outputs, exact, rtol=1e-4, atol=1e-5)
+
+
+def test_a_network_with_batch_norm_rejects_batches_of_one_row() -> None:
+    """Its running averages, which inference uses, would never change."""
+    net = Sequential([Linear(3, 2), Sequential([Tanh(), BatchNorm(2)]), Linear(2, 1)])
+    x, y = np.ones((7, 3)), np.ones(7)
+    with pytest.raises(
+        ValueError, match=r"train: expected batches of two rows or more for the BatchNorm at modules\.1\.modules\.1"
+    ):
+        train(net, x, y, MSE(), SGD(net), 1)
+    with pytest.raises(ValueError, match="found batches of one; choose a larger batch_size"):
+        train(net, x[:1], y[:1], MSE(), SGD(net), 1, 4)
+    with pytest.warns(
+        SingleRowBatchWarning, match=r"last batch of every epoch has one row, .* a batch size of 4 leaves"
+    ):
+        train(net, x, y, MSE(), SGD(net), 1, 3, on_epoch=None)
+    train(net, x, y, MSE(), SGD(net), 1, 4, on_epoch=None)
+
+
+def test_batch_norm_averages_one_image_over_its_pixels() -> None:
+    net = Sequential([BatchNorm(2), Conv2D((3, 3, 2), 1, 3), Flatten((1, 1, 1))])
+    train(net, np.random.default_rng(22).random((3, 18)), np.ones(3), MSE(), SGD(net), 1, on_epoch=None)
+    assert (net.modules[0].arrays()["running_mean"] > 0).all()
+
+
+def test_constant_inputs_are_held_at_their_values() -> None:
+    layer = ConstantInputs(4, dtype=np.float64)
+    layer.constant, layer.values = [0, 1, 1, 0], [0, 7, -1, 0]
+    x = np.arange(8.0).reshape(2, 4)
+    expected = [[0, 7, -1, 3], [4, 7, -1, 7]]
+    assert layer(x).tolist() == layer.forward(x).tolist() == expected
+    assert layer(x.reshape(2, 2, 2, 1)).shape == (2, 2, 2, 1)
+    assert layer.backward(np.ones((2, 4))).tolist() == [[1, 0, 0, 1]] * 2
+    assert check_gradients(layer, x, rng=np.random.default_rng(23)) < 1e-6
+    net = Sequential([layer, Linear(4, 1, dtype=np.float64)])
+    again = build(net.config(), np.float64, arrays=net.arrays())
+    assert again(x).tolist() == net(x).tolist()
+
+
+@pytest.mark.parametrize(
+    ("change", "expected"),
+    [
+        ({"modules.0.constant": np.full(4, 0.5)}, "modules.0.constant: expected only 0 and 1, found another number"),
+        ({"modules.0.values": np.zeros(3)}, r"modules.0.values: expected \(4,\), found \(3,\)"),
+    ],
+)
+def test_invalid_constant_inputs_are_rejected(change: dict[str, Array], expected: str) -> None:
+    net = Sequential([ConstantInputs(4, dtype=np.float64), Linear(4, 1, dtype=np.float64)])
+    with pytest.raises(ValueError, match=expected):
+        build(net.config(), np.float64, arrays=net.arrays() | change)
+    with pytest.raises(ValueError, match=r"size: expected the number of values of \(5,\); found 4"):
+        Sequential([Linear(3, 5), ConstantInputs(4)])
+    with pytest.raises(ValueError, match="expected at least one Linear layer, found none"):
+        build([{"type": "ConstantInputs", "size": 4}])

@@ -205,7 +205,7 @@ def test_an_error_names_targets_that_do_not_fit() -> None:
     network = xor_network(7)
     with pytest.raises(ValueError, match="as many targets as samples and at least one, found 3 and 4"):
         train(network, XOR_X, XOR_Y[:3], MSE(), SGD(network), 1)
-    with pytest.raises(ValueError, match=r"targets of shape \(1, 1\) a batch, found \(1, 2\)"):
+    with pytest.raises(ValueError, match=r"expected y_train of shape \(samples, 1\), found \(4, 2\)"):
         train(network, XOR_X, XOR_X, MSE(), SGD(network), 1)
     with pytest.raises(ValueError, match="batch_size of at least 1, found 0"):
         train(network, XOR_X, XOR_Y, MSE(), SGD(network), 1, 0)
@@ -214,9 +214,22 @@ def test_an_error_names_targets_that_do_not_fit() -> None:
 @pytest.mark.parametrize(("loss", "ending"), [(CrossEntropy(), "Softmax"), (BinaryCrossEntropy(), "Sigmoid")])
 def test_logits_are_rejected_where_a_loss_expects_probabilities(loss: Loss, ending: str) -> None:
     """Other libraries' cross-entropies apply the softmax themselves; here the loss would fall below 0 without end."""
-    network = Sequential([Linear(2, 1)])
+    network = Sequential([Linear(2, 2)])
     with pytest.raises(ValueError, match=rf"found a network that ends in Linear; add {ending}\(\)"):
-        train(network, XOR_X, XOR_Y, loss, SGD(network), 1)
+        train(network, XOR_X, XOR_X, loss, SGD(network), 1)
+
+
+def test_cross_entropy_needs_two_outputs_and_targets_of_at_least_0() -> None:
+    """The cross-entropy of one output only asks for ones: its network would learn to answer 1 to everything."""
+    one, two = Sequential([Linear(2, 1), Sigmoid()]), Sequential([Linear(2, 2), Softmax()])
+    with pytest.raises(ValueError, match="expected two outputs or more for CrossEntropy, found 1; use Binary"):
+        train(one, XOR_X, XOR_Y, CrossEntropy(), SGD(one), 1)
+    with pytest.raises(ValueError, match=r"expected targets of at least 0 for CrossEntropy; found -1\.0"):
+        train(two, XOR_X, [[-1, 1]] * 4, CrossEntropy(), SGD(two), 1)
+    with pytest.raises(
+        ValueError, match=r"shape \(samples, 2\), found \(4, 1\); class numbers are of shape \(samples,\)"
+    ):
+        train(two, XOR_X, [[0], [1], [1], [0]], CrossEntropy(), SGD(two), 1)
 
 
 def test_an_error_names_samples_and_targets_that_are_not_finite() -> None:

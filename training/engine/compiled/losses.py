@@ -29,8 +29,18 @@ class CompiledLoss(NamedTuple):
 LossCompiler = Callable[[Any, Array, Array, Array], CompiledLoss]  # of a loss, y_true, y_pred and the 0-d error
 
 
-def compile_loss(loss: Loss, y_true: Array, y_pred: Array, error: Array) -> CompiledLoss:
-    """Compile `loss` for targets in `y_true` and predictions in `y_pred`; its calls set the 0-d `error`."""
+def compile_loss(
+    loss: Loss, y_true: Array, y_pred: Array, error: Array, *, rows_sum_to_1: bool = False
+) -> CompiledLoss:
+    """Compile `loss` for targets in `y_true` and predictions in `y_pred`; its calls set the 0-d `error`.
+
+    rows_sum_to_1: whether this is exactly true of all targets, which saves calls. Other types than float32 and float64
+        are compiled generically: sums in float16 overflow.
+    """
+    if y_pred.dtype not in (np.float32, np.float64) or y_true.dtype != y_pred.dtype:
+        return _compile_loss_generic(loss, y_true, y_pred, error)
+    if rows_sum_to_1 and type(loss) is SoftmaxCrossEntropy and loss.weights is None:
+        return _compile_softmax_cross_entropy(loss, y_true, y_pred, error, rows_sum_to_1=True)
     return LOSS_COMPILERS.get(type(loss), _compile_loss_generic)(loss, y_true, y_pred, error)
 
 
@@ -71,8 +81,10 @@ def _compile_huber(loss: Huber, y_true: Array, y_pred: Array, error: Array) -> C
 
 
 def _compile_softmax_cross_entropy(
-    loss: SoftmaxCrossEntropy, y_true: Array, y_pred: Array, error: Array
+    loss: SoftmaxCrossEntropy, y_true: Array, y_pred: Array, error: Array, *, rows_sum_to_1: bool = False
 ) -> CompiledLoss:
+    if y_pred.ndim != 2:
+        return _compile_loss_generic(loss, y_true, y_pred, error)
     z, m, y = y_pred, len(y_pred), y_true
     prime, transposed = np.empty_like(z), np.empty(z.shape[::-1], z.dtype)
     summed, logs = np.empty((m, 1), z.dtype), np.empty((m, 1), z.dtype)
@@ -82,8 +94,9 @@ def _compile_softmax_cross_entropy(
     softmax: list[Call] = [(np.divide, (prime, summed, prime))]
     if loss.weights is not None:
         y = np.empty_like(y_true)
-        w = loss.class_weight_vector(z.shape[1], z.dtype)
-        weigh = [(np.multiply, (y_true, w, y)), (y.dot, (ones, c[:, 0]))]
+        weigh = [(np.multiply, (y_true, loss.class_weight_vector(z.shape[1], z.dtype), y))]
+    if not rows_sum_to_1:  # else c is 1
+        weigh.append((y.dot, (ones, c[:, 0])))
         softmax.append((np.multiply, (prime, c, prime)))
     calls: list[Call] = [
         *weigh,
@@ -105,31 +118,40 @@ def _compile_softmax_cross_entropy(
 def _compile_sigmoid_binary_cross_entropy(
     loss: SigmoidBinaryCrossEntropy, y_true: Array, y_pred: Array, error: Array
 ) -> CompiledLoss:
-    """Compile with `sigmoid z = (1 + tanh z/2) / 2`, in which nothing overflows."""
+    """Compile with `ln σ(±z) = min(±z, 0) - ln(1 + e^-|z|)`, in which nothing overflows or cancels.
+
+    `min(-z, 0)` is `min(z, 0) - z`, and `-|z|` the sum of both: z or 0 is subtracted, so both are exact.
+    """
     z, n = y_pred, y_pred.size
-    y, c, sigmoid, prime, softplus = (np.empty_like(z) for _ in range(5))
-    half, true_sum, total = scalar(0.5, z), np.empty((), z.dtype), np.empty((), z.dtype)
+    negative, log_true, log_false, softplus, prime = (np.empty_like(z) for _ in range(5))
+    true_sum, false_sum = np.empty((), z.dtype), np.empty((), z.dtype)
+    positive = y_true
+    w0 = scalar(loss.negative_weight, z)
+    weigh: list[Call] = [(np.subtract, (scalar(1, z), y_true, negative))]
+    if loss.negative_weight != 1:
+        weigh.append((np.multiply, (negative, w0, negative)))
+    if loss.positive_weight != 1:
+        positive = np.empty_like(z)
+        weigh.append((np.multiply, (y_true, scalar(loss.positive_weight, z), positive)))
     calls: list[Call] = [
-        (np.multiply, (y_true, scalar(loss.positive_weight, z), y)),
-        (np.multiply, (y_true, scalar(loss.positive_weight - loss.negative_weight, z), c)),
-        (np.add, (c, scalar(loss.negative_weight, z), c)),
-        (np.multiply, (z, half, sigmoid)),
-        (np.tanh, (sigmoid, sigmoid)),
-        (np.multiply, (sigmoid, half, sigmoid)),
-        (np.add, (sigmoid, half, sigmoid)),
-        (np.absolute, (z, softplus)),
-        (np.negative, (softplus, softplus)),
+        *weigh,
+        (partial(np.minimum, out=log_true), (z, np.zeros_like(z))),
+        (np.subtract, (log_true, z, log_false)),
+        (np.add, (log_true, log_false, softplus)),
         (np.exp, (softplus, softplus)),
         (np.log1p, (softplus, softplus)),
-        (partial(np.maximum, out=prime), (z, np.zeros_like(z))),
-        (np.add, (softplus, prime, softplus)),
-        (softplus.reshape(-1).dot, (c.reshape(-1), total)),
-        (y.reshape(-1).dot, (z.reshape(-1), true_sum)),
-        (np.subtract, (total, true_sum, error)),
-        (np.multiply, (sigmoid, c, prime)),
-        (np.subtract, (prime, y, prime)),
+        (np.subtract, (log_true, softplus, log_true)),
+        (np.subtract, (log_false, softplus, log_false)),
+        (positive.reshape(-1).dot, (log_true.reshape(-1), true_sum)),
+        (negative.reshape(-1).dot, (log_false.reshape(-1), false_sum)),
+        (np.add, (true_sum, false_sum, error)),
+        (np.exp, (log_true, log_true)),
+        (np.exp, (log_false, log_false)),
+        (np.multiply, (negative, log_true, prime)),
+        (np.multiply, (positive, log_false, log_false)),
+        (np.subtract, (prime, log_false, prime)),
     ]
-    return CompiledLoss(prime, calls, 1 / n, 1 / n)
+    return CompiledLoss(prime, calls, 1 / n, -1 / n)
 
 
 LOSS_COMPILERS: dict[type[Loss], LossCompiler] = {

@@ -39,8 +39,9 @@ def compile_layer_norm(layer: LayerNorm, inputs: Array) -> CompiledModule:
 
     flat = [array.reshape(broadcast.rows.shape) for array in (normalized, outputs)]
     forward: list[Call] = [
-        mean_of(x, mean),
-        (np.subtract, (x, mean, normalized)),
+        (np.subtract, (x, x[:, :1], normalized)),
+        mean_of(normalized, mean),
+        (np.subtract, (normalized, mean, normalized)),
         (np.multiply, (normalized, normalized, work)),
         mean_of(work, sigma),
         (np.add, (sigma, scalar(layer.epsilon, sigma), sigma)),
@@ -58,9 +59,10 @@ def compile_batch_norm(layer: BatchNorm, inputs: Array) -> CompiledModule:
     if inputs.dtype != layer.dtype or count == 1:
         return compile_generic(layer, inputs)
     sums, broadcast = np.ones(count, layer.dtype), _Broadcast(inputs)
-    normalized, outputs, work = (np.empty_like(broadcast.rows) for _ in range(3))
+    centred, outputs, work = (np.empty_like(broadcast.rows) for _ in range(3))  # x̂ is never written: centred / σ
     mean, variance, inverse, change = (np.empty(layer.size, layer.dtype) for _ in range(4))
     share, momentum = scalar(1 / count, mean), scalar(layer.momentum, mean)
+    reference, gain = inputs.reshape(count, layer.size)[0], np.empty(layer.size, layer.dtype)
 
     def mean_of(array: Array, out: Array) -> list[Call]:
         return [(sums.dot, (array.reshape(count, layer.size), out)), (np.multiply, (out, share, out))]
@@ -71,13 +73,15 @@ def compile_batch_norm(layer: BatchNorm, inputs: Array) -> CompiledModule:
         return [*step, (np.add, (running, change, running))]
 
     def backward(output_grad: Array, needed: bool) -> tuple[Array, list[Call]]:
-        dy = output_grad.reshape(normalized.shape)
-        matrices = [array.reshape(count, layer.size) for array in (dy, normalized, work)]
+        dy = output_grad.reshape(centred.shape)
+        matrices = [array.reshape(count, layer.size) for array in (dy, centred, work)]
         calls = _parameter_gradients(layer, *matrices)
+        calls.append((np.multiply, (layer.scale_grad, inverse, layer.scale_grad)))
         if needed:  # (D - mean D - x̂ ⊙ mean(D ⊙ x̂)) / σ; the scale, a factor of D, is multiplied last
             calls += [
                 (np.multiply, (layer.scale_grad, share, change)),
-                *broadcast(np.multiply, normalized, change, work),
+                (np.multiply, (change, inverse, change)),
+                *broadcast(np.multiply, centred, change, work),
                 (np.subtract, (dy, work, dy)),
                 (np.multiply, (layer.shift_grad, share, change)),
                 *broadcast(np.subtract, dy, change),
@@ -87,9 +91,11 @@ def compile_batch_norm(layer: BatchNorm, inputs: Array) -> CompiledModule:
         return output_grad, calls
 
     forward: list[Call] = [
-        *mean_of(inputs, mean),
-        *broadcast(np.subtract, broadcast.rows, mean, normalized),
-        (np.multiply, (normalized, normalized, work)),
+        *broadcast(np.subtract, broadcast.rows, reference, centred),
+        *mean_of(centred, mean),
+        *broadcast(np.subtract, centred, mean),
+        (np.add, (mean, reference, mean)),
+        (np.multiply, (centred, centred, work)),
         *mean_of(work, variance),
         *update(layer.running_mean, mean),
         (np.multiply, (variance, scalar(count / (count - 1), mean), inverse)),
@@ -97,8 +103,8 @@ def compile_batch_norm(layer: BatchNorm, inputs: Array) -> CompiledModule:
         (np.add, (variance, scalar(layer.epsilon, mean), inverse)),
         (np.sqrt, (inverse, inverse)),
         (np.reciprocal, (inverse, inverse)),
-        *broadcast(np.multiply, normalized, inverse),
-        *broadcast(np.multiply, normalized, layer.scale, outputs),
+        (np.multiply, (inverse, layer.scale, gain)),
+        *broadcast(np.multiply, centred, gain, outputs),
         *broadcast(np.add, outputs, layer.shift),
     ]
     return CompiledModule(outputs.reshape(inputs.shape), forward, backward)

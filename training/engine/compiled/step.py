@@ -19,6 +19,7 @@ class CompiledStep:
     x, y: samples and targets of which the first `size` show shapes and types.
     whole: whether every batch is all samples. This and shapes alone decide the layout of a batch in memory, and with it
         the BLAS kernel and the last bits; the blocks that a stream arrives in do not.
+    rows_sum_to_1: whether all targets do, exactly (see `compile_loss`).
     """
 
     def __init__(
@@ -31,6 +32,7 @@ class CompiledStep:
         gradient_scale: float = 1.0,
         *,
         whole: bool = False,
+        rows_sum_to_1: bool = False,
     ) -> None:
         network, criterion = loss.fused(module)
         self.size = size
@@ -45,8 +47,10 @@ class CompiledStep:
         outputs, to_rows = row_major(compiled.outputs)
         if outputs.shape != self._y.shape:
             raise ValueError(f"train: expected targets of shape {outputs.shape} a batch, found {self._y.shape}")
-        self._error = np.empty((), outputs.dtype)
-        prime, compare, self._prime_factor, self._error_factor = compile_loss(criterion, self._y, outputs, self._error)
+        self._error = np.empty((), np.result_type(outputs.dtype, np.float32))  # float16 ends at 65504
+        prime, compare, self._prime_factor, self._error_factor = compile_loss(
+            criterion, self._y, outputs, self._error, rows_sum_to_1=rows_sum_to_1
+        )
         self._scale = np.empty((), prime.dtype)
         self.rescale(gradient_scale)
         _, backward = compiled.backward(prime, False)

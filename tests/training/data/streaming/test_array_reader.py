@@ -46,7 +46,7 @@ def test_arrays_can_be_streamed(tmp_path: Path, form: str, monkeypatch: pytest.M
     expected = prepare(from_dict({**content, "data": {**data, "stream": False}}, tmp_path)).signature
     assert prepared.signature.inputs[0].scale == expected.inputs[0].scale
     assert prepared.signature.output == expected.output
-    assert not prepared.samples.nonzero_features[15]
+    assert prepared.samples.constant_features[15]
     outcome = train_and_evaluate(prepared)
     assert outcome.metrics["accuracy"] == 1
     assert outcome.model.predict(prepared.evaluation_instances[:3])

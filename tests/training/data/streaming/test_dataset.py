@@ -139,7 +139,7 @@ def test_a_category_only_in_held_out_rows_is_reported_with_its_row(tmp_path: Pat
     with pytest.raises(DataError, match=r"row \d+, column colour: expected one of .*"):
         prepare(job(tmp_path / "t.csv", data={"columns": ["colour"]}))
     prepared = prepare(job(tmp_path / "t.csv", data={"columns": ["colour"], "unknown": "bucket"}))
-    assert not prepared.samples.nonzero_features[-1]
+    assert prepared.samples.constant_features[-1]
 
 
 def test_large_files_are_streamed_by_default(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
