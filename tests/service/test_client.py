@@ -6,6 +6,8 @@ import csv
 import json
 import threading
 from collections.abc import Iterator
+from decimal import Decimal
+from fractions import Fraction
 
 import numpy as np
 import pytest
@@ -55,6 +57,18 @@ def test_numpy_arrays_arrive_bit_identical(url, store):
         (expected,) = store.load("penguins")[1].predict([PENGUIN])
         assert found["label"].tolist() == [expected["label"]]
         assert found["probabilities"].tolist() == [list(expected["probabilities"].values())]
+
+
+def test_rows_of_other_numbers_are_those_of_plain_ones(url, store):
+    price, penguin = store.load("price", 2)[1], store.load("penguins")[1]
+    with Client(url) as client:
+        expected = price.predict([[3, 80], [3, 80]])
+        numbers = [[np.int64(3), np.float32(80)], [Fraction(3), Decimal("80")]]
+        assert client.predict("price", numbers) == expected
+        assert client.predict("price", [np.array([3, 80]), (np.longdouble(3), np.uint8(80))]) == expected
+        assert client.predict("price", [{"rooms": np.int8(3), "area": float("nan")}]) == price.predict([[3, None]])
+        row = PENGUIN | {"island": np.str_("Biscoe"), "sex": np.float64("nan"), "mass": np.float32(4200.5)}
+        assert client.predict("penguins", [row]) == penguin.predict([PENGUIN])
 
 
 def test_error_responses_raise_the_packages_exceptions(url):

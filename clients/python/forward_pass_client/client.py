@@ -21,6 +21,7 @@ from typing import Any
 from urllib.parse import quote, urlsplit
 
 from forward_pass_client.errors import Fault, InputError, NotFoundError, ServiceError
+from forward_pass_client.rows import encode_rows
 
 _JSON_LENGTH_HEADER = "Inference-Header-Content-Length"
 _MAX_WAIT_SECONDS = 30.0  # even if Retry-After says more
@@ -76,7 +77,7 @@ class Client:
             return self._infer(name, rows, version)
         if not isinstance(rows, Sequence):
             return self._infer(name, {self._input_tensor_name(name): rows}, version)
-        body = self._json("POST", f"{_model_path(name, version)}/predict", {"instances": rows})
+        body = self._json("POST", f"{_model_path(name, version)}/predict", encode_rows(rows))
         return body["predictions"]
 
     def _infer(self, name: str, arrays: Mapping[str, Any], version: int | str | None) -> Any:
@@ -95,9 +96,8 @@ class Client:
         found = self._input_tensors[name]
         return str(found[0]["name"]) if len(found) == 1 else "instances"
 
-    def _json(self, method: str, path: str, body: Any = None) -> Any:
-        sent = None if body is None else json.dumps(body, allow_nan=False).encode()
-        response, _ = self._request(method, path, sent, {"Content-Type": "application/json"})
+    def _json(self, method: str, path: str, body: bytes | None = None) -> Any:
+        response, _ = self._request(method, path, body, {"Content-Type": "application/json"})
         return json.loads(response)
 
     def _request(

@@ -73,7 +73,10 @@ def _encode_texts(name: str, array: Array) -> bytes:
         if not isinstance(value, (str, bytes)):
             fix = "to send missing values, use a list of rows with None"
             raise InputError([Fault(f"{name}.{i}", f"expected text, found {value!r}", fix)])
-        texts.append(value.encode() if isinstance(value, str) else value)
+        try:
+            texts.append(value.encode() if isinstance(value, str) else value)
+        except UnicodeEncodeError as e:
+            raise InputError([Fault(f"{name}.{i}", f"expected text in Unicode, found {value!r}", "repair it")]) from e
     return b"".join(chain.from_iterable((len(text).to_bytes(4, "little"), text) for text in texts))
 
 

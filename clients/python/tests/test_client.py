@@ -6,13 +6,14 @@ import json
 import socket
 import threading
 from collections.abc import Callable, Iterator
+from datetime import UTC, datetime
 from http.server import BaseHTTPRequestHandler, HTTPServer
 from typing import Any
 
 import numpy as np
 import pytest
 
-from forward_pass_client import Client, ServiceError, tensors
+from forward_pass_client import Client, InputError, ServiceError, tensors
 
 Response = tuple[int, dict[str, str], bytes]
 
@@ -109,3 +110,33 @@ def test_response_of_another_server_raises_service_error(scripted):
 def test_key_with_control_characters_is_not_sent(key: str) -> None:
     with pytest.raises(ServiceError, match="printable"):
         Client("http://127.0.0.1:1", key=key)
+
+
+@pytest.mark.parametrize(
+    ("rows", "message"),
+    [
+        ([[1.0, float("inf")]], "instances.0.1: expected a finite number, found an infinite one"),
+        ([{"mass": -np.float32("inf")}], "instances.0.mass: expected a finite number"),
+        ([[10**5000]], "instances.0.0: expected a finite number"),
+        ([[1], [datetime(2024, 1, 1, tzinfo=UTC)]], "instances.1.0: expected a number, text, .*, found datetime"),
+        ([[1j]], "instances.0.0: .* found complex"),
+        ([{"a": {1, 2}}, {"a": b"x"}], r"instances.0.a: .* found set .*; instances.1.a: .* found bytes"),
+        ([{np.int64(1): 2}], "instances.0: expected names of columns, found int64 '1'"),
+    ],
+)
+def test_rows_that_json_lacks_are_reported_with_their_locations(rows, message):
+    with pytest.raises(InputError, match=message) as caught:
+        Client("http://127.0.0.1:9", sleep=pytest.fail).predict("price", rows)
+    assert caught.value.status is None
+
+
+def test_rows_in_themselves_are_reported():
+    rows: list[Any] = []
+    rows.append(rows)
+    with pytest.raises(InputError, match="nested too deeply"):
+        Client("http://127.0.0.1:9", sleep=pytest.fail).predict("price", rows)
+
+
+def test_text_that_is_no_unicode_is_reported():
+    with pytest.raises(InputError, match=r"island.0: expected text in Unicode"):
+        tensors.encode_request({"island": np.array(["\ud800"], object)})
