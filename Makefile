@@ -11,7 +11,7 @@ INSTALLED := $(VENV)/.installed
 TESTABLE  := $(VENV)/.testable
 
 .DEFAULT_GOAL := help
-.PHONY: help install examples run check test clients docs lint audit stress bench bench-training bench-serving lock clean
+.PHONY: help install examples run check test clients docs lint audit pythons wheels bundle stress bench bench-training bench-serving lock clean
 
 help: ## list the targets
 	@awk -F ': .*## ' '/^[a-z-]+:.* ## / { printf "  make %-15s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -33,7 +33,7 @@ $(TESTABLE): $(INSTALLED) requirements/dev.lock
 	@$(PIP) --require-hashes --requirement requirements/dev.lock
 	@touch $@
 
-install: $(INSTALLED) ## install the commands train, models and serve into .venv/bin
+install: $(INSTALLED) ## install the commands forward-pass, train, models and serve into .venv/bin
 
 examples: $(INSTALLED) ## train and publish the examples that are missing in the store
 	@PATH="$(CURDIR)/$(BIN):$$PATH" MODEL_STORE="$(STORE)" SERVE_PORT="$(PORT)" sh examples/publish.sh
@@ -59,6 +59,7 @@ $(CLIENTS:=/.installed): .venv-%/.installed: requirements/%.lock
 
 # The documentation site has an environment of its own. `make test` builds the site too and fails on a warning.
 SITE := .venv-docs
+AUDIT := .venv-audit
 $(SITE)/.installed: requirements/docs.lock
 	@echo "Installing the packages for the documentation site"
 	@test -x $(@D)/bin/python || $(PYTHON) -m venv $(@D)
@@ -69,9 +70,13 @@ docs: $(SITE)/.installed ## build the documentation site in site/
 	@PATH="$(CURDIR)/$(SITE)/bin:$$PATH" NO_MKDOCS_2_WARNING=1 $(SITE)/bin/mkdocs build --quiet --strict
 	@echo "Open site/index.html, or serve it: $(PYTHON) -m http.server --directory site"
 
-test: $(TESTABLE) $(CLIENTS:=/.installed) $(SITE)/.installed ## run all tests; those without their tools (Docker, Chromium) are skipped with a reason
+test: $(TESTABLE) $(CLIENTS:=/.installed) $(SITE)/.installed $(AUDIT)/.installed pythons ## run all tests; those without their tools (Docker, Chromium) are skipped with a reason
 	@$(BIN)/python -m pytest --ignore tests/clients
 	@$(MAKE) --no-print-directory clients
+
+# The wheel is tested on each of these. Where one is missing and cannot be installed, its tests are skipped with a reason.
+pythons: ## install the Python versions that are missing into .pythons, for the tests of the wheel
+	@for version in 3.11 3.12 3.13 3.14; do sh scripts/find_python.sh --fetch $$version > /dev/null || true; done
 
 MLSERVER := tests/clients/test_mlserver.py
 clients: $(CLIENTS:=/.installed) ## run the tests with the clients of other projects
@@ -84,7 +89,6 @@ lint: $(TESTABLE) ## run ruff, and mypy --strict on the three packages
 	@$(BIN)/mypy
 
 # The SBOM describes an environment with the packages of the images, checked against the same hashes.
-AUDIT := .venv-audit
 $(AUDIT)/.installed: requirements/audit.lock
 	@test -x $(@D)/bin/python || $(PYTHON) -m venv $(@D)
 	@$(@D)/bin/python -m pip install -qq --disable-pip-version-check --require-hashes --requirement $<
@@ -98,6 +102,14 @@ audit: $(AUDIT)/.installed ## run hadolint on the Dockerfile and write dist/sbom
 	@$(AUDIT)/bin/cyclonedx-py environment dist/shipped --pyproject pyproject.toml --output-reproducible \
 		--output-file dist/sbom.json
 	@rm -r dist/shipped
+
+wheels: $(INSTALLED) ## build wheel and sdist of the project and of its Python client in dist/
+	@rm -f dist/forward_pass*
+	@$(BIN)/python -m hatchling build --directory dist
+	@cd clients/python && $(abspath $(BIN))/python -m hatchling build --directory $(CURDIR)/dist
+
+bundle: $(INSTALLED) $(AUDIT)/.installed ## write dist/forward-pass-*.tar.gz: all that a machine without a network needs
+	@$(BIN)/python -m scripts.bundle --sbom-tool $(AUDIT)/bin/cyclonedx-py $(ARGS)
 
 stress: $(TESTABLE) ## stress tests: overload, signals, store faults, bad inputs, for ten minutes (ARGS="--short soak")
 	@$(BIN)/python -m tests.stress $(ARGS)
@@ -144,6 +156,6 @@ lock: ## lock the newest versions of all dependencies (needs uv; UPGRADE= keeps 
 	$(COMPILE) $(WHOLE) --extra test --extra clients $(AGREEING) requirements/clients.lock
 	$(COMPILE) $(WHOLE) --extra test --extra mlserver $(AGREEING) requirements/mlserver.lock
 
-clean: ## remove everything that was built, except trained models
-	rm -rf $(VENV) $(PEERS) $(SERVING_PEERS) $(CLIENTS) $(AUDIT) $(SITE) build dist site .mypy_cache .ruff_cache .pytest_cache .hypothesis .schemathesis
+clean: ## remove all that make installed and built; trained models stay
+	rm -rf $(VENV) .pythons $(PEERS) $(SERVING_PEERS) $(CLIENTS) $(AUDIT) $(SITE) build dist site .mypy_cache .ruff_cache .pytest_cache .hypothesis .schemathesis
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +

@@ -18,6 +18,7 @@ PAGES = {
     "CONTRIBUTING.md": "contributing.md",
     "SECURITY.md": "security.md",
     "benchmarks/README.md": "benchmarks.md",
+    "clients/python/README.md": "python-client.md",
     "examples/README.md": "examples.md",
 }
 _SOURCES = {page: source for source, page in PAGES.items() if page != "index.md"}

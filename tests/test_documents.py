@@ -26,7 +26,13 @@ PAGES = [
     *(ROOT / "docs" / f"{name}.md" for name in ("tutorial", "jobs", "operations", "signing", "versions")),
     *sorted((ROOT / "docs" / "reference").glob("*.md")),
 ]
-DOCUMENTS = [*ROOT.glob("*.md"), *ROOT.glob("docs/**/*.md"), *ROOT.glob("benchmarks/*.md"), *ROOT.glob("examples/*.md")]
+DOCUMENTS = [
+    *ROOT.glob("*.md"),
+    *ROOT.glob("docs/**/*.md"),
+    *ROOT.glob("benchmarks/*.md"),
+    *ROOT.glob("examples/*.md"),
+    ROOT / "clients/python/README.md",
+]
 
 
 @pytest.mark.parametrize("document", DOCUMENTS, ids=lambda path: str(path.relative_to(ROOT)))
