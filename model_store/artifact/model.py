@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from model_store.errors import ArtifactError, InputError
+from model_store.errors import ArtifactError, Fault, InputError
 from model_store.nn import Array, Sequential
 from model_store.nn.cost import MAX_ROW_OPERATIONS
 from model_store.schema.signature import ClassificationOutput, Signature
@@ -51,9 +51,11 @@ class Model:
         if self.network.output_size not in sizes:
             raise ValueError(f"modules: expected an output size of {expected}; found {self.network.output_size}")
 
-    def encode(self, instances: Sequence[Any] | Array) -> Array:
-        """Return untrusted rows as the network's input. InputError with all faults."""
-        return self.signature.encode(instances, dtype=self.network.dtype)
+    def encode(
+        self, instances: Sequence[Any] | Array, location: str = "instances", warnings: list[Fault] | None = None
+    ) -> Array:
+        """Return untrusted rows as the network's input, as `Signature.encode` does. InputError with all faults."""
+        return self.signature.encode(instances, location, self.network.dtype, warnings)
 
     def predict(self, instances: Sequence[Any] | Array) -> list[Any]:
         """Return predictions for untrusted rows (see `Signature.encode` and `decode`). Thread-safe."""

@@ -9,6 +9,7 @@ from __future__ import annotations
 import csv
 import io
 import math
+from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -29,7 +30,7 @@ from model_store.schema import row_parser
 from model_store.schema.columns import KINDS, Column
 from model_store.schema.row_parser import CsvTable, Header, RowBatch
 from model_store.schema.signature import ClassificationOutput, RegressionOutput, Signature
-from model_store.utils.values import list_names
+from model_store.utils.values import integral_floats_to_ints, list_names
 
 _BATCH_CELLS = 100_000  # a few thousand rows of a table or a hundred images: some megabytes of memory
 
@@ -105,21 +106,24 @@ def predict(
     predictor = _predictor_from_store(store, model) if url is None else _predictor_from_service(url, key, model)
     name = predictor.name
     if file is not None and output is not None:
-        count = _predict_file(predictor, file, header, output, None if keep_all else _split_names(keep))
+        count, filled = _predict_file(predictor, file, header, output, None if keep_all else _split_names(keep))
         rows = "1 row" if count == 1 else f"{count} rows"
         print_note(f"Wrote the predictions of {name}/{predictor.version} for {rows} to {output}.")
+        warnings = _fill_warnings(predictor.signature, filled)
         if as_json and output != "-":
-            print_json({"model": name, "version": predictor.version, "rows": count, "output": output})
+            print_json({"model": name, "version": predictor.version, "rows": count, "output": output, **warnings})
         return
     if file is None:
-        predictions = predictor.predict(row_parser.parse_json_rows(row_texts))
+        batch = RowBatch(row_parser.parse_json_rows(row_texts))
+        predictions = predictor.predict(batch.rows)
     else:
         with click.open_file(file, "rb") as source:
             data = source.read()
         batch = _parse_file(data, _display_name(file), predictor.signature, header)
         predictions = _predict_batch(predictor, batch, _display_name(file))
+    warnings = _fill_warnings(predictor.signature, _count_filled(predictor.signature, batch.rows))
     if as_json:
-        print_json({"model": name, "version": predictor.version, "predictions": predictions})
+        print_json({"model": name, "version": predictor.version, "predictions": predictions, **warnings})
     else:
         tables.print_table(tables.predictions_table(predictions))
 
@@ -181,15 +185,15 @@ def _parse_file(data: bytes, name: str, signature: Signature, header: Header | N
 
 def _predict_file(
     predictor: Predictor, file: str, header: Header | None, output: str, keep: Sequence[str] | None
-) -> int:
-    """Write the predictions after the columns `keep`, None for all. Return the number of rows.
+) -> tuple[int, Counter[str]]:
+    """Write the predictions after the columns `keep`, None for all. Return the number of rows, and of filled values.
 
     InputError with the lines of invalid rows.
     """
     signature, name = predictor.signature, _display_name(file)
     width = sum(math.prod(column.shape) for column in signature.inputs)
     size = max(1, min(5_000, _BATCH_CELLS // width))
-    count = 0
+    count, filled = 0, Counter[str]()
     with (
         click.open_file(file, "rb") as source,
         _text_of(source) as text,
@@ -207,11 +211,36 @@ def _predict_file(
             for cells, prediction in zip(batch.cells, predictions, strict=True):
                 writer.writerow([*(cells[i] for i in kept), *_csv_cells(prediction)])
             count += len(batch.rows)
+            filled += _count_filled(signature, batch.rows)
             advance()
         if not count:
             writer.writerow(_csv_header(signature.output, [table.names[i] for i in kept]))
     _print_ignored([name for i, name in enumerate(table.names) if name in table.ignored and i not in kept])
-    return count
+    return count, filled
+
+
+def _count_filled(signature: Signature, rows: Sequence[Any]) -> Counter[str]:
+    """Return how many values of each column are missing in valid rows, and were filled in."""
+    counts = Counter[str]()
+    for i, column in enumerate(signature.inputs):
+        if column.fill is not None:
+            values = [row.get(column.name) if isinstance(row, Mapping) else row[i] for row in rows]
+            counts[column.name] = sum(
+                value is None or (isinstance(value, str) and column.parse_cell(value) is None) for value in values
+            )
+    return +counts
+
+
+def _fill_warnings(signature: Signature, counts: Counter[str]) -> dict[str, Any]:
+    """Print a note for each column whose missing values were filled in. Return them for --json, if there are any."""
+    warnings = []
+    for column in signature.inputs:
+        if count := counts[column.name]:
+            fill = integral_floats_to_ints([column.fill])[0]
+            problem = f"{count} missing value{'s' * (count > 1)} replaced by {fill!r}"
+            warnings.append({"location": column.name, "problem": problem, "fix": "give the values if you know them"})
+            print_note(f"Warning: {column.name}: {problem}")
+    return {"warnings": warnings} if warnings else {}
 
 
 @contextmanager

@@ -95,7 +95,9 @@ class CategoryColumn(Column):
         """Return parsed values as features (n, width)."""
         encoded = np.zeros((len(values), self.width))
         for i, value in enumerate(values):
-            value = self.fill if value is None else value
+            if value is None and self.fill is not None:
+                self.note_filled((i,), locations, faults)
+                value = self.fill
             feature = self._feature_by_category.get(value) if value is not None else None
             if feature is None and value is not None and self.unknown == "bucket":
                 feature = len(self.categories)
@@ -114,6 +116,8 @@ class CategoryColumn(Column):
             meant = [text for text in self.categories if text.lower() == str(value).lower()]
             if meant:
                 return f"send one of these in quotes: {list_names(meant)}"
+        if value is None:
+            return "send one of the categories; the column is required"
         return did_you_mean(value, self.categories) or "send one of the training data's categories"
 
     def missing_values(self, count: int) -> Array:
@@ -164,7 +168,7 @@ class CategoryColumn(Column):
 
     @classmethod
     def from_public_details(cls, details: Mapping[str, Any]) -> Self:
-        return cls(details["name"], tuple(details["categories"]))
+        return cls(details["name"], tuple(details["categories"]), details["unknown"], details.get("fill"))
 
     def describe(self, format_value: Callable[[Any], str]) -> str:
         return format_value(self.categories) + (", others" if self.unknown == "bucket" else "")

@@ -6,8 +6,11 @@ faults to a `FaultCollector` and continues, so that one response reports every f
 
 from __future__ import annotations
 
+import math
+import re
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from operator import itemgetter
 from typing import Any, ClassVar, NamedTuple, Self
 
 import numpy as np
@@ -30,26 +33,51 @@ def parse_text_cell(text: str) -> str | None:
 
 
 class FaultCollector:
-    """Counts all faults and keeps the first `InputError.MAX_FAULTS`. A costly fix is computed only for those."""
+    """Counts all faults and keeps those of the first rows, up to `InputError.MAX_FAULTS`.
 
-    def __init__(self) -> None:
-        self.faults: list[Fault] = []
-        self.total = 0
+    A costly fix is computed only for those. `filled`, if not None, collects the missing values that were filled in.
+    """
+
+    def __init__(self, filled: FaultCollector | None = None) -> None:
+        self.total, self.filled = 0, filled
+        self._kept: list[tuple[int, str, str, str | Callable[[], str]]] = []
+        self._end: float = math.inf  # faults of this row and later ones are only counted
 
     def add(self, location: str, problem: str, fix: str | Callable[[], str]) -> None:
         self.total += 1
-        if len(self.faults) < InputError.MAX_FAULTS:
-            self.faults.append(Fault(location, problem, fix if isinstance(fix, str) else fix()))
+        row = _row(location)
+        if row < self._end:
+            self._kept.append((row, location, problem, fix))
+            if len(self._kept) >= 2 * InputError.MAX_FAULTS:
+                self._drop_later_rows()
+
+    @property
+    def faults(self) -> list[Fault]:
+        """The faults of the first rows, sorted by row."""
+        self._drop_later_rows()
+        return [
+            Fault(location, problem, fix if isinstance(fix, str) else fix()) for _, location, problem, fix in self._kept
+        ]
 
     def raise_if_any(self) -> None:
         """Raise InputError if there are faults, sorted by row."""
         if self.total:
-            raise InputError(sorted(self.faults, key=_row), self.total)
+            raise InputError(self.faults, self.total)
+
+    def _drop_later_rows(self) -> None:
+        self._kept.sort(key=itemgetter(0))
+        del self._kept[InputError.MAX_FAULTS :]
+        if len(self._kept) == InputError.MAX_FAULTS:
+            self._end = self._kept[-1][0]
 
 
-def _row(fault: Fault) -> int:
+_ROW_NUMBER = re.compile(r"(?:^|\.)([0-9]{1,18})(?=\.|$)")
+
+
+def _row(location: str) -> int:
     """Return the row number in a location such as `instances.7.island`, -1 if there is none."""
-    return next((int(part) for part in fault.location.split(".") if part.isascii() and part.isdigit()), -1)
+    found = _ROW_NUMBER.search(location)
+    return -1 if found is None else int(found[1])
 
 
 class RowLocations(Sequence[str]):
@@ -63,6 +91,18 @@ class RowLocations(Sequence[str]):
 
     def __getitem__(self, i: Any) -> Any:
         return f"{self.prefix}.{self.rows[i]}"
+
+
+def fill_warnings(filled: FaultCollector, location: str) -> list[Fault]:
+    """Return a warning for each value that was filled in, the first ones and the number of others if they are many."""
+    warnings = filled.faults
+    if filled.total > len(warnings):
+        problem = f"{filled.total - len(warnings)} more missing values were filled in"
+        warnings.append(Fault(location, problem, _FILL_FIX))
+    return warnings
+
+
+_FILL_FIX = "the prediction is less certain; send the value if you know it"
 
 
 class Bins(NamedTuple):
@@ -96,7 +136,7 @@ class Column(ABC):
     name: str
     statistics: Mapping[str, Any]  # of the training rows; untrusted in an artifact
     kind: str
-    fill: Any = None  # replaces a missing value; if None, a missing value is rejected
+    fill: Any = None  # replaces a missing value; if None, the column is required and a missing value is rejected
     shape: tuple[int, ...] = ()  # of one value
     offset: float = 0.0  # a scaled feature is `(value - offset) / scale`
     scale: float = 1.0
@@ -139,6 +179,13 @@ class Column(ABC):
         """Return the fix of a text that means a missing value, "" if it means none or null is not accepted either."""
         is_missing = self.fill is not None and isinstance(value, str) and parse_text_cell(value) is None
         return "send null for a missing value" if is_missing else ""
+
+    def note_filled(self, rows: Iterable[int], locations: RowLocations, faults: FaultCollector) -> None:
+        """Report that missing values of these rows were replaced by `fill`."""
+        if faults.filled is not None:
+            problem = f"the value is missing; {integral_floats_to_ints([self.fill])[0]!r} was used"
+            for i in rows:
+                faults.filled.add(f"{locations[i]}.{self.name}", problem, _FILL_FIX)
 
     # The signature as JSON --------------------------------------------------------------------------------------------
 

@@ -46,7 +46,7 @@ class NumberColumn(Column):
     width = 1
     in_number_table = True
     tensor_datatype = "FP64"
-    _MISSING_FIX = "send a number; this model does not accept missing values"
+    _MISSING_FIX = "send a number; the column is required"
 
     def parse(self, values: list[Any], locations: RowLocations, faults: FaultCollector) -> Array:
         """Return untrusted values as (n,) float64, NaN for missing ones."""
@@ -84,6 +84,7 @@ class NumberColumn(Column):
                 for i in np.flatnonzero(missing):
                     faults.add(f"{locations[int(i)]}.{self.name}", "expected a number, found none", self._MISSING_FIX)
             else:
+                self.note_filled(np.flatnonzero(missing).tolist(), locations, faults)
                 values = np.where(missing, self.fill, values)
         return ((values - self.offset) / self.scale).reshape(-1, 1)
 
@@ -121,7 +122,7 @@ class NumberColumn(Column):
 
     @classmethod
     def from_public_details(cls, details: Mapping[str, Any]) -> Self:
-        return cls(details["name"])
+        return cls(details["name"], fill=details.get("fill"))
 
     def describe(self, format_value: Callable[[Any], str]) -> str:
         return describe_range(self.statistics, format_value)

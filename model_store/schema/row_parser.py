@@ -35,9 +35,10 @@ class RowBatch:
 
     def with_lines(self, error: InputError, name: str = "") -> InputError:
         """Return an error of `Signature.encode` with the lines of the file `name` in place of the rows."""
-        return InputError([self._with_line(fault, name) for fault in error.faults], error.total)
+        return InputError([self.with_line(fault, name) for fault in error.faults], error.total)
 
-    def _with_line(self, fault: Fault, name: str) -> Fault:
+    def with_line(self, fault: Fault, name: str = "") -> Fault:
+        """Return a fault or warning at `rows.2.island` with the line of the file `name` in place of the row."""
         _, _, rest = fault.location.partition(".")
         number, dot, column = rest.partition(".")
         if not number.isdigit() or int(number) >= len(self.lines):

@@ -15,8 +15,9 @@ from typing import Any, Literal
 import numpy as np
 import numpy.typing as npt
 
-from model_store.errors import did_you_mean
+from model_store.errors import Fault, did_you_mean
 from model_store.nn import Array
+from model_store.schema.column import fill_warnings
 from model_store.schema.columns import ArrayColumn, CategoryColumn, Column, FaultCollector, NumberColumn, RowLocations
 from model_store.utils.values import describe_value, list_names
 
@@ -76,24 +77,31 @@ class Signature:
         return dict(training)
 
     def encode(
-        self, instances: Sequence[Any] | Array, location: str = "instances", dtype: npt.DTypeLike = np.float32
+        self,
+        instances: Sequence[Any] | Array,
+        location: str = "instances",
+        dtype: npt.DTypeLike = np.float32,
+        warnings: list[Fault] | None = None,
     ) -> Array:
         """Encode untrusted rows as (n, width) of `dtype`: lists in column order, objects by column name, or arrays.
 
-        InputError with every fault of every row, at locations such as `instances.2.island`.
+        InputError with every fault of every row, at locations such as `instances.2.island`. Missing values that were
+        filled in are appended to `warnings`.
         """
         given: Sequence[Any] = np.atleast_1d(instances).tolist() if isinstance(instances, np.ndarray) else instances
         table = self._as_table(given)
         if table is not None:
             return self.encode_table(table, location, dtype)
-        faults = FaultCollector()
+        faults = FaultCollector(None if warnings is None else FaultCollector())
         rows, columns = self._columns(given, location, faults)
         locations = RowLocations(location, rows)
         blocks = [
             column.encode(column.parse(values, locations, faults), locations, faults)
             for column, values in zip(self.inputs, columns, strict=True)
         ]
-        return self._concatenate(blocks, locations, faults, dtype)
+        encoded = self._concatenate(blocks, locations, faults, dtype)
+        _add_fill_warnings(warnings, faults, location)
+        return encoded
 
     @cached_property
     def table_shape(self) -> tuple[int, ...] | None:
@@ -119,17 +127,23 @@ class Signature:
         return self._check_overflow(encoded, locations, faults)
 
     def encode_columns(
-        self, columns: Mapping[str, Array], dtype: npt.DTypeLike = np.float32, location: str = "rows"
+        self,
+        columns: Mapping[str, Array],
+        dtype: npt.DTypeLike = np.float32,
+        location: str = "rows",
+        warnings: list[Fault] | None = None,
     ) -> Array:
         """Encode parsed columns as (n, width) of `dtype`: float64 with NaN for missing, text or None, arrays.
 
-        InputError if a value is missing or unknown and its column does not accept that.
+        InputError if a value is missing or unknown and its column does not accept that. `warnings` is as in `encode`.
         """
-        faults = FaultCollector()
+        faults = FaultCollector(None if warnings is None else FaultCollector())
         count = len(columns[self.names[0]])
         locations = RowLocations(location, range(count))
         blocks = [column.encode(columns[column.name], locations, faults) for column in self.inputs]
-        return self._concatenate(blocks, locations, faults, dtype)
+        encoded = self._concatenate(blocks, locations, faults, dtype)
+        _add_fill_warnings(warnings, faults, location)
+        return encoded
 
     def decode(self, outputs: Array) -> list[Any]:
         """Return raw outputs (n, outputs) as predictions for JSON, exact to the bit.
@@ -274,6 +288,11 @@ class Signature:
                     f"instances.{i}", "the prediction is not finite", "send values in the range of the training data"
                 )
             faults.raise_if_any()
+
+
+def _add_fill_warnings(warnings: list[Fault] | None, faults: FaultCollector, location: str) -> None:
+    if warnings is not None and faults.filled is not None and faults.filled.total:
+        warnings += fill_warnings(faults.filled, location)
 
 
 _PATHS_KEYED_BY_LABEL = (

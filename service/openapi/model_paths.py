@@ -118,8 +118,8 @@ def _tensorflow_serving_schemas(served: LoadedVersion, rows: Json) -> tuple[Json
     row = object_schema(list(output_schemas), **output_schemas) if several else next(iter(output_schemas.values()))
     by_column = {name: array_schema(value) for name, value in output_schemas.items()}
     outputs = object_schema(list(output_schemas), **by_column) if several else next(iter(by_column.values()))
-    response = object_schema(predictions=array_schema(row), outputs=outputs)
-    return request, response | {"minProperties": 1, "maxProperties": 1}
+    response = object_schema(predictions=array_schema(row), outputs=outputs, warnings=array_schema(_ref("Fault")))
+    return request, response | {"minProperties": 1, "maxProperties": 2}
 
 
 def _open_inference_schemas(served: LoadedVersion) -> tuple[Json, Json]:
@@ -146,6 +146,7 @@ def _open_inference_schemas(served: LoadedVersion) -> tuple[Json, Json]:
         model_name={"const": served.name},
         model_version=STRING,
         id=STRING,
+        parameters=PARAMETERS,
         outputs=array_schema({"anyOf": [_tensor_schema(each, is_response=True) for each in outputs]}),
     )
     return request, response

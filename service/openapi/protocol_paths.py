@@ -22,6 +22,7 @@ from service.protocols.csv_npy import CSV, NPY
 
 _BOOLEAN: Json = {"type": "boolean"}
 _ANY: Json = {}
+_FAULT: Json = {"$ref": "#/components/schemas/Fault"}
 _COUNT: Json = {"type": "integer", "minimum": 0}
 _SHAPE = array_schema({"type": "integer"})
 _TENSOR_METADATA = object_schema("name datatype shape", name=STRING, datatype=STRING, shape=_SHAPE)
@@ -165,7 +166,7 @@ _OPERATIONS: tuple[tuple[str, str, tuple[str, ...], str, Json | None, Json], ...
             instances=array_schema(_ANY) | {"minItems": 1},
             parameters=_ANY,
         ),
-        object_schema("predictions", predictions=array_schema(_ANY)),
+        object_schema("predictions", predictions=array_schema(_ANY), warnings=array_schema(_FAULT)),
     ),
     (
         "tensorflow serving",
@@ -190,7 +191,7 @@ _OPERATIONS: tuple[tuple[str, str, tuple[str, ...], str, Json | None, Json], ...
         tuple(f"{path}:predict" for path in _TF_MODEL_PATHS),
         "Predictions from rows or columns",
         _TF_PREDICT_REQUEST,
-        object_schema(predictions=array_schema(_ANY), outputs=_ANY),
+        object_schema(predictions=array_schema(_ANY), outputs=_ANY, warnings=array_schema(_FAULT)),
     ),
 )
 _ERROR_DESCRIPTIONS = {

@@ -62,7 +62,10 @@ class PredictResponseSchema(Schema):
     predictions = fields.List(fields.Raw(), required=True)
     warnings = fields.List(
         fields.Nested(FaultSchema),
-        metadata={"description": "With `?warnings=true`: values outside the range of the training data."},
+        metadata={
+            "description": "Missing values that were filled in; with `?warnings=true` also values outside the range of "
+            "the training data."
+        },
     )
     receipt = fields.Nested(
         ReceiptSchema, metadata={"description": "With `?receipt=true`: the receipt that `models replay` verifies."}

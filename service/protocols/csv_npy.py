@@ -7,12 +7,12 @@ from io import BytesIO
 import numpy as np
 
 from model_store.errors import Fault, InputError
-from model_store.nn import Array
 from model_store.schema import row_parser
 from model_store.schema.row_parser import Header, RowBatch
 from service.http.request_body import bad_request, check_value_count
 from service.protocols import tensors
 from service.registry.loaded_version import LoadedVersion
+from service.validation.predict_request import EncodedRows
 
 CSV, NPY = "text/csv", "application/x-npy"
 MEDIA_TYPES = frozenset({CSV, NPY})
@@ -34,7 +34,7 @@ def parse_csv_rows(
     return found
 
 
-def encode_npy(body: bytes, served: LoadedVersion, max_rows: int) -> Array:
+def encode_npy(body: bytes, served: LoadedVersion, max_rows: int) -> EncodedRows:
     """Encode an .npy body as the network's input. The model must take a single tensor."""
     tensor = tensors.single_input_spec(served.model.signature)
     if tensor is None:

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 from model_store.errors import Fault, InputError
-from model_store.nn import Array
 from service.registry.errors import UnavailableError, UnknownModelError
 from service.registry.loaded_version import LoadedVersion
 from service.registry.registry import ModelRegistry
-from service.validation.predict_request import PredictSchema, is_version_ref
+from service.validation.predict_request import EncodedRows, PredictSchema, is_version_ref
 
 
 class PredictParser:
@@ -19,7 +19,7 @@ class PredictParser:
         self._registry = registry
         self._schema_without_model = PredictSchema(max_instances)
 
-    def parse(self, body: dict[str, Any], name: str | None, version: str | None) -> tuple[LoadedVersion, Array]:
+    def parse(self, body: dict[str, Any], name: str | None, version: str | None) -> tuple[LoadedVersion, EncodedRows]:
         """Return the version that predicts and the encoded rows. Raises InputError with all errors of the body."""
         served, faults = self.find_version(body, name, version)
         return self.encode(body, served, faults)
@@ -52,18 +52,24 @@ class PredictParser:
 
     def encode(
         self, body: dict[str, Any], served: LoadedVersion | None, faults: list[Fault]
-    ) -> tuple[LoadedVersion, Array]:
+    ) -> tuple[LoadedVersion, EncodedRows]:
         """Encode the rows of the body for what `find_version` returned. Raises InputError with the errors of both."""
         total = len(faults)
         try:
-            inputs = (served.schema if served else self._schema_without_model).encode(body)
+            encoded = (served.schema if served else self._schema_without_model).encode(body)
         except InputError as e:
             faults += e.faults
             total += e.total
-        if faults or served is None or inputs is None:
+        if faults or served is None or encoded is None:
             raise InputError(faults, total)
-        return served, inputs
+        return served, encoded
 
 
-def predict_response(served: LoadedVersion, predictions: list[Any]) -> dict[str, Any]:
-    return {"model": served.name, "version": served.number, "predictions": predictions}
+def predict_response(served: LoadedVersion, predictions: list[Any], warnings: Sequence[Fault] = ()) -> dict[str, Any]:
+    response = {"model": served.name, "version": served.number, "predictions": predictions}
+    return with_warnings(response, warnings) if warnings else response
+
+
+def with_warnings(response: dict[str, Any], warnings: Sequence[Fault]) -> dict[str, Any]:
+    """Return a JSON response that names the missing values that were filled in, if there are any."""
+    return response | {"warnings": [warning.as_dict() for warning in warnings]} if warnings else response

@@ -8,14 +8,14 @@ from __future__ import annotations
 
 import math
 import zlib
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 from typing import Any
 
 import orjson
 
-from model_store.errors import InputError, did_you_mean
+from model_store.errors import Fault, InputError, did_you_mean
 from model_store.nn import Array
 from model_store.schema.columns import FaultCollector
 from model_store.utils.values import describe_value
@@ -75,9 +75,16 @@ def parse_request(
 
 
 def serialize_response(
-    served: LoadedVersion, request: InferRequest, arrays: Mapping[str, Array], coding: str | None
+    served: LoadedVersion,
+    request: InferRequest,
+    arrays: Mapping[str, Array],
+    warnings: Sequence[Fault],
+    coding: str | None,
 ) -> tuple[bytes, dict[str, str]]:
-    """Return the body and headers of the response. `coding` compresses it: "gzip" or "x-gzip", "deflate" or None."""
+    """Return the body and headers of the response. `coding` compresses it: "gzip" or "x-gzip", "deflate" or None.
+
+    Parameters are strings, numbers or booleans in this protocol, so `warnings` are the lines of one string.
+    """
     outputs: list[dict[str, Any]] = []
     tail: list[bytes] = []
     for name, binary in request.outputs.items():
@@ -92,6 +99,8 @@ def serialize_response(
     head: dict[str, Any] = {"model_name": served.name, "model_version": str(served.number)}
     if request.id is not None:
         head["id"] = request.id
+    if warnings:
+        head["parameters"] = {"warnings": "\n".join(f"{each.location}: {each.problem}" for each in warnings)}
     document = orjson.dumps(head | {"outputs": outputs})
     body = b"".join([document, *tail])
     headers = {

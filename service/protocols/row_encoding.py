@@ -4,13 +4,14 @@ from __future__ import annotations
 
 from typing import Any
 
-from model_store.nn import Array
+from model_store.errors import Fault
 from model_store.schema.columns import FaultCollector
 from model_store.utils.values import describe_value
 from service.registry.loaded_version import LoadedVersion
+from service.validation.predict_request import EncodedRows
 
 
-def encode_rows(served: LoadedVersion, rows: Any, location: str, max_rows: int) -> Array:
+def encode_rows(served: LoadedVersion, rows: Any, location: str, max_rows: int) -> EncodedRows:
     """Validate and encode untrusted rows. Raises InputError with all errors."""
     faults = FaultCollector()
     if not isinstance(rows, list):
@@ -18,4 +19,5 @@ def encode_rows(served: LoadedVersion, rows: Any, location: str, max_rows: int) 
     elif not 1 <= len(rows) <= max_rows:
         faults.add(location, f"expected 1 to {max_rows} rows, found {len(rows)}", "send them in several requests")
     faults.raise_if_any()
-    return served.model.signature.encode(rows, location, served.model.network.dtype)
+    warnings: list[Fault] = []
+    return EncodedRows(served.model.encode(rows, location, warnings), warnings)

@@ -16,11 +16,12 @@ from typing import Any, TypeGuard
 import numpy as np
 
 from model_store.artifact.model import Model
-from model_store.errors import did_you_mean
+from model_store.errors import Fault, did_you_mean
 from model_store.nn import Array
 from model_store.schema.columns import Column, FaultCollector
 from model_store.schema.signature import ClassificationOutput, Signature
 from model_store.utils.values import describe_value, list_names
+from service.validation.predict_request import EncodedRows
 
 DATATYPES: dict[str, np.dtype[Any]] = {
     "BOOL": np.dtype("?"),
@@ -115,7 +116,7 @@ def output_arrays(model: Model, raw: Array) -> dict[str, Array]:
     return made
 
 
-def encode(model: Model, arrays: Mapping[str, Array], max_rows: int) -> Array:
+def encode(model: Model, arrays: Mapping[str, Array], max_rows: int) -> EncodedRows:
     """Encode named arrays as the network's input (n, features). Raises InputError with all errors."""
     signature = model.signature
     faults = FaultCollector()
@@ -141,7 +142,8 @@ def encode(model: Model, arrays: Mapping[str, Array], max_rows: int) -> Array:
         column.name: _column_array(column, arrays.get(column.name), count, faults) for column in signature.inputs
     }
     faults.raise_if_any()
-    return signature.encode_columns(columns, model.network.dtype, "rows")
+    warnings: list[Fault] = []
+    return EncodedRows(signature.encode_columns(columns, model.network.dtype, "rows", warnings), warnings)
 
 
 def from_json(datatype: str, shape: Sequence[int], data: Any, location: str, faults: FaultCollector) -> Array | None:

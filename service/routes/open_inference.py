@@ -70,13 +70,17 @@ def create_blueprint(
     @blueprint.get(f"{_VERSION}/config")
     def config(name: str, version: str | None = None) -> Response:
         served = registry.find(name, version)
+        signature = served.model.signature
         return json_response(
             {
                 "name": name,
                 "platform": _PLATFORM,
                 "backend": _PLATFORM,
                 "max_batch_size": settings.max_instances,
-                "input": [_tensor_config(tensor) for tensor in tensors.input_specs(served.model.signature)],
+                "input": [
+                    _tensor_config(tensor) | ({} if column.fill is None else {"optional": True})
+                    for tensor, column in zip(tensors.input_specs(signature), signature.inputs, strict=True)
+                ],
                 "output": [_tensor_config(tensor) for tensor in tensors.output_specs(served.model)],
             }
         )
@@ -113,11 +117,11 @@ def create_blueprint(
         if document is not None:
             g.sent_tensors = document.get("inputs"), tail  # for the example in an error response
         infer_request = open_inference.parse_request(document, tail, served, settings.max_instances)
-        inputs = tensors.encode(served.model, infer_request.arrays, settings.max_instances)
-        outputs = tensors.output_arrays(served.model, inference(g.request_record, served, inputs))
+        encoded = tensors.encode(served.model, infer_request.arrays, settings.max_instances)
+        outputs = tensors.output_arrays(served.model, inference(g.request_record, served, encoded.inputs))
         accepted = request.accept_encodings
         coding = accepted.best_match(["gzip", "deflate", "x-gzip"]) if accepted else None
-        content, headers = open_inference.serialize_response(served, infer_request, outputs, coding)
+        content, headers = open_inference.serialize_response(served, infer_request, outputs, encoded.warnings, coding)
         return Response(content, headers=headers)
 
     @blueprint.post("/v2/repository/index")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -11,6 +12,7 @@ from werkzeug.wrappers import Response
 from model_store.artifact.receipt import make_receipt
 from model_store.errors import Fault, InputError, did_you_mean
 from model_store.nn import Array
+from model_store.schema.row_parser import RowBatch
 from service.config import Settings
 from service.http.request_body import check_json_content_type, parse_json, read_body
 from service.http.responses import json_response
@@ -33,6 +35,12 @@ class PredictResult:
     body: bytes
     inputs: Array
     predictions: list[Any]
+    warnings: list[Fault]  # of missing values that were filled in
+    csv: RowBatch | None = None
+
+    def locate(self, warnings: Sequence[Fault]) -> list[Fault]:
+        """Return warnings that name the lines of a CSV body in place of its rows."""
+        return list(warnings) if self.csv is None else list(map(self.csv.with_line, warnings))
 
 
 class Predictor:
@@ -59,11 +67,11 @@ class Predictor:
                 )
                 g.sent_rows = batch.rows
                 try:
-                    inputs = encode_rows(served, batch.rows, "rows", max_rows)
+                    encoded = encode_rows(served, batch.rows, "rows", max_rows)
                 except InputError as e:
                     raise batch.with_lines(e) from e
             else:
-                inputs = csv_npy.encode_npy(sent, served, max_rows)
+                encoded = csv_npy.encode_npy(sent, served, max_rows)
         else:
             check_json_content_type(request)
             sent = read_body(request, max_bytes)
@@ -74,9 +82,10 @@ class Predictor:
             model = body.get("model")
             g.requested_model, g.sent_rows = model if isinstance(model, str) else "", body.get("instances")
             record.served, faults = self._parser.find_version(body, name, version)
-            served, inputs = self._parser.encode(body, record.served, faults)
-        outputs = self._inference(record, served, inputs)
-        return PredictResult(served, sent, inputs, served.model.signature.decode(outputs))
+            served, encoded = self._parser.encode(body, record.served, faults)
+        outputs = self._inference(record, served, encoded.inputs)
+        predictions = served.model.signature.decode(outputs)
+        return PredictResult(served, sent, encoded.inputs, predictions, encoded.warnings, g.get("sent_csv"))
 
 
 def create_blueprint(predictor: Predictor) -> Blueprint:
@@ -89,9 +98,10 @@ def create_blueprint(predictor: Predictor) -> Blueprint:
         extras = _true_query_parameters()
         result = predictor(name, version)
         served = result.served
-        response = predict_response(served, result.predictions)
+        response = predict_response(served, result.predictions, result.locate(result.warnings))
         if "warnings" in extras:
-            response["warnings"] = [remark.as_dict() for remark in range_warnings(served.model, result.inputs)]
+            found = result.locate([*result.warnings, *range_warnings(served.model, result.inputs)])
+            response["warnings"] = [warning.as_dict() for warning in found]
         if "receipt" in extras:
             response["receipt"] = make_receipt(
                 served.name, served.number, served.digest, result.body, result.predictions

@@ -11,6 +11,7 @@ from werkzeug.wrappers import Response
 
 from service.config import Settings
 from service.http.responses import json_response
+from service.protocols.native import with_warnings
 from service.registry.registry import ModelRegistry
 from service.routes.predict import Predictor
 
@@ -24,7 +25,9 @@ def create_blueprint(registry: ModelRegistry, predictor: Predictor, settings: Se
     def invocations() -> Response:
         result = predictor(None, None, ignored_key="parameters")
         headers = {"X-Model-Version": str(result.served.number)}
-        return json_response({"predictions": result.predictions}, headers=headers)
+        return json_response(
+            with_warnings({"predictions": result.predictions}, result.locate(result.warnings)), headers=headers
+        )
 
     blueprint.add_url_rule("/ping", view_func=ping, methods=["GET"])
     blueprint.add_url_rule("/invocations", view_func=invocations, methods=["POST"])

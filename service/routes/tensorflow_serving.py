@@ -17,6 +17,7 @@ from service.http.request_body import read_json
 from service.http.responses import json_response
 from service.inference.runner import InferenceRunner
 from service.protocols import model_metadata, tensors
+from service.protocols.native import with_warnings
 from service.protocols.row_encoding import encode_rows
 from service.protocols.tensors import TensorSpec
 from service.registry.registry import ModelRegistry
@@ -93,14 +94,15 @@ def create_blueprint(registry: ModelRegistry, inference: InferenceRunner, settin
             _columns_to_rows(body["inputs"], signature) if g.is_columnar else body["instances"], signature
         )
         g.sent_rows = rows  # for the example in an error response
-        inputs = encode_rows(served, rows, location, settings.max_instances)
-        found = signature.decode_arrays(inference(g.request_record, served, inputs))
+        encoded = encode_rows(served, rows, location, settings.max_instances)
+        found = signature.decode_arrays(inference(g.request_record, served, encoded.inputs))
         headers = {"X-Model-Version": str(served.number)}
         if location == "inputs":
             columns = {key: values.tolist() for key, values in found.items()}
             outputs: Any = columns if len(columns) > 1 else next(iter(columns.values()))
-            return json_response({"outputs": outputs}, headers=headers)
-        return json_response({"predictions": _arrays_to_rows(found)}, headers=headers)
+            return json_response(with_warnings({"outputs": outputs}, encoded.warnings), headers=headers)
+        response = {"predictions": _arrays_to_rows(found)}
+        return json_response(with_warnings(response, encoded.warnings), headers=headers)
 
     return blueprint
 

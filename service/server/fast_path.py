@@ -16,7 +16,7 @@ import numpy as np
 import orjson
 from werkzeug.exceptions import NotFound
 
-from model_store.errors import InputError
+from model_store.errors import Fault, InputError
 from model_store.nn import Array
 from model_store.utils.duplicate_keys import has_duplicate_keys
 from service.config import Settings
@@ -53,6 +53,7 @@ _FALLBACK_ERRORS = (
 )
 
 
+_NO_WARNINGS: Sequence[Fault] = ()  # a table of numbers has no missing value
 _JSON_LINES = header_lines([("Content-Type", "application/json"), *RESPONSE_HEADERS.items()])
 
 
@@ -80,12 +81,14 @@ class ParsedPredict:
         "served",
         "started_at",
         "target",
+        "warnings",
     )
     head: RequestHead
     target: PredictTarget
     served: LoadedVersion
     inputs: Array
     key_name: str
+    warnings: Sequence[Fault]
     client_ip: str
     arrived_at: float
     started_at: float
@@ -127,7 +130,7 @@ class FastPath:
             return None
         if found is None:
             return None
-        request.served, request.inputs = found
+        request.served, (request.inputs, request.warnings) = found
         request.parsed_at = clock()
         request.head, request.target, request.client_ip, request.arrived_at = head, target, client_ip, arrived_at
         return request
@@ -145,7 +148,7 @@ class FastPath:
         start = 0
         for request in batch:
             end = start + len(request.inputs)
-            bodies.append(_encode_body(served, outputs[start:end]))
+            bodies.append(_encode_body(served, outputs[start:end], request.warnings))
             start = end
         if None in bodies:  # Flask counts the rows of those
             counted = [request.inputs for request, body in zip(batch, bodies, strict=True) if body is not None]
@@ -171,7 +174,9 @@ class FastPath:
         if failure is not None:
             raise failure
 
-    def _parse_table(self, body: bytes, target: PredictTarget) -> tuple[LoadedVersion, Array] | None:
+    def _parse_table(
+        self, body: bytes, target: PredictTarget
+    ) -> tuple[LoadedVersion, tuple[Array, Sequence[Fault]]] | None:
         plain = self._table_reader.parse(body)
         if plain is None or (target.name is not None and plain.model is not None):
             return None
@@ -184,9 +189,13 @@ class FastPath:
         if signature.table_shape is None:
             return None
         table = plain.table(signature.table_shape, self._settings.max_instances)
-        return None if table is None else (served, signature.encode_table(table, dtype=served.model.network.dtype))
+        if table is None:
+            return None
+        return served, (signature.encode_table(table, dtype=served.model.network.dtype), _NO_WARNINGS)
 
-    def _parse_rows(self, body: bytes, target: PredictTarget) -> tuple[LoadedVersion, Array] | None:
+    def _parse_rows(
+        self, body: bytes, target: PredictTarget
+    ) -> tuple[LoadedVersion, tuple[Array, Sequence[Fault]]] | None:
         parsed = orjson.loads(body)
         if not isinstance(parsed, dict) or has_duplicate_keys(body, parsed):
             return None
@@ -223,8 +232,8 @@ class FastPath:
         return PredictTarget(head.uri, path[1], path[2])
 
 
-def _encode_body(served: LoadedVersion, outputs: Array) -> bytes | None:
+def _encode_body(served: LoadedVersion, outputs: Array, warnings: Sequence[Fault]) -> bytes | None:
     try:
-        return json_bytes(predict_response(served, served.model.signature.decode(outputs)))
+        return json_bytes(predict_response(served, served.model.signature.decode(outputs), warnings))
     except InputError:
         return None

@@ -9,7 +9,7 @@ from __future__ import annotations
 import weakref
 from collections.abc import Mapping
 from itertools import chain, islice
-from typing import Any
+from typing import Any, NamedTuple
 
 from marshmallow import Schema, ValidationError, fields
 
@@ -17,6 +17,13 @@ from model_store.artifact.model import Model
 from model_store.errors import Fault, InputError, did_you_mean
 from model_store.nn import Array
 from model_store.utils.values import describe_value
+
+
+class EncodedRows(NamedTuple):
+    """The network's input for the rows of a request (n, features), and the missing values that were filled in."""
+
+    inputs: Array
+    warnings: list[Fault]
 
 
 class ModelNameField(fields.Field[str]):
@@ -46,7 +53,7 @@ class VersionRefField(fields.Field[int | str]):
         return ref
 
 
-class InstancesField(fields.Field[Array | None]):
+class InstancesField(fields.Field[EncodedRows | None]):
     """Encode a list of rows as the network's input.
 
     A schema and its fields form a reference cycle, so the garbage collector may free them hours later. The field holds
@@ -62,7 +69,9 @@ class InstancesField(fields.Field[Array | None]):
             "instances", f"expected a list of rows, found {found}", 'send {"instances": [row, ...]}'
         )
 
-    def _deserialize(self, value: Any, attr: str | None, data: Mapping[str, Any] | None, **kwargs: Any) -> Array | None:
+    def _deserialize(
+        self, value: Any, attr: str | None, data: Mapping[str, Any] | None, **kwargs: Any
+    ) -> EncodedRows | None:
         if not isinstance(value, list):
             fix = "put the row into a list: [row]" if isinstance(value, dict) else "send a list of rows"
             raise _validation_error("instances", f"expected a list of rows, found {describe_value(value)}", fix)
@@ -76,8 +85,9 @@ class InstancesField(fields.Field[Array | None]):
         model = self.model()
         if model is None:
             raise ReferenceError("a schema was used longer than its model was held")
+        warnings: list[Fault] = []
         try:
-            return model.encode(value)
+            return EncodedRows(model.encode(value, warnings=warnings), warnings)
         except InputError as e:
             raise ValidationError([e.with_traceback(None)]) from None
 
@@ -114,8 +124,8 @@ class PredictSchema(Schema):
             elif isinstance(field, ModelNameField):
                 field.expected_name = name
 
-    def encode(self, body: Mapping[str, Any]) -> Array | None:
-        """Return the network's input, or None if the schema has no model. Raises InputError with all errors."""
+    def encode(self, body: Mapping[str, Any]) -> EncodedRows | None:
+        """Return the encoded rows, or None if the schema has no model. Raises InputError with all errors."""
         faults: list[Fault] = []
         known = {key: body[key] for key in self.fields if key in body}
         total = len(body) - len(known)
@@ -123,7 +133,7 @@ class PredictSchema(Schema):
             unknown = islice((key for key in body if key not in known), InputError.MAX_FAULTS)
             faults += [self._unknown_key(key) for key in unknown]
         try:
-            encoded: Array | None = self.load(known)["instances"]
+            encoded: EncodedRows | None = self.load(known)["instances"]
         except ValidationError as e:
             # The traceback refers to the frames, and they to the exception and the body: a reference cycle.
             e.with_traceback(None)

@@ -47,6 +47,7 @@ def prepared(folder: Path, rows: list[tuple[str, str]], **data: Any) -> Prepared
     with (folder / "t.csv").open("w", encoding="utf-8", newline="") as file:
         file.write("island,mass,y\n" + "".join(f"{line[:-1]},{'pq'[i % 2]}\n" for i, line in enumerate(lines)))
     data = {"path": "t.csv", "target": "y", "kinds": {"island": "category", "mass": "number"}, **data}
+    data["optional"] = ["island", "mass"]
     return prepare(from_dict({"model": {"name": "m"}, "data": data, "train": {"epochs": 1}}, folder))
 
 
@@ -82,8 +83,8 @@ def ways_in(model: Model, rows: list[tuple[str, str]]) -> dict[str, Any]:
         "JSON objects": model.encode(json.loads(json.dumps(by_name))),
         "CSV and models predict": model.encode(csv_rows.rows),
         "models predict --row": model.encode(row_parser.parse_json_rows([json.dumps(row) for row in by_name])),
-        "V2": tensors.encode(model, {"island": islands, "mass": masses}, len(rows)),
-        "V2 binary": tensors.encode(model, {"island": binary, "mass": masses}, len(rows)),
+        "V2": tensors.encode(model, {"island": islands, "mass": masses}, len(rows)).inputs,
+        "V2 binary": tensors.encode(model, {"island": binary, "mass": masses}, len(rows)).inputs,
     }
 
 

@@ -17,6 +17,7 @@ from model_store.schema.signature import ClassificationOutput
 from model_store.utils.number_format import format_number
 from model_store.utils.values import list_names
 from training.config.defaults import default_patience
+from training.data.leakage_checks import count_missing
 from training.data.splitting import Fold
 from training.engine.early_stopping import EpochResult
 from training.pipeline.alias_mover import PublishedAliases
@@ -255,13 +256,11 @@ def check_data(prepared: PreparedJob) -> dict[str, Any]:
 
 def column_data(prepared: PreparedJob) -> list[dict[str, Any]]:
     """Return each input's name, kind, number of missing values in all rows, and a summary of its values."""
-    found = []
+    found, rows = [], prepared.dataset.inputs
+    missing = count_missing(prepared.signature, rows, streamed=prepared.stream is not None)
     for column in prepared.signature.inputs:
-        missing = column.count_missing(prepared.dataset.inputs[column.name])
-        if prepared.stream is not None:  # then the dataset has only the held-out rows
-            missing += column.statistics.get("missing", 0)
         summary = column.summarize(format_number)
-        found.append({"name": column.name, "kind": column.kind, "missing": missing, "summary": summary})
+        found.append({"name": column.name, "kind": column.kind, "missing": missing[column.name], "summary": summary})
     return found
 
 

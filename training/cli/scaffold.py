@@ -124,6 +124,7 @@ task = "{task}"  # the target has {found}
 columns = [{columns}]
 # kinds = {{ year = "category" }}  # overrides an inferred kind: {kind_names}
 missing = "impute"   # fill in the median or the most frequent category; or "refuse": reject missing values
+# optional = ["age"]  # inputs that requests may leave out although no row lacks them
 unknown = "refuse"   # reject categories that training did not see; or "bucket": treat them as one category
 scale = "standard"   # scale numbers to mean 0 and standard deviation 1; or "none"
 

@@ -100,6 +100,7 @@ class DataSchema(SectionSchema):
     columns = _column_names("a list of column names", single=False)
     kinds = KindsField()
     missing = ChoiceField(("impute", "refuse"))
+    optional = _column_names("a list of column names", single=False)
     unknown = ChoiceField(("refuse", "bucket"))  # type: ignore[assignment]  # marshmallow removes fields from the class
     scale = ChoiceField(("standard", "none"))
     stream = CheckedField("true or false", lambda value: isinstance(value, bool))
@@ -134,18 +135,25 @@ class DataSchema(SectionSchema):
     def _check_table_keys(self, data: dict[str, Any], **_: Any) -> None:
         if not str(data.get("path", ".csv")).lower().endswith(TABLE_SUFFIXES) or "images" in data:
             fault = Fault("", "only tables have named columns", "remove it")
-            if faults := {key: [fault] for key in ("columns", "kinds") if key in data}:
+            if faults := {key: [fault] for key in ("columns", "kinds", "optional") if key in data}:
                 raise ValidationError(faults)
 
     @validates_schema(skip_on_field_errors=False)
     def _check_columns(self, data: dict[str, Any], **_: Any) -> None:
         target = data.get("target", [])
         targets = target if isinstance(target, list) else [target]
-        for key, names in (("target", targets), ("columns", data.get("columns", []))):
+        for key, names in (
+            ("target", targets),
+            ("columns", data.get("columns", [])),
+            ("optional", data.get("optional", [])),
+        ):
             if double := next((name for i, name in enumerate(names) if name in names[:i]), None):
                 raise validation_error(f"'{double}' is listed twice", "list each column once", key=key)
         if both := next((name for name in data.get("columns", []) if name in targets), None):
             raise validation_error(f"'{both}' is the target", "remove it from the columns", key="columns")
+        if "optional" in data and data.get("missing") == "refuse":
+            problem = "missing = 'refuse' accepts no missing values"
+            raise validation_error(problem, "remove it, or write missing = 'impute'", key="optional")
         if len(targets) > 1 and data.get("task") == "classification":
             raise validation_error(f"expected one column for a classification, found {len(targets)}", key="target")
 

@@ -61,9 +61,14 @@ class Dataset:
             for name, kind in self.kinds.items()
         )
         if self.labels:
-            return fit_signature(self.name, columns, ClassificationOutput(self.target_names[0], self.labels), section)
+            output = ClassificationOutput(self.target_names[0], self.labels)
+            return fit_signature(self.name, columns, output, section, self.incomplete_columns())
         summaries = dict(zip(self.target_names, map(summarize, self.targets[training].T), strict=True))
-        return fit_signature(self.name, columns, summaries, section)
+        return fit_signature(self.name, columns, summaries, section, self.incomplete_columns())
+
+    def incomplete_columns(self) -> set[str]:
+        """Return the columns in which a value is missing, in any row."""
+        return {name for name, kind in self.kinds.items() if COLUMN_KINDS[kind].has_missing(self.inputs[name])}
 
     def location(self, row: int) -> str:
         """Return the location of a row for a message, such as "line 7"."""
@@ -125,10 +130,12 @@ def choose_columns(table: Table, section: DataSection, unsupported: Sequence[str
             if name not in table.columns:
                 fix = did_you_mean(name, table.columns) or f"the columns are {', '.join(table.columns)}"
                 faults.append(Fault(location, f"unknown column '{name}'", fix))
-    for name in section.kinds:
+    named = [(f"data.kinds.{name}", name) for name in section.kinds]
+    named += [("data.optional", name) for name in section.optional or ()]
+    for location, name in named:
         if name not in inputs:
             fix = did_you_mean(name, inputs) or f"the inputs are {', '.join(inputs)}"
-            faults.append(Fault(f"data.kinds.{name}", f"unknown input '{name}'", fix))
+            faults.append(Fault(location, f"unknown input '{name}'", fix))
     if not inputs:
         faults.append(Fault("data.columns", "no input column is left", "add input columns"))
     if faults:

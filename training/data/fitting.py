@@ -9,8 +9,8 @@ from __future__ import annotations
 import math
 from abc import ABC, abstractmethod
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Collection, Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
 from typing import Any, ClassVar, Literal
 
 import numpy as np
@@ -120,6 +120,11 @@ class ColumnKind(ABC):
         """Return the distinct texts of a streamed column as `Column.encode` takes them."""
         raise NotImplementedError
 
+    def has_missing(self, values: NDArray[Any]) -> bool:
+        """Return True if one of the values in memory is missing."""
+        del values
+        return False
+
     @abstractmethod
     def statistics(self, values: NDArray[Any]) -> Any:
         """Return the statistics of values in memory."""
@@ -146,6 +151,9 @@ class NumberKind(ColumnKind):
     def check_first_rows(self, table: Table, name: str, *, declared: bool) -> None:
         """Do nothing: the stream reports invalid cells of all rows."""
 
+    def has_missing(self, values: NDArray[Any]) -> bool:
+        return bool(np.isnan(values).any())
+
     def statistics(self, values: NDArray[Any]) -> NumberStatistics:
         return NumberStatistics.from_values(values)
 
@@ -170,6 +178,9 @@ class CategoryKind(ColumnKind):
         values = np.empty(len(texts), object)
         values[:] = texts
         return values
+
+    def has_missing(self, values: NDArray[Any]) -> bool:
+        return None in values.tolist()
 
     def statistics(self, values: NDArray[Any]) -> CategoryStatistics:
         return CategoryStatistics.from_values(values)
@@ -211,10 +222,12 @@ def fit_signature(
     columns: Iterable[tuple[str, str, Any]],
     output: ClassificationOutput | Mapping[str, NumericSummary],
     section: DataSection,
+    incomplete: Collection[str],
 ) -> Signature:
     """Return the signature. `columns` holds the name, kind and statistics of each column.
 
-    `output` is that of a classification, or for a regression a summary of each target.
+    `output` is that of a classification, or for a regression a summary of each target. Only columns that are
+    `incomplete` or optional in the job get a value to fill in: the others are required.
 
     DataError lists all columns that cannot be fitted.
     """
@@ -223,7 +236,9 @@ def fit_signature(
     faults: list[Fault] = []
     for name, kind, statistics in columns:
         try:
-            inputs.append(COLUMN_KINDS[kind].fit(name, statistics, section))
+            required = name not in incomplete and name not in (section.optional or ())
+            own = replace(section, missing="refuse") if required else section
+            inputs.append(COLUMN_KINDS[kind].fit(name, statistics, own))
         except DataError as error:
             faults += error.faults
     summaries = {} if isinstance(output, ClassificationOutput) else output

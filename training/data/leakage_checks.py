@@ -1,4 +1,4 @@
-"""Checks for target leakage, constant columns, swapped image axes, and classes without test rows.
+"""Notes on the data before training: target leakage, constant columns, missing values, swapped image axes, and more.
 
 A column that alone almost determines the target is rarely known at prediction time: usually it was filled in later, or
 is the target in other words.
@@ -13,6 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from model_store.schema.signature import Signature
+from model_store.utils.values import integral_floats_to_ints, list_names
 
 MIN_ROWS = 50  # with fewer, a column may predict the target by chance
 MAX_ROWS = 100_000  # that are checked
@@ -43,6 +44,25 @@ def find_leakage(inputs: Mapping[str, NDArray[Any]], targets: NDArray[Any], clas
                 "prediction time, exclude it: list the other columns in data.columns"
             )
     return warnings
+
+
+def count_missing(signature: Signature, inputs: Mapping[str, NDArray[Any]], *, streamed: bool) -> dict[str, int]:
+    """Return the number of missing values of each column in all rows; `inputs` of a stream are held-out rows only."""
+    return {
+        column.name: column.count_missing(inputs[column.name])
+        + (int(column.statistics.get("missing", 0)) if streamed else 0)
+        for column in signature.inputs
+    }
+
+
+def find_filled_columns(signature: Signature, missing: Mapping[str, int]) -> list[str]:
+    """Return a note of the columns with missing values: how many there are, and what they are replaced by."""
+    filled = [
+        f"{missing[column.name]} of {column.name} with {integral_floats_to_ints([column.fill])[0]}"
+        for column in signature.inputs
+        if missing[column.name]
+    ]
+    return [f"filled in missing values: {list_names(filled)}"] if filled else []
 
 
 def find_constant_columns(signature: Signature) -> list[str]:

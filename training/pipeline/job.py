@@ -36,8 +36,10 @@ from training.config.settings import JobSettings
 from training.data import dataset
 from training.data.dataset import Dataset
 from training.data.leakage_checks import (
+    count_missing,
     find_channels_first,
     find_constant_columns,
+    find_filled_columns,
     find_leakage,
     find_untested_classes,
 )
@@ -258,6 +260,7 @@ def prepare(job: Job, fold: Fold | None = None, rows: Dataset | None = None) -> 
         data = replace(data, columns=list(rows.inputs), kinds=dict(rows.kinds))
     resolved = spec.resolved(replace(settings, data=data))
     notes = rows.notes + find_constant_columns(signature) + find_channels_first(spec.input_shape)
+    notes += find_filled_columns(signature, count_missing(signature, rows.inputs, streamed=stream is not None))
     notes += factories.find_idle_settings(settings.train) + find_leakage(learned, learned_targets, bool(rows.labels))
     if rows.labels:
         notes += find_untested_classes(rows.labels, rows.targets[parts.test])

@@ -13,7 +13,7 @@ def test_predict_takes_rows_from_the_command_line(models, store: Store) -> None:
     row = '{"age": 30, "town": "Bath"}'
     found = read_json(models("predict", "chess/2", "--row", row, "--row", '[null, "York"]', "--json"))
     expected = store.load("chess", 2)[1].predict([[30, "Bath"], [None, "York"]])
-    assert found == {"model": "chess", "version": 2, "predictions": expected}
+    assert (found["model"], found["version"], found["predictions"]) == ("chess", 2, expected)
     lines = models("predict", "chess/2", "--row", row).stdout.splitlines()
     assert lines[0].split() == ["row", "label", "no", "yes"]
     assert lines[1].split()[1] == expected[0]["label"]
@@ -105,3 +105,21 @@ def test_a_table_with_a_header_alone_has_no_predictions(models, tmp_path: Path) 
         ["id", "chess", "probability_no", "probability_yes"]
     ]
     assert read_json(models("predict", "chess", str(tmp_path / "rows.csv"), "--json"))["predictions"] == []
+
+
+def test_filled_values_are_named(models, tmp_path: Path) -> None:
+    text = "town,age\nBath,30\nYork,\nYork,n/a\n"
+    (tmp_path / "rows.csv").write_text(text)
+    result = models("predict", "chess", str(tmp_path / "rows.csv"), "--json")
+    warning = {
+        "location": "age",
+        "problem": "2 missing values replaced by 38",
+        "fix": "give the values if you know them",
+    }
+    assert read_json(result)["warnings"] == [warning]
+    assert result.stderr == "Warning: age: 2 missing values replaced by 38\n"
+    result = models("predict", "chess", str(tmp_path / "rows.csv"), "--output", str(tmp_path / "out.csv"), "--json")
+    assert read_json(result)["warnings"] == [warning]
+    for row in ('{"town": "Bath"}', '[null, "Bath"]'):
+        assert read_json(models("predict", "chess", "--row", row, "--json"))["warnings"][0]["location"] == "age"
+    assert "warnings" not in read_json(models("predict", "chess", "--row", '[1, "Bath"]', "--json"))

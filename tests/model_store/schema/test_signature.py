@@ -7,7 +7,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from model_store.errors import InputError
+from model_store.errors import Fault, InputError
+from model_store.schema.column import FaultCollector
 from model_store.schema.signature import (
     ArrayColumn,
     CategoryColumn,
@@ -69,11 +70,63 @@ def test_missing_values_are_replaced_by_fill() -> None:
 def test_missing_values_without_fill_are_rejected() -> None:
     refused = [
         "instances.0.island: expected one of Biscoe, Dream, Torgersen; found none "
-        "(send one of the training data's categories)",
-        "instances.0.mass: expected a number, found none (send a number; this model does not accept missing values)",
+        "(send one of the categories; the column is required)",
+        "instances.0.mass: expected a number, found none (send a number; the column is required)",
     ]
     assert faults(PENGUIN, [[None, None, 1, "male"]]) == refused
     assert faults(PENGUIN, [{"flipper": 1}]) == refused
+
+
+FILLED = Signature(
+    (NumberColumn("age", fill=38.0), CategoryColumn("town", ("Bath", "York"), fill="York"), NumberColumn("size")),
+    RegressionOutput(("y",), (0.0,), (1.0,)),
+)
+
+
+def test_filled_values_are_named_in_warnings() -> None:
+    for rows in ([{"size": 1}], [[None, None, 1]], [[None, "n/a", 1]], [{"size": 1, "age": None, "town": ""}]):
+        warnings: list[Fault] = []
+        encoded = FILLED.encode(rows, warnings=warnings)
+        assert encoded.tolist() == [[38, 0, 1, 1]]
+        assert [(each.location, each.problem) for each in warnings] == [
+            ("instances.0.age", "the value is missing; 38 was used"),
+            ("instances.0.town", "the value is missing; 'York' was used"),
+        ]
+        assert all(each.fix for each in warnings)
+    warnings = []
+    columns = {"age": np.array([1.0, np.nan]), "town": np.array([None, "Bath"]), "size": np.array([1.0, 1.0])}
+    FILLED.encode_columns(columns, warnings=warnings)
+    assert [each.location for each in warnings] == ["rows.0.town", "rows.1.age"]
+    FILLED.encode([[1, "Bath", 2]], warnings=warnings)
+    assert len(warnings) == 2
+
+
+def test_many_filled_values_are_listed_up_to_a_hundred_and_the_rest_is_counted() -> None:
+    warnings: list[Fault] = []
+    FILLED.encode([[None, None, 1]] * 1000, warnings=warnings)
+    assert len(warnings) == 101
+    assert warnings[99].location == "instances.49.town"
+    assert warnings[100].problem == "1900 more missing values were filled in"
+
+
+def test_the_faults_of_the_first_rows_are_kept_whatever_the_column() -> None:
+    """A batch of which every row lacks two columns names both, and not a hundred times the first."""
+    with pytest.raises(InputError) as caught:
+        PENGUIN.encode([{"flipper": 1}] * 1000)
+    locations = [fault.location for fault in caught.value.faults]
+    assert locations[:4] == ["instances.0.island", "instances.0.mass", "instances.1.island", "instances.1.mass"]
+    assert (len(locations), caught.value.total) == (100, 2000)
+
+
+@given(st.lists(st.integers(0, 400), max_size=700))
+def test_a_collector_keeps_the_first_faults_in_the_order_of_rows(rows: list[int]) -> None:
+    collector, computed = FaultCollector(), []
+    for i, row in enumerate(rows):
+        collector.add(f"instances.{row}.a", str(i), lambda i=i: computed.append(i) or "fix")  # type: ignore[func-returns-value, misc]
+    expected = sorted(range(len(rows)), key=lambda i: (rows[i], i))[:100]
+    assert [int(fault.problem) for fault in collector.faults] == expected
+    assert collector.total == len(rows)
+    assert computed == expected
 
 
 def test_an_unknown_category_is_bucketed_or_rejected() -> None:
@@ -147,7 +200,7 @@ def test_one_error_reports_every_fault_of_every_row() -> None:
         "instances.0.mass: expected a number, found '4000' (send it without quotes)",
         "instances.1.flipper: expected a number, found '2' (send it without quotes)",
         "instances.1.island: expected one of Biscoe, Dream, Torgersen; found 'Dreem' (did you mean 'Dream'?)",
-        "instances.1.mass: expected a number, found none (send a number; this model does not accept missing values)",
+        "instances.1.mass: expected a number, found none (send a number; the column is required)",
         "instances.1.masss: unknown column (did you mean 'mass'?)",
         "instances.2.mass: expected a number, found true (send 0 or 1)",
         "instances.2.sex: expected text, found 1.5 (send one of the training data's categories)",

@@ -35,7 +35,8 @@ def replay(store, tmp_path):
 
 
 def test_responses_have_no_warnings_or_receipt_by_default(client):
-    assert client.post("/models/price/predict", data=BODY).json.keys() == {"model", "version", "predictions"}
+    body = b'{"instances": [[3, 80]]}'
+    assert client.post("/models/price/predict", data=body).json.keys() == {"model", "version", "predictions"}
 
 
 def test_receipt_has_the_model_and_a_hash_of_the_body(client):
@@ -77,7 +78,7 @@ def test_replay_rejects_another_body_model_or_prediction(client, replay, store):
 
 
 def test_warnings_report_values_outside_the_training_range(client):
-    rows = [["Biscoe", 4200, None], ["Dream", 99.5, None], ["Dream", 6300, None], ["Dream", 38000, None]]
+    rows = [["Biscoe", 4200, "MALE"], ["Dream", 99.5, "MALE"], ["Dream", 6300, "MALE"], ["Dream", 38000, "MALE"]]
     result = client.post("/models/penguins/predict?warnings=true", json={"instances": rows}).json
     assert result["warnings"] == [
         {
@@ -107,7 +108,9 @@ def test_warnings_report_unknown_categories_and_pixels(client, store, make_clien
 
 
 def test_at_most_a_hundred_warnings_are_returned(client):
-    result = client.post("/models/penguins/predict?warnings=true", json={"instances": [["Dream", 1, None]] * 300}).json
+    result = client.post(
+        "/models/penguins/predict?warnings=true", json={"instances": [["Dream", 1, "MALE"]] * 300}
+    ).json
     assert len(result["warnings"]) == 100
 
 

@@ -86,9 +86,9 @@ def test_health_checks_of_platforms_are_not_logged(lone, make_client, caplog, pa
 @pytest.mark.parametrize("path", ["/models/penguins/predict", "/models/penguins/versions/1/predict"])
 @pytest.mark.parametrize("header", ["island,mass,sex\n", "sex,mass,island\n", ""])
 def test_csv_bodies_may_have_a_header(client, path, header):
-    cells = ["Biscoe", "4200.5", ""]
+    cells = ["Biscoe", "4200.5", "MALE"]
     text = header + ",".join(reversed(cells) if header.startswith("sex") else cells) + "\n"
-    expected = client.post("/models/penguins/predict", json={"instances": [PENGUIN]}).json
+    expected = client.post("/models/penguins/predict", json={"instances": [PENGUIN | {"sex": "MALE"}]}).json
     assert client.post(path, data=text, content_type="text/csv; charset=utf-8").json == expected
 
 

@@ -64,11 +64,12 @@ def test_columns_and_rows_give_equal_predictions(client, store, columns):
 
 def test_several_outputs_are_objects_by_row_and_by_column(client, store):
     _, model = store.load("penguins")
-    (expected,) = model.predict([PENGUIN])
+    penguin = PENGUIN | {"sex": "MALE"}
+    (expected,) = model.predict([penguin])
     row = {"label": expected["label"], "probabilities": list(expected["probabilities"].values())}
     url = "/v1/models/penguins:predict"
-    assert client.post(url, json={"instances": [PENGUIN]}).json == {"predictions": [row]}
-    columns = {"island": ["Biscoe"], "mass": [4200.5]}
+    assert client.post(url, json={"instances": [penguin]}).json == {"predictions": [row]}
+    columns = {"island": ["Biscoe"], "mass": [4200.5], "sex": ["MALE"]}
     assert client.post(url, json={"inputs": columns}).json == {"outputs": {k: [v] for k, v in row.items()}}
 
 

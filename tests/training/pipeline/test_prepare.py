@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from pathlib import Path
 from typing import Any
 
@@ -256,3 +257,40 @@ def test_the_task_is_inferred_from_the_targets_of_arrays(
     prepared = prepare(from_dict({"model": {"name": "m"}, "data": {"path": "a.npz"}}, tmp_path))
     assert prepared.dataset.target_names == (target,)
     assert prepared.dataset.labels == labels
+
+
+GAPS = "whole,gap,word,y\n" + "".join(
+    f"{i},{'' if i % 9 == 4 else i % 5},{'ab'[i % 2] if i % 7 else 'NA'},{'yes' if i % 3 else 'no'}\n"
+    for i in range(90)
+)
+
+
+@pytest.mark.parametrize("stream", [False, True])
+def test_columns_without_gaps_are_required_and_filled_values_are_reported(tmp_path: Path, stream: bool) -> None:
+    if stream:
+        pytest.importorskip("pyarrow")
+    prepared = prepare(job(tmp_path, GAPS, data={"stream": stream}))
+    assert {column.name: column.fill is None for column in prepared.signature.inputs} == {
+        "whole": True, "gap": False, "word": False
+    }  # fmt: skip
+    note = next(note for note in prepared.notes if note.startswith("filled in missing values: "))
+    assert re.fullmatch(r"filled in missing values: 10 of gap with [0-4], 13 of word with [ab]", note)
+
+
+def test_a_gap_in_held_out_rows_alone_makes_a_column_optional(tmp_path: Path) -> None:
+    whole = "x,y\n" + "".join(f"{i},{'yes' if i % 3 else 'no'}\n" for i in range(60))
+    row = int(prepare(job(tmp_path, whole)).split.test[0])
+    lines = whole.splitlines()
+    lines[row + 1] = "," + lines[row + 1].partition(",")[2]
+    (column,) = prepare(job(tmp_path, "\n".join(lines) + "\n")).signature.inputs
+    assert column.fill is not None
+    assert column.statistics["missing"] == 0
+
+
+def test_a_job_makes_columns_optional(tmp_path: Path) -> None:
+    (column,) = prepare(job(tmp_path, rows(40))).signature.inputs
+    assert column.fill is None
+    (optional,) = prepare(job(tmp_path, rows(40), data={"optional": [column.name]})).signature.inputs
+    assert optional.fill is not None
+    message = refusal(tmp_path, rows(40), data={"optional": ["nothing"]})
+    assert "data.optional: unknown input 'nothing'" in message

@@ -115,12 +115,14 @@ class StreamedDataset:
         """Return the signature with the preprocessing fitted on the training rows."""
         sample = self.sample()
         kinds = self.source.kinds.items()
+        incomplete = self.held_out.incomplete_columns()
+        incomplete |= {name for name, _ in kinds if self.statistics.count_values(name)[1]}
         columns = ((name, kind, self._column_statistics(name, kind, sample[name])) for name, kind in kinds)
         if self.held_out.labels:
             output = ClassificationOutput(self.source.target_names[0], self.held_out.labels)
-            return fit_signature(self.source.name, columns, output, section)
+            return fit_signature(self.source.name, columns, output, section, incomplete)
         summaries = {name: self.statistics.summaries[name] for name in self.source.target_names}
-        return fit_signature(self.source.name, columns, summaries, section)
+        return fit_signature(self.source.name, columns, summaries, section, incomplete)
 
     def _column_statistics(self, name: str, kind: str, sample: NDArray[Any]) -> Any:
         dtype, shape = self.records.dtype[name].subdtype or (self.records.dtype[name], ())
