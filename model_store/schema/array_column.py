@@ -207,9 +207,10 @@ class ArrayColumn(Column):
     def draw_values(self, count: int, rng: np.random.Generator) -> list[Any]:
         """Return arrays of random numbers with the mean, deviation and range of all values, integers like them."""
         mean, std, low, high = (float(self.statistics.get(key) or 0.0) for key in ("mean", "std", "min", "max"))
-        drawn = np.clip(mean + std * rng.standard_normal((count, *self.shape)), low, high)
-        rounded: list[Any] = (drawn if self.low is None else np.rint(drawn)).tolist()
-        return rounded
+        drawn = mean + std * rng.standard_normal((count, *self.shape))
+        short = np.array([float(f"{value:.3g}") for value in drawn.ravel()]) if self.low is None else np.rint(drawn)
+        values: list[Any] = np.clip(short.reshape(drawn.shape), low, high).tolist()
+        return values
 
     def repairs(self, value: Any) -> list[Any]:
         """Return the value, and its numbers clipped to the range; None if it has others or another count."""
