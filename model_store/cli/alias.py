@@ -107,7 +107,7 @@ def promote(name: str, version: str, alias: str, gates: tuple[str, ...], why: st
     Requests without a version get the version of the alias default.
 
     GATE compares a metric of the version with a number, or with the same metric of an alias or of another version:
-    "accuracy>=0.95", "accuracy>=default", "mae<houses/2". The operators are >=, <=, > and <. If the alias is not set
+    "accuracy>=0.95", "log_loss<=default", "mae<houses/2". The operators are >=, <=, > and <. If the alias is not set
     yet, a gate against it passes; "default" then means the newest version. A protected alias needs at least one gate.
     """
     opened, parsed = open_store(store), [promotion.parse_gate(text) for text in gates]

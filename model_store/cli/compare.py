@@ -18,7 +18,7 @@ from model_store.registry.store import open_store
 def compare_models(first: str, second: str, store: str, as_json: bool) -> None:
     """Compare two versions: metrics, inputs, layers, job.
 
-    Says which one is better, and for classifiers whether the difference in accuracy is statistically significant.
+    Says which one is better, and whether the difference in accuracy or RMSE is statistically significant.
     """
     opened = open_store(store)
     references = [resolve_reference(opened, model) for model in (first, second)]
@@ -29,7 +29,9 @@ def compare_models(first: str, second: str, store: str, as_json: bool) -> None:
         print_json({"first": names[0], "second": names[1], **comparison.as_data()})
         return
     stdout.print(comparison.verdict.summary, style="bold", soft_wrap=True)
-    if comparison.same_rows is False:
+    if comparison.verdict.method is not None:
+        stdout.print(comparison.verdict.method, soft_wrap=True)
+    elif comparison.same_rows is False:
         stdout.print("Their metrics were measured on different rows.")
     stdout.print()
     for part in tables.comparison_tables(comparison, (names[0], names[1])):

@@ -1,7 +1,6 @@
 """Comparison of two versions: which one is better, whether the difference is significant, and what differs.
 
-Accuracies are compared by the 95 % confidence interval of their difference. Equal accuracies are compared by log loss,
-regressions by RMSE; for these two no significance is computed.
+The verdict is in verdict.py.
 """
 
 from __future__ import annotations
@@ -9,17 +8,23 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from itertools import zip_longest
-from math import exp, log
 from typing import Any
 
 from model_store.artifact import npz
 from model_store.errors import ArtifactError
-from model_store.evaluation.confidence import difference_interval
 from model_store.evaluation.record import TARGET_METRICS, TrainingRecord
+from model_store.evaluation.verdict import (
+    ComparisonVerdict,
+    Pair,
+    compare_classifiers,
+    compare_regressions,
+    measured_on_training_rows,
+    same_rows,
+)
 from model_store.schema.columns import Column
 from model_store.schema.signature import ClassificationOutput, Signature
 from model_store.schema.signature_json import read_signature
-from model_store.utils.number_format import METRIC_TITLES, format_percent
+from model_store.utils.number_format import METRIC_TITLES
 
 _MAX_DEPTH = 4  # nested tables of a job
 _IGNORED_SETTINGS = ("model.name", "model.description", "data.path")
@@ -32,15 +37,6 @@ class Difference:
     name: str
     first: Any
     second: Any
-
-
-@dataclass(frozen=True)
-class ComparisonVerdict:
-    """`better` is "first", "second" or None; `significant` is whether the 95 % interval excludes 0."""
-
-    better: str | None
-    significant: bool
-    summary: str
 
 
 @dataclass(frozen=True)
@@ -61,16 +57,17 @@ class Comparison:
 def compare(first: tuple[str, Mapping[str, Any]], second: tuple[str, Mapping[str, Any]]) -> Comparison:
     """Compare two versions, each given as its name and its manifest. ArtifactError if a manifest is invalid."""
     names = (first[0], second[0])
-    signatures = _Pair(*(_signature(*version) for version in (first, second)))
-    records = _Pair(*(TrainingRecord.parse(manifest["training"]) for _, manifest in (first, second)))
+    signatures = Pair(*(_signature(*version) for version in (first, second)))
+    trainings = (first[1]["training"], second[1]["training"])
+    records = Pair(*map(TrainingRecord.parse, trainings))
     jobs = [dict(_flatten(manifest["training"].get("job"))) for _, manifest in (first, second)]
     layers = [_layers(*version) for version in (first, second)]
     if first[1] == second[1]:
         verdict = ComparisonVerdict(None, True, f"{names[0]} and {names[1]} are the same model.")
     elif isinstance(signatures.first.output, ClassificationOutput):
-        verdict = _compare_classifiers(names, signatures, records)
+        verdict = compare_classifiers(names, signatures, records, trainings)
     else:
-        verdict = _compare_regressions(names, signatures, records)
+        verdict = compare_regressions(names, signatures, records, trainings)
     optimistic = [name for name, manifest in (first, second) if measured_on_training_rows(manifest["training"])]
     if verdict.better and optimistic:
         rows = "its training rows" if len(optimistic) == 1 else "their training rows"
@@ -78,7 +75,7 @@ def compare(first: tuple[str, Mapping[str, Any]], second: tuple[str, Mapping[str
         verdict = ComparisonVerdict(None, False, summary)
     return Comparison(
         verdict,
-        same_rows(first[1]["training"], second[1]["training"]),
+        same_rows(*trainings),
         _compare_metrics(records),
         _compare_signatures(signatures.first, signatures.second),
         [Difference(str(i), *pair) for i, pair in enumerate(zip_longest(*layers))] if layers[0] != layers[1] else [],
@@ -90,86 +87,10 @@ def compare(first: tuple[str, Mapping[str, Any]], second: tuple[str, Mapping[str
     )
 
 
-@dataclass(frozen=True)
-class _Pair:
-    first: Any
-    second: Any
-
-    def get(self, *keys: str) -> tuple[Any, Any]:
-        """Return what both have under a path of attributes and keys; None where a part of the path is missing."""
-        found = []
-        for part in (self.first, self.second):
-            for key in keys:
-                part = part.get(key) if isinstance(part, Mapping) else getattr(part, key, None)
-            found.append(part)
-        return found[0], found[1]
-
-
-# Verdict --------------------------------------------------------------------------------------------------------------
-
-
-def _compare_classifiers(names: tuple[str, str], signatures: _Pair, records: _Pair) -> ComparisonVerdict:
-    labels = [set(getattr(signature.output, "labels", ())) for signature in (signatures.first, signatures.second)]
-    found = records.get("classification")
-    if labels[0] != labels[1]:
-        return ComparisonVerdict(None, False, "Not comparable: their labels differ.")
-    if None in found:
-        return ComparisonVerdict(None, False, "Not comparable: one of them has no metrics.")
-    correct = [(round(one["accuracy"] * one["rows"]), one["rows"]) for one in found]
-    gain = found[1]["accuracy"] - found[0]["accuracy"]
-    if gain == 0:
-        return _compare_log_loss(names, records)
-    better = int(gain > 0)
-    low, high = difference_interval(correct[1 - better], correct[better])
-    significant = low > 0
-    interval = f"95 % interval {100 * low:.1f} to {_format_points(high)}".replace("-", "−")
-    summary = f"{names[better]} is better: accuracy {_format_points(abs(gain))} higher ({interval})."
-    if not significant:
-        summary = (
-            f"{names[better]} is ahead: accuracy {_format_points(abs(gain))} higher, not significant ({interval})."
-        )
-    return ComparisonVerdict(("first", "second")[better], significant, summary)
-
-
-def _compare_log_loss(names: tuple[str, str], records: _Pair) -> ComparisonVerdict:
-    losses = records.get("calibration", "log_loss")
-    if None in losses or losses[0] == losses[1]:
-        return ComparisonVerdict(None, False, "Their accuracy is equal.")
-    better = int(losses[1] < losses[0])
-    summary = (
-        f"{names[better]} is ahead: equal accuracy, lower log loss "
-        f"({losses[better]:.4g} against {losses[1 - better]:.4g})."
-    )
-    return ComparisonVerdict(("first", "second")[better], False, summary)
-
-
-def _compare_regressions(names: tuple[str, str], signatures: _Pair, records: _Pair) -> ComparisonVerdict:
-    targets = [set(getattr(signature.output, "names", ())) for signature in (signatures.first, signatures.second)]
-    found = records.get("regression", "targets")
-    if targets[0] != targets[1]:
-        return ComparisonVerdict(None, False, "Not comparable: their targets differ.")
-    if None in found:
-        return ComparisonVerdict(None, False, "Not comparable: one of them has no metrics.")
-    errors = [(found[0][name]["rmse"], found[1][name]["rmse"]) for name in found[0].keys() & found[1].keys()]
-    log_ratios = [log(b / a) for a, b in errors if a and b and a > 0 and b > 0]
-    if not log_ratios or sum(log_ratios) == 0:
-        return ComparisonVerdict(None, False, "Their RMSE is equal.")
-    ratio = exp(sum(log_ratios) / len(log_ratios))
-    better = int(ratio < 1)
-    lower = format_percent(1 - min(ratio, 1 / ratio))
-    mean = ", on average over the targets" if len(log_ratios) > 1 else ""
-    summary = f"{names[better]} is ahead: RMSE {lower} lower{mean} (significance is not tested)."
-    return ComparisonVerdict(("first", "second")[better], False, summary)
-
-
-def _format_points(share: float) -> str:
-    return f"{100 * share:.1f} points"
-
-
 # Metrics --------------------------------------------------------------------------------------------------------------
 
 
-def _compare_metrics(records: _Pair) -> list[Difference]:
+def _compare_metrics(records: Pair) -> list[Difference]:
     """Return every metric that at least one of the two records has, the most important first."""
     metrics = [
         Difference("rows", *_coalesce_pairs(records.get("classification", "rows"), records.get("regression", "rows"))),
@@ -189,22 +110,6 @@ def _compare_metrics(records: _Pair) -> list[Difference]:
 
 def _coalesce_pairs(one: tuple[Any, Any], other: tuple[Any, Any]) -> tuple[Any, Any]:
     return (one[0] if one[0] is not None else other[0], one[1] if one[1] is not None else other[1])
-
-
-def same_rows(first: Mapping[str, Any], second: Mapping[str, Any]) -> bool | None:
-    """Return whether two trainings held out the same rows: same data, split, target and seed. None if unknown."""
-    keys = [("data", "sha256"), ("split",), ("job", "split"), ("job", "train", "seed"), ("job", "data", "target")]
-    pairs = [_Pair(first, second).get(*key) for key in keys]
-    if None in pairs[0] or None in pairs[1]:
-        return None
-    streamed = _Pair(first, second).get("job", "data", "stream")  # streaming holds out different rows
-    return bool(streamed[0]) == bool(streamed[1]) and all(one == other for one, other in pairs)
-
-
-def measured_on_training_rows(training: Mapping[str, Any]) -> bool:
-    """Return whether the metrics were measured on the rows that the model was trained on."""
-    metrics = training.get("metrics")
-    return isinstance(metrics, Mapping) and metrics.get("of") == "training rows"
 
 
 # Signature, layers and job --------------------------------------------------------------------------------------------

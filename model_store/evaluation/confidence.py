@@ -1,9 +1,13 @@
-"""Confidence intervals of accuracies and of their difference."""
+"""Confidence intervals of accuracies and errors, of their difference, and the test of McNemar."""
 
 from __future__ import annotations
 
-from math import sqrt
+from math import comb, erfc, sqrt
 
+import numpy as np
+from numpy.typing import NDArray
+
+_MAX_EXACT = 1000  # discordant rows; with more the normal approximation has three digits
 _Z_95 = 1.959963984540054  # the 97.5 % quantile of the normal distribution: 95 % confidence, two-sided
 
 
@@ -25,3 +29,64 @@ def difference_interval(first: tuple[float, int], second: tuple[float, int]) -> 
     (low_p, high_p), (low_q, high_q) = wilson_interval(a, n), wilson_interval(b, m)
     gain = q - p
     return gain - sqrt((q - low_q) ** 2 + (high_p - p) ** 2), gain + sqrt((high_q - q) ** 2 + (p - low_p) ** 2)
+
+
+def paired_difference_interval(both: int, first: int, second: int, neither: int) -> tuple[float, float]:
+    """Return the 95 % confidence interval of the second share minus the first, of the same rows.
+
+    both, first, second, neither: how many rows both answered correctly, only the first, only the second, and neither.
+    Newcombe 1998, "Improved confidence intervals for the difference between binomial proportions based on paired
+    data", method 10.
+    """
+    n = both + first + second + neither
+    p, q = (both + first) / n, (both + second) / n
+    (low_p, high_p), (low_q, high_q) = wilson_interval(both + first, n), wilson_interval(both + second, n)
+    product = (both + first) * (second + neither) * (both + second) * (first + neither)
+    covariance = both * neither - first * second
+    phi = (max(covariance - n / 2, 0.0) if covariance > 0 else covariance) / sqrt(product) if product else 0.0
+
+    def distance(of_q: float, of_p: float) -> float:
+        return sqrt(max(0.0, of_q * of_q - 2 * phi * of_q * of_p + of_p * of_p))
+
+    return q - p - distance(q - low_q, high_p - p), q - p + distance(high_q - q, p - low_p)
+
+
+def mcnemar_p_value(first: int, second: int) -> float:
+    """Return the two-sided p-value of McNemar's test (1947) that both versions are right equally often.
+
+    first, second: the discordant rows, which only the first or only the second version answered correctly. Up to 1,000
+    of them the test is exact (binomial), else normal with the continuity correction of Edwards 1948.
+    """
+    n, fewer = first + second, min(first, second)
+    if n > _MAX_EXACT:
+        return erfc(max(0, abs(first - second) - 1) / sqrt(2 * n))
+    return min(1.0, 2 * sum(comb(n, i) for i in range(fewer + 1)) / (1 << n))
+
+
+def rmse_ratio_deviation(first: NDArray[np.float64], second: NDArray[np.float64], rows: int) -> float | None:
+    """Return the standard error of the mean over the targets of `ln(RMSE of second / RMSE of first)`, of the same rows.
+
+    first, second: errors (n, targets) of n rows, which stand for all `rows`. It is the delta method on the paired
+    squared errors, which Diebold and Mariano 1995 compare. None if an RMSE is 0.
+    """
+    squares = first**2, second**2
+    means = [square.mean(axis=0) for square in squares]
+    if not (means[0].all() and means[1].all()):
+        return None
+    influence = (squares[1] / means[1] - squares[0] / means[0]).mean(axis=1) / 2
+    return float(influence.std(ddof=1)) / sqrt(rows)
+
+
+def student_quantile(freedom: int) -> float:
+    """Return the 97.5 % quantile of Student's t distribution, to three digits from 5 degrees of freedom on.
+
+    Cornish-Fisher expansion; Abramowitz and Stegun 1964, 26.7.5.
+    """
+    z, v = _Z_95, freedom
+    terms = (
+        (z**3 + z) / 4,
+        (5 * z**5 + 16 * z**3 + 3 * z) / 96,
+        (3 * z**7 + 19 * z**5 + 17 * z**3 - 15 * z) / 384,
+        (79 * z**9 + 776 * z**7 + 1482 * z**5 - 1920 * z**3 - 945 * z) / 92160,
+    )
+    return float(z + sum(term / v**power for power, term in enumerate(terms, 1)))

@@ -5,7 +5,8 @@
     accuracy>=0.95            its accuracy is at least 0.95
 
 Metrics are those that training recorded in the versions. A nested metric is named by its path with dots, or by its last
-name if only one metric has it: the mae of a regression with one target.
+name if only one metric has it: the mae of a regression with one target. `log_loss`, `calibration_error` and, for two
+classes, `roc_auc` are those of the report.
 """
 
 from __future__ import annotations
@@ -19,7 +20,7 @@ from datetime import datetime
 from typing import Any
 
 from model_store.errors import Fault, InputError, NotFoundError, did_you_mean
-from model_store.evaluation.compare import measured_on_training_rows, same_rows
+from model_store.evaluation.verdict import measured_on_training_rows, same_rows
 from model_store.registry.alias_log import DEFAULT_ALIAS, AliasRevision
 from model_store.registry.store import Store
 from model_store.utils.number_format import format_number
@@ -31,6 +32,14 @@ _COMPARISONS: dict[str, Callable[[float, float], bool]] = {
     "<=": operator.le,
     ">": operator.gt,
     "<": operator.lt,
+}
+_HIGHER_IS_BETTER = {"accuracy", "precision", "recall", "f1", "r2", "roc_auc"}
+_LOWER_IS_BETTER = {"rmse", "mae", "log_loss", "calibration_error"}
+# Metrics of the diagnostics, by their path in these.
+_DIAGNOSTICS = {
+    "log_loss": ("calibration", "log_loss"),
+    "calibration_error": ("calibration", "expected_error"),
+    "roc_auc": ("roc", "area"),
 }
 
 
@@ -44,6 +53,12 @@ class Gate:
 
     def __str__(self) -> str:
         return f"{self.metric}{self.comparison}{self.reference}"
+
+    @property
+    def better(self) -> str | None:
+        """Return whether "higher" or "lower" values of the metric are better; None if unknown."""
+        name = self.metric.rpartition(".")[2]
+        return "higher" if name in _HIGHER_IS_BETTER else "lower" if name in _LOWER_IS_BETTER else None
 
 
 @dataclass(frozen=True)
@@ -61,6 +76,7 @@ class GateResult:
     reference: str
     same_rows: bool | None = None  # whether both sides were measured on the same rows; None if unknown
     on_training_rows: bool = False  # whether the version's own metric was measured on its training rows
+    better: str | None = None
 
     def __str__(self) -> str:
         against = (
@@ -69,6 +85,9 @@ class GateResult:
             else f"{_format_metric(self.expected)} of {self.reference}"
         )
         words = f"{_format_metric(self.found)} against {against}"
+        if self.better is not None:
+            reversed_gate = ("<" in self.gate) == (self.better == "higher")
+            words += f" ({self.better} is better{': this gate demands the opposite' if reversed_gate else ''})"
         if self.on_training_rows:
             words += ", measured on its training rows"
         elif self.same_rows is False:
@@ -126,7 +145,7 @@ def _evaluate_gate(gate: Gate, store: Store, name: str, number: int, alias: str,
     if expected is None:
         unset = present is None and (alias != DEFAULT_ALIAS or store.resolve(name) == number)
         if gate.reference == alias and unset:
-            return GateResult(str(gate), True, found, None, alias, on_training_rows=on_training_rows)
+            return GateResult(str(gate), True, found, None, alias, None, on_training_rows, gate.better)
         other, slash, ref = gate.reference.partition("/")
         other, ref = (other, ref) if slash else (name, other)
         against = present if (other, ref) == (name, alias) and present is not None else store.resolve(other, ref)
@@ -135,7 +154,7 @@ def _evaluate_gate(gate: Gate, store: Store, name: str, number: int, alias: str,
         expected = _metric(other_training, gate.metric, reference)
         same = same_rows(training, other_training)
     passed = _COMPARISONS[gate.comparison](found, expected)
-    return GateResult(str(gate), passed, found, expected, reference, same, on_training_rows)
+    return GateResult(str(gate), passed, found, expected, reference, same, on_training_rows, gate.better)
 
 
 def _training_record(store: Store, name: str, number: int) -> Mapping[str, Any]:
@@ -146,11 +165,22 @@ def _training_record(store: Store, name: str, number: int) -> Mapping[str, Any]:
 
 def _metric(training: Mapping[str, Any], metric: str, location: str) -> float:
     known = dict(_flatten_metrics(training.get("metrics", {})))
+    for name, value in _diagnostic_metrics(training).items():
+        known.setdefault(name, value)
     matching = [name for name in known if name.endswith(f".{metric}")] if metric not in known else [metric]
     if len(matching) == 1:
         return known[matching[0]]
     hint = did_you_mean(metric, known) or f"the metrics are: {', '.join(known) or 'none'}"
     raise NotFoundError(f"{location}: no metric {metric!r}; {hint}", list(known))
+
+
+def _diagnostic_metrics(training: Mapping[str, Any]) -> dict[str, float]:
+    sections = training.get("diagnostics")
+    found: dict[str, float] = {}
+    for name, (section, key) in _DIAGNOSTICS.items():
+        part = sections.get(section) if isinstance(sections, Mapping) else None
+        found.update(_flatten_metrics(part.get(key) if isinstance(part, Mapping) else None, name))
+    return found
 
 
 def _flatten_metrics(metrics: Any, prefix: str = "") -> Iterator[tuple[str, float]]:

@@ -15,6 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from model_store.errors import Fault, did_you_mean
+from model_store.evaluation.row_results import rows_digest
 from model_store.schema.signature import ClassificationOutput, Signature
 from training.config.settings import DataSection
 from training.data import readers, type_inference
@@ -73,6 +74,12 @@ class Dataset:
     def location(self, row: int) -> str:
         """Return the location of a row for a message, such as "line 7"."""
         return f"row {row}" if self.lines is None else f"{self.row_unit} {self.lines[row]}"
+
+    def rows_digest(self, rows: NDArray[np.int64]) -> str:
+        """Return a digest that two datasets share for the same rows of the same file with the same target."""
+        numbers = rows if self.lines is None else np.array(self.lines)[rows]
+        unit = "index" if self.lines is None else self.row_unit
+        return rows_digest(self.sha256, self.target_names, self.labels, unit, numbers)
 
 
 def load(section: DataSection, folder: Path) -> Dataset:

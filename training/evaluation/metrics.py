@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from model_store.evaluation.row_results import RowResults
 from model_store.nn import Sequential, Sigmoid, Softmax
 from model_store.schema.signature import ClassificationOutput, RegressionOutput
 from model_store.utils.values import exact_unit
@@ -27,6 +28,19 @@ def evaluate(
     if isinstance(output, ClassificationOutput):
         return classification_metrics(output.labels, y_true, predicted_classes(outputs))
     return regression_metrics(output.names, y_true, outputs.astype(np.float64) * output.scale + output.offset)
+
+
+def row_results(
+    output: ClassificationOutput | RegressionOutput, y_true: NDArray[Any], outputs: NDArray[Any], digest: str
+) -> RowResults:
+    """Return the results of each row, for comparisons in pairs. The arguments are those of `evaluate`.
+
+    digest: of the rows; see `Dataset.rows_digest`.
+    """
+    if isinstance(output, ClassificationOutput):
+        return RowResults.of_classes(digest, predicted_classes(outputs) == y_true)
+    errors = outputs.astype(np.float64) * output.scale + output.offset - y_true
+    return RowResults.of_targets(digest, output.names, errors)
 
 
 def evaluate_baseline(

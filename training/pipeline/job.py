@@ -326,6 +326,9 @@ def train_and_evaluate(
         learned = targets[prepared.split.training] if stream is None else stream.baseline_targets
         baseline = metrics.evaluate_baseline(output, targets[rows], learned)
         charts: dict[str, Any] = {}
+        if len(prepared.split.test):
+            digest = prepared.dataset.rows_digest(rows)
+            charts["held_out"] = metrics.row_results(output, targets[rows], outputs, digest).as_json()
         if diagnostics:
             trained_rows = prepared.sizes["training"] * len(early_stopping.history)
             charts["diagnostics"] = diagnose(

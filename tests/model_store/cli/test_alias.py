@@ -38,8 +38,8 @@ def test_promote_moves_the_alias_only_if_all_gates_pass(models, store: Store) ->
     assert "default now points to version 1" in models("promote", "chess", "1").stderr
     result = models("promote", "chess", "2", "--if", "accuracy>=default", "--if", "accuracy<1", "--why", "newer")
     assert result.stdout.splitlines() == [
-        "passed  accuracy>=default: 0.75 against 0.75 of chess/1",
-        "passed  accuracy<1: 0.75 against 1 of the gate",
+        "passed  accuracy>=default: 0.75 against 0.75 of chess/1 (higher is better)",
+        "passed  accuracy<1: 0.75 against 1 of the gate (higher is better: this gate demands the opposite)",
     ]
     assert "default now points to version 2" in result.stderr
     failed = models("promote", "chess", "3", "--if", "accuracy>default", "--json", code=5)

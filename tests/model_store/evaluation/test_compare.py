@@ -7,6 +7,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 from click.testing import CliRunner
 
@@ -15,6 +16,7 @@ from model_store.artifact.model import Model
 from model_store.cli import main
 from model_store.errors import ArtifactError
 from model_store.evaluation.compare import Comparison, compare
+from model_store.evaluation.row_results import RowResults
 from model_store.nn import Linear, Sequential, Softmax, Tanh
 from model_store.registry.store import Store
 from model_store.schema.signature import (
@@ -60,6 +62,13 @@ def classifier(right: int = 80, rows: int = 100, hidden: int = 4, labels: tuple[
     return Model(network, signature, training=training)
 
 
+def with_rows(model: Model, correct: list[bool] | None = None, rows: str = "ab" * 32, **errors: Any) -> Model:
+    """Record the results of each row: whether it was answered correctly, or the errors of each target."""
+    values = {name: np.asarray(value, np.float32).astype(float) for name, value in errors.items()} or None
+    held_out = RowResults(rows, None if correct is None else np.array(correct), values).as_json()
+    return Model(model.network, model.signature, training={**model.training, "held_out": held_out})
+
+
 def with_log_loss(model: Model, loss: float) -> Model:
     bins = [{"low": 0.8, "high": 0.9, "rows": 9, "said": 0.85, "found": 0.8}]
     calibration = {"of": None, "rows": 9, "expected_error": 0.05, "log_loss": loss, "bins": bins}
@@ -91,6 +100,88 @@ def test_a_difference_that_is_not_significant_is_reported_as_such(manifest: Mani
     found = compared(manifest, classifier(80), classifier(82)).verdict
     assert (found.better, found.significant) == ("second", False)
     assert "chess/2 is ahead: accuracy 2.0 points higher, not significant (95 % interval −" in found.summary
+
+
+def test_versions_that_answered_the_same_rows_are_compared_in_pairs(manifest: Manifests) -> None:
+    """950 against 962 of 1,000 correct rows, all of the 950 among the 962: McNemar's p is .0005."""
+    first = with_rows(classifier(950, 1000), [True] * 950 + [False] * 50)
+    second = with_rows(classifier(962, 1000), [True] * 962 + [False] * 38)
+    found = compared(manifest, first, second)
+    assert (found.verdict.better, found.verdict.significant, found.verdict.paired) == ("second", True, True)
+    assert found.verdict.summary == (
+        "chess/2 is better: accuracy 1.2 points higher (95 % interval 0.5 to 2.0 points; p = 0.00049)."
+    )
+    assert found.verdict.method == (
+        "McNemar's test in pairs: of the same 1000 rows, 12 are correct only with chess/2, and 0 only with chess/1."
+    )
+    assert found.same_rows is True
+    swapped = compared(manifest, second, first).verdict
+    assert (swapped.better, swapped.significant) == ("first", True)
+    assert "12 are correct only with chess/1" in str(swapped.method)
+
+
+def test_many_discordant_rows_make_the_same_difference_insignificant(manifest: Manifests) -> None:
+    first = with_rows(classifier(950, 1000), [False] * 38 + [True] * 950 + [False] * 12)
+    second = with_rows(classifier(962, 1000), [True] * 962 + [False] * 38)
+    found = compared(manifest, first, second).verdict
+    assert (found.better, found.significant, found.paired) == ("second", False, True)
+    assert "not significant (95 % interval −0.4 to 2.8 points; p = 0.17)" in found.summary
+
+
+@pytest.mark.parametrize(
+    ("change", "why"),
+    [
+        (
+            lambda model: with_rows(model, [True] * 962 + [False] * 38, "cd" * 32),
+            "they were evaluated on different rows",
+        ),
+        (lambda model: model, "a version was trained by a release that does not record which rows"),
+        (with_rows, "the results of so many rows are not kept"),
+        (lambda model: with_rows(model, [True] * 900 + [False] * 100), "a version was trained by a release that"),
+    ],
+)
+def test_without_results_of_the_same_rows_the_interval_is_that_of_independent_samples(
+    manifest: Manifests, change: Callable[[Model], Model], why: str
+) -> None:
+    """Rows differ, one version is old, has too many rows, or bits that contradict its accuracy."""
+    first = with_rows(classifier(950, 1000), [True] * 950 + [False] * 50)
+    for pair in ((first, change(classifier(962, 1000))), (change(classifier(950, 1000)), first)):
+        if pair[0].training["metrics"]["accuracy"] == pair[1].training["metrics"]["accuracy"]:
+            continue
+        found = compared(manifest, *pair).verdict
+        assert (found.better, found.significant, found.paired) == ("second", False, False)
+        assert "p =" not in found.summary
+        assert str(found.method).startswith(f"Newcombe's interval for independent samples, not in pairs: {why}")
+
+
+def test_regressions_on_the_same_rows_are_compared_in_pairs(manifest: Manifests) -> None:
+    rng = np.random.default_rng(0)
+    worse = np.abs(rng.standard_normal(40))
+    rmse = [float(np.sqrt((worse**2).mean())) * factor for factor in (1, 0.9)]
+    first, second = (
+        with_rows(regression(value), y0=worse * factor) for value, factor in zip(rmse, (1, 0.9), strict=True)
+    )
+    found = compared(manifest, first, second).verdict
+    assert (found.better, found.significant, found.paired) == ("second", True, True)
+    assert found.summary == "chess/2 is better: RMSE 10.0 % lower (95 % interval 10.0 % to 10.0 %)."
+    assert found.method == "The interval of the ratio of the RMSEs in pairs, from the errors of the same 40 rows."
+    noisy = with_rows(regression(rmse[1]), y0=rng.permutation(worse) * 0.9)
+    found = compared(manifest, noisy, first).verdict
+    assert (found.better, found.significant, found.paired) == ("first", False, True)
+    assert "chess/1 is ahead: RMSE 10.0 % lower, not significant (95 % interval −" in found.summary
+    other = with_rows(regression(rmse[1]), None, "cd" * 32, y0=worse)
+    found = compared(manifest, first, other).verdict
+    assert (found.significant, found.paired) == (False, False)
+    assert found.summary.endswith("(significance is not tested).")
+    assert str(found.method).endswith("they were evaluated on different rows.")
+
+
+def test_old_and_new_records_of_the_same_split_have_unknown_rows(manifest: Manifests) -> None:
+    """The rows of small classes were divided in another way before the digest was recorded."""
+    assert compared(manifest, classifier(), with_rows(classifier(81), [True] * 81 + [False] * 19)).same_rows is None
+    assert compared(manifest, classifier(), classifier(81)).same_rows is True
+    other = with_rows(classifier(), [True] * 80 + [False] * 20, "cd" * 32)
+    assert compared(manifest, other, with_rows(classifier(81), [True] * 81 + [False] * 19)).same_rows is False
 
 
 def test_models_of_equal_accuracy_are_compared_by_log_loss(manifest: Manifests) -> None:

@@ -8,6 +8,7 @@ from datetime import UTC, datetime
 import pytest
 
 from model_store.errors import ConflictError, InputError, NotFoundError
+from model_store.evaluation.record import TARGET_METRICS, _ClassMetrics
 from model_store.registry import promotion
 from model_store.registry.store import Store
 
@@ -36,13 +37,25 @@ def promote(store: Store, version: int | str, *gates: str, alias: str = "champio
     ("gates", "first_result", "moves"),
     [
         (["accuracy>=champion"], "accuracy>=champion: 0.9 against 0.8 of chess/1", True),
-        (["accuracy <= champion"], "accuracy<=champion: 0.9 against 0.8 of chess/1", False),
+        (
+            ["accuracy <= champion"],
+            "accuracy<=champion: 0.9 against 0.8 of chess/1 (higher is better: this gate demands the opposite)",
+            False,
+        ),
         (["error<champion"], "error<champion: 0.3 against 0.3 of chess/1", False),
         (["error<=chess/champion"], "error<=chess/champion: 0.3 against 0.3 of chess/1", True),
         (["accuracy>0.95"], "accuracy>0.95: 0.9 against 0.95 of the gate", False),
         (["accuracy>-1e3"], "accuracy>-1e3: 0.9 against -1000 of the gate", True),
-        (["accuracy>=chess/3"], "accuracy>=chess/3: 0.9 against 1 of chess/3, measured on other rows", False),
-        (["by.Bath.recall>=latest"], "by.Bath.recall>=latest: 0.5 against 0.75 of chess/3, measured on other", False),
+        (
+            ["accuracy>=chess/3"],
+            "accuracy>=chess/3: 0.9 against 1 of chess/3 (higher is better), measured on other rows",
+            False,
+        ),
+        (
+            ["by.Bath.recall>=latest"],
+            "by.Bath.recall>=latest: 0.5 against 0.75 of chess/3 (higher is better), measured on other",
+            False,
+        ),
         (["accuracy>=champion", "error<0.1"], "accuracy>=champion: 0.9 against 0.8 of chess/1", False),
     ],
 )
@@ -59,9 +72,53 @@ def test_an_alias_moves_when_the_version_passes_every_gate(
 
 def test_a_unique_nested_metric_is_found_by_its_last_name(chess: Store) -> None:
     """`mae<houses/2`: a regression with one target has one mae."""
-    assert promote(chess, 2, "recall>=0.5")[0] == "recall>=0.5: 0.5 against 0.5 of the gate"
+    assert promote(chess, 2, "recall>=0.5")[0] == "recall>=0.5: 0.5 against 0.5 of the gate (higher is better)"
     with pytest.raises(NotFoundError, match="no metric 'call'"):
         promote(chess, 2, "call>=0.5")
+
+
+@pytest.mark.parametrize(
+    ("gate", "result", "moves"),
+    [
+        ("log_loss<=champion", "log_loss<=champion: 0.25 against 0.5 of chess/1 (lower is better)", True),
+        ("log_loss>=champion", "0.25 against 0.5 of chess/1 (lower is better: this gate demands the opposite)", False),
+        ("calibration_error<0.1", "calibration_error<0.1: 0.02 against 0.1 of the gate (lower is better)", True),
+        ("roc_auc>champion", "roc_auc>champion: 0.9 against 0.95 of chess/1 (higher is better)", False),
+    ],
+)
+def test_gates_know_the_metrics_of_the_diagnostics(
+    everywhere: Store, make_model, gate: str, result: str, moves: bool
+) -> None:
+    for number, (loss, area) in enumerate([(0.5, 0.95), (0.25, 0.9)], 1):
+        diagnostics = {"calibration": {"log_loss": loss, "expected_error": 0.02}, "roc": {"area": area}}
+        training = {"metrics": {"accuracy": 0.9}, "diagnostics": diagnostics}
+        everywhere.publish("chess", replace(make_model(number), training=training))
+    everywhere.set_alias("chess", "champion", 1, **BY)
+    found = promote(everywhere, 2, gate)
+    assert found[0].endswith(result)
+    assert found[-1] == ("moved to 2" if moves else "stayed")
+    with pytest.raises(
+        NotFoundError, match="no metric 'x'; the metrics are: accuracy, log_loss, calibration_error, roc_auc"
+    ):
+        promote(everywhere, 2, "x<1")
+
+
+def test_gates_say_which_way_every_shown_metric_is_better(everywhere: Store, make_model) -> None:
+    for metric in ("accuracy", "classes.a.precision", "classes.a.recall", "classes.a.f1", "targets.y.r2", "roc_auc"):
+        assert promotion.parse_gate(f"{metric}>0").better == "higher"
+    for metric in ("rmse", "targets.y.mae", "log_loss", "calibration_error"):
+        assert promotion.parse_gate(f"{metric}>0").better == "lower"
+    assert promotion.parse_gate("rows>0").better is None
+    shown = {*TARGET_METRICS, *_ClassMetrics().fields} - {"support"}
+    assert all(promotion.parse_gate(f"{metric}>0").better for metric in shown)
+
+
+@pytest.mark.parametrize("diagnostics", [None, [], {"calibration": [], "roc": {"area": "high"}}, {"roc": None}])
+def test_invalid_diagnostics_are_no_metrics(everywhere: Store, make_model, diagnostics: object) -> None:
+    training = {"metrics": {"accuracy": 0.9}, "diagnostics": diagnostics}
+    everywhere.publish("chess", replace(make_model(1), training=training))
+    with pytest.raises(NotFoundError, match="no metric 'roc_auc'; the metrics are: accuracy"):
+        promote(everywhere, 1, "roc_auc>0")
 
 
 def test_an_ambiguous_metric_needs_its_path(everywhere: Store, make_model) -> None:
@@ -70,7 +127,8 @@ def test_an_ambiguous_metric_needs_its_path(everywhere: Store, make_model) -> No
     with pytest.raises(NotFoundError, match=r"no metric 'mae'.*targets\.a\.mae"):
         promote(everywhere, 1, "mae<3")
     assert promote(everywhere, 1, "b.mae>3")[0] == (
-        "b.mae>3: 1,234,567 against 3 of the gate, measured on its training rows"
+        "b.mae>3: 1,234,567 against 3 of the gate (lower is better: this gate demands the opposite), "
+        "measured on its training rows"
     )
 
 
@@ -88,12 +146,15 @@ def test_the_reason_of_a_promotion_contains_its_gates(chess: Store) -> None:
     promote(chess, 1)
     promote(chess, "latest", "accuracy>=champion")
     move = chess.history("chess", "champion")[-1]
-    assert (move.version, move.why) == (3, "accuracy>=champion: 1 against 0.8 of chess/1, measured on other rows")
+    assert (move.version, move.why) == (
+        3,
+        "accuracy>=champion: 1 against 0.8 of chess/1 (higher is better), measured on other rows",
+    )
 
 
 def test_a_gate_against_an_unset_alias_passes(chess: Store) -> None:
     assert promote(chess, 1, "accuracy>=champion") == [
-        "accuracy>=champion: 0.8 against champion, which is not set",
+        "accuracy>=champion: 0.8 against champion, which is not set (higher is better)",
         "moved to 1",
     ]
     with pytest.raises(NotFoundError, match="no version or alias 'champoin' of 'chess'; did you mean 'champion'"):
@@ -102,12 +163,12 @@ def test_a_gate_against_an_unset_alias_passes(chess: Store) -> None:
 
 def test_a_gate_against_an_unset_default_compares_with_the_newest_version_which_callers_get(chess: Store) -> None:
     assert promote(chess, 2, "accuracy>=default", alias="default") == [
-        "accuracy>=default: 0.9 against 1 of chess/3, measured on other rows",
+        "accuracy>=default: 0.9 against 1 of chess/3 (higher is better), measured on other rows",
         "stayed",
     ]
     assert promote(chess, 2, "accuracy>=default")[-1] == "stayed"
     assert promote(chess, 3, "accuracy>default", alias="default") == [
-        "accuracy>default: 1 against default, which is not set",
+        "accuracy>default: 1 against default, which is not set (higher is better)",
         "moved to 3",
     ]
     assert promote(chess, 2, "accuracy>=default", alias="default")[-1] == "stayed"

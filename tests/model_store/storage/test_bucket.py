@@ -197,7 +197,7 @@ def test_a_promotion_fetches_manifests_but_no_arrays(remote: Store, server: S3, 
     revision, results = promotion.promote(remote, "chess", 2, "champion", gates, **BY)
     assert server.sent < 200_000 < remote.size_bytes("chess", 1)
     assert revision is not None
-    assert [str(result) for result in results] == ["accuracy>=chess/1: 0.9 against 0.9 of chess/1"]
+    assert [str(result) for result in results] == ["accuracy>=chess/1: 0.9 against 0.9 of chess/1 (higher is better)"]
     assert not (tmp_path / "cache").exists()
 
 

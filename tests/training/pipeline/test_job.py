@@ -63,7 +63,7 @@ def test_the_record_describes_the_training(job_file: Path) -> None:
     record = train_and_evaluate(prepare(load(job_file, {"publish.alias": "x"}))).model.training
     assert json.loads(json.dumps(record, allow_nan=False)) == record
     assert set(record) == {
-        *("job", "data", "split", "metrics", "baseline", "epochs", "best_epoch", "history", "diagnostics"),
+        *("job", "data", "split", "metrics", "held_out", "baseline", "epochs", "best_epoch", "history", "diagnostics"),
     }
     assert set(record["job"]) == {"model", "data", "split", "network", "train"}
     assert record["job"]["train"]["loss"] == "cross_entropy"
