@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-from model_store.cli import alias, compare, init, predict, remove, replay, report, show, sign, verify
+from model_store.cli import alias, compare, predict, remove, replay, report, show, sign, stores, verify
 from model_store.cli.group import main
 
 __all__ = [
     "alias",
     "compare",
-    "init",
     "main",
     "predict",
     "remove",
@@ -16,5 +15,6 @@ __all__ = [
     "report",
     "show",
     "sign",
+    "stores",
     "verify",
 ]

@@ -18,7 +18,7 @@ from datetime import UTC, datetime
 from typing import Any
 
 from model_store.errors import StoreError
-from model_store.storage.base import StorageBackend, put_object, translate_os_errors
+from model_store.storage.base import StagedObject, StorageBackend, put_object, translate_os_errors
 
 
 @dataclass(frozen=True)
@@ -70,6 +70,22 @@ def put_publication(storage: StorageBackend, name: str, number: int, publication
     key = publication_key(name, number)
     with translate_os_errors(f"{storage.location}/{key}", f"record who published {name}/{number}, which is published"):
         return put_object(storage, key, data)
+
+
+def commit_version(
+    storage: StorageBackend, staged: StagedObject, name: str, last_number: int, publication: Publication
+) -> int:
+    """Put a staged artifact under the first free number above `last_number`, then its record. Return the number."""
+    number = last_number
+    while True:
+        number += 1
+        if staged.commit(f"{name}/{number}.npz"):
+            put_publication(storage, name, number, publication)
+            # The key of a removed version is free, but its number is used: see `Store.remove`.
+            if not storage.keys(f"{name}/{number}.removed"):
+                return number
+            storage.delete(f"{name}/{number}.npz")
+            storage.delete(publication_key(name, number))
 
 
 def read_publication(storage: StorageBackend, name: str, number: int) -> Publication | None:

@@ -29,10 +29,10 @@ from model_store.errors import ConflictError, NotFoundError, StoreError, did_you
 from model_store.registry.alias_log import DEFAULT_ALIAS, AliasLog, AliasRevision, check_protection, rollback_stack
 from model_store.registry.garbage_collection import GarbageObject, find_garbage
 from model_store.registry.index import read_all_indexes, read_model_index
-from model_store.registry.publication import Publication, publication_key, put_publication, read_publication
+from model_store.registry.publication import Publication, commit_version, publication_key, read_publication
 from model_store.registry.state import model_state
 from model_store.storage.artifact_cache import default_cache_dir
-from model_store.storage.base import StagedObject, StorageBackend, put_object, translate_os_errors
+from model_store.storage.base import StorageBackend, put_object, translate_os_errors
 from model_store.storage.local import LocalStorage
 from model_store.utils.current_user import current_user
 from model_store.utils.extras import install_command
@@ -160,27 +160,14 @@ class Store:
         `who` and `when` are recorded beside it; by default the current user and the current time. ArtifactError, and
         nothing is published, if the written file does not reproduce the model's golden outputs.
         """
-        _check_name("model", name)
+        check_name("model", name)
         publication = Publication(who or current_user(), when or datetime.now(UTC))
         with self._translate_errors(name, "publish"), self.storage.stage(f"{name}/1.npz") as staged:
             digest = npz.write(staged.file, model)
             staged.file.flush()
             npz.read(staged.path).check_golden()
-            return self._commit(staged, name, digest, publication)
-
-    def _commit(self, staged: StagedObject, name: str, digest: str, publication: Publication) -> Version:
-        """Put a staged artifact under the next free number, and then its record."""
-        number = max(self._numbers(name), default=0)
-        while True:
-            number += 1
-            key = f"{name}/{number}.npz"
-            if staged.commit(key):
-                put_publication(self.storage, name, number, publication)
-                # The key of a removed version is free, but its number is used: see `remove`.
-                if not self.storage.keys(f"{name}/{number}.removed"):
-                    return Version(name, number, digest, self._location(key))
-                self.storage.delete(key)
-                self.storage.delete(publication_key(name, number))
+            number = commit_version(self.storage, staged, name, max(self._numbers(name), default=0), publication)
+        return Version(name, number, digest, self._location(f"{name}/{number}.npz"))
 
     def publication(self, name: str, number: int) -> Publication:
         """Return who published a version and when. Without a record, the date of its artifact and no name."""
@@ -193,7 +180,7 @@ class Store:
 
     def check_writable(self, name: str) -> None:
         """Raise StoreError if `publish` could not write. Leave nothing behind."""
-        _check_name("model", name)
+        check_name("model", name)
         with self._translate_errors(name, "publish"):
             self.storage.check_writable(f"{name}/1.npz")
 
@@ -280,7 +267,7 @@ class Store:
         The first move of "default" to a version other than the newest is preceded by a revision with the newest one,
         which requests without a version got until then (`pin_default`), so that a rollback leads back there.
         """
-        _check_name("alias", alias)
+        check_name("alias", alias)
         number = self.resolve(name, version)
         latest = self._alias_log.latest_revisions(name).get(alias, 0)
         try:
@@ -403,7 +390,8 @@ def _signature_key(name: str, number: int, fingerprint: str) -> str:
     return f"{name}/signatures/{number}/{fingerprint}.sig"
 
 
-def _check_name(kind: str, name: str) -> None:
+def check_name(kind: str, name: str) -> None:
+    """Raise StoreError unless `name` is a valid name of a model or an alias."""
     if not is_name(name):
         raise StoreError(f"{kind} {name!r}: expected a letter or digit, then up to 99 more of them or '.', '_', '-'")
     if kind == "alias" and (name == LATEST or name.isdigit()):

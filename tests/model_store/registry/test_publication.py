@@ -18,7 +18,7 @@ from model_store.utils.current_user import current_user
 from tests.model_store.conftest import replace_object
 
 NOON = datetime(2026, 1, 2, 12, 0, tzinfo=UTC)
-WHEN = st.datetimes(timezones=st.timezones())
+WHEN = st.datetimes(timezones=st.just(UTC))
 COPIES = st.lists(st.builds(Copy, st.text(), st.text(), WHEN), max_size=3).map(tuple)
 
 
