@@ -17,6 +17,7 @@ from flask import Flask, g, request
 from werkzeug.wrappers import Response
 
 from model_store.registry.store import open_store
+from model_store.storage.artifact_cache import check_cache, store_cache_dir
 from service.config import Settings, SettingsError
 from service.http.request_head import check_host
 from service.http.responses import add_response_headers
@@ -52,8 +53,9 @@ def create_app(settings: Settings | None = None, *, forks: bool = False) -> Flas
     settings = settings or Settings.from_environ(os.environ)
     metrics = _open_metrics(settings)
     recorder = RequestRecorder(metrics, settings.health_route)
-    cache_dir = settings.cache_path(os.environ)
-    store = open_store(settings.store, cache_dir)
+    store = open_store(settings.store, settings.cache_path(os.environ))
+    cache_dir = store_cache_dir(settings.cache_path(os.environ), store.storage.location)
+    check_cache(cache_dir)
     keys = _read_keys(settings)
     access = AccessControl(keys, settings.admin_port)
     registry = ModelRegistry(

@@ -20,7 +20,7 @@ from model_store.utils.extras import install_command
 from service import key_commands
 from service.app import create_app
 from service.config import Settings, SettingsError, unknown_variables
-from service.server.gunicorn_app import GunicornApplication, bind_listener
+from service.server.gunicorn_app import GunicornApplication, bind_listeners
 from service.telemetry.logging import log_to_stderr
 
 log = logging.getLogger("service")
@@ -34,7 +34,7 @@ log = logging.getLogger("service")
 )
 @click.pass_context
 @store_option
-@click.option("--host", metavar="ADDRESS", help="IP address to listen on.  [default: 127.0.0.1]")
+@click.option("--host", metavar="ADDRESS", help="IP address or host name to listen on.  [default: 127.0.0.1]")
 @click.option("--port", type=click.IntRange(0, 65535), help="Port to listen on; 0 picks a free one.  [default: 8000]")
 @click.option("--workers", type=click.IntRange(1, 1024), help="Worker processes.  [default: one per CPU]")
 @verbosity_option
@@ -56,10 +56,10 @@ def main(context: click.Context, store: str, host: str | None, port: int | None,
     for fault in unknown_variables(os.environ):
         log.warning("%s", fault)
     _check_tracing(settings)
-    listeners = [_bind_listener(settings.host, settings.port, "--host or --port")]
+    listeners = _bind_listeners(settings.host, settings.port, "--host or --port")
     if settings.admin_port:
         admin = "SERVE_ADMIN_HOST or SERVE_ADMIN_PORT"
-        listeners.append(_bind_listener(settings.admin_host, settings.admin_port, admin))
+        listeners += _bind_listeners(settings.admin_host, settings.admin_port, admin)
     app = create_app(settings, forks=True)
     bound = [listener.detach() for listener in listeners]
     GunicornApplication(app, settings, bound, lambda server: _print_startup(app, settings, server)).run()
@@ -82,9 +82,9 @@ def _is_installed(module: str) -> bool:
         return False
 
 
-def _bind_listener(host: str, port: int, choice: str) -> socket.socket:
+def _bind_listeners(host: str, port: int, choice: str) -> list[socket.socket]:
     try:
-        return bind_listener(host, port)
+        return bind_listeners(host, port)
     except OSError as e:
         fixes = {
             errno.EADDRINUSE: f"another program uses this port; stop it, or choose another {choice}",
@@ -97,7 +97,9 @@ def _bind_listener(host: str, port: int, choice: str) -> socket.socket:
 
 def _print_startup(app: Flask, settings: Settings, server: Any) -> None:
     """Print the models and URLs once the service listens."""
-    base, *more = map(_url, server.LISTENERS)
+    # A host name may have several addresses: the first is shown.
+    admins = [listener for listener in server.LISTENERS if listener.getsockname()[1] == settings.admin_port]
+    base, more = _url(server.LISTENERS[0]), [_url(listener) for listener in admins[:1]]
     snapshot = app.extensions["registry"].snapshot
     models: dict[str, list[str]] = {}
     for entry in snapshot.entries.values():

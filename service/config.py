@@ -86,7 +86,11 @@ class Settings:
     """All settings. docs/operations.md documents them."""
 
     store: str = _setting("MODEL_STORE", "./models", "Path or URL of the model store.")
-    host: str = _setting("SERVE_HOST", "127.0.0.1", "IP address to listen on; 0.0.0.0 means all interfaces.")
+    host: str = _setting(
+        "SERVE_HOST",
+        "127.0.0.1",
+        "Address to listen on; 0.0.0.0 is all interfaces, localhost 127.0.0.1 and ::1.",
+    )
     port: int = _setting("SERVE_PORT", 8000, "Port to listen on; 0 picks a free one.", minimum=0, maximum=65535)
     workers: int = _setting(
         "SERVE_WORKERS",
@@ -160,7 +164,7 @@ class Settings:
     admin: bool = _setting(
         "SERVE_ADMIN", False, "Allow callers to load and unload models at /v2/repository; requires SERVE_ADMIN_PORT."
     )
-    admin_host: str = _setting("SERVE_ADMIN_HOST", "127.0.0.1", "IP address of the admin listener.")
+    admin_host: str = _setting("SERVE_ADMIN_HOST", "127.0.0.1", "Address of the admin listener, as SERVE_HOST.")
     admin_port: int = _setting(
         "SERVE_ADMIN_PORT",
         0,

@@ -51,6 +51,7 @@ from model_store.errors import ArtifactError
 from model_store.nn import LAYERS, Array, Sequential, build
 from model_store.schema.signature_json import read_signature
 from model_store.utils.atomic_write import atomic_write
+from model_store.utils.file_lock import lock_shared
 
 if TYPE_CHECKING:
     from typing_extensions import Buffer
@@ -182,12 +183,13 @@ def write(target: IO[bytes] | str | os.PathLike[str], model: Model) -> str:
     return hashlib.sha256(text).hexdigest()
 
 
-def read(path: str | os.PathLike[str], *, verify: bool = True) -> Model:
+def read(path: str | os.PathLike[str], *, verify: bool = True, lock: bool = False) -> Model:
     """Return the model in the file at `path`, its arrays mapped read-only.
 
-    `verify` hashes every array and rejects numbers that are not finite; without it only the frame is checked.
+    `verify` hashes every array and rejects numbers that are not finite; without it only the frame is checked. `lock`
+    marks the file as in use (`utils/file_lock.py`) as long as the arrays are mapped.
     """
-    with _open_checked(path) as (mapped, members, crcs, manifest, digest):
+    with _open_checked(path, lock=lock) as (mapped, members, crcs, manifest, digest):
         arrays = {
             member.name: np.frombuffer(
                 mapped, np.dtype(member.dtype), math.prod(member.shape), member.data_offset
@@ -283,11 +285,11 @@ def _assemble_model(manifest: dict[str, Any], arrays: dict[str, Array], digest: 
 
 @contextmanager
 def _open_checked(
-    path: str | os.PathLike[str],
+    path: str | os.PathLike[str], *, lock: bool = False
 ) -> Iterator[tuple[mmap.mmap, list[_Member], list[int], dict[str, Any], str]]:
     """Map the file and check its frame. Yield the map, the members and their CRCs, the manifest and the digest."""
     with _as_artifact_error(os.fspath(path)):
-        mapped = _map_file(path)
+        mapped = _map_file(path, lock)
         text = _manifest_bytes(mapped)
         manifest = manifests.from_bytes(text)
         members = _layout_members(len(text), manifest["arrays"])
@@ -310,7 +312,7 @@ def _as_artifact_error(location: str) -> Iterator[None]:
         raise ArtifactError(f"{location}: {message}") from e
 
 
-def _map_file(path: str | os.PathLike[str]) -> mmap.mmap:
+def _map_file(path: str | os.PathLike[str], lock: bool) -> mmap.mmap:
     # O_NONBLOCK: opening a pipe would otherwise block until it has a writer.
     descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)
     try:
@@ -319,6 +321,8 @@ def _map_file(path: str | os.PathLike[str]) -> mmap.mmap:
             raise ArtifactError("expected a file, found something else")
         if not _END_RECORD.size + _LOCAL_HEADER.size < status.st_size <= MAX_FILE_BYTES:
             raise ArtifactError(f"expected an artifact, found a file of {status.st_size} bytes")
+        if lock:
+            lock_shared(descriptor)
         return mmap.mmap(descriptor, status.st_size, access=mmap.ACCESS_READ)
     finally:
         os.close(descriptor)

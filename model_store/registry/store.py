@@ -31,7 +31,7 @@ from model_store.registry.garbage_collection import GarbageObject, find_garbage
 from model_store.registry.index import read_all_indexes, read_model_index
 from model_store.registry.publication import Publication, commit_version, publication_key, read_publication
 from model_store.registry.state import model_state
-from model_store.storage.artifact_cache import default_cache_dir
+from model_store.storage.artifact_cache import default_cache_dir, store_cache_dir
 from model_store.storage.base import StorageBackend, put_object, translate_os_errors
 from model_store.storage.local import LocalStorage
 from model_store.utils.current_user import current_user
@@ -63,7 +63,7 @@ def open_store(location: str | os.PathLike[str], cache_dir: Path | None = None) 
     text = os.fspath(location)
     scheme, slashes, _ = text.partition("://")
     if slashes and scheme in BUCKET_SCHEMES:
-        return Store(_open_bucket(text, cache_dir or default_cache_dir(os.environ)))
+        return Store(_open_bucket(text, store_cache_dir(cache_dir or default_cache_dir(os.environ), text)))
     if slashes or not text:
         kinds = ", ".join(f"{known}://" for known in BUCKET_SCHEMES)
         raise StoreError(f"store: expected the path of a directory, or a URL with {kinds}; found {text!r}")

@@ -4,11 +4,15 @@ A process that maps a file of a shared store is killed if the file is truncated,
 is rewritten. So a server maps a copy that no other user can write to. All workers of a machine map the same copy: its
 pages are in memory once, and it is verified once. The first worker hashes every array and checks the golden outputs
 while the others wait for a lock; they then only map the copy.
+
+Each store has a folder of its own in the cache, so that services of different stores share nothing. A process that maps
+a copy holds a lock on it (`utils/file_lock.py`), and only copies without a lock are removed.
 """
 
 from __future__ import annotations
 
 import fcntl
+import hashlib
 import os
 import shutil
 import stat
@@ -20,6 +24,7 @@ from typing import BinaryIO
 
 from model_store.artifact import npz
 from model_store.errors import ArtifactError, StoreError
+from model_store.utils.file_lock import remove_unless_in_use
 
 _CREATE_FLAGS = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC
 _LOCK = ".lock"
@@ -36,6 +41,23 @@ def default_cache_dir(environ: Mapping[str, str]) -> Path:
     if home and os.access(_nearest_directory(Path(home)), os.W_OK):
         return Path(home) / "forward-pass"
     return Path(tempfile.gettempdir()) / f"forward-pass-{os.getuid()}"
+
+
+def store_cache_dir(cache_dir: Path, location: str) -> Path:
+    """Return the private folder of a store, and of this user, in the cache."""
+    absolute = location.rstrip("/") if "://" in location else os.path.realpath(location)
+    return cache_dir / f"{os.geteuid()}-{hashlib.sha256(os.fsencode(absolute)).hexdigest()[:16]}"
+
+
+def check_cache(cache_dir: Path) -> None:
+    """Create the folder if it does not exist. StoreError if it is not private, or no copy can be written to it."""
+    try:
+        _make_private(cache_dir)
+        with tempfile.NamedTemporaryFile(dir=cache_dir, prefix=".probe-"):
+            pass
+    except OSError as e:
+        fix = "set SERVE_CACHE_DIR to a directory that this user can write to"
+        raise StoreError(f"{cache_dir}: cannot keep copies of models: {e.strerror or e}; {fix}") from e
 
 
 def cache_file(path: Path, cache_dir: Path) -> Path:
@@ -71,12 +93,12 @@ def cache_artifact(location: str, digest: str, fetch: Fetch, cache_dir: Path, *,
     return copy
 
 
-def remove_unused_copies(cache_dir: Path, used_digests: Collection[str]) -> None:
-    """Remove every copy whose digest is not in `used_digests`. A process that has mapped one keeps its map."""
+def remove_unused_copies(cache_dir: Path, used_digests: Collection[str]) -> bool:
+    """Remove every copy whose digest is not in `used_digests` and that no process uses. Return False if one uses it."""
     try:
-        for copy in cache_dir.glob("*.npz"):
-            if copy.stem not in used_digests:
-                copy.unlink(missing_ok=True)
+        unused = [copy for copy in cache_dir.glob("*.npz") if copy.stem not in used_digests]
+        removed = [remove_unless_in_use(copy) for copy in unused]
+        return all(removed)
     except OSError as e:
         raise StoreError(f"{cache_dir}: cannot remove copies: {e.strerror or e}") from e
 

@@ -50,6 +50,21 @@ def load_error(name: str, number: int, problem: str) -> UnavailableError:
 
 
 def no_version_error(name: str, problems: Iterable[Fault]) -> UnavailableError:
+    problems = list(problems)
     reasons = [problem for problem in problems if problem.location.startswith(f"{name}/")]
+    reasons += [problem for problem in problems if problem.location in {"store", "models"}]
     reason = reasons[0] if reasons else Fault(name, "cannot be loaded")
     return UnavailableError("model_unavailable", f"no version of {name} can be served", reason)
+
+
+def no_model_error(problems: Iterable[Fault]) -> UnavailableError:
+    """Return the error for a service that knows no model: the store is empty or cannot be read, or it is starting."""
+    train = "train one: train examples/penguins.toml"
+    reason = next((problem for problem in problems if problem.location in {"store", "models"}), None)
+    if reason is None:
+        return UnavailableError("no_model", f"the store has no model; {train}", Fault("store", "is empty", train))
+    starting = reason.location == "models"
+    hint = "" if starting else f"; if the store is new, {train}"
+    return UnavailableError(
+        "model_unavailable" if starting else "no_model", f"no model can be served: {reason}{hint}", reason
+    )

@@ -140,11 +140,12 @@ class Loader:
                 copy = cache_file(self._store.path(name, number), self._cache_dir)
             ready = self._clock()
             try:
-                model = npz.read(copy, verify=False)  # `cache_file` has verified it, here or in another process
+                # `cache_file` has verified it, here or in another process.
+                model = npz.read(copy, verify=False, lock=True)
             except ArtifactError:
                 if copy.exists():
                     raise
-                continue  # another worker that does not know this version yet trimmed the cache meanwhile
+                continue  # another process removed the copy before it was locked
             if verified_digest not in {None, model.digest}:
                 raise ArtifactError(f"{name}/{number}: expected the digest {verified_digest}, found {model.digest}")
             return model, ready

@@ -11,7 +11,6 @@ from __future__ import annotations
 import gc
 import logging
 import os
-import random
 import re
 import threading
 import time
@@ -23,20 +22,23 @@ from model_store.errors import Fault, InputError, StoreError
 from model_store.registry.alias_log import DEFAULT_ALIAS
 from model_store.storage.artifact_cache import remove_unused_copies
 from model_store.utils.values import list_names
+from service.registry.active_locks import ActiveLocks
 from service.registry.errors import (
-    UnavailableError,
     UnknownModelError,
     WouldBlock,
     load_error,
+    no_model_error,
     no_version_error,
     unloaded_error,
 )
 from service.registry.loaded_version import LoadedVersion
-from service.registry.loader import Loader
+from service.registry.loader import Loader, verify_hint
+from service.registry.periodic import start_periodic
 from service.registry.signature_policy import SignatureCheck
 from service.registry.snapshot import ModelEntry, Snapshot
 from service.registry.store_sync import SyncedStore, sync_with_store
 from service.registry.switch_barrier import SwitchBarrier
+from service.registry.switch_report import report_switch
 from service.registry.unloaded_models import UnloadedModels
 from service.registry.version_cache import VersionCache
 from service.telemetry.metrics import Metrics
@@ -44,7 +46,6 @@ from service.telemetry.metrics import Metrics
 log = logging.getLogger("service.registry.registry")
 
 _MODEL_PATH = re.compile(r"/(?:v1/|v2/)?models/([A-Za-z0-9._-]+)")
-_VERSION_LOCATION = re.compile(r"/\d+$")
 _PROPOSAL_POLL_SECONDS = 0.1  # between two checks for a proposal of another worker
 _LOAD_ATTEMPTS = 100  # 20 ms each, while the other workers load it too
 
@@ -77,6 +78,8 @@ class ModelRegistry:
         )
         self._barrier = barrier or SwitchBarrier()
         self._snapshots = {0: Snapshot()}  # by generation: the active one, and the proposed one once loaded
+        self._incomplete: Snapshot | None = None  # in a worker that has not joined: what it could load
+        self._active_locks = ActiveLocks(cache_dir, self._barrier)
         self._attempted_generation = 0  # the generation whose load was tried last
         self._sync_lock = threading.Lock()  # one sync with the store at a time; it may take long
         self._switch_lock = threading.Lock()  # held to change the snapshots; never during a sync
@@ -85,6 +88,7 @@ class ModelRegistry:
         self._load_lock = threading.Lock()  # one at a time, so that concurrent requests load a version once
         self.event_loop_thread: int | None = None  # serves all connections, so it must not wait for a load
         self._syncing_pid: int | None = None  # the process whose threads sync
+        self._unreachable = False  # whether this process could not read the store when it tried to join
 
     @property
     def snapshot(self) -> Snapshot:
@@ -92,10 +96,15 @@ class ModelRegistry:
         return self._snapshots.get(self._barrier.active) or self._snapshot_after_switch()
 
     def _snapshot_after_switch(self) -> Snapshot:
-        """Retry: the generation changed between reading its number and its snapshot."""
+        """Retry: the generation changed between reading its number and its snapshot.
+
+        A worker that has not joined yet serves what it could load.
+        """
         for _ in range(1000):
             if (found := self._snapshots.get(self._barrier.active)) is not None:
                 return found
+            if self._incomplete is not None:
+                return self._incomplete
         raise RuntimeError("this process has no snapshot of the active generation")
 
     def find(
@@ -165,15 +174,61 @@ class ModelRegistry:
                 accepted = False
             if not accepted:
                 del self._snapshots[after + 1]
-            self._has_replaced_copies = accepted
+            self._has_replaced_copies |= accepted
             return accepted
 
     def join(self) -> bool:
-        """In a new worker: load the active generation and take part in switches. Call again until it returns True."""
+        """In a new worker: load the active generation and take part in switches. Call again until it returns True.
+
+        If this fails and no other worker serves, the worker proposes what the store has now instead: the active
+        generation may have versions that nobody can load any more.
+        """
         if not self._barrier.active:
             self.refresh()
         with self._switch_lock:
-            return self._load_generation(active := self._barrier.active) and self._barrier.join(active)
+            joined = self._load_generation(active := self._barrier.active) and self._barrier.join(active)
+        if joined:
+            self._incomplete = None
+            self._active_locks.release()
+        elif not self._barrier.has_others:
+            self._propose_afresh()
+        return joined
+
+    def start_joining(self) -> None:
+        """In a new worker: join in the threads of `start_sync`, and return 503 with the reason until then."""
+        fault = Fault("models", "are being loaded", "try again in a moment")
+        self._incomplete = Snapshot(problems=(fault,))
+        if not self._barrier.active:
+            self._snapshots[0] = self._incomplete
+        elif plan := self._barrier.plan(self._barrier.active):
+            made = Snapshot.from_plan(plan, lambda *_: None)
+            self._incomplete = Snapshot(made.entries, (*made.problems, fault))
+
+    @property
+    def has_joined(self) -> bool:
+        """In a worker: whether it serves what all workers serve."""
+        return self._barrier.has_joined
+
+    @property
+    def has_other_workers(self) -> bool:
+        """In a worker: whether another one serves what all workers serve."""
+        return self._barrier.has_others
+
+    def _propose_afresh(self) -> None:
+        with self._sync_lock:
+            self._barrier.end_unattended_switch()
+            active = self._barrier.active
+            if self._unreachable:
+                self._loader.clear_failures()  # they may have been the store's
+            new = sync_with_store(self._store, self._loader, self._version_cache, Snapshot(), self._follow)
+            faults = [problem for problem in new.problems if problem.location == "store"]
+            self._unreachable = bool(faults)
+            if not faults:
+                if self._propose(active, new):
+                    self.apply_proposal()
+            elif (found := self._incomplete) is not None:
+                others = [problem for problem in found.problems if problem.location != "store"]
+                self._incomplete = Snapshot(found.entries, (*faults, *others))
 
     def leave(self, pid: int) -> None:
         """In the master: a worker ended."""
@@ -188,7 +243,8 @@ class ModelRegistry:
         self._barrier.request_sync()
 
     def release_replaced(self) -> None:
-        """In the master: drop replaced versions. Workers forked from now on load the active ones."""
+        """In the master: drop replaced versions, and keep the copies of the active ones for workers that start."""
+        self._active_locks.update()
         if self._snapshots and self._barrier.active not in self._snapshots:
             self._snapshots.clear()
             gc.collect()  # reference cycles: the master allocates too little to collect them
@@ -225,16 +281,27 @@ class ModelRegistry:
         shared = self._barrier.shared
         tick = min(poll_seconds or _PROPOSAL_POLL_SECONDS, _PROPOSAL_POLL_SECONDS) if shared else poll_seconds
         if shared:
-            _start_thread("apply-proposals", tick, self.apply_proposal)
+            start_periodic("apply-proposals", tick, self._join_or_apply_proposal)
         if tick:
-            _start_thread("sync-store", tick, partial(self._sync_if_due, poll_seconds))
+            start_periodic("sync-store", tick, partial(self._sync_if_due, poll_seconds))
+
+    def _join_or_apply_proposal(self) -> None:
+        if self._incomplete is None:
+            self.apply_proposal()
+        else:
+            self.join()
 
     def _sync_if_due(self, seconds: float) -> None:
         barrier = self._barrier
+        if self._incomplete is not None:
+            return
         if barrier.shared and not barrier.has_no_pending_proposal:
             return  # during a switch a sync would do nothing
-        if not barrier.shared or barrier.claim_sync(seconds):
+        if not barrier.shared:
             self.refresh()
+        elif barrier.claim_sync(seconds):
+            self.refresh()
+            barrier.end_sync()
 
     def apply_proposal(self) -> None:
         """Load the proposed generation and mark it ready; drop the generations before the active one."""
@@ -243,7 +310,9 @@ class ModelRegistry:
             if not barrier.has_no_pending_proposal:
                 proposed = barrier.proposed
                 if self._load_generation(proposed) and barrier.mark_ready(proposed):
-                    self._report_switch(self._snapshots.get(proposed - 1, Snapshot()), self._snapshots[proposed])
+                    report_switch(
+                        self._snapshots.get(proposed - 1, Snapshot()), self._snapshots[proposed], self._metrics
+                    )
             active = barrier.active
             if active in self._snapshots and (replaced := [number for number in self._snapshots if number < active]):
                 for number in replaced:
@@ -262,6 +331,8 @@ class ModelRegistry:
             self._loader.clear_failures()  # a load that failed here succeeded in the proposing worker
         in_memory = {(s.name, s.digest): s for snapshot in self._snapshots.values() for s in snapshot.pinned_versions}
         in_memory |= {(s.name, s.digest): s for s in self._version_cache.versions()}
+        in_memory |= {(s.name, s.digest): s for s in (self._incomplete or Snapshot()).pinned_versions}
+        missing: dict[str, Fault] = {}
 
         def load(name: str, number: int, digest: str) -> LoadedVersion | None:
             served = in_memory.get((name, digest))
@@ -269,20 +340,25 @@ class ModelRegistry:
                 served = self._loader.load(name, number, digest)
             if served is not None:
                 in_memory[name, digest] = served
+            else:
+                problem = self._loader.failure_reason(name, number)
+                missing[name] = Fault(f"{name}/{number}", problem, verify_hint(name, number))
             return served
 
         made = Snapshot.from_plan(plan, load)
-        if made is not None:
+        if not missing:
             self._snapshots[generation] = made
-        return made is not None
+        elif self._incomplete is not None:
+            kept = [fault for fault in self._incomplete.problems if fault.location == "store"]
+            self._incomplete = Snapshot(made.entries, (*missing.values(), *kept, *made.problems))
+        return not missing
 
     def _find_model(self, snapshot: Snapshot, name: str | None) -> ModelEntry:
         entries = snapshot.entries
         if name is not None and name in entries:
             return entries[name]
         if not entries:
-            train = "train one: train examples/penguins.toml"
-            raise UnavailableError("no_model", f"the store has no model; {train}", Fault("store", "is empty", train))
+            raise no_model_error(snapshot.problems)
         known = list(entries)
         if name is None:
             if len(known) == 1:
@@ -329,7 +405,8 @@ class ModelRegistry:
         in_use = {served.digest for snapshot in list(self._snapshots.values()) for served in snapshot.pinned_versions}
         in_use |= {served.digest for served in self._version_cache.versions()}
         try:
-            remove_unused_copies(self._cache_dir, in_use)
+            # A copy that another worker still maps is removed by a later sync.
+            self._has_replaced_copies = not remove_unused_copies(self._cache_dir, in_use)
         except StoreError as e:
             log.warning("%s", e)
 
@@ -338,35 +415,6 @@ class ModelRegistry:
         pinned = {(served.name, served.number) for served in snapshot.pinned_versions}
         stored = {(entry.name, number) for entry in snapshot.entries.values() for number in entry.versions}
         self._version_cache.evict_except(stored - pinned)
-
-    def _report_switch(self, old: Snapshot, new: Snapshot) -> None:
-        """Log and count a switch. Only the worker that was ready last does it."""
-        for problem in new.problems:
-            # The loader has logged problems of versions.
-            if problem not in old.problems and not _VERSION_LOCATION.search(problem.location):
-                log.warning("%s", problem)
-        for name, entry in new.entries.items():
-            before = old.entries.get(name)
-            now, then = entry.default, before.default if before else None
-            changed = now is not None and then is not None and then.number != now.number
-            if changed:
-                self._metrics.model_reloads.labels(name).inc()
-            if now is not None and (changed or before is None or before.why_default != entry.why_default):
-                instead = f" instead of {then.number}" if changed and then else ""
-                log.info("%s: now serving version %d%s (%s)", name, now.number, instead, entry.why_default)
-
-
-def _start_thread(name: str, seconds: float, task: Callable[[], object]) -> None:
-    threading.Thread(target=_run_periodically, args=(seconds, task), name=name, daemon=True).start()
-
-
-def _run_periodically(seconds: float, task: Callable[[], object]) -> None:
-    while True:
-        time.sleep(seconds * random.uniform(0.8, 1.2))  # noqa: S311 - spreads the workers' work
-        try:
-            task()
-        except Exception:
-            log.exception("sync with the store failed; will retry")
 
 
 def _is_number(ref: int | str) -> bool:

@@ -73,20 +73,24 @@ class Snapshot:
         return orjson.dumps([entries, [[p.location, p.problem, p.fix] for p in self.problems]])
 
     @classmethod
-    def from_plan(cls, plan: bytes, load: Callable[[str, int, str], LoadedVersion | None]) -> Snapshot | None:
-        """Build the snapshot with versions from `load`. None if a load failed; all others are loaded anyway."""
+    def from_plan(cls, plan: bytes, load: Callable[[str, int, str], LoadedVersion | None]) -> Snapshot:
+        """Build the snapshot with versions from `load`. It lacks those for which `load` returns None."""
         entries, problems = orjson.loads(plan)
         made: dict[str, ModelEntry] = {}
-        missing = False
         for name, versions, aliases, planned, planned_default, why, records in entries:
             found = {alias: load(name, number, digest) for alias, (number, digest) in planned.items()}
             there = {alias: served for alias, served in found.items() if served is not None}
             default = planned_default and load(name, *planned_default)
-            missing |= len(there) < len(found) or (default is None) != (planned_default is None)
             publications = {number: Publication.from_dict(record) for number, record in records}
             made[name] = ModelEntry(name, tuple(versions), aliases, there, default, why, publications)
-        return None if missing else cls(made, tuple(Fault(*problem) for problem in problems))
+        return cls(made, tuple(Fault(*problem) for problem in problems))
 
 
 def _plan(served: LoadedVersion) -> list[int | str]:
     return [served.number, served.digest]
+
+
+def plan_digests(plan: bytes) -> set[str]:
+    """Return the digests of all versions of a plan."""
+    entries, _ = orjson.loads(plan)
+    return {digest for entry in entries for _, digest in (*entry[3].values(), *([entry[4]] if entry[4] else []))}

@@ -38,7 +38,8 @@ def sync_with_store(
     except (ModelStoreError, OSError) as e:
         effect = "models loaded before keep serving" if old.entries else "requests return 503 until it can be read"
         fault = Fault("store", f"cannot be read: {e}", effect)
-        return Snapshot(old.entries, (fault, *(problem for problem in old.problems if problem.location != "store")))
+        kept = (problem for problem in old.problems if problem.location not in {"store", "models"})
+        return Snapshot(old.entries, (fault, *kept))
     builder = _SnapshotBuilder(loader, cache, follow)
     entries = {
         name: builder.build_entry(name, state[name], old.entries.get(name))

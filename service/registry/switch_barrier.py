@@ -26,6 +26,7 @@ from pathlib import Path
 
 MAX_PROCESSES = 4096  # 1024 workers, twice that while SIGHUP replaces them, and as many again by SIGTTIN
 _ACTIVE, _PROPOSED, _PROPOSED_AT, _SYNCED_AT, _SYNC_PID, _SIZES = range(6)  # two sizes: of the even and the odd plan
+_SYNCING_PID = 7  # the process that has claimed a sync and has not ended it
 _FIRST_SLOT = 8
 _PID, _READY, _JOINED_AT, _SLOT_WORDS = range(
     4
@@ -72,10 +73,19 @@ class SwitchBarrier:
             words[_PROPOSED] = after + 1
         return True
 
-    def plan(self, generation: int) -> bytes | None:
-        """Return the plan of the active or the proposed generation; None for any other."""
+    def end_unattended_switch(self) -> None:
+        """Make a pending proposal active if no process has joined: its proposer has died, and nobody waits for it."""
         with self._locked():
-            if not self._files or generation not in {self.active, self.proposed}:
+            if not any(self._pids()):
+                self._words[_ACTIVE] = self._words[_PROPOSED]
+
+    def plan(self, generation: int, *, wait: bool = True) -> bytes | None:
+        """Return the plan of the active or the proposed generation; None for any other.
+
+        Without `wait`, also None while another process or thread holds the lock.
+        """
+        with self._locked(wait=wait) as locked:
+            if not locked or not self._files or generation not in {self.active, self.proposed}:
                 return None
             odd = generation % 2
             return os.pread(self._files[odd], self._words[_SIZES + odd], 0)
@@ -108,8 +118,21 @@ class SwitchBarrier:
             words[self._my_slot + _PID] = os.getpid()
         return True
 
+    @property
+    def has_joined(self) -> bool:
+        """True if this process has joined."""
+        return self._my_slot is not None
+
+    @property
+    def has_others(self) -> bool:
+        """True if another process has joined."""
+        return not {0, os.getpid()}.issuperset(self._pids())
+
     def leave(self, pid: int) -> None:
-        """In the master: a process ended; stop waiting for it."""
+        """In the master: a process ended; stop waiting for it. If it was syncing, another one does it again."""
+        if self._words[_SYNCING_PID] == pid:
+            self._words[_SYNCING_PID] = 0
+            self.request_sync()
         for i, found in enumerate(self._pids()):
             if found == pid:
                 self._words[_FIRST_SLOT + _SLOT_WORDS * i + _PID] = 0
@@ -138,8 +161,13 @@ class SwitchBarrier:
             interval = 3 * seconds * _SECOND + _STALE_AFTER if other_alive else seconds * _SECOND
             if words[_SYNCED_AT] and passed < interval:
                 return False
-            words[_SYNC_PID], words[_SYNCED_AT] = me, self._clock()
+            words[_SYNC_PID], words[_SYNCED_AT], words[_SYNCING_PID] = me, self._clock(), me
         return True
+
+    def end_sync(self) -> None:
+        """Record that the sync is done which this process has claimed."""
+        if self._words[_SYNCING_PID] == os.getpid():
+            self._words[_SYNCING_PID] = 0
 
     def request_sync(self) -> None:
         """Make the next `claim_sync` of any process return True."""
@@ -167,17 +195,24 @@ class SwitchBarrier:
             self._words[_SIZES + odd] = len(plan)
 
     @contextmanager
-    def _locked(self) -> Iterator[None]:
-        """Exclude the other threads of this process and all other processes."""
-        with self._lock:
-            if not self._files:
-                yield
-                return
-            fcntl.lockf(self._files[0], fcntl.LOCK_EX)
-            try:
-                yield
-            finally:
+    def _locked(self, *, wait: bool = True) -> Iterator[bool]:
+        """Exclude the other threads of this process and all other processes. Yield False if that would have to wait."""
+        if not self._lock.acquire(blocking=wait):
+            yield False
+            return
+        try:
+            if self._files:
+                fcntl.lockf(self._files[0], fcntl.LOCK_EX | (0 if wait else fcntl.LOCK_NB))
+        except BlockingIOError:
+            self._lock.release()
+            yield False
+            return
+        try:
+            yield True
+        finally:
+            if self._files:
                 fcntl.lockf(self._files[0], fcntl.LOCK_UN)
+            self._lock.release()
 
 
 def _anonymous_file() -> int:

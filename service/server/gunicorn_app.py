@@ -7,15 +7,16 @@ needs a thread starts after the fork: a thread does not survive one.
 from __future__ import annotations
 
 import ctypes
+import errno
 import gc
 import logging
 import signal
 import socket
 import threading
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from collections.abc import Set as AbstractSet
-from contextlib import contextmanager
+from contextlib import suppress
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
@@ -34,6 +35,9 @@ if TYPE_CHECKING:
 
 log = logging.getLogger("service")
 
+_PORT_TRIES = 16  # for a port that is free on all addresses of a host
+_NO_SUCH_ADDRESS = {errno.EADDRNOTAVAIL, errno.EAFNOSUPPORT}
+_JOIN_SECONDS = 1.0  # for which a new worker loads its versions before it accepts connections
 _M_TRIM_THRESHOLD, _M_MMAP_THRESHOLD = -1, -3  # malloc.h
 WORKER_CLASSES = {"event": "service.server.event_worker.EventWorker", "gthread": "gthread"}
 
@@ -150,29 +154,14 @@ def _post_worker_init(app: Flask, settings: Settings, worker: Any) -> None:
 
         app.extensions["recorder"].tracer = RequestTracer.to_endpoint(settings.otlp_endpoint)
     registry = _registry(app)
-    with _heartbeat(worker):
-        while worker.alive and not registry.join():
-            time.sleep(0.1)
+    registry.start_joining()
     registry.start_sync(settings.poll_seconds)
-
-
-@contextmanager
-def _heartbeat(worker: Any) -> Iterator[None]:
-    """Notify the master meanwhile: fetching a large model may take longer than SERVE_TIMEOUT_SECONDS."""
-    done = threading.Event()
-
-    def beat() -> None:
-        while not done.wait(1.0):
-            worker.notify()
-
-    worker.notify()  # gunicorn does not watch a worker before its first notification
-    thread = threading.Thread(target=beat, name="heartbeat", daemon=True)
-    thread.start()
-    try:
-        yield
-    finally:
-        done.set()
-        thread.join()
+    # Until the versions are loaded, other workers respond. Without any, this one does: health checks, and 503 with the
+    # reason. A restart takes some milliseconds if the copies are in the cache, so wait for that.
+    soon = time.monotonic() + _JOIN_SECONDS
+    while worker.alive and not registry.has_joined and (time.monotonic() < soon or registry.has_other_workers):
+        worker.notify()
+        time.sleep(0.01)
 
 
 def _child_exit(app: Flask, _: Any, worker: Any) -> None:
@@ -194,10 +183,42 @@ def configure_malloc_trim() -> None:
         mallopt(_M_TRIM_THRESHOLD, 1 << 21)
 
 
-def bind_listener(host: str, port: int) -> socket.socket:
-    """Return a bound socket; OSError at once if the address is in use, instead of after gunicorn's five tries."""
-    family, kind, protocol, _, address = socket.getaddrinfo(host or None, port, type=socket.SOCK_STREAM)[0]
-    listener = socket.socket(family, kind, protocol)
+def bind_listeners(host: str, port: int) -> list[socket.socket]:
+    """Return a bound socket for each address of `host`, IPv4 first, all with the same port.
+
+    OSError at once if an address is in use, instead of after gunicorn's five tries. An address that this machine does
+    not have is left out if there is another one: `localhost` may be ::1 too where IPv6 is off.
+    """
+    found = socket.getaddrinfo(host or None, port, type=socket.SOCK_STREAM)
+    addresses = sorted({(family, address) for family, _, _, _, address in found}, key=lambda each: each[0])
+    for _ in range(_PORT_TRIES if port == 0 else 0):
+        with suppress(OSError):  # the port that is free on the first address may be in use on another
+            return _bind_addresses(addresses)
+    return _bind_addresses(addresses)
+
+
+def _bind_addresses(addresses: Sequence[tuple[int, tuple[Any, ...]]]) -> list[socket.socket]:
+    bound: list[socket.socket] = []
+    absent: list[OSError] = []
+    try:
+        for family, (ip, port, *rest) in addresses:
+            try:
+                bound.append(_bind_socket(family, (ip, bound[0].getsockname()[1] if bound else port, *rest)))
+            except OSError as e:
+                if e.errno not in _NO_SUCH_ADDRESS:
+                    raise
+                absent.append(e)
+        if not bound:
+            raise absent[0]
+    except OSError:
+        for listener in bound:
+            listener.close()
+        raise
+    return bound
+
+
+def _bind_socket(family: int, address: tuple[Any, ...]) -> socket.socket:
+    listener = socket.socket(family, socket.SOCK_STREAM)
     try:
         listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         listener.bind(address)

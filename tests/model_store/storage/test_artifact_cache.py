@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import errno
 import gc
 import os
+import re
 import stat
 import subprocess
 import sys
+import tempfile
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -16,6 +19,7 @@ from model_store.artifact import npz
 from model_store.artifact.model import Golden, Model
 from model_store.errors import ArtifactError, StoreError
 from model_store.storage import artifact_cache
+from model_store.utils import file_lock
 
 
 @pytest.fixture
@@ -134,12 +138,102 @@ def test_a_cache_that_cannot_be_created_raises(written: Path) -> None:
         artifact_cache.cache_file(written, written / "cache")
 
 
-def test_remove_unused_copies_keeps_used_and_mapped_ones(written: Path, cache_dir: Path, make_model) -> None:
-    model = npz.read(artifact_cache.cache_file(written, cache_dir))
+def test_remove_unused_copies_keeps_what_the_caller_uses(written: Path, cache_dir: Path, make_model) -> None:
+    artifact_cache.cache_file(written, cache_dir)
     other = written.with_name("other.npz")
     kept = npz.write(other, make_model(seed=5))
     copy = artifact_cache.cache_file(other, cache_dir)
-    artifact_cache.remove_unused_copies(cache_dir, {kept})
+    assert artifact_cache.remove_unused_copies(cache_dir, {kept})
     assert copies(cache_dir) == [copy]
+    assert artifact_cache.remove_unused_copies(cache_dir / "nowhere", set())
+
+
+def test_remove_unused_copies_keeps_what_another_process_has_mapped(written: Path, cache_dir: Path) -> None:
+    """The lock lasts as long as the arrays, and ends with the process."""
+    copy = artifact_cache.cache_file(written, cache_dir)
+    holder = "import sys; from model_store.artifact import npz\n"
+    holder += "model = npz.read(sys.argv[1], lock=True)\nprint('mapped', flush=True); sys.stdin.readline()\n"
+    holder += "del model\nprint('unmapped', flush=True); sys.stdin.readline()"
+    pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE}
+    with subprocess.Popen([sys.executable, "-c", holder, copy], **pipes) as process:
+        assert process.stdin is not None
+        assert process.stdout is not None
+        assert process.stdout.readline() == b"mapped\n"
+        assert not artifact_cache.remove_unused_copies(cache_dir, set())
+        assert copy.exists()
+        process.stdin.write(b"\n")
+        process.stdin.flush()
+        assert process.stdout.readline() == b"unmapped\n"
+        assert artifact_cache.remove_unused_copies(cache_dir, set())
+        process.stdin.close()
+    assert not copy.exists()
+    model = npz.read(artifact_cache.cache_file(written, cache_dir), lock=True)
+    pid = os.fork()
+    if not pid:
+        os._exit(0)  # a forked process that ends leaves the lock to the others
+    os.waitpid(pid, 0)
+    assert not artifact_cache.remove_unused_copies(cache_dir, set())
     assert model.predict([[30, "Bath"]])
-    artifact_cache.remove_unused_copies(cache_dir / "nowhere", set())
+
+
+def test_a_copy_that_is_removed_before_it_is_locked_is_not_mapped(written: Path, cache_dir: Path, monkeypatch) -> None:
+    copy = artifact_cache.cache_file(written, cache_dir)
+    flock = file_lock.fcntl.flock
+    monkeypatch.setattr(file_lock.fcntl, "flock", lambda *how: (copy.unlink(), flock(*how)))
+    with pytest.raises(ArtifactError, match="No such file"):
+        npz.read(copy, lock=True)
+
+
+def test_on_a_file_system_without_locks_copies_are_read_and_never_removed(
+    written: Path, cache_dir: Path, monkeypatch
+) -> None:
+    copy = artifact_cache.cache_file(written, cache_dir)
+    monkeypatch.setattr(file_lock.fcntl, "flock", lambda *_: (_ for _ in ()).throw(OSError(errno.ENOLCK, "no locks")))
+    assert npz.read(copy, lock=True).predict([[30, "Bath"]])
+    assert not artifact_cache.remove_unused_copies(cache_dir, set())
+    assert copy.exists()
+
+
+def test_each_store_has_a_folder_of_its_own(tmp_path: Path, monkeypatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    folder = artifact_cache.store_cache_dir
+    assert folder(tmp_path, "models") == folder(tmp_path, f"{tmp_path}/models") != folder(tmp_path, "other")
+    assert folder(tmp_path, "s3://bucket/a") == folder(tmp_path, "s3://bucket/a/") != folder(tmp_path, "s3://bucket/b")
+    assert folder(tmp_path, "models").parent == tmp_path
+    assert folder(tmp_path, "models").name.startswith(f"{os.geteuid()}-")
+
+
+def test_check_cache_creates_a_private_folder_in_a_folder_that_others_can_write_to(tmp_path: Path) -> None:
+    tmp_path.chmod(0o777)
+    artifact_cache.check_cache(cache := artifact_cache.store_cache_dir(tmp_path, "models"))
+    assert stat.S_IMODE(cache.stat().st_mode) == 0o700
+    assert list(cache.iterdir()) == []
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="becomes another user")
+@pytest.mark.parametrize(("mode", "problem"), [(0o777, ""), (0o2777, ""), (0o755, "Permission denied; set SERVE_")])
+def test_a_mounted_directory_of_root_gets_a_private_folder_of_the_user_or_an_error(mode: int, problem: str) -> None:
+    with tempfile.TemporaryDirectory() as name:
+        Path(name).chmod(mode)
+        reader, writer = os.pipe()
+        if not os.fork():
+            os.setgid(65534)
+            os.setuid(65534)
+            found = "unexpected"
+            try:
+                cache = artifact_cache.store_cache_dir(Path(name), "models")
+                artifact_cache.check_cache(cache)
+                found = f"{cache.name} {cache.stat().st_uid} {stat.S_IMODE(cache.stat().st_mode) & 0o777:o}"
+            except StoreError as e:
+                found = str(e)
+            finally:
+                os.write(writer, found.encode())
+                os._exit(0)
+        os.close(writer)
+        with os.fdopen(reader) as pipe:
+            found = pipe.read()
+        os.wait()
+    if problem:
+        assert problem in found
+    else:
+        assert re.fullmatch("65534-[0-9a-f]{16} 65534 700", found), found

@@ -3,6 +3,10 @@
 from __future__ import annotations
 
 import copy
+import fcntl
+import os
+import signal
+import time
 from collections.abc import Callable
 
 import pytest
@@ -78,3 +82,47 @@ def test_a_plan_may_be_longer_or_shorter_than_the_one_before() -> None:
         assert barrier.plan(number) == plan
     assert barrier.plan(3) is None
     assert not barrier.propose(3, b"late")
+
+
+def test_a_sync_whose_worker_dies_is_done_by_another_one(claim: Callable[..., bool]) -> None:
+    """Also without polling: SIGHUP replaces the workers, and one that ends may have claimed the sync."""
+    barrier = claim.barrier  # type: ignore[attr-defined]
+    assert claim(1, 0)
+    assert not claim(2, 0)
+    barrier.leave(1)
+    assert claim(2, 0)
+    barrier.end_sync()  # as process 2
+    barrier.leave(2)
+    assert not claim(3, 0)
+
+
+def test_a_pending_switch_ends_only_if_no_process_has_joined(clock: Clock) -> None:
+    barrier = SwitchBarrier(shared=True, clock=lambda: int(clock.seconds * SECOND))
+    assert barrier.propose(0, b"plan")
+    assert barrier.join(0)
+    barrier.end_unattended_switch()
+    assert barrier.active == 0
+    barrier.leave(os.getpid())
+    barrier.end_unattended_switch()
+    assert barrier.active == barrier.proposed == 1
+
+
+def test_a_plan_is_not_waited_for_while_it_is_locked(clock: Clock) -> None:
+    barrier = SwitchBarrier(shared=True, clock=lambda: int(clock.seconds * SECOND))
+    assert barrier.propose(0, b"plan")
+    assert barrier.plan(1, wait=False) == b"plan"
+    with barrier._locked():
+        assert barrier.plan(1, wait=False) is None
+    holder = os.fork()
+    if not holder:
+        fcntl.lockf(barrier._files[0], fcntl.LOCK_EX)
+        time.sleep(60)
+        os._exit(0)
+    try:
+        deadline = time.monotonic() + 10
+        while barrier.plan(1, wait=False) is not None:
+            assert time.monotonic() < deadline
+    finally:
+        os.kill(holder, signal.SIGKILL)
+        os.waitpid(holder, 0)
+    assert barrier.plan(1) == b"plan"

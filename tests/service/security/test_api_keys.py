@@ -8,6 +8,7 @@ import hmac
 import json
 import logging
 import re
+import stat
 from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -382,3 +383,17 @@ def test_the_last_key_of_a_running_service_can_be_revoked(file: Path, store: Sto
     assert refused.status_code == 401
     assert "found the key 'shop', revoked on" in refused.json["error"]["message"]
     assert client.get("/readyz").json["status"] == "ready"
+
+
+def test_keygen_keeps_the_mode_of_the_file_and_follows_links(tmp_path: Path) -> None:
+    """As in a folder where `keys` is a link into a mounted secret."""
+    target, link = tmp_path / "mounted", tmp_path / "keys"
+    link.symlink_to(target.name)
+    for name, mode in (("shop", None), ("till", 0o600), ("desk", 0o640)):
+        if mode is not None:
+            target.chmod(mode)
+        assert CliRunner().invoke(main, ["keygen", name, "--file", str(link)]).exit_code == 0
+        assert link.is_symlink()
+        assert mode is None or stat.S_IMODE(target.stat().st_mode) == mode
+    assert [key.name for key in parse_key_file(target.read_text(), "keys")] == ["shop", "till", "desk"]
+    assert {path.name for path in tmp_path.iterdir()} == {"mounted", "keys"}

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import queue
 import signal
+import socket
 from types import SimpleNamespace
 
 import pytest
 from gunicorn.arbiter import Arbiter
 
 from service.config import Settings
-from service.server.gunicorn_app import DrainingArbiter, _post_worker_init
+from service.server.gunicorn_app import DrainingArbiter, _post_worker_init, bind_listeners
 from service.server.gunicorn_compat import keep_early_signals
 from service.telemetry.metrics import Metrics
 from service.telemetry.request_record import RequestRecorder
@@ -29,9 +30,10 @@ class FakeRegistry:
     def release_replaced(self) -> None:
         pass
 
-    def join(self) -> bool:
+    def start_joining(self) -> None:
         self.joined = True
-        return True
+
+    has_joined, has_other_workers = True, False
 
     def start_sync(self, _: float) -> None:
         self.followed = True
@@ -71,5 +73,42 @@ def test_a_worker_that_gets_sigterm_before_it_has_handlers_ends(early: signal.Si
         _post_worker_init(application(registry), Settings(), worker)
     finally:
         signal.signal(signal.SIGINT, handled)
-    assert worker.alive == registry.joined == (early == signal.SIGCHLD)
+    assert worker.alive == (early == signal.SIGCHLD)
+    assert registry.joined
     assert registry.followed
+
+
+def test_a_host_name_is_bound_at_all_of_its_addresses_with_one_port(monkeypatch: pytest.MonkeyPatch) -> None:
+    both = [(socket.AF_INET6, socket.SOCK_STREAM, 6, "", ("::1", 0, 0, 0)),
+            (socket.AF_INET, socket.SOCK_STREAM, 6, "", ("127.0.0.1", 0))] * 2  # fmt: skip
+    monkeypatch.setattr(socket, "getaddrinfo", lambda *_, **__: both)
+    listeners = bind_listeners("localhost", 0)
+    names = [listener.getsockname()[:2] for listener in listeners]
+    assert names == [("127.0.0.1", names[0][1]), ("::1", names[0][1])]
+    for listener in listeners:
+        listener.close()
+
+
+def test_an_address_that_the_machine_does_not_have_is_left_out_unless_it_is_the_only_one(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    absent = (socket.AF_INET, socket.SOCK_STREAM, 6, "", ("192.0.2.1", 0))
+    present = (socket.AF_INET, socket.SOCK_STREAM, 6, "", ("127.0.0.1", 0))
+    monkeypatch.setattr(socket, "getaddrinfo", lambda *_, **__: [absent, present])
+    (listener,) = bind_listeners("somewhere", 0)
+    assert listener.getsockname()[0] == "127.0.0.1"
+    listener.close()
+    monkeypatch.setattr(socket, "getaddrinfo", lambda *_, **__: [absent])
+    with pytest.raises(OSError, match="assign requested address"):
+        bind_listeners("somewhere", 0)
+
+
+def test_a_port_in_use_on_one_address_is_an_error_and_leaves_no_socket_bound(monkeypatch: pytest.MonkeyPatch) -> None:
+    with socket.create_server(("::1", 0), family=socket.AF_INET6) as taken:
+        port = taken.getsockname()[1]
+        both = [(socket.AF_INET6, socket.SOCK_STREAM, 6, "", ("::1", port, 0, 0)),
+                (socket.AF_INET, socket.SOCK_STREAM, 6, "", ("127.0.0.1", port))]  # fmt: skip
+        monkeypatch.setattr(socket, "getaddrinfo", lambda *_, **__: both)
+        with pytest.raises(OSError, match="in use"):
+            bind_listeners("localhost", port)
+        socket.create_server(("127.0.0.1", port)).close()
