@@ -9,7 +9,7 @@ import sys
 import numpy as np
 import pytest
 
-from benchmarks import serving
+from benchmarks import initializers, serving
 from benchmarks.contestants import CONTESTANTS, PEERS
 from benchmarks.per_sample import PerSample
 from benchmarks.rounds import alternate, unpinned
@@ -30,6 +30,11 @@ def test_the_peer_of_the_training_benchmark_learns_what_train_learns():
     ours = train(network, x, y, MSE(), SGD(network, 0.05, 0.9), epochs=30, on_epoch=None)
     theirs = [peer.epoch(x[:, :, None], y[:, :, None]) for _ in range(30)]
     assert ours == pytest.approx(theirs, rel=1e-9)
+
+
+def test_default_weights_learn_the_digits_and_the_articles_program():
+    assert initializers.accuracy(initializers.dense(Tanh), 0) > 0.93
+    assert initializers.learns_xor(0)
 
 
 def test_contestants_take_turns_and_medians_are_reported():

@@ -15,7 +15,7 @@ import numpy.typing as npt
 
 from model_store.nn.arrays import Array
 from model_store.nn.config_fields import IMAGE_SHAPE, MAX_SAMPLE_VALUES, NON_NEGATIVE_INT, POSITIVE_INT, WINDOW_SIZE
-from model_store.nn.initializers import initial_parameters
+from model_store.nn.initializers import DEFAULT_INITIALIZER, initial_parameters
 from model_store.nn.module import Module, Shape
 from model_store.nn.parametrized import ArrayAttribute, ParametrizedModule
 from model_store.nn.window import Window
@@ -54,7 +54,7 @@ class Conv2D(ParametrizedModule):
         *,
         dtype: npt.DTypeLike = np.float32,
         rng: np.random.Generator | None = None,
-        initializer: str = "normal",
+        initializer: str = DEFAULT_INITIALIZER,
         arrays: Mapping[str, Array] | None = None,
     ) -> None:
         self._input_shape = _image_shape(input_shape, "Conv2D")

@@ -14,6 +14,7 @@ from model_store.nn.constant_inputs import ConstantInputs
 from model_store.nn.conv import Conv2D, Flatten, MaxPool2D
 from model_store.nn.cost import MAX_ROW_OPERATIONS
 from model_store.nn.dropout import Dropout
+from model_store.nn.initializers import DEFAULT_INITIALIZER
 from model_store.nn.linear import Linear
 from model_store.nn.module import Module
 from model_store.nn.normalization import BatchNorm, LayerNorm
@@ -30,7 +31,7 @@ def build(
     *,
     arrays: Mapping[str, Array] | None = None,
     rng: np.random.Generator | None = None,
-    initializer: str = "normal",
+    initializer: str = DEFAULT_INITIALIZER,
 ) -> Sequential:
     """Return the network that `config` (see `Sequential.config`) describes.
 

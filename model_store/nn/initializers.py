@@ -53,9 +53,11 @@ def _he_variance(fan_in: int, _: int) -> float:
     return 2 / fan_in  # a ReLU lets half of the variance through
 
 
+DEFAULT_INITIALIZER = "glorot_uniform"
+
 # name -> weights (outputs, ...) drawn from rng, given their shape, fan_in and fan_out
 INITIALIZERS: dict[str, Initializer] = {
-    "normal": partial(_normal, lambda *_: 1),  # the article's: standard normal for any size
+    "normal": partial(_normal, lambda *_: 1),  # the article's: standard normal for any size, too large for many inputs
     "lecun_normal": partial(_normal, _lecun_variance),  # LeCun et al. 1998
     "lecun_uniform": partial(_uniform, _lecun_variance),
     "glorot_normal": partial(_normal, _glorot_variance),  # Glorot & Bengio 2010, equations 12 and 16

@@ -12,7 +12,7 @@ import numpy.typing as npt
 from model_store.nn.arrays import Array
 from model_store.nn.batch_invariant import block_rows, multiply_in_blocks
 from model_store.nn.config_fields import POSITIVE_INT
-from model_store.nn.initializers import initial_parameters
+from model_store.nn.initializers import DEFAULT_INITIALIZER, initial_parameters
 from model_store.nn.module import Shape, as_rows
 from model_store.nn.parametrized import ArrayAttribute, ParametrizedModule
 
@@ -21,7 +21,7 @@ class Linear(ParametrizedModule):
     """`Y = X Wᵀ + b`; X (batch, inputs), W (outputs, inputs), b (outputs,), Y (batch, outputs).
 
     `rng` draws the initial parameters; without one, fresh entropy does. `initializer` is a name of `INITIALIZERS`;
-    the bias starts standard normal with "normal", as in the article, and at zero with the others.
+    the bias starts at zero, or standard normal with "normal", the article's.
     """
 
     config_fields: ClassVar = {"input_size": POSITIVE_INT, "output_size": POSITIVE_INT}
@@ -40,7 +40,7 @@ class Linear(ParametrizedModule):
         *,
         dtype: npt.DTypeLike = np.float32,
         rng: np.random.Generator | None = None,
-        initializer: str = "normal",
+        initializer: str = DEFAULT_INITIALIZER,
         arrays: Mapping[str, Array] | None = None,
     ) -> None:
         self.input_size, self.output_size = input_size, output_size

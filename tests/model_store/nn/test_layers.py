@@ -24,6 +24,7 @@ from model_store.nn import (
     Sigmoid,
     Softmax,
     Tanh,
+    build,
 )
 from model_store.nn.activations import ACTIVATIONS
 from training import check_gradients
@@ -269,3 +270,14 @@ def test_calling_a_module_with_only_forward_changes_nothing() -> None:
     scale = Scale()
     assert scale(np.ones((1, 2))).tolist() == [[2, 2]]
     assert not hasattr(scale, "inputs")
+
+
+def test_default_weights_have_glorots_variance_and_a_bias_of_0() -> None:
+    """Standard normal weights of many inputs saturate the next activation."""
+    rng = np.random.default_rng(30)
+    for layer, fans in ((Linear(300, 200, rng=rng), 500), (Conv2D((9, 9, 20), 40, 5, rng=rng), 25 * 60)):
+        assert layer.weights.var() == pytest.approx(2 / fans, rel=0.05)
+        assert np.abs(layer.weights).max() <= np.sqrt(6 / fans)
+        assert not layer.bias.any()
+    built = build([{"type": "Linear", "input_size": 300, "output_size": 200}], rng=rng)
+    assert built.arrays()["modules.0.weights"].var() == pytest.approx(2 / 500, rel=0.05)

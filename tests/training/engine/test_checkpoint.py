@@ -83,8 +83,12 @@ def training(checkpoint: Checkpoint | None, on_epoch: EpochCallback | None = Non
     rng = np.random.default_rng(1)
     x = rng.standard_normal((11, 3))
     y = np.tanh(x[:, :1] - x[:, 1:2])
-    layers = [Linear(3, 4, dtype=np.float64, rng=rng), Around(Noise(np.random.default_rng(2))), Tanh()]
-    network = Sequential([*layers, Linear(4, 1, dtype=np.float64, rng=rng)])
+    layers = [
+        Linear(3, 4, initializer="normal", dtype=np.float64, rng=rng),
+        Around(Noise(np.random.default_rng(2))),
+        Tanh(),
+    ]
+    network = Sequential([*layers, Linear(4, 1, initializer="normal", dtype=np.float64, rng=rng)])
     early_stopping = EarlyStopping(network, MSE(), x[:4], y[:4], EarlyStoppingSection(patience, 0.0), on_epoch)
     optimizer = SGD(network, 0.05)
     schedule = OnPlateau(patience=0, decay=0.7)
