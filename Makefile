@@ -157,5 +157,6 @@ lock: ## lock the newest versions of all dependencies (needs uv; UPGRADE= keeps 
 	$(COMPILE) $(WHOLE) --extra test --extra mlserver $(AGREEING) requirements/mlserver.lock
 
 clean: ## remove all that make installed and built; trained models stay
-	rm -rf $(VENV) .pythons $(PEERS) $(SERVING_PEERS) $(CLIENTS) $(AUDIT) $(SITE) build dist site .mypy_cache .ruff_cache .pytest_cache .hypothesis .schemathesis
-	find . -name __pycache__ -type d -prune -exec rm -rf {} +
+	rm -rf $(VENV) .pythons $(PEERS) $(SERVING_PEERS) $(CLIENTS) $(AUDIT) $(SITE) build dist site .coverage
+	find . -type d \( -name __pycache__ -o -name "*.egg-info" -o -name ".*_cache" -o -name .hypothesis -o -name .schemathesis \) \
+		-prune -exec rm -rf {} +

@@ -1,6 +1,7 @@
 """Lock files have hashes and no URLs, the version is the same everywhere, and no index is asked for this project."""
 
 import re
+import shutil
 import subprocess
 import sys
 import tomllib
@@ -141,6 +142,25 @@ def test_messages_name_the_packages_of_the_extras():
     }
     assert set(declared) - set(extras.PACKAGES) == {"test", "clients", "mlserver"}
     assert extras.install_command("arrow") == "pip install 'pyarrow>=22'"
+
+
+def test_make_clean_removes_what_git_ignores_and_keeps_models_and_data(tmp_path):
+    shutil.copy(ROOT / "Makefile", tmp_path)
+    builds, _, kept = (ROOT / ".gitignore").read_text(encoding="utf-8").partition("# Trained models")
+    ignored = [line.strip("/").replace("*", "naive") for line in builds.splitlines() if line and line[0] != "#"]
+    assert {".venv", ".pythons", "dist", ".pytest_cache", "__pycache__"} <= {*ignored}
+    for folder in ("", "clients/python"):
+        for name in ignored:
+            if not folder or name.endswith(("_cache", "__")):
+                (tmp_path / folder / name / "inside").mkdir(parents=True)
+    for name in ("models/xor", "data", "examples/mnist"):
+        assert f"/{name.partition('/xor')[0]}/" in kept
+        (tmp_path / name).mkdir(parents=True)
+    (tmp_path / "xor.checkpoint.npz").touch()
+    subprocess.run(["make", "--silent", "clean"], cwd=tmp_path, check=True, capture_output=True)
+    left = {str(path.relative_to(tmp_path)) for path in tmp_path.rglob("*")}
+    folders = {"clients", "clients/python", "models", "models/xor", "data", "examples", "examples/mnist"}
+    assert left == {"Makefile", "xor.checkpoint.npz", *folders}
 
 
 INSTALLER = re.compile(

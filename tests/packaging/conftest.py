@@ -16,8 +16,8 @@ CLIENT = ROOT / "clients" / "python"
 VERSIONS = ("3.11", "3.12", "3.13", "3.14")
 
 
-def run(*command: str | Path, cwd: Path | None = None, **options: object) -> subprocess.CompletedProcess[str]:
-    done = subprocess.run(command, cwd=cwd, capture_output=True, text=True, check=False, **options)  # type: ignore[call-overload]
+def run(*command: str | Path, cwd: Path | None = None) -> subprocess.CompletedProcess[str]:
+    done = subprocess.run(command, cwd=cwd, capture_output=True, text=True, check=False)
     assert done.returncode == 0, f"{command}: exit code {done.returncode}\n{done.stdout[-3000:]}\n{done.stderr[-3000:]}"
     return done
 
