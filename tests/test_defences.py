@@ -66,6 +66,10 @@ DEFENCES = {
         "service/routes/error_handlers.py", " and error.status not in _ACCESS_DENIED", "",
         f"{ACCESS}::test_401_and_403_have_the_protocols_error_format_and_no_details_of_models",
     ),
+    "errors show an example only to callers with a key": Defence(
+        "service/routes/error_handlers.py", "if known and 400 <=", "if 400 <=",
+        f"{ACCESS}::test_an_unknown_static_file_reveals_nothing_of_the_models",
+    ),
     "readiness without a key has only the status": Defence(
         "service/routes/health.py", 'if keys.is_known(request.headers.get("Authorization")):', "if True:",
         f"{ACCESS}::test_readiness_without_a_key_has_only_the_status",

@@ -46,7 +46,7 @@ _ENDPOINTS = (
 _ERROR_CODES = (
     (400, ("bad_json", "broken_body"), "The body is not valid JSON, or is incomplete."),
     (400, ("bad_request",), "The request is not well-formed HTTP. Also with status 414, 417, 431 and 501."),
-    (401, ("unauthorized",), "An API key is required; the request has none or an unknown one."),
+    (401, ("unauthorized",), "An API key is required; the request has none, or an unknown, expired or revoked one."),
     (403, ("forbidden",), "The key lacks the scope that this endpoint requires."),
     (
         404,

@@ -14,7 +14,7 @@ from __future__ import annotations
 import logging
 from typing import Any
 
-from flask import Flask, current_app, g, request
+from flask import Flask, current_app, g, render_template, request
 from werkzeug.exceptions import HTTPException
 from werkzeug.wrappers import Response
 
@@ -36,7 +36,8 @@ _FRAMEWORK_ERROR_CODES = {400: "bad_request", 404: "not_found", 405: "method_not
 def error_response(error: ApiError) -> Response:
     g.request_record.error_code = error.code
     example = None
-    if 400 <= error.status < 500 and error.status not in _ACCESS_DENIED:
+    known = current_app.extensions["keys"].is_known(request.headers.get("Authorization"))
+    if known and 400 <= error.status < 500 and error.status not in _ACCESS_DENIED:
         example = error_example(current_app.extensions["registry"], error.faults)
     if uses_plain_error_body(request.path):
         status = 400 if error.status == 422 else error.status  # these protocols have no 422
@@ -76,6 +77,10 @@ def _invalid_request(error: InputError) -> Response:
 def _access_denied(error: AccessDeniedError) -> Response:
     g.request_record.key_name = error.key_name
     challenge = {"WWW-Authenticate": error.challenge}
+    accepted = request.accept_mimetypes.best_match(["application/json", "text/html"])
+    if request.endpoint == "docs.docs" and accepted == "text/html":  # a browser: its page asks for the key
+        g.request_record.error_code = error.code
+        return Response(render_template("key.html"), error.status, challenge, content_type="text/html; charset=utf-8")
     return error_response(ApiError(error.status, error.code, str(error), [error.fault], challenge))
 
 

@@ -16,7 +16,8 @@ _ENDPOINT_SCOPES = {
     "open_inference.load": "admin",
     "open_inference.unload": "admin",
 }
-# Health checks need no key: an orchestrator that asks every few seconds should need no secret.
+# Health checks need no key: an orchestrator that asks every few seconds should need no secret. Neither does the form
+# that asks for one.
 _PUBLIC_ENDPOINTS = frozenset(
     {
         "health.root",
@@ -25,6 +26,7 @@ _PUBLIC_ENDPOINTS = frozenset(
         "sagemaker_vertex.ping",
         "sagemaker_vertex.health",
         "open_inference.health",
+        "static",  # script and style of the page at /docs, which asks for the key; nothing of the models
     }
 )
 

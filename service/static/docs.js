@@ -1,5 +1,9 @@
 // The "Try it" forms of the reference page. Fields and the drawing edit the JSON request; the form sends that request.
+// Where the service requires an API key, the page is first a form for it: see `openWithKey`.
 "use strict";
+
+let key = ""; // the API key; it is kept here only, and so until the page is left
+const withKey = (headers) => (key ? { ...headers, Authorization: `Bearer ${key}` } : headers);
 
 const make = (tag, text, className) => {
   const element = document.createElement(tag);
@@ -82,7 +86,7 @@ async function send(form, text) {
   button.disabled = true;
   const started = performance.now();
   try {
-    const headers = { "Content-Type": "application/json" };
+    const headers = withKey({ "Content-Type": "application/json" });
     const response = await fetch(form.dataset.url, { method: "POST", headers, body: text });
     const body = await response.json();
     status.textContent = `${response.status}, ${Math.max(1, Math.round(performance.now() - started))} ms`;
@@ -164,15 +168,68 @@ function prepare(form) {
   form.hidden = false;
 }
 
-document.querySelectorAll("form.try").forEach(prepare);
-
-if (navigator.clipboard) {
-  document.querySelectorAll(".copy").forEach((button) => {
-    button.hidden = false;
-    button.addEventListener("click", async () => {
-      await navigator.clipboard.writeText(button.parentElement.querySelector("code").textContent);
-      button.textContent = "Copied";
-      setTimeout(() => { button.textContent = "Copy"; }, 1500);
-    });
-  });
+// Fetch this page with the key and show it in place of the form.
+async function openWithKey(form, given) {
+  const [button, result] = ["button", ".result"].map((name) => form.querySelector(name));
+  button.disabled = true;
+  try {
+    const response = await fetch(location.pathname, { headers: { Authorization: `Bearer ${given}` } });
+    if (response.ok) {
+      key = given;
+      show(await response.text());
+    } else {
+      result.replaceChildren(showFaults((await response.json()).error));
+    }
+  } catch (problem) {
+    result.replaceChildren(showFaults({ code: "no response", message: String(problem), faults: [] }));
+  } finally {
+    button.disabled = false;
+  }
 }
+
+function show(html) {
+  const page = new DOMParser().parseFromString(html, "text/html");
+  document.title = page.title;
+  document.body.replaceChildren(...page.body.childNodes);
+  start();
+  document.getElementById(decodeURIComponent(location.hash.slice(1)))?.scrollIntoView();
+}
+
+// A link is followed without the key. So fetch the OpenAPI document, and save it as a file.
+async function saveDocument(event) {
+  event.preventDefault();
+  const response = await fetch(event.target.href, { headers: withKey({}) });
+  const link = make("a");
+  link.href = URL.createObjectURL(await response.blob());
+  link.download = "openapi.json";
+  link.click();
+  URL.revokeObjectURL(link.href);
+}
+
+function prepareKey(form) {
+  form.querySelector(".plain").hidden = isSecureContext;
+  form.addEventListener("submit", (event) => {
+    event.preventDefault();
+    openWithKey(form, form.querySelector("input").value.trim());
+  });
+  form.hidden = false;
+  form.querySelector("input").focus();
+}
+
+function start() {
+  document.querySelectorAll("form.key").forEach(prepareKey);
+  document.querySelectorAll("form.try:not(.key)").forEach(prepare);
+  if (key) document.querySelectorAll("a.document").forEach((link) => link.addEventListener("click", saveDocument));
+  if (navigator.clipboard) {
+    document.querySelectorAll(".copy").forEach((button) => {
+      button.hidden = false;
+      button.addEventListener("click", async () => {
+        await navigator.clipboard.writeText(button.parentElement.querySelector("code").textContent);
+        button.textContent = "Copied";
+        setTimeout(() => { button.textContent = "Copy"; }, 1500);
+      });
+    });
+  }
+}
+
+start();

@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import json
 import shutil
 from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
 from typing import Any
 
 import pytest
 
+from tests.service.security.keys import line
 from tests.service.server.conftest import own_server  # noqa: F401 - a fixture
 from tests.service.server.server_process import Server
 
@@ -31,8 +35,15 @@ pytestmark = [
 
 @pytest.fixture
 def page(own_server) -> Iterator[Any]:  # noqa: F811
-    sync_api = pytest.importorskip("playwright.sync_api")
     server: Server = own_server()
+    with open_page(server) as page:
+        yield page
+
+
+@contextmanager
+def open_page(server: Server) -> Iterator[Any]:
+    """Open /docs in a new browser. `complaints` has what the browser finds wrong."""
+    sync_api = pytest.importorskip("playwright.sync_api")
     with sync_api.sync_playwright() as playwright:
         browser = playwright.chromium.launch(executable_path=CHROMIUM, args=FLAGS)
         page = browser.new_page(viewport={"width": 390, "height": 844})
@@ -90,3 +101,63 @@ def test_drawing_on_an_image_updates_the_request(page):
     form.get_by_role("button", name="Predict").click()
     form.locator(".answer").first.wait_for()
     assert page.complaints == []
+
+
+KEY = "fp_predict"
+
+
+@pytest.fixture
+def guarded(own_server, tmp_path: Path) -> Iterator[Any]:  # noqa: F811
+    """The page of a service that requires keys, before a key is given."""
+    keys = tmp_path / "keys"
+    keys.write_text(line("browser", "predict", KEY) + line("grafana", "metrics", "fp_metrics"))
+    with open_page(own_server(SERVE_KEYS_FILE=str(keys))) as page:
+        yield page
+
+
+def give(page: Any, secret: str) -> None:
+    page.get_by_label("API key").fill(secret)
+    page.get_by_role("button", name="Open").click()
+
+
+def test_a_browser_asks_for_the_key_and_then_shows_the_page_with_its_forms(guarded: Any) -> None:
+    page = guarded
+    assert page.title() == "Forward Pass: API key"
+    assert page.locator("section.model").count() == 0
+    assert page.evaluate("document.activeElement.type") == "password"
+    give(page, KEY)
+    page.locator("section.model").first.wait_for()
+    assert page.title() == "Forward Pass: API reference"
+    form = page.locator("form[data-model=penguins]")
+    form.get_by_label("mass").fill("5100")
+    form.get_by_role("button", name="Predict").click()
+    form.locator(".bars").wait_for()
+    assert form.locator(".status").inner_text().startswith("200")
+    with page.expect_download() as download:
+        page.get_by_role("link", name="OpenAPI document").click()
+    assert json.loads(Path(download.value.path()).read_text())["openapi"].startswith("3.1")
+    assert [text for text in page.complaints if "401" not in text] == []  # that of the page before the key
+
+
+def test_the_key_is_in_the_memory_of_the_page_only(guarded: Any) -> None:
+    page = guarded
+    give(page, KEY)
+    page.locator("section.model").first.wait_for()
+    assert page.context.cookies() == []
+    assert page.evaluate("localStorage.length + sessionStorage.length") == 0
+    assert KEY not in page.url + page.content()
+    page.reload()
+    assert page.title() == "Forward Pass: API key"
+
+
+@pytest.mark.parametrize(
+    ("secret", "said"),
+    [("fp_wrong", "found an unknown one"), ("fp_metrics", "the scope predict"), ("", "found an unknown one")],
+)
+def test_a_wrong_key_is_explained_and_another_can_be_given(guarded: Any, secret: str, said: str) -> None:
+    page = guarded
+    give(page, secret)
+    page.locator(".faults li").wait_for()
+    assert said in page.locator(".faults").inner_text()
+    give(page, KEY)
+    page.locator("section.model").first.wait_for()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import re
 from pathlib import Path
 from typing import Any
 
@@ -52,9 +53,33 @@ def refusals(client: FlaskClient) -> dict[tuple[str, str], int]:
 
 def test_every_other_endpoint_requires_a_key(guarded: FlaskClient, client: FlaskClient) -> None:
     asked = refusals(guarded)
-    assert {rule for (_, rule), status in asked.items() if status != 401} == set(HEALTH)
+    assert {rule for (_, rule), status in asked.items() if status != 401} == {*HEALTH, "/static/<path:filename>"}
     assert ("POST", "/predict") in asked
     assert 401 not in refusals(client).values()
+
+
+def test_a_browser_without_a_key_gets_a_form_at_docs_that_reveals_nothing(guarded: FlaskClient) -> None:
+    html = {"Accept": "text/html,application/xhtml+xml,*/*;q=0.8"}
+    page = guarded.get("/docs", headers=html)
+    assert (page.status_code, page.mimetype) == (401, "text/html")
+    assert page.headers["WWW-Authenticate"].startswith("Bearer")
+    assert "script-src 'self'" in page.headers["Content-Security-Policy"]
+    assert page.headers["Cache-Control"] == "no-store"
+    assert "price" not in page.text
+    assert "penguins" not in page.text
+    for file in re.findall(r'"(/static/[^"]+)"', page.text):
+        with guarded.get(file) as answer:
+            assert answer.status_code == 200
+    assert_error(guarded.get("/docs"), 401, "unauthorized")  # any other program gets JSON
+    assert "API reference" in guarded.get("/docs", headers=html | bearer("predict")).text
+    assert guarded.get("/models", headers=html).mimetype == "application/json"
+
+
+def test_an_unknown_static_file_reveals_nothing_of_the_models(guarded: FlaskClient) -> None:
+    answer = guarded.get("/static/nothing.js")
+    assert answer.status_code == 404
+    assert "example" not in answer.json["error"]
+    assert "example" in guarded.get("/static/nothing.js", headers=bearer("predict")).json["error"]
 
 
 @pytest.mark.parametrize(
