@@ -5,10 +5,10 @@ Each message names a location, what was expected and what was found; a `Fault` a
 
 from __future__ import annotations
 
-import difflib
 from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass
-from itertools import islice
+
+from model_store.utils.similar_names import closest_name
 
 
 class ModelStoreError(Exception):
@@ -55,23 +55,21 @@ class Fault:
 
 
 class InputError(ModelStoreError):
-    """An invalid input, with all its faults: `faults` holds the first MAX_FAULTS, `total` counts all."""
+    """An invalid input, with its faults: `faults` holds the first MAX_FAULTS, `total` counts all, up to MAX_COUNTED."""
 
     MAX_FAULTS = 100
+    MAX_COUNTED = 10_000
 
     def __init__(self, faults: Sequence[Fault], total: int | None = None) -> None:
         self.faults = list(faults[: self.MAX_FAULTS])
-        self.total = len(faults) if total is None else total
+        self.total = min(len(faults) if total is None else total, self.MAX_COUNTED)
         super().__init__("; ".join(map(str, self.faults[:3])) + (" ..." if self.total > 3 else ""))
 
 
 def did_you_mean(word: object, known: Iterable[str]) -> str:
     """Return "did you mean 'Biscoe'?" if `word` is close to one of `known`, else an empty string.
 
-    At most 1000 names and words of 100 characters are compared, since the words are untrusted.
+    The words are untrusted; the cost is bounded (similar_names.py).
     """
-    if not isinstance(word, str) or len(word) > 100:
-        return ""
-    by_fold = {name.casefold(): name for name in islice(known, 1000)}
-    close = difflib.get_close_matches(word.casefold(), by_fold, n=1)
-    return f"did you mean {by_fold[close[0]]!r}?" if close else ""
+    close = closest_name(word, known) if isinstance(word, str) else None
+    return "" if close is None else f"did you mean {close!r}?"

@@ -36,7 +36,7 @@ from model_store.storage.base import StorageBackend, put_object, translate_os_er
 from model_store.storage.local import LocalStorage
 from model_store.utils.current_user import current_user
 from model_store.utils.extras import install_command
-from model_store.utils.values import NAME_PATTERN, is_name
+from model_store.utils.values import NAME_PATTERN, is_name, list_names
 
 BUCKET_SCHEMES = ("s3", "gs", "az")
 LATEST = "latest"
@@ -400,4 +400,4 @@ def check_name(kind: str, name: str) -> None:
 
 def _did_you_mean_hint(word: str, known: Any) -> str:
     suggestion = did_you_mean(word, known)
-    return "; " + (suggestion or (f"there are: {', '.join(known)}" if known else "there are none"))
+    return "; " + (suggestion or (f"there are: {list_names(list(known))}" if known else "there are none"))

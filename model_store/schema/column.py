@@ -33,31 +33,44 @@ def parse_text_cell(text: str) -> str | None:
 
 
 class FaultCollector:
-    """Counts all faults and keeps those of the first rows, up to `InputError.MAX_FAULTS`.
+    """Counts faults, and keeps those of the first rows, up to `InputError.MAX_FAULTS`.
 
-    A costly fix is computed only for those. `filled`, if not None, collects the missing values that were filled in.
+    It ends the validation at `InputError.MAX_COUNTED`: to count more costs more than it tells. A fix that is costly to
+    find is given as a function, and called for the first `MAX_HINTS` faults only. `filled`, if not None, collects the
+    missing values that were filled in, however many.
     """
 
-    def __init__(self, filled: FaultCollector | None = None) -> None:
-        self.total, self.filled = 0, filled
+    MAX_HINTS = 10
+
+    def __init__(self, filled: FaultCollector | None = None, max_counted: float = InputError.MAX_COUNTED) -> None:
+        self.total, self.filled, self._max_counted = 0, filled, max_counted
         self._kept: list[tuple[int, str, str, str | Callable[[], str]]] = []
         self._end: float = math.inf  # faults of this row and later ones are only counted
 
     def add(self, location: str, problem: str, fix: str | Callable[[], str]) -> None:
+        """Add a fault. InputError with all faults so far if there are too many to go on."""
         self.total += 1
         row = _row(location)
         if row < self._end:
             self._kept.append((row, location, problem, fix))
             if len(self._kept) >= 2 * InputError.MAX_FAULTS:
                 self._drop_later_rows()
+        if self.total >= self._max_counted:
+            self.raise_if_any()
 
     @property
     def faults(self) -> list[Fault]:
         """The faults of the first rows, sorted by row."""
         self._drop_later_rows()
-        return [
-            Fault(location, problem, fix if isinstance(fix, str) else fix()) for _, location, problem, fix in self._kept
-        ]
+        found, hints = [], 0
+        for _, location, problem, fix in self._kept:
+            hints += not isinstance(fix, str)
+            if isinstance(fix, str):
+                text = fix
+            else:
+                text = fix() if hints <= self.MAX_HINTS else "see the fixes of the first errors"
+            found.append(Fault(location, problem, text))
+        return found
 
     def raise_if_any(self) -> None:
         """Raise InputError if there are faults, sorted by row."""
@@ -184,8 +197,10 @@ class Column(ABC):
         """Report that missing values of these rows were replaced by `fill`."""
         if faults.filled is not None:
             problem = f"the value is missing; {integral_floats_to_ints([self.fill])[0]!r} was used"
-            for i in rows:
+            numbers = list(rows)
+            for i in numbers[: InputError.MAX_FAULTS]:  # later rows of a column are never among the first faults
                 faults.filled.add(f"{locations[i]}.{self.name}", problem, _FILL_FIX)
+            faults.filled.total += len(numbers[InputError.MAX_FAULTS :])
 
     # The signature as JSON --------------------------------------------------------------------------------------------
 

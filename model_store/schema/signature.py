@@ -6,6 +6,7 @@ Training and serving encode rows with the same code, so equal rows give equal fe
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property, partial
@@ -92,7 +93,7 @@ class Signature:
         table = self._as_table(given)
         if table is not None:
             return self.encode_table(table, location, dtype)
-        faults = FaultCollector(None if warnings is None else FaultCollector())
+        faults = FaultCollector(None if warnings is None else FaultCollector(max_counted=math.inf))
         rows, columns = self._columns(given, location, faults)
         locations = RowLocations(location, rows)
         blocks = [
@@ -137,7 +138,7 @@ class Signature:
 
         InputError if a value is missing or unknown and its column does not accept that. `warnings` is as in `encode`.
         """
-        faults = FaultCollector(None if warnings is None else FaultCollector())
+        faults = FaultCollector(None if warnings is None else FaultCollector(max_counted=math.inf))
         count = len(columns[self.names[0]])
         locations = RowLocations(location, range(count))
         blocks = [column.encode(columns[column.name], locations, faults) for column in self.inputs]

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 import math
 import re
 from collections.abc import Sequence
@@ -10,6 +9,8 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
+
+from model_store.utils.similar_names import MAX_WORD, closest_name
 
 # A name of a model or an alias: it is a path segment in a store, in a URL and in a key of a bucket.
 NAME_PATTERN = r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}"
@@ -93,7 +94,8 @@ def integral_floats_to_ints(row: Sequence[Any]) -> list[Any]:
 
 def nearest_name(word: Any, known: Sequence[str]) -> str:
     """Return the most similar known word, or the word itself."""
-    return next(iter(difflib.get_close_matches(str(word)[:100], known[:1000], 1)), str(word)[:100])
+    text = str(word)[:MAX_WORD]
+    return closest_name(text, known) or text
 
 
 def flatten_lists(value: Any, max_levels: int) -> list[Any]:

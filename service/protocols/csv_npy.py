@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from io import BytesIO
 
-import numpy as np
+from numpy.lib.format import read_array
 
 from model_store.errors import Fault, InputError
 from model_store.schema import row_parser
@@ -41,10 +41,10 @@ def encode_npy(body: bytes, served: LoadedVersion, max_rows: int) -> EncodedRows
         names = ", ".join(served.model.signature.names)
         raise InputError([Fault("body", f"expected the columns {names}, found one array", "send JSON or CSV")])
     try:
-        array = np.load(BytesIO(body), allow_pickle=False)
-    except Exception as e:  # np.load raises many types of exception for a malformed header
+        array = read_array(BytesIO(body), allow_pickle=False)  # np.load would also read every entry of a ZIP archive
+    except Exception as e:  # a malformed header raises many types of exception
         raise bad_request(f"the body is not an .npy file: {e}", "broken_body") from e
-    if not isinstance(array, np.ndarray) or array.dtype.kind not in "biuf" or array.dtype.itemsize > 8:
+    if array.dtype.kind not in "biuf" or array.dtype.itemsize > 8:
         raise InputError(
             [Fault("body", "expected one array of numbers, found something else", "write it with numpy.save")]
         )

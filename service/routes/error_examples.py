@@ -7,7 +7,6 @@ not extreme are accepted.
 
 from __future__ import annotations
 
-import difflib
 import re
 import shlex
 from collections.abc import Mapping
@@ -19,6 +18,7 @@ from flask import current_app, g, request
 
 from model_store.errors import Fault
 from model_store.schema.signature import ArrayColumn
+from model_store.utils.similar_names import closest_name
 from service.protocols import tensors
 from service.registry.errors import UnavailableError, UnknownModelError, WouldBlock
 from service.registry.loaded_version import LoadedVersion
@@ -73,8 +73,8 @@ def _intended_version(registry: ModelRegistry) -> tuple[LoadedVersion | None, bo
         return max(
             available.values(), key=lambda served: (_count_matching_columns(served), served.name), default=None
         ), False
-    close = [name] if name in available else difflib.get_close_matches(name[:100], available, 1, 0.0)
-    return available[close[0]] if close else next(iter(available.values()), None), False
+    close = closest_name(name, available)
+    return available[close] if close else next(iter(available.values()), None), False
 
 
 def _count_matching_columns(served: LoadedVersion) -> int:

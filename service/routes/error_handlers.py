@@ -70,7 +70,8 @@ def register(app: Flask) -> None:
 
 def _invalid_request(error: InputError) -> Response:
     """Return 422 for a request that is well-formed but invalid."""
-    count = "1 error" if error.total == 1 else f"{error.total} errors"
+    more = " or more" if error.total >= error.MAX_COUNTED else ""
+    count = "1 error" if error.total == 1 else f"{error.total}{more} errors"
     return error_response(ApiError(422, "invalid_request", f"{count} in the request: {error}", error.faults))
 
 

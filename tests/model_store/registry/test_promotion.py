@@ -7,7 +7,7 @@ from datetime import UTC, datetime
 
 import pytest
 
-from model_store.errors import ConflictError, InputError, NotFoundError
+from model_store.errors import ArtifactError, ConflictError, InputError, NotFoundError
 from model_store.evaluation.record import TARGET_METRICS, _ClassMetrics
 from model_store.registry import promotion
 from model_store.registry.store import Store
@@ -133,8 +133,9 @@ def test_an_ambiguous_metric_needs_its_path(everywhere: Store, make_model) -> No
 
 
 def test_numbers_beyond_float64_are_not_metrics(everywhere: Store, make_model) -> None:
-    training = {"metrics": {"accuracy": 0.9, "rows": 10**400}}
-    everywhere.publish("chess", replace(make_model(1), training=training))
+    with pytest.raises(ArtifactError, match="expected integers of 64 bits"):
+        everywhere.publish("chess", replace(make_model(1), training={"metrics": {"accuracy": 0.9, "rows": 10**400}}))
+    everywhere.publish("chess", replace(make_model(1), training={"metrics": {"accuracy": 0.9, "rows": "many"}}))
     assert promote(everywhere, 1, "accuracy>0.5")[-1] == "moved to 1"
     with pytest.raises(NotFoundError, match="no metric 'rows'; the metrics are: accuracy"):
         promote(everywhere, 1, "rows>0.5")
