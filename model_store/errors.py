@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass
 
-from model_store.utils.similar_names import closest_name
+from model_store.similar_names import closest_name
 
 
 class ModelStoreError(Exception):

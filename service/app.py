@@ -76,7 +76,7 @@ def create_app(settings: Settings | None = None, *, forks: bool = False) -> Flas
         drift.window(served)  # before the first request, which would wait for it
     inference = InferenceRunner(metrics, drift)
 
-    recorder.served_at = registry.default_at
+    recorder.served_at = registry.version_at
     app = Flask(__name__)
     app.url_map.strict_slashes = False
     app.url_map.converters["segment"] = tensorflow_serving.SegmentConverter

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from model_store.utils.similar_names import MAX_WORD, closest_name
+from model_store.similar_names import MAX_WORD, closest_name
 
 # A name of a model or an alias: it is a path segment in a store, in a URL and in a key of a bucket.
 NAME_PATTERN = r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}"

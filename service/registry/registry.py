@@ -45,7 +45,7 @@ from service.telemetry.metrics import Metrics
 
 log = logging.getLogger("service.registry.registry")
 
-_MODEL_PATH = re.compile(r"/(?:v1/|v2/)?models/([A-Za-z0-9._-]+)")
+_MODEL_PATH = re.compile(r"/(?:v1/|v2/)?models/([A-Za-z0-9._-]+)(?:/(?:versions|labels)/([A-Za-z0-9._-]+))?")
 _PROPOSAL_POLL_SECONDS = 0.1  # between two checks for a proposal of another worker
 _LOAD_ATTEMPTS = 100  # 20 ms each, while the other workers load it too
 
@@ -132,13 +132,18 @@ class ModelRegistry:
             raise no_version_error(entry.name, snapshot.problems)
         return served
 
-    def default_at(self, path: str) -> LoadedVersion | None:
-        """Return the default version of the model in a URL's path, or of the only model if it names none."""
+    def version_at(self, path: str) -> LoadedVersion | None:
+        """Return the version in memory that a URL's path names, None if it names another one.
+
+        Without a version that is the default; without a model, the only one.
+        """
         entries, named = self.snapshot.entries, _MODEL_PATH.match(path)
         if named is None and (path != "/predict" or len(entries) != 1):
             return None
         entry = entries.get(named[1]) if named else next(iter(entries.values()))
-        return None if entry is None else entry.default
+        if entry is None or (named and named[2]):
+            return None if entry is None else entry.loaded_by_alias.get(named[2])
+        return entry.default
 
     def version_number(self, name: str, ref: int | str | None = None) -> int:
         """Return the number of the version that `find` would return, without loading it."""

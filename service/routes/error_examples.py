@@ -18,7 +18,7 @@ from flask import current_app, g, request
 
 from model_store.errors import Fault
 from model_store.schema.signature import ArrayColumn
-from model_store.utils.similar_names import closest_name
+from model_store.similar_names import closest_name
 from service.protocols import tensors
 from service.registry.errors import UnavailableError, UnknownModelError, WouldBlock
 from service.registry.loaded_version import LoadedVersion

@@ -37,7 +37,7 @@ def fixed_model() -> Model:
     inputs = (NumberColumn("größe", 1 / 3, 1e-7), CategoryColumn("island 🐧", ("Biscoe", "Dream", "Torgersen")))
     training = {
         "floats": [0.1 + 0.2, 1e22, 1e-7, 5e-324, 1.7976931348623157e308, -0.0, 2.0**53, 123456789.123456789],
-        "integers": [0, -1, 2**63, 10**30],
+        "integers": [0, -1, 2**63, 2**64 - 1, -(2**63)],
         "text": 'ä \U0001f427 \u2028 \x7f \x1f " \\ /',
         "order": {"b": 1, "a": 2, "B": 3, "é": 4, "\U0001f427": 5, "\uffff": 6, "10": 7, "9": 8},
     }

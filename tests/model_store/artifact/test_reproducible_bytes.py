@@ -18,7 +18,7 @@ from model_store.artifact import npz
 from tests.model_store.fixed_model import fixed_model
 
 ROOT = Path(__file__).parents[3]
-PINNED = "e63c4810"
+PINNED = "0eece6a3"
 
 
 def interpreter(expected: str) -> str:

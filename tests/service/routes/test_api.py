@@ -424,5 +424,5 @@ def test_without_the_directory_of_the_counts_only_metrics_fail(own_client):
     ],
 )
 def test_the_model_of_a_path_is_known_without_its_body(client, path, name):
-    served = client.application.extensions["registry"].default_at(path)
+    served = client.application.extensions["registry"].version_at(path)
     assert name == (served and served.name)

@@ -8,8 +8,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from model_store.utils import similar_names
-from model_store.utils.similar_names import closest_name
+from model_store import similar_names
+from model_store.similar_names import closest_name
 
 COLUMNS = ["island", "bill_length_mm", "bill_depth_mm", "flipper_length_mm", "body_mass_g", "sex"]
 MANY = [*COLUMNS, *(f"feature_{i}" for i in range(900))]
