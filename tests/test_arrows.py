@@ -44,8 +44,9 @@ SUBPACKAGES: dict[str, dict[str, set[str]]] = {
         "__main__": {"cli"},
     },
     "model_store": {
-        "errors": set(),
-        "utils": {"errors"},
+        "similar_names": set(),
+        "errors": {"similar_names"},
+        "utils": {"errors", "similar_names"},
         "nn": set(),
         "schema": _NETWORK,
         "artifact": {*_NETWORK, "schema"},

@@ -138,12 +138,16 @@ class ModelRegistry:
         Without a version that is the default; without a model, the only one.
         """
         entries, named = self.snapshot.entries, _MODEL_PATH.match(path)
-        if named is None and (path != "/predict" or len(entries) != 1):
+        name, ref = named.groups() if named else (None, None)
+        if name is None and path == "/predict" and len(entries) == 1:
+            name = next(iter(entries))
+        entry = entries.get(name or "")
+        if entry is None:
             return None
-        entry = entries.get(named[1]) if named else next(iter(entries.values()))
-        if entry is None or (named and named[2]):
-            return None if entry is None else entry.loaded_by_alias.get(named[2])
-        return entry.default
+        if ref is None:
+            return entry.default
+        known = {str(served.number): served for served in entry.pinned_versions}
+        return known.get(ref) or entry.loaded_by_alias.get(ref)
 
     def version_number(self, name: str, ref: int | str | None = None) -> int:
         """Return the number of the version that `find` would return, without loading it."""

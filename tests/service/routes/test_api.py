@@ -415,7 +415,8 @@ def test_without_the_directory_of_the_counts_only_metrics_fail(own_client):
     ("path", "name"),
     [
         ("/models/price/predict", "price"),
-        ("/models/price/versions/9/predict", "price"),
+        ("/models/price/versions/1/predict", "price"),
+        ("/models/price/versions/9/predict", None),
         ("/v1/models/price:predict", "price"),
         ("/v2/models/price/infer", "price"),
         ("/models/nobody/predict", None),
