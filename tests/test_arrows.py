@@ -55,6 +55,8 @@ SUBPACKAGES: dict[str, dict[str, set[str]]] = {
         "registry": {*_NETWORK, "schema", "artifact", "storage", "evaluation"},
         "report": {*_NETWORK, "schema", "artifact", "evaluation"},
         "cli": {*_NETWORK, "schema", "artifact", "storage", "evaluation", "registry", "report"},
+        "publishing": {*_NETWORK, "schema", "artifact", "registry", "report"},
+        "__init__": {"publishing", "registry"},
         "__main__": {"cli"},
     },
 }

@@ -18,6 +18,7 @@ from numpy.typing import NDArray
 
 from model_store.errors import Fault
 from model_store.schema.columns import Column
+from model_store.schema.decile_statistics import decile_statistics
 from model_store.schema.signature import (
     ArrayColumn,
     CategoryColumn,
@@ -355,23 +356,6 @@ def summarize(values: NDArray[Any]) -> NumericSummary:
     values = values if unit == 1 else values / unit
     mean, deviation = float(values.mean(dtype=np.float64)) * unit, float(values.std(dtype=np.float64)) * unit
     return NumericSummary(values.size, _clip(mean, low, high), deviation or math.ulp(0.0), low, high)
-
-
-def decile_statistics(values: NDArray[np.float64]) -> dict[str, Any]:
-    """Return the `deciles` of numbers, and the `counts` of values up to each distinct decile.
-
-    The first count is of values equal to the minimum, and a frequent value has its own count.
-    """
-    deciles = compute_deciles(values)
-    ends = np.unique(deciles)
-    at = np.minimum(np.searchsorted(ends, values), len(ends) - 1)  # a quantile may be rounded below the maximum
-    return {"deciles": deciles, "counts": np.bincount(at, minlength=len(ends)).tolist()}
-
-
-def compute_deciles(values: NDArray[np.float64]) -> list[float]:
-    """Return the minimum, the nine deciles and the maximum."""
-    unit = exact_unit(values)
-    return [float(value) * unit for value in np.quantile(values / unit, np.arange(11) / 10)]
 
 
 def _clip(mean: float, low: float, high: float) -> float:

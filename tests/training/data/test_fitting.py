@@ -12,13 +12,13 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from model_store.schema.columns import KINDS
+from model_store.schema.decile_statistics import decile_statistics
 from training.data.fitting import (
     COLUMN_KINDS,
     ArrayStatistics,
     CategoryStatistics,
     NumberStatistics,
     NumericSummary,
-    decile_statistics,
     fit_array,
     fit_category,
     fit_number,

@@ -1,0 +1,256 @@
+"""Publishing a network of one's own: from arrays and a trained network to a version that the service answers with.
+
+    signature = make_signature(x_train, columns=["length", "width"], labels=["rose", "lily"])
+    version = publish(open_store("models"), "flowers", network, signature)
+
+A model file holds the layers of the table in nn/from_config.py and no code, so layers of one's own are refused.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from datetime import datetime
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from model_store.artifact.model import Golden, Model
+from model_store.errors import StoreError
+from model_store.nn import LAYERS, Array, Module, Sequential, Sigmoid, Softmax
+from model_store.registry.store import Store, Version, open_store
+from model_store.report.page import render
+from model_store.schema.column import Column
+from model_store.schema.decile_statistics import decile_statistics
+from model_store.schema.signature import (
+    ArrayColumn,
+    ClassificationOutput,
+    NumberColumn,
+    RegressionOutput,
+    Signature,
+)
+
+__all__ = ["make_signature", "open_store", "publish"]
+
+_MAX_GOLDEN_ROWS = 8
+_MAX_GOLDEN_VALUES = 100_000  # in all golden rows, so that large images do not fill the manifest
+
+
+def make_signature(
+    x: npt.ArrayLike | None = None,
+    *,
+    shape: Sequence[int] | None = None,
+    columns: Sequence[str] | None = None,
+    offset: npt.ArrayLike = 0.0,
+    scale: npt.ArrayLike = 1.0,
+    labels: Sequence[str | int] | None = None,
+    targets: str | Sequence[str] | None = None,
+    target_offset: npt.ArrayLike = 0.0,
+    target_scale: npt.ArrayLike = 1.0,
+    name: str | None = None,
+) -> Signature:
+    """Return the signature of rows of numbers: what callers send, and what the network's outputs mean.
+
+    x: training rows as callers send them, (rows, features) or (rows, height, width, channels), before any scaling. The
+        signature keeps statistics of them, for warnings and drift, and no row. Without x, `shape` is that of one row.
+    columns: a name for each feature. Without them the input is one array, such as an image.
+    offset, scale: the network gets `(value - offset) / scale`: numbers, or with `columns` one for each of them.
+    labels: the classes, in the order of the network's outputs; or for two classes of its only output, the probability
+        of the second. `name` is that of the output, "class" by default.
+    targets: instead of labels, the names of the outputs of a regression; their values are `output * target_scale +
+        target_offset`.
+
+    ValueError for what does not fit together. Other kinds of columns, such as categories, are in
+    `model_store.schema.columns`; a `Signature` takes any.
+    """
+    rows = None if x is None else np.asarray(x, np.float64)
+    if rows is None and shape is None:
+        raise ValueError("make_signature: expected training rows or the shape of one, found neither; pass x or shape")
+    if rows is not None and (rows.ndim < 2 or not rows.size or not np.isfinite(rows).all()):
+        raise ValueError(f"make_signature.x: expected finite numbers (rows, features), found shape {rows.shape}")
+    row_shape = tuple(int(size) for size in shape or ()) if rows is None else rows.shape[1:]
+    inputs: list[Column]
+    if columns is None:
+        fitted_offset, fitted_scale = _one_number("offset", offset), _one_number("scale", scale)
+        inputs = [ArrayColumn("x", row_shape, fitted_offset, fitted_scale, statistics=_array_statistics(rows))]
+    else:
+        if row_shape != (len(columns),) or len(set(columns)) != len(columns):
+            raise ValueError(
+                f"make_signature.columns: expected different names for rows of shape {row_shape}, found {len(columns)}"
+            )
+        offsets, scales = _numbers("offset", offset, len(columns)), _numbers("scale", scale, len(columns))
+        inputs = [
+            NumberColumn(str(column), offsets[i], scales[i], None, _number_statistics(rows, i))
+            for i, column in enumerate(columns)
+        ]
+    if (labels is None) == (targets is None):
+        raise ValueError("make_signature: expected labels of classes, or targets of a regression, and not both")
+    if labels is not None:
+        classes = tuple(_plain(label) for label in labels)
+        if len(classes) < 2 or len({str(label) for label in classes}) != len(classes):
+            raise ValueError(f"make_signature.labels: expected two different labels or more, found {classes}")
+        return Signature(tuple(inputs), ClassificationOutput(name or "class", classes))
+    names = (targets,) if isinstance(targets, str) else tuple(str(target) for target in targets or ())
+    target_offsets = _numbers("target_offset", target_offset, len(names))
+    target_scales = _numbers("target_scale", target_scale, len(names))
+    return Signature(tuple(inputs), RegressionOutput(names, tuple(target_offsets), tuple(target_scales)))
+
+
+def publish(
+    store: Store,
+    name: str,
+    network: Module,
+    signature: Signature,
+    *,
+    description: str = "",
+    metrics: Mapping[str, Any] | None = None,
+    examples: Sequence[Any] | Array | None = None,
+    who: str | None = None,
+    when: datetime | None = None,
+) -> Version:
+    """Publish a trained network as the next version of `name`, with its report. Return the version.
+
+    metrics: to show, compare and gate promotions by: names and finite numbers, or what
+        `training.evaluation.metrics.evaluate` returns, with "rows" and "of", the rows that they were measured on.
+    examples: rows as callers send them, of which the first 8 become golden rows: every machine that loads the model
+        checks that it reproduces its outputs for them, and the service shows the first one. By default rows are made up
+        from the signature's statistics, so that the file holds no row of the data.
+    who, when: recorded beside the version; by default the current user and the current time.
+
+    ValueError if network, signature and metrics do not fit together, InputError for examples that do not fit the
+    signature, ArtifactError for what a model file cannot hold, StoreError if the store cannot be written. Nothing is
+    published then.
+    """
+    served = _servable(network)
+    _check_ending(served, signature)
+    model = Model(served, signature, description, {"metrics": _checked_metrics(metrics)} if metrics else {})
+    rows = _made_up_rows(signature) if examples is None else _first_rows(examples)
+    outputs = served(model.encode(rows))
+    if not np.isfinite(outputs).all():
+        raise ValueError("publish.network: expected finite outputs for the example rows, found others; train it again")
+    model = Model(served, signature, description, model.training, Golden(rows, outputs))
+    version = store.publish(name, model, who=who, when=when)
+    reference = f"{version.name}/{version.number}"
+    try:
+        store.add_report(version, render(model, reference, version.digest))
+    except StoreError as error:
+        raise StoreError(f"{reference} is published, but not its report: {error}") from error
+    return version
+
+
+def _servable(network: Module) -> Sequential:
+    """Return the network with nested ones unfolded. ValueError names a layer that a model file cannot hold."""
+    if not isinstance(network, Sequential):
+        raise ValueError(f"publish.network: expected a Sequential, found {type(network).__name__}; put it into one")
+    modules = list(_unfolded(network, "modules"))
+    if network.dtype not in (np.float32, np.float64):
+        fix = "build the network with dtype=np.float32"
+        raise ValueError(f"publish.network: expected float32 or float64, found {network.dtype}; {fix}")
+    return network if len(modules) == len(network.modules) else Sequential(modules)
+
+
+def _unfolded(network: Sequential, location: str) -> list[Module]:
+    modules: list[Module] = []
+    for i, module in enumerate(network.modules):
+        kind = type(module)
+        if kind is Sequential and isinstance(module, Sequential):
+            modules += _unfolded(module, f"{location}.{i}.modules")
+        elif LAYERS.get(kind.__name__) is kind:
+            modules.append(module)
+        else:
+            raise ValueError(
+                f"{location}.{i}: expected a layer that a model file can hold, found {kind.__qualname__} of "
+                f"{kind.__module__}; a model file holds no code, so use {', '.join(LAYERS)}"
+            )
+    return modules
+
+
+def _check_ending(network: Sequential, signature: Signature) -> None:
+    """Raise ValueError if a classifier's outputs are not probabilities."""
+    if not isinstance(signature.output, ClassificationOutput):
+        return
+    expected = Sigmoid if network.output_size == 1 else Softmax
+    if not isinstance(network.modules[-1], expected):
+        raise ValueError(
+            f"modules.{len(network.modules) - 1}: expected a {expected.__name__} at the end, for probabilities of the "
+            f"labels; found {type(network.modules[-1]).__name__}; add {expected.__name__}()"
+        )
+
+
+def _checked_metrics(metrics: Mapping[str, Any]) -> dict[str, Any]:
+    plain = {str(key): _plain(value) for key, value in metrics.items()}
+    for key, value in plain.items():
+        if isinstance(value, float) and not math.isfinite(value):
+            raise ValueError(f"publish.metrics.{key}: expected a finite number, found {value}")
+    return plain
+
+
+def _made_up_rows(signature: Signature) -> list[Any]:
+    rng = np.random.default_rng(0)
+    values = [column.draw_values(_golden_count(signature.width), rng) for column in signature.inputs]
+    return values[0] if signature.inputs[0].is_whole_row else [list(row) for row in zip(*values, strict=True)]
+
+
+def _first_rows(examples: Sequence[Any] | Array) -> list[Any]:
+    width = math.prod(np.shape(examples)[1:]) if isinstance(examples, np.ndarray) else 1
+    rows = examples[: _golden_count(width)]
+    found: list[Any] = rows.tolist() if isinstance(rows, np.ndarray) else list(rows)
+    if not found:
+        raise ValueError("publish.examples: expected a row or more, found none; leave them out to have rows made up")
+    return found
+
+
+def _golden_count(width: int) -> int:
+    return max(1, min(_MAX_GOLDEN_ROWS, _MAX_GOLDEN_VALUES // max(1, width)))
+
+
+def _number_statistics(rows: Array | None, column: int) -> dict[str, Any]:
+    """Return the statistics of a column of numbers as training jobs record them."""
+    if rows is None:
+        return {}
+    values = rows[:, column]
+    return {**_summary(values), "missing": 0, **decile_statistics(values)}
+
+
+def _array_statistics(rows: Array | None) -> dict[str, Any]:
+    if rows is None:
+        return {}
+    means = rows.reshape(len(rows), -1).mean(axis=1)
+    return {**_summary(rows), "count": len(rows), "means": decile_statistics(means)}
+
+
+def _summary(values: Array) -> dict[str, Any]:
+    low, high = float(values.min()), float(values.max())
+    mean = min(max(float(values.mean()), low), high)
+    return {
+        "count": values.size,
+        "mean": mean,
+        "std": float(values.std()) if low < high else 0.0,
+        "min": low,
+        "max": high,
+    }
+
+
+def _numbers(argument: str, given: npt.ArrayLike, count: int) -> list[float]:
+    """Return a number for each of `count` columns. ValueError for others than finite ones, and scales above 0."""
+    found = np.asarray(given, np.float64)
+    if found.shape not in ((), (count,)) or not np.isfinite(found).all():
+        raise ValueError(f"make_signature.{argument}: expected one number or {count}, all finite; found {given!r}")
+    if argument.endswith("scale") and not (found > 0).all():
+        fix = "a column with one value has no scale: use 1"
+        raise ValueError(f"make_signature.{argument}: expected numbers above 0, found {found.min():g}; {fix}")
+    numbers: list[float] = np.broadcast_to(found, (count,)).tolist()
+    return numbers
+
+
+def _one_number(argument: str, given: npt.ArrayLike) -> float:
+    if np.ndim(given):
+        fix = "name the columns to scale each by its own"
+        raise ValueError(f"make_signature.{argument}: expected one number for an array, found {np.shape(given)}; {fix}")
+    return _numbers(argument, given, 1)[0]
+
+
+def _plain(value: Any) -> Any:
+    """Return a scalar of NumPy as Python's."""
+    return value.item() if isinstance(value, np.generic) else value
