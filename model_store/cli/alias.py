@@ -115,7 +115,7 @@ def promote(name: str, version: str, alias: str, gates: tuple[str, ...], why: st
         opened, name, version, alias, parsed, who=current_user(), why=why, when=datetime.now(UTC)
     )
     if as_json:
-        data = revision and _revision_data(name, revision)
+        data = revision and _move_data(opened, name, revision)
         print_json({"move": data, "gates": [vars(result) for result in results]})
     else:
         for result in results:
@@ -137,7 +137,7 @@ def protect(name: str, alias: str, off: bool, why: str, store: str, as_json: boo
     opened = open_store(store)
     revision = opened.protect(name, alias, protected=not off, who=current_user(), why=why, when=datetime.now(UTC))
     if as_json:
-        print_json(_revision_data(name, revision))
+        print_json(_move_data(opened, name, revision))
     else:
         print_note(
             f"{name}/{alias} is {'no longer ' if off else ''}protected; it points to version {revision.version}."
@@ -146,7 +146,7 @@ def protect(name: str, alias: str, off: bool, why: str, store: str, as_json: boo
 
 def _print_revision(store: Store, name: str, revision: AliasRevision, as_json: bool) -> None:
     if as_json:
-        print_json(_revision_data(name, revision))
+        print_json(_move_data(store, name, revision))
         return
     print_note(f"{name}/{revision.alias} now points to version {revision.version}.")
     if revision.alias != DEFAULT_ALIAS:
@@ -155,6 +155,11 @@ def _print_revision(store: Store, name: str, revision: AliasRevision, as_json: b
 
 def _print_default(store: Store, name: str) -> None:
     print_note(f"Requests without a version get version {store.resolve(name)} ({why_default(store.aliases(name))}).")
+
+
+def _move_data(store: Store, name: str, revision: AliasRevision) -> dict[str, Any]:
+    """Return a move, and the version that requests without a version get after it."""
+    return {**_revision_data(name, revision), "default": store.resolve(name)}
 
 
 def _revision_data(name: str, revision: AliasRevision) -> dict[str, Any]:

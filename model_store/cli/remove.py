@@ -47,7 +47,7 @@ def collect_garbage(grace: timedelta, dry_run: bool, store: str, as_json: bool) 
     for item in [] if dry_run else garbage:
         opened.delete_garbage(item)
     if as_json:
-        print_json([{**vars(item), "since": item.since.isoformat()} for item in garbage])
+        print_json([{**vars(item), "since": item.since.isoformat(), "deleted": not dry_run} for item in garbage])
         return
     if garbage:
         tables.print_table(tables.garbage_table(garbage))

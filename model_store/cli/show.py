@@ -61,23 +61,36 @@ def show(model: str, store: str, as_json: bool) -> None:
     signed_by = opened.signing_keys(name, number)
     published = opened.publication(name, number).as_dict()
     file_size, page = opened.size_bytes(name, number), opened.report_location(name, number)
-    if as_json:
-        about = {
-            "name": name,
-            "version": number,
-            "default": default == number,
-            "digest": version.digest,
-            "published": published,
-            "bytes": file_size,
-            "path": version.location,
-        }
-        print_json({**about, "report": page, "aliases": aliases, "signed_by": signed_by, "manifest": manifest})
-        return
     try:
         signature = read_signature(manifest["signature"])
         network = npz.network_without_weights(manifest)
     except ValueError as e:
         raise ArtifactError(f"{version.location}: {e}") from e
+    if as_json:
+        layers = tables.layer_data(network)
+        print_json(
+            {
+                "name": name,
+                "version": number,
+                "description": manifest["description"],
+                "default": default == number,
+                "serves": default,
+                "follows": DEFAULT_ALIAS if DEFAULT_ALIAS in all_aliases else "newest",
+                "digest": version.digest,
+                "published": published,
+                "bytes": file_size,
+                "path": version.location,
+                "report": page,
+                "aliases": aliases,
+                "signed_by": signed_by,
+                "inputs": [column.public_details() for column in signature.inputs],
+                "output": signature.output.public_details(),
+                "layers": layers,
+                "parameters": sum(layer["parameters"] for layer in layers),
+                "manifest": manifest,
+            }
+        )
+        return
     training = signature.restore_label_order(manifest["training"])
     stdout.print(f"{name}/{number}", style="bold")
     head = [

@@ -111,14 +111,27 @@ def describe_output(signature: Signature) -> str:
 
 def layers_table(network: Sequential) -> Table:
     table = new_table(">#", "layer", ">inputs", ">outputs", ">parameters", title="Network")
-    for i, (module, (before, after)) in enumerate(zip(network.modules, network.shapes(), strict=True)):
-        settings = {key: value for key, value in module.config().items() if key not in _OMITTED_LAYER_SETTINGS}
-        name = type(module).__name__
-        if settings:
-            name += f" ({', '.join(f'{key} {format_value(value)}' for key, value in settings.items())})"
-        count = sum(array.size for array in module.parameters())
-        table.add_row(str(i), name, _format_shape(before), _format_shape(after), format_number(count) if count else "")
+    for i, layer in enumerate(layer_data(network)):
+        name, count = layer["type"], layer["parameters"]
+        if layer["settings"]:
+            name += f" ({', '.join(f'{key} {format_value(value)}' for key, value in layer['settings'].items())})"
+        shapes = (_format_shape(layer[key]) for key in ("inputs", "outputs"))
+        table.add_row(str(i), name, *shapes, format_number(count) if count else "")
     return table
+
+
+def layer_data(network: Sequential) -> list[dict[str, Any]]:
+    """Return the type, settings, shapes and number of parameters of each layer."""
+    return [
+        {
+            "type": type(module).__name__,
+            "settings": {k: value for k, value in module.config().items() if k not in _OMITTED_LAYER_SETTINGS},
+            "inputs": list(before or ()),
+            "outputs": list(after or ()),
+            "parameters": int(sum(array.size for array in module.parameters())),
+        }
+        for module, (before, after) in zip(network.modules, network.shapes(), strict=True)
+    ]
 
 
 def training_tables(section: Any, title: str) -> list[Table]:

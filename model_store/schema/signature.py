@@ -36,6 +36,10 @@ class ClassificationOutput:
     labels: tuple[str | int, ...]
     kind: Literal["classes"] = "classes"
 
+    def public_details(self) -> dict[str, Any]:
+        """Return what callers see of the output."""
+        return {"kind": self.kind, "name": self.name, "labels": list(self.labels)}
+
 
 @dataclass(frozen=True)
 class RegressionOutput:
@@ -45,6 +49,10 @@ class RegressionOutput:
     offset: tuple[float, ...]
     scale: tuple[float, ...]
     kind: Literal["values"] = "values"
+
+    def public_details(self) -> dict[str, Any]:
+        """Return what callers see of the output."""
+        return {"kind": self.kind, "names": list(self.names)}
 
 
 @dataclass(frozen=True)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from typing import Any
 
-from model_store.schema.signature import ClassificationOutput, RegressionOutput
 from service.registry.loaded_version import LoadedVersion
 from service.registry.registry import ModelRegistry
 from service.registry.snapshot import ModelEntry, Snapshot
@@ -51,7 +50,7 @@ def model_details(entry: ModelEntry, served: LoadedVersion) -> dict[str, Any]:
         "published": _publication_details(entry, served),
         "digest": served.digest,
         "inputs": [column.public_details() for column in model.signature.inputs],
-        "output": _output_details(model.signature.output),
+        "output": model.signature.output.public_details(),
         "training": {key: model.training[key] for key in _TRAINING_KEYS if key in model.training},
         "example": {"instances": [served.example.instance], "predictions": [served.example.prediction]},
     }
@@ -61,9 +60,3 @@ def _publication_details(entry: ModelEntry, served: LoadedVersion | None) -> dic
     """Return who published a version and when, None if that could not be read; not the stores it was copied from."""
     publication = entry.publication(served) if served else None
     return None if publication is None else {key: publication.as_dict()[key] for key in ("who", "when", "recorded")}
-
-
-def _output_details(output: ClassificationOutput | RegressionOutput) -> dict[str, Any]:
-    if isinstance(output, ClassificationOutput):
-        return {"kind": output.kind, "name": output.name, "labels": list(output.labels)}
-    return {"kind": output.kind, "names": list(output.names)}

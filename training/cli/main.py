@@ -295,7 +295,7 @@ def _cross_validate(job: jobs.Job, count: int, as_json: bool) -> None:
     except DivergedError as error:
         common.fail(error if common.verbosity() > 1 else _divergence_message(error, job), EXIT_CODES[DivergedError])
     if as_json:
-        every = [headline_metrics(outcome.metrics, outcome.baseline) for outcome in outcomes]
+        every = [{"epochs": one.epochs, **headline_metrics(one.metrics, one.baseline)} for one in outcomes]
         common.print_json({"model": job.settings.model.name, "summary": found, "folds": every})
     else:
         output.print_folds(out, found, count)

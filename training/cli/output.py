@@ -45,11 +45,15 @@ def start_line(prepared: PreparedJob) -> str:
 
 def end_line(outcome: Outcome, prepared: PreparedJob) -> str:
     """Return how the training ended and which weights are kept."""
-    early = outcome.epochs < prepared.job.settings.train.epochs
-    line = f"{'Stopped early' if early else 'Trained'} after {outcome.epochs} epochs"
+    line = f"{'Stopped early' if _stopped_early(outcome, prepared) else 'Trained'} after {outcome.epochs} epochs"
     if outcome.best_epoch != outcome.epochs:
         line += f"; kept the weights of epoch {outcome.best_epoch}, the best"
-    return line + "." + _early_stopping_hint(outcome, prepared)
+    hint = _early_stopping_hint(outcome, prepared)
+    return f"{line}." + (f"\n{hint}" if hint else "")
+
+
+def _stopped_early(outcome: Outcome, prepared: PreparedJob) -> bool:
+    return outcome.epochs < prepared.job.settings.train.epochs
 
 
 def _early_stopping_hint(outcome: Outcome, prepared: PreparedJob) -> str:
@@ -61,7 +65,7 @@ def _early_stopping_hint(outcome: Outcome, prepared: PreparedJob) -> str:
     if last["validation_loss"] <= _OVERFIT_RATIO * best["validation_loss"]:
         return ""
     return (
-        f"\nOverfitting: the validation loss was lowest in epoch {best['epoch']} ({best['validation_loss']:.4g}) and "
+        f"Overfitting: the validation loss was lowest in epoch {best['epoch']} ({best['validation_loss']:.4g}) and "
         f"ended at {last['validation_loss']:.4g}. To keep the best weights, write "
         f"early_stopping = {{ patience = {default_patience(prepared.job.settings.train.epochs)} }} in [train]."
     )
@@ -153,15 +157,19 @@ def result_data(
         "store": store,
         "alias": aliases and aliases.alias,
         "default": aliases and aliases.default,
+        "why_default": aliases and aliases.why_default,
     }
     return {
         "model": prepared.job.settings.model.name,
         "published": published,
+        "data": prepared.dataset.name,
+        "split": prepared.sizes,
         "epochs": outcome.epochs,
+        "stopped_early": _stopped_early(outcome, prepared),
         "best_epoch": outcome.best_epoch,
         "metrics": outcome.metrics,
         "baseline": outcome.baseline,
-        "notes": prepared.notes,
+        "notes": [*prepared.notes, *filter(None, [_early_stopping_hint(outcome, prepared)])],
     }
 
 
@@ -231,10 +239,9 @@ def print_check(console: Console, prepared: PreparedJob) -> None:
         f"loss {prepared.network_spec.loss}, optimizer {train.optimizer}, learning rate {train.learning_rate:g}, "
         f"schedule {train.schedule.name if train.schedule else 'constant'}"
     )
-    if prepared.network_spec.class_weights is not None:
-        pairs = zip(prepared.dataset.labels, prepared.network_spec.class_weights, strict=True)
-        weights = list_names([f"{label} {weight:.3g}" for label, weight in pairs], _MAX_LISTED)
-        console.print(f"class weights: {weights}")
+    if (weights := _class_weights(prepared)) is not None:
+        shown = list_names([f"{label} {weight:.3g}" for label, weight in weights.items()], _MAX_LISTED)
+        console.print(f"class weights: {shown}")
 
 
 def check_data(prepared: PreparedJob) -> dict[str, Any]:
@@ -249,9 +256,22 @@ def check_data(prepared: PreparedJob) -> dict[str, Any]:
             "classes": class_counts(prepared),
         },
         "split": prepared.sizes,
+        "data": prepared.dataset.name,
         "network": [{"layer": kind, "sizes": sizes, "parameters": n} for kind, sizes, n in layer_data(prepared)],
+        "parameters": sum(n for _, _, n in layer_data(prepared)),
+        "dtype": prepared.network_spec.dtype,
+        "loss": prepared.network_spec.loss,
+        "class_weights": _class_weights(prepared),
         "notes": prepared.notes,
     }
+
+
+def _class_weights(prepared: PreparedJob) -> dict[str, float] | None:
+    """Return the weight of each class in the loss, None if there are none."""
+    weights = prepared.network_spec.class_weights
+    if weights is None:
+        return None
+    return {str(label): float(weight) for label, weight in zip(prepared.dataset.labels, weights, strict=True)}
 
 
 def column_data(prepared: PreparedJob) -> list[dict[str, Any]]:

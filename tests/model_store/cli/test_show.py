@@ -94,8 +94,33 @@ def test_show_prints_every_part_of_a_version(models, store: Store) -> None:
     found = read_json(models("show", "chess/2", "--json"))
     assert (found["version"], found["digest"], found["aliases"]) == (2, digest, ["champion"])
     assert found["published"] == store.publication("chess", 2).as_dict()
+    assert (found["default"], found["serves"], found["follows"]) == (False, 3, "newest")
+    assert found["description"] == "Who plays chess"
     assert found["bytes"] == store.path("chess", 2).stat().st_size
     assert found["manifest"]["training"]["metrics"] == {"accuracy": 0.75}
+
+
+def test_show_json_has_the_inputs_output_and_layers_of_the_page(models) -> None:
+    found = read_json(models("show", "chess/2", "--json"))
+    age, town = found["inputs"]
+    assert (age["name"], age["kind"], age["fill"], age["seen"]["max"]) == ("age", "number", 38.0, 90.0)
+    assert (town["categories"], town["required"]) == (["Bath", "York"], True)
+    assert found["output"] == {"kind": "classes", "name": "chess", "labels": ["no", "yes"]}
+    shown = [(layer["type"], layer["inputs"], layer["outputs"], layer["parameters"]) for layer in found["layers"]]
+    assert shown == [
+        ("Linear", [3], [4], 16),
+        ("Tanh", [4], [4], 0),
+        ("Linear", [4], [2], 10),
+        ("Softmax", [2], [2], 0),
+    ]
+    assert found["parameters"] == 26
+
+
+def test_json_of_a_move_has_the_version_that_callers_get(models) -> None:
+    assert read_json(models("alias", "chess", "champion", "2", "--json"))["default"] == 3
+    assert read_json(models("promote", "chess", "1", "--json"))["move"]["default"] == 1
+    assert read_json(models("protect", "chess", "champion", "--json"))["default"] == 1
+    assert read_json(models("rollback", "chess", "--json"))["default"] == 3
 
 
 def test_report_writes_a_page_to_a_file_or_to_standard_output(models, store: Store, tmp_path: Path) -> None:

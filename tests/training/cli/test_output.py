@@ -164,6 +164,7 @@ def test_an_overfitted_training_suggests_early_stopping(train: Train, job_file: 
     found = train(job_file, *options)
     expected = r"300 epochs\.\nOverfitting: the validation loss was lowest in epoch \d+ \([\d.]+\) and ended at [\d.]+"
     assert re.search(expected, found.stdout), found.stdout
+    assert json.loads(train(job_file, *options, "--json").stdout)["notes"][-1].startswith("Overfitting: ")
     found = train(job_file, *options, "--set", "train.early_stopping={ patience = 300 }")
     assert "Overfitting" not in found.stdout
     assert "Overfitting" not in train(job_file, "--no-publish").stdout
@@ -182,6 +183,9 @@ def test_with_json_standard_output_has_only_json(train: Train, job_file: Path) -
     assert data["model"] == "flowers"
     assert data["published"]["version"] == 1
     assert 0 <= data["metrics"]["accuracy"] <= 1
+    assert (data["data"], data["split"]) == ("flowers.csv", {"training": 28, "validation": 4, "test": 8})
+    assert (data["stopped_early"], data["published"]["default"]) == (False, 1)
+    assert data["published"]["why_default"] == "newest, as the alias default was never set"
     assert "epoch 1/3" in found.stderr
 
 
@@ -202,6 +206,15 @@ def test_check_shows_the_plan_and_trains_nothing(train: Train, job_file: Path) -
     data = json.loads(train("check", job_file, "--json").stdout)
     assert data["split"] == {"training": 28, "validation": 4, "test": 8}
     assert [column["missing"] for column in data["columns"]] == [1, 1]
+    assert (data["data"], data["parameters"], data["dtype"]) == ("flowers.csv", 30, "float32")
+    assert (data["loss"], data["class_weights"]) == ("cross_entropy", None)
+    balanced = train("check", job_file, "--json", "--set", 'train.class_weights="balanced"')
+    assert json.loads(balanced.stdout)["class_weights"] == {"lily": 1.0, "rose": 1.0}
+
+
+def test_json_of_folds_has_the_epochs_of_each(train: Train, job_file: Path) -> None:
+    folds = json.loads(train(job_file, "--folds", "3", "--json").stdout)["folds"]
+    assert [fold["epochs"] for fold in folds] == [3, 3, 3]
     assert train("check", job_file, "--set", "data.target=knd").exit_code == 3
 
 
