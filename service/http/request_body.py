@@ -16,12 +16,14 @@ from werkzeug.wrappers import Request
 
 from model_store.errors import Fault, InputError
 from model_store.utils.duplicate_keys import duplicate_key_faults, has_duplicate_keys
-from service.http.exceptions import ApiError
+from service.http.exceptions import ApiError, error_at
 from service.http.request_head import list_items
 
 # `curl -d` sends form-urlencoded by default, some clients send octet-stream or text, some nothing.
 _TREATED_AS_JSON = {"", "application/octet-stream", "application/x-www-form-urlencoded", "text/plain"}
 _MIN_BYTES_PER_VALUE = 16
+_UNSUPPORTED = "unsupported_media_type"
+_SEND_AGAIN = "send the whole body, as long as Content-Length says"
 _UNCOUNTED_BYTES = 1 << 20  # smaller bodies are not checked: counting takes 14 µs per 100 kB
 _WINDOW_BITS = {"gzip": 16 + zlib.MAX_WBITS, "x-gzip": 16 + zlib.MAX_WBITS, "deflate": zlib.MAX_WBITS}
 
@@ -41,7 +43,7 @@ def parse_json(body: bytes, max_bytes: int) -> Any:
     check_value_count(body, max_bytes, "JSON")
     body = body.removeprefix(codecs.BOM_UTF8)
     if not body:
-        raise bad_request('the body is empty; send JSON such as {"instances": [...]}')
+        raise bad_request("the body is empty", 'send JSON such as {"instances": [...]}')
     try:
         parsed = orjson.loads(body)
     except orjson.JSONDecodeError as e:
@@ -86,20 +88,20 @@ def _media_type(content_type: str) -> str:
 def check_json_content_type(request: Request) -> None:
     content_type = request.headers.get("Content-Type", "")
     if not is_json_content_type(content_type):
-        message = f"Content-Type: expected application/json, found {_media_type(content_type)}"
-        raise ApiError(415, "unsupported_media_type", message)
+        problem = f"expected application/json, found {_media_type(content_type)}"
+        raise error_at(415, _UNSUPPORTED, "Content-Type", problem, "send JSON, and say so in Content-Type")
 
 
 def read_body(request: Request, max_bytes: int) -> bytes:
     """Return the body, decompressed if its Content-Encoding is gzip or deflate (in its zlib form)."""
     codings = [coding for coding in list_items(request.headers.get("Content-Encoding", "")) if coding != "identity"]
     if len(codings) > 1 or not _WINDOW_BITS.keys() >= set(codings):
-        message = f"Content-Encoding: expected gzip, deflate or none, found {', '.join(codings)}"
-        raise ApiError(415, "unsupported_media_type", message)
+        problem = f"expected gzip, deflate or none, found {', '.join(codings)}"
+        raise error_at(415, _UNSUPPORTED, "Content-Encoding", problem, "send the body uncompressed, or as gzip")
     transfer_codings = request.headers.get("Transfer-Encoding", "")
     if set(list_items(transfer_codings)) - {"chunked", "identity"}:  # gunicorn passes gzip on as it is
-        message = f"Transfer-Encoding: expected chunked, found {transfer_codings}; compress with Content-Encoding"
-        raise ApiError(501, "bad_request", message)
+        problem = f"expected chunked, found {transfer_codings}"
+        raise error_at(501, "bad_request", "Transfer-Encoding", problem, "compress with Content-Encoding")
     body = _read_raw_body(request, max_bytes)
     return _decompress(body, codings[0], max_bytes) if codings else body
 
@@ -110,12 +112,13 @@ def _decompress(body: bytes, coding: str, max_bytes: int) -> bytes:
     try:
         whole = inflater.decompress(body, max_bytes + 1)
     except zlib.error as e:
-        raise bad_request(f"the body is not {coding}: {e}", "broken_body") from e
+        raise bad_request(f"the body is not {coding}: {e}", _compress_fix(coding), "broken_body") from e
     if len(whole) > max_bytes:
         raise _body_too_large("more when decompressed", max_bytes)
     if not inflater.eof or inflater.unused_data:
         found = "bytes after its end" if inflater.eof else "no end"
-        raise bad_request(f"the body is not {coding}: expected one whole stream, found {found}", "broken_body")
+        problem = f"the body is not {coding}: expected one whole stream, found {found}"
+        raise bad_request(problem, _compress_fix(coding), "broken_body")
     return whole
 
 
@@ -129,22 +132,27 @@ def _read_raw_body(request: Request, max_bytes: int) -> bytes:
     try:
         body: bytes = environ["wsgi.input"].read(max_bytes + 1 if announced is None else announced)
     except Exception as e:  # the client has broken off, whatever error the server raises
-        raise bad_request(f"the body ended early or is not well-formed HTTP: {e}", "broken_body") from e
+        raise bad_request(f"the body ended early or is not well-formed HTTP: {e}", _SEND_AGAIN, "broken_body") from e
     if announced is None:
         if len(body) > max_bytes:
             raise _body_too_large("more", max_bytes)
     elif len(body) < announced:
         message = f"the body ended early: Content-Length says {announced} bytes, {len(body)} came"
-        raise bad_request(message, "broken_body")
+        raise bad_request(message, _SEND_AGAIN, "broken_body")
     return body
 
 
-def bad_request(message: str, code: str = "bad_json") -> ApiError:
-    return ApiError(400, code, message)
+def bad_request(problem: str, fix: str, code: str = "bad_json") -> ApiError:
+    return ApiError(400, code, f"{problem}; {fix}", [Fault("body", problem, fix)])
+
+
+def _compress_fix(coding: str) -> str:
+    return f"compress the whole body once with {coding}, or leave Content-Encoding out"
 
 
 def _body_too_large(found: str, limit: int, what: str = "bytes", fix: str = "send fewer rows") -> ApiError:
-    return ApiError(413, "body_too_large", f"the body: expected at most {limit} {what}, found {found}; {fix}")
+    problem = f"expected at most {limit} {what}, found {found}"
+    return ApiError(413, "body_too_large", f"the body: {problem}; {fix}", [Fault("body", problem, fix)])
 
 
 def _invalid_json(error: orjson.JSONDecodeError, body: bytes) -> ApiError:
@@ -157,7 +165,7 @@ def _invalid_json(error: orjson.JSONDecodeError, body: bytes) -> ApiError:
     elif rest.startswith(("'", "True", "False", "None")):
         fix = 'that is Python, not JSON: write "text", true, false and null'
     else:
-        fix = ""
+        fix = "write valid JSON; a JSON library writes it from your data"
     location = f"body, line {error.lineno} column {error.colno}"
     fault = Fault(location, f"{error.msg.split(': line ')[0]}; found {around!r}", fix)
     return ApiError(400, "bad_json", f"the body is not JSON: {fault}", [fault])

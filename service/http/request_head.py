@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 
-from service.http.exceptions import ApiError
+from service.http.exceptions import error_at
 
 # RFC 3986: a registered name, IPv4 address, or IPv6 address in brackets, and a port. The name may be empty.
 _HOST = re.compile(r"(?:\[[0-9A-Fa-f:.]+\]|[\w.~!$&'()*+,;=%-]*)(?::\d*)?", re.ASCII)
@@ -19,7 +19,8 @@ def check_host(host: str | None, protocol: str) -> None:
     """Raise ApiError 400 unless the Host header is valid."""
     if not is_valid_host(host, protocol):
         found = "none" if host is None else repr(host[:100])
-        raise ApiError(400, "bad_request", f"Host: expected a host, with or without a port; found {found}")
+        problem = f"expected a host, with or without a port; found {found}"
+        raise error_at(400, "bad_request", "Host", problem, "send the header Host once, as in the URL")
 
 
 def list_items(text: str) -> list[str]:

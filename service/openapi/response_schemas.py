@@ -12,7 +12,7 @@ class FaultSchema(Schema):
         required=True, metadata={"description": "Where the error is, such as `instances.2.island`."}
     )
     problem = fields.String(required=True, metadata={"description": "What was expected and what was found."})
-    fix = fields.String(required=True, metadata={"description": "How to fix it. May be empty."})
+    fix = fields.String(required=True, metadata={"description": "How to fix it."})
 
 
 class ErrorExampleSchema(Schema):

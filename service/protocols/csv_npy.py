@@ -43,7 +43,7 @@ def encode_npy(body: bytes, served: LoadedVersion, max_rows: int) -> EncodedRows
     try:
         array = read_array(BytesIO(body), allow_pickle=False)  # np.load would also read every entry of a ZIP archive
     except Exception as e:  # a malformed header raises many types of exception
-        raise bad_request(f"the body is not an .npy file: {e}", "broken_body") from e
+        raise bad_request(f"the body is not an .npy file: {e}", "write it with numpy.save", "broken_body") from e
     if array.dtype.kind not in "biuf" or array.dtype.itemsize > 8:
         raise InputError(
             [Fault("body", "expected one array of numbers, found something else", "write it with numpy.save")]

@@ -19,13 +19,16 @@ from model_store.errors import Fault, InputError, did_you_mean
 from model_store.nn import Array
 from model_store.schema.columns import FaultCollector
 from model_store.utils.values import describe_value
-from service.http.request_body import bad_request, parse_json
+from service.http.exceptions import error_at
+from service.http.request_body import parse_json
 from service.protocols import tensors
 from service.protocols.tensors import DATATYPES, TensorSpec
 from service.registry.loaded_version import LoadedVersion
 from service.validation.predict_request import not_an_object_error
 
 JSON_LENGTH_HEADER = "Inference-Header-Content-Length"
+_TENSOR = '{"name", "shape", "datatype", "data"}'
+_TENSOR_FIX = f"send {_TENSOR}"
 
 
 @dataclass(frozen=True)
@@ -120,9 +123,8 @@ def serialize_response(
 def _json_length(text: str, available: int) -> int:
     length = int(text) if text.isascii() and text.isdigit() and len(text) < 19 else -1
     if not 0 <= length <= available:
-        raise bad_request(
-            f"{JSON_LENGTH_HEADER}: expected a number of bytes, 0 to {available}; found {text!r}", "broken_body"
-        )
+        problem = f"expected a number of bytes, 0 to {available}; found {text!r}"
+        raise error_at(400, "broken_body", JSON_LENGTH_HEADER, problem, "send the length of the JSON in bytes")
     return length
 
 
@@ -149,7 +151,7 @@ def _parse_inputs(
     used = 0
     if not isinstance(given, list) or not given:
         problem = f"expected a list of tensors, found {describe_value(given)}"
-        faults.add("inputs", problem, 'send {"inputs": [{"name", "shape", "datatype", "data"}, ...]}')
+        faults.add("inputs", problem, f'send {{"inputs": [{_TENSOR}, ...]}}')
         return found, used
     if len(given) > columns + InputError.MAX_FAULTS:  # the error list is limited
         faults.add("inputs", f"expected up to {columns} tensors, found {len(given)}", "send one for each column")
@@ -157,14 +159,14 @@ def _parse_inputs(
     for i, item in enumerate(given):
         location = f"inputs.{i}"
         if not isinstance(item, dict) or not isinstance(name := item.get("name"), str):
-            faults.add(location, f"expected a tensor with a name, found {describe_value(item)}", "")
+            faults.add(location, f"expected a tensor with a name, found {describe_value(item)}", _TENSOR_FIX)
             continue
         if name in found:
             faults.add(location, f"expected each tensor once, found {name!r} again", "remove one of them")
         datatype, shape = item.get("datatype"), item.get("shape")
         if not isinstance(datatype, str) or datatype not in DATATYPES:
             problem = f"expected one of {', '.join(DATATYPES)}; found {describe_value(datatype)}"
-            faults.add(f"{location}.datatype", problem, partial(did_you_mean, datatype, DATATYPES))
+            faults.add(f"{location}.datatype", problem, partial(_fix_datatype, datatype))
             continue
         if not tensors.is_valid_shape(shape):
             problem = f"expected a list of whole numbers above 0, found {describe_value(shape)}"
@@ -214,6 +216,10 @@ def _requested_outputs(
     return expected
 
 
+def _fix_datatype(found: object) -> str:
+    return did_you_mean(found, DATATYPES) or "send FP64 for numbers and BYTES for text"
+
+
 def _fix_output_name(name: object, known: list[str]) -> str:
     return did_you_mean(name, known) or 'send [{"name": ...}]'
 
@@ -223,7 +229,7 @@ def _bool_parameter(part: Mapping[str, Any], location: str, name: str, default: 
     found = _parameters(part, location, faults).get(name, default)
     if isinstance(found, bool):
         return found
-    faults.add(f"{location}.{name}", f"expected true or false, found {describe_value(found)}", "")
+    faults.add(f"{location}.{name}", f"expected true or false, found {describe_value(found)}", "send true or false")
     return default
 
 

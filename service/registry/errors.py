@@ -14,7 +14,8 @@ class UnknownModelError(NotFoundError):
     def __init__(self, location: str, found: object, known: list[str]) -> None:
         self.code = f"unknown_{location}"
         hint = did_you_mean(found, known)
-        self.fault = Fault(location, f"expected one of {list_names(known)}; found {describe_value(found)}", hint)
+        fix = hint or "send one of these, or train and publish it first"
+        self.fault = Fault(location, f"expected one of {list_names(known)}; found {describe_value(found)}", fix)
         super().__init__(
             f"there is no {location} {describe_value(found)}; {hint or 'there are ' + list_names(known)}", known
         )
@@ -53,7 +54,8 @@ def no_version_error(name: str, problems: Iterable[Fault]) -> UnavailableError:
     problems = list(problems)
     reasons = [problem for problem in problems if problem.location.startswith(f"{name}/")]
     reasons += [problem for problem in problems if problem.location in {"store", "models"}]
-    reason = reasons[0] if reasons else Fault(name, "cannot be loaded")
+    fix = f"see the service's log, or run: models verify {name}"
+    reason = reasons[0] if reasons else Fault(name, "cannot be loaded", fix)
     return UnavailableError("model_unavailable", f"no version of {name} can be served", reason)
 
 

@@ -18,7 +18,7 @@ from flask import Flask, current_app, g, render_template, request
 from werkzeug.exceptions import HTTPException
 from werkzeug.wrappers import Response
 
-from model_store.errors import InputError
+from model_store.errors import Fault, InputError
 from service.http.exceptions import ApiError
 from service.http.responses import json_response, uses_plain_error_body
 from service.registry.errors import UnavailableError, UnknownModelError
@@ -97,7 +97,8 @@ def _unavailable(error: UnavailableError) -> Response:
 def _metrics_unavailable(error: CountsUnavailableError) -> Response:
     """Return 503: predictions go on without metrics."""
     log.error("%s", error)
-    return error_response(ApiError(503, "metrics_unavailable", f"{error}; restart the service to count again"))
+    fix = "restart the service to count again"
+    return error_response(ApiError(503, "metrics_unavailable", f"{error}; {fix}", [Fault("metrics", str(error), fix)]))
 
 
 def _framework_error(error: HTTPException) -> Response:
@@ -105,13 +106,13 @@ def _framework_error(error: HTTPException) -> Response:
     if error.code is None or error.code < 400:
         return error.get_response()
     headers = {name: value for name, value in error.get_headers() if name.lower() not in _OWN_HEADERS}
-    message = {
-        404: "no such endpoint; see /docs for a list",
-        405: f"method not allowed; this endpoint supports {headers.get('Allow', 'others')}",
-    }.get(error.code, error.description or error.name)
-    return error_response(
-        ApiError(error.code, _FRAMEWORK_ERROR_CODES.get(error.code, "http_error"), message, headers=headers)
-    )
+    problem, fix = {
+        404: ("no such endpoint", "see /docs for a list"),
+        405: ("method not allowed", f"this endpoint supports {headers.get('Allow', 'others')}"),
+    }.get(error.code, (error.description or error.name, "see /docs for valid requests"))
+    code = _FRAMEWORK_ERROR_CODES.get(error.code, "http_error")
+    fault = Fault("URL", problem, fix)
+    return error_response(ApiError(error.code, code, f"{problem}; {fix}", [fault], headers))
 
 
 _OWN_HEADERS = {"content-type", "content-length"}
@@ -121,5 +122,7 @@ def _internal_error(error: Exception) -> Response:
     """Return 500 for a bug in the service. The traceback goes to the log; the client gets only the request id."""
     record = g.request_record
     log.error("request %s crashed", record.request_id, exc_info=error, extra={"request_record": record})
-    message = "internal error; the cause is in the service's log under this request_id"
-    return error_response(ApiError(500, "internal_error", message))
+    fix = "the cause is in the service's log under this request_id"
+    return error_response(
+        ApiError(500, "internal_error", f"internal error; {fix}", [Fault("service", "internal error", fix)])
+    )

@@ -162,9 +162,9 @@ def create_blueprint(
 
 def _require_admin(settings: Settings) -> None:
     if not settings.admin:
-        raise ApiError(
-            404, "not_found", "the repository API is disabled; set SERVE_ADMIN=true to enable it on SERVE_ADMIN_PORT"
-        )
+        fix = "set SERVE_ADMIN=true to enable it on SERVE_ADMIN_PORT"
+        message = f"the repository API is disabled; {fix}"
+        raise ApiError(404, "not_found", message, [Fault("URL", "the repository API is disabled", fix)])
 
 
 def _read_object(settings: Settings) -> dict[str, Any]:

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+from model_store.errors import Fault
 from service.http.responses import RESPONSE_HEADERS, json_bytes, uses_plain_error_body
 from service.server.connection import Connection
 from service.server.response_head import header_lines, response_head
 from service.telemetry.request_record import RequestRecorder
 
 Headers = tuple[tuple[str, str], ...]
+TRY_AGAIN = "try again in a moment"
+HTTP_FIX = "send it with an HTTP library"
 
 
 def error_response(
@@ -15,7 +18,8 @@ def error_response(
     connection: Connection,
     status: str,
     code: str,
-    message: str,
+    problem: str,
+    fix: str,
     *,
     close: bool = True,
     headers: Headers = (),
@@ -36,10 +40,12 @@ def error_response(
     )
     record.error_code = code
     record.served = None if head is None else recorder.served_at(head.path)
+    message = f"{problem}; {fix}"
     if head is not None and uses_plain_error_body(head.path):
         body = json_bytes({"error": message})
     else:
-        error = {"code": code, "message": message, "faults": []}
+        fault = Fault("request", problem, fix)
+        error = {"code": code, "message": message, "faults": [fault.as_dict()]}
         body = json_bytes({"error": error, "request_id": record.request_id})
     lines = header_lines(
         [

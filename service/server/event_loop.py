@@ -22,7 +22,7 @@ from typing import Any
 
 from service.server.admission import MAX_CONNECTIONS, AdmissionController
 from service.server.connection import READ_TIMEOUT_SECONDS, Connection
-from service.server.error_responses import Headers, error_response
+from service.server.error_responses import HTTP_FIX, TRY_AGAIN, Headers, error_response
 from service.server.gunicorn_compat import ParseError, parse_error_status
 from service.server.request_reader import HeadCache, HeadTooLargeError, NotHttpError, RequestReader
 from service.telemetry.request_record import UNLOGGED_ROUTES, RequestRecorder
@@ -35,6 +35,7 @@ MAX_OVERLOAD_ACCEPTS = 64  # a request in the kernel's backlog is in no queue: n
 OVERLOAD_SECONDS = 0.05  # that the next request has waited
 ACCEPT_PAUSE_SECONDS = 0.1  # when the system cannot open a connection: accepting at once again would only spin
 ACCEPT_BURST_SECONDS = 0.0002  # between connections of one burst
+_RETRY_SOON = (("Retry-After", "1"),)
 PRIORITY_PATHS = UNLOGGED_ROUTES
 
 
@@ -144,16 +145,23 @@ class EventLoop:
         self._send(connection)
 
     def send_error(
-        self, connection: Connection, status: str, code: str, message: str, *, close: bool = True, headers: Headers = ()
+        self,
+        connection: Connection,
+        status: str,
+        code: str,
+        problem: str,
+        fix: str,
+        *,
+        close: bool = True,
+        headers: Headers = (),
     ) -> None:
-        response = error_response(self._recorder, connection, status, code, message, close=close, headers=headers)
+        response = error_response(self._recorder, connection, status, code, problem, fix, close=close, headers=headers)
         self.send_response(connection, response, close=close)
 
     def send_overloaded(self, connection: Connection, *, close: bool = True) -> None:
         """Shed the connection's request with 503 and Retry-After."""
-        message = "more requests than can be answered in time; try again in a moment"
-        headers = (("Retry-After", "1"),)
-        self.send_error(connection, "503 Service Unavailable", "overloaded", message, close=close, headers=headers)
+        status, problem, headers = "503 Service Unavailable", "more requests than can be answered in time", _RETRY_SOON
+        self.send_error(connection, status, "overloaded", problem, TRY_AGAIN, close=close, headers=headers)
 
     def expire_connections(self, now: float) -> None:
         """Close connections that are past their deadline; 408 if a request was on its way."""
@@ -168,8 +176,9 @@ class EventLoop:
         for connection in late:
             arriving = connection.reader.head is not None or connection.reader.buffer
             if arriving and not connection.send_buffer and not connection.lingering and not connection.close_after_send:
-                message = f"the request did not arrive within {READ_TIMEOUT_SECONDS:.0f} seconds"
-                self.send_error(connection, "408 Request Timeout", "request_timeout", message)
+                problem = f"the request did not arrive within {READ_TIMEOUT_SECONDS:.0f} seconds"
+                fix = "send it again, faster or in smaller parts"
+                self.send_error(connection, "408 Request Timeout", "request_timeout", problem, fix)
             else:
                 self.close(connection)
 
@@ -303,7 +312,8 @@ class EventLoop:
             status = (
                 "431 Request Header Fields Too Large" if isinstance(e, HeadTooLargeError) else parse_error_status(e)
             )
-            self.send_error(connection, status, "bad_request", f"the request is not well-formed HTTP: {e}")
+            problem = f"the request is not well-formed HTTP: {e}"
+            self.send_error(connection, status, "bad_request", problem, HTTP_FIX)
             return
         if request is not None:
             connection.pending_request, connection.arrived_at = request, since

@@ -20,6 +20,7 @@ from typing import Any
 from service.registry.errors import WouldBlock
 from service.server.blocking_executor import BlockingExecutor
 from service.server.connection import Connection
+from service.server.error_responses import TRY_AGAIN
 from service.server.event_loop import EventLoop
 from service.server.fast_path import ParsedPredict
 from service.server.gunicorn_compat import Worker
@@ -180,8 +181,8 @@ class EventWorker(Worker):  # type: ignore[misc]
             self.event_loop.send_response(connection, response, close=close)
 
     def _send_loading_error(self, connection: Connection, request: BufferedRequest, why: str) -> None:
-        message, close = f"the version {why}; try again in a moment", request.closes_connection or not self.alive
+        status, close = "503 Service Unavailable", request.closes_connection or not self.alive
         headers = (("Retry-After", "5"),)
         self.event_loop.send_error(
-            connection, "503 Service Unavailable", "loading", message, close=close, headers=headers
+            connection, status, "loading", f"the version {why}", TRY_AGAIN, close=close, headers=headers
         )

@@ -8,7 +8,7 @@ from types import TracebackType
 from typing import Any
 
 from service.server.connection import Connection
-from service.server.error_responses import error_response
+from service.server.error_responses import HTTP_FIX, error_response
 from service.server.gunicorn_compat import EnvironError
 from service.server.request_reader import BufferedRequest
 from service.server.response_head import header_lines, response_head
@@ -29,9 +29,9 @@ class WsgiBridge:
         try:
             environ = head.parsed.environ(self._cfg, connection.peer, connection.local_address)
         except EnvironError as e:  # a head that no endpoint can have
-            message = f"the request is not well-formed HTTP: {e}"
+            problem = f"the request is not well-formed HTTP: {e}"
             connection.send_buffer += error_response(
-                self._recorder, connection, "400 Bad Request", "bad_request", message
+                self._recorder, connection, "400 Bad Request", "bad_request", problem, HTTP_FIX
             )
             return True
         for name, value in head.uncached_headers.items():
@@ -50,8 +50,10 @@ class WsgiBridge:
             start = response.head(head.method, len(body), close=close)
         except Exception:
             self.log.exception("%s %s failed outside the application's error handling", head.method, head.path)
-            status, message = "500 Internal Server Error", "the service failed"
-            connection.send_buffer += error_response(self._recorder, connection, status, "internal_error", message)
+            status, fix = "500 Internal Server Error", "the cause is in the service's log under this request_id"
+            connection.send_buffer += error_response(
+                self._recorder, connection, status, "internal_error", "the service failed", fix
+            )
             return True
         connection.send_buffer += start
         if response.has_body and head.method != "HEAD":

@@ -6,6 +6,7 @@ model's signature. Everything that relies on how marshmallow handles errors is i
 
 from __future__ import annotations
 
+import difflib
 import weakref
 from collections.abc import Mapping
 from itertools import chain, islice
@@ -129,9 +130,12 @@ class PredictSchema(Schema):
         faults: list[Fault] = []
         known = {key: body[key] for key in self.fields if key in body}
         total = len(body) - len(known)
+        if total and "instances" not in body and self._is_row(body):
+            fix = 'put the row into a list: {"instances": [row]}'
+            raise InputError([Fault("instances", "expected a list of rows, found one row alone", fix)])
         if total:  # marshmallow takes 2 s to merge its errors for 500,000 unknown keys
             unknown = islice((key for key in body if key not in known), InputError.MAX_FAULTS)
-            faults += [self._unknown_key(key) for key in unknown]
+            faults += [self._unknown_key(key, body[key]) for key in unknown]
         try:
             encoded: EncodedRows | None = self.load(known)["instances"]
         except ValidationError as e:
@@ -144,8 +148,17 @@ class PredictSchema(Schema):
             raise InputError(faults, total)
         return encoded
 
-    def _unknown_key(self, key: str) -> Fault:
-        fix = did_you_mean(key, self.fields) or f"the keys are {', '.join(self.fields)}"
+    def _is_row(self, body: Mapping[str, Any]) -> bool:
+        """Return whether the body is a row, without the list around it."""
+        field = self.fields["instances"]
+        model = field.model() if isinstance(field, InstancesField) and field.model is not None else None
+        return model is not None and any(name in body for name in model.signature.names)
+
+    def _unknown_key(self, key: str, value: Any) -> Fault:
+        # A column such as "island" resembles "instances", too.
+        is_near = isinstance(value, list) or difflib.get_close_matches(key[:100], ["instances"], cutoff=0.8)
+        meant = [name for name in self.fields if name != "instances" or is_near]
+        fix = did_you_mean(key, meant) or f"the keys are {', '.join(self.fields)}"
         return Fault(key if len(key) <= 100 else key[:97] + "...", "unknown key", fix)
 
 

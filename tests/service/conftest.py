@@ -98,7 +98,10 @@ def assert_error(response: Any, status: int, code: str) -> dict[str, Any]:
     assert error.keys() - {"example"} == {"code", "message", "faults"}
     assert error["code"] == code
     assert error["message"]
-    assert all(fault.keys() == {"location", "problem", "fix"} for fault in error["faults"])
+    assert error["faults"]
+    for fault in error["faults"]:
+        assert fault.keys() == {"location", "problem", "fix"}
+        assert all(fault.values()), fault
     assert body["request_id"] == response.headers["X-Request-Id"]
     return error
 

@@ -87,15 +87,27 @@ def test_error_responses_raise_the_packages_exceptions(url):
 
 
 def test_models_predict_uses_a_service(url, store):
-    row = json.dumps(PENGUIN)
+    row = json.dumps(PENGUIN | {"sex": "MALE"})
     done = CliRunner().invoke(main, ["predict", "penguins", "--row", row, "--url", url, "--json"])
     assert done.exit_code == 0, done.stderr
-    expected = {"model": "penguins", "version": 1, "predictions": store.load("penguins")[1].predict([PENGUIN])}
+    expected = {"model": "penguins", "version": 1, "predictions": store.load("penguins")[1].predict([json.loads(row)])}
     assert json.loads(done.stdout) == expected
+    filled = CliRunner().invoke(main, ["predict", "penguins", "--row", json.dumps(PENGUIN), "--url", url, "--json"])
+    assert json.loads(filled.stdout)["warnings"][0]["problem"] == "1 missing value replaced by 'FEMALE'"
     assert CliRunner().invoke(main, ["predict", "prise", "--row", row, "--url", url]).exit_code == 5
     wrong = CliRunner().invoke(main, ["predict", "penguins", "--row", "{}", "--url", url])
     assert wrong.exit_code == 3
     assert "instances.0.mass: expected a number, found none" in wrong.stderr
+
+
+def test_the_client_has_the_warnings_of_the_last_prediction(url):
+    with Client(url) as client:
+        client.predict("price", [{"rooms": 3}])
+        assert [warning.location for warning in client.warnings] == ["instances.0.area"]
+        client.predict("price", {"rooms": np.array([3.0, 4.0]), "area": np.array([np.nan, 80.0])})
+        assert client.warnings[0][:2] == ("rows.0.area", "the value is missing; 70 was used")
+        client.predict("price", [[3, 80]])
+        assert client.warnings == []
 
 
 @pytest.mark.parametrize("remote", [False, True])

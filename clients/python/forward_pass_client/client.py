@@ -50,6 +50,7 @@ class Client:
         self._auth_headers = {} if key is None else {"Authorization": f"Bearer {key}"}
         self._retries, self._sleep = retries, sleep
         self._input_tensors: dict[str, list[dict[str, Any]]] = {}
+        self.warnings: list[Fault] = []  # of the last predict: the missing values that the service filled in
 
     def __enter__(self) -> Client:
         return self
@@ -72,12 +73,17 @@ class Client:
         return found
 
     def predict(self, name: str, rows: Any, *, version: int | str | None = None) -> Any:
-        """Return predictions: a list for a list of rows, arrays for an array or for arrays by column."""
+        """Return predictions: a list for a list of rows, arrays for an array or for arrays by column.
+
+        `warnings` then lists the missing values that the service filled in.
+        """
+        self.warnings = []
         if isinstance(rows, Mapping):
             return self._infer(name, rows, version)
         if not isinstance(rows, Sequence):
             return self._infer(name, {self._input_tensor_name(name): rows}, version)
         body = self._json("POST", f"{_model_path(name, version)}/predict", encode_rows(rows))
+        self.warnings = [Fault(**warning) for warning in body.get("warnings", [])]
         return body["predictions"]
 
     def _infer(self, name: str, arrays: Mapping[str, Any], version: int | str | None) -> Any:
@@ -87,7 +93,10 @@ class Client:
         headers = {_JSON_LENGTH_HEADER: str(len(header)), "Content-Type": "application/octet-stream"}
         path = f"/v2{_model_path(name, version)}/infer"
         body, response_headers = self._request("POST", path, header + data, headers)
-        return tensors.decode_response(body, int(response_headers.get(_JSON_LENGTH_HEADER) or len(body)))
+        length = int(response_headers.get(_JSON_LENGTH_HEADER) or len(body))
+        lines = json.loads(body[:length]).get("parameters", {}).get("warnings", "").splitlines()
+        self.warnings = [Fault(*line.split(": ", 1)) for line in lines]
+        return tensors.decode_response(body, length)
 
     def _input_tensor_name(self, name: str) -> str:
         """Return the name of the tensor that holds a model's whole input."""

@@ -1,10 +1,14 @@
 """The predict endpoints: exact predictions, and all errors of a request in one response."""
 
+from types import SimpleNamespace
+
 import numpy as np
 import pytest
 
+from model_store.errors import InputError
 from model_store.registry.store import open_store
 from service.config import Settings
+from service.protocols import open_inference, tensors
 from tests.service.conftest import PENGUIN, assert_error, fault_locations, penguins, price
 
 ROW = [3.0, 80.0]
@@ -177,3 +181,68 @@ def test_predictions_have_the_same_bits_regardless_of_the_other_rows(client):
 def test_the_service_starts_with_default_settings(tmp_path):
     assert Settings().max_instances >= 1
     assert penguins().predict([PENGUIN])
+
+
+@pytest.mark.parametrize("row", [PENGUIN, {"island": "Dream"}, {"mass": 3, "sex": None, "model": None}])
+def test_a_row_without_the_list_around_it_is_named(client, row):
+    error = assert_error(client.post("/models/penguins/predict", json=row), 422, "invalid_request")
+    (fault,) = error["faults"]
+    assert fault["location"] == "instances"
+    assert "one row alone" in fault["problem"]
+    assert fault["fix"] == 'put the row into a list: {"instances": [row]}'
+
+
+def test_a_column_is_not_taken_for_a_misspelt_key(client):
+    faults = assert_error(client.post("/predict", json={"island": "Dream", "instance": [[1]]}), 422, "invalid_request")
+    fixes = {fault["location"]: fault["fix"] for fault in faults["faults"]}
+    assert fixes["island"] == "the keys are model, version, instances"
+    assert fixes["instance"] == "did you mean 'instances'?"
+
+
+INVALID = [
+    ("post", "/models/penguins/versions/99/predict", b'{"instances": []}', {}),
+    ("post", "/models/elephants/predict", b"{}", {}),
+    ("post", "/models/penguins/versions/xyz/predict", b"{}", {}),
+    ("get", "/models/penguins/versions/77", None, {}),
+    ("get", "/nowhere", None, {}),
+    ("get", "/models/penguins/predict", None, {}),
+    ("post", "/v3", b"", {}),
+    *(
+        ("post", "/models/penguins/predict", body, {})
+        for body in (b"", b"{", b'{"instances": [[1, ', b"[]", b"nul", b"3", b'{"instances": 3}', b'{"instances": []}',
+                     b'{"instances": [[NaN]]}', b"{'instances': 1}", b'{"a": 1, "a": 2}', b'{"version": []}', b"\xff")
+    ),
+    ("post", "/models/penguins/predict", b"x", {"Content-Type": "application/xml"}),
+    ("post", "/models/penguins/predict", b"x", {"Content-Encoding": "br"}),
+    ("post", "/models/penguins/predict", b"x", {"Content-Encoding": "gzip"}),
+    ("post", "/models/penguins/predict", b"", {"Content-Type": "text/csv"}),
+    ("post", "/models/penguins/predict", b"a,b\n1\n", {"Content-Type": "text/csv"}),
+    ("post", "/models/penguins/predict", b"x", {"Content-Type": "application/x-npy"}),
+    ("post", "/predict", b'{"instances": [[1]]}', {}),
+    ("post", "/predict?warning=1", b"{}", {}),
+    ("post", "/models/penguins/predict", b"[1]" * 2_000_000, {}),
+    ("post", "/invocations", b"{}", {}),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(("method", "path", "body", "headers"), INVALID)
+def test_every_error_says_how_to_fix_it(client, method, path, body, headers):
+    response = client.open(path, method=method.upper(), data=body, headers=headers)
+    assert response.status_code >= 400
+    assert_error(response, response.status_code, response.json["error"]["code"])  # every fault has a fix
+
+
+V2_INVALID = [
+    {}, {"inputs": []}, {"inputs": [3]}, {"inputs": [{"name": "rooms"}]},
+    {"inputs": [{"name": "rooms", "datatype": "float", "shape": [1], "data": [1]}]},
+    {"inputs": [{"name": "rooms", "datatype": "FP64", "shape": [1], "data": [1]}], "outputs": [3]},
+    {"inputs": [], "parameters": {"binary_data_output": 3}},
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("body", V2_INVALID)
+def test_every_error_of_tensors_says_how_to_fix_it(store, body):
+    served = SimpleNamespace(model=store.load("price")[1])
+    with pytest.raises(InputError) as caught:
+        tensors.encode(served.model, open_inference.parse_request(body, memoryview(b""), served, 10).arrays, 10)
+    assert all(fault.fix for fault in caught.value.faults)
