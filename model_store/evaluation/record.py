@@ -14,6 +14,9 @@ from typing import Any
 
 from marshmallow import EXCLUDE, Schema, ValidationError, fields, validate, validates_schema
 
+# Metrics by the last part of their names.
+HIGHER_IS_BETTER = {"accuracy", "precision", "recall", "f1", "r2", "roc_auc"}
+LOWER_IS_BETTER = {"rmse", "mae", "log_loss", "calibration_error"}
 _MAX_ITEMS = 10_000  # of any list; checked first, because validating millions of items takes seconds
 _FINITE_RANGE = validate.Range(-1e100, 1e100)
 

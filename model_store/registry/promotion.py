@@ -20,6 +20,7 @@ from datetime import datetime
 from typing import Any
 
 from model_store.errors import Fault, InputError, NotFoundError, did_you_mean
+from model_store.evaluation.record import HIGHER_IS_BETTER, LOWER_IS_BETTER
 from model_store.evaluation.verdict import measured_on_training_rows, same_rows
 from model_store.registry.alias_log import DEFAULT_ALIAS, AliasRevision
 from model_store.registry.store import Store
@@ -33,8 +34,6 @@ _COMPARISONS: dict[str, Callable[[float, float], bool]] = {
     ">": operator.gt,
     "<": operator.lt,
 }
-_HIGHER_IS_BETTER = {"accuracy", "precision", "recall", "f1", "r2", "roc_auc"}
-_LOWER_IS_BETTER = {"rmse", "mae", "log_loss", "calibration_error"}
 # Metrics of the diagnostics, by their path in these.
 _DIAGNOSTICS = {
     "log_loss": ("calibration", "log_loss"),
@@ -58,7 +57,7 @@ class Gate:
     def better(self) -> str | None:
         """Return whether "higher" or "lower" values of the metric are better; None if unknown."""
         name = self.metric.rpartition(".")[2]
-        return "higher" if name in _HIGHER_IS_BETTER else "lower" if name in _LOWER_IS_BETTER else None
+        return "higher" if name in HIGHER_IS_BETTER else "lower" if name in LOWER_IS_BETTER else None
 
 
 @dataclass(frozen=True)

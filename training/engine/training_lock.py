@@ -5,6 +5,7 @@ from __future__ import annotations
 import fcntl
 import os
 import weakref
+from contextlib import suppress
 from pathlib import Path
 
 
@@ -36,8 +37,9 @@ class TrainingLock:
             except OSError:
                 os.close(descriptor)
                 raise
-        os.truncate(descriptor, 0)
-        os.write(descriptor, str(os.getpid()).encode())
+        with suppress(OSError):  # a full disk; the number is for messages only
+            os.truncate(descriptor, 0)
+            os.write(descriptor, str(os.getpid()).encode())
         self.release = weakref.finalize(self, _release, lock, descriptor, os.getpid())
 
 
