@@ -290,7 +290,7 @@ class ModelRegistry:
         shared = self._barrier.shared
         tick = min(poll_seconds or _PROPOSAL_POLL_SECONDS, _PROPOSAL_POLL_SECONDS) if shared else poll_seconds
         if shared:
-            start_periodic("apply-proposals", tick, self._join_or_apply_proposal)
+            start_periodic("apply-proposals", tick, self._join_or_apply_proposal, at_once=True)
         if tick:
             start_periodic("sync-store", tick, partial(self._sync_if_due, poll_seconds))
 
