@@ -205,6 +205,8 @@ class ModelRegistry:
 
     def start_joining(self) -> None:
         """In a new worker: join in the threads of `start_sync`, and return 503 with the reason until then."""
+        if self._barrier.has_joined:
+            return
         fault = Fault("models", "are being loaded", "try again in a moment")
         self._incomplete = Snapshot(problems=(fault,))
         if not self._barrier.active:

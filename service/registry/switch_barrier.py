@@ -120,8 +120,8 @@ class SwitchBarrier:
 
     @property
     def has_joined(self) -> bool:
-        """True if this process has joined."""
-        return self._my_slot is not None
+        """True if this process has joined, or shares the barrier with no other process."""
+        return not self.shared or self._my_slot is not None
 
     @property
     def has_others(self) -> bool:
