@@ -42,10 +42,14 @@ class FaultCollector:
 
     MAX_HINTS = 10
 
-    def __init__(self, filled: FaultCollector | None = None, max_counted: float = InputError.MAX_COUNTED) -> None:
-        self.total, self.filled, self._max_counted = 0, filled, max_counted
+    # Defaults of the class: every request makes a collector, and few add a fault.
+    total = 0
+    filled: FaultCollector | None = None
+    max_counted: float = InputError.MAX_COUNTED
+    _end: float = math.inf  # faults of this row and later ones are only counted
+
+    def __init__(self) -> None:
         self._kept: list[tuple[int, str, str, str | Callable[[], str]]] = []
-        self._end: float = math.inf  # faults of this row and later ones are only counted
 
     def add(self, location: str, problem: str, fix: str | Callable[[], str]) -> None:
         """Add a fault. InputError with all faults so far if there are too many to go on."""
@@ -55,7 +59,7 @@ class FaultCollector:
             self._kept.append((row, location, problem, fix))
             if len(self._kept) >= 2 * InputError.MAX_FAULTS:
                 self._drop_later_rows()
-        if self.total >= self._max_counted:
+        if self.total >= self.max_counted:
             self.raise_if_any()
 
     @property
@@ -82,6 +86,12 @@ class FaultCollector:
         del self._kept[InputError.MAX_FAULTS :]
         if len(self._kept) == InputError.MAX_FAULTS:
             self._end = self._kept[-1][0]
+
+
+class FilledValues(FaultCollector):
+    """Counts missing values that were filled in, however many."""
+
+    max_counted = math.inf
 
 
 _ROW_NUMBER = re.compile(r"(?:^|\.)([0-9]{1,18})(?=\.|$)")

@@ -6,7 +6,6 @@ Training and serving encode rows with the same code, so equal rows give equal fe
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property, partial
@@ -18,7 +17,7 @@ import numpy.typing as npt
 
 from model_store.errors import Fault, did_you_mean
 from model_store.nn import Array
-from model_store.schema.column import fill_warnings
+from model_store.schema.column import FilledValues, fill_warnings
 from model_store.schema.columns import ArrayColumn, CategoryColumn, Column, FaultCollector, NumberColumn, RowLocations
 from model_store.utils.values import describe_value, list_names
 
@@ -101,7 +100,9 @@ class Signature:
         table = self._as_table(given)
         if table is not None:
             return self.encode_table(table, location, dtype)
-        faults = FaultCollector(None if warnings is None else FaultCollector(max_counted=math.inf))
+        faults = FaultCollector()
+        if warnings is not None:
+            faults.filled = FilledValues()
         rows, columns = self._columns(given, location, faults)
         locations = RowLocations(location, rows)
         blocks = [
@@ -146,7 +147,9 @@ class Signature:
 
         InputError if a value is missing or unknown and its column does not accept that. `warnings` is as in `encode`.
         """
-        faults = FaultCollector(None if warnings is None else FaultCollector(max_counted=math.inf))
+        faults = FaultCollector()
+        if warnings is not None:
+            faults.filled = FilledValues()
         count = len(columns[self.names[0]])
         locations = RowLocations(location, range(count))
         blocks = [column.encode(columns[column.name], locations, faults) for column in self.inputs]
