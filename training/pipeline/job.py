@@ -17,183 +17,44 @@ import warnings
 from collections.abc import Mapping
 from contextlib import nullcontext
 from dataclasses import dataclass, replace
-from functools import cached_property
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 from threadpoolctl import threadpool_limits  # type: ignore[import-untyped]
 
 from model_store.artifact.model import Golden, Model
-from model_store.errors import Fault, InputError, StoreError
+from model_store.errors import StoreError
 from model_store.registry.store import Store, Version
 from model_store.report.page import render
-from model_store.schema.signature import Signature
 from training.config import toml_loader
 from training.config.schema import validate
-from training.config.settings import JobSettings
-from training.data import dataset
-from training.data.dataset import Dataset
-from training.data.leakage_checks import (
-    count_missing,
-    find_channels_first,
-    find_constant_columns,
-    find_filled_columns,
-    find_leakage,
-    find_untested_classes,
-)
-from training.data.splitting import Fold, Split, split
-from training.data.streaming.dataset import StreamedDataset, is_streamed, read_stream
-from training.data.streaming.table_reader import open_source
 from training.engine.batch_checks import SingleRowBatchWarning
 from training.engine.checkpoint import Checkpoint
 from training.engine.early_stopping import EarlyStopping, EpochCallback
-from training.engine.loop import DivergedError, Samples, train
-from training.errors import DataError, JobError
+from training.engine.loop import DivergedError, train
+from training.errors import JobError
 from training.evaluation import metrics
 from training.evaluation.diagnostics import diagnose
 from training.pipeline import factories
 from training.pipeline.golden_rows import make_golden
-from training.pipeline.network_builder import NetworkSpec, check_batches, hold_constant_features, specify_network
-from training.pipeline.streaming_loader import BlockLoader
+from training.pipeline.network_builder import hold_constant_features
+from training.pipeline.preparation import Job, PreparedJob, make_generators, prepare
 
 _MIN_DIAGNOSTIC_ROWS, _MAX_DIAGNOSTIC_ROWS = 40_000, 200_000  # that the diagnostics send through the network
-_MEMORY_NOTE_BYTES = 2**30  # of encoded rows; a note reports more
-_ENCODED_BLOCK_ROWS = 4096  # rows encoded at a time, in float64
 
-
-@dataclass(frozen=True)
-class Job:
-    """The settings of a job file, and the folder that its paths are relative to. `source` names it in messages."""
-
-    settings: JobSettings
-    folder: Path
-    source: str = "job"
-
-
-@dataclass(frozen=True)
-class PreparedJob:
-    """Everything that training needs; `x_...` are encoded rows. The settings of `job` include inferred values.
-
-    Training rows of a streamed job are in `block_loader`; `dataset` and `split` then have only the others.
-    """
-
-    job: Job
-    dataset: Dataset
-    split: Split
-    signature: Signature
-    network_spec: NetworkSpec
-    notes: list[str]
-    block_loader: BlockLoader | None = None
-
-    @property
-    def stream(self) -> StreamedDataset | None:
-        return None if self.block_loader is None else self.block_loader.dataset
-
-    @cached_property
-    def samples(self) -> Samples:
-        """The training rows and their targets, as the network takes them."""
-        if self.block_loader is not None:
-            return self.block_loader
-        return Samples(self.x_training, self.encode_targets(self.split.training))
-
-    @cached_property
-    def constant_features(self) -> NDArray[np.bool_]:
-        """A mask of the features with one value in all training rows, or with the rounding errors of a constant."""
-        rounded = [np.full(column.width, column.is_constant) for column in self.signature.inputs]
-        found: NDArray[np.bool_] = self.samples.constant_features | np.concatenate(rounded)
-        return found
-
-    @property
-    def sizes(self) -> dict[str, int]:
-        """The number of rows of each part."""
-        training = len(self.split.training if self.block_loader is None else self.block_loader)
-        return {"training": training, "validation": len(self.split.validation), "test": len(self.split.test)}
-
-    @cached_property
-    def x_training(self) -> NDArray[Any]:
-        return self.encode_rows(self.split.training)
-
-    @cached_property
-    def x_validation(self) -> NDArray[Any]:
-        return self.encode_rows(self.split.validation)
-
-    @cached_property
-    def x_evaluation(self) -> NDArray[Any]:
-        return self.encode_rows(self.split.test) if len(self.split.test) else self.x_training
-
-    def encode_rows(self, rows: NDArray[np.int64]) -> NDArray[Any]:
-        """Return these rows as the network takes them, (n, features)."""
-        encoded = np.empty((len(rows), self.signature.width), self.network_spec.dtype)
-        for start in range(0, len(rows), _ENCODED_BLOCK_ROWS):
-            block = rows[start : start + _ENCODED_BLOCK_ROWS]
-            inputs = {name: values[block] for name, values in self.dataset.inputs.items()}
-            try:
-                encoded[start : start + len(block)] = self.signature.encode_columns(inputs, self.network_spec.dtype)
-            except InputError as error:
-                raise self._locate_faults(error, block) from error
-        return encoded
-
-    def encode_targets(self, rows: NDArray[np.int64]) -> NDArray[Any]:
-        """Return the targets of these rows as the outputs that the network learns, (n, outputs)."""
-        targets, dtype = self.dataset.targets[rows], self.network_spec.dtype
-        with np.errstate(over="ignore"):
-            encoded = self.network_spec.encode_targets(targets, self.signature.output)
-        if len(invalid := np.argwhere(~np.isfinite(encoded))):
-            row, target = invalid[0]
-            location = f"{self.dataset.location(int(rows[row]))}, column {self.dataset.target_names[target]}"
-            problem = f"expected a number that fits {dtype}, found {targets[row, target]:g}"
-            fix = "write scale = 'standard' in [data], or dtype = 'float64' in [network]"
-            raise DataError(self.dataset.name, [Fault(location, problem, fix)])
-        return encoded
-
-    def instances(self, rows: NDArray[np.int64]) -> list[Any]:
-        """Return these rows as a client sends them to the service: lists in column order, or nested arrays."""
-        values = [self.dataset.inputs[name][rows] for name in self.signature.names]
-        if self.signature.inputs[0].is_whole_row:
-            arrays: list[Any] = values[0].tolist()
-            return arrays
-        return [[_json_cell(cell) for cell in row] for row in zip(*(column.tolist() for column in values), strict=True)]
-
-    def labels(self, rows: NDArray[np.int64]) -> list[Any]:
-        """Return the true targets of these rows: labels, numbers, or `{name: number}` for several targets."""
-        targets = self.dataset.targets[rows]
-        if self.dataset.labels:
-            return [self.dataset.labels[i] for i in targets]
-        if len(self.dataset.target_names) == 1:
-            flat: list[Any] = targets[:, 0].tolist()
-            return flat
-        return [dict(zip(self.dataset.target_names, row, strict=True)) for row in targets.tolist()]
-
-    @property
-    def identity(self) -> dict[str, Any]:
-        """What determines the model, bit for bit: the job without `[publish]`, and the data."""
-        job = {name: section for name, section in self.job.settings.as_dict().items() if name != "publish"}
-        return {"job": job, "data": {"sha256": self.dataset.sha256, "rows": sum(self.sizes.values())}}
-
-    @property
-    def evaluation_instances(self) -> list[Any]:
-        """The rows that the metrics are computed on: the test rows, or with `test = 0` the training rows."""
-        return self.instances(self.split.evaluation_rows)
-
-    @property
-    def evaluation_labels(self) -> list[Any]:
-        return self.labels(self.split.evaluation_rows)
-
-    def _locate_faults(self, error: InputError, rows: NDArray[np.int64]) -> DataError:
-        """Turn an encoding error into faults with the lines of the file, and a fix in the job file."""
-        faults = []
-        for fault in error.faults:
-            _, row, *column = fault.location.split(".", 2)
-            location = self.dataset.location(int(rows[int(row)])) + "".join(f", column {name}" for name in column)
-            fix = fault.fix
-            if "expected one of" in fault.problem:
-                fix = "no training row has this category: write unknown = 'bucket' in [data], or try another train.seed"
-            elif "expected a number that fits" in fault.problem:
-                fix = "correct the value, or write dtype = 'float64' in [network]"
-            faults.append(Fault(location, fault.problem, fix))
-        return DataError(self.dataset.name, faults, error.total)
+__all__ = [
+    "Job",
+    "Outcome",
+    "PreparedJob",
+    "add_report",
+    "from_dict",
+    "load",
+    "prepare",
+    "publish",
+    "run",
+    "train_and_evaluate",
+]
 
 
 @dataclass(frozen=True)
@@ -227,76 +88,6 @@ def from_dict(content: Mapping[str, Any], folder: Path, source: str = "job") -> 
     if isinstance(settings, list):
         raise JobError(source, settings)
     return Job(settings, folder, source)
-
-
-def prepare(job: Job, fold: Fold | None = None, rows: Dataset | None = None) -> PreparedJob:
-    """Read the data, split it, fit the preprocessing on the training rows and specify the network.
-
-    fold: its rows are the test rows, instead of a fraction `split.test`.
-    rows: the job's dataset, if it has been read before.
-    """
-    settings = job.settings
-    rng, shares = _make_generators(settings)[0], settings.split
-    stream: StreamedDataset | None = None
-    if is_streamed(settings.data, job.folder):
-        _check_streamable(job, fold)
-        stream = read_stream(open_source(settings.data, job.folder), settings.data, shares, rng)
-        rows, parts, signature = stream.held_out, stream.split, stream.signature(settings.data)
-        sample = stream.sample()
-        learned, learned_targets = {name: sample[name] for name in rows.inputs}, stream.targets(sample)
-    else:
-        rows = rows or dataset.load(settings.data, job.folder)
-        parts = split(rows.targets, rows.labels, shares.test, shares.validation, rng, rows.name, fold)
-        signature = rows.signature(settings.data, parts.training)
-        learned = {name: values[parts.training] for name, values in rows.inputs.items()}
-        learned_targets = rows.targets[parts.training]
-    spec = specify_network(settings, signature, job.source)
-    counts = np.zeros(0, np.int64)
-    if rows.labels:
-        counts = np.bincount(learned_targets) if stream is None else stream.class_counts
-    spec = replace(spec, class_weights=factories.make_class_weights(settings.train, rows.labels, counts, job.source))
-    data = replace(settings.data, task=rows.task, stream=None if stream is None else True)
-    if settings.data.path is not None and not signature.inputs[0].is_whole_row:
-        data = replace(data, columns=list(rows.inputs), kinds=dict(rows.kinds))
-    resolved = spec.resolved(replace(settings, data=data))
-    notes = rows.notes + find_constant_columns(signature) + find_channels_first(spec.input_shape)
-    notes += find_filled_columns(signature, count_missing(signature, rows.inputs, streamed=stream is not None))
-    notes += factories.find_idle_settings(settings.train) + find_leakage(learned, learned_targets, bool(rows.labels))
-    if rows.labels:
-        notes += find_untested_classes(rows.labels, rows.targets[parts.test])
-    encoded_bytes = len(rows) * signature.width * np.dtype(spec.dtype).itemsize
-    if stream is None and encoded_bytes > _MEMORY_NOTE_BYTES:
-        size = f"{encoded_bytes / 2**30:.1f} GiB"
-        notes.append(f"the encoded rows take {size} of memory; stream = true in [data] takes less")
-    # Encode all rows now: an error in a row held out should not wait for the end of the training.
-    loader = None if stream is None else BlockLoader(stream, signature, spec)
-    prepared = PreparedJob(replace(job, settings=resolved), rows, parts, signature, spec, notes, loader)
-    notes += check_batches(spec, resolved.train, prepared.sizes["training"])
-    try:
-        _ = prepared.samples, prepared.x_validation, prepared.x_evaluation
-    except MemoryError as error:
-        problem = f"the encoded rows do not fit in memory, {signature.width} numbers each: {error}"
-        fewer = "exclude columns with many categories"
-        fix = f"write stream = true in [data], or {fewer}" if stream is None else f"lower split.test, or {fewer}"
-        raise DataError(rows.name, [Fault("", problem, fix)]) from error
-    return prepared
-
-
-def _check_streamable(job: Job, fold: Fold | None) -> None:
-    faults = []
-    if fold is not None:
-        parquet = str(job.settings.data.path).lower().endswith(".parquet")
-        fix = "Parquet is always streamed: write the rows as CSV" if parquet else "write stream = false, or no folds"
-        faults.append(Fault("data.stream", "cross-validation needs the rows in memory", fix))
-    if job.settings.train.batch_size == "all":
-        faults.append(
-            Fault("train.batch_size", "'all' rows of a stream do not fit in memory", "write a number of rows")
-        )
-    if not job.settings.split.test:
-        problem = "expected test rows, as a stream is not evaluated on training rows, found 0"
-        faults.append(Fault("split.test", problem, "write a fraction such as 0.1, or stream = false in [data]"))
-    if faults:
-        raise JobError(job.source, faults)
 
 
 def train_and_evaluate(
@@ -337,7 +128,7 @@ def train_and_evaluate(
                 prepared.x_evaluation,
                 targets[rows],
                 outputs,
-                _make_generators(settings)[3],
+                make_generators(settings)[3],
                 row_budget=min(max(trained_rows // 10, _MIN_DIAGNOSTIC_ROWS), _MAX_DIAGNOSTIC_ROWS),
                 raw_values=settings.model.examples == "rows",
             )
@@ -346,7 +137,7 @@ def train_and_evaluate(
             network,
             prepared.signature,
             lambda count: Golden(prepared.instances(rows[:count]), outputs[:count]),
-            _make_generators(settings)[4],
+            make_generators(settings)[4],
         )
         if golden is not None and not np.isfinite(golden.outputs).all():
             raise DivergedError(best.number, early_stopping.steps, math.nan)
@@ -392,7 +183,7 @@ def _train_network(
     prepared: PreparedJob, on_epoch: EpochCallback | None, checkpoint: Checkpoint | None
 ) -> tuple[Any, EarlyStopping]:
     settings, parts = prepared.job.settings.train, prepared.split
-    _, weights_rng, order_rng, *_ = _make_generators(prepared.job.settings)
+    _, weights_rng, order_rng, *_ = make_generators(prepared.job.settings)
     samples = prepared.samples
     network = prepared.network_spec.build(weights_rng)
     loss = prepared.network_spec.criterion()
@@ -415,12 +206,3 @@ def _train_network(
             rng=order_rng, on_epoch=early_stopping, schedule=schedule, checkpoint=checkpoint,
         )  # fmt: skip
     return network, early_stopping
-
-
-def _make_generators(settings: JobSettings) -> list[np.random.Generator]:
-    """Return independent generators for split, initial weights, order of rows, diagnostics and synthetic rows."""
-    return [np.random.default_rng(seed) for seed in np.random.SeedSequence(settings.train.seed).spawn(5)]
-
-
-def _json_cell(cell: Any) -> Any:
-    return None if isinstance(cell, float) and math.isnan(cell) else cell

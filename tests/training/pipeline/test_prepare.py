@@ -125,7 +125,7 @@ def test_rows_that_do_not_fit_in_memory_are_an_error_that_suggests_streaming(
 
 def test_large_encoded_rows_are_noted_with_a_hint_at_streaming(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     assert not any("stream" in note for note in prepare(job(tmp_path, rows(200))).notes)
-    monkeypatch.setattr("training.pipeline.job._MEMORY_NOTE_BYTES", 700)
+    monkeypatch.setattr("training.pipeline.preparation._MEMORY_NOTE_BYTES", 700)
     assert any("GiB of memory; stream = true" in note for note in prepare(job(tmp_path, rows(200))).notes)
     assert not any("GiB" in note for note in prepare(job(tmp_path, rows(200), data={"stream": True})).notes)
 
