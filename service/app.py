@@ -19,7 +19,8 @@ from werkzeug.wrappers import Response
 from model_store.registry.store import open_store
 from model_store.storage.artifact_cache import check_cache, store_cache_dir
 from service.config import Settings, SettingsError
-from service.http.request_head import check_host
+from service.http.cross_origin import CrossOrigin, Headers
+from service.http.request_head import ForwardedPrefix, check_host
 from service.http.responses import add_response_headers
 from service.inference.drift import DriftMonitor
 from service.inference.runner import InferenceRunner
@@ -58,6 +59,7 @@ def create_app(settings: Settings | None = None, *, forks: bool = False) -> Flas
     check_cache(cache_dir)
     keys = _read_keys(settings)
     access = AccessControl(keys, settings.admin_port)
+    cross_origin = CrossOrigin(settings.cors_origins)
     registry = ModelRegistry(
         store,
         cache_dir,
@@ -78,15 +80,19 @@ def create_app(settings: Settings | None = None, *, forks: bool = False) -> Flas
 
     recorder.served_at = registry.version_at
     app = Flask(__name__)
+    app.wsgi_app = ForwardedPrefix(app.wsgi_app, settings.forwarded_allow_ips)  # type: ignore[method-assign]
     app.url_map.strict_slashes = False
     app.url_map.converters["segment"] = tensorflow_serving.SegmentConverter
     app.extensions["registry"] = registry
     app.extensions["keys"] = keys
     app.extensions["recorder"] = recorder
+    app.extensions["cross_origin"] = cross_origin
     error_handlers.register(app)
     parser = PredictParser(registry, settings.max_instances)
     predictor = predict.Predictor(registry, parser, inference, settings)
-    app.extensions["fast_path"] = partial(FastPath, registry, parser, inference, recorder, access, settings)
+    app.extensions["fast_path"] = partial(
+        FastPath, registry, parser, inference, recorder, access, cross_origin, settings
+    )
     # First: its configurable routes may equal one of ours.
     app.register_blueprint(sagemaker_vertex.create_blueprint(registry, predictor, settings))
     app.register_blueprint(predict.create_blueprint(predictor))
@@ -97,7 +103,7 @@ def create_app(settings: Settings | None = None, *, forks: bool = False) -> Flas
     app.register_blueprint(docs.create_blueprint(registry, settings))
 
     @app.before_request
-    def start_request() -> None:
+    def start_request() -> Response | None:
         environ = request.environ
         g.request_record = recorder.begin(
             request.method,
@@ -108,13 +114,26 @@ def create_app(settings: Settings | None = None, *, forks: bool = False) -> Flas
             arrived_at=environ.get("forward_pass.arrived_at", 0.0),
         )
         registry.start_sync(settings.poll_seconds)  # here, as threads do not survive the fork of a worker
+        if is_for_pages() and (headers := preflight_headers()):  # without a key: browsers send none
+            return Response(status=204, headers=headers)
         authorization = environ.get("HTTP_AUTHORIZATION")
         g.request_record.key_name = access.check(request.endpoint or "", authorization, environ["SERVER_PORT"])
         check_host(environ.get("HTTP_HOST"), environ["SERVER_PROTOCOL"])
+        return None
+
+    def is_for_pages() -> bool:
+        """True if pages of other origins may use the endpoint, unlike metrics and the repository."""
+        return access.required_scope(request.endpoint or "") == "predict"
+
+    def preflight_headers() -> Headers:
+        asked = request.headers.get("Access-Control-Request-Method")
+        return cross_origin.preflight_headers(request.method, request.headers.get("Origin"), asked)
 
     @app.after_request
     def finish_request(response: Response) -> Response:
         add_response_headers(response)
+        if is_for_pages():
+            response.headers.extend(cross_origin.headers(request.headers.get("Origin")))
         response.headers.extend(recorder.response_headers(g.request_record))
         asked = request.environ.get("forward_pass.request")
         if asked is not None and asked.abandoned:

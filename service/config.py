@@ -25,6 +25,7 @@ LOG_LEVELS = ("debug", "info", "warning", "error")
 LOG_FORMATS = ("text", "json")
 FOLLOW_RULES = ("default", "newest")
 _PREFIX = "SERVE_"
+_ORIGIN = re.compile(r"https?://(?:\[[0-9A-Fa-f:.]+\]|[A-Za-z0-9._-]+)(?::[0-9]{1,5})?", re.IGNORECASE)
 _BOOLEANS = {
     word: on for on, words in ((True, "true yes on 1 t y"), (False, "false no off 0 f n")) for word in words.split()
 }
@@ -61,6 +62,13 @@ def _check_proxies(text: str) -> None:
         except ValueError:
             found = proxy.strip()
             raise ValueError(f"expected comma-separated IP addresses or networks; found {found!r}") from None
+
+
+def _check_origins(text: str) -> None:
+    for origin in filter(None, (origin.strip() for origin in text.split(","))):
+        if origin != "*" and not _ORIGIN.fullmatch(origin):
+            expected = "comma-separated origins such as https://shop.example, without a path, or *"
+            raise ValueError(f"expected {expected}; found {origin!r}")
 
 
 def _check_path(text: str) -> None:
@@ -152,8 +160,14 @@ class Settings:
     forwarded_allow_ips: str = _setting(
         "SERVE_FORWARDED_ALLOW_IPS",
         "127.0.0.1,::1",
-        "Proxies whose X-Forwarded-Proto header is trusted.",
+        "Proxies whose X-Forwarded-Proto and X-Forwarded-Prefix headers are trusted.",
         check=_check_proxies,
+    )
+    cors_origins: str = _setting(
+        "SERVE_CORS_ORIGINS",
+        "",
+        "Comma-separated origins whose pages may call the service from a browser, or * for all; if empty, none.",
+        check=_check_origins,
     )
     cache_dir: str = _setting(
         "SERVE_CACHE_DIR", "", "Directory for verified copies of artifacts; if empty, the user's cache."

@@ -82,6 +82,18 @@ DEFENCES = {
         "service/config.py", 'if values["admin"] and not values["admin_port"]:', "if False:",
         f"{ACCESS}::test_the_repository_is_closed_by_default_and_requires_an_admin_port",
     ),
+    "a forwarded prefix is believed of trusted proxies only": Defence(
+        "service/http/request_head.py", ' and self._is_trusted(environ.get("REMOTE_ADDR", "")):', ":",
+        "tests/service/http/test_request_head.py::test_a_prefix_is_believed_of_trusted_proxies_only",
+    ),
+    "pages of other origins can read nothing": Defence(
+        "service/http/cross_origin.py", "if origin not in self._origins:", "if origin is None:",
+        "tests/service/security/test_cross_origin.py::test_another_origin_may_read_none",
+    ),
+    "pages of other origins can use neither metrics nor the repository": Defence(
+        "service/app.py", 'return access.required_scope(request.endpoint or "") == "predict"', "return True",
+        "tests/service/security/test_cross_origin.py::test_no_origin_may_use_metrics_and_the_repository",
+    ),
     "no model file is accepted from a client": Defence(
         "service/routes/open_inference.py", 'startswith("file:")', 'startswith("nothing:")',
         f"{ACCESS}::test_the_repository_accepts_no_file_from_a_client",

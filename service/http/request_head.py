@@ -1,13 +1,18 @@
-"""The head of a request: its host, and headers that are lists."""
+"""The head of a request: its host, the path under which a proxy publishes the service, and headers that are lists."""
 
 from __future__ import annotations
 
+import ipaddress
 import re
+from collections.abc import Callable, Iterable
+from typing import Any
 
 from service.http.exceptions import error_at
 
 # RFC 3986: a registered name, IPv4 address, or IPv6 address in brackets, and a port. The name may be empty.
 _HOST = re.compile(r"(?:\[[0-9A-Fa-f:.]+\]|[\w.~!$&'()*+,;=%-]*)(?::\d*)?", re.ASCII)
+
+_PREFIX = re.compile(r"(?:/(?!\.{1,2}(?:/|$))[\w.~%-]+)+", re.ASCII)  # a path without the segments . and ..
 
 
 def is_valid_host(host: str | None, protocol: str = "HTTP/1.1") -> bool:
@@ -21,6 +26,32 @@ def check_host(host: str | None, protocol: str) -> None:
         found = "none" if host is None else repr(host[:100])
         problem = f"expected a host, with or without a port; found {found}"
         raise error_at(400, "bad_request", "Host", problem, "send the header Host once, as in the URL")
+
+
+class ForwardedPrefix:
+    """WSGI middleware: believe the X-Forwarded-Prefix of trusted proxies.
+
+    A proxy that publishes the service under /ml forwards /ml/docs as /docs, and says `X-Forwarded-Prefix: /ml`. The
+    prefix becomes SCRIPT_NAME, which URLs in responses begin with.
+    """
+
+    def __init__(self, application: Callable[..., Iterable[bytes]], trusted_proxies: str) -> None:
+        """`trusted_proxies`: IP addresses and networks, separated by commas, or * for all."""
+        proxies = [proxy.strip() for proxy in trusted_proxies.split(",") if proxy.strip()]
+        self._application, self._trusts_all = application, "*" in proxies
+        self._networks = [ipaddress.ip_network(proxy, strict=False) for proxy in proxies if proxy != "*"]
+
+    def __call__(self, environ: dict[str, Any], start_response: Callable[..., Any]) -> Iterable[bytes]:
+        prefix = environ.get("HTTP_X_FORWARDED_PREFIX", "").strip().rstrip("/")
+        if prefix and _PREFIX.fullmatch(prefix) and self._is_trusted(environ.get("REMOTE_ADDR", "")):
+            environ["SCRIPT_NAME"] = prefix
+        return self._application(environ, start_response)
+
+    def _is_trusted(self, client_ip: str) -> bool:
+        try:
+            return self._trusts_all or any(ipaddress.ip_address(client_ip) in network for network in self._networks)
+        except ValueError:  # a client without an IP address
+            return False
 
 
 def list_items(text: str) -> list[str]:

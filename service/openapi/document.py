@@ -74,7 +74,6 @@ def build_document(snapshot: Snapshot, *, require_keys: bool = False) -> Json:
         openapi_version="3.1.0",
         plugins=[MarshmallowPlugin(schema_name_resolver=_component_name)],
         info={"description": "Predictions of neural networks over HTTP."},
-        servers=[{"url": "/"}],
         tags=[
             {"name": "models", "description": "Predictions of each model."},
             {"name": "general", "description": "Predictions of any model, and metadata."},

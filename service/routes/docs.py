@@ -8,12 +8,13 @@ from collections.abc import Mapping
 from typing import Any
 
 import orjson
-from flask import Blueprint, render_template, request, url_for
+from flask import Blueprint, redirect, render_template, request
 from werkzeug.wrappers import Response
 
 from model_store.utils.number_format import METRIC_TITLES, format_grouped, format_number, format_percent
 from service.config import Settings
 from service.openapi.document import build_document
+from service.openapi.json_schema import Json
 from service.protocols import model_metadata
 from service.registry.loaded_version import LoadedVersion
 from service.registry.registry import ModelRegistry
@@ -85,17 +86,21 @@ _ERROR_EXAMPLE = {
 def create_blueprint(registry: ModelRegistry, settings: Settings) -> Blueprint:
     blueprint = Blueprint("docs", __name__)
     # The document of the last snapshot. The weak reference does not keep a replaced snapshot in memory.
-    latest: list[tuple[weakref.ref[Snapshot], bytes]] = []
+    latest: list[tuple[weakref.ref[Snapshot], Json]] = []
 
     @blueprint.get("/openapi.json")
     def openapi() -> Response:
         snapshot = registry.snapshot
         if not latest or latest[0][0]() is not snapshot:
-            document = build_document(snapshot, require_keys=bool(settings.keys_file))
-            latest[:] = [(weakref.ref(snapshot), orjson.dumps(document))]
-        return Response(latest[0][1], content_type="application/json")
+            latest[:] = [(weakref.ref(snapshot), build_document(snapshot, require_keys=bool(settings.keys_file)))]
+        servers = [{"url": request.script_root or "/"}]
+        return Response(orjson.dumps(latest[0][1] | {"servers": servers}), content_type="application/json")
 
-    @blueprint.get("/docs")
+    @blueprint.get("/docs/", strict_slashes=True)
+    def slash() -> Response:  # the page's links are relative, so that it works behind any prefix
+        return redirect("../docs")
+
+    @blueprint.get("/docs", strict_slashes=True)
     def docs() -> str:
         snapshot = registry.snapshot
         curl = 'curl -H "Authorization: Bearer $FORWARD_PASS_KEY"' if settings.keys_file else "curl"
@@ -103,7 +108,7 @@ def create_blueprint(registry: ModelRegistry, settings: Settings) -> Blueprint:
             "docs.html",
             models=[_page_model(snapshot.entries[served.name], served, curl) for served in snapshot.default_versions],
             problems=snapshot.problems,
-            base=request.host_url.rstrip("/"),
+            base=request.root_url.rstrip("/"),
             settings=settings,
             endpoints=_ENDPOINTS,
             error_codes=_ERROR_CODES,
@@ -119,8 +124,8 @@ def _page_model(entry: ModelEntry, served: LoadedVersion, curl: str) -> dict[str
     details = model_metadata.model_details(entry, served)
     example = details["example"]
     body = orjson.dumps({"instances": example["instances"]}).decode()
-    path = url_for("predict.predict", name=details["name"])
-    url = shlex.quote(request.host_url.rstrip("/") + path)
+    path = f"/models/{details['name']}/predict"
+    url = shlex.quote(request.root_url.rstrip("/") + path)
     return details | {
         "path": path,
         "curl": f"{curl} {url} -d {shlex.quote(body)}",

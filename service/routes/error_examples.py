@@ -32,7 +32,7 @@ _REPOSITORY_PATH = "/v2/repository/"
 
 def error_example(registry: ModelRegistry, faults: list[Fault]) -> dict[str, Any] | None:
     """Return `{"body": ..., "curl": "..."}`, without the body if it is long, or None if no model can predict."""
-    base, curl = request.host_url.rstrip("/"), "curl -s"
+    base, curl = request.root_url.rstrip("/"), "curl -s"
     if current_app.extensions["keys"]:
         curl += ' -H "Authorization: Bearer $FORWARD_PASS_KEY"'
     if request.path.startswith(_REPOSITORY_PATH) and isinstance(registry.unloaded_models, UnloadedModels):

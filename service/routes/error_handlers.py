@@ -107,9 +107,9 @@ def _framework_error(error: HTTPException) -> Response:
         return error.get_response()
     headers = {name: value for name, value in error.get_headers() if name.lower() not in _OWN_HEADERS}
     problem, fix = {
-        404: ("no such endpoint", "see /docs for a list"),
+        404: ("no such endpoint", f"see {request.script_root}/docs for a list"),
         405: ("method not allowed", f"this endpoint supports {headers.get('Allow', 'others')}"),
-    }.get(error.code, (error.description or error.name, "see /docs for valid requests"))
+    }.get(error.code, (error.description or error.name, f"see {request.script_root}/docs for valid requests"))
     code = _FRAMEWORK_ERROR_CODES.get(error.code, "http_error")
     fault = Fault("URL", problem, fix)
     return error_response(ApiError(error.code, code, f"{problem}; {fix}", [fault], headers))

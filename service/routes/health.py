@@ -39,7 +39,7 @@ def create_blueprint(registry: ModelRegistry, metrics: Metrics, drift: DriftMoni
     @blueprint.get("/")
     def root() -> Response:
         if request.accept_mimetypes.best_match(["application/json", "text/html"]) == "text/html":
-            return redirect("docs", 302)
+            return redirect(f"{request.script_root}/docs" if request.script_root else "docs", 302)
         return json_response({"status": "alive"})
 
     @blueprint.get("/healthz")

@@ -26,6 +26,7 @@ _PUBLIC_ENDPOINTS = frozenset(
         "sagemaker_vertex.ping",
         "sagemaker_vertex.health",
         "open_inference.health",
+        "docs.slash",
         "static",  # script and style of the page at /docs, which asks for the key; nothing of the models
     }
 )
@@ -38,13 +39,17 @@ class AccessControl:
         self.keys = keys
         self._admin_port = str(admin_port or "")
 
+    @staticmethod
+    def required_scope(endpoint: str) -> str:
+        return _ENDPOINT_SCOPES.get(endpoint, "predict")
+
     def check(self, endpoint: str, authorization: str | None, port: str) -> str:
         """Return the name of the key if the request may be answered; otherwise raise NotFound or AccessDeniedError.
 
         `endpoint` is Flask's name of the view, "" for a path that has none; `port` is the listener's. The name is
         "" where no key is required.
         """
-        scope = _ENDPOINT_SCOPES.get(endpoint, "predict")
+        scope = self.required_scope(endpoint)
         if scope != "predict" and self._admin_port and port != self._admin_port:
             raise NotFound
         return "" if endpoint in _PUBLIC_ENDPOINTS else self.keys.require_scope(authorization, scope)

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from model_store.errors import Fault
+from service.http.cross_origin import CrossOrigin, Headers
 from service.http.responses import RESPONSE_HEADERS, json_bytes, uses_plain_error_body
 from service.server.connection import Connection
 from service.server.response_head import header_lines, response_head
 from service.telemetry.request_record import RequestRecorder
 
-Headers = tuple[tuple[str, str], ...]
 TRY_AGAIN = "try again in a moment"
 HTTP_FIX = "send it with an HTTP library"
 
@@ -23,6 +23,7 @@ def error_response(
     *,
     close: bool = True,
     headers: Headers = (),
+    cross_origin: CrossOrigin,
 ) -> bytes:
     """Return the whole response to a connection's request, and record it like every other request.
 
@@ -39,6 +40,7 @@ def error_response(
         arrived_at=connection.arrived_at if pending is not None else 0.0,
     )
     record.error_code = code
+    origin = None if head is None else dict(head.parsed.headers).get("ORIGIN")
     record.served = None if head is None else recorder.served_at(head.path)
     message = f"{problem}; {fix}"
     if head is not None and uses_plain_error_body(head.path):
@@ -53,6 +55,7 @@ def error_response(
             *RESPONSE_HEADERS.items(),
             ("Content-Length", str(len(body))),
             *headers,
+            *cross_origin.headers(origin),
             *recorder.response_headers(record),
         ]
     )

@@ -20,9 +20,10 @@ from collections import deque
 from collections.abc import Callable, Sequence
 from typing import Any
 
+from service.http.cross_origin import CrossOrigin, Headers
 from service.server.admission import MAX_CONNECTIONS, AdmissionController
 from service.server.connection import READ_TIMEOUT_SECONDS, Connection
-from service.server.error_responses import HTTP_FIX, TRY_AGAIN, Headers, error_response
+from service.server.error_responses import HTTP_FIX, TRY_AGAIN, error_response
 from service.server.gunicorn_compat import ParseError, parse_error_status
 from service.server.request_reader import HeadCache, HeadTooLargeError, NotHttpError, RequestReader
 from service.telemetry.request_record import UNLOGGED_ROUTES, RequestRecorder
@@ -47,6 +48,7 @@ class EventLoop:
         recorder: RequestRecorder,
         log: logging.Logger,
         *,
+        cross_origin: CrossOrigin,
         max_body_bytes: int,
         health_route: str,
         on_close: Callable[[Connection], None],
@@ -62,6 +64,7 @@ class EventLoop:
         self.chunked_connections: deque[Connection] = deque()
         self.draining = False
         self._listeners, self._cfg, self._recorder, self._log = listeners, cfg, recorder, log
+        self._cross_origin = cross_origin
         self._max_body_bytes, self._health_route, self._on_close = max_body_bytes, health_route, on_close
         self._keepalive_seconds = cfg.keepalive  # gunicorn takes half a microsecond to look it up
         self._head_cache = HeadCache(cfg)
@@ -155,7 +158,17 @@ class EventLoop:
         close: bool = True,
         headers: Headers = (),
     ) -> None:
-        response = error_response(self._recorder, connection, status, code, problem, fix, close=close, headers=headers)
+        response = error_response(
+            self._recorder,
+            connection,
+            status,
+            code,
+            problem,
+            fix,
+            close=close,
+            headers=headers,
+            cross_origin=self._cross_origin,
+        )
         self.send_response(connection, response, close=close)
 
     def send_overloaded(self, connection: Connection, *, close: bool = True) -> None:

@@ -51,11 +51,12 @@ class EventWorker(Worker):  # type: ignore[misc]
             self.cfg,
             self.app.recorder,
             self.log,
+            cross_origin=self.app.cross_origin,
             max_body_bytes=self.app.max_body_bytes,
             health_route=self.app.health_route,
             on_close=self._cancel_offloaded,
         )
-        self.wsgi_bridge = WsgiBridge(self.wsgi, self.cfg, self.app.recorder, self.log)
+        self.wsgi_bridge = WsgiBridge(self.wsgi, self.cfg, self.app.recorder, self.log, self.app.cross_origin)
         self.executor = BlockingExecutor(self._call_application, self.event_loop.wake)
         self.fast_path = self.app.fast_path()
 

@@ -20,6 +20,7 @@ from model_store.errors import Fault, InputError
 from model_store.nn import Array
 from model_store.utils.duplicate_keys import has_duplicate_keys
 from service.config import Settings
+from service.http.cross_origin import CrossOrigin, Headers
 from service.http.request_body import has_too_many_values, is_json_content_type
 from service.http.request_head import is_valid_host
 from service.http.responses import RESPONSE_HEADERS, json_bytes
@@ -60,10 +61,11 @@ _JSON_LINES = header_lines([("Content-Type", "application/json"), *RESPONSE_HEAD
 class PredictTarget:
     """What the head of a request to a predict endpoint says, worked out once for each cached head."""
 
-    __slots__ = ("name", "route", "uri", "version")
+    __slots__ = ("name", "response_lines", "route", "uri", "version")
 
-    def __init__(self, uri: str, name: str | None, version: str | None) -> None:
+    def __init__(self, uri: str, name: str | None, version: str | None, cross_origin_headers: Headers) -> None:
         self.uri, self.name, self.version = uri, name, version
+        self.response_lines = _JSON_LINES + header_lines(cross_origin_headers)
         self.route = _ROUTES[(name is not None) + (version is not None)]
 
 
@@ -106,10 +108,11 @@ class FastPath:
         inference: InferenceRunner,
         recorder: RequestRecorder,
         access: AccessControl,
+        cross_origin: CrossOrigin,
         settings: Settings,
     ) -> None:
         self._registry, self._parser, self._inference, self._recorder = registry, parser, inference, recorder
-        self._access, self._settings = access, settings
+        self._access, self._cross_origin, self._settings = access, cross_origin, settings
         self._table_reader = SimdjsonReader()
         self._last_pass: tuple[LoadedVersion, Array, float] | None = None  # until `record_metrics` counts it
 
@@ -216,7 +219,12 @@ class FastPath:
         record.served, record.rows, record.key_name = request.served, len(request.inputs), request.key_name
         lines = header_lines(recorder.response_headers(record))
         request.record = record
-        return response_head("200 OK", f"{_JSON_LINES}Content-Length: {len(body)}\r\n{lines}", close=False) + body
+        return (
+            response_head(
+                "200 OK", f"{request.target.response_lines}Content-Length: {len(body)}\r\n{lines}", close=False
+            )
+            + body
+        )
 
     def _parse_target(self, head: ParsedHead) -> PredictTarget | Literal[False]:
         path = _PREDICT_PATH.fullmatch(head.path)
@@ -229,7 +237,7 @@ class FastPath:
             return False
         if not is_json_content_type(headers.get("CONTENT-TYPE", "")) or not is_valid_host(headers.get("HOST")):
             return False
-        return PredictTarget(head.uri, path[1], path[2])
+        return PredictTarget(head.uri, path[1], path[2], self._cross_origin.headers(headers.get("ORIGIN")))
 
 
 def _encode_body(served: LoadedVersion, outputs: Array, warnings: Sequence[Fault]) -> bytes | None:

@@ -24,6 +24,7 @@ from flask import Flask
 from gunicorn.app.base import BaseApplication  # type: ignore[import-untyped]
 
 from service.config import Settings
+from service.http.cross_origin import CrossOrigin
 from service.server.fast_path import FastPath
 from service.server.gunicorn_compat import HookedArbiter, early_signals, keep_early_signals
 from service.telemetry.logging import ServerLogger
@@ -107,6 +108,12 @@ class GunicornApplication(BaseApplication):  # type: ignore[misc]
         """Records requests that the worker handles without Flask."""
         recorder: RequestRecorder = self._app.extensions["recorder"]
         return recorder
+
+    @property
+    def cross_origin(self) -> CrossOrigin:
+        """The headers of the worker's own error responses for pages of other origins."""
+        cross_origin: CrossOrigin = self._app.extensions["cross_origin"]
+        return cross_origin
 
 
 class DrainingArbiter(HookedArbiter):

@@ -7,6 +7,7 @@ from collections.abc import Callable
 from types import TracebackType
 from typing import Any
 
+from service.http.cross_origin import CrossOrigin
 from service.server.connection import Connection
 from service.server.error_responses import HTTP_FIX, error_response
 from service.server.gunicorn_compat import EnvironError
@@ -19,9 +20,15 @@ _ExcInfo = tuple[type[BaseException], BaseException, TracebackType] | tuple[None
 
 class WsgiBridge:
     def __init__(
-        self, application: Callable[..., Any], cfg: Any, recorder: RequestRecorder, log: logging.Logger
+        self,
+        application: Callable[..., Any],
+        cfg: Any,
+        recorder: RequestRecorder,
+        log: logging.Logger,
+        cross_origin: CrossOrigin,
     ) -> None:
         self._application, self._cfg, self._recorder, self.log = application, cfg, recorder, log
+        self._cross_origin = cross_origin
 
     def handle(self, connection: Connection, request: BufferedRequest, *, close: bool) -> bool:
         """Append the application's response to the connection's send buffer; True if the connection must then close."""
@@ -30,8 +37,8 @@ class WsgiBridge:
             environ = head.parsed.environ(self._cfg, connection.peer, connection.local_address)
         except EnvironError as e:  # a head that no endpoint can have
             problem = f"the request is not well-formed HTTP: {e}"
-            connection.send_buffer += error_response(
-                self._recorder, connection, "400 Bad Request", "bad_request", problem, HTTP_FIX
+            connection.send_buffer += self._error_response(
+                connection, "400 Bad Request", "bad_request", problem, HTTP_FIX
             )
             return True
         for name, value in head.uncached_headers.items():
@@ -51,14 +58,17 @@ class WsgiBridge:
         except Exception:
             self.log.exception("%s %s failed outside the application's error handling", head.method, head.path)
             status, fix = "500 Internal Server Error", "the cause is in the service's log under this request_id"
-            connection.send_buffer += error_response(
-                self._recorder, connection, status, "internal_error", "the service failed", fix
+            connection.send_buffer += self._error_response(
+                connection, status, "internal_error", "the service failed", fix
             )
             return True
         connection.send_buffer += start
         if response.has_body and head.method != "HEAD":
             connection.send_buffer += body
         return close
+
+    def _error_response(self, connection: Connection, status: str, code: str, problem: str, fix: str) -> bytes:
+        return error_response(self._recorder, connection, status, code, problem, fix, cross_origin=self._cross_origin)
 
 
 class _Response:

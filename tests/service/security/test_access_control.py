@@ -53,7 +53,11 @@ def refusals(client: FlaskClient) -> dict[tuple[str, str], int]:
 
 def test_every_other_endpoint_requires_a_key(guarded: FlaskClient, client: FlaskClient) -> None:
     asked = refusals(guarded)
-    assert {rule for (_, rule), status in asked.items() if status != 401} == {*HEALTH, "/static/<path:filename>"}
+    assert {rule for (_, rule), status in asked.items() if status != 401} == {
+        *HEALTH,
+        "/docs/",
+        "/static/<path:filename>",
+    }
     assert ("POST", "/predict") in asked
     assert 401 not in refusals(client).values()
 
@@ -67,8 +71,10 @@ def test_a_browser_without_a_key_gets_a_form_at_docs_that_reveals_nothing(guarde
     assert page.headers["Cache-Control"] == "no-store"
     assert "price" not in page.text
     assert "penguins" not in page.text
-    for file in re.findall(r'"(/static/[^"]+)"', page.text):
-        with guarded.get(file) as answer:
+    files = re.findall(r'"(static/[^"]+)"', page.text)
+    assert len(files) == 4
+    for file in files:
+        with guarded.get(f"/{file}") as answer:
             assert answer.status_code == 200
     assert_error(guarded.get("/docs"), 401, "unauthorized")  # any other program gets JSON
     assert "API reference" in guarded.get("/docs", headers=html | bearer("predict")).text

@@ -12,6 +12,7 @@ from gunicorn.config import Config
 from gunicorn.glogging import Logger
 from prometheus_client.parser import text_string_to_metric_families
 
+from service.http.cross_origin import CrossOrigin
 from service.registry.batching_policy import BatchingPolicy
 from service.server.event_worker import EventWorker
 from service.telemetry.metrics import Metrics
@@ -61,6 +62,7 @@ class App:
 
     def __init__(self) -> None:
         self.recorder = RequestRecorder(Metrics())
+        self.cross_origin = CrossOrigin("https://shop.example")
         self.handled_paths: list[str] = []
         self.crash: Exception | None = None
         self.on_call: Callable[[], Any] = lambda: None

@@ -1,0 +1,66 @@
+"""The head of a request: its host, and the prefix that a trusted proxy forwards."""
+
+from __future__ import annotations
+
+import pytest
+
+from service.http.request_head import ForwardedPrefix, is_valid_host
+
+
+@pytest.mark.parametrize(
+    "host", ["here", "here.example:8000", "127.0.0.1", "[::1]:80", "", "here:", "xn--bcher-kva.example", "a_b"]
+)
+def test_a_host_is_a_name_or_an_address_and_a_port(host):
+    assert is_valid_host(host)
+
+
+@pytest.mark.parametrize("host", ["a b", "a/b", "a@b", "a:b", "[here]", "a:80:80", "a\n", "é", "http://a", None])
+def test_anything_else_is_no_host(host):
+    assert not is_valid_host(host)
+
+
+def test_only_http_1_0_needs_no_host():
+    assert is_valid_host(None, "HTTP/1.0")
+
+
+def script_name(prefix: str, trusted: str = "*", client: str = "192.0.2.1") -> str:
+    found = {}
+
+    def application(environ, _):
+        found.update(environ)
+        return []
+
+    environ = {"SCRIPT_NAME": "", "REMOTE_ADDR": client, "HTTP_X_FORWARDED_PREFIX": prefix}
+    ForwardedPrefix(application, trusted)(environ, None)
+    name: str = found["SCRIPT_NAME"]
+    return name
+
+
+@pytest.mark.parametrize(
+    ("trusted", "client", "believed"),
+    [
+        ("127.0.0.1,::1", "127.0.0.1", True),
+        ("127.0.0.1, ::1", "::1", True),
+        ("10.0.0.0/8", "10.1.2.3", True),
+        ("*", "192.0.2.1", True),
+        ("127.0.0.1,::1", "192.0.2.1", False),
+        ("10.0.0.0/8", "::1", False),
+        ("", "127.0.0.1", False),
+        ("127.0.0.1", "", False),
+    ],
+)
+def test_a_prefix_is_believed_of_trusted_proxies_only(trusted, client, believed):
+    assert script_name("/ml", trusted, client) == ("/ml" if believed else "")
+
+
+@pytest.mark.parametrize("prefix", ["/ml", "/ml/", " /a/b-c_d.e~f/ "])
+def test_a_prefix_is_a_path(prefix):
+    assert script_name(prefix) == prefix.strip().rstrip("/")
+
+
+@pytest.mark.parametrize(
+    "prefix",
+    ["", "/", "ml", "//evil.example", "/a//b", "/a/../b", "/.", "/a, /b", "/a b", "/a?b", "/a#b", "/é", "/a\nb", "/'x"],
+)
+def test_anything_but_a_path_is_no_prefix(prefix):
+    assert script_name(prefix) == ""
