@@ -162,6 +162,8 @@ class Session:
         if step.language == "toml":
             tomllib.loads(step.code)
             return None
+        if step.language == "nginx":  # tests/edge runs such a proxy
+            return None
         if step.language != "console":
             raise AssertionError(f"a block of the language {step.language!r} is not run by anything: {step.code!r}")
         command = step.code
