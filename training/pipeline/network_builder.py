@@ -211,6 +211,8 @@ def _build_module(
     if layer == "batch_norm":
         return BatchNorm(shape[-1], dtype=options["dtype"])
     if layer == "layer_norm":
+        if shape[-1] == 1:
+            raise ValueError("expected two values or more for 'layer_norm', found 1, whose difference to its mean is 0")
         return LayerNorm(shape[-1], dtype=options["dtype"])
     if isinstance(layer, str):
         activation: Module = OUTPUT_ACTIVATIONS[layer]()

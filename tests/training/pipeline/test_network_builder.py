@@ -81,6 +81,7 @@ def test_layers_that_do_not_fit_the_images_are_reported_before_training(images: 
     for layers, location, expected in [
         ([{"conv": 2, "kernel": 9}], "network.layers.0", "expected a window within 8 x 8, found 9 x 9"),
         ([{"pool": 4}, {"pool": 3}], "network.layers.1", "expected a window within 2 x 2, found 3 x 3"),
+        (["layer_norm", {"conv": 2}], "network.layers.0", "expected two values or more for 'layer_norm', found 1"),
         (
             [{"conv": 2}, "flatten", {"pool": 2}],
             "network.layers.2",
