@@ -31,14 +31,12 @@ from model_store.registry.garbage_collection import GarbageObject, find_garbage
 from model_store.registry.index import read_all_indexes, read_model_index
 from model_store.registry.publication import Publication, commit_version, publication_key, read_publication
 from model_store.registry.state import model_state
-from model_store.storage.artifact_cache import default_cache_dir, store_cache_dir
 from model_store.storage.base import StorageBackend, put_object, translate_os_errors
 from model_store.storage.local import LocalStorage
+from model_store.storage.open_storage import open_storage
 from model_store.utils.current_user import current_user
-from model_store.utils.extras import install_command
 from model_store.utils.values import NAME_PATTERN, is_name, list_names
 
-BUCKET_SCHEMES = ("s3", "gs", "az")
 LATEST = "latest"
 
 _NUMBER = re.compile(r"[1-9][0-9]{0,17}")
@@ -60,23 +58,7 @@ def open_store(location: str | os.PathLike[str], cache_dir: Path | None = None) 
 
     `cache_dir` holds copies of a bucket's artifacts; by default it is in the user's cache directory.
     """
-    text = os.fspath(location)
-    scheme, slashes, _ = text.partition("://")
-    if slashes and scheme in BUCKET_SCHEMES:
-        return Store(_open_bucket(text, store_cache_dir(cache_dir or default_cache_dir(os.environ), text)))
-    if slashes or not text:
-        kinds = ", ".join(f"{known}://" for known in BUCKET_SCHEMES)
-        raise StoreError(f"store: expected the path of a directory, or a URL with {kinds}; found {text!r}")
-    return Store(LocalStorage(Path(text).expanduser()))
-
-
-def _open_bucket(url: str, cache_dir: Path) -> StorageBackend:
-    try:
-        from model_store.storage.bucket import BucketStorage  # noqa: PLC0415 - obstore is an optional dependency
-    except ModuleNotFoundError as e:
-        raise StoreError(f"{url}: needs obstore; install it with: {install_command('buckets')}") from e
-    with translate_os_errors(url, "open the model store"):
-        return BucketStorage(url, cache_dir)
+    return Store(open_storage(location, cache_dir))
 
 
 class Store:

@@ -2,13 +2,12 @@
 
 What is served is one immutable `Snapshot`, replaced as a whole, so a request sees one state from start to end.
 `refresh()` reads the store once (`store_sync`); a change becomes the next generation, to which all workers switch at
-the same instant (`switch_barrier`). Versions that are neither a default nor have an alias are loaded at their first
+the same instant (`generations`). Versions that are neither a default nor have an alias are loaded at their first
 request; the least recently used of them are evicted (`version_cache`).
 """
 
 from __future__ import annotations
 
-import gc
 import logging
 import os
 import re
@@ -31,14 +30,14 @@ from service.registry.errors import (
     no_version_error,
     unloaded_error,
 )
+from service.registry.generations import Generations
 from service.registry.loaded_version import LoadedVersion
-from service.registry.loader import Loader, verify_hint
+from service.registry.loader import Loader
 from service.registry.periodic import start_periodic
 from service.registry.signature_policy import SignatureCheck
 from service.registry.snapshot import ModelEntry, Snapshot
 from service.registry.store_sync import SyncedStore, sync_with_store
 from service.registry.switch_barrier import SwitchBarrier
-from service.registry.switch_report import report_switch
 from service.registry.unloaded_models import UnloadedModels
 from service.registry.version_cache import VersionCache
 from service.telemetry.metrics import Metrics
@@ -72,19 +71,16 @@ class ModelRegistry:
         self.unloaded_models: UnloadedModels | frozenset[str] = (
             frozenset() if unloaded_models is None else unloaded_models
         )
-        self._store, self._cache_dir, self._metrics, self._follow = store, cache_dir, metrics, follow
+        self._store, self._cache_dir, self._follow = store, cache_dir, follow
         self._loader = Loader(
             store, cache_dir, metrics, max_instances=max_instances, check_signature=check_signature, clock=clock
         )
         self._barrier = barrier or SwitchBarrier()
-        self._snapshots = {0: Snapshot()}  # by generation: the active one, and the proposed one once loaded
-        self._incomplete: Snapshot | None = None  # in a worker that has not joined: what it could load
         self._active_locks = ActiveLocks(cache_dir, self._barrier)
-        self._attempted_generation = 0  # the generation whose load was tried last
         self._sync_lock = threading.Lock()  # one sync with the store at a time; it may take long
-        self._switch_lock = threading.Lock()  # held to change the snapshots; never during a sync
         self._has_replaced_copies = False
         self._version_cache = VersionCache(max_extra_versions)
+        self._generations = Generations(self._loader, self._version_cache, self._barrier, metrics)
         self._load_lock = threading.Lock()  # one at a time, so that concurrent requests load a version once
         self.event_loop_thread: int | None = None  # serves all connections, so it must not wait for a load
         self._syncing_pid: int | None = None  # the process whose threads sync
@@ -93,19 +89,7 @@ class ModelRegistry:
     @property
     def snapshot(self) -> Snapshot:
         """What every worker serves at this moment."""
-        return self._snapshots.get(self._barrier.active) or self._snapshot_after_switch()
-
-    def _snapshot_after_switch(self) -> Snapshot:
-        """Retry: the generation changed between reading its number and its snapshot.
-
-        A worker that has not joined yet serves what it could load.
-        """
-        for _ in range(1000):
-            if (found := self._snapshots.get(self._barrier.active)) is not None:
-                return found
-            if self._incomplete is not None:
-                return self._incomplete
-        raise RuntimeError("this process has no snapshot of the active generation")
+        return self._generations.active
 
     def find(
         self,
@@ -120,7 +104,7 @@ class ModelRegistry:
         Pass `snapshot` to read several things of one state. Raises WouldBlock if the version is not in memory and
         either `load` is False or this is the event loop's thread.
         """
-        snapshot = snapshot or self.snapshot
+        snapshot = snapshot or self._generations.active
         entry = self._find_model(snapshot, name)
         if entry.name in self.unloaded_models:
             raise unloaded_error(entry.name)
@@ -161,7 +145,7 @@ class ModelRegistry:
         with self._sync_lock:
             self.apply_proposal()
             after = self._barrier.active
-            if not self._barrier.has_no_pending_proposal or (old := self._snapshots.get(after)) is None:
+            if not self._barrier.has_no_pending_proposal or (old := self._generations.snapshots.get(after)) is None:
                 return False
             self._delete_replaced_copies()
             new = sync_with_store(self._store, self._loader, self._version_cache, old, self._follow)
@@ -172,19 +156,9 @@ class ModelRegistry:
             return True
 
     def _propose(self, after: int, new: Snapshot) -> bool:
-        with self._switch_lock:
-            if self._barrier.active != after or not self._barrier.has_no_pending_proposal:
-                return False  # another worker was faster, and may have read a newer state
-            self._snapshots[after + 1] = new
-            try:
-                accepted = self._barrier.propose(after, new.to_plan())
-            except OSError as e:
-                log.error("cannot propose the new versions to the other workers: %s", e)
-                accepted = False
-            if not accepted:
-                del self._snapshots[after + 1]
-            self._has_replaced_copies |= accepted
-            return accepted
+        accepted = self._generations.propose(after, new)
+        self._has_replaced_copies |= accepted
+        return accepted
 
     def join(self) -> bool:
         """In a new worker: load the active generation and take part in switches. Call again until it returns True.
@@ -194,10 +168,8 @@ class ModelRegistry:
         """
         if not self._barrier.active:
             self.refresh()
-        with self._switch_lock:
-            joined = self._load_generation(active := self._barrier.active) and self._barrier.join(active)
+        joined = self._generations.join()
         if joined:
-            self._incomplete = None
             self._active_locks.release()
         elif not self._barrier.has_others:
             self._propose_afresh()
@@ -205,15 +177,8 @@ class ModelRegistry:
 
     def start_joining(self) -> None:
         """In a new worker: join in the threads of `start_sync`, and return 503 with the reason until then."""
-        if self._barrier.has_joined:
-            return
-        fault = Fault("models", "are being loaded", "try again in a moment")
-        self._incomplete = Snapshot(problems=(fault,))
-        if not self._barrier.active:
-            self._snapshots[0] = self._incomplete
-        elif plan := self._barrier.plan(self._barrier.active):
-            made = Snapshot.from_plan(plan, lambda *_: None)
-            self._incomplete = Snapshot(made.entries, (*made.problems, fault))
+        if not self._barrier.has_joined:
+            self._generations.start_joining()
 
     @property
     def has_joined(self) -> bool:
@@ -237,9 +202,9 @@ class ModelRegistry:
             if not faults:
                 if self._propose(active, new):
                     self.apply_proposal()
-            elif (found := self._incomplete) is not None:
+            elif (found := self._generations.incomplete) is not None:
                 others = [problem for problem in found.problems if problem.location != "store"]
-                self._incomplete = Snapshot(found.entries, (*faults, *others))
+                self._generations.incomplete = Snapshot(found.entries, (*faults, *others))
 
     def leave(self, pid: int) -> None:
         """In the master: a worker ended."""
@@ -256,9 +221,7 @@ class ModelRegistry:
     def release_replaced(self) -> None:
         """In the master: drop replaced versions, and keep the copies of the active ones for workers that start."""
         self._active_locks.update()
-        if self._snapshots and self._barrier.active not in self._snapshots:
-            self._snapshots.clear()
-            gc.collect()  # reference cycles: the master allocates too little to collect them
+        self._generations.release_replaced()
 
     def unload(self, name: str) -> None:
         """Stop serving a model in every worker, until `load`."""
@@ -297,14 +260,14 @@ class ModelRegistry:
             start_periodic("sync-store", tick, partial(self._sync_if_due, poll_seconds))
 
     def _join_or_apply_proposal(self) -> None:
-        if self._incomplete is None:
+        if self._generations.incomplete is None:
             self.apply_proposal()
         else:
             self.join()
 
     def _sync_if_due(self, seconds: float) -> None:
         barrier = self._barrier
-        if self._incomplete is not None:
+        if self._generations.incomplete is not None:
             return
         if barrier.shared and not barrier.has_no_pending_proposal:
             return  # during a switch a sync would do nothing
@@ -316,53 +279,7 @@ class ModelRegistry:
 
     def apply_proposal(self) -> None:
         """Load the proposed generation and mark it ready; drop the generations before the active one."""
-        barrier = self._barrier
-        with self._switch_lock:
-            if not barrier.has_no_pending_proposal:
-                proposed = barrier.proposed
-                if self._load_generation(proposed) and barrier.mark_ready(proposed):
-                    report_switch(
-                        self._snapshots.get(proposed - 1, Snapshot()), self._snapshots[proposed], self._metrics
-                    )
-            active = barrier.active
-            if active in self._snapshots and (replaced := [number for number in self._snapshots if number < active]):
-                for number in replaced:
-                    del self._snapshots[number]
-                self._evict_stale_versions(self._snapshots[active])
-
-    def _load_generation(self, generation: int) -> bool:
-        """Load a generation if it is not in memory. Return True if it is in memory then."""
-        if generation in self._snapshots:
-            return True
-        plan = self._barrier.plan(generation)
-        if plan is None:
-            return False
-        if self._attempted_generation != generation:
-            self._attempted_generation = generation
-            self._loader.clear_failures()  # a load that failed here succeeded in the proposing worker
-        in_memory = {(s.name, s.digest): s for snapshot in self._snapshots.values() for s in snapshot.pinned_versions}
-        in_memory |= {(s.name, s.digest): s for s in self._version_cache.versions()}
-        in_memory |= {(s.name, s.digest): s for s in (self._incomplete or Snapshot()).pinned_versions}
-        missing: dict[str, Fault] = {}
-
-        def load(name: str, number: int, digest: str) -> LoadedVersion | None:
-            served = in_memory.get((name, digest))
-            if served is None or served.number != number:
-                served = self._loader.load(name, number, digest)
-            if served is not None:
-                in_memory[name, digest] = served
-            else:
-                problem = self._loader.failure_reason(name, number)
-                missing[name] = Fault(f"{name}/{number}", problem, verify_hint(name, number))
-            return served
-
-        made = Snapshot.from_plan(plan, load)
-        if not missing:
-            self._snapshots[generation] = made
-        elif self._incomplete is not None:
-            kept = [fault for fault in self._incomplete.problems if fault.location == "store"]
-            self._incomplete = Snapshot(made.entries, (*missing.values(), *kept, *made.problems))
-        return not missing
+        self._generations.apply_proposal()
 
     def _find_model(self, snapshot: Snapshot, name: str | None) -> ModelEntry:
         entries = snapshot.entries
@@ -413,19 +330,13 @@ class ModelRegistry:
 
     def _delete_unused_copies(self) -> None:
         """Delete cached copies of versions that are not in memory. Processes that have one mapped keep it."""
-        in_use = {served.digest for snapshot in list(self._snapshots.values()) for served in snapshot.pinned_versions}
+        in_use = {served.digest for served in self._generations.pinned_versions()}
         in_use |= {served.digest for served in self._version_cache.versions()}
         try:
             # A copy that another worker still maps is removed by a later sync.
             self._has_replaced_copies = not remove_unused_copies(self._cache_dir, in_use)
         except StoreError as e:
             log.warning("%s", e)
-
-    def _evict_stale_versions(self, snapshot: Snapshot) -> None:
-        """Evict cached versions that left the store or became a default or aliased version."""
-        pinned = {(served.name, served.number) for served in snapshot.pinned_versions}
-        stored = {(entry.name, number) for entry in snapshot.entries.values() for number in entry.versions}
-        self._version_cache.evict_except(stored - pinned)
 
 
 def _is_number(ref: int | str) -> bool:

@@ -42,7 +42,7 @@ class Service:
 
     def forked(self) -> ModelRegistry:
         worker = self._registry(copy.copy(self.barrier))
-        worker._snapshots = dict(self.master._snapshots)
+        worker._generations.snapshots = dict(self.master._generations.snapshots)
         return worker
 
     def start(self) -> ModelRegistry:

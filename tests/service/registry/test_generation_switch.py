@@ -283,5 +283,5 @@ def test_master_frees_replaced_versions(service: Service, store: Store) -> None:
     first.refresh()
     second.apply_proposal()
     service.master.release_replaced()
-    assert not service.master._snapshots
+    assert not service.master._generations.snapshots
     assert service.start().find("price").number == 2

@@ -27,7 +27,7 @@ def lonely(service: Service) -> ModelRegistry:
         worker.refresh()
         service.barrier.leave(service.pid)
         service.pid -= 1
-    service.master._snapshots.clear()
+    service.master._generations.snapshots.clear()
     worker = service.forked()
     worker.start_joining()
     return worker
