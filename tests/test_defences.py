@@ -54,9 +54,17 @@ DEFENCES = {
         KEYS, "_bits(key) if key.is_active(now) else 0", "_bits(key)",
         f"{CHECKS}::test_a_revoked_key_is_rejected_and_other_keys_of_its_name_are_valid",
     ),
-    "an unreadable key file leaves the last valid keys in force": Defence(
-        KEYS, " self.problem = fault\n", " self.problem, self._digests = fault, []\n",
-        f"{CHECKS}::test_the_last_valid_keys_stay_in_force_when_the_file_becomes_unreadable",
+    "no key is valid while the key file is invalid": Defence(
+        KEYS, "self._replace_keys([])", "pass",
+        f"{CHECKS}::test_no_key_is_valid_while_the_file_is_empty_or_invalid",
+    ),
+    "a vanished key file leaves the last valid keys in force": Defence(
+        KEYS, "keep = e.errno == errno.ENOENT or", "keep =",
+        f"{CHECKS}::test_the_last_valid_keys_stay_in_force_when_the_file_vanishes",
+    ),
+    "configured files are regular files": Defence(
+        "model_store/utils/regular_file.py", "if not stat.S_ISREG(mode):", "if False:",
+        "tests/model_store/utils/test_regular_file.py::test_a_pipe_or_a_device_is_refused_without_waiting",
     ),
     "messages quote nothing of a key file": Defence(
         KEYS, "with commas between and no spaces", "found {scopes}",

@@ -13,6 +13,7 @@ from model_store.registry.index import read_model_index
 from model_store.registry.publication import Publication, commit_version
 from model_store.registry.store import Store, Version, check_name
 from model_store.storage.base import translate_os_errors
+from model_store.utils.regular_file import open_regular
 from model_store.utils.values import is_name
 
 _CHUNK_BYTES = 4 << 20
@@ -58,7 +59,7 @@ def _put_copy(artifact: Path, digest: str, destination: Store, name: str, record
     storage = destination.storage
     check_name("model", name)
     with translate_os_errors(f"{storage.location}/{name}", "publish"), storage.stage(f"{name}/1.npz") as staged:
-        with artifact.open("rb") as file:
+        with open_regular(artifact) as file:
             shutil.copyfileobj(file, staged.file, _CHUNK_BYTES)
         staged.file.flush()
         found = npz.read(staged.path).digest

@@ -23,10 +23,11 @@ import os
 import stat
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import TypeAlias
+from typing import BinaryIO, TypeAlias
 
 from model_store.errors import TrustError
 from model_store.utils.extras import install_command
+from model_store.utils.regular_file import open_regular
 
 try:
     from cryptography.exceptions import InvalidSignature, UnsupportedAlgorithm
@@ -111,7 +112,7 @@ def public_key_path(path: Path) -> Path:
 
 def load_private_key(path: Path) -> PrivateKey:
     """Read a private key. TrustError if it is not a usable one, or if other users can read it."""
-    data, mode = _read_key_file(path)
+    data, mode = _read_key_file(path, lambda path: path.open("rb"))  # may be a pipe from a secret manager
     if b"PUBLIC KEY" in data:
         raise TrustError(f"{path}: expected a private key, found a public key; sign with its private key")
     if mode & 0o077:
@@ -131,7 +132,7 @@ def load_private_key(path: Path) -> PrivateKey:
 
 def load_public_key(path: Path) -> PublicKey:
     """Read a public key. TrustError if it is not a usable one."""
-    data, _ = _read_key_file(path)
+    data, _ = _read_key_file(path, open_regular)  # a service reads it as it starts: a pipe must not block it
     if b"PRIVATE KEY" in data:
         raise TrustError(f"{path}: expected a public key, found a private key; pass {public_key_path(path)}")
     try:
@@ -145,9 +146,9 @@ def load_public_key(path: Path) -> PublicKey:
     return key
 
 
-def _read_key_file(path: Path) -> tuple[bytes, int]:
+def _read_key_file(path: Path, open_file: Callable[[Path], BinaryIO]) -> tuple[bytes, int]:
     try:
-        with path.open("rb") as file:
+        with open_file(path) as file:
             return file.read(_MAX_KEY_BYTES), stat.S_IMODE(os.fstat(file.fileno()).st_mode)
     except OSError as e:
         raise TrustError(f"{path}: expected a key file that can be read; {e.strerror or e}; check the path") from e

@@ -25,6 +25,7 @@ from typing import BinaryIO
 from model_store.artifact import npz
 from model_store.errors import ArtifactError, StoreError
 from model_store.utils.file_lock import remove_unless_in_use
+from model_store.utils.regular_file import open_regular
 
 _CREATE_FLAGS = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC
 _LOCK = ".lock"
@@ -70,7 +71,7 @@ def cache_file(path: Path, cache_dir: Path) -> Path:
         return path  # already a copy, fetched from a bucket
 
     def fetch(target: BinaryIO) -> None:
-        with path.open("rb") as source:
+        with open_regular(path) as source:
             shutil.copyfileobj(source, target, 1 << 20)
 
     return cache_artifact(str(path), npz.read_digest(path), fetch, cache_dir)

@@ -17,6 +17,7 @@ from typing import Any, BinaryIO
 from model_store.artifact import npz
 from model_store.storage.base import MAX_SMALL_OBJECT_BYTES, ObjectInfo, check_object_size
 from model_store.utils.atomic_write import fsync_directory
+from model_store.utils.regular_file import open_regular
 from model_store.utils.values import is_name
 
 _CREATE_FLAGS = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC
@@ -35,8 +36,7 @@ class LocalStorage:
         return [key for pattern in patterns for key in self._matching_keys("", pattern.split("/"))]
 
     def get(self, key: str) -> bytes:
-        # O_NONBLOCK: opening a pipe would otherwise block until it has a writer.
-        with os.fdopen(os.open(self.root / key, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK), "rb") as file:
+        with open_regular(self.root / key) as file:
             data = file.read(MAX_SMALL_OBJECT_BYTES + 1)
         return check_object_size(data, len(data))
 
@@ -131,7 +131,7 @@ class LocalStagedObject:
 def _is_locked(path: Path) -> bool:
     """Return True if a live process holds the lock of a temporary file."""
     try:
-        descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+        descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)  # a pipe must not block
     except FileNotFoundError:
         return True  # its process has just finished
     try:

@@ -23,7 +23,7 @@ def lock_shared(descriptor: int) -> None:
 
 def open_shared(path: Path) -> int:
     """Open a file and mark it as in use until the returned descriptor is closed."""
-    descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+    descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)
     try:
         lock_shared(descriptor)
     except OSError:
@@ -35,7 +35,7 @@ def open_shared(path: Path) -> int:
 def remove_unless_in_use(path: Path) -> bool:
     """Remove a file that no process has marked as in use. Return False if one has."""
     try:
-        descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+        descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)
     except FileNotFoundError:
         return True
     try:

@@ -13,11 +13,13 @@ SHA-256 is enough. A name may have several keys, for example while one replaces 
 file: its owner gets the reason, and the file stays valid when its only key is revoked.
 
 Checking a key reads the file again if it has changed, at most once a second; expiry takes effect as fast. If the file
-becomes unreadable, the last valid keys stay in force, and `problem` reports it until the file is fixed.
+is empty, invalid or unreadable, no key is valid: the change may have been meant to revoke one. Only if the file has
+vanished, as while a volume is mounted again, do the last keys stay in force. `problem` reports both until it is mended.
 """
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import hmac
 import logging
@@ -31,6 +33,7 @@ from pathlib import Path
 
 from model_store.errors import Fault, did_you_mean
 from model_store.utils.atomic_write import atomic_write
+from model_store.utils.regular_file import open_regular
 
 log = logging.getLogger("service")
 
@@ -46,14 +49,16 @@ _KEY_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._@-]{0,63}")
 _EXPECTED_NAME = "expected a name of letters, digits and . _ @ -, 64 at most"
 _KEY_HASH = re.compile(r"sha256:([0-9a-f]{64})")
 _OPTION = re.compile(r"(expires|revoked)=(\S*)")
+# Errors of the machine, not of the file: they say nothing of what it contains.
+_TEMPORARY_ERRORS = frozenset({errno.EMFILE, errno.ENFILE, errno.ENOMEM, errno.EINTR, errno.EIO, errno.ESTALE})
 _SEND_KEY = "send `Authorization: Bearer` and a key"
 
 
 class KeyFileError(Exception):
     """A key file that cannot be read, with a message for each fault."""
 
-    def __init__(self, faults: list[str]) -> None:
-        self.faults = faults
+    def __init__(self, faults: list[str], errno: int | None = None) -> None:
+        self.faults, self.errno = faults, errno
         super().__init__("; ".join(faults))
 
 
@@ -285,7 +290,14 @@ class ApiKeys:
         try:
             found = read_keys(self._path)
         except KeyFileError as e:
-            fault = Fault("keys", str(e), "fix the file; the previous keys stay in force")
+            keep = e.errno == errno.ENOENT or e.errno in _TEMPORARY_ERRORS
+            if keep:
+                self._loaded_state = None  # try again
+                fix = "restore the file; the previous keys stay in force"
+            else:
+                self._replace_keys([])
+                fix = "fix the file; until then no key is valid"
+            fault = Fault("keys", str(e), fix)
             if fault != self.problem:
                 log.error("%s", fault)
             self.problem = fault
@@ -319,10 +331,10 @@ def _file_state(path: Path) -> tuple[int, ...] | None:
 
 def _read_text(path: Path) -> str:
     try:
-        with path.open("rb") as file:
+        with open_regular(path) as file:
             content = file.read(MAX_FILE_BYTES + 1)
     except OSError as e:
-        raise KeyFileError([f"{path}: cannot be read: {e.strerror or e}"]) from e
+        raise KeyFileError([f"{path}: cannot be read: {e.strerror or e}"], e.errno) from e
     if len(content) > MAX_FILE_BYTES:
         raise KeyFileError([f"{path}: expected {MAX_FILE_BYTES} bytes at most"])
     try:

@@ -130,6 +130,8 @@ class DrainingArbiter(HookedArbiter):
     def on_tick(self) -> None:
         registry, timeout = _registry(self._flask_app), self.cfg.timeout
         registry.release_replaced()
+        # A worker that starts after the key file vanished must not know keys that were revoked before.
+        self._flask_app.extensions["keys"].reload_if_changed()
         _counters(self._flask_app).merge_dead_processes()
         overdue = set(registry.overdue_workers(timeout))
         for pid in overdue - self._terminated:

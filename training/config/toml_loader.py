@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from model_store.errors import Fault, did_you_mean
+from model_store.utils.regular_file import open_regular
 from training.errors import JobError
 
 # Data files that are given in place of a job file: what they are, and a fix.
@@ -27,7 +28,8 @@ def read_toml(path: Path) -> dict[str, Any]:
         found, fix = _DATA_FILES[suffix]
         raise JobError(str(path), [Fault("", f"expected a job file in TOML, found {found}", fix.format(path=path))])
     try:
-        content = path.read_bytes()
+        with open_regular(path) as file:
+            content = file.read()
         if content[:2] in (codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE) or b"\0" in content[:4]:
             fault = Fault("", "expected text in UTF-8, found UTF-16", "save the file as UTF-8")
             raise JobError(str(path), [fault])

@@ -7,6 +7,7 @@ upper or lower case. What a column means is decided by `training.data.type_infer
 from __future__ import annotations
 
 import csv
+import errno
 import gzip
 import math
 import struct
@@ -23,6 +24,7 @@ from numpy.typing import NDArray
 from model_store.errors import Fault, did_you_mean
 from model_store.schema.column import parse_text_cell
 from model_store.utils.csv_reader import read_csv_lines
+from model_store.utils.regular_file import open_regular
 from training.errors import DAMAGED_FILE_ERRORS, MAX_SHOWN_FAULTS, DataError
 
 
@@ -297,10 +299,7 @@ _CHECK_PATH = "check the path; it is relative to the job file"
 def open_file(path: Path) -> Any:
     """Open a file for reading bytes. DataError if that is not possible."""
     try:
-        if path.exists() and not (path.is_file() or path.is_dir()):
-            problem = "expected a file, found a pipe or a device, which cannot be read twice"
-            raise DataError(str(path), [Fault("", problem, "save the data as a file")])
-        return path.open("rb")
+        return open_regular(path)
     except FileNotFoundError as error:
         try:
             neighbours = sorted(entry.name for entry in path.parent.iterdir())
@@ -309,7 +308,10 @@ def open_file(path: Path) -> Any:
         fix = did_you_mean(path.name, neighbours) or _CHECK_PATH
         raise DataError(str(path), [Fault("", "no such file", fix)]) from error
     except OSError as error:
-        fault = Fault("", f"cannot be read: {error.strerror}", "name a file that you may read")
+        if error.errno == errno.EINVAL:
+            fault = Fault("", f"{error.strerror}, which cannot be read twice", "save the data as a file")
+        else:
+            fault = Fault("", f"cannot be read: {error.strerror}", "name a file that you may read")
         raise DataError(str(path), [fault]) from error
 
 

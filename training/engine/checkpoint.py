@@ -21,6 +21,7 @@ import numpy as np
 from model_store.errors import Fault
 from model_store.nn import Array
 from model_store.utils.atomic_write import atomic_write, fsync_directory, remove_temporary_files
+from model_store.utils.regular_file import open_regular
 from training.engine.training_lock import InUseError, TrainingLock, lock_training
 from training.errors import DAMAGED_FILE_ERRORS, FaultListError, TrainingError
 
@@ -202,7 +203,7 @@ class Checkpoint:
     def _open(self, resume: bool) -> dict[str, Array]:
         """Return the arrays to resume from. CheckpointError if the file is another job's, or would be overwritten."""
         try:
-            with self.path.open("rb") as file, np.load(file, allow_pickle=False) as archive:
+            with open_regular(self.path) as file, np.load(file, allow_pickle=False) as archive:
                 arrays = dict(archive)
             identity = json_from_array(arrays.pop(_IDENTITY_KEY))
         except FileNotFoundError:

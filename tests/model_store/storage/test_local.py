@@ -77,7 +77,7 @@ def test_unknown_files_are_ignored(chess: Store) -> None:
 def test_a_pipe_in_place_of_a_revision_does_not_block(chess: Store) -> None:
     chess.set_alias("chess", "champion", 2, **BY)
     os.mkfifo(chess.root / "chess" / "aliases" / "champion" / "2.json")
-    with pytest.raises(StoreError, match=r"2\.json: expected a revision of an alias"):
+    with pytest.raises(StoreError, match=r"2\.json: .*expected a regular file, found a pipe"):
         chess.history("chess", "champion")
     assert chess.state()["chess"]["versions"] == (1, 2, 3)
 

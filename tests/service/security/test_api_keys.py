@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import hashlib
 import hmac
 import json
 import logging
+import os
 import re
 import stat
 from collections.abc import Callable
@@ -189,17 +191,13 @@ def test_a_link_to_another_file_is_followed(file: Path, tmp_path: Path) -> None:
     keys.require_scope("Bearer fp_new", "predict")
 
 
-@pytest.mark.parametrize("damage", ["broken", "empty", "gone"])
-def test_the_last_valid_keys_stay_in_force_when_the_file_becomes_unreadable(
-    store: Store, make_client: MakeClient, file: Path, damage: str, caplog: pytest.LogCaptureFixture
+def test_the_last_valid_keys_stay_in_force_when_the_file_vanishes(
+    store: Store, make_client: MakeClient, file: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     client = make_client(store, keys_file=str(file))
     good = file.read_text()
     assert client.get("/readyz").get_json()["status"] == "ready"
-    if damage == "gone":
-        file.unlink()
-    else:
-        file.write_text("" if damage == "empty" else good[:-2])
+    file.unlink()
     with caplog.at_level(logging.ERROR, "service"):
         ready = client.get("/readyz", headers=bearer("metrics")).get_json()
         client.get("/readyz")
@@ -215,6 +213,85 @@ def test_the_last_valid_keys_stay_in_force_when_the_file_becomes_unreadable(
     assert (
         client.post("/models/price/predict", json=ROWS, headers={"Authorization": "Bearer fp_more"}).status_code == 200
     )
+
+
+def damaged(file: Path, damage: str) -> None:
+    """Rewrite a key file so that it is no longer one."""
+    good = file.read_text()
+    file.unlink()
+    match damage:
+        case "empty":
+            file.write_text("")
+        case "only a comment":
+            file.write_text("".join(f"# {line}" for line in good.splitlines(keepends=True)))
+        case "one broken line":
+            file.write_text(good[:-2])
+        case "no text":
+            file.write_bytes(b"\xff")
+        case "a pipe":
+            os.mkfifo(file)
+        case "a device":
+            file.symlink_to("/dev/zero")
+        case "a directory":
+            file.mkdir()
+
+
+DAMAGES = ["empty", "only a comment", "one broken line", "no text", "a pipe", "a device", "a directory"]
+
+
+@pytest.mark.parametrize("damage", DAMAGES)
+def test_no_key_is_valid_while_the_file_is_empty_or_invalid(
+    store: Store, make_client: MakeClient, file: Path, damage: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    """A key that was to be revoked must not stay valid. A pipe does not block the worker."""
+    client = make_client(store, keys_file=str(file))
+    good = file.read_text()
+    damaged(file, damage)
+    with caplog.at_level(logging.ERROR, "service"):
+        assert client.get("/readyz").get_json() == {"status": "degraded"}
+        client.get("/readyz")
+    assert ["until then no key is valid" in record.getMessage() for record in caplog.records] == [True]
+    for headers in (bearer("predict"), {}, {"Authorization": "Bearer "}):
+        assert client.post("/models/price/predict", json=ROWS, headers=headers).status_code == 401
+
+    if damage == "a directory":
+        file.rmdir()
+    else:
+        file.unlink()
+    client.get("/readyz")
+    assert client.post("/models/price/predict", json=ROWS, headers=bearer("predict")).status_code == 401
+    file.write_text(good)
+    assert client.get("/readyz").get_json()["status"] == "ready"
+    assert client.post("/models/price/predict", json=ROWS, headers=bearer("predict")).status_code == 200
+
+
+def test_an_error_of_the_machine_leaves_the_keys_and_the_file_is_read_again(
+    file: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    clock = Clock()
+    keys = ApiKeys(file, clock)
+    file.write_text(line("new", "predict", "fp_new"))
+
+    def exhausted(_: Path) -> None:
+        raise OSError(errno.EMFILE, "Too many open files")
+
+    with monkeypatch.context() as patched:
+        patched.setattr(api_keys, "open_regular", exhausted)
+        clock.now += api_keys.RELOAD_CHECK_SECONDS
+        keys.require_scope("Bearer fp_predict", "predict")
+        assert "Too many open files" in str(keys.problem)
+    clock.now += api_keys.RELOAD_CHECK_SECONDS
+    keys.require_scope("Bearer fp_new", "predict")
+    assert keys.problem is None
+
+
+@pytest.mark.parametrize("damage", DAMAGES)
+def test_a_service_does_not_start_with_a_file_that_is_none(
+    store: Store, make_client: MakeClient, file: Path, damage: str
+) -> None:
+    damaged(file, damage)
+    with pytest.raises(SettingsError, match="SERVE_KEYS_FILE"):
+        make_client(store, keys_file=str(file))
 
 
 def test_keygen_prints_the_key_and_stores_its_hash(tmp_path: Path) -> None:

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import http.client
 import json
+import os
+import signal
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -79,7 +81,7 @@ def test_only_the_admin_port_has_metrics_and_the_repository(server: Guarded) -> 
     assert f"http://127.0.0.1:{second}/metrics" in server.log
 
 
-def test_every_worker_loads_new_keys_and_keeps_them_when_the_file_breaks(server: Guarded) -> None:
+def test_every_worker_loads_new_keys_and_none_is_valid_when_the_file_breaks(server: Guarded) -> None:
     def statuses(key: str) -> set[int]:
         return {server.status("POST", "/models/price/predict", ROWS, key=key) for _ in range(12)}
 
@@ -88,9 +90,31 @@ def test_every_worker_loads_new_keys_and_keeps_them_when_the_file_breaks(server:
     server.file.write_text(f"{key}\n")
     until(lambda: statuses(secret) == {200} and statuses(old) == {401})
     server.file.write_text("not a file of keys\n")
-    until(lambda: statuses(secret) == {200} and server.log.count("stay in force") >= 2)  # once per worker
+    until(lambda: statuses(secret) == {401} and server.log.count("no key is valid") >= 2)  # once per worker
     assert statuses(old) == {401}
     assert server.ask("GET", "/readyz")[1]["status"] == "degraded"
+
+
+def workers(server: Guarded) -> set[int]:
+    pid = server.process.pid
+    return set(map(int, Path(f"/proc/{pid}/task/{pid}/children").read_text().split()))
+
+
+def test_a_worker_that_starts_after_the_file_vanished_knows_no_revoked_key(server: Guarded) -> None:
+    def statuses(key: str) -> set[int]:
+        return {server.status("POST", "/models/price/predict", ROWS, key=key) for _ in range(12)}
+
+    old = server.keys["predict"]
+    secret, key = generate_key("another", ("predict",))
+    server.file.write_text(f"{key}\n")
+    until(lambda: statuses(secret) == {200} and statuses(old) == {401} and server.log.count("loaded 1 keys") >= 3)
+    server.file.unlink()
+    before = workers(server)
+    for pid in before:
+        os.kill(pid, signal.SIGKILL)
+    until(lambda: workers(server) and not workers(server) & before)
+    assert statuses(old) == {401}
+    assert statuses(secret) == {200}
 
 
 def test_clients_send_their_key(server: Guarded, tmp_path: Path) -> None:

@@ -104,5 +104,5 @@ def test_a_file_that_is_only_touched_is_unchanged(tmp_path: Path) -> None:
 
 def test_a_pipe_is_reported_as_it_cannot_be_read_twice(tmp_path: Path) -> None:
     os.mkfifo(tmp_path / "table.csv")
-    with pytest.raises(DataError, match="expected a file, found a pipe or a device, which cannot be read twice"):
+    with pytest.raises(DataError, match="expected a regular file, found a pipe, which cannot be read twice"):
         prepare(from_dict({"model": {"name": "m"}, "data": {"path": "table.csv", "target": "y"}}, tmp_path))
