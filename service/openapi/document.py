@@ -12,10 +12,9 @@ from marshmallow import Schema
 
 from service.http.responses import uses_plain_error_body
 from service.openapi import response_schemas
-from service.openapi.json_schema import RETRY_AFTER, Json, add_media_types, json_content, response_header
+from service.openapi.json_schema import RETRY_AFTER, STRING, TABLE_BODIES, Json, json_content, response_header
 from service.openapi.model_paths import add_model_paths
 from service.openapi.protocol_paths import add_protocol_paths
-from service.protocols.csv_npy import CSV, NPY
 from service.registry.snapshot import Snapshot
 from service.validation.predict_request import PredictSchema
 
@@ -144,10 +143,11 @@ def _add_security(document: Json) -> Json:
 
 
 def _add_general_paths(spec: APISpec) -> None:
-    for path, parameters in (
-        ("/predict", []),
-        ("/models/{name}/predict", [_NAME_PARAMETER]),
-        ("/models/{name}/versions/{version}/predict", [_NAME_PARAMETER, _VERSION_PARAMETER]),
+    # The operations of a model are predict_NAME, v1_NAME and v2_NAME: no other begins so.
+    for operation_id, path, parameters in (
+        ("predict", "/predict", []),
+        ("model_predict", "/models/{name}/predict", [_NAME_PARAMETER]),
+        ("version_predict", "/models/{name}/versions/{version}/predict", [_NAME_PARAMETER, _VERSION_PARAMETER]),
     ):
         spec.path(
             path,
@@ -155,9 +155,10 @@ def _add_general_paths(spec: APISpec) -> None:
                 "post": {
                     "tags": ["general"],
                     "summary": "Predictions",
-                    "operationId": "predict" + "_by" * bool(parameters) + "".join(f"_{p['name']}" for p in parameters),
+                    "description": TABLE_BODIES,
+                    "operationId": operation_id,
                     "parameters": [*parameters, *_QUERY_PARAMETERS, _REQUEST_ID_PARAMETER],
-                    "requestBody": {"required": True, **add_media_types(json_content(PredictSchema(1)), CSV, NPY)},
+                    "requestBody": {"required": True, **json_content(PredictSchema(1))},
                     "responses": {
                         "200": {
                             "description": "One prediction for each row.",
@@ -168,10 +169,18 @@ def _add_general_paths(spec: APISpec) -> None:
                 }
             },
         )
-    for path, tag, text, schema, parameters in (
-        ("/models", "general", "List of models", response_schemas.ModelListSchema, []),
-        ("/models/{name}", "general", "Metadata of a model", response_schemas.ModelSchema, [_NAME_PARAMETER]),
+    for operation_id, path, tag, text, schema, parameters in (
+        ("list_models", "/models", "general", "List of models", response_schemas.ModelListSchema, []),
         (
+            "get_model",
+            "/models/{name}",
+            "general",
+            "Metadata of a model",
+            response_schemas.ModelSchema,
+            [_NAME_PARAMETER],
+        ),
+        (
+            "get_version",
             "/models/{name}/versions/{version}",
             "general",
             "Metadata of a version",
@@ -179,6 +188,7 @@ def _add_general_paths(spec: APISpec) -> None:
             [_NAME_PARAMETER, _VERSION_PARAMETER],
         ),
         (
+            "get_example",
             "/models/{name}/example",
             "general",
             "A valid request body",
@@ -186,25 +196,47 @@ def _add_general_paths(spec: APISpec) -> None:
             [_NAME_PARAMETER],
         ),
         (
+            "get_version_example",
             "/models/{name}/versions/{version}/example",
             "general",
             "A valid request body for a version",
             response_schemas.ExampleRequestSchema,
             [_NAME_PARAMETER, _VERSION_PARAMETER],
         ),
-        ("/healthz", "health", "Liveness", response_schemas.HealthSchema, []),
-        ("/readyz", "health", "Readiness, with current problems", response_schemas.ReadinessSchema, []),
+        ("get_liveness", "/healthz", "health", "Liveness", response_schemas.HealthSchema, []),
+        (
+            "get_readiness",
+            "/readyz",
+            "health",
+            "Readiness, with current problems",
+            response_schemas.ReadinessSchema,
+            [],
+        ),
     ):
         responses: Json = {"200": {"description": "Success.", **json_content(schema)}}
         if parameters:
             responses |= {status: f"E{status}" for status in ("404", "503")}
         if path == "/readyz":
             responses["503"] = {"description": "No model can predict.", **json_content(schema)}
-        operation = {"tags": [tag], "summary": text, "parameters": parameters, "responses": responses}
+        operation = {
+            "tags": [tag],
+            "summary": text,
+            "operationId": operation_id,
+            "parameters": parameters,
+            "responses": responses,
+        }
         spec.path(path, operations={"get": operation})
-    metrics = {"200": {"description": "Prometheus's text format.", "content": {"text/plain": {}}}}
+    metrics = {"200": {"description": "Prometheus's text format.", "content": {"text/plain": {"schema": STRING}}}}
     spec.path(
-        "/metrics", operations={"get": {"tags": ["health"], "summary": "Prometheus metrics", "responses": metrics}}
+        "/metrics",
+        operations={
+            "get": {
+                "tags": ["health"],
+                "summary": "Prometheus metrics",
+                "operationId": "get_metrics",
+                "responses": metrics,
+            }
+        },
     )
 
 

@@ -9,6 +9,8 @@ Json = dict[str, Any]
 STRING: Json = {"type": "string"}
 VERSION: Json = {"type": ["integer", "string", "null"]}
 OCTET_STREAM = "application/octet-stream"  # JSON followed by the bytes of tensors
+# In words, as client generators know no such bodies.
+TABLE_BODIES = "The body may also be CSV (text/csv) or an array as numpy.save writes it (application/x-npy)."
 PARAMETERS: Json = {"type": ["object", "null"]}
 
 
@@ -22,6 +24,11 @@ def array_schema(items: Json) -> Json:
     return {"type": "array", "items": items}
 
 
+def ref(name: str) -> Json:
+    """Return a reference to a component."""
+    return {"$ref": f"#/components/schemas/{name}"}
+
+
 def response_header(name: str, text: str) -> Json:
     """Return the description of a response header."""
     return {"headers": {name: {"schema": STRING, "description": text}}}
@@ -30,10 +37,9 @@ def response_header(name: str, text: str) -> Json:
 RETRY_AFTER = response_header("Retry-After", "Seconds to wait before a retry.")
 
 
-def add_media_types(body: Json, *media_types: str) -> Json:
-    """Allow other media types for a body, without a schema."""
-    body["content"] |= {media_type: {"schema": STRING} for media_type in media_types}
-    return body
+def add_octet_stream(body: Json) -> None:
+    """Allow JSON followed by the bytes of tensors for a body."""
+    body["content"][OCTET_STREAM] = {"schema": STRING | {"format": "binary"}}
 
 
 def json_content(schema: Any, example: Json | None = None) -> Json:

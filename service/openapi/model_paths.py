@@ -13,15 +13,15 @@ from apispec import APISpec
 from model_store.schema.columns import Column
 from model_store.schema.signature import ClassificationOutput, Signature
 from service.openapi.json_schema import (
-    OCTET_STREAM,
     PARAMETERS,
     STRING,
     VERSION,
     Json,
-    add_media_types,
+    add_octet_stream,
     array_schema,
     json_content,
     object_schema,
+    ref,
 )
 from service.protocols import tensors
 from service.registry.loaded_version import LoadedVersion
@@ -42,23 +42,28 @@ def add_model_paths(
     `parameters` and `error_descriptions` apply to every prediction endpoint, `query_parameters` to the native one only.
     """
     name, signature, example = served.name, served.model.signature, served.example
-    spec.components.schema(f"{name}.instance", _any_of(_instance_schemas(signature)))
-    spec.components.schema(f"{name}.prediction", _prediction_schema(signature))
-    rows = {"type": "array", "minItems": 1, "items": _ref(f"{name}.instance")}
+
+    def component(part: str, schema: Json) -> Json:
+        """Add a component, whose name is stable: clients name their classes after it."""
+        spec.components.schema(f"{name}.{part}", schema)
+        return ref(f"{name}.{part}")
+
+    instance = component("instance", _any_of(_instance_schemas(signature)))
+    rows = {"type": "array", "minItems": 1, "items": instance}
     request = object_schema(
         "instances",
         model={"enum": [name, None]},
         version=VERSION,
         instances=rows,
     ) | {"additionalProperties": False}
-    predictions = array_schema(_ref(f"{name}.prediction"))
+    predictions = array_schema(component("prediction", _prediction_schema(signature)))
     response = object_schema(
         "model version predictions",
         model={"const": name},
         version=_INTEGER,
         predictions=predictions,
-        warnings=array_schema(_ref("Fault")),
-        receipt=_ref("Receipt"),
+        warnings=array_schema(ref("Fault")),
+        receipt=ref("Receipt"),
     )
     response_example = {"model": name, "version": served.number, "predictions": [example.prediction]}
 
@@ -75,23 +80,28 @@ def add_model_paths(
             | {status: f"{errors}{status}" for status in error_descriptions if native or status != "422"},
         }
         if path.endswith("/infer"):
-            add_media_types(operation["requestBody"], OCTET_STREAM)
-            add_media_types(operation["responses"]["200"], OCTET_STREAM)
+            add_octet_stream(operation["requestBody"])
+            add_octet_stream(operation["responses"]["200"])
         spec.path(path, operations={"post": operation})
 
     rows_example = {"instances": [example.instance]}
-    request_body, response_body = json_content(request, rows_example), json_content(response, response_example)
+    request_body = json_content(component("request", request), rows_example)
+    response_body = json_content(component("response", response), response_example)
     add(f"/models/{name}/predict", "models", "predict", request_body, response_body, "E")
-    request, response = _tensorflow_serving_schemas(served, rows)
-    request_body, response_body = json_content(request, rows_example), json_content(response)
+    by_row, by_column, response = _tensorflow_serving_schemas(served, rows)
+    either = {"oneOf": [component("v1.rows", by_row), component("v1.columns", by_column)]}
+    request_body = json_content(component("v1.request", either), rows_example)
+    response_body = json_content(component("v1.response", response))
     add(f"/v1/models/{name}:predict", "tensorflow serving", "v1", request_body, response_body, "P")
     request, response = _open_inference_schemas(served)
-    request_body = json_content(request, {"inputs": tensors.row_to_tensors(signature, example.instance)})
-    add(f"/v2/models/{name}/infer", "open inference", "v2", request_body, json_content(response), "P")
+    tensors_example = {"inputs": tensors.row_to_tensors(signature, example.instance)}
+    request_body = json_content(component("v2.request", request), tensors_example)
+    response_body = json_content(component("v2.response", response))
+    add(f"/v2/models/{name}/infer", "open inference", "v2", request_body, response_body, "P")
 
 
-def _tensorflow_serving_schemas(served: LoadedVersion, rows: Json) -> tuple[Json, Json]:
-    """Return TensorFlow Serving's request (rows or columns) and response."""
+def _tensorflow_serving_schemas(served: LoadedVersion, rows: Json) -> tuple[Json, Json, Json]:
+    """Return TensorFlow Serving's request by rows, its request by columns, and its response."""
     signature, columns = served.model.signature, {}
     for column in signature.inputs:
         columns[column.name] = {"type": "array", "minItems": 1, "items": _column_schema(column)}
@@ -99,13 +109,8 @@ def _tensorflow_serving_schemas(served: LoadedVersion, rows: Json) -> tuple[Json
     if len(columns) == 1 and not signature.inputs[0].is_whole_row:
         rows = rows | {"items": _any_of([rows["items"], _column_schema(signature.inputs[0])])}
     signature_name = {"enum": ["serving_default", "", None]}
-    request = {
-        "oneOf": [
-            object_schema("instances", signature_name=signature_name, instances=rows)
-            | {"not": {"required": ["inputs"]}},
-            object_schema("inputs", signature_name=signature_name, inputs=named) | {"not": {"required": ["instances"]}},
-        ]
-    }
+    rows_request = object_schema("instances", signature_name=signature_name, instances=rows)
+    columns_request = object_schema("inputs", signature_name=signature_name, inputs=named)
     output_schemas: dict[str, Json] = {}
     for tensor in tensors.output_specs(served.model):
         value: Json = {"type": "number"}
@@ -118,8 +123,12 @@ def _tensorflow_serving_schemas(served: LoadedVersion, rows: Json) -> tuple[Json
     row = object_schema(list(output_schemas), **output_schemas) if several else next(iter(output_schemas.values()))
     by_column = {name: array_schema(value) for name, value in output_schemas.items()}
     outputs = object_schema(list(output_schemas), **by_column) if several else next(iter(by_column.values()))
-    response = object_schema(predictions=array_schema(row), outputs=outputs, warnings=array_schema(_ref("Fault")))
-    return request, response | {"minProperties": 1, "maxProperties": 2}
+    response = object_schema(predictions=array_schema(row), outputs=outputs, warnings=array_schema(ref("Fault")))
+    return (
+        rows_request | {"not": {"required": ["inputs"]}},
+        columns_request | {"not": {"required": ["instances"]}},
+        response | {"minProperties": 1, "maxProperties": 2},
+    )
 
 
 def _open_inference_schemas(served: LoadedVersion) -> tuple[Json, Json]:
@@ -165,7 +174,7 @@ def _tensor_schema(tensor: tensors.TensorSpec, *, is_response: bool = False) -> 
         name={"const": tensor.name},
         datatype={"const": tensor.datatype} if is_response else {"enum": kinds},
         shape=_any_of([_shape_schema(shape) for shape in shapes]),
-        data={"type": "array"},
+        data=array_schema({}),
         parameters=PARAMETERS,
     )
 
@@ -232,7 +241,3 @@ def _prediction_schema(signature: Signature) -> Json:
 
 def _any_of(forms: list[Json]) -> Json:
     return {"anyOf": forms} if len(forms) > 1 else forms[0]
-
-
-def _ref(name: str) -> Json:
-    return {"$ref": f"#/components/schemas/{name}"}

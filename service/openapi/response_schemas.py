@@ -97,14 +97,50 @@ class ModelListSchema(Schema):
     models = fields.List(fields.Nested(ModelSummarySchema), required=True)
 
 
+class InputColumnSchema(Schema):
+    """An input column of a model. Which of the optional keys it has depends on its kind."""
+
+    name = fields.String(required=True)
+    kind = fields.String(required=True, metadata={"description": "number, category or array"})
+    required = fields.Boolean(required=True)
+    fill = fields.Raw(metadata={"description": "Replaces a missing value."})
+    seen = fields.Dict(
+        keys=fields.String(), values=fields.Float(), metadata={"description": "Range of the training data."}
+    )
+    categories = fields.List(fields.String())
+    # `Schema` has an attribute `unknown`, so the field has another name here.
+    bucket = fields.String(
+        data_key="unknown", metadata={"description": "refuse, or bucket: unknown categories share a feature."}
+    )
+    shape = fields.List(fields.Integer())
+    low = fields.Float(allow_none=True)
+    high = fields.Float(allow_none=True)
+
+
+class OutputSchema(Schema):
+    """The output of a model: classes, or values by name."""
+
+    kind = fields.String(required=True, metadata={"description": "classes or values"})
+    name = fields.String(metadata={"description": "Of classes: the name of the target."})
+    labels = fields.List(fields.Raw(), metadata={"description": "Of classes."})
+    names = fields.List(fields.String(), metadata={"description": "Of values."})
+
+
+class PredictedExampleSchema(Schema):
+    """Rows, and the model's predictions for them."""
+
+    instances = fields.List(fields.Raw(), required=True)
+    predictions = fields.List(fields.Raw(), required=True)
+
+
 class ModelSchema(ModelSummarySchema):
     """A version of a model: inputs, output, metrics on held-out rows, and an example."""
 
     digest = fields.String(required=True, metadata={"description": "SHA-256 of the artifact's manifest."})
-    inputs = fields.List(fields.Dict(keys=fields.String(), values=fields.Raw()), required=True)
-    output = fields.Dict(keys=fields.String(), values=fields.Raw(), required=True)
+    inputs = fields.List(fields.Nested(InputColumnSchema), required=True)
+    output = fields.Nested(OutputSchema, required=True)
     training = fields.Dict(keys=fields.String(), values=fields.Raw(), required=True)
-    example = fields.Dict(keys=fields.String(), values=fields.Raw(), required=True)
+    example = fields.Nested(PredictedExampleSchema, required=True)
 
 
 class ExampleRequestSchema(Schema):
