@@ -183,9 +183,13 @@ class Signature:
                 outputs = np.concatenate([1 - outputs, outputs], axis=1)
             return {"label": self._labels[outputs.argmax(axis=1)], "probabilities": outputs}
         scale, offset = self._output_scaling
-        with np.errstate(over="ignore"):
-            values = outputs.astype(np.float64) * scale + offset
-        self._check_finite(values)  # a finite output may overflow here
+        values = outputs.astype(np.float64)
+        if outputs.dtype == np.float32 and self._outputs_fit:
+            values = values * scale + offset
+        else:
+            with np.errstate(over="ignore"):  # takes as long as the rest of this function
+                values = values * scale + offset
+        self._check_finite(values)
         return dict(zip(self.output.names, values.T, strict=True))
 
     def config(self) -> dict[str, Any]:
@@ -226,6 +230,11 @@ class Signature:
         if isinstance(output, RegressionOutput):
             return np.array(output.scale), np.array(output.offset)
         return np.ones(0), np.ones(0)
+
+    @cached_property
+    def _outputs_fit(self) -> bool:
+        """True if no float32 output overflows when it is scaled."""
+        return all(bool((np.abs(numbers) < 1e250).all()) for numbers in self._output_scaling)
 
     def _columns(
         self, instances: Sequence[Any], location: str, faults: FaultCollector
