@@ -44,6 +44,7 @@ from service.security.api_keys import ApiKeys, KeyFileError
 from service.server.fast_path import FastPath
 from service.telemetry.metrics import Metrics
 from service.telemetry.request_record import RequestRecorder
+from service.validation.row_limits import RowLimits
 
 
 def create_app(settings: Settings | None = None, *, forks: bool = False) -> Flask:
@@ -64,7 +65,7 @@ def create_app(settings: Settings | None = None, *, forks: bool = False) -> Flas
         store,
         cache_dir,
         metrics,
-        max_instances=settings.max_instances,
+        row_limits=RowLimits(settings.max_instances, settings.max_output_values, settings.max_operations),
         max_extra_versions=settings.max_extra_versions,
         follow=settings.follow,
         unloaded_models=UnloadedModels(metrics.counters.directory / "unloaded") if settings.admin else None,
@@ -88,7 +89,7 @@ def create_app(settings: Settings | None = None, *, forks: bool = False) -> Flas
     app.extensions["recorder"] = recorder
     app.extensions["cross_origin"] = cross_origin
     error_handlers.register(app)
-    parser = PredictParser(registry, settings.max_instances)
+    parser = PredictParser(registry)
     predictor = predict.Predictor(registry, parser, inference, settings)
     app.extensions["fast_path"] = partial(
         FastPath, registry, parser, inference, recorder, access, cross_origin, settings

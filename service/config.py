@@ -122,7 +122,19 @@ class Settings:
         "Largest request body; JSON and CSV may hold at most one value per 16 bytes of this limit.",
         minimum=1,
     )
-    max_instances: int = _setting("SERVE_MAX_INSTANCES", 10_000, "Maximum rows per request.", minimum=1)
+    max_instances: int = _setting("SERVE_MAX_INSTANCES", 10_000, "Maximum rows per request, of any model.", minimum=1)
+    max_output_values: int = _setting(
+        "SERVE_MAX_OUTPUT_VALUES",
+        2**20,
+        "Most values in a response: its rows times the model's outputs.",
+        minimum=1,
+    )
+    max_operations: int = _setting(
+        "SERVE_MAX_OPERATIONS",
+        2**35,
+        "Most multiply-adds of a request: its rows times the network's operations for a row.",
+        minimum=1,
+    )
     max_extra_versions: int = _setting(
         "SERVE_MAX_EXTRA_VERSIONS", 4, "Versions kept in memory in addition to the default and aliased ones.", minimum=1
     )

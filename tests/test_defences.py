@@ -114,6 +114,18 @@ DEFENCES = {
         "service/http/request_body.py", "if announced is not None and announced > max_bytes:", "if False:",
         "tests/service/http/test_request_body.py::test_a_body_over_the_limit_is_413_before_it_is_read",
     ),
+    "rows are limited by the values of the response": Defence(
+        "service/validation/row_limits.py", "self.max_output_values // _response_values(names),", "",
+        "tests/service/routes/test_row_limits.py::test_every_protocol_has_the_limit_of_the_model",
+    ),
+    "rows are limited by the network's operations": Defence(
+        "service/validation/row_limits.py", "self.max_operations // model.network.row_cost.operations,", "",
+        "tests/service/routes/test_row_limits.py::test_the_limit_counts_operations",
+    ),
+    "rows are limited by their encoded size": Defence(
+        "service/validation/row_limits.py", "MAX_BATCH_VALUES // model.signature.width,", "",
+        "tests/service/routes/test_row_limits.py::test_the_limit_counts_the_labels_of_categories",
+    ),
     "a key that is sent twice is rejected": Defence(
         "service/http/request_body.py", "if has_duplicate_keys(body, parsed):", "if False:",
         "tests/service/http/test_request_body.py::test_a_key_that_is_sent_twice_is_rejected_by_name",

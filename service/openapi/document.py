@@ -55,7 +55,7 @@ _QUERY_PARAMETERS = [
 _ERROR_DESCRIPTIONS = {
     "400": "The body is incomplete or not valid JSON.",
     "404": "The model or version does not exist. The response lists those that do.",
-    "413": "The body is too large.",
+    "413": "The body is too large, or has more rows than the model's limit.",
     "415": "The Content-Type is not supported.",
     "422": "The request is invalid. The response lists every error with its location and a fix.",
     "503": "No version of the model can predict now.",

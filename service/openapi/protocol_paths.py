@@ -229,7 +229,7 @@ _OPERATIONS: tuple[tuple[str, str, tuple[str, ...], str, str, str], ...] = (
 _ERROR_DESCRIPTIONS = {
     "400": "The body is incomplete, not valid JSON, or invalid for the model. The text lists every error.",
     "404": "The model or version does not exist.",
-    "413": "The body is too large.",
+    "413": "The body is too large, or has more rows than the model's limit.",
     "415": "The Content-Type or Content-Encoding is not supported.",
     "503": "No version of the model can predict now.",
 }

@@ -13,28 +13,26 @@ from service.http.request_body import bad_request, check_value_count
 from service.protocols import tensors
 from service.registry.loaded_version import LoadedVersion
 from service.validation.predict_request import EncodedRows
+from service.validation.row_limits import TooManyRowsError
 
 CSV, NPY = "text/csv", "application/x-npy"
 MEDIA_TYPES = frozenset({CSV, NPY})
 _HEADERS: dict[str | None, Header | None] = {None: None, "present": "present", "absent": "absent"}
 
 
-def parse_csv_rows(
-    body: bytes, served: LoadedVersion, header: str | None, *, max_rows: int, max_bytes: int
-) -> RowBatch:
+def parse_csv_rows(body: bytes, served: LoadedVersion, header: str | None, *, max_bytes: int) -> RowBatch:
     """Parse a CSV body into rows that are not encoded yet. `header` is the parameter of the media type, if sent."""
     if header not in _HEADERS:
         fix = "send text/csv; header=present if the first line names the columns, else header=absent"
         raise InputError([Fault("Content-Type", f"expected header=present or header=absent, found {header!r}", fix)])
     check_value_count(body, max_bytes, "CSV")
-    found, _ = row_parser.parse_csv(body, "", served.model.signature, _HEADERS[header], max_rows=max_rows)
-    if len(found.rows) > max_rows:
-        problem = f"expected 1 to {max_rows} rows, found more"
-        raise InputError([Fault("rows", problem, "send them in several requests")])
+    found, _ = row_parser.parse_csv(body, "", served.model.signature, _HEADERS[header], max_rows=served.max_rows)
+    if len(found.rows) > served.max_rows:
+        raise TooManyRowsError("rows", served.max_rows, "more")
     return found
 
 
-def encode_npy(body: bytes, served: LoadedVersion, max_rows: int) -> EncodedRows:
+def encode_npy(body: bytes, served: LoadedVersion) -> EncodedRows:
     """Encode an .npy body as the network's input. The model must take a single tensor."""
     tensor = tensors.single_input_spec(served.model.signature)
     if tensor is None:
@@ -48,4 +46,5 @@ def encode_npy(body: bytes, served: LoadedVersion, max_rows: int) -> EncodedRows
         raise InputError(
             [Fault("body", "expected one array of numbers, found something else", "write it with numpy.save")]
         )
-    return tensors.encode(served.model, {tensor.name: array.astype(array.dtype.newbyteorder("<"))}, max_rows)
+    arrays = {tensor.name: array.astype(array.dtype.newbyteorder("<"))}
+    return tensors.encode(served.model, arrays, served.max_rows)

@@ -15,9 +15,9 @@ from service.validation.predict_request import EncodedRows, PredictSchema, is_ve
 class PredictParser:
     """Validates the body of a predict request and encodes its rows."""
 
-    def __init__(self, registry: ModelRegistry, max_instances: int) -> None:
+    def __init__(self, registry: ModelRegistry) -> None:
         self._registry = registry
-        self._schema_without_model = PredictSchema(max_instances)
+        self._schema_without_model = PredictSchema()
 
     def parse(self, body: dict[str, Any], name: str | None, version: str | None) -> tuple[LoadedVersion, EncodedRows]:
         """Return the version that predicts and the encoded rows. Raises InputError with all errors of the body."""

@@ -25,6 +25,7 @@ from service.protocols import tensors
 from service.protocols.tensors import DATATYPES, TensorSpec
 from service.registry.loaded_version import LoadedVersion
 from service.validation.predict_request import not_an_object_error
+from service.validation.row_limits import check_row_count
 
 JSON_LENGTH_HEADER = "Inference-Header-Content-Length"
 _TENSOR = '{"name", "shape", "datatype", "data"}'
@@ -56,16 +57,14 @@ def split_body(body: bytes, json_length: str | None, max_bytes: int) -> tuple[di
     return document, tail
 
 
-def parse_request(
-    document: dict[str, Any] | None, tail: memoryview, served: LoadedVersion, max_rows: int
-) -> InferRequest:
-    """Parse what `split_body` returned. Raises InputError with all errors."""
+def parse_request(document: dict[str, Any] | None, tail: memoryview, served: LoadedVersion) -> InferRequest:
+    """Parse what `split_body` returned. Raises InputError with all errors, or TooManyRowsError."""
     declared = tensors.output_specs(served.model)
     if document is None:
         return InferRequest(_parse_raw_row(tail, served), {tensor.name: True for tensor in declared})
     faults = FaultCollector()
     columns = len(served.model.signature.inputs)
-    given, used = _parse_inputs(document.get("inputs"), tail, columns, max_rows, faults)
+    given, used = _parse_inputs(document.get("inputs"), tail, columns, served.max_rows, faults)
     if not faults.total and used != len(tail):
         fix = "set parameters.binary_data_size of each binary input to its number of bytes"
         faults.add("body", f"expected {used} bytes after the JSON, found {len(tail)}", fix)
@@ -172,6 +171,7 @@ def _parse_inputs(
             problem = f"expected a list of whole numbers above 0, found {describe_value(shape)}"
             faults.add(f"{location}.shape", problem, "the first dimension is the number of rows")
             continue
+        check_row_count(location, shape[0], max_rows)
         if datatype == "BYTES" and (count := math.prod(shape)) > max_rows:  # each string is a Python object
             problem = f"expected 1 to {max_rows} strings, found a shape of {count}"
             faults.add(f"{location}.shape", problem, "send the rows in several requests")

@@ -9,15 +9,17 @@ from model_store.schema.columns import FaultCollector
 from model_store.utils.values import describe_value
 from service.registry.loaded_version import LoadedVersion
 from service.validation.predict_request import EncodedRows
+from service.validation.row_limits import check_row_count
 
 
-def encode_rows(served: LoadedVersion, rows: Any, location: str, max_rows: int) -> EncodedRows:
-    """Validate and encode untrusted rows. Raises InputError with all errors."""
+def encode_rows(served: LoadedVersion, rows: Any, location: str) -> EncodedRows:
+    """Validate and encode untrusted rows. Raises InputError with all errors, or TooManyRowsError."""
     faults = FaultCollector()
     if not isinstance(rows, list):
         faults.add(location, f"expected a list, found {describe_value(rows)}", "put the row into a list: [row]")
-    elif not 1 <= len(rows) <= max_rows:
-        faults.add(location, f"expected 1 to {max_rows} rows, found {len(rows)}", "send them in several requests")
+    elif not rows:
+        faults.add(location, "expected at least one row, found none", "send [row, ...]")
     faults.raise_if_any()
+    check_row_count(location, len(rows), served.max_rows)
     warnings: list[Fault] = []
     return EncodedRows(served.model.encode(rows, location, warnings), warnings)

@@ -22,6 +22,7 @@ from model_store.schema.columns import Column, FaultCollector
 from model_store.schema.signature import ClassificationOutput, Signature
 from model_store.utils.values import describe_value, list_names
 from service.validation.predict_request import EncodedRows
+from service.validation.row_limits import check_row_count
 
 DATATYPES: dict[str, np.dtype[Any]] = {
     "BOOL": np.dtype("?"),
@@ -117,7 +118,10 @@ def output_arrays(model: Model, raw: Array) -> dict[str, Array]:
 
 
 def encode(model: Model, arrays: Mapping[str, Array], max_rows: int) -> EncodedRows:
-    """Encode named arrays as the network's input (n, features). Raises InputError with all errors."""
+    """Encode named arrays as the network's input (n, features).
+
+    Raises InputError with all errors, or TooManyRowsError.
+    """
     signature = model.signature
     faults = FaultCollector()
     if arrays.keys() == {TABLE_NAME} and table_spec(signature) is not None:
@@ -135,9 +139,10 @@ def encode(model: Model, arrays: Mapping[str, Array], max_rows: int) -> EncodedR
             "send a value of each column for each row",
         )
     count = max(counts, default=0)
-    if not 1 <= count <= max_rows:
-        faults.add("inputs", f"expected 1 to {max_rows} rows, found {count}", "send them in several requests")
+    if not count:
+        faults.add("inputs", "expected at least one row, found none", "send a value of each column for each row")
     faults.raise_if_any()
+    check_row_count("inputs", count, max_rows)
     columns = {
         column.name: _column_array(column, arrays.get(column.name), count, faults) for column in signature.inputs
     }

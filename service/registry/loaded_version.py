@@ -22,4 +22,5 @@ class LoadedVersion:
     schema: PredictSchema
     example: ExampleRequest
     batching: BatchingPolicy
+    max_rows: int  # of a request (validation/row_limits.py)
     publication: Publication | None = None  # as read with it; see `ModelEntry.publication`

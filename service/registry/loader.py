@@ -27,6 +27,7 @@ from service.registry.loaded_version import LoadedVersion
 from service.registry.signature_policy import SignatureCheck
 from service.telemetry.metrics import Metrics
 from service.validation.predict_request import PredictSchema
+from service.validation.row_limits import RowLimits
 
 log = logging.getLogger("service.registry.loader")
 
@@ -60,12 +61,12 @@ class Loader:
         cache_dir: Path,
         metrics: Metrics,
         *,
-        max_instances: int,
+        row_limits: RowLimits,
         check_signature: SignatureCheck | None = None,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self._store, self._cache_dir, self._metrics, self._clock = store, cache_dir, metrics, clock
-        self._max_instances, self._check_signature = max_instances, check_signature
+        self._row_limits, self._check_signature = row_limits, check_signature
         self._failures: dict[tuple[str, int], _Failure] = {}
 
     def load(self, name: str, number: int, verified_digest: str | None = None) -> LoadedVersion | None:
@@ -86,11 +87,13 @@ class Loader:
                 if self._check_signature is not None:
                     self._check_signature(name, number, model.digest or "")
                 model.check_golden()
-            schema = PredictSchema(self._max_instances, name, model)
+            max_rows = self._row_limits.max_rows(model)
+            schema = PredictSchema(max_rows, name, model)
             batching = BatchingPolicy(model.network.block_rows)
             publication = self._publication(name, number) if verified_digest is None else None
             example = make_example(model)
-            served = LoadedVersion(name, number, model.digest or "", model, schema, example, batching, publication)
+            digest = model.digest or ""
+            served = LoadedVersion(name, number, digest, model, schema, example, batching, max_rows, publication)
         except Exception as e:  # one bad version must not stop the others
             known = isinstance(e, (ModelStoreError, OSError))
             attempts = failure.attempts + 1 if failure else 1

@@ -41,6 +41,7 @@ from service.registry.switch_barrier import SwitchBarrier
 from service.registry.unloaded_models import UnloadedModels
 from service.registry.version_cache import VersionCache
 from service.telemetry.metrics import Metrics
+from service.validation.row_limits import RowLimits
 
 log = logging.getLogger("service.registry.registry")
 
@@ -56,7 +57,7 @@ class ModelRegistry:
         cache_dir: Path,
         metrics: Metrics,
         *,
-        max_instances: int,
+        row_limits: RowLimits,
         max_extra_versions: int,
         follow: str = "default",
         unloaded_models: UnloadedModels | None = None,
@@ -73,7 +74,7 @@ class ModelRegistry:
         )
         self._store, self._cache_dir, self._follow = store, cache_dir, follow
         self._loader = Loader(
-            store, cache_dir, metrics, max_instances=max_instances, check_signature=check_signature, clock=clock
+            store, cache_dir, metrics, row_limits=row_limits, check_signature=check_signature, clock=clock
         )
         self._barrier = barrier or SwitchBarrier()
         self._active_locks = ActiveLocks(cache_dir, self._barrier)

@@ -25,6 +25,7 @@ from service.registry.errors import UnavailableError, UnknownModelError
 from service.routes.error_examples import error_example
 from service.security.api_keys import AccessDeniedError
 from service.telemetry.mmap_counters import CountsUnavailableError
+from service.validation.row_limits import TooManyRowsError
 
 log = logging.getLogger("service")
 
@@ -60,6 +61,7 @@ def error_response(error: ApiError) -> Response:
 def register(app: Flask) -> None:
     app.register_error_handler(ApiError, error_response)
     app.register_error_handler(InputError, _invalid_request)
+    app.register_error_handler(TooManyRowsError, _too_many_rows)
     app.register_error_handler(AccessDeniedError, _access_denied)
     app.register_error_handler(UnknownModelError, _not_found)
     app.register_error_handler(UnavailableError, _unavailable)
@@ -73,6 +75,10 @@ def _invalid_request(error: InputError) -> Response:
     more = " or more" if error.total >= error.MAX_COUNTED else ""
     count = "1 error" if error.total == 1 else f"{error.total}{more} errors"
     return error_response(ApiError(422, "invalid_request", f"{count} in the request: {error}", error.faults))
+
+
+def _too_many_rows(error: TooManyRowsError) -> Response:
+    return error_response(ApiError(413, "too_many_rows", str(error), [error.fault]))
 
 
 def _access_denied(error: AccessDeniedError) -> Response:

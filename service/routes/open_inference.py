@@ -76,7 +76,7 @@ def create_blueprint(
                 "name": name,
                 "platform": _PLATFORM,
                 "backend": _PLATFORM,
-                "max_batch_size": settings.max_instances,
+                "max_batch_size": served.max_rows,
                 "input": [
                     _tensor_config(tensor) | ({} if column.fill is None else {"optional": True})
                     for tensor, column in zip(tensors.input_specs(signature), signature.inputs, strict=True)
@@ -116,8 +116,8 @@ def create_blueprint(
         document, tail = open_inference.split_body(body, json_length, settings.max_body_bytes)
         if document is not None:
             g.sent_tensors = document.get("inputs"), tail  # for the example in an error response
-        infer_request = open_inference.parse_request(document, tail, served, settings.max_instances)
-        encoded = tensors.encode(served.model, infer_request.arrays, settings.max_instances)
+        infer_request = open_inference.parse_request(document, tail, served)
+        encoded = tensors.encode(served.model, infer_request.arrays, served.max_rows)
         outputs = tensors.output_arrays(served.model, inference(g.request_record, served, encoded.inputs))
         accepted = request.accept_encodings
         coding = accepted.best_match(["gzip", "deflate", "x-gzip"]) if accepted else None

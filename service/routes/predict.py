@@ -54,7 +54,7 @@ class Predictor:
     def __call__(self, name: str | None, version: str | None, *, ignored_key: str = "") -> PredictResult:
         """Predict for the current request. `ignored_key` of the body is ignored."""
         record: RequestRecord = g.request_record
-        max_rows, max_bytes = self._settings.max_instances, self._settings.max_body_bytes
+        max_bytes = self._settings.max_body_bytes
         if name is not None or request.mimetype in csv_npy.MEDIA_TYPES:
             # Before the body is read: an unknown model is reported at once.
             record.served = served = self._registry.find(name, version)
@@ -62,16 +62,14 @@ class Predictor:
             sent = read_body(request, max_bytes)
             if request.mimetype == csv_npy.CSV:
                 header = request.mimetype_params.get("header")
-                g.sent_csv = batch = csv_npy.parse_csv_rows(
-                    sent, served, header, max_rows=max_rows, max_bytes=max_bytes
-                )
+                g.sent_csv = batch = csv_npy.parse_csv_rows(sent, served, header, max_bytes=max_bytes)
                 g.sent_rows = batch.rows
                 try:
-                    encoded = encode_rows(served, batch.rows, "rows", max_rows)
+                    encoded = encode_rows(served, batch.rows, "rows")
                 except InputError as e:
                     raise batch.with_lines(e) from e
             else:
-                encoded = csv_npy.encode_npy(sent, served, max_rows)
+                encoded = csv_npy.encode_npy(sent, served)
         else:
             check_json_content_type(request)
             sent = read_body(request, max_bytes)

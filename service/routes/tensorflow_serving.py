@@ -94,7 +94,7 @@ def create_blueprint(registry: ModelRegistry, inference: InferenceRunner, settin
             _columns_to_rows(body["inputs"], signature) if g.is_columnar else body["instances"], signature
         )
         g.sent_rows = rows  # for the example in an error response
-        encoded = encode_rows(served, rows, location, settings.max_instances)
+        encoded = encode_rows(served, rows, location)
         found = signature.decode_arrays(inference(g.request_record, served, encoded.inputs))
         headers = {"X-Model-Version": str(served.number)}
         if location == "inputs":

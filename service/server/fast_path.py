@@ -36,6 +36,7 @@ from service.server.request_reader import RequestHead
 from service.server.response_head import header_lines, response_head
 from service.telemetry.request_record import RequestRecord, RequestRecorder, clock
 from service.validation.predict_request import is_version_ref
+from service.validation.row_limits import TooManyRowsError
 from service.validation.simdjson_table import SimdjsonReader
 
 _PREDICT_PATH = re.compile(r"(?:/models/([A-Za-z0-9._-]+)(?:/versions/([A-Za-z0-9._-]+))?)?/predict")
@@ -47,6 +48,7 @@ _FALLBACK_ERRORS = (
     AccessDeniedError,
     NotFound,
     InputError,
+    TooManyRowsError,
     UnknownModelError,
     UnavailableError,
     WouldBlock,
@@ -191,7 +193,7 @@ class FastPath:
         signature = served.model.signature
         if signature.table_shape is None:
             return None
-        table = plain.table(signature.table_shape, self._settings.max_instances)
+        table = plain.table(signature.table_shape, served.max_rows)
         if table is None:
             return None
         return served, (signature.encode_table(table, dtype=served.model.network.dtype), _NO_WARNINGS)

@@ -18,6 +18,7 @@ from model_store.artifact.model import Model
 from model_store.errors import Fault, InputError, did_you_mean
 from model_store.nn import Array
 from model_store.utils.values import describe_value
+from service.validation.row_limits import check_row_count
 
 
 class EncodedRows(NamedTuple):
@@ -62,7 +63,7 @@ class InstancesField(fields.Field[EncodedRows | None]):
     """
 
     model: weakref.ref[Model] | None = None
-    max_instances = 0
+    max_rows = 0
 
     def make_error(self, key: str, **kwargs: Any) -> ValidationError:
         found = "null" if key == "null" else "none"
@@ -78,11 +79,9 @@ class InstancesField(fields.Field[EncodedRows | None]):
             raise _validation_error("instances", f"expected a list of rows, found {describe_value(value)}", fix)
         if not value:
             raise _validation_error("instances", "expected at least one row, found none", "send [row, ...]")
-        if len(value) > self.max_instances:
-            problem = f"expected at most {self.max_instances} rows, found {len(value)}"
-            raise _validation_error("instances", problem, "send them in several requests")
         if self.model is None:
             return None
+        check_row_count("instances", len(value), self.max_rows)
         model = self.model()
         if model is None:
             raise ReferenceError("a schema was used longer than its model was held")
@@ -117,16 +116,18 @@ class PredictSchema(Schema):
         },
     )
 
-    def __init__(self, max_instances: int, name: str | None = None, model: Model | None = None) -> None:
+    def __init__(self, max_rows: int = 0, name: str | None = None, model: Model | None = None) -> None:
         super().__init__()
         for field in self.fields.values():  # each schema instance has its own copies of the fields
             if isinstance(field, InstancesField):
-                field.model, field.max_instances = None if model is None else weakref.ref(model), max_instances
+                field.model, field.max_rows = None if model is None else weakref.ref(model), max_rows
             elif isinstance(field, ModelNameField):
                 field.expected_name = name
 
     def encode(self, body: Mapping[str, Any]) -> EncodedRows | None:
-        """Return the encoded rows, or None if the schema has no model. Raises InputError with all errors."""
+        """Return the encoded rows, or None if the schema has no model. Raises InputError with all errors,
+        or TooManyRowsError.
+        """
         faults: list[Fault] = []
         known = {key: body[key] for key in self.fields if key in body}
         total = len(body) - len(known)

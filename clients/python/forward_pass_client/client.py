@@ -156,7 +156,7 @@ def _response_error(status: int, body: bytes, url: str) -> ServiceError:
         message = str(error["message"])
     except (ValueError, KeyError, TypeError):
         return ServiceError(f"{url}: status {status}: {body[:200].decode('utf-8', 'replace')}", status)
-    if status in {400, 422}:
+    if status in {400, 413, 422}:
         return InputError(faults or [Fault("request", message)], status)
     if status == 404:
         return NotFoundError(message, status)

@@ -12,8 +12,10 @@ from service.registry import switch_barrier as module
 from service.registry.registry import ModelRegistry
 from service.registry.switch_barrier import SwitchBarrier
 from service.telemetry.metrics import Metrics
+from service.validation.row_limits import RowLimits
 
 SECOND = 10**9
+LIMITS = RowLimits(max_instances=100, max_output_values=2**20, max_operations=2**35)
 
 
 class Clock:
@@ -37,8 +39,15 @@ class Service:
         self.workers: list[ModelRegistry] = []
 
     def _registry(self, barrier: SwitchBarrier) -> ModelRegistry:
-        limits = {"max_instances": 100, "max_extra_versions": 2}
-        return ModelRegistry(self.store, self.cache, self.metrics, **limits, barrier=barrier, clock=self.clock)
+        return ModelRegistry(
+            self.store,
+            self.cache,
+            self.metrics,
+            row_limits=LIMITS,
+            max_extra_versions=2,
+            barrier=barrier,
+            clock=self.clock,
+        )
 
     def forked(self) -> ModelRegistry:
         worker = self._registry(copy.copy(self.barrier))

@@ -12,6 +12,7 @@ from service.registry.errors import UnavailableError
 from service.registry.registry import ModelRegistry
 from service.telemetry.metrics import Metrics
 from tests.service.conftest import break_version, move, penguins, price
+from tests.service.registry.conftest import LIMITS
 from tests.service.server.conftest import own_server  # noqa: F401 - a fixture
 from tests.service.server.server_process import Server, until
 
@@ -22,7 +23,7 @@ ROW = [3.0, 80.0]
 def make_registry(store: Store, tmp_path: Path) -> Callable[..., ModelRegistry]:
     def make(follow: str = "default") -> ModelRegistry:
         registry = ModelRegistry(
-            store, tmp_path / "cache", Metrics(), max_instances=100, max_extra_versions=2, follow=follow
+            store, tmp_path / "cache", Metrics(), row_limits=LIMITS, max_extra_versions=2, follow=follow
         )
         registry.refresh()
         return registry

@@ -17,13 +17,14 @@ from service.registry.errors import UnavailableError, UnknownModelError
 from service.registry.registry import ModelRegistry
 from service.telemetry.metrics import Metrics
 from tests.service.conftest import assert_error, break_version, move, penguins, price
+from tests.service.registry.conftest import LIMITS
 
 ROW = {"instances": [[3.0, 80.0]]}
 
 
 @pytest.fixture
 def registry(store, tmp_path, clock):
-    registry = ModelRegistry(store, tmp_path / "cache", Metrics(), max_instances=100, max_extra_versions=2, clock=clock)
+    registry = ModelRegistry(store, tmp_path / "cache", Metrics(), row_limits=LIMITS, max_extra_versions=2, clock=clock)
     registry.refresh()
     return registry
 
@@ -137,7 +138,7 @@ def test_version_that_does_not_reproduce_its_golden_predictions_is_not_served(re
 
 def test_start_with_a_broken_newest_version_serves_the_one_before(store, tmp_path):
     break_version(store, "price", store.publish("price", price(1)).number)
-    registry = ModelRegistry(store, tmp_path / "cache", Metrics(), max_instances=100, max_extra_versions=2)
+    registry = ModelRegistry(store, tmp_path / "cache", Metrics(), row_limits=LIMITS, max_extra_versions=2)
     registry.refresh()
     assert registry.find("price").number == 1
     assert [location for location, _ in problems(registry)] == ["price/2"]
@@ -147,7 +148,7 @@ def test_start_with_a_broken_default_alias_serves_no_other_version(store, tmp_pa
     store.publish("price", price(1))
     move(store, "price", "default", 1)
     break_version(store, "price", 1)
-    registry = ModelRegistry(store, tmp_path / "cache", Metrics(), max_instances=100, max_extra_versions=2)
+    registry = ModelRegistry(store, tmp_path / "cache", Metrics(), row_limits=LIMITS, max_extra_versions=2)
     registry.refresh()
     with pytest.raises(UnavailableError, match="no version of price"):
         registry.find("price")
@@ -205,7 +206,7 @@ def test_store_that_fails_in_any_way_leaves_everything_serving(registry, store, 
 
 def test_store_that_is_unreadable_at_the_start_is_reported_with_503_as_its_effect(tmp_path):
     registry = ModelRegistry(
-        open_store(tmp_path / "no"), tmp_path / "cache", Metrics(), max_instances=1, max_extra_versions=1
+        open_store(tmp_path / "no"), tmp_path / "cache", Metrics(), row_limits=LIMITS, max_extra_versions=1
     )
     registry.refresh()
     (problem,) = registry.snapshot.problems

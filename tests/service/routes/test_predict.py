@@ -164,10 +164,10 @@ def test_body_that_contradicts_the_url_is_422(client):
     assert fault_locations(error) == ["version", "model"]
 
 
-def test_more_rows_than_the_limit_are_422(store, make_client):
+def test_more_rows_than_the_limit_are_413(store, make_client):
     client = make_client(store, max_instances=2)
     assert client.post("/models/price/predict", json={"instances": [ROW] * 2}).status_code == 200
-    error = assert_error(client.post("/models/price/predict", json={"instances": [ROW] * 3}), 422, "invalid_request")
+    error = assert_error(client.post("/models/price/predict", json={"instances": [ROW] * 3}), 413, "too_many_rows")
     assert "at most 2 rows" in error["message"]
 
 
@@ -242,7 +242,7 @@ V2_INVALID = [
 
 @pytest.mark.parametrize("body", V2_INVALID)
 def test_every_error_of_tensors_says_how_to_fix_it(store, body):
-    served = SimpleNamespace(model=store.load("price")[1])
+    served = SimpleNamespace(model=store.load("price")[1], max_rows=10)
     with pytest.raises(InputError) as caught:
-        tensors.encode(served.model, open_inference.parse_request(body, memoryview(b""), served, 10).arrays, 10)
+        tensors.encode(served.model, open_inference.parse_request(body, memoryview(b""), served).arrays, 10)
     assert all(fault.fix for fault in caught.value.faults)

@@ -121,14 +121,14 @@ def test_errors_in_csv_are_reported_by_line(client):
         assert response.status_code == 422, wrong
 
 
-def test_csv_with_more_rows_than_the_limit_is_422(store, make_client):
+def test_csv_with_more_rows_than_the_limit_is_413(store, make_client):
     client = make_client(store, max_instances=3)
     for header in ("", "rooms,area\n"):
         bodies = [header + "3,80\n" * count for count in (3, 4)]
         responses = [client.post("/models/price/predict", data=body, content_type="text/csv") for body in bodies]
         assert responses[0].status_code == 200
-        assert fault_locations(error := assert_error(responses[1], 422, "invalid_request")) == ["rows"]
-        assert "expected 1 to 3 rows, found more" in error["message"]
+        assert fault_locations(error := assert_error(responses[1], 413, "too_many_rows")) == ["rows"]
+        assert "expected at most 3 rows in a request for this model, found more" in error["message"]
 
 
 @pytest.mark.parametrize("dtype", ["<f4", "<f8", ">f8", "<i2", "|u1"])

@@ -1,4 +1,4 @@
-"""The fast path responds as Flask does: 62 requests, each sent as it is and in two forms that Flask has to handle.
+"""The fast path responds as Flask does: 63 requests, each sent as it is and in two forms that Flask has to handle.
 
 `?warnings=false` and a harmless header that is sent twice change nothing but the way: status, headers and body are
 equal, but for ids, the date and timings.
@@ -108,6 +108,7 @@ REQUESTS = {
     "not UTF-8": Sent(body=b'{"instances": [["\xff", 1]]}'),
     "no instances": Sent(body=b"{}"),
     "no rows": Sent(body=instances()),
+    "too many rows": Sent(body=instances(*[[3, 80]] * 10_001)),
     "too few columns": Sent(body=instances([3])),
     "two invalid values": Sent(body=instances(["a", 80], [3, "b"])),
     "an unknown key": Sent(body=instances([3, 80], other=1)),
@@ -196,6 +197,6 @@ def test_the_fast_path_responds_as_flask_does(services: dict[bool, Service], nam
     assert service.accepted == sent.fast
 
 
-def test_there_are_62_requests_of_which_the_fast_path_accepts_half() -> None:
-    assert len(REQUESTS) == 62
+def test_there_are_63_requests_of_which_the_fast_path_accepts_half() -> None:
+    assert len(REQUESTS) == 63
     assert sum(sent.fast for sent in REQUESTS.values()) >= 22

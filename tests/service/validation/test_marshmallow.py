@@ -34,7 +34,7 @@ def test_each_schema_has_its_own_fields() -> None:
         instances, model = schema.fields["instances"], schema.fields["model"]
         assert isinstance(instances, InstancesField)
         assert isinstance(model, ModelNameField)
-        assert (instances.max_instances, model.expected_name) == (limit, name)
+        assert (instances.max_rows, model.expected_name) == (limit, name)
 
 
 @pytest.mark.parametrize(("body", "found"), [({}, "none"), ({"instances": None}, "null")])

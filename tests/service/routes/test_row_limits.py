@@ -1,0 +1,122 @@
+"""Each model limits the rows of a request by its outputs and its operations, equally in every protocol."""
+
+import json
+from typing import Any
+
+import numpy as np
+import pytest
+from flask.testing import FlaskClient
+
+from model_store.artifact.model import Model
+from model_store.nn import Linear, Sequential
+from model_store.registry.store import open_store
+from model_store.schema.signature import (
+    CategoryColumn,
+    ClassificationOutput,
+    NumberColumn,
+    RegressionOutput,
+    Signature,
+)
+from service.config import Settings
+from service.validation.row_limits import RowLimits
+from tests.service.conftest import assert_error, network
+from tests.service.routes.test_sagemaker_vertex import npy
+from tests.service.server.test_fast_path import fast_path_of, take
+
+LIMITS = RowLimits(Settings().max_instances, Settings().max_output_values, Settings().max_operations)
+CLASSES = 1000
+
+
+def classifier(labels: int, *, length: int = 1) -> Model:
+    names = tuple(f"c{i}".ljust(length, "x") for i in range(labels))
+    signature = Signature((NumberColumn("x"),), ClassificationOutput("kind", names))
+    return Model(network(1, labels, 0, softmax=True), signature)
+
+
+def tensor(rows: int) -> dict[str, Any]:
+    return {"name": "x", "shape": [rows, 1], "datatype": "FP32"}
+
+
+def binary(rows: int) -> dict[str, Any]:
+    document = json.dumps({"inputs": [tensor(rows) | {"parameters": {"binary_data_size": 4 * rows}}]}).encode()
+    headers = {"Inference-Header-Content-Length": str(len(document))}
+    return {"data": document + bytes(4 * rows), "headers": headers, "content_type": "application/octet-stream"}
+
+
+NATIVE = "/models/wide/predict"
+PROTOCOLS: dict[str, Any] = {
+    "native": (NATIVE, lambda n: {"json": {"instances": [[0.5]] * n}}),
+    "native by name": (NATIVE, lambda n: {"json": {"instances": [{"x": 0.5}] * n}}),
+    "the only model": ("/predict", lambda n: {"json": {"instances": [[0.5]] * n}}),
+    "CSV": (NATIVE, lambda n: {"data": "0.5\n" * n, "content_type": "text/csv; header=absent"}),
+    ".npy": (NATIVE, lambda n: {"data": npy(np.zeros((n, 1))), "content_type": "application/x-npy"}),
+    "SageMaker": ("/invocations", lambda n: {"json": {"instances": [[0.5]] * n}}),
+    "SageMaker CSV": ("/invocations", lambda n: {"data": "0.5\n" * n, "content_type": "text/csv"}),
+    "TF Serving rows": ("/v1/models/wide:predict", lambda n: {"json": {"instances": [[0.5]] * n}}),
+    "TF Serving columns": ("/v1/models/wide:predict", lambda n: {"json": {"inputs": {"x": [0.5] * n}}}),
+    "V2": ("/v2/models/wide/infer", lambda n: {"json": {"inputs": [tensor(n) | {"data": [0.5] * n}]}}),
+    "V2 binary": ("/v2/models/wide/infer", binary),
+}
+
+
+@pytest.fixture(scope="module")
+def wide(tmp_path_factory: pytest.TempPathFactory) -> FlaskClient:
+    from service.app import create_app
+
+    folder = tmp_path_factory.mktemp("wide")
+    open_store(folder / "models").publish("wide", classifier(CLASSES))
+    settings = {"store": str(folder / "models"), "poll_seconds": 0, "cache_dir": str(folder / "cache")}
+    return create_app(Settings(**settings, max_output_values=3 * CLASSES)).test_client()
+
+
+@pytest.mark.parametrize("protocol", PROTOCOLS)
+def test_every_protocol_has_the_limit_of_the_model(wide: FlaskClient, protocol: str) -> None:
+    path, request = PROTOCOLS[protocol]
+    accepted, rejected = (wide.post(path, **request(rows)) for rows in (3, 4))
+    assert accepted.status_code == 200, accepted.data
+    assert rejected.status_code == 413
+    text = rejected.get_data(as_text=True)
+    found = "more" if "CSV" in protocol else 4
+    assert f"expected at most 3 rows in a request for this model, found {found}" in text
+    if path.startswith("/v"):
+        assert rejected.json.keys() == {"error"}
+    else:
+        assert_error(rejected, 413, "too_many_rows")
+
+
+def test_the_fast_path_leaves_too_many_rows_to_flask(wide: FlaskClient) -> None:
+    fast_path = fast_path_of(wide)
+    bodies = [json.dumps({"instances": [row] * 4}).encode() for row in ([0.5], {"x": 0.5})]
+    assert [take(fast_path, body, path=NATIVE) for body in bodies] == [None, None]
+
+
+def test_v2_config_tells_the_limit_of_the_model(wide: FlaskClient) -> None:
+    assert wide.get("/v2/models/wide/config").json["max_batch_size"] == 3
+
+
+def test_a_small_model_has_the_general_limit() -> None:
+    assert LIMITS.max_rows(classifier(3)) == 10_000
+
+
+def test_the_limit_counts_outputs_and_the_text_of_long_labels() -> None:
+    assert LIMITS.max_rows(classifier(CLASSES)) == 2**20 // 1000
+    assert LIMITS.max_rows(classifier(CLASSES, length=320)) == 2**20 // 11_000
+    targets = tuple(f"t{i}" for i in range(500))
+    signature = Signature((NumberColumn("x"),), RegressionOutput(targets, (0.0,) * 500, (1.0,) * 500))
+    assert LIMITS.max_rows(Model(network(1, 500, 0), signature)) == 2**20 // 500
+
+
+def test_the_limit_counts_operations() -> None:
+    rng = np.random.default_rng(0)
+    layers = [Linear(1, 500, rng=rng), Linear(500, 500, rng=rng), Linear(500, 1, rng=rng)]
+    model = Model(Sequential(layers), Signature((NumberColumn("x"),), RegressionOutput(("y",), (0.0,), (1.0,))))
+    operations = model.network.row_cost.operations
+    assert operations > 500 * 500
+    assert RowLimits(10_000, 2**20, 7 * operations).max_rows(model) == 7
+    assert RowLimits(10_000, 2**20, operations // 2).max_rows(model) == 1
+
+
+def test_the_limit_counts_the_labels_of_categories() -> None:
+    column = CategoryColumn("word", tuple(f"w{i}" for i in range(5000)))
+    signature = Signature((column,), RegressionOutput(("y",), (0.0,), (1.0,)))
+    assert LIMITS.max_rows(Model(network(5000, 1, 0), signature)) == 2**24 // 5000
