@@ -99,7 +99,7 @@ def build_document(snapshot: Snapshot, *, require_keys: bool = False) -> Json:
     for served in snapshot.default_versions:
         add_model_paths(spec, served, [_REQUEST_ID_PARAMETER], _QUERY_PARAMETERS, _ERROR_DESCRIPTIONS)
     _add_general_paths(spec)
-    add_protocol_paths(spec)
+    add_protocol_paths(spec, _REQUEST_ID_PARAMETER)
     found: Json = spec.to_dict()
     return _add_security(found) if require_keys else found
 

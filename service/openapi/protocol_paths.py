@@ -235,7 +235,8 @@ _ERROR_DESCRIPTIONS = {
 }
 
 
-def add_protocol_paths(spec: APISpec) -> None:
+def add_protocol_paths(spec: APISpec, request_id: Json) -> None:
+    """Add the endpoints. `request_id` is the parameter of all that have a body."""
     for name, schema in _COMPONENTS.items():
         spec.components.schema(name, schema)
     error = ref("ErrorText")
@@ -258,6 +259,7 @@ def add_protocol_paths(spec: APISpec) -> None:
                 },
             }
             if request:
+                operation["parameters"].append(request_id)
                 operation["requestBody"] = {"required": "repository" not in path, **json_content(ref(request))}
             if own and request:
                 operation["responses"]["422"] = "E422"

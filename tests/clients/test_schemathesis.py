@@ -27,7 +27,8 @@ not_a_server_error.expected-statuses = ["2xx", "3xx", "4xx"{unavailable}]
 
 [[operations]]
 include-path-regex = '^/models/(penguins|image|price)/predict$'
-checks.positive_data_acceptance.expected-statuses = ["200", "404"]  # the body may name a version that does not exist
+# The body may name a version that does not exist.
+checks.positive_data_acceptance.expected-statuses = ["200", "404"{unavailable}]
 checks.positive_data_acceptance.enabled = true
 """
 
