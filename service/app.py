@@ -12,12 +12,14 @@ from __future__ import annotations
 import os
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 from flask import Flask, g, request
 from werkzeug.wrappers import Response
 
 from model_store.registry.store import open_store
 from model_store.storage.artifact_cache import check_cache, store_cache_dir
+from model_store.utils.printable import printable
 from service.config import Settings, SettingsError
 from service.http.cross_origin import CrossOrigin, Headers
 from service.http.request_head import ForwardedPrefix, check_host
@@ -81,6 +83,7 @@ def create_app(settings: Settings | None = None, *, forks: bool = False) -> Flas
 
     recorder.served_at = registry.version_at
     app = Flask(__name__)
+    app.jinja_options = {"finalize": _printable_on_page}
     app.wsgi_app = ForwardedPrefix(app.wsgi_app, settings.forwarded_allow_ips)  # type: ignore[method-assign]
     app.url_map.strict_slashes = False
     app.url_map.converters["segment"] = tensorflow_serving.SegmentConverter
@@ -145,6 +148,10 @@ def create_app(settings: Settings | None = None, *, forks: bool = False) -> Flas
         return response
 
     return app
+
+
+def _printable_on_page(value: Any) -> Any:
+    return printable(value, keep="\n\t") if type(value) is str else value
 
 
 def _open_metrics(settings: Settings) -> Metrics:

@@ -62,6 +62,20 @@ DEFENCES = {
         KEYS, "keep = e.errno == errno.ENOENT or", "keep =",
         f"{CHECKS}::test_the_last_valid_keys_stay_in_force_when_the_file_vanishes",
     ),
+    "messages about a malformed head quote nothing of it": Defence(
+        "service/server/gunicorn_compat.py", 'else problem\n', 'else str(error)\n',
+        "tests/service/server/test_secrets_in_heads.py::"
+        "test_the_head_of_a_rejected_request_is_neither_logged_nor_returned",
+    ),
+    "log lines have visible characters only": Defence(
+        "service/telemetry/logging.py", "printable(record.message, max_length=_MAX_MESSAGE_CHARACTERS)",
+        "record.message",
+        "tests/service/telemetry/test_logging.py::test_a_log_line_has_visible_characters_only_and_a_bounded_length",
+    ),
+    "a terminal gets visible characters only": Defence(
+        "model_store/cli/terminal.py", "render_str(printable(text), **options)", "render_str(text, **options)",
+        "tests/model_store/cli/test_hostile_strings.py::test_no_command_shows_characters_that_are_not_visible",
+    ),
     "configured files are regular files": Defence(
         "model_store/utils/regular_file.py", "if not stat.S_ISREG(mode):", "if False:",
         "tests/model_store/utils/test_regular_file.py::test_a_pipe_or_a_device_is_refused_without_waiting",

@@ -8,6 +8,7 @@ import zlib
 from collections.abc import Sequence
 
 from model_store.errors import Fault
+from model_store.utils.printable import printable
 
 MAX_SHOWN_FAULTS = 20  # of data; further faults are only counted
 
@@ -64,4 +65,4 @@ class DataError(FaultListError):
 
 
 def _line(fault: Fault) -> str:
-    return str(fault).removeprefix(": ")
+    return printable(str(fault).removeprefix(": "))

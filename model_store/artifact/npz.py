@@ -52,6 +52,7 @@ from model_store.nn import LAYERS, Array, Sequential, build
 from model_store.schema.signature_json import read_signature
 from model_store.utils.atomic_write import atomic_write
 from model_store.utils.file_lock import lock_shared
+from model_store.utils.printable import printable
 
 if TYPE_CHECKING:
     from typing_extensions import Buffer
@@ -305,11 +306,7 @@ def _as_artifact_error(location: str) -> Iterator[None]:
         raise ArtifactError(f"{location}: expected a readable file; {e.strerror or e}") from e
     except Exception as e:
         # A hostile file must not choose the exception that its reader sees, nor put control characters into a log.
-        message = "".join(
-            letter if letter.isprintable() else "\N{REPLACEMENT CHARACTER}"
-            for letter in str(e)[:_MAX_MESSAGE_CHARACTERS]
-        )
-        raise ArtifactError(f"{location}: {message}") from e
+        raise ArtifactError(f"{location}: {printable(str(e), max_length=_MAX_MESSAGE_CHARACTERS)}") from e
 
 
 def _map_file(path: str | os.PathLike[str], lock: bool) -> mmap.mmap:

@@ -32,14 +32,13 @@ import click
 from model_store.artifact.manifest import PRODUCER
 from model_store.errors import InputError, ModelStoreError
 from model_store.utils.atomic_write import atomic_write
+from model_store.utils.printable import printable
 
 Command = TypeVar("Command", bound=Callable[..., Any])
 
 _VERBOSITY_KEY = "model_store.cli.common.verbosity"
 _PRINTED_JSON_KEY = "model_store.cli.common.printed_json"
 _DEFAULT_EXIT_CODES: dict[type[Exception], int] = {ModelStoreError: 5, InputError: 3}
-# Names and descriptions come from untrusted files: their control characters must not reach the terminal.
-_CONTROL_CHARACTERS = dict.fromkeys((*range(9), *range(11, 32), *range(127, 160)), "\N{REPLACEMENT CHARACTER}")
 
 # Fixes of errors of the operating system: they concern a file, a disk or a limit, and are no bug of this program.
 _OS_ERROR_FIXES = {
@@ -148,11 +147,6 @@ def verbosity() -> int:
     return 0 if context is None else int(context.meta.get(_VERBOSITY_KEY, 0))
 
 
-def replace_control_characters(text: str) -> str:
-    """Return the text with the characters that control a terminal replaced."""
-    return text.translate(_CONTROL_CHARACTERS)
-
-
 @contextmanager
 def open_output(name: str) -> Iterator[IO[str]]:
     """Open a file in UTF-8 that appears complete or not at all; "-" is standard output."""
@@ -167,7 +161,7 @@ def open_output(name: str) -> Iterator[IO[str]]:
 def print_note(message: str) -> None:
     """Print a message to standard error, unless `-q` is given."""
     if verbosity() >= 0:
-        click.echo(replace_control_characters(message), err=True)
+        click.echo(printable(message), err=True)
 
 
 def print_json(value: Any) -> None:
@@ -176,7 +170,7 @@ def print_json(value: Any) -> None:
     if context is not None:
         context.meta[_PRINTED_JSON_KEY] = True
     ascii_only = (sys.stdout.encoding or "").lower() not in {"utf-8", "utf8"}
-    click.echo(json.dumps(value, indent=2, ensure_ascii=ascii_only, allow_nan=False))
+    click.echo(printable(json.dumps(value, indent=2, ensure_ascii=ascii_only, allow_nan=False), keep="\n"))
 
 
 def fail(error: Exception | str, code: int) -> NoReturn:
@@ -185,16 +179,18 @@ def fail(error: Exception | str, code: int) -> NoReturn:
     With --json it is also printed to standard output as JSON, unless a result is there.
     """
     if isinstance(error, Exception) and verbosity() >= 2:
-        click.echo(replace_control_characters("".join(traceback.format_exception(error))), err=True)
+        click.echo(printable("".join(traceback.format_exception(error)), keep="\n"), err=True)
     message = str(error)
     context = click.get_current_context(silent=True)
     if context is not None and context.params.get("as_json") and not context.meta.get(_PRINTED_JSON_KEY):
         _print_json_error(error, message, code)
-    if isinstance(error, InputError) and error.total > 1:
+    if isinstance(error, InputError) and error.total == 1:
+        message = printable(message)
+    elif isinstance(error, InputError):
         more = [f"and {error.total - len(error.faults)} more"] if error.total > len(error.faults) else []
-        message = "\n  ".join([f"{error.total} problems", *map(str, error.faults), *more])
+        message = "\n  ".join(map(printable, [f"{error.total} problems", *map(str, error.faults), *more]))
     color = False if os.environ.get("NO_COLOR") else None
-    click.echo(click.style("Error: ", fg="red", bold=True) + replace_control_characters(message), err=True, color=color)
+    click.echo(click.style("Error: ", fg="red", bold=True) + printable(message, keep="\n"), err=True, color=color)
     sys.exit(code)
 
 

@@ -34,9 +34,9 @@ def keygen(file: Path, as_json: bool) -> None:
     if as_json:
         print_json({"key": key, "private": str(file), "public": str(public)})
     else:
-        print_note(
-            f"Created key {key}.\nPrivate key: {file} (keep it secret; it signs)\nPublic key:  {public} (it verifies)"
-        )
+        print_note(f"Created key {key}.")
+        print_note(f"Private key: {file} (keep it secret; it signs)")
+        print_note(f"Public key:  {public} (it verifies)")
 
 
 @command("sign")

@@ -17,6 +17,7 @@ from model_store.registry.garbage_collection import GarbageObject
 from model_store.schema.columns import Column
 from model_store.schema.signature import ClassificationOutput, Signature
 from model_store.utils.number_format import format_number
+from model_store.utils.printable import printable
 
 _MAX_ROWS = 8
 _OMITTED_LAYER_SETTINGS = ("type", "input_size", "output_size", "input_shape", "filters")  # shown as sizes
@@ -44,7 +45,7 @@ def key_value_table(pairs: Iterable[tuple[str, Any]], title: str | None = None) 
     table.show_header = False
     for name, value in pairs:
         if value not in (None, "", [], {}):
-            table.add_row(Text(name, style="dim"), format_value(value))
+            table.add_row(Text(printable(name), style="dim"), format_value(value))
     return table
 
 

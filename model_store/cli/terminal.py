@@ -12,13 +12,13 @@ from typing import Any
 from rich.console import Console as RichConsole
 from rich.text import Text
 
-from model_store.cli.common import replace_control_characters
+from model_store.utils.printable import printable
 
 _PIPE_WIDTH = 160  # columns of output that goes to a file or a pipe
 
 
 class Console(RichConsole):
-    """A rich console that prints strings unchanged: no markup, no emoji codes, no control characters."""
+    """A rich console that prints strings without markup and emoji codes, and escapes what is not visible."""
 
     def __init__(self, *, stderr: bool = False) -> None:
         terminal = (sys.stderr if stderr else sys.stdout).isatty()
@@ -26,7 +26,8 @@ class Console(RichConsole):
         super().__init__(stderr=stderr, width=width, markup=False, emoji=False, highlight=False)
 
     def render_str(self, text: str, **options: Any) -> Text:
-        return super().render_str(replace_control_characters(text), **options)
+        # A line break, too: this program prints its lines one by one.
+        return super().render_str(printable(text), **options)
 
     def on_broken_pipe(self) -> None:
         raise  # noqa: PLE0704 - rich calls this while it handles the BrokenPipeError; `exit_codes` ends the program

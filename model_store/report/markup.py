@@ -8,9 +8,8 @@ from __future__ import annotations
 import html
 from collections.abc import Iterable
 
-# Control characters are not allowed in HTML; direction marks would reorder the text around them.
-_FORBIDDEN = (*range(9), *range(11, 32), *range(127, 160), *range(0x202A, 0x202F), *range(0x2066, 0x206A))
-_REPLACEMENTS = dict.fromkeys(_FORBIDDEN, "\N{REPLACEMENT CHARACTER}")
+from model_store.utils.printable import printable
+
 _VOID_ELEMENTS = ("meta", "rect", "line", "circle", "path", "polyline")
 
 
@@ -39,7 +38,7 @@ def join(parts: Iterable[str]) -> Markup:
 
 def _escape(value: object) -> str:
     text = format_coordinate(value) if isinstance(value, float) else str(value)
-    return html.escape(text.translate(_REPLACEMENTS))
+    return html.escape(printable(text, keep="\n\t"))
 
 
 def format_coordinate(value: float) -> str:

@@ -23,8 +23,7 @@ def is_valid_host(host: str | None, protocol: str = "HTTP/1.1") -> bool:
 def check_host(host: str | None, protocol: str) -> None:
     """Raise ApiError 400 unless the Host header is valid."""
     if not is_valid_host(host, protocol):
-        found = "none" if host is None else repr(host[:100])
-        problem = f"expected a host, with or without a port; found {found}"
+        problem = f"expected a host, with or without a port; found {'none' if host is None else 'something else'}"
         raise error_at(400, "bad_request", "Host", problem, "send the header Host once, as in the URL")
 
 

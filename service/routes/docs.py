@@ -12,6 +12,7 @@ from flask import Blueprint, redirect, render_template, request
 from werkzeug.wrappers import Response
 
 from model_store.utils.number_format import METRIC_TITLES, format_grouped, format_number, format_percent
+from model_store.utils.printable import printable
 from service.config import Settings
 from service.openapi.document import build_document
 from service.openapi.json_schema import Json
@@ -129,7 +130,7 @@ def _page_model(entry: ModelEntry, served: LoadedVersion, curl: str) -> dict[str
     url = shlex.quote(request.root_url.rstrip("/") + path)
     return details | {
         "path": path,
-        "curl": f"{curl} {url} -d {shlex.quote(body)}",
+        "curl": f"{curl} {url} -d {shlex.quote(printable(body))}",
         "request": body,
         "response": _indented_json(
             {"model": details["name"], "version": details["version"], "predictions": example["predictions"]}

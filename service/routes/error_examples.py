@@ -19,6 +19,7 @@ from flask import current_app, g, request
 from model_store.errors import Fault
 from model_store.schema.signature import ArrayColumn
 from model_store.similar_names import closest_name
+from model_store.utils.printable import printable
 from service.protocols import tensors
 from service.registry.errors import UnavailableError, UnknownModelError, WouldBlock
 from service.registry.loaded_version import LoadedVersion
@@ -46,7 +47,7 @@ def error_example(registry: ModelRegistry, faults: list[Fault]) -> dict[str, Any
     url = shlex.quote(base + quote(_predict_path(served, is_requested), safe="/:"))
     text = orjson.dumps(body).decode()
     if len(text) <= _MAX_BODY_BYTES:
-        return {"body": body, "curl": f"{curl} {url} -d {shlex.quote(text)}"}
+        return {"body": body, "curl": f"{curl} {url} -d {shlex.quote(printable(text))}"}
     tensor = "/v2" if "inputs" in body and request.path.startswith("/v2") else ""
     example = shlex.quote(f"{base}{tensor}/models/{served.name}/versions/{served.number}/example")
     return {"curl": f"{curl} {example} | {curl} {url} -d @-"}

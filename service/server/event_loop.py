@@ -24,7 +24,7 @@ from service.http.cross_origin import CrossOrigin, Headers
 from service.server.admission import MAX_CONNECTIONS, AdmissionController
 from service.server.connection import READ_TIMEOUT_SECONDS, Connection
 from service.server.error_responses import HTTP_FIX, TRY_AGAIN, error_response
-from service.server.gunicorn_compat import ParseError, parse_error_status
+from service.server.gunicorn_compat import ParseError, describe_parse_error, parse_error_status
 from service.server.request_reader import HeadCache, HeadTooLargeError, NotHttpError, RequestReader
 from service.telemetry.request_record import UNLOGGED_ROUTES, RequestRecorder
 
@@ -321,11 +321,12 @@ class EventLoop:
         try:
             request = reader.next_request()
         except (HeadTooLargeError, NotHttpError, ParseError) as e:
-            self._log.warning("rejected a request from %s: %s", connection.client_ip, e)
+            found = describe_parse_error(e) if isinstance(e, ParseError) else str(e)
+            self._log.warning("rejected a request from %s: %s", connection.client_ip, found)
             status = (
                 "431 Request Header Fields Too Large" if isinstance(e, HeadTooLargeError) else parse_error_status(e)
             )
-            problem = f"the request is not well-formed HTTP: {e}"
+            problem = f"the request is not well-formed HTTP: {found}"
             self.send_error(connection, status, "bad_request", problem, HTTP_FIX)
             return
         if request is not None:

@@ -129,7 +129,7 @@ class EventWorker(Worker):  # type: ignore[misc]
                 request.head, request.content, connection.client_ip, connection.arrived_at
             )
         except Exception:
-            self.log.exception("%s failed on the fast path; the application handles it", request.head.path)
+            self.log.exception("a request failed on the fast path; the application handles it")
         return parsed
 
     def _respond_batch(self, group: list[tuple[Connection, ParsedPredict]]) -> None:

@@ -40,7 +40,10 @@ _PORT_TRIES = 16  # for a port that is free on all addresses of a host
 _NO_SUCH_ADDRESS = {errno.EADDRNOTAVAIL, errno.EAFNOSUPPORT}
 _JOIN_SECONDS = 1.0  # for which a new worker loads its versions before it accepts connections
 _M_TRIM_THRESHOLD, _M_MMAP_THRESHOLD = -1, -3  # malloc.h
-WORKER_CLASSES = {"event": "service.server.event_worker.EventWorker", "gthread": "gthread"}
+WORKER_CLASSES = {
+    "event": "service.server.event_worker.EventWorker",
+    "gthread": "service.server.gunicorn_compat.ThreadWorker",
+}
 
 
 def gunicorn_options(app: Flask, settings: Settings, listeners: Sequence[int]) -> dict[str, Any]:

@@ -7,8 +7,10 @@ uses those. test_gunicorn_compat.py has a test for each, which says what to chan
 
 from __future__ import annotations
 
+import re
 import signal
 from collections.abc import Iterator
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any
 
@@ -18,9 +20,11 @@ from gunicorn.http.body import ChunkedReader, LengthReader  # type: ignore[impor
 from gunicorn.http.message import Request  # type: ignore[import-untyped]
 from gunicorn.http.unreader import IterUnreader  # type: ignore[import-untyped]
 from gunicorn.http.wsgi import create  # type: ignore[import-untyped]
+from gunicorn.util import write_error  # type: ignore[import-untyped]
 from gunicorn.workers.base import Worker  # type: ignore[import-untyped]
+from gunicorn.workers.gthread import ThreadWorker as GunicornThreadWorker  # type: ignore[import-untyped]
 
-__all__ = ["EnvironError", "HookedArbiter", "ParseError", "ParsedHead", "Worker"]
+__all__ = ["EnvironError", "HookedArbiter", "ParseError", "ParsedHead", "ThreadWorker", "Worker"]
 
 ParseError = errors.ParseException
 EnvironError = (errors.ConfigurationProblem, ValueError)
@@ -36,6 +40,36 @@ _STATUS_OF_ERROR = {
 def parse_error_status(error: Exception) -> str:
     """Return the status line's code and reason for a head that gunicorn rejects."""
     return next((status for kind, status in _STATUS_OF_ERROR.items() if isinstance(error, kind)), "400 Bad Request")
+
+
+# What is wrong with a head. gunicorn's own messages quote the line, which may hold a key.
+_PROBLEMS: dict[type[Exception], str] = {
+    errors.InvalidRequestLine: "expected a request line such as GET / HTTP/1.1",
+    errors.InvalidRequestMethod: "expected a method such as GET or POST",
+    errors.InvalidHTTPVersion: "expected HTTP/1.1",
+    errors.InvalidHeaderName: "expected a header's name of letters, digits and hyphens",
+    errors.InvalidHeader: "expected headers of the form `Name: value`, with values of visible characters",
+    errors.ObsoleteFolding: "expected a header in one line, found one that is continued",
+    errors.ExpectationFailed: "expected no header Expect, or 100-continue",
+    errors.UnsupportedTransferCoding: "expected the transfer coding chunked, or none",
+    errors.LimitRequestLine: "expected a shorter request line",
+    errors.LimitRequestHeaders: "expected fewer or shorter headers",
+    errors.InvalidSchemeHeaders: "expected headers that agree on the scheme",
+    errors.ConfigurationProblem: "expected a path and headers that an endpoint can have",
+}
+# Names that a message may show: all others may be a secret in the wrong place.
+_NAMED_HEADERS = re.compile(
+    r"(accept|authorization|connection|content-(?:encoding|length|type)|cookie|expect|forwarded|host|origin|te|trailer|"
+    r"transfer-encoding|upgrade|user-agent|x-forwarded-(?:for|host|prefix|proto)|x-request-id)\b",
+    re.IGNORECASE,
+)
+
+
+def describe_parse_error(error: Exception) -> str:
+    """Return what is wrong with a head, without any of its values. It names the header only if it is a common one."""
+    problem = next((_PROBLEMS[kind] for kind in type(error).__mro__ if kind in _PROBLEMS), "expected valid HTTP")
+    named = _NAMED_HEADERS.match(str(getattr(error, "hdr", "")))
+    return f"{problem}; see the header {named[1].title()}" if named else problem
 
 
 @dataclass(slots=True, eq=False)
@@ -88,6 +122,21 @@ def _content_length(reader: Any) -> int | None:
     if isinstance(reader, LengthReader):
         return int(reader.length)
     raise TypeError(f"expected a body of known length, found {reader}")  # pragma: no cover - gunicorn has no third
+
+
+class ThreadWorker(GunicornThreadWorker):  # type: ignore[misc]
+    """gunicorn's worker with threads, whose messages quote nothing of a request."""
+
+    def handle_error(self, req: Any, client: Any, addr: Any, exc: Exception) -> None:
+        if isinstance(exc, ParseError):
+            status, problem = parse_error_status(exc), describe_parse_error(exc)
+            self.log.warning("rejected a request from %s: %s", addr[0] if addr else "", problem)
+        else:
+            status, problem = "500 Internal Server Error", "the cause is in the service's log"
+            self.log.error("a request failed outside the application's error handling", exc_info=exc)
+        code, _, reason = status.partition(" ")
+        with suppress(OSError):  # the client has gone
+            write_error(client, int(code), reason, problem)
 
 
 class HookedArbiter(Arbiter):  # type: ignore[misc]

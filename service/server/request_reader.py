@@ -269,8 +269,11 @@ def _check_request_start(start: bytes) -> None:
         raise NotHttpError(
             "expected plain HTTP, found a TLS handshake; use http://, or put a proxy that ends TLS before the service"
         )
-    if line and (line[0] not in _METHOD_BYTES or (end and not _VERSION_AT_END.search(line))):
-        raise NotHttpError(f"expected a request such as GET / HTTP/1.1, found {line[:40]!r}")
+    expected = "expected a request such as GET / HTTP/1.1, found a"  # what was found may hold a key
+    if line and line[0] not in _METHOD_BYTES:
+        raise NotHttpError(f"{expected} first byte of {line[0]:#04x}")
+    if line and end and not _VERSION_AT_END.search(line):
+        raise NotHttpError(f"{expected} line of {len(line)} bytes without a version at its end")
 
 
 class _ChunkDecoder:
@@ -305,7 +308,7 @@ class _ChunkDecoder:
             return False
         found = _CHUNK_SIZE_LINE.fullmatch(line)
         if found is None:
-            raise MalformedBodyError(f"expected the size of a chunk, found {line[:40]!r}")
+            raise MalformedBodyError(f"expected the size of a chunk, found another line of {len(line)} bytes")
         self._left = int(found[1], 16)
         self._state = self._read_chunk_data if self._left else self._read_trailer
         return True
@@ -324,7 +327,7 @@ class _ChunkDecoder:
         if len(buffer) < 2:
             return False
         if buffer[:2] != b"\r\n":
-            raise MalformedBodyError(f"expected the end of a chunk, found {bytes(buffer[:20])!r}")
+            raise MalformedBodyError("expected the end of a chunk, found more data")
         del buffer[:2]
         self._state = self._read_chunk_size
         return True
@@ -335,7 +338,7 @@ class _ChunkDecoder:
             return False
         self._trailers += len(line)
         if line and (b":" not in line or self._trailers > MAX_TRAILER_BYTES):
-            raise MalformedBodyError(f"expected a trailer or the end of the body, found {line[:40]!r}")
+            raise MalformedBodyError(f"expected a trailer or the end of the body, found {len(line)} other bytes")
         self._state = self._read_trailer if line else None
         return True
 
@@ -348,7 +351,7 @@ def _pop_line(buffer: bytearray) -> bytes | None:
     end = buffer.find(b"\r\n", 0, MAX_CHUNK_LINE_BYTES)
     start = bytes(buffer[: MAX_CHUNK_LINE_BYTES if end < 0 else end])
     if b"\n" in start or b"\r" in start.removesuffix(b"\r") or (end < 0 and len(start) == MAX_CHUNK_LINE_BYTES):
-        raise MalformedBodyError(f"expected a line that ends in CR LF, found {start[:40]!r}")
+        raise MalformedBodyError("expected a line of a chunked body that ends in CR LF")
     if end < 0:
         return None
     del buffer[: end + 2]

@@ -10,7 +10,7 @@ from typing import Any
 from service.http.cross_origin import CrossOrigin
 from service.server.connection import Connection
 from service.server.error_responses import HTTP_FIX, error_response
-from service.server.gunicorn_compat import EnvironError
+from service.server.gunicorn_compat import EnvironError, describe_parse_error
 from service.server.request_reader import BufferedRequest
 from service.server.response_head import header_lines, response_head
 from service.telemetry.request_record import RequestRecorder
@@ -36,7 +36,7 @@ class WsgiBridge:
         try:
             environ = head.parsed.environ(self._cfg, connection.peer, connection.local_address)
         except EnvironError as e:  # a head that no endpoint can have
-            problem = f"the request is not well-formed HTTP: {e}"
+            problem = f"the request is not well-formed HTTP: {describe_parse_error(e)}"
             connection.send_buffer += self._error_response(
                 connection, "400 Bad Request", "bad_request", problem, HTTP_FIX
             )
@@ -56,7 +56,7 @@ class WsgiBridge:
                     parts.close()
             start = response.head(head.method, len(body), close=close)
         except Exception:
-            self.log.exception("%s %s failed outside the application's error handling", head.method, head.path)
+            self.log.exception("%s failed outside the application's error handling", head.method)
             status, fix = "500 Internal Server Error", "the cause is in the service's log under this request_id"
             connection.send_buffer += self._error_response(
                 connection, status, "internal_error", "the service failed", fix

@@ -10,10 +10,14 @@ from typing import Any
 
 from gunicorn.glogging import Logger  # type: ignore[import-untyped]
 
+from model_store.utils.printable import printable
 from service.telemetry.request_record import RequestRecord
 
 _TEXT_FORMAT = "%(asctime)s %(levelname)s [%(process)d] %(message)s"
 _DATE_FORMAT = "%Y-%m-%dT%H:%M:%S%z"
+
+
+_MAX_MESSAGE_CHARACTERS = 8000
 
 
 class JsonFormatter(logging.Formatter):
@@ -27,7 +31,7 @@ class JsonFormatter(logging.Formatter):
             "logger": record.name,
         }
         request = record.msg if isinstance(record.msg, RequestRecord) else getattr(record, "request_record", None)
-        entry["message"] = "answered" if request is record.msg else record.getMessage()
+        entry["message"] = "answered" if request is record.msg else record.getMessage()[:_MAX_MESSAGE_CHARACTERS]
         if request is not None:
             entry |= request.as_dict()
         if record.exc_info:
@@ -36,7 +40,7 @@ class JsonFormatter(logging.Formatter):
 
 
 class TextFormatter(logging.Formatter):
-    """Formats a record as a line of text. The formatted time is cached for one second."""
+    """Formats a record as a line of visible text. The formatted time is cached for one second."""
 
     _cached_second, _cached_text = 0, ""
 
@@ -44,6 +48,13 @@ class TextFormatter(logging.Formatter):
         if int(record.created) != self._cached_second:
             self._cached_text, self._cached_second = super().formatTime(record, datefmt), int(record.created)
         return self._cached_text
+
+    def formatMessage(self, record: logging.LogRecord) -> str:  # noqa: N802
+        record.message = printable(record.message, max_length=_MAX_MESSAGE_CHARACTERS)
+        return super().formatMessage(record)
+
+    def formatException(self, ei: Any) -> str:  # noqa: N802
+        return printable(super().formatException(ei), keep="\n")
 
 
 def log_to_stderr(level: str, log_format: str) -> None:

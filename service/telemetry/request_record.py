@@ -19,6 +19,7 @@ import time
 from collections.abc import Callable
 from typing import Any, Protocol
 
+from model_store.utils.printable import printable
 from service.telemetry.cell_file import CounterCell
 from service.telemetry.metrics import Metrics
 from service.telemetry.mmap_counters import HistogramCells
@@ -28,6 +29,7 @@ access_log = logging.getLogger("service.access")
 # Polled every few seconds: logged at debug level only.
 UNLOGGED_ROUTES = frozenset({"/healthz", "/readyz", "/metrics", "/ping", "/v2/health/live", "/v2/health/ready"})
 STAGES = ("queue", "parse", "compute", "serialise")
+MAX_TARGET_CHARACTERS = 500
 clock = time.monotonic
 
 _VALID_REQUEST_ID = re.compile(r"[A-Za-z0-9._~+/=:@-]{1,128}")
@@ -59,7 +61,9 @@ class RequestRecord:
 
     def __init__(self, method: str, target: str, client: str, arrived_at: float) -> None:
         self.method, self.client = method, client
-        self.target = target.partition("?")[0]  # the query may hold secrets
+        # The query and the user of an absolute URI may hold secrets.
+        path = target.partition("?")[0]
+        self.target = path if path[:1] == "/" and len(path) <= MAX_TARGET_CHARACTERS else _short_target(path)
         self.started_at = clock()
         self.arrived_at = arrived_at or self.started_at
         self.parsed_at = self.compute_started_at = self.compute_ended_at = self.ended_at = 0.0
@@ -79,7 +83,7 @@ class RequestRecord:
     def __str__(self) -> str:
         model = f" {self.served.name}/{self.served.number} rows={self.rows}" if self.served else ""
         error = f" error={self.error_code}" if self.error_code else ""
-        target = self.target.encode("unicode_escape").decode()
+        target = printable(self.target)
         took = f"{1000 * (self.ended_at - self.arrived_at):.1f}ms"
         line = f"{self.method} {target} {self.status} {took}{model}{error}"
         key = f" key={self.key_name}" if self.key_name else ""
@@ -99,6 +103,13 @@ class RequestRecord:
         if self.error_code:
             fields["error"] = self.error_code
         return fields
+
+
+def _short_target(target: str) -> str:
+    """Return a request's target without the authority of an absolute URI, cut if it is long."""
+    scheme, separator, rest = target.partition("://")
+    path = f"{scheme}://.../{rest.partition('/')[2]}" if separator else target
+    return path if len(path) <= MAX_TARGET_CHARACTERS else f"{path[:MAX_TARGET_CHARACTERS]}..."
 
 
 class Tracer(Protocol):

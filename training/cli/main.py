@@ -226,7 +226,8 @@ def run(
         common.print_json(output.result_data(outcome, prepared, store, aliases))
     else:
         if common.verbosity() >= 0:
-            out.print(output.end_line(outcome, prepared), soft_wrap=True)
+            for line in output.end_lines(outcome, prepared):
+                out.print(line, soft_wrap=True)
         output.print_metrics(out, outcome)
         output.print_published(out, outcome, store, aliases)
     if aliases is not None and aliases.error is not None:
@@ -279,7 +280,8 @@ def init(data: Path, target: str | None, output: Path | None, name: str | None, 
         return
     terminal.stdout.print(f"Wrote {path}. Review it, then run:", soft_wrap=True)
     shown = shlex.quote(str(path))
-    terminal.stdout.print(f"  train check {shown}\n  train {shown}", soft_wrap=True)
+    for command in ("train check", "train"):
+        terminal.stdout.print(f"  {command} {shown}", soft_wrap=True)
 
 
 def _cross_validate(job: jobs.Job, count: int, as_json: bool) -> None:

@@ -43,13 +43,13 @@ def start_line(prepared: PreparedJob) -> str:
     return f"{prepared.job.settings.model.name}: {_describe_split(prepared)} of {prepared.dataset.name}"
 
 
-def end_line(outcome: Outcome, prepared: PreparedJob) -> str:
+def end_lines(outcome: Outcome, prepared: PreparedJob) -> list[str]:
     """Return how the training ended and which weights are kept."""
     line = f"{'Stopped early' if _stopped_early(outcome, prepared) else 'Trained'} after {outcome.epochs} epochs"
     if outcome.best_epoch != outcome.epochs:
         line += f"; kept the weights of epoch {outcome.best_epoch}, the best"
     hint = _early_stopping_hint(outcome, prepared)
-    return f"{line}." + (f"\n{hint}" if hint else "")
+    return [f"{line}.", *filter(None, [hint])]
 
 
 def _stopped_early(outcome: Outcome, prepared: PreparedJob) -> bool:
@@ -139,7 +139,8 @@ def print_published(console: Console, outcome: Outcome, store: str, aliases: Pub
         ]
     else:
         commands.append(f"curl -s {url}/example | curl {url}/predict -d @-")
-    console.print("\nServe and test it:")
+    console.print()
+    console.print("Serve and test it:")
     for command in commands:
         console.print(f"  {command}", soft_wrap=True)
 

@@ -16,6 +16,7 @@ from model_store.nn.activations import ACTIVATIONS
 from model_store.schema.columns import TABLE_KINDS
 from model_store.utils.atomic_write import atomic_write
 from model_store.utils.number_format import format_number
+from model_store.utils.printable import printable
 from model_store.utils.values import is_name, parse_finite_number
 from training.config.defaults import default_patience
 from training.config.schema import TABLE_SUFFIXES
@@ -94,7 +95,7 @@ def _render(table: Table, target: str, model: str, path: str, *, streamed: bool)
         found=f"{len(set(cells))} distinct values in {'the first ' if streamed else ''}{len(cells)} rows",
         kind_names=" or ".join(f'"{name}"' for name in TABLE_KINDS),
         activations=", ".join(ACTIVATIONS),
-        kinds="\n".join(f"#   {_printable(name)}: {_describe_column(values)}" for name, values in inputs.items()),
+        kinds="\n".join(f"#   {printable(name)}: {_describe_column(values)}" for name, values in inputs.items()),
         columns=", ".join(map(_toml_string, used)),
         test=test,
         validation=validation,
@@ -157,13 +158,12 @@ _CLIP_NORM_LINE = (
 
 
 def _toml_string(text: str) -> str:
-    """Return the text as a TOML basic string."""
-    return '"' + re.sub(r'[\x00-\x1f"\\\x7f]', lambda found: f"\\u{ord(found[0]):04x}", text) + '"'
+    """Return the text as a TOML basic string, without characters that are not visible."""
+    return '"' + "".join(_toml_escape(c) if c in '"\\' or printable(c) != c else c for c in text) + '"'
 
 
-def _printable(text: str) -> str:
-    """Return the text for a comment of one line: other characters become spaces."""
-    return "".join(character if character.isprintable() else " " for character in text)
+def _toml_escape(character: str) -> str:
+    return f"\\u{ord(character):04x}" if ord(character) < 0x10000 else f"\\U{ord(character):08x}"
 
 
 def _is_excluded(cells: Sequence[str | None]) -> bool:
@@ -197,7 +197,7 @@ def _category_hint(present: Sequence[str]) -> str:
     invalid = [cell for cell in present if parse_finite_number(cell) is None]
     if 10 * len(invalid) <= len(present):
         cells = "1 cell" if len(invalid) == 1 else f"{len(invalid)} cells"
-        example = repr(_printable(invalid[0][:40]))
+        example = repr(invalid[0][:40])
         return f"; numbers except for {cells}, such as {example}: empty these cells if they mean missing"
     hint = type_inference.suggest_conversion(present)
     return f"; {hint}" if hint else ""

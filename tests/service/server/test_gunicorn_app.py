@@ -11,6 +11,7 @@ import pytest
 from gunicorn.arbiter import Arbiter
 
 from service.config import Settings
+from service.security.api_keys import ApiKeys
 from service.server.gunicorn_app import DrainingArbiter, _post_worker_init, bind_listeners
 from service.server.gunicorn_compat import keep_early_signals
 from service.telemetry.metrics import Metrics
@@ -40,7 +41,7 @@ class FakeRegistry:
 
 
 def application(registry: FakeRegistry) -> SimpleNamespace:
-    extensions = {"registry": registry, "recorder": RequestRecorder(Metrics())}
+    extensions = {"registry": registry, "recorder": RequestRecorder(Metrics()), "keys": ApiKeys()}
     return SimpleNamespace(extensions=extensions)
 
 

@@ -173,11 +173,11 @@ def test_ambiguous_heads_are_rejected(text: bytes) -> None:
     [
         (bytes.fromhex("16030100f1010000ed0303") + bytes(230), "a TLS handshake"),
         (b"\x16\x03", "a TLS handshake"),
-        (b"SSH-2.0-OpenSSH_9.7\r\n", "SSH-2.0"),
-        (b"EHLO here\r\n", "EHLO"),
-        (b"\x80\x2e\x01\x00\x02", "x80"),
-        (b"\r\n\x00", "x00"),
-        (b"GET /\r\n", "GET /"),
+        (b"SSH-2.0-OpenSSH_9.7\r\n", "line of 19 bytes without a version"),
+        (b"EHLO here\r\n", "line of 9 bytes"),
+        (b"\x80\x2e\x01\x00\x02", "first byte of 0x80"),
+        (b"\r\n\x00", "first byte of 0x00"),
+        (b"GET /\r\n", "line of 5 bytes"),
     ],
 )
 def test_what_begins_no_request_is_rejected_at_once(sent: bytes, found: str) -> None:

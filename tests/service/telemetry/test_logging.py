@@ -8,7 +8,7 @@ import socket
 
 import pytest
 
-from service.telemetry.logging import JsonFormatter
+from service.telemetry.logging import JsonFormatter, TextFormatter
 from tests.service.server.server_process import Server, until
 
 ROW = {"instances": [{"rooms": 3, "area": 80.0}]}
@@ -102,3 +102,17 @@ def test_library_logs_are_json_too(store, tmp_path):
         assert server.stop() == 0
     lines = [json.loads(line) for line in server.log.splitlines()]
     assert any(line["logger"].startswith("opentelemetry") for line in lines)
+
+
+@pytest.mark.parametrize("formatter", [TextFormatter("%(levelname)s %(message)s"), JsonFormatter()])
+def test_a_log_line_has_visible_characters_only_and_a_bounded_length(formatter: logging.Formatter) -> None:
+    hostile = "\x1b[2J\u202e\x9b\r\n2026 INFO forged"
+    record = logging.LogRecord("service", logging.WARNING, "", 0, "found %s", (hostile * 10_000,), None)
+    line = formatter.format(record)
+    assert line.isprintable()
+    assert len(line) < 100_000  # 8,000 characters, of which each may become six
+    try:
+        raise ValueError(hostile)
+    except ValueError as e:
+        record = logging.LogRecord("service", logging.ERROR, "", 0, "crashed", (), (type(e), e, e.__traceback__))
+    assert all(line.isprintable() for line in formatter.format(record).split("\n"))

@@ -106,7 +106,7 @@ def test_every_response_has_a_traceparent(client):
 def test_url_cannot_forge_a_log_line(recorder, caplog):
     with caplog.at_level(logging.INFO, "service.access"):
         recorder.finish(recorder.begin("GET", "/a\nb\x1b[0m"), route="none", status=404)
-    assert caplog.messages[0].startswith("GET /a\\nb\\x1b[0m 404 ")
+    assert caplog.messages[0].startswith("GET /a\\nb\\u001b[0m 404 ")
 
 
 def test_request_whose_counting_fails_is_no_longer_in_progress(client, monkeypatch):
