@@ -140,6 +140,12 @@ DEFENCES = {
         "service/validation/row_limits.py", "MAX_BATCH_VALUES // model.signature.width,", "",
         "tests/service/routes/test_row_limits.py::test_the_limit_counts_the_labels_of_categories",
     ),
+    "a model whose folder cannot be read hides no other": Defence(
+        "model_store/registry/store.py",
+        'found = read_all_indexes(self.storage, "*/aliases/*/*", "*/*", unreadable=unreadable)',
+        'found = read_all_indexes(self.storage, "*/aliases/*/*", "*/*")',
+        "tests/model_store/storage/test_local.py::test_a_model_whose_folder_cannot_be_read_hides_no_other",
+    ),
     "a key that is sent twice is rejected": Defence(
         "service/http/request_body.py", "if has_duplicate_keys(body, parsed):", "if False:",
         "tests/service/http/test_request_body.py::test_a_key_that_is_sent_twice_is_rejected_by_name",

@@ -36,21 +36,30 @@ def verify(model: str | None, key_files: tuple[Path, ...], store: str, as_json: 
     keys = [signing_module().load_public_key(path) for path in key_files]
     opened = open_store(store)
     if model is None:
-        versions = [(name, number) for name in opened.names() for number in opened.versions(name)]
+        results = [result for name in opened.names() for result in _verify_model(opened, name, keys)]
     elif "/" in model:
-        versions = [resolve_reference(opened, model)]
+        results = [_verify_version(opened, *resolve_reference(opened, model), keys)]
     else:
-        versions = [(model, number) for number in opened.versions(model)]
-    results = [_verify_version(opened, name, number, keys) for name, number in versions]
+        results = [_verify_version(opened, model, number, keys) for number in opened.versions(model)]
     if as_json:
         print_json(results)
     else:
         for result in results:
-            stdout.print(f"{result['name']}/{result['version']}", end="  ")
+            stdout.print(f"{result['name']}/{result['version'] or ''}", end="  ")
             stdout.print(result["verdict"], style="green" if result["ok"] else "bold red", end="  ")
             stdout.print(result["error"] or result["digest"], soft_wrap=True)
     if not all(result["ok"] for result in results):
         sys.exit(5)
+
+
+def _verify_model(store: Store, name: str, keys: Sequence[Any]) -> list[dict[str, Any]]:
+    """Verify all versions of a model. If its folder cannot be read, that is the only result, without a version."""
+    try:
+        numbers = store.versions(name)
+    except ModelStoreError as e:
+        about = {"name": name, "version": None, "ok": False, "verdict": "unreadable", "digest": None}
+        return [{**about, "signed_by": None, "error": str(e)}]
+    return [_verify_version(store, name, number, keys) for number in numbers]
 
 
 def _verify_version(store: Store, name: str, number: int, keys: Sequence[Any]) -> dict[str, Any]:

@@ -36,11 +36,16 @@ def read_model_index(storage: StorageBackend, name: str, pattern: str) -> ModelI
     return read_all_indexes(storage, f"{name}/{pattern}").get(name, ModelIndex())
 
 
-def read_all_indexes(storage: StorageBackend, *patterns: str) -> dict[str, ModelIndex]:
-    """Group matching keys by model into versions and alias revisions; ignore unknown keys."""
+def read_all_indexes(
+    storage: StorageBackend, *patterns: str, unreadable: dict[str, OSError] | None = None
+) -> dict[str, ModelIndex]:
+    """Group matching keys by model into versions and alias revisions; ignore unknown keys.
+
+    With `unreadable`, the error of a model whose keys cannot be listed is put there, and all others are read.
+    """
     found: dict[str, ModelIndex] = {}
     with translate_os_errors(storage.location, "read the model store"):
-        keys = storage.keys(*patterns)
+        keys = storage.keys(*patterns, unreadable=unreadable)
     for key in keys:
         match = _VERSION_KEY.fullmatch(key)
         if match and match[3] == "json":

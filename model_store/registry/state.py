@@ -15,7 +15,7 @@ def model_state(storage: StorageBackend, alias_log: AliasLog, name: str, index: 
     """Return the versions and aliases of a model, and the publication records of its newest and aliased versions.
 
     An alias whose revision cannot be read is under "unreadable", and such a record under "damaged", each with the
-    reason; all others are unaffected.
+    reason; all others are unaffected. "error" is empty.
     """
     aliases: dict[str, int] = {}
     unreadable: dict[str, str] = {}
@@ -34,4 +34,10 @@ def model_state(storage: StorageBackend, alias_log: AliasLog, name: str, index: 
         else:
             publications |= {} if found is None else {number: found}
     aliased = {"aliases": aliases, "unreadable": unreadable}
-    return {"versions": tuple(index.versions), **aliased, "publications": publications, "damaged": damaged}
+    return {"versions": tuple(index.versions), **aliased, "publications": publications, "damaged": damaged, "error": ""}
+
+
+def unreadable_state(reason: str) -> dict[str, Any]:
+    """Return the state of a model whose folder cannot be read: nothing but the reason, under "error"."""
+    nothing: dict[str, Any] = {key: {} for key in ("aliases", "unreadable", "publications", "damaged")}
+    return {"versions": (), **nothing, "error": reason}

@@ -30,7 +30,7 @@ from model_store.registry.alias_log import DEFAULT_ALIAS, AliasLog, AliasRevisio
 from model_store.registry.garbage_collection import GarbageObject, find_garbage
 from model_store.registry.index import read_all_indexes, read_model_index
 from model_store.registry.publication import Publication, commit_version, publication_key, read_publication
-from model_store.registry.state import model_state
+from model_store.registry.state import model_state, unreadable_state
 from model_store.storage.base import StorageBackend, put_object, translate_os_errors
 from model_store.storage.local import LocalStorage
 from model_store.storage.open_storage import open_storage
@@ -76,8 +76,10 @@ class Store:
         raise StoreError(f"{self.storage.location}: expected a directory, found a store of another kind")
 
     def names(self) -> list[str]:
-        """Return the models that have a version, sorted by name."""
-        return sorted(name for name, index in read_all_indexes(self.storage, "*/*").items() if index.versions)
+        """Return the models that have a version, and those whose folder cannot be read, sorted by name."""
+        unreadable: dict[str, OSError] = {}
+        found = read_all_indexes(self.storage, "*/*", unreadable=unreadable)
+        return sorted({name for name, index in found.items() if index.versions} | unreadable.keys())
 
     def versions(self, name: str) -> list[int]:
         """Return the versions that exist, ascending. NotFoundError if there are none."""
@@ -317,11 +319,18 @@ class Store:
         return self._append(name, revision)
 
     def state(self) -> dict[str, dict[str, Any]]:
-        """Return all names with their versions and aliases, for followers to compare (state.py)."""
+        """Return all names with their versions and aliases, for followers to compare (state.py).
+
+        A model whose folder cannot be read has its reason under "error"; all others are unaffected.
+        """
+        unreadable: dict[str, OSError] = {}
         # List aliases before versions: a version is published before an alias moves to it.
-        found = read_all_indexes(self.storage, "*/aliases/*/*", "*/*")
-        names = [name for name in sorted(found) if found[name].versions]
-        return {name: model_state(self.storage, self._alias_log, name, found[name]) for name in names}
+        found = read_all_indexes(self.storage, "*/aliases/*/*", "*/*", unreadable=unreadable)
+        states = {name: unreadable_state(e.strerror or str(e)) for name, e in unreadable.items()}
+        for name in found.keys() - unreadable.keys():
+            if found[name].versions:
+                states[name] = model_state(self.storage, self._alias_log, name, found[name])
+        return dict(sorted(states.items()))
 
     def find_garbage(self, *, now: datetime, grace: timedelta) -> list[GarbageObject]:
         """Return the objects that interrupted processes left, if they are older than `grace`."""

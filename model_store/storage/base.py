@@ -56,8 +56,12 @@ class StorageBackend(Protocol):
     location: str  # a path or a URL
     fork_safe: bool  # whether a process that has used the backend may fork, and its child use it too
 
-    def keys(self, *patterns: str) -> list[str]:
-        """Return the keys that match a pattern, in which `*` matches any one name; puts and deletes show at once."""
+    def keys(self, *patterns: str, unreadable: dict[str, OSError] | None = None) -> list[str]:
+        """Return the keys that match a pattern, in which `*` matches any one name; puts and deletes show at once.
+
+        With `unreadable`, an error below one of the top folders does not end the listing: it is put there, by the name
+        of the folder, whose keys may then be missing or incomplete.
+        """
 
     def get(self, key: str) -> bytes:
         """Return the content of a small object. OSError if it is larger than MAX_SMALL_OBJECT_BYTES."""

@@ -65,7 +65,7 @@ class BucketStorage:
             self._store = _connect(self.location, _CLIENT_CONFIG)
             self.upload_store = _connect(self.location, _UPLOAD_CLIENT_CONFIG)
 
-    def keys(self, *patterns: str) -> list[str]:
+    def keys(self, *patterns: str, unreadable: dict[str, OSError] | None = None) -> list[str]:
         wildcards = [pattern for pattern in patterns if "*" in pattern]
         found = [pattern for pattern in patterns if "*" not in pattern and self._exists(pattern)]
         if wildcards:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import fcntl
 import os
+import stat
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from datetime import UTC, datetime
@@ -32,8 +33,21 @@ class LocalStorage:
         self.root = root
         self.location = str(root)
 
-    def keys(self, *patterns: str) -> list[str]:
-        return [key for pattern in patterns for key in self._matching_keys("", pattern.split("/"))]
+    def keys(self, *patterns: str, unreadable: dict[str, OSError] | None = None) -> list[str]:
+        found: list[str] = []
+        for pattern in patterns:
+            first, *rest = pattern.split("/")
+            if not rest:
+                found += self._matching_keys("", [first])
+                continue
+            for name in self._folders("", unreadable) if first == "*" else [first]:
+                try:
+                    found += list(self._matching_keys(f"{name}/", rest))
+                except OSError as e:
+                    if unreadable is None:
+                        raise
+                    unreadable[name] = e
+        return found
 
     def get(self, key: str) -> bytes:
         with open_regular(self.root / key) as file:
@@ -91,20 +105,38 @@ class LocalStorage:
 
     def _matching_keys(self, folder: str, pattern: list[str]) -> Iterator[str]:
         first, rest = pattern[0], pattern[1:]
-        for name in self._names(folder, directories=bool(rest)) if first == "*" else [first]:
+        names = [first] if first != "*" else self._folders(folder) if rest else self._files(folder)
+        for name in names:
             if rest:
                 yield from self._matching_keys(f"{folder}{name}/", rest)
             elif first == "*" or (self.root / folder / name).is_file():
                 yield folder + name
 
-    def _names(self, folder: str, *, directories: bool) -> list[str]:
-        """Return the valid names of files, or of directories, in a directory; none if it does not exist."""
+    def _files(self, folder: str) -> list[str]:
+        """Return the valid names in a directory that are not directories, also links that lead nowhere."""
+        return [entry.name for entry in self._entries(folder) if not _is_directory(entry)]
+
+    def _folders(self, folder: str, unreadable: dict[str, OSError] | None = None) -> list[str]:
+        """Return the valid names of directories in a directory. A link that leads nowhere is an error."""
+        found = []
+        for entry in self._entries(folder):
+            try:
+                # A link to a directory whose volume is not mounted must not look as if its model had been removed.
+                if stat.S_ISDIR(entry.stat().st_mode) if entry.is_symlink() else entry.is_dir():
+                    found.append(entry.name)
+            except OSError as e:
+                if unreadable is None:
+                    raise
+                unreadable[entry.name] = e
+        return found
+
+    def _entries(self, folder: str) -> list[os.DirEntry[str]]:
+        """Return the entries of a directory with valid names, sorted; none if it does not exist."""
         try:
             with os.scandir(self.root / folder) as entries:
-                found = [entry for entry in entries if is_name(entry.name)]
-                return sorted(entry.name for entry in found if entry.is_dir() == directories)
+                return sorted((entry for entry in entries if is_name(entry.name)), key=lambda entry: entry.name)
         except (FileNotFoundError, NotADirectoryError):
-            if not folder:
+            if not folder or (self.root / folder).is_symlink():
                 raise
             return []
 
@@ -126,6 +158,13 @@ class LocalStagedObject:
             return False
         fsync_directory(target.parent)
         return True
+
+
+def _is_directory(entry: os.DirEntry[str]) -> bool:
+    try:
+        return entry.is_dir()
+    except OSError:  # a loop of links
+        return False
 
 
 def _is_locked(path: Path) -> bool:

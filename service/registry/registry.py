@@ -288,6 +288,8 @@ class ModelRegistry:
             return entries[name]
         if not entries:
             raise no_model_error(snapshot.problems)
+        if name is not None and any(problem.location == f"{name}/" for problem in snapshot.problems):
+            raise no_version_error(name, snapshot.problems)
         known = list(entries)
         if name is None:
             if len(known) == 1:

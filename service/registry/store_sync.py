@@ -1,7 +1,8 @@
 """Build the snapshot of what the store has now.
 
 The default and the aliased versions of every model are loaded and checked. If one fails, the version before it keeps
-serving and `Snapshot.problems` has an entry until it is fixed. The same holds for a store that cannot be read.
+serving and `Snapshot.problems` has an entry until it is fixed. The same holds for a store, or the folder of one model,
+that cannot be read.
 """
 
 from __future__ import annotations
@@ -42,9 +43,9 @@ def sync_with_store(
         return Snapshot(old.entries, (fault, *kept))
     builder = _SnapshotBuilder(loader, cache, follow)
     entries = {
-        name: builder.build_entry(name, state[name], old.entries.get(name))
+        name: entry
         for name in sorted(state)
-        if state[name]["versions"]
+        if (entry := builder.build_entry(name, state[name], old.entries.get(name)))
     }
     loader.clear_failures((name, number) for name in state for number in state[name]["versions"])
     return Snapshot(entries, tuple(builder.problems))
@@ -55,7 +56,14 @@ class _SnapshotBuilder:
         self._loader, self._version_cache, self._follow = loader, cache, follow
         self.problems: list[Fault] = []
 
-    def build_entry(self, name: str, stored: Mapping[str, Any], old: ModelEntry | None) -> ModelEntry:
+    def build_entry(self, name: str, stored: Mapping[str, Any], old: ModelEntry | None) -> ModelEntry | None:
+        """Return what is served of a model, None if it has no version or could never be read."""
+        if stored["error"]:
+            effect = "its versions loaded before keep serving" if old else "requests return 503 until it can be read"
+            self.problems.append(Fault(f"{name}/", f"cannot be read: {stored['error']}", effect))
+            return old
+        if not stored["versions"]:
+            return None
         versions, aliases = tuple(stored["versions"]), dict(stored["aliases"])
         before, kept = (old.loaded_by_alias, old.pinned_versions) if old else ({}, [])
         is_default_set = DEFAULT_ALIAS in aliases or DEFAULT_ALIAS in stored["unreadable"]

@@ -30,6 +30,18 @@ def test_verify_names_a_damaged_file(models, store: Store) -> None:
     assert "chess/2  damaged  " in models("verify", "chess", code=5).stdout
 
 
+def test_a_folder_that_cannot_be_read_is_reported_beside_the_other_models(models, store: Store) -> None:
+    (store.root / "go").symlink_to("go")
+    *others, damaged = read_json(models("verify", "--json", code=5))
+    assert [one["ok"] for one in others] == [True] * 3
+    assert (damaged["name"], damaged["version"], damaged["verdict"]) == ("go", None, "unreadable")
+    assert "go/  unreadable  " in models("verify", code=5).stdout
+    listed = read_json(models("list", "--json"))
+    assert [one["name"] for one in listed] == ["chess", "go"]
+    assert listed[0]["error"] is None
+    assert "Too many levels of symbolic links" in listed[1]["error"]
+
+
 def test_sign_and_verify_with_keys(models, store: Store, tmp_path: Path) -> None:
     mine, theirs = str(tmp_path / "mine.pem"), str(tmp_path / "theirs.pem")
     made = read_json(models("keygen", mine, "--json"))

@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Callable
 from datetime import UTC, datetime
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from model_store.artifact.model import Model
-from model_store.errors import NotFoundError, StoreError
+from model_store.errors import ArtifactError, NotFoundError, StoreError
 from model_store.registry import store as stores
 from model_store.registry.store import Store, open_store
 from tests.model_store.conftest import contents
@@ -57,6 +59,58 @@ def test_reading_writes_no_file(chess: Store) -> None:
         for path in paths:
             path.chmod(0o755)
     assert [(path, path.stat().st_mtime_ns) for path in [chess.root, *chess.root.rglob("*")]] == before
+
+
+def loop(path: Path) -> None:
+    path.symlink_to(path.name)
+
+
+def deny(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    scandir = os.scandir
+
+    def listing(folder: Path) -> Any:
+        if Path(folder) == path:
+            raise PermissionError(13, "Permission denied")
+        return scandir(folder)
+
+    monkeypatch.setattr(os, "scandir", listing)
+
+
+FAULTS: dict[str, Callable[[Path, pytest.MonkeyPatch], None]] = {
+    "a loop of links": lambda folder, _: loop(folder),
+    "a link that leads nowhere": lambda folder, _: folder.symlink_to("unmounted"),
+    "no permission": deny,
+}
+
+
+@pytest.mark.parametrize("fault", FAULTS)
+@pytest.mark.parametrize("place", ["go", "go/aliases", "go/aliases/default"])
+def test_a_model_whose_folder_cannot_be_read_hides_no_other(
+    chess: Store, model: Model, place: str, fault: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    if place != "go":
+        chess.publish("go", model)
+    folder = chess.root / place
+    folder.parent.mkdir(exist_ok=True)
+    if fault == "no permission":
+        folder.mkdir()
+    before = chess.state()["chess"]
+    FAULTS[fault](folder, monkeypatch)
+    found = chess.state()
+    assert found["chess"] == before
+    assert (found["go"]["versions"], before["error"]) == ((), "")
+    assert any(reason in found["go"]["error"] for reason in ("levels of symbolic", "No such file", "Permission denied"))
+    assert chess.names() == ["chess", "go"]
+    with pytest.raises(NotFoundError, match="did you mean 'chess'"):
+        chess.versions("ches")
+
+
+def test_a_version_that_is_a_loop_of_links_harms_itself_alone(chess: Store) -> None:
+    loop(chess.root / "chess" / "4.npz")
+    assert chess.versions("chess") == [1, 2, 3, 4]
+    assert chess.load("chess", 3)
+    with pytest.raises(ArtifactError, match="symbolic links"):
+        chess.load("chess", 4)
 
 
 def test_unknown_files_are_ignored(chess: Store) -> None:

@@ -204,6 +204,37 @@ def test_store_that_fails_in_any_way_leaves_everything_serving(registry, store, 
         assert registry.snapshot.problems[0].fix == "models loaded before keep serving"
 
 
+def test_a_model_whose_folder_cannot_be_read_harms_itself_alone(registry, store, tmp_path):
+    store.publish("price", price(1))
+    registry.refresh()
+    folder, aside = store.root / "price", store.root.parent / "aside"
+    folder.rename(aside)
+    folder.symlink_to("price")
+    store.publish("penguins", penguins(1))
+    for _ in range(2):
+        registry.refresh()
+        assert registry.find("price").number == 2
+        assert registry.find("penguins").number == 2
+        (problem,) = registry.snapshot.problems
+        assert (problem.location, problem.fix) == ("price/", "its versions loaded before keep serving")
+        assert "Too many levels of symbolic links" in problem.problem
+
+    restarted = ModelRegistry(store, tmp_path / "other", Metrics(), row_limits=LIMITS, max_extra_versions=1)
+    restarted.refresh()
+    assert restarted.find("penguins").number == 2
+    with pytest.raises(UnavailableError, match="no version of price can be served") as caught:
+        restarted.find("price")
+    assert caught.value.fault.fix == "requests return 503 until it can be read"
+
+    folder.unlink()
+    aside.rename(folder)
+    store.publish("price", price(2))
+    for each in (registry, restarted):
+        each.refresh()
+        assert each.find("price").number == 3
+        assert each.snapshot.problems == ()
+
+
 def test_store_that_is_unreadable_at_the_start_is_reported_with_503_as_its_effect(tmp_path):
     registry = ModelRegistry(
         open_store(tmp_path / "no"), tmp_path / "cache", Metrics(), row_limits=LIMITS, max_extra_versions=1
