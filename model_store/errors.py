@@ -23,6 +23,10 @@ class TrustError(ModelStoreError):
     """No trusted key has signed the model, or a key cannot be used."""
 
 
+class SigningKeyError(TrustError):
+    """A file cannot be read as a key, or a key cannot be written there."""
+
+
 class StoreError(ModelStoreError):
     """The store cannot carry out an operation: an invalid name, no permission, a full disk."""
 

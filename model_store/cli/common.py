@@ -30,7 +30,7 @@ from typing import IO, Any, ClassVar, NoReturn, TypeVar
 import click
 
 from model_store.artifact.manifest import PRODUCER
-from model_store.errors import InputError, ModelStoreError
+from model_store.errors import InputError, ModelStoreError, SigningKeyError
 from model_store.utils.atomic_write import atomic_write
 from model_store.utils.printable import printable
 
@@ -38,7 +38,7 @@ Command = TypeVar("Command", bound=Callable[..., Any])
 
 _VERBOSITY_KEY = "model_store.cli.common.verbosity"
 _PRINTED_JSON_KEY = "model_store.cli.common.printed_json"
-_DEFAULT_EXIT_CODES: dict[type[Exception], int] = {ModelStoreError: 5, InputError: 3}
+_DEFAULT_EXIT_CODES: dict[type[Exception], int] = {ModelStoreError: 5, InputError: 3, SigningKeyError: 2}
 
 # Fixes of errors of the operating system: they concern a file, a disk or a limit, and are no bug of this program.
 _OS_ERROR_FIXES = {

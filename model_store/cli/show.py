@@ -116,7 +116,8 @@ def show(model: str, store: str, as_json: bool) -> None:
     parts["baseline"] += tables.diagnostics_tables(TrainingRecord.parse(training))
     for part in chain.from_iterable(parts.values()):
         tables.print_table(part)
-    rest = {key: value for key, value in training.items() if key not in {*titles, "diagnostics"}}
+    # The results of the held-out rows are thousands of characters of base64, for `models compare`.
+    rest = {key: value for key, value in training.items() if key not in {*titles, "diagnostics", "held_out"}}
     for part in tables.training_tables(rest, "Training"):
         tables.print_table(part)
 

@@ -25,7 +25,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import BinaryIO, TypeAlias
 
-from model_store.errors import TrustError
+from model_store.errors import SigningKeyError, TrustError
 from model_store.utils.extras import install_command
 from model_store.utils.regular_file import open_regular
 
@@ -99,7 +99,7 @@ def generate_key(path: Path) -> PublicKey:
     _create_key_file(path, private_pem, 0o600)
     try:
         _create_key_file(public_key_path(path), public_pem, 0o644)
-    except TrustError:
+    except SigningKeyError:
         path.unlink()
         raise
     return public
@@ -111,38 +111,44 @@ def public_key_path(path: Path) -> Path:
 
 
 def load_private_key(path: Path) -> PrivateKey:
-    """Read a private key. TrustError if it is not a usable one, or if other users can read it."""
+    """Read a private key. SigningKeyError if it is not a usable one, or if other users can read it."""
     data, mode = _read_key_file(path, lambda path: path.open("rb"))  # may be a pipe from a secret manager
     if b"PUBLIC KEY" in data:
-        raise TrustError(f"{path}: expected a private key, found a public key; sign with its private key")
+        raise SigningKeyError(f"{path}: expected a private key, found a public key; sign with its private key")
     if mode & 0o077:
-        raise TrustError(f"{path}: expected a key that only its owner can read, found mode {mode:o}; chmod 600 {path}")
+        raise SigningKeyError(
+            f"{path}: expected a key that only its owner can read, found mode {mode:o}; chmod 600 {path}"
+        )
     try:
         key = load_pem_private_key(data, None)
     except TypeError as e:
-        raise TrustError(f"{path}: expected a key without a passphrase, found an encrypted key") from e
+        raise SigningKeyError(f"{path}: expected a key without a passphrase, found an encrypted key") from e
     except (ValueError, UnsupportedAlgorithm) as e:
-        raise TrustError(
+        raise SigningKeyError(
             f"{path}: expected a private key in PEM, found something else; create a key with models keygen"
         ) from e
     if not isinstance(key, PrivateKey):
-        raise TrustError(f"{path}: expected an Ed25519 key, found another kind of key; create one with models keygen")
+        raise SigningKeyError(
+            f"{path}: expected an Ed25519 key, found another kind of key; create one with models keygen"
+        )
     return key
 
 
 def load_public_key(path: Path) -> PublicKey:
-    """Read a public key. TrustError if it is not a usable one."""
+    """Read a public key. SigningKeyError if it is not a usable one."""
     data, _ = _read_key_file(path, open_regular)  # a service reads it as it starts: a pipe must not block it
     if b"PRIVATE KEY" in data:
-        raise TrustError(f"{path}: expected a public key, found a private key; pass {public_key_path(path)}")
+        raise SigningKeyError(f"{path}: expected a public key, found a private key; pass {public_key_path(path)}")
     try:
         key = load_pem_public_key(data)
     except (ValueError, UnsupportedAlgorithm) as e:
-        raise TrustError(
+        raise SigningKeyError(
             f"{path}: expected a public key in PEM, found something else; create a key with models keygen"
         ) from e
     if not isinstance(key, PublicKey):
-        raise TrustError(f"{path}: expected an Ed25519 key, found another kind of key; create one with models keygen")
+        raise SigningKeyError(
+            f"{path}: expected an Ed25519 key, found another kind of key; create one with models keygen"
+        )
     return key
 
 
@@ -151,7 +157,7 @@ def _read_key_file(path: Path, open_file: Callable[[Path], BinaryIO]) -> tuple[b
         with open_file(path) as file:
             return file.read(_MAX_KEY_BYTES), stat.S_IMODE(os.fstat(file.fileno()).st_mode)
     except OSError as e:
-        raise TrustError(f"{path}: expected a key file that can be read; {e.strerror or e}; check the path") from e
+        raise SigningKeyError(f"{path}: expected a key file that can be read; {e.strerror or e}; check the path") from e
 
 
 def _create_key_file(path: Path, data: bytes, mode: int) -> None:
@@ -159,6 +165,6 @@ def _create_key_file(path: Path, data: bytes, mode: int) -> None:
         with os.fdopen(os.open(path, _CREATE_FLAGS, mode), "wb") as file:
             file.write(data)
     except FileExistsError as e:
-        raise TrustError(f"{path}: file already exists; a key is never overwritten, choose another name") from e
+        raise SigningKeyError(f"{path}: file already exists; a key is never overwritten, choose another name") from e
     except OSError as e:
-        raise TrustError(f"{path}: cannot write the key: {e.strerror or e}; choose another path") from e
+        raise SigningKeyError(f"{path}: cannot write the key: {e.strerror or e}; choose another path") from e

@@ -55,11 +55,14 @@ _SEND_KEY = "send `Authorization: Bearer` and a key"
 
 
 class KeyFileError(Exception):
-    """A key file that cannot be read, with a message for each fault."""
+    """A key file that cannot be read, with a message for each fault; `MAX_FAULTS` of them at most."""
+
+    MAX_FAULTS = 20
 
     def __init__(self, faults: list[str], errno: int | None = None) -> None:
-        self.faults, self.errno = faults, errno
-        super().__init__("; ".join(faults))
+        more = [f"and {len(faults) - self.MAX_FAULTS} more faults"] if len(faults) > self.MAX_FAULTS else []
+        self.faults, self.errno = faults[: self.MAX_FAULTS] + more, errno
+        super().__init__("; ".join(self.faults))
 
 
 class AccessDeniedError(Exception):

@@ -100,6 +100,11 @@ class Halved(Linear):
         return super().__call__(inputs) / 2
 
 
+def test_a_signature_of_complex_numbers_is_rejected() -> None:
+    with pytest.raises(ValueError, match=r"make_signature\.x: expected numbers, found complex128"):
+        make_signature(np.ones((3, 2), complex), columns=COLUMNS, labels=LABELS)
+
+
 @pytest.mark.parametrize(
     ("network", "expected"),
     [

@@ -35,6 +35,10 @@ _TARGET_OPTIMIZER_STEPS = 4000  # optimizer steps that train a small table
 
 def render_job_file(path: Path, target: str | None, job: Path, name: str | None = None) -> str:
     """Return the text of a job file at `job` for the table at `path`. JobError or DataError if it would not train."""
+    if not job.parent.is_dir():  # the job file names the table by its path from there
+        raise JobError(
+            str(job), [Fault("", f"no such directory: {job.parent}", "create it, or choose another with -o")]
+        )
     kind = path.suffix.lower()
     if kind not in TABLE_SUFFIXES and path.is_file():
         fix = "start from examples/digits.toml" if kind == ".npz" else "docs/jobs.md shows a complete job file"

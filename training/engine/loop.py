@@ -231,6 +231,9 @@ def random_generators(module: Module) -> Iterator[np.random.Generator]:
 
 def _validate_samples(module: Module, x_train: npt.ArrayLike, y_train: npt.ArrayLike | None, loss: Loss) -> Samples:
     dtype = module.dtype if isinstance(module, Sequential) else None
+    for name, found in (("x_train", np.asarray(x_train)), ("y_train", np.asarray(y_train))):
+        if found.dtype.kind not in "biufO":  # NumPy drops imaginary parts, and counts dates in their unit
+            raise ValueError(f"train: expected numbers in {name}, found {found.dtype}; encode them as numbers")
     x, expected = _to_rows(x_train, dtype), module.input_shape
     if expected is not None and x.shape[1:] not in (expected, (math.prod(expected),)):
         shown = ", ".join(["samples", *map(str, expected)])

@@ -7,6 +7,9 @@ from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
 
+import numpy as np
+
+from model_store.evaluation.row_results import RowResults
 from model_store.registry.store import Store
 from tests.model_store.cli.conftest import read_json
 from tests.model_store.conftest import replace_object
@@ -147,6 +150,15 @@ def test_report_names_a_file_that_cannot_be_written(models, tmp_path: Path) -> N
         in models("report", "chess", "-o", str(target), code=2).stderr
     )
     models("report", "go", code=5)
+
+
+def test_show_prints_no_results_of_single_rows(models, store: Store, model) -> None:
+    correct = np.arange(90_000) % 3 > 0
+    results = RowResults.of_classes("ab" * 32, correct)
+    training = {"metrics": {"rows": len(correct), "accuracy": float(correct.mean())}, "held_out": results.as_json()}
+    store.publish("go", replace(model, training=training))
+    assert len(models("show", "go").stdout) < 3000
+    assert read_json(models("show", "go", "--json"))["manifest"]["training"]["held_out"] == results.as_json()
 
 
 def test_show_includes_a_summary_of_the_diagnostics(models, store: Store, model) -> None:

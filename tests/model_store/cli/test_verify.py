@@ -47,7 +47,11 @@ def test_sign_and_verify_with_keys(models, store: Store, tmp_path: Path) -> None
     made = read_json(models("keygen", mine, "--json"))
     assert (made["private"], made["public"]) == (mine, f"{mine}.pub")
     assert "keep it secret" in models("keygen", theirs).stderr
-    assert "never overwritten" in models("keygen", mine, code=5).stderr
+    assert "never overwritten" in models("keygen", mine, code=2).stderr
+    nowhere = str(tmp_path / "nowhere" / "key")
+    assert "cannot write the key: No such file" in models("keygen", nowhere, code=2).stderr
+    for arguments in (("sign", "chess/1"), ("verify", "chess/1")):
+        assert "expected a key file that can be read" in models(*arguments, "--key", nowhere, code=2).stderr
     models("alias", "chess", "champion", "2")
     signed = read_json(models("sign", "chess/champion", "--key", mine, "--json"))
     assert (signed["version"], signed["key"], signed["added"]) == (2, made["key"], True)
@@ -62,7 +66,7 @@ def test_sign_and_verify_with_keys(models, store: Store, tmp_path: Path) -> None
     found = read_json(models("verify", "chess", "--key", f"{mine}.pub", "--json", code=5))
     assert [one["verdict"] for one in found] == ["untrusted", "ok", "untrusted"]
     assert "chess/2  untrusted  " in models("verify", "chess/2", "--key", f"{theirs}.pub", code=5).stdout
-    assert "found a private key" in models("verify", "chess", "--key", mine, code=5).stderr
+    assert "found a private key" in models("verify", "chess", "--key", mine, code=2).stderr
     assert all(one["ok"] for one in read_json(models("verify", "--json")))
 
 

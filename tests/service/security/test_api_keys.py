@@ -70,6 +70,13 @@ def test_all_faults_of_a_key_file_are_reported_at_once() -> None:
     assert [fault.split(":")[0] for fault in refused.value.faults] == ["keys line 1", "keys line 2"]
 
 
+def test_the_message_about_a_file_that_is_no_key_file_is_short() -> None:
+    with pytest.raises(KeyFileError) as refused:
+        parse_key_file("a line of a log file\n" * 10_000, "keys")
+    assert len(str(refused.value)) < 3000
+    assert refused.value.faults[-1] == "and 9980 more faults"
+
+
 @pytest.mark.parametrize("content", [None, b"\xff\xfe", b"x" * (api_keys.MAX_FILE_BYTES + 1), b""])
 def test_the_service_does_not_start_without_its_key_file(
     store: Store, make_client: MakeClient, tmp_path: Path, content: bytes | None

@@ -162,6 +162,12 @@ def test_init_hints_at_other_kinds_of_columns(train: Train, tmp_path: Path) -> N
         ("t.tsv", "x\ty\n", [], "expected a .csv or .parquet file; found .tsv (docs/jobs.md shows"),
         ("t.parquet", "PAR1", [], "not a readable Parquet file"),
         ("t.csv", "x,y\n1,2\n2,3\n", ["-o", "job.txt"], "ends in .toml"),
+        (
+            "t.csv",
+            "x,y\n1,2\n2,3\n",
+            ["-o", "/nowhere/job.toml"],
+            "/nowhere/job.toml: no such directory: /nowhere (create",
+        ),
         ("t.csv", "x,y\n1,2\n", [], "the table has only one row of data (add rows"),
         (
             "t.csv",

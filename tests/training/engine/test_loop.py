@@ -232,6 +232,16 @@ def test_cross_entropy_needs_two_outputs_and_targets_of_at_least_0() -> None:
         train(two, XOR_X, [[0], [1], [1], [0]], CrossEntropy(), SGD(two), 1)
 
 
+@pytest.mark.parametrize("dtype", ["complex128", "datetime64[s]", "timedelta64[s]", "U3"])
+def test_arrays_that_are_not_numbers_are_rejected(dtype: str) -> None:
+    numbers = np.arange(4).reshape(2, 2)
+    other = numbers.astype(dtype)
+    network = Sequential([Linear(2, 2)])
+    for name, x, y in (("x_train", other, numbers), ("y_train", numbers, other)):
+        with pytest.raises(ValueError, match=f"train: expected numbers in {name}, found "):
+            train(network, x, y, MSE(), SGD(network), 1)
+
+
 def test_an_error_names_samples_and_targets_that_are_not_finite() -> None:
     network = Sequential([Linear(2, 1), Sigmoid()])
     hole = np.array([[0.0, 0], [0, 1], [np.nan, 0], [1, 1]])
