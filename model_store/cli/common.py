@@ -30,7 +30,7 @@ from typing import IO, Any, ClassVar, NoReturn, TypeVar
 import click
 
 from model_store.artifact.manifest import PRODUCER
-from model_store.errors import InputError, ModelStoreError, SigningKeyError
+from model_store.errors import Fault, InputError, ModelStoreError, SigningKeyError
 from model_store.utils.atomic_write import atomic_write
 from model_store.utils.printable import printable
 
@@ -195,7 +195,8 @@ def fail(error: Exception | str, code: int) -> NoReturn:
 
 
 def _print_json_error(error: Exception | str, message: str, code: int) -> None:
-    faults = [fault.as_dict() for fault in getattr(error, "faults", ())]
+    found = (Fault("", one) if isinstance(one, str) else one for one in getattr(error, "faults", ()))
+    faults = [fault.as_dict() for fault in found]
     total = getattr(error, "total", len(faults))
     print_json({"error": {"message": message, "exit_code": code, "faults": faults, "total": total}})
 

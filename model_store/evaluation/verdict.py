@@ -82,7 +82,7 @@ def compare_classifiers(
         discordant = int((one & ~other).sum()), int((other & ~one).sum())
         low, high = paired_difference_interval(int((one & other).sum()), *discordant, int((~one & ~other).sum()))
         p = mcnemar_p_value(*discordant)
-        significant, note = p < _SIGNIFICANCE, f"; p = {_format_p_value(p)}"
+        significant, note = p < _SIGNIFICANCE, f"; p {_format_p_value(p)}"
         method = (
             f"McNemar's test in pairs: of the same {len(one)} rows, {discordant[1]} are correct only with "
             f"{names[better]}, and {discordant[0]} only with {names[1 - better]}."
@@ -165,7 +165,7 @@ def _format_points(share: float) -> str:
 
 
 def _format_p_value(p: float) -> str:
-    return "below 0.0001" if p < 0.0001 else format_number(p, 2)
+    return "< 0.0001" if p < 0.0001 else f"= {format_number(p, 2)}"
 
 
 # Rows -----------------------------------------------------------------------------------------------------------------

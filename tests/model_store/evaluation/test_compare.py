@@ -120,6 +120,14 @@ def test_versions_that_answered_the_same_rows_are_compared_in_pairs(manifest: Ma
     assert "12 are correct only with chess/1" in str(swapped.method)
 
 
+def test_a_tiny_p_value_is_a_bound(manifest: Manifests) -> None:
+    first, second = (
+        with_rows(classifier(50), [True] * 50 + [False] * 50),
+        with_rows(classifier(90), [True] * 90 + [False] * 10),
+    )
+    assert compared(manifest, first, second).verdict.summary.endswith("points; p < 0.0001).")
+
+
 def test_many_discordant_rows_make_the_same_difference_insignificant(manifest: Manifests) -> None:
     first = with_rows(classifier(950, 1000), [False] * 38 + [True] * 950 + [False] * 12)
     second = with_rows(classifier(962, 1000), [True] * 962 + [False] * 38)

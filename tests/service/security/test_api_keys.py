@@ -439,6 +439,14 @@ def test_keys_are_listed_and_revoked_and_comments_stay(tmp_path: Path) -> None:
     )
 
 
+def test_errors_of_key_files_are_json_too(tmp_path: Path) -> None:
+    path = tmp_path / "keys"
+    for words in (("list",), ("revoke", "shop")):
+        found = json.loads(serve("keys", *words, "--file", str(path), "--json", code=2).stdout)["error"]
+        assert found["faults"] == [{"location": "", "problem": found["message"], "fix": ""}]
+        assert "No such file" in found["message"]
+
+
 @pytest.mark.parametrize("time", ["0d", "2020-01-01", "soon", "9999999d", "2027-01-31T12:00:00", "-1d"])
 def test_a_key_expires_at_a_time_in_the_future(time: str) -> None:
     assert "expected a" in serve("keygen", "shop", "--expires", time, code=2).stderr
