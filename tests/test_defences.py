@@ -92,6 +92,15 @@ DEFENCES = {
         "service/routes/error_handlers.py", "if known and 400 <=", "if 400 <=",
         f"{ACCESS}::test_an_unknown_static_file_reveals_nothing_of_the_models",
     ),
+    "the key comes before the listener": Defence(
+        "service/security/access_control.py", "if self.keys.is_known(authorization):", "if True:",
+        "tests/service/security/test_strangers.py::test_a_stranger_gets_the_same_responses_whatever_is_served",
+    ),
+    "errors show an example only to keys of its scope": Defence(
+        "service/routes/error_handlers.py", '.has_scope(request.headers.get("Authorization"), scope)',
+        '.is_known(request.headers.get("Authorization"))',
+        "tests/service/security/test_strangers.py::test_a_key_learns_nothing_of_the_models_outside_its_scope",
+    ),
     "readiness without a key has only the status": Defence(
         "service/routes/health.py", 'if keys.is_known(request.headers.get("Authorization")):', "if True:",
         f"{ACCESS}::test_readiness_without_a_key_has_only_the_status",

@@ -28,7 +28,7 @@ from service.registry.unloaded_models import UnloadedModels
 from service.routes.row_repair import repair_row, row_from_tensors
 
 _MAX_BODY_BYTES = 4096  # larger bodies, such as images, are left out
-_REPOSITORY_PATH = "/v2/repository/"
+REPOSITORY_PATH = "/v2/repository/"
 
 
 def error_example(registry: ModelRegistry, faults: list[Fault]) -> dict[str, Any] | None:
@@ -36,9 +36,9 @@ def error_example(registry: ModelRegistry, faults: list[Fault]) -> dict[str, Any
     base, curl = request.root_url.rstrip("/"), "curl -s"
     if current_app.extensions["keys"]:
         curl += ' -H "Authorization: Bearer $FORWARD_PASS_KEY"'
-    if request.path.startswith(_REPOSITORY_PATH) and isinstance(registry.unloaded_models, UnloadedModels):
+    if request.path.startswith(REPOSITORY_PATH) and isinstance(registry.unloaded_models, UnloadedModels):
         named = (request.view_args or {}).get("name", "")
-        path = request.path if not named or named in registry.snapshot.entries else f"{_REPOSITORY_PATH}index"
+        path = request.path if not named or named in registry.snapshot.entries else f"{REPOSITORY_PATH}index"
         return {"body": {}, "curl": f"{curl} {shlex.quote(base + quote(path))} -d '{{}}'"}
     served, is_requested = _intended_version(registry)
     if served is None:

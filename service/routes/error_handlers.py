@@ -22,7 +22,7 @@ from model_store.errors import Fault, InputError
 from service.http.exceptions import ApiError
 from service.http.responses import json_response, uses_plain_error_body
 from service.registry.errors import UnavailableError, UnknownModelError
-from service.routes.error_examples import error_example
+from service.routes.error_examples import REPOSITORY_PATH, error_example
 from service.security.api_keys import AccessDeniedError
 from service.telemetry.mmap_counters import CountsUnavailableError
 from service.validation.row_limits import TooManyRowsError
@@ -37,7 +37,8 @@ _FRAMEWORK_ERROR_CODES = {400: "bad_request", 404: "not_found", 405: "method_not
 def error_response(error: ApiError) -> Response:
     g.request_record.error_code = error.code
     example = None
-    known = current_app.extensions["keys"].is_known(request.headers.get("Authorization"))
+    scope = "admin" if request.path.startswith(REPOSITORY_PATH) else "predict"
+    known = current_app.extensions["keys"].has_scope(request.headers.get("Authorization"), scope)
     if known and 400 <= error.status < 500 and error.status not in _ACCESS_DENIED:
         example = error_example(current_app.extensions["registry"], error.faults)
     if uses_plain_error_body(request.path):

@@ -51,5 +51,7 @@ class AccessControl:
         """
         scope = self.required_scope(endpoint)
         if scope != "predict" and self._admin_port and port != self._admin_port:
-            raise NotFound
+            if self.keys.is_known(authorization):
+                raise NotFound
+            self.keys.require_scope(authorization, scope)  # a stranger gets 401 here as for any other path
         return "" if endpoint in _PUBLIC_ENDPOINTS else self.keys.require_scope(authorization, scope)

@@ -266,6 +266,10 @@ class ApiKeys:
         """True if the key is valid for any scope, or if no key is required."""
         return self._path is None or bool(self._granted_bits(authorization)[0])
 
+    def has_scope(self, authorization: str | None, scope: str) -> bool:
+        """True if the key is valid for the scope, or if no key is required."""
+        return self._path is None or bool(self._granted_bits(authorization)[0] & _SCOPE_BITS[scope])
+
     def _granted_bits(self, authorization: str | None) -> tuple[int, bytes]:
         """Return what the key grants, 0 if nothing, and its hash."""
         if self._clock() >= self._next_check_at:
