@@ -39,8 +39,8 @@ def np_load(path: str) -> Sequential:
 
 READERS: dict[str, Callable[[str], Sequential]] = {
     "np.load": np_load,
-    "mapped, verified": lambda path: npz.read(path).network,
-    "mapped": lambda path: npz.read(path, verify=False).network,
+    "mapped, verified": lambda path: npz.read(path, mapped=True).network,
+    "mapped": lambda path: npz.read(path, verify=False, mapped=True).network,
 }
 
 

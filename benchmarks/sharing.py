@@ -40,7 +40,7 @@ MASTER_SECONDS = 5  # gunicorn's master lets go of what was replaced when it nex
 def published(folder: Path) -> tuple[Store, Model]:
     """Make a store with one version, golden outputs included; return it and the model."""
     write_model(folder / "model.npz", SIZES)
-    found = npz.read(folder / "model.npz")
+    found = npz.read(folder / "model.npz", mapped=True)
     golden = Golden([[1.0] * SIZES[0]], found.network(np.ones((1, SIZES[0]), np.float32)))
     model = Model(found.network, found.signature, golden=golden)
     store = open_store(str(folder / "models"))

@@ -23,17 +23,16 @@ files, so `numpy.load(path)` reads it without pickle.
   the digest covers the whole file.
 
 The reader does not trust the file: any defect raises ArtifactError, before memory is allocated for what the file only
-claims to hold. Arrays are read-only views into a memory map of the file. Truncating a mapped file kills the process
-that mapped it, and rewriting it changes the weights: map only files that nothing writes to (storage/artifact_cache.py).
+claims to hold. Arrays are read-only views of a copy of the file in memory, or of a map of it. Truncating a mapped file
+kills the process that mapped it, and rewriting it changes the weights: map only files that nothing writes to
+(storage/artifact_cache.py). A file that changes while it is read is an error, or one of its states.
 """
 
 from __future__ import annotations
 
 import hashlib
 import math
-import mmap
 import os
-import stat
 import struct
 import zlib
 from collections.abc import Iterator, Mapping, Sequence
@@ -41,17 +40,17 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import IO, TYPE_CHECKING, Any, Protocol
+from typing import IO, TYPE_CHECKING, Any, NamedTuple, Protocol
 
 import numpy as np
 
 from model_store.artifact import manifest as manifests
+from model_store.artifact.artifact_file import FileBytes, open_artifact
 from model_store.artifact.model import Golden, Model
 from model_store.errors import ArtifactError
 from model_store.nn import LAYERS, Array, Sequential, build
 from model_store.schema.signature_json import read_signature
 from model_store.utils.atomic_write import atomic_write
-from model_store.utils.file_lock import lock_shared
 from model_store.utils.printable import printable
 
 if TYPE_CHECKING:
@@ -65,6 +64,7 @@ GOLDEN_MEMBER = "golden.outputs"
 _LOCAL_HEADER = struct.Struct("<4s5H3I2H")
 _DIRECTORY_ENTRY = struct.Struct("<4s6H3I5H2I")
 _END_RECORD = struct.Struct("<4s4H2IH")
+_MIN_FILE_BYTES = _END_RECORD.size + _LOCAL_HEADER.size + 1
 _CRC_OFFSET = 14
 _SIZE_OFFSET = 18
 _ZIP_VERSION = 20
@@ -184,35 +184,39 @@ def write(target: IO[bytes] | str | os.PathLike[str], model: Model) -> str:
     return hashlib.sha256(text).hexdigest()
 
 
-def read(path: str | os.PathLike[str], *, verify: bool = True, lock: bool = False) -> Model:
-    """Return the model in the file at `path`, its arrays mapped read-only.
+def read(path: str | os.PathLike[str], *, verify: bool = True, mapped: bool = False) -> Model:
+    """Return the model in the file at `path`, with read-only arrays.
 
-    `verify` hashes every array and rejects numbers that are not finite; without it only the frame is checked. `lock`
-    marks the file as in use (`utils/file_lock.py`) as long as the arrays are mapped.
+    `verify` hashes every array and rejects numbers that are not finite; without it only the frame is checked. `mapped`
+    maps the file in place of a copy, which is only safe for a file that nothing writes to, and marks it as in use
+    (`utils/file_lock.py`) as long as an array exists.
     """
-    with _open_checked(path, lock=lock) as (mapped, members, crcs, manifest, digest):
+    with _as_artifact_error(os.fspath(path)), open_artifact(path, _MIN_FILE_BYTES, MAX_FILE_BYTES) as file:
+        if not mapped:
+            _check_frame(file)  # before memory is allocated for the copy
+        content = file.map() if mapped else file.copy()
+        frame = _check_frame(content)
+        buffer = memoryview(content).toreadonly()
         arrays = {
             member.name: np.frombuffer(
-                mapped, np.dtype(member.dtype), math.prod(member.shape), member.data_offset
+                buffer, np.dtype(member.dtype), math.prod(member.shape), member.data_offset
             ).reshape(member.shape)
-            for member in members[1:]
+            for member in frame.members[1:]
         }
         if verify:
-            for member, crc in zip(members[1:], crcs[1:], strict=True):
-                _verify_array_data(member, arrays[member.name], crc, manifest["arrays"][member.name]["sha256"])
-        return _assemble_model(manifest, arrays, digest)
+            for member, crc in zip(frame.members[1:], frame.crcs[1:], strict=True):
+                _verify_array_data(member, arrays[member.name], crc, frame.manifest["arrays"][member.name]["sha256"])
+        return _assemble_model(frame.manifest, arrays, frame.digest)
 
 
 def read_manifest(path: str | os.PathLike[str]) -> dict[str, Any]:
     """Return the manifest. The file's frame is checked; its arrays are not read."""
-    with _open_checked(path) as (_, _, _, manifest, _):
-        return manifest
+    return _read_frame(path).manifest
 
 
 def read_digest(path: str | os.PathLike[str]) -> str:
     """Return the digest, with the checks of `read_manifest`."""
-    with _open_checked(path) as (_, _, _, _, found):
-        return found
+    return _read_frame(path).digest
 
 
 def read_manifest_from_stream(stream: ByteReader, location: str) -> tuple[dict[str, Any], str]:
@@ -284,17 +288,25 @@ def _assemble_model(manifest: dict[str, Any], arrays: dict[str, Array], digest: 
     return Model(network, signature, manifest["description"], training, golden, digest)
 
 
-@contextmanager
-def _open_checked(
-    path: str | os.PathLike[str], *, lock: bool = False
-) -> Iterator[tuple[mmap.mmap, list[_Member], list[int], dict[str, Any], str]]:
-    """Map the file and check its frame. Yield the map, the members and their CRCs, the manifest and the digest."""
-    with _as_artifact_error(os.fspath(path)):
-        mapped = _map_file(path, lock)
-        text = _manifest_bytes(mapped)
-        manifest = manifests.from_bytes(text)
-        members = _layout_members(len(text), manifest["arrays"])
-        yield mapped, members, _verify_zip_structure(mapped, members), manifest, hashlib.sha256(text).hexdigest()
+class _Frame(NamedTuple):
+    """All of a file but its arrays: their layout, the CRCs of the members, the manifest and the digest."""
+
+    members: list[_Member]
+    crcs: list[int]
+    manifest: dict[str, Any]
+    digest: str
+
+
+def _read_frame(path: str | os.PathLike[str]) -> _Frame:
+    with _as_artifact_error(os.fspath(path)), open_artifact(path, _MIN_FILE_BYTES, MAX_FILE_BYTES) as file:
+        return _check_frame(file)
+
+
+def _check_frame(content: FileBytes) -> _Frame:
+    text = _manifest_bytes(content)
+    manifest = manifests.from_bytes(text)
+    members = _layout_members(len(text), manifest["arrays"])
+    return _Frame(members, _verify_zip_structure(content, members), manifest, hashlib.sha256(text).hexdigest())
 
 
 @contextmanager
@@ -309,49 +321,33 @@ def _as_artifact_error(location: str) -> Iterator[None]:
         raise ArtifactError(f"{location}: {printable(str(e), max_length=_MAX_MESSAGE_CHARACTERS)}") from e
 
 
-def _map_file(path: str | os.PathLike[str], lock: bool) -> mmap.mmap:
-    # O_NONBLOCK: opening a pipe would otherwise block until it has a writer.
-    descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)
-    try:
-        status = os.fstat(descriptor)
-        if not stat.S_ISREG(status.st_mode):
-            raise ArtifactError("expected a file, found something else")
-        if not _END_RECORD.size + _LOCAL_HEADER.size < status.st_size <= MAX_FILE_BYTES:
-            raise ArtifactError(f"expected an artifact, found a file of {status.st_size} bytes")
-        if lock:
-            lock_shared(descriptor)
-        return mmap.mmap(descriptor, status.st_size, access=mmap.ACCESS_READ)
-    finally:
-        os.close(descriptor)
-
-
-def _manifest_bytes(mapped: mmap.mmap | bytes) -> bytes:
+def _manifest_bytes(content: FileBytes) -> bytes:
     """Return the first member's array. Its length is the only one that the file itself must supply."""
-    (size,) = struct.unpack_from("<I", mapped, _SIZE_OFFSET)
+    size = int.from_bytes(content[_SIZE_OFFSET : _SIZE_OFFSET + 4], "little")
     count = size - _MANIFEST_NPY_HEADER_BYTES
     if not 0 < count <= manifests.MAX_BYTES:
         raise ArtifactError(f"expected a manifest of 1 to {manifests.MAX_BYTES} bytes first, found {count}")
     member = _Member(MANIFEST_MEMBER, "|u1", (count,), 0)
-    if member.end > len(mapped):
+    if member.end > len(content):
         raise ArtifactError(f"{MANIFEST_MEMBER}: expected {count} bytes, found the end of the file")
-    text = mapped[member.data_offset : member.end]
-    if mapped[: member.data_offset] != member.header(member.crc(text)):
+    text = content[member.data_offset : member.end]
+    if content[: member.data_offset] != member.header(member.crc(text)):
         raise ArtifactError("expected an artifact, found another kind of file or a damaged one")
     return text
 
 
-def _verify_zip_structure(mapped: mmap.mmap, members: Sequence[_Member]) -> list[int]:
+def _verify_zip_structure(content: FileBytes, members: Sequence[_Member]) -> list[int]:
     """Return the CRCs of the members, after comparing all bytes but manifest and arrays with what a writer writes."""
-    if members[-1].end > len(mapped):
-        raise ArtifactError(f"expected {members[-1].end} bytes and a directory, found a file of {len(mapped)}")
-    crcs = [int.from_bytes(mapped[m.start + _CRC_OFFSET : m.start + _CRC_OFFSET + 4], "little") for m in members]
+    if members[-1].end > len(content):
+        raise ArtifactError(f"expected {members[-1].end} bytes and a directory, found a file of {len(content)}")
+    crcs = [int.from_bytes(content[m.start + _CRC_OFFSET : m.start + _CRC_OFFSET + 4], "little") for m in members]
     for member, crc in zip(members, crcs, strict=True):
-        if mapped[member.start : member.data_offset] != member.header(crc):
+        if content[member.start : member.data_offset] != member.header(crc):
             raise ArtifactError(f"{member.name}: expected the header that follows from the manifest, found another")
     directory = _directory_bytes(members, crcs)
-    if len(mapped) != members[-1].end + len(directory):
-        raise ArtifactError(f"expected {members[-1].end + len(directory)} bytes, found {len(mapped)}")
-    if mapped[members[-1].end :] != directory:
+    if len(content) != members[-1].end + len(directory):
+        raise ArtifactError(f"expected {members[-1].end + len(directory)} bytes, found {len(content)}")
+    if content[members[-1].end :] != directory:
         raise ArtifactError("directory: expected the one that follows from the manifest, found another")
     return crcs
 

@@ -14,7 +14,6 @@ from __future__ import annotations
 import fcntl
 import hashlib
 import os
-import shutil
 import stat
 import tempfile
 from collections.abc import Callable, Collection, Iterator, Mapping
@@ -72,7 +71,9 @@ def cache_file(path: Path, cache_dir: Path) -> Path:
 
     def fetch(target: BinaryIO) -> None:
         with open_regular(path) as source:
-            shutil.copyfileobj(source, target, 1 << 20)
+            remaining = npz.MAX_FILE_BYTES + 1  # the file may grow while it is copied
+            while data := source.read(min(remaining, 1 << 20)):
+                remaining -= target.write(data)
 
     return cache_artifact(str(path), npz.read_digest(path), fetch, cache_dir)
 
@@ -114,7 +115,7 @@ def _fetch_and_verify(location: str, digest: str, fetch: Fetch, copy: Path) -> N
             target.flush()
             os.fsync(target.fileno())
         try:
-            model = npz.read(temporary)
+            model = npz.read(temporary, mapped=True)
             model.check_golden()
         except ArtifactError as e:
             raise ArtifactError(f"{location}: {str(e).removeprefix(f'{temporary}: ')}") from e

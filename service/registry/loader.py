@@ -144,7 +144,7 @@ class Loader:
             ready = self._clock()
             try:
                 # `cache_file` has verified it, here or in another process.
-                model = npz.read(copy, verify=False, lock=True)
+                model = npz.read(copy, verify=False, mapped=True)
             except ArtifactError:
                 if copy.exists():
                     raise

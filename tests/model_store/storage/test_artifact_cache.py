@@ -152,7 +152,7 @@ def test_remove_unused_copies_keeps_what_another_process_has_mapped(written: Pat
     """The lock lasts as long as the arrays, and ends with the process."""
     copy = artifact_cache.cache_file(written, cache_dir)
     holder = "import sys; from model_store.artifact import npz\n"
-    holder += "model = npz.read(sys.argv[1], lock=True)\nprint('mapped', flush=True); sys.stdin.readline()\n"
+    holder += "model = npz.read(sys.argv[1], mapped=True)\nprint('mapped', flush=True); sys.stdin.readline()\n"
     holder += "del model\nprint('unmapped', flush=True); sys.stdin.readline()"
     pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE}
     with subprocess.Popen([sys.executable, "-c", holder, copy], **pipes) as process:
@@ -167,7 +167,7 @@ def test_remove_unused_copies_keeps_what_another_process_has_mapped(written: Pat
         assert artifact_cache.remove_unused_copies(cache_dir, set())
         process.stdin.close()
     assert not copy.exists()
-    model = npz.read(artifact_cache.cache_file(written, cache_dir), lock=True)
+    model = npz.read(artifact_cache.cache_file(written, cache_dir), mapped=True)
     pid = os.fork()
     if not pid:
         os._exit(0)  # a forked process that ends leaves the lock to the others
@@ -181,7 +181,7 @@ def test_a_copy_that_is_removed_before_it_is_locked_is_not_mapped(written: Path,
     flock = file_lock.fcntl.flock
     monkeypatch.setattr(file_lock.fcntl, "flock", lambda *how: (copy.unlink(), flock(*how)))
     with pytest.raises(ArtifactError, match="No such file"):
-        npz.read(copy, lock=True)
+        npz.read(copy, mapped=True)
 
 
 def test_on_a_file_system_without_locks_copies_are_read_and_never_removed(
@@ -189,7 +189,7 @@ def test_on_a_file_system_without_locks_copies_are_read_and_never_removed(
 ) -> None:
     copy = artifact_cache.cache_file(written, cache_dir)
     monkeypatch.setattr(file_lock.fcntl, "flock", lambda *_: (_ for _ in ()).throw(OSError(errno.ENOLCK, "no locks")))
-    assert npz.read(copy, lock=True).predict([[30, "Bath"]])
+    assert npz.read(copy, mapped=True).predict([[30, "Bath"]])
     assert not artifact_cache.remove_unused_copies(cache_dir, set())
     assert copy.exists()
 
