@@ -14,6 +14,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from model_store.artifact.model import Golden, Model
+from model_store.cli import terminal
 from model_store.cli.main import main
 from model_store.nn import build
 from model_store.registry.store import Store
@@ -69,7 +70,11 @@ COMMANDS = [
 
 @pytest.mark.parametrize("words", COMMANDS, ids=lambda words: ascii(" ".join(words)))
 @pytest.mark.parametrize("as_json", [False, True])
-def test_no_command_shows_characters_that_are_not_visible(evil: Store, words: list[str], as_json: bool) -> None:
+def test_no_command_shows_characters_that_are_not_visible(
+    evil: Store, words: list[str], as_json: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for console in (terminal.stdout, terminal.stderr):
+        monkeypatch.setattr(console, "width", 1000)  # a line that is wrapped may begin with any word
     shown = CliRunner().invoke(main, [*words, *(["--json"] if as_json else [])], env={"MODEL_STORE": str(evil.root)})
     assert shown.exception is None or isinstance(shown.exception, SystemExit)
     assert_visible(shown.output, lines=words[0] != "report")  # HTML has no lines
