@@ -159,6 +159,14 @@ DEFENCES = {
         "model_store/artifact/npz.py", "content = file.map() if mapped else file.copy()", "content = file.map()",
         "tests/model_store/storage/test_truncated_files.py::test_truncation_by_another_process_is_an_error",
     ),
+    "a service whose models are all unloaded is not ready": Defence(
+        "service/registry/registry.py", "served.name not in self.unloaded_models for served in", "True for served in",
+        "tests/service/protocols/test_open_inference_repository.py::test_a_service_whose_models_are_all_unloaded_is_not_ready",
+    ),
+    "a lock is not waited for in silence or for ever": Defence(
+        "model_store/utils/file_lock.py", "waited >= MAX_WAIT_SECONDS", "waited >= 100 * MAX_WAIT_SECONDS",
+        "tests/model_store/storage/test_artifact_cache.py::test_a_lock_that_another_process_holds_is_waited_for_aloud_and_not_for_ever",
+    ),
     "a key that is sent twice is rejected": Defence(
         "service/http/request_body.py", "if has_duplicate_keys(body, parsed):", "if False:",
         "tests/service/http/test_request_body.py::test_a_key_that_is_sent_twice_is_rejected_by_name",

@@ -30,8 +30,8 @@ class FileBytes(Protocol):
 class ArtifactFile:
     """An open file of a given size. Its bytes are read, so that a process that truncates it causes an error only."""
 
-    def __init__(self, descriptor: int, size: int) -> None:
-        self._descriptor, self._size = descriptor, size
+    def __init__(self, path: str, descriptor: int, size: int) -> None:
+        self._path, self._descriptor, self._size = path, descriptor, size
 
     def __len__(self) -> int:
         return self._size
@@ -54,7 +54,7 @@ class ArtifactFile:
 
     def map(self) -> mmap.mmap:
         """Return a map of the file, and mark it as in use until the map is closed."""
-        lock_shared(self._descriptor)
+        lock_shared(self._descriptor, self._path)
         return mmap.mmap(self._descriptor, self._size, access=mmap.ACCESS_READ)
 
 
@@ -69,6 +69,6 @@ def open_artifact(path: str | os.PathLike[str], min_bytes: int, max_bytes: int) 
             raise ArtifactError("expected a file, found something else")
         if not min_bytes <= status.st_size <= max_bytes:
             raise ArtifactError(f"expected an artifact, found a file of {status.st_size} bytes")
-        yield ArtifactFile(descriptor, status.st_size)
+        yield ArtifactFile(os.fspath(path), descriptor, status.st_size)
     finally:
         os.close(descriptor)

@@ -23,7 +23,7 @@ from typing import BinaryIO
 
 from model_store.artifact import npz
 from model_store.errors import ArtifactError, StoreError
-from model_store.utils.file_lock import remove_unless_in_use
+from model_store.utils.file_lock import remove_unless_in_use, wait_for_lock
 from model_store.utils.regular_file import open_regular
 
 _CREATE_FLAGS = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC
@@ -131,7 +131,7 @@ def _exclusive_lock(cache_dir: Path) -> Iterator[None]:
     """Hold the lock of the cache against all threads and processes; the kernel releases it if the holder dies."""
     descriptor = os.open(cache_dir / _LOCK, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
     try:
-        fcntl.flock(descriptor, fcntl.LOCK_EX)
+        wait_for_lock(descriptor, fcntl.LOCK_EX, str(cache_dir / _LOCK))
         yield
     finally:
         os.close(descriptor)

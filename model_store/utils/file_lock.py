@@ -8,15 +8,50 @@ from __future__ import annotations
 
 import errno
 import fcntl
+import logging
 import os
-from contextlib import suppress
+import time
 from pathlib import Path
 
+log = logging.getLogger("model_store.utils.file_lock")
 
-def lock_shared(descriptor: int) -> None:
+MAX_WAIT_SECONDS = 300.0  # a holder may fetch and verify a large model
+_SILENT_SECONDS = 1.0
+_POLL_SECONDS = 0.02
+
+
+def wait_for_lock(descriptor: int, operation: int, location: str) -> None:
+    """Take the lock `operation` (LOCK_EX or LOCK_SH) of an open file. `location` is how messages name the file.
+
+    Log a warning if another process holds it for a second. TimeoutError, an OSError, after MAX_WAIT_SECONDS.
+    """
+    started, warned = time.monotonic(), False
+    while True:
+        try:
+            fcntl.flock(descriptor, operation | fcntl.LOCK_NB)
+        except BlockingIOError:
+            waited = time.monotonic() - started
+        else:
+            return
+        if waited >= MAX_WAIT_SECONDS:
+            fix = f"see which one with: fuser {location}"
+            raise TimeoutError(f"{location}: another process has held the lock for {MAX_WAIT_SECONDS:.0f} s; {fix}")
+        if waited >= _SILENT_SECONDS and not warned:
+            warned = True
+            log.warning(
+                "waiting for the lock %s, which another process holds; up to %.0f s", location, MAX_WAIT_SECONDS
+            )
+        time.sleep(_POLL_SECONDS)
+
+
+def lock_shared(descriptor: int, location: str) -> None:
     """Mark an open file as in use until all duplicates of its descriptor are closed. OSError if it was removed."""
-    with suppress(OSError):
-        fcntl.flock(descriptor, fcntl.LOCK_SH)
+    try:
+        wait_for_lock(descriptor, fcntl.LOCK_SH, location)
+    except TimeoutError:
+        raise
+    except OSError:
+        log.debug("%s: its file system has no locks", location)
     if not os.fstat(descriptor).st_nlink:
         raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT))
 
@@ -25,7 +60,7 @@ def open_shared(path: Path) -> int:
     """Open a file and mark it as in use until the returned descriptor is closed."""
     descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)
     try:
-        lock_shared(descriptor)
+        lock_shared(descriptor, str(path))
     except OSError:
         os.close(descriptor)
         raise

@@ -92,6 +92,11 @@ class ModelRegistry:
         """What every worker serves at this moment."""
         return self._generations.active
 
+    @property
+    def is_ready(self) -> bool:
+        """Whether at least one model can predict: it has a default version and is not unloaded."""
+        return any(served.name not in self.unloaded_models for served in self.snapshot.default_versions)
+
     def find(
         self,
         name: str | None,

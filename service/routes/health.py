@@ -52,12 +52,14 @@ def create_blueprint(registry: ModelRegistry, metrics: Metrics, drift: DriftMoni
 
         If API keys are required, a request without one gets only the status.
         """
-        snapshot = registry.snapshot
-        defaults = {name: entry.default.number if entry.default else None for name, entry in snapshot.entries.items()}
         found = problems()
-        status = "unavailable" if not snapshot.default_versions else "degraded" if found else "ready"
+        status = "unavailable" if not registry.is_ready else "degraded" if found else "ready"
         body: dict[str, Any] = {"status": status}
         if keys.is_known(request.headers.get("Authorization")):
+            defaults = {
+                name: entry.default.number if entry.default and name not in registry.unloaded_models else None
+                for name, entry in registry.snapshot.entries.items()
+            }
             body |= {"models": defaults, "problems": [problem.as_dict() for problem in found]}
         return json_response(body, 503 if status == "unavailable" else 200)
 

@@ -41,7 +41,7 @@ def create_blueprint(
     @blueprint.get("/v2/health/live")
     @blueprint.get("/v2/health/ready")
     def health() -> Response:
-        ready = bool(registry.snapshot.default_versions)
+        ready = registry.is_ready
         down = request.path.endswith("ready") and not ready
         return json_response({"live": True, "ready": ready}, 503 if down else 200)
 

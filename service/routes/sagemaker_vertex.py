@@ -20,7 +20,7 @@ def create_blueprint(registry: ModelRegistry, predictor: Predictor, settings: Se
     blueprint = Blueprint("sagemaker_vertex", __name__)
 
     def ping() -> Response:
-        return json_response({}, 200 if registry.snapshot.default_versions else 503)
+        return json_response({}, 200 if registry.is_ready else 503)
 
     def invocations() -> Response:
         result = predictor(None, None, ignored_key="parameters")

@@ -75,6 +75,28 @@ def test_the_lock_is_released_when_its_holder_dies(written: Path, cache_dir: Pat
             assert waiting.result().exists()
 
 
+@pytest.mark.parametrize("held", [".lock", "the copy"])
+def test_a_lock_that_another_process_holds_is_waited_for_aloud_and_not_for_ever(
+    held: str, written: Path, cache_dir: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    cache_dir.mkdir(mode=0o700, parents=True)
+    path = cache_dir / ".lock" if held == ".lock" else artifact_cache.cache_file(written, cache_dir)
+    holder = "import fcntl, sys; file = open(sys.argv[1], 'a' if sys.argv[1].endswith('.lock') else 'r')\n"
+    holder += "fcntl.flock(file, fcntl.LOCK_EX); print('locked', flush=True); sys.stdin.read()"
+    monkeypatch.setattr(file_lock, "_SILENT_SECONDS", 0.05)
+    monkeypatch.setattr(file_lock, "MAX_WAIT_SECONDS", 0.2)
+    pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE}
+    with subprocess.Popen([sys.executable, "-c", holder, path], **pipes) as process:
+        assert process.stdout is not None
+        assert process.stdout.readline() == b"locked\n"
+        with pytest.raises((StoreError, ArtifactError), match=rf"{path}: another process has held the lock for"):
+            npz.read(artifact_cache.cache_file(written, cache_dir), mapped=True)
+        process.communicate(b"")
+    (record,) = caplog.records
+    assert record.getMessage().startswith(f"waiting for the lock {path}, which another process holds")
+    assert npz.read(artifact_cache.cache_file(written, cache_dir), mapped=True)
+
+
 def test_temporary_files_of_dead_processes_are_removed(written: Path, cache_dir: Path) -> None:
     cache_dir.mkdir(mode=0o700, parents=True)
     (cache_dir / ".tmp-0123456789abcdef").write_bytes(b"the beginning of a large model")

@@ -52,6 +52,21 @@ def test_models_are_unloaded_and_loaded_again(store, make_client):
     assert infer(client, "price", PRICE).status_code == 200
 
 
+def test_a_service_whose_models_are_all_unloaded_is_not_ready(store, make_client):
+    client = make_client(store, admin=True)
+    checks = ("/readyz", "/v2/health/ready", "/ping")
+    for name in ("price", "image", "penguins"):
+        assert [client.get(path).status_code for path in checks] == [200] * 3
+        client.post(f"/v2/repository/models/{name}/unload")
+    assert [client.get(path).status_code for path in checks] == [503] * 3
+    assert client.get("/readyz").json["status"] == "unavailable"
+    assert set(client.get("/readyz").json["models"].values()) == {None}
+    assert client.get("/healthz").status_code == client.get("/v2/health/live").status_code == 200
+    client.post("/v2/repository/models/image/load")
+    assert [client.get(path).status_code for path in checks] == [200] * 3
+    assert client.get("/readyz").json["models"] == {"image": 1, "penguins": None, "price": None}
+
+
 def test_an_unloaded_model_stays_unloaded_when_another_service_uses_the_same_cache(store, make_client):
     """Two containers may share a cache, and each has the process id 1."""
     client = make_client(store, admin=True)
