@@ -22,7 +22,8 @@ from model_store.storage.artifact_cache import check_cache, store_cache_dir
 from model_store.utils.printable import printable
 from service.config import Settings, SettingsError
 from service.http.cross_origin import CrossOrigin, Headers
-from service.http.request_head import ForwardedPrefix, check_host
+from service.http.cross_site import check_no_foreign_page
+from service.http.request_head import ForwardedPrefix, HostPolicy, check_host
 from service.http.responses import add_response_headers
 from service.inference.drift import DriftMonitor
 from service.inference.runner import InferenceRunner
@@ -63,6 +64,7 @@ def create_app(settings: Settings | None = None, *, forks: bool = False) -> Flas
     keys = _read_keys(settings)
     access = AccessControl(keys, settings.admin_port)
     cross_origin = CrossOrigin(settings.cors_origins)
+    hosts = HostPolicy(settings.trusted_hosts)
     registry = ModelRegistry(
         store,
         cache_dir,
@@ -91,11 +93,12 @@ def create_app(settings: Settings | None = None, *, forks: bool = False) -> Flas
     app.extensions["keys"] = keys
     app.extensions["recorder"] = recorder
     app.extensions["cross_origin"] = cross_origin
+    app.extensions["hosts"] = hosts
     error_handlers.register(app)
     parser = PredictParser(registry)
     predictor = predict.Predictor(registry, parser, inference, settings)
     app.extensions["fast_path"] = partial(
-        FastPath, registry, parser, inference, recorder, access, cross_origin, settings
+        FastPath, registry, parser, inference, recorder, access, cross_origin, hosts, settings
     )
     # First: its configurable routes may equal one of ours.
     app.register_blueprint(sagemaker_vertex.create_blueprint(registry, predictor, settings))
@@ -103,7 +106,7 @@ def create_app(settings: Settings | None = None, *, forks: bool = False) -> Flas
     app.register_blueprint(tensorflow_serving.create_blueprint(registry, inference, settings))
     app.register_blueprint(open_inference.create_blueprint(registry, inference, metrics, settings))
     app.register_blueprint(models.create_blueprint(registry))
-    app.register_blueprint(health.create_blueprint(registry, metrics, drift, keys))
+    app.register_blueprint(health.create_blueprint(registry, metrics, drift, keys, hosts))
     app.register_blueprint(docs.create_blueprint(registry, settings))
 
     @app.before_request
@@ -123,6 +126,10 @@ def create_app(settings: Settings | None = None, *, forks: bool = False) -> Flas
         authorization = environ.get("HTTP_AUTHORIZATION")
         g.request_record.key_name = access.check(request.endpoint or "", authorization, environ["SERVER_PORT"])
         check_host(environ.get("HTTP_HOST"), environ["SERVER_PROTOCOL"])
+        if not access.is_public(request.endpoint or ""):  # probes send an IP address
+            hosts.check(environ.get("HTTP_HOST"))
+        if access.required_scope(request.endpoint or "") == "admin":
+            check_no_foreign_page(environ)
         return None
 
     def is_for_pages() -> bool:

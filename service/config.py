@@ -26,6 +26,7 @@ LOG_FORMATS = ("text", "json")
 FOLLOW_RULES = ("default", "newest")
 _PREFIX = "SERVE_"
 _ORIGIN = re.compile(r"https?://(?:\[[0-9A-Fa-f:.]+\]|[A-Za-z0-9._-]+)(?::[0-9]{1,5})?", re.IGNORECASE)
+_HOST = re.compile(r"(?:\[[0-9A-Fa-f:.]+\]|[A-Za-z0-9._-]+)(?::[0-9]{1,5})?")
 _BOOLEANS = {
     word: on for on, words in ((True, "true yes on 1 t y"), (False, "false no off 0 f n")) for word in words.split()
 }
@@ -69,6 +70,13 @@ def _check_origins(text: str) -> None:
         if origin != "*" and not _ORIGIN.fullmatch(origin):
             expected = "comma-separated origins such as https://shop.example, without a path, or *"
             raise ValueError(f"expected {expected}; found {origin!r}")
+
+
+def _check_hosts(text: str) -> None:
+    for host in filter(None, (host.strip() for host in text.split(","))):
+        if not _HOST.fullmatch(host):
+            expected = "comma-separated hosts such as ml.example.com or localhost:8001, without a scheme or path"
+            raise ValueError(f"expected {expected}; found {host!r}")
 
 
 def _check_path(text: str) -> None:
@@ -180,6 +188,12 @@ class Settings:
         "",
         "Comma-separated origins whose pages may call the service from a browser, or * for all; if empty, none.",
         check=_check_origins,
+    )
+    trusted_hosts: str = _setting(
+        "SERVE_TRUSTED_HOSTS",
+        "",
+        "Comma-separated Host headers to accept, without a port for any port; if empty, all. Health checks accept all.",
+        check=_check_hosts,
     )
     cache_dir: str = _setting(
         "SERVE_CACHE_DIR", "", "Directory for verified copies of artifacts; if empty, the user's cache."

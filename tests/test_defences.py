@@ -102,7 +102,7 @@ DEFENCES = {
         "tests/service/security/test_strangers.py::test_a_key_learns_nothing_of_the_models_outside_its_scope",
     ),
     "readiness without a key has only the status": Defence(
-        "service/routes/health.py", 'if keys.is_known(request.headers.get("Authorization")):', "if True:",
+        "service/routes/health.py", 'if keys.is_known(request.headers.get("Authorization")) and', "if",
         f"{ACCESS}::test_readiness_without_a_key_has_only_the_status",
     ),
     "only the admin port serves metrics and the repository": Defence(
@@ -116,6 +116,22 @@ DEFENCES = {
     "a forwarded prefix is believed of trusted proxies only": Defence(
         "service/http/request_head.py", ' and self._is_trusted(environ.get("REMOTE_ADDR", "")):', ":",
         "tests/service/http/test_request_head.py::test_a_prefix_is_believed_of_trusted_proxies_only",
+    ),
+    "pages of other origins cannot load or unload models": Defence(
+        "service/app.py", "            check_no_foreign_page(environ)\n", "            pass\n",
+        "tests/service/security/test_cross_site.py::test_a_page_of_another_origin_cannot_use_the_repository",
+    ),
+    "the repository accepts no body that a form can send": Defence(
+        "service/http/cross_site.py", 'if media_type not in {"", "application/json"}:', "if False:",
+        "tests/service/security/test_cross_site.py::test_the_repository_accepts_no_body_that_a_form_can_send",
+    ),
+    "other hosts are rejected": Defence(
+        "service/app.py", 'hosts.check(environ.get("HTTP_HOST"))', "pass",
+        "tests/service/security/test_cross_site.py::test_only_trusted_hosts_are_served",
+    ),
+    "other hosts are rejected on the fast path": Defence(
+        "service/server/fast_path.py", 'if not self._hosts.is_trusted(headers.get("HOST")):', "if False:",
+        "tests/service/security/test_cross_site.py::test_both_paths_of_the_real_server_check_the_host",
     ),
     "pages of other origins can read nothing": Defence(
         "service/http/cross_origin.py", "if origin not in self._origins:", "if origin is None:",

@@ -11,6 +11,7 @@ from service.http.exceptions import error_at
 
 # RFC 3986: a registered name, IPv4 address, or IPv6 address in brackets, and a port. The name may be empty.
 _HOST = re.compile(r"(?:\[[0-9A-Fa-f:.]+\]|[\w.~!$&'()*+,;=%-]*)(?::\d*)?", re.ASCII)
+_PORT = re.compile(r":\d*$")
 
 _PREFIX = re.compile(r"(?:/(?!\.{1,2}(?:/|$))[\w.~%-]+)+", re.ASCII)  # a path without the segments . and ..
 
@@ -18,6 +19,30 @@ _PREFIX = re.compile(r"(?:/(?!\.{1,2}(?:/|$))[\w.~%-]+)+", re.ASCII)  # a path w
 def is_valid_host(host: str | None, protocol: str = "HTTP/1.1") -> bool:
     """True for a valid Host header (RFC 9112, section 3.2). Only HTTP/1.0 may leave it out."""
     return protocol == "HTTP/1.0" if host is None else _HOST.fullmatch(host) is not None
+
+
+class HostPolicy:
+    """Which Host headers are accepted, SERVE_TRUSTED_HOSTS.
+
+    A page whose name resolves to this service's address (DNS rebinding) is of the same origin for the browser. Only its
+    Host header tells it from the service's own.
+    """
+
+    def __init__(self, trusted_hosts: str = "") -> None:
+        """`trusted_hosts`: separated by commas, without a port for any port; without any all hosts are trusted."""
+        self._trusted = frozenset(filter(None, (host.strip().lower() for host in trusted_hosts.split(","))))
+
+    def is_trusted(self, host: str | None) -> bool:
+        if not self._trusted:
+            return True
+        name = (host or "").lower()
+        return name in self._trusted or _PORT.sub("", name) in self._trusted
+
+    def check(self, host: str | None) -> None:
+        """Raise ApiError 400 unless the host is trusted."""
+        if not self.is_trusted(host):
+            problem, fix = "expected a trusted host, found another one", "use a host of SERVE_TRUSTED_HOSTS in the URL"
+            raise error_at(400, "bad_request", "Host", problem, fix)
 
 
 def check_host(host: str | None, protocol: str) -> None:

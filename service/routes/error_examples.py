@@ -39,7 +39,8 @@ def error_example(registry: ModelRegistry, faults: list[Fault]) -> dict[str, Any
     if request.path.startswith(REPOSITORY_PATH) and isinstance(registry.unloaded_models, UnloadedModels):
         named = (request.view_args or {}).get("name", "")
         path = request.path if not named or named in registry.snapshot.entries else f"{REPOSITORY_PATH}index"
-        return {"body": {}, "curl": f"{curl} {shlex.quote(base + quote(path))} -d '{{}}'"}
+        url = shlex.quote(base + quote(path))
+        return {"body": {}, "curl": f"{curl} {url} -H 'Content-Type: application/json' -d '{{}}'"}
     served, is_requested = _intended_version(registry)
     if served is None:
         return None

@@ -39,6 +39,7 @@ def error_response(error: ApiError) -> Response:
     example = None
     scope = "admin" if request.path.startswith(REPOSITORY_PATH) else "predict"
     known = current_app.extensions["keys"].has_scope(request.headers.get("Authorization"), scope)
+    known = known and current_app.extensions["hosts"].is_trusted(request.headers.get("Host"))
     if known and 400 <= error.status < 500 and error.status not in _ACCESS_DENIED:
         example = error_example(current_app.extensions["registry"], error.faults)
     if uses_plain_error_body(request.path):

@@ -10,6 +10,7 @@ from prometheus_client.core import Metric
 from werkzeug.wrappers import Response
 
 from model_store.errors import Fault
+from service.http.request_head import HostPolicy
 from service.http.responses import json_response
 from service.inference.drift import DriftMonitor
 from service.registry.registry import ModelRegistry
@@ -17,7 +18,9 @@ from service.security.api_keys import ApiKeys
 from service.telemetry.metrics import CONTENT_TYPE, InternalGauges, Metrics, key_gauges, model_gauges
 
 
-def create_blueprint(registry: ModelRegistry, metrics: Metrics, drift: DriftMonitor, keys: ApiKeys) -> Blueprint:
+def create_blueprint(
+    registry: ModelRegistry, metrics: Metrics, drift: DriftMonitor, keys: ApiKeys, hosts: HostPolicy
+) -> Blueprint:
     blueprint = Blueprint("health", __name__)
 
     def problems() -> list[Fault]:
@@ -55,7 +58,7 @@ def create_blueprint(registry: ModelRegistry, metrics: Metrics, drift: DriftMoni
         found = problems()
         status = "unavailable" if not registry.is_ready else "degraded" if found else "ready"
         body: dict[str, Any] = {"status": status}
-        if keys.is_known(request.headers.get("Authorization")):
+        if keys.is_known(request.headers.get("Authorization")) and hosts.is_trusted(request.headers.get("Host")):
             defaults = {
                 name: entry.default.number if entry.default and name not in registry.unloaded_models else None
                 for name, entry in registry.snapshot.entries.items()

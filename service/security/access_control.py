@@ -43,6 +43,11 @@ class AccessControl:
     def required_scope(endpoint: str) -> str:
         return _ENDPOINT_SCOPES.get(endpoint, "predict")
 
+    @staticmethod
+    def is_public(endpoint: str) -> bool:
+        """True if the endpoint needs no key: health checks, and the files of the page that asks for one."""
+        return endpoint in _PUBLIC_ENDPOINTS
+
     def check(self, endpoint: str, authorization: str | None, port: str) -> str:
         """Return the name of the key if the request may be answered; otherwise raise NotFound or AccessDeniedError.
 
@@ -54,4 +59,4 @@ class AccessControl:
             if self.keys.is_known(authorization):
                 raise NotFound
             self.keys.require_scope(authorization, scope)  # a stranger gets 401 here as for any other path
-        return "" if endpoint in _PUBLIC_ENDPOINTS else self.keys.require_scope(authorization, scope)
+        return "" if self.is_public(endpoint) else self.keys.require_scope(authorization, scope)

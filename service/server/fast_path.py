@@ -22,7 +22,7 @@ from model_store.utils.duplicate_keys import has_duplicate_keys
 from service.config import Settings
 from service.http.cross_origin import CrossOrigin, Headers
 from service.http.request_body import has_too_many_values, is_json_content_type
-from service.http.request_head import is_valid_host
+from service.http.request_head import HostPolicy, is_valid_host
 from service.http.responses import RESPONSE_HEADERS, json_bytes
 from service.inference.runner import InferenceRunner
 from service.protocols.native import PredictParser, predict_response
@@ -111,10 +111,11 @@ class FastPath:
         recorder: RequestRecorder,
         access: AccessControl,
         cross_origin: CrossOrigin,
+        hosts: HostPolicy,
         settings: Settings,
     ) -> None:
         self._registry, self._parser, self._inference, self._recorder = registry, parser, inference, recorder
-        self._access, self._cross_origin, self._settings = access, cross_origin, settings
+        self._access, self._cross_origin, self._hosts, self._settings = access, cross_origin, hosts, settings
         self._table_reader = SimdjsonReader()
         self._last_pass: tuple[LoadedVersion, Array, float] | None = None  # until `record_metrics` counts it
 
@@ -238,6 +239,8 @@ class FastPath:
         if len(headers) < len(head.headers) or not _UNSUPPORTED_HEADERS.isdisjoint(headers):  # or one sent twice
             return False
         if not is_json_content_type(headers.get("CONTENT-TYPE", "")) or not is_valid_host(headers.get("HOST")):
+            return False
+        if not self._hosts.is_trusted(headers.get("HOST")):
             return False
         return PredictTarget(head.uri, path[1], path[2], self._cross_origin.headers(headers.get("ORIGIN")))
 

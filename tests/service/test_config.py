@@ -19,7 +19,9 @@ def test_every_variable_is_read():
     for setting in fields(Settings):
         choices = setting.metadata["choices"]
         another = [choice for choice in choices if choice != setting.default]
-        text = {"forwarded_allow_ips": "10.0.0.1", "cors_origins": "*"}.get(setting.name, "/other")
+        text = {"forwarded_allow_ips": "10.0.0.1", "cors_origins": "*", "trusted_hosts": "here"}.get(
+            setting.name, "/other"
+        )
         other = another[0] if choices else {str: text, bool: "true"}.get(type(setting.default), "7")
         needed = {"SERVE_ADMIN_PORT": "7"} if setting.name == "admin" else {}
         found = Settings.from_environ({setting.metadata["variable"]: other} | needed)

@@ -30,7 +30,8 @@ def example_of(response: Any) -> tuple[str, dict[str, Any]]:
     assert 400 <= response.status_code < 500, response.data
     error = response.json["error"]
     line = error.partition("This works: ")[2] if isinstance(error, str) else error["example"]["curl"]
-    command, silent, url, data, text = shlex.split(line)
+    command, silent, url, *header, data, text = shlex.split(line)
+    assert header == (["-H", "Content-Type: application/json"] if "/v2/repository/" in url else [])
     assert (command, silent, data) == ("curl", "-s", "-d")
     body = json.loads(text)
     if not isinstance(error, str):
