@@ -20,10 +20,11 @@ _SILENT_SECONDS = 1.0
 _POLL_SECONDS = 0.02
 
 
-def wait_for_lock(descriptor: int, operation: int, location: str) -> None:
+def wait_for_lock(descriptor: int, operation: int, location: str, *, wait: bool = True) -> None:
     """Take the lock `operation` (LOCK_EX or LOCK_SH) of an open file. `location` is how messages name the file.
 
-    Log a warning if another process holds it for a second. TimeoutError, an OSError, after MAX_WAIT_SECONDS.
+    Log a warning if another process holds it for a second. TimeoutError, an OSError, after MAX_WAIT_SECONDS, or
+    at once without `wait`.
     """
     started, warned = time.monotonic(), False
     while True:
@@ -33,9 +34,9 @@ def wait_for_lock(descriptor: int, operation: int, location: str) -> None:
             waited = time.monotonic() - started
         else:
             return
-        if waited >= MAX_WAIT_SECONDS:
+        if not wait or waited >= MAX_WAIT_SECONDS:
             fix = f"see which one with: fuser {location}"
-            raise TimeoutError(f"{location}: another process has held the lock for {MAX_WAIT_SECONDS:.0f} s; {fix}")
+            raise TimeoutError(f"{location}: another process has held the lock for {waited:.0f} s; {fix}")
         if waited >= _SILENT_SECONDS and not warned:
             warned = True
             log.warning(
@@ -44,10 +45,10 @@ def wait_for_lock(descriptor: int, operation: int, location: str) -> None:
         time.sleep(_POLL_SECONDS)
 
 
-def lock_shared(descriptor: int, location: str) -> None:
+def lock_shared(descriptor: int, location: str, *, wait: bool = True) -> None:
     """Mark an open file as in use until all duplicates of its descriptor are closed. OSError if it was removed."""
     try:
-        wait_for_lock(descriptor, fcntl.LOCK_SH, location)
+        wait_for_lock(descriptor, fcntl.LOCK_SH, location, wait=wait)
     except TimeoutError:
         raise
     except OSError:
@@ -57,10 +58,10 @@ def lock_shared(descriptor: int, location: str) -> None:
 
 
 def open_shared(path: Path) -> int:
-    """Open a file and mark it as in use until the returned descriptor is closed."""
+    """Open a file and mark it as in use until the returned descriptor is closed. Never wait."""
     descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)
     try:
-        lock_shared(descriptor, str(path))
+        lock_shared(descriptor, str(path), wait=False)
     except OSError:
         os.close(descriptor)
         raise
