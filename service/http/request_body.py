@@ -16,6 +16,7 @@ from werkzeug.wrappers import Request
 
 from model_store.errors import Fault, InputError
 from model_store.utils.duplicate_keys import duplicate_key_faults, has_duplicate_keys
+from model_store.utils.values import describe_value
 from service.http.exceptions import ApiError, error_at
 from service.http.request_head import list_items
 
@@ -88,7 +89,7 @@ def _media_type(content_type: str) -> str:
 def check_json_content_type(request: Request) -> None:
     content_type = request.headers.get("Content-Type", "")
     if not is_json_content_type(content_type):
-        problem = f"expected application/json, found {_media_type(content_type)}"
+        problem = f"expected application/json, found {describe_value(_media_type(content_type))}"
         raise error_at(415, _UNSUPPORTED, "Content-Type", problem, "send JSON, and say so in Content-Type")
 
 
@@ -96,7 +97,7 @@ def read_body(request: Request, max_bytes: int) -> bytes:
     """Return the body, decompressed if its Content-Encoding is gzip or deflate (in its zlib form)."""
     codings = [coding for coding in list_items(request.headers.get("Content-Encoding", "")) if coding != "identity"]
     if len(codings) > 1 or not _WINDOW_BITS.keys() >= set(codings):
-        problem = f"expected gzip, deflate or none, found {', '.join(codings)}"
+        problem = f"expected gzip, deflate or none, found {describe_value(', '.join(codings))}"
         raise error_at(415, _UNSUPPORTED, "Content-Encoding", problem, "send the body uncompressed, or as gzip")
     transfer_codings = request.headers.get("Transfer-Encoding", "")
     if set(list_items(transfer_codings)) - {"chunked", "identity"}:  # gunicorn passes gzip on as it is

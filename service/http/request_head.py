@@ -11,6 +11,7 @@ from service.http.exceptions import error_at
 
 # RFC 3986: a registered name, IPv4 address, or IPv6 address in brackets, and a port. The name may be empty.
 _HOST = re.compile(r"(?:\[[0-9A-Fa-f:.]+\]|[\w.~!$&'()*+,;=%-]*)(?::\d*)?", re.ASCII)
+_MAX_HOST_CHARACTERS = 300  # DNS allows 253, and a port follows
 _PORT = re.compile(r":\d*$")
 
 _PREFIX = re.compile(r"(?:/(?!\.{1,2}(?:/|$))[\w.~%-]+)+", re.ASCII)  # a path without the segments . and ..
@@ -18,7 +19,9 @@ _PREFIX = re.compile(r"(?:/(?!\.{1,2}(?:/|$))[\w.~%-]+)+", re.ASCII)  # a path w
 
 def is_valid_host(host: str | None, protocol: str = "HTTP/1.1") -> bool:
     """True for a valid Host header (RFC 9112, section 3.2). Only HTTP/1.0 may leave it out."""
-    return protocol == "HTTP/1.0" if host is None else _HOST.fullmatch(host) is not None
+    if host is None:
+        return protocol == "HTTP/1.0"
+    return len(host) <= _MAX_HOST_CHARACTERS and _HOST.fullmatch(host) is not None
 
 
 class HostPolicy:
@@ -34,7 +37,7 @@ class HostPolicy:
 
     def is_trusted(self, host: str | None) -> bool:
         if not self._trusted:
-            return True
+            return is_valid_host(host, "HTTP/1.0")
         name = (host or "").lower()
         return name in self._trusted or _PORT.sub("", name) in self._trusted
 

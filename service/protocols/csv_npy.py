@@ -9,6 +9,7 @@ from numpy.lib.format import read_array
 from model_store.errors import Fault, InputError
 from model_store.schema import row_parser
 from model_store.schema.row_parser import Header, RowBatch
+from model_store.utils.values import describe_value
 from service.http.request_body import bad_request, check_value_count
 from service.protocols import tensors
 from service.registry.loaded_version import LoadedVersion
@@ -24,7 +25,9 @@ def parse_csv_rows(body: bytes, served: LoadedVersion, header: str | None, *, ma
     """Parse a CSV body into rows that are not encoded yet. `header` is the parameter of the media type, if sent."""
     if header not in _HEADERS:
         fix = "send text/csv; header=present if the first line names the columns, else header=absent"
-        raise InputError([Fault("Content-Type", f"expected header=present or header=absent, found {header!r}", fix)])
+        raise InputError(
+            [Fault("Content-Type", f"expected header=present or header=absent, found {describe_value(header)}", fix)]
+        )
     check_value_count(body, max_bytes, "CSV")
     found, _ = row_parser.parse_csv(body, "", served.model.signature, _HEADERS[header], max_rows=served.max_rows)
     if len(found.rows) > served.max_rows:

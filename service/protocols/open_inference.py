@@ -122,7 +122,7 @@ def serialize_response(
 def _json_length(text: str, available: int) -> int:
     length = int(text) if text.isascii() and text.isdigit() and len(text) < 19 else -1
     if not 0 <= length <= available:
-        problem = f"expected a number of bytes, 0 to {available}; found {text!r}"
+        problem = f"expected a number of bytes, 0 to {available}; found {describe_value(text)}"
         raise error_at(400, "broken_body", JSON_LENGTH_HEADER, problem, "send the length of the JSON in bytes")
     return length
 
@@ -207,7 +207,11 @@ def _requested_outputs(
     for i, item in enumerate(requested):
         name = item.get("name") if isinstance(item, dict) else item
         if isinstance(name, str) and name in expected:
-            faults.add(f"outputs.{i}.name", f"expected each output once, found {name!r} again", "remove one of them")
+            faults.add(
+                f"outputs.{i}.name",
+                f"expected each output once, found {describe_value(name)} again",
+                "remove one of them",
+            )
         elif not isinstance(item, dict) or name not in known:
             problem = f"expected the name of one of {', '.join(known)}; found {describe_value(name)}"
             faults.add(f"outputs.{i}.name", problem, partial(_fix_output_name, name, known))

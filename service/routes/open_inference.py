@@ -145,7 +145,7 @@ def create_blueprint(
         if files := [key for key in _read_object(settings).get("parameters", {}) if key.startswith("file:")]:
             fix = "publish a version to the store; the service loads it"
             raise InputError(
-                [Fault(f"parameters.{files[0]}", "expected no file: models are loaded from the store", fix)]
+                [Fault(f"parameters.{files[0][:60]}", "expected no file: models are loaded from the store", fix)]
             )
         registry.load(name)
         return json_response({})

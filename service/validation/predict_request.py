@@ -39,7 +39,7 @@ class ModelNameField(fields.Field[str]):
                 "model", f"expected the name of a model, found {describe_value(value)}", "send its name as a string"
             )
         if self.expected_name not in {None, value}:
-            problem = f"expected {self.expected_name!r}, as in the URL; found {value!r}"
+            problem = f"expected {self.expected_name!r}, as in the URL; found {describe_value(value)}"
             raise _validation_error("model", problem, "leave it out, or use the URL of the other model")
         return value
 
