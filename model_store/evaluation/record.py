@@ -27,10 +27,18 @@ _Label = partial(fields.Raw, required=True, validate=lambda value: isinstance(va
 
 
 class _List(fields.List[Any]):
+    max_items = _MAX_ITEMS
+
     def _deserialize(self, value: Any, attr: str | None, data: Mapping[str, Any] | None, **kwargs: Any) -> list[Any]:
-        if not isinstance(value, list) or not 1 <= len(value) <= _MAX_ITEMS:
-            raise ValidationError(f"expected a list of 1 to {_MAX_ITEMS} items")
+        if not isinstance(value, list) or not 1 <= len(value) <= self.max_items:
+            raise ValidationError(f"expected a list of 1 to {self.max_items} items")
         return super()._deserialize(value, attr, data, **kwargs)
+
+
+class _PerClass(_List):
+    """One item for each of at most 100 classes: training keeps no larger confusion matrix."""
+
+    max_items = 100
 
 
 class _ByName(fields.Dict):
@@ -81,7 +89,7 @@ class _Classification(_Section):
     accuracy = _Share()
     classes = _ByName(_ClassMetrics)
     mistakes = fields.List(fields.Nested(_Confusion), load_default=list, validate=validate.Length(max=100))
-    confusion = _List(_List(_Count()), load_default=None)
+    confusion = _PerClass(_PerClass(_Count()), load_default=None)
 
     @validates_schema(skip_on_field_errors=True)
     def _confusion_is_square(self, data: dict[str, Any], **_: Any) -> None:

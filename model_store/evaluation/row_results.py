@@ -74,7 +74,7 @@ class RowResults:
         if not isinstance(sha256, str) or not _DIGEST.fullmatch(sha256):
             return None
         try:
-            return cls(sha256, _read_bits(bits, metrics), _read_errors(errors))
+            return cls(sha256, _read_bits(bits, metrics), _read_errors(errors, metrics))
         except (TypeError, ValueError, KeyError, OverflowError, binascii.Error):
             return None
 
@@ -98,7 +98,7 @@ def _read_bits(bits: Any, metrics: Mapping[str, Any]) -> NDArray[np.bool_] | Non
     return correct
 
 
-def _read_errors(errors: Any) -> dict[str, NDArray[np.float64]] | None:
+def _read_errors(errors: Any, metrics: Mapping[str, Any]) -> dict[str, NDArray[np.float64]] | None:
     if errors is None:
         return None
     if not isinstance(errors, Mapping) or not 0 < len(errors) <= MAX_ERRORS // _MIN_ERRORS:
@@ -106,8 +106,11 @@ def _read_errors(errors: Any) -> dict[str, NDArray[np.float64]] | None:
     found = {}
     for name, text in errors.items():
         found[name] = np.frombuffer(_from_base64(text, 4 * (MAX_ERRORS // len(errors))), "<f4").astype(np.float64)
-        if not (np.isfinite(found[name]) & (found[name] >= 0)).all():
+        if len(found[name]) < _MIN_ERRORS or not (np.isfinite(found[name]) & (found[name] >= 0)).all():
             raise ValueError("expected absolute errors")
+        rmse = metrics["targets"][name]["rmse"]
+        if len(found[name]) == metrics["rows"] and not np.isclose(np.sqrt(np.mean(found[name] ** 2)), rmse, 1e-3):
+            raise ValueError("expected the errors of the RMSE")
     if len({len(values) for values in found.values()}) != 1:
         raise ValueError("expected as many errors of each target")
     return found

@@ -121,6 +121,14 @@ def compare_regressions(
     if None in found:
         return ComparisonVerdict(None, False, "Not comparable: one of them has no metrics.")
     errors = [(found[0][name]["rmse"], found[1][name]["rmse"]) for name in found[0].keys() & found[1].keys()]
+    known = [(a, b) for a, b in errors if a is not None and b is not None and a != b]
+    perfect = {_ORDER[b == 0] for a, b in known if 0 in (a, b)}  # whose RMSE is 0, which has no ratio
+    if perfect:
+        if len(perfect) > 1:
+            return ComparisonVerdict(None, False, "Each has an RMSE of 0 for another target.")
+        (winner,) = perfect
+        summary = f"{names[_ORDER.index(winner)]} is ahead: an RMSE of 0 (significance is not tested)."
+        return ComparisonVerdict(winner, False, summary)
     log_ratios = [log(b / a) for a, b in errors if a and b and a > 0 and b > 0]
     if not log_ratios or sum(log_ratios) == 0:
         return ComparisonVerdict(None, False, "Their RMSE is equal.")

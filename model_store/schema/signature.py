@@ -49,6 +49,11 @@ class RegressionOutput:
     scale: tuple[float, ...]
     kind: Literal["values"] = "values"
 
+    def __post_init__(self) -> None:
+        """Raise ValueError if two targets have the same name: a prediction would lose one of them."""
+        if len(set(self.names)) != len(self.names):
+            raise ValueError(f"signature.output.names: expected unique names, found {list_names(self.names)}")
+
     def public_details(self) -> dict[str, Any]:
         """Return what callers see of the output."""
         return {"kind": self.kind, "names": list(self.names)}

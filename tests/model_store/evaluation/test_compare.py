@@ -10,12 +10,14 @@ from typing import Any
 import numpy as np
 import pytest
 from click.testing import CliRunner
+from marshmallow import fields
 
 from model_store.artifact import npz
 from model_store.artifact.model import Model
 from model_store.cli import main
 from model_store.errors import ArtifactError
 from model_store.evaluation.compare import Comparison, compare
+from model_store.evaluation.record import TrainingRecord
 from model_store.evaluation.row_results import RowResults
 from model_store.nn import Linear, Sequential, Softmax, Tanh
 from model_store.registry.store import Store
@@ -177,7 +179,7 @@ def test_regressions_on_the_same_rows_are_compared_in_pairs(manifest: Manifests)
     found = compared(manifest, noisy, first).verdict
     assert (found.better, found.significant, found.paired) == ("first", False, True)
     assert "chess/1 is ahead: RMSE 10.0 % lower, not significant (95 % interval −" in found.summary
-    other = with_rows(regression(rmse[1]), None, "cd" * 32, y0=worse)
+    other = with_rows(regression(rmse[1]), None, "cd" * 32, y0=worse * 0.9)
     found = compared(manifest, first, other).verdict
     assert (found.significant, found.paired) == (False, False)
     assert found.summary.endswith("(significance is not tested).")
@@ -341,3 +343,21 @@ def test_the_command_prints_tables_or_json(store: Store) -> None:
     store.publish("birds", classifier(60, labels=tuple(f"bird {i}" for i in range(20))))
     assert "12 more with smaller changes" in run("birds", "birds")
     assert CliRunner().invoke(main.main, ["compare", "chess", "go", "--store", str(store.root)]).exit_code == 5
+
+
+def test_an_rmse_of_0_is_better_than_any_other(manifest: Manifests) -> None:
+    found = compared(manifest, regression(0.0), regression(1.0)).verdict
+    assert (found.better, found.significant) == ("first", False)
+    assert "is ahead: an RMSE of 0" in found.summary
+    assert compared(manifest, regression(1.0, 2.0), regression(0.0, 2.0)).verdict.better == "second"
+    assert compared(manifest, regression(0.0, 2.0), regression(1.0, 0.0)).verdict.better is None
+    assert compared(manifest, regression(0.0), regression(0.0)).verdict.summary == "Their RMSE is equal."
+
+
+def test_a_confusion_matrix_of_thousands_of_classes_is_rejected_unread(monkeypatch: pytest.MonkeyPatch) -> None:
+    """380 lists of 10,000 numbers took 21 s."""
+    read: list[Any] = []
+    monkeypatch.setattr(fields.Integer, "_deserialize", lambda self, value, *_, **__: read.append(value) or value)
+    training = {"metrics": {**classifier().training["metrics"], "confusion": [[1] * 10_000] * 380}}
+    assert TrainingRecord.parse(training).classification is None
+    assert len(read) < 1000

@@ -118,3 +118,17 @@ def test_the_digest_is_of_file_target_labels_and_rows() -> None:
         rows_digest(DIGEST, ["y"], ["a", "b"], "row", rows),
         rows_digest(DIGEST, ["y"], ["a", "b"], "line", rows[::-1]),
     }
+
+
+@pytest.mark.parametrize(("rmse", "rows", "size", "valid"), [(2, 10, 10, True), (3, 10, 10, False), (2, 9, 9, False)])
+def test_errors_must_be_those_of_the_rmse(rmse: float, rows: int, size: int, valid: bool) -> None:
+    metrics = {"rows": rows, "targets": {"y": {"rmse": rmse}}}
+    errors = {"y": errors_as_text(2.0, size=size)}
+    found = RowResults.parse({"metrics": metrics, "held_out": {"sha256": DIGEST, "absolute_errors": errors}})
+    assert (found is not None) == valid
+
+
+def test_errors_of_some_rows_are_not_held_against_the_rmse_of_all() -> None:
+    metrics = {"rows": 1000, "targets": {"y": {"rmse": 3.0}}}
+    errors = {"y": errors_as_text(2.0, size=10)}
+    assert RowResults.parse({"metrics": metrics, "held_out": {"sha256": DIGEST, "absolute_errors": errors}})

@@ -452,3 +452,8 @@ def test_an_invalid_signature_is_rejected_with_its_location(inputs: object, outp
         read_signature({"inputs": inputs, "output": output})
     with pytest.raises(ValueError, match="an object with inputs and output"):
         read_signature({"inputs": inputs, "output": output, "more": 1})
+
+
+def test_two_targets_of_one_name_are_rejected() -> None:
+    with pytest.raises(ValueError, match=r"signature\.output\.names: expected unique names, found y, y"):
+        RegressionOutput(("y", "y"), (0.0, 0.0), (1.0, 1.0))
