@@ -1,6 +1,7 @@
 """The command forward-pass has the usage lines, messages and exit codes of train, models and serve."""
 
 import re
+import signal
 import subprocess
 import sys
 from importlib import import_module
@@ -11,6 +12,7 @@ from click.testing import CliRunner, Result
 
 import forward_pass
 from model_store.artifact.manifest import PRODUCER
+from model_store.cli.common import exit_codes
 
 ROOT = Path(__file__).parent.parent
 MODULES = {"train": "training.cli.main", "models": "model_store.cli.main", "serve": "service.cli"}
@@ -88,3 +90,34 @@ def test_a_package_that_is_not_installed_is_named(monkeypatch: pytest.MonkeyPatc
     assert f"{problem}; use the image for training, or install the wheel of Forward Pass" in found.stderr
     assert run("--help").exit_code == 0
     assert run("serve", "--help").exit_code == 0
+
+
+_INTERRUPTED_IMPORT = """
+import os, signal, sys
+from model_store import entry_points
+
+class Interrupt:  # Ctrl-C at the first import of click
+    def find_spec(self, name, *_):
+        if name == "click":
+            os.kill(os.getpid(), signal.SIGINT)
+
+sys.meta_path.insert(0, Interrupt())
+signal.signal(signal.SIGINT, signal.default_int_handler)
+getattr(entry_points, sys.argv[1])()
+"""
+
+
+@pytest.mark.parametrize("entry_point", ["forward_pass", "train", "models", "serve"])
+def test_ctrl_c_during_the_imports_of_a_command_prints_nothing(entry_point: str) -> None:
+    words = [sys.executable, "-c", _INTERRUPTED_IMPORT, entry_point]
+    ended = subprocess.run(words, cwd=ROOT, capture_output=True, text=True, check=False)
+    assert (ended.returncode, ended.stdout, ended.stderr) == (-signal.SIGINT, "", "")  # 130 in a shell
+
+
+def test_ctrl_c_raises_again_while_a_command_runs() -> None:
+    before = signal.signal(signal.SIGINT, signal.SIG_DFL)
+    try:
+        with exit_codes():
+            assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
+    finally:
+        signal.signal(signal.SIGINT, before)

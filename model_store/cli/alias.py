@@ -11,6 +11,7 @@ from model_store.cli import tables
 from model_store.cli.common import fail, print_json, print_note
 from model_store.cli.group import command, why_option
 from model_store.cli.terminal import stdout
+from model_store.errors import InputError, NotFoundError
 from model_store.registry import promotion
 from model_store.registry.alias_log import DEFAULT_ALIAS, AliasRevision, why_default
 from model_store.registry.store import Store, open_store
@@ -92,7 +93,7 @@ def rollback(name: str, alias: str, why: str, force: bool, store: str, as_json: 
     _print_revision(opened, name, revision, as_json)
 
 
-@command("promote")
+@command("promote", {NotFoundError: 2, InputError: 2})  # 5: a gate failed, or the store refused
 @click.argument("name")
 @click.argument("version")
 @_alias_option
@@ -109,6 +110,9 @@ def promote(name: str, version: str, alias: str, gates: tuple[str, ...], why: st
     GATE compares a metric of the version with a number, or with the same metric of an alias or of another version:
     "accuracy>=0.95", "log_loss<=default", "mae<houses/2". The operators are >=, <=, > and <. If the alias is not set
     yet, a gate against it passes; "default" then means the newest version. A protected alias needs at least one gate.
+
+    Exit code 5: a gate failed, or the store refused. Exit code 2: a gate cannot be evaluated as written, or there is no
+    such version.
     """
     opened, parsed = open_store(store), [promotion.parse_gate(text) for text in gates]
     revision, results = promotion.promote(
@@ -133,7 +137,7 @@ def promote(name: str, version: str, alias: str, gates: tuple[str, ...], why: st
 @click.option("--off", is_flag=True, help="Remove the protection.")
 @why_option
 def protect(name: str, alias: str, off: bool, why: str, store: str, as_json: bool) -> None:
-    """Allow an alias to move only via `promote --if` or `--force`."""
+    """Allow an alias to move only via `promote --if`, or via `alias` or `rollback` with `--force`."""
     opened = open_store(store)
     revision = opened.protect(name, alias, protected=not off, who=current_user(), why=why, when=datetime.now(UTC))
     if as_json:

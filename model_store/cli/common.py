@@ -19,6 +19,7 @@ import errno
 import io
 import json
 import os
+import signal
 import sys
 import traceback
 from collections.abc import Callable, Iterator, Mapping
@@ -84,6 +85,8 @@ class CommandGroup(click.Group):
         try:
             yield
         except click.ClickException as error:
+            if isinstance(error, click.BadParameter) and not isinstance(error, click.MissingParameter):
+                error.ctx = None  # then click prints no usage: the value is wrong, not the usage
             if as_json:
                 error.show()
                 _print_json_error(error, error.format_message(), error.exit_code)
@@ -154,6 +157,8 @@ def open_output(name: str) -> Iterator[IO[str]]:
         with click.open_file(name, "w", encoding="utf-8") as file:
             yield file
         return
+    if name.endswith(os.sep):  # Path drops it
+        raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR), name)
     with atomic_write(Path(name), "x", encoding="utf-8", newline="") as file:
         yield file
 
@@ -218,6 +223,8 @@ def exit_codes(codes: Mapping[type[Exception], int] | None = None) -> Iterator[N
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors="replace")  # print ? for what a terminal without UTF-8 cannot show
+    if signal.getsignal(signal.SIGINT) is signal.SIG_DFL:  # set while the command was imported: see entry_points.py
+        signal.signal(signal.SIGINT, signal.default_int_handler)
     try:
         yield
         sys.stdout.flush()

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from functools import reduce
 
 import click
@@ -33,12 +33,14 @@ def main() -> None:
     """
 
 
-def command(name: str) -> Callable[[Callable[..., None]], click.Command]:
-    """Decorate a function as a command of `models` with the options that all of them have."""
+def command(
+    name: str, codes: Mapping[type[Exception], int] | None = None
+) -> Callable[[Callable[..., None]], click.Command]:
+    """Decorate a function as a command of `models` with the options of all of them; `codes`: see `exit_codes`."""
 
     def decorate(function: Callable[..., None]) -> click.Command:
         options: list[Callable[[Command], Command]] = [verbosity_option, json_option, store_option]
-        return main.command(name)(reduce(lambda inner, option: option(inner), options, exit_codes()(function)))
+        return main.command(name)(reduce(lambda inner, option: option(inner), options, exit_codes(codes)(function)))
 
     return decorate
 

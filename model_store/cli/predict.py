@@ -108,7 +108,8 @@ def predict(
     if file is not None and output is not None:
         count, filled = _predict_file(predictor, file, header, output, None if keep_all else _split_names(keep))
         rows = "1 row" if count == 1 else f"{count} rows"
-        print_note(f"Wrote the predictions of {name}/{predictor.version} for {rows} to {output}.")
+        target = "standard output" if output == "-" else output
+        print_note(f"Wrote the predictions of {name}/{predictor.version} for {rows} to {target}.")
         warnings = _fill_warnings(predictor.signature, filled)
         if as_json and output != "-":
             print_json({"model": name, "version": predictor.version, "rows": count, "output": output, **warnings})

@@ -8,7 +8,7 @@ from datetime import UTC, datetime, timedelta
 import click
 
 from model_store.cli import tables
-from model_store.cli.common import Duration, print_json, print_note
+from model_store.cli.common import Duration, fail, print_json, print_note
 from model_store.cli.group import command, resolve_reference
 from model_store.registry.store import open_store
 
@@ -19,12 +19,12 @@ from model_store.registry.store import open_store
 def remove(model: str, yes: bool, store: str, as_json: bool) -> None:
     """Remove a version permanently; its number is never reused."""
     if "/" not in model:
-        raise click.UsageError(f"Add the version to remove, such as {model}/1.")
+        fail(f"{model}: expected a version to remove; add it: {model}/1", 2)
     opened = open_store(store)
     name, number = resolve_reference(opened, model)
     if not yes:
         if not sys.stdin.isatty():
-            raise click.UsageError(f"This removes {name}/{number} permanently; confirm it with --yes.")
+            fail(f"this removes {name}/{number} permanently; confirm it with --yes", 2)
         click.confirm(f"Remove {name}/{number} permanently?", abort=True, err=True)
     opened.remove(name, number)
     if as_json:

@@ -144,5 +144,6 @@ def check_protection(name: str, head: AliasRevision | None, force: bool) -> bool
     if head is None or not head.protected:
         return False
     if not force:
-        raise ConflictError(f"{name}/{head.alias}: it is protected; promote a version through a gate, or use --force")
+        fix = "add a gate to models promote (--if), or use --force with models alias or models rollback"
+        raise ConflictError(f"{name}/{head.alias}: it is protected; {fix}")
     return True

@@ -19,7 +19,7 @@ from model_store.schema.column import Column, parse_text_cell
 from model_store.schema.signature import ClassificationOutput, Signature
 from model_store.utils.csv_reader import read_csv_lines
 from model_store.utils.duplicate_keys import duplicate_key_faults, has_duplicate_keys
-from model_store.utils.values import list_names
+from model_store.utils.values import describe_value, list_names
 
 Header = Literal["present", "absent"]
 _DECLARE = "declare it: `Content-Type: text/csv; header=present` or `--header present`, or the same with absent"
@@ -183,6 +183,10 @@ class CsvTable:
 
 def parse_json_rows(texts: Sequence[str]) -> list[Any]:
     """Parse one row of JSON from each text, as in `--row '{"island": "Biscoe", ...}'`."""
+    for i, text in enumerate(texts):
+        if text.lstrip()[:1] not in ("[", "{"):
+            problem = f'expected JSON such as {{"column": 1}}, found {describe_value(text)}'
+            raise InputError([Fault(f"row {i}", problem)])
     return [_parse_json(text, f"row {i}") for i, text in enumerate(texts)]
 
 

@@ -272,7 +272,7 @@ def init(data: Path, target: str | None, output: Path | None, name: str | None, 
     The kinds of the columns are inferred from the data; the network and the training settings are defaults to start
     from. Review the file before training.
     """
-    path = output or data.with_suffix(".toml")
+    path = output or data.parent / f"{data.stem}.toml"  # Path(".") has no name for with_suffix
     text = scaffold.render_job_file(data, target, path, name)
     scaffold.write_job_file(path, text, force=force)
     if as_json:

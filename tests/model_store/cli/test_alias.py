@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import pytest
+
 from model_store.registry.store import Store
 from tests.model_store.cli.conftest import read_json
 
@@ -51,7 +53,7 @@ def test_promote_moves_the_alias_only_if_all_gates_pass(models, store: Store) ->
     moved = models("promote", "chess", "3", "--alias", "champion", "--if", "accuracy>=default")
     assert "chess/champion now points to version 3." in moved.stderr
     assert "Requests without a version get version 2 (alias default)." in moved.stderr
-    assert "write it as in" in models("promote", "chess", "3", "--if", "better", code=3).stderr
+    assert "write it as in" in models("promote", "chess", "3", "--if", "better", code=2).stderr
 
 
 def test_a_protected_alias_needs_force_or_a_gate(models, store: Store) -> None:
@@ -63,6 +65,8 @@ def test_a_protected_alias_needs_force_or_a_gate(models, store: Store) -> None:
         ("rollback", "chess", "--alias", "champion"),
     ):
         models(*words, code=5)
+    fix = "it is protected; add a gate to models promote (--if), or use --force with models alias or models rollback"
+    assert fix in models("promote", "chess", "2", "--alias", "champion", code=5).stderr
     models("promote", "chess", "2", "--alias", "champion", "--if", "accuracy>0.5")
     models("rollback", "chess", "--alias", "champion", "--force")
     models("alias", "chess", "champion", "3", "--force")
@@ -70,3 +74,24 @@ def test_a_protected_alias_needs_force_or_a_gate(models, store: Store) -> None:
     assert not read_json(models("protect", "chess", "champion", "--off", "--json"))["protected"]
     models("alias", "chess", "champion", "2")
     assert models("history", "chess").stdout.count("no longer protected") == 1
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        ("chess", "3", "--if", "acuracy>=0.5"),
+        ("chess", "3", "--if", "accuracy=0.5"),
+        ("chess", "3", "--if", "accuracy>0.5x"),
+        ("chess", "3", "--if", "accuracy>chess/99"),
+        ("chess", "3", "--if", "accuracy>chess/1/2"),
+        ("chess", "3", "--if", "accuracy>nothing/1"),
+        ("chess", "3", "--if", "accuracy>0.99", "--if", "acuracy>=0.5"),
+        ("chess", "99", "--if", "accuracy>=0.5"),
+        ("nothing", "1", "--if", "accuracy>=0.5"),
+    ],
+    ids=" ".join,
+)
+def test_a_gate_that_cannot_be_evaluated_is_a_usage_error_and_a_failed_one_is_not(models, words, store: Store) -> None:
+    models("promote", *words, code=2)
+    models("promote", "chess", "3", "--if", "accuracy>0.99", code=5)
+    assert store.aliases("chess") == {}

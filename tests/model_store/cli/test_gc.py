@@ -22,7 +22,7 @@ def test_gc_lists_what_it_would_delete_and_deletes_it(models, store: Store) -> N
 
 def test_rm_asks_for_confirmation(models, store: Store) -> None:
     assert "--yes" in models("rm", "chess/2", code=2).stderr
-    assert "Add the version to remove" in models("rm", "chess", "--yes", code=2).stderr
+    assert "chess: expected a version to remove; add it: chess/1" in models("rm", "chess", "--yes", code=2).stderr
     assert store.versions("chess") == [1, 2, 3]
     assert "Removed chess/2" in models("rm", "chess/2", "--yes").stderr
     assert read_json(models("rm", "chess/3", "--yes", "--json")) == {"name": "chess", "removed": 3}

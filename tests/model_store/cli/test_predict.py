@@ -123,3 +123,31 @@ def test_filled_values_are_named(models, tmp_path: Path) -> None:
     for row in ('{"town": "Bath"}', '[null, "Bath"]'):
         assert read_json(models("predict", "chess", "--row", row, "--json"))["warnings"][0]["location"] == "age"
     assert "warnings" not in read_json(models("predict", "chess", "--row", '[1, "Bath"]', "--json"))
+
+
+def test_a_row_that_is_not_json_is_shown_with_an_example(models) -> None:
+    message = models("predict", "chess", "--row", '{"age": 1, "town": "York"}', "--row", "age=1", code=3).stderr
+    assert "row 1: expected JSON such as {\"column\": 1}, found 'age=1'" in message
+
+
+def test_output_names_standard_output_and_must_name_a_file(models, tmp_path: Path) -> None:
+    (tmp_path / "rows.csv").write_text(ROWS)
+    words = ("predict", "chess", str(tmp_path / "rows.csv"), "--output")
+    assert "for 2 rows to standard output." in models(*words, "-").stderr
+    assert f"{tmp_path}/name/: is a directory; name a file" in models(*words, f"{tmp_path}/name/", code=2).stderr
+    assert not (tmp_path / "name").exists()
+
+
+def test_only_errors_of_usage_show_the_usage(models, tmp_path: Path) -> None:
+    assert "Usage:" in models("predict", "chess", code=2).stderr
+    assert "Usage:" in models("predict", code=2).stderr
+    for words in (
+        ("predict", "chess", str(tmp_path / "no.csv")),
+        ("predict", "chess", "--header", "maybe"),
+        ("gc", "--grace", "1"),
+        ("rm", "chess/1"),
+        ("rm", "chess"),
+    ):
+        message = models(*words, code=2).stderr
+        assert "Usage:" not in message
+        assert message.startswith("Error: ")

@@ -119,7 +119,7 @@ def test_a_protected_alias_moves_only_by_force(chess: Store) -> None:
         lambda: chess.set_alias("chess", "champion", 3, **BY, expected=2),
         lambda: chess.rollback("chess", "champion", **BY),
     ):
-        with pytest.raises(ConflictError, match="chess/champion: it is protected; promote"):
+        with pytest.raises(ConflictError, match="chess/champion: it is protected; add a gate"):
             move()
     assert chess.resolve("chess", "champion") == 2
     assert chess.rollback("chess", "champion", **BY, force=True).version == 1

@@ -193,3 +193,10 @@ def test_init_writes_a_patience_that_can_end_the_training(train: Train, tmp_path
     text = (tmp_path / "t.toml").read_text()
     assert "\nepochs = 20\n" in text
     assert "\nearly_stopping = { patience = 5 }  # stop after 5 epochs without improvement" in text
+
+
+@pytest.mark.parametrize("directory", [".", "..", "/", ""])
+def test_init_says_that_a_directory_is_no_table(train: Train, directory: str) -> None:
+    found = train("init", directory, "--target", "y")
+    assert found.exit_code == 3
+    assert f"Error: {directory or '.'}: cannot be read: Is a directory" in found.stderr
