@@ -88,6 +88,7 @@ def create_app(settings: Settings | None = None, *, forks: bool = False) -> Flas
     app.jinja_options = {"finalize": _printable_on_page}
     app.wsgi_app = ForwardedPrefix(app.wsgi_app, settings.forwarded_allow_ips)  # type: ignore[method-assign]
     app.url_map.strict_slashes = False
+    app.url_map.merge_slashes = False  # else // in a path is redirected, by a page of HTML
     app.url_map.converters["segment"] = tensorflow_serving.SegmentConverter
     app.extensions["registry"] = registry
     app.extensions["keys"] = keys

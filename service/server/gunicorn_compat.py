@@ -102,7 +102,7 @@ class ParsedHead:
             message.query,
             message.version,
             message.headers,
-            not message.should_close(),
+            not message.should_close() and not _asks_to_close(message.headers),
             _content_length(message.body.reader),
             expects_continue,
         )
@@ -114,6 +114,12 @@ class ParsedHead:
             del environ[key]
         made: dict[str, Any] = environ
         return made
+
+
+def _asks_to_close(headers: list[tuple[str, str]]) -> bool:
+    """Return whether a Connection header lists `close` (RFC 9112, 9.6). gunicorn looks only for it alone."""
+    options = (value for name, value in headers if name == "CONNECTION")
+    return any(option.strip().lower() == "close" for value in options for option in value.split(","))
 
 
 def _content_length(reader: Any) -> int | None:

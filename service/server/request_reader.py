@@ -264,6 +264,9 @@ class RequestReader:
 
 def _check_request_start(start: bytes) -> None:
     """Raise NotHttpError if no request begins with these bytes: its client would wait for the read deadline."""
+    feed = start.find(b"\n")
+    if feed == 0 or (feed > 0 and start[feed - 1 : feed] != b"\r"):
+        raise NotHttpError("expected lines that end in CR LF, found one that ends in LF alone")
     line, end, _ = start.lstrip(b"\r\n").partition(b"\r\n")
     if line.startswith(_TLS_HANDSHAKE):
         raise NotHttpError(
@@ -274,6 +277,13 @@ def _check_request_start(start: bytes) -> None:
         raise NotHttpError(f"{expected} first byte of {line[0]:#04x}")
     if line and end and not _VERSION_AT_END.search(line):
         raise NotHttpError(f"{expected} line of {len(line)} bytes without a version at its end")
+
+
+# Fields of framing, routing and authentication may not be trailers (RFC 9110, 6.5.1).
+_FORBIDDEN_TRAILERS = frozenset(
+    b"authorization connection content-encoding content-length content-range content-type cookie expect host".split()
+    + b"origin te trailer transfer-encoding upgrade x-forwarded-prefix x-forwarded-proto".split()
+)
 
 
 class _ChunkDecoder:
@@ -337,6 +347,8 @@ class _ChunkDecoder:
         if line is None:
             return False
         self._trailers += len(line)
+        if line.partition(b":")[0].strip().lower() in _FORBIDDEN_TRAILERS:
+            raise MalformedBodyError("expected trailers that change nothing of the request, found another one")
         if line and (b":" not in line or self._trailers > MAX_TRAILER_BYTES):
             raise MalformedBodyError(f"expected a trailer or the end of the body, found {len(line)} other bytes")
         self._state = self._read_trailer if line else None

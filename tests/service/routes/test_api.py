@@ -483,3 +483,9 @@ def test_without_the_directory_of_the_counts_only_metrics_fail(own_client):
 def test_the_model_of_a_path_is_known_without_its_body(client, path, name):
     served = client.application.extensions["registry"].version_at(path)
     assert name == (served and served.name)
+
+
+@pytest.mark.parametrize("path", ["/models//price", "/models/price//", "/models/price//predict"])
+def test_double_slashes_in_a_path_get_an_error_in_json(client, path):
+    found = client.get("http://h" + path)
+    assert (found.status_code, found.json["error"]["code"]) == (404, "not_found")

@@ -302,3 +302,33 @@ def test_an_internal_error_closes_its_own_connection_only(
         sock.sendall(b"r")
         assert loop.take(sock).endswith(b"other")
     assert len(loop.worker.event_loop.connections) == 3
+
+
+@pytest.mark.parametrize(
+    "lines",
+    [(b"Connection: te, close",), (b"Connection: keep-alive", b"Connection: Close"), (b"Connection: close ,te",)],
+)
+def test_close_in_a_list_of_connection_options_closes(loop: Loop, lines: tuple[bytes, ...]) -> None:
+    sock = loop.client(post("/x", b"x", *lines))
+    assert loop.take(sock).endswith(b"x")
+    assert sock.recv(1) == b""
+
+
+@pytest.mark.parametrize("text", [b"GET / HTTP/1.1\nHost: h\n\n", b"\nGET / HTTP/1.1\r\n", b"GET /\n"])
+def test_lines_that_end_in_lf_alone_are_rejected_at_once(loop: Loop, text: bytes) -> None:
+    assert error_of(loop.take(loop.client(text))) == (400, "bad_request")
+
+
+@pytest.mark.parametrize("name", [b"Content-Length", b"transfer-encoding", b"Host", b"Authorization "])
+def test_a_trailer_that_would_change_the_request_is_rejected(loop: Loop, name: bytes) -> None:
+    sock = loop.client(in_small_chunks("/x", 1) + b"0\r\n" + name + b": 1\r\n\r\n")
+    assert error_of(loop.take(sock))[0] in (400, 500)  # 500 from the test's application, which cannot read its input
+    assert loop.take(sock, max_turns=50) == b""
+
+
+def test_a_harmless_trailer_is_dropped(loop: Loop) -> None:
+    sock = loop.client(in_small_chunks("/x", 1) + b"0\r\nX-Checksum: 1\r\n\r\n" + post("/y", b"y"))
+    found = loop.take(sock)
+    while not found.endswith(b"y"):
+        found += loop.take(sock)
+    assert loop.app.handled_paths == ["/x", "/y"]

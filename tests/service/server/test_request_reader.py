@@ -60,7 +60,7 @@ def chunked(body: bytes, *sizes: int, path: str = "/predict") -> bytes:
             pieces.append(b"%x\r\n%s\r\n" % (len(piece), piece))
     rest = body[start:]
     pieces += [b"%X;name=value\r\n%s\r\n" % (len(rest), rest)] if rest else []
-    return head("Transfer-Encoding: chunked", path=path) + b"".join(pieces) + b"0\r\nTrailer: x\r\n\r\n"
+    return head("Transfer-Encoding: chunked", path=path) + b"".join(pieces) + b"0\r\nX-Checksum: x\r\n\r\n"
 
 
 @pytest.fixture
