@@ -9,6 +9,7 @@ A model file holds the layers of the table in nn/from_config.py and no code, so 
 from __future__ import annotations
 
 import math
+import os
 from collections.abc import Mapping, Sequence
 from datetime import datetime
 from typing import Any
@@ -30,6 +31,7 @@ from model_store.schema.signature import (
     RegressionOutput,
     Signature,
 )
+from model_store.utils.values import describe_value
 
 __all__ = ["make_signature", "open_store", "publish"]
 
@@ -77,30 +79,34 @@ def make_signature(
         fitted_offset, fitted_scale = _one_number("offset", offset), _one_number("scale", scale)
         inputs = [ArrayColumn("x", row_shape, fitted_offset, fitted_scale, statistics=_array_statistics(rows))]
     else:
-        if row_shape != (len(columns),) or len(set(columns)) != len(columns):
-            raise ValueError(
-                f"make_signature.columns: expected different names for rows of shape {row_shape}, found {len(columns)}"
-            )
+        if row_shape != (len(columns),):
+            expected = f"{row_shape[0]} names" if len(row_shape) == 1 else f"none for rows of shape {row_shape}"
+            raise ValueError(f"make_signature.columns: expected {expected}, found {len(columns)}")
+        _check_different("columns", columns)
         offsets, scales = _numbers("offset", offset, len(columns)), _numbers("scale", scale, len(columns))
         inputs = [
             NumberColumn(str(column), offsets[i], scales[i], None, _number_statistics(rows, i))
             for i, column in enumerate(columns)
         ]
     if (labels is None) == (targets is None):
-        raise ValueError("make_signature: expected labels of classes, or targets of a regression, and not both")
+        given = "neither" if labels is None else "both"
+        fix = "labels are the classes of a classification, targets the outputs of a regression"
+        raise ValueError(f"make_signature: expected labels or targets, found {given}; {fix}")
     if labels is not None:
         classes = tuple(_plain(label) for label in labels)
-        if len(classes) < 2 or len({str(label) for label in classes}) != len(classes):
-            raise ValueError(f"make_signature.labels: expected two different labels or more, found {classes}")
+        if len(classes) < 2:
+            raise ValueError(f"make_signature.labels: expected two different labels or more, found {len(classes)}")
+        _check_different("labels", classes)
         return Signature(tuple(inputs), ClassificationOutput(name or "class", classes))
     names = (targets,) if isinstance(targets, str) else tuple(str(target) for target in targets or ())
+    _check_different("targets", names)
     target_offsets = _numbers("target_offset", target_offset, len(names))
     target_scales = _numbers("target_scale", target_scale, len(names))
     return Signature(tuple(inputs), RegressionOutput(names, tuple(target_offsets), tuple(target_scales)))
 
 
 def publish(
-    store: Store,
+    store: Store | str | os.PathLike[str],
     name: str,
     network: Module,
     signature: Signature,
@@ -113,6 +119,7 @@ def publish(
 ) -> Version:
     """Publish a trained network as the next version of `name`, with its report. Return the version.
 
+    store: a store, or its directory or URL as `open_store` takes it.
     metrics: to show, compare and gate promotions by: names and finite numbers, or what
         `training.evaluation.metrics.evaluate` returns, with "rows" and "of", the rows that they were measured on.
     examples: rows as callers send them, of which the first 8 become golden rows: every machine that loads the model
@@ -124,11 +131,12 @@ def publish(
     signature, ArtifactError for what a model file cannot hold, StoreError if the store cannot be written. Nothing is
     published then.
     """
+    store = store if isinstance(store, Store) else open_store(store)
     served = _servable(network)
     _check_ending(served, signature)
     model = Model(served, signature, description, {"metrics": _checked_metrics(metrics)} if metrics else {})
     rows = _made_up_rows(signature) if examples is None else _first_rows(examples)
-    outputs = served(model.encode(rows))
+    outputs = served(model.encode(rows, "examples"))
     if not np.isfinite(outputs).all():
         raise ValueError("publish.network: expected finite outputs for the example rows, found others; train it again")
     model = Model(served, signature, description, model.training, Golden(rows, outputs))
@@ -139,6 +147,14 @@ def publish(
     except StoreError as error:
         raise StoreError(f"{reference} is published, but not its report: {error}") from error
     return version
+
+
+def _check_different(argument: str, names: Sequence[Any]) -> None:
+    """Raise ValueError for a name that occurs twice, as text, since that is how callers see it."""
+    texts = [str(name) for name in names]
+    twice = [text for i, text in enumerate(texts) if text in texts[:i]]
+    if twice:
+        raise ValueError(f"make_signature.{argument}: expected different names, found {twice[0]!r} twice")
 
 
 def _servable(network: Module) -> Sequential:
@@ -181,10 +197,21 @@ def _check_ending(network: Sequential, signature: Signature) -> None:
 
 
 def _checked_metrics(metrics: Mapping[str, Any]) -> dict[str, Any]:
-    plain = {str(key): _plain(value) for key, value in metrics.items()}
-    for key, value in plain.items():
-        if isinstance(value, float) and not math.isfinite(value):
-            raise ValueError(f"publish.metrics.{key}: expected a finite number, found {value}")
+    """Return the metrics as a manifest holds them: a gate knows numbers, in groups such as "classes" too."""
+    return {str(key): _checked_metric(value, str(key), f"publish.metrics.{key}") for key, value in metrics.items()}
+
+
+def _checked_metric(value: Any, key: str, location: str) -> Any:
+    if isinstance(value, Mapping):
+        return {str(name): _checked_metric(part, str(name), f"{location}.{name}") for name, part in value.items()}
+    plain = _plain(value)
+    if (key == "of" and isinstance(plain, str)) or (key in {"mistakes", "confusion"} and isinstance(plain, list)):
+        return plain  # what `evaluate` returns beside its numbers
+    if plain is None and location.count(".") > 2:  # a target without variance has no r2
+        return plain
+    if type(plain) not in {int, float} or not math.isfinite(plain):
+        fix = "leave out what is not measured"
+        raise ValueError(f"{location}: expected a finite number, found {describe_value(plain)}; {fix}")
     return plain
 
 

@@ -3,6 +3,7 @@
 #   sh install.sh /opt/forward-pass
 # PYTHON names the interpreter; it must have the version and platform that the name of this folder states.
 set -eu
+case "${1:-}" in -h | --help) echo "usage: sh install.sh TARGET    (installs into TARGET, a folder that does not exist yet)"; exit 0 ;; esac
 [ $# = 1 ] || { echo "usage: sh install.sh TARGET" >&2; exit 2; }
 mkdir -p "$(dirname "$1")"
 target=$(cd "$(dirname "$1")" && pwd)/$(basename "$1")

@@ -74,8 +74,8 @@ def numbers_from_tensor(
     """Return a numeric tensor as float64; add a fault and return None if it has strings."""
     del datatype
     if tensor.dtype == object:
-        problem = f"expected {column.tensor_datatype} or another numeric datatype, found BYTES"
-        faults.add(location, problem, "send numbers")
+        fix = f"send numbers, as {column.tensor_datatype} or another numeric datatype"
+        faults.add(location, "expected a number in each row, found text (BYTES)", fix)
         return None
     numbers: Array = tensor.astype(np.float64)
     return numbers

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import codecs
 import zlib
+from collections.abc import Iterable
 from typing import Any
 
 import numpy as np
@@ -35,8 +36,8 @@ def read_json(request: Request, max_bytes: int) -> Any:
     return parse_json(read_body(request, max_bytes), max_bytes)
 
 
-def parse_json(body: bytes, max_bytes: int) -> Any:
-    """Parse strict JSON, with or without a byte order mark.
+def parse_json(body: bytes, max_bytes: int, *, accepts_csv: bool = False) -> Any:
+    """Parse strict JSON, with or without a byte order mark. If the endpoint accepts CSV, an error for CSV says how.
 
     ApiError 400 if it is invalid, 413 if it would take many times `max_bytes` in memory; InputError if an object has a
     key twice.
@@ -48,7 +49,7 @@ def parse_json(body: bytes, max_bytes: int) -> Any:
     try:
         parsed = orjson.loads(body)
     except orjson.JSONDecodeError as e:
-        raise _invalid_json(e, body) from e
+        raise _invalid_json(e, body, accepts_csv) from e
     if has_duplicate_keys(body, parsed):
         raise InputError(duplicate_key_faults(body))
     return parsed
@@ -86,11 +87,14 @@ def _media_type(content_type: str) -> str:
     return content_type.partition(";")[0].strip().lower()
 
 
-def check_json_content_type(request: Request) -> None:
+def check_json_content_type(request: Request, others: Iterable[str] = ()) -> None:
+    """Raise ApiError 415 unless the body is JSON by its Content-Type. `others` are what the endpoint accepts too."""
     content_type = request.headers.get("Content-Type", "")
     if not is_json_content_type(content_type):
-        problem = f"expected application/json, found {describe_value(_media_type(content_type))}"
-        raise error_at(415, _UNSUPPORTED, "Content-Type", problem, "send JSON, and say so in Content-Type")
+        expected = f"one of {', '.join(['application/json', *others])}" if others else "application/json"
+        problem = f"expected {expected}; found {describe_value(_media_type(content_type))}"
+        fix = "send one of these, and say which in Content-Type" if others else "send JSON, and say so in Content-Type"
+        raise error_at(415, _UNSUPPORTED, "Content-Type", problem, fix)
 
 
 def read_body(request: Request, max_bytes: int) -> bytes:
@@ -156,7 +160,7 @@ def _body_too_large(found: str, limit: int, what: str = "bytes", fix: str = "sen
     return ApiError(413, "body_too_large", f"the body: {problem}; {fix}", [Fault("body", problem, fix)])
 
 
-def _invalid_json(error: orjson.JSONDecodeError, body: bytes) -> ApiError:
+def _invalid_json(error: orjson.JSONDecodeError, body: bytes, accepts_csv: bool) -> ApiError:
     """Return the position of the fault, the text around it, and the usual fix."""
     text = body.decode("utf-8", "replace")
     around = text[max(0, error.pos - 10) : error.pos + 20]
@@ -165,8 +169,15 @@ def _invalid_json(error: orjson.JSONDecodeError, body: bytes) -> ApiError:
         fix = "JSON has finite numbers only; send null for a missing value"
     elif rest.startswith(("'", "True", "False", "None")):
         fix = 'that is Python, not JSON: write "text", true, false and null'
+    elif accepts_csv and _looks_like_csv(text):
+        fix = "write JSON; or for CSV send Content-Type: text/csv, with curl as --data-binary @FILE"
     else:
         fix = "write valid JSON; a JSON library writes it from your data"
     location = f"body, line {error.lineno} column {error.colno}"
     fault = Fault(location, f"{error.msg.split(': line ')[0]}; found {around!r}", fix)
     return ApiError(400, "bad_json", f"the body is not JSON: {fault}", [fault])
+
+
+def _looks_like_csv(text: str) -> bool:
+    stripped = text.strip()
+    return not stripped.startswith(("{", "[")) and ("\n" in stripped or "," in stripped)

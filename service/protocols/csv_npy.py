@@ -17,7 +17,7 @@ from service.validation.predict_request import EncodedRows
 from service.validation.row_limits import TooManyRowsError
 
 CSV, NPY = "text/csv", "application/x-npy"
-MEDIA_TYPES = frozenset({CSV, NPY})
+MEDIA_TYPES = (CSV, NPY)
 _HEADERS: dict[str | None, Header | None] = {None: None, "present": "present", "absent": "absent"}
 
 

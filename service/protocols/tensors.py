@@ -129,7 +129,7 @@ def encode(model: Model, arrays: Mapping[str, Array], max_rows: int) -> EncodedR
         faults.raise_if_any()
     names = signature.names
     for name in arrays.keys() - set(names):
-        faults.add(f"inputs.{name[:100]}", "unknown tensor", _fix_tensor_name(name, names))
+        faults.add(f"inputs.{name[:100]}", "unknown column", _fix_tensor_name(name, names))
     counts = {len(array): name for name, array in arrays.items() if array.ndim}
     if len(counts) > 1:
         found = ", ".join(f"{name} has {count}" for count, name in counts.items())
@@ -256,7 +256,7 @@ def _column_array(column: Column, given: Array | None, count: int, faults: Fault
 
 
 def _fix_tensor_name(name: str, names: Sequence[str]) -> Callable[[], str]:
-    return lambda: did_you_mean(name, names) or f"the tensors are {list_names(names)}"
+    return lambda: did_you_mean(name, names) or f"the columns are {list_names(names)}"
 
 
 def _parse_texts(

@@ -71,9 +71,9 @@ class Predictor:
             else:
                 encoded = csv_npy.encode_npy(sent, served)
         else:
-            check_json_content_type(request)
+            check_json_content_type(request, csv_npy.MEDIA_TYPES)
             sent = read_body(request, max_bytes)
-            body = parse_json(sent, max_bytes)
+            body = parse_json(sent, max_bytes, accepts_csv=True)
             if not isinstance(body, dict):
                 raise not_an_object_error(body)
             body.pop(ignored_key, None)

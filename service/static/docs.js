@@ -3,6 +3,11 @@
 "use strict";
 
 let key = ""; // the API key; it is kept here only, and so until the page is left
+// In place of the service's answer, which tells programs how to send a key.
+const REFUSED = {
+  401: { code: "API key", message: "This key is unknown or no longer valid. Check it.", faults: [] },
+  403: { code: "API key", message: "This key lacks the scope predict. Give one that has it.", faults: [] },
+};
 const withKey = (headers) => (key ? { ...headers, Authorization: `Bearer ${key}` } : headers);
 
 const make = (tag, text, className) => {
@@ -178,7 +183,7 @@ async function openWithKey(form, given) {
       key = given;
       show(await response.text());
     } else {
-      result.replaceChildren(showFaults((await response.json()).error));
+      result.replaceChildren(showFaults(REFUSED[response.status] ?? (await response.json()).error));
     }
   } catch (problem) {
     result.replaceChildren(showFaults({ code: "no response", message: String(problem), faults: [] }));

@@ -17,6 +17,7 @@ from model_store.nn import Array, Conv2D, Flatten, Linear, Module, ReLU, Sequent
 from model_store.registry.store import Store
 from model_store.schema.columns import CategoryColumn
 from model_store.schema.signature import ArrayColumn, ClassificationOutput, NumberColumn, RegressionOutput, Signature
+from training.evaluation.metrics import evaluate
 
 RNG = np.random.default_rng(0)
 X = RNG.normal([10, -3], [4, 0.5], (50, 2))
@@ -83,6 +84,13 @@ def test_images_regressions_and_single_outputs_are_published(store: Store) -> No
     assert store.load("vector")[1].signature.inputs[0] == ArrayColumn("x", (2,))
 
 
+def test_a_store_is_taken_by_its_directory(tmp_path: Path) -> None:
+    signature = make_signature(X, columns=COLUMNS, labels=LABELS)
+    metrics = evaluate(signature.output, np.array([0, 1, 0]), np.eye(2)[[0, 1, 1]])
+    published = publish(str(tmp_path / "models"), "flowers", classifier(), signature, metrics=metrics)
+    assert publish(tmp_path / "models", "flowers", classifier(), signature).number == published.number + 1
+
+
 def test_nested_networks_are_unfolded_and_other_columns_taken(store: Store) -> None:
     nested = Sequential([Sequential([Linear(3, 4), Sequential([Tanh()])]), Linear(4, 2), Softmax()])
     columns = (CategoryColumn("colour", ("blue", "red")), NumberColumn("size", fill=1.0))
@@ -138,7 +146,16 @@ def test_arguments_that_do_not_fit_are_not_published(store: Store) -> None:
     broken.modules[0].arrays()["weights"][0, 0] = np.nan
     with pytest.raises(ValueError, match=r"publish\.metrics\.accuracy: expected a finite number, found nan"):
         publish(store, "m", classifier(), signature, metrics={"accuracy": np.nan})
-    with pytest.raises(InputError, match=r"instances\.0\.width: expected a number, found 'x'"):
+    for metrics, location in (
+        ({"accuracy": "high"}, r"accuracy: expected a finite number, found 'high'"),
+        ({"accuracy": None}, "accuracy: expected a finite number, found None|null"),
+        ({"accuracy": True}, "accuracy: expected a finite number"),
+        ({"classes": {"rose": {"f1": "good"}}}, r"classes\.rose\.f1: expected a finite number, found 'good'"),
+        ({"accuracy": [0.5]}, "accuracy: expected a finite number, found"),
+    ):
+        with pytest.raises(ValueError, match=rf"publish\.metrics\.{location}"):
+            publish(store, "m", classifier(), signature, metrics=metrics)
+    with pytest.raises(InputError, match=r"examples\.0\.width: expected a number, found 'x'"):
         publish(store, "m", classifier(), signature, examples=[[1, "x"]])
     with pytest.raises(ValueError, match="expected a row or more, found none"):
         publish(store, "m", classifier(), signature, examples=[])
@@ -151,12 +168,13 @@ def test_arguments_that_do_not_fit_are_not_published(store: Store) -> None:
     ("arguments", "expected"),
     [
         ({"labels": LABELS}, "expected training rows or the shape of one, found neither"),
-        ({"x": X}, "expected labels of classes, or targets of a regression, and not both"),
-        ({"x": X, "labels": LABELS, "targets": "t"}, "and not both"),
+        ({"x": X}, "expected labels or targets, found neither"),
+        ({"x": X, "labels": LABELS, "targets": "t"}, "expected labels or targets, found both"),
         ({"x": X, "labels": ["a"]}, "expected two different labels or more"),
-        ({"x": X, "labels": [1, "1"]}, "expected two different labels or more"),
-        ({"x": X, "columns": ["a"], "labels": LABELS}, r"different names for rows of shape \(2,\), found 1"),
-        ({"x": X, "columns": ["a", "a"], "labels": LABELS}, "expected different names"),
+        ({"x": X, "labels": [1, "1"]}, "labels: expected different names, found '1' twice"),
+        ({"x": X, "columns": ["a"], "labels": LABELS}, "columns: expected 2 names, found 1"),
+        ({"x": X, "columns": ["a", "a"], "labels": LABELS}, "columns: expected different names, found 'a' twice"),
+        ({"x": X, "targets": ["a", "a"]}, "targets: expected different names, found 'a' twice"),
         ({"x": X, "columns": COLUMNS, "scale": [1, 0], "labels": LABELS}, "scale: expected numbers above 0, found 0"),
         ({"x": X, "columns": COLUMNS, "offset": [1, 2, 3], "labels": LABELS}, "offset: expected one number or 2"),
         ({"x": X, "scale": [1, 2], "labels": LABELS}, "scale: expected one number for an array"),

@@ -118,6 +118,15 @@ def test_a_damaged_bundle_installs_nothing(bundle: Path, tmp_path: Path, damage:
     assert not (tmp_path / "x").exists()
 
 
+@pytest.mark.parametrize(("arguments", "status"), [(["--help"], 0), (["-h"], 0), ([], 2), (["a", "b"], 2)])
+def test_install_prints_its_usage(arguments: list[str], status: int, tmp_path: Path) -> None:
+    script = Path(__file__).parents[2] / "scripts" / "install_bundle.sh"
+    done = subprocess.run(["sh", script, *arguments], capture_output=True, text=True, check=False, cwd=tmp_path)
+    assert done.returncode == status
+    assert (done.stderr if status else done.stdout).startswith("usage: sh install.sh TARGET")
+    assert not list(tmp_path.iterdir())
+
+
 def test_another_python_and_an_existing_target_are_refused(bundle: Path, tmp_path: Path) -> None:
     other = tmp_path / "python"
     other.write_text("#!/bin/sh\necho cp310\n")

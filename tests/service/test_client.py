@@ -40,6 +40,16 @@ def test_client_predictions_equal_the_models(url, store):
         assert [each["name"] for each in client.models()] == ["image", "penguins", "price"]
 
 
+def test_errors_in_arrays_by_column_speak_of_columns(url, store):
+    with Client(url) as client:
+        with pytest.raises(InputError, match=r"inputs\.aera: unknown column \(did you mean 'area'\?\)"):
+            client.predict("price", {"rooms": [3], "aera": [80]})
+        with pytest.raises(InputError, match=r"inputs\.area: expected a number in each row, found text"):
+            client.predict("price", {"rooms": [3], "area": ["big"]})
+        objects = np.array([[PENGUIN[name] for name in ("island", "mass", "sex")]], object)
+        assert client.predict("penguins", objects) == store.load("penguins")[1].predict(objects.tolist())
+
+
 def test_numpy_arrays_arrive_bit_identical(url, store):
     rng = np.random.default_rng(0)
     with Client(url) as client:

@@ -125,11 +125,12 @@ def print_published(console: Console, outcome: Outcome, store: str, aliases: Pub
         console.print(
             f"To serve this one: models promote {version.name} {version.number}{store_option}", soft_wrap=True
         )
-    commands = [f"serve{store_option}"]
+    port = os.environ.get("SERVE_PORT") or "8000"
+    commands = [f"serve{store_option}" + (f" --port {shlex.quote(port)}" if port != "8000" else "")]
     model, path = version.name, version.name
     if not is_default:
         model, path = f"{model}/{version.number}", f"{path}/versions/{version.number}"
-    url = f"http://127.0.0.1:{os.environ.get('SERVE_PORT') or 8000}/models/{path}"
+    url = f"http://127.0.0.1:{port}/models/{path}"
     row = json.dumps(outcome.model.example_row, ensure_ascii=False)
     if len(row) <= _MAX_ROW_LENGTH:
         body = json.dumps({"instances": [outcome.model.example_row]}, ensure_ascii=False)

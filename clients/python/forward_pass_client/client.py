@@ -75,13 +75,19 @@ class Client:
     def predict(self, name: str, rows: Any, *, version: int | str | None = None) -> Any:
         """Return predictions: a list for a list of rows, arrays for an array or for arrays by column.
 
+        An array of Python objects, such as the values of a data frame with text and numbers, is sent as a list of rows.
         `warnings` then lists the missing values that the service filled in.
         """
         self.warnings = []
-        if isinstance(rows, Mapping):
-            return self._infer(name, rows, version)
         if not isinstance(rows, Sequence):
-            return self._infer(name, {self._input_tensor_name(name): rows}, version)
+            from forward_pass_client import tensors  # noqa: PLC0415 - only arrays need NumPy
+
+            if isinstance(rows, Mapping):
+                return self._infer(name, tensors.check_columns(rows), version)
+            array = tensors.check_rows(rows)
+            if array.dtype != object:
+                return self._infer(name, {self._input_tensor_name(name): array}, version)
+            rows = array.tolist()
         body = self._json("POST", f"{_model_path(name, version)}/predict", encode_rows(rows))
         self.warnings = [Fault(**warning) for warning in body.get("warnings", [])]
         return body["predictions"]

@@ -14,6 +14,7 @@ from forward_pass_client.errors import Fault, InputError
 
 Array = npt.NDArray[Any]
 
+_NO_ROWS = Fault("rows", "expected at least one row, found none", "send a value of each column for each row")
 _KINDS = {"b": "BOOL", "u": "UINT", "i": "INT", "f": "FP"}
 
 
@@ -31,6 +32,56 @@ def encode_request(arrays: Mapping[str, Any]) -> tuple[bytes, bytes]:
         chunks.append(data)
     header = {"inputs": inputs, "parameters": {"binary_data_output": True}}
     return json.dumps(header).encode(), b"".join(chunks)
+
+
+def check_columns(columns: Mapping[str, Any]) -> dict[str, Array]:
+    """Return arrays by column. Numbers in an array of Python objects become float64, None a missing value."""
+    arrays = {name: _array(name, given) for name, given in columns.items()}
+    if arrays and all(array.ndim == 0 for array in arrays.values()):
+        problem = "expected an array for each column, found one row of single values"
+        raise InputError([Fault("rows", problem, "put the row into a list: [row]")])
+    for name, array in arrays.items():
+        if array.ndim == 0:
+            problem = f"expected an array with a value for each row, found {_describe(array)}"
+            raise InputError([Fault(name, problem, "put the values of the column into a list")])
+    if not arrays or any(len(array) == 0 for array in arrays.values()):
+        raise InputError([_NO_ROWS])
+    return {name: _numbers(array) if array.dtype == object else array for name, array in arrays.items()}
+
+
+def check_rows(rows: Any) -> Array:
+    """Return rows as an array of at least one."""
+    array = _array("rows", rows)
+    if array.ndim == 0:
+        fix = "send a list of rows, an array, or arrays by column"
+        raise InputError([Fault("rows", f"expected rows, found {_describe(array)}", fix)])
+    if len(array) == 0:
+        raise InputError([_NO_ROWS])
+    return array
+
+
+def _array(name: str, given: Any) -> Array:
+    try:
+        return np.asarray(given)
+    except ValueError as e:  # lists of different lengths
+        raise InputError([Fault(name, f"expected an array, found {type(given).__name__}: {e}", "repair it")]) from e
+
+
+def _numbers(array: Array) -> Array:
+    values = array.ravel().tolist()
+    if any(isinstance(value, bool) or not isinstance(value, int | float | None) for value in values):
+        return array
+    if all(value is None for value in values):
+        return array
+    try:
+        return array.astype(np.float64)
+    except OverflowError:  # an integer beyond float64
+        return array
+
+
+def _describe(scalar: Array) -> str:
+    value = scalar.item()
+    return repr(value)[:100] if isinstance(value, str | int | float | None) else type(value).__name__
 
 
 def decode_response(body: bytes, length: int) -> Array | dict[str, Array]:
@@ -71,7 +122,7 @@ def _encode_texts(name: str, array: Array) -> bytes:
     texts = []
     for i, value in enumerate(array.ravel().tolist()):
         if not isinstance(value, (str, bytes)):
-            fix = "to send missing values, use a list of rows with None"
+            fix = "send text only; for missing values, send a list of rows with None"
             raise InputError([Fault(f"{name}.{i}", f"expected text, found {value!r}", fix)])
         try:
             texts.append(value.encode() if isinstance(value, str) else value)

@@ -140,3 +140,34 @@ def test_rows_in_themselves_are_reported():
 def test_text_that_is_no_unicode_is_reported():
     with pytest.raises(InputError, match=r"island.0: expected text in Unicode"):
         tensors.encode_request({"island": np.array(["\ud800"], object)})
+
+
+@pytest.mark.parametrize(
+    ("rows", "message"),
+    [
+        ({"mass": 4200.0, "island": "Dream"}, r"expected an array for each column, found one row .*put the row into"),
+        ({"mass": [1.0], "island": "Dream"}, "island: expected an array with a value for each row, found 'Dream'"),
+        ({"mass": []}, "rows: expected at least one row, found none"),
+        ({}, "rows: expected at least one row, found none"),
+        (np.empty((0, 2)), "rows: expected at least one row, found none"),
+        (None, "rows: expected rows, found None"),
+        (3.5, "rows: expected rows, found 3.5"),
+        ({1, 2}, "rows: expected rows, found set"),
+        ({"mass": [[1], [1, 2]]}, "mass: expected an array, found list"),
+        ({"island": np.array(["a", 3], object)}, r"island.1: expected text, found 3"),
+    ],
+)
+def test_rows_of_another_form_are_named_before_anything_is_sent(rows, message):
+    with pytest.raises(InputError, match=message):
+        Client("http://127.0.0.1:9", sleep=pytest.fail).predict("price", rows)
+
+
+def test_an_array_of_objects_is_sent_as_rows(scripted):
+    rows = np.array([["Dream", 4200.5], ["Biscoe", None]], object)
+    assert Client(scripted(GOOD)).predict("price", rows) == [7.0]
+
+
+def test_numbers_among_objects_are_sent_as_numbers():
+    (found,) = tensors.check_columns({"mass": np.array([3, 1.5, None], object)}).values()
+    assert found.dtype == np.float64
+    np.testing.assert_array_equal(found, [3, 1.5, np.nan])

@@ -29,7 +29,8 @@ def test_a_body_with_a_missing_or_generic_content_type_is_json(client, content_t
 
 @pytest.mark.parametrize("content_type", ["text/html", "multipart/form-data; boundary=x", "application/xml"])
 def test_another_content_type_is_415(client, content_type):
-    assert_error(client.post(ADDRESS, data=GOOD, content_type=content_type), 415, "unsupported_media_type")
+    error = assert_error(client.post(ADDRESS, data=GOOD, content_type=content_type), 415, "unsupported_media_type")
+    assert "expected one of application/json, text/csv, application/x-npy; found" in error["message"]
 
 
 @pytest.mark.parametrize("coding", ["gzip", "GZIP", "x-gzip", "gzip, identity", " gzip ,"])
@@ -123,6 +124,9 @@ def test_a_key_that_is_sent_twice_to_the_repository_is_rejected(store, make_clie
         (b'{"instances": [[1e999, 1]]}', "finite numbers only"),
         (b'{"instances": [[' + b"9" * 5000 + b", 1]]}", "finite numbers only"),
         (b"{'instances': []}", "that is Python"),
+        (b"rooms,area\n3,80\n", "for CSV send Content-Type: text/csv, with curl as --data-binary"),
+        (b"rooms,area3,80", "for CSV send Content-Type: text/csv"),
+        (b'{"instances": [3 80]}', "write valid JSON"),
         (b'{"instances": [[True, 1]]}', "that is Python"),
         (b'{"instances": [[1, 2]]} x', "unexpected content"),
         (b"[" * 100_000, "depth limit"),

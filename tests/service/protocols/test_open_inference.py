@@ -303,7 +303,7 @@ def test_a_compression_bomb_is_413_and_a_truncated_stream_400(store, make_client
         ({"data": "AAAA"}, "expected a list of FP64"),
         ({"datatype": "INT8", "data": [300, 1]}, "expected values of INT8, found a value out of range"),
         ({"datatype": "INT8", "data": [1.5, 1]}, "found 1.5"),
-        ({"datatype": "BYTES", "data": ["a", "b"]}, "expected FP64 or another numeric datatype, found BYTES"),
+        ({"datatype": "BYTES", "data": ["a", "b"]}, "expected a number in each row, found text (BYTES)"),
         ({"datatype": "FP16", "data": [1e30, 1]}, "rows.0.rooms"),
         ({"name": "room"}, "did you mean 'rooms'?"),
         ({"parameters": {"binary_data_size": 16}}, "no data"),

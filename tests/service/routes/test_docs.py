@@ -152,12 +152,30 @@ def test_the_key_is_in_the_memory_of_the_page_only(guarded: Any) -> None:
 
 @pytest.mark.parametrize(
     ("secret", "said"),
-    [("fp_wrong", "found an unknown one"), ("fp_metrics", "the scope predict"), ("", "found an unknown one")],
+    [
+        ("fp_wrong", "This key is unknown or no longer valid. Check it."),
+        ("fp_metrics", "This key lacks the scope predict."),
+        ("", "This key is unknown or no longer valid. Check it."),
+    ],
 )
 def test_a_wrong_key_is_explained_and_another_can_be_given(guarded: Any, secret: str, said: str) -> None:
     page = guarded
     give(page, secret)
     page.locator(".faults li").wait_for()
-    assert said in page.locator(".faults").inner_text()
+    text = page.locator(".faults").inner_text()
+    assert said in text
+    assert "Authorization" not in text  # advice for programs
     give(page, KEY)
     page.locator("section.model").first.wait_for()
+
+
+@pytest.mark.parametrize("width", [400, 1200])
+def test_the_form_for_the_key_has_the_width_of_a_form_and_its_outline_leaves_the_label_free(
+    guarded: Any, width: int
+) -> None:
+    guarded.set_viewport_size({"width": width, "height": 800})
+    box = guarded.locator("form.key").bounding_box()
+    assert box["width"] == min(width - 32, 544)
+    assert abs(box["x"] + box["width"] / 2 - width / 2) < 8
+    label, field = guarded.locator("form.key label span").bounding_box(), guarded.get_by_label("API key").bounding_box()
+    assert label["y"] + label["height"] + 4 <= field["y"]  # 2 px of outline, 2 px from the field

@@ -97,7 +97,11 @@ def test_the_commands_use_the_port_of_the_environment(
     train: Train, job_file: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("SERVE_PORT", "9123")
-    assert "curl http://127.0.0.1:9123/models/flowers/predict -d" in train(job_file).stdout
+    found = train(job_file).stdout
+    assert "curl http://127.0.0.1:9123/models/flowers/predict -d" in found
+    assert re.search(r"^ +serve .*--port 9123$", found, re.MULTILINE), found
+    monkeypatch.setenv("SERVE_PORT", "8000")
+    assert "--port" not in train(job_file).stdout
 
 
 def test_a_long_example_row_is_fetched_from_the_service(train: Train, job_file: Path) -> None:
