@@ -24,19 +24,23 @@ class Expiry(click.ParamType[datetime]):
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> datetime:
         now = datetime.now(UTC)
         try:
-            when = datetime.fromisoformat(str(value))
-            when = when.replace(tzinfo=UTC) if len(str(value)) == len("2027-01-31") else when
+            time = datetime.fromisoformat(str(value))
+            when: datetime | None = time.replace(tzinfo=UTC) if len(str(value)) == len("2027-01-31") else time
         except ValueError:
             try:
                 when = now + Duration().convert(value, param, ctx)
             except (click.BadParameter, OverflowError):
                 when = None
-        if when is None or when.tzinfo is None:
+        try:
+            when = None if when is None or when.tzinfo is None else when.astimezone(UTC)
+        except OverflowError:  # beyond the years 1 to 9999 in UTC
+            when = None
+        if when is None:
             expected = "expected a duration such as 90d, a date such as 2027-01-31, or a time such as"
             self.fail(f"{expected} 2027-01-31T12:00:00Z; found {value!r}", param, ctx)
         if when <= now:
             self.fail(f"expected a time in the future, found {value!r}", param, ctx)
-        return when.astimezone(UTC).replace(microsecond=0)
+        return when.replace(microsecond=0)
 
 
 def _file_option(*, required: bool, description: str) -> Callable[[Command], Command]:

@@ -20,19 +20,24 @@ vanished, as while a volume is mounted again, do the last keys stay in force. `p
 from __future__ import annotations
 
 import errno
+import fcntl
 import hashlib
 import hmac
 import logging
+import os
 import re
 import secrets
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 
 from model_store.errors import Fault, did_you_mean
 from model_store.utils.atomic_write import atomic_write
+from model_store.utils.file_lock import wait_for_lock
+from model_store.utils.printable import valid_unicode
 from model_store.utils.regular_file import open_regular
 
 log = logging.getLogger("service")
@@ -160,11 +165,12 @@ def _parse_time(text: str) -> datetime | None:
 
 def append_key(path: Path, key: ApiKey) -> None:
     """Add a key to a file, which may be new. If the file is not a key file: KeyFileError, and nothing is written."""
-    before = _read_text(path) if path.exists() else ""
-    text = f"{before}{'' if before.endswith(chr(10)) or not before else chr(10)}{key}\n"
-    parse_key_file(text, str(path))
-    with atomic_write(path, "x", encoding="utf-8") as file:
-        file.write(text)
+    with _exclusive(path):
+        before = _read_text(path) if path.exists() else ""
+        text = f"{before}{'' if before.endswith(chr(10)) or not before else chr(10)}{key}\n"
+        parse_key_file(text, str(path))
+        with atomic_write(path, "x", encoding="utf-8") as file:
+            file.write(text)
 
 
 def read_keys(path: Path) -> list[ApiKey]:
@@ -177,6 +183,11 @@ def revoke_keys(path: Path, name: str, digest_prefix: str, when: datetime) -> li
 
     Comments and other lines stay. KeyFileError if there is no such key.
     """
+    with _exclusive(path):
+        return _revoke_keys(path, name, digest_prefix, when)
+
+
+def _revoke_keys(path: Path, name: str, digest_prefix: str, when: datetime) -> list[ApiKey]:
     text = _read_text(path)
     found = parse_key_file(text, str(path))
     names = [key.name for key in found]
@@ -199,6 +210,29 @@ def revoke_keys(path: Path, name: str, digest_prefix: str, when: datetime) -> li
         with atomic_write(path, "x", encoding="utf-8") as file:
             file.write("".join(lines))
     return revoked
+
+
+@contextmanager
+def _exclusive(path: Path) -> Iterator[None]:
+    """Let one process at a time read and replace a key file: hold the lock of the folder of the file behind links.
+
+    The file itself is replaced, so that its lock would be that of an old file; a lock file would stay.
+    """
+    folder = Path(os.path.realpath(path)).parent
+    try:
+        descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    except OSError as e:
+        raise KeyFileError([f"{path}: its folder cannot be locked: {e.strerror or e}"], e.errno) from e
+    try:
+        try:
+            wait_for_lock(descriptor, fcntl.LOCK_EX, str(folder))
+        except TimeoutError:
+            raise
+        except OSError as e:
+            log.warning("%s has no locks (%s): let nobody else change %s meanwhile", folder, e.strerror or e, path)
+        yield
+    finally:
+        os.close(descriptor)
 
 
 class ApiKeys:
@@ -304,7 +338,7 @@ class ApiKeys:
             else:
                 self._replace_keys([])
                 fix = "fix the file; until then no key is valid"
-            fault = Fault("keys", str(e), fix)
+            fault = Fault("keys", valid_unicode(str(e)), fix)
             if fault != self.problem:
                 log.error("%s", fault)
             self.problem = fault

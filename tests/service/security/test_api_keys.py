@@ -8,6 +8,7 @@ import hashlib
 import hmac
 import json
 import logging
+import multiprocessing
 import os
 import re
 import stat
@@ -25,6 +26,8 @@ from service.security import api_keys
 from service.security.api_keys import AccessDeniedError, ApiKey, ApiKeys, KeyFileError, generate_key, parse_key_file
 from tests.service.conftest import MakeClient
 from tests.service.security.keys import KEY_OF, ROWS, bearer, line
+
+BEYOND_UTC = ("9999-12-31T23:59:59-14:00", "0001-01-01T00:00:00+14:00")  # have no year between 1 and 9999 in UTC
 
 
 class Clock:
@@ -447,7 +450,7 @@ def test_errors_of_key_files_are_json_too(tmp_path: Path) -> None:
         assert "No such file" in found["message"]
 
 
-@pytest.mark.parametrize("time", ["0d", "2020-01-01", "soon", "9999999d", "2027-01-31T12:00:00", "-1d"])
+@pytest.mark.parametrize("time", ["0d", "2020-01-01", "soon", "9999999d", "2027-01-31T12:00:00", "-1d", *BEYOND_UTC])
 def test_a_key_expires_at_a_time_in_the_future(time: str) -> None:
     assert "expected a" in serve("keygen", "shop", "--expires", time, code=2).stderr
 
@@ -489,3 +492,32 @@ def test_keygen_keeps_the_mode_of_the_file_and_follows_links(tmp_path: Path) -> 
         assert mode is None or stat.S_IMODE(target.stat().st_mode) == mode
     assert [key.name for key in parse_key_file(target.read_text(), "keys")] == ["shop", "till", "desk"]
     assert {path.name for path in tmp_path.iterdir()} == {"mounted", "keys"}
+
+
+def _change_keys(path: Path, number: int, start) -> None:
+    start.wait()
+    for i in range(5):
+        api_keys.append_key(path, generate_key(f"new-{number}-{i}", ("predict",))[1])
+        api_keys.revoke_keys(path, f"old-{number}-{i}", "", datetime.now(UTC))
+
+
+@pytest.mark.parametrize("linked", [False, True])
+def test_simultaneous_changes_of_a_key_file_lose_none(tmp_path: Path, linked: bool) -> None:
+    """Four processes add 20 keys and revoke 20 others; two of them may come via a link."""
+    file, link = tmp_path / "keys", tmp_path / "elsewhere" / "link"
+    link.parent.mkdir()
+    link.symlink_to(file)
+    file.write_text("".join(f"{generate_key(f'old-{n}-{i}', ('predict',))[1]}\n" for n in range(4) for i in range(5)))
+    context = multiprocessing.get_context("fork")
+    start = context.Barrier(4)
+    paths = [link if linked and number % 2 else file for number in range(4)]
+    changers = [context.Process(target=_change_keys, args=(path, n, start)) for n, path in enumerate(paths)]
+    for changer in changers:
+        changer.start()
+    for changer in changers:
+        changer.join()
+    assert [changer.exitcode for changer in changers] == [0] * 4
+    found = api_keys.read_keys(file)
+    assert {key.name for key in found if key.revoked} == {f"old-{n}-{i}" for n in range(4) for i in range(5)}
+    assert {key.name for key in found if not key.revoked} == {f"new-{n}-{i}" for n in range(4) for i in range(5)}
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["elsewhere", "keys"]
