@@ -51,6 +51,8 @@ class AliasRevision:
             found = json.loads(data)
             found = {"protected": False, **found}  # version 0.1 did not write it
             when = datetime.fromisoformat(found["when"])
+            when.astimezone()  # OverflowError beyond the years 1 to 9999
+            f"{found.get('who')}{found.get('why')}".encode()  # ValueError for lone surrogates, which JSON can escape
         except (ValueError, TypeError, KeyError, OverflowError, RecursionError) as e:
             raise ValueError(str(e)) from e
         for key, kind in (("version", int), ("who", str), ("why", str), ("rollback", bool), ("protected", bool)):
@@ -97,7 +99,11 @@ class AliasLog:
 
     def append(self, name: str, revision: AliasRevision) -> None:
         """Write a revision. ConflictError if another process has written that number first."""
-        key, data = _key(name, revision.alias, revision.number), revision.to_bytes()
+        key = _key(name, revision.alias, revision.number)
+        try:
+            data = revision.to_bytes()
+        except ValueError as e:
+            raise StoreError(f"{name}/{revision.alias}: expected a name and a reason in valid Unicode; {e}") from e
         if len(data) > MAX_SMALL_OBJECT_BYTES:
             problem = f"expected a reason of {MAX_SMALL_OBJECT_BYTES} bytes at most, found a longer one"
             raise StoreError(f"{name}/{revision.alias}: {problem}")

@@ -35,9 +35,11 @@ def copy_version(
 
     The artifact is verified as read, and again as stored. A copy that was interrupted is completed by a second one. A
     signature covers the name, so signatures are copied only under the same name. ArtifactError if either side is
-    damaged.
+    damaged, StoreError if a signature or the record cannot be read; the version is not added then.
     """
     original, _ = source.load(name, number)
+    keys = source.signing_keys(name, number) if new_name == name else []
+    signatures = {key: source.signature(name, number, key) for key in keys}
     present = _number_of(destination, new_name, original.digest)
     if present is None:
         record = source.publication(name, number).copied(original.location, who, when)
@@ -47,8 +49,7 @@ def copy_version(
     version, _ = destination.load(new_name, present)
     if version.digest != original.digest:
         raise ArtifactError(f"{version.location}: expected the digest {original.digest}, found {version.digest}")
-    for key in source.signing_keys(name, number) if new_name == name else []:
-        signature = source.signature(name, number, key)
+    for key, signature in signatures.items():
         if signature is not None:
             destination.add_signature(new_name, present, key, signature)
     return CopyResult(version, added, destination.signing_keys(new_name, present))

@@ -18,7 +18,14 @@ from datetime import UTC, datetime
 from typing import Any
 
 from model_store.errors import StoreError
-from model_store.storage.base import StagedObject, StorageBackend, put_object, translate_os_errors
+from model_store.storage.base import (
+    MAX_SMALL_OBJECT_BYTES,
+    StagedObject,
+    StorageBackend,
+    put_object,
+    translate_os_errors,
+)
+from model_store.utils.printable import valid_unicode
 
 
 @dataclass(frozen=True)
@@ -40,8 +47,8 @@ class Publication:
     copies: tuple[Copy, ...] = ()
 
     def copied(self, source: str, who: str, when: datetime) -> Publication:
-        """Return the record of a copy of this version."""
-        return replace(self, copies=(*self.copies, Copy(source, who, when)))
+        """Return the record of a copy of this version. A `source` whose path is not UTF-8 is escaped."""
+        return replace(self, copies=(*self.copies, Copy(valid_unicode(source), who, when)))
 
     def as_dict(self) -> dict[str, Any]:
         """Return the record as JSON values."""
@@ -52,8 +59,10 @@ class Publication:
     def from_dict(cls, record: Mapping[str, Any]) -> Publication:
         """Parse what `as_dict` returned. ValueError for anything else."""
         try:
-            who = None if record["who"] is None else str(record["who"])
-            copies = tuple(Copy(str(one["source"]), str(one["who"]), _parse(one["when"])) for one in record["copies"])
+            who = None if record["who"] is None else _text(record["who"])
+            copies = tuple(
+                Copy(_text(one["source"]), _text(one["who"]), _parse(one["when"])) for one in record["copies"]
+            )
             return cls(who, _parse(record["when"]), bool(record["recorded"]), copies)
         except (ValueError, TypeError, KeyError, AttributeError, OverflowError) as e:
             raise ValueError(str(e)) from e
@@ -64,9 +73,22 @@ def publication_key(name: str, number: int) -> str:
     return f"{name}/{number}.json"
 
 
-def put_publication(storage: StorageBackend, name: str, number: int, publication: Publication) -> bool:
-    """Put the record of a version. Return False if it has one."""
-    data = json.dumps(publication.as_dict(), indent=2, ensure_ascii=False).encode() + b"\n"
+def encode_publication(name: str, publication: Publication) -> bytes:
+    """Return a record as it is stored. StoreError for one that readers would reject."""
+    try:
+        record = publication.as_dict()
+        Publication.from_dict(record)
+        data = json.dumps(record, indent=2, ensure_ascii=False).encode() + b"\n"
+    except (ValueError, TypeError, AttributeError, OverflowError) as e:
+        raise StoreError(f"{name}: expected a publication record of a text `who` and a time `when`; {e}") from e
+    if len(data) > MAX_SMALL_OBJECT_BYTES:
+        problem = f"expected a publication record of {MAX_SMALL_OBJECT_BYTES} bytes at most, found {len(data)}"
+        raise StoreError(f"{name}: {problem}; shorten `who`")
+    return data
+
+
+def put_publication(storage: StorageBackend, name: str, number: int, data: bytes) -> bool:
+    """Put the record of a version, as `encode_publication` returned it. Return False if it has one."""
     key = publication_key(name, number)
     with translate_os_errors(f"{storage.location}/{key}", f"record who published {name}/{number}, which is published"):
         return put_object(storage, key, data)
@@ -75,12 +97,16 @@ def put_publication(storage: StorageBackend, name: str, number: int, publication
 def commit_version(
     storage: StorageBackend, staged: StagedObject, name: str, last_number: int, publication: Publication
 ) -> int:
-    """Put a staged artifact under the first free number above `last_number`, then its record. Return the number."""
+    """Put a staged artifact under the first free number above `last_number`, then its record. Return the number.
+
+    StoreError, and nothing is put, if the record is one that readers would reject.
+    """
+    record = encode_publication(name, publication)
     number = last_number
     while True:
         number += 1
         if staged.commit(f"{name}/{number}.npz"):
-            put_publication(storage, name, number, publication)
+            put_publication(storage, name, number, record)
             # The key of a removed version is free, but its number is used: see `Store.remove`.
             if not storage.keys(f"{name}/{number}.removed"):
                 return number
@@ -106,6 +132,14 @@ def read_publication(storage: StorageBackend, name: str, number: int) -> Publica
 
 def _format(when: datetime) -> str:
     return when.astimezone(UTC).isoformat()
+
+
+def _text(value: Any) -> str:
+    """Return a string. TypeError for another value, ValueError for lone surrogates, which JSON can escape."""
+    if not isinstance(value, str):
+        raise TypeError(f"expected a text, found {value!r:.60}")
+    value.encode()
+    return value
 
 
 def _parse(text: str) -> datetime:

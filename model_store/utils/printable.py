@@ -24,6 +24,14 @@ def printable(text: str, *, keep: str = "", max_length: int | None = None) -> st
     return "".join(letter if _is_visible(letter) or letter in keep else _escape(letter) for letter in text)
 
 
+def valid_unicode(text: str) -> str:
+    r"""Return the text with what UTF-8 cannot encode as escapes: \xff for a byte of a path or of the environment."""
+    try:
+        return text.encode(errors="surrogateescape").decode(errors="backslashreplace")
+    except UnicodeEncodeError:
+        return text.encode(errors="backslashreplace").decode()
+
+
 def _is_visible(letter: str) -> bool:
     return letter.isprintable() or unicodedata.category(letter) == "Zs"
 

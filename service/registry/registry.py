@@ -36,7 +36,7 @@ from service.registry.loader import Loader
 from service.registry.periodic import start_periodic
 from service.registry.signature_policy import SignatureCheck
 from service.registry.snapshot import ModelEntry, Snapshot
-from service.registry.store_sync import SyncedStore, sync_with_store
+from service.registry.store_sync import SyncedStore, failed_sync, sync_with_store
 from service.registry.switch_barrier import SwitchBarrier
 from service.registry.unloaded_models import UnloadedModels
 from service.registry.version_cache import VersionCache
@@ -154,12 +154,24 @@ class ModelRegistry:
             if not self._barrier.has_no_pending_proposal or (old := self._generations.snapshots.get(after)) is None:
                 return False
             self._delete_replaced_copies()
-            new = sync_with_store(self._store, self._loader, self._version_cache, old, self._follow)
-            if new == old or not self._propose(after, new):
+            try:
+                new = sync_with_store(self._store, self._loader, self._version_cache, old, self._follow)
+                proposed = new != old and self._propose(after, new)
+            except Exception as e:  # noqa: BLE001 - reported
+                new = self._report_failure(old, e)
+                proposed = new != old and self._propose(after, new)
+            if not proposed:
                 return False
             self.apply_proposal()
             self._delete_replaced_copies()
             return True
+
+    def _report_failure(self, old: Snapshot, error: Exception) -> Snapshot:
+        """Return what to serve after a sync that failed unexpectedly. Log a failure once, not at each sync."""
+        new = failed_sync(old, error)
+        if new != old:
+            log.error("sync with the store failed; will retry", exc_info=error)
+        return new
 
     def _propose(self, after: int, new: Snapshot) -> bool:
         accepted = self._generations.propose(after, new)
@@ -202,7 +214,10 @@ class ModelRegistry:
             active = self._barrier.active
             if self._unreachable:
                 self._loader.clear_failures()  # they may have been the store's
-            new = sync_with_store(self._store, self._loader, self._version_cache, Snapshot(), self._follow)
+            try:
+                new = sync_with_store(self._store, self._loader, self._version_cache, Snapshot(), self._follow)
+            except Exception as e:  # noqa: BLE001 - reported
+                new = self._report_failure(Snapshot(), e)
             faults = [problem for problem in new.problems if problem.location == "store"]
             self._unreachable = bool(faults)
             if not faults:
@@ -280,8 +295,10 @@ class ModelRegistry:
         if not barrier.shared:
             self.refresh()
         elif barrier.claim_sync(seconds):
-            self.refresh()
-            barrier.end_sync()
+            try:
+                self.refresh()
+            finally:
+                barrier.end_sync()
 
     def apply_proposal(self) -> None:
         """Load the proposed generation and mark it ready; drop the generations before the active one."""

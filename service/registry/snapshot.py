@@ -9,6 +9,7 @@ import orjson
 
 from model_store.errors import Fault
 from model_store.registry.publication import Publication
+from model_store.utils.printable import valid_unicode
 from service.registry.loaded_version import LoadedVersion
 
 
@@ -41,10 +42,17 @@ class ModelEntry:
 
 @dataclass(frozen=True)
 class Snapshot:
-    """Everything that is served at one moment."""
+    """Everything that is served at one moment.
+
+    The text of its problems is valid Unicode: what a path or a file has else is escaped.
+    """
 
     entries: Mapping[str, ModelEntry] = field(default_factory=dict)
     problems: tuple[Fault, ...] = ()
+
+    def __post_init__(self) -> None:
+        faults = (Fault(*map(valid_unicode, (p.location, p.problem, p.fix))) for p in self.problems)
+        object.__setattr__(self, "problems", tuple(faults))
 
     @property
     def default_versions(self) -> list[LoadedVersion]:

@@ -12,10 +12,13 @@ from typing import Any, Protocol
 
 from model_store.errors import Fault, ModelStoreError, StoreError
 from model_store.registry.alias_log import DEFAULT_ALIAS, FOLLOWS_ALIAS, FOLLOWS_NEWEST
+from model_store.utils.printable import printable
 from service.registry.loaded_version import LoadedVersion
 from service.registry.loader import ArtifactSource, Loader, verify_hint
 from service.registry.snapshot import ModelEntry, Snapshot
 from service.registry.version_cache import VersionCache
+
+_MAX_ERROR_CHARACTERS = 300
 
 
 class SyncedStore(ArtifactSource, Protocol):
@@ -37,10 +40,7 @@ def sync_with_store(
         if not state and old.entries:
             raise StoreError("it has become empty; is its volume still mounted?")
     except (ModelStoreError, OSError) as e:
-        effect = "models loaded before keep serving" if old.entries else "requests return 503 until it can be read"
-        fault = Fault("store", f"cannot be read: {e}", effect)
-        kept = (problem for problem in old.problems if problem.location not in {"store", "models"})
-        return Snapshot(old.entries, (fault, *kept))
+        return _unchanged(old, f"cannot be read: {e}", "requests return 503 until it can be read")
     builder = _SnapshotBuilder(loader, cache, follow)
     entries = {
         name: entry
@@ -49,6 +49,18 @@ def sync_with_store(
     }
     loader.clear_failures((name, number) for name in state for number in state[name]["versions"])
     return Snapshot(entries, tuple(builder.problems))
+
+
+def failed_sync(old: Snapshot, error: Exception) -> Snapshot:
+    """Return what to serve after a sync that failed unexpectedly: what was served before, with the problem."""
+    problem = f"cannot be followed: {printable(f'{type(error).__name__}: {error}', max_length=_MAX_ERROR_CHARACTERS)}"
+    return _unchanged(old, problem, "requests return 503 until it can be followed")
+
+
+def _unchanged(old: Snapshot, problem: str, effect: str) -> Snapshot:
+    fault = Fault("store", problem, "models loaded before keep serving" if old.entries else effect)
+    kept = (problem for problem in old.problems if problem.location not in {"store", "models"})
+    return Snapshot(old.entries, (fault, *kept))
 
 
 class _SnapshotBuilder:

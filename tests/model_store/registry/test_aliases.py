@@ -12,6 +12,7 @@ from model_store.artifact.model import Model
 from model_store.errors import ConflictError, NotFoundError, StoreError
 from model_store.registry.alias_log import AliasLog, AliasRevision
 from model_store.registry.store import Store
+from model_store.storage.base import put_object
 from tests.model_store.conftest import replace_object
 
 NOW = datetime(2026, 1, 2, 3, 4, 5, tzinfo=UTC)
@@ -246,3 +247,19 @@ def test_a_revision_with_another_version_than_a_number_is_rejected(version: obje
 def test_other_json_is_no_revision(text: str) -> None:
     with pytest.raises(ValueError, match=r"(?i)expect|mapping|when|argument"):
         AliasRevision.from_bytes("champion", 1, text.encode())
+
+
+@pytest.mark.parametrize(
+    ("key", "value"), [("who", "\ud800"), ("why", "\ud800"), ("when", "0001-01-01T00:00:00+14:00")]
+)
+def test_a_revision_with_text_or_a_time_that_cannot_be_shown_is_unreadable(chess: Store, key: str, value: str) -> None:
+    revision = chess.set_alias("chess", "champion", 1, who="ada", why="best", when=datetime(2026, 1, 1, tzinfo=UTC))
+    data = json.dumps(json.loads(revision.to_bytes()) | {key: value}).encode()
+    put_object(chess.storage, "chess/aliases/champion/2.json", data)
+    assert "expected a revision of an alias" in chess.state()["chess"]["unreadable"]["champion"]
+
+
+def test_an_alias_does_not_move_for_a_reason_that_is_no_text(chess: Store) -> None:
+    with pytest.raises(StoreError, match="expected a name and a reason in valid Unicode"):
+        chess.set_alias("chess", "champion", 1, who="ada", why="\udcff", when=datetime(2026, 1, 1, tzinfo=UTC))
+    assert chess.aliases("chess") == {}

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from datetime import UTC, datetime
 from functools import partial
 from pathlib import Path
@@ -14,7 +15,8 @@ from model_store.registry import signing
 from model_store.registry.copying import copy_version
 from model_store.registry.publication import Copy, Publication
 from model_store.registry.store import Store, open_store
-from model_store.storage.base import put_object
+from model_store.storage.base import MAX_SMALL_OBJECT_BYTES, put_object
+from tests.model_store.conftest import replace_object
 
 MONDAY, TUESDAY, FRIDAY = (datetime(2026, 10, day, 12, tzinfo=UTC) for day in (5, 6, 9))
 BOB = {"who": "bob", "when": TUESDAY}
@@ -145,3 +147,27 @@ def test_an_invalid_name_is_rejected(store: Store, model: Model, tmp_path: Path,
     with pytest.raises(StoreError, match="expected a letter or digit"):
         copy_version(store, "chess", 1, open_store(tmp_path / "target"), name, **BOB)
     assert not (tmp_path / "target").exists()
+
+
+def test_nothing_is_copied_if_a_signature_or_the_record_cannot_be_read(
+    store: Store, model: Model, private_key, tmp_path: Path
+) -> None:
+    by = publish_signed(store, model, private_key)
+    target = open_store(tmp_path / "target")
+    too_long = b"x" * (MAX_SMALL_OBJECT_BYTES + 1)
+    lone_surrogate = b'{"who": "\\ud800", "when": "2026-01-01T00:00:00+00:00", "recorded": true, "copies": []}'
+    for key, damaged in ((f"chess/signatures/1/{by}.sig", too_long), ("chess/1.json", lone_surrogate)):
+        before = store.storage.get(key)
+        replace_object(store, key, damaged)
+        with pytest.raises(StoreError):
+            copy_version(store, "chess", 1, target, "chess", **BOB)
+        assert target.storage.keys("chess/*", "chess/*/*/*") == []
+        replace_object(store, key, before)
+    assert copy_version(store, "chess", 1, target, "chess", **BOB).signed_by == [by]
+
+
+def test_a_source_whose_path_is_not_utf_8_is_recorded_with_escapes(model: Model, tmp_path: Path) -> None:
+    source, target = open_store(tmp_path / os.fsdecode(b"\xff")), open_store(tmp_path / "target")
+    source.publish("chess", model)
+    copy_version(source, "chess", 1, target, "chess", **BOB)
+    assert target.publication("chess", 1).copies[0].source == f"{tmp_path}/\\xff/chess/1.npz"

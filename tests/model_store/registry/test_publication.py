@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import getpass
 import os
+import time
 from datetime import UTC, datetime, timedelta, timezone
 
 import pytest
@@ -20,6 +21,9 @@ from tests.model_store.conftest import replace_object
 NOON = datetime(2026, 1, 2, 12, 0, tzinfo=UTC)
 WHEN = st.datetimes(timezones=st.just(UTC))
 COPIES = st.lists(st.builds(Copy, st.text(), st.text(), WHEN), max_size=3).map(tuple)
+
+
+SURROGATE_RECORD = b'{"who": "\\ud800", "when": "2026-01-01T00:00:00+00:00", "recorded": true, "copies": []}'
 
 
 @given(st.builds(Publication, st.none() | st.text(), WHEN, st.booleans(), COPIES))
@@ -65,7 +69,19 @@ def test_a_version_without_a_record_has_the_date_of_its_artifact_and_no_author(e
     assert everywhere.state()["chess"]["publications"] == {}
 
 
-@pytest.mark.parametrize("data", [b"{", b"[]", b'{"who": "ada"}', b"[" * 100_000, b"null", b"\xff"])
+@pytest.mark.parametrize(
+    "data",
+    [
+        b"{",
+        b"[]",
+        b'{"who": "ada"}',
+        b"[" * 100_000,
+        b"null",
+        b"\xff",
+        SURROGATE_RECORD,
+        SURROGATE_RECORD.replace(b'"\\ud800"', b"7"),
+    ],
+)
 def test_a_damaged_record_is_named_and_hides_nothing_else(chess: Store, data: bytes) -> None:
     replace_object(chess, "chess/3.json", data)
     with pytest.raises(StoreError, match=r"chess/3\.json: expected a publication record, found"):
@@ -102,3 +118,30 @@ def test_removal_deletes_the_record(everywhere: Store, model: Model) -> None:
     everywhere.publish("chess", model)
     everywhere.remove("chess", 1)
     assert everywhere.storage.keys("chess/*") == ["chess/1.removed"]
+
+
+@pytest.mark.parametrize(
+    "record",
+    [
+        {"who": "\ud800"},
+        {"who": b"x"},
+        {"who": "x" * (1 << 20)},
+        {"when": datetime.min},  # noqa: DTZ901 - has no time in UTC east of Greenwich
+        {"when": datetime.min.replace(tzinfo=timezone(timedelta(hours=1)))},
+        {"when": "2026-01-01"},
+    ],
+)
+def test_nothing_is_published_with_a_record_that_readers_would_reject(everywhere: Store, model: Model, record) -> None:
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("TZ", "Asia/Tokyo")
+        time.tzset()
+        with pytest.raises(StoreError, match="chess: expected a publication record"):
+            everywhere.publish("chess", model, **record)
+    time.tzset()
+    assert everywhere.storage.keys("chess/*") == []
+
+
+def test_a_user_name_that_is_not_utf_8_is_escaped(store: Store, model: Model, monkeypatch) -> None:
+    monkeypatch.setenv("LOGNAME", os.fsdecode(b"\xff\xfe"))
+    store.publish("chess", model)
+    assert store.publication("chess", 1).who == r"\xff\xfe"

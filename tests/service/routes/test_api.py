@@ -14,7 +14,7 @@ from prometheus_client.parser import text_string_to_metric_families
 
 from model_store.artifact.model import Model
 from model_store.nn import Linear, Sequential
-from model_store.registry.publication import Publication, put_publication
+from model_store.registry.publication import Publication, encode_publication, put_publication
 from model_store.registry.store import open_store
 from model_store.schema.signature import ArrayColumn, NumberColumn, RegressionOutput, Signature
 from service.routes.docs import _ERROR_CODES
@@ -57,7 +57,7 @@ def test_models_show_who_published_a_version_and_when_but_no_other_store(client,
     store.publish("price", price(1), who="ada <script>", when=noon)
     copied = Publication("bob", noon).copied("s3://secret/price/7", "cyd", noon)
     store.storage.delete("price/1.json")
-    put_publication(store.storage, "price", 1, copied)
+    put_publication(store.storage, "price", 1, encode_publication("price", copied))
     registry.refresh()
     ada = {"who": "ada <script>", "when": "2026-01-02T12:00:00+00:00", "recorded": True}
     assert {model["name"]: model["published"] for model in client.get("/models").json["models"]}["price"] == ada

@@ -1,0 +1,75 @@
+"""What a sync cannot read or encode is a problem of its version or of the store, and ends nothing else."""
+
+import os
+
+import pytest
+
+from model_store.registry.store import open_store
+from model_store.storage.base import put_object
+from service.registry.registry import ModelRegistry
+from service.registry.snapshot import Snapshot
+from service.telemetry.metrics import Metrics
+from tests.service.conftest import price
+from tests.service.registry.conftest import LIMITS
+
+
+def make_registry(store, tmp_path, clock):
+    return ModelRegistry(store, tmp_path / "cache", Metrics(), row_limits=LIMITS, max_extra_versions=2, clock=clock)
+
+
+@pytest.fixture
+def registry(store, tmp_path, clock):
+    registry = make_registry(store, tmp_path, clock)
+    registry.refresh()
+    return registry
+
+
+def problems(registry):
+    return [(problem.location, problem.problem) for problem in registry.snapshot.problems]
+
+
+def test_a_record_with_a_lone_surrogate_delays_no_other_model(registry, store):
+    store.publish("price", price(1))
+    store.publish("second", price(2))
+    store.storage.delete("price/2.json")
+    record = b'{"who": "\\ud800", "when": "2026-01-01T00:00:00+00:00", "recorded": true, "copies": []}'
+    put_object(store.storage, "price/2.json", record)
+    assert registry.refresh()
+    assert (registry.find("price").number, registry.find("second").number) == (2, 1)
+    assert [location for location, _ in problems(registry)] == ["price/2.json"]
+
+
+def test_a_path_that_is_not_utf_8_is_escaped_in_problems(tmp_path, clock):
+    store = open_store(tmp_path / os.fsdecode(b"\xff"))
+    store.publish("price", price(0))
+    store.publish("price", price(1))
+    store.storage.delete("price/2.json")
+    put_object(store.storage, "price/2.json", b"{")
+    registry = make_registry(store, tmp_path, clock)
+    assert registry.refresh()
+    assert registry.find("price").number == 2
+    assert f"{tmp_path}/\\xff/price/2.json" in problems(registry)[0][1]
+    assert not registry.refresh()
+
+
+@pytest.mark.parametrize("broken", ["sync_with_store", "Snapshot.to_plan"])
+def test_a_sync_that_fails_unexpectedly_is_a_problem(registry, store, monkeypatch, caplog, broken):
+    """A bug in the sync must not end following silently: /readyz and the log name it, the log once."""
+    store.publish("price", price(1))
+
+    def fail(*_):
+        raise ZeroDivisionError("a bug")
+
+    if broken == "sync_with_store":
+        monkeypatch.setattr("service.registry.registry.sync_with_store", fail)
+    else:
+        plan = Snapshot.to_plan
+        monkeypatch.setattr(Snapshot, "to_plan", lambda snapshot: plan(snapshot) if snapshot.problems else fail())
+    assert registry.refresh()
+    assert registry.find("price").number == 1
+    assert problems(registry) == [("store", "cannot be followed: ZeroDivisionError: a bug")]
+    assert not registry.refresh()
+    assert caplog.text.count("Traceback") == 1
+    monkeypatch.undo()
+    assert registry.refresh()
+    assert (registry.find("price").number, problems(registry)) == (2, [])
