@@ -64,6 +64,18 @@ class AliasRevision:
         return cls(alias, number, found["version"], found["who"], when, found["why"], *fields)
 
 
+def encode_revision(name: str, revision: AliasRevision) -> bytes:
+    """Return a revision as it is stored. StoreError for one that readers would reject."""
+    try:
+        data = revision.to_bytes()
+    except ValueError as e:
+        raise StoreError(f"{name}/{revision.alias}: expected a name and a reason in valid Unicode; {e}") from e
+    if len(data) > MAX_SMALL_OBJECT_BYTES:
+        problem = f"expected a reason of {MAX_SMALL_OBJECT_BYTES} bytes at most, found a longer one"
+        raise StoreError(f"{name}/{revision.alias}: {problem}")
+    return data
+
+
 class AliasLog:
     """All revisions of every alias of every model. The highest revision of an alias counts."""
 
@@ -99,14 +111,7 @@ class AliasLog:
 
     def append(self, name: str, revision: AliasRevision) -> None:
         """Write a revision. ConflictError if another process has written that number first."""
-        key = _key(name, revision.alias, revision.number)
-        try:
-            data = revision.to_bytes()
-        except ValueError as e:
-            raise StoreError(f"{name}/{revision.alias}: expected a name and a reason in valid Unicode; {e}") from e
-        if len(data) > MAX_SMALL_OBJECT_BYTES:
-            problem = f"expected a reason of {MAX_SMALL_OBJECT_BYTES} bytes at most, found a longer one"
-            raise StoreError(f"{name}/{revision.alias}: {problem}")
+        key, data = _key(name, revision.alias, revision.number), encode_revision(name, revision)
         with translate_os_errors(f"{self._storage.location}/{key}", "move an alias"):
             if not put_object(self._storage, key, data):
                 problem = "another process has just moved it; check where it points, then try again"

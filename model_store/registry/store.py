@@ -17,7 +17,7 @@ from __future__ import annotations
 import os
 import re
 from contextlib import AbstractContextManager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from types import EllipsisType
@@ -26,7 +26,14 @@ from typing import Any
 from model_store.artifact import npz
 from model_store.artifact.model import Model
 from model_store.errors import ConflictError, NotFoundError, StoreError, did_you_mean
-from model_store.registry.alias_log import DEFAULT_ALIAS, AliasLog, AliasRevision, check_protection, rollback_stack
+from model_store.registry.alias_log import (
+    DEFAULT_ALIAS,
+    AliasLog,
+    AliasRevision,
+    check_protection,
+    encode_revision,
+    rollback_stack,
+)
 from model_store.registry.garbage_collection import GarbageObject, find_garbage
 from model_store.registry.index import read_all_indexes, read_model_index
 from model_store.registry.publication import Publication, commit_version, publication_key, read_publication
@@ -266,12 +273,12 @@ class Store:
                 f"{name}/{alias}: expected it to point to {expected or 'nothing'}, found {present or 'nothing'}"
             )
         protected = check_protection(name, head, force)
+        revision = AliasRevision(alias, latest + 1, number, who, when.astimezone(UTC), why, protected=protected)
         if alias == DEFAULT_ALIAS and not latest and number != self.versions(name)[-1]:
+            encode_revision(name, revision)  # rejected before the first of two moves
             self.pin_default(name, who=who, when=when)
-            latest = 1
-        return self._append(
-            name, AliasRevision(alias, latest + 1, number, who, when.astimezone(UTC), why, protected=protected)
-        )
+            revision = replace(revision, number=2)
+        return self._append(name, revision)
 
     def pin_default(self, name: str, *, who: str, when: datetime) -> AliasRevision | None:
         """Set the alias "default" to the newest version, so that requests without a version keep getting it.

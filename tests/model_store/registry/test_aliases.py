@@ -259,7 +259,10 @@ def test_a_revision_with_text_or_a_time_that_cannot_be_shown_is_unreadable(chess
     assert "expected a revision of an alias" in chess.state()["chess"]["unreadable"]["champion"]
 
 
-def test_an_alias_does_not_move_for_a_reason_that_is_no_text(chess: Store) -> None:
-    with pytest.raises(StoreError, match="expected a name and a reason in valid Unicode"):
-        chess.set_alias("chess", "champion", 1, who="ada", why="\udcff", when=datetime(2026, 1, 1, tzinfo=UTC))
+@pytest.mark.parametrize("alias", ["champion", "default"])
+@pytest.mark.parametrize("why", ["\udcff", "x" * (1 << 20)])
+def test_an_alias_does_not_move_for_a_reason_that_readers_reject(chess: Store, alias: str, why: str) -> None:
+    """Not even the first of the two moves of the alias default to another version than the newest."""
+    with pytest.raises(StoreError, match=r"expected a name and a reason in valid Unicode|expected a reason of"):
+        chess.set_alias("chess", alias, 1, who="ada", why=why, when=datetime(2026, 1, 1, tzinfo=UTC))
     assert chess.aliases("chess") == {}
