@@ -85,7 +85,7 @@ class Client:
             if isinstance(rows, Mapping):
                 return self._infer(name, tensors.check_columns(rows), version)
             array = tensors.check_rows(rows)
-            if array.dtype != object:
+            if array.dtype != object or tensors.is_text(array):
                 return self._infer(name, {self._input_tensor_name(name): array}, version)
             rows = array.tolist()
         body = self._json("POST", f"{_model_path(name, version)}/predict", encode_rows(rows))

@@ -60,6 +60,10 @@ def check_rows(rows: Any) -> Array:
     return array
 
 
+def is_text(array: Array) -> bool:
+    return all(isinstance(value, str | bytes) for value in array.ravel().tolist())
+
+
 def _array(name: str, given: Any) -> Array:
     try:
         return np.asarray(given)

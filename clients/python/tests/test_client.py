@@ -167,6 +167,13 @@ def test_an_array_of_objects_is_sent_as_rows(scripted):
     assert Client(scripted(GOOD)).predict("price", rows) == [7.0]
 
 
+def test_an_array_of_text_is_sent_as_a_tensor(scripted, monkeypatch):
+    client = Client(scripted(GOOD))
+    monkeypatch.setattr(client, "_input_tensor_name", lambda _: "colour")
+    monkeypatch.setattr(client, "_infer", lambda _, arrays, version: arrays)
+    assert client.predict("kind", np.array(["red"], object)) == {"colour": ["red"]}
+
+
 def test_numbers_among_objects_are_sent_as_numbers():
     (found,) = tensors.check_columns({"mass": np.array([3, 1.5, None], object)}).values()
     assert found.dtype == np.float64
