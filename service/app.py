@@ -10,6 +10,7 @@ far the largest part, are shared by every process that maps the same copy.)
 from __future__ import annotations
 
 import os
+from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -29,7 +30,7 @@ from service.inference.drift import DriftMonitor
 from service.inference.runner import InferenceRunner
 from service.protocols.native import PredictParser
 from service.registry.registry import ModelRegistry
-from service.registry.signature_policy import signature_check
+from service.registry.signature_policy import read_trusted_keys, signature_check
 from service.registry.switch_barrier import SwitchBarrier
 from service.registry.unloaded_models import UnloadedModels
 from service.routes import (
@@ -158,6 +159,22 @@ def create_app(settings: Settings | None = None, *, forks: bool = False) -> Flas
     return app
 
 
+def file_faults(settings: Settings) -> list[str]:
+    """Return all faults of the files and directories that the settings name, before one of them stops the start."""
+    checks: tuple[Callable[[], object], ...] = (
+        lambda: _read_keys(settings),
+        lambda: read_trusted_keys(settings.trusted_keys),
+        lambda: settings.cache_path(os.environ),
+    )
+    faults: list[str] = []
+    for check in checks:
+        try:
+            check()
+        except SettingsError as e:
+            faults += e.faults
+    return faults
+
+
 def _printable_on_page(value: Any) -> Any:
     return printable(value, keep="\n\t") if type(value) is str else value
 
@@ -173,6 +190,7 @@ def _open_metrics(settings: Settings) -> Metrics:
 
 
 def _read_keys(settings: Settings) -> ApiKeys:
+    """Read SERVE_KEYS_FILE. SettingsError lists every fault in it."""
     try:
         return ApiKeys(Path(settings.keys_file) if settings.keys_file else None)
     except KeyFileError as e:

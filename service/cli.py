@@ -5,10 +5,12 @@ from __future__ import annotations
 import errno
 import logging
 import os
+import shlex
 import signal
 import socket
 import sys
 from importlib.util import find_spec
+from pathlib import Path
 from typing import Any
 
 import click
@@ -18,7 +20,7 @@ from model_store.cli import common
 from model_store.cli.common import exit_codes, store_option, verbosity_option, version_option
 from model_store.utils.extras import install_command
 from service import key_commands
-from service.app import create_app
+from service.app import create_app, file_faults
 from service.config import Settings, SettingsError, unknown_variables
 from service.server.gunicorn_app import GunicornApplication, bind_listeners
 from service.telemetry.logging import log_to_stderr
@@ -51,11 +53,10 @@ def main(context: click.Context, store: str, host: str | None, port: int | None,
     level = "debug" if common.verbosity() > 0 else "warning" if common.verbosity() < 0 else None
     # Until gunicorn sets its handlers: process 1 of a container ignores SIGTERM by default.
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))
-    settings = Settings.from_environ(os.environ, store=store, host=host, port=port, workers=workers, log_level=level)
+    settings = _read_settings(store=store, host=host, port=port, workers=workers, log_level=level)
     log_to_stderr(settings.log_level, settings.log_format)
     for fault in unknown_variables(os.environ):
         log.warning("%s", fault)
-    _check_tracing(settings)
     listeners = _bind_listeners(settings.host, settings.port, "--host or --port")
     if settings.admin_port:
         admin = "SERVE_ADMIN_HOST or SERVE_ADMIN_PORT"
@@ -69,10 +70,26 @@ main.add_command(key_commands.add, "keygen")
 main.add_command(key_commands.keys)
 
 
-def _check_tracing(settings: Settings) -> None:
+def _read_settings(**options: Any) -> Settings:
+    """Return all settings. SettingsError lists every fault, also of the files that they name."""
+    faults: list[str] = []
+    try:
+        settings = Settings.from_environ(os.environ, **options)
+    except SettingsError as e:
+        if e.valid is None:
+            raise
+        settings, faults = e.valid, e.faults
+    faults = [*faults, *file_faults(settings), *_tracing_faults(settings)]
+    if faults:
+        raise SettingsError(faults)
+    return settings
+
+
+def _tracing_faults(settings: Settings) -> list[str]:
     if settings.otlp_endpoint and not _is_installed("opentelemetry.exporter.otlp.proto.http"):
         fix = f"{install_command('otel')}, or unset it"
-        raise SettingsError([f"OTEL_EXPORTER_OTLP_ENDPOINT: expected the extra otel, found it not installed; {fix}"])
+        return [f"OTEL_EXPORTER_OTLP_ENDPOINT: expected the extra otel, found it not installed; {fix}"]
+    return []
 
 
 def _is_installed(module: str) -> bool:
@@ -112,6 +129,9 @@ def _print_startup(app: Flask, settings: Settings, server: Any) -> None:
         found = f"Serving {settings.store}"
     elif snapshot.entries:
         found = f"No model in {settings.store} can be served: requests return 503. See the errors above"
+    elif _is_missing(settings.store):
+        fix = f"To make it, run: train examples/penguins.toml --store {shlex.quote(settings.store)}"
+        found = f"The directory {settings.store} does not exist: requests return 503. {fix}"
     else:
         found = f"No model in {settings.store} yet: requests return 503. To make one, run: train examples/penguins.toml"
     workers = f"{settings.worker_count} worker{'s' * (settings.worker_count > 1)}"
@@ -124,6 +144,16 @@ def _print_startup(app: Flask, settings: Settings, server: Any) -> None:
     for admin in more:
         common.print_note(f"  metrics  {admin}/metrics{' and ' + admin + '/v2/repository' if settings.admin else ''}")
     common.print_note(f"  {workers}; Ctrl-C to stop")
+
+
+def _is_missing(directory: str) -> bool:
+    try:
+        Path(directory).expanduser().stat()
+    except FileNotFoundError:
+        return True
+    except OSError:
+        return False
+    return False
 
 
 def _url(listener: Any) -> str:

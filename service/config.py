@@ -33,11 +33,14 @@ _BOOLEANS = {
 
 
 class SettingsError(Exception):
-    """Invalid settings. `faults` has one message for each, so that all can be fixed at once."""
+    """Invalid settings. `faults` has one message for each, so that all can be fixed at once.
 
-    def __init__(self, faults: list[str]) -> None:
-        self.faults = faults
-        super().__init__("; ".join(faults))
+    `valid`, if known: the settings with the default of each invalid one.
+    """
+
+    def __init__(self, faults: list[str], valid: Settings | None = None) -> None:
+        self.faults, self.valid = faults, valid
+        super().__init__("\n  ".join(faults if len(faults) == 1 else [f"{len(faults)} invalid settings", *faults]))
 
 
 def _setting(
@@ -249,17 +252,16 @@ class Settings:
                 values[setting.name] = _parse(setting, text) if text.strip() else setting.default
             except ValueError as e:
                 faults.append(f"{variable}: {e}")
-        if faults:
-            raise SettingsError(faults)
-        if values["admin"] and not values["admin_port"]:
-            raise SettingsError(["SERVE_ADMIN: expected an admin listener, found none; set SERVE_ADMIN_PORT"])
         values.update({name: value for name, value in overrides.items() if value is not None})
-        if values["port"] and values["port"] == values["admin_port"]:
+        if values.get("admin") and values.get("admin_port") == 0:
+            faults.append("SERVE_ADMIN: expected an admin listener, found none; set SERVE_ADMIN_PORT")
+        if values.get("port") and values["port"] == values.get("admin_port"):
             # Requests are distinguished by their port: with one port, anyone could use the admin endpoints.
-            raise SettingsError(
-                [f"SERVE_ADMIN_PORT: expected another port than SERVE_PORT, found {values['port']} for both"]
-            )
-        return cls(**values)
+            faults.append(f"SERVE_ADMIN_PORT: expected another port than SERVE_PORT, found {values['port']} for both")
+        settings = cls(**values)
+        if faults:
+            raise SettingsError(faults, settings)
+        return settings
 
     @property
     def worker_count(self) -> int:

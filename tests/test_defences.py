@@ -110,7 +110,7 @@ DEFENCES = {
         f"{ACCESS}::test_only_the_admin_port_serves_metrics_and_the_repository",
     ),
     "the repository requires an admin port": Defence(
-        "service/config.py", 'if values["admin"] and not values["admin_port"]:', "if False:",
+        "service/config.py", 'if values.get("admin") and values.get("admin_port") == 0:', "if False:",
         f"{ACCESS}::test_the_repository_is_closed_by_default_and_requires_an_admin_port",
     ),
     "a forwarded prefix is believed of trusted proxies only": Defence(

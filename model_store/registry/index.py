@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import errno
 import re
 from dataclasses import dataclass, field
 
-from model_store.storage.base import StorageBackend, translate_os_errors
+from model_store.storage.base import FIXES, StorageBackend, translate_os_errors
 from model_store.utils.values import NAME_PATTERN
 
 _VERSION_KEY = re.compile(rf"({NAME_PATTERN})/([1-9][0-9]{{0,17}})\.(npz|removed|json)")
 _REVISION_KEY = re.compile(rf"({NAME_PATTERN})/aliases/({NAME_PATTERN})/([1-9][0-9]{{0,17}})\.json")
+_READ_FIXES = {**FIXES, errno.ENOENT: "train a model first, or choose another store"}
 
 
 @dataclass(frozen=True)
@@ -44,7 +46,7 @@ def read_all_indexes(
     With `unreadable`, the error of a model whose keys cannot be listed is put there, and all others are read.
     """
     found: dict[str, ModelIndex] = {}
-    with translate_os_errors(storage.location, "read the model store"):
+    with translate_os_errors(storage.location, "read the model store", _READ_FIXES):
         keys = storage.keys(*patterns, unreadable=unreadable)
     for key in keys:
         match = _VERSION_KEY.fullmatch(key)

@@ -8,7 +8,7 @@ registry/store.py decides what the keys mean.
 from __future__ import annotations
 
 import errno
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
 from datetime import datetime
@@ -20,7 +20,7 @@ from model_store.errors import StoreError
 # Limit for alias revisions and signatures: writers to the store must not choose how much memory readers need.
 MAX_SMALL_OBJECT_BYTES = 1 << 20
 
-_FIXES = {
+FIXES = {
     errno.EACCES: "check its owner and write permissions",
     errno.EPERM: "check its owner, and that its file system has hard links",
     errno.EROFS: "the file system is mounted read-only: publish where it is writable",
@@ -28,7 +28,7 @@ _FIXES = {
     errno.EDQUOT: "free some space",
     errno.EEXIST: "a file is where a directory is expected; choose another store",
     errno.ENOTDIR: "a file is where a directory is expected; choose another store",
-    errno.ENOENT: "train a model first, or choose another store",
+    errno.ENOENT: "choose another store",
 }
 
 
@@ -103,10 +103,10 @@ def check_object_size(data: bytes, size: int) -> bytes:
 
 
 @contextmanager
-def translate_os_errors(location: str, action: str) -> Iterator[None]:
-    """Raise an OSError as a StoreError: location, the action that failed, the reason and a fix."""
+def translate_os_errors(location: str, action: str, fixes: Mapping[int, str] = FIXES) -> Iterator[None]:
+    """Raise an OSError as a StoreError: location, the action that failed, the reason and a fix by errno."""
     try:
         yield
     except OSError as e:
-        fix = _FIXES.get(e.errno or 0)
+        fix = fixes.get(e.errno or 0)
         raise StoreError(f"{location}: cannot {action}: {e.strerror or e}" + (f"; {fix}" if fix else "")) from e

@@ -26,7 +26,10 @@ def open_storage(location: str | os.PathLike[str], cache_dir: Path | None = None
     if slashes or not text:
         kinds = ", ".join(f"{known}://" for known in BUCKET_SCHEMES)
         raise StoreError(f"store: expected the path of a directory, or a URL with {kinds}; found {text!r}")
-    return LocalStorage(Path(text).expanduser())
+    root = Path(text).expanduser()
+    if os.path.exists(root) and not os.path.isdir(root):  # noqa: PTH110, PTH112 - Path's raise without permission
+        raise StoreError(f"{text}: expected a directory, found a file; choose another store")
+    return LocalStorage(root)
 
 
 def _open_bucket(url: str, cache_dir: Path) -> StorageBackend:

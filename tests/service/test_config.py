@@ -29,11 +29,18 @@ def test_every_variable_is_read():
 
 
 def test_all_faults_are_reported_at_once():
-    wrong = {"SERVE_PORT": "http", "SERVE_THREADS": "0", "SERVE_POLL_SECONDS": "nan", "SERVE_LOG_LEVEL": "loud"}
+    wrong = {"SERVE_PORT": "http", "SERVE_THREADS": "0", "SERVE_POLL_SECONDS": "nan", "SERVE_ADMIN": "1"}
     with pytest.raises(SettingsError) as caught:
         Settings.from_environ(wrong)
     assert len(caught.value.faults) == 4
     assert "SERVE_PORT: expected a whole number, 0 to 65535; found 'http'" in caught.value.faults
+    assert "SERVE_ADMIN: expected an admin listener, found none; set SERVE_ADMIN_PORT" in caught.value.faults
+
+
+def test_an_invalid_admin_port_is_not_reported_as_missing():
+    with pytest.raises(SettingsError) as caught:
+        Settings.from_environ({"SERVE_ADMIN": "1", "SERVE_ADMIN_PORT": "x"})
+    assert len(caught.value.faults) == 1
 
 
 @pytest.mark.parametrize("setting", fields(Settings), ids=lambda setting: setting.name)

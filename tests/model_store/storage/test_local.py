@@ -136,6 +136,17 @@ def test_a_pipe_in_place_of_a_revision_does_not_block(chess: Store) -> None:
     assert chess.state()["chess"]["versions"] == (1, 2, 3)
 
 
+def test_a_store_whose_directory_cannot_be_made_is_not_to_be_filled_first() -> None:
+    with pytest.raises(StoreError, match=r"^/proc/nope/chess: cannot publish: No such file or directory; choose ano"):
+        open_store("/proc/nope").check_writable("chess")
+
+
+def test_a_file_is_not_a_store(tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+    with pytest.raises(StoreError, match=r"file: expected a directory, found a file; choose another store$"):
+        open_store(tmp_path / "file")
+
+
 def test_a_missing_store_raises(tmp_path: Path) -> None:
     missing = open_store(tmp_path / "nowhere")
     for read in (missing.names, missing.state, lambda: missing.resolve("chess")):
@@ -146,11 +157,11 @@ def test_a_missing_store_raises(tmp_path: Path) -> None:
 
 def test_a_file_in_place_of_a_directory_raises(tmp_path: Path, store: Store, model: Model) -> None:
     (tmp_path / "file").write_text("x")
-    for root in (tmp_path / "file", tmp_path / "file" / "models"):
-        with pytest.raises(StoreError, match="a file is where a directory is expected"):
-            open_store(root).names()
-        with pytest.raises(StoreError, match=r"cannot publish: .*a file is where a directory is expected"):
-            open_store(root).publish("chess", model)
+    below = tmp_path / "file" / "models"
+    with pytest.raises(StoreError, match="a file is where a directory is expected"):
+        open_store(below).names()
+    with pytest.raises(StoreError, match=r"cannot publish: .*a file is where a directory is expected"):
+        open_store(below).publish("chess", model)
     store.root.mkdir()
     (store.root / "chess").write_text("x")
     with pytest.raises(StoreError, match="a file is where a directory is expected"):

@@ -196,10 +196,39 @@ def test_trusted_keys_that_cannot_be_read_stop_the_start():
 
 
 def test_all_invalid_settings_are_reported_at_once():
-    done = serve(SERVE_THREADS="many", SERVE_POLL_SECONDS="-1")
+    wrong = {"SERVE_THREADS": "many", "SERVE_POLL_SECONDS": "-1", "SERVE_ADMIN": "1"}
+    done = serve(SERVE_KEYS_FILE="no/keys", SERVE_TRUSTED_KEYS="no.pub,none.pub", **wrong)
     assert done.returncode == 2
-    assert "SERVE_THREADS: expected a whole number, 1 to 1024; found 'many'" in done.stderr
-    assert "SERVE_POLL_SECONDS: expected a number, 0 to 86400; found '-1'" in done.stderr
+    assert [line.strip() for line in done.stderr.splitlines()] == [
+        "Error: 6 invalid settings",
+        "SERVE_THREADS: expected a whole number, 1 to 1024; found 'many'",
+        "SERVE_POLL_SECONDS: expected a number, 0 to 86400; found '-1'",
+        "SERVE_ADMIN: expected an admin listener, found none; set SERVE_ADMIN_PORT",
+        "SERVE_KEYS_FILE: no/keys: cannot be read: No such file or directory",
+        *(
+            f"SERVE_TRUSTED_KEYS: {file}: expected a key file that can be read; No such file or directory; "
+            "check the path"
+            for file in ("no.pub", "none.pub")
+        ),
+    ]
+
+
+def test_a_file_in_place_of_the_store_stops_the_start(tmp_path):
+    (tmp_path / "file").touch()
+    done = serve("--store", str(tmp_path / "file"), "--port", "0")
+    assert done.returncode == 5
+    assert done.stderr == f"Error: {tmp_path}/file: expected a directory, found a file; choose another store\n"
+
+
+def test_a_start_without_the_directory_of_the_store_says_how_to_make_it(tmp_path):
+    server = Server(open_store(tmp_path / "typo"), tmp_path)
+    try:
+        assert f"{tmp_path}/typo does not exist: requests return 503" in server.log
+        assert f"To make it, run: train examples/penguins.toml --store {tmp_path}/typo" in server.log
+        server.store.publish("price", price())
+        until(lambda: server.ask("GET", "/readyz")[0] == 200)
+    finally:
+        assert server.stop() == 0
 
 
 def test_an_empty_store_is_served_and_filled_later(tmp_path):
