@@ -85,7 +85,7 @@ DEFENCES = {
         f"{CHECKS}::test_a_secret_in_a_key_file_is_not_quoted",
     ),
     "401 and 403 reveal nothing about models": Defence(
-        "service/routes/error_handlers.py", " and error.status not in _ACCESS_DENIED", "",
+        "service/routes/error_handlers.py", "if known and 400 <=", "if 400 <=",
         f"{ACCESS}::test_401_and_403_have_the_protocols_error_format_and_no_details_of_models",
     ),
     "errors show an example only to callers with a key": Defence(

@@ -29,7 +29,6 @@ from service.validation.row_limits import TooManyRowsError
 
 log = logging.getLogger("service")
 
-_ACCESS_DENIED = (401, 403)  # these responses reveal nothing about the models
 # `code` for errors that Flask and Werkzeug raise, by status.
 _FRAMEWORK_ERROR_CODES = {400: "bad_request", 404: "not_found", 405: "method_not_allowed", 413: "body_too_large"}
 
@@ -40,7 +39,7 @@ def error_response(error: ApiError) -> Response:
     scope = "admin" if request.path.startswith(REPOSITORY_PATH) else "predict"
     known = current_app.extensions["keys"].has_scope(request.headers.get("Authorization"), scope)
     known = known and current_app.extensions["hosts"].is_trusted(request.headers.get("Host"))
-    if known and 400 <= error.status < 500 and error.status not in _ACCESS_DENIED:
+    if known and 400 <= error.status < 500:
         example = error_example(current_app.extensions["registry"], error.faults)
     if uses_plain_error_body(request.path):
         status = 400 if error.status == 422 else error.status  # these protocols have no 422
