@@ -66,6 +66,8 @@ def make_signature(
     ValueError for what does not fit together. Other kinds of columns, such as categories, are in
     `model_store.schema.columns`; a `Signature` takes any.
     """
+    if isinstance(x, np.ma.MaskedArray) and np.ma.is_masked(x):
+        raise ValueError("make_signature.x: expected numbers, found masked values; fill them in, or leave the rows out")
     if x is not None and (found := np.asarray(x).dtype).kind not in "biufO":  # NumPy drops imaginary parts
         raise ValueError(f"make_signature.x: expected numbers, found {found}; encode them as numbers")
     rows = None if x is None else np.asarray(x, np.float64)

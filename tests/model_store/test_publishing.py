@@ -198,3 +198,9 @@ def test_the_network_is_imported_without_the_store() -> None:
     assert found.stdout == "set()\n"
     with pytest.raises(AttributeError, match="has no attribute 'nothing'"):
         __import__("model_store").nothing  # noqa: B018
+
+
+def test_masked_values_are_no_training_rows() -> None:
+    masked = np.ma.array([[1.0, 999.0]], mask=[[False, True]])
+    with pytest.raises(ValueError, match="found masked values"):
+        make_signature(masked, columns=["a", "b"], labels=["x", "y"])

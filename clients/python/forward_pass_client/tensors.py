@@ -65,6 +65,8 @@ def is_text(array: Array) -> bool:
 
 
 def _array(name: str, given: Any) -> Array:
+    if isinstance(given, np.ma.MaskedArray) and np.ma.is_masked(given):
+        given = given.astype(object).filled(None)  # a masked value is a missing one
     try:
         return np.asarray(given)
     except ValueError as e:  # lists of different lengths

@@ -178,3 +178,11 @@ def test_numbers_among_objects_are_sent_as_numbers():
     (found,) = tensors.check_columns({"mass": np.array([3, 1.5, None], object)}).values()
     assert found.dtype == np.float64
     np.testing.assert_array_equal(found, [3, 1.5, np.nan])
+
+
+def test_masked_values_are_missing_values():
+    masked = np.ma.array([[1.0, 999.0], [3.0, 4.0]], mask=[[False, True], [False, False]])
+    assert tensors.check_rows(masked).tolist() == [[1.0, None], [3.0, 4.0]]
+    columns = tensors.check_columns({"a": masked[:, 0], "b": masked[:, 1]})
+    assert columns["a"].tolist() == [1.0, 3.0]
+    np.testing.assert_array_equal(columns["b"], [np.nan, 4.0])
