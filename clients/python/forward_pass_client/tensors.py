@@ -66,7 +66,9 @@ def is_text(array: Array) -> bool:
 
 def _array(name: str, given: Any) -> Array:
     if isinstance(given, np.ma.MaskedArray) and np.ma.is_masked(given):
-        given = given.astype(object).filled(None)  # a masked value is a missing one
+        values = np.array(given.data, object)
+        values[np.ma.getmaskarray(given)] = None  # a masked value is a missing one
+        return values
     try:
         return np.asarray(given)
     except ValueError as e:  # lists of different lengths
