@@ -137,7 +137,10 @@ def promote(name: str, version: str, alias: str, gates: tuple[str, ...], why: st
 @click.option("--off", is_flag=True, help="Remove the protection.")
 @why_option
 def protect(name: str, alias: str, off: bool, why: str, store: str, as_json: bool) -> None:
-    """Allow an alias to move only via `promote --if`, or via `alias` or `rollback` with `--force`."""
+    """Allow an alias to move only by a gate or by force.
+
+    Then only `models promote --if`, and `models alias` and `models rollback` with `--force`, move it.
+    """
     opened = open_store(store)
     revision = opened.protect(name, alias, protected=not off, who=current_user(), why=why, when=datetime.now(UTC))
     if as_json:

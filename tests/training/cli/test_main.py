@@ -167,7 +167,7 @@ def test_exit_code_5_for_the_store(train: Train, job_file: Path) -> None:
     store(job_file).write_text("a file")
     found = train(job_file)
     assert found.exit_code == 5, found.output
-    assert "cannot publish" in found.stderr
+    assert "expected a directory, found a file" in found.stderr
 
 
 def test_errors_show_no_traceback(train: Train, job_file: Path) -> None:
