@@ -207,7 +207,7 @@ def _print_json_error(error: Exception | str, message: str, code: int) -> None:
 
 
 def describe_os_error(error: OSError) -> str:
-    """Return "PATH: what went wrong; how to mend it"."""
+    """Return "PATH: what went wrong; how to fix it"."""
     path = "" if error.filename is None else f"{os.fsdecode(error.filename)}: "
     fix = _OS_ERROR_FIXES.get(error.errno or 0, "check the path")
     return f"{path}{(error.strerror or str(error)).lower()}; {fix}"

@@ -182,7 +182,7 @@ class ModelRegistry:
         """In a new worker: load the active generation and take part in switches. Call again until it returns True.
 
         If this fails and no other worker serves, the worker proposes what the store has now instead: the active
-        generation may have versions that nobody can load any more.
+        generation may have versions that no worker can load any more.
         """
         if not self._barrier.active:
             self.refresh()

@@ -74,7 +74,7 @@ class SwitchBarrier:
         return True
 
     def end_unattended_switch(self) -> None:
-        """Make a pending proposal active if no process has joined: its proposer has died, and nobody waits for it."""
+        """Make a pending proposal active if no process has joined it: its proposer has died."""
         with self._locked():
             if not any(self._pids()):
                 self._words[_ACTIVE] = self._words[_PROPOSED]

@@ -14,7 +14,7 @@ file: its owner gets the reason, and the file stays valid when its only key is r
 
 Checking a key reads the file again if it has changed, at most once a second; expiry takes effect as fast. If the file
 is empty, invalid or unreadable, no key is valid: the change may have been meant to revoke one. Only if the file has
-vanished, as while a volume is mounted again, do the last keys stay in force. `problem` reports both until it is mended.
+vanished, as while a volume is mounted again, do the last keys stay in force. `problem` reports both until it is fixed.
 """
 
 from __future__ import annotations
@@ -229,7 +229,7 @@ def _exclusive(path: Path) -> Iterator[None]:
         except TimeoutError:
             raise
         except OSError as e:
-            log.warning("%s has no locks (%s): let nobody else change %s meanwhile", folder, e.strerror or e, path)
+            log.warning("%s has no locks (%s): let no other process change %s meanwhile", folder, e.strerror or e, path)
         yield
     finally:
         os.close(descriptor)

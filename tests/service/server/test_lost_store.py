@@ -76,7 +76,7 @@ def test_a_service_keeps_its_copies_while_another_one_trims_the_cache(
     server = start(store, SERVE_POLL_SECONDS="0")
     replace_generation(server, store)
     other = start(other_store)
-    for seed in (6, 7):  # each switch removes the copies that nobody uses
+    for seed in (6, 7):  # each switch removes the copies that no process uses
         number = other_store.publish("price", price(seed)).number
         until(lambda number=number: other.ask("GET", "/models/price")[1]["version"] == number)
     assert server.version() == 1
