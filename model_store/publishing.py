@@ -17,6 +17,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from model_store.artifact.golden_rows import golden_count, make_up_rows
 from model_store.artifact.model import Golden, Model
 from model_store.errors import StoreError
 from model_store.nn import LAYERS, Array, Module, Sequential, Sigmoid, Softmax
@@ -34,9 +35,6 @@ from model_store.schema.signature import (
 from model_store.utils.values import describe_value
 
 __all__ = ["make_signature", "open_store", "publish"]
-
-_MAX_GOLDEN_ROWS = 8
-_MAX_GOLDEN_VALUES = 100_000  # in all golden rows, so that large images do not fill the manifest
 
 
 def make_signature(
@@ -137,7 +135,7 @@ def publish(
     served = _servable(network)
     _check_ending(served, signature)
     model = Model(served, signature, description, {"metrics": _checked_metrics(metrics)} if metrics else {})
-    rows = _made_up_rows(signature) if examples is None else _first_rows(examples)
+    rows = make_up_rows(signature, np.random.default_rng(0)) if examples is None else _first_rows(examples)
     outputs = served(model.encode(rows, "examples"))
     if not np.isfinite(outputs).all():
         raise ValueError("publish.network: expected finite outputs for the example rows, found others; train it again")
@@ -217,23 +215,13 @@ def _checked_metric(value: Any, key: str, location: str) -> Any:
     return plain
 
 
-def _made_up_rows(signature: Signature) -> list[Any]:
-    rng = np.random.default_rng(0)
-    values = [column.draw_values(_golden_count(signature.width), rng) for column in signature.inputs]
-    return values[0] if signature.inputs[0].is_whole_row else [list(row) for row in zip(*values, strict=True)]
-
-
 def _first_rows(examples: Sequence[Any] | Array) -> list[Any]:
     width = math.prod(np.shape(examples)[1:]) if isinstance(examples, np.ndarray) else 1
-    rows = examples[: _golden_count(width)]
+    rows = examples[: golden_count(width)]
     found: list[Any] = rows.tolist() if isinstance(rows, np.ndarray) else list(rows)
     if not found:
         raise ValueError("publish.examples: expected a row or more, found none; leave them out to have rows made up")
     return found
-
-
-def _golden_count(width: int) -> int:
-    return max(1, min(_MAX_GOLDEN_ROWS, _MAX_GOLDEN_VALUES // max(1, width)))
 
 
 def _number_statistics(rows: Array | None, column: int) -> dict[str, Any]:

@@ -45,7 +45,7 @@ from typing import IO, TYPE_CHECKING, Any, NamedTuple, Protocol
 import numpy as np
 
 from model_store.artifact import manifest as manifests
-from model_store.artifact.artifact_file import FileBytes, open_artifact
+from model_store.artifact.file_access import FileBytes, open_artifact
 from model_store.artifact.model import Golden, Model
 from model_store.errors import ArtifactError
 from model_store.nn import LAYERS, Array, Sequential, build

@@ -1,6 +1,6 @@
-"""Comparison of two versions: which one is better, whether the difference is significant, and what differs.
+"""Comparison of two versions: all that differs between them.
 
-The verdict is in verdict.py.
+Which one is better, and whether the difference is significant, is decided in verdict.py.
 """
 
 from __future__ import annotations

@@ -9,9 +9,9 @@ from pathlib import Path
 
 from model_store.artifact import npz
 from model_store.errors import ArtifactError
-from model_store.registry.index import read_model_index
+from model_store.registry.index import check_name, read_model_index
 from model_store.registry.publication import Publication, commit_version
-from model_store.registry.store import Store, Version, check_name
+from model_store.registry.store import Store, Version
 from model_store.storage.base import translate_os_errors
 from model_store.utils.regular_file import open_regular
 from model_store.utils.values import is_name

@@ -6,8 +6,11 @@ import errno
 import re
 from dataclasses import dataclass, field
 
+from model_store.errors import StoreError
 from model_store.storage.base import FIXES, StorageBackend, translate_os_errors
-from model_store.utils.values import NAME_PATTERN
+from model_store.utils.values import NAME_PATTERN, is_name
+
+LATEST = "latest"
 
 _VERSION_KEY = re.compile(rf"({NAME_PATTERN})/([1-9][0-9]{{0,17}})\.(npz|removed|json)")
 _REVISION_KEY = re.compile(rf"({NAME_PATTERN})/aliases/({NAME_PATTERN})/([1-9][0-9]{{0,17}})\.json")
@@ -58,3 +61,11 @@ def read_all_indexes(
         elif match := _REVISION_KEY.fullmatch(key):
             found.setdefault(match[1], ModelIndex()).revisions.setdefault(match[2], []).append(int(match[3]))
     return found
+
+
+def check_name(kind: str, name: str) -> None:
+    """Raise StoreError unless `name` is a valid name of a model or an alias."""
+    if not is_name(name):
+        raise StoreError(f"{kind} {name!r}: expected a letter or digit, then up to 99 more of them or '.', '_', '-'")
+    if kind == "alias" and (name == LATEST or name.isdigit()):
+        raise StoreError(f"alias {name!r}: expected a word, since numbers and 'latest' mean versions already")

@@ -6,7 +6,7 @@
 
 Metrics are those that training recorded in the versions. A nested metric is named by its path with dots, or by its last
 name if only one metric has it: the mae of a regression with one target. `log_loss`, `calibration_error` and, for two
-classes, `roc_auc` are those of the report.
+classes, `roc_auc` are those of the report. The alias itself moves in alias_moves.py.
 """
 
 from __future__ import annotations

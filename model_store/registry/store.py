@@ -17,10 +17,9 @@ from __future__ import annotations
 import os
 import re
 from contextlib import AbstractContextManager
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
-from types import EllipsisType
 from typing import Any
 
 from model_store.artifact import npz
@@ -30,12 +29,10 @@ from model_store.registry.alias_log import (
     DEFAULT_ALIAS,
     AliasLog,
     AliasRevision,
-    check_protection,
-    encode_revision,
-    rollback_stack,
 )
+from model_store.registry.alias_moves import AliasMoves
 from model_store.registry.garbage_collection import GarbageObject, find_garbage
-from model_store.registry.index import read_all_indexes, read_model_index
+from model_store.registry.index import LATEST, check_name, read_all_indexes, read_model_index
 from model_store.registry.publication import Publication, commit_version, publication_key, read_publication
 from model_store.registry.state import model_state, unreadable_state
 from model_store.storage.base import StorageBackend, put_object, translate_os_errors
@@ -43,8 +40,6 @@ from model_store.storage.local import LocalStorage
 from model_store.storage.open_storage import open_storage
 from model_store.utils.current_user import current_user
 from model_store.utils.values import NAME_PATTERN, is_name, list_names
-
-LATEST = "latest"
 
 _NUMBER = re.compile(r"[1-9][0-9]{0,17}")
 _SIGNATURE_KEY = re.compile(rf"({NAME_PATTERN})/signatures/([1-9][0-9]{{0,17}})/([0-9a-f]{{16}})\.sig")
@@ -68,7 +63,7 @@ def open_store(location: str | os.PathLike[str], cache_dir: Path | None = None) 
     return Store(open_storage(location, cache_dir))
 
 
-class Store:
+class Store(AliasMoves):
     """Models by name. Safe for any number of concurrent readers and writers, in any number of processes."""
 
     def __init__(self, storage: StorageBackend) -> None:
@@ -238,92 +233,12 @@ class Store:
         self.versions(name)
         return self._alias_log.aliases(name)
 
-    def set_alias(
-        self,
-        name: str,
-        alias: str,
-        version: int | str,
-        *,
-        who: str,
-        why: str,
-        when: datetime,
-        expected: int | EllipsisType | None = ...,
-        force: bool = False,
-    ) -> AliasRevision:
-        """Point `alias` to a version, given as a number or another alias.
-
-        ConflictError if another process moves it at the same time, if it no longer points to `expected` (None: it is
-        not set), or if it is protected. `force` moves a protected alias, and one whose last revision is unreadable.
-
-        The first move of "default" to a version other than the newest is preceded by a revision with the newest one,
-        which requests without a version got until then (`pin_default`), so that a rollback leads back there.
-        """
-        check_name("alias", alias)
-        number = self.resolve(name, version)
-        latest = self._alias_log.latest_revisions(name).get(alias, 0)
-        try:
-            head = self._alias_log.read(name, alias, latest) if latest else None
-        except StoreError:
-            if not force:
-                raise
-            head = None
-        present = None if head is None else head.version
-        if expected is not ... and expected != present:
-            raise ConflictError(
-                f"{name}/{alias}: expected it to point to {expected or 'nothing'}, found {present or 'nothing'}"
-            )
-        protected = check_protection(name, head, force)
-        revision = AliasRevision(alias, latest + 1, number, who, when.astimezone(UTC), why, protected=protected)
-        if alias == DEFAULT_ALIAS and not latest and number != self.versions(name)[-1]:
-            encode_revision(name, revision)  # rejected before the first of two moves
-            self.pin_default(name, who=who, when=when)
-            revision = replace(revision, number=2)
-        return self._append(name, revision)
-
-    def pin_default(self, name: str, *, who: str, when: datetime) -> AliasRevision | None:
-        """Set the alias "default" to the newest version, so that requests without a version keep getting it.
-
-        Return None, and do nothing, if the alias was ever set or there is no version.
-        """
-        versions = self._versions(name)
-        if not versions or DEFAULT_ALIAS in self._alias_log.latest_revisions(name):
-            return None
-        why = "the newest version, which requests without a version got until now"
-        return self._append(name, AliasRevision(DEFAULT_ALIAS, 1, versions[-1], who, when.astimezone(UTC), why))
-
-    def protect(self, name: str, alias: str, *, protected: bool, who: str, why: str, when: datetime) -> AliasRevision:
-        """Protect an alias, or end its protection: a revision with the same version."""
-        head = self.history(name, alias)[-1]
-        revision = AliasRevision(
-            alias, head.number + 1, head.version, who, when.astimezone(UTC), why, protected=protected
-        )
-        return self._append(name, revision)
-
     def history(self, name: str, alias: str = DEFAULT_ALIAS) -> list[AliasRevision]:
         """Return every revision of an alias, oldest first."""
         aliases = self.aliases(name)
         if alias not in aliases:
             raise NotFoundError(f"no alias {alias!r} of {name!r}{_did_you_mean_hint(alias, aliases)}", list(aliases))
         return self._alias_log.history(name, alias)
-
-    def rollback(
-        self, name: str, alias: str = DEFAULT_ALIAS, *, who: str, why: str, when: datetime, force: bool = False
-    ) -> AliasRevision:
-        """Point `alias` to its previous version; a second rollback goes back one more. Removed versions are skipped.
-
-        If "default" was never set, the newest version serves, and rollback goes to the one before. ConflictError if
-        the alias is protected, unless `force`.
-        """
-        versions = self.versions(name)
-        unset = alias == DEFAULT_ALIAS and alias not in self._alias_log.aliases(name)
-        history = [] if unset else self.history(name, alias)
-        stack = rollback_stack(history, versions)
-        before = [number for number in stack[:-1] if number in versions]
-        if not before:
-            raise ConflictError(f"{name}/{alias}: no version to roll back to, found only {stack[-1]}")
-        protected = check_protection(name, history[-1] if history else None, force)
-        revision = AliasRevision(alias, len(history) + 1, before[-1], who, when.astimezone(UTC), why, True, protected)
-        return self._append(name, revision)
 
     def state(self) -> dict[str, dict[str, Any]]:
         """Return all names with their versions and aliases, for followers to compare (state.py).
@@ -370,13 +285,6 @@ class Store:
             subject = f"alias {aliases[0]} points" if len(aliases) == 1 else f"aliases {', '.join(aliases)} point"
             raise ConflictError(f"{name}/{number}: cannot remove it: {subject} to it; move the alias first")
 
-    def _append(self, name: str, revision: AliasRevision) -> AliasRevision:
-        self._alias_log.append(name, revision)
-        if revision.version not in self._versions(name):
-            problem = f"was removed while alias {revision.alias!r} moved to it; move the alias again"
-            raise ConflictError(f"{name}/{revision.version}: {problem}")
-        return revision
-
     def _location(self, key: str) -> str:
         return f"{self.storage.location}/{key}" if key else self.storage.location
 
@@ -386,14 +294,6 @@ class Store:
 
 def _signature_key(name: str, number: int, fingerprint: str) -> str:
     return f"{name}/signatures/{number}/{fingerprint}.sig"
-
-
-def check_name(kind: str, name: str) -> None:
-    """Raise StoreError unless `name` is a valid name of a model or an alias."""
-    if not is_name(name):
-        raise StoreError(f"{kind} {name!r}: expected a letter or digit, then up to 99 more of them or '.', '_', '-'")
-    if kind == "alias" and (name == LATEST or name.isdigit()):
-        raise StoreError(f"alias {name!r}: expected a word, since numbers and 'latest' mean versions already")
 
 
 def _did_you_mean_hint(word: str, known: Any) -> str:

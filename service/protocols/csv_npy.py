@@ -1,4 +1,7 @@
-"""CSV (text/csv) and .npy (application/x-npy) request bodies."""
+"""CSV (text/csv) and .npy (application/x-npy) request bodies.
+
+Whether the first line of CSV is a header is decided in model_store/schema/row_parser.py.
+"""
 
 from __future__ import annotations
 

@@ -34,9 +34,9 @@ from training.engine.early_stopping import EpochCallback, EpochResult
 from training.engine.loop import DivergedError
 from training.errors import DataError, JobError
 from training.pipeline import job as jobs
-from training.pipeline.alias_mover import AliasMover
 from training.pipeline.cross_validation import cross_validate, headline_metrics, summarize_folds
 from training.pipeline.lr_range_test import find_job_learning_rate
+from training.pipeline.publish_alias import AliasMover
 
 EXIT_CODES: dict[type[Exception], int] = {JobError: 2, CheckpointError: 2, DataError: 3, DivergedError: 4}
 

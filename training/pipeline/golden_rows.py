@@ -10,12 +10,10 @@ from collections.abc import Callable
 
 import numpy as np
 
+from model_store.artifact.golden_rows import golden_count, make_up_rows
 from model_store.artifact.model import Golden
 from model_store.nn import Sequential
 from model_store.schema.signature import Signature
-
-_MAX_ROWS = 8
-_MAX_VALUES = 100_000  # in all golden rows, so that large images do not fill the manifest
 
 
 def make_golden(
@@ -30,11 +28,9 @@ def make_golden(
     Synthetic rows are drawn column by column from the statistics in the signature, which the model has anyway.
     evaluated: returns so many evaluation rows with their outputs.
     """
-    count = max(1, min(_MAX_ROWS, _MAX_VALUES // signature.width))
     if examples == "none":
         return None
     if examples == "rows":
-        return evaluated(count)
-    columns = [column.draw_values(count, rng) for column in signature.inputs]
-    rows = columns[0] if signature.inputs[0].is_whole_row else [list(row) for row in zip(*columns, strict=True)]
+        return evaluated(golden_count(signature.width))
+    rows = make_up_rows(signature, rng)
     return Golden(rows, network(signature.encode(rows, dtype=network.dtype)))

@@ -1,7 +1,7 @@
 """The bytes of an artifact's file: read when they are asked for, copied into memory, or mapped.
 
 Only a map can end the process: if the file is truncated, the next access to a lost page raises SIGBUS. So files that
-others can write to, as those of a store, are read or copied.
+others can write to, as those of a store, are read or copied. What the bytes mean is in npz.py, hashes included.
 """
 
 from __future__ import annotations
