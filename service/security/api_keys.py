@@ -272,7 +272,7 @@ class ApiKeys:
         key_name = known.name if known else ""
         if granted & _SCOPE_BITS[scope]:
             return key_name
-        if not authorization:
+        if not authorization or authorization.partition(" ")[0].lower() != "bearer":  # RFC 6750, 3.1: no error code
             raise AccessDeniedError(
                 401, "unauthorized", Fault("Authorization", "expected a key, found none", _SEND_KEY), _REALM
             )

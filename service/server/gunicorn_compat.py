@@ -146,7 +146,7 @@ class ThreadWorker(GunicornThreadWorker):  # type: ignore[misc]
 
 
 class HookedArbiter(Arbiter):  # type: ignore[misc]
-    """gunicorn's master process, with two hooks that its documentation lacks."""
+    """gunicorn's master process, with two hooks that its documentation lacks, and without SIGUSR2."""
 
     def on_stop(self) -> None:
         """Run before a graceful stop."""
@@ -159,6 +159,12 @@ class HookedArbiter(Arbiter):  # type: ignore[misc]
         super().handle_term()
 
     handle_int = handle_term  # Ctrl-C stops gracefully, as SIGTERM does; gunicorn's own handler does not wait
+
+    def handle_usr2(self) -> None:
+        """Refuse gunicorn's upgrade in place: the new master would share neither counts nor generations."""
+        self.log.warning(
+            "SIGUSR2 is not supported: SIGHUP replaces the workers; for a new release, restart the service"
+        )
 
     def murder_workers(self) -> None:
         super().murder_workers()

@@ -521,3 +521,11 @@ def test_simultaneous_changes_of_a_key_file_lose_none(tmp_path: Path, linked: bo
     assert {key.name for key in found if key.revoked} == {f"old-{n}-{i}" for n in range(4) for i in range(5)}
     assert {key.name for key in found if not key.revoked} == {f"new-{n}-{i}" for n in range(4) for i in range(5)}
     assert sorted(path.name for path in tmp_path.iterdir()) == ["elsewhere", "keys"]
+
+
+@pytest.mark.parametrize("authorization", ["Basic dXNlcjpzZWNyZXQ=", "fp_one", "Digest x"])
+def test_another_scheme_gets_a_challenge_without_an_error_code(file: Path, authorization: str) -> None:
+    """`invalid_token` is about a bearer token (RFC 6750, 3.1)."""
+    with pytest.raises(AccessDeniedError) as refused:
+        ApiKeys(file).require_scope(authorization, "predict")
+    assert (refused.value.status, refused.value.challenge) == (401, 'Bearer realm="forward-pass"')

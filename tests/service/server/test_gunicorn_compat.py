@@ -170,6 +170,16 @@ def test_the_master_handles_signals_and_hung_workers_in_methods_that_we_extend(m
     assert "handle_{" in inspect.getsource(Arbiter) or "handle_%s" in inspect.getsource(Arbiter), "adapt handle_term"
 
 
+def test_an_upgrade_in_place_is_refused_in_words(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert callable(Arbiter.handle_usr2), "adapt HookedArbiter: gunicorn has no `handle_usr2`"
+    monkeypatch.setattr(Arbiter, "reexec", lambda _: pytest.fail("started another master"))
+    logged: list[str] = []
+    master = HookedArbiter.__new__(HookedArbiter)
+    master.log = SimpleNamespace(warning=logged.append)
+    master.handle_usr2()
+    assert logged[0].startswith("SIGUSR2 is not supported")
+
+
 def test_the_master_sends_signals_to_its_workers(monkeypatch: pytest.MonkeyPatch) -> None:
     assert list(inspect.signature(Arbiter.kill_worker).parameters) == ["self", "pid", "sig"], "adapt send_signal"
     sent: list[tuple[int, int]] = []
