@@ -264,9 +264,6 @@ class RequestReader:
 
 def _check_request_start(start: bytes) -> None:
     """Raise NotHttpError if no request begins with these bytes: its client would wait for the read deadline."""
-    feed = start.find(b"\n")
-    if feed == 0 or (feed > 0 and start[feed - 1 : feed] != b"\r"):
-        raise NotHttpError("expected lines that end in CR LF, found one that ends in LF alone")
     line, end, _ = start.lstrip(b"\r\n").partition(b"\r\n")
     if line.startswith(_TLS_HANDSHAKE):
         raise NotHttpError(
@@ -275,6 +272,9 @@ def _check_request_start(start: bytes) -> None:
     expected = "expected a request such as GET / HTTP/1.1, found a"  # what was found may hold a key
     if line and line[0] not in _METHOD_BYTES:
         raise NotHttpError(f"{expected} first byte of {line[0]:#04x}")
+    feed = start.find(b"\n")
+    if feed == 0 or (feed > 0 and start[feed - 1 : feed] != b"\r"):
+        raise NotHttpError("expected lines that end in CR LF, found one that ends in LF alone")
     if line and end and not _VERSION_AT_END.search(line):
         raise NotHttpError(f"{expected} line of {len(line)} bytes without a version at its end")
 

@@ -203,7 +203,7 @@ def controls() -> Iterator[Control]:
     with tempfile.TemporaryDirectory() as folder:
         job = Job(Path(folder))
         with job.start(*KEEPING, program=("-m", "tests.stress.without", "atomic checkpoints")) as process:
-            until(lambda: list(job.checkpoints.glob("*.npz")))
+            until(lambda: list(job.checkpoints.glob("[!.]*.npz")))
             process.kill()
             process.communicate()
         code, _ = job.run(*KEEPING)

@@ -82,7 +82,7 @@ def test_an_unwritable_store_is_reported_before_training(train: Callable[..., Re
     (job_file.parent / "models").write_text("a file")
     found = train(job_file)
     assert found.exit_code == 5
-    assert "cannot publish" in found.stderr
+    assert "models: expected a directory, found a file; choose another store" in found.stderr
     assert "epoch" not in found.stdout
 
 
