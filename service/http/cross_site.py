@@ -17,10 +17,13 @@ _FIX = "call the repository API from a program, not from a web page"
 def check_no_foreign_page(environ: dict[str, Any]) -> None:
     """Raise ApiError: 403 for a request of another origin's page, 415 for a body of a type that needs no preflight.
 
-    Programs send neither Origin nor Sec-Fetch-Site, which a page cannot change. A missing Content-Type is accepted, as
-    clients of Triton send none; a page's request has the two headers nevertheless.
+    Browsers send Origin with every POST, which a page cannot change. Programs send neither it nor Sec-Fetch-Site, and
+    may send any type: Triton's asynchronous client sends text/plain.
     """
-    if _is_foreign(environ.get("HTTP_SEC_FETCH_SITE"), environ.get("HTTP_ORIGIN"), environ.get("HTTP_HOST", "")):
+    site, origin = environ.get("HTTP_SEC_FETCH_SITE"), environ.get("HTTP_ORIGIN")
+    if site is None and origin is None:
+        return
+    if _is_foreign(site, origin, environ.get("HTTP_HOST", "")):
         raise error_at(403, "forbidden", "Origin", "expected no page of another origin, found one", _FIX)
     media_type = environ.get("CONTENT_TYPE", "").partition(";")[0].strip().lower()
     if media_type not in {"", "application/json"}:

@@ -176,7 +176,7 @@ def test_faults(client):
     A wrong datatype or name is reported in the error"""
     for inputs, expected_text in (
         ([tensor("pixels", np.zeros((1, 3)), "FP64")], "expected shape [-1, 2, 2], found [1, 3]"),
-        ([tensor("pixels", [["a", "b", "c", "d"]], "BYTES")], "found BYTES"),
+        ([tensor("pixels", [["a", "b", "c", "d"]], "BYTES")], "found text (BYTES)"),
         ([tensor("pixel", np.zeros((1, 4)), "FP64")], "did you mean 'pixels'?"),
     ):
         with pytest.raises(InferenceServerException, match="400") as caught:

@@ -57,9 +57,14 @@ def test_programs_and_own_pages_can_use_the_repository(
 def test_the_repository_accepts_no_body_that_a_form_can_send(store: Store, make_client: MakeClient, kind: str) -> None:
     client = make_client(store, admin=True)
     for data in ("{}", ""):
-        refused: Any = client.post(UNLOAD, data=data, content_type=kind)
+        refused: Any = client.post(UNLOAD, data=data, content_type=kind, headers={"Origin": "http://localhost"})
         assert refused.status_code == 415
         assert "send -H 'Content-Type: application/json'" in refused.json["error"]
+
+
+def test_a_program_may_send_any_type(store: Store, make_client: MakeClient) -> None:
+    """Triton's asynchronous client sends text/plain."""
+    assert make_client(store, admin=True).post(UNLOAD, data="{}", content_type="text/plain").status_code == 200
 
 
 def test_only_trusted_hosts_are_served(store: Store, make_client: MakeClient) -> None:
