@@ -148,7 +148,7 @@ def test_faults(server):
     encode = codecs.NumpyCodec.encode_input
     assert "expected shape [-1, 2, 2], found [1, 3]" in refused(server, "image", encode("pixels", np.zeros((1, 3))))
     assert "did you mean 'pixels'?" in refused(server, "image", encode("pixel", np.zeros((1, 4))))
-    assert "found text (BYTES)" in refused(server, "image", codecs.NumpyCodec.encode_input("pixels", np.full((1, 4), "a")))
+    assert "found text (BYTES)" in refused(server, "image", encode("pixels", np.full((1, 4), "a")))
     assert "did you mean 'penguins'" in refused(server, "pengins", *penguin_inputs(), status=404)
     missing = ask(server, "/models/pengins", types.MetadataModelErrorResponse, status=404)
     assert "did you mean 'penguins'" in missing.error
