@@ -13,53 +13,58 @@ TRY_AGAIN = "try again in a moment"
 HTTP_FIX = "send it with an HTTP library"
 
 
-def error_response(
-    recorder: RequestRecorder,
-    connection: Connection,
-    status: str,
-    code: str,
-    problem: str,
-    fix: str,
-    *,
-    close: bool = True,
-    headers: Headers = (),
-    cross_origin: CrossOrigin,
-) -> bytes:
-    """Return the whole response to a connection's request, and record it like every other request.
+class ErrorResponder:
+    """Makes the error responses of one worker."""
 
-    Where the head was not parsed, the record has neither method nor path.
-    """
-    pending = connection.pending_request
-    head = pending.head if pending is not None else connection.reader.head
-    record = recorder.begin(
-        "-" if head is None else head.method,
-        "-" if head is None else head.uri,
-        request_id="" if head is None else head.uncached_headers.get("X-REQUEST-ID", ""),
-        traceparent="" if head is None else head.uncached_headers.get("TRACEPARENT", ""),
-        client=connection.client_ip,
-        arrived_at=connection.arrived_at if pending is not None else 0.0,
-    )
-    record.error_code = code
-    origin = None if head is None else dict(head.parsed.headers).get("ORIGIN")
-    record.served = None if head is None else recorder.served_at(head.path)
-    message = f"{problem}; {fix}"
-    if head is not None and uses_plain_error_body(head.path):
-        body = json_bytes({"error": message})
-    else:
-        fault = Fault("request", problem, fix)
-        error = {"code": code, "message": message, "faults": [fault.as_dict()]}
-        body = json_bytes({"error": error, "request_id": record.request_id})
-    lines = header_lines(
-        [
-            ("Content-Type", "application/json"),
-            *RESPONSE_HEADERS.items(),
-            ("Content-Length", str(len(body))),
-            *headers,
-            *cross_origin.headers(origin),
-            *recorder.response_headers(record),
-        ]
-    )
-    recorder.finish(record, route="none", status=int(status[:3]))
-    if record.method == "HEAD":  # a client would take a body for the beginning of the next response
-        body = b""
-    return response_head(status, lines, close=close) + body
+    def __init__(self, recorder: RequestRecorder, cross_origin: CrossOrigin) -> None:
+        self._recorder, self._cross_origin = recorder, cross_origin
+
+    def __call__(
+        self,
+        connection: Connection,
+        status: str,
+        code: str,
+        problem: str,
+        fix: str,
+        *,
+        close: bool = True,
+        headers: Headers = (),
+    ) -> bytes:
+        """Return the whole response to a connection's request, and record it like every other request.
+
+        Where the head was not parsed, the record has neither method nor path.
+        """
+        pending = connection.pending_request
+        head = pending.head if pending is not None else connection.reader.head
+        record = self._recorder.begin(
+            "-" if head is None else head.method,
+            "-" if head is None else head.uri,
+            request_id="" if head is None else head.uncached_headers.get("X-REQUEST-ID", ""),
+            traceparent="" if head is None else head.uncached_headers.get("TRACEPARENT", ""),
+            client=connection.client_ip,
+            arrived_at=connection.arrived_at if pending is not None else 0.0,
+        )
+        record.error_code = code
+        origin = None if head is None else dict(head.parsed.headers).get("ORIGIN")
+        record.served = None if head is None else self._recorder.served_at(head.path)
+        message = f"{problem}; {fix}"
+        if head is not None and uses_plain_error_body(head.path):
+            body = json_bytes({"error": message})
+        else:
+            fault = Fault("request", problem, fix)
+            error = {"code": code, "message": message, "faults": [fault.as_dict()]}
+            body = json_bytes({"error": error, "request_id": record.request_id})
+        lines = header_lines(
+            [
+                ("Content-Type", "application/json"),
+                *RESPONSE_HEADERS.items(),
+                ("Content-Length", str(len(body))),
+                *headers,
+                *self._cross_origin.headers(origin),
+                *self._recorder.response_headers(record),
+            ]
+        )
+        self._recorder.finish(record, route="none", status=int(status[:3]))
+        if record.method == "HEAD":  # a client would take a body for the beginning of the next response
+            body = b""
+        return response_head(status, lines, close=close) + body

@@ -20,13 +20,13 @@ from collections import deque
 from collections.abc import Callable, Sequence
 from typing import Any
 
-from service.http.cross_origin import CrossOrigin, Headers
+from service.http.cross_origin import Headers
 from service.server.admission import MAX_CONNECTIONS, AdmissionController
 from service.server.connection import READ_TIMEOUT_SECONDS, Connection
-from service.server.error_responses import HTTP_FIX, TRY_AGAIN, error_response
+from service.server.error_responses import HTTP_FIX, TRY_AGAIN, ErrorResponder
 from service.server.gunicorn_compat import ParseError, describe_parse_error, parse_error_status
 from service.server.request_reader import HeadCache, HeadTooLargeError, NotHttpError, RequestReader
-from service.telemetry.request_record import UNLOGGED_ROUTES, RequestRecorder
+from service.telemetry.request_record import UNLOGGED_ROUTES
 
 LINGER_SECONDS = 2.0  # for a client to read a response that was sent before all of its request had arrived
 READ_BYTES = 64 * 1024  # read at once of any connection
@@ -45,10 +45,9 @@ class EventLoop:
         self,
         listeners: Sequence[socket.socket],
         cfg: Any,
-        recorder: RequestRecorder,
+        respond_with_error: ErrorResponder,
         log: logging.Logger,
         *,
-        cross_origin: CrossOrigin,
         max_body_bytes: int,
         health_route: str,
         on_close: Callable[[Connection], None],
@@ -63,8 +62,7 @@ class EventLoop:
         self.readable_connections: deque[Connection] = deque()
         self.chunked_connections: deque[Connection] = deque()
         self.draining = False
-        self._listeners, self._cfg, self._recorder, self._log = listeners, cfg, recorder, log
-        self._cross_origin = cross_origin
+        self._listeners, self._cfg, self._respond_with_error, self._log = listeners, cfg, respond_with_error, log
         self._max_body_bytes, self._health_route, self._on_close = max_body_bytes, health_route, on_close
         self._keepalive_seconds = cfg.keepalive  # gunicorn takes half a microsecond to look it up
         self._head_cache = HeadCache(cfg)
@@ -158,17 +156,7 @@ class EventLoop:
         close: bool = True,
         headers: Headers = (),
     ) -> None:
-        response = error_response(
-            self._recorder,
-            connection,
-            status,
-            code,
-            problem,
-            fix,
-            close=close,
-            headers=headers,
-            cross_origin=self._cross_origin,
-        )
+        response = self._respond_with_error(connection, status, code, problem, fix, close=close, headers=headers)
         self.send_response(connection, response, close=close)
 
     def send_overloaded(self, connection: Connection, *, close: bool = True) -> None:

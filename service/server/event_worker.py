@@ -20,7 +20,7 @@ from typing import Any
 from service.registry.errors import WouldBlock
 from service.server.blocking_executor import BlockingExecutor
 from service.server.connection import Connection
-from service.server.error_responses import TRY_AGAIN
+from service.server.error_responses import TRY_AGAIN, ErrorResponder
 from service.server.event_loop import EventLoop
 from service.server.fast_path import ParsedPredict
 from service.server.gunicorn_compat import Worker
@@ -46,17 +46,17 @@ class EventWorker(Worker):  # type: ignore[misc]
 
     def set_up(self) -> None:
         """Open what must not be shared with the master, after the fork."""
+        respond_with_error = ErrorResponder(self.app.recorder, self.app.cross_origin)
         self.event_loop = EventLoop(
             self.sockets,
             self.cfg,
-            self.app.recorder,
+            respond_with_error,
             self.log,
-            cross_origin=self.app.cross_origin,
             max_body_bytes=self.app.max_body_bytes,
             health_route=self.app.health_route,
             on_close=self._cancel_offloaded,
         )
-        self.wsgi_bridge = WsgiBridge(self.wsgi, self.cfg, self.app.recorder, self.log, self.app.cross_origin)
+        self.wsgi_bridge = WsgiBridge(self.wsgi, self.cfg, respond_with_error, self.log)
         self.executor = BlockingExecutor(self._call_application, self.event_loop.wake)
         self.fast_path = self.app.fast_path()
 

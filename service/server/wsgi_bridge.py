@@ -7,13 +7,11 @@ from collections.abc import Callable
 from types import TracebackType
 from typing import Any
 
-from service.http.cross_origin import CrossOrigin
 from service.server.connection import Connection
-from service.server.error_responses import HTTP_FIX, error_response
+from service.server.error_responses import HTTP_FIX, ErrorResponder
 from service.server.gunicorn_compat import EnvironError, describe_parse_error
 from service.server.request_reader import BufferedRequest
 from service.server.response_head import header_lines, response_head
-from service.telemetry.request_record import RequestRecorder
 
 _ExcInfo = tuple[type[BaseException], BaseException, TracebackType] | tuple[None, None, None]
 
@@ -23,12 +21,10 @@ class WsgiBridge:
         self,
         application: Callable[..., Any],
         cfg: Any,
-        recorder: RequestRecorder,
+        respond_with_error: ErrorResponder,
         log: logging.Logger,
-        cross_origin: CrossOrigin,
     ) -> None:
-        self._application, self._cfg, self._recorder, self.log = application, cfg, recorder, log
-        self._cross_origin = cross_origin
+        self._application, self._cfg, self._respond_with_error, self.log = application, cfg, respond_with_error, log
 
     def handle(self, connection: Connection, request: BufferedRequest, *, close: bool) -> bool:
         """Append the application's response to the connection's send buffer; True if the connection must then close."""
@@ -37,7 +33,7 @@ class WsgiBridge:
             environ = head.parsed.environ(self._cfg, connection.peer, connection.local_address)
         except EnvironError as e:  # a head that no endpoint can have
             problem = f"the request is not well-formed HTTP: {describe_parse_error(e)}"
-            connection.send_buffer += self._error_response(
+            connection.send_buffer += self._respond_with_error(
                 connection, "400 Bad Request", "bad_request", problem, HTTP_FIX
             )
             return True
@@ -58,7 +54,7 @@ class WsgiBridge:
         except Exception:
             self.log.exception("%s failed outside the application's error handling", head.method)
             status, fix = "500 Internal Server Error", "the cause is in the service's log under this request_id"
-            connection.send_buffer += self._error_response(
+            connection.send_buffer += self._respond_with_error(
                 connection, status, "internal_error", "the service failed", fix
             )
             return True
@@ -66,9 +62,6 @@ class WsgiBridge:
         if response.has_body and head.method != "HEAD":
             connection.send_buffer += body
         return close
-
-    def _error_response(self, connection: Connection, status: str, code: str, problem: str, fix: str) -> bytes:
-        return error_response(self._recorder, connection, status, code, problem, fix, cross_origin=self._cross_origin)
 
 
 class _Response:

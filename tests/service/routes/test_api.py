@@ -475,7 +475,7 @@ def test_without_the_directory_of_the_counts_only_metrics_fail(own_client):
         ("/models/price/versions/9/predict", None),
         ("/v1/models/price:predict", "price"),
         ("/v2/models/price/infer", "price"),
-        ("/models/nobody/predict", None),
+        ("/models/unknown/predict", None),
         ("/predict", None),
         ("/healthz", None),
     ],
