@@ -6,18 +6,23 @@ import.
 
 from model_store.nn.activations import (
     GELU,
+    SELU,
     Activation,
+    Exp,
     Identity,
     LeakyReLU,
+    Mish,
     ReLU,
     Sigmoid,
+    SmoothClip,
     Softmax,
     Tanh,
 )
 from model_store.nn.arrays import Array
-from model_store.nn.constant_inputs import ConstantInputs
 from model_store.nn.conv import Conv2D, Flatten, MaxPool2D
 from model_store.nn.dropout import Dropout
+from model_store.nn.embeddings import Embedding, PeriodicEmbedding
+from model_store.nn.feature_layers import Clip, ConstantInputs, FeatureScale, ParametricActivation
 from model_store.nn.from_config import LAYERS, build
 from model_store.nn.initializers import INITIALIZERS
 from model_store.nn.linear import Linear
@@ -29,22 +34,31 @@ __all__ = [
     "GELU",
     "INITIALIZERS",
     "LAYERS",
+    "SELU",
     "Activation",
     "Array",
     "BatchNorm",
+    "Clip",
     "ConstantInputs",
     "Conv2D",
     "Dropout",
+    "Embedding",
+    "Exp",
+    "FeatureScale",
     "Flatten",
     "Identity",
     "LayerNorm",
     "LeakyReLU",
     "Linear",
     "MaxPool2D",
+    "Mish",
     "Module",
+    "ParametricActivation",
+    "PeriodicEmbedding",
     "ReLU",
     "Sequential",
     "Sigmoid",
+    "SmoothClip",
     "Softmax",
     "Tanh",
     "build",

@@ -130,6 +130,87 @@ class GELU(Activation):
         return prime
 
 
+class SELU(Activation):
+    """`f(x) = λ x if x > 0 else λ α (eˣ - 1)`, α = 1.6733, λ = 1.0507; Klambauer et al. 2017.
+
+    `f'(x) = λ if x > 0 else λ α eˣ`. With weights of variance 1/inputs, mean 0 and variance 1 are its fixed point.
+    """
+
+    _ALPHA = 1.6732632423543772
+    _LAMBDA = 1.0507009873554805
+
+    @staticmethod
+    def _below_zero(x: Array) -> Array:
+        y: Array = np.expm1(np.minimum(x, 0))  # eˣ - 1 for x ≤ 0, else 0
+        return y
+
+    def activation(self, inputs: Array) -> Array:
+        y: Array = self._LAMBDA * (np.maximum(inputs, 0) + self._ALPHA * self._below_zero(inputs))
+        return y
+
+    def activation_prime(self, inputs: Array) -> Array:
+        positive = (inputs > 0).astype(inputs.dtype)
+        prime: Array = self._LAMBDA * (self._ALPHA * (self._below_zero(inputs) + 1) + (1 - self._ALPHA) * positive)
+        return prime
+
+
+class Mish(Activation):
+    """`f(x) = x tanh(ln(1 + eˣ))`; Misra 2019.
+
+    With `n = eˣ` and `p = n (n + 2)`: `f(x) = x p / (p + 2)`, `f'(x) = (p + 4 x n (n + 1) / (p + 2)) / (p + 2)`.
+    Above a limit, where `p / (p + 2)` rounds to 1, n is held.
+    """
+
+    @staticmethod
+    def _exp(x: Array) -> Array:
+        n: Array = np.exp(np.minimum(x, 5 if x.dtype == np.float16 else 20))
+        return n
+
+    def activation(self, inputs: Array) -> Array:
+        n = self._exp(inputs)
+        p = n * (n + 2)
+        y: Array = inputs * (p / (p + 2))
+        return y
+
+    def activation_prime(self, inputs: Array) -> Array:
+        n = self._exp(inputs)
+        p = n * (n + 2)
+        prime: Array = (p + 4 * inputs * (n * (n + 1) / (p + 2))) / (p + 2)
+        return prime
+
+
+class SmoothClip(Activation):
+    """`f(x) = x / h`, `h = √(1 + (x/3)²)`, `f'(x) = 1 / h³`: near x for small values, between -3 and 3 for all.
+
+    For outliers of scaled numbers; Holzmüller, Grinsztajn & Steinwart 2024, section 3.
+    """
+
+    _LIMIT = 3
+
+    def _inverse(self, x: Array) -> Array:
+        q: Array = 1 / np.hypot(x / self._LIMIT, 1)
+        return q
+
+    def activation(self, inputs: Array) -> Array:
+        y: Array = inputs * self._inverse(inputs)
+        return y
+
+    def activation_prime(self, inputs: Array) -> Array:
+        q = self._inverse(inputs)
+        return q * q * q
+
+
+class Exp(Activation):
+    """`f(x) = f'(x) = eˣ`: a positive output, for losses of counts and amounts."""
+
+    def activation(self, inputs: Array) -> Array:
+        y: Array = np.exp(inputs)
+        return y
+
+    def activation_prime(self, inputs: Array) -> Array:
+        return self.activation(inputs)
+
+
 # The element-wise activations by their names in a job file. A new one needs only its class, a line here and its export.
 ACTIVATIONS: dict[str, type[Activation]] = {
     "tanh": Tanh,
@@ -137,6 +218,9 @@ ACTIVATIONS: dict[str, type[Activation]] = {
     "leaky_relu": LeakyReLU,
     "sigmoid": Sigmoid,
     "gelu": GELU,
+    "selu": SELU,
+    "mish": Mish,
+    "smooth_clip": SmoothClip,
     "identity": Identity,
 }
 

@@ -32,6 +32,10 @@ def _is_image_shape(value: Any) -> bool:
     return is_shape and math.prod(value) <= MAX_SAMPLE_VALUES
 
 
+def _is_index_list(value: Any) -> bool:
+    return isinstance(value, list) and bool(value) and all(_is_integer_in_range(index, 0) for index in value)
+
+
 POSITIVE_INT = Field("a positive int", lambda value: _is_integer_in_range(value, 1))
 NON_NEGATIVE_INT = Field("an int of at least 0", lambda value: _is_integer_in_range(value, 0))
 WINDOW_SIZE = Field(
@@ -39,3 +43,4 @@ WINDOW_SIZE = Field(
 )
 FINITE_FLOAT = Field("a finite float", _is_number)
 IMAGE_SHAPE = Field(f"a list of height, width and channels, {MAX_SAMPLE_VALUES} values at most", _is_image_shape)
+INDEX_LIST = Field("a list of ints of at least 0", _is_index_list)

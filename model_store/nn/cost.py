@@ -11,6 +11,7 @@ from collections.abc import Iterable
 from typing import NamedTuple
 
 from model_store.nn.conv import Conv2D
+from model_store.nn.embeddings import PeriodicEmbedding
 from model_store.nn.linear import Linear
 from model_store.nn.module import Module, Shape
 
@@ -42,6 +43,9 @@ def _layer_cost(module: Module, before: Shape, after: Shape) -> RowCost:
     values = max(math.prod(before), math.prod(after))
     if isinstance(module, Linear):
         return RowCost(values, module.input_size * module.output_size + _VALUE_OPERATIONS * module.output_size)
+    if isinstance(module, PeriodicEmbedding):
+        products = len(module.positions) * module.waves * module.size
+        return RowCost(max(values, products), products + _VALUE_OPERATIONS * (products + math.prod(after)))
     if isinstance(nested := getattr(module, "row_cost", None), RowCost):
         return nested
     window = getattr(module, "window", None)

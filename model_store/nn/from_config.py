@@ -8,20 +8,22 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from model_store.nn.activations import ACTIVATIONS, Softmax
+from model_store.nn.activations import ACTIVATIONS, Exp, Softmax
 from model_store.nn.arrays import Array
-from model_store.nn.constant_inputs import ConstantInputs
 from model_store.nn.conv import Conv2D, Flatten, MaxPool2D
 from model_store.nn.cost import MAX_ROW_OPERATIONS
 from model_store.nn.dropout import Dropout
+from model_store.nn.embeddings import Embedding, PeriodicEmbedding
+from model_store.nn.feature_layers import Clip, ConstantInputs, FeatureScale, ParametricActivation
 from model_store.nn.initializers import DEFAULT_INITIALIZER
 from model_store.nn.linear import Linear
 from model_store.nn.module import Module
 from model_store.nn.normalization import BatchNorm, LayerNorm
 from model_store.nn.sequential import Sequential
 
-_TYPES: list[type[Module]] = [Linear, *ACTIVATIONS.values(), Softmax]
+_TYPES: list[type[Module]] = [Linear, *ACTIVATIONS.values(), Exp, Softmax]
 _TYPES += [Conv2D, MaxPool2D, Flatten, Dropout, BatchNorm, LayerNorm, ConstantInputs]
+_TYPES += [FeatureScale, ParametricActivation, Embedding, PeriodicEmbedding, Clip]
 LAYERS: dict[str, type[Module]] = {layer.__name__: layer for layer in _TYPES}
 
 

@@ -12,11 +12,12 @@ from typing import Any
 from marshmallow import ValidationError, fields
 
 from model_store.errors import Fault, did_you_mean
-from model_store.nn import Module, Softmax
+from model_store.nn import Exp, Module, Softmax
 from model_store.nn.activations import ACTIVATIONS
 from model_store.utils.values import describe_value
 from training.config.fields import (
     CheckedField,
+    ChoiceField,
     integer_field,
     is_integer_between,
     number_field,
@@ -26,8 +27,8 @@ from training.config.fields import (
 
 LayerSpec = int | str | dict[str, Any]
 
-OUTPUT_ACTIVATIONS: dict[str, type[Module]] = {**ACTIVATIONS, "softmax": Softmax}
-LAYER_NAMES = [*ACTIVATIONS, "batch_norm", "layer_norm", "flatten"]
+OUTPUT_ACTIVATIONS: dict[str, type[Module]] = {**ACTIVATIONS, "exp": Exp, "softmax": Softmax}
+LAYER_NAMES = [*ACTIVATIONS, "batch_norm", "layer_norm", "flatten", "feature_scale"]
 # The layer that a table describes is the key that it contains; its other keys are optional.
 LAYER_TABLES: dict[str, dict[str, CheckedField]] = {
     "conv": {
@@ -38,8 +39,22 @@ LAYER_TABLES: dict[str, dict[str, CheckedField]] = {
     },
     "pool": {"pool": integer_field(1, 255), "stride": integer_field(1, 255)},
     "dropout": {"dropout": number_field("a number from 0 to below 1", lambda rate: 0 <= rate < 1)},
+    "parametric": {"parametric": ChoiceField(tuple(ACTIVATIONS))},
+    "embedding": {"embedding": integer_field(1, 1024)},
+    "periodic": {
+        "periodic": integer_field(1, 1024),
+        "size": integer_field(2, 1024),
+        "sigma": number_field("a number above 0", lambda sigma: sigma > 0),
+    },
 }
-_EXAMPLES = {"conv": "{ conv = 16, kernel = 3 }", "pool": "{ pool = 2 }", "dropout": "{ dropout = 0.5 }"}
+_EXAMPLES = {
+    "conv": "{ conv = 16, kernel = 3 }",
+    "pool": "{ pool = 2 }",
+    "dropout": "{ dropout = 0.5 }",
+    "parametric": "{ parametric = 'selu' }",
+    "embedding": "{ embedding = 8 }",
+    "periodic": "{ periodic = 16, size = 4, sigma = 0.1 }",
+}
 _MAX_LAYER_SIZE = 2**20
 
 
@@ -89,6 +104,11 @@ def _table_faults(table: dict[str, Any]) -> Any:
         except ValidationError as error:
             faults[key] = error.messages
     return faults
+
+
+def embeds_categories(layers: Sequence[LayerSpec]) -> bool:
+    """Return True if a layer takes categories by their numbers: an embedding."""
+    return any(isinstance(layer, dict) and "embedding" in layer for layer in layers)
 
 
 def needs_images(layers: Sequence[LayerSpec]) -> bool:

@@ -5,8 +5,9 @@ Input and output sizes follow from the signature, the last activation from the t
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass, replace
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
@@ -15,20 +16,27 @@ from numpy.typing import NDArray
 from model_store.errors import Fault
 from model_store.nn import (
     GELU,
+    SELU,
     BatchNorm,
     ConstantInputs,
     Conv2D,
     Dropout,
+    Embedding,
+    FeatureScale,
     Flatten,
     LayerNorm,
     LeakyReLU,
     Linear,
     MaxPool2D,
+    Mish,
     Module,
+    ParametricActivation,
+    PeriodicEmbedding,
     ReLU,
     Sequential,
 )
 from model_store.nn.activations import ACTIVATIONS
+from model_store.schema.columns import CategoryColumn, NumberColumn
 from model_store.schema.signature import ClassificationOutput, RegressionOutput, Signature
 from training.config.layer_spec import OUTPUT_ACTIVATIONS, LayerSpec, needs_images
 from training.config.settings import JobSettings, TrainSection
@@ -36,9 +44,41 @@ from training.engine.batch_checks import check_batch_norm
 from training.errors import JobError
 from training.losses import LOSSES, Loss
 
-_RANGE_LIMITED_ACTIVATIONS = ("tanh", "sigmoid", "relu", "gelu")
-_RELU_FAMILY = (ReLU, LeakyReLU, GELU)
+_RANGE_LIMITED_ACTIVATIONS = ("tanh", "sigmoid", "relu", "gelu", "selu", "mish", "smooth_clip")
+_ACTIVATION_INITIALIZERS: dict[type[Module], str] = {
+    **dict.fromkeys((ReLU, LeakyReLU, GELU, Mish), "he_normal"),
+    SELU: "lecun_normal",
+}
 _CLASS_LOSSES = ("cross_entropy", "binary_cross_entropy")
+
+
+@dataclass(frozen=True)
+class FeatureKinds:
+    """The positions of the features that embeddings take: numbers, and categories by their number, with their count."""
+
+    numbers: tuple[int, ...] = ()
+    codes: Mapping[int, int] = field(default_factory=dict)
+
+    @classmethod
+    def of(cls, signature: Signature) -> FeatureKinds:
+        """Return the kinds of a signature's encoded features."""
+        numbers, codes, position = [], {}, 0
+        for column in signature.inputs:
+            if isinstance(column, NumberColumn):
+                numbers.append(position)
+            elif isinstance(column, CategoryColumn) and getattr(column, "encoding", "one_hot") == "code":
+                codes[position] = len(column.categories) + 1  # the last one is for unknown categories
+            position += column.width
+        return cls(tuple(numbers), codes)
+
+    def after(self, taken: Sequence[int]) -> FeatureKinds:
+        """Return the kinds of what an embedding passes on, first, before its own features, which have none."""
+
+        def moved(position: int) -> int:
+            return position - sum(one < position for one in taken)
+
+        numbers = tuple(moved(position) for position in self.numbers if position not in taken)
+        return FeatureKinds(numbers, {moved(p): count for p, count in self.codes.items() if p not in taken})
 
 
 @dataclass(frozen=True)
@@ -54,6 +94,7 @@ class NetworkSpec:
     loss: str
     source: str = "job"
     class_weights: tuple[float, ...] | None = None
+    features: FeatureKinds = FeatureKinds()
 
     def build(self, rng: np.random.Generator) -> Sequential:
         """Build the network. `rng` draws the initial weights, and during training the dropout masks."""
@@ -61,7 +102,13 @@ class NetworkSpec:
         layers: list[LayerSpec] = [*self.layers, self.output_size, *last]
         return Sequential(
             build_modules(
-                layers, self.input_shape, dtype=self.dtype, rng=rng, initializer=self.initializer, source=self.source
+                layers,
+                self.input_shape,
+                self.features,
+                dtype=self.dtype,
+                rng=rng,
+                initializer=self.initializer,
+                source=self.source,
             )
         )
 
@@ -97,7 +144,17 @@ def specify_network(settings: JobSettings, signature: Signature, source: str = "
         output, loss = _regression_head(settings, source)
         size = len(signature.output.names)
     shape = _image_shape(signature, source) if needs_images(network.layers) else (signature.width,)
-    spec = NetworkSpec(network.layers, network.initializer, network.dtype, shape, size, output, loss, source)
+    spec = NetworkSpec(
+        network.layers,
+        network.initializer,
+        network.dtype,
+        shape,
+        size,
+        output,
+        loss,
+        source,
+        features=FeatureKinds.of(signature),
+    )
     if len(shape) > 1:
         replace(spec, initializer="zeros").build(np.random.default_rng(0))  # JobError if shapes do not fit
     return spec
@@ -171,6 +228,7 @@ def _regression_head(settings: JobSettings, source: str) -> tuple[str | None, st
 def build_modules(
     layers: Sequence[LayerSpec],
     input_shape: tuple[int, ...],
+    features: FeatureKinds = FeatureKinds(),
     *,
     dtype: str,
     rng: np.random.Generator,
@@ -179,8 +237,11 @@ def build_modules(
 ) -> list[Module]:
     """Build the modules of layers for samples of `input_shape`. JobError if a layer does not fit its input.
 
-    Images are flattened before the first dense layer. `rng` draws the weights and later the dropout masks. The default
-    initializer is he_normal before ReLU, LeakyReLU and GELU, else glorot_uniform.
+    Images are flattened before the first dense layer. An embedding is left out if no feature is of its kind. `rng`
+    draws the weights and later the dropout masks. The default initializer is he_normal before ReLU, LeakyReLU, GELU and
+    Mish, lecun_normal before SELU, else glorot_uniform.
+
+    features: the kinds of the first layer's inputs.
     """
     modules: list[Module] = []
     shape = input_shape
@@ -195,12 +256,32 @@ def build_modules(
             shape = modules[-1].output_shape(shape) or shape
         if layer == "flatten":
             continue
+        if isinstance(layer, dict) and not layer.keys().isdisjoint(("embedding", "periodic")):
+            taken = list(features.codes if "embedding" in layer else features.numbers)
+            if not taken:
+                continue
+            modules.append(_build_embedding(layer, shape[0], features, options))
+            features = features.after(taken)
+            shape = modules[-1].output_shape(shape) or shape
+            continue
         try:
             modules.append(_build_module(layer, shape, rng, options))
+            if isinstance(layer, int):
+                features = FeatureKinds()
             shape = modules[-1].output_shape(shape) or shape
         except ValueError as error:
             raise JobError(source, [Fault(f"network.layers.{i}", str(error))]) from error
     return modules
+
+
+def _build_embedding(
+    layer: dict[str, Any], inputs: int, features: FeatureKinds, options: dict[str, Any]
+) -> Embedding | PeriodicEmbedding:
+    drawn = {"dtype": options["dtype"], "rng": options["rng"]}
+    if "embedding" in layer:
+        return Embedding(inputs, list(features.codes), list(features.codes.values()), layer["embedding"], **drawn)
+    settings = {key: value for key, value in layer.items() if key != "periodic"}
+    return PeriodicEmbedding(inputs, features.numbers, layer["periodic"], **settings, **drawn)
 
 
 def _build_module(
@@ -214,9 +295,13 @@ def _build_module(
         if shape[-1] == 1:
             raise ValueError("expected two values or more for 'layer_norm', found 1, whose difference to its mean is 0")
         return LayerNorm(shape[-1], dtype=options["dtype"])
+    if layer == "feature_scale":
+        return FeatureScale(math.prod(shape), dtype=options["dtype"])
     if isinstance(layer, str):
         activation: Module = OUTPUT_ACTIVATIONS[layer]()
         return activation
+    if "parametric" in layer:
+        return ParametricActivation(math.prod(shape), layer["parametric"], dtype=options["dtype"])
     if "dropout" in layer:
         return Dropout(layer["dropout"], rng=rng)
     kind = "conv" if "conv" in layer else "pool"
@@ -233,8 +318,9 @@ def _default_initializer(followers: Sequence[LayerSpec]) -> str:
     for layer in followers:
         if isinstance(layer, int) or (isinstance(layer, dict) and "conv" in layer):
             break
-        if isinstance(layer, str) and layer in OUTPUT_ACTIVATIONS:
-            return "he_normal" if OUTPUT_ACTIVATIONS[layer] in _RELU_FAMILY else "glorot_uniform"
+        name = layer.get("parametric") if isinstance(layer, dict) else layer
+        if isinstance(name, str) and name in OUTPUT_ACTIVATIONS:
+            return _ACTIVATION_INITIALIZERS.get(OUTPUT_ACTIVATIONS[name], "glorot_uniform")
     return "glorot_uniform"
 
 

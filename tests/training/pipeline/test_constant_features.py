@@ -22,6 +22,7 @@ FIRST_LAYERS: list[list[Any]] = [
     ["sigmoid", 8],
     ["gelu", "batch_norm", 8],
     [{"dropout": 0.1}, "layer_norm", 8],
+    ["smooth_clip", {"periodic": 4}, "feature_scale", 8, {"parametric": "selu"}],
     [],
 ]
 FIRST_IMAGE_LAYERS: list[list[Any]] = [

@@ -9,10 +9,21 @@ import numpy as np
 import pytest
 
 from model_store.artifact import npz
-from model_store.nn import BatchNorm, Conv2D, Dropout, Flatten, LayerNorm, Linear, MaxPool2D, ReLU
+from model_store.nn import (
+    BatchNorm,
+    Conv2D,
+    Dropout,
+    Embedding,
+    Flatten,
+    LayerNorm,
+    Linear,
+    MaxPool2D,
+    PeriodicEmbedding,
+    ReLU,
+)
 from training.errors import JobError
 from training.pipeline.job import from_dict, load, prepare, train_and_evaluate
-from training.pipeline.network_builder import build_modules
+from training.pipeline.network_builder import FeatureKinds, build_modules
 
 EXAMPLE: list[Any] = [
     {"conv": 4, "kernel": 3, "padding": 1},
@@ -120,6 +131,42 @@ def test_a_job_with_every_kind_of_layer_trains_and_predicts_the_same_once_publis
     assert model.predict(instances) == outcome.model.predict(instances)
     assert [model.predict([row])[0] for row in instances] == model.predict(instances)
     assert model.training["job"]["network"]["layers"] == EXAMPLE
+
+
+TABULAR: list[Any] = ["smooth_clip", {"embedding": 3}, {"periodic": 5, "size": 3}, "feature_scale", 8, "mish", 2]
+
+
+def test_embeddings_take_the_numbers_and_the_categories_wherever_they_lie() -> None:
+    options: Any = {"dtype": "float32", "rng": np.random.default_rng(0), "initializer": None}
+    features = FeatureKinds(numbers=(1, 4), codes={0: 12, 3: 30})
+    modules = build_modules(TABULAR, (5,), features, **options)
+    embedding, periodic = (module for module in modules if isinstance(module, (Embedding, PeriodicEmbedding)))
+    assert embedding.config() == {
+        "type": "Embedding",
+        "input_size": 5,
+        "positions": [0, 3],
+        "counts": [12, 30],
+        "size": 3,
+    }
+    assert isinstance(periodic, PeriodicEmbedding)
+    assert periodic.positions == (0, 2)  # the features 1, 2, 4 come first, then the embedded ones
+    assert periodic.output_shape((9,)) == (7 + 2 * 3,)
+    kinds = [type(module).__name__ for module in build_modules(TABULAR, (5,), **options)]
+    assert kinds == ["SmoothClip", "FeatureScale", "Linear", "Mish", "Linear"]
+
+
+def test_a_job_with_layers_for_tables_predicts_the_same_once_published(tmp_path: Path) -> None:
+    rng = np.random.default_rng(0)
+    rows = [f"{x:.3f},{'abc'[i % 3]},{np.sin(6 * x) + i % 3:.3f}" for i, x in enumerate(rng.uniform(-1, 1, 300))]
+    (tmp_path / "d.csv").write_text("x,c,t\n" + "\n".join(rows) + "\n", encoding="utf-8")
+    prepared = prepare(from_dict(job(TABULAR[:-1], "d.csv", train={"epochs": 60}), tmp_path))
+    outcome = train_and_evaluate(prepared)
+    assert outcome.metrics["targets"]["t"]["r2"] > 0.9
+    npz.write(tmp_path / "m.npz", outcome.model)
+    model = npz.read(tmp_path / "m.npz")
+    model.check_golden()
+    instances = prepared.evaluation_instances
+    assert [model.predict([row])[0] for row in instances] == outcome.model.predict(instances)
 
 
 @pytest.mark.parametrize("layers", [[{"pool": 2}, 8, "relu"], [{"conv": 2}]])
