@@ -11,7 +11,7 @@ INSTALLED := $(VENV)/.installed
 TESTABLE  := $(VENV)/.testable
 
 .DEFAULT_GOAL := help
-.PHONY: help install examples run check test clients docs lint audit pythons wheels bundle stress bench bench-training bench-serving lock clean
+.PHONY: help install examples run check test clients docs lint audit pythons wheels bundle stress bench bench-training bench-serving bench-quality lock clean
 
 help: ## list the targets
 	@awk -F ': .*## ' '/^[a-z-]+:.* ## / { printf "  make %-15s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -141,6 +141,17 @@ bench-serving: $(TESTABLE) $(SERVING_PEERS:=/.installed) ## compare serving with
 	@command -v wrk > /dev/null || apt-get install -y -qq wrk > /dev/null || true  # the benchmark reports it if wrk is missing
 	@$(BIN)/python -m benchmarks.serving $(ARGS)
 
+# The tables of the quality benchmark, and its peers. Only pandas is needed of what the tables' packages depend on.
+QUALITY_PEERS := .venv-peer-tables .venv-peer-sklearn .venv-peer-lightgbm .venv-peer-catboost .venv-peer-realmlp
+$(QUALITY_PEERS:=/.installed): .venv-peer-%/.installed: benchmarks/peers/quality/requirements/%.txt
+	@echo "Installing $* into $(@D)"
+	@test -x $(@D)/bin/python || $(PYTHON) -m venv $(@D)
+	@rm -f $@; $(@D)/bin/python -m pip install -qq --disable-pip-version-check $(if $(filter tables,$*),--no-deps) \
+		-r $< 2> $(@D)/install.log && touch $@ || tail -n 1 $(@D)/install.log
+
+bench-quality: $(TESTABLE) $(QUALITY_PEERS:=/.installed) ## compare predictions on 41 public tables with scikit-learn, LightGBM, CatBoost, RealMLP (ARGS="--seeds 1")
+	@$(BIN)/python -m benchmarks.quality $(ARGS)
+
 UPGRADE ?= --upgrade
 # No index URLs in a lock: it says which packages to install, and the machine's settings say from where.
 COMPILE := $(UV) pip compile --quiet $(UPGRADE) --universal --python-version 3.11 --generate-hashes \
@@ -157,6 +168,6 @@ lock: ## lock the newest versions of all dependencies (needs uv; UPGRADE= keeps 
 	$(COMPILE) $(WHOLE) --extra test --extra mlserver $(AGREEING) requirements/mlserver.lock
 
 clean: ## remove all that make installed and built; trained models stay
-	rm -rf $(VENV) .pythons $(PEERS) $(SERVING_PEERS) $(CLIENTS) $(AUDIT) $(SITE) build dist site .coverage
+	rm -rf $(VENV) .pythons $(PEERS) $(SERVING_PEERS) $(QUALITY_PEERS) $(CLIENTS) $(AUDIT) $(SITE) build dist site .coverage
 	find . -type d \( -name __pycache__ -o -name "*.egg-info" -o -name ".*_cache" -o -name .hypothesis -o -name .schemathesis \) \
 		-prune -exec rm -rf {} +

@@ -1,0 +1,1 @@
+"""Compare the quality of predictions, on public tables, with scikit-learn, LightGBM, CatBoost and RealMLP."""
