@@ -18,6 +18,7 @@ from marshmallow import EXCLUDE, Schema, ValidationError, fields, validate, vali
 HIGHER_IS_BETTER = {"accuracy", "precision", "recall", "f1", "r2", "roc_auc"}
 LOWER_IS_BETTER = {"rmse", "mae", "log_loss", "calibration_error"}
 _MAX_ITEMS = 10_000  # of any list; checked first, because validating millions of items takes seconds
+_MAX_NOTE_LENGTH = 10_000  # characters
 _FINITE_RANGE = validate.Range(-1e100, 1e100)
 
 _Number = partial(fields.Float, required=True, validate=_FINITE_RANGE)
@@ -191,6 +192,10 @@ class _Importance(_Section):
             raise ValidationError("expected a part for each patch", "grid")
 
 
+class _Notes(_Section):
+    notes = _List(fields.String(validate=validate.Length(max=_MAX_NOTE_LENGTH)), required=True)
+
+
 @dataclass(frozen=True)
 class TrainingRecord:
     """The valid parts of a training record. Of `classification` and `regression`, the metrics, at most one is set."""
@@ -203,6 +208,7 @@ class TrainingRecord:
     roc: dict[str, Any] | None
     residuals: dict[str, Any] | None
     importance: dict[str, Any] | None
+    notes: list[str]
 
     @classmethod
     def parse(cls, training: Mapping[str, Any]) -> TrainingRecord:
@@ -218,6 +224,7 @@ class TrainingRecord:
             _load_or_none(_Roc, diagnostics.get("roc")),
             _load_or_none(_Residuals, diagnostics.get("residuals")),
             _load_or_none(_Importance, diagnostics.get("importance")),
+            (_load_or_none(_Notes, training) or {"notes": []})["notes"],
         )
 
 

@@ -20,6 +20,7 @@ def render(model: Model, reference: str, digest: str | None = None) -> str:
     record = TrainingRecord.parse(model.training)
     parts = [
         sections.header(model, reference, record),
+        sections.notes(record),
         sections.learning_curves(record),
         sections.classification_errors(model, record),
         sections.residuals(record),

@@ -22,6 +22,7 @@ MAX_CLASSES = 30
 MAX_COLUMNS = 60
 _MAX_MISTAKES = 8
 _MAX_LABEL_LENGTH = 40  # characters of a label in a table
+_MAX_NOTES, _MAX_NOTE_LENGTH = 50, 1000  # that are shown, characters of each
 _MAX_JOB_LENGTH = 20_000  # characters
 _JOB_SECTIONS = ("model", "data", "split", "network", "train", "publish")
 
@@ -45,6 +46,15 @@ def header(model: Model, reference: str, record: TrainingRecord) -> Markup:
         best = record.history["best_epoch"]
         tiles.append(("epochs", format_number(record.history["epochs"]), f"weights of epoch {format_number(best)}"))
     return tag("header", *parts, tag("div", *map(_tile, tiles), class_="tiles"))
+
+
+def notes(record: TrainingRecord) -> Markup | None:
+    """Return the notes of the training on the job, its data and the model."""
+    if not record.notes:
+        return None
+    items = [tag("li", truncate_middle(note, _MAX_NOTE_LENGTH)) for note in record.notes[:_MAX_NOTES]]
+    more = len(record.notes) - _MAX_NOTES
+    return _section("Notes", tag("ul", *items, class_="wide"), note=f"{more} more notes." if more > 0 else None)
 
 
 def learning_curves(record: TrainingRecord) -> Markup | None:

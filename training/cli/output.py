@@ -16,8 +16,7 @@ from rich.table import Table
 from model_store.schema.signature import ClassificationOutput
 from model_store.utils.number_format import format_number
 from model_store.utils.values import list_names
-from training.config.defaults import default_patience
-from training.data.leakage_checks import count_missing
+from training.data.data_checks import count_missing
 from training.data.splitting import Fold
 from training.engine.early_stopping import EpochResult
 from training.pipeline.cross_validation import MetricValues, headline_metrics
@@ -29,7 +28,6 @@ from training.pipeline.publish_alias import PublishedAliases
 _MAX_MATRIX_CLASSES = 20  # larger confusion matrices are not printed
 _MAX_CLASS_ROWS = 30  # of the table of metrics by class
 _MAX_LISTED = 8
-_OVERFIT_RATIO = 1.1  # of the last to the lowest validation loss; smaller ratios are noise
 _BAR_WIDTH = 30  # characters of a bar for the first loss
 _MAX_ROW_LENGTH = 200  # characters of a row that fits on a command line
 
@@ -48,27 +46,11 @@ def end_lines(outcome: Outcome, prepared: PreparedJob) -> list[str]:
     line = f"{'Stopped early' if _stopped_early(outcome, prepared) else 'Trained'} after {outcome.epochs} epochs"
     if outcome.best_epoch != outcome.epochs:
         line += f"; kept the weights of epoch {outcome.best_epoch}, the best"
-    hint = _early_stopping_hint(outcome, prepared)
-    return [f"{line}.", *filter(None, [hint])]
+    return [f"{line}.", *(f"note: {note}" for note in outcome.notes)]
 
 
 def _stopped_early(outcome: Outcome, prepared: PreparedJob) -> bool:
     return outcome.epochs < prepared.job.settings.train.epochs
-
-
-def _early_stopping_hint(outcome: Outcome, prepared: PreparedJob) -> str:
-    """Suggest early stopping if training ran without it and went well past the lowest validation loss."""
-    history = [point for point in outcome.model.training["history"] if "validation_loss" in point]
-    if not history or prepared.job.settings.train.early_stopping is not None:
-        return ""
-    last, best = history[-1], min(history, key=lambda point: point["validation_loss"])
-    if last["validation_loss"] <= _OVERFIT_RATIO * best["validation_loss"]:
-        return ""
-    return (
-        f"Overfitting: the validation loss was lowest in epoch {best['epoch']} ({best['validation_loss']:.4g}) and "
-        f"ended at {last['validation_loss']:.4g}. To keep the best weights, write "
-        f"early_stopping = {{ patience = {default_patience(prepared.job.settings.train.epochs)} }} in [train]."
-    )
 
 
 def print_metrics(console: Console, outcome: Outcome) -> None:
@@ -171,7 +153,7 @@ def result_data(
         "best_epoch": outcome.best_epoch,
         "metrics": outcome.metrics,
         "baseline": outcome.baseline,
-        "notes": [*prepared.notes, *filter(None, [_early_stopping_hint(outcome, prepared)])],
+        "notes": [*prepared.notes, *outcome.notes],
     }
 
 

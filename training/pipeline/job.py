@@ -14,7 +14,7 @@ from __future__ import annotations
 
 import math
 import warnings
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -36,6 +36,7 @@ from training.engine.loop import DivergedError, train
 from training.errors import JobError
 from training.evaluation import metrics
 from training.evaluation.diagnostics import diagnose
+from training.evaluation.outcome_notes import find_outcome_notes
 from training.pipeline import factories
 from training.pipeline.golden_rows import make_golden
 from training.pipeline.network_builder import hold_constant_features
@@ -68,6 +69,7 @@ class Outcome:
     best_epoch: int
     version: Version | None = None
     report: str | None = None
+    notes: Sequence[str] = ()  # on the training; those on the job and its data are in `PreparedJob.notes`
 
 
 def load(path: str | Path, overrides: Mapping[str, Any] | None = None) -> Job:
@@ -141,6 +143,8 @@ def train_and_evaluate(
         )
         if golden is not None and not np.isfinite(golden.outputs).all():
             raise DivergedError(best.number, early_stopping.steps, math.nan)
+    history = early_stopping.history_points()
+    notes = find_outcome_notes(settings.train, history, found, charts.get("diagnostics"))
     record = {
         **prepared.identity,
         "split": prepared.sizes,
@@ -149,10 +153,11 @@ def train_and_evaluate(
         **charts,
         "epochs": len(early_stopping.history),
         "best_epoch": best.number,
-        "history": early_stopping.history_points(),
+        "history": history,
+        "notes": [*prepared.notes, *notes],
     }
     model = Model(network, prepared.signature, settings.model.description, record, golden)
-    return Outcome(model, found, baseline, len(early_stopping.history), best.number)
+    return Outcome(model, found, baseline, len(early_stopping.history), best.number, notes=notes)
 
 
 def run(job: Job, store: Store | None = None, on_epoch: EpochCallback | None = None) -> Outcome:

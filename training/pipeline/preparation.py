@@ -15,15 +15,15 @@ from model_store.errors import Fault, InputError
 from model_store.schema.signature import Signature
 from training.config.settings import JobSettings
 from training.data import dataset
-from training.data.dataset import Dataset
-from training.data.leakage_checks import (
+from training.data.data_checks import (
     count_missing,
     find_channels_first,
     find_constant_columns,
     find_filled_columns,
-    find_leakage,
     find_untested_classes,
 )
+from training.data.dataset import Dataset
+from training.data.leakage_checks import find_leakage
 from training.data.splitting import Fold, Split, split
 from training.data.streaming.dataset import StreamedDataset, is_streamed, read_stream
 from training.data.streaming.table_reader import open_source

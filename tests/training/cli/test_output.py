@@ -166,7 +166,9 @@ def test_an_overfitted_training_suggests_early_stopping(train: Train, job_file: 
     (job_file.parent / "flowers.csv").write_text("\n".join(["length,colour,kind", *lines]))
     options = ["--no-publish", "--set", "network.layers=[64, 'relu', 64, 'relu']", "--set", "train.epochs=300"]
     found = train(job_file, *options)
-    expected = r"300 epochs\.\nOverfitting: the validation loss was lowest in epoch \d+ \([\d.]+\) and ended at [\d.]+"
+    expected = (
+        r"300 epochs\.\nnote: Overfitting: the validation loss was lowest in epoch \d+ \([\d.]+\) and ended at [\d.]+"
+    )
     assert re.search(expected, found.stdout), found.stdout
     assert json.loads(train(job_file, *options, "--json").stdout)["notes"][-1].startswith("Overfitting: ")
     found = train(job_file, *options, "--set", "train.early_stopping={ patience = 300 }")
