@@ -10,6 +10,7 @@ Exit codes: 0 success, 2 usage or job file error, 3 data error, 4 training diver
 
 from __future__ import annotations
 
+import re
 import shlex
 import tomllib
 from collections.abc import Iterator
@@ -102,6 +103,22 @@ class OverrideType(click.ParamType[tuple[str, Any]]):
         return location.strip(), parsed["value"] if parsed.keys() == {"value"} else text
 
 
+class FoldsType(click.ParamType[tuple[int, int]]):
+    """`K`, or `KxN` for N repetitions."""
+
+    name = "folds"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> tuple[int, int]:
+        if isinstance(value, tuple):
+            return value
+        found = re.fullmatch(r"(\d{1,6})(?:x(\d{1,6}))?", str(value))
+        if found is None or int(found[1]) < 2 or found[2] in ("0", "00"):
+            self.fail(
+                f"expected a number of at least 2, such as 5, or 5x3 for 3 repetitions; found {value}", param, ctx
+            )
+        return int(found[1]), int(found[2] or 1)
+
+
 overrides_option = click.option(
     "--set",
     "overrides",
@@ -151,9 +168,10 @@ def _load_job(file: str, overrides: tuple[tuple[str, Any], ...], seed: int | Non
 )
 @click.option(
     "--folds",
-    type=click.IntRange(2),
-    metavar="K",
-    help="K-fold cross-validation: train K times, each time with another fold held out. Publishes nothing.",
+    type=FoldsType(),
+    metavar="K[xN]",
+    help="K-fold cross-validation: train K times, each time with another fold held out; 5x3 repeats 5 folds 3 times. "
+    "Publishes nothing.",
 )
 @click.option(
     "--find-rate",
@@ -174,7 +192,7 @@ def run(
     resume: bool,
     directory: Path | None,
     seconds: float,
-    folds: int | None,
+    folds: tuple[int, int] | None,
     find_rate: bool,
     store: str,
     as_json: bool,
@@ -188,7 +206,7 @@ def run(
     if folds is not None or find_rate:
         if resume or (folds is not None and find_rate):
             raise click.UsageError("--folds, --find-rate and --resume cannot be combined.")
-        _find_rate(job, as_json) if folds is None else _cross_validate(job, folds, as_json)
+        _find_rate(job, as_json) if folds is None else _cross_validate(job, *folds, as_json)
         return
     target = None if no_publish else open_store(store)
     if target is not None:
@@ -284,7 +302,7 @@ def init(data: Path, target: str | None, output: Path | None, name: str | None, 
         terminal.stdout.print(f"  {command} {shown}", soft_wrap=True)
 
 
-def _cross_validate(job: jobs.Job, count: int, as_json: bool) -> None:
+def _cross_validate(job: jobs.Job, count: int, repeats: int, as_json: bool) -> None:
     """Train and evaluate with each fold held out; print mean and standard deviation of the metrics."""
     out: Console = terminal.stderr if as_json else terminal.stdout
 
@@ -293,14 +311,14 @@ def _cross_validate(job: jobs.Job, count: int, as_json: bool) -> None:
             out.print(output.fold_line(fold, outcome), soft_wrap=True)
 
     try:
-        found = summarize_folds(outcomes := cross_validate(job, count, print_fold))
+        found = summarize_folds(outcomes := cross_validate(job, count, print_fold, repeats=repeats))
     except DivergedError as error:
         common.fail(error if common.verbosity() > 1 else _divergence_message(error, job), EXIT_CODES[DivergedError])
     if as_json:
         every = [{"epochs": one.epochs, **headline_metrics(one.metrics, one.baseline)} for one in outcomes]
         common.print_json({"model": job.settings.model.name, "summary": found, "folds": every})
     else:
-        output.print_folds(out, found, count)
+        output.print_folds(out, found, count, repeats)
 
 
 def _find_rate(job: jobs.Job, as_json: bool) -> None:

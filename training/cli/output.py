@@ -161,12 +161,13 @@ def fold_line(fold: Fold, outcome: Outcome) -> str:
     """Return the result of one fold as a line."""
     found = headline_metrics(outcome.metrics, outcome.baseline)
     shown = ", ".join(f"{name} {format_number(value)}" for name, value in found.items())
-    return f"fold {fold.number}/{fold.count}: {outcome.epochs} epochs, {shown}"
+    repeat = "" if fold.repeat == 1 else f" of repetition {fold.repeat}"
+    return f"fold {fold.number}/{fold.count}{repeat}: {outcome.epochs} epochs, {shown}"
 
 
-def print_folds(console: Console, found: Mapping[str, MetricValues], folds: int) -> None:
+def print_folds(console: Console, found: Mapping[str, MetricValues], folds: int, repeats: int = 1) -> None:
     """Print the mean and the standard deviation of each metric over the folds."""
-    table = _table(f"over {folds} folds", "mean ± sd", "min", "max")
+    table = _table(f"over {f'{repeats} x ' if repeats > 1 else ''}{folds} folds", "mean ± sd", "min", "max")
     for name, row in found.items():
         formatted = _format_error if name.endswith(("rmse", "mae")) else _format_score
         mean, sd, low, high = (formatted(row[key]) for key in ("mean", "sd", "min", "max"))

@@ -102,6 +102,7 @@ def _render(table: Table, target: str, model: str, path: str, *, streamed: bool)
         kinds="\n".join(f"#   {printable(name)}: {_describe_column(values)}" for name, values in inputs.items()),
         columns=", ".join(map(_toml_string, used)),
         test=test,
+        stratify="" if classes or streamed or not test else _STRATIFY_LINE,
         validation=validation,
         size=max(8, min(64, 1 << (4 * len(used) - 1).bit_length())),
         loss="cross_entropy" if classes else "mse",
@@ -136,6 +137,9 @@ scale = "standard"   # scale numbers to mean 0 and standard deviation 1; or "non
 [split]
 test = {test}           # share of rows held out for evaluation
 validation = {validation}     # share of rows held out for early stopping
+{stratify}# by = "group"         # keeps the rows of a group together; or "time": holds out the latest rows
+# column = "patient"   # of the group or the time
+# test_file = "test.csv"  # a file of its own for testing, instead of a share
 
 [network]
 layers = [{size}, "relu"]  # hidden sizes and activations: {activations}
@@ -159,6 +163,9 @@ early_stopping = {{ patience = {patience} }}  # stop after {patience} epochs wit
 _CLIP_NORM_LINE = (
     "clip_norm = 1.0      # limits the norm of the gradient, so that outliers do not make training diverge\n"
 )
+
+
+_STRATIFY_LINE = "stratify = true      # each part has rows of all tenths of the target\n"
 
 
 def _toml_string(text: str) -> str:

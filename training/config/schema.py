@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 from marshmallow import ValidationError, fields, validates_schema
@@ -162,6 +163,10 @@ class SplitSchema(SectionSchema):
     settings_class = SplitSection
     test = number_field("a fraction of the rows, from 0 to below 1", lambda fraction: 0 <= fraction < 1)
     validation = number_field("a fraction of the rows, from 0 to below 1", lambda fraction: 0 <= fraction < 1)
+    by = ChoiceField(("group", "time"))
+    column = CheckedField("a column name", lambda value: isinstance(value, str) and bool(value))
+    stratify = CheckedField("true or false", lambda value: isinstance(value, bool))
+    test_file = _file()
 
     @validates_schema
     def _check_sum(self, data: dict[str, Any], **_: Any) -> None:
@@ -169,6 +174,19 @@ class SplitSchema(SectionSchema):
         if split.test + split.validation >= 1:
             problem = f"expected test + validation below 1, found {split.test} + {split.validation}"
             raise validation_error(problem, "the rest are the training rows", key="validation")
+
+    @validates_schema
+    def _check_keys(self, data: dict[str, Any], **_: Any) -> None:
+        if "by" in data and "column" not in data:
+            raise validation_error(f"missing; expected the column of the {data['by']}", key="column")
+        if "column" in data and "by" not in data:
+            raise validation_error("missing; expected 'group' or 'time' for the column", key="by")
+        if "by" in data and data.get("stratify"):
+            problem = f"rows that are split by {data['by']} cannot be stratified"
+            raise validation_error(problem, "remove it", key="stratify")
+        if "test_file" in data and data.get("test"):
+            problem = "expected either a fraction of the rows or a test_file, found both"
+            raise validation_error(problem, "remove it", key="test")
 
 
 class NetworkSchema(SectionSchema):
@@ -195,6 +213,25 @@ class JobSchema(SectionSchema):
     network = SectionField(NetworkSchema)
     train = SectionField(TrainSchema)
     publish = SectionField(PublishSchema)
+
+    @validates_schema
+    def _check_split(self, data: dict[str, Any], **_: Any) -> None:
+        section, split = data["data"], data.get("split", SplitSection())
+        faults: dict[str, list[Fault]] = {}
+        if split.by is not None and (section.path is None or not section.path.lower().endswith(TABLE_SUFFIXES)):
+            faults["by"] = [Fault("", "only tables have named columns", "remove it")]
+        targets = section.target if isinstance(section.target, list) else [section.target]
+        if split.column is not None and split.column in targets:
+            faults["column"] = [Fault("", f"'{split.column}' is the target", "choose another column")]
+        if split.test_file is not None:
+            suffix = Path(section.path or "").suffix.lower()
+            if section.path is None:
+                faults["test_file"] = [Fault("", "only for a data.path, found images and labels", "remove it")]
+            elif Path(split.test_file).suffix.lower() != suffix:
+                problem = f"expected a {suffix} file, as data.path is, found {split.test_file!r}"
+                faults["test_file"] = [Fault("", problem, "convert the file")]
+        if faults:
+            raise ValidationError({"split": faults})
 
 
 SECTION_SCHEMAS.update(

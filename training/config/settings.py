@@ -36,8 +36,18 @@ class DataSection:
 
 @dataclass(frozen=True)
 class SplitSection:
+    """How rows are held out. With a `test_file`, its rows are the test rows, and `test` is 0."""
+
     test: float = 0.2
     validation: float = 0.1
+    by: str | None = None
+    column: str | None = None
+    stratify: bool | None = None
+    test_file: str | None = None
+
+    def __post_init__(self) -> None:
+        if self.test_file is not None:
+            object.__setattr__(self, "test", 0.0)
 
 
 @dataclass(frozen=True)
@@ -116,6 +126,11 @@ class JobSettings:
     network: NetworkSection = field(default_factory=NetworkSection)
     train: TrainSection = field(default_factory=TrainSection)
     publish: PublishSection = field(default_factory=PublishSection)
+
+    @property
+    def extra_columns(self) -> dict[str, str]:
+        """The columns that are read besides inputs and targets, by the keys that name them."""
+        return {} if self.split.column is None else {"split.column": self.split.column}
 
     def as_dict(self) -> dict[str, Any]:
         """Return the sections as in a job file, without values of None."""

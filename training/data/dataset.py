@@ -6,9 +6,10 @@ Preprocessing is fitted only in `Dataset.signature`, on the training rows that i
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 import numpy as np
@@ -17,6 +18,7 @@ from numpy.typing import NDArray
 from model_store.errors import Fault, did_you_mean
 from model_store.evaluation.row_results import rows_digest
 from model_store.schema.signature import ClassificationOutput, Signature
+from model_store.utils.values import list_names
 from training.config.settings import DataSection
 from training.data import readers, type_inference
 from training.data.fingerprint import Fingerprint
@@ -28,13 +30,23 @@ _MAX_LISTED_ROWS = 5
 
 
 @dataclass(frozen=True)
+class TestFile:
+    """The file whose `rows` are the last ones of a dataset, for testing only."""
+
+    name: str
+    sha256: str
+    rows: int
+
+
+@dataclass(frozen=True)
 class Dataset:
     """Rows of inputs with their targets.
 
     `inputs` holds (n,) numbers with NaN for missing, (n,) strings with None for missing, or (n, ...) arrays, as
     `Signature.encode_columns` takes them; `kinds` says which. `targets` is (n,) indices into `labels` for a
     classification, (n, outputs) numbers for a regression. `lines` holds the line of the file on which each row begins,
-    or what `row_unit` says.
+    or what `row_unit` says. `extra` holds the cells of columns that are no inputs, such as that of a split.
+    `test_file`, if there is one, holds the last rows.
     """
 
     name: str
@@ -47,6 +59,8 @@ class Dataset:
     lines: list[int] | None
     notes: list[str]
     row_unit: str = "line"
+    extra: dict[str, list[str | None]] = field(default_factory=dict)
+    test_file: TestFile | None = None
 
     def __len__(self) -> int:
         return len(self.targets)
@@ -73,34 +87,93 @@ class Dataset:
 
     def location(self, row: int) -> str:
         """Return the location of a row for a message, such as "line 7"."""
-        return f"row {row}" if self.lines is None else f"{self.row_unit} {self.lines[row]}"
+        start = len(self) if self.test_file is None else len(self) - self.test_file.rows
+        file = "" if self.test_file is None or row < start else f"{self.test_file.name}, "
+        return (
+            f"{file}row {row - start * bool(file)}"
+            if self.lines is None
+            else f"{file}{self.row_unit} {self.lines[row]}"
+        )
 
     def rows_digest(self, rows: NDArray[np.int64]) -> str:
         """Return a digest that two datasets share for the same rows of the same file with the same target."""
-        numbers = rows if self.lines is None else np.array(self.lines)[rows]
+        sha256, start = self.sha256, 0
+        if self.test_file is not None and (rows >= len(self) - self.test_file.rows).all():
+            sha256, start = self.test_file.sha256, len(self) - self.test_file.rows
+        numbers = rows - start if self.lines is None else np.array(self.lines)[rows]
         unit = "index" if self.lines is None else self.row_unit
-        return rows_digest(self.sha256, self.target_names, self.labels, unit, numbers)
+        return rows_digest(sha256, self.target_names, self.labels, unit, numbers)
+
+    def with_test_file(self, other: Dataset) -> Dataset:
+        """Return these rows, then those of `other`, a test file with the same columns and labels."""
+        lines = None if self.lines is None or other.lines is None else self.lines + other.lines
+        return replace(
+            self,
+            inputs={name: np.concatenate([values, other.inputs[name]]) for name, values in self.inputs.items()},
+            targets=np.concatenate([self.targets, other.targets]),
+            lines=lines,
+            notes=self.notes + [f"{other.name}: {note}" for note in other.notes],
+            extra={name: cells + other.extra[name] for name, cells in self.extra.items()},
+            test_file=TestFile(other.name, other.sha256, len(other)),
+        )
 
 
-def load(section: DataSection, folder: Path) -> Dataset:
-    """Read the files of a job, relative to `folder`. DataError if one changes while it is read."""
+def load(
+    section: DataSection,
+    folder: Path,
+    extra: Mapping[str, str] = MappingProxyType({}),
+    labels: Sequence[str | int] | None = None,
+) -> Dataset:
+    """Read the files of a job, relative to `folder`. DataError if one changes while it is read.
+
+    extra: columns that are read besides inputs and targets, by the keys of the job that name them.
+    labels: the known labels of a classification; by default those that the file has.
+    """
     names = (section.images, section.labels) if section.path is None else (section.path,)
     paths = [folder / str(name) for name in names]
     fingerprint = Fingerprint.of(*paths)
     if paths[0].suffix.lower() == ".csv" and section.path is not None:
         table = readers.read_csv(paths[0])
         fingerprint.check_unchanged()
-        return _from_table(table, fingerprint.sha256, section)
+        return _from_table(table, fingerprint.sha256, section, extra, labels)
     arrays = readers.read_idx(*paths) if section.path is None else readers.read_npz(paths[0])
     fingerprint.check_unchanged()
-    return _from_arrays(arrays, fingerprint.sha256, section)
+    return _from_arrays(arrays, fingerprint.sha256, section, labels)
+
+
+def load_test_file(
+    section: DataSection, folder: Path, path: str, training: Dataset, extra: Mapping[str, str] = MappingProxyType({})
+) -> Dataset:
+    """Read a file for testing, whose columns mean what they mean in the `training` file.
+
+    DataError if it lacks a column, or has a class that no training row has.
+    """
+    own = replace(section, path=path, task=training.task)
+    if "array" not in training.kinds.values():
+        own = replace(own, columns=list(training.inputs), kinds=dict(training.kinds))
+    found = load(own, folder, extra, training.labels or None)
+    wanted, other = (
+        {name: values.shape[1:] for name, values in (*one.inputs.items(), ("y", one.targets))}
+        for one in (training, found)
+    )
+    if wanted != other:
+        name = next(name for name in wanted if wanted[name] != other.get(name))
+        problem = f"expected rows of shape {wanted[name]}, as in {training.name}, found {other.get(name)}"
+        raise DataError(found.name, [Fault(name, problem, "use arrays of the same shape")])
+    return found
 
 
 # Tables --------------------------------------------------------------------------------------------------------------
 
 
-def _from_table(table: Table, sha256: str, section: DataSection) -> Dataset:
-    target_names, names = choose_columns(table, section)
+def _from_table(
+    table: Table,
+    sha256: str,
+    section: DataSection,
+    extra: Mapping[str, str],
+    known: Sequence[str | int] | None,
+) -> Dataset:
+    target_names, names = choose_columns(table, section, extra=extra)
     notes: list[str] = []
     table = _drop_rows_without_target(table, target_names, section, notes)
     kinds = choose_kinds(table, names, section)
@@ -119,20 +192,29 @@ def _from_table(table: Table, sha256: str, section: DataSection) -> Dataset:
         total += len(missing)
     if faults:
         raise DataError(table.name, faults, total)
-    targets, labels = _parse_targets(table, target_names, section, notes)
+    targets, labels = _parse_targets(table, target_names, section, notes, known)
     notes += type_inference.kind_warnings(table, kinds, section.kinds)
-    return Dataset(table.name, sha256, inputs, kinds, tuple(target_names), targets, labels, table.lines, notes)
+    return Dataset(
+        table.name, sha256, inputs, kinds, tuple(target_names), targets, labels, table.lines, notes,
+        extra={name: table.columns[name] for name in extra.values()},
+    )  # fmt: skip
 
 
-def choose_columns(table: Table, section: DataSection, unsupported: Sequence[str] = ()) -> tuple[list[str], list[str]]:
-    """Return the names of the target and the input columns. DataError if one does not exist or is `unsupported`."""
+def choose_columns(
+    table: Table, section: DataSection, unsupported: Sequence[str] = (), extra: Mapping[str, str] = MappingProxyType({})
+) -> tuple[list[str], list[str]]:
+    """Return the names of the target and the input columns. DataError if one does not exist or is `unsupported`.
+
+    The `extra` columns of `load` are inputs only if the job lists them.
+    """
     targets = [section.target] if isinstance(section.target, str) else list(section.target or [])
-    inputs = section.columns or [name for name in table.columns if name not in targets]
+    inputs = section.columns or [name for name in table.columns if name not in (*targets, *extra.values())]
     if wrong := [name for name in [*targets, *inputs] if name in unsupported]:
         problem = "expected numbers or strings, found lists, structures, bytes, durations or the index of pandas"
         raise DataError(table.name, [Fault(f"column {name}", problem, "choose other columns") for name in wrong])
     faults = []
-    for location, names in (("data.target", targets), ("data.columns", inputs)):
+    listed = [("data.target", targets), ("data.columns", inputs), *((key, [name]) for key, name in extra.items())]
+    for location, names in listed:
         for name in names:
             if name not in table.columns:
                 fix = did_you_mean(name, table.columns) or f"the columns are {', '.join(table.columns)}"
@@ -191,13 +273,18 @@ def _missing_value_fault(table: Table, name: str) -> Fault | None:
 
 
 def _parse_targets(
-    table: Table, target_names: list[str], section: DataSection, notes: list[str]
+    table: Table,
+    target_names: list[str],
+    section: DataSection,
+    notes: list[str],
+    known: Sequence[str | int] | None,
 ) -> tuple[NDArray[Any], tuple[str | int, ...]]:
     if choose_task(table, target_names, section, notes) == "regression":
         return np.column_stack([type_inference.parse_numbers(table, target) for target in target_names]), ()
-    check_classes(table, target_names[0])
+    if known is None:
+        check_classes(table, target_names[0])
     cells = [str(cell) for cell in table.columns[target_names[0]]]
-    return encode_labels(table.name, target_names[0], type_inference.parse_labels(cells))
+    return encode_labels(table.name, target_names[0], type_inference.parse_labels(cells), known)
 
 
 def check_classes(table: Table, target: str) -> None:
@@ -212,7 +299,7 @@ def check_classes(table: Table, target: str) -> None:
 # Arrays --------------------------------------------------------------------------------------------------------------
 
 
-def _from_arrays(arrays: Arrays, sha256: str, section: DataSection) -> Dataset:
+def _from_arrays(arrays: Arrays, sha256: str, section: DataSection, known: Sequence[str | int] | None) -> Dataset:
     name = "image" if arrays.x.ndim > 2 else "features"
     task, target_names, notes = infer_array_task(arrays.name, arrays.y.dtype, arrays.y.shape, arrays.y, section)
     targets: NDArray[Any]
@@ -220,7 +307,7 @@ def _from_arrays(arrays: Arrays, sha256: str, section: DataSection) -> Dataset:
     if task == "classification":
         y = arrays.y.reshape(-1)
         found = [str(label) for label in y] if y.dtype.kind == "U" else [int(label) for label in y]
-        targets, labels = encode_labels(arrays.name, target_names[0], found)
+        targets, labels = encode_labels(arrays.name, target_names[0], found, known)
     else:
         targets = arrays.y.astype(np.float64).reshape(len(arrays), -1)
     x = arrays.x.astype(np.uint8) if arrays.x.dtype.kind == "b" else arrays.x  # clients send 0 and 1
@@ -260,15 +347,21 @@ def _name_targets(source: str, section: DataSection, task: str, outputs: int) ->
 
 
 def encode_labels(
-    source: str, name: str, found: Sequence[str | int]
+    source: str, name: str, found: Sequence[str | int], known: Sequence[str | int] | None = None
 ) -> tuple[NDArray[np.int64], tuple[str | int, ...]]:
-    """Return the index of each row's label, and the labels in order. DataError if there is only one."""
-    labels = sorted(set(found))
+    """Return the index of each row's label, and the labels in order: those that are found, or the `known` ones.
+
+    DataError if there is only one, or if one is not known.
+    """
+    labels = sorted(set(found)) if known is None else list(known)
     if len(labels) < 2:
         problem = f"expected at least two classes, found only {labels[0]!r}"
         raise DataError(source, [Fault(f"column {name}", problem, "add rows of other classes")])
-    index = {label: i for i, label in enumerate(labels)}
-    return np.array([index[label] for label in found], np.int64), tuple(labels)
+    index = {str(label): i for i, label in enumerate(labels)}
+    if unknown := sorted({str(label) for label in found} - index.keys()):
+        problem = f"no training row has the class {list_names(list(map(repr, unknown)), 5)}"
+        raise DataError(source, [Fault(f"column {name}", problem, "remove its rows, or train on rows of it")])
+    return np.array([index[str(label)] for label in found], np.int64), tuple(labels)
 
 
 def _list_rows(unit: str, numbers: list[int]) -> str:

@@ -12,6 +12,8 @@ from numpy.typing import NDArray
 from model_store.errors import Fault
 from training.errors import DataError
 
+_MAX_QUANTILES, _ROWS_PER_QUANTILE = 10, 20
+
 RowIndices = NDArray[np.int64]
 RowCounts = NDArray[np.int64]
 
@@ -32,10 +34,22 @@ class Split:
 
 @dataclass(frozen=True)
 class Fold:
-    """Fold `number`, from 1, of `count` folds of all rows, each of which is the test set once."""
+    """Fold `number`, from 1, of `count` folds of all rows, each of which is the test set once.
+
+    Repeated folds, numbered by `repeat` from 1, divide the rows anew.
+    """
 
     number: int
     count: int
+    repeat: int = 1
+
+
+def quantile_classes(values: NDArray[np.float64]) -> NDArray[np.int64]:
+    """Return the class of each value of a quantity: its tenth, or with fewer than 200 rows one of `n / 20` parts."""
+    count = int(np.clip(len(values) // _ROWS_PER_QUANTILE, 1, _MAX_QUANTILES))
+    classes = np.empty(len(values), np.int64)
+    classes[np.argsort(values, kind="stable")] = np.arange(len(values)) * count // max(1, len(values))
+    return classes
 
 
 def split(
@@ -47,7 +61,7 @@ def split(
     source: str = "data",
     fold: Fold | None = None,
 ) -> Split:
-    """Draw the fractions `test` and `validation` of the rows, stratified by class if there are labels.
+    """Draw the fractions `test` and `validation` of the rows, stratified by class if the targets are classes (n,).
 
     Both parts have the size that their fraction gives for all rows, divided among the classes by `part_sizes`. With a
     `fold`, its rows are the test rows. With identically seeded generators, the folds partition the rows; their sizes
@@ -55,8 +69,8 @@ def split(
 
     DataError if a fraction holds out no row, or a fold leaves a class without a training row.
     """
-    classes = targets if labels else np.zeros(len(targets), np.int64)
-    counts = np.bincount(classes, minlength=max(1, len(labels)))
+    classes = targets if targets.ndim == 1 else np.zeros(len(targets), np.int64)
+    counts = np.bincount(classes, minlength=len(labels) if targets.ndim == 1 else 1)
     if fold is not None:
         _check_folds(counts, labels, fold, source)
     groups = np.split(np.argsort(classes, kind="stable"), counts.cumsum()[:-1])

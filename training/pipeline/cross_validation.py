@@ -1,7 +1,8 @@
 """k-fold cross-validation: how good a job is, regardless of which rows are held out; Stone 1974.
 
 The rows are divided into k folds, stratified by class. Each fold in turn is the test set of its own training,
-preprocessing included. So every row is tested once, and the spread shows how far to trust the mean.
+preprocessing included. So every row is tested once, and the spread shows how far to trust the mean. Repeated folds
+divide the rows anew.
 """
 
 from __future__ import annotations
@@ -10,19 +11,28 @@ import statistics
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
+from model_store.errors import Fault
 from training.data.dataset import Dataset
 from training.data.splitting import Fold
+from training.errors import JobError
 from training.pipeline.job import Job, Outcome, prepare, train_and_evaluate
 
 MetricValues = dict[str, float | None]
 
 
-def cross_validate(job: Job, folds: int, on_fold: Callable[[Fold, Outcome], None] | None = None) -> list[Outcome]:
-    """Return the job's outcome with each fold as the test set. Nothing is published."""
+def cross_validate(
+    job: Job, folds: int, on_fold: Callable[[Fold, Outcome], None] | None = None, *, repeats: int = 1
+) -> list[Outcome]:
+    """Return the job's outcome with each fold as the test set, `repeats` times. Nothing is published.
+
+    JobError for repeated folds by time, which are always the same.
+    """
+    if repeats > 1 and job.settings.split.by == "time":
+        raise JobError(job.source, [Fault("split.by", "folds by time are the same in every repetition", "repeat once")])
     outcomes: list[Outcome] = []
     dataset: Dataset | None = None
-    for number in range(1, folds + 1):
-        fold = Fold(number, folds)
+    for i in range(folds * repeats):
+        fold = Fold(i % folds + 1, folds, i // folds + 1)
         prepared = prepare(job, fold, dataset)
         dataset = prepared.dataset
         outcomes.append(train_and_evaluate(prepared, diagnostics=False))

@@ -24,13 +24,14 @@ from training.data.data_checks import (
 )
 from training.data.dataset import Dataset
 from training.data.leakage_checks import find_leakage
-from training.data.splitting import Fold, Split, split
+from training.data.splitting import Fold, Split
 from training.data.streaming.dataset import StreamedDataset, is_streamed, read_stream
 from training.data.streaming.table_reader import open_source
 from training.engine.loop import Samples
 from training.errors import DataError, JobError
 from training.pipeline import factories
 from training.pipeline.network_builder import NetworkSpec, check_batches, specify_network
+from training.pipeline.row_split import split_rows
 from training.pipeline.streaming_loader import BlockLoader
 
 _MEMORY_NOTE_BYTES = 2**30  # of encoded rows; a note reports more
@@ -144,7 +145,10 @@ class PreparedJob:
     def identity(self) -> dict[str, Any]:
         """What determines the model, bit for bit: the job without `[publish]`, and the data."""
         job = {name: section for name, section in self.job.settings.as_dict().items() if name != "publish"}
-        return {"job": job, "data": {"sha256": self.dataset.sha256, "rows": sum(self.sizes.values())}}
+        data = {"sha256": self.dataset.sha256, "rows": sum(self.sizes.values())}
+        if (test_file := self.dataset.test_file) is not None:
+            data |= {"test_sha256": test_file.sha256}
+        return {"job": job, "data": data}
 
     @property
     def evaluation_instances(self) -> list[Any]:
@@ -177,8 +181,9 @@ def prepare(job: Job, fold: Fold | None = None, rows: Dataset | None = None) -> 
     rows: the job's dataset, if it has been read before.
     """
     settings = job.settings
-    rng, shares = make_generators(settings)[0], settings.split
+    rng, shares = _split_generator(settings, fold), settings.split
     stream: StreamedDataset | None = None
+    split_notes: list[str] = []
     if is_streamed(settings.data, job.folder):
         _check_streamable(job, fold)
         stream = read_stream(open_source(settings.data, job.folder), settings.data, shares, rng)
@@ -186,8 +191,8 @@ def prepare(job: Job, fold: Fold | None = None, rows: Dataset | None = None) -> 
         sample = stream.sample()
         learned, learned_targets = {name: sample[name] for name in rows.inputs}, stream.targets(sample)
     else:
-        rows = rows or dataset.load(settings.data, job.folder)
-        parts = split(rows.targets, rows.labels, shares.test, shares.validation, rng, rows.name, fold)
+        rows = rows or _load_rows(job, fold)
+        parts, split_notes = split_rows(rows, shares, rng, fold)
         signature = rows.signature(settings.data, parts.training)
         learned = {name: values[parts.training] for name, values in rows.inputs.items()}
         learned_targets = rows.targets[parts.training]
@@ -200,7 +205,7 @@ def prepare(job: Job, fold: Fold | None = None, rows: Dataset | None = None) -> 
     if settings.data.path is not None and not signature.inputs[0].is_whole_row:
         data = replace(data, columns=list(rows.inputs), kinds=dict(rows.kinds))
     resolved = spec.resolved(replace(settings, data=data))
-    notes = rows.notes + find_constant_columns(signature) + find_channels_first(spec.input_shape)
+    notes = rows.notes + split_notes + find_constant_columns(signature) + find_channels_first(spec.input_shape)
     notes += find_filled_columns(signature, count_missing(signature, rows.inputs, streamed=stream is not None))
     notes += factories.find_idle_settings(settings.train) + find_leakage(learned, learned_targets, bool(rows.labels))
     if rows.labels:
@@ -223,6 +228,16 @@ def prepare(job: Job, fold: Fold | None = None, rows: Dataset | None = None) -> 
     return prepared
 
 
+def _load_rows(job: Job, fold: Fold | None) -> Dataset:
+    """Read the rows of a job in memory; those of its test file are the last ones, except for folds."""
+    settings, extra = job.settings, job.settings.extra_columns
+    rows = dataset.load(settings.data, job.folder, extra)
+    if settings.split.test_file is None or fold is not None:
+        return rows
+    path = settings.split.test_file
+    return rows.with_test_file(dataset.load_test_file(settings.data, job.folder, path, rows, extra))
+
+
 def _check_streamable(job: Job, fold: Fold | None) -> None:
     faults = []
     if fold is not None:
@@ -233,7 +248,11 @@ def _check_streamable(job: Job, fold: Fold | None) -> None:
         faults.append(
             Fault("train.batch_size", "'all' rows of a stream do not fit in memory", "write a number of rows")
         )
-    if not job.settings.split.test:
+    shares = job.settings.split
+    fix = "write stream = false in [data], or remove it"
+    found = [key for key in ("by", "test_file", "stratify") if getattr(shares, key)]
+    faults += [Fault(f"split.{key}", "needs the rows in memory, found a stream", fix) for key in found]
+    if not shares.test and shares.test_file is None:
         problem = "expected test rows, as a stream is not evaluated on training rows, found 0"
         faults.append(Fault("split.test", problem, "write a fraction such as 0.1, or stream = false in [data]"))
     if faults:
@@ -243,6 +262,13 @@ def _check_streamable(job: Job, fold: Fold | None) -> None:
 def make_generators(settings: JobSettings) -> list[np.random.Generator]:
     """Return independent generators for split, initial weights, order of rows, diagnostics and synthetic rows."""
     return [np.random.default_rng(seed) for seed in np.random.SeedSequence(settings.train.seed).spawn(5)]
+
+
+def _split_generator(settings: JobSettings, fold: Fold | None) -> np.random.Generator:
+    """Return the generator of the split, another one for each repetition of the folds."""
+    if fold is None or fold.repeat == 1:
+        return make_generators(settings)[0]
+    return np.random.default_rng(np.random.SeedSequence(settings.train.seed, spawn_key=(0, fold.repeat)))
 
 
 def _json_cell(cell: Any) -> Any:

@@ -39,7 +39,9 @@ def test_every_row_is_tested_once_and_the_summary_is_over_the_folds(job_file: Pa
 def test_the_data_is_read_once_and_no_diagnostics_are_computed(job_file: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     read: list[Path] = []
     load = dataset.load
-    monkeypatch.setattr(dataset, "load", lambda section, folder: read.append(folder) or load(section, folder))
+    monkeypatch.setattr(
+        dataset, "load", lambda section, folder, *more: read.append(folder) or load(section, folder, *more)
+    )
     monkeypatch.delattr(jobs, "diagnose")
     cross_validate(jobs.load(job_file), 4)
     assert read == [job_file.parent]

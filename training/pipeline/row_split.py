@@ -1,0 +1,66 @@
+"""The split of a job: which rows are trained on, watched by early stopping and tested, as `[split]` says."""
+
+from __future__ import annotations
+
+import numpy as np
+from numpy.typing import NDArray
+
+from model_store.errors import Fault
+from training.config.settings import SplitSection
+from training.data.column_splitting import parse_times, split_by_group, split_by_time
+from training.data.dataset import Dataset
+from training.data.splitting import Fold, Split, quantile_classes, split
+from training.errors import DataError
+
+
+def split_rows(
+    rows: Dataset, section: SplitSection, rng: np.random.Generator, fold: Fold | None = None
+) -> tuple[Split, list[str]]:
+    """Return the split of a dataset in memory, and notes on it. The rows of a test file are the test rows."""
+    in_file = np.arange(len(rows) - (rows.test_file.rows if rows.test_file else 0))
+    notes: list[str] = []
+    if section.by is None:
+        parts = split(
+            _classes(rows, section)[in_file], rows.labels, section.test, section.validation, rng, rows.name, fold
+        )
+    else:
+        cells = rows.extra[str(section.column)]
+        file_cells = [cells[row] for row in in_file]
+        if section.by == "group":
+            classes = rows.targets[in_file] if rows.labels else None
+            parts = split_by_group(file_cells, classes, section.test, section.validation, rng, rows.name, fold)
+        else:
+            locations = [rows.location(int(row)) for row in in_file]
+            times = parse_times(file_cells, locations, rows.name, str(section.column))
+            parts = split_by_time(times, section.test, section.validation, rows.name, fold)
+        if rows.test_file is None:
+            notes.append(_describe_parts(parts, cells, str(section.by), str(section.column)))
+    if rows.test_file is not None:
+        parts = Split(parts.training, parts.validation, np.arange(len(in_file), len(rows)))
+        notes.append(f"test rows: {rows.test_file.rows} of {rows.test_file.name}")
+    return parts, notes
+
+
+def _classes(rows: Dataset, section: SplitSection) -> NDArray[np.int64]:
+    """Return the classes by which rows are stratified, or (n, 1) targets if they are not."""
+    if rows.labels:
+        if section.stratify is False:
+            fault = Fault("split.stratify", "classifications are always stratified by class, found false", "remove it")
+            raise DataError(rows.name, [fault])
+        return rows.targets
+    return quantile_classes(rows.targets[:, 0]) if section.stratify else rows.targets
+
+
+def _describe_parts(parts: Split, cells: list[str | None], by: str, column: str) -> str:
+    """Return a note on the groups or the times of each part."""
+    shown = []
+    for name, indices in (("training", parts.training), ("validation", parts.validation), ("test", parts.test)):
+        if not len(indices):
+            continue
+        found = {cells[row] for row in indices}
+        if by == "group":
+            shown.append(f"{len(found)} {name}")
+        else:
+            times = sorted(str(cell) for cell in found)
+            shown.append(f"{name} {times[0]} to {times[-1]}" if len(times) > 1 else f"{name} {times[0]}")
+    return f"split by {column}: {', '.join(shown)}{' groups' if by == 'group' else ''}"
