@@ -36,10 +36,10 @@ from training.engine.loop import DivergedError, train
 from training.errors import JobError
 from training.evaluation import metrics
 from training.evaluation.diagnostics import diagnose
-from training.evaluation.outcome_notes import find_outcome_notes
 from training.pipeline import factories
 from training.pipeline.golden_rows import make_golden
 from training.pipeline.network_builder import hold_constant_features
+from training.pipeline.outcome_notes import find_outcome_notes
 from training.pipeline.preparation import Job, PreparedJob, make_generators, prepare
 
 _MIN_DIAGNOSTIC_ROWS, _MAX_DIAGNOSTIC_ROWS = 40_000, 200_000  # that the diagnostics send through the network
