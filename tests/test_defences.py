@@ -33,6 +33,33 @@ class Defence:
 KEYS, CHECKS = "service/security/api_keys.py", "tests/service/security/test_api_keys.py"
 ACCESS = "tests/service/security/test_access_control.py"
 DEFENCES = {
+    "a header of CSV is compared by hash": Defence(
+        "model_store/schema/row_parser.py", "counts, known = Counter(header), {", "counts, known = header, {",
+        "tests/model_store/schema/test_row_parser.py::test_the_cost_of_a_header_grows_with_its_length_alone",
+    ),
+    "few unknown names of a header are compared with missing ones": Defence(
+        "model_store/schema/row_parser.py", "for name in unknown[:_MAX_MISSPELT]} if optional",
+        "for name in unknown} if optional",
+        "tests/model_store/schema/test_row_parser.py::test_the_cost_of_a_header_grows_with_its_length_alone",
+    ),
+    "lines of CSV count as values": Defence(
+        "service/http/request_body.py", "else max(others))", "else 0)",
+        "tests/service/http/test_request_body.py::test_lines_of_csv_count_as_values_also_empty_ones",
+    ),
+    "an example that is too long is not made": Defence(
+        "service/routes/error_examples.py", "if _min_row_bytes(served) <= _MAX_BODY_BYTES:", "if True:",
+        "tests/service/routes/test_wide_models.py::"
+        "test_an_error_of_a_wide_model_is_short_and_no_row_is_repaired",
+    ),
+    "few tensors are compared with all names of a model": Defence(
+        "service/routes/row_repair.py", "if unknown <= _MAX_UNKNOWN_NAMES else", "if True else",
+        "tests/service/routes/test_wide_models.py::"
+        "test_only_unknown_tensors_are_compared_with_the_names_of_a_model",
+    ),
+    "few golden rows of many features are checked": Defence(
+        "model_store/artifact/model.py", "min(by_cost, MAX_BATCH_VALUES // self.signature.width)", "by_cost",
+        "tests/model_store/artifact/test_model.py::test_check_golden_of_many_categories_encodes_few_rows",
+    ),
     "Flask requires a key": Defence(
         "service/app.py", 'access.check(request.endpoint or "", authorization, environ["SERVER_PORT"])', '""',
         f"{ACCESS}::test_every_other_endpoint_requires_a_key",

@@ -9,6 +9,7 @@ from __future__ import annotations
 import csv
 import io
 import json
+from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from itertools import islice
@@ -17,11 +18,13 @@ from typing import Any, Literal
 from model_store.errors import Fault, InputError, did_you_mean
 from model_store.schema.column import Column, parse_text_cell
 from model_store.schema.signature import ClassificationOutput, Signature
+from model_store.similar_names import closest_name
 from model_store.utils.csv_reader import read_csv_lines
 from model_store.utils.duplicate_keys import duplicate_key_faults, has_duplicate_keys
 from model_store.utils.values import describe_value, list_names
 
 Header = Literal["present", "absent"]
+_MAX_MISSPELT = 100  # unknown names of a header that are compared with the names that it lacks
 _DECLARE = "declare it: `Content-Type: text/csv; header=present` or `--header present`, or the same with absent"
 
 
@@ -124,18 +127,19 @@ class CsvTable:
 
     def _is_header(self, cells: list[str], line: int, declared: Header | None) -> bool:
         """Return whether the first line is a header. InputError if that is not certain."""
-        signature = self._signature
+        signature, found = self._signature, set(cells)
         if declared is not None or signature.inputs[0].is_whole_row:
             return declared == "present"
         needed = _needed_names(signature)
-        missing = [name for name in needed if name not in cells]
-        if missing and not {*signature.names, *_target_names(signature)} & set(cells):
+        missing = [name for name in needed if name not in found]
+        if missing and found.isdisjoint({*signature.names, *_target_names(signature)}):
             return False
         could_be_row = len(cells) == len(signature.names) and all(map(_is_value, signature.inputs, cells))
         if missing and could_be_row:
             return False
         if missing:
-            unknown = [cell for cell in cells if cell not in signature.names]
+            known = set(signature.names)
+            unknown = [cell for cell in cells if cell not in known]
             raise InputError([self._missing_fault(line, needed, missing, unknown, f"; {_DECLARE}")])
         if could_be_row:
             problem = "expected a header or a row, found a line that can be both"
@@ -143,21 +147,28 @@ class CsvTable:
         return True
 
     def _check_header(self, header: list[str], line: int, *, ignore_unknown: bool) -> list[str]:
-        """Return the columns that are neither inputs nor targets. InputError if they are not accepted or one lacks."""
+        """Return the columns that are neither inputs nor targets. InputError if they are not accepted or one lacks.
+
+        The cost grows with the length of the header alone: a compressed request of 1 kB may have one of 500,000 names.
+        """
         signature, location = self._signature, _line(self._name, line)
-        unknown = [name for name in header if name not in {*signature.names, *_target_names(signature)}]
+        counts, known = Counter(header), {*signature.names, *_target_names(signature)}
+        unknown = [name for name in header if name not in known]
         # An optional column may be among the unknown ones under another name, and would be filled in.
         required = {column.name for column in signature.inputs if column.fill is None}
-        missing = [name for name in signature.names if name not in header]
-        missing = [name for name in missing if name in required or any(did_you_mean(one, [name]) for one in unknown)]
+        missing = [name for name in signature.names if name not in counts]
+        optional = [name for name in missing if name not in required]
+        misspelt = {closest_name(name, optional) for name in unknown[:_MAX_MISSPELT]} if optional else set()
+        missing = [name for name in missing if name in required or name in misspelt]
+        doubled = sorted({name[:100] for name, count in counts.items() if count > 1})
         faults = [self._missing_fault(line, signature.names, missing, unknown)] if missing else []
-        if not ignore_unknown and not missing:
-            known = f"remove it; the columns are {list_names(signature.names)}"
-            faults += [Fault(f"{location}, column {name[:100]}", "unknown column", known) for name in unknown]
-        doubled = sorted({name[:100] for name in header if header.count(name) > 1}) if _has_doubles(header) else []
-        faults += [Fault(location, f"expected {name!r} once", "rename one of the columns") for name in doubled]
+        refused = [] if ignore_unknown or missing else unknown
+        fix = f"remove it; the columns are {list_names(signature.names)}"
+        most = InputError.MAX_FAULTS
+        faults += [Fault(f"{location}, column {name[:100]}", "unknown column", fix) for name in refused[:most]]
+        faults += [Fault(location, f"expected {name!r} once", "rename one of the columns") for name in doubled[:most]]
         if faults:
-            raise InputError(faults)
+            raise InputError(faults, bool(missing) + len(refused) + len(doubled))
         return unknown
 
     def _missing_fault(
@@ -165,7 +176,7 @@ class CsvTable:
     ) -> Fault:
         found = f", but {list_names(unknown)}" if unknown else ""
         problem = f"expected a header with {list_names(expected)}; found no {list_names(missing)}{found}"
-        fixes = sorted({did_you_mean(name, missing) for name in unknown[:100]} - {""})
+        fixes = sorted({did_you_mean(name, missing) for name in unknown[:_MAX_MISSPELT]} - {""})
         return Fault(_line(self._name, line), problem, (" ".join(fixes) or "name the columns") + more)
 
     def _length_fault(self, line: int, cells: list[str]) -> Fault:
@@ -228,10 +239,6 @@ def _is_value(column: Column, text: str) -> bool:
     """Return whether a text is a number of a number column, a known category, or missing."""
     value = column.parse_cell(text)
     return value is None or not isinstance(value, str) or value in getattr(column, "categories", ())
-
-
-def _has_doubles(names: Sequence[str]) -> bool:
-    return len(set(names)) != len(names)
 
 
 def _target_names(signature: Signature) -> set[str]:

@@ -17,6 +17,7 @@ NAME_PATTERN = r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}"
 
 _NAME = re.compile(NAME_PATTERN)
 _MAX_CHARACTERS = 60  # of a description
+_MAX_NAME = 100  # characters of a name in a list
 _MAX_ITEMS = 8  # of a list that is written out
 
 
@@ -72,8 +73,9 @@ def describe_value(value: Any) -> str:
 
 
 def list_names(names: Sequence[object], limit: int = 12) -> str:
-    """Return names separated by commas: the first `limit`, and the count if there are more."""
-    text = ", ".join(map(str, names[:limit]))
+    """Return names separated by commas: the first `limit`, long ones cut, and the count if there are more."""
+    shown = (name if len(name) <= _MAX_NAME else f"{name[:_MAX_NAME]}..." for name in map(str, names[:limit]))
+    text = ", ".join(shown)
     return f"{text}, ... ({len(names)} in total)" if len(names) > limit else text
 
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 import codecs
 import zlib
 from collections.abc import Iterable
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import orjson
@@ -55,26 +55,28 @@ def parse_json(body: bytes, max_bytes: int, *, accepts_csv: bool = False) -> Any
     return parsed
 
 
-def check_value_count(body: bytes, max_bytes: int, kind: str) -> None:
-    if has_too_many_values(body, max_bytes):
-        found = f"about {_estimate_value_count(body)}"
+def check_value_count(body: bytes, max_bytes: int, kind: Literal["JSON", "CSV"]) -> None:
+    if has_too_many_values(body, max_bytes, kind):
+        found = f"about {_estimate_value_count(body, kind)}"
         raise _body_too_large(
             found, max_bytes // _MIN_BYTES_PER_VALUE, f"values in {kind}", "send fewer rows, or binary tensors"
         )
 
 
-def has_too_many_values(body: bytes, max_bytes: int) -> bool:
+def has_too_many_values(body: bytes, max_bytes: int, kind: Literal["JSON", "CSV"] = "JSON") -> bool:
     """True if a body has more values than a sixteenth of its limit: each takes 32 bytes as a Python object."""
-    return len(body) > _UNCOUNTED_BYTES and _estimate_value_count(body) > max_bytes // _MIN_BYTES_PER_VALUE
+    return len(body) > _UNCOUNTED_BYTES and _estimate_value_count(body, kind) > max_bytes // _MIN_BYTES_PER_VALUE
 
 
-def _estimate_value_count(body: bytes) -> int:
-    """Count commas and opening brackets: a list or an object takes 56 bytes or more, and may nest without a comma.
+def _estimate_value_count(body: bytes, kind: Literal["JSON", "CSV"]) -> int:
+    """Count what begins a value: in JSON a comma or an opening bracket, in CSV a comma or a line.
 
-    On numbers `bytes.count` takes six times as long.
+    A list or an object takes 56 bytes or more, and may nest without a comma; lines may be empty. On numbers
+    `bytes.count` takes six times as long.
     """
     signs = np.frombuffer(body, np.uint8)
-    return 1 + sum(int(np.count_nonzero(signs == sign)) for sign in b",[{")
+    commas, *others = (int(np.count_nonzero(signs == sign)) for sign in (b",[{" if kind == "JSON" else b",\n\r"))
+    return 1 + commas + (sum(others) if kind == "JSON" else max(others))  # a line may end in CR LF
 
 
 def is_json_content_type(content_type: str) -> bool:

@@ -12,7 +12,7 @@ from numpy.lib.format import read_array
 from model_store.errors import Fault, InputError
 from model_store.schema import row_parser
 from model_store.schema.row_parser import Header, RowBatch
-from model_store.utils.values import describe_value
+from model_store.utils.values import describe_value, list_names
 from service.http.request_body import bad_request, check_value_count
 from service.protocols import tensors
 from service.registry.loaded_version import LoadedVersion
@@ -42,7 +42,7 @@ def encode_npy(body: bytes, served: LoadedVersion) -> EncodedRows:
     """Encode an .npy body as the network's input. The model must take a single tensor."""
     tensor = tensors.single_input_spec(served.model.signature)
     if tensor is None:
-        names = ", ".join(served.model.signature.names)
+        names = list_names(served.model.signature.names)
         raise InputError([Fault("body", f"expected the columns {names}, found one array", "send JSON or CSV")])
     try:
         array = read_array(BytesIO(body), allow_pickle=False)  # np.load would also read every entry of a ZIP archive

@@ -18,7 +18,7 @@ import orjson
 from model_store.errors import Fault, InputError, did_you_mean
 from model_store.nn import Array
 from model_store.schema.columns import FaultCollector
-from model_store.utils.values import describe_value
+from model_store.utils.values import describe_value, list_names
 from service.http.exceptions import error_at
 from service.http.request_body import parse_json
 from service.protocols import tensors
@@ -133,7 +133,7 @@ def _parse_raw_row(body: memoryview, served: LoadedVersion) -> dict[str, Array]:
     faults = FaultCollector()
     array = None
     if tensor is None:
-        names = ", ".join(served.model.signature.names)
+        names = list_names(served.model.signature.names)
         fix = f"send JSON before the bytes, and its length in {JSON_LENGTH_HEADER}"
         faults.add("body", f"expected the tensors {names}, found only bytes", fix)
     else:
@@ -213,7 +213,7 @@ def _requested_outputs(
                 "remove one of them",
             )
         elif not isinstance(item, dict) or name not in known:
-            problem = f"expected the name of one of {', '.join(known)}; found {describe_value(name)}"
+            problem = f"expected the name of one of {list_names(known)}; found {describe_value(name)}"
             faults.add(f"outputs.{i}.name", problem, partial(_fix_output_name, name, known))
         else:
             expected[name] = _bool_parameter(item, f"outputs.{i}.parameters", "binary_data", all_binary, faults)

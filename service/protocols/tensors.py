@@ -132,10 +132,10 @@ def encode(model: Model, arrays: Mapping[str, Array], max_rows: int) -> EncodedR
         faults.add(f"inputs.{name[:100]}", "unknown column", _fix_tensor_name(name, names))
     counts = {len(array): name for name, array in arrays.items() if array.ndim}
     if len(counts) > 1:
-        found = ", ".join(f"{name} has {count}" for count, name in counts.items())
+        found = [f"{name[:100]} has {count}" for count, name in counts.items()]
         faults.add(
             "inputs",
-            f"expected the same number of rows in each tensor, found {found}",
+            f"expected the same number of rows in each tensor, found {list_names(found)}",
             "send a value of each column for each row",
         )
     count = max(counts, default=0)

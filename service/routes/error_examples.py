@@ -7,6 +7,7 @@ not extreme are accepted.
 
 from __future__ import annotations
 
+import math
 import re
 import shlex
 from collections.abc import Mapping
@@ -44,14 +45,21 @@ def error_example(registry: ModelRegistry, faults: list[Fault]) -> dict[str, Any
     served, is_requested = _intended_version(registry)
     if served is None:
         return None
-    body = _example_body(served, _example_row(served, faults), is_only_model=len(registry.snapshot.entries) == 1)
     url = shlex.quote(base + quote(_predict_path(served, is_requested), safe="/:"))
-    text = orjson.dumps(body).decode()
-    if len(text) <= _MAX_BODY_BYTES:
-        return {"body": body, "curl": f"{curl} {url} -d {shlex.quote(printable(text))}"}
-    tensor = "/v2" if "inputs" in body and request.path.startswith("/v2") else ""
+    if _min_row_bytes(served) <= _MAX_BODY_BYTES:  # else a short request would cost as much as a long row
+        body = _example_body(served, _example_row(served, faults), is_only_model=len(registry.snapshot.entries) == 1)
+        text = orjson.dumps(body).decode()
+        if len(text) <= _MAX_BODY_BYTES:
+            return {"body": body, "curl": f"{curl} {url} -d {shlex.quote(printable(text))}"}
+    tensor = "/v2" if request.path.startswith("/v2") else ""
     example = shlex.quote(f"{base}{tensor}/models/{served.name}/versions/{served.number}/example")
     return {"curl": f"{curl} {example} | {curl} {url} -d @-"}
+
+
+def _min_row_bytes(served: LoadedVersion) -> int:
+    """Return how long a row of the model is in JSON at least: a number and a comma for each value, and the names."""
+    columns = served.model.signature.inputs
+    return sum(2 * math.prod(column.shape) + (0 if column.is_whole_row else len(column.name)) for column in columns)
 
 
 def _intended_version(registry: ModelRegistry) -> tuple[LoadedVersion | None, bool]:

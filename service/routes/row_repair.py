@@ -34,7 +34,8 @@ def repair_row(served: LoadedVersion, sent: Any) -> Any:
         sent = dict(zip(names, sent, strict=True))
     if not isinstance(sent, Mapping):
         return example
-    unknown = islice((key for key in sent if key not in names), _MAX_UNKNOWN_NAMES)
+    known = set(names)
+    unknown = islice((key for key in sent if key not in known), _MAX_UNKNOWN_NAMES)
     given = {nearest_name(key, names): sent[key] for key in unknown} | {n: sent[n] for n in names if n in sent}
     return {each.name: _repair_value(served, each, given.get(each.name), example[each.name]) for each in columns}
 
@@ -46,6 +47,7 @@ def row_from_tensors(served: LoadedVersion, inputs: Any, tail: memoryview, numbe
         tensor.name: tensor for tensor in (*tensors.input_specs(signature), tensors.table_spec(signature)) if tensor
     }
     row: dict[str, Any] = {}
+    unknown = 0
     for item in islice(inputs if isinstance(inputs, list) else (), len(declared) + _MAX_UNKNOWN_NAMES):
         if not isinstance(item, dict):
             continue
@@ -53,7 +55,11 @@ def row_from_tensors(served: LoadedVersion, inputs: Any, tail: memoryview, numbe
         size = parameters.get("binary_data_size") if isinstance(parameters, dict) else None
         data = tail[:size] if type(size) is int and size >= 0 else None
         tail = tail[len(data or b"") :]
-        tensor = declared.get(nearest_name(item.get("name"), list(declared)))
+        name = item.get("name")
+        if not isinstance(name, str) or name not in declared:
+            unknown += 1
+            name = nearest_name(name, list(declared)) if unknown <= _MAX_UNKNOWN_NAMES else ""
+        tensor = declared.get(name)
         if tensor is None:
             continue
         width = math.prod(tensor.shape[1:])

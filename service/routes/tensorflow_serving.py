@@ -11,7 +11,7 @@ from werkzeug.wrappers import Response
 from model_store.nn import Array
 from model_store.schema.columns import FaultCollector
 from model_store.schema.signature import Signature
-from model_store.utils.values import describe_value
+from model_store.utils.values import describe_value, list_names
 from service.config import Settings
 from service.http.request_body import read_json
 from service.http.responses import json_response
@@ -130,6 +130,7 @@ def _columns_to_rows(columns: Any, signature: Signature) -> Any:
     first = {name: column[0] if isinstance(column, list) and column else column for name, column in columns.items()}
     g.sent_rows = [first]
     faults = FaultCollector()
+    whole_row = signature.inputs[0].name if signature.inputs[0].is_whole_row else None
     values = {}
     for name, column in columns.items():
         if not isinstance(column, list):
@@ -137,12 +138,12 @@ def _columns_to_rows(columns: Any, signature: Signature) -> Any:
                 f"inputs.{name[:100]}", f"expected a list, found {describe_value(column)}", "send a value for each row"
             )
         else:
-            values[name] = _squeeze_column(name, column, signature)
+            values[name] = column if name == whole_row else _squeeze_column(column)
     if len(set(map(len, values.values()))) > 1:
-        found = ", ".join(f"{name[:100]} has {len(column)}" for name, column in values.items())
+        found = [f"{name[:100]} has {len(column)}" for name, column in values.items()]
         faults.add(
             "inputs",
-            f"expected the same number of values in each column, found {found}",
+            f"expected the same number of values in each column, found {list_names(found)}",
             "send a value of each column for each row",
         )
     faults.raise_if_any()
@@ -156,10 +157,8 @@ def _wrap_single_values(rows: Any, signature: Signature) -> Any:
     return [row if isinstance(row, list | dict) else [row] for row in rows]
 
 
-def _squeeze_column(name: str, column: list[Any], signature: Signature) -> list[Any]:
+def _squeeze_column(column: list[Any]) -> list[Any]:
     """Convert a column of shape [-1, 1] to [-1]."""
-    if any(each.is_whole_row and each.name == name for each in signature.inputs):
-        return column
     single = all(isinstance(value, list) and len(value) == 1 for value in column)
     return [value for (value,) in column] if single else column
 

@@ -246,3 +246,55 @@ def test_exact_integral_floats_become_integers() -> None:
     assert list(map(str, integral_floats_to_ints([195.0, -3.0, 0.5, None, "7", 1e300]))) == [
         "195", "-3", "0.5", "None", "7", "1e+300"
     ]  # fmt: skip
+
+
+class Cell(str):
+    """A cell of a header that counts how often it is compared or hashed."""
+
+    looks = 0
+
+    def __eq__(self, other: object) -> bool:
+        Cell.looks += 1
+        return str.__eq__(self, other)
+
+    def __hash__(self) -> int:
+        Cell.looks += 1
+        return str.__hash__(self)
+
+    def strip(self, chars: str | None = None) -> str:
+        del chars
+        return self
+
+
+WIDE = Signature(
+    tuple(NumberColumn(f"c{i}", fill=0.0 if i % 2 else None) for i in range(300)),
+    RegressionOutput(("y",), (0.0,), (1.0,)),
+)
+
+
+@pytest.mark.parametrize("first", ["c0", "other"])
+@pytest.mark.parametrize("declared", [None, "present"])
+@pytest.mark.parametrize("ignore_unknown", [False, True])
+def test_the_cost_of_a_header_grows_with_its_length_alone(
+    monkeypatch: pytest.MonkeyPatch, first: str, declared: Header | None, ignore_unknown: bool
+) -> None:
+    """A request of 1 kB, compressed, has room for a header of 500,000 names; it ended a worker."""
+    searched: list[str] = []
+    monkeypatch.setattr(row_parser, "closest_name", lambda name, _: searched.append(name))
+    monkeypatch.setattr(row_parser, "did_you_mean", lambda name, _: searched.append(name) or "")
+    for names in (["x"] * 20_000, [f"x{i}" for i in range(20_000)]):
+        cells = list(map(Cell, [first, *names]))
+        monkeypatch.setattr(row_parser, "read_csv_lines", lambda _, cells=cells: iter([cells]))
+        Cell.looks = 0
+        with pytest.raises((InputError, AttributeError)):
+            CsvTable([], "", WIDE, declared, ignore_unknown=ignore_unknown).read()
+        assert Cell.looks < 10 * len(cells)
+        assert len(searched) <= 400
+        searched.clear()
+
+
+def test_the_faults_of_a_header_are_counted_and_the_first_are_listed() -> None:
+    with pytest.raises(InputError) as e:
+        parse("age,town," + ",".join(f"x{i}" for i in range(1000)) + ",x1,x2\n")
+    assert len(e.value.faults) == InputError.MAX_FAULTS
+    assert e.value.total == 1004

@@ -201,6 +201,16 @@ def test_csv_with_too_many_values_for_its_limit_is_413(store, make_client):
     assert "at most 131072 values in CSV, found about 131073; send fewer rows" in response.get_data(as_text=True)
 
 
+@pytest.mark.parametrize("end", [b"\n", b"\r", b"\r\n"])
+def test_lines_of_csv_count_as_values_also_empty_ones(store, make_client, end):
+    """8 MB of empty lines, 8 kB compressed, took 2.6 s."""
+    client = make_client(store, max_body_bytes=2**21)
+    body = (b"1" + end) * (2**21 // 16)
+    response = client.post(ADDRESS, data=body + b"1" * 2**20, content_type="text/csv")
+    assert response.status_code == 413
+    assert "at most 131072 values in CSV, found about 131073; send fewer rows" in response.get_data(as_text=True)
+
+
 def test_a_body_shorter_than_its_content_length_is_400(client):
     response = client.post(
         ADDRESS, input_stream=BytesIO(GOOD), environ_overrides={"CONTENT_LENGTH": str(len(GOOD) + 1)}

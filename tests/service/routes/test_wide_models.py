@@ -1,0 +1,83 @@
+"""Errors of a model with thousands of columns or values cost little, and repeat few of its names."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from model_store.artifact.model import Model
+from model_store.registry.store import Store
+from model_store.schema.signature import ArrayColumn, NumberColumn, RegressionOutput, Signature
+from service.routes import error_examples, row_repair
+from tests.service.conftest import MakeClient, network
+
+COLUMNS = 1000
+NAMES = [f"column_{i}" for i in range(COLUMNS)]
+
+
+@pytest.fixture
+def client(store: Store, make_client: MakeClient) -> Any:
+    outputs = tuple(f"target_{i}" for i in range(COLUMNS))
+    scaling = ((0.0,) * COLUMNS, (1.0,) * COLUMNS)
+    columns = tuple(map(NumberColumn, NAMES))
+    store.publish("wide", Model(network(COLUMNS, COLUMNS, 0), Signature(columns, RegressionOutput(outputs, *scaling))))
+    image = Signature((ArrayColumn("x", (60, 60)),), RegressionOutput(("y",), (0.0,), (1.0,)))
+    store.publish("large", Model(network(3600, 1, 0), image))
+    return make_client(store)
+
+
+def tensor(name: str, rows: int = 1) -> dict[str, Any]:
+    return {"name": name, "shape": [rows, 1], "datatype": "FP64", "data": [1.0] * rows}
+
+
+FAULTY = {
+    "a value": ("/models/wide/predict", {"instances": [dict.fromkeys(NAMES, 1) | {NAMES[7]: "x"}]}),
+    "a tensor": ("/v2/models/wide/infer", {"inputs": [*map(tensor, NAMES[1:]), tensor(NAMES[0]) | {"data": ["x"]}]}),
+    "unknown tensors": ("/v2/models/wide/infer", {"inputs": [tensor(f"{name}x") for name in NAMES]}),
+    "rows of tensors": (
+        "/v2/models/wide/infer",
+        {"inputs": [tensor(NAMES[i], 1 + i % 50) for i in range(COLUMNS)]},
+    ),
+    "rows of columns": ("/v1/models/wide:predict", {"inputs": {name: [1] * (1 + i) for i, name in enumerate(NAMES)}}),
+    "outputs": ("/v2/models/wide/infer", {"inputs": list(map(tensor, NAMES)), "outputs": [{"name": "no"}]}),
+    "an image": ("/models/large/predict", {"instances": ["x"]}),
+    "a tensor of an image": ("/v2/models/large/infer", {"inputs": [tensor("x")]}),
+}
+
+
+@pytest.mark.parametrize("case", FAULTY)
+def test_an_error_of_a_wide_model_is_short_and_no_row_is_repaired(
+    client: Any, monkeypatch: pytest.MonkeyPatch, case: str
+) -> None:
+    """Its example would be left out, since it is long."""
+
+    def forbidden(*_: object) -> Any:
+        raise AssertionError("the example is too long to be shown")
+
+    monkeypatch.setattr(error_examples, "_example_body", forbidden)
+    path, body = FAULTY[case]
+    response = client.post(path, json=body)
+    assert response.status_code in (400, 422)
+    assert len(response.data) < 30_000
+    assert "/example" in response.text
+
+
+def test_only_unknown_tensors_are_compared_with_the_names_of_a_model(
+    client: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    served = client.application.extensions["registry"].find("wide")
+    compared: list[object] = []
+    monkeypatch.setattr(row_repair, "nearest_name", lambda name, _: compared.append(name) or "")
+    row = row_repair.row_from_tensors(served, list(map(tensor, NAMES)), memoryview(b""), 0)
+    assert row == dict.fromkeys(NAMES, 1.0)
+    assert not compared
+    row_repair.row_from_tensors(served, [tensor(f"{name}x") for name in NAMES], memoryview(b""), 0)
+    assert len(compared) == 20
+
+
+def test_names_in_an_error_are_cut_however_long_a_model_has_them(store: Store, make_client: MakeClient) -> None:
+    column = NumberColumn("n" * 1000)
+    store.publish("long", Model(network(1, 1, 0), Signature((column,), RegressionOutput(("y",), (0.0,), (1.0,)))))
+    response = make_client(store).post("/models/long/predict", json={"instances": [{"m": 1}]})
+    assert "n" * 100 + "..." in response.json["error"]["faults"][0]["fix"]
