@@ -56,6 +56,10 @@ DEFENCES = {
         "tests/service/routes/test_wide_models.py::"
         "test_only_unknown_tensors_are_compared_with_the_names_of_a_model",
     ),
+    "scrapes wait for health checks": Defence(
+        "service/server/event_loop.py", "UNLOGGED_ROUTES - {METRICS_PATH}", "UNLOGGED_ROUTES",
+        "tests/service/server/test_event_worker.py::test_a_flood_of_scrapes_does_not_delay_health_checks",
+    ),
     "few golden rows of many features are checked": Defence(
         "model_store/artifact/model.py", "min(by_cost, MAX_BATCH_VALUES // self.signature.width)", "by_cost",
         "tests/model_store/artifact/test_model.py::test_check_golden_of_many_categories_encodes_few_rows",
@@ -238,8 +242,8 @@ DEFENCES = {
         "test_a_request_queued_for_too_long_is_shed_and_its_connection_kept",
     ),
     "health checks are served one per turn": Defence(
-        "service/server/event_loop.py", "(self.priority_queue if is_priority else self.queue).append(connection)",
-        "(self.queue.appendleft if is_priority else self.queue.append)(connection)",
+        "service/server/event_loop.py", "self._queue_of(request.head.path).append(connection)",
+        "(self.queue.append if request.head.path in '/a/b/c' else self.queue.appendleft)(connection)",
         "tests/service/server/test_event_worker.py::test_a_flood_of_health_checks_does_not_delay_other_requests",
     ),
     "a load does not block the event loop": Defence(

@@ -18,10 +18,9 @@ from typing import Any, Literal
 from model_store.errors import Fault, InputError, did_you_mean
 from model_store.schema.column import Column, parse_text_cell
 from model_store.schema.signature import ClassificationOutput, Signature
-from model_store.similar_names import closest_name
 from model_store.utils.csv_reader import read_csv_lines
 from model_store.utils.duplicate_keys import duplicate_key_faults, has_duplicate_keys
-from model_store.utils.values import describe_value, list_names
+from model_store.utils.values import describe_value, list_names, nearest_name
 
 Header = Literal["present", "absent"]
 _MAX_MISSPELT = 100  # unknown names of a header that are compared with the names that it lacks
@@ -158,7 +157,7 @@ class CsvTable:
         required = {column.name for column in signature.inputs if column.fill is None}
         missing = [name for name in signature.names if name not in counts]
         optional = [name for name in missing if name not in required]
-        misspelt = {closest_name(name, optional) for name in unknown[:_MAX_MISSPELT]} if optional else set()
+        misspelt = {nearest_name(name, optional) for name in unknown[:_MAX_MISSPELT]} if optional else set()
         missing = [name for name in missing if name in required or name in misspelt]
         doubled = sorted({name[:100] for name, count in counts.items() if count > 1})
         faults = [self._missing_fault(line, signature.names, missing, unknown)] if missing else []

@@ -1,6 +1,7 @@
 """The event loop: accepts connections, reads requests from them, sends their responses, and closes them.
 
-Complete requests go into `queue`, health checks into `priority_queue`. A request reaches them only once it is complete
+Complete requests go into `queue`, health checks into `priority_queue`, and scrapes of the metrics, which take longer,
+into `scrape_queue`. A request reaches them only once it is complete
 (request_reader.py), so a client that is slow, silent or gone costs a little memory and no time. A request that does
 not arrive within `READ_TIMEOUT_SECONDS` gets 408. `AdmissionController` decides which requests get 503 and which
 connections are closed over a limit of connections or memory (admission.py).
@@ -37,7 +38,8 @@ OVERLOAD_SECONDS = 0.05  # that the next request has waited
 ACCEPT_PAUSE_SECONDS = 0.1  # when the system cannot open a connection: accepting at once again would only spin
 ACCEPT_BURST_SECONDS = 0.0002  # between connections of one burst
 _RETRY_SOON = (("Retry-After", "1"),)
-PRIORITY_PATHS = UNLOGGED_ROUTES
+METRICS_PATH = "/metrics"
+PRIORITY_PATHS = UNLOGGED_ROUTES - {METRICS_PATH}
 
 
 class EventLoop:
@@ -58,6 +60,7 @@ class EventLoop:
         self.connections = self.admission.connections
         self.queue: deque[Connection] = deque()
         self.priority_queue: deque[Connection] = deque()
+        self.scrape_queue: deque[Connection] = deque()
         # While `Connection.readable_since` is set, a connection is in exactly one of these two.
         self.readable_connections: deque[Connection] = deque()
         self.chunked_connections: deque[Connection] = deque()
@@ -79,7 +82,8 @@ class EventLoop:
 
     def poll(self, timeout: float) -> None:
         """Handle what has happened to the connections; wait up to `timeout` seconds if there is nothing to do."""
-        busy = self.queue or self.priority_queue or self.readable_connections or self.chunked_connections
+        queued = self.queue or self.priority_queue or self.scrape_queue
+        busy = queued or self.readable_connections or self.chunked_connections
         if self._resume_accepting_at:
             timeout = min(timeout, ACCEPT_PAUSE_SECONDS)
         events = self.selector.select(0 if busy else timeout)
@@ -327,8 +331,7 @@ class EventLoop:
                 return
             self.send_overloaded(shed)
         if request is not None:
-            is_priority = request.head.path in PRIORITY_PATHS or request.head.path == self._health_route
-            (self.priority_queue if is_priority else self.queue).append(connection)
+            self._queue_of(request.head.path).append(connection)
         elif reader.has_more:
             if not connection.readable_since:  # else it is in `readable_connections`
                 connection.readable_since = since
@@ -338,6 +341,11 @@ class EventLoop:
         elif reader.take_continue_expectation():
             connection.send_buffer += b"HTTP/1.1 100 Continue\r\n\r\n"
             self._send(connection)
+
+    def _queue_of(self, path: str) -> deque[Connection]:
+        if path in PRIORITY_PATHS or path == self._health_route:
+            return self.priority_queue
+        return self.scrape_queue if path == METRICS_PATH else self.queue
 
     def _send(self, connection: Connection) -> None:
         if connection.send_buffer:

@@ -6,7 +6,8 @@ at the same moment share a forward pass (fast_path.py). Flask handles all other 
 has to wait for a version to load does so in another thread (blocking_executor.py).
 
 A request that has been queued for too long gets 503 and Retry-After (admission.py). Health checks skip the queue, one
-per turn: an orchestrator that gets no response in time may end the service when it is needed most.
+per turn: an orchestrator that gets no response in time may end the service when it is needed most. Scrapes of the
+metrics do so while no health check waits.
 
 gunicorn forks and supervises the workers (`worker_class` is its extension point), and its parser reads the heads.
 """
@@ -79,8 +80,8 @@ class EventWorker(Worker):  # type: ignore[misc]
         loop = self.event_loop
         loop.poll(timeout)
         self._collect_offloaded()
-        if loop.priority_queue:  # one per turn: a flood of health checks would keep other requests waiting
-            connection = loop.priority_queue.popleft()
+        if urgent := loop.priority_queue or loop.scrape_queue:  # one per turn: a flood would keep all others waiting
+            connection = urgent.popleft()
             if connection.pending_request is not None and connection in loop.connections:
                 self._handle_contained(connection, connection.pending_request)
         if loop.queue:

@@ -280,7 +280,7 @@ def test_the_cost_of_a_header_grows_with_its_length_alone(
 ) -> None:
     """A request of 1 kB, compressed, has room for a header of 500,000 names; it ended a worker."""
     searched: list[str] = []
-    monkeypatch.setattr(row_parser, "closest_name", lambda name, _: searched.append(name))
+    monkeypatch.setattr(row_parser, "nearest_name", lambda name, _: searched.append(name))
     monkeypatch.setattr(row_parser, "did_you_mean", lambda name, _: searched.append(name) or "")
     for names in (["x"] * 20_000, [f"x{i}" for i in range(20_000)]):
         cells = list(map(Cell, [first, *names]))
