@@ -62,6 +62,10 @@ class CategoryColumn(Column):
                 found[value] = spellings[0]
         return found
 
+    def knows(self, value: str) -> bool:
+        """Return True if a parsed value is one of the categories."""
+        return value in self._feature_by_category
+
     def parse(self, values: list[Any], locations: RowLocations, faults: FaultCollector) -> Array:
         """Return untrusted values as (n,) objects, text or None.
 
@@ -101,6 +105,9 @@ class CategoryColumn(Column):
             feature = self._feature_by_category.get(value) if value is not None else None
             if feature is None and value is not None and self.unknown == "bucket":
                 feature = len(self.categories)
+                if faults.replaced is not None:
+                    problem = f"no training row has the category {describe_value(value)}"
+                    faults.replaced.add(f"{locations[i]}.{self.name}", problem, partial(self._suggest, value))
             if feature is not None:
                 encoded[i, feature] = 1
             elif value is not _ALREADY_REPORTED:
@@ -118,6 +125,9 @@ class CategoryColumn(Column):
                 return f"send one of these in quotes: {list_names(meant)}"
         if value is None:
             return "send one of the categories; the column is required"
+        return self._suggest(value)
+
+    def _suggest(self, value: Any) -> str:
         return did_you_mean(value, self.categories) or "send one of the training data's categories"
 
     def missing_values(self, count: int) -> Array:
@@ -240,7 +250,3 @@ class CategoryColumn(Column):
         feature_bins = np.full(len(counts), len(frequent))
         feature_bins[frequent] = np.arange(len(frequent))
         return Bins(np.bincount(feature_bins, counts, int(feature_bins.max()) + 1), None, feature_bins)
-
-    def range_warnings(self, features: Array) -> list[tuple[int, str]]:
-        rows = np.flatnonzero(features[:, -1]) if self.unknown == "bucket" else ()
-        return [(int(i), "a category that is not in the training data") for i in rows]

@@ -36,15 +36,15 @@ class FaultCollector:
     """Counts faults, and keeps those of the first rows, up to `InputError.MAX_FAULTS`.
 
     It ends the validation at `InputError.MAX_COUNTED`: to count more costs more than it tells. A fix that is costly to
-    find is given as a function, and called for the first `MAX_HINTS` faults only. `filled`, if not None, collects the
-    missing values that were filled in, however many.
+    find is given as a function, and called for the first `MAX_HINTS` faults only. `replaced`, if not None, collects the
+    missing values that were filled in and the unknown categories, however many.
     """
 
     MAX_HINTS = 10
 
     # Defaults of the class: every request makes a collector, and few add a fault.
     total = 0
-    filled: FaultCollector | None = None
+    replaced: FaultCollector | None = None
     max_counted: float = InputError.MAX_COUNTED
     _end: float = math.inf  # faults of this row and later ones are only counted
 
@@ -88,8 +88,8 @@ class FaultCollector:
             self._end = self._kept[-1][0]
 
 
-class FilledValues(FaultCollector):
-    """Counts missing values that were filled in, however many."""
+class ReplacedValues(FaultCollector):
+    """Counts missing values that were filled in and unknown categories, however many."""
 
     max_counted = math.inf
 
@@ -116,11 +116,11 @@ class RowLocations(Sequence[str]):
         return f"{self.prefix}.{self.rows[i]}"
 
 
-def fill_warnings(filled: FaultCollector, location: str) -> list[Fault]:
-    """Return a warning for each value that was filled in, the first ones and the number of others if they are many."""
-    warnings = filled.faults
-    if filled.total > len(warnings):
-        problem = f"{filled.total - len(warnings)} more missing values were filled in"
+def replacement_warnings(replaced: FaultCollector, location: str) -> list[Fault]:
+    """Return a warning for each replaced value, the first ones and the number of others if they are many."""
+    warnings = replaced.faults
+    if replaced.total > len(warnings):
+        problem = f"{replaced.total - len(warnings)} more values were missing or unknown"
         warnings.append(Fault(location, problem, _FILL_FIX))
     return warnings
 
@@ -205,12 +205,12 @@ class Column(ABC):
 
     def note_filled(self, rows: Iterable[int], locations: RowLocations, faults: FaultCollector) -> None:
         """Report that missing values of these rows were replaced by `fill`."""
-        if faults.filled is not None:
+        if faults.replaced is not None:
             problem = f"the value is missing; {integral_floats_to_ints([self.fill])[0]!r} was used"
             numbers = list(rows)
             for i in numbers[: InputError.MAX_FAULTS]:  # later rows of a column are never among the first faults
-                faults.filled.add(f"{locations[i]}.{self.name}", problem, _FILL_FIX)
-            faults.filled.total += len(numbers[InputError.MAX_FAULTS :])
+                faults.replaced.add(f"{locations[i]}.{self.name}", problem, _FILL_FIX)
+            faults.replaced.total += len(numbers[InputError.MAX_FAULTS :])
 
     # The signature as JSON --------------------------------------------------------------------------------------------
 

@@ -17,7 +17,7 @@ import numpy.typing as npt
 
 from model_store.errors import Fault, did_you_mean
 from model_store.nn import Array
-from model_store.schema.column import FilledValues, fill_warnings
+from model_store.schema.column import ReplacedValues, replacement_warnings
 from model_store.schema.columns import ArrayColumn, CategoryColumn, Column, FaultCollector, NumberColumn, RowLocations
 from model_store.utils.values import describe_value, list_names
 
@@ -99,7 +99,7 @@ class Signature:
         """Encode untrusted rows as (n, width) of `dtype`: lists in column order, objects by column name, or arrays.
 
         InputError with every fault of every row, at locations such as `instances.2.island`. Missing values that were
-        filled in are appended to `warnings`.
+        filled in, and unknown categories, are appended to `warnings`.
         """
         given: Sequence[Any] = np.atleast_1d(instances).tolist() if isinstance(instances, np.ndarray) else instances
         table = self._as_table(given)
@@ -107,7 +107,7 @@ class Signature:
             return self.encode_table(table, location, dtype)
         faults = FaultCollector()
         if warnings is not None:
-            faults.filled = FilledValues()
+            faults.replaced = ReplacedValues()
         rows, columns = self._columns(given, location, faults)
         locations = RowLocations(location, rows)
         blocks = [
@@ -115,7 +115,7 @@ class Signature:
             for column, values in zip(self.inputs, columns, strict=True)
         ]
         encoded = self._concatenate(blocks, locations, faults, dtype)
-        _add_fill_warnings(warnings, faults, location)
+        _add_replacement_warnings(warnings, faults, location)
         return encoded
 
     @cached_property
@@ -154,12 +154,12 @@ class Signature:
         """
         faults = FaultCollector()
         if warnings is not None:
-            faults.filled = FilledValues()
+            faults.replaced = ReplacedValues()
         count = len(columns[self.names[0]])
         locations = RowLocations(location, range(count))
         blocks = [column.encode(columns[column.name], locations, faults) for column in self.inputs]
         encoded = self._concatenate(blocks, locations, faults, dtype)
-        _add_fill_warnings(warnings, faults, location)
+        _add_replacement_warnings(warnings, faults, location)
         return encoded
 
     def decode(self, outputs: Array) -> list[Any]:
@@ -316,9 +316,9 @@ class Signature:
             faults.raise_if_any()
 
 
-def _add_fill_warnings(warnings: list[Fault] | None, faults: FaultCollector, location: str) -> None:
-    if warnings is not None and faults.filled is not None and faults.filled.total:
-        warnings += fill_warnings(faults.filled, location)
+def _add_replacement_warnings(warnings: list[Fault] | None, faults: FaultCollector, location: str) -> None:
+    if warnings is not None and faults.replaced is not None and faults.replaced.total:
+        warnings += replacement_warnings(faults.replaced, location)
 
 
 _PATHS_KEYED_BY_LABEL = (

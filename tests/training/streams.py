@@ -31,7 +31,13 @@ def table(rows: int = ROWS) -> dict[str, list[Any]]:
 def job(path: Path, **sections: dict[str, Any]) -> Any:
     content: dict[str, Any] = {
         "model": {"name": "m"},
-        "data": {"path": path.name, "target": "kind", "columns": ["size", "weight", "colour"], "stream": True},
+        "data": {
+            "path": path.name,
+            "target": "kind",
+            "columns": ["size", "weight", "colour"],
+            "stream": True,
+            "unknown": "refuse",
+        },
         "train": {"epochs": 4, "batch_size": 50, "learning_rate": 0.2},
     }
     for name, keys in sections.items():

@@ -131,7 +131,7 @@ columns = [{columns}]
 # kinds = {{ year = "category" }}  # overrides an inferred kind: {kind_names}
 missing = "impute"   # fill in the median or the most frequent category; or "refuse": reject missing values
 # optional = ["age"]  # inputs that requests may leave out although no row lacks them
-unknown = "refuse"   # reject categories that training did not see; or "bucket": treat them as one category
+unknown = "bucket"   # categories that training did not see count as one, with a warning; or "refuse": reject them
 scale = "standard"   # scale numbers to mean 0 and standard deviation 1; or "none"
 
 [split]

@@ -29,7 +29,7 @@ class DataSection:
     kinds: dict[str, str] = field(default_factory=dict)
     missing: str = "impute"
     optional: list[str] | None = None
-    unknown: str = "refuse"
+    unknown: str = "bucket"
     scale: str = "standard"
     stream: bool | None = None
 

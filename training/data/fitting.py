@@ -135,8 +135,8 @@ class ColumnKind(ABC):
         """Return the same of values in a stream."""
 
     @abstractmethod
-    def fit(self, name: str, statistics: Any, section: DataSection) -> Column:
-        """Return the fitted column. DataError if all values are missing."""
+    def fit(self, name: str, statistics: Any, section: DataSection) -> Column | None:
+        """Return the fitted column, None if all values are missing."""
 
 
 class NumberKind(ColumnKind):
@@ -161,7 +161,7 @@ class NumberKind(ColumnKind):
     def streamed_statistics(self, stream: StreamedColumn) -> NumberStatistics:
         return NumberStatistics(stream.summary, stream.missing, stream.sample[~np.isnan(stream.sample)])
 
-    def fit(self, name: str, statistics: Any, section: DataSection) -> Column:
+    def fit(self, name: str, statistics: Any, section: DataSection) -> Column | None:
         missing: Any = section.missing
         return fit_number(name, statistics, missing, section.scale == "standard")
 
@@ -189,7 +189,7 @@ class CategoryKind(ColumnKind):
     def streamed_statistics(self, stream: StreamedColumn) -> CategoryStatistics:
         return CategoryStatistics(stream.counts, stream.missing)
 
-    def fit(self, name: str, statistics: Any, section: DataSection) -> Column:
+    def fit(self, name: str, statistics: Any, section: DataSection) -> Column | None:
         missing: Any = section.missing
         unknown: Any = section.unknown
         return fit_category(name, statistics, missing, unknown)
@@ -202,7 +202,7 @@ class ArrayKind(ColumnKind):
     def streamed_statistics(self, stream: StreamedColumn) -> ArrayStatistics:
         return ArrayStatistics(stream.dtype, stream.shape, stream.summary, stream.sample)
 
-    def fit(self, name: str, statistics: Any, section: DataSection) -> Column:
+    def fit(self, name: str, statistics: Any, section: DataSection) -> Column | None:
         return fit_array(name, statistics, section.scale == "standard")
 
 
@@ -228,20 +228,21 @@ def fit_signature(
     """Return the signature. `columns` holds the name, kind and statistics of each column.
 
     `output` is that of a classification, or for a regression a summary of each target. Only columns that are
-    `incomplete` or optional in the job get a value to fill in: the others are required.
+    `incomplete` or optional in the job get a value to fill in: the others are required. Columns without any value in
+    the training rows are left out.
 
-    DataError lists all columns that cannot be fitted.
+    DataError if no column is left, or a target is constant.
     """
     standardise = section.scale == "standard"
     inputs: list[Column] = []
     faults: list[Fault] = []
     for name, kind, statistics in columns:
-        try:
-            required = name not in incomplete and name not in (section.optional or ())
-            own = replace(section, missing="refuse") if required else section
-            inputs.append(COLUMN_KINDS[kind].fit(name, statistics, own))
-        except DataError as error:
-            faults += error.faults
+        required = name not in incomplete and name not in (section.optional or ())
+        own = replace(section, missing="refuse") if required else section
+        column = COLUMN_KINDS[kind].fit(name, statistics, own)
+        inputs += [] if column is None else [column]
+    if not inputs:
+        faults.append(Fault("", "no column has a value in the training rows", "add rows, or input columns"))
     summaries = {} if isinstance(output, ClassificationOutput) else output
     faults += [constant_target_fault(name, one.minimum) for name, one in summaries.items() if one.is_constant]
     if faults:
@@ -252,33 +253,35 @@ def fit_signature(
     return Signature(tuple(inputs), RegressionOutput(tuple(summaries), offsets, scales))
 
 
-def fit_number(name: str, statistics: NumberStatistics, missing: Missing, standardise: bool) -> NumberColumn:
+def fit_number(name: str, statistics: NumberStatistics, missing: Missing, standardise: bool) -> NumberColumn | None:
     """Fit a numeric column: offset and scale are mean and standard deviation, the fill value is the median."""
     summary, sample = statistics.summary, statistics.sample
     if summary is None:
-        raise all_missing_error(name)
+        return None
     spread = decile_statistics(sample if len(sample) else np.array([summary.mean]))
     offset, scale = summary.scaling(standardise)
     fill = spread["deciles"][5] if missing == "impute" else None
     return NumberColumn(name, offset, scale, fill, {**summary.statistics(), "missing": statistics.missing, **spread})
 
 
-def fit_category(name: str, statistics: CategoryStatistics, missing: Missing, unknown: Unknown) -> CategoryColumn:
+def fit_category(
+    name: str, statistics: CategoryStatistics, missing: Missing, unknown: Unknown
+) -> CategoryColumn | None:
     """Fit a category: sorted categories; the fill value is the most frequent one, the first of equals."""
     counts = statistics.counts
     if not counts:
-        raise all_missing_error(name)
+        return None
     frequencies = dict(sorted(counts.items()))
     found = {"count": sum(counts.values()), "missing": statistics.missing, "frequencies": frequencies}
     fill = max(frequencies, key=lambda category: frequencies[category]) if missing == "impute" else None
     return CategoryColumn(name, tuple(frequencies), unknown, fill, found)
 
 
-def fit_array(name: str, statistics: ArrayStatistics, standardise: bool) -> ArrayColumn:
+def fit_array(name: str, statistics: ArrayStatistics, standardise: bool) -> ArrayColumn | None:
     """Fit arrays: integers are divided by their range; floats are standardised by one mean and deviation."""
     dtype, shape, summary, sample = statistics.dtype, statistics.shape, statistics.summary, statistics.sample
     if summary is None:
-        raise all_missing_error(name)
+        return None
     low, high = summary.minimum, summary.maximum
     unit = exact_unit(sample)
     rows = (sample if unit == 1 else sample / unit).reshape(len(sample), -1)
@@ -361,9 +364,3 @@ def summarize(values: NDArray[Any]) -> NumericSummary:
 def _clip(mean: float, low: float, high: float) -> float:
     """Return a mean that rounding does not move out of the range."""
     return min(max(mean, low), high)
-
-
-def all_missing_error(name: str) -> DataError:
-    problem = "all values in the training rows are missing"
-    fix = "exclude the column: list the others in data.columns"
-    return DataError("data", [Fault(f"column {name}", problem, fix)])

@@ -65,14 +65,14 @@ def split(
 
     Both parts have the size that their fraction gives for all rows, divided among the classes by `part_sizes`. With a
     `fold`, its rows are the test rows. With identically seeded generators, the folds partition the rows; their sizes
-    differ by at most 1, as do their rows of any class.
+    differ by at most 1, as do their rows of any class. The only row of a class is a training row in every fold.
 
-    DataError if a fraction holds out no row, or a fold leaves a class without a training row.
+    DataError if a fraction or a fold holds out no row.
     """
     classes = targets if targets.ndim == 1 else np.zeros(len(targets), np.int64)
     counts = np.bincount(classes, minlength=len(labels) if targets.ndim == 1 else 1)
     if fold is not None:
-        _check_folds(counts, labels, fold, source)
+        _check_folds(counts, fold, source)
     groups = np.split(np.argsort(classes, kind="stable"), counts.cumsum()[:-1])
     drawn = np.concatenate([rng.permutation(rows) for rows in groups])
     classes = classes[drawn]
@@ -80,7 +80,8 @@ def split(
         test_sizes, validation_sizes = part_sizes(counts, test, validation, rng)
     else:
         # Every count-th row of the rows sorted by class is a fold. The validation rows come from the folds after it.
-        turn = (np.arange(len(drawn)) - fold.number + 1) % fold.count
+        can_leave = counts[classes] > 1  # the only row of a class is a training row in every fold
+        turn = np.where(can_leave, (can_leave.cumsum() - fold.number) % fold.count, 1)
         order = np.lexsort((turn, classes))
         test_sizes = np.bincount(classes[turn == 0], minlength=len(counts))
         validation_sizes = _divide_rows(validation, counts, counts - 1 - test_sizes, rng)
@@ -144,19 +145,9 @@ def _share_size(fraction: float, rows: int) -> int:
     return int(round(fraction * rows, 9) + 0.5)
 
 
-def _check_folds(counts: RowCounts, labels: Sequence[str | int], fold: Fold, source: str) -> None:
+def _check_folds(counts: RowCounts, fold: Fold, source: str) -> None:
     """Check all folds, so that the error comes before the first one is trained."""
-    if fold.count > (rows := int(counts.sum())):
-        problem = f"expected at most {rows} folds, as there are {rows} rows, found {fold.count}"
+    if fold.count > (rows := int(counts[counts > 1].sum())):
+        kind = "rows of classes with at least 2 rows" if (counts == 1).any() else "rows"
+        problem = f"expected at most {rows} folds, as there are {rows} {kind}, found {fold.count}"
         raise DataError(source, [Fault("folds", problem, f"use {rows} folds or fewer")])
-    what = [f"class {label!r}" for label in labels] or ["the data"]
-    faults = [
-        Fault(
-            "split",
-            f"{what[i]} has 1 row, and none is left for training in one of the folds",
-            "add rows, or remove the class",
-        )
-        for i in np.flatnonzero(counts == 1)
-    ]
-    if faults:
-        raise DataError(source, faults)

@@ -27,6 +27,7 @@ from training.data.leakage_checks import find_leakage
 from training.data.splitting import Fold, Split
 from training.data.streaming.dataset import StreamedDataset, is_streamed, read_stream
 from training.data.streaming.table_reader import open_source
+from training.data.unknown_categories import find_unknown_categories
 from training.engine.loop import Samples
 from training.errors import DataError, JobError
 from training.pipeline import factories
@@ -166,9 +167,7 @@ class PreparedJob:
             _, row, *column = fault.location.split(".", 2)
             location = self.dataset.location(int(rows[int(row)])) + "".join(f", column {name}" for name in column)
             fix = fault.fix
-            if "expected one of" in fault.problem:
-                fix = "no training row has this category: write unknown = 'bucket' in [data], or try another train.seed"
-            elif "expected a number that fits" in fault.problem:
+            if "expected a number that fits" in fault.problem:
                 fix = "correct the value, or write dtype = 'float64' in [network]"
             faults.append(Fault(location, fault.problem, fix))
         return DataError(self.dataset.name, faults, error.total)
@@ -202,10 +201,15 @@ def prepare(job: Job, fold: Fold | None = None, rows: Dataset | None = None) -> 
         counts = np.bincount(learned_targets) if stream is None else stream.class_counts
     spec = replace(spec, class_weights=factories.make_class_weights(settings.train, rows.labels, counts, job.source))
     data = replace(settings.data, task=rows.task, stream=None if stream is None else True)
+    empty = [name for name in rows.inputs if name not in signature.names]
     if settings.data.path is not None and not signature.inputs[0].is_whole_row:
-        data = replace(data, columns=list(rows.inputs), kinds=dict(rows.kinds))
+        data = replace(data, columns=list(signature.names), kinds={name: rows.kinds[name] for name in signature.names})
+        if data.optional is not None:
+            data = replace(data, optional=[name for name in data.optional if name not in empty])
     resolved = spec.resolved(replace(settings, data=data))
-    notes = rows.notes + split_notes + find_constant_columns(signature) + find_channels_first(spec.input_shape)
+    notes = rows.notes + [f"column {name} has no value in the training rows and is left out" for name in empty]
+    notes += split_notes + find_unknown_categories(signature, rows, parts)
+    notes += find_constant_columns(signature) + find_channels_first(spec.input_shape)
     notes += find_filled_columns(signature, count_missing(signature, rows.inputs, streamed=stream is not None))
     notes += factories.find_idle_settings(settings.train) + find_leakage(learned, learned_targets, bool(rows.labels))
     if rows.labels:

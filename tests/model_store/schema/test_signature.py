@@ -102,12 +102,22 @@ def test_filled_values_are_named_in_warnings() -> None:
     assert len(warnings) == 2
 
 
+def test_unknown_categories_are_named_in_warnings() -> None:
+    warnings: list[Fault] = []
+    town = Signature((CategoryColumn("town", ("Bath", "Hull"), "bucket"),), FILLED.output)
+    np.testing.assert_array_equal(town.encode([["Hull"], ["Baht"]], warnings=warnings), [[0, 1, 0], [0, 0, 1]])
+    (warning,) = warnings
+    assert warning.location == "instances.1.town"
+    assert warning.problem == "no training row has the category 'Baht'"
+    assert warning.fix == "did you mean 'Bath'?"
+
+
 def test_many_filled_values_are_listed_up_to_a_hundred_and_the_rest_is_counted() -> None:
     warnings: list[Fault] = []
     FILLED.encode([[None, None, 1]] * 1000, warnings=warnings)
     assert len(warnings) == 101
     assert warnings[99].location == "instances.49.town"
-    assert warnings[100].problem == "1900 more missing values were filled in"
+    assert warnings[100].problem == "1900 more values were missing or unknown"
 
 
 def test_the_faults_of_the_first_rows_are_kept_whatever_the_column() -> None:

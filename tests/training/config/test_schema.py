@@ -33,7 +33,7 @@ def test_a_minimal_job_gets_the_documented_defaults() -> None:
     assert (settings.train.learning_rate, settings.train.momentum) == (0.01, 0.9)
     assert (settings.train.epochs, settings.train.batch_size, settings.train.seed) == (100, 32, 0)
     assert settings.train.early_stopping is None
-    assert (settings.data.missing, settings.data.unknown, settings.data.scale) == ("impute", "refuse", "standard")
+    assert (settings.data.missing, settings.data.unknown, settings.data.scale) == ("impute", "bucket", "standard")
 
 
 def test_early_stopping_has_its_own_defaults() -> None:

@@ -160,11 +160,18 @@ def test_folds_are_stratified_and_partition_the_rows(count: int, labels: list[in
     assert sorted(held) == list(range(len(targets)))
 
 
-def test_a_fold_that_leaves_a_class_without_training_rows_is_reported() -> None:
-    expected = "class 'b' has 1 row, and none is left for training in one of the folds .add rows, or remove the class"
-    with pytest.raises(DataError, match=expected):
-        split(
-            np.array([0] * 9 + [1]), ("a", "b"), 0.2, 0, rng(), fold=Fold(1, 3)
-        )  # fold 1 is drawn, but fold 3 would lack class 'b'
+def test_the_only_row_of_a_class_is_a_training_row_in_every_fold() -> None:
+    targets = np.array([2] + [0] * 9 + [1])
+    held: list[int] = []
+    for number in range(1, 4):
+        parts = split(targets, ("a", "b", "c"), 0.2, 0.2, rng(), fold=Fold(number, 3))
+        assert {0, 10} <= set(parts.training.tolist())
+        held += parts.test.tolist()
+    assert sorted(held) == list(range(1, 10))
+
+
+def test_more_folds_than_rows_that_can_be_held_out_are_reported() -> None:
+    with pytest.raises(DataError, match=r"at most 3 folds, as there are 3 rows of classes with at least 2 rows, found"):
+        split(np.array([0, 0, 0, 1]), ("a", "b"), 0, 0, rng(), fold=Fold(1, 4))
     with pytest.raises(DataError, match=r"folds: expected at most 3 folds, as there are 3 rows, found 4 .use 3"):
         split(np.zeros((3, 1)), (), 0, 0, rng(), fold=Fold(1, 4))

@@ -110,7 +110,7 @@ def test_a_network_that_begins_with_a_dense_layer_keeps_its_layers(table: Path) 
         if not held:
             first = next(module for module in network.modules if isinstance(module, Linear))
             assert not first.weights[:, [3, 5, 6, 7]].any()  # no such colour; constant; same, and no such
-    varied = trained(table, ["layer_norm", 8], "d.csv", target="t", columns=["n", "colour"]).network
+    varied = trained(table, ["layer_norm", 8], "d.csv", target="t", columns=["n", "colour"], unknown="refuse").network
     assert not isinstance(varied.modules[0], ConstantInputs)
 
 

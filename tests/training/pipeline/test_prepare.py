@@ -71,8 +71,8 @@ def test_several_targets_make_one_regression(tmp_path: Path) -> None:
         ("y\na\nb\n", {}, "no input column is left"),
         (rows(30, "{i}x,{c}"), {}, "30 distinct values in 30 rows: too many for a category"),
         (rows(30, "{i}x,{c}"), {"data": {"kinds": {"x": "number"}}}, "line 2, column x: expected a finite number"),
-        (rows(30, ",{c}"), {}, "t.csv: column x: all values in the training rows are missing"),
-        ("w,x,y\n" + ",,a\n,,b\n" * 15, {}, "2 faults"),
+        (rows(30, ",{c}"), {}, "t.csv: no column has a value in the training rows"),
+        ("w,x,y\n" + ",,a\n,,b\n" * 15, {}, "no column has a value in the training rows"),
         (rows(300, "{c},{i}") + "a,?\na,n.a.\n", {}, "line 303, column y: expected a number, like most cells"),
         (rows(30, "NA,{c}"), {"data": {"missing": "refuse"}}, "lines 2, 3, 4, 5, 6 and 25 more"),
         (rows(30, "{i},"), {}, "the target is missing in every row"),
@@ -135,17 +135,38 @@ def test_faults_of_several_columns_are_reported_at_once(tmp_path: Path) -> None:
     assert "2 faults" in refusal(tmp_path, table)
 
 
-def test_a_category_only_in_held_out_rows_is_reported_with_line_and_fix(tmp_path: Path) -> None:
-    table = rows(40, "red,{c}")
-    held = int(prepare(job(tmp_path, table)).split.test[0])
+@pytest.mark.parametrize("stream", [False, True])
+def test_categories_that_only_held_out_rows_have_are_a_note_or_one_fault(tmp_path: Path, stream: bool) -> None:
+    table = rows(60, "red,{c}")
+    held = sorted(prepare(job(tmp_path, table, data={"stream": stream})).split.test.tolist())
+    if stream:
+        held = [line - 1 for line in prepare(job(tmp_path, table, data={"stream": True})).dataset.lines or []][-6:]
     lines = table.splitlines()
-    lines[held + 1] = lines[held + 1].replace("red", "green")
+    for row in held[:4]:
+        lines[row + 1] = lines[row + 1].replace("red", "green")
+    lines[held[4] + 1] = lines[held[4] + 1].replace("red", "blue")
     table = "\n".join(lines)
+    prepared = prepare(job(tmp_path, table, data={"stream": stream}))
+    assert "categories that no training row has count as unknown: x (green, blue)" in prepared.notes
+    train_and_evaluate(prepared)
     with pytest.raises(DataError) as caught:
-        prepare(job(tmp_path, table))
-    assert f"line {held + 2}, column x: expected one of red; found 'green'" in str(caught.value)
-    assert "unknown = 'bucket'" in str(caught.value)
-    train_and_evaluate(prepare(job(tmp_path, table, data={"unknown": "bucket"})))
+        prepare(job(tmp_path, table, data={"unknown": "refuse", "stream": stream}))
+    first = f"row {held[0] + 1}" if stream else f"line {held[0] + 2}"
+    expected = f"column x: no training row has 2 categories of 5 held-out rows, such as 'green' in {first}, 'blue' in "
+    assert expected in str(caught.value)
+    assert str(caught.value).count("column x") == 1
+    assert "write unknown = 'bucket' in [data]" in str(caught.value)
+
+
+@pytest.mark.parametrize("stream", [False, True])
+def test_a_column_without_a_value_in_the_training_rows_is_left_out(tmp_path: Path, stream: bool) -> None:
+    table = "a," + rows(60).replace("\n", "\n,")[:-1]
+    prepared = prepare(job(tmp_path, table, data={"stream": stream, "optional": ["a"]}))
+    assert prepared.signature.names == ("x",)
+    assert "column a has no value in the training rows and is left out" in prepared.notes
+    assert (prepared.job.settings.data.columns, prepared.job.settings.data.optional) == (["x"], [])
+    train_and_evaluate(prepared)
+    assert "no column has a value" in refusal(tmp_path, table, data={"columns": ["a"], "stream": stream})
 
 
 def test_rows_without_a_target_are_ignored_and_counted(tmp_path: Path) -> None:

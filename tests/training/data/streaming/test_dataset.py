@@ -136,7 +136,7 @@ def test_a_category_only_in_held_out_rows_is_reported_with_its_row(tmp_path: Pat
         f"{'rare' if i % 40 == 5 else 'often'}{i if i % 40 == 5 else ''},{'ab'[i % 2]}\n" for i in range(400)
     )
     (tmp_path / "t.csv").write_text("colour,kind\n" + rows)
-    with pytest.raises(DataError, match=r"row \d+, column colour: expected one of .*"):
+    with pytest.raises(DataError, match=r"column colour: no training row has .* held-out row.*, such as .* in row \d+"):
         prepare(job(tmp_path / "t.csv", data={"columns": ["colour"]}))
     prepared = prepare(job(tmp_path / "t.csv", data={"columns": ["colour"], "unknown": "bucket"}))
     assert prepared.samples.constant_features[-1]

@@ -23,7 +23,7 @@ from training.pipeline.job import from_dict, prepare
         ("size,kind\n" + "1,a\n2,b\n" * 60 + "inf,a\n", {"data": {"kinds": {"size": "number"}}}, "expected a finite"),
         ("size,kind\n" + "1,a\n2,a\n" * 60, {}, "expected at least two classes, found only 'a'"),
         ("size,kind\n" + "1,\n2,\n" * 60, {"data": {"task": "classification"}}, "the target is missing in every row"),
-        ("size,kind\n" + ",a\n,b\n" * 60, {}, "t.csv: column size: all values in the training rows are missing"),
+        ("size,kind\n" + ",a\n,b\n" * 60, {}, "t.csv: no column has a value in the training rows"),
         ("size,kind\n" + "1,a\n,b\n" * 60, {"data": {"missing": "refuse"}}, "missing values: row 2"),
         ("size,kind\n" + "1,2.5\n2,2.5\n" * 60, {}, "t.csv: column kind: expected a target that varies, found 2.5"),
         ("size,kind\n", {}, "a header and no rows"),
