@@ -133,6 +133,12 @@ class Settings:
         "Largest request body; JSON and CSV may hold at most one value per 16 bytes of this limit.",
         minimum=1,
     )
+    max_input_bytes: int = _setting(
+        "SERVE_MAX_INPUT_BYTES",
+        0,
+        "Most input of a worker that waits for a response; 0 means four of the largest bodies, at least 32 MiB.",
+        minimum=0,
+    )
     max_instances: int = _setting("SERVE_MAX_INSTANCES", 10_000, "Maximum rows per request, of any model.", minimum=1)
     max_output_values: int = _setting(
         "SERVE_MAX_OUTPUT_VALUES",
@@ -258,6 +264,9 @@ class Settings:
         if values.get("port") and values["port"] == values.get("admin_port"):
             # Requests are distinguished by their port: with one port, anyone could use the admin endpoints.
             faults.append(f"SERVE_ADMIN_PORT: expected another port than SERVE_PORT, found {values['port']} for both")
+        if 0 < values.get("max_input_bytes", 0) < values.get("max_body_bytes", 0):
+            least = f"at least SERVE_MAX_BODY_BYTES ({values['max_body_bytes']})"
+            faults.append(f"SERVE_MAX_INPUT_BYTES: expected {least}, found {values['max_input_bytes']}")
         settings = cls(**values)
         if faults:
             raise SettingsError(faults, settings)
@@ -266,6 +275,10 @@ class Settings:
     @property
     def worker_count(self) -> int:
         return self.workers or available_cpus()
+
+    @property
+    def input_limit(self) -> int:
+        return self.max_input_bytes or max(32 * 2**20, 4 * self.max_body_bytes)
 
     def cache_path(self, environ: Mapping[str, str]) -> Path:
         """Return SERVE_CACHE_DIR, or the user's cache directory if it is empty."""

@@ -242,7 +242,7 @@ DEFENCES = {
         "test_a_request_queued_for_too_long_is_shed_and_its_connection_kept",
     ),
     "health checks are served one per turn": Defence(
-        "service/server/event_loop.py", "self._queue_of(request.head.path).append(connection)",
+        "service/server/event_loop.py", "self._queue_of(connection, request.head.path).append(connection)",
         "(self.queue.append if request.head.path in '/a/b/c' else self.queue.appendleft)(connection)",
         "tests/service/server/test_event_worker.py::test_a_flood_of_health_checks_does_not_delay_other_requests",
     ),
@@ -255,12 +255,21 @@ DEFENCES = {
         "tests/service/server/test_background_loading.py::test_a_version_that_cannot_be_loaded_is_503_and_is_not_retried_at_once",
     ),
     "requests that wait for a load do not count toward the input limit": Defence(
-        "service/server/event_worker.py", "self.event_loop.admission.release_input_bytes(connection)", "return",
+        "service/server/event_worker.py", "loop.admission.release_input_bytes(connection)", "pass",
         "tests/service/server/test_blocking_executor.py::test_waiting_requests_are_bounded_and_do_not_count_toward_the_input_limit",
     ),
     "buffered input is bounded": Defence(
-        "service/server/admission.py", "if not self._input_over_limit or not newest.input_bytes:", "if True:",
+        "service/server/admission.py", "if connection.input_bytes:  # else it is shed already", "if False:",
         "tests/service/server/test_memory_limits.py::test_input_is_bounded_for_all_connections_together",
+    ),
+    "large uploads shed no small request": Defence(
+        "service/server/admission.py", "filter(self.is_large, self.connections)", "self.connections",
+        "tests/service/server/test_memory_limits.py::test_large_uploads_shed_no_small_request",
+    ),
+    "large requests take at most half of the time while small ones wait": Defence(
+        "service/server/event_worker.py", "(not loop.queue or self._large_request_seconds <= 0)", "True",
+        "tests/service/server/test_event_worker.py::"
+        "test_large_requests_take_at_most_half_of_the_time_while_small_ones_wait",
     ),
     "only the proxy sets X-Forwarded-Proto": Defence(
         "examples/edge/nginx.conf", "proxy_set_header X-Forwarded-Proto https;", "",

@@ -1,8 +1,10 @@
 """Admission control: decides which requests get 503 under load, and which connections are closed over a limit.
 
 `AdmissionController` counts and selects; the worker sends the 503s and closes. 503 goes to a request that has been
-queued for `MAX_QUEUE_SECONDS`; and, while input is over its limit, to slow uploads (longer than `SLOW_CLIENT_SECONDS`),
-then to the newest request. Over the limit of connections, those that wait for another request are closed, the longest
+queued for `MAX_QUEUE_SECONDS`; and, while input is over its limit, to large requests: slow uploads first (longer than
+`SLOW_CLIENT_SECONDS`), then the newest. A request is large if its connection holds more than its share of the limit,
+which is the limit divided by `MAX_CONNECTIONS`. All shares together fit, so no amount of large uploads sheds a small
+request. Over the limit of connections, those that wait for another request are closed, the longest
 idle first, then those with the nearest deadline; so that idle clients do not shut out new ones. Over the limit of
 output, stalled readers (no byte for `SLOW_CLIENT_SECONDS`), then the readers that have been receiving their response
 for longest. Fast clients keep their connections.
@@ -18,7 +20,6 @@ from service.server.connection import READ_TIMEOUT_SECONDS, Connection
 
 MAX_QUEUE_SECONDS = 0.25
 MAX_CONNECTIONS = 1000
-MAX_INPUT_BYTES = 32 * 1024 * 1024  # of requests without a response
 MAX_STALLED_OUTPUT_BYTES = 32 * 1024 * 1024  # of responses, above which stalled readers are closed
 MAX_OUTPUT_BYTES = 128 * 1024 * 1024  # of responses, above which slow readers are closed too
 SLOW_CLIENT_SECONDS = 1.0  # that a request has been arriving, or that a client has read no byte of its response
@@ -32,7 +33,9 @@ def _eviction_order(connection: Connection) -> tuple[bool, bool, float]:
 
 
 class AdmissionController:
-    def __init__(self) -> None:
+    def __init__(self, max_input_bytes: int) -> None:
+        """`max_input_bytes` bounds the input of all connections together that has no response yet."""
+        self.max_input_bytes = max_input_bytes
         self.connections: set[Connection] = set()
         self.connection_limit = MAX_CONNECTIONS
         self._limited_at = 0.0  # when descriptors were last wanting
@@ -48,7 +51,7 @@ class AdmissionController:
         connection.input_bytes, connection.output_bytes = input_bytes, output_bytes
 
     def release_input_bytes(self, connection: Connection) -> None:
-        """Stop counting a connection's input, which counts elsewhere until its response is sent."""
+        """Stop counting the input of a request that has left its queue; the executor has a limit of its own."""
         self.input_bytes -= connection.input_bytes
         connection.input_bytes = 0
 
@@ -86,33 +89,24 @@ class AdmissionController:
         """True if the connection's request gets 503 instead of a response: it has been queued for too long."""
         return time.monotonic() - connection.arrived_at > MAX_QUEUE_SECONDS
 
-    def uploads_to_shed(self, newest: Connection) -> Iterator[Connection]:
-        """Yield connections whose requests get 503 while input is over its limit: slow uploads first, else `newest`.
+    def is_large(self, connection: Connection) -> bool:
+        """True if the connection's input exceeds its share of the limit."""
+        return connection.input_bytes > self.max_input_bytes // MAX_CONNECTIONS
+
+    def uploads_to_shed(self) -> Iterator[Connection]:
+        """Yield connections whose large requests get 503 while input is over its limit: slow uploads, then the newest.
 
         The caller sends 503 to each before it takes the next.
         """
-        if not self._input_over_limit or not newest.input_bytes:
+        if self.input_bytes <= self.max_input_bytes:
             return
-        yield from self._slow_uploads(newest)
-        if self._input_over_limit:
-            yield newest
-
-    @property
-    def _input_over_limit(self) -> bool:
-        return self.input_bytes > MAX_INPUT_BYTES
-
-    def _slow_uploads(self, newest: Connection) -> Iterator[Connection]:
-        """Yield connections other than `newest` whose requests arrive slowly, the slowest first."""
         slow_before = time.monotonic() + READ_TIMEOUT_SECONDS - SLOW_CLIENT_SECONDS
-        for connection in sorted(self.connections, key=lambda c: c.deadline):
-            if not self._input_over_limit or connection.deadline > slow_before:
-                break
-            if (
-                connection.input_bytes
-                and connection.pending_request is None
-                and not connection.close_after_send
-                and connection is not newest
-            ):
+        large = sorted(filter(self.is_large, self.connections), key=lambda c: c.deadline)
+        slow = [c for c in large if c.deadline <= slow_before and c.pending_request is None]
+        for connection in (*slow, *reversed(large)):
+            if self.input_bytes <= self.max_input_bytes:
+                return
+            if connection.input_bytes:  # else it is shed already
                 yield connection
 
     @property

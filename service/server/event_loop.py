@@ -1,7 +1,7 @@
 """The event loop: accepts connections, reads requests from them, sends their responses, and closes them.
 
-Complete requests go into `queue`, health checks into `priority_queue`, and scrapes of the metrics, which take longer,
-into `scrape_queue`. A request reaches them only once it is complete
+Complete requests go into `queue`, large ones into `large_queue`, health checks into `priority_queue`, and scrapes of
+the metrics, which take longer, into `scrape_queue`. A request reaches them only once it is complete
 (request_reader.py), so a client that is slow, silent or gone costs a little memory and no time. A request that does
 not arrive within `READ_TIMEOUT_SECONDS` gets 408. `AdmissionController` decides which requests get 503 and which
 connections are closed over a limit of connections or memory (admission.py).
@@ -51,14 +51,16 @@ class EventLoop:
         log: logging.Logger,
         *,
         max_body_bytes: int,
+        max_input_bytes: int,
         health_route: str,
         on_close: Callable[[Connection], None],
     ) -> None:
         """Watch `listeners`. `cfg` are gunicorn's settings; `on_close` runs for each connection that is closed."""
         self.selector = selectors.DefaultSelector()
-        self.admission = AdmissionController()
+        self.admission = AdmissionController(max_input_bytes)
         self.connections = self.admission.connections
         self.queue: deque[Connection] = deque()
+        self.large_queue: deque[Connection] = deque()
         self.priority_queue: deque[Connection] = deque()
         self.scrape_queue: deque[Connection] = deque()
         # While `Connection.readable_since` is set, a connection is in exactly one of these two.
@@ -82,8 +84,7 @@ class EventLoop:
 
     def poll(self, timeout: float) -> None:
         """Handle what has happened to the connections; wait up to `timeout` seconds if there is nothing to do."""
-        queued = self.queue or self.priority_queue or self.scrape_queue
-        busy = queued or self.readable_connections or self.chunked_connections
+        busy = self.queued_requests or self.readable_connections or self.chunked_connections
         if self._resume_accepting_at:
             timeout = min(timeout, ACCEPT_PAUSE_SECONDS)
         events = self.selector.select(0 if busy else timeout)
@@ -106,6 +107,10 @@ class EventLoop:
             if connection in self.connections:
                 # Use the current time; the original timestamp would keep the read deadline from expiring.
                 self.contain_errors(connection, self._parse_next_request, connection, time.monotonic())
+
+    @property
+    def queued_requests(self) -> int:
+        return sum(map(len, (self.queue, self.large_queue, self.priority_queue, self.scrape_queue)))
 
     def contain_errors(
         self, connection: Connection, action: Callable[..., Any], *arguments: Any, **options: Any
@@ -324,14 +329,10 @@ class EventLoop:
         if request is not None:
             connection.pending_request, connection.arrived_at = request, since
         self.admission.update(connection)
-        for shed in self.admission.uploads_to_shed(connection):
-            if shed is connection:
-                # Close if the client has sent more: that request would be shed within this call, and so on.
-                self.send_overloaded(shed, close=request is None or bool(reader.buffer) or request.closes_connection)
-                return
-            self.send_overloaded(shed)
+        if self._shed_large_uploads(connection):
+            return
         if request is not None:
-            self._queue_of(request.head.path).append(connection)
+            self._queue_of(connection, request.head.path).append(connection)
         elif reader.has_more:
             if not connection.readable_since:  # else it is in `readable_connections`
                 connection.readable_since = since
@@ -342,10 +343,26 @@ class EventLoop:
             connection.send_buffer += b"HTTP/1.1 100 Continue\r\n\r\n"
             self._send(connection)
 
-    def _queue_of(self, path: str) -> deque[Connection]:
+    def _queue_of(self, connection: Connection, path: str) -> deque[Connection]:
+        if self.admission.is_large(connection):
+            return self.large_queue
         if path in PRIORITY_PATHS or path == self._health_route:
             return self.priority_queue
         return self.scrape_queue if path == METRICS_PATH else self.queue
+
+    def _shed_large_uploads(self, newest: Connection) -> bool:
+        """Shed large requests while input is over its limit; True if `newest`, which is in no queue yet, is shed."""
+        shed_newest = False
+        for connection in self.admission.uploads_to_shed():
+            waiting = connection.pending_request
+            if connection is newest:
+                shed_newest = True
+            elif waiting is not None:
+                self.large_queue.remove(connection)
+            # Close if the client has sent more: that request would be shed within this call, and so on.
+            close = waiting is None or bool(connection.reader.buffer) or waiting.closes_connection
+            self.send_overloaded(connection, close=close)
+        return shed_newest
 
     def _send(self, connection: Connection) -> None:
         if connection.send_buffer:

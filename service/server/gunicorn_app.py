@@ -82,6 +82,7 @@ class GunicornApplication(BaseApplication):  # type: ignore[misc]
     def __init__(self, app: Flask, settings: Settings, listeners: Sequence[int], when_ready: Any) -> None:
         self._app = app
         self.max_body_bytes, self.health_route = settings.max_body_bytes, settings.health_route
+        self.max_input_bytes = settings.input_limit
         self._options = {**gunicorn_options(app, settings, listeners), "when_ready": when_ready}
         super().__init__()
 

@@ -23,8 +23,8 @@ def test_every_variable_is_read():
             setting.name, "/other"
         )
         other = another[0] if choices else {str: text, bool: "true"}.get(type(setting.default), "7")
-        needed = {"SERVE_ADMIN_PORT": "7"} if setting.name == "admin" else {}
-        found = Settings.from_environ({setting.metadata["variable"]: other} | needed)
+        needed = {"admin": {"SERVE_ADMIN_PORT": "7"}, "max_input_bytes": {"SERVE_MAX_BODY_BYTES": "7"}}
+        found = Settings.from_environ({setting.metadata["variable"]: other} | needed.get(setting.name, {}))
         assert getattr(found, setting.name) != values[setting.name]
 
 
@@ -78,6 +78,15 @@ def test_boolean_setting_accepts_the_usual_words(text, on):
 @pytest.mark.parametrize("proxies", ["*", "10.0.0.0/8, ::1", "127.0.0.1,"])
 def test_proxies_are_ip_addresses_and_networks(proxies):
     assert Settings.from_environ({"SERVE_FORWARDED_ALLOW_IPS": proxies}).forwarded_allow_ips == proxies
+
+
+def test_the_input_of_a_worker_holds_at_least_one_largest_body():
+    assert Settings().input_limit == 32 * 2**20
+    assert Settings(max_body_bytes=2**26).input_limit == 2**28
+    assert Settings(max_body_bytes=1000).input_limit == 32 * 2**20
+    with pytest.raises(SettingsError) as caught:
+        Settings.from_environ({"SERVE_MAX_BODY_BYTES": "8000", "SERVE_MAX_INPUT_BYTES": "7000"})
+    assert caught.value.faults == ["SERVE_MAX_INPUT_BYTES: expected at least SERVE_MAX_BODY_BYTES (8000), found 7000"]
 
 
 @pytest.mark.parametrize("options", [{}, {"port": 8001}])

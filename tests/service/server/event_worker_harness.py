@@ -58,7 +58,7 @@ class FakeFastPath:
 class App:
     """gunicorn's application as the worker uses it, and a WSGI application that echoes the body."""
 
-    max_body_bytes, health_route = 1000, "/where/vertex/asks"
+    max_body_bytes, max_input_bytes, health_route = 1000, 32 * 2**20, "/where/vertex/asks"
 
     def __init__(self) -> None:
         self.recorder = RequestRecorder(Metrics())
@@ -127,7 +127,7 @@ class Loop:
             try:
                 piece = sock.recv(1 << 20)
             except BlockingIOError:
-                if found and not self.worker.event_loop.queue and not self.worker.event_loop.priority_queue:
+                if found and not self.worker.event_loop.queued_requests:
                     break
                 continue
             if not piece:

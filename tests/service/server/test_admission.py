@@ -56,7 +56,7 @@ class Clock:
 def loop(store: Store, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Loop]:
     """The real application with versions to load, in a loop with low limits."""
     for module, name, value in (
-        (admission, "MAX_INPUT_BYTES", 6000), (admission, "MAX_STALLED_OUTPUT_BYTES", 6000),
+        (admission, "MAX_STALLED_OUTPUT_BYTES", 6000),
         (admission, "MAX_OUTPUT_BYTES", 20_000),
         (admission, "MAX_CONNECTIONS", 30),
         (event_loop, "READ_BYTES", 300), (event_loop, "LARGE_READ_BYTES", 900),
@@ -67,7 +67,9 @@ def loop(store: Store, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Itera
     for seed in range(3):
         store.publish("price", with_golden(price(seed), [[3, 80]]))
     cache = str(tmp_path / "cache")
-    settings = Settings(store=str(store.root), cache_dir=cache, poll_seconds=0, max_extra_versions=1)
+    settings = Settings(
+        store=str(store.root), cache_dir=cache, poll_seconds=0, max_input_bytes=6000, max_extra_versions=1
+    )
     app = create_app(settings)
     it = Loop(GunicornApplication(app, settings, [], lambda _: None), app)
     it.listener.setsockopt(
@@ -105,7 +107,11 @@ def check(loop: Loop) -> None:
         waits = each.pending_request is not None
         places = [
             each in of.executor._pending,
-            *(other is each for queue in (of.event_loop.queue, of.event_loop.priority_queue) for other in queue),
+            *(
+                other is each
+                for queue in (of.event_loop.queue, of.event_loop.large_queue, of.event_loop.priority_queue)
+                for other in queue
+            ),
         ]
         assert sum(places) == waits
         assert sum(

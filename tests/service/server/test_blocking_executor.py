@@ -12,8 +12,8 @@ from typing import Any
 import pytest
 
 from service.registry.errors import WouldBlock
-from service.server import admission, event_loop
 from service.server import blocking_executor as module
+from service.server import event_loop
 from tests.service.server.event_worker_harness import App, Environ, Loop, error_of, post
 from tests.service.server.loading_harness import Gate, end, waited
 
@@ -111,7 +111,7 @@ def test_a_load_that_takes_too_long_is_503_and_its_response_is_discarded(loop: L
 def test_waiting_requests_are_bounded_and_do_not_count_toward_the_input_limit(
     loop: Loop, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(admission, "MAX_INPUT_BYTES", 1000)
+    loop.worker.event_loop.admission.max_input_bytes = 1000
     monkeypatch.setattr(module, "MAX_PENDING_REQUESTS", 2)
     monkeypatch.setattr(module, "MAX_PENDING_BYTES", 1000)
     waiting = [loop.client(post("/load", b"x" * 600))]

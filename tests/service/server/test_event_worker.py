@@ -6,10 +6,11 @@ import json
 import socket
 import threading
 import time
+from types import SimpleNamespace
 
 import pytest
 
-from service.server import admission, event_loop
+from service.server import admission, event_loop, event_worker
 from service.server.connection import READ_TIMEOUT_SECONDS
 from tests.service.server.event_worker_harness import Loop, error_of, post, queued_clients
 
@@ -123,6 +124,23 @@ def test_a_flood_of_health_checks_does_not_delay_other_requests(loop: Loop, path
     assert "/a" in loop.app.handled_paths[:10]
     loop.turn(250)
     assert loop.app.handled_paths.count(path) == 200  # and all of them are served
+
+
+def test_large_requests_take_at_most_half_of_the_time_while_small_ones_wait(
+    loop: Loop, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A large one takes 3 s here, a small one 1 s."""
+    clock = SimpleNamespace(monotonic=lambda: 1.0 * sum(3 if "large" in path else 1 for path in loop.app.handled_paths))
+    monkeypatch.setattr(admission, "MAX_CONNECTIONS", 10)
+    loop.worker.event_loop.admission.max_input_bytes = 5000  # so a share is 500
+    small, large = [post(f"/small/{i}", b"x") for i in range(7)], [post(f"/large/{i}", b"x" * 900) for i in range(3)]
+    clients = queued_clients(loop, *large, *small)
+    monkeypatch.setattr(event_worker, "time", clock)
+    loop.turn(len(clients))
+    assert loop.app.handled_paths == [
+        "/small/0", "/large/0", "/small/1", "/small/2", "/small/3", "/large/1", "/small/4", "/small/5", "/small/6",
+        "/large/2",
+    ]  # fmt: skip
 
 
 def test_a_crash_outside_the_application_is_500_and_the_worker_goes_on(loop: Loop) -> None:

@@ -14,21 +14,21 @@ from tests.service.server.event_worker_harness import Loop, error_of, post, queu
 
 
 def test_input_is_bounded_for_all_connections_together(loop: Loop, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(admission, "MAX_INPUT_BYTES", 2000)
+    loop.worker.event_loop.admission.max_input_bytes = 2000
     waiting = [loop.client(post("/x", b"x" * 900)[:-1]) for _ in range(2)]
     refused = loop.client(post("/x", b"x" * 900)[:-1])
     assert error_of(loop.take(refused)) == (503, "overloaded")
     assert loop.worker.event_loop.admission.input_bytes < 2000
     waiting[0].sendall(b"x")
     assert loop.take(waiting[0]).endswith(b"x" * 900)
-    monkeypatch.setattr(admission, "MAX_INPUT_BYTES", 0)
+    loop.worker.event_loop.admission.max_input_bytes = 0
     assert loop.take(loop.client(post("/x"))).startswith(b"HTTP/1.1 200")  # no input is kept
 
 
 def test_complete_requests_in_the_queue_count_toward_the_input_limit(
     loop: Loop, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(admission, "MAX_INPUT_BYTES", 2000)
+    loop.worker.event_loop.admission.max_input_bytes = 2000
     clients = [loop.client() for _ in range(4)]
     for client in clients:
         client.sendall(post("/x", b"x" * 900))
@@ -41,7 +41,7 @@ def test_complete_requests_in_the_queue_count_toward_the_input_limit(
 
 
 def test_heads_without_their_bodies_count_toward_the_input_limit(loop: Loop, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(admission, "MAX_INPUT_BYTES", 2000)
+    loop.worker.event_loop.admission.max_input_bytes = 2000
     large = b"X: " + b"x" * 700
     waiting = loop.client(post("/x", b"x", large)[:-1])
     assert error_of(loop.take(loop.client(post("/x", b"x", large)[:-1]))) == (503, "overloaded")
@@ -52,7 +52,7 @@ def test_heads_without_their_bodies_count_toward_the_input_limit(loop: Loop, mon
 
 
 def test_slow_uploads_are_shed_for_others(loop: Loop, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(admission, "MAX_INPUT_BYTES", 2000)
+    loop.worker.event_loop.admission.max_input_bytes = 2000
     slow = [loop.client(post("/x", b"x" * 900)[:-1]) for _ in range(2)]
     for connection in loop.worker.event_loop.connections:
         connection.deadline -= admission.SLOW_CLIENT_SECONDS + 1
@@ -62,6 +62,35 @@ def test_slow_uploads_are_shed_for_others(loop: Loop, monkeypatch: pytest.Monkey
     assert [error_of(loop.take(sock)) for sock in slow[:1]] == [(503, "overloaded")]
     slow[1].sendall(b"x")  # shedding one was enough
     assert loop.take(slow[1]).endswith(b"x" * 900)
+
+
+def test_large_uploads_shed_no_small_request(loop: Loop, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Fresh uploads that fill the limit exactly shed each other; a connection within its share is served."""
+    monkeypatch.setattr(admission, "MAX_CONNECTIONS", 10)
+    loop.worker.event_loop.admission.max_input_bytes = 2000  # a share is 200
+    large = [loop.client(post("/x", b"x" * 850)[:-1]) for _ in range(2)]
+    small = [loop.client(post("/x", b"y" * 60)[:-1]) for _ in range(3)]
+    assert error_of(loop.take(large[1])) == (503, "overloaded")  # the newest of the large ones
+    for sock in small:
+        sock.sendall(b"y")
+        assert loop.take(sock).endswith(b"y" * 60)
+    assert loop.worker.event_loop.admission.input_bytes < 2000
+    large[0].sendall(b"x")
+    assert loop.take(large[0]).endswith(b"x" * 850)
+
+
+def test_a_queued_large_request_is_shed_for_a_small_one(loop: Loop, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(admission, "MAX_CONNECTIONS", 10)
+    loop.worker.event_loop.admission.max_input_bytes = 2000
+    bodies = [b"x" * 950, b"x" * 950, b"y" * 150]
+    *large, small = queued_clients(loop, *(post("/x", body) for body in bodies))
+    loop.worker.event_loop.poll(0)
+    assert [len(queue) for queue in (loop.worker.event_loop.large_queue, loop.worker.event_loop.queue)] == [1, 1]
+    assert loop.take(small).endswith(bodies[2])
+    assert sorted(loop.take(sock).split()[1] for sock in large) == [b"200", b"503"]
+    for sock in large:
+        sock.sendall(post("/again", b"again"))
+        assert loop.take(sock).endswith(b"again")  # the connections are kept
 
 
 def test_unread_responses_are_bounded_for_all_connections_together(loop: Loop, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -109,7 +138,7 @@ def test_pipelined_requests_over_the_input_limit_are_shed_with_their_connection(
     loop: Loop, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Otherwise each would be shed within the call of the one before, deeper than Python's recursion limit."""
-    monkeypatch.setattr(admission, "MAX_INPUT_BYTES", 1000)
+    loop.worker.event_loop.admission.max_input_bytes = 1000
     for _ in range(2):
         loop.client(post("/x", b"x" * 900)[:-1])
     found = loop.take(loop.client(post("/x") * 1000))
