@@ -10,17 +10,34 @@ type of `y_pred`.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 import numpy.typing as npt
 
-from model_store.nn import Array, Linear, Module, Sequential, Sigmoid, Softmax
+from model_store.nn import Array, Exp, Linear, Module, Sequential, Sigmoid, Softmax
 
 
 class Loss:
-    """`E(Y*, Y)`: `y_true` and `y_pred` have one shape, (batch, outputs)."""
+    """`E(Y*, Y)`: `y_true` and `y_pred` have one shape, (batch, outputs). Targets lie from `lowest` to `highest`."""
+
+    lowest: ClassVar[float] = -math.inf
+    highest: ClassVar[float] = math.inf
+    above_lowest: ClassVar[bool] = False  # True if no target may be equal to it
+
+    def find_invalid_targets(self, y_true: Array) -> Array:
+        """Return a mask of the targets that are outside the range."""
+        too_low = y_true <= self.lowest if self.above_lowest else y_true < self.lowest
+        return np.asarray(too_low | (y_true > self.highest))
+
+    @property
+    def target_range(self) -> str:
+        """The range in words: "from 0 to 1"."""
+        if math.isfinite(self.highest):
+            return f"from {self.lowest:g} to {self.highest:g}"
+        return f"above {self.lowest:g}" if self.above_lowest else f"of at least {self.lowest:g}"
 
     def loss(self, y_true: Array, y_pred: Array) -> float:
         raise NotImplementedError(f"{type(self).__name__} has no loss()")
@@ -82,6 +99,108 @@ class Huber(Loss):
         return _cast(np.clip(y_pred - y_true, -self.delta, self.delta) / y_true.size, dtype)
 
 
+class Pinball(Loss):
+    """`E = 1/n Σ max(q d, (q - 1) d)`, `d = y* - y`, for the quantile q; Koenker & Bassett 1978.
+
+    `∂E/∂y = (1 - q if y > y* else -q) / n`, 0 where they are equal. The best prediction is above a share q of the
+    targets: q = 0.5 is half the `MAE`, for the median.
+    """
+
+    def __init__(self, quantile: float = 0.5) -> None:
+        if not 0 < quantile < 1:
+            raise ValueError(f"Pinball.quantile: expected a number between 0 and 1, found {quantile}")
+        self.quantile = quantile
+
+    def loss(self, y_true: Array, y_pred: Array) -> float:
+        y_true, y_pred, _ = _as_pair(self, y_true, y_pred)
+        d = y_true - y_pred
+        return float(np.mean(np.maximum(self.quantile * d, (self.quantile - 1) * d)))
+
+    def loss_prime(self, y_true: Array, y_pred: Array) -> Array:
+        y_true, y_pred, dtype = _as_pair(self, y_true, y_pred)
+        prime = (1 - self.quantile) * (y_pred > y_true) - self.quantile * (y_pred < y_true)
+        return _cast(prime / y_true.size, dtype)
+
+
+class _LogLinkLoss(Loss):
+    """The base of losses of positive means, which after an `Exp` are computed from its inputs, in one step."""
+
+    of_logarithms: ClassVar[type[Loss]]
+
+    def fused(self, network: Module) -> tuple[Module, Loss]:
+        if type(self) in (Poisson, Gamma) and isinstance(network, Sequential) and type(network.modules[-1]) is Exp:
+            return network.without_last(), self.of_logarithms()
+        return network, self
+
+
+class LogPoisson(Loss):
+    """The Poisson loss of logarithms z of means: `E = 1/n Σ (eᶻ - y* z)`, `∂E/∂z = (eᶻ - y*) / n`."""
+
+    lowest = 0.0
+
+    def loss(self, y_true: Array, y_pred: Array) -> float:
+        y_true, z, _ = _as_pair(self, y_true, y_pred)
+        return float(np.mean(np.exp(z) - y_true * z))
+
+    def loss_prime(self, y_true: Array, y_pred: Array) -> Array:
+        y_true, z, dtype = _as_pair(self, y_true, y_pred)
+        return _cast((np.exp(z) - y_true) / z.size, dtype)
+
+
+class Poisson(_LogLinkLoss):
+    """`E = 1/n Σ (y - y* ln y)`, `∂E/∂y = (1 - y*/y) / n`: for counts y* ≥ 0 with means y > 0.
+
+    The negative log likelihood without terms that only depend on y*. A y below the smallest normal number counts as
+    that number.
+    """
+
+    lowest = 0.0
+    of_logarithms = LogPoisson
+
+    def loss(self, y_true: Array, y_pred: Array) -> float:
+        y_true, y_pred, dtype = _as_pair(self, y_true, y_pred)
+        return float(np.mean(y_pred - y_true * np.log(_clip_positive(y_pred, dtype))))
+
+    def loss_prime(self, y_true: Array, y_pred: Array) -> Array:
+        y_true, y_pred, dtype = _as_pair(self, y_true, y_pred)
+        return _cast((1 - y_true / _clip_positive(y_pred, dtype)) / y_true.size, dtype)
+
+
+class LogGamma(Loss):
+    """The gamma loss of logarithms z of means: `E = 1/n Σ (y* e⁻ᶻ + z)`, `∂E/∂z = (1 - y* e⁻ᶻ) / n`."""
+
+    lowest, above_lowest = 0.0, True
+
+    def loss(self, y_true: Array, y_pred: Array) -> float:
+        y_true, z, _ = _as_pair(self, y_true, y_pred)
+        return float(np.mean(y_true * np.exp(-z) + z))
+
+    def loss_prime(self, y_true: Array, y_pred: Array) -> Array:
+        y_true, z, dtype = _as_pair(self, y_true, y_pred)
+        return _cast((1 - y_true * np.exp(-z)) / z.size, dtype)
+
+
+class Gamma(_LogLinkLoss):
+    """`E = 1/n Σ (y*/y + ln y)`, `∂E/∂y = (1 - y*/y) / y / n`: for amounts y* > 0 whose spread grows with the mean y.
+
+    The negative log likelihood, per shape parameter, without terms that only depend on y*. A y below the smallest
+    normal number counts as that number.
+    """
+
+    lowest, above_lowest = 0.0, True
+    of_logarithms = LogGamma
+
+    def loss(self, y_true: Array, y_pred: Array) -> float:
+        y_true, y_pred, dtype = _as_pair(self, y_true, y_pred)
+        y = _clip_positive(y_pred, dtype)
+        return float(np.mean(y_true / y + np.log(y)))
+
+    def loss_prime(self, y_true: Array, y_pred: Array) -> Array:
+        y_true, y_pred, dtype = _as_pair(self, y_true, y_pred)
+        y = _clip_positive(y_pred, dtype)
+        return _cast((1 - y_true / y) / y / y.size, dtype)
+
+
 class CrossEntropy(Loss):
     """`E = -1/batch Σ w y* ln y` over probabilities y, `∂E/∂y = -w y* / y / batch`.
 
@@ -92,10 +211,15 @@ class CrossEntropy(Loss):
 
     weights: w, a number for each class; default 1. The mean is over the batch, not over its weights, which would cancel
         in a batch of one.
+    label_smoothing: ε; targets y* of k classes become `(1 - ε) y* + ε/k`, so that no probability is driven to 0 or 1;
+        Szegedy et al. 2016, section 7.
     """
 
-    def __init__(self, weights: npt.ArrayLike | None = None) -> None:
+    lowest = 0.0
+
+    def __init__(self, weights: npt.ArrayLike | None = None, label_smoothing: float = 0.0) -> None:
         self.weights = None if weights is None else _class_weights(weights)
+        self.label_smoothing = _check_label_smoothing(label_smoothing)
 
     def loss(self, y_true: Array, y_pred: Array) -> float:
         y_true, y_pred, dtype = _as_pair(self, y_true, y_pred)
@@ -110,15 +234,18 @@ class CrossEntropy(Loss):
         if type(self) is not CrossEntropy:  # a subclass may have another formula
             return network, self
         if isinstance(network, Sequential) and type(network.modules[-1]) is Softmax:
-            return network.without_last(), SoftmaxCrossEntropy(self.weights)
+            return network.without_last(), SoftmaxCrossEntropy(self.weights, self.label_smoothing)
         _check_ending(self, network, Softmax)
         return network, self
 
     def _apply_class_weights(self, y_true: Array) -> Array:
-        """Return `w y*`. A single class is meaningless, so an (n, 1) array is the article's column."""
+        """Return `w y*`, y* smoothed. A single class is meaningless, so an (n, 1) array is the article's column."""
+        column = y_true.shape[-1] == 1
+        if self.label_smoothing:
+            classes = y_true.shape[-2 if column else -1]
+            y_true = y_true * (1 - self.label_smoothing) + self.label_smoothing / classes
         if self.weights is None:
             return y_true
-        column = y_true.shape[-1] == 1
         w = self.class_weight_vector(y_true.shape[-2 if column else -1], y_true.dtype)
         weighted: Array = y_true * (w.reshape(-1, 1) if column else w)
         return weighted
@@ -160,10 +287,14 @@ class BinaryCrossEntropy(Loss):
     `Sigmoid` both are computed in one step.
 
     weights: w₀ of the negative class and w₁ of the positive one; default 1 and 1.
+    label_smoothing: ε; targets y* become `(1 - ε) y* + ε/2`, as in `CrossEntropy`.
     """
 
-    def __init__(self, weights: npt.ArrayLike = (1, 1)) -> None:
+    lowest, highest = 0.0, 1.0
+
+    def __init__(self, weights: npt.ArrayLike = (1, 1), label_smoothing: float = 0.0) -> None:
         self.negative_weight, self.positive_weight = _class_weights(weights, 2).tolist()
+        self.label_smoothing = _check_label_smoothing(label_smoothing)
 
     def loss(self, y_true: Array, y_pred: Array) -> float:
         y_true, y_pred, dtype = _as_pair(self, y_true, y_pred)
@@ -179,12 +310,15 @@ class BinaryCrossEntropy(Loss):
         if type(self) is not BinaryCrossEntropy:  # a subclass may have another formula
             return network, self
         if isinstance(network, Sequential) and type(network.modules[-1]) is Sigmoid:
-            return network.without_last(), SigmoidBinaryCrossEntropy((self.negative_weight, self.positive_weight))
+            weights = self.negative_weight, self.positive_weight
+            return network.without_last(), SigmoidBinaryCrossEntropy(weights, self.label_smoothing)
         _check_ending(self, network, Sigmoid)
         return network, self
 
     def _apply_class_weights(self, y_true: Array) -> tuple[Array, Array]:
-        """Return `w₁ y*` and `w₀ (1 - y*)`."""
+        """Return `w₁ y*` and `w₀ (1 - y*)`, y* smoothed."""
+        if self.label_smoothing:
+            y_true = y_true * (1 - self.label_smoothing) + self.label_smoothing / 2
         return self.positive_weight * y_true, self.negative_weight * (1 - y_true)
 
 
@@ -210,6 +344,9 @@ LOSSES: dict[str, Callable[..., Loss]] = {
     "mse": MSE,
     "mae": MAE,
     "huber": Huber,
+    "pinball": Pinball,
+    "poisson": Poisson,
+    "gamma": Gamma,
     "cross_entropy": CrossEntropy,
     "binary_cross_entropy": BinaryCrossEntropy,
 }
@@ -222,6 +359,12 @@ def _check_ending(loss: Loss, network: Module, expected: type[Module]) -> None:
             f"{type(loss).__name__}: expected probabilities, found a network that ends in Linear; "
             f"add {expected.__name__}()"
         )
+
+
+def _check_label_smoothing(value: float) -> float:
+    if not 0 <= value < 1:
+        raise ValueError(f"label_smoothing: expected a number in [0, 1), found {value}")
+    return value
 
 
 def _class_weights(weights: npt.ArrayLike, count: int | None = None) -> Array:

@@ -15,7 +15,8 @@ class Dropout(Module):
     """`Y = X ⊙ M`, each element of M 0 with probability `rate`, else 1/(1 - rate); Srivastava et al. 2014.
 
     `∂E/∂X = ∂E/∂Y ⊙ M`. The mean of M is 1, so inference, `module(x)`, is the identity. `rng` draws a new M for every
-    batch, in the order in which X is laid out in memory.
+    batch, in the order in which X is laid out in memory. A schedule may change `scale`, by which training multiplies
+    `rate`.
     """
 
     config_fields: ClassVar = {"rate": FINITE_FLOAT}
@@ -29,6 +30,7 @@ class Dropout(Module):
         self._check_fields()
         if not 0 <= rate < 1:
             raise ValueError(f"Dropout.rate: expected a number in [0, 1), found {rate}")
+        self.scale = 1.0
         self.rng = np.random.default_rng() if rng is None else rng
 
     def output_shape(self, input_shape: Shape | None) -> Shape | None:
@@ -38,8 +40,9 @@ class Dropout(Module):
         return inputs
 
     def forward(self, inputs: Array) -> Array:
-        keep = self.rng.random(inputs.shape, np.float32) >= np.float32(self.rate)
-        self.mask = keep * inputs.dtype.type(1 / (1 - self.rate))
+        rate = self.rate * self.scale
+        keep = self.rng.random(inputs.shape, np.float32) >= np.float32(rate)
+        self.mask = keep * inputs.dtype.type(1 / (1 - rate))
         outputs: Array = inputs * self.mask
         return outputs
 

@@ -153,10 +153,10 @@ class ParametricActivation(_FeatureLayer):
 
 
 class Clip(_FeatureLayer):
-    """`yⱼ = min(max(xⱼ, lowⱼ), highⱼ)`; X and Y (batch, size), low and high (size,).
+    """`yⱼ = min(max(xⱼ, lowⱼ), highⱼ)` in inference, `Y = X` in training; X and Y (batch, size), low and high (size,).
 
-    The last layer of a trained regression: no prediction leaves the range of the training targets. It has no
-    parameters; `∂E/∂X` is 0 outside the range.
+    The last layer of a regression: no prediction leaves the range of the training targets, while training still learns
+    from outputs beyond it.
     """
 
     parameter_names = ()
@@ -179,10 +179,7 @@ class Clip(_FeatureLayer):
         return outputs
 
     def forward(self, inputs: Array) -> Array:
-        self.inputs = inputs
-        return self(inputs)
+        return inputs
 
     def backward(self, output_grad: Array) -> Array:
-        inside = (self.inputs >= self._low) & (self.inputs <= self._high)
-        input_grad: Array = output_grad * inside
-        return input_grad
+        return output_grad

@@ -5,14 +5,24 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from model_store.nn import Array, Linear, Sequential, Sigmoid, Softmax, Tanh
-from training import MAE, MSE, BinaryCrossEntropy, CrossEntropy, Huber, Loss, check_loss
-from training.losses import LOSSES, SigmoidBinaryCrossEntropy, SoftmaxCrossEntropy
+from model_store.nn import Array, Exp, Linear, Sequential, Sigmoid, Softmax, Tanh
+from training import MAE, MSE, SGD, BinaryCrossEntropy, CrossEntropy, Huber, Loss, check_loss, train
+from training.losses import (
+    LOSSES,
+    Gamma,
+    LogGamma,
+    LogPoisson,
+    Pinball,
+    Poisson,
+    SigmoidBinaryCrossEntropy,
+    SoftmaxCrossEntropy,
+)
 
 RNG = np.random.default_rng(0)
 ONE_HOT = np.eye(3)[[0, 2, 1, 1]]
 PROBABILITIES = Softmax()(RNG.standard_normal((4, 3)))
 NUMBERS = RNG.standard_normal((4, 3)) * 2
+COUNTS = RNG.poisson(2, (4, 3)).astype(float)
 CASES = [
     (MSE(), NUMBERS, RNG.standard_normal((4, 3))),
     (MAE(), NUMBERS, NUMBERS + RNG.choice([-0.5, 0.5], (4, 3))),
@@ -26,6 +36,15 @@ CASES = [
     (SoftmaxCrossEntropy([0.5, 1, 3]), PROBABILITIES, NUMBERS),
     (BinaryCrossEntropy([0.5, 3]), PROBABILITIES, PROBABILITIES[::-1]),
     (SigmoidBinaryCrossEntropy([0.5, 3]), PROBABILITIES, NUMBERS),
+    (CrossEntropy([0.5, 1, 3], 0.2), PROBABILITIES, PROBABILITIES[::-1]),
+    (SoftmaxCrossEntropy(None, 0.2), ONE_HOT, NUMBERS),
+    (BinaryCrossEntropy([0.5, 3], 0.2), PROBABILITIES, PROBABILITIES[::-1]),
+    (SigmoidBinaryCrossEntropy(label_smoothing=0.2), ONE_HOT, NUMBERS),
+    (Pinball(0.8), NUMBERS, NUMBERS + RNG.choice([-0.5, 0.5], (4, 3))),
+    (Poisson(), COUNTS, PROBABILITIES),
+    (LogPoisson(), COUNTS, NUMBERS),
+    (Gamma(), COUNTS + 0.5, PROBABILITIES),
+    (LogGamma(), COUNTS + 0.5, NUMBERS),
 ]
 PYTORCH = np.load(Path(__file__).parents[1] / "fixtures" / "pytorch_steps.npz")
 
@@ -37,7 +56,9 @@ def test_loss_derivatives_are_the_finite_differences(loss: Loss, y_true: Array, 
     assert check_loss(loss, y_true, y_pred.copy()) < 1e-6
 
 
-@pytest.mark.parametrize(("name", "expected"), [("mse", 2.5), ("mae", 1.5), ("huber", (0.5 + 1.5) / 2)], ids=str)
+@pytest.mark.parametrize(
+    ("name", "expected"), [("mse", 2.5), ("mae", 1.5), ("huber", (0.5 + 1.5) / 2), ("pinball", 0.75)], ids=str
+)
 def test_regression_losses_have_their_textbook_values(name: str, expected: float) -> None:
     assert LOSSES[name]().loss(np.array([[1.0, 2.0]]), np.array([[2.0, 0.0]])) == pytest.approx(expected)
 
@@ -84,6 +105,50 @@ def test_a_loss_after_another_activation_is_not_fused() -> None:
     network = Sequential([Linear(2, 2), Tanh()])
     for loss in (MSE(), CrossEntropy(), BinaryCrossEntropy()):
         assert loss.fused(network) == (network, loss)
+
+
+def test_the_pinball_loss_is_least_at_the_quantile() -> None:
+    y = np.random.default_rng(1).exponential(size=(1001, 1))
+    candidates = np.linspace(0, 4, 401)
+    losses = [Pinball(0.9).loss(y, np.full_like(y, value)) for value in candidates]
+    assert candidates[np.argmin(losses)] == pytest.approx(np.quantile(y, 0.9), abs=0.02)
+    with pytest.raises(ValueError, match=r"Pinball.quantile: expected a number between 0 and 1, found 1"):
+        Pinball(1)
+
+
+@pytest.mark.parametrize("loss", [Poisson(), Gamma()], ids=["poisson", "gamma"])
+def test_losses_of_means_are_fused_with_exp_and_least_at_the_mean(loss: Loss) -> None:
+    y = COUNTS.reshape(-1, 1) + 0.5
+    network, fused = loss.fused(Sequential([Linear(1, 1), Exp()]))
+    assert len(network.modules) == 1  # type: ignore[attr-defined]
+    z = np.full_like(y, np.log(y.mean()))
+    assert fused.loss(y, z) == pytest.approx(loss.loss(y, np.exp(z)))
+    assert fused.loss_prime(y, z).sum() == pytest.approx(0, abs=1e-12)
+    np.testing.assert_allclose(fused.loss_prime(y, z), loss.loss_prime(y, np.exp(z)) * np.exp(z), atol=1e-12)
+
+
+@pytest.mark.parametrize(
+    ("loss", "target", "expected"),
+    [
+        (Poisson(), -1, "expected targets of at least 0 for Poisson; found -1.0"),
+        (Gamma(), 0, "expected targets above 0 for Gamma; found 0.0"),
+        (BinaryCrossEntropy(), 2, "expected targets from 0 to 1 for BinaryCrossEntropy; found 1.0 to 2.0"),
+    ],
+)
+def test_targets_outside_the_range_of_a_loss_are_rejected(loss: Loss, target: float, expected: str) -> None:
+    last = Sigmoid() if isinstance(loss, BinaryCrossEntropy) else Exp()
+    network = Sequential([Linear(1, 1), last])
+    with pytest.raises(ValueError, match=expected):
+        train(network, [[1.0], [2.0]], [[1.0], [target]], loss, SGD(network), 1, on_epoch=None)
+
+
+def test_label_smoothing_equals_pytorchs() -> None:
+    weights, classes, logits = (PYTORCH[name] for name in ("weights", "classes", "logits"))
+    loss = SoftmaxCrossEntropy(weights, 0.1)
+    assert loss.loss(np.eye(2)[classes], logits) == pytest.approx(float(PYTORCH["smoothed-loss"]), rel=1e-12)
+    np.testing.assert_allclose(loss.loss_prime(np.eye(2)[classes], logits), PYTORCH["smoothed-grad"], rtol=1e-10)
+    with pytest.raises(ValueError, match=r"label_smoothing: expected a number in \[0, 1\), found 1"):
+        CrossEntropy(label_smoothing=1)
 
 
 def test_huber_rejects_a_delta_that_is_not_above_zero() -> None:

@@ -68,7 +68,8 @@ def test_a_traced_optimizer_is_bit_identical_to_its_update(
         g = rng.standard_normal(w.shape).astype(dtype)
         optimizer.gradients[0][...] = g
         coefficients = optimizer.coefficients()
-        decayed, gradient = optimizer._regularize(w, g, np.ones((), dtype), **coefficients)
+        decay = np.array(optimizer.decay(), dtype)
+        decayed, gradient = optimizer._regularize(w, g, np.ones((), dtype), decay, None)
         w, *slots = optimizer.update(decayed, gradient, *slots, **coefficients)
         optimizer.step()
         assert optimizer.parameters[0].tobytes() == w.tobytes()

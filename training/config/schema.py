@@ -103,7 +103,7 @@ class DataSchema(SectionSchema):
     missing = ChoiceField(("impute", "refuse"))
     optional = _column_names("a list of column names", single=False)
     unknown = ChoiceField(("refuse", "bucket"))  # type: ignore[assignment]  # marshmallow removes fields from the class
-    scale = ChoiceField(("standard", "none"))
+    scale = ChoiceField(("standard", "robust", "none"))
     stream = CheckedField("true or false", lambda value: isinstance(value, bool))
 
     @validates_schema(skip_on_field_errors=False, pass_original=True)
@@ -194,6 +194,8 @@ class NetworkSchema(SectionSchema):
     layers = LayersField()
     output = ChoiceField(tuple(OUTPUT_ACTIVATIONS))
     initializer = ChoiceField(tuple(INITIALIZERS))
+    parametrization = ChoiceField(("standard", "ntk"))
+    clip_outputs = CheckedField("true or false", lambda value: isinstance(value, bool))
     dtype = ChoiceField(("float32", "float64"))
 
 

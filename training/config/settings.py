@@ -55,6 +55,8 @@ class NetworkSection:
     layers: list[int | str | dict[str, Any]] = field(default_factory=list)
     output: str | None = None
     initializer: str | None = None
+    parametrization: str | None = None
+    clip_outputs: bool | None = None
     dtype: str = "float32"
 
 
@@ -86,6 +88,8 @@ class TrainSection:
     """How the network is trained. Keys that are left out get the optimizer's defaults."""
 
     loss: str | None = None
+    quantile: float | None = None
+    label_smoothing: float | None = None
     class_weights: str | dict[str, float] | None = None
     optimizer: str = "sgd"
     learning_rate: float = None  # type: ignore[assignment]  # __post_init__ fills in the optimizer's default
@@ -96,9 +100,12 @@ class TrainSection:
     smoothing: float | None = None
     epsilon: float | None = None
     weight_decay: float | None = None
+    rate_factors: dict[str, float] | None = None
+    decay_factors: dict[str, float] | None = None
     clip_norm: float | None = None
     clip_value: float | None = None
     schedule: ScheduleSection | None = None
+    regularization_schedule: ScheduleSection | None = None
     epochs: int = 100
     batch_size: int | str = 32
     seed: int = 0

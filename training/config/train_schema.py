@@ -25,6 +25,7 @@ from training.config.settings import EarlyStoppingSection, ScheduleSection, Trai
 from training.losses import LOSSES
 from training.optim.lr_schedulers import SCHEDULES
 from training.optim.optimizers import OPTIMIZERS
+from training.optim.parameter_groups import PARAMETER_GROUPS
 
 
 def _above_0() -> CheckedField:
@@ -97,6 +98,24 @@ class ScheduleField(SectionField):
         return super()._deserialize({"name": value} if isinstance(value, str) else value, *arguments, **options)
 
 
+class FactorsField(fields.Field[dict[str, float]]):
+    """A table of factors by parameter group."""
+
+    def _deserialize(self, value: Any, attr: str | None, data: Any, **_: Any) -> dict[str, float]:
+        if not isinstance(value, dict) or not value:
+            raise validation_error(f"expected a table such as {{ bias = 0.1 }}, found {describe_value(value)}")
+        faults: dict[str, list[Fault]] = {}
+        for group, factor in value.items():
+            if group not in PARAMETER_GROUPS:
+                fix = did_you_mean(group, PARAMETER_GROUPS) or f"the groups are {', '.join(PARAMETER_GROUPS)}"
+                faults[group] = [Fault("", "unknown parameter group", fix)]
+            elif not is_finite_number(factor) or factor < 0:
+                faults[group] = [Fault("", f"expected a number of at least 0, found {describe_value(factor)}")]
+        if faults:
+            raise ValidationError(faults)
+        return value
+
+
 class ClassWeightsField(fields.Field[Any]):
     """`"balanced"`, or a table of weights by label."""
 
@@ -120,6 +139,8 @@ class ClassWeightsField(fields.Field[Any]):
 class TrainSchema(SectionSchema):
     settings_class = TrainSection
     loss = ChoiceField(tuple(LOSSES))
+    quantile = _between_0_and_1()
+    label_smoothing = _from_0_to_below_1()
     class_weights = ClassWeightsField()
     optimizer = ChoiceField(tuple(OPTIMIZERS))
     learning_rate = _above_0()
@@ -130,9 +151,12 @@ class TrainSchema(SectionSchema):
     smoothing = _from_0_to_below_1()
     epsilon = _above_0()
     weight_decay = _at_least_0()
+    rate_factors = FactorsField()
+    decay_factors = FactorsField()
     clip_norm = _above_0()
     clip_value = _above_0()
     schedule = ScheduleField(ScheduleSchema)
+    regularization_schedule = ScheduleField(ScheduleSchema)
     epochs = integer_field(1, 2**53)
     batch_size = CheckedField(
         "an integer of at least 1, or 'all'", lambda size: size == "all" or is_integer_between(size, 1, 2**53)
@@ -144,5 +168,13 @@ class TrainSchema(SectionSchema):
     @validates_schema
     def _check_keys(self, data: dict[str, Any], **_: Any) -> None:
         _reject_foreign_keys(data, "optimizer", data.get("optimizer", "sgd"), OPTIMIZER_KEYS)
+        if "quantile" in data and data.get("loss") != "pinball":
+            raise validation_error(
+                "only for the loss 'pinball'", "remove it, or write loss = 'pinball'", key="quantile"
+            )
         if data.get("nesterov") and data.get("momentum") == 0:
             raise validation_error("expected a momentum above 0 with it, found 0", key="nesterov")
+        regularization = data.get("regularization_schedule")
+        if regularization is not None and regularization.name == "plateau":
+            problem = "'plateau' is only for the learning rate"
+            raise validation_error(problem, "use 'flat_cos', for example", key="regularization_schedule")

@@ -163,7 +163,7 @@ class NumberKind(ColumnKind):
 
     def fit(self, name: str, statistics: Any, section: DataSection) -> Column | None:
         missing: Any = section.missing
-        return fit_number(name, statistics, missing, section.scale == "standard")
+        return fit_number(name, statistics, missing, section.scale)
 
 
 class CategoryKind(ColumnKind):
@@ -203,7 +203,7 @@ class ArrayKind(ColumnKind):
         return ArrayStatistics(stream.dtype, stream.shape, stream.summary, stream.sample)
 
     def fit(self, name: str, statistics: Any, section: DataSection) -> Column | None:
-        return fit_array(name, statistics, section.scale == "standard")
+        return fit_array(name, statistics, section.scale != "none")
 
 
 # Type inference chooses the first kind that accepts the cells.
@@ -233,7 +233,6 @@ def fit_signature(
 
     DataError if no column is left, or a target is constant.
     """
-    standardise = section.scale == "standard"
     inputs: list[Column] = []
     faults: list[Fault] = []
     for name, kind, statistics in columns:
@@ -249,17 +248,24 @@ def fit_signature(
         raise DataError(source, faults)
     if isinstance(output, ClassificationOutput):
         return Signature(tuple(inputs), output)
-    offsets, scales = zip(*(summary.scaling(standardise) for summary in summaries.values()), strict=True)
+    offsets, scales = zip(*(summary.scaling(section.scale != "none") for summary in summaries.values()), strict=True)
     return Signature(tuple(inputs), RegressionOutput(tuple(summaries), offsets, scales))
 
 
-def fit_number(name: str, statistics: NumberStatistics, missing: Missing, standardise: bool) -> NumberColumn | None:
-    """Fit a numeric column: offset and scale are mean and standard deviation, the fill value is the median."""
+def fit_number(name: str, statistics: NumberStatistics, missing: Missing, scaling: str) -> NumberColumn | None:
+    """Fit a numeric column: offset and scale are mean and standard deviation, the fill value is the median.
+
+    With the scaling "robust", offset and scale are the median and the range between the quartiles, or if that is 0 half
+    of the whole range: outliers do not compress the other values.
+    """
     summary, sample = statistics.summary, statistics.sample
     if summary is None:
         return None
     spread = decile_statistics(sample if len(sample) else np.array([summary.mean]))
-    offset, scale = summary.scaling(standardise)
+    offset, scale = summary.scaling(scaling != "none")
+    if scaling == "robust" and not summary.is_constant:
+        low, offset, high = np.quantile(sample, (0.25, 0.5, 0.75)).tolist()
+        scale = high - low or (summary.maximum - summary.minimum) / 2
     fill = spread["deciles"][5] if missing == "impute" else None
     return NumberColumn(name, offset, scale, fill, {**summary.statistics(), "missing": statistics.missing, **spread})
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import copy
 import math
 import warnings
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from functools import partial
 from math import isfinite
 from typing import Any, TypeVar
@@ -13,15 +13,16 @@ from typing import Any, TypeVar
 import numpy as np
 import numpy.typing as npt
 
-from model_store.nn import Array, Module, Sequential
+from model_store.nn import Array, Dropout, Module, Sequential
 from training.engine.batch_checks import SingleRowBatchWarning, check_batch_norm
 from training.engine.checkpoint import Checkpoint, json_from_array, json_to_array
 from training.engine.compiled import CompiledStep
-from training.losses import BinaryCrossEntropy, CrossEntropy, Loss
+from training.losses import CrossEntropy, Loss
 from training.optim.base import Optimizer
 from training.optim.lr_schedulers import Schedule, ScheduleContext
 
-T = TypeVar("T")  # an order, or a seed of one
+T = TypeVar("T")  # an order, or a seed of one; or what is found in a module
+AnyModule = TypeVar("AnyModule", bound=Module)
 OnEpoch = Callable[[int, int, float], bool | None]
 
 
@@ -53,6 +54,7 @@ def train(
     rng: np.random.Generator | None = None,
     on_epoch: OnEpoch | None = print_epoch,
     schedule: Schedule | None = None,
+    regularization_schedule: Schedule | None = None,
     checkpoint: Checkpoint | None = None,
 ) -> list[float]:
     """Train `module` in place and return the mean loss of each epoch, measured before each step.
@@ -66,6 +68,7 @@ def train(
     rng: shuffles the samples before every epoch; without it they keep their order.
     on_epoch: called with (epoch from 1, epochs, error); returning True ends the training.
     schedule: sets the optimizer's learning rate before every step; the original is restored at the end.
+    regularization_schedule: sets the factor of the weight decay and of all dropout rates before every step.
     checkpoint: saves the training to a file at intervals, and resumes from it if opened with `resume`.
 
     Raises DivergedError as soon as a batch's loss is not finite, ValueError if shapes do not fit, or if batches of one
@@ -82,6 +85,7 @@ def train(
     if single_row is not None:
         warnings.warn(f"train: {single_row}", SingleRowBatchWarning, stacklevel=2)
     steps: dict[int, CompiledStep] = {}
+    dropouts = list(find_modules(module, Dropout))
     rate = optimizer.learning_rate
     count = len(samples)
     in_epoch = math.ceil(count / batch_size)
@@ -105,6 +109,9 @@ def train(
                     if (step := steps.get(size)) is None:
                         step = compile_step(x, y, size, optimizer.gradient_scale, whole=size == count)
                         steps[size] = step
+                    if regularization_schedule is not None:
+                        factor = regularization_schedule.factor((epoch - 1) * in_epoch + number, context)
+                        _scale_regularization(optimizer, dropouts, factor)
                     if schedule is not None:
                         optimizer.learning_rate = rate * schedule.factor((epoch - 1) * in_epoch + number, context)
                         step.rescale(optimizer.gradient_scale)
@@ -129,8 +136,15 @@ def train(
                 schedule.on_epoch_end(error)
     finally:
         optimizer.learning_rate = rate
+        _scale_regularization(optimizer, dropouts, 1.0)
         optimizer.zero_gradients()
     return state.errors
+
+
+def _scale_regularization(optimizer: Optimizer, dropouts: Sequence[Dropout], factor: float) -> None:
+    optimizer.decay_scale = factor
+    for dropout in dropouts:
+        dropout.scale = factor
 
 
 class Samples:
@@ -150,6 +164,11 @@ class Samples:
     @property
     def first_sample(self) -> Array:
         return np.asarray(self.x[0])
+
+    @property
+    def target_range(self) -> tuple[Array, Array]:
+        """The least and the greatest target of each output, (outputs,) each."""
+        return np.asarray(self.y.min(axis=0)), np.asarray(self.y.max(axis=0))
 
     @property
     def targets_sum_to_1(self) -> bool:
@@ -221,12 +240,23 @@ class TrainingState:
 
 def random_generators(module: Module) -> Iterator[np.random.Generator]:
     """Yield the random generators of a module and of the modules in its attributes."""
+    return _find_attributes(module, np.random.Generator)
+
+
+def find_modules(module: Module, kind: type[AnyModule]) -> Iterator[AnyModule]:
+    """Yield the modules of this kind: the module itself, and those in its attributes."""
+    if isinstance(module, kind):
+        yield module
+    yield from _find_attributes(module, kind)
+
+
+def _find_attributes(module: Module, kind: type[T]) -> Iterator[T]:
     for value in vars(module).values():
         for found in value if isinstance(value, (list, tuple)) else [value]:
-            if isinstance(found, np.random.Generator):
+            if isinstance(found, kind):
                 yield found
-            elif isinstance(found, Module):
-                yield from random_generators(found)
+            if isinstance(found, Module):
+                yield from _find_attributes(found, kind)
 
 
 def _validate_samples(module: Module, x_train: npt.ArrayLike, y_train: npt.ArrayLike | None, loss: Loss) -> Samples:
@@ -251,8 +281,9 @@ def _validate_samples(module: Module, x_train: npt.ArrayLike, y_train: npt.Array
         if not np.isfinite(values).all():
             at = tuple(map(int, np.argwhere(~np.isfinite(values))[0]))
             raise ValueError(f"train: expected finite numbers; found {values[at]} in sample {at[0]} of {name}")
-    if isinstance(loss, BinaryCrossEntropy) and not 0 <= y.min() <= y.max() <= 1:
-        raise ValueError(f"train: expected targets from 0 to 1 for {type(loss).__name__}; found {y.min()} to {y.max()}")
+    if loss.find_invalid_targets(y).any() and not isinstance(loss, CrossEntropy):
+        seen = f"found {y.min()} to {y.max()}"
+        raise ValueError(f"train: expected targets {loss.target_range} for {type(loss).__name__}; {seen}")
     if isinstance(loss, CrossEntropy):
         if y.ndim < 2 or y.shape[-1] == 1:
             fix = "use BinaryCrossEntropy after a Sigmoid, or one output for each class"

@@ -23,9 +23,11 @@ _PIECE_VALUES = 98_304
 
 
 class OptimizerOptions(TypedDict, total=False):
-    """Changes to the gradients before the rule, all off by default."""
+    """Changes to the gradients before the rule, and factors for each array of parameters, all off by default."""
 
     weight_decay: float
+    rate_factors: Sequence[float] | None
+    decay_factors: Sequence[float] | None
     clip_norm: float | None
     clip_value: float | None
 
@@ -41,6 +43,9 @@ class Optimizer:
     - clipped by the norm of all gradients together: `g ← g min(1, clip_norm / (‖g‖ + 10⁻⁶))`; Pascanu et al. 2013;
     - clipped by value: `g ← min(max(g, -clip_value), clip_value)`;
     - changed by L2 decay: `g ← g + weight_decay·w`.
+
+    rate_factors, decay_factors: multiply the learning rate and the weight decay of each array of `module.parameters()`.
+    `decay_scale` multiplies the weight decay of all, and may be set at any time.
 
     A subclass defines `update`, or a `step` of its own. An optimizer changes the arrays of one module, so it cannot be
     copied: make another for the copy of the module, and pass it the `state` of this one.
@@ -58,9 +63,14 @@ class Optimizer:
         self.clip_norm, self.clip_value = options.get("clip_norm"), options.get("clip_value")
         self._check_positive(learning_rate=learning_rate, clip_norm=self.clip_norm, clip_value=self.clip_value)
         self._check("weight_decay", self.weight_decay >= 0, "a number of at least 0", self.weight_decay)
+        given = {"rate_factors": options.get("rate_factors"), "decay_factors": options.get("decay_factors")}
+        self._factors = {name: self._spread_factors(name, some) for name, some in given.items() if some is not None}
+        self._decay_scale = 1.0
         self.steps = 0
         self._slots = {name: [aligned_zeros(w.shape, w.dtype) for w in self.parameters] for name in self.state_slots}
-        self._coefficients: dict[str, dict[np.dtype[Any], Array]] = {name: {} for name in self.coefficient_names}
+        self._coefficients: dict[str, dict[np.dtype[Any], Array]] = {
+            name: {} for name in (*self.coefficient_names, "decay")
+        }
         only_step = type(self).step is not Optimizer.step and type(self).update is Optimizer.update
         self._calls = [] if only_step else self._compile(self.update)
         self.learning_rate = learning_rate
@@ -83,9 +93,23 @@ class Optimizer:
         self._learning_rate = value
         self.set_coefficients()
 
+    @property
+    def decay_scale(self) -> float:
+        """The factor of the weight decay, which may be set at any time; the next step uses it."""
+        return self._decay_scale
+
+    @decay_scale.setter
+    def decay_scale(self, value: float) -> None:
+        self._decay_scale = value
+        self.set_coefficients()
+
+    def decay(self) -> float:
+        """Return the coefficient that `_decay` takes in the next step."""
+        return self.weight_decay * self.decay_scale
+
     def set_coefficients(self) -> None:
         """Put the coefficients of the next step into the arrays that the calls read."""
-        for name, value in self.coefficients().items():
+        for name, value in (*self.coefficients().items(), ("decay", self.decay())):
             for array in self._coefficients[name].values():
                 array[...] = value
 
@@ -141,35 +165,48 @@ class Optimizer:
     def _state_arrays(self) -> dict[str, Array]:
         return {f"{name}.{i}": array for name, arrays in self._slots.items() for i, array in enumerate(arrays)}
 
-    def _regularize(self, w: Array, g: Array, clip: Array, **coefficients: float) -> tuple[Array, Array]:
+    def _spread_factors(self, name: str, factors: Sequence[float]) -> list[Array]:
+        """Return a factor for each value of `parameters`: the module's arrays, or all of them in one vector."""
+        arrays = self.module.parameters()
+        valid = len(factors) == len(arrays) and all(factor >= 0 for factor in factors)
+        self._check(name, valid, f"{len(arrays)} numbers of at least 0, one for each array of parameters", factors)
+        spread = [np.full(w.shape, factor, w.dtype) for w, factor in zip(arrays, factors, strict=True)]
+        if len(self.parameters) < len(arrays):
+            spread = [np.concatenate([values.reshape(-1) for values in spread])]
+        return spread
+
+    def _regularize(self, w: Array, g: Array, clip: Array, decay: Array, factors: Array | None) -> tuple[Array, Array]:
         """Return w and g as the rule takes them; `clip` is the factor that clips the norm."""
         if self.clip_norm is not None:
             g = g * clip
         if self.clip_value is not None:
             g = np.maximum(np.minimum(g, self.clip_value), -self.clip_value)
-        return self._decay(w, g, **coefficients)
+        return self._decay(w, g, decay, factors) if self.weight_decay else (w, g)
 
-    def _decay(self, w: Array, g: Array, **_: float) -> tuple[Array, Array]:
-        """Return w and g after the weight decay."""
-        return w, g + self.weight_decay * w if self.weight_decay else g
+    def _decay(self, w: Array, g: Array, decay: Array, factors: Array | None) -> tuple[Array, Array]:
+        """Return w and g after the weight decay; `factors` multiply it for each value."""
+        return w, g + decay * (w if factors is None else factors * w)
 
     def _compile(self, update: Callable[..., tuple[Array, ...]]) -> list[Call]:
         """Return the calls of a step: the norm of all gradients, then the rule, piece by piece."""
         calls, clips = self._norm_calls()
         for i, (w, g, clip) in enumerate(zip(self.parameters, self.gradients, clips, strict=True)):
             arrays = [np.atleast_1d(a) for a in (w, g, *(self._slots[name][i] for name in self.state_slots))]
+            factors = {name: np.atleast_1d(spread[i]) for name, spread in self._factors.items()}
             length = len(arrays[0])
             size = min(_PIECE_VALUES, length) if w.ndim == 1 else max(1, length)
             scratch: dict[tuple[np.dtype[Any], int], Array] = {}
             for start in range(0, length, size):
                 pieces = [array[start : start + size] for array in arrays]
-                calls += self._compile_piece(update, pieces, clip, scratch, (size, *arrays[0].shape[1:]))
+                some = {name: array[start : start + size] for name, array in factors.items()}
+                calls += self._compile_piece(update, pieces, some, clip, scratch, (size, *arrays[0].shape[1:]))
         return calls
 
     def _compile_piece(
         self,
         update: Callable[..., tuple[Array, ...]],
         arrays: list[Array],
+        factors: Mapping[str, Array],
         clip: Array,
         scratch: dict[tuple[np.dtype[Any], int], Array],
         shape: tuple[int, ...],
@@ -188,7 +225,16 @@ class Optimizer:
             name: tracer.input(arrays_of.setdefault(w.dtype, scalar(0, w)))
             for name, arrays_of in self._coefficients.items()
         }
-        decayed, gradient = self._regularize(values[0], values[1], tracer.input(clip), **numbers)  # type: ignore[arg-type]
+        decay, spread = numbers.pop("decay"), {name: tracer.input(array) for name, array in factors.items()}
+        decayed, gradient = self._regularize(
+            values[0],
+            values[1],
+            tracer.input(clip),  # type: ignore[arg-type]
+            decay,
+            spread.get("decay_factors"),  # type: ignore[arg-type]
+        )
+        if "rate_factors" in spread:
+            numbers["rate"] = spread["rate_factors"] * numbers["rate"]
         results: Any = update(decayed, gradient, *values[2:], **numbers)
         for result, array in zip(results, (w, *slots), strict=True):
             tracer.output(result, array)
@@ -218,7 +264,7 @@ class Optimizer:
         for name, value in values.items():
             self._check(name, 0 <= value < 1, "a number in [0, 1)", value)
 
-    def _check(self, name: str, valid: bool, expected: str, found: float | None) -> None:
+    def _check(self, name: str, valid: bool, expected: str, found: object) -> None:
         if not valid:
             raise ValueError(f"{type(self).__name__}.{name}: expected {expected}, found {found}")
 

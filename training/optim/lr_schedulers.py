@@ -1,4 +1,4 @@
-"""Learning-rate schedules.
+"""Schedules of the learning rate, and of weight decay and dropout.
 
 A schedule gives a factor for every step, by which the optimizer's learning rate α is multiplied: `αₜ = α factor(t)`; t
 counts the steps taken so far. The factor depends on t alone, so a resumed training has the same rates. `OnPlateau`,
@@ -76,6 +76,24 @@ class Cosine(Schedule):
 
     def factor(self, step: int, context: ScheduleContext) -> float:
         return self.min_factor + (1 - self.min_factor) * (1 + math.cos(math.pi * step / context.total_steps)) / 2
+
+
+class FlatCosine(Schedule):
+    """`factor(t) = 1` in the first half of the training, then `(1 + cos(π (2t/T - 1))) / 2` down to 0, T all steps."""
+
+    def factor(self, step: int, context: ScheduleContext) -> float:
+        return (1 + math.cos(math.pi * max(0.0, 2 * step / context.total_steps - 1))) / 2
+
+
+class CosLog4(Schedule):
+    """`factor(t) = (1 - cos(2π log₂(1 + 15 t/T))) / 2`, T all steps: four waves from 0 to 1 to 0.
+
+    Each wave takes twice as long as the one before, so that the rate returns to 0 early and late in a training, and the
+    best epoch may be kept of any wave; Holzmüller, Grinsztajn & Steinwart 2024, section 3.
+    """
+
+    def factor(self, step: int, context: ScheduleContext) -> float:
+        return (1 - math.cos(2 * math.pi * math.log2(1 + 15 * step / context.total_steps))) / 2
 
 
 class WarmUp(Schedule):
@@ -186,6 +204,8 @@ SCHEDULES: dict[str, Callable[..., Schedule]] = {
     "constant": Constant,
     "step": StepDecay,
     "cosine": Cosine,
+    "flat_cos": FlatCosine,
+    "coslog4": CosLog4,
     "one_cycle": OneCycle,
     "plateau": OnPlateau,
 }

@@ -46,8 +46,8 @@ class SGD(Optimizer):
         self._velocity_rate = learning_rate
         self._smallest_rate = learning_rate * 2.0**-60
         super().__init__(module, learning_rate, **options)
-        # Clipping, decay and the step of a subclass need the gradients as they are.
-        unscaled = self.clip_norm or self.clip_value or self.weight_decay or type(self) is not SGD
+        # Clipping, decay, factors and the step of a subclass need the gradients as they are.
+        unscaled = self.clip_norm or self.clip_value or self.weight_decay or self._factors or type(self) is not SGD
         self._scaled_calls = self._calls if unscaled else self._compile(self._scaled_update)
 
     def update(self, w: Array, g: Array, *slots: Array, rate: float) -> tuple[Array, ...]:  # type: ignore[override]
@@ -167,7 +167,7 @@ class Adam(Optimizer):
         super().__init__(module, learning_rate, **options)
 
     def update(  # type: ignore[override]
-        self, w: Array, g: Array, means: Array, squares: Array, *, rate: float, epsilon: float, **_: float
+        self, w: Array, g: Array, means: Array, squares: Array, *, rate: float, epsilon: float
     ) -> tuple[Array, ...]:
         means = self.beta1 * means + g
         squares = self.beta2 * squares + g * g
@@ -192,7 +192,6 @@ class AdamW(Adam):
     Loshchilov & Hutter 2019.
     """
 
-    coefficient_names: ClassVar[tuple[str, ...]] = ("rate", "epsilon", "decay")
     default_weight_decay = 0.01
 
     def __init__(
@@ -208,11 +207,12 @@ class AdamW(Adam):
         options.setdefault("weight_decay", self.default_weight_decay)
         super().__init__(module, learning_rate, beta1=beta1, beta2=beta2, epsilon=epsilon, **options)
 
-    def coefficients(self) -> dict[str, float]:
-        return {**super().coefficients(), "decay": 1 - self.learning_rate * self.weight_decay}
+    def decay(self) -> float:
+        shrink = self.learning_rate * super().decay()
+        return shrink if "decay_factors" in self._factors else 1 - shrink
 
-    def _decay(self, w: Array, g: Array, *, decay: float, **_: float) -> tuple[Array, Array]:  # type: ignore[override]
-        return (decay * w if self.weight_decay else w), g
+    def _decay(self, w: Array, g: Array, decay: Array, factors: Array | None) -> tuple[Array, Array]:
+        return (decay * w if factors is None else w - decay * (factors * w)), g
 
 
 OPTIMIZERS: dict[str, Callable[..., Optimizer]] = {"sgd": SGD, "rmsprop": RMSProp, "adam": Adam, "adamw": AdamW}

@@ -8,24 +8,37 @@ from typing import Any
 from model_store.errors import Fault, did_you_mean
 from model_store.nn import Array, Module
 from training.config.defaults import OPTIMIZER_KEYS, SCHEDULE_KEYS, default_patience
-from training.config.settings import TrainSection
+from training.config.settings import ScheduleSection, TrainSection
 from training.errors import JobError
 from training.optim.base import Optimizer
 from training.optim.lr_schedulers import SCHEDULES, OnPlateau, Schedule, StepDecay, WarmUp
 from training.optim.optimizers import OPTIMIZERS
+from training.optim.parameter_groups import group_factors, ntk_factors
 
 _SHARED_OPTIMIZER_KEYS = ("learning_rate", "weight_decay", "clip_norm", "clip_value")
 
 
-def make_optimizer(section: TrainSection, module: Module) -> Optimizer:
-    """Return the optimizer of `module`'s parameters."""
+def make_optimizer(section: TrainSection, module: Module, parametrization: str | None = None) -> Optimizer:
+    """Return the optimizer of `module`'s parameters.
+
+    A group's learning rate is multiplied by its factor, and its decay by that and its own. The parametrization changes
+    the learning rate alone.
+    """
     keys = (*_SHARED_OPTIMIZER_KEYS, *OPTIMIZER_KEYS[section.optimizer])
-    return OPTIMIZERS[section.optimizer](module, **_set_keys(section, keys))
+    options = _set_keys(section, keys)
+    groups = group_factors(module, section.rate_factors or {})
+    if section.rate_factors is not None or parametrization == "ntk":
+        normalized = section.optimizer != "sgd"
+        own = ntk_factors(module, normalized=normalized) if parametrization == "ntk" else [1.0] * len(groups)
+        options["rate_factors"] = [rate * factor for rate, factor in zip(groups, own, strict=True)]
+    if section.rate_factors is not None or section.decay_factors is not None:
+        own = group_factors(module, section.decay_factors or {})
+        options["decay_factors"] = [rate * factor for rate, factor in zip(groups, own, strict=True)]
+    return OPTIMIZERS[section.optimizer](module, **options)
 
 
-def make_schedule(section: TrainSection, score: Callable[[float], float]) -> Schedule | None:
-    """Return the schedule, or None for a constant rate; `score` is the value that a plateau watches (`OnPlateau`)."""
-    settings = section.schedule
+def make_schedule(settings: ScheduleSection | None, score: Callable[[float], float] | None = None) -> Schedule | None:
+    """Return the schedule, or None for a constant factor; `score` is the value that a plateau watches (`OnPlateau`)."""
     if settings is None:
         return None
     schedule = SCHEDULES[settings.name](**_set_keys(settings, SCHEDULE_KEYS[settings.name]))
@@ -65,7 +78,7 @@ def make_class_weights(
 def find_idle_settings(section: TrainSection) -> list[str]:
     """Return a warning for each setting that waits longer than the training lasts, and so has no effect."""
     epochs, found = section.epochs, []
-    stopping, schedule = section.early_stopping, make_schedule(section, float)
+    stopping, schedule = section.early_stopping, make_schedule(section.schedule)
     if stopping is not None and stopping.patience >= epochs:
         found.append(
             f"early_stopping: a patience of {stopping.patience} never ends a training of {epochs} epochs; lower it, "

@@ -38,7 +38,7 @@ from training.evaluation import metrics
 from training.evaluation.diagnostics import diagnose
 from training.pipeline import factories
 from training.pipeline.golden_rows import make_golden
-from training.pipeline.network_builder import hold_constant_features
+from training.pipeline.network_builder import hold_constant_features, set_output_range
 from training.pipeline.outcome_notes import find_outcome_notes
 from training.pipeline.preparation import Job, PreparedJob, make_generators, prepare
 
@@ -191,15 +191,25 @@ def _train_network(
     _, weights_rng, order_rng, *_ = make_generators(prepared.job.settings)
     samples = prepared.samples
     network = prepared.network_spec.build(weights_rng)
+    set_output_range(network, *samples.target_range)
     loss = prepared.network_spec.criterion()
     batch_size = len(samples) if settings.batch_size == "all" else int(settings.batch_size)
     # As the published network takes these rows: see `hold_constant_features`.
     x_validation = np.where(prepared.constant_features, samples.first_sample, prepared.x_validation)
     y_validation = prepared.encode_targets(parts.validation)
     steps = math.ceil(len(samples) / batch_size)
-    early_stopping = EarlyStopping(network, loss, x_validation, y_validation, settings.early_stopping, on_epoch, steps)
-    optimizer = factories.make_optimizer(settings, network)
-    schedule = factories.make_schedule(settings, lambda _: early_stopping.history[-1].score)
+    early_stopping = EarlyStopping(
+        network,
+        prepared.network_spec.criterion(smoothed=False),
+        x_validation,
+        y_validation,
+        settings.early_stopping,
+        on_epoch,
+        steps,
+    )
+    optimizer = factories.make_optimizer(settings, network, prepared.job.settings.network.parametrization)
+    schedule = factories.make_schedule(settings.schedule, lambda _: early_stopping.history[-1].score)
+    regularization_schedule = factories.make_schedule(settings.regularization_schedule)
     if checkpoint is not None:
         checkpoint.register(early_stopping=early_stopping)
     with (
@@ -209,5 +219,6 @@ def _train_network(
         train(
             network, samples, None, loss, optimizer, settings.epochs, batch_size,
             rng=order_rng, on_epoch=early_stopping, schedule=schedule, checkpoint=checkpoint,
+            regularization_schedule=regularization_schedule,
         )  # fmt: skip
     return network, early_stopping

@@ -88,7 +88,7 @@ def find_job_learning_rate(prepared: PreparedJob) -> RateCurve:
             x,
             y,
             prepared.network_spec.criterion(),
-            factories.make_optimizer(settings, network),
+            factories.make_optimizer(settings, network, prepared.job.settings.network.parametrization),
             size,
             order_rng,
         )

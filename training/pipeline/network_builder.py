@@ -18,6 +18,7 @@ from model_store.nn import (
     GELU,
     SELU,
     BatchNorm,
+    Clip,
     ConstantInputs,
     Conv2D,
     Dropout,
@@ -44,11 +45,12 @@ from training.engine.batch_checks import check_batch_norm
 from training.errors import JobError
 from training.losses import LOSSES, Loss
 
-_RANGE_LIMITED_ACTIVATIONS = ("tanh", "sigmoid", "relu", "gelu", "selu", "mish", "smooth_clip")
+_RANGE_LIMITED_ACTIVATIONS = ("tanh", "sigmoid", "relu", "gelu", "selu", "mish", "smooth_clip", "exp")
 _ACTIVATION_INITIALIZERS: dict[type[Module], str] = {
     **dict.fromkeys((ReLU, LeakyReLU, GELU, Mish), "he_normal"),
     SELU: "lecun_normal",
 }
+_POSITIVE_LOSSES = ("poisson", "gamma")
 _CLASS_LOSSES = ("cross_entropy", "binary_cross_entropy")
 
 
@@ -94,28 +96,33 @@ class NetworkSpec:
     loss: str
     source: str = "job"
     class_weights: tuple[float, ...] | None = None
+    quantile: float | None = None
+    label_smoothing: float | None = None
+    clip_outputs: bool = False
     features: FeatureKinds = FeatureKinds()
 
     def build(self, rng: np.random.Generator) -> Sequential:
         """Build the network. `rng` draws the initial weights, and during training the dropout masks."""
         last = [] if self.output in (None, "identity") else [self.output]
         layers: list[LayerSpec] = [*self.layers, self.output_size, *last]
-        return Sequential(
-            build_modules(
-                layers,
-                self.input_shape,
-                self.features,
-                dtype=self.dtype,
-                rng=rng,
-                initializer=self.initializer,
-                source=self.source,
-            )
+        modules = build_modules(
+            layers,
+            self.input_shape,
+            self.features,
+            dtype=self.dtype,
+            rng=rng,
+            initializer=self.initializer,
+            source=self.source,
         )
+        if self.clip_outputs:
+            modules.append(Clip(self.output_size, dtype=np.dtype(self.dtype)))
+        return Sequential(modules)
 
-    def criterion(self) -> Loss:
-        """Return the loss, with class weights if there are any."""
-        loss = LOSSES[self.loss]
-        return loss() if self.class_weights is None else loss(self.class_weights)
+    def criterion(self, *, smoothed: bool = True) -> Loss:
+        """Return the loss with its settings; not `smoothed`, without label smoothing, as rows are judged."""
+        smoothing = self.label_smoothing if smoothed else None
+        settings = {"weights": self.class_weights, "quantile": self.quantile, "label_smoothing": smoothing}
+        return LOSSES[self.loss](**{name: value for name, value in settings.items() if value is not None})
 
     def encode_targets(self, targets: NDArray[Any], output: ClassificationOutput | RegressionOutput) -> NDArray[Any]:
         """Return targets (see `Dataset`) as the outputs that the network learns, (n, outputs)."""
@@ -127,6 +134,18 @@ class NetworkSpec:
         one_hot: NDArray[Any] = np.eye(self.output_size, dtype=self.dtype)[targets]
         return one_hot
 
+    def find_invalid_target(self, encoded: NDArray[Any]) -> tuple[int, str, str] | None:
+        """Return the first row whose encoded targets the loss cannot take, the problem and a fix; None if all fit."""
+        loss = self.criterion()
+        invalid = np.flatnonzero(loss.find_invalid_targets(encoded).any(axis=1))
+        if not len(invalid):
+            return None
+        return (
+            int(invalid[0]),
+            f"expected a target {loss.target_range} for the loss '{self.loss}'",
+            "use 'mse', for example",
+        )
+
     def resolved(self, settings: JobSettings) -> JobSettings:
         """Return the settings with inferred values filled in."""
         network = replace(settings.network, output=self.output or "identity")
@@ -136,6 +155,7 @@ class NetworkSpec:
 def specify_network(settings: JobSettings, signature: Signature, source: str = "job") -> NetworkSpec:
     """Return the network's specification. JobError if loss or output do not fit the task, or layers the data."""
     network = settings.network
+    initializer = network.initializer or ("lecun_normal" if network.parametrization == "ntk" else None)
     output: str | None
     if isinstance(signature.output, ClassificationOutput):
         output, loss = _classification_head(settings, len(signature.output.labels), source)
@@ -146,13 +166,16 @@ def specify_network(settings: JobSettings, signature: Signature, source: str = "
     shape = _image_shape(signature, source) if needs_images(network.layers) else (signature.width,)
     spec = NetworkSpec(
         network.layers,
-        network.initializer,
+        initializer,
         network.dtype,
         shape,
         size,
         output,
         loss,
         source,
+        quantile=settings.train.quantile,
+        label_smoothing=settings.train.label_smoothing,
+        clip_outputs=bool(network.clip_outputs),
         features=FeatureKinds.of(signature),
     )
     if len(shape) > 1:
@@ -202,6 +225,14 @@ def _classification_head(settings: JobSettings, labels: int, source: str) -> tup
     if settings.train.class_weights is not None and loss not in (None, *_CLASS_LOSSES):
         fix = "remove the loss or the weights"
         faults.append(Fault("train.class_weights", f"expected a loss with class weights, found '{loss}'", fix))
+    if settings.train.label_smoothing is not None and loss not in (None, *_CLASS_LOSSES):
+        fix = "remove the loss or the smoothing"
+        faults.append(Fault("train.label_smoothing", f"expected a loss of probabilities, found '{loss}'", fix))
+    if loss in _POSITIVE_LOSSES or loss == "pinball":
+        faults.append(Fault("train.loss", f"'{loss}' is only for regressions, found a classification", "remove it"))
+    if settings.network.clip_outputs:
+        problem = "only for regressions, found a classification"
+        faults.append(Fault("network.clip_outputs", problem, "remove it"))
     if faults:
         raise JobError(source, faults)
     return ("sigmoid", loss or "binary_cross_entropy") if binary else ("softmax", loss or "cross_entropy")
@@ -213,16 +244,31 @@ def _regression_head(settings: JobSettings, source: str) -> tuple[str | None, st
     if output == "softmax":
         fix = f"use one of {', '.join(ACTIVATIONS)}, or remove it"
         faults.append(Fault("network.output", "'softmax' is only for classifications, found a regression", fix))
-    elif output in _RANGE_LIMITED_ACTIVATIONS and settings.data.scale == "standard":
+    elif loss in _POSITIVE_LOSSES and output not in (None, "exp"):
+        fix = "remove it: the default for this loss is exp"
+        faults.append(Fault("network.output", f"'{loss}' needs positive outputs, found '{output}'", fix))
+    elif output in _RANGE_LIMITED_ACTIVATIONS and settings.data.scale != "none" and loss not in _POSITIVE_LOSSES:
         problem = f"'{output}' cannot produce all values of a standardised target"
         faults.append(Fault("network.output", problem, "remove it, or write scale = 'none' in [data]"))
     if loss in _CLASS_LOSSES:
         faults.append(
             Fault("train.loss", f"'{loss}' is only for classifications, found a regression", "use 'mse', for example")
         )
+    if settings.train.label_smoothing is not None:
+        problem = "only for classifications, found a regression"
+        faults.append(Fault("train.label_smoothing", problem, "remove it"))
     if faults:
         raise JobError(source, faults)
-    return output, loss or "mse"
+    return "exp" if loss in _POSITIVE_LOSSES else output, loss or "mse"
+
+
+def fit_positive_output(signature: Signature, loss: str | None) -> Signature:
+    """Return the signature for a loss of positive targets: these are divided by their mean, but not shifted."""
+    output = signature.output
+    if loss not in _POSITIVE_LOSSES or not isinstance(output, RegressionOutput) or not any(output.offset):
+        return signature
+    means = tuple(mean if mean > 0 else 1.0 for mean in output.offset)
+    return replace(signature, output=replace(output, offset=(0.0,) * len(means), scale=means))
 
 
 def build_modules(
@@ -343,6 +389,13 @@ def hold_constant_features(network: Sequential, constant: NDArray[np.bool_], val
     held = ConstantInputs(len(constant), dtype=network.dtype)
     held.constant, held.values = constant, np.where(constant, values, 0)
     return Sequential([held, *network.modules])
+
+
+def set_output_range(network: Sequential, low: NDArray[Any], high: NDArray[Any]) -> None:
+    """Limit the outputs of a network that ends in a `Clip` to those of the training rows, (outputs,) each."""
+    last = network.modules[-1]
+    if isinstance(last, Clip):
+        last.low, last.high = low, high
 
 
 def summarize_layers(network: Sequential) -> list[tuple[str, str, int]]:

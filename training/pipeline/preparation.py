@@ -31,7 +31,7 @@ from training.data.unknown_categories import find_unknown_categories
 from training.engine.loop import Samples
 from training.errors import DataError, JobError
 from training.pipeline import factories
-from training.pipeline.network_builder import NetworkSpec, check_batches, specify_network
+from training.pipeline.network_builder import NetworkSpec, check_batches, fit_positive_output, specify_network
 from training.pipeline.row_split import split_rows
 from training.pipeline.streaming_loader import BlockLoader
 
@@ -122,6 +122,11 @@ class PreparedJob:
             problem = f"expected a number that fits {dtype}, found {targets[row, target]:g}"
             fix = "write scale = 'standard' in [data], or dtype = 'float64' in [network]"
             raise DataError(self.dataset.name, [Fault(location, problem, fix)])
+        if fault := self.network_spec.find_invalid_target(encoded):
+            row, problem, fix = fault
+            target = f"column {self.dataset.target_names[0]}"
+            location = f"{self.dataset.location(int(rows[row]))}, {target}"
+            raise DataError(self.dataset.name, [Fault(location, problem, fix)])
         return encoded
 
     def instances(self, rows: NDArray[np.int64]) -> list[Any]:
@@ -195,6 +200,7 @@ def prepare(job: Job, fold: Fold | None = None, rows: Dataset | None = None) -> 
         signature = rows.signature(settings.data, parts.training)
         learned = {name: values[parts.training] for name, values in rows.inputs.items()}
         learned_targets = rows.targets[parts.training]
+    signature = fit_positive_output(signature, settings.train.loss)
     spec = specify_network(settings, signature, job.source)
     counts = np.zeros(0, np.int64)
     if rows.labels:

@@ -84,6 +84,8 @@ class BlockLoader(Samples):
         y: Any = ("y", np.int32) if labels else ("y", network_spec.dtype, (network_spec.output_size,))
         self._records = RecordFile(np.dtype([*(group.field for group in self._groups), y]), dataset.source.name)
         self._constant, self._first = np.ones(self.width, bool), np.zeros(self.width, network_spec.dtype)
+        self._lowest = np.full(network_spec.output_size, np.inf, network_spec.dtype)
+        self._highest = -self._lowest
         self._encode()
 
     def __len__(self) -> int:
@@ -96,6 +98,10 @@ class BlockLoader(Samples):
     @property
     def first_sample(self) -> NDArray[Any]:
         return self._first
+
+    @property
+    def target_range(self) -> tuple[NDArray[Any], NDArray[Any]]:
+        return self._lowest, self._highest
 
     @property
     def targets_sum_to_1(self) -> bool:
@@ -164,8 +170,13 @@ class BlockLoader(Samples):
                 location = f"column {next(iter(overflows), ', '.join(dataset.source.target_names))}"
                 problem = f"a scaled number does not fit {self.network_spec.dtype}"
                 raise DataError(dataset.source.name, [Fault(location, problem, "write dtype = 'float64' in [network]")])
+            if fault := self.network_spec.find_invalid_target(y):
+                location = f"column {', '.join(dataset.source.target_names)}"
+                raise DataError(dataset.source.name, [Fault(location, *fault[1:])])
             if not start:
                 self._first = x[0].copy()
+            self._lowest = np.minimum(self._lowest, y.min(axis=0))
+            self._highest = np.maximum(self._highest, y.max(axis=0))
             self._constant &= (x == self._first).all(axis=0)
             self._records.append(records)
         raw.close()

@@ -9,9 +9,9 @@ from typing import Any
 import numpy as np
 import pytest
 
-from model_store.nn import LAYERS, Array, Dropout, Sequential, Sigmoid, Softmax
+from model_store.nn import LAYERS, Array, Dropout, Exp, Sequential, Sigmoid, Softmax
 from training import SGD, CrossEntropy, Huber, train
-from training.losses import LOSSES
+from training.losses import LOSSES, Pinball
 
 FILE = Path(__file__).parents[2] / "fixtures" / "pytorch_layers.npz"
 with np.load(FILE) as archive:
@@ -66,9 +66,9 @@ def test_a_layer_has_pytorchs_values_and_gradients(name: str) -> None:
 @pytest.mark.parametrize("name", names("loss/"))
 def test_a_loss_has_pytorchs_value_and_gradient(name: str) -> None:
     case = below(f"loss/{name}/")
-    loss = Huber(0.7) if name == "huber" else LOSSES[name]()
-    last = {"cross_entropy": Softmax(), "binary_cross_entropy": Sigmoid()}.get(name)
-    if last is not None:  # the entropies of PyTorch take logits
+    loss = {"huber": Huber(0.7), "pinball": Pinball(0.8)}.get(name) or LOSSES[name]()
+    last = {"cross_entropy": Softmax(), "binary_cross_entropy": Sigmoid(), "poisson": Exp(), "gamma": Exp()}.get(name)
+    if last is not None:  # the entropies of PyTorch take logits, its Poisson loss logarithms
         y = last.forward(case["y_pred"])
         assert_same(loss.loss(case["y_true"], y), case["loss"])
         assert_same(last.backward(loss.loss_prime(case["y_true"], y)), case["prime"])

@@ -32,7 +32,7 @@ def test_every_column_kind_is_stored_under_its_name_and_fitted_by_training() -> 
 
 
 def test_a_numeric_column_has_mean_deviation_median_and_deciles() -> None:
-    found = fit_number("a", NumberStatistics.from_values(np.array([1.0, 2, 3, 10, math.nan])), "impute", True)
+    found = fit_number("a", NumberStatistics.from_values(np.array([1.0, 2, 3, 10, math.nan])), "impute", "standard")
     assert (found.offset, found.fill) == (4.0, 2.5)
     assert found.scale == pytest.approx(math.sqrt(12.5))
     assert found.statistics["missing"] == 1
@@ -60,12 +60,12 @@ def test_arrays_have_deciles_of_their_row_means() -> None:
 
 
 def test_a_column_that_refuses_missing_values_has_no_fill_value() -> None:
-    assert fit_number("a", NumberStatistics.from_values(np.array([1.0, 2])), "refuse", True).fill is None
+    assert fit_number("a", NumberStatistics.from_values(np.array([1.0, 2])), "refuse", "standard").fill is None
     assert fit_category("a", CategoryStatistics.from_values(np.array(["x"], object)), "refuse", "refuse").fill is None
 
 
 def test_a_constant_is_divided_by_one() -> None:
-    found = fit_number("a", NumberStatistics.from_values(np.full(10, 0.1)), "impute", True)
+    found = fit_number("a", NumberStatistics.from_values(np.full(10, 0.1)), "impute", "standard")
     assert (found.offset, found.scale) == (0.1, 1.0)
 
 
@@ -84,7 +84,7 @@ def test_a_constant_up_to_rounding_is_a_constant(values: list[float], fit: str) 
     assert len(set(values)) > 1
     numbers = np.array(values * 7)
     if fit == "number":
-        found: Any = fit_number("a", NumberStatistics.from_values(numbers), "impute", True)
+        found: Any = fit_number("a", NumberStatistics.from_values(numbers), "impute", "standard")
     else:
         found = fit_array("a", ArrayStatistics.from_values(numbers[:, None]), True)
     assert found.is_constant
@@ -93,7 +93,7 @@ def test_a_constant_up_to_rounding_is_a_constant(values: list[float], fit: str) 
 
 
 def test_a_small_variation_that_is_no_rounding_error_is_scaled() -> None:
-    found = fit_number("a", NumberStatistics.from_values(np.array([1.0, 1.0 + 1e-12])), "impute", True)
+    found = fit_number("a", NumberStatistics.from_values(np.array([1.0, 1.0 + 1e-12])), "impute", "standard")
     assert not found.is_constant
     assert found.scale == pytest.approx(5e-13, rel=1e-3)
 
@@ -112,13 +112,13 @@ def test_a_stream_has_the_statistics_of_the_same_numbers_in_memory(batches: list
 
 
 def test_unscaled_numbers_are_unchanged() -> None:
-    found = fit_number("a", NumberStatistics.from_values(np.array([1.0, 5])), "impute", False)
+    found = fit_number("a", NumberStatistics.from_values(np.array([1.0, 5])), "impute", "none")
     assert (found.offset, found.scale) == (0.0, 1.0)
 
 
 @given(st.lists(st.floats(allow_nan=False, allow_infinity=False), min_size=1))
 def test_statistics_of_any_finite_numbers_are_finite(values: list[float]) -> None:
-    found = fit_number("a", NumberStatistics.from_values(np.array(values)), "impute", True)
+    found = fit_number("a", NumberStatistics.from_values(np.array(values)), "impute", "standard")
     assert math.isfinite(found.offset)
     assert found.scale > 0
     assert math.isfinite(found.scale)
@@ -128,7 +128,7 @@ def test_statistics_of_any_finite_numbers_are_finite(values: list[float]) -> Non
 
 
 def test_a_column_without_values_cannot_be_fitted() -> None:
-    assert fit_number("a", NumberStatistics.from_values(np.full(3, math.nan)), "impute", True) is None
+    assert fit_number("a", NumberStatistics.from_values(np.full(3, math.nan)), "impute", "standard") is None
     values = CategoryStatistics.from_values(np.array([None, None], object))
     assert fit_category("a", values, "impute", "refuse") is None
 
@@ -177,3 +177,14 @@ def test_statistics_of_arrays_are_exact_for_numbers_of_any_size(factor: float) -
 def test_floats_in_arrays_are_standardised() -> None:
     found = fit_array("x", ArrayStatistics.from_values(np.array([[1.0, 3.0]])), True)
     assert (found.offset, found.scale, found.low) == (2.0, 1.0, None)
+
+
+def test_robust_scaling_ignores_outliers() -> None:
+    values = np.array([1.0, 2, 3, 4, 5, 6, 7, 8, 1e6])
+    found = fit_number("a", NumberStatistics.from_values(values), "impute", "robust")
+    assert (found.offset, found.scale) == (5, 4)
+    mostly_equal = np.array([3.0] * 20 + [2, 8])
+    found = fit_number("a", NumberStatistics.from_values(mostly_equal), "impute", "robust")
+    assert (found.offset, found.scale) == (3, 3)  # half of the range, as the quartiles are equal
+    constant = fit_number("a", NumberStatistics.from_values(np.full(9, 0.1)), "impute", "robust")
+    assert constant == fit_number("a", NumberStatistics.from_values(np.full(9, 0.1)), "impute", "standard")

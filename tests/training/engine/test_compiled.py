@@ -11,6 +11,7 @@ from model_store.nn import (
     Activation,
     Array,
     BatchNorm,
+    Exp,
     Flatten,
     Identity,
     LayerNorm,
@@ -28,6 +29,7 @@ from model_store.nn.arrays import SMALL_FEATURES
 from training import MAE, MSE, SGD, BinaryCrossEntropy, CrossEntropy, Huber, Loss, train
 from training.engine.compiled import CompiledStep, compile_module
 from training.engine.compiled.layout import SMALL_BATCH, bias_augmented, empty_bias_augmented, matmul_calls
+from training.losses import Poisson
 
 LAYERS_WITHOUT_SIZES: list[type[Module]] = [*ACTIVATIONS.values(), Softmax]
 LOSSES: list[tuple[Loss, type[Module]]] = [
@@ -39,6 +41,10 @@ LOSSES: list[tuple[Loss, type[Module]]] = [
     (CrossEntropy([0.5, 3]), Softmax),
     (BinaryCrossEntropy([0.5, 3]), Sigmoid),
     (CrossEntropy(), Sigmoid),
+    (CrossEntropy(label_smoothing=0.1), Softmax),
+    (CrossEntropy([0.5, 3], 0.1), Softmax),
+    (BinaryCrossEntropy([0.5, 3], 0.1), Sigmoid),
+    (Poisson(), Exp),
 ]
 
 

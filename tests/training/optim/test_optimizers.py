@@ -11,12 +11,32 @@ from typing import Any, ClassVar
 import numpy as np
 import pytest
 
-from model_store.nn import Array, Linear, Module, Sequential, Tanh
+from model_store.nn import (
+    Array,
+    FeatureScale,
+    Linear,
+    Module,
+    ParametricActivation,
+    PeriodicEmbedding,
+    Sequential,
+    Tanh,
+)
 from training import MSE, SGD, Adam, AdamW, Optimizer, RMSProp, train
 from training.engine.checkpoint import Checkpoint
 from training.optim import base
-from training.optim.lr_schedulers import Cosine, OneCycle, OnPlateau, Schedule, ScheduleContext, StepDecay, WarmUp
+from training.optim.lr_schedulers import (
+    Cosine,
+    CosLog4,
+    FlatCosine,
+    OneCycle,
+    OnPlateau,
+    Schedule,
+    ScheduleContext,
+    StepDecay,
+    WarmUp,
+)
 from training.optim.optimizers import OPTIMIZERS
+from training.optim.parameter_groups import group_factors, ntk_factors
 
 Make = Callable[[Module], Optimizer]
 PYTORCH = np.load(Path(__file__).parents[2] / "fixtures" / "pytorch_steps.npz")
@@ -123,11 +143,72 @@ def test_ten_steps_equal_pytorchs(name: str) -> None:
         ("cosine", Cosine(0.1)),
         ("one-cycle", OneCycle()),
         ("warm-up", WarmUp(2, Cosine(), start=0.1)),
+        ("flat-cos", FlatCosine()),
+        ("coslog4", CosLog4()),
     ],
 )
 def test_the_rates_of_a_schedule_equal_pytorchs(name: str, schedule: Schedule) -> None:
     found = [0.2 * schedule.factor(step, ScheduleContext(60, 5)) for step in range(60)]
     np.testing.assert_allclose(found, PYTORCH[name], rtol=1e-9, atol=1e-12)
+
+
+GROUPS: dict[str, Callable[..., Optimizer]] = {
+    "sgd-groups": lambda m, **factors: SGD(m, 0.1, 0.9, weight_decay=0.3, **factors),
+    "adam-groups": lambda m, **factors: Adam(m, 0.05, weight_decay=0.3, **factors),
+    "adamw-groups": lambda m, **factors: AdamW(m, 0.05, weight_decay=0.3, **factors),
+    "adamw-schedules": lambda m, **factors: AdamW(m, 0.05, beta2=0.95, weight_decay=0.3, **factors),
+}
+
+
+@pytest.mark.parametrize("in_pieces", [False, True])
+@pytest.mark.parametrize("name", GROUPS)
+def test_steps_of_parameter_groups_equal_pytorchs(name: str, in_pieces: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Biases take a tenth of the learning rate and do not decay."""
+    if in_pieces:
+        monkeypatch.setattr(base, "_PIECE_VALUES", 5)
+    net = network()
+    found: list[Array] = []
+    factors = group_factors(net, {"bias": 0.1}), group_factors(net, {"bias": 0})
+    optimizer = GROUPS[name](net, rate_factors=factors[0], decay_factors=factors[1])
+    schedules = (CosLog4(), FlatCosine()) if name == "adamw-schedules" else (None, None)
+
+    def on_epoch(*_: Any) -> None:
+        found.append(np.concatenate([array.reshape(-1) for array in net.parameters()]))
+
+    x, y = PYTORCH["x"], PYTORCH["y"]
+    train(
+        net, x, y, MSE(), optimizer, 10, len(x),
+        on_epoch=on_epoch, schedule=schedules[0], regularization_schedule=schedules[1],
+    )  # fmt: skip
+    np.testing.assert_allclose(found, PYTORCH[name], rtol=1e-9, atol=1e-12)
+    assert optimizer.decay_scale == 1
+
+
+@pytest.mark.parametrize("normalized", [True, False])
+def test_the_neural_tangent_parametrization_is_a_factor_of_the_learning_rate(normalized: bool) -> None:
+    """PyTorch multiplied the outputs of standard normal weights by 1/√inputs, and took ten steps."""
+    net = network()
+    factors = ntk_factors(net, normalized=normalized)
+    assert factors == pytest.approx([3**-0.5, 1, 4**-0.5, 1] if normalized else [1 / 3, 1, 1 / 4, 1])
+    optimizer: Optimizer = SGD(net, 0.1, 0, rate_factors=factors)
+    if normalized:
+        optimizer = AdamW(net, 0.05, epsilon=1e-14, weight_decay=0.3, rate_factors=factors, decay_factors=[1] * 4)
+    train(net, PYTORCH["x"], PYTORCH["y"], MSE(), optimizer, 10, 8, on_epoch=None)
+    found = np.concatenate([array.reshape(-1) for array in net.parameters()])
+    np.testing.assert_allclose(found, PYTORCH["ntk"][0 if normalized else 1], rtol=1e-9, atol=1e-12)
+
+
+def test_groups_are_layers_and_the_arrays_of_others() -> None:
+    layers = [PeriodicEmbedding(3, [0]), FeatureScale(6), Linear(6, 4), Sequential([Linear(4, 2)])]
+    layers.insert(3, ParametricActivation(4))
+    factors = {"bias": 0.1, "periodic": 0.2, "feature_scale": 6, "parametric": 0.5}
+    assert group_factors(Sequential(layers), factors) == [*[0.2] * 4, 6, 1, 0.1, 0.5, 1, 0.1]
+
+
+@pytest.mark.parametrize("factors", [[1.0], [1, 1, 1, -1]])
+def test_factors_that_do_not_fit_the_parameters_are_rejected(factors: list[float]) -> None:
+    with pytest.raises(ValueError, match=r"SGD.rate_factors: expected 4 numbers of at least 0, one for each array"):
+        SGD(network(), rate_factors=factors)
 
 
 def test_a_plateau_equals_pytorchs() -> None:

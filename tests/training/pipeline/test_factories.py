@@ -54,7 +54,7 @@ def test_every_key_reaches_the_optimizer() -> None:
 
 def test_every_key_reaches_the_schedule() -> None:
     section = ScheduleSection("plateau", warm_up=2, patience=1, decay=0.5, threshold=0.2, cooldown=3, min_factor=0.1)
-    found = factories.make_schedule(TrainSection(schedule=section), lambda error: 7 * error)
+    found = factories.make_schedule(section, lambda error: 7 * error)
     assert isinstance(found, WarmUp)
     plateau = found.then
     assert isinstance(plateau, OnPlateau)
@@ -62,7 +62,7 @@ def test_every_key_reaches_the_schedule() -> None:
     assert (plateau.cooldown, plateau.min_factor) == (3, 0.1)
     assert plateau.score is not None
     assert plateau.score(2) == 14
-    assert factories.make_schedule(TrainSection(), lambda error: error) is None
+    assert factories.make_schedule(None) is None
 
 
 @pytest.mark.parametrize("name", OPTIMIZERS)

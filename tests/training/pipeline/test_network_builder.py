@@ -21,7 +21,7 @@ from model_store.nn import (
     PeriodicEmbedding,
     ReLU,
 )
-from training.errors import JobError
+from training.errors import DataError, JobError
 from training.pipeline.job import from_dict, load, prepare, train_and_evaluate
 from training.pipeline.network_builder import FeatureKinds, build_modules
 
@@ -185,3 +185,119 @@ def test_mnist_is_learned(examples: Path, name: str, expected: float) -> None:
     if not (examples / "mnist").is_dir():
         pytest.skip("the images are not there: sh examples/fetch_mnist.sh fetches them")
     assert train_and_evaluate(prepare(load(examples / f"{name}.toml"))).metrics["accuracy"] >= expected
+
+
+@pytest.fixture
+def counts(tmp_path: Path) -> Path:
+    """Write counts that grow with x."""
+    rng = np.random.default_rng(0)
+    rows = [f"{x:.3f},{rng.poisson(np.exp(1 + 2 * x))}" for x in rng.uniform(-1, 1, 400)]
+    (tmp_path / "d.csv").write_text("x,t\n" + "\n".join(rows) + "\n", encoding="utf-8")
+    return tmp_path
+
+
+@pytest.mark.parametrize("stream", [False, True])
+@pytest.mark.parametrize("clip", [False, True])
+def test_a_poisson_regression_has_positive_predictions_in_the_units_of_the_targets(
+    counts: Path, clip: bool, stream: bool
+) -> None:
+    content = job([], "d.csv", train={"loss": "poisson", "epochs": 60})
+    content["data"] |= {"stream": stream}
+    content["network"]["clip_outputs"] = clip
+    model = train_and_evaluate(prepare(from_dict(content, counts))).model
+    predictions = np.array(model.predict([[x] for x in (-1.0, 0.0, 1.0)]))
+    np.testing.assert_allclose(predictions, np.exp([-1, 1, 3]), rtol=0.35)
+    far = model.predict([[20.0]])[0]
+    assert far <= 40 if clip else far > 40
+
+
+def test_a_pinball_regression_predicts_its_quantile(counts: Path) -> None:
+    content = job([], "d.csv", train={"loss": "pinball", "quantile": 0.9, "epochs": 80})
+    outcome = train_and_evaluate(prepare(from_dict(content, counts)))
+    prepared = prepare(from_dict(content, counts))
+    targets = prepared.dataset.targets[prepared.split.training][:, 0]
+    found = np.array(outcome.model.predict(prepared.instances(prepared.split.training)))
+    assert 0.85 < np.mean(targets <= found) < 0.95
+
+
+@pytest.mark.parametrize(
+    ("loss", "stream", "expected"),
+    [
+        ("gamma", False, r"line \d+, column t: expected a target above 0 for the loss 'gamma' \(use 'mse'"),
+        ("gamma", True, r"column t: expected a target above 0 for the loss 'gamma' \(use 'mse'"),
+    ],
+)
+def test_targets_that_a_loss_cannot_take_are_one_fault(counts: Path, loss: str, stream: bool, expected: str) -> None:
+    content = job([8, "tanh"], "d.csv", train={"loss": loss})
+    content["data"] |= {"stream": stream}
+    with pytest.raises(DataError, match=expected):
+        prepare(from_dict(content, counts))
+
+
+@pytest.mark.parametrize(
+    ("task", "section", "expected"),
+    [
+        ("regression", {"train": {"label_smoothing": 0.1}}, "train.label_smoothing: only for classifications"),
+        ("classification", {"train": {"loss": "poisson"}}, "train.loss: 'poisson' is only for regressions"),
+        ("classification", {"train": {"loss": "pinball"}}, "train.loss: 'pinball' is only for regressions"),
+        (
+            "classification",
+            {"train": {"loss": "mse", "label_smoothing": 0.1}},
+            "train.label_smoothing: expected a loss of probabilities, found 'mse'",
+        ),
+        ("classification", {"network": {"clip_outputs": True}}, "network.clip_outputs: only for regressions"),
+        (
+            "regression",
+            {"network": {"output": "tanh"}, "train": {"loss": "gamma"}},
+            "network.output: 'gamma' needs positive outputs, found 'tanh'",
+        ),
+        ("regression", {"network": {"output": "exp"}}, "'exp' cannot produce all values of a standardised target"),
+        ("regression", {"train": {"quantile": 0.5}}, "train.quantile: only for the loss 'pinball'"),
+        (
+            "regression",
+            {"train": {"regularization_schedule": "plateau"}},
+            "train.regularization_schedule: 'plateau' is only for the learning rate",
+        ),
+        (
+            "regression",
+            {"train": {"rate_factors": {"biases": 1}}},
+            r"train.rate_factors.biases: unknown parameter group \(did you mean 'bias'",
+        ),
+        ("regression", {"train": {"decay_factors": {"bias": -1}}}, "train.decay_factors.bias: expected a number of at"),
+    ],
+)
+def test_settings_that_do_not_fit_the_task_are_faults(
+    counts: Path, task: str, section: dict[str, Any], expected: str
+) -> None:
+    content = job([8], "d.csv") | section
+    content["data"] |= {"task": task}
+    with pytest.raises(JobError, match=expected):
+        prepare(from_dict(content, counts))
+
+
+def test_every_setting_of_realmlp_reaches_the_training(counts: Path) -> None:
+    """The recipe of Holzmüller, Grinsztajn & Steinwart 2024, for few epochs."""
+    layers: list[Any] = ["smooth_clip", {"embedding": 8}, {"periodic": 16, "size": 4, "sigma": 0.1}, "feature_scale"]
+    for _ in range(3):
+        layers += [32, {"parametric": "mish"}, {"dropout": 0.15}]
+    rates = {"bias": 0.1, "feature_scale": 6, "periodic": 0.1, "parametric": 0.1}
+    train = {
+        "optimizer": "adamw",
+        "learning_rate": 0.2,
+        "beta2": 0.95,
+        "schedule": "coslog4",
+        "weight_decay": 0.02,
+        "rate_factors": rates,
+        "decay_factors": {"bias": 0},
+        "regularization_schedule": "flat_cos",
+        "epochs": 30,
+        "batch_size": 64,
+        "early_stopping": {"patience": 30},
+    }
+    content = job(layers, "d.csv", train=train)
+    content["network"] |= {"parametrization": "ntk", "clip_outputs": True}
+    content["data"] |= {"scale": "robust"}
+    outcome = train_and_evaluate(prepare(from_dict(content, counts)))
+    assert outcome.metrics["targets"]["t"]["r2"] > 0.6
+    npz.write(counts / "m.npz", outcome.model)
+    npz.read(counts / "m.npz").check_golden()

@@ -64,14 +64,20 @@ def compile_relu(layer: ReLU, inputs: Array) -> CompiledModule:
 @register_compiler(Dropout, feature_major=True)
 def compile_dropout(layer: Dropout, inputs: Array) -> CompiledModule:
     outputs, mask, drawn = empty_outputs(inputs), np.empty_like(inputs), np.empty_like(inputs, np.float32)
+    rate, kept = scalar(0, drawn), scalar(0, mask)
+
+    def set_rate() -> None:  # a schedule may have changed it
+        rate[...] = layer.rate * layer.scale
+        kept[...] = 1 / (1 - layer.rate * layer.scale)
 
     def backward(output_grad: Array, needed: bool) -> tuple[Array, list[Call]]:
         return output_grad, [(np.multiply, (output_grad, mask, output_grad))] if needed else []
 
     forward: list[Call] = [
+        (set_rate, ()),
         (layer.rng.random, (None, np.float32, drawn)),
-        (np.greater_equal, (drawn, scalar(layer.rate, drawn), mask)),
-        (np.multiply, (mask, scalar(1 / (1 - layer.rate), mask), mask)),
+        (np.greater_equal, (drawn, rate, mask)),
+        (np.multiply, (mask, kept, mask)),
         (np.multiply, (inputs, mask, outputs)),
     ]
     return CompiledModule(outputs, forward, backward)

@@ -85,16 +85,16 @@ def _compile_softmax_cross_entropy(
 ) -> CompiledLoss:
     if y_pred.ndim != 2:
         return _compile_loss_generic(loss, y_true, y_pred, error)
-    z, m, y = y_pred, len(y_pred), y_true
+    z, m = y_pred, len(y_pred)
     prime, transposed = np.empty_like(z), np.empty(z.shape[::-1], z.dtype)
     summed, logs = np.empty((m, 1), z.dtype), np.empty((m, 1), z.dtype)
     ones, c = np.ones(z.shape[1], z.dtype), np.ones((m, 1), z.dtype)
     true_sum, total = np.empty((), z.dtype), np.empty((), z.dtype)
-    weigh: list[Call] = []
+    y, weigh = _smooth_labels(loss, y_true)
     softmax: list[Call] = [(np.divide, (prime, summed, prime))]
     if loss.weights is not None:
-        y = np.empty_like(y_true)
-        weigh = [(np.multiply, (y_true, loss.class_weight_vector(z.shape[1], z.dtype), y))]
+        weights, smoothed, y = loss.class_weight_vector(z.shape[1], z.dtype), y, np.empty_like(y_true)
+        weigh.append((np.multiply, (smoothed, weights, y)))
     if not rows_sum_to_1:  # else c is 1
         weigh.append((y.dot, (ones, c[:, 0])))
         softmax.append((np.multiply, (prime, c, prime)))
@@ -115,6 +115,18 @@ def _compile_softmax_cross_entropy(
     return CompiledLoss(prime, calls, 1 / m, 1 / m)
 
 
+def _smooth_labels(loss: SoftmaxCrossEntropy | SigmoidBinaryCrossEntropy, y_true: Array) -> tuple[Array, list[Call]]:
+    """Return the array of `(1 - ε) y* + ε/k`, k classes, and the calls that fill it; without smoothing y* itself."""
+    if not loss.label_smoothing:
+        return y_true, []
+    smoothed = np.empty_like(y_true)
+    classes = y_true.shape[-1] if isinstance(loss, SoftmaxCrossEntropy) else 2
+    return smoothed, [
+        (np.multiply, (y_true, scalar(1 - loss.label_smoothing, y_true), smoothed)),
+        (np.add, (smoothed, scalar(loss.label_smoothing / classes, y_true), smoothed)),
+    ]
+
+
 def _compile_sigmoid_binary_cross_entropy(
     loss: SigmoidBinaryCrossEntropy, y_true: Array, y_pred: Array, error: Array
 ) -> CompiledLoss:
@@ -125,9 +137,10 @@ def _compile_sigmoid_binary_cross_entropy(
     z, n = y_pred, y_pred.size
     negative, log_true, log_false, softplus, prime = (np.empty_like(z) for _ in range(5))
     true_sum, false_sum = np.empty((), z.dtype), np.empty((), z.dtype)
+    y_true, smooth = _smooth_labels(loss, y_true)
     positive = y_true
     w0 = scalar(loss.negative_weight, z)
-    weigh: list[Call] = [(np.subtract, (scalar(1, z), y_true, negative))]
+    weigh: list[Call] = [*smooth, (np.subtract, (scalar(1, z), y_true, negative))]
     if loss.negative_weight != 1:
         weigh.append((np.multiply, (negative, w0, negative)))
     if loss.positive_weight != 1:
