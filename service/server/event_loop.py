@@ -34,7 +34,7 @@ READ_BYTES = 64 * 1024  # read at once of any connection
 LARGE_READ_BYTES = 512 * 1024  # read per turn of large bodies: what is not read takes none of our memory
 MAX_ACCEPTS_PER_TURN = 4
 MAX_OVERLOAD_ACCEPTS = 64  # a request in the kernel's backlog is in no queue: nothing sheds it, not even a health check
-OVERLOAD_SECONDS = 0.05  # that the next request has waited
+OVERLOAD_SECONDS = 0.05  # for which connections have been waiting in the backlog without a break
 ACCEPT_PAUSE_SECONDS = 0.1  # when the system cannot open a connection: accepting at once again would only spin
 ACCEPT_BURST_SECONDS = 0.0002  # between connections of one burst
 _RETRY_SOON = (("Retry-After", "1"),)
@@ -72,6 +72,7 @@ class EventLoop:
         self._keepalive_seconds = cfg.keepalive  # gunicorn takes half a microsecond to look it up
         self._head_cache = HeadCache(cfg)
         self._last_accept_at = 0.0
+        self._backlog_since = 0.0  # 0.0 if no connection was waiting to be accepted at the last poll
         self._resume_accepting_at = 0.0  # while positive, the listeners are not watched
         self._idle_end = 0.0  # of connections without a request, while draining
         self._wake_pipe = os.pipe()
@@ -89,6 +90,8 @@ class EventLoop:
             timeout = min(timeout, ACCEPT_PAUSE_SECONDS)
         events = self.selector.select(0 if busy else timeout)
         now = time.monotonic()
+        if not any(key.data is None and key.fd != self._wake_pipe[0] for key, _ in events):
+            self._backlog_since = 0.0
         if self._resume_accepting_at and now >= self._resume_accepting_at:
             self._resume_accepting()
         for key, mask in events:
@@ -216,11 +219,12 @@ class EventLoop:
 
     def _on_listener_readable(self, listener: Any, now: float) -> None:
         """Accept one connection per turn, so an idle worker does not drain the shared backlog; many under overload."""
-        shared = self._cfg.workers > 1 and not self.queue
+        shared = self._cfg.workers > 1 and not self.queue and not self.large_queue
         if shared and now - self._last_accept_at < ACCEPT_BURST_SECONDS:
             time.sleep(1e-6)  # so that another worker wakes, which takes longer
         max_accepts = 1 if shared else MAX_ACCEPTS_PER_TURN
-        if self.queue and now - self.queue[0].arrived_at > OVERLOAD_SECONDS:
+        self._backlog_since = self._backlog_since or now
+        if now - self._backlog_since > OVERLOAD_SECONDS:
             max_accepts = MAX_OVERLOAD_ACCEPTS
         self._accept_connections(listener, max_accepts)
         self._last_accept_at = now
@@ -230,6 +234,7 @@ class EventLoop:
             try:
                 sock, peer = listener.accept()
             except (BlockingIOError, InterruptedError, ConnectionAbortedError):
+                self._backlog_since = 0.0
                 return  # another worker was faster, or the client is gone
             except OSError as e:
                 if e.errno == errno.EMFILE:

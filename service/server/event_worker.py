@@ -31,6 +31,7 @@ from service.server.request_reader import BufferedRequest
 from service.server.wsgi_bridge import WsgiBridge
 
 MAX_REQUESTS_PER_TURN = 64  # before the connections are polled again
+MAX_TURN_SECONDS = 0.02  # after which no further request is begun: health checks and new connections wait meanwhile
 
 
 class EventWorker(Worker):  # type: ignore[misc]
@@ -116,7 +117,10 @@ class EventWorker(Worker):  # type: ignore[misc]
         groups: dict[Any, list[tuple[Connection, ParsedPredict]]] = {}
         rows: dict[Any, int] = {}
         other: tuple[Connection, BufferedRequest] | None = None
+        end = time.monotonic() + MAX_TURN_SECONDS
         for _ in range(min(len(queue), max_requests)):
+            if time.monotonic() > end:
+                break
             connection = queue.popleft()
             request = connection.pending_request
             if request is None or connection not in loop.connections:

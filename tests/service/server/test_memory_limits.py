@@ -235,6 +235,8 @@ def test_overload_does_not_leave_connections_in_the_backlog(loop: Loop) -> None:
     loop.worker.event_loop.poll(0)
     burst = [socket.create_connection(loop.listener.getsockname()) for _ in range(30)]
     loop.clients += burst
-    loop.worker.event_loop.queue[0].arrived_at -= 2 * event_loop.OVERLOAD_SECONDS
+    loop.worker.event_loop.poll(0)
+    assert len(loop.worker.event_loop.connections) == len(queued) + event_loop.MAX_ACCEPTS_PER_TURN
+    loop.worker.event_loop._backlog_since -= 2 * event_loop.OVERLOAD_SECONDS
     loop.worker.event_loop.poll(0)
     assert len(loop.worker.event_loop.connections) == len(queued) + len(burst)
