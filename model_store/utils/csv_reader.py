@@ -18,6 +18,9 @@ MAX_CELL_CHARACTERS = 1 << 24  # the csv module's own limit of 131072 is small f
 csv.field_size_limit(max(csv.field_size_limit(), MAX_CELL_CHARACTERS))
 
 
-def read_csv_lines(lines: Iterable[str]) -> Reader:
-    """Return the rows of CSV lines, parsed strictly. `line_num` counts the lines read so far. Raises csv.Error."""
-    return csv.reader(lines, strict=True)
+def read_csv_lines(lines: Iterable[str], separator: str = ",", *, skip_spaces: bool = False) -> Reader:
+    """Return the rows of CSV lines, parsed strictly. `line_num` counts the lines read so far. Raises csv.Error.
+
+    skip_spaces: spaces before a cell, such as before its quotation mark, are no part of it.
+    """
+    return csv.reader(lines, strict=True, delimiter=separator, skipinitialspace=skip_spaces)

@@ -6,6 +6,7 @@ import shlex
 
 PACKAGES: dict[str, tuple[str, ...]] = {  # as in pyproject.toml
     "arrow": ("pyarrow>=22",),
+    "excel": ("openpyxl>=3.1",),
     "signing": ("cryptography>=45",),
     "buckets": ("obstore>=0.11",),
     "otel": ("opentelemetry-sdk>=1.39", "opentelemetry-exporter-otlp-proto-http>=1.39"),

@@ -27,6 +27,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from model_store.cli import common, terminal
 from model_store.errors import did_you_mean
 from model_store.registry.store import open_store
+from model_store.tables.formats import table_stem
 from model_store.utils.current_user import current_user
 from training.cli import output, scaffold
 from training.data.splitting import Fold
@@ -285,12 +286,12 @@ def check(file: str, overrides: tuple[tuple[str, Any], ...], seed: int | None, a
 @common.verbosity_option
 @common.exit_codes(EXIT_CODES)
 def init(data: Path, target: str | None, output: Path | None, name: str | None, force: bool, as_json: bool) -> None:
-    """Write a commented job file for a CSV or Parquet TABLE.
+    """Write a commented job file for a TABLE: CSV, JSON lines, Parquet, Arrow or Excel.
 
     The kinds of the columns are inferred from the data; the network and the training settings are defaults to start
     from. Review the file before training.
     """
-    path = output or data.parent / f"{data.stem}.toml"  # Path(".") has no name for with_suffix
+    path = output or data.parent / f"{table_stem(data.name)}.toml"  # Path(".") has no name for with_suffix
     text = scaffold.render_job_file(data, target, path, name)
     scaffold.write_job_file(path, text, force=force)
     if as_json:

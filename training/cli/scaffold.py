@@ -6,7 +6,7 @@ import os
 import re
 import tomllib
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -14,19 +14,22 @@ import numpy as np
 from model_store.errors import Fault, did_you_mean
 from model_store.nn.activations import ACTIVATIONS
 from model_store.schema.columns import TABLE_KINDS
+from model_store.tables.formats import TABLE_FORMATS, is_table
+from model_store.tables.text_file import EncodingError
 from model_store.utils.atomic_write import atomic_write
 from model_store.utils.number_format import format_number
 from model_store.utils.printable import printable
 from model_store.utils.values import is_name, parse_finite_number
 from training.config.defaults import default_patience
-from training.config.schema import TABLE_SUFFIXES
 from training.config.settings import DataSection
-from training.data import readers, type_inference
+from training.data import type_inference
 from training.data.fitting import infer_kind
 from training.data.readers import Table
 from training.data.splitting import part_sizes
 from training.data.streaming import table_reader
 from training.data.streaming.dataset import is_streamed
+from training.data.streaming.source import TYPE_INFERENCE_ROWS
+from training.data.tables import open_job_table, read_table
 from training.errors import DataError, JobError
 from training.pipeline.job import from_dict, prepare
 
@@ -39,13 +42,12 @@ def render_job_file(path: Path, target: str | None, job: Path, name: str | None 
         raise JobError(
             str(job), [Fault("", f"no such directory: {job.parent}", "create it, or choose another with -o")]
         )
-    kind = path.suffix.lower()
-    if kind not in TABLE_SUFFIXES and path.is_file():
+    if not is_table(path.name) and path.is_file():
+        kind = path.suffix.lower()
         fix = "start from examples/digits.toml" if kind == ".npz" else "docs/jobs.md shows a complete job file"
-        found = kind or "no extension"
-        raise DataError(path.name, [Fault("", f"expected a .csv or .parquet file; found {found}", fix)])
+        raise DataError(path.name, [Fault("", f"expected a {TABLE_FORMATS} file; found {kind or 'no extension'}", fix)])
     streamed = is_streamed(DataSection(path=path.name), path.parent)
-    table = table_reader.read_first_rows(path) if streamed else readers.read_csv(path)
+    table, options = _read_table(path, TYPE_INFERENCE_ROWS if streamed else None)
     if len(table) == 1:
         raise DataError(path.name, [Fault("", "the table has only one row of data", "add rows")])
     if target is None:
@@ -57,9 +59,28 @@ def render_job_file(path: Path, target: str | None, job: Path, name: str | None 
     model = name or _model_name(job.stem)
     if not is_name(model):
         raise JobError("--name", [Fault("", f"expected letters, digits, '.', '_' and '-'; found {model!r}")])
-    text = _render(table, target, model, os.path.relpath(path, job.parent), streamed=streamed)
-    prepare(from_dict(tomllib.loads(text), job.parent, path.name))  # report invalid data now, not at the first training
+    text = _render(table, target, model, os.path.relpath(path, job.parent), options, streamed=streamed)
+    written = from_dict(tomllib.loads(text), job.parent, path.name)
+    if streamed:
+        table_reader.open_source(written.settings.data, job.parent)  # to read all rows would take minutes
+    else:
+        prepare(written)  # report invalid data now, not at the first training
     return text
+
+
+def _read_table(path: Path, rows: int | None) -> tuple[Table, dict[str, str]]:
+    """Return the table, or its first rows, and the keys of `[data]` that say how it is written.
+
+    A text that is not UTF-8 is read as the encodings of Western Windows and Unix.
+    """
+    for encoding in (None, "cp1252", "latin-1"):
+        file = open_job_table(path, DataSection(path=path.name, encoding=encoding))
+        try:
+            return read_table(file, rows), file.detected
+        except DataError as error:
+            if not isinstance(error.__cause__, EncodingError) or encoding == "latin-1":
+                raise
+    raise AssertionError("latin-1 has a character for every byte")
 
 
 def write_job_file(path: Path, text: str, *, force: bool = False) -> None:
@@ -76,7 +97,7 @@ def write_job_file(path: Path, text: str, *, force: bool = False) -> None:
         raise JobError(str(path), [fault]) from error
 
 
-def _render(table: Table, target: str, model: str, path: str, *, streamed: bool) -> str:
+def _render(table: Table, target: str, model: str, path: str, options: Mapping[str, str], *, streamed: bool) -> str:
     """Return the job file for a table; if `streamed`, the table holds only the first rows."""
     cells = [cell for cell in table.columns[target] if cell is not None]
     if not cells:
@@ -94,6 +115,8 @@ def _render(table: Table, target: str, model: str, path: str, *, streamed: bool)
         model=_toml_string(model),
         description=_toml_string(f"{target} from {Path(path).name}"),
         path=_toml_string(path),
+        format="".join(f"{key} = {_toml_string(value)}\n" for key, value in options.items())
+        + "".join(f"# {printable(note)}\n" for note in table.notes),
         target=_toml_string(target),
         task="classification" if classes else "regression",
         found=f"{len(set(cells))} distinct values in {'the first ' if streamed else ''}{len(cells)} rows",
@@ -123,7 +146,7 @@ description = {description}
 
 [data]
 path = {path}
-target = {target}
+{format}target = {target}
 task = "{task}"  # the target has {found}
 # The other columns and their inferred kinds:
 {kinds}

@@ -16,6 +16,8 @@ from marshmallow import ValidationError, fields, validates_schema
 from model_store.errors import Fault, did_you_mean
 from model_store.nn import INITIALIZERS
 from model_store.schema.columns import TABLE_KINDS
+from model_store.tables.formats import TABLE_FORMATS, is_table
+from model_store.tables.text_file import is_encoding
 from model_store.utils.values import describe_value, is_name
 from training.config.fields import (
     SECTION_SCHEMAS,
@@ -68,6 +70,10 @@ def _file() -> CheckedField:
     )
 
 
+def _is_sign(value: Any) -> bool:
+    return isinstance(value, str) and len(value) == 1 and value not in '"\r\n'
+
+
 def _column_names(expected: str, single: bool) -> CheckedField:
     def is_valid(value: Any) -> bool:
         if isinstance(value, str):
@@ -75,9 +81,6 @@ def _column_names(expected: str, single: bool) -> CheckedField:
         return isinstance(value, list) and bool(value) and all(isinstance(name, str) and name for name in value)
 
     return CheckedField(expected, is_valid)
-
-
-TABLE_SUFFIXES = (".csv", ".parquet")
 
 
 # Schemas -------------------------------------------------------------------------------------------------------------
@@ -89,6 +92,10 @@ class ModelSchema(SectionSchema):
     name = CheckedField(expected, is_name, required=True)
     description = text_field()
     examples = ChoiceField(("synthetic", "rows", "none"))
+
+
+_COLUMN_KEYS = ("columns", "kinds", "optional")
+_FORMAT_KEYS = ("separator", "decimal", "encoding", "comment", "sheet")
 
 
 class DataSchema(SectionSchema):
@@ -105,6 +112,11 @@ class DataSchema(SectionSchema):
     unknown = ChoiceField(("refuse", "bucket"))  # type: ignore[assignment]  # marshmallow removes fields from the class
     scale = ChoiceField(("standard", "robust", "none"))
     stream = CheckedField("true or false", lambda value: isinstance(value, bool))
+    separator = CheckedField("one character, such as ';' or '\\t'", _is_sign)
+    decimal = ChoiceField((".", ","))
+    encoding = CheckedField("the name of a text encoding, such as 'utf-8', 'cp1252' or 'latin-1'", is_encoding)
+    comment = CheckedField("one character, such as '#'", _is_sign)
+    sheet = CheckedField("the name of a sheet", lambda value: isinstance(value, str) and bool(value))
 
     @validates_schema(skip_on_field_errors=False, pass_original=True)
     def _check_files(self, data: dict[str, Any], original_data: Any, **_: Any) -> None:
@@ -114,7 +126,7 @@ class DataSchema(SectionSchema):
         path, images, labels = data.get("path"), data.get("images"), data.get("labels")
         if path is None:
             if images is None and labels is None:
-                raise validation_error("missing; expected the path of a .csv, .parquet or .npz file", key="path")
+                raise validation_error("missing; expected the path of a table or of an .npz file", key="path")
             for key, other in (("images", "labels"), ("labels", "images")):
                 if data.get(key) is None:
                     raise validation_error(f"missing; expected the IDX file for '{other}'", key=key)
@@ -122,22 +134,24 @@ class DataSchema(SectionSchema):
             raise validation_error("expected either path, or images and labels, found both", "remove one", key="path")
         elif not isinstance(path, str):
             return
-        elif not path.lower().endswith((*TABLE_SUFFIXES, ".npz")):
+        elif not is_table(path) and not path.lower().endswith(".npz"):
             fix = "save a table as CSV or Parquet; for IDX files write images = ... and labels = ..."
-            raise validation_error(
-                f"expected a .csv, .parquet or .npz file, found {describe_value(path)}", fix, key="path"
-            )
-        elif path.lower().endswith(TABLE_SUFFIXES) and "target" not in data:
+            problem = f"expected a {TABLE_FORMATS}, or an .npz file; found {describe_value(path)}"
+            raise validation_error(problem, fix, key="path")
+        elif is_table(path) and "target" not in data:
             raise validation_error("missing; expected the column to predict", key="target")
-        elif path.lower().endswith(".parquet") and data.get("stream") is False:
-            raise validation_error("Parquet is always streamed", "remove it", key="stream")
 
     @validates_schema(skip_on_field_errors=False)
     def _check_table_keys(self, data: dict[str, Any], **_: Any) -> None:
-        if not str(data.get("path", ".csv")).lower().endswith(TABLE_SUFFIXES) or "images" in data:
-            fault = Fault("", "only tables have named columns", "remove it")
-            if faults := {key: [fault] for key in ("columns", "kinds", "optional") if key in data}:
-                raise ValidationError(faults)
+        if is_table(str(data.get("path", ".csv"))) and "images" not in data:
+            if data.get("separator") == "," and data.get("decimal") == ",":
+                problem = "a comma cannot be the separator too"
+                raise validation_error(problem, "write separator = ';', or remove one of them", key="decimal")
+            return
+        faults = {key: Fault("", "only tables have named columns", "remove it") for key in _COLUMN_KEYS if key in data}
+        faults |= {key: Fault("", "only tables are read so", "remove it") for key in _FORMAT_KEYS if key in data}
+        if faults:
+            raise ValidationError({key: [fault] for key, fault in faults.items()})
 
     @validates_schema(skip_on_field_errors=False)
     def _check_columns(self, data: dict[str, Any], **_: Any) -> None:
@@ -220,7 +234,7 @@ class JobSchema(SectionSchema):
     def _check_split(self, data: dict[str, Any], **_: Any) -> None:
         section, split = data["data"], data.get("split", SplitSection())
         faults: dict[str, list[Fault]] = {}
-        if split.by is not None and (section.path is None or not section.path.lower().endswith(TABLE_SUFFIXES)):
+        if split.by is not None and (section.path is None or not is_table(section.path)):
             faults["by"] = [Fault("", "only tables have named columns", "remove it")]
         targets = section.target if isinstance(section.target, list) else [section.target]
         if split.column is not None and split.column in targets:

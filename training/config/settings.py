@@ -32,6 +32,11 @@ class DataSection:
     unknown: str = "bucket"
     scale: str = "standard"
     stream: bool | None = None
+    separator: str | None = None
+    decimal: str | None = None
+    encoding: str | None = None
+    comment: str | None = None
+    sheet: str | None = None
 
 
 @dataclass(frozen=True)

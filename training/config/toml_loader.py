@@ -9,24 +9,19 @@ from pathlib import Path
 from typing import Any
 
 from model_store.errors import Fault, did_you_mean
+from model_store.tables.formats import is_table
 from model_store.utils.regular_file import open_regular
 from training.errors import JobError
-
-# Data files that are given in place of a job file: what they are, and a fix.
-_WRITE_JOB = "write one that names it: [data] path = ..."
-_DATA_FILES = {
-    ".csv": ("a table", "train init {path} --target COLUMN writes one for this table"),
-    ".parquet": ("a table", _WRITE_JOB),
-    ".npz": ("arrays", _WRITE_JOB),
-}
 
 
 def read_toml(path: Path) -> dict[str, Any]:
     """Read a job file in UTF-8, with a byte order mark or not. JobError if it cannot be read or is not TOML."""
-    suffix = path.suffix.lower()
-    if suffix in _DATA_FILES and path.is_file():
-        found, fix = _DATA_FILES[suffix]
-        raise JobError(str(path), [Fault("", f"expected a job file in TOML, found {found}", fix.format(path=path))])
+    if path.is_file() and is_table(path.name):
+        fix = f"train init {path} --target COLUMN writes one for this table"
+        raise JobError(str(path), [Fault("", "expected a job file in TOML, found a table", fix)])
+    if path.is_file() and path.suffix.lower() == ".npz":
+        fix = "write one that names it: [data] path = ..."
+        raise JobError(str(path), [Fault("", "expected a job file in TOML, found arrays", fix)])
     try:
         with open_regular(path) as file:
             content = file.read()

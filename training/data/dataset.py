@@ -18,12 +18,14 @@ from numpy.typing import NDArray
 from model_store.errors import Fault, did_you_mean
 from model_store.evaluation.row_results import rows_digest
 from model_store.schema.signature import ClassificationOutput, Signature
+from model_store.tables.formats import is_table
 from model_store.utils.values import list_names
 from training.config.settings import DataSection
 from training.data import readers, type_inference
 from training.data.fingerprint import Fingerprint
 from training.data.fitting import COLUMN_KINDS, fit_signature, infer_kind, summarize
 from training.data.readers import Arrays, Table
+from training.data.tables import open_job_table, read_table
 from training.errors import DataError
 
 _MAX_LISTED_ROWS = 5
@@ -132,8 +134,8 @@ def load(
     names = (section.images, section.labels) if section.path is None else (section.path,)
     paths = [folder / str(name) for name in names]
     fingerprint = Fingerprint.of(*paths)
-    if paths[0].suffix.lower() == ".csv" and section.path is not None:
-        table = readers.read_csv(paths[0])
+    if section.path is not None and is_table(section.path):
+        table = read_table(open_job_table(paths[0], section))
         fingerprint.check_unchanged()
         return _from_table(table, fingerprint.sha256, section, extra, labels)
     arrays = readers.read_idx(*paths) if section.path is None else readers.read_npz(paths[0])
@@ -174,7 +176,7 @@ def _from_table(
     known: Sequence[str | int] | None,
 ) -> Dataset:
     target_names, names = choose_columns(table, section, extra=extra)
-    notes: list[str] = []
+    notes = table_notes(table, section)
     table = _drop_rows_without_target(table, target_names, section, notes)
     kinds = choose_kinds(table, names, section)
     inputs: dict[str, NDArray[Any]] = {}
@@ -195,21 +197,30 @@ def _from_table(
     targets, labels = _parse_targets(table, target_names, section, notes, known)
     notes += type_inference.kind_warnings(table, kinds, section.kinds)
     return Dataset(
-        table.name, sha256, inputs, kinds, tuple(target_names), targets, labels, table.lines, notes,
+        table.name, sha256, inputs, kinds, tuple(target_names), targets, labels, table.lines, notes, table.row_unit,
         extra={name: table.columns[name] for name in extra.values()},
     )  # fmt: skip
 
 
+def table_notes(table: Table, section: DataSection) -> list[str]:
+    """Return what the reader of a table notes, and the columns that it could not read if the job lists none."""
+    notes = list(table.notes)
+    if table.unsupported and section.columns is None:
+        names = ", ".join(table.unsupported)
+        notes.append(f"ignored columns (lists, structures, bytes, durations or the index of pandas): {names}")
+    return notes
+
+
 def choose_columns(
-    table: Table, section: DataSection, unsupported: Sequence[str] = (), extra: Mapping[str, str] = MappingProxyType({})
+    table: Table, section: DataSection, extra: Mapping[str, str] = MappingProxyType({})
 ) -> tuple[list[str], list[str]]:
-    """Return the names of the target and the input columns. DataError if one does not exist or is `unsupported`.
+    """Return the names of the target and the input columns. DataError if one does not exist or is unsupported.
 
     The `extra` columns of `load` are inputs only if the job lists them.
     """
     targets = [section.target] if isinstance(section.target, str) else list(section.target or [])
     inputs = section.columns or [name for name in table.columns if name not in (*targets, *extra.values())]
-    if wrong := [name for name in [*targets, *inputs] if name in unsupported]:
+    if wrong := [name for name in [*targets, *inputs] if name in table.unsupported]:
         problem = "expected numbers or strings, found lists, structures, bytes, durations or the index of pandas"
         raise DataError(table.name, [Fault(f"column {name}", problem, "choose other columns") for name in wrong])
     faults = []
@@ -252,7 +263,7 @@ def _drop_rows_without_target(table: Table, target_names: list[str], section: Da
     kept = [row for row, values in enumerate(cells) if None not in values]
     if len(kept) == len(table):
         return table
-    dropped = _list_rows("line", [table.lines[row] for row, values in enumerate(cells) if None in values])
+    dropped = _list_rows(table.row_unit, [table.lines[row] for row, values in enumerate(cells) if None in values])
     location = f"column {target_names[0]}" if len(target_names) == 1 else f"columns {', '.join(target_names)}"
     if not kept:
         raise DataError(table.name, [Fault(location, "the target is missing in every row", "choose another target")])
@@ -261,14 +272,14 @@ def _drop_rows_without_target(table: Table, target_names: list[str], section: Da
         raise DataError(table.name, [Fault(location, f"the target is missing: {dropped}", fix)])
     notes.append(f"ignored rows without a target: {dropped}")
     columns = {name: [cells[row] for row in kept] for name, cells in table.columns.items()}
-    return Table(table.name, columns, [table.lines[row] for row in kept])
+    return replace(table, columns=columns, lines=[table.lines[row] for row in kept])
 
 
 def _missing_value_fault(table: Table, name: str) -> Fault | None:
     rows = [row for row, cell in enumerate(table.columns[name]) if cell is None]
     if not rows:
         return None
-    where = _list_rows("line", [table.lines[row] for row in rows])
+    where = _list_rows(table.row_unit, [table.lines[row] for row in rows])
     return Fault(f"column {name}", f"missing values: {where}", "write missing = 'impute' in [data]")
 
 

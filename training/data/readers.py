@@ -1,12 +1,7 @@
-"""Readers of data files: CSV tables, .npz arrays and IDX images, read whole and checked once.
-
-A cell of a CSV table is text without surrounding spaces, or None if it is missing: empty, NA, N/A, NaN, null or ?, in
-upper or lower case. What a column means is decided by `training.data.type_inference`.
-"""
+"""Readers of .npz arrays and IDX images, read whole and checked once; tables are read by tables.py."""
 
 from __future__ import annotations
 
-import csv
 import errno
 import gzip
 import math
@@ -14,7 +9,7 @@ import struct
 import zipfile
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -22,23 +17,24 @@ import numpy as np
 from numpy.typing import NDArray
 
 from model_store.errors import Fault, did_you_mean
-from model_store.schema.column import parse_text_cell
-from model_store.utils.csv_reader import read_csv_lines
 from model_store.utils.regular_file import open_regular
-from training.errors import DAMAGED_FILE_ERRORS, MAX_SHOWN_FAULTS, DataError
+from training.errors import DAMAGED_FILE_ERRORS, DataError
 
 
 @dataclass(frozen=True)
 class Table:
     """A table: the cells of each column, and for each row the line of the file on which it starts.
 
-    `row_unit` is what `lines` counts.
+    A cell is text without surrounding spaces, or None if it is missing. `row_unit` is what `lines` counts. The
+    `unsupported` columns of the file hold neither numbers nor texts.
     """
 
     name: str
     columns: dict[str, list[str | None]]
     lines: list[int]
     row_unit: str = "line"
+    notes: list[str] = field(default_factory=list)
+    unsupported: list[str] = field(default_factory=list)
 
     def __len__(self) -> int:
         return len(self.lines)
@@ -54,111 +50,6 @@ class Arrays:
 
     def __len__(self) -> int:
         return len(self.x)
-
-
-# CSV -------------------------------------------------------------------------------------------------------------
-
-
-def read_csv(path: Path) -> Table:
-    """Read a table: UTF-8 (a byte order mark is allowed), commas, a header, rows as long as the header.
-
-    Empty lines are skipped. All rows of the wrong length are reported at once.
-    """
-    name = path.name
-    rows = csv_rows(path)
-    names = read_header(name, rows)
-    columns: list[list[str | None]] = [[] for _ in names]
-    lines: list[int] = []
-    faults: list[Fault] = []
-    total = 0
-    for line, row in rows:
-        if fault := row_length_fault(line, row, len(names)):
-            total += 1
-            if len(faults) < MAX_SHOWN_FAULTS:
-                faults.append(fault)
-            continue
-        lines.append(line)
-        for cells, text in zip(columns, row, strict=True):
-            cells.append(parse_text_cell(text))
-    if faults:
-        raise DataError(name, faults, total)
-    if not lines:
-        raise DataError(name, [Fault("", "the file has a header and no rows", "add rows of data")])
-    return Table(name, dict(zip(names, columns, strict=True)), lines)
-
-
-def read_header(name: str, rows: Iterator[tuple[int, list[str]]]) -> list[str]:
-    """Return the column names: the first of the rows. DataError if they are not unique."""
-    try:
-        line, names = next(rows)
-    except StopIteration:
-        raise DataError(name, [Fault("", "the file is empty", "add a header and rows")]) from None
-    names = [name.strip() for name in names]
-    check_header(name, names, f"line {line}")
-    return names
-
-
-def row_length_fault(line: int, row: list[str], expected: int) -> Fault | None:
-    """Return the fault of a row that is longer or shorter than the header."""
-    if len(row) == expected:
-        return None
-    fix = "put quotation marks around cells that contain a comma" if len(row) > expected else ""
-    return Fault(f"line {line}", f"expected {_plural(expected, 'cell')}, as in the header, found {len(row)}", fix)
-
-
-def csv_rows(path: Path) -> Iterator[tuple[int, list[str]]]:
-    """Yield the rows that are not empty, each with the line on which it starts."""
-    previous_line = 0
-    try:
-        with open_file(path), path.open(encoding="utf-8-sig", newline="") as file:
-            reader = read_csv_lines(file)
-            for row in reader:
-                if row:
-                    yield previous_line + 1, row
-                previous_line = reader.line_num
-    except UnicodeDecodeError as error:
-        raise DataError(path.name, [_encoding_fault(path)]) from error
-    except csv.Error as error:
-        fix = "close the quotation mark, and write a quotation mark inside quotes twice"
-        raise DataError(path.name, [Fault(f"line {previous_line + 1}", f"not CSV: {error}", fix)]) from error
-
-
-def check_header(name: str, header: list[str], location: str = "") -> None:
-    """Raise DataError if a column has no name or the name of another column."""
-    faults = []
-    seen: set[str] = set()
-    for index, column in enumerate(header, 1):
-        if not column:
-            faults.append(Fault(location, f"column {index} has no name", _unnamed_column_fix(index)))
-        elif column in seen:
-            faults.append(Fault(location, f"two columns are named '{column}'", "rename one of them"))
-        seen.add(column)
-    if len(header) == 1 and (separator := next((sign for sign in ";\t|" if sign in header[0]), None)):
-        found = "tabs" if separator == "\t" else f"'{separator}'"
-        faults.append(Fault(location, f"the columns seem to be separated by {found}", "separate them by commas"))
-    if faults:
-        raise DataError(name, faults)
-
-
-def _unnamed_column_fix(index: int) -> str:
-    """Return the fix for a column without a name. The first one is usually the index that pandas writes."""
-    fix = "name every column in the header"
-    return f"{fix}; for the index of pandas write to_csv(..., index=False)" if index == 1 else fix
-
-
-def _encoding_fault(path: Path) -> Fault:
-    with path.open("rb") as file:
-        if file.read(2) in (b"\xff\xfe", b"\xfe\xff"):
-            return Fault("", "expected text in UTF-8, found UTF-16", "save the file as UTF-8")
-        file.seek(0)
-        for number, line in enumerate(file, 1):
-            try:
-                line.decode("utf-8")
-            except UnicodeDecodeError as error:
-                problem = f"expected text in UTF-8, found the byte 0x{line[error.start]:02x}"
-                fix = f"save the file as UTF-8, for example: iconv -f latin1 -t utf-8 {path.name}"
-                return Fault(f"line {number}", problem, fix)
-    return Fault("", "expected text in UTF-8", "save the file as UTF-8")
 
 
 # Arrays ----------------------------------------------------------------------------------------------------------

@@ -251,8 +251,7 @@ def _load_rows(job: Job, fold: Fold | None) -> Dataset:
 def _check_streamable(job: Job, fold: Fold | None) -> None:
     faults = []
     if fold is not None:
-        parquet = str(job.settings.data.path).lower().endswith(".parquet")
-        fix = "Parquet is always streamed: write the rows as CSV" if parquet else "write stream = false, or no folds"
+        fix = "write stream = false, or no folds"
         faults.append(Fault("data.stream", "cross-validation needs the rows in memory", fix))
     if job.settings.train.batch_size == "all":
         faults.append(

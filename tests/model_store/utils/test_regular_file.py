@@ -12,8 +12,9 @@ from model_store.errors import TrustError
 from model_store.registry.signing import load_public_key
 from model_store.storage.local import LocalStorage
 from model_store.utils.regular_file import open_regular
+from training.config.settings import DataSection
 from training.config.toml_loader import read_toml
-from training.data.readers import csv_rows
+from training.data.tables import open_job_table, read_table
 from training.errors import DataError, JobError
 
 
@@ -53,7 +54,7 @@ def test_no_reader_of_configured_paths_waits_for_a_pipe(tmp_path: Path) -> None:
         with pytest.raises(JobError, match="regular file"):
             read_toml(path)
         with pytest.raises(DataError, match="regular file"):
-            list(csv_rows(path))
+            read_table(open_job_table(path, DataSection(path=path.name)))
         with pytest.raises(TrustError, match="regular file"):
             load_public_key(path)
         with pytest.raises(OSError, match="regular file"):

@@ -102,8 +102,8 @@ def test_init_reads_only_the_first_rows_of_a_streamed_table(
 ) -> None:
     """A CSV of 303 MB took 2.7 GB and 57 s when it was read whole; one of 3 GB used up all memory."""
     monkeypatch.setattr("training.data.streaming.dataset.MIN_STREAM_BYTES", 1000)
-    monkeypatch.delattr("training.data.readers.read_csv")
-    monkeypatch.setattr("training.data.streaming.table_reader.TYPE_INFERENCE_ROWS", 200)
+    for module in ("cli.scaffold", "data.streaming.table_reader"):
+        monkeypatch.setattr(f"training.{module}.TYPE_INFERENCE_ROWS", 200)
     content = pa.table({"size": np.arange(900.0), "id": [f"n{i}" for i in range(900)], "y": ["u", "v"] * 450})
     (csv.write_csv if kind == "csv" else parquet.write_table)(content, tmp_path / f"t.{kind}")
     found = train("init", tmp_path / f"t.{kind}", "--target", "y")
@@ -158,8 +158,8 @@ def test_init_hints_at_other_kinds_of_columns(train: Train, tmp_path: Path) -> N
 @pytest.mark.parametrize(
     ("file", "content", "options", "expected"),
     [
-        ("t.npz", "", [], "expected a .csv or .parquet file; found .npz (start from examples/digits.toml)"),
-        ("t.tsv", "x\ty\n", [], "expected a .csv or .parquet file; found .tsv (docs/jobs.md shows"),
+        ("t.npz", "", [], "or .xlsx file; found .npz (start from examples/digits.toml)"),
+        ("t.doc", "x\ty\n", [], "or .xlsx file; found .doc (docs/jobs.md shows"),
         ("t.parquet", "PAR1", [], "not a readable Parquet file"),
         ("t.csv", "x,y\n1,2\n2,3\n", ["-o", "job.txt"], "ends in .toml"),
         (

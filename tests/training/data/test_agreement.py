@@ -24,7 +24,7 @@ AB = [("a", "b")[i % 2] for i in range(ROWS)]
 FORMS: dict[str, dict[str, Any]] = {
     "csv": {"path": "t.csv"},
     "stream": {"path": "t.csv", "stream": True},
-    "parquet": {"path": "t.parquet"},
+    "parquet": {"path": "t.parquet", "stream": True},
 }
 
 

@@ -97,8 +97,7 @@ def test_the_learning_rate_finder_uses_a_block_and_folds_are_rejected(train: Cal
     assert train(toml, "--find-rate").exit_code == 0
     found = train(toml, "--folds", 3)
     assert found.exit_code == 2
-    fix = "Parquet is always streamed" if path.suffix == ".parquet" else "write stream = false, or no folds"
-    assert f"data.stream: cross-validation needs the rows in memory ({fix}" in found.stderr
+    assert "data.stream: cross-validation needs the rows in memory (write stream = false, or no folds" in found.stderr
 
 
 def test_the_number_of_held_out_rows_is_limited(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -56,13 +56,12 @@ def test_a_header_ends_on_the_same_line_as_in_memory(tmp_path: Path, header: str
     assert sum(streamed.sizes.values()) == sum(in_memory.sizes.values()) == 60
 
 
-def test_parquet_is_always_streamed_and_damage_is_reported(tmp_path: Path) -> None:
+@pytest.mark.parametrize("stream", [True, False])
+def test_damaged_parquet_is_reported(tmp_path: Path, stream: bool) -> None:
     (tmp_path / "t.parquet").write_bytes(b"PAR1 and nothing else")
-    content = {"model": {"name": "m"}, "data": {"path": "t.parquet", "target": "kind"}}
+    content = {"model": {"name": "m"}, "data": {"path": "t.parquet", "target": "kind", "stream": stream}}
     with pytest.raises(DataError, match="not a readable Parquet file"):
         prepare(from_dict(content, tmp_path))
-    with pytest.raises(JobError, match="Parquet is always streamed"):
-        from_dict({**content, "data": {**content["data"], "stream": False}}, tmp_path)
 
 
 @pytest.mark.parametrize("kind", ["csv", pa.string(), pa.large_string(), pa.dictionary(pa.int16(), pa.string())])
@@ -119,7 +118,11 @@ def test_nested_columns_and_the_index_of_pandas_are_ignored_with_a_note(tmp_path
         prepare(job(tmp_path / "t.parquet", data={"columns": ["size", "tags"]}))
 
 
-def test_without_pyarrow_the_error_says_how_to_install_it(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setitem(__import__("sys").modules, "pyarrow", None)
-    with pytest.raises(DataError, match=r"pip install 'pyarrow>="):
-        prepare(job(path))
+@pytest.mark.parametrize(("package", "suffix"), [("pyarrow", "parquet"), ("pyarrow", "arrow"), ("openpyxl", "xlsx")])
+def test_without_an_extra_the_error_says_how_to_install_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, package: str, suffix: str
+) -> None:
+    (tmp_path / f"t.{suffix}").write_bytes(b"")
+    monkeypatch.setitem(__import__("sys").modules, package, None)
+    with pytest.raises(DataError, match=rf"requires {package}, which is not installed \(pip install '{package}>="):
+        prepare(job(tmp_path / f"t.{suffix}"))

@@ -1,0 +1,101 @@
+"""JSON lines: one object per line, its keys the columns."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from functools import cached_property
+from itertools import islice
+from typing import Any
+
+from model_store.errors import Fault, InputError
+from model_store.tables import text_file
+from model_store.tables.table_file import Record, TableFile
+from model_store.utils.values import describe_value
+
+_FIRST_ROWS = 10_000  # that have every column
+
+
+class JsonLinesFile(TableFile):
+    """Objects of numbers, strings, booleans and null. A number is read as it is written; a key that lacks is missing.
+
+    The first rows decide what the columns are. Columns of lists and objects are ignored.
+    """
+
+    @cached_property
+    def _columns(self) -> tuple[list[str], list[str]]:
+        """The names of the columns, in order of appearance, and those of lists and objects in the first rows."""
+        names: dict[str, bool] = {}
+        for _, row in islice(self._objects(), _FIRST_ROWS):
+            for name, value in row.items():
+                names[name] = names.get(name, False) or isinstance(value, (list, dict))
+        return [name for name, nested in names.items() if not nested], [name for name in names if names[name]]
+
+    @property
+    def unsupported(self) -> list[str]:
+        return self._columns[1]
+
+    def records(self) -> Iterator[Record]:
+        names, nested = self._columns
+        known = {*names, *nested}
+        if not known:
+            return
+        yield 1, names
+        for line, row in self._objects():
+            faults = [
+                Fault(
+                    f"line {line}, column {name}",
+                    f"none of the first {_FIRST_ROWS} rows has this column",
+                    "add it to the first row, with null",
+                )
+                for name in row
+                if name not in known
+            ]
+            cells = []
+            for name in names:
+                value = row.get(name)
+                if isinstance(value, (list, dict)):
+                    kind = "a list" if isinstance(value, list) else "an object"
+                    problem = f"expected a number, a string, a boolean or null, found {kind}"
+                    faults.append(Fault(f"line {line}, column {name}", problem, "write one column for each value"))
+                    continue
+                cells.append("" if value is None else _JSON_BOOLEANS.get(value, value))
+            if faults:
+                raise InputError(faults)
+            yield line, cells
+
+    def _objects(self) -> Iterator[tuple[int, dict[str, Any]]]:
+        head, _ = text_file.read_head(self._open)
+        encoding = text_file.choose_encoding(head[:4], self.options.encoding)
+        number = 0
+        with text_file.translate_read_errors(), text_file.open_text(self._open, encoding) as text:
+            try:
+                for number, line in enumerate(text, 1):
+                    if line := line.strip("\ufeff \t\r\n"):
+                        yield number, _parse_object(line, number)
+            except UnicodeDecodeError as error:
+                raise text_file.encoding_error(error, number, encoding) from error
+
+
+_JSON_BOOLEANS: dict[Any, str] = {True: "true", False: "false"}
+
+
+def _parse_object(line: str, number: int) -> dict[str, Any]:
+    """Return the object of a line, its numbers as they are written. InputError if it is none."""
+    try:
+        found = json.loads(line, parse_int=str, parse_float=str, parse_constant=str, object_pairs_hook=_unique_keys)
+    except (ValueError, RecursionError) as error:
+        fix = 'write one object per line: {"column": 1}'
+        raise InputError([Fault(f"line {number}", f"not JSON: {error}", fix)]) from error
+    if not isinstance(found, dict):
+        problem = f"expected an object, found {'a list' if isinstance(found, list) else describe_value(found)}"
+        raise InputError([Fault(f"line {number}", problem, 'write one object per line: {"column": 1}')])
+    return found
+
+
+def _unique_keys(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    found = dict(pairs)
+    if len(found) < len(pairs):
+        names = [name for name, _ in pairs]
+        raise ValueError(f"the key {next(name for name in names if names.count(name) > 1)!r} is written twice")
+    return found

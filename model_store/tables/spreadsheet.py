@@ -1,0 +1,86 @@
+"""Excel workbooks (.xlsx): the cells of one sheet as texts. openpyxl is installed by the extra `excel`.
+
+openpyxl reads a sheet row by row. A workbook is a ZIP archive: one that states to unpack to more than
+`MAX_UNPACKED_BYTES` is rejected, and no file of it is read further than it states.
+"""
+
+from __future__ import annotations
+
+import datetime as dt
+import warnings
+import zipfile
+from collections.abc import Iterator
+from typing import Any
+
+from model_store.errors import Fault, InputError
+from model_store.tables.table_file import Record, TableFile
+from model_store.utils.extras import install_command
+
+MAX_UNPACKED_BYTES = 1 << 30  # a million rows of ten cells take about 0.5 GB
+_ERRORS = frozenset({"#N/A", "#DIV/0!", "#VALUE!", "#REF!", "#NAME?", "#NUM!", "#NULL!"})  # cells without a value
+
+
+class SpreadsheetFile(TableFile):
+    """The first sheet of a workbook, or the one of `options.sheet`. Formulas count as their last values."""
+
+    row_unit = "row"
+
+    def records(self) -> Iterator[Record]:
+        try:
+            import openpyxl  # noqa: PLC0415  # an extra
+        except ImportError as error:
+            problem = "reading this file requires openpyxl, which is not installed"
+            raise InputError([Fault("", problem, install_command("excel"))]) from error
+        with self._open() as file:
+            try:
+                _check_size(file)
+                with warnings.catch_warnings(action="ignore"):  # of styles and extensions that hold no cell
+                    workbook = openpyxl.load_workbook(file, read_only=True, data_only=True, keep_links=False)
+                sheet = self._choose_sheet(workbook)
+                sheet.reset_dimensions()  # programs write wrong ones
+                with warnings.catch_warnings(action="ignore"):
+                    for number, row in enumerate(sheet.iter_rows(values_only=True), 1):
+                        cells = [_to_text(value) for value in row]
+                        if any(cells):
+                            yield number, cells
+            except InputError:
+                raise
+            except Exception as error:  # openpyxl raises whatever a damaged file leads to
+                problem = f"not a readable workbook: {type(error).__name__}: {error}"
+                raise InputError([Fault("", problem, "save it again as .xlsx, or as CSV")]) from error
+
+    def _choose_sheet(self, workbook: Any) -> Any:
+        names = [sheet.title for sheet in workbook.worksheets]
+        if not names:
+            raise InputError([Fault("", "the workbook has no sheet of cells", "add one")])
+        if self.options.sheet is None:
+            return workbook.worksheets[0]
+        if self.options.sheet not in names:
+            fault = Fault("data.sheet", f"no sheet is named {self.options.sheet!r}", f"one of {', '.join(names)}")
+            raise InputError([fault])
+        return workbook.worksheets[names.index(self.options.sheet)]
+
+
+def _check_size(file: Any) -> None:
+    """Raise InputError if the archive unpacks to more bytes than memory should hold."""
+    try:
+        with zipfile.ZipFile(file) as archive:
+            unpacked = sum(member.file_size for member in archive.infolist())
+    except zipfile.BadZipFile as error:
+        raise InputError([Fault("", f"not a readable workbook: {error}", "save it again as .xlsx")]) from error
+    if unpacked > MAX_UNPACKED_BYTES:
+        problem = f"the workbook unpacks to {unpacked} bytes, more than {MAX_UNPACKED_BYTES}"
+        raise InputError([Fault("", problem, "save the sheet as CSV")])
+
+
+def _to_text(value: Any) -> str:
+    """Return a cell as a text: dates in ISO 8601, without a time if it is midnight."""
+    if value is None or (isinstance(value, str) and value in _ERRORS):
+        return ""
+    if isinstance(value, bool):
+        return "true" if value else "false"
+    if isinstance(value, dt.datetime):
+        return (value.date() if value.time() == dt.time() else value).isoformat()
+    if isinstance(value, (dt.date, dt.time)):
+        return value.isoformat()
+    return str(value)

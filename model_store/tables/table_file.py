@@ -1,0 +1,187 @@
+"""Table files as rows of text cells, whatever their format. The suffix of a file's name is its format.
+
+A table is read in blocks of rows, so one that exceeds memory is read as one that does not: training in memory,
+streamed training and `models predict` read the same cells.
+"""
+
+from __future__ import annotations
+
+import itertools
+from abc import ABC, abstractmethod
+from collections.abc import Iterator
+from contextlib import suppress
+from dataclasses import dataclass
+from functools import cached_property
+from itertools import islice
+from operator import itemgetter
+
+from model_store.errors import Fault, InputError
+from model_store.tables import text_file
+from model_store.tables.dialect import SEPARATORS, Dialect, TableOptions, detect
+from model_store.tables.header import Header, read_header
+from model_store.tables.text_file import Open
+
+BLOCK_ROWS = 2048  # small, so that the cells of a block are still in the cache when its columns are converted
+_BLOCK_CHARACTERS = 8 << 20  # fewer rows to a block if their cells are long
+_SAMPLED_ROWS = 16  # one of so many is measured
+_HEADER_ROWS = 1000  # that say what a column without a name is
+Record = tuple[int, list[str]]
+
+
+@dataclass(frozen=True)
+class Block:
+    """Consecutive rows: the line on which each begins, and the cells of each column, None for null."""
+
+    lines: list[int]
+    columns: dict[str, list[str | None]]
+
+
+class TableFile(ABC):
+    """A table in a file that is opened for each reading. `row_unit` is what its rows are numbered by.
+
+    drop_row_names: leave out a first column without a name that holds the names or numbers of the rows.
+    """
+
+    row_unit = "line"
+
+    def __init__(self, name: str, open_file: Open, options: TableOptions, *, drop_row_names: bool = True) -> None:
+        self.name, self._open, self.options = name, open_file, options
+        self._drop_row_names = drop_row_names
+
+    @abstractmethod
+    def records(self) -> Iterator[Record]:
+        """Yield the header and the rows as they are in the file, each with its number. InputError if it is damaged."""
+
+    @property
+    def header(self) -> Header:
+        """The columns. InputError if the file is empty."""
+        return self._beginning[0]
+
+    @cached_property
+    def _beginning(self) -> tuple[Header, int]:
+        """The columns, and the number of rows of the first block."""
+        records = self.records()
+        first = next(records, None)
+        if first is None:
+            raise InputError([Fault("", "the file is empty", "add a header and rows")])
+        line, cells = first
+        rows: list[list[str]] = []
+        with suppress(InputError):  # `blocks` reports damage further on
+            rows.extend(row for _, row in islice(records, _HEADER_ROWS))
+        try:
+            return read_header(cells, rows, drop_row_names=self._drop_row_names), _rows_that_fit(rows[::_SAMPLED_ROWS])
+        except InputError as error:
+            raise InputError([Fault(f"{self.row_unit} {line}", f.problem, f.fix) for f in error.faults]) from error
+
+    @property
+    def names(self) -> list[str]:
+        return self.header.names
+
+    @property
+    def notes(self) -> list[str]:
+        """What was detected, or changed, for a user to know."""
+        return list(self.header.notes)
+
+    @property
+    def unsupported(self) -> list[str]:
+        """The names of columns that hold neither numbers nor texts, and are no part of `names`."""
+        return []
+
+    @property
+    def detected(self) -> dict[str, str]:
+        """The options of a job file that have another value than the default, as they were detected."""
+        return {}
+
+    def blocks(self) -> Iterator[Block]:
+        """Yield all rows. InputError if rows have more or fewer cells than the header: it lists all of them."""
+        header, size = self._beginning
+        records = self.records()
+        next(records)
+        while found := list(islice(records, size)):
+            size = _rows_that_fit([row for _, row in found[::_SAMPLED_ROWS]])
+            cells = [row for _, row in found]
+            if any(len(row) != header.width for row in cells):
+                cells = [_fit(row, header.width) for row in cells]
+                if any(len(row) != header.width for row in cells):
+                    raise self._length_error(found, records)
+            columns = list(zip(*cells, strict=True))
+            named = zip(header.names, (list(columns[i]) for i in header.indices), strict=True)
+            yield Block([line for line, _ in found], dict(named))
+
+    def _length_error(self, found: list[Record], rest: Iterator[Record]) -> InputError:
+        """Return the faults of all rows that are shorter or longer than the header."""
+        width, total = self.header.width, 0
+        faults: list[Fault] = []
+        while found:
+            for line, row in found:
+                if len(_fit(row, width)) != width:
+                    total += 1
+                    if len(faults) < InputError.MAX_FAULTS:
+                        faults.append(self._length_fault(line, len(row)))
+            found = list(islice(rest, BLOCK_ROWS))
+        return InputError(faults, total)
+
+    def _length_fault(self, line: int, found: int) -> Fault:
+        width = self.header.width
+        fix = "put quotation marks around cells that contain a comma" if found > width else ""
+        cells = "1 cell" if width == 1 else f"{width} cells"
+        return Fault(f"{self.row_unit} {line}", f"expected {cells}, as in the header, found {found}", fix)
+
+
+def _fit(row: list[str], width: int) -> list[str]:
+    """Return a row without the blank cells that exceed the header: many programs end a line with separators."""
+    return row[:width] if len(row) > width and not any(map(str.strip, row[width:])) else row
+
+
+def _rows_that_fit(rows: list[list[str]]) -> int:
+    """Return how many rows like these a block holds."""
+    characters = sum(sum(map(len, row)) for row in rows)
+    return max(1, min(BLOCK_ROWS, _BLOCK_CHARACTERS * max(1, len(rows)) // (characters + 1)))
+
+
+class DelimitedFile(TableFile):
+    """CSV and the like, compressed or not: see `dialect.py`."""
+
+    @cached_property
+    def dialect(self) -> Dialect:
+        head, complete = text_file.read_head(self._open)
+        stem = self.name.lower()
+        for suffix in text_file.COMPRESSED_SUFFIXES:
+            stem = stem.removesuffix(suffix)
+        return detect(head, self.options, "\t" if stem.endswith((".tsv", ".tab", ".txt")) else ",", complete=complete)
+
+    def records(self) -> Iterator[Record]:
+        dialect, count = self.dialect, itertools.count()
+        with text_file.translate_read_errors(), text_file.open_text(self._open, dialect.encoding) as text:
+            try:
+                yield from dialect.rows(map(itemgetter(0), zip(text, count, strict=False)))
+            except UnicodeDecodeError as error:
+                raise text_file.encoding_error(error, next(count), dialect.encoding) from error
+
+    @property
+    def detected(self) -> dict[str, str]:
+        dialect, found = self.dialect, {}
+        if dialect.separator != ",":
+            found["separator"] = dialect.separator
+        if dialect.decimal_commas:
+            found["decimal"] = ","
+        if not dialect.encoding.startswith("utf-8"):
+            found["encoding"] = dialect.encoding
+        return found
+
+    @property
+    def notes(self) -> list[str]:
+        notes, dialect = super().notes, self.dialect
+        if dialect.separator != "," and self.options.separator is None:
+            notes.insert(
+                0, f"the columns are separated by {SEPARATORS.get(dialect.separator, repr(dialect.separator))}"
+            )
+        if dialect.decimal_commas and self.options.decimal is None:
+            named = dict(zip(self.header.indices, self.header.names, strict=True))
+            columns = [named[i] for i in dialect.decimal_commas if i in named]
+            notes.append(
+                f"commas are read as decimal points in {', '.join(columns)} (decimal = '.' in [data] overrides)"
+            )
+        if not dialect.encoding.startswith("utf-8") and self.options.encoding is None:
+            notes.append(f"the text is {dialect.encoding.upper()}")
+        return notes

@@ -1,0 +1,81 @@
+"""Tables of a job: the cells of a table file, in any format of `model_store.tables`, as columns of texts in memory.
+
+A cell is text without surrounding spaces, or None if it is missing: empty, NA, N/A, NaN, null or ?, in upper or lower
+case, or \\N as databases write it. What a column means is decided by `training.data.type_inference`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+from functools import partial
+from pathlib import Path
+
+from model_store.errors import Fault, InputError
+from model_store.schema.column import parse_text_cell
+from model_store.tables.dialect import TableOptions
+from model_store.tables.formats import open_table
+from model_store.tables.table_file import TableFile
+from training.config.settings import DataSection
+from training.data.readers import Table, open_file
+from training.errors import DataError
+
+_MAX_REMEMBERED_TEXTS = 1 << 16  # of a column
+
+
+def open_job_table(path: Path, section: DataSection) -> TableFile:
+    """Open the table file of a job, which is read as the job states."""
+    options = TableOptions(section.separator, section.decimal, section.encoding, section.comment, section.sheet)
+    return open_table(path.name, partial(open_file, path), options)
+
+
+def read_table(file: TableFile, rows: int | None = None) -> Table:
+    """Read a table, or its first rows. DataError if it is damaged, or has no rows."""
+    with translate_input_errors(file.name):
+        columns: dict[str, list[str | None]] = {name: [] for name in file.names}
+        parsers = {name: CellParser() for name in columns}
+        lines: list[int] = []
+        for block in file.blocks():
+            if rows is not None and len(lines) >= rows:
+                break
+            lines += block.lines
+            for name, cells in block.columns.items():
+                columns[name] += parsers[name].parse(cells)
+        if rows is not None:
+            lines = lines[:rows]
+            columns = {name: cells[:rows] for name, cells in columns.items()}
+        notes, unsupported = file.notes, file.unsupported
+    if not lines:
+        empty = "the file has a header and no rows" if file.row_unit == "line" else "the file has no rows"
+        raise DataError(file.name, [Fault("", empty, "add rows of data")])
+    return Table(file.name, columns, lines, file.row_unit, notes, unsupported)
+
+
+class CellParser:
+    """Parses the cells of one column. Equal cells share one text in memory, and are parsed once."""
+
+    def __init__(self) -> None:
+        self._parsed: dict[str | None, str | None] = {None: None}
+
+    def parse(self, cells: Iterable[str | None]) -> list[str | None]:
+        """Return cells without surrounding spaces, None for missing ones."""
+        cells = list(cells)
+        if len(self._parsed) > _MAX_REMEMBERED_TEXTS:
+            self._parsed = {None: None}
+        for text in set(cells).difference(self._parsed):
+            self._parsed[text] = parse_file_cell(text)
+        return list(map(self._parsed.__getitem__, cells))
+
+
+def parse_file_cell(text: str | None) -> str | None:
+    """Return a cell of a file as `parse_text_cell` does; \\N, the null of databases' files, is missing too."""
+    return None if text is None or text.strip() == r"\N" else parse_text_cell(text)
+
+
+@contextmanager
+def translate_input_errors(name: str) -> Iterator[None]:
+    """Raise DataError in place of InputError."""
+    try:
+        yield
+    except InputError as error:
+        raise DataError(name, error.faults, error.total) from error
