@@ -57,14 +57,16 @@ def test_row_counts_have_thousands_separators(train: Train, job_file: Path) -> N
     assert "on 12,000 test rows" in create_app(settings).test_client().get("/docs").text
 
 
-@pytest.mark.parametrize("name", ["images.npz", "flights.parquet"])
-def test_data_instead_of_a_job_are_rejected_with_a_fix(train: Train, tmp_path: Path, name: str) -> None:
+@pytest.mark.parametrize(
+    ("name", "fix"), [("images.npz", "write one that names it: [data] path"), ("flights.jsonl.gz", "--target COLUMN")]
+)
+def test_data_instead_of_a_job_are_rejected_with_a_fix(train: Train, tmp_path: Path, name: str, fix: str) -> None:
     data = tmp_path / name
     data.write_bytes(b"PK\x03\x04\xff")
     found = train(data)
     assert found.exit_code == 2
     assert f"{name}: expected a job file in TOML, found" in found.stderr
-    assert "(write one that names it: [data] path = ...)" in found.stderr
+    assert fix in found.stderr
 
 
 def test_a_misspelt_command_is_corrected(train: Train, job_file: Path) -> None:
