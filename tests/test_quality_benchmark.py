@@ -132,6 +132,15 @@ def test_results_of_another_version_or_table_are_not_taken_for_these(folder, pee
     assert not results.has(runs.Contestant("lightgbm", one.python, "2"), "tips", "d1", 0)
 
 
+def test_committed_results_count_as_measured(folder, peer):
+    one, counter = peer
+    committed = {"lightgbm": [{"version": "1", "table": "tips", "data": "d1", "seed": 0, "rmse": 1.0}]}
+    results = runs.Results(folder, "test", committed)
+    program.measure([one], {"tips": "d1", "penguins": "d2"}, 1, results, folder / "tables", 60)
+    assert counter.read_text(encoding="utf-8").splitlines() == ["species 0"]
+    assert [result["table"] for result in results.of(one)] == ["tips", "penguins"]
+
+
 def test_a_run_measures_errors_time_and_memory_and_says_why_it_failed(folder, peer):
     one, _ = peer
     classes = runs.run(one, PENGUINS, folder / "tables" / "penguins" / "test", 0, 60)

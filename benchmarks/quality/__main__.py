@@ -2,13 +2,15 @@
 
     python -m benchmarks.quality [--only ours,realmlp] [--tables ames,tips] [--seeds 1] [--development] [--summary]
 
-Results are appended to files below --folder, so an interrupted run continues where it was. A result is taken again only
-if the version of the contestant, the table or the seed is another. Small tables and the first seed come first.
+Results are appended to files below --folder, so an interrupted run continues where it was; peers.json holds results of
+the peers. A result is measured again only if the version of the contestant, the table or the seed is another. Small
+tables and the first seed come first.
 """
 
 from __future__ import annotations
 
 import argparse
+import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -35,6 +37,7 @@ def arguments() -> argparse.Namespace:
         "--timeout", type=float, default=3600, metavar="SECONDS", help="of one run; default: %(default)s"
     )
     parser.add_argument("--summary", action="store_true", help="print the tables of what is measured, and run nothing")
+    parser.add_argument("--again", action="store_true", help=f"do not count what {COMMITTED.name} holds as measured")
     parser.add_argument("--commit-peers", action="store_true", help=f"write the peers' results to {COMMITTED.name}")
     return parser.parse_args()
 
@@ -77,6 +80,7 @@ def measure(
 
 
 def main() -> None:
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # so that the contestant that runs ends too
     options = arguments()
     tables = [table for table in TABLES if table.name in chosen(options.tables, [t.name for t in TABLES], "table")]
     names = chosen(options.only, [*OURS, *ENVIRONMENTS], "contestant")
@@ -89,10 +93,11 @@ def main() -> None:
     for one in everyone:
         if one not in able:
             print(f"{one.name}: not installed: {one.python}", file=sys.stderr)
-    results = Results(options.folder, purpose)
+    committed = {} if options.development or options.again else load_committed(COMMITTED, digests)
+    results = Results(options.folder, purpose, committed)
     if not options.summary:
         measure(able, digests, options.seeds, results, files, options.timeout)
-    found = load_committed(COMMITTED, digests) if purpose == "test" else {}
+    found = dict(committed)
     for one in everyone:
         mine = [result for result in results.of(one) if digests.get(result["table"]) == result["data"]]
         if mine:

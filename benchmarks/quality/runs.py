@@ -9,7 +9,7 @@ import signal
 import subprocess
 import sys
 import tempfile
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from hashlib import sha256
 from pathlib import Path
@@ -120,8 +120,13 @@ def _finished(process: subprocess.Popen[bytes], timeout: float) -> Any:
     """Wait for a process, and kill its session after `timeout` seconds; return what it and its children used."""
     timer = Timer(timeout, os.killpg, (process.pid, signal.SIGKILL))
     timer.start()
-    _, status, usage = os.wait4(process.pid, 0)
-    timer.cancel()
+    try:
+        _, status, usage = os.wait4(process.pid, 0)
+    except BaseException:  # Ctrl-C, or a signal that ends this program
+        os.killpg(process.pid, signal.SIGKILL)
+        raise
+    finally:
+        timer.cancel()
     process.returncode = os.waitstatus_to_exitcode(status)
     return usage
 
@@ -143,9 +148,13 @@ def errors(table: Table, wanted: Sequence[str], found: Result) -> dict[str, floa
 
 
 class Results:
-    """The results of one purpose ("test" or "development"): a file of JSON lines a contestant, appended to."""
+    """The results of one purpose ("test" or "development"): a file of JSON lines a contestant, appended to.
 
-    def __init__(self, folder: Path, purpose: str) -> None:
+    `committed` results count as measured, by contestant.
+    """
+
+    def __init__(self, folder: Path, purpose: str, committed: Mapping[str, Sequence[Result]] | None = None) -> None:
+        self.committed = committed or {}
         self.folder = folder / "results" / purpose
         self.folder.mkdir(parents=True, exist_ok=True)
 
@@ -156,7 +165,7 @@ class Results:
         """Return a contestant's results of its present version; a line that was cut off is not one."""
         path = self._path(one.name)
         lines = path.read_text(encoding="utf-8").splitlines() if path.exists() else []
-        found = [result for line in lines if (result := _parsed(line))]
+        found = [*self.committed.get(one.name, ()), *(result for line in lines if (result := _parsed(line)))]
         return [result for result in found if result["version"] == one.version]
 
     def has(self, one: Contestant, table: str, data: str, seed: int) -> bool:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import platform
 from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
@@ -134,10 +135,17 @@ def save_committed(path: Path, results: Mapping[str, Sequence[Result]]) -> None:
                 figures = [float(f"{run[key]:.{FIGURES}g}") if key in run else None for key in KEPT]
                 of_tables.setdefault(run["table"], {})[str(run["seed"])] = figures
         kept[name] = {"version": runs[0]["version"], "results": of_tables}
-    machine = f"{platform.processor() or platform.machine()}, {platform.system()}"
+    machine = f"{_processor()}, {platform.system()} on {platform.machine()}, {os.cpu_count()} cores"
     head = {"measured": f"{datetime.now(UTC):%Y-%m-%d}", "machine": machine, "figures": KEPT, "data": data}
     lines = [f"{json.dumps(key)}: {json.dumps(value)}" for key, value in (head | {"contestants": kept}).items()]
     path.write_text("{\n" + ",\n".join(lines) + "\n}\n", encoding="utf-8")
+
+
+def _processor() -> str:
+    path = Path("/proc/cpuinfo")
+    lines = path.read_text(encoding="utf-8").splitlines() if path.exists() else []
+    names = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
+    return names[0] if names else platform.processor()
 
 
 def load_committed(path: Path, digests: Mapping[str, str]) -> dict[str, list[Result]]:
