@@ -11,13 +11,18 @@ from model_store.nn import (
     Activation,
     Array,
     BatchNorm,
+    Clip,
+    Embedding,
     Exp,
+    FeatureScale,
     Flatten,
     Identity,
     LayerNorm,
     Linear,
     MaxPool2D,
     Module,
+    ParametricActivation,
+    PeriodicEmbedding,
     ReLU,
     Sequential,
     Sigmoid,
@@ -145,6 +150,44 @@ def test_a_compiled_step_of_any_network_has_the_gradients_of_forward_and_backwar
     )
     size = max(1, np.abs(by_hand.gradient_vector).max())
     np.testing.assert_allclose(compiled.gradient_vector / size, by_hand.gradient_vector / size, rtol=0, atol=1e-6)
+
+
+TABULAR: dict[str, Callable[[np.random.Generator], list[Module]]] = {
+    "feature scale": lambda _: [FeatureScale(4, dtype=np.float64)],
+    "parametric selu": lambda _: [ParametricActivation(4, "selu", dtype=np.float64)],
+    "parametric mish": lambda _: [ParametricActivation(4, "mish", dtype=np.float64)],
+    "clip": lambda _: [Clip(4, dtype=np.float64)],
+    "embedding": lambda rng: [Embedding(4, [1], [3], 2, dtype=np.float64, rng=rng)],
+    "periodic": lambda rng: [PeriodicEmbedding(4, [0, 2], 3, 2, dtype=np.float64, rng=rng)],
+}
+
+
+@pytest.mark.parametrize("hidden", [True, False])
+@pytest.mark.parametrize("name", TABULAR)
+def test_a_compiled_step_with_layers_for_tables_has_the_gradients_of_forward_and_backward(
+    name: str, hidden: bool
+) -> None:
+    def made() -> Sequential:
+        rng = np.random.default_rng(0)
+        layers = TABULAR[name](rng)
+        width = (layers[0].output_shape((4,)) or ())[0]
+        before: list[Module] = [Linear(4, 4, dtype=np.float64, rng=rng), Tanh()] if hidden else []
+        net = Sequential([*before, *layers, Linear(width, 2, dtype=np.float64, rng=rng)])
+        for array in net.parameters():
+            array += 0.1 * rng.standard_normal(array.shape)
+        return net
+
+    compiled, by_hand = made(), made()
+    rng = np.random.default_rng(1)
+    x, y = rng.standard_normal((20, 4)), rng.standard_normal((20, 2))
+    step, order = CompiledStep(compiled, MSE(), x, y, 8), rng.permutation(20)
+    for start in (0, 8):
+        rows = order[start : start + 8]
+        output = by_hand.forward(x[rows])
+        by_hand.gradient_vector.fill(0)
+        by_hand.backward(MSE().loss_prime(y[rows], output))
+        assert step.run(x, y, start, order) == pytest.approx(MSE().loss(y[rows], output), rel=1e-12)
+        np.testing.assert_allclose(compiled.gradient_vector, by_hand.gradient_vector, rtol=1e-10, atol=1e-13)
 
 
 class Steep(Tanh):

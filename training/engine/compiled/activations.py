@@ -6,9 +6,18 @@ from functools import partial
 
 import numpy as np
 
-from model_store.nn import Activation, Array, Dropout, Identity, ReLU
+from model_store.nn import (
+    Activation,
+    Array,
+    Clip,
+    Dropout,
+    FeatureScale,
+    Identity,
+    ParametricActivation,
+    ReLU,
+)
 from model_store.nn.activations import ACTIVATIONS
-from training.engine.compiled.compilers import CompiledModule, register_compiler
+from training.engine.compiled.compilers import CompiledModule, compile_generic, register_compiler
 from training.engine.compiled.layout import empty_outputs
 from training.tracer import Call, Tracer, scalar
 
@@ -59,6 +68,55 @@ def compile_relu(layer: ReLU, inputs: Array) -> CompiledModule:
         return output_grad, calls if needed else []
 
     return CompiledModule(outputs, [(partial(np.maximum, out=outputs), (inputs, zeros))], backward)
+
+
+@register_compiler(ParametricActivation)
+def compile_parametric_activation(layer: ParametricActivation, inputs: Array) -> CompiledModule:
+    """Trace `y = x + α (f(x) - x)` and both gradients together, α written out for every row."""
+    if inputs.dtype != layer.dtype:
+        return compile_generic(layer, inputs)
+    outputs, alphas, product = (np.empty_like(inputs) for _ in range(3))
+    tracer = Tracer(inputs)
+    x, alpha, dy = tracer.input(inputs), tracer.input(alphas), tracer.placeholder(inputs.dtype)
+    difference = layer.function.activation(x) - x  # type: ignore[arg-type]  # traced
+    y = x + alpha * difference
+    weighted = dy * difference
+    dx = dy * (1 + alpha * (layer.function.activation_prime(x) - 1))  # type: ignore[arg-type]
+    tracer.output(y, outputs)
+    tracer.output(weighted, product)
+    tracer.output(dx)
+    forward: list[Call] = [(np.copyto, (alphas, layer.alpha)), *tracer.calls(until=y)]
+    ones = np.ones(len(inputs), inputs.dtype)
+
+    def backward(output_grad: Array, _: bool) -> tuple[Array, list[Call]]:
+        dy.array = output_grad
+        tracer.output(dx, output_grad)
+        return output_grad, [*tracer.calls(), (ones.dot, (product, layer.alpha_grad))]
+
+    return CompiledModule(outputs, forward, backward)
+
+
+@register_compiler(FeatureScale)
+def compile_feature_scale(layer: FeatureScale, inputs: Array) -> CompiledModule:
+    if inputs.dtype != layer.dtype:
+        return compile_generic(layer, inputs)
+    outputs, product, ones = np.empty_like(inputs), np.empty_like(inputs), np.ones(len(inputs), inputs.dtype)
+
+    def backward(output_grad: Array, needed: bool) -> tuple[Array, list[Call]]:
+        calls: list[Call] = [
+            (np.multiply, (output_grad, inputs, product)),
+            (ones.dot, (product, layer.scale_grad)),
+        ]
+        if needed:
+            calls.append((np.multiply, (output_grad, layer.scale, output_grad)))
+        return output_grad, calls
+
+    return CompiledModule(outputs, [(np.multiply, (inputs, layer.scale, outputs))], backward)
+
+
+@register_compiler(Clip, feature_major=True)
+def compile_clip(_: Clip, inputs: Array) -> CompiledModule:
+    return compile_identity(Identity(), inputs)
 
 
 @register_compiler(Dropout, feature_major=True)
