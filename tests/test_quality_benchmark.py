@@ -176,10 +176,23 @@ def test_the_summary_shows_ratios_ranks_and_failures():
         ],
     }
     text = summary(results, {table.name: table for table in (TIPS, PENGUINS)})
-    assert "| realmlp | 2 | **1.000** | 2.000 | 0.500 | 1.000 | tips 2.00 | 0.500 | 1.000 | 1.000 |" in text
+    assert "| realmlp | 2 | 1 | **1.005** | 2.000 | 0.505 | 1.000 | tips 2.00 | 0.500 | 1.000 | 1.000 |" in text
     assert "| ours | 1.50 | yes |" in text
     assert "| tips | 2 | 1.0 | 50 | 2.00 |" in text
     assert "- realmlp, tips, seed 1: x" in text
+
+
+def test_a_contestant_that_failed_on_a_table_has_the_last_rank_there():
+    results = {
+        "ours": [_result(TIPS, 0, 1.0), _result(PENGUINS, 0, 0.5)],
+        "realmlp": [_result(TIPS, 0, 0.5), {"table": "penguins", "seed": 0, "failed": "x"}],
+        "lightgbm": [_result(TIPS, 0, 2.0)],  # not measured on penguins yet
+    }
+    tables = {table.name: table for table in (TIPS, PENGUINS)}
+    assert "over 1 tables" in summary(results, tables)
+    del results["lightgbm"]
+    assert "| realmlp | 1.50 | yes |" in summary(results, tables)
+    assert summary(results, tables, "before") == "No result of before yet."
 
 
 def test_committed_results_come_back_unless_the_table_is_another(tmp_path):

@@ -36,6 +36,7 @@ def arguments() -> argparse.Namespace:
     parser.add_argument(
         "--timeout", type=float, default=3600, metavar="SECONDS", help="of one run; default: %(default)s"
     )
+    parser.add_argument("--reference", default="ours", metavar="NAME", help="divided by the others in the summary")
     parser.add_argument("--summary", action="store_true", help="print the tables of what is measured, and run nothing")
     parser.add_argument("--again", action="store_true", help=f"do not count what {COMMITTED.name} holds as measured")
     parser.add_argument("--commit-peers", action="store_true", help=f"write the peers' results to {COMMITTED.name}")
@@ -106,7 +107,7 @@ def main() -> None:
         found[LOG_LOSS] = [*found[LOG_LOSS], *(one for one in found.get("realmlp", []) if "rmse" in one)]
     if options.commit_peers:
         save_committed(COMMITTED, found)
-    print(summary(found, {table.name: table for table in tables}))
+    print(summary(found, {table.name: table for table in tables}, options.reference))
 
 
 if __name__ == "__main__":

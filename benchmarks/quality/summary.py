@@ -5,8 +5,10 @@ from __future__ import annotations
 import json
 import os
 import platform
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
+from math import inf
 from pathlib import Path
 from statistics import fmean
 from typing import Any
@@ -19,9 +21,22 @@ KEPT = ("rmse", "log_loss", "error_rate", "process", "work", "memory")
 FIGURES = 5  # digits of the committed errors
 
 
+# Added to both before they are divided, so that tables whose error is almost 0, where one row multiplies it, do not
+# decide a mean.
+MORE = {"log_loss": 0.01, "error_rate": 0.005}
+
+
 def error(result: Mapping[str, float]) -> float:
     """Return the error that ratios and ranks compare: RMSE of a regression, log loss of a classification."""
     return result["rmse"] if "rmse" in result else result["log_loss"]
+
+
+def ratio(ours: Mapping[str, float], theirs: Mapping[str, float], key: str) -> float:
+    return (ours[key] + MORE.get(key, 0.0)) / (theirs[key] + MORE.get(key, 0.0))
+
+
+def error_ratio(ours: Mapping[str, float], theirs: Mapping[str, float]) -> float:
+    return ratio(ours, theirs, "rmse" if "rmse" in ours else "log_loss")
 
 
 def means(results: Sequence[Result]) -> dict[str, dict[str, float]]:
@@ -36,86 +51,84 @@ def means(results: Sequence[Result]) -> dict[str, dict[str, float]]:
 
 
 def ratios(ours: Mapping[str, Any], theirs: Mapping[str, Any], key: str) -> list[float]:
-    """Return ours / theirs on the common tables. An error rate counts half a row more, so that none is zero."""
+    """Return ours / theirs on the common tables."""
     common = [table for table in ours if table in theirs and key in ours[table] and key in theirs[table]]
-    more = 0.001 if key == "error_rate" else 0.0
-    return [(ours[table][key] + more) / (theirs[table][key] + more) for table in common]
+    return [ratio(ours[table], theirs[table], key) for table in common]
 
 
 def _ratio(values: Sequence[float]) -> str:
     return f"{geometric_mean(values):.3f}" if values else "–"
 
 
-def summary(results: Mapping[str, Sequence[Result]], tables: Mapping[str, Table]) -> str:
-    """Return Markdown: geometric means of ours / theirs, mean ranks, and each table's errors."""
-    found = {name: {t: v for t, v in means(runs).items() if t in tables} for name, runs in results.items()}
-    found = {name: figures for name, figures in found.items() if figures}
-    if "ours" not in found:
-        return "No result of ours yet."
-    parts = [_overall(found), _ranks(found), _each(found, tables)]
-    failures = [
-        f"- {name}, {run['table']}, seed {run['seed']}: {run['failed']}"
-        for name, runs in results.items()
-        for run in runs
-        if "failed" in run
-    ]
-    return "\n".join([*parts, "\nFailed:", *failures] if failures else parts)
+def summary(results: Mapping[str, Sequence[Result]], tables: Mapping[str, Table], reference: str = "ours") -> str:
+    """Return Markdown: geometric means of reference / others, mean ranks, each table's errors, and what failed."""
+    results = {name: [run for run in runs if run["table"] in tables] for name, runs in results.items()}
+    found = {name: figures for name, runs in results.items() if (figures := means(runs))}
+    if reference not in found:
+        return f"No result of {reference} yet."
+    failures = [run | {"contestant": name} for name, runs in results.items() for run in runs if "failed" in run]
+    parts = [_overall(found, results, reference), _ranks(found, failures), _each(found, tables, reference)]
+    if failures:
+        parts.append("\nFailed:\n")
+        parts += [f"- {run['contestant']}, {run['table']}, seed {run['seed']}: {run['failed']}" for run in failures]
+    return "\n".join(parts)
 
 
-def _overall(found: Mapping[str, Mapping[str, Any]]) -> str:
+def _overall(found: Mapping[str, Any], results: Mapping[str, Sequence[Result]], reference: str) -> str:
     lines = [
-        "Geometric means of ours / theirs over the common tables, means over the seeds\n",
-        "| | tables | error | RMSE | log loss | error rate | worst table | process | work | memory |",
-        "|---|---|---|---|---|---|---|---|---|---|",
+        f"Geometric means of {reference} / theirs over the common tables, means over the seeds\n",
+        "| | tables | seeds | error | RMSE | log loss | error rate | worst table | process | work | memory |",
+        "|---|---|---|---|---|---|---|---|---|---|---|",
     ]
-    ours = found["ours"]
+    first = found[reference]
     for name, theirs in found.items():
-        if name == "ours":
+        both = {table: error_ratio(first[table], theirs[table]) for table in first if table in theirs}
+        if name == reference or not both:
             continue
-        parts = {key: ratios(ours, theirs, key) for key in KEPT}
-        both = {table: error(ours[table]) / error(theirs[table]) for table in ours if table in theirs}
-        if not both:
-            continue
+        parts = {key: _ratio(ratios(first, theirs, key)) for key in KEPT}
         worst = max(both, key=lambda table: both[table])
+        seeds = Counter(run["table"] for run in results[name] if run["table"] in both and "failed" not in run)
+        few, most = min(seeds.values()), max(seeds.values())
+        number = f"{few}" if few == most else f"{few} to {most}"
         lines.append(
-            f"| {name} | {len(both)} | **{_ratio(list(both.values()))}** | {_ratio(parts['rmse'])} "
-            f"| {_ratio(parts['log_loss'])} | {_ratio(parts['error_rate'])} | {worst} {both[worst]:.2f} "
-            f"| {_ratio(parts['process'])} | {_ratio(parts['work'])} | {_ratio(parts['memory'])} |"
+            f"| {name} | {len(both)} | {number} | **{_ratio(list(both.values()))}** "
+            f"| {parts['rmse']} | {parts['log_loss']} | {parts['error_rate']} | {worst} {both[worst]:.2f} "
+            f"| {parts['process']} | {parts['work']} | {parts['memory']} |"
         )
     return "\n".join(lines)
 
 
-def _ranks(found: Mapping[str, Mapping[str, Any]]) -> str:
-    common = set.intersection(*(set(figures) for figures in found.values()))
-    entries = list(found)
-    if not 2 <= len(entries) <= 10 or not common:
+def _ranks(found: Mapping[str, Any], failures: Sequence[Result]) -> str:
+    """Rank on the tables that all contestants ran on; who failed there has the largest error."""
+    errors = {name: {table: error(figures) for table, figures in of.items()} for name, of in found.items()}
+    for run in failures:
+        errors.setdefault(run["contestant"], {}).setdefault(run["table"], inf)
+    common = sorted(set.intersection(*(set(of) for of in errors.values())))
+    if not 2 <= len(errors) <= 10 or not common:
         return "\nNo mean ranks: no table has a result of all contestants."
-    ranked = mean_ranks([{name: error(found[name][table]) for name in entries} for table in sorted(common)])
-    difference = critical_difference(len(entries), len(common))
+    ranked = mean_ranks([{name: errors[name][table] for name in errors} for table in common])
+    difference, best = critical_difference(len(errors), len(common)), min(ranked.values())
     lines = [
-        f"\nMean ranks by error over {len(common)} tables; Friedman's χ² is {friedman(ranked, len(common)):.1f} with "
-        f"{len(entries) - 1} degrees of freedom; a difference of {difference:.2f} is significant at 5 % (Nemenyi)\n",
-        "| contestant | mean rank | not significantly different from the best |",
+        f"\nMean ranks by error over {len(common)} tables. Friedman's χ² is {friedman(ranked, len(common)):.1f} with "
+        f"{len(errors) - 1} degrees of freedom; a difference of {difference:.2f} is significant at 5 % (Nemenyi).\n",
+        "| contestant | mean rank | not significantly worse than the best |",
         "|---|---|---|",
     ]
-    best = min(ranked.values())
     for name, rank in sorted(ranked.items(), key=lambda item: item[1]):
         lines.append(f"| {name} | {rank:.2f} | {'yes' if rank - best < difference else ''} |")
     return "\n".join(lines)
 
 
-def _each(found: Mapping[str, Mapping[str, Any]], tables: Mapping[str, Table]) -> str:
-    others = [name for name in found if name != "ours"]
+def _each(found: Mapping[str, Any], tables: Mapping[str, Table], reference: str) -> str:
+    others = [name for name in found if name != reference]
     lines = [
-        "\nError of ours (RMSE, or log loss), its processor seconds and MB, and ours / theirs\n",
+        f"\nError of {reference} (RMSE, or log loss), its processor seconds and MB, and {reference} / theirs\n",
         f"| table | error | s | MB | {' | '.join(others)} |",
         f"|---|---|---|---|{'---|' * len(others)}",
     ]
-    for name in sorted(tables, key=lambda name: (tables[name].classes, name)):
-        mine = found["ours"].get(name)
-        if mine is None:
-            continue
-        cells = [f"{error(mine) / error(found[other][name]):.2f}" if name in found[other] else "–" for other in others]
+    for name in sorted(found[reference], key=lambda name: (tables[name].classes, name)):
+        mine = found[reference][name]
+        cells = [f"{error_ratio(mine, found[other][name]):.2f}" if name in found[other] else "–" for other in others]
         lines.append(
             f"| {name} | {error(mine):.4g} | {mine['process']:.1f} | {mine['memory']:.0f} | {' | '.join(cells)} |"
         )
