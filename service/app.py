@@ -119,6 +119,7 @@ def create_app(settings: Settings | None = None, *, forks: bool = False) -> Flas
             environ.get("RAW_URI") or request.full_path.rstrip("?"),
             request_id=environ.get("HTTP_X_REQUEST_ID", ""),
             traceparent=environ.get("HTTP_TRACEPARENT", ""),
+            tracestate=environ.get("HTTP_TRACESTATE", ""),
             client=request.remote_addr or "",
             arrived_at=environ.get("forward_pass.arrived_at", 0.0),
         )

@@ -3,20 +3,23 @@
     {"model": "penguins", "version": 3, "digest": "…", "input_sha256": "…", "predictions_sha256": "…"}
 
 `digest` is the model's; `input_sha256` is the hash of the request body, decompressed; `predictions_sha256` is the hash
-of the predictions as compact JSON, whose numbers are exact. With the body and the artifact, the same bits can be
-computed again: `models replay RECEIPT BODY`.
+of the predictions in the canonical form of RFC 8785, so that programs in any language can verify it
+(examples/verify_receipt.mjs). With the body and the artifact, the same predictions can be computed again:
+`models replay RECEIPT BODY`.
 """
 
 from __future__ import annotations
 
 import hashlib
-import json
+from collections.abc import Iterable
 from typing import Any
+
+from model_store.utils.canonical_json import canonical_json
 
 FIELD_TYPES = {"model": str, "version": int, "digest": str, "input_sha256": str, "predictions_sha256": str}
 
 
-def make_receipt(name: str, version: int, digest: str, body: bytes, predictions: list[Any]) -> dict[str, Any]:
+def make_receipt(name: str, version: int, digest: str, body: bytes, predictions: Iterable[Any]) -> dict[str, Any]:
     """Return the receipt of a request and its predictions."""
     return {
         "model": name,
@@ -27,7 +30,12 @@ def make_receipt(name: str, version: int, digest: str, body: bytes, predictions:
     }
 
 
-def hash_predictions(predictions: list[Any]) -> str:
-    """Return the SHA-256 of predictions; equal hashes mean equal bits, since JSON writes numbers exactly."""
-    text = json.dumps(predictions, ensure_ascii=False, separators=(",", ":"), allow_nan=False)
-    return hashlib.sha256(text.encode()).hexdigest()
+def hash_predictions(predictions: Iterable[Any]) -> str:
+    """Return the SHA-256 of predictions as a canonical JSON array; equal hashes mean equal numbers, to the last bit."""
+    found = hashlib.sha256()
+    before = "["
+    for prediction in predictions:
+        found.update(f"{before}{canonical_json(prediction)}".encode())
+        before = ","
+    found.update(b"[]" if before == "[" else b"]")
+    return found.hexdigest()

@@ -11,7 +11,8 @@ Headers = tuple[tuple[str, str], ...]
 
 _EXPOSED = (
     "Access-Control-Expose-Headers",
-    "X-Request-Id, X-Model-Version, Retry-After, Inference-Header-Content-Length, Server-Timing, traceparent",
+    "X-Request-Id, X-Model-Version, Retry-After, Inference-Header-Content-Length, Server-Timing, traceparent, "
+    "tracestate",
 )
 _PREFLIGHT: Headers = (
     ("Access-Control-Allow-Methods", "GET, HEAD, POST"),

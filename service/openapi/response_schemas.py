@@ -50,7 +50,7 @@ class ReceiptSchema(Schema):
         required=True, metadata={"description": "SHA-256 of the request body after decompression."}
     )
     predictions_sha256 = fields.String(
-        required=True, metadata={"description": "SHA-256 of the predictions as compact JSON."}
+        required=True, metadata={"description": "SHA-256 of the predictions in the canonical form of RFC 8785."}
     )
 
 

@@ -41,6 +41,7 @@ class ErrorResponder:
             "-" if head is None else head.uri,
             request_id="" if head is None else head.uncached_headers.get("X-REQUEST-ID", ""),
             traceparent="" if head is None else head.uncached_headers.get("TRACEPARENT", ""),
+            tracestate="" if head is None else head.uncached_headers.get("TRACESTATE", ""),
             client=connection.client_ip,
             arrived_at=connection.arrived_at if pending is not None else 0.0,
         )

@@ -214,6 +214,7 @@ class FastPath:
             request.target.uri,
             request_id=uncached_headers.get("X-REQUEST-ID", ""),
             traceparent=uncached_headers.get("TRACEPARENT", ""),
+            tracestate=uncached_headers.get("TRACESTATE", ""),
             client=request.client_ip,
             arrived_at=request.arrived_at,
         )

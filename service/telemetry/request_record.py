@@ -5,8 +5,8 @@
     headers = recorder.response_headers(record)
     recorder.finish(record, route="/predict", status=200)
 
-Both Flask's views and the fast path use it. Traces follow W3C Trace Context: the caller's trace id is kept, and this
-request is a span of its own.
+Both Flask's views and the fast path use it. Traces follow W3C Trace Context: the caller's trace id and tracestate are
+kept, and this request is a span of its own.
 """
 
 from __future__ import annotations
@@ -23,6 +23,7 @@ from model_store.utils.printable import printable
 from service.telemetry.cell_file import CounterCell
 from service.telemetry.metrics import Metrics
 from service.telemetry.mmap_counters import HistogramCells
+from service.telemetry.trace_context import parse_tracestate
 
 access_log = logging.getLogger("service.access")
 
@@ -56,7 +57,7 @@ class RequestRecord:
     __slots__ = (
         "arrived_at", "client", "compute_ended_at", "compute_started_at", "ended_at", "error_code", "key_name",
         "method", "parent_id", "parent_trace_flags", "parsed_at", "request_id", "route", "rows", "served", "span_id",
-        "started_at", "status", "target", "trace_flags", "trace_id",
+        "started_at", "status", "target", "trace_flags", "trace_id", "tracestate",
     )  # fmt: skip
 
     def __init__(self, method: str, target: str, client: str, arrived_at: float) -> None:
@@ -70,7 +71,7 @@ class RequestRecord:
         self.served: ModelVersion | None = None
         self.rows = 0
         self.key_name = ""  # of the API key, if one is required and in the key file
-        self.error_code = self.request_id = self.trace_id = self.span_id = self.parent_id = ""
+        self.error_code = self.request_id = self.trace_id = self.span_id = self.parent_id = self.tracestate = ""
         self.trace_flags = self.parent_trace_flags = self.status = 0
         self.route = ""
 
@@ -142,6 +143,7 @@ class RequestRecorder:
         *,
         request_id: str = "",
         traceparent: str = "",
+        tracestate: str = "",
         client: str = "",
         arrived_at: float = 0.0,
     ) -> RequestRecord:
@@ -154,6 +156,8 @@ class RequestRecorder:
         if given is not None and not (given[1] == "00" and given[5]):
             record.trace_id, record.parent_id = given[2], given[3]
             record.trace_flags = record.parent_trace_flags = int(given[4], 16) & 1
+            if tracestate:
+                record.tracestate = parse_tracestate(tracestate)
         else:
             record.trace_id = random_ids[:32]
         self.metrics.in_progress.inc()
@@ -172,6 +176,8 @@ class RequestRecorder:
             ("X-Request-Id", record.request_id),
             ("traceparent", f"00-{record.trace_id}-{record.span_id}-0{record.trace_flags}"),
         ]
+        if record.tracestate:
+            headers.append(("tracestate", record.tracestate))
         if record.compute_ended_at:
             queue, parse, compute, serialise = record.stages()
             headers.append(

@@ -16,7 +16,7 @@ from opentelemetry.sdk.resources import OTELResourceDetector, Resource
 from opentelemetry.sdk.trace import SpanProcessor, TracerProvider
 from opentelemetry.sdk.trace.export import BatchSpanProcessor
 from opentelemetry.sdk.trace.id_generator import RandomIdGenerator
-from opentelemetry.trace import NonRecordingSpan, SpanContext, SpanKind, Status, StatusCode, TraceFlags
+from opentelemetry.trace import NonRecordingSpan, SpanContext, SpanKind, Status, StatusCode, TraceFlags, TraceState
 from opentelemetry.trace import set_span_in_context as within
 
 from service.telemetry.request_record import RequestRecord, clock
@@ -88,7 +88,9 @@ def _parent_context(record: RequestRecord) -> Context:
     if not record.parent_id:
         return Context()
     flags = TraceFlags(record.parent_trace_flags)
-    remote = SpanContext(int(record.trace_id, 16), int(record.parent_id, 16), is_remote=True, trace_flags=flags)
+    state = TraceState.from_header([record.tracestate] if record.tracestate else [])
+    trace_id, span_id = int(record.trace_id, 16), int(record.parent_id, 16)
+    remote = SpanContext(trace_id, span_id, is_remote=True, trace_flags=flags, trace_state=state)
     return within(NonRecordingSpan(remote), Context())
 
 

@@ -49,7 +49,7 @@ def test_a_request_queued_for_too_long_is_shed_and_its_connection_kept(loop: Loo
 def test_error_responses_of_the_worker_are_counted_logged_and_traced(loop: Loop, caplog) -> None:
     sock = loop.client()
     trace = "0af7651916cd43dd8448eb211c80319c"
-    head = f"X-Request-Id: mine\r\ntraceparent: 00-{trace}-b7ad6b7169203331-01\r\n"
+    head = f"X-Request-Id: mine\r\ntraceparent: 00-{trace}-b7ad6b7169203331-01\r\ntracestate: a=1\r\n"
     with caplog.at_level("INFO", "service.access"):
         sock.sendall(b"POST /a HTTP/1.1\r\nHost: x\r\nContent-Length: x\r\n\r\n")
         refused = loop.take(sock)
@@ -61,6 +61,7 @@ def test_error_responses_of_the_worker_are_counted_logged_and_traced(loop: Loop,
     told = json.loads(refused.partition(b"\r\n\r\n")[2])["request_id"]
     assert f"X-Request-Id: {told}\r\n".encode() in refused
     assert f"traceparent: 00-{trace}-".encode() in cut
+    assert b"\r\ntracestate: a=1\r\n" in cut
     assert b"X-Request-Id: mine\r\n" in cut
     assert loop.app.error_counts == {"bad_request": 1, "request_timeout": 1}
     lines = [record.getMessage() for record in caplog.records if record.name == "service.access"]

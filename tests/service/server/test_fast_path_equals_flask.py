@@ -1,4 +1,4 @@
-"""The fast path responds as Flask does: 63 requests, each sent as it is and in two forms that Flask has to handle.
+"""The fast path responds as Flask does: 65 requests, each sent as it is and in two forms that Flask has to handle.
 
 `?warnings=false` and a harmless header that is sent twice change nothing but the way: status, headers and body are
 equal, but for ids, the date and timings.
@@ -83,6 +83,8 @@ REQUESTS = {
     "a request id": Sent(lines=("X-Request-Id: mine",), fast=True),
     "a request id that is not taken": Sent(lines=("X-Request-Id: not mine",), fast=True),
     "a trace": Sent(lines=(f"traceparent: {TRACE}", "tracestate: a=b"), fast=True),
+    "a tracestate in two lines": Sent(lines=(f"traceparent: {TRACE}", "tracestate: a=b", "tracestate: c=d")),
+    "a tracestate that is not taken": Sent(lines=(f"traceparent: {TRACE}", "tracestate: a"), fast=True),
     "a trace that is not taken": Sent(lines=("traceparent: 00-0-0-0",), fast=True),
     "a key where none is required": Sent(lines=("Authorization: Bearer fp_any",), fast=True),
     "a connection to be closed": Sent(lines=("Connection: close",)),
@@ -197,6 +199,6 @@ def test_the_fast_path_responds_as_flask_does(services: dict[bool, Service], nam
     assert service.accepted == sent.fast
 
 
-def test_there_are_63_requests_of_which_the_fast_path_accepts_half() -> None:
-    assert len(REQUESTS) == 63
+def test_there_are_65_requests_of_which_the_fast_path_accepts_half() -> None:
+    assert len(REQUESTS) == 65
     assert sum(sent.fast for sent in REQUESTS.values()) >= 22

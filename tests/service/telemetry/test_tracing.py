@@ -60,6 +60,14 @@ def test_prediction_is_a_span_with_its_stages_as_children(client, spans):
     assert moments == sorted(moments)
 
 
+def test_spans_have_the_callers_tracestate(client, spans):
+    trace = {"traceparent": f"00-{TRACE}-{SPAN}-01", "tracestate": "rojo=00f067aa0ba902b7, congo=t61rcWkgMzE"}
+    assert client.post("/models/price/predict", json=ROW, headers=trace).status_code == 200
+    assert len(spans()) == 4
+    for span in spans():
+        assert list(span.context.trace_state.items()) == [("rojo", "00f067aa0ba902b7"), ("congo", "t61rcWkgMzE")]
+
+
 def test_new_trace_has_the_ids_of_the_response_headers(client, spans):
     answer = client.get("/models/unknown")
     (request,) = spans()
