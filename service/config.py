@@ -143,7 +143,7 @@ class Settings:
     max_output_values: int = _setting(
         "SERVE_MAX_OUTPUT_VALUES",
         2**20,
-        "Most values in a response: its rows times the model's outputs.",
+        "Most values in a response: its rows times the model's outputs, or times `top_k` + 1.",
         minimum=1,
     )
     max_operations: int = _setting(

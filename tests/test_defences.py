@@ -185,7 +185,7 @@ DEFENCES = {
         "tests/service/http/test_request_body.py::test_a_body_over_the_limit_is_413_before_it_is_read",
     ),
     "rows are limited by the values of the response": Defence(
-        "service/validation/row_limits.py", "self.max_output_values // _response_values(names),", "",
+        "service/validation/row_limits.py", "self.output_values // values)", "self.inference_rows)",
         "tests/service/routes/test_row_limits.py::test_every_protocol_has_the_limit_of_the_model",
     ),
     "rows are limited by the network's operations": Defence(

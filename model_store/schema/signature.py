@@ -19,6 +19,7 @@ from model_store.errors import Fault, did_you_mean
 from model_store.nn import Array
 from model_store.schema.column import ReplacedValues, replacement_warnings
 from model_store.schema.columns import ArrayColumn, CategoryColumn, Column, FaultCollector, NumberColumn, RowLocations
+from model_store.schema.top_k import largest_columns
 from model_store.utils.values import describe_value, list_names
 
 __all__ = ["ArrayColumn", "CategoryColumn", "ClassificationOutput", "NumberColumn", "RegressionOutput", "Signature"]
@@ -168,9 +169,24 @@ class Signature:
         A classifier predicts `{"label": ..., "probabilities": {label: p}}`; a regression predicts a number, or
         `{name: number}` if it has several targets. InputError if an output is not finite.
         """
-        found = self.decode_arrays(outputs)
+        return self.predictions(self.decode_arrays(outputs))
+
+    def predictions(self, found: Mapping[str, Array], top_k: int | None = None) -> list[Any]:
+        """Return the arrays of `decode_arrays`, or the same rows of each, as predictions for JSON.
+
+        With `top_k`, those of a classifier have the `top_k` most probable labels only, the most probable first; equally
+        probable ones in the output's order.
+        """
         if isinstance(self.output, ClassificationOutput):
             names = self._label_names
+            if top_k is not None:
+                columns = largest_columns(found["probabilities"], top_k)
+                values = np.take_along_axis(found["probabilities"], columns, axis=1)
+                ranked = zip(found["label"].tolist(), columns.tolist(), values.tolist(), strict=True)
+                return [
+                    {"label": label, "probabilities": {names[i]: value for i, value in zip(places, row, strict=True)}}
+                    for label, places, row in ranked
+                ]
             return [
                 {"label": label, "probabilities": dict(zip(names, row, strict=True))}
                 for label, row in zip(found["label"].tolist(), found["probabilities"].tolist(), strict=True)

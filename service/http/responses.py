@@ -1,9 +1,15 @@
-"""Responses: JSON bodies, and the headers that every response has."""
+"""Responses: JSON bodies, and the headers that every response has.
+
+A long list is rendered in blocks: a list of all its items would take many times the memory of its JSON. The body is
+complete before its first byte is sent, so its Content-Length is known, and a failure gives an error response.
+"""
 
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
+from itertools import chain
 from typing import Any
 
 import orjson
@@ -21,6 +27,7 @@ RESPONSE_HEADERS = {
     "Content-Security-Policy": "default-src 'none'; frame-ancestors 'none'",
     "Cache-Control": "no-store",
 }
+PIECE_BYTES = 2**18
 _PLAIN_ERROR_PATH = re.compile(r"/v[12](/|$)")
 
 
@@ -29,12 +36,63 @@ def uses_plain_error_body(path: str) -> bool:
     return _PLAIN_ERROR_PATH.match(path) is not None
 
 
+@dataclass(frozen=True)
+class ListInBlocks:
+    """A JSON list of at least one item. `blocks` makes its items again each time, as lists that are not empty."""
+
+    blocks: Callable[[], Iterator[list[Any]]]
+
+    def __iter__(self) -> Iterator[Any]:
+        return chain.from_iterable(self.blocks())
+
+
 def json_bytes(value: Any) -> bytes:
-    return orjson.dumps(value) + b"\n"
+    return orjson.dumps(value, option=orjson.OPT_APPEND_NEWLINE)
+
+
+def json_pieces(value: Mapping[str, Any], end: bytes = b"\n") -> list[bytes]:
+    """Return an object as pieces of JSON of about `PIECE_BYTES`. Its values may be `ListInBlocks`, at any depth."""
+    pieces, piece = [], b""
+    for part in _json_parts(value):
+        piece += part
+        if len(piece) >= PIECE_BYTES:
+            pieces.append(piece)
+            piece = b""
+    return [*pieces, piece + end]
+
+
+def _json_parts(value: Any) -> Iterator[bytes]:
+    if isinstance(value, ListInBlocks):
+        before = b"["
+        for block in value.blocks():
+            yield before + orjson.dumps(block)[1:-1]
+            before = b","
+        yield b"]"
+    elif isinstance(value, dict):
+        before = b"{"
+        for key, item in value.items():
+            yield before + orjson.dumps(key) + b":"
+            yield from _json_parts(item)
+            before = b","
+        yield b"}" if value else b"{}"
+    elif isinstance(value, list) and any(isinstance(item, dict | ListInBlocks) for item in value):
+        before = b"["
+        for item in value:
+            yield before
+            yield from _json_parts(item)
+            before = b","
+        yield b"]"
+    else:
+        yield orjson.dumps(value)
 
 
 def json_response(value: Any, status: int = 200, headers: Mapping[str, str] | None = None) -> Response:
     return Response(json_bytes(value), status, headers, content_type="application/json")
+
+
+def json_response_in_pieces(value: Mapping[str, Any], headers: Mapping[str, str] | None = None) -> Response:
+    """Return a response with the JSON of `value`, whose lists may be `ListInBlocks`."""
+    return Response(json_pieces(value), 200, headers, content_type="application/json")
 
 
 def add_response_headers(response: Response) -> None:

@@ -52,6 +52,13 @@ _QUERY_PARAMETERS = [
         ("receipt", "Add a receipt, with which `models replay` can verify the predictions later."),
     )
 ]
+_TOP_K_PARAMETER = {
+    "in": "query",
+    "name": "top_k",
+    "required": False,
+    "schema": {"type": "integer", "minimum": 1, "maximum": 999_999_999},
+    "description": "Classifiers only: return the probabilities of this many labels, the most probable first.",
+}
 _ERROR_DESCRIPTIONS = {
     "400": "The body is incomplete or not valid JSON.",
     "404": "The model or version does not exist. The response lists those that do.",
@@ -97,7 +104,7 @@ def build_document(snapshot: Snapshot, *, require_keys: bool = False) -> Json:
             f"E{status}", {"description": text, **retry, **json_content(response_schemas.ErrorSchema)}
         )
     for served in snapshot.default_versions:
-        add_model_paths(spec, served, [_REQUEST_ID_PARAMETER], _QUERY_PARAMETERS, _ERROR_DESCRIPTIONS)
+        add_model_paths(spec, served, [_REQUEST_ID_PARAMETER], _QUERY_PARAMETERS, _TOP_K_PARAMETER, _ERROR_DESCRIPTIONS)
     _add_general_paths(spec)
     add_protocol_paths(spec, _REQUEST_ID_PARAMETER)
     found: Json = spec.to_dict()
@@ -157,8 +164,8 @@ def _add_general_paths(spec: APISpec) -> None:
                     "summary": "Predictions",
                     "description": TABLE_BODIES,
                     "operationId": operation_id,
-                    "parameters": [*parameters, *_QUERY_PARAMETERS, _REQUEST_ID_PARAMETER],
-                    "requestBody": {"required": True, **json_content(PredictSchema(1))},
+                    "parameters": [*parameters, *_QUERY_PARAMETERS, _TOP_K_PARAMETER, _REQUEST_ID_PARAMETER],
+                    "requestBody": {"required": True, **json_content(PredictSchema())},
                     "responses": {
                         "200": {
                             "description": "One prediction for each row.",

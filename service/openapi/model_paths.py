@@ -35,13 +35,18 @@ def add_model_paths(
     served: LoadedVersion,
     parameters: list[Json],
     query_parameters: list[Json],
+    top_k: Json,
     error_descriptions: Mapping[str, str],
 ) -> None:
     """Add the endpoints of one model.
 
-    `parameters` and `error_descriptions` apply to every prediction endpoint, `query_parameters` to the native one only.
+    `parameters` and `error_descriptions` apply to every prediction endpoint, `query_parameters` to the native one only,
+    the parameter `top_k` to that of a classifier.
     """
     name, signature, example = served.name, served.model.signature, served.example
+    native_parameters, max_rows = [*query_parameters, *parameters], served.max_rows
+    if isinstance(signature.output, ClassificationOutput):
+        native_parameters, max_rows = [top_k, *native_parameters], served.row_limit.max_rows(top_k=1)
 
     def component(part: str, schema: Json) -> Json:
         """Add a component, whose name is stable: clients name their classes after it."""
@@ -49,12 +54,15 @@ def add_model_paths(
         return ref(f"{name}.{part}")
 
     instance = component("instance", _any_of(_instance_schemas(signature)))
-    rows = {"type": "array", "minItems": 1, "items": instance}
+    rows: Json = {"type": "array", "minItems": 1, "maxItems": served.max_rows, "items": instance}
+    native_rows = rows | {"maxItems": max_rows}
+    if max_rows > served.max_rows:
+        native_rows["description"] = f"Without top_k at most {served.max_rows}."
     request = object_schema(
         "instances",
         model={"enum": [name, None]},
         version=VERSION,
-        instances=rows,
+        instances=native_rows,
     ) | {"additionalProperties": False}
     predictions = array_schema(component("prediction", _prediction_schema(signature)))
     response = object_schema(
@@ -74,7 +82,7 @@ def add_model_paths(
             "operationId": f"{prefix}_{name}",
             "summary": served.model.description or f"Predictions of {name}",
             "description": f"Uses version {served.number}.",
-            "parameters": [*query_parameters, *parameters] if native else parameters,
+            "parameters": native_parameters if native else parameters,
             "requestBody": {"required": True, **request_body},
             "responses": {"200": {"description": "One prediction for each row.", **response_body}}
             | {status: f"{errors}{status}" for status in error_descriptions if native or status != "422"},
@@ -104,7 +112,7 @@ def _tensorflow_serving_schemas(served: LoadedVersion, rows: Json) -> tuple[Json
     """Return TensorFlow Serving's request by rows, its request by columns, and its response."""
     signature, columns = served.model.signature, {}
     for column in signature.inputs:
-        columns[column.name] = {"type": "array", "minItems": 1, "items": _column_schema(column)}
+        columns[column.name] = rows | {"items": _column_schema(column)}
     named = object_schema(_required_columns(signature), **columns) | {"additionalProperties": False}
     if len(columns) == 1 and not signature.inputs[0].is_whole_row:
         rows = rows | {"items": _any_of([rows["items"], _column_schema(signature.inputs[0])])}
@@ -225,7 +233,8 @@ def _prediction_schema(signature: Signature) -> Json:
                 "label": {"enum": list(output.labels)},
                 "probabilities": {
                     "type": "object",
-                    "required": names,
+                    "description": "Of every label, or of the most probable ones with `top_k`.",
+                    "minProperties": 1,
                     "properties": dict.fromkeys(names, probability),
                 },
             },

@@ -139,6 +139,7 @@ class ModelSchema(ModelSummarySchema):
     digest = fields.String(required=True, metadata={"description": "SHA-256 of the artifact's manifest."})
     inputs = fields.List(fields.Nested(InputColumnSchema), required=True)
     output = fields.Nested(OutputSchema, required=True)
+    max_rows = fields.Integer(required=True, metadata={"description": "The most rows of a request without `top_k`."})
     training = fields.Dict(keys=fields.String(), values=fields.Raw(), required=True)
     example = fields.Nested(PredictedExampleSchema, required=True)
 

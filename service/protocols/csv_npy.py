@@ -5,6 +5,8 @@ Whether the first line of CSV is a header is decided in model_store/schema/row_p
 
 from __future__ import annotations
 
+from email.message import Message
+from email.utils import collapse_rfc2231_value
 from io import BytesIO
 
 from numpy.lib.format import read_array
@@ -21,24 +23,35 @@ from service.validation.row_limits import TooManyRowsError
 
 CSV, NPY = "text/csv", "application/x-npy"
 MEDIA_TYPES = (CSV, NPY)
-_HEADERS: dict[str | None, Header | None] = {None: None, "present": "present", "absent": "absent"}
+_HEADERS: dict[str, Header] = {"present": "present", "absent": "absent"}
 
 
-def parse_csv_rows(body: bytes, served: LoadedVersion, header: str | None, *, max_bytes: int) -> RowBatch:
-    """Parse a CSV body into rows that are not encoded yet. `header` is the parameter of the media type, if sent."""
-    if header not in _HEADERS:
-        fix = "send text/csv; header=present if the first line names the columns, else header=absent"
-        raise InputError(
-            [Fault("Content-Type", f"expected header=present or header=absent, found {describe_value(header)}", fix)]
-        )
+def parse_csv_rows(body: bytes, served: LoadedVersion, content_type: str, *, max_rows: int, max_bytes: int) -> RowBatch:
+    """Parse a CSV body into rows that are not encoded yet."""
+    header = _header_parameter(content_type)
     check_value_count(body, max_bytes, "CSV")
-    found, _ = row_parser.parse_csv(body, "", served.model.signature, _HEADERS[header], max_rows=served.max_rows)
-    if len(found.rows) > served.max_rows:
-        raise TooManyRowsError("rows", served.max_rows, "more")
+    found, _ = row_parser.parse_csv(body, "", served.model.signature, header, max_rows=max_rows)
+    if len(found.rows) > max_rows:
+        raise TooManyRowsError("rows", max_rows, "more")
     return found
 
 
-def encode_npy(body: bytes, served: LoadedVersion) -> EncodedRows:
+def _header_parameter(content_type: str) -> Header | None:
+    """Return the parameter `header` of text/csv, None if it was not sent. InputError if it is invalid or repeated."""
+    message = Message()
+    message["Content-Type"] = content_type
+    found = [collapse_rfc2231_value(value) for name, value in message.get_params([]) if name == "header"]
+    if len(found) > 1:
+        problem = f"expected the parameter header once, found {len(found)} times"
+    elif found and found[0] not in _HEADERS:
+        problem = f"expected header=present or header=absent, found {describe_value(found[0])}"
+    else:
+        return _HEADERS[found[0]] if found else None
+    fix = "send text/csv; header=present if the first line names the columns, else header=absent"
+    raise InputError([Fault("Content-Type", problem, fix)])
+
+
+def encode_npy(body: bytes, served: LoadedVersion, max_rows: int) -> EncodedRows:
     """Encode an .npy body as the network's input. The model must take a single tensor."""
     tensor = tensors.single_input_spec(served.model.signature)
     if tensor is None:
@@ -53,4 +66,4 @@ def encode_npy(body: bytes, served: LoadedVersion) -> EncodedRows:
             [Fault("body", "expected one array of numbers, found something else", "write it with numpy.save")]
         )
     arrays = {tensor.name: array.astype(array.dtype.newbyteorder("<"))}
-    return tensors.encode(served.model, arrays, served.max_rows)
+    return tensors.encode(served.model, arrays, max_rows)

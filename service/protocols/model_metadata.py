@@ -51,6 +51,7 @@ def model_details(entry: ModelEntry, served: LoadedVersion) -> dict[str, Any]:
         "digest": served.digest,
         "inputs": [column.public_details() for column in model.signature.inputs],
         "output": model.signature.output.public_details(),
+        "max_rows": served.max_rows,
         "training": {key: model.training[key] for key in _TRAINING_KEYS if key in model.training},
         "example": {"instances": [served.example.instance], "predictions": [served.example.prediction]},
     }

@@ -51,12 +51,15 @@ class PredictParser:
         return served, faults
 
     def encode(
-        self, body: dict[str, Any], served: LoadedVersion | None, faults: list[Fault]
+        self, body: dict[str, Any], served: LoadedVersion | None, faults: list[Fault], top_k: int | None = None
     ) -> tuple[LoadedVersion, EncodedRows]:
         """Encode the rows of the body for what `find_version` returned. Raises InputError with the errors of both."""
         total = len(faults)
         try:
-            encoded = (served.schema if served else self._schema_without_model).encode(body)
+            if served is None:
+                encoded = self._schema_without_model.encode(body, None)
+            else:
+                encoded = served.schema.encode(body, served.row_limit.max_rows(top_k))
         except InputError as e:
             faults += e.faults
             total += e.total
@@ -65,7 +68,7 @@ class PredictParser:
         return served, encoded
 
 
-def predict_response(served: LoadedVersion, predictions: list[Any], warnings: Sequence[Fault] = ()) -> dict[str, Any]:
+def predict_response(served: LoadedVersion, predictions: Any, warnings: Sequence[Fault] = ()) -> dict[str, Any]:
     response = {"model": served.name, "version": served.number, "predictions": predictions}
     return with_warnings(response, warnings) if warnings else response
 

@@ -13,15 +13,15 @@ from dataclasses import dataclass, field
 from functools import partial
 from typing import Any
 
-import orjson
-
 from model_store.errors import Fault, InputError, did_you_mean
 from model_store.nn import Array
 from model_store.schema.columns import FaultCollector
 from model_store.utils.values import describe_value, list_names
 from service.http.exceptions import error_at
 from service.http.request_body import parse_json
+from service.http.responses import json_pieces
 from service.protocols import tensors
+from service.protocols.row_blocks import row_blocks
 from service.protocols.tensors import DATATYPES, TensorSpec
 from service.registry.loaded_version import LoadedVersion
 from service.validation.predict_request import not_an_object_error
@@ -82,8 +82,8 @@ def serialize_response(
     arrays: Mapping[str, Array],
     warnings: Sequence[Fault],
     coding: str | None,
-) -> tuple[bytes, dict[str, str]]:
-    """Return the body and headers of the response. `coding` compresses it: "gzip" or "x-gzip", "deflate" or None.
+) -> tuple[list[bytes], dict[str, str]]:
+    """Return the body in pieces, and the headers. `coding` compresses it: "gzip" or "x-gzip", "deflate" or None.
 
     Parameters are strings, numbers or booleans in this protocol, so `warnings` are the lines of one string.
     """
@@ -96,25 +96,25 @@ def serialize_response(
             tail.append(tensors.to_bytes(array))
             output["parameters"] = {"binary_data_size": len(tail[-1])}
         else:
-            output["data"] = tensors.to_json(array)
+            output["data"] = row_blocks({name: array}, lambda arrays: tensors.to_json(*arrays.values()))
         outputs.append(output)
     head: dict[str, Any] = {"model_name": served.name, "model_version": str(served.number)}
     if request.id is not None:
         head["id"] = request.id
     if warnings:
         head["parameters"] = {"warnings": "\n".join(f"{each.location}: {each.problem}" for each in warnings)}
-    document = orjson.dumps(head | {"outputs": outputs})
-    body = b"".join([document, *tail])
+    document = json_pieces(head | {"outputs": outputs}, end=b"")
+    body = [*document, *tail]
     headers = {
         "Content-Type": "application/octet-stream" if tail else "application/json",
         "X-Model-Version": str(served.number),
         "Vary": "Accept-Encoding",
     }
     if tail:
-        headers[JSON_LENGTH_HEADER] = str(len(document))
+        headers[JSON_LENGTH_HEADER] = str(sum(map(len, document)))
     if coding is not None:
         deflater = zlib.compressobj(1, zlib.DEFLATED, zlib.MAX_WBITS + (0 if coding == "deflate" else 16))
-        body = deflater.compress(body) + deflater.flush()
+        body = [*map(deflater.compress, body), deflater.flush()]
         headers["Content-Encoding"] = coding
     return body, headers
 

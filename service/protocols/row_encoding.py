@@ -12,7 +12,7 @@ from service.validation.predict_request import EncodedRows
 from service.validation.row_limits import check_row_count
 
 
-def encode_rows(served: LoadedVersion, rows: Any, location: str) -> EncodedRows:
+def encode_rows(served: LoadedVersion, rows: Any, location: str, top_k: int | None = None) -> EncodedRows:
     """Validate and encode untrusted rows. Raises InputError with all errors, or TooManyRowsError."""
     faults = FaultCollector()
     if not isinstance(rows, list):
@@ -20,6 +20,6 @@ def encode_rows(served: LoadedVersion, rows: Any, location: str) -> EncodedRows:
     elif not rows:
         faults.add(location, "expected at least one row, found none", "send [row, ...]")
     faults.raise_if_any()
-    check_row_count(location, len(rows), served.max_rows)
+    check_row_count(location, len(rows), served.row_limit.max_rows(top_k))
     warnings: list[Fault] = []
     return EncodedRows(served.model.encode(rows, location, warnings), warnings)

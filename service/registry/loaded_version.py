@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import cached_property
 
 from model_store.artifact.model import Model
 from model_store.registry.publication import Publication
 from service.registry.batching_policy import BatchingPolicy
 from service.registry.example_request import ExampleRequest
 from service.validation.predict_request import PredictSchema
+from service.validation.row_limits import RowLimit
 
 
 @dataclass(frozen=True, eq=False)
@@ -22,5 +24,10 @@ class LoadedVersion:
     schema: PredictSchema
     example: ExampleRequest
     batching: BatchingPolicy
-    max_rows: int  # of a request (validation/row_limits.py)
+    row_limit: RowLimit
     publication: Publication | None = None  # as read with it; see `ModelEntry.publication`
+
+    @cached_property
+    def max_rows(self) -> int:
+        """The most rows of a request without `top_k`."""
+        return self.row_limit.max_rows()

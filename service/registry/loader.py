@@ -87,13 +87,13 @@ class Loader:
                 if self._check_signature is not None:
                     self._check_signature(name, number, model.digest or "")
                 model.check_golden()
-            max_rows = self._row_limits.max_rows(model)
-            schema = PredictSchema(max_rows, name, model)
+            row_limit = self._row_limits.for_model(model)
+            schema = PredictSchema(name, model)
             batching = BatchingPolicy(model.network.block_rows)
             publication = self._publication(name, number) if verified_digest is None else None
             example = make_example(model)
             digest = model.digest or ""
-            served = LoadedVersion(name, number, digest, model, schema, example, batching, max_rows, publication)
+            served = LoadedVersion(name, number, digest, model, schema, example, batching, row_limit, publication)
         except Exception as e:  # one bad version must not stop the others
             known = isinstance(e, (ModelStoreError, OSError))
             attempts = failure.attempts + 1 if failure else 1

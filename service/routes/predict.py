@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
 
 from flask import Blueprint, g, request
 from werkzeug.wrappers import Response
@@ -13,18 +13,20 @@ from model_store.artifact.receipt import make_receipt
 from model_store.errors import Fault, InputError, did_you_mean
 from model_store.nn import Array
 from model_store.schema.row_parser import RowBatch
+from model_store.schema.signature import ClassificationOutput
 from service.config import Settings
 from service.http.request_body import check_json_content_type, parse_json, read_body
-from service.http.responses import json_response
+from service.http.responses import ListInBlocks, json_response_in_pieces
 from service.inference.range_warnings import range_warnings
 from service.inference.runner import InferenceRunner
 from service.protocols import csv_npy
 from service.protocols.native import PredictParser, predict_response
+from service.protocols.row_blocks import prediction_blocks
 from service.protocols.row_encoding import encode_rows
 from service.registry.loaded_version import LoadedVersion
 from service.registry.registry import ModelRegistry
 from service.telemetry.request_record import RequestRecord
-from service.validation.predict_request import not_an_object_error
+from service.validation.predict_request import QUERY_PARAMETERS, not_an_object_error
 
 
 @dataclass(frozen=True)
@@ -34,7 +36,7 @@ class PredictResult:
     served: LoadedVersion
     body: bytes
     inputs: Array
-    predictions: list[Any]
+    predictions: ListInBlocks
     warnings: list[Fault]  # of missing values that were filled in
     csv: RowBatch | None = None
 
@@ -51,25 +53,34 @@ class Predictor:
     ) -> None:
         self._registry, self._parser, self._inference, self._settings = registry, parser, inference, settings
 
-    def __call__(self, name: str | None, version: str | None, *, ignored_key: str = "") -> PredictResult:
-        """Predict for the current request. `ignored_key` of the body is ignored."""
+    def __call__(
+        self, name: str | None, version: str | None, *, top_k: int | None = None, ignored_key: str = ""
+    ) -> PredictResult:
+        """Predict for the current request. `ignored_key` of the body is ignored.
+
+        `top_k` leaves only the most probable labels of a classifier in the predictions.
+        """
         record: RequestRecord = g.request_record
         max_bytes = self._settings.max_body_bytes
         if name is not None or request.mimetype in csv_npy.MEDIA_TYPES:
             # Before the body is read: an unknown model is reported at once.
             record.served = served = self._registry.find(name, version)
         if request.mimetype in csv_npy.MEDIA_TYPES:
+            _check_top_k(served, top_k)
             sent = read_body(request, max_bytes)
+            max_rows = served.row_limit.max_rows(top_k)
             if request.mimetype == csv_npy.CSV:
-                header = request.mimetype_params.get("header")
-                g.sent_csv = batch = csv_npy.parse_csv_rows(sent, served, header, max_bytes=max_bytes)
+                content_type = request.headers["Content-Type"]
+                g.sent_csv = batch = csv_npy.parse_csv_rows(
+                    sent, served, content_type, max_rows=max_rows, max_bytes=max_bytes
+                )
                 g.sent_rows = batch.rows
                 try:
-                    encoded = encode_rows(served, batch.rows, "rows")
+                    encoded = encode_rows(served, batch.rows, "rows", top_k)
                 except InputError as e:
                     raise batch.with_lines(e) from e
             else:
-                encoded = csv_npy.encode_npy(sent, served)
+                encoded = csv_npy.encode_npy(sent, served, max_rows)
         else:
             check_json_content_type(request, csv_npy.MEDIA_TYPES)
             sent = read_body(request, max_bytes)
@@ -79,10 +90,13 @@ class Predictor:
             body.pop(ignored_key, None)
             model = body.get("model")
             g.requested_model, g.sent_rows = model if isinstance(model, str) else "", body.get("instances")
-            record.served, faults = self._parser.find_version(body, name, version)
-            served, encoded = self._parser.encode(body, record.served, faults)
+            found, faults = self._parser.find_version(body, name, version)
+            record.served = found
+            if found is not None:
+                _check_top_k(found, top_k)
+            served, encoded = self._parser.encode(body, found, faults, top_k)
         outputs = self._inference(record, served, encoded.inputs)
-        predictions = served.model.signature.decode(outputs)
+        predictions = prediction_blocks(served.model.signature, outputs, top_k)
         return PredictResult(served, sent, encoded.inputs, predictions, encoded.warnings, g.get("sent_csv"))
 
 
@@ -93,41 +107,64 @@ def create_blueprint(predictor: Predictor) -> Blueprint:
     @blueprint.post("/models/<name>/predict")
     @blueprint.post("/models/<name>/versions/<version>/predict")
     def predict(name: str | None = None, version: str | None = None) -> Response:
-        extras = _true_query_parameters()
-        result = predictor(name, version)
+        asked = _query_parameters()
+        result = predictor(name, version, top_k=asked.top_k)
         served = result.served
         response = predict_response(served, result.predictions, result.locate(result.warnings))
-        if "warnings" in extras:
+        if asked.warnings:
             found = result.locate([*result.warnings, *range_warnings(served.model, result.inputs)])
             response["warnings"] = [warning.as_dict() for warning in found]
-        if "receipt" in extras:
+        if asked.receipt:
             response["receipt"] = make_receipt(
                 served.name, served.number, served.digest, result.body, result.predictions
             )
-        return json_response(response)
+        return json_response_in_pieces(response)
 
     return blueprint
 
 
-_QUERY_PARAMETERS = ("warnings", "receipt")
+@dataclass(frozen=True)
+class QueryParameters:
+    """What a request asks for in its URL."""
+
+    warnings: bool
+    receipt: bool
+    top_k: int | None
 
 
-def _true_query_parameters() -> set[str]:
-    """Return the query parameters that are true. Raises InputError for unknown, repeated or malformed ones.
+_BOOLEANS = {"true": True, "false": False}
+_TOP_K = re.compile(r"[1-9][0-9]{0,8}")
+
+
+def _query_parameters() -> QueryParameters:
+    """Return the query parameters. Raises InputError for unknown, repeated, malformed or contradictory ones.
 
     The error does not repeat the value of an unknown parameter, which may be a secret.
     """
     faults = []
     for name, values in request.args.lists():
-        found = values[0]
-        if name not in _QUERY_PARAMETERS:
-            fix = did_you_mean(name, _QUERY_PARAMETERS) or f"the parameters are {' and '.join(_QUERY_PARAMETERS)}"
+        found, fix = values[0], f"?{name}={QUERY_PARAMETERS.get(name)}"
+        if name not in QUERY_PARAMETERS:
+            fix = did_you_mean(name, tuple(QUERY_PARAMETERS)) or f"the parameters are {', '.join(QUERY_PARAMETERS)}"
             location = name if len(name) <= 100 else name[:97] + "..."
             faults.append(Fault(location, "unknown query parameter", fix))
         elif len(values) > 1:
-            faults.append(Fault(name, f"expected once, found {len(values)} times", f"send it once: ?{name}=true"))
-        elif found not in {"true", "false"}:
-            faults.append(Fault(name, f"expected true or false, found {found[:100]!r}", f"send ?{name}=true"))
+            faults.append(Fault(name, f"expected once, found {len(values)} times", f"send it once: {fix}"))
+        elif name == "top_k" and not _TOP_K.fullmatch(found):
+            problem = f"expected a whole number of labels, 1 or more; found {found[:100]!r}"
+            faults.append(Fault(name, problem, f"send {fix}"))
+        elif name != "top_k" and found not in _BOOLEANS:
+            faults.append(Fault(name, f"expected true or false, found {found[:100]!r}", f"send {fix}"))
+    if not faults and "top_k" in request.args and request.args.get("receipt") == "true":
+        problem = "expected without receipt=true: a receipt is of all probabilities"
+        faults.append(Fault("top_k", problem, "leave out one of them"))
     if faults:
         raise InputError(faults)
-    return {name for name, found in request.args.items() if found == "true"}
+    warnings, receipt = (_BOOLEANS[request.args.get(name, "false")] for name in ("warnings", "receipt"))
+    return QueryParameters(warnings, receipt, request.args.get("top_k", type=int))
+
+
+def _check_top_k(served: LoadedVersion, top_k: int | None) -> None:
+    if top_k is not None and not isinstance(served.model.signature.output, ClassificationOutput):
+        problem = f"expected a model that predicts classes, found {served.name}, which predicts numbers"
+        raise InputError([Fault("top_k", problem, "leave it out")])

@@ -10,7 +10,7 @@ from flask import Blueprint
 from werkzeug.wrappers import Response
 
 from service.config import Settings
-from service.http.responses import json_response
+from service.http.responses import json_response, json_response_in_pieces
 from service.protocols.native import with_warnings
 from service.registry.registry import ModelRegistry
 from service.routes.predict import Predictor
@@ -25,9 +25,8 @@ def create_blueprint(registry: ModelRegistry, predictor: Predictor, settings: Se
     def invocations() -> Response:
         result = predictor(None, None, ignored_key="parameters")
         headers = {"X-Model-Version": str(result.served.number)}
-        return json_response(
-            with_warnings({"predictions": result.predictions}, result.locate(result.warnings)), headers=headers
-        )
+        response = with_warnings({"predictions": result.predictions}, result.locate(result.warnings))
+        return json_response_in_pieces(response, headers)
 
     blueprint.add_url_rule("/ping", view_func=ping, methods=["GET"])
     blueprint.add_url_rule("/invocations", view_func=invocations, methods=["POST"])

@@ -14,10 +14,11 @@ from model_store.schema.signature import Signature
 from model_store.utils.values import describe_value, list_names
 from service.config import Settings
 from service.http.request_body import read_json
-from service.http.responses import json_response
+from service.http.responses import json_response, json_response_in_pieces
 from service.inference.runner import InferenceRunner
 from service.protocols import model_metadata, tensors
 from service.protocols.native import with_warnings
+from service.protocols.row_blocks import row_blocks
 from service.protocols.row_encoding import encode_rows
 from service.protocols.tensors import TensorSpec
 from service.registry.registry import ModelRegistry
@@ -98,11 +99,11 @@ def create_blueprint(registry: ModelRegistry, inference: InferenceRunner, settin
         found = signature.decode_arrays(inference(g.request_record, served, encoded.inputs))
         headers = {"X-Model-Version": str(served.number)}
         if location == "inputs":
-            columns = {key: values.tolist() for key, values in found.items()}
+            columns = {key: row_blocks({key: values}, _arrays_to_rows) for key, values in found.items()}
             outputs: Any = columns if len(columns) > 1 else next(iter(columns.values()))
-            return json_response(with_warnings({"outputs": outputs}, encoded.warnings), headers=headers)
-        response = {"predictions": _arrays_to_rows(found)}
-        return json_response(with_warnings(response, encoded.warnings), headers=headers)
+            return json_response_in_pieces(with_warnings({"outputs": outputs}, encoded.warnings), headers)
+        response = {"predictions": row_blocks(found, _arrays_to_rows)}
+        return json_response_in_pieces(with_warnings(response, encoded.warnings), headers)
 
     return blueprint
 

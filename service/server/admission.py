@@ -46,6 +46,8 @@ class AdmissionController:
         """Count a connection again, whose input or output has changed."""
         waiting = len(connection.pending_request.content) if connection.pending_request is not None else 0
         input_bytes, output_bytes = connection.reader.buffered_bytes + waiting, len(connection.send_buffer)
+        if connection.send_pieces:
+            output_bytes += sum(map(len, connection.send_pieces))
         self.input_bytes += input_bytes - connection.input_bytes
         self.output_bytes += output_bytes - connection.output_bytes
         connection.input_bytes, connection.output_bytes = input_bytes, output_bytes

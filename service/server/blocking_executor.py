@@ -11,6 +11,7 @@ import copy
 import logging
 import math
 import threading
+from collections import deque
 from collections.abc import Callable, Iterator
 from queue import SimpleQueue
 
@@ -26,11 +27,11 @@ MAX_PENDING_BYTES = 32 * 1024 * 1024  # of their bodies, and of the input that a
 
 class BlockingExecutor:
     def __init__(self, handle: Callable[[Connection, BufferedRequest], bool], wake_loop: Callable[[], None]) -> None:
-        """`handle` appends to a connection's send buffer and returns True if the connection must then close."""
+        """`handle` appends to what a connection sends and returns True if the connection must then close."""
         self._handle, self._wake_loop = handle, wake_loop
         self._pending: dict[Connection, BufferedRequest] = {}  # changed by the event loop's thread only
         self._queue: SimpleQueue[tuple[Connection, BufferedRequest]] = SimpleQueue()
-        self._results: SimpleQueue[tuple[Connection, BufferedRequest, bytes, bool]] = SimpleQueue()
+        self._results: SimpleQueue[tuple[Connection, BufferedRequest, Connection, bool]] = SimpleQueue()
         self._thread: threading.Thread | None = None
         self.deadline = math.inf  # after which no request may wait
 
@@ -65,20 +66,25 @@ class BlockingExecutor:
                 request.abandoned = True
                 yield connection, request
 
-    def completed(self) -> Iterator[tuple[Connection, bytes, bool]]:
-        """Yield the responses that are ready, and whether their connections must then close."""
+    def completed(self) -> Iterator[tuple[Connection, bytearray, bool]]:
+        """Yield the responses that are ready, and whether their connections must then close.
+
+        The pieces of a large one are those of the connection already.
+        """
         while not self._results.empty():
-            connection, request, response, close = self._results.get()
+            connection, request, answered, close = self._results.get()
             if self._pending.get(connection) is request:
                 self.cancel(connection)
-                yield connection, response, close
+                connection.send_pieces = answered.send_pieces
+                yield connection, answered.send_buffer, close
 
     def _run(self) -> None:
         while True:
             connection, request = self._queue.get()
             if self._pending.get(connection) is request:
                 copied = copy.copy(connection)
-                copied.send_buffer = bytearray()
+                copied.send_buffer, copied.send_pieces = bytearray(), deque()
                 close = self._handle(copied, request)
-                self._results.put((connection, request, bytes(copied.send_buffer), close))
+                self._results.put((connection, request, copied, close))
+                del copied  # its response may be large
                 self._wake_loop()

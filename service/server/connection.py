@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import socket
 import time
+from collections import deque
 from typing import Any
 
 from service.server.request_reader import BufferedRequest, RequestReader
@@ -17,6 +18,7 @@ class Connection:
         self.deadline = time.monotonic() + READ_TIMEOUT_SECONDS
         self.input_bytes = self.output_bytes = 0  # as AdmissionController last counted them
         self.send_buffer = bytearray()
+        self.send_pieces: deque[bytes] = deque()  # of a large response, after `send_buffer`; none while that is empty
         self.last_sent_at = 0.0  # when the client last took bytes of it
         self.selector_events = 0  # which the selector watches for
         self.pending_request: BufferedRequest | None = None  # complete, and without a response

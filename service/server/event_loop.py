@@ -146,7 +146,7 @@ class EventLoop:
             self.selector.unregister(listener)
             listener.close()
 
-    def send_response(self, connection: Connection, response: bytes, *, close: bool) -> None:
+    def send_response(self, connection: Connection, response: bytes | bytearray, *, close: bool) -> None:
         """Send the response to the connection's pending request, after what its send buffer holds already."""
         connection.send_buffer += response
         connection.pending_request = None
@@ -379,6 +379,8 @@ class EventLoop:
                 self.close(connection)
                 return
             del connection.send_buffer[:sent]
+            if connection.send_pieces and not connection.send_buffer:
+                connection.send_buffer += connection.send_pieces.popleft()
             self.admission.update(connection)
             if connection.send_buffer:
                 if sent:

@@ -56,6 +56,8 @@ _FALLBACK_ERRORS = (
 )
 
 
+MAX_RESPONSE_VALUES = 2**16  # Flask writes larger responses in pieces; these take up to 2 MB
+
 _NO_WARNINGS: Sequence[Fault] = ()  # a table of numbers has no missing value
 _JSON_LINES = header_lines([("Content-Type", "application/json"), *RESPONSE_HEADERS.items()])
 
@@ -137,6 +139,8 @@ class FastPath:
         if found is None:
             return None
         request.served, (request.inputs, request.warnings) = found
+        if len(request.inputs) * request.served.row_limit.row_values > MAX_RESPONSE_VALUES:
+            return None
         request.parsed_at = clock()
         request.head, request.target, request.client_ip, request.arrived_at = head, target, client_ip, arrived_at
         return request

@@ -1,4 +1,7 @@
-"""The WSGI bridge: runs a complete request through the WSGI application and buffers its response."""
+"""The WSGI bridge: runs a complete request through the WSGI application and buffers its response.
+
+The pieces of a large body are sent as they are, without a copy of them all.
+"""
 
 from __future__ import annotations
 
@@ -13,6 +16,7 @@ from service.server.gunicorn_compat import EnvironError, describe_parse_error
 from service.server.request_reader import BufferedRequest
 from service.server.response_head import header_lines, response_head
 
+MAX_BUFFERED_BYTES = 2**18
 _ExcInfo = tuple[type[BaseException], BaseException, TracebackType] | tuple[None, None, None]
 
 
@@ -27,7 +31,7 @@ class WsgiBridge:
         self._application, self._cfg, self._respond_with_error, self.log = application, cfg, respond_with_error, log
 
     def handle(self, connection: Connection, request: BufferedRequest, *, close: bool) -> bool:
-        """Append the application's response to the connection's send buffer; True if the connection must then close."""
+        """Append the application's response to what the connection sends; True if the connection must then close."""
         head = request.head
         try:
             environ = head.parsed.environ(self._cfg, connection.peer, connection.local_address)
@@ -46,11 +50,12 @@ class WsgiBridge:
             response = _Response()
             parts = self._application(environ, response.start)
             try:
-                body = b"".join([*response.written, *parts])
+                body = [*response.written, *parts]
             finally:
                 if hasattr(parts, "close"):
                     parts.close()
-            start = response.head(head.method, len(body), close=close)
+            length = sum(memoryview(part).nbytes for part in body)  # TypeError for text
+            start = response.head(head.method, length, close=close)
         except Exception:
             self.log.exception("%s failed outside the application's error handling", head.method)
             status, fix = "500 Internal Server Error", "the cause is in the service's log under this request_id"
@@ -60,7 +65,10 @@ class WsgiBridge:
             return True
         connection.send_buffer += start
         if response.has_body and head.method != "HEAD":
-            connection.send_buffer += body
+            if length <= MAX_BUFFERED_BYTES:
+                connection.send_buffer += b"".join(body)
+            else:
+                connection.send_pieces.extend(filter(None, body))
         return close
 
 

@@ -20,6 +20,8 @@ from model_store.nn import Array
 from model_store.utils.values import describe_value
 from service.validation.row_limits import check_row_count
 
+QUERY_PARAMETERS = {"warnings": "true", "receipt": "true", "top_k": "5"}  # with a value that is valid
+
 
 class EncodedRows(NamedTuple):
     """The network's input for the rows of a request (n, features), and the missing values that were filled in."""
@@ -63,7 +65,6 @@ class InstancesField(fields.Field[EncodedRows | None]):
     """
 
     model: weakref.ref[Model] | None = None
-    max_rows = 0
 
     def make_error(self, key: str, **kwargs: Any) -> ValidationError:
         found = "null" if key == "null" else "none"
@@ -81,7 +82,6 @@ class InstancesField(fields.Field[EncodedRows | None]):
             raise _validation_error("instances", "expected at least one row, found none", "send [row, ...]")
         if self.model is None:
             return None
-        check_row_count("instances", len(value), self.max_rows)
         model = self.model()
         if model is None:
             raise ReferenceError("a schema was used longer than its model was held")
@@ -116,18 +116,21 @@ class PredictSchema(Schema):
         },
     )
 
-    def __init__(self, max_rows: int = 0, name: str | None = None, model: Model | None = None) -> None:
+    def __init__(self, name: str | None = None, model: Model | None = None) -> None:
         super().__init__()
         for field in self.fields.values():  # each schema instance has its own copies of the fields
             if isinstance(field, InstancesField):
-                field.model, field.max_rows = None if model is None else weakref.ref(model), max_rows
+                field.model = None if model is None else weakref.ref(model)
             elif isinstance(field, ModelNameField):
                 field.expected_name = name
 
-    def encode(self, body: Mapping[str, Any]) -> EncodedRows | None:
+    def encode(self, body: Mapping[str, Any], max_rows: int | None) -> EncodedRows | None:
         """Return the encoded rows, or None if the schema has no model. Raises InputError with all errors,
-        or TooManyRowsError.
+        or TooManyRowsError for more than `max_rows`.
         """
+        rows = body.get("instances")
+        if max_rows is not None and isinstance(rows, list):
+            check_row_count("instances", len(rows), max_rows)
         faults: list[Fault] = []
         known = {key: body[key] for key in self.fields if key in body}
         total = len(body) - len(known)
@@ -160,6 +163,8 @@ class PredictSchema(Schema):
         is_near = isinstance(value, list) or difflib.get_close_matches(key[:100], ["instances"], cutoff=0.8)
         meant = [name for name in self.fields if name != "instances" or is_near]
         fix = did_you_mean(key, meant) or f"the keys are {', '.join(self.fields)}"
+        if key in QUERY_PARAMETERS:
+            fix = f"it is a parameter of the URL: ?{key}={QUERY_PARAMETERS[key]}"
         return Fault(key if len(key) <= 100 else key[:97] + "...", "unknown key", fix)
 
 

@@ -40,6 +40,19 @@ def test_client_predictions_equal_the_models(url, store):
         assert [each["name"] for each in client.models()] == ["image", "penguins", "price"]
 
 
+def test_client_asks_for_the_most_probable_labels(url):
+    with Client(url) as client:
+        (every,), (found,) = client.predict("penguins", [PENGUIN]), client.predict("penguins", [PENGUIN], top_k=1)
+        label = every["label"]
+        assert found == {"label": label, "probabilities": {label: every["probabilities"][label]}}
+        with pytest.raises(InputError, match="top_k: expected a model that predicts classes, found price"):
+            client.predict("price", [[3, 80]], top_k=1)
+        with pytest.raises(InputError, match="top_k: expected a whole number of labels, 1 or more; found '0'"):
+            client.predict("penguins", [PENGUIN], top_k=0)
+        with pytest.raises(InputError, match="top_k: expected rows in a list, found ndarray"):
+            client.predict("price", np.zeros((1, 2)), top_k=1)
+
+
 def test_errors_in_arrays_by_column_speak_of_columns(url, store):
     with Client(url) as client:
         with pytest.raises(InputError, match=r"inputs\.aera: unknown column \(did you mean 'area'\?\)"):

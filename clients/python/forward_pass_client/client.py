@@ -72,23 +72,28 @@ class Client:
         found: dict[str, Any] = self._json("GET", _model_path(name, version))
         return found
 
-    def predict(self, name: str, rows: Any, *, version: int | str | None = None) -> Any:
+    def predict(self, name: str, rows: Any, *, version: int | str | None = None, top_k: int | None = None) -> Any:
         """Return predictions: a list for a list of rows, arrays for an array or for arrays by column.
 
         An array of Python objects, such as the values of a data frame with text and numbers, is sent as a list of rows.
-        `warnings` then lists the missing values that the service filled in.
+        `top_k` returns the probabilities of the `top_k` most probable labels only, for rows in a list. `warnings` then
+        lists the missing values that the service filled in.
         """
         self.warnings = []
         if not isinstance(rows, Sequence):
             from forward_pass_client import tensors  # noqa: PLC0415 - only arrays need NumPy
 
+            if top_k is not None:
+                problem = f"expected rows in a list, found {type(rows).__name__}"
+                raise InputError([Fault("top_k", problem, "send a list of rows, such as rows.tolist()")])
             if isinstance(rows, Mapping):
                 return self._infer(name, tensors.check_columns(rows), version)
             array = tensors.check_rows(rows)
             if array.dtype != object or tensors.is_text(array):
                 return self._infer(name, {self._input_tensor_name(name): array}, version)
             rows = array.tolist()
-        body = self._json("POST", f"{_model_path(name, version)}/predict", encode_rows(rows))
+        query = "" if top_k is None else f"?top_k={top_k}"
+        body = self._json("POST", f"{_model_path(name, version)}/predict{query}", encode_rows(rows))
         self.warnings = [Fault(**warning) for warning in body.get("warnings", [])]
         return body["predictions"]
 

@@ -134,12 +134,12 @@ def test_a_repeated_query_parameter_is_422(client, second):
 
 @pytest.mark.parametrize("path", ["/predict", "/models/price/predict", "/models/price/versions/1/predict"])
 def test_an_unknown_query_parameter_is_422_with_a_suggestion(client, path):
-    given = client.post(f"{path}?warning=true&token=secret&receipt=yes", data=BODY)
+    given = client.post(f"{path}?warning=true&apikey=secret&receipt=yes", data=BODY)
     error = assert_error(given, 422, "invalid_request")
-    assert fault_locations(error) == ["warning", "token", "receipt"]
+    assert fault_locations(error) == ["warning", "apikey", "receipt"]
     assert [fault["fix"] for fault in error["faults"]][:2] == [
         "did you mean 'warnings'?",
-        "the parameters are warnings and receipt",
+        "the parameters are warnings, receipt, top_k",
     ]
     assert "secret" not in given.text
 

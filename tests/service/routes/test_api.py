@@ -112,7 +112,7 @@ def test_crash_is_500_without_details_and_logs_the_traceback(client, monkeypatch
     def crash(*_):
         raise RuntimeError("the password is 1234")
 
-    monkeypatch.setattr("model_store.schema.signature.Signature.decode", crash)
+    monkeypatch.setattr("model_store.schema.signature.Signature.decode_arrays", crash)
     with caplog.at_level(logging.ERROR, "service"):
         response = client.post("/models/price/predict", json=ROW)
     error = assert_error(response, 500, "internal_error")
@@ -207,7 +207,7 @@ def test_a_rejected_request_is_counted_and_logged_for_its_model(client, caplog, 
 
 
 def test_a_failure_after_inference_counts_as_an_error(client, monkeypatch):
-    monkeypatch.setattr("model_store.schema.signature.Signature.decode", lambda *_: 1 / 0)
+    monkeypatch.setattr("model_store.schema.signature.Signature.decode_arrays", lambda *_: 1 / 0)
     assert client.post("/models/price/predict", json=ROW).status_code == 500
     found = figures(client)
     assert found["forward_pass_errors_total", ("code", "internal_error"), ("model", "price"), ("version", "1")] == 1

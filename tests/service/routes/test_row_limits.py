@@ -33,6 +33,10 @@ def classifier(labels: int, *, length: int = 1) -> Model:
     return Model(network(1, labels, 0, softmax=True), signature)
 
 
+def max_rows(model: Model, top_k: int | None = None) -> int:
+    return LIMITS.for_model(model).max_rows(top_k)
+
+
 def tensor(rows: int) -> dict[str, Any]:
     return {"name": "x", "shape": [rows, 1], "datatype": "FP32"}
 
@@ -95,15 +99,15 @@ def test_v2_config_tells_the_limit_of_the_model(wide: FlaskClient) -> None:
 
 
 def test_a_small_model_has_the_general_limit() -> None:
-    assert LIMITS.max_rows(classifier(3)) == 10_000
+    assert max_rows(classifier(3)) == 10_000
 
 
 def test_the_limit_counts_outputs_and_the_text_of_long_labels() -> None:
-    assert LIMITS.max_rows(classifier(CLASSES)) == 2**20 // 1000
-    assert LIMITS.max_rows(classifier(CLASSES, length=320)) == 2**20 // 11_000
+    assert max_rows(classifier(CLASSES)) == 2**20 // 1000
+    assert max_rows(classifier(CLASSES, length=320)) == 2**20 // 11_000
     targets = tuple(f"t{i}" for i in range(500))
     signature = Signature((NumberColumn("x"),), RegressionOutput(targets, (0.0,) * 500, (1.0,) * 500))
-    assert LIMITS.max_rows(Model(network(1, 500, 0), signature)) == 2**20 // 500
+    assert max_rows(Model(network(1, 500, 0), signature)) == 2**20 // 500
 
 
 def test_the_limit_counts_operations() -> None:
@@ -112,11 +116,11 @@ def test_the_limit_counts_operations() -> None:
     model = Model(Sequential(layers), Signature((NumberColumn("x"),), RegressionOutput(("y",), (0.0,), (1.0,))))
     operations = model.network.row_cost.operations
     assert operations > 500 * 500
-    assert RowLimits(10_000, 2**20, 7 * operations).max_rows(model) == 7
-    assert RowLimits(10_000, 2**20, operations // 2).max_rows(model) == 1
+    assert RowLimits(10_000, 2**20, 7 * operations).for_model(model).max_rows() == 7
+    assert RowLimits(10_000, 2**20, operations // 2).for_model(model).max_rows() == 1
 
 
 def test_the_limit_counts_the_labels_of_categories() -> None:
     column = CategoryColumn("word", tuple(f"w{i}" for i in range(5000)))
     signature = Signature((column,), RegressionOutput(("y",), (0.0,), (1.0,)))
-    assert LIMITS.max_rows(Model(network(5000, 1, 0), signature)) == 2**24 // 5000
+    assert max_rows(Model(network(5000, 1, 0), signature)) == 2**24 // 5000

@@ -106,6 +106,10 @@ def test_the_media_type_declares_the_header(lone, make_client, path):
     found = fault_locations(assert_error(post("rooms,area\n3,80\n", "absent"), 422, "invalid_request"))
     assert found == ["line 1, column rooms", "line 1, column area"]
     assert fault_locations(assert_error(post("3,80\n", "maybe"), 422, "invalid_request")) == ["Content-Type"]
+    for second in ("header=absent", "HEADER=present", "header*=utf-8''present"):
+        error = assert_error(post("3,80\n", f"absent; {second}"), 422, "invalid_request")
+        assert error["faults"][0]["problem"] == "expected the parameter header once, found 2 times"
+    assert post("3,80\n", 'absent; x="; header=present"').json == by_name
 
 
 def test_errors_in_csv_are_reported_by_line(client):

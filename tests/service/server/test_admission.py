@@ -123,7 +123,8 @@ def check(loop: Loop) -> None:
         assert each.input_bytes == (
             0 if elsewhere else each.reader.buffered_bytes + (len(each.pending_request.content) if waits else 0)
         )
-        assert each.output_bytes == len(each.send_buffer)
+        assert each.output_bytes == len(each.send_buffer) + sum(map(len, each.send_pieces))
+        assert each.send_buffer or not each.send_pieces
     assert of.event_loop.admission.input_bytes == sum(each.input_bytes for each in of.event_loop.connections)
     assert of.event_loop.admission.output_bytes == sum(each.output_bytes for each in of.event_loop.connections)
     assert len(of.event_loop.connections) <= admission.MAX_CONNECTIONS

@@ -65,7 +65,7 @@ def test_rejected_request_logs_its_error_code_and_no_stages(client, lines):
 
 
 def test_crash_logs_its_traceback_and_request_in_one_line(client, lines, monkeypatch):
-    monkeypatch.setattr("model_store.schema.signature.Signature.decode", lambda *_: 1 / 0)
+    monkeypatch.setattr("model_store.schema.signature.Signature.decode_arrays", lambda *_: 1 / 0)
     answer = client.post("/models/price/predict", json=ROW)
     crash, line = lines
     assert "ZeroDivisionError" in crash["exception"]

@@ -79,7 +79,7 @@ def test_new_trace_has_the_ids_of_the_response_headers(client, spans):
 
 
 def test_crash_is_a_span_with_error_status(client, spans, monkeypatch):
-    monkeypatch.setattr("model_store.schema.signature.Signature.decode", lambda *_: 1 / 0)
+    monkeypatch.setattr("model_store.schema.signature.Signature.decode_arrays", lambda *_: 1 / 0)
     client.post("/models/price/predict", json=ROW)
     assert not spans()[-1].status.is_ok
     assert spans()[-1].status.description == "internal_error"

@@ -8,6 +8,7 @@ import pytest
 from marshmallow import Schema, ValidationError, fields
 
 from service.validation.predict_request import InstancesField, ModelNameField, PredictSchema
+from tests.service.conftest import price
 
 
 class Rejecting(fields.Field[Any]):
@@ -28,18 +29,20 @@ def test_a_message_may_be_any_object_and_is_passed_on_unchanged() -> None:
 
 
 def test_each_schema_has_its_own_fields() -> None:
-    """The constructor sets the model, its name and the row limit on them."""
-    one, other = PredictSchema(1, "one"), PredictSchema(2, "other")
-    for schema, limit, name in ((one, 1, "one"), (other, 2, "other")):
+    """The constructor sets the model and its name on them."""
+    first, second = price(), price()
+    one, other = PredictSchema("one", first), PredictSchema("other", second)
+    for schema, of, name in ((one, first, "one"), (other, second, "other")):
         instances, model = schema.fields["instances"], schema.fields["model"]
         assert isinstance(instances, InstancesField)
         assert isinstance(model, ModelNameField)
-        assert (instances.max_rows, model.expected_name) == (limit, name)
+        assert instances.model is not None
+        assert (instances.model(), model.expected_name) == (of, name)
 
 
 @pytest.mark.parametrize(("body", "found"), [({}, "none"), ({"instances": None}, "null")])
 def test_missing_and_null_values_are_reported_by_make_error(body: dict[str, Any], found: str) -> None:
     with pytest.raises(ValidationError) as caught:
-        PredictSchema(1).load(body)
+        PredictSchema().load(body)
     ((fault,),) = caught.value.messages_dict.values()
     assert fault.problem == f"expected a list of rows, found {found}"

@@ -1,0 +1,34 @@
+"""Predictions as a JSON list in blocks of rows, for every protocol.
+
+The Python objects of a million probabilities take 60 MB, and JSON of them 30. So each block of rows becomes objects and
+JSON by itself.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping
+from functools import partial
+from typing import Any
+
+from model_store.nn import Array
+from model_store.schema.signature import Signature
+from service.http.responses import ListInBlocks
+
+BLOCK_VALUES = 2**15  # of an array in a block
+
+
+def row_blocks(arrays: Mapping[str, Array], convert: Callable[[dict[str, Array]], list[Any]]) -> ListInBlocks:
+    """Return the list that `convert` makes of the rows of `arrays`, which have equally many, in blocks."""
+    return ListInBlocks(partial(_blocks, arrays, convert))
+
+
+def prediction_blocks(signature: Signature, outputs: Array, top_k: int | None = None) -> ListInBlocks:
+    """Return raw outputs as native predictions. InputError if an output is not finite."""
+    return row_blocks(signature.decode_arrays(outputs), partial(signature.predictions, top_k=top_k))
+
+
+def _blocks(arrays: Mapping[str, Array], convert: Callable[[dict[str, Array]], list[Any]]) -> Iterator[list[Any]]:
+    count = len(next(iter(arrays.values())))
+    step = max(1, BLOCK_VALUES * count // max(1, *(array.size for array in arrays.values())))
+    for i in range(0, count, step):
+        yield convert({name: array[i : i + step] for name, array in arrays.items()})
