@@ -14,7 +14,8 @@ _HOST = re.compile(r"(?:\[[0-9A-Fa-f:.]+\]|[\w.~!$&'()*+,;=%-]*)(?::\d*)?", re.A
 _MAX_HOST_CHARACTERS = 300  # DNS allows 253, and a port follows
 _PORT = re.compile(r":\d*$")
 
-_PREFIX = re.compile(r"(?:/(?!\.{1,2}(?:/|$))[\w.~%-]+)+", re.ASCII)  # a path without the segments . and ..
+# A path without the segments . and .., whose escapes hide no dot, slash or control character.
+_PREFIX = re.compile(r"(?:/(?!\.{1,2}(?:/|$))(?:[\w.~-]|%(?![01]|2[ef]|5c|7f)[0-9a-f]{2})+)+", re.ASCII | re.IGNORECASE)
 
 
 def is_valid_host(host: str | None, protocol: str = "HTTP/1.1") -> bool:

@@ -10,9 +10,17 @@ const REFUSED = {
 };
 const withKey = (headers) => (key ? { ...headers, Authorization: `Bearer ${key}` } : headers);
 
+// Show a character that is not visible as a JSON escape, as the service does: a direction mark would reorder the text
+// around it. JSON text keeps its meaning, as these characters occur in its strings only.
+const printable = (text) => text.replace(/(?!\n)[\p{C}\p{Zl}\p{Zp}]/gu, (letter) => {
+  const escaped = JSON.stringify(letter).slice(1, -1);
+  if (escaped !== letter) return escaped;
+  return letter.split("").map((unit) => `\\u${unit.charCodeAt(0).toString(16).padStart(4, "0")}`).join("");
+});
+
 const make = (tag, text, className) => {
   const element = document.createElement(tag);
-  if (text !== undefined) element.textContent = text;
+  if (text !== undefined) element.textContent = printable(text);
   if (className) element.className = className;
   return element;
 };
@@ -30,7 +38,7 @@ function valueOf(field) {
 
 function compact(value) {
   // Format JSON with each innermost list on one line, so that the rows of an image are lines.
-  return JSON.stringify(value, null, 1).replace(/\[[^[\]{}]*\]/g, (list) => list.replace(/\s+/g, " "));
+  return printable(JSON.stringify(value, null, 1)).replace(/\[[^[\]{}]*\]/g, (list) => list.replace(/\s+/g, " "));
 }
 
 function bars(probabilities) {
@@ -68,7 +76,7 @@ function showFaults(error) {
   const faults = error.faults.length ? error.faults : [{ location: error.code, problem: error.message, fix: "" }];
   for (const fault of faults) {
     const line = make("li");
-    line.append(make("b", fault.location), ` ${fault.problem}`);
+    line.append(make("b", fault.location), printable(` ${fault.problem}`));
     if (fault.fix) line.append(make("em", fault.fix));
     list.append(line);
   }

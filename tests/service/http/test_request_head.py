@@ -53,14 +53,32 @@ def test_a_prefix_is_believed_of_trusted_proxies_only(trusted, client, believed)
     assert script_name("/ml", trusted, client) == ("/ml" if believed else "")
 
 
-@pytest.mark.parametrize("prefix", ["/ml", "/ml/", " /a/b-c_d.e~f/ "])
+@pytest.mark.parametrize("prefix", ["/ml", "/ml/", " /a/b-c_d.e~f/ ", "/z%C3%BCrich/a%20b", "/...", "/.a"])
 def test_a_prefix_is_a_path(prefix):
     assert script_name(prefix) == prefix.strip().rstrip("/")
 
 
 @pytest.mark.parametrize(
     "prefix",
-    ["", "/", "ml", "//evil.example", "/a//b", "/a/../b", "/.", "/a, /b", "/a b", "/a?b", "/a#b", "/é", "/a\nb", "/'x"],
+    [
+        *(
+            "",
+            "/",
+            "ml",
+            "//evil.example",
+            "/a//b",
+            "/a/../b",
+            "/.",
+            "/a, /b",
+            "/a b",
+            "/a?b",
+            "/a#b",
+            "/é",
+            "/a\nb",
+            "/'x",
+        ),
+        *("/a/%2e%2e/b", "/a/.%2E/b", "/%2e", "/a%2Fb", "/a%2f..%2fb", "/a%5cb", "/a%", "/a%4", "/a%zz", "/a%00b"),
+    ],
 )
 def test_anything_but_a_path_is_no_prefix(prefix):
     assert script_name(prefix) == ""
