@@ -147,15 +147,24 @@ def training_tables(section: Any, title: str) -> list[Table]:
 def diagnostics_tables(record: TrainingRecord) -> list[Table]:
     """Return the main calibration metrics and the permutation importance of the first columns."""
     calibration, roc, importance = record.calibration or {}, record.roc or {}, record.importance or {}
-    pairs = [("calibration error", calibration.get("expected_error")), ("log loss", calibration.get("log_loss"))]
-    found = [key_value_table([*pairs, ("ROC AUC", roc.get("area"))], "Diagnostics")]
+    curve = record.precision_recall or {}
+    pairs = [
+        ("calibration error", calibration.get("expected_error")),
+        ("log loss", calibration.get("log_loss")),
+        ("ROC AUC", roc.get("area")),
+        ("average precision", curve.get("average")),
+    ]
+    found = [key_value_table(pairs, "Diagnostics")]
     if importance and not importance["grid"]:
-        change = {"accuracy": "accuracy lost", "log_loss": "log loss added", "rmse": "RMSE added"}[
-            importance["measure"]
-        ]
-        table = new_table("shuffled column", f">{change}", ">deviation", title="Permutation importance")
+        change = {
+            "log_loss": "log loss added",
+            "squared_error": "squared error / variance added",
+            "accuracy": "accuracy lost",
+            "rmse": "RMSE added",
+        }[importance["measure"]]
+        table = new_table("shuffled column", f">{change}", ">from", ">to", title="Permutation importance")
         for part in importance["parts"][:_MAX_ROWS]:
-            table.add_row(part["name"], format_value(part["cost"]), format_value(part["deviation"]))
+            table.add_row(part["name"], *(format_value(part[key]) for key in ("cost", "low", "high")))
         found.append(table)
     return found
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from math import sqrt
 from typing import Any
 
@@ -25,10 +25,11 @@ from model_store.report.svg import (
     text_width,
     tooltip,
 )
-from model_store.utils.number_format import format_number, format_percent
+from model_store.utils.number_format import format_number, format_percent, format_score
 
 MAX_NARROW_CLASSES = 10  # with more classes the confusion matrix takes the full width
 _MAX_NAME_LENGTH = 20  # characters
+_MAX_LINE_LENGTH = 52  # characters of a name that has a line of its own
 _ROTATED_EXTENT = 0.72  # width and height of a rotated label, relative to its length
 
 
@@ -94,14 +95,33 @@ def reliability_diagram(calibration: Mapping[str, Any]) -> Markup:
 
 def roc_curve(curve: Mapping[str, Any]) -> Markup:
     """Plot the ROC curve and the diagonal of random guessing."""
+    area = format_score(curve["area"], 3)
+    random = [(0.0, 0.0), (1.0, 1.0)]
+    names = ("false-positive rate", "true-positive rate")
+    return _threshold_curve(f"ROC curve, AUC {area}", names, curve["points"], f"AUC {area}", random)
 
+
+def precision_recall_curve(curve: Mapping[str, Any], share: float) -> Markup:
+    """Plot precision against recall, and the precision of random guessing: the `share` of positive rows."""
+    average = format_score(curve["average"], 3)
+    label = f"Precision-recall curve, average precision {average}"
+    random = [(0.0, share), (1.0, share)]
+    return _threshold_curve(label, ("recall", "precision"), curve["points"], f"average {average}", random)
+
+
+def _threshold_curve(
+    label: str,
+    names: tuple[str, str],
+    points: Sequence[Sequence[float]],
+    note: str,
+    random: Sequence[tuple[float, float]],
+) -> Markup:
     def marks(area: PlotArea) -> Iterable[str]:
-        yield tag("line", x1=area.x(0), y1=area.y(0), x2=area.x(1), y2=area.y(1), class_="ideal")
-        yield polyline([(area.x(a), area.y(b)) for a, b in curve["points"]], "line a")
-        yield text(area.x(0.97), area.y(0.06), f"AUC {format_number(curve['area'], 3)}", "name a end")
+        yield polyline([(area.x(a), area.y(b)) for a, b in random], "ideal")
+        yield polyline([(area.x(a), area.y(b)) for a, b in points], "line a")
+        yield text(area.x(0.97), area.y(0.06), note, "name a end")
 
-    label = f"ROC curve, AUC {format_number(curve['area'], 3)}"
-    return plot(label, percent_axis("false-positive rate"), percent_axis("true-positive rate"), marks, height=290)
+    return plot(label, percent_axis(names[0]), percent_axis(names[1]), marks, height=290)
 
 
 def confusion_matrix(labels: Sequence[str], counts: Sequence[Sequence[int]]) -> Markup:
@@ -145,37 +165,46 @@ def confusion_matrix(labels: Sequence[str], counts: Sequence[Sequence[int]]) -> 
     return svg_element(f"Confusion matrix of {size} classes", head + size * cell + 4, parts, wide=wide)
 
 
-def importance_bars(parts: Sequence[Mapping[str, Any]], title: str, *, in_points: bool) -> Markup:
-    """Draw a bar for each part with its standard deviation; `in_points` shows the costs in hundredths."""
-    factor = 100.0 if in_points else 1.0
-    known = [(p["name"], p["cost"] * factor, (p["deviation"] or 0.0) * factor) for p in parts if p["cost"] is not None]
-    names = [truncate_middle(name, _MAX_NAME_LENGTH) for name, _, _ in known]
-    shown = [format_number(cost, 3) for _, cost, _ in known]
-    left = max(map(text_width, names), default=0.0) + 10
+def interval_bars(
+    parts: Sequence[Mapping[str, Any]],
+    title: str,
+    show: Callable[[float], str],
+    reference: float | None = None,
+) -> Markup:
+    """Draw a bar for the value of each part, with a line from its `low` to its `high`.
+
+    Each part has "name", "value", "low" and "high", in the unit of the axis, which `show` formats; "words" is its
+    tooltip, the name by default. A dashed line marks the `reference`.
+    """
+    above = any(len(part["name"]) > _MAX_NAME_LENGTH for part in parts)  # long names stand above their bars
+    names = [truncate_middle(part["name"], _MAX_LINE_LENGTH) for part in parts]
+    shown = [show(part["value"]) for part in parts]
+    left = 10.0 if above else max(map(text_width, names), default=0.0) + 10
     right = WIDTH - max([52.0, *(text_width(words) + 8 for words in shown)])
-    row = 22.0
-    ends = [end for _, cost, spread in known for end in (cost - spread, cost + spread)]
+    row = 36.0 if above else 22.0
+    ends = [part[end] for part in parts for end in ("low", "high")]
     x = linear_axis(title, [0.0, *ends], tight=True)
     scale = x.scale(left, right)
-    bottom = row * len(known) + 4
+    bottom = row * len(parts) + 4
     drawn: list[str] = []
     for at, middle, name in spaced_ticks([(scale(location), name) for location, name in x.ticks]):
         drawn.append(tag("line", x1=at, y1=0, x2=at, y2=bottom, class_="grid"))
         drawn.append(text(middle, bottom + 15, name, "tick middle"))
-    for i, ((full, cost, spread), name, value) in enumerate(zip(known, names, shown, strict=True)):
-        y = i * row + 4
-        start, end = sorted((scale(0), scale(cost)))
-        words = f"{full}: {value} ± {format_number(spread, 2)}"
-        drawn.append(text(left - 8, y + 13, name, "tick end"))
-        bar = tag("rect", x=start, y=y + 2, width=max(end - start, 1.0), height=row - 8, class_="fill a soft")
-        spread_line = tag(
-            "line", x1=scale(cost - spread), y1=y + 9, x2=scale(cost + spread), y2=y + 9, class_="whisker ink"
-        )
-        drawn.append(tag("g", tooltip(words), bar, spread_line))
-        drawn.append(text(scale(max(cost + spread, 0.0)) + 6, y + 13, value, "value"))
+    for i, (part, name, value) in enumerate(zip(parts, names, shown, strict=True)):
+        y = (i + 1) * row - 18
+        start, end = sorted((scale(0), scale(part["value"])))
+        words = f"{part.get('words', part['name'])}: {value}, {show(part['low'])} to {show(part['high'])}"
+        place = text(0.0, y - 4, name, "tick") if above else text(left - 8, y + 13, name, "tick end")
+        drawn.append(tag("g", tooltip(words), place))
+        bar = tag("rect", x=start, y=y + 2, width=max(end - start, 1.0), height=14.0, class_="fill a soft")
+        line = tag("line", x1=scale(part["low"]), y1=y + 9, x2=scale(part["high"]), y2=y + 9, class_="whisker ink")
+        drawn.append(tag("g", tooltip(words), bar, line))
+        drawn.append(text(scale(max(part["high"], 0.0)) + 6, y + 13, value, "value"))
     drawn.append(tag("line", x1=scale(0), y1=0, x2=scale(0), y2=bottom, class_="axis"))
+    if reference is not None:
+        drawn.append(tag("line", x1=scale(reference), y1=0, x2=scale(reference), y2=bottom, class_="ideal"))
     drawn.append(text(right, bottom + 32, title, "title end"))
-    label = f"{title}: {names[0]} {shown[0]}" if known else title
+    label = f"{title}: {names[0]} {shown[0]}" if parts else title
     return svg_element(label, bottom + 38, drawn)
 
 

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from model_store.artifact.model import Model
 from model_store.evaluation.record import TrainingRecord
-from model_store.report import sections
+from model_store.report import diagnostic_sections, sections, summary
 from model_store.report.markup import Markup, join, tag
 
 _STYLE = Markup((Path(__file__).parent / "style.css").read_text(encoding="utf-8"))
@@ -19,13 +19,16 @@ def render(model: Model, reference: str, digest: str | None = None) -> str:
     """Return the report of `model`, published as `reference` ("penguins/3"). It depends on nothing else."""
     record = TrainingRecord.parse(model.training)
     parts = [
-        sections.header(model, reference, record),
-        sections.notes(record),
+        summary.header(model, reference, record),
+        summary.notes(record),
         sections.learning_curves(record),
         sections.classification_errors(model, record),
         sections.residuals(record),
-        sections.calibration(record),
-        sections.permutation_importance(record),
+        diagnostic_sections.thresholds(record),
+        diagnostic_sections.calibration(record),
+        diagnostic_sections.permutation_importance(record),
+        diagnostic_sections.error_slices(record),
+        diagnostic_sections.worst_rows(record),
         sections.inputs(model),
         sections.provenance(model, digest or model.digest),
     ]

@@ -39,8 +39,21 @@ def format_grouped(value: float, decimals: int = 0) -> str:
 
 
 def format_percent(share: float | None, digits: int = 1) -> str:
-    """Return a share of 1 as a percentage."""
-    return "–" if share is None else f"{100 * share:.{digits}f} %".replace("-", "−")
+    """Return a share of 1 as a percentage. Only all is shown as 100 %, and only nothing as 0 %."""
+    if share is None:
+        return "–"
+    shown, step = f"{100 * share:.{digits}f}", 10.0**-digits
+    if 0 < share < 1 and float(shown) in (0, 100):
+        return f"<{step:.{digits}f} %" if float(shown) == 0 else f">{100 - step:.{digits}f} %"
+    return f"{shown} %".replace("-", "−")
+
+
+def format_score(score: float | None, decimals: int) -> str:
+    """Return a score of at most 1 with so many decimals. A score below 1 is not shown as 1."""
+    if score is None:
+        return "–"
+    shown = min(score, 1 - 10.0**-decimals) if score < 1 else score
+    return f"{shown:.{decimals}f}".replace("-", "−")
 
 
 def _without_trailing_zeros(text: str) -> str:

@@ -6,8 +6,8 @@
     outcome = run(job, open_store("models"))    # all of it, published: outcome.version
 
 The same job and seed give the same model, bit for bit. All randomness comes from generators seeded by `train.seed`: one
-each for the split, the initial weights, the order of rows, the diagnostics, and the synthetic rows. A model records no
-clock, no machine, and no path except those of the job file.
+each for the split, the initial weights, the order of rows, the diagnostics, the synthetic rows, and the linear model
+beside the network. A model records no clock, no machine, and no path except those of the job file.
 """
 
 from __future__ import annotations
@@ -21,12 +21,14 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 from threadpoolctl import threadpool_limits  # type: ignore[import-untyped]
 
 from model_store.artifact.model import Golden, Model
 from model_store.errors import StoreError
 from model_store.registry.store import Store, Version
 from model_store.report.page import render
+from model_store.schema.signature import ClassificationOutput
 from training.config import toml_loader
 from training.config.schema import validate
 from training.engine.batch_checks import SingleRowBatchWarning
@@ -35,9 +37,10 @@ from training.engine.early_stopping import EarlyStopping, EpochCallback
 from training.engine.loop import DivergedError, train
 from training.errors import JobError
 from training.evaluation import metrics
-from training.evaluation.diagnostics import diagnose
+from training.evaluation.diagnostics import EvaluatedRows, diagnose
 from training.pipeline import factories
 from training.pipeline.golden_rows import make_golden
+from training.pipeline.linear_model import fit_linear_model
 from training.pipeline.network_builder import hold_constant_features, set_output_range
 from training.pipeline.outcome_notes import find_outcome_notes
 from training.pipeline.preparation import Job, PreparedJob, make_generators, prepare
@@ -122,14 +125,20 @@ def train_and_evaluate(
         if len(prepared.split.test):
             digest = prepared.dataset.rows_digest(rows)
             charts["held_out"] = metrics.row_results(output, targets[rows], outputs, digest).as_json()
+        linear: dict[str, Any] | None = None
         if diagnostics:
+            linear = _evaluate_linear_model(prepared, targets[rows])
             trained_rows = prepared.sizes["training"] * len(early_stopping.history)
             charts["diagnostics"] = diagnose(
                 network,
                 prepared.signature,
-                prepared.x_evaluation,
-                targets[rows],
-                outputs,
+                EvaluatedRows(
+                    prepared.x_evaluation,
+                    targets[rows],
+                    outputs,
+                    {name: values[rows] for name, values in prepared.dataset.inputs.items()},
+                    lambda i: prepared.dataset.location(int(rows[i])),
+                ),
                 make_generators(settings)[3],
                 row_budget=min(max(trained_rows // 10, _MIN_DIAGNOSTIC_ROWS), _MAX_DIAGNOSTIC_ROWS),
                 raw_values=settings.model.examples == "rows",
@@ -150,6 +159,7 @@ def train_and_evaluate(
         "split": prepared.sizes,
         "metrics": found,
         "baseline": baseline,
+        **({} if linear is None else {"linear": linear}),
         **charts,
         "epochs": len(early_stopping.history),
         "best_epoch": best.number,
@@ -182,6 +192,22 @@ def add_report(outcome: Outcome, store: Store) -> Outcome:
         return replace(outcome, report=store.add_report(version, page))
     except StoreError as error:
         raise StoreError(f"{reference} is published, but not its report: {error}") from error
+
+
+def _evaluate_linear_model(prepared: PreparedJob, y_true: NDArray[Any]) -> dict[str, Any] | None:
+    """Return the main metrics of a linear model on the evaluated rows; None if there is none."""
+    output = prepared.signature.output
+    network = fit_linear_model(prepared, make_generators(prepared.job.settings)[5])
+    if network is None:
+        return None
+    outputs = network(prepared.x_evaluation)
+    if not np.isfinite(outputs).all():
+        return None
+    found = metrics.evaluate(output, y_true, outputs)
+    if not isinstance(output, ClassificationOutput):
+        return found
+    loss = metrics.log_loss(metrics.log_probabilities(network, prepared.x_evaluation), y_true)
+    return {"accuracy": found["accuracy"], "log_loss": loss}
 
 
 def _train_network(

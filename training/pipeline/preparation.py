@@ -269,8 +269,8 @@ def _check_streamable(job: Job, fold: Fold | None) -> None:
 
 
 def make_generators(settings: JobSettings) -> list[np.random.Generator]:
-    """Return independent generators for split, initial weights, order of rows, diagnostics and synthetic rows."""
-    return [np.random.default_rng(seed) for seed in np.random.SeedSequence(settings.train.seed).spawn(5)]
+    """Return independent generators: split, weights, order of rows, diagnostics, synthetic rows, linear model."""
+    return [np.random.default_rng(seed) for seed in np.random.SeedSequence(settings.train.seed).spawn(6)]
 
 
 def _split_generator(settings: JobSettings, fold: Fold | None) -> np.random.Generator:

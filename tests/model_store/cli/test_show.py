@@ -162,12 +162,12 @@ def test_show_prints_no_results_of_single_rows(models, store: Store, model) -> N
 
 
 def test_show_includes_a_summary_of_the_diagnostics(models, store: Store, model) -> None:
-    importance = {"measure": "accuracy", "score": 0.9, "rows": 9, "repeats": 5, "left_out": 0}
-    parts = [{"name": "town", "cost": 0.25, "deviation": 0.01}]
+    importance = {"measure": "log_loss", "score": 0.9, "rows": 9, "repeats": 5, "left_out": 0}
+    parts = [{"name": "town", "cost": 0.25, "low": 0.24, "high": 0.26}]
     training = {"diagnostics": {"importance": {**importance, "parts": parts}}}
     version = store.publish("go", replace(model, training=training))
     shown = models("show", "go").stdout
-    assert re.search(r"accuracy lost.*\ntown +0\.25 +0\.01", shown)
+    assert re.search(r"log loss added.*\ntown +0\.25 +0\.24 +0\.26", shown)
     assert "report" not in shown
     where = store.add_report(version, "<p>")
     assert where in re.sub(r" *\n +", "", models("show", "go").stdout)  # a long path is wrapped

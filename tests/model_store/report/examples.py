@@ -78,6 +78,7 @@ def record(labels: tuple[Any, ...], rows: int = 90) -> dict[str, Any]:
     return {
         "metrics": found,
         "baseline": {"answer": labels[0], "accuracy": 0.4},
+        "linear": {"accuracy": 0.7, "log_loss": 0.5},
         "history": [{"epoch": i, "loss": 1 / i, "validation_loss": 2 / i} for i in range(1, 31)],
         "epochs": 30,
         "best_epoch": 20,
@@ -87,15 +88,40 @@ def record(labels: tuple[Any, ...], rows: int = 90) -> dict[str, Any]:
         "diagnostics": {
             "calibration": {"of": None, "rows": rows, "expected_error": 0.05, "log_loss": 0.3, "bins": bins},
             "roc": {"of": str(labels[1]), "area": 0.91, "points": [[0, 0], [0.1, 0.8], [1, 1]]},
+            "precision_recall": {"of": str(labels[1]), "average": 0.62, "points": [[0.2, 0.9], [1, 0.5]]},
+            "costs": {
+                "of": str(labels[1]),
+                "rows": rows,
+                "positives": rows // 2,
+                "options": [
+                    {"cost_ratio": ratio, "threshold": 1 / (1 + ratio), "false_positives": 4, "false_negatives": 5}
+                    for ratio in (0.5, 1.0, 10.0)
+                ],
+            },
             "importance": {
-                "measure": "accuracy",
-                "score": 0.8,
+                "measure": "log_loss",
+                "score": 0.3,
                 "rows": rows,
                 "repeats": 5,
                 "left_out": 0,
                 "parts": [
-                    {"name": "size", "cost": 0.3, "deviation": 0.02},
-                    {"name": "town", "cost": -0.01, "deviation": 0.01},
+                    {"name": "size", "cost": 0.3, "low": 0.26, "high": 0.34},
+                    {"name": "town", "cost": -0.01, "low": -0.02, "high": 0.0},
+                ],
+            },
+            "worst_rows": [{"row": "line 17", "true": labels[0], "predicted": labels[1], "probability": 0.97}],
+            "slices": {
+                "measure": "error_rate",
+                "error": 0.2,
+                "columns": [
+                    {
+                        "column": "town",
+                        "slices": [
+                            {"value": "Bath", "rows": 60, "error": {"value": 0.1, "low": 0.05, "high": 0.2}},
+                            {"others": 3, "rows": 20, "error": {"value": 0.4, "low": 0.2, "high": 0.6}},
+                            {"missing": True, "rows": 10, "error": {"value": 0.5, "low": 0.2, "high": 0.8}},
+                        ],
+                    }
                 ],
             },
         },
@@ -117,7 +143,24 @@ def regression(names: tuple[str, ...] = ("price",), points: Sequence[Any] = ([1.
     training = {
         "metrics": {"rows": 40, "of": "test rows", "targets": dict.fromkeys(names, figures)},
         "baseline": {"answer": [1.0], "targets": dict.fromkeys(names, figures | {"rmse": 5.0})},
-        "diagnostics": {"residuals": {"left_out": 2, "targets": dict.fromkeys(names, target)}},
+        "linear": {"targets": dict.fromkeys(names, figures | {"rmse": 2.5})},
+        "diagnostics": {
+            "residuals": {"left_out": 2, "targets": dict.fromkeys(names, target)},
+            "worst_rows": [{"row": "line 9", "target": names[0], "error": -7.5}],
+            "slices": {
+                "measure": "rmse",
+                "error": 1.25,
+                "columns": [
+                    {
+                        "column": "size",
+                        "slices": [
+                            {"low": 1.0, "high": 4.0, "rows": 20, "error": {"value": 1.0, "low": 0.8, "high": 1.2}},
+                            {"value": 5.0, "rows": 20, "error": {"value": 1.5, "low": 1.3, "high": 1.7}, "bias": 0.5},
+                        ],
+                    }
+                ],
+            },
+        },
     }
     signature = Signature((NumberColumn("size"),), RegressionOutput(names, (0.0,) * len(names), (1.0,) * len(names)))
     return Model(Sequential([Linear(1, len(names))]), signature, training=training)

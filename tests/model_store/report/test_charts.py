@@ -13,16 +13,34 @@ from hypothesis import strategies as st
 from model_store.report import charts, svg
 from model_store.report.markup import Markup, tag, truncate_middle
 from model_store.report.svg import linear_axis, log_axis
-from model_store.utils.number_format import format_number
+from model_store.utils.number_format import format_number, format_percent, format_score
 from tests.model_store.report.examples import Page
 
 
 @pytest.mark.parametrize("cost", [0.264, 1.11e-12, -0.000123, 12345.6])
 def test_the_value_of_a_bar_is_inside_the_chart(cost: float) -> None:
-    parts = [{"name": "a column of numbers", "cost": cost, "deviation": abs(cost) * 3}]
-    drawn = str(charts.importance_bars(parts, "Increase of the RMSE", in_points=False))
+    parts = [{"name": "a column of numbers", "value": cost, "low": cost - 3 * abs(cost), "high": cost + 3 * abs(cost)}]
+    drawn = str(charts.interval_bars(parts, "Increase of the RMSE", format_number))
     (found,) = re.findall(r'<text x="([\d.]+)"[^>]*class="value"[^>]*>([^<]+)</text>', drawn)
     assert float(found[0]) + svg.text_width(found[1]) <= svg.WIDTH
+
+
+def test_a_long_name_stands_whole_above_its_bar() -> None:
+    name = "average_number_of_visits_in_the_last_12_months"
+    drawn = str(charts.interval_bars([{"name": name, "value": 1.0, "low": 0.5, "high": 1.5}], "x", format_number))
+    assert f">{name}</text>" in drawn
+
+
+@pytest.mark.parametrize(
+    ("share", "shown"),
+    [(1.0, "100.0 %"), (0.9999, ">99.9 %"), (0.9994, "99.9 %"), (0.0, "0.0 %"), (1e-9, "<0.1 %"), (-0.12, "−12.0 %")],
+)
+def test_only_all_is_100_percent_and_only_nothing_0_percent(share: float, shown: str) -> None:
+    assert format_percent(share) == shown
+
+
+def test_a_score_below_1_is_not_shown_as_1() -> None:
+    assert [format_score(score, 3) for score in (1.0, 0.99999, 0.5, -0.25)] == ["1.000", "0.999", "0.500", "−0.250"]
 
 
 @pytest.mark.parametrize("size", [1e-6, 1.0, 9.7e5, 3.9e6, 3.9e15])

@@ -41,13 +41,20 @@ def test_the_report_of_a_classifier_has_every_section() -> None:
         "Most frequent mistakes",
         "Expected calibration error: 5.0 %. Log loss: 0.3.",
         "ROC curve",
-        "AUC 0.91",
-        "Without shuffling the accuracy is 80.0 %.",
+        "A linear model of the same columns: 70.0 %.",
+        "AUC 0.910",
+        "Average precision: 0.620; of random flags: 0.500 (dashed).",
+        "missed : false alarm",
+        "1 : 2",
+        "Without shuffling the log loss is 0.3.",
+        "town Bath, 60 rows: 10.0 %, 5.0 % to 20.0 %",
+        "3 others",
+        "line 17",
         "ab" * 32,
         "early_stopping = { patience = 3 }",
     ):
         assert words in page.words
-    assert page.count("svg") == 5
+    assert page.count("svg") == 7
 
 
 def test_the_report_of_a_regression_has_every_section() -> None:
@@ -56,7 +63,20 @@ def test_the_report_of_a_regression_has_every_section() -> None:
     assert "Median absolute error: 1. 90 % of the absolute errors are at most 2." in page.words
     assert "Mean error (bias): −0.5." in page.words
     assert "2 more targets are not shown." in page.words
-    assert page.count("svg") == 2
+    assert "A linear model of the same columns: 2.5." in page.words
+    assert "size 5, 20 rows, bias 0.5: 1.5, 1.3 to 1.7" in page.words
+    assert "−7.5" in page.words
+    assert page.count("svg") == 3
+
+
+@pytest.mark.parametrize(("measure", "title"), [("accuracy", "Loss of accuracy, in points"), ("rmse", "RMSE")])
+def test_a_report_shows_the_importance_that_older_releases_recorded(measure: str, title: str) -> None:
+    found = record(("no", "yes"))
+    parts = [{"name": "size", "cost": 0.3, "deviation": 0.02}]
+    found["diagnostics"]["importance"] |= {"measure": measure, "parts": parts}
+    words = Page(render(classifier(("no", "yes"), found), "chess/3")).words
+    assert title in words
+    assert "The lines are one standard deviation over the shuffles." in words
 
 
 def test_a_report_has_no_scripts_and_no_external_resources() -> None:
@@ -169,7 +189,7 @@ def test_an_invalid_record_removes_only_its_section(model: Model) -> None:
 def test_an_overflowing_importance_has_no_bars() -> None:
     """Training records None if the errors overflow."""
     found = record(("no", "yes"))
-    parts = [{"name": name, "cost": None, "deviation": None} for name in ("size", "town")]
+    parts = [{"name": name, "cost": None, "low": None, "high": None} for name in ("size", "town")]
     found["diagnostics"]["importance"] |= {"score": None, "parts": parts}
     assert "Permutation importance" in Page(render(classifier(("no", "yes"), found), "x/1")).words
 
@@ -205,6 +225,7 @@ def test_statistics_are_drawn() -> None:
 
 def test_the_record_of_a_training_is_valid() -> None:
     found = TrainingRecord.parse(json.loads(json.dumps(record(("no", "yes")))))
-    assert None not in (found.history, found.classification, found.baseline, found.calibration, found.importance)
+    everything = vars(found) | {"regression": {}, "residuals": {}}
+    assert None not in everything.values()
     assert found.regression is None
     assert np.isclose(found.calibration["expected_error"], 0.05)  # type: ignore[index]

@@ -11,15 +11,14 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from model_store.nn import Linear, Module, Sequential, Sigmoid, Softmax
+from model_store.nn import Module, Sequential, Sigmoid, Softmax
 from model_store.schema.signature import (
-    ArrayColumn,
-    CategoryColumn,
     ClassificationOutput,
     NumberColumn,
     RegressionOutput,
     Signature,
 )
+from tests.training.evaluation.networks import last, line
 from tests.training.streams import job, table
 from training.engine.early_stopping import EarlyStopping
 from training.evaluation import diagnostics, metrics
@@ -29,11 +28,8 @@ from training.pipeline.job import prepare, train_and_evaluate
 RNG = np.random.default_rng
 
 
-def line(*weights: float) -> Sequential:
-    """Return a network with one output, the weighted sum of its inputs."""
-    layer = Linear(len(weights), 1, dtype=np.float64)
-    layer.weights, layer.bias = np.array([weights]), np.zeros(1)
-    return Sequential([layer])
+def evaluated(network: Sequential, x: NDArray[Any], y: NDArray[Any]) -> diagnostics.EvaluatedRows:
+    return diagnostics.EvaluatedRows(x, y, network(x), {"a": x[:, 0]}, lambda i: f"line {i + 2}")
 
 
 def test_expected_calibration_error_weights_bins_by_their_rows() -> None:
@@ -45,14 +41,6 @@ def test_expected_calibration_error_weights_bins_by_their_rows() -> None:
     assert list(found["bins"][0]) == ["low", "high", "rows", "said", "found"]
     assert found["expected_error"] == pytest.approx((1 * 0.35 + 4 * 0.05) / 5)
     assert found["log_loss"] == pytest.approx(-(3 * np.log(0.8) + np.log(0.2) + np.log(0.65)) / 5)
-
-
-def last(logits: list[list[float]], activation: Module, dtype: str = "float32") -> tuple[Sequential, NDArray[Any]]:
-    """Return a network that ends in `activation`, and rows for which it has these logits."""
-    x = np.array(logits, dtype)
-    layer = Linear(x.shape[1], x.shape[1], dtype=x.dtype)
-    layer.weights, layer.bias = np.eye(x.shape[1], dtype=dtype), np.zeros(x.shape[1], dtype)
-    return Sequential([layer, activation]), x
 
 
 def test_one_output_or_two_have_the_same_log_probabilities() -> None:
@@ -76,7 +64,7 @@ def test_one_mistake_in_a_thousand_rows_costs_its_logit() -> None:
     """1,000 rows of logit 9 with one mistake of logit -110, whose float32 probability is 0: 0.110, not 0.708."""
     network, x = last([[0, 9]] * 999 + [[0, -110]], Softmax())
     signature = Signature((NumberColumn("a"), NumberColumn("b")), ClassificationOutput("kind", ("no", "yes")))
-    found = diagnostics.diagnose(network, signature, x, np.ones(1000, np.int64), network(x), RNG(0), 1000)
+    found = diagnostics.diagnose(network, signature, evaluated(network, x, np.ones(1000, np.int64)), RNG(0), 1000)
     assert found["calibration"]["log_loss"] == pytest.approx((999 * math.log1p(math.exp(-9)) + 110) / 1000, rel=1e-12)
 
 
@@ -84,16 +72,8 @@ def test_the_roc_area_orders_rows_whose_probability_is_rounded_to_1() -> None:
     network, x = last([[20], [25], [30], [35]], Sigmoid())
     assert (network(x) == 1).all()
     signature = Signature((NumberColumn("a"),), ClassificationOutput("kind", ("no", "yes")))
-    found = diagnostics.diagnose(network, signature, x, np.array([0, 0, 1, 1]), network(x), RNG(0), 1000)
+    found = diagnostics.diagnose(network, signature, evaluated(network, x, np.array([0, 0, 1, 1])), RNG(0), 1000)
     assert found["roc"]["area"] == 1
-
-
-def test_the_importance_of_pixels_is_a_difference_of_exact_log_losses() -> None:
-    network, x = last([[0, -150], [0, -300]] * 2, Softmax())
-    signature = Signature((ArrayColumn("x", (2,)),), ClassificationOutput("kind", ("no", "yes")))
-    found = diagnostics.importance(network, signature, x, np.ones(4, np.int64), RNG(0), 1000)
-    assert found is not None
-    assert (found["measure"], found["score"]) == ("log_loss", 225)
 
 
 @pytest.mark.parametrize(("logits", "activation"), [([[0, -200], [0, 5]], Softmax()), ([[-200], [5]], Sigmoid())])
@@ -152,22 +132,6 @@ def test_a_certain_mistake_of_outputs_that_are_no_logits_has_a_finite_log_loss()
     assert json.dumps(found, allow_nan=False)
 
 
-def test_roc_area_is_the_share_of_correctly_ordered_pairs() -> None:
-    positive, score = np.array([True, True, False, True, False]), np.array([0.9, 0.8, 0.8, 0.4, 0.1])
-    found = diagnostics.roc("yes", positive, score)
-    assert found is not None
-    assert found["area"] == pytest.approx((2 + 1.5 + 1) / 6)  # 0.8 against 0.8 counts half
-    assert found["points"] == [[0, 0], [0, 1 / 3], [0.5, 2 / 3], [0.5, 1], [1, 1]]
-    assert diagnostics.roc("yes", np.array([True]), np.array([0.5])) is None
-
-
-def test_the_roc_curve_has_at_most_100_points_and_ends_in_its_corners() -> None:
-    found = diagnostics.roc("yes", RNG(0).random(5000) < 0.5, RNG(1).random(5000))
-    assert found is not None
-    assert len(found["points"]) <= 100
-    assert (found["points"][0], found["points"][-1]) == ([0, 0], [1, 1])
-
-
 def test_residuals_are_in_the_unit_of_the_target() -> None:
     output = RegressionOutput(("price",), (10.0,), (2.0,))
     outputs = np.array([[0.0], [1.0], [2.0]])  # 10, 12, 14
@@ -219,108 +183,6 @@ def test_overflowing_residuals_are_none_and_their_size_is_limited() -> None:
     assert len(json.dumps(found)) < 100_000
 
 
-def test_an_unused_column_has_zero_importance_and_the_main_column_the_highest() -> None:
-    x = RNG(0).standard_normal((400, 3))
-    signature = Signature(
-        (NumberColumn("idle"), NumberColumn("main"), NumberColumn("minor")), RegressionOutput(("y",), (0.0,), (2.0,))
-    )
-    y_true = 2 * (x @ [0.0, 3.0, 1.0]).reshape(-1, 1)
-    found = diagnostics.importance(line(0, 3, 1), signature, x, y_true, RNG(1), 10_000)
-    assert found is not None
-    assert [part["name"] for part in found["parts"]] == ["main", "minor", "idle"]
-    assert found["parts"][2] == {"name": "idle", "cost": 0.0, "deviation": 0.0}
-    assert found["parts"][0]["cost"] == pytest.approx(2 * 3 * 2**0.5, rel=0.1)  # the RMSE of two draws of 2·3·x
-    assert (found["measure"], found["score"], found["rows"], found["repeats"]) == ("rmse", 0.0, 400, 5)
-
-
-@pytest.mark.parametrize(
-    ("inputs", "measure", "score", "cost"),
-    [
-        ((NumberColumn("a"), NumberColumn("b")), "accuracy", 0.75, 0.25),  # 25 % wrong; 50 % when shuffled
-        ((ArrayColumn("x", (2,)),), "log_loss", -np.log(0.8) * 0.75 - np.log(0.2) * 0.25, 0.25 * np.log(4)),
-    ],
-)
-def test_cost_is_the_increase_over_the_loss_without_shuffling(inputs, measure, score, cost) -> None:
-    """A model predicts the class of its first feature with probability 0.8 and is right for three rows in four."""
-    named, idle = np.tile([0.2, 0.8], 1000), RNG(0).random(2000)
-    y_true = (named > 0.5).astype(np.int64) ^ (np.arange(2000) % 8 < 2)
-    signature = Signature(inputs, ClassificationOutput("kind", ("no", "yes")))
-    found = diagnostics.importance(line(1, 0), signature, np.column_stack([named, idle]), y_true, RNG(1), 40_000)
-    assert found is not None
-    assert (found["measure"], found["score"]) == (measure, pytest.approx(score))
-    costs = [part["cost"] for part in found["parts"]]
-    assert costs == [pytest.approx(cost, abs=0.03), pytest.approx(0, abs=1e-12)]
-
-
-def test_changes_that_cancel_out_have_a_mean_of_exactly_0() -> None:
-    assert diagnostics._mean([0.1, 0.2, -0.3]) == 0.0 != np.mean([0.1, 0.2, -0.3])
-    assert diagnostics._mean([1e-30, 3e-30]) == 2e-30
-
-
-def test_importance_does_not_change_its_input_and_is_reproducible() -> None:
-    x = RNG(0).standard_normal((50, 2))
-    signature = Signature((NumberColumn("a"), NumberColumn("b")), RegressionOutput(("y",), (0.0,), (1.0,)))
-    before = x.copy()
-    found = [diagnostics.importance(line(1, 2), signature, x, x[:, :1], RNG(7), 10_000) for _ in range(2)]
-    assert found[0] == found[1]
-    assert (x == before).all()
-
-
-def test_the_features_of_a_category_are_shuffled_together() -> None:
-    x = np.eye(3)[RNG(0).integers(0, 3, 90)]
-    signature = Signature(
-        (CategoryColumn("colour", ("red", "white", "blue")),), RegressionOutput(("y",), (0.0,), (1.0,))
-    )
-    batches = []
-
-    class Spy(Sequential):
-        def __call__(self, inputs):
-            batches.append(inputs.copy())
-            return super().__call__(inputs)
-
-    diagnostics.importance(Spy(line(1, 2, 3).modules), signature, x, x[:, :1], RNG(0), 10_000)
-    assert all((rows.sum(axis=1) == 1).all() and (rows.sum(axis=0) == x.sum(axis=0)).all() for rows in batches)
-
-
-def test_importance_keeps_within_its_budget_and_keeps_the_30_most_important_columns() -> None:
-    x = RNG(0).standard_normal((5000, 40))
-    signature = Signature(tuple(NumberColumn(f"c{i}") for i in range(40)), RegressionOutput(("y",), (0.0,), (1.0,)))
-    found = diagnostics.importance(line(*range(40)), signature, x, x[:, :1], RNG(0), 40_000)
-    assert found is not None
-    assert found["rows"] * found["repeats"] * 40 <= 40_000
-    assert (len(found["parts"]), found["left_out"]) == (30, 10)
-    assert found["parts"][0]["name"] == "c39"
-
-
-@pytest.mark.parametrize(
-    ("shape", "grid", "patch"),
-    [((8, 8), [8, 8], [1, 1]), ((28, 28), [7, 7], [4, 4]), ((5, 30, 3), [5, 8], [1, 4]), ((3, 3), [3, 3], [1, 1])],
-)
-def test_an_image_is_shuffled_by_patch(shape, grid, patch) -> None:
-    size = int(np.prod(shape))
-    x = RNG(0).standard_normal((20, size))
-    signature = Signature((ArrayColumn("image", shape),), RegressionOutput(("y",), (0.0,), (1.0,)))
-    found = diagnostics.importance(line(*np.ones(size)), signature, x, x[:, :1], RNG(0), 1000)
-    assert found is not None
-    assert (found["grid"], found["patch"]) == (grid, patch)
-    assert len(found["parts"]) == grid[0] * grid[1]
-    assert all(part["cost"] != 0 for part in found["parts"])  # each pixel is in a patch
-
-
-def test_a_long_array_is_shuffled_in_ranges() -> None:
-    x = RNG(0).standard_normal((20, 1000))
-    signature = Signature((ArrayColumn("spectrum", (1000,)),), RegressionOutput(("y",), (0.0,), (1.0,)))
-    found = diagnostics.importance(line(*np.ones(1000)), signature, x, x[:, :1], RNG(0), 1000)
-    assert found is not None
-    assert len(found["parts"]) + found["left_out"] == 64
-    assert found["parts"][0]["name"].startswith("spectrum ")
-
-
-def test_one_row_has_no_importance() -> None:
-    signature = Signature((NumberColumn("a"),), RegressionOutput(("y",), (0.0,), (1.0,)))
-    assert diagnostics.importance(line(1), signature, np.ones((1, 1)), np.ones((1, 1)), RNG(0), 100) is None
-
-
 def test_with_many_classes_mistakes_are_kept_and_the_matrix_is_not() -> None:
     labels = ClassificationOutput("word", tuple(range(5000)))
     y_true = np.arange(5000)
@@ -336,11 +198,10 @@ def test_with_many_classes_mistakes_are_kept_and_the_matrix_is_not() -> None:
 def test_diagnostics_of_many_rows_use_a_sample_and_record_its_size() -> None:
     x = RNG(0).standard_normal((150_000, 1)).astype(np.float32)
     signature = Signature((NumberColumn("a"),), RegressionOutput(("y",), (0.0,), (1.0,)))
-    found = diagnostics.diagnose(line(1), signature, x, x.astype(np.float64), x, RNG(0), 1000)
+    found = diagnostics.diagnose(line(1), signature, evaluated(line(1), x, x.astype(np.float64)), RNG(0), 1000)
     assert found["residuals"]["targets"]["y"]["rows"] == 100_000
-    assert found["importance"]["rows"] == 1000
+    assert (found["importance"]["rows"], found["importance"]["repeats"]) == (200, 5)
     classes = Signature((NumberColumn("a"),), ClassificationOutput("kind", ("no", "yes")))
-    p = np.clip(np.abs(x), 0, 1)
-    found = diagnostics.diagnose(line(1), classes, x, (x[:, 0] > 0).astype(np.int64), p, RNG(0), 1000)
+    found = diagnostics.diagnose(line(1), classes, evaluated(line(1), x, (x[:, 0] > 0).astype(np.int64)), RNG(0), 1000)
     assert found["calibration"]["rows"] == 100_000
     assert sum(part["rows"] for part in found["calibration"]["bins"]) == 100_000

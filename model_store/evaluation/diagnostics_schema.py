@@ -1,0 +1,156 @@
+"""The schemas of a model's diagnostics; training/evaluation/diagnostics.py describes them."""
+
+from __future__ import annotations
+
+from itertools import pairwise
+from typing import Any
+
+from marshmallow import ValidationError, fields, post_load, validate, validates_schema
+
+from model_store.evaluation.record_fields import ByName, Count, Label, ListField, Number, Section, Share
+
+
+class _CalibrationBin(Section):
+    low = Share()
+    high = Share()
+    rows = Count(validate=validate.Range(1, 2**53))
+    said = Share()
+    found = Share()
+
+
+class Calibration(Section):
+    of = fields.String(required=True, allow_none=True)
+    rows = Count()
+    expected_error = Share()
+    log_loss = Number()
+    bins = ListField(fields.Nested(_CalibrationBin), required=True)
+
+
+class Roc(Section):
+    of = fields.String(required=True)
+    area = Share()
+    points = ListField(fields.Tuple((Share(), Share())), required=True)
+
+
+class PrecisionRecall(Section):
+    of = fields.String(required=True)
+    average = Share()
+    points = ListField(fields.Tuple((Share(), Share())), required=True)
+
+
+class _CostOption(Section):
+    cost_ratio = Number(validate=validate.Range(1e-6, 1e6))
+    threshold = Share()
+    false_positives = Count()
+    false_negatives = Count()
+
+
+class Costs(Section):
+    of = fields.String(required=True)
+    rows = Count(validate=validate.Range(1, 2**53))
+    positives = Count()
+    options = ListField(fields.Nested(_CostOption), required=True)
+
+
+class _TargetResiduals(Section):
+    rows = Count()
+    bias = Number()
+    median = Number()
+    p90 = Number()
+    points = ListField(fields.Tuple((Number(), Number())), required=True)
+    step = Number(required=False, load_default=None, allow_none=True)
+    edges = ListField(Number(), required=True)
+    counts = ListField(Count(), required=True)
+    outside = Count()
+
+    @validates_schema(skip_on_field_errors=True)
+    def _edges_ascend(self, data: dict[str, Any], **_: Any) -> None:
+        edges = data["edges"]
+        if len(edges) != len(data["counts"]) + 1 or any(high <= low for low, high in pairwise(edges)):
+            raise ValidationError("expected ascending edges, one more than counts", "edges")
+
+
+class Residuals(Section):
+    left_out = Count()
+    targets = ByName(_TargetResiduals)
+
+
+class _ImportancePart(Section):
+    """A cost with its 95 % interval; models of older releases have its standard deviation over the shuffles."""
+
+    name = fields.String(required=True)
+    cost = Number(allow_none=True)
+    deviation = Number(required=False, load_default=None, allow_none=True)
+    low = Number(required=False, load_default=None, allow_none=True)
+    high = Number(required=False, load_default=None, allow_none=True)
+
+    @post_load
+    def _interval(self, data: dict[str, Any], **_: Any) -> dict[str, Any]:
+        deviation = data.pop("deviation")
+        if data["cost"] is not None and None in (data["low"], data["high"]):
+            data["low"], data["high"] = data["cost"] - (deviation or 0.0), data["cost"] + (deviation or 0.0)
+        return data
+
+
+class Importance(Section):
+    """Models of older releases have the loss of accuracy or the increase of the RMSE."""
+
+    measure = fields.String(required=True, validate=validate.OneOf(["log_loss", "squared_error", "accuracy", "rmse"]))
+    score = Number(allow_none=True)
+    rows = Count()
+    repeats = Count()
+    left_out = Count(required=False, load_default=0)
+    grid = fields.Tuple((Count(), Count()), load_default=None)
+    patch = fields.Tuple((Count(), Count()), load_default=None)
+    parts = ListField(fields.Nested(_ImportancePart), required=True)
+
+    @validates_schema(skip_on_field_errors=True)
+    def _grid_has_all_parts(self, data: dict[str, Any], **_: Any) -> None:
+        grid = data["grid"]
+        if grid and (grid[0] * grid[1] != len(data["parts"]) or not data["patch"]):
+            raise ValidationError("expected a part for each patch", "grid")
+
+
+class _WorstRow(Section):
+    """A wrong row of a classifier, or the error of a row of a regression."""
+
+    row = fields.String(required=True)
+    true = Label(required=False, load_default=None)
+    predicted = Label(required=False, load_default=None)
+    probability = Share(required=False, load_default=None)
+    target = fields.String(load_default=None)
+    error = Number(required=False, load_default=None, allow_none=True)
+
+
+class WorstRows(Section):
+    worst_rows = ListField(fields.Nested(_WorstRow), required=True)
+
+
+class _Interval(Section):
+    value = Number()
+    low = Number()
+    high = Number()
+
+
+class _Slice(Section):
+    """Rows with one value, or a range of numbers, or so many other categories, or none."""
+
+    value = fields.Raw(load_default=None, validate=lambda value: isinstance(value, (str, int, float)))
+    low = Number(required=False, load_default=None)
+    high = Number(required=False, load_default=None)
+    others = Count(required=False, load_default=None)
+    missing = fields.Boolean(load_default=False)
+    rows = Count()
+    error = fields.Nested(_Interval, required=True)
+    bias = Number(required=False, load_default=None, allow_none=True)
+
+
+class _SlicedColumn(Section):
+    column = fields.String(required=True)
+    slices = ListField(fields.Nested(_Slice), required=True)
+
+
+class Slices(Section):
+    measure = fields.String(required=True, validate=validate.OneOf(["error_rate", "rmse", "relative_rmse"]))
+    error = Number()
+    columns = ListField(fields.Nested(_SlicedColumn), required=True)

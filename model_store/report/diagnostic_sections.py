@@ -1,0 +1,202 @@
+"""The sections of a report on the model's diagnostics: calibration, thresholds, importance, slices and worst rows.
+
+A section without data is None.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from model_store.evaluation.record import TrainingRecord
+from model_store.report import charts
+from model_store.report.layout import MAX_LABEL_LENGTH, figure, section, table
+from model_store.report.markup import Markup, truncate_middle
+from model_store.utils.number_format import format_number, format_percent, format_score
+
+_MEASURES = {  # of permutation importance: the title of the cost, and what it is without shuffling
+    "log_loss": ("Increase of the log loss", "log loss"),
+    "squared_error": ("Increase of the squared error / variance", "squared error / variance"),
+    "accuracy": ("Loss of accuracy, in points", "accuracy"),
+    "rmse": ("Increase of the RMSE", "RMSE"),
+}
+
+
+def calibration(record: TrainingRecord) -> Markup | None:
+    """Return the reliability diagram."""
+    found = record.calibration
+    if found is None:
+        return None
+    of = "the predicted class" if found["of"] is None else f"“{truncate_middle(found['of'], MAX_LABEL_LENGTH)}”"
+    caption = (
+        f"Each point is a bin of 10 %: the mean predicted probability of {of} against its observed frequency, with the "
+        "95 % interval. On the dashed line they are equal. The bars count the rows of each bin. Expected calibration "
+        f"error: {format_percent(found['expected_error'])}. Log loss: {format_number(found['log_loss'])}."
+    )
+    return section("Calibration", figure("Reliability diagram", charts.reliability_diagram(found), caption))
+
+
+def thresholds(record: TrainingRecord) -> Markup | None:
+    """Return what the thresholds on the probability of the second of two classes give."""
+    figures = []
+    if curve := record.roc:
+        caption = (
+            f"True-positive rate against false-positive rate of “{truncate_middle(curve['of'], MAX_LABEL_LENGTH)}” at "
+            "every threshold. The area under the curve (AUC) is the probability that a random positive row scores "
+            "higher than a random negative one."
+        )
+        figures.append(figure("ROC curve", charts.roc_curve(curve), caption))
+    costs = record.costs
+    if costs and (curve := record.precision_recall):
+        share = costs["positives"] / costs["rows"]
+        caption = (
+            "Precision, the share of flagged rows that are positive, against recall, the share of positive rows that "
+            f"are flagged, at every threshold. Average precision: {format_score(curve['average'], 3)}; of random "
+            f"flags: {format_score(share, 3)} (dashed)."
+        )
+        figures.append(figure("Precision-recall curve", charts.precision_recall_curve(curve, share), caption))
+    if costs:
+        figures.append(_cost_figure(costs))
+    return section("Thresholds", *figures) if figures else None
+
+
+def _cost_figure(costs: Mapping[str, Any]) -> Markup:
+    rows, positives = costs["rows"], costs["positives"]
+    half = next((one for one in costs["options"] if one["threshold"] == 0.5), None)
+    lines = []
+    for one in costs["options"]:
+        ratio, missed, alarms = one["cost_ratio"], one["false_negatives"], one["false_positives"]
+        flagged = positives - missed + alarms
+        line = [
+            f"{format_number(ratio)} : 1" if ratio >= 1 else f"1 : {format_number(1 / ratio)}",
+            format_score(one["threshold"], 3),
+            format_percent((positives - missed) / flagged if flagged else None),
+            format_percent((positives - missed) / positives if positives else None),
+            format_number(1000 * (ratio * missed + alarms) / rows, 3),
+        ]
+        if half:
+            line.append(format_number(1000 * (ratio * half["false_negatives"] + half["false_positives"]) / rows, 3))
+        lines.append(line)
+    headings = ["missed : false alarm", ">threshold", ">precision", ">recall", ">cost"]
+    if half:
+        headings.append(">cost at 0.5")
+    caption = (
+        "What a missed positive row costs, compared with a false alarm, decides the best threshold on calibrated "
+        f"probabilities, 1 / (1 + ratio). A row is positive if it is “{_shorten(costs['of'])}”. "
+        "Costs are per 1,000 rows, in false alarms; a flag that is right costs nothing."
+    )
+    return figure("Thresholds by cost", table(headings, lines), caption, wide=True)
+
+
+def permutation_importance(record: TrainingRecord) -> Markup | None:
+    found = record.importance
+    if found is None:
+        return None
+    in_points = found["measure"] == "accuracy"
+    title, measure = _MEASURES[found["measure"]]
+    if found["measure"] == "rmse" and len((record.regression or {"targets": ()})["targets"]) > 1:
+        title += ", in standard deviations"
+    score = format_percent(found["score"]) if in_points else format_number(found["score"])
+    repeats = "one shuffle" if found["repeats"] == 1 else f"mean of {found['repeats']} shuffles"
+    rows = format_number(found["rows"])
+    if found["grid"]:
+        high, wide = found["patch"]
+        patch = f"a patch of {high} × {wide} pixels" if high * wide > 1 else "a pixel"
+        chart = charts.importance_heatmap(found, title)
+        caption = f"{title} when {patch} is shuffled among {rows} rows ({repeats})."
+        caption += " A stronger color means more important. The axes count pixels from the top left."
+    else:
+        chart = charts.interval_bars(
+            _importance_bars(found["parts"], 100.0 if in_points else 1.0), title, _show_3_digits
+        )
+        older = found["measure"] in ("accuracy", "rmse")
+        lines = "one standard deviation over the shuffles" if older else "95 % intervals over the rows"
+        caption = f"{title}, when a column is shuffled among {rows} rows ({repeats}). The lines are {lines}."
+        caption += " Correlated columns share importance, so each may look unimportant."
+        if found["left_out"]:
+            caption += f" {format_number(found['left_out'])} less important columns are not shown."
+    caption += f" Without shuffling the {measure} is {score}."
+    return section("Permutation importance", figure(title, chart, caption))
+
+
+def _importance_bars(parts: Sequence[Mapping[str, Any]], factor: float) -> list[dict[str, Any]]:
+    return [
+        {
+            "name": part["name"],
+            "value": part["cost"] * factor,
+            "low": part["low"] * factor,
+            "high": part["high"] * factor,
+        }
+        for part in parts
+        if None not in (part["cost"], part["low"], part["high"])
+    ]
+
+
+def error_slices(record: TrainingRecord) -> Markup | None:
+    """Return the error of the rows with each value of the most important columns."""
+    found = record.slices
+    if found is None:
+        return None
+    titles = {"error_rate": "Wrong rows", "rmse": "RMSE", "relative_rmse": "RMSE, in standard deviations"}
+    title = titles[found["measure"]]
+    in_percent = found["measure"] == "error_rate"
+    show = format_percent if in_percent else _show_3_digits
+    figures = []
+    for column in found["columns"]:
+        bars = []
+        for part in column["slices"]:
+            name, error = _describe_slice(part), part["error"]
+            words = f"{column['column']} {name}, {format_number(part['rows'])} rows"
+            if part["bias"] is not None:
+                words += f", bias {format_number(part['bias'], 3)}"
+            bars.append({"name": name, "words": words, **error})
+        axis = f"{title}, as a share" if in_percent else title
+        chart = charts.interval_bars(bars, axis, show, found["error"])
+        figures.append(figure(truncate_middle(column["column"], MAX_LABEL_LENGTH), chart))
+    note = (
+        f"{title} among the rows of each slice, with the 95 % interval; the dashed line is all rows: "
+        f"{show(found['error'])}. Numbers are cut into quarters of the rows."
+    )
+    return section("Errors by slice", *figures, note=note)
+
+
+def _describe_slice(part: Mapping[str, Any]) -> str:
+    """Return the values of a slice in words."""
+    if part["missing"]:
+        return "missing"
+    if part["others"]:
+        return f"{format_number(part['others'])} others"
+    if part["low"] is not None and part["high"] is not None:
+        return f"{format_number(part['low'])} to {format_number(part['high'])}"
+    return part["value"] if isinstance(part["value"], str) else format_number(part["value"])
+
+
+def worst_rows(record: TrainingRecord) -> Markup | None:
+    """Return the table of the rows with the largest errors, by their location in the data."""
+    rows = record.worst_rows
+    if not rows:
+        return None
+    if record.classification:
+        headings = ["row", "true", "predicted", ">probability of the predicted"]
+        lines = [
+            [one["row"], *(_shorten(one[key]) for key in ("true", "predicted")), format_percent(one["probability"])]
+            for one in rows
+        ]
+        caption = "The wrong rows whose true class has the lowest probability."
+    else:
+        several = len({one["target"] for one in rows}) > 1
+        headings = ["row", *(["target"] if several else []), ">error (predicted − true)"]
+        lines = [
+            [one["row"], *([_shorten(one["target"])] if several else []), format_number(one["error"])] for one in rows
+        ]
+        caption = "The rows with the largest errors."
+    caption += " Look at them in the data: a wrong label, a unit or a missing column often shows there first."
+    return section("Worst rows", figure("Worst rows", table(headings, lines), caption))
+
+
+def _show_3_digits(value: float) -> str:
+    return format_number(value, 3)
+
+
+def _shorten(label: Any) -> str:
+    return truncate_middle(label, MAX_LABEL_LENGTH)

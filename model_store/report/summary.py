@@ -1,0 +1,88 @@
+"""The head of a report: the model's name, its main metrics and what they compare to."""
+
+from __future__ import annotations
+
+from model_store.artifact.model import Model
+from model_store.evaluation.confidence import wilson_interval
+from model_store.evaluation.record import TrainingRecord
+from model_store.report.layout import MAX_LABEL_LENGTH, section, tile
+from model_store.report.markup import Markup, tag, truncate_middle
+from model_store.utils.number_format import format_number, format_percent, format_score
+
+_MAX_NOTES, _MAX_NOTE_LENGTH = 50, 1000  # that are shown, characters of each
+
+
+def header(model: Model, reference: str, record: TrainingRecord) -> Markup:
+    """Return name and description of the model, its main metrics and their baseline."""
+    name, _, version = reference.partition("/")
+    title = tag("h1", name, " ", tag("span", f"version {version}", class_="chip")) if version else tag("h1", name)
+    parts = [title]
+    if model.description:
+        parts.append(tag("p", model.description, class_="lead"))
+    summary, tiles = _regression_summary(record)
+    if record.classification:
+        summary, tiles = _classification_summary(record)
+    parts.append(tag("p", summary or "This version has no metrics that this report can show."))
+    metrics = record.classification or record.regression
+    if metrics and metrics["of"] == "training rows":
+        warning = "Measured on the training rows: expect worse results on new rows."
+        parts.append(tag("p", warning, class_="warning"))
+    if record.history:
+        best = record.history["best_epoch"]
+        tiles.append(("epochs", format_number(record.history["epochs"]), f"weights of epoch {format_number(best)}"))
+    return tag("header", *parts, tag("div", *map(tile, tiles), class_="tiles"))
+
+
+def _classification_summary(record: TrainingRecord) -> tuple[str, list[tuple[str, str, str]]]:
+    metrics, baseline = record.classification or {}, record.baseline
+    correct, rows = round(metrics["accuracy"] * metrics["rows"]), metrics["rows"]
+    low, high = wilson_interval(correct, rows)
+    accuracy, interval = format_percent(metrics["accuracy"]), f"{100 * low:.1f} to {format_percent(high)}"
+    summary = f"Accuracy {accuracy} on {format_number(rows)} {metrics['of']} (95 % interval {interval})."
+    tiles = [("accuracy", accuracy, interval)]
+    if baseline:
+        label = truncate_middle(baseline["answer"], MAX_LABEL_LENGTH)
+        summary += f" Baseline: {format_percent(baseline['accuracy'])}, always predicting “{label}”."
+        tiles.append(("baseline", format_percent(baseline["accuracy"]), f"always “{truncate_middle(label, 16)}”"))
+    if linear := record.linear:
+        summary += f" A linear model of the same columns: {format_percent(linear['accuracy'])}."
+        tiles.append(
+            ("linear model", format_percent(linear["accuracy"]), f"log loss {format_number(linear['log_loss'], 3)}")
+        )
+    if record.calibration:
+        tiles.append(("log loss", format_number(record.calibration["log_loss"], 3), "0 is perfect"))
+        error = format_percent(record.calibration["expected_error"])
+        tiles.append(("calibration error", error, "expected, in 10 bins"))
+    if record.roc:
+        tiles.append(("ROC AUC", format_score(record.roc["area"], 3), "0.5 is random"))
+    return summary, tiles
+
+
+def _regression_summary(record: TrainingRecord) -> tuple[str, list[tuple[str, str, str]]]:
+    metrics = record.regression
+    if metrics is None:
+        return "", []
+    sentences, tiles = [f"Measured on {format_number(metrics['rows'])} {metrics['of']}."], []
+    baselines = record.baseline["targets"] if record.baseline else {}
+    linear = record.linear["targets"] if record.linear else {}
+    for name, target in list(metrics["targets"].items())[:4]:
+        rmse, short_name = format_number(target["rmse"], 3), truncate_middle(name, 20)
+        sentence, baseline = f"RMSE of {truncate_middle(name, MAX_LABEL_LENGTH)}: {rmse}", ""
+        if name in baselines:
+            baseline = f"baseline {format_number(baselines[name]['rmse'], 3)}"
+            sentence += f" ({baseline}, always predicting the mean)"
+        sentences.append(f"{sentence}.")
+        if name in linear:
+            sentences.append(f"A linear model of the same columns: {format_number(linear[name]['rmse'], 3)}.")
+        tiles.append((f"RMSE, {short_name}", rmse, baseline))
+        tiles.append((f"R², {short_name}", format_score(target["r2"], 3), "1 is perfect"))
+    return " ".join(sentences), tiles
+
+
+def notes(record: TrainingRecord) -> Markup | None:
+    """Return the notes of the training on the job, its data and the model."""
+    if not record.notes:
+        return None
+    items = [tag("li", truncate_middle(note, _MAX_NOTE_LENGTH)) for note in record.notes[:_MAX_NOTES]]
+    more = len(record.notes) - _MAX_NOTES
+    return section("Notes", tag("ul", *items, class_="wide"), note=f"{more} more notes." if more > 0 else None)

@@ -1,0 +1,78 @@
+"""The worst rows and the slices of the errors."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+import numpy as np
+import pytest
+
+from model_store.schema.signature import ClassificationOutput, RegressionOutput
+from training.evaluation.error_analysis import error_slices, worst_classified, worst_predicted
+
+
+def locate(i: int) -> str:
+    return f"line {i + 2}"
+
+
+def test_the_worst_rows_of_a_classifier_are_wrong_and_the_least_likely_first() -> None:
+    p = np.array([[0.9, 0.1], [0.2, 0.8], [0.3, 0.7], [0.01, 0.99]])
+    output = ClassificationOutput("kind", ("no", "yes"))
+    found = worst_classified(output, np.array([0, 0, 1, 0]), np.log(p), locate)
+    assert [(one["row"], one["true"], one["predicted"]) for one in found] == [
+        ("line 5", "no", "yes"),
+        ("line 3", "no", "yes"),
+    ]
+    assert [one["probability"] for one in found] == pytest.approx([0.99, 0.8])
+
+
+def test_the_worst_rows_of_a_regression_have_the_largest_errors_in_units_of_the_scale() -> None:
+    output = RegressionOutput(("price", "area"), (0.0, 0.0), (100.0, 1.0))
+    found = worst_predicted(output, np.array([[50.0, 0.1], [-300.0, 0.0], [0.0, 2.0], [0.0, 0.0]]), locate)
+    assert found == [
+        {"row": "line 3", "target": "price", "error": -300.0},
+        {"row": "line 4", "target": "area", "error": 2.0},
+        {"row": "line 2", "target": "price", "error": 50.0},
+    ]
+
+
+def slices(values: Any, errors: Any, measure: str = "error_rate") -> list[dict[str, Any]]:
+    found = error_slices({"a": np.array(values)}, np.array(errors, np.float64), measure, ["a"])
+    assert found is not None
+    json.dumps(found, allow_nan=False)
+    (column,) = found["columns"]
+    assert column["column"] == "a"
+    return list(column["slices"])
+
+
+def test_a_category_a_missing_value_and_all_rare_categories_are_slices() -> None:
+    names = ["x"] * 30 + ["y"] * 20 + [None] * 10 + [f"rare {i}" for i in range(12) for _ in range(5)]
+    found = slices(np.array(names, object), [1] * 15 + [0] * 105)
+    assert [one.get("value") for one in found[:2]] == ["x", "y"]
+    assert [(one["rows"], one["error"]["value"]) for one in found] == [(30, 0.5), (20, 0), (40, 0), (10, 0)]
+    assert (found[2]["others"], found[3]["missing"]) == (8, True)  # those with 5 rows each have no slice of their own
+    assert found[0]["error"]["low"] < 0.5 < found[0]["error"]["high"]
+
+
+def test_numbers_are_sliced_at_their_quartiles_and_few_values_one_by_one() -> None:
+    values = np.append(np.arange(100.0), [np.nan] * 10)
+    found = slices(values, np.append(np.arange(100) >= 75, [False] * 10))
+    assert [one["rows"] for one in found] == [25, 25, 25, 25, 10]
+    assert [one["error"]["value"] for one in found] == [0, 0, 0, 1, 0]
+    assert (found[0]["low"], found[3]["high"]) == (0, 99)
+    assert [one["value"] for one in slices([0.0] * 20 + [1.0] * 20, np.zeros(40))] == [0, 1]
+
+
+def test_a_slice_of_a_regression_has_rmse_and_bias() -> None:
+    found = slices([0.0] * 20 + [1.0] * 20, [3.0] * 20 + [-1.0, 1.0] * 10, "rmse")
+    assert [(one["error"]["value"], one["bias"]) for one in found] == [(3, 3), (1, 0)]
+
+
+def test_a_column_with_one_slice_an_array_or_another_name_has_no_slices() -> None:
+    inputs = {"a": np.zeros(50), "b": np.zeros((50, 3))}
+    assert error_slices(inputs, np.ones(50), "error_rate", ["a", "b", "c"]) is None
+
+
+def test_slices_of_overflowing_errors_are_left_out() -> None:
+    assert error_slices({"a": np.arange(100.0)}, np.full(100, 1e200), "rmse", ["a"]) is None

@@ -1,0 +1,61 @@
+"""The linear model beside the network."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from training.pipeline.job import from_dict, prepare, train_and_evaluate
+from training.pipeline.linear_model import fit_linear_model
+
+RNG = np.random.default_rng
+
+
+def write_table(folder: Path, rows: int, classes: bool) -> dict[str, Any]:
+    """Write a table whose target depends on its columns linearly, and return a job."""
+    x = RNG(0).normal(50, 20, (rows, 3))
+    y = x @ [1.0, -2.0, 0.5] + RNG(1).normal(0, 1, rows)
+    shown = np.where(y > np.median(y), "high", "low") if classes else y
+    lines = [f"{a},{b},{c},{target}" for (a, b, c), target in zip(x, shown, strict=True)]
+    (folder / "t.csv").write_text("\n".join(["a,b,c,y", *lines]))
+    return {
+        "model": {"name": "t"},
+        "data": {"path": "t.csv", "target": "y"},
+        "network": {"layers": [4, "relu"]},
+        "train": {"epochs": 2},
+    }
+
+
+@pytest.mark.parametrize("scale", ["standard", "none"])
+def test_a_linear_target_is_fitted_exactly(tmp_path: Path, scale: str) -> None:
+    job = write_table(tmp_path, 500, classes=False)
+    job["data"]["scale"] = scale
+    prepared = prepare(from_dict(job, tmp_path))
+    outcome = train_and_evaluate(prepared)
+    found = outcome.model.training["linear"]["targets"]["y"]
+    assert found["rmse"] == pytest.approx(1.0, abs=0.15)  # the noise
+    network = fit_linear_model(prepared, RNG(0))
+    assert network is not None
+    assert len(network.modules) == 1
+
+
+def test_a_linear_classifier_is_trained_without_hidden_layers(tmp_path: Path) -> None:
+    outcome = train_and_evaluate(prepare(from_dict(write_table(tmp_path, 500, classes=True), tmp_path)))
+    assert outcome.model.training["linear"]["accuracy"] > 0.95
+    assert 0 < outcome.model.training["linear"]["log_loss"] < 0.15
+
+
+def test_a_streamed_job_has_the_same_linear_model(tmp_path: Path) -> None:
+    job = write_table(tmp_path, 500, classes=False)
+    job["data"]["stream"] = True
+    found = train_and_evaluate(prepare(from_dict(job, tmp_path))).model.training["linear"]["targets"]["y"]
+    assert found["rmse"] == pytest.approx(1.0, abs=0.15)
+
+
+def test_too_many_features_have_no_linear_model(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("training.pipeline.linear_model.MAX_FEATURES", 2)
+    outcome = train_and_evaluate(prepare(from_dict(write_table(tmp_path, 100, classes=False), tmp_path)))
+    assert "linear" not in outcome.model.training

@@ -1,0 +1,148 @@
+"""Where a model errs: the rows with the largest errors, and the error in slices of the rows."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from itertools import pairwise
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from model_store.evaluation.confidence import wilson_interval
+from model_store.schema.signature import ClassificationOutput, RegressionOutput
+from training.evaluation.metrics import finite_or_none
+
+MAX_WORST_ROWS = 10
+MAX_SLICED_COLUMNS = 5
+_MAX_CATEGORIES = 6  # of a column, that get a slice of their own; all others share one
+_NUMBER_SLICES = 4
+_MIN_SLICE_ROWS = 10
+_Z_95 = 1.96
+
+
+def worst_classified(
+    output: ClassificationOutput,
+    y_true: NDArray[Any],
+    log_p: NDArray[np.float64],
+    locate: Callable[[int], str],
+) -> list[dict[str, Any]]:
+    """Return the wrong rows whose true label has the lowest probability, lowest first.
+
+    locate: returns the location of an evaluated row in the data, such as "line 7".
+    """
+    true = log_p[np.arange(len(log_p)), y_true]
+    predicted = log_p.argmax(axis=1)
+    wrong = np.flatnonzero(predicted != y_true)
+    return [
+        {
+            "row": locate(int(i)),
+            "true": output.labels[y_true[i]],
+            "predicted": output.labels[predicted[i]],
+            "probability": float(np.exp(log_p[i, predicted[i]])),
+        }
+        for i in wrong[np.argsort(true[wrong], kind="stable")][:MAX_WORST_ROWS]
+    ]
+
+
+def worst_predicted(
+    output: RegressionOutput, errors: NDArray[np.float64], locate: Callable[[int], str]
+) -> list[dict[str, Any]]:
+    """Return the rows with the largest `errors` (n, targets), predicted minus true value, in the units of the targets.
+
+    With several targets, errors are compared in units of their scale, and a row is listed with its largest one.
+    """
+    relative = np.abs(errors) / output.scale
+    largest = relative.argmax(axis=1)
+    order = np.argsort(-relative[np.arange(len(errors)), largest], kind="stable")[:MAX_WORST_ROWS]
+    return [
+        {"row": locate(int(i)), "target": output.names[largest[i]], "error": finite_or_none(errors[i, largest[i]])}
+        for i in order
+        if errors[i, largest[i]]
+    ]
+
+
+def error_slices(
+    inputs: Mapping[str, NDArray[Any]], errors: NDArray[np.float64], measure: str, columns: Sequence[str]
+) -> dict[str, Any] | None:
+    """Return the error of the rows in each slice of the `columns`, with its 95 % interval.
+
+    A category is a slice; numbers have a slice for each quarter of the rows, or for each value if they are few. Rows
+    without a value are a slice too. None if there is no slice, or the errors overflow.
+
+    errors: (n,); 0 or 1 for the measure "error_rate", else differences for the measure "rmse".
+    """
+    found: list[dict[str, Any]] = []
+    with np.errstate(over="ignore"):
+        if not np.isfinite((errors**2).sum()):
+            return None
+    for name in columns:
+        if len(found) == MAX_SLICED_COLUMNS:
+            break
+        if name in inputs and inputs[name].ndim == 1:
+            slices = _slices(inputs[name])
+            parts = [
+                {**words, **_slice_error(errors[rows], measure)}
+                for words, rows in slices
+                if rows.sum() >= _MIN_SLICE_ROWS
+            ]
+            if len(parts) > 1:
+                found.append({"column": name, "slices": parts})
+    if not found:
+        return None
+    return {"measure": measure, "error": _slice_error(errors, measure)["error"]["value"], "columns": found}
+
+
+def _slices(values: NDArray[Any]) -> list[tuple[dict[str, Any], NDArray[np.bool_]]]:
+    """Return what describes each slice, and which rows it has."""
+    if values.dtype.kind == "O":
+        missing = np.array([value is None for value in values], bool)
+        names, codes, counts = np.unique(
+            np.array(["" if value is None else str(value) for value in values]), return_inverse=True, return_counts=True
+        )
+        rows_of = {str(names[i]): (codes == i) & ~missing for i in np.argsort(-counts, kind="stable")}
+        rows_of = {name: rows for name, rows in rows_of.items() if rows.any()}
+        largest = dict(list(rows_of.items())[:_MAX_CATEGORIES])
+        slices: list[tuple[dict[str, Any], NDArray[np.bool_]]] = [
+            ({"value": name}, rows) for name, rows in largest.items()
+        ]
+        if len(rows_of) > len(largest):
+            others = ~missing & ~np.logical_or.reduce(list(largest.values()))
+            slices.append(({"others": len(rows_of) - len(largest)}, others))
+    elif values.dtype.kind == "f":
+        missing = np.isnan(values)
+        slices = _quantile_slices(values, missing)
+    else:
+        return []
+    return [*slices, ({"missing": True}, missing)]
+
+
+def _quantile_slices(
+    values: NDArray[Any], missing: NDArray[np.bool_]
+) -> list[tuple[dict[str, Any], NDArray[np.bool_]]]:
+    known = values[~missing]
+    if not len(known):
+        return []
+    if len(distinct := np.unique(known)) <= _NUMBER_SLICES:
+        return [({"value": float(value)}, values == value) for value in distinct]
+    edges = np.unique(np.quantile(known, np.linspace(0, 1, _NUMBER_SLICES + 1)))
+    slices: list[tuple[dict[str, Any], NDArray[np.bool_]]] = []
+    for i, (low, high) in enumerate(pairwise(edges)):
+        upper = values <= high if i == len(edges) - 2 else values < high
+        slices.append(({"low": float(low), "high": float(high)}, ~missing & (values >= low) & upper))
+    return slices
+
+
+def _slice_error(errors: NDArray[np.float64], measure: str) -> dict[str, Any]:
+    """Return rows and error with its interval: Wilson's of an error rate, the delta method's of an RMSE."""
+    rows = len(errors)
+    if measure == "error_rate":
+        low, high = wilson_interval(float(errors.sum()), rows)
+        return {"rows": rows, "error": {"value": float(errors.mean()), "low": low, "high": high}}
+    squares = errors**2
+    mean = float(squares.mean())
+    margin = _Z_95 * float(squares.std(ddof=1)) / rows**0.5 if rows > 1 else 0.0
+    error = {"value": mean**0.5, "low": max(0.0, mean - margin) ** 0.5, "high": (mean + margin) ** 0.5}
+    if measure == "relative_rmse":
+        return {"rows": rows, "error": error}
+    return {"rows": rows, "error": error, "bias": float(errors.mean())}

@@ -1,0 +1,78 @@
+"""What a threshold on the probability of the second of two classes gives: ROC, precision and recall, and costs.
+
+A row is positive if its label is the second one, and flagged if its score is at least the threshold.
+"""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+MAX_POINTS = 100  # of a curve
+COST_RATIOS = (0.1, 0.2, 0.5, 1.0, 2.0, 5.0, 10.0)  # the cost of a missed positive row, in false alarms
+
+
+def threshold_curves(label: str | int, positive: NDArray[np.bool_], log_odds: NDArray[Any]) -> dict[str, Any]:
+    """Return the entries "roc", "precision_recall" and "costs" of the diagnostics; none if all rows are of one class.
+
+    positive, log_odds: (n,); the log odds `ln p/(1 - p)` order rows whose probability is rounded to 0 or 1.
+    """
+    positives, negatives = int(positive.sum()), int((~positive).sum())
+    if not positives or not negatives:
+        return {}
+    order = np.argsort(-log_odds, kind="stable")
+    last = np.append(np.flatnonzero(np.diff(log_odds[order])), len(order) - 1)  # of the rows with an equal score
+    true_positives = np.cumsum(positive[order])[last]
+    flagged = last + 1
+    return {
+        "roc": _roc(str(label), true_positives / positives, (flagged - true_positives) / negatives),
+        "precision_recall": _precision_recall(str(label), true_positives / positives, true_positives / flagged),
+        "costs": {
+            "of": str(label),
+            "rows": len(positive),
+            "positives": positives,
+            "options": [_cost_option(ratio, positive, log_odds) for ratio in COST_RATIOS],
+        },
+    }
+
+
+def _roc(label: str, tpr: NDArray[np.float64], fpr: NDArray[np.float64]) -> dict[str, Any]:
+    """Return false- and true-positive rates for falling thresholds, and the area under the curve."""
+    tpr, fpr = np.append(0.0, tpr), np.append(0.0, fpr)
+    area = float((np.diff(fpr) * (tpr[1:] + tpr[:-1]) / 2).sum())
+    return {"of": label, "area": area, "points": _thin(fpr, tpr)}
+
+
+def _precision_recall(label: str, recall: NDArray[np.float64], precision: NDArray[np.float64]) -> dict[str, Any]:
+    """Return recall and precision for falling thresholds, and the average precision.
+
+    The average is `Σ (recallᵢ - recallᵢ₋₁) precisionᵢ` over the thresholds, without interpolation, which would be too
+    optimistic; Davis & Goadrich 2006.
+    """
+    average = float((np.diff(recall, prepend=0.0) * precision).sum())
+    return {"of": label, "average": average, "points": _thin(recall, precision)}
+
+
+def _cost_option(ratio: float, positive: NDArray[np.bool_], log_odds: NDArray[Any]) -> dict[str, Any]:
+    """Return the threshold with the least expected cost if a missed positive row costs `ratio` false alarms.
+
+    To flag a row costs `1 - p` on average and not to flag it `ratio · p`: the threshold is `1 / (1 + ratio)`; Elkan
+    2001, "The foundations of cost-sensitive learning". It is not chosen on these rows, which only count the errors.
+    """
+    flagged = log_odds >= -math.log(ratio)
+    return {
+        "cost_ratio": ratio,
+        "threshold": 1 / (1 + ratio),
+        "false_positives": int((flagged & ~positive).sum()),
+        "false_negatives": int((~flagged & positive).sum()),
+    }
+
+
+def _thin(x: NDArray[np.float64], y: NDArray[np.float64]) -> list[list[float]]:
+    """Return at most `MAX_POINTS` evenly spaced points, with the first and the last."""
+    kept = np.unique(np.linspace(0, len(x) - 1, MAX_POINTS).astype(np.int64))
+    points: list[list[float]] = np.column_stack([x[kept], y[kept]]).tolist()
+    return points

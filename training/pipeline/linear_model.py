@@ -1,0 +1,101 @@
+"""A linear model of the same features, beside which a report shows the network: what do the hidden layers add?
+
+A regression is fitted exactly, by ridge regression. Any other network is trained without its hidden layers.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from model_store.nn import Linear, Sequential
+from training.config.settings import EarlyStoppingSection
+from training.engine.early_stopping import EarlyStopping
+from training.engine.loop import DivergedError, train
+from training.optim.optimizers import Adam
+from training.pipeline.preparation import PreparedJob
+
+MAX_ROWS = 20_000  # that the linear model is fitted on, a random sample of more
+MAX_FEATURES = 4096
+_MAX_RIDGE_FEATURES = 1024  # the eigenvectors take a third of a second
+_MAX_VALUES = 1 << 22  # of all rows together: 34 MB in float64
+_RIDGES = (0.0, 1e-3, 1e-2, 0.1, 1.0)  # relative to the number of rows
+_STEPS, _BATCH, _LEARNING_RATE = 1000, 256, 0.01
+
+
+def fit_linear_model(prepared: PreparedJob, rng: np.random.Generator) -> Sequential | None:
+    """Return a network without hidden layers for the features of a job, fitted on its training rows.
+
+    The validation rows choose the strength of the ridge, or the epoch. None with more than `MAX_FEATURES` features, or
+    if the training diverges.
+    """
+    width = prepared.signature.width
+    if width > MAX_FEATURES:
+        return None
+    x, y = _training_rows(prepared, min(MAX_ROWS, _MAX_VALUES // width), rng)
+    mean, deviation = x.mean(axis=0, dtype=np.float64), x.std(axis=0, dtype=np.float64)
+    deviation[deviation == 0] = 1.0
+    spec = replace(prepared.network_spec, layers=[], input_shape=(width,), class_weights=None)
+    network = spec.build(rng)
+    x_validation, y_validation = prepared.x_validation, prepared.encode_targets(prepared.split.validation)
+    x, x_validation = (((rows - mean) / deviation).astype(network.dtype) for rows in (x, x_validation))
+    linear: Any = network.modules[0]
+    if spec.loss == "mse" and len(network.modules) == 1 and width <= _MAX_RIDGE_FEATURES:
+        linear.weights, linear.bias = _ridge(x, y, x_validation, y_validation)
+    else:
+        loss = spec.criterion()
+        epochs = math.ceil(_STEPS * _BATCH / max(_BATCH, len(x)))
+        stopping = EarlyStopping(network, loss, x_validation, y_validation, EarlyStoppingSection(patience=epochs))
+        try:
+            optimizer = Adam(network, learning_rate=_LEARNING_RATE)
+            train(network, x, y, loss, optimizer, epochs, _BATCH, rng=rng, on_epoch=stopping)
+        except DivergedError:
+            return None
+        stopping.restore_best()
+    return _unscale(network, mean, deviation)
+
+
+def _training_rows(prepared: PreparedJob, count: int, rng: np.random.Generator) -> tuple[NDArray[Any], NDArray[Any]]:
+    """Return at most `count` training rows as the network takes them, and their encoded targets."""
+    if prepared.block_loader is not None:
+        return prepared.block_loader.sample(count, rng)
+    training = prepared.split.training
+    rows = training if len(training) <= count else np.sort(rng.permutation(training)[:count])
+    return prepared.encode_rows(rows), prepared.encode_targets(rows)
+
+
+def _ridge(
+    x: NDArray[Any], y: NDArray[Any], x_validation: NDArray[Any], y_validation: NDArray[Any]
+) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """Return weights (outputs, features) and bias of `argmin |Y - X Wᵀ - b|² + λ |W|²`; X has columns of mean 0.
+
+    With `XᵀX = V diag(s) Vᵀ`, `Wᵀ = V diag(1 / (s + λ)) Vᵀ XᵀY` for any λ; Hoerl & Kennard 1970. The λ with the least
+    squared error on the validation rows is taken, or 0.01 of the number of rows without any.
+    """
+    bias = y.mean(axis=0, dtype=np.float64)
+    x = x.astype(np.float64)
+    values, vectors = np.linalg.eigh(x.T @ x)
+    projected = vectors.T @ (x.T @ (y - bias))
+    found = []
+    for ridge in _RIDGES if len(x_validation) else (0.01,):
+        strength = values + max(ridge * len(x), 1e-9 * values[-1], 1e-9)
+        weights = (vectors @ (projected / strength[:, None])).T
+        errors = x_validation @ weights.T + bias - y_validation
+        found.append((float((errors**2).sum()), weights))
+    return min(found, key=lambda one: one[0])[1], bias
+
+
+def _unscale(network: Sequential, mean: NDArray[np.float64], deviation: NDArray[np.float64]) -> Sequential:
+    """Return a network for features x of one that takes `(x - mean) / deviation`."""
+    first: Any = network.modules[0]
+    weights = first.weights.astype(np.float64) / deviation
+    arrays = {
+        "weights": weights.astype(network.dtype),
+        "bias": (first.bias - weights @ mean).astype(network.dtype),
+    }
+    linear = Linear(first.input_size, first.output_size, dtype=network.dtype, arrays=arrays)
+    return Sequential([linear, *network.modules[1:]])
