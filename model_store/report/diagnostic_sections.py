@@ -155,7 +155,7 @@ def error_slices(record: TrainingRecord) -> Markup | None:
         figures.append(figure(truncate_middle(column["column"], MAX_LABEL_LENGTH), chart))
     note = (
         f"{title} among the rows of each slice, with the 95 % interval; the dashed line is all rows: "
-        f"{show(found['error'])}. Numbers are cut into quarters of the rows."
+        f"{show(found['error'])}. Numbers are cut into fifths of the training rows."
     )
     return section("Errors by slice", *figures, note=note)
 

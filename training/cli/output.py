@@ -14,7 +14,7 @@ from rich.console import Console, RenderableType
 from rich.table import Table
 
 from model_store.schema.signature import ClassificationOutput
-from model_store.utils.number_format import format_number
+from model_store.utils.number_format import format_number, format_percent, format_score
 from model_store.utils.values import list_names
 from training.data.data_checks import count_missing
 from training.data.splitting import Fold
@@ -59,7 +59,8 @@ def print_metrics(console: Console, outcome: Outcome) -> None:
     output = outcome.model.signature.output
     found, baseline = outcome.metrics, outcome.baseline
     if not isinstance(output, ClassificationOutput):
-        console.print(_regression_table(found["targets"], baseline["targets"]))
+        linear = {} if outcome.linear is None else outcome.linear["targets"]
+        console.print(_regression_table(found["targets"], baseline["targets"], linear))
         console.print(
             f"Measured on {format_number(found['rows'])} {found['of']}. "
             "The baseline always predicts the mean of the training rows."
@@ -70,7 +71,7 @@ def print_metrics(console: Console, outcome: Outcome) -> None:
     if count > _MAX_CLASS_ROWS:
         classes = sorted(classes, key=lambda one: (not one[1]["support"], one[1]["f1"]))[:_MAX_CLASS_ROWS]
     for label, row in classes:
-        ratios = (f"{row[key]:.3f}" if row["support"] else "-" for key in ("precision", "recall", "f1"))
+        ratios = (format_score(row[key], 3) if row["support"] else "-" for key in ("precision", "recall", "f1"))
         table.add_row(label, *ratios, format_number(row["support"]))
     console.print(table)
     if count > _MAX_CLASS_ROWS:
@@ -80,8 +81,10 @@ def print_metrics(console: Console, outcome: Outcome) -> None:
         console.print(_confusion_table(output.labels, found["confusion"]))
     correct, rows = format_number(round(found["accuracy"] * found["rows"])), format_number(found["rows"])
     console.print()
-    console.print(f"Accuracy {found['accuracy']:.2%}: {correct} of {rows} {found['of']} are correct.")
-    console.print(f"Baseline {baseline['accuracy']:.2%}: always predicting {baseline['answer']!r}.")
+    console.print(f"Accuracy {format_percent(found['accuracy'])}: {correct} of {rows} {found['of']} are correct.")
+    console.print(f"Baseline {format_percent(baseline['accuracy'])}: always predicting {baseline['answer']!r}.")
+    if outcome.linear is not None:
+        console.print(f"Linear model {format_percent(outcome.linear['accuracy'])}: of the same columns.")
 
 
 def print_published(console: Console, outcome: Outcome, store: str, aliases: PublishedAliases | None) -> None:
@@ -153,6 +156,7 @@ def result_data(
         "best_epoch": outcome.best_epoch,
         "metrics": outcome.metrics,
         "baseline": outcome.baseline,
+        "linear": outcome.linear,
         "notes": [*prepared.notes, *outcome.notes],
     }
 
@@ -300,10 +304,13 @@ def _describe_split(prepared: PreparedJob) -> str:
     return f"{format_number(sum(sizes.values()))} rows ({parts})"
 
 
-def _regression_table(found: Mapping[str, Any], baseline: Mapping[str, Any]) -> RenderableType:
+def _regression_table(
+    found: Mapping[str, Any], baseline: Mapping[str, Any], linear: Mapping[str, Any]
+) -> RenderableType:
     table = _table("", "RMSE", "MAE", "R²")
     for name, row in found.items():
-        for title, values in ((name, row), ("baseline", baseline[name])):
+        others = [("linear model", linear[name])] if name in linear else []
+        for title, values in ((name, row), ("baseline", baseline[name]), *others):
             table.add_row(
                 title, _format_error(values["rmse"]), _format_error(values["mae"]), _format_score(values["r2"])
             )
@@ -318,7 +325,7 @@ def _format_error(value: float | None) -> str:
 def _format_score(value: float | None) -> str:
     if value is None:
         return "-"
-    return f"{value:.4f}" if abs(value) < 1e4 else format_number(value)
+    return format_score(value, 4) if abs(value) < 1e4 else format_number(value)
 
 
 def _confusion_table(labels: Sequence[str | int], confusion: Sequence[Sequence[int]]) -> RenderableType:

@@ -97,8 +97,10 @@ def diagnose(
             measure, errors = "relative_rmse", np.sqrt(((differences / output.scale) ** 2).mean(axis=1))
     found = permutation_importance(network, signature, rows.x, rows.y, rng, row_budget)
     diagnostics["importance"] = found
-    by_importance = [] if found is None or "grid" in found else [one["name"] for one in found["parts"]]
-    diagnostics["slices"] = error_slices(part.inputs, errors, measure, by_importance)
+    if found is not None and "grid" not in found:
+        columns = {column.name: column for column in signature.inputs}
+        by_importance = [columns[one["name"]] for one in found["parts"] if one["name"] in columns]
+        diagnostics["slices"] = error_slices(part.inputs, errors, measure, by_importance)
     return diagnostics
 
 

@@ -10,15 +10,19 @@ import numpy as np
 from numpy.typing import NDArray
 
 from model_store.evaluation.confidence import wilson_interval
+from model_store.schema.column import finite_numbers
+from model_store.schema.columns import Column
 from model_store.schema.signature import ClassificationOutput, RegressionOutput
 from training.evaluation.metrics import finite_or_none
 
 MAX_WORST_ROWS = 10
 MAX_SLICED_COLUMNS = 5
 _MAX_CATEGORIES = 6  # of a column, that get a slice of their own; all others share one
-_NUMBER_SLICES = 4
+_NUMBER_SLICES = 5
 _MIN_SLICE_ROWS = 10
 _Z_95 = 1.96
+
+_Slice = tuple[dict[str, Any], NDArray[np.bool_]]  # what describes it, and which rows it has
 
 
 def worst_classified(
@@ -63,12 +67,13 @@ def worst_predicted(
 
 
 def error_slices(
-    inputs: Mapping[str, NDArray[Any]], errors: NDArray[np.float64], measure: str, columns: Sequence[str]
+    inputs: Mapping[str, NDArray[Any]], errors: NDArray[np.float64], measure: str, columns: Sequence[Column]
 ) -> dict[str, Any] | None:
     """Return the error of the rows in each slice of the `columns`, with its 95 % interval.
 
-    A category is a slice; numbers have a slice for each quarter of the rows, or for each value if they are few. Rows
-    without a value are a slice too. None if there is no slice, or the errors overflow.
+    A category is a slice. Numbers have a slice for each fifth of the training rows, or for each value if they are few:
+    the deciles of the signature are its limits, so that no other value of a row is recorded. Rows without a value are a
+    slice too. None if there is no slice, or the errors overflow.
 
     errors: (n,); 0 or 1 for the measure "error_rate", else differences for the measure "rmse".
     """
@@ -76,61 +81,52 @@ def error_slices(
     with np.errstate(over="ignore"):
         if not np.isfinite((errors**2).sum()):
             return None
-    for name in columns:
+    for column in columns:
         if len(found) == MAX_SLICED_COLUMNS:
             break
-        if name in inputs and inputs[name].ndim == 1:
-            slices = _slices(inputs[name])
-            parts = [
-                {**words, **_slice_error(errors[rows], measure)}
-                for words, rows in slices
-                if rows.sum() >= _MIN_SLICE_ROWS
-            ]
-            if len(parts) > 1:
-                found.append({"column": name, "slices": parts})
+        values = inputs[column.name]
+        if values.ndim > 1:
+            continue
+        slices = _category_slices(values) if values.dtype.kind == "O" else _number_slices(values, column)
+        parts = [
+            {**words, **_slice_error(errors[rows], measure)} for words, rows in slices if rows.sum() >= _MIN_SLICE_ROWS
+        ]
+        if len(parts) > 1:
+            found.append({"column": column.name, "slices": parts})
     if not found:
         return None
     return {"measure": measure, "error": _slice_error(errors, measure)["error"]["value"], "columns": found}
 
 
-def _slices(values: NDArray[Any]) -> list[tuple[dict[str, Any], NDArray[np.bool_]]]:
-    """Return what describes each slice, and which rows it has."""
-    if values.dtype.kind == "O":
-        missing = np.array([value is None for value in values], bool)
-        names, codes, counts = np.unique(
-            np.array(["" if value is None else str(value) for value in values]), return_inverse=True, return_counts=True
-        )
-        rows_of = {str(names[i]): (codes == i) & ~missing for i in np.argsort(-counts, kind="stable")}
-        rows_of = {name: rows for name, rows in rows_of.items() if rows.any()}
-        largest = dict(list(rows_of.items())[:_MAX_CATEGORIES])
-        slices: list[tuple[dict[str, Any], NDArray[np.bool_]]] = [
-            ({"value": name}, rows) for name, rows in largest.items()
-        ]
-        if len(rows_of) > len(largest):
-            others = ~missing & ~np.logical_or.reduce(list(largest.values()))
-            slices.append(({"others": len(rows_of) - len(largest)}, others))
-    elif values.dtype.kind == "f":
-        missing = np.isnan(values)
-        slices = _quantile_slices(values, missing)
-    else:
-        return []
+def _category_slices(values: NDArray[Any]) -> list[_Slice]:
+    missing = np.array([value is None for value in values], bool)
+    names, codes, counts = np.unique(
+        np.array(["" if value is None else str(value) for value in values]), return_inverse=True, return_counts=True
+    )
+    rows_of = {str(names[i]): (codes == i) & ~missing for i in np.argsort(-counts, kind="stable")}
+    rows_of = {name: rows for name, rows in rows_of.items() if rows.any()}
+    largest = dict(list(rows_of.items())[:_MAX_CATEGORIES])
+    slices: list[_Slice] = [({"value": name}, rows) for name, rows in largest.items()]
+    if len(rows_of) > len(largest):
+        others = ~missing & ~np.logical_or.reduce(list(largest.values()))
+        slices.append(({"others": len(rows_of) - len(largest)}, others))
     return [*slices, ({"missing": True}, missing)]
 
 
-def _quantile_slices(
-    values: NDArray[Any], missing: NDArray[np.bool_]
-) -> list[tuple[dict[str, Any], NDArray[np.bool_]]]:
-    known = values[~missing]
-    if not len(known):
-        return []
-    if len(distinct := np.unique(known)) <= _NUMBER_SLICES:
-        return [({"value": float(value)}, values == value) for value in distinct]
-    edges = np.unique(np.quantile(known, np.linspace(0, 1, _NUMBER_SLICES + 1)))
-    slices: list[tuple[dict[str, Any], NDArray[np.bool_]]] = []
-    for i, (low, high) in enumerate(pairwise(edges)):
-        upper = values <= high if i == len(edges) - 2 else values < high
-        slices.append(({"low": float(low), "high": float(high)}, ~missing & (values >= low) & upper))
-    return slices
+def _number_slices(values: NDArray[Any], column: Column) -> list[_Slice]:
+    missing = np.isnan(values)
+    distinct = set(np.unique(values[~missing]).tolist())
+    deciles = np.array(finite_numbers(column.statistics.get("deciles")))
+    if len(distinct) <= _NUMBER_SLICES and distinct <= set(deciles.tolist()):
+        return [*(({"value": value}, values == value) for value in sorted(distinct)), ({"missing": True}, missing)]
+    edges = np.unique(deciles[:: 10 // _NUMBER_SLICES])
+    slices: list[_Slice] = []
+    for i, (low, high) in enumerate(pairwise(edges.tolist())):
+        rows = ~missing
+        rows &= (values >= low) | (i == 0)
+        rows &= (values < high) | (i == len(edges) - 2)
+        slices.append(({"low": low, "high": high}, rows))
+    return [*slices, ({"missing": True}, missing)]
 
 
 def _slice_error(errors: NDArray[np.float64], measure: str) -> dict[str, Any]:

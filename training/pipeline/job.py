@@ -68,6 +68,7 @@ class Outcome:
     model: Model
     metrics: Mapping[str, Any]
     baseline: Mapping[str, Any]
+    linear: Mapping[str, Any] | None
     epochs: int
     best_epoch: int
     version: Version | None = None
@@ -152,8 +153,6 @@ def train_and_evaluate(
         )
         if golden is not None and not np.isfinite(golden.outputs).all():
             raise DivergedError(best.number, early_stopping.steps, math.nan)
-    history = early_stopping.history_points()
-    notes = find_outcome_notes(settings.train, history, found, charts.get("diagnostics"))
     record = {
         **prepared.identity,
         "split": prepared.sizes,
@@ -163,11 +162,12 @@ def train_and_evaluate(
         **charts,
         "epochs": len(early_stopping.history),
         "best_epoch": best.number,
-        "history": history,
-        "notes": [*prepared.notes, *notes],
+        "history": early_stopping.history_points(),
     }
+    notes = find_outcome_notes(settings.train, record)
+    record["notes"] = [*prepared.notes, *notes]
     model = Model(network, prepared.signature, settings.model.description, record, golden)
-    return Outcome(model, found, baseline, len(early_stopping.history), best.number, notes=notes)
+    return Outcome(model, found, baseline, linear, len(early_stopping.history), best.number, notes=notes)
 
 
 def run(job: Job, store: Store | None = None, on_epoch: EpochCallback | None = None) -> Outcome:

@@ -5,21 +5,30 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from model_store.utils.number_format import format_number
+from model_store.utils.number_format import format_number, format_score
 from model_store.utils.values import list_names
 from training.config.defaults import default_patience
 from training.config.settings import TrainSection
 
 _OVERFIT_RATIO = 1.1  # of the last to the lowest validation loss; smaller ratios are noise
 _MIN_SUSPICIOUS_R2 = 0.995
-_MIN_RELIANCE = 0.05  # of the largest cost of a shuffled column
+_MIN_RELIANCE = 0.01  # of the largest cost of a shuffled column
+_LAST_EPOCHS = 0.05  # of all: a lowest validation loss among them is still falling
+_MIN_ROC_AREA = 0.55  # lower ones are close to random
+_MIN_LINEAR_GAIN = 0.02  # by which the error of a linear model is lower; less is noise
 
 
-def find_outcome_notes(
-    section: TrainSection, history: Sequence[Mapping[str, Any]], metrics: Mapping[str, Any], diagnostics: Any
-) -> list[str]:
-    """Return the notes of a training with this `history` (see `EarlyStopping.history_points`)."""
-    return [*_find_overfitting(section, history), *_find_reliance(metrics, (diagnostics or {}).get("importance"))]
+def find_outcome_notes(section: TrainSection, record: Mapping[str, Any]) -> list[str]:
+    """Return the notes of a training with this record (see `train_and_evaluate`)."""
+    history, metrics = record["history"], record["metrics"]
+    baseline, diagnostics = record["baseline"], record.get("diagnostics") or {}
+    return [
+        *_find_overfitting(section, history),
+        *_find_unfinished_training(section, history),
+        *_find_no_better_than_baseline(metrics, baseline, diagnostics),
+        *_find_better_linear_model(metrics, record.get("linear"), diagnostics),
+        *_find_reliance(metrics, diagnostics.get("importance")),
+    ]
 
 
 def _find_overfitting(section: TrainSection, history: Sequence[Mapping[str, Any]]) -> list[str]:
@@ -34,6 +43,69 @@ def _find_overfitting(section: TrainSection, history: Sequence[Mapping[str, Any]
         f"Overfitting: the validation loss was lowest in epoch {best['epoch']} ({best['validation_loss']:.4g}) and "
         f"ended at {last['validation_loss']:.4g}. To keep the best weights, write "
         f"early_stopping = {{ patience = {default_patience(section.epochs)} }} in [train]."
+    ]
+
+
+def _find_unfinished_training(section: TrainSection, history: Sequence[Mapping[str, Any]]) -> list[str]:
+    """Suggest more epochs if the validation loss was lowest in the last of them."""
+    validated = [point for point in history if "validation_loss" in point]
+    if not validated or validated[-1]["epoch"] < section.epochs:
+        return []
+    best = min(validated, key=lambda point: point["validation_loss"])["epoch"]
+    if best < section.epochs - max(1, round(_LAST_EPOCHS * section.epochs)):
+        return []
+    return [
+        f"the validation loss was lowest in epoch {best} of {section.epochs}, one of the last: more epochs may help "
+        f"(--set train.epochs={2 * section.epochs})"
+    ]
+
+
+def _find_no_better_than_baseline(
+    metrics: Mapping[str, Any], baseline: Mapping[str, Any], diagnostics: Mapping[str, Any]
+) -> list[str]:
+    """Say what to do about a model that is no better than a baseline that ignores the inputs."""
+    if "accuracy" in metrics:
+        if metrics["accuracy"] > baseline["accuracy"]:
+            return []
+        area = (diagnostics.get("roc") or {}).get("area")
+        note = f"the accuracy is no better than that of always predicting {baseline['answer']!r}"
+        if area is not None and area >= _MIN_ROC_AREA:
+            return [
+                f"{note}, but the ROC area is {format_score(area, 3)}: the model tells rows apart, but 0.5 is a poor "
+                "threshold for a rare class. Choose one from the report, or write class_weights = 'balanced' in [train]"
+            ]
+        rare = "class_weights = 'balanced' in [train] gives rare classes more weight"
+        return [f"{note}: the columns tell little about the target, or the training failed. {rare}; --find-rate helps"]
+    names = [name for name, row in metrics["targets"].items() if row["r2"] is not None and row["r2"] <= 0]
+    if not names:
+        return []
+    return [
+        f"the RMSE of {list_names(names, 8)} is no better than that of always predicting the mean: the columns tell "
+        "little about the target, or the training failed: try --find-rate, more epochs or fewer columns"
+    ]
+
+
+def _find_better_linear_model(
+    metrics: Mapping[str, Any], linear: Mapping[str, Any] | None, diagnostics: Mapping[str, Any]
+) -> list[str]:
+    """Report a linear model of the same columns with a clearly lower error."""
+    if linear is None:
+        return []
+    if "accuracy" in metrics:
+        pairs = [((diagnostics.get("calibration") or {}).get("log_loss"), linear["log_loss"], "log loss")]
+    else:
+        found = linear["targets"]
+        pairs = [(row["rmse"], found[name]["rmse"], f"RMSE of {name}") for name, row in metrics["targets"].items()]
+    better = [
+        f"{name} {format_number(theirs)} instead of {format_number(ours)}"
+        for ours, theirs, name in pairs
+        if ours is not None and theirs is not None and theirs < (1 - _MIN_LINEAR_GAIN) * ours
+    ]
+    if not better:
+        return []
+    return [
+        f"a linear model of the same columns is better ({list_names(better, 4)}): try layers = [] in [network], a "
+        "smaller network, weight_decay or dropout"
     ]
 
 

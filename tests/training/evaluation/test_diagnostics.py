@@ -29,7 +29,7 @@ RNG = np.random.default_rng
 
 
 def evaluated(network: Sequential, x: NDArray[Any], y: NDArray[Any]) -> diagnostics.EvaluatedRows:
-    return diagnostics.EvaluatedRows(x, y, network(x), {"a": x[:, 0]}, lambda i: f"line {i + 2}")
+    return diagnostics.EvaluatedRows(x, y, network(x), {"a": x[:, 0], "b": x[:, -1]}, lambda i: f"line {i + 2}")
 
 
 def test_expected_calibration_error_weights_bins_by_their_rows() -> None:

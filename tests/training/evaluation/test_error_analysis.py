@@ -7,7 +7,9 @@ from typing import Any
 
 import numpy as np
 import pytest
+from numpy.typing import NDArray
 
+from model_store.schema.columns import ArrayColumn, CategoryColumn, Column, NumberColumn
 from model_store.schema.signature import ClassificationOutput, RegressionOutput
 from training.evaluation.error_analysis import error_slices, worst_classified, worst_predicted
 
@@ -37,13 +39,21 @@ def test_the_worst_rows_of_a_regression_have_the_largest_errors_in_units_of_the_
     ]
 
 
+def column(values: NDArray[Any]) -> Column:
+    if values.dtype.kind == "O":
+        return CategoryColumn("a", ("x",))
+    known = values[~np.isnan(values)]
+    return NumberColumn("a", statistics={"deciles": np.quantile(known, np.linspace(0, 1, 11), method="lower").tolist()})
+
+
 def slices(values: Any, errors: Any, measure: str = "error_rate") -> list[dict[str, Any]]:
-    found = error_slices({"a": np.array(values)}, np.array(errors, np.float64), measure, ["a"])
+    values = np.array(values)
+    found = error_slices({"a": values}, np.array(errors, np.float64), measure, [column(values)])
     assert found is not None
     json.dumps(found, allow_nan=False)
-    (column,) = found["columns"]
-    assert column["column"] == "a"
-    return list(column["slices"])
+    (one,) = found["columns"]
+    assert one["column"] == "a"
+    return list(one["slices"])
 
 
 def test_a_category_a_missing_value_and_all_rare_categories_are_slices() -> None:
@@ -55,13 +65,21 @@ def test_a_category_a_missing_value_and_all_rare_categories_are_slices() -> None
     assert found[0]["error"]["low"] < 0.5 < found[0]["error"]["high"]
 
 
-def test_numbers_are_sliced_at_their_quartiles_and_few_values_one_by_one() -> None:
-    values = np.append(np.arange(100.0), [np.nan] * 10)
-    found = slices(values, np.append(np.arange(100) >= 75, [False] * 10))
-    assert [one["rows"] for one in found] == [25, 25, 25, 25, 10]
-    assert [one["error"]["value"] for one in found] == [0, 0, 0, 1, 0]
-    assert (found[0]["low"], found[3]["high"]) == (0, 99)
+def test_numbers_are_sliced_at_the_deciles_of_training_and_few_values_one_by_one() -> None:
+    values = np.append(np.arange(101.0), [np.nan] * 10)
+    found = slices(values, np.append(np.arange(101) >= 80, [False] * 10))
+    assert [one["rows"] for one in found] == [20, 20, 20, 20, 21, 10]
+    assert [one["error"]["value"] for one in found] == [0, 0, 0, 0, 1, 0]
+    assert [(one["low"], one["high"]) for one in found[:5]] == [(0, 20), (20, 40), (40, 60), (60, 80), (80, 100)]
     assert [one["value"] for one in slices([0.0] * 20 + [1.0] * 20, np.zeros(40))] == [0, 1]
+
+
+def test_rows_outside_the_training_range_are_in_the_outer_slices() -> None:
+    known = column(np.arange(101.0))
+    values = np.append(np.arange(101.0), [-1e9] * 10 + [1e9] * 10)
+    found = error_slices({"a": values}, np.zeros(len(values)), "error_rate", [known])
+    assert found is not None
+    assert [one["rows"] for one in found["columns"][0]["slices"]] == [30, 20, 20, 20, 31]
 
 
 def test_a_slice_of_a_regression_has_rmse_and_bias() -> None:
@@ -69,10 +87,12 @@ def test_a_slice_of_a_regression_has_rmse_and_bias() -> None:
     assert [(one["error"]["value"], one["bias"]) for one in found] == [(3, 3), (1, 0)]
 
 
-def test_a_column_with_one_slice_an_array_or_another_name_has_no_slices() -> None:
+def test_a_column_with_one_slice_or_an_array_has_no_slices() -> None:
     inputs = {"a": np.zeros(50), "b": np.zeros((50, 3))}
-    assert error_slices(inputs, np.ones(50), "error_rate", ["a", "b", "c"]) is None
+    columns = [column(inputs["a"]), ArrayColumn("b", (3,))]
+    assert error_slices(inputs, np.ones(50), "error_rate", columns) is None
 
 
 def test_slices_of_overflowing_errors_are_left_out() -> None:
-    assert error_slices({"a": np.arange(100.0)}, np.full(100, 1e200), "rmse", ["a"]) is None
+    values = np.arange(100.0)
+    assert error_slices({"a": values}, np.full(100, 1e200), "rmse", [column(values)]) is None

@@ -68,6 +68,7 @@ def test_the_record_describes_the_training(job_file: Path) -> None:
             "data",
             "split",
             "metrics",
+            "linear",
             "held_out",
             "baseline",
             "epochs",
