@@ -30,21 +30,31 @@ _STEPS, _BATCH, _LEARNING_RATE = 1000, 256, 0.01
 def fit_linear_model(prepared: PreparedJob, rng: np.random.Generator) -> Sequential | None:
     """Return a network without hidden layers for the features of a job, fitted on its training rows.
 
-    The validation rows choose the strength of the ridge, or the epoch. None with more than `MAX_FEATURES` features, or
-    if the training diverges.
+    An embedding of categories stays, since it is linear in their one-hot codes. The validation rows choose the strength
+    of the ridge, or the epoch. None with more than `MAX_FEATURES` features, or if the training diverges.
     """
     width = prepared.signature.width
     if width > MAX_FEATURES:
         return None
     x, y = _training_rows(prepared, min(MAX_ROWS, _MAX_VALUES // width), rng)
-    mean, deviation = x.mean(axis=0, dtype=np.float64), x.std(axis=0, dtype=np.float64)
-    deviation[deviation == 0] = 1.0
-    spec = replace(prepared.network_spec, layers=[], input_shape=(width,), class_weights=None)
+    embeddings = [layer for layer in prepared.network_spec.layers if isinstance(layer, dict) and "embedding" in layer]
+    mean, deviation = np.zeros(width), np.ones(width)
+    if not embeddings:
+        mean, deviation = x.mean(axis=0, dtype=np.float64), x.std(axis=0, dtype=np.float64)
+        deviation[deviation == 0] = 1.0
+    spec = replace(
+        prepared.network_spec,
+        layers=embeddings,
+        input_shape=(width,),
+        class_weights=None,
+        label_smoothing=None,
+        clip_outputs=False,
+    )
     network = spec.build(rng)
     x_validation, y_validation = prepared.x_validation, prepared.encode_targets(prepared.split.validation)
     x, x_validation = (((rows - mean) / deviation).astype(network.dtype) for rows in (x, x_validation))
     linear: Any = network.modules[0]
-    if spec.loss == "mse" and len(network.modules) == 1 and width <= _MAX_RIDGE_FEATURES:
+    if not embeddings and spec.loss == "mse" and len(network.modules) == 1 and width <= _MAX_RIDGE_FEATURES:
         linear.weights, linear.bias = _ridge(x, y, x_validation, y_validation)
     else:
         loss = spec.criterion()
@@ -56,7 +66,7 @@ def fit_linear_model(prepared: PreparedJob, rng: np.random.Generator) -> Sequent
         except DivergedError:
             return None
         stopping.restore_best()
-    return _unscale(network, mean, deviation)
+    return network if embeddings else _unscale(network, mean, deviation)
 
 
 def _training_rows(prepared: PreparedJob, count: int, rng: np.random.Generator) -> tuple[NDArray[Any], NDArray[Any]]:
