@@ -188,6 +188,19 @@ DEFENCES = {
         "service/validation/row_limits.py", "self.output_values // values)", "self.inference_rows)",
         "tests/service/routes/test_row_limits.py::test_every_protocol_has_the_limit_of_the_model",
     ),
+    "a large response is rendered in blocks of rows": Defence(
+        "service/protocols/row_blocks.py", "BLOCK_VALUES = 2**15", "BLOCK_VALUES = 2**40",
+        "tests/service/server/test_large_responses.py::test_the_largest_response_takes_little_more_than_its_own_memory",
+    ),
+    "the pieces of a large response count as output": Defence(
+        "service/server/admission.py", "output_bytes += sum(map(len, connection.send_pieces))", "pass",
+        "tests/service/server/test_large_responses.py"
+        "::test_a_client_that_does_not_read_keeps_no_other_waiting_and_counts_as_output",
+    ),
+    "a forwarded prefix has no escaped dot": Defence(
+        "service/http/request_head.py", "%(?![01]|2[ef]|5c|7f)", "%(?![01]|5c|7f)",
+        "tests/service/http/test_request_head.py::test_anything_but_a_path_is_no_prefix",
+    ),
     "rows are limited by the network's operations": Defence(
         "service/validation/row_limits.py", "self.max_operations // model.network.row_cost.operations,", "",
         "tests/service/routes/test_row_limits.py::test_the_limit_counts_operations",
