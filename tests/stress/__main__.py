@@ -6,11 +6,12 @@ import argparse
 import sys
 import time
 
-from tests.stress import bad_inputs, jobs, overload, signals, slow_clients, soak, store_faults
+from tests.stress import bad_inputs, jobs, large_uploads, overload, signals, slow_clients, soak, store_faults
 
 TRIALS = {
     "bad-inputs": bad_inputs,
     "slow-clients": slow_clients,
+    "large-uploads": large_uploads,
     "overload": overload,
     "signals": signals,
     "store-faults": store_faults,

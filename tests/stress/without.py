@@ -47,6 +47,10 @@ def shedding_of_slow_uploads() -> None:
     replace(admission, "SLOW_CLIENT_SECONDS", math.inf)
 
 
+def share_of_the_input_limit() -> None:
+    replace(admission.AdmissionController, "is_large", lambda self, connection: connection.input_bytes > 0)
+
+
 def draining() -> None:
     def drain(self: event_worker.EventWorker) -> None:
         for connection in list(self.event_loop.connections):
@@ -149,6 +153,7 @@ DEFENCES: dict[str, Callable[[], None]] = {
         queue_time_limit,
         health_check_priority,
         shedding_of_slow_uploads,
+        share_of_the_input_limit,
         draining,
         length_check,
         decompression_limit,
