@@ -6,7 +6,17 @@ import argparse
 import sys
 import time
 
-from tests.stress import bad_inputs, jobs, large_uploads, overload, signals, slow_clients, soak, store_faults
+from tests.stress import (
+    bad_inputs,
+    jobs,
+    large_uploads,
+    overload,
+    signals,
+    slow_clients,
+    soak,
+    store_faults,
+    surroundings,
+)
 
 TRIALS = {
     "bad-inputs": bad_inputs,
@@ -15,6 +25,7 @@ TRIALS = {
     "overload": overload,
     "signals": signals,
     "store-faults": store_faults,
+    "surroundings": surroundings,
     "soak": soak,
     "jobs": jobs,
 }

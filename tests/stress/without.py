@@ -5,6 +5,7 @@ Controls run it to show that the defence is what makes a trial pass.
 
 from __future__ import annotations
 
+import fcntl
 import io
 import math
 import os
@@ -18,13 +19,16 @@ from pathlib import Path
 from typing import Any, BinaryIO
 
 from model_store.nn import Array
+from service import app
 from service.cli import main as serve
 from service.http import request_body
 from service.inference.runner import InferenceRunner
 from service.registry import loader, registry
 from service.registry.loaded_version import LoadedVersion
 from service.registry.snapshot import Snapshot
+from service.security import access_control, api_keys
 from service.server import admission, event_loop, event_worker, gunicorn_app
+from service.telemetry import mmap_counters
 from training.cli.main import main as train
 from training.engine import checkpoint
 
@@ -49,6 +53,40 @@ def shedding_of_slow_uploads() -> None:
 
 def share_of_the_input_limit() -> None:
     replace(admission.AdmissionController, "is_large", lambda self, connection: connection.input_bytes > 0)
+
+
+def required_keys() -> None:
+    replace(access_control.AccessControl, "check", lambda *_: "")
+    replace(api_keys.ApiKeys, "is_known", lambda *_: True)
+
+
+def refusal_of_pipes() -> None:
+    replace(api_keys, "open_regular", lambda path: path.open("rb"))
+
+
+def check_of_the_origin() -> None:
+    replace(app, "check_no_foreign_page", lambda _: None)
+
+
+def readiness_of_unloaded_models() -> None:
+    replace(registry.ModelRegistry, "is_ready", property(lambda self: bool(self.snapshot.default_versions)))
+
+
+def containment_of_lost_counts() -> None:
+    def merge(self: mmap_counters.MmapCounters, *pids: int) -> None:
+        for pid in pids:
+            with self._locked(fcntl.LOCK_EX):
+                self._merge_process(pid)
+
+    replace(mmap_counters.MmapCounters, "merge_dead_processes", merge)
+
+
+def a_cache_folder_of_its_own() -> None:
+    replace(app, "store_cache_dir", lambda cache_dir, _: cache_dir)
+
+
+def copies_of_versions() -> None:
+    replace(loader, "cache_file", lambda path, _: path)
 
 
 def draining() -> None:
@@ -154,6 +192,13 @@ DEFENCES: dict[str, Callable[[], None]] = {
         health_check_priority,
         shedding_of_slow_uploads,
         share_of_the_input_limit,
+        required_keys,
+        refusal_of_pipes,
+        check_of_the_origin,
+        readiness_of_unloaded_models,
+        containment_of_lost_counts,
+        a_cache_folder_of_its_own,
+        copies_of_versions,
         draining,
         length_check,
         decompression_limit,
