@@ -54,8 +54,9 @@ class _RegressionSchema(_PartSchema):
     scale = fields.List(finite_number_field(check_scale), required=True)
 
 
-_INPUTS = {name: _column_schema(kind) for name, kind in KINDS.items()}
-_OUTPUTS: dict[str, type[_PartSchema]] = {"classes": _ClassificationSchema, "values": _RegressionSchema}
+# One schema for each kind, not for each column: to make one takes longer than to check a column.
+_INPUTS = {name: _column_schema(kind)() for name, kind in KINDS.items()}
+_OUTPUTS: dict[str, _PartSchema] = {"classes": _ClassificationSchema(), "values": _RegressionSchema()}
 
 
 def read_signature(config: Any) -> Signature:
@@ -81,11 +82,11 @@ def read_signature(config: Any) -> Signature:
     return Signature(inputs, output)
 
 
-def _parse_part(config: Any, kinds: Mapping[str, type[_PartSchema]], location: str) -> Any:
+def _parse_part(config: Any, kinds: Mapping[str, _PartSchema], location: str) -> Any:
     kind = config.get("kind") if isinstance(config, dict) else None
     if not isinstance(kind, str) or kind not in kinds:
         raise ValueError(f"{location}.kind: expected one of {', '.join(kinds)}; found {kind!r}")
     try:
-        return kinds[kind]().load(config)
+        return kinds[kind].load(config)
     except ValidationError as e:
         raise ValueError(f"{location}: {e.messages}") from e
