@@ -14,6 +14,8 @@ from model_store.schema.column import Bins, Column, FaultCollector, finite_numbe
 from model_store.utils.number_format import format_number
 from model_store.utils.values import is_finite_number
 
+_MAX_BINS = 100  # of statistics in an artifact, which training writes in ten: each is a cell of the metrics
+
 
 def scaled_range_warnings(column: Column, features: Array) -> list[tuple[int, str]]:
     """Return row and problem of scaled numbers outside the training range."""
@@ -39,7 +41,7 @@ def scaled_bins(column: Column, statistics: Any, dtype: Any, margin: float = 0.0
         return None
     edges = np.array(sorted(set(finite_numbers(statistics.get("deciles")))), np.float64)  # np.unique imports numpy.ma
     counts = finite_numbers(statistics.get("counts"))
-    if not len(edges) == len(counts) > 0 or min(counts) < 0 or not sum(counts):
+    if not 0 < len(edges) == len(counts) <= _MAX_BINS or min(counts) < 0 or not sum(counts):
         return None
     expected = np.array([*counts, 0], np.float64)
     if column.fill is not None:  # the network's input for a missing value

@@ -10,11 +10,14 @@ from apispec import APISpec
 from apispec.ext.marshmallow import MarshmallowPlugin
 from marshmallow import Schema
 
+from model_store.utils.values import list_names
 from service.http.responses import uses_plain_error_body
 from service.openapi import response_schemas
 from service.openapi.json_schema import RETRY_AFTER, STRING, TABLE_BODIES, Json, json_content, response_header
 from service.openapi.model_paths import add_model_paths
 from service.openapi.protocol_paths import add_protocol_paths
+from service.protocols.model_metadata import split_described
+from service.registry.loaded_version import LoadedVersion
 from service.registry.snapshot import Snapshot
 from service.validation.predict_request import PredictSchema
 
@@ -74,12 +77,13 @@ _KEYLESS_PATHS = ("/", "/healthz", "/readyz", "/ping", "/v2/health/live", "/v2/h
 
 def build_document(snapshot: Snapshot, *, require_keys: bool = False) -> Json:
     """Return the document as JSON. `require_keys`: requests need an API key."""
+    described, only_named = split_described(snapshot)
     spec = APISpec(
         title="Forward Pass",
         version="1",
         openapi_version="3.1.0",
         plugins=[MarshmallowPlugin(schema_name_resolver=_component_name)],
-        info={"description": "Predictions of neural networks over HTTP."},
+        info={"description": f"Predictions of neural networks over HTTP.{_not_described(only_named)}"},
         tags=[
             {"name": "models", "description": "Predictions of each model."},
             {"name": "general", "description": "Predictions of any model, and metadata."},
@@ -103,12 +107,17 @@ def build_document(snapshot: Snapshot, *, require_keys: bool = False) -> Json:
         spec.components.response(
             f"E{status}", {"description": text, **retry, **json_content(response_schemas.ErrorSchema)}
         )
-    for served in snapshot.default_versions:
+    for served in described:
         add_model_paths(spec, served, [_REQUEST_ID_PARAMETER], _QUERY_PARAMETERS, _TOP_K_PARAMETER, _ERROR_DESCRIPTIONS)
     _add_general_paths(spec)
     add_protocol_paths(spec, _REQUEST_ID_PARAMETER)
     found: Json = spec.to_dict()
     return _add_security(found) if require_keys else found
+
+
+def _not_described(versions: list[LoadedVersion]) -> str:
+    names = list_names([served.name for served in versions])
+    return f" Too large to describe here: {names}; see /models/{{name}}." if versions else ""
 
 
 # Generated clients name their classes after these.

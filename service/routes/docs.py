@@ -105,10 +105,12 @@ def create_blueprint(registry: ModelRegistry, settings: Settings) -> Blueprint:
     @blueprint.get("/docs", strict_slashes=True)
     def docs() -> str:
         snapshot = registry.snapshot
+        described, only_named = model_metadata.split_described(snapshot)
         curl = 'curl -H "Authorization: Bearer $FORWARD_PASS_KEY"' if settings.keys_file else "curl"
         return render_template(
             "docs.html",
-            models=[_page_model(snapshot.entries[served.name], served, curl) for served in snapshot.default_versions],
+            models=[_page_model(snapshot.entries[served.name], served, curl) for served in described],
+            only_named=[{"name": served.name, "version": served.number} for served in only_named],
             problems=snapshot.problems,
             base=request.root_url.rstrip("/"),
             settings=settings,

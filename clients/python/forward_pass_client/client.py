@@ -15,8 +15,10 @@ from __future__ import annotations
 
 import http.client
 import json
+import math
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from typing import Any
 from urllib.parse import quote, urlsplit
 
@@ -24,6 +26,7 @@ from forward_pass_client.errors import Fault, InputError, NotFoundError, Service
 from forward_pass_client.rows import encode_rows
 
 _JSON_LENGTH_HEADER = "Inference-Header-Content-Length"
+_CONNECTIONS = {"http": http.client.HTTPConnection, "https": http.client.HTTPSConnection}
 _MAX_WAIT_SECONDS = 30.0  # even if Retry-After says more
 
 
@@ -39,14 +42,12 @@ class Client:
         retries: int = 4,
         sleep: Callable[[float], None] = time.sleep,
     ) -> None:
-        parts = urlsplit(url)
-        if parts.scheme not in {"http", "https"} or not parts.hostname:
-            raise ServiceError(f"{url}: expected a URL such as http://127.0.0.1:8000")
-        kind = http.client.HTTPSConnection if parts.scheme == "https" else http.client.HTTPConnection
-        self._connection = kind(parts.hostname, parts.port, timeout=timeout_seconds)
-        self._url, self._base_path = url, parts.path.rstrip("/")
-        if key is not None and not (key.isascii() and key.isprintable()):
-            raise ServiceError(f"{url}: expected a key of printable ASCII characters; create one with serve keygen")
+        kind, host, port, self._base_path = _split_url(url)
+        self._url = url
+        _check_options(timeout_seconds, retries)
+        self._connection = kind(host, port, timeout=timeout_seconds)
+        if key is not None:
+            _check_key(url, key)
         self._auth_headers = {} if key is None else {"Authorization": f"Bearer {key}"}
         self._retries, self._sleep = retries, sleep
         self._input_tensors: dict[str, list[dict[str, Any]]] = {}
@@ -64,8 +65,10 @@ class Client:
 
     def models(self) -> list[dict[str, Any]]:
         """Return all models."""
-        found: list[dict[str, Any]] = self._json("GET", "/models")["models"]
-        return found
+        listed = self._json("GET", "/models")
+        with self._expect_service("/models"):
+            found: list[dict[str, Any]] = listed["models"]
+            return found
 
     def model(self, name: str, version: int | str | None = None) -> dict[str, Any]:
         """Return a model's inputs, output and metadata."""
@@ -93,9 +96,11 @@ class Client:
                 return self._infer(name, {self._input_tensor_name(name): array}, version)
             rows = array.tolist()
         query = "" if top_k is None else f"?top_k={top_k}"
-        body = self._json("POST", f"{_model_path(name, version)}/predict{query}", encode_rows(rows))
-        self.warnings = [Fault(**warning) for warning in body.get("warnings", [])]
-        return body["predictions"]
+        path = f"{_model_path(name, version)}/predict{query}"
+        body = self._json("POST", path, encode_rows(rows))
+        with self._expect_service(path):
+            self.warnings = [Fault(**warning) for warning in body.get("warnings", [])]
+            return body["predictions"]
 
     def _infer(self, name: str, arrays: Mapping[str, Any], version: int | str | None) -> Any:
         from forward_pass_client import tensors  # noqa: PLC0415 - only arrays need NumPy
@@ -104,21 +109,34 @@ class Client:
         headers = {_JSON_LENGTH_HEADER: str(len(header)), "Content-Type": "application/octet-stream"}
         path = f"/v2{_model_path(name, version)}/infer"
         body, response_headers = self._request("POST", path, header + data, headers)
-        length = int(response_headers.get(_JSON_LENGTH_HEADER) or len(body))
-        lines = json.loads(body[:length]).get("parameters", {}).get("warnings", "").splitlines()
-        self.warnings = [Fault(*line.split(": ", 1)) for line in lines]
-        return tensors.decode_response(body, length)
+        with self._expect_service(path):
+            length = int(response_headers.get(_JSON_LENGTH_HEADER) or len(body))
+            lines = json.loads(body[:length]).get("parameters", {}).get("warnings", "").splitlines()
+            self.warnings = [Fault(*line.split(": ", 1)) for line in lines]
+            return tensors.decode_response(body, length)
 
     def _input_tensor_name(self, name: str) -> str:
         """Return the name of the tensor that holds a model's whole input."""
         if name not in self._input_tensors:
-            self._input_tensors[name] = self._json("GET", f"/v2{_model_path(name, None)}")["inputs"]
+            path = f"/v2{_model_path(name, None)}"
+            metadata = self._json("GET", path)
+            with self._expect_service(path):
+                self._input_tensors[name] = [{"name": str(each["name"])} for each in metadata["inputs"]]
         found = self._input_tensors[name]
         return str(found[0]["name"]) if len(found) == 1 else "instances"
 
     def _json(self, method: str, path: str, body: bytes | None = None) -> Any:
         response, _ = self._request(method, path, body, {"Content-Type": "application/json"})
-        return json.loads(response)
+        with self._expect_service(path):
+            return json.loads(response)
+
+    @contextmanager
+    def _expect_service(self, path: str) -> Iterator[None]:
+        """Raise a response of status 200 that is not the service's, such as a proxy's page, as a ServiceError."""
+        try:
+            yield
+        except (ValueError, TypeError, AttributeError, LookupError, StopIteration, RecursionError) as e:
+            raise ServiceError(f"{self._url}{path}: expected a response of the service, found another one", 200) from e
 
     def _request(
         self, method: str, path: str, body: bytes | None, headers: Mapping[str, str]
@@ -145,9 +163,46 @@ class Client:
         raise AssertionError("the last attempt returns or raises")
 
 
-def _model_path(name: str, version: int | str | None) -> str:
-    path = f"/models/{quote(name, safe='')}"
-    return path if version is None else f"{path}/versions/{quote(str(version), safe='')}"
+def _check_options(timeout_seconds: Any, retries: Any) -> None:
+    if not isinstance(timeout_seconds, (int, float)) or not 0 < timeout_seconds < math.inf:
+        raise ServiceError(f"timeout_seconds: expected a number above 0, found {timeout_seconds!r}")
+    if not isinstance(retries, int) or retries < 0:
+        raise ServiceError(f"retries: expected a whole number, 0 or more; found {retries!r}")
+
+
+def _check_key(url: str, key: Any) -> None:
+    if not (isinstance(key, str) and key.isascii() and key.isprintable()):
+        raise ServiceError(f"{url}: expected a key of printable ASCII characters; create one with serve keygen")
+
+
+def _split_url(url: str) -> tuple[type[http.client.HTTPConnection], str, int | None, str]:
+    """Return the kind of the connection, host, port and path of a URL.
+
+    ServiceError for anything else. It does not show a URL that cannot be read or has a user: it may hold a password.
+    """
+    example = "a URL such as http://127.0.0.1:8000"
+    try:
+        parts = urlsplit(url)
+        host, port = parts.hostname, parts.port
+        if not url.isprintable() or " " in url:
+            raise ValueError("expected visible characters")
+    except (ValueError, TypeError, AttributeError) as e:
+        raise ServiceError(f"url: expected {example}, found something else") from e
+    if parts.username is not None or parts.password is not None:
+        raise ServiceError(f"url: expected {example}, found one with a user or a password; pass the API key as key=...")
+    if parts.scheme not in _CONNECTIONS or not host:
+        raise ServiceError(f"{url}: expected {example}")
+    if parts.query or parts.fragment:
+        raise ServiceError(f"url: expected {example}, found one with a query; leave out what follows the path")
+    return _CONNECTIONS[parts.scheme], host, port, parts.path.rstrip("/")
+
+
+def _model_path(name: Any, version: int | str | None) -> str:
+    if not isinstance(name, str):
+        fault = Fault("name", f"expected the name of a model, found {type(name).__name__}", "pass its name as text")
+        raise InputError([fault])
+    path = f"/models/{quote(name, safe='', errors='replace')}"
+    return path if version is None else f"{path}/versions/{quote(str(version), safe='', errors='replace')}"
 
 
 def _retry_seconds(text: str | None, default: float) -> float:

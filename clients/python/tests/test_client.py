@@ -186,3 +186,45 @@ def test_masked_values_are_missing_values():
     columns = tensors.check_columns({"a": masked[:, 0], "b": masked[:, 1]})
     assert columns["a"].tolist() == [1.0, 3.0]
     np.testing.assert_array_equal(columns["b"], [np.nan, 4.0])
+
+
+@pytest.mark.parametrize(
+    "url",
+    ["http://user:secret@127.0.0.1:1", "https://secret@x", "http://x:secret", "http://[secret", "http://x?key=secret"],
+)
+def test_errors_show_no_password_of_a_url(url: str) -> None:
+    with pytest.raises(ServiceError, match="url: expected a URL such as") as e:
+        Client(url)
+    assert "secret" not in str(e.value)
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"url": "http://x y"}, "url: expected a URL"),
+        ({"url": "http://x\r\nX: y"}, "url: expected a URL"),
+        ({"url": 5}, "url: expected a URL"),
+        ({"url": "http://x:99999"}, "url: expected a URL"),
+        ({"retries": -1}, "retries: expected a whole number, 0 or more; found -1"),
+        ({"timeout_seconds": 0}, "timeout_seconds: expected a number above 0, found 0"),
+        ({"timeout_seconds": "1"}, "timeout_seconds: expected a number above 0, found '1'"),
+        ({"key": b"fp_key"}, "expected a key of printable ASCII characters"),
+    ],
+)
+def test_options_of_another_form_are_named(options: dict[str, Any], message: str) -> None:
+    with pytest.raises(ServiceError, match=message):
+        Client(**{"url": "http://127.0.0.1:1", **options})
+
+
+@pytest.mark.parametrize("body", [b"<html>", b"[]", b"{}", b'{"predictions": [1], "warnings": [5]}', b"[" * 100_000])
+def test_a_page_of_another_server_is_a_service_error(scripted: Callable[..., str], body: bytes) -> None:
+    for rows in ([[1]], {"x": np.ones(1)}):
+        with pytest.raises(ServiceError, match="expected a response of the service, found another one"):
+            Client(scripted((200, {}, body))).predict("price", rows)
+
+
+def test_names_of_another_type_are_named_before_anything_is_sent() -> None:
+    client = Client("http://127.0.0.1:1")
+    for name in (None, 5, b"price"):
+        with pytest.raises(InputError, match="name: expected the name of a model, found"):
+            client.predict(name, [[1]])  # type: ignore[arg-type]

@@ -9,6 +9,8 @@ import pytest
 from model_store.artifact.model import Model
 from model_store.registry.store import Store
 from model_store.schema.signature import ArrayColumn, NumberColumn, RegressionOutput, Signature
+from service.inference.drift import column_bins
+from service.protocols import model_metadata
 from service.routes import error_examples, row_repair
 from tests.service.conftest import MakeClient, network
 
@@ -81,3 +83,50 @@ def test_names_in_an_error_are_cut_however_long_a_model_has_them(store: Store, m
     store.publish("long", Model(network(1, 1, 0), Signature((column,), RegressionOutput(("y",), (0.0,), (1.0,)))))
     response = make_client(store).post("/models/long/predict", json={"instances": [{"m": 1}]})
     assert "n" * 100 + "..." in response.json["error"]["faults"][0]["fix"]
+
+
+def test_models_that_are_too_large_to_describe_are_named(client: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A page and a document of 60,000 columns took 7 s, for a request of 30 bytes; others are described as before."""
+    monkeypatch.setattr(model_metadata, "MAX_DESCRIBED_BYTES", 50_000)
+    page, document = client.get("/docs").text, client.get("/openapi.json")
+    assert "/models/penguins/predict" in page
+    assert "/models/penguins/predict" in document.json["paths"]
+    assert "Too large to describe here; see <code>GET /models/wide</code>" in page
+    assert "Too large to describe here: wide; see /models/{name}." in document.json["info"]["description"]
+    assert "/models/wide/predict" not in document.json["paths"]
+    assert NAMES[7] not in page + document.text
+    assert client.get("/models/wide").json["inputs"][7]["name"] == NAMES[7]
+
+
+def test_models_that_are_too_many_to_describe_are_named(
+    store: Store, make_client: MakeClient, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(model_metadata, "MAX_DESCRIBED_BYTES", 1000)
+    client = make_client(store)
+    page, document = client.get("/docs").text, client.get("/openapi.json").json
+    described = [path for path in document["paths"] if path.endswith("/predict") and "{" not in path]
+    assert len(described) == 2  # /predict and that of one model
+    assert page.count("Too large to describe here") == 2
+
+
+def test_a_model_whose_metrics_cannot_be_written_harms_no_page(store: Store, make_client: MakeClient) -> None:
+    deep: dict[str, Any] = {}
+    for _ in range(400):
+        deep = {"a": deep}
+    columns = (NumberColumn("x"),)
+    signature = Signature(columns, RegressionOutput(("y",), (0.0,), (1.0,)))
+    store.publish("deep", Model(network(1, 1, 0), signature, training={"metrics": deep}))
+    client = make_client(store)
+    for path in ("/docs", "/openapi.json", "/models", "/models/penguins"):
+        assert client.get(path).status_code == 200
+
+
+def test_statistics_with_many_bins_are_not_monitored(store: Store, make_client: MakeClient) -> None:
+    """Each bin is a cell of the metrics: 1.2 million of them made a scrape take 20 s."""
+    for count in (10, 10_000):
+        statistics = {"deciles": [float(i) for i in range(count)], "counts": [1] * count}
+        signature = Signature((NumberColumn("x", statistics=statistics),), RegressionOutput(("y",), (0.0,), (1.0,)))
+        store.publish(f"bins{count}", Model(network(1, 1, 0), signature))
+    registry = make_client(store).application.extensions["registry"]
+    assert [len(bins.expected) for bins in column_bins(registry.find("bins10").model)] == [11]
+    assert list(column_bins(registry.find("bins10000").model)) == []
