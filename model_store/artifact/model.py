@@ -57,9 +57,9 @@ class Model:
         """Return untrusted rows as the network's input, as `Signature.encode` does. InputError with all faults."""
         return self.signature.encode(instances, location, self.network.dtype, warnings)
 
-    def predict(self, instances: Sequence[Any] | Array) -> list[Any]:
+    def predict(self, instances: Sequence[Any] | Array, top_k: int | None = None) -> list[Any]:
         """Return predictions for untrusted rows (see `Signature.encode` and `decode`). Thread-safe."""
-        return self.signature.decode(self.network(self.encode(instances)))
+        return self.signature.decode(self.network(self.encode(instances)), top_k)
 
     @property
     def example_row(self) -> Any:

@@ -4,8 +4,8 @@
 
 `digest` is the model's; `input_sha256` is the hash of the request body, decompressed; `predictions_sha256` is the hash
 of the predictions in the canonical form of RFC 8785, so that programs in any language can verify it
-(examples/verify_receipt.mjs). With the body and the artifact, the same predictions can be computed again:
-`models replay RECEIPT BODY`.
+(examples/verify_receipt.mjs). If the request had the parameter `top_k`, the receipt has it too. With the body and the
+artifact, the same predictions can be computed again: `models replay RECEIPT BODY`.
 """
 
 from __future__ import annotations
@@ -19,15 +19,18 @@ from model_store.utils.canonical_json import canonical_json
 FIELD_TYPES = {"model": str, "version": int, "digest": str, "input_sha256": str, "predictions_sha256": str}
 
 
-def make_receipt(name: str, version: int, digest: str, body: bytes, predictions: Iterable[Any]) -> dict[str, Any]:
-    """Return the receipt of a request and its predictions."""
-    return {
+def make_receipt(
+    name: str, version: int, digest: str, body: bytes, predictions: Iterable[Any], top_k: int | None = None
+) -> dict[str, Any]:
+    """Return the receipt of a request and its predictions, which may have the `top_k` most probable labels only."""
+    receipt = {
         "model": name,
         "version": version,
         "digest": digest,
         "input_sha256": hashlib.sha256(body).hexdigest(),
         "predictions_sha256": hash_predictions(predictions),
     }
+    return receipt if top_k is None else receipt | {"top_k": top_k}
 
 
 def hash_predictions(predictions: Iterable[Any]) -> str:

@@ -46,7 +46,7 @@ def replay(receipt: Path, body: Path, header: Header | None, store: str, as_json
     _, model = open_store(store).load(name, number)
     if model.digest != expected["digest"]:
         raise ArtifactError(f"{name}/{number}: expected the digest {expected['digest']}, found {model.digest}")
-    predictions = _predict(model, data, body.name, header)
+    predictions = _predict(model, data, body.name, header, expected.get("top_k"))
     if hash_predictions(predictions) != expected["predictions_sha256"]:
         raise ArtifactError(
             f"{name}/{number}: expected predictions with SHA-256 {expected['predictions_sha256']}, found "
@@ -68,20 +68,23 @@ def _read_receipt(path: Path) -> Mapping[str, Any]:
         content = content.get("receipt", content)
     receipt: dict[str, Any] = content if isinstance(content, dict) else {}
     invalid = [key for key, kind in FIELD_TYPES.items() if type(receipt.get(key)) is not kind]
+    top_k = receipt.get("top_k")
+    if top_k is not None and (type(top_k) is not int or top_k < 1):
+        invalid.append("top_k")
     if invalid:
         problem = f"expected a receipt with the keys {', '.join(FIELD_TYPES)}; missing or invalid: {', '.join(invalid)}"
         raise InputError([Fault(str(path), problem, _GET_RECEIPT)])
     return receipt
 
 
-def _predict(model: Model, data: bytes, name: str, header: Header | None) -> list[Any]:
+def _predict(model: Model, data: bytes, name: str, header: Header | None, top_k: int | None) -> list[Any]:
     """Return the predictions for a request body in any format that the service accepts."""
     try:
         if data.startswith(b"\x93NUMPY"):
-            return model.predict(np.load(io.BytesIO(data), allow_pickle=False).tolist())
+            return model.predict(np.load(io.BytesIO(data), allow_pickle=False).tolist(), top_k)
         if data.lstrip()[:1] == b"{":
-            return model.predict(json.loads(data)["instances"])
+            return model.predict(json.loads(data)["instances"], top_k)
     except (ValueError, KeyError, TypeError) as e:
         fix = "give the body of a request to /predict, uncompressed"
         raise InputError([Fault(name, f"expected rows in JSON, CSV or .npy, found an error: {e}", fix)]) from e
-    return model.predict(row_parser.parse_csv(data, name, model.signature, header)[0].rows)
+    return model.predict(row_parser.parse_csv(data, name, model.signature, header)[0].rows, top_k)

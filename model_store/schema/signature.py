@@ -163,13 +163,14 @@ class Signature:
         _add_replacement_warnings(warnings, faults, location)
         return encoded
 
-    def decode(self, outputs: Array) -> list[Any]:
+    def decode(self, outputs: Array, top_k: int | None = None) -> list[Any]:
         """Return raw outputs (n, outputs) as predictions for JSON, exact to the bit.
 
         A classifier predicts `{"label": ..., "probabilities": {label: p}}`; a regression predicts a number, or
-        `{name: number}` if it has several targets. InputError if an output is not finite.
+        `{name: number}` if it has several targets. InputError if an output is not finite. For `top_k`
+        see `predictions`.
         """
-        return self.predictions(self.decode_arrays(outputs))
+        return self.predictions(self.decode_arrays(outputs), top_k)
 
     def predictions(self, found: Mapping[str, Array], top_k: int | None = None) -> list[Any]:
         """Return the arrays of `decode_arrays`, or the same rows of each, as predictions for JSON.

@@ -52,6 +52,7 @@ class ReceiptSchema(Schema):
     predictions_sha256 = fields.String(
         required=True, metadata={"description": "SHA-256 of the predictions in the canonical form of RFC 8785."}
     )
+    top_k = fields.Integer(metadata={"description": "As in the request. Left out if it had none."})
 
 
 class PredictResponseSchema(Schema):

@@ -116,7 +116,7 @@ def create_blueprint(predictor: Predictor) -> Blueprint:
             response["warnings"] = [warning.as_dict() for warning in found]
         if asked.receipt:
             response["receipt"] = make_receipt(
-                served.name, served.number, served.digest, result.body, result.predictions
+                served.name, served.number, served.digest, result.body, result.predictions, asked.top_k
             )
         return json_response_in_pieces(response)
 
@@ -137,7 +137,7 @@ _TOP_K = re.compile(r"[1-9][0-9]{0,8}")
 
 
 def _query_parameters() -> QueryParameters:
-    """Return the query parameters. Raises InputError for unknown, repeated, malformed or contradictory ones.
+    """Return the query parameters. Raises InputError for unknown, repeated or malformed ones.
 
     The error does not repeat the value of an unknown parameter, which may be a secret.
     """
@@ -155,9 +155,6 @@ def _query_parameters() -> QueryParameters:
             faults.append(Fault(name, problem, f"send {fix}"))
         elif name != "top_k" and found not in _BOOLEANS:
             faults.append(Fault(name, f"expected true or false, found {found[:100]!r}", f"send {fix}"))
-    if not faults and "top_k" in request.args and request.args.get("receipt") == "true":
-        problem = "expected without receipt=true: a receipt is of all probabilities"
-        faults.append(Fault("top_k", problem, "leave out one of them"))
     if faults:
         raise InputError(faults)
     warnings, receipt = (_BOOLEANS[request.args.get(name, "false")] for name in ("warnings", "receipt"))

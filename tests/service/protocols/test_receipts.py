@@ -55,6 +55,18 @@ def test_replay_gives_the_same_bits(client, replay):
     assert "bit for bit" in replay(result["receipt"], BODY).stderr
 
 
+def test_replay_of_the_most_probable_labels(client, replay):
+    body = b'{"instances": [["Dream", 4000, "MALE"], ["Biscoe", 5000, null]]}'
+    result = client.post("/models/penguins/predict?receipt=true&top_k=1", data=body).json
+    assert result["receipt"]["top_k"] == 1
+    assert "top_k" not in client.post("/models/penguins/predict?receipt=true", data=body).json["receipt"]
+    assert json.loads(replay(result, body, "--json").stdout)["predictions"] == result["predictions"]
+    without = {key: value for key, value in result["receipt"].items() if key != "top_k"}
+    assert "expected predictions" in replay(without, body, code=5).stderr
+    for wrong in (0, "1", True, 1.0):
+        assert "missing or invalid: top_k" in replay({**result["receipt"], "top_k": wrong}, body, code=3).stderr
+
+
 def test_replay_accepts_every_body_format(client, replay):
     array = io.BytesIO()
     np.save(array, np.arange(8, dtype=np.float32).reshape(2, 2, 2))

@@ -307,6 +307,9 @@ def test_real_requests_and_responses_match_the_openapi_document(client):
             with pytest.raises(jsonschema.ValidationError):
                 check(wrong, asked(path))
             check(client.post(path, json=wrong).json, schema(path, "post", "400"))
+    ranked = client.post("/models/penguins/predict?top_k=1&receipt=true", json={"instances": [PENGUIN]}).json
+    check(ranked, schema("/models/penguins/predict", "post", "200"))
+    check(ranked, schema("/predict", "post", "200"))
     table = {"inputs": [{"name": "instances", "shape": [2, 2], "datatype": "INT8", "data": [3, 80, 4, 90]}]}
     check(table, asked("/v2/models/price/infer"))
     for path in ("/models", "/healthz", "/readyz"):

@@ -9,7 +9,7 @@ from flask.testing import FlaskClient
 
 from model_store.artifact.model import Model
 from model_store.nn import Linear, Sequential
-from model_store.registry.store import open_store
+from model_store.registry.store import Store, open_store
 from model_store.schema.signature import (
     CategoryColumn,
     ClassificationOutput,
@@ -19,7 +19,7 @@ from model_store.schema.signature import (
 )
 from service.config import Settings
 from service.validation.row_limits import RowLimits
-from tests.service.conftest import assert_error, network
+from tests.service.conftest import MakeClient, assert_error, network
 from tests.service.routes.test_sagemaker_vertex import npy
 from tests.service.server.test_fast_path import fast_path_of, take
 
@@ -124,3 +124,35 @@ def test_the_limit_counts_the_labels_of_categories() -> None:
     column = CategoryColumn("word", tuple(f"w{i}" for i in range(5000)))
     signature = Signature((column,), RegressionOutput(("y",), (0.0,), (1.0,)))
     assert max_rows(Model(network(5000, 1, 0), signature)) == 2**24 // 5000
+
+
+def test_the_row_limit_of_a_model_is_in_its_metadata_its_page_and_the_openapi_document(
+    store: Store, make_client: MakeClient
+) -> None:
+    client = make_client(store, max_output_values=2_500, max_instances=2_000)
+    document = client.get("/openapi.json").json
+    limits = {"penguins": (1250, 1250), "price": (2000, 2000), "image": (1250, 1250)}  # without and with top_k
+    for name, (limit, with_top_k) in limits.items():
+        assert client.get(f"/models/{name}").json["max_rows"] == limit
+        assert client.get(f"/models/{name}/versions/1").json["max_rows"] == limit
+        schemas = document["components"]["schemas"]
+        assert schemas[f"{name}.request"]["properties"]["instances"]["maxItems"] == with_top_k
+        assert schemas[f"{name}.v1.rows"]["properties"]["instances"]["maxItems"] == limit
+        columns = schemas[f"{name}.v1.columns"]["properties"]["inputs"]["properties"]
+        assert {column["maxItems"] for column in columns.values()} == {limit}
+    page = client.get("/docs").text
+    assert "up to 1250 rows a request" in page
+    assert "up to 2000 rows a request" in page
+    parameters = {
+        name: [each["name"] for each in document["paths"][f"/models/{name}/predict"]["post"]["parameters"]]
+        for name in limits
+    }
+    assert parameters["penguins"] == ["top_k", "warnings", "receipt", "X-Request-Id"]
+    assert parameters["price"] == ["warnings", "receipt", "X-Request-Id"]
+
+
+def test_a_classifier_of_many_labels_accepts_more_rows_with_top_k(store: Store, make_client: MakeClient) -> None:
+    store.publish("wide", classifier(1000))
+    rows = make_client(store, max_output_values=3000).get("/openapi.json").json["components"]["schemas"]
+    rows = rows["wide.request"]["properties"]["instances"]
+    assert (rows["maxItems"], rows["description"]) == (1500, "Without top_k at most 3.")

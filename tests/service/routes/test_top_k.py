@@ -88,17 +88,6 @@ def test_a_repeated_value_is_422(client: FlaskClient) -> None:
     ]
 
 
-def test_a_receipt_of_a_part_of_the_probabilities_is_refused(client: FlaskClient) -> None:
-    error = assert_error(client.post(f"{URL}?top_k=2&receipt=true", json=PENGUIN_ROWS), 422, "invalid_request")
-    assert error["faults"] == [
-        {
-            "location": "top_k",
-            "problem": "expected without receipt=true: a receipt is of all probabilities",
-            "fix": "leave out one of them",
-        }
-    ]
-
-
 @pytest.mark.parametrize("content_type", ["application/json", "text/csv"])
 def test_a_regression_refuses_it(client: FlaskClient, content_type: str) -> None:
     body = b'{"instances": [[3, 80]]}' if content_type == "application/json" else b"3,80\n"

@@ -68,6 +68,11 @@ def test_javascript_verifies_receipts_of_a_running_service(
         body = b'{"instances": [%s, %s]}' % (row, row)
         answer = post(server, f"/models/{name}/predict?receipt=true", body)
         assert verify(answer, body, tmp_path).stdout.startswith("Verified: "), name
+        if name != "extremes":
+            assert (
+                verify(post(server, f"/models/{name}/predict?receipt=true&top_k=2", body), body, tmp_path).returncode
+                == 0
+            )
         reformatted = json.dumps(json.loads(answer), indent=2, sort_keys=True).encode()  # as a program may store it
         assert verify(reformatted, body, tmp_path).returncode == 0
         assert "input_sha256" in verify(answer, body + b" ", tmp_path).stderr
