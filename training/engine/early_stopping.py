@@ -11,6 +11,7 @@ import numpy as np
 
 from model_store.nn import Array, Sequential
 from training.config.settings import EarlyStoppingSection
+from training.encoded_rows import EncodedRows, apply_in_pieces
 from training.engine.loop import DivergedError
 from training.losses import Loss
 
@@ -42,7 +43,7 @@ class EarlyStopping:
         self,
         network: Sequential,
         loss: Loss,
-        x_validation: Array,
+        x_validation: EncodedRows,
         y_validation: Array,
         early_stopping: EarlyStoppingSection | None = None,
         on_epoch: EpochCallback | None = None,
@@ -118,7 +119,7 @@ class EarlyStopping:
         if not len(x):
             return None
         network, criterion = self.criterion
-        loss = criterion.loss(y, network(x))
+        loss = criterion.loss(y, apply_in_pieces(network, x))
         if not math.isfinite(loss):
             raise DivergedError(number, self.steps, loss)
         return loss

@@ -31,6 +31,7 @@ from numpy.typing import NDArray
 
 from model_store.nn import Sequential
 from model_store.schema.signature import ClassificationOutput, RegressionOutput, Signature
+from training.encoded_rows import EncodedRows
 from training.evaluation.error_analysis import error_slices, worst_classified, worst_predicted
 from training.evaluation.importance import permutation_importance
 from training.evaluation.metrics import log_loss, log_probabilities
@@ -50,7 +51,7 @@ class EvaluatedRows:
     `locate` returns the location of a row, given its index, such as "line 7".
     """
 
-    x: NDArray[Any]
+    x: EncodedRows
     y: NDArray[Any]
     outputs: NDArray[Any]
     inputs: Mapping[str, NDArray[Any]]
@@ -58,9 +59,9 @@ class EvaluatedRows:
 
     def sample(self, indices: NDArray[np.int64]) -> EvaluatedRows:
         """Return the rows with these indices."""
-        x, y, outputs = (of[indices] for of in (self.x, self.y, self.outputs))
+        y, outputs = self.y[indices], self.outputs[indices]
         inputs = {name: values[indices] for name, values in self.inputs.items()}
-        return EvaluatedRows(x, y, outputs, inputs, lambda i: self.locate(int(indices[i])))
+        return EvaluatedRows(self.x[indices], y, outputs, inputs, lambda i: self.locate(int(indices[i])))
 
 
 def diagnose(

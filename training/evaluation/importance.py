@@ -12,10 +12,12 @@ from numpy.typing import NDArray
 
 from model_store.nn import Sequential
 from model_store.schema.signature import RegressionOutput, Signature
+from training.encoded_rows import EncodedRows
 from training.evaluation.metrics import finite_or_none, log_probabilities
 
 MAX_PARTS = 30  # columns whose importance is kept
 _MAX_ROWS, _MIN_ROWS = 2000, 100
+_MAX_VALUES = 1 << 22  # of all shuffled rows together: 17 MB in float32
 _MAX_REPEATS = 5
 _PATCHES_PER_SIDE = 8  # of an image
 _Z_95 = 1.96  # 95 % of a normal distribution are within so many standard deviations
@@ -32,7 +34,7 @@ class _FeatureGroup:
 def permutation_importance(
     network: Sequential,
     signature: Signature,
-    x: NDArray[Any],
+    x: EncodedRows,
     y_true: NDArray[Any],
     rng: np.random.Generator,
     row_budget: int,
@@ -47,21 +49,22 @@ def permutation_importance(
     """
     groups, grid = _feature_groups(signature)
     repeats = int(np.clip(row_budget // (_MIN_ROWS * len(groups)), 1, _MAX_REPEATS))
-    rows = min(len(x), _MAX_ROWS, max(_MIN_ROWS, row_budget // (len(groups) * repeats)))
+    most = min(_MAX_ROWS, max(_MIN_ROWS, _MAX_VALUES // signature.width))
+    rows = min(len(x), most, max(_MIN_ROWS, row_budget // (len(groups) * repeats)))
     if rows < 2:
         return None
     sample = np.sort(rng.permutation(len(x))[:rows])
     measure, losses = _row_losses(network, signature, y_true[sample])
-    x = x[sample]
-    before = losses(x)
+    shuffled: NDArray[Any] = np.array(x[sample])
+    before = losses(shuffled)
     costs = []
     for group in groups:
-        original = x[:, group.features]
+        original = shuffled[:, group.features]
         increase = np.zeros(rows)
         for _ in range(repeats):
-            x[:, group.features] = original[rng.permutation(rows)]
-            increase += (losses(x) - before) / repeats
-        x[:, group.features] = original
+            shuffled[:, group.features] = original[rng.permutation(rows)]
+            increase += (losses(shuffled) - before) / repeats
+        shuffled[:, group.features] = original
         cost, margin = _mean(increase), _Z_95 * float(increase.std(ddof=1)) / rows**0.5
         limits = {"cost": cost, "low": cost - margin, "high": cost + margin}
         costs.append({"name": group.name, **{key: finite_or_none(value) for key, value in limits.items()}})

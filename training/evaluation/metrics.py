@@ -12,6 +12,7 @@ from model_store.evaluation.row_results import RowResults
 from model_store.nn import Sequential, Sigmoid, Softmax
 from model_store.schema.signature import ClassificationOutput, RegressionOutput
 from model_store.utils.values import exact_unit
+from training.encoded_rows import CompactRows, EncodedRows, apply_in_pieces
 
 MAX_MATRIX_CLASSES = 100  # with more classes the confusion matrix is not kept
 MAX_MISTAKES = 20
@@ -66,13 +67,15 @@ def predicted_classes(outputs: NDArray[Any]) -> NDArray[np.intp]:
     return indices
 
 
-def log_probabilities(network: Sequential, x: NDArray[Any]) -> NDArray[np.float64]:
+def log_probabilities(network: Sequential, x: EncodedRows) -> NDArray[np.float64]:
     """Return `ln p` of each label for encoded rows `x`: (n, labels), also if the network has a single output.
 
     It is exact for any logits z: `zᵢ - ln Σⱼ e^zⱼ` before a `Softmax`, `-ln(1 + e^∓z)` before a `Sigmoid`. In float32 a
     probability is 0 below a logit of -104, and 1 above 17. Only without logits it is the logarithm of the outputs,
     where one below the smallest normal number counts as that number.
     """
+    if isinstance(x, CompactRows):
+        return apply_in_pieces(lambda piece: log_probabilities(network, piece), x)
     log_p: NDArray[np.float64]
     if (last := type(network.modules[-1])) not in (Softmax, Sigmoid):
         p = network(x)

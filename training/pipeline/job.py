@@ -31,6 +31,7 @@ from model_store.report.page import render
 from model_store.schema.signature import ClassificationOutput
 from training.config import toml_loader
 from training.config.schema import validate
+from training.encoded_rows import apply_in_pieces, hold_features
 from training.engine.batch_checks import SingleRowBatchWarning
 from training.engine.checkpoint import Checkpoint
 from training.engine.early_stopping import EarlyStopping, EpochCallback
@@ -114,7 +115,7 @@ def train_and_evaluate(
         best = early_stopping.restore_best()
         network = hold_constant_features(network, prepared.constant_features, prepared.samples.first_sample)
         rows = prepared.split.evaluation_rows
-        outputs = network(prepared.x_evaluation)
+        outputs = apply_in_pieces(network, prepared.x_evaluation)
         if not np.isfinite(outputs).all():
             raise DivergedError(best.number, early_stopping.steps, math.nan)
         of = "test rows" if len(prepared.split.test) else "training rows"
@@ -200,7 +201,7 @@ def _evaluate_linear_model(prepared: PreparedJob, y_true: NDArray[Any]) -> dict[
     network = fit_linear_model(prepared, make_generators(prepared.job.settings)[5])
     if network is None:
         return None
-    outputs = network(prepared.x_evaluation)
+    outputs = apply_in_pieces(network, prepared.x_evaluation)
     if not np.isfinite(outputs).all():
         return None
     found = metrics.evaluate(output, y_true, outputs)
@@ -221,7 +222,7 @@ def _train_network(
     loss = prepared.network_spec.criterion()
     batch_size = len(samples) if settings.batch_size == "all" else int(settings.batch_size)
     # As the published network takes these rows: see `hold_constant_features`.
-    x_validation = np.where(prepared.constant_features, samples.first_sample, prepared.x_validation)
+    x_validation = hold_features(prepared.x_validation, prepared.constant_features, samples.first_sample)
     y_validation = prepared.encode_targets(parts.validation)
     steps = math.ceil(len(samples) / batch_size)
     early_stopping = EarlyStopping(

@@ -51,7 +51,7 @@ def fit_linear_model(prepared: PreparedJob, rng: np.random.Generator) -> Sequent
         clip_outputs=False,
     )
     network = spec.build(rng)
-    x_validation, y_validation = prepared.x_validation, prepared.encode_targets(prepared.split.validation)
+    x_validation, y_validation = _validation_rows(prepared, _MAX_VALUES // width)
     x, x_validation = (((rows - mean) / deviation).astype(network.dtype) for rows in (x, x_validation))
     linear: Any = network.modules[0]
     if not embeddings and spec.loss == "mse" and len(network.modules) == 1 and width <= _MAX_RIDGE_FEATURES:
@@ -75,7 +75,14 @@ def _training_rows(prepared: PreparedJob, count: int, rng: np.random.Generator) 
         return prepared.block_loader.sample(count, rng)
     training = prepared.split.training
     rows = training if len(training) <= count else np.sort(rng.permutation(training)[:count])
-    return prepared.encode_rows(rows), prepared.encode_targets(rows)
+    return np.asarray(prepared.encode_rows(rows)), prepared.encode_targets(rows)
+
+
+def _validation_rows(prepared: PreparedJob, count: int) -> tuple[NDArray[Any], NDArray[Any]]:
+    """Return at most `count` validation rows, evenly spaced, and their encoded targets."""
+    rows = prepared.split.validation
+    kept = np.arange(len(rows)) if len(rows) <= count else np.linspace(0, len(rows) - 1, count).astype(np.int64)
+    return np.asarray(prepared.x_validation[kept]), prepared.encode_targets(rows[kept])
 
 
 def _ridge(

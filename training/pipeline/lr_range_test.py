@@ -13,6 +13,7 @@ import numpy as np
 from threadpoolctl import threadpool_limits  # type: ignore[import-untyped]
 
 from model_store.nn import Array, Module
+from training.encoded_rows import EncodedRows
 from training.engine.loop import DivergedError, train
 from training.losses import Loss
 from training.optim.base import Optimizer
@@ -35,7 +36,7 @@ class RateCurve:
 
 def find_learning_rate(
     module: Module,
-    x_train: Array,
+    x_train: EncodedRows,
     y_train: Array,
     loss: Loss,
     optimizer: Optimizer,
@@ -60,7 +61,7 @@ def find_learning_rate(
         optimizer.learning_rate = rate
         batch = order[i * size : (i + 1) * size]
         try:
-            [error] = train(module, x_train[batch], y_train[batch], loss, optimizer, 1, size, on_epoch=None)
+            [error] = train(module, np.asarray(x_train[batch]), y_train[batch], loss, optimizer, 1, size, on_epoch=None)
         except DivergedError:
             break
         mean = _SMOOTHING * mean + (1 - _SMOOTHING) * error
@@ -79,7 +80,7 @@ def find_job_learning_rate(prepared: PreparedJob) -> RateCurve:
     samples = prepared.samples
     size = len(samples) if settings.batch_size == "all" else int(settings.batch_size)
     if prepared.block_loader is None:
-        x, y = samples.x, samples.y
+        x, y = prepared.x_training, prepared.encode_targets(prepared.split.training)
     else:
         x, y = prepared.block_loader.sample(STEPS * size, np.random.default_rng(settings.seed))
     with threadpool_limits(settings.threads, user_api="blas"), np.errstate(all="ignore"):

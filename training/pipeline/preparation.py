@@ -28,10 +28,12 @@ from training.data.splitting import Fold, Split
 from training.data.streaming.dataset import StreamedDataset, is_streamed, read_stream
 from training.data.streaming.table_reader import open_source
 from training.data.unknown_categories import find_unknown_categories
+from training.encoded_rows import EncodedRows
 from training.engine.loop import Samples
 from training.errors import DataError, JobError
 from training.pipeline import factories
 from training.pipeline.network_builder import NetworkSpec, check_batches, fit_positive_output, specify_network
+from training.pipeline.row_encoding import encode_compactly, make_samples
 from training.pipeline.row_split import split_rows
 from training.pipeline.streaming_loader import BlockLoader
 
@@ -72,7 +74,7 @@ class PreparedJob:
         """The training rows and their targets, as the network takes them."""
         if self.block_loader is not None:
             return self.block_loader
-        return Samples(self.x_training, self.encode_targets(self.split.training))
+        return make_samples(self.x_training, self.encode_targets(self.split.training))
 
     @cached_property
     def constant_features(self) -> NDArray[np.bool_]:
@@ -88,19 +90,23 @@ class PreparedJob:
         return {"training": training, "validation": len(self.split.validation), "test": len(self.split.test)}
 
     @cached_property
-    def x_training(self) -> NDArray[Any]:
+    def x_training(self) -> EncodedRows:
         return self.encode_rows(self.split.training)
 
     @cached_property
-    def x_validation(self) -> NDArray[Any]:
+    def x_validation(self) -> EncodedRows:
         return self.encode_rows(self.split.validation)
 
     @cached_property
-    def x_evaluation(self) -> NDArray[Any]:
+    def x_evaluation(self) -> EncodedRows:
         return self.encode_rows(self.split.test) if len(self.split.test) else self.x_training
 
-    def encode_rows(self, rows: NDArray[np.int64]) -> NDArray[Any]:
-        """Return these rows as the network takes them, (n, features)."""
+    def encode_rows(self, rows: NDArray[np.int64]) -> EncodedRows:
+        """Return these rows as the network takes them, (n, features): compact if they are large and mostly one-hot."""
+        if self.job.settings.train.batch_size != "all":
+            compact = encode_compactly(self.signature, self.dataset.inputs, rows, self.network_spec.dtype)
+            if compact is not None:
+                return compact
         encoded = np.empty((len(rows), self.signature.width), self.network_spec.dtype)
         for start in range(0, len(rows), _ENCODED_BLOCK_ROWS):
             block = rows[start : start + _ENCODED_BLOCK_ROWS]
@@ -220,22 +226,26 @@ def prepare(job: Job, fold: Fold | None = None, rows: Dataset | None = None) -> 
     notes += factories.find_idle_settings(settings.train) + find_leakage(learned, learned_targets, bool(rows.labels))
     if rows.labels:
         notes += find_untested_classes(rows.labels, rows.targets[parts.test])
-    encoded_bytes = len(rows) * signature.width * np.dtype(spec.dtype).itemsize
-    if stream is None and encoded_bytes > _MEMORY_NOTE_BYTES:
-        size = f"{encoded_bytes / 2**30:.1f} GiB"
-        notes.append(f"the encoded rows take {size} of memory; stream = true in [data] takes less")
     # Encode all rows now: an error in a row held out should not wait for the end of the training.
     loader = None if stream is None else BlockLoader(stream, signature, spec)
     prepared = PreparedJob(replace(job, settings=resolved), rows, parts, signature, spec, notes, loader)
     notes += check_batches(spec, resolved.train, prepared.sizes["training"])
     try:
         _ = prepared.samples, prepared.x_validation, prepared.x_evaluation
+        if stream is None and (encoded_bytes := _encoded_bytes(prepared)) > _MEMORY_NOTE_BYTES:
+            size = f"{encoded_bytes / 2**30:.1f} GiB"
+            notes.append(f"the encoded rows take {size} of memory; stream = true in [data] takes less")
     except MemoryError as error:
         problem = f"the encoded rows do not fit in memory, {signature.width} numbers each: {error}"
         fewer = "exclude columns with many categories"
         fix = f"write stream = true in [data], or {fewer}" if stream is None else f"lower split.test, or {fewer}"
         raise DataError(rows.name, [Fault("", problem, fix)]) from error
     return prepared
+
+
+def _encoded_bytes(prepared: PreparedJob) -> int:
+    tested = prepared.x_evaluation if len(prepared.split.test) else prepared.x_validation[:0]
+    return sum(x.nbytes for x in (prepared.x_training, prepared.x_validation, tested))
 
 
 def _load_rows(job: Job, fold: Fold | None) -> Dataset:
