@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
 import numpy as np
@@ -15,9 +15,8 @@ from model_store.schema.signature import Signature
 from training.encoded_rows import PIECE_VALUES, CodedGroup, CompactRows, EncodedRows, FeatureGroup, OneHotGroup
 from training.engine.loop import Samples, TrainingState
 
-MIN_COMPACT_BYTES = 16 << 20  # encoded rows of fewer bytes are not worth the work
+MIN_COMPACT_BYTES = 4 << 20  # encoded rows of fewer bytes are not worth the work
 _MIN_ROWS_PER_CODE = 4  # with fewer, the table of codes is not much smaller than the features
-_BLOCK_ROWS = 4096  # rows encoded at a time, in float64
 
 
 def encode_compactly(
@@ -29,7 +28,7 @@ def encode_compactly(
     """
     count = len(rows)
     full = count * signature.width * np.dtype(dtype).itemsize
-    if full < MIN_COMPACT_BYTES or signature.inputs[0].is_whole_row:
+    if not count or full < MIN_COMPACT_BYTES or signature.inputs[0].is_whole_row:
         return None
     groups: list[FeatureGroup] = []
     at = used = 0
@@ -47,27 +46,40 @@ def encode_compactly(
 
 def _encode_column(column: Column, span: slice, values: NDArray[Any], dtype: str) -> FeatureGroup:
     """Return the features of a column: texts by codes if there are few. InputError if one cannot be encoded."""
-    faults, count = FaultCollector(), len(values)
     if values.dtype.kind == "O" and column.width > 1:
         index: dict[Any, int] = {}
-        codes = [index.setdefault(value, len(index)) for value in values.tolist()]
-        if len(index) <= count // _MIN_ROWS_PER_CODE:
-            distinct = np.empty(len(index), object)
-            distinct[:] = list(index)
-            encoded = column.encode(distinct, RowLocations("", range(len(index))), faults)
-            faults.raise_if_any()
-            if ((encoded == 0) | (encoded == 1)).all() and (encoded.sum(axis=1) <= 1).all():
-                hot = np.where(encoded.any(axis=1), encoded.argmax(axis=1), -1)
-                return OneHotGroup(span, hot[codes].astype(np.min_scalar_type(-column.width)))
-            with np.errstate(over="ignore"):
-                return CodedGroup(span, np.array(codes, np.min_scalar_type(len(index))), encoded.astype(dtype))
-    features = np.empty((count, column.width), dtype)
-    with np.errstate(over="ignore"):
-        for start in range(0, count, _BLOCK_ROWS):
-            block = values[start : start + _BLOCK_ROWS]
-            features[start : start + len(block)] = column.encode(block, RowLocations("", range(len(block))), faults)
-    faults.raise_if_any()
-    return FeatureGroup(span, features)
+        codes = np.array([index.setdefault(value, len(index)) for value in values.tolist()], np.int64)
+        distinct = np.empty(len(index), object)
+        distinct[:] = list(index)
+        if (hot := _hot_features(column, distinct, dtype)) is not None:
+            return OneHotGroup(span, hot.astype(np.min_scalar_type(-column.width))[codes])
+        if len(index) <= len(values) // _MIN_ROWS_PER_CODE:
+            table = np.concatenate(list(_encode_in_blocks(column, distinct, dtype)))
+            return CodedGroup(span, codes.astype(np.min_scalar_type(len(index))), table)
+    return FeatureGroup(span, np.concatenate(list(_encode_in_blocks(column, values, dtype))))
+
+
+def _hot_features(column: Column, distinct: NDArray[Any], dtype: str) -> NDArray[np.int64] | None:
+    """Return which feature of each value is 1, -1 for none; None if they are not one-hot."""
+    hot = []
+    for block in _encode_in_blocks(column, distinct, dtype):
+        is_one = block == 1
+        if (is_one | (block == 0)).all() and (is_one.sum(axis=1) <= 1).all():
+            hot.append(np.where(is_one.any(axis=1), is_one.argmax(axis=1), -1))
+        else:
+            return None
+    return np.concatenate(hot)
+
+
+def _encode_in_blocks(column: Column, values: NDArray[Any], dtype: str) -> Iterator[NDArray[Any]]:
+    """Yield the features of all values; each block passes through float64, in a few megabytes."""
+    rows = max(1, PIECE_VALUES // column.width)
+    for start in range(0, len(values), rows):
+        block, faults = values[start : start + rows], FaultCollector()
+        encoded = column.encode(block, RowLocations("", range(len(block))), faults)
+        faults.raise_if_any()
+        with np.errstate(over="ignore"):
+            yield encoded.astype(dtype)
 
 
 class CompactSamples(Samples):
