@@ -35,6 +35,7 @@ FOLDERS: dict[str, tuple[str, list[tuple[str, str]]]] = {
             ("nn/", "the network (NumPy alone)"),
             ("utils/", "atomic writes"),
             ("schema/", "columns, row parser"),
+            ("tables/", "table files: CSV, Parquet, Excel"),
             ("artifact/", "the model file, .npz"),
             ("storage/", "a directory or a bucket"),
             ("evaluation/", "comparison of versions"),

@@ -1,21 +1,21 @@
 """`models predict`: predictions of a model in the store, or of a running service, for rows or whole files.
 
-With `--output` a CSV file of any size is read, predicted and written a few thousand rows at a time. The output file
+With `--output` a table of any size is read, predicted and written a few thousand rows at a time. The output file
 appears only when it is complete; if a row is invalid, no file is written.
 """
 
 from __future__ import annotations
 
+import codecs
 import csv
-import io
 import math
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from http import HTTPStatus
 from pathlib import Path
-from typing import IO, Any
+from typing import Any
 
 import click
 from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
@@ -28,10 +28,15 @@ from model_store.errors import Fault, InputError, StoreError, did_you_mean
 from model_store.registry.store import open_store
 from model_store.schema import row_parser
 from model_store.schema.columns import KINDS, Column
-from model_store.schema.row_parser import CsvTable, Header, RowBatch
+from model_store.schema.row_parser import Header, RowBatch, RowTable
 from model_store.schema.signature import ClassificationOutput, RegressionOutput, Signature
+from model_store.tables.dialect import TableOptions
+from model_store.tables.formats import is_table, open_table
+from model_store.tables.table_file import DelimitedFile
+from model_store.tables.text_file import FileOpener, is_encoding
 from model_store.utils.values import integral_floats_to_ints, list_names
 
+_JSON_HEAD_BYTES = 1 << 12  # in which JSON begins
 _BATCH_CELLS = 100_000  # a few thousand rows of a table or a hundred images: some megabytes of memory
 
 
@@ -63,6 +68,11 @@ class Predictor:
 )
 @header_option
 @click.option(
+    "--encoding",
+    metavar="NAME",
+    help="Encoding of a text file, such as cp1252.  [default: UTF-8 or UTF-16]",
+)
+@click.option(
     "--output",
     metavar="FILE",
     type=click.Path(dir_okay=False, allow_dash=True),
@@ -82,31 +92,36 @@ def predict(
     url: str | None,
     key: str | None,
     header: Header | None,
+    encoding: str | None,
     output: str | None,
     keep: tuple[str, ...],
     keep_all: bool,
     store: str,
     as_json: bool,
 ) -> None:
-    """Make predictions for rows of a CSV or JSON file, or of --row.
+    """Make predictions for rows of FILE, or of --row.
 
-    FILE "-" is standard input. CSV has a header, or its cells are in column order; an empty cell is a missing value.
-    Columns that the model does not use are ignored. With --output FILE is CSV and can have any size.
+    FILE is JSON (a list of rows) or a table as `train` reads it: CSV and its relatives, JSON lines, Parquet, Arrow or
+    Excel, by its name; "-" is standard input. CSV has a header, or its cells are in column order; an empty cell is a
+    missing value. Columns that the model does not use are ignored. With --output a table can have any size.
     """
     if (file is None) == (not row_texts):
         raise click.UsageError("Give either FILE or --row.")
-    if file is None and (output is not None or header is not None):
-        raise click.UsageError("--output and --header need FILE.")
+    if file is None and (output is not None or header is not None or encoding is not None):
+        raise click.UsageError("--output, --header and --encoding need FILE.")
+    if encoding is not None and not is_encoding(encoding):
+        raise click.UsageError(f"--encoding: no encoding is named {encoding!r}.")
     if output is None and (keep or keep_all):
         raise click.UsageError("--keep and --keep-all need --output.")
     if keep and keep_all:
         raise click.UsageError("Give either --keep or --keep-all.")
     if output is not None and Path(str(file)).suffix.lower() == ".json":
-        raise click.UsageError("--output needs a CSV file; predictions for JSON are printed with --json.")
+        raise click.UsageError("--output needs a table, such as CSV; predictions for JSON are printed with --json.")
     predictor = _predictor_from_store(store, model) if url is None else _predictor_from_service(url, key, model)
     name = predictor.name
     if file is not None and output is not None:
-        count, filled = _predict_file(predictor, file, header, output, None if keep_all else _split_names(keep))
+        kept = None if keep_all else _split_names(keep)
+        count, filled = _predict_file(predictor, file, header, encoding, output, kept)
         rows = "1 row" if count == 1 else f"{count} rows"
         target = "standard output" if output == "-" else output
         print_note(f"Wrote the predictions of {name}/{predictor.version} for {rows} to {target}.")
@@ -118,9 +133,7 @@ def predict(
         batch = RowBatch(row_parser.parse_json_rows(row_texts))
         predictions = predictor.predict(batch.rows)
     else:
-        with click.open_file(file, "rb") as source:
-            data = source.read()
-        batch = _parse_file(data, _display_name(file), predictor.signature, header)
+        batch = _read_file(file, predictor.signature, header, encoding)
         predictions = _predict_batch(predictor, batch, _display_name(file))
     warnings = _fill_warnings(predictor.signature, _count_filled(predictor.signature, batch.rows))
     if as_json:
@@ -175,36 +188,72 @@ def _output_from_metadata(about: Mapping[str, Any]) -> ClassificationOutput | Re
     return RegressionOutput(tuple(about["names"]), (0.0,) * len(about["names"]), (1.0,) * len(about["names"]))
 
 
-def _parse_file(data: bytes, name: str, signature: Signature, header: Header | None) -> RowBatch:
-    text = row_parser.decode_utf8(data, name)
-    if row_parser.is_json(text, name):
-        return RowBatch(row_parser.parse_json_table(text, name))
-    batch, ignored = row_parser.parse_csv(data, name, signature, header, ignore_unknown=True)
-    _print_ignored(ignored)
+def _read_file(file: str, signature: Signature, header: Header | None, encoding: str | None) -> RowBatch:
+    name, opener = _display_name(file), FileOpener(file)
+    if not is_table(name):
+        with opener() as source:
+            start = source.read(_JSON_HEAD_BYTES)
+        if name.endswith(".json") or start.removeprefix(codecs.BOM_UTF8).lstrip()[:1] in (b"[", b"{"):
+            with opener() as source:
+                text = row_parser.decode_utf8(source.read(), name)
+            return RowBatch(row_parser.parse_json_table(text, name))
+    with _own_locations(name):
+        table = _open_rows(name, opener, signature, header, encoding)
+        batch = table.read()
+    _print_ignored(table.ignored)
     return batch
 
 
+def _open_rows(
+    name: str, opener: FileOpener, signature: Signature, header: Header | None, encoding: str | None
+) -> RowTable:
+    """Return the rows of a table file. A header is cleaned as training does: see `model_store.tables.header`."""
+    file = open_table(name, opener, TableOptions(encoding=encoding), drop_row_names=False)
+    if not isinstance(file, DelimitedFile):
+        records, header = file.named_records(), "present"
+    elif header == "present" or (header is None and not set(signature.names).isdisjoint(file.names)):
+        records = file.named_records()
+    else:
+        records = file.records()
+    return RowTable(records, "", signature, header, ignore_unknown=True, row_unit=file.row_unit)
+
+
+@contextmanager
+def _own_locations(name: str) -> Iterator[None]:
+    """Name the file in the locations of its faults."""
+    try:
+        yield
+    except InputError as e:
+        faults = [replace(fault, location=f"{name} {fault.location}".rstrip()) for fault in e.faults]
+        raise InputError(faults, e.total) from e
+
+
 def _predict_file(
-    predictor: Predictor, file: str, header: Header | None, output: str, keep: Sequence[str] | None
+    predictor: Predictor,
+    file: str,
+    header: Header | None,
+    encoding: str | None,
+    output: str,
+    keep: Sequence[str] | None,
 ) -> tuple[int, Counter[str]]:
     """Write the predictions after the columns `keep`, None for all. Return the number of rows, and of filled values.
 
     InputError with the lines of invalid rows.
     """
-    signature, name = predictor.signature, _display_name(file)
+    signature, name, opener = predictor.signature, _display_name(file), FileOpener(file)
     width = sum(math.prod(column.shape) for column in signature.inputs)
     size = max(1, min(5_000, _BATCH_CELLS // width))
     count, filled = 0, Counter[str]()
-    with (
-        click.open_file(file, "rb") as source,
-        _text_of(source) as text,
-        open_output(output) as target,
-        _progress(source, file) as advance,
-    ):
-        table = CsvTable(text, name, signature, header, ignore_unknown=True)
+    with open_output(output) as target, _progress(opener, file) as advance:
+        with _own_locations(name):
+            table = _open_rows(name, opener, signature, header, encoding)
         kept = _kept_columns(table, keep, name)
         writer = csv.writer(target, lineterminator="\n")
-        while (batch := table.read(size)).rows:
+        while True:
+            with _own_locations(name):
+                batch = table.read(size)
+            if not batch.rows:
+                break
             if not count:
                 names = table.names or [f"column_{i}" for i in range(1, len(batch.cells[0]) + 1)]
                 writer.writerow(_csv_header(signature.output, [names[i] for i in kept]))
@@ -244,21 +293,12 @@ def _fill_warnings(signature: Signature, counts: Counter[str]) -> dict[str, Any]
     return {"warnings": warnings} if warnings else {}
 
 
-@contextmanager
-def _text_of(file: IO[bytes]) -> Iterator[io.TextIOWrapper]:
-    text = io.TextIOWrapper(file, "utf-8-sig", newline="")
-    try:
-        yield text
-    finally:
-        text.detach()  # the caller closes the file
-
-
 def _split_names(texts: Sequence[str]) -> list[str]:
     """Return the column names of `--keep id,name`; a name that holds a comma is quoted as in CSV."""
     return [name.strip() for text in texts for name in next(csv.reader([text]), [])]
 
 
-def _kept_columns(table: CsvTable, keep: Sequence[str] | None, name: str) -> Sequence[int]:
+def _kept_columns(table: RowTable, keep: Sequence[str] | None, name: str) -> Sequence[int]:
     """Return the indices of columns. InputError if the table has no such column."""
     if keep is None:
         return range(table.width)
@@ -310,7 +350,7 @@ def _display_name(file: str) -> str:
 
 
 @contextmanager
-def _progress(source: IO[bytes], file: str) -> Iterator[Callable[[], None]]:
+def _progress(opener: FileOpener, file: str) -> Iterator[Callable[[], None]]:
     """Show a progress bar on a terminal, by the bytes read."""
     if not stderr.is_terminal or verbosity() < 0:
         yield lambda: None
@@ -324,4 +364,4 @@ def _progress(source: IO[bytes], file: str) -> Iterator[Callable[[], None]]:
     with Progress(*columns, console=stderr, transient=True) as progress:
         total = Path(file).stat().st_size if Path(file).is_file() else None
         task = progress.add_task(_display_name(file), total=total)
-        yield lambda: progress.update(task, completed=0 if total is None else source.tell())
+        yield lambda: progress.update(task, completed=0 if total is None else opener.position())

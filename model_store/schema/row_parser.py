@@ -29,11 +29,14 @@ _DECLARE = "declare it: `Content-Type: text/csv; header=present` or `--header pr
 
 @dataclass(frozen=True)
 class RowBatch:
-    """Rows as clients send them. For CSV also the line on which each begins, and its cells as they were written."""
+    """Rows as clients send them. For tables also the line on which each begins, or what
+    `row_unit` says, and its cells as they were written.
+    """
 
     rows: list[Any]
     lines: list[int] = field(default_factory=list)
     cells: list[list[str]] = field(default_factory=list)
+    row_unit: str = "line"
 
     def with_lines(self, error: InputError, name: str = "") -> InputError:
         """Return an error of `Signature.encode` with the lines of the file `name` in place of the rows."""
@@ -46,31 +49,32 @@ class RowBatch:
         if not number.isdigit() or int(number) >= len(self.lines):
             return fault
         column = f", column {column}" if dot else ""
-        return Fault(_line(name, self.lines[int(number)]) + column, fault.problem, fault.fix)
+        return Fault(_line(name, self.lines[int(number)], self.row_unit) + column, fault.problem, fault.fix)
 
 
-class CsvTable:
-    """The rows of a CSV file, read a batch at a time.
+class RowTable:
+    """The rows of a table, read a batch at a time from its records: the number and the cells of each row.
 
     Without `header` the first line is a header if it names every column that the model needs. A line that names only
     some of them, and a header that is also a valid row, are errors. Arrays have no header unless it is declared.
     Columns that the model does not use are an error, or with `ignore_unknown` listed in `ignored`; targets are left
-    out. Errors begin with `name`, if it is not empty, and the line.
+    out. Errors begin with `name`, if it is not empty, and the line, or what `row_unit` says.
     """
 
     def __init__(
         self,
-        lines: Iterable[str],
+        records: Iterator[tuple[int, list[str]]],
         name: str,
         signature: Signature,
         header: Header | None = None,
         *,
         ignore_unknown: bool = False,
+        row_unit: str = "line",
     ) -> None:
-        self._name, self._signature = name, signature
+        self._name, self._signature, self._row_unit = name, signature, row_unit
         self.names: list[str] = []  # of the columns; empty for an array without a header
         self.ignored: list[str] = []
-        self._records = self._read_records(lines)
+        self._records = records
         first = next(self._records, None)
         if first is None:
             fix = "send a header and rows, or rows in column order"
@@ -102,27 +106,7 @@ class CsvTable:
             rows = [list(map(parse, cells)) for _, cells in found]
         else:
             rows = [{name: parse(cells[i]) for i, name, parse in self._parsers} for _, cells in found]
-        return RowBatch(rows, [line for line, _ in found], [cells for _, cells in found])
-
-    def _read_records(self, lines: Iterable[str]) -> Iterator[tuple[int, list[str]]]:
-        """Yield the line on which each row begins, and its cells. Empty lines hold no row."""
-        reader, line, empty = read_csv_lines(lines), 1, 0
-        try:
-            for cells in reader:
-                if not cells:
-                    empty = empty or line
-                elif empty and len(cells) == 1:
-                    fix = 'write "" for a missing value, or remove the line'
-                    raise InputError([Fault(_line(self._name, empty), "expected a value, found an empty line", fix)])
-                else:
-                    yield line, cells
-                line = reader.line_num + 1
-        except csv.Error as e:
-            fix = "quote cells that hold quotes or commas, and close each quotation mark"
-            raise InputError([Fault(_line(self._name, line), f"expected CSV, found an error: {e}", fix)]) from e
-        except UnicodeDecodeError as e:
-            problem = f"expected UTF-8, found other bytes: {e}"
-            raise InputError([Fault(_line(self._name, line), problem, "save the file as UTF-8")]) from e
+        return RowBatch(rows, [line for line, _ in found], [cells for _, cells in found], self._row_unit)
 
     def _is_header(self, cells: list[str], line: int, declared: Header | None) -> bool:
         """Return whether the first line is a header. InputError if that is not certain."""
@@ -180,7 +164,7 @@ class CsvTable:
 
     def _length_fault(self, line: int, cells: list[str]) -> Fault:
         fix = "quote cells that hold commas" if len(cells) > self.width else "write every cell; an empty one is missing"
-        return Fault(_line(self._name, line), f"expected {self.width} cells, found {len(cells)}", fix)
+        return Fault(_line(self._name, line, self._row_unit), f"expected {self.width} cells, found {len(cells)}", fix)
 
     def _cell_parsers(self) -> list[tuple[int, str, Any]]:
         """Return index, name and parser of each column that is used. Test files usually contain the targets, too."""
@@ -189,6 +173,27 @@ class CsvTable:
         return [
             (i, name, parsers.get(name, parse_text_cell)) for i, name in enumerate(self.names) if name not in left_out
         ]
+
+
+def read_csv_records(lines: Iterable[str], name: str) -> Iterator[tuple[int, list[str]]]:
+    """Yield the line on which each row of CSV begins, and its cells. Empty lines hold no row."""
+    reader, line, empty = read_csv_lines(lines), 1, 0
+    try:
+        for cells in reader:
+            if not cells:
+                empty = empty or line
+            elif empty and len(cells) == 1:
+                fix = 'write "" for a missing value, or remove the line'
+                raise InputError([Fault(_line(name, empty), "expected a value, found an empty line", fix)])
+            else:
+                yield line, cells
+            line = reader.line_num + 1
+    except csv.Error as e:
+        fix = "quote cells that hold quotes or commas, and close each quotation mark"
+        raise InputError([Fault(_line(name, line), f"expected CSV, found an error: {e}", fix)]) from e
+    except UnicodeDecodeError as e:
+        problem = f"expected UTF-8, found other bytes: {e}"
+        raise InputError([Fault(_line(name, line), problem, "save the file as UTF-8")]) from e
 
 
 def parse_json_rows(texts: Sequence[str]) -> list[Any]:
@@ -225,8 +230,8 @@ def parse_json_table(text: str, name: str) -> list[Any]:
     return rows
 
 
-def _line(name: str, number: int) -> str:
-    return f"{name} line {number}".lstrip()
+def _line(name: str, number: int, unit: str = "line") -> str:
+    return f"{name} {unit} {number}".lstrip()
 
 
 def _needed_names(signature: Signature) -> list[str]:
@@ -271,5 +276,6 @@ def parse_csv(
 ) -> tuple[RowBatch, list[str]]:
     """Return the rows of CSV in memory, at most one more than `max_rows`, and the ignored columns."""
     text = decode_utf8(data, name or "body")
-    table = CsvTable(io.StringIO(text, newline=""), name, signature, header, ignore_unknown=ignore_unknown)
+    records = read_csv_records(io.StringIO(text, newline=""), name)
+    table = RowTable(records, name, signature, header, ignore_unknown=ignore_unknown)
     return table.read(None if max_rows is None else max_rows + 1), table.ignored

@@ -88,6 +88,9 @@ class ArrowFile(TableFile):
             for line, row in zip(block.lines, rows, strict=True):
                 yield line, ["" if cell is None else cell for cell in row]
 
+    def named_records(self) -> Iterator[Record]:
+        return self.records()
+
     @property
     def _is_parquet(self) -> bool:
         return self.name.lower().endswith(".parquet")

@@ -66,7 +66,7 @@ class Dialect:
         reader = read_csv_lines(
             source if comments is None else comments.filter(source), self.separator, skip_spaces=self.skip_spaces
         )
-        end, width = self.skipped_lines, 0
+        end, width, empty = self.skipped_lines, 0, 0
         while True:
             try:
                 row = next(reader, None)
@@ -81,7 +81,11 @@ class Dialect:
                 start, end = comments.start + self.skipped_lines, comments.end + self.skipped_lines
                 comments.between_rows = True
             if not row or (len(row) == 1 and width != 1 and not row[0].strip()):
+                empty = empty or start * (width == 1)
                 continue
+            if empty:  # of a single column: is it a value that is missing, or no row?
+                fix = 'write "" for a missing value, or remove the line'
+                raise InputError([Fault(f"line {empty}", "expected a value, found an empty line", fix)])
             if self.decimal_commas:
                 self._replace_commas(row, first=not width)
             width = width or len(row)

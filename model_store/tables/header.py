@@ -6,7 +6,8 @@ R's `write.table` gives it no cell in the header at all, many programs end each 
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections import Counter
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass, field
 
 from model_store.errors import Fault, InputError
@@ -42,14 +43,18 @@ def read_header(cells: Sequence[str], rows: Sequence[Sequence[str]], *, drop_row
             notes.append("ignored the first column, which has no name: it holds the names or numbers of the rows")
         else:
             kept.append(i)
-    unnamed = [i for i in kept if not names[i]]
-    for i in unnamed:
-        names[i] = _unused(f"column_{i + 1}", names)
+    taken, numbers = set(names), Counter[str]()
+    for i in (i for i in kept if not names[i]):
+        names[i] = _unused(f"column_{i + 1}", taken, numbers)
         notes.append(f"column {i + 1} has no name: it is called {names[i]!r}")
+    taken.update(names)
+    seen: set[str] = set()
     for i in kept:
-        if names[i] in (names[k] for k in kept if k < i):
-            first, names[i] = names[i], _unused(names[i], names)
+        if names[i] in seen:
+            first, names[i] = names[i], _unused(names[i], taken, numbers)
+            taken.add(names[i])
             notes.append(f"two columns are named {first!r}: column {i + 1} is called {names[i]!r}")
+        seen.add(names[i])
     return Header([names[i] for i in kept], kept, len(names), notes)
 
 
@@ -68,10 +73,10 @@ def _are_distinct(rows: Sequence[Sequence[str]]) -> bool:
     return len(set(found)) == len(found)
 
 
-def _unused(name: str, names: Sequence[str]) -> str:
-    """Return the name, or with the lowest number that makes it another than all `names`."""
-    number, found = 1, name
-    while found in names:
-        number += 1
-        found = f"{name}_{number}"
+def _unused(name: str, taken: Collection[str], numbers: Counter[str]) -> str:
+    """Return the name, or with a number that makes it another than the `taken` ones; `numbers` holds the last ones."""
+    found = name
+    while found in taken:
+        numbers[name] = max(2, numbers[name] + 1)
+        found = f"{name}_{numbers[name]}"
     return found

@@ -38,11 +38,13 @@ class SpreadsheetFile(TableFile):
                     workbook = openpyxl.load_workbook(file, read_only=True, data_only=True, keep_links=False)
                 sheet = self._choose_sheet(workbook)
                 sheet.reset_dimensions()  # programs write wrong ones
+                width = 0
                 with warnings.catch_warnings(action="ignore"):
                     for number, row in enumerate(sheet.iter_rows(values_only=True), 1):
                         cells = [_to_text(value) for value in row]
                         if any(cells):
-                            yield number, cells
+                            width = width or len(cells)
+                            yield number, cells + [""] * (width - len(cells))  # the file ends a row with its last value
             except InputError:
                 raise
             except Exception as error:  # openpyxl raises whatever a damaged file leads to

@@ -92,6 +92,17 @@ class TableFile(ABC):
         """The options of a job file that have another value than the default, as they were detected."""
         return {}
 
+    def named_records(self) -> Iterator[Record]:
+        """Yield the names of the columns, then rows with a cell for each. InputError if a row is longer or shorter."""
+        header, records = self.header, self.records()
+        line, _ = next(records)
+        yield line, header.names
+        for line, cells in records:
+            row = _fit(cells, header.width)
+            if len(row) != header.width:
+                raise InputError([self._length_fault(line, len(cells))])
+            yield line, [row[i] for i in header.indices]
+
     def blocks(self) -> Iterator[Block]:
         """Yield all rows. InputError if rows have more or fewer cells than the header: it lists all of them."""
         header, size = self._beginning

@@ -11,9 +11,11 @@ import codecs
 import gzip
 import io
 import lzma
+import sys
 import zlib
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from pathlib import Path
 from typing import IO, Any, BinaryIO, TextIO
 
 from model_store.errors import Fault, InputError
@@ -43,6 +45,46 @@ def is_encoding(name: object) -> bool:
         return isinstance(name, str) and bool(b" ".decode(name, "replace"))
     except (LookupError, ValueError):
         return False
+
+
+class FileOpener:
+    """Opens a file for each reading. The first bytes of a pipe are kept, so that two readings of them are possible.
+
+    "-" is standard input.
+    """
+
+    def __init__(self, path: str) -> None:
+        self._path = path
+        self._file: IO[bytes] | None = None
+        self._head: bytes | None = None
+
+    def __call__(self) -> BinaryIO:
+        if self._path != "-" and Path(self._path).is_file():
+            self._file = file = Path(self._path).open("rb")  # noqa: SIM115 - the caller closes it
+            return file
+        if self._head is None:
+            self._file = sys.stdin.buffer if self._path == "-" else Path(self._path).open("rb")  # noqa: SIM115
+            self._head = self._file.read(2 * HEAD_BYTES)
+        return io.BufferedReader(_Chained(self._head, self._file))
+
+    def position(self) -> int:
+        """Return the number of bytes of a regular file that were read."""
+        return 0 if self._file is None or self._file.closed or self._head is not None else self._file.tell()
+
+
+class _Chained(io.RawIOBase):
+    """The bytes `head`, then those of a file."""
+
+    def __init__(self, head: bytes, rest: IO[bytes] | None) -> None:
+        self._head, self._rest = io.BytesIO(head), rest
+
+    def readable(self) -> bool:
+        return True
+
+    def readinto(self, buffer: Any) -> int:
+        found = self._head.read(len(buffer)) or (b"" if self._rest is None else self._rest.read(len(buffer)))
+        buffer[: len(found)] = found
+        return len(found)
 
 
 @contextmanager
@@ -114,5 +156,5 @@ def encoding_error(error: UnicodeDecodeError, lines_read: int, encoding: str) ->
     line = lines_read + 1 + max(before.count(b"\n"), before.count(b"\r"))
     shown = encoding.removesuffix("-sig").upper()
     problem = f"expected text in {shown}, found the byte 0x{error.object[error.start]:02x}"
-    fix = "save the file as UTF-8, for example: iconv -f latin1 -t utf-8; or write encoding = 'cp1252' in [data]"
+    fix = "save the file as UTF-8, for example: iconv -f latin1 -t utf-8; or state its encoding: cp1252, for example"
     return EncodingError([Fault(f"line {line}", problem, fix)])

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import gzip
 from pathlib import Path
 
 from model_store.registry.store import Store
@@ -29,6 +30,53 @@ def test_predict_takes_files_and_standard_input(models, tmp_path: Path) -> None:
         read_json(models("predict", "chess", "--json", "-", text=text)),
     ]
     assert found[0] == found[1] == found[2]
+
+
+def test_predict_takes_tables_as_other_programs_write_them(models, tmp_path: Path) -> None:
+    import openpyxl
+    import pyarrow as pa
+    from pyarrow import parquet
+
+    text = "town;age\nBath;30,5\nYork;\n"
+    book = openpyxl.Workbook()
+    for row in (("town", "age"), ("Bath", 30.5), ("York", None)):
+        book.active.append(row)
+    book.save(tmp_path / "rows.xlsx")
+    parquet.write_table(pa.table({"town": ["Bath", "York"], "age": [30.5, None]}), tmp_path / "rows.parquet")
+    files = {
+        "plain.csv": b"town,age\nBath,30.5\nYork,\n",
+        "semicolons.csv": text.encode(),
+        "unicode.txt": "town\tage\r\nBath\t30.5\r\nYork\t\r\n".encode("utf-16"),
+        "rows.csv.gz": gzip.compress(text.encode()),
+        "pandas.csv": b",town,age\n0,Bath,30.5\n1,York,\n",
+        "trailing.csv": b"town,age,\nBath, 30.5,\nYork,,\n",
+        "no_header.csv": b"30.5;Bath\n;York\n",
+        "rows.jsonl": b'{"town": "Bath", "age": 30.5}\n{"town": "York", "age": null}\n',
+    }
+    for name, content in files.items():
+        (tmp_path / name).write_bytes(content)
+    expected = models("predict", "chess", "--json", str(tmp_path / "plain.csv")).stdout
+    assert read_json(models("predict", "chess", "--json", str(tmp_path / "plain.csv")))["predictions"]
+    for name in (*files, "rows.xlsx", "rows.parquet"):
+        assert models("predict", "chess", "--json", str(tmp_path / name)).stdout == expected, name
+        models("predict", "chess", str(tmp_path / name), "--output", str(tmp_path / f"{name}.out"), "--keep-all")
+    outputs = {
+        name: list(csv.reader((tmp_path / f"{name}.out").read_text().splitlines())) for name in (*files, "rows.xlsx")
+    }
+    assert outputs["semicolons.csv"] == outputs["plain.csv"] == outputs["rows.jsonl"] == outputs["rows.xlsx"]
+    assert outputs["pandas.csv"][0][0] == "column_1"
+
+
+def test_predict_takes_other_encodings(models, tmp_path: Path) -> None:
+    (tmp_path / "rows.csv").write_bytes("town,age,größe\nBath,30,1\n".encode("latin-1"))
+    message = models("predict", "chess", str(tmp_path / "rows.csv"), code=3).stderr
+    assert "rows.csv line 1: expected text in UTF-8, found the byte 0xf6" in message
+    assert "state its encoding" in message
+    assert "größe" in models("predict", "chess", str(tmp_path / "rows.csv"), "--encoding", "latin-1").stderr
+    assert (
+        "no encoding is named"
+        in models("predict", "chess", str(tmp_path / "rows.csv"), "--encoding", "none", code=2).stderr
+    )
 
 
 def test_predict_reports_invalid_input(models, tmp_path: Path) -> None:
@@ -83,7 +131,7 @@ def test_columns_to_keep_are_checked(models, tmp_path: Path) -> None:
     assert "need --output" in models("predict", "chess", rows, "--keep", "id", code=2).stderr
     (tmp_path / "rows.json").write_text("[]")
     message = models("predict", "chess", str(tmp_path / "rows.json"), "--output", "x.csv", code=2).stderr
-    assert "--output needs a CSV file" in message
+    assert "--output needs a table, such as CSV" in message
 
 
 def test_output_goes_to_standard_output(models, tmp_path: Path) -> None:

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from model_store.errors import InputError
 from model_store.schema import row_parser
-from model_store.schema.row_parser import CsvTable, Header
+from model_store.schema.row_parser import Header, RowTable, read_csv_records
 from model_store.schema.signature import (
     ArrayColumn,
     CategoryColumn,
@@ -65,7 +65,7 @@ def test_columns_can_be_ignored() -> None:
 
 def test_a_table_is_read_in_batches_with_lines_and_cells() -> None:
     text = io.StringIO('shoe,age,town\n43,1,Bath\n\n"4\n4",2, 7\n45,3,7\n', newline="")
-    table = CsvTable(text, "x.csv", TOWNS, ignore_unknown=True)
+    table = RowTable(read_csv_records(text, "x.csv"), "x.csv", TOWNS, ignore_unknown=True)
     first, second, end = table.read(2), table.read(2), table.read(2)
     assert first.rows == [{"age": 1.0, "town": "Bath"}, {"age": 2.0, "town": "7"}]
     assert (first.lines, second.lines, end.rows) == ([2, 4], [6], [])
@@ -233,8 +233,9 @@ def test_a_table_without_rows_is_rejected(data: bytes, message: str) -> None:
     with pytest.raises(InputError, match=message) as caught:
         parse(data)
     assert all(fault.fix for fault in caught.value.faults)
+    lines = io.TextIOWrapper(io.BytesIO(data), "utf-8", newline="")
     with pytest.raises(InputError, match=message):
-        CsvTable(io.TextIOWrapper(io.BytesIO(data), "utf-8", newline=""), "x.csv", TOWNS).read(100)
+        RowTable(read_csv_records(lines, "x.csv"), "x.csv", TOWNS).read(100)
 
 
 def test_a_command_line_row_that_is_not_json_is_rejected() -> None:
@@ -284,10 +285,9 @@ def test_the_cost_of_a_header_grows_with_its_length_alone(
     monkeypatch.setattr(row_parser, "did_you_mean", lambda name, _: searched.append(name) or "")
     for names in (["x"] * 20_000, [f"x{i}" for i in range(20_000)]):
         cells = list(map(Cell, [first, *names]))
-        monkeypatch.setattr(row_parser, "read_csv_lines", lambda _, cells=cells: iter([cells]))
         Cell.looks = 0
         with pytest.raises((InputError, AttributeError)):
-            CsvTable([], "", WIDE, declared, ignore_unknown=ignore_unknown).read()
+            RowTable(iter([(1, cells)]), "", WIDE, declared, ignore_unknown=ignore_unknown).read()
         assert Cell.looks < 10 * len(cells)
         assert len(searched) <= 400
         searched.clear()
