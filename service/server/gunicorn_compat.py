@@ -102,7 +102,7 @@ class ParsedHead:
             message.query,
             message.version,
             message.headers,
-            not message.should_close() and not _asks_to_close(message.headers),
+            cfg.keepalive > 0 and not message.should_close() and not _asks_to_close(message.headers),
             _content_length(message.body.reader),
             expects_continue,
         )

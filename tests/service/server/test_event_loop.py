@@ -314,6 +314,13 @@ def test_close_in_a_list_of_connection_options_closes(loop: Loop, lines: tuple[b
     assert sock.recv(1) == b""
 
 
+def test_without_keepalive_every_response_says_that_the_connection_closes(loop: Loop) -> None:
+    loop.worker.cfg.set("keepalive", 0)
+    sock = loop.client(post("/x", b"x"))
+    assert b"\r\nConnection: close\r\n" in loop.take(sock)
+    assert sock.recv(1) == b""
+
+
 @pytest.mark.parametrize("text", [b"GET / HTTP/1.1\nHost: h\n\n", b"\nGET / HTTP/1.1\r\n", b"GET /\n"])
 def test_lines_that_end_in_lf_alone_are_rejected_at_once(loop: Loop, text: bytes) -> None:
     assert error_of(loop.take(loop.client(text))) == (400, "bad_request")
