@@ -61,7 +61,7 @@ def create_app(settings: Settings | None = None, *, forks: bool = False) -> Flas
     recorder = RequestRecorder(metrics, settings.health_route)
     store = open_store(settings.store, settings.cache_path(os.environ))
     cache_dir = store_cache_dir(settings.cache_path(os.environ), store.storage.location)
-    check_cache(cache_dir)
+    check_cache(cache_dir, store.storage.location)
     keys = _read_keys(settings)
     access = AccessControl(keys, settings.admin_port)
     cross_origin = CrossOrigin(settings.cors_origins)

@@ -14,6 +14,7 @@ from __future__ import annotations
 import fcntl
 import hashlib
 import os
+import re
 import stat
 import tempfile
 from collections.abc import Callable, Collection, Iterator, Mapping
@@ -28,6 +29,7 @@ from model_store.utils.regular_file import open_regular
 
 _CREATE_FLAGS = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC
 _LOCK = ".lock"
+_DIGEST = re.compile(r"[0-9a-f]{64}")
 
 Fetch = Callable[[BinaryIO], None]
 
@@ -49,8 +51,14 @@ def store_cache_dir(cache_dir: Path, location: str) -> Path:
     return cache_dir / f"{os.geteuid()}-{hashlib.sha256(os.fsencode(absolute)).hexdigest()[:16]}"
 
 
-def check_cache(cache_dir: Path) -> None:
-    """Create the folder if it does not exist. StoreError if it is not private, or no copy can be written to it."""
+def check_cache(cache_dir: Path, location: str) -> None:
+    """Create the folder if it does not exist.
+
+    StoreError if it is not private, lies in the store at `location`, or no copy can be written to it.
+    """
+    if "://" not in location and Path(os.path.realpath(cache_dir)).is_relative_to(os.path.realpath(location)):
+        expected = f"expected a directory outside the model store {location}"
+        raise StoreError(f"{cache_dir}: cannot keep copies of models: {expected}; set SERVE_CACHE_DIR to another one")
     try:
         _make_private(cache_dir)
         with tempfile.NamedTemporaryFile(dir=cache_dir, prefix=".probe-"):
@@ -98,7 +106,8 @@ def cache_artifact(location: str, digest: str, fetch: Fetch, cache_dir: Path, *,
 def remove_unused_copies(cache_dir: Path, used_digests: Collection[str]) -> bool:
     """Remove every copy whose digest is not in `used_digests` and that no process uses. Return False if one uses it."""
     try:
-        unused = [copy for copy in cache_dir.glob("*.npz") if copy.stem not in used_digests]
+        copies = [path for path in cache_dir.glob("*.npz") if _DIGEST.fullmatch(path.stem)]
+        unused = [copy for copy in copies if copy.stem not in used_digests]
         removed = [remove_unless_in_use(copy) for copy in unused]
         return all(removed)
     except OSError as e:

@@ -170,6 +170,16 @@ def test_remove_unused_copies_keeps_what_the_caller_uses(written: Path, cache_di
     assert artifact_cache.remove_unused_copies(cache_dir / "nowhere", set())
 
 
+def test_remove_unused_copies_removes_nothing_but_copies(cache_dir: Path) -> None:
+    cache_dir.mkdir(parents=True)
+    for name in ("1.npz", "data.npz", f"{'g' * 64}.npz", f"{'a' * 64}.txt"):
+        (cache_dir / name).touch()
+    (copy := cache_dir / f"{'a' * 64}.npz").touch()
+    assert artifact_cache.remove_unused_copies(cache_dir, set())
+    assert not copy.exists()
+    assert len(list(cache_dir.iterdir())) == 4
+
+
 def test_remove_unused_copies_keeps_what_another_process_has_mapped(written: Path, cache_dir: Path) -> None:
     """The lock lasts as long as the arrays, and ends with the process."""
     copy = artifact_cache.cache_file(written, cache_dir)
@@ -227,7 +237,7 @@ def test_each_store_has_a_folder_of_its_own(tmp_path: Path, monkeypatch) -> None
 
 def test_check_cache_creates_a_private_folder_in_a_folder_that_others_can_write_to(tmp_path: Path) -> None:
     tmp_path.chmod(0o777)
-    artifact_cache.check_cache(cache := artifact_cache.store_cache_dir(tmp_path, "models"))
+    artifact_cache.check_cache(cache := artifact_cache.store_cache_dir(tmp_path, "models"), "models")
     assert stat.S_IMODE(cache.stat().st_mode) == 0o700
     assert list(cache.iterdir()) == []
 
@@ -244,7 +254,7 @@ def test_a_mounted_directory_of_root_gets_a_private_folder_of_the_user_or_an_err
             found = "unexpected"
             try:
                 cache = artifact_cache.store_cache_dir(Path(name), "models")
-                artifact_cache.check_cache(cache)
+                artifact_cache.check_cache(cache, "models")
                 found = f"{cache.name} {cache.stat().st_uid} {stat.S_IMODE(cache.stat().st_mode) & 0o777:o}"
             except StoreError as e:
                 found = str(e)

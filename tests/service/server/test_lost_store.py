@@ -196,6 +196,16 @@ def test_health_is_reported_while_a_bucket_does_not_respond(
         assert server.stop(signal.SIGTERM) == 0
 
 
+def test_a_cache_in_the_store_ends_the_start(store: Store) -> None:
+    """The store would take it for a model."""
+    before = sorted(store.root.rglob("*"))
+    for cache in (store.root, store.root / "price"):
+        done = serve("--store", str(store.root), "--port", "0", SERVE_CACHE_DIR=str(cache))
+        assert done.returncode == 5
+        assert f"expected a directory outside the model store {store.root}; set SERVE_CACHE_DIR" in done.stderr
+    assert sorted(store.root.rglob("*")) == before
+
+
 def test_a_cache_directory_that_cannot_be_used_ends_the_start(store: Store, tmp_path: Path) -> None:
     (tmp_path / "file").touch()
     done = serve("--store", str(store.root), "--port", "0", SERVE_CACHE_DIR=f"{tmp_path}/file")
