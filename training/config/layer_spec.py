@@ -106,11 +106,6 @@ def _table_faults(table: dict[str, Any]) -> Any:
     return faults
 
 
-def embeds_categories(layers: Sequence[LayerSpec]) -> bool:
-    """Return True if a layer takes categories by their numbers: an embedding."""
-    return any(isinstance(layer, dict) and "embedding" in layer for layer in layers)
-
-
 def needs_images(layers: Sequence[LayerSpec]) -> bool:
     """Return True if a layer takes images: a convolution or a pool."""
     return any(isinstance(layer, dict) and ("conv" in layer or "pool" in layer) for layer in layers)

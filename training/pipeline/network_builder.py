@@ -6,7 +6,7 @@ Input and output sizes follow from the signature, the last activation from the t
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -37,13 +37,13 @@ from model_store.nn import (
     Sequential,
 )
 from model_store.nn.activations import ACTIVATIONS
-from model_store.schema.columns import CategoryColumn, NumberColumn
 from model_store.schema.signature import ClassificationOutput, RegressionOutput, Signature
 from training.config.layer_spec import OUTPUT_ACTIVATIONS, LayerSpec, needs_images
 from training.config.settings import JobSettings, TrainSection
 from training.engine.batch_checks import check_batch_norm
 from training.errors import JobError
 from training.losses import LOSSES, Loss
+from training.pipeline.feature_kinds import FeatureKinds
 
 _RANGE_LIMITED_ACTIVATIONS = ("tanh", "sigmoid", "relu", "gelu", "selu", "mish", "smooth_clip", "exp")
 _ACTIVATION_INITIALIZERS: dict[type[Module], str] = {
@@ -52,35 +52,6 @@ _ACTIVATION_INITIALIZERS: dict[type[Module], str] = {
 }
 _POSITIVE_LOSSES = ("poisson", "gamma")
 _CLASS_LOSSES = ("cross_entropy", "binary_cross_entropy")
-
-
-@dataclass(frozen=True)
-class FeatureKinds:
-    """The positions of the features that embeddings take: numbers, and categories by their number, with their count."""
-
-    numbers: tuple[int, ...] = ()
-    codes: Mapping[int, int] = field(default_factory=dict)
-
-    @classmethod
-    def of(cls, signature: Signature) -> FeatureKinds:
-        """Return the kinds of a signature's encoded features."""
-        numbers, codes, position = [], {}, 0
-        for column in signature.inputs:
-            if isinstance(column, NumberColumn):
-                numbers.append(position)
-            elif isinstance(column, CategoryColumn) and getattr(column, "encoding", "one_hot") == "code":
-                codes[position] = len(column.categories) + 1  # the last one is for unknown categories
-            position += column.width
-        return cls(tuple(numbers), codes)
-
-    def after(self, taken: Sequence[int]) -> FeatureKinds:
-        """Return the kinds of what an embedding passes on, first, before its own features, which have none."""
-
-        def moved(position: int) -> int:
-            return position - sum(one < position for one in taken)
-
-        numbers = tuple(moved(position) for position in self.numbers if position not in taken)
-        return FeatureKinds(numbers, {moved(p): count for p, count in self.codes.items() if p not in taken})
 
 
 @dataclass(frozen=True)
@@ -99,7 +70,7 @@ class NetworkSpec:
     quantile: float | None = None
     label_smoothing: float | None = None
     clip_outputs: bool = False
-    features: FeatureKinds = FeatureKinds()
+    features: FeatureKinds = field(default_factory=FeatureKinds)
 
     def build(self, rng: np.random.Generator) -> Sequential:
         """Build the network. `rng` draws the initial weights, and during training the dropout masks."""
@@ -274,7 +245,7 @@ def fit_positive_output(signature: Signature, loss: str | None) -> Signature:
 def build_modules(
     layers: Sequence[LayerSpec],
     input_shape: tuple[int, ...],
-    features: FeatureKinds = FeatureKinds(),
+    features: FeatureKinds | None = None,
     *,
     dtype: str,
     rng: np.random.Generator,
@@ -290,7 +261,7 @@ def build_modules(
     features: the kinds of the first layer's inputs.
     """
     modules: list[Module] = []
-    shape = input_shape
+    shape, features = input_shape, features or FeatureKinds()
     for i, layer in enumerate(layers):
         options = {
             "dtype": np.dtype(dtype),
@@ -325,7 +296,10 @@ def _build_embedding(
 ) -> Embedding | PeriodicEmbedding:
     drawn = {"dtype": options["dtype"], "rng": options["rng"]}
     if "embedding" in layer:
-        return Embedding(inputs, list(features.codes), list(features.codes.values()), layer["embedding"], **drawn)
+        counts = list(features.codes.values())
+        embedding = Embedding(inputs, list(features.codes), counts, layer["embedding"], **drawn)
+        embedding.weights[np.cumsum(counts) - 1] = 0  # an unknown category, of which nothing is learned, adds nothing
+        return embedding
     settings = {key: value for key, value in layer.items() if key != "periodic"}
     return PeriodicEmbedding(inputs, features.numbers, layer["periodic"], **settings, **drawn)
 
