@@ -76,7 +76,7 @@ def _write(frame: Any, held: set[int], folder: Path) -> None:
 def export(table: Table, folder: Path) -> str:
     """Write one table; return a line about it."""
     package, item = table.source.split(":")
-    frame = _read(package, item).drop(columns=list(table.drop)).reset_index(drop=True)
+    frame = _read(package, item).rename(columns=str.strip).drop(columns=list(table.drop))
     frame = frame[frame[table.target].notna()]
     if table.classes and frame[table.target].dtype.kind == "f":  # numbers that pandas made of whole labels
         frame[table.target] = frame[table.target].astype(int)

