@@ -9,7 +9,9 @@ A model file holds the layers of the table in nn/from_config.py and no code, so 
 from __future__ import annotations
 
 import math
+import operator
 import os
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from datetime import datetime
 from typing import Any
@@ -132,6 +134,7 @@ def publish(
     published then.
     """
     store = store if isinstance(store, Store) else open_store(store)
+    _check_signature(signature)
     served = _servable(network)
     _check_ending(served, signature)
     model = Model(served, signature, description, {"metrics": _checked_metrics(metrics)} if metrics else {})
@@ -151,10 +154,15 @@ def publish(
 
 def _check_different(argument: str, names: Sequence[Any]) -> None:
     """Raise ValueError for a name that occurs twice, as text, since that is how callers see it."""
-    texts = [str(name) for name in names]
-    twice = [text for i, text in enumerate(texts) if text in texts[:i]]
+    twice = [text for text, count in Counter(map(str, names)).items() if count > 1]
     if twice:
         raise ValueError(f"make_signature.{argument}: expected different names, found {twice[0]!r} twice")
+
+
+def _check_signature(signature: Any) -> None:
+    if not isinstance(signature, Signature):
+        found = type(signature).__name__
+        raise ValueError(f"publish.signature: expected a Signature, found {found}; make one with make_signature")
 
 
 def _servable(network: Module) -> Sequential:
@@ -162,10 +170,12 @@ def _servable(network: Module) -> Sequential:
     if not isinstance(network, Sequential):
         raise ValueError(f"publish.network: expected a Sequential, found {type(network).__name__}; put it into one")
     modules = list(_unfolded(network, "modules"))
+    if not any(module.parameters() for module in modules):
+        raise ValueError("publish.network: expected at least one layer with weights, such as Linear; found none")
     if network.dtype not in (np.float32, np.float64):
         fix = "build the network with dtype=np.float32"
         raise ValueError(f"publish.network: expected float32 or float64, found {network.dtype}; {fix}")
-    return network if len(modules) == len(network.modules) else Sequential(modules)
+    return network if all(map(operator.is_, modules, network.modules)) else Sequential(modules)
 
 
 def _unfolded(network: Sequential, location: str) -> list[Module]:

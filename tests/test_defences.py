@@ -64,6 +64,10 @@ DEFENCES = {
         "model_store/schema/scaled_numbers.py", "== len(counts) <= _MAX_BINS", "== len(counts)",
         "tests/service/routes/test_wide_models.py::test_statistics_with_many_bins_are_not_monitored",
     ),
+    "messages about a damaged alias quote nothing of it": Defence(
+        "model_store/registry/alias_log.py", "found {len(data)} other bytes", "found {data!r}",
+        "tests/model_store/registry/test_store.py::test_no_byte_of_a_file_that_a_link_leads_to_is_shown",
+    ),
     "scrapes wait for health checks": Defence(
         "service/server/event_loop.py", "UNLOGGED_ROUTES - {METRICS_PATH}", "UNLOGGED_ROUTES",
         "tests/service/server/test_event_worker.py::test_a_flood_of_scrapes_does_not_delay_health_checks",

@@ -214,6 +214,12 @@ def read_manifest(path: str | os.PathLike[str]) -> dict[str, Any]:
     return _read_frame(path).manifest
 
 
+def read_manifest_and_digest(path: str | os.PathLike[str]) -> tuple[dict[str, Any], str]:
+    """Return the manifest and the digest of the same bytes, with the checks of `read_manifest`."""
+    frame = _read_frame(path)
+    return frame.manifest, frame.digest
+
+
 def read_digest(path: str | os.PathLike[str]) -> str:
     """Return the digest, with the checks of `read_manifest`."""
     return _read_frame(path).digest

@@ -11,7 +11,7 @@ import csv
 import math
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, replace
 from http import HTTPStatus
 from pathlib import Path
@@ -117,6 +117,8 @@ def predict(
         raise click.UsageError("Give either --keep or --keep-all.")
     if output is not None and Path(str(file)).suffix.lower() == ".json":
         raise click.UsageError("--output needs a table, such as CSV; predictions for JSON are printed with --json.")
+    if file is not None and output is not None and _is_same_file(file, output):
+        raise click.UsageError("--output would replace FILE; choose another file.")
     predictor = _predictor_from_store(store, model) if url is None else _predictor_from_service(url, key, model)
     name = predictor.name
     if file is not None and output is not None:
@@ -343,6 +345,12 @@ def _csv_cells(prediction: Any) -> list[Any]:
     if "probabilities" in prediction:
         return [prediction["label"], *prediction["probabilities"].values()]
     return list(prediction.values())
+
+
+def _is_same_file(file: str, output: str) -> bool:
+    with suppress(OSError):  # "-", or no such file yet
+        return Path(file).samefile(output)
+    return False
 
 
 def _display_name(file: str) -> str:

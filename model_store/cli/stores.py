@@ -52,6 +52,8 @@ def copy(models: tuple[str, ...], destination: str, new_name: str | None, store:
     """
     source, target = open_store(store), open_store(destination)
     references = [resolve_reference(source, model) for model in models]
+    if new_name is not None and len({name for name, _ in references}) > 1:
+        raise click.UsageError("--as needs versions of one model: versions of several would replace each other.")
     results = []
     for name, number in references:
         copied = copy_version(

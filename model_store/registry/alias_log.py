@@ -107,7 +107,8 @@ class AliasLog:
         try:
             return AliasRevision.from_bytes(alias, number, data)
         except ValueError as e:
-            raise StoreError(f"{location}: expected a revision of an alias, found {data[:60]!r}") from e
+            # Not a byte of it: a link may lead to any file that the reader can read.
+            raise StoreError(f"{location}: expected a revision of an alias, found {len(data)} other bytes") from e
 
     def append(self, name: str, revision: AliasRevision) -> None:
         """Write a revision. ConflictError if another process has written that number first."""

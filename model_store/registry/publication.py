@@ -127,7 +127,8 @@ def read_publication(storage: StorageBackend, name: str, number: int) -> Publica
         return Publication.from_dict(json.loads(data))
     except (ValueError, RecursionError) as e:
         fix = "delete it; the version stays"
-        raise StoreError(f"{location}: expected a publication record, found {data[:60]!r}; {fix}") from e
+        # Not a byte of it: a link may lead to any file that the reader can read.
+        raise StoreError(f"{location}: expected a publication record, found {len(data)} other bytes; {fix}") from e
 
 
 def _format(when: datetime) -> str:

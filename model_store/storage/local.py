@@ -55,8 +55,7 @@ class LocalStorage:
         return check_object_size(data, len(data))
 
     def read_manifest(self, key: str) -> tuple[dict[str, Any], str]:
-        path = self.root / key
-        return npz.read_manifest(path), npz.read_digest(path)
+        return npz.read_manifest_and_digest(self.root / key)
 
     def local_path(self, key: str, *, refresh: bool = False) -> Path:
         return self.root / key

@@ -5,6 +5,7 @@ The list lasts until the service stops. To remove a model permanently, remove it
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from pathlib import Path
 
 
@@ -16,6 +17,10 @@ class UnloadedModels:
 
     def __contains__(self, name: str) -> bool:
         return (self._directory / name).exists()
+
+    def __iter__(self) -> Iterator[str]:
+        """Return all of them, by one look at the directory."""
+        return (path.name for path in self._directory.iterdir())
 
     def add(self, name: str) -> None:
         (self._directory / name).touch(mode=0o600)

@@ -76,9 +76,8 @@ def _intended_version(registry: ModelRegistry) -> tuple[LoadedVersion | None, bo
             pass
     elif found := re.search(r"/models/([^/:]+)", request.path):
         name = found[1]
-    available = {
-        each.name: each for each in registry.snapshot.default_versions if each.name not in registry.unloaded_models
-    }
+    unloaded = frozenset(registry.unloaded_models)
+    available = {each.name: each for each in registry.snapshot.default_versions if each.name not in unloaded}
     if not name:
         return max(
             available.values(), key=lambda served: (_count_matching_columns(served), served.name), default=None

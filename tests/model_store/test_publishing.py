@@ -204,3 +204,21 @@ def test_masked_values_are_no_training_rows() -> None:
     masked = np.ma.array([[1.0, 999.0]], mask=[[False, True]])
     with pytest.raises(ValueError, match="found masked values"):
         make_signature(masked, columns=["a", "b"], labels=["x", "y"])
+
+
+@pytest.mark.parametrize("signature", [{"labels": LABELS}, {"targets": "y"}])
+@pytest.mark.parametrize("layers", [[], [Tanh()], [Sequential([])]])
+def test_a_network_without_weights_is_named(store: Store, layers: list[Module], signature: dict[str, Any]) -> None:
+    with pytest.raises(ValueError, match=r"publish\.network: expected at least one layer with weights"):
+        publish(store, "flowers", Sequential(layers), make_signature(X, columns=COLUMNS, **signature))
+
+
+def test_a_single_nested_network_is_unfolded(store: Store) -> None:
+    network = Sequential([Sequential([Linear(2, 1, rng=np.random.default_rng(0))])])
+    publish(store, "flowers", network, make_signature(X, columns=COLUMNS, targets="y"))
+    assert [type(module) for module in store.load("flowers")[1].network.modules] == [Linear]
+
+
+def test_anything_but_a_signature_is_named(store: Store) -> None:
+    with pytest.raises(ValueError, match=r"publish\.signature: expected a Signature, found NoneType"):
+        publish(store, "flowers", classifier(), None)  # type: ignore[arg-type]

@@ -174,7 +174,8 @@ class Checkpoint:
     def stop_on_signals(self) -> Iterator[None]:
         """Save and end the training after its step on SIGTERM or SIGINT; a second signal ends it at once.
 
-        A signal after the last step ends it before the evaluation.
+        A signal after the last step ends it before the evaluation. A training that was long enough to be saved is saved
+        again at its end, so that a signal during the evaluation loses none of it.
         """
 
         def note(number: int, _: FrameType | None) -> None:
@@ -186,7 +187,7 @@ class Checkpoint:
             with suppress(ValueError):  # not the main thread: it cannot handle signals
                 before = {number: signal.signal(number, note) for number in (signal.SIGTERM, signal.SIGINT)}
             yield
-            if self._signal is not None:
+            if self._signal is not None or (self._owned and not self._other):
                 self.save()
         finally:
             for number, handler in before.items():

@@ -48,3 +48,12 @@ def test_copy_renders_the_report_for_its_new_reference(models, store: Store, tmp
 def test_copy_of_an_unknown_version_copies_nothing(models, tmp_path: Path) -> None:
     assert "no version 9" in models("copy", "chess/1", "chess/9", str(tmp_path / "prod"), code=5).stderr
     assert not (tmp_path / "prod").exists()
+
+
+def test_versions_of_several_models_are_not_copied_under_one_name(models, store: Store, tmp_path: Path) -> None:
+    store.publish("go", store.load("chess", 1)[1])
+    prod = str(tmp_path / "prod")
+    assert "--as needs versions of one model" in models("copy", "chess/1", "go", prod, "--as", "x", code=2).stderr
+    assert not Path(prod).exists()
+    models("copy", "chess/1", "chess/3", prod, "--as", "x")
+    assert open_store(prod).versions("x") == [1, 2]

@@ -6,6 +6,8 @@ import csv
 import gzip
 from pathlib import Path
 
+import pytest
+
 from model_store.registry.store import Store
 from tests.model_store.cli.conftest import read_json
 
@@ -199,3 +201,13 @@ def test_only_errors_of_usage_show_the_usage(models, tmp_path: Path) -> None:
         message = models(*words, code=2).stderr
         assert "Usage:" not in message
         assert message.startswith("Error: ")
+
+
+@pytest.mark.parametrize("output", ["rows.csv", "link.csv", "./rows.csv"])
+def test_output_does_not_replace_the_rows(models, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, output: str) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "rows.csv").write_text(ROWS)
+    (tmp_path / "link.csv").symlink_to("rows.csv")
+    result = models("predict", "chess", "rows.csv", "--output", output, code=2)
+    assert "--output would replace FILE" in result.stderr
+    assert (tmp_path / "rows.csv").read_text() == ROWS

@@ -196,7 +196,7 @@ def test_an_unreadable_alias_does_not_hide_other_aliases(chess: Store, model: Mo
     found = chess.state()
     assert (found["go"]["aliases"], found["go"]["unreadable"]) == ({"default": 1}, {})
     assert found["chess"]["aliases"] == {"champion": 1}
-    assert "2.json: expected a revision of an alias, found b'{'" in found["chess"]["unreadable"]["default"]
+    assert "2.json: expected a revision of an alias, found 1 other bytes" in found["chess"]["unreadable"]["default"]
     with pytest.raises(StoreError, match=r"2\.json: expected a revision of an alias"):
         chess.resolve("chess")
 
@@ -269,3 +269,13 @@ def test_an_invalid_signature_under_the_same_key_raises(store: Store, model: Mod
         ConflictError, match=rf"chess/signatures/1/{KEY}\.sig: .* found an invalid one; remove the file"
     ):
         store.add_signature("chess", 1, KEY, b"x" * 64)
+
+
+def test_no_byte_of_a_file_that_a_link_leads_to_is_shown(chess: Store) -> None:
+    """A writer to the store could read what the service's user can, in its log and at /readyz."""
+    chess.set_alias("chess", "champion", 1, **BY)
+    for key in ("chess/aliases/champion/1.json", "chess/3.json"):
+        replace_object(chess, key, b"hunter2")
+    state = chess.state()["chess"]
+    assert state["unreadable"]["champion"].endswith("expected a revision of an alias, found 7 other bytes")
+    assert "expected a publication record, found 7 other bytes" in state["damaged"][3]

@@ -303,6 +303,20 @@ def test_a_signal_after_the_last_step_ends_the_training_after_saving(tmp_path: P
     assert training(Checkpoint(path, IDENTITY, resume=True), patience=patience) == expected
 
 
+def test_a_signal_during_the_evaluation_loses_nothing_of_a_saved_training(tmp_path: Path) -> None:
+    path = tmp_path / "c.npz"
+    checkpoint = Checkpoint(path, IDENTITY)
+    expected = training(None)
+    assert training(checkpoint) == expected
+    assert not path.exists()  # a short one leaves no file
+    checkpoint = Checkpoint(path, IDENTITY, clock=iter([0.0, 1000.0, *[1001.0] * 10_000]).__next__)
+    assert training(checkpoint) == expected
+    checkpoint.close()
+    epochs: list[int] = []
+    assert training(Checkpoint(path, IDENTITY, resume=True), lambda epoch: epochs.append(epoch.number)) == expected
+    assert not epochs
+
+
 # A training of another process ---------------------------------------------------------------------------------------
 
 OTHER = """
