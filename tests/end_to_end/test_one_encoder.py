@@ -89,7 +89,7 @@ def ways_in(model: Model, rows: list[tuple[str, str]]) -> dict[str, Any]:
 
 
 @given(rows=st.lists(st.tuples(CELLS, NUMBER_CELLS), min_size=1, max_size=8))
-@settings(deadline=None, max_examples=100)
+@settings(max_examples=100)
 def test_a_cell_is_the_same_features_in_training_and_in_every_way_in(
     model: Model, folder: Path, rows: list[tuple[str, str]]
 ) -> None:

@@ -77,7 +77,7 @@ def check(loss: Loss, y: Array, z: Array, *, rows_sum_to_1: bool = False) -> Non
         np.testing.assert_allclose(prime.astype(float), expected_prime.astype(float), rtol=0, atol=tolerance)
 
 
-@settings(deadline=None, max_examples=150)
+@settings(max_examples=150)
 @given(SEEDS, st.integers(1, 30), st.integers(2, 5), DTYPES, TARGETS, LOGITS, st.booleans())
 def test_softmax_cross_entropy_is_exact(
     seed: int, rows: int, columns: int, dtype: type, kind: str, size: float, weighted: bool
@@ -93,7 +93,7 @@ def test_softmax_cross_entropy_is_exact(
         check(loss, y, z, rows_sum_to_1=True)
 
 
-@settings(deadline=None, max_examples=150)
+@settings(max_examples=150)
 @given(SEEDS, st.integers(1, 30), st.integers(1, 3), DTYPES, TARGETS, LOGITS, st.booleans())
 def test_sigmoid_binary_cross_entropy_is_exact(
     seed: int, rows: int, columns: int, dtype: type, kind: str, size: float, weighted: bool
@@ -106,7 +106,7 @@ def test_sigmoid_binary_cross_entropy_is_exact(
     check(SigmoidBinaryCrossEntropy(rng.random(2) * 10 if weighted else (1, 1)), y, z)
 
 
-@settings(deadline=None, max_examples=100)
+@settings(max_examples=100)
 @given(SEEDS, st.integers(1, 30), st.integers(1, 3), DTYPES, st.sampled_from([0.01, 1.0, 1e3, 3e4]))
 @pytest.mark.parametrize("loss", REGRESSIONS, ids=["mse", "mae", "huber", "huber 0.01"])
 def test_regression_losses_are_exact(loss: Loss, seed: int, rows: int, columns: int, dtype: type, size: float) -> None:
@@ -116,7 +116,6 @@ def test_regression_losses_are_exact(loss: Loss, seed: int, rows: int, columns: 
     check(loss, y, z)
 
 
-@settings(deadline=None)
 @given(SEEDS, st.integers(1, 20), st.integers(2, 5), TARGETS, st.booleans())
 def test_fused_losses_equal_their_plain_forms(seed: int, rows: int, columns: int, kind: str, weighted: bool) -> None:
     rng = np.random.default_rng(seed)

@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from model_store.nn import GELU, Activation, Array, LeakyReLU, Linear, Sequential, Sigmoid, Tanh
@@ -26,7 +26,6 @@ def run(calls: list[Any]) -> None:
         function(*operands)
 
 
-@settings(deadline=None)
 @given(st.sampled_from(TRACED), st.sampled_from(DTYPES), st.integers(1, 9), st.integers(1, 40), st.data())
 def test_a_traced_activation_is_bit_identical_to_its_forward_and_backward(
     make: Callable[[], Activation], dtype: type, rows: int, columns: int, data: st.DataObject
@@ -49,7 +48,6 @@ def test_a_traced_activation_is_bit_identical_to_its_forward_and_backward(
         assert input_grad.tobytes() == plain.backward(upstream).tobytes()
 
 
-@settings(deadline=None)
 @given(
     st.sampled_from(sorted(OPTIMIZERS)),
     st.sampled_from([np.float32, np.float64]),

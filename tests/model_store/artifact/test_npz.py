@@ -228,7 +228,7 @@ _JSON = st.recursive(
 
 
 @pytest.mark.slow
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(
     sizes=st.lists(st.integers(1, 5), min_size=2, max_size=4),
     dtype=st.sampled_from(["float32", "float64"]),

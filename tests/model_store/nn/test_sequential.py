@@ -66,7 +66,7 @@ NETWORKS += [network(600, 700, 3), network(30, 64, 1, dtype=np.float64)]
 NETWORKS += [convolutional((9, 8, 1)), convolutional((14, 14, 3)), convolutional((7, 9, 5), np.float64)]
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(st.sampled_from(NETWORKS), st.integers(0, 2**32 - 1), st.integers(1, 70), st.integers(0, 69), st.data())
 def test_inference_for_a_row_is_bit_identical_in_any_batch(
     net: Sequential, seed: int, size: int, first: int, data: st.DataObject

@@ -6,6 +6,7 @@ import json
 import os
 import socket
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 from gunicorn.config import Config
@@ -143,9 +144,13 @@ class Loop:
             connection.sock.close()
         self.worker.event_loop.selector.close()
         self.listener.close()
-        self.worker.executor._wake_loop = lambda: None  # its thread may outlive the pipe
-        for end in self.worker.event_loop._wake_pipe:
-            os.close(end)
+        read_end, write_end = self.worker.event_loop._wake_pipe
+        if self.worker.executor._thread is None:
+            os.close(write_end)
+        else:  # its thread may be about to write to the pipe
+            with Path(os.devnull).open("wb") as devnull:
+                os.dup2(devnull.fileno(), write_end)
+        os.close(read_end)
         self.worker.tmp.close()
 
 

@@ -81,7 +81,7 @@ BODIES = st.one_of(
 )
 
 
-@settings(suppress_health_check=[HealthCheck.function_scoped_fixture], deadline=None)
+@settings(suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(BODIES)
 def test_responses_equal_flasks_byte_for_byte(client: FlaskClient, asked: tuple[str, list[Any]]) -> None:
     name, rows = asked

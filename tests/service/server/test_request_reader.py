@@ -305,7 +305,6 @@ FIELDS = st.lists(
 )
 
 
-@settings(deadline=None)
 @given(FIELDS, st.sampled_from(["", "\r\n", " \r\n"]))
 def test_a_cached_head_has_the_fields_of_the_whole_one(fields: list[tuple[str, str]], start: str) -> None:
     """Whatever is sent: nothing is lost, added, or accepted that gunicorn's parser would reject."""

@@ -6,7 +6,7 @@ from itertools import pairwise
 
 import numpy as np
 import pytest
-from hypothesis import assume, given, settings
+from hypothesis import assume, given
 from hypothesis import strategies as st
 
 from training.data.column_splitting import parse_times, split_by_group, split_by_time
@@ -25,7 +25,6 @@ def all_rows(parts: Split) -> list[int]:
     return sorted(np.concatenate([parts.training, parts.validation, parts.test]).tolist())
 
 
-@settings(deadline=None)
 @given(GROUPS, SEEDS)
 def test_no_group_is_in_two_parts_and_the_parts_partition_the_rows(groups: list[str], seed: int) -> None:
     parts = split_by_group(groups, None, 0.2, 0.1, np.random.default_rng(seed), "t.csv")
@@ -35,7 +34,6 @@ def test_no_group_is_in_two_parts_and_the_parts_partition_the_rows(groups: list[
     assert all_rows(parts) == list(range(len(groups)))
 
 
-@settings(deadline=None)
 @given(GROUPS, SEEDS, st.data())
 def test_every_class_keeps_a_training_row(groups: list[str], seed: int, data: st.DataObject) -> None:
     classes = np.array(data.draw(st.lists(st.integers(0, 2), min_size=len(groups), max_size=len(groups))))
@@ -46,7 +44,6 @@ def test_every_class_keeps_a_training_row(groups: list[str], seed: int, data: st
     assert set(classes[parts.training]) == set(classes)
 
 
-@settings(deadline=None)
 @given(GROUPS, SEEDS, st.integers(2, 4))
 def test_folds_of_groups_partition_rows_and_groups(groups: list[str], seed: int, count: int) -> None:
     folds = [
@@ -94,7 +91,6 @@ def test_a_class_whose_rows_are_all_in_one_fold_is_an_error() -> None:
         split_by_group(groups, classes, 0.2, 0, np.random.default_rng(0), "t.csv", fold)
 
 
-@settings(deadline=None)
 @given(
     st.lists(st.integers(0, 30), min_size=10).filter(lambda times: len(set(times)) >= 3),
     st.floats(0, 0.6),
@@ -111,7 +107,6 @@ def test_training_is_before_validation_and_validation_before_test(
     assert all_rows(parts) == list(range(len(times)))
 
 
-@settings(deadline=None)
 @given(st.lists(st.integers(0, 90), min_size=20).filter(lambda times: len(set(times)) >= 8), st.integers(2, 5))
 def test_folds_by_time_test_on_rows_after_those_they_train_on(values: list[int], count: int) -> None:
     times = np.array(values, float)

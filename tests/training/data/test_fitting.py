@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from model_store.schema.columns import KINDS
@@ -99,7 +99,6 @@ def test_a_small_variation_that_is_no_rounding_error_is_scaled() -> None:
 
 
 @given(st.lists(st.lists(st.floats(allow_nan=False, allow_infinity=False), min_size=1), min_size=1))
-@settings(deadline=None)
 def test_a_stream_has_the_statistics_of_the_same_numbers_in_memory(batches: list[list[float]]) -> None:
     every = np.concatenate([np.array(batch) for batch in batches])
     streamed, in_memory = reduce(NumericSummary.merge, map(summarize, map(np.array, batches))), summarize(every)

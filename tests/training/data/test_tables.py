@@ -36,7 +36,7 @@ def message(path: Path) -> str:
 
 
 @given(rows=st.integers(1, 4).flatmap(lambda n: st.lists(st.lists(CELLS, min_size=n, max_size=n), min_size=1)))
-@settings(suppress_health_check=[HealthCheck.function_scoped_fixture], deadline=None)
+@settings(suppress_health_check=[HealthCheck.function_scoped_fixture])
 def test_every_table_that_the_csv_module_writes_is_read_back(tmp_path: Path, rows: list[list[str]]) -> None:
     header = [f"c{i}" for i in range(len(rows[0]))]
     path = tmp_path / "table.csv"

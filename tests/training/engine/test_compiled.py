@@ -120,7 +120,7 @@ def test_small_and_large_layers_learn_alike_with_any_layer_between(
         np.testing.assert_allclose(compiled.gradient_vector, by_hand.gradient_vector, rtol=1e-7, atol=1e-10)
 
 
-@settings(deadline=None, max_examples=60)
+@settings(max_examples=60)
 @given(st.data())
 def test_a_compiled_step_of_any_network_has_the_gradients_of_forward_and_backward(data: st.DataObject) -> None:
     """To six digits: the fused sigmoid rounds probabilities near 0 differently."""
@@ -299,7 +299,7 @@ def test_only_a_bias_augmented_array_is_recognized_as_one() -> None:
         assert bias_augmented(other) is None
 
 
-@settings(deadline=None, max_examples=60)
+@settings(max_examples=60)
 @given(st.integers(1, 300), st.integers(1, 1200), st.integers(1, 300), st.sampled_from([np.float32, np.float64]))
 def test_a_product_in_row_blocks_equals_the_product(rows: int, inner: int, columns: int, dtype: type) -> None:
     rng = np.random.default_rng(rows)

@@ -52,7 +52,7 @@ def check(make: Callable[[], Module], x: Array, dy: Array, inputs: Array, tolera
         np.testing.assert_allclose(other, one, rtol=0, atol=tolerance * max(1, np.abs(one).max()))
 
 
-@settings(deadline=None, max_examples=60)
+@settings(max_examples=60)
 @given(SEEDS, st.integers(1, 40) | st.just(SMALL_BATCH + 1), st.data())
 def test_the_kernel_of_a_dense_layer(seed: int, rows: int, data: st.DataObject) -> None:
     sizes = st.integers(1, 9) | st.sampled_from([SMALL_FEATURES, SMALL_FEATURES + 1])
@@ -63,7 +63,7 @@ def test_the_kernel_of_a_dense_layer(seed: int, rows: int, data: st.DataObject) 
     check(lambda: Linear(inputs, outputs, dtype=float, rng=np.random.default_rng(seed)), x, dy, array, 1e-12)
 
 
-@settings(deadline=None, max_examples=40)
+@settings(max_examples=40)
 @given(SEEDS, st.integers(1, 4), st.integers(1, 3), st.integers(1, 3), st.integers(1, 3), st.integers(0, 2))
 def test_the_kernel_of_a_convolution(
     seed: int, batch: int, channels: int, kernel: int, stride: int, padding: int
@@ -78,7 +78,7 @@ def test_the_kernel_of_a_convolution(
     check(make, x, dy, np.empty_like(x), 1e-12)
 
 
-@settings(deadline=None, max_examples=40)
+@settings(max_examples=40)
 @given(SEEDS, st.integers(1, 4), st.integers(1, 3), st.integers(1, 4), st.integers(1, 4))
 def test_the_kernel_of_max_pooling_is_bit_identical(
     seed: int, batch: int, channels: int, size: int, stride: int
@@ -93,7 +93,7 @@ def test_the_kernel_of_max_pooling_is_bit_identical(
     check(make, x, dy, np.empty_like(x), 0)
 
 
-@settings(deadline=None, max_examples=60)
+@settings(max_examples=60)
 @given(SEEDS, st.sampled_from([LayerNorm, BatchNorm]), st.data())
 def test_the_kernels_of_the_norms(seed: int, kind: type[LayerNorm] | type[BatchNorm], data: st.DataObject) -> None:
     shape = data.draw(st.lists(st.integers(1, 5), min_size=2, max_size=4).filter(lambda s: len(s) != 3))
@@ -108,7 +108,6 @@ def test_the_kernels_of_the_norms(seed: int, kind: type[LayerNorm] | type[BatchN
     check(make, x, dy, np.empty_like(x), 1e-9)
 
 
-@settings(deadline=None)
 @given(SEEDS, st.sampled_from([np.float16, np.float32, np.float64]), st.integers(1, 9), st.integers(1, 40))
 def test_the_kernels_of_relu_dropout_and_identity_are_bit_identical(
     seed: int, dtype: type, rows: int, columns: int
@@ -120,7 +119,6 @@ def test_the_kernels_of_relu_dropout_and_identity_are_bit_identical(
         check(make, x, dy, np.empty_like(x), 0)
 
 
-@settings(deadline=None)
 @given(SEEDS, st.integers(1, 30), st.integers(2, 5), st.booleans())
 def test_the_kernels_of_the_losses(seed: int, rows: int, columns: int, weighted: bool) -> None:
     rng = np.random.default_rng(seed)

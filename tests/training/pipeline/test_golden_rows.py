@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from model_store.artifact.model import Model
@@ -123,7 +123,6 @@ def check_drawn(column: Column) -> list[Any]:
 
 
 @given(st.lists(FINITE, min_size=1))
-@settings(deadline=None)
 def test_made_up_numbers_are_in_the_range_of_training(values: list[float]) -> None:
     column = fit_number("a", NumberStatistics.from_values(np.array(values)), "impute", True)
     low, high = min(values), max(values)
@@ -132,7 +131,6 @@ def test_made_up_numbers_are_in_the_range_of_training(values: list[float]) -> No
 
 
 @given(st.lists(st.integers(-(2**53), 2**53), min_size=1))
-@settings(deadline=None)
 def test_made_up_numbers_of_integers_between_integer_deciles_are_integers(values: list[int]) -> None:
     column = fit_number("a", NumberStatistics.from_values(np.array(values * 11, np.float64)), "impute", True)
     if all(float(decile).is_integer() for decile in column.statistics["deciles"]):
@@ -140,7 +138,6 @@ def test_made_up_numbers_of_integers_between_integer_deciles_are_integers(values
 
 
 @given(st.lists(st.sampled_from("abcdef"), min_size=1))
-@settings(deadline=None)
 def test_made_up_categories_are_known_and_the_first_is_the_most_frequent(values: list[str]) -> None:
     column = fit_category("a", CategoryStatistics.from_values(np.array(values, object)), "impute", "refuse")
     assert values.count(check_drawn(column)[0]) == max(map(values.count, values))

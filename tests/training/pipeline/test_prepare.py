@@ -203,7 +203,7 @@ def test_a_class_without_test_rows_is_a_note(tmp_path: Path) -> None:
 
 
 @given(cells=st.lists(st.tuples(CELL, WORD), min_size=20, max_size=30), seed=st.integers(0, 9))
-@settings(suppress_health_check=[HealthCheck.function_scoped_fixture], deadline=None, max_examples=50)
+@settings(suppress_health_check=[HealthCheck.function_scoped_fixture], max_examples=50)
 def test_rows_sent_to_the_service_are_encoded_as_in_training(
     tmp_path: Path, cells: list[tuple[str | None, str | None]], seed: int
 ) -> None:
