@@ -48,7 +48,7 @@ from model_store.artifact import manifest as manifests
 from model_store.artifact.file_access import FileBytes, open_artifact
 from model_store.artifact.model import Golden, Model
 from model_store.errors import ArtifactError
-from model_store.nn import LAYERS, Array, Sequential, build
+from model_store.nn import LAYERS, Array, Average, Sequential, build
 from model_store.schema.signature_json import read_signature
 from model_store.utils.atomic_write import atomic_write
 from model_store.utils.printable import printable
@@ -242,11 +242,7 @@ def _arrays_and_manifest(model: Model) -> tuple[dict[str, Array], dict[str, Any]
     dtype = str(model.network.dtype)
     if dtype not in manifests.DTYPES:
         raise ArtifactError(f"dtype: expected one of {', '.join(manifests.DTYPES)}, found {dtype}")
-    for i, module in enumerate(model.network.modules):
-        kind = type(module)
-        if LAYERS.get(kind.__name__) is not kind:
-            class_found = f"{kind.__qualname__} of {kind.__module__}"
-            raise ArtifactError(f"modules.{i}: expected one of {', '.join(LAYERS)}; found {class_found}")
+    _check_layers(model.network)
     found = dict(model.network.arrays())
     for name, array in found.items():
         if array.dtype != dtype:
@@ -274,6 +270,18 @@ def _arrays_and_manifest(model: Model) -> tuple[dict[str, Array], dict[str, Any]
             for name, array in arrays.items()
         },
     }
+
+
+def _check_layers(network: Sequential, location: str = "modules") -> None:
+    """Raise ArtifactError for a layer of another class than those of the closed table."""
+    for i, module in enumerate(network.modules):
+        kind = type(module)
+        if LAYERS.get(kind.__name__) is not kind:
+            class_found = f"{kind.__qualname__} of {kind.__module__}"
+            raise ArtifactError(f"{location}.{i}: expected one of {', '.join(LAYERS)}; found {class_found}")
+        if isinstance(module, Average):
+            for j, member in enumerate(module.members):
+                _check_layers(member, f"{location}.{i}.members.{j}.modules")
 
 
 def network_without_weights(manifest: Mapping[str, Any]) -> Sequential:

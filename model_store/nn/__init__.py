@@ -19,6 +19,7 @@ from model_store.nn.activations import (
     Tanh,
 )
 from model_store.nn.arrays import Array
+from model_store.nn.average import Average
 from model_store.nn.conv import Conv2D, Flatten, MaxPool2D
 from model_store.nn.dropout import Dropout
 from model_store.nn.embeddings import Embedding, PeriodicEmbedding
@@ -37,6 +38,7 @@ __all__ = [
     "SELU",
     "Activation",
     "Array",
+    "Average",
     "BatchNorm",
     "Clip",
     "ConstantInputs",

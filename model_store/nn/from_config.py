@@ -10,6 +10,7 @@ import numpy.typing as npt
 
 from model_store.nn.activations import ACTIVATIONS, Exp, Softmax
 from model_store.nn.arrays import Array
+from model_store.nn.average import Average
 from model_store.nn.conv import Conv2D, Flatten, MaxPool2D
 from model_store.nn.cost import MAX_ROW_OPERATIONS
 from model_store.nn.dropout import Dropout
@@ -23,7 +24,7 @@ from model_store.nn.sequential import Sequential
 
 _TYPES: list[type[Module]] = [Linear, *ACTIVATIONS.values(), Exp, Softmax]
 _TYPES += [Conv2D, MaxPool2D, Flatten, Dropout, BatchNorm, LayerNorm, ConstantInputs]
-_TYPES += [FeatureScale, ParametricActivation, Embedding, PeriodicEmbedding, Clip]
+_TYPES += [FeatureScale, ParametricActivation, Embedding, PeriodicEmbedding, Clip, Average]
 LAYERS: dict[str, type[Module]] = {layer.__name__: layer for layer in _TYPES}
 
 
@@ -45,6 +46,9 @@ def build(
     for i, layer in enumerate(config):
         location = f"modules.{i}"
         kind, fields = _validate_layer(layer, location)
+        if kind is Average:
+            modules.append(_build_average(fields["members"], location, dtype, arrays, rng, initializer))
+            continue
         own = None if locations is None else locations.get(location, {})
         given = {"dtype": dtype, "rng": rng, "initializer": initializer, "arrays": own}
         try:
@@ -60,6 +64,34 @@ def build(
     if arrays is not None and (unknown := sorted(arrays.keys() - network.arrays().keys())):
         raise ValueError(f"{unknown[0]}: expected no such array, for no layer uses it")
     return network
+
+
+def _build_average(
+    members: Sequence[Sequence[Any]],
+    location: str,
+    dtype: npt.DTypeLike,
+    arrays: Mapping[str, Array] | None,
+    rng: np.random.Generator | None,
+    initializer: str,
+) -> Average:
+    """Return the average of the networks `members`, none of which has another average inside."""
+    networks = []
+    for i, config in enumerate(members):
+        prefix = f"{location}.members.{i}."
+        for j, layer in enumerate(config):
+            if isinstance(layer, Mapping) and layer.get("type") == Average.__name__:
+                raise ValueError(f"{prefix}modules.{j}.type: expected no Average inside an Average")
+        own = None
+        if arrays is not None:
+            own = {name.removeprefix(prefix): array for name, array in arrays.items() if name.startswith(prefix)}
+        try:
+            networks.append(build(config, dtype, arrays=own, rng=rng, initializer=initializer))
+        except ValueError as error:
+            raise ValueError(f"{prefix}{error}") from error
+    try:
+        return Average(networks)
+    except ValueError as error:
+        raise ValueError(f"{location}.{str(error).removeprefix('Average.')}") from error
 
 
 def _validate_layer(layer: Any, location: str) -> tuple[type[Module], dict[str, Any]]:

@@ -18,6 +18,14 @@ def hostile(artifact: ValidArtifact) -> Variants:
         "a window of millions of pixels": artifact.with_manifest_value(
             "layers/0", {"type": "MaxPool2D", "input_shape": [4096, 4096, 1], "size": 4096, "stride": 1}
         ),
+        "an average of one network": artifact.with_manifest_value("layers/1", {"type": "Average", "members": [[]]}),
+        "an average inside an average": artifact.with_manifest_value(
+            "layers/1", {"type": "Average", "members": [[{"type": "Average", "members": []}]] * 2}
+        ),
+        "a million networks": artifact.with_manifest_value("layers/1", {"type": "Average", "members": [[]] * 10**6}),
+        "a network of a private class": artifact.with_manifest_value(
+            "layers/1", {"type": "Average", "members": [[{"type": "Module"}]] * 2}
+        ),
         "not objects": artifact.with_manifest_value("layers", [1, None]),
     }
 

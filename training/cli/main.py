@@ -175,6 +175,11 @@ def _load_job(file: str, overrides: tuple[tuple[str, Any], ...], seed: int | Non
     "Publishes nothing.",
 )
 @click.option(
+    "--ensemble",
+    is_flag=True,
+    help="With --folds K: publish the average of the K networks as one model. Same as --set train.ensemble=K.",
+)
+@click.option(
     "--find-rate",
     is_flag=True,
     help="Learning-rate finder: plot loss against learning rate. Publishes nothing.",
@@ -194,6 +199,7 @@ def run(
     directory: Path | None,
     seconds: float,
     folds: tuple[int, int] | None,
+    ensemble: bool,
     find_rate: bool,
     store: str,
     as_json: bool,
@@ -203,6 +209,10 @@ def run(
         if no_publish:
             raise click.UsageError("--publish-as and --no-publish cannot be combined.")
         overrides = (*overrides, ("publish.alias", alias))
+    if ensemble:
+        if folds is None or folds[1] > 1:
+            raise click.UsageError("--ensemble needs --folds K, without repetitions.")
+        overrides, folds = (*overrides, ("train.ensemble", folds[0])), None
     job = _load_job(file, overrides, seed)
     if folds is not None or find_rate:
         if resume or (folds is not None and find_rate):

@@ -223,7 +223,8 @@ def print_check(console: Console, prepared: PreparedJob) -> None:
     console.print(layers)
     train = prepared.job.settings.train
     total = sum(count for _, _, count in layer_data(prepared))
-    console.print(f"{format_number(total)} parameters, {prepared.network_spec.dtype}")
+    networks = "" if train.ensemble is None else f" in each of {train.ensemble} networks, whose average is the model"
+    console.print(f"{format_number(total)} parameters{networks}, {prepared.network_spec.dtype}", soft_wrap=True)
     console.print(
         f"loss {prepared.network_spec.loss}, optimizer {train.optimizer}, learning rate {train.learning_rate:g}, "
         f"schedule {train.schedule.name if train.schedule else 'constant'}"

@@ -111,6 +111,7 @@ class TrainSection:
     clip_value: float | None = None
     schedule: ScheduleSection | None = None
     regularization_schedule: ScheduleSection | None = None
+    ensemble: int | None = None
     epochs: int = 100
     batch_size: int | str = 32
     seed: int = 0

@@ -8,6 +8,7 @@ from typing import Any, ClassVar
 from marshmallow import ValidationError, fields, validates_schema
 
 from model_store.errors import Fault, did_you_mean
+from model_store.nn.average import MAX_MEMBERS
 from model_store.utils.values import describe_value, is_finite_number
 from training.config.defaults import OPTIMIZER_KEYS, SCHEDULE_KEYS
 from training.config.fields import (
@@ -157,6 +158,7 @@ class TrainSchema(SectionSchema):
     clip_value = _above_0()
     schedule = ScheduleField(ScheduleSchema)
     regularization_schedule = ScheduleField(ScheduleSchema)
+    ensemble = integer_field(2, MAX_MEMBERS)
     epochs = integer_field(1, 2**53)
     batch_size = CheckedField(
         "an integer of at least 1, or 'all'", lambda size: size == "all" or is_integer_between(size, 1, 2**53)

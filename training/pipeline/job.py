@@ -13,9 +13,7 @@ beside the network. A model records no clock, no machine, and no path except tho
 from __future__ import annotations
 
 import math
-import warnings
 from collections.abc import Mapping, Sequence
-from contextlib import nullcontext
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -31,18 +29,16 @@ from model_store.report.page import render
 from model_store.schema.signature import ClassificationOutput
 from training.config import toml_loader
 from training.config.schema import validate
-from training.encoded_rows import apply_in_pieces, hold_features
-from training.engine.batch_checks import SingleRowBatchWarning
+from training.encoded_rows import apply_in_pieces
 from training.engine.checkpoint import Checkpoint
-from training.engine.early_stopping import EarlyStopping, EpochCallback
-from training.engine.loop import DivergedError, train
+from training.engine.early_stopping import EpochCallback
+from training.engine.loop import DivergedError
 from training.errors import JobError
 from training.evaluation import metrics
 from training.evaluation.diagnostics import EvaluatedRows, diagnose
-from training.pipeline import factories
 from training.pipeline.golden_rows import make_golden
 from training.pipeline.linear_model import fit_linear_model
-from training.pipeline.network_builder import hold_constant_features, set_output_range
+from training.pipeline.network_training import train_ensemble, train_network
 from training.pipeline.outcome_notes import find_outcome_notes
 from training.pipeline.preparation import Job, PreparedJob, make_generators, prepare
 
@@ -111,13 +107,15 @@ def train_and_evaluate(
     """
     settings = prepared.job.settings
     with threadpool_limits(settings.train.threads, user_api="blas"), np.errstate(all="ignore"):
-        network, early_stopping = _train_network(prepared, on_epoch, checkpoint)
-        best = early_stopping.restore_best()
-        network = hold_constant_features(network, prepared.constant_features, prepared.samples.first_sample)
+        if settings.train.ensemble is None:
+            trained = train_network(prepared, on_epoch, checkpoint)
+        else:
+            trained = train_ensemble(prepared, settings.train.ensemble, on_epoch)
+        network = trained.network
         rows = prepared.split.evaluation_rows
         outputs = apply_in_pieces(network, prepared.x_evaluation)
         if not np.isfinite(outputs).all():
-            raise DivergedError(best.number, early_stopping.steps, math.nan)
+            raise DivergedError(trained.best_epoch, trained.steps, math.nan)
         of = "test rows" if len(prepared.split.test) else "training rows"
         targets, output, stream = prepared.dataset.targets, prepared.signature.output, prepared.stream
         found = {"rows": len(rows), "of": of, **metrics.evaluate(output, targets[rows], outputs)}
@@ -130,7 +128,7 @@ def train_and_evaluate(
         linear: dict[str, Any] | None = None
         if diagnostics:
             linear = _evaluate_linear_model(prepared, targets[rows])
-            trained_rows = prepared.sizes["training"] * len(early_stopping.history)
+            trained_rows = prepared.sizes["training"] * trained.epochs
             charts["diagnostics"] = diagnose(
                 network,
                 prepared.signature,
@@ -153,7 +151,7 @@ def train_and_evaluate(
             make_generators(settings)[4],
         )
         if golden is not None and not np.isfinite(golden.outputs).all():
-            raise DivergedError(best.number, early_stopping.steps, math.nan)
+            raise DivergedError(trained.best_epoch, trained.steps, math.nan)
     record = {
         **prepared.identity,
         "split": prepared.sizes,
@@ -161,14 +159,15 @@ def train_and_evaluate(
         "baseline": baseline,
         **({} if linear is None else {"linear": linear}),
         **charts,
-        "epochs": len(early_stopping.history),
-        "best_epoch": best.number,
-        "history": early_stopping.history_points(),
+        "epochs": trained.epochs,
+        "best_epoch": trained.best_epoch,
+        "history": trained.history,
+        **({} if trained.ensemble is None else {"ensemble": trained.ensemble}),
     }
     notes = find_outcome_notes(settings.train, record)
     record["notes"] = [*prepared.notes, *notes]
     model = Model(network, prepared.signature, settings.model.description, record, golden)
-    return Outcome(model, found, baseline, linear, len(early_stopping.history), best.number, notes=notes)
+    return Outcome(model, found, baseline, linear, trained.epochs, trained.best_epoch, notes=notes)
 
 
 def run(job: Job, store: Store | None = None, on_epoch: EpochCallback | None = None) -> Outcome:
@@ -209,43 +208,3 @@ def _evaluate_linear_model(prepared: PreparedJob, y_true: NDArray[Any]) -> dict[
         return found
     loss = metrics.log_loss(metrics.log_probabilities(network, prepared.x_evaluation), y_true)
     return {"accuracy": found["accuracy"], "log_loss": loss}
-
-
-def _train_network(
-    prepared: PreparedJob, on_epoch: EpochCallback | None, checkpoint: Checkpoint | None
-) -> tuple[Any, EarlyStopping]:
-    settings, parts = prepared.job.settings.train, prepared.split
-    _, weights_rng, order_rng, *_ = make_generators(prepared.job.settings)
-    samples = prepared.samples
-    network = prepared.network_spec.build(weights_rng)
-    set_output_range(network, *samples.target_range)
-    loss = prepared.network_spec.criterion()
-    batch_size = len(samples) if settings.batch_size == "all" else int(settings.batch_size)
-    # As the published network takes these rows: see `hold_constant_features`.
-    x_validation = hold_features(prepared.x_validation, prepared.constant_features, samples.first_sample)
-    y_validation = prepared.encode_targets(parts.validation)
-    steps = math.ceil(len(samples) / batch_size)
-    early_stopping = EarlyStopping(
-        network,
-        prepared.network_spec.criterion(smoothed=False),
-        x_validation,
-        y_validation,
-        settings.early_stopping,
-        on_epoch,
-        steps,
-    )
-    optimizer = factories.make_optimizer(settings, network, prepared.job.settings.network.parametrization)
-    schedule = factories.make_schedule(settings.schedule, lambda _: early_stopping.history[-1].score)
-    regularization_schedule = factories.make_schedule(settings.regularization_schedule)
-    if checkpoint is not None:
-        checkpoint.register(early_stopping=early_stopping)
-    with (
-        warnings.catch_warnings(action="ignore", category=SingleRowBatchWarning),  # a note of the job
-        nullcontext() if checkpoint is None else checkpoint.stop_on_signals(),
-    ):
-        train(
-            network, samples, None, loss, optimizer, settings.epochs, batch_size,
-            rng=order_rng, on_epoch=early_stopping, schedule=schedule, checkpoint=checkpoint,
-            regularization_schedule=regularization_schedule,
-        )  # fmt: skip
-    return network, early_stopping

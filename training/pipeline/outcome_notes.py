@@ -23,11 +23,25 @@ def find_outcome_notes(section: TrainSection, record: Mapping[str, Any]) -> list
     history, metrics = record["history"], record["metrics"]
     baseline, diagnostics = record["baseline"], record.get("diagnostics") or {}
     return [
+        *_describe_ensemble(record.get("ensemble")),
         *_find_overfitting(section, history),
         *_find_unfinished_training(section, history),
         *_find_no_better_than_baseline(metrics, baseline, diagnostics),
         *_find_better_linear_model(metrics, record.get("linear"), diagnostics),
         *_find_reliance(metrics, diagnostics.get("importance")),
+    ]
+
+
+def _describe_ensemble(ensemble: Mapping[str, Any] | None) -> list[str]:
+    """Return how good the networks of an average are for the rows that they were not trained on."""
+    if ensemble is None:
+        return []
+    found = ensemble["out_of_fold"]
+    scores = [f"accuracy {format_score(found['accuracy'], 4)}"] if "accuracy" in found else []
+    scores += [f"RMSE {format_number(row['rmse'], 4)} of {name}" for name, row in found.get("targets", {}).items()]
+    return [
+        f"the model is the average of {ensemble['networks']} networks, each validated on another part of the training "
+        f"rows ({list_names(scores, 4)} there); epochs and learning curve are those of the first one"
     ]
 
 

@@ -37,6 +37,7 @@ from training.pipeline.row_encoding import encode_compactly, make_samples
 from training.pipeline.row_split import split_rows
 from training.pipeline.streaming_loader import BlockLoader
 
+_NO_ROWS = np.empty(0, np.int64)
 _MEMORY_NOTE_BYTES = 2**30  # of encoded rows; a note reports more
 _ENCODED_BLOCK_ROWS = 4096  # rows encoded at a time, in float64
 
@@ -194,6 +195,7 @@ def prepare(job: Job, fold: Fold | None = None, rows: Dataset | None = None) -> 
     rng, shares = _split_generator(settings, fold), settings.split
     stream: StreamedDataset | None = None
     split_notes: list[str] = []
+    _check_ensemble(job, fold)
     if is_streamed(settings.data, job.folder):
         _check_streamable(job, fold)
         stream = read_stream(open_source(settings.data, job.folder), settings.data, shares, rng)
@@ -203,6 +205,8 @@ def prepare(job: Job, fold: Fold | None = None, rows: Dataset | None = None) -> 
     else:
         rows = rows or _load_rows(job, fold)
         parts, split_notes = split_rows(rows, shares, rng, fold)
+        if settings.train.ensemble is not None:  # which divides these rows itself
+            parts = Split(np.sort(np.concatenate([parts.training, parts.validation])), _NO_ROWS, parts.test)
         signature = rows.signature(settings.data, parts.training)
         learned = {name: values[parts.training] for name, values in rows.inputs.items()}
         learned_targets = rows.targets[parts.training]
@@ -241,6 +245,23 @@ def prepare(job: Job, fold: Fold | None = None, rows: Dataset | None = None) -> 
         fix = f"write stream = true in [data], or {fewer}" if stream is None else f"lower split.test, or {fewer}"
         raise DataError(rows.name, [Fault("", problem, fix)]) from error
     return prepared
+
+
+def _check_ensemble(job: Job, fold: Fold | None) -> None:
+    settings = job.settings
+    if settings.train.ensemble is None:
+        return
+    faults = []
+    if is_streamed(settings.data, job.folder):
+        faults.append(Fault("train.ensemble", "needs the rows in memory, found a stream", "remove it"))
+    if fold is None and not settings.split.test and settings.split.test_file is None:
+        problem = "expected test rows for an ensemble, as every other row trains one of its networks, found 0"
+        faults.append(Fault("split.test", problem, "write a fraction such as 0.2, or remove train.ensemble"))
+    if settings.split.by == "time":
+        problem = "the networks of an ensemble would be validated on rows before those that they train on"
+        faults.append(Fault("train.ensemble", problem, "remove it, or split by group"))
+    if faults:
+        raise JobError(job.source, faults)
 
 
 def _encoded_bytes(prepared: PreparedJob) -> int:

@@ -41,6 +41,22 @@ def split_rows(
     return parts, notes
 
 
+def split_part(
+    rows: Dataset, part: NDArray[np.int64], section: SplitSection, rng: np.random.Generator, fold: Fold
+) -> Split:
+    """Divide the rows of one part: those of the fold are its test rows, the others its training rows.
+
+    Groups stay together, as in `split_rows`.
+    """
+    if section.by == "group":
+        cells = rows.extra[str(section.column)]
+        classes = rows.targets[part] if rows.labels else None
+        parts = split_by_group([cells[row] for row in part], classes, 0, 0, rng, rows.name, fold)
+    else:
+        parts = split(_classes(rows, section)[part], rows.labels, 0, 0, rng, rows.name, fold)
+    return Split(part[parts.training], part[parts.validation], part[parts.test])
+
+
 def _classes(rows: Dataset, section: SplitSection) -> NDArray[np.int64]:
     """Return the classes by which rows are stratified, or (n, 1) targets if they are not."""
     if rows.labels:

@@ -229,7 +229,7 @@ def test_array_names_are_plain(assert_rejected: AssertRejected) -> None:
 
 
 def test_layers_are_of_the_closed_table(assert_rejected: AssertRejected) -> None:
-    assert_rejected("layers_are_of_the_closed_table", r"modules\.[01](\.\w+)?: expected")
+    assert_rejected("layers_are_of_the_closed_table", r"modules\.[01](\.\w+)*: expected")
 
 
 def test_layers_and_arrays_agree(assert_rejected: AssertRejected) -> None:

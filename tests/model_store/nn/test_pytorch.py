@@ -43,9 +43,10 @@ def assert_same(found: Any, expected: Array) -> None:
 
 
 def test_every_layer_and_loss_is_compared_with_pytorch() -> None:
-    """Flatten is part of the ten steps; Dropout has a test of its own."""
+    """Flatten is part of the ten steps; Dropout and Average have tests of their own."""
     configs = [json.loads(str(array)) for name, array in FIGURES.items() if name.endswith("/config")]
-    assert {layer["type"] for layers in configs for layer in layers} | {"Dropout", "ConstantInputs"} == set(LAYERS)
+    compared = {layer["type"] for layers in configs for layer in layers}
+    assert compared | {"Dropout", "ConstantInputs", "Average"} == set(LAYERS)
     assert set(names("loss/")) == set(LOSSES)
 
 
