@@ -179,7 +179,7 @@ class EventLoop:
     def expire_connections(self, now: float) -> None:
         """Close connections that are past their deadline; 408 if a request was on its way."""
         if self.admission.restore_connection_limit(now):
-            self._log.info("connection limit restored to %d", MAX_CONNECTIONS)
+            self._log.warning("connection limit restored to %d", MAX_CONNECTIONS)
         if self.draining:
             for connection in self.connections:
                 if connection.is_idle:
