@@ -17,7 +17,7 @@ import pytest
 
 ROOT = Path(__file__).parent.parent
 COPIED = ("model_store", "service", "training", "tests", "examples", "pyproject.toml")
-DOCUMENT = ROOT / "SECURITY.md"
+DOCUMENT, STRESS_DOCUMENT = ROOT / "SECURITY.md", ROOT / "docs" / "stress-tests.md"
 
 
 @dataclass(frozen=True)
@@ -325,6 +325,27 @@ DEFENCES = {
         "            pass\n",
         "tests/service/registry/test_signature_policy.py::test_a_foreign_signature_or_one_for_another_name_is_refused",
     ),
+    "a misspelt name is compared with few others": Defence(
+        "model_store/similar_names.py", "if len(names) <= 4 * _NEIGHBOURS:", "if True:",
+        "tests/model_store/test_similar_names.py::test_comparisons_are_bounded",
+    ),
+    "a network runs on as many rows as fit": Defence(
+        "model_store/nn/sequential.py", "max(1, MAX_BATCH_VALUES // self.row_cost.values)", "1 << 30",
+        "tests/model_store/nn/test_cost.py::test_no_batch_has_more_values_than_the_limit",
+    ),
+    "the noise of small samples is no drift": Defence(
+        "service/inference/drift.py", "(false_alarm_quantile(freedom) - freedom) * noise", "0.0",
+        "tests/service/inference/test_drift.py::test_six_columns_without_drift_have_an_index_around_zero_and_no_alarm",
+    ),
+    "lost counts end no process": Defence(
+        "service/telemetry/mmap_counters.py", "except (CountsUnavailableError, OSError) as e:",
+        "except ZeroDivisionError as e:",
+        "tests/service/telemetry/test_mmap_counters.py::test_a_removed_directory_stops_the_scrape_and_nothing_else",
+    ),
+    "a cache in the store is rejected": Defence(
+        "model_store/storage/artifact_cache.py", 'if "://" not in location and Path(', "if False and Path(",
+        "tests/service/server/test_lost_store.py::test_a_cache_in_the_store_ends_the_start",
+    ),
     "a cache that others can write to is rejected": Defence(
         "model_store/storage/artifact_cache.py", "or stat.S_IMODE(status.st_mode) & 0o022:", "or False:",
         "tests/model_store/storage/test_artifact_cache.py::test_a_cache_writable_by_others_is_rejected",
@@ -386,9 +407,9 @@ def exists(test: str) -> bool:
     return any(isinstance(node, ast.FunctionDef) and node.name == name for node in found)
 
 
-def named_tests(mark: str = "") -> list[str]:
-    """Return the tests in the tables of SECURITY.md, or those of the rows with a mark."""
-    rows = [row for row in DOCUMENT.read_text(encoding="utf-8").splitlines() if row.startswith("| ") and mark in row]
+def named_tests(mark: str = "", document: Path = DOCUMENT) -> list[str]:
+    """Return the tests in the tables of SECURITY.md or another document, or those of the rows with a mark."""
+    rows = [row for row in document.read_text(encoding="utf-8").splitlines() if row.startswith("| ") and mark in row]
     return re.findall(r"`(tests/[\w/]+\.py::test_\w+)`", "\n".join(rows))
 
 
@@ -397,6 +418,13 @@ def test_every_test_that_security_md_names_exists() -> None:
     assert len(named) > 40
     assert [test for test in named if not exists(test)] == []
     assert not exists("tests/test_defences.py::test_that_is_not_there")
+
+
+def test_every_test_of_the_stress_tests_document_exists_and_its_marks_are_true() -> None:
+    named = named_tests(document=STRESS_DOCUMENT)
+    assert len(named) > 10
+    assert [test for test in named if not exists(test)] == []
+    assert set(named_tests("✂", STRESS_DOCUMENT)) <= {defence.test for defence in DEFENCES.values()}
 
 
 def test_security_md_marks_the_defences_that_are_removed() -> None:

@@ -158,7 +158,7 @@ def run_overload(seconds: float, without: str = "") -> tuple[Load, ClientStats, 
     cores = sorted(os.sched_getaffinity(0))
     with (
         tempfile.TemporaryDirectory() as folder,
-        running_service(Path(folder), without=without, SERVE_WORKERS="1") as server,
+        running_service(Path(folder), without=without, SERVE_WORKERS="1", SERVE_DRAIN_SECONDS="5") as server,
     ):
         (worker,) = child_pids(server.process.pid)
         os.sched_setaffinity(worker, cores[:1])
