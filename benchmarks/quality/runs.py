@@ -105,9 +105,10 @@ def run(one: Contestant, table: Table, folder: Path, seed: int, timeout: float) 
         result |= {"wall": round(perf_counter() - begin, 2), "memory": round(usage.ru_maxrss / 1024, 1)}
         result["process"] = round(usage.ru_utime + usage.ru_stime, 3)
         if not answer.exists():
-            lines = log.read_text(encoding="utf-8", errors="replace").strip().splitlines() or ["no output"]
+            log_lines = log.read_text(encoding="utf-8", errors="replace").splitlines()
+            lines = [line for line in log_lines if line.strip() and not line.startswith(" ")] or ["no output"]
             return result | {
-                "failed": lines[-1][-400:] if process.returncode != -signal.SIGKILL else f"stopped after {timeout:g} s"
+                "failed": lines[-1][:400] if process.returncode != -signal.SIGKILL else f"stopped after {timeout:g} s"
             }
         found = json.loads(answer.read_text(encoding="utf-8"))
     result["work"] = round(found["seconds"], 3)
