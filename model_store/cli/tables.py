@@ -11,7 +11,7 @@ from rich.text import Text
 from model_store.cli.terminal import stdout
 from model_store.evaluation.compare import Comparison, Difference
 from model_store.evaluation.record import TrainingRecord
-from model_store.nn import Sequential
+from model_store.nn import Average, Module, Sequential
 from model_store.registry.alias_log import AliasRevision
 from model_store.registry.garbage_collection import GarbageObject
 from model_store.schema.columns import Column
@@ -126,13 +126,19 @@ def layer_data(network: Sequential) -> list[dict[str, Any]]:
     return [
         {
             "type": type(module).__name__,
-            "settings": {k: value for k, value in module.config().items() if k not in _OMITTED_LAYER_SETTINGS},
+            "settings": _layer_settings(module),
             "inputs": list(before or ()),
             "outputs": list(after or ()),
             "parameters": int(sum(array.size for array in module.parameters())),
         }
         for module, (before, after) in zip(network.modules, network.shapes(), strict=True)
     ]
+
+
+def _layer_settings(module: Module) -> dict[str, Any]:
+    if isinstance(module, Average):
+        return {"of": module.summarize()}
+    return {key: value for key, value in module.config().items() if key not in _OMITTED_LAYER_SETTINGS}
 
 
 def training_tables(section: Any, title: str) -> list[Table]:

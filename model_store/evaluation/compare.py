@@ -21,6 +21,7 @@ from model_store.evaluation.verdict import (
     measured_on_training_rows,
     same_rows,
 )
+from model_store.nn import Average
 from model_store.schema.columns import Column
 from model_store.schema.signature import ClassificationOutput, Signature
 from model_store.schema.signature_json import read_signature
@@ -128,7 +129,8 @@ def _layers(name: str, manifest: Mapping[str, Any]) -> list[str]:
     except ValueError as e:
         raise ArtifactError(f"{name}: {e}") from e
     return [
-        f"{type(module).__name__} {_format_shape(before)} → {_format_shape(after)}"
+        f"{type(module).__name__}{f' of {module.summarize()}' if isinstance(module, Average) else ''} "
+        f"{_format_shape(before)} → {_format_shape(after)}"
         for module, (before, after) in zip(network.modules, network.shapes(), strict=True)
     ]
 

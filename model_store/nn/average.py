@@ -95,6 +95,10 @@ class Average(Module):
             parameters, gradients = parameters[count:], gradients[count:]
         return moved
 
+    def summarize(self) -> str:
+        """Return the number of networks, and the layers of the first one."""
+        return f"{len(self.members)} networks: {', '.join(type(one).__name__ for one in self.members[0].modules)}"
+
     def config(self) -> dict[str, Any]:
         return {"type": type(self).__name__, "members": [member.config() for member in self.members]}
 

@@ -10,6 +10,7 @@ from marshmallow import ValidationError
 
 from model_store.artifact.model import Model
 from model_store.evaluation.record import TrainingRecord, validate_statistics
+from model_store.nn import Average
 from model_store.report import charts
 from model_store.report.charts import MAX_NARROW_CLASSES
 from model_store.report.layout import MAX_LABEL_LENGTH, figure, section, table
@@ -124,7 +125,10 @@ def provenance(model: Model, digest: str | None) -> Markup:
     for i, (module, shapes) in enumerate(zip(model.network.modules, model.network.shapes(), strict=True)):
         sizes = " → ".join(" × ".join(map(str, shape or ())) for shape in shapes)
         count = sum(array.size for array in module.parameters())
-        layers.append([str(i), type(module).__name__, sizes, format_number(count) if count else ""])
+        name = type(module).__name__
+        if isinstance(module, Average):
+            name += f" of {module.summarize()}"
+        layers.append([str(i), name, sizes, format_number(count) if count else ""])
     size = sum(array.size for array in model.network.parameters())
     caption = f"{format_number(size)} parameters, {model.network.dtype}."
     figures = [figure("Layers", table([">#", "layer", "sizes", ">parameters"], layers), caption)]

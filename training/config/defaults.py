@@ -15,6 +15,11 @@ from training.optim.optimizers import OPTIMIZERS, AdamW
 _UNRECORDED_DEFAULTS = ("nesterov", "epsilon")  # in the model's record, unless the job sets them
 
 
+# What early stopping may watch instead of the loss, and whether higher is better.
+CLASS_METRICS = {"accuracy": True, "macro_f1": True, "log_loss": False, "roc_auc": True}
+QUANTITY_METRICS = {"rmse": False, "mae": False, "r2": True}
+
+
 def default_patience(epochs: int) -> int:
     """Return how many epochs early stopping waits in a job of at most `epochs` epochs: a quarter of them, 1 to 20."""
     return max(1, min(20, epochs // 4))

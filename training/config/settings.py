@@ -69,6 +69,7 @@ class NetworkSection:
 class EarlyStoppingSection:
     patience: int = 20
     min_delta: float = 0.0
+    metric: str | None = None
 
 
 @dataclass(frozen=True)

@@ -20,17 +20,26 @@ MAX_HISTORY_POINTS = 500  # epochs of the history that an artifact records
 
 @dataclass(frozen=True)
 class EpochResult:
-    """The losses of an epoch. `validation_loss` is None without validation rows."""
+    """The losses of an epoch. `validation_loss` is None without validation rows; `metric` if none is watched."""
 
     number: int
     total_epochs: int
     loss: float
     validation_loss: float | None
+    metric: float | None = None
 
     @property
     def score(self) -> float:
         """The loss that early stopping compares: the validation loss, or without one the training loss."""
         return self.loss if self.validation_loss is None else self.validation_loss
+
+
+@dataclass(frozen=True)
+class ValidationMetric:
+    """A metric of the network's outputs for the validation rows, which early stopping watches instead of the loss."""
+
+    measure: Callable[[Array], float]
+    higher_is_better: bool
 
 
 EpochCallback = Callable[[EpochResult], None]
@@ -48,6 +57,7 @@ class EarlyStopping:
         early_stopping: EarlyStoppingSection | None = None,
         on_epoch: EpochCallback | None = None,
         steps: int = 1,
+        metric: ValidationMetric | None = None,
     ) -> None:
         self.network = network
         self.criterion = loss.fused(network)
@@ -55,21 +65,25 @@ class EarlyStopping:
         self.early_stopping = early_stopping
         self.on_epoch = on_epoch
         self.steps = steps  # per epoch
+        self.metric = metric
         self.history: list[EpochResult] = []
         self.best: EpochResult | None = None
         self._best_arrays: dict[str, Array] = {}
         self._best_score = math.inf
 
     def __call__(self, number: int, total_epochs: int, error: float) -> bool:
-        epoch = EpochResult(number, total_epochs, error, self._validation_loss(number))
+        epoch = EpochResult(number, total_epochs, error, self._validation_loss(number), self._validation_metric())
         self.history.append(epoch)
         if self.on_epoch is not None:
             self.on_epoch(epoch)
         if self.early_stopping is None:
             self.best = epoch
             return False
-        if self.best is None or epoch.score < self._best_score - self.early_stopping.min_delta:
-            self.best, self._best_score = epoch, epoch.score
+        score = epoch.score
+        if self.metric is not None and epoch.metric is not None:
+            score = -epoch.metric if self.metric.higher_is_better else epoch.metric
+        if self.best is None or score < self._best_score - self.early_stopping.min_delta:
+            self.best, self._best_score = epoch, score
             self._best_arrays = {name: array.copy() for name, array in self.network.arrays().items()}
         return number - self.best.number >= self.early_stopping.patience
 
@@ -84,18 +98,19 @@ class EarlyStopping:
         """Return the state for a checkpoint; a missing validation loss is NaN."""
         nan = math.nan
         history = [
-            (e.total_epochs, e.loss, nan if e.validation_loss is None else e.validation_loss) for e in self.history
+            (e.total_epochs, e.loss, *(nan if value is None else value for value in (e.validation_loss, e.metric)))
+            for e in self.history
         ]
         return {
-            "history": np.array(history).reshape(-1, 3),
+            "history": np.array(history).reshape(-1, 4),
             "best": np.array([0 if self.best is None else self.best.number, self._best_score]),
             **{f"best/{name}": array for name, array in self._best_arrays.items()},
         }
 
     def load_state(self, state: Mapping[str, Array]) -> None:
         self.history = [
-            EpochResult(number, int(total_epochs), loss, None if math.isnan(validation) else validation)
-            for number, (total_epochs, loss, validation) in enumerate(state["history"].tolist(), 1)
+            EpochResult(number, int(total), loss, *(None if math.isnan(value) else value for value in others))
+            for number, (total, loss, *others) in enumerate(state["history"].tolist(), 1)
         ]
         best, self._best_score = state["best"].tolist()
         self.best = self.history[int(best) - 1] if best else None
@@ -124,9 +139,17 @@ class EarlyStopping:
             raise DivergedError(number, self.steps, loss)
         return loss
 
+    def _validation_metric(self) -> float | None:
+        x, _ = self.validation
+        if self.metric is None or not len(x):
+            return None
+        return self.metric.measure(apply_in_pieces(self.network, x))
+
 
 def _point(epoch: EpochResult) -> dict[str, Any]:
     point: dict[str, Any] = {"epoch": epoch.number, "loss": epoch.loss}
     if epoch.validation_loss is not None:
         point["validation_loss"] = epoch.validation_loss
+    if epoch.metric is not None:
+        point["validation_metric"] = epoch.metric
     return point

@@ -26,6 +26,7 @@ from training.pipeline import factories
 from training.pipeline.network_builder import hold_constant_features, set_output_range
 from training.pipeline.preparation import PreparedJob, make_generators
 from training.pipeline.row_split import split_part
+from training.pipeline.validation_metric import make_metric
 
 _FOLDS_KEY, _MEMBERS_KEY = 6, 7  # of the generators of an ensemble, after those of `make_generators`
 
@@ -107,6 +108,7 @@ def train_network(
         settings.early_stopping,
         on_epoch,
         steps,
+        make_metric(settings.early_stopping, prepared.signature.output, prepared.dataset.targets[parts.validation]),
     )
     optimizer = factories.make_optimizer(settings, network, prepared.job.settings.network.parametrization)
     schedule = factories.make_schedule(settings.schedule, lambda _: early_stopping.history[-1].score)

@@ -36,6 +36,7 @@ from training.pipeline.network_builder import NetworkSpec, check_batches, fit_po
 from training.pipeline.row_encoding import encode_compactly, make_samples
 from training.pipeline.row_split import split_rows
 from training.pipeline.streaming_loader import BlockLoader
+from training.pipeline.validation_metric import check_metric
 
 _NO_ROWS = np.empty(0, np.int64)
 _MEMORY_NOTE_BYTES = 2**30  # of encoded rows; a note reports more
@@ -216,6 +217,9 @@ def prepare(job: Job, fold: Fold | None = None, rows: Dataset | None = None) -> 
     if rows.labels:
         counts = np.bincount(learned_targets) if stream is None else stream.class_counts
     spec = replace(spec, class_weights=factories.make_class_weights(settings.train, rows.labels, counts, job.source))
+    validated = len(rows) if settings.train.ensemble is not None else len(parts.validation)
+    if faults := check_metric(settings.train.early_stopping, signature.output, validated):
+        raise JobError(job.source, faults)
     data = replace(settings.data, task=rows.task, stream=None if stream is None else True)
     empty = [name for name in rows.inputs if name not in signature.names]
     if settings.data.path is not None and not signature.inputs[0].is_whole_row:
