@@ -131,12 +131,12 @@ def test_a_running_service_sends_them_to_clients_of_each_version(
 ) -> None:
     store.publish("wide", classifier(CLASSES))
     server = own_server(SERVE_WORKER=worker, SERVE_WORKERS="1")
-    body = json.dumps({"instances": [[0.5]] * 400}).encode()
+    body = json.dumps({"instances": [[0.5]] * 150}).encode()
     predictions = server.ask("POST", NATIVE, json.loads(body))[1]["predictions"]
-    assert len(predictions) == 400
+    assert len(predictions) == 150
     lines = b"POST %s HTTP/1.0\r\nHost: h\r\nContent-Type: application/json\r\n" % NATIVE.encode()
-    idle = socket.create_connection(("127.0.0.1", server.port))  # reads nothing
-    idle.sendall(lines.replace(b"1.0", b"1.1") + b"Content-Length: %d\r\n\r\n" % len(body) + body)
-    found = server.raw(lines + b"Content-Length: %d\r\n\r\n" % len(body) + body)
+    request = lines + b"Content-Length: %d\r\n\r\n" % len(body) + body
+    with socket.create_connection(("127.0.0.1", server.port)) as idle:  # reads nothing
+        idle.sendall(request.replace(b"HTTP/1.0", b"HTTP/1.1"))
+        found = server.raw(request)
     assert json.loads(body_of(found))["predictions"] == predictions
-    idle.close()
