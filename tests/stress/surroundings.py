@@ -119,8 +119,9 @@ def lost_counts(folder: Path, without: str = "") -> Iterator[str]:
         if server.process.poll() is not None:
             yield f"the service has ended with {server.process.returncode}"
             return
-        if not predicts(server) or len(child_pids(server.process.pid)) != 2:
-            yield "a worker is missing"
+        until(lambda: len(child_pids(server.process.pid)) == 2)
+        if not predicts(server):
+            yield "a prediction failed"
         if (status := request(server.port, "GET", "/metrics")[0]) != 503:
             yield f"/metrics: {status} instead of 503"
 
@@ -143,7 +144,7 @@ def truncated_version(folder: Path, without: str = "") -> Iterator[str]:
     """The file of a served version is truncated, which ends a process that has it mapped."""
     store: Store = publish_models(folder)
     with running_service(folder, store, without=without) as server:
-        before = child_pids(server.process.pid)
+        before = until(lambda: len(pids := child_pids(server.process.pid)) == 2 and pids)
         path = store.path("price", 1)
         path.chmod(0o600)
         os.truncate(path, 0)
@@ -151,7 +152,7 @@ def truncated_version(folder: Path, without: str = "") -> Iterator[str]:
             if not predicts(server):
                 yield "a prediction failed"
                 break
-        if child_pids(server.process.pid) != before:
+        if set(before) - set(child_pids(server.process.pid)):
             yield "a worker ended"
 
 
