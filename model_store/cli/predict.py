@@ -34,7 +34,7 @@ from model_store.tables.dialect import TableOptions
 from model_store.tables.formats import is_table, open_table
 from model_store.tables.table_file import DelimitedFile
 from model_store.tables.text_file import FileOpener, is_encoding
-from model_store.utils.values import integral_floats_to_ints, list_names
+from model_store.utils.values import list_names
 
 _JSON_HEAD_BYTES = 1 << 12  # in which JSON begins
 _BATCH_CELLS = 100_000  # a few thousand rows of a table or a hundred images: some megabytes of memory
@@ -288,7 +288,7 @@ def _fill_warnings(signature: Signature, counts: Counter[str]) -> dict[str, Any]
     warnings = []
     for column in signature.inputs:
         if count := counts[column.name]:
-            fill = integral_floats_to_ints([column.fill])[0]
+            fill = column.shown_fill()
             problem = f"{count} missing value{'s' * (count > 1)} replaced by {fill!r}"
             warnings.append({"location": column.name, "problem": problem, "fix": "give the values if you know them"})
             print_note(f"Warning: {column.name}: {problem}")

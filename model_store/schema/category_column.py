@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass, field
 from functools import cached_property, partial
 from typing import Any, Literal, Self
@@ -29,12 +29,22 @@ MAX_CATEGORY_BINS = 20  # the most frequent ones; all others share a bin
 _MAX_LISTED_CATEGORIES = 5  # in reports and comparisons
 _MAX_SUMMARIZED_CATEGORIES = 8
 _MAX_OPTIONS = 500  # of a list to select from
+TRUE_SPELLINGS, FALSE_SPELLINGS = ("true", "yes", "t", "y", "on"), ("false", "no", "f", "n", "off")
 _ALREADY_REPORTED = "already reported"  # stands for a value whose fault `parse` has added
+
+
+def are_booleans(categories: Collection[str]) -> bool:
+    """Return True if all categories spell true or false, such as yes, No and TRUE."""
+    return all(category.lower() in (*TRUE_SPELLINGS, *FALSE_SPELLINGS) for category in categories)
 
 
 @dataclass(frozen=True)
 class CategoryColumn(Column):
-    """A column of categories, encoded one-hot. `unknown="bucket"` adds one feature for all unknown categories."""
+    """A column of categories, encoded one-hot, or as one feature that holds the index for an `Embedding` layer.
+
+    `unknown="bucket"` adds a category for all unknown ones, the last index. If the two categories spell true and false,
+    such as yes and no, every other spelling of them is the same category.
+    """
 
     name: str
     categories: tuple[str, ...]
@@ -42,22 +52,41 @@ class CategoryColumn(Column):
     fill: str | None = None
     statistics: Mapping[str, Any] = field(default_factory=dict)
     kind: Literal["category"] = "category"
+    encoding: Literal["one_hot", "code"] = "one_hot"
     tensor_datatype = "BYTES"
+    newer_attributes = ("encoding",)
 
     @property
     def width(self) -> int:
+        return 1 if self.encoding == "code" else self.codes
+
+    @property
+    def codes(self) -> int:
+        """The number of categories, with that of the unknown ones."""
         return len(self.categories) + (self.unknown == "bucket")
 
     @cached_property
     def _feature_by_category(self) -> dict[str, int]:
-        return {category: feature for feature, category in enumerate(self.categories)}
+        features = {category: feature for feature, category in enumerate(self.categories)}
+        if self.is_boolean:
+            for value, category in self._category_by_bool.items():
+                for spelling in TRUE_SPELLINGS if value else FALSE_SPELLINGS:
+                    for text in (spelling, spelling.title(), spelling.upper()):
+                        features.setdefault(text, features[category])
+        return features
+
+    @property
+    def is_boolean(self) -> bool:
+        """True if there are two categories, and they spell true and false."""
+        return are_booleans(self.categories) and len(self.categories) == 2 == len(self._category_by_bool)
 
     @cached_property
     def _category_by_bool(self) -> dict[bool, str]:
         """The categories that spell true and false, such as True and False; without a value that several spell."""
         found: dict[bool, str] = {}
         for value in (False, True):
-            spellings = [category for category in self.categories if category.lower() == str(value).lower()]
+            words = (TRUE_SPELLINGS if value else FALSE_SPELLINGS) if are_booleans(self.categories) else (str(value),)
+            spellings = [one for one in self.categories if one.lower() in map(str.lower, words)]
             if len(spellings) == 1:
                 found[value] = spellings[0]
         return found
@@ -97,7 +126,7 @@ class CategoryColumn(Column):
 
     def encode(self, values: Array, locations: RowLocations, faults: FaultCollector) -> Array:
         """Return parsed values as features (n, width)."""
-        encoded = np.zeros((len(values), self.width))
+        encoded = np.zeros((len(values), self.codes if self.encoding == "one_hot" else 1))
         for i, value in enumerate(values):
             if value is None and self.fill is not None:
                 self.note_filled((i,), locations, faults)
@@ -109,7 +138,10 @@ class CategoryColumn(Column):
                     problem = f"no training row has the category {describe_value(value)}"
                     faults.replaced.add(f"{locations[i]}.{self.name}", problem, partial(self._suggest, value))
             if feature is not None:
-                encoded[i, feature] = 1
+                if self.encoding == "code":
+                    encoded[i, 0] = feature
+                else:
+                    encoded[i, feature] = 1
             elif value is not _ALREADY_REPORTED:
                 found = "none" if value is None else describe_value(value)
                 known = list_names(self.categories)
@@ -145,6 +177,7 @@ class CategoryColumn(Column):
             ),
             "categories": fields.List(fields.String(), required=True, validate=validate.Length(min=1)),
             "fill": fields.String(required=True, allow_none=True),
+            "encoding": fields.Raw(validate=validate.OneOf(["code"]), load_default="one_hot"),
         }
 
     def find_problem(self) -> str | None:
@@ -164,6 +197,9 @@ class CategoryColumn(Column):
             notes.append("Other values count as unknown.")
         if self._category_by_bool:
             notes.append("true and false may be sent without quotes.")
+        if self.is_boolean:
+            notes.append(f"So may texts such as {', '.join((*TRUE_SPELLINGS, *FALSE_SPELLINGS))}.")
+            form.pop("enum", None)
         notes += [f"null is replaced by {self.fill}."] if missing else []
         return [form | ({"description": " ".join(notes)} if notes else {})]
 
@@ -245,7 +281,7 @@ class CategoryColumn(Column):
             return None
         if self.fill in self.categories:
             counts[self.categories.index(self.fill)] += missing_count(self.statistics)
-        counts += [0] * (self.width - len(counts))  # for unknown categories, which share a feature
+        counts += [0] * (self.codes - len(counts))  # for unknown categories, which share a feature
         frequent = np.argsort([-count for count in counts], kind="stable")[:MAX_CATEGORY_BINS]
         feature_bins = np.full(len(counts), len(frequent))
         feature_bins[frequent] = np.arange(len(frequent))

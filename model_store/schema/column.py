@@ -163,8 +163,10 @@ class Column(ABC):
     shape: tuple[int, ...] = ()  # of one value
     offset: float = 0.0  # a scaled feature is `(value - offset) / scale`
     scale: float = 1.0
+    format: Any = None  # how texts spell the values, if they are more than plain ones
     is_whole_row: ClassVar[bool] = False  # True: a value is a row by itself, and the column the only input
     in_number_table: ClassVar[bool] = False  # True: parsed values are finite numbers, one scaled feature each
+    newer_attributes: ClassVar[tuple[str, ...]] = ()  # not in the JSON of a column that has their default
     tensor_datatype: ClassVar[str]  # of the Open Inference Protocol
 
     # Encoding ---------------------------------------------------------------------------------------------------------
@@ -203,10 +205,18 @@ class Column(ABC):
         is_missing = self.fill is not None and isinstance(value, str) and parse_text_cell(value) is None
         return "send null for a missing value" if is_missing else ""
 
+    def shown_fill(self) -> Any:
+        """Return `fill` as JSON and messages show it."""
+        return integral_floats_to_ints([self.fill])[0]
+
+    def to_json(self, values: Array) -> list[Any]:
+        """Return parsed values as a client sends them."""
+        return [None if isinstance(value, float) and math.isnan(value) else value for value in values.tolist()]
+
     def note_filled(self, rows: Iterable[int], locations: RowLocations, faults: FaultCollector) -> None:
         """Report that missing values of these rows were replaced by `fill`."""
         if faults.replaced is not None:
-            problem = f"the value is missing; {integral_floats_to_ints([self.fill])[0]!r} was used"
+            problem = f"the value is missing; {self.shown_fill()!r} was used"
             numbers = list(rows)
             for i in numbers[: InputError.MAX_FAULTS]:  # later rows of a column are never among the first faults
                 faults.replaced.add(f"{locations[i]}.{self.name}", problem, _FILL_FIX)
@@ -233,7 +243,7 @@ class Column(ABC):
         """Return the column as `GET /models/NAME` shows it."""
         details = {"name": self.name, "kind": self.kind, "required": self.fill is None}
         if self.fill is not None:
-            details["fill"] = integral_floats_to_ints([self.fill])[0]
+            details["fill"] = self.shown_fill()
         return details
 
     @abstractmethod

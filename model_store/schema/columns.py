@@ -8,7 +8,9 @@ from __future__ import annotations
 from model_store.schema.array_column import ArrayColumn
 from model_store.schema.category_column import CategoryColumn
 from model_store.schema.column import Bins, Column, FaultCollector, RowLocations
+from model_store.schema.date_column import DateColumn
 from model_store.schema.number_column import NumberColumn
+from model_store.schema.text_column import TextColumn
 
 __all__ = [
     "KINDS",
@@ -17,10 +19,18 @@ __all__ = [
     "Bins",
     "CategoryColumn",
     "Column",
+    "DateColumn",
     "FaultCollector",
     "NumberColumn",
     "RowLocations",
+    "TextColumn",
 ]
 
-KINDS: dict[str, type[Column]] = {"number": NumberColumn, "category": CategoryColumn, "array": ArrayColumn}
+KINDS: dict[str, type[Column]] = {
+    "number": NumberColumn,
+    "date": DateColumn,
+    "text": TextColumn,
+    "category": CategoryColumn,
+    "array": ArrayColumn,
+}
 TABLE_KINDS = tuple(name for name, kind in KINDS.items() if not kind.is_whole_row)  # of columns of a table

@@ -8,10 +8,19 @@ from dataclasses import dataclass, field
 from typing import Any, Literal, Self
 
 import numpy as np
-from marshmallow import fields
+from marshmallow import fields, validate
 
 from model_store.nn import Array
-from model_store.schema.column import Bins, Column, FaultCollector, FormField, RowLocations, finite_numbers
+from model_store.schema.column import (
+    Bins,
+    Column,
+    FaultCollector,
+    FormField,
+    RowLocations,
+    finite_numbers,
+    parse_text_cell,
+)
+from model_store.schema.number_text import MAX_NUMBER_TEXT, NumberFormat, NumberFormatField
 from model_store.schema.scaled_numbers import (
     check_scale,
     describe_range,
@@ -34,7 +43,8 @@ from model_store.utils.values import (
 class NumberColumn(Column):
     """A column of numbers, encoded as one feature: `(value - offset) / scale`.
 
-    `fill` replaces a missing value; without it a missing value is rejected.
+    `fill` replaces a missing value; without it a missing value is rejected. `indicator` adds a feature that is 1 for a
+    missing value, else 0. `format` is how texts spell numbers, None if texts are rejected.
     """
 
     name: str
@@ -43,10 +53,16 @@ class NumberColumn(Column):
     fill: float | None = None
     statistics: Mapping[str, Any] = field(default_factory=dict)
     kind: Literal["number"] = "number"
-    width = 1
+    format: NumberFormat | None = None
+    indicator: bool = False
     in_number_table = True
+    newer_attributes = ("format", "indicator")
     tensor_datatype = "FP64"
     _MISSING_FIX = "send a number; the column is required"
+
+    @property
+    def width(self) -> int:
+        return 2 if self.indicator else 1
 
     def parse(self, values: list[Any], locations: RowLocations, faults: FaultCollector) -> Array:
         """Return untrusted values as (n,) float64, NaN for missing ones."""
@@ -67,6 +83,8 @@ class NumberColumn(Column):
         if is_finite_number(value):
             return float(value)
         if isinstance(value, str):
+            if self.format is not None and (number := self._parse_formatted(value)) is not None:
+                return number
             quoted = parse_finite_number(value) is not None
             fix = self.missing_text_fix(value) or ("send it without quotes" if quoted else "send a number")
         elif isinstance(value, bool):
@@ -76,8 +94,14 @@ class NumberColumn(Column):
         faults.add(f"{location}.{self.name}", f"expected a number, found {describe_value(value)}", fix)
         return 0.0
 
+    def _parse_formatted(self, text: str) -> float | None:
+        """Return the number that a text spells in the column's format, NaN for a missing one, else None."""
+        if self.format is None or parse_text_cell(text) is None:
+            return None
+        return self.format.parse(text)
+
     def encode(self, values: Array, locations: RowLocations, faults: FaultCollector) -> Array:
-        """Return parsed values as features (n, 1)."""
+        """Return parsed values as features (n, width)."""
         missing = np.isnan(values)
         if missing.any():
             if self.fill is None:
@@ -86,7 +110,8 @@ class NumberColumn(Column):
             else:
                 self.note_filled(np.flatnonzero(missing).tolist(), locations, faults)
                 values = np.where(missing, self.fill, values)
-        return ((values - self.offset) / self.scale).reshape(-1, 1)
+        scaled = ((values - self.offset) / self.scale).reshape(-1, 1)
+        return np.column_stack([scaled, missing]) if self.indicator else scaled
 
     def missing_values(self, count: int) -> Array:
         return np.full(count, np.nan)
@@ -95,8 +120,10 @@ class NumberColumn(Column):
         return int(np.isnan(values).sum())
 
     def _parse_text(self, text: str) -> Any:
-        value = parse_finite_number(text)
-        return text if value is None else value
+        value = parse_finite_number(text) if self.format is None else self._parse_formatted(text)
+        if value is None:
+            return text
+        return None if math.isnan(value) else value
 
     @classmethod
     def json_fields(cls) -> dict[str, fields.Field[Any]]:
@@ -104,28 +131,48 @@ class NumberColumn(Column):
             "offset": finite_number_field(required=True),
             "scale": finite_number_field(check_scale, required=True),
             "fill": finite_number_field(required=True, allow_none=True),
+            "format": NumberFormatField(load_default=None),
+            "indicator": fields.Raw(validate=validate.OneOf([True]), load_default=False),
         }
+
+    def find_problem(self) -> str | None:
+        return (
+            "fill: expected a number, as the column has an indicator" if self.indicator and self.fill is None else None
+        )
 
     def value_schemas(self) -> list[dict[str, Any]]:
         missing, known = self.fill is not None, self.training_range()
         notes = [f"{known['min']:g} to {known['max']:g} in training."] if {"min", "max"} <= known.keys() else []
         notes += [f"null is replaced by {self.fill}."] if missing else []
+        if self.format is not None:
+            notes.append(f"Text such as {self.format.example!r} is read as a number." if self.format.example else "")
+            types = ["number", "string", *(["null"] if missing else [])]
+            return [{"type": types, "maxLength": MAX_NUMBER_TEXT, "description": " ".join(filter(None, notes))}]
         return [{"type": ["number", "null"] if missing else "number", "description": " ".join(notes)}]
 
     def public_details(self) -> dict[str, Any]:
-        return super().public_details() | {"seen": self.training_range()}
+        details = super().public_details() | {"seen": self.training_range()}
+        return details if self.format is None else details | {"format": self.format.as_dict()}
 
     def form_field(self) -> FormField:
-        text = describe_range(self.training_range(), "{:g}".format)
+        text = self._with_unit(describe_range(self.training_range(), "{:g}".format))
         note, fill = "in training" if text else "", "" if self.fill is None else f"{self.fill:g}"
         return FormField("number", text or "any number", note, fill=fill)
 
     @classmethod
     def from_public_details(cls, details: Mapping[str, Any]) -> Self:
-        return cls(details["name"], fill=details.get("fill"))
+        written = None if details.get("format") is None else NumberFormat.from_dict(details["format"])
+        return cls(details["name"], fill=details.get("fill"), format=written)
 
     def describe(self, format_value: Callable[[Any], str]) -> str:
-        return describe_range(self.statistics, format_value)
+        return self._with_unit(describe_range(self.statistics, format_value))
+
+    def _with_unit(self, text: str) -> str:
+        return f"{text} {self.format.unit}" if text and self.format is not None and self.format.unit else text
+
+    def describe_acceptance(self, other: Column | None) -> list[str]:
+        del other
+        return [] if self.format is None or not self.format.example else [f"text such as {self.format.example!r}"]
 
     def describe_statistics(self, statistics: Mapping[str, Any], shorten: Callable[[str], str]) -> str:
         del shorten
@@ -133,13 +180,16 @@ class NumberColumn(Column):
 
     def summarize(self, format_number: Callable[[float], str]) -> str:
         low, high, mean = (format_number(self.statistics[key]) for key in ("min", "max", "mean"))
-        return f"{low} to {high}, mean {mean}"
+        return self._with_unit(f"{low} to {high}, mean {mean}")
 
     @property
     def is_constant(self) -> bool:
         return bool(self.statistics["std"] == 0)
 
     def from_tensor(self, tensor: Array, datatype: str, location: str, faults: FaultCollector) -> Array | None:
+        if self.format is not None and tensor.dtype == object:
+            rows = RowLocations(location.removesuffix(f".{self.name}"), range(tensor.size))
+            return self.parse([self.parse_cell(str(text)) for text in tensor.ravel()], rows, faults)
         numbers = numbers_from_tensor(self, tensor, datatype, location, faults)
         return None if numbers is None else numbers.ravel()
 
@@ -167,7 +217,7 @@ class NumberColumn(Column):
         return scaled_bins(self, self.statistics, dtype)
 
     def range_warnings(self, features: Array) -> list[tuple[int, str]]:
-        return scaled_range_warnings(self, features)
+        return scaled_range_warnings(self, features[:, :1])
 
 
 def _round(value: float, spread: float, *, integral: bool) -> float:

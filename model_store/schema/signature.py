@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property, partial
-from itertools import chain
+from itertools import accumulate, chain
 from typing import Any, Literal
 
 import numpy as np
@@ -137,6 +137,9 @@ class Signature:
             if self._scaling is not None:
                 offset, scale = self._scaling
                 encoded = ((table - offset) / scale).astype(dtype)
+                if self.width > len(self.inputs):  # no value is missing: the indicators are 0
+                    scaled, encoded = encoded, np.zeros((len(table), self.width), dtype)
+                    encoded[:, self._first_features] = scaled
             else:
                 encoded = self.inputs[0].encode(table, locations, faults).astype(dtype)
         faults.raise_if_any()
@@ -236,6 +239,12 @@ class Signature:
         if not all(column.in_number_table for column in self.inputs):
             return None
         return np.array([column.offset for column in self.inputs]), np.array([column.scale for column in self.inputs])
+
+    @cached_property
+    def _first_features(self) -> list[int]:
+        """The first feature of each column."""
+        ends = accumulate(column.width for column in self.inputs)
+        return [end - column.width for column, end in zip(self.inputs, ends, strict=True)]
 
     @cached_property
     def _labels(self) -> Array:
@@ -356,9 +365,16 @@ def _reorder_keys(found: Any, path: Sequence[str], names: Sequence[str]) -> Any:
 
 
 def _to_json(part: Any) -> dict[str, Any]:
-    """Return a dataclass as JSON data, `kind` first; tuples become lists."""
+    """Return a dataclass as JSON data, `kind` first; tuples become lists.
+
+    Attributes of newer versions are left out as long as they have their default: older versions can read the column.
+    """
     plain: dict[str, Any] = {"kind": part.kind}
-    for name in part.__dataclass_fields__:
+    for name, field in part.__dataclass_fields__.items():
         value = getattr(part, name)
+        if name in getattr(part, "newer_attributes", ()) and value == field.default:
+            continue
+        if hasattr(value, "as_dict"):
+            value = value.as_dict()
         plain[name] = list(value) if isinstance(value, tuple) else dict(value) if isinstance(value, Mapping) else value
     return plain

@@ -60,6 +60,8 @@ class ColumnBins:
         """Return how many of the rows (n, features) fall into each bin."""
         rows = inputs[:, self.start : self.stop]
         if self.feature_bins is not None:
+            if rows.shape[1] < len(self.feature_bins):  # codes of categories
+                return np.bincount(self.feature_bins[rows[:, 0].astype(np.int64)], minlength=len(self.expected))
             return np.bincount(self.feature_bins, rows.sum(axis=0), len(self.expected))
         values = rows[:, 0] if rows.shape[1] == 1 else rows.mean(axis=1, dtype=np.float64)
         return np.bincount(np.searchsorted(self.edges, values), minlength=len(self.expected))  # type: ignore[arg-type]
@@ -212,4 +214,5 @@ def column_bins(model: Model) -> Iterator[ColumnBins]:
         start = stop - column.width
         found = column.bins(dtype)
         if found is not None:
-            yield ColumnBins(column.name, start, stop, *found)
+            is_first = found.feature_bins is None and not column.is_whole_row  # of a number's features
+            yield ColumnBins(column.name, start, start + 1 if is_first else stop, *found)

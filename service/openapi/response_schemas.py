@@ -64,8 +64,8 @@ class PredictResponseSchema(Schema):
     warnings = fields.List(
         fields.Nested(FaultSchema),
         metadata={
-            "description": "Missing values that were filled in; with `?warnings=true` also values outside the range of "
-            "the training data."
+            "description": "Missing values that were filled in, and unknown categories; with `?warnings=true` also "
+            "values outside the range of the training data."
         },
     )
     receipt = fields.Nested(
@@ -102,12 +102,15 @@ class InputColumnSchema(Schema):
     """An input column of a model. Which of the optional keys it has depends on its kind."""
 
     name = fields.String(required=True)
-    kind = fields.String(required=True, metadata={"description": "number, category or array"})
+    kind = fields.String(required=True, metadata={"description": "number, date, text, category or array"})
     required = fields.Boolean(required=True)
     fill = fields.Raw(metadata={"description": "Replaces a missing value."})
     seen = fields.Dict(
-        keys=fields.String(), values=fields.Float(), metadata={"description": "Range of the training data."}
+        keys=fields.String(),
+        values=fields.Raw(),
+        metadata={"description": "Range of the training data: numbers, or dates in ISO 8601."},
     )
+    format = fields.Dict(metadata={"description": "How texts spell numbers or dates."})
     categories = fields.List(fields.String())
     # `Schema` has an attribute `unknown`, so the field has another name here.
     bucket = fields.String(

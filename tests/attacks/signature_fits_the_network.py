@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 from tests.attacks.forge import ValidArtifact, Variants, main
 
 
@@ -16,9 +18,29 @@ def hostile(artifact: ValidArtifact) -> Variants:
         "a column twice": artifact.with_manifest_value("signature/inputs", [number, number, number]),
         "an unknown kind": artifact.with_manifest_value("signature/inputs/0/kind", "pickle"),
         "a zero scale": artifact.with_manifest_value("signature/inputs/0/scale", 0),
+        "a format without a unit": artifact.with_manifest_value(
+            "signature/inputs/0/format", {"decimal": ".", "group": ","}
+        ),
+        "a unit of 1000 characters": artifact.with_manifest_value(
+            "signature/inputs/0/format", {"decimal": ".", "group": ",", "unit": "k" * 1000, "missing": []}
+        ),
+        "an indicator without a fill value": artifact.with_manifest_value(
+            "signature/inputs/0", {**number, "indicator": True, "fill": None}
+        ),
+        "a cycle twice": artifact.with_manifest_value(
+            "signature/inputs/0", _date(number, format={"order": "iso"}, cycles=["day", "day"])
+        ),
+        "a text of a billion features": artifact.with_manifest_value(
+            "signature/inputs/0",
+            {"kind": "text", "name": "a", "features": 10**9, "fill": None, "statistics": {}},
+        ),
         "a label more": artifact.with_manifest_value("signature/output/labels", ["no", "yes", "maybe"]),
         "a label twice": artifact.with_manifest_value("signature/output/labels", ["no", "no"]),
     }
+
+
+def _date(number: dict[str, Any], **attributes: Any) -> dict[str, Any]:
+    return {**number, "kind": "date", **attributes}
 
 
 if __name__ == "__main__":

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 import re
 import tomllib
@@ -19,11 +20,11 @@ from model_store.tables.text_file import EncodingError
 from model_store.utils.atomic_write import atomic_write
 from model_store.utils.number_format import format_number
 from model_store.utils.printable import printable
-from model_store.utils.values import is_name, parse_finite_number
+from model_store.utils.values import is_name, parse_finite_number, parse_number
 from training.config.defaults import default_patience
 from training.config.settings import DataSection
 from training.data import type_inference
-from training.data.fitting import infer_kind
+from training.data.fitting import COLUMN_KINDS, infer_kind
 from training.data.readers import Table
 from training.data.splitting import part_sizes
 from training.data.streaming import table_reader
@@ -33,6 +34,7 @@ from training.data.tables import open_job_table, read_table
 from training.errors import DataError, JobError
 from training.pipeline.job import from_dict, prepare
 
+_ADD_IT = "; to use it, add it to columns"
 _TARGET_OPTIMIZER_STEPS = 4000  # optimizer steps that train a small table
 
 
@@ -105,7 +107,10 @@ def _render(table: Table, target: str, model: str, path: str, options: Mapping[s
         raise DataError(table.name, [fault])
     classes = type_inference.infer_task(table, [target]) == "classification"
     inputs = {name: values for name, values in table.columns.items() if name != target}
-    used = [name for name, values in inputs.items() if not _is_excluded(values)]
+    exclusions = {name: _exclusion(name, values, streamed=streamed) for name, values in inputs.items()}
+    if all(exclusions.values()):  # rather identifiers than no column
+        exclusions |= {name: "" for name, reason in exclusions.items() if reason.endswith(_ADD_IT)}
+    used = [name for name, reason in exclusions.items() if not reason]
     if not used:
         raise DataError(table.name, [Fault("", f"no column is left to predict {target} from", "add columns")])
     batch = max(1, min(32, len(cells) // 8))
@@ -122,7 +127,9 @@ def _render(table: Table, target: str, model: str, path: str, options: Mapping[s
         found=f"{len(set(cells))} distinct values in {'the first ' if streamed else ''}{len(cells)} rows",
         kind_names=" or ".join(f'"{name}"' for name in TABLE_KINDS),
         activations=", ".join(ACTIVATIONS),
-        kinds="\n".join(f"#   {printable(name)}: {_describe_column(values)}" for name, values in inputs.items()),
+        kinds="\n".join(
+            f"#   {printable(name)}: {_describe_column(values, exclusions[name])}" for name, values in inputs.items()
+        ),
         columns=", ".join(map(_toml_string, used)),
         test=test,
         stratify="" if classes or streamed or not test else _STRATIFY_LINE,
@@ -200,34 +207,49 @@ def _toml_escape(character: str) -> str:
     return f"\\u{ord(character):04x}" if ord(character) < 0x10000 else f"\\U{ord(character):08x}"
 
 
-def _is_excluded(cells: Sequence[str | None]) -> bool:
-    present = {cell for cell in cells if cell is not None}
-    return len(present) < 2 or (not type_inference.are_numbers(cells) and type_inference.looks_like_identifier(cells))
-
-
-def _describe_column(cells: Sequence[str | None]) -> str:
+def _exclusion(name: str, cells: Sequence[str | None], *, streamed: bool) -> str:
+    """Return why a column is left out, "" if it is not."""
     present = [cell for cell in cells if cell is not None]
-    distinct = len(set(present))
-    if distinct < 2:
-        return "left out: constant" if present else "left out: empty"
+    if len(set(present)) < 2:
+        return "constant" if present else "empty"
     if type_inference.are_numbers(cells):
         values = [float(cell) for cell in present]
+        if type_inference.is_constant_range(min(values), max(values)):
+            return "constant up to rounding"
+    if reason := type_inference.identifier_reason(name, cells):
+        return f"{reason}{_ADD_IT}"
+    kind = infer_kind(cells)
+    if streamed and kind == "text":
+        return "free text, which cannot be streamed"
+    if kind == "category" and type_inference.looks_like_identifier(cells):
+        distinct = len(set(present))
+        return f"{distinct} distinct values, too many for a category{_category_hint(present)}"
+    return ""
+
+
+def _describe_column(cells: Sequence[str | None], exclusion: str) -> str:
+    if exclusion:
+        return f"left out: {exclusion}"
+    present = [cell for cell in cells if cell is not None]
+    kind = infer_kind(cells)
+    written = COLUMN_KINDS[kind].find_format(cells)
+    description = f"{kind}, {len(set(present))} distinct values" + (
+        _category_hint(present) if kind == "category" else ""
+    )
+    if kind == "number":
+        parse = parse_number if written is None else written.parse
+        values = [value for cell in present if not math.isnan(value := parse(cell) or 0.0)]
         description = f"number, {format_number(min(values), 6)} to {format_number(max(values), 6)}"
-        hint = _number_hint(present, values)
-    elif type_inference.looks_like_identifier(cells):
-        return f"left out: {distinct} distinct values, too many for a category{_category_hint(present)}"
-    else:
-        description, hint = f"{infer_kind(cells)}, {distinct} distinct values", _category_hint(present)
-    if len(present) < len(cells):
-        description += f", {len(cells) - len(present)} missing"
-    return description + hint
-
-
-_LEADING_ZERO = re.compile(r"0\d+")
+    if written is not None and (example := next((c for c in present if parse_finite_number(c) is None), None)):
+        description += f", written like {printable(example[:40])!r}"
+    missing = len(cells) - len(present)
+    return description + (f", {missing} missing" if missing else "")
 
 
 def _category_hint(present: Sequence[str]) -> str:
     """Return why categories could be numbers or dates."""
+    if type_inference.are_codes(present):
+        return "; a code, as it has leading zeros"
     invalid = [cell for cell in present if parse_finite_number(cell) is None]
     if 10 * len(invalid) <= len(present):
         cells = "1 cell" if len(invalid) == 1 else f"{len(invalid)} cells"
@@ -235,16 +257,6 @@ def _category_hint(present: Sequence[str]) -> str:
         return f"; numbers except for {cells}, such as {example}: empty these cells if they mean missing"
     hint = type_inference.suggest_conversion(present)
     return f"; {hint}" if hint else ""
-
-
-def _number_hint(present: Sequence[str], values: Sequence[float]) -> str:
-    """Return why numbers could be codes or row numbers."""
-    if any(_LEADING_ZERO.fullmatch(cell) for cell in present):
-        return "; leading zeros: if this is a code, set its kind to category"
-    count = len(values)
-    if all(map(float.is_integer, values)) and len(set(values)) == count == max(values) - min(values) + 1 >= 20:
-        return "; consecutive integers: if this is a row number, remove it from columns"
-    return ""
 
 
 def _split_shares(cells: Sequence[str], classes: bool) -> tuple[float, float]:

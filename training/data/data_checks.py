@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from model_store.schema.signature import Signature
-from model_store.utils.values import integral_floats_to_ints, list_names
+from model_store.utils.values import list_names
 
 _MAX_NAMED_CLASSES = 5
 
@@ -26,7 +26,7 @@ def count_missing(signature: Signature, inputs: Mapping[str, NDArray[Any]], *, s
 def find_filled_columns(signature: Signature, missing: Mapping[str, int]) -> list[str]:
     """Return a note of the columns with missing values: how many there are, and what they are replaced by."""
     filled = [
-        f"{missing[column.name]} of {column.name} with {integral_floats_to_ints([column.fill])[0]}"
+        f"{missing[column.name]} of {column.name} with {column.shown_fill()}"
         for column in signature.inputs
         if missing[column.name]
     ]

@@ -26,6 +26,7 @@ from training.data.fingerprint import Fingerprint
 from training.data.fitting import COLUMN_KINDS, fit_signature, infer_kind, summarize
 from training.data.readers import Arrays, Table
 from training.data.tables import open_job_table, read_table
+from training.data.type_inference import identifier_reason
 from training.errors import DataError
 
 _MAX_LISTED_ROWS = 5
@@ -62,6 +63,7 @@ class Dataset:
     notes: list[str]
     row_unit: str = "line"
     extra: dict[str, list[str | None]] = field(default_factory=dict)
+    formats: dict[str, Any] = field(default_factory=dict)
     test_file: TestFile | None = None
 
     def __len__(self) -> int:
@@ -79,9 +81,9 @@ class Dataset:
         )
         if self.labels:
             output = ClassificationOutput(self.target_names[0], self.labels)
-            return fit_signature(self.name, columns, output, section, self.incomplete_columns())
+            return fit_signature(self.name, columns, output, section, self.incomplete_columns(), self.formats)
         summaries = dict(zip(self.target_names, map(summarize, self.targets[training].T), strict=True))
-        return fit_signature(self.name, columns, summaries, section, self.incomplete_columns())
+        return fit_signature(self.name, columns, summaries, section, self.incomplete_columns(), self.formats)
 
     def incomplete_columns(self) -> set[str]:
         """Return the columns in which a value is missing, in any row."""
@@ -125,11 +127,13 @@ def load(
     folder: Path,
     extra: Mapping[str, str] = MappingProxyType({}),
     labels: Sequence[str | int] | None = None,
+    formats: Mapping[str, Any] | None = None,
 ) -> Dataset:
     """Read the files of a job, relative to `folder`. DataError if one changes while it is read.
 
     extra: columns that are read besides inputs and targets, by the keys of the job that name them.
     labels: the known labels of a classification; by default those that the file has.
+    formats: how the cells of columns are written; by default inferred.
     """
     names = (section.images, section.labels) if section.path is None else (section.path,)
     paths = [folder / str(name) for name in names]
@@ -137,7 +141,7 @@ def load(
     if section.path is not None and is_table(section.path):
         table = read_table(open_job_table(paths[0], section))
         fingerprint.check_unchanged()
-        return _from_table(table, fingerprint.sha256, section, extra, labels)
+        return _from_table(table, fingerprint.sha256, section, extra, labels, formats)
     arrays = readers.read_idx(*paths) if section.path is None else readers.read_npz(paths[0])
     fingerprint.check_unchanged()
     return _from_arrays(arrays, fingerprint.sha256, section, labels)
@@ -153,7 +157,7 @@ def load_test_file(
     own = replace(section, path=path, task=training.task)
     if "array" not in training.kinds.values():
         own = replace(own, columns=list(training.inputs), kinds=dict(training.kinds))
-    found = load(own, folder, extra, training.labels or None)
+    found = load(own, folder, extra, training.labels or None, training.formats)
     wanted, other = (
         {name: values.shape[1:] for name, values in (*one.inputs.items(), ("y", one.targets))}
         for one in (training, found)
@@ -174,17 +178,21 @@ def _from_table(
     section: DataSection,
     extra: Mapping[str, str],
     known: Sequence[str | int] | None,
+    formats: Mapping[str, Any] | None,
 ) -> Dataset:
-    target_names, names = choose_columns(table, section, extra=extra)
     notes = table_notes(table, section)
-    table = _drop_rows_without_target(table, target_names, section, notes)
+    target_names, names = choose_columns(table, section, notes=notes, extra=extra)
+    task = choose_task(table, target_names, section, notes)
     kinds = choose_kinds(table, names, section)
+    formats = find_formats(table, kinds, target_names, task) if formats is None else formats
+    notes += kind_notes(table, formats)
+    table = _drop_rows_without_target(_empty_missing_words(table, formats), target_names, section, notes)
     inputs: dict[str, NDArray[Any]] = {}
     faults: list[Fault] = []
     total = 0
     for name, kind in kinds.items():
         try:
-            inputs[name] = COLUMN_KINDS[kind].read(table, name, declared=name in section.kinds)
+            inputs[name] = COLUMN_KINDS[kind].read(table, name, formats.get(name), declared=name in section.kinds)
         except DataError as error:
             faults += error.faults
             total += error.total
@@ -194,11 +202,11 @@ def _from_table(
         total += len(missing)
     if faults:
         raise DataError(table.name, faults, total)
-    targets, labels = _parse_targets(table, target_names, section, notes, known)
+    targets, labels = _parse_targets(table, target_names, task, formats, known)
     notes += type_inference.kind_warnings(table, kinds, section.kinds)
     return Dataset(
         table.name, sha256, inputs, kinds, tuple(target_names), targets, labels, table.lines, notes, table.row_unit,
-        extra={name: table.columns[name] for name in extra.values()},
+        extra={name: table.columns[name] for name in extra.values()}, formats=dict(formats),
     )  # fmt: skip
 
 
@@ -212,14 +220,24 @@ def table_notes(table: Table, section: DataSection) -> list[str]:
 
 
 def choose_columns(
-    table: Table, section: DataSection, extra: Mapping[str, str] = MappingProxyType({})
+    table: Table, section: DataSection, *, notes: list[str], extra: Mapping[str, str] = MappingProxyType({})
 ) -> tuple[list[str], list[str]]:
     """Return the names of the target and the input columns. DataError if one does not exist or is unsupported.
 
+    If the job does not list its columns, identifiers of rows are left out if there are others, and `notes` says so.
     The `extra` columns of `load` are inputs only if the job lists them.
     """
     targets = [section.target] if isinstance(section.target, str) else list(section.target or [])
-    inputs = section.columns or [name for name in table.columns if name not in (*targets, *extra.values())]
+    inputs = section.columns
+    if inputs is None:
+        inputs = [name for name in table.columns if name not in (*targets, *extra.values())]
+        stated = (*table.unsupported, *section.kinds, *(section.optional or ()))
+        reasons = {name: identifier_reason(name, table.columns[name]) for name in inputs if name not in stated}
+        identifiers = {name: reason for name, reason in reasons.items() if reason}
+        if 0 < len(identifiers) < len(inputs):
+            inputs = [name for name in inputs if name not in identifiers]
+            found = ", ".join(f"{name} ({reason})" for name, reason in identifiers.items())
+            notes.append(f"left out columns that identify rows: {found}; to use one, list all columns in data.columns")
     if wrong := [name for name in [*targets, *inputs] if name in table.unsupported]:
         problem = "expected numbers or strings, found lists, structures, bytes, durations or the index of pandas"
         raise DataError(table.name, [Fault(f"column {name}", problem, "choose other columns") for name in wrong])
@@ -275,6 +293,27 @@ def _drop_rows_without_target(table: Table, target_names: list[str], section: Da
     return replace(table, columns=columns, lines=[table.lines[row] for row in kept])
 
 
+def find_formats(table: Table, kinds: Mapping[str, str], targets: Sequence[str], task: str) -> dict[str, Any]:
+    """Return how the cells of inputs and of targets of a regression are written, without columns of plain values."""
+    kinds = {**kinds, **(dict.fromkeys(targets, "number") if task == "regression" else {})}
+    found = {name: COLUMN_KINDS[kind].find_format(table.columns[name]) for name, kind in kinds.items()}
+    return {name: written for name, written in found.items() if written is not None}
+
+
+def kind_notes(table: Table, formats: Mapping[str, Any]) -> list[str]:
+    """Return a note of each column whose cells are not plain numbers or texts: how they are read."""
+    return [note for name, written in formats.items() if (note := written.describe(name, table.columns[name]))]
+
+
+def _empty_missing_words(table: Table, formats: Mapping[str, Any]) -> Table:
+    """Return the table without the words that mean a missing value in its column."""
+    columns = dict(table.columns)
+    for name, written in formats.items():
+        if words := getattr(written, "missing", ()):
+            columns[name] = [None if cell in words else cell for cell in columns[name]]
+    return replace(table, columns=columns)
+
+
 def _missing_value_fault(table: Table, name: str) -> Fault | None:
     rows = [row for row, cell in enumerate(table.columns[name]) if cell is None]
     if not rows:
@@ -286,12 +325,13 @@ def _missing_value_fault(table: Table, name: str) -> Fault | None:
 def _parse_targets(
     table: Table,
     target_names: list[str],
-    section: DataSection,
-    notes: list[str],
+    task: str,
+    formats: Mapping[str, Any],
     known: Sequence[str | int] | None,
 ) -> tuple[NDArray[Any], tuple[str | int, ...]]:
-    if choose_task(table, target_names, section, notes) == "regression":
-        return np.column_stack([type_inference.parse_numbers(table, target) for target in target_names]), ()
+    if task == "regression":
+        values = [type_inference.parse_numbers(table, target, formats.get(target)) for target in target_names]
+        return np.column_stack(values), ()
     if known is None:
         check_classes(table, target_names[0])
     cells = [str(cell) for cell in table.columns[target_names[0]]]

@@ -17,8 +17,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from model_store.errors import Fault
-from model_store.schema.columns import Column
+from model_store.schema.category_column import FALSE_SPELLINGS, TRUE_SPELLINGS, are_booleans
+from model_store.schema.columns import Column, DateColumn, TextColumn
+from model_store.schema.date_column import CYCLES, DAY
+from model_store.schema.date_text import DateFormat, infer_date_format
 from model_store.schema.decile_statistics import decile_statistics
+from model_store.schema.number_text import NumberFormat
 from model_store.schema.signature import (
     ArrayColumn,
     CategoryColumn,
@@ -27,6 +31,7 @@ from model_store.schema.signature import (
     RegressionOutput,
     Signature,
 )
+from model_store.schema.text_column import TEXT_FEATURES
 from model_store.utils.values import exact_unit
 from training.config.settings import DataSection
 from training.data import type_inference
@@ -35,8 +40,6 @@ from training.errors import DataError
 
 Missing = Literal["impute", "refuse"]
 Unknown = Literal["refuse", "bucket"]
-
-_MAX_ROUNDING_ERROR = 16 * float(np.finfo(np.float64).eps)  # of sums of up to about a hundred terms, relative
 
 
 @dataclass(frozen=True)
@@ -109,13 +112,21 @@ class ColumnKind(ABC):
         del cells
         return False
 
-    def read(self, table: Table, name: str, *, declared: bool) -> NDArray[Any]:
-        """Return a column of a table as `Column.encode` takes it. DataError lists invalid cells."""
+    def find_format(self, cells: Sequence[str | None]) -> Any:
+        """Return how the cells of a column of this kind spell its values, None if there is one way only."""
+        del cells
+        return None
+
+    def read(self, table: Table, name: str, written: Any, *, declared: bool) -> NDArray[Any]:
+        """Return a column of a table as `Column.encode` takes it. DataError lists invalid cells.
+
+        `written` is what `find_format` returned.
+        """
         raise NotImplementedError
 
-    def check_first_rows(self, table: Table, name: str, *, declared: bool) -> None:
+    def check_first_rows(self, table: Table, name: str, written: Any, *, declared: bool) -> None:
         """Raise DataError if a stream that starts with these rows cannot be read."""
-        self.read(table, name, declared=declared)
+        self.read(table, name, written, declared=declared)
 
     def from_texts(self, texts: Sequence[str | None], name: str) -> NDArray[Any]:
         """Return the distinct texts of a streamed column as `Column.encode` takes them."""
@@ -143,13 +154,18 @@ class NumberKind(ColumnKind):
     streams_numbers = True
 
     def accepts(self, cells: Sequence[str | None]) -> bool:
-        return type_inference.are_numbers(cells)
+        if type_inference.are_numbers(cells):
+            return not type_inference.are_codes(cells)
+        return self.find_format(cells) is not None
 
-    def read(self, table: Table, name: str, *, declared: bool) -> NDArray[Any]:
+    def find_format(self, cells: Sequence[str | None]) -> NumberFormat | None:
+        return type_inference.find_number_format(cells)
+
+    def read(self, table: Table, name: str, written: Any, *, declared: bool) -> NDArray[Any]:
         del declared
-        return type_inference.parse_numbers(table, name)
+        return type_inference.parse_numbers(table, name, written)
 
-    def check_first_rows(self, table: Table, name: str, *, declared: bool) -> None:
+    def check_first_rows(self, table: Table, name: str, written: Any, *, declared: bool) -> None:
         """Do nothing: the stream reports invalid cells of all rows."""
 
     def has_missing(self, values: NDArray[Any]) -> bool:
@@ -166,12 +182,60 @@ class NumberKind(ColumnKind):
         return fit_number(name, statistics, missing, section.scale)
 
 
+class DateKind(NumberKind):
+    def accepts(self, cells: Sequence[str | None]) -> bool:
+        return self.find_format(cells) is not None
+
+    def find_format(self, cells: Sequence[str | None]) -> Any:
+        return infer_date_format({cell for cell in cells if cell is not None})
+
+    def read(self, table: Table, name: str, written: Any, *, declared: bool) -> NDArray[Any]:
+        del declared
+        return type_inference.parse_dates(table, name, written or DateFormat())
+
+    def fit(self, name: str, statistics: Any, section: DataSection) -> Column | None:
+        return fit_date(name, statistics, section)
+
+
+class TextKind(ColumnKind):
+    def accepts(self, cells: Sequence[str | None]) -> bool:
+        present = [cell for cell in cells if cell is not None]
+        return not type_inference.rare_invalid_numbers(cells) and type_inference.looks_like_identifier(present)
+
+    def read(self, table: Table, name: str, written: Any, *, declared: bool) -> NDArray[Any]:
+        del written, declared
+        return self.from_texts(table.columns[name], name)
+
+    def from_texts(self, texts: Sequence[str | None], name: str) -> NDArray[Any]:
+        del name
+        values = np.empty(len(texts), object)
+        values[:] = texts
+        return values
+
+    def has_missing(self, values: NDArray[Any]) -> bool:
+        return None in values.tolist()
+
+    def statistics(self, values: NDArray[Any]) -> CategoryStatistics:
+        return CategoryStatistics.from_values(values)
+
+    def streamed_statistics(self, stream: StreamedColumn) -> CategoryStatistics:
+        return CategoryStatistics(stream.counts, stream.missing)
+
+    def fit(self, name: str, statistics: Any, section: DataSection) -> Column | None:
+        if not statistics.counts:
+            return None
+        found = {"count": sum(statistics.counts.values()), "missing": statistics.missing}
+        fill = "" if section.missing == "impute" else None
+        return TextColumn(name, TEXT_FEATURES, fill, {**found, "distinct": len(statistics.counts)})
+
+
 class CategoryKind(ColumnKind):
     def accepts(self, cells: Sequence[str | None]) -> bool:
         del cells
         return True
 
-    def read(self, table: Table, name: str, *, declared: bool) -> NDArray[Any]:
+    def read(self, table: Table, name: str, written: Any, *, declared: bool) -> NDArray[Any]:
+        del written
         return type_inference.parse_categories(table, name, declared=declared)
 
     def from_texts(self, texts: Sequence[str | None], name: str) -> NDArray[Any]:
@@ -207,7 +271,13 @@ class ArrayKind(ColumnKind):
 
 
 # Type inference chooses the first kind that accepts the cells.
-COLUMN_KINDS: dict[str, ColumnKind] = {"number": NumberKind(), "category": CategoryKind(), "array": ArrayKind()}
+COLUMN_KINDS: dict[str, ColumnKind] = {
+    "number": NumberKind(),
+    "date": DateKind(),
+    "text": TextKind(),
+    "category": CategoryKind(),
+    "array": ArrayKind(),
+}
 
 
 def infer_kind(cells: Sequence[str | None]) -> str:
@@ -224,8 +294,10 @@ def fit_signature(
     output: ClassificationOutput | Mapping[str, NumericSummary],
     section: DataSection,
     incomplete: Collection[str],
+    formats: Mapping[str, Any],
 ) -> Signature:
-    """Return the signature. `columns` holds the name, kind and statistics of each column.
+    """Return the signature. `columns` holds the name, kind and statistics of each column, `formats` how
+    texts spell its values.
 
     `output` is that of a classification, or for a regression a summary of each target. Only columns that are
     `incomplete` or optional in the job get a value to fill in: the others are required. Columns without any value in
@@ -239,7 +311,9 @@ def fit_signature(
         required = name not in incomplete and name not in (section.optional or ())
         own = replace(section, missing="refuse") if required else section
         column = COLUMN_KINDS[kind].fit(name, statistics, own)
-        inputs += [] if column is None else [column]
+        if column is not None:
+            written = formats.get(name)
+            inputs.append(column if written is None else replace(column, format=written))  # type: ignore[type-var]
     if not inputs:
         faults.append(Fault("", "no column has a value in the training rows", "add rows, or input columns"))
     summaries = {} if isinstance(output, ClassificationOutput) else output
@@ -270,17 +344,44 @@ def fit_number(name: str, statistics: NumberStatistics, missing: Missing, scalin
     return NumberColumn(name, offset, scale, fill, {**summary.statistics(), "missing": statistics.missing, **spread})
 
 
+def fit_date(name: str, statistics: NumberStatistics, section: DataSection) -> DateColumn | None:
+    """Fit dates as numbers: seconds. Cycles are those in which the training rows have more than one place."""
+    summary, sample = statistics.summary, statistics.sample
+    if summary is None:
+        return None
+    spread = decile_statistics(sample if len(sample) else np.array([summary.mean]))
+    offset, scale = summary.mean, summary.scaling(standardise=True)[1]
+    fill = float(np.floor(spread["deciles"][5])) if section.missing == "impute" else None
+    days = np.floor(sample / DAY)
+    places = {"day": sample % DAY, "week": days % 7, "year": np.floor(days % (CYCLES["year"] / DAY))}
+    cycles = tuple(cycle for cycle, found in places.items() if len(np.unique(found)) > 1)
+    found = {**summary.statistics(), "missing": statistics.missing, **spread}
+    return DateColumn(name, offset, scale, fill, found, cycles=cycles)
+
+
 def fit_category(
     name: str, statistics: CategoryStatistics, missing: Missing, unknown: Unknown
 ) -> CategoryColumn | None:
     """Fit a category: sorted categories; the fill value is the most frequent one, the first of equals."""
-    counts = statistics.counts
+    counts = _merge_spellings(statistics.counts)
     if not counts:
         return None
     frequencies = dict(sorted(counts.items()))
     found = {"count": sum(counts.values()), "missing": statistics.missing, "frequencies": frequencies}
     fill = max(frequencies, key=lambda category: frequencies[category]) if missing == "impute" else None
     return CategoryColumn(name, tuple(frequencies), unknown, fill, found)
+
+
+def _merge_spellings(counts: Mapping[str, int]) -> Mapping[str, int]:
+    """Return the counts with all spellings of true under the most frequent one, and those of false."""
+    if len(counts) < 3 or not are_booleans(counts):
+        return counts
+    merged = {}
+    for words in (FALSE_SPELLINGS, TRUE_SPELLINGS):
+        found = {text: count for text, count in counts.items() if text.lower() in words}
+        if found:
+            merged[max(sorted(found), key=lambda text: found[text])] = sum(found.values())
+    return merged
 
 
 def fit_array(name: str, statistics: ArrayStatistics, standardise: bool) -> ArrayColumn | None:
@@ -325,8 +426,7 @@ class NumericSummary:
     @property
     def is_constant(self) -> bool:
         """True if all numbers are equal up to rounding: their range is a few units in the last place of float64."""
-        largest = max(abs(self.minimum), abs(self.maximum))
-        return self.maximum - self.minimum <= _MAX_ROUNDING_ERROR * largest
+        return type_inference.is_constant_range(self.minimum, self.maximum)
 
     def statistics(self) -> dict[str, Any]:
         std = 0.0 if self.is_constant else self.std

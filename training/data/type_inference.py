@@ -8,12 +8,16 @@ from __future__ import annotations
 
 import math
 import re
+from collections import Counter
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 
 import numpy as np
 from numpy.typing import NDArray
 
 from model_store.errors import Fault
+from model_store.schema.date_text import DateFormat, infer_date_format
+from model_store.schema.number_text import MAX_MISSING_WORDS, MAX_NUMBER_TEXT, NumberFormat, infer_number_format
 from model_store.utils.values import describe_value, parse_finite_number, parse_number
 from training.data.readers import Table
 from training.errors import MAX_SHOWN_FAULTS, DataError
@@ -24,7 +28,77 @@ _ALWAYS_ALLOWED_CLASSES = 3  # distinct integers that may be classes, regardless
 _INTEGER = re.compile(r"([+-]?[0-9]{1,400})(\.0*)?")
 _MAX_INTEGER_LABEL = 2**53  # many JSON readers have no larger integers
 _DATE = re.compile(r"\d{4}([-/.])\d\d?\1\d\d?([T ].*)?|\d\d?([-/.])\d\d?\3\d{2,4}([T ].*)?")
+_LEADING_ZERO = re.compile(r"0[0-9]+")
+_IDENTIFIER_NAME = re.compile(
+    r"(?i:(?:^|[_\W])(?:id|ids|uuid|guid|index|key|row_?(?:id|num|number|no|names?)))$|[a-z]I[Dd]s?$"
+)
+_MIN_IDENTIFIED_ROWS = 20
+_IDENTIFIER_SHARE = 0.95  # of the cells are distinct
+_MIN_WORDS = 3  # of a text, on average
+_MAX_ROUNDING_ERROR = 16 * float(np.finfo(np.float64).eps)  # of sums of up to about a hundred terms, relative
 _FORMATTED_NUMBER = re.compile(r"[$€£¥]?\s*[+-]?\d[\d.,' ]*\s*([%$€£¥]|[A-Za-z]{1,3})?")
+
+
+def find_number_format(cells: Sequence[str | None]) -> NumberFormat | None:
+    """Return how the cells spell numbers if all do, and not all are plain numbers, else None.
+
+    Up to five words without digits, in at most a tenth of the cells among many distinct numbers, mean a missing value.
+    """
+    counts = Counter(cell for cell in cells if cell is not None)
+    if all(parse_number(text) is not None for text in counts):
+        return None
+    if (found := infer_number_format(counts)) is not None:
+        return found
+    words = [text for text in counts if len(text) <= MAX_NUMBER_TEXT and not any(map(str.isdigit, text))]
+    numbers = counts.keys() - set(words)
+    if not 0 < len(words) <= MAX_MISSING_WORDS or len(numbers) <= FEW_CATEGORIES:
+        return None
+    if 10 * sum(counts[word] for word in words) > counts.total():
+        return None
+    plain = all(parse_finite_number(text) is not None for text in numbers)
+    found = NumberFormat() if plain else infer_number_format(numbers)
+    return None if found is None else replace(found, missing=tuple(sorted(words)))
+
+
+def are_codes(cells: Sequence[str | None]) -> bool:
+    """Return True if all cells are digits and some have leading zeros, such as 02134: they are no quantities."""
+    present = {cell for cell in cells if cell is not None}
+    return any(_LEADING_ZERO.fullmatch(cell) for cell in present) and all(
+        cell.isascii() and cell.isdigit() for cell in present
+    )
+
+
+def is_constant_range(low: float, high: float) -> bool:
+    """Return True if numbers from `low` to `high` are equal up to rounding, to a few units in the last place."""
+    return high - low <= _MAX_ROUNDING_ERROR * max(abs(low), abs(high))
+
+
+def identifier_reason(name: str, cells: Sequence[str | None]) -> str:
+    """Return why a column identifies rows and tells nothing about other rows, "" if it does not seem to."""
+    present = [cell for cell in cells if cell is not None]
+    distinct = set(present)
+    if len(present) < _MIN_IDENTIFIED_ROWS or len(distinct) < _IDENTIFIER_SHARE * len(present):
+        return ""
+    integers = [_parse_integer(cell) for cell in present]
+    if None not in integers and not are_codes(present):
+        numbers = {number for number in integers if number is not None}
+        if len(numbers) < len(present):
+            return ""
+        if max(numbers) - min(numbers) + 1 == len(numbers) and min(numbers) in (0, 1):
+            return "row numbers"
+        return "identifiers" if _IDENTIFIER_NAME.search(name) else ""
+    if looks_like_text(present) or (are_numbers(present) and not are_codes(present)):
+        return ""
+    if infer_date_format(distinct) is not None or find_number_format(present) is not None:
+        return ""
+    return f"identifiers, {len(distinct)} distinct values in {len(present)} rows"
+
+
+def looks_like_text(present: Sequence[str]) -> bool:
+    """Return True for free text: distinct texts of several words."""
+    distinct = set(present)
+    words = sum(text.count(" ") + 1 for text in distinct)
+    return len(distinct) > FEW_CATEGORIES and words >= _MIN_WORDS * len(distinct) and len(distinct) > len(present) / 2
 
 
 def are_numbers(cells: Sequence[str | None]) -> bool:
@@ -44,13 +118,17 @@ def looks_like_identifier(cells: Sequence[str | None]) -> bool:
     return distinct > MAX_CATEGORIES or (distinct > FEW_CATEGORIES and distinct > len(present) / 2)
 
 
-def parse_numbers(table: Table, column: str) -> NDArray[np.float64]:
-    """Return a column as (n,) numbers, NaN where a cell is missing. DataError lists all cells that are not numbers."""
+def parse_numbers(table: Table, column: str, written: NumberFormat | None = None) -> NDArray[np.float64]:
+    """Return a column as (n,) numbers, NaN where a cell is missing. DataError lists all cells that are not numbers.
+
+    `written` is how the cells spell numbers, None for plain numbers.
+    """
+    parse = parse_finite_number if written is None else written.parse
     values = np.empty(len(table))
     faults: list[Fault] = []
     total = 0
     for row, cell in enumerate(table.columns[column]):
-        value = math.nan if cell is None else parse_finite_number(cell)
+        value = math.nan if cell is None else parse(cell)
         if value is None:
             total += 1
             if len(faults) < MAX_SHOWN_FAULTS:
@@ -59,6 +137,27 @@ def parse_numbers(table: Table, column: str) -> NDArray[np.float64]:
                 faults.append(Fault(f"{table.row_unit} {table.lines[row]}, column {column}", problem, fix))
             value = math.nan
         values[row] = value
+    if faults:
+        raise DataError(table.name, faults, total)
+    return values
+
+
+def parse_dates(table: Table, column: str, written: DateFormat) -> NDArray[np.float64]:
+    """Return a column as (n,) seconds since 1970, NaN where a cell is missing. DataError lists all other cells."""
+    values = np.full(len(table), np.nan)
+    faults: list[Fault] = []
+    total = 0
+    for row, cell in enumerate(table.columns[column]):
+        if cell is None:
+            continue
+        if (seconds := written.parse(cell)) is not None:
+            values[row] = seconds
+            continue
+        total += 1
+        if len(faults) < MAX_SHOWN_FAULTS:
+            problem = f"expected a date such as {written.example}, found {describe_value(cell)}"
+            fix = "correct the cell, or empty it if the value is missing"
+            faults.append(Fault(f"{table.row_unit} {table.lines[row]}, column {column}", problem, fix))
     if faults:
         raise DataError(table.name, faults, total)
     return values
@@ -178,6 +277,9 @@ def infer_task(table: Table, targets: Sequence[str]) -> str:
     if len(targets) > 1:
         return "regression"
     (target,) = targets
+    if (written := find_number_format(table.columns[target])) is not None:
+        values = {written.parse(cell) for cell in table.columns[target] if cell is not None}
+        return "classification" if len(values) <= _ALWAYS_ALLOWED_CLASSES else "regression"
     if invalid := rare_invalid_numbers(table.columns[target]):
         alternative = "or write task = 'classification' in [data] if they are classes"
         raise DataError(table.name, [_invalid_number_fault(table, target, invalid, alternative)])

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
@@ -139,11 +138,8 @@ class PreparedJob:
 
     def instances(self, rows: NDArray[np.int64]) -> list[Any]:
         """Return these rows as a client sends them to the service: lists in column order, or nested arrays."""
-        values = [self.dataset.inputs[name][rows] for name in self.signature.names]
-        if self.signature.inputs[0].is_whole_row:
-            arrays: list[Any] = values[0].tolist()
-            return arrays
-        return [[_json_cell(cell) for cell in row] for row in zip(*(column.tolist() for column in values), strict=True)]
+        values = [column.to_json(self.dataset.inputs[column.name][rows]) for column in self.signature.inputs]
+        return values[0] if self.signature.inputs[0].is_whole_row else list(map(list, zip(*values, strict=True)))
 
     def labels(self, rows: NDArray[np.int64]) -> list[Any]:
         """Return the true targets of these rows: labels, numbers, or `{name: number}` for several targets."""
@@ -313,7 +309,3 @@ def _split_generator(settings: JobSettings, fold: Fold | None) -> np.random.Gene
     if fold is None or fold.repeat == 1:
         return make_generators(settings)[0]
     return np.random.default_rng(np.random.SeedSequence(settings.train.seed, spawn_key=(0, fold.repeat)))
-
-
-def _json_cell(cell: Any) -> Any:
-    return None if isinstance(cell, float) and math.isnan(cell) else cell

@@ -158,7 +158,7 @@ def test_a_boolean_is_the_category_that_spells_it(spelling) -> None:
 
 
 def test_a_boolean_is_rejected_where_no_category_or_several_spell_it() -> None:
-    columns = (CategoryColumn("sold", ("no", "yes"), unknown="bucket"), CategoryColumn("paid", ("TRUE", "True")))
+    columns = (CategoryColumn("sold", ("never", "always"), unknown="bucket"), CategoryColumn("paid", ("TRUE", "True")))
     signature = Signature(columns, RegressionOutput(("y",), (0.0,), (1.0,)))
     assert faults(signature, [[True, True]]) == [
         "instances.0.sold: expected text, found true (send one of the training data's categories)",
@@ -436,7 +436,7 @@ ARRAY = {"kind": "array", "name": "p", "shape": [2], "offset": 0, "scale": 1, "l
         ([], OUTPUT, "signature.inputs"),
         ("x", OUTPUT, "signature.inputs"),
         ([NUMBER, NUMBER], OUTPUT, "unique names"),
-        ([NUMBER | {"kind": "text"}], OUTPUT, "signature.inputs.0.kind"),
+        ([NUMBER | {"kind": "words"}], OUTPUT, "signature.inputs.0.kind"),
         ([NUMBER | {"scale": 0}], OUTPUT, "signature.inputs.0: .*scale"),
         ([NUMBER | {"scale": "1"}], OUTPUT, "signature.inputs.0: .*scale"),
         ([NUMBER | {"scale": True}], OUTPUT, "signature.inputs.0: .*scale"),

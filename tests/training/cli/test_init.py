@@ -70,7 +70,7 @@ def test_init_without_a_target_lists_the_columns(train: Train, job_file: Path) -
 
 
 def test_init_leaves_out_ids_and_constants(train: Train, tmp_path: Path) -> None:
-    rows = "".join(f"name {i},same,{i},,{i % 7 + 0.5}\n" for i in range(60))
+    rows = "".join(f"name {i},same,{i * 3},,{i % 7 + 0.5}\n" for i in range(60))
     (tmp_path / "t.csv").write_text("id,fixed,size,void,price\n" + rows)
     job = tmp_path / "jobs" / "prices.toml"
     job.parent.mkdir()
@@ -81,7 +81,7 @@ def test_init_leaves_out_ids_and_constants(train: Train, tmp_path: Path) -> None
     assert 'path = "../t.csv"' in text
     assert 'name = "prices"' in text
     assert 'task = "regression"' in text
-    assert "id: left out: 60 distinct values" in text
+    assert "id: left out: identifiers, 60 distinct values in 60 rows; to use it, add it to columns" in text
     assert train(job, "--set", "train.epochs=2").exit_code == 0
 
 
@@ -104,7 +104,7 @@ def test_init_reads_only_the_first_rows_of_a_streamed_table(
     monkeypatch.setattr("training.data.streaming.dataset.MIN_STREAM_BYTES", 1000)
     for module in ("cli.scaffold", "data.streaming.table_reader"):
         monkeypatch.setattr(f"training.{module}.TYPE_INFERENCE_ROWS", 200)
-    content = pa.table({"size": np.arange(900.0), "id": [f"n{i}" for i in range(900)], "y": ["u", "v"] * 450})
+    content = pa.table({"size": np.arange(900.0) * 3, "id": [f"n{i}" for i in range(900)], "y": ["u", "v"] * 450})
     (csv.write_csv if kind == "csv" else parquet.write_table)(content, tmp_path / f"t.{kind}")
     found = train("init", tmp_path / f"t.{kind}", "--target", "y")
     assert found.exit_code == 0, found.output
@@ -135,23 +135,15 @@ def test_init_hints_at_other_kinds_of_columns(train: Train, tmp_path: Path) -> N
     (tmp_path / "t.csv").write_text("\n".join([header, *lines]))
     assert train("init", tmp_path / "t.csv", "--target", "price").exit_code == 0
     text = (tmp_path / "t.toml").read_text()
-    assert "#   row: number, 0 to 59; consecutive integers: if this is a row number, remove it from columns\n" in text
+    assert "#   row: left out: row numbers; to use it, add it to columns\n" in text
     for dates in ("sold on", "built"):
-        assert re.search(
-            rf"#   {dates}: left out: \d+ distinct values, too many for a category; replace the dates with ", text
-        )
-    assert "#   postcode: number, 0 to 2183; leading zeros: if this is a code, set its kind to category\n" in text
+        assert re.search(rf"#   {dates}: date, \d+ distinct values, written like '", text)
+    assert "#   postcode: left out: identifiers, 60 distinct values in 60 rows; to use it, add it to columns\n" in text
     assert "#   size: number, 0.5 to 59.5\n" in text
     assert "#   debt: number, −2,950,000 to 0\n" in text
-    assert (
-        "#   worth: left out: 60 distinct values, too many for a category; write numbers such as '0,25' with a decimal"
-        in text
-    )
-    assert (
-        "too many for a category; numbers except for 1 cell, such as 'none': empty these cells if they mean missing\n"
-        in text
-    )
-    assert "#   weight: category, 3 distinct values; write numbers such as '0kg' with a decimal point" in text
+    assert "#   worth: number, 0.25 to 59.25, written like '0,25'\n" in text
+    assert "#   yards: number, 0 to 3481, written like 'none', 1 missing\n" in text
+    assert "#   weight: number, 0 to 2, written like '0kg'\n" in text
     assert "#   letter: category, 2 distinct values\n" in text
 
 

@@ -166,7 +166,7 @@ def test_targets_of_any_size_leave_no_infinity_in_the_record(tmp_path: Path) -> 
 
 def test_refused_missing_values_are_also_rejected_in_predictions(tmp_path: Path) -> None:
     table = "a,b,y\n" + "".join(f"{i},{'uv'[i % 2]},{'pq'[i % 2]}\n" for i in range(40))
-    model = train_and_evaluate(prepare(job(tmp_path, table, data={"missing": "refuse", "unknown": "bucket"}))).model
+    model = train_and_evaluate(prepare(job(tmp_path, table, data={"missing": "refuse", "columns": ["a", "b"]}))).model
     assert model.predict([[1, "w"]])
     for row in ([None, "u"], [1, None]):
         with pytest.raises(InputError):

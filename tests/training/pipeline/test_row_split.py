@@ -17,7 +17,9 @@ PATIENTS = "x,patient,day,y\n" + "".join(f"{i},p{i % 9},2024-01-{i % 28 + 1:02d}
 
 
 def test_rows_are_split_by_a_group_that_is_no_input(tmp_path: Path) -> None:
-    prepared = prepare(job(tmp_path, PATIENTS, split={"by": "group", "column": "patient"}))
+    columns = ["x", "day"]
+    split = {"by": "group", "column": "patient"}
+    prepared = prepare(job(tmp_path, PATIENTS, data={"columns": columns}, split=split))
     assert prepared.signature.names == ("x", "day")
     cells = np.array(prepared.dataset.extra["patient"])
     assert not set(cells[prepared.split.test]) & set(cells[prepared.split.training])

@@ -33,6 +33,7 @@ class DataSource:
     """A file that is read in batches: float64 numbers with NaN for missing, `DictionaryColumn`s, or arrays (n, ...).
 
     `rows` is an upper bound of the number of rows. `keep_labels` leaves labels as they are, integers or strings.
+    `formats` is how the texts of columns are written, without columns of plain values.
     """
 
     name: str
@@ -43,6 +44,7 @@ class DataSource:
     task: str
     notes: list[str] = field(default_factory=list)
     keep_labels: bool = False
+    formats: dict[str, Any] = field(default_factory=dict)
 
     def batches(self) -> Iterator[Batch]:
         raise NotImplementedError

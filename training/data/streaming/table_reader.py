@@ -52,7 +52,7 @@ def open_source(section: DataSection, folder: Path) -> DataSource:
     with translate_input_errors(file.name):
         rows = _most_rows(file, path, fingerprint)
     fields = _choose_source_fields(first, section, fingerprint, rows)
-    return ArrowSource(*fields, file=file) if isinstance(file, ArrowFile) else TextSource(*fields, file=file)
+    return ArrowSource(**fields, file=file) if isinstance(file, ArrowFile) else TextSource(**fields, file=file)
 
 
 def _most_rows(file: TableFile, path: Path, fingerprint: Fingerprint) -> int:
@@ -67,20 +67,30 @@ def _most_rows(file: TableFile, path: Path, fingerprint: Fingerprint) -> int:
         return 1 + sum(block.count(b"\n") for block in iter(lambda: text.read(1 << 20), b""))
 
 
-def _choose_source_fields(
-    first: Table, section: DataSection, fingerprint: Fingerprint, rows: int
-) -> tuple[str, Fingerprint, int, dict[str, str], tuple[str, ...], str, list[str]]:
+def _choose_source_fields(first: Table, section: DataSection, fingerprint: Fingerprint, rows: int) -> dict[str, Any]:
     """Return the fields of a `DataSource`, decided by the first rows of a table."""
-    target_names, names = dataset.choose_columns(first, section)
-    kinds = dataset.choose_kinds(first, names, section)
-    for name in names:
-        COLUMN_KINDS[kinds[name]].check_first_rows(first, name, declared=name in section.kinds)
     notes = dataset.table_notes(first, section)
+    target_names, names = dataset.choose_columns(first, section, notes=notes)
+    kinds = dataset.choose_kinds(first, names, section)
+    if texts := [name for name, kind in kinds.items() if kind == "text"]:
+        if section.columns is not None or len(texts) == len(names):
+            problem = "expected numbers, dates or categories, as free text cannot be streamed; found text"
+            fix = "write stream = false in [data], or exclude the column: list the others in data.columns"
+            raise DataError(first.name, [Fault(f"column {name}", problem, fix) for name in texts])
+        names = [name for name in names if name not in texts]
+        kinds = {name: kinds[name] for name in names}
+        notes.append(f"left out columns of free text, which cannot be streamed: {', '.join(texts)}")
     task = dataset.choose_task(first, target_names, section, notes)
     if task == "classification":
         dataset.check_classes(first, target_names[0])
-    notes += type_inference.kind_warnings(first, kinds, section.kinds)
-    return first.name, fingerprint, rows, kinds, tuple(target_names), task, notes
+    formats = dataset.find_formats(first, kinds, target_names, task)
+    for name in names:
+        COLUMN_KINDS[kinds[name]].check_first_rows(first, name, formats.get(name), declared=name in section.kinds)
+    notes += dataset.kind_notes(first, formats) + type_inference.kind_warnings(first, kinds, section.kinds)
+    return {
+        "name": first.name, "fingerprint": fingerprint, "rows": rows, "kinds": kinds,
+        "target_names": tuple(target_names), "task": task, "notes": notes, "formats": formats,
+    }  # fmt: skip
 
 
 @dataclass(kw_only=True)
@@ -96,7 +106,8 @@ class TextSource(DataSource):
                 try:
                     for name in kinds:
                         cells = block.columns[name]
-                        batch[name] = parse_numbers(cells) if name in numeric else encode_texts(cells)
+                        written = self.formats.get(name)
+                        batch[name] = parse_numbers(cells, written) if name in numeric else encode_texts(cells)
                 except ValueError as error:
                     raise self._locate_faults(numeric) from error
                 yield batch
@@ -108,7 +119,9 @@ class TextSource(DataSource):
         for block in self.file.blocks():
             for i, line in enumerate(block.lines):
                 cells = ((name, block.columns[name][i]) for name in numeric)
-                invalid = next(((name, cell) for name, cell in cells if _is_invalid_number(cell)), None)
+                invalid = next(
+                    ((name, cell) for name, cell in cells if _is_invalid(cell, self.formats.get(name))), None
+                )
                 if invalid is None:
                     continue
                 total += 1
@@ -120,8 +133,15 @@ class TextSource(DataSource):
         return DataError(self.name, faults, total)
 
 
-def parse_numbers(cells: Sequence[str | None]) -> NDArray[np.float64]:
-    """Return cells as numbers, NaN for missing ones. ValueError if one is neither, or infinite."""
+def parse_numbers(cells: Sequence[str | None], written: Any = None) -> NDArray[np.float64]:
+    """Return cells, as they are `written`, as numbers, NaN for missing ones. ValueError if one is neither."""
+    if written is not None:
+        column = encode_texts(cells)
+        read = [math.nan if cell is None else written.parse(cell) for cell in column.values]
+        if None in read:
+            raise ValueError(f"not a number: {column.values[read.index(None)]!r}")
+        numbers: NDArray[np.float64] = np.array(read, np.float64)[column.codes]
+        return numbers
     texts = [_NAN_OF_MISSING.get(cell, cell) for cell in cells if cell is not None]
     joined = "".join(texts)
     if len(texts) == len(cells) and joined.isascii() and "_" not in joined:
@@ -149,9 +169,9 @@ def encode_texts(cells: Sequence[str | None]) -> DictionaryColumn:
     return DictionaryColumn(found, [parse_file_cell(text) for text in codes])
 
 
-def _is_invalid_number(text: str | None) -> bool:
+def _is_invalid(text: str | None, written: Any) -> bool:
     cell = parse_file_cell(text)
-    return cell is not None and parse_finite_number(cell) is None
+    return cell is not None and (parse_finite_number(cell) if written is None else written.parse(cell)) is None
 
 
 @dataclass(kw_only=True)
@@ -165,13 +185,13 @@ class ArrowSource(DataSource):
         with translate_input_errors(self.name):
             for batch in self.file.batches(list(kinds), source.BATCH_ROWS):
                 try:
-                    yield _convert_batch(batch, kinds)
+                    yield _convert_batch(batch, kinds, self.formats)
                 except pa.ArrowException as error:
                     fix = "correct the file, or list the columns to read in data.columns"
                     raise DataError(self.name, [Fault("", f"cannot be read: {first_line(error)}", fix)]) from error
 
 
-def _convert_batch(batch: Any, kinds: Mapping[str, str]) -> Batch:
+def _convert_batch(batch: Any, kinds: Mapping[str, str], formats: Mapping[str, Any]) -> Batch:
     """Convert a batch of pyarrow's."""
     import pyarrow as pa  # noqa: PLC0415
     from pyarrow import compute  # noqa: PLC0415
@@ -181,8 +201,9 @@ def _convert_batch(batch: Any, kinds: Mapping[str, str]) -> Batch:
         array = batch.column(name)
         if COLUMN_KINDS[kind].streams_numbers:
             try:
-                converted[name] = _convert_numbers(array)
-            except pa.ArrowException as error:
+                written = formats.get(name)
+                converted[name] = _convert_numbers(array) if written is None else _parse_written(array, written)
+            except (pa.ArrowException, ValueError) as error:
                 raise pa.ArrowInvalid(f"column {name}: {first_line(error)}") from error
             continue
         if not pa.types.is_dictionary(array.type):
@@ -191,6 +212,11 @@ def _convert_batch(batch: Any, kinds: Mapping[str, str]) -> Batch:
         codes = array.indices.fill_null(len(values)).to_numpy(zero_copy_only=False)
         converted[name] = DictionaryColumn(codes, [*values, None])
     return converted
+
+
+def _parse_written(array: Any, written: Any) -> NDArray[np.float64]:
+    """Return a column of pyarrow's as numbers: the texts that the first rows have, parsed as they are `written`."""
+    return parse_numbers(to_texts(array), written)
 
 
 def _convert_numbers(array: Any) -> NDArray[np.float64]:

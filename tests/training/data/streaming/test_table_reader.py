@@ -29,7 +29,7 @@ from training.pipeline.job import from_dict, prepare
         ("size,kind\n", {}, "a header and no rows"),
         ("", {}, "the file is empty"),
         ("size,knd\n1,a\n", {}, "data.target: unknown column 'kind' (did you mean 'knd'?)"),
-        ("size,kind\n" + "".join(f"t{i},{i % 2}\n" for i in range(3000)), {}, "too many for a category"),
+        ("size,kind\n" + "".join(f"t{i},{i % 2}\n" for i in range(3000)), {}, "free text cannot be streamed"),
         ("size,kind\n1,a\n2,b\n", {}, "split.test: 0.2 of 2 rows rounds to no row"),
         ("size,kind\n1,a\n2,b\n", {"train": {"batch_size": "all"}}, "train.batch_size: 'all' rows of a stream do not"),
         ("size,kind\n1,a\n2,b\n", {"split": {"test": 0}}, "split.test: expected test rows, as a stream"),

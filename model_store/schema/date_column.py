@@ -1,0 +1,202 @@
+"""Columns of dates and times."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import Any, Literal, Self
+
+import numpy as np
+from marshmallow import ValidationError, fields, validate
+
+from model_store.errors import InputError
+from model_store.nn import Array
+from model_store.schema.column import Bins, Column, FaultCollector, FormField, RowLocations, finite_numbers
+from model_store.schema.date_text import ORDERS, DateFormat, to_iso
+from model_store.schema.scaled_numbers import check_scale, finite_number_field, scaled_bins
+from model_store.utils.values import describe_value, is_finite_number
+
+DAY = 86_400.0
+CYCLES = {"day": DAY, "week": 7 * DAY, "year": 365.2425 * DAY}  # seconds
+MIN_SECONDS, MAX_SECONDS = -62_135_596_800, 253_402_300_799  # the years 1 to 9999
+
+
+class _DateFormatField(fields.Field[DateFormat]):
+    def _deserialize(self, value: Any, attr: str | None, data: Any, **_: Any) -> DateFormat:
+        if not isinstance(value, dict) or value.keys() != {"order"} or value["order"] not in ORDERS:
+            raise ValidationError(f"expected an object with order, one of {', '.join(ORDERS)}")
+        return DateFormat(value["order"])
+
+
+def _check_seconds(value: Any) -> None:
+    if not is_finite_number(value) or not MIN_SECONDS <= value <= MAX_SECONDS:
+        raise ValidationError("expected seconds of a year from 1 to 9999")
+
+
+@dataclass(frozen=True)
+class DateColumn(Column):
+    """A column of dates or times, as seconds t since 1970 in UTC.
+
+    The features are the trend `(t - offset) / scale`, and for each of `cycles` with its period p `sin(2π t/p)` and
+    `cos(2π t/p)`: the time of day, the day of the week, the day of the year. `fill` replaces a missing
+    value; without it a missing value is rejected.
+    """
+
+    name: str
+    offset: float = 0.0
+    scale: float = 1.0
+    fill: float | None = None
+    statistics: Mapping[str, Any] = field(default_factory=dict)
+    kind: Literal["date"] = "date"
+    format: DateFormat = field(default_factory=DateFormat)
+    cycles: tuple[str, ...] = ()
+    tensor_datatype = "BYTES"
+
+    @property
+    def width(self) -> int:
+        return 1 + 2 * len(self.cycles)
+
+    def parse(self, values: list[Any], locations: RowLocations, faults: FaultCollector) -> Array:
+        """Return untrusted values as (n,) float64 seconds since 1970, NaN for missing ones."""
+        parsed = np.full(len(values), np.nan)
+        for i, value in enumerate(values):
+            if value is None:
+                continue
+            seconds = self.format.parse(value) if type(value) is str else None
+            if seconds is None:
+                fix = self.missing_text_fix(value) or "send ISO 8601, such as '2020-03-31' or '2020-03-31T18:00'"
+                faults.add(f"{locations[i]}.{self.name}", f"expected a date, found {describe_value(value)}", fix)
+                seconds = self.offset
+            parsed[i] = seconds
+        return parsed
+
+    def encode(self, values: Array, locations: RowLocations, faults: FaultCollector) -> Array:
+        """Return parsed values as features (n, width)."""
+        missing = np.isnan(values)
+        if missing.any():
+            if self.fill is None:
+                for i in np.flatnonzero(missing):
+                    fix = "send a date; the column is required"
+                    faults.add(f"{locations[int(i)]}.{self.name}", "expected a date, found none", fix)
+            else:
+                self.note_filled(np.flatnonzero(missing).tolist(), locations, faults)
+                values = np.where(missing, self.fill, values)
+        angles = [2 * np.pi * (values % CYCLES[cycle]) / CYCLES[cycle] for cycle in self.cycles]
+        waves = [wave for angle in angles for wave in (np.sin(angle), np.cos(angle))]
+        return np.column_stack([(values - self.offset) / self.scale, *waves])
+
+    def missing_values(self, count: int) -> Array:
+        return np.full(count, np.nan)
+
+    def count_missing(self, values: Array) -> int:
+        return int(np.isnan(values).sum())
+
+    def shown_fill(self) -> Any:
+        return None if self.fill is None else to_iso(self.fill)
+
+    def to_json(self, values: Array) -> list[Any]:
+        return [None if np.isnan(value) else to_iso(value) for value in values.tolist()]
+
+    @classmethod
+    def json_fields(cls) -> dict[str, fields.Field[Any]]:
+        return {
+            "offset": fields.Raw(required=True, validate=_check_seconds),
+            "scale": finite_number_field(check_scale, required=True),
+            "fill": fields.Raw(required=True, allow_none=True, validate=_check_seconds),
+            "format": _DateFormatField(required=True),
+            "cycles": fields.List(fields.String(validate=validate.OneOf(list(CYCLES))), required=True),
+        }
+
+    def find_problem(self) -> str | None:
+        return "cycles: expected each cycle once" if len(set(self.cycles)) != len(self.cycles) else None
+
+    def value_schemas(self) -> list[dict[str, Any]]:
+        text = self._range_text()
+        notes = [f"A date or time in ISO 8601{self._other_format()}; UTC without an offset."]
+        notes += [f"{text} in training."] if text else []
+        notes += [f"null is replaced by {self.shown_fill()}."] if self.fill is not None else []
+        types = ["string", "null"] if self.fill is not None else "string"
+        return [{"type": types, "examples": [self.typical_value()], "description": " ".join(notes)}]
+
+    def _other_format(self) -> str:
+        return "" if self.format.order == "iso" else f", or like {self.format.example}"
+
+    def public_details(self) -> dict[str, Any]:
+        return super().public_details() | {"seen": self._iso_range(), "format": self.format.as_dict()}
+
+    def form_field(self) -> FormField:
+        text = self._range_text()
+        return FormField("text", text or "a date", "in training" if text else "", fill=self.shown_fill() or "")
+
+    @classmethod
+    def from_public_details(cls, details: Mapping[str, Any]) -> Self:
+        fill = details.get("fill")
+        written = DateFormat(details["format"]["order"])
+        return cls(details["name"], fill=None if fill is None else written.parse(fill), format=written)
+
+    def _iso_range(self) -> dict[str, str]:
+        known = self.training_range()
+        return {key: to_iso(value) for key, value in known.items() if MIN_SECONDS <= value <= MAX_SECONDS}
+
+    def _range_text(self) -> str:
+        known = self._iso_range()
+        return f"{known['min']} to {known['max']}" if {"min", "max"} <= known.keys() else ""
+
+    def describe(self, format_value: Callable[[Any], str]) -> str:
+        del format_value
+        return self._range_text()
+
+    def describe_statistics(self, statistics: Mapping[str, Any], shorten: Callable[[str], str]) -> str:
+        del statistics, shorten
+        return self._range_text()
+
+    def describe_acceptance(self, other: Column | None) -> list[str]:
+        del other
+        return ["dates", *([] if self.format.order == "iso" else [f"such as {self.format.example}"])]
+
+    def summarize(self, format_number: Callable[[float], str]) -> str:
+        del format_number
+        return ", ".join([self._range_text(), *(f"cycle of a {cycle}" for cycle in self.cycles)])
+
+    @property
+    def is_constant(self) -> bool:
+        return bool(self.statistics["std"] == 0)
+
+    def from_tensor(self, tensor: Array, datatype: str, location: str, faults: FaultCollector) -> Array | None:
+        if tensor.dtype != object:
+            faults.add(location, f"expected BYTES, found {datatype}", "send the dates as strings")
+            return None
+        rows = RowLocations(location.removesuffix(f".{self.name}"), range(tensor.size))
+        cells = [None if text is None else self.parse_cell(str(text)) for text in tensor.ravel().tolist()]
+        return self.parse(cells, rows, faults)
+
+    def typical_value(self) -> Any:
+        known = self.training_range()
+        return to_iso(np.floor(float(known.get("mean") or self.offset) / DAY) * DAY)
+
+    def draw_values(self, count: int, rng: np.random.Generator) -> list[Any]:
+        """Return the median, and times between the deciles; whole days if the training times are."""
+        deciles = np.array(finite_numbers(self.statistics.get("deciles")) or [self.offset], np.float64)
+        deciles = np.clip(deciles, MIN_SECONDS, MAX_SECONDS)
+        drawn = np.interp([0.5, *rng.random(count - 1)], np.linspace(0, 1, len(deciles)), deciles)
+        unit = 60.0 if "day" in self.cycles else DAY
+        return [to_iso(value) for value in (np.floor(drawn / unit) * unit).tolist()]
+
+    def repairs(self, value: Any) -> list[Any]:
+        return [value]
+
+    def bins(self, dtype: Any) -> Bins | None:
+        """Return bins of the trend."""
+        return scaled_bins(self, self.statistics, dtype)
+
+    def range_warnings(self, features: Array) -> list[tuple[int, str]]:
+        known = self._iso_range()
+        if not {"min", "max"} <= known.keys():
+            return []
+        limits = [(self.training_range()[key] - self.offset) / self.scale for key in ("min", "max")]
+        low, high = np.array(limits).astype(features.dtype)
+        trend = features[:, 0]
+        return [
+            (int(i), f"the date is outside the training period, {known['min']} to {known['max']}")
+            for i in np.flatnonzero((trend < low) | (trend > high))[: InputError.MAX_FAULTS]
+        ]

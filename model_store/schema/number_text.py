@@ -1,0 +1,192 @@
+"""How the numbers of a column are written: signs of decimals and thousands, a unit, words for a missing value.
+
+Training infers it from the cells of a column, the artifact records it, and the service parses texts with it, so that
+`"$1,200"` and 1200 are the same feature.
+"""
+
+from __future__ import annotations
+
+import math
+import re
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass
+from functools import cache, cached_property
+from typing import Any
+
+from marshmallow import ValidationError, fields
+
+from model_store.utils.values import parse_finite_number
+
+MAX_NUMBER_TEXT = 64  # characters; longer texts are no numbers
+MAX_UNIT = 12
+MAX_MISSING_WORDS = 5
+_SPACES = str.maketrans({"\u00a0": " ", "\u202f": " ", "\u2009": " ", "\u2212": "-"})
+_CURRENCY = r"(?:[A-Z]{0,2}[$€£¥₹₽₩₺₫₪]|USD|EUR|GBP|JPY|CHF|AUD|CAD|CNY|INR|Rs\.?)"
+_UNIT = re.compile(rf"{_CURRENCY}|%|[^\W\d_°²³/.%]{{1,8}}[²³.]?|°[CFK]?|[^\W\d_]{{1,5}}/[^\W\d_]{{1,4}}[²³]?")
+_PREFIX_UNIT = re.compile(_CURRENCY)
+# Decimal and group signs, the first that reads all cells is chosen: "1,234" is 1234, and "1.234" is 1.234.
+_STYLES = ((".", ""), (".", ","), (",", "."), (",", ""), (".", " "), (",", " "), (".", "'"), (",", "'"))
+
+
+@cache
+def _pattern(decimal: str, group: str) -> re.Pattern[str]:
+    digits = r"[0-9]++" if not group else rf"(?:[0-9]{{1,3}}(?:{re.escape(group)}[0-9]{{3}})++|[0-9]++)"
+    sign = re.escape(decimal)
+    return re.compile(rf"({digits}(?:{sign}[0-9]*+)?+|{sign}[0-9]++)([eE][+-]?+[0-9]{{1,3}}+)?+")
+
+
+@dataclass(frozen=True)
+class NumberFormat:
+    """The signs of a decimal point and of thousands, a unit before or after the number, and words for a missing one."""
+
+    decimal: str = "."
+    group: str = ""
+    unit: str = ""
+    missing: tuple[str, ...] = ()
+
+    def parse(self, text: str) -> float | None:
+        """Return the finite number that a text spells, NaN for a word that means missing, None for other texts.
+
+        A number in parentheses is negative, as in accounting. The unit may be left out.
+        """
+        if len(text) > MAX_NUMBER_TEXT:
+            return None
+        if text.strip().lower() in self._missing_words:
+            return math.nan
+        text, negative = text.translate(_SPACES).strip(), False
+        if text.startswith("(") and text.endswith(")"):
+            text, negative = text[1:-1].strip(), True
+        sign, text = _split_sign(self._without_unit(text))
+        text = self._without_unit(text)
+        if not sign:
+            sign, text = _split_sign(text)
+        if not negative and text.startswith("(") and text.endswith(")"):
+            text, negative = text[1:-1].strip(), True
+        if not (found := _pattern(self.decimal, self.group).fullmatch(text)) or (negative and sign):
+            return None
+        plain = found[1].replace(self.group, "") if self.group else found[1]
+        value = float(plain.replace(self.decimal, ".") + (found[2] or ""))
+        return None if math.isinf(value) else -value if negative or sign == "-" else value
+
+    @cached_property
+    def _missing_words(self) -> frozenset[str]:
+        return frozenset(word.lower() for word in self.missing)
+
+    def _without_unit(self, text: str) -> str:
+        unit = self.unit.lower()
+        if unit and text[: len(unit)].lower() == unit:
+            return text[len(unit) :].strip()
+        if unit and text[-len(unit) :].lower() == unit:
+            return text[: -len(unit)].strip()
+        return text
+
+    @property
+    def example(self) -> str:
+        """A number in this format, "" if plain numbers are."""
+        number = f"1{self.group}234" + (f"{self.decimal}5" if self.decimal == "," or not self.group else "")
+        if self.unit and _PREFIX_UNIT.fullmatch(self.unit):
+            return self.unit + number
+        if self.unit:
+            return number + ("" if self.unit == "%" else " ") + self.unit
+        return number if self.decimal == "," or self.group else ""
+
+    def describe(self, name: str, cells: Sequence[str | None]) -> str:
+        """Return a note of how the cells of a column are read."""
+        notes = []
+        plain = [cell for cell in cells if cell is not None and parse_finite_number(cell) is None]
+        read = next(((cell, value) for cell in plain if not math.isnan(value := self.parse(cell) or 0.0)), None)
+        if read is not None:
+            unit = f" ({self.unit})" if self.unit else ""
+            notes.append(f"column {name} is read as numbers{unit}: {read[0]!r} is {read[1]:.15g}")
+        if self.missing:
+            counts = [f"{word!r} in {cells.count(word)}" for word in self.missing]
+            notes.append(f"column {name}: these words are read as missing values: {', '.join(counts)} cells")
+        return "; ".join(notes) + f" (kinds = {{ {name!r} = 'category' }} in [data] overrides it)" if notes else ""
+
+    def as_dict(self) -> dict[str, Any]:
+        return {"decimal": self.decimal, "group": self.group, "unit": self.unit, "missing": list(self.missing)}
+
+    @classmethod
+    def from_dict(cls, found: Mapping[str, Any]) -> NumberFormat:
+        """Return the format that valid JSON data describe."""
+        return cls(found["decimal"], found["group"], found["unit"], tuple(found["missing"]))
+
+
+class NumberFormatField(fields.Field[NumberFormat]):
+    """A number format in the untrusted JSON of an artifact."""
+
+    def _deserialize(self, value: Any, attr: str | None, data: Any, **_: Any) -> NumberFormat:
+        return _read_number_format(value)
+
+
+def _read_number_format(value: Any) -> NumberFormat:
+    """Return the format that JSON describes. ValidationError if it is none."""
+    if not isinstance(value, dict) or value.keys() != {"decimal", "group", "unit", "missing"}:
+        raise ValidationError("expected an object with decimal, group, unit and missing")
+    if not all(isinstance(value[key], str) for key in ("decimal", "group", "unit")):
+        raise ValidationError("expected texts in decimal, group and unit")
+    if (value["decimal"], value["group"]) not in _STYLES:
+        raise ValidationError("expected signs of decimals and thousands such as '.' and ','")
+    if value["unit"] and (len(value["unit"]) > MAX_UNIT or not _UNIT.fullmatch(value["unit"])):
+        raise ValidationError(f"expected a unit of at most {MAX_UNIT} characters, such as '$' or 'kg'")
+    words = value["missing"]
+    if not isinstance(words, list) or len(words) > MAX_MISSING_WORDS:
+        raise ValidationError(f"expected at most {MAX_MISSING_WORDS} words in missing")
+    if not all(isinstance(word, str) and 0 < len(word) <= MAX_NUMBER_TEXT for word in words):
+        raise ValidationError("expected words in missing")
+    return NumberFormat.from_dict(value)
+
+
+def infer_number_format(cells: Collection[str]) -> NumberFormat | None:
+    """Return the first format in which all of the distinct texts are numbers, None if there is none."""
+    units: set[str] = set()
+    numbers: set[str] = set()
+    for cell in cells:
+        split = _split_unit(cell)
+        if split is None:
+            return None
+        number, unit = split
+        numbers.add(number)
+        if unit:
+            units.add(unit.lower())
+        if len(units) > 1:
+            return None
+    if not numbers:
+        return None
+    unit = next((unit for cell in cells if (unit := (_split_unit(cell) or ("", ""))[1])), "")
+    for decimal, group in _STYLES:
+        pattern = _pattern(decimal, group)
+        if all(pattern.fullmatch(number) for number in numbers):
+            found = NumberFormat(decimal, group, unit)
+            return found if all(found.parse(cell) is not None for cell in cells) else None
+    return None
+
+
+def _split_unit(text: str) -> tuple[str, str] | None:
+    """Return the digits and signs of a number, and its unit, "" if it has none; None if the text is no number."""
+    text = text.translate(_SPACES).strip()
+    first = next((i for i, c in enumerate(text[:MAX_NUMBER_TEXT]) if c in "0123456789"), -1)
+    if first < 0 or len(text) > MAX_NUMBER_TEXT:
+        return None
+    last = next(i for i in range(len(text) - 1, -1, -1) if text[i] in "0123456789")
+    if first and text[first - 1] in ".,":
+        first -= 1
+    if last + 1 < len(text) and text[last + 1] == ".":
+        last += 1
+    number = text[first : last + 1]
+    if parse_finite_number(text) is not None:
+        return _split_sign(text)[1], ""
+    before = text[:first].strip(" ()+-")
+    after = text[last + 1 :].strip(" ()")
+    if before and after:
+        return None
+    if before and not _PREFIX_UNIT.fullmatch(before):
+        return None
+    if len(after) == 1 and after.isupper() and text[last + 1] != " ":
+        return None  # a code such as 12A
+    unit = before or after
+    return (number, unit) if not unit or (len(unit) <= MAX_UNIT and _UNIT.fullmatch(unit)) else None
+
+
+def _split_sign(text: str) -> tuple[str, str]:
+    return (text[0], text[1:].strip()) if text[:1] in ("+", "-") else ("", text)

@@ -1,0 +1,150 @@
+"""Columns of free text, hashed into a vector of bounded width."""
+
+from __future__ import annotations
+
+import re
+import zlib
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, field
+from typing import Any, Literal, Self
+
+import numpy as np
+from marshmallow import fields, validate
+
+from model_store.nn import Array
+from model_store.schema.column import Column, FaultCollector, FormField, RowLocations
+from model_store.utils.number_format import format_number
+from model_store.utils.values import describe_value
+
+TEXT_FEATURES = 256
+MAX_HASHED_CHARACTERS = 4096  # of a text; the rest does not count
+_WORD = re.compile(r"\w+")
+_NGRAM = 3
+
+
+@dataclass(frozen=True)
+class TextColumn(Column):
+    """A column of texts. The words and the trigrams of their characters are hashed into `features` numbers.
+
+    A token with the CRC-32 h adds 1 or -1, by the highest bit of h, to the feature `h mod features`; the vector is
+    divided by its Euclidean norm. Weinberger et al. 2009, "Feature hashing for large scale multitask learning".
+    A missing text is a vector of zeros if `fill` is "", and rejected if it is None.
+    """
+
+    name: str
+    features: int = TEXT_FEATURES
+    fill: str | None = None
+    statistics: Mapping[str, Any] = field(default_factory=dict)
+    kind: Literal["text"] = "text"
+    tensor_datatype = "BYTES"
+
+    @property
+    def width(self) -> int:
+        return self.features
+
+    def parse(self, values: list[Any], locations: RowLocations, faults: FaultCollector) -> Array:
+        """Return untrusted values as (n,) objects, text or None. A number counts as its digits."""
+        parsed = np.empty(len(values), object)
+        for i, value in enumerate(values):
+            if type(value) is str:
+                parsed[i] = self.parse_cell(value)
+            elif type(value) is int and -(2**63) <= value < 2**64:
+                parsed[i] = str(value)
+            elif value is not None:
+                problem = f"expected text, found {describe_value(value)}"
+                faults.add(f"{locations[i]}.{self.name}", problem, "send the text in quotes")
+                parsed[i] = ""
+        return parsed
+
+    def encode(self, values: Array, locations: RowLocations, faults: FaultCollector) -> Array:
+        """Return parsed values as features (n, width)."""
+        encoded = np.zeros((len(values), self.features))
+        for i, text in enumerate(values):
+            if text is not None:
+                self._add_tokens(text, encoded[i])
+            elif self.fill is not None:
+                self.note_filled((i,), locations, faults)
+            else:
+                fix = "send a text; the column is required"
+                faults.add(f"{locations[i]}.{self.name}", "expected text, found none", fix)
+        return encoded
+
+    def _add_tokens(self, text: str, row: Array) -> None:
+        hashes = [zlib.crc32(token.encode("utf-8", "replace")) for token in _tokens(text[:MAX_HASHED_CHARACTERS])]
+        if hashes:
+            found = np.array(hashes, np.int64)
+            np.add.at(row, found % self.features, np.where(found >> 31, -1.0, 1.0))
+            row /= np.linalg.norm(row) or 1.0
+
+    def missing_values(self, count: int) -> Array:
+        return np.full(count, None)
+
+    def count_missing(self, values: Array) -> int:
+        return sum(value is None for value in values)
+
+    @classmethod
+    def json_fields(cls) -> dict[str, fields.Field[Any]]:
+        return {
+            "features": fields.Integer(
+                strict=True, required=True, validate=validate.Range(1, 4096, error="expected 1 to 4096")
+            ),
+            "fill": fields.String(required=True, allow_none=True, validate=validate.Length(max=0)),
+        }
+
+    def value_schemas(self) -> list[dict[str, Any]]:
+        return [{"type": ["string", "null"] if self.fill is not None else "string", "description": "Free text."}]
+
+    def form_field(self) -> FormField:
+        return FormField("text", "free text")
+
+    @classmethod
+    def from_public_details(cls, details: Mapping[str, Any]) -> Self:
+        return cls(details["name"], fill=details.get("fill"))
+
+    def describe(self, format_value: Callable[[Any], str]) -> str:
+        del format_value
+        return "free text"
+
+    def describe_statistics(self, statistics: Mapping[str, Any], shorten: Callable[[str], str]) -> str:
+        del shorten
+        count = statistics.get("distinct")
+        return f"{format_number(count)} distinct texts" if isinstance(count, int) else ""
+
+    def describe_acceptance(self, other: Column | None) -> list[str]:
+        del other
+        return ["free text"]
+
+    def summarize(self, format_number: Callable[[float], str]) -> str:
+        return f"{format_number(self.statistics['distinct'])} distinct texts, hashed into {self.features} features"
+
+    @property
+    def is_constant(self) -> bool:
+        return bool(self.statistics["distinct"] == 1)
+
+    def from_tensor(self, tensor: Array, datatype: str, location: str, faults: FaultCollector) -> Array | None:
+        if tensor.dtype.kind not in "Oui":
+            faults.add(location, f"expected BYTES, found {datatype}", "send the texts as strings")
+            return None
+        values = tensor.ravel().tolist()
+        texts = (value if value is None else self.parse_cell(str(value)) for value in values)
+        return np.fromiter(texts, object, tensor.size)
+
+    def typical_value(self) -> Any:
+        return "a short text"
+
+    def draw_values(self, count: int, rng: np.random.Generator) -> list[Any]:
+        """Return made-up texts: the statistics hold no word of the training data."""
+        words = ("a", "short", "text", "of", "some", "words", "for", "this", "column")
+        return ["a short text", *(" ".join(rng.choice(words, 4)) for _ in range(count - 1))]
+
+    def repairs(self, value: Any) -> list[Any]:
+        return [value, str(value)]
+
+
+def _tokens(text: str) -> Iterator[str]:
+    """Yield the words of a text in lower case, and the trigrams of each between spaces."""
+    for word in _WORD.findall(text.lower()):
+        yield f"w {word}"
+        padded = f" {word} "
+        for start in range(len(padded) - _NGRAM + 1):
+            yield padded[start : start + _NGRAM]

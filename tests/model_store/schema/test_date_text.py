@@ -1,0 +1,53 @@
+"""How the dates of a column are written."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime
+
+import pytest
+
+from model_store.schema.date_text import DateFormat, infer_date_format, to_iso
+
+
+@pytest.mark.parametrize(
+    ("cells", "order", "iso"),
+    [
+        (["2020-03-31"], "iso", "2020-03-31"),
+        (["2020/3/1"], "iso", "2020-03-01"),
+        (["1949-01"], "iso", "1949-01-01"),
+        (["2020-03-31 18:05"], "iso", "2020-03-31T18:05:00"),
+        (["2020-03-31T18:05:07.25Z"], "iso", "2020-03-31T18:05:07.250000"),
+        (["2020-03-31 18:00:00+02:00"], "iso", "2020-03-31T16:00:00"),
+        (["03/31/2020"], "mdy", "2020-03-31"),
+        (["31/03/2020"], "dmy", "2020-03-31"),
+        (["01/02/2020", "01/31/2020"], "mdy", "2020-01-02"),
+        (["01/02/2020"], "mdy", "2020-01-02"),
+        (["01.02.2020"], "dmy", "2020-02-01"),
+        (["3/1/99 1:30 PM"], "mdy", "1999-03-01T13:30:00"),
+        (["03-Mar-2020"], "named", "2020-03-03"),
+        (["September 5, 2019"], "named", "2019-09-05"),
+    ],
+)
+def test_dates_are_read(cells: list[str], order: str, iso: str) -> None:
+    found = infer_date_format(cells)
+    assert found == DateFormat(order)  # type: ignore[arg-type]
+    assert to_iso(found.parse(cells[0]) or 0.0) == iso
+
+
+@pytest.mark.parametrize(
+    "cell", ["2020-02-30", "2020", "13/13/2020", "12", "2020-03-31 25:00", "5-Foo-2020", "", "1.5"]
+)
+def test_other_texts_are_no_dates(cell: str) -> None:
+    assert infer_date_format([cell]) is None
+
+
+def test_seconds_count_from_1970_in_utc() -> None:
+    moment = datetime(2021, 7, 8, 9, 10, tzinfo=UTC)
+    assert DateFormat().parse("2021-07-08T09:10") == moment.timestamp()
+
+
+def test_an_open_order_of_day_and_month_is_a_note() -> None:
+    open_order = DateFormat("mdy").describe("sold", ["01/02/2020", "03/04/2020"])
+    assert open_order.startswith("column sold is read as dates with the month first, which its values leave open: ")
+    assert "'01/02/2020' is 2020-01-02" in open_order
+    assert not DateFormat("mdy").describe("sold", ["01/31/2020"])

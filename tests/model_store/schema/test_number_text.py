@@ -1,0 +1,59 @@
+"""How the numbers of a column are written."""
+
+from __future__ import annotations
+
+import math
+
+import pytest
+
+from model_store.schema.number_text import MAX_NUMBER_TEXT, NumberFormat, infer_number_format
+
+
+@pytest.mark.parametrize(
+    ("cells", "unit", "values"),
+    [
+        (["$1,200", "$5", "$3,400.50"], "$", [1200, 5, 3400.5]),
+        (["€ 1.200,50", "€ 3,20"], "€", [1200.5, 3.2]),
+        (["45%", "3.5 %"], "%", [45, 3.5]),
+        (["1,234", "567"], "", [1234, 567]),
+        (["12 kg", "5kg", "7"], "kg", [12, 5, 7]),
+        (["(1,200)", "300", "-4"], "", [-1200, 300, -4]),
+        (["($1,200)", "$-3", "-$4"], "$", [-1200, -3, -4]),
+        (["1 234", "5 678,5"], "", [1234, 5678.5]),
+        (["1'234.5", "2"], "", [1234.5, 2]),
+        (["100 km/h", "3 km/h"], "km/h", [100, 3]),
+        (["5 °C", "-3 °C"], "°C", [5, -3]),
+        (["1e5", "$3"], "$", [1e5, 3]),
+        (["1,5", "2,25"], "", [1.5, 2.25]),
+        (["USD 5", "USD 1,000"], "USD", [5, 1000]),
+    ],
+)
+def test_numbers_with_signs_and_units_are_read(cells: list[str], unit: str, values: list[float]) -> None:
+    found = infer_number_format(cells)
+    assert found is not None
+    assert found.unit == unit
+    assert [found.parse(cell) for cell in cells] == values
+
+
+@pytest.mark.parametrize(
+    "cells",
+    [
+        ["A12", "B7"], ["12A", "13A"], ["Q1", "Q2"], ["18-24", "25-34"], ["1st", "2nd"], ["2020-01-01"], ["12:30"],
+        ["1.2.3"], ["110M", "20K"], ["3+", "4"], ["km"], ["1,2,3"], ["192.168.1.1"], ["1/2"], ["3 kg 5"], ["$ 5 kg"],
+        ["9" * (MAX_NUMBER_TEXT + 1)], ["--5"], ["1_000"], ["٣"], [""],
+    ],
+)  # fmt: skip
+def test_codes_ranges_and_other_texts_are_no_numbers(cells: list[str]) -> None:
+    assert infer_number_format(cells) is None
+
+
+def test_words_for_a_missing_value_are_nan_and_huge_numbers_none() -> None:
+    found = NumberFormat(unit="$", missing=("unknown",))
+    assert math.isnan(found.parse(" Unknown ") or 0)
+    assert found.parse("$1e999") is None
+    assert found.parse("known") is None
+
+
+@pytest.mark.parametrize("written", [NumberFormat(",", ".", "€"), NumberFormat(unit="%"), NumberFormat(unit="kg")])
+def test_the_example_of_a_format_can_be_read(written: NumberFormat) -> None:
+    assert written.parse(written.example) == 1234.5
