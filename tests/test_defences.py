@@ -68,6 +68,15 @@ DEFENCES = {
         "model_store/registry/alias_log.py", "found {len(data)} other bytes", "found {data!r}",
         "tests/model_store/registry/test_store.py::test_no_byte_of_a_file_that_a_link_leads_to_is_shown",
     ),
+    "a line of a table file has a limit": Defence(
+        "model_store/tables/text_file.py", "text.readline(MAX_LINE_CHARACTERS)", "text.readline()",
+        "tests/training/data/test_odd_files.py::test_a_line_that_is_no_row_takes_bounded_memory",
+    ),
+    "a sheet of a workbook has a limit": Defence(
+        "model_store/tables/spreadsheet.py", "if number > MAX_ROWS or cell_count > MAX_CELLS:", "if number > MAX_ROWS:",
+        "tests/training/data/test_odd_files.py::"
+        "test_a_workbook_that_leaves_out_rows_has_no_more_than_excel_allows",
+    ),
     "scrapes wait for health checks": Defence(
         "service/server/event_loop.py", "UNLOGGED_ROUTES - {METRICS_PATH}", "UNLOGGED_ROUTES",
         "tests/service/server/test_event_worker.py::test_a_flood_of_scrapes_does_not_delay_health_checks",

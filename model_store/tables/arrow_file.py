@@ -37,12 +37,13 @@ class ArrowFile(TableFile):
             schema = reader.schema_arrow if self._is_parquet else reader.schema
         names: list[str] = []
         unsupported: list[str] = []
-        faults = []
+        faults, seen = [], set[str]()
         for index, (name, kind) in enumerate(zip(schema.names, schema.types, strict=True), 1):
             if not name:
                 faults.append(Fault("", f"column {index} has no name", "name every column"))
-            elif name in names or name in unsupported:
+            elif name in seen:
                 faults.append(Fault("", f"two columns are named '{name}'", "rename one of them"))
+            seen.add(name)
             ignored = _is_unsupported(kind) or _PANDAS_INDEX.fullmatch(name)
             (unsupported if ignored else names).append(name)
         if faults:

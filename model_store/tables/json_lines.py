@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections import Counter
 from collections.abc import Iterator
 from functools import cached_property
 from itertools import islice
@@ -70,7 +71,7 @@ class JsonLinesFile(TableFile):
         number = 0
         with text_file.translate_read_errors(), text_file.open_text(self._open, encoding) as text:
             try:
-                for number, line in enumerate(text, 1):
+                for number, line in enumerate(text_file.read_lines(text), 1):
                     if line := line.strip("\ufeff \t\r\n"):
                         yield number, _parse_object(line, number)
             except UnicodeDecodeError as error:
@@ -96,6 +97,6 @@ def _parse_object(line: str, number: int) -> dict[str, Any]:
 def _unique_keys(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     found = dict(pairs)
     if len(found) < len(pairs):
-        names = [name for name, _ in pairs]
-        raise ValueError(f"the key {next(name for name in names if names.count(name) > 1)!r} is written twice")
+        twice = next(name for name, count in Counter(name for name, _ in pairs).items() if count > 1)
+        raise ValueError(f"the key {twice!r} is written twice")
     return found

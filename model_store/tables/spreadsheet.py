@@ -17,7 +17,13 @@ from model_store.tables.table_file import Record, TableFile
 from model_store.utils.extras import install_command
 
 MAX_UNPACKED_BYTES = 1 << 30  # a million rows of ten cells take about 0.5 GB
+MAX_ROWS = 1 << 20  # of a sheet, as in Excel; openpyxl adds the rows and cells that a file leaves out
+MAX_CELLS = MAX_UNPACKED_BYTES // 8  # more than such an archive can hold
 _ERRORS = frozenset({"#N/A", "#DIV/0!", "#VALUE!", "#REF!", "#NAME?", "#NUM!", "#NULL!"})  # cells without a value
+
+_TOO_MANY_CELLS = Fault(
+    "", f"expected a sheet of at most {MAX_ROWS} rows and {MAX_CELLS} cells, found more", "save the sheet as CSV"
+)
 
 
 class SpreadsheetFile(TableFile):
@@ -38,9 +44,12 @@ class SpreadsheetFile(TableFile):
                     workbook = openpyxl.load_workbook(file, read_only=True, data_only=True, keep_links=False)
                 sheet = self._choose_sheet(workbook)
                 sheet.reset_dimensions()  # programs write wrong ones
-                width = 0
+                width = cell_count = 0
                 with warnings.catch_warnings(action="ignore"):
                     for number, row in enumerate(sheet.iter_rows(values_only=True), 1):
+                        cell_count += len(row)
+                        if number > MAX_ROWS or cell_count > MAX_CELLS:
+                            raise InputError([_TOO_MANY_CELLS])
                         cells = [_to_text(value) for value in row]
                         if any(cells):
                             width = width or len(cells)

@@ -165,7 +165,7 @@ class DelimitedFile(TableFile):
         dialect, count = self.dialect, itertools.count()
         with text_file.translate_read_errors(), text_file.open_text(self._open, dialect.encoding) as text:
             try:
-                yield from dialect.rows(map(itemgetter(0), zip(text, count, strict=False)))
+                yield from dialect.rows(map(itemgetter(0), zip(text_file.read_lines(text), count, strict=False)))
             except UnicodeDecodeError as error:
                 raise text_file.encoding_error(error, next(count), dialect.encoding) from error
 

@@ -22,6 +22,7 @@ from model_store.errors import Fault, InputError
 
 Open = Callable[[], BinaryIO]  # opens a file at its start, for reading bytes
 
+MAX_LINE_CHARACTERS = 1 << 26  # of a file: 3 MB of gzip can hold a line of 3 GB
 HEAD_BYTES = 4 << 20  # of the decompressed bytes that decide how a file is read
 COMPRESSED_SUFFIXES = (".gz", ".bz2", ".xz")
 _BOMS = ((codecs.BOM_UTF8, "utf-8-sig"), (codecs.BOM_UTF16_LE, "utf-16"), (codecs.BOM_UTF16_BE, "utf-16"))
@@ -129,6 +130,17 @@ def open_text(open_file: Open, encoding: str) -> Iterator[TextIO]:
             yield text
         finally:
             text.detach()
+
+
+def read_lines(text: TextIO) -> Iterator[str]:
+    """Yield the lines of a text. InputError if one is too long to be a row."""
+    number = 0
+    while line := text.readline(MAX_LINE_CHARACTERS):
+        number += 1
+        if len(line) == MAX_LINE_CHARACTERS and not line.endswith(("\n", "\r")):
+            problem = f"expected a line of at most {MAX_LINE_CHARACTERS} characters, found a longer one"
+            raise InputError([Fault(f"line {number}", problem, "write each row on a line of its own")])
+        yield line
 
 
 def decode_head(head: bytes, encoding: str, *, complete: bool) -> str:

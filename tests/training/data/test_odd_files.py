@@ -6,6 +6,7 @@ import bz2
 import gzip
 import json
 import lzma
+import zipfile
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -333,3 +334,45 @@ def test_arrow_files_have_the_same_cells_as_csv(tmp_path: Path, form: str) -> No
 def test_json_of_pandas_is_read(tmp_path: Path) -> None:
     (tmp_path / "t.ndjson").write_text("".join(json.dumps({"x": i / 2, "y": "ab"[i % 2]}) + "\n" for i in range(4)))
     assert both(tmp_path / "t.ndjson")[0]["x"] == ["0.0", "0.5", "1.0", "1.5"]
+
+
+def test_a_workbook_that_leaves_out_rows_has_no_more_than_excel_allows(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """openpyxl adds the rows before one whose number is 99999999999: a file of 5 kB was read for ever."""
+    openpyxl = pytest.importorskip("openpyxl")
+    book = openpyxl.Workbook()
+    book.active.append(["x", "y"])
+    book.active.append([1, 2])
+    path = tmp_path / "t.xlsx"
+    book.save(path)
+    with zipfile.ZipFile(path) as archive:
+        members = {name: archive.read(name) for name in archive.namelist()}
+    for row, limit in (("99999999999", "MAX_ROWS"), ("4", "MAX_CELLS")):
+        monkeypatch.setattr(f"model_store.tables.spreadsheet.{limit}", 20)
+        with zipfile.ZipFile(path, "w") as archive:
+            for name, content in members.items():
+                added = f'<row r="{row}"><c r="AA{row}"><v>1</v></c></row></sheetData>'.encode()
+                archive.writestr(name, content.replace(b"</sheetData>", added))
+        with pytest.raises(DataError, match="expected a sheet of at most"):
+            read_table(open_job_table(path, DataSection(path=path.name)))
+
+
+@pytest.mark.parametrize(("name", "start"), [("t.csv.gz", b"x,y\n1,"), ("t.jsonl.gz", b'{"x": 1, "y": 2}\n')])
+def test_a_line_that_is_no_row_takes_bounded_memory(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str, start: bytes
+) -> None:
+    """3 MB of gzip held a line of 3 GB."""
+    monkeypatch.setattr("model_store.tables.text_file.MAX_LINE_CHARACTERS", 1000)
+    path = tmp_path / name
+    with gzip.open(path, "wb") as file:
+        file.write(start + b" " * 2000)
+    with pytest.raises(DataError, match="line 2: expected a line of at most 1000 characters, found a longer one"):
+        read_table(open_job_table(path, DataSection(path=path.name)))
+
+
+def test_the_first_of_many_keys_that_is_written_twice_is_named(tmp_path: Path) -> None:
+    path = tmp_path / "t.jsonl"
+    path.write_text("{" + ",".join(f'"k{i}": 1' for i in [*range(100_000), 99_999, 5]) + "}\n")
+    with pytest.raises(DataError, match="the key 'k5' is written twice"):
+        read_table(open_job_table(path, DataSection(path=path.name)))
