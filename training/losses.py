@@ -26,6 +26,7 @@ class Loss:
     lowest: ClassVar[float] = -math.inf
     highest: ClassVar[float] = math.inf
     above_lowest: ClassVar[bool] = False  # True if no target may be equal to it
+    weight_columns: ClassVar[int] = 0  # of `y_true`, in addition to those of `y_pred`
 
     def find_invalid_targets(self, y_true: Array) -> Array:
         """Return a mask of the targets that are outside the range."""
@@ -39,8 +40,12 @@ class Loss:
             return f"from {self.lowest:g} to {self.highest:g}"
         return f"above {self.lowest:g}" if self.above_lowest else f"of at least {self.lowest:g}"
 
-    def loss(self, y_true: Array, y_pred: Array) -> float:
+    def terms(self, y_true: Array, y_pred: Array) -> Array:
+        """Return the loss of each element, shaped like `y_pred`: their mean is the loss, by default."""
         raise NotImplementedError(f"{type(self).__name__} has no loss()")
+
+    def loss(self, y_true: Array, y_pred: Array) -> float:
+        return float(np.mean(self.terms(y_true, y_pred)))
 
     def loss_prime(self, y_true: Array, y_pred: Array) -> Array:
         raise NotImplementedError(f"{type(self).__name__} has no loss_prime()")
@@ -56,9 +61,9 @@ class Loss:
 class MSE(Loss):
     """`E = 1/n Σ (y* - y)²`, `∂E/∂y = 2/n (y - y*)`; n counts all elements."""
 
-    def loss(self, y_true: Array, y_pred: Array) -> float:
+    def terms(self, y_true: Array, y_pred: Array) -> Array:
         y_true, y_pred, _ = _as_pair(self, y_true, y_pred)
-        return float(np.mean((y_true - y_pred) ** 2))
+        return np.asarray((y_true - y_pred) ** 2)
 
     def loss_prime(self, y_true: Array, y_pred: Array) -> Array:
         y_true, y_pred, dtype = _as_pair(self, y_true, y_pred)
@@ -68,9 +73,9 @@ class MSE(Loss):
 class MAE(Loss):
     """`E = 1/n Σ |y* - y|`, `∂E/∂y = sign(y - y*) / n`, 0 where they are equal."""
 
-    def loss(self, y_true: Array, y_pred: Array) -> float:
+    def terms(self, y_true: Array, y_pred: Array) -> Array:
         y_true, y_pred, _ = _as_pair(self, y_true, y_pred)
-        return float(np.mean(np.abs(y_true - y_pred)))
+        return np.asarray(np.abs(y_true - y_pred))
 
     def loss_prime(self, y_true: Array, y_pred: Array) -> Array:
         y_true, y_pred, dtype = _as_pair(self, y_true, y_pred)
@@ -88,11 +93,11 @@ class Huber(Loss):
             raise ValueError(f"Huber.delta: expected a number above 0, found {delta}")
         self.delta = delta
 
-    def loss(self, y_true: Array, y_pred: Array) -> float:
+    def terms(self, y_true: Array, y_pred: Array) -> Array:
         y_true, y_pred, _ = _as_pair(self, y_true, y_pred)
         distance = np.abs(y_pred - y_true)
         near = np.minimum(distance, self.delta)
-        return float(np.mean(near * (distance - near / 2)))
+        return np.asarray(near * (distance - near / 2))
 
     def loss_prime(self, y_true: Array, y_pred: Array) -> Array:
         y_true, y_pred, dtype = _as_pair(self, y_true, y_pred)
@@ -111,10 +116,10 @@ class Pinball(Loss):
             raise ValueError(f"Pinball.quantile: expected a number between 0 and 1, found {quantile}")
         self.quantile = quantile
 
-    def loss(self, y_true: Array, y_pred: Array) -> float:
+    def terms(self, y_true: Array, y_pred: Array) -> Array:
         y_true, y_pred, _ = _as_pair(self, y_true, y_pred)
         d = y_true - y_pred
-        return float(np.mean(np.maximum(self.quantile * d, (self.quantile - 1) * d)))
+        return np.asarray(np.maximum(self.quantile * d, (self.quantile - 1) * d))
 
     def loss_prime(self, y_true: Array, y_pred: Array) -> Array:
         y_true, y_pred, dtype = _as_pair(self, y_true, y_pred)
@@ -138,9 +143,9 @@ class LogPoisson(Loss):
 
     lowest = 0.0
 
-    def loss(self, y_true: Array, y_pred: Array) -> float:
+    def terms(self, y_true: Array, y_pred: Array) -> Array:
         y_true, z, _ = _as_pair(self, y_true, y_pred)
-        return float(np.mean(np.exp(z) - y_true * z))
+        return np.asarray(np.exp(z) - y_true * z)
 
     def loss_prime(self, y_true: Array, y_pred: Array) -> Array:
         y_true, z, dtype = _as_pair(self, y_true, y_pred)
@@ -157,9 +162,9 @@ class Poisson(_LogLinkLoss):
     lowest = 0.0
     of_logarithms = LogPoisson
 
-    def loss(self, y_true: Array, y_pred: Array) -> float:
+    def terms(self, y_true: Array, y_pred: Array) -> Array:
         y_true, y_pred, dtype = _as_pair(self, y_true, y_pred)
-        return float(np.mean(y_pred - y_true * np.log(_clip_positive(y_pred, dtype))))
+        return np.asarray(y_pred - y_true * np.log(_clip_positive(y_pred, dtype)))
 
     def loss_prime(self, y_true: Array, y_pred: Array) -> Array:
         y_true, y_pred, dtype = _as_pair(self, y_true, y_pred)
@@ -171,9 +176,9 @@ class LogGamma(Loss):
 
     lowest, above_lowest = 0.0, True
 
-    def loss(self, y_true: Array, y_pred: Array) -> float:
+    def terms(self, y_true: Array, y_pred: Array) -> Array:
         y_true, z, _ = _as_pair(self, y_true, y_pred)
-        return float(np.mean(y_true * np.exp(-z) + z))
+        return np.asarray(y_true * np.exp(-z) + z)
 
     def loss_prime(self, y_true: Array, y_pred: Array) -> Array:
         y_true, z, dtype = _as_pair(self, y_true, y_pred)
@@ -190,10 +195,10 @@ class Gamma(_LogLinkLoss):
     lowest, above_lowest = 0.0, True
     of_logarithms = LogGamma
 
-    def loss(self, y_true: Array, y_pred: Array) -> float:
+    def terms(self, y_true: Array, y_pred: Array) -> Array:
         y_true, y_pred, dtype = _as_pair(self, y_true, y_pred)
         y = _clip_positive(y_pred, dtype)
-        return float(np.mean(y_true / y + np.log(y)))
+        return np.asarray(y_true / y + np.log(y))
 
     def loss_prime(self, y_true: Array, y_pred: Array) -> Array:
         y_true, y_pred, dtype = _as_pair(self, y_true, y_pred)
@@ -222,9 +227,12 @@ class CrossEntropy(Loss):
         self.label_smoothing = _check_label_smoothing(label_smoothing)
 
     def loss(self, y_true: Array, y_pred: Array) -> float:
+        return float(np.sum(self.terms(y_true, y_pred)) / _batch_size(np.asarray(y_pred)))
+
+    def terms(self, y_true: Array, y_pred: Array) -> Array:
         y_true, y_pred, dtype = _as_pair(self, y_true, y_pred)
         logs = np.log(_clip_positive(y_pred, dtype))
-        return float(-np.sum(self._apply_class_weights(y_true) * logs) / _batch_size(y_pred))
+        return np.asarray(-(self._apply_class_weights(y_true) * logs))
 
     def loss_prime(self, y_true: Array, y_pred: Array) -> Array:
         y_true, y_pred, dtype = _as_pair(self, y_true, y_pred)
@@ -267,12 +275,12 @@ class SoftmaxCrossEntropy(CrossEntropy):
 
     _softmax = Softmax()
 
-    def loss(self, y_true: Array, y_pred: Array) -> float:
+    def terms(self, y_true: Array, y_pred: Array) -> Array:
         y_true, z, _ = _as_pair(self, y_true, y_pred)
         axis = _class_axis(z)
         shifted = z - z.max(axis=axis, keepdims=True)
         log_sum = np.log(np.exp(shifted).sum(axis=axis, keepdims=True))
-        return float(np.sum(self._apply_class_weights(y_true) * (log_sum - shifted)) / _batch_size(z))
+        return np.asarray(self._apply_class_weights(y_true) * (log_sum - shifted))
 
     def loss_prime(self, y_true: Array, y_pred: Array) -> Array:
         y_true, z, dtype = _as_pair(self, y_true, y_pred)
@@ -296,10 +304,10 @@ class BinaryCrossEntropy(Loss):
         self.negative_weight, self.positive_weight = _class_weights(weights, 2).tolist()
         self.label_smoothing = _check_label_smoothing(label_smoothing)
 
-    def loss(self, y_true: Array, y_pred: Array) -> float:
+    def terms(self, y_true: Array, y_pred: Array) -> Array:
         y_true, y_pred, dtype = _as_pair(self, y_true, y_pred)
         y, (positive, negative) = _clip_probability(y_pred, dtype), self._apply_class_weights(y_true)
-        return float(-np.mean(positive * np.log(y) + negative * np.log1p(-y)))
+        return np.asarray(-(positive * np.log(y) + negative * np.log1p(-y)))
 
     def loss_prime(self, y_true: Array, y_pred: Array) -> Array:
         y_true, y_pred, dtype = _as_pair(self, y_true, y_pred)
@@ -329,15 +337,39 @@ class SigmoidBinaryCrossEntropy(BinaryCrossEntropy):
     all terms of E have one sign, so that none cancels another.
     """
 
-    def loss(self, y_true: Array, y_pred: Array) -> float:
+    def terms(self, y_true: Array, y_pred: Array) -> Array:
         y_true, z, _ = _as_pair(self, y_true, y_pred)
         positive, negative = self._apply_class_weights(y_true)
-        return float(-np.mean(positive * _log_sigmoid(z) + negative * _log_sigmoid(-z)))
+        return np.asarray(-(positive * _log_sigmoid(z) + negative * _log_sigmoid(-z)))
 
     def loss_prime(self, y_true: Array, y_pred: Array) -> Array:
         y_true, z, dtype = _as_pair(self, y_true, y_pred)
         positive, negative = self._apply_class_weights(y_true)
         return _cast((negative * np.exp(_log_sigmoid(z)) - positive * np.exp(_log_sigmoid(-z))) / z.size, dtype)
+
+
+class RowWeighted(Loss):
+    """The `loss` of rows with weights: `E = 1/batch Σ wᵢ Eᵢ`, `∂E/∂yᵢ = wᵢ ∂Eᵢ/∂yᵢ / batch`.
+
+    `y_true` has a column more than `y_pred`, the last one: w.
+    """
+
+    weight_columns: ClassVar[int] = 1
+
+    def __init__(self, loss: Loss) -> None:
+        self.unweighted = loss
+
+    def loss(self, y_true: Array, y_pred: Array) -> float:
+        terms = self.unweighted.terms(y_true[:, :-1], y_pred)
+        rows = terms.sum(axis=1) if isinstance(self.unweighted, CrossEntropy) else terms.mean(axis=1)
+        return float(np.mean(rows * y_true[:, -1]))
+
+    def loss_prime(self, y_true: Array, y_pred: Array) -> Array:
+        return np.asarray(self.unweighted.loss_prime(y_true[:, :-1], y_pred) * y_true[:, -1:])
+
+    def fused(self, network: Module) -> tuple[Module, Loss]:
+        shorter, loss = self.unweighted.fused(network)
+        return shorter, RowWeighted(loss)
 
 
 LOSSES: dict[str, Callable[..., Loss]] = {

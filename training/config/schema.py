@@ -94,7 +94,7 @@ class ModelSchema(SectionSchema):
     examples = ChoiceField(("synthetic", "rows", "none"))
 
 
-_COLUMN_KEYS = ("columns", "kinds", "optional")
+_COLUMN_KEYS = ("columns", "kinds", "optional", "weight")
 _FORMAT_KEYS = ("separator", "decimal", "encoding", "comment", "sheet")
 
 
@@ -111,6 +111,7 @@ class DataSchema(SectionSchema):
     optional = _column_names("a list of column names", single=False)
     unknown = ChoiceField(("refuse", "bucket"))  # type: ignore[assignment]  # marshmallow removes fields from the class
     scale = ChoiceField(("standard", "robust", "none"))
+    weight = CheckedField("a column name", lambda value: isinstance(value, str) and bool(value))
     stream = CheckedField("true or false", lambda value: isinstance(value, bool))
     separator = CheckedField("one character, such as ';' or '\\t'", _is_sign)
     decimal = ChoiceField((".", ","))
@@ -164,6 +165,12 @@ class DataSchema(SectionSchema):
         ):
             if double := next((name for i, name in enumerate(names) if name in names[:i]), None):
                 raise validation_error(f"'{double}' is listed twice", "list each column once", key=key)
+        if (weight := data.get("weight")) is not None:
+            if weight in targets:
+                raise validation_error(f"'{weight}' is the target", "choose another column", key="weight")
+            if weight in data.get("columns", []):
+                fix = "remove it from the columns"
+                raise validation_error(f"'{weight}' is the weight of the rows, which is no input", fix, key="columns")
         if both := next((name for name in data.get("columns", []) if name in targets), None):
             raise validation_error(f"'{both}' is the target", "remove it from the columns", key="columns")
         if "optional" in data and data.get("missing") == "refuse":

@@ -31,6 +31,7 @@ class DataSection:
     optional: list[str] | None = None
     unknown: str = "bucket"
     scale: str = "standard"
+    weight: str | None = None
     stream: bool | None = None
     separator: str | None = None
     decimal: str | None = None
@@ -144,7 +145,8 @@ class JobSettings:
     @property
     def extra_columns(self) -> dict[str, str]:
         """The columns that are read besides inputs and targets, by the keys that name them."""
-        return {} if self.split.column is None else {"split.column": self.split.column}
+        named = {"split.column": self.split.column, "data.weight": self.data.weight}
+        return {key: name for key, name in named.items() if name is not None}
 
     def as_dict(self) -> dict[str, Any]:
         """Return the sections as in a job file, without values of None."""

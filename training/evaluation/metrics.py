@@ -14,21 +14,27 @@ from model_store.schema.signature import ClassificationOutput, RegressionOutput
 from model_store.utils.values import exact_unit
 from training.encoded_rows import CompactRows, EncodedRows, apply_in_pieces
 
+Weights = NDArray[np.float64] | None  # (n,): of rows; all 1 by default
+
 MAX_MATRIX_CLASSES = 100  # with more classes the confusion matrix is not kept
 MAX_MISTAKES = 20
 _MAX_LOGIT = 1e300  # of a network that overflows; sums of logits stay finite
 
 
 def evaluate(
-    output: ClassificationOutput | RegressionOutput, y_true: NDArray[Any], outputs: NDArray[Any]
+    output: ClassificationOutput | RegressionOutput,
+    y_true: NDArray[Any],
+    outputs: NDArray[Any],
+    weights: Weights = None,
 ) -> dict[str, Any]:
-    """Return the metrics, ready for JSON, of a network's raw `outputs` for rows with these targets.
+    """Return the metrics, ready for JSON, of a network's raw `outputs` for rows with these targets and weights.
 
     y_true: class indices (n,), or values (n, targets); see `Dataset`.
     """
     if isinstance(output, ClassificationOutput):
-        return classification_metrics(output.labels, y_true, predicted_classes(outputs))
-    return regression_metrics(output.names, y_true, outputs.astype(np.float64) * output.scale + output.offset)
+        return classification_metrics(output.labels, y_true, predicted_classes(outputs), weights)
+    y_pred = outputs.astype(np.float64) * output.scale + output.offset
+    return regression_metrics(output.names, y_true, y_pred, weights)
 
 
 def row_results(
@@ -45,17 +51,24 @@ def row_results(
 
 
 def evaluate_baseline(
-    output: ClassificationOutput | RegressionOutput, y_true: NDArray[Any], y_train: NDArray[Any]
+    output: ClassificationOutput | RegressionOutput,
+    y_true: NDArray[Any],
+    y_train: NDArray[Any],
+    weights: Weights = None,
+    train_weights: Weights = None,
 ) -> dict[str, Any]:
     """Return the metrics of always predicting the most frequent class, or the mean, of the training rows."""
     if isinstance(output, ClassificationOutput):
-        majority = int(np.bincount(y_train, minlength=len(output.labels)).argmax())
-        metrics = classification_metrics(output.labels, y_true, np.full(len(y_true), majority))
+        majority = int(np.bincount(y_train, train_weights, minlength=len(output.labels)).argmax())
+        metrics = classification_metrics(output.labels, y_true, np.full(len(y_true), majority), weights)
         return {"answer": output.labels[majority], "accuracy": metrics["accuracy"]}
-    means = np.array([(values / unit).mean() * unit for values in y_train.T for unit in [exact_unit(values)]])
+    units = [exact_unit(values) for values in y_train.T]
+    means = np.array(
+        [np.average(values / unit, weights=train_weights) * unit for values, unit in zip(y_train.T, units, strict=True)]
+    )
     return {
         "answer": [finite_or_none(mean) for mean in means],
-        **regression_metrics(output.names, y_true, np.broadcast_to(means, y_true.shape)),
+        **regression_metrics(output.names, y_true, np.broadcast_to(means, y_true.shape), weights),
     }
 
 
@@ -96,8 +109,12 @@ def log_loss(log_p: NDArray[np.float64], y_true: NDArray[Any]) -> float:
     return float(-log_p[np.arange(len(log_p)), y_true].mean())
 
 
-def classification_metrics(labels: Sequence[str | int], y_true: NDArray[Any], y_pred: NDArray[Any]) -> dict[str, Any]:
+def classification_metrics(
+    labels: Sequence[str | int], y_true: NDArray[Any], y_pred: NDArray[Any], weights: Weights = None
+) -> dict[str, Any]:
     """Return accuracy, the metrics of each class, the most frequent mistakes and the confusion matrix.
+
+    Accuracy, precision, recall and F1 are weighted; support, mistakes and matrix count rows.
 
     The matrix has a row for each true class and a column for each predicted one; with more than `MAX_MATRIX_CLASSES`
     classes it is left out. A ratio whose denominator is 0, such as the precision of a class that is never predicted,
@@ -105,26 +122,32 @@ def classification_metrics(labels: Sequence[str | int], y_true: NDArray[Any], y_
     """
     count = len(labels)
     wrong = y_true != y_pred
-    correct, supports, predicted = (np.bincount(of, minlength=count) for of in (y_true[~wrong], y_true, y_pred))
+    right = None if weights is None else weights[~wrong]
+    correct, supports, predicted = (
+        np.bincount(of, own, count) for of, own in ((y_true[~wrong], right), (y_true, weights), (y_pred, weights))
+    )
+    rows_of_class = np.bincount(y_true, minlength=count)
     classes = {}
     for i, label in enumerate(labels):
         precision, recall = _divide(correct[i], predicted[i]), _divide(correct[i], supports[i])
         f1 = _divide(2 * correct[i], predicted[i] + supports[i])
-        classes[str(label)] = {"precision": precision, "recall": recall, "f1": f1, "support": int(supports[i])}
+        classes[str(label)] = {"precision": precision, "recall": recall, "f1": f1, "support": int(rows_of_class[i])}
     pairs, rows = np.unique(y_true[wrong] * count + y_pred[wrong], return_counts=True)
     order = np.argsort(-rows, kind="stable")[:MAX_MISTAKES]
     mistakes = [
         {"true": labels[pairs[i] // count], "answered": labels[pairs[i] % count], "rows": int(rows[i])} for i in order
     ]
-    metrics = {"accuracy": _divide(correct.sum(), len(y_true)), "classes": classes, "mistakes": mistakes}
+    metrics = {"accuracy": _divide(correct.sum(), supports.sum()), "classes": classes, "mistakes": mistakes}
     if count <= MAX_MATRIX_CLASSES:
         confusion = np.bincount(y_true * count + y_pred, minlength=count * count).reshape(count, count)
         metrics["confusion"] = confusion.tolist()
     return metrics
 
 
-def regression_metrics(names: Sequence[str], y_true: NDArray[Any], y_pred: NDArray[Any]) -> dict[str, Any]:
-    """Return RMSE, MAE and R² of each target.
+def regression_metrics(
+    names: Sequence[str], y_true: NDArray[Any], y_pred: NDArray[Any], weights: Weights = None
+) -> dict[str, Any]:
+    """Return RMSE, MAE and R² of each target; weighted means, if there are `weights`.
 
     R² is None if the true values are constant; any metric is None if it overflows.
     """
@@ -133,11 +156,12 @@ def regression_metrics(names: Sequence[str], y_true: NDArray[Any], y_pred: NDArr
         unit = exact_unit(y_true[:, i])
         true = y_true[:, i] / unit
         errors = y_pred[:, i] / unit - true
-        total = float(((true - true.mean()) ** 2).sum())
+        share: Any = 1 if weights is None else weights
+        total = float((share * (true - np.average(true, weights=weights)) ** 2).sum())
         targets[name] = {
-            "rmse": finite_or_none(np.sqrt((errors**2).mean()) * unit),
-            "mae": finite_or_none(np.abs(errors).mean() * unit),
-            "r2": finite_or_none(1 - (errors**2).sum() / total) if total > 0 else None,
+            "rmse": finite_or_none(np.sqrt(np.average(errors**2, weights=weights)) * unit),
+            "mae": finite_or_none(np.average(np.abs(errors), weights=weights) * unit),
+            "r2": finite_or_none(1 - (share * errors**2).sum() / total) if total > 0 else None,
         }
     return {"targets": targets}
 

@@ -49,6 +49,7 @@ def fit_linear_model(prepared: PreparedJob, rng: np.random.Generator) -> Sequent
         class_weights=None,
         label_smoothing=None,
         clip_outputs=False,
+        weighted=False,
     )
     network = spec.build(rng)
     x_validation, y_validation = _validation_rows(prepared, _MAX_VALUES // width)

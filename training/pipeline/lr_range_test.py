@@ -80,7 +80,7 @@ def find_job_learning_rate(prepared: PreparedJob) -> RateCurve:
     samples = prepared.samples
     size = len(samples) if settings.batch_size == "all" else int(settings.batch_size)
     if prepared.block_loader is None:
-        x, y = prepared.x_training, prepared.encode_targets(prepared.split.training)
+        x, y = prepared.x_training, prepared.encode_learned(prepared.split.training)
     else:
         x, y = prepared.block_loader.sample(STEPS * size, np.random.default_rng(settings.seed))
     with threadpool_limits(settings.threads, user_api="blas"), np.errstate(all="ignore"):

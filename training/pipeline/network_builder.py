@@ -42,7 +42,7 @@ from training.config.layer_spec import OUTPUT_ACTIVATIONS, LayerSpec, needs_imag
 from training.config.settings import JobSettings, TrainSection
 from training.engine.batch_checks import check_batch_norm
 from training.errors import JobError
-from training.losses import LOSSES, Loss
+from training.losses import LOSSES, Loss, RowWeighted
 from training.pipeline.feature_kinds import FeatureKinds
 
 _RANGE_LIMITED_ACTIVATIONS = ("tanh", "sigmoid", "relu", "gelu", "selu", "mish", "smooth_clip", "exp")
@@ -70,6 +70,7 @@ class NetworkSpec:
     quantile: float | None = None
     label_smoothing: float | None = None
     clip_outputs: bool = False
+    weighted: bool = False
     features: FeatureKinds = field(default_factory=FeatureKinds)
 
     def build(self, rng: np.random.Generator) -> Sequential:
@@ -93,7 +94,8 @@ class NetworkSpec:
         """Return the loss with its settings; not `smoothed`, without label smoothing, as rows are judged."""
         smoothing = self.label_smoothing if smoothed else None
         settings = {"weights": self.class_weights, "quantile": self.quantile, "label_smoothing": smoothing}
-        return LOSSES[self.loss](**{name: value for name, value in settings.items() if value is not None})
+        loss = LOSSES[self.loss](**{name: value for name, value in settings.items() if value is not None})
+        return RowWeighted(loss) if self.weighted else loss
 
     def encode_targets(self, targets: NDArray[Any], output: ClassificationOutput | RegressionOutput) -> NDArray[Any]:
         """Return targets (see `Dataset`) as the outputs that the network learns, (n, outputs)."""
@@ -107,7 +109,7 @@ class NetworkSpec:
 
     def find_invalid_target(self, encoded: NDArray[Any]) -> tuple[int, str, str] | None:
         """Return the first row whose encoded targets the loss cannot take, the problem and a fix; None if all fit."""
-        loss = self.criterion()
+        loss = replace(self, weighted=False).criterion()
         invalid = np.flatnonzero(loss.find_invalid_targets(encoded).any(axis=1))
         if not len(invalid):
             return None

@@ -70,7 +70,8 @@ def train_ensemble(prepared: PreparedJob, count: int, on_epoch: EpochCallback | 
         if not np.isfinite(outputs[-1]).all():
             raise DivergedError(trained[-1].best_epoch, trained[-1].steps, math.nan)
     targets = prepared.dataset.targets[np.concatenate(validated)]
-    found = metrics.evaluate(prepared.signature.output, targets, np.concatenate(outputs))
+    weights = prepared.weights(np.concatenate(validated))
+    found = metrics.evaluate(prepared.signature.output, targets, np.concatenate(outputs), weights)
     described = {
         "networks": count,
         "epochs": [one.epochs for one in trained],
@@ -93,12 +94,12 @@ def train_network(
     _, weights_rng, order_rng, *_ = make_generators(prepared.job.settings)
     samples = prepared.samples
     network = prepared.network_spec.build(weights_rng)
-    set_output_range(network, *samples.target_range)
+    set_output_range(network, *(limits[: prepared.network_spec.output_size] for limits in samples.target_range))
     loss = prepared.network_spec.criterion()
     batch_size = len(samples) if settings.batch_size == "all" else int(settings.batch_size)
     # As the published network takes these rows: see `hold_constant_features`.
     x_validation = hold_features(prepared.x_validation, prepared.constant_features, samples.first_sample)
-    y_validation = prepared.encode_targets(parts.validation)
+    y_validation = prepared.encode_learned(parts.validation)
     steps = math.ceil(len(samples) / batch_size)
     early_stopping = EarlyStopping(
         network,
@@ -108,7 +109,12 @@ def train_network(
         settings.early_stopping,
         on_epoch,
         steps,
-        make_metric(settings.early_stopping, prepared.signature.output, prepared.dataset.targets[parts.validation]),
+        make_metric(
+            settings.early_stopping,
+            prepared.signature.output,
+            prepared.dataset.targets[parts.validation],
+            prepared.weights(parts.validation),
+        ),
     )
     optimizer = factories.make_optimizer(settings, network, prepared.job.settings.network.parametrization)
     schedule = factories.make_schedule(settings.schedule, lambda _: early_stopping.history[-1].score)

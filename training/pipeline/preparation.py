@@ -23,6 +23,7 @@ from training.data.data_checks import (
 )
 from training.data.dataset import Dataset
 from training.data.leakage_checks import find_leakage
+from training.data.row_weights import check_weights
 from training.data.splitting import Fold, Split
 from training.data.streaming.dataset import StreamedDataset, is_streamed, read_stream
 from training.data.streaming.table_reader import open_source
@@ -75,7 +76,7 @@ class PreparedJob:
         """The training rows and their targets, as the network takes them."""
         if self.block_loader is not None:
             return self.block_loader
-        return make_samples(self.x_training, self.encode_targets(self.split.training))
+        return make_samples(self.x_training, self.encode_learned(self.split.training))
 
     @cached_property
     def constant_features(self) -> NDArray[np.bool_]:
@@ -117,6 +118,25 @@ class PreparedJob:
             except InputError as error:
                 raise self._locate_faults(error, block) from error
         return encoded
+
+    def weights(self, rows: NDArray[np.int64]) -> NDArray[np.float64] | None:
+        """Return the weights of these rows, of mean 1, or None if the job has none."""
+        column = self.job.settings.data.weight
+        if column is None or not len(rows):
+            return None
+        found = np.array(self.dataset.extra[column], object)[rows].astype(np.float64)
+        return np.asarray(found / found.mean())
+
+    def encode_learned(self, rows: NDArray[np.int64]) -> NDArray[Any]:
+        """Return the targets of these rows as the loss takes them: the outputs, and the weights in a column of theirs.
+
+        See `RowWeighted`.
+        """
+        targets, weights = self.encode_targets(rows), self.weights(rows)
+        if not self.network_spec.weighted:
+            return targets
+        column = np.empty(0) if weights is None else weights
+        return np.column_stack([targets, column]).astype(targets.dtype)
 
     def encode_targets(self, rows: NDArray[np.int64]) -> NDArray[Any]:
         """Return the targets of these rows as the outputs that the network learns, (n, outputs)."""
@@ -212,6 +232,9 @@ def prepare(job: Job, fold: Fold | None = None, rows: Dataset | None = None) -> 
     counts = np.zeros(0, np.int64)
     if rows.labels:
         counts = np.bincount(learned_targets) if stream is None else stream.class_counts
+    if settings.data.weight is not None:
+        check_weights(rows, parts, settings.data.weight)
+        spec = replace(spec, weighted=True)
     spec = replace(spec, class_weights=factories.make_class_weights(settings.train, rows.labels, counts, job.source))
     validated = len(rows) if settings.train.ensemble is not None else len(parts.validation)
     if faults := check_metric(settings.train.early_stopping, signature.output, validated):
@@ -224,6 +247,8 @@ def prepare(job: Job, fold: Fold | None = None, rows: Dataset | None = None) -> 
             data = replace(data, optional=[name for name in data.optional if name not in empty])
     resolved = spec.resolved(replace(settings, data=data))
     notes = rows.notes + [f"column {name} has no value in the training rows and is left out" for name in empty]
+    if settings.data.weight is not None:
+        notes.append(f"loss and metrics are weighted by {settings.data.weight}; charts and importance count rows")
     notes += split_notes + find_unknown_categories(signature, rows, parts)
     notes += find_constant_columns(signature) + find_channels_first(spec.input_shape)
     notes += find_filled_columns(signature, count_missing(signature, rows.inputs, streamed=stream is not None))
@@ -288,6 +313,8 @@ def _check_streamable(job: Job, fold: Fold | None) -> None:
         faults.append(
             Fault("train.batch_size", "'all' rows of a stream do not fit in memory", "write a number of rows")
         )
+    if job.settings.data.weight is not None:
+        faults.append(Fault("data.weight", "needs the rows in memory, found a stream", "write stream = false"))
     shares = job.settings.split
     fix = "write stream = false in [data], or remove it"
     found = [key for key in ("by", "test_file", "stratify") if getattr(shares, key)]

@@ -15,7 +15,7 @@ from model_store.schema.signature import ClassificationOutput, RegressionOutput
 from training.config.defaults import CLASS_METRICS, QUANTITY_METRICS
 from training.config.settings import EarlyStoppingSection
 from training.engine.early_stopping import ValidationMetric
-from training.evaluation.metrics import evaluate
+from training.evaluation.metrics import Weights, evaluate
 from training.evaluation.threshold_curves import threshold_curves
 
 _LOCATION = "train.early_stopping.metric"
@@ -42,11 +42,14 @@ def check_metric(
 
 
 def make_metric(
-    section: EarlyStoppingSection | None, output: ClassificationOutput | RegressionOutput, y_true: NDArray[Any]
+    section: EarlyStoppingSection | None,
+    output: ClassificationOutput | RegressionOutput,
+    y_true: NDArray[Any],
+    weights: Weights = None,
 ) -> ValidationMetric | None:
     """Return the metric of the job for rows with these targets (see `Dataset`); None for the loss.
 
-    An undefined metric, such as R² of equal values, is the worst value.
+    All but the ROC area are weighted. An undefined metric, such as R² of equal values, is the worst value.
     """
     name = None if section is None else section.metric
     if name is None or name == "loss":
@@ -54,22 +57,22 @@ def make_metric(
     higher = (CLASS_METRICS | QUANTITY_METRICS)[name]
 
     def measure(outputs: Array) -> float:
-        found = _class_metric(name, output, y_true, outputs) if name in CLASS_METRICS else _mean(name, outputs)
+        found = _class_metric(name, output, y_true, outputs, weights) if name in CLASS_METRICS else _mean(name, outputs)
         return found if np.isfinite(found) else -np.inf if higher else np.inf
 
     def _mean(name: str, outputs: Array) -> float:
-        targets = evaluate(output, y_true, outputs)["targets"].values()
+        targets = evaluate(output, y_true, outputs, weights)["targets"].values()
         return statistics.fmean(np.nan if row[name] is None else row[name] for row in targets)
 
     return ValidationMetric(measure, higher)
 
 
 def _class_metric(
-    name: str, output: ClassificationOutput | RegressionOutput, y_true: NDArray[Any], outputs: Array
+    name: str, output: ClassificationOutput | RegressionOutput, y_true: NDArray[Any], outputs: Array, weights: Weights
 ) -> float:
     """Return a metric of probabilities (n, labels), or (n, 1) of the second label."""
     if name in ("accuracy", "macro_f1"):
-        found = evaluate(output, y_true, outputs)
+        found = evaluate(output, y_true, outputs, weights)
         if name == "accuracy":
             return float(found["accuracy"])
         return statistics.fmean(row["f1"] for row in found["classes"].values() if row["support"])
@@ -77,6 +80,6 @@ def _class_metric(
     p = np.concatenate([1 - p, p], axis=1) if p.shape[1] == 1 else p
     log_p = np.log(np.maximum(p, np.finfo(outputs.dtype).tiny))
     if name == "log_loss":
-        return float(-log_p[np.arange(len(p)), y_true].mean())
+        return -float(np.average(log_p[np.arange(len(p)), y_true], weights=weights))
     curves = threshold_curves("", y_true == 1, log_p[:, 1] - log_p[:, 0])
     return float(curves["roc"]["area"]) if curves else np.nan

@@ -45,8 +45,11 @@ class CompiledStep:
         np.copyto(self._y, y[:size])
         compiled = compile_module(network, self._x)
         outputs, to_rows = row_major(compiled.outputs)
-        if outputs.shape != self._y.shape:
-            raise ValueError(f"train: expected targets of shape {outputs.shape} a batch, found {self._y.shape}")
+        expected = outputs.shape
+        if criterion.weight_columns:
+            expected = (expected[0], expected[1] + criterion.weight_columns)
+        if self._y.shape != expected:
+            raise ValueError(f"train: expected targets of shape {expected} a batch, found {self._y.shape}")
         self._error = np.empty((), np.result_type(outputs.dtype, np.float32))  # float16 ends at 65504
         prime, compare, self._prime_factor, self._error_factor = compile_loss(
             criterion, self._y, outputs, self._error, rows_sum_to_1=rows_sum_to_1
