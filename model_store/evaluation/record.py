@@ -68,6 +68,7 @@ class _Confusion(Section):
 class _Classification(Section):
     rows = Count(validate=validate.Range(1, 2**53))
     of = fields.String(required=True)
+    weight = fields.String(load_default=None, allow_none=True)
     accuracy = Share()
     classes = ByName(_ClassMetrics)
     mistakes = fields.List(fields.Nested(_Confusion), load_default=list, validate=validate.Length(max=100))

@@ -66,6 +66,8 @@ def classification_errors(model: Model, record: TrainingRecord) -> Markup | None
         wrong = round((1 - metrics["accuracy"]) * metrics["rows"])
         verb = "is" if wrong == 1 else "are"
         caption = f"{format_number(wrong)} of {format_number(metrics['rows'])} {metrics['of']} {verb} wrong."
+        if metrics["weight"]:  # the accuracy does not count rows
+            caption = "Rows, whatever their weights."
         tables.append(figure("Most frequent mistakes", table(["true", "predicted", ">rows"], rows), caption))
     two_columns = len(figures) == 1 and len(labels) <= MAX_NARROW_CLASSES
     return section("Errors", *figures, *([tag("div", *tables, class_="stack")] if two_columns else tables))

@@ -38,7 +38,8 @@ def _classification_summary(record: TrainingRecord) -> tuple[str, list[tuple[str
     correct, rows = round(metrics["accuracy"] * metrics["rows"]), metrics["rows"]
     low, high = wilson_interval(correct, rows)
     accuracy, interval = format_percent(metrics["accuracy"]), f"{100 * low:.1f} to {format_percent(high)}"
-    summary = f"Accuracy {accuracy} on {format_number(rows)} {metrics['of']} (95 % interval {interval})."
+    weighted = f", weighted by {truncate_middle(metrics['weight'], MAX_LABEL_LENGTH)}" if metrics["weight"] else ""
+    summary = f"Accuracy {accuracy} on {format_number(rows)} {metrics['of']}{weighted} (95 % interval {interval})."
     tiles = [("accuracy", accuracy, interval)]
     if baseline:
         label = truncate_middle(baseline["answer"], MAX_LABEL_LENGTH)

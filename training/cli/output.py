@@ -81,7 +81,10 @@ def print_metrics(console: Console, outcome: Outcome) -> None:
         console.print(_confusion_table(output.labels, found["confusion"]))
     correct, rows = format_number(round(found["accuracy"] * found["rows"])), format_number(found["rows"])
     console.print()
-    console.print(f"Accuracy {format_percent(found['accuracy'])}: {correct} of {rows} {found['of']} are correct.")
+    share = f"{correct} of {rows} {found['of']} are correct"
+    if "weight" in found:
+        share = f"of {rows} {found['of']}, weighted by {found['weight']}"
+    console.print(f"Accuracy {format_percent(found['accuracy'])}: {share}.")
     console.print(f"Baseline {format_percent(baseline['accuracy'])}: always predicting {baseline['answer']!r}.")
     if outcome.linear is not None:
         console.print(f"Linear model {format_percent(outcome.linear['accuracy'])}: of the same columns.")

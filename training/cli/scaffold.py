@@ -163,6 +163,7 @@ missing = "impute"   # fill in the median or the most frequent category; or "ref
 # optional = ["age"]  # inputs that requests may leave out although no row lacks them
 unknown = "bucket"   # categories that training did not see count as one, with a warning; or "refuse": reject them
 scale = "standard"   # scale numbers to mean 0 and standard deviation 1; or "none"
+# weight = "column"    # how much each row counts: numbers of at least 0
 
 [split]
 test = {test}           # share of rows held out for evaluation
@@ -183,6 +184,7 @@ epochs = {epochs}
 batch_size = {batch}
 seed = 0             # the same seed gives the same model, bit for bit
 early_stopping = {{ patience = {patience} }}  # stop after {patience} epochs without improvement; keeps the best weights
+# ensemble = 5         # the model is the average of five networks, each trained without another fifth of the rows
 
 # [publish]
 # alias = "candidate"  # moves to each new version; requests keep the version that they get until `models promote`
