@@ -10,7 +10,7 @@ from __future__ import annotations
 import csv
 import io
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import chain, islice
 
@@ -18,10 +18,14 @@ from model_store.errors import Fault, InputError
 from model_store.schema.column import MISSING_CELLS
 from model_store.tables.text_file import choose_encoding, decode_head
 from model_store.utils.csv_reader import read_csv_lines
-from model_store.utils.values import parse_finite_number
 
 SEPARATORS = {",": "commas", ";": "semicolons", "\t": "tabs", "|": "'|'", " ": "spaces"}
+BLOCK_ROWS = 512  # small, so that the cells of a block are still in the cache when its columns are converted
+_FIRST_ROWS = 16  # of a block
+_BLOCK_CHARACTERS = 8 << 20  # fewer rows to a block if their cells are long
+_MEASURED_ROWS = 16  # one of so many is measured
 _SAMPLE_ROWS = 1000
+_LINE_END = re.compile(r"\r\n|\r|\n")
 _MIN_AGREEMENT = 0.9  # of the rows with as many cells as the header; the reader reports the others
 _SEPARATOR_LINE = re.compile(r'"?sep=(.)"?\r?\n?', re.IGNORECASE)  # the first line of Excel's own CSV
 _COMMA_NUMBER = re.compile(r"[+-]?(\d+|\d{1,3}(\.\d{3})+)?(,\d+)?([eE][+-]?\d+)?")
@@ -58,54 +62,104 @@ class Dialect:
 
     def rows(self, lines: Iterator[str]) -> Iterator[tuple[int, list[str]]]:
         """Yield the rows that are not blank, each with the line on which it starts. InputError if they are not CSV."""
+        for starts, rows in self.row_blocks(lines):
+            yield from zip(starts, rows, strict=True)
+
+    def row_blocks(self, lines: Iterator[str], size: int = _FIRST_ROWS) -> Iterator[tuple[list[int], list[list[str]]]]:
+        """Yield the rows in blocks: the lines on which they start, and their cells. The first block has `size` rows."""
         first = next(lines, "").lstrip("\ufeff")
         if self.skipped_lines:
             first = next(lines, "")
-        comments = _CommentFilter(self.comment) if self.comment else None
-        source = chain([first], lines)
-        reader = read_csv_lines(
-            source if comments is None else comments.filter(source), self.separator, skip_spaces=self.skip_spaces
-        )
-        end, width, empty = self.skipped_lines, 0, 0
-        while True:
-            try:
-                row = next(reader, None)
-            except csv.Error as error:
-                fix = "close the quotation mark, and write a quotation mark inside quotes twice"
-                line = end + 1 if comments is None else comments.start + self.skipped_lines
-                raise InputError([Fault(f"line {line}", f"not CSV: {error}", fix)]) from error
-            if row is None:
-                return
-            start, end = end + 1, reader.line_num + self.skipped_lines
-            if comments is not None:
-                start, end = comments.start + self.skipped_lines, comments.end + self.skipped_lines
-                comments.between_rows = True
-            if not row or (len(row) == 1 and width != 1 and not row[0].strip()):
-                empty = empty or start * (width == 1)
-                continue
-            if empty:  # of a single column: is it a value that is missing, or no row?
-                fix = 'write "" for a missing value, or remove the line'
-                raise InputError([Fault(f"line {empty}", "expected a value, found an empty line", fix)])
+        width = empty = 0
+        for starts, rows, error in self._read_blocks(chain([first], lines), size):
+            if rows and (width < 2 or min(map(len, rows)) < 2):
+                found = []
+                for start, row in zip(starts, rows, strict=True):
+                    if not row or (len(row) == 1 and width != 1 and not row[0].strip()):
+                        empty = empty or start * (width == 1)
+                        continue
+                    if empty:  # of a single column: is it a value that is missing, or no row?
+                        fix = 'write "" for a missing value, or remove the line'
+                        raise InputError([Fault(f"line {empty}", "expected a value, found an empty line", fix)])
+                    width = width or len(row)
+                    found.append((start, row))
+                starts, rows = [start for start, _ in found], [row for _, row in found]
             if self.decimal_commas:
-                self._replace_commas(row, first=not width)
-            width = width or len(row)
-            yield start, row
+                self._replace_commas(rows)
+            if rows:
+                yield starts, rows
+            if error is not None:
+                raise error
 
-    def _replace_commas(self, row: list[str], *, first: bool) -> None:
-        """Write numbers with decimal points. The first row is unchanged unless all its cells are such numbers."""
-        cells = [(i, to_decimal_point(row[i])) for i in self.decimal_commas if i < len(row)]
-        if not first or all(parse_finite_number(number) is not None for _, number in cells):
-            for i, number in cells:
-                row[i] = number
+    def _read_blocks(
+        self, lines: Iterator[str], size: int
+    ) -> Iterator[tuple[list[int], list[list[str]], InputError | None]]:
+        """Yield blocks of all rows, blank ones too, and the error that ends the last one."""
+        comments = _CommentFilter(self.comment) if self.comment else None
+        source = lines if comments is None else comments.filter(lines)
+        reader = read_csv_lines(source, self.separator, skip_spaces=self.skip_spaces)
+        end = skipped = self.skipped_lines
+        while True:
+            rows: list[list[str]] = []
+            starts: list[int] = []
+            error = None
+            try:
+                if comments is None:
+                    rows.extend(islice(reader, size))
+                else:
+                    for row in islice(reader, size):
+                        rows.append(row)
+                        starts.append(comments.start + skipped)
+                        comments.between_rows = True
+            except csv.Error as problem:
+                error = problem
+            if comments is None:
+                starts, end = _number_rows(rows, end + 1, None if error else reader.line_num + skipped)
+            elif error:
+                end = comments.start + skipped - 1
+            if error is not None:
+                fix = "close the quotation mark, and write a quotation mark inside quotes twice"
+                fault = Fault(f"line {end + 1}", f"not CSV: {error}", fix)
+                yield starts, rows, InputError([fault])
+                return
+            if not rows:
+                return
+            yield starts, rows, None
+            size = rows_that_fit(rows)
+
+    def _replace_commas(self, rows: Iterable[list[str]]) -> None:
+        """Write numbers with decimal points."""
+        for row in rows:
+            for i in self.decimal_commas:
+                if i < len(row):
+                    row[i] = to_decimal_point(row[i])
+
+
+def _number_rows(rows: list[list[str]], first: int, last: int | None) -> tuple[list[int], int]:
+    """Return the lines on which rows start that are on the lines from `first` to `last`, and the last line."""
+    if last == first + len(rows) - 1:
+        return list(range(first, last + 1)), last
+    starts = []
+    for row in rows:
+        starts.append(first)
+        first += 1 + sum(len(_LINE_END.findall(cell)) for cell in row)
+    return starts, first - 1
+
+
+def rows_that_fit(rows: Sequence[Sequence[str]]) -> int:
+    """Return how many rows like these a block holds."""
+    sample = rows[::_MEASURED_ROWS]
+    characters = sum(sum(map(len, row)) for row in sample)
+    return max(1, min(BLOCK_ROWS, _BLOCK_CHARACTERS * max(1, len(sample)) // (characters + 1)))
 
 
 class _CommentFilter:
-    """Removes lines that begin with a sign, but not within a quoted cell. `start` and `end` are lines of a row."""
+    """Removes lines that begin with a sign, but not within a quoted cell. `start` is the first line of a row."""
 
     def __init__(self, sign: str) -> None:
         self._sign = sign
         self.between_rows = True
-        self.start = self.end = 0
+        self.start = 0
 
     def filter(self, lines: Iterator[str]) -> Iterator[str]:
         for number, line in enumerate(lines, 1):
@@ -113,7 +167,6 @@ class _CommentFilter:
                 if line.lstrip(" \t").startswith(self._sign):
                     continue
                 self.start, self.between_rows = number, False
-            self.end = number
             yield line
 
 
@@ -164,7 +217,7 @@ def _fitting_width(dialect: Dialect, text: str, *, row_names: bool) -> int:
     width = len(header) + row_names
     agreeing = sum(len(row) == width or (len(row) > width and not any(map(str.strip, row[width:]))) for row in others)
     if row_names:
-        return width if others and agreeing == len(others) else 0
+        return width if len(header) > 1 and others and agreeing == len(others) else 0
     return width if agreeing >= _MIN_AGREEMENT * len(others) else 0
 
 

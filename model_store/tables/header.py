@@ -61,7 +61,7 @@ def read_header(cells: Sequence[str], rows: Sequence[Sequence[str]], *, drop_row
 def _has_row_names(names: Sequence[str], rows: Sequence[Sequence[str]]) -> bool:
     """Return True if every row has one cell more than the header, no first one twice, and not all last ones blank."""
     longer = bool(rows) and all(len(row) == len(names) + 1 for row in rows)
-    return longer and names[-1] != "" and not _is_blank(rows, len(names)) and _are_distinct(rows)
+    return len(names) > 1 and longer and names[-1] != "" and not _is_blank(rows, len(names)) and _are_distinct(rows)
 
 
 def _is_blank(rows: Sequence[Sequence[str]], index: int) -> bool:

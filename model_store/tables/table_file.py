@@ -12,19 +12,16 @@ from collections.abc import Iterator
 from contextlib import suppress
 from dataclasses import dataclass
 from functools import cached_property
-from itertools import islice
+from itertools import chain, islice
 from operator import itemgetter
 
 from model_store.errors import Fault, InputError
 from model_store.tables import text_file
-from model_store.tables.dialect import SEPARATORS, Dialect, TableOptions, detect
+from model_store.tables.dialect import SEPARATORS, Dialect, TableOptions, detect, rows_that_fit
 from model_store.tables.header import Header, read_header
 from model_store.tables.text_file import Open
 
-BLOCK_ROWS = 2048  # small, so that the cells of a block are still in the cache when its columns are converted
-_BLOCK_CHARACTERS = 8 << 20  # fewer rows to a block if their cells are long
-_SAMPLED_ROWS = 16  # one of so many is measured
-_HEADER_ROWS = 1000  # that say what a column without a name is
+_HEADER_ROWS, _HEADER_CHARACTERS = 1000, 8 << 20  # that say what a column without a name is
 Record = tuple[int, list[str]]
 
 
@@ -67,9 +64,14 @@ class TableFile(ABC):
         line, cells = first
         rows: list[list[str]] = []
         with suppress(InputError):  # `blocks` reports damage further on
-            rows.extend(row for _, row in islice(records, _HEADER_ROWS))
+            characters = 0
+            for _, row in islice(records, _HEADER_ROWS):
+                rows.append(row)
+                characters += sum(map(len, row))
+                if characters > _HEADER_CHARACTERS:
+                    break
         try:
-            return read_header(cells, rows, drop_row_names=self._drop_row_names), _rows_that_fit(rows[::_SAMPLED_ROWS])
+            return read_header(cells, rows, drop_row_names=self._drop_row_names), rows_that_fit(rows)
         except InputError as error:
             raise InputError([Fault(f"{self.row_unit} {line}", f.problem, f.fix) for f in error.faults]) from error
 
@@ -103,33 +105,42 @@ class TableFile(ABC):
                 raise InputError([self._length_fault(line, len(cells))])
             yield line, [row[i] for i in header.indices]
 
+    def row_blocks(self, size: int) -> Iterator[tuple[list[int], list[list[str]]]]:
+        """Yield the records in blocks: their numbers and their cells."""
+        records = self.records()
+        while found := list(islice(records, size)):
+            yield [number for number, _ in found], [row for _, row in found]
+
     def blocks(self) -> Iterator[Block]:
         """Yield all rows. InputError if rows have more or fewer cells than the header: it lists all of them."""
         header, size = self._beginning
-        records = self.records()
-        next(records)
-        while found := list(islice(records, size)):
-            size = _rows_that_fit([row for _, row in found[::_SAMPLED_ROWS]])
-            cells = [row for _, row in found]
-            if any(len(row) != header.width for row in cells):
-                cells = [_fit(row, header.width) for row in cells]
-                if any(len(row) != header.width for row in cells):
-                    raise self._length_error(found, records)
-            columns = list(zip(*cells, strict=True))
-            named = zip(header.names, (list(columns[i]) for i in header.indices), strict=True)
-            yield Block([line for line, _ in found], dict(named))
+        width, is_header = header.width, True
+        found = self.row_blocks(size)
+        for numbers, rows in found:
+            if is_header:
+                del numbers[0], rows[0]
+                is_header = False
+            if any(len(row) != width for row in rows):
+                rows = [_fit(row, width) for row in rows]
+                if any(len(row) != width for row in rows):
+                    raise self._length_error(numbers, rows, found)
+            if rows:
+                cells = list(chain.from_iterable(rows))
+                named = {name: cells[i::width] for name, i in zip(header.names, header.indices, strict=True)}
+                yield Block(numbers, named)  # type: ignore[arg-type]  # None only in other formats
 
-    def _length_error(self, found: list[Record], rest: Iterator[Record]) -> InputError:
+    def _length_error(
+        self, numbers: list[int], rows: list[list[str]], rest: Iterator[tuple[list[int], list[list[str]]]]
+    ) -> InputError:
         """Return the faults of all rows that are shorter or longer than the header."""
         width, total = self.header.width, 0
         faults: list[Fault] = []
-        while found:
-            for line, row in found:
+        for block in chain([(numbers, rows)], rest):
+            for line, row in zip(*block, strict=True):
                 if len(_fit(row, width)) != width:
                     total += 1
                     if len(faults) < InputError.MAX_FAULTS:
                         faults.append(self._length_fault(line, len(row)))
-            found = list(islice(rest, BLOCK_ROWS))
         return InputError(faults, total)
 
     def _length_fault(self, line: int, found: int) -> Fault:
@@ -144,12 +155,6 @@ def _fit(row: list[str], width: int) -> list[str]:
     return row[:width] if len(row) > width and not any(map(str.strip, row[width:])) else row
 
 
-def _rows_that_fit(rows: list[list[str]]) -> int:
-    """Return how many rows like these a block holds."""
-    characters = sum(sum(map(len, row)) for row in rows)
-    return max(1, min(BLOCK_ROWS, _BLOCK_CHARACTERS * max(1, len(rows)) // (characters + 1)))
-
-
 class DelimitedFile(TableFile):
     """CSV and the like, compressed or not: see `dialect.py`."""
 
@@ -162,10 +167,16 @@ class DelimitedFile(TableFile):
         return detect(head, self.options, "\t" if stem.endswith((".tsv", ".tab", ".txt")) else ",", complete=complete)
 
     def records(self) -> Iterator[Record]:
+        for numbers, rows in self.row_blocks(1):
+            yield from zip(numbers, rows, strict=True)
+
+    def row_blocks(self, size: int) -> Iterator[tuple[list[int], list[list[str]]]]:
         dialect, count = self.dialect, itertools.count()
         with text_file.translate_read_errors(), text_file.open_text(self._open, dialect.encoding) as text:
             try:
-                yield from dialect.rows(map(itemgetter(0), zip(text_file.read_lines(text), count, strict=False)))
+                yield from dialect.row_blocks(
+                    map(itemgetter(0), zip(text_file.read_lines(text), count, strict=False)), size
+                )
             except UnicodeDecodeError as error:
                 raise text_file.encoding_error(error, next(count), dialect.encoding) from error
 

@@ -17,7 +17,7 @@ import pytest
 from training.config.settings import DataSection
 from training.data import dataset
 from training.data.streaming.source import DictionaryColumn
-from training.data.streaming.table_reader import TextSource, encode_texts, open_source, parse_numbers
+from training.data.streaming.table_reader import TextSource, open_source, parse_numbers
 from training.data.tables import open_job_table, read_table
 from training.errors import DataError
 
@@ -104,14 +104,13 @@ def both(path: Path, **options: str) -> tuple[dict[str, Any], list[int], list[st
     table = read_table(open_job_table(path, section))
     source = open_source(section, path.parent)
     assert isinstance(source, TextSource)
+    source.kinds = dict.fromkeys(table.columns, "category")  # to see their texts
     streamed: dict[str, list[Any]] = {}
-    lines = []
-    for block in source.file.blocks():
-        lines += block.lines
-        for name, cells in block.columns.items():
-            coded = encode_texts(cells)
+    for batch in source.batches():
+        for name, coded in batch.items():
+            assert isinstance(coded, DictionaryColumn)
             streamed.setdefault(name, []).extend(coded.values[code] for code in coded.codes)
-    assert lines == table.lines
+    assert [line for block in source.file.blocks() for line in block.lines] == table.lines
     assert source.notes[: len(table.notes)] == table.notes
     return table.columns, table.lines, table.notes, streamed
 
@@ -250,8 +249,8 @@ def test_numbers_of_a_stream_equal_those_in_memory() -> None:
         expected = [float("nan") if cell.strip().lower() in {"", "na", "n/a", "?", "nan", r"\n"} else float(cell)
                     for cell in cells]  # fmt: skip
         np.testing.assert_array_equal(parse_numbers(cells), expected)
-    for cell in ("inf", "-nan", "1_000", "١", "1,5", "1 2", "x"):
-        for others in (["1"], ["", "NA"], [" NA "]):
+    for cell in ("inf", "-nan", "1_000", "١", "1,5", "1 2", "x", "true", "[1", '"1"', "1e999", "{}", "1]"):
+        for others in (["1"], ["", "NA"], [" NA "], ["[1", "2]"], ["1", "2]"]):
             with pytest.raises(ValueError, match="not a finite number"):
                 parse_numbers([*others, cell])
 

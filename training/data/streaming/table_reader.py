@@ -7,19 +7,20 @@ without being written as text.
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import product
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import orjson
 from numpy.typing import NDArray
 
 from model_store.errors import Fault
 from model_store.schema.column import MISSING_CELLS
 from model_store.tables.arrow_file import ArrowFile, to_texts
-from model_store.tables.table_file import TableFile
+from model_store.tables.table_file import Block, TableFile
 from model_store.tables.text_file import open_decompressed, translate_read_errors
 from model_store.utils.values import parse_finite_number
 from training.config.settings import DataSection
@@ -33,10 +34,10 @@ from training.data.streaming.source import TYPE_INFERENCE_ROWS, Batch, DataSourc
 from training.data.tables import open_job_table, parse_file_cell, read_table, translate_input_errors
 from training.errors import MAX_SHOWN_FAULTS, DataError
 
-_MISSING_SPELLINGS = sorted(
+_BATCH_ROWS = 8192
+_MISSING_SPELLINGS = frozenset(
     "".join(word) for text in (*MISSING_CELLS, r"\N") for word in product(*({c, c.upper()} for c in text))
 )
-_NAN_OF_MISSING = dict.fromkeys(_MISSING_SPELLINGS, "nan")
 
 
 def open_source(section: DataSection, folder: Path) -> DataSource:
@@ -101,16 +102,17 @@ class TextSource(DataSource):
         kinds = {**self.kinds, **self.target_kinds()}
         numeric = [name for name, kind in kinds.items() if COLUMN_KINDS[kind].streams_numbers]
         with translate_input_errors(self.name):
+            group = _BatchBuilder(kinds, numeric, self.formats)
             for block in self.file.blocks():
-                batch: Batch = {}
                 try:
-                    for name in kinds:
-                        cells = block.columns[name]
-                        written = self.formats.get(name)
-                        batch[name] = parse_numbers(cells, written) if name in numeric else encode_texts(cells)
+                    group.add(block)
                 except ValueError as error:
                     raise self._locate_faults(numeric) from error
-                yield batch
+                if group.is_full:
+                    yield group.build()
+                    group = _BatchBuilder(kinds, numeric, self.formats)
+            if group.rows:
+                yield group.build()
 
     def _locate_faults(self, numeric: Sequence[str]) -> DataError:
         """Return the faults of all cells that are not numbers: read the file again."""
@@ -133,25 +135,74 @@ class TextSource(DataSource):
         return DataError(self.name, faults, total)
 
 
+class _BatchBuilder:
+    """Converts small blocks at once, while they are in the cache, and joins them: a batch costs time itself."""
+
+    def __init__(self, names: Iterable[str], numeric: Collection[str], formats: Mapping[str, Any]) -> None:
+        self._formats = formats
+        self.rows = self._characters = 0
+        self._arrays: dict[str, list[NDArray[Any]]] = {name: [] for name in names}
+        self._codes: dict[str, dict[str | None, int]] = {name: {} for name in names if name not in numeric}
+
+    @property
+    def is_full(self) -> bool:
+        return self.rows >= _BATCH_ROWS or self._characters >= source.BATCH_BYTES
+
+    def add(self, block: Block) -> None:
+        """Add rows. ValueError if a cell of a numeric column is not a number."""
+        self.rows += len(block.lines)
+        for name, arrays in self._arrays.items():
+            cells = block.columns[name]
+            codes = self._codes.get(name)
+            if codes is None:
+                arrays.append(parse_numbers(cells, self._formats.get(name)))
+                continue
+            for text in dict.fromkeys(cells):
+                if text not in codes:
+                    codes[text] = len(codes)
+                    self._characters += len(text or "")
+            arrays.append(np.fromiter(map(codes.__getitem__, cells), np.int32, len(cells)))
+
+    def build(self) -> Batch:
+        """Return the rows as typed columns."""
+        batch: Batch = {}
+        for name, arrays in self._arrays.items():
+            joined = np.concatenate(arrays)
+            codes = self._codes.get(name)
+            batch[name] = joined if codes is None else DictionaryColumn(joined, list(map(parse_file_cell, codes)))
+        return batch
+
+
 def parse_numbers(cells: Sequence[str | None], written: Any = None) -> NDArray[np.float64]:
     """Return cells, as they are `written`, as numbers, NaN for missing ones. ValueError if one is neither."""
     if written is not None:
-        column = encode_texts(cells)
-        read = [math.nan if cell is None else written.parse(cell) for cell in column.values]
-        if None in read:
-            raise ValueError(f"not a number: {column.values[read.index(None)]!r}")
-        numbers: NDArray[np.float64] = np.array(read, np.float64)[column.codes]
-        return numbers
-    texts = [_NAN_OF_MISSING.get(cell, cell) for cell in cells if cell is not None]
-    joined = "".join(texts)
-    if len(texts) == len(cells) and joined.isascii() and "_" not in joined:
-        try:
-            values = np.array(list(map(float, texts)), np.float64)
-        except ValueError:
-            pass  # spaces within a missing cell, or a cell that is not a number
-        else:
-            if (~np.isfinite(values)).sum() == texts.count("nan"):
-                return values
+        distinct = {text: parse_file_cell(text) for text in dict.fromkeys(cells)}
+        read = {text: math.nan if cell is None else written.parse(cell) for text, cell in distinct.items()}
+        if invalid := [text for text, number in read.items() if number is None]:
+            raise ValueError(f"not a number: {invalid[0]!r}")
+        return np.fromiter(map(read.__getitem__, cells), np.float64, len(cells))
+    values = _parse_json_numbers(cells)
+    if values is None:
+        missing = np.fromiter(map(_MISSING_SPELLINGS.__contains__, cells), bool, len(cells))
+        values = _parse_json_numbers(["0" if cell in _MISSING_SPELLINGS else cell for cell in cells])
+        if values is not None:
+            values[missing] = math.nan
+    return _parse_each_number(cells) if values is None else values
+
+
+def _parse_json_numbers(cells: Sequence[str | None]) -> NDArray[np.float64] | None:
+    """Return cells that are all finite numbers as JSON writes them, else None: a quarter of the time of `float`."""
+    try:
+        text = ",".join(cells)  # type: ignore[arg-type]  # TypeError if one is None
+        found = None if "r" in text or "l" in text else np.array(orjson.loads(f"[{text}]"))  # no true, false, null
+    except (TypeError, ValueError):
+        return None
+    if found is None or found.dtype.kind not in "fiu" or found.shape != (len(cells),) or not np.isfinite(found).all():
+        return None
+    return found.astype(np.float64)
+
+
+def _parse_each_number(cells: Sequence[str | None]) -> NDArray[np.float64]:
     values = np.empty(len(cells))
     for i, text in enumerate(cells):
         cell = parse_file_cell(text)
@@ -160,13 +211,6 @@ def parse_numbers(cells: Sequence[str | None], written: Any = None) -> NDArray[n
             raise ValueError(f"not a finite number: {cell!r}")
         values[i] = value
     return values
-
-
-def encode_texts(cells: Sequence[str | None]) -> DictionaryColumn:
-    """Return cells as codes of their distinct texts."""
-    codes = {text: code for code, text in enumerate(dict.fromkeys(cells))}
-    found = np.fromiter(map(codes.__getitem__, cells), np.int32, len(cells))
-    return DictionaryColumn(found, [parse_file_cell(text) for text in codes])
 
 
 def _is_invalid(text: str | None, written: Any) -> bool:
@@ -230,7 +274,7 @@ def _convert_numbers(array: Any) -> NDArray[np.float64]:
         array = array.cast(pa.string())  # a decimal cast to float64 is not always the nearest number
     if array.type in (pa.string(), pa.large_string(), pa.string_view()):
         array = compute.utf8_trim_whitespace(array.cast(pa.string()))
-        array = compute.if_else(compute.is_in(array, pa.array(_MISSING_SPELLINGS)), None, array)
+        array = compute.if_else(compute.is_in(array, pa.array(sorted(_MISSING_SPELLINGS))), None, array)
     values: NDArray[np.float64] = (
         array.cast(pa.float64(), safe=False).fill_null(math.nan).to_numpy(zero_copy_only=False)
     )
