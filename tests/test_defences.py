@@ -77,6 +77,11 @@ DEFENCES = {
         "tests/training/data/test_odd_files.py::"
         "test_a_workbook_that_leaves_out_rows_has_no_more_than_excel_allows",
     ),
+    "a small body decompresses to a bounded size": Defence(
+        "service/http/request_body.py", "min(max_bytes, max(_UNCOUNTED_BYTES, _MAX_COMPRESSION * len(body)))",
+        "max_bytes",
+        "tests/service/http/test_request_body.py::test_a_body_that_was_compressed_a_hundredfold_is_413",
+    ),
     "scrapes wait for health checks": Defence(
         "service/server/event_loop.py", "UNLOGGED_ROUTES - {METRICS_PATH}", "UNLOGGED_ROUTES",
         "tests/service/server/test_event_worker.py::test_a_flood_of_scrapes_does_not_delay_health_checks",

@@ -39,6 +39,20 @@ def test_a_compressed_body_is_decompressed(client, coding):
     assert response.json == client.post(ADDRESS, data=GOOD).json
 
 
+def test_a_body_that_was_compressed_a_hundredfold_is_413(client):
+    """8 kB of gzip held 8 MB of JSON: the costliest body by what was sent."""
+    for size, expected in ((2**20, 200), (2**20 + 1, 413), (6 * 2**20, 413)):
+        body = GOOD + b" " * (size - len(GOOD))
+        compressed = gzip.compress(body)
+        response = client.post(ADDRESS, data=compressed, headers={"Content-Encoding": "gzip"})
+        assert response.status_code == expected
+        assert client.post(ADDRESS, data=body).status_code == 200
+    error = assert_error(response, 413, "body_too_large")
+    assert (
+        "bytes, 100 times as many as were sent, found more when decompressed; send it uncompressed" in error["message"]
+    )
+
+
 @pytest.mark.parametrize("coding", ["", "identity", " , "])
 def test_an_empty_content_encoding_is_none(client, coding):
     response = client.post(ADDRESS, data=GOOD, headers={"Content-Encoding": coding})
