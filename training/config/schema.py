@@ -108,6 +108,7 @@ class DataSchema(SectionSchema):
     columns = _column_names("a list of column names", single=False)
     kinds = KindsField()
     missing = ChoiceField(("impute", "refuse"))
+    indicators = CheckedField("true or false", lambda value: isinstance(value, bool))
     optional = _column_names("a list of column names", single=False)
     unknown = ChoiceField(("refuse", "bucket"))  # type: ignore[assignment]  # marshmallow removes fields from the class
     scale = ChoiceField(("standard", "robust", "none"))

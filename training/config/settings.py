@@ -28,6 +28,7 @@ class DataSection:
     columns: list[str] | None = None
     kinds: dict[str, str] = field(default_factory=dict)
     missing: str = "impute"
+    indicators: bool = False
     optional: list[str] | None = None
     unknown: str = "bucket"
     scale: str = "standard"

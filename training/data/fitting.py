@@ -38,6 +38,8 @@ from training.data import type_inference
 from training.data.readers import Table
 from training.errors import DataError
 
+_MIN_INDICATED_ROWS, _MIN_INDICATED_SHARE = 5, 0.01  # of the training rows that lack a number with an indicator
+
 Missing = Literal["impute", "refuse"]
 Unknown = Literal["refuse", "bucket"]
 
@@ -179,7 +181,11 @@ class NumberKind(ColumnKind):
 
     def fit(self, name: str, statistics: Any, section: DataSection) -> Column | None:
         missing: Any = section.missing
-        return fit_number(name, statistics, missing, section.scale)
+        column = fit_number(name, statistics, missing, section.scale)
+        if column is None or column.fill is None or not section.indicators or statistics.summary is None:
+            return column
+        least = max(_MIN_INDICATED_ROWS, _MIN_INDICATED_SHARE * (statistics.missing + statistics.summary.count))
+        return replace(column, indicator=statistics.missing >= least)
 
 
 class DateKind(NumberKind):

@@ -335,3 +335,19 @@ def test_a_job_makes_columns_optional(tmp_path: Path) -> None:
     assert optional.fill is not None
     message = refusal(tmp_path, rows(40), data={"optional": ["nothing"]})
     assert "data.optional: unknown input 'nothing'" in message
+
+
+@pytest.mark.parametrize("stream", [False, True])
+def test_numbers_that_many_rows_lack_get_an_indicator(tmp_path: Path, stream: bool) -> None:
+    table = "few,many,y\n" + "".join(
+        f"{i % 7}.5,{'' if i % 9 == 0 else i % 5},{'ab'[i % 9 == 0]}\n" for i in range(400)
+    ).replace("0.5,", ",", 1)
+    prepared = prepare(job(tmp_path, table, data={"stream": stream, "indicators": True}))
+    assert [column.width for column in prepared.signature.inputs] == [1, 2]
+    rows = [[1.5, None], [1.5, 3], [2.5, 4]]
+    features = prepared.signature.encode(rows, dtype=np.float64)
+    assert features[:, 2].tolist() == [1, 0, 0]
+    np.testing.assert_array_equal(prepared.signature.encode(rows[1:], dtype=np.float64), features[1:])
+    train_and_evaluate(prepared)
+    off = prepare(job(tmp_path, table, data={"stream": stream}))
+    assert [column.width for column in off.signature.inputs] == [1, 1]
