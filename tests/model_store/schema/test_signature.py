@@ -467,3 +467,24 @@ def test_an_invalid_signature_is_rejected_with_its_location(inputs: object, outp
 def test_two_targets_of_one_name_are_rejected() -> None:
     with pytest.raises(ValueError, match=r"signature\.output\.names: expected unique names, found y, y"):
         RegressionOutput(("y", "y"), (0.0, 0.0), (1.0, 1.0))
+
+
+def test_a_category_as_a_code_is_its_index_for_an_embedding() -> None:
+    column = CategoryColumn(
+        "town", ("Bath", "Hull"), "bucket", "Hull", {"frequencies": {"Bath": 3, "Hull": 1}}, encoding="code"
+    )
+    signature = Signature((NumberColumn("age"), column), RegressionOutput(("y",), (0.0,), (1.0,)))
+    assert signature.width == 2
+    assert signature.encode([[1, "Bath"], [2, "Rome"], [3, None]]).tolist() == [[1, 0], [2, 2], [3, 1]]
+    assert read_signature(json.loads(json.dumps(signature.config()))) == signature
+    bins = column.bins(np.float32)
+    assert bins is not None
+    assert bins.expected.tolist() == [3, 1, 0]
+
+
+def test_columns_without_new_attributes_are_written_as_before() -> None:
+    plain = Signature((NumberColumn("age"), CategoryColumn("town", ("a",))), RegressionOutput(("y",), (0.0,), (1.0,)))
+    assert [part.keys() for part in plain.config()["inputs"]] == [
+        {"kind", "name", "offset", "scale", "fill", "statistics"},
+        {"kind", "name", "categories", "unknown", "fill", "statistics"},
+    ]
