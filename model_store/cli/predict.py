@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import codecs
 import csv
+import json
 import math
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -194,8 +195,11 @@ def _read_file(file: str, signature: Signature, header: Header | None, encoding:
     name, opener = _display_name(file), FileOpener(file)
     if not is_table(name):
         with opener() as source:
-            start = source.read(_JSON_HEAD_BYTES)
-        if name.endswith(".json") or start.removeprefix(codecs.BOM_UTF8).lstrip()[:1] in (b"[", b"{"):
+            start = source.read(_JSON_HEAD_BYTES).removeprefix(codecs.BOM_UTF8).lstrip()
+        if start[:1] in (b"[", b"{") and not name.endswith(".json") and _are_json_lines(start):
+            with _own_locations(name):
+                return _open_rows(f"{name}.jsonl", opener, signature, header, encoding).read()
+        if name.endswith(".json") or start[:1] in (b"[", b"{"):
             with opener() as source:
                 text = row_parser.decode_utf8(source.read(), name)
             return RowBatch(row_parser.parse_json_table(text, name))
@@ -204,6 +208,15 @@ def _read_file(file: str, signature: Signature, header: Header | None, encoding:
         batch = table.read()
     _print_ignored(table.ignored)
     return batch
+
+
+def _are_json_lines(start: bytes) -> bool:
+    """Return True if bytes begin with an object on a line of its own, and more follows."""
+    line, _, rest = start.partition(b"\n")
+    try:
+        return bool(rest.strip()) and isinstance(json.loads(line), dict)
+    except ValueError:
+        return False
 
 
 def _open_rows(

@@ -67,6 +67,8 @@ def test_predict_takes_tables_as_other_programs_write_them(models, tmp_path: Pat
     }
     assert outputs["semicolons.csv"] == outputs["plain.csv"] == outputs["rows.jsonl"] == outputs["rows.xlsx"]
     assert outputs["pandas.csv"][0][0] == "column_1"
+    piped = models("predict", "chess", "--json", "-", text=files["rows.jsonl"].decode()).stdout
+    assert piped == expected
 
 
 def test_predict_takes_other_encodings(models, tmp_path: Path) -> None:
