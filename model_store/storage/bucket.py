@@ -38,6 +38,7 @@ if TYPE_CHECKING:
 _CHUNK_BYTES = 4 << 20
 _MANIFEST_CHUNK_BYTES = 64 << 10  # holds most manifests
 _MAX_UPLOAD_TRIES = 5
+MAX_LISTED_OBJECTS = 1_000_000  # of one listing: a server that never ends it must not fill the memory
 _UPLOAD_ID = "draft"  # metadata key of the upload's id
 _PROBE = re.compile(r"(^|/)\.probe-[0-9a-f]{16}$")
 _DURATION = re.compile(r" in [0-9.]+[a-zµ]+(, after .*?retry_timeout: \S+)? +-")
@@ -148,8 +149,13 @@ class BucketStorage:
         folder = os.path.commonpath([f"/{pattern.partition('*')[0].rpartition('/')[0]}" for pattern in patterns])[1:]
         matching = re.compile("|".join(re.escape(pattern).replace(r"\*", NAME_PATTERN) for pattern in patterns))
         with _request():
-            pages = obstore.list(self._store, prefix=folder or None)
-            found = [meta for page in pages for meta in page if matching.fullmatch(meta["path"])]
+            found, seen = [], 0
+            for page in obstore.list(self._store, prefix=folder or None):
+                seen += len(page)
+                if seen > MAX_LISTED_OBJECTS:
+                    problem = f"expected at most {MAX_LISTED_OBJECTS} objects in {folder or 'the store'}, found more"
+                    raise OSError(errno.EFBIG, f"{problem}; choose a prefix that only the store uses")
+                found += [meta for meta in page if matching.fullmatch(meta["path"])]
             etags = {meta["path"]: _normalized_etag(meta["e_tag"]) for meta in found}
         with self._lock:
             self._etags.update(etags)

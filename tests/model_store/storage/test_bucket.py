@@ -368,3 +368,13 @@ def test_a_bucket_raises_the_same_errors_as_a_directory(remote: Store, model: Mo
         remote.versions("ches")
     with pytest.raises(StoreError, match="expected a directory"):
         _ = remote.root
+
+
+def test_a_listing_that_does_not_end_is_an_error(bucket: BucketStorage, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A server that always announces a further page took 4 GB in 45 s."""
+    for number in range(4):
+        put_object(bucket, f"chess/{number}.json", b"{}")
+    assert len(bucket.keys("*/*")) == 4
+    monkeypatch.setattr("model_store.storage.bucket.MAX_LISTED_OBJECTS", 3)
+    with pytest.raises(OSError, match="expected at most 3 objects in the store, found more"):
+        bucket.keys("*/*")
