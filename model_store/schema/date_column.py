@@ -166,7 +166,7 @@ class DateColumn(Column):
         if tensor.dtype != object:
             faults.add(location, f"expected BYTES, found {datatype}", "send the dates as strings")
             return None
-        rows = RowLocations(location.removesuffix(f".{self.name}"), range(tensor.size))
+        rows = RowLocations("rows", range(tensor.size))
         cells = [None if text is None else self.parse_cell(str(text)) for text in tensor.ravel().tolist()]
         return self.parse(cells, rows, faults)
 

@@ -188,7 +188,7 @@ class NumberColumn(Column):
 
     def from_tensor(self, tensor: Array, datatype: str, location: str, faults: FaultCollector) -> Array | None:
         if self.format is not None and tensor.dtype == object:
-            rows = RowLocations(location.removesuffix(f".{self.name}"), range(tensor.size))
+            rows = RowLocations("rows", range(tensor.size))
             return self.parse([self.parse_cell(str(text)) for text in tensor.ravel()], rows, faults)
         numbers = numbers_from_tensor(self, tensor, datatype, location, faults)
         return None if numbers is None else numbers.ravel()

@@ -101,7 +101,7 @@ class NumberFormat:
         if self.missing:
             counts = [f"{word!r} in {cells.count(word)}" for word in self.missing]
             notes.append(f"column {name}: these words are read as missing values: {', '.join(counts)} cells")
-        return "; ".join(notes) + f" (kinds = {{ {name!r} = 'category' }} in [data] overrides it)" if notes else ""
+        return "; ".join(notes)
 
     def as_dict(self) -> dict[str, Any]:
         return {"decimal": self.decimal, "group": self.group, "unit": self.unit, "missing": list(self.missing)}

@@ -88,7 +88,12 @@ def row_to_tensors(signature: Signature, row: Any, *, as_table: bool = False) ->
     if table is not None:
         declared, values = [table], [values]
     return [
-        {"name": tensor.name, "shape": [1, *tensor.shape[1:]], "datatype": tensor.datatype, "data": _flatten(value)}
+        {
+            "name": tensor.name,
+            "shape": [1, *tensor.shape[1:]],
+            "datatype": {str: "BYTES", bool: "BOOL"}.get(type(value), tensor.datatype),
+            "data": _flatten(value),
+        }
         for tensor, value in zip(declared, values, strict=True)
     ]
 

@@ -302,7 +302,8 @@ def find_formats(table: Table, kinds: Mapping[str, str], targets: Sequence[str],
 
 def kind_notes(table: Table, formats: Mapping[str, Any]) -> list[str]:
     """Return a note of each column whose cells are not plain numbers or texts: how they are read."""
-    return [note for name, written in formats.items() if (note := written.describe(name, table.columns[name]))]
+    notes = {name: written.describe(name, table.columns[name]) for name, written in formats.items()}
+    return [f"{note} (data.kinds and data.task override this)" for note in notes.values() if note]
 
 
 def _empty_missing_words(table: Table, formats: Mapping[str, Any]) -> Table:
