@@ -291,18 +291,21 @@ def check(file: str, overrides: tuple[tuple[str, Any], ...], seed: int | None, a
     help="Job file to write.  [default: next to the table]",
 )
 @click.option("--name", metavar="NAME", help="Name of the model.  [default: name of the job file]")
+@click.option("--fast", is_flag=True, help="Write a small network, which trains in seconds and is less accurate.")
 @click.option("--force", is_flag=True, help="Overwrite an existing job file.")
 @common.json_option
 @common.verbosity_option
 @common.exit_codes(EXIT_CODES)
-def init(data: Path, target: str | None, output: Path | None, name: str | None, force: bool, as_json: bool) -> None:
+def init(
+    data: Path, target: str | None, output: Path | None, name: str | None, fast: bool, force: bool, as_json: bool
+) -> None:
     """Write a commented job file for a TABLE: CSV, JSON lines, Parquet, Arrow or Excel.
 
     The kinds of the columns are inferred from the data; the network and the training settings are defaults to start
     from. Review the file before training.
     """
     path = output or data.parent / f"{table_stem(data.name)}.toml"  # Path(".") has no name for with_suffix
-    text = scaffold.render_job_file(data, target, path, name)
+    text = scaffold.render_job_file(data, target, path, name, fast=fast)
     scaffold.write_job_file(path, text, force=force)
     if as_json:
         common.print_json({"job": str(path)})

@@ -13,7 +13,6 @@ from pathlib import Path
 import numpy as np
 
 from model_store.errors import Fault, did_you_mean
-from model_store.nn.activations import ACTIVATIONS
 from model_store.schema.columns import TABLE_KINDS
 from model_store.tables.formats import TABLE_FORMATS, is_table
 from model_store.tables.text_file import EncodingError
@@ -21,7 +20,7 @@ from model_store.utils.atomic_write import atomic_write
 from model_store.utils.number_format import format_number
 from model_store.utils.printable import printable
 from model_store.utils.values import is_name, parse_finite_number, parse_number
-from training.config.defaults import default_patience
+from training.cli.recipe import recommend
 from training.config.settings import DataSection
 from training.data import type_inference
 from training.data.fitting import COLUMN_KINDS, infer_kind
@@ -35,11 +34,12 @@ from training.errors import DataError, JobError
 from training.pipeline.job import from_dict, prepare
 
 _ADD_IT = "; to use it, add it to columns"
-_TARGET_OPTIMIZER_STEPS = 4000  # optimizer steps that train a small table
 
+def render_job_file(path: Path, target: str | None, job: Path, name: str | None = None, *, fast: bool = False) -> str:
+    """Return the text of a job file at `job` for the table at `path`. JobError or DataError if it would not train.
 
-def render_job_file(path: Path, target: str | None, job: Path, name: str | None = None) -> str:
-    """Return the text of a job file at `job` for the table at `path`. JobError or DataError if it would not train."""
+    fast: asks for the small network.
+    """
     if not job.parent.is_dir():  # the job file names the table by its path from there
         raise JobError(
             str(job), [Fault("", f"no such directory: {job.parent}", "create it, or choose another with -o")]
@@ -61,7 +61,7 @@ def render_job_file(path: Path, target: str | None, job: Path, name: str | None 
     model = name or _model_name(job.stem)
     if not is_name(model):
         raise JobError("--name", [Fault("", f"expected letters, digits, '.', '_' and '-'; found {model!r}")])
-    text = _render(table, target, model, os.path.relpath(path, job.parent), options, streamed=streamed)
+    text = _render(table, target, model, os.path.relpath(path, job.parent), options, streamed=streamed, fast=fast)
     written = from_dict(tomllib.loads(text), job.parent, path.name)
     if streamed:
         table_reader.open_source(written.settings.data, job.parent)  # to read all rows would take minutes
@@ -99,8 +99,13 @@ def write_job_file(path: Path, text: str, *, force: bool = False) -> None:
         raise JobError(str(path), [fault]) from error
 
 
-def _render(table: Table, target: str, model: str, path: str, options: Mapping[str, str], *, streamed: bool) -> str:
-    """Return the job file for a table; if `streamed`, the table holds only the first rows."""
+def _render(
+    table: Table, target: str, model: str, path: str, options: Mapping[str, str], *, streamed: bool, fast: bool
+) -> str:
+    """Return the job file for a table; if `streamed`, the table holds only the first rows.
+
+    A streamed table gets the small network: it has so many rows that few epochs train it.
+    """
     cells = [cell for cell in table.columns[target] if cell is not None]
     if not cells:
         fault = Fault(f"column {target}", "the target is missing in every row", "choose another target")
@@ -113,9 +118,7 @@ def _render(table: Table, target: str, model: str, path: str, options: Mapping[s
     used = [name for name, reason in exclusions.items() if not reason]
     if not used:
         raise DataError(table.name, [Fault("", f"no column is left to predict {target} from", "add columns")])
-    batch = max(1, min(32, len(cells) // 8))
     test, validation = (0.2, 0.1) if streamed else _split_shares(cells, classes)
-    epochs = round(max(20, min(500, _TARGET_OPTIMIZER_STEPS * batch // len(cells))), -1)
     return _TEMPLATE.format(
         model=_toml_string(model),
         description=_toml_string(f"{target} from {Path(path).name}"),
@@ -126,7 +129,6 @@ def _render(table: Table, target: str, model: str, path: str, options: Mapping[s
         task="classification" if classes else "regression",
         found=f"{len(set(cells))} distinct values in {'the first ' if streamed else ''}{len(cells)} rows",
         kind_names=" or ".join(f'"{name}"' for name in TABLE_KINDS),
-        activations=", ".join(ACTIVATIONS),
         kinds="\n".join(
             f"#   {printable(name)}: {_describe_column(values, exclusions[name])}" for name, values in inputs.items()
         ),
@@ -134,12 +136,7 @@ def _render(table: Table, target: str, model: str, path: str, options: Mapping[s
         test=test,
         stratify="" if classes or streamed or not test else _STRATIFY_LINE,
         validation=validation,
-        size=max(8, min(64, 1 << (4 * len(used) - 1).bit_length())),
-        loss="cross_entropy" if classes else "mse",
-        clip="" if classes else _CLIP_NORM_LINE,
-        epochs=epochs,
-        patience=default_patience(epochs),
-        batch=batch,
+        sections=recommend(len(cells), len(used), classes=classes, fast=fast or streamed),
     )
 
 
@@ -163,7 +160,7 @@ missing = "impute"   # fill in the median or the most frequent category; or "ref
 indicators = true    # a feature for each number that at least 1 % of the rows lack: whether it is missing
 # optional = ["age"]  # inputs that requests may leave out although no row lacks them
 unknown = "bucket"   # categories that training did not see count as one, with a warning; or "refuse": reject them
-scale = "standard"   # scale numbers to mean 0 and standard deviation 1; or "none"
+scale = "standard"   # scale numbers to mean 0 and standard deviation 1; or "robust", "none"
 # weight = "column"    # how much each row counts: numbers of at least 0
 
 [split]
@@ -173,29 +170,10 @@ validation = {validation}     # share of rows held out for early stopping
 # column = "patient"   # of the group or the time
 # test_file = "test.csv"  # a file of its own for testing, instead of a share
 
-[network]
-layers = [{size}, "relu"]  # hidden sizes and activations: {activations}
-
-[train]
-loss = "{loss}"
-optimizer = "sgd"    # or "adam", "adamw", "rmsprop"
-learning_rate = 0.01  # `train FILE --find-rate` suggests one
-{clip}# schedule = "cosine"  # learning-rate schedule; or "one_cycle", "step", "plateau"
-epochs = {epochs}
-batch_size = {batch}
-seed = 0             # the same seed gives the same model, bit for bit
-early_stopping = {{ patience = {patience} }}  # stop after {patience} epochs without improvement; keeps the best weights
-# ensemble = 5         # the model is the average of five networks, each trained without another fifth of the rows
-
+{sections}
 # [publish]
 # alias = "candidate"  # moves to each new version; requests keep the version that they get until `models promote`
 """
-
-
-# Of 120 small tables, half of them skewed, 4 diverged without it and none with it.
-_CLIP_NORM_LINE = (
-    "clip_norm = 1.0      # limits the norm of the gradient, so that outliers do not make training diverge\n"
-)
 
 
 _STRATIFY_LINE = "stratify = true      # each part has rows of all tenths of the target\n"

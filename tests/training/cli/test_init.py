@@ -181,7 +181,7 @@ def test_init_rejects_what_it_cannot_use(
 def test_init_writes_a_patience_that_can_end_the_training(train: Train, tmp_path: Path) -> None:
     lines = [f"{i % 97},{i % 7}" for i in range(50_000)]
     (tmp_path / "t.csv").write_text("\n".join(["a,y", *lines]))
-    assert train("init", tmp_path / "t.csv", "--target", "y").exit_code == 0
+    assert train("init", tmp_path / "t.csv", "--target", "y", "--fast").exit_code == 0
     text = (tmp_path / "t.toml").read_text()
     assert "\nepochs = 20\n" in text
     assert "\nearly_stopping = { patience = 5 }  # stop after 5 epochs without improvement" in text

@@ -1,0 +1,54 @@
+"""The recipe of `train init`: a small network for small tables or `--fast`, a more accurate one for larger tables."""
+
+from __future__ import annotations
+
+import tomllib
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from training.cli.recipe import MIN_ACCURATE_ROWS, recommend
+from training.cli.scaffold import render_job_file
+from training.pipeline.job import from_dict, prepare, train_and_evaluate
+
+
+def sections(rows: int, *, classes: bool = False, fast: bool = False) -> dict[str, Any]:
+    return tomllib.loads(recommend(rows, 5, classes=classes, fast=fast))
+
+
+def test_the_network_depends_on_the_rows_and_the_task() -> None:
+    for classes in (False, True):
+        assert sections(MIN_ACCURATE_ROWS - 1, classes=classes)["network"] == {"layers": [32, "relu"]}
+        assert sections(10**6, classes=classes, fast=True)["network"] == {"layers": [32, "relu"]}
+    numbers, classes_of = (sections(MIN_ACCURATE_ROWS, classes=classes) for classes in (False, True))
+    assert {"parametric": "mish"} in numbers["network"]["layers"]
+    assert "relu" in classes_of["network"]["layers"]
+    assert numbers["train"]["loss"] == "mse"
+    assert classes_of["train"]["loss"] == "cross_entropy"
+
+
+@pytest.mark.parametrize("classes", [False, True])
+def test_more_rows_are_trained_for_fewer_epochs(classes: bool) -> None:
+    for rows in (MIN_ACCURATE_ROWS, 50_000, 200_000, 10**7):
+        train = sections(rows, classes=classes)["train"]
+        assert train["early_stopping"]["patience"] < train["epochs"]
+        assert train["epochs"] == 10 or train["epochs"] * rows <= 16_000 * 256
+    assert sections(10**7, classes=classes)["train"]["epochs"] == 10
+
+
+@pytest.mark.parametrize("classes", [False, True])
+def test_a_larger_table_is_predicted_better_than_by_the_fast_recipe(tmp_path: Path, classes: bool) -> None:
+    rng = np.random.default_rng(0)
+    x = rng.uniform(-3, 3, (3000, 3))
+    y = np.sin(3 * x[:, 0]) * x[:, 1] + np.abs(x[:, 2])
+    target = np.where(y > 1, "high", "low") if classes else y.round(4)
+    rows = [f"{a:.4f},{b:.4f},{c:.4f},{t}" for (a, b, c), t in zip(x, target, strict=True)]
+    table, errors = tmp_path / "d.csv", []
+    table.write_text("a,b,c,t\n" + "\n".join(rows) + "\n", encoding="utf-8")
+    for fast in (True, False):
+        content = tomllib.loads(render_job_file(table, "t", tmp_path / "d.toml", fast=fast))
+        outcome = train_and_evaluate(prepare(from_dict(content, tmp_path)), diagnostics=False)
+        errors.append(1 - outcome.metrics["accuracy"] if classes else outcome.metrics["targets"]["t"]["rmse"])
+    assert errors[1] < 0.9 * errors[0]
