@@ -35,6 +35,7 @@ from training.pipeline.job import from_dict, prepare
 
 _ADD_IT = "; to use it, add it to columns"
 
+
 def render_job_file(path: Path, target: str | None, job: Path, name: str | None = None, *, fast: bool = False) -> str:
     """Return the text of a job file at `job` for the table at `path`. JobError or DataError if it would not train.
 

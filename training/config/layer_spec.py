@@ -40,7 +40,7 @@ LAYER_TABLES: dict[str, dict[str, CheckedField]] = {
     "pool": {"pool": integer_field(1, 255), "stride": integer_field(1, 255)},
     "dropout": {"dropout": number_field("a number from 0 to below 1", lambda rate: 0 <= rate < 1)},
     "parametric": {"parametric": ChoiceField(tuple(ACTIVATIONS))},
-    "embedding": {"embedding": integer_field(1, 1024)},
+    "embedding": {"embedding": integer_field(1, 1024), "one_hot": integer_field(0, 2**16)},
     "periodic": {
         "periodic": integer_field(1, 1024),
         "size": integer_field(2, 1024),
@@ -55,6 +55,7 @@ _EXAMPLES = {
     "embedding": "{ embedding = 8 }",
     "periodic": "{ periodic = 16, size = 4, sigma = 0.1 }",
 }
+DEFAULT_MAX_ONE_HOT = 9  # categories of a column that an embedding leaves one-hot
 _MAX_LAYER_SIZE = 2**20
 
 

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from model_store.schema.columns import CategoryColumn, NumberColumn
 from model_store.schema.signature import Signature
+from training.config.layer_spec import DEFAULT_MAX_ONE_HOT, LayerSpec
 
 
 @dataclass(frozen=True)
@@ -23,7 +24,7 @@ class FeatureKinds:
         for column in signature.inputs:
             if isinstance(column, NumberColumn):
                 numbers.append(position)
-            elif isinstance(column, CategoryColumn) and getattr(column, "encoding", "one_hot") == "code":
+            elif isinstance(column, CategoryColumn) and column.encoding == "code":
                 codes[position] = len(column.categories) + 1  # the last one is for unknown categories
             position += column.width
         return cls(tuple(numbers), codes)
@@ -36,3 +37,21 @@ class FeatureKinds:
 
         numbers = tuple(moved(position) for position in self.numbers if position not in taken)
         return FeatureKinds(numbers, {moved(p): count for p, count in self.codes.items() if p not in taken})
+
+
+def encode_as_codes(signature: Signature, layers: Sequence[LayerSpec]) -> Signature:
+    """Return the signature in which an embedding, if there is one, gets the columns of many categories.
+
+    The key `one_hot` of the layer is the number of categories up to which a column stays one-hot.
+    """
+    table = next((layer for layer in layers if isinstance(layer, dict) and "embedding" in layer), None)
+    if table is None:
+        return signature
+    limit = table.get("one_hot", DEFAULT_MAX_ONE_HOT)
+    columns = (
+        replace(column, encoding="code")
+        if isinstance(column, CategoryColumn) and len(column.categories) > limit
+        else column
+        for column in signature.inputs
+    )
+    return replace(signature, inputs=tuple(columns))

@@ -32,6 +32,7 @@ from training.encoded_rows import EncodedRows
 from training.engine.loop import Samples
 from training.errors import DataError, JobError
 from training.pipeline import factories
+from training.pipeline.feature_kinds import encode_as_codes
 from training.pipeline.network_builder import NetworkSpec, check_batches, fit_positive_output, specify_network
 from training.pipeline.row_encoding import encode_compactly, make_samples
 from training.pipeline.row_split import split_rows
@@ -227,7 +228,7 @@ def prepare(job: Job, fold: Fold | None = None, rows: Dataset | None = None) -> 
         signature = rows.signature(settings.data, parts.training)
         learned = {name: values[parts.training] for name, values in rows.inputs.items()}
         learned_targets = rows.targets[parts.training]
-    signature = fit_positive_output(signature, settings.train.loss)
+    signature = encode_as_codes(fit_positive_output(signature, settings.train.loss), settings.network.layers)
     spec = specify_network(settings, signature, job.source)
     counts = np.zeros(0, np.int64)
     if rows.labels:

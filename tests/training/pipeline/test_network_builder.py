@@ -170,6 +170,33 @@ def test_a_job_with_layers_for_tables_predicts_the_same_once_published(tmp_path:
     assert [model.predict([row])[0] for row in instances] == outcome.model.predict(instances)
 
 
+@pytest.mark.parametrize("stream", [False, True])
+def test_columns_of_many_categories_are_embedded(tmp_path: Path, stream: bool) -> None:
+    rng = np.random.default_rng(0)
+    levels = rng.standard_normal(30)
+    codes = rng.integers(0, 30, 600)
+    rows = [f"{c / 9:.3f},t{c:02d},{'ab'[i % 2]},{levels[c] + c / 9:.3f}" for i, c in enumerate(codes)]
+    (tmp_path / "d.csv").write_text("x,town,side,t\n" + "\n".join(rows) + "\n", encoding="utf-8")
+    content = job([{"embedding": 3}, 16, "relu"], "d.csv", train={"epochs": 60})
+    content["data"] |= {"stream": stream}
+    prepared = prepare(from_dict(content, tmp_path))
+    town, side = prepared.signature.inputs[1:]
+    assert (town.width, side.width) == (1, 3)
+    outcome = train_and_evaluate(prepared)
+    assert outcome.metrics["targets"]["t"]["r2"] > 0.9
+    npz.write(tmp_path / "m.npz", outcome.model)
+    model = npz.read(tmp_path / "m.npz")
+    model.check_golden()
+    instances = prepared.evaluation_instances
+    assert [model.predict([row])[0] for row in instances] == outcome.model.predict(instances)
+    (embedding,) = (module for module in model.network.modules if isinstance(module, Embedding))
+    assert embedding.counts == (31,)
+    assert model.encode([[0.1, "Atlantis", "a"]])[0, 1] == 30
+    assert embedding.weights[30].tolist() == [0, 0, 0]
+    content["network"]["layers"][0]["one_hot"] = 30
+    assert prepare(from_dict(content, tmp_path)).signature.inputs[1].width == 31
+
+
 @pytest.mark.parametrize("layers", [[{"pool": 2}, 8, "relu"], [{"conv": 2}]])
 def test_a_pool_or_a_convolution_alone_takes_images(images: Path, layers: list[Any]) -> None:
     outcome = train_and_evaluate(prepare(from_dict(job(layers, train={"epochs": 60, "learning_rate": 0.1}), images)))
