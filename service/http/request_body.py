@@ -146,6 +146,8 @@ def _read_raw_body(request: Request, max_bytes: int) -> bytes:
         raise _body_too_large(str(announced), max_bytes)
     try:
         body: bytes = environ["wsgi.input"].read(max_bytes + 1 if announced is None else announced)
+    except MemoryError:
+        raise  # the body may be valid: 500
     except Exception as e:  # the client has broken off, whatever error the server raises
         raise bad_request(f"the body ended early or is not well-formed HTTP: {e}", _SEND_AGAIN, "broken_body") from e
     if announced is None:

@@ -22,13 +22,22 @@ log = logging.getLogger("service.server.blocking_executor")
 
 LOAD_TIMEOUT_SECONDS = 30.0  # that a request waits at most
 MAX_PENDING_REQUESTS = 256
-MAX_PENDING_BYTES = 32 * 1024 * 1024  # of their bodies, and of the input that arrived after them
 
 
 class BlockingExecutor:
-    def __init__(self, handle: Callable[[Connection, BufferedRequest], bool], wake_loop: Callable[[], None]) -> None:
-        """`handle` appends to what a connection sends and returns True if the connection must then close."""
-        self._handle, self._wake_loop = handle, wake_loop
+    def __init__(
+        self,
+        handle: Callable[[Connection, BufferedRequest], bool],
+        wake_loop: Callable[[], None],
+        *,
+        max_pending_bytes: int,
+    ) -> None:
+        """`handle` appends to what a connection sends and returns True if the connection must then close.
+
+        `max_pending_bytes` bounds the bodies of the waiting requests and the input that arrived after them. It must
+        exceed the largest body: otherwise such a request would get 503 however often it is sent.
+        """
+        self._handle, self._wake_loop, self.max_pending_bytes = handle, wake_loop, max_pending_bytes
         self._pending: dict[Connection, BufferedRequest] = {}  # changed by the event loop's thread only
         self._queue: SimpleQueue[tuple[Connection, BufferedRequest]] = SimpleQueue()
         self._results: SimpleQueue[tuple[Connection, BufferedRequest, Connection, bool]] = SimpleQueue()
@@ -39,7 +48,7 @@ class BlockingExecutor:
         """Accept a request; otherwise return the reason."""
         waiting = [(connection, request), *self._pending.items()]
         size = sum(len(each.content) + of.reader.buffered_bytes for of, each in waiting)
-        if len(self._pending) >= MAX_PENDING_REQUESTS or size > MAX_PENDING_BYTES:
+        if len(self._pending) >= MAX_PENDING_REQUESTS or size > self.max_pending_bytes:
             return "too many requests wait for versions to load"
         if self._thread is None or not self._thread.is_alive():  # one that crashed is in the log, and is replaced
             self._thread = threading.Thread(target=self._run, name="blocking-executor", daemon=True)

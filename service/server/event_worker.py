@@ -63,7 +63,9 @@ class EventWorker(Worker):  # type: ignore[misc]
         )
         self._large_request_seconds = 0.0  # that small requests have not had yet
         self.wsgi_bridge = WsgiBridge(self.wsgi, self.cfg, respond_with_error, self.log)
-        self.executor = BlockingExecutor(self._call_application, self.event_loop.wake)
+        self.executor = BlockingExecutor(
+            self._call_application, self.event_loop.wake, max_pending_bytes=self.app.max_input_bytes
+        )
         self.fast_path = self.app.fast_path()
 
     def drain(self) -> None:

@@ -240,3 +240,14 @@ def test_a_body_that_the_server_cannot_read_is_400(client):
 
     response = client.post(ADDRESS, input_stream=Broken(), environ_overrides={"CONTENT_LENGTH": "10"})
     assert_error(response, 400, "broken_body")
+
+
+def test_too_little_memory_for_a_body_is_500(client):
+    """400 would tell the client that a valid body is invalid."""
+
+    class Large(BytesIO):
+        def read(self, *_):
+            raise MemoryError
+
+    response = client.post(ADDRESS, input_stream=Large(), environ_overrides={"CONTENT_LENGTH": "10"})
+    assert_error(response, 500, "internal_error")

@@ -11,6 +11,7 @@ from typing import Any
 
 import pytest
 
+from service.config import Settings
 from service.registry.errors import WouldBlock
 from service.server import blocking_executor as module
 from service.server import event_loop
@@ -113,7 +114,7 @@ def test_waiting_requests_are_bounded_and_do_not_count_toward_the_input_limit(
 ) -> None:
     loop.worker.event_loop.admission.max_input_bytes = 1000
     monkeypatch.setattr(module, "MAX_PENDING_REQUESTS", 2)
-    monkeypatch.setattr(module, "MAX_PENDING_BYTES", 1000)
+    loop.worker.executor.max_pending_bytes = 1000
     waiting = [loop.client(post("/load", b"x" * 600))]
     assert error_of(loop.take(loop.client(post("/load", b"x" * 600)))) == (503, "loading")
     waiting.append(loop.client(post("/load", b"x" * 300)))
@@ -124,8 +125,27 @@ def test_waiting_requests_are_bounded_and_do_not_count_toward_the_input_limit(
     assert loop.worker.event_loop.admission.input_bytes == 0
 
 
-def test_input_after_a_waiting_request_counts_too(loop: Loop, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(module, "MAX_PENDING_BYTES", 1000)
+def test_a_request_with_the_largest_body_waits_for_a_load() -> None:
+    """Whatever `SERVE_MAX_BODY_BYTES` was, 32 MiB were the limit: a larger body got 503 however often it was sent."""
+    app = Loading()
+    app.max_body_bytes = 33 * 2**20
+    app.max_input_bytes = Settings(max_body_bytes=app.max_body_bytes).input_limit
+    loop = Loop(app)
+    app.gate.open.set()
+    try:
+        sock = loop.client()
+        sock.settimeout(60)
+        sender = threading.Thread(target=sock.sendall, args=[post("/load", bytes(app.max_body_bytes))])
+        sender.start()
+        while sender.is_alive():
+            loop.turn()
+        assert waited(loop, sock).startswith(b"HTTP/1.1 200")
+    finally:
+        end(loop, app.gate)
+
+
+def test_input_after_a_waiting_request_counts_too(loop: Loop) -> None:
+    loop.worker.executor.max_pending_bytes = 1000
     after = post("/other", b"x" * 600)
     first = loop.client(post("/load", b"loaded") + after)
     assert error_of(loop.take(loop.client(post("/load") + after[:-1]))) == (503, "loading")
