@@ -1,4 +1,4 @@
-"""The event loop: accepts connections, reads requests from them, sends their responses, and closes them.
+"""The event loop: reads requests from connections, sends their responses, and closes them.
 
 Complete requests go into `queue`, large ones into `large_queue`, health checks into `priority_queue`, and scrapes of
 the metrics, which take longer, into `scrape_queue`. A request reaches them only once it is complete
@@ -10,7 +10,6 @@ connections are closed over a limit of connections or memory (admission.py).
 from __future__ import annotations
 
 import contextlib
-import errno
 import logging
 import os
 import selectors
@@ -22,6 +21,7 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 from service.http.cross_origin import Headers
+from service.server.acceptor import Acceptor
 from service.server.admission import MAX_CONNECTIONS, AdmissionController
 from service.server.connection import READ_TIMEOUT_SECONDS, Connection
 from service.server.error_responses import HTTP_FIX, TRY_AGAIN, ErrorResponder
@@ -32,11 +32,6 @@ from service.telemetry.request_record import UNLOGGED_ROUTES
 LINGER_SECONDS = 2.0  # for a client to read a response that was sent before all of its request had arrived
 READ_BYTES = 64 * 1024  # read at once of any connection
 LARGE_READ_BYTES = 512 * 1024  # read per turn of large bodies: what is not read takes none of our memory
-MAX_ACCEPTS_PER_TURN = 4
-MAX_OVERLOAD_ACCEPTS = 64  # a request in the kernel's backlog is in no queue: nothing sheds it, not even a health check
-OVERLOAD_SECONDS = 0.05  # for which connections have been waiting in the backlog without a break
-ACCEPT_PAUSE_SECONDS = 0.1  # when the system cannot open a connection: accepting at once again would only spin
-ACCEPT_BURST_SECONDS = 0.0002  # between connections of one burst
 _RETRY_SOON = (("Retry-After", "1"),)
 METRICS_PATH = "/metrics"
 PRIORITY_PATHS = UNLOGGED_ROUTES - {METRICS_PATH}
@@ -67,18 +62,15 @@ class EventLoop:
         self.readable_connections: deque[Connection] = deque()
         self.chunked_connections: deque[Connection] = deque()
         self.draining = False
-        self._listeners, self._cfg, self._respond_with_error, self._log = listeners, cfg, respond_with_error, log
+        self._respond_with_error, self._log = respond_with_error, log
         self._max_body_bytes, self._health_route, self._on_close = max_body_bytes, health_route, on_close
         self._keepalive_seconds = cfg.keepalive  # gunicorn takes half a microsecond to look it up
         self._head_cache = HeadCache(cfg)
-        self._last_accept_at = 0.0
-        self._backlog_since = 0.0  # 0.0 if no connection was waiting to be accepted at the last poll
-        self._resume_accepting_at = 0.0  # while positive, the listeners are not watched
         self._idle_end = 0.0  # of connections without a request, while draining
         self._wake_pipe = os.pipe()
-        for listener in listeners:
-            listener.setblocking(False)
-            self.selector.register(listener, selectors.EVENT_READ)
+        self.acceptor = Acceptor(
+            listeners, self.selector, self.admission, cfg, log, add=self._add_connection, close=self.close
+        )
         for end in self._wake_pipe:
             os.set_blocking(end, False)
         self.selector.register(self._wake_pipe[0], selectors.EVENT_READ)
@@ -86,14 +78,9 @@ class EventLoop:
     def poll(self, timeout: float) -> None:
         """Handle what has happened to the connections; wait up to `timeout` seconds if there is nothing to do."""
         busy = self.queued_requests or self.readable_connections or self.chunked_connections
-        if self._resume_accepting_at:
-            timeout = min(timeout, ACCEPT_PAUSE_SECONDS)
-        events = self.selector.select(0 if busy else timeout)
+        events = self.selector.select(0 if busy else self.acceptor.poll_timeout(timeout))
         now = time.monotonic()
-        if not any(key.data is None and key.fd != self._wake_pipe[0] for key, _ in events):
-            self._backlog_since = 0.0
-        if self._resume_accepting_at and now >= self._resume_accepting_at:
-            self._resume_accepting()
+        self.acceptor.on_poll(any(key.data is None and key.fd != self._wake_pipe[0] for key, _ in events), now)
         for key, mask in events:
             if key.data is not None:
                 self.contain_errors(key.data, self._on_connection_ready, key.data, mask, now)
@@ -101,7 +88,7 @@ class EventLoop:
                 with contextlib.suppress(BlockingIOError):
                     os.read(self._wake_pipe[0], 4096)
             else:
-                self._on_listener_readable(key.fileobj, now)
+                self.acceptor.on_readable(key.fileobj, now, busy=bool(self.queue or self.large_queue))
         if self.readable_connections:
             self._read_large_bodies()
         if self.chunked_connections:  # decode some chunks of one connection per turn
@@ -137,14 +124,10 @@ class EventLoop:
         signal.set_wakeup_fd(self._wake_pipe[1], warn_on_full_buffer=False)
 
     def stop_accepting(self) -> None:
-        """Accept the backlog, then close the listeners; closing them first would reset those connections."""
-        self._resume_accepting()
+        """Accept the backlog and then no more."""
         self.draining = True
         self._idle_end = time.monotonic() + LINGER_SECONDS
-        for listener in self._listeners:
-            self._accept_connections(listener, MAX_CONNECTIONS)
-            self.selector.unregister(listener)
-            listener.close()
+        self.acceptor.stop()
 
     def send_response(self, connection: Connection, response: bytes | bytearray, *, close: bool) -> None:
         """Send the response to the connection's pending request, after what its send buffer holds already."""
@@ -217,64 +200,10 @@ class EventLoop:
                 connection.readable_since = now
                 self.readable_connections.append(connection)
 
-    def _on_listener_readable(self, listener: Any, now: float) -> None:
-        """Accept one connection per turn, so an idle worker does not drain the shared backlog; many under overload."""
-        shared = self._cfg.workers > 1 and not self.queue and not self.large_queue
-        if shared and now - self._last_accept_at < ACCEPT_BURST_SECONDS:
-            time.sleep(1e-6)  # so that another worker wakes, which takes longer
-        max_accepts = 1 if shared else MAX_ACCEPTS_PER_TURN
-        self._backlog_since = self._backlog_since or now
-        if now - self._backlog_since > OVERLOAD_SECONDS:
-            max_accepts = MAX_OVERLOAD_ACCEPTS
-        self._accept_connections(listener, max_accepts)
-        self._last_accept_at = now
-
-    def _accept_connections(self, listener: Any, max_accepts: int = MAX_ACCEPTS_PER_TURN) -> None:
-        for _ in range(max_accepts):
-            try:
-                sock, peer = listener.accept()
-            except (BlockingIOError, InterruptedError, ConnectionAbortedError):
-                self._backlog_since = 0.0
-                return  # another worker was faster, or the client is gone
-            except OSError as e:
-                if e.errno == errno.EMFILE:
-                    self._on_fd_exhaustion(e)
-                self._pause_accepting(e)
-                return
-            sock.setblocking(False)
-            sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-            if self.admission.is_full:
-                self._evict_connections(1)
-            reader = RequestReader(self._head_cache, peer, self._max_body_bytes)
-            connection = Connection(sock, peer, listener.getsockname(), reader)
-            self.connections.add(connection)
-            self._watch(connection, selectors.EVENT_READ)
-
-    def _pause_accepting(self, error: OSError) -> None:
-        """Stop watching the listeners for a moment: the system is short of descriptors or memory."""
-        if self._resume_accepting_at or self.draining:
-            return
-        self._log.warning("cannot accept connections: %s; trying again", error.strerror)
-        self._resume_accepting_at = time.monotonic() + ACCEPT_PAUSE_SECONDS
-        for listener in self._listeners:
-            self.selector.unregister(listener)
-
-    def _resume_accepting(self) -> None:
-        if self._resume_accepting_at:
-            self._resume_accepting_at = 0.0
-            for listener in self._listeners:
-                self.selector.register(listener, selectors.EVENT_READ)
-
-    def _on_fd_exhaustion(self, error: OSError) -> None:
-        """Lower the limit of connections: this process can open no further descriptor."""
-        if self.admission.lower_connection_limit():
-            limit = self.admission.connection_limit
-            self._log.warning("connection limit lowered from %d to %d: %s", MAX_CONNECTIONS, limit, error.strerror)
-        self._evict_connections(len(self.connections) - self.admission.connection_limit)
-
-    def _evict_connections(self, count: int) -> None:
-        for connection in self.admission.eviction_candidates(count):
-            self.close(connection)
+    def _add_connection(self, sock: socket.socket, peer: Any, local_address: Any) -> None:
+        connection = Connection(sock, peer, local_address, RequestReader(self._head_cache, peer, self._max_body_bytes))
+        self.connections.add(connection)
+        self._watch(connection, selectors.EVENT_READ)
 
     def _read_large_bodies(self) -> None:
         """Read on in large requests, each to its end before the next."""

@@ -8,7 +8,7 @@ import time
 import pytest
 
 from service.http.responses import RESPONSE_HEADERS
-from service.server import admission, event_loop, request_reader
+from service.server import acceptor, admission, event_loop, request_reader
 from service.server.connection import READ_TIMEOUT_SECONDS
 from tests.service.server.event_worker_harness import LAST_CHUNK, Loop, error_of, in_small_chunks, post, queued_clients
 
@@ -133,7 +133,7 @@ def test_draining_accepts_the_backlog_first(loop: Loop, monkeypatch: pytest.Monk
     monkeypatch.setattr(event_loop, "LINGER_SECONDS", 0.1)
     clients = [
         socket.create_connection(loop.listener.getsockname(), timeout=10)
-        for _ in range(event_loop.MAX_ACCEPTS_PER_TURN + 2)
+        for _ in range(acceptor.MAX_ACCEPTS_PER_TURN + 2)
     ]
     for client in clients:
         client.sendall(post("/x", b"in time"))

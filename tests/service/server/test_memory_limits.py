@@ -9,7 +9,7 @@ import time
 
 import pytest
 
-from service.server import admission, event_loop
+from service.server import acceptor, admission, event_loop
 from tests.service.server.event_worker_harness import Loop, error_of, post, queued_clients
 
 
@@ -161,7 +161,7 @@ def test_without_descriptors_the_connection_limit_is_lowered(
 ) -> None:
     monkeypatch.setattr(admission, "RESERVED_DESCRIPTORS", 2)
     idle = [loop.client() for _ in range(4)]
-    loop.worker.event_loop._accept_connections(Exhausted())
+    loop.worker.event_loop.acceptor.accept(Exhausted())
     assert [sock.recv(10) for sock in idle[:2]] == [b"", b""]
     assert len(loop.worker.event_loop.connections) == 2
     assert "connection limit lowered from 1000 to 2: Too many open files" in caplog.text
@@ -175,7 +175,7 @@ def test_a_passing_shortage_of_the_system_closes_no_connection(loop: Loop, code:
     for _ in range(40):
         loop.client()
     for _ in range(10):
-        loop.worker.event_loop._accept_connections(Exhausted(code))
+        loop.worker.event_loop.acceptor.accept(Exhausted(code))
     assert len(loop.worker.event_loop.connections) == 40
     assert loop.worker.event_loop.admission.connection_limit == admission.MAX_CONNECTIONS
 
@@ -184,7 +184,7 @@ def test_accepting_pauses_while_the_system_is_short(loop: Loop, caplog: pytest.L
     """The listener stays readable, so accepting again at once would take the whole CPU."""
     selector = loop.worker.event_loop.selector
     for _ in range(10):
-        loop.worker.event_loop._accept_connections(Exhausted(errno.ENFILE))
+        loop.worker.event_loop.acceptor.accept(Exhausted(errno.ENFILE))
     assert loop.listener not in {key.fileobj for key in selector.get_map().values()}
     assert caplog.text.count("cannot accept connections: Too many open files in system") == 1
     assert loop.take(loop.client(post("/good", b"good"))).endswith(b"good")  # after the pause
@@ -193,7 +193,7 @@ def test_accepting_pauses_while_the_system_is_short(loop: Loop, caplog: pytest.L
 
 def test_draining_accepts_what_arrived_in_a_pause(loop: Loop) -> None:
     client = loop.client()
-    loop.worker.event_loop._accept_connections(Exhausted(errno.ENOMEM))
+    loop.worker.event_loop.acceptor.accept(Exhausted(errno.ENOMEM))
     client.close()
     with socket.create_connection(loop.listener.getsockname(), timeout=10) as last:
         last.sendall(post("/x", b"in time", b"Connection: close"))
@@ -208,7 +208,7 @@ def test_the_connection_limit_is_restored_once_descriptors_suffice(
     monkeypatch.setattr(admission, "RESERVED_DESCRIPTORS", 2)
     for _ in range(4):
         loop.client()
-    loop.worker.event_loop._accept_connections(Exhausted())
+    loop.worker.event_loop.acceptor.accept(Exhausted())
     now = time.monotonic()
     loop.worker.expire_connections(now + admission.RESTORE_LIMIT_SECONDS - 1)
     assert loop.worker.event_loop.admission.connection_limit == 2
@@ -236,7 +236,7 @@ def test_overload_does_not_leave_connections_in_the_backlog(loop: Loop) -> None:
     burst = [socket.create_connection(loop.listener.getsockname()) for _ in range(30)]
     loop.clients += burst
     loop.worker.event_loop.poll(0)
-    assert len(loop.worker.event_loop.connections) == len(queued) + event_loop.MAX_ACCEPTS_PER_TURN
-    loop.worker.event_loop._backlog_since -= 2 * event_loop.OVERLOAD_SECONDS
+    assert len(loop.worker.event_loop.connections) == len(queued) + acceptor.MAX_ACCEPTS_PER_TURN
+    loop.worker.event_loop.acceptor._backlog_since -= 2 * acceptor.OVERLOAD_SECONDS
     loop.worker.event_loop.poll(0)
     assert len(loop.worker.event_loop.connections) == len(queued) + len(burst)
