@@ -138,6 +138,8 @@ def test_committed_results_count_as_measured(folder, peer):
     results = runs.Results(folder, "test", committed)
     program.measure([one], {"tips": "d1", "penguins": "d2"}, 1, results, folder / "tables", 60)
     assert counter.read_text(encoding="utf-8").splitlines() == ["species 0"]
+    results.add(one, "tips", "d1", 0, {"rmse": 2.0})
+    assert results.of(one)[0]["rmse"] == 2.0  # once, and the later one
     assert [result["table"] for result in results.of(one)] == ["tips", "penguins"]
 
 

@@ -103,10 +103,10 @@ def main() -> None:
         mine = [result for result in results.of(one) if digests.get(result["table"]) == result["data"]]
         if mine:
             found[one.name] = mine
-    if LOG_LOSS in found:  # which differs from RealMLP in classifications only
-        found[LOG_LOSS] = [*found[LOG_LOSS], *(one for one in found.get("realmlp", []) if "rmse" in one)]
     if options.commit_peers:
         save_committed(COMMITTED, found)
+    if LOG_LOSS in found:  # which differs from RealMLP in classifications only
+        found[LOG_LOSS] = [*found[LOG_LOSS], *(one for one in found.get("realmlp", []) if "rmse" in one)]
     print(summary(found, {table.name: table for table in tables}, options.reference))
 
 

@@ -167,7 +167,8 @@ class Results:
         path = self._path(one.name)
         lines = path.read_text(encoding="utf-8").splitlines() if path.exists() else []
         found = [*self.committed.get(one.name, ()), *(result for line in lines if (result := _parsed(line)))]
-        return [result for result in found if result["version"] == one.version]
+        latest = {(r["table"], r["data"], r["seed"]): r for r in found if r["version"] == one.version}
+        return list(latest.values())
 
     def has(self, one: Contestant, table: str, data: str, seed: int) -> bool:
         key = (table, data, seed)
