@@ -11,7 +11,7 @@ const row: Schemas["penguins.instance"] = { island: "Biscoe", mass: 4200.5, sex:
 const predicted = await client.POST("/models/penguins/predict", { body: { instances: [row] } });
 if (predicted.data === undefined) throw new Error(predicted.error.error.message);
 const prediction: Schemas["penguins.prediction"] = predicted.data.predictions[0];
-const probability: number = prediction.probabilities.Gentoo;
+const probability: number | undefined = prediction.probabilities.Gentoo; // with top_k it may be left out
 
 const columnar = await client.POST("/v1/models/price:predict", { body: { inputs: { rooms: [3], area: [80] } } });
 const tensor: Schemas["V2Tensor"] = { name: "instances", shape: [1, 2], datatype: "FP64", data: [3, 80] };
