@@ -7,7 +7,7 @@ from typing import Any
 
 from marshmallow import ValidationError, fields, post_load, validate, validates_schema
 
-from model_store.evaluation.record_fields import ByName, Count, Label, ListField, Number, Section, Share
+from model_store.evaluation.record_fields import FINITE_RANGE, ByName, Count, Label, ListField, Number, Section, Share
 
 
 class _CalibrationBin(Section):
@@ -132,10 +132,15 @@ class _Interval(Section):
     high = Number()
 
 
+def _check_slice_value(value: Any) -> None:
+    if not isinstance(value, str):
+        FINITE_RANGE(Number().deserialize(value))
+
+
 class _Slice(Section):
     """Rows with one value, or a range of numbers, or so many other categories, or none."""
 
-    value = fields.Raw(load_default=None, validate=lambda value: isinstance(value, (str, int, float)))
+    value = fields.Raw(load_default=None, validate=_check_slice_value)
     low = Number(required=False, load_default=None)
     high = Number(required=False, load_default=None)
     others = Count(required=False, load_default=None)

@@ -14,7 +14,14 @@ FINITE_RANGE = validate.Range(-1e100, 1e100)
 Number = partial(fields.Float, required=True, validate=FINITE_RANGE)
 Count = partial(fields.Integer, required=True, strict=True, validate=validate.Range(0, 2**53))
 Share = partial(fields.Float, required=True, validate=validate.Range(0, 1))
-Label = partial(fields.Raw, required=True, validate=lambda value: isinstance(value, (str, int)))
+
+
+def _check_label(value: Any) -> None:
+    if not isinstance(value, (str, int)):
+        raise ValidationError("expected a text or an integer")
+
+
+Label = partial(fields.Raw, required=True, validate=_check_label)
 
 
 class ListField(fields.List[Any]):
