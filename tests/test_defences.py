@@ -368,6 +368,75 @@ DEFENCES = {
         "model_store/storage/artifact_cache.py", "or stat.S_IMODE(status.st_mode) & 0o022:", "or False:",
         "tests/model_store/storage/test_artifact_cache.py::test_a_cache_writable_by_others_is_rejected",
     ),
+    "under overload many connections are accepted in a turn": Defence(
+        "service/server/acceptor.py", "if now - self._backlog_since > OVERLOAD_SECONDS:", "if False:",
+        "tests/service/server/test_memory_limits.py::test_overload_does_not_leave_connections_in_the_backlog",
+    ),
+    "idle connections are closed for new ones": Defence(
+        "service/server/admission.py", "not waits_for_next, connection.deadline", "connection.deadline",
+        "tests/service/server/test_memory_limits.py::test_idle_clients_do_not_shut_out_new_ones",
+    ),
+    "a process without descriptors allows fewer connections": Defence(
+        "service/server/acceptor.py", "self._on_fd_exhaustion(e)", "pass",
+        "tests/service/server/test_memory_limits.py::test_without_descriptors_the_connection_limit_is_lowered",
+    ),
+    "the connection limit is restored": Defence(
+        "service/server/admission.py", "        self.connection_limit = MAX_CONNECTIONS\n        return True",
+        "        return True",
+        "tests/service/server/test_memory_limits.py::test_the_connection_limit_is_restored_once_descriptors_suffice",
+    ),
+    "a shortage of the whole system closes no connection": Defence(
+        "service/server/acceptor.py", "if e.errno == errno.EMFILE:", "if True:",
+        "tests/service/server/test_memory_limits.py::test_a_passing_shortage_of_the_system_closes_no_connection",
+    ),
+    "accepting pauses during a shortage": Defence(
+        "service/server/acceptor.py", "self._pause(e)", "pass",
+        "tests/service/server/test_memory_limits.py::test_accepting_pauses_while_the_system_is_short",
+    ),
+    "an internal error closes one connection": Defence(
+        "service/server/event_loop.py", "except Exception:  # noqa: BLE001 - a fault of ours",
+        "except ZeroDivisionError:  #",
+        "tests/service/server/test_event_loop.py::test_an_internal_error_closes_its_own_connection_only",
+    ),
+    "labels of versions are bounded": Defence(
+        "service/telemetry/metrics.py", "full = len(self._version_labels) >= MAX_LABELLED_VERSIONS", "full = False",
+        "tests/service/telemetry/test_request_record.py::test_versions_beyond_the_limit_share_a_label",
+    ),
+    "integers have 64 bits": Defence(
+        "model_store/artifact/manifest.py", "if len(digits) > 20 or not -(2**63) <= int(digits) < 2**64:", "if False:",
+        "tests/model_store/artifact/test_format.py::test_integers_have_64_bits",
+    ),
+    "version numbers of aliases are bounded": Defence(
+        "model_store/registry/alias_log.py", '0 < found["version"] < MAX_VERSION', '0 < found["version"]',
+        "tests/model_store/registry/test_aliases.py"
+        "::test_a_revision_with_another_version_than_a_number_is_rejected",
+    ),
+    "too little memory for a body is no fault of the client": Defence(
+        "service/http/request_body.py", "    except MemoryError:\n        raise  # the body may be valid: 500\n", "",
+        "tests/service/http/test_request_body.py::test_too_little_memory_for_a_body_is_500",
+    ),
+    "too little memory for an array is no fault of the client": Defence(
+        "service/protocols/csv_npy.py", "    except MemoryError:\n        raise  # the body may be valid: 500\n", "",
+        "tests/service/protocols/test_csv_npy.py::test_too_little_memory_for_an_array_is_500",
+    ),
+    "the shape of an array is checked before memory is allocated": Defence(
+        "service/protocols/csv_npy.py", "array = _read_npy(body)", "array = npy_format.read_array(BytesIO(body))",
+        "tests/service/protocols/test_csv_npy.py"
+        "::test_a_shape_that_the_body_does_not_have_is_rejected_without_allocating_it",
+    ),
+    "an archive of arrays is not read": Defence(
+        "service/protocols/csv_npy.py", "array = _read_npy(body)", "array = np.load(BytesIO(body))",
+        "tests/service/protocols/test_csv_npy.py::test_an_archive_of_arrays_is_rejected_unread",
+    ),
+    "the mean of the noise is subtracted from the drift": Defence(
+        "service/inference/drift.py", "population_stability_index(expected, found) - freedom * noise",
+        "population_stability_index(expected, found)",
+        "tests/service/inference/test_drift.py::test_without_drift_the_mean_index_is_near_zero",
+    ),
+    "means of arrays are compared with a margin for rounding": Defence(
+        "model_store/schema/array_column.py", "dtype, margin)", "dtype, 0.0)",
+        "tests/service/inference/test_drift.py::test_arrays_of_a_constant_mean_have_no_drift",
+    ),
 }  # fmt: skip
 
 

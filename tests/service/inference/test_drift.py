@@ -303,6 +303,16 @@ def test_six_columns_without_drift_have_an_index_around_zero_and_no_alarm() -> N
     assert alarms == 0
 
 
+def test_without_drift_the_mean_index_is_near_zero() -> None:
+    """Without the correction it was 9 (1/241 + 1/200) = 0.08."""
+    rng = np.random.default_rng(4)
+    indices = []
+    for _ in range(200):
+        expected, shares = deciles_of_training(241, 6, rng)
+        indices += [drift_index(expected, rng.multinomial(200, each))[0] for each in shares]
+    assert np.mean(indices) < 0.03
+
+
 @pytest.mark.parametrize("dtype", ["float32", "float64"])
 @pytest.mark.parametrize("mean", [0.0, 0.1, 1e6])
 def test_arrays_of_a_constant_mean_have_no_drift(mean: float, dtype: str) -> None:

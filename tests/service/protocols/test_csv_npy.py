@@ -28,7 +28,7 @@ def test_an_archive_of_arrays_is_rejected_unread(client, monkeypatch: pytest.Mon
     """An archive of 180,000 entries took 1.5 s."""
     body = BytesIO()
     np.savez(body, **{f"a{i}": np.zeros(1) for i in range(100)})
-    monkeypatch.setattr("zipfile.ZipFile.__init__", lambda *_: pytest.fail("opened the archive"))
+    monkeypatch.setattr("zipfile.ZipFile.__init__", lambda *_, **__: pytest.fail("opened the archive"))
     found = client.post(PREDICT, data=body.getvalue(), content_type=NPY)
     assert "not an .npy file" in assert_error(found, 400, "broken_body")["message"]
 

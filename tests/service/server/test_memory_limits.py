@@ -10,6 +10,7 @@ import time
 import pytest
 
 from service.server import acceptor, admission, event_loop
+from service.server.connection import READ_TIMEOUT_SECONDS
 from tests.service.server.event_worker_harness import Loop, error_of, post, queued_clients
 
 
@@ -218,7 +219,8 @@ def test_the_connection_limit_is_restored_once_descriptors_suffice(
 
 
 def test_idle_clients_do_not_shut_out_new_ones(loop: Loop) -> None:
-    """Connections that wait for another request have later deadlines than new ones."""
+    """Connections that wait for another request have later deadlines than new ones, as in the service."""
+    loop.worker.event_loop._keepalive_seconds = 2 * READ_TIMEOUT_SECONDS
     loop.worker.event_loop.admission.connection_limit = 6
     idle = [loop.client(post("/idle", b"x")) for _ in range(6)]
     assert all(loop.take(sock).endswith(b"x") for sock in idle)
