@@ -437,6 +437,24 @@ DEFENCES = {
         "model_store/schema/array_column.py", "dtype, margin)", "dtype, 0.0)",
         "tests/service/inference/test_drift.py::test_arrays_of_a_constant_mean_have_no_drift",
     ),
+    "a prediction is finite after its scaling": Defence(
+        "model_store/schema/signature.py", "self._check_finite(values)", "pass",
+        "tests/model_store/schema/test_signature.py::test_a_prediction_that_is_not_finite_raises",
+    ),
+    "rows that Flask handles again are not counted before": Defence(
+        "service/server/fast_path.py", "if None in bodies:", "if False:",
+        "tests/service/server/test_fast_path.py::test_rows_that_flask_handles_again_are_counted_once",
+    ),
+    "requests that overload sheds are counted for their model": Defence(
+        "service/server/error_responses.py", "None if head is None else self._recorder.served_at(head.path)", "None",
+        "tests/service/server/test_event_worker.py::test_requests_rejected_by_overload_are_counted_for_their_model",
+    ),
+    "counts without space are logged": Defence(
+        "service/telemetry/cell_file.py", "            except OSError as e:\n                self._private = True",
+        "            except ZeroDivisionError as e:\n                self._private = True",
+        "tests/service/telemetry/test_cell_file.py"
+        "::test_without_space_counting_continues_in_private_memory_and_is_logged",
+    ),
 }  # fmt: skip
 
 
