@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import re
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass
@@ -32,13 +33,13 @@ Order = Literal["iso", "mdy", "dmy", "named"]
 class DateFormat:
     """The order of year, month and day: `iso`, month first (`mdy`), day first (`dmy`) or with the name of the month.
 
-    ISO 8601 is read whatever the order is.
+    ISO 8601 is read whatever the order is, and `NaT`, "not a time" of pandas and NumPy, is a missing value.
     """
 
     order: Order = "iso"
 
     def parse(self, text: str) -> float | None:
-        """Return the seconds since 1970 in UTC, of a text without a time those of midnight; None for other texts."""
+        """Return the seconds since 1970 in UTC, NaN for NaT, None for other texts. Without a time it is midnight."""
         text = text.strip()
         if len(text) > MAX_DATE_TEXT:
             return None
@@ -55,7 +56,7 @@ class DateFormat:
                 return _seconds(found[3], _month(found[2]), found[1], found.groups()[3:])
             if found := _NAME_FIRST.fullmatch(text):
                 return _seconds(found[3], _month(found[1]), found[2], found.groups()[3:])
-        return None
+        return math.nan if text.lower() == "nat" else None
 
     @property
     def example(self) -> str:
@@ -64,7 +65,7 @@ class DateFormat:
     def describe(self, name: str, cells: Sequence[str | None]) -> str:
         """Return a note if the order of day and month is not certain."""
         other = {"mdy": DateFormat("dmy"), "dmy": DateFormat("mdy")}.get(self.order)
-        present = {cell for cell in cells if cell is not None}
+        present = {cell for cell in cells if cell is not None and cell.lower() != "nat"}
         if other is None or any(other.parse(cell) is None for cell in present):
             return ""
         example = next(iter(sorted(present)))
@@ -86,7 +87,7 @@ def infer_date_format(cells: Collection[str]) -> DateFormat | None:
     for order in orders:
         written = DateFormat(order)
         if cells and all(written.parse(cell) is not None for cell in cells):
-            return written
+            return None if all(cell.lower() == "nat" for cell in cells) else written
     return None
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import shlex
 import weakref
 from collections.abc import Mapping
@@ -11,7 +12,7 @@ import orjson
 from flask import Blueprint, redirect, render_template, request
 from werkzeug.wrappers import Response
 
-from model_store.utils.number_format import METRIC_TITLES, format_grouped, format_number, format_percent
+from model_store.utils.number_format import METRIC_TITLES, format_grouped, format_number, format_percent, format_score
 from model_store.utils.printable import printable
 from service.config import Settings
 from service.openapi.document import build_document
@@ -147,7 +148,7 @@ def _metrics_table(training: Mapping[str, Any]) -> dict[str, Any] | None:
     metrics, baseline = training.get("metrics"), training.get("baseline", {})
     if not isinstance(metrics, dict) or not isinstance(baseline, dict):
         return None
-    of = f"{_format_metric(metrics.get('rows', ''))} {metrics.get('of', 'rows')}".strip()
+    of = f"{_format_metric('rows', metrics.get('rows', ''))} {metrics.get('of', 'rows')}".strip()
     accuracy = metrics.get("accuracy")
     by = next((key for key in ("classes", "targets") if isinstance(metrics.get(key), dict)), "")
     table = _metrics_by_name(metrics.get(by))
@@ -164,7 +165,7 @@ def _metrics_table(training: Mapping[str, Any]) -> dict[str, Any] | None:
     first = next(iter(table.values()), {})
     columns = [*(key for key in METRIC_TITLES if key in first), *(key for key in first if key not in METRIC_TITLES)]
     lines = [
-        (title, [_format_metric(row.get(column)) for column in columns])
+        (title, [_format_metric(column, row.get(column)) for column in columns])
         for name, figures in table.items()
         for title, row in ((name, figures), ("baseline", beside.get(name)))
         if row is not None
@@ -182,8 +183,10 @@ def _metrics_by_name(group: Any) -> dict[str, dict[str, Any]]:
     return {name: row for name, row in group.items() if isinstance(row, dict)} if isinstance(group, dict) else {}
 
 
-def _format_metric(value: Any) -> str:
+def _format_metric(name: str, value: Any) -> str:
     """Format a metric of an artifact, which may be any JSON value."""
+    if name == "r2" and isinstance(value, float) and math.isfinite(value):
+        return format_score(value, 4)
     short = value is None or isinstance(value, float) or (type(value) is int and abs(value) < 10**15)
     return format_number(value) if short else str(value)
 

@@ -23,6 +23,7 @@ from model_store.utils.values import is_name, parse_finite_number, parse_number
 from training.cli.recipe import recommend
 from training.config.settings import DataSection
 from training.data import type_inference
+from training.data.dataset import drop_rows_without_target
 from training.data.fitting import COLUMN_KINDS, infer_kind
 from training.data.readers import Table
 from training.data.splitting import part_sizes
@@ -30,6 +31,7 @@ from training.data.streaming import table_reader
 from training.data.streaming.dataset import is_streamed
 from training.data.streaming.source import TYPE_INFERENCE_ROWS
 from training.data.tables import open_job_table, read_table
+from training.data.type_inference import FEW_CATEGORIES
 from training.errors import DataError, JobError
 from training.pipeline.job import from_dict, prepare
 
@@ -56,6 +58,8 @@ def render_job_file(path: Path, target: str | None, job: Path, name: str | None 
     if target is None:
         fix = f"add --target COLUMN, one of {', '.join(table.columns)}"
         raise JobError(path.name, [Fault("", "expected the column to predict", fix)])
+    if target not in table.columns:
+        target = target.strip()  # the reader strips the cells of the header too
     if target not in table.columns:
         fix = did_you_mean(target, table.columns) or f"the columns are {', '.join(table.columns)}"
         raise DataError(path.name, [Fault("--target", f"there is no column '{target}'", fix)])
@@ -107,10 +111,8 @@ def _render(
 
     A streamed table gets the small network: it has so many rows that few epochs train it.
     """
+    table = drop_rows_without_target(table, [target], DataSection(), notes=[])
     cells = [cell for cell in table.columns[target] if cell is not None]
-    if not cells:
-        fault = Fault(f"column {target}", "the target is missing in every row", "choose another target")
-        raise DataError(table.name, [fault])
     classes = type_inference.infer_task(table, [target]) == "classification"
     inputs = {name: values for name, values in table.columns.items() if name != target}
     exclusions = {name: _exclusion(name, values, streamed=streamed) for name, values in inputs.items()}
@@ -128,7 +130,9 @@ def _render(
         + "".join(f"# {printable(note)}\n" for note in table.notes),
         target=_toml_string(target),
         task="classification" if classes else "regression",
-        found=f"{len(set(cells))} distinct values in {'the first ' if streamed else ''}{len(cells)} rows",
+        found=f"{len(set(cells))} distinct values in {'the first ' if streamed else ''}{len(cells)} rows"
+        + (_AMOUNTS_HINT if classes and len(set(cells)) > 2 and type_inference.are_numbers(cells) else ""),
+        group=_toml_string(_find_group_column(inputs) or "patient"),
         kind_names=" or ".join(f'"{name}"' for name in TABLE_KINDS),
         kinds="\n".join(
             f"#   {printable(name)}: {_describe_column(values, exclusions[name])}" for name, values in inputs.items()
@@ -168,7 +172,7 @@ scale = "standard"   # scale numbers to mean 0 and standard deviation 1; or "rob
 test = {test}           # share of rows held out for evaluation
 validation = {validation}     # share of rows held out for early stopping
 {stratify}# by = "group"         # keeps the rows of a group together; or "time": holds out the latest rows
-# column = "patient"   # of the group or the time
+# column = {group}   # of the group or the time
 # test_file = "test.csv"  # a file of its own for testing, instead of a share
 
 {sections}
@@ -177,6 +181,7 @@ validation = {validation}     # share of rows held out for early stopping
 """
 
 
+_AMOUNTS_HINT = '; write "regression" if they are counts or amounts, not classes'
 _STRATIFY_LINE = "stratify = true      # each part has rows of all tenths of the target\n"
 
 
@@ -209,6 +214,15 @@ def _exclusion(name: str, cells: Sequence[str | None], *, streamed: bool) -> str
     return ""
 
 
+def _find_group_column(inputs: Mapping[str, Sequence[str | None]]) -> str:
+    """Return the first column whose name is that of an identifier and whose values occur several times, else ""."""
+    for name, cells in inputs.items():
+        distinct = len(set(cells) - {None})
+        if type_inference.is_identifier_name(name) and FEW_CATEGORIES < distinct <= len(cells) / 2:
+            return name
+    return ""
+
+
 def _describe_column(cells: Sequence[str | None], exclusion: str) -> str:
     if exclusion:
         return f"left out: {exclusion}"
@@ -218,13 +232,14 @@ def _describe_column(cells: Sequence[str | None], exclusion: str) -> str:
     description = f"{kind}, {len(set(present))} distinct values" + (
         _category_hint(present) if kind == "category" else ""
     )
+    parse = parse_number if written is None else written.parse
+    known = present if kind not in ("number", "date") else [c for c in present if not math.isnan(parse(c) or 0.0)]
     if kind == "number":
-        parse = parse_number if written is None else written.parse
-        values = [value for cell in present if not math.isnan(value := parse(cell) or 0.0)]
+        values = [parse(cell) or 0.0 for cell in known]
         description = f"number, {format_number(min(values), 6)} to {format_number(max(values), 6)}"
-    if written is not None and (example := next((c for c in present if parse_finite_number(c) is None), None)):
+    if written is not None and (example := next((c for c in known if parse_finite_number(c) is None), None)):
         description += f", written like {printable(example[:40])!r}"
-    missing = len(cells) - len(present)
+    missing = len(cells) - len(known)
     return description + (f", {missing} missing" if missing else "")
 
 

@@ -26,7 +26,7 @@ def count_missing(signature: Signature, inputs: Mapping[str, NDArray[Any]], *, s
 def find_filled_columns(signature: Signature, missing: Mapping[str, int]) -> list[str]:
     """Return a note of the columns with missing values: how many there are, and what they are replaced by."""
     filled = [
-        f"{missing[column.name]} of {column.name} with {column.shown_fill()}"
+        f"{missing[column.name]} of {column.name} with {column.shown_fill() or 'an empty text'}"
         for column in signature.inputs
         if missing[column.name]
     ]

@@ -183,10 +183,13 @@ def _from_table(
     notes = table_notes(table, section)
     target_names, names = choose_columns(table, section, notes=notes, extra=extra)
     task = choose_task(table, target_names, section, notes)
-    kinds = choose_kinds(table, names, section)
-    formats = find_formats(table, kinds, target_names, task) if formats is None else formats
-    notes += kind_notes(table, formats)
-    table = _drop_rows_without_target(_empty_missing_words(table, formats), target_names, section, notes)
+    found = find_formats(table, {}, target_names, task) if formats is None else formats
+    notes += kind_notes(table, {name: found[name] for name in target_names if name in found})
+    table = drop_rows_without_target(_empty_missing_words(table, found), target_names, section, notes)
+    kinds = choose_kinds(table, names, section)  # of the rows that are used
+    formats = {**found, **find_formats(table, kinds, [], task)} if formats is None else formats
+    notes += kind_notes(table, {name: written for name, written in formats.items() if name not in target_names})
+    table = _empty_missing_words(table, formats)
     inputs: dict[str, NDArray[Any]] = {}
     faults: list[Fault] = []
     total = 0
@@ -275,7 +278,7 @@ def choose_task(table: Table, target_names: Sequence[str], section: DataSection,
     return task
 
 
-def _drop_rows_without_target(table: Table, target_names: list[str], section: DataSection, notes: list[str]) -> Table:
+def drop_rows_without_target(table: Table, target_names: list[str], section: DataSection, notes: list[str]) -> Table:
     """Return the rows whose target is known. DataError if missing values are refused."""
     cells = list(zip(*(table.columns[target] for target in target_names), strict=True))
     kept = [row for row, values in enumerate(cells) if None not in values]

@@ -69,8 +69,13 @@ def are_codes(cells: Sequence[str | None]) -> bool:
 
 
 def is_constant_range(low: float, high: float) -> bool:
-    """Return True if numbers from `low` to `high` are equal up to rounding, to a few units in the last place."""
-    return high - low <= _MAX_ROUNDING_ERROR * max(abs(low), abs(high))
+    """Return True if numbers from `low` to `high` are finite and equal up to a few units in the last place."""
+    return math.isfinite(high - low) and high - low <= _MAX_ROUNDING_ERROR * max(abs(low), abs(high))
+
+
+def is_identifier_name(name: str) -> bool:
+    """Return True if a column has the name of an identifier, such as id, customer_id or customerId."""
+    return _IDENTIFIER_NAME.search(name) is not None
 
 
 def identifier_reason(name: str, cells: Sequence[str | None]) -> str:
@@ -86,7 +91,7 @@ def identifier_reason(name: str, cells: Sequence[str | None]) -> str:
             return ""
         if max(numbers) - min(numbers) + 1 == len(numbers) and min(numbers) in (0, 1):
             return "row numbers"
-        return "identifiers" if _IDENTIFIER_NAME.search(name) else ""
+        return "identifiers" if is_identifier_name(name) else ""
     if looks_like_text(present) or (are_numbers(present) and not are_codes(present)):
         return ""
     if infer_date_format(distinct) is not None or find_number_format(present) is not None:

@@ -132,7 +132,8 @@ def _find_reliance(metrics: Mapping[str, Any], importance: Mapping[str, Any] | N
     relied = [name for name, cost in costs.items() if cost > _MIN_RELIANCE * max(costs.values())]
     if not relied or (len(relied) == len(costs) and len(costs) > 1):
         return []
+    their, them = ("its", "it") if len(relied) == 1 else ("their", "them")
     return [
-        f"R² {format_number(min(scores), 4)} is unusually high: the model relies on {list_names(relied, 8)}. If their "
-        "values are not known at prediction time, exclude them: list the other columns in data.columns"
+        f"R² {format_score(min(scores), 3)} is unusually high: the model relies on {list_names(relied, 8)}. If {their} "
+        f"values are not known at prediction time, exclude {them}: list the other columns in data.columns"
     ]

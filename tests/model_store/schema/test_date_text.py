@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from datetime import UTC, datetime
 
 import pytest
@@ -51,3 +52,11 @@ def test_an_open_order_of_day_and_month_is_a_note() -> None:
     assert open_order.startswith("column sold is read as dates with the month first, which its values leave open: ")
     assert "'01/02/2020' is 2020-01-02" in open_order
     assert not DateFormat("mdy").describe("sold", ["01/31/2020"])
+
+
+def test_nat_is_a_missing_date() -> None:
+    found = infer_date_format(["31.12.2020", "NaT"])
+    assert found == DateFormat("dmy")
+    assert math.isnan(found.parse("NaT") or 0.0)
+    assert infer_date_format(["NaT"]) is None
+    assert "'01/02/2020' is 2020-01-02" in DateFormat("mdy").describe("sold", ["01/02/2020", "NaT"])

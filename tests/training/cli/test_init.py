@@ -142,7 +142,7 @@ def test_init_hints_at_other_kinds_of_columns(train: Train, tmp_path: Path) -> N
     assert "#   size: number, 0.5 to 59.5\n" in text
     assert "#   debt: number, −2,950,000 to 0\n" in text
     assert "#   worth: number, 0.25 to 59.25, written like '0,25'\n" in text
-    assert "#   yards: number, 0 to 3481, written like 'none', 1 missing\n" in text
+    assert "#   yards: number, 0 to 3481, 2 missing\n" in text
     assert "#   weight: number, 0 to 2, written like '0kg'\n" in text
     assert "#   letter: category, 2 distinct values\n" in text
 
@@ -192,3 +192,30 @@ def test_init_says_that_a_directory_is_no_table(train: Train, directory: str) ->
     found = train("init", directory, "--target", "y")
     assert found.exit_code == 3
     assert f"Error: {directory or '.'}: cannot be read: Is a directory" in found.stderr
+
+
+def test_init_names_what_a_target_of_integers_and_a_repeated_identifier_may_mean(train: Train, tmp_path: Path) -> None:
+    rows = [f"P{i % 30},{i % 7}.5,{i % 4}" for i in range(120)]
+    (tmp_path / "t.csv").write_text("\n".join(["patient_id,dose,visits", *rows]))
+    found = train("init", tmp_path / "t.csv", "--target", " visits ")
+    assert found.exit_code == 0, found.output
+    text = (tmp_path / "t.toml").read_text()
+    assert 'rows; write "regression" if they are counts or amounts, not classes\n' in text
+    assert '# column = "patient_id"   # of the group or the time\n' in text
+
+
+def test_rows_without_a_target_do_not_count_for_the_kinds_of_columns(train: Train, tmp_path: Path) -> None:
+    """Of all rows, most times occur twice: a category. Of those with a target, most occur once: no category."""
+    rows = [f"{i % 60}:00,{i},{i * 1.5 if i < 60 else ''}" for i in range(120)]
+    (tmp_path / "t.csv").write_text("\n".join(["time,size,price", *rows]))
+    found = train("init", tmp_path / "t.csv", "--target", "price")
+    assert found.exit_code == 0, found.output
+    assert train("check", tmp_path / "t.toml").exit_code == 0
+
+
+def test_init_reports_the_line_of_an_infinite_number(train: Train, tmp_path: Path) -> None:
+    rows = [f"{'inf' if i == 5 else i * 0.7},{i % 3}.5,{i * 1.5}" for i in range(60)]
+    (tmp_path / "t.csv").write_text("\n".join(["a,b,y", *rows]))
+    found = train("init", tmp_path / "t.csv", "--target", "y")
+    assert found.exit_code == 3
+    assert "line 7, column a: expected a finite number, found 'inf'" in found.output

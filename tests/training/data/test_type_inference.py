@@ -120,3 +120,8 @@ def test_labels_keep_their_type(cells: list[str], labels: list[object]) -> None:
 )
 def test_strings_and_few_distinct_integers_are_classes(cells: list[str], classes: bool) -> None:
     assert type_inference.looks_like_classes(cells) is classes
+
+
+def test_a_column_with_an_infinite_number_is_not_constant() -> None:
+    assert not type_inference.is_constant_range(0.0, float("inf"))
+    assert type_inference.is_constant_range(0.3, 0.1 + 0.2)
