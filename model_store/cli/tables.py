@@ -247,7 +247,7 @@ def _format_shape(shape: Sequence[int] | None) -> str:
 
 
 def _describe_missing(column: Column) -> str:
-    return "rejected" if column.fill is None else f"filled with {format_value(column.shown_fill())}"
+    return "rejected" if column.fill is None else f"filled with {format_value(column.shown_fill()) or 'an empty text'}"
 
 
 def _flatten(

@@ -5,13 +5,15 @@ A section without data is None.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
+from model_store.artifact.model import Model
 from model_store.evaluation.record import TrainingRecord
 from model_store.report import charts
 from model_store.report.layout import MAX_LABEL_LENGTH, figure, section, table
 from model_store.report.markup import Markup, truncate_middle
+from model_store.schema.columns import DateColumn
 from model_store.utils.number_format import format_number, format_percent, format_score
 
 _MEASURES = {  # of permutation importance: the title of the cost, and what it is without shuffling
@@ -132,7 +134,7 @@ def _importance_bars(parts: Sequence[Mapping[str, Any]], factor: float) -> list[
     ]
 
 
-def error_slices(record: TrainingRecord) -> Markup | None:
+def error_slices(model: Model, record: TrainingRecord) -> Markup | None:
     """Return the error of the rows with each value of the most important columns."""
     found = record.slices
     if found is None:
@@ -141,11 +143,13 @@ def error_slices(record: TrainingRecord) -> Markup | None:
     title = titles[found["measure"]]
     in_percent = found["measure"] == "error_rate"
     show = format_percent if in_percent else _show_3_digits
+    dates = {column.name: column for column in model.signature.inputs if isinstance(column, DateColumn)}
     figures = []
     for column in found["columns"]:
+        date = dates.get(column["column"])
         bars = []
         for part in column["slices"]:
-            name, error = _describe_slice(part), part["error"]
+            name, error = _describe_slice(part, format_number if date is None else date.format_time), part["error"]
             words = f"{column['column']} {name}, {format_number(part['rows'])} rows"
             if part["bias"] is not None:
                 words += f", bias {format_number(part['bias'], 3)}"
@@ -160,15 +164,15 @@ def error_slices(record: TrainingRecord) -> Markup | None:
     return section("Errors by slice", *figures, note=note)
 
 
-def _describe_slice(part: Mapping[str, Any]) -> str:
+def _describe_slice(part: Mapping[str, Any], show: Callable[[float], str]) -> str:
     """Return the values of a slice in words."""
     if part["missing"]:
         return "missing"
     if part["others"]:
         return f"{format_number(part['others'])} others"
     if part["low"] is not None and part["high"] is not None:
-        return f"{format_number(part['low'])} to {format_number(part['high'])}"
-    return part["value"] if isinstance(part["value"], str) else format_number(part["value"])
+        return f"{show(part['low'])} to {show(part['high'])}"
+    return part["value"] if isinstance(part["value"], str) else show(part["value"])
 
 
 def worst_rows(record: TrainingRecord) -> Markup | None:

@@ -27,7 +27,7 @@ def render(model: Model, reference: str, digest: str | None = None) -> str:
         diagnostic_sections.thresholds(record),
         diagnostic_sections.calibration(record),
         diagnostic_sections.permutation_importance(record),
-        diagnostic_sections.error_slices(record),
+        diagnostic_sections.error_slices(model, record),
         diagnostic_sections.worst_rows(record),
         sections.inputs(model),
         sections.provenance(model, digest or model.digest),

@@ -197,8 +197,9 @@ def _describe_statistics(column: Column) -> list[str]:
 def _describe_missing(column: Column) -> str:
     if column.fill is None:
         return "rejected"
-    filled = truncate_middle(column.fill, 24) if isinstance(column.fill, str) else format_number(column.fill)
-    return f"filled with {filled}"
+    fill = column.shown_fill()
+    shown = truncate_middle(fill, 24) if isinstance(fill, str) else format_number(fill)
+    return f"filled with {shown or 'an empty text'}"
 
 
 def _data_and_split(training: Mapping[str, Any]) -> list[tuple[str, str | None]]:

@@ -14,6 +14,7 @@ from model_store.nn import Array
 from model_store.schema.column import Bins, Column, FaultCollector, FormField, RowLocations, finite_numbers
 from model_store.schema.date_text import ORDERS, DateFormat, to_iso
 from model_store.schema.scaled_numbers import check_scale, finite_number_field, scaled_bins
+from model_store.utils.number_format import format_number
 from model_store.utils.values import describe_value, is_finite_number
 
 DAY = 86_400.0
@@ -133,6 +134,12 @@ class DateColumn(Column):
         fill = details.get("fill")
         written = DateFormat(details["format"]["order"])
         return cls(details["name"], fill=None if fill is None else written.parse(fill), format=written)
+
+    def format_time(self, seconds: float) -> str:
+        """Return a time of this column for people: the date, and the minute if the training times have times of day."""
+        if not MIN_SECONDS <= seconds <= MAX_SECONDS:
+            return format_number(seconds)
+        return to_iso(seconds)[: 16 if "day" in self.cycles else 10].replace("T", " ")
 
     def _iso_range(self) -> dict[str, str]:
         known = self.training_range()

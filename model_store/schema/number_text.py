@@ -100,7 +100,8 @@ class NumberFormat:
             notes.append(f"column {name} is read as numbers{unit}: {read[0]!r} is {read[1]:.15g}")
         if self.missing:
             counts = [f"{word!r} in {cells.count(word)}" for word in self.missing]
-            notes.append(f"column {name}: these words are read as missing values: {', '.join(counts)} cells")
+            column = "" if notes else f"column {name}: "
+            notes.append(f"{column}these words are read as missing values: {', '.join(counts)} cells")
         return "; ".join(notes)
 
     def as_dict(self) -> dict[str, Any]:

@@ -26,9 +26,10 @@ def count_missing(signature: Signature, inputs: Mapping[str, NDArray[Any]], *, s
 def find_filled_columns(signature: Signature, missing: Mapping[str, int]) -> list[str]:
     """Return a note of the columns with missing values: how many there are, and what they are replaced by."""
     filled = [
-        f"{missing[column.name]} of {column.name} with {column.shown_fill() or 'an empty text'}"
+        f"{missing[column.name]} of {column.name} with {'an empty text' if fill == '' else fill}"
         for column in signature.inputs
         if missing[column.name]
+        for fill in (column.shown_fill(),)
     ]
     return [f"filled in missing values: {list_names(filled)}"] if filled else []
 

@@ -6,6 +6,7 @@ import json
 import random
 import re
 from collections.abc import Iterator
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -14,7 +15,9 @@ import pytest
 from model_store.artifact.model import Model
 from model_store.evaluation.record import TrainingRecord
 from model_store.nn import Linear, Sequential, Sigmoid
+from model_store.report.diagnostic_sections import error_slices
 from model_store.report.page import render
+from model_store.schema.columns import DateColumn
 from model_store.schema.signature import (
     ArrayColumn,
     CategoryColumn,
@@ -229,3 +232,16 @@ def test_the_record_of_a_training_is_valid() -> None:
     assert None not in everything.values()
     assert found.regression is None
     assert np.isclose(found.calibration["expected_error"], 0.05)  # type: ignore[index]
+
+
+def test_slices_of_dates_are_dates() -> None:
+    """They were seconds since 1970, such as 1.609 × 10⁹, over the bars."""
+    model = regression()
+    for cycles, low, high in (((), "1970-01-01", "1970-01-03"), (("day",), "1970-01-01 00:01", "1970-01-03")):
+        column = DateColumn("size", 0.0, 1.0, cycles=cycles)
+        (found,) = model.training["diagnostics"]["slices"]["columns"]
+        found["slices"][0] |= {"low": 60.0, "high": 172_800.0}
+        signature = replace(model.signature, inputs=(column,))
+        dated = Model(Sequential([Linear(signature.width, 1)]), signature, training=model.training)
+        section = error_slices(dated, TrainingRecord.parse(dated.training))
+        assert f"size {low} to {high}, 20 rows" in str(section)
