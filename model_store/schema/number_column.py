@@ -86,7 +86,9 @@ class NumberColumn(Column):
             if self.format is not None and (number := self._parse_formatted(value)) is not None:
                 return number
             quoted = parse_finite_number(value) is not None
-            fix = self.missing_text_fix(value) or ("send it without quotes" if quoted else "send a number")
+            example = "" if self.format is None else self.format.example
+            plain = f"send a number, or a text such as {example!r}" if example else "send a number"
+            fix = self.missing_text_fix(value) or ("send it without quotes" if quoted else plain)
         elif isinstance(value, bool):
             fix = "send 0 or 1"
         else:

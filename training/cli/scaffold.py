@@ -172,7 +172,7 @@ scale = "standard"   # scale numbers to mean 0 and standard deviation 1; or "rob
 test = {test}           # share of rows held out for evaluation
 validation = {validation}     # share of rows held out for early stopping
 {stratify}# by = "group"         # keeps the rows of a group together; or "time": holds out the latest rows
-# column = {group}   # of the group or the time
+# column = {group}   # of the group or the time; remove a group from columns, since new groups are unknown
 # test_file = "test.csv"  # a file of its own for testing, instead of a share
 
 {sections}

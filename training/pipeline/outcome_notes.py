@@ -26,7 +26,7 @@ def find_outcome_notes(section: TrainSection, record: Mapping[str, Any]) -> list
         *_describe_ensemble(record.get("ensemble")),
         *_find_overfitting(section, history),
         *_find_unfinished_training(section, history),
-        *_find_no_better_than_baseline(metrics, baseline, diagnostics),
+        *_find_no_better_than_baseline(section, metrics, baseline, diagnostics),
         *_find_better_linear_model(metrics, record.get("linear"), diagnostics),
         *_find_reliance(metrics, diagnostics.get("importance")),
     ]
@@ -75,7 +75,7 @@ def _find_unfinished_training(section: TrainSection, history: Sequence[Mapping[s
 
 
 def _find_no_better_than_baseline(
-    metrics: Mapping[str, Any], baseline: Mapping[str, Any], diagnostics: Mapping[str, Any]
+    section: TrainSection, metrics: Mapping[str, Any], baseline: Mapping[str, Any], diagnostics: Mapping[str, Any]
 ) -> list[str]:
     """Say what to do about a model that is no better than a baseline that ignores the inputs."""
     if "accuracy" in metrics:
@@ -83,13 +83,16 @@ def _find_no_better_than_baseline(
             return []
         area = (diagnostics.get("roc") or {}).get("area")
         note = f"the accuracy is no better than that of always predicting {baseline['answer']!r}"
+        if section.class_weights is not None and (area is None or area >= _MIN_ROC_AREA):
+            return [f"{note}, as is usual with class_weights: see recall and precision of each class"]
         if area is not None and area >= _MIN_ROC_AREA:
             return [
                 f"{note}, but the ROC area is {format_score(area, 3)}: the model tells rows apart, but 0.5 is a poor "
                 "threshold for a rare class. Choose one from the report, or write class_weights = 'balanced' in [train]"
             ]
-        rare = "class_weights = 'balanced' in [train] gives rare classes more weight"
-        return [f"{note}: the columns tell little about the target, or the training failed. {rare}; --find-rate helps"]
+        rare = "class_weights = 'balanced' in [train] gives rare classes more weight; "
+        advice = f"{'' if section.class_weights else rare}--find-rate helps"
+        return [f"{note}: the columns tell little about the target, or the training failed. {advice}"]
     names = [name for name, row in metrics["targets"].items() if row["r2"] is not None and row["r2"] <= 0]
     if not names:
         return []

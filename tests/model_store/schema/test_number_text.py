@@ -6,6 +6,8 @@ import math
 
 import pytest
 
+from model_store.schema.column import FaultCollector, RowLocations
+from model_store.schema.number_column import NumberColumn
 from model_store.schema.number_text import MAX_NUMBER_TEXT, NumberFormat, infer_number_format
 
 
@@ -57,3 +59,9 @@ def test_words_for_a_missing_value_are_nan_and_huge_numbers_none() -> None:
 @pytest.mark.parametrize("written", [NumberFormat(",", ".", "€"), NumberFormat(unit="%"), NumberFormat(unit="kg")])
 def test_the_example_of_a_format_can_be_read(written: NumberFormat) -> None:
     assert written.parse(written.example) == 1234.5
+
+
+def test_the_error_of_a_text_in_another_format_names_the_format() -> None:
+    faults = FaultCollector()
+    NumberColumn("fee", format=NumberFormat(group=",", unit="$")).parse(["€ 5"], RowLocations("rows", range(1)), faults)
+    assert faults.faults[0].fix == "send a number, or a text such as '$1,234'"

@@ -45,6 +45,8 @@ def test_an_accuracy_of_the_baseline_with_a_good_roc_area_suggests_a_threshold()
     (note,) = find_outcome_notes(TrainSection(), found)
     assert "no better than that of always predicting 'no', but the ROC area is 0.761" in note
     assert "Choose one from the report, or write class_weights = 'balanced'" in note
+    (note,) = find_outcome_notes(TrainSection(class_weights="balanced"), found)
+    assert note.endswith("as is usual with class_weights: see recall and precision of each class")
     (note,) = find_outcome_notes(TrainSection(), found | {"diagnostics": {"roc": {"area": 0.51}}})
     assert "the columns tell little about the target" in note
 
