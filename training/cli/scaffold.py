@@ -14,6 +14,7 @@ import numpy as np
 
 from model_store.errors import Fault, did_you_mean
 from model_store.schema.columns import TABLE_KINDS
+from model_store.schema.date_text import infer_date_format
 from model_store.tables.formats import TABLE_FORMATS, is_table
 from model_store.tables.text_file import EncodingError
 from model_store.utils.atomic_write import atomic_write
@@ -230,7 +231,7 @@ def _describe_column(cells: Sequence[str | None], exclusion: str) -> str:
     kind = infer_kind(cells)
     written = COLUMN_KINDS[kind].find_format(cells)
     description = f"{kind}, {len(set(present))} distinct values" + (
-        _category_hint(present) if kind == "category" else ""
+        _category_hint(present) if kind in ("category", "text") else ""
     )
     parse = parse_number if written is None else written.parse
     known = present if kind not in ("number", "date") else [c for c in present if not math.isnan(parse(c) or 0.0)]
@@ -252,6 +253,10 @@ def _category_hint(present: Sequence[str]) -> str:
         cells = "1 cell" if len(invalid) == 1 else f"{len(invalid)} cells"
         example = repr(invalid[0][:40])
         return f"; numbers except for {cells}, such as {example}: empty these cells if they mean missing"
+    dates = [cell for cell in present if any(map(str.isdigit, cell))]
+    if 0 < 10 * (len(present) - len(dates)) <= len(present) and infer_date_format(set(dates)) is not None:
+        example = next(cell for cell in present if not any(map(str.isdigit, cell)))
+        return f"; dates except for some cells, such as {example[:40]!r}: empty these cells if they mean missing"
     hint = type_inference.suggest_conversion(present)
     return f"; {hint}" if hint else ""
 

@@ -219,3 +219,11 @@ def test_init_reports_the_line_of_an_infinite_number(train: Train, tmp_path: Pat
     found = train("init", tmp_path / "t.csv", "--target", "y")
     assert found.exit_code == 3
     assert "line 7, column a: expected a finite number, found 'inf'" in found.output
+
+
+def test_init_says_which_cells_keep_a_column_from_being_dates(train: Train, tmp_path: Path) -> None:
+    rows = [f"{'unknown' if i == 4 else f'2024-01-{i % 28 + 1:02}'},{i * 1.5}" for i in range(60)]
+    (tmp_path / "t.csv").write_text("\n".join(["seen,price", *rows]))
+    assert train("init", tmp_path / "t.csv", "--target", "price").exit_code == 0
+    expected = "; dates except for some cells, such as 'unknown': empty these cells if they mean missing\n"
+    assert f"#   seen: category, 29 distinct values{expected}" in (tmp_path / "t.toml").read_text()
