@@ -169,7 +169,7 @@ def _describe_slice(part: Mapping[str, Any], show: Callable[[float], str]) -> st
     if part["missing"]:
         return "missing"
     if part["others"]:
-        return f"{format_number(part['others'])} others"
+        return "1 other" if part["others"] == 1 else f"{format_number(part['others'])} others"
     if part["low"] is not None and part["high"] is not None:
         return f"{show(part['low'])} to {show(part['high'])}"
     return part["value"] if isinstance(part["value"], str) else show(part["value"])

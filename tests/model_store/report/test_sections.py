@@ -245,3 +245,11 @@ def test_slices_of_dates_are_dates() -> None:
         dated = Model(Sequential([Linear(signature.width, 1)]), signature, training=model.training)
         section = error_slices(dated, TrainingRecord.parse(dated.training))
         assert f"size {low} to {high}, 20 rows" in str(section)
+
+
+def test_a_slice_of_one_other_category_is_singular() -> None:
+    model = regression()
+    (found,) = model.training["diagnostics"]["slices"]["columns"]
+    found["slices"][1] = {"others": 1, "rows": 20, "error": {"value": 1.5, "low": 1.3, "high": 1.7}}
+    section = error_slices(model, TrainingRecord.parse(model.training))
+    assert "size 1 other, 20 rows" in str(section)
