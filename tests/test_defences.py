@@ -82,6 +82,21 @@ DEFENCES = {
         "max_bytes",
         "tests/service/http/test_request_body.py::test_a_body_that_was_compressed_a_hundredfold_is_413",
     ),
+    "an embedding lists no features that no array has": Defence(
+        "model_store/nn/embeddings.py", "self.chosen = np.array(self.positions)",
+        "self.chosen = np.array(self.positions); np.arange(self.input_size)",
+        "tests/model_store/nn/test_tabular_layers.py::"
+        "test_embeddings_take_no_memory_for_the_features_that_they_pass_on",
+    ),
+    "an average keeps few outputs": Defence(
+        "model_store/nn/average.py", "outputs = iter(outputs)", "outputs = iter(list(outputs))",
+        "tests/model_store/nn/test_average.py::test_few_outputs_of_members_are_in_memory_at_a_time",
+    ),
+    "a small file of many cells is streamed": Defence(
+        "training/data/streaming/dataset.py", "* _CELL_BYTES", "* 0",
+        "tests/training/data/streaming/test_dataset.py::"
+        "test_a_small_file_that_expands_to_a_large_one_is_streamed",
+    ),
     "a listing of a bucket has a limit": Defence(
         "model_store/storage/bucket.py", "if seen > MAX_LISTED_OBJECTS:", "if False:",
         "tests/model_store/storage/test_bucket.py::test_a_listing_that_does_not_end_is_an_error",

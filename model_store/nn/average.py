@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import Any, ClassVar
 
 from model_store.nn.arrays import Array
@@ -53,7 +53,7 @@ class Average(Module):
         return max(member.block_rows for member in self.members)
 
     def forward(self, inputs: Array) -> Array:
-        return self._mean([member.forward(inputs) for member in self.members])
+        return self._mean(member.forward(inputs) for member in self.members)
 
     def backward(self, output_grad: Array) -> Array:
         """`∂E/∂X = Σ fᵢ'(X) ∂E/∂Y / k`."""
@@ -64,13 +64,15 @@ class Average(Module):
         return total
 
     def __call__(self, inputs: Array) -> Array:
-        return self._mean([member(inputs) for member in self.members])
+        return self._mean(member(inputs) for member in self.members)
 
-    def _mean(self, outputs: Sequence[Array]) -> Array:
-        total = outputs[0].copy()
-        for output in outputs[1:]:
+    def _mean(self, outputs: Iterable[Array]) -> Array:
+        """Return the mean of one output of each member, of which few are in memory at a time."""
+        outputs = iter(outputs)
+        total = next(outputs).copy()
+        for output in outputs:
             total += output
-        total /= total.dtype.type(len(outputs))
+        total /= total.dtype.type(len(self.members))
         return total
 
     def parameters(self) -> list[Array]:

@@ -19,21 +19,29 @@ from model_store.nn.parametrized import ArrayAttribute, ParametrizedModule
 
 
 class _PositionalLayer(ParametrizedModule):
-    """The base of both: `positions` are the features that it embeds, `others` those that it passes on."""
+    """The base of both: `positions` are the features that it embeds; it passes on the others.
+
+    It keeps no list of the others: `input_size` is a claim of a manifest that no array has to prove.
+    """
 
     batch_invariant = True
     input_size: int
     positions: tuple[int, ...]
 
-    def _split_features(self) -> None:
-        """Check the fields, and find the other features. ValueError for positions that are not ascending."""
+    def _check_positions(self) -> None:
+        """Check the fields. ValueError for positions that are not ascending."""
         self.positions = tuple(int(index) for index in self.positions)
         self._check_fields()
         if list(self.positions) != sorted(set(self.positions)) or self.positions[-1] >= self.input_size:
             expected = f"ascending positions below {self.input_size}"
             raise ValueError(f"{type(self).__name__}.positions: expected {expected}, found {list(self.positions)[:10]}")
         self.chosen = np.array(self.positions)
-        self.others = np.setdiff1d(np.arange(self.input_size), self.chosen)
+
+    def _is_other(self) -> Array:
+        """Return True for each feature that the layer passes on, (input_size,)."""
+        is_other = np.ones(self.input_size, bool)
+        is_other[self.chosen] = False
+        return is_other
 
     @property
     def embedded_size(self) -> int:
@@ -42,7 +50,11 @@ class _PositionalLayer(ParametrizedModule):
 
     @property
     def output_size(self) -> int:
-        return len(self.others) + len(self.positions) * self.embedded_size
+        return self.others_size + len(self.positions) * self.embedded_size
+
+    @property
+    def others_size(self) -> int:
+        return self.input_size - len(self.positions)
 
     @property
     def input_shape(self) -> Shape:
@@ -58,8 +70,8 @@ class Embedding(_PositionalLayer):
     """`yₛ = [others of xₛ, E₁[xₛₚ₁], E₂[xₛₚ₂], ...]`: a row of a table for each category; Guo & Berkhahn 2016.
 
     X (batch, input_size) has the number of a category, from 0 to `counts[i] - 1`, at `positions[i]`; a number outside
-    counts as the nearest one. The tables Eᵢ (counts[i], size) lie one below the other in `weights` (Σ counts, size),
-    which start standard normal. Y (batch, others + len(positions) · size).
+    counts as the nearest one, NaN as the last. The tables Eᵢ (counts[i], size) lie one below the other in `weights`
+    (Σ counts, size), which start standard normal. Y (batch, others + len(positions) · size).
     `∂E/∂Eᵢ[k] += Σ ∂E/∂Y` of the rows with category k; `∂E/∂X` is 0 for the numbers of categories.
     """
 
@@ -89,7 +101,7 @@ class Embedding(_PositionalLayer):
     ) -> None:
         self.input_size, self.positions, self.size = input_size, tuple(positions), size
         self.counts = tuple(int(count) for count in counts)
-        self._split_features()
+        self._check_positions()
         if len(self.counts) != len(self.positions) or min(self.counts) < 1:
             expected = f"{len(self.positions)} numbers of at least 1, one for each position"
             raise ValueError(f"Embedding.counts: expected {expected}, found {list(self.counts)[:10]}")
@@ -110,22 +122,23 @@ class Embedding(_PositionalLayer):
 
     def table_rows(self, inputs: Array) -> Array:
         """Return the row of `weights` of each category, (batch, len(positions))."""
-        codes = np.clip(np.rint(inputs[:, self.chosen]), 0, self.last_codes)
-        return codes.astype(np.intp) + self.offsets
+        codes = np.fmax(np.fmin(np.rint(inputs[:, self.chosen]), self.last_codes), 0)
+        table_rows: Array = codes.astype(np.intp) + self.offsets
+        return table_rows
 
     def __call__(self, inputs: Array) -> Array:
         embedded = self._weights[self.table_rows(inputs)].reshape(len(inputs), -1)
-        return np.concatenate([inputs[:, self.others], embedded], axis=1)
+        return np.concatenate([inputs[:, self._is_other()], embedded], axis=1)
 
     def forward(self, inputs: Array) -> Array:
         self.inputs = inputs
         return self(inputs)
 
     def backward(self, output_grad: Array) -> Array:
-        embedded = output_grad[:, len(self.others) :].reshape(len(output_grad), len(self.positions), self.size)
+        embedded = output_grad[:, self.others_size :].reshape(len(output_grad), len(self.positions), self.size)
         np.add.at(self.weights_grad, self.table_rows(self.inputs), embedded)
         input_grad = np.zeros_like(self.inputs)
-        input_grad[:, self.others] = output_grad[:, : len(self.others)]
+        input_grad[:, self._is_other()] = output_grad[:, : self.others_size]
         return input_grad
 
 
@@ -176,7 +189,7 @@ class PeriodicEmbedding(_PositionalLayer):
         arrays: Mapping[str, Array] | None = None,
     ) -> None:
         self.input_size, self.positions, self.waves, self.size = input_size, tuple(positions), waves, size
-        self._split_features()
+        self._check_positions()
         if self.size < 2:
             raise ValueError(f"PeriodicEmbedding.size: expected at least 2, the number itself included; found {size}")
         if arrays is not None:
@@ -214,7 +227,7 @@ class PeriodicEmbedding(_PositionalLayer):
     def _join(self, inputs: Array, embedded: Array, numbers: Array) -> Array:
         """Return Y of the embeddings (n, batch, size - 1) and the numbers (n, batch)."""
         joined = np.concatenate([embedded, numbers[:, :, None]], axis=2).transpose(1, 0, 2)
-        return np.concatenate([inputs[:, self.others], joined.reshape(len(inputs), -1)], axis=1)
+        return np.concatenate([inputs[:, self._is_other()], joined.reshape(len(inputs), -1)], axis=1)
 
     def __call__(self, inputs: Array) -> Array:
         """Compute Y with sums over the waves that do not depend on the other rows, as a product of a BLAS would."""
@@ -231,7 +244,7 @@ class PeriodicEmbedding(_PositionalLayer):
 
     def backward(self, output_grad: Array) -> Array:
         n, batch = self.numbers.shape
-        dz = output_grad[:, len(self.others) :].reshape(batch, n, self.size).transpose(1, 0, 2)
+        dz = output_grad[:, self.others_size :].reshape(batch, n, self.size).transpose(1, 0, 2)
         d = np.ascontiguousarray(dz[:, :, :-1])
         self.weights_grad += self.cosines.transpose(0, 2, 1) @ d
         self.bias_grad += d.sum(axis=1)
@@ -240,6 +253,6 @@ class PeriodicEmbedding(_PositionalLayer):
         two_pi = self.dtype.type(2 * np.pi)
         self.frequencies_grad += two_pi * (da * self.numbers[:, :, None]).sum(axis=1)
         input_grad = np.zeros_like(self.inputs)
-        input_grad[:, self.others] = output_grad[:, : len(self.others)]
+        input_grad[:, self._is_other()] = output_grad[:, : self.others_size]
         input_grad[:, self.chosen] = (two_pi * (da * self._frequencies[:, None, :]).sum(axis=2) + dz[:, :, -1]).T
         return input_grad

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import tracemalloc
 from collections.abc import Callable
 from typing import Any
 
@@ -77,6 +78,24 @@ def test_an_embedding_passes_on_the_other_features_and_sums_gradients_by_categor
 def test_an_embedding_reads_a_number_outside_as_the_nearest_category() -> None:
     layer = Embedding(1, [0], [3], 2, rng=RNG(0))
     assert layer(np.float32([[-5], [99], [1.2]])).tolist() == layer(np.float32([[0], [2], [1]])).tolist()
+
+
+def test_an_embedding_reads_nan_as_the_last_category() -> None:
+    """NaN became the index -2**63: an IndexError for all rows of the batch."""
+    layer = Embedding(1, [0], [3], 1, rng=RNG(0))
+    assert layer(np.array([[np.nan]], np.float32)) == layer.weights[2]
+
+
+@pytest.mark.parametrize("make", [lambda: Embedding(2**31, [0], [1], 1), lambda: PeriodicEmbedding(2**31, [0])])
+def test_embeddings_take_no_memory_for_the_features_that_they_pass_on(make: Callable[[], Embedding]) -> None:
+    """A model file of 1.4 kB with such a layer took 16 GB when it was read, before its arrays were missed."""
+    tracemalloc.start()
+    try:
+        assert make().others_size == 2**31 - 1
+        _, peak = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+    assert peak < 1 << 20
 
 
 def test_a_parametric_activation_starts_as_the_activation_and_may_become_the_identity() -> None:

@@ -6,17 +6,22 @@ The source is read once. Rows that may be held out stay in memory (held_out.py).
 
 from __future__ import annotations
 
+import contextlib
+import zipfile
 from dataclasses import dataclass
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from model_store.errors import Fault
+from model_store.errors import Fault, InputError
 from model_store.schema.columns import KINDS
 from model_store.schema.signature import ClassificationOutput, Signature
+from model_store.tables.arrow_file import ArrowFile
 from model_store.tables.formats import is_compressed
+from model_store.tables.text_file import COMPRESSED_SUFFIXES, open_decompressed
 from training.config.settings import DataSection, SplitSection
 from training.data import type_inference
 from training.data.dataset import Dataset, encode_labels
@@ -27,26 +32,50 @@ from training.data.fitting import (
     fit_signature,
     summarize,
 )
+from training.data.readers import open_file
 from training.data.splitting import Split, check_part_sizes, part_sizes
 from training.data.streaming.held_out import HeldOutSampler, RowNumbers
 from training.data.streaming.record_file import RecordFile
 from training.data.streaming.source import Batch, DataSource, DictionaryColumn
-from training.errors import DataError
+from training.data.tables import open_job_table
+from training.errors import DAMAGED_FILE_ERRORS, DataError
 
 MIN_STREAM_BYTES = 256 << 20  # files of this size or more are streamed
-_COMPRESSION_FACTOR = 5  # about, of tables as text to those in Parquet or gzip
+_COMPRESSION_FACTOR = 5  # about, of tables as text to those in Parquet or Excel
+_CELL_BYTES = 8  # about, of a cell as text
 MAX_HELD_OUT_ROWS = 200_000  # about, each for validation and test
 MAX_SAMPLE_ROWS, MAX_SAMPLE_BYTES = 1_000_000, 64 << 20  # of the rows that deciles and medians are computed from
 
 
 def is_streamed(section: DataSection, folder: Path) -> bool:
-    """Return True if a job streams its files: as it states, or from `MIN_STREAM_BYTES` on, compressed ones earlier."""
+    """Return True if a job streams its files: as it states, or if they expand to `MIN_STREAM_BYTES` or more."""
     if section.stream is not None:
         return section.stream
     paths = [folder / name for name in (section.path, section.images, section.labels) if name is not None]
-    size = sum(path.stat().st_size for path in paths if path.is_file())
-    compressed = section.path is not None and is_compressed(section.path)
-    return size * (_COMPRESSION_FACTOR if compressed else 1) >= MIN_STREAM_BYTES
+    return sum(_expanded_bytes(path) for path in paths if path.is_file()) >= MIN_STREAM_BYTES
+
+
+def _expanded_bytes(path: Path) -> int:
+    """Return the size of a file without its compression; at least `MIN_STREAM_BYTES` for any larger one.
+
+    1 MB of Parquet may hold 150 million cells, and 4 MB of gzip 4 GB. A damaged file counts as it is: its reader
+    reports it.
+    """
+    size, name = path.stat().st_size, path.name
+    if size >= MIN_STREAM_BYTES:
+        return size
+    with contextlib.suppress(DataError, InputError, *DAMAGED_FILE_ERRORS):
+        if path.suffix.lower() == ".npz":
+            with zipfile.ZipFile(path) as archive:
+                return sum(member.file_size for member in archive.infolist())
+        table = open_job_table(path, DataSection(path=name))
+        if isinstance(table, ArrowFile):
+            return max((table.count_rows() or 0) * len(table.header.names) * _CELL_BYTES, size * _COMPRESSION_FACTOR)
+        if not is_compressed(name) or name.lower().endswith(COMPRESSED_SUFFIXES):  # an IDX file may be compressed, too
+            with open_decompressed(lambda: open_file(path)) as file:
+                blocks = iter(lambda: file.read(1 << 20), b"")
+                return sum(map(len, islice(blocks, MIN_STREAM_BYTES // (1 << 20) + 1)))
+    return size * (_COMPRESSION_FACTOR if is_compressed(name) else 1)
 
 
 class RunningStatistics:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import gzip
 import json
+import lzma
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -11,10 +13,11 @@ import numpy as np
 import pyarrow as pa
 import pytest
 from click.testing import Result
-from pyarrow import csv
+from pyarrow import csv, parquet
 
 from model_store.registry.store import open_store
 from tests.training.streams import ROWS, everything, job, table
+from training.config.settings import DataSection
 from training.data.fitting import NumericSummary, summarize
 from training.data.streaming import dataset, record_file, source
 from training.errors import DataError
@@ -147,6 +150,28 @@ def test_large_files_are_streamed_by_default(path: Path, monkeypatch: pytest.Mon
     prepared = prepare(from_dict({"model": {"name": "m"}, "data": {"path": path.name, "target": "kind"}}, path.parent))
     assert prepared.stream is not None
     assert csv_job.settings.data.stream is True
+
+
+@pytest.mark.parametrize("name", ["t.parquet", "t.csv.gz", "t.csv.xz", "t.npz", "idx.gz"])
+def test_a_small_file_that_expands_to_a_large_one_is_streamed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str
+) -> None:
+    """`train init` took 4 GB for a Parquet file of 1 MB with 150 million equal cells."""
+    monkeypatch.setattr(dataset, "MIN_STREAM_BYTES", 2 << 20)
+    path = tmp_path / name
+    for rows, expected in ((1000, False), (400_000, True)):
+        zeros = np.zeros(rows)
+        if name == "t.parquet":
+            parquet.write_table(pa.table({"a": zeros, "y": zeros}), path)
+        elif name == "t.npz":
+            np.savez_compressed(path, x=zeros[:, None], y=zeros)
+        else:
+            content = b"a,y\n" + b"0.0,0\n" * rows
+            path.write_bytes(lzma.compress(content) if name.endswith(".xz") else gzip.compress(content))
+        assert path.stat().st_size < 100_000
+        assert dataset.is_streamed(DataSection(path=name), tmp_path) is expected
+    path.write_bytes(path.read_bytes()[:50])
+    assert dataset.is_streamed(DataSection(path=name), tmp_path) is False
 
 
 def test_a_full_temporary_directory_is_reported(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
