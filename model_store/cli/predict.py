@@ -12,7 +12,7 @@ import json
 import math
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import ExitStack, closing, contextmanager, suppress
 from dataclasses import dataclass, replace
 from http import HTTPStatus
 from pathlib import Path
@@ -197,14 +197,13 @@ def _read_file(file: str, signature: Signature, header: Header | None, encoding:
         with opener() as source:
             start = source.read(_JSON_HEAD_BYTES).removeprefix(codecs.BOM_UTF8).lstrip()
         if start[:1] in (b"[", b"{") and not name.endswith(".json") and _are_json_lines(start):
-            with _own_locations(name):
-                return _open_rows(f"{name}.jsonl", opener, signature, header, encoding).read()
+            with _own_locations(name), _open_rows(f"{name}.jsonl", opener, signature, header, encoding) as table:
+                return table.read()
         if name.endswith(".json") or start[:1] in (b"[", b"{"):
             with opener() as source:
                 text = row_parser.decode_utf8(source.read(), name)
             return RowBatch(row_parser.parse_json_table(text, name))
-    with _own_locations(name):
-        table = _open_rows(name, opener, signature, header, encoding)
+    with _own_locations(name), _open_rows(name, opener, signature, header, encoding) as table:
         batch = table.read()
     _print_ignored(table.ignored)
     return batch
@@ -219,10 +218,11 @@ def _are_json_lines(start: bytes) -> bool:
         return False
 
 
+@contextmanager
 def _open_rows(
     name: str, opener: FileOpener, signature: Signature, header: Header | None, encoding: str | None
-) -> RowTable:
-    """Return the rows of a table file. A header is cleaned as training does: see `model_store.tables.header`."""
+) -> Iterator[RowTable]:
+    """Open the rows of a table file. A header is cleaned as training does: see `model_store.tables.header`."""
     file = open_table(name, opener, TableOptions(encoding=encoding), drop_row_names=False)
     if not isinstance(file, DelimitedFile):
         records, header = file.named_records(), "present"
@@ -230,7 +230,8 @@ def _open_rows(
         records = file.named_records()
     else:
         records = file.records()
-    return RowTable(records, "", signature, header, ignore_unknown=True, row_unit=file.row_unit)
+    with closing(records):
+        yield RowTable(records, "", signature, header, ignore_unknown=True, row_unit=file.row_unit)
 
 
 @contextmanager
@@ -259,9 +260,9 @@ def _predict_file(
     width = sum(math.prod(column.shape) for column in signature.inputs)
     size = max(1, min(5_000, _BATCH_CELLS // width))
     count, filled = 0, Counter[str]()
-    with open_output(output) as target, _progress(opener, file) as advance:
+    with open_output(output) as target, _progress(opener, file) as advance, ExitStack() as opened:
         with _own_locations(name):
-            table = _open_rows(name, opener, signature, header, encoding)
+            table = opened.enter_context(_open_rows(name, opener, signature, header, encoding))
         kept = _kept_columns(table, keep, name)
         writer = csv.writer(target, lineterminator="\n")
         while True:

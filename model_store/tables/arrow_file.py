@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Generator, Iterator
+from contextlib import closing, contextmanager
 from functools import cached_property
 from typing import Any
 
@@ -59,7 +59,7 @@ class ArrowFile(TableFile):
                 return None
             return int(sum(reader.get_batch(i).num_rows for i in range(reader.num_record_batches)))
 
-    def batches(self, columns: list[str], rows: int = _BATCH_ROWS) -> Iterator[Any]:
+    def batches(self, columns: list[str], rows: int = _BATCH_ROWS) -> Generator[Any]:
         """Yield record batches of pyarrow's with these columns. InputError if the file is damaged."""
         with self._reader() as reader:
             if self._is_parquet:
@@ -74,22 +74,24 @@ class ArrowFile(TableFile):
                 for start in range(0, len(selected), rows):
                     yield selected.slice(start, rows)
 
-    def blocks(self) -> Iterator[Block]:
+    def blocks(self) -> Generator[Block]:
         at = 1
-        for batch in self.batches(self.names):
-            columns = {name: to_texts(array) for name, array in zip(self.names, batch.columns, strict=True)}
-            if batch.num_rows:
-                yield Block(list(range(at, at + batch.num_rows)), columns)
-            at += batch.num_rows
+        with closing(self.batches(self.names)) as batches:
+            for batch in batches:
+                columns = {name: to_texts(array) for name, array in zip(self.names, batch.columns, strict=True)}
+                if batch.num_rows:
+                    yield Block(list(range(at, at + batch.num_rows)), columns)
+                at += batch.num_rows
 
-    def records(self) -> Iterator[Record]:
+    def records(self) -> Generator[Record]:
         yield 0, self.names
-        for block in self.blocks():
-            rows = zip(*block.columns.values(), strict=True)
-            for line, row in zip(block.lines, rows, strict=True):
-                yield line, ["" if cell is None else cell for cell in row]
+        with closing(self.blocks()) as blocks:
+            for block in blocks:
+                rows = zip(*block.columns.values(), strict=True)
+                for line, row in zip(block.lines, rows, strict=True):
+                    yield line, ["" if cell is None else cell for cell in row]
 
-    def named_records(self) -> Iterator[Record]:
+    def named_records(self) -> Generator[Record]:
         return self.records()
 
     @property

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import json
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Generator
+from contextlib import closing
 from functools import cached_property
 from itertools import islice
 from typing import Any
@@ -27,45 +28,27 @@ class JsonLinesFile(TableFile):
     def _columns(self) -> tuple[list[str], list[str]]:
         """The names of the columns, in order of appearance, and those of lists and objects in the first rows."""
         names: dict[str, bool] = {}
-        for _, row in islice(self._objects(), _FIRST_ROWS):
-            for name, value in row.items():
-                names[name] = names.get(name, False) or isinstance(value, (list, dict))
+        with closing(self._objects()) as objects:
+            for _, row in islice(objects, _FIRST_ROWS):
+                for name, value in row.items():
+                    names[name] = names.get(name, False) or isinstance(value, (list, dict))
         return [name for name, nested in names.items() if not nested], [name for name in names if names[name]]
 
     @property
     def unsupported(self) -> list[str]:
         return self._columns[1]
 
-    def records(self) -> Iterator[Record]:
+    def records(self) -> Generator[Record]:
         names, nested = self._columns
         known = {*names, *nested}
         if not known:
             return
         yield 1, names
-        for line, row in self._objects():
-            faults = [
-                Fault(
-                    f"line {line}, column {name}",
-                    f"none of the first {_FIRST_ROWS} rows has this column",
-                    "add it to the first row, with null",
-                )
-                for name in row
-                if name not in known
-            ]
-            cells = []
-            for name in names:
-                value = row.get(name)
-                if isinstance(value, (list, dict)):
-                    kind = "a list" if isinstance(value, list) else "an object"
-                    problem = f"expected a number, a string, a boolean or null, found {kind}"
-                    faults.append(Fault(f"line {line}, column {name}", problem, "write one column for each value"))
-                    continue
-                cells.append("" if value is None else _JSON_BOOLEANS.get(value, value))
-            if faults:
-                raise InputError(faults)
-            yield line, cells
+        with closing(self._objects()) as objects:
+            for line, row in objects:
+                yield line, _cells(line, row, names, known)
 
-    def _objects(self) -> Iterator[tuple[int, dict[str, Any]]]:
+    def _objects(self) -> Generator[tuple[int, dict[str, Any]]]:
         head, _ = text_file.read_head(self._open)
         encoding = text_file.choose_encoding(head[:4], self.options.encoding)
         number = 0
@@ -100,3 +83,28 @@ def _unique_keys(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
         twice = next(name for name, count in Counter(name for name, _ in pairs).items() if count > 1)
         raise ValueError(f"the key {twice!r} is written twice")
     return found
+
+
+def _cells(line: int, row: dict[str, Any], names: list[str], known: set[str]) -> list[str]:
+    """Return the cells of an object. InputError with its unknown keys, and its lists and objects."""
+    faults = [
+        Fault(
+            f"line {line}, column {name}",
+            f"none of the first {_FIRST_ROWS} rows has this column",
+            "add it to the first row, with null",
+        )
+        for name in row
+        if name not in known
+    ]
+    cells = []
+    for name in names:
+        value = row.get(name)
+        if isinstance(value, (list, dict)):
+            kind = "a list" if isinstance(value, list) else "an object"
+            problem = f"expected a number, a string, a boolean or null, found {kind}"
+            faults.append(Fault(f"line {line}, column {name}", problem, "write one column for each value"))
+            continue
+        cells.append("" if value is None else _JSON_BOOLEANS.get(value, value))
+    if faults:
+        raise InputError(faults)
+    return cells

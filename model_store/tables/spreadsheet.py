@@ -9,7 +9,7 @@ from __future__ import annotations
 import datetime as dt
 import warnings
 import zipfile
-from collections.abc import Iterator
+from collections.abc import Generator
 from typing import Any
 
 from model_store.errors import Fault, InputError
@@ -31,7 +31,7 @@ class SpreadsheetFile(TableFile):
 
     row_unit = "row"
 
-    def records(self) -> Iterator[Record]:
+    def records(self) -> Generator[Record]:
         try:
             import openpyxl  # noqa: PLC0415  # an extra
         except ImportError as error:

@@ -8,8 +8,8 @@ from __future__ import annotations
 
 import itertools
 from abc import ABC, abstractmethod
-from collections.abc import Iterator
-from contextlib import suppress
+from collections.abc import Generator, Iterator
+from contextlib import closing, suppress
 from dataclasses import dataclass
 from functools import cached_property
 from itertools import chain, islice
@@ -46,7 +46,7 @@ class TableFile(ABC):
         self._drop_row_names = drop_row_names
 
     @abstractmethod
-    def records(self) -> Iterator[Record]:
+    def records(self) -> Generator[Record]:
         """Yield the header and the rows as they are in the file, each with its number. InputError if it is damaged."""
 
     @property
@@ -57,19 +57,19 @@ class TableFile(ABC):
     @cached_property
     def _beginning(self) -> tuple[Header, int]:
         """The columns, and the number of rows of the first block."""
-        records = self.records()
-        first = next(records, None)
-        if first is None:
-            raise InputError([Fault("", "the file is empty", "add a header and rows")])
-        line, cells = first
-        rows: list[list[str]] = []
-        with suppress(InputError):  # `blocks` reports damage further on
-            characters = 0
-            for _, row in islice(records, _HEADER_ROWS):
-                rows.append(row)
-                characters += sum(map(len, row))
-                if characters > _HEADER_CHARACTERS:
-                    break
+        with closing(self.records()) as records:
+            first = next(records, None)
+            if first is None:
+                raise InputError([Fault("", "the file is empty", "add a header and rows")])
+            line, cells = first
+            rows: list[list[str]] = []
+            with suppress(InputError):  # `blocks` reports damage further on
+                characters = 0
+                for _, row in islice(records, _HEADER_ROWS):
+                    rows.append(row)
+                    characters += sum(map(len, row))
+                    if characters > _HEADER_CHARACTERS:
+                        break
         try:
             return read_header(cells, rows, drop_row_names=self._drop_row_names), rows_that_fit(rows)
         except InputError as error:
@@ -94,40 +94,41 @@ class TableFile(ABC):
         """The options of a job file that have another value than the default, as they were detected."""
         return {}
 
-    def named_records(self) -> Iterator[Record]:
+    def named_records(self) -> Generator[Record]:
         """Yield the names of the columns, then rows with a cell for each. InputError if a row is longer or shorter."""
-        header, records = self.header, self.records()
-        line, _ = next(records)
-        yield line, header.names
-        for line, cells in records:
-            row = _fit(cells, header.width)
-            if len(row) != header.width:
-                raise InputError([self._length_fault(line, len(cells))])
-            yield line, [row[i] for i in header.indices]
+        header = self.header
+        with closing(self.records()) as records:
+            line, _ = next(records)
+            yield line, header.names
+            for line, cells in records:
+                row = _fit(cells, header.width)
+                if len(row) != header.width:
+                    raise InputError([self._length_fault(line, len(cells))])
+                yield line, [row[i] for i in header.indices]
 
-    def row_blocks(self, size: int) -> Iterator[tuple[list[int], list[list[str]]]]:
+    def row_blocks(self, size: int) -> Generator[tuple[list[int], list[list[str]]]]:
         """Yield the records in blocks: their numbers and their cells."""
-        records = self.records()
-        while found := list(islice(records, size)):
-            yield [number for number, _ in found], [row for _, row in found]
+        with closing(self.records()) as records:
+            while found := list(islice(records, size)):
+                yield [number for number, _ in found], [row for _, row in found]
 
-    def blocks(self) -> Iterator[Block]:
+    def blocks(self) -> Generator[Block]:
         """Yield all rows. InputError if rows have more or fewer cells than the header: it lists all of them."""
         header, size = self._beginning
         width, is_header = header.width, True
-        found = self.row_blocks(size)
-        for numbers, rows in found:
-            if is_header:
-                del numbers[0], rows[0]
-                is_header = False
-            if any(len(row) != width for row in rows):
-                rows = [_fit(row, width) for row in rows]
+        with closing(self.row_blocks(size)) as found:
+            for numbers, rows in found:
+                if is_header:
+                    del numbers[0], rows[0]
+                    is_header = False
                 if any(len(row) != width for row in rows):
-                    raise self._length_error(numbers, rows, found)
-            if rows:
-                cells = list(chain.from_iterable(rows))
-                named = {name: cells[i::width] for name, i in zip(header.names, header.indices, strict=True)}
-                yield Block(numbers, named)  # type: ignore[arg-type]  # None only in other formats
+                    rows = [_fit(row, width) for row in rows]
+                    if any(len(row) != width for row in rows):
+                        raise self._length_error(numbers, rows, found)
+                if rows:
+                    cells = list(chain.from_iterable(rows))
+                    named = {name: cells[i::width] for name, i in zip(header.names, header.indices, strict=True)}
+                    yield Block(numbers, named)  # type: ignore[arg-type]  # None only in other formats
 
     def _length_error(
         self, numbers: list[int], rows: list[list[str]], rest: Iterator[tuple[list[int], list[list[str]]]]
@@ -166,11 +167,12 @@ class DelimitedFile(TableFile):
             stem = stem.removesuffix(suffix)
         return detect(head, self.options, "\t" if stem.endswith((".tsv", ".tab", ".txt")) else ",", complete=complete)
 
-    def records(self) -> Iterator[Record]:
-        for numbers, rows in self.row_blocks(1):
-            yield from zip(numbers, rows, strict=True)
+    def records(self) -> Generator[Record]:
+        with closing(self.row_blocks(1)) as blocks:
+            for numbers, rows in blocks:
+                yield from zip(numbers, rows, strict=True)
 
-    def row_blocks(self, size: int) -> Iterator[tuple[list[int], list[list[str]]]]:
+    def row_blocks(self, size: int) -> Generator[tuple[list[int], list[list[str]]]]:
         dialect, count = self.dialect, itertools.count()
         with text_file.translate_read_errors(), text_file.open_text(self._open, dialect.encoding) as text:
             try:

@@ -23,7 +23,7 @@ from model_store.errors import Fault, InputError
 Open = Callable[[], BinaryIO]  # opens a file at its start, for reading bytes
 
 MAX_LINE_CHARACTERS = 1 << 26  # of a file: 3 MB of gzip can hold a line of 3 GB
-HEAD_BYTES = 4 << 20  # of the decompressed bytes that decide how a file is read
+HEAD_BYTES = 1 << 20  # of the decompressed bytes that decide how a file is read
 COMPRESSED_SUFFIXES = (".gz", ".bz2", ".xz")
 _BOMS = ((codecs.BOM_UTF8, "utf-8-sig"), (codecs.BOM_UTF16_LE, "utf-16"), (codecs.BOM_UTF16_BE, "utf-16"))
 _COMPRESSIONS: tuple[tuple[bytes, Callable[[Any], Any]], ...] = (

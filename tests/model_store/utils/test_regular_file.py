@@ -46,7 +46,7 @@ def test_a_pipe_or_a_device_is_refused_without_waiting(tmp_path: Path) -> None:
     for name in ("file", "to-file"):
         with open_regular(tmp_path / name) as file:
             assert file.read() == b"content"
-    assert descriptor_count() == descriptors
+    assert descriptor_count() <= descriptors  # fewer if files of another test are freed meanwhile
 
 
 def test_no_reader_of_configured_paths_waits_for_a_pipe(tmp_path: Path) -> None:
