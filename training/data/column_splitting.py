@@ -57,8 +57,8 @@ def split_by_group(
             problem = f"all rows of {len(absent)} classes are in the groups of fold {fold.number}"
             raise DataError(source, [Fault("split.column", problem, "use more folds, or remove the classes")])
     else:
-        _draw_groups(part, 2, test, sizes, order, remaining, source)
-    _draw_groups(part, 1, validation, sizes, order, remaining, source)
+        _draw_groups(part, 2, test, sizes, order, remaining, source, kept=1 + (validation > 0))
+    _draw_groups(part, 1, validation, sizes, order, remaining, source, kept=1)
     of_row = part[codes]
     return Split(np.flatnonzero(of_row == 0), np.flatnonzero(of_row == 1), np.flatnonzero(of_row == 2))
 
@@ -147,12 +147,17 @@ def _draw_groups(
     order: NDArray[np.int64],
     remaining: _RemainingClasses,
     source: str,
+    *,
+    kept: int,
 ) -> None:
-    """Set `part` to `number` for groups with about a `share` of all rows, at least one if the share is above 0."""
+    """Set `part` to `number` for groups with about a `share` of all rows, at least one if the share is above 0.
+
+    So many groups are `kept` for the parts that are drawn later.
+    """
     wanted = share * sizes.sum()
     rows = 0
     candidates = [group for group in order if part[group] == 0]
-    free = len(candidates) - 1  # a group is left for training
+    free = max(0, len(candidates) - kept)
     for group in candidates:
         if not free or rows >= wanted:
             break
