@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import io
-import json
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -60,10 +59,7 @@ def replay(receipt: Path, body: Path, header: Header | None, store: str, as_json
 
 
 def _read_receipt(path: Path) -> Mapping[str, Any]:
-    try:
-        content = json.loads(path.read_bytes())
-    except ValueError as e:
-        raise InputError([Fault(str(path), f"expected a receipt in JSON: {e}", _GET_RECEIPT)]) from e
+    content = _parse_json(path.read_bytes(), str(path))
     if isinstance(content, dict):
         content = content.get("receipt", content)
     receipt: dict[str, Any] = content if isinstance(content, dict) else {}
@@ -77,13 +73,20 @@ def _read_receipt(path: Path) -> Mapping[str, Any]:
     return receipt
 
 
+def _parse_json(data: bytes, location: str) -> Any:
+    """Return the value of a receipt or body. InputError as the service: a key that is there twice has two readings."""
+    return row_parser.parse_strict_json(row_parser.decode_utf8(data, location), location)
+
+
 def _predict(model: Model, data: bytes, name: str, header: Header | None, top_k: int | None) -> list[Any]:
     """Return the predictions for a request body in any format that the service accepts."""
     try:
         if data.startswith(b"\x93NUMPY"):
             return model.predict(np.load(io.BytesIO(data), allow_pickle=False).tolist(), top_k)
         if data.lstrip()[:1] == b"{":
-            return model.predict(json.loads(data)["instances"], top_k)
+            return model.predict(
+                row_parser.parse_strict_json(row_parser.decode_utf8(data, name), name)["instances"], top_k
+            )
     except (ValueError, KeyError, TypeError) as e:
         fix = "give the body of a request to /predict, uncompressed"
         raise InputError([Fault(name, f"expected rows in JSON, CSV or .npy, found an error: {e}", fix)]) from e

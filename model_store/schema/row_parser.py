@@ -202,7 +202,7 @@ def parse_json_rows(texts: Sequence[str]) -> list[Any]:
         if text.lstrip()[:1] not in ("[", "{"):
             problem = f'expected JSON such as {{"column": 1}}, found {describe_value(text)}'
             raise InputError([Fault(f"row {i}", problem)])
-    return [_parse_json(text, f"row {i}") for i, text in enumerate(texts)]
+    return [parse_strict_json(text, f"row {i}") for i, text in enumerate(texts)]
 
 
 def decode_utf8(data: bytes, name: str) -> str:
@@ -221,7 +221,7 @@ def is_json(text: str, name: str) -> bool:
 
 def parse_json_table(text: str, name: str) -> list[Any]:
     """Return the rows of a JSON file: a list, or an object with `instances`."""
-    rows = _parse_json(text, name)
+    rows = parse_strict_json(text, name)
     if isinstance(rows, dict) and set(rows) == {"instances"}:
         rows = rows["instances"]
     if not isinstance(rows, list):
@@ -250,7 +250,8 @@ def _target_names(signature: Signature) -> set[str]:
     return {output.name} if isinstance(output, ClassificationOutput) else set(output.names)
 
 
-def _parse_json(text: str, location: str) -> Any:
+def parse_strict_json(text: str, location: str) -> Any:
+    """Return the value of a JSON text. InputError names `location` if it is none, or if an object has a key twice."""
     try:
         parsed = json.loads(text)
     except ValueError as e:

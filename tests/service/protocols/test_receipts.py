@@ -19,12 +19,16 @@ from tests.service.conftest import assert_error, fault_locations, network
 BODY = b'{"instances": [{"rooms": 3, "area": 0.1}, [1e3, null]], "version": 1}'
 
 
+class Raw(str):
+    """The text of a file that json.dumps would not write."""
+
+
 @pytest.fixture
 def replay(store, tmp_path):
     """Run `models replay` on a response and a body, saved as files."""
 
     def run(result: Any, body: bytes, *words: str, code: int = 0) -> Any:
-        (tmp_path / "answer.json").write_text(json.dumps(result))
+        (tmp_path / "answer.json").write_text(result if isinstance(result, Raw) else json.dumps(result))
         (tmp_path / "body").write_bytes(body)
         files = [str(tmp_path / "answer.json"), str(tmp_path / "body")]
         result = CliRunner().invoke(main.main, ["replay", *files, *words], env={"MODEL_STORE": str(store.root)})
@@ -87,6 +91,17 @@ def test_replay_rejects_another_body_model_or_prediction(client, replay, store):
     assert "no version 9" in replay({**result, "version": 9}, BODY, code=5).stderr
     for wrong in ([], {"receipt": 3}, {**result, "version": "1"}, {"model": "price"}):
         assert "receipt=true" in replay(wrong, BODY, code=3).stderr
+
+
+def test_replay_rejects_receipts_and_bodies_with_a_key_twice(client, replay):
+    """Readers disagree about the value, and the service never answers such a body."""
+    result = client.post("/models/price/predict?receipt=true", data=BODY).json["receipt"]
+    twice = Raw(json.dumps(result)[:-1] + ', "version": 1}')
+    assert "expected each key once" in replay(twice, BODY, code=3).stderr
+    assert "nested too deeply" in replay(Raw("[" * 200_000), BODY, code=3).stderr
+    body = BODY.replace(b'"rooms": 3', b'"rooms": 9, "rooms": 3')
+    forged = {**result, "input_sha256": hashlib.sha256(body).hexdigest()}
+    assert "expected each key once" in replay(forged, body, code=3).stderr
 
 
 def test_warnings_report_values_outside_the_training_range(client):
