@@ -111,19 +111,22 @@ def run_operation(operation: str, root: str, number: str) -> None:
 def fork(words: list[str]) -> None:
     """Run an operation in a child process, which starts when a line arrives on standard input."""
     ready, go = os.pipe()
+    started, start = os.pipe()
     child = os.fork()
     if child == 0:
         ctypes.CDLL(None).prctl(_PR_SET_PTRACER, ctypes.c_ulong(-1))
+        os.write(start, b"started")
         select.select([ready], [], [])
         os.getsid(0)
         run_operation(*words)
         os._exit(0)
+    os.read(started, 8)  # what Python does after a fork, such as seeding `random`, is not traced
     write_line(child)
     sys.stdin.readline()
     os.write(go, b"go")
     _, status = os.waitpid(child, 0)
-    os.close(ready)
-    os.close(go)
+    for end in (ready, go, started, start):
+        os.close(end)
     if status:
         write_line({"killed": os.waitstatus_to_exitcode(status)})
 
