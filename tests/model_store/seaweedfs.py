@@ -30,6 +30,7 @@ def running(directory: Path) -> Iterator[str]:
         WEED, "server", f"-dir={directory}", "-ip=127.0.0.1", f"-master.port={master}", f"-volume.port={volume}",
         "-filer", f"-filer.port={filer}", "-s3", f"-s3.port={s3}", "-master.telemetry=false",
         "-master.volumeSizeLimitMB=64",
+        "-s3.port.iceberg=0", "-s3.port.lance=0",  # off: their ports are fixed, and several servers may run
     ]  # fmt: skip
     log = directory / "log"
     with log.open("wb") as out:

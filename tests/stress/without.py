@@ -107,6 +107,7 @@ def length_check() -> None:
 
 def decompression_limit() -> None:
     whole = request_body._decompress
+    replace(request_body, "_MAX_COMPRESSION", 1 << 40)
     replace(request_body, "_decompress", lambda packed, coding, _: whole(packed, coding, 1 << 40))
 
 

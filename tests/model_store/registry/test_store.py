@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from datetime import UTC, datetime
+from pathlib import Path
 
 import pytest
 
@@ -13,7 +14,7 @@ from model_store.registry import store as stores
 from model_store.registry.alias_log import AliasRevision
 from model_store.registry.store import Store, open_store
 from model_store.storage.base import StorageBackend, put_object
-from tests.model_store.conftest import contents, replace_object
+from tests.model_store.conftest import MakeModel, contents, replace_object
 
 NOW = datetime(2026, 1, 2, 3, 4, 5, tzinfo=UTC)
 BY = {"who": "ada", "why": "better", "when": NOW}
@@ -271,8 +272,11 @@ def test_an_invalid_signature_under_the_same_key_raises(store: Store, model: Mod
         store.add_signature("chess", 1, KEY, b"x" * 64)
 
 
-def test_no_byte_of_a_file_that_a_link_leads_to_is_shown(chess: Store) -> None:
+def test_no_byte_of_a_file_that_a_link_leads_to_is_shown(tmp_path: Path, make_model: MakeModel) -> None:
     """A writer to the store could read what the service's user can, in its log and at /readyz."""
+    chess = open_store(tmp_path / "links")  # only a directory has links
+    for seed in range(3):
+        chess.publish("chess", make_model(seed))
     chess.set_alias("chess", "champion", 1, **BY)
     for key in ("chess/aliases/champion/1.json", "chess/3.json"):
         replace_object(chess, key, b"hunter2")
