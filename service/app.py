@@ -24,7 +24,7 @@ from model_store.utils.printable import printable
 from service.config import Settings, SettingsError
 from service.http.cross_origin import CrossOrigin, Headers
 from service.http.cross_site import check_no_foreign_page
-from service.http.request_head import ForwardedPrefix, HostPolicy, check_host
+from service.http.request_head import ForwardedPrefix, HostPolicy, check_host, drop_invalid_dates
 from service.http.responses import add_response_headers
 from service.inference.drift import DriftMonitor
 from service.inference.runner import InferenceRunner
@@ -114,6 +114,7 @@ def create_app(settings: Settings | None = None, *, forks: bool = False) -> Flas
     @app.before_request
     def start_request() -> Response | None:
         environ = request.environ
+        drop_invalid_dates(environ)
         g.request_record = recorder.begin(
             request.method,
             environ.get("RAW_URI") or request.full_path.rstrip("?"),

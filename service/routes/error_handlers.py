@@ -20,6 +20,7 @@ from werkzeug.wrappers import Response
 
 from model_store.errors import Fault, InputError
 from service.http.exceptions import ApiError
+from service.http.request_head import prefers_page
 from service.http.responses import json_response, uses_plain_error_body
 from service.registry.errors import UnavailableError, UnknownModelError
 from service.routes.error_examples import REPOSITORY_PATH, error_example
@@ -85,8 +86,7 @@ def _too_many_rows(error: TooManyRowsError) -> Response:
 def _access_denied(error: AccessDeniedError) -> Response:
     g.request_record.key_name = error.key_name
     challenge = {"WWW-Authenticate": error.challenge}
-    accepted = request.accept_mimetypes.best_match(["application/json", "text/html"])
-    if request.endpoint == "docs.docs" and accepted == "text/html":  # a browser: its page asks for the key
+    if request.endpoint == "docs.docs" and prefers_page(request):  # a browser: its page asks for the key
         g.request_record.error_code = error.code
         return Response(render_template("key.html"), error.status, challenge, content_type="text/html; charset=utf-8")
     return error_response(ApiError(error.status, error.code, str(error), [error.fault], challenge))

@@ -10,7 +10,7 @@ from prometheus_client.core import Metric
 from werkzeug.wrappers import Response
 
 from model_store.errors import Fault
-from service.http.request_head import HostPolicy
+from service.http.request_head import HostPolicy, prefers_page
 from service.http.responses import json_response
 from service.inference.drift import DriftMonitor
 from service.registry.registry import ModelRegistry
@@ -41,7 +41,7 @@ def create_blueprint(
 
     @blueprint.get("/")
     def root() -> Response:
-        if request.accept_mimetypes.best_match(["application/json", "text/html"]) == "text/html":
+        if prefers_page(request):
             return redirect(f"{request.script_root}/docs" if request.script_root else "docs", 302)
         return json_response({"status": "alive"})
 

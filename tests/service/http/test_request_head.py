@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import pytest
+from flask import Request
 
 from service.http.request_head import ForwardedPrefix, is_valid_host
 
@@ -82,3 +83,32 @@ def test_a_prefix_is_a_path(prefix):
 )
 def test_anything_but_a_path_is_no_prefix(prefix):
     assert script_name(prefix) == ""
+
+
+@pytest.mark.parametrize("name", ["If-Modified-Since", "If-Range"])
+@pytest.mark.parametrize(
+    "date",
+    [
+        "Mon, 01 Jan 99999999999999999999 00:00:00 GMT",
+        "Mon, 01 Jan 2020 99999999999:00:00 GMT",
+        "Mon, 01 Jan 2020 00:00:00 +99999999999999999999",
+    ],
+)
+def test_a_date_out_of_range_is_ignored(client, name, date):
+    """It was a 500 with a traceback in the log, without an API key."""
+    with client.get("/static/docs.js", headers={name: date, "Range": "bytes=0-5"}) as found:
+        assert found.status_code in (200, 206)
+
+
+def test_a_valid_date_is_a_condition(client):
+    with client.get("/static/docs.js") as first:
+        changed = first.headers["Last-Modified"]
+    with client.get("/static/docs.js", headers={"If-Modified-Since": changed}) as again:
+        assert again.status_code == 304
+
+
+def test_a_long_accept_header_is_not_parsed(client, monkeypatch):
+    parsed = []
+    monkeypatch.setattr(Request, "accept_mimetypes", property(lambda _: parsed.append(1)))
+    assert client.get("/", headers={"Accept": "text/html," * 1000}).get_json() == {"status": "alive"}
+    assert parsed == []
