@@ -17,8 +17,10 @@ from model_store.errors import Fault, InputError
 
 _COLON = ord(":")
 _BYTE_COUNT_LIMIT = 4096  # `bytes.count` is the faster one for shorter texts
+_UNLOCATED = Fault("body", "expected each key once, found one several times", "remove the duplicate key")
 _STRING = re.compile(rb'"[^"\\]*(?:\\.[^"\\]*)*"')
 _MAX_LOCATION = 200  # characters
+_MAX_LOCATED_BYTES = 1 << 16  # of a text whose faults are located: a megabyte of objects took a second
 
 
 def has_duplicate_keys(body: bytes, parsed: Any) -> bool:
@@ -41,25 +43,32 @@ def has_duplicate_keys(body: bytes, parsed: Any) -> bool:
 
 
 def duplicate_key_faults(body: bytes) -> list[Fault]:
-    """Return a fault for each duplicate key of a JSON text, up to `InputError.MAX_FAULTS`, with its location."""
+    """Return a fault for each duplicate key of a JSON text, up to `InputError.MAX_FAULTS`, with its location.
+
+    A long text has one fault without a location, since its compressed form may be short.
+    """
+    if len(body) > _MAX_LOCATED_BYTES:
+        return [_UNLOCATED]
     try:
         # Numbers stay text: Python would refuse an integer of thousands of digits.
         document = json.loads(body, object_pairs_hook=_parse_object, parse_int=str, parse_float=str)
     except RecursionError:
-        return [Fault("body", "expected each key once, found one several times", "remove the duplicate key")]
+        return [_UNLOCATED]
     faults: list[Fault] = []
     level: list[tuple[str, Any]] = [("", document)] if isinstance(document, (dict, list)) else []
-    while level and len(faults) < InputError.MAX_FAULTS:
+    while level:
         for path, value in level:
             if isinstance(value, _ObjectWithDuplicates):
                 faults += (_fault(f"{path}{key}"[:_MAX_LOCATION], count) for key, count in value.counts.items())
+                if len(faults) >= InputError.MAX_FAULTS:
+                    return faults[: InputError.MAX_FAULTS]
         level = [
             (f"{path}{name}."[:_MAX_LOCATION], child)
             for path, value in level
             for name, child in (value.items() if isinstance(value, dict) else enumerate(value))
             if isinstance(child, (dict, list))
         ]
-    return faults[: InputError.MAX_FAULTS]
+    return faults
 
 
 class _ObjectWithDuplicates(dict[str, Any]):

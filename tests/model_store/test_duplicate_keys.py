@@ -78,3 +78,13 @@ def test_all_duplicate_keys_are_reported_with_their_locations():
 def test_no_depth_length_or_number_stops_the_search(body, count):
     assert has_duplicate_keys(body, orjson.loads(body))
     assert len(duplicate_key_faults(body)) == count
+
+
+def test_a_long_text_is_not_searched_for_the_locations(monkeypatch: pytest.MonkeyPatch):
+    """A megabyte of objects, which gzip makes 1.2 kB, took a second."""
+    body = b'{"":1,"":1,"a":[' + b'{"":1,"":1},' * 6000 + b"0]}"
+    monkeypatch.setattr("json.loads", lambda *_, **__: pytest.fail("parsed again"))
+    assert has_duplicate_keys(body, orjson.loads(body))
+    assert list(map(str, duplicate_key_faults(body))) == [
+        "body: expected each key once, found one several times (remove the duplicate key)"
+    ]
