@@ -36,7 +36,7 @@ _MIN_IDENTIFIED_ROWS = 20
 _IDENTIFIER_SHARE = 0.95  # of the cells are distinct
 _MIN_WORDS = 3  # of a text, on average
 _MAX_ROUNDING_ERROR = 16 * float(np.finfo(np.float64).eps)  # of sums of up to about a hundred terms, relative
-_FORMATTED_NUMBER = re.compile(r"[$€£¥]?\s*[+-]?\d[\d.,' ]*\s*([%$€£¥]|[A-Za-z]{1,3})?")
+_FORMATTED_NUMBER = re.compile(r"[$€£¥]?\s*[+-]?\d[\d.,' ]*([%$€£¥]|[A-Za-z]{1,3})?")
 
 
 def find_number_format(cells: Sequence[str | None]) -> NumberFormat | None:
