@@ -18,6 +18,7 @@ from model_store.nn.module import Module, Shape
 MAX_BATCH_VALUES = 2**24  # in one array of a forward pass: 64 MB in float32
 MAX_ROW_OPERATIONS = 2**33  # a few seconds on one core
 _VALUE_OPERATIONS = 16  # of an element-wise function, exponentials included
+_CALL_OPERATIONS = 10_000  # in the time of a call of NumPy; pooling has one for each place in a window
 
 
 class RowCost(NamedTuple):
@@ -55,4 +56,4 @@ def _layer_cost(module: Module, before: Shape, after: Shape) -> RowCost:
     covered = window.positions * window.size**2 * window.channels
     if isinstance(module, Conv2D):
         return RowCost(max(values, padded, covered), padded + covered * module.filters)
-    return RowCost(max(values, padded), padded + covered)
+    return RowCost(max(values, padded), padded + covered + _CALL_OPERATIONS * window.size**2)
