@@ -203,14 +203,8 @@ class DateKind(NumberKind):
         return fit_date(name, statistics, section)
 
 
-class TextKind(ColumnKind):
-    def accepts(self, cells: Sequence[str | None]) -> bool:
-        present = [cell for cell in cells if cell is not None]
-        return not type_inference.rare_invalid_numbers(cells) and type_inference.looks_like_identifier(present)
-
-    def read(self, table: Table, name: str, written: Any, *, declared: bool) -> NDArray[Any]:
-        del written, declared
-        return self.from_texts(table.columns[name], name)
+class _CountedTexts(ColumnKind):
+    """Columns of strings, None where one is missing, whose statistics are the count of each."""
 
     def from_texts(self, texts: Sequence[str | None], name: str) -> NDArray[Any]:
         del name
@@ -226,6 +220,16 @@ class TextKind(ColumnKind):
 
     def streamed_statistics(self, stream: StreamedColumn) -> CategoryStatistics:
         return CategoryStatistics(stream.counts, stream.missing)
+
+
+class TextKind(_CountedTexts):
+    def accepts(self, cells: Sequence[str | None]) -> bool:
+        present = [cell for cell in cells if cell is not None]
+        return not type_inference.rare_invalid_numbers(cells) and type_inference.looks_like_identifier(present)
+
+    def read(self, table: Table, name: str, written: Any, *, declared: bool) -> NDArray[Any]:
+        del written, declared
+        return self.from_texts(table.columns[name], name)
 
     def fit(self, name: str, statistics: Any, section: DataSection) -> Column | None:
         if not statistics.counts:
@@ -235,7 +239,7 @@ class TextKind(ColumnKind):
         return TextColumn(name, TEXT_FEATURES, fill, {**found, "distinct": len(statistics.counts)})
 
 
-class CategoryKind(ColumnKind):
+class CategoryKind(_CountedTexts):
     def accepts(self, cells: Sequence[str | None]) -> bool:
         del cells
         return True
@@ -243,21 +247,6 @@ class CategoryKind(ColumnKind):
     def read(self, table: Table, name: str, written: Any, *, declared: bool) -> NDArray[Any]:
         del written
         return type_inference.parse_categories(table, name, declared=declared)
-
-    def from_texts(self, texts: Sequence[str | None], name: str) -> NDArray[Any]:
-        del name
-        values = np.empty(len(texts), object)
-        values[:] = texts
-        return values
-
-    def has_missing(self, values: NDArray[Any]) -> bool:
-        return None in values.tolist()
-
-    def statistics(self, values: NDArray[Any]) -> CategoryStatistics:
-        return CategoryStatistics.from_values(values)
-
-    def streamed_statistics(self, stream: StreamedColumn) -> CategoryStatistics:
-        return CategoryStatistics(stream.counts, stream.missing)
 
     def fit(self, name: str, statistics: Any, section: DataSection) -> Column | None:
         missing: Any = section.missing
