@@ -126,7 +126,7 @@ def test_without_store_and_copies_new_workers_report_why_at_once_and_recover(
     bring_back()
     until(lambda: server.ask("GET", "/readyz") == (200, {**ready, "status": "ready", "problems": [], "models": {
         "image": 1, "penguins": 2, "price": 1}}))  # fmt: skip
-    assert server.ask("POST", "/models/price/predict", ROW) == before
+    until(lambda: server.ask("POST", "/models/price/predict", ROW) == before)  # each worker recovers by itself
     assert "Traceback" not in server.log
 
 
@@ -159,8 +159,7 @@ def test_versions_that_no_worker_can_load_again_are_replaced_by_what_the_store_h
     for copy in tmp_path.glob("cache/*/*.npz"):
         copy.unlink()
     kill_workers(server)
-    until(lambda: server.ask("GET", "/readyz")[1]["status"] == "ready")
-    assert server.ask("GET", "/readyz")[1]["models"] == {"image": 1, "penguins": 3, "price": 2}
+    until(lambda: server.ask("GET", "/readyz")[1].get("models") == {"image": 1, "penguins": 3, "price": 2})
 
 
 def test_health_is_reported_while_a_bucket_does_not_respond(
