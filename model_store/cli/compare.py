@@ -9,19 +9,22 @@ from model_store.cli.common import print_json
 from model_store.cli.group import command, resolve_reference
 from model_store.cli.terminal import stdout
 from model_store.evaluation.compare import compare
-from model_store.registry.store import open_store
+from model_store.registry.store import Store, open_store
 
 
 @command("compare")
 @click.argument("first", metavar="MODEL")
-@click.argument("second", metavar="OTHER")
-def compare_models(first: str, second: str, store: str, as_json: bool) -> None:
+@click.argument("second", metavar="[OTHER]", required=False)
+def compare_models(first: str, second: str | None, store: str, as_json: bool) -> None:
     """Compare two versions: metrics, inputs, layers, job.
 
     Says which one is better, and whether the difference in accuracy or RMSE is statistically significant.
+
+    Without OTHER, MODEL is compared with the newest version; if it is the newest, with the version before.
     """
     opened = open_store(store)
-    references = [resolve_reference(opened, model) for model in (first, second)]
+    models = _choose_pair(opened, first) if second is None else (first, second)
+    references = [resolve_reference(opened, model) for model in models]
     names = tuple(f"{name}/{number}" for name, number in references)
     manifests = [opened.manifest(name, number)[1] for name, number in references]
     comparison = compare((names[0], manifests[0]), (names[1], manifests[1]))
@@ -36,3 +39,18 @@ def compare_models(first: str, second: str, store: str, as_json: bool) -> None:
     stdout.print()
     for part in tables.comparison_tables(comparison, (names[0], names[1])):
         tables.print_table(part)
+
+
+def _choose_pair(store: Store, model: str) -> tuple[str, str]:
+    """Return the versions to compare if only `model` is named: its version and the newest, or the two newest.
+
+    UsageError if the model has only one version.
+    """
+    name, number = resolve_reference(store, model)
+    *earlier, newest = store.versions(name)
+    if number != newest:
+        return f"{name}/{number}", f"{name}/{newest}"
+    if not earlier:
+        problem = f"expected two versions to compare, found only {name}/{newest}"
+        raise click.UsageError(f"{problem}: train another version, or name one of another model after it")
+    return f"{name}/{earlier[-1]}", f"{name}/{newest}"

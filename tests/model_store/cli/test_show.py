@@ -172,3 +172,17 @@ def test_show_includes_a_summary_of_the_diagnostics(models, store: Store, model)
     where = store.add_report(version, "<p>")
     assert where in re.sub(r" *\n +", "", models("show", "go").stdout)  # a long path is wrapped
     assert read_json(models("show", "go", "--json"))["report"] == where
+
+
+def test_a_model_alone_is_compared_with_its_newest_version_or_else_the_two_newest(models, store: Store, model) -> None:
+    def compared(*arguments: str) -> list[str]:
+        found = read_json(models("compare", *arguments, "--json"))
+        return [found["first"], found["second"]]
+
+    assert compared("chess") == ["chess/2", "chess/3"]  # callers get the newest
+    models("alias", "chess", "default", "1")
+    assert compared("chess") == ["chess/1", "chess/3"]
+    assert compared("chess/2") == ["chess/2", "chess/3"]
+    assert compared("chess/latest") == ["chess/2", "chess/3"]
+    store.publish("go", model)
+    assert "found only go/1: train another version" in models("compare", "go", code=2).stderr
