@@ -19,7 +19,7 @@ FOLDERS: dict[str, tuple[str, list[tuple[str, str]]]] = {
     "training": (
         "train: from data to a model",
         [
-            ("losses.py", "losses and derivatives"),
+            ("losses/", "losses and derivatives"),
             ("optim/", "optimizers, schedules"),
             ("config/", "the job file, its defaults"),
             ("data/", "readers, type inference, splits"),

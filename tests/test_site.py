@@ -35,7 +35,7 @@ def test_no_page_loads_anything_from_another_host(site: Path) -> None:
 @pytest.mark.parametrize(
     ("page", "names"),
     [
-        ("training", ["training.train", "training.losses.MSE", "training.optim.optimizers.SGD"]),
+        ("training", ["training.train", "training.losses.regression.MSE", "training.optim.optimizers.SGD"]),
         ("training", ["training.engine.gradient_check.check_gradients", "training.optim.lr_schedulers.Cosine"]),
         ("networks", ["model_store.nn.linear.Linear", "model_store.nn.sequential.Sequential"]),
         ("store", [f"model_store.registry.store.{name}" for name in ("open_store", "Store.load", "Version")]),

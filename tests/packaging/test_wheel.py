@@ -36,7 +36,7 @@ LIBRARY_TESTS = (
     "model_store/schema",
     "model_store/artifact",
     "training/optim",
-    "training/test_losses.py",
+    "training/losses",
 )
 MIB = 2**20
 

@@ -46,7 +46,7 @@ CASES = [
     (Gamma(), COUNTS + 0.5, PROBABILITIES),
     (LogGamma(), COUNTS + 0.5, NUMBERS),
 ]
-PYTORCH = np.load(Path(__file__).parents[1] / "fixtures" / "pytorch_steps.npz")
+PYTORCH = np.load(Path(__file__).parents[2] / "fixtures" / "pytorch_steps.npz")
 
 
 @pytest.mark.parametrize(
