@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from functools import reduce
+from functools import reduce, wraps
+from typing import Any
 
 import click
 
@@ -17,6 +18,7 @@ from model_store.cli.common import (
     version_option,
 )
 from model_store.registry.store import Store
+from model_store.tables.options import OPTION_RULES, TableOptions, find_conflict
 
 
 @click.group(
@@ -50,6 +52,28 @@ header_option = click.option(
     type=click.Choice(["present", "absent"]),
     help="Whether the first line of CSV names the columns.  [default: if it names every column that the model needs]",
 )
+
+
+def table_options(function: Callable[..., None]) -> Callable[..., None]:
+    """Add an option for each field of `TableOptions` to a command, which takes them together as `options`."""
+
+    @wraps(function)
+    def with_options(**values: Any) -> None:
+        given = {name: values.pop(name) for name in OPTION_RULES}
+        options = TableOptions(**given | {"separator": given["separator"] and given["separator"].replace("\\t", "\t")})
+        for name, rule in OPTION_RULES.items():
+            value = getattr(options, name)
+            if value is not None and not rule.is_valid(value):
+                raise click.UsageError(f"--{name}: expected {rule.expected}, found {value!r}.")
+        if problem := find_conflict(options):
+            raise click.UsageError(f"--decimal: {problem}.")
+        function(options=options, **values)
+
+    for name, rule in reversed(OPTION_RULES.items()):
+        with_options = click.option(f"--{name}", metavar=rule.metavar, help=rule.help)(with_options)
+    return with_options
+
+
 why_option = click.option("--why", default="", help="The reason, kept in the history.")
 
 

@@ -23,7 +23,7 @@ from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 
 from model_store.cli import tables
 from model_store.cli.common import open_output, print_json, print_note, verbosity
-from model_store.cli.group import command, header_option, resolve_reference
+from model_store.cli.group import command, header_option, resolve_reference, table_options
 from model_store.cli.terminal import stderr
 from model_store.errors import Fault, InputError, StoreError, did_you_mean
 from model_store.registry.store import open_store
@@ -31,10 +31,10 @@ from model_store.schema import row_parser
 from model_store.schema.columns import KINDS, Column
 from model_store.schema.row_parser import Header, RowBatch, RowTable
 from model_store.schema.signature import ClassificationOutput, RegressionOutput, Signature
-from model_store.tables.dialect import TableOptions
 from model_store.tables.formats import is_table, open_table
+from model_store.tables.options import TableOptions
 from model_store.tables.table_file import DelimitedFile
-from model_store.tables.text_file import FileOpener, is_encoding
+from model_store.tables.text_file import FileOpener
 from model_store.utils.values import list_names
 
 _JSON_HEAD_BYTES = 1 << 12  # in which JSON begins
@@ -68,11 +68,7 @@ class Predictor:
     help="API key of the service. Command-line options are visible to other users; use the environment variable.",
 )
 @header_option
-@click.option(
-    "--encoding",
-    metavar="NAME",
-    help="Encoding of a text file, such as cp1252.  [default: UTF-8 or UTF-16]",
-)
+@table_options
 @click.option(
     "--output",
     metavar="FILE",
@@ -93,7 +89,7 @@ def predict(
     url: str | None,
     key: str | None,
     header: Header | None,
-    encoding: str | None,
+    options: TableOptions,
     output: str | None,
     keep: tuple[str, ...],
     keep_all: bool,
@@ -108,10 +104,8 @@ def predict(
     """
     if (file is None) == (not row_texts):
         raise click.UsageError("Give either FILE or --row.")
-    if file is None and (output is not None or header is not None or encoding is not None):
-        raise click.UsageError("--output, --header and --encoding need FILE.")
-    if encoding is not None and not is_encoding(encoding):
-        raise click.UsageError(f"--encoding: no encoding is named {encoding!r}.")
+    if file is None and (output is not None or header is not None or options != TableOptions()):
+        raise click.UsageError("--output, --header and the options of a table need FILE.")
     if output is None and (keep or keep_all):
         raise click.UsageError("--keep and --keep-all need --output.")
     if keep and keep_all:
@@ -124,7 +118,7 @@ def predict(
     name = predictor.name
     if file is not None and output is not None:
         kept = None if keep_all else _split_names(keep)
-        count, filled = _predict_file(predictor, file, header, encoding, output, kept)
+        count, filled = _predict_file(predictor, file, header, options, output, kept)
         rows = "1 row" if count == 1 else f"{count} rows"
         target = "standard output" if output == "-" else output
         print_note(f"Wrote the predictions of {name}/{predictor.version} for {rows} to {target}.")
@@ -136,7 +130,7 @@ def predict(
         batch = RowBatch(row_parser.parse_json_rows(row_texts))
         predictions = predictor.predict(batch.rows)
     else:
-        batch = _read_file(file, predictor.signature, header, encoding)
+        batch = _read_file(file, predictor.signature, header, options)
         predictions = _predict_batch(predictor, batch, _display_name(file))
     warnings = _fill_warnings(predictor.signature, _count_filled(predictor.signature, batch.rows))
     if as_json:
@@ -191,19 +185,19 @@ def _output_from_metadata(about: Mapping[str, Any]) -> ClassificationOutput | Re
     return RegressionOutput(tuple(about["names"]), (0.0,) * len(about["names"]), (1.0,) * len(about["names"]))
 
 
-def _read_file(file: str, signature: Signature, header: Header | None, encoding: str | None) -> RowBatch:
+def _read_file(file: str, signature: Signature, header: Header | None, options: TableOptions) -> RowBatch:
     name, opener = _display_name(file), FileOpener(file)
     if not is_table(name):
         with opener() as source:
             start = source.read(_JSON_HEAD_BYTES).removeprefix(codecs.BOM_UTF8).lstrip()
         if start[:1] in (b"[", b"{") and not name.endswith(".json") and _are_json_lines(start):
-            with _own_locations(name), _open_rows(f"{name}.jsonl", opener, signature, header, encoding) as table:
+            with _own_locations(name), _open_rows(f"{name}.jsonl", opener, signature, header, options) as table:
                 return table.read()
         if name.endswith(".json") or start[:1] in (b"[", b"{"):
             with opener() as source:
                 text = row_parser.decode_utf8(source.read(), name)
             return RowBatch(row_parser.parse_json_table(text, name))
-    with _own_locations(name), _open_rows(name, opener, signature, header, encoding) as table:
+    with _own_locations(name), _open_rows(name, opener, signature, header, options) as table:
         batch = table.read()
     _print_ignored(table.ignored)
     return batch
@@ -220,10 +214,10 @@ def _are_json_lines(start: bytes) -> bool:
 
 @contextmanager
 def _open_rows(
-    name: str, opener: FileOpener, signature: Signature, header: Header | None, encoding: str | None
+    name: str, opener: FileOpener, signature: Signature, header: Header | None, options: TableOptions
 ) -> Iterator[RowTable]:
     """Open the rows of a table file. A header is cleaned as training does: see `model_store.tables.header`."""
-    file = open_table(name, opener, TableOptions(encoding=encoding), drop_row_names=False)
+    file = open_table(name, opener, options, drop_row_names=False)
     if not isinstance(file, DelimitedFile):
         records, header = file.named_records(), "present"
     elif header == "present" or (header is None and not set(signature.names).isdisjoint(file.names)):
@@ -248,7 +242,7 @@ def _predict_file(
     predictor: Predictor,
     file: str,
     header: Header | None,
-    encoding: str | None,
+    options: TableOptions,
     output: str,
     keep: Sequence[str] | None,
 ) -> tuple[int, Counter[str]]:
@@ -262,7 +256,7 @@ def _predict_file(
     count, filled = 0, Counter[str]()
     with open_output(output) as target, _progress(opener, file) as advance, ExitStack() as opened:
         with _own_locations(name):
-            table = opened.enter_context(_open_rows(name, opener, signature, header, encoding))
+            table = opened.enter_context(_open_rows(name, opener, signature, header, options))
         kept = _kept_columns(table, keep, name)
         writer = csv.writer(target, lineterminator="\n")
         while True:

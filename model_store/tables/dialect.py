@@ -16,6 +16,7 @@ from itertools import chain, islice
 
 from model_store.errors import Fault, InputError
 from model_store.schema.column import MISSING_CELLS
+from model_store.tables.options import TableOptions
 from model_store.tables.text_file import choose_encoding, decode_head
 from model_store.utils.csv_reader import read_csv_lines
 
@@ -32,17 +33,6 @@ _COMMA_NUMBER = re.compile(r"[+-]?(\d+|\d{1,3}(\.\d{3})+)?(,\d+)?([eE][+-]?\d+)?
 _POINT_NUMBER = re.compile(r"[+-]?\d*\.\d+([eE][+-]?\d+)?")
 _THOUSANDS = re.compile(r"[+-]?\d{1,3}(\.\d{3})+")
 _MISSING = {*MISSING_CELLS, r"\n"}
-
-
-@dataclass(frozen=True)
-class TableOptions:
-    """How a table file is written, where that shall not be detected."""
-
-    separator: str | None = None
-    decimal: str | None = None
-    encoding: str | None = None
-    comment: str | None = None
-    sheet: str | None = None
 
 
 @dataclass(frozen=True)

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from model_store.tables.arrow_file import ArrowFile
-from model_store.tables.dialect import TableOptions
 from model_store.tables.json_lines import JsonLinesFile
+from model_store.tables.options import TableOptions
 from model_store.tables.spreadsheet import SpreadsheetFile
 from model_store.tables.table_file import DelimitedFile, TableFile
 from model_store.tables.text_file import COMPRESSED_SUFFIXES, Open

@@ -17,8 +17,9 @@ from operator import itemgetter
 
 from model_store.errors import Fault, InputError
 from model_store.tables import text_file
-from model_store.tables.dialect import SEPARATORS, Dialect, TableOptions, detect, rows_that_fit
+from model_store.tables.dialect import SEPARATORS, Dialect, detect, rows_that_fit
 from model_store.tables.header import Header, read_header
+from model_store.tables.options import TableOptions
 from model_store.tables.text_file import Open
 
 _HEADER_ROWS, _HEADER_CHARACTERS = 1000, 8 << 20  # that say what a column without a name is

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 from marshmallow import ValidationError, fields, validates_schema
 
@@ -17,7 +17,7 @@ from model_store.errors import Fault, did_you_mean
 from model_store.nn import INITIALIZERS
 from model_store.schema.columns import TABLE_KINDS
 from model_store.tables.formats import TABLE_FORMATS, is_table
-from model_store.tables.text_file import is_encoding
+from model_store.tables.options import OPTION_RULES, TableOptions, find_conflict
 from model_store.utils.values import describe_value, is_name
 from training.config.fields import (
     SECTION_SCHEMAS,
@@ -70,10 +70,6 @@ def _file() -> CheckedField:
     )
 
 
-def _is_sign(value: Any) -> bool:
-    return isinstance(value, str) and len(value) == 1 and value not in '"\r\n'
-
-
 def _column_names(expected: str, single: bool) -> CheckedField:
     def is_valid(value: Any) -> bool:
         if isinstance(value, str):
@@ -95,11 +91,14 @@ class ModelSchema(SectionSchema):
 
 
 _COLUMN_KEYS = ("columns", "kinds", "optional", "weight")
-_FORMAT_KEYS = ("separator", "decimal", "encoding", "comment", "sheet")
 
 
 class DataSchema(SectionSchema):
     settings_class = DataSection
+
+    class Meta:
+        include: ClassVar = {key: CheckedField(rule.expected, rule.is_valid) for key, rule in OPTION_RULES.items()}
+
     path = _file()
     images = _file()
     labels = _file()
@@ -114,11 +113,6 @@ class DataSchema(SectionSchema):
     scale = ChoiceField(("standard", "robust", "none"))
     weight = CheckedField("a column name", lambda value: isinstance(value, str) and bool(value))
     stream = CheckedField("true or false", lambda value: isinstance(value, bool))
-    separator = CheckedField("one character, such as ';' or '\\t'", _is_sign)
-    decimal = ChoiceField((".", ","))
-    encoding = CheckedField("the name of a text encoding, such as 'utf-8', 'cp1252' or 'latin-1'", is_encoding)
-    comment = CheckedField("one character, such as '#'", _is_sign)
-    sheet = CheckedField("the name of a sheet", lambda value: isinstance(value, str) and bool(value))
 
     @validates_schema(skip_on_field_errors=False, pass_original=True)
     def _check_files(self, data: dict[str, Any], original_data: Any, **_: Any) -> None:
@@ -146,12 +140,11 @@ class DataSchema(SectionSchema):
     @validates_schema(skip_on_field_errors=False)
     def _check_table_keys(self, data: dict[str, Any], **_: Any) -> None:
         if is_table(str(data.get("path", ".csv"))) and "images" not in data:
-            if data.get("separator") == "," and data.get("decimal") == ",":
-                problem = "a comma cannot be the separator too"
+            if problem := find_conflict(TableOptions(**{key: data[key] for key in OPTION_RULES if key in data})):
                 raise validation_error(problem, "write separator = ';', or remove one of them", key="decimal")
             return
         faults = {key: Fault("", "only tables have named columns", "remove it") for key in _COLUMN_KEYS if key in data}
-        faults |= {key: Fault("", "only tables are read so", "remove it") for key in _FORMAT_KEYS if key in data}
+        faults |= {key: Fault("", "only tables are read so", "remove it") for key in OPTION_RULES if key in data}
         if faults:
             raise ValidationError({key: [fault] for key, fault in faults.items()})
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
+from model_store.tables.options import TableOptions
 from training.config.defaults import OPTIMIZER_DEFAULTS
 
 
@@ -19,7 +20,9 @@ class ModelSection:
 
 
 @dataclass(frozen=True)
-class DataSection:
+class DataSection(TableOptions):
+    """What is read, and how; `TableOptions` says how a table file is written."""
+
     path: str | None = None
     images: str | None = None
     labels: str | None = None
@@ -34,11 +37,6 @@ class DataSection:
     scale: str = "standard"
     weight: str | None = None
     stream: bool | None = None
-    separator: str | None = None
-    decimal: str | None = None
-    encoding: str | None = None
-    comment: str | None = None
-    sheet: str | None = None
 
 
 @dataclass(frozen=True)

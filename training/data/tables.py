@@ -13,7 +13,6 @@ from pathlib import Path
 
 from model_store.errors import Fault, InputError
 from model_store.schema.column import parse_text_cell
-from model_store.tables.dialect import TableOptions
 from model_store.tables.formats import open_table
 from model_store.tables.table_file import TableFile
 from training.config.settings import DataSection
@@ -25,8 +24,7 @@ _MAX_REMEMBERED_TEXTS = 1 << 16  # of a column
 
 def open_job_table(path: Path, section: DataSection) -> TableFile:
     """Open the table file of a job, which is read as the job states."""
-    options = TableOptions(section.separator, section.decimal, section.encoding, section.comment, section.sheet)
-    return open_table(path.name, partial(open_file, path), options)
+    return open_table(path.name, partial(open_file, path), section)
 
 
 def read_table(file: TableFile, rows: int | None = None) -> Table:

@@ -77,10 +77,32 @@ def test_predict_takes_other_encodings(models, tmp_path: Path) -> None:
     assert "rows.csv line 1: expected text in UTF-8, found the byte 0xf6" in message
     assert "state its encoding" in message
     assert "größe" in models("predict", "chess", str(tmp_path / "rows.csv"), "--encoding", "latin-1").stderr
-    assert (
-        "no encoding is named"
-        in models("predict", "chess", str(tmp_path / "rows.csv"), "--encoding", "none", code=2).stderr
-    )
+
+
+def test_predict_takes_the_options_of_tables_that_training_has(models, tmp_path: Path) -> None:
+    import openpyxl
+
+    expected = models("predict", "chess", "--json", "--row", '{"town": "York", "age": 30.5}').stdout
+    lines = "# exported\ntown\tage\tnote\n# by hand\nYork\t30,5\ta;b;c\n"
+    (tmp_path / "rows.csv").write_text(lines)
+    options = ("--comment", "#", "--separator", r"\t", "--decimal", ",")
+    assert models("predict", "chess", "--json", str(tmp_path / "rows.csv"), *options).stdout == expected
+    models("predict", "chess", str(tmp_path / "rows.csv"), *options, "--output", str(tmp_path / "out.csv"))
+    assert len((tmp_path / "out.csv").read_text().splitlines()) == 2
+    book = openpyxl.Workbook()
+    book.create_sheet("rows").append(["town", "age"])
+    book["rows"].append(["York", 30.5])
+    book.save(tmp_path / "rows.xlsx")
+    assert models("predict", "chess", "--json", str(tmp_path / "rows.xlsx"), "--sheet", "rows").stdout == expected
+    for name, value, found in (
+        ("--encoding", "none", "expected the name of a text encoding"),
+        ("--separator", "ab", "expected one character"),
+        ("--decimal", ";", "expected '.' or ','"),
+    ):
+        assert found in models("predict", "chess", str(tmp_path / "rows.csv"), name, value, code=2).stderr
+    both = models("predict", "chess", str(tmp_path / "rows.csv"), "--separator", ",", "--decimal", ",", code=2).stderr
+    assert "a comma cannot be the separator and the decimal sign" in both
+    assert "need FILE" in models("predict", "chess", "--row", "[]", "--sheet", "rows", code=2).stderr
 
 
 def test_predict_reports_invalid_input(models, tmp_path: Path) -> None:

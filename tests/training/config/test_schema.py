@@ -89,7 +89,7 @@ def test_all_faults_of_a_job_are_reported_at_once_in_file_order() -> None:
             "expected a .csv, .tsv, .txt, .jsonl (each also with .gz), .parquet, ",
         ),
         ("data", "separator", ";;", "expected one character, such as ';'"),
-        ("data", "decimal", ";", "expected one of '.', ','"),
+        ("data", "decimal", ";", "expected '.' or ','"),
         ("data", "encoding", "rot13", "expected the name of a text encoding"),
         ("data", "comment", "", "expected one character, such as '#'"),
         ("data", "sheet", 1, "expected the name of a sheet"),
