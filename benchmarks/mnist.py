@@ -24,7 +24,7 @@ import numpy as np
 
 from benchmarks.rounds import unpin
 from training.config.settings import DataSection
-from training.data import dataset
+from training.data import loading
 from training.pipeline import job
 
 ROOT = Path(__file__).parents[1]
@@ -52,7 +52,7 @@ def peer(python: str, name: str, layers: str, rows: Path) -> dict[str, float]:
 
 def main() -> None:
     python = sys.argv[1]
-    test = dataset.load(TEST, ROOT / "examples")
+    test = loading.load(TEST, ROOT / "examples")
     x_test, y_test = test.inputs["image"], test.targets
     print(f"{'job':>11} {'by':>13} {'CPU time':>8}   accuracy on 10,000 images (on the job's own held-out rows)")
     for name, peers in JOBS.items():

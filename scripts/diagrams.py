@@ -167,9 +167,7 @@ def row() -> Drawing:
     drawing.step(xs[0], 48, wide, ["1. Read the table", "training/data/readers.py", "CSV, Parquet, .npz, IDX"])
     drawing.step(xs[1], 48, wide, ["2. Guess the column kinds", "data/type_inference.py", "number, category, array"])
     drawing.step(xs[2], 48, wide, ["3. Split", "training/data/splitting.py", "training, validation, test"])
-    drawing.step(
-        xs[2], 155, wide, ["4. Fit the preprocessing", "training/data/fitting.py", "on the training rows alone"]
-    )
+    drawing.step(xs[2], 155, wide, ["4. Fit the preprocessing", "training/data/fitting/", "on the training rows alone"])
     drawing.step(xs[1], 155, wide, ["5. Encode", "model_store/schema/", "row to numbers"], "strong")
     drawing.step(xs[0], 155, wide, ["6. Train", "training/engine/loop.py", "early stopping on validation"])
     drawing.step(xs[0], 262, wide, ["7. Evaluate", "training/evaluation/", "on the test rows"])

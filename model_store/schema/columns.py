@@ -1,6 +1,6 @@
 """The kinds of columns. Each parses untrusted values and encodes them as features of the network.
 
-A new kind is a class of `Column` in a module of its own, an entry in `KINDS`, and one in `training/data/fitting.py`.
+A new kind is a class of `Column` in a module of its own, an entry in `KINDS`, and one in `COLUMN_KINDS` of training.
 """
 
 from __future__ import annotations

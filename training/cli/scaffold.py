@@ -24,13 +24,13 @@ from model_store.utils.values import is_name, parse_finite_number, parse_number
 from training.cli.recipe import recommend
 from training.config.settings import DataSection
 from training.data import type_inference
-from training.data.dataset import drop_rows_without_target
-from training.data.fitting import COLUMN_KINDS, infer_kind
+from training.data.fitting.kinds import COLUMN_KINDS, infer_kind
 from training.data.readers import Table
 from training.data.splitting import part_sizes
 from training.data.streaming import table_reader
 from training.data.streaming.dataset import is_streamed
 from training.data.streaming.source import TYPE_INFERENCE_ROWS
+from training.data.table_dataset import drop_rows_without_target
 from training.data.tables import open_job_table, read_table
 from training.data.type_inference import FEW_CATEGORIES
 from training.errors import DataError, JobError

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from model_store.errors import Fault, InputError
 from model_store.schema.signature import Signature
 from training.config.settings import JobSettings
-from training.data import dataset
+from training.data import loading
 from training.data.data_checks import (
     count_missing,
     find_channels_first,
@@ -298,11 +298,11 @@ def _encoded_bytes(prepared: PreparedJob) -> int:
 def _load_rows(job: Job, fold: Fold | None) -> Dataset:
     """Read the rows of a job in memory; those of its test file are the last ones, except for folds."""
     settings, extra = job.settings, job.settings.extra_columns
-    rows = dataset.load(settings.data, job.folder, extra)
+    rows = loading.load(settings.data, job.folder, extra)
     if settings.split.test_file is None or fold is not None:
         return rows
     path = settings.split.test_file
-    return rows.with_test_file(dataset.load_test_file(settings.data, job.folder, path, rows, extra))
+    return rows.with_test_file(loading.load_test_file(settings.data, job.folder, path, rows, extra))
 
 
 def _check_streamable(job: Job, fold: Fold | None) -> None:

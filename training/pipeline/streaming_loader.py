@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 from model_store.errors import Fault
 from model_store.schema.columns import Column, FaultCollector, RowLocations
 from model_store.schema.signature import Signature
-from training.data.fitting import COLUMN_KINDS
+from training.data.fitting.kinds import COLUMN_KINDS
 from training.data.streaming.dataset import StreamedDataset
 from training.data.streaming.record_file import ChunkOrder, RecordFile
 from training.engine.loop import Samples, TrainingState

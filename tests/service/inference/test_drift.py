@@ -24,14 +24,8 @@ from service.inference.drift import column_bins, drift_index, population_stabili
 from service.telemetry.mmap_counters import MmapCounters
 from tests.service.conftest import MakeClient
 from tests.service.routes.test_api import figures
-from training.data.fitting import (
-    ArrayStatistics,
-    CategoryStatistics,
-    NumberStatistics,
-    fit_array,
-    fit_category,
-    fit_number,
-)
+from training.data.fitting.columns import fit_array, fit_category, fit_number
+from training.data.fitting.statistics import ArrayStatistics, CategoryStatistics, NumberStatistics
 
 RNG = np.random.default_rng(7)
 

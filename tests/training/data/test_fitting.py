@@ -13,15 +13,13 @@ from hypothesis import strategies as st
 
 from model_store.schema.columns import KINDS
 from model_store.schema.decile_statistics import decile_statistics
-from training.data.fitting import (
-    COLUMN_KINDS,
+from training.data.fitting.columns import fit_array, fit_category, fit_number
+from training.data.fitting.kinds import COLUMN_KINDS
+from training.data.fitting.statistics import (
     ArrayStatistics,
     CategoryStatistics,
     NumberStatistics,
     NumericSummary,
-    fit_array,
-    fit_category,
-    fit_number,
     summarize,
 )
 

@@ -15,7 +15,7 @@ import numpy as np
 import pytest
 
 from training.config.settings import DataSection
-from training.data import dataset
+from training.data import loading
 from training.data.streaming.source import DictionaryColumn
 from training.data.streaming.table_reader import TextSource, open_source, parse_numbers
 from training.data.tables import open_job_table, read_table
@@ -234,7 +234,7 @@ def test_faults_have_the_same_lines_in_memory_and_streamed(tmp_path: Path, conte
     (tmp_path / "t.csv").write_bytes(content.encode() if isinstance(content, str) else content)
     section = DataSection(path="t.csv", target="y", task="classification", kinds={"x": "number"})
     with pytest.raises(DataError) as in_memory:
-        dataset.load(section, tmp_path)
+        loading.load(section, tmp_path)
     with pytest.raises(DataError) as streamed:
         list(open_source(section, tmp_path).batches())
     found = [[fault.location for fault in caught.value.faults] for caught in (in_memory, streamed)]

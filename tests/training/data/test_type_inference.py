@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 
 from model_store.utils.values import parse_finite_number
 from training.data import type_inference
-from training.data.fitting import infer_kind
+from training.data.fitting.kinds import infer_kind
 from training.data.readers import Table
 from training.errors import DataError
 

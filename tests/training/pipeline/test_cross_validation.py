@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 from click.testing import Result
 
-from training.data import dataset
+from training.data import loading
 from training.data.splitting import Fold
 from training.pipeline import job as jobs
 from training.pipeline.cross_validation import cross_validate, headline_metrics, summarize_folds
@@ -38,9 +38,9 @@ def test_every_row_is_tested_once_and_the_summary_is_over_the_folds(job_file: Pa
 
 def test_the_data_is_read_once_and_no_diagnostics_are_computed(job_file: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     read: list[Path] = []
-    load = dataset.load
+    load = loading.load
     monkeypatch.setattr(
-        dataset, "load", lambda section, folder, *more: read.append(folder) or load(section, folder, *more)
+        loading, "load", lambda section, folder, *more: read.append(folder) or load(section, folder, *more)
     )
     monkeypatch.delattr(jobs, "diagnose")
     cross_validate(jobs.load(job_file), 4)

@@ -16,14 +16,8 @@ from model_store.artifact.model import Model
 from model_store.registry.store import open_store
 from model_store.schema.columns import ArrayColumn, CategoryColumn, Column, FaultCollector, NumberColumn, RowLocations
 from service.registry.example_request import make_example
-from training.data.fitting import (
-    ArrayStatistics,
-    CategoryStatistics,
-    NumberStatistics,
-    fit_array,
-    fit_category,
-    fit_number,
-)
+from training.data.fitting.columns import fit_array, fit_category, fit_number
+from training.data.fitting.statistics import ArrayStatistics, CategoryStatistics, NumberStatistics
 from training.pipeline.job import PreparedJob, from_dict, prepare, run, train_and_evaluate
 
 ROWS = 200

@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 
 from model_store.errors import Fault
 from training.config.settings import DataSection
-from training.data import dataset, readers
+from training.data import array_dataset, readers
 from training.data.fingerprint import Fingerprint
 from training.data.readers import first_line, translate_file_errors
 from training.data.streaming import source
@@ -83,7 +83,7 @@ def open_arrays(paths: list[Path], section: DataSection) -> ArraySource:
     if x.shape[0] != y.shape[0]:
         problem = f"expected as many as in x, {x.shape[0]}, found {y.shape[0]}"
         raise DataError(name, [Fault("y", problem, "save one target per example")])
-    task, target_names, notes = dataset.infer_array_task(name, y.dtype, y.shape, first_y, section)
+    task, target_names, notes = array_dataset.infer_array_task(name, y.dtype, y.shape, first_y, section)
     kinds = {"image" if len(x.shape) > 2 else "features": "array"}
     return ArraySource(name, fingerprint, x.shape[0], kinds, target_names, task, notes, True, x=x, y=y)
 

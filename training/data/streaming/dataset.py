@@ -25,13 +25,9 @@ from model_store.tables.text_file import COMPRESSED_SUFFIXES, open_decompressed
 from training.config.settings import DataSection, SplitSection
 from training.data import type_inference
 from training.data.dataset import Dataset, encode_labels
-from training.data.fitting import (
-    COLUMN_KINDS,
-    NumericSummary,
-    StreamedColumn,
-    fit_signature,
-    summarize,
-)
+from training.data.fitting.kinds import COLUMN_KINDS
+from training.data.fitting.signature import fit_signature
+from training.data.fitting.statistics import NumericSummary, StreamedColumn, summarize
 from training.data.readers import open_file
 from training.data.splitting import Split, check_part_sizes, part_sizes
 from training.data.streaming.held_out import HeldOutSampler, RowNumbers

@@ -24,9 +24,9 @@ from model_store.tables.table_file import Block, TableFile
 from model_store.tables.text_file import open_decompressed, translate_read_errors
 from model_store.utils.values import parse_finite_number
 from training.config.settings import DataSection
-from training.data import dataset, type_inference
+from training.data import table_dataset, type_inference
 from training.data.fingerprint import Fingerprint
-from training.data.fitting import COLUMN_KINDS
+from training.data.fitting.kinds import COLUMN_KINDS
 from training.data.readers import Table, first_line, open_file
 from training.data.streaming import source
 from training.data.streaming.array_reader import open_arrays
@@ -70,9 +70,9 @@ def _most_rows(file: TableFile, path: Path, fingerprint: Fingerprint) -> int:
 
 def _choose_source_fields(first: Table, section: DataSection, fingerprint: Fingerprint, rows: int) -> dict[str, Any]:
     """Return the fields of a `DataSource`, decided by the first rows of a table."""
-    notes = dataset.table_notes(first, section)
-    target_names, names = dataset.choose_columns(first, section, notes=notes)
-    kinds = dataset.choose_kinds(first, names, section)
+    notes = table_dataset.table_notes(first, section)
+    target_names, names = table_dataset.choose_columns(first, section, notes=notes)
+    kinds = table_dataset.choose_kinds(first, names, section)
     if texts := [name for name, kind in kinds.items() if kind == "text"]:
         if section.columns is not None or len(texts) == len(names):
             problem = "expected numbers, dates or categories, as free text cannot be streamed; found text"
@@ -81,13 +81,13 @@ def _choose_source_fields(first: Table, section: DataSection, fingerprint: Finge
         names = [name for name in names if name not in texts]
         kinds = {name: kinds[name] for name in names}
         notes.append(f"left out columns of free text, which cannot be streamed: {', '.join(texts)}")
-    task = dataset.choose_task(first, target_names, section, notes)
+    task = table_dataset.choose_task(first, target_names, section, notes)
     if task == "classification":
-        dataset.check_classes(first, target_names[0])
-    formats = dataset.find_formats(first, kinds, target_names, task)
+        table_dataset.check_classes(first, target_names[0])
+    formats = table_dataset.find_formats(first, kinds, target_names, task)
     for name in names:
         COLUMN_KINDS[kinds[name]].check_first_rows(first, name, formats.get(name), declared=name in section.kinds)
-    notes += dataset.kind_notes(first, formats) + type_inference.kind_warnings(first, kinds, section.kinds)
+    notes += table_dataset.kind_notes(first, formats) + type_inference.kind_warnings(first, kinds, section.kinds)
     return {
         "name": first.name, "fingerprint": fingerprint, "rows": rows, "kinds": kinds,
         "target_names": tuple(target_names), "task": task, "notes": notes, "formats": formats,

@@ -18,7 +18,7 @@ from pyarrow import csv, parquet
 from model_store.registry.store import open_store
 from tests.training.streams import ROWS, everything, job, table
 from training.config.settings import DataSection
-from training.data.fitting import NumericSummary, summarize
+from training.data.fitting.statistics import NumericSummary, summarize
 from training.data.streaming import dataset, record_file, source
 from training.errors import DataError
 from training.pipeline.job import from_dict, load, prepare, train_and_evaluate

@@ -1,0 +1,97 @@
+"""The fit of one column from its statistics: offset, scale, categories, cycles and the value to fill in."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Literal
+
+import numpy as np
+
+from model_store.schema.category_column import FALSE_SPELLINGS, TRUE_SPELLINGS, are_booleans
+from model_store.schema.columns import ArrayColumn, CategoryColumn, DateColumn, NumberColumn
+from model_store.schema.date_column import CYCLES, DAY
+from model_store.schema.decile_statistics import decile_statistics
+from model_store.utils.values import exact_unit
+from training.config.settings import DataSection
+from training.data.fitting.statistics import ArrayStatistics, CategoryStatistics, NumberStatistics
+
+Missing = Literal["impute", "refuse"]
+Unknown = Literal["refuse", "bucket"]
+
+
+def fit_number(name: str, statistics: NumberStatistics, missing: Missing, scaling: str) -> NumberColumn | None:
+    """Fit a numeric column: offset and scale are mean and standard deviation, the fill value is the median.
+
+    With the scaling "robust", offset and scale are the median and the range between the quartiles, or if that is 0 half
+    of the whole range: outliers do not compress the other values.
+    """
+    summary, sample = statistics.summary, statistics.sample
+    if summary is None:
+        return None
+    spread = decile_statistics(sample if len(sample) else np.array([summary.mean]))
+    offset, scale = summary.scaling(scaling != "none")
+    if scaling == "robust" and not summary.is_constant:
+        low, offset, high = np.quantile(sample, (0.25, 0.5, 0.75)).tolist()
+        scale = high - low or (summary.maximum - summary.minimum) / 2
+    fill = spread["deciles"][5] if missing == "impute" else None
+    return NumberColumn(name, offset, scale, fill, {**summary.statistics(), "missing": statistics.missing, **spread})
+
+
+def fit_date(name: str, statistics: NumberStatistics, section: DataSection) -> DateColumn | None:
+    """Fit dates as numbers: seconds. Cycles are those in which the training rows have more than one place."""
+    summary, sample = statistics.summary, statistics.sample
+    if summary is None:
+        return None
+    spread = decile_statistics(sample if len(sample) else np.array([summary.mean]))
+    offset, scale = summary.mean, summary.scaling(standardise=True)[1]
+    fill = float(np.floor(spread["deciles"][5])) if section.missing == "impute" else None
+    days = np.floor(sample / DAY)
+    places = {"day": sample % DAY, "week": days % 7, "year": np.floor(days % (CYCLES["year"] / DAY))}
+    cycles = tuple(cycle for cycle, found in places.items() if len(np.unique(found)) > 1)
+    found = {**summary.statistics(), "missing": statistics.missing, **spread}
+    return DateColumn(name, offset, scale, fill, found, cycles=cycles)
+
+
+def fit_category(
+    name: str, statistics: CategoryStatistics, missing: Missing, unknown: Unknown
+) -> CategoryColumn | None:
+    """Fit a category: sorted categories; the fill value is the most frequent one, the first of equals."""
+    counts = _merge_spellings(statistics.counts)
+    if not counts:
+        return None
+    frequencies = dict(sorted(counts.items()))
+    found = {"count": sum(counts.values()), "missing": statistics.missing, "frequencies": frequencies}
+    fill = max(frequencies, key=lambda category: frequencies[category]) if missing == "impute" else None
+    return CategoryColumn(name, tuple(frequencies), unknown, fill, found)
+
+
+def _merge_spellings(counts: Mapping[str, int]) -> Mapping[str, int]:
+    """Return the counts with all spellings of true under the most frequent one, and those of false."""
+    if len(counts) < 3 or not are_booleans(counts):
+        return counts
+    merged = {}
+    for words in (FALSE_SPELLINGS, TRUE_SPELLINGS):
+        found = {text: count for text, count in counts.items() if text.lower() in words}
+        if found:
+            merged[max(sorted(found), key=lambda text: found[text])] = sum(found.values())
+    return merged
+
+
+def fit_array(name: str, statistics: ArrayStatistics, standardise: bool) -> ArrayColumn | None:
+    """Fit arrays: integers are divided by their range; floats are standardised by one mean and deviation."""
+    dtype, shape, summary, sample = statistics.dtype, statistics.shape, statistics.summary, statistics.sample
+    if summary is None:
+        return None
+    low, high = summary.minimum, summary.maximum
+    unit = exact_unit(sample)
+    rows = (sample if unit == 1 else sample / unit).reshape(len(sample), -1)
+    means = rows.mean(axis=1, dtype=np.float64) * unit
+    found = {**summary.statistics(), "count": shape[0], "means": decile_statistics(means)}
+    if dtype.kind == "f":
+        offset, scale = summary.scaling(standardise)
+        return ArrayColumn(name, shape[1:], offset, scale, None, None, found)
+    limits = np.iinfo(dtype)
+    scale = float(limits.max) if high > limits.max // 2 else max(high, -low)
+    exact = dtype.itemsize <= 4
+    lowest, highest = (float(limits.min), float(limits.max)) if exact else (None, None)
+    return ArrayColumn(name, shape[1:], 0.0, (scale or 1.0) if standardise else 1.0, lowest, highest, found)
