@@ -24,6 +24,7 @@ FOLDERS: dict[str, tuple[str, list[tuple[str, str]]]] = {
             ("config/", "the job file, its defaults"),
             ("data/", "readers, type inference, splits"),
             ("engine/", "training loop, checkpoints"),
+            ("network/", "layers, output, loss of a job"),
             ("evaluation/", "metrics, diagnostics"),
             ("pipeline/", "the job, step by step"),
             ("cli/", "the command train"),

@@ -19,10 +19,10 @@ from model_store.utils.values import list_names
 from training.data.data_checks import count_missing
 from training.data.splitting import Fold
 from training.engine.early_stopping import EpochResult
+from training.network.builder import summarize_layers
 from training.pipeline.cross_validation import MetricValues, headline_metrics
 from training.pipeline.job import Outcome, PreparedJob
 from training.pipeline.lr_range_test import MAX_RATE, MIN_RATE, RateCurve
-from training.pipeline.network_builder import summarize_layers
 from training.pipeline.publish_alias import PublishedAliases
 
 _MAX_MATRIX_CLASSES = 20  # larger confusion matrices are not printed

@@ -36,10 +36,10 @@ from training.engine.loop import DivergedError
 from training.errors import JobError
 from training.evaluation import metrics
 from training.evaluation.diagnostics import EvaluatedRows, diagnose
+from training.evaluation.outcome_notes import find_outcome_notes
 from training.pipeline.golden_rows import make_golden
 from training.pipeline.linear_model import fit_linear_model
 from training.pipeline.network_training import train_ensemble, train_network
-from training.pipeline.outcome_notes import find_outcome_notes
 from training.pipeline.preparation import Job, PreparedJob, make_generators, prepare
 
 _MIN_DIAGNOSTIC_ROWS, _MAX_DIAGNOSTIC_ROWS = 40_000, 200_000  # that the diagnostics send through the network

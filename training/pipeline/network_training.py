@@ -22,8 +22,8 @@ from training.engine.checkpoint import Checkpoint
 from training.engine.early_stopping import EarlyStopping, EpochCallback
 from training.engine.loop import DivergedError, train
 from training.evaluation import metrics
+from training.network.post_training import hold_constant_features, set_output_range
 from training.pipeline import factories
-from training.pipeline.network_builder import hold_constant_features, set_output_range
 from training.pipeline.preparation import PreparedJob, make_generators
 from training.pipeline.row_split import split_part
 from training.pipeline.validation_metric import make_metric

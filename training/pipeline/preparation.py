@@ -31,9 +31,10 @@ from training.data.unknown_categories import find_unknown_categories
 from training.encoded_rows import EncodedRows
 from training.engine.loop import Samples
 from training.errors import DataError, JobError
+from training.network.feature_kinds import encode_as_codes
+from training.network.heads import fit_positive_output
+from training.network.specification import NetworkSpec, check_batches, specify_network
 from training.pipeline import factories
-from training.pipeline.feature_kinds import encode_as_codes
-from training.pipeline.network_builder import NetworkSpec, check_batches, fit_positive_output, specify_network
 from training.pipeline.row_encoding import encode_compactly, make_samples
 from training.pipeline.row_split import split_rows
 from training.pipeline.streaming_loader import BlockLoader

@@ -25,7 +25,7 @@ from training.data.streaming.dataset import StreamedDataset
 from training.data.streaming.record_file import ChunkOrder, RecordFile
 from training.engine.loop import Samples, TrainingState
 from training.errors import DataError
-from training.pipeline.network_builder import NetworkSpec
+from training.network.specification import NetworkSpec
 
 # A block, at most: rows that are shuffled together. Not larger, as the network waits for the first block of an epoch.
 BLOCK_ROWS, BLOCK_BYTES = 65_536, 8 << 20

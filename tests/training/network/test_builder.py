@@ -22,9 +22,9 @@ from model_store.nn import (
     ReLU,
 )
 from training.errors import DataError, JobError
-from training.pipeline.feature_kinds import FeatureKinds
+from training.network.builder import build_modules
+from training.network.feature_kinds import FeatureKinds
 from training.pipeline.job import from_dict, load, prepare, train_and_evaluate
-from training.pipeline.network_builder import build_modules
 
 EXAMPLE: list[Any] = [
     {"conv": 4, "kernel": 3, "padding": 1},

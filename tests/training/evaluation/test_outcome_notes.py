@@ -10,8 +10,8 @@ from model_store.evaluation.record import TrainingRecord
 from model_store.report.page import render
 from tests.training.tables import job
 from training.config.settings import TrainSection
+from training.evaluation.outcome_notes import find_outcome_notes
 from training.pipeline.job import prepare, train_and_evaluate
-from training.pipeline.outcome_notes import find_outcome_notes
 
 
 def notes(r2: float | None, costs: dict[str, float | None], **more: Any) -> list[str]:

@@ -1,0 +1,1 @@
+"""The network of a job: its specification, from settings and signature, and its modules, before and after training."""

@@ -1,0 +1,38 @@
+"""Changes to a trained network: features that were constant no longer count, outputs stay in the training range."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from model_store.nn import Clip, ConstantInputs, Dropout, Flatten, Linear, Sequential
+
+
+def hold_constant_features(network: Sequential, constant: NDArray[np.bool_], values: NDArray[Any]) -> Sequential:
+    """Return the trained network such that features which had one value in training no longer change its answers.
+
+    These are unknown categories, pixels that are always off, and columns with one value. Nothing was learned about
+    other values of theirs: their weights are random, or act as a bias. A dense layer gets weights of 0, and their share
+    in its bias. Before any other layer, which may mix features or share weights, `ConstantInputs` replaces them.
+
+    constant: which features had one value, (features,); their `values`.
+    """
+    if not constant.any():
+        return network
+    first = next(module for module in network.modules if not isinstance(module, (Dropout, Flatten)))
+    if isinstance(first, Linear):
+        first.bias += first.weights[:, constant] @ values[constant]
+        first.weights[:, constant] = 0
+        return network
+    held = ConstantInputs(len(constant), dtype=network.dtype)
+    held.constant, held.values = constant, np.where(constant, values, 0)
+    return Sequential([held, *network.modules])
+
+
+def set_output_range(network: Sequential, low: NDArray[Any], high: NDArray[Any]) -> None:
+    """Limit the outputs of a network that ends in a `Clip` to those of the training rows, (outputs,) each."""
+    last = network.modules[-1]
+    if isinstance(last, Clip):
+        last.low, last.high = low, high
